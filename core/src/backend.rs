@@ -1,0 +1,200 @@
+//! What a backend must do. It remembers rows and blocks; every rule lives above it.
+
+use async_trait::async_trait;
+
+use crate::block::{BlockHash, EncodedBlock, RowChange, Serial};
+use crate::domain::{BlockId, StoreId, Timestamp};
+use crate::error::Result;
+use crate::schema::{Schema, SchemaVersion, Table, RowKey};
+
+/// A place that remembers.
+///
+/// # Promises
+/// A backend keeps these, and the conformance suite checks them:
+/// - [`commit`](Backend::commit) is all or nothing, also across a crash, and durable when it returns
+///   `Ok`, unless [`BackendInfo::durable`] says otherwise.
+/// - `commit` succeeds only if the head's serial is [`Commit::expected`]; otherwise it gives
+///   `Conflict` and changes nothing.
+/// - Of two rows with one table and key, the later put wins; deleting what is not there is no error.
+/// - [`scan`](Backend::scan) sees every commit that returned before it began, and compares keys
+///   bytewise.
+/// - Bodies and blocks come back byte for byte, up to [`Schema::fit`] for bodies.
+///
+/// A backend need not be fast at concurrent commits: the writer sends one at a time. `scan`,
+/// `blocks` and `head` may be called at any time, also during a commit. Methods may block the
+/// calling thread for the duration of a disk write only in `commit`, `migrate`, `reopen` and
+/// `close`, which the writer calls on a thread of its own.
+#[async_trait]
+pub trait Backend: Send + Sync + std::fmt::Debug + 'static {
+    /// What it is, for people and dashboards. No answer may change a result.
+    fn info(&self) -> BackendInfo;
+
+    /// Where the store stands.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Corrupt`.
+    async fn head(&self) -> Result<Head>;
+
+    /// Brings what is stored from its schema version to `target`, in one atomic step, after
+    /// copying the files (where there are any) beside themselves. Does nothing if there is
+    /// nothing to do.
+    ///
+    /// # Errors
+    /// `SchemaMismatch`, `Unavailable`, `ReadOnly`.
+    async fn migrate(&self, target: Schema) -> Result<()>;
+
+    /// At most `limit` rows of one table, in the order of their keys.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Corrupt`.
+    async fn scan(&self, scan: Scan) -> Result<Vec<Row>>;
+
+    /// At most `limit` blocks after `after`, in order; the first is `after + 1` unless it was
+    /// purged.
+    ///
+    /// # Errors
+    /// `Compacted` if `after + 1` was purged, `Unavailable`, `Corrupt`.
+    async fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>>;
+
+    /// Stores everything in `commit`, or nothing.
+    ///
+    /// # Errors
+    /// `Conflict` if the head is not the expected one; `OutcomeUnknown` if it cannot be told
+    /// whether the commit was stored; `Unavailable`, `ReadOnly`, `Exhausted` (disk full) if it was
+    /// not.
+    async fn commit(&self, commit: Commit) -> Result<()>;
+
+    /// Drops and re-establishes connections after a failed commit, and tells where the store
+    /// stands, from what is stored and never from memory.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Corrupt`.
+    async fn reopen(&self) -> Result<Head>;
+
+    /// Reads everything stored and checks what the engine can check of it.
+    ///
+    /// # Errors
+    /// `Corrupt`, saying where.
+    async fn verify(&self) -> Result<()>;
+
+    /// Releases files, locks and connections. Calls after that give `Unavailable`.
+    ///
+    /// # Errors
+    /// `Unavailable` if the last bytes could not be written.
+    async fn close(&self) -> Result<()>;
+}
+
+/// Where a store stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// Identifies the store; drawn when it was made.
+    pub store: StoreId,
+    /// The last commit's number.
+    pub serial: Serial,
+    /// The last block's id; all zero before the first.
+    pub block: BlockId,
+    /// The last block's hash.
+    pub hash: BlockHash,
+    /// The last block's time.
+    pub time: Timestamp,
+    /// The rows hold everything up to here, and maybe some of what follows.
+    pub checkpoint: Serial,
+    /// The oldest block that is still stored; `serial + 1` if none is.
+    pub oldest_block: Serial,
+    /// The schema of what is stored.
+    pub schema: SchemaVersion,
+}
+
+/// What to store in one step. The default is nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Commit {
+    /// The head's serial that this builds on.
+    pub expected: Serial,
+    /// The next block, numbered `expected + 1`.
+    pub block: Option<EncodedBlock>,
+    /// Row images to fold, series included. If one key occurs twice, the later one wins.
+    pub rows: Vec<RowChange>,
+    /// Ranges of series rows to delete, before `rows` are written.
+    pub prune: Vec<KeyRange>,
+    /// Moves the checkpoint here.
+    pub checkpoint: Option<Serial>,
+    /// Blocks before this one may be dropped.
+    pub purge_before: Option<Serial>,
+}
+
+/// The keys `from <= key < to` of one table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRange {
+    /// Which table.
+    pub table: Table,
+    /// First key, inclusive; the empty key is before all others.
+    pub from: RowKey,
+    /// Last key, exclusive; `None` is behind all others.
+    pub to: Option<RowKey>,
+}
+
+impl KeyRange {
+    /// Every key of `table`.
+    #[must_use]
+    pub fn all(table: Table) -> Self {
+        Self { table, from: RowKey::new(), to: None }
+    }
+}
+
+/// A page of rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scan {
+    /// Which rows.
+    pub range: KeyRange,
+    /// Largest key first.
+    pub reverse: bool,
+    /// At most this many.
+    pub limit: usize,
+}
+
+/// A stored row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Its key.
+    pub key: RowKey,
+    /// Its body.
+    pub body: bytes::Bytes,
+}
+
+/// What a backend says about itself.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct BackendInfo {
+    /// Its name in configuration: `zqlite`, `libsql`, `postgres`, `memory`.
+    pub name: &'static str,
+    /// What does the storing, for example `embedded (SQLite 3.47.0)`.
+    pub engine: String,
+    /// Where, without secrets: a path, or a host and database name.
+    pub location: Option<String>,
+    /// Whether a commit survives the loss of power.
+    pub durable: bool,
+    /// Whether other processes may write to it at the same time.
+    pub shared: bool,
+    /// Whether what is stored is encrypted and authenticated.
+    pub sealed: bool,
+    /// Bytes on disk, where that is known.
+    pub bytes: Option<u64>,
+    /// Counted since it was opened.
+    pub counters: BackendCounters,
+}
+
+/// What a backend did since it was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct BackendCounters {
+    /// Commits stored.
+    pub commits: u64,
+    /// Commits refused or failed.
+    pub failed_commits: u64,
+    /// Blocks stored.
+    pub blocks: u64,
+    /// Bytes of those blocks.
+    pub block_bytes: u64,
+    /// Row images folded.
+    pub rows: u64,
+    /// Scans answered.
+    pub scans: u64,
+}

@@ -1,0 +1,92 @@
+//! Several commands as one.
+
+use serde::{Deserialize, Serialize};
+
+use super::Command;
+use crate::block::Serial;
+use crate::domain::{NodeId, PolicyVersion, Revision, SettingKind, UserId};
+use crate::error::{Error, Result};
+
+/// A transaction has at most this many preconditions and commands together.
+pub const MAX_STEPS: usize = 10_000;
+
+/// Several commands with preconditions, as a value: all of them happen, in order and in one
+/// commit, or none does.
+///
+/// ```
+/// # use ghostwire_store_core::command::{Precondition, Transaction, UserCommand};
+/// # use ghostwire_store_core::domain::{NewUser, UserId};
+/// # fn build(old: UserId, new: UserId) -> ghostwire_store_core::error::Result<Transaction> {
+/// Transaction::new()
+///     .require(Precondition::UserExists(old))?
+///     .then(UserCommand::Delete { id: old, cascade: true })?
+///     .then(UserCommand::Create { id: new, user: NewUser::local("alice".parse()?) })
+/// # }
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transaction {
+    pub(crate) preconditions: Vec<Precondition>,
+    pub(crate) commands: Vec<Command>,
+}
+
+/// What must hold before a transaction's first command; otherwise it gives `Conflict`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precondition {
+    /// Nothing at all was written since this commit.
+    SerialIs(Serial),
+    /// The user exists.
+    UserExists(UserId),
+    /// The user exists and has this revision.
+    UserRevision(UserId, Revision),
+    /// The node exists.
+    NodeExists(NodeId),
+    /// The node does not exist.
+    NodeAbsent(NodeId),
+    /// The node exists and has this revision.
+    NodeRevision(NodeId, Revision),
+    /// This policy version is in force; `None` is no policy at all.
+    PolicyVersion(Option<PolicyVersion>),
+    /// The settings document has this revision; `None` is the default document.
+    SettingRevision(SettingKind, Option<Revision>),
+}
+
+impl Transaction {
+    /// An empty transaction, which changes nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a precondition.
+    ///
+    /// # Errors
+    /// `InvalidArgument` above [`MAX_STEPS`].
+    pub fn require(mut self, precondition: Precondition) -> Result<Self> {
+        self.preconditions.push(precondition);
+        self.checked()
+    }
+
+    /// Adds a command behind those added before.
+    ///
+    /// # Errors
+    /// `InvalidArgument` above [`MAX_STEPS`], and for a transaction within a transaction.
+    pub fn then(mut self, command: impl Into<Command>) -> Result<Self> {
+        let command = command.into();
+        if matches!(command, Command::Transaction(_)) {
+            return Err(Error::invalid("a transaction cannot contain a transaction"));
+        }
+        self.commands.push(command);
+        self.checked()
+    }
+
+    fn checked(self) -> Result<Self> {
+        let steps = self.preconditions.len() + self.commands.len();
+        if steps > MAX_STEPS {
+            return Err(
+                Error::invalid("a transaction has at most 10000 steps").with("steps", steps)
+            );
+        }
+        Ok(self)
+    }
+}

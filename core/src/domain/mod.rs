@@ -1,0 +1,50 @@
+//! The entities of a mesh VPN's control plane. Constructing a value validates it: whatever has one
+//! of these types keeps the rules that the type's documentation states.
+
+mod credential;
+mod derp;
+mod dns;
+mod email;
+mod endpoint;
+mod host_info;
+mod id;
+mod key;
+mod name;
+mod node;
+mod page;
+mod patch;
+mod policy;
+mod prefix;
+mod revision;
+mod route;
+mod secret;
+mod series;
+mod setting;
+mod tag;
+mod text;
+mod time;
+mod user;
+
+pub use credential::*;
+pub use derp::*;
+pub use dns::*;
+pub use email::*;
+pub use endpoint::*;
+pub use host_info::*;
+pub use id::*;
+pub use key::*;
+pub use name::*;
+pub use node::*;
+pub use page::*;
+pub use patch::*;
+pub use policy::*;
+pub use prefix::*;
+pub use revision::*;
+pub use route::*;
+pub use secret::*;
+pub use series::*;
+pub use setting::*;
+pub use tag::*;
+pub use text::*;
+pub use time::*;
+pub use user::*;

@@ -1,0 +1,211 @@
+//! Nodes: the machines of the mesh.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Change, DiscoKey, DnsLabel, EndpointList, HostInfo, Hostname, MachineKey, NodeId, NodeKey,
+    Patch, PreAuthKeyId, Revision, TagSet, Timestamp, UserId,
+};
+use crate::error::{Error, Result};
+
+/// A machine of the mesh, as the control plane knows it. What changes with every heartbeat is
+/// kept apart, in [`Presence`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    /// Time-ordered identifier; never reused.
+    pub id: NodeId,
+    /// The owner. `None` for a node that only its tags own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<UserId>,
+    /// Tags; a node without a user has at least one.
+    #[serde(default, skip_serializing_if = "TagSet::is_empty")]
+    pub tags: TagSet,
+    /// The name as the machine reports it.
+    pub hostname: Hostname,
+    /// The node's DNS label; unique.
+    pub label: DnsLabel,
+    /// Identifies the machine; unique.
+    pub machine_key: MachineKey,
+    /// WireGuard public key; unique, rotated by the client.
+    pub node_key: NodeKey,
+    /// Path discovery key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disco_key: Option<DiscoKey>,
+    /// Address in the mesh; unique.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv4: Option<Ipv4Addr>,
+    /// Address in the mesh; unique.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<Ipv6Addr>,
+    /// What the client says about its machine.
+    #[serde(default)]
+    pub host_info: HostInfo,
+    /// How the node was admitted.
+    pub register_method: RegisterMethod,
+    /// The pre-auth key that admitted it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preauth_key: Option<PreAuthKeyId>,
+    /// Removed after it has been offline for longer than the cutoff.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ephemeral: bool,
+    /// When its key expires; `None` is never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// When the node was first registered.
+    pub created_at: Timestamp,
+    /// When a field last changed.
+    pub updated_at: Timestamp,
+    /// Counts changes, from 1.
+    pub revision: Revision,
+}
+
+/// How a node was admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RegisterMethod {
+    /// With a pre-auth key.
+    AuthKey,
+    /// By its user's sign-in at an identity provider.
+    Oidc,
+    /// By an administrator.
+    Cli,
+}
+
+/// A control connection's number. A client's connections must be numbered upwards; messages of
+/// an older one are ignored. At most `i64::MAX`.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(try_from = "u64", into = "u64")]
+pub struct SessionNumber(u64);
+
+impl SessionNumber {
+    /// # Errors
+    /// `InvalidArgument` above `i64::MAX`.
+    pub fn new(value: u64) -> Result<Self> {
+        if i64::try_from(value).is_err() {
+            return Err(Error::invalid("a session number is at most 9223372036854775807")
+                .with("session", value));
+        }
+        Ok(Self(value))
+    }
+
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl TryFrom<u64> for SessionNumber {
+    type Error = Error;
+
+    fn try_from(value: u64) -> Result<Self> {
+        Self::new(value)
+    }
+}
+
+impl From<SessionNumber> for u64 {
+    fn from(session: SessionNumber) -> Self {
+        session.0
+    }
+}
+
+impl std::fmt::Display for SessionNumber {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Whether and where a node is reachable; the part of a node that changes all the time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Presence {
+    /// Whose presence.
+    pub node: NodeId,
+    /// The newest control connection.
+    pub session: SessionNumber,
+    /// Whether that connection is up.
+    pub online: bool,
+    /// When the node was last heard of; `None` is never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seen: Option<Timestamp>,
+    /// Where the node says it can be reached.
+    #[serde(default, skip_serializing_if = "EndpointList::is_empty")]
+    pub endpoints: EndpointList,
+}
+
+/// What a node presents to register or to sign in again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    /// Identifies the machine.
+    pub machine_key: MachineKey,
+    /// The WireGuard key it wants to use.
+    pub node_key: NodeKey,
+    /// Path discovery key.
+    pub disco_key: Option<DiscoKey>,
+    /// Name as the machine reports it; the DNS label is derived from it.
+    pub hostname: Hostname,
+    /// What the client says about its machine.
+    pub host_info: HostInfo,
+    /// Who vouches for it.
+    pub admission: Admission,
+    /// When the node's key shall expire.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Who vouches for a node that registers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Admission {
+    /// A pre-auth key, already checked against its secret by
+    /// [`PreAuthKeyRepository::authenticate`](crate::repository::PreAuthKeyRepository).
+    /// The key's user, tags and `ephemeral` decide those of the node.
+    PreAuthKey(PreAuthKeyId),
+    /// A user who signed in.
+    User {
+        /// The owner.
+        user: UserId,
+        /// `Oidc` or `Cli`.
+        method: RegisterMethod,
+    },
+}
+
+/// A change to a node; fields left at `Keep` stay as they are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NodePatch {
+    /// Rename: a new DNS label.
+    pub label: Change<DnsLabel>,
+    /// The name as the machine reports it.
+    pub hostname: Change<Hostname>,
+    /// New tags; an empty set clears them.
+    pub tags: Change<TagSet>,
+    /// New owner; `Clear` needs tags.
+    pub user: Patch<UserId>,
+    /// What the client says about its machine.
+    pub host_info: Change<HostInfo>,
+    /// Path discovery key.
+    pub disco_key: Patch<DiscoKey>,
+    /// New expiry; `Clear` is never.
+    pub expires_at: Patch<Timestamp>,
+}
+
+/// Which nodes to list; all of the given conditions must hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NodeFilter {
+    /// Owned by this user.
+    pub user: Option<UserId>,
+    /// Carrying this tag.
+    pub tag: Option<super::Tag>,
+    /// Connected or not.
+    pub online: Option<bool>,
+    /// Ephemeral or not.
+    pub ephemeral: Option<bool>,
+    /// Expired or not, at this moment.
+    pub expired_at: Option<(bool, Timestamp)>,
+}

@@ -1,0 +1,226 @@
+//! Settings: the few documents that shape the whole network, each with a revision.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use serde::{Deserialize, Serialize};
+
+use super::{DerpRegionCode, DerpRegionId, DnsName, Prefix, Revision, Text, Timestamp};
+use crate::error::{Error, Result};
+
+/// One settings document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Setting {
+    /// The document; its kind is its key.
+    pub document: SettingDocument,
+    /// Counts changes, from 1.
+    pub revision: Revision,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+}
+
+/// Which settings document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SettingKind {
+    /// Address ranges and lifetimes.
+    Network,
+    /// Relay servers.
+    DerpMap,
+    /// Resolvers and search domains.
+    Dns,
+}
+
+/// A settings document's content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SettingDocument {
+    /// Address ranges and lifetimes.
+    Network(NetworkSettings),
+    /// Relay servers.
+    DerpMap(DerpMap),
+    /// Resolvers and search domains.
+    Dns(DnsSettings),
+}
+
+impl SettingDocument {
+    /// Which document this is.
+    #[must_use]
+    pub fn kind(&self) -> SettingKind {
+        match self {
+            Self::Network(_) => SettingKind::Network,
+            Self::DerpMap(_) => SettingKind::DerpMap,
+            Self::Dns(_) => SettingKind::Dns,
+        }
+    }
+
+    /// Checks what the types alone do not.
+    ///
+    /// # Errors
+    /// `InvalidArgument` naming the field.
+    pub fn check(&self) -> Result<()> {
+        match self {
+            Self::Network(network) => network.check(),
+            Self::DerpMap(map) => map.check(),
+            Self::Dns(dns) => dns.check(),
+        }
+    }
+}
+
+/// Where node addresses come from, and how long things live.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkSettings {
+    /// IPv4 addresses of nodes; `None` gives nodes no IPv4 address.
+    pub ipv4: Option<Prefix>,
+    /// IPv6 addresses of nodes; `None` gives nodes no IPv6 address.
+    pub ipv6: Option<Prefix>,
+    /// Addresses never given to a node, at most 1,024.
+    #[serde(default)]
+    pub reserved: Vec<IpAddr>,
+    /// Seconds after which an ephemeral node that is offline may be removed.
+    pub ephemeral_cutoff_seconds: u32,
+}
+
+impl Default for NetworkSettings {
+    /// `100.64.0.0/10` (RFC 6598) and `fd7a:115c:a1e0::/48` (RFC 4193), as in Tailscale and
+    /// Headscale, with their resolver addresses reserved; 30 minutes for ephemeral nodes.
+    fn default() -> Self {
+        let v4 = Prefix::new(IpAddr::V4(Ipv4Addr::new(100, 64, 0, 0)), 10).ok();
+        let v6 =
+            Prefix::new(IpAddr::V6(Ipv6Addr::new(0xfd7a, 0x115c, 0xa1e0, 0, 0, 0, 0, 0)), 48).ok();
+        Self {
+            ipv4: v4,
+            ipv6: v6,
+            reserved: vec![
+                IpAddr::V4(Ipv4Addr::new(100, 100, 100, 100)),
+                IpAddr::V6(Ipv6Addr::new(0xfd7a, 0x115c, 0xa1e0, 0, 0, 0, 0, 0x53)),
+            ],
+            ephemeral_cutoff_seconds: 1800,
+        }
+    }
+}
+
+impl NetworkSettings {
+    fn check(&self) -> Result<()> {
+        if self.ipv4.is_none() && self.ipv6.is_none() {
+            return Err(Error::invalid("a network needs an IPv4 or an IPv6 prefix"));
+        }
+        if let Some(prefix) = self.ipv4.filter(|prefix| !prefix.is_ipv4()) {
+            return Err(Error::invalid("`ipv4` wants an IPv4 prefix").with("ipv4", prefix));
+        }
+        if let Some(prefix) = self.ipv6.filter(Prefix::is_ipv4) {
+            return Err(Error::invalid("`ipv6` wants an IPv6 prefix").with("ipv6", prefix));
+        }
+        if self.reserved.len() > 1024 {
+            return Err(Error::invalid("at most 1024 addresses can be reserved")
+                .with("reserved", self.reserved.len()));
+        }
+        Ok(())
+    }
+}
+
+/// The relay servers of the mesh, by region.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DerpMap {
+    /// At most 512 regions.
+    pub regions: BTreeMap<DerpRegionId, DerpRegion>,
+}
+
+/// One region of relay servers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DerpRegion {
+    /// A short code, unique in the map.
+    pub code: DerpRegionCode,
+    /// What a person reads.
+    pub name: Text<255>,
+    /// At most 64 servers.
+    pub servers: Vec<DerpServer>,
+}
+
+/// One relay server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DerpServer {
+    /// Its name in DNS.
+    pub host: DnsName,
+    /// Its IPv4 address, if DNS shall not be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv4: Option<Ipv4Addr>,
+    /// Its IPv6 address, if DNS shall not be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<Ipv6Addr>,
+    /// HTTPS port; 443 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub derp_port: Option<u16>,
+    /// STUN port; 3478 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stun_port: Option<u16>,
+}
+
+impl DerpMap {
+    fn check(&self) -> Result<()> {
+        if self.regions.len() > 512 {
+            return Err(Error::invalid("a DERP map has at most 512 regions")
+                .with("regions", self.regions.len()));
+        }
+        let mut codes = std::collections::BTreeSet::new();
+        for (id, region) in &self.regions {
+            if region.servers.len() > 64 {
+                return Err(Error::invalid("a DERP region has at most 64 servers")
+                    .with("region", id)
+                    .with("servers", region.servers.len()));
+            }
+            if !codes.insert(&region.code) {
+                return Err(Error::invalid("two DERP regions share a code")
+                    .with("code", &region.code));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How names are resolved in the mesh.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DnsSettings {
+    /// Node labels are served beneath this domain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_domain: Option<DnsName>,
+    /// Whether node names are served at all.
+    #[serde(default)]
+    pub magic_dns: bool,
+    /// Resolvers for everything else, in order, at most 16.
+    #[serde(default)]
+    pub nameservers: Vec<Text<255>>,
+    /// Resolvers for single domains, at most 256.
+    #[serde(default)]
+    pub split: BTreeMap<DnsName, Vec<Text<255>>>,
+    /// Search domains, at most 64.
+    #[serde(default)]
+    pub search_domains: Vec<DnsName>,
+}
+
+impl DnsSettings {
+    fn check(&self) -> Result<()> {
+        let too_many = |what: &'static str, limit: usize, found: usize| {
+            Err(Error::invalid("too many entries in the DNS settings")
+                .with("field", what)
+                .with("limit", limit)
+                .with("found", found))
+        };
+        if self.nameservers.len() > 16 {
+            return too_many("nameservers", 16, self.nameservers.len());
+        }
+        if self.split.len() > 256 {
+            return too_many("split", 256, self.split.len());
+        }
+        if self.search_domains.len() > 64 {
+            return too_many("search_domains", 64, self.search_domains.len());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,121 @@
+//! Users: who owns nodes and signs in.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Change, Email, Patch, Revision, Text, Timestamp, UserId, UserName};
+
+/// A person or service account that owns nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    /// Time-ordered identifier; never reused.
+    pub id: UserId,
+    /// Byte-exact; unique among local users.
+    pub name: UserName,
+    /// What a person reads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<Text<255>>,
+    /// ASCII-lowercased; not unique, since identity providers do not promise that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<Email>,
+    /// How this user proves who they are.
+    pub identity: Identity,
+    /// Where a picture of the user can be had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub picture_url: Option<Text<2048>>,
+    /// When the user was created.
+    pub created_at: Timestamp,
+    /// When a field last changed.
+    pub updated_at: Timestamp,
+    /// Counts changes, from 1.
+    pub revision: Revision,
+}
+
+/// How a user proves who they are.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
+pub enum Identity {
+    /// Managed by the administrator of this control plane.
+    Local {},
+    /// Signed in through an OpenID Connect provider; (provider, subject) is unique.
+    Oidc {
+        /// The issuer.
+        provider: Text<255>,
+        /// The issuer's identifier of the person (the `sub` claim).
+        subject: Text<255>,
+    },
+    /// Known only through the pre-auth keys that it was given.
+    PreAuth {},
+}
+
+/// What is needed to create a user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewUser {
+    /// Unique among local users.
+    pub name: UserName,
+    /// What a person reads.
+    pub display_name: Option<Text<255>>,
+    /// E-mail address.
+    pub email: Option<Email>,
+    /// How the user proves who they are.
+    pub identity: Identity,
+    /// Picture.
+    pub picture_url: Option<Text<2048>>,
+}
+
+impl NewUser {
+    /// A local user with nothing but a name.
+    #[must_use]
+    pub fn local(name: UserName) -> Self {
+        Self {
+            name,
+            display_name: None,
+            email: None,
+            identity: Identity::Local {},
+            picture_url: None,
+        }
+    }
+}
+
+/// What an identity provider says about a person at sign-in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OidcProfile {
+    /// The issuer.
+    pub provider: Text<255>,
+    /// The issuer's identifier of the person.
+    pub subject: Text<255>,
+    /// Preferred user name.
+    pub name: UserName,
+    /// Display name; `None` clears a stored one, since the provider is the authority.
+    pub display_name: Option<Text<255>>,
+    /// E-mail address; `None` clears.
+    pub email: Option<Email>,
+    /// Picture; `None` clears.
+    pub picture_url: Option<Text<2048>>,
+}
+
+/// A change to a user; fields left at `Keep` stay as they are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UserPatch {
+    /// New name.
+    pub name: Change<UserName>,
+    /// New display name.
+    pub display_name: Patch<Text<255>>,
+    /// New e-mail address.
+    pub email: Patch<Email>,
+    /// New picture.
+    pub picture_url: Patch<Text<2048>>,
+}
+
+/// Which users to list; all of the given conditions must hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UserFilter {
+    /// This name, byte-exact.
+    pub name: Option<UserName>,
+    /// This e-mail address.
+    pub email: Option<Email>,
+    /// This provider.
+    pub provider: Option<Text<255>>,
+}

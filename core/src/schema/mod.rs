@@ -1,0 +1,16 @@
+//! How entities become rows: tables, columns, keys, the bytes of a row, and the versions of all
+//! that.
+
+mod field;
+mod key;
+mod record;
+mod table;
+mod value;
+
+pub use key::{KeyKind, MAX_KEY, RowKey};
+pub use record::{Record, WriterPosition, setting_key, table_schema};
+pub use table::{
+    Column, ColumnKind, KeyColumn, MIGRATIONS, Migration, Schema, SchemaVersion, Table, TableSchema,
+};
+pub(crate) use value::{put_varint, take, take_length, take_varint};
+pub use value::{MAX_BODY, MAX_COLUMNS, RowReader, RowWriter, Value, encode_values};

@@ -1,0 +1,418 @@
+//! Which entity is a row of which table, and its columns in order.
+
+use bytes::{Bytes, BytesMut};
+
+use super::field::Field;
+use super::key::{KeyKind, RowKey};
+use super::table::{Column, KeyColumn, Schema, Table, TableSchema};
+use super::value::{RowReader, RowWriter, Value};
+use crate::domain::*;
+use crate::error::{Error, Result};
+
+/// An entity that is a row of a table.
+pub trait Record: Sized {
+    /// Which table.
+    const SCHEMA: TableSchema;
+
+    /// The row's key.
+    fn key(&self) -> RowKey;
+
+    /// Appends the row's body to `buffer`.
+    fn encode_into(&self, buffer: &mut BytesMut);
+
+    /// The row's body.
+    fn encode(&self) -> Bytes {
+        let mut buffer = BytesMut::with_capacity(256);
+        self.encode_into(&mut buffer);
+        buffer.freeze()
+    }
+
+    /// The inverse of [`Record::key`] and [`Record::encode_into`]. Columns that a newer schema
+    /// appended are ignored; columns that an older one lacked are null.
+    ///
+    /// # Errors
+    /// `Corrupt`, naming table, key and column.
+    fn decode(key: &RowKey, body: &[u8]) -> Result<Self>;
+}
+
+/// The shape of a table in the current schema.
+#[must_use]
+pub fn table_schema(table: Table) -> TableSchema {
+    match table {
+        Table::Users => User::SCHEMA,
+        Table::Nodes => Node::SCHEMA,
+        Table::Presence => Presence::SCHEMA,
+        Table::Routes => Route::SCHEMA,
+        Table::ApiKeys => ApiKey::SCHEMA,
+        Table::PreAuthKeys => PreAuthKey::SCHEMA,
+        Table::Policies => Policy::SCHEMA,
+        Table::DnsRecords => DnsRecord::SCHEMA,
+        Table::Sessions => Session::SCHEMA,
+        Table::Settings => Setting::SCHEMA,
+        Table::Metrics => MetricPoint::SCHEMA,
+        Table::Audit => AuditEntry::SCHEMA,
+        Table::WriterPositions => WriterPosition::SCHEMA,
+    }
+}
+
+/// How far a writer's metric batches got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WriterPosition {
+    /// Which writer.
+    pub writer: WriterId,
+    /// The sequence number of its last stored batch.
+    pub sequence: Revision,
+}
+
+/// A field that is a column of a key.
+trait KeyField: Sized {
+    const KIND: KeyKind;
+
+    fn push(&self, key: RowKey) -> RowKey;
+    fn read(value: Value<'_>) -> Result<Self>;
+}
+
+fn unfit_key() -> Error {
+    Error::corrupt("a stored key does not fit its column")
+}
+
+macro_rules! id_keys {
+    ($($type:ty),*) => {$(
+        impl KeyField for $type {
+            const KIND: KeyKind = KeyKind::Id;
+
+            fn push(&self, key: RowKey) -> RowKey {
+                key.id(self.as_bytes())
+            }
+
+            fn read(value: Value<'_>) -> Result<Self> {
+                let Value::Bytes(bytes) = value else { return Err(unfit_key()) };
+                bytes.try_into().map(Self::from_bytes).map_err(|_| unfit_key())
+            }
+        }
+    )*};
+}
+id_keys!(
+    UserId, NodeId, RouteId, ApiKeyId, PreAuthKeyId, DnsRecordId, SessionId, AuditId, WriterId
+);
+
+impl KeyField for Option<NodeId> {
+    const KIND: KeyKind = KeyKind::OptionalId;
+
+    fn push(&self, key: RowKey) -> RowKey {
+        key.optional_id(self.as_ref().map(NodeId::as_bytes))
+    }
+
+    fn read(value: Value<'_>) -> Result<Self> {
+        if value == Value::Null { Ok(None) } else { NodeId::read_key(value).map(Some) }
+    }
+}
+
+impl NodeId {
+    fn read_key(value: Value<'_>) -> Result<Self> {
+        <Self as KeyField>::read(value)
+    }
+}
+
+impl KeyField for Timestamp {
+    const KIND: KeyKind = KeyKind::Integer;
+
+    fn push(&self, key: RowKey) -> RowKey {
+        key.integer(self.as_micros())
+    }
+
+    fn read(value: Value<'_>) -> Result<Self> {
+        let Value::Integer(micros) = value else { return Err(unfit_key()) };
+        Self::from_micros(micros).map_err(|error| unfit_key().because(error))
+    }
+}
+
+impl KeyField for PolicyVersion {
+    const KIND: KeyKind = KeyKind::Integer;
+
+    fn push(&self, key: RowKey) -> RowKey {
+        key.integer(i64::try_from(self.get()).unwrap_or(i64::MAX))
+    }
+
+    fn read(value: Value<'_>) -> Result<Self> {
+        let Value::Integer(number) = value else { return Err(unfit_key()) };
+        let number = u64::try_from(number).map_err(|_| unfit_key())?;
+        Self::new(number).map_err(|error| unfit_key().because(error))
+    }
+}
+
+impl KeyField for MetricName {
+    const KIND: KeyKind = KeyKind::Text;
+
+    fn push(&self, key: RowKey) -> RowKey {
+        key.text(self.as_str())
+    }
+
+    fn read(value: Value<'_>) -> Result<Self> {
+        let Value::Text(text) = value else { return Err(unfit_key()) };
+        text.parse().map_err(|error: Error| unfit_key().because(error))
+    }
+}
+
+/// The columns of an entity: its key, then its body in stored order. A column that came later
+/// says with which schema version (`= 2`).
+macro_rules! record {
+    ($entity:ident in $table:ident {
+        key { $($key:ident: $key_type:ty),+ }
+        $($field:ident: $type:ty $(= $since:literal)?),* $(,)?
+    }) => {
+        impl Record for $entity {
+            const SCHEMA: TableSchema = TableSchema {
+                table: Table::$table,
+                key: &[$(KeyColumn {
+                    name: stringify!($key),
+                    kind: <$key_type as KeyField>::KIND,
+                }),+],
+                columns: &[$(Column {
+                    name: stringify!($field),
+                    kind: <$type as Field>::KIND,
+                    nullable: <$type as Field>::NULLABLE,
+                    since: record!(@since $($since)?),
+                }),*],
+            };
+
+            fn key(&self) -> RowKey {
+                let key = RowKey::new();
+                $(let key = KeyField::push(&self.$key, key);)+
+                key
+            }
+
+            fn encode_into(&self, buffer: &mut BytesMut) {
+                let version = Schema::current().version().version;
+                let mut row = RowWriter::begin(buffer, version);
+                $(Field::write(&self.$field, &mut row);)*
+                let _ = &mut row;
+            }
+
+            fn decode(key: &RowKey, body: &[u8]) -> Result<Self> {
+                let misfit = |error: Error, column: &'static str| {
+                    error
+                        .with("table", Table::$table.name())
+                        .with("column", column)
+                        .with("key", format_args!("{key:?}"))
+                };
+                let mut keys = key
+                    .values(Self::SCHEMA.key)
+                    .map_err(|error| misfit(error, "key"))?
+                    .into_iter();
+                let mut row = RowReader::new(body).map_err(|error| misfit(error, "body"))?;
+                let entity = Self {
+                    $($key: keys
+                        .next()
+                        .ok_or_else(unfit_key)
+                        .and_then(<$key_type as KeyField>::read)
+                        .map_err(|error| misfit(error, stringify!($key)))?,)+
+                    $($field: row
+                        .next_value()
+                        .and_then(|value| <$type as Field>::read(value.unwrap_or(Value::Null)))
+                        .map_err(|error| misfit(error, stringify!($field)))?,)*
+                };
+                Ok(entity)
+            }
+        }
+    };
+    (@since) => { 1 };
+    (@since $since:literal) => { $since };
+}
+
+record! { User in Users {
+    key { id: UserId }
+    name: UserName,
+    display_name: Option<Text<255>>,
+    email: Option<Email>,
+    identity: Identity,
+    picture_url: Option<Text<2048>>,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+    revision: Revision,
+}}
+
+record! { Node in Nodes {
+    key { id: NodeId }
+    user: Option<UserId>,
+    tags: TagSet,
+    hostname: Hostname,
+    label: DnsLabel,
+    machine_key: MachineKey,
+    node_key: NodeKey,
+    disco_key: Option<DiscoKey>,
+    ipv4: Option<std::net::Ipv4Addr>,
+    ipv6: Option<std::net::Ipv6Addr>,
+    host_info: HostInfo,
+    register_method: RegisterMethod,
+    preauth_key: Option<PreAuthKeyId>,
+    ephemeral: bool,
+    expires_at: Option<Timestamp>,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+    revision: Revision,
+}}
+
+record! { Presence in Presence {
+    key { node: NodeId }
+    session: SessionNumber,
+    online: bool,
+    last_seen: Option<Timestamp>,
+    endpoints: EndpointList,
+}}
+
+record! { Route in Routes {
+    key { id: RouteId }
+    node: NodeId,
+    prefix: Prefix,
+    advertised: bool,
+    approved: bool,
+    primary: bool,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+    revision: Revision,
+}}
+
+record! { ApiKey in ApiKeys {
+    key { id: ApiKeyId }
+    prefix: KeyPrefix,
+    hash: SecretHash,
+    user: Option<UserId>,
+    description: Option<Text<255>>,
+    created_at: Timestamp,
+    expires_at: Option<Timestamp>,
+    revoked_at: Option<Timestamp>,
+    last_used_at: Option<Timestamp>,
+    revision: Revision,
+}}
+
+record! { PreAuthKey in PreAuthKeys {
+    key { id: PreAuthKeyId }
+    prefix: Option<KeyPrefix>,
+    hash: SecretHash,
+    user: Option<UserId>,
+    tags: TagSet,
+    reusable: bool,
+    ephemeral: bool,
+    used_at: Option<Timestamp>,
+    created_at: Timestamp,
+    expires_at: Option<Timestamp>,
+    revoked_at: Option<Timestamp>,
+    revision: Revision,
+}}
+
+record! { Policy in Policies {
+    key { version: PolicyVersion }
+    document: DocumentText,
+    author: ActorName,
+    created_at: Timestamp,
+}}
+
+record! { DnsRecord in DnsRecords {
+    key { id: DnsRecordId }
+    name: DnsName,
+    kind: DnsRecordKind,
+    value: Text<1024>,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+    revision: Revision,
+    ttl: Option<u32> = 2,
+}}
+
+record! { Session in Sessions {
+    key { id: SessionId }
+    owner: SessionOwner,
+    hash: SecretHash,
+    client: Option<Text<255>>,
+    created_at: Timestamp,
+    expires_at: Timestamp,
+    last_seen: Timestamp,
+}}
+
+record! { MetricPoint in Metrics {
+    key { node: Option<NodeId>, metric: MetricName, at: Timestamp }
+    value: Sample,
+}}
+
+record! { AuditEntry in Audit {
+    key { at: Timestamp, id: AuditId }
+    actor: ActorName,
+    action: Text<64>,
+    entity: crate::error::Entity,
+    subject: Text<255>,
+}}
+
+record! { WriterPosition in WriterPositions {
+    key { writer: WriterId }
+    sequence: Revision,
+}}
+
+/// The document's kind is its key, so that there is at most one of each.
+impl Record for Setting {
+    const SCHEMA: TableSchema = TableSchema {
+        table: Table::Settings,
+        key: &[KeyColumn { name: "kind", kind: KeyKind::Text }],
+        columns: &[
+            Column {
+                name: "document",
+                kind: <SettingDocument as Field>::KIND,
+                nullable: false,
+                since: 1,
+            },
+            Column { name: "revision", kind: <Revision as Field>::KIND, nullable: false, since: 1 },
+            Column {
+                name: "updated_at",
+                kind: <Timestamp as Field>::KIND,
+                nullable: false,
+                since: 1,
+            },
+        ],
+    };
+
+    fn key(&self) -> RowKey {
+        setting_key(self.document.kind())
+    }
+
+    fn encode_into(&self, buffer: &mut BytesMut) {
+        let mut row = RowWriter::begin(buffer, Schema::current().version().version);
+        self.document.write(&mut row);
+        self.revision.write(&mut row);
+        self.updated_at.write(&mut row);
+    }
+
+    fn decode(key: &RowKey, body: &[u8]) -> Result<Self> {
+        let mut row = RowReader::new(body)?;
+        let mut next = || row.next_value().map(|value| value.unwrap_or(Value::Null));
+        let setting = Self {
+            document: Field::read(next()?)?,
+            revision: Field::read(next()?)?,
+            updated_at: Field::read(next()?)?,
+        };
+        if setting.key() != *key {
+            return Err(Error::corrupt("a settings document is stored under another kind's key")
+                .with("kind", setting.document.kind().name()));
+        }
+        Ok(setting)
+    }
+}
+
+/// The key of a settings document.
+#[must_use]
+pub fn setting_key(kind: SettingKind) -> RowKey {
+    RowKey::new().text(kind.name())
+}
+
+impl SettingKind {
+    /// Every kind, in order.
+    pub const ALL: [Self; 3] = [Self::Network, Self::DerpMap, Self::Dns];
+
+    /// The name in snake case.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Network => "network",
+            Self::DerpMap => "derp_map",
+            Self::Dns => "dns",
+        }
+    }
+}

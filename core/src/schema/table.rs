@@ -1,0 +1,368 @@
+//! Tables, columns and the versions in which they came to be.
+
+use bytes::Bytes;
+
+use super::key::KeyKind;
+use super::value::{MAX_COLUMNS, RowReader, RowWriter, Value};
+use crate::error::{Entity, Error, Result};
+
+/// A set of rows of one shape, ordered by key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+#[allow(missing_docs)]
+pub enum Table {
+    Users = 1,
+    Nodes = 2,
+    Presence = 3,
+    Routes = 4,
+    ApiKeys = 5,
+    PreAuthKeys = 6,
+    Policies = 7,
+    DnsRecords = 8,
+    Sessions = 9,
+    Settings = 10,
+    /// Series; not held in memory.
+    Metrics = 11,
+    /// Series; not held in memory.
+    Audit = 12,
+    /// How far each writer's metric batches got.
+    WriterPositions = 13,
+}
+
+impl Table {
+    /// Every table, in the order of their numbers.
+    pub const ALL: [Self; 13] = [
+        Self::Users,
+        Self::Nodes,
+        Self::Presence,
+        Self::Routes,
+        Self::ApiKeys,
+        Self::PreAuthKeys,
+        Self::Policies,
+        Self::DnsRecords,
+        Self::Sessions,
+        Self::Settings,
+        Self::Metrics,
+        Self::Audit,
+        Self::WriterPositions,
+    ];
+
+    /// The tables whose rows make up the state that is held in memory.
+    pub const STATE: [Self; 10] = [
+        Self::Users,
+        Self::Nodes,
+        Self::Presence,
+        Self::Routes,
+        Self::ApiKeys,
+        Self::PreAuthKeys,
+        Self::Policies,
+        Self::DnsRecords,
+        Self::Sessions,
+        Self::Settings,
+    ];
+
+    /// The table with this number.
+    ///
+    /// # Errors
+    /// `Corrupt` if there is none.
+    pub fn from_number(number: u8) -> Result<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|table| table.number() == number)
+            .ok_or_else(|| Error::corrupt("unknown table").with("number", number))
+    }
+
+    /// The number by which blocks and sealed rows name the table. Never reused.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The table's name in a database.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Users => "users",
+            Self::Nodes => "nodes",
+            Self::Presence => "presence",
+            Self::Routes => "routes",
+            Self::ApiKeys => "api_keys",
+            Self::PreAuthKeys => "preauth_keys",
+            Self::Policies => "policies",
+            Self::DnsRecords => "dns_records",
+            Self::Sessions => "sessions",
+            Self::Settings => "settings",
+            Self::Metrics => "metrics",
+            Self::Audit => "audit",
+            Self::WriterPositions => "writer_positions",
+        }
+    }
+
+    /// What its rows are about; `None` for bookkeeping.
+    #[must_use]
+    pub fn entity(self) -> Option<Entity> {
+        Some(match self {
+            Self::Users => Entity::User,
+            Self::Nodes => Entity::Node,
+            Self::Presence => Entity::Presence,
+            Self::Routes => Entity::Route,
+            Self::ApiKeys => Entity::ApiKey,
+            Self::PreAuthKeys => Entity::PreAuthKey,
+            Self::Policies => Entity::Policy,
+            Self::DnsRecords => Entity::DnsRecord,
+            Self::Sessions => Entity::Session,
+            Self::Settings => Entity::Setting,
+            Self::Metrics => Entity::Metric,
+            Self::Audit => Entity::Audit,
+            Self::WriterPositions => return None,
+        })
+    }
+
+    /// Whether its rows are part of the state that is held in memory.
+    #[must_use]
+    pub fn is_state(self) -> bool {
+        Self::STATE.contains(&self)
+    }
+}
+
+/// How a column's values look in a database with real columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ColumnKind {
+    /// 0 or 1.
+    Bool,
+    /// A 64-bit integer.
+    Integer,
+    /// A finite 64-bit float.
+    Real,
+    /// Microseconds since the epoch.
+    Time,
+    /// Text.
+    Text,
+    /// A JSON document.
+    Json,
+    /// 16 bytes; hyphenated in text.
+    Id,
+    /// 32 bytes; this prefix and hexadecimal digits in text.
+    Key(&'static str),
+}
+
+/// One column of a table's body.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Column {
+    /// Its name.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: ColumnKind,
+    /// Whether it may be null. A column that came after version 1 always may.
+    pub nullable: bool,
+    /// The schema version that added it.
+    pub since: u32,
+}
+
+/// One column of a table's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyColumn {
+    /// Its name.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: KeyKind,
+}
+
+/// A table's shape.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TableSchema {
+    /// Which table.
+    pub table: Table,
+    /// Its key, in order.
+    pub key: &'static [KeyColumn],
+    /// Its body, in order; a later version only appends.
+    pub columns: &'static [Column],
+}
+
+/// The version of a stored schema, and who may read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SchemaVersion {
+    /// The version.
+    pub version: u32,
+    /// The oldest version whose code may still open what this one writes.
+    pub oldest_reader: u32,
+}
+
+/// One step of the schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Migration {
+    /// What it leads to.
+    pub to: SchemaVersion,
+    /// What it changes, in a sentence.
+    pub summary: &'static str,
+}
+
+/// Every version there has been, oldest first.
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
+        to: SchemaVersion { version: 1, oldest_reader: 1 },
+        summary: "the first schema",
+    },
+    Migration {
+        to: SchemaVersion { version: 2, oldest_reader: 1 },
+        summary: "dns_records.ttl: an optional time to live",
+    },
+];
+
+/// The tables and columns as of one version. [`Schema::current`] is the one in use; older ones
+/// exist so that files can be carried forward, and tested.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Schema {
+    version: SchemaVersion,
+}
+
+impl Schema {
+    /// The schema that this build writes.
+    #[must_use]
+    pub fn current() -> Self {
+        let version = MIGRATIONS.last().map_or(
+            SchemaVersion { version: 1, oldest_reader: 1 },
+            |migration| migration.to,
+        );
+        Self { version }
+    }
+
+    /// An older schema.
+    ///
+    /// # Errors
+    /// `SchemaMismatch` if this build does not know that version.
+    pub fn at(version: u32) -> Result<Self> {
+        MIGRATIONS
+            .iter()
+            .find(|migration| migration.to.version == version)
+            .map(|migration| Self { version: migration.to })
+            .ok_or_else(|| schema_mismatch(version))
+    }
+
+    /// Its version.
+    #[must_use]
+    pub fn version(&self) -> SchemaVersion {
+        self.version
+    }
+
+    /// The columns of `table` in this version.
+    pub fn columns(&self, table: Table) -> impl Iterator<Item = &'static Column> + use<> {
+        let version = self.version.version;
+        super::record::table_schema(table)
+            .columns
+            .iter()
+            .filter(move |column| column.since <= version)
+    }
+
+    /// The key columns of `table`.
+    #[must_use]
+    pub fn key(&self, table: Table) -> &'static [KeyColumn] {
+        super::record::table_schema(table).key
+    }
+
+    /// The steps that lead from `stored` to this schema, oldest first; empty if there are none to
+    /// take, also where `stored` is newer and still admits this reader.
+    ///
+    /// # Errors
+    /// `SchemaMismatch`, naming both versions, if `stored` does not admit this reader.
+    pub fn steps_from(&self, stored: SchemaVersion) -> Result<&'static [Migration]> {
+        if stored.version > self.version.version {
+            return if stored.oldest_reader <= self.version.version {
+                Ok(&[])
+            } else {
+                Err(schema_mismatch(stored.version)
+                    .with("oldest_reader", stored.oldest_reader))
+            };
+        }
+        let first = MIGRATIONS.partition_point(|step| step.to.version <= stored.version);
+        let last = MIGRATIONS.partition_point(|step| step.to.version <= self.version.version);
+        Ok(MIGRATIONS.get(first..last).unwrap_or_default())
+    }
+
+    /// Rewrites a body so that it has exactly this schema's columns: missing ones become null,
+    /// unknown ones are dropped. A body that fits already is shared, not copied.
+    ///
+    /// # Errors
+    /// `Corrupt` if the body cannot be read.
+    pub fn fit(&self, table: Table, body: &Bytes) -> Result<Bytes> {
+        let wanted = self.columns(table).count();
+        let mut reader = RowReader::new(body)?;
+        if reader.version() == self.version.version {
+            return Ok(body.clone());
+        }
+        let mut fitted = bytes::BytesMut::with_capacity(body.len() + 8);
+        let mut writer = RowWriter::begin(&mut fitted, self.version.version);
+        for _ in 0..wanted.min(MAX_COLUMNS) {
+            writer.put(reader.next_value()?.unwrap_or(Value::Null));
+        }
+        Ok(fitted.freeze())
+    }
+}
+
+fn schema_mismatch(found: u32) -> Error {
+    let supported = Schema::current().version.version;
+    Error::new(
+        crate::error::ErrorKind::SchemaMismatch { found, supported },
+        "the stored schema cannot be read by this version; use a newer release",
+    )
+    .with("found", found)
+    .with("supported", supported)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::schema::value::encode_values;
+
+    #[test]
+    fn versions_are_consecutive_and_admit_their_predecessor() {
+        for (index, step) in MIGRATIONS.iter().enumerate() {
+            assert_eq!(step.to.version as usize, index + 1);
+            assert!(step.to.oldest_reader <= step.to.version);
+            assert!(step.to.version < 2 || step.to.oldest_reader < step.to.version);
+        }
+    }
+
+    #[test]
+    fn later_columns_are_appended_and_nullable() {
+        for table in Table::ALL {
+            let columns = super::super::record::table_schema(table).columns;
+            assert!(columns.len() <= MAX_COLUMNS);
+            assert!(columns.is_sorted_by_key(|column| column.since), "{table:?}");
+            assert!(columns.iter().all(|column| column.since == 1 || column.nullable));
+        }
+    }
+
+    #[test]
+    fn a_newer_schema_opens_only_while_it_admits_this_reader() {
+        let schema = Schema::current();
+        let newer = schema.version().version + 1;
+        let admits = SchemaVersion { version: newer, oldest_reader: 1 };
+        assert_eq!(schema.steps_from(admits).unwrap(), &[]);
+        let refuses = SchemaVersion { version: newer, oldest_reader: newer };
+        let error = schema.steps_from(refuses).unwrap_err();
+        assert_eq!(
+            *error.kind(),
+            ErrorKind::SchemaMismatch { found: newer, supported: newer - 1 }
+        );
+        assert!(error.to_string().contains(&format!("found={newer}")));
+    }
+
+    #[test]
+    fn a_version_1_body_fits_the_current_schema() {
+        let columns = Schema::at(1).unwrap().columns(Table::DnsRecords).count();
+        let old = encode_values(1, (0..columns).map(|_| Value::Integer(7)));
+        let fitted = Schema::current().fit(Table::DnsRecords, &old).unwrap();
+        let mut reader = RowReader::new(&fitted).unwrap();
+        let mut last = None;
+        let mut count = 0;
+        while let Some(value) = reader.next_value().unwrap() {
+            last = Some(value);
+            count += 1;
+        }
+        assert_eq!(count, Schema::current().columns(Table::DnsRecords).count());
+        assert_eq!(last, Some(Value::Null));
+    }
+}

@@ -1,0 +1,106 @@
+//! Keyset paging over the maps.
+
+use std::ops::Bound;
+
+use serde::Serialize;
+
+use crate::domain::{Cursor, Page, PageRequest, fingerprint};
+use crate::error::{Entity, Error, Result};
+
+/// One listing: what a cursor belongs to.
+pub(super) struct Listing {
+    fingerprint: [u8; 8],
+}
+
+impl Listing {
+    /// A cursor of one listing is refused by every other, also by the same with another filter.
+    pub(super) fn new(entity: Entity, filter: &impl Serialize) -> Self {
+        let filter = serde_json::to_vec(filter).unwrap_or_default();
+        Self { fingerprint: fingerprint(&[entity.name().as_bytes(), &filter]) }
+    }
+
+    /// Where a page begins: behind the cursor's position, if there is one.
+    pub(super) fn start<K: Position>(&self, request: &PageRequest) -> Result<Option<K>> {
+        let Some(cursor) = &request.cursor else { return Ok(None) };
+        let position = cursor.position_for(self.fingerprint)?;
+        K::from_position(position)
+            .map(Some)
+            .ok_or_else(|| Error::invalid("the cursor is damaged; start again without one"))
+    }
+
+    /// Takes a page from `items`, which begin behind the cursor.
+    pub(super) fn take<K: Position, T>(
+        &self,
+        request: &PageRequest,
+        items: impl Iterator<Item = T>,
+        key: impl Fn(&T) -> K,
+    ) -> Page<T> {
+        let limit = request.limit.get();
+        let mut items = items;
+        let page: Vec<T> = items.by_ref().take(limit).collect();
+        let more = page.len() == limit && items.next().is_some();
+        let next = page
+            .last()
+            .filter(|_| more)
+            .and_then(|last| Cursor::new(self.fingerprint, &key(last).to_position()).ok());
+        Page { items: page, next }
+    }
+}
+
+/// A sort key that a cursor can hold.
+pub(super) trait Position: Sized {
+    fn to_position(&self) -> Vec<u8>;
+    fn from_position(bytes: &[u8]) -> Option<Self>;
+}
+
+macro_rules! id_positions {
+    ($($type:ty),*) => {$(
+        impl Position for $type {
+            fn to_position(&self) -> Vec<u8> {
+                self.as_bytes().to_vec()
+            }
+
+            fn from_position(bytes: &[u8]) -> Option<Self> {
+                bytes.try_into().ok().map(Self::from_bytes)
+            }
+        }
+    )*};
+}
+id_positions!(
+    crate::domain::UserId,
+    crate::domain::NodeId,
+    crate::domain::RouteId,
+    crate::domain::ApiKeyId,
+    crate::domain::PreAuthKeyId,
+    crate::domain::DnsRecordId,
+    crate::domain::SessionId
+);
+
+impl Position for crate::domain::PolicyVersion {
+    fn to_position(&self) -> Vec<u8> {
+        self.get().to_be_bytes().to_vec()
+    }
+
+    fn from_position(bytes: &[u8]) -> Option<Self> {
+        Self::new(u64::from_be_bytes(bytes.try_into().ok()?)).ok()
+    }
+}
+
+impl Position for (crate::domain::Prefix, crate::domain::RouteId) {
+    fn to_position(&self) -> Vec<u8> {
+        let mut bytes = self.1.as_bytes().to_vec();
+        bytes.extend_from_slice(self.0.to_string().as_bytes());
+        bytes
+    }
+
+    fn from_position(bytes: &[u8]) -> Option<Self> {
+        let (id, prefix) = bytes.split_at_checked(16)?;
+        let prefix = std::str::from_utf8(prefix).ok()?.parse().ok()?;
+        Some((prefix, Position::from_position(id)?))
+    }
+}
+
+/// The range behind a position, or everything.
+pub(super) fn behind<K: Clone>(start: Option<&K>) -> (Bound<K>, Bound<K>) {
+    (start.map_or(Bound::Unbounded, |key| Bound::Excluded(key.clone())), Bound::Unbounded)
+}

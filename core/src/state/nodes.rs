@@ -1,0 +1,427 @@
+//! Nodes: keys, labels, owners, expiry.
+
+use std::net::IpAddr;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use super::decision::{Changes, Context, Decision, Draft, Handle, Reply, check_revision};
+use super::listing::{Listing, behind};
+use super::{Change, HashMap, Map, Set, State};
+use crate::command::{Image, NodeCommand};
+use crate::domain::{
+    DiscoKey, DnsLabel, MachineKey, Node, NodeFilter, NodeId, NodeKey, NodePatch, Page,
+    PageRequest, Revision, SessionOwner, Timestamp, UserId, expired,
+};
+use crate::error::{Entity, Error, ErrorKind, Result};
+
+/// All nodes.
+#[derive(Clone, Default, Debug)]
+pub struct Nodes {
+    by_id: Map<NodeId, Arc<Node>>,
+    by_machine_key: HashMap<MachineKey, NodeId>,
+    by_node_key: HashMap<NodeKey, NodeId>,
+    by_label: HashMap<DnsLabel, NodeId>,
+    by_user: Set<(UserId, NodeId)>,
+    by_expiry: Set<(Timestamp, NodeId)>,
+    ephemeral: Set<NodeId>,
+}
+
+impl Nodes {
+    /// The node with this id.
+    #[must_use]
+    pub fn get(&self, id: NodeId) -> Option<&Arc<Node>> {
+        self.by_id.get(&id)
+    }
+
+    /// The node of this machine.
+    #[must_use]
+    pub fn by_machine_key(&self, key: &MachineKey) -> Option<&Arc<Node>> {
+        self.by_machine_key.get(key).and_then(|id| self.by_id.get(id))
+    }
+
+    /// The node with this WireGuard key.
+    #[must_use]
+    pub fn by_node_key(&self, key: &NodeKey) -> Option<&Arc<Node>> {
+        self.by_node_key.get(key).and_then(|id| self.by_id.get(id))
+    }
+
+    /// The node with this DNS label.
+    #[must_use]
+    pub fn by_label(&self, label: &DnsLabel) -> Option<&Arc<Node>> {
+        self.by_label.get(label).and_then(|id| self.by_id.get(id))
+    }
+
+    /// The ids of a user's nodes, in the order of creation.
+    pub fn of_user(&self, user: UserId) -> impl Iterator<Item = NodeId> + '_ {
+        self.by_user
+            .range((user, NodeId::from_bytes([0; 16]))..=(user, NodeId::from_bytes([0xff; 16])))
+            .map(|(_, node)| *node)
+    }
+
+    /// The nodes whose key expires at `after < expires_at <= until`, by that time.
+    pub fn expiring(
+        &self,
+        after: Timestamp,
+        until: Timestamp,
+    ) -> impl Iterator<Item = &Arc<Node>> + '_ {
+        let last = NodeId::from_bytes([0xff; 16]);
+        let range = if after < until {
+            (Bound::Excluded((after, last)), Bound::Included((until, last)))
+        } else {
+            (Bound::Excluded((until, last)), Bound::Included((until, last)))
+        };
+        self.by_expiry.range(range).filter_map(|(_, id)| self.by_id.get(id))
+    }
+
+    /// All nodes by id, which is the order of creation.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.by_id.values()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    pub(super) fn put(&mut self, node: Arc<Node>) -> bool {
+        let old = self.by_id.insert(node.id, node.clone());
+        if let Some(old) = &old {
+            self.unindex(old, Some(&node));
+        }
+        self.by_machine_key.insert(node.machine_key, node.id);
+        self.by_node_key.insert(node.node_key, node.id);
+        if old.as_ref().is_none_or(|old| old.label != node.label) {
+            self.by_label.insert(node.label.clone(), node.id);
+        }
+        if let Some(user) = node.user {
+            self.by_user.insert((user, node.id));
+        }
+        if let Some(expires_at) = node.expires_at {
+            self.by_expiry.insert((expires_at, node.id));
+        }
+        if node.ephemeral {
+            self.ephemeral.insert(node.id);
+        }
+        old.is_some()
+    }
+
+    pub(super) fn remove(&mut self, id: NodeId) {
+        if let Some(old) = self.by_id.remove(&id) {
+            self.unindex(&old, None);
+        }
+    }
+
+    /// Removes the index entries of `old` that `new` does not have.
+    fn unindex(&mut self, old: &Node, new: Option<&Node>) {
+        let gone = |same: fn(&Node, &Node) -> bool| new.is_none_or(|new| !same(old, new));
+        if gone(|old, new| old.machine_key == new.machine_key) {
+            self.by_machine_key.remove(&old.machine_key);
+        }
+        if gone(|old, new| old.node_key == new.node_key) {
+            self.by_node_key.remove(&old.node_key);
+        }
+        if gone(|old, new| old.label == new.label) {
+            self.by_label.remove(&old.label);
+        }
+        if let Some(user) = old.user
+            && gone(|old, new| old.user == new.user)
+        {
+            self.by_user.remove(&(user, old.id));
+        }
+        if let Some(expires_at) = old.expires_at
+            && gone(|old, new| old.expires_at == new.expires_at)
+        {
+            self.by_expiry.remove(&(expires_at, old.id));
+        }
+        if old.ephemeral && gone(|old, new| old.ephemeral == new.ephemeral) {
+            self.ephemeral.remove(&old.id);
+        }
+    }
+
+    /// Refuses a node that breaks a uniqueness rule beside the others.
+    pub(super) fn check_unique(&self, node: &Node) -> Result<()> {
+        let holders = [
+            (self.by_machine_key.get(&node.machine_key), "machine_key"),
+            (self.by_node_key.get(&node.node_key), "node_key"),
+            (self.by_label.get(&node.label), "label"),
+        ];
+        for (holder, constraint) in holders {
+            if let Some(holder) = holder
+                && *holder != node.id
+            {
+                let value: &dyn std::fmt::Display = match constraint {
+                    "machine_key" => &node.machine_key,
+                    "node_key" => &node.node_key,
+                    _ => &node.label,
+                };
+                return Err(Error::already_exists(Entity::Node, constraint)
+                    .with("value", value)
+                    .with("held_by", holder));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    /// The node, or `NotFound`.
+    pub(super) fn node(&self, id: NodeId) -> Result<&Arc<Node>> {
+        self.nodes.get(id).ok_or_else(|| Error::not_found(Entity::Node, id))
+    }
+
+    /// The node that has this address.
+    #[must_use]
+    pub fn node_by_address(&self, address: IpAddr) -> Option<&Arc<Node>> {
+        self.addresses.holder(address).and_then(|id| self.nodes.get(id))
+    }
+
+    /// A page of nodes, by id.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a cursor of another listing.
+    pub fn list_nodes(&self, filter: &NodeFilter, page: &PageRequest) -> Result<Page<Arc<Node>>> {
+        let listing = Listing::new(Entity::Node, filter);
+        let start: Option<NodeId> = listing.start(page)?;
+        let candidates: Box<dyn Iterator<Item = &Arc<Node>>> = match filter.user {
+            Some(user) => Box::new(
+                self.nodes
+                    .of_user(user)
+                    .filter(move |id| start.is_none_or(|start| *id > start))
+                    .filter_map(|id| self.nodes.get(id)),
+            ),
+            None => Box::new(self.nodes.by_id.range(behind(start.as_ref())).map(|(_, node)| node)),
+        };
+        let matching = candidates.filter(|node| {
+            filter.tag.as_ref().is_none_or(|tag| node.tags.contains(tag))
+                && filter.ephemeral.is_none_or(|ephemeral| node.ephemeral == ephemeral)
+                && filter.online.is_none_or(|online| self.presence.is_online(node.id) == online)
+                && filter
+                    .expired_at
+                    .is_none_or(|(wanted, now)| expired(node.expires_at, now) == wanted)
+        });
+        Ok(listing.take(page, matching.cloned(), |node| node.id))
+    }
+
+    /// The ephemeral nodes that have been offline for at least the configured cutoff.
+    pub fn reapable(&self, now: Timestamp) -> impl Iterator<Item = &Arc<Node>> + '_ {
+        let cutoff = u64::from(self.settings.network().ephemeral_cutoff_seconds);
+        let cutoff = std::time::Duration::from_secs(cutoff);
+        self.nodes.ephemeral.iter().filter_map(|id| self.nodes.get(*id)).filter(move |node| {
+            let presence = self.presence.get(node.id);
+            let online = presence.is_some_and(|presence| presence.online);
+            let last_seen =
+                presence.and_then(|presence| presence.last_seen).unwrap_or(node.created_at);
+            !online && now.since(last_seen) >= cutoff
+        })
+    }
+
+    pub(super) fn decide_node(
+        &self,
+        command: &NodeCommand,
+        context: &Context<'_>,
+    ) -> Result<Decision> {
+        match command {
+            NodeCommand::Register { id, registration } => {
+                self.register(*id, registration, context)
+            }
+            NodeCommand::Update { id, patch, expected } => {
+                self.update_node(*id, patch, *expected, context)
+            }
+            NodeCommand::RotateKey { machine_key, from, to, disco_key, expires_at } => {
+                self.rotate_key(machine_key, from, to, *disco_key, *expires_at, context)
+            }
+            NodeCommand::Expire { nodes, at } => self.expire_nodes(nodes, *at, context),
+            NodeCommand::Delete { id } => {
+                self.node(*id)?;
+                let mut draft = Draft::of(self);
+                draft.delete_node(*id);
+                Ok(Decision::changed(draft.finish(), Reply::Done)
+                    .noting("node.delete", Entity::Node, id))
+            }
+            NodeCommand::ReapEphemeral => Ok(self.reap(context)),
+            NodeCommand::BackfillAddresses => self.backfill(context),
+        }
+    }
+
+    fn update_node(
+        &self,
+        id: NodeId,
+        patch: &NodePatch,
+        expected: Option<Revision>,
+        context: &Context<'_>,
+    ) -> Result<Decision> {
+        let old = self.node(id)?;
+        check_revision(Entity::Node, id, old.revision, expected)?;
+        let mut node = Node::clone(old);
+        let mut changed = patch.label.apply(&mut node.label);
+        changed |= patch.hostname.apply(&mut node.hostname);
+        changed |= patch.tags.apply(&mut node.tags);
+        changed |= patch.user.apply(&mut node.user);
+        changed |= patch.host_info.apply(&mut node.host_info);
+        changed |= patch.disco_key.apply(&mut node.disco_key);
+        changed |= patch.expires_at.apply(&mut node.expires_at);
+        if !changed {
+            return Ok(Decision::unchanged(Reply::Node(old.clone())));
+        }
+        self.check_owned(&node)?;
+        self.nodes.check_unique(&node)?;
+        node.revision = old.revision.next();
+        node.updated_at = context.now;
+        Ok(put_node(node.into()).noting("node.update", Entity::Node, id))
+    }
+
+    /// A node has an owner that exists, or tags.
+    pub(super) fn check_owned(&self, node: &Node) -> Result<()> {
+        match node.user {
+            Some(user) => self.user(user).map(|_| ()),
+            None if node.tags.is_empty() => {
+                Err(Error::invalid("a node needs a user or at least one tag")
+                    .about(Entity::Node)
+                    .with("id", node.id))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn rotate_key(
+        &self,
+        machine_key: &MachineKey,
+        from: &NodeKey,
+        to: &NodeKey,
+        disco_key: Option<DiscoKey>,
+        expires_at: Option<Timestamp>,
+        context: &Context<'_>,
+    ) -> Result<Decision> {
+        let old = self
+            .nodes
+            .by_machine_key(machine_key)
+            .ok_or_else(|| Error::not_found(Entity::Node, machine_key))?;
+        if old.node_key == *to && old.disco_key == disco_key && old.expires_at == expires_at {
+            return Ok(Decision::unchanged(Reply::Node(old.clone())));
+        }
+        if old.node_key != *from {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                "has another node key than the one to rotate from",
+            )
+            .about(Entity::Node)
+            .with("id", old.id)
+            .with("node_key", old.node_key));
+        }
+        if expired(old.expires_at, context.now) {
+            return Err(Error::new(
+                ErrorKind::PermissionDenied,
+                "has an expired key; it must register again",
+            )
+            .about(Entity::Node)
+            .with("id", old.id));
+        }
+        let node = Node {
+            node_key: *to,
+            disco_key,
+            expires_at,
+            updated_at: context.now,
+            revision: old.revision.next(),
+            ..Node::clone(old)
+        };
+        self.nodes.check_unique(&node)?;
+        let id = node.id;
+        Ok(put_node(node.into()).noting("node.rotate_key", Entity::Node, id))
+    }
+
+    fn expire_nodes(
+        &self,
+        ids: &[NodeId],
+        at: Timestamp,
+        context: &Context<'_>,
+    ) -> Result<Decision> {
+        let mut changes = Changes::new();
+        let mut decision = Decision::unchanged(Reply::Done);
+        let mut seen = std::collections::BTreeSet::new();
+        for &id in ids {
+            let old = self.node(id)?;
+            if old.expires_at == Some(at) || !seen.insert(id) {
+                continue;
+            }
+            changes.push(Change::Put(Image::Node(Arc::new(Node {
+                expires_at: Some(at),
+                updated_at: context.now,
+                revision: old.revision.next(),
+                ..Node::clone(old)
+            }))));
+            decision = decision.noting("node.expire", Entity::Node, id);
+        }
+        decision.reply = Reply::Count(changes.len() as u64);
+        decision.changes = changes;
+        Ok(decision)
+    }
+
+    fn reap(&self, context: &Context<'_>) -> Decision {
+        let ids: Vec<_> = self.reapable(context.now).map(|node| node.id).collect();
+        let mut decision = Decision::unchanged(Reply::Done);
+        let mut draft = Draft::of(self);
+        for &id in &ids {
+            draft.delete_node(id);
+            decision = decision.noting("node.reap", Entity::Node, id);
+        }
+        decision.changes = draft.finish();
+        decision.reply = Reply::Nodes(ids);
+        decision
+    }
+
+    fn backfill(&self, context: &Context<'_>) -> Result<Decision> {
+        let network = self.settings.network();
+        let mut draft = Draft::of(self);
+        let mut decision = Decision::unchanged(Reply::Done);
+        let mut ids = Vec::new();
+        for old in self.nodes.iter() {
+            let mut node = Node::clone(old);
+            draft.state.addresses.fill(&mut node, &network)?;
+            if (node.ipv4, node.ipv6) == (old.ipv4, old.ipv6) {
+                continue;
+            }
+            node.revision = old.revision.next();
+            node.updated_at = context.now;
+            ids.push(node.id);
+            decision = decision.noting("node.backfill_addresses", Entity::Node, node.id);
+            draft.put(Image::Node(node.into()));
+        }
+        decision.changes = draft.finish();
+        decision.reply = Reply::Nodes(ids);
+        Ok(decision)
+    }
+}
+
+impl Draft {
+    /// Deletes a node with its routes, its presence and its sessions.
+    pub(super) fn delete_node(&mut self, id: NodeId) {
+        let routes: Vec<_> =
+            self.state.routes().of_node(id).map(|route| (route.id, route.prefix)).collect();
+        for session in self.state.sessions().of_owner(SessionOwner::Node(id)).collect::<Vec<_>>() {
+            self.delete(Handle::Session(session));
+        }
+        if self.state.presence().get(id).is_some() {
+            self.delete(Handle::Presence(id));
+        }
+        for (route, _) in &routes {
+            self.delete(Handle::Route(*route));
+        }
+        self.delete(Handle::Node(id));
+        for (_, prefix) in routes {
+            self.elect_primary(prefix);
+        }
+    }
+}
+
+pub(super) fn put_node(node: Arc<Node>) -> Decision {
+    let mut changes = Changes::new();
+    changes.push(Change::Put(Image::Node(node.clone())));
+    Decision::changed(changes, Reply::Node(node))
+}

@@ -1,0 +1,204 @@
+//! Who is online. Sessions are numbered; a message of an older session, or of one that was closed,
+//! changes nothing.
+
+use std::sync::Arc;
+
+use super::decision::{Context, Decision, Draft, Reply};
+use super::{Change, Map, State};
+use crate::command::{Image, PresenceCommand};
+use crate::domain::{self, EndpointList, NodeId, Presence, SessionNumber};
+use crate::error::Result;
+
+/// The presence of all nodes that were ever heard of.
+#[derive(Clone, Default, Debug)]
+pub struct Presences {
+    by_node: Map<NodeId, Arc<Presence>>,
+}
+
+impl Presences {
+    /// A node's presence; `None` if it was never heard of.
+    #[must_use]
+    pub fn get(&self, node: NodeId) -> Option<&Arc<Presence>> {
+        self.by_node.get(&node)
+    }
+
+    /// Whether the node is connected.
+    #[must_use]
+    pub fn is_online(&self, node: NodeId) -> bool {
+        self.get(node).is_some_and(|presence| presence.online)
+    }
+
+    /// All of them, by node.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Presence>> {
+        self.by_node.values()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_node.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_node.is_empty()
+    }
+
+    pub(super) fn put(&mut self, presence: Arc<Presence>) -> bool {
+        self.by_node.insert(presence.node, presence).is_some()
+    }
+
+    pub(super) fn remove(&mut self, node: NodeId) {
+        self.by_node.remove(&node);
+    }
+}
+
+/// What a message says about its session.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Message {
+    Connect,
+    Heartbeat,
+    Disconnect,
+}
+
+/// Whether a message is heeded: one of a newer session always is, one of the current session only
+/// while that is up, and a session cannot be opened twice.
+fn is_heeded(presence: &Presence, message: Message, session: SessionNumber) -> bool {
+    session > presence.session
+        || (session == presence.session && presence.online && message != Message::Connect)
+}
+
+impl State {
+    pub(super) fn decide_presence(
+        &self,
+        command: &PresenceCommand,
+        context: &Context<'_>,
+    ) -> Result<Decision> {
+        let keep = domain::Change::Keep;
+        let (node, session, endpoints, message) = match command {
+            PresenceCommand::Connect { node, session, endpoints } => {
+                (*node, *session, endpoints, Message::Connect)
+            }
+            PresenceCommand::Heartbeat { node, session, endpoints } => {
+                (*node, *session, endpoints, Message::Heartbeat)
+            }
+            PresenceCommand::Disconnect { node, session } => {
+                (*node, *session, &keep, Message::Disconnect)
+            }
+        };
+        // A node that was removed stays removed: its late messages do not bring it back.
+        self.node(node)?;
+        let old = self.presence.get(node);
+        if let Some(old) = old
+            && !is_heeded(old, message, session)
+        {
+            return Ok(Decision::unchanged(Reply::Presence(old.clone())));
+        }
+        let was_online = old.is_some_and(|old| old.online);
+        let online = message != Message::Disconnect;
+        let presence = Arc::new(Presence {
+            node,
+            session,
+            online,
+            last_seen: Some(context.now),
+            endpoints: endpoints
+                .resolve(old.map_or(&EndpointList::empty(), |old| &old.endpoints))
+                .clone(),
+        });
+        let change = Change::Put(Image::Presence(presence.clone()));
+        let reply = Reply::Presence(presence);
+        if was_online == online || self.routes.of_node(node).next().is_none() {
+            let mut changes = super::decision::Changes::new();
+            changes.push(change);
+            return Ok(Decision::changed(changes, reply));
+        }
+        let mut draft = Draft::of(self);
+        draft.change(change);
+        for route in self.routes.of_node(node) {
+            draft.elect_primary(route.prefix);
+        }
+        Ok(Decision::changed(draft.finish(), reply))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::command::NodeCommand;
+    use crate::error::ErrorKind;
+    use crate::state::testing::*;
+
+    fn connect(node: NodeId, session: u64) -> PresenceCommand {
+        let session = SessionNumber::new(session).unwrap();
+        PresenceCommand::Connect { node, session, endpoints: domain::Change::Keep }
+    }
+
+    fn heartbeat(node: NodeId, session: u64) -> PresenceCommand {
+        let session = SessionNumber::new(session).unwrap();
+        PresenceCommand::Heartbeat { node, session, endpoints: domain::Change::Keep }
+    }
+
+    fn disconnect(node: NodeId, session: u64) -> PresenceCommand {
+        PresenceCommand::Disconnect { node, session: SessionNumber::new(session).unwrap() }
+    }
+
+    #[test]
+    fn an_old_sessions_offline_is_ignored() {
+        let mut world = World::new();
+        let alice = world.user("alice");
+        let node = world.register(alice.id, 1).unwrap().id;
+        world.run(connect(node, 1)).unwrap();
+        world.run(connect(node, 2)).unwrap();
+        world.run(disconnect(node, 1)).unwrap();
+        assert!(world.state.presence().is_online(node));
+        world.run(disconnect(node, 2)).unwrap();
+        assert!(!world.state.presence().is_online(node));
+    }
+
+    #[test]
+    fn a_late_heartbeat_does_not_reopen_a_closed_session() {
+        let mut world = World::new();
+        let alice = world.user("alice");
+        let node = world.register(alice.id, 1).unwrap().id;
+        world.run(connect(node, 1)).unwrap();
+        world.run(disconnect(node, 1)).unwrap();
+        let before = world.state.presence().get(node).cloned();
+        world.advance(Duration::from_secs(60));
+        world.run(heartbeat(node, 1)).unwrap();
+        world.run(connect(node, 1)).unwrap();
+        assert_eq!(world.state.presence().get(node).cloned(), before);
+    }
+
+    #[test]
+    fn a_late_heartbeat_does_not_resurrect_a_reaped_node() {
+        let mut world = World::new();
+        let alice = world.user("alice");
+        let key = world.ephemeral_key(alice.id);
+        let node = world.register_with(key.id, 1).unwrap().id;
+        world.run(connect(node, 1)).unwrap();
+        world.run(disconnect(node, 1)).unwrap();
+        world.advance(Duration::from_secs(1799));
+        assert_eq!(world.run(NodeCommand::ReapEphemeral).unwrap(), Reply::Nodes(vec![]));
+        world.advance(Duration::from_secs(1));
+        assert_eq!(world.run(NodeCommand::ReapEphemeral).unwrap(), Reply::Nodes(vec![node]));
+        for late in [heartbeat(node, 1), connect(node, 2)] {
+            assert_eq!(*world.run(late).unwrap_err().kind(), ErrorKind::NotFound);
+        }
+        assert!(world.state.nodes().is_empty() && world.state.presence().is_empty());
+    }
+
+    #[test]
+    fn an_online_ephemeral_node_is_not_reaped_however_quiet() {
+        let mut world = World::new();
+        let alice = world.user("alice");
+        let key = world.ephemeral_key(alice.id);
+        let node = world.register_with(key.id, 1).unwrap().id;
+        world.run(connect(node, 1)).unwrap();
+        world.advance(Duration::from_secs(1_000_000));
+        assert_eq!(world.run(NodeCommand::ReapEphemeral).unwrap(), Reply::Nodes(vec![]));
+    }
+}

@@ -1,0 +1,305 @@
+//! Registering a node: consume the key, allocate addresses, create or re-key the node.
+
+use std::sync::Arc;
+
+use data_encoding::HEXLOWER;
+
+use super::decision::{Context, Decision, Reply, check_fresh};
+use super::nodes::put_node;
+use super::{Change, State};
+use crate::command::Image;
+use crate::domain::{
+    Admission, DnsLabel, Node, NodeId, PreAuthKey, RegisterMethod, Registration, Revision, TagSet,
+    UserId, expired,
+};
+use crate::error::{Entity, Error, ErrorKind, Result};
+
+/// What an admission grants.
+struct Grant<'a> {
+    user: Option<UserId>,
+    tags: TagSet,
+    ephemeral: bool,
+    method: RegisterMethod,
+    key: Option<&'a Arc<PreAuthKey>>,
+}
+
+impl State {
+    pub(super) fn register(
+        &self,
+        id: NodeId,
+        registration: &Registration,
+        context: &Context<'_>,
+    ) -> Result<Decision> {
+        let existing = self.nodes.by_machine_key(&registration.machine_key);
+        if let Some(node) = existing
+            && self.is_repetition(node, registration, context)
+        {
+            return Ok(Decision::unchanged(Reply::Node(node.clone())));
+        }
+        let grant = self.grant(&registration.admission, context)?;
+        let node = match existing {
+            Some(old) => rekey(old, registration, &grant, context)?,
+            None => self.admit(id, registration, &grant, context)?,
+        };
+        self.check_owned(&node)?;
+        self.nodes.check_unique(&node)?;
+        let id = node.id;
+        let mut decision = put_node(node.into()).noting("node.register", Entity::Node, id);
+        if let Some(key) = grant.key
+            && key.used_at.is_none()
+        {
+            let used = PreAuthKey {
+                used_at: Some(context.now),
+                revision: key.revision.next(),
+                ..PreAuthKey::clone(key)
+            };
+            decision.changes.push(Change::Put(Image::PreAuthKey(used.into())));
+        }
+        Ok(decision)
+    }
+
+    /// A client that did not hear the answer asks again with the one-time key that it used up:
+    /// same machine, same node key, same pre-auth key. It gets the same answer.
+    fn is_repetition(
+        &self,
+        node: &Node,
+        registration: &Registration,
+        context: &Context<'_>,
+    ) -> bool {
+        let Admission::PreAuthKey(key) = registration.admission else { return false };
+        node.preauth_key == Some(key)
+            && node.node_key == registration.node_key
+            && !expired(node.expires_at, context.now)
+            && self.preauth_keys.get(key).is_some_and(|key| !key.reusable && key.used_at.is_some())
+    }
+
+    fn grant<'s>(&'s self, admission: &Admission, context: &Context<'_>) -> Result<Grant<'s>> {
+        match admission {
+            Admission::PreAuthKey(id) => {
+                let key = self
+                    .preauth_keys
+                    .get(*id)
+                    .ok_or_else(|| Error::not_found(Entity::PreAuthKey, id))?;
+                super::preauth_keys::check_usable(key, context.now)?;
+                Ok(Grant {
+                    user: key.user,
+                    tags: key.tags.clone(),
+                    ephemeral: key.ephemeral,
+                    method: RegisterMethod::AuthKey,
+                    key: Some(key),
+                })
+            }
+            Admission::User { user, method } => {
+                if *method == RegisterMethod::AuthKey {
+                    return Err(Error::invalid("a user is admitted by `oidc` or `cli`")
+                        .about(Entity::Node)
+                        .with("user", user));
+                }
+                self.user(*user)?;
+                Ok(Grant {
+                    user: Some(*user),
+                    tags: TagSet::empty(),
+                    ephemeral: false,
+                    method: *method,
+                    key: None,
+                })
+            }
+        }
+    }
+
+    fn admit(
+        &self,
+        id: NodeId,
+        registration: &Registration,
+        grant: &Grant<'_>,
+        context: &Context<'_>,
+    ) -> Result<Node> {
+        check_fresh(Entity::Node, id, self.nodes.get(id).is_some())?;
+        let mut node = Node {
+            id,
+            user: grant.user,
+            tags: grant.tags.clone(),
+            hostname: registration.hostname.clone(),
+            label: self.free_label(registration, id)?,
+            machine_key: registration.machine_key,
+            node_key: registration.node_key,
+            disco_key: registration.disco_key,
+            ipv4: None,
+            ipv6: None,
+            host_info: registration.host_info.clone(),
+            register_method: grant.method,
+            preauth_key: grant.key.map(|key| key.id),
+            ephemeral: grant.ephemeral,
+            expires_at: registration.expires_at,
+            created_at: context.now,
+            updated_at: context.now,
+            revision: Revision::FIRST,
+        };
+        self.addresses.fill(&mut node, &self.settings.network())?;
+        Ok(node)
+    }
+
+    /// The label derived from the hostname; if it is taken, with some of the id's random digits
+    /// behind it, which keeps the search short however many nodes report one name.
+    fn free_label(&self, registration: &Registration, id: NodeId) -> Result<DnsLabel> {
+        let base = DnsLabel::from_hostname(registration.hostname.as_str());
+        if self.nodes.by_label(&base).is_none() {
+            return Ok(base);
+        }
+        let digits = HEXLOWER.encode(id.as_bytes());
+        for length in [4, 8, 16, 32] {
+            let suffix = digits.get(digits.len() - length..).unwrap_or(&digits);
+            let label = base.with_suffix(suffix);
+            if self.nodes.by_label(&label).is_none() {
+                return Ok(label);
+            }
+        }
+        Err(Error::already_exists(Entity::Node, "label").with("label", base))
+    }
+}
+
+/// The machine is known: it gets new keys and keeps its id, label and addresses.
+fn rekey(
+    old: &Arc<Node>,
+    registration: &Registration,
+    grant: &Grant<'_>,
+    context: &Context<'_>,
+) -> Result<Node> {
+    if old.user != grant.user {
+        return Err(Error::already_exists(Entity::Node, "machine_key")
+            .with("id", old.id)
+            .with("help", "the machine belongs to another owner; move or delete its node first"));
+    }
+    let tags = if grant.tags.is_empty() { old.tags.clone() } else { grant.tags.clone() };
+    let ephemeral = if grant.key.is_some() { grant.ephemeral } else { old.ephemeral };
+    Ok(Node {
+        tags,
+        hostname: registration.hostname.clone(),
+        node_key: registration.node_key,
+        disco_key: registration.disco_key,
+        host_info: registration.host_info.clone(),
+        register_method: grant.method,
+        preauth_key: grant.key.map_or(old.preauth_key, |key| Some(key.id)),
+        ephemeral,
+        expires_at: registration.expires_at,
+        updated_at: context.now,
+        revision: old.revision.next(),
+        ..Node::clone(old)
+    })
+}
+
+/// Says why a pre-auth key is refused.
+pub(super) fn refused(id: impl std::fmt::Display, why: &'static str) -> Error {
+    Error::new(ErrorKind::PermissionDenied, why).about(Entity::PreAuthKey).with("id", id)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::command::{NodeCommand, PreAuthKeyCommand};
+    use crate::state::testing::*;
+
+    #[test]
+    fn a_one_time_key_admits_exactly_one_machine() {
+        let mut world = World::new();
+        let alice = world.user("alice");
+        let key = world.preauth_key(alice.id, false);
+        let first = world.register_with(key.id, 1).unwrap();
+        let error = world.register_with(key.id, 2).unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
+        assert_eq!(world.state.nodes().len(), 1);
+        // The same client, repeating itself, hears the same answer.
+        let again = world.register_with(key.id, 1).unwrap();
+        assert_eq!(again, first);
+    }
+
+    #[test]
+    fn a_refused_registration_consumes_nothing() {
+        let mut world = World::new();
+        let alice = world.user("alice");
+        let taken = world.register(alice.id, 1).unwrap();
+        let key = world.preauth_key(alice.id, false);
+        let mut registration = world.registration(Admission::PreAuthKey(key.id), 2);
+        registration.node_key = taken.node_key;
+        let id = NodeId::from_bytes(world.id());
+        let error = world
+            .run(NodeCommand::Register { id, registration: Box::new(registration) })
+            .unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::AlreadyExists { constraint: "node_key" });
+        assert!(world.state.preauth_keys().get(key.id).unwrap().used_at.is_none());
+        assert_eq!(world.state.addresses().len(), 2);
+    }
+
+    #[test]
+    fn a_known_machine_keeps_its_id_label_and_addresses() {
+        let mut world = World::new();
+        let alice = world.user("alice");
+        let first = world.register(alice.id, 1).unwrap();
+        let mut registration = world.registration(world.by(alice.id), 1);
+        registration.node_key = node_key(77);
+        registration.hostname = "renamed".parse().unwrap();
+        let id = NodeId::from_bytes(world.id());
+        let Reply::Node(second) = world
+            .run(NodeCommand::Register { id, registration: Box::new(registration) })
+            .unwrap()
+        else {
+            panic!()
+        };
+        assert_eq!(
+            (second.id, &second.label, second.ipv4, second.ipv6),
+            (first.id, &first.label, first.ipv4, first.ipv6)
+        );
+        assert_eq!(second.node_key, node_key(77));
+        assert!(world.state.nodes().by_node_key(&first.node_key).is_none());
+    }
+
+    #[test]
+    fn a_machine_of_another_owner_is_refused() {
+        let mut world = World::new();
+        let (alice, bob) = (world.user("alice"), world.user("bob"));
+        world.register(alice.id, 1).unwrap();
+        let error = world.register(bob.id, 1).unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::AlreadyExists { constraint: "machine_key" });
+    }
+
+    #[test]
+    fn addresses_of_deleted_nodes_are_given_again_without_collision() {
+        let mut world = World::new();
+        let alice = world.user("alice");
+        let nodes: Vec<_> = (1..=5).map(|n| world.register(alice.id, n).unwrap()).collect();
+        world.run(NodeCommand::Delete { id: nodes.get(1).unwrap().id }).unwrap();
+        let sixth = world.register(alice.id, 6).unwrap();
+        assert_eq!(sixth.ipv4, nodes.get(1).unwrap().ipv4);
+        let seventh = world.register(alice.id, 7).unwrap();
+        assert!(nodes.iter().all(|node| node.ipv4 != seventh.ipv4));
+        assert_ne!(sixth.ipv4, seventh.ipv4);
+    }
+
+    #[test]
+    fn labels_stay_unique_when_hostnames_repeat() {
+        let mut world = World::new();
+        let alice = world.user("alice");
+        for n in 1..=20 {
+            let mut registration = world.registration(world.by(alice.id), n);
+            registration.hostname = "localhost".parse().unwrap();
+            let id = NodeId::from_bytes(world.id());
+            world.run(NodeCommand::Register { id, registration: Box::new(registration) }).unwrap();
+        }
+        let labels: std::collections::BTreeSet<_> =
+            world.state.nodes().iter().map(|node| node.label.clone()).collect();
+        assert_eq!(labels.len(), 20);
+    }
+
+    #[test]
+    fn a_revoked_or_expired_key_admits_nobody() {
+        let mut world = World::new();
+        let alice = world.user("alice");
+        let key = world.preauth_key(alice.id, true);
+        world.register_with(key.id, 1).unwrap();
+        world.run(PreAuthKeyCommand::Revoke { id: key.id }).unwrap();
+        let error = world.register_with(key.id, 2).unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
+        assert!(error.to_string().contains("revoked"));
+    }
+}

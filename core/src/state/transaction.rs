@@ -1,0 +1,143 @@
+//! Transactions: several commands, all or nothing.
+
+use super::State;
+use super::decision::{Context, Decision, Draft, Reply, check_revision};
+use crate::command::{Command, Precondition, Transaction};
+use crate::error::{Entity, Error, ErrorKind, Result};
+
+impl State {
+    pub(super) fn decide_transaction(
+        &self,
+        transaction: &Transaction,
+        context: &Context<'_>,
+    ) -> Result<Decision> {
+        for precondition in &transaction.preconditions {
+            self.check(precondition)?;
+        }
+        let mut draft = Draft::of(self);
+        let mut decision = Decision::unchanged(Reply::Done);
+        let mut replies = Vec::with_capacity(transaction.commands.len());
+        for (step, command) in transaction.commands.iter().enumerate() {
+            if matches!(command, Command::Transaction(_)) {
+                return Err(Error::invalid("a transaction cannot contain a transaction")
+                    .with("step", step));
+            }
+            let part = draft
+                .state
+                .decide(command, context)
+                .map_err(|error| error.with("step", step).with("command", command.name()))?;
+            for change in part.changes {
+                draft.change(change);
+            }
+            decision.audit.extend(part.audit);
+            replies.push(part.reply);
+        }
+        decision.changes = draft.finish();
+        decision.reply = Reply::All(replies);
+        Ok(decision)
+    }
+
+    fn check(&self, precondition: &Precondition) -> Result<()> {
+        match precondition {
+            Precondition::SerialIs(expected) if *expected != self.serial => {
+                Err(Error::new(ErrorKind::Conflict, "something was written in between")
+                    .with("expected_serial", expected)
+                    .with("serial", self.serial))
+            }
+            Precondition::SerialIs(_) => Ok(()),
+            Precondition::UserExists(id) => {
+                self.user(*id).map(|_| ()).map_err(|error| unmet(error, precondition))
+            }
+            Precondition::UserRevision(id, revision) => {
+                let user = self.user(*id).map_err(|error| unmet(error, precondition))?;
+                check_revision(Entity::User, id, user.revision, Some(*revision))
+            }
+            Precondition::NodeExists(id) => {
+                self.node(*id).map(|_| ()).map_err(|error| unmet(error, precondition))
+            }
+            Precondition::NodeAbsent(id) => match self.nodes.get(*id) {
+                None => Ok(()),
+                Some(_) => Err(Error::new(ErrorKind::Conflict, "exists, and should not")
+                    .about(Entity::Node)
+                    .with("id", id)),
+            },
+            Precondition::NodeRevision(id, revision) => {
+                let node = self.node(*id).map_err(|error| unmet(error, precondition))?;
+                check_revision(Entity::Node, id, node.revision, Some(*revision))
+            }
+            Precondition::PolicyVersion(expected) => self.check_policy_version(*expected),
+            Precondition::SettingRevision(kind, expected) => {
+                let found = self.settings.get(*kind).map(|setting| setting.revision);
+                if found == *expected {
+                    return Ok(());
+                }
+                Err(Error::new(ErrorKind::Conflict, "has another revision; read it again")
+                    .about(Entity::Setting)
+                    .with("kind", kind.name()))
+            }
+        }
+    }
+}
+
+/// A precondition that does not hold is a `Conflict`, whatever it is about.
+fn unmet(error: Error, precondition: &Precondition) -> Error {
+    Error::new(ErrorKind::Conflict, "a transaction's precondition does not hold")
+        .with("precondition", format_args!("{precondition:?}"))
+        .because(error)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::command::{NodeCommand, UserCommand};
+    use crate::domain::{NewUser, UserId};
+    use crate::state::testing::*;
+
+    #[test]
+    fn all_or_nothing() {
+        let mut world = World::new();
+        let alice = world.user("alice");
+        let (a, b) = (UserId::from_bytes(world.id()), UserId::from_bytes(world.id()));
+        let create = |id, name: &str| UserCommand::Create {
+            id,
+            user: NewUser::local(name.parse().unwrap()),
+        };
+        let bad = Transaction::new()
+            .then(create(a, "bob"))
+            .unwrap()
+            .then(create(b, "alice"))
+            .unwrap();
+        let error = world.run(bad).unwrap_err();
+        assert!(error.to_string().contains("step=1"), "{error}");
+        assert_eq!(world.state.users().len(), 1);
+        // Later steps see what earlier ones did.
+        let good = Transaction::new()
+            .require(Precondition::UserExists(alice.id))
+            .unwrap()
+            .then(UserCommand::Delete { id: alice.id, cascade: true })
+            .unwrap()
+            .then(create(b, "alice"))
+            .unwrap();
+        let Reply::All(replies) = world.run(good).unwrap() else { panic!() };
+        assert_eq!(replies.len(), 2);
+        assert_eq!(world.state.users().iter().next().unwrap().id, b);
+    }
+
+    #[test]
+    fn an_unmet_precondition_is_a_conflict_and_nothing_happens() {
+        let mut world = World::new();
+        let alice = world.user("alice");
+        let node = world.register(alice.id, 1).unwrap();
+        let transaction = Transaction::new()
+            .require(Precondition::NodeAbsent(node.id))
+            .unwrap()
+            .then(NodeCommand::Delete { id: node.id })
+            .unwrap();
+        assert_eq!(*world.run(transaction).unwrap_err().kind(), ErrorKind::Conflict);
+        assert_eq!(world.state.nodes().len(), 1);
+        let gone = UserId::from_bytes(world.id());
+        let transaction = Transaction::new().require(Precondition::UserExists(gone)).unwrap();
+        assert_eq!(*world.run(transaction).unwrap_err().kind(), ErrorKind::Conflict);
+    }
+}
