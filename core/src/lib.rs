@@ -1,10 +1,35 @@
 //! The heart of ghostwire-store: entities, the pure state machine, the group-commit writer, and
 //! the traits on either side of them. It names no backend and does no I/O but what it is handed.
+//!
+//! A write travels so:
+//!
+//! 1. a [`repository`] method makes a [`command`] of it: a value with every choice made;
+//! 2. the writer takes it from its queue and lets [`state`] decide what it changes;
+//! 3. the changes of all waiting commands become one [`block`], which a [`backend`] makes durable;
+//! 4. the new state is published as a [`view`], and every caller is answered.
+//!
+//! Reads are plain functions on a view.
 
 pub mod backend;
 pub mod block;
+pub mod changes;
 pub mod command;
+pub mod digest;
 pub mod domain;
+pub mod entropy;
 pub mod error;
+mod fold;
+mod loader;
+pub mod options;
+pub mod repository;
 pub mod schema;
+pub mod secrets;
+mod series;
 pub mod state;
+pub mod store;
+pub mod view;
+mod writer;
+
+pub use error::{Entity, Error, ErrorKind, Result};
+pub use store::{Store, open};
+pub use writer::Committed;

@@ -1,0 +1,35 @@
+//! The libsql backend of ghostwire-store: one local file with real tables and columns, which any
+//! SQLite tool can read.
+//!
+//! # What is in the file
+//! A table for each of the core's: identifiers as hyphenated UUIDs, keys as in
+//! `nodekey:<64 hexadecimal digits>`, times as microseconds since the epoch, lists and documents
+//! as JSON. `ghostwire_meta` tells where the store stands, `ghostwire_blocks` keeps the recent
+//! blocks. `.schema` in the `sqlite3` shell explains the columns.
+//!
+//! # Read with other tools, never write
+//! Reading while the store is open is fine. Writing is not: a row that was changed by hand is
+//! refused as `Corrupt`, on purpose. Every row carries 63 bits of a SHA-256 hash of its columns in
+//! `row_check`, and [`LibsqlBackend::open`] has SQLite check the structure of the file, so that a
+//! flipped bit is found and never read as data. This is a check against damage, not against an
+//! attacker, who can compute the hash as well: for that there is the zqlite backend. A `-wal` file
+//! that lost its end is an older state of the store, and cannot be told from one.
+//!
+//! # How it works
+//! A commit is one transaction (WAL, `synchronous = FULL`) on a connection of its own, and blocks
+//! the thread that asks for it. Reads go over other connections on tokio's blocking threads, or
+//! inline where there is no runtime. Only the writing connection checkpoints, because libsql's
+//! SQLite 3.47.0 has a fault where several do.
+//!
+//! libsql panics if another crate used the same SQLite before it. [`prepare_process`] sets it up
+//! first, and any store of this backend does so when it opens.
+
+mod backend;
+mod link;
+mod meta;
+mod shape;
+
+pub use backend::{LibsqlBackend, LibsqlOptions, prepare_process};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,263 @@
+//! One connection, called synchronously: libsql's local futures never pend.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use libsql::params::Params;
+use libsql::{Builder, Database, OpenFlags, Row, Statement, Value, ValueType};
+
+/// How long a connection waits for a lock that a tool of somebody else's holds.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Drives a future of libsql's local engine, which does its work when it is polled first.
+fn ready<T>(future: impl Future<Output = libsql::Result<T>>) -> Result<T> {
+    match future.now_or_never() {
+        Some(result) => result.map_err(|error| engine_error(&error)),
+        None => Err(Error::new(ErrorKind::Unexpected, "libsql's local engine did not answer")),
+    }
+}
+
+/// Says what an error of the engine means. Its text names tables and columns, never a value.
+pub(crate) fn engine_error(error: &libsql::Error) -> Error {
+    let libsql::Error::SqliteFailure(code, message) = error else {
+        return Error::new(ErrorKind::Unavailable, "the database engine failed")
+            .because(error.to_string());
+    };
+    // The low byte of an extended result code is the primary one: https://sqlite.org/rescode.html
+    let (kind, what) = match code & 0xff {
+        1 | 17 => (ErrorKind::Corrupt, "the file's tables are not what this program made"),
+        3 | 23 => (ErrorKind::PermissionDenied, "the database engine was denied access"),
+        5 | 6 => (ErrorKind::Busy, "another program holds the file; stop its transaction"),
+        8 => (ErrorKind::ReadOnly, "the file cannot be written"),
+        11 => (ErrorKind::Corrupt, "the file is damaged; restore it from a backup"),
+        13 => (ErrorKind::Exhausted, "the disk is full; make room on it"),
+        26 => (ErrorKind::Corrupt, "the file is not a database"),
+        19..=21 | 25 => (ErrorKind::Unexpected, "the database engine refused a statement"),
+        _ => (ErrorKind::Unavailable, "the database engine failed"),
+    };
+    Error::new(kind, what).with("code", code).because(message.clone())
+}
+
+/// Sets SQLite up for libsql, which panics if another user of the same library came first.
+pub(crate) fn set_up_engine() -> Result<()> {
+    let build = || ready(Builder::new_local(":memory:").build()).map(drop);
+    catch_unwind(AssertUnwindSafe(build)).unwrap_or_else(|_| {
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            "something in this process used SQLite before libsql was set up; call \
+             ghostwire_store_libsql::prepare_process first",
+        ))
+    })
+}
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Writes; the only one that may checkpoint the WAL.
+    Writer,
+    /// Reads beside the writer.
+    Reader,
+    /// Reads where there is no writer.
+    ReadOnly,
+}
+
+/// A connection and its prepared statements.
+pub(crate) struct Link {
+    // Before the connection: it closes when nothing refers to it any more.
+    statements: HashMap<String, Statement>,
+    connection: libsql::Connection,
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("statements", &self.statements.len()).finish_non_exhaustive()
+    }
+}
+
+impl Link {
+    /// Opens `path`, which is absolute, so that nothing in it is taken for a URI.
+    pub(crate) fn open(path: &Path, role: Role) -> Result<Self> {
+        let named = |error: Error| error.with("path", path.display());
+        if !path.is_absolute() || path.to_str().is_none_or(|path| path.contains('\0')) {
+            return Err(named(Error::invalid("the store's path must be UTF-8 without NUL")));
+        }
+        let flags = match role {
+            Role::Writer | Role::Reader => OpenFlags::SQLITE_OPEN_READ_WRITE,
+            Role::ReadOnly => OpenFlags::SQLITE_OPEN_READ_ONLY,
+        };
+        let database: Database =
+            ready(Builder::new_local(path).flags(flags).build()).map_err(named)?;
+        let connection = database.connect().map_err(|error| named(engine_error(&error)))?;
+        connection.busy_timeout(PATIENCE).map_err(|error| named(engine_error(&error)))?;
+        let mut link = Self { statements: HashMap::new(), connection };
+        link.run("PRAGMA temp_store = MEMORY").map_err(named)?;
+        link.run("PRAGMA trusted_schema = OFF").map_err(named)?;
+        match role {
+            Role::Writer => link.run("PRAGMA synchronous = FULL"),
+            // SQLite 3.47.0 lacks the fix for a checkpoint that races a wrapped WAL.
+            Role::Reader | Role::ReadOnly => link
+                .run("PRAGMA wal_autocheckpoint = 0")
+                .and_then(|()| link.run("PRAGMA query_only = ON")),
+        }
+        .map_err(named)?;
+        Ok(link)
+    }
+
+    /// The statement for `sql`, prepared once.
+    fn statement(&mut self, sql: &str) -> Result<&Statement> {
+        if !self.statements.contains_key(sql) {
+            let statement = ready(self.connection.prepare(sql))?;
+            self.statements.insert(sql.to_owned(), statement);
+        }
+        self.statements
+            .get(sql)
+            .ok_or_else(|| Error::new(ErrorKind::Unexpected, "a prepared statement got lost"))
+    }
+
+    /// Prepares `sql`, to learn whether it means anything in this file.
+    pub(crate) fn prepare(&mut self, sql: &str) -> Result<()> {
+        self.statement(sql).map(drop)
+    }
+
+    /// Runs a statement once and forgets it; rows that it gives are dropped.
+    pub(crate) fn run(&mut self, sql: &str) -> Result<()> {
+        self.run_with(sql, Vec::new())
+    }
+
+    /// As [`Link::run`], with parameters.
+    pub(crate) fn run_with(&mut self, sql: &str, parameters: Vec<Value>) -> Result<()> {
+        let statement = ready(self.connection.prepare(sql))?;
+        let mut rows = ready(statement.query(Params::Positional(parameters)))?;
+        while ready(rows.next())?.is_some() {}
+        statement.reset();
+        Ok(())
+    }
+
+    /// Runs a prepared statement that gives no rows; tells how many rows it changed.
+    pub(crate) fn execute(&mut self, sql: &str, parameters: Vec<Value>) -> Result<usize> {
+        run_prepared(self.statement(sql)?, parameters)
+    }
+
+    /// Runs a prepared statement for each of many parameter lists.
+    pub(crate) fn execute_each(
+        &mut self,
+        sql: &str,
+        parameters: impl IntoIterator<Item = Result<Vec<Value>>>,
+    ) -> Result<usize> {
+        let statement = self.statement(sql)?;
+        parameters.into_iter().try_fold(0, |sum, parameters| {
+            run_prepared(statement, parameters?).map(|changed| sum + changed)
+        })
+    }
+
+    /// Runs a prepared query and hands each of its rows to `each`.
+    pub(crate) fn query(
+        &mut self,
+        sql: &str,
+        parameters: Vec<Value>,
+        mut each: impl FnMut(&Row) -> Result<()>,
+    ) -> Result<()> {
+        let statement = self.statement(sql)?;
+        // libsql binds without a look at the result code, and binding to a statement that was
+        // stepped and not reset fails.
+        statement.reset();
+        let result = (|| {
+            let mut rows = ready(statement.query(Params::Positional(parameters)))?;
+            while let Some(row) = ready(rows.next())? {
+                each(&row)?;
+            }
+            Ok(())
+        })();
+        statement.reset();
+        result
+    }
+
+    /// Whether no transaction is open.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.connection.is_autocommit()
+    }
+}
+
+fn run_prepared(statement: &Statement, parameters: Vec<Value>) -> Result<usize> {
+    statement.reset();
+    let result = ready(statement.execute(Params::Positional(parameters)));
+    statement.reset();
+    result
+}
+
+/// What a column is read as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Storage {
+    Integer,
+    Real,
+    Text,
+    Blob,
+}
+
+impl Storage {
+    /// The name in a STRICT table.
+    pub(crate) fn sql(self) -> &'static str {
+        match self {
+            Self::Integer => "INTEGER",
+            Self::Real => "REAL",
+            Self::Text => "TEXT",
+            Self::Blob => "BLOB",
+        }
+    }
+
+    /// How to select `column`: libsql panics on text that is not UTF-8 and cuts it at a NUL, so
+    /// text is read as bytes. In brackets, because SQLite takes an unknown name in double quotes
+    /// for a text.
+    pub(crate) fn select(self, column: &str) -> String {
+        match self {
+            Self::Text => format!("CAST([{column}] AS BLOB)"),
+            Self::Integer | Self::Real | Self::Blob => format!("[{column}]"),
+        }
+    }
+}
+
+/// Reads a column that was selected with [`Storage::select`].
+pub(crate) fn cell(row: &Row, index: usize, storage: Storage) -> Result<Value> {
+    let index = i32::try_from(index).unwrap_or(i32::MAX);
+    let found = row.column_type(index).map_err(|error| engine_error(&error))?;
+    // Only a type that libsql reads without a panic gets as far as `get_value`.
+    match (storage, found) {
+        (_, ValueType::Null) => Ok(Value::Null),
+        (Storage::Integer, ValueType::Integer)
+        | (Storage::Real, ValueType::Real)
+        | (Storage::Text | Storage::Blob, ValueType::Blob) => {
+            let value = row.get_value(index).map_err(|error| engine_error(&error))?;
+            match (storage, value) {
+                (Storage::Text, Value::Blob(bytes)) => String::from_utf8(bytes)
+                    .map(Value::Text)
+                    .map_err(|_| Error::corrupt("a stored text is not UTF-8")),
+                (_, value) => Ok(value),
+            }
+        }
+        _ => {
+            Err(Error::corrupt("a stored column has the wrong type")
+                .with("expected", storage.sql()))
+        }
+    }
+}
+
+/// Reads an integer column.
+pub(crate) fn integer(row: &Row, index: usize) -> Result<i64> {
+    match cell(row, index, Storage::Integer)? {
+        Value::Integer(integer) => Ok(integer),
+        _ => Err(Error::corrupt("a stored number is missing")),
+    }
+}
+
+/// Reads a text column.
+pub(crate) fn text(row: &Row, index: usize) -> Result<String> {
+    match cell(row, index, Storage::Text)? {
+        Value::Text(text) => Ok(text),
+        _ => Err(Error::corrupt("a stored text is missing")),
+    }
+}

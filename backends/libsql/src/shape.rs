@@ -1,0 +1,612 @@
+//! How the core's tables look in SQL, and how its rows become SQL values and back.
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use data_encoding::HEXLOWER;
+use ghostwire_store_core::backend::{KeyRange, Row};
+use ghostwire_store_core::error::{Error, Result};
+use ghostwire_store_core::schema::{
+    Column, ColumnKind, KeyColumn, KeyKind, RowKey, RowReader, Schema, SchemaVersion, Table,
+    Value as Field, encode_values,
+};
+use libsql::Value;
+use sha2::{Digest, Sha256};
+use smallvec::SmallVec;
+use uuid::Uuid;
+
+use crate::link::{Link, Storage, cell, integer, text};
+
+/// The column that holds a row's check.
+pub(crate) const CHECK: &str = "row_check";
+
+/// One table of the core, in SQL.
+#[derive(Debug)]
+pub(crate) struct Shape {
+    pub(crate) table: Table,
+    schema: Schema,
+    /// The version that bodies read from here carry.
+    version: u32,
+    keys: &'static [KeyColumn],
+    columns: Vec<&'static Column>,
+    /// Columns of a newer schema: covered by the row's check, otherwise left alone.
+    unknown: Vec<(String, Storage)>,
+    pub(crate) insert: String,
+    pub(crate) delete: String,
+    select: String,
+    key_list: Vec<String>,
+}
+
+fn key_storage(kind: KeyKind) -> Storage {
+    match kind {
+        KeyKind::Integer => Storage::Integer,
+        KeyKind::Id | KeyKind::OptionalId | KeyKind::Text => Storage::Text,
+    }
+}
+
+fn column_storage(kind: ColumnKind) -> Storage {
+    match kind {
+        ColumnKind::Bool | ColumnKind::Integer | ColumnKind::Time => Storage::Integer,
+        ColumnKind::Real => Storage::Real,
+        ColumnKind::Text | ColumnKind::Json | ColumnKind::Id | ColumnKind::Key(_) => Storage::Text,
+    }
+}
+
+fn column_definition(column: &Column) -> String {
+    let storage = column_storage(column.kind).sql();
+    let null = if column.nullable { "" } else { " NOT NULL" };
+    format!("\"{}\" {storage}{null}", column.name)
+}
+
+fn column_comment(kind: ColumnKind) -> &'static str {
+    match kind {
+        ColumnKind::Bool => " -- 0 or 1",
+        ColumnKind::Time => " -- microseconds since 1970-01-01 UTC",
+        ColumnKind::Json => " -- JSON",
+        ColumnKind::Integer
+        | ColumnKind::Real
+        | ColumnKind::Text
+        | ColumnKind::Id
+        | ColumnKind::Key(_) => "",
+    }
+}
+
+/// The statement that makes `table` as of `schema`.
+pub(crate) fn create_table(table: Table, schema: Schema) -> String {
+    let mut sql = format!("CREATE TABLE IF NOT EXISTS \"{}\" (\n", table.name());
+    let keys = schema.key(table);
+    for key in keys {
+        let comment = match key.kind {
+            KeyKind::OptionalId => " -- empty for none",
+            KeyKind::Integer if key.name == "at" => " -- microseconds since 1970-01-01 UTC",
+            KeyKind::Id | KeyKind::Integer | KeyKind::Text => "",
+        };
+        let storage = key_storage(key.kind).sql();
+        let _ = writeln!(sql, "  \"{}\" {storage} NOT NULL,{comment}", key.name);
+    }
+    for column in schema.columns(table) {
+        let comment = column_comment(column.kind);
+        let _ = writeln!(sql, "  {},{comment}", column_definition(column));
+    }
+    let keys: Vec<String> = keys.iter().map(|key| format!("\"{}\"", key.name)).collect();
+    let _ = write!(
+        sql,
+        "  {CHECK} INTEGER NOT NULL, -- of the other columns: rows edited by hand are refused\n  \
+         PRIMARY KEY ({})\n) STRICT, WITHOUT ROWID",
+        keys.join(", ")
+    );
+    sql
+}
+
+/// The statements that carry `table` from version `from` to `schema`.
+pub(crate) fn add_columns(table: Table, from: u32, schema: Schema) -> Vec<String> {
+    schema
+        .columns(table)
+        .filter(|column| column.since > from)
+        .map(|column| {
+            format!("ALTER TABLE \"{}\" ADD COLUMN {}", table.name(), column_definition(column))
+        })
+        .collect()
+}
+
+/// 63 bits of SHA-256 over a table's number and the SQL values of a row, without the nulls at its
+/// end, so that a column which a later schema adds leaves the checks of older rows as they are.
+pub(crate) fn row_check<'v>(
+    table: u8,
+    values: impl IntoIterator<Item = &'v Value>,
+    scratch: &mut Vec<u8>,
+) -> i64 {
+    scratch.clear();
+    scratch.push(table);
+    let mut end = scratch.len();
+    for value in values {
+        match value {
+            Value::Null => scratch.push(0),
+            Value::Integer(integer) => {
+                scratch.push(1);
+                scratch.extend_from_slice(&integer.to_be_bytes());
+            }
+            Value::Real(real) => {
+                scratch.push(2);
+                scratch.extend_from_slice(&real.to_bits().to_be_bytes());
+            }
+            Value::Text(text) => {
+                scratch.push(3);
+                scratch.extend_from_slice(&(text.len() as u64).to_be_bytes());
+                scratch.extend_from_slice(text.as_bytes());
+            }
+            Value::Blob(bytes) => {
+                scratch.push(4);
+                scratch.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
+                scratch.extend_from_slice(bytes);
+            }
+        }
+        if *value != Value::Null {
+            end = scratch.len();
+        }
+    }
+    scratch.truncate(end);
+    let hash = Sha256::digest(&scratch);
+    let first = hash.iter().take(8).fold(0u64, |number, &byte| (number << 8) | u64::from(byte));
+    (first >> 1).cast_signed()
+}
+
+/// The text of an identifier.
+pub(crate) fn id_text(bytes: [u8; 16]) -> String {
+    let mut buffer = Uuid::encode_buffer();
+    Uuid::from_bytes(bytes).hyphenated().encode_lower(&mut buffer).to_owned()
+}
+
+/// The inverse of [`id_text`], which admits no other spelling: the order would be another.
+pub(crate) fn parse_id(text: &str) -> Result<[u8; 16]> {
+    let id = Uuid::try_parse(text).map_err(|_| misfit("an identifier"))?;
+    let mut buffer = Uuid::encode_buffer();
+    if id.hyphenated().encode_lower(&mut buffer) != text {
+        return Err(misfit("an identifier"));
+    }
+    Ok(id.into_bytes())
+}
+
+fn misfit(expected: &'static str) -> Error {
+    Error::corrupt("a column does not hold what its type admits").with("expected", expected)
+}
+
+fn id_value(bytes: &[u8]) -> Result<Value> {
+    let bytes = bytes.try_into().map_err(|_| misfit("16 bytes"))?;
+    Ok(Value::Text(id_text(bytes)))
+}
+
+fn key_value(kind: KeyKind, field: Field<'_>) -> Result<Value> {
+    match (kind, field) {
+        (KeyKind::Id | KeyKind::OptionalId, Field::Bytes(bytes)) => id_value(bytes),
+        (KeyKind::OptionalId, Field::Null) => Ok(Value::Text(String::new())),
+        (KeyKind::Integer, Field::Integer(integer)) if integer >= 0 => Ok(Value::Integer(integer)),
+        (KeyKind::Text, Field::Text(text)) => Ok(Value::Text(text.to_owned())),
+        _ => Err(misfit("a key")),
+    }
+}
+
+fn column_value(column: &Column, field: Field<'_>) -> Result<Value> {
+    let value = match (column.kind, field) {
+        (_, Field::Null) if column.nullable => Value::Null,
+        (ColumnKind::Bool, Field::Integer(bit @ (0 | 1))) => Value::Integer(bit),
+        (ColumnKind::Integer | ColumnKind::Time, Field::Integer(integer)) => {
+            Value::Integer(integer)
+        }
+        // SQLite stores NaN as null and drops the sign of zero.
+        (ColumnKind::Real, Field::Real(real))
+            if real.is_finite() && (real != 0.0 || real.is_sign_positive()) =>
+        {
+            Value::Real(real)
+        }
+        (ColumnKind::Text | ColumnKind::Json, Field::Text(text)) => Value::Text(text.to_owned()),
+        (ColumnKind::Id, Field::Bytes(bytes)) => id_value(bytes)?,
+        (ColumnKind::Key(prefix), Field::Bytes(bytes)) if bytes.len() == 32 => {
+            let mut text = String::with_capacity(prefix.len() + 64);
+            text.push_str(prefix);
+            HEXLOWER.encode_append(bytes, &mut text);
+            Value::Text(text)
+        }
+        _ => return Err(misfit(kind_name(column.kind)).with("column", column.name)),
+    };
+    Ok(value)
+}
+
+fn kind_name(kind: ColumnKind) -> &'static str {
+    match kind {
+        ColumnKind::Bool => "0 or 1",
+        ColumnKind::Integer => "an integer",
+        ColumnKind::Real => "a finite float",
+        ColumnKind::Time => "a time in microseconds",
+        ColumnKind::Text => "text",
+        ColumnKind::Json => "JSON",
+        ColumnKind::Id => "an identifier",
+        ColumnKind::Key(_) => "a key of 32 bytes",
+    }
+}
+
+/// The bytes that a text column stands for, where it stands for bytes.
+fn column_bytes(column: &Column, value: &Value) -> Result<Option<SmallVec<[u8; 32]>>> {
+    let (kind, Value::Text(text)) = (column.kind, value) else { return Ok(None) };
+    match kind {
+        ColumnKind::Id => Ok(Some(SmallVec::from_slice(&parse_id(text)?))),
+        ColumnKind::Key(prefix) => text
+            .strip_prefix(prefix)
+            .and_then(|digits| HEXLOWER.decode(digits.as_bytes()).ok())
+            .filter(|bytes| bytes.len() == 32)
+            .map(|bytes| Some(SmallVec::from_slice(&bytes)))
+            .ok_or_else(|| misfit(kind_name(kind)).with("column", column.name)),
+        _ => Ok(None),
+    }
+}
+
+fn column_field<'v>(
+    column: &Column,
+    value: &'v Value,
+    bytes: Option<&'v SmallVec<[u8; 32]>>,
+) -> Result<Field<'v>> {
+    match (value, bytes) {
+        (_, Some(bytes)) => Ok(Field::Bytes(bytes)),
+        (Value::Null, None) if column.nullable => Ok(Field::Null),
+        (Value::Integer(integer), None)
+            if column.kind != ColumnKind::Bool || matches!(integer, 0 | 1) =>
+        {
+            Ok(Field::Integer(*integer))
+        }
+        (Value::Real(real), None) => Ok(Field::Real(*real)),
+        (Value::Text(text), None) => Ok(Field::Text(text)),
+        _ => Err(misfit(kind_name(column.kind)).with("column", column.name)),
+    }
+}
+
+fn key_from_values(columns: &[KeyColumn], values: &[Value]) -> Result<RowKey> {
+    columns.iter().zip(values).try_fold(RowKey::new(), |key, (column, value)| {
+        match (column.kind, value) {
+            (KeyKind::OptionalId, Value::Text(text)) if text.is_empty() => {
+                Ok(key.optional_id(None))
+            }
+            (KeyKind::Id | KeyKind::OptionalId, Value::Text(text)) => Ok(key.id(&parse_id(text)?)),
+            (KeyKind::Integer, Value::Integer(integer)) if *integer >= 0 => {
+                Ok(key.integer(*integer))
+            }
+            (KeyKind::Text, Value::Text(text)) if !text.contains('\0') => Ok(key.text(text)),
+            _ => Err(misfit("a key").with("column", column.name)),
+        }
+    })
+}
+
+/// A comparison of a table's leading key columns with values, and those values.
+#[derive(Debug, PartialEq)]
+struct Bound {
+    values: Vec<Value>,
+    /// A key that begins with these values lies before the bound; otherwise behind it.
+    begins_before: bool,
+}
+
+/// Translates a position between keys, given as bytes that need not be a whole key. Keys are at
+/// or behind it if and only if their columns are.
+fn bound(columns: &[KeyColumn], key: &RowKey) -> Bound {
+    let mut rest = key.as_bytes();
+    let mut bound = Bound { values: Vec::new(), begins_before: false };
+    for column in columns {
+        if rest.is_empty() {
+            return bound;
+        }
+        match column.kind {
+            KeyKind::Id | KeyKind::OptionalId => {
+                let id = take_padded::<16>(&mut rest);
+                let is_none = column.kind == KeyKind::OptionalId && id == [0; 16];
+                let text = if is_none { String::new() } else { id_text(id) };
+                bound.values.push(Value::Text(text));
+            }
+            KeyKind::Integer => {
+                let number = u64::from_be_bytes(take_padded(&mut rest));
+                let Ok(number) = i64::try_from(number) else {
+                    // Behind every number that there is.
+                    bound.values.push(Value::Integer(i64::MAX));
+                    bound.begins_before = true;
+                    return bound;
+                };
+                bound.values.push(Value::Integer(number));
+            }
+            KeyKind::Text => {
+                let end = rest.iter().position(|&byte| byte == 0).unwrap_or(rest.len());
+                let (text, tail) = rest.split_at_checked(end).unwrap_or((rest, &[]));
+                bound.values.push(Value::Blob(text.to_owned()));
+                rest = tail.get(1..).unwrap_or_default();
+            }
+        }
+    }
+    bound.begins_before = !rest.is_empty();
+    bound
+}
+
+fn take_padded<const N: usize>(rest: &mut &[u8]) -> [u8; N] {
+    let (head, tail) = rest.split_at_checked(N).unwrap_or((rest, &[]));
+    *rest = tail;
+    let mut bytes = [0; N];
+    for (to, from) in bytes.iter_mut().zip(head) {
+        *to = *from;
+    }
+    bytes
+}
+
+impl Shape {
+    /// The table as of the schema `stored` in the file.
+    pub(crate) fn new(table: Table, schema: Schema, unknown: Vec<(String, Storage)>) -> Self {
+        let keys = schema.key(table);
+        let columns: Vec<&'static Column> = schema.columns(table).collect();
+        let key_list: Vec<String> = keys.iter().map(|key| format!("[{}]", key.name)).collect();
+        let names: Vec<String> = key_list
+            .iter()
+            .cloned()
+            .chain(columns.iter().map(|column| format!("[{}]", column.name)))
+            .chain([CHECK.to_owned()])
+            .collect();
+        let marks: Vec<String> = (1..=names.len()).map(|number| format!("?{number}")).collect();
+        let name = table.name();
+        let insert = format!(
+            "INSERT OR REPLACE INTO [{name}] ({}) VALUES ({})",
+            names.join(", "),
+            marks.join(", ")
+        );
+        let matches: Vec<String> = key_list
+            .iter()
+            .enumerate()
+            .map(|(index, key)| format!("{key} = ?{}", index + 1))
+            .collect();
+        let delete = format!("DELETE FROM [{name}] WHERE {}", matches.join(" AND "));
+        let selected: Vec<String> = keys
+            .iter()
+            .map(|key| key_storage(key.kind).select(key.name))
+            .chain(columns.iter().map(|column| column_storage(column.kind).select(column.name)))
+            .chain(unknown.iter().map(|(name, storage)| storage.select(name)))
+            .chain([Storage::Integer.select(CHECK)])
+            .collect();
+        let select = format!("SELECT {} FROM [{name}]", selected.join(", "));
+        let version = schema.version().version;
+        Self { table, schema, version, keys, columns, unknown, insert, delete, select, key_list }
+    }
+
+    /// The query that gives every row, in the order of the keys.
+    pub(crate) fn select_all(&self) -> String {
+        format!("{} ORDER BY {}", self.select, self.key_list.join(", "))
+    }
+
+    fn located(&self, error: Error, key: &RowKey) -> Error {
+        error.with("table", self.table.name()).with("key", format_args!("{key:?}"))
+    }
+
+    /// The SQL values of a key.
+    pub(crate) fn key_values(&self, key: &RowKey) -> Result<Vec<Value>> {
+        let convert = |fields: SmallVec<[Field<'_>; 3]>| {
+            let columns = self.keys.iter().zip(fields);
+            columns.map(|(column, field)| key_value(column.kind, field)).collect()
+        };
+        key.values(self.keys).and_then(convert).map_err(|error| self.located(error, key))
+    }
+
+    /// The SQL values of a row, its check behind them.
+    pub(crate) fn row_values(
+        &self,
+        key: &RowKey,
+        body: &Bytes,
+        scratch: &mut Vec<u8>,
+    ) -> Result<Vec<Value>> {
+        let mut values = self.key_values(key)?;
+        let mut convert = || {
+            let body = self.schema.fit(self.table, body)?;
+            let mut reader = RowReader::new(&body)?;
+            for column in &self.columns {
+                let field = reader.next_value()?.unwrap_or(Field::Null);
+                values.push(column_value(column, field)?);
+            }
+            match reader.next_value()? {
+                None => Ok(()),
+                Some(_) => Err(Error::corrupt("a row has more columns than its table")),
+            }
+        };
+        convert().map_err(|error| self.located(error, key))?;
+        let check = row_check(self.table.number(), &values, scratch);
+        values.push(Value::Integer(check));
+        Ok(values)
+    }
+
+    /// Reads a row of [`Shape::scan`] or [`Shape::select_all`].
+    pub(crate) fn read(&self, row: &libsql::Row, scratch: &mut Vec<u8>) -> Result<Row> {
+        let storages = self
+            .keys
+            .iter()
+            .map(|key| key_storage(key.kind))
+            .chain(self.columns.iter().map(|column| column_storage(column.kind)))
+            .chain(self.unknown.iter().map(|(_, storage)| *storage));
+        let mut values: SmallVec<[Value; 24]> = SmallVec::new();
+        let named = |error: Error| error.with("table", self.table.name());
+        for (index, storage) in storages.enumerate() {
+            values.push(cell(row, index, storage).map_err(named)?);
+        }
+        let key = key_from_values(self.keys, &values).map_err(named)?;
+        let stored = integer(row, values.len()).map_err(|error| self.located(error, &key))?;
+        if stored != row_check(self.table.number(), &values, scratch) {
+            let error = Error::corrupt(
+                "a row is not as this program wrote it: it is damaged, or was edited by hand; \
+                 restore it from a backup",
+            );
+            return Err(self.located(error, &key));
+        }
+        let body = self
+            .body(values.get(self.keys.len()..).unwrap_or_default())
+            .map_err(|error| self.located(error, &key))?;
+        Ok(Row { key, body })
+    }
+
+    fn body(&self, values: &[Value]) -> Result<Bytes> {
+        let columns = || self.columns.iter().zip(values);
+        let bytes: SmallVec<[_; 24]> =
+            columns().map(|(column, value)| column_bytes(column, value)).collect::<Result<_>>()?;
+        let fields: SmallVec<[Field<'_>; 24]> = columns()
+            .zip(&bytes)
+            .map(|((column, value), bytes)| column_field(column, value, bytes.as_ref()))
+            .collect::<Result<_>>()?;
+        Ok(encode_values(self.version, fields))
+    }
+
+    /// The condition that a row lies in `range`, and its parameters; `None` if none can.
+    fn condition(&self, range: &KeyRange) -> Option<(String, Vec<Value>)> {
+        let mut sql = String::new();
+        let mut parameters = Vec::new();
+        let lower = bound(self.keys, &range.from);
+        self.compare(
+            &mut sql,
+            &mut parameters,
+            &lower,
+            if lower.begins_before { ">" } else { ">=" },
+        );
+        if let Some(to) = &range.to {
+            let upper = bound(self.keys, to);
+            if upper.values.is_empty() {
+                return None;
+            }
+            let operator = if upper.begins_before { "<=" } else { "<" };
+            self.compare(&mut sql, &mut parameters, &upper, operator);
+        }
+        Some((sql, parameters))
+    }
+
+    fn compare(
+        &self,
+        sql: &mut String,
+        parameters: &mut Vec<Value>,
+        bound: &Bound,
+        operator: &str,
+    ) {
+        if bound.values.is_empty() {
+            return;
+        }
+        let names: Vec<&str> =
+            self.key_list.iter().take(bound.values.len()).map(String::as_str).collect();
+        let marks: Vec<String> = bound
+            .values
+            .iter()
+            .enumerate()
+            .map(|(index, value)| {
+                let number = parameters.len() + index + 1;
+                // A bound need not be UTF-8, so it comes as bytes.
+                match value {
+                    Value::Blob(_) => format!("CAST(?{number} AS TEXT)"),
+                    _ => format!("?{number}"),
+                }
+            })
+            .collect();
+        let word = if sql.is_empty() { "WHERE" } else { "AND" };
+        let _ = write!(sql, " {word} ({}) {operator} ({})", names.join(", "), marks.join(", "));
+        parameters.extend(bound.values.iter().cloned());
+    }
+
+    /// The query for a page of rows; `None` if the range can hold none.
+    pub(crate) fn scan(
+        &self,
+        range: &KeyRange,
+        reverse: bool,
+        limit: usize,
+    ) -> Option<(String, Vec<Value>)> {
+        let (condition, mut parameters) = self.condition(range)?;
+        let direction = if reverse { " DESC" } else { "" };
+        let order: Vec<String> =
+            self.key_list.iter().map(|key| format!("{key}{direction}")).collect();
+        parameters.push(Value::Integer(i64::try_from(limit).unwrap_or(i64::MAX)));
+        let sql = format!(
+            "{}{condition} ORDER BY {} LIMIT ?{}",
+            self.select,
+            order.join(", "),
+            parameters.len()
+        );
+        Some((sql, parameters))
+    }
+
+    /// The statement that deletes the rows of a range; `None` if it can hold none.
+    pub(crate) fn prune(&self, range: &KeyRange) -> Option<(String, Vec<Value>)> {
+        let (condition, parameters) = self.condition(range)?;
+        Some((format!("DELETE FROM [{}]{condition}", self.table.name()), parameters))
+    }
+}
+
+/// Every table of a file.
+#[derive(Debug)]
+pub(crate) struct Shapes {
+    tables: Vec<Shape>,
+    pub(crate) stored: SchemaVersion,
+}
+
+impl Shapes {
+    /// What the tables of a file with schema `stored` look like to this build.
+    pub(crate) fn read(link: &mut Link, stored: SchemaVersion) -> Result<Self> {
+        let current = Schema::current();
+        let is_newer = stored.version > current.version().version;
+        let schema = if is_newer { current } else { Schema::at(stored.version)? };
+        let tables = Table::ALL
+            .into_iter()
+            .map(|table| {
+                let unknown =
+                    if is_newer { unknown_columns(link, table, schema)? } else { Vec::new() };
+                let shape = Shape::new(table, schema, unknown);
+                let damaged = |error: Error| error.with("table", table.name());
+                link.prepare(&shape.select_all()).map_err(damaged)?;
+                Ok(shape)
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { tables, stored })
+    }
+
+    /// Every table, in the order of their numbers.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Shape> {
+        self.tables.iter()
+    }
+
+    /// One of them.
+    pub(crate) fn of(&self, table: Table) -> Result<&Shape> {
+        self.tables
+            .iter()
+            .find(|shape| shape.table == table)
+            .ok_or_else(|| Error::corrupt("unknown table").with("table", table.name()))
+    }
+}
+
+/// The columns that a newer schema added, in the order in which it did.
+fn unknown_columns(
+    link: &mut Link,
+    table: Table,
+    schema: Schema,
+) -> Result<Vec<(String, Storage)>> {
+    let known: Vec<&str> = schema
+        .key(table)
+        .iter()
+        .map(|key| key.name)
+        .chain(schema.columns(table).map(|column| column.name))
+        .chain([CHECK])
+        .collect();
+    let sql = format!(
+        "SELECT CAST(name AS BLOB), CAST(type AS BLOB) FROM pragma_table_info('{}') ORDER BY cid",
+        table.name()
+    );
+    let mut unknown = Vec::new();
+    link.query(&sql, Vec::new(), |row| {
+        let name = text(row, 0)?;
+        if known.contains(&name.as_str()) {
+            return Ok(());
+        }
+        if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+            return Err(misfit("a column's name").with("table", table.name()));
+        }
+        let storage = match text(row, 1)?.as_str() {
+            "INTEGER" => Storage::Integer,
+            "REAL" => Storage::Real,
+            "TEXT" => Storage::Text,
+            "BLOB" => Storage::Blob,
+            _ => return Err(misfit("a column's type").with("table", table.name())),
+        };
+        unknown.push((name, storage));
+        Ok(())
+    })?;
+    Ok(unknown)
+}

@@ -1,0 +1,57 @@
+//! Copies of the file, made before a migration.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use ghostwire_store_core::error::Result;
+
+use crate::{create_private, failed, sync_directory, with_suffix};
+
+/// A copy in the making. Let the engine write to [`Backup::part`], an empty file that only its
+/// owner may read, and then [`finish`](Backup::finish); dropped before that, it leaves nothing.
+#[derive(Debug)]
+pub struct Backup {
+    part: PathBuf,
+    path: PathBuf,
+}
+
+impl Backup {
+    pub(crate) fn begin(path: PathBuf) -> Result<Self> {
+        let part = with_suffix(&path, ".part");
+        // What an earlier attempt left; nobody else makes one while the store is locked.
+        if fs::symlink_metadata(&part).is_ok() {
+            fs::remove_file(&part)
+                .map_err(|error| failed("an unfinished backup cannot be removed", &part, error))?;
+        }
+        create_private(&part)?;
+        Ok(Self { part, path })
+    }
+
+    /// Where to write the copy.
+    #[must_use]
+    pub fn part(&self) -> &Path {
+        &self.part
+    }
+
+    /// Makes the copy durable and gives it its name. The engine must have closed it.
+    ///
+    /// # Errors
+    /// `Exhausted`, `Unavailable`.
+    pub fn finish(self) -> Result<PathBuf> {
+        let failed = |error| failed("the backup cannot be finished", &self.part, error);
+        File::open(&self.part).and_then(|file| file.sync_all()).map_err(failed)?;
+        fs::rename(&self.part, &self.path).map_err(failed)?;
+        sync_directory(&self.path)?;
+        Ok(self.path.clone())
+    }
+}
+
+impl Drop for Backup {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.part)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %self.part.display(), %error, "an unfinished backup stays");
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Whether a path and what is there will do.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use ghostwire_store_core::error::{Error, ErrorKind, Result};
+
+use crate::{Access, FileKind, failed, with_suffix};
+
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+const HEADER: usize = 100;
+
+/// The path without symbolic links, so that one file has one lock, and whether there is a file.
+pub(crate) fn resolve(path: &Path, access: Access) -> Result<(PathBuf, bool)> {
+    if let Err(error) = fs::symlink_metadata(path) {
+        return match error.kind() {
+            io::ErrorKind::NotFound => absent(path, access).map(|path| (path, false)),
+            _ => Err(failed("the store's path cannot be looked up", path, error)),
+        };
+    }
+    let resolved = fs::canonicalize(path)
+        .map_err(|error| failed("the store's symbolic link leads nowhere", path, error))?;
+    let metadata = fs::metadata(&resolved)
+        .map_err(|error| failed("the store's path cannot be looked up", path, error))?;
+    if metadata.is_dir() {
+        return Err(Error::invalid("the store's path is a directory; name a file inside it")
+            .with("path", path.display()));
+    }
+    if !metadata.is_file() {
+        return Err(Error::invalid("the store's path is not a regular file; name another")
+            .with("path", path.display()));
+    }
+    Ok((resolved, true))
+}
+
+fn absent(path: &Path, access: Access) -> Result<PathBuf> {
+    let Some(name) = path.file_name() else {
+        return Err(
+            Error::invalid("the store's path does not name a file").with("path", path.display())
+        );
+    };
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let directory = fs::canonicalize(parent).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            Error::new(ErrorKind::NotFound, "the store's directory does not exist; make it first")
+                .with("directory", parent.display())
+                .with("path", path.display())
+        }
+        _ => failed("the store's directory cannot be looked up", parent, error),
+    })?;
+    if !directory.is_dir() {
+        return Err(Error::invalid(
+            "the store's path leads through something that is no directory",
+        )
+        .with("directory", parent.display())
+        .with("path", path.display()));
+    }
+    if access != Access::Create {
+        return Err(Error::new(
+            ErrorKind::NotFound,
+            "there is no store at this path; correct the path, or allow making a new one",
+        )
+        .with("path", path.display()));
+    }
+    Ok(directory.join(name))
+}
+
+/// Takes from an existing file what others than its owner may do with it.
+pub(crate) fn permissions(path: &Path, access: Access) -> Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = fs::metadata(path)
+            .map_err(|error| failed("the store's file cannot be looked up", path, error))?
+            .permissions()
+            .mode()
+            & 0o777;
+        if mode & 0o077 != 0 && access != Access::ReadOnly {
+            tracing::warn!(
+                path = %path.display(),
+                mode = format_args!("{mode:o}"),
+                "others may read the store's file; narrowing it to 600"
+            );
+            fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(|error| {
+                failed("the store's file cannot be kept from others", path, error)
+            })?;
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = (path, access);
+    Ok(())
+}
+
+/// Checks an existing file's header; tells whether it is empty, and thus counts as new.
+pub(crate) fn header(path: &Path, kind: FileKind, access: Access) -> Result<bool> {
+    let mut file = fs::OpenOptions::new()
+        .read(true)
+        .write(access != Access::ReadOnly)
+        .open(path)
+        .map_err(|error| failed("the store's file cannot be opened", path, error))?;
+    let unreadable = |error| failed("the store's file cannot be read", path, error);
+    let length = file.metadata().map_err(unreadable)?.len();
+    if length == 0 {
+        return match access {
+            Access::Create => Ok(true),
+            _ => Err(Error::invalid(
+                "the store's file is empty; restore it, or allow making a new one",
+            )
+            .with("path", path.display())),
+        };
+    }
+    let mut bytes = [0; HEADER];
+    let filled = fill(&mut file, &mut bytes).map_err(unreadable)?;
+    if filled < MAGIC.len() || !bytes.starts_with(MAGIC) {
+        return Err(Error::invalid(
+            "the file is not a ghostwire-store file; it was left as it is, name another",
+        )
+        .with("path", path.display())
+        .with("expected", kind.name));
+    }
+    let truncated = |expected: u64| {
+        Error::corrupt("the store's file is cut short; restore it from a backup")
+            .with("path", path.display())
+            .with("bytes", length)
+            .with("expected", expected)
+    };
+    if filled < HEADER {
+        return Err(truncated(HEADER as u64));
+    }
+    owner(number(&bytes, 68), path, kind)?;
+    match expected_length(&bytes) {
+        // While there is a WAL, page 1 may already tell the size that the checkpoint, when it is
+        // done again, will give the file.
+        Some(expected) if length < expected && !has_wal(path) => Err(truncated(expected)),
+        _ => Ok(false),
+    }
+}
+
+fn fill(file: &mut File, bytes: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match file.read(rest) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+fn owner(found: u32, path: &Path, kind: FileKind) -> Result<()> {
+    if found == kind.application_id {
+        return Ok(());
+    }
+    let message = match FileKind::ALL.iter().find(|other| other.application_id == found) {
+        Some(other) => format!(
+            "the file belongs to the {} backend, not to {}; choose that backend, or name another file",
+            other.name, kind.name
+        ),
+        None => "the file is a SQLite database, but not a ghostwire-store file; it was left as it \
+                 is, name another"
+            .to_owned(),
+    };
+    Err(Error::invalid(message)
+        .with("path", path.display())
+        .with("application_id", format_args!("{found:#010x}"))
+        .with("expected", format_args!("{:#010x}", kind.application_id)))
+}
+
+/// What the header says of the file's length, where that is to be trusted.
+fn expected_length(header: &[u8; HEADER]) -> Option<u64> {
+    let page_size = match u16::from_be_bytes([*header.get(16)?, *header.get(17)?]) {
+        1 => 65_536,
+        size => u64::from(size),
+    };
+    let pages = number(header, 28);
+    (number(header, 24) == number(header, 92) && pages != 0).then(|| page_size * u64::from(pages))
+}
+
+fn number(header: &[u8; HEADER], at: usize) -> u32 {
+    header.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes)
+}
+
+fn has_wal(path: &Path) -> bool {
+    fs::metadata(with_suffix(path, "-wal")).is_ok_and(|metadata| metadata.len() > 0)
+}

@@ -1,0 +1,206 @@
+//! What the backends that keep one local SQLite file share about it: whether the path will do,
+//! whose file it is, who has it open, and where a copy of it goes.
+//!
+//! It reads the file's header itself, before any engine opens the file, because an engine would
+//! answer a foreign or damaged file with whatever it makes of it.
+//!
+//! # A trap
+//! SQLite locks its file with POSIX record locks, and closing *any* descriptor of a file drops all
+//! of the process's locks on it. So nothing here opens the file while an engine has it open:
+//! [`StoreFile::open`] takes the lock on a file of its own first and reads the header only then,
+//! and everything after that goes by name. Do the same: open the engine after the [`StoreFile`],
+//! close it before.
+
+mod backup;
+mod check;
+mod lock;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ghostwire_store_core::error::{Error, ErrorKind, Result};
+
+pub use backup::Backup;
+use lock::Lock;
+
+/// Whose file it is: what SQLite calls the application id, at offset 68 of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileKind {
+    /// The backend's name in configuration.
+    pub name: &'static str,
+    /// The number in the header. Set it in the new file's first transaction, before the switch to
+    /// WAL: whatever is only in the WAL is not seen here.
+    pub application_id: u32,
+}
+
+impl FileKind {
+    /// The zqlite backend's files: `GWZQ`.
+    pub const ZQLITE: Self = Self { name: "zqlite", application_id: 0x4757_5A51 };
+    /// The libsql backend's files: `GWLS`.
+    pub const LIBSQL: Self = Self { name: "libsql", application_id: 0x4757_4C53 };
+
+    /// Every kind there is.
+    pub const ALL: [Self; 2] = [Self::ZQLITE, Self::LIBSQL];
+}
+
+/// How to open it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Read and write; make a new file if there is none.
+    Create,
+    /// Read and write a file that exists.
+    Existing,
+    /// Read a file that exists. Several readers may; a writer excludes them.
+    ReadOnly,
+}
+
+/// A store's file that this process may use and no other does. Dropping it lets others in.
+#[derive(Debug)]
+pub struct StoreFile {
+    path: PathBuf,
+    is_new: bool,
+    lock: Lock,
+}
+
+impl StoreFile {
+    /// Checks the path, takes the lock, checks the header, and makes the file if there is none and
+    /// `access` says so. A new file is empty and only its owner may read it.
+    ///
+    /// # Errors
+    /// - `NotFound`: the directory does not exist, or the file does not and `access` would not
+    ///   make it.
+    /// - `InvalidArgument`: the path is a directory or some other thing that is no file, or the
+    ///   file is not one of this kind.
+    /// - `PermissionDenied`, `ReadOnly`: the file system does not let this process.
+    /// - `Busy`: somebody has the file open already, this process included.
+    /// - `Corrupt`: the file is shorter than its header says.
+    /// - `Unavailable`: any other trouble with the disk.
+    pub fn open(path: &Path, kind: FileKind, access: Access) -> Result<Self> {
+        Self::open_unnamed(path, kind, access).map_err(|error| error.during("file.open"))
+    }
+
+    fn open_unnamed(path: &Path, kind: FileKind, access: Access) -> Result<Self> {
+        let (path, exists) = check::resolve(path, access)?;
+        let lock = Lock::take(&with_suffix(&path, ".lock"), &path, access)?;
+        let is_new = if exists {
+            check::permissions(&path, access)?;
+            check::header(&path, kind, access)?
+        } else {
+            create_private(&path)?;
+            sync_directory(&path)?;
+            true
+        };
+        Ok(Self { path, is_new, lock })
+    }
+
+    /// Whether the file was just made, or was empty.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// Where it is: absolute, without symbolic links.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether others are kept out. Only a read-only file in a directory that cannot be written
+    /// goes without a lock.
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        self.lock.is_held()
+    }
+
+    /// Bytes on disk, the engine's side files included.
+    #[must_use]
+    pub fn total_bytes(&self) -> u64 {
+        ["", "-wal", "-shm", "-journal"]
+            .into_iter()
+            .filter_map(|suffix| fs::metadata(with_suffix(&self.path, suffix)).ok())
+            .map(|metadata| metadata.len())
+            .sum()
+    }
+
+    /// Where a copy of the file as of schema `version` goes: `<path>.v<version>.bak`, or if that
+    /// exists `<path>.v<version>.bak.1`, `.2` and so on.
+    #[must_use]
+    pub fn backup_path(&self, version: u32) -> PathBuf {
+        let first = with_suffix(&self.path, &format!(".v{version}.bak"));
+        let is_free = |path: &PathBuf| fs::symlink_metadata(path).is_err();
+        if is_free(&first) {
+            return first;
+        }
+        // There is a free one: a directory does not hold 2^64 files.
+        (1u64..)
+            .map(|number| with_suffix(&first, &format!(".{number}")))
+            .find(is_free)
+            .unwrap_or(first)
+    }
+
+    /// Begins a copy of the file as of schema `version`.
+    ///
+    /// # Errors
+    /// `PermissionDenied`, `ReadOnly`, `Exhausted`, `Unavailable`.
+    pub fn begin_backup(&self, version: u32) -> Result<Backup> {
+        Backup::begin(self.backup_path(version))
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Makes an empty file that only its owner may read.
+fn create_private(path: &Path) -> Result<()> {
+    private_options()
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .map(drop)
+        .map_err(|error| failed("the file cannot be made", path, error))
+}
+
+/// New files get the mode 0600.
+fn private_options() -> fs::OpenOptions {
+    #[allow(unused_mut)]
+    let mut options = fs::OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+/// Makes the directory entries beside `path` durable.
+fn sync_directory(path: &Path) -> Result<()> {
+    #[cfg(unix)]
+    if let Some(directory) = path.parent() {
+        fs::File::open(directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(|error| failed("the directory cannot be synchronised", directory, error))?;
+    }
+    #[cfg(not(unix))]
+    let _ = path;
+    Ok(())
+}
+
+/// An error of the file system, as the kind that says what to do.
+fn failed(what: &'static str, path: &Path, error: io::Error) -> Error {
+    use io::ErrorKind as Io;
+    let (kind, advice) = match error.kind() {
+        Io::PermissionDenied => (
+            ErrorKind::PermissionDenied,
+            "; let this process's user read and write the file and its directory",
+        ),
+        Io::ReadOnlyFilesystem => (ErrorKind::ReadOnly, "; the file system is read-only"),
+        Io::StorageFull | Io::QuotaExceeded => (ErrorKind::Exhausted, "; make room on the disk"),
+        Io::NotFound => (ErrorKind::NotFound, ""),
+        _ => (ErrorKind::Unavailable, ""),
+    };
+    Error::new(kind, format!("{what}{advice}")).with("path", path.display()).because(error)
+}
+
+#[cfg(test)]
+mod tests;

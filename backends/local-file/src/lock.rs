@@ -1,0 +1,86 @@
+//! The lock that keeps others out: an advisory one on a file beside the store's.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::Path;
+
+use ghostwire_store_core::error::{Error, ErrorKind, Result};
+
+use crate::{Access, failed, private_options};
+
+/// Held until dropped. The file itself stays: removing it would let two processes lock two files
+/// of the same name.
+#[derive(Debug)]
+pub(crate) struct Lock(Option<File>);
+
+impl Lock {
+    pub(crate) fn take(lock_path: &Path, store_path: &Path, access: Access) -> Result<Self> {
+        if fs::symlink_metadata(lock_path).is_ok_and(|metadata| !metadata.is_file()) {
+            return Err(Error::invalid(
+                "the lock beside the store is not a regular file; remove it",
+            )
+            .with("path", lock_path.display()));
+        }
+        let mut file = match open(lock_path) {
+            Ok(file) => file,
+            Err(error) if access == Access::ReadOnly && is_denied(&error) => {
+                match File::open(lock_path) {
+                    Ok(file) => file,
+                    Err(_) => {
+                        tracing::warn!(
+                            path = %lock_path.display(),
+                            "reading a store without a lock: the directory cannot be written"
+                        );
+                        return Ok(Self(None));
+                    }
+                }
+            }
+            Err(error) => {
+                return Err(failed("the store's lock cannot be opened", lock_path, error));
+            }
+        };
+        let outcome =
+            if access == Access::ReadOnly { file.try_lock_shared() } else { file.try_lock() };
+        match outcome {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(held(&mut file, store_path)),
+            Err(TryLockError::Error(error)) => {
+                return Err(failed("the store's file system has no locks", lock_path, error));
+            }
+        }
+        // Only for people; the lock is what counts.
+        let noted = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+        if let Err(error) = noted {
+            tracing::debug!(path = %lock_path.display(), %error, "the lock does not say whose it is");
+        }
+        Ok(Self(Some(file)))
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    private_options().read(true).write(true).create(true).truncate(false).open(path)
+}
+
+fn is_denied(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+}
+
+fn held(file: &mut File, store_path: &Path) -> Error {
+    let mut holder = String::new();
+    let readable = file.rewind().and_then(|()| file.take(20).read_to_string(&mut holder));
+    let holder = holder.trim().parse::<u32>().ok().filter(|_| readable.is_ok());
+    let message = if holder == Some(std::process::id()) {
+        "this process has this store open already; close it first"
+    } else {
+        "another process has this store open; stop it, or ask it over its admin socket"
+    };
+    let error = Error::new(ErrorKind::Busy, message).with("path", store_path.display());
+    match holder {
+        Some(pid) => error.with("pid", pid),
+        None => error,
+    }
+}

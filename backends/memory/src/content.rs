@@ -1,0 +1,170 @@
+//! What is remembered.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+
+use bytes::Bytes;
+use ghostwire_store_core::backend::{Commit, Head, KeyRange, Row, Scan};
+use ghostwire_store_core::block::{BlockHash, EncodedBlock, Serial};
+use ghostwire_store_core::domain::{BlockId, StoreId, Timestamp};
+use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::schema::{RowKey, Schema, SchemaVersion, Table};
+
+type Rows = BTreeMap<RowKey, Bytes>;
+
+#[derive(Debug)]
+pub(crate) struct Content {
+    head: Head,
+    tables: BTreeMap<Table, Rows>,
+    /// From `head.oldest_block` to `head.serial`, without gaps.
+    blocks: VecDeque<EncodedBlock>,
+}
+
+impl Content {
+    pub(crate) fn new(store: StoreId, schema: SchemaVersion) -> Self {
+        let head = Head {
+            store,
+            serial: Serial::ZERO,
+            block: BlockId::from_bytes([0; 16]),
+            hash: BlockHash::GENESIS,
+            time: Timestamp::EPOCH,
+            checkpoint: Serial::ZERO,
+            oldest_block: Serial::ZERO.next(),
+            schema,
+        };
+        Self { head, tables: BTreeMap::new(), blocks: VecDeque::new() }
+    }
+
+    pub(crate) fn head(&self) -> Head {
+        self.head
+    }
+
+    pub(crate) fn migrate(&mut self, target: Schema) -> Result<()> {
+        if !target.steps_from(self.head.schema)?.is_empty() {
+            self.head.schema = target.version();
+        }
+        Ok(())
+    }
+
+    /// Checks everything first, so that a refused commit changes nothing.
+    pub(crate) fn commit(&mut self, commit: &Commit) -> Result<()> {
+        let head = self.head_after(commit)?;
+        for range in &commit.prune {
+            if let Some(bounds) = bounds(range)
+                && let Some(rows) = self.tables.get_mut(&range.table)
+            {
+                rows.extract_if(bounds, |_, _| true).for_each(drop);
+            }
+        }
+        for change in &commit.rows {
+            let rows = self.tables.entry(change.table).or_default();
+            match &change.body {
+                // Copied, since it may be a slice that would keep its whole block alive.
+                Some(body) => rows.insert(change.key.clone(), Bytes::copy_from_slice(body)),
+                None => rows.remove(&change.key),
+            };
+        }
+        self.blocks.extend(commit.block.clone());
+        while self.blocks.front().is_some_and(|block| block.serial < head.oldest_block) {
+            self.blocks.pop_front();
+        }
+        self.head = head;
+        Ok(())
+    }
+
+    fn head_after(&self, commit: &Commit) -> Result<Head> {
+        let mut head = self.head;
+        if commit.expected != head.serial {
+            return Err(Error::new(ErrorKind::Conflict, "the store has moved on")
+                .with("expected", commit.expected)
+                .with("serial", head.serial));
+        }
+        if let Some(block) = &commit.block {
+            if block.serial != head.serial.next() || block.previous != head.hash {
+                return Err(Error::invalid("a block does not follow the last one")
+                    .with("block", block.serial)
+                    .with("serial", head.serial));
+            }
+            head.serial = block.serial;
+            head.block = block.id;
+            head.hash = block.hash;
+            head.time = block.time;
+        }
+        if let Some(checkpoint) = commit.checkpoint {
+            if checkpoint < head.checkpoint || checkpoint > head.serial {
+                return Err(Error::invalid("a checkpoint moves forward, up to the last block")
+                    .with("checkpoint", checkpoint)
+                    .with("stored", head.checkpoint)
+                    .with("serial", head.serial));
+            }
+            head.checkpoint = checkpoint;
+        }
+        if let Some(before) = commit.purge_before {
+            // A block that is not folded yet is the only copy of its rows.
+            head.oldest_block = head.oldest_block.max(before.min(head.checkpoint.next()));
+        }
+        Ok(head)
+    }
+
+    pub(crate) fn scan(&self, scan: &Scan) -> Vec<Row> {
+        let (Some(bounds), Some(rows)) = (bounds(&scan.range), self.tables.get(&scan.range.table))
+        else {
+            return Vec::new();
+        };
+        let row = |(key, body): (&RowKey, &Bytes)| Row { key: key.clone(), body: body.clone() };
+        let range = rows.range(bounds);
+        if scan.reverse {
+            range.rev().take(scan.limit).map(row).collect()
+        } else {
+            range.take(scan.limit).map(row).collect()
+        }
+    }
+
+    pub(crate) fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
+        if after >= self.head.serial {
+            return Ok(Vec::new());
+        }
+        let first = after.next();
+        let oldest = self.head.oldest_block;
+        if first < oldest {
+            return Err(Error::new(
+                ErrorKind::Compacted { oldest: oldest.get() },
+                "the blocks after this serial are gone; resynchronise from a snapshot",
+            )
+            .with("after", after)
+            .with("oldest", oldest));
+        }
+        let skipped = usize::try_from(first.get() - oldest.get()).unwrap_or(usize::MAX);
+        Ok(self.blocks.iter().skip(skipped).take(limit).cloned().collect())
+    }
+
+    pub(crate) fn verify(&self) -> Result<()> {
+        let mut serial = self.head.oldest_block;
+        let mut previous = None;
+        for stored in &self.blocks {
+            let block = EncodedBlock::parse(stored.bytes.clone())?;
+            if block.serial != serial || previous.is_some_and(|hash| hash != block.previous) {
+                return Err(Error::corrupt("the chain of blocks is broken").with("serial", serial));
+            }
+            previous = Some(block.hash);
+            serial = serial.next();
+        }
+        if serial != self.head.serial.next() || previous.is_some_and(|hash| hash != self.head.hash)
+        {
+            return Err(
+                Error::corrupt("the last block is not the head's").with("serial", self.head.serial)
+            );
+        }
+        Ok(())
+    }
+}
+
+/// `None` for an empty range, which `BTreeMap::range` would answer with a panic.
+fn bounds(range: &KeyRange) -> Option<(Bound<RowKey>, Bound<RowKey>)> {
+    let to = match &range.to {
+        Some(to) if *to <= range.from => return None,
+        Some(to) => Bound::Excluded(to.clone()),
+        None => Bound::Unbounded,
+    };
+    Some((Bound::Included(range.from.clone()), to))
+}

@@ -1,0 +1,217 @@
+//! A backend that keeps everything in memory and loses it with the process: for tests, and for
+//! making commits fail at will.
+//!
+//! A [`MemoryBackend`] is a handle. Its clones see the same memory, so a test "reopens" a store
+//! by opening another clone; closing one handle leaves the others open.
+//!
+//! ```
+//! use ghostwire_store_core::backend::{Backend, Commit};
+//! use ghostwire_store_core::domain::StoreId;
+//! use ghostwire_store_core::error::ErrorKind;
+//! use ghostwire_store_memory::{FaultKind, MemoryBackend};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let memory = MemoryBackend::new(StoreId::from_bytes([1; 16]));
+//! memory.faults().fail_next_commits(1, FaultKind::DiskFull);
+//! let error = memory.commit(Commit::default()).await.unwrap_err();
+//! assert_eq!(*error.kind(), ErrorKind::Exhausted);
+//! memory.commit(Commit::default()).await?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod content;
+mod faults;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use ghostwire_store_core::backend::{
+    Backend, BackendCounters, BackendInfo, Commit, Head, Row, Scan,
+};
+use ghostwire_store_core::block::{EncodedBlock, Serial};
+use ghostwire_store_core::domain::StoreId;
+use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::schema::Schema;
+
+use content::Content;
+pub use faults::{CommitHold, FaultKind, Faults};
+
+/// A handle on a store in memory.
+#[derive(Debug)]
+pub struct MemoryBackend {
+    memory: Arc<Memory>,
+    closed: AtomicBool,
+    counters: Mutex<BackendCounters>,
+}
+
+#[derive(Debug)]
+struct Memory {
+    content: Mutex<Content>,
+    faults: Faults,
+    shared: AtomicBool,
+}
+
+impl MemoryBackend {
+    /// An empty store of the current schema.
+    #[must_use]
+    pub fn new(store: StoreId) -> Self {
+        Self::at_schema(store, Schema::current())
+    }
+
+    /// An empty store of an older schema, to be migrated.
+    #[must_use]
+    pub fn at_schema(store: StoreId, schema: Schema) -> Self {
+        Self::on(Arc::new(Memory {
+            content: Mutex::new(Content::new(store, schema.version())),
+            faults: Faults::default(),
+            shared: AtomicBool::new(false),
+        }))
+    }
+
+    fn on(memory: Arc<Memory>) -> Self {
+        Self { memory, closed: AtomicBool::new(false), counters: Mutex::default() }
+    }
+
+    /// Says of itself that several stores may write to this memory at the same time, each with a
+    /// clone of the handle, as processes do with a database server.
+    #[must_use]
+    pub fn shared(self) -> Self {
+        self.memory.shared.store(true, Ordering::Relaxed);
+        self
+    }
+
+    /// What makes commits fail, for all handles on this memory.
+    #[must_use]
+    pub fn faults(&self) -> &Faults {
+        &self.memory.faults
+    }
+
+    fn ensure_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Unavailable, "the store is closed"));
+        }
+        Ok(())
+    }
+
+    fn content(&self) -> Result<MutexGuard<'_, Content>> {
+        self.ensure_open()?;
+        Ok(locked(&self.memory.content))
+    }
+
+    async fn store(&self, commit: &Commit) -> Result<()> {
+        self.ensure_open()?;
+        let fault = self.memory.faults.before_commit().await;
+        let mut content = self.content()?;
+        match fault {
+            Some(FaultKind::Before) => Err(Error::new(
+                ErrorKind::Unavailable,
+                "the backend cannot be reached (an injected fault)",
+            )),
+            Some(FaultKind::DiskFull) => {
+                Err(Error::new(ErrorKind::Exhausted, "the disk is full (an injected fault)"))
+            }
+            Some(FaultKind::After) => {
+                content.commit(commit)?;
+                Err(Error::new(
+                    ErrorKind::OutcomeUnknown,
+                    "the connection died during the commit (an injected fault)",
+                ))
+            }
+            None => content.commit(commit),
+        }
+    }
+}
+
+/// Another handle on the same memory, open whether or not this one is.
+impl Clone for MemoryBackend {
+    fn clone(&self) -> Self {
+        Self::on(Arc::clone(&self.memory))
+    }
+}
+
+#[async_trait]
+impl Backend for MemoryBackend {
+    fn info(&self) -> BackendInfo {
+        BackendInfo {
+            name: "memory",
+            engine: "memory".to_owned(),
+            location: None,
+            durable: false,
+            shared: self.memory.shared.load(Ordering::Relaxed),
+            sealed: false,
+            bytes: None,
+            counters: *locked(&self.counters),
+        }
+    }
+
+    async fn head(&self) -> Result<Head> {
+        Ok(self.content()?.head())
+    }
+
+    async fn migrate(&self, target: Schema) -> Result<()> {
+        self.content()?.migrate(target)
+    }
+
+    async fn scan(&self, scan: Scan) -> Result<Vec<Row>> {
+        let rows = self.content()?.scan(&scan);
+        locked(&self.counters).scans += 1;
+        Ok(rows)
+    }
+
+    async fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
+        self.content()?.blocks(after, limit)
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<()> {
+        let outcome = self.store(&commit).await;
+        let mut counters = locked(&self.counters);
+        match &outcome {
+            Ok(()) => {
+                counters.commits += 1;
+                counters.rows += commit.rows.len() as u64;
+                if let Some(block) = &commit.block {
+                    counters.blocks += 1;
+                    counters.block_bytes += block.bytes.len() as u64;
+                }
+            }
+            Err(error) => {
+                counters.failed_commits += 1;
+                tracing::debug!(%error, "commit failed");
+            }
+        }
+        outcome.map_err(|error| error.during("memory.commit"))
+    }
+
+    async fn reopen(&self) -> Result<Head> {
+        let content = self.content()?;
+        if self.memory.faults.reopen_fails() {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "the backend cannot be reached (an injected fault)",
+            )
+            .during("memory.reopen"));
+        }
+        Ok(content.head())
+    }
+
+    async fn verify(&self) -> Result<()> {
+        self.content()?.verify()
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.closed.store(true, Ordering::Release);
+        Ok(())
+    }
+}
+
+/// A thread that panicked cannot have left half a change: changes are checked first and then made
+/// without a step that fails.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

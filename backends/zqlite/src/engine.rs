@@ -1,0 +1,130 @@
+//! What the backend needs of whatever stores its blobs.
+
+use std::fmt::Debug;
+use std::ops::Range;
+use std::path::Path;
+
+use ghostwire_store_core::backend::KeyRange;
+use ghostwire_store_core::error::Result;
+
+use crate::envelope::FRAME;
+
+pub(crate) mod embedded;
+
+/// A store of blobs: one head, blocks by serial, rows by slot, series by table and key.
+///
+/// Calls block. Snapshots may be taken and read while another thread writes.
+pub(crate) trait Engine: Debug + Send + Sync {
+    /// Its name and version.
+    fn describe(&self) -> String;
+
+    /// Stores all of `batch` durably, or nothing.
+    ///
+    /// # Errors
+    /// `Conflict` if the stored head is not [`Batch::expected_head`]; `OutcomeUnknown` if it
+    /// cannot be told whether it was stored; anything else if it was not.
+    fn write(&self, batch: &Batch<'_>) -> Result<()>;
+
+    /// What is stored now, and stays as it is while the snapshot lives.
+    fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>>;
+
+    /// A snapshot that owes nothing to a cache.
+    fn fresh_snapshot(&self) -> Result<Box<dyn Snapshot + '_>>;
+
+    /// Copies everything into an empty file, which need not be durable yet.
+    fn copy_to(&self, path: &Path) -> Result<()>;
+
+    /// Writes what is left to write and releases the file.
+    fn close(self: Box<Self>) -> Result<()>;
+}
+
+/// What was stored at one moment.
+pub(crate) trait Snapshot {
+    /// The head.
+    fn head(&mut self) -> Result<Vec<u8>>;
+
+    /// Visits the rows in these slots, in this order; `Corrupt` if one is empty.
+    fn rows(
+        &mut self,
+        slots: &[u64],
+        visit: &mut dyn FnMut(u64, &[u8]) -> Result<()>,
+    ) -> Result<()>;
+
+    /// Visits every row.
+    fn every_row(&mut self, visit: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<()>;
+
+    /// Visits at most `limit` rows of a series, by key.
+    fn series(
+        &mut self,
+        range: &SeriesRange<'_>,
+        reverse: bool,
+        limit: usize,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>,
+    ) -> Result<()>;
+
+    /// Visits every row of every series: table, key, body.
+    fn every_series(&mut self, visit: &mut dyn FnMut(u8, &[u8], &[u8]) -> Result<()>)
+    -> Result<()>;
+
+    /// Visits at most `limit` blocks from `first` to `last`, inclusive, in order: serial, frame,
+    /// body.
+    fn blocks(
+        &mut self,
+        first: u64,
+        last: u64,
+        limit: usize,
+        visit: &mut dyn FnMut(u64, &[u8], &[u8]) -> Result<()>,
+    ) -> Result<()>;
+
+    /// Lets the engine check its own structures.
+    fn check(&mut self) -> Result<()>;
+}
+
+/// The keys `from <= key < to` of one series.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SeriesRange<'a> {
+    pub(crate) table: u8,
+    pub(crate) from: &'a [u8],
+    pub(crate) to: Option<&'a [u8]>,
+}
+
+impl<'a> SeriesRange<'a> {
+    pub(crate) fn of(range: &'a KeyRange) -> Self {
+        Self {
+            table: range.table.number(),
+            from: range.from.as_bytes(),
+            to: range.to.as_ref().map(|to| to.as_bytes()),
+        }
+    }
+}
+
+/// What to store in one step.
+#[derive(Debug)]
+pub(crate) struct Batch<'a> {
+    /// The head that this builds on, byte for byte.
+    pub(crate) expected_head: Vec<u8>,
+    /// The new head.
+    pub(crate) head: Vec<u8>,
+    /// Everything else, in order.
+    pub(crate) writes: Vec<Write<'a>>,
+    /// The blobs that `writes` refer to.
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Batch<'_> {
+    pub(crate) fn new(expected_head: Vec<u8>, head: Vec<u8>) -> Self {
+        Self { expected_head, head, writes: Vec::new(), bytes: Vec::new() }
+    }
+}
+
+/// One write.
+#[derive(Debug)]
+pub(crate) enum Write<'a> {
+    Block { serial: u64, frame: [u8; FRAME], body: &'a [u8] },
+    PutRow { slot: u64, body: Range<usize> },
+    DeleteRow { slot: u64 },
+    PutSeries { table: u8, key: &'a [u8], body: Range<usize> },
+    DeleteSeries { table: u8, key: &'a [u8] },
+    PruneSeries(SeriesRange<'a>),
+    PurgeBlocks { before: u64 },
+}

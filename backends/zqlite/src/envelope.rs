@@ -1,0 +1,232 @@
+//! The one place through which everything passes on its way to and from the engine.
+//!
+//! # Today: plain framing
+//! A frame is a format byte and 16 bytes of checksum. For rows, series and the head it stands in
+//! front of the content; for a block it stands beside it, so that the block need not be copied.
+//!
+//! The checksum is SHA-256 (FIPS 180-4), cut to 16 bytes, of a context (this format, the store, the
+//! kind of record, its slot or serial or table and key) and the content. It shows damage, and a
+//! record that came to lie in another's place. **It is a checksum and no authentication**: whoever
+//! can write to the file can compute it. Sealing will replace it here, behind the same functions,
+//! under another format byte.
+//!
+//! A block's checksum covers its hash and length. The hash covers its header, which covers its
+//! sections, and [`EncodedBlock::parse`] checks those: no byte is hashed twice.
+
+use bytes::Bytes;
+use ghostwire_store_core::block::EncodedBlock;
+use ghostwire_store_core::domain::StoreId;
+use ghostwire_store_core::error::{Error, Result};
+use ghostwire_store_core::schema::{RowKey, Table};
+use sha2::{Digest, Sha256};
+
+use crate::head::Stored;
+
+const PLAIN: u8 = 1;
+const CHECKSUM: usize = 16;
+/// A frame's length.
+pub(crate) const FRAME: usize = 1 + CHECKSUM;
+
+/// Frames and unframes the records of one store.
+#[derive(Debug, Clone)]
+pub(crate) struct Envelope {
+    context: Sha256Context,
+}
+
+/// A hash that has taken in what all records of a store have in common.
+#[derive(Clone)]
+struct Sha256Context(Sha256);
+
+impl std::fmt::Debug for Sha256Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sha256Context")
+    }
+}
+
+/// What a record is and where it lies.
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    Head,
+    Row { slot: u64 },
+    Series { table: u8, key: &'a [u8] },
+    Block { serial: u64 },
+}
+
+/// A row of the state as it was framed.
+#[derive(Debug)]
+pub(crate) struct OpenedRow<'a> {
+    pub(crate) table: u8,
+    pub(crate) key: &'a [u8],
+    pub(crate) body: &'a [u8],
+}
+
+impl OpenedRow<'_> {
+    pub(crate) fn is(&self, table: Table, key: &RowKey) -> bool {
+        self.table == table.number() && self.key == key.as_bytes()
+    }
+}
+
+impl Envelope {
+    /// For the head, which says which store it is.
+    pub(crate) fn new() -> Self {
+        Self { context: Sha256Context(Sha256::new_with_prefix(b"ghostwire-store zqlite plain 1")) }
+    }
+
+    /// For everything else.
+    pub(crate) fn of_store(store: StoreId) -> Self {
+        let Sha256Context(hash) = Self::new().context;
+        Self { context: Sha256Context(hash.chain_update(store.as_bytes())) }
+    }
+
+    fn checksum(&self, place: Place<'_>, content: &[&[u8]]) -> [u8; CHECKSUM] {
+        let mut hash = match place {
+            // The same for every store: it is read before the store is known.
+            Place::Head => Self::new().context.0.chain_update([0]),
+            _ => self.context.0.clone(),
+        };
+        match place {
+            Place::Head => {}
+            Place::Row { slot } => {
+                hash.update([1]);
+                hash.update(slot.to_be_bytes());
+            }
+            Place::Series { table, key } => {
+                hash.update([2, table]);
+                hash.update((key.len() as u64).to_be_bytes());
+                hash.update(key);
+            }
+            Place::Block { serial } => {
+                hash.update([3]);
+                hash.update(serial.to_be_bytes());
+            }
+        }
+        for part in content {
+            hash.update(part);
+        }
+        let hash: [u8; 32] = hash.finalize().into();
+        let mut checksum = [0; CHECKSUM];
+        for (to, from) in checksum.iter_mut().zip(hash) {
+            *to = from;
+        }
+        checksum
+    }
+
+    fn seal(&self, place: Place<'_>, content: &[&[u8]], into: &mut Vec<u8>) {
+        into.push(PLAIN);
+        into.extend_from_slice(&self.checksum(place, content));
+        for part in content {
+            into.extend_from_slice(part);
+        }
+    }
+
+    fn open<'s>(&self, place: Place<'_>, stored: &'s [u8]) -> Result<&'s [u8]> {
+        let (frame, content) =
+            stored.split_at_checked(FRAME).ok_or_else(|| damaged(place, "too short"))?;
+        self.check(place, frame, &[content])?;
+        Ok(content)
+    }
+
+    fn check(&self, place: Place<'_>, frame: &[u8], content: &[&[u8]]) -> Result<()> {
+        match frame.split_first() {
+            Some((&PLAIN, checksum)) if *checksum == self.checksum(place, content) => Ok(()),
+            Some((&PLAIN, _)) => Err(damaged(place, "checksum")),
+            Some((format, _)) => Err(damaged(place, "format").with("format", format)),
+            None => Err(damaged(place, "too short")),
+        }
+    }
+
+    pub(crate) fn seal_head(&self, stored: &Stored) -> Vec<u8> {
+        let mut into = Vec::with_capacity(FRAME + 128);
+        self.seal(Place::Head, &[&stored.encode()], &mut into);
+        into
+    }
+
+    pub(crate) fn open_head(&self, stored: &[u8]) -> Result<Stored> {
+        Stored::decode(self.open(Place::Head, stored)?)
+    }
+
+    pub(crate) fn seal_row(
+        &self,
+        slot: u64,
+        table: Table,
+        key: &RowKey,
+        body: &[u8],
+        into: &mut Vec<u8>,
+    ) {
+        let key = key.as_bytes();
+        // At most MAX_KEY, which fits.
+        let length = u16::try_from(key.len()).unwrap_or(u16::MAX).to_be_bytes();
+        self.seal(Place::Row { slot }, &[&[table.number()], &length, key, body], into);
+    }
+
+    pub(crate) fn open_row<'s>(&self, slot: u64, stored: &'s [u8]) -> Result<OpenedRow<'s>> {
+        let place = Place::Row { slot };
+        let misshapen = || damaged(place, "shape");
+        let content = self.open(place, stored)?;
+        let (&[table], rest) = content.split_first_chunk().ok_or_else(misshapen)?;
+        let (&length, rest) = rest.split_first_chunk().ok_or_else(misshapen)?;
+        let length = usize::from(u16::from_be_bytes(length));
+        let (key, body) = rest.split_at_checked(length).ok_or_else(misshapen)?;
+        Ok(OpenedRow { table, key, body })
+    }
+
+    pub(crate) fn seal_series(&self, table: Table, key: &RowKey, body: &[u8], into: &mut Vec<u8>) {
+        let place = Place::Series { table: table.number(), key: key.as_bytes() };
+        self.seal(place, &[body], into);
+    }
+
+    pub(crate) fn open_series<'s>(
+        &self,
+        table: u8,
+        key: &[u8],
+        stored: &'s [u8],
+    ) -> Result<&'s [u8]> {
+        self.open(Place::Series { table, key }, stored)
+    }
+
+    /// The frame that stands beside the block's bytes.
+    pub(crate) fn seal_block(&self, block: &EncodedBlock) -> [u8; FRAME] {
+        let place = Place::Block { serial: block.serial.get() };
+        let checksum = self.checksum(place, &[block.hash.as_bytes(), &length_of(block)]);
+        let mut frame = [PLAIN; FRAME];
+        for (to, from) in frame.iter_mut().skip(1).zip(checksum) {
+            *to = from;
+        }
+        frame
+    }
+
+    pub(crate) fn open_block(
+        &self,
+        serial: u64,
+        frame: &[u8],
+        body: &[u8],
+    ) -> Result<EncodedBlock> {
+        let place = Place::Block { serial };
+        let block = EncodedBlock::parse(Bytes::copy_from_slice(body))
+            .map_err(|error| damaged(place, "content").because(error))?;
+        self.check(place, frame, &[block.hash.as_bytes(), &length_of(&block)])?;
+        if block.serial.get() != serial {
+            return Err(damaged(place, "serial").with("found", block.serial));
+        }
+        Ok(block)
+    }
+}
+
+/// The hash does not tell whether the audit section was erased; the length does.
+fn length_of(block: &EncodedBlock) -> [u8; 8] {
+    (block.bytes.len() as u64).to_be_bytes()
+}
+
+fn damaged(place: Place<'_>, part: &'static str) -> Error {
+    let error = Error::corrupt("a stored record is damaged; restore the store from a backup")
+        .with("part", part);
+    match place {
+        Place::Head => error.with("record", "head"),
+        Place::Row { slot } => error.with("record", "row").with("slot", slot),
+        Place::Series { table, .. } => {
+            let name = Table::from_number(table).map_or("unknown", Table::name);
+            error.with("record", "series").with("table", name)
+        }
+        Place::Block { serial } => error.with("record", "block").with("serial", serial),
+    }
+}

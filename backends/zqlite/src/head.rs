@@ -1,0 +1,136 @@
+//! Where the store stands, as it is stored, and how a commit moves that.
+
+use bytes::{Buf, BufMut};
+use ghostwire_store_core::backend::{Commit, Head};
+use ghostwire_store_core::block::{BlockHash, Serial};
+use ghostwire_store_core::domain::{BlockId, StoreId, Timestamp};
+use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::schema::{Schema, SchemaVersion};
+
+/// The head, and what the backend keeps for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stored {
+    pub(crate) head: Head,
+    /// How many rows of the state there are: one that got lost shows.
+    pub(crate) rows: u64,
+    /// The next row's slot. Slots are never used again.
+    pub(crate) next_slot: u64,
+}
+
+/// Numbers are big-endian.
+const LENGTH: usize = 16 + 8 + 16 + 32 + 8 + 8 + 8 + 4 + 4 + 8 + 8;
+
+impl Stored {
+    /// An empty store.
+    pub(crate) fn empty(store: StoreId, schema: Schema) -> Self {
+        let head = Head {
+            store,
+            serial: Serial::ZERO,
+            block: BlockId::from_bytes([0; 16]),
+            hash: BlockHash::GENESIS,
+            time: Timestamp::EPOCH,
+            checkpoint: Serial::ZERO,
+            oldest_block: Serial::ZERO.next(),
+            schema: schema.version(),
+        };
+        Self { head, rows: 0, next_slot: 1 }
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let head = &self.head;
+        let mut bytes = Vec::with_capacity(LENGTH);
+        bytes.put_slice(head.store.as_bytes());
+        bytes.put_u64(head.serial.get());
+        bytes.put_slice(head.block.as_bytes());
+        bytes.put_slice(head.hash.as_bytes());
+        bytes.put_i64(head.time.as_micros());
+        bytes.put_u64(head.checkpoint.get());
+        bytes.put_u64(head.oldest_block.get());
+        bytes.put_u32(head.schema.version);
+        bytes.put_u32(head.schema.oldest_reader);
+        bytes.put_u64(self.rows);
+        bytes.put_u64(self.next_slot);
+        bytes
+    }
+
+    pub(crate) fn decode(mut bytes: &[u8]) -> Result<Self> {
+        if bytes.len() != LENGTH {
+            return Err(Error::corrupt("the store's head has the wrong length")
+                .with("bytes", bytes.len())
+                .with("expected", LENGTH));
+        }
+        fn array<const N: usize>(bytes: &mut &[u8]) -> [u8; N] {
+            let mut array = [0; N];
+            bytes.copy_to_slice(&mut array);
+            array
+        }
+        // Evaluated in the order in which it is written; the length was checked.
+        let head = Head {
+            store: StoreId::from_bytes(array(&mut bytes)),
+            serial: Serial::new(bytes.get_u64()),
+            block: BlockId::from_bytes(array(&mut bytes)),
+            hash: BlockHash::from_bytes(array(&mut bytes)),
+            time: Timestamp::from_micros(bytes.get_i64())
+                .map_err(|error| Error::corrupt("the store's head is damaged").because(error))?,
+            checkpoint: Serial::new(bytes.get_u64()),
+            oldest_block: Serial::new(bytes.get_u64()),
+            schema: SchemaVersion { version: bytes.get_u32(), oldest_reader: bytes.get_u32() },
+        };
+        let stored = Self { head, rows: bytes.get_u64(), next_slot: bytes.get_u64() };
+        if head.checkpoint > head.serial || head.oldest_block > head.checkpoint.next() {
+            return Err(Error::corrupt("the store's head contradicts itself")
+                .with("serial", head.serial)
+                .with("checkpoint", head.checkpoint)
+                .with("oldest_block", head.oldest_block));
+        }
+        Ok(stored)
+    }
+}
+
+/// The head that `commit` leads to.
+pub(crate) fn after(mut head: Head, commit: &Commit) -> Result<Head> {
+    if commit.expected != head.serial {
+        return Err(Error::new(ErrorKind::Conflict, "the store has moved on")
+            .with("expected", commit.expected)
+            .with("serial", head.serial));
+    }
+    if let Some(block) = &commit.block {
+        if block.serial != head.serial.next() || block.previous != head.hash {
+            return Err(Error::invalid("a block does not follow the last one")
+                .with("block", block.serial)
+                .with("serial", head.serial));
+        }
+        head.serial = block.serial;
+        head.block = block.id;
+        head.hash = block.hash;
+        head.time = block.time;
+    }
+    if let Some(checkpoint) = commit.checkpoint {
+        if checkpoint < head.checkpoint || checkpoint > head.serial {
+            return Err(Error::invalid("a checkpoint moves forward, up to the last block")
+                .with("checkpoint", checkpoint)
+                .with("stored", head.checkpoint)
+                .with("serial", head.serial));
+        }
+        head.checkpoint = checkpoint;
+    }
+    if let Some(before) = commit.purge_before {
+        // A block that is not folded yet is the only copy of its rows.
+        head.oldest_block = head.oldest_block.max(before.min(head.checkpoint.next()));
+    }
+    Ok(head)
+}
+
+/// Refuses to read blocks that are gone.
+pub(crate) fn require_kept(after: Serial, head: &Head) -> Result<()> {
+    let oldest = head.oldest_block;
+    if after.next() >= oldest {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Compacted { oldest: oldest.get() },
+        "the blocks after this serial are gone; resynchronise from a snapshot",
+    )
+    .with("after", after)
+    .with("oldest", oldest))
+}

@@ -1,0 +1,108 @@
+//! Which slot holds which row of the state. Kept in memory; rebuilt from the rows at open.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use ghostwire_store_core::backend::{KeyRange, Scan};
+use ghostwire_store_core::error::{Error, Result};
+use ghostwire_store_core::schema::{RowKey, Table};
+
+use crate::engine::Snapshot;
+use crate::envelope::Envelope;
+use crate::head::Stored;
+
+/// (table, key) to slot.
+#[derive(Debug, Default)]
+pub(crate) struct Slots {
+    tables: BTreeMap<Table, BTreeMap<RowKey, u64>>,
+}
+
+/// A row that is put into a slot, or taken out of its own.
+#[derive(Debug)]
+pub(crate) struct Move {
+    pub(crate) table: Table,
+    pub(crate) key: RowKey,
+    pub(crate) slot: Option<u64>,
+}
+
+impl Slots {
+    /// Reads and checks every row.
+    pub(crate) fn read(
+        snapshot: &mut dyn Snapshot,
+        envelope: &Envelope,
+        stored: &Stored,
+    ) -> Result<Self> {
+        let mut found: BTreeMap<Table, Vec<(RowKey, u64)>> = BTreeMap::new();
+        let mut count = 0u64;
+        snapshot.every_row(&mut |slot, bytes| {
+            let row = envelope.open_row(slot, bytes)?;
+            let table = Table::from_number(row.table)?;
+            if !table.is_state() || slot >= stored.next_slot {
+                return Err(Error::corrupt("a row lies where none can")
+                    .with("table", table.name())
+                    .with("slot", slot));
+            }
+            count += 1;
+            found.entry(table).or_default().push((RowKey::from_bytes(row.key)?, slot));
+            Ok(())
+        })?;
+        if count != stored.rows {
+            return Err(Error::corrupt("rows are missing or too many; restore from a backup")
+                .with("rows", count)
+                .with("expected", stored.rows));
+        }
+        let mut tables = BTreeMap::new();
+        for (table, rows) in found {
+            let count = rows.len();
+            let rows: BTreeMap<RowKey, u64> = rows.into_iter().collect();
+            if rows.len() != count {
+                return Err(Error::corrupt("two slots hold the same row")
+                    .with("table", table.name())
+                    .with("rows", count));
+            }
+            tables.insert(table, rows);
+        }
+        Ok(Self { tables })
+    }
+
+    pub(crate) fn get(&self, table: Table, key: &RowKey) -> Option<u64> {
+        self.tables.get(&table)?.get(key).copied()
+    }
+
+    /// The rows of a range, in order.
+    pub(crate) fn range(
+        &self,
+        range: &KeyRange,
+    ) -> impl DoubleEndedIterator<Item = (&RowKey, u64)> {
+        // `BTreeMap::range` answers an inverted range with a panic.
+        let to = match &range.to {
+            Some(to) => Bound::Excluded(to.max(&range.from)),
+            None => Bound::Unbounded,
+        };
+        self.tables
+            .get(&range.table)
+            .into_iter()
+            .flat_map(move |rows| rows.range((Bound::Included(&range.from), to)))
+            .map(|(key, slot)| (key, *slot))
+    }
+
+    pub(crate) fn scan(&self, scan: &Scan) -> Vec<(RowKey, u64)> {
+        let owned = |(key, slot): (&RowKey, u64)| (key.clone(), slot);
+        let rows = self.range(&scan.range);
+        if scan.reverse {
+            rows.rev().take(scan.limit).map(owned).collect()
+        } else {
+            rows.take(scan.limit).map(owned).collect()
+        }
+    }
+
+    pub(crate) fn apply(&mut self, moves: Vec<Move>) {
+        for Move { table, key, slot } in moves {
+            let rows = self.tables.entry(table).or_default();
+            match slot {
+                Some(slot) => rows.insert(key, slot),
+                None => rows.remove(&key),
+            };
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The feed of changes.
+
+use std::pin::Pin;
+
+use futures_core::Stream;
+
+use crate::block::{ChangeKind, EncodedBlock, Serial};
+use crate::domain::Timestamp;
+use crate::error::{Entity, Result};
+use crate::state::Handle;
+
+/// What one commit changed, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommitChanges {
+    /// The commit. Watching again after this serial continues behind it, also in another process.
+    pub serial: Serial,
+    /// When.
+    pub at: Timestamp,
+    /// Which entities.
+    pub changes: Vec<EntityChange>,
+}
+
+/// What happened to one entity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EntityChange {
+    /// Which kind of entity.
+    pub entity: Entity,
+    /// Which one.
+    pub handle: Handle,
+    /// What happened.
+    pub kind: ChangeKind,
+}
+
+/// Commits as they become durable, without gaps.
+pub type ChangeStream = Pin<Box<dyn Stream<Item = Result<CommitChanges>> + Send>>;
+
+/// What a block says about entities.
+pub(crate) fn of_block(encoded: &EncodedBlock) -> Result<CommitChanges> {
+    let block = encoded.decode()?;
+    let mut changes = Vec::with_capacity(block.changes.len());
+    for change in &block.changes {
+        if let Some(entity) = change.table.entity() {
+            let handle = Handle::from_key(change.table, &change.key)?;
+            changes.push(EntityChange { entity, handle, kind: change.kind });
+        }
+    }
+    Ok(CommitChanges { serial: block.serial, at: block.time, changes })
+}

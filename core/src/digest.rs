@@ -1,0 +1,245 @@
+//! One digest of the state, and one of each series, by which two stores can be compared whatever
+//! their backends.
+//!
+//! The state's digest is a Merkle root with two levels: entities of each table are put into 256
+//! buckets by their key, a bucket's hash is SHA-256 over its rows in the order of their keys, and
+//! the root is SHA-256 over all buckets. Rows are hashed as [`Record::encode`](crate::schema::Record)
+//! writes them today, so the digest does not depend on the schema version they were stored in, nor
+//! on serials or places. After a change only the buckets that it touched are hashed again.
+
+use std::fmt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::BytesMut;
+use sha2::{Digest as _, Sha256};
+
+use crate::block::{RowChange, Serial};
+use crate::schema::{RowKey, Table};
+use crate::state::State;
+
+/// Buckets of each table.
+const BUCKETS: usize = 256;
+
+/// A SHA-256 over a state or a series.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({self})")
+    }
+}
+
+impl serde::Serialize for Digest {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// The digests of everything a store holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Digests {
+    /// Of every entity.
+    pub state: Digest,
+    /// Of the metrics.
+    pub metrics: Digest,
+    /// Of the audit trail.
+    pub audit: Digest,
+}
+
+/// The digest of a state, computed from scratch: every entity is encoded and hashed.
+#[must_use]
+pub fn state_digest(state: &State) -> Digest {
+    let wanted = vec![true; Table::STATE.len() * BUCKETS];
+    let mut hashes = vec![[0; 32]; wanted.len()];
+    hash_buckets(state, &wanted, &mut hashes);
+    root(&hashes)
+}
+
+/// Hashes rows in the order of their keys.
+#[derive(Clone, Default)]
+pub(crate) struct RowHasher {
+    hasher: Sha256,
+    rows: u64,
+}
+
+impl RowHasher {
+    pub(crate) fn add(&mut self, key: &RowKey, body: &[u8]) {
+        for part in [key.as_bytes(), body] {
+            self.hasher.update((part.len() as u64).to_be_bytes());
+            self.hasher.update(part);
+        }
+        self.rows += 1;
+    }
+
+    pub(crate) fn finish(mut self) -> Digest {
+        self.hasher.update(self.rows.to_be_bytes());
+        Digest(self.hasher.finalize().into())
+    }
+}
+
+fn root(hashes: &[[u8; 32]]) -> Digest {
+    let mut hasher = Sha256::new();
+    hasher.update(b"ghostwire-store state 1");
+    hashes.iter().for_each(|hash| hasher.update(hash));
+    Digest(hasher.finalize().into())
+}
+
+/// Which bucket of all a row belongs to. The last bytes of an identifier are random, so the
+/// buckets of large tables are of one size.
+fn bucket(table: Table, key: &RowKey) -> Option<usize> {
+    let position = Table::STATE.iter().position(|candidate| *candidate == table)?;
+    let last = key.as_bytes().last().copied().unwrap_or(0);
+    Some(position * BUCKETS + usize::from(last))
+}
+
+/// Computes the wanted buckets' hashes in one pass over the tables that have any.
+fn hash_buckets(state: &State, wanted: &[bool], hashes: &mut [[u8; 32]]) {
+    let mut body = BytesMut::new();
+    for (position, table) in Table::STATE.into_iter().enumerate() {
+        let range = position * BUCKETS..(position + 1) * BUCKETS;
+        let Some(wanted) = wanted.get(range.clone()) else { continue };
+        if !wanted.contains(&true) {
+            continue;
+        }
+        let mut hashers = vec![RowHasher::default(); BUCKETS];
+        for image in state.images_of(table) {
+            let key = image.key();
+            let index = usize::from(key.as_bytes().last().copied().unwrap_or(0));
+            if wanted.get(index) == Some(&true)
+                && let Some(hasher) = hashers.get_mut(index)
+            {
+                body.clear();
+                image.encode_into(&mut body);
+                hasher.add(&key, &body);
+            }
+        }
+        let slots = hashes.get_mut(range).into_iter().flatten();
+        for ((slot, hasher), wanted) in slots.zip(hashers).zip(wanted) {
+            if *wanted {
+                *slot = hasher.finish().0;
+            }
+        }
+    }
+}
+
+/// Remembers bucket hashes between digests.
+#[derive(Debug)]
+pub(crate) struct DigestCache {
+    /// The serial at which each bucket last changed.
+    changed: Vec<AtomicU64>,
+    /// The bucket hashes, and the serial of the state that they were computed from.
+    computed: Mutex<Option<(Serial, Vec<[u8; 32]>)>>,
+}
+
+impl DigestCache {
+    pub(crate) fn new() -> Self {
+        let changed = (0..Table::STATE.len() * BUCKETS).map(|_| AtomicU64::new(0)).collect();
+        Self { changed, computed: Mutex::new(None) }
+    }
+
+    /// Notes, before a commit is published, which buckets it touches.
+    pub(crate) fn mark(&self, serial: Serial, changes: &[RowChange]) {
+        for change in changes {
+            let bucket = bucket(change.table, &change.key);
+            if let Some(changed) = bucket.and_then(|bucket| self.changed.get(bucket)) {
+                changed.store(serial.get(), Ordering::Release);
+            }
+        }
+    }
+
+    /// The state's digest; hashes only buckets that changed since the last one.
+    pub(crate) fn digest(&self, state: &State) -> Digest {
+        let mut computed =
+            self.computed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match computed.as_mut() {
+            Some((serial, hashes)) if *serial <= state.serial() => {
+                let dirty: Vec<bool> = self
+                    .changed
+                    .iter()
+                    .map(|changed| changed.load(Ordering::Acquire) > serial.get())
+                    .collect();
+                hash_buckets(state, &dirty, hashes);
+                *serial = state.serial();
+                root(hashes)
+            }
+            // A view older than what was computed; leave the cache to the newer one.
+            Some(_) => state_digest(state),
+            None => {
+                let wanted = vec![true; self.changed.len()];
+                let mut hashes = vec![[0; 32]; wanted.len()];
+                hash_buckets(state, &wanted, &mut hashes);
+                let digest = root(&hashes);
+                *computed = Some((state.serial(), hashes));
+                digest
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::command::{Restore, UserCommand};
+    use crate::state::testing::World;
+
+    #[test]
+    fn equal_states_have_equal_digests_however_they_came_about() {
+        let mut world = World::new();
+        let alice = world.user("alice");
+        for n in 1..40 {
+            world.register(alice.id, n).unwrap();
+        }
+        let mut copy = World::new();
+        let images = world.state.images().collect();
+        copy.run(Restore { images, skip_invalid: false }).unwrap();
+        assert_ne!(world.state.serial(), copy.state.serial());
+        assert_eq!(state_digest(&world.state), state_digest(&copy.state));
+        copy.register(alice.id, 99).unwrap();
+        assert_ne!(state_digest(&world.state), state_digest(&copy.state));
+    }
+
+    #[test]
+    fn the_cache_agrees_with_a_computation_from_scratch() {
+        let mut world = World::new();
+        let cache = DigestCache::new();
+        assert_eq!(cache.digest(&world.state), state_digest(&world.state));
+        let alice = world.user("alice");
+        let old = world.state.clone();
+        for n in 1..30 {
+            let node = world.register(alice.id, n).unwrap();
+            let touched = [(Table::Users, alice.id.as_bytes()), (Table::Nodes, node.id.as_bytes())];
+            let changes = touched.map(|(table, id)| RowChange {
+                table,
+                kind: crate::block::ChangeKind::Updated,
+                key: RowKey::new().id(id),
+                body: None,
+            });
+            cache.mark(world.state.serial(), &changes);
+            if n % 3 == 0 {
+                assert_eq!(cache.digest(&world.state), state_digest(&world.state));
+            }
+        }
+        assert_eq!(cache.digest(&old), state_digest(&old));
+        let delete = UserCommand::Delete { id: alice.id, cascade: true };
+        let before = state_digest(&world.state);
+        world.run(delete).unwrap();
+        assert_ne!(before, state_digest(&world.state));
+    }
+}

@@ -1,0 +1,189 @@
+//! Opening: the rows at the checkpoint, and the blocks after it.
+//!
+//! Rows may be newer than the checkpoint, where folding was interrupted. So the blocks are not
+//! replayed over them one by one; only the last image of each changed row counts, and it replaces
+//! the stored one. The state is built from final images alone.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::backend::{Backend, Head, KeyRange, Row, Scan};
+use crate::block::{BlockHash, RowChange, Serial};
+use crate::command::Image;
+use crate::domain::{AuditEntry, WriterId};
+use crate::error::{Error, Result};
+use crate::fold::FoldDebt;
+use crate::schema::{Record, RowKey, Schema, Table, WriterPosition};
+use crate::state::{Change, State, decode_image};
+use crate::writer::{audit_row, check_follows, read_blocks};
+
+/// Rows are read this many at a time.
+const ROWS_PER_READ: usize = 4096;
+
+/// A store as it was found.
+pub(crate) struct Loaded {
+    pub(crate) state: State,
+    pub(crate) fold: FoldDebt,
+    pub(crate) audit: imbl::Vector<Arc<AuditEntry>>,
+    pub(crate) positions: HashMap<WriterId, u64>,
+}
+
+/// Loads everything but the series.
+pub(crate) async fn load(backend: &Arc<dyn Backend>) -> Result<Loaded> {
+    let head = backend.head().await?;
+    let debt = read_debt(backend.as_ref(), &head).await?;
+    let mut state = State::default();
+    let mut replaced = debt.images;
+    for table in Table::STATE {
+        load_table(backend, table, &mut state, &mut replaced).await?;
+    }
+    // What is left is new since the checkpoint.
+    let mut created: Vec<RowChange> = replaced.into_values().collect();
+    created.sort_unstable_by(|a, b| (a.table, &a.key).cmp(&(b.table, &b.key)));
+    for change in created.iter().filter(|change| change.body.is_some()) {
+        state.evolve_row(change)?;
+    }
+    state.advance(head.serial, head.hash, head.time);
+    Ok(Loaded {
+        state,
+        fold: debt.fold,
+        audit: debt.audit,
+        positions: read_positions(backend.as_ref()).await?,
+    })
+}
+
+/// What the blocks after the checkpoint say.
+struct Debt {
+    images: HashMap<(Table, RowKey), RowChange>,
+    fold: FoldDebt,
+    audit: imbl::Vector<Arc<AuditEntry>>,
+}
+
+async fn read_debt(backend: &dyn Backend, head: &Head) -> Result<Debt> {
+    let mut debt = Debt {
+        images: HashMap::new(),
+        fold: FoldDebt::default(),
+        audit: imbl::Vector::new(),
+    };
+    let mut last: Option<(Serial, BlockHash)> = None;
+    read_blocks(backend, head.checkpoint, |encoded| {
+        if let Some((serial, hash)) = last {
+            check_follows(serial, hash, &encoded)?;
+        }
+        last = Some((encoded.serial, encoded.hash));
+        let block = encoded.decode()?;
+        let entries = block.audit.unwrap_or_default();
+        debt.fold.add(entries.iter().map(audit_row).collect());
+        debt.audit.extend(entries.into_iter().map(Arc::new));
+        for change in &block.changes {
+            debt.images.insert((change.table, change.key.clone()), change.clone());
+        }
+        debt.fold.add(block.changes);
+        Ok(())
+    })
+    .await?;
+    let expected = (head.checkpoint != head.serial).then_some((head.serial, head.hash));
+    if last != expected {
+        return Err(Error::corrupt("blocks after the checkpoint are missing or do not fit the head")
+            .with("serial", head.serial)
+            .with("checkpoint", head.checkpoint)
+            .with("last_block", last.map_or(head.checkpoint, |(serial, _)| serial)));
+    }
+    Ok(debt)
+}
+
+async fn load_table(
+    backend: &Arc<dyn Backend>,
+    table: Table,
+    state: &mut State,
+    replaced: &mut HashMap<(Table, RowKey), RowChange>,
+) -> Result<()> {
+    let mut from = RowKey::new();
+    let mut next = read_ahead(backend, table, from);
+    loop {
+        let rows = next.await.map_err(|error| {
+            Error::new(crate::error::ErrorKind::Unexpected, "reading rows stopped").because(error)
+        })??;
+        let Some(last) = rows.last().map(|row| row.key.clone()) else { return Ok(()) };
+        let complete = rows.len() < ROWS_PER_READ;
+        from = last.successor();
+        // The next page is read while this one is decoded.
+        next = read_ahead(backend, table, from);
+        let mut kept = Vec::with_capacity(rows.len());
+        for row in rows {
+            match replaced.remove(&(table, row.key.clone())) {
+                Some(RowChange { body: Some(body), .. }) => kept.push(Row { key: row.key, body }),
+                Some(_) => {}
+                None => kept.push(row),
+            }
+        }
+        for image in decode_on_all_cores(table, &kept)? {
+            state.evolve(Change::Put(image));
+        }
+        if complete {
+            next.abort();
+            return Ok(());
+        }
+    }
+}
+
+fn read_ahead(
+    backend: &Arc<dyn Backend>,
+    table: Table,
+    from: RowKey,
+) -> tokio::task::JoinHandle<Result<Vec<Row>>> {
+    let backend = backend.clone();
+    tokio::spawn(async move {
+        let range = KeyRange { table, from, to: None };
+        backend.scan(Scan { range, reverse: false, limit: ROWS_PER_READ }).await
+    })
+}
+
+fn decode_on_all_cores(table: Table, rows: &[Row]) -> Result<Vec<Image>> {
+    let decode = |rows: &[Row]| -> Result<Vec<Image>> {
+        rows.iter().map(|row| decode_image(table, &row.key, &row.body)).collect()
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if rows.len() < 512 || cores == 1 {
+        return decode(rows);
+    }
+    let share = rows.len().div_ceil(cores);
+    std::thread::scope(|scope| {
+        let parts: Vec<_> =
+            rows.chunks(share).map(|part| scope.spawn(move || decode(part))).collect();
+        let mut images = Vec::with_capacity(rows.len());
+        for part in parts {
+            let part = part.join().map_err(|_| {
+                Error::new(crate::error::ErrorKind::Unexpected, "decoding rows stopped")
+            })?;
+            images.extend(part?);
+        }
+        Ok(images)
+    })
+}
+
+async fn read_positions(backend: &dyn Backend) -> Result<HashMap<WriterId, u64>> {
+    let mut positions = HashMap::new();
+    let mut from = RowKey::new();
+    loop {
+        let range = KeyRange { table: Table::WriterPositions, from, to: None };
+        let rows = backend.scan(Scan { range, reverse: false, limit: ROWS_PER_READ }).await?;
+        let Some(last) = rows.last() else { return Ok(positions) };
+        from = last.key.clone().successor();
+        for row in &rows {
+            let position = WriterPosition::decode(&row.key, &row.body)?;
+            positions.insert(position.writer, position.sequence.get());
+        }
+    }
+}
+
+/// Brings what is stored to the current schema.
+pub(crate) async fn migrate(backend: &dyn Backend) -> Result<()> {
+    let head = backend.head().await?;
+    let schema = Schema::current();
+    let steps = schema.steps_from(head.schema)?;
+    for step in steps {
+        tracing::info!(to = step.to.version, summary = step.summary, "migrating the schema");
+    }
+    if steps.is_empty() { Ok(()) } else { backend.migrate(schema).await }
+}

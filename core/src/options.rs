@@ -1,0 +1,97 @@
+//! What a store is opened with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::domain::{ActorName, Clock, SystemClock};
+use crate::entropy::{Entropy, SystemEntropy};
+use crate::secrets::HashKey;
+
+/// When row changes reach the backend's tables. Both give the same state; blocks are durable at
+/// once either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Materialize {
+    /// With every commit, for those who read the tables with other tools.
+    Commit,
+    /// In the background, many changes of a row as one.
+    #[default]
+    Checkpoint,
+}
+
+/// Limits of the writer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WriterOptions {
+    /// Writes that may wait in the queue; 1 to 1,000,000.
+    pub queue_capacity: usize,
+    /// How long a write waits for a place in a full queue before it gives `Busy`.
+    pub queue_timeout: Duration,
+    /// Writes that share one commit at most; 1 to 65,536.
+    pub max_group: usize,
+    /// Changed rows that may await folding; beyond it, folding takes precedence over writes.
+    pub max_fold_debt: usize,
+    /// Bytes of folded blocks that are kept for `watch`.
+    pub retain_block_bytes: u64,
+    /// How long the queue must be empty before the writer folds in its spare time.
+    pub idle_before_fold: Duration,
+}
+
+impl Default for WriterOptions {
+    fn default() -> Self {
+        Self {
+            queue_capacity: 4096,
+            queue_timeout: Duration::from_secs(5),
+            max_group: 1024,
+            max_fold_debt: 65_536,
+            retain_block_bytes: 64 * 1024 * 1024,
+            idle_before_fold: Duration::from_millis(50),
+        }
+    }
+}
+
+/// What a store is opened with besides its backend: what it may not take from the environment by
+/// itself.
+#[derive(Clone)]
+pub struct StoreOptions {
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Random numbers.
+    pub entropy: Arc<dyn Entropy>,
+    /// The key that hashes API keys, pre-auth keys and session tokens. Without one, credentials
+    /// can be neither made nor checked.
+    pub hash_key: Option<Arc<HashKey>>,
+    /// When rows reach the tables.
+    pub materialize: Materialize,
+    /// Limits of the writer.
+    pub writer: WriterOptions,
+    /// Who the audit trail names for writes of this handle.
+    pub actor: ActorName,
+    /// A shared backend's view may be at most this old when a credential is checked.
+    pub max_view_age: Duration,
+}
+
+impl Default for StoreOptions {
+    /// System clock and random numbers, no hash key, folding in the background.
+    fn default() -> Self {
+        Self {
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(SystemEntropy),
+            hash_key: None,
+            materialize: Materialize::default(),
+            writer: WriterOptions::default(),
+            actor: ActorName::system(),
+            max_view_age: Duration::from_secs(2),
+        }
+    }
+}
+
+impl std::fmt::Debug for StoreOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoreOptions")
+            .field("hash_key", &self.hash_key.is_some())
+            .field("materialize", &self.materialize)
+            .field("writer", &self.writer)
+            .field("actor", &self.actor)
+            .field("max_view_age", &self.max_view_age)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,111 @@
+//! The audit trail.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::backend::KeyRange;
+use crate::domain::{AuditEntry, AuditQuery, Cursor, Page, PageRequest, Timestamp, fingerprint};
+use crate::error::{Error, Result};
+use crate::schema::{Record, RowKey, Table};
+use crate::series::AuditReader;
+use crate::store::StoreHandle;
+use crate::writer::{SeriesBatch, audit_row};
+
+/// A batch has at most this many entries.
+pub const MAX_ENTRIES: usize = 10_000;
+
+/// Who did what. Every administrative write leaves its line in the same commit; what the control
+/// plane itself has to say can be appended.
+#[async_trait]
+pub trait AuditRepository: Send + Sync {
+    /// Appends at most 10,000 entries: all, or none. One with the same time and id is replaced.
+    ///
+    /// # Errors
+    /// `InvalidArgument` above 10,000; `Busy`, `Unavailable`.
+    async fn append(&self, entries: Vec<AuditEntry>) -> Result<()>;
+
+    /// A page of entries by time and id, oldest or newest first.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a cursor of another query.
+    async fn query(&self, query: &AuditQuery, page: &PageRequest) -> Result<Page<Arc<AuditEntry>>>;
+
+    /// Removes all entries before a moment.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn prune(&self, before: Timestamp) -> Result<()>;
+}
+
+fn moment(at: Timestamp) -> RowKey {
+    RowKey::new().integer(at.as_micros())
+}
+
+#[async_trait]
+impl AuditRepository for StoreHandle {
+    async fn append(&self, entries: Vec<AuditEntry>) -> Result<()> {
+        const OPERATION: &str = "audit.append";
+        if entries.len() > MAX_ENTRIES {
+            return Err(Error::invalid("a batch has at most 10000 entries")
+                .about(crate::error::Entity::Audit)
+                .with("entries", entries.len())
+                .during(OPERATION));
+        }
+        let rows: Vec<_> = entries.iter().map(audit_row).collect();
+        if rows.is_empty() {
+            return self.open_view(OPERATION).map(|_| ());
+        }
+        self.append_series(OPERATION, SeriesBatch { rows, position: None }).await
+    }
+
+    async fn query(&self, query: &AuditQuery, page: &PageRequest) -> Result<Page<Arc<AuditEntry>>> {
+        const OPERATION: &str = "audit.query";
+        let view = self.open_view(OPERATION)?;
+        let named = serde_json::to_vec(query).unwrap_or_default();
+        let fingerprint = fingerprint(&[b"audit", &named]);
+        let read = async {
+            let mut range = KeyRange {
+                table: Table::Audit,
+                from: query.from.map(moment).unwrap_or_default(),
+                to: query.to.map(moment),
+            };
+            if let Some(cursor) = &page.cursor {
+                let position = RowKey::from_bytes(cursor.position_for(fingerprint)?)?;
+                if query.newest_first {
+                    range.to = Some(position);
+                } else {
+                    range.from = position.successor();
+                }
+            }
+            let unfolded = view.unfolded_audit();
+            let mut reader =
+                AuditReader::new(self.backend(), unfolded, range, query.newest_first);
+            let limit = page.limit.get();
+            let mut items = Vec::new();
+            while items.len() <= limit {
+                let Some(entry) = reader.next().await? else { break };
+                let wanted = query.actor.as_ref().is_none_or(|actor| entry.actor == *actor)
+                    && query.entity.is_none_or(|entity| entry.entity == entity)
+                    && query.subject.as_ref().is_none_or(|subject| entry.subject == *subject);
+                if wanted {
+                    items.push(entry);
+                }
+            }
+            let more = items.len() > limit;
+            items.truncate(limit);
+            let next = match items.last().filter(|_| more) {
+                Some(last) => Some(Cursor::new(fingerprint, last.key().as_bytes())?),
+                None => None,
+            };
+            Ok(Page { items, next })
+        };
+        read.await.map_err(|error: Error| error.during(OPERATION))
+    }
+
+    async fn prune(&self, before: Timestamp) -> Result<()> {
+        let range =
+            KeyRange { table: Table::Audit, from: RowKey::new(), to: Some(moment(before)) };
+        self.prune_series("audit.prune", vec![range]).await
+    }
+}

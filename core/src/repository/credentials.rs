@@ -1,0 +1,421 @@
+//! API keys, pre-auth keys and sessions. Secrets are made here, shown once, and only their keyed
+//! hashes go into commands.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use data_encoding::HEXLOWER;
+
+use super::expect_reply;
+use crate::command::{ApiKeyCommand, PreAuthKeyCommand, SessionCommand};
+use crate::domain::{
+    ApiKey, ApiKeyId, KeyFilter, KeyPrefix, NewApiKey, NewPreAuthKey, NewSession, Page,
+    PageRequest, PreAuthKey, PreAuthKeyId, Secret, SecretHash, Session, SessionId, SessionOwner,
+    Timestamp, expired,
+};
+use crate::entropy::draw;
+use crate::error::{Entity, Error, ErrorKind, Result};
+use crate::secrets::{HashKey, Verdict, verify_bcrypt};
+use crate::store::StoreHandle;
+
+const API_KEY: Purpose =
+    Purpose { name: "api_key", mark: "gwapi-", imported_mark: "hskey-api-", entity: Entity::ApiKey };
+const PREAUTH_KEY: Purpose = Purpose {
+    name: "preauth_key",
+    mark: "gwauth-",
+    imported_mark: "hskey-auth-",
+    entity: Entity::PreAuthKey,
+};
+const SESSION: Purpose = Purpose {
+    name: "session",
+    mark: "gwsession-",
+    imported_mark: "gwsession-",
+    entity: Entity::Session,
+};
+
+/// Hashes the text of a pre-auth key that has no public part, as imports of such keys need it.
+#[must_use]
+pub fn preauth_key_hash(key: &HashKey, text: &str) -> SecretHash {
+    key.hash(PREAUTH_KEY.name, text)
+}
+
+/// What a credential is for, and how its text begins.
+struct Purpose {
+    name: &'static str,
+    mark: &'static str,
+    /// Keys that were imported from Headscale 0.28 or later begin like this.
+    imported_mark: &'static str,
+    entity: Entity,
+}
+
+impl Purpose {
+    /// One refusal for every reason, so that it tells nothing about which keys exist.
+    fn refused(&self) -> Error {
+        Error::new(ErrorKind::PermissionDenied, "is not valid").about(self.entity)
+    }
+
+    /// Splits a credential into its public part and its secret. The public part of an imported key
+    /// is 12 characters long and may contain the separator.
+    fn split<'t>(&self, text: &'t str) -> Option<(&'t str, &'t str)> {
+        if let Some(rest) = text.strip_prefix(self.mark) {
+            return rest.split_once('-');
+        }
+        if let Some(rest) = text.strip_prefix(self.imported_mark) {
+            let (prefix, rest) = rest.split_at_checked(12)?;
+            return Some((prefix, rest.strip_prefix('-')?));
+        }
+        // API keys of Headscale before 0.28.
+        text.split_once('.')
+    }
+}
+
+/// Keys for programs.
+#[async_trait]
+pub trait ApiKeyRepository: Send + Sync {
+    /// Makes a key. Its secret is in the answer and nowhere else.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown user; `Crypto` if the store has no hash key.
+    async fn create(&self, key: NewApiKey) -> Result<(Arc<ApiKey>, Secret)>;
+
+    /// The key that `text` is, if it is one and neither expired nor revoked. Compared in constant
+    /// time; a use is recorded at most once a minute.
+    ///
+    /// # Errors
+    /// `PermissionDenied`; `Crypto` if it was hashed with another key; `Unavailable` if a shared
+    /// backend's view is too old and cannot be refreshed.
+    async fn authenticate(&self, text: &str) -> Result<Arc<ApiKey>>;
+
+    /// The key with this id.
+    ///
+    /// # Errors
+    /// `Unavailable` after the store was closed.
+    async fn get(&self, id: ApiKeyId) -> Result<Option<Arc<ApiKey>>>;
+
+    /// A page of keys, by id.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a cursor of another listing.
+    async fn list(&self, filter: &KeyFilter, page: &PageRequest) -> Result<Page<Arc<ApiKey>>>;
+
+    /// Withdraws a key; it stays listed.
+    ///
+    /// # Errors
+    /// `NotFound`, also the second time.
+    async fn revoke(&self, id: ApiKeyId) -> Result<Arc<ApiKey>>;
+
+    /// Removes a key.
+    ///
+    /// # Errors
+    /// `NotFound`, also the second time.
+    async fn delete(&self, id: ApiKeyId) -> Result<()>;
+}
+
+/// Keys that admit nodes.
+#[async_trait]
+pub trait PreAuthKeyRepository: Send + Sync {
+    /// Makes a key. Its secret is in the answer and nowhere else.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown user; `InvalidArgument` without user and tags; `Crypto` if the
+    /// store has no hash key.
+    async fn create(&self, key: NewPreAuthKey) -> Result<(Arc<PreAuthKey>, Secret)>;
+
+    /// The key that `text` is. Whether it may still admit a node is decided by `nodes().register`,
+    /// which uses it up in the same step.
+    ///
+    /// # Errors
+    /// `PermissionDenied` for an unknown key; `Crypto`, `Unavailable` as for API keys.
+    async fn authenticate(&self, text: &str) -> Result<Arc<PreAuthKey>>;
+
+    /// The key with this id.
+    ///
+    /// # Errors
+    /// `Unavailable` after the store was closed.
+    async fn get(&self, id: PreAuthKeyId) -> Result<Option<Arc<PreAuthKey>>>;
+
+    /// A page of keys, by id.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a cursor of another listing.
+    async fn list(&self, filter: &KeyFilter, page: &PageRequest) -> Result<Page<Arc<PreAuthKey>>>;
+
+    /// Withdraws a key; it stays listed.
+    ///
+    /// # Errors
+    /// `NotFound`, also the second time.
+    async fn revoke(&self, id: PreAuthKeyId) -> Result<Arc<PreAuthKey>>;
+
+    /// Removes a key; the nodes it admitted stay.
+    ///
+    /// # Errors
+    /// `NotFound`, also the second time.
+    async fn delete(&self, id: PreAuthKeyId) -> Result<()>;
+}
+
+/// Sign-ins that last.
+#[async_trait]
+pub trait SessionRepository: Send + Sync {
+    /// Begins a session. Its token is in the answer and nowhere else.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown owner; `InvalidArgument` if it would end at once; `Crypto` if the
+    /// store has no hash key.
+    async fn begin(&self, session: NewSession) -> Result<(Arc<Session>, Secret)>;
+
+    /// The session that this token is for, if it has not expired.
+    ///
+    /// # Errors
+    /// `PermissionDenied`; `Crypto`, `Unavailable` as for API keys.
+    async fn authenticate(&self, token: &str) -> Result<Arc<Session>>;
+
+    /// Records a use, at most once a minute, and moves the end, if given.
+    ///
+    /// # Errors
+    /// `NotFound` if it ended or expired.
+    async fn touch(&self, id: SessionId, expires_at: Option<Timestamp>) -> Result<Arc<Session>>;
+
+    /// A page of sessions, by id; of one owner, if given.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a cursor of another listing.
+    async fn list(
+        &self,
+        owner: Option<SessionOwner>,
+        page: &PageRequest,
+    ) -> Result<Page<Arc<Session>>>;
+
+    /// Ends a session.
+    ///
+    /// # Errors
+    /// `NotFound`, also the second time.
+    async fn end(&self, id: SessionId) -> Result<()>;
+
+    /// Removes all expired sessions. Gives how many there were.
+    ///
+    /// # Errors
+    /// Those of any write.
+    async fn sweep(&self) -> Result<u64>;
+}
+
+/// A fresh credential: its public part, the hash of its secret, and its text.
+struct Minted {
+    prefix: KeyPrefix,
+    hash: SecretHash,
+    text: Secret,
+}
+
+impl StoreHandle {
+    fn mint(&self, purpose: &Purpose, prefix: Option<String>) -> Result<Minted> {
+        let key = self.hash_key()?;
+        let entropy = self.entropy();
+        let prefix = match prefix {
+            Some(prefix) => prefix,
+            None => HEXLOWER.encode(&draw::<6>(entropy)?),
+        };
+        let secret = Secret::new(HEXLOWER.encode(&draw::<32>(entropy)?));
+        let hash = key.hash(purpose.name, secret.expose());
+        let text = Secret::new(format!("{}{prefix}-{}", purpose.mark, secret.expose()));
+        Ok(Minted { prefix: prefix.parse()?, hash, text })
+    }
+
+    /// Compares a secret with its hash; an imported hash that takes long is checked where blocking
+    /// is allowed. Gives the keyed hash to replace an imported one with.
+    async fn check(
+        &self,
+        purpose: &'static Purpose,
+        secret: &str,
+        hash: &SecretHash,
+    ) -> Result<Option<SecretHash>> {
+        let key = self.hash_key()?;
+        match key.verify(purpose.name, secret, hash)? {
+            Verdict::Right => Ok(None),
+            Verdict::Wrong => Err(purpose.refused()),
+            Verdict::NeedsBcrypt => {
+                let (given, stored) = (Secret::new(secret.to_owned()), hash.clone());
+                let verified =
+                    tokio::task::spawn_blocking(move || verify_bcrypt(given.expose(), &stored))
+                        .await
+                        .map_err(|error| {
+                            Error::new(ErrorKind::Unexpected, "checking a hash stopped")
+                                .because(error)
+                        })??;
+                if verified { Ok(Some(key.hash(purpose.name, secret))) } else { Err(purpose.refused()) }
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl ApiKeyRepository for StoreHandle {
+    async fn create(&self, key: NewApiKey) -> Result<(Arc<ApiKey>, Secret)> {
+        const OPERATION: &str = "api_keys.create";
+        let minted = self.mint(&API_KEY, None).map_err(|error| error.during(OPERATION))?;
+        let id = self.new_id(ApiKeyId::time_ordered)?;
+        let command =
+            ApiKeyCommand::Create { id, prefix: minted.prefix, hash: minted.hash, key };
+        let key = expect_reply!(self.run(OPERATION, command).await?, ApiKey)?;
+        Ok((key, minted.text))
+    }
+
+    async fn authenticate(&self, text: &str) -> Result<Arc<ApiKey>> {
+        const OPERATION: &str = "api_keys.authenticate";
+        let view = self.credential_view(OPERATION).await?;
+        let checked = async {
+            let (prefix, secret) = API_KEY.split(text).ok_or_else(|| API_KEY.refused())?;
+            let prefix: KeyPrefix = prefix.parse().map_err(|_| API_KEY.refused())?;
+            let key =
+                view.api_keys().by_prefix(&prefix).cloned().ok_or_else(|| API_KEY.refused())?;
+            let rehashed = self.check(&API_KEY, secret, &key.hash).await?;
+            if !key.is_active(self.now().max(view.time())) {
+                return Err(API_KEY.refused());
+            }
+            Ok((key, rehashed))
+        };
+        let (key, rehashed) = checked.await.map_err(|error: Error| error.during(OPERATION))?;
+        if let Some(to) = rehashed {
+            let command = ApiKeyCommand::Rehash { id: key.id, from: key.hash.clone(), to };
+            self.run_in_background(command);
+        }
+        if key
+            .last_used_at
+            .is_none_or(|last| self.now().since(last) >= std::time::Duration::from_secs(60))
+        {
+            self.run_in_background(ApiKeyCommand::Touch { id: key.id });
+        }
+        Ok(key)
+    }
+
+    async fn get(&self, id: ApiKeyId) -> Result<Option<Arc<ApiKey>>> {
+        Ok(self.open_view("api_keys.get")?.api_keys().get(id).cloned())
+    }
+
+    async fn list(&self, filter: &KeyFilter, page: &PageRequest) -> Result<Page<Arc<ApiKey>>> {
+        let view = self.open_view("api_keys.list")?;
+        view.api_keys().list(filter, page).map_err(|error| error.during("api_keys.list"))
+    }
+
+    async fn revoke(&self, id: ApiKeyId) -> Result<Arc<ApiKey>> {
+        expect_reply!(self.run("api_keys.revoke", ApiKeyCommand::Revoke { id }).await?, ApiKey)
+    }
+
+    async fn delete(&self, id: ApiKeyId) -> Result<()> {
+        self.run("api_keys.delete", ApiKeyCommand::Delete { id }).await.map(|_| ())
+    }
+}
+
+#[async_trait]
+impl PreAuthKeyRepository for StoreHandle {
+    async fn create(&self, key: NewPreAuthKey) -> Result<(Arc<PreAuthKey>, Secret)> {
+        const OPERATION: &str = "preauth_keys.create";
+        let minted = self.mint(&PREAUTH_KEY, None).map_err(|error| error.during(OPERATION))?;
+        let id = self.new_id(PreAuthKeyId::time_ordered)?;
+        let command =
+            PreAuthKeyCommand::Create { id, prefix: minted.prefix, hash: minted.hash, key };
+        let key = expect_reply!(self.run(OPERATION, command).await?, PreAuthKey)?;
+        Ok((key, minted.text))
+    }
+
+    async fn authenticate(&self, text: &str) -> Result<Arc<PreAuthKey>> {
+        const OPERATION: &str = "preauth_keys.authenticate";
+        let view = self.credential_view(OPERATION).await?;
+        let checked = async {
+            let by_prefix = PREAUTH_KEY.split(text).and_then(|(prefix, secret)| {
+                let prefix: KeyPrefix = prefix.parse().ok()?;
+                view.preauth_keys().by_prefix(&prefix).cloned().map(|key| (key, secret))
+            });
+            match by_prefix {
+                Some((key, secret)) => {
+                    let rehashed = self.check(&PREAUTH_KEY, secret, &key.hash).await?;
+                    Ok((key, rehashed))
+                }
+                // An imported key without a public part is found by its keyed hash, which nobody
+                // can compute without the hash key.
+                None => {
+                    let hash = preauth_key_hash(self.hash_key()?, text);
+                    let key = view.preauth_keys().by_hash(&hash).cloned();
+                    key.map(|key| (key, None)).ok_or_else(|| PREAUTH_KEY.refused())
+                }
+            }
+        };
+        let (key, rehashed) = checked.await.map_err(|error: Error| error.during(OPERATION))?;
+        if let Some(to) = rehashed {
+            let command = PreAuthKeyCommand::Rehash { id: key.id, from: key.hash.clone(), to };
+            self.run_in_background(command);
+        }
+        Ok(key)
+    }
+
+    async fn get(&self, id: PreAuthKeyId) -> Result<Option<Arc<PreAuthKey>>> {
+        Ok(self.open_view("preauth_keys.get")?.preauth_keys().get(id).cloned())
+    }
+
+    async fn list(&self, filter: &KeyFilter, page: &PageRequest) -> Result<Page<Arc<PreAuthKey>>> {
+        let view = self.open_view("preauth_keys.list")?;
+        view.preauth_keys().list(filter, page).map_err(|error| error.during("preauth_keys.list"))
+    }
+
+    async fn revoke(&self, id: PreAuthKeyId) -> Result<Arc<PreAuthKey>> {
+        let command = PreAuthKeyCommand::Revoke { id };
+        expect_reply!(self.run("preauth_keys.revoke", command).await?, PreAuthKey)
+    }
+
+    async fn delete(&self, id: PreAuthKeyId) -> Result<()> {
+        self.run("preauth_keys.delete", PreAuthKeyCommand::Delete { id }).await.map(|_| ())
+    }
+}
+
+#[async_trait]
+impl SessionRepository for StoreHandle {
+    async fn begin(&self, session: NewSession) -> Result<(Arc<Session>, Secret)> {
+        const OPERATION: &str = "sessions.begin";
+        let id: SessionId = self.new_id(SessionId::time_ordered)?;
+        let public = HEXLOWER.encode(id.as_bytes());
+        let minted =
+            self.mint(&SESSION, Some(public)).map_err(|error| error.during(OPERATION))?;
+        let command = SessionCommand::Begin { id, hash: minted.hash, session };
+        let session = expect_reply!(self.run(OPERATION, command).await?, Session)?;
+        Ok((session, minted.text))
+    }
+
+    async fn authenticate(&self, token: &str) -> Result<Arc<Session>> {
+        const OPERATION: &str = "sessions.authenticate";
+        let view = self.credential_view(OPERATION).await?;
+        let checked = async {
+            let session = SESSION.split(token).and_then(|(public, secret)| {
+                let id = HEXLOWER.decode(public.as_bytes()).ok()?;
+                let id = SessionId::from_bytes(id.try_into().ok()?);
+                view.sessions().get(id).cloned().map(|session| (session, secret))
+            });
+            let (session, secret) = session.ok_or_else(|| SESSION.refused())?;
+            self.check(&SESSION, secret, &session.hash).await?;
+            if expired(Some(session.expires_at), self.now().max(view.time())) {
+                return Err(SESSION.refused());
+            }
+            Ok(session)
+        };
+        checked.await.map_err(|error: Error| error.during(OPERATION))
+    }
+
+    async fn touch(&self, id: SessionId, expires_at: Option<Timestamp>) -> Result<Arc<Session>> {
+        let command = SessionCommand::Touch { id, expires_at };
+        expect_reply!(self.run("sessions.touch", command).await?, Session)
+    }
+
+    async fn list(
+        &self,
+        owner: Option<SessionOwner>,
+        page: &PageRequest,
+    ) -> Result<Page<Arc<Session>>> {
+        let view = self.open_view("sessions.list")?;
+        view.sessions().list(owner, page).map_err(|error| error.during("sessions.list"))
+    }
+
+    async fn end(&self, id: SessionId) -> Result<()> {
+        self.run("sessions.end", SessionCommand::End { id }).await.map(|_| ())
+    }
+
+    async fn sweep(&self) -> Result<u64> {
+        expect_reply!(self.run("sessions.sweep", SessionCommand::Sweep).await?, Count)
+    }
+}

@@ -1,0 +1,224 @@
+//! Metrics.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+
+use crate::block::{ChangeKind, RowChange};
+use crate::domain::{
+    Aggregate, Cursor, MetricPoint, MetricQuery, Page, PageRequest, Rollup, Timestamp, WriterId,
+    fingerprint,
+};
+use crate::error::{Error, Result};
+use crate::schema::{Record, RowKey, Table};
+use crate::series::{MetricReader, metric_ranges_before};
+use crate::store::StoreHandle;
+use crate::writer::SeriesBatch;
+
+/// A batch has at most this many points.
+pub const MAX_POINTS: usize = 10_000;
+/// A rollup has at most this many buckets.
+pub const MAX_BUCKETS: i64 = 10_000;
+/// Points are read this many at a time while they are added up.
+const POINTS_PER_READ: usize = 1000;
+
+/// Measurements. They are stored durably in batches and read page by page; they are not held in
+/// memory, and `watch` does not report them.
+#[async_trait]
+pub trait MetricRepository: Send + Sync {
+    /// Records one point. A point with the same node, metric and time is replaced.
+    ///
+    /// # Errors
+    /// `Busy`, `Unavailable`.
+    async fn record(&self, point: MetricPoint) -> Result<()>;
+
+    /// Records at most 10,000 points: all, or none. Of several with one key the last one counts.
+    ///
+    /// # Errors
+    /// `InvalidArgument` above 10,000; `Busy`, `Unavailable`.
+    async fn record_many(&self, points: Vec<MetricPoint>) -> Result<()>;
+
+    /// Like `record_many`, for a writer that numbers its batches: one whose `sequence` is not
+    /// above the last one stored for `writer` is a repetition and does nothing.
+    ///
+    /// # Errors
+    /// As `record_many`; `InvalidArgument` for a sequence above `i64::MAX`.
+    async fn record_batch(
+        &self,
+        writer: WriterId,
+        sequence: u64,
+        points: Vec<MetricPoint>,
+    ) -> Result<()>;
+
+    /// A page of points, by node (none first), metric and time.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a cursor of another query.
+    async fn range(&self, query: &MetricQuery, page: &PageRequest) -> Result<Page<MetricPoint>>;
+
+    /// All matching points as one; `None` if there are none.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Corrupt`.
+    async fn aggregate(&self, query: &MetricQuery) -> Result<Option<Aggregate>>;
+
+    /// The matching points by minute, hour or day, oldest first; buckets without points are left
+    /// out.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the query spans more than 10,000 buckets.
+    async fn rollup(&self, query: &MetricQuery, width: Rollup) -> Result<Vec<Aggregate>>;
+
+    /// Removes all points before a moment.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn prune(&self, before: Timestamp) -> Result<()>;
+}
+
+fn rows(points: &[MetricPoint]) -> Result<Vec<RowChange>> {
+    if points.len() > MAX_POINTS {
+        return Err(Error::invalid("a batch has at most 10000 points")
+            .about(crate::error::Entity::Metric)
+            .with("points", points.len()));
+    }
+    Ok(points
+        .iter()
+        .map(|point| RowChange {
+            table: Table::Metrics,
+            kind: ChangeKind::Updated,
+            key: point.key(),
+            body: Some(point.encode()),
+        })
+        .collect())
+}
+
+/// Adds a point to an aggregate, or begins one.
+fn add(slot: &mut Option<Aggregate>, from: Timestamp, point: &MetricPoint) {
+    let value = point.value.get();
+    match slot {
+        None => {
+            *slot = Some(Aggregate {
+                from,
+                count: 1,
+                min: value,
+                max: value,
+                sum: value,
+                last: value,
+                last_at: point.at,
+            });
+        }
+        Some(aggregate) => {
+            aggregate.count += 1;
+            aggregate.min = aggregate.min.min(value);
+            aggregate.max = aggregate.max.max(value);
+            aggregate.sum += value;
+            if point.at >= aggregate.last_at {
+                aggregate.last = value;
+                aggregate.last_at = point.at;
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl MetricRepository for StoreHandle {
+    async fn record(&self, point: MetricPoint) -> Result<()> {
+        self.record_many(vec![point]).await
+    }
+
+    async fn record_many(&self, points: Vec<MetricPoint>) -> Result<()> {
+        const OPERATION: &str = "metrics.record_many";
+        let rows = rows(&points).map_err(|error| error.during(OPERATION))?;
+        if rows.is_empty() {
+            return self.open_view(OPERATION).map(|_| ());
+        }
+        self.append_series(OPERATION, SeriesBatch { rows, position: None }).await
+    }
+
+    async fn record_batch(
+        &self,
+        writer: WriterId,
+        sequence: u64,
+        points: Vec<MetricPoint>,
+    ) -> Result<()> {
+        const OPERATION: &str = "metrics.record_batch";
+        crate::domain::Revision::new(sequence).map_err(|error| error.during(OPERATION))?;
+        let rows = rows(&points).map_err(|error| error.during(OPERATION))?;
+        let position = Some((writer, sequence));
+        self.append_series(OPERATION, SeriesBatch { rows, position }).await
+    }
+
+    async fn range(&self, query: &MetricQuery, page: &PageRequest) -> Result<Page<MetricPoint>> {
+        const OPERATION: &str = "metrics.range";
+        self.open_view(OPERATION)?;
+        let named = serde_json::to_vec(query).unwrap_or_default();
+        let fingerprint = fingerprint(&[b"metric", &named]);
+        let read = async {
+            let after = match &page.cursor {
+                Some(cursor) => Some(RowKey::from_bytes(cursor.position_for(fingerprint)?)?),
+                None => None,
+            };
+            let mut reader = MetricReader::new(self.backend(), query.clone(), after);
+            let limit = page.limit.get();
+            let mut items = reader.read(limit + 1).await?;
+            let more = items.len() > limit;
+            items.truncate(limit);
+            let next = match items.last().filter(|_| more) {
+                Some(last) => Some(Cursor::new(fingerprint, last.key().as_bytes())?),
+                None => None,
+            };
+            Ok(Page { items, next })
+        };
+        read.await.map_err(|error: Error| error.during(OPERATION))
+    }
+
+    async fn aggregate(&self, query: &MetricQuery) -> Result<Option<Aggregate>> {
+        const OPERATION: &str = "metrics.aggregate";
+        self.open_view(OPERATION)?;
+        let mut reader = MetricReader::new(self.backend(), query.clone(), None);
+        let mut aggregate = None;
+        loop {
+            let points =
+                reader.read(POINTS_PER_READ).await.map_err(|error| error.during(OPERATION))?;
+            points.iter().for_each(|point| add(&mut aggregate, query.from, point));
+            if points.len() < POINTS_PER_READ {
+                return Ok(aggregate);
+            }
+        }
+    }
+
+    async fn rollup(&self, query: &MetricQuery, width: Rollup) -> Result<Vec<Aggregate>> {
+        const OPERATION: &str = "metrics.rollup";
+        self.open_view(OPERATION)?;
+        let span = query.to.as_micros().saturating_sub(query.from.as_micros());
+        if span / width.micros() > MAX_BUCKETS {
+            return Err(Error::invalid("a rollup has at most 10000 buckets; narrow the query")
+                .with("buckets", span / width.micros())
+                .during(OPERATION));
+        }
+        let mut reader = MetricReader::new(self.backend(), query.clone(), None);
+        let mut buckets: BTreeMap<i64, Option<Aggregate>> = BTreeMap::new();
+        loop {
+            let points =
+                reader.read(POINTS_PER_READ).await.map_err(|error| error.during(OPERATION))?;
+            for point in &points {
+                let start = point.at.as_micros() / width.micros() * width.micros();
+                let from = Timestamp::from_micros(start)?;
+                add(buckets.entry(start).or_default(), from, point);
+            }
+            if points.len() < POINTS_PER_READ {
+                return Ok(buckets.into_values().flatten().collect());
+            }
+        }
+    }
+
+    async fn prune(&self, before: Timestamp) -> Result<()> {
+        const OPERATION: &str = "metrics.prune";
+        self.open_view(OPERATION)?;
+        let ranges = metric_ranges_before(self.backend(), before)
+            .await
+            .map_err(|error| error.during(OPERATION))?;
+        self.prune_series(OPERATION, ranges).await
+    }
+}

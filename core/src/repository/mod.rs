@@ -1,0 +1,46 @@
+//! The traits that Ghostwire calls, one for each kind of entity, and their one implementation.
+//!
+//! Reads answer from the last durable state without waiting. Writes answer when they are durable;
+//! dropping their future does not take them back.
+
+mod audit;
+mod credentials;
+mod dns;
+mod metrics;
+mod nodes;
+mod policies;
+mod presence;
+mod routes;
+mod settings;
+mod users;
+
+pub use audit::AuditRepository;
+pub use credentials::{ApiKeyRepository, PreAuthKeyRepository, SessionRepository, preauth_key_hash};
+pub use dns::DnsRepository;
+pub use metrics::MetricRepository;
+pub use nodes::NodeRepository;
+pub use policies::PolicyRepository;
+pub use presence::PresenceRepository;
+pub use routes::RouteRepository;
+pub use settings::SettingRepository;
+pub use users::UserRepository;
+
+/// Takes the expected variant out of a reply.
+macro_rules! expect_reply {
+    ($reply:expr, $variant:ident) => {
+        match $reply {
+            $crate::state::Reply::$variant(value) => Ok(value),
+            other => Err($crate::repository::unexpected(&other)),
+        }
+    };
+}
+pub(crate) use expect_reply;
+
+/// The state machine answered a command with another command's reply, which it never does.
+pub(crate) fn unexpected(reply: &crate::state::Reply) -> crate::error::Error {
+    crate::error::Error::new(
+        crate::error::ErrorKind::Unexpected,
+        "a command was answered with another command's reply",
+    )
+    .with("reply", format_args!("{:?}", std::mem::discriminant(reply)))
+}

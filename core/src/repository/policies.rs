@@ -1,0 +1,90 @@
+//! Policies.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::expect_reply;
+use crate::command::PolicyCommand;
+use crate::domain::{DocumentText, Page, PageRequest, Policy, PolicyVersion};
+use crate::error::Result;
+use crate::store::StoreHandle;
+
+/// Versions of the access policy.
+#[async_trait]
+pub trait PolicyRepository: Send + Sync {
+    /// The policy in force; `None` if there never was one. An empty document is a policy.
+    ///
+    /// # Errors
+    /// `Unavailable` after the store was closed.
+    async fn current(&self) -> Result<Option<Arc<Policy>>>;
+
+    /// One version.
+    ///
+    /// # Errors
+    /// `Unavailable` after the store was closed.
+    async fn get(&self, version: PolicyVersion) -> Result<Option<Arc<Policy>>>;
+
+    /// A page of versions, newest first.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a cursor of another listing.
+    async fn history(&self, page: &PageRequest) -> Result<Page<Arc<Policy>>>;
+
+    /// Puts `document` in force as the next version, if `expected` still is; `None` means that
+    /// there is no policy yet.
+    ///
+    /// # Errors
+    /// `Conflict` if another version is in force.
+    async fn swap(
+        &self,
+        expected: Option<PolicyVersion>,
+        document: DocumentText,
+    ) -> Result<Arc<Policy>>;
+
+    /// Puts the document of version `to` in force again, as the next version.
+    ///
+    /// # Errors
+    /// `Conflict` if another version than `expected` is in force; `NotFound` if `to` is not kept.
+    async fn rollback(&self, expected: PolicyVersion, to: PolicyVersion) -> Result<Arc<Policy>>;
+
+    /// Forgets all but the newest `keep` versions; at least 1 stays. Gives how many went.
+    ///
+    /// # Errors
+    /// Those of any write.
+    async fn prune(&self, keep: u32) -> Result<u64>;
+}
+
+#[async_trait]
+impl PolicyRepository for StoreHandle {
+    async fn current(&self) -> Result<Option<Arc<Policy>>> {
+        Ok(self.open_view("policies.current")?.policies().current().cloned())
+    }
+
+    async fn get(&self, version: PolicyVersion) -> Result<Option<Arc<Policy>>> {
+        Ok(self.open_view("policies.get")?.policies().get(version).cloned())
+    }
+
+    async fn history(&self, page: &PageRequest) -> Result<Page<Arc<Policy>>> {
+        let view = self.open_view("policies.history")?;
+        view.policies().history(page).map_err(|error| error.during("policies.history"))
+    }
+
+    async fn swap(
+        &self,
+        expected: Option<PolicyVersion>,
+        document: DocumentText,
+    ) -> Result<Arc<Policy>> {
+        let command = PolicyCommand::Swap { expected, document };
+        expect_reply!(self.run("policies.swap", command).await?, Policy)
+    }
+
+    async fn rollback(&self, expected: PolicyVersion, to: PolicyVersion) -> Result<Arc<Policy>> {
+        let command = PolicyCommand::Rollback { expected, to };
+        expect_reply!(self.run("policies.rollback", command).await?, Policy)
+    }
+
+    async fn prune(&self, keep: u32) -> Result<u64> {
+        expect_reply!(self.run("policies.prune", PolicyCommand::Prune { keep }).await?, Count)
+    }
+}

@@ -1,0 +1,144 @@
+//! Hashing secrets. Only tagged, keyed hashes are kept; the key lives outside the database, so a
+//! stolen database alone verifies no guess.
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Digest as _, Sha256};
+
+use crate::domain::SecretHash;
+use crate::error::{Error, ErrorKind, Result};
+
+/// bcrypt hashes above this cost are not verified: each step doubles the time, and 14 already
+/// takes about a second.
+const MAX_BCRYPT_COST: u32 = 14;
+
+/// The key for [HMAC-SHA-256](https://www.rfc-editor.org/rfc/rfc2104) over secrets.
+pub struct HashKey {
+    key: [u8; 32],
+    id: [u8; 4],
+}
+
+impl std::fmt::Debug for HashKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "HashKey({})", data_encoding::HEXLOWER.encode(&self.id))
+    }
+}
+
+impl Drop for HashKey {
+    fn drop(&mut self) {
+        self.key.fill(0);
+    }
+}
+
+impl HashKey {
+    /// The key with these bytes. Its public id is cut from its SHA-256.
+    #[must_use]
+    pub fn new(key: [u8; 32]) -> Self {
+        let digest = Sha256::new().chain_update(b"ghostwire-store key id").chain_update(key);
+        let digest: [u8; 32] = digest.finalize().into();
+        let mut id = [0; 4];
+        id.iter_mut().zip(digest).for_each(|(byte, digest)| *byte = digest);
+        Self { key, id }
+    }
+
+    /// Which key it is.
+    #[must_use]
+    pub fn id(&self) -> [u8; 4] {
+        self.id
+    }
+
+    /// The tagged hash of a secret. `purpose` keeps hashes of different things apart.
+    #[must_use]
+    pub fn hash(&self, purpose: &str, secret: &str) -> SecretHash {
+        let mac: [u8; 32] = self.mac(purpose, secret).finalize().into_bytes().into();
+        SecretHash::hmac(self.id, mac)
+    }
+
+    fn mac(&self, purpose: &str, secret: &str) -> Hmac<Sha256> {
+        // HMAC pads a short key with zeros to the hash's block (RFC 2104, section 2).
+        let mut block = [0; 64];
+        block.iter_mut().zip(self.key).for_each(|(padded, key)| *padded = key);
+        let mut mac = Hmac::<Sha256>::new(&block.into());
+        block.fill(0);
+        mac.update(&(purpose.len() as u64).to_be_bytes());
+        mac.update(purpose.as_bytes());
+        mac.update(secret.as_bytes());
+        mac
+    }
+
+    /// Whether `hash` was made from this secret; compared in constant time.
+    ///
+    /// # Errors
+    /// `Crypto` if the hash was made with another key or is of a form this cannot check.
+    pub(crate) fn verify(&self, purpose: &str, secret: &str, hash: &SecretHash) -> Result<Verdict> {
+        use crate::domain::SecretScheme;
+        match hash.scheme() {
+            SecretScheme::Hmac { key_id } if key_id == self.id => {
+                let expected = hash.as_hmac().unwrap_or_default();
+                let matches = self.mac(purpose, secret).verify_slice(&expected).is_ok();
+                Ok(if matches { Verdict::Right } else { Verdict::Wrong })
+            }
+            SecretScheme::Hmac { key_id } => Err(Error::new(
+                ErrorKind::Crypto,
+                "this credential was hashed with another key; configure that key's file",
+            )
+            .with("key_id", data_encoding::HEXLOWER.encode(&key_id))
+            .with("configured_key_id", data_encoding::HEXLOWER.encode(&self.id))),
+            SecretScheme::Bcrypt => Ok(Verdict::NeedsBcrypt),
+        }
+    }
+}
+
+/// What comparing a secret says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Right,
+    Wrong,
+    /// An imported hash that takes long to check; see [`verify_bcrypt`].
+    NeedsBcrypt,
+}
+
+/// Checks an imported bcrypt hash. Takes tens of milliseconds of CPU; run it where blocking is
+/// allowed.
+pub(crate) fn verify_bcrypt(secret: &str, hash: &SecretHash) -> Result<bool> {
+    let unusable =
+        |why: &'static str| Error::new(ErrorKind::Crypto, why).with("scheme", "bcrypt");
+    let text = hash.as_bcrypt().ok_or_else(|| unusable("is not a bcrypt hash"))?;
+    let cost = text.split('$').nth(2).and_then(|cost| cost.parse::<u32>().ok());
+    if cost.is_none_or(|cost| cost > MAX_BCRYPT_COST) {
+        return Err(unusable("an imported hash has a cost above 14; issue a new key instead"));
+    }
+    bcrypt::verify(secret, text).map_err(|_| unusable("an imported hash cannot be read"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_right_secret_for_the_right_purpose_under_the_right_key() {
+        let key = HashKey::new([7; 32]);
+        let hash = key.hash("api_key", "s3cret");
+        assert_eq!(key.verify("api_key", "s3cret", &hash).unwrap(), Verdict::Right);
+        assert_eq!(key.verify("api_key", "s3cret ", &hash).unwrap(), Verdict::Wrong);
+        assert_eq!(key.verify("session", "s3cret", &hash).unwrap(), Verdict::Wrong);
+        let other = HashKey::new([8; 32]);
+        assert_eq!(*other.verify("api_key", "s3cret", &hash).unwrap_err().kind(), ErrorKind::Crypto);
+    }
+
+    #[test]
+    fn an_imported_bcrypt_hash_is_checked_up_to_a_cost() {
+        let text = bcrypt::hash("s3cret", 4).unwrap();
+        let hash = SecretHash::bcrypt(&text).unwrap();
+        assert!(verify_bcrypt("s3cret", &hash).unwrap());
+        assert!(!verify_bcrypt("other", &hash).unwrap());
+        let costly = text.replacen("$04$", "$31$", 1);
+        assert!(verify_bcrypt("s3cret", &SecretHash::bcrypt(&costly).unwrap()).is_err());
+    }
+
+    #[test]
+    fn debug_shows_no_key() {
+        let shown = format!("{:?}", HashKey::new([0xab; 32]));
+        assert!(!shown.contains("abab") && !shown.contains("171"));
+    }
+}

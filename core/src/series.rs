@@ -1,0 +1,245 @@
+//! Reading the series page by page, straight from the backend.
+
+use std::sync::Arc;
+
+use crate::backend::{Backend, KeyRange, Row, Scan};
+use crate::digest::{Digest, RowHasher};
+use crate::domain::{AuditEntry, MetricName, MetricPoint, MetricQuery, NodeId, Timestamp};
+use crate::error::Result;
+use crate::schema::{Record, RowKey, Table};
+
+/// Rows are read this many at a time.
+const ROWS_PER_READ: usize = 1000;
+
+fn of_series(node: Option<NodeId>, metric: &MetricName) -> RowKey {
+    RowKey::new().optional_id(node.as_ref().map(NodeId::as_bytes)).text(metric.as_str())
+}
+
+/// Reads the points of a query in the order of (node, metric, time). Steps from series to series
+/// by key, so that points outside the query are not read.
+pub(crate) struct MetricReader<'b> {
+    backend: &'b dyn Backend,
+    query: MetricQuery,
+    /// Where to look next; `None` behind the end.
+    next: Option<RowKey>,
+}
+
+impl<'b> MetricReader<'b> {
+    pub(crate) fn new(backend: &'b dyn Backend, query: MetricQuery, after: Option<RowKey>) -> Self {
+        let start = match (&query.node, &query.metric) {
+            (Some(node), Some(metric)) => of_series(*node, metric).integer(query.from.as_micros()),
+            (Some(node), None) => RowKey::new().optional_id(node.as_ref().map(NodeId::as_bytes)),
+            (None, _) => RowKey::new(),
+        };
+        let next = after.map_or(start, RowKey::successor);
+        let next = (query.from < query.to).then_some(next);
+        Self { backend, query, next }
+    }
+
+    /// At most `limit` further points; empty at the end.
+    pub(crate) async fn read(&mut self, limit: usize) -> Result<Vec<MetricPoint>> {
+        let mut points = Vec::new();
+        while points.len() < limit {
+            let Some(from) = self.next.clone() else { break };
+            let Some(first) = self.rows(from, self.end(), 1).await?.pop() else {
+                self.next = None;
+                break;
+            };
+            let point = MetricPoint::decode(&first.key, &first.body)?;
+            if let Some(target) = self.skip(&point) {
+                self.next = target;
+                continue;
+            }
+            let series = of_series(point.node, &point.metric);
+            let to = Some(series.clone().integer(self.query.to.as_micros()));
+            let wanted = limit - points.len();
+            let rows = self.rows(first.key, to, wanted).await?;
+            self.next = match rows.last() {
+                Some(last) if rows.len() == wanted => Some(last.key.clone().successor()),
+                _ => series.after_prefix(),
+            };
+            for row in rows {
+                points.push(MetricPoint::decode(&row.key, &row.body)?);
+            }
+        }
+        Ok(points)
+    }
+
+    /// Where to continue instead of at `point`, if that is not wanted: `Some(None)` is nowhere.
+    fn skip(&self, point: &MetricPoint) -> Option<Option<RowKey>> {
+        let node = RowKey::new().optional_id(point.node.as_ref().map(NodeId::as_bytes));
+        if let Some(wanted) = &self.query.metric
+            && point.metric != *wanted
+        {
+            return Some(if point.metric < *wanted {
+                Some(of_series(point.node, wanted).integer(self.query.from.as_micros()))
+            } else {
+                node.after_prefix()
+            });
+        }
+        let series = of_series(point.node, &point.metric);
+        if point.at < self.query.from {
+            Some(Some(series.integer(self.query.from.as_micros())))
+        } else if point.at >= self.query.to {
+            Some(series.after_prefix())
+        } else {
+            None
+        }
+    }
+
+    /// The end of what the query can contain.
+    fn end(&self) -> Option<RowKey> {
+        let node = self.query.node.as_ref()?;
+        RowKey::new().optional_id(node.as_ref().map(NodeId::as_bytes)).after_prefix()
+    }
+
+    async fn rows(&self, from: RowKey, to: Option<RowKey>, limit: usize) -> Result<Vec<Row>> {
+        let range = KeyRange { table: Table::Metrics, from, to };
+        self.backend.scan(Scan { range, reverse: false, limit }).await
+    }
+}
+
+/// The ranges of points before a moment, one for each series.
+pub(crate) async fn metric_ranges_before(
+    backend: &dyn Backend,
+    before: Timestamp,
+) -> Result<Vec<KeyRange>> {
+    let mut ranges = Vec::new();
+    let mut from = RowKey::new();
+    loop {
+        let range = KeyRange { table: Table::Metrics, from, to: None };
+        let rows = backend.scan(Scan { range, reverse: false, limit: 1 }).await?;
+        let Some(row) = rows.first() else { return Ok(ranges) };
+        let point = MetricPoint::decode(&row.key, &row.body)?;
+        let series = of_series(point.node, &point.metric);
+        if point.at < before {
+            ranges.push(KeyRange {
+                table: Table::Metrics,
+                from: series.clone(),
+                to: Some(series.clone().integer(before.as_micros())),
+            });
+        }
+        match series.after_prefix() {
+            Some(next) => from = next,
+            None => return Ok(ranges),
+        }
+    }
+}
+
+/// Reads the audit trail: what is folded into rows, merged with what is still only in blocks.
+pub(crate) struct AuditReader<'b> {
+    backend: &'b dyn Backend,
+    unfolded: std::vec::IntoIter<(RowKey, Arc<AuditEntry>)>,
+    peeked: Option<(RowKey, Arc<AuditEntry>)>,
+    range: KeyRange,
+    reverse: bool,
+    rows: std::vec::IntoIter<Row>,
+    row: Option<Row>,
+    exhausted: bool,
+}
+
+impl<'b> AuditReader<'b> {
+    /// `unfolded` must be taken before this is made, so that nothing falls between.
+    pub(crate) fn new<'a>(
+        backend: &'b dyn Backend,
+        unfolded: impl IntoIterator<Item = &'a Arc<AuditEntry>>,
+        range: KeyRange,
+        reverse: bool,
+    ) -> Self {
+        let mut unfolded: Vec<_> = unfolded
+            .into_iter()
+            .map(|entry| (entry.key(), entry.clone()))
+            .filter(|(key, _)| *key >= range.from && range.to.as_ref().is_none_or(|to| key < to))
+            .collect();
+        unfolded.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        if reverse {
+            unfolded.reverse();
+        }
+        Self {
+            backend,
+            unfolded: unfolded.into_iter(),
+            peeked: None,
+            range,
+            reverse,
+            rows: Vec::new().into_iter(),
+            row: None,
+            exhausted: false,
+        }
+    }
+
+    /// The next entry in order.
+    pub(crate) async fn next(&mut self) -> Result<Option<Arc<AuditEntry>>> {
+        if self.peeked.is_none() {
+            self.peeked = self.unfolded.next();
+        }
+        if self.row.is_none() {
+            self.row = self.next_row().await?;
+        }
+        let order = match (&self.peeked, &self.row) {
+            (None, None) => return Ok(None),
+            (Some(_), None) => std::cmp::Ordering::Less,
+            (None, Some(_)) => std::cmp::Ordering::Greater,
+            (Some((key, _)), Some(row)) if self.reverse => row.key.cmp(key),
+            (Some((key, _)), Some(row)) => key.cmp(&row.key),
+        };
+        if order.is_le() {
+            if order.is_eq() {
+                self.row = None;
+            }
+            return Ok(self.peeked.take().map(|(_, entry)| entry));
+        }
+        match self.row.take() {
+            Some(row) => Ok(Some(Arc::new(AuditEntry::decode(&row.key, &row.body)?))),
+            None => Ok(None),
+        }
+    }
+
+    async fn next_row(&mut self) -> Result<Option<Row>> {
+        if let Some(row) = self.rows.next() {
+            return Ok(Some(row));
+        }
+        if self.exhausted {
+            return Ok(None);
+        }
+        let scan =
+            Scan { range: self.range.clone(), reverse: self.reverse, limit: ROWS_PER_READ };
+        let rows = self.backend.scan(scan).await?;
+        self.exhausted = rows.len() < ROWS_PER_READ;
+        if let Some(last) = rows.last() {
+            if self.reverse {
+                self.range.to = Some(last.key.clone());
+            } else {
+                self.range.from = last.key.clone().successor();
+            }
+        }
+        self.rows = rows.into_iter();
+        Ok(self.rows.next())
+    }
+}
+
+/// The digest of all stored metric points.
+pub(crate) async fn metrics_digest(backend: &dyn Backend) -> Result<Digest> {
+    let mut hasher = RowHasher::default();
+    let mut from = RowKey::new();
+    loop {
+        let range = KeyRange { table: Table::Metrics, from, to: None };
+        let rows = backend.scan(Scan { range, reverse: false, limit: ROWS_PER_READ }).await?;
+        for row in &rows {
+            let point = MetricPoint::decode(&row.key, &row.body)?;
+            hasher.add(&row.key, &point.encode());
+        }
+        match rows.last() {
+            Some(last) => from = last.key.clone().successor(),
+            None => return Ok(hasher.finish()),
+        }
+    }
+}
+
+/// The digest of the whole audit trail.
+pub(crate) async fn audit_digest(mut reader: AuditReader<'_>) -> Result<Digest> {
+    let mut hasher = RowHasher::default();
+    while let Some(entry) = reader.next().await? {
+        hasher.add(&entry.key(), &entry.encode());
+    }
+    Ok(hasher.finish())
+}

@@ -1,0 +1,263 @@
+//! Layers of settings: what the file, the variables and the command line each say, checked against
+//! the table of known keys and flattened to `path -> value`, so that merging is one map over another.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::path::Path;
+
+use ghostwire_store_core::error::{Error, ErrorKind, Result};
+
+use super::hint;
+use super::keys::{Key, Place};
+use super::lookup::{self, Found};
+use super::origin::Origin;
+use super::source::{Entry, Node};
+use super::value::{self, Value};
+use super::{ENVIRONMENT_KEY, VARIABLE_PREFIX};
+
+/// The table of the file that all environments share.
+const DEFAULTS: &str = "defaults";
+
+/// A checked value and where it came from.
+#[derive(Debug, Clone)]
+pub(super) struct Setting {
+    pub(super) value: Value,
+    pub(super) origin: Origin,
+}
+
+/// What one source says, or several merged.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Layer {
+    pub(super) settings: BTreeMap<String, Setting>,
+    /// The switches that are declared, also those of which nothing is set.
+    pub(super) switches: BTreeMap<String, Origin>,
+}
+
+impl Layer {
+    /// Puts another layer on top.
+    pub(super) fn merge(&mut self, upper: Self) {
+        self.settings.extend(upper.settings);
+        self.switches.extend(upper.switches);
+    }
+
+    /// Checks and adds one value; `shown` is its path as messages give it.
+    fn set(
+        &mut self,
+        key: &Key,
+        path: &[&str],
+        shown: &str,
+        node: &Node,
+        origin: Origin,
+    ) -> Result<()> {
+        // Only a file has types of its own.
+        let from_text = !matches!(origin, Origin::File { .. });
+        let value = key
+            .kind
+            .read(node, from_text)
+            .map_err(|refusal| value::refused(key, shown, node, &origin, refusal))?;
+        self.settings.insert(path.join("."), Setting { value, origin });
+        Ok(())
+    }
+}
+
+/// The tables of a flag file. All are checked, not only the one that will be used: a mistake in
+/// production's table should not wait for production to be found.
+#[derive(Debug, Default)]
+pub(super) struct Environments {
+    defaults: Layer,
+    named: BTreeMap<String, Layer>,
+}
+
+impl Environments {
+    /// Checks the parsed file.
+    pub(super) fn read(entries: &[Entry], file: &Path) -> Result<Self> {
+        let mut environments = Self::default();
+        for entry in entries {
+            let origin = Origin::File { path: file.to_owned(), line: entry.line };
+            let name = entry.name.as_str();
+            let inner = match (&entry.node, lookup::find(&[name])) {
+                (_, Found::Key(key)) if key.place == Place::OutsideFile => {
+                    return Err(lookup::unknown(name, &[name], &origin));
+                }
+                (_, Found::Key(_) | Found::Section) => return Err(misplaced(name, &origin)),
+                (Node::Table(inner), _) if value::is_name(name) => inner.as_slice(),
+                (Node::Null, _) if value::is_name(name) => &[],
+                (Node::Table(_) | Node::Null, _) => {
+                    return Err(bad_name("an environment", name, &origin));
+                }
+                _ => return Err(lookup::unknown(name, &[name], &origin)),
+            };
+            let mut layer = Layer::default();
+            walk(&mut layer, inner, &[], name, file)?;
+            if name == DEFAULTS {
+                environments.defaults = layer;
+            } else {
+                environments.named.insert(name.to_owned(), layer);
+            }
+        }
+        Ok(environments)
+    }
+
+    /// The shared defaults with one environment's table on top.
+    pub(super) fn choose(mut self, name: &str, chosen_by: &Origin, file: &Path) -> Result<Layer> {
+        let Some(chosen) = self.named.remove(name) else {
+            let known: Vec<&str> = self.named.keys().map(String::as_str).collect();
+            let error = Error::new(
+                ErrorKind::NotFound,
+                "the flag file has no table for this environment: add one, or choose another",
+            )
+            .with("environment", name)
+            .with("source", chosen_by)
+            .with("path", file.display())
+            .with("known", known.join(", "));
+            return Err(match hint::nearest(name, known) {
+                Some(nearest) => error.with("nearest", nearest),
+                None => error,
+            });
+        };
+        let mut layer = self.defaults;
+        layer.merge(chosen);
+        Ok(layer)
+    }
+}
+
+fn misplaced(name: &str, origin: &Origin) -> Error {
+    Error::invalid(
+        "the top level of the flag file holds environments: put this under `defaults`, which all \
+         environments share, or under one of them",
+    )
+    .with("key", name)
+    .with("source", origin)
+    .with("for_example", format_args!("{DEFAULTS}.{name}"))
+}
+
+fn bad_name(what: &str, shown: &str, origin: &Origin) -> Error {
+    Error::invalid(format!("{what} cannot have this name"))
+        .with("path", shown)
+        .with("allowed", value::Kind::Name)
+        .with("source", origin)
+}
+
+fn walk(
+    layer: &mut Layer,
+    entries: &[Entry],
+    above: &[&str],
+    environment: &str,
+    file: &Path,
+) -> Result<()> {
+    for entry in entries {
+        let mut path = above.to_vec();
+        path.push(&entry.name);
+        let shown = format!("{environment}.{}", path.join("."));
+        let origin = Origin::File { path: file.to_owned(), line: entry.line };
+        if lookup::ends_in_free_name(&path) && !value::is_name(&entry.name) {
+            return Err(bad_name("a switch or variant", &shown, &origin));
+        }
+        match lookup::find(&path) {
+            Found::Key(key) if key.place != Place::OutsideFile => {
+                layer.set(key, &path, &shown, &entry.node, origin)?;
+            }
+            Found::Section => {
+                let inner = match &entry.node {
+                    Node::Table(inner) => inner.as_slice(),
+                    // What YAML makes of a section with nothing beneath it.
+                    Node::Null => &[],
+                    _ => return Err(not_a_table(&entry.name, &shown, &origin)),
+                };
+                if let ["switches", name] = path.as_slice() {
+                    layer.switches.insert((*name).to_owned(), origin);
+                }
+                walk(layer, inner, &path, environment, file)?;
+            }
+            Found::Key(_) | Found::Unknown => {
+                return Err(lookup::unknown(shown, &path, &origin));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn not_a_table(name: &str, shown: &str, origin: &Origin) -> Error {
+    // The value stays unsaid: nothing is known about what it is.
+    Error::invalid("this is the name of a section, so a table has to follow")
+        .with("key", name)
+        .with("path", shown)
+        .with("source", origin)
+}
+
+/// What the variables say that start with the prefix; all others are somebody else's.
+pub(super) fn from_variables(
+    variables: &BTreeMap<String, String>,
+    declared: &BTreeMap<String, Origin>,
+) -> Result<Layer> {
+    let mut layer = Layer::default();
+    let from_prefix = (Bound::Included(VARIABLE_PREFIX), Bound::Unbounded);
+    for (name, text) in variables.range::<str, _>(from_prefix) {
+        let Some(rest) = name.strip_prefix(VARIABLE_PREFIX) else { break };
+        let origin = Origin::Variable(name.clone());
+        if rest.chars().any(char::is_lowercase) {
+            // Else two variables could mean the same key.
+            return Err(Error::invalid("the variable's name has to be in capitals")
+                .with("source", &origin)
+                .with("nearest", name.to_uppercase()));
+        }
+        let path = rest.to_lowercase();
+        let path: Vec<&str> = path.split("__").collect();
+        if path != [ENVIRONMENT_KEY] {
+            let same = |declared: &str| declared.to_lowercase().replace('-', "_");
+            add(&mut layer, &path, text, origin, declared, same)?;
+        }
+    }
+    Ok(layer)
+}
+
+/// What the command line says; the last one wins.
+pub(super) fn from_overrides(
+    overrides: &[(String, String)],
+    declared: &BTreeMap<String, Origin>,
+) -> Result<Layer> {
+    let mut layer = Layer::default();
+    for (path, text) in overrides {
+        let path: Vec<&str> = path.split('.').collect();
+        if path != [ENVIRONMENT_KEY] {
+            add(&mut layer, &path, text, Origin::CommandLine, declared, str::to_owned)?;
+        }
+    }
+    Ok(layer)
+}
+
+/// Adds a setting that is given as text. `spelling` is how a declared switch is written here.
+fn add(
+    layer: &mut Layer,
+    path: &[&str],
+    text: &str,
+    origin: Origin,
+    declared: &BTreeMap<String, Origin>,
+    spelling: impl Fn(&str) -> String,
+) -> Result<()> {
+    let key = match lookup::find(path) {
+        Found::Key(key) if key.place != Place::FileOnly => key,
+        _ => return Err(lookup::unknown(path.join("."), path, &origin)),
+    };
+    let mut path = path.to_vec();
+    if let ["switches", name, ..] = path.as_mut_slice() {
+        let mut matching = declared.keys().filter(|declared| spelling(declared) == *name);
+        *name = match (matching.next(), matching.next()) {
+            (Some(only), None) => only,
+            (found, _) => {
+                // A name that is only misspelt must not make a new switch.
+                let message = if found.is_some() {
+                    "several switches of the flag file could be meant: rename one"
+                } else {
+                    "unknown switch: the flag file has to declare it"
+                };
+                let error = Error::invalid(message).with("key", *name).with("source", &origin);
+                return Err(match hint::nearest(name, declared.keys()) {
+                    Some(nearest) => error.with("nearest", nearest),
+                    None => error,
+                });
+            }
+        };
+    }
+    layer.set(key, &path, &path.join("."), &Node::Text(text.to_owned()), origin)
+}

@@ -1,0 +1,148 @@
+//! The closed vocabularies of the configuration: every value that is one of a few names.
+
+/// Writes an enum whose values have one spelling each, so that parsing, printing, hints and the
+/// documentation cannot disagree about it.
+macro_rules! named_enum {
+    (
+        $(#[$about:meta])*
+        $name:ident { $( $(#[$variant_about:meta])* $variant:ident = $text:literal ),+ $(,)? }
+    ) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[non_exhaustive]
+        pub enum $name {
+            $( $(#[$variant_about])* $variant, )+
+        }
+
+        impl $name {
+            /// Every value, in the order of the documentation.
+            pub const ALL: &'static [Self] = &[$( Self::$variant ),+];
+
+            /// The spelling of every value, in the same order.
+            pub const NAMES: &'static [&'static str] = &[$( $text ),+];
+
+            /// The spelling in files, variables and messages.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $( Self::$variant => $text, )+
+                }
+            }
+
+            /// The value with exactly this spelling.
+            #[must_use]
+            pub fn from_name(name: &str) -> Option<Self> {
+                match name {
+                    $( $text => Some(Self::$variant), )+
+                    _ => None,
+                }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+    };
+}
+
+named_enum! {
+    /// Which backend remembers the state.
+    BackendKind {
+        /// The sealed, tamper-evident one.
+        Zqlite = "zqlite",
+        /// Plain columns that any SQLite tool reads.
+        Libsql = "libsql",
+        /// PostgreSQL and what speaks its protocol.
+        Postgres = "postgres",
+        /// Nothing is kept; for tests.
+        Memory = "memory",
+    }
+}
+
+impl BackendKind {
+    /// The Cargo feature of `ghostwire-store` that compiles this backend in.
+    #[must_use]
+    pub const fn cargo_feature(self) -> &'static str {
+        self.name()
+    }
+}
+
+named_enum! {
+    /// What a zqlite store runs on.
+    ZqliteEngine {
+        /// The SQLite core that is linked in.
+        Embedded = "embedded",
+        /// The ZQLite library, loaded at run time.
+        Native = "native",
+    }
+}
+
+impl ZqliteEngine {
+    /// The Cargo feature of `ghostwire-store` that compiles this engine in.
+    #[must_use]
+    pub const fn cargo_feature(self) -> &'static str {
+        match self {
+            Self::Embedded => "zqlite",
+            Self::Native => "zqlite-native",
+        }
+    }
+}
+
+named_enum! {
+    /// When committed blocks are folded into rows. Both give the same state.
+    Materialize {
+        /// With each commit, so that other tools always read current tables.
+        Commit = "commit",
+        /// In the background, so that a commit only writes its block.
+        Checkpoint = "checkpoint",
+    }
+}
+
+named_enum! {
+    /// The parts of the data that may one day live in different backends.
+    Role {
+        /// Users, nodes, routes, policies, DNS.
+        Core = "core",
+        /// API keys, pre-auth keys, sessions.
+        Secrets = "secrets",
+        /// Metrics and audit.
+        Telemetry = "telemetry",
+    }
+}
+
+named_enum! {
+    /// How far a move between two backends has come.
+    MigrationStage {
+        /// No move is under way.
+        None = "none",
+    }
+}
+
+named_enum! {
+    /// Whether a switch takes part, in flagd's spelling.
+    SwitchState {
+        /// The default variant decides.
+        Enabled = "ENABLED",
+        /// As if the switch were not declared.
+        Disabled = "DISABLED",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_values_correspond() {
+        assert_eq!(BackendKind::ALL.len(), BackendKind::NAMES.len());
+        for kind in BackendKind::ALL {
+            assert_eq!(BackendKind::from_name(kind.name()), Some(*kind));
+            assert_eq!(kind.to_string(), kind.cargo_feature());
+        }
+        assert_eq!(BackendKind::from_name("Libsql"), None);
+        assert_eq!(ZqliteEngine::Native.cargo_feature(), "zqlite-native");
+        assert_eq!(ZqliteEngine::Embedded.cargo_feature(), "zqlite");
+    }
+}

@@ -1,0 +1,167 @@
+//! Where the effective values came from, for `gwstore config show` and for error messages.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use super::keys::{self, Access};
+use super::types::Config;
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Origin {
+    /// Built in, or derived from another value.
+    Default,
+    /// The flag file.
+    File {
+        /// Its path, as it was given.
+        path: PathBuf,
+        /// The line; known for TOML only.
+        line: Option<usize>,
+    },
+    /// The environment variable of this name.
+    Variable(String),
+    /// An override on the command line.
+    CommandLine,
+    /// The program itself: the value was set or changed in code.
+    Code,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File { path, line: Some(line) } => write!(f, "{} line {line}", path.display()),
+            Self::File { path, line: None } => write!(f, "{}", path.display()),
+            Self::Variable(name) => write!(f, "variable {name}"),
+            Self::CommandLine => f.write_str("command line"),
+            Self::Code => f.write_str("set in code"),
+        }
+    }
+}
+
+/// The origin of each value of a [`Config`].
+///
+/// The value is remembered beside its origin: once code changes the value, the origin no longer
+/// holds and [`Config::explain`] says so.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origins(BTreeMap<String, (String, Origin)>);
+
+impl Origins {
+    pub(super) fn record(&mut self, key: &str, value: String, origin: Origin) {
+        self.0.insert(key.to_owned(), (value, origin));
+    }
+
+    /// The origin of this value of this key; `default` is the key's built-in value.
+    pub(super) fn of(&self, key: &str, value: &str, default: Option<&str>) -> Origin {
+        match self.0.get(key) {
+            Some((recorded, origin)) if recorded == value => origin.clone(),
+            None if default == Some(value) => Origin::Default,
+            _ => Origin::Code,
+        }
+    }
+}
+
+/// One effective value, as `gwstore config show` prints it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Explained {
+    /// The key's path, for example `writer.max_group`.
+    pub key: String,
+    /// The effective value. It is never a secret, since none is accepted.
+    pub value: String,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
+impl Config {
+    /// Every effective value and where it came from, in the order of the documentation. Options of
+    /// backends that are not chosen have no effect and are left out.
+    #[must_use]
+    pub fn explain(&self) -> Vec<Explained> {
+        let kind = self.backend.kind();
+        let defaults = Self::with_backend(kind);
+        let mut explained = Vec::new();
+        for key in keys::KEYS {
+            let Access::Field { get, derive, .. } = key.access else { continue };
+            if key.backend().is_some_and(|other| other != kind) {
+                continue;
+            }
+            let (value, origin) = if let Some(value) = get(self) {
+                let value = value.to_string();
+                let default = get(&defaults).map(|default| default.to_string());
+                let origin = self.origins.of(key.path, &value, default.as_deref());
+                (value, origin)
+            } else {
+                let derived = derive(self).map(|value| value.to_string());
+                (derived.unwrap_or_else(|| "none".to_owned()), Origin::Default)
+            };
+            explained.push(Explained { key: key.path.to_owned(), value, origin });
+        }
+        for (name, switch) in &self.switches {
+            for (key, value) in switch.settings(name) {
+                let origin = self.origins.of(&key, &value, None);
+                explained.push(Explained { key, value, origin });
+            }
+        }
+        explained
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::*;
+    use super::*;
+
+    fn origin_of(config: &Config, key: &str) -> (String, Origin) {
+        let found = config.explain().into_iter().find(|explained| explained.key == key).unwrap();
+        (found.value, found.origin)
+    }
+
+    #[test]
+    fn a_config_built_in_code_says_so_where_it_differs() {
+        let mut config = Config::with_backend(BackendKind::Zqlite);
+        config.writer.max_group = 9;
+        assert_eq!(origin_of(&config, "writer.max_group"), ("9".into(), Origin::Code));
+        assert_eq!(origin_of(&config, "writer.queue_capacity"), ("4096".into(), Origin::Default));
+        assert_eq!(
+            origin_of(&config, "secret_key_file"),
+            ("data/ghostwire.zqlite.key".into(), Origin::Default)
+        );
+        assert_eq!(origin_of(&config, "roles.secrets"), ("zqlite".into(), Origin::Default));
+        assert_eq!(
+            origin_of(&config, "series.audit_retention_days"),
+            ("none".into(), Origin::Default)
+        );
+    }
+
+    #[test]
+    fn only_the_chosen_backend_is_explained() {
+        let keys: Vec<String> = Config::default().explain().into_iter().map(|e| e.key).collect();
+        assert!(keys.contains(&"libsql.path".to_owned()));
+        assert!(!keys.iter().any(|key| key.starts_with("zqlite.") || key.starts_with("postgres.")));
+    }
+
+    #[test]
+    fn a_value_changed_after_loading_loses_its_origin() {
+        let request = LoadRequest {
+            overrides: vec![("writer.max_group".into(), "7".into())],
+            ..LoadRequest::default()
+        };
+        let mut config = load(&request, &BTreeMap::new()).unwrap();
+        assert_eq!(origin_of(&config, "writer.max_group"), ("7".into(), Origin::CommandLine));
+        config.writer.max_group = 8;
+        assert_eq!(origin_of(&config, "writer.max_group"), ("8".into(), Origin::Code));
+    }
+
+    #[test]
+    fn origins_read_well() {
+        let path = PathBuf::from("flags.toml");
+        let line = Origin::File { path: path.clone(), line: Some(3) };
+        assert_eq!(line.to_string(), "flags.toml line 3");
+        assert_eq!(Origin::File { path, line: None }.to_string(), "flags.toml");
+        assert_eq!(Origin::Variable("X".into()).to_string(), "variable X");
+    }
+}

@@ -1,0 +1,298 @@
+//! The effective configuration, typed. Its `Default`s are the built-in defaults.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::names::{BackendKind, Materialize, MigrationStage, Role, SwitchState, ZqliteEngine};
+use super::origin::Origins;
+
+/// The environment that holds when nobody chooses one.
+pub const DEFAULT_ENVIRONMENT: &str = "development";
+
+/// The variable that holds the PostgreSQL URL when nobody names another.
+pub const DEFAULT_POSTGRES_URL_VARIABLE: &str = "GHOSTWIRE_POSTGRES_URL";
+
+/// The effective configuration of one environment.
+///
+/// [`load`](super::load) makes one from a file, variables and a command line. A program can as well
+/// build it in code, and should then call [`Config::check`]:
+///
+/// ```
+/// use ghostwire_store::config::{BackendChoice, Config};
+///
+/// let config = Config { backend: BackendChoice::Memory, ..Config::default() };
+/// config.check()?;
+/// # Ok::<(), ghostwire_store_core::error::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The name of the environment.
+    pub environment: String,
+    /// The backend and its options.
+    pub backend: BackendChoice,
+    /// Which backend serves which part of the data.
+    pub roles: Roles,
+    /// A move between backends.
+    pub migration: Migration,
+    /// The writer's limits.
+    pub writer: WriterOptions,
+    /// The 32-byte key that hashes API and pre-auth keys; see [`Config::secret_key_path`].
+    pub secret_key_file: Option<PathBuf>,
+    /// How long series are kept.
+    pub series: SeriesOptions,
+    /// The declared switches; see [`Config::switch`].
+    pub switches: BTreeMap<String, Switch>,
+    /// Where each value came from. Leave it at its default when building a `Config` in code.
+    pub origins: Origins,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            environment: DEFAULT_ENVIRONMENT.to_owned(),
+            backend: BackendChoice::default(),
+            roles: Roles::default(),
+            migration: Migration::default(),
+            writer: WriterOptions::default(),
+            secret_key_file: None,
+            series: SeriesOptions::default(),
+            switches: BTreeMap::new(),
+            origins: Origins::default(),
+        }
+    }
+}
+
+impl Config {
+    /// The built-in defaults with this backend.
+    #[must_use]
+    pub fn with_backend(kind: BackendKind) -> Self {
+        Self { backend: BackendChoice::with_defaults(kind), ..Self::default() }
+    }
+
+    /// The value of a switch: `None` if it is not declared or its state is `DISABLED`, so that the
+    /// caller's own default holds, as in `config.switch("new-dns").unwrap_or(false)`.
+    #[must_use]
+    pub fn switch(&self, name: &str) -> Option<bool> {
+        self.switches.get(name).and_then(Switch::value)
+    }
+
+    /// The file of the 32-byte key that hashes API and pre-auth keys: the configured one, else the
+    /// store file's path with `.key` appended. `None` if there is neither.
+    #[must_use]
+    pub fn secret_key_path(&self) -> Option<PathBuf> {
+        self.secret_key_file.clone().or_else(|| {
+            let mut path = OsString::from(self.backend.path()?);
+            path.push(".key");
+            Some(PathBuf::from(path))
+        })
+    }
+
+    /// The backend that serves this part of the data.
+    #[must_use]
+    pub fn backend_of(&self, role: Role) -> BackendKind {
+        let core = self.roles.core.unwrap_or(self.backend.kind());
+        match role {
+            Role::Core => core,
+            Role::Secrets => self.roles.secrets.unwrap_or(core),
+            Role::Telemetry => self.roles.telemetry.unwrap_or(core),
+        }
+    }
+}
+
+/// The chosen backend and its options.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BackendChoice {
+    /// See [`BackendKind::Zqlite`].
+    Zqlite(ZqliteOptions),
+    /// See [`BackendKind::Libsql`].
+    Libsql(LibsqlOptions),
+    /// See [`BackendKind::Postgres`].
+    Postgres(PostgresOptions),
+    /// See [`BackendKind::Memory`].
+    Memory,
+}
+
+impl Default for BackendChoice {
+    /// libsql: it needs no key to be made first.
+    fn default() -> Self {
+        Self::Libsql(LibsqlOptions::default())
+    }
+}
+
+impl BackendChoice {
+    /// This backend with its default options.
+    #[must_use]
+    pub fn with_defaults(kind: BackendKind) -> Self {
+        match kind {
+            BackendKind::Zqlite => Self::Zqlite(ZqliteOptions::default()),
+            BackendKind::Libsql => Self::Libsql(LibsqlOptions::default()),
+            BackendKind::Postgres => Self::Postgres(PostgresOptions::default()),
+            BackendKind::Memory => Self::Memory,
+        }
+    }
+
+    /// Which backend it is.
+    #[must_use]
+    pub const fn kind(&self) -> BackendKind {
+        match self {
+            Self::Zqlite(_) => BackendKind::Zqlite,
+            Self::Libsql(_) => BackendKind::Libsql,
+            Self::Postgres(_) => BackendKind::Postgres,
+            Self::Memory => BackendKind::Memory,
+        }
+    }
+
+    /// The store file, for a backend that has one.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Zqlite(options) => Some(&options.path),
+            Self::Libsql(options) => Some(&options.path),
+            Self::Postgres(_) | Self::Memory => None,
+        }
+    }
+}
+
+/// Options of the zqlite backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ZqliteOptions {
+    /// The store file.
+    pub path: PathBuf,
+    /// What the store runs on.
+    pub engine: ZqliteEngine,
+    /// When blocks become rows.
+    pub materialize: Materialize,
+}
+
+impl Default for ZqliteOptions {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::from("data/ghostwire.zqlite"),
+            engine: ZqliteEngine::Embedded,
+            materialize: Materialize::Checkpoint,
+        }
+    }
+}
+
+/// Options of the libsql backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LibsqlOptions {
+    /// The store file.
+    pub path: PathBuf,
+    /// When blocks become rows.
+    pub materialize: Materialize,
+}
+
+impl Default for LibsqlOptions {
+    fn default() -> Self {
+        Self { path: PathBuf::from("data/ghostwire.db"), materialize: Materialize::Commit }
+    }
+}
+
+/// Options of the PostgreSQL backend. The URL is a secret, so only the place to find it is here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PostgresOptions {
+    /// The file that holds the URL; it takes precedence over the variable.
+    pub url_file: Option<PathBuf>,
+    /// The name of the environment variable that holds the URL.
+    pub url_variable: String,
+}
+
+impl Default for PostgresOptions {
+    fn default() -> Self {
+        Self { url_file: None, url_variable: DEFAULT_POSTGRES_URL_VARIABLE.to_owned() }
+    }
+}
+
+/// Which backend serves which part of the data; `None` follows `core`, and `core` the backend.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Roles {
+    /// See [`Role::Core`].
+    pub core: Option<BackendKind>,
+    /// See [`Role::Secrets`].
+    pub secrets: Option<BackendKind>,
+    /// See [`Role::Telemetry`].
+    pub telemetry: Option<BackendKind>,
+}
+
+/// A move between backends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Migration {
+    /// How far it has come.
+    pub stage: MigrationStage,
+}
+
+impl Default for Migration {
+    fn default() -> Self {
+        Self { stage: MigrationStage::None }
+    }
+}
+
+/// The writer's limits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WriterOptions {
+    /// How many commands may wait.
+    pub queue_capacity: u64,
+    /// How long a caller waits for a place in a full queue before it is told `Busy`.
+    pub queue_timeout_ms: u64,
+    /// How many commands one commit may carry.
+    pub max_group: u64,
+    /// How much of the newest blocks is kept for mirrors, followers and backups.
+    pub retain_blocks_mib: u64,
+    /// How many rows may wait to be folded before writers are slowed down.
+    pub max_fold_debt: u64,
+    /// How old a view may be for a credential check; only shared backends need it.
+    pub max_view_age_ms: u64,
+}
+
+impl Default for WriterOptions {
+    fn default() -> Self {
+        Self {
+            queue_capacity: 4096,
+            queue_timeout_ms: 5000,
+            max_group: 1024,
+            retain_blocks_mib: 64,
+            max_fold_debt: 65_536,
+            max_view_age_ms: 2000,
+        }
+    }
+}
+
+/// How long series are kept; `None` is for ever.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SeriesOptions {
+    /// Days that metrics are kept.
+    pub metrics_retention_days: Option<u64>,
+    /// Days that audit entries are kept.
+    pub audit_retention_days: Option<u64>,
+}
+
+/// A switch in the vocabulary of flagd, with boolean variants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Switch {
+    /// Whether it takes part.
+    pub state: SwitchState,
+    /// The variant that holds; one of `variants`.
+    pub default_variant: String,
+    /// What each variant means.
+    pub variants: BTreeMap<String, bool>,
+}
+
+impl Switch {
+    /// What the default variant means, unless the switch is disabled.
+    #[must_use]
+    pub fn value(&self) -> Option<bool> {
+        match self.state {
+            SwitchState::Enabled => self.variants.get(&self.default_variant).copied(),
+            SwitchState::Disabled => None,
+        }
+    }
+
+    /// The variants of a switch that declares none.
+    #[must_use]
+    pub fn default_variants() -> BTreeMap<String, bool> {
+        BTreeMap::from([("on".to_owned(), true), ("off".to_owned(), false)])
+    }
+}

@@ -1,0 +1,309 @@
+//! Single values: what kinds a key can take, and the check that a value is of its kind.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use ghostwire_store_core::error::{Error, ErrorKind};
+
+use super::hint;
+use super::keys::Key;
+use super::origin::Origin;
+use super::source::Node;
+
+/// The longest name of an environment, a switch or a variant.
+pub(super) const LONGEST_NAME: usize = 64;
+
+/// A value that is of its key's kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Value {
+    Boolean(bool),
+    Integer(u64),
+    Text(String),
+    Path(PathBuf),
+}
+
+impl Value {
+    pub(super) fn text(name: impl fmt::Display) -> Self {
+        Self::Text(name.to_string())
+    }
+
+    pub(super) fn boolean(&self) -> Option<bool> {
+        if let Self::Boolean(value) = self { Some(*value) } else { None }
+    }
+
+    pub(super) fn integer(&self) -> Option<u64> {
+        if let Self::Integer(value) = self { Some(*value) } else { None }
+    }
+
+    pub(super) fn as_text(&self) -> Option<&str> {
+        if let Self::Text(value) = self { Some(value) } else { None }
+    }
+
+    pub(super) fn into_text(self) -> Option<String> {
+        if let Self::Text(value) = self { Some(value) } else { None }
+    }
+
+    pub(super) fn into_path(self) -> Option<PathBuf> {
+        if let Self::Path(value) = self { Some(value) } else { None }
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Boolean(value) => value.fmt(f),
+            Self::Integer(value) => value.fmt(f),
+            Self::Text(value) => f.write_str(value),
+            Self::Path(value) => value.display().fmt(f),
+        }
+    }
+}
+
+/// What a key takes.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    Boolean,
+    Integer { lowest: u64, highest: u64 },
+    Choice(&'static [&'static str]),
+    Path,
+    VariableName,
+    Name,
+}
+
+impl fmt::Display for Kind {
+    /// What is allowed, for messages and the documentation.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Boolean => f.write_str("true or false"),
+            Self::Integer { lowest, highest } => {
+                write!(f, "an integer from {lowest} to {highest}")
+            }
+            Self::Choice([only]) => write!(f, "\"{only}\""),
+            Self::Choice(names) => write!(f, "one of \"{}\"", names.join("\", \"")),
+            Self::Path => f.write_str("a path"),
+            Self::VariableName => f.write_str("the name of an environment variable"),
+            Self::Name => {
+                write!(f, "a name of 1 to {LONGEST_NAME} letters, digits, \"-\" and \"_\"")
+            }
+        }
+    }
+}
+
+/// Why a value was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    Type,
+    Range,
+    NotAChoice,
+    Malformed,
+    Secret,
+}
+
+impl Kind {
+    /// Reads a value of this kind. Variables and the command line know text only, so `from_text`
+    /// admits numbers and booleans that are spelled out; a file has to use its own types.
+    pub(super) fn read(self, node: &Node, from_text: bool) -> Result<Value, Refusal> {
+        // Before any other check, since the others show the value.
+        if let Node::Text(text) = node
+            && (hint::looks_like_secret(text)
+                || matches!(self, Self::Path) && hint::looks_like_key_material(text))
+        {
+            return Err(Refusal::Secret);
+        }
+        let value = match (self, node) {
+            (Self::Boolean, Node::Boolean(value)) => Value::Boolean(*value),
+            (Self::Boolean, Node::Text(text)) if from_text => {
+                Value::Boolean(text.parse().map_err(|_| Refusal::Type)?)
+            }
+            (Self::Integer { .. }, Node::Integer(value)) => {
+                Value::Integer(u64::try_from(*value).map_err(|_| Refusal::Range)?)
+            }
+            (Self::Integer { .. }, Node::Text(text)) if from_text => Value::Integer(integer(text)?),
+            (Self::Path, Node::Text(text)) => Value::Path(PathBuf::from(text)),
+            (Self::Choice(_) | Self::VariableName | Self::Name, Node::Text(text)) => {
+                Value::Text(text.clone())
+            }
+            _ => return Err(Refusal::Type),
+        };
+        self.check(&value)?;
+        Ok(value)
+    }
+
+    /// Checks a value that may have been set in code.
+    pub(super) fn check(self, value: &Value) -> Result<(), Refusal> {
+        match (self, value) {
+            (Self::Boolean, Value::Boolean(_)) => Ok(()),
+            (Self::Integer { lowest, highest }, Value::Integer(value)) => {
+                if (lowest..=highest).contains(value) { Ok(()) } else { Err(Refusal::Range) }
+            }
+            (Self::Choice(names), Value::Text(text)) => {
+                if names.contains(&text.as_str()) {
+                    Ok(())
+                } else {
+                    Err(Refusal::NotAChoice)
+                }
+            }
+            (Self::Path, Value::Path(path)) => {
+                let bytes = path.as_os_str().as_encoded_bytes();
+                if bytes.is_empty() || bytes.contains(&0) {
+                    return Err(Refusal::Malformed);
+                }
+                let text = path.to_string_lossy();
+                if hint::looks_like_secret(&text) || hint::looks_like_key_material(&text) {
+                    return Err(Refusal::Secret);
+                }
+                Ok(())
+            }
+            (Self::VariableName, Value::Text(name)) => {
+                if is_variable_name(name) {
+                    Ok(())
+                } else {
+                    Err(Refusal::Malformed)
+                }
+            }
+            (Self::Name, Value::Text(name)) => {
+                if is_name(name) {
+                    Ok(())
+                } else {
+                    Err(Refusal::Malformed)
+                }
+            }
+            _ => Err(Refusal::Type),
+        }
+    }
+}
+
+fn integer(text: &str) -> Result<u64, Refusal> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Refusal::Type);
+    }
+    // A number at least, so that what is left is a matter of its size.
+    text.parse().map_err(|_| Refusal::Range)
+}
+
+/// Names must survive a dotted key path and the splitting of a variable's name.
+pub(super) fn is_name(name: &str) -> bool {
+    (1..=LONGEST_NAME).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+}
+
+fn is_variable_name(name: &str) -> bool {
+    is_name(name)
+        && !name.starts_with(|first: char| first.is_ascii_digit() || first == '-')
+        && !name.contains('-')
+        // There every variable has to be a configuration key.
+        && !name.starts_with(super::VARIABLE_PREFIX)
+}
+
+impl From<&Value> for Node {
+    fn from(value: &Value) -> Self {
+        match value {
+            Value::Boolean(value) => Self::Boolean(*value),
+            Value::Integer(value) => Self::Integer((*value).into()),
+            Value::Text(_) | Value::Path(_) => Self::Text(value.to_string()),
+        }
+    }
+}
+
+/// The error for a refused value. `path` is the key's path where it was found. The value is part of
+/// the message unless it may be a secret.
+pub(super) fn refused(
+    key: &Key,
+    path: &str,
+    found: &Node,
+    origin: &Origin,
+    refusal: Refusal,
+) -> Error {
+    let error = match refusal {
+        Refusal::Secret => {
+            return Error::invalid(hint::NO_SECRETS).with("key", path).with("source", origin);
+        }
+        Refusal::Type => Error::invalid("the value has the wrong type").with("found", found.what()),
+        Refusal::Range => Error::invalid("the value is out of range"),
+        Refusal::NotAChoice => match key.not_yet {
+            Some(explanation) => Error::new(ErrorKind::Unsupported, explanation),
+            None => Error::invalid("the value is not one of those known"),
+        },
+        Refusal::Malformed => Error::invalid("the value is malformed"),
+    };
+    let error = error
+        .with("key", path)
+        .with("value", found)
+        .with("allowed", key.kind)
+        .with("source", origin);
+    match (refusal, key.kind, found) {
+        (Refusal::NotAChoice, Kind::Choice(names @ [_, _, ..]), Node::Text(text)) => {
+            error.with("nearest", hint::nearest(text, names).unwrap_or_default())
+        }
+        _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RANGE: Kind = Kind::Integer { lowest: 1, highest: 10 };
+
+    fn text(text: &str) -> Node {
+        Node::Text(text.to_owned())
+    }
+
+    #[test]
+    fn integers() {
+        assert_eq!(RANGE.read(&Node::Integer(10), false), Ok(Value::Integer(10)));
+        for outside in [0, 11, -1, i128::MAX] {
+            assert_eq!(RANGE.read(&Node::Integer(outside), false), Err(Refusal::Range));
+        }
+        for wrong in [Node::Boolean(true), Node::Other("a number with a fraction"), text("5")] {
+            assert_eq!(RANGE.read(&wrong, false), Err(Refusal::Type));
+        }
+        assert_eq!(RANGE.read(&text("5"), true), Ok(Value::Integer(5)));
+        for outside in ["0", "-5", "99999999999999999999999999999999999999999999"] {
+            assert_eq!(RANGE.read(&text(outside), true), Err(Refusal::Range));
+        }
+        for wrong in ["", "-", "five", "5.0", "+5", " 5", "0x5"] {
+            assert_eq!(RANGE.read(&text(wrong), true), Err(Refusal::Type), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn booleans() {
+        assert_eq!(Kind::Boolean.read(&Node::Boolean(true), false), Ok(Value::Boolean(true)));
+        assert_eq!(Kind::Boolean.read(&text("false"), true), Ok(Value::Boolean(false)));
+        assert_eq!(Kind::Boolean.read(&text("false"), false), Err(Refusal::Type));
+        assert_eq!(Kind::Boolean.read(&text("yes"), true), Err(Refusal::Type));
+        assert_eq!(Kind::Boolean.read(&Node::Integer(1), true), Err(Refusal::Type));
+    }
+
+    #[test]
+    fn texts() {
+        let choice = Kind::Choice(&["a", "b"]);
+        assert_eq!(choice.read(&text("b"), false), Ok(Value::text("b")));
+        assert_eq!(choice.read(&text("B"), false), Err(Refusal::NotAChoice));
+        assert_eq!(Kind::Path.read(&text("x/y.db"), false), Ok(Value::Path("x/y.db".into())));
+        assert_eq!(Kind::Path.read(&text(""), true), Err(Refusal::Malformed));
+        assert_eq!(Kind::Path.read(&text("a\0b"), true), Err(Refusal::Malformed));
+        assert_eq!(Kind::Path.read(&Node::Null, false), Err(Refusal::Type));
+        let url = text("postgres://me:hunter2@db/net");
+        for kind in [Kind::Path, choice, RANGE, Kind::VariableName, Kind::Name] {
+            assert_eq!(kind.read(&url, false), Err(Refusal::Secret));
+        }
+    }
+
+    #[test]
+    fn names() {
+        for good in ["development", "EU-west_1", "7"] {
+            assert_eq!(Kind::Name.read(&text(good), false), Ok(Value::text(good)));
+        }
+        for bad in ["", "a.b", "a b", "größe", "<<", &"x".repeat(65)] {
+            assert_eq!(Kind::Name.read(&text(bad), false), Err(Refusal::Malformed), "{bad}");
+        }
+        let variable = Kind::VariableName;
+        assert_eq!(variable.read(&text("DB_URL2"), false), Ok(Value::text("DB_URL2")));
+        for bad in ["", "2DB", "DB-URL", "GHOSTWIRE_STORE__URL", "$DB"] {
+            assert_eq!(variable.read(&text(bad), false), Err(Refusal::Malformed), "{bad}");
+        }
+    }
+}
