@@ -21,6 +21,7 @@ pub mod error;
 mod fold;
 mod loader;
 pub mod options;
+pub mod portable;
 pub mod repository;
 pub mod schema;
 pub mod secrets;
