@@ -25,7 +25,7 @@ use crate::series;
 use crate::state::Reply;
 use crate::view::{Published, View};
 use crate::writer::{
-    Committed, Request, Retained, SeriesBatch, Shared, Writer, WriterCounters, closed,
+    Committed, Progress, Request, Retained, SeriesBatch, Shared, Writer, WriterCounters, closed,
 };
 
 /// The storage of a control plane. Get one from the facade's `open`; hold it as `Arc<dyn Store>`.
@@ -195,7 +195,7 @@ fn start(
             audit: loaded.audit,
             fresh_at: std::time::Instant::now(),
         }),
-        serial: tokio::sync::watch::Sender::new(serial),
+        progress: tokio::sync::watch::Sender::new(Progress { serial, closed: false }),
         digests: DigestCache::new(),
         counters,
     });
@@ -454,7 +454,7 @@ impl Store for StoreHandle {
     fn watch(&self, after: Serial) -> ChangeStream {
         let following = Following {
             backend: self.core.backend.clone(),
-            serial: self.core.shared.serial.subscribe(),
+            progress: self.core.shared.progress.subscribe(),
             after,
             read: VecDeque::new(),
         };
@@ -565,7 +565,7 @@ impl Store for StoreHandle {
 /// A watcher's place in the chain of blocks.
 struct Following {
     backend: Arc<dyn Backend>,
-    serial: tokio::sync::watch::Receiver<Serial>,
+    progress: tokio::sync::watch::Receiver<Progress>,
     after: Serial,
     read: VecDeque<EncodedBlock>,
 }
@@ -580,7 +580,7 @@ impl Following {
                 return changes::of_block(&block).map(Some);
             }
             // Blocks beyond the published serial may belong to a commit that is under way.
-            let published = *self.serial.borrow_and_update();
+            let Progress { serial: published, closed } = *self.progress.borrow_and_update();
             if published > self.after {
                 let blocks = self.backend.blocks(self.after, BLOCKS_PER_READ).await?;
                 self.read = blocks.into_iter().filter(|block| block.serial <= published).collect();
@@ -590,7 +590,7 @@ impl Following {
                 }
                 continue;
             }
-            if self.serial.changed().await.is_err() {
+            if closed || self.progress.changed().await.is_err() {
                 return Ok(None);
             }
         }

@@ -13,7 +13,7 @@ use crate::store::StoreHandle;
 use crate::writer::{SeriesBatch, audit_row};
 
 /// A batch has at most this many entries.
-pub const MAX_ENTRIES: usize = 10_000;
+const MAX_ENTRIES: usize = 10_000;
 
 /// Who did what. Every administrative write leaves its line in the same commit; what the control
 /// plane itself has to say can be appended.

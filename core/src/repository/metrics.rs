@@ -16,9 +16,9 @@ use crate::store::StoreHandle;
 use crate::writer::SeriesBatch;
 
 /// A batch has at most this many points.
-pub const MAX_POINTS: usize = 10_000;
+const MAX_POINTS: usize = 10_000;
 /// A rollup has at most this many buckets.
-pub const MAX_BUCKETS: i64 = 10_000;
+const MAX_BUCKETS: i64 = 10_000;
 /// Points are read this many at a time while they are added up.
 const POINTS_PER_READ: usize = 1000;
 

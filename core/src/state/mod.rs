@@ -31,7 +31,7 @@ mod testing;
 
 pub use addresses::Addresses;
 pub use api_keys::ApiKeys;
-pub use decision::{Change, Context, Decision, Handle, Reply};
+pub use decision::{Change, Changes, Context, Decision, Handle, Note, Reply};
 pub use dns::DnsRecords;
 pub use nodes::Nodes;
 pub use policies::Policies;

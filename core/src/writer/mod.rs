@@ -76,11 +76,19 @@ pub(crate) struct WriterCounters {
     pub(crate) fold_debt: AtomicU64,
 }
 
+/// What watchers wait for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Progress {
+    pub(crate) serial: Serial,
+    /// Nothing follows any more.
+    pub(crate) closed: bool,
+}
+
 /// What readers and callers share with the writer.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) published: arc_swap::ArcSwap<Published>,
-    pub(crate) serial: tokio::sync::watch::Sender<Serial>,
+    pub(crate) progress: tokio::sync::watch::Sender<Progress>,
     pub(crate) digests: DigestCache,
     pub(crate) counters: WriterCounters,
 }
@@ -145,7 +153,7 @@ impl Writer {
             if received == 0 {
                 // Every handle is gone; what was accepted is durable, and folding can wait for the
                 // next opening.
-                let _ = self.backend.close().await;
+                let _ = self.close().await;
                 return;
             }
             if self.serve(&mut requests, &mut queue).await {
@@ -188,7 +196,7 @@ impl Writer {
                     group = self.drain(queue).await;
                     self.commit_group(std::mem::take(&mut group)).await;
                     let folded = self.fold_all().await.map(|_| ());
-                    let closed = self.backend.close().await;
+                    let closed = self.close().await;
                     let _ = answer.send(folded.and(closed));
                     return true;
                 }
@@ -196,6 +204,11 @@ impl Writer {
         }
         self.commit_group(group).await;
         false
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.shared.progress.send_modify(|progress| progress.closed = true);
+        self.backend.close().await
     }
 
     /// Takes what was queued before the queue was closed. Requests other than writes have nothing
@@ -347,7 +360,7 @@ impl Writer {
         let fold_debt = self.fold.len() as u64;
         self.shared.counters.fold_debt.store(fold_debt, Ordering::Relaxed);
         self.shared.published.store(Arc::new(Published { state, audit, fresh_at: Instant::now() }));
-        self.shared.serial.send_replace(serial);
+        self.shared.progress.send_replace(Progress { serial, closed: false });
     }
 
     /// Entries that are rows by now need no longer be merged into queries.

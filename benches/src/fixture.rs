@@ -1,0 +1,277 @@
+//! Stores and entities.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::sync::Arc;
+
+use ghostwire_store::block::{BlockHash, ChangeKind, Serial};
+use ghostwire_store::command::{Command, Image, NodeCommand, PresenceCommand, UserCommand};
+use ghostwire_store::config::{BackendChoice, Config, LibsqlOptions, Materialize, ZqliteOptions};
+use ghostwire_store::domain::{
+    ActorName, Admission, Change as Field, DocumentText, Endpoint, EndpointList, HostInfo, NewUser,
+    Node, NodeId, NodeKey, MachineKey, DiscoKey, Policy, PolicyVersion, Prefix, RegisterMethod,
+    Registration, Revision, Route, RouteId, SessionNumber, Timestamp, UserId,
+};
+use ghostwire_store::state::{Change, Context, Decision, Reply, State};
+use ghostwire_store::{Opener, Result, Store};
+
+/// Which store to measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// zqlite; rows are folded in the background.
+    Zqlite,
+    /// libsql; rows are folded in the background.
+    LibsqlCheckpoint,
+    /// libsql; rows are written with every commit.
+    LibsqlCommit,
+    /// Nothing on disk.
+    Memory,
+}
+
+impl Target {
+    /// The stores with a file.
+    pub const DURABLE: [Self; 3] = [Self::Zqlite, Self::LibsqlCheckpoint, Self::LibsqlCommit];
+
+    /// A short name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Zqlite => "zqlite, checkpoint",
+            Self::LibsqlCheckpoint => "libsql, checkpoint",
+            Self::LibsqlCommit => "libsql, commit",
+            Self::Memory => "memory",
+        }
+    }
+
+    /// The target with this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Zqlite, Self::LibsqlCheckpoint, Self::LibsqlCommit, Self::Memory]
+            .into_iter()
+            .find(|target| target.name() == name)
+    }
+
+    fn backend(self, path: &Path) -> BackendChoice {
+        let path = path.to_owned();
+        let libsql = |path, materialize| BackendChoice::Libsql(LibsqlOptions { path, materialize });
+        match self {
+            Self::Zqlite => BackendChoice::Zqlite(ZqliteOptions { path, ..ZqliteOptions::default() }),
+            Self::LibsqlCheckpoint => libsql(path, Materialize::Checkpoint),
+            Self::LibsqlCommit => libsql(path, Materialize::Commit),
+            Self::Memory => BackendChoice::Memory,
+        }
+    }
+}
+
+/// Opens a store as a program would, with its default options.
+///
+/// # Errors
+/// Those of [`Opener::open`].
+pub async fn open(target: Target, path: &Path) -> Result<Arc<dyn Store>> {
+    let config = Config { backend: target.backend(path), ..Config::default() };
+    Opener::new(&config).open().await
+}
+
+/// The bytes of a store's files.
+#[must_use]
+pub fn files_in(directory: &Path) -> u64 {
+    let entries = std::fs::read_dir(directory).into_iter().flatten();
+    entries.filter_map(|entry| entry.ok()?.metadata().ok()).map(|file| file.len()).sum()
+}
+
+/// Bytes that look random and differ for each kind and number (SplitMix64).
+#[must_use]
+pub fn key_bytes<const N: usize>(kind: u8, number: u64) -> [u8; N] {
+    let mut state = (u64::from(kind) << 56) ^ number;
+    let mut bytes = [0; N];
+    for chunk in bytes.chunks_mut(8) {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = state;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^= mixed >> 31;
+        for (to, from) in chunk.iter_mut().zip(mixed.to_le_bytes()) {
+            *to = from;
+        }
+    }
+    bytes
+}
+
+/// What machine `number` presents: distinct keys, its own hostname, a small host info.
+///
+/// # Errors
+/// None for any number.
+pub fn registration(user: UserId, number: u64) -> Result<Registration> {
+    let host_info: HostInfo = format!(
+        r#"{{"IPNVersion":"1.80.2","OS":"linux","OSVersion":"6.8.0-48-generic","Hostname":"host-{number}"}}"#
+    )
+    .parse()?;
+    Ok(Registration {
+        machine_key: MachineKey::from_bytes(key_bytes(1, number))?,
+        node_key: NodeKey::from_bytes(key_bytes(2, number))?,
+        disco_key: Some(DiscoKey::from_bytes(key_bytes(3, number))?),
+        hostname: format!("host-{number}").parse()?,
+        host_info,
+        admission: Admission::User { user, method: RegisterMethod::Oidc },
+        expires_at: Some(Timestamp::from_secs(1_800_000_000 + (number % 86_400) as i64)?),
+    })
+}
+
+/// A sign of life of a node, with two endpoints.
+///
+/// # Errors
+/// None for any number.
+pub fn heartbeat(node: NodeId, number: u64, at: Timestamp) -> Result<PresenceCommand> {
+    let host = u32::try_from(number % 0xffff_ffff).unwrap_or_default();
+    let endpoint = |first: u8| Endpoint {
+        addr: (IpAddr::V4(Ipv4Addr::from((u32::from(first) << 24) | (host & 0x00ff_ffff))), 41641)
+            .into(),
+        seen_at: at,
+    };
+    Ok(PresenceCommand::Heartbeat {
+        node,
+        session: SessionNumber::new(1)?,
+        endpoints: Field::Set(EndpointList::new([endpoint(10), endpoint(203)])?),
+    })
+}
+
+/// The `number`th of many prefixes with lengths from /16 to /28.
+///
+/// # Errors
+/// None below 1,000,000.
+pub fn prefix(number: u32) -> Result<Prefix> {
+    let length = 16 + (number % 13) as u8;
+    // Spread over the whole family; the low bits that the length cuts off are dropped.
+    let address = number.wrapping_mul(2_654_435_761);
+    Prefix::containing(IpAddr::V4(Ipv4Addr::from(address)), length).map_or_else(
+        || Prefix::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+        Ok,
+    )
+}
+
+/// A route that is in use.
+///
+/// # Errors
+/// None.
+pub fn route(node: NodeId, number: u32, prefix: Prefix, at: Timestamp) -> Result<Route> {
+    Ok(Route {
+        id: RouteId::time_ordered(at, key_bytes(5, u64::from(number))),
+        node,
+        prefix,
+        advertised: true,
+        approved: true,
+        primary: !prefix.is_exit(),
+        created_at: at,
+        updated_at: at,
+        revision: Revision::FIRST,
+    })
+}
+
+/// A policy with this many rules.
+///
+/// # Errors
+/// `InvalidArgument` if it grows too long.
+pub fn policy(rules: u32, at: Timestamp) -> Result<Policy> {
+    let rules: Vec<String> = (0..rules)
+        .map(|rule| {
+            format!(
+                r#"{{"action":"accept","src":["group:team-{rule}"],"dst":["tag:service-{rule}:443"]}}"#
+            )
+        })
+        .collect();
+    Ok(Policy {
+        version: PolicyVersion::FIRST,
+        document: DocumentText::new(format!("{{\"acls\":[{}]}}", rules.join(",")))?,
+        author: ActorName::system(),
+        created_at: at,
+    })
+}
+
+/// A state that is driven directly, without a store.
+#[derive(Debug, Clone)]
+pub struct World {
+    /// The state.
+    pub state: State,
+    /// Who owns the nodes.
+    pub users: Vec<UserId>,
+    /// The nodes, in the order of registration.
+    pub nodes: Vec<Arc<Node>>,
+    /// The clock.
+    pub now: Timestamp,
+    actor: ActorName,
+}
+
+impl World {
+    /// A hundred users and this many nodes.
+    ///
+    /// # Errors
+    /// None, unless a rule changed.
+    pub fn with_nodes(count: u64) -> Result<Self> {
+        let mut world = Self {
+            state: State::default(),
+            users: Vec::new(),
+            nodes: Vec::new(),
+            now: Timestamp::from_secs(1_700_000_000)?,
+            actor: ActorName::system(),
+        };
+        for number in 0..100 {
+            let id = UserId::time_ordered(world.now, key_bytes(7, number));
+            let user = NewUser::local(format!("user-{number}").parse()?);
+            world.run(&UserCommand::Create { id, user }.into())?;
+            world.users.push(id);
+        }
+        for number in 0..count {
+            let (_, command) = world.register(number)?;
+            if let Reply::Node(node) = world.run(&command)? {
+                world.nodes.push(node);
+            }
+        }
+        Ok(world)
+    }
+
+    /// The command that registers machine `number`, and the id of its node.
+    ///
+    /// # Errors
+    /// None.
+    pub fn register(&self, number: u64) -> Result<(NodeId, Command)> {
+        // Ids are time-ordered: 20 machines a millisecond.
+        let at = self.now.saturating_add(std::time::Duration::from_micros(number * 50));
+        let id = NodeId::time_ordered(at, key_bytes(6, number));
+        let owner = self.users.get((number % 100) as usize).copied();
+        let owner = owner.unwrap_or_else(|| UserId::from_bytes([0; 16]));
+        let registration = Box::new(registration(owner, number)?);
+        Ok((id, NodeCommand::Register { id, registration }.into()))
+    }
+
+    /// What the command would change.
+    ///
+    /// # Errors
+    /// Those of the command.
+    pub fn decide(&self, state: &State, command: &Command) -> Result<Decision> {
+        state.decide(command, &Context { now: self.now, actor: &self.actor })
+    }
+
+    /// Carries the command out.
+    ///
+    /// # Errors
+    /// Those of the command.
+    pub fn run(&mut self, command: &Command) -> Result<Reply> {
+        let decision = self.decide(&self.state, command)?;
+        for change in decision.changes {
+            self.state.evolve(change);
+        }
+        self.state.advance(self.state.serial().next(), BlockHash::GENESIS, self.now);
+        Ok(decision.reply)
+    }
+
+    /// Puts an entity in as it is.
+    pub fn put(&mut self, image: Image) -> ChangeKind {
+        self.state.evolve(Change::Put(image))
+    }
+
+    /// Everything but the serial.
+    pub fn images(&self) -> Vec<Image> {
+        debug_assert!(self.state.serial() > Serial::ZERO);
+        self.state.images().collect()
+    }
+}

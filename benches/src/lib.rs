@@ -1,0 +1,12 @@
+//! What the benchmarks share: stores to open, nodes to fill them with, and what the machine tells
+//! about itself.
+
+mod fixture;
+mod machine;
+
+pub use fixture::{
+    Target, World, files_in, heartbeat, key_bytes, open, policy, prefix, registration, route,
+};
+pub use machine::{
+    Spread, cpu_model, directory, fdatasync, kernel, resident_bytes, scratch, thread_cpu,
+};

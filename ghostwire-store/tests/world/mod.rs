@@ -1,0 +1,118 @@
+//! A place for a store on each backend.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use ghostwire_store::config::*;
+use ghostwire_store::domain::*;
+use ghostwire_store::{Opener, Store};
+
+/// A scratch place, and the configuration of the store in it.
+pub struct Site {
+    pub config: Config,
+    directory: tempfile::TempDir,
+    #[cfg(feature = "memory")]
+    memory: Option<ghostwire_store_memory::MemoryBackend>,
+}
+
+impl std::fmt::Debug for Site {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.config.backend)
+    }
+}
+
+impl Site {
+    /// One for every backend that is compiled in, in each way of materialising.
+    pub fn all() -> Vec<Self> {
+        let mut sites = Vec::new();
+        for materialize in [Materialize::Commit, Materialize::Checkpoint] {
+            if cfg!(feature = "libsql") {
+                sites.push(Self::at(|directory| {
+                    let path = directory.join("libsql.db");
+                    BackendChoice::Libsql(LibsqlOptions { path, materialize })
+                }));
+            }
+            if cfg!(feature = "zqlite") {
+                sites.push(Self::at(|directory| {
+                    let path = directory.join("zqlite.db");
+                    let engine = ZqliteEngine::Embedded;
+                    BackendChoice::Zqlite(ZqliteOptions { path, engine, materialize })
+                }));
+            }
+        }
+        if cfg!(feature = "memory") {
+            sites.push(Self::at(|_| BackendChoice::Memory));
+        }
+        sites
+    }
+
+    fn at(backend: impl FnOnce(&Path) -> BackendChoice) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let config = Config { backend: backend(directory.path()), ..Config::default() };
+        Self {
+            config,
+            directory,
+            #[cfg(feature = "memory")]
+            memory: None,
+        }
+    }
+
+    /// Opens the store; on memory, the one that was open before.
+    pub async fn open(&mut self) -> Arc<dyn Store> {
+        #[cfg(feature = "memory")]
+        if matches!(self.config.backend, BackendChoice::Memory) {
+            use ghostwire_store::options::StoreOptions;
+            use ghostwire_store::secrets::HashKey;
+            let id = StoreId::from_bytes([7; 16]);
+            let memory = self
+                .memory
+                .get_or_insert_with(|| ghostwire_store_memory::MemoryBackend::new(id))
+                .clone();
+            let options = StoreOptions {
+                hash_key: Some(Arc::new(HashKey::new([3; 32]))),
+                ..StoreOptions::default()
+            };
+            return ghostwire_store::store::open(Arc::new(memory), options).await.unwrap();
+        }
+        Opener::new(&self.config).open().await.unwrap()
+    }
+
+    /// As after a crash: the files are copied while the store is open, and the copy is opened.
+    pub async fn reopen_without_closing(&mut self, store: Arc<dyn Store>) -> Arc<dyn Store> {
+        let Some(path) = self.config.backend.path().map(Path::to_owned) else {
+            drop(store);
+            return self.open().await;
+        };
+        let copy = self.directory.path().join("after-crash");
+        std::fs::create_dir(&copy).unwrap();
+        for suffix in ["", "-wal", ".key"] {
+            let name = format!("{}{suffix}", path.file_name().unwrap().to_str().unwrap());
+            let from = path.with_file_name(&name);
+            if from.exists() {
+                std::fs::copy(from, copy.join(name)).unwrap();
+            }
+        }
+        drop(store);
+        let moved = copy.join(path.file_name().unwrap());
+        match &mut self.config.backend {
+            BackendChoice::Libsql(options) => options.path = moved,
+            BackendChoice::Zqlite(options) => options.path = moved,
+            _ => {}
+        }
+        self.open().await
+    }
+}
+
+/// A machine that wants to register.
+pub fn registration(n: u8, admission: Admission) -> Registration {
+    Registration {
+        machine_key: MachineKey::from_bytes([n; 32]).unwrap(),
+        node_key: NodeKey::from_bytes([n; 32]).unwrap(),
+        disco_key: None,
+        hostname: format!("machine-{n}").parse().unwrap(),
+        host_info: HostInfo::default(),
+        admission,
+        expires_at: None,
+    }
+}

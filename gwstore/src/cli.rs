@@ -1,0 +1,200 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use ghostwire_store::domain::{Cursor, Limit};
+
+/// Sets up, inspects, checks and moves stores of a mesh VPN's control plane.
+#[derive(Debug, Parser)]
+#[command(name = "gwstore", version, propagate_version = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: GlobalOptions,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct GlobalOptions {
+    /// The flag file [default: ./feature-flags.toml if there is one].
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Which table of the flag file holds.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) environment: Option<String>,
+    /// Override a configuration key, such as writer.max_group=512; may be repeated.
+    #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = key_and_value)]
+    pub(crate) set: Vec<(String, String)>,
+    /// Short for --set backend=…: zqlite, libsql, memory.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) backend: Option<String>,
+    /// The store file; short for --set <backend>.path=…, but relative to the working directory.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) path: Option<PathBuf>,
+    /// Print JSON: an object, or for listings one object a line. Errors too, on standard error.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Print results and errors only.
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Say what is going on, on standard error; twice for more.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+fn key_and_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write it as key=value")?;
+    if key.is_empty() {
+        return Err("the key is missing: write it as key=value".to_owned());
+    }
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make the configured store and its hash key.
+    Init,
+    /// Say what the store is and holds.
+    Status(StatusArgs),
+    /// Check the configuration, the files, the disk and everything stored.
+    Doctor,
+    /// Look at the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print digests of everything stored; equal digests mean equal content, on any backend.
+    Digest,
+    /// Bring entities in.
+    #[command(subcommand)]
+    Import(ImportCommand),
+    /// Write everything stored to a file in the portable format.
+    Export(ExportArgs),
+    /// List what is stored.
+    List(ListArgs),
+    /// Bring the stored schema to this version's, keeping a backup beside the file.
+    Migrate(MigrateArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Count metrics and audit entries to the end; otherwise up to 100,000 of each.
+    #[arg(long)]
+    pub(crate) exact: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print each effective value and where it came from.
+    Show,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImportCommand {
+    /// Read a Headscale database: its SQLite file, or a dump of it.
+    Headscale(HeadscaleArgs),
+    /// Read what `gwstore export` wrote. After an interruption, run it again to continue.
+    Portable(PortableArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HeadscaleArgs {
+    /// The SQLite file or SQL dump; it is only read.
+    pub(crate) file: PathBuf,
+    /// Leave out what cannot be imported, and report it.
+    #[arg(long)]
+    pub(crate) skip_invalid: bool,
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PortableArgs {
+    /// The file, or `-` for standard input.
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TargetArgs {
+    /// Check everything, write nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Make the store first if there is none, as `gwstore init` does.
+    #[arg(long)]
+    pub(crate) create: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// The file, which only its owner may read, or `-` for standard output.
+    pub(crate) file: PathBuf,
+    /// Replace the file if there is one.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MigrateArgs {
+    /// Only say what would be done.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// What to list.
+    pub(crate) entity: Listing,
+    /// At most so many, 1 to 1000; with --all, read so many at a time.
+    #[arg(long, default_value_t)]
+    pub(crate) limit: Limit,
+    /// Where the page before ended.
+    #[arg(long, conflicts_with = "all")]
+    pub(crate) cursor: Option<Cursor>,
+    /// Everything.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Of this user (name or id): nodes, api-keys, preauth-keys, sessions.
+    #[arg(long, value_name = "NAME|ID")]
+    pub(crate) user: Option<String>,
+    /// With this tag: nodes.
+    #[arg(long)]
+    pub(crate) tag: Option<String>,
+    /// Online ones, or with --online=false offline ones: nodes, presence.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(crate) online: Option<bool>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Listing {
+    Users,
+    Nodes,
+    Presence,
+    Routes,
+    ApiKeys,
+    PreauthKeys,
+    Policies,
+    DnsRecords,
+    Sessions,
+    Settings,
+    Metrics,
+    Audit,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn overrides_need_a_key() {
+        assert_eq!(key_and_value("a.b=c=d"), Ok(("a.b".to_owned(), "c=d".to_owned())));
+        assert!(key_and_value("a").is_err());
+        assert!(key_and_value("=a").is_err());
+    }
+}

@@ -1,0 +1,26 @@
+//! `gwstore digest`.
+
+use ghostwire_store::config::Config;
+use ghostwire_store::digest::Digests;
+
+use crate::failure::Outcome;
+use crate::output::Shell;
+use crate::session::Reading;
+
+/// The digests of what is stored, computed from the files and not from anybody's memory.
+pub(super) async fn run(config: &Config, shell: &mut Shell<'_>) -> Outcome {
+    let reading = Reading::open(config).await?;
+    let digests = reading.store.digests().await;
+    reading.close().await?;
+    let digests = digests?;
+    if shell.json { shell.object(&digests) } else { print(&digests, shell) }
+}
+
+/// The digests, one a line.
+pub(super) fn print(digests: &Digests, shell: &mut Shell<'_>) -> Outcome {
+    shell.pairs(&[
+        ("state", digests.state.to_string()),
+        ("metrics", digests.metrics.to_string()),
+        ("audit", digests.audit.to_string()),
+    ])
+}

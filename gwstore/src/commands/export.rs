@@ -1,0 +1,192 @@
+//! `gwstore export`.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use ghostwire_store::backend::{KeyRange, Scan};
+use ghostwire_store::config::Config;
+use ghostwire_store::domain::{AuditQuery, Limit, MetricPoint, PageRequest};
+use ghostwire_store::portable::{Summary, Writer};
+use ghostwire_store::schema::{Record, RowKey, Table};
+use ghostwire_store::{Error, ErrorKind, Result};
+use serde_json::json;
+use tempfile::NamedTempFile;
+
+use crate::cli::ExportArgs;
+use crate::failure::{Outcome, file_error, with_help};
+use crate::output::Shell;
+use crate::progress::Progress;
+use crate::session::Reading;
+
+/// An order in which what is referred to comes first.
+const ORDER: [Table; 10] = [
+    Table::Settings,
+    Table::Users,
+    Table::PreAuthKeys,
+    Table::Nodes,
+    Table::Presence,
+    Table::Routes,
+    Table::ApiKeys,
+    Table::Policies,
+    Table::DnsRecords,
+    Table::Sessions,
+];
+/// Rows of a series that are read at a time.
+const ROWS_PER_READ: usize = 10_000;
+const BUFFER: usize = 256 * 1024;
+
+/// Writes everything stored in the portable format.
+pub(super) async fn run(config: &Config, args: &ExportArgs, shell: &mut Shell<'_>) -> Outcome {
+    if args.file.as_os_str() == "-" {
+        let reading = Reading::open(config).await?;
+        let progress = shell.progress("exporting", None);
+        let written = write(&reading, BufWriter::with_capacity(BUFFER, &mut *shell.out), progress);
+        let written = written.await.map(|(_, summary)| summary);
+        reading.close().await?;
+        written?;
+        return Ok(());
+    }
+    check_target(config, args)?;
+    let reading = Reading::open(config).await?;
+    let written = write_file(&reading, args, shell.progress("exporting", None)).await;
+    reading.close().await?;
+    let summary = written.map_err(|error| error.during("export"))?;
+    report(&args.file, &summary, shell)
+}
+
+fn report(path: &Path, summary: &Summary, shell: &mut Shell<'_>) -> Outcome {
+    if shell.json {
+        return shell.object(&json!({
+            "path": path,
+            "counts": summary.counts,
+            "state_digest": summary.state_digest.map(hex),
+            "sha256": hex(summary.sha256),
+        }));
+    }
+    for (entity, count) in &summary.counts {
+        shell.say(format_args!("{count:>10} {entity}"))?;
+    }
+    shell.say(format_args!("Wrote {} items to {}", summary.total(), path.display()))?;
+    shell.say(
+        "It holds names, addresses, policies and hashes of keys: treat it as confidential. The \
+         hash key\nis not in it; move that too.",
+    )
+}
+
+pub(super) fn hex(bytes: [u8; 32]) -> String {
+    data_encoding::HEXLOWER.encode(&bytes)
+}
+
+/// Nothing is overwritten that was not meant, and no file of the store at all.
+fn check_target(config: &Config, args: &ExportArgs) -> Result<()> {
+    let path = &args.file;
+    let Ok(metadata) = path.symlink_metadata() else { return Ok(()) };
+    let refused = |kind, message: &'static str| {
+        Err(Error::new(kind, message).with("path", path.display()).during("export"))
+    };
+    if metadata.is_dir() {
+        return refused(ErrorKind::InvalidArgument, "this is a directory; name a file inside it");
+    }
+    let resolved = |path: &Path| path.canonicalize().ok();
+    let target = resolved(path);
+    let own = [config.backend.path().map(Path::to_owned), config.secret_key_path()];
+    if target.is_some() && own.into_iter().flatten().any(|own| resolved(&own) == target) {
+        return refused(ErrorKind::InvalidArgument, "this file belongs to the store itself");
+    }
+    if !metadata.is_file() {
+        return refused(ErrorKind::InvalidArgument, "this is not a regular file; use `-` and a pipe");
+    }
+    if args.force {
+        return Ok(());
+    }
+    refused(
+        ErrorKind::AlreadyExists { constraint: "path" },
+        "there is a file already; --force replaces it",
+    )
+}
+
+/// Under a temporary name until it is complete and durable. Temporary files are private.
+async fn write_file(reading: &Reading, args: &ExportArgs, progress: Progress) -> Result<Summary> {
+    let path = &args.file;
+    let directory = directory_of(path);
+    let failed = |what, error| {
+        let help = "the directory has to exist and be writable, with enough room";
+        with_help(file_error(what, Some(path), error), help)
+    };
+    let temporary = NamedTempFile::with_prefix_in(".gwstore-export-", &directory)
+        .map_err(|error| failed("the export cannot be written", error))?;
+    let buffered = BufWriter::with_capacity(BUFFER, temporary);
+    let (buffered, summary) =
+        write(reading, buffered, progress).await.map_err(|error| error.with("path", path.display()))?;
+    let temporary = buffered
+        .into_inner()
+        .map_err(|error| failed("the export cannot be written", error.into_error()))?;
+    let durable = temporary.as_file().sync_all();
+    durable.map_err(|error| failed("the export cannot be made durable", error))?;
+    let renamed = if args.force { temporary.persist(path) } else { temporary.persist_noclobber(path) };
+    renamed.map_err(|error| failed("the export cannot be given its name", error.error))?;
+    // The name must survive a loss of power, too; not every file system can promise it.
+    let _ = File::open(&directory).and_then(|directory| directory.sync_all());
+    Ok(summary)
+}
+
+fn directory_of(path: &Path) -> PathBuf {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.map_or_else(|| PathBuf::from("."), Path::to_owned)
+}
+
+async fn write<W: Write>(
+    reading: &Reading,
+    to: W,
+    mut progress: Progress,
+) -> Result<(W, Summary)> {
+    let mut writer = Writer::new(to)?;
+    let view = reading.store.view();
+    for table in ORDER {
+        for image in view.images_of(table) {
+            writer.image(&image)?;
+            progress.advance(1);
+        }
+    }
+    write_metrics(reading, &mut writer, &mut progress).await?;
+    write_audit(reading, &mut writer, &mut progress).await?;
+    let digest = *ghostwire_store::digest::state_digest(&view).as_bytes();
+    writer.finish(Some(digest))
+}
+
+async fn write_metrics<W: Write>(
+    reading: &Reading,
+    writer: &mut Writer<W>,
+    progress: &mut Progress,
+) -> Result<()> {
+    let mut from = RowKey::new();
+    loop {
+        let range = KeyRange { table: Table::Metrics, from, to: None };
+        let scan = Scan { range, reverse: false, limit: ROWS_PER_READ };
+        let rows = reading.backend.scan(scan).await?;
+        let Some(last) = rows.last() else { return Ok(()) };
+        from = last.key.clone().successor();
+        for row in &rows {
+            writer.metric(&MetricPoint::decode(&row.key, &row.body)?)?;
+        }
+        progress.advance(rows.len() as u64);
+    }
+}
+
+async fn write_audit<W: Write>(
+    reading: &Reading,
+    writer: &mut Writer<W>,
+    progress: &mut Progress,
+) -> Result<()> {
+    let mut request = PageRequest::first(Limit::MAX);
+    loop {
+        let page = reading.store.audit().query(&AuditQuery::default(), &request).await?;
+        for entry in &page.items {
+            writer.audit(entry)?;
+        }
+        progress.advance(page.items.len() as u64);
+        let Some(next) = page.next else { return Ok(()) };
+        request = PageRequest::after(Limit::MAX, next);
+    }
+}

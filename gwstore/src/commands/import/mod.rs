@@ -1,0 +1,68 @@
+//! `gwstore import`.
+
+mod headscale;
+mod portable;
+
+use std::sync::Arc;
+
+use ghostwire_store::config::{BackendKind, Config};
+use ghostwire_store::digest::Digests;
+use ghostwire_store::state::State;
+use ghostwire_store::{Result, Store};
+
+pub(super) use headscale::run as headscale;
+pub(super) use portable::run as portable;
+
+use super::init;
+use crate::cli::TargetArgs;
+use crate::failure::{Outcome, with_help};
+use crate::output::Shell;
+use crate::session::{Reading, open_to_write, store_exists};
+
+/// Whether the store has to be made first, as the command line allows.
+fn is_missing(config: &Config, args: &TargetArgs) -> bool {
+    args.create && config.backend.kind() != BackendKind::Memory && !store_exists(config)
+}
+
+/// What the store holds now; nothing is opened to be written to before an import was tried on it.
+async fn present_state(config: &Config, args: &TargetArgs) -> Result<State> {
+    if is_missing(config, args) {
+        return Ok(State::default());
+    }
+    let help = "`gwstore init` makes the configured store, and so does --create";
+    let explained = |error: ghostwire_store::Error| match error.kind() {
+        ghostwire_store::ErrorKind::NotFound => error.with("help", help),
+        _ => error,
+    };
+    let reading = Reading::open(config).await.map_err(explained)?;
+    let state = State::clone(&reading.store.view());
+    reading.close().await?;
+    Ok(state)
+}
+
+/// Opens the store to import into, and makes it if that is to be done.
+async fn open_target(
+    config: &Config,
+    args: &TargetArgs,
+    shell: &mut Shell<'_>,
+) -> Outcome<Arc<dyn Store>> {
+    if !is_missing(config, args) {
+        return Ok(open_to_write(config).await?);
+    }
+    let made = init::create(config).await?;
+    made.explain(shell)?;
+    Ok(made.store)
+}
+
+/// Closes the store whatever happened, and tells what happened first.
+async fn closed<T>(store: &dyn Store, outcome: Result<T>) -> Result<T> {
+    let closed = store.close().await;
+    let value = outcome.map_err(|error| {
+        with_help(error, "what was written is whole; put the cause right and run it again")
+    })?;
+    closed.map(|()| value)
+}
+
+fn print_digests(digests: &Digests, shell: &mut Shell<'_>) -> Outcome {
+    if shell.quiet { Ok(()) } else { super::digest::print(digests, shell) }
+}

@@ -1,0 +1,273 @@
+//! What of an item is shown, to people and to programs. Never a hash of a secret: a list is read
+//! over shoulders and pasted into tickets.
+
+use std::fmt::Display;
+
+use ghostwire_store::command::Image;
+use ghostwire_store::domain::{
+    ApiKey, Clock, DnsRecord, Identity, MetricPoint, Node, NodeId, Policy, PreAuthKey, Presence,
+    Route, Session, SessionOwner, Setting, SettingDocument, SystemClock, TagSet, Timestamp, User,
+    UserId,
+};
+use ghostwire_store::portable::Item;
+use ghostwire_store::state::State;
+use ghostwire_store::{Error, ErrorKind, Result};
+use serde_json::Value;
+
+use crate::cli::Listing;
+
+/// The columns of a table for people.
+pub(super) fn titles(listing: Listing) -> &'static [&'static str] {
+    match listing {
+        Listing::Users => &["ID", "NAME", "DISPLAY NAME", "EMAIL", "IDENTITY", "CREATED"],
+        Listing::Nodes => {
+            &["ID", "LABEL", "USER", "TAGS", "IPV4", "IPV6", "ONLINE", "LAST SEEN", "EXPIRES"]
+        }
+        Listing::Presence => &["NODE", "LABEL", "ONLINE", "SESSION", "LAST SEEN", "ENDPOINTS"],
+        Listing::Routes => &["ID", "NODE", "PREFIX", "ADVERTISED", "APPROVED", "PRIMARY"],
+        Listing::ApiKeys => &["ID", "PREFIX", "USER", "DESCRIPTION", "STATE", "CREATED", "EXPIRES"],
+        Listing::PreauthKeys => {
+            &["ID", "PREFIX", "USER", "TAGS", "REUSABLE", "EPHEMERAL", "STATE", "EXPIRES"]
+        }
+        Listing::Policies => &["VERSION", "IN FORCE", "AUTHOR", "CREATED", "BYTES"],
+        Listing::DnsRecords => &["ID", "NAME", "KIND", "VALUE", "TTL"],
+        Listing::Sessions => &["ID", "OWNER", "CLIENT", "CREATED", "EXPIRES", "LAST SEEN"],
+        Listing::Settings => &["DOCUMENT", "REVISION", "UPDATED", "CONTENT"],
+        Listing::Metrics => &["NODE", "METRIC", "AT", "VALUE"],
+        Listing::Audit => &["AT", "ACTOR", "ACTION", "ENTITY", "SUBJECT"],
+    }
+}
+
+/// A row of such a table.
+pub(super) fn cells(item: &Item, state: &State) -> Vec<String> {
+    match item {
+        Item::Image(image) => match image {
+            Image::User(user) => user_cells(user),
+            Image::Node(node) => node_cells(node, state),
+            Image::Presence(presence) => presence_cells(presence, state),
+            Image::Route(route) => route_cells(route, state),
+            Image::ApiKey(key) => api_key_cells(key, state),
+            Image::PreAuthKey(key) => preauth_key_cells(key, state),
+            Image::Policy(policy) => policy_cells(policy, state),
+            Image::DnsRecord(record) => dns_cells(record),
+            Image::Session(session) => session_cells(session, state),
+            Image::Setting(setting) => setting_cells(setting),
+        },
+        Item::Metric(MetricPoint { node, metric, at, value }) => vec![
+            node.map_or_else(|| "(network)".to_owned(), |node| label_of(node, state)),
+            metric.to_string(),
+            at.to_string(),
+            value.get().to_string(),
+        ],
+        Item::Audit(entry) => vec![
+            entry.at.to_string(),
+            entry.actor.to_string(),
+            entry.action.to_string(),
+            entry.entity.to_string(),
+            entry.subject.to_string(),
+        ],
+    }
+}
+
+fn user_cells(user: &User) -> Vec<String> {
+    let identity = match &user.identity {
+        Identity::Local {} => "local".to_owned(),
+        Identity::Oidc { provider, .. } => provider.to_string(),
+        Identity::PreAuth {} => "pre-auth".to_owned(),
+    };
+    vec![
+        user.id.to_string(),
+        user.name.to_string(),
+        optional(user.display_name.as_ref()),
+        optional(user.email.as_ref()),
+        identity,
+        user.created_at.to_string(),
+    ]
+}
+
+fn node_cells(node: &Node, state: &State) -> Vec<String> {
+    let last_seen = state.presence().get(node.id).and_then(|presence| presence.last_seen);
+    vec![
+        node.id.to_string(),
+        node.label.to_string(),
+        owner(node.user, state),
+        tags(&node.tags),
+        optional(node.ipv4),
+        optional(node.ipv6),
+        yes_or_no(state.presence().is_online(node.id)),
+        optional(last_seen),
+        expiry(node.expires_at),
+    ]
+}
+
+fn presence_cells(presence: &Presence, state: &State) -> Vec<String> {
+    let addresses: Vec<_> =
+        presence.endpoints.iter().map(|endpoint| endpoint.addr.to_string()).collect();
+    vec![
+        presence.node.to_string(),
+        label_of(presence.node, state),
+        yes_or_no(presence.online),
+        presence.session.to_string(),
+        optional(presence.last_seen),
+        addresses.join(" "),
+    ]
+}
+
+fn route_cells(route: &Route, state: &State) -> Vec<String> {
+    vec![
+        route.id.to_string(),
+        label_of(route.node, state),
+        route.prefix.to_string(),
+        yes_or_no(route.advertised),
+        yes_or_no(route.approved),
+        yes_or_no(route.primary),
+    ]
+}
+
+fn api_key_cells(key: &ApiKey, state: &State) -> Vec<String> {
+    vec![
+        key.id.to_string(),
+        key.prefix.to_string(),
+        owner(key.user, state),
+        optional(key.description.as_ref()),
+        standing(key.revoked_at, key.expires_at, false),
+        key.created_at.to_string(),
+        expiry(key.expires_at),
+    ]
+}
+
+fn preauth_key_cells(key: &PreAuthKey, state: &State) -> Vec<String> {
+    vec![
+        key.id.to_string(),
+        optional(key.prefix.as_ref()),
+        owner(key.user, state),
+        tags(&key.tags),
+        yes_or_no(key.reusable),
+        yes_or_no(key.ephemeral),
+        standing(key.revoked_at, key.expires_at, !key.reusable && key.used_at.is_some()),
+        expiry(key.expires_at),
+    ]
+}
+
+fn policy_cells(policy: &Policy, state: &State) -> Vec<String> {
+    let current = state.policies().current().map(|current| current.version);
+    vec![
+        policy.version.to_string(),
+        yes_or_no(current == Some(policy.version)),
+        policy.author.to_string(),
+        policy.created_at.to_string(),
+        policy.document.as_str().len().to_string(),
+    ]
+}
+
+fn dns_cells(record: &DnsRecord) -> Vec<String> {
+    vec![
+        record.id.to_string(),
+        record.name.to_string(),
+        format!("{:?}", record.kind).to_uppercase(),
+        record.value.to_string(),
+        optional(record.ttl),
+    ]
+}
+
+fn session_cells(session: &Session, state: &State) -> Vec<String> {
+    let whose = match session.owner {
+        SessionOwner::User(user) => owner(Some(user), state),
+        SessionOwner::Node(node) => label_of(node, state),
+    };
+    vec![
+        session.id.to_string(),
+        whose,
+        optional(session.client.as_ref()),
+        session.created_at.to_string(),
+        session.expires_at.to_string(),
+        session.last_seen.to_string(),
+    ]
+}
+
+fn setting_cells(setting: &Setting) -> Vec<String> {
+    let (name, content) = match &setting.document {
+        SettingDocument::Network(network) => ("network", serde_json::to_string(network)),
+        SettingDocument::DerpMap(map) => ("derp_map", serde_json::to_string(map)),
+        SettingDocument::Dns(dns) => ("dns", serde_json::to_string(dns)),
+    };
+    vec![
+        name.to_owned(),
+        setting.revision.to_string(),
+        setting.updated_at.to_string(),
+        content.unwrap_or_default(),
+    ]
+}
+
+fn optional(value: Option<impl Display>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+fn expiry(expires_at: Option<Timestamp>) -> String {
+    expires_at.map_or_else(|| "never".to_owned(), |at| at.to_string())
+}
+
+fn yes_or_no(is: bool) -> String {
+    if is { "yes" } else { "no" }.to_owned()
+}
+
+fn tags(tags: &TagSet) -> String {
+    if tags.is_empty() {
+        return "-".to_owned();
+    }
+    tags.iter().map(|tag| tag.as_str()).collect::<Vec<_>>().join(" ")
+}
+
+fn owner(user: Option<UserId>, state: &State) -> String {
+    let Some(id) = user else { return "-".to_owned() };
+    state.users().get(id).map_or_else(|| id.to_string(), |user| user.name.to_string())
+}
+
+fn label_of(node: NodeId, state: &State) -> String {
+    state.nodes().get(node).map_or_else(|| node.to_string(), |node| node.label.to_string())
+}
+
+fn standing(
+    revoked_at: Option<Timestamp>,
+    expires_at: Option<Timestamp>,
+    is_used_up: bool,
+) -> String {
+    let is_expired = ghostwire_store::domain::expired(expires_at, SystemClock.now());
+    let standing = match (revoked_at.is_some(), is_expired, is_used_up) {
+        (true, _, _) => "revoked",
+        (_, true, _) => "expired",
+        (_, _, true) => "used",
+        _ => "active",
+    };
+    standing.to_owned()
+}
+
+/// The item for programs: all of it, but for hashes of secrets, of which only the scheme is left.
+pub(super) fn object(item: &Item) -> Result<Value> {
+    let object = match item {
+        Item::Image(image) => match image {
+            Image::User(user) => serde_json::to_value(user),
+            Image::Node(node) => serde_json::to_value(node),
+            Image::Presence(presence) => serde_json::to_value(presence),
+            Image::Route(route) => serde_json::to_value(route),
+            Image::ApiKey(key) => serde_json::to_value(key),
+            Image::PreAuthKey(key) => serde_json::to_value(key),
+            Image::Policy(policy) => serde_json::to_value(policy),
+            Image::DnsRecord(record) => serde_json::to_value(record),
+            Image::Session(session) => serde_json::to_value(session),
+            Image::Setting(setting) => serde_json::to_value(setting),
+        },
+        Item::Metric(point) => serde_json::to_value(point),
+        Item::Audit(entry) => serde_json::to_value(entry),
+    };
+    let mut object = object.map_err(|error| {
+        Error::new(ErrorKind::Unexpected, "an item has no JSON form").because(error)
+    })?;
+    let has_hash =
+        matches!(item, Item::Image(Image::ApiKey(_) | Image::PreAuthKey(_) | Image::Session(_)));
+    if has_hash && let Some(hash) = object.get_mut("hash") {
+        let scheme = hash.as_str().and_then(|hash| hash.split(':').next()).unwrap_or_default();
+        *hash = Value::String(format!("{scheme}:…redacted"));
+    }
+    Ok(object)
+}

@@ -1,0 +1,41 @@
+//! What each subcommand does.
+
+mod config;
+mod digest;
+mod doctor;
+mod export;
+mod import;
+mod init;
+mod list;
+mod migrate;
+mod status;
+
+use crate::cli::{Cli, Command, ConfigCommand, ImportCommand};
+use crate::failure::Outcome;
+use crate::output::Shell;
+use crate::session::load_config;
+
+/// Does what the command line says.
+pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
+    // The doctor reports a configuration that does not load as one of its findings.
+    if matches!(cli.command, Command::Doctor) {
+        return doctor::run(load_config(&cli.global), shell).await;
+    }
+    let config = load_config(&cli.global)?;
+    match &cli.command {
+        Command::Init => init::run(&config, shell).await,
+        Command::Status(args) => status::run(&config, args, shell).await,
+        Command::Doctor => Ok(()),
+        Command::Config(ConfigCommand::Show) => config::show(&config, shell),
+        Command::Digest => digest::run(&config, shell).await,
+        Command::Import(ImportCommand::Headscale(args)) => {
+            import::headscale(&config, args, shell).await
+        }
+        Command::Import(ImportCommand::Portable(args)) => {
+            import::portable(&config, args, shell).await
+        }
+        Command::Export(args) => export::run(&config, args, shell).await,
+        Command::List(args) => list::run(&config, args, shell).await,
+        Command::Migrate(args) => migrate::run(&config, args, shell).await,
+    }
+}

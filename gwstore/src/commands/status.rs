@@ -1,0 +1,130 @@
+//! `gwstore status`.
+
+use ghostwire_store::backend::Head;
+use ghostwire_store::config::Config;
+use ghostwire_store::schema::Schema;
+use ghostwire_store::state::State;
+use ghostwire_store::{Entity, StoreInfo};
+use serde_json::{Map, json};
+
+use crate::cli::StatusArgs;
+use crate::failure::Outcome;
+use crate::output::{Shell, bytes};
+use crate::session::{Reading, SeriesCount, count_audit, count_metrics};
+
+/// Series are counted up to here unless all of it is asked for.
+const QUICK_COUNT: u64 = 100_000;
+
+/// What the store is and holds.
+pub(super) async fn run(config: &Config, args: &StatusArgs, shell: &mut Shell<'_>) -> Outcome {
+    let reading = Reading::open(config).await?;
+    let most = if args.exact { u64::MAX } else { QUICK_COUNT };
+    let counted = count(&reading, most).await;
+    let (info, head) = (reading.store.info(), reading.head);
+    reading.close().await?;
+    let counts = counted?;
+    if shell.json {
+        print_json(&info, &head, &counts, shell)
+    } else {
+        print(&info, &head, &counts, shell)
+    }
+}
+
+async fn count(
+    reading: &Reading,
+    most: u64,
+) -> ghostwire_store::Result<Vec<(Entity, SeriesCount)>> {
+    let view = reading.store.view();
+    let state = entity_counts(&view).map(|(entity, count)| (entity, exactly(count)));
+    let mut counts = Vec::from(state);
+    counts.push((Entity::Metric, count_metrics(reading.backend.as_ref(), most).await?));
+    counts.push((Entity::Audit, count_audit(reading.store.as_ref(), most).await?));
+    Ok(counts)
+}
+
+fn exactly(count: usize) -> SeriesCount {
+    SeriesCount { count: count as u64, is_exact: true }
+}
+
+/// How many there are of each entity of the state.
+pub(super) fn entity_counts(state: &State) -> [(Entity, usize); 10] {
+    [
+        (Entity::User, state.users().len()),
+        (Entity::Node, state.nodes().len()),
+        (Entity::Presence, state.presence().len()),
+        (Entity::Route, state.routes().len()),
+        (Entity::ApiKey, state.api_keys().len()),
+        (Entity::PreAuthKey, state.preauth_keys().len()),
+        (Entity::Policy, state.policies().len()),
+        (Entity::DnsRecord, state.dns_records().len()),
+        (Entity::Session, state.sessions().len()),
+        (Entity::Setting, state.settings().iter().count()),
+    ]
+}
+
+fn print(
+    info: &StoreInfo,
+    head: &Head,
+    counts: &[(Entity, SeriesCount)],
+    shell: &mut Shell<'_>,
+) -> Outcome {
+    let backend = &info.backend;
+    let yes_or_no = |is: bool| if is { "yes" } else { "no" }.to_owned();
+    let last_commit = if info.serial.get() == 0 { "never".into() } else { head.time.to_string() };
+    shell.pairs(&[
+        ("backend", backend.name.to_owned()),
+        ("engine", backend.engine.clone()),
+        ("location", backend.location.clone().unwrap_or_else(|| "none".to_owned())),
+        ("store id", head.store.to_string()),
+        ("durable", yes_or_no(backend.durable)),
+        ("sealed", yes_or_no(backend.sealed)),
+        ("shared", yes_or_no(backend.shared)),
+        ("on disk", backend.bytes.map_or_else(|| "unknown".to_owned(), bytes)),
+        (
+            "schema",
+            format!("{} (supported: {})", head.schema.version, Schema::current().version().version),
+        ),
+        ("serial", info.serial.to_string()),
+        ("last commit", last_commit),
+        ("checkpoint", head.checkpoint.to_string()),
+        ("oldest block", head.oldest_block.to_string()),
+        ("rows to fold", info.fold_debt.to_string()),
+    ])?;
+    shell.line("")?;
+    let counts: Vec<_> = counts
+        .iter()
+        .map(|(entity, counted)| {
+            let more = if counted.is_exact { "" } else { " or more; --exact counts them" };
+            (entity.name(), format!("{}{more}", counted.count))
+        })
+        .collect();
+    shell.pairs(&counts)
+}
+
+fn print_json(
+    info: &StoreInfo,
+    head: &Head,
+    counts: &[(Entity, SeriesCount)],
+    shell: &mut Shell<'_>,
+) -> Outcome {
+    let number = |(entity, counted): &(Entity, SeriesCount)| {
+        (entity.name().to_owned(), counted.count.into())
+    };
+    let inexact: Vec<_> =
+        counts.iter().filter(|(_, counted)| !counted.is_exact).map(|(entity, _)| entity).collect();
+    shell.object(&json!({
+        "backend": info.backend,
+        "store": head.store,
+        "schema": {
+            "found": head.schema.version,
+            "supported": Schema::current().version().version,
+        },
+        "serial": info.serial,
+        "time": head.time,
+        "checkpoint": head.checkpoint,
+        "oldest_block": head.oldest_block,
+        "fold_debt": info.fold_debt,
+        "counts": counts.iter().map(number).collect::<Map<_, _>>(),
+        "counts_at_least": inexact,
+    }))
+}

@@ -1,0 +1,154 @@
+//! Whether damage to a file is noticed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ghostwire_store::config::Config;
+use ghostwire_store::digest::Digests;
+use ghostwire_store::domain::ManualClock;
+use ghostwire_store::{Error, ErrorKind, Result};
+use serde::Serialize;
+
+use super::disk::{failed, files_of};
+use super::stores;
+
+/// Bytes that are flipped in each file, one at a time.
+const FLIPS: usize = 12;
+
+/// How flipped bytes came out.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(super) struct Flips {
+    /// How many were tried.
+    pub(super) tried: usize,
+    /// Opening, verifying or reading the store failed.
+    pub(super) detected: usize,
+    /// Everything is there as it was: the byte was in unused space.
+    pub(super) harmless: usize,
+}
+
+/// What a copy of a store with one flipped byte turned out to be.
+enum Outcome {
+    Detected,
+    Harmless,
+    /// It opened, verified, and holds something else.
+    Different,
+}
+
+/// A closed store whose copies are damaged.
+pub(super) struct Victim<'a> {
+    /// How the closed store is opened.
+    pub(super) config: &'a Config,
+    pub(super) path: &'a Path,
+    pub(super) hash_key: &'a Path,
+    pub(super) clock: &'a ManualClock,
+    /// What it holds.
+    pub(super) expected: Digests,
+}
+
+impl Victim<'_> {
+    /// Flips bytes spread over the file, each in a fresh copy.
+    ///
+    /// # Errors
+    /// `Corrupt` if one of them silently changed what the store holds, or if none was noticed.
+    pub(super) async fn flip_bytes(&self, seed: u64) -> Result<Flips> {
+        let content = self.read()?;
+        let mut flips = Flips::default();
+        let part = content.len() / FLIPS;
+        for number in 0..FLIPS {
+            // Not always the same place in a page.
+            let within = (seed as usize).wrapping_add(number * 2_654_435_761) % part.max(1);
+            let at = number * part + within;
+            flips.tried += 1;
+            match self.flip_byte(&content, at).await? {
+                Outcome::Detected => flips.detected += 1,
+                Outcome::Harmless => flips.harmless += 1,
+                Outcome::Different => {
+                    return Err(Error::corrupt("a flipped byte silently changed what is stored")
+                        .with("store", self.config.backend.kind().name())
+                        .with("offset", at));
+                }
+            }
+        }
+        if flips.detected == 0 {
+            return Err(Error::corrupt("none of the flipped bytes was noticed")
+                .with("store", self.config.backend.kind().name())
+                .with("tried", flips.tried));
+        }
+        Ok(flips)
+    }
+
+    /// Flips a byte of the file itself, in the row that holds `mark`. Gives its offset.
+    ///
+    /// The file also has copies of rows that moved, in space that is free now; damage there is
+    /// harmless and proves nothing. Each place is tried on a copy first.
+    pub(super) async fn corrupt_row(&self, mark: &[u8]) -> Result<usize> {
+        let mut content = self.read()?;
+        let places = content.windows(mark.len()).enumerate().filter(|(_, bytes)| *bytes == mark);
+        for at in places.map(|(at, _)| at + mark.len() / 2).collect::<Vec<_>>() {
+            if !matches!(self.flip_byte(&content, at).await?, Outcome::Harmless) {
+                flip(&mut content, at);
+                fs::write(self.path, &content).map_err(|error| failed(self.path, error))?;
+                return Ok(at);
+            }
+        }
+        Err(Error::new(ErrorKind::NotFound, "no live row to corrupt was found in the file")
+            .with("path", self.path.display()))
+    }
+
+    fn read(&self) -> Result<Vec<u8>> {
+        fs::read(self.path).map_err(|error| failed(self.path, error))
+    }
+
+    async fn flip_byte(&self, content: &[u8], at: usize) -> Result<Outcome> {
+        let copy = self.copy_path();
+        remove(&copy);
+        let mut damaged = content.to_vec();
+        flip(&mut damaged, at);
+        fs::write(&copy, damaged).map_err(|error| failed(&copy, error))?;
+        let outcome = self.examine(&copy).await;
+        remove(&copy);
+        Ok(outcome)
+    }
+
+    fn copy_path(&self) -> PathBuf {
+        let extension = self.path.extension().unwrap_or_default();
+        self.path.with_file_name("flipped").with_extension(extension)
+    }
+
+    async fn examine(&self, copy: &Path) -> Outcome {
+        let config = with_path(self.config, copy, self.hash_key);
+        let Ok(store) = stores::open(&config, false, self.clock, 0).await else {
+            return Outcome::Detected;
+        };
+        let digests = match store.verify().await {
+            Ok(()) => store.digests().await,
+            Err(error) => Err(error),
+        };
+        let _ = store.close().await;
+        match digests {
+            Err(_) => Outcome::Detected,
+            Ok(digests) if digests == self.expected => Outcome::Harmless,
+            Ok(_) => Outcome::Different,
+        }
+    }
+}
+
+fn with_path(config: &Config, path: &Path, hash_key: &Path) -> Config {
+    stores::Environment::of(config.clone()).config(
+        config.backend.kind(),
+        path.to_owned(),
+        hash_key,
+    )
+}
+
+fn flip(content: &mut [u8], at: usize) {
+    if let Some(byte) = content.get_mut(at) {
+        *byte ^= 0x40;
+    }
+}
+
+fn remove(store: &Path) {
+    for path in files_of(store) {
+        let _ = fs::remove_file(path);
+    }
+}

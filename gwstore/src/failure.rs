@@ -1,0 +1,146 @@
+//! How a command ends that cannot do what it should, and how that is told.
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::Path;
+
+use ghostwire_store::{Error, ErrorKind};
+use serde_json::{Map, Value, json};
+
+use crate::output::{Shell, printable};
+
+/// A fact of this name is advice.
+const HELP: &str = "help";
+
+/// Why a command failed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The store, the configuration or a file.
+    Error(Error),
+    /// Nobody can be told: the output cannot be written.
+    Output(io::Error),
+    /// What is wrong was the command's output.
+    Told,
+}
+
+/// What a command ends with.
+pub(crate) type Outcome<T = ()> = Result<T, Failure>;
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+impl Failure {
+    /// Tells the person or program at the other end of standard error.
+    pub(crate) fn explain(&self, shell: &mut Shell<'_>) {
+        let text = match self {
+            Self::Told => return,
+            Self::Output(error) => {
+                let error = Error::new(ErrorKind::Unavailable, "the output cannot be written")
+                    .because(error.to_string());
+                explained(&error, shell.json)
+            }
+            Self::Error(error) => explained(error, shell.json),
+        };
+        // If standard error is gone too, the exit code has to do.
+        let _ = writeln!(shell.notes, "{text}");
+    }
+}
+
+fn explained(error: &Error, as_json: bool) -> String {
+    if as_json { object(error).to_string() } else { lines(error) }
+}
+
+fn lines(error: &Error) -> String {
+    let mut text = "error: ".to_owned();
+    // Writing to a string cannot fail.
+    let _ = write_headline(&mut text, error);
+    let facts = error.context().iter().filter(|(key, _)| *key != HELP);
+    for (key, value) in facts {
+        let _ = write!(text, "\n  {key}: {}", printable(value));
+    }
+    if let Some(source) = std::error::Error::source(error) {
+        let _ = write!(text, "\n  because: {}", printable(&source.to_string()));
+    }
+    for (_, help) in error.context().iter().filter(|(key, _)| *key == HELP) {
+        let _ = write!(text, "\nhelp: {help}");
+    }
+    text
+}
+
+fn write_headline(text: &mut String, error: &Error) -> std::fmt::Result {
+    if let Some(operation) = error.operation() {
+        write!(text, "{operation}: ")?;
+    }
+    if let Some(entity) = error.entity() {
+        write!(text, "{entity} ")?;
+    }
+    text.push_str(&printable(error.message()));
+    match error.constraint() {
+        Some(constraint) => write!(text, " ({constraint})"),
+        None => Ok(()),
+    }
+}
+
+fn object(error: &Error) -> Value {
+    let mut context = Map::new();
+    for (key, value) in error.context().iter().filter(|(key, _)| *key != HELP) {
+        // The first one is the innermost, and so the most precise.
+        context.entry(*key).or_insert_with(|| Value::from(value.as_str()));
+    }
+    let help: Vec<_> =
+        error.context().iter().filter(|(key, _)| *key == HELP).map(|(_, help)| help).collect();
+    let mut object = json!({
+        "kind": error.kind().name(),
+        "operation": error.operation(),
+        "entity": error.entity(),
+        "message": error.message(),
+        "context": context,
+    });
+    if let Value::Object(fields) = &mut object {
+        if let Some(constraint) = error.constraint() {
+            fields.insert("constraint".to_owned(), constraint.into());
+        }
+        if let Some(source) = std::error::Error::source(error) {
+            fields.insert("because".to_owned(), source.to_string().into());
+        }
+        if !help.is_empty() {
+            fields.insert(HELP.to_owned(), json!(help));
+        }
+    }
+    object
+}
+
+/// Adds advice, unless there is some already.
+pub(crate) fn with_help(error: Error, help: impl std::fmt::Display) -> Error {
+    let has_help = error.context().iter().any(|(key, _)| *key == HELP);
+    if has_help { error } else { error.with(HELP, help) }
+}
+
+/// An error of the file system, as the kind that says what to do.
+pub(crate) fn file_error(what: &'static str, path: Option<&Path>, error: io::Error) -> Error {
+    use io::ErrorKind as Io;
+    let kind = match error.kind() {
+        Io::NotFound => ErrorKind::NotFound,
+        Io::AlreadyExists => ErrorKind::AlreadyExists { constraint: "path" },
+        Io::PermissionDenied => ErrorKind::PermissionDenied,
+        Io::ReadOnlyFilesystem => ErrorKind::ReadOnly,
+        Io::StorageFull | Io::QuotaExceeded => ErrorKind::Exhausted,
+        Io::IsADirectory | Io::NotADirectory | Io::InvalidInput => ErrorKind::InvalidArgument,
+        _ => ErrorKind::Unavailable,
+    };
+    let failed = Error::new(kind, what);
+    let failed = match path {
+        Some(path) => failed.with("path", path.display()),
+        None => failed,
+    };
+    failed.because(error)
+}

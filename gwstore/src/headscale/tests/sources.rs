@@ -1,0 +1,163 @@
+//! What is named may be anything.
+
+use super::*;
+
+#[test]
+fn hostile_statements_are_refused() {
+    for (statement, parts) in [
+        ("ATTACH '/tmp/x.db' AS x;", &["ATTACH", "line="][..]),
+        ("DETACH main;", &["DETACH"]),
+        ("SELECT load_extension('/tmp/x.so');", &["SELECT"]),
+        ("INSERT INTO users(id, name) VALUES(9, load_extension('x'));", &["line="]),
+        ("INSERT INTO users(id, name) VALUES(9, hex(randomblob(9)));", &["line="]),
+        ("INSERT INTO users(name) SELECT readfile('/etc/passwd');", &["line="]),
+        ("PRAGMA writable_schema=ON;", &["PRAGMA"]),
+        ("PRAGMA temp_store_directory='/etc';", &["PRAGMA"]),
+        ("CREATE TRIGGER t AFTER INSERT ON users BEGIN SELECT 1; END;", &["CREATE"]),
+        ("CREATE VIEW v AS SELECT 1;", &["CREATE"]),
+        ("CREATE VIRTUAL TABLE v USING fts5(a);", &["CREATE"]),
+        ("CREATE TEMP TABLE v(a);", &["CREATE"]),
+        ("VACUUM INTO '/tmp/x.db';", &["VACUUM"]),
+        ("UPDATE users SET name = 'x';", &["UPDATE"]),
+        ("DROP TABLE users;", &["DROP"]),
+        ("DELETE FROM users;", &["DELETE"]),
+        ("WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n FROM r) SELECT * FROM r;", &["WITH"]),
+        (
+            "INSERT INTO users(name) WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n FROM r) \
+             SELECT n FROM r;",
+            &["does what no dump"],
+        ),
+        (
+            "CREATE TABLE a(x); INSERT INTO a VALUES(1),(2),(3),(4),(5),(6),(7),(8); \
+             INSERT INTO a SELECT 1 FROM a, a b, a c, a d, a e, a f, a g, a h, a i, a j, a k, a l;",
+            &["too much"],
+        ),
+        ("ROLLBACK; -- due to errors", &["damaged file"]),
+    ] {
+        assert_refused(read_text(&dump(statement)), parts);
+    }
+    assert!(!Path::new("/tmp/x.db").exists());
+}
+
+#[test]
+fn errors_repeat_nothing_of_the_dump() {
+    for statement in [
+        "INSERT INTO pre_auth_keys(key) VALUES('s3cret",
+        "INSERT INTO pre_auth_keys(s3cret) VALUES('s3cret');",
+        "INSERT INTO pre_auth_keys(key) VALUES(s3cret);",
+        "INSERT INTO pre_auth_keys(id, key) VALUES(1, 's3cret'), (1, 's3cret');",
+        "s3cret;",
+        "'s3cret';",
+    ] {
+        let error = read_text(&dump(statement)).map(|_| ()).unwrap_err();
+        for text in [format!("{error}"), format!("{error:?}")] {
+            assert!(text.contains("line=") && !text.contains("s3cret"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_dump_that_was_cut_off() {
+    let whole = dump(&node_row(1, &[]));
+    let cut = |keep: usize| read_text(&whole[..keep]);
+    assert_refused(cut(whole.len() - "COMMIT;\n".len()), &["cut off", "never committed"]);
+    assert_refused(cut(whole.find("'100.64").unwrap() + 3), &["cut off", "line=", "no end"]);
+    assert_refused(cut(40), &["cut off"]);
+    // Wherever it is cut, it is not taken for whole.
+    for keep in (1..whole.len() - 2).step_by(7) {
+        assert!(cut(keep).is_err(), "{keep}");
+    }
+}
+
+fn database(dir: &Path) -> std::path::PathBuf {
+    let path = dir.join("db.sqlite");
+    let connection = Connection::open(&path).unwrap();
+    connection.execute_batch(&dump(&node_row(1, &[]))).unwrap();
+    path
+}
+
+#[test]
+fn a_database_that_was_cut_off_or_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = database(dir.path());
+    let whole = std::fs::read(&path).unwrap();
+    for keep in [20, 99, 100, 4096, whole.len() - 1] {
+        std::fs::write(&path, &whole[..keep]).unwrap();
+        assert_refused(read_file(&path), &["cut off", "bytes=", "db.sqlite"]);
+    }
+    for at in [4096 + 3, 4096 * 3 + 1, 60] {
+        let mut damaged = whole.clone();
+        damaged[at..at + 40].fill(0xff);
+        std::fs::write(&path, &damaged).unwrap();
+        assert!(read_file(&path).is_err(), "{at}");
+    }
+    std::fs::write(&path, &whole).unwrap();
+    assert_eq!(read_file(&path).unwrap().nodes().len(), 1);
+}
+
+#[test]
+fn a_write_ahead_log_is_not_overlooked() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = database(dir.path());
+    std::fs::write(dir.path().join("db.sqlite-wal"), "x").unwrap();
+    assert_refused(read_file(&path), &["write-ahead log", "stop Headscale"]);
+    std::fs::write(dir.path().join("db.sqlite-wal"), "").unwrap();
+    assert!(read_file(&path).is_ok());
+}
+
+#[test]
+fn views_do_not_pass_for_tables() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db.sqlite");
+    let connection = Connection::open(&path).unwrap();
+    let view = "CREATE TABLE users(id integer); CREATE VIEW nodes AS WITH RECURSIVE r(id) AS \
+                (SELECT 1 UNION ALL SELECT id FROM r) SELECT id FROM r;";
+    connection.execute_batch(view).unwrap();
+    assert_refused(read_file(&path), &["not a database of Headscale", "table=nodes"]);
+    let generated = "DROP VIEW nodes; CREATE TABLE nodes(id integer, \
+                     hostname text AS (hex(zeroblob(id))) VIRTUAL); INSERT INTO nodes VALUES(9);";
+    connection.execute_batch(generated).unwrap();
+    assert_refused(read_file(&path), &["column that is computed"]);
+}
+
+#[test]
+fn other_things() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_refused(read_file(dir.path()), &["a directory"]);
+    assert_refused(read_file(&dir.path().join("absent")), &["cannot be read", "absent"]);
+    let with = |bytes: &[u8]| {
+        let path = dir.path().join("file");
+        std::fs::write(&path, bytes).unwrap();
+        read_file(&path)
+    };
+    assert_refused(with(b""), &["empty"]);
+    assert_refused(with(b"\x1f\x8b\x08rest"), &["gzip"]);
+    assert_refused(with(b"PGDMP\x01"), &["PostgreSQL"]);
+    assert_refused(with(b"--\n-- PostgreSQL database dump\n--\nSET x = 1;\n"), &["PostgreSQL"]);
+    assert_refused(with(b"{\"ghostwire_store\":1}\n"), &["portable"]);
+    assert_refused(with(b"BEGIN;\xff"), &["UTF-8", "at_byte=6"]);
+    assert_refused(with(b"BEGIN;\0"), &["NUL"]);
+    assert_refused(with(b"hello world"), &["cut off"]);
+    assert_refused(with(b"hello world;"), &["not an SQL dump of Headscale", "line=1"]);
+    assert_refused(with(b"  "), &["not a database of Headscale"]);
+    let tables = |sql: &str| read_text(&format!("BEGIN;{sql}COMMIT;"));
+    assert_refused(
+        tables("CREATE TABLE namespaces(id); CREATE TABLE machines(id);"),
+        &["0.22 or older", "upgrade"],
+    );
+    assert_refused(tables("CREATE TABLE users(id);"), &["not a database of Headscale", "nodes"]);
+    assert_refused(tables("CREATE TABLE nodes(id);"), &["not a database of Headscale", "users"]);
+    let odd = "CREATE TABLE users(name); CREATE TABLE nodes(id);";
+    assert_refused(tables(odd), &["lacks a column", "table=users", "column=id"]);
+    let odd = "CREATE TABLE users(id text); INSERT INTO users VALUES('x'); CREATE TABLE nodes(id);";
+    assert_refused(tables(odd), &["no integer as its id", "table=users"]);
+}
+
+#[test]
+fn dumps_of_newer_shells() {
+    let policy = r#"INSERT INTO policies(id, data) VALUES(1, unistr('{\u000a "a": "\\"}'));"#;
+    let import = import(policy);
+    assert_eq!(import.policies()[0].document.as_str(), "{\n \"a\": \"\\\"}");
+    let policy = "INSERT INTO policies(id, data) VALUES(1, replace('{\\n}','\\n',char(10)));";
+    assert_eq!(super::import(policy).policies()[0].document.as_str(), "{\n}");
+}

@@ -1,0 +1,103 @@
+//! `gwstore`: sets up, inspects, checks, moves and demonstrates stores of ghostwire-store.
+
+mod cli;
+mod commands;
+mod failure;
+mod output;
+mod progress;
+mod restore;
+mod session;
+
+use std::ffi::OsString;
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::Cli;
+use crate::failure::Failure;
+use crate::output::Shell;
+
+/// What the command line says cannot be done as it is said.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut notes = io::stderr();
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => return explain_usage(&error, &arguments, &mut out, &mut notes),
+    };
+    start_logging(&cli);
+    let mut shell = Shell {
+        out: &mut out,
+        notes: &mut notes,
+        json: cli.global.json,
+        quiet: cli.global.quiet,
+        is_interactive: io::stderr().is_terminal(),
+    };
+    let ended = run(&cli, &mut shell);
+    let ended = ended.and_then(|()| shell.out.flush().map_err(Failure::from));
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads has seen enough, as in `gwstore list … | head`.
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            // What was found before the failure is said before it.
+            let _ = shell.out.flush();
+            failure.explain(&mut shell);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli, shell: &mut Shell<'_>) -> failure::Outcome {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| failure::file_error("the runtime cannot be started", None, error))?;
+    runtime.block_on(commands::run(cli, shell))
+}
+
+/// Help and version are no errors, and go where they are asked for.
+fn explain_usage(
+    error: &clap::Error,
+    arguments: &[OsString],
+    out: &mut dyn Write,
+    notes: &mut dyn Write,
+) -> ExitCode {
+    let said = if !error.use_stderr() {
+        let _ = write!(out, "{}", error.render()).and_then(|()| out.flush());
+        return ExitCode::SUCCESS;
+    } else if arguments.iter().any(|argument| argument == "--json") {
+        let text = error.render().to_string();
+        let message = text.trim().trim_start_matches("error: ");
+        writeln!(notes, "{}", serde_json::json!({ "kind": "usage", "message": message }))
+    } else {
+        write!(notes, "{}", error.render())
+    };
+    // There is nowhere left to say that it could not be said.
+    let _ = said;
+    ExitCode::from(USAGE)
+}
+
+fn start_logging(cli: &Cli) {
+    use tracing::level_filters::LevelFilter;
+    let level = match (cli.global.quiet, cli.global.verbose) {
+        (true, _) => LevelFilter::ERROR,
+        (false, 0) => LevelFilter::WARN,
+        (false, 1) => LevelFilter::INFO,
+        (false, 2) => LevelFilter::DEBUG,
+        (false, _) => LevelFilter::TRACE,
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .without_time()
+        .with_target(cli.global.verbose > 1)
+        .init();
+}

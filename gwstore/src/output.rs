@@ -1,0 +1,166 @@
+//! What commands print: lines and tables for people, JSON for programs.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use crate::failure::Outcome;
+use crate::progress::Progress;
+
+/// A cell of a table shows so many characters; JSON has the whole.
+const WIDEST_CELL: usize = 60;
+
+/// The other end: where to print, and in which form.
+pub(crate) struct Shell<'a> {
+    /// Results.
+    pub(crate) out: &'a mut dyn Write,
+    /// Everything else.
+    pub(crate) notes: &'a mut dyn Write,
+    /// Results are for a program.
+    pub(crate) json: bool,
+    /// Only results and errors.
+    pub(crate) quiet: bool,
+    /// Notes go to a terminal.
+    pub(crate) is_interactive: bool,
+}
+
+impl Shell<'_> {
+    /// A line of the result.
+    pub(crate) fn line(&mut self, line: impl Display) -> Outcome {
+        Ok(writeln!(self.out, "{line}")?)
+    }
+
+    /// A line that says what was done; neither programs nor the quiet want it.
+    pub(crate) fn say(&mut self, line: impl Display) -> Outcome {
+        if self.json || self.quiet { Ok(()) } else { self.line(line) }
+    }
+
+    /// A remark beside the result.
+    pub(crate) fn note(&mut self, note: impl Display) {
+        if !self.quiet {
+            // A remark that cannot be made does not undo what was done.
+            let _ = writeln!(self.notes, "note: {note}");
+        }
+    }
+
+    /// A result for programs, on one line.
+    pub(crate) fn object(&mut self, value: &impl Serialize) -> Outcome {
+        serde_json::to_writer(&mut *self.out, value).map_err(io::Error::from)?;
+        Ok(writeln!(self.out)?)
+    }
+
+    /// Names and values, aligned.
+    pub(crate) fn pairs(&mut self, pairs: &[(&str, String)]) -> Outcome {
+        let width = pairs.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+        for (name, value) in pairs {
+            self.line(format_args!("{name:width$}  {}", printable(value)))?;
+        }
+        Ok(())
+    }
+
+    /// A progress bar that people see if it takes long.
+    pub(crate) fn progress(&self, what: &'static str, total: Option<u64>) -> Progress {
+        Progress::new(what, total, self.is_interactive && !self.quiet && !self.json)
+    }
+}
+
+/// A table whose rows come page by page. The first page decides how wide the columns are at least.
+pub(crate) struct Table {
+    titles: &'static [&'static str],
+    widths: Vec<usize>,
+    is_begun: bool,
+}
+
+impl Table {
+    pub(crate) fn new(titles: &'static [&'static str]) -> Self {
+        let widths = titles.iter().map(|title| title.len()).collect();
+        Self { titles, widths, is_begun: false }
+    }
+
+    /// Prints further rows.
+    pub(crate) fn rows(&mut self, shell: &mut Shell<'_>, rows: &[Vec<String>]) -> Outcome {
+        let rows: Vec<Vec<String>> =
+            rows.iter().map(|row| row.iter().map(|cell| shortened(cell)).collect()).collect();
+        for row in &rows {
+            for (width, cell) in self.widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        if !self.is_begun {
+            self.is_begun = true;
+            let titles: Vec<String> = self.titles.iter().map(|&title| title.to_owned()).collect();
+            self.row(shell, &titles)?;
+        }
+        rows.iter().try_for_each(|row| self.row(shell, row))
+    }
+
+    fn row(&self, shell: &mut Shell<'_>, cells: &[String]) -> Outcome {
+        let mut line = String::new();
+        for (width, cell) in self.widths.iter().zip(cells) {
+            let padding = width.saturating_sub(cell.chars().count()) + 2;
+            line.push_str(cell);
+            line.extend(std::iter::repeat_n(' ', padding));
+        }
+        shell.line(line.trim_end())
+    }
+}
+
+fn shortened(cell: &str) -> String {
+    let cell = printable(cell);
+    if cell.chars().count() <= WIDEST_CELL {
+        return cell;
+    }
+    let mut short: String = cell.chars().take(WIDEST_CELL - 1).collect();
+    short.push('…');
+    short
+}
+
+/// Text that cannot play tricks with a terminal: control characters, and those that turn the
+/// direction of writing, are shown as escapes.
+pub(crate) fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        let plays_tricks = character.is_control()
+            || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if plays_tricks {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
+/// Bytes for people.
+pub(crate) fn bytes(count: u64) -> String {
+    indicatif::BinaryBytes(count).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_cannot_steer_a_terminal() {
+        assert_eq!(printable("a\u{1b}[2Jb\n\u{202e}é"), "a\\u{1b}[2Jb\\n\\u{202e}é");
+        assert_eq!(shortened(&"é".repeat(100)).chars().count(), WIDEST_CELL);
+    }
+
+    #[test]
+    fn columns_are_aligned_and_grow() {
+        let (mut out, mut notes) = (Vec::new(), Vec::new());
+        let mut shell = Shell {
+            out: &mut out,
+            notes: &mut notes,
+            json: false,
+            quiet: false,
+            is_interactive: false,
+        };
+        let mut table = Table::new(&["NAME", "N"]);
+        let row = |name: &str| vec![vec![name.to_owned(), "1".to_owned()]];
+        assert!(table.rows(&mut shell, &row("annabel")).is_ok());
+        assert!(table.rows(&mut shell, &row("b")).is_ok());
+        assert_eq!(String::from_utf8_lossy(&out), "NAME     N\nannabel  1\nb        1\n");
+    }
+}

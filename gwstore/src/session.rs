@@ -1,0 +1,178 @@
+//! From the command line to a configuration, and from there to an open store.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ghostwire_store::backend::{Backend, Head, KeyRange, Scan};
+use ghostwire_store::config::{self, BackendKind, Config, LoadRequest};
+use ghostwire_store::domain::{AuditQuery, Limit, PageRequest};
+use ghostwire_store::options::{StoreOptions, WriterOptions};
+use ghostwire_store::schema::{RowKey, Schema, Table};
+use ghostwire_store::{Error, ErrorKind, Opener, Result, Store, store};
+
+use crate::cli::GlobalOptions;
+use crate::failure::with_help;
+
+/// Read if no other is named.
+const DEFAULT_FLAG_FILE: &str = "feature-flags.toml";
+/// Rows of a series that are read at a time.
+const ROWS_PER_READ: usize = 10_000;
+
+/// The configuration that holds for this call.
+pub(crate) fn load_config(global: &GlobalOptions) -> Result<Config> {
+    let variables = config::process_variables()?;
+    let mut overrides = global.set.clone();
+    if let Some(backend) = &global.backend {
+        overrides.push(("backend".to_owned(), backend.clone()));
+    }
+    let mut request = LoadRequest {
+        path: flag_file(global),
+        environment: global.environment.clone(),
+        overrides,
+    };
+    let config = config::load(&request, &variables)?;
+    let Some(path) = &global.path else { return Ok(config) };
+    request.overrides.push(path_override(&config, path)?);
+    config::load(&request, &variables)
+}
+
+fn flag_file(global: &GlobalOptions) -> Option<PathBuf> {
+    let default = || Some(PathBuf::from(DEFAULT_FLAG_FILE)).filter(|path| path.exists());
+    global.config.clone().or_else(default)
+}
+
+/// Which key `--path` stands for depends on the backend. People mean the working directory, where
+/// the configuration means that of the flag file.
+fn path_override(config: &Config, path: &Path) -> Result<(String, String)> {
+    let kind = config.backend.kind();
+    if config.backend.path().is_none() {
+        return Err(Error::invalid("--path: this backend has no store file")
+            .with("backend", kind)
+            .with("path", path.display()));
+    }
+    let absolute = std::path::absolute(path).map_err(|error| {
+        Error::invalid("--path does not name a file").with("path", path.display()).because(error)
+    })?;
+    let text = absolute.to_str().ok_or_else(|| {
+        Error::invalid("--path has to be valid UTF-8").with("path", path.display())
+    })?;
+    Ok((format!("{kind}.path"), text.to_owned()))
+}
+
+/// Whether the configured store is there. What is no file counts: opening tells what it is.
+pub(crate) fn store_exists(config: &Config) -> bool {
+    config.backend.path().is_some_and(|path| path.symlink_metadata().is_ok())
+}
+
+/// A store that is only read, and what lies beneath it.
+pub(crate) struct Reading {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) head: Head,
+    pub(crate) store: Arc<dyn Store>,
+}
+
+impl Reading {
+    /// Opens the store so that nothing changes, no file and no row.
+    pub(crate) async fn open(config: &Config) -> Result<Self> {
+        let backend = open_to_read(config).await?;
+        let opened = Self::of_backend(backend.clone()).await;
+        if opened.is_err() {
+            // Its files must not stay locked. The first error is the one to tell.
+            let _ = backend.close().await;
+        }
+        opened
+    }
+
+    /// Puts a store on a backend that was opened to be read.
+    pub(crate) async fn of_backend(backend: Arc<dyn Backend>) -> Result<Self> {
+        let head = backend.head().await?;
+        if !Schema::current().steps_from(head.schema)?.is_empty() {
+            let supported = Schema::current().version().version;
+            let found = head.schema.version;
+            return Err(Error::new(
+                ErrorKind::SchemaMismatch { found, supported },
+                "the store has an older schema, which can be read only after a migration",
+            )
+            .with("found", found)
+            .with("supported", supported)
+            .with("help", "run `gwstore migrate`; it keeps a backup"));
+        }
+        let options = StoreOptions {
+            writer: WriterOptions {
+                // There is nothing to fold into.
+                idle_before_fold: Duration::from_secs(86_400 * 365),
+                ..WriterOptions::default()
+            },
+            ..StoreOptions::default()
+        };
+        let store = store::open(backend.clone(), options).await?;
+        Ok(Self { backend, head, store })
+    }
+
+    /// Releases the files.
+    pub(crate) async fn close(self) -> Result<()> {
+        // Closing the store would fold what waits to be folded.
+        drop(self.store);
+        self.backend.close().await
+    }
+}
+
+/// Opens the backend alone, so that nothing changes.
+pub(crate) async fn open_to_read(config: &Config) -> Result<Arc<dyn Backend>> {
+    Opener::new(config).create(false).read_only(true).open_backend().await.map_err(advised)
+}
+
+/// Opens an existing store to write to it.
+pub(crate) async fn open_to_write(config: &Config) -> Result<Arc<dyn Store>> {
+    let create = config.backend.kind() == BackendKind::Memory;
+    Opener::new(config).create(create).open().await.map_err(advised)
+}
+
+fn advised(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::NotFound => with_help(error, "`gwstore init` makes the configured store"),
+        ErrorKind::Corrupt => {
+            with_help(error, "keep the file as it is, and restore a backup under another name")
+        }
+        _ => error,
+    }
+}
+
+/// How much of a series there is, and whether that is all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SeriesCount {
+    pub(crate) count: u64,
+    pub(crate) is_exact: bool,
+}
+
+/// Counts the metrics, at most up to `most`.
+pub(crate) async fn count_metrics(backend: &dyn Backend, most: u64) -> Result<SeriesCount> {
+    let mut count = 0;
+    let mut from = RowKey::new();
+    loop {
+        let range = KeyRange { table: Table::Metrics, from, to: None };
+        let rows = backend.scan(Scan { range, reverse: false, limit: ROWS_PER_READ }).await?;
+        let Some(last) = rows.last() else { return Ok(SeriesCount { count, is_exact: true }) };
+        count += rows.len() as u64;
+        if count >= most {
+            return Ok(SeriesCount { count: most, is_exact: false });
+        }
+        from = last.key.clone().successor();
+    }
+}
+
+/// Counts the audit entries, at most up to `most`. Some may be in blocks only, so the store is asked.
+pub(crate) async fn count_audit(store: &dyn Store, most: u64) -> Result<SeriesCount> {
+    let mut count = 0;
+    let mut request = PageRequest::first(Limit::MAX);
+    loop {
+        let page = store.audit().query(&AuditQuery::default(), &request).await?;
+        count += page.items.len() as u64;
+        let Some(next) = page.next else { return Ok(SeriesCount { count, is_exact: true }) };
+        if count >= most {
+            return Ok(SeriesCount { count: most, is_exact: false });
+        }
+        request = PageRequest::after(Limit::MAX, next);
+    }
+}
