@@ -74,6 +74,8 @@ pub(crate) enum Command {
     List(ListArgs),
     /// Bring the stored schema to this version's, keeping a backup beside the file.
     Migrate(MigrateArgs),
+    /// Run the same day of a control plane on libsql and on zqlite, and compare them.
+    Demo(crate::demo::Args),
 }
 
 #[derive(Debug, Args)]

@@ -2,7 +2,9 @@
 
 mod cli;
 mod commands;
+mod demo;
 mod failure;
+mod headscale;
 mod output;
 mod progress;
 mod restore;

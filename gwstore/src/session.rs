@@ -112,8 +112,7 @@ impl Reading {
 
     /// Releases the files.
     pub(crate) async fn close(self) -> Result<()> {
-        // Closing the store would fold what waits to be folded.
-        drop(self.store);
+        // Closing the store instead would fold what waits to be folded.
         self.backend.close().await
     }
 }

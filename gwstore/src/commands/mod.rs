@@ -17,6 +17,10 @@ use crate::session::load_config;
 
 /// Does what the command line says.
 pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
+    // The demonstration makes stores of its own.
+    if let Command::Demo(args) = &cli.command {
+        return Ok(crate::demo::run(args.clone(), &mut *shell.out, shell.json).await?);
+    }
     // The doctor reports a configuration that does not load as one of its findings.
     if matches!(cli.command, Command::Doctor) {
         return doctor::run(load_config(&cli.global), shell).await;
@@ -25,7 +29,7 @@ pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
     match &cli.command {
         Command::Init => init::run(&config, shell).await,
         Command::Status(args) => status::run(&config, args, shell).await,
-        Command::Doctor => Ok(()),
+        Command::Doctor | Command::Demo(_) => Ok(()),
         Command::Config(ConfigCommand::Show) => config::show(&config, shell),
         Command::Digest => digest::run(&config, shell).await,
         Command::Import(ImportCommand::Headscale(args)) => {

@@ -1,0 +1,289 @@
+//! What the writer promises when commits fail, stall, or come second.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use ghostwire_store_core::domain::*;
+use ghostwire_store_core::options::{Materialize, StoreOptions, WriterOptions};
+use ghostwire_store_core::{ErrorKind, Store, open};
+use ghostwire_store_memory::{FaultKind, MemoryBackend};
+
+fn memory() -> MemoryBackend {
+    MemoryBackend::new(StoreId::from_bytes([7; 16]))
+}
+
+async fn open_on(backend: &MemoryBackend) -> Arc<dyn Store> {
+    open(Arc::new(backend.clone()), StoreOptions::default()).await.unwrap()
+}
+
+fn user(name: &str) -> NewUser {
+    NewUser::local(name.parse().unwrap())
+}
+
+fn registration(n: u8, user: UserId) -> Registration {
+    Registration {
+        machine_key: MachineKey::from_bytes([n; 32]).unwrap(),
+        node_key: NodeKey::from_bytes([n; 32]).unwrap(),
+        disco_key: None,
+        hostname: format!("machine-{n}").parse().unwrap(),
+        host_info: HostInfo::default(),
+        admission: Admission::User { user, method: RegisterMethod::Cli },
+        expires_at: None,
+    }
+}
+
+/// What a fresh process would find is what callers were told.
+async fn agrees_with_a_reopen(backend: &MemoryBackend, store: &Arc<dyn Store>) {
+    let other = open_on(backend).await;
+    assert_eq!(other.digests().await.unwrap(), store.digests().await.unwrap());
+}
+
+#[tokio::test]
+async fn a_commit_that_was_not_stored_leaves_no_trace() {
+    for (fault, kind) in
+        [(FaultKind::Before, ErrorKind::Unavailable), (FaultKind::DiskFull, ErrorKind::Exhausted)]
+    {
+        let backend = memory();
+        let store = open_on(&backend).await;
+        store.users().create(user("alice")).await.unwrap();
+        let before = store.digests().await.unwrap();
+        backend.faults().fail_next_commits(1, fault);
+        let error = store.users().create(user("bob")).await.unwrap_err();
+        assert_eq!(*error.kind(), kind, "{error}");
+        assert_eq!(store.digests().await.unwrap(), before);
+        assert_eq!(store.view().users().len(), 1);
+        agrees_with_a_reopen(&backend, &store).await;
+        // The name was not taken by the command that failed.
+        store.users().create(user("bob")).await.unwrap();
+        agrees_with_a_reopen(&backend, &store).await;
+    }
+}
+
+#[tokio::test]
+async fn a_commit_whose_answer_was_lost_is_found_and_acknowledged() {
+    let backend = memory();
+    let store = open_on(&backend).await;
+    backend.faults().fail_next_commits(1, FaultKind::After);
+    store.users().create(user("alice")).await.unwrap();
+    assert_eq!(store.view().users().len(), 1);
+    assert_eq!(store.info().recoveries, 1);
+    agrees_with_a_reopen(&backend, &store).await;
+}
+
+#[tokio::test]
+async fn nothing_is_accepted_until_the_backend_was_reopened() {
+    let backend = memory();
+    let store = open_on(&backend).await;
+    backend.faults().fail_next_commits(1, FaultKind::Before);
+    backend.faults().fail_next_reopens(2);
+    assert!(store.users().create(user("alice")).await.is_err());
+    // The first attempt to reopen was made at once, the second one fails here.
+    assert!(store.users().create(user("alice")).await.is_err());
+    store.users().create(user("alice")).await.unwrap();
+    agrees_with_a_reopen(&backend, &store).await;
+}
+
+#[tokio::test]
+async fn a_rejected_command_does_not_disturb_its_neighbours() {
+    let backend = memory();
+    let store = open_on(&backend).await;
+    let hold = backend.faults().hold_commits();
+    let first = tokio::spawn({
+        let store = store.clone();
+        async move { store.users().create(user("first")).await }
+    });
+    while backend.faults().held_commits() == 0 {
+        tokio::task::yield_now().await;
+    }
+    // These wait together and share the next commit.
+    let calls = tokio::spawn({
+        let store = store.clone();
+        async move {
+            let calls = ["a", "a", "b", "b", "c"].map(|name| store.users().create(user(name)));
+            let users = join_all(calls).await;
+            users.into_iter().map(|user| user.is_ok()).collect::<Vec<_>>()
+        }
+    });
+    drop(hold);
+    first.await.unwrap().unwrap();
+    assert_eq!(calls.await.unwrap(), [true, false, true, false, true]);
+    assert_eq!(store.view().users().len(), 4);
+    agrees_with_a_reopen(&backend, &store).await;
+}
+
+#[tokio::test]
+async fn a_full_queue_is_busy_after_its_timeout_and_memory_stays_bounded() {
+    let backend = memory();
+    let writer = WriterOptions {
+        queue_capacity: 4,
+        queue_timeout: Duration::from_millis(20),
+        max_group: 2,
+        ..WriterOptions::default()
+    };
+    let options = StoreOptions { writer, ..StoreOptions::default() };
+    let store = open(Arc::new(backend.clone()), options).await.unwrap();
+    let hold = backend.faults().hold_commits();
+    let calls: Vec<_> = (0..20)
+        .map(|n| {
+            let store = store.clone();
+            tokio::spawn(async move { store.users().create(user(&format!("user{n}"))).await })
+        })
+        .collect();
+    // At most 4 wait, 2 are in the held group, and 2 more may be on their way.
+    while calls.iter().filter(|call| call.is_finished()).count() < 12 {
+        tokio::task::yield_now().await;
+    }
+    drop(hold);
+    let (mut stored, mut refused) = (0, 0);
+    for call in calls {
+        match call.await.unwrap() {
+            Ok(_) => stored += 1,
+            Err(error) => {
+                assert_eq!(*error.kind(), ErrorKind::Busy);
+                assert!(error.is_retryable());
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused >= 12, "{refused}");
+    assert_eq!(store.view().users().len(), stored);
+    agrees_with_a_reopen(&backend, &store).await;
+}
+
+#[tokio::test]
+async fn dropping_a_callers_future_takes_nothing_back() {
+    let backend = memory();
+    let store = open_on(&backend).await;
+    let hold = backend.faults().hold_commits();
+    let call = tokio::spawn({
+        let store = store.clone();
+        async move { store.users().create(user("alice")).await }
+    });
+    while backend.faults().held_commits() == 0 {
+        tokio::task::yield_now().await;
+    }
+    call.abort();
+    assert!(call.await.unwrap_err().is_cancelled());
+    drop(hold);
+    store.users().create(user("bob")).await.unwrap();
+    let names: Vec<_> = store.view().users().iter().map(|user| user.name.to_string()).collect();
+    assert_eq!(names, ["alice", "bob"]);
+    agrees_with_a_reopen(&backend, &store).await;
+}
+
+#[tokio::test]
+async fn no_reader_sees_a_write_before_it_is_durable() {
+    let backend = memory();
+    let store = open_on(&backend).await;
+    let hold = backend.faults().hold_commits();
+    let call = tokio::spawn({
+        let store = store.clone();
+        async move { store.users().create(user("alice")).await }
+    });
+    while backend.faults().held_commits() == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(store.view().users().is_empty());
+    drop(hold);
+    call.await.unwrap().unwrap();
+    assert_eq!(store.view().users().len(), 1);
+}
+
+#[tokio::test]
+async fn closing_completes_what_was_accepted() {
+    let backend = memory();
+    let store = open_on(&backend).await;
+    let hold = backend.faults().hold_commits();
+    let calls: Vec<_> = (0..50)
+        .map(|n| {
+            let store = store.clone();
+            tokio::spawn(async move { store.users().create(user(&format!("user{n}"))).await })
+        })
+        .collect();
+    while backend.faults().held_commits() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let closing = tokio::spawn({
+        let store = store.clone();
+        async move { store.close().await }
+    });
+    tokio::task::yield_now().await;
+    drop(hold);
+    closing.await.unwrap().unwrap();
+    let mut stored = 0;
+    for call in calls {
+        match call.await.unwrap() {
+            Ok(_) => stored += 1,
+            Err(error) => assert_eq!(*error.kind(), ErrorKind::Unavailable),
+        }
+    }
+    let reopened = open_on(&backend).await;
+    assert_eq!(reopened.view().users().len(), stored);
+    assert_eq!(reopened.info().fold_debt, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_that_share_a_backend_never_overwrite_each_other() {
+    let backend = memory().shared();
+    let (a, b) = (open_on(&backend).await, open_on(&backend).await);
+    let alice = a.users().create(user("alice")).await.unwrap().id;
+    b.fresh_view().await.unwrap();
+    let calls = (1..=60u8).map(|n| {
+        let store = if n % 2 == 0 { a.clone() } else { b.clone() };
+        tokio::spawn(async move { store.nodes().register(registration(n, alice)).await })
+    });
+    let mut addresses = std::collections::BTreeSet::new();
+    for call in join_all(calls).await {
+        assert!(addresses.insert(call.unwrap().unwrap().ipv4.unwrap()));
+    }
+    assert_eq!(addresses.last(), Some(&"100.64.0.60".parse().unwrap()));
+    let (fresh_a, fresh_b) = (a.fresh_view().await.unwrap(), b.fresh_view().await.unwrap());
+    assert_eq!(fresh_a.nodes().len(), 60);
+    assert_eq!(fresh_a.hash(), fresh_b.hash());
+    assert_eq!(a.digests().await.unwrap(), b.digests().await.unwrap());
+    agrees_with_a_reopen(&backend, &a).await;
+}
+
+#[tokio::test]
+async fn a_stale_process_learns_before_it_decides() {
+    let backend = memory().shared();
+    let (a, b) = (open_on(&backend).await, open_on(&backend).await);
+    a.users().create(user("alice")).await.unwrap();
+    // b has not seen alice, and still cannot take her name.
+    let error = b.users().create(user("alice")).await.unwrap_err();
+    assert_eq!(error.constraint(), Some("name"));
+}
+
+#[tokio::test]
+async fn folding_keeps_up_under_a_sustained_load() {
+    let backend = memory();
+    let writer = WriterOptions { max_fold_debt: 512, ..WriterOptions::default() };
+    let options =
+        StoreOptions { writer, materialize: Materialize::Checkpoint, ..StoreOptions::default() };
+    let store = open(Arc::new(backend.clone()), options).await.unwrap();
+    let mut most = 0;
+    for round in 0..60 {
+        let calls = (0..64).map(|n| store.users().create(user(&format!("user{round}-{n}"))));
+        for call in join_all(calls).await {
+            call.unwrap();
+        }
+        most = most.max(store.info().fold_debt);
+    }
+    assert!(most <= 512 + 4 * 128, "{most}");
+    assert!(store.info().checkpoints >= 3);
+    agrees_with_a_reopen(&backend, &store).await;
+}
+
+#[tokio::test]
+async fn time_does_not_move_back() {
+    let backend = memory();
+    let clock = ManualClock::new(Timestamp::from_secs(1_700_000_000).unwrap());
+    let options = StoreOptions { clock: Arc::new(clock.clone()), ..StoreOptions::default() };
+    let store = open(Arc::new(backend.clone()), options).await.unwrap();
+    let first = store.users().create(user("alice")).await.unwrap();
+    clock.set(Timestamp::from_secs(1_600_000_000).unwrap());
+    let second = store.users().create(user("bob")).await.unwrap();
+    assert_eq!(second.created_at, first.created_at);
+}

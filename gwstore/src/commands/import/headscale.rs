@@ -1,0 +1,194 @@
+//! `gwstore import headscale`.
+
+use ghostwire_store::command::Image;
+use ghostwire_store::config::{BackendKind, Config};
+use ghostwire_store::digest::Digests;
+use ghostwire_store::entropy::{SystemEntropy, draw};
+use ghostwire_store::repository::preauth_key_hash;
+use ghostwire_store::secrets::HashKey;
+use ghostwire_store::{Error, Opener, Result, Store, read_hash_key};
+use serde_json::json;
+use std::collections::BTreeMap;
+
+use super::{closed, is_missing, open_target, present_state, print_digests};
+use crate::cli::HeadscaleArgs;
+use crate::failure::{Failure, Outcome, with_help};
+use crate::headscale::{self, Import, Problem};
+use crate::output::{Shell, printable};
+use crate::progress::Progress;
+use crate::restore::{Batches, Rehearsal, check_digest};
+
+const OPERATION: &str = "import.headscale";
+
+/// What of a dump can be imported, and what cannot.
+struct Found {
+    import: Import,
+    rehearsal: Rehearsal,
+    /// Entities that the dump has right, but that the store does not admit.
+    refused: Vec<Refused>,
+}
+
+struct Refused {
+    entity: &'static str,
+    id: String,
+    reason: String,
+}
+
+/// Reads the dump, and writes what it holds.
+pub(in super::super) async fn run(
+    config: &Config,
+    args: &HeadscaleArgs,
+    shell: &mut Shell<'_>,
+) -> Outcome {
+    let state = present_state(config, &args.target).await?;
+    // The dump is read with the SQLite that a backend may want to set up first.
+    ghostwire_store::prepare_process().await?;
+    let key = hash_key(config, args)?;
+    let hasher = |text: &str| preauth_key_hash(&key, text);
+    let import = headscale::read(&args.file, &hasher)?;
+    let found = attempt(import, Rehearsal::on(&state))?;
+    let problems = found.import.problems.len() + found.refused.len();
+    if problems > 0 && !args.skip_invalid {
+        report(&found, args, None, shell)?;
+        let error = Error::invalid("not all of it can be imported; nothing was written")
+            .with("file", args.file.display())
+            .with("problems", problems)
+            .with("help", "--skip-invalid imports the rest")
+            .during(OPERATION);
+        return Err(Failure::from(error));
+    }
+    if args.target.dry_run {
+        return report(&found, args, None, shell);
+    }
+    let store = open_target(config, &args.target, shell).await?;
+    let progress = shell.progress("importing", Some(found.import.images.len() as u64));
+    let written = write(&found, store.as_ref(), progress).await;
+    let digests = closed(store.as_ref(), written).await.map_err(|error| error.during(OPERATION))?;
+    report(&found, args, Some(&digests), shell)
+}
+
+/// The key under which the store will know pre-auth keys that Headscale has in plain text.
+/// A store that is yet to be made gets its key now.
+fn hash_key(config: &Config, args: &HeadscaleArgs) -> Result<HashKey> {
+    let Some(path) = config.secret_key_path() else { return random_key() };
+    if is_missing(config, &args.target) && !path.exists() {
+        // Nothing is written of a dump that is refused, so the key is made together with the store.
+        return random_key();
+    }
+    read_hash_key(&path).map_err(|error| {
+        with_help(error, "hashes of pre-auth keys need the store's own key; put its file back")
+    })
+}
+
+fn random_key() -> Result<HashKey> {
+    draw(&SystemEntropy).map(HashKey::new)
+}
+
+fn attempt(mut import: Import, mut rehearsal: Rehearsal) -> Result<Found> {
+    let refusals = rehearsal.admit(&import.images)?;
+    let reasons: BTreeMap<usize, String> = refusals.into_iter().collect();
+    let mut refused = Vec::new();
+    let mut admitted = Vec::with_capacity(import.images.len());
+    for (index, image) in std::mem::take(&mut import.images).into_iter().enumerate() {
+        match reasons.get(&index) {
+            Some(reason) => refused.push(Refused {
+                entity: image.entity().name(),
+                id: identifier(&image),
+                reason: reason.clone(),
+            }),
+            None => admitted.push(image),
+        }
+    }
+    import.images = admitted;
+    Ok(Found { import, rehearsal, refused })
+}
+
+fn identifier(image: &Image) -> String {
+    match image {
+        Image::User(user) => format!("{} ({})", user.id, user.name),
+        Image::Node(node) => format!("{} ({})", node.id, node.label),
+        Image::Presence(presence) => presence.node.to_string(),
+        Image::Route(route) => format!("{} ({})", route.id, route.prefix),
+        Image::ApiKey(key) => key.id.to_string(),
+        Image::PreAuthKey(key) => key.id.to_string(),
+        Image::Policy(policy) => policy.version.to_string(),
+        Image::DnsRecord(record) => format!("{} ({})", record.id, record.name),
+        Image::Session(session) => session.id.to_string(),
+        Image::Setting(setting) => format!("{:?}", setting.document.kind()),
+    }
+}
+
+async fn write(found: &Found, store: &dyn Store, progress: Progress) -> Result<Digests> {
+    let mut batches = Batches::new(store, progress);
+    for image in &found.import.images {
+        batches.image(image.clone()).await?;
+    }
+    batches.finish().await?;
+    let digests = store.digests().await?;
+    check_digest(found.rehearsal.digest(), digests.state)?;
+    Ok(digests)
+}
+
+fn counts(found: &Found) -> BTreeMap<&'static str, u64> {
+    let mut counts = BTreeMap::new();
+    for image in &found.import.images {
+        *counts.entry(image.entity().name()).or_default() += 1;
+    }
+    counts
+}
+
+fn report(
+    found: &Found,
+    args: &HeadscaleArgs,
+    digests: Option<&Digests>,
+    shell: &mut Shell<'_>,
+) -> Outcome {
+    let Found { import, rehearsal, refused } = found;
+    if shell.json {
+        let problems: Vec<_> = import
+            .problems
+            .iter()
+            .map(|Problem { table, id, reason }| {
+                json!({ "table": table, "id": id, "reason": reason })
+            })
+            .chain(refused.iter().map(|refused| {
+                json!({ "entity": refused.entity, "id": refused.id, "reason": refused.reason })
+            }))
+            .collect();
+        return shell.object(&json!({
+            "release": import.origin.release,
+            "version": import.origin.version,
+            "counts": counts(found),
+            "new_entities": rehearsal.new,
+            "unchanged_entities": rehearsal.unchanged,
+            "problems": problems,
+            "notes": import.notes,
+            "dry_run": args.target.dry_run,
+            "written": digests.is_some(),
+            "digests": digests,
+        }));
+    }
+    for Problem { table, id, reason } in &import.problems {
+        shell.line(format_args!("problem: {table} {id}: {}", printable(reason)))?;
+    }
+    for Refused { entity, id, reason } in refused {
+        let (id, reason) = (printable(id), printable(reason));
+        shell.line(format_args!("problem: {entity} {id}: {reason}"))?;
+    }
+    for note in &import.notes {
+        shell.note(printable(note));
+    }
+    for (entity, count) in counts(found) {
+        shell.say(format_args!("{count:>10} {entity}"))?;
+    }
+    let Rehearsal { new, unchanged, .. } = rehearsal;
+    match digests {
+        Some(digests) => {
+            shell.say(format_args!("Imported: {new} new entities, {unchanged} were there already"))?;
+            print_digests(digests, shell)
+        }
+        None => shell.say(format_args!(
+            "{new} new entities, {unchanged} are there already. Nothing was written."
+        )),
+    }
+}
