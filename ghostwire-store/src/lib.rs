@@ -49,5 +49,5 @@ pub use ghostwire_store_core::{
 };
 
 pub use hash_key::{create_hash_key, read_hash_key};
-pub use open::{COMPILED_BACKENDS, Opener};
+pub use open::{COMPILED_BACKENDS, Opener, prepare_process};
 pub use retention::{Pruned, apply_retention};

@@ -228,9 +228,13 @@ impl<'c> Opener<'c> {
     }
 }
 
-/// The libsql crate panics if SQLite was used in this process before its first database. Where
-/// both are compiled in, it goes first.
-async fn prepare_process() -> Result<()> {
+/// Sets up the SQLite that backends share with the rest of the process. The libsql crate refuses to
+/// work if something else used that SQLite first, so a program that reads SQLite files with
+/// `libsql-rusqlite` calls this before it does. Opening a store calls it, too.
+///
+/// # Errors
+/// `Unsupported` if something used that SQLite already.
+pub async fn prepare_process() -> Result<()> {
     cfg_if::cfg_if! {
         if #[cfg(feature = "libsql")] {
             ghostwire_store_libsql::prepare_process().await

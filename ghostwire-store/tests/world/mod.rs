@@ -4,8 +4,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use ghostwire_store::backend::{Backend, Commit};
+use ghostwire_store::block::{BlockBuilder, BlockHash, ChangeKind, RowChange, Serial};
 use ghostwire_store::config::*;
 use ghostwire_store::domain::*;
+use ghostwire_store::schema::Schema;
 use ghostwire_store::{Opener, Store};
 
 /// A scratch place, and the configuration of the store in it.
@@ -121,14 +124,49 @@ impl Site {
             }
         }
         drop(store);
-        let moved = copy.join(path.file_name().unwrap());
-        match &mut self.config.backend {
-            BackendChoice::Libsql(options) => options.path = moved,
-            BackendChoice::Zqlite(options) => options.path = moved,
-            _ => {}
-        }
+        move_to(&mut self.config, copy.join(path.file_name().unwrap()));
         self.open().await
     }
+}
+
+/// Points a configuration at another file.
+pub fn move_to(config: &mut Config, path: std::path::PathBuf) {
+    match &mut config.backend {
+        BackendChoice::Libsql(options) => options.path = path,
+        BackendChoice::Zqlite(options) => options.path = path,
+        _ => {}
+    }
+}
+
+/// A block and a row as the first schema wrote them: a DNS record without its later columns.
+pub async fn write_as_version_1(backend: &dyn Backend) {
+    let at = Timestamp::from_secs(1_700_000_000).unwrap();
+    let record = DnsRecord {
+        id: DnsRecordId::time_ordered(at, [1; 10]),
+        name: "wiki.example.com".parse().unwrap(),
+        kind: DnsRecordKind::A,
+        value: "10.0.0.1".parse().unwrap(),
+        ttl: None,
+        created_at: at,
+        updated_at: at,
+        revision: Revision::FIRST,
+    };
+    let mut builder = BlockBuilder::default();
+    builder.put(ChangeKind::Created, &record);
+    let serial = Serial::ZERO.next();
+    let id = BlockId::time_ordered(at, [2; 10]);
+    let (block, changes, _) = builder.finish(serial, id, BlockHash::GENESIS, at).unwrap();
+    let schema = Schema::at(1).unwrap();
+    let rows = changes
+        .into_iter()
+        .map(|change| RowChange {
+            body: change.body.map(|body| schema.fit(change.table, &body).unwrap()),
+            ..change
+        })
+        .collect();
+    let block = Some(block);
+    let commit = Commit { block, rows, checkpoint: Some(serial), ..Commit::default() };
+    backend.commit(commit).await.unwrap();
 }
 
 /// A machine that wants to register.

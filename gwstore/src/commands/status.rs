@@ -3,8 +3,9 @@
 use ghostwire_store::backend::Head;
 use ghostwire_store::config::Config;
 use ghostwire_store::schema::Schema;
+use ghostwire_store::Entity;
 use ghostwire_store::state::State;
-use ghostwire_store::{Entity, StoreInfo};
+use ghostwire_store::store::StoreInfo;
 use serde_json::{Map, json};
 
 use crate::cli::StatusArgs;

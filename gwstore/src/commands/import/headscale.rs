@@ -1,14 +1,16 @@
 //! `gwstore import headscale`.
 
+use std::collections::BTreeMap;
+
 use ghostwire_store::command::Image;
-use ghostwire_store::config::{BackendKind, Config};
+use ghostwire_store::config::Config;
 use ghostwire_store::digest::Digests;
-use ghostwire_store::entropy::{SystemEntropy, draw};
+use ghostwire_store::entropy::{Entropy, SystemEntropy};
 use ghostwire_store::repository::preauth_key_hash;
 use ghostwire_store::secrets::HashKey;
-use ghostwire_store::{Error, Opener, Result, Store, read_hash_key};
+use ghostwire_store::state::State;
+use ghostwire_store::{Error, Result, Store, read_hash_key};
 use serde_json::json;
-use std::collections::BTreeMap;
 
 use super::{closed, is_missing, open_target, present_state, print_digests};
 use crate::cli::HeadscaleArgs;
@@ -43,10 +45,8 @@ pub(in super::super) async fn run(
     let state = present_state(config, &args.target).await?;
     // The dump is read with the SQLite that a backend may want to set up first.
     ghostwire_store::prepare_process().await?;
-    let key = hash_key(config, args)?;
-    let hasher = |text: &str| preauth_key_hash(&key, text);
-    let import = headscale::read(&args.file, &hasher)?;
-    let found = attempt(import, Rehearsal::on(&state))?;
+    let was_missing = is_missing(config, &args.target);
+    let mut found = read(config, args, &state)?;
     let problems = found.import.problems.len() + found.refused.len();
     if problems > 0 && !args.skip_invalid {
         report(&found, args, None, shell)?;
@@ -61,6 +61,10 @@ pub(in super::super) async fn run(
         return report(&found, args, None, shell);
     }
     let store = open_target(config, &args.target, shell).await?;
+    if was_missing {
+        // Now there is a key under which the store will know pre-auth keys.
+        found = read(config, args, &state)?;
+    }
     let progress = shell.progress("importing", Some(found.import.images.len() as u64));
     let written = write(&found, store.as_ref(), progress).await;
     let digests = closed(store.as_ref(), written).await.map_err(|error| error.during(OPERATION))?;
@@ -68,11 +72,11 @@ pub(in super::super) async fn run(
 }
 
 /// The key under which the store will know pre-auth keys that Headscale has in plain text.
-/// A store that is yet to be made gets its key now.
+/// A key that is made for the occasion stands in for that of a store yet to be made.
 fn hash_key(config: &Config, args: &HeadscaleArgs) -> Result<HashKey> {
     let Some(path) = config.secret_key_path() else { return random_key() };
     if is_missing(config, &args.target) && !path.exists() {
-        // Nothing is written of a dump that is refused, so the key is made together with the store.
+        // If the dump is refused, nothing must be left behind, so the key's file comes later.
         return random_key();
     }
     read_hash_key(&path).map_err(|error| {
@@ -81,10 +85,16 @@ fn hash_key(config: &Config, args: &HeadscaleArgs) -> Result<HashKey> {
 }
 
 fn random_key() -> Result<HashKey> {
-    draw(&SystemEntropy).map(HashKey::new)
+    let mut key = [0; 32];
+    SystemEntropy.fill(&mut key)?;
+    Ok(HashKey::new(key))
 }
 
-fn attempt(mut import: Import, mut rehearsal: Rehearsal) -> Result<Found> {
+fn read(config: &Config, args: &HeadscaleArgs, state: &State) -> Result<Found> {
+    let key = hash_key(config, args)?;
+    let hasher = |text: &str| preauth_key_hash(&key, text);
+    let mut import = headscale::read(&args.file, &hasher)?;
+    let mut rehearsal = Rehearsal::on(state);
     let refusals = rehearsal.admit(&import.images)?;
     let reasons: BTreeMap<usize, String> = refusals.into_iter().collect();
     let mut refused = Vec::new();

@@ -1,0 +1,129 @@
+//! `gwstore doctor`: looks at everything that a store depends on, changes nothing, and says what to
+//! do about what it finds.
+
+mod files;
+mod stored;
+
+use std::fmt::Display;
+
+use ghostwire_store::config::Config;
+use ghostwire_store::{COMPILED_BACKENDS, Error, Result};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::failure::{Failure, Outcome};
+use crate::output::{Shell, printable};
+
+/// How a check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Verdict {
+    Ok,
+    Warn,
+    Fail,
+}
+
+/// What a check found.
+#[derive(Debug, Clone, Serialize)]
+struct Finding {
+    check: &'static str,
+    verdict: Verdict,
+    found: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advice: Option<String>,
+}
+
+impl Finding {
+    fn ok(check: &'static str, found: impl Display) -> Self {
+        Self { check, verdict: Verdict::Ok, found: found.to_string(), advice: None }
+    }
+
+    fn warn(check: &'static str, found: impl Display, advice: impl Display) -> Self {
+        let advice = Some(advice.to_string());
+        Self { check, verdict: Verdict::Warn, found: found.to_string(), advice }
+    }
+
+    fn fail(check: &'static str, found: impl Display, advice: impl Display) -> Self {
+        Self { verdict: Verdict::Fail, ..Self::warn(check, found, advice) }
+    }
+
+    /// An error is a failure; its own help is the better advice.
+    fn error(check: &'static str, error: &Error, advice: impl Display) -> Self {
+        let help = error.context().iter().find(|(key, _)| *key == "help");
+        match help {
+            Some((_, help)) => Self::fail(check, error, help),
+            None => Self::fail(check, error, advice),
+        }
+    }
+}
+
+/// The findings so far; people see each as it is made, since some take time.
+struct Checkup<'s, 'o> {
+    shell: &'s mut Shell<'o>,
+    findings: Vec<Finding>,
+}
+
+impl Checkup<'_, '_> {
+    fn add(&mut self, finding: Finding) -> Outcome {
+        if !self.shell.json && !(self.shell.quiet && finding.verdict == Verdict::Ok) {
+            let verdict = match finding.verdict {
+                Verdict::Ok => "ok  ",
+                Verdict::Warn => "warn",
+                Verdict::Fail => "FAIL",
+            };
+            let Finding { check, found, .. } = &finding;
+            self.shell.line(format_args!("{verdict}  {check}: {}", printable(found)))?;
+            if let Some(advice) = &finding.advice {
+                self.shell.line(format_args!("      {}", printable(advice)))?;
+            }
+            self.shell.out.flush()?;
+        }
+        self.findings.push(finding);
+        Ok(())
+    }
+
+    fn count(&self, verdict: Verdict) -> usize {
+        self.findings.iter().filter(|finding| finding.verdict == verdict).count()
+    }
+
+    fn end(self) -> Outcome {
+        let [ok, warn, fail] =
+            [Verdict::Ok, Verdict::Warn, Verdict::Fail].map(|verdict| self.count(verdict));
+        if self.shell.json {
+            let worst = self.findings.iter().map(|finding| finding.verdict).max();
+            self.shell.object(&json!({ "verdict": worst, "findings": self.findings }))?;
+        } else {
+            self.shell.say(format_args!("\n{ok} in order, {warn} to look at, {fail} failed"))?;
+        }
+        if fail == 0 { Ok(()) } else { Err(Failure::Told) }
+    }
+}
+
+/// Runs every check. A configuration that cannot be loaded is a finding, the last one then.
+pub(super) async fn run(config: Result<Config>, shell: &mut Shell<'_>) -> Outcome {
+    let mut checkup = Checkup { shell, findings: Vec::new() };
+    let config = match config {
+        Ok(config) => config,
+        Err(error) => {
+            let advice = "correct the flag file, the variable or the option; docs/configuration.md \
+                          lists every key";
+            checkup.add(Finding::error("configuration", &error, advice))?;
+            return checkup.end();
+        }
+    };
+    let kind = config.backend.kind();
+    let loaded = format!("environment {}, backend {kind}", config.environment);
+    checkup.add(Finding::ok("configuration", loaded))?;
+    if !COMPILED_BACKENDS.contains(&kind) {
+        let known: Vec<_> = COMPILED_BACKENDS.iter().map(|kind| kind.name()).collect();
+        let found = format!("{kind} is not compiled in");
+        let advice = format!("choose one of {}", known.join(", "));
+        checkup.add(Finding::fail("backend", found, advice))?;
+        return checkup.end();
+    }
+    if let Some(path) = config.backend.path() {
+        files::check(&config, path, &mut checkup)?;
+    }
+    stored::check(&config, &mut checkup).await?;
+    checkup.end()
+}

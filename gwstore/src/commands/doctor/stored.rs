@@ -1,0 +1,157 @@
+//! Checks of what is stored.
+
+use std::collections::BTreeMap;
+
+use ghostwire_store::backend::Head;
+use ghostwire_store::config::Config;
+use ghostwire_store::domain::{Clock, SecretHash, SecretScheme, SystemClock, Timestamp};
+use ghostwire_store::schema::Schema;
+use ghostwire_store::state::State;
+use ghostwire_store::{ErrorKind, read_hash_key};
+
+use super::{Checkup, Finding};
+use crate::failure::Outcome;
+use crate::session::{Reading, open_to_read};
+
+/// Clocks of two machines may differ by so many seconds.
+const TOLERANCE: u64 = 5;
+/// The beginning of 2024, in seconds: this program did not exist before.
+const YEAR_2024: i64 = 1_704_067_200;
+
+/// Everything behind the first thing that cannot be opened is left out.
+pub(super) async fn check(config: &Config, checkup: &mut Checkup<'_, '_>) -> Outcome {
+    const CHECK: &str = "store";
+    let backend = match open_to_read(config).await {
+        Ok(backend) => backend,
+        Err(error) if *error.kind() == ErrorKind::Busy => {
+            let advice = "what is stored was not checked; stop that process for a full check";
+            return checkup.add(Finding::warn(CHECK, error, advice));
+        }
+        Err(error) => {
+            let advice = "if the file is damaged, restore a backup under another name";
+            return checkup.add(Finding::error(CHECK, &error, advice));
+        }
+    };
+    let head = match backend.head().await {
+        Ok(head) => head,
+        Err(error) => {
+            let _ = backend.close().await;
+            return checkup.add(Finding::error(CHECK, &error, "restore a backup"));
+        }
+    };
+    let is_current = check_schema(&head, checkup)?;
+    check_clock(&head, checkup)?;
+    if is_current {
+        match Reading::of_backend(backend.clone()).await {
+            Ok(reading) => check_content(config, &reading, checkup).await?,
+            Err(error) => {
+                let advice = "keep the file as it is, and restore a backup under another name";
+                checkup.add(Finding::error(CHECK, &error, advice))?;
+            }
+        }
+    } else {
+        let verified = backend.verify().await;
+        checkup.add(match verified {
+            Ok(()) => Finding::ok("integrity", "the file is whole; a full check needs the migration"),
+            Err(error) => Finding::error("integrity", &error, "restore a backup"),
+        })?;
+    }
+    // It was only read.
+    let _ = backend.close().await;
+    Ok(())
+}
+
+/// Tells whether the store can be read without a migration.
+fn check_schema(head: &Head, checkup: &mut Checkup<'_, '_>) -> Outcome<bool> {
+    const CHECK: &str = "schema";
+    let current = Schema::current();
+    let found =
+        format!("version {}, supported {}", head.schema.version, current.version().version);
+    match current.steps_from(head.schema) {
+        Ok([]) => checkup.add(Finding::ok(CHECK, found)).map(|()| true),
+        Ok(_) => {
+            let advice = "run `gwstore migrate`; it keeps a backup";
+            checkup.add(Finding::warn(CHECK, found, advice)).map(|()| false)
+        }
+        Err(error) => {
+            let advice = "a newer release wrote this store; use that one";
+            checkup.add(Finding::error(CHECK, &error, advice)).map(|()| false)
+        }
+    }
+}
+
+/// Time in a store never moves back: with a block from the future, new writes get its time.
+fn check_clock(head: &Head, checkup: &mut Checkup<'_, '_>) -> Outcome {
+    const CHECK: &str = "clock";
+    let now = SystemClock.now();
+    let ahead = head.time.since(now).as_secs();
+    let is_old = Timestamp::from_secs(YEAR_2024).is_ok_and(|earliest| now < earliest);
+    checkup.add(if is_old {
+        let advice = "set the clock; expiry and new writes depend on it";
+        Finding::fail(CHECK, format!("it says {now}"), advice)
+    } else if ahead > TOLERANCE {
+        Finding::fail(
+            CHECK,
+            format!("the last commit is from {}, {ahead} seconds ahead of now", head.time),
+            "set the clock, if it is wrong; otherwise new entries keep that time until it has passed",
+        )
+    } else {
+        Finding::ok(CHECK, "no commit is from the future")
+    })
+}
+
+async fn check_content(
+    config: &Config,
+    reading: &Reading,
+    checkup: &mut Checkup<'_, '_>,
+) -> Outcome {
+    const CHECK: &str = "integrity";
+    let info = reading.store.info();
+    checkup.add(Finding::ok("store", format!("opens, serial {}", info.serial)))?;
+    // The full check folds first, and nothing may change here.
+    let verified = if info.fold_debt == 0 {
+        reading.store.verify().await.map(|()| "file, rows and blocks are whole, and agree")
+    } else {
+        reading.backend.verify().await.map(|()| {
+            "file, rows and blocks are whole; some rows wait to be folded, as after a crash"
+        })
+    };
+    checkup.add(match verified {
+        Ok(found) => Finding::ok(CHECK, found),
+        Err(error) => {
+            let advice = "keep the file as it is, and restore a backup under another name";
+            Finding::error(CHECK, &error, advice)
+        }
+    })?;
+    check_credentials(config, &reading.store.view(), checkup)
+}
+
+/// Credentials that were hashed with another key are lost until that key is back.
+fn check_credentials(config: &Config, state: &State, checkup: &mut Checkup<'_, '_>) -> Outcome {
+    const CHECK: &str = "credentials";
+    let Some(key) = config.secret_key_path().and_then(|path| read_hash_key(&path).ok()) else {
+        return Ok(());
+    };
+    let mut strangers: BTreeMap<[u8; 4], usize> = BTreeMap::new();
+    let mut total = 0_usize;
+    let api_keys = state.api_keys().iter().map(|key| &key.hash);
+    let preauth_keys = state.preauth_keys().iter().map(|key| &key.hash);
+    let sessions = state.sessions().iter().map(|session| &session.hash);
+    for hash in api_keys.chain(preauth_keys).chain(sessions) {
+        total += 1;
+        if let SecretScheme::Hmac { key_id } = SecretHash::scheme(hash)
+            && key_id != key.id()
+        {
+            *strangers.entry(key_id).or_default() += 1;
+        }
+    }
+    if strangers.is_empty() {
+        return checkup.add(Finding::ok(CHECK, format!("the hash key fits all {total}")));
+    }
+    let listed: Vec<_> = strangers
+        .iter()
+        .map(|(id, count)| format!("{count} with key {}", data_encoding::HEXLOWER.encode(id)))
+        .collect();
+    let found = format!("of {total}, another key hashed {}", listed.join(", "));
+    checkup.add(Finding::fail(CHECK, found, "put that key's file back, or issue them anew"))
+}
