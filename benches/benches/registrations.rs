@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use ghostwire_store::domain::{Node, NewUser, UserId};
 use ghostwire_store::schema::Record;
+use ghostwire_store::store::StoreInfo;
 use ghostwire_store::{Result, Store};
 use ghostwire_store_benches::{
     Spread, Target, World, cpu_model, fdatasync, files_in, kernel, open, registration, scratch,
@@ -189,14 +190,23 @@ async fn of_store(target: Target, settings: &Settings) -> Result<Run> {
             }
         }
     };
-    let watched = watch(store.as_ref(), &common, settings);
+    let watched = watch(target, store.as_ref(), &common, settings);
     let run = finish(drive(settings.callers, &common, register, watched).await, directory.path());
     store.close().await?;
     Ok(run)
 }
 
-/// From one completed checkpoint to another.
-async fn watch(store: &dyn Store, common: &Callers, settings: &Settings) -> (Reading, Reading) {
+/// From one completed checkpoint to another; a store that folds with every commit has no others.
+async fn watch(
+    target: Target,
+    store: &dyn Store,
+    common: &Callers,
+    settings: &Settings,
+) -> (Reading, Reading) {
+    let checkpoints = |info: &StoreInfo| match target {
+        Target::LibsqlCommit => info.groups,
+        _ => info.checkpoints,
+    };
     let read = || {
         let info = store.info();
         let (writer_cpu, callers_cpu) = thread_cpu("ghostwire-store");
@@ -204,7 +214,7 @@ async fn watch(store: &dyn Store, common: &Callers, settings: &Settings) -> (Rea
             at: Instant::now(),
             registrations: common.done.load(Ordering::Relaxed),
             groups: info.groups,
-            checkpoints: info.checkpoints,
+            checkpoints: checkpoints(&info),
             debt: info.fold_debt,
             writer_cpu,
             callers_cpu,
@@ -217,11 +227,11 @@ async fn watch(store: &dyn Store, common: &Callers, settings: &Settings) -> (Rea
     let mut seen = started.checkpoints;
     loop {
         tokio::time::sleep(Duration::from_micros(500)).await;
-        let checkpoints = store.info().checkpoints;
-        if checkpoints == seen {
+        let completed = checkpoints(&store.info());
+        if completed == seen {
             continue;
         }
-        seen = checkpoints;
+        seen = completed;
         let now = read();
         match first {
             None if now.at - started.at >= warm => first = Some(now),

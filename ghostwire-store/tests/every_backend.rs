@@ -354,3 +354,57 @@ async fn credentials_are_shown_once_and_checked() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changing_when_rows_are_written_loses_nothing() {
+    use ghostwire_store::config::Materialize;
+    for mut site in Site::all().into_iter().filter(|site| site.config.backend.path().is_some()) {
+        site.materialize(Materialize::Checkpoint);
+        let store = site.open().await;
+        store.users().create(NewUser::local("alice".parse().unwrap())).await.unwrap();
+        let digests = store.digests().await.unwrap();
+        // As after a crash: the blocks are not folded.
+        let mut site = site.crashed(store);
+        site.materialize(Materialize::Commit);
+        let store = site.open().await;
+        assert_eq!(store.digests().await.unwrap(), digests);
+        store.users().create(NewUser::local("bob".parse().unwrap())).await.unwrap();
+        let digests = store.digests().await.unwrap();
+        let mut site = site.crashed(store);
+        let store = site.open().await;
+        assert_eq!(store.info().fold_debt, 0);
+        assert_eq!(store.digests().await.unwrap(), digests);
+        store.verify().await.unwrap();
+        store.close().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_does_not_fit_into_a_block_goes_into_the_next() {
+    on_every_backend(|mut site| async move {
+        let store = site.open().await;
+        // Each document is near its limit, so a group of them is several blocks.
+        let calls = (0..40u8).map(|n| {
+            let name = "x".repeat(200);
+            let nameservers = vec![Text::new(format!("{n}")).unwrap()];
+            let split = (0..250)
+                .map(|domain| {
+                    let servers = (0..16).map(|_| Text::new(&name).unwrap()).collect();
+                    (format!("d{domain}.example.com").parse().unwrap(), servers)
+                })
+                .collect();
+            let dns = DnsSettings { nameservers, split, ..DnsSettings::default() };
+            store.settings().put(SettingDocument::Dns(dns), None)
+        });
+        for call in join_all(calls).await {
+            call.unwrap();
+        }
+        let view = store.view();
+        assert_eq!(view.settings().get(SettingKind::Dns).unwrap().revision.get(), 40);
+        store.close().await.unwrap();
+        let store = site.open().await;
+        assert_eq!(store.view().settings().get(SettingKind::Dns).unwrap().revision.get(), 40);
+        store.close().await.unwrap();
+    })
+    .await;
+}

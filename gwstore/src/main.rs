@@ -2,6 +2,7 @@
 
 mod cli;
 mod commands;
+mod credentials;
 #[allow(unreachable_pub, reason = "its entry is public wherever it is used")]
 mod demo;
 mod failure;

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::{DerpRegionCode, DerpRegionId, DnsName, Prefix, Revision, Text, Timestamp};
 use crate::error::{Error, Result};
 
+/// A settings document has at most this many bytes as JSON.
+const MAX_DOCUMENT: usize = 1024 * 1024;
+
 /// One settings document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -61,10 +64,17 @@ impl SettingDocument {
     /// `InvalidArgument` naming the field.
     pub fn check(&self) -> Result<()> {
         match self {
-            Self::Network(network) => network.check(),
-            Self::DerpMap(map) => map.check(),
-            Self::Dns(dns) => dns.check(),
+            Self::Network(network) => network.check()?,
+            Self::DerpMap(map) => map.check()?,
+            Self::Dns(dns) => dns.check()?,
         }
+        let bytes = serde_json::to_vec(self).map_or(usize::MAX, |json| json.len());
+        if bytes > MAX_DOCUMENT {
+            return Err(Error::invalid("a settings document has at most 1048576 bytes as JSON")
+                .with("kind", self.kind().name())
+                .with("bytes", bytes));
+        }
+        Ok(())
     }
 }
 

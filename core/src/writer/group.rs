@@ -18,6 +18,9 @@ fn is_bulk(command: &Command) -> bool {
     matches!(command, Command::Restore(_) | Command::Transaction(_))
 }
 
+/// A block that has grown beyond this many bytes takes no further commands; they go into the next.
+const FULL_BLOCK: usize = 16 * 1024 * 1024;
+
 /// What waits for one commit. Applying does not consume it, so that it can be applied again on
 /// top of another process's commits.
 #[derive(Default)]
@@ -36,6 +39,7 @@ pub(super) struct Applied {
     pub(super) audit: Vec<Arc<AuditEntry>>,
     pub(super) series: Vec<RowChange>,
     pub(super) positions: Vec<(WriterId, u64)>,
+    /// Of the first commands; those that did not fit into the block have none yet.
     pub(super) outcomes: Vec<Result<Reply>>,
 }
 
@@ -82,6 +86,9 @@ impl Group {
         let mut outcomes = Vec::with_capacity(self.submissions.len());
         let mut time = state.time();
         for submission in &self.submissions {
+            if builder.len() > FULL_BLOCK {
+                break;
+            }
             let now = submission.at.max(time);
             let outcome = apply_one(&mut working, &mut builder, submission, now);
             if outcome.is_ok() {
@@ -140,8 +147,13 @@ impl Group {
         Ok((rows, reached.into_iter().collect()))
     }
 
-    /// Tells every caller how its command ended.
-    pub(super) fn answer(self, outcomes: Vec<Result<Reply>>, serial: Serial) {
+    /// Tells the callers how their commands ended. Gives the commands that had to wait.
+    pub(super) fn answer(mut self, outcomes: Vec<Result<Reply>>, serial: Serial) -> Self {
+        let rest = Self {
+            submissions: self.submissions.split_off(outcomes.len().min(self.submissions.len())),
+            answers: self.answers.split_off(outcomes.len().min(self.answers.len())),
+            ..Self::default()
+        };
         for (answer, outcome) in self.answers.into_iter().zip(outcomes) {
             // A caller that is gone does not want to know; its command happened all the same.
             let _ = answer.send(outcome.map(|value| Committed { value, serial }));
@@ -149,10 +161,11 @@ impl Group {
         for (_, answer) in self.batches {
             let _ = answer.send(Ok(()));
         }
+        rest
     }
 
     /// Tells every caller that nothing of the group was stored, or that it cannot be told.
-    pub(super) fn fail(self, error: &Error) {
+    pub(super) fn fail(self, error: &Error) -> Self {
         let shown = || {
             let message = match error.kind() {
                 ErrorKind::OutcomeUnknown => "cannot tell whether the command was stored",
@@ -166,6 +179,7 @@ impl Group {
         for (_, answer) in self.batches {
             let _ = answer.send(Err(shown()));
         }
+        Self::default()
     }
 }
 
@@ -177,16 +191,19 @@ fn apply_one(
 ) -> Result<Reply> {
     let context = Context { now, actor: &submission.actor };
     let decision = state.decide(&submission.command, &context)?;
-    for (index, note) in decision.audit.into_iter().enumerate() {
-        builder.audit(AuditEntry {
+    let audit = decision.audit.into_iter().enumerate().map(|(index, note)| {
+        Ok(AuditEntry {
             id: audit_id(now, submission.seed, index),
             at: now,
             actor: submission.actor.clone(),
             action: Text::new(note.action)?,
             entity: note.entity,
             subject: Text::new(note.subject)?,
-        });
-    }
+        })
+    });
+    // Nothing may fail from here on.
+    let audit = audit.collect::<Result<Vec<_>>>()?;
+    audit.into_iter().for_each(|entry| builder.audit(entry));
     for change in decision.changes {
         match change {
             Change::Put(image) => {

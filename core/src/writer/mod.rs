@@ -54,6 +54,8 @@ pub(crate) enum Request {
     Refresh(Answer<()>),
     /// Fold everything.
     Checkpoint(Answer<Serial>),
+    /// Read everything that is stored and compare.
+    Verify(Answer<()>),
     Close(Answer<()>),
 }
 
@@ -190,14 +192,20 @@ impl Writer {
                     self.commit_group(std::mem::take(&mut group)).await;
                     let _ = answer.send(self.fold_all().await);
                 }
+                Request::Verify(answer) => {
+                    self.commit_group(std::mem::take(&mut group)).await;
+                    let _ = answer.send(self.verify().await);
+                }
                 Request::Close(answer) => {
                     self.commit_group(std::mem::take(&mut group)).await;
                     queue.close();
-                    group = self.drain(queue).await;
-                    self.commit_group(std::mem::take(&mut group)).await;
+                    let closers = self.drain(queue).await;
                     let folded = self.fold_all().await.map(|_| ());
                     let closed = self.close().await;
                     let _ = answer.send(folded.and(closed));
+                    for answer in closers {
+                        let _ = answer.send(Ok(()));
+                    }
                     return true;
                 }
             }
@@ -211,10 +219,11 @@ impl Writer {
         self.backend.close().await
     }
 
-    /// Takes what was queued before the queue was closed. Requests other than writes have nothing
-    /// left to wait for.
-    async fn drain(&mut self, queue: &mut mpsc::Receiver<Request>) -> Group {
+    /// Completes what was queued before the queue was closed. Other requests than writes have
+    /// nothing left to wait for; gives those that want to close, too.
+    async fn drain(&mut self, queue: &mut mpsc::Receiver<Request>) -> Vec<Answer<()>> {
         let mut group = Group::default();
+        let mut closers = Vec::new();
         while let Some(request) = queue.recv().await {
             match request {
                 Request::Submit(submission, answer) => {
@@ -224,7 +233,10 @@ impl Writer {
                     group.submit(submission, answer);
                 }
                 Request::Series(batch, answer) => group.append(batch, answer),
-                Request::Refresh(answer) | Request::Prune(_, answer) | Request::Close(answer) => {
+                Request::Close(answer) => closers.push(answer),
+                Request::Refresh(answer)
+                | Request::Prune(_, answer)
+                | Request::Verify(answer) => {
                     let _ = answer.send(Err(closed()));
                 }
                 Request::Checkpoint(answer) => {
@@ -232,7 +244,8 @@ impl Writer {
                 }
             }
         }
-        group
+        self.commit_group(group).await;
+        closers
     }
 
     pub(crate) fn state(&self) -> State {
@@ -244,12 +257,18 @@ impl Writer {
             return;
         }
         let span = tracing::debug_span!("writer.group", commands = group.len());
-        self.commit_group_inner(group).instrument(span).await;
+        let committed = async {
+            let mut rest = group;
+            while !rest.is_empty() {
+                rest = self.commit_some(rest).await;
+            }
+        };
+        committed.instrument(span).await;
     }
 
     /// A group's commit, tried again on top of other processes' commits for as long as those come
-    /// first.
-    async fn commit_group_inner(&mut self, group: Group) {
+    /// first. Gives the commands that did not fit into the block.
+    async fn commit_some(&mut self, group: Group) -> Group {
         const ATTEMPTS: usize = 32;
         let mut last_error = None;
         for _ in 0..ATTEMPTS {
@@ -298,12 +317,13 @@ impl Writer {
         group.fail(&match last_error {
             Some(last) => error.because(last),
             None => error,
-        });
+        })
     }
 
     fn slice_for(&mut self, applied: &group::Applied) -> Slice {
         if self.materialize == Materialize::Commit {
-            return Slice::default();
+            // Nothing, unless the store was opened with blocks that were not folded.
+            return self.fold.slice(usize::MAX, self.state().serial());
         }
         let arriving = applied.changes.len() + applied.audit.len();
         let limit = self.options.max_fold_debt;
@@ -314,14 +334,15 @@ impl Writer {
 
     /// Adds to a commit what it folds: its own rows, or a slice of the debt.
     fn add_folding(&self, commit: &mut Commit, applied: &group::Applied, slice: &Slice) {
+        // The debt is older than this group's rows, and shares no key with those of the series.
+        commit.rows.extend(slice.rows.iter().cloned());
+        commit.checkpoint = slice.checkpoint;
         if self.materialize == Materialize::Commit {
             commit.rows.extend(applied.changes.iter().cloned());
             commit.rows.extend(applied.audit.iter().map(|entry| audit_row(entry)));
-            commit.checkpoint = applied.block.as_ref().map(|block| block.serial);
-        } else {
-            // The debt is older than the series rows, but shares no key with them.
-            commit.rows.extend(slice.rows.iter().cloned());
-            commit.checkpoint = slice.checkpoint;
+            if let Some(block) = &applied.block {
+                commit.checkpoint = Some(block.serial);
+            }
         }
         if let Some(checkpoint) = commit.checkpoint {
             let oldest = self.retained.oldest(self.options.retain_block_bytes);
@@ -437,6 +458,22 @@ impl Writer {
         self.fold_all().await?;
         let expected = self.state().serial();
         self.store(Commit { expected, prune: vec![range], ..Commit::default() }).await
+    }
+
+    /// Writers wait meanwhile, so that what is read is of one moment.
+    async fn verify(&mut self) -> Result<()> {
+        self.fold_all().await?;
+        self.backend.verify().await?;
+        let loaded = crate::loader::load(&self.backend).await?;
+        let (stored, state) = (loaded.state, self.state());
+        let digest = crate::digest::state_digest(&stored);
+        if stored.hash() != state.hash() || digest != crate::digest::state_digest(&state) {
+            return Err(Error::corrupt("what is stored differs from what is in memory")
+                .with("serial", state.serial())
+                .with("stored_serial", stored.serial())
+                .with("stored_digest", digest));
+        }
+        Ok(())
     }
 
     async fn refresh(&mut self) -> Result<()> {

@@ -108,24 +108,46 @@ impl Site {
         Opener::new(&self.config).open().await.unwrap()
     }
 
+    /// Chooses when rows are written.
+    pub fn materialize(&mut self, materialize: Materialize) {
+        match &mut self.config.backend {
+            BackendChoice::Libsql(options) => options.materialize = materialize,
+            BackendChoice::Zqlite(options) => options.materialize = materialize,
+            _ => {}
+        }
+    }
+
     /// As after a crash: the files are copied while the store is open, and the copy is opened.
     pub async fn reopen_without_closing(&mut self, store: Arc<dyn Store>) -> Arc<dyn Store> {
-        let Some(path) = self.config.backend.path().map(Path::to_owned) else {
+        if self.config.backend.path().is_none() {
             drop(store);
             return self.open().await;
-        };
-        let copy = self.directory.path().join("after-crash");
-        std::fs::create_dir(&copy).unwrap();
+        }
+        let mut site = self.crashed(store);
+        std::mem::swap(self, &mut site);
+        self.open().await
+    }
+
+    /// A site with the files as they are while the store is open.
+    pub fn crashed(&self, store: Arc<dyn Store>) -> Self {
+        let path = self.config.backend.path().unwrap().to_owned();
+        let copy = tempfile::tempdir().unwrap();
         for suffix in ["", "-wal", ".key"] {
             let name = format!("{}{suffix}", path.file_name().unwrap().to_str().unwrap());
             let from = path.with_file_name(&name);
             if from.exists() {
-                std::fs::copy(from, copy.join(name)).unwrap();
+                std::fs::copy(from, copy.path().join(name)).unwrap();
             }
         }
         drop(store);
-        move_to(&mut self.config, copy.join(path.file_name().unwrap()));
-        self.open().await
+        let mut config = self.config.clone();
+        move_to(&mut config, copy.path().join(path.file_name().unwrap()));
+        Self {
+            config,
+            directory: copy,
+            #[cfg(feature = "memory")]
+            memory: None,
+        }
     }
 }
 

@@ -59,7 +59,8 @@ impl Victim<'_> {
             let within = (seed as usize).wrapping_add(number * 2_654_435_761) % part.max(1);
             let at = number * part + within;
             flips.tried += 1;
-            match self.flip_byte(&content, at).await? {
+            let bits = [0x01, 0x80, 0x10, 0x40].into_iter().nth(number % 4).unwrap_or(0x01);
+            match self.flip_byte(&content, at, bits).await? {
                 Outcome::Detected => flips.detected += 1,
                 Outcome::Harmless => flips.harmless += 1,
                 Outcome::Different => {
@@ -85,8 +86,8 @@ impl Victim<'_> {
         let mut content = self.read()?;
         let places = content.windows(mark.len()).enumerate().filter(|(_, bytes)| *bytes == mark);
         for at in places.map(|(at, _)| at + mark.len() / 2).collect::<Vec<_>>() {
-            if !matches!(self.flip_byte(&content, at).await?, Outcome::Harmless) {
-                flip(&mut content, at);
+            if !matches!(self.flip_byte(&content, at, 0x01).await?, Outcome::Harmless) {
+                flip(&mut content, at, 0x01);
                 fs::write(self.path, &content).map_err(|error| failed(self.path, error))?;
                 return Ok(at);
             }
@@ -99,11 +100,11 @@ impl Victim<'_> {
         fs::read(self.path).map_err(|error| failed(self.path, error))
     }
 
-    async fn flip_byte(&self, content: &[u8], at: usize) -> Result<Outcome> {
+    async fn flip_byte(&self, content: &[u8], at: usize, bits: u8) -> Result<Outcome> {
         let copy = self.copy_path();
         remove(&copy);
         let mut damaged = content.to_vec();
-        flip(&mut damaged, at);
+        flip(&mut damaged, at, bits);
         fs::write(&copy, damaged).map_err(|error| failed(&copy, error))?;
         let outcome = self.examine(&copy).await;
         remove(&copy);
@@ -134,16 +135,12 @@ impl Victim<'_> {
 }
 
 fn with_path(config: &Config, path: &Path, hash_key: &Path) -> Config {
-    stores::Environment::of(config.clone()).config(
-        config.backend.kind(),
-        path.to_owned(),
-        hash_key,
-    )
+    stores::Environment::of(config.clone()).config(config.backend.kind(), path.to_owned(), hash_key)
 }
 
-fn flip(content: &mut [u8], at: usize) {
+fn flip(content: &mut [u8], at: usize, bits: u8) {
     if let Some(byte) = content.get_mut(at) {
-        *byte ^= 0x40;
+        *byte ^= bits;
     }
 }
 

@@ -8,12 +8,13 @@ use serde_json::{Value, json};
 
 use super::disk::{Disk, ROUNDS};
 use super::measure::{Figures, micros};
-use super::{Results, Ran};
+use super::{Ran, Results};
 
 /// Everything that is said about the engines beside the figures.
-const NOTES: [&str; 3] = [
+const NOTES: [&str; 4] = [
     "zqlite runs on this project's own embedded engine (the SQLite core), not on the Zig library.",
     "Throughput of writes depends on fsync: a reply means durable, and calls made at once share one.",
+    "One run of each, one after the other: it shows that both do the work, not which one is faster.",
     "Waves of 256 calls are in flight at once; p50 and p99 are what each of their callers waited.",
 ];
 
@@ -35,7 +36,11 @@ pub(super) fn unwritable(error: io::Error) -> Error {
 }
 
 /// One line for a person who waits; nothing in JSON.
-pub(super) fn say(out: &mut dyn io::Write, json: bool, line: std::fmt::Arguments<'_>) -> Result<()> {
+pub(super) fn say(
+    out: &mut dyn io::Write,
+    json: bool,
+    line: std::fmt::Arguments<'_>,
+) -> Result<()> {
     if json {
         return Ok(());
     }
@@ -89,21 +94,14 @@ fn write_facts(out: &mut dyn io::Write, results: &Results) -> io::Result<()> {
         let (count, busy) = (ran.report.measurements.count(), ran.report.measurements.busy());
         format!("{count} in {:.2} s", busy.as_secs_f64())
     })?;
-    fact("writes and commits", &|ran| {
-        format!("{} in {}", ran.info.commands, ran.info.groups)
-    })?;
+    fact("writes and commits", &|ran| format!("{} in {}", ran.info.commands, ran.info.groups))?;
     fact("changes watched", &|ran| format!("{} commits, no gap", ran.report.watched))?;
     fact("nodes at the end", &|ran| ran.report.nodes.to_string())?;
     fact("bytes on disk, closed", &|ran| bytes(ran.bytes))?;
     fact("reopened in", &|ran| time(micros(ran.reopened_in)))?;
     fact("engine", &|ran| ran.info.backend.engine.to_string())?;
     writeln!(out, "{:<24}{}", "filesystem", filesystem(&results.disk))?;
-    writeln!(
-        out,
-        "{:<24}{} (median of {ROUNDS})",
-        "fsync",
-        time(micros(results.disk.fsync))
-    )?;
+    writeln!(out, "{:<24}{} (median of {ROUNDS})", "fsync", time(micros(results.disk.fsync)))?;
     writeln!(out, "{:<24}{}", "directory", directory(results))?;
     let flips = results.flips();
     writeln!(
@@ -139,28 +137,32 @@ fn filesystem(disk: &Disk) -> String {
 
 fn as_json(results: &Results) -> Value {
     let path = |path: &Path| path.display().to_string();
-    let stores: Vec<_> = results.stores.iter().map(|ran| {
-        let operations: serde_json::Map<_, _> = ran
-            .report
-            .measurements
-            .kinds()
-            .iter()
-            .map(|kind| (kind.name.to_owned(), json!(kind.figures())))
-            .collect();
-        json!({
-            "backend": ran.kind.name(),
-            "info": ran.info,
-            "operations": operations,
-            "calls": ran.report.measurements.count(),
-            "seconds": ran.report.measurements.busy().as_secs_f64(),
-            "commits_watched": ran.report.watched,
-            "nodes": ran.report.nodes,
-            "bytes_on_disk": ran.bytes,
-            "reopened_in_micros": micros(ran.reopened_in),
-            "digests": ran.digests,
-            "flipped_bytes": ran.flips,
+    let stores: Vec<_> = results
+        .stores
+        .iter()
+        .map(|ran| {
+            let operations: serde_json::Map<_, _> = ran
+                .report
+                .measurements
+                .kinds()
+                .iter()
+                .map(|kind| (kind.name.to_owned(), json!(kind.figures())))
+                .collect();
+            json!({
+                "backend": ran.kind.name(),
+                "info": ran.info,
+                "operations": operations,
+                "calls": ran.report.measurements.count(),
+                "seconds": ran.report.measurements.busy().as_secs_f64(),
+                "commits_watched": ran.report.watched,
+                "nodes": ran.report.nodes,
+                "bytes_on_disk": ran.bytes,
+                "reopened_in_micros": micros(ran.reopened_in),
+                "digests": ran.digests,
+                "flipped_bytes": ran.flips,
+            })
         })
-    }).collect();
+        .collect();
     json!({
         "equal": true,
         "seed": results.seed,

@@ -97,7 +97,9 @@ async fn the_table_fits_100_columns() {
     for line in text.lines().filter(|line| !line.contains('/')) {
         assert!(line.chars().count() <= 100, "{line}");
     }
-    for wanted in ["register", "heartbeat", "p99", "fsync", "flipped bytes", "not on the Zig library"] {
+    for wanted in
+        ["register", "heartbeat", "p99", "fsync", "flipped bytes", "not on the Zig library"]
+    {
         assert!(text.contains(wanted), "{wanted}");
     }
 }

@@ -1,15 +1,14 @@
 //! Checks of what is stored.
 
-use std::collections::BTreeMap;
-
+use ghostwire_store::ErrorKind;
 use ghostwire_store::backend::Head;
 use ghostwire_store::config::Config;
-use ghostwire_store::domain::{Clock, SecretHash, SecretScheme, SystemClock, Timestamp};
+use ghostwire_store::domain::{Clock, SystemClock, Timestamp};
 use ghostwire_store::schema::Schema;
 use ghostwire_store::state::State;
-use ghostwire_store::{ErrorKind, read_hash_key};
 
 use super::{Checkup, Finding};
+use crate::credentials::KeyFit;
 use crate::failure::Outcome;
 use crate::session::{Reading, open_to_read};
 
@@ -129,29 +128,12 @@ async fn check_content(
 /// Credentials that were hashed with another key are lost until that key is back.
 fn check_credentials(config: &Config, state: &State, checkup: &mut Checkup<'_, '_>) -> Outcome {
     const CHECK: &str = "credentials";
-    let Some(key) = config.secret_key_path().and_then(|path| read_hash_key(&path).ok()) else {
-        return Ok(());
-    };
-    let mut strangers: BTreeMap<[u8; 4], usize> = BTreeMap::new();
-    let mut total = 0_usize;
-    let api_keys = state.api_keys().iter().map(|key| &key.hash);
-    let preauth_keys = state.preauth_keys().iter().map(|key| &key.hash);
-    let sessions = state.sessions().iter().map(|session| &session.hash);
-    for hash in api_keys.chain(preauth_keys).chain(sessions) {
-        total += 1;
-        if let SecretScheme::Hmac { key_id } = SecretHash::scheme(hash)
-            && key_id != key.id()
-        {
-            *strangers.entry(key_id).or_default() += 1;
+    let Some(fit) = KeyFit::of_configured(state, config) else { return Ok(()) };
+    checkup.add(match fit.misfit() {
+        None => Finding::ok(CHECK, format!("the hash key fits all {}", fit.total)),
+        Some(misfit) => {
+            let advice = "configure that key's file as secret_key_file, or issue them anew";
+            Finding::fail(CHECK, misfit, advice)
         }
-    }
-    if strangers.is_empty() {
-        return checkup.add(Finding::ok(CHECK, format!("the hash key fits all {total}")));
-    }
-    let listed: Vec<_> = strangers
-        .iter()
-        .map(|(id, count)| format!("{count} with key {}", data_encoding::HEXLOWER.encode(id)))
-        .collect();
-    let found = format!("of {total}, another key hashed {}", listed.join(", "));
-    checkup.add(Finding::fail(CHECK, found, "put that key's file back, or issue them anew"))
+    })
 }

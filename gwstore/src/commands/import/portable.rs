@@ -17,6 +17,7 @@ use serde_json::json;
 
 use super::{closed, open_target, present_state, print_digests};
 use crate::cli::PortableArgs;
+use crate::credentials::KeyFit;
 use crate::failure::{Failure, Outcome, file_error, with_help};
 use crate::output::{Shell, printable};
 use crate::progress::Progress;
@@ -68,7 +69,7 @@ pub(in super::super) async fn run(
     let progress = shell.progress("importing", Some(tried.summary.total()));
     let written = write(&file, &tried.summary, expected, store.as_ref(), progress).await;
     let digests = closed(store.as_ref(), written).await.map_err(named)?;
-    check_counts(config, &tried.summary, shell).await?;
+    check_stored(config, &tried.summary, shell).await?;
     report(&tried, Some(&digests), shell)
 }
 
@@ -87,13 +88,12 @@ fn source(path: &Path) -> Result<File> {
 }
 
 fn spool(from: &mut dyn io::Read, path: &Path) -> Result<File> {
-    let spooled = || -> io::Result<File> {
+    let mut spooled = || -> io::Result<File> {
         let mut file = tempfile::tempfile()?;
         io::copy(from, &mut file)?;
         file.rewind()?;
         Ok(file)
     };
-    let mut spooled = spooled;
     spooled().map_err(|error| {
         let failed = file_error("the input cannot be kept in a temporary file", Some(path), error);
         with_help(failed, "TMPDIR names another directory for temporary files")
@@ -214,9 +214,9 @@ async fn write(
     Ok(digests)
 }
 
-/// Points and entries with one key replace each other, so a file made by other means than
+/// Looks at what is stored now. Points and entries with one key replace each other, so a file made by other means than
 /// `gwstore export` may come to fewer of them than it has lines.
-async fn check_counts(config: &Config, summary: &Summary, shell: &mut Shell<'_>) -> Outcome {
+async fn check_stored(config: &Config, summary: &Summary, shell: &mut Shell<'_>) -> Outcome {
     if config.backend.path().is_none() {
         return Ok(());
     }
@@ -229,7 +229,13 @@ async fn check_counts(config: &Config, summary: &Summary, shell: &mut Shell<'_>)
         ])
     };
     let counted = counted.await;
+    let misfit = KeyFit::of_configured(&reading.store.view(), config).and_then(|fit| fit.misfit());
     reading.close().await?;
+    if let Some(misfit) = misfit {
+        shell.note(format_args!(
+            "{misfit}; move that key too, and name its file as secret_key_file"
+        ));
+    }
     for (entity, SeriesCount { count, .. }) in counted? {
         let imported = summary.counts.get(&entity).copied().unwrap_or_default();
         if count < imported {

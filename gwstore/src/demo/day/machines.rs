@@ -4,9 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use ghostwire_store::domain::{
-    Admission, Change, Endpoint, EndpointList, HostInfo, MachineKey, NewPreAuthKey, NewUser, Node,
-    NodeKey, OidcProfile, PreAuthKeyId, RegisterMethod, Registration, SessionNumber, Text, UserId,
-    expired,
+    Admission, Change, Clock, Endpoint, EndpointList, HostInfo, MachineKey, NewPreAuthKey, NewUser,
+    Node, NodeKey, OidcProfile, PreAuthKeyId, RegisterMethod, Registration, SessionNumber, Text,
+    UserId, expired,
 };
 use ghostwire_store::{ErrorKind, Result};
 
@@ -15,7 +15,7 @@ use super::{Day, broken, check, refused};
 /// Machines that arrive, at scale 1: with a key of their own, as ephemeral ones, in all.
 const ONE_TIME: usize = 64;
 const EPHEMERAL: usize = 64;
-const MACHINES: usize = 1024;
+const MACHINES: usize = 2048;
 
 /// Machines that try to use one key at once.
 const RIVALS: usize = 32;
@@ -100,7 +100,8 @@ impl Day<'_> {
         let new = NewPreAuthKey { user: Some(owner), ..NewPreAuthKey::default() };
         let calls = (0..count).map(|_| store.preauth_keys().create(new.clone()));
         let made = self.waves("create pre-auth key", calls).await?;
-        let calls = made.iter().map(|(_, secret)| store.preauth_keys().authenticate(secret.expose()));
+        let calls =
+            made.iter().map(|(_, secret)| store.preauth_keys().authenticate(secret.expose()));
         let keys = self.waves("check pre-auth key", calls).await?;
         Ok(keys.iter().map(|key| key.id).collect())
     }
@@ -157,7 +158,7 @@ impl Day<'_> {
         let port = 1024 + u16::from_be_bytes([high, port]) / 2;
         let host = u8::try_from(number % 254).unwrap_or(0) + 1;
         let addr = SocketAddr::new(Ipv4Addr::new(203, 0, 113, host).into(), port);
-        EndpointList::new([Endpoint { addr, seen_at: ghostwire_store::domain::Clock::now(&self.clock) }])
+        EndpointList::new([Endpoint { addr, seen_at: self.clock.now() }])
     }
 
     /// A sign of life of every machine that is online; a third of them have moved.
@@ -214,7 +215,8 @@ impl Day<'_> {
             presence.online && view.nodes().get(presence.node).is_some_and(|node| node.ephemeral)
         });
         let leaving: Vec<_> = leaving.map(|presence| (presence.node, presence.session)).collect();
-        let calls = leaving.iter().map(|(node, session)| store.presence().disconnect(*node, *session));
+        let calls =
+            leaving.iter().map(|(node, session)| store.presence().disconnect(*node, *session));
         self.waves("disconnect", calls).await?;
         self.pass(31 * 60);
         let reaped = self.measure.call("reap ephemeral", store.nodes().reap_ephemeral()).await?;

@@ -67,14 +67,14 @@ impl Day<'_> {
     async fn live(&mut self) -> Result<()> {
         self.load_sample().await?;
         self.admit_people_and_machines().await?;
-        self.heartbeats(3).await?;
+        self.heartbeats(5).await?;
         self.rotate_keys().await?;
         self.policies().await?;
         self.routes_and_failovers().await?;
         self.dns().await?;
         self.credentials().await?;
         self.metrics().await?;
-        self.heartbeats(3).await?;
+        self.heartbeats(5).await?;
         self.reap().await?;
         self.netmaps()?;
         self.reads().await

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use ghostwire_store::command::Transaction;
 use ghostwire_store::domain::{
-    Change, DnsRecordKind, DnsRecordPatch, DnsSettings, DocumentText, NewDnsRecord, Node,
-    Patch, PolicyVersion, Prefix, SessionNumber, SettingDocument, Text,
+    Change, DnsRecordKind, DnsRecordPatch, DnsSettings, DocumentText, NewDnsRecord, Node, Patch,
+    PolicyVersion, Prefix, SessionNumber, SettingDocument, Text,
 };
 use ghostwire_store::{ErrorKind, Result};
 
@@ -23,7 +23,7 @@ impl Day<'_> {
         let store = self.store;
         let first = store.policies().current().await?.map(|policy| policy.version);
         let mut current = first;
-        for (number, policy) in sample::POLICIES.iter().cycle().take(12).enumerate() {
+        for (number, policy) in sample::POLICIES.iter().cycle().take(24).enumerate() {
             let document = DocumentText::new(format!("// Edit {number}.\n{policy}"))?;
             let swap = store.policies().swap(current, document);
             current = Some(self.measure.call("swap policy", swap).await?.version);

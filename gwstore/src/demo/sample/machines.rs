@@ -122,7 +122,8 @@ fn register(world: &mut World, people: &People, kind: &Kind, name: &str) -> Resu
             (Admission::PreAuthKey(id), "control".to_owned())
         }
     };
-    let routes = ROUTES.iter().find(|(start, _)| name.starts_with(start)).map(|(_, routes)| *routes);
+    let routes =
+        ROUTES.iter().find(|(start, _)| name.starts_with(start)).map(|(_, routes)| *routes);
     let mut info = serde_json::json!({
         "IPNVersion": format!("1.{}.{}", 4 + world.below(3)?, world.below(9)?),
         "OS": kind.os,

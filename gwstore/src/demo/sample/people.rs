@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ghostwire_store::Result;
 use ghostwire_store::command::{
     ApiKeyCommand, DnsCommand, PolicyCommand, PreAuthKeyCommand, SessionCommand, SettingCommand,
     UserCommand,
@@ -14,7 +15,6 @@ use ghostwire_store::domain::{
     TagSet, Text, UserId,
 };
 use ghostwire_store::state::Reply;
-use ghostwire_store::Result;
 
 use super::world::{World, unexpected};
 use super::{POLICIES, SECRET, hash_key};
@@ -52,7 +52,8 @@ pub(super) fn add(world: &mut World) -> Result<People> {
         users.insert(name, user(world.run("oidc", UserCommand::UpsertOidc { id, profile })?)?);
     }
     for (name, display) in [("ops", "Operations"), ("ci", "Build runners"), ("lab", "Laboratory")] {
-        let new = NewUser { display_name: Some(Text::new(display)?), ..NewUser::local(name.parse()?) };
+        let new =
+            NewUser { display_name: Some(Text::new(display)?), ..NewUser::local(name.parse()?) };
         let id = world.id(UserId::time_ordered)?;
         users.insert(name, user(world.run(ADMIN, UserCommand::Create { id, user: new })?)?);
     }
