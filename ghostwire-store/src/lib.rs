@@ -51,3 +51,8 @@ pub use ghostwire_store_core::{
 pub use hash_key::{create_hash_key, read_hash_key};
 pub use open::{COMPILED_BACKENDS, Opener, prepare_process};
 pub use retention::{Pruned, apply_retention};
+
+/// The example on the first page, kept compiling and running.
+#[cfg(all(doctest, feature = "libsql"))]
+#[doc = include_str!("../../README.md")]
+struct Readme;

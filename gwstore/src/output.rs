@@ -39,6 +39,8 @@ impl Shell<'_> {
     /// A remark beside the result.
     pub(crate) fn note(&mut self, note: impl Display) {
         if !self.quiet {
+            // In the order in which it was said, where both ends are one terminal.
+            let _ = self.out.flush();
             // A remark that cannot be made does not undo what was done.
             let _ = writeln!(self.notes, "note: {note}");
         }

@@ -1,0 +1,183 @@
+//! Stores that are not what they should be, and disks that are full.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::{BACKENDS, Place, dump, portable, run_in, user};
+
+/// Every command that opens a store.
+const COMMANDS: [&str; 8] = [
+    "status",
+    "digest",
+    "list nodes",
+    "export out.jsonl",
+    "migrate",
+    "import portable more.jsonl",
+    "import headscale dump.sql",
+    "doctor",
+];
+
+/// None of the commands works on it, all say why, and the file stays as it is.
+#[track_caller]
+fn refused_by_all(place: &Place, backend: &str, words: &[&str]) {
+    place.write("more.jsonl", portable(&[&user(1, "ann")]));
+    fs::copy(dump("request_tags_migration_test.sql"), place.file("dump.sql")).unwrap();
+    let name = format!("{backend}.db");
+    let before = place.read(&name);
+    for command in COMMANDS {
+        let mut ran = place.on(backend, command);
+        // The doctor's findings are its result.
+        ran.err.push_str(&ran.out);
+        ran.refused(words);
+        assert_eq!(place.read(&name), before, "{command}");
+    }
+    assert!(!place.file("out.jsonl").exists());
+}
+
+#[test]
+fn a_truncated_store() {
+    for backend in BACKENDS {
+        let place = Place::new();
+        place.sample();
+        place.on(backend, "import portable sample.jsonl --create").ok();
+        let name = format!("{backend}.db");
+        let whole = place.read(&name);
+        place.write(&name, &whole[..whole.len() / 2]);
+        refused_by_all(&place, backend, &["cut short", &name]);
+    }
+}
+
+#[test]
+fn a_flipped_byte_is_found_by_the_doctor_at_the_latest() {
+    for backend in BACKENDS {
+        let place = Place::new();
+        place.sample();
+        place.on(backend, "import portable sample.jsonl --create").ok();
+        let name = format!("{backend}.db");
+        let mut bytes = place.read(&name);
+        let at = bytes.windows(10).position(|window| window == b"ada-laptop").unwrap();
+        bytes[at] ^= 1;
+        place.write(&name, bytes);
+        let doctor = place.on(backend, "doctor");
+        assert_eq!(doctor.code, 1, "{doctor:#?}");
+        assert!(doctor.out.contains("FAIL"), "{doctor:#?}");
+    }
+}
+
+#[test]
+fn a_foreign_file() {
+    for backend in BACKENDS {
+        let place = Place::new();
+        let name = format!("{backend}.db");
+        place.init(backend);
+        place.write(&name, "this is a shopping list, and quite a long one at that\n".repeat(10));
+        refused_by_all(&place, backend, &["not a ghostwire-store file", &name]);
+        place.on(backend, "init").refused(&["left as it is"]);
+    }
+}
+
+#[test]
+fn the_other_backends_file() {
+    let place = Place::new();
+    place.init("libsql");
+    fs::copy(place.file("libsql.db"), place.file("zqlite.db")).unwrap();
+    fs::copy(place.file("libsql.db.key"), place.file("zqlite.db.key")).unwrap();
+    refused_by_all(&place, "zqlite", &["belongs to the libsql backend"]);
+}
+
+#[test]
+fn a_store_that_another_process_holds() {
+    use ghostwire_store::Opener;
+    use ghostwire_store::config::{BackendChoice, Config, ZqliteOptions};
+    let place = Place::new();
+    place.init("zqlite");
+    let path = place.file("zqlite.db");
+    let config = Config {
+        backend: BackendChoice::Zqlite(ZqliteOptions { path, ..ZqliteOptions::default() }),
+        ..Config::default()
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let store = runtime.block_on(Opener::new(&config).open()).unwrap();
+    let held = place.on("zqlite", "status --json").refused(&[]).error();
+    assert_eq!(held["kind"], "busy");
+    assert_eq!(held["context"]["pid"], std::process::id().to_string());
+    // That a store is in use is no fault of it.
+    let doctor = place.on("zqlite", "doctor").ok();
+    assert!(doctor.out.contains("another process"), "{doctor:#?}");
+    runtime.block_on(store.close()).unwrap();
+    place.on("zqlite", "status").ok();
+}
+
+#[test]
+fn a_lost_or_foreign_key() {
+    let place = Place::new();
+    place.init("zqlite");
+    fs::remove_file(place.file("zqlite.db.key")).unwrap();
+    let file = dump("request_tags_migration_test.sql");
+    place.unchanged("zqlite", &["zqlite.db.key"], || {
+        place.on("zqlite", &format!("import headscale {file}"))
+    });
+    let doctor = place.on("zqlite", "doctor");
+    assert_eq!(doctor.code, 1, "{doctor:#?}");
+    assert!(doctor.out.contains("FAIL  hash key"), "{doctor:#?}");
+    place.write("zqlite.db.key", "not a key");
+    place.unchanged("zqlite", &["key"], || place.on("zqlite", &format!("import headscale {file}")));
+}
+
+/// A small file system that goes with it.
+struct Tmpfs(std::path::PathBuf);
+
+impl Tmpfs {
+    fn mount(at: &Path) -> Option<Self> {
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
+            .arg(at)
+            .output()
+            .is_ok_and(|output| output.status.success());
+        mounted.then(|| Self(at.to_owned()))
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Fills the file system up to so many bytes.
+fn fill_but(filler: &Path, left: u64) {
+    let mut file = fs::File::create(filler).unwrap();
+    while file.write_all(&[0; 4096]).is_ok() {}
+    let length = file.metadata().unwrap().len();
+    file.set_len(length - left).unwrap();
+}
+
+#[test]
+fn a_full_disk() {
+    for backend in BACKENDS {
+        let place = Place::new();
+        let small = place.file("small");
+        fs::create_dir(&small).unwrap();
+        let Some(_tmpfs) = Tmpfs::mount(&small) else {
+            eprintln!("skipped: no file system can be mounted here");
+            return;
+        };
+        place.sample();
+        let run = |arguments: &str| {
+            let options = format!("--backend {backend} --path s.db {arguments}");
+            run_in(&small, &options.split_whitespace().collect::<Vec<_>>(), None)
+        };
+        run("init").ok();
+        let before = run("digest --json").ok().json();
+        // Room for the engine's side files, but not for the sample's entities.
+        fill_but(&small.join("filler"), 128 * 1024);
+        let failed = run("import portable ../sample.jsonl --json").refused(&[]).error();
+        assert_eq!(failed["kind"], "exhausted", "{failed}");
+        run("export out.jsonl").refused(&["out.jsonl"]);
+        assert!(!small.join("out.jsonl").exists());
+        fs::remove_file(small.join("filler")).unwrap();
+        assert_eq!(run("digest --json").ok().json(), before);
+    }
+}

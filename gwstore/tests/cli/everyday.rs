@@ -1,0 +1,159 @@
+//! What people do every day.
+
+use std::fs;
+
+use crate::support::{BACKENDS, Place};
+
+#[test]
+fn a_new_store_is_there_once_and_healthy() {
+    for backend in BACKENDS {
+        let place = Place::new();
+        place.on(backend, "status").refused(&["there is no store", "gwstore init"]);
+        let made = place.on(backend, "init").ok();
+        assert!(made.out.contains("Back the key up"), "{made:#?}");
+        place.unchanged(backend, &["left as it is", ".db"], || place.on(backend, "init"));
+        let status = place.on(backend, "status --json").ok().json();
+        assert_eq!(status["backend"]["name"], backend);
+        assert_eq!(status["schema"]["found"], status["schema"]["supported"]);
+        assert_eq!(status["counts"]["node"], 0);
+        let doctor = place.on(backend, "doctor --json").ok().json();
+        assert!(doctor["findings"].as_array().unwrap().len() >= 10, "{doctor}");
+        let migrate = place.on(backend, "migrate --json").ok().json();
+        assert_eq!(migrate["migrated"], false);
+    }
+}
+
+#[test]
+fn files_are_private() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = Place::new();
+    place.run("--backend zqlite --path data/z.db init").ok();
+    place.run("--backend zqlite --path data/z.db export x.jsonl").ok();
+    let mode = |name: &str| fs::metadata(place.file(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode("data"), 0o700);
+    for file in ["data/z.db", "data/z.db.key", "data/z.db.lock", "x.jsonl"] {
+        assert_eq!(mode(file), 0o600, "{file}");
+    }
+    fs::set_permissions(place.file("data/z.db.key"), fs::Permissions::from_mode(0o644)).unwrap();
+    let doctor = place.run("--backend zqlite --path data/z.db doctor");
+    assert_eq!(doctor.code, 1);
+    assert!(doctor.out.contains("chmod 600"), "{doctor:#?}");
+}
+
+#[test]
+fn the_configuration_says_where_each_value_comes_from() {
+    let place = Place::new();
+    place.write(
+        "feature-flags.toml",
+        "[staging]\nbackend = \"zqlite\"\n[staging.writer]\nmax_group = 7\n",
+    );
+    let shown = place.run("--environment staging --set writer.max_fold_debt=9 config show --json");
+    let explained = shown.ok().json();
+    let find = |key: &str| {
+        let found = explained.as_array().unwrap().iter().find(|value| value["key"] == key);
+        found.unwrap().clone()
+    };
+    assert_eq!(find("writer.max_group")["value"], "7");
+    assert_eq!(find("writer.max_group")["origin"]["file"]["line"], 4);
+    assert_eq!(find("writer.max_fold_debt")["origin"], "command_line");
+    assert_eq!(find("writer.queue_capacity")["origin"], "default");
+}
+
+#[test]
+fn lists_page_filter_and_keep_secrets() {
+    let place = Place::new();
+    place.sample();
+    place.on("zqlite", "import portable sample.jsonl --create").ok();
+    let lines = |arguments: &str| {
+        let ran = place.on("zqlite", &format!("list {arguments} --json")).ok();
+        ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<serde_json::Value>>()
+    };
+    let all = lines("nodes --all --limit 7");
+    assert_eq!(all.len(), 150);
+    assert_eq!(lines("nodes --limit 1000"), all);
+    let [online, offline] = [lines("nodes --all --online"), lines("nodes --all --online=false")];
+    assert_eq!(online.len() + offline.len(), all.len());
+    assert!(!online.is_empty() && !offline.is_empty());
+    let tag = all.iter().find_map(|node| node["tags"][0].as_str()).unwrap();
+    assert!(lines(&format!("nodes --all --tag {tag}")).len() < all.len());
+    let ada = lines("nodes --all --user ada");
+    let id = ada[0]["user"].as_str().unwrap();
+    assert_eq!(lines(&format!("nodes --all --user {id}")), ada);
+
+    let mut paged = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let ran = place.on("zqlite", &format!("list presence --json --limit 60 {cursor}")).ok();
+        paged.extend(ran.out.lines().map(str::to_owned));
+        let Some(next) = ran.err.trim().rsplit_once("--cursor ") else { break };
+        cursor = format!("--cursor {}", next.1);
+    }
+    assert_eq!(paged.len(), lines("presence --all").len());
+
+    for entity in ["api-keys", "preauth-keys", "sessions"] {
+        for form in ["", "--json"] {
+            let ran = place.on("zqlite", &format!("list {entity} --all {form}")).ok();
+            assert!(!ran.out.is_empty());
+            // A hash has 64 hex digits at its end.
+            let is_hex = |word: &str| word.len() >= 64 && word.bytes().all(|b| b.is_ascii_hexdigit());
+            assert!(!ran.out.split(|c: char| !c.is_ascii_alphanumeric()).any(is_hex), "{ran:#?}");
+        }
+        assert_eq!(lines(&format!("{entity} --limit 1"))[0]["hash"], "hmac-sha256:…redacted");
+    }
+    for entity in ["users", "routes", "policies", "dns-records", "settings", "metrics", "audit"] {
+        let table = place.on("zqlite", &format!("list {entity} --limit 3")).ok();
+        assert!(table.out.lines().count() > 1, "{table:#?}");
+        assert!(!lines(&format!("{entity} --limit 3")).is_empty());
+    }
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let place = Place::new();
+    place.sample();
+    place.on("libsql", "import portable sample.jsonl --create").ok();
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_gwstore"))
+        .args(["--backend", "libsql", "--path", "libsql.db", "list", "metrics", "--all", "--json"])
+        .current_dir(place.file("."))
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
+fn an_older_schema_is_migrated_with_a_backup() {
+    use ghostwire_store::Opener;
+    use ghostwire_store::config::{BackendChoice, Config, LibsqlOptions, ZqliteOptions};
+    use ghostwire_store::schema::Schema;
+    for backend in BACKENDS {
+        let place = Place::new();
+        let path = place.file(&format!("{backend}.db"));
+        let choice = match backend {
+            "libsql" => BackendChoice::Libsql(LibsqlOptions { path, ..LibsqlOptions::default() }),
+            _ => BackendChoice::Zqlite(ZqliteOptions { path, ..ZqliteOptions::default() }),
+        };
+        let config = Config { backend: choice, ..Config::default() };
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let opener = Opener::new(&config).schema(Schema::at(1).unwrap());
+            opener.open_backend().await.unwrap().close().await.unwrap();
+        });
+        place.on(backend, "status").refused(&["older schema", "gwstore migrate"]);
+        // A warning, and one failure: this store has no key yet.
+        let doctor = place.on(backend, "doctor --json").json();
+        assert!(doctor.to_string().contains("gwstore migrate"), "{doctor}");
+        let dry = place.on(backend, "migrate --dry-run --json").ok().json();
+        assert_eq!((&dry["found"], &dry["migrated"]), (&1.into(), &false.into()));
+        let done = place.on(backend, "migrate --json").ok().json();
+        assert_eq!(done["migrated"], true);
+        let backup = done["backups"][0].as_str().unwrap();
+        assert!(fs::metadata(backup).unwrap().len() > 0);
+        place.on(backend, "status").ok();
+        assert_eq!(place.on(backend, "migrate --json").ok().json()["migrated"], false);
+    }
+}

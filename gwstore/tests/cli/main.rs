@@ -1,0 +1,8 @@
+//! Drives the real program, as a person or a script would.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
+
+mod bad_inputs;
+mod damage;
+mod everyday;
+mod round_trips;
+mod support;

@@ -1,0 +1,190 @@
+//! A directory of its own, and a short way to run the program in it.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub(crate) const BACKENDS: [&str; 2] = ["libsql", "zqlite"];
+
+/// What the program did.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Ran {
+    #[track_caller]
+    pub(crate) fn ok(self) -> Self {
+        assert_eq!(self.code, 0, "{self:#?}");
+        self
+    }
+
+    /// It failed as it should: exit code 1, or 2 for what was said wrongly on the command line.
+    /// Standard error says each of `words`, and nothing panicked.
+    #[track_caller]
+    pub(crate) fn refused(self, words: &[&str]) -> Self {
+        assert!(matches!(self.code, 1 | 2), "{self:#?}");
+        assert!(!self.err.contains("panicked"), "{self:#?}");
+        for word in words {
+            assert!(self.err.contains(word), "{word:?} is not in {self:#?}");
+        }
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
+    }
+
+    #[track_caller]
+    pub(crate) fn error(&self) -> Value {
+        serde_json::from_str(&self.err).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
+    }
+}
+
+/// A working directory in which nobody else works.
+pub(crate) struct Place {
+    directory: TempDir,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        Self { directory: tempfile::tempdir().unwrap() }
+    }
+
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.file(name);
+        fs::write(&path, content).unwrap();
+        path
+    }
+
+    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
+        fs::read(self.file(name)).unwrap()
+    }
+
+    /// Runs the program with these arguments, split at blanks.
+    pub(crate) fn run(&self, arguments: &str) -> Ran {
+        self.run_with(arguments, None)
+    }
+
+    pub(crate) fn run_with(&self, arguments: &str, input: Option<&[u8]>) -> Ran {
+        let arguments: Vec<&str> = arguments.split_whitespace().collect();
+        run_in(self.directory.path(), &arguments, input)
+    }
+
+    /// Runs it on the store of a backend, which lies in `<backend>.db`.
+    pub(crate) fn on(&self, backend: &str, arguments: &str) -> Ran {
+        self.run(&format!("--backend {backend} --path {backend}.db {arguments}"))
+    }
+
+    #[track_caller]
+    pub(crate) fn init(&self, backend: &str) {
+        self.on(backend, "init").ok();
+    }
+
+    /// The digests of what is stored, as JSON.
+    #[track_caller]
+    pub(crate) fn digest(&self, backend: &str) -> Value {
+        self.on(backend, "digest --json").ok().json()
+    }
+
+    /// Makes the sample network that the demonstration uses: every kind of entity and series.
+    #[track_caller]
+    pub(crate) fn sample(&self) -> PathBuf {
+        self.run("demo --write-sample sample.jsonl").ok();
+        self.file("sample.jsonl")
+    }
+
+    /// What `act` does must be refused, and must not change what the store of `backend` holds.
+    #[track_caller]
+    pub(crate) fn unchanged(&self, backend: &str, words: &[&str], act: impl FnOnce() -> Ran) -> Ran {
+        let before = self.digest(backend);
+        let ran = act().refused(words);
+        assert_eq!(self.digest(backend), before);
+        ran
+    }
+}
+
+pub(crate) fn run_in(directory: &Path, arguments: &[&str], input: Option<&[u8]>) -> Ran {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gwstore"));
+    command.args(arguments).current_dir(directory);
+    command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("GHOSTWIRE") {
+            command.env_remove(name);
+        }
+    }
+    let mut child = command.spawn().unwrap();
+    if let Some(input) = input {
+        // Whoever refuses the beginning does not read the rest.
+        let _ = child.stdin.take().unwrap().write_all(input);
+    }
+    let output = child.wait_with_output().unwrap();
+    Ran {
+        code: output.status.code().unwrap_or(-1),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+pub(crate) fn dump(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/headscale").join(name);
+    path.to_str().unwrap().to_owned()
+}
+
+/// A portable file with these lines between its first and its last, and a right last line.
+pub(crate) fn portable(lines: &[&str]) -> Vec<u8> {
+    let schema = ghostwire_store::schema::Schema::current().version().version;
+    let mut text = format!("{{\"ghostwire_store\":1,\"schema\":{schema}}}\n");
+    let mut counts = serde_json::Map::new();
+    for line in lines {
+        text.push_str(line);
+        text.push('\n');
+        let kind = line.trim_start_matches("{\"").split('"').next().unwrap().to_owned();
+        let count = counts.entry(kind).or_insert_with(|| 0.into());
+        *count = (count.as_u64().unwrap() + 1).into();
+    }
+    let sha256 = sha256(text.as_bytes());
+    let end = serde_json::json!({ "end": { "counts": counts, "sha256": sha256 } });
+    text.push_str(&format!("{end}\n"));
+    text.into_bytes()
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    use sha2::{Digest, Sha256};
+    data_encoding::HEXLOWER.encode(&<[u8; 32]>::from(Sha256::digest(bytes)))
+}
+
+/// The line of a user.
+pub(crate) fn user(number: u8, name: &str) -> String {
+    serde_json::json!({ "user": {
+        "id": format!("0190a5c8-7e1f-7000-8000-0000000000{number:02x}"),
+        "name": name,
+        "identity": { "kind": "local" },
+        "created_at": "2024-02-29T12:00:00.000000Z",
+        "updated_at": "2024-02-29T12:00:00.000000Z",
+        "revision": 1,
+    }})
+    .to_string()
+}
+
+/// Whether a file without any permission cannot be read: not so for root.
+pub(crate) fn permissions_hold() -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("closed");
+    fs::write(&file, "x").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
+    fs::read(&file).is_err()
+}
