@@ -1,2 +1,225 @@
-//! To be written.
-fn main() {}
+//! What the pure state machine costs, piece by piece, in groups of 256 as the writer makes them.
+//!
+//! `cargo bench -p ghostwire-store-benches --bench state`. The times of `group/...` are for 256
+//! commands.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes_of::encode_all;
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use ghostwire_store::block::{BlockBuilder, BlockHash, ChangeKind, Serial};
+use ghostwire_store::command::{Command, Image};
+use ghostwire_store::domain::{ActorName, AuditEntry, AuditId, BlockId, Text};
+use ghostwire_store::schema::Record;
+use ghostwire_store::state::{Change, Decision, State};
+use ghostwire_store_benches::{World, heartbeat, key_bytes, prefix, route};
+
+const GROUP: u64 = 256;
+
+/// Encodes rows as the writer does.
+mod bytes_of {
+    use super::{BlockBuilder, Change, ChangeKind, Image};
+
+    pub(super) fn encode(builder: &mut BlockBuilder, kind: ChangeKind, image: &Image) {
+        match image {
+            Image::Node(node) => builder.put(kind, node.as_ref()),
+            Image::Presence(presence) => builder.put(kind, presence.as_ref()),
+            _ => {}
+        }
+    }
+
+    pub(super) fn encode_all(builder: &mut BlockBuilder, changes: &[Change]) {
+        for change in changes {
+            if let Change::Put(image) = change {
+                encode(builder, ChangeKind::Created, image);
+            }
+        }
+    }
+}
+
+/// What the writer does with a group, from the state to the encoded block. Gives the new state.
+fn apply(world: &World, published: &State, commands: &[Command]) -> State {
+    let mut working = published.clone();
+    let mut builder = BlockBuilder::default();
+    let actor = ActorName::system();
+    for (index, command) in commands.iter().enumerate() {
+        let decision = world.decide(&working, command).unwrap();
+        for note in decision.audit {
+            builder.audit(AuditEntry {
+                id: AuditId::time_ordered(world.now, key_bytes(9, index as u64)),
+                at: world.now,
+                actor: actor.clone(),
+                action: Text::new(note.action).unwrap(),
+                entity: note.entity,
+                subject: Text::new(note.subject).unwrap(),
+            });
+        }
+        for change in decision.changes {
+            if let Change::Put(image) = change {
+                let kind = working.evolve(Change::Put(image.clone()));
+                bytes_of::encode(&mut builder, kind, &image);
+            }
+        }
+    }
+    let serial = published.serial().next();
+    let id = BlockId::time_ordered(world.now, key_bytes(8, serial.get()));
+    let (block, changes, audit) =
+        builder.finish(serial, id, published.hash(), world.now).unwrap();
+    working.advance(serial, block.hash, world.now);
+    black_box((block, changes, audit));
+    working
+}
+
+fn registrations(world: &World, from: u64, count: u64) -> Vec<Command> {
+    (from..from + count).map(|number| world.register(number).unwrap().1).collect()
+}
+
+fn register(c: &mut Criterion) {
+    let mut group = c.benchmark_group("group of 256/register");
+    group.throughput(Throughput::Elements(GROUP));
+    for nodes in [1_000, 10_000, 100_000] {
+        let world = World::with_nodes(nodes).unwrap();
+        group.bench_function(BenchmarkId::new("queue to block", nodes), |bencher| {
+            bencher.iter_custom(|iterations| {
+                // Each group follows the last, as under load, for at most a tenth more nodes.
+                let round = (nodes / 10 / GROUP).max(1);
+                let mut published = world.state.clone();
+                let mut spent = Duration::ZERO;
+                for iteration in 0..iterations {
+                    if iteration % round == 0 {
+                        published = world.state.clone();
+                    }
+                    let from = nodes + (iteration % round) * GROUP;
+                    let commands = registrations(&world, from, GROUP);
+                    let began = Instant::now();
+                    published = apply(&world, &published, &commands);
+                    spent += began.elapsed();
+                }
+                spent
+            });
+        });
+        let commands = registrations(&world, nodes, GROUP);
+        group.bench_function(BenchmarkId::new("decide alone", nodes), |bencher| {
+            bencher.iter(|| {
+                for command in &commands {
+                    black_box(world.decide(&world.state, command).unwrap());
+                }
+            });
+        });
+        let mut after = world.state.clone();
+        let decisions: Vec<Decision> = commands
+            .iter()
+            .map(|command| {
+                let decision = world.decide(&after, command).unwrap();
+                decision.changes.iter().cloned().for_each(|change| {
+                    after.evolve(change);
+                });
+                decision
+            })
+            .collect();
+        group.bench_function(BenchmarkId::new("evolve alone", nodes), |bencher| {
+            bencher.iter(|| {
+                let mut working = world.state.clone();
+                for decision in &decisions {
+                    for change in &decision.changes {
+                        working.evolve(change.clone());
+                    }
+                }
+                working
+            });
+        });
+        if nodes == 10_000 {
+            group.bench_function("encode rows", |bencher| {
+                bencher.iter(|| {
+                    let mut builder = BlockBuilder::default();
+                    for decision in &decisions {
+                        encode_all(&mut builder, &decision.changes);
+                    }
+                    builder
+                });
+            });
+            group.bench_function("encode rows and finish the block", |bencher| {
+                bencher.iter(|| {
+                    let mut builder = BlockBuilder::default();
+                    for decision in &decisions {
+                        encode_all(&mut builder, &decision.changes);
+                    }
+                    let id = BlockId::from_bytes([1; 16]);
+                    builder.finish(Serial::ZERO.next(), id, BlockHash::GENESIS, world.now).unwrap()
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+fn heartbeats(c: &mut Criterion) {
+    let mut group = c.benchmark_group("group of 256/heartbeat");
+    group.throughput(Throughput::Elements(GROUP));
+    let mut world = World::with_nodes(100_000).unwrap();
+    for index in 0..world.nodes.len() {
+        let beat = heartbeat(world.nodes[index].id, index as u64, world.now).unwrap();
+        world.run(&beat.into()).unwrap();
+    }
+    let mut number = 0_usize;
+    group.bench_function(BenchmarkId::new("queue to block", 100_000), |bencher| {
+        bencher.iter_custom(|iterations| {
+            let mut published = world.state.clone();
+            let mut spent = Duration::ZERO;
+            for _ in 0..iterations {
+                let commands: Vec<Command> = (0..GROUP)
+                    .map(|_| {
+                        number = number.wrapping_add(2_654_435_761) % world.nodes.len();
+                        heartbeat(world.nodes[number].id, number as u64, world.now).unwrap().into()
+                    })
+                    .collect();
+                let began = Instant::now();
+                published = apply(&world, &published, &commands);
+                spent += began.elapsed();
+            }
+            spent
+        });
+    });
+    group.finish();
+}
+
+fn single(c: &mut Criterion) {
+    let mut group = c.benchmark_group("single");
+    let mut world = World::with_nodes(10_000).unwrap();
+    let node = world.nodes[5_000].clone();
+    group.bench_function("encode a node's row", |bencher| bencher.iter(|| node.encode()));
+    let (key, body) = (node.key(), node.encode());
+    group.bench_function("decode a node's row", |bencher| {
+        bencher.iter(|| <ghostwire_store::domain::Node as Record>::decode(&key, &body).unwrap());
+    });
+    let network = world.state.settings().network().into_owned();
+    group.bench_function("lowest free address", |bencher| {
+        let prefix = network.ipv4.unwrap();
+        bencher.iter(|| world.state.addresses().lowest_free(black_box(prefix), &network.reserved));
+    });
+    for number in 0..100_000 {
+        let owner = world.nodes[number as usize % 10_000].id;
+        let route = route(owner, number, prefix(number).unwrap(), world.now).unwrap();
+        world.put(Image::Route(Arc::new(route)));
+    }
+    let mut address = 0_u32;
+    group.bench_function("route lookup among 100,000 prefixes", |bencher| {
+        bencher.iter(|| {
+            address = address.wrapping_add(2_654_435_761);
+            black_box(world.state.routes().lookup(IpAddr::V4(Ipv4Addr::from(address))))
+        });
+    });
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(20);
+    targets = single, register, heartbeats
+}
+criterion_main!(benches);

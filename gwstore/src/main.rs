@@ -91,6 +91,8 @@ fn explain_usage(
 fn start_logging(cli: &Cli) {
     use tracing::level_filters::LevelFilter;
     let level = match (cli.global.quiet, cli.global.verbose) {
+        // A program reads the one object that says how it ended.
+        (_, 0) if cli.global.json => LevelFilter::OFF,
         (true, _) => LevelFilter::ERROR,
         (false, 0) => LevelFilter::WARN,
         (false, 1) => LevelFilter::INFO,

@@ -26,11 +26,8 @@ pub(crate) fn load_config(global: &GlobalOptions) -> Result<Config> {
     if let Some(backend) = &global.backend {
         overrides.push(("backend".to_owned(), backend.clone()));
     }
-    let mut request = LoadRequest {
-        path: flag_file(global),
-        environment: global.environment.clone(),
-        overrides,
-    };
+    let mut request =
+        LoadRequest { path: flag_file(global), environment: global.environment.clone(), overrides };
     let config = config::load(&request, &variables)?;
     let Some(path) = &global.path else { return Ok(config) };
     request.overrides.push(path_override(&config, path)?);

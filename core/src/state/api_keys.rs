@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::decision::{Changes, Context, Decision, Handle, Reply, check_fresh};
 use super::listing::{Listing, behind};
-use super::{Change, HashMap, Map, Set, State};
+use super::unique::UniqueIndex;
+use super::{Change, Map, Set, State};
 use crate::command::{ApiKeyCommand, Image};
 use crate::domain::{
     ApiKey, ApiKeyId, KeyFilter, KeyPrefix, Page, PageRequest, Revision, UserId,
@@ -19,7 +20,7 @@ pub(super) const TOUCH_INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Clone, Default, Debug)]
 pub struct ApiKeys {
     by_id: Map<ApiKeyId, Arc<ApiKey>>,
-    by_prefix: HashMap<KeyPrefix, ApiKeyId>,
+    by_prefix: UniqueIndex<ApiKeyId>,
     by_user: Set<(UserId, ApiKeyId)>,
 }
 
@@ -33,7 +34,7 @@ impl ApiKeys {
     /// The key with this public part.
     #[must_use]
     pub fn by_prefix(&self, prefix: &KeyPrefix) -> Option<&Arc<ApiKey>> {
-        self.by_prefix.get(prefix).and_then(|id| self.by_id.get(id))
+        self.by_prefix.find(prefix, |id| self.by_id.get(&id).filter(|key| key.prefix == *prefix))
     }
 
     /// The ids of a user's keys, in the order of creation.
@@ -82,7 +83,7 @@ impl ApiKeys {
         {
             self.unindex(old);
         }
-        self.by_prefix.insert(key.prefix.clone(), key.id);
+        self.by_prefix.insert(&key.prefix, key.id);
         if let Some(user) = key.user {
             self.by_user.insert((user, key.id));
         }
@@ -96,18 +97,18 @@ impl ApiKeys {
     }
 
     fn unindex(&mut self, old: &ApiKey) {
-        self.by_prefix.remove(&old.prefix);
+        self.by_prefix.remove(&old.prefix, old.id);
         if let Some(user) = old.user {
             self.by_user.remove(&(user, old.id));
         }
     }
 
     pub(super) fn check_unique(&self, key: &ApiKey) -> Result<()> {
-        match self.by_prefix.get(&key.prefix) {
-            Some(holder) if *holder != key.id => {
+        match self.by_prefix(&key.prefix) {
+            Some(holder) if holder.id != key.id => {
                 Err(Error::already_exists(Entity::ApiKey, "prefix")
                     .with("prefix", &key.prefix)
-                    .with("held_by", holder))
+                    .with("held_by", holder.id))
             }
             _ => Ok(()),
         }

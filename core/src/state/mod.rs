@@ -24,10 +24,11 @@ mod routes;
 mod sessions;
 mod settings;
 mod transaction;
+mod unique;
 mod users;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use addresses::Addresses;
 pub use api_keys::ApiKeys;
@@ -52,7 +53,7 @@ use crate::schema::{Record, RowKey, Table};
 
 type Map<K, V> = imbl::OrdMap<K, V>;
 type Set<K> = imbl::OrdSet<K>;
-/// Keyed by public keys that strangers choose, hence with a randomly keyed hash.
+/// A hash trie, for small maps that are read a lot.
 type HashMap<K, V> = imbl::HashMap<K, V>;
 
 /// Every entity except the series, at one moment. Cloning takes constant time and shares

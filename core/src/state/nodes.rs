@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::decision::{Changes, Context, Decision, Draft, Handle, Reply, check_revision};
 use super::listing::{Listing, behind};
-use super::{Change, HashMap, Map, Set, State};
+use super::unique::UniqueIndex;
+use super::{Change, Map, Set, State};
 use crate::command::{Image, NodeCommand};
 use crate::domain::{
     DiscoKey, DnsLabel, MachineKey, Node, NodeFilter, NodeId, NodeKey, NodePatch, Page,
@@ -18,9 +19,9 @@ use crate::error::{Entity, Error, ErrorKind, Result};
 #[derive(Clone, Default, Debug)]
 pub struct Nodes {
     by_id: Map<NodeId, Arc<Node>>,
-    by_machine_key: HashMap<MachineKey, NodeId>,
-    by_node_key: HashMap<NodeKey, NodeId>,
-    by_label: HashMap<DnsLabel, NodeId>,
+    by_machine_key: UniqueIndex<NodeId>,
+    by_node_key: UniqueIndex<NodeId>,
+    by_label: UniqueIndex<NodeId>,
     by_user: Set<(UserId, NodeId)>,
     by_expiry: Set<(Timestamp, NodeId)>,
     ephemeral: Set<NodeId>,
@@ -36,19 +37,22 @@ impl Nodes {
     /// The node of this machine.
     #[must_use]
     pub fn by_machine_key(&self, key: &MachineKey) -> Option<&Arc<Node>> {
-        self.by_machine_key.get(key).and_then(|id| self.by_id.get(id))
+        let held = |id| self.by_id.get(&id).filter(|node| node.machine_key == *key);
+        self.by_machine_key.find(key, held)
     }
 
     /// The node with this WireGuard key.
     #[must_use]
     pub fn by_node_key(&self, key: &NodeKey) -> Option<&Arc<Node>> {
-        self.by_node_key.get(key).and_then(|id| self.by_id.get(id))
+        let held = |id| self.by_id.get(&id).filter(|node| node.node_key == *key);
+        self.by_node_key.find(key, held)
     }
 
     /// The node with this DNS label.
     #[must_use]
     pub fn by_label(&self, label: &DnsLabel) -> Option<&Arc<Node>> {
-        self.by_label.get(label).and_then(|id| self.by_id.get(id))
+        let held = |id| self.by_id.get(&id).filter(|node| node.label == *label);
+        self.by_label.find(label, held)
     }
 
     /// The ids of a user's nodes, in the order of creation.
@@ -95,10 +99,14 @@ impl Nodes {
         if let Some(old) = &old {
             self.unindex(old, Some(&node));
         }
-        self.by_machine_key.insert(node.machine_key, node.id);
-        self.by_node_key.insert(node.node_key, node.id);
+        if old.as_ref().is_none_or(|old| old.machine_key != node.machine_key) {
+            self.by_machine_key.insert(&node.machine_key, node.id);
+        }
+        if old.as_ref().is_none_or(|old| old.node_key != node.node_key) {
+            self.by_node_key.insert(&node.node_key, node.id);
+        }
         if old.as_ref().is_none_or(|old| old.label != node.label) {
-            self.by_label.insert(node.label.clone(), node.id);
+            self.by_label.insert(&node.label, node.id);
         }
         if let Some(user) = node.user {
             self.by_user.insert((user, node.id));
@@ -122,13 +130,13 @@ impl Nodes {
     fn unindex(&mut self, old: &Node, new: Option<&Node>) {
         let gone = |same: fn(&Node, &Node) -> bool| new.is_none_or(|new| !same(old, new));
         if gone(|old, new| old.machine_key == new.machine_key) {
-            self.by_machine_key.remove(&old.machine_key);
+            self.by_machine_key.remove(&old.machine_key, old.id);
         }
         if gone(|old, new| old.node_key == new.node_key) {
-            self.by_node_key.remove(&old.node_key);
+            self.by_node_key.remove(&old.node_key, old.id);
         }
         if gone(|old, new| old.label == new.label) {
-            self.by_label.remove(&old.label);
+            self.by_label.remove(&old.label, old.id);
         }
         if let Some(user) = old.user
             && gone(|old, new| old.user == new.user)
@@ -148,13 +156,13 @@ impl Nodes {
     /// Refuses a node that breaks a uniqueness rule beside the others.
     pub(super) fn check_unique(&self, node: &Node) -> Result<()> {
         let holders = [
-            (self.by_machine_key.get(&node.machine_key), "machine_key"),
-            (self.by_node_key.get(&node.node_key), "node_key"),
-            (self.by_label.get(&node.label), "label"),
+            (self.by_machine_key(&node.machine_key), "machine_key"),
+            (self.by_node_key(&node.node_key), "node_key"),
+            (self.by_label(&node.label), "label"),
         ];
         for (holder, constraint) in holders {
             if let Some(holder) = holder
-                && *holder != node.id
+                && holder.id != node.id
             {
                 let value: &dyn std::fmt::Display = match constraint {
                     "machine_key" => &node.machine_key,
@@ -163,7 +171,7 @@ impl Nodes {
                 };
                 return Err(Error::already_exists(Entity::Node, constraint)
                     .with("value", value)
-                    .with("held_by", holder));
+                    .with("held_by", holder.id));
             }
         }
         Ok(())

@@ -7,7 +7,8 @@ use super::decision::{
 };
 use super::listing::{Listing, behind};
 use super::registration::refused;
-use super::{Change, HashMap, Map, Set, State};
+use super::unique::UniqueIndex;
+use super::{Change, Map, Set, State};
 use crate::command::{Image, PreAuthKeyCommand};
 use crate::domain::{
     KeyFilter, KeyPrefix, NewPreAuthKey, Page, PageRequest, PreAuthKey, PreAuthKeyId, Revision,
@@ -19,9 +20,9 @@ use crate::error::{Entity, Error, Result};
 #[derive(Clone, Default, Debug)]
 pub struct PreAuthKeys {
     by_id: Map<PreAuthKeyId, Arc<PreAuthKey>>,
-    by_prefix: HashMap<KeyPrefix, PreAuthKeyId>,
+    by_prefix: UniqueIndex<PreAuthKeyId>,
     /// Only keys without a prefix, which can be found by nothing else.
-    by_hash: HashMap<SecretHash, PreAuthKeyId>,
+    by_hash: UniqueIndex<PreAuthKeyId>,
     by_user: Set<(UserId, PreAuthKeyId)>,
 }
 
@@ -35,13 +36,16 @@ impl PreAuthKeys {
     /// The key with this public part.
     #[must_use]
     pub fn by_prefix(&self, prefix: &KeyPrefix) -> Option<&Arc<PreAuthKey>> {
-        self.by_prefix.get(prefix).and_then(|id| self.by_id.get(id))
+        let held = |id| self.by_id.get(&id).filter(|key| key.prefix.as_ref() == Some(prefix));
+        self.by_prefix.find(prefix, held)
     }
 
     /// The key without a public part that has this hash.
     #[must_use]
     pub fn by_hash(&self, hash: &SecretHash) -> Option<&Arc<PreAuthKey>> {
-        self.by_hash.get(hash).and_then(|id| self.by_id.get(id))
+        let held =
+            |id| self.by_id.get(&id).filter(|key| key.prefix.is_none() && key.hash == *hash);
+        self.by_hash.find(hash, held)
     }
 
     /// The ids of a user's keys, in the order of creation.
@@ -85,20 +89,15 @@ impl PreAuthKeys {
 
     pub(super) fn put(&mut self, key: Arc<PreAuthKey>) -> bool {
         let old = self.by_id.insert(key.id, key.clone());
-        if let Some(old) = &old
-            && (&old.prefix, &old.hash, old.user) != (&key.prefix, &key.hash, key.user)
-        {
+        if let Some(old) = &old {
+            if (&old.prefix, &old.hash, old.user) == (&key.prefix, &key.hash, key.user) {
+                return true;
+            }
             self.unindex(old);
         }
         match &key.prefix {
-            Some(prefix) => {
-                if old.is_none() {
-                    self.by_prefix.insert(prefix.clone(), key.id);
-                }
-            }
-            None => {
-                self.by_hash.insert(key.hash.clone(), key.id);
-            }
+            Some(prefix) => self.by_prefix.insert(prefix, key.id),
+            None => self.by_hash.insert(&key.hash, key.id),
         }
         if let Some(user) = key.user {
             self.by_user.insert((user, key.id));
@@ -114,9 +113,9 @@ impl PreAuthKeys {
 
     fn unindex(&mut self, old: &PreAuthKey) {
         match &old.prefix {
-            Some(prefix) => self.by_prefix.remove(prefix),
-            None => self.by_hash.remove(&old.hash),
-        };
+            Some(prefix) => self.by_prefix.remove(prefix, old.id),
+            None => self.by_hash.remove(&old.hash, old.id),
+        }
         if let Some(user) = old.user {
             self.by_user.remove(&(user, old.id));
         }
@@ -124,11 +123,11 @@ impl PreAuthKeys {
 
     pub(super) fn check_unique(&self, key: &PreAuthKey) -> Result<()> {
         let holder = match &key.prefix {
-            Some(prefix) => self.by_prefix.get(prefix).map(|holder| (holder, "prefix")),
-            None => self.by_hash.get(&key.hash).map(|holder| (holder, "hash")),
+            Some(prefix) => self.by_prefix(prefix).map(|holder| (holder.id, "prefix")),
+            None => self.by_hash(&key.hash).map(|holder| (holder.id, "hash")),
         };
         match holder {
-            Some((holder, constraint)) if *holder != key.id => {
+            Some((holder, constraint)) if holder != key.id => {
                 Err(Error::already_exists(Entity::PreAuthKey, constraint)
                     .with("id", key.id)
                     .with("held_by", holder))

@@ -1,7 +1,7 @@
 //! `gwstore export`.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use ghostwire_store::backend::{KeyRange, Scan};
@@ -95,7 +95,10 @@ fn check_target(config: &Config, args: &ExportArgs) -> Result<()> {
         return refused(ErrorKind::InvalidArgument, "this file belongs to the store itself");
     }
     if !metadata.is_file() {
-        return refused(ErrorKind::InvalidArgument, "this is not a regular file; use `-` and a pipe");
+        return refused(
+            ErrorKind::InvalidArgument,
+            "this is not a regular file; use `-` and a pipe",
+        );
     }
     if args.force {
         return Ok(());
@@ -117,18 +120,30 @@ async fn write_file(reading: &Reading, args: &ExportArgs, progress: Progress) ->
     let temporary = NamedTempFile::with_prefix_in(".gwstore-export-", &directory)
         .map_err(|error| failed("the export cannot be written", error))?;
     let buffered = BufWriter::with_capacity(BUFFER, temporary);
-    let (buffered, summary) =
-        write(reading, buffered, progress).await.map_err(|error| error.with("path", path.display()))?;
+    let written = write(reading, buffered, progress).await;
+    let (buffered, summary) = written.map_err(|error| match out_of_room(&error) {
+        Some(cause) => failed("the export cannot be written", cause),
+        None => error.with("path", path.display()),
+    })?;
     let temporary = buffered
         .into_inner()
         .map_err(|error| failed("the export cannot be written", error.into_error()))?;
     let durable = temporary.as_file().sync_all();
     durable.map_err(|error| failed("the export cannot be made durable", error))?;
-    let renamed = if args.force { temporary.persist(path) } else { temporary.persist_noclobber(path) };
+    let renamed =
+        if args.force { temporary.persist(path) } else { temporary.persist_noclobber(path) };
     renamed.map_err(|error| failed("the export cannot be given its name", error.error))?;
     // The name must survive a loss of power, too; not every file system can promise it.
     let _ = File::open(&directory).and_then(|directory| directory.sync_all());
     Ok(summary)
+}
+
+/// The writer of the portable form does not look at why it cannot write.
+fn out_of_room(error: &Error) -> Option<io::Error> {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    let cause = std::error::Error::source(error)?.downcast_ref::<io::Error>()?;
+    let is_full = matches!(cause.kind(), StorageFull | QuotaExceeded);
+    is_full.then(|| io::Error::from(cause.kind()))
 }
 
 fn directory_of(path: &Path) -> PathBuf {
@@ -136,11 +151,7 @@ fn directory_of(path: &Path) -> PathBuf {
     parent.map_or_else(|| PathBuf::from("."), Path::to_owned)
 }
 
-async fn write<W: Write>(
-    reading: &Reading,
-    to: W,
-    mut progress: Progress,
-) -> Result<(W, Summary)> {
+async fn write<W: Write>(reading: &Reading, to: W, mut progress: Progress) -> Result<(W, Summary)> {
     let mut writer = Writer::new(to)?;
     let view = reading.store.view();
     for table in ORDER {

@@ -62,8 +62,7 @@ async fn list(reading: &Reading, args: &ListArgs, shell: &mut Shell<'_>) -> Outc
                 shell.object(&columns::object(item)?)?;
             }
         } else {
-            let rows: Vec<_> =
-                page.items.iter().map(|item| columns::cells(item, &view)).collect();
+            let rows: Vec<_> = page.items.iter().map(|item| columns::cells(item, &view)).collect();
             table.rows(shell, &rows)?;
         }
         let Some(next) = page.next else { return Ok(()) };

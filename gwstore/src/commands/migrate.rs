@@ -78,9 +78,7 @@ fn backups(path: Option<&Path>, version: u32) -> BTreeSet<PathBuf> {
     prefix.push(format!(".v{version}.bak"));
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     entries
-        .filter(|entry| {
-            entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes())
-        })
+        .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes()))
         .map(|entry| entry.path())
         .collect()
 }

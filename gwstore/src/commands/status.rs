@@ -1,9 +1,9 @@
 //! `gwstore status`.
 
+use ghostwire_store::Entity;
 use ghostwire_store::backend::Head;
 use ghostwire_store::config::Config;
 use ghostwire_store::schema::Schema;
-use ghostwire_store::Entity;
 use ghostwire_store::state::State;
 use ghostwire_store::store::StoreInfo;
 use serde_json::{Map, json};

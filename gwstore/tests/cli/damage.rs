@@ -175,9 +175,48 @@ fn a_full_disk() {
         fill_but(&small.join("filler"), 128 * 1024);
         let failed = run("import portable ../sample.jsonl --json").refused(&[]).error();
         assert_eq!(failed["kind"], "exhausted", "{failed}");
-        run("export out.jsonl").refused(&["out.jsonl"]);
-        assert!(!small.join("out.jsonl").exists());
+        place.on(backend, "import portable sample.jsonl --create").ok();
+        let full = place.on(backend, "export small/out.jsonl --json").refused(&["out.jsonl"]);
+        assert_eq!(full.error()["kind"], "exhausted");
+        let left: Vec<_> = fs::read_dir(&small).unwrap().flatten().map(|e| e.file_name()).collect();
+        let is_ours = |name: &std::ffi::OsString| name.to_string_lossy().contains("export");
+        assert!(!left.iter().any(is_ours), "{left:?}");
         fs::remove_file(small.join("filler")).unwrap();
+        assert_eq!(run("digest --json").ok().json(), before);
+    }
+}
+
+#[test]
+fn a_read_only_file_system() {
+    for backend in BACKENDS {
+        let place = Place::new();
+        let small = place.file("small");
+        fs::create_dir(&small).unwrap();
+        let Some(_tmpfs) = Tmpfs::mount(&small) else {
+            eprintln!("skipped: no file system can be mounted here");
+            return;
+        };
+        let run = |arguments: &str| {
+            let options = format!("--backend {backend} --path s.db {arguments}");
+            run_in(&small, &options.split_whitespace().collect::<Vec<_>>(), None)
+        };
+        run("init").ok();
+        place.write("small/more.jsonl", portable(&[&user(1, "ann")]));
+        let before = run("digest --json").ok().json();
+        let remount = |how: &str| {
+            let mut command = Command::new("mount");
+            let done = command.args(["-o", &format!("remount,{how}")]).arg(&small).status();
+            assert!(done.unwrap().success());
+        };
+        remount("ro");
+        run("import portable more.jsonl").refused(&["read-only", "s.db"]);
+        run("export out.jsonl").refused(&["out.jsonl"]);
+        let doctor = run("doctor");
+        assert_eq!(doctor.code, 1, "{doctor:#?}");
+        assert!(doctor.out.contains("FAIL  directory"), "{doctor:#?}");
+        // Reading needs no more than reading.
+        assert_eq!(run("digest --json").ok().json(), before);
+        remount("rw");
         assert_eq!(run("digest --json").ok().json(), before);
     }
 }

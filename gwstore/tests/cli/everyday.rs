@@ -66,7 +66,10 @@ fn lists_page_filter_and_keep_secrets() {
     place.on("zqlite", "import portable sample.jsonl --create").ok();
     let lines = |arguments: &str| {
         let ran = place.on("zqlite", &format!("list {arguments} --json")).ok();
-        ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<serde_json::Value>>()
+        ran.out
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect::<Vec<serde_json::Value>>()
     };
     let all = lines("nodes --all --limit 7");
     assert_eq!(all.len(), 150);
@@ -95,7 +98,8 @@ fn lists_page_filter_and_keep_secrets() {
             let ran = place.on("zqlite", &format!("list {entity} --all {form}")).ok();
             assert!(!ran.out.is_empty());
             // A hash has 64 hex digits at its end.
-            let is_hex = |word: &str| word.len() >= 64 && word.bytes().all(|b| b.is_ascii_hexdigit());
+            let is_hex =
+                |word: &str| word.len() >= 64 && word.bytes().all(|b| b.is_ascii_hexdigit());
             assert!(!ran.out.split(|c: char| !c.is_ascii_alphanumeric()).any(is_hex), "{ran:#?}");
         }
         assert_eq!(lines(&format!("{entity} --limit 1"))[0]["hash"], "hmac-sha256:…redacted");

@@ -107,7 +107,12 @@ impl Place {
 
     /// What `act` does must be refused, and must not change what the store of `backend` holds.
     #[track_caller]
-    pub(crate) fn unchanged(&self, backend: &str, words: &[&str], act: impl FnOnce() -> Ran) -> Ran {
+    pub(crate) fn unchanged(
+        &self,
+        backend: &str,
+        words: &[&str],
+        act: impl FnOnce() -> Ran,
+    ) -> Ran {
         let before = self.digest(backend);
         let ran = act().refused(words);
         assert_eq!(self.digest(backend), before);
@@ -167,9 +172,9 @@ fn sha256(bytes: &[u8]) -> String {
 }
 
 /// The line of a user.
-pub(crate) fn user(number: u8, name: &str) -> String {
+pub(crate) fn user(number: u32, name: &str) -> String {
     serde_json::json!({ "user": {
-        "id": format!("0190a5c8-7e1f-7000-8000-0000000000{number:02x}"),
+        "id": format!("0190a5c8-7e1f-7000-8000-{number:012x}"),
         "name": name,
         "identity": { "kind": "local" },
         "created_at": "2024-02-29T12:00:00.000000Z",

@@ -109,7 +109,11 @@ fn check_modes(path: &Path, checkup: &mut Checkup<'_, '_>) -> Outcome {
     checkup.add(if open.is_empty() {
         Finding::ok(CHECK, "only their owner may read the store's files")
     } else {
-        Finding::fail(CHECK, format!("open to others: {}", open.join(", ")), "run `chmod 600` on them")
+        Finding::fail(
+            CHECK,
+            format!("open to others: {}", open.join(", ")),
+            "run `chmod 600` on them",
+        )
     })
 }
 
@@ -224,7 +228,11 @@ fn check_sync(directory: &Path, checkup: &mut Checkup<'_, '_>) -> Outcome {
         Ok(median) => {
             let found = format!("{median:.2?}, the median of {TRIALS}");
             if median > SLOW {
-                Finding::warn(CHECK, found, "each group of writes waits that long; use a faster disk")
+                Finding::warn(
+                    CHECK,
+                    found,
+                    "each group of writes waits that long; use a faster disk",
+                )
             } else {
                 Finding::ok(CHECK, found)
             }

@@ -65,7 +65,8 @@ struct Checkup<'s, 'o> {
 
 impl Checkup<'_, '_> {
     fn add(&mut self, finding: Finding) -> Outcome {
-        if !self.shell.json && !(self.shell.quiet && finding.verdict == Verdict::Ok) {
+        let is_news = finding.verdict != Verdict::Ok || !self.shell.quiet;
+        if is_news && !self.shell.json {
             let verdict = match finding.verdict {
                 Verdict::Ok => "ok  ",
                 Verdict::Warn => "warn",

@@ -51,7 +51,9 @@ pub(super) async fn check(config: &Config, checkup: &mut Checkup<'_, '_>) -> Out
     } else {
         let verified = backend.verify().await;
         checkup.add(match verified {
-            Ok(()) => Finding::ok("integrity", "the file is whole; a full check needs the migration"),
+            Ok(()) => {
+                Finding::ok("integrity", "the file is whole; a full check needs the migration")
+            }
             Err(error) => Finding::error("integrity", &error, "restore a backup"),
         })?;
     }
@@ -64,8 +66,7 @@ pub(super) async fn check(config: &Config, checkup: &mut Checkup<'_, '_>) -> Out
 fn check_schema(head: &Head, checkup: &mut Checkup<'_, '_>) -> Outcome<bool> {
     const CHECK: &str = "schema";
     let current = Schema::current();
-    let found =
-        format!("version {}, supported {}", head.schema.version, current.version().version);
+    let found = format!("version {}, supported {}", head.schema.version, current.version().version);
     match current.steps_from(head.schema) {
         Ok([]) => checkup.add(Finding::ok(CHECK, found)).map(|()| true),
         Ok(_) => {
@@ -111,9 +112,9 @@ async fn check_content(
     let verified = if info.fold_debt == 0 {
         reading.store.verify().await.map(|()| "file, rows and blocks are whole, and agree")
     } else {
-        reading.backend.verify().await.map(|()| {
-            "file, rows and blocks are whole; some rows wait to be folded, as after a crash"
-        })
+        reading.backend.verify().await.map(
+            |()| "file, rows and blocks are whole; some rows wait to be folded, as after a crash",
+        )
     };
     checkup.add(match verified {
         Ok(found) => Finding::ok(CHECK, found),

@@ -194,7 +194,9 @@ fn report(
     let Rehearsal { new, unchanged, .. } = rehearsal;
     match digests {
         Some(digests) => {
-            shell.say(format_args!("Imported: {new} new entities, {unchanged} were there already"))?;
+            shell.say(format_args!(
+                "Imported: {new} new entities, {unchanged} were there already"
+            ))?;
             print_digests(digests, shell)
         }
         None => shell.say(format_args!(

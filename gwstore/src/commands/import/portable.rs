@@ -106,7 +106,8 @@ fn reader(file: &File) -> Result<Reader<BufReader<&File>>> {
 
 fn attempt(file: &File, rehearsal: Rehearsal, mut progress: Progress) -> Result<Tried> {
     let mut reader = reader(file)?;
-    let mut trial = Trial { rehearsal, images: Vec::new(), lines: Vec::new(), refusals: Vec::new() };
+    let mut trial =
+        Trial { rehearsal, images: Vec::new(), lines: Vec::new(), refusals: Vec::new() };
     while let Some(item) = reader.next() {
         if let Item::Image(image) = item? {
             trial.add(image, reader.line_number())?;
@@ -114,9 +115,10 @@ fn attempt(file: &File, rehearsal: Rehearsal, mut progress: Progress) -> Result<
         progress.advance(1);
     }
     trial.run()?;
-    let summary = reader.summary().cloned().ok_or_else(|| {
-        Error::new(ErrorKind::Unexpected, "the reader ended without a summary")
-    })?;
+    let summary = reader
+        .summary()
+        .cloned()
+        .ok_or_else(|| Error::new(ErrorKind::Unexpected, "the reader ended without a summary"))?;
     Ok(Tried { summary, rehearsal: trial.rehearsal, refusals: trial.refusals })
 }
 
@@ -179,11 +181,14 @@ fn refuse(path: &Path, refusals: &[Refusal], shell: &mut Shell<'_>) -> Outcome {
 fn check_trailer(tried: &Tried, expected: Digest) -> Result<()> {
     match tried.summary.state_digest {
         Some(exported)
-            if exported != *expected.as_bytes() && tried.rehearsal.holds_only_what_was_admitted() =>
+            if exported != *expected.as_bytes()
+                && tried.rehearsal.holds_only_what_was_admitted() =>
         {
-            Err(Error::corrupt("the last line's digest is not that of the entities; nothing was written")
-                .with("state_digest", super::super::export::hex(exported))
-                .with("computed_digest", expected))
+            Err(Error::corrupt(
+                "the last line's digest is not that of the entities; nothing was written",
+            )
+            .with("state_digest", super::super::export::hex(exported))
+            .with("computed_digest", expected))
         }
         _ => Ok(()),
     }
@@ -263,7 +268,9 @@ fn report(tried: &Tried, digests: Option<&Digests>, shell: &mut Shell<'_>) -> Ou
     }
     match digests {
         Some(digests) => {
-            shell.say(format_args!("Imported: {new} new entities, {unchanged} were there already"))?;
+            shell.say(format_args!(
+                "Imported: {new} new entities, {unchanged} were there already"
+            ))?;
             print_digests(digests, shell)
         }
         None => shell.say(format_args!(

@@ -38,9 +38,10 @@ pub(super) async fn read(
 ) -> Result<Page<Item>> {
     let keys = KeyFilter { user: filters.user, active_at: None };
     Ok(match listing {
-        Listing::Users => {
-            view.users().list(&UserFilter::default(), request)?.map(|item| Item::Image(Image::User(item)))
-        }
+        Listing::Users => view
+            .users()
+            .list(&UserFilter::default(), request)?
+            .map(|item| Item::Image(Image::User(item))),
         Listing::Nodes => {
             let filter = NodeFilter {
                 user: filters.user,
@@ -58,9 +59,10 @@ pub(super) async fn read(
         Listing::ApiKeys => {
             view.api_keys().list(&keys, request)?.map(|item| Item::Image(Image::ApiKey(item)))
         }
-        Listing::PreauthKeys => {
-            view.preauth_keys().list(&keys, request)?.map(|item| Item::Image(Image::PreAuthKey(item)))
-        }
+        Listing::PreauthKeys => view
+            .preauth_keys()
+            .list(&keys, request)?
+            .map(|item| Item::Image(Image::PreAuthKey(item))),
         Listing::Policies => {
             view.policies().history(request)?.map(|item| Item::Image(Image::Policy(item)))
         }
@@ -93,9 +95,10 @@ pub(super) async fn read(
 fn presence(view: &View, filters: &Filters, request: &PageRequest) -> Result<Page<Item>> {
     let online = filters.online;
     let fingerprint = fingerprint(&[b"presence", &[online.map_or(2, u8::from)]]);
-    let all = view.presence().iter().filter(|presence| {
-        online.is_none_or(|online| presence.online == online)
-    });
+    let all = view
+        .presence()
+        .iter()
+        .filter(|presence| online.is_none_or(|online| presence.online == online));
     keyset(
         fingerprint,
         request,
@@ -125,8 +128,7 @@ fn keyset<const N: usize>(
         Some(cursor) => Some(cursor.position_for(fingerprint)?),
         None => None,
     };
-    let mut items = items
-        .skip_while(|(key, _)| after.is_some_and(|after| key.as_slice() <= after));
+    let mut items = items.skip_while(|(key, _)| after.is_some_and(|after| key.as_slice() <= after));
     let mut page = Page::default();
     let mut last = None;
     for (key, image) in items.by_ref().take(request.limit.get()) {
