@@ -76,6 +76,25 @@ fn lines(error: &Error) -> String {
     text
 }
 
+/// All but the advice, in one line.
+pub(crate) fn one_line(error: &Error) -> String {
+    let mut text = String::new();
+    let _ = write_headline(&mut text, error);
+    let facts: Vec<_> = error
+        .context()
+        .iter()
+        .filter(|(key, _)| *key != HELP)
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    if !facts.is_empty() {
+        let _ = write!(text, " [{}]", facts.join(", "));
+    }
+    if let Some(source) = std::error::Error::source(error) {
+        let _ = write!(text, ": {source}");
+    }
+    text
+}
+
 fn write_headline(text: &mut String, error: &Error) -> std::fmt::Result {
     if let Some(operation) = error.operation() {
         write!(text, "{operation}: ")?;

@@ -93,6 +93,8 @@ fn start_logging(cli: &Cli) {
     let level = match (cli.global.quiet, cli.global.verbose) {
         // A program reads the one object that says how it ended.
         (_, 0) if cli.global.json => LevelFilter::OFF,
+        // It does damage on purpose.
+        (_, 0) if matches!(cli.command, cli::Command::Demo(_)) => LevelFilter::ERROR,
         (true, _) => LevelFilter::ERROR,
         (false, 0) => LevelFilter::WARN,
         (false, 1) => LevelFilter::INFO,

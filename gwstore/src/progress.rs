@@ -40,7 +40,7 @@ impl Progress {
         let template = if self.total.is_some() {
             "{msg} {wide_bar} {human_pos}/{human_len} ({eta})"
         } else {
-            "{spinner} {msg} {human_pos} ({per_sec})"
+            "{spinner} {msg} {human_pos}"
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
             self.bar.set_style(style);

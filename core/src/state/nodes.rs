@@ -153,6 +153,18 @@ impl Nodes {
         }
     }
 
+    /// Refuses a node key that another node has.
+    pub(super) fn check_node_key(&self, id: NodeId, key: &NodeKey) -> Result<()> {
+        match self.by_node_key(key) {
+            Some(holder) if holder.id != id => {
+                Err(Error::already_exists(Entity::Node, "node_key")
+                    .with("value", key)
+                    .with("held_by", holder.id))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses a node that breaks a uniqueness rule beside the others.
     pub(super) fn check_unique(&self, node: &Node) -> Result<()> {
         let holders = [

@@ -42,7 +42,8 @@ impl State {
             None => self.admit(id, registration, &grant, context)?,
         };
         self.check_owned(&node)?;
-        self.nodes.check_unique(&node)?;
+        // The machine key and the label were looked up on the way here.
+        self.nodes.check_node_key(node.id, &node.node_key)?;
         let id = node.id;
         let mut decision = put_node(node.into()).noting("node.register", Entity::Node, id);
         if let Some(key) = grant.key

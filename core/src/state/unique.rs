@@ -8,49 +8,75 @@
 
 use std::hash::{BuildHasher, Hash, RandomState};
 
-use super::Set;
+use super::{Map, Set};
+use crate::domain::Id;
 
 /// Which entity holds a value.
 #[derive(Clone, Debug)]
 pub(super) struct UniqueIndex<I: Ord> {
-    entries: Set<(u64, I)>,
+    first: Map<u64, I>,
+    /// Further holders of values with one hash. Almost certainly empty, always right.
+    others: Set<(u64, I)>,
     hasher: RandomState,
 }
 
 impl<I: Ord + Clone> Default for UniqueIndex<I> {
     fn default() -> Self {
-        Self { entries: Set::new(), hasher: RandomState::new() }
+        Self { first: Map::new(), others: Set::new(), hasher: RandomState::new() }
     }
 }
 
-impl<I: crate::domain::Id> UniqueIndex<I> {
-    /// The holder of `value`, of those with its hash the one that `holds` it.
+impl<I: Id> UniqueIndex<I> {
+    /// The holder of `value`: of those with its hash the one for which `holds` answers.
     pub(super) fn find<V: Hash + ?Sized, T>(
         &self,
         value: &V,
         holds: impl Fn(I) -> Option<T>,
     ) -> Option<T> {
         let hash = self.hasher.hash_one(value);
-        let mut next = self.entries.get_next(&(hash, I::from_bytes([0; 16])));
-        // Two values with one hash are as good as unheard of.
-        while let Some((found, id)) = next
-            && *found == hash
-        {
-            if let Some(holder) = holds(*id) {
-                return Some(holder);
-            }
-            let after = u128::from_be_bytes(*id.as_bytes()).checked_add(1)?;
-            next = self.entries.get_next(&(hash, I::from_bytes(after.to_be_bytes())));
-        }
-        None
+        let first = *self.first.get(&hash)?;
+        holds(first).or_else(|| self.others_of(hash).find_map(holds))
     }
 
     pub(super) fn insert<V: Hash + ?Sized>(&mut self, value: &V, id: I) {
-        self.entries.insert((self.hasher.hash_one(value), id));
+        self.insert_hash(self.hasher.hash_one(value), id);
     }
 
     pub(super) fn remove<V: Hash + ?Sized>(&mut self, value: &V, id: I) {
-        self.entries.remove(&(self.hasher.hash_one(value), id));
+        self.remove_hash(self.hasher.hash_one(value), id);
+    }
+
+    fn others_of(&self, hash: u64) -> impl Iterator<Item = I> + '_ {
+        let range = (hash, I::from_bytes([0; 16]))..=(hash, I::from_bytes([0xff; 16]));
+        self.others.range(range).map(|(_, id)| *id)
+    }
+
+    fn insert_hash(&mut self, hash: u64, id: I) {
+        match self.first.get(&hash) {
+            Some(first) if *first != id => {
+                self.others.insert((hash, id));
+            }
+            Some(_) => {}
+            None => {
+                self.first.insert(hash, id);
+            }
+        }
+    }
+
+    fn remove_hash(&mut self, hash: u64, id: I) {
+        if self.others.remove(&(hash, id)).is_some() || self.first.get(&hash) != Some(&id) {
+            return;
+        }
+        let next = self.others_of(hash).next();
+        match next {
+            Some(next) => {
+                self.others.remove(&(hash, next));
+                self.first.insert(hash, next);
+            }
+            None => {
+                self.first.remove(&hash);
+            }
+        }
     }
 }
 
@@ -61,20 +87,26 @@ mod tests {
 
     #[test]
     fn values_with_one_hash_are_told_apart_by_their_holders() {
-        let mut index: UniqueIndex<NodeId> = UniqueIndex::default();
         let id = |n| NodeId::from_bytes([n; 16]);
-        // Four entries under one value stand for four values with one hash.
-        for n in [1, 2, 3, 0xff] {
-            index.insert("value", id(n));
-        }
         let find = |index: &UniqueIndex<NodeId>, n| {
             index.find("value", |found| (found == id(n)).then_some(found))
         };
-        assert_eq!(find(&index, 3), Some(id(3)));
-        assert_eq!(find(&index, 9), None);
-        index.remove("value", id(3));
-        assert_eq!(find(&index, 3), None);
-        assert_eq!(find(&index, 0xff), Some(id(0xff)));
-        assert_eq!(index.find("other", Some), None);
+        // Holders under one value stand for values with one hash; removed in every order.
+        for gone in [1, 2, 3] {
+            let mut index: UniqueIndex<NodeId> = UniqueIndex::default();
+            for n in [1, 2, 3] {
+                index.insert("value", id(n));
+                index.insert("value", id(n));
+            }
+            index.remove("value", id(9));
+            index.remove("value", id(gone));
+            for n in [1, 2, 3] {
+                assert_eq!(find(&index, n), (n != gone).then_some(id(n)));
+            }
+            for n in [3, 2, 1] {
+                index.remove("value", id(n));
+            }
+            assert!(index.first.is_empty() && index.others.is_empty());
+        }
     }
 }

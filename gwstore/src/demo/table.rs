@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn figures_fit_their_columns() {
         assert_eq!(time(0.25), "250 ns");
-        assert_eq!(time(3.14159), "3.14 us");
+        assert_eq!(time(3.254), "3.25 us");
         assert_eq!(time(999.7), "1.00 ms");
         assert_eq!(time(45_678.0), "46 ms");
         assert_eq!(time(2e6), "2.00 s");

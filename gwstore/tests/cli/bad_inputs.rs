@@ -218,10 +218,17 @@ fn files_that_may_not_be_touched() {
         let place = Place::new();
         place.init(backend);
         place.write("more.jsonl", portable(&[&user(1, "ann")]));
-        let file = place.file(&format!("{backend}.db"));
-        let set = |mode| fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        // An engine gives its side files the mode of the store's.
+        let set = |mode| {
+            for suffix in ["", "-wal", "-shm"] {
+                let path = place.file(&format!("{backend}.db{suffix}"));
+                let _ = fs::set_permissions(path, fs::Permissions::from_mode(mode));
+            }
+        };
         set(0o400);
         place.on(backend, "import portable more.jsonl").refused(&[".db"]);
+        let doctor = place.on(backend, "doctor").ok();
+        assert!(doctor.out.contains("chmod 600"), "{doctor:#?}");
         set(0o000);
         place.on(backend, "status").refused(&[".db"]);
         set(0o600);

@@ -94,27 +94,32 @@ fn mode(_: &Metadata) -> Option<u32> {
 
 fn check_modes(path: &Path, checkup: &mut Checkup<'_, '_>) -> Outcome {
     const CHECK: &str = "file modes";
+    if !path.exists() {
+        return Ok(());
+    }
     let files = std::iter::once(path.to_owned())
         .chain(BESIDE.into_iter().chain([".lock"]).map(|suffix| with_suffix(path, suffix)));
-    let mut open = Vec::new();
+    let (mut open, mut closed) = (Vec::new(), Vec::new());
     for file in files {
-        if let Ok(metadata) = fs::metadata(&file)
-            && metadata.is_file()
-            && let Some(mode) = mode(&metadata)
-            && mode & 0o077 != 0
-        {
-            open.push(format!("{} ({mode:o})", file.display()));
+        let Ok(metadata) = fs::metadata(&file) else { continue };
+        let Some(mode) = mode(&metadata).filter(|_| metadata.is_file()) else { continue };
+        let shown = format!("{} ({mode:o})", file.display());
+        if mode & 0o077 != 0 {
+            open.push(shown);
+        } else if mode & 0o600 != 0o600 {
+            closed.push(shown);
         }
     }
-    checkup.add(if open.is_empty() {
-        Finding::ok(CHECK, "only their owner may read the store's files")
-    } else {
-        Finding::fail(
-            CHECK,
-            format!("open to others: {}", open.join(", ")),
-            "run `chmod 600` on them",
-        )
-    })
+    if !open.is_empty() {
+        let found = format!("open to others: {}", open.join(", "));
+        return checkup.add(Finding::fail(CHECK, found, "run `chmod 600` on them"));
+    }
+    if !closed.is_empty() {
+        // One such journal is enough for every write to fail.
+        let found = format!("their owner may not write: {}", closed.join(", "));
+        return checkup.add(Finding::warn(CHECK, found, "run `chmod 600` on all of them"));
+    }
+    checkup.add(Finding::ok(CHECK, "only their owner may read the store's files"))
 }
 
 fn check_key(config: &Config, checkup: &mut Checkup<'_, '_>) -> Outcome {

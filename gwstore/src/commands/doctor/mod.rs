@@ -11,7 +11,7 @@ use ghostwire_store::{COMPILED_BACKENDS, Error, Result};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Outcome, one_line};
 use crate::output::{Shell, printable};
 
 /// How a check ended.
@@ -51,8 +51,8 @@ impl Finding {
     fn error(check: &'static str, error: &Error, advice: impl Display) -> Self {
         let help = error.context().iter().find(|(key, _)| *key == "help");
         match help {
-            Some((_, help)) => Self::fail(check, error, help),
-            None => Self::fail(check, error, advice),
+            Some((_, help)) => Self::fail(check, one_line(error), help),
+            None => Self::fail(check, one_line(error), advice),
         }
     }
 }
