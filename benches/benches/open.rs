@@ -66,7 +66,9 @@ fn main() {
     let nodes: u64 = wanted.unwrap_or(if quick { 5_000 } else { 100_000 });
     let rounds = if quick { 1 } else { 5 };
     println!("{nodes} nodes, {rounds} openings each; medians\n");
-    println!("| store | open, ms | range | resident MiB | bytes of memory a node | MiB on disk | bytes on disk a node |");
+    println!(
+        "| store | open, ms | range | resident MiB | bytes of memory a node | MiB on disk | bytes on disk a node |"
+    );
     println!("|---|---|---|---|---|---|---|");
     for target in [Target::Zqlite, Target::LibsqlCommit] {
         let directory = scratch().unwrap();

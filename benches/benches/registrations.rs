@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ghostwire_store::domain::{Node, NewUser, UserId};
+use ghostwire_store::domain::{NewUser, Node, UserId};
 use ghostwire_store::schema::Record;
 use ghostwire_store::store::StoreInfo;
 use ghostwire_store::{Result, Store};
@@ -263,7 +263,8 @@ const TABLE: &str = "CREATE TABLE nodes (
     updated_at INTEGER NOT NULL, revision INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID";
 
-const INSERT: &str = "INSERT INTO nodes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+const INSERT: &str =
+    "INSERT INTO nodes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
 fn values(node: &Node) -> Vec<libsql::Value> {
     use libsql::Value;
@@ -371,23 +372,28 @@ fn report(settings: &Settings, runs: &[(&'static str, Vec<Run>)], sync: Spread, 
         "4 KiB write and fdatasync: median {:.0} us ({:.0} to {:.0}); a node's row: {row} bytes",
         sync.median, sync.least, sync.most
     );
-    println!("{} callers, {} rounds, at least {:?} each\n", settings.callers, settings.rounds, settings.least);
-    println!("| store | registrations/s | range | ratio | range | checkpoints | debt before, after | group | writer CPU us | all CPU us | latency ms, median and p99 |");
+    println!(
+        "{} callers, {} rounds, at least {:?} each\n",
+        settings.callers, settings.rounds, settings.least
+    );
+    println!(
+        "| store | registrations/s | range | ratio | range | checkpoints | debt before, after | group | writer CPU us | all CPU us | latency ms, median and p99 |"
+    );
     println!("|---|---|---|---|---|---|---|---|---|---|---|");
     let raw = runs.iter().find(|(name, _)| *name == RAW).map(|(_, runs)| runs.as_slice());
     let mut figures = Vec::new();
     for (name, runs) in runs {
         let rate = Spread::of(runs.iter().map(Run::rate));
-        let ratios = raw.map(|raw| {
-            Spread::of(runs.iter().zip(raw).map(|(run, raw)| run.rate() / raw.rate()))
-        });
+        let ratios = raw
+            .map(|raw| Spread::of(runs.iter().zip(raw).map(|(run, raw)| run.rate() / raw.rate())));
         let ratio = ratios.map_or_else(String::new, |ratio| format!("{:.1}", ratio.median));
-        let ratio_range =
-            ratios.map_or_else(String::new, |ratio| format!("{:.1} to {:.1}", ratio.least, ratio.most));
+        let ratio_range = ratios
+            .map_or_else(String::new, |ratio| format!("{:.1} to {:.1}", ratio.least, ratio.most));
         let each = |figure: fn(&Run) -> f64| Spread::of(runs.iter().map(figure)).median;
         let per = |time: Duration, run: &Run| time.as_secs_f64() * 1e6 / run.registrations as f64;
         let writer = Spread::of(runs.iter().map(|run| per(run.writer_cpu, run))).median;
-        let all = Spread::of(runs.iter().map(|run| per(run.writer_cpu + run.callers_cpu, run))).median;
+        let all =
+            Spread::of(runs.iter().map(|run| per(run.writer_cpu + run.callers_cpu, run))).median;
         let checkpoints: Vec<String> = runs.iter().map(|run| run.checkpoints.to_string()).collect();
         let debts: Vec<String> =
             runs.iter().map(|run| format!("{}, {}", run.debt_before, run.debt_after)).collect();
@@ -438,10 +444,7 @@ fn processors() -> usize {
 
 fn main() {
     let settings = Settings::from_arguments();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async { tokio::spawn(measure(settings)).await.unwrap() }).unwrap();
 }

@@ -8,9 +8,9 @@ use ghostwire_store::block::{BlockHash, ChangeKind, Serial};
 use ghostwire_store::command::{Command, Image, NodeCommand, PresenceCommand, UserCommand};
 use ghostwire_store::config::{BackendChoice, Config, LibsqlOptions, Materialize, ZqliteOptions};
 use ghostwire_store::domain::{
-    ActorName, Admission, Change as Field, DocumentText, Endpoint, EndpointList, HostInfo, NewUser,
-    Node, NodeId, NodeKey, MachineKey, DiscoKey, Policy, PolicyVersion, Prefix, RegisterMethod,
-    Registration, Revision, Route, RouteId, SessionNumber, Timestamp, UserId,
+    ActorName, Admission, Change as Field, DiscoKey, DocumentText, Endpoint, EndpointList,
+    HostInfo, MachineKey, NewUser, Node, NodeId, NodeKey, Policy, PolicyVersion, Prefix,
+    RegisterMethod, Registration, Revision, Route, RouteId, SessionNumber, Timestamp, UserId,
 };
 use ghostwire_store::state::{Change, Context, Decision, Reply, State};
 use ghostwire_store::{Opener, Result, Store};
@@ -55,7 +55,9 @@ impl Target {
         let path = path.to_owned();
         let libsql = |path, materialize| BackendChoice::Libsql(LibsqlOptions { path, materialize });
         match self {
-            Self::Zqlite => BackendChoice::Zqlite(ZqliteOptions { path, ..ZqliteOptions::default() }),
+            Self::Zqlite => {
+                BackendChoice::Zqlite(ZqliteOptions { path, ..ZqliteOptions::default() })
+            }
             Self::LibsqlCheckpoint => libsql(path, Materialize::Checkpoint),
             Self::LibsqlCommit => libsql(path, Materialize::Commit),
             Self::Memory => BackendChoice::Memory,
@@ -143,10 +145,8 @@ pub fn prefix(number: u32) -> Result<Prefix> {
     let length = 16 + (number % 13) as u8;
     // Spread over the whole family; the low bits that the length cuts off are dropped.
     let address = number.wrapping_mul(2_654_435_761);
-    Prefix::containing(IpAddr::V4(Ipv4Addr::from(address)), length).map_or_else(
-        || Prefix::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
-        Ok,
-    )
+    Prefix::containing(IpAddr::V4(Ipv4Addr::from(address)), length)
+        .map_or_else(|| Prefix::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0), Ok)
 }
 
 /// A route that is in use.

@@ -47,7 +47,8 @@ pub fn fdatasync(directory: &Path, rounds: usize) -> std::io::Result<Vec<Duratio
 pub fn cpu_model() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let line = info.lines().find(|line| line.starts_with("model name"));
-    line.and_then(|line| line.split_once(':')).map_or_else(String::new, |(_, name)| name.trim().to_owned())
+    line.and_then(|line| line.split_once(':'))
+        .map_or_else(String::new, |(_, name)| name.trim().to_owned())
 }
 
 /// The kernel's version.
@@ -73,7 +74,8 @@ pub fn thread_cpu(name: &str) -> (Duration, Duration) {
     let mut named = Duration::ZERO;
     let mut others = Duration::ZERO;
     for thread in std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
-        let read = |file: &str| std::fs::read_to_string(thread.path().join(file)).unwrap_or_default();
+        let read =
+            |file: &str| std::fs::read_to_string(thread.path().join(file)).unwrap_or_default();
         let nanoseconds = read("schedstat").split(' ').next().and_then(|n| n.parse().ok());
         let spent = Duration::from_nanos(nanoseconds.unwrap_or(0));
         // Linux cuts names to 15 bytes.
@@ -104,6 +106,10 @@ impl Spread {
         let mut figures: Vec<f64> = figures.into_iter().collect();
         figures.sort_by(f64::total_cmp);
         let at = |index: usize| figures.get(index).copied().unwrap_or_default();
-        Self { least: at(0), median: at(figures.len() / 2), most: at(figures.len().saturating_sub(1)) }
+        Self {
+            least: at(0),
+            median: at(figures.len() / 2),
+            most: at(figures.len().saturating_sub(1)),
+        }
     }
 }

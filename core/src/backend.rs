@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use crate::block::{BlockHash, EncodedBlock, RowChange, Serial};
 use crate::domain::{BlockId, StoreId, Timestamp};
 use crate::error::Result;
-use crate::schema::{Schema, SchemaVersion, Table, RowKey};
+use crate::schema::{RowKey, Schema, SchemaVersion, Table};
 
 /// A place that remembers.
 ///

@@ -105,9 +105,7 @@ impl fmt::Debug for BlockHash {
 }
 
 /// What happened to a row.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ChangeKind {
     /// It is new.
@@ -328,8 +326,7 @@ impl EncodedBlock {
     /// # Errors
     /// `Corrupt` if anything is not as it was written.
     pub fn parse(bytes: Bytes) -> Result<Self> {
-        let damaged =
-            |what: &'static str| Error::corrupt("a block is damaged").with("part", what);
+        let damaged = |what: &'static str| Error::corrupt("a block is damaged").with("part", what);
         if bytes.len() > MAX_BLOCK {
             return Err(damaged("length").with("bytes", bytes.len()));
         }
@@ -350,8 +347,7 @@ impl EncodedBlock {
         let changes_hash: [u8; 32] = take_array(&mut rest)?;
         let audit_hash: [u8; 32] = take_array(&mut rest)?;
         let hash = BlockHash(Sha256::digest(header).into());
-        let block =
-            Self { serial: Serial(serial), id, time, previous, hash, bytes: bytes.clone() };
+        let block = Self { serial: Serial(serial), id, time, previous, hash, bytes: bytes.clone() };
         let (changes, audit) = block.sections()?;
         if Sha256::digest(changes)[..] != changes_hash {
             return Err(damaged("changes").with("serial", serial));

@@ -101,6 +101,7 @@ pub enum Entity {
     Presence,
     Route,
     ApiKey,
+    #[serde(rename = "preauth_key")]
     PreAuthKey,
     Policy,
     DnsRecord,
@@ -218,10 +219,7 @@ impl Error {
 
     /// Keeps the underlying error.
     #[must_use]
-    pub fn because(
-        mut self,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Self {
+    pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
         self
     }

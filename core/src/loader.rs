@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::fold::FoldDebt;
 use crate::schema::{Record, RowKey, Schema, Table, WriterPosition};
 use crate::state::{Change, State, decode_image};
-use crate::writer::{audit_row, check_follows, read_blocks};
+use crate::writer::{Retained, audit_row, check_follows, read_blocks};
 
 /// Rows are read this many at a time.
 const ROWS_PER_READ: usize = 4096;
@@ -26,11 +26,13 @@ pub(crate) struct Loaded {
     pub(crate) fold: FoldDebt,
     pub(crate) audit: imbl::Vector<Arc<AuditEntry>>,
     pub(crate) positions: HashMap<WriterId, u64>,
+    pub(crate) retained: Retained,
 }
 
 /// Loads everything but the series.
-pub(crate) async fn load(backend: &Arc<dyn Backend>) -> Result<Loaded> {
+pub(crate) async fn load(backend: &Arc<dyn Backend>, retain_block_bytes: u64) -> Result<Loaded> {
     let head = backend.head().await?;
+    let retained = read_retained(backend.as_ref(), &head, retain_block_bytes).await?;
     let debt = read_debt(backend.as_ref(), &head).await?;
     let mut state = State::default();
     let mut replaced = debt.images;
@@ -49,6 +51,7 @@ pub(crate) async fn load(backend: &Arc<dyn Backend>) -> Result<Loaded> {
         fold: debt.fold,
         audit: debt.audit,
         positions: read_positions(backend.as_ref()).await?,
+        retained,
     })
 }
 
@@ -60,11 +63,8 @@ struct Debt {
 }
 
 async fn read_debt(backend: &dyn Backend, head: &Head) -> Result<Debt> {
-    let mut debt = Debt {
-        images: HashMap::new(),
-        fold: FoldDebt::default(),
-        audit: imbl::Vector::new(),
-    };
+    let mut debt =
+        Debt { images: HashMap::new(), fold: FoldDebt::default(), audit: imbl::Vector::new() };
     let mut last: Option<(Serial, BlockHash)> = None;
     read_blocks(backend, head.checkpoint, |encoded| {
         if let Some((serial, hash)) = last {
@@ -84,10 +84,12 @@ async fn read_debt(backend: &dyn Backend, head: &Head) -> Result<Debt> {
     .await?;
     let expected = (head.checkpoint != head.serial).then_some((head.serial, head.hash));
     if last != expected {
-        return Err(Error::corrupt("blocks after the checkpoint are missing or do not fit the head")
-            .with("serial", head.serial)
-            .with("checkpoint", head.checkpoint)
-            .with("last_block", last.map_or(head.checkpoint, |(serial, _)| serial)));
+        return Err(Error::corrupt(
+            "blocks after the checkpoint are missing or do not fit the head",
+        )
+        .with("serial", head.serial)
+        .with("checkpoint", head.checkpoint)
+        .with("last_block", last.map_or(head.checkpoint, |(serial, _)| serial)));
     }
     Ok(debt)
 }
@@ -162,7 +164,19 @@ fn decode_on_all_cores(table: Table, rows: &[Row]) -> Result<Vec<Image>> {
     })
 }
 
-async fn read_positions(backend: &dyn Backend) -> Result<HashMap<WriterId, u64>> {
+/// Adds up the blocks that earlier runs left. They are at most a little more than the limit.
+async fn read_retained(backend: &dyn Backend, head: &Head, limit: u64) -> Result<Retained> {
+    let mut retained = Retained::new(head.oldest_block);
+    let before = Serial::new(head.oldest_block.get().saturating_sub(1));
+    read_blocks(backend, before, |block| {
+        retained.add(block.serial, block.bytes.len() as u64, limit);
+        Ok(())
+    })
+    .await?;
+    Ok(retained)
+}
+
+pub(crate) async fn read_positions(backend: &dyn Backend) -> Result<HashMap<WriterId, u64>> {
     let mut positions = HashMap::new();
     let mut from = RowKey::new();
     loop {
@@ -177,11 +191,15 @@ async fn read_positions(backend: &dyn Backend) -> Result<HashMap<WriterId, u64>>
     }
 }
 
-/// Brings what is stored to the current schema.
-pub(crate) async fn migrate(backend: &dyn Backend) -> Result<()> {
+/// Brings what is stored to the current schema. A reader takes an older one as it is: every row
+/// says by which version it was written.
+pub(crate) async fn migrate(backend: &dyn Backend, read_only: bool) -> Result<()> {
     let head = backend.head().await?;
     let schema = Schema::current();
     let steps = schema.steps_from(head.schema)?;
+    if read_only {
+        return Ok(());
+    }
     for step in steps {
         tracing::info!(to = step.to.version, summary = step.summary, "migrating the schema");
     }

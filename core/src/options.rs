@@ -63,6 +63,8 @@ pub struct StoreOptions {
     pub materialize: Materialize,
     /// Limits of the writer.
     pub writer: WriterOptions,
+    /// Every write gives `ReadOnly`, nothing is folded, and an older schema is read as it is.
+    pub read_only: bool,
     /// Who the audit trail names for writes of this handle.
     pub actor: ActorName,
     /// A shared backend's view may be at most this old when a credential is checked.
@@ -78,6 +80,7 @@ impl Default for StoreOptions {
             hash_key: None,
             materialize: Materialize::default(),
             writer: WriterOptions::default(),
+            read_only: false,
             actor: ActorName::system(),
             max_view_age: Duration::from_secs(2),
         }
@@ -90,6 +93,7 @@ impl std::fmt::Debug for StoreOptions {
             .field("hash_key", &self.hash_key.is_some())
             .field("materialize", &self.materialize)
             .field("writer", &self.writer)
+            .field("read_only", &self.read_only)
             .field("actor", &self.actor)
             .field("max_view_age", &self.max_view_age)
             .finish_non_exhaustive()

@@ -100,8 +100,7 @@ pub(crate) enum Verdict {
 /// Checks an imported bcrypt hash. Takes tens of milliseconds of CPU; run it where blocking is
 /// allowed.
 pub(crate) fn verify_bcrypt(secret: &str, hash: &SecretHash) -> Result<bool> {
-    let unusable =
-        |why: &'static str| Error::new(ErrorKind::Crypto, why).with("scheme", "bcrypt");
+    let unusable = |why: &'static str| Error::new(ErrorKind::Crypto, why).with("scheme", "bcrypt");
     let text = hash.as_bcrypt().ok_or_else(|| unusable("is not a bcrypt hash"))?;
     let cost = text.split('$').nth(2).and_then(|cost| cost.parse::<u32>().ok());
     if cost.is_none_or(|cost| cost > MAX_BCRYPT_COST) {
@@ -123,7 +122,10 @@ mod tests {
         assert_eq!(key.verify("api_key", "s3cret ", &hash).unwrap(), Verdict::Wrong);
         assert_eq!(key.verify("session", "s3cret", &hash).unwrap(), Verdict::Wrong);
         let other = HashKey::new([8; 32]);
-        assert_eq!(*other.verify("api_key", "s3cret", &hash).unwrap_err().kind(), ErrorKind::Crypto);
+        assert_eq!(
+            *other.verify("api_key", "s3cret", &hash).unwrap_err().kind(),
+            ErrorKind::Crypto
+        );
     }
 
     #[test]

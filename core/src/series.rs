@@ -201,8 +201,7 @@ impl<'b> AuditReader<'b> {
         if self.exhausted {
             return Ok(None);
         }
-        let scan =
-            Scan { range: self.range.clone(), reverse: self.reverse, limit: ROWS_PER_READ };
+        let scan = Scan { range: self.range.clone(), reverse: self.reverse, limit: ROWS_PER_READ };
         let rows = self.backend.scan(scan).await?;
         self.exhausted = rows.len() < ROWS_PER_READ;
         if let Some(last) = rows.last() {

@@ -25,7 +25,7 @@ use crate::series;
 use crate::state::Reply;
 use crate::view::{Published, View};
 use crate::writer::{
-    Committed, Progress, Request, Retained, SeriesBatch, Shared, Writer, WriterCounters, closed,
+    Committed, Progress, Request, SeriesBatch, Shared, Writer, WriterCounters, closed,
 };
 
 /// The storage of a control plane. Get one from the facade's `open`; hold it as `Arc<dyn Store>`.
@@ -155,8 +155,8 @@ pub async fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<Ar
     const OPERATION: &str = "store.open";
     let opened = async {
         check_options(&options)?;
-        loader::migrate(backend.as_ref()).await?;
-        let loaded = loader::load(&backend).await?;
+        loader::migrate(backend.as_ref(), options.read_only).await?;
+        let loaded = loader::load(&backend, options.writer.retain_block_bytes).await?;
         start(backend, options, loaded)
     };
     let span = tracing::info_span!("store.open");
@@ -209,18 +209,17 @@ fn start(
         entropy: options.entropy.clone(),
         options: options.writer.clone(),
         materialize,
+        read_only: options.read_only,
         positions: loaded.positions,
         fold: loaded.fold,
-        retained: Retained::default(),
+        retained: loaded.retained,
         folding: false,
         suspect: false,
     };
     let (sender, receiver) = mpsc::channel(options.writer.queue_capacity);
     // Commits block their thread while the disk works, so the writer has one of its own.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| cannot_start(error))?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
     let dispatch = tracing::dispatcher::get_default(Clone::clone);
     std::thread::Builder::new()
         .name("ghostwire-store".to_owned())
@@ -229,7 +228,7 @@ fn start(
                 runtime.block_on(writer.run(receiver));
             });
         })
-        .map_err(|error| cannot_start(error))?;
+        .map_err(cannot_start)?;
     let actor = options.actor.clone();
     let core = Arc::new(Core {
         backend,
@@ -266,10 +265,7 @@ pub struct StoreHandle {
 /// Bounded by a queue that gives `Busy`, and by nothing the caller does: a request that was
 /// accepted is served even if nobody waits for it any longer.
 impl StoreHandle {
-    async fn send<T>(
-        &self,
-        make: impl FnOnce(oneshot::Sender<Result<T>>) -> Request,
-    ) -> Result<T> {
+    async fn send<T>(&self, make: impl FnOnce(oneshot::Sender<Result<T>>) -> Request) -> Result<T> {
         if self.core.closed.load(Ordering::Acquire) {
             return Err(closed());
         }
@@ -564,8 +560,9 @@ impl Following {
                 let blocks = self.backend.blocks(self.after, BLOCKS_PER_READ).await?;
                 self.read = blocks.into_iter().filter(|block| block.serial <= published).collect();
                 if self.read.is_empty() {
-                    return Err(Error::corrupt("a durable block is missing")
-                        .with("after", self.after));
+                    return Err(
+                        Error::corrupt("a durable block is missing").with("after", self.after)
+                    );
                 }
                 continue;
             }

@@ -1,6 +1,5 @@
 //! From a configuration to a store.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -127,6 +126,7 @@ impl<'c> Opener<'c> {
             hash_key,
             materialize: materialize(&self.config.backend),
             writer: writer_options(&self.config.writer),
+            read_only: self.read_only,
             max_view_age: Duration::from_millis(self.config.writer.max_view_age_ms),
             ..StoreOptions::default()
         };
@@ -210,7 +210,7 @@ impl<'c> Opener<'c> {
 
     /// Makes the store's own directory, but not the one above it: a path with a typo is an error.
     #[cfg(any(feature = "zqlite", feature = "libsql"))]
-    fn prepare_directory(&self, path: &Path) -> Result<()> {
+    fn prepare_directory(&self, path: &std::path::Path) -> Result<()> {
         let Some(directory) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
             return Ok(());
         };
@@ -252,10 +252,7 @@ fn not_compiled_in(kind: BackendKind) -> Error {
     if kind == BackendKind::Postgres {
         return error.with("help", "this release has no postgres backend");
     }
-    error.with(
-        "help",
-        format_args!("build with the Cargo feature `{}`", kind.cargo_feature()),
-    )
+    error.with("help", format_args!("build with the Cargo feature `{}`", kind.cargo_feature()))
 }
 
 fn ephemeral_key(entropy: &dyn Entropy) -> Result<ghostwire_store_core::secrets::HashKey> {
@@ -281,7 +278,7 @@ fn writer_options(options: &config::WriterOptions) -> WriterOptions {
     WriterOptions {
         queue_capacity: number(options.queue_capacity),
         queue_timeout: Duration::from_millis(options.queue_timeout_ms),
-        max_group: number(options.max_group).min(65_536),
+        max_group: number(options.max_group),
         max_fold_debt: number(options.max_fold_debt),
         retain_block_bytes: options.retain_blocks_mib.saturating_mul(1024 * 1024),
         ..WriterOptions::default()

@@ -21,7 +21,6 @@ where
     F: Future<Output = ()>,
 {
     for site in Site::all() {
-        eprintln!("on {site:?}");
         life(site).await;
     }
 }
@@ -33,11 +32,8 @@ async fn what_was_acknowledged_is_there_after_a_reopen() {
         let alice = store.users().create(NewUser::local("alice".parse().unwrap())).await.unwrap();
         let new = NewPreAuthKey { user: Some(alice.id), ..NewPreAuthKey::default() };
         let (key, secret) = store.preauth_keys().create(new).await.unwrap();
-        let node = store
-            .nodes()
-            .register(registration(1, Admission::PreAuthKey(key.id)))
-            .await
-            .unwrap();
+        let node =
+            store.nodes().register(registration(1, Admission::PreAuthKey(key.id))).await.unwrap();
         store.policies().swap(None, DocumentText::new("{}").unwrap()).await.unwrap();
         let digests = store.digests().await.unwrap();
         let serial = store.view().serial();
@@ -72,7 +68,8 @@ async fn of_64_concurrent_uses_of_a_one_time_key_one_wins() {
             let (store, admission) = (store.clone(), Admission::PreAuthKey(key.id));
             tokio::spawn(async move { store.nodes().register(registration(n, admission)).await })
         });
-        let outcomes: Vec<_> = join_all(calls).await.into_iter().map(|call| call.unwrap()).collect();
+        let outcomes: Vec<_> =
+            join_all(calls).await.into_iter().map(|call| call.unwrap()).collect();
         assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
         for error in outcomes.into_iter().filter_map(Result::err) {
             assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
@@ -223,7 +220,11 @@ async fn metrics_are_paged_added_up_and_pruned() {
         assert_eq!(minutes.iter().map(|minute| minute.count).sum::<u64>(), 2400);
         assert!(minutes.is_sorted_by_key(|minute| minute.from));
 
-        let once = MetricQuery { metric: Some("once".parse().unwrap()), from: at(0).unwrap(), ..query.clone() };
+        let once = MetricQuery {
+            metric: Some("once".parse().unwrap()),
+            from: at(0).unwrap(),
+            ..query.clone()
+        };
         let value = store.metrics().aggregate(&once).await.unwrap().unwrap().last;
         assert!((value - 1.0).abs() < f64::EPSILON, "a repeated batch does nothing");
 

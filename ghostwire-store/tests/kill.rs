@@ -73,11 +73,8 @@ fn parse(line: &str) -> Option<NodeId> {
 
 #[test]
 fn what_a_killed_process_acknowledged_is_there() {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     if let Ok(child) = std::env::var(CHILD) {
         let (description, round) = child.rsplit_once('\n').unwrap();
         runtime.block_on(live(Site::described(description), round.parse().unwrap()));
@@ -121,8 +118,7 @@ async fn registrations(store: &dyn ghostwire_store::Store) -> BTreeSet<String> {
     let mut subjects = BTreeSet::new();
     loop {
         let part = store.audit().query(&AuditQuery::default(), &page).await.unwrap();
-        let registered =
-            part.items.iter().filter(|entry| entry.action.as_str() == "node.register");
+        let registered = part.items.iter().filter(|entry| entry.action.as_str() == "node.register");
         subjects.extend(registered.map(|entry| entry.subject.as_str().to_owned()));
         match part.next {
             Some(cursor) => page = PageRequest::after(page.limit, cursor),

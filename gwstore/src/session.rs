@@ -2,12 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use ghostwire_store::backend::{Backend, Head, KeyRange, Scan};
 use ghostwire_store::config::{self, BackendKind, Config, LoadRequest};
 use ghostwire_store::domain::{AuditQuery, Limit, PageRequest};
-use ghostwire_store::options::{StoreOptions, WriterOptions};
+use ghostwire_store::options::StoreOptions;
 use ghostwire_store::schema::{RowKey, Schema, Table};
 use ghostwire_store::{Error, ErrorKind, Opener, Result, Store, store};
 
@@ -95,14 +94,7 @@ impl Reading {
             .with("supported", supported)
             .with("help", "run `gwstore migrate`; it keeps a backup"));
         }
-        let options = StoreOptions {
-            writer: WriterOptions {
-                // There is nothing to fold into.
-                idle_before_fold: Duration::from_secs(86_400 * 365),
-                ..WriterOptions::default()
-            },
-            ..StoreOptions::default()
-        };
+        let options = StoreOptions { read_only: true, ..StoreOptions::default() };
         let store = store::open(backend.clone(), options).await?;
         Ok(Self { backend, head, store })
     }

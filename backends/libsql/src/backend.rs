@@ -91,7 +91,38 @@ struct Open {
     readers: Mutex<Vec<Link>>,
     writer: Mutex<Writer>,
     shapes: Shapes,
+    _sidecars: Sidecars,
     file: StoreFile,
+}
+
+/// The files that SQLite makes beside a store even to read it. A reader leaves none behind.
+#[derive(Debug, Default)]
+struct Sidecars(Vec<PathBuf>);
+
+impl Sidecars {
+    /// Those that are not there yet.
+    fn missing(path: &Path) -> Self {
+        let beside = |suffix: &str| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(suffix);
+            PathBuf::from(name)
+        };
+        let files = [beside("-wal"), beside("-shm")];
+        Self(files.into_iter().filter(|file| !file.exists()).collect())
+    }
+}
+
+impl Drop for Sidecars {
+    fn drop(&mut self) {
+        for file in &self.0 {
+            // Nothing was written: no writer can be there while a reader holds the lock.
+            if let Err(error) = std::fs::remove_file(file)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::debug!(db.system.name = NAME, file = %file.display(), %error, "stays");
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -154,6 +185,8 @@ impl LibsqlBackend {
         if file.is_new() {
             create(&path, options.store_id, schema).map_err(named)?;
         }
+        let sidecars =
+            if options.read_only { Sidecars::missing(&path) } else { Sidecars::default() };
         let (link, shapes, head) = connect(&path, options.read_only).map_err(named)?;
         let mut link = link;
         if options.check_structure && !file.is_new() {
@@ -173,7 +206,7 @@ impl LibsqlBackend {
             "opened"
         );
         let writer = Mutex::new(Writer { link: Some(link), scratch: Vec::new() });
-        let open = Open { readers: Mutex::default(), writer, shapes, file };
+        let open = Open { readers: Mutex::default(), writer, shapes, _sidecars: sidecars, file };
         let shared = Shared {
             path,
             engine: format!("libsql 0.10 (SQLite {version})"),

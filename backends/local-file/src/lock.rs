@@ -76,7 +76,7 @@ fn held(file: &mut File, store_path: &Path) -> Error {
     let message = if holder == Some(std::process::id()) {
         "this process has this store open already; close it first"
     } else {
-        "another process has this store open; stop it, or ask it over its admin socket"
+        "another process has this store open; stop it first"
     };
     let error = Error::new(ErrorKind::Busy, message).with("path", store_path.display());
     match holder {

@@ -235,8 +235,7 @@ impl Inner {
         if options.engine == EngineChoice::Native {
             return Err(Error::new(
                 ErrorKind::Unsupported,
-                "zqlite's native engine is not part of this build; enable the Cargo feature \
-                 `zqlite-native`, or set the engine to `embedded`",
+                "this release has no native engine for zqlite; set the engine to `embedded`",
             ));
         }
         let access = match (options.read_only, options.create) {

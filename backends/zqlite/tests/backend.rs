@@ -198,7 +198,7 @@ async fn a_store_is_only_made_when_told_to() {
     let native = options(&path).engine(EngineChoice::Native);
     let error = ZqliteBackend::open(native).await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Unsupported);
-    assert!(error.to_string().contains("`zqlite-native`"), "{error}");
+    assert!(error.to_string().contains("`embedded`"), "{error}");
     assert!(!path.exists());
 }
 

@@ -89,6 +89,7 @@ impl Command {
                 PresenceCommand::Connect { .. } => "presence.connect",
                 PresenceCommand::Heartbeat { .. } => "presence.heartbeat",
                 PresenceCommand::Disconnect { .. } => "presence.disconnect",
+                PresenceCommand::DisconnectAll => "presence.disconnect_all",
             },
             Self::Route(command) => match command {
                 RouteCommand::Advertise { .. } => "route.advertise",

@@ -87,4 +87,6 @@ pub enum PresenceCommand {
         /// Which connection.
         session: SessionNumber,
     },
+    /// Every control connection went down: the control plane was restarted.
+    DisconnectAll,
 }

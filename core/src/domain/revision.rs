@@ -11,9 +11,7 @@ use crate::error::{Error, Result};
 ///
 /// Passing the revision that was read makes an update conditional: if somebody else changed the
 /// entity in between, the update gives `Conflict` and changes nothing.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u64", into = "u64")]
 pub struct Revision(u64);
 
@@ -25,8 +23,9 @@ impl Revision {
     /// `InvalidArgument` above `i64::MAX`.
     pub fn new(value: u64) -> Result<Self> {
         if i64::try_from(value).is_err() {
-            return Err(Error::invalid("a revision is at most 9223372036854775807")
-                .with("revision", value));
+            return Err(
+                Error::invalid("a revision is at most 9223372036854775807").with("revision", value)
+            );
         }
         Ok(Self(value))
     }

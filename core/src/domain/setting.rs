@@ -86,16 +86,17 @@ pub struct NetworkSettings {
     pub ipv4: Option<Prefix>,
     /// IPv6 addresses of nodes; `None` gives nodes no IPv6 address.
     pub ipv6: Option<Prefix>,
-    /// Addresses never given to a node, at most 1,024.
+    /// Addresses never given to a node, at most 1,024 prefixes.
     #[serde(default)]
-    pub reserved: Vec<IpAddr>,
+    pub reserved: Vec<Prefix>,
     /// Seconds after which an ephemeral node that is offline may be removed.
     pub ephemeral_cutoff_seconds: u32,
 }
 
 impl Default for NetworkSettings {
     /// `100.64.0.0/10` (RFC 6598) and `fd7a:115c:a1e0::/48` (RFC 4193), as in Tailscale and
-    /// Headscale, with their resolver addresses reserved; 30 minutes for ephemeral nodes.
+    /// Headscale, without the resolver's addresses and the range that ChromeOS uses itself; 30
+    /// minutes for ephemeral nodes.
     fn default() -> Self {
         let v4 = Prefix::new(IpAddr::V4(Ipv4Addr::new(100, 64, 0, 0)), 10).ok();
         let v6 =
@@ -103,10 +104,17 @@ impl Default for NetworkSettings {
         Self {
             ipv4: v4,
             ipv6: v6,
-            reserved: vec![
-                IpAddr::V4(Ipv4Addr::new(100, 100, 100, 100)),
-                IpAddr::V6(Ipv6Addr::new(0xfd7a, 0x115c, 0xa1e0, 0, 0, 0, 0, 0x53)),
-            ],
+            reserved: [
+                Prefix::new(IpAddr::V4(Ipv4Addr::new(100, 100, 100, 100)), 32),
+                Prefix::new(IpAddr::V4(Ipv4Addr::new(100, 115, 92, 0)), 23),
+                Prefix::new(
+                    IpAddr::V6(Ipv6Addr::new(0xfd7a, 0x115c, 0xa1e0, 0, 0, 0, 0, 0x53)),
+                    128,
+                ),
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
             ephemeral_cutoff_seconds: 1800,
         }
     }
@@ -124,7 +132,7 @@ impl NetworkSettings {
             return Err(Error::invalid("`ipv6` wants an IPv6 prefix").with("ipv6", prefix));
         }
         if self.reserved.len() > 1024 {
-            return Err(Error::invalid("at most 1024 addresses can be reserved")
+            return Err(Error::invalid("at most 1024 prefixes can be reserved")
                 .with("reserved", self.reserved.len()));
         }
         Ok(())
@@ -185,8 +193,9 @@ impl DerpMap {
                     .with("servers", region.servers.len()));
             }
             if !codes.insert(&region.code) {
-                return Err(Error::invalid("two DERP regions share a code")
-                    .with("code", &region.code));
+                return Err(
+                    Error::invalid("two DERP regions share a code").with("code", &region.code)
+                );
             }
         }
         Ok(())

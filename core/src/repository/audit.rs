@@ -79,8 +79,7 @@ impl AuditRepository for StoreHandle {
                 }
             }
             let unfolded = view.unfolded_audit();
-            let mut reader =
-                AuditReader::new(self.backend(), unfolded, range, query.newest_first);
+            let mut reader = AuditReader::new(self.backend(), unfolded, range, query.newest_first);
             let limit = page.limit.get();
             let mut items = Vec::new();
             while items.len() <= limit {
@@ -104,8 +103,7 @@ impl AuditRepository for StoreHandle {
     }
 
     async fn prune(&self, before: Timestamp) -> Result<()> {
-        let range =
-            KeyRange { table: Table::Audit, from: RowKey::new(), to: Some(moment(before)) };
+        let range = KeyRange { table: Table::Audit, from: RowKey::new(), to: Some(moment(before)) };
         self.prune_series("audit.prune", vec![range]).await
     }
 }

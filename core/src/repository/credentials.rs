@@ -18,8 +18,12 @@ use crate::error::{Entity, Error, ErrorKind, Result};
 use crate::secrets::{HashKey, Verdict, verify_bcrypt};
 use crate::store::StoreHandle;
 
-const API_KEY: Purpose =
-    Purpose { name: "api_key", mark: "gwapi-", imported_mark: "hskey-api-", entity: Entity::ApiKey };
+const API_KEY: Purpose = Purpose {
+    name: "api_key",
+    mark: "gwapi-",
+    imported_mark: "hskey-api-",
+    entity: Entity::ApiKey,
+};
 const PREAUTH_KEY: Purpose = Purpose {
     name: "preauth_key",
     mark: "gwauth-",
@@ -240,7 +244,11 @@ impl StoreHandle {
                             Error::new(ErrorKind::Unexpected, "checking a hash stopped")
                                 .because(error)
                         })??;
-                if verified { Ok(Some(key.hash(purpose.name, secret))) } else { Err(purpose.refused()) }
+                if verified {
+                    Ok(Some(key.hash(purpose.name, secret)))
+                } else {
+                    Err(purpose.refused())
+                }
             }
         }
     }
@@ -252,8 +260,7 @@ impl ApiKeyRepository for StoreHandle {
         const OPERATION: &str = "api_keys.create";
         let minted = self.mint(&API_KEY, None).map_err(|error| error.during(OPERATION))?;
         let id = self.new_id(ApiKeyId::time_ordered)?;
-        let command =
-            ApiKeyCommand::Create { id, prefix: minted.prefix, hash: minted.hash, key };
+        let command = ApiKeyCommand::Create { id, prefix: minted.prefix, hash: minted.hash, key };
         let key = expect_reply!(self.run(OPERATION, command).await?, ApiKey)?;
         Ok((key, minted.text))
     }
@@ -371,8 +378,7 @@ impl SessionRepository for StoreHandle {
         const OPERATION: &str = "sessions.begin";
         let id: SessionId = self.new_id(SessionId::time_ordered)?;
         let public = HEXLOWER.encode(id.as_bytes());
-        let minted =
-            self.mint(&SESSION, Some(public)).map_err(|error| error.during(OPERATION))?;
+        let minted = self.mint(&SESSION, Some(public)).map_err(|error| error.during(OPERATION))?;
         let command = SessionCommand::Begin { id, hash: minted.hash, session };
         let session = expect_reply!(self.run(OPERATION, command).await?, Session)?;
         Ok((session, minted.text))

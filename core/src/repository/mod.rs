@@ -15,7 +15,9 @@ mod settings;
 mod users;
 
 pub use audit::AuditRepository;
-pub use credentials::{ApiKeyRepository, PreAuthKeyRepository, SessionRepository, preauth_key_hash};
+pub use credentials::{
+    ApiKeyRepository, PreAuthKeyRepository, SessionRepository, preauth_key_hash,
+};
 pub use dns::DnsRepository;
 pub use metrics::MetricRepository;
 pub use nodes::NodeRepository;

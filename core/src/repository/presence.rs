@@ -42,6 +42,13 @@ pub trait PresenceRepository: Send + Sync {
     /// `NotFound` if the node does not exist (any longer).
     async fn disconnect(&self, node: NodeId, session: SessionNumber) -> Result<Arc<Presence>>;
 
+    /// Every control connection went down. A control plane that restarts calls this before it
+    /// accepts connections, unless others run beside it. Gives how many nodes were online.
+    ///
+    /// # Errors
+    /// Those of any write.
+    async fn disconnect_all(&self) -> Result<u64>;
+
     /// A node's presence; `None` if it was never heard of.
     ///
     /// # Errors
@@ -74,6 +81,11 @@ impl PresenceRepository for StoreHandle {
     async fn disconnect(&self, node: NodeId, session: SessionNumber) -> Result<Arc<Presence>> {
         let command = PresenceCommand::Disconnect { node, session };
         expect_reply!(self.run("presence.disconnect", command).await?, Presence)
+    }
+
+    async fn disconnect_all(&self) -> Result<u64> {
+        let command = PresenceCommand::DisconnectAll;
+        expect_reply!(self.run("presence.disconnect_all", command).await?, Count)
     }
 
     async fn get(&self, node: NodeId) -> Result<Option<Arc<Presence>>> {

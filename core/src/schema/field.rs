@@ -199,7 +199,15 @@ macro_rules! texts {
     )*};
 }
 texts!(
-    UserName, Hostname, DnsLabel, DnsName, Email, KeyPrefix, ActorName, SecretHash, DocumentText,
+    UserName,
+    Hostname,
+    DnsLabel,
+    DnsName,
+    Email,
+    KeyPrefix,
+    ActorName,
+    SecretHash,
+    DocumentText,
     MetricName
 );
 

@@ -93,7 +93,15 @@ macro_rules! id_keys {
     )*};
 }
 id_keys!(
-    UserId, NodeId, RouteId, ApiKeyId, PreAuthKeyId, DnsRecordId, SessionId, AuditId, WriterId
+    UserId,
+    NodeId,
+    RouteId,
+    ApiKeyId,
+    PreAuthKeyId,
+    DnsRecordId,
+    SessionId,
+    AuditId,
+    WriterId
 );
 
 impl KeyField for Option<NodeId> {

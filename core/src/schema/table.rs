@@ -199,10 +199,7 @@ pub struct Migration {
 
 /// Every version there has been, oldest first.
 pub const MIGRATIONS: &[Migration] = &[
-    Migration {
-        to: SchemaVersion { version: 1, oldest_reader: 1 },
-        summary: "the first schema",
-    },
+    Migration { to: SchemaVersion { version: 1, oldest_reader: 1 }, summary: "the first schema" },
     Migration {
         to: SchemaVersion { version: 2, oldest_reader: 1 },
         summary: "dns_records.ttl: an optional time to live",
@@ -220,10 +217,9 @@ impl Schema {
     /// The schema that this build writes.
     #[must_use]
     pub fn current() -> Self {
-        let version = MIGRATIONS.last().map_or(
-            SchemaVersion { version: 1, oldest_reader: 1 },
-            |migration| migration.to,
-        );
+        let version = MIGRATIONS
+            .last()
+            .map_or(SchemaVersion { version: 1, oldest_reader: 1 }, |migration| migration.to);
         Self { version }
     }
 
@@ -270,8 +266,7 @@ impl Schema {
             return if stored.oldest_reader <= self.version.version {
                 Ok(&[])
             } else {
-                Err(schema_mismatch(stored.version)
-                    .with("oldest_reader", stored.oldest_reader))
+                Err(schema_mismatch(stored.version).with("oldest_reader", stored.oldest_reader))
             };
         }
         let first = MIGRATIONS.partition_point(|step| step.to.version <= stored.version);
@@ -343,10 +338,7 @@ mod tests {
         assert_eq!(schema.steps_from(admits).unwrap(), &[]);
         let refuses = SchemaVersion { version: newer, oldest_reader: newer };
         let error = schema.steps_from(refuses).unwrap_err();
-        assert_eq!(
-            *error.kind(),
-            ErrorKind::SchemaMismatch { found: newer, supported: newer - 1 }
-        );
+        assert_eq!(*error.kind(), ErrorKind::SchemaMismatch { found: newer, supported: newer - 1 });
         assert!(error.to_string().contains(&format!("found={newer}")));
     }
 

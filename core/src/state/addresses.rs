@@ -37,7 +37,7 @@ impl Addresses {
     /// The lowest address of `prefix` that is neither taken nor reserved. The network address and,
     /// for IPv4, the broadcast address are never given out, except where the prefix has no others.
     #[must_use]
-    pub fn lowest_free(&self, prefix: Prefix, reserved: &[IpAddr]) -> Option<IpAddr> {
+    pub fn lowest_free(&self, prefix: Prefix, reserved: &[Prefix]) -> Option<IpAddr> {
         let (mut first, mut last) = (to_number(prefix.first()), to_number(prefix.last()));
         if last - first >= 2 {
             first += 1;
@@ -54,10 +54,10 @@ impl Addresses {
                 continue;
             }
             let address = to_address(candidate, prefix.is_ipv4());
-            if !reserved.contains(&address) {
-                return Some(address);
+            match reserved.iter().find(|reserved| reserved.contains(address)) {
+                None => return Some(address),
+                Some(reserved) => candidate = to_number(reserved.last()).checked_add(1)?,
             }
-            candidate = candidate.checked_add(1)?;
         }
         None
     }
@@ -188,7 +188,8 @@ mod tests {
         assert_eq!(addresses.lowest_free(prefix, &[]), None);
         addresses.release(ip("10.0.0.3"));
         assert_eq!(addresses.lowest_free(prefix, &[]), Some(ip("10.0.0.3")));
-        assert_eq!(addresses.lowest_free(prefix, &[ip("10.0.0.3")]), None);
+        let reserved = ["10.0.0.2/31".parse().unwrap()];
+        assert_eq!(addresses.lowest_free(prefix, &reserved), None);
     }
 
     #[test]

@@ -8,9 +8,7 @@ use super::listing::{Listing, behind};
 use super::unique::UniqueIndex;
 use super::{Change, Map, Set, State};
 use crate::command::{ApiKeyCommand, Image};
-use crate::domain::{
-    ApiKey, ApiKeyId, KeyFilter, KeyPrefix, Page, PageRequest, Revision, UserId,
-};
+use crate::domain::{ApiKey, ApiKeyId, KeyFilter, KeyPrefix, Page, PageRequest, Revision, UserId};
 use crate::error::{Entity, Error, Result};
 
 /// Uses are recorded at most this often.
@@ -68,11 +66,10 @@ impl ApiKeys {
     pub fn list(&self, filter: &KeyFilter, page: &PageRequest) -> Result<Page<Arc<ApiKey>>> {
         let listing = Listing::new(Entity::ApiKey, filter);
         let start: Option<ApiKeyId> = listing.start(page)?;
-        let matching =
-            self.by_id.range(behind(start.as_ref())).map(|(_, key)| key).filter(|key| {
-                filter.user.is_none_or(|user| key.user == Some(user))
-                    && filter.active_at.is_none_or(|(wanted, now)| key.is_active(now) == wanted)
-            });
+        let matching = self.by_id.range(behind(start.as_ref())).map(|(_, key)| key).filter(|key| {
+            filter.user.is_none_or(|user| key.user == Some(user))
+                && filter.active_at.is_none_or(|(wanted, now)| key.is_active(now) == wanted)
+        });
         Ok(listing.take(page, matching.cloned(), |key| key.id))
     }
 
@@ -160,9 +157,8 @@ impl State {
             }
             ApiKeyCommand::Touch { id } => {
                 let old = self.api_key(*id)?;
-                let recent = old
-                    .last_used_at
-                    .is_some_and(|last| context.now.since(last) < TOUCH_INTERVAL);
+                let recent =
+                    old.last_used_at.is_some_and(|last| context.now.since(last) < TOUCH_INTERVAL);
                 if recent {
                     return Ok(Decision::unchanged(Reply::ApiKey(old.clone())));
                 }
@@ -185,8 +181,11 @@ impl State {
                 self.api_key(*id)?;
                 let mut changes = Changes::new();
                 changes.push(Change::Delete(Handle::ApiKey(*id)));
-                Ok(Decision::changed(changes, Reply::Done)
-                    .noting("api_key.delete", Entity::ApiKey, id))
+                Ok(Decision::changed(changes, Reply::Done).noting(
+                    "api_key.delete",
+                    Entity::ApiKey,
+                    id,
+                ))
             }
         }
     }

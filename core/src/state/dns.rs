@@ -145,8 +145,11 @@ impl State {
                 found(*id)?;
                 let mut changes = Changes::new();
                 changes.push(Change::Delete(Handle::DnsRecord(*id)));
-                Ok(Decision::changed(changes, Reply::Done)
-                    .noting("dns_record.delete", Entity::DnsRecord, id))
+                Ok(Decision::changed(changes, Reply::Done).noting(
+                    "dns_record.delete",
+                    Entity::DnsRecord,
+                    id,
+                ))
             }
         }
     }
@@ -158,8 +161,11 @@ impl State {
         let mut changes = Changes::new();
         changes.push(Change::Put(Image::DnsRecord(record.clone())));
         let id = record.id;
-        Ok(Decision::changed(changes, Reply::DnsRecord(record))
-            .noting(action, Entity::DnsRecord, id))
+        Ok(Decision::changed(changes, Reply::DnsRecord(record)).noting(
+            action,
+            Entity::DnsRecord,
+            id,
+        ))
     }
 }
 

@@ -156,11 +156,9 @@ impl Nodes {
     /// Refuses a node key that another node has.
     pub(super) fn check_node_key(&self, id: NodeId, key: &NodeKey) -> Result<()> {
         match self.by_node_key(key) {
-            Some(holder) if holder.id != id => {
-                Err(Error::already_exists(Entity::Node, "node_key")
-                    .with("value", key)
-                    .with("held_by", holder.id))
-            }
+            Some(holder) if holder.id != id => Err(Error::already_exists(Entity::Node, "node_key")
+                .with("value", key)
+                .with("held_by", holder.id)),
             _ => Ok(()),
         }
     }
@@ -248,9 +246,7 @@ impl State {
         context: &Context<'_>,
     ) -> Result<Decision> {
         match command {
-            NodeCommand::Register { id, registration } => {
-                self.register(*id, registration, context)
-            }
+            NodeCommand::Register { id, registration } => self.register(*id, registration, context),
             NodeCommand::Update { id, patch, expected } => {
                 self.update_node(*id, patch, *expected, context)
             }
@@ -262,8 +258,11 @@ impl State {
                 self.node(*id)?;
                 let mut draft = Draft::of(self);
                 draft.delete_node(*id);
-                Ok(Decision::changed(draft.finish(), Reply::Done)
-                    .noting("node.delete", Entity::Node, id))
+                Ok(Decision::changed(draft.finish(), Reply::Done).noting(
+                    "node.delete",
+                    Entity::Node,
+                    id,
+                ))
             }
             NodeCommand::ReapEphemeral => Ok(self.reap(context)),
             NodeCommand::BackfillAddresses => self.backfill(context),

@@ -141,8 +141,11 @@ impl State {
         });
         let mut changes = Changes::new();
         changes.push(Change::Put(Image::Policy(policy.clone())));
-        Ok(Decision::changed(changes, Reply::Policy(policy))
-            .noting(action, Entity::Policy, version))
+        Ok(Decision::changed(changes, Reply::Policy(policy)).noting(
+            action,
+            Entity::Policy,
+            version,
+        ))
     }
 }
 

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use super::decision::{
-    Changes, Context, Decision, Handle, Reply, check_fresh,
-};
+use super::decision::{Changes, Context, Decision, Handle, Reply, check_fresh};
 use super::listing::{Listing, behind};
 use super::registration::refused;
 use super::unique::UniqueIndex;
@@ -43,8 +41,7 @@ impl PreAuthKeys {
     /// The key without a public part that has this hash.
     #[must_use]
     pub fn by_hash(&self, hash: &SecretHash) -> Option<&Arc<PreAuthKey>> {
-        let held =
-            |id| self.by_id.get(&id).filter(|key| key.prefix.is_none() && key.hash == *hash);
+        let held = |id| self.by_id.get(&id).filter(|key| key.prefix.is_none() && key.hash == *hash);
         self.by_hash.find(hash, held)
     }
 
@@ -79,11 +76,10 @@ impl PreAuthKeys {
     pub fn list(&self, filter: &KeyFilter, page: &PageRequest) -> Result<Page<Arc<PreAuthKey>>> {
         let listing = Listing::new(Entity::PreAuthKey, filter);
         let start: Option<PreAuthKeyId> = listing.start(page)?;
-        let matching =
-            self.by_id.range(behind(start.as_ref())).map(|(_, key)| key).filter(|key| {
-                filter.user.is_none_or(|user| key.user == Some(user))
-                    && filter.active_at.is_none_or(|(wanted, now)| key.is_usable(now) == wanted)
-            });
+        let matching = self.by_id.range(behind(start.as_ref())).map(|(_, key)| key).filter(|key| {
+            filter.user.is_none_or(|user| key.user == Some(user))
+                && filter.active_at.is_none_or(|(wanted, now)| key.is_usable(now) == wanted)
+        });
         Ok(listing.take(page, matching.cloned(), |key| key.id))
     }
 
@@ -193,8 +189,11 @@ impl State {
                 self.preauth_key(*id)?;
                 let mut changes = Changes::new();
                 changes.push(Change::Delete(Handle::PreAuthKey(*id)));
-                Ok(Decision::changed(changes, Reply::Done)
-                    .noting("preauth_key.delete", Entity::PreAuthKey, id))
+                Ok(Decision::changed(changes, Reply::Done).noting(
+                    "preauth_key.delete",
+                    Entity::PreAuthKey,
+                    id,
+                ))
             }
         }
     }
@@ -276,8 +275,7 @@ mod tests {
         };
         let error = create(&mut world, NewPreAuthKey::default()).unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::InvalidArgument);
-        let tagged =
-            NewPreAuthKey { tags: tags(&["tag:server"]), ..NewPreAuthKey::default() };
+        let tagged = NewPreAuthKey { tags: tags(&["tag:server"]), ..NewPreAuthKey::default() };
         create(&mut world, tagged).unwrap();
     }
 

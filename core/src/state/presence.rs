@@ -86,6 +86,7 @@ impl State {
             PresenceCommand::Disconnect { node, session } => {
                 (*node, *session, &keep, Message::Disconnect)
             }
+            PresenceCommand::DisconnectAll => return Ok(self.disconnect_all()),
         };
         // A node that was removed stays removed: its late messages do not bring it back.
         self.node(node)?;
@@ -119,6 +120,23 @@ impl State {
             draft.elect_primary(route.prefix);
         }
         Ok(Decision::changed(draft.finish(), reply))
+    }
+}
+
+impl State {
+    /// When a node was last seen stays as it is: nobody knows when it went.
+    fn disconnect_all(&self) -> Decision {
+        let mut draft = Draft::of(self);
+        let mut count = 0;
+        for old in self.presence.iter().filter(|presence| presence.online) {
+            draft
+                .put(Image::Presence(Arc::new(Presence { online: false, ..Presence::clone(old) })));
+            count += 1;
+        }
+        for route in self.routes.iter().filter(|route| route.primary) {
+            draft.elect_primary(route.prefix);
+        }
+        Decision::changed(draft.finish(), Reply::Count(count))
     }
 }
 
@@ -189,6 +207,23 @@ mod tests {
             assert_eq!(*world.run(late).unwrap_err().kind(), ErrorKind::NotFound);
         }
         assert!(world.state.nodes().is_empty() && world.state.presence().is_empty());
+    }
+
+    #[test]
+    fn after_a_restart_nobody_is_online_until_it_connects_anew() {
+        let mut world = World::new();
+        let alice = world.user("alice");
+        let node = world.register(alice.id, 1).unwrap().id;
+        world.run(connect(node, 5)).unwrap();
+        let seen = world.state.presence().get(node).unwrap().last_seen;
+        world.advance(Duration::from_secs(60));
+        assert_eq!(world.run(PresenceCommand::DisconnectAll).unwrap(), Reply::Count(1));
+        let presence = world.state.presence().get(node).unwrap();
+        assert_eq!((presence.online, presence.last_seen), (false, seen));
+        world.run(heartbeat(node, 5)).unwrap();
+        assert!(!world.state.presence().is_online(node));
+        world.run(connect(node, 6)).unwrap();
+        assert!(world.state.presence().is_online(node));
     }
 
     #[test]

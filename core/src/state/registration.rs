@@ -241,9 +241,8 @@ mod tests {
         registration.node_key = node_key(77);
         registration.hostname = "renamed".parse().unwrap();
         let id = NodeId::from_bytes(world.id());
-        let Reply::Node(second) = world
-            .run(NodeCommand::Register { id, registration: Box::new(registration) })
-            .unwrap()
+        let Reply::Node(second) =
+            world.run(NodeCommand::Register { id, registration: Box::new(registration) }).unwrap()
         else {
             panic!()
         };

@@ -1,7 +1,7 @@
 //! Bringing in whole entities, under the same rules as any other write.
 
-use super::decision::{Decision, Draft, Reply};
 use super::State;
+use super::decision::{Decision, Draft, Reply};
 use crate::command::{Image, Restore, Restored};
 use crate::error::{Entity, Error, Result};
 
@@ -111,16 +111,12 @@ impl State {
         Some(match image {
             Image::User(user) => Image::User(self.users.get(user.id)?.clone()),
             Image::Node(node) => Image::Node(self.nodes.get(node.id)?.clone()),
-            Image::Presence(presence) => {
-                Image::Presence(self.presence.get(presence.node)?.clone())
-            }
+            Image::Presence(presence) => Image::Presence(self.presence.get(presence.node)?.clone()),
             Image::Route(route) => Image::Route(self.routes.get(route.id)?.clone()),
             Image::ApiKey(key) => Image::ApiKey(self.api_keys.get(key.id)?.clone()),
             Image::PreAuthKey(key) => Image::PreAuthKey(self.preauth_keys.get(key.id)?.clone()),
             Image::Policy(policy) => Image::Policy(self.policies.get(policy.version)?.clone()),
-            Image::DnsRecord(record) => {
-                Image::DnsRecord(self.dns_records.get(record.id)?.clone())
-            }
+            Image::DnsRecord(record) => Image::DnsRecord(self.dns_records.get(record.id)?.clone()),
             Image::Session(session) => Image::Session(self.sessions.get(session.id)?.clone()),
             Image::Setting(setting) => {
                 Image::Setting(self.settings.get(setting.document.kind())?.clone())
@@ -166,11 +162,9 @@ mod tests {
         twin.node_key = node_key(9);
         twin.label = "other".parse().unwrap();
         let images = vec![Image::Node(twin.into())];
-        let error =
-            world.run(Restore { images: images.clone(), skip_invalid: false }).unwrap_err();
+        let error = world.run(Restore { images: images.clone(), skip_invalid: false }).unwrap_err();
         assert_eq!(error.constraint(), Some("address"));
-        let Reply::Restored(restored) =
-            world.run(Restore { images, skip_invalid: true }).unwrap()
+        let Reply::Restored(restored) = world.run(Restore { images, skip_invalid: true }).unwrap()
         else {
             panic!()
         };

@@ -7,9 +7,7 @@ use super::decision::{Context, Decision, Draft, Handle, Reply};
 use super::listing::{Listing, behind};
 use super::{HashMap, Map, Set, State};
 use crate::command::{Image, RouteCommand};
-use crate::domain::{
-    NodeId, Page, PageRequest, Prefix, Revision, Route, RouteFilter, RouteId,
-};
+use crate::domain::{NodeId, Page, PageRequest, Prefix, Revision, Route, RouteFilter, RouteId};
 use crate::error::{Entity, Error, Result};
 
 /// A node offers at most this many routes.
@@ -178,8 +176,11 @@ impl State {
                 let mut draft = Draft::of(self);
                 draft.delete(Handle::Route(*id));
                 draft.elect_primary(route.prefix);
-                Ok(Decision::changed(draft.finish(), Reply::Done)
-                    .noting("route.delete", Entity::Route, id))
+                Ok(Decision::changed(draft.finish(), Reply::Done).noting(
+                    "route.delete",
+                    Entity::Route,
+                    id,
+                ))
             }
         }
     }
@@ -224,11 +225,7 @@ impl State {
             if self.routes.find(node, prefix).is_some() {
                 continue;
             }
-            super::decision::check_fresh(
-                Entity::Route,
-                id,
-                draft.state.routes.get(id).is_some(),
-            )?;
+            super::decision::check_fresh(Entity::Route, id, draft.state.routes.get(id).is_some())?;
             draft.put(Image::Route(Arc::new(Route {
                 id,
                 node,
@@ -311,9 +308,7 @@ mod tests {
 
     fn online(world: &mut World, node: NodeId, session: u64) {
         let session = SessionNumber::new(session).unwrap();
-        world
-            .run(PresenceCommand::Connect { node, session, endpoints: Change::Keep })
-            .unwrap();
+        world.run(PresenceCommand::Connect { node, session, endpoints: Change::Keep }).unwrap();
     }
 
     fn offline(world: &mut World, node: NodeId, session: u64) {
@@ -324,7 +319,8 @@ mod tests {
     /// Two online nodes that both carry 10.1.0.0/16.
     fn two_routers(world: &mut World) -> (NodeId, NodeId) {
         let alice = world.user("alice");
-        let (a, b) = (world.register(alice.id, 1).unwrap().id, world.register(alice.id, 2).unwrap().id);
+        let (a, b) =
+            (world.register(alice.id, 1).unwrap().id, world.register(alice.id, 2).unwrap().id);
         for node in [a, b] {
             online(world, node, 1);
             let prefixes = world.prefixes(&["10.1.0.0/16"]);

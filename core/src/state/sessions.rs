@@ -7,9 +7,7 @@ use super::decision::{Changes, Context, Decision, Handle, Reply, check_fresh};
 use super::listing::{Listing, behind};
 use super::{Change, Map, Set, State};
 use crate::command::{Image, SessionCommand};
-use crate::domain::{
-    Page, PageRequest, Session, SessionId, SessionOwner, Timestamp, expired,
-};
+use crate::domain::{Page, PageRequest, Session, SessionId, SessionOwner, Timestamp, expired};
 use crate::error::{Entity, Error, Result};
 
 /// All sessions.
@@ -143,8 +141,11 @@ impl State {
                 session(*id)?;
                 let mut changes = Changes::new();
                 changes.push(Change::Delete(Handle::Session(*id)));
-                Ok(Decision::changed(changes, Reply::Done)
-                    .noting("session.end", Entity::Session, id))
+                Ok(Decision::changed(changes, Reply::Done).noting(
+                    "session.end",
+                    Entity::Session,
+                    id,
+                ))
             }
             SessionCommand::Sweep => {
                 let changes: Changes = self

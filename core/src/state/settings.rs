@@ -105,8 +105,11 @@ impl State {
                 });
                 let mut changes = Changes::new();
                 changes.push(Change::Put(Image::Setting(setting.clone())));
-                Ok(Decision::changed(changes, Reply::Setting(setting))
-                    .noting("setting.put", Entity::Setting, kind.name()))
+                Ok(Decision::changed(changes, Reply::Setting(setting)).noting(
+                    "setting.put",
+                    Entity::Setting,
+                    kind.name(),
+                ))
             }
             SettingCommand::Reset { kind } => {
                 if self.settings.get(*kind).is_none() {
@@ -114,8 +117,11 @@ impl State {
                 }
                 let mut changes = Changes::new();
                 changes.push(Change::Delete(Handle::Setting(*kind)));
-                Ok(Decision::changed(changes, Reply::Done)
-                    .noting("setting.reset", Entity::Setting, kind.name()))
+                Ok(Decision::changed(changes, Reply::Done).noting(
+                    "setting.reset",
+                    Entity::Setting,
+                    kind.name(),
+                ))
             }
         }
     }

@@ -118,10 +118,7 @@ impl World {
     }
 
     pub(crate) fn prefixes(&mut self, texts: &[&str]) -> Vec<(RouteId, Prefix)> {
-        texts
-            .iter()
-            .map(|text| (RouteId::from_bytes(self.id()), text.parse().unwrap()))
-            .collect()
+        texts.iter().map(|text| (RouteId::from_bytes(self.id()), text.parse().unwrap())).collect()
     }
 }
 

@@ -19,8 +19,9 @@ impl State {
         let mut replies = Vec::with_capacity(transaction.commands.len());
         for (step, command) in transaction.commands.iter().enumerate() {
             if matches!(command, Command::Transaction(_)) {
-                return Err(Error::invalid("a transaction cannot contain a transaction")
-                    .with("step", step));
+                return Err(
+                    Error::invalid("a transaction cannot contain a transaction").with("step", step)
+                );
             }
             let part = draft
                 .state
@@ -103,11 +104,8 @@ mod tests {
             id,
             user: NewUser::local(name.parse().unwrap()),
         };
-        let bad = Transaction::new()
-            .then(create(a, "bob"))
-            .unwrap()
-            .then(create(b, "alice"))
-            .unwrap();
+        let bad =
+            Transaction::new().then(create(a, "bob")).unwrap().then(create(b, "alice")).unwrap();
         let error = world.run(bad).unwrap_err();
         assert!(error.to_string().contains("step=1"), "{error}");
         assert_eq!(world.state.users().len(), 1);

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::decision::{Changes, Context, Decision, Draft, Handle, Reply, check_fresh, check_revision};
+use super::decision::{
+    Changes, Context, Decision, Draft, Handle, Reply, check_fresh, check_revision,
+};
 use super::listing::{Listing, behind};
 use super::{Change, Map, State};
 use crate::command::{Image, UserCommand};
@@ -196,10 +198,8 @@ impl State {
         profile: &OidcProfile,
         context: &Context<'_>,
     ) -> Result<Decision> {
-        let identity = Identity::Oidc {
-            provider: profile.provider.clone(),
-            subject: profile.subject.clone(),
-        };
+        let identity =
+            Identity::Oidc { provider: profile.provider.clone(), subject: profile.subject.clone() };
         let Some(old) = self.users.by_identity(&identity) else {
             let new = NewUser {
                 name: profile.name.clone(),
@@ -277,7 +277,8 @@ mod tests {
     fn create(world: &mut World, name: &str) -> Result<Arc<User>> {
         let id = world.id();
         let user = NewUser::local(name.parse()?);
-        world.run(UserCommand::Create { id: UserId::from_bytes(id), user }).map(|reply| match reply {
+        world.run(UserCommand::Create { id: UserId::from_bytes(id), user }).map(|reply| match reply
+        {
             Reply::User(user) => user,
             other => panic!("{other:?}"),
         })
@@ -335,11 +336,8 @@ mod tests {
             display_name: crate::domain::Patch::Set("A".parse().unwrap()),
             ..UserPatch::default()
         };
-        let update = |patch| UserCommand::Update {
-            id: alice.id,
-            patch,
-            expected: Some(alice.revision),
-        };
+        let update =
+            |patch| UserCommand::Update { id: alice.id, patch, expected: Some(alice.revision) };
         world.run(update(patch.clone())).unwrap();
         let clear = UserPatch { display_name: crate::domain::Patch::Clear, ..UserPatch::default() };
         assert_eq!(*world.run(update(clear)).unwrap_err().kind(), ErrorKind::Conflict);

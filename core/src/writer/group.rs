@@ -64,9 +64,9 @@ impl Group {
         !self.is_empty() && (self.bulk || is_bulk(command))
     }
 
-    pub(super) fn submit(&mut self, submission: Box<Submission>, answer: Answer<Committed>) {
+    pub(super) fn submit(&mut self, submission: Submission, answer: Answer<Committed>) {
         self.bulk |= is_bulk(&submission.command);
-        self.submissions.push(*submission);
+        self.submissions.push(submission);
         self.answers.push(answer);
     }
 

@@ -102,6 +102,7 @@ pub(crate) struct Writer {
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) options: WriterOptions,
     pub(crate) materialize: Materialize,
+    pub(crate) read_only: bool,
     pub(crate) positions: HashMap<WriterId, u64>,
     pub(crate) fold: FoldDebt,
     pub(crate) retained: Retained,
@@ -111,27 +112,29 @@ pub(crate) struct Writer {
 }
 
 /// Which blocks are kept for followers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Retained {
     blocks: std::collections::VecDeque<(Serial, u64)>,
     bytes: u64,
+    /// The first block that is not beyond the limit.
+    oldest: Serial,
 }
 
 impl Retained {
-    fn add(&mut self, serial: Serial, bytes: u64, limit: u64) {
+    /// What is kept when a store is opened: `blocks` of `bytes` each, as far as they are known.
+    pub(crate) fn new(oldest: Serial) -> Self {
+        Self { blocks: std::collections::VecDeque::new(), bytes: 0, oldest }
+    }
+
+    pub(crate) fn add(&mut self, serial: Serial, bytes: u64, limit: u64) {
         self.blocks.push_back((serial, bytes));
         self.bytes += bytes;
         while self.bytes > limit
-            && let Some((_, bytes)) = self.blocks.pop_front()
+            && let Some((serial, bytes)) = self.blocks.pop_front()
         {
             self.bytes -= bytes;
+            self.oldest = serial.next();
         }
-    }
-
-    /// Blocks before this one exceed the limit. Blocks from before the store was opened count as
-    /// kept until the new ones alone reach it.
-    fn oldest(&self, limit: u64) -> Option<Serial> {
-        (self.bytes > limit / 2).then(|| self.blocks.front().map(|(serial, _)| *serial)).flatten()
     }
 }
 
@@ -139,10 +142,15 @@ impl Writer {
     pub(crate) async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         let mut requests = Vec::with_capacity(self.options.max_group);
         loop {
-            let idle = self.fold.len() > 0 && !self.suspect;
+            let idle = self.fold.len() > 0 && !self.suspect && !self.read_only;
             let received = if idle {
                 let wait = self.options.idle_before_fold;
-                match tokio::time::timeout(wait, queue.recv_many(&mut requests, self.options.max_group)).await {
+                match tokio::time::timeout(
+                    wait,
+                    queue.recv_many(&mut requests, self.options.max_group),
+                )
+                .await
+                {
                     Ok(received) => received,
                     Err(_) => {
                         self.fold_one_slice(1024).await;
@@ -177,7 +185,7 @@ impl Writer {
                     if group.must_end_before(&submission.command) {
                         self.commit_group(std::mem::take(&mut group)).await;
                     }
-                    group.submit(submission, answer);
+                    group.submit(*submission, answer);
                 }
                 Request::Series(batch, answer) => group.append(batch, answer),
                 Request::Refresh(answer) => {
@@ -230,13 +238,11 @@ impl Writer {
                     if group.must_end_before(&submission.command) {
                         self.commit_group(std::mem::take(&mut group)).await;
                     }
-                    group.submit(submission, answer);
+                    group.submit(*submission, answer);
                 }
                 Request::Series(batch, answer) => group.append(batch, answer),
                 Request::Close(answer) => closers.push(answer),
-                Request::Refresh(answer)
-                | Request::Prune(_, answer)
-                | Request::Verify(answer) => {
+                Request::Refresh(answer) | Request::Prune(_, answer) | Request::Verify(answer) => {
                     let _ = answer.send(Err(closed()));
                 }
                 Request::Checkpoint(answer) => {
@@ -270,6 +276,9 @@ impl Writer {
     /// first. Gives the commands that did not fit into the block.
     async fn commit_some(&mut self, group: Group) -> Group {
         const ATTEMPTS: usize = 32;
+        if self.read_only {
+            return group.fail(&read_only());
+        }
         let mut last_error = None;
         for _ in 0..ATTEMPTS {
             if self.suspect
@@ -305,7 +314,7 @@ impl Writer {
                 }
                 Err(error) if *error.kind() == ErrorKind::Conflict => {
                     // Another process was first: learn what it wrote, then decide again.
-                    if let Err(error) = self.catch_up().await {
+                    if let Err(error) = self.learn().await {
                         return group.fail(&error);
                     }
                     last_error = Some(error);
@@ -345,8 +354,7 @@ impl Writer {
             }
         }
         if let Some(checkpoint) = commit.checkpoint {
-            let oldest = self.retained.oldest(self.options.retain_block_bytes);
-            commit.purge_before = oldest.map(|oldest| oldest.min(checkpoint.next()));
+            commit.purge_before = Some(self.retained.oldest.min(checkpoint.next()));
         }
     }
 
@@ -355,8 +363,11 @@ impl Writer {
         self.fold.stored(slice.rows.len());
         let mut audit = self.shared.published.load().audit.clone();
         if slice.checkpoint.is_some() {
-            self.shared.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
             self.drop_folded_audit(&mut audit);
+        }
+        let committed = self.materialize == Materialize::Commit && applied.block.is_some();
+        if committed || slice.checkpoint.is_some() {
+            self.shared.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
         }
         if let Some(block) = &applied.block {
             let limit = self.options.retain_block_bytes;
@@ -426,12 +437,11 @@ impl Writer {
             ..Commit::default()
         };
         if let Some(checkpoint) = commit.checkpoint {
-            let oldest = self.retained.oldest(self.options.retain_block_bytes);
-            commit.purge_before = oldest.map(|oldest| oldest.min(checkpoint.next()));
+            commit.purge_before = Some(self.retained.oldest.min(checkpoint.next()));
         }
         match self.store(commit).await {
             Ok(()) => {}
-            Err(error) if *error.kind() == ErrorKind::Conflict => return self.catch_up().await,
+            Err(error) if *error.kind() == ErrorKind::Conflict => return self.learn().await,
             Err(error) => return Err(error),
         }
         self.fold.stored(slice.rows.len());
@@ -447,13 +457,16 @@ impl Writer {
 
     /// Folds until the rows hold everything. Gives the serial that they hold.
     async fn fold_all(&mut self) -> Result<Serial> {
-        while self.fold.len() > 0 {
+        while self.fold.len() > 0 && !self.read_only {
             self.try_fold(4096).await?;
         }
         Ok(self.state().serial())
     }
 
     async fn prune(&mut self, range: KeyRange) -> Result<()> {
+        if self.read_only {
+            return Err(read_only());
+        }
         // What is not folded yet would come back later.
         self.fold_all().await?;
         let expected = self.state().serial();
@@ -464,7 +477,8 @@ impl Writer {
     async fn verify(&mut self) -> Result<()> {
         self.fold_all().await?;
         self.backend.verify().await?;
-        let loaded = crate::loader::load(&self.backend).await?;
+        let limit = self.options.retain_block_bytes;
+        let loaded = crate::loader::load(&self.backend, limit).await?;
         let (stored, state) = (loaded.state, self.state());
         let digest = crate::digest::state_digest(&stored);
         if stored.hash() != state.hash() || digest != crate::digest::state_digest(&state) {
@@ -481,6 +495,14 @@ impl Writer {
             return self.reopen().await;
         }
         if self.backend.info().shared { self.catch_up().await } else { Ok(()) }
+    }
+
+    /// Brings in the commits of other processes after a `Conflict`. If there are none, the backend
+    /// has fewer commits than this process, which reopening finds out about.
+    async fn learn(&mut self) -> Result<()> {
+        let known = self.state().serial();
+        self.catch_up().await?;
+        if self.state().serial() == known { self.reopen().await } else { Ok(()) }
     }
 
     /// One commit. After it failed in a way that leaves the outcome open, the backend is reopened
@@ -509,6 +531,10 @@ pub(crate) fn audit_row(entry: &crate::domain::AuditEntry) -> RowChange {
 
 pub(crate) fn closed() -> Error {
     Error::new(ErrorKind::Unavailable, "the store is closed")
+}
+
+fn read_only() -> Error {
+    Error::new(ErrorKind::ReadOnly, "the store was opened for reading only")
 }
 
 /// Whether the head is the one that the state was built from.

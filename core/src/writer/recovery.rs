@@ -108,6 +108,7 @@ impl Writer {
                 break;
             }
         }
+        self.positions = crate::loader::read_positions(self.backend.as_ref()).await?;
         self.publish_state(state, audit);
         Ok(())
     }
@@ -124,9 +125,7 @@ pub(crate) fn replay(state: &mut State, encoded: &EncodedBlock) -> Result<Replay
     check_follows(state.serial(), state.hash(), encoded)?;
     let block = encoded.decode()?;
     for change in &block.changes {
-        state
-            .evolve_row(change)
-            .map_err(|error| error.with("serial", encoded.serial))?;
+        state.evolve_row(change).map_err(|error| error.with("serial", encoded.serial))?;
     }
     state.advance(encoded.serial, encoded.hash, encoded.time);
     let audit = block.audit.unwrap_or_default().into_iter().map(Arc::new).collect();

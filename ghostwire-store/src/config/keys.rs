@@ -247,7 +247,7 @@ pub(super) static KEYS: &[Key] = &[
     ),
     Key::field(
         "writer.max_group",
-        integer(1, 1_000_000),
+        integer(1, 65_536),
         "How many commands one commit may carry.",
         |c| Some(Value::Integer(c.writer.max_group)),
         |c, v| v.integer().map(|n| c.writer.max_group = n),

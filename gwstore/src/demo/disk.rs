@@ -8,29 +8,24 @@ use std::time::{Duration, Instant};
 
 use ghostwire_store::{Error, ErrorKind, Result};
 
-use super::measure::median;
-
-/// A directory's filesystem, and how fast it makes things durable.
+/// What a directory's filesystem is.
 #[derive(Debug, Clone)]
 pub(super) struct Disk {
     /// Its type, such as `ext4`, if the system tells.
     pub(super) filesystem: Option<String>,
     /// What is mounted there.
     pub(super) device: Option<String>,
-    /// The median of [`ROUNDS`] times.
-    pub(super) fsync: Duration,
 }
 
-/// How often making a file durable is tried.
+/// How often making a file durable is tried at a time.
 pub(super) const ROUNDS: usize = 25;
 
-/// Looks at the filesystem of a directory and times it.
+/// Looks at the filesystem of a directory.
 pub(super) fn examine(directory: &Path) -> Result<Disk> {
     let resolved = fs::canonicalize(directory).map_err(|error| failed(directory, error))?;
     let mount = fs::read_to_string("/proc/mounts").ok().and_then(|text| mount(&text, &resolved));
     let (device, filesystem) = mount.unzip();
-    let fsync = time_fsync(&directory.join("fsync.tmp"))?;
-    Ok(Disk { filesystem, device, fsync })
+    Ok(Disk { filesystem, device })
 }
 
 /// Device and type of the mount that holds `path`: of those with the longest mount point the last,
@@ -53,10 +48,12 @@ fn mount(mounts: &str, path: &Path) -> Option<(String, String)> {
     best.map(|(_, device, kind)| (device, kind))
 }
 
-/// The time to make a page durable that overwrites one in a file, as a write-ahead log does.
-fn time_fsync(path: &Path) -> Result<Duration> {
+/// How long it takes to make a page durable that overwrites one in a file, as a write-ahead log does;
+/// [`ROUNDS`] times.
+pub(super) fn time_fsync(directory: &Path) -> Result<Vec<Duration>> {
+    let path = directory.join("fsync.tmp");
     let measured = (|| {
-        let mut file = File::create(path)?;
+        let mut file = File::create(&path)?;
         file.write_all(&[0; 4096])?;
         file.sync_all()?;
         let mut times = Vec::with_capacity(ROUNDS);
@@ -67,10 +64,10 @@ fn time_fsync(path: &Path) -> Result<Duration> {
             file.sync_all()?;
             times.push(begun.elapsed());
         }
-        Ok(median(times))
+        Ok(times)
     })();
-    let _ = fs::remove_file(path);
-    measured.map_err(|error| failed(path, error))
+    let _ = fs::remove_file(&path);
+    measured.map_err(|error| failed(&path, error))
 }
 
 /// The files that hold a store.

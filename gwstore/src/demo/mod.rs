@@ -85,6 +85,8 @@ struct Ran {
     /// Before it was closed, then after it was reopened.
     digests: Digests,
     bytes: u64,
+    /// The median fsync of its directory, tried before its day and after: disks have moods.
+    fsync: Duration,
     reopened_in: Duration,
     flips: Flips,
 }
@@ -144,8 +146,12 @@ async fn demonstrate(
         say(out, json, format_args!("{}: running the day ...", kind.name()))?;
         let path = stores::path_of(directory, kind)?;
         let config = environment.config(kind, path.clone(), &hash_key);
+        let mut fsyncs = disk::time_fsync(directory)?;
         let ran = live(kind, config.clone(), path, args).await;
-        all.push(ran.map_err(|error| stores::in_store(&config, error))?);
+        let mut ran = ran.map_err(|error| stores::in_store(&config, error))?;
+        fsyncs.extend(disk::time_fsync(directory)?);
+        ran.fsync = measure::median(fsyncs);
+        all.push(ran);
     }
     same(all.iter().map(|ran| (ran.kind, &ran.digests)), "before closing")?;
     if let Some(name) = &args.corrupt {
@@ -181,8 +187,8 @@ async fn live(kind: BackendKind, config: Config, path: PathBuf, args: &Args) -> 
     let info = store.info();
     store.close().await?;
     let bytes = disk::bytes_of(&path);
-    let (reopened_in, flips) = (Duration::ZERO, Flips::default());
-    Ok(Ran { kind, config, path, clock, report, info, digests, bytes, reopened_in, flips })
+    let (fsync, reopened_in, flips) = (Duration::ZERO, Duration::ZERO, Flips::default());
+    Ok(Ran { kind, config, path, clock, report, info, digests, bytes, fsync, reopened_in, flips })
 }
 
 impl Ran {

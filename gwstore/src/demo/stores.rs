@@ -95,13 +95,7 @@ pub(super) async fn open(
     seed: u64,
 ) -> Result<Arc<dyn Store>> {
     let clock: Arc<dyn Clock> = Arc::new(clock.clone());
-    Opener::new(config)
-        .create(create)
-        .clock(clock)
-        .entropy(Arc::new(Lanes::new(seed)))
-        .open()
-        .await
-        .map_err(|error| in_store(config, error))
+    Opener::new(config).create(create).clock(clock).entropy(Arc::new(Lanes::new(seed))).open().await
 }
 
 /// Says which of the stores it was.

@@ -97,11 +97,13 @@ fn write_facts(out: &mut dyn io::Write, results: &Results) -> io::Result<()> {
     fact("writes and commits", &|ran| format!("{} in {}", ran.info.commands, ran.info.groups))?;
     fact("changes watched", &|ran| format!("{} commits, no gap", ran.report.watched))?;
     fact("nodes at the end", &|ran| ran.report.nodes.to_string())?;
+    fact("fsync meanwhile", &|ran| {
+        format!("{} (median of {})", time(micros(ran.fsync)), 2 * ROUNDS)
+    })?;
     fact("bytes on disk, closed", &|ran| bytes(ran.bytes))?;
     fact("reopened in", &|ran| time(micros(ran.reopened_in)))?;
     fact("engine", &|ran| ran.info.backend.engine.to_string())?;
     writeln!(out, "{:<24}{}", "filesystem", filesystem(&results.disk))?;
-    writeln!(out, "{:<24}{} (median of {ROUNDS})", "fsync", time(micros(results.disk.fsync)))?;
     writeln!(out, "{:<24}{}", "directory", directory(results))?;
     let flips = results.flips();
     writeln!(
@@ -157,6 +159,7 @@ fn as_json(results: &Results) -> Value {
                 "commits_watched": ran.report.watched,
                 "nodes": ran.report.nodes,
                 "bytes_on_disk": ran.bytes,
+                "fsync_micros": micros(ran.fsync),
                 "reopened_in_micros": micros(ran.reopened_in),
                 "digests": ran.digests,
                 "flipped_bytes": ran.flips,
@@ -171,7 +174,6 @@ fn as_json(results: &Results) -> Value {
         "kept": results.kept,
         "filesystem": results.disk.filesystem,
         "device": results.disk.device,
-        "fsync_micros": micros(results.disk.fsync),
         "stores": stores,
         "notes": NOTES,
     })
