@@ -95,7 +95,7 @@ struct Open {
     file: StoreFile,
 }
 
-/// The files that SQLite makes beside a store even to read it. A reader leaves none behind.
+/// The files that SQLite makes beside a store to read its log. A reader leaves none behind.
 #[derive(Debug, Default)]
 struct Sidecars(Vec<PathBuf>);
 

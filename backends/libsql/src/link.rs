@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_local_file::file_to_read;
 use libsql::params::Params;
 use libsql::{Builder, Database, OpenFlags, Row, Statement, Value, ValueType};
 
@@ -90,8 +91,12 @@ impl Link {
             Role::Writer | Role::Reader => OpenFlags::SQLITE_OPEN_READ_WRITE,
             Role::ReadOnly => OpenFlags::SQLITE_OPEN_READ_ONLY,
         };
+        let name = match role {
+            Role::Writer | Role::Reader => path.to_owned(),
+            Role::ReadOnly => file_to_read(path),
+        };
         let database: Database =
-            ready(Builder::new_local(path).flags(flags).build()).map_err(named)?;
+            ready(Builder::new_local(name).flags(flags).build()).map_err(named)?;
         let connection = database.connect().map_err(|error| named(engine_error(&error)))?;
         connection.busy_timeout(PATIENCE).map_err(|error| named(engine_error(&error)))?;
         let mut link = Self { statements: HashMap::new(), connection };

@@ -121,7 +121,10 @@ fn write_facts(out: &mut dyn io::Write, results: &Results) -> io::Result<()> {
             writeln!(out, "  {:<8}{what:<9}{digest}", ran.kind.name())?;
         }
     }
-    writeln!(out, "\nEqual on both, before closing and after reopening; the same in every run with these options.\n")?;
+    writeln!(
+        out,
+        "\nEqual on both, before closing and after reopening, and in every run with this seed.\n"
+    )?;
     NOTES.iter().try_for_each(|note| writeln!(out, "{note}"))
 }
 

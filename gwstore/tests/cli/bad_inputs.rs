@@ -132,7 +132,7 @@ fn configurations() {
     refused("--environment a/b status", &["environment"]);
     refused("--backend postgres --set secret_key_file=k status", &["not compiled in", "libsql"]);
     refused("--backend sqlite status", &["sqlite", "zqlite"]);
-    refused("--set writer.max_group=0 status", &["writer.max_group", "1000000"]);
+    refused("--set writer.max_group=0 status", &["writer.max_group", "65536"]);
     refused("--set nonsense status", &["key=value"]);
     refused("--backend memory --path x status", &["no store file"]);
     refused("--backend memory init", &["no files"]);

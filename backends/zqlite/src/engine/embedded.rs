@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_local_file::{FileKind, StoreFile};
+use ghostwire_store_local_file::{FileKind, StoreFile, file_to_read};
 use rusqlite::config::DbConfig;
 use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, Row, params};
 
@@ -187,15 +187,12 @@ fn require_schema(connection: &Connection) -> Result<()> {
 impl ReaderSource {
     fn of(file: &StoreFile, read_only: bool) -> Self {
         let mut flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut log = file.path().as_os_str().to_owned();
-        log.push("-wal");
-        let has_log = std::fs::metadata(log).is_ok_and(|metadata| metadata.len() > 0);
-        let name = if read_only && !has_log {
-            // Nobody writes to it, and there is nothing beside it: leave nothing beside it.
-            flags |= OpenFlags::SQLITE_OPEN_URI;
-            immutable_uri(file.path()).into()
-        } else {
-            file.path().to_owned()
+        let name = match file_to_read(file.path()) {
+            uri if read_only => {
+                flags |= OpenFlags::SQLITE_OPEN_URI;
+                uri
+            }
+            _ => file.path().to_owned(),
         };
         Self { name, flags }
     }
@@ -210,21 +207,6 @@ impl ReaderSource {
         };
         open().map_err(|error| failed("the store's file cannot be opened to be read", error))
     }
-}
-
-fn immutable_uri(path: &Path) -> String {
-    use std::fmt::Write;
-    let mut uri = String::from("file:");
-    for &byte in path.as_os_str().as_encoded_bytes() {
-        if byte.is_ascii_alphanumeric() || b"/._-".contains(&byte) {
-            uri.push(char::from(byte));
-        } else {
-            // Writing to a string does not fail.
-            let _ = write!(uri, "%{byte:02X}");
-        }
-    }
-    uri.push_str("?immutable=1");
-    uri
 }
 
 impl Engine for Embedded {
