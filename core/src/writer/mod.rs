@@ -27,6 +27,7 @@ use crate::entropy::Entropy;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fold::{FoldDebt, Slice};
 use crate::options::{Materialize, WriterOptions};
+use crate::schema::{Record, Table};
 use crate::state::{Reply, State};
 use crate::view::Published;
 
@@ -398,8 +399,7 @@ impl Writer {
     /// Entries that are rows by now need no longer be merged into queries.
     fn drop_folded_audit(&self, audit: &mut imbl::Vector<Arc<crate::domain::AuditEntry>>) {
         while let Some(oldest) = audit.front() {
-            let row = audit_row(oldest);
-            if self.fold.contains(row.table, &row.key) {
+            if self.fold.contains(Table::Audit, &oldest.key()) {
                 break;
             }
             audit.pop_front();
@@ -520,7 +520,6 @@ impl Writer {
 }
 
 pub(crate) fn audit_row(entry: &crate::domain::AuditEntry) -> RowChange {
-    use crate::schema::{Record, Table};
     RowChange {
         table: Table::Audit,
         kind: crate::block::ChangeKind::Created,
