@@ -54,7 +54,8 @@ impl Default for WriterOptions {
 pub struct StoreOptions {
     /// The clock.
     pub clock: Arc<dyn Clock>,
-    /// Random numbers.
+    /// Random numbers, for ids and secrets. The writer draws from it, too, once a commit, so a
+    /// seeded sequence is repeatable only where commits are.
     pub entropy: Arc<dyn Entropy>,
     /// The key that hashes API keys, pre-auth keys and session tokens. Without one, credentials
     /// can be neither made nor checked.

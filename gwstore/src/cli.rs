@@ -30,7 +30,7 @@ pub(crate) struct GlobalOptions {
     /// Short for --set backend=…: zqlite, libsql, memory.
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) backend: Option<String>,
-    /// The store file; short for --set <backend>.path=…, but relative to the working directory.
+    /// The store file; short for `--set BACKEND.path=…`, but relative to the working directory.
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) path: Option<PathBuf>,
     /// Print JSON: an object, or for listings one object a line. Errors too, on standard error.
