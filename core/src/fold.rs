@@ -62,6 +62,13 @@ impl FoldDebt {
         Slice { rows, checkpoint: last.then_some(self.frozen_at) }
     }
 
+    /// Takes back what was frozen; newer changes of a row count.
+    pub(crate) fn thaw(&mut self) {
+        for row in self.frozen.drain(..) {
+            self.pending.entry((row.table, row.key)).or_insert(row.body);
+        }
+    }
+
     /// The slice that was handed out is stored.
     pub(crate) fn stored(&mut self, slice: usize) {
         self.frozen.drain(..slice.min(self.frozen.len()));
@@ -139,6 +146,19 @@ mod tests {
         assert_eq!((slice.rows.len(), slice.checkpoint), (2, Some(Serial::new(7))));
         debt.stored(2);
         assert_eq!(debt.slice(3, Serial::new(8)).checkpoint, Some(Serial::new(8)));
+    }
+
+    #[test]
+    fn thawing_does_not_bring_old_images_back() {
+        let mut debt = FoldDebt::default();
+        debt.add(vec![change(1, b"old"), change(2, b"old")]);
+        debt.slice(1, Serial::new(1));
+        debt.add(vec![change(1, b"new")]);
+        debt.thaw();
+        let slice = debt.slice(9, Serial::new(2));
+        let bodies: Vec<_> = slice.rows.iter().map(|row| row.body.as_deref().unwrap()).collect();
+        assert_eq!(bodies, [&b"new"[..], b"old"]);
+        assert_eq!(slice.checkpoint, Some(Serial::new(2)));
     }
 
     #[test]

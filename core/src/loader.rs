@@ -27,6 +27,7 @@ pub(crate) struct Loaded {
     pub(crate) audit: imbl::Vector<Arc<AuditEntry>>,
     pub(crate) positions: HashMap<WriterId, u64>,
     pub(crate) retained: Retained,
+    pub(crate) checkpoint: Serial,
 }
 
 /// Loads everything but the series.
@@ -52,6 +53,7 @@ pub(crate) async fn load(backend: &Arc<dyn Backend>, retain_block_bytes: u64) ->
         audit: debt.audit,
         positions: read_positions(backend.as_ref()).await?,
         retained,
+        checkpoint: head.checkpoint,
     })
 }
 

@@ -210,9 +210,11 @@ fn start(
         options: options.writer.clone(),
         materialize,
         read_only: options.read_only,
+        is_shared: info.shared,
         positions: loaded.positions,
         fold: loaded.fold,
         retained: loaded.retained,
+        checkpoint: loaded.checkpoint,
         folding: false,
         suspect: false,
     };
@@ -332,8 +334,10 @@ impl StoreHandle {
         operation: &'static str,
         ranges: Vec<KeyRange>,
     ) -> Result<()> {
-        for range in ranges {
-            self.send(|answer| Request::Prune(range, answer))
+        // A commit for each part, so that writers get their turn.
+        const RANGES_PER_COMMIT: usize = 1000;
+        for part in ranges.chunks(RANGES_PER_COMMIT) {
+            self.send(|answer| Request::Prune(part.to_vec(), answer))
                 .await
                 .map_err(|error| error.during(operation))?;
         }
@@ -489,8 +493,14 @@ impl Store for StoreHandle {
             let range = KeyRange::all(Table::Audit);
             let unfolded = view.unfolded_audit();
             let audit = series::AuditReader::new(self.backend(), unfolded, range, false);
+            // Hashing a large state takes seconds of CPU.
+            let (shared, hashed) = (self.core.shared.clone(), view.clone());
+            let state = tokio::task::spawn_blocking(move || shared.digests.digest(&hashed));
+            let state = state.await.map_err(|error| {
+                Error::new(ErrorKind::Unexpected, "hashing the state stopped").because(error)
+            })?;
             Ok(Digests {
-                state: self.core.shared.digests.digest(&view),
+                state,
                 metrics: series::metrics_digest(self.backend()).await?,
                 audit: series::audit_digest(audit).await?,
             })

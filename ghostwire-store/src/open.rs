@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ghostwire_store_core::backend::Backend;
+use ghostwire_store_core::block::Serial;
 use ghostwire_store_core::domain::{Clock, StoreId, SystemClock};
 use ghostwire_store_core::entropy::{Entropy, SystemEntropy};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
@@ -114,7 +115,13 @@ impl<'c> Opener<'c> {
         let backend = self.open_backend().await?;
         let hash_key = match self.config.secret_key_path() {
             Some(path) if path.exists() => Some(Arc::new(read_hash_key(&path)?)),
-            Some(path) if self.create && !self.read_only => {
+            // Only a new store gets a new key: another one in place of a lost or misplaced key
+            // would make every credential fail, and hide why.
+            Some(path)
+                if self.create
+                    && !self.read_only
+                    && backend.head().await?.serial == Serial::ZERO =>
+            {
                 Some(Arc::new(create_hash_key(&path, self.entropy.as_ref())?))
             }
             Some(_) => None,

@@ -409,3 +409,23 @@ async fn what_does_not_fit_into_a_block_goes_into_the_next() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_hash_key_is_not_replaced() {
+    for mut site in Site::all().into_iter().filter(|site| site.config.backend.path().is_some()) {
+        let store = site.open().await;
+        let (_, secret) = store.api_keys().create(NewApiKey::default()).await.unwrap();
+        store.close().await.unwrap();
+        let key = site.config.secret_key_path().unwrap();
+        std::fs::rename(&key, key.with_extension("away")).unwrap();
+        let store = site.open().await;
+        let error = store.api_keys().authenticate(secret.expose()).await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Crypto);
+        assert!(!key.exists());
+        store.close().await.unwrap();
+        std::fs::rename(key.with_extension("away"), &key).unwrap();
+        let store = site.open().await;
+        store.api_keys().authenticate(secret.expose()).await.unwrap();
+        store.close().await.unwrap();
+    }
+}

@@ -5,18 +5,43 @@ use std::sync::Arc;
 
 use super::{Answer, Committed, SeriesBatch};
 use crate::block::{BlockBuilder, EncodedBlock, RowChange, Serial};
-use crate::command::{Command, Submission};
+use crate::command::{Command, NodeCommand, PresenceCommand, Submission, UserCommand};
 use crate::domain::{AuditEntry, AuditId, BlockId, Revision, Text, Timestamp, WriterId};
 use crate::entropy::{Entropy, draw};
 use crate::error::{Error, ErrorKind, Result};
 use crate::schema::{Record, WriterPosition};
 use crate::state::{Change, Context, Reply, State};
 
-/// Commands that change a lot get a commit of their own, so that one that is too large for a
-/// block fails alone.
-fn is_bulk(command: &Command) -> bool {
-    matches!(command, Command::Restore(_) | Command::Transaction(_))
+/// What one more request brings into a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Load {
+    Command,
+    /// A command that may change a lot gets a commit of its own, so that one that is too large for
+    /// a block fails alone.
+    Bulk,
+    /// A batch of so many rows.
+    Series(usize),
 }
+
+impl Load {
+    pub(super) fn of(command: &Command) -> Self {
+        match command {
+            Command::Restore(_)
+            | Command::Transaction(_)
+            | Command::User(UserCommand::Delete { cascade: true, .. })
+            | Command::Node(
+                NodeCommand::BackfillAddresses
+                | NodeCommand::ReapEphemeral
+                | NodeCommand::Expire { .. },
+            )
+            | Command::Presence(PresenceCommand::DisconnectAll) => Self::Bulk,
+            _ => Self::Command,
+        }
+    }
+}
+
+/// A commit takes no further series rows beyond these.
+const FULL_SERIES: usize = 65_536;
 
 /// A block that has grown beyond this many bytes takes no further commands; they go into the next.
 const FULL_BLOCK: usize = 16 * 1024 * 1024;
@@ -29,6 +54,7 @@ pub(super) struct Group {
     answers: Vec<Answer<Committed>>,
     batches: Vec<(SeriesBatch, Answer<()>)>,
     bulk: bool,
+    series_rows: usize,
 }
 
 /// What a group comes to, on a working copy of the state.
@@ -59,18 +85,25 @@ impl Group {
         self.submissions.len() + self.batches.len()
     }
 
-    /// Whether this command must not share the group's commit.
-    pub(super) fn must_end_before(&self, command: &Command) -> bool {
-        !self.is_empty() && (self.bulk || is_bulk(command))
+    /// Whether this may share the group's commit.
+    pub(super) fn has_room_for(&self, load: Load) -> bool {
+        match load {
+            _ if self.is_empty() => true,
+            _ if self.bulk => false,
+            Load::Command => true,
+            Load::Bulk => false,
+            Load::Series(rows) => self.series_rows + rows <= FULL_SERIES,
+        }
     }
 
     pub(super) fn submit(&mut self, submission: Submission, answer: Answer<Committed>) {
-        self.bulk |= is_bulk(&submission.command);
+        self.bulk |= Load::of(&submission.command) == Load::Bulk;
         self.submissions.push(submission);
         self.answers.push(answer);
     }
 
     pub(super) fn append(&mut self, batch: SeriesBatch, answer: Answer<()>) {
+        self.series_rows += batch.rows.len();
         self.batches.push((batch, answer));
     }
 

@@ -13,7 +13,7 @@ mod recovery;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use tracing::Instrument;
@@ -50,7 +50,7 @@ pub struct Committed<T = Reply> {
 pub(crate) enum Request {
     Submit(Box<Submission>, Answer<Committed>),
     Series(SeriesBatch, Answer<()>),
-    Prune(KeyRange, Answer<()>),
+    Prune(Vec<KeyRange>, Answer<()>),
     /// Look for commits of other processes.
     Refresh(Answer<()>),
     /// Fold everything.
@@ -104,9 +104,12 @@ pub(crate) struct Writer {
     pub(crate) options: WriterOptions,
     pub(crate) materialize: Materialize,
     pub(crate) read_only: bool,
+    pub(crate) is_shared: bool,
     pub(crate) positions: HashMap<WriterId, u64>,
     pub(crate) fold: FoldDebt,
     pub(crate) retained: Retained,
+    /// Up to here the rows hold everything.
+    pub(crate) checkpoint: Serial,
     pub(crate) folding: bool,
     /// Set by a failed commit: nothing is accepted until the backend was reopened and compared.
     pub(crate) suspect: bool,
@@ -141,25 +144,27 @@ impl Retained {
 
 impl Writer {
     pub(crate) async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
+        const LONGEST_WAIT: Duration = Duration::from_secs(60);
         let mut requests = Vec::with_capacity(self.options.max_group);
+        let mut wait = self.options.idle_before_fold;
         loop {
             let idle = self.fold.len() > 0 && !self.suspect && !self.read_only;
+            let receive = queue.recv_many(&mut requests, self.options.max_group);
             let received = if idle {
-                let wait = self.options.idle_before_fold;
-                match tokio::time::timeout(
-                    wait,
-                    queue.recv_many(&mut requests, self.options.max_group),
-                )
-                .await
-                {
+                match tokio::time::timeout(wait, receive).await {
                     Ok(received) => received,
                     Err(_) => {
-                        self.fold_one_slice(1024).await;
+                        // A full disk must not be tried again at once for ever.
+                        let folded = self.fold_one_slice(1024).await;
+                        wait = match folded {
+                            true => self.options.idle_before_fold,
+                            false => (wait * 2).min(LONGEST_WAIT),
+                        };
                         continue;
                     }
                 }
             } else {
-                queue.recv_many(&mut requests, self.options.max_group).await
+                receive.await
             };
             if received == 0 {
                 // Every handle is gone; what was accepted is durable, and folding can wait for the
@@ -180,15 +185,18 @@ impl Writer {
         queue: &mut mpsc::Receiver<Request>,
     ) -> bool {
         let mut group = Group::default();
-        for request in requests.drain(..) {
+        let mut batch = std::mem::take(requests).into_iter();
+        while let Some(request) = batch.next() {
             match request {
                 Request::Submit(submission, answer) => {
-                    if group.must_end_before(&submission.command) {
-                        self.commit_group(std::mem::take(&mut group)).await;
-                    }
+                    self.end_group_before(&mut group, group::Load::of(&submission.command)).await;
                     group.submit(*submission, answer);
                 }
-                Request::Series(batch, answer) => group.append(batch, answer),
+                Request::Series(series, answer) => {
+                    let load = group::Load::Series(series.rows.len());
+                    self.end_group_before(&mut group, load).await;
+                    group.append(series, answer);
+                }
                 Request::Refresh(answer) => {
                     self.commit_group(std::mem::take(&mut group)).await;
                     let _ = answer.send(self.refresh().await);
@@ -208,7 +216,7 @@ impl Writer {
                 Request::Close(answer) => {
                     self.commit_group(std::mem::take(&mut group)).await;
                     queue.close();
-                    let closers = self.drain(queue).await;
+                    let closers = self.drain(batch, queue).await;
                     let folded = self.fold_all().await.map(|_| ());
                     let closed = self.close().await;
                     let _ = answer.send(folded.and(closed));
@@ -230,18 +238,31 @@ impl Writer {
 
     /// Completes what was queued before the queue was closed. Other requests than writes have
     /// nothing left to wait for; gives those that want to close, too.
-    async fn drain(&mut self, queue: &mut mpsc::Receiver<Request>) -> Vec<Answer<()>> {
+    async fn drain(
+        &mut self,
+        mut batch: std::vec::IntoIter<Request>,
+        queue: &mut mpsc::Receiver<Request>,
+    ) -> Vec<Answer<()>> {
         let mut group = Group::default();
         let mut closers = Vec::new();
-        while let Some(request) = queue.recv().await {
+        loop {
+            let request = match batch.next() {
+                Some(request) => request,
+                None => match queue.recv().await {
+                    Some(request) => request,
+                    None => break,
+                },
+            };
             match request {
                 Request::Submit(submission, answer) => {
-                    if group.must_end_before(&submission.command) {
-                        self.commit_group(std::mem::take(&mut group)).await;
-                    }
+                    self.end_group_before(&mut group, group::Load::of(&submission.command)).await;
                     group.submit(*submission, answer);
                 }
-                Request::Series(batch, answer) => group.append(batch, answer),
+                Request::Series(series, answer) => {
+                    let load = group::Load::Series(series.rows.len());
+                    self.end_group_before(&mut group, load).await;
+                    group.append(series, answer);
+                }
                 Request::Close(answer) => closers.push(answer),
                 Request::Refresh(answer) | Request::Prune(_, answer) | Request::Verify(answer) => {
                     let _ = answer.send(Err(closed()));
@@ -257,6 +278,13 @@ impl Writer {
 
     pub(crate) fn state(&self) -> State {
         self.shared.published.load().state.clone()
+    }
+
+    /// Commits a group that has no room for what comes next.
+    async fn end_group_before(&mut self, group: &mut Group, load: group::Load) {
+        if !group.has_room_for(load) {
+            self.commit_group(std::mem::take(group)).await;
+        }
     }
 
     async fn commit_group(&mut self, group: Group) {
@@ -294,6 +322,14 @@ impl Writer {
             };
             let serial = applied.state.serial();
             if applied.is_empty() {
+                // A refusal, too, must not rest on what another process has changed meanwhile.
+                if self.is_shared {
+                    match self.catch_up().await {
+                        Ok(()) if self.state().serial() != serial => continue,
+                        Ok(()) => {}
+                        Err(error) => return group.fail(&error),
+                    }
+                }
                 self.count(&applied);
                 return group.answer(applied.outcomes, serial);
             }
@@ -337,7 +373,12 @@ impl Writer {
         }
         let arriving = applied.changes.len() + applied.audit.len();
         let limit = self.options.max_fold_debt;
-        let size = crate::fold::slice_size(self.fold.len(), arriving, limit, self.folding);
+        let mut size = crate::fold::slice_size(self.fold.len(), arriving, limit, self.folding);
+        // Blocks beyond their limit are kept only because they are not folded. Few rows that
+        // change all the time never grow into a debt, but their blocks would pile up.
+        if self.retained.oldest > self.checkpoint.next() {
+            size = size.max((arriving + arriving / 2).max(256));
+        }
         self.folding = size > 0;
         self.fold.slice(size, self.state().serial())
     }
@@ -366,8 +407,11 @@ impl Writer {
         if slice.checkpoint.is_some() {
             self.drop_folded_audit(&mut audit);
         }
-        let committed = self.materialize == Materialize::Commit && applied.block.is_some();
-        if committed || slice.checkpoint.is_some() {
+        let committed = (self.materialize == Materialize::Commit)
+            .then(|| applied.block.as_ref().map(|block| block.serial))
+            .flatten();
+        if let Some(checkpoint) = committed.or(slice.checkpoint) {
+            self.checkpoint = checkpoint;
             self.shared.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
         }
         if let Some(block) = &applied.block {
@@ -414,11 +458,13 @@ impl Writer {
         counters.groups.fetch_add(u64::from(applied.block.is_some()), Ordering::Relaxed);
     }
 
-    /// Folds one slice in a commit of its own. A failure is found out about by the next commit.
-    async fn fold_one_slice(&mut self, size: usize) {
-        if let Err(error) = self.try_fold(size).await {
+    /// Folds one slice in a commit of its own, and tells whether that went well.
+    async fn fold_one_slice(&mut self, size: usize) -> bool {
+        let folded = self.try_fold(size).await;
+        if let Err(error) = &folded {
             tracing::warn!(%error, "folding failed; the blocks keep what is not folded");
         }
+        folded.is_ok()
     }
 
     async fn try_fold(&mut self, size: usize) -> Result<()> {
@@ -447,7 +493,8 @@ impl Writer {
         self.fold.stored(slice.rows.len());
         let published = self.shared.published.load_full();
         let mut audit = published.audit.clone();
-        if slice.checkpoint.is_some() {
+        if let Some(checkpoint) = slice.checkpoint {
+            self.checkpoint = checkpoint;
             self.shared.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
             self.drop_folded_audit(&mut audit);
         }
@@ -457,20 +504,31 @@ impl Writer {
 
     /// Folds until the rows hold everything. Gives the serial that they hold.
     async fn fold_all(&mut self) -> Result<Serial> {
+        if self.suspect {
+            self.reopen().await?;
+        }
         while self.fold.len() > 0 && !self.read_only {
             self.try_fold(4096).await?;
         }
         Ok(self.state().serial())
     }
 
-    async fn prune(&mut self, range: KeyRange) -> Result<()> {
+    async fn prune(&mut self, ranges: Vec<KeyRange>) -> Result<()> {
+        const ATTEMPTS: usize = 32;
         if self.read_only {
             return Err(read_only());
         }
-        // What is not folded yet would come back later.
-        self.fold_all().await?;
-        let expected = self.state().serial();
-        self.store(Commit { expected, prune: vec![range], ..Commit::default() }).await
+        for _ in 0..ATTEMPTS {
+            // What is not folded yet would come back later.
+            self.fold_all().await?;
+            let expected = self.state().serial();
+            let commit = Commit { expected, prune: ranges.clone(), ..Commit::default() };
+            match self.store(commit).await {
+                Err(error) if *error.kind() == ErrorKind::Conflict => self.learn().await?,
+                stored => return stored,
+            }
+        }
+        Err(Error::new(ErrorKind::Busy, "other processes kept writing first; try again"))
     }
 
     /// Writers wait meanwhile, so that what is read is of one moment.
@@ -494,7 +552,7 @@ impl Writer {
         if self.suspect {
             return self.reopen().await;
         }
-        if self.backend.info().shared { self.catch_up().await } else { Ok(()) }
+        if self.is_shared { self.catch_up().await } else { Ok(()) }
     }
 
     /// Brings in the commits of other processes after a `Conflict`. If there are none, the backend

@@ -26,17 +26,8 @@ impl Writer {
             }
         };
         self.check_store(&head)?;
-        if let Some(block) = &commit.block
-            && head.serial == block.serial
-            && head.block == block.id
-        {
-            self.suspect = false;
-            return Ok(());
-        }
         if head.serial > commit.expected {
-            self.suspect = false;
-            return Err(Error::new(ErrorKind::Conflict, "another commit came first")
-                .with("serial", head.serial));
+            return self.resolve_by_block(&commit, error).await;
         }
         if *error.kind() != ErrorKind::OutcomeUnknown {
             self.suspect = false;
@@ -50,15 +41,29 @@ impl Writer {
                 Ok(())
             }
             Err(again) if *again.kind() == ErrorKind::Conflict => {
-                let head = self.backend.reopen().await?;
-                self.suspect = false;
-                match &commit.block {
-                    Some(block) if head.block == block.id => Ok(()),
-                    _ => Err(again),
+                if self.backend.reopen().await.is_err() {
+                    return Err(error);
                 }
+                self.resolve_by_block(&commit, error).await
             }
             Err(_) => Err(error),
         }
+    }
+
+    /// Some commit follows the one that this built on: ours, or another process's.
+    async fn resolve_by_block(&mut self, commit: &Commit, error: Error) -> Result<()> {
+        let unknown = |why: Error| {
+            Error::new(ErrorKind::OutcomeUnknown, "the outcome of a commit cannot be read back")
+                .with("cause", &error)
+                .because(why)
+        };
+        let blocks = self.backend.blocks(commit.expected, 1).await.map_err(unknown)?;
+        self.suspect = false;
+        let found = blocks.first().map(|block| block.id);
+        if found.is_some() && found == commit.block.as_ref().map(|block| block.id) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Conflict, "another commit came first"))
     }
 
     /// Reopens the backend and brings the state to where it stands.
@@ -97,15 +102,24 @@ impl Writer {
             for encoded in blocks {
                 let changes = replay(&mut state, &encoded)?;
                 self.shared.digests.mark(encoded.serial, &changes.rows);
-                if self.materialize == Materialize::Checkpoint {
-                    audit.extend(changes.audit.iter().cloned());
-                    let rows = changes.audit.iter().map(|entry| super::audit_row(entry));
-                    self.fold.add(rows.collect());
-                    self.fold.add(changes.rows);
-                }
+                audit.extend(changes.audit.iter().cloned());
+                let rows = changes.audit.iter().map(|entry| super::audit_row(entry));
+                self.fold.add(rows.collect());
+                self.fold.add(changes.rows);
             }
             if read < BLOCKS_PER_READ {
                 break;
+            }
+        }
+        let head = self.backend.head().await?;
+        self.checkpoint = head.checkpoint;
+        if self.materialize == Materialize::Commit {
+            // The next commit folds everything it finds here, so nothing here may be older than
+            // what other commits have folded.
+            self.fold.thaw();
+            if head.checkpoint >= state.serial() {
+                self.fold = crate::fold::FoldDebt::default();
+                audit.clear();
             }
         }
         self.positions = crate::loader::read_positions(self.backend.as_ref()).await?;
