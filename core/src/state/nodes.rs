@@ -444,3 +444,133 @@ pub(super) fn put_node(node: Arc<Node>) -> Decision {
     changes.push(Change::Put(Image::Node(node.clone())));
     Decision::changed(changes, Reply::Node(node))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::command::SettingCommand;
+    use crate::domain::{Limit, NetworkSettings, SettingDocument};
+    use crate::state::testing::*;
+
+    fn rotate(node: &Node, to: NodeKey) -> NodeCommand {
+        NodeCommand::RotateKey {
+            machine_key: node.machine_key,
+            from: node.node_key,
+            to,
+            disco_key: None,
+            expires_at: None,
+        }
+    }
+
+    #[test]
+    fn a_key_is_rotated_once_and_from_the_key_that_is_known() {
+        let mut world = World::new();
+        let alice = world.user("alice");
+        let (node, other) =
+            (world.register(alice.id, 1).unwrap(), world.register(alice.id, 2).unwrap());
+        let error = world.run(rotate(&node, other.node_key)).unwrap_err();
+        assert_eq!(error.constraint(), Some("node_key"));
+        world.run(rotate(&node, node_key(9))).unwrap();
+        assert!(world.state.nodes().by_node_key(&node.node_key).is_none());
+        // A repetition changes nothing; from a key that is no longer known it is a conflict.
+        world.run(rotate(&node, node_key(9))).unwrap();
+        assert_eq!(world.state.nodes().get(node.id).unwrap().revision.get(), 2);
+        let error = world.run(rotate(&node, node_key(10))).unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Conflict);
+    }
+
+    #[test]
+    fn expiring_is_for_all_of_the_nodes_or_none() {
+        let mut world = World::new();
+        let alice = world.user("alice");
+        let node = world.register(alice.id, 1).unwrap();
+        let gone = NodeId::from_bytes(world.id());
+        let at = world.now;
+        let error = world.run(NodeCommand::Expire { nodes: vec![node.id, gone], at }).unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::NotFound);
+        assert_eq!(world.state.nodes().get(node.id).unwrap().expires_at, None);
+        let expire = NodeCommand::Expire { nodes: vec![node.id, node.id], at };
+        assert_eq!(world.run(expire).unwrap(), Reply::Count(1));
+        let before = at.saturating_sub(std::time::Duration::from_micros(1));
+        assert_eq!(world.state.nodes().expiring(before, at).count(), 1);
+        assert_eq!(world.state.nodes().expiring(at, at).count(), 0);
+        let error = world.run(rotate(&node, node_key(9))).unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
+    }
+
+    #[test]
+    fn backfilling_gives_what_is_missing_or_nothing_at_all() {
+        let mut world = World::new();
+        let alice = world.user("alice");
+        let network = |ipv6: Option<&str>| {
+            SettingDocument::Network(NetworkSettings {
+                ipv6: ipv6.map(|prefix| prefix.parse().unwrap()),
+                ..NetworkSettings::default()
+            })
+        };
+        let put = |document| SettingCommand::Put { document, expected: None };
+        world.run(put(network(None))).unwrap();
+        let nodes: Vec<_> = (1..=3).map(|n| world.register(alice.id, n).unwrap()).collect();
+        assert!(nodes.iter().all(|node| node.ipv6.is_none()));
+        // Two addresses are too few for three nodes.
+        world.run(put(network(Some("fd00::/127")))).unwrap();
+        let error = world.run(NodeCommand::BackfillAddresses).unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Exhausted);
+        assert!(world.state.nodes().iter().all(|node| node.ipv6.is_none()));
+        world.run(put(network(Some("fd00::/64")))).unwrap();
+        let ids: Vec<_> = nodes.iter().map(|node| node.id).collect();
+        assert_eq!(world.run(NodeCommand::BackfillAddresses).unwrap(), Reply::Nodes(ids));
+        for (node, old) in world.state.nodes().iter().zip(&nodes) {
+            assert!(node.ipv6.is_some());
+            assert_eq!(node.ipv4, old.ipv4);
+        }
+        assert_eq!(world.run(NodeCommand::BackfillAddresses).unwrap(), Reply::Nodes(vec![]));
+    }
+
+    #[test]
+    fn a_node_keeps_an_owner_or_tags() {
+        let mut world = World::new();
+        let alice = world.user("alice");
+        let node = world.register(alice.id, 1).unwrap();
+        let update =
+            |patch| NodeCommand::Update { id: node.id, patch: Box::new(patch), expected: None };
+        let disowned = NodePatch { user: crate::domain::Patch::Clear, ..NodePatch::default() };
+        let error = world.run(update(disowned.clone())).unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::InvalidArgument);
+        let tagged =
+            NodePatch { tags: crate::domain::Change::Set(tags(&["tag:server"])), ..disowned };
+        world.run(update(tagged)).unwrap();
+        assert_eq!(world.state.nodes().of_user(alice.id).count(), 0);
+    }
+
+    #[test]
+    fn pages_neither_repeat_nor_skip_while_nodes_come_and_go() {
+        let mut world = World::new();
+        let alice = world.user("alice");
+        for n in 1..=20 {
+            world.register(alice.id, n).unwrap();
+        }
+        let all: Vec<_> = world.state.nodes().iter().map(|node| node.id).collect();
+        let filter = NodeFilter { user: Some(alice.id), ..NodeFilter::default() };
+        let mut page = PageRequest::first(Limit::new(7).unwrap());
+        let mut seen = Vec::new();
+        for round in 0.. {
+            let part = world.state.list_nodes(&filter, &page).unwrap();
+            seen.extend(part.items.iter().map(|node| node.id));
+            let Some(cursor) = part.next else { break };
+            let other = world.state.list_nodes(
+                &NodeFilter::default(),
+                &PageRequest::after(page.limit, cursor.clone()),
+            );
+            assert_eq!(*other.unwrap_err().kind(), ErrorKind::InvalidArgument);
+            page = PageRequest::after(page.limit, cursor);
+            // The last one seen goes, and a new one comes behind all others.
+            world.run(NodeCommand::Delete { id: *seen.last().unwrap() }).unwrap();
+            world.register(alice.id, 100 + round).unwrap();
+        }
+        assert_eq!(seen.get(..20), Some(all.as_slice()));
+        // Those that came while the pages were read are at the end.
+        assert_eq!(seen.len(), 23);
+    }
+}
