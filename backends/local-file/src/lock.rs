@@ -48,8 +48,11 @@ impl Lock {
                 return Err(failed("the store's file system has no locks", lock_path, error));
             }
         }
-        // Only for people; the lock is what counts.
-        let noted = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+        // Only for people; the lock is what counts. One reader of several would mislead them.
+        let noted = file.set_len(0).and_then(|()| match access {
+            Access::ReadOnly => Ok(()),
+            _ => writeln!(file, "{}", std::process::id()),
+        });
         if let Err(error) = noted {
             tracing::debug!(path = %lock_path.display(), %error, "the lock does not say whose it is");
         }

@@ -191,7 +191,7 @@ pub(super) static KEYS: &[Key] = &[
     Key::field(
         "secret_key_file",
         Kind::Path,
-        "The 32-byte key that hashes API and pre-auth keys. postgres needs it set.",
+        "The file with the key that hashes API and pre-auth keys and sessions: 64 hex digits, mode 0600; `gwstore init` makes it. postgres needs it set.",
         |c| c.secret_key_file.clone().map(Value::Path),
         |c, v| v.into_path().map(|path| c.secret_key_file = Some(path)),
     )
