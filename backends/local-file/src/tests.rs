@@ -161,7 +161,7 @@ fn a_second_open_says_who_has_it() {
 #[test]
 fn readers_are_several_and_none_is_named() {
     let (_directory, path) = in_new_directory();
-    std::fs::write(&path, sqlite_file(KIND.application_id, 2)).unwrap();
+    fs::write(&path, sqlite_file(KIND.application_id, 2)).unwrap();
     let readers = [(); 2].map(|()| StoreFile::open(&path, KIND, Access::ReadOnly).unwrap());
     let error = refusal(&path, Access::Existing);
     assert_eq!(*error.kind(), ErrorKind::Busy);
