@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use crate::block::{BlockHash, EncodedBlock, RowChange, Serial};
 use crate::domain::{BlockId, StoreId, Timestamp};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::schema::{RowKey, Schema, SchemaVersion, Table};
 
 /// A place that remembers.
@@ -103,6 +103,46 @@ pub struct Head {
     pub oldest_block: Serial,
     /// The schema of what is stored.
     pub schema: SchemaVersion,
+}
+
+impl Head {
+    /// The head that `commit` leads to. Every backend's rules for a commit, in one place.
+    ///
+    /// # Errors
+    /// `Conflict` if this is not the head that the commit builds on; `InvalidArgument` for a block
+    /// that does not follow, or a checkpoint that moves back or beyond the last block.
+    pub fn after(mut self, commit: &Commit) -> Result<Self> {
+        if commit.expected != self.serial {
+            return Err(Error::new(ErrorKind::Conflict, "the store has moved on")
+                .with("expected", commit.expected)
+                .with("serial", self.serial));
+        }
+        if let Some(block) = &commit.block {
+            if block.serial != self.serial.next() || block.previous != self.hash {
+                return Err(Error::invalid("a block does not follow the last one")
+                    .with("block", block.serial)
+                    .with("serial", self.serial));
+            }
+            self.serial = block.serial;
+            self.block = block.id;
+            self.hash = block.hash;
+            self.time = block.time;
+        }
+        if let Some(checkpoint) = commit.checkpoint {
+            if checkpoint < self.checkpoint || checkpoint > self.serial {
+                return Err(Error::invalid("a checkpoint moves forward, up to the last block")
+                    .with("checkpoint", checkpoint)
+                    .with("stored", self.checkpoint)
+                    .with("serial", self.serial));
+            }
+            self.checkpoint = checkpoint;
+        }
+        if let Some(before) = commit.purge_before {
+            // A block that is not folded yet is the only copy of its rows.
+            self.oldest_block = self.oldest_block.max(before.min(self.checkpoint.next()));
+        }
+        Ok(self)
+    }
 }
 
 /// What to store in one step. The default is nothing.

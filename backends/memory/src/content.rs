@@ -48,7 +48,7 @@ impl Content {
 
     /// Checks everything first, so that a refused commit changes nothing.
     pub(crate) fn commit(&mut self, commit: &Commit) -> Result<()> {
-        let head = self.head_after(commit)?;
+        let head = self.head.after(commit)?;
         for range in &commit.prune {
             if let Some(bounds) = bounds(range)
                 && let Some(rows) = self.tables.get_mut(&range.table)
@@ -70,40 +70,6 @@ impl Content {
         }
         self.head = head;
         Ok(())
-    }
-
-    fn head_after(&self, commit: &Commit) -> Result<Head> {
-        let mut head = self.head;
-        if commit.expected != head.serial {
-            return Err(Error::new(ErrorKind::Conflict, "the store has moved on")
-                .with("expected", commit.expected)
-                .with("serial", head.serial));
-        }
-        if let Some(block) = &commit.block {
-            if block.serial != head.serial.next() || block.previous != head.hash {
-                return Err(Error::invalid("a block does not follow the last one")
-                    .with("block", block.serial)
-                    .with("serial", head.serial));
-            }
-            head.serial = block.serial;
-            head.block = block.id;
-            head.hash = block.hash;
-            head.time = block.time;
-        }
-        if let Some(checkpoint) = commit.checkpoint {
-            if checkpoint < head.checkpoint || checkpoint > head.serial {
-                return Err(Error::invalid("a checkpoint moves forward, up to the last block")
-                    .with("checkpoint", checkpoint)
-                    .with("stored", head.checkpoint)
-                    .with("serial", head.serial));
-            }
-            head.checkpoint = checkpoint;
-        }
-        if let Some(before) = commit.purge_before {
-            // A block that is not folded yet is the only copy of its rows.
-            head.oldest_block = head.oldest_block.max(before.min(head.checkpoint.next()));
-        }
-        Ok(head)
     }
 
     pub(crate) fn scan(&self, scan: &Scan) -> Vec<Row> {

@@ -1,7 +1,7 @@
 //! Where the store stands, as it is stored, and how a commit moves that.
 
 use bytes::{Buf, BufMut};
-use ghostwire_store_core::backend::{Commit, Head};
+use ghostwire_store_core::backend::Head;
 use ghostwire_store_core::block::{BlockHash, Serial};
 use ghostwire_store_core::domain::{BlockId, StoreId, Timestamp};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
@@ -85,40 +85,6 @@ impl Stored {
         }
         Ok(stored)
     }
-}
-
-/// The head that `commit` leads to.
-pub(crate) fn after(mut head: Head, commit: &Commit) -> Result<Head> {
-    if commit.expected != head.serial {
-        return Err(Error::new(ErrorKind::Conflict, "the store has moved on")
-            .with("expected", commit.expected)
-            .with("serial", head.serial));
-    }
-    if let Some(block) = &commit.block {
-        if block.serial != head.serial.next() || block.previous != head.hash {
-            return Err(Error::invalid("a block does not follow the last one")
-                .with("block", block.serial)
-                .with("serial", head.serial));
-        }
-        head.serial = block.serial;
-        head.block = block.id;
-        head.hash = block.hash;
-        head.time = block.time;
-    }
-    if let Some(checkpoint) = commit.checkpoint {
-        if checkpoint < head.checkpoint || checkpoint > head.serial {
-            return Err(Error::invalid("a checkpoint moves forward, up to the last block")
-                .with("checkpoint", checkpoint)
-                .with("stored", head.checkpoint)
-                .with("serial", head.serial));
-        }
-        head.checkpoint = checkpoint;
-    }
-    if let Some(before) = commit.purge_before {
-        // A block that is not folded yet is the only copy of its rows.
-        head.oldest_block = head.oldest_block.max(before.min(head.checkpoint.next()));
-    }
-    Ok(head)
 }
 
 /// Refuses to read blocks that are gone.

@@ -8,7 +8,7 @@ use ghostwire_store_core::schema::{RowKey, Table};
 
 use crate::engine::{Batch, SeriesRange, Write};
 use crate::envelope::Envelope;
-use crate::head::{self, Stored};
+use crate::head::Stored;
 use crate::slots::{Move, Slots};
 
 /// A commit, ready to be written.
@@ -27,7 +27,7 @@ pub(crate) fn plan<'c>(
     envelope: &Envelope,
     commit: &'c Commit,
 ) -> Result<Plan<'c>> {
-    let mut after = Stored { head: head::after(stored.head, commit)?, ..*stored };
+    let mut after = Stored { head: stored.head.after(commit)?, ..*stored };
     let mut batch = Batch::new(envelope.seal_head(stored), Vec::new());
     if let Some(block) = &commit.block {
         batch.writes.push(Write::Block {

@@ -17,7 +17,7 @@ fn median(mut times: Vec<Duration>) -> Duration {
 }
 
 #[tokio::test]
-#[ignore = "a measurement"]
+#[ignore = "a measurement; cargo test --release -p ghostwire-store-zqlite --test speed -- --ignored --nocapture"]
 async fn durable_blocks() {
     let (_directory, path) = directory();
     let backend = open(&path).await;
@@ -56,7 +56,7 @@ async fn durable_blocks() {
 }
 
 #[tokio::test]
-#[ignore = "a measurement"]
+#[ignore = "a measurement; cargo test --release -p ghostwire-store-zqlite --test speed -- --ignored --nocapture"]
 async fn folding_opening_and_scanning() {
     let (_directory, path) = directory();
     let backend = open(&path).await;
