@@ -62,7 +62,7 @@ pub trait Backend: Send + Sync + std::fmt::Debug + 'static {
     /// `Conflict` if the head is not the expected one; `OutcomeUnknown` if it cannot be told
     /// whether the commit was stored; `Unavailable`, `ReadOnly`, `Exhausted` (disk full) if it was
     /// not.
-    async fn commit(&self, commit: Commit) -> Result<()>;
+    async fn commit(&self, commit: &Commit) -> Result<()>;
 
     /// Drops and re-establishes connections after a failed commit, and tells where the store
     /// stands, from what is stored and never from memory.

@@ -170,7 +170,22 @@ pub struct EncodedBlock {
 pub struct BlockBuilder {
     changes: BytesMut,
     spans: Vec<Span>,
-    audit: Vec<AuditEntry>,
+    audit: BytesMut,
+    audit_spans: Vec<Span>,
+    entries: Vec<AuditEntry>,
+}
+
+/// A closed block, and what is in it. Bodies are slices of the block's bytes.
+#[derive(Debug)]
+pub struct ClosedBlock {
+    /// The block.
+    pub block: EncodedBlock,
+    /// The rows of the state that changed, in order.
+    pub changes: Vec<RowChange>,
+    /// The lines of the audit trail, as rows.
+    pub audit_rows: Vec<RowChange>,
+    /// The same lines, readable.
+    pub audit: Vec<AuditEntry>,
 }
 
 #[derive(Debug, Clone)]
@@ -181,25 +196,17 @@ struct Span {
     body: Option<(usize, usize)>,
 }
 
-/// A position in a [`BlockBuilder`], to return to.
-#[derive(Debug, Clone, Copy)]
-pub struct Mark {
-    bytes: usize,
-    spans: usize,
-    audit: usize,
-}
-
 impl BlockBuilder {
     /// Whether nothing was added.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.spans.is_empty() && self.audit.is_empty()
+        self.spans.is_empty() && self.entries.is_empty()
     }
 
-    /// How many bytes the rows take so far.
+    /// How many bytes the rows and the audit trail take so far.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.changes.len()
+        self.changes.len() + self.audit.len()
     }
 
     /// Adds a row that was created or updated.
@@ -226,7 +233,16 @@ impl BlockBuilder {
 
     /// Adds a line to the audit trail.
     pub fn audit(&mut self, entry: AuditEntry) {
-        self.audit.push(entry);
+        let key = entry.key();
+        put_varint(&mut self.audit, key.as_bytes().len() as u64);
+        self.audit.put_slice(key.as_bytes());
+        let body = entry.encode();
+        put_varint(&mut self.audit, body.len() as u64);
+        let start = self.audit.len();
+        self.audit.put_slice(&body);
+        let body = Some((start, self.audit.len()));
+        self.audit_spans.push(Span { table: Table::Audit, kind: ChangeKind::Created, key, body });
+        self.entries.push(entry);
     }
 
     fn begin(&mut self, table: Table, kind: ChangeKind, key: &RowKey) {
@@ -240,20 +256,7 @@ impl BlockBuilder {
         self.changes.put_slice(key.as_bytes());
     }
 
-    /// Where the builder stands.
-    #[must_use]
-    pub fn mark(&self) -> Mark {
-        Mark { bytes: self.changes.len(), spans: self.spans.len(), audit: self.audit.len() }
-    }
-
-    /// Forgets what was added since `mark`.
-    pub fn rewind(&mut self, mark: Mark) {
-        self.changes.truncate(mark.bytes);
-        self.spans.truncate(mark.spans);
-        self.audit.truncate(mark.audit);
-    }
-
-    /// Closes the block. Gives its bytes, and its rows as slices of those bytes.
+    /// Closes the block.
     ///
     /// # Errors
     /// `Exhausted` if it is longer than [`MAX_BLOCK`].
@@ -263,9 +266,8 @@ impl BlockBuilder {
         id: BlockId,
         previous: BlockHash,
         time: Timestamp,
-    ) -> Result<(EncodedBlock, Vec<RowChange>, Vec<AuditEntry>)> {
-        let audit = encode_audit(&self.audit);
-        let total = HEADER + 8 + self.changes.len() + audit.len();
+    ) -> Result<ClosedBlock> {
+        let total = HEADER + 8 + self.len();
         if total > MAX_BLOCK {
             return Err(Error::new(
                 crate::error::ErrorKind::Exhausted,
@@ -281,23 +283,27 @@ impl BlockBuilder {
         bytes.put_i64(time.as_micros());
         bytes.put_u32(Schema::current().version().version);
         bytes.put_slice(&Sha256::digest(&self.changes));
-        bytes.put_slice(&Sha256::digest(&audit));
+        bytes.put_slice(&Sha256::digest(&self.audit));
         let hash = BlockHash(Sha256::digest(&bytes).into());
         put_section(&mut bytes, &self.changes);
-        let base = bytes.len() - self.changes.len();
-        put_section(&mut bytes, &audit);
+        let changes_end = bytes.len();
+        put_section(&mut bytes, &self.audit);
         let bytes = bytes.freeze();
-        let changes = self
-            .spans
-            .into_iter()
-            .map(|span| RowChange {
+        let rows = |spans: Vec<Span>, base: usize| {
+            let row = |span: Span| RowChange {
                 table: span.table,
                 kind: span.kind,
                 key: span.key,
                 body: span.body.map(|(start, end)| bytes.slice(base + start..base + end)),
-            })
-            .collect();
-        Ok((EncodedBlock { serial, id, time, previous, hash, bytes }, changes, self.audit))
+            };
+            spans.into_iter().map(row).collect()
+        };
+        Ok(ClosedBlock {
+            changes: rows(self.spans, changes_end - self.changes.len()),
+            audit_rows: rows(self.audit_spans, bytes.len() - self.audit.len()),
+            audit: self.entries,
+            block: EncodedBlock { serial, id, time, previous, hash, bytes },
+        })
     }
 }
 
@@ -305,19 +311,6 @@ fn put_section(bytes: &mut BytesMut, section: &[u8]) {
     // Bounded by MAX_BLOCK, which fits.
     bytes.put_u32(u32::try_from(section.len()).unwrap_or(ERASED - 1));
     bytes.put_slice(section);
-}
-
-fn encode_audit(entries: &[AuditEntry]) -> BytesMut {
-    let mut bytes = BytesMut::new();
-    for entry in entries {
-        let key = entry.key();
-        put_varint(&mut bytes, key.as_bytes().len() as u64);
-        bytes.put_slice(key.as_bytes());
-        let body = entry.encode();
-        put_varint(&mut bytes, body.len() as u64);
-        bytes.put_slice(&body);
-    }
-    bytes
 }
 
 impl EncodedBlock {

@@ -75,12 +75,12 @@ async fn read_debt(backend: &dyn Backend, head: &Head) -> Result<Debt> {
         last = Some((encoded.serial, encoded.hash));
         let block = encoded.decode()?;
         let entries = block.audit.unwrap_or_default();
-        debt.fold.add(entries.iter().map(audit_row).collect());
+        let audit_rows = entries.iter().map(audit_row).collect();
         debt.audit.extend(entries.into_iter().map(Arc::new));
         for change in &block.changes {
             debt.images.insert((change.table, change.key.clone()), change.clone());
         }
-        debt.fold.add(block.changes);
+        debt.fold.add(block.serial, block.changes, audit_rows);
         Ok(())
     })
     .await?;

@@ -17,7 +17,7 @@ use crate::domain::{ActorName, Timestamp};
 use crate::entropy::{Entropy, draw};
 use crate::error::{Error, ErrorKind, Result};
 use crate::loader;
-use crate::options::{Materialize, StoreOptions};
+use crate::options::StoreOptions;
 use crate::repository::*;
 use crate::schema::Table;
 use crate::secrets::HashKey;
@@ -25,7 +25,7 @@ use crate::series;
 use crate::state::Reply;
 use crate::view::{Published, View};
 use crate::writer::{
-    Committed, Progress, Request, SeriesBatch, Shared, Writer, WriterCounters, closed,
+    Committed, Progress, Request, SeriesBatch, Shared, Start, Writer, WriterCounters, closed,
 };
 
 /// The storage of a control plane. Get one from the facade's `open`; hold it as `Arc<dyn Store>`.
@@ -201,27 +201,22 @@ fn start(
         digests: DigestCache::new(),
         counters,
     });
-    // Processes that share a backend would undo each other's folding if it lagged behind.
-    let materialize = if info.shared { Materialize::Commit } else { options.materialize };
-    let writer = Writer {
-        backend: backend.clone(),
-        shared: shared.clone(),
-        entropy: options.entropy.clone(),
-        options: options.writer.clone(),
-        materialize,
-        read_only: options.read_only,
-        is_shared: info.shared,
+    let start = Start {
         positions: loaded.positions,
         fold: loaded.fold,
         retained: loaded.retained,
         checkpoint: loaded.checkpoint,
-        folding: false,
-        suspect: false,
     };
+    let writer = Writer::new(backend.clone(), shared.clone(), &options, start);
     let (sender, receiver) = mpsc::channel(options.writer.queue_capacity);
-    // Commits block their thread while the disk works, so the writer has one of its own.
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
+    // Commits block their thread while the disk works, so the writer has one of its own, and one
+    // for commits that are stored while the next group is carried out.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("ghostwire-disk")
+        .enable_all()
+        .build()
+        .map_err(cannot_start)?;
     let dispatch = tracing::dispatcher::get_default(Clone::clone);
     std::thread::Builder::new()
         .name("ghostwire-store".to_owned())

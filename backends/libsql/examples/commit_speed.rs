@@ -65,11 +65,11 @@ fn group(head: &Head, numbers: impl Iterator<Item = u32>, fold: bool) -> Result<
         *to = from;
     }
     let time = Timestamp::from_secs(1_800_000_000)?;
-    let (block, rows, _) = builder.finish(serial, BlockId::from_bytes(id), head.hash, time)?;
+    let closed = builder.finish(serial, BlockId::from_bytes(id), head.hash, time)?;
     Ok(Commit {
         expected: head.serial,
-        block: Some(block),
-        rows: if fold { rows } else { Vec::new() },
+        block: Some(closed.block),
+        rows: if fold { closed.changes } else { Vec::new() },
         checkpoint: fold.then_some(serial),
         ..Commit::default()
     })
@@ -111,7 +111,7 @@ async fn commits(
         let commit = group(&head, numbers.into_iter(), fold)?;
         head = follow(&head, &commit);
         let start = Instant::now();
-        backend.commit(commit).await?;
+        backend.commit(&commit).await?;
         times.push(start.elapsed());
     }
     report(what, times, each);
@@ -140,7 +140,7 @@ async fn series(backend: &LibsqlBackend) -> Result<()> {
             .collect::<Result<Vec<_>>>()?;
         let commit = Commit { expected: head.serial, rows, ..Commit::default() };
         let start = Instant::now();
-        backend.commit(commit).await?;
+        backend.commit(&commit).await?;
         times.push(start.elapsed());
     }
     report("metrics, batches of 1,000", times, 1000);

@@ -656,7 +656,7 @@ impl Backend for LibsqlBackend {
         .await
     }
 
-    async fn commit(&self, commit: Commit) -> Result<()> {
+    async fn commit(&self, commit: &Commit) -> Result<()> {
         let start = Instant::now();
         let _span = tracing::debug_span!(
             "libsql.commit",
@@ -667,7 +667,7 @@ impl Backend for LibsqlBackend {
         )
         .entered();
         let counters = &self.shared.counters;
-        match self.shared.commit_inline(&commit) {
+        match self.shared.commit_inline(commit) {
             Ok(rows) => {
                 let bytes = commit.block.as_ref().map_or(0, |block| block.bytes.len());
                 add(&counters.commits, 1);

@@ -142,11 +142,11 @@ fn commit(head: &Head, build: impl FnOnce(&mut BlockBuilder)) -> Commit {
     build(&mut builder);
     let serial = head.serial.next();
     let id = BlockId::from_bytes(bytes(9, u32::try_from(serial.get()).unwrap()));
-    let (block, rows, entries) = builder.finish(serial, id, head.hash, at(100)).unwrap();
-    let rows = rows.into_iter().chain(entries.iter().map(put)).collect();
+    let closed = builder.finish(serial, id, head.hash, at(100)).unwrap();
+    let rows = closed.changes.into_iter().chain(closed.audit_rows).collect();
     Commit {
         expected: head.serial,
-        block: Some(block),
+        block: Some(closed.block),
         rows,
         checkpoint: Some(serial),
         ..Commit::default()
@@ -198,7 +198,7 @@ async fn fill(backend: &LibsqlBackend) -> Vec<RowChange> {
             put(&metric((round > 0).then_some(round), "rx_bytes_total", i64::from(second)))
         }));
         stored.extend(commit.rows.iter().cloned());
-        backend.commit(commit).await.unwrap();
+        backend.commit(&commit).await.unwrap();
     }
     let head = backend.head().await.unwrap();
     let setting = Setting {
@@ -212,7 +212,7 @@ async fn fill(backend: &LibsqlBackend) -> Vec<RowChange> {
     };
     let rows = vec![put(&setting), put(&position)];
     stored.extend(rows.iter().cloned());
-    backend.commit(rows_only(&head, rows)).await.unwrap();
+    backend.commit(&rows_only(&head, rows)).await.unwrap();
     stored
 }
 
@@ -266,17 +266,17 @@ async fn a_stale_or_strange_block_changes_nothing() {
     let backend = open(&path).await.unwrap();
     let genesis = backend.head().await.unwrap();
     backend
-        .commit(commit(&genesis, |block| block.put(ChangeKind::Created, &node(1))))
+        .commit(&commit(&genesis, |block| block.put(ChangeKind::Created, &node(1))))
         .await
         .unwrap();
     let before = content(&backend).await.unwrap();
     let stale = commit(&genesis, |block| block.put(ChangeKind::Created, &node(2)));
-    let error = backend.commit(stale).await.unwrap_err();
+    let error = backend.commit(&stale).await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Conflict);
     assert!(error.to_string().contains("expected=0, found=1"), "{error}");
     let fork = Head { serial: before.head.serial, ..genesis };
     let fork = commit(&fork, |block| block.put(ChangeKind::Created, &node(2)));
-    assert_eq!(*backend.commit(fork).await.unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(*backend.commit(&fork).await.unwrap_err().kind(), ErrorKind::Conflict);
     assert_eq!(content(&backend).await.unwrap(), before);
     assert_eq!(backend.info().counters.failed_commits, 2);
     // A row that does not fit rolls everything back.
@@ -284,7 +284,7 @@ async fn a_stale_or_strange_block_changes_nothing() {
     unfit
         .rows
         .push(RowChange { body: Some(encode_values(2, [Value::Integer(1)])), ..put(&node(3)) });
-    let error = backend.commit(unfit).await.unwrap_err();
+    let error = backend.commit(&unfit).await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Corrupt);
     assert_eq!(content(&backend).await.unwrap(), before);
 }
@@ -305,7 +305,7 @@ async fn the_later_row_wins_and_deletions_repeat() {
         delete(Table::Nodes, node(3).key()),
     ];
     for _ in 0..2 {
-        backend.commit(rows_only(&head, rows.clone())).await.unwrap();
+        backend.commit(&rows_only(&head, rows.clone())).await.unwrap();
         let rows = all(&backend, Table::Nodes).await.unwrap();
         assert_eq!(rows, [Row { key: key.clone(), body: renamed("b").encode() }]);
     }
@@ -337,7 +337,7 @@ async fn ranges_agree(backend: &LibsqlBackend, rows: Vec<RowChange>) {
     let model: BTreeMap<RowKey, Bytes> =
         rows.iter().map(|row| (row.key.clone(), row.body.clone().unwrap())).collect();
     let head = backend.head().await.unwrap();
-    backend.commit(rows_only(&head, rows)).await.unwrap();
+    backend.commit(&rows_only(&head, rows)).await.unwrap();
     let keys: Vec<RowKey> = model.keys().step_by(7).cloned().collect();
     let positions = positions(&keys);
     for (index, from) in positions.iter().enumerate() {
@@ -392,7 +392,7 @@ async fn pruning_deletes_a_range_before_rows_are_written() {
     };
     let mut rows = points(0..50);
     rows.extend([put(&metric(Some(2), "cpu", 3)), put(&metric(None, "cpu", 3))]);
-    backend.commit(rows_only(&head, rows)).await.unwrap();
+    backend.commit(&rows_only(&head, rows)).await.unwrap();
     let prefix = || RowKey::new().id(&bytes(1, 1)).text("cpu");
     let range = KeyRange {
         table: Table::Metrics,
@@ -402,7 +402,7 @@ async fn pruning_deletes_a_range_before_rows_are_written() {
     let nothing = KeyRange { to: Some(RowKey::new()), ..range.clone() };
     let mut commit = rows_only(&head, points(7..8));
     commit.prune = vec![range, nothing];
-    backend.commit(commit).await.unwrap();
+    backend.commit(&commit).await.unwrap();
     let mut wanted = points(40..50);
     wanted.extend(points(7..8));
     wanted.extend([put(&metric(Some(2), "cpu", 3)), put(&metric(None, "cpu", 3))]);
@@ -417,7 +417,7 @@ async fn purged_blocks_are_compacted() {
     let head = backend.head().await.unwrap();
     let purge =
         Commit { expected: head.serial, purge_before: Some(Serial::new(3)), ..Commit::default() };
-    backend.commit(purge).await.unwrap();
+    backend.commit(&purge).await.unwrap();
     assert_eq!(backend.head().await.unwrap().oldest_block, Serial::new(3));
     let error = backend.blocks(Serial::new(1), 10).await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Compacted { oldest: 3 });
@@ -433,7 +433,7 @@ async fn purged_blocks_are_compacted() {
         purge_before: Some(Serial::new(u64::MAX)),
         ..unfolded
     };
-    backend.commit(purge).await.unwrap();
+    backend.commit(&purge).await.unwrap();
     let head = backend.head().await.unwrap();
     assert_eq!((head.checkpoint.get(), head.oldest_block.get(), head.serial.get()), (4, 5, 5));
     assert_eq!(backend.blocks(Serial::new(4), 10).await.unwrap().len(), 1);
@@ -453,7 +453,7 @@ async fn a_second_open_is_busy_and_readers_only_read() {
     let two = LibsqlBackend::open(options).await.unwrap();
     assert_eq!(content(&one).await.unwrap(), before);
     assert_eq!(content(&two).await.unwrap(), before);
-    let error = one.commit(rows_only(&before.head, Vec::new())).await.unwrap_err();
+    let error = one.commit(&rows_only(&before.head, Vec::new())).await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::ReadOnly);
     assert_eq!(*open(&path).await.unwrap_err().kind(), ErrorKind::Busy);
     drop((one, two));
@@ -634,7 +634,7 @@ async fn a_version_1_file_is_carried_forward_and_backed_up() {
         assert!(fitted.eq(after.iter().cloned()), "{table:?}");
     }
     backend.verify().await.unwrap();
-    backend.commit(rows_only(&after.head, vec![put(&record(3, Some(60)))])).await.unwrap();
+    backend.commit(&rows_only(&after.head, vec![put(&record(3, Some(60)))])).await.unwrap();
     let rows = all(&backend, Table::DnsRecords).await.unwrap();
     assert_eq!(rows[3].body, record(3, Some(60)).encode());
     assert_eq!(rows[4].body, record(4, None).encode());
@@ -690,7 +690,7 @@ async fn a_newer_schema_is_read_by_name_if_it_admits_this_build() {
     assert_eq!(content(&backend).await.unwrap().rows, before.rows);
     let head = backend.head().await.unwrap();
     let renamed = Node { hostname: Hostname::new("new").unwrap(), ..node(4) };
-    backend.commit(rows_only(&head, vec![put(&renamed)])).await.unwrap();
+    backend.commit(&rows_only(&head, vec![put(&renamed)])).await.unwrap();
     assert_eq!(all(&backend, Table::Nodes).await.unwrap()[4].body, renamed.encode());
     backend.migrate(Schema::current()).await.unwrap();
     backend.verify().await.unwrap();
@@ -716,11 +716,11 @@ async fn a_full_disk_changes_nothing_and_passes() {
     let big = commit(&before.head, |block| {
         (200..2000).for_each(|number| block.put(ChangeKind::Created, &node(number)));
     });
-    let error = backend.commit(big.clone()).await.unwrap_err();
+    let error = backend.commit(&big.clone()).await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Exhausted, "{error}");
     assert_eq!(content(&backend).await.unwrap(), before);
     backend.limit_pages(1_000_000).unwrap();
-    backend.commit(big).await.unwrap();
+    backend.commit(&big).await.unwrap();
     assert_eq!(all(&backend, Table::Nodes).await.unwrap().len(), 160 + 1800);
     backend.verify().await.unwrap();
 }
@@ -735,7 +735,7 @@ async fn a_crash_leaves_a_commit_whole_or_absent() {
         let commit = commit(&head, |block| {
             (round * 8..round * 8 + 8).for_each(|n| block.put(ChangeKind::Created, &node(n)));
         });
-        backend.commit(commit).await.unwrap();
+        backend.commit(&commit).await.unwrap();
         states.push(content(&backend).await.unwrap());
     }
     // What a crash leaves: the file as it is, and the WAL up to anywhere.
@@ -782,7 +782,7 @@ async fn scans_see_whole_commits_while_others_are_written() {
             (round * 16..round * 16 + 16)
                 .for_each(|number| block.put(ChangeKind::Created, &node(number)));
         });
-        backend.commit(commit).await.unwrap();
+        backend.commit(&commit).await.unwrap();
     }
     reader.await.unwrap();
     assert_eq!(backend.blocks(Serial::ZERO, 1000).await.unwrap().len(), 40);

@@ -14,9 +14,9 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let memory = MemoryBackend::new(StoreId::from_bytes([1; 16]));
 //! memory.faults().fail_next_commits(1, FaultKind::DiskFull);
-//! let error = memory.commit(Commit::default()).await.unwrap_err();
+//! let error = memory.commit(&Commit::default()).await.unwrap_err();
 //! assert_eq!(*error.kind(), ErrorKind::Exhausted);
-//! memory.commit(Commit::default()).await?;
+//! memory.commit(&Commit::default()).await?;
 //! # Ok(())
 //! # }
 //! ```
@@ -165,8 +165,8 @@ impl Backend for MemoryBackend {
         self.content()?.blocks(after, limit)
     }
 
-    async fn commit(&self, commit: Commit) -> Result<()> {
-        let outcome = self.store(&commit).await;
+    async fn commit(&self, commit: &Commit) -> Result<()> {
+        let outcome = self.store(commit).await;
         let mut counters = locked(&self.counters);
         match &outcome {
             Ok(()) => {

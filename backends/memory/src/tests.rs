@@ -33,7 +33,7 @@ fn block_after(head: &Head) -> EncodedBlock {
     let serial = head.serial.next();
     let id = BlockId::from_bytes([u8::try_from(serial.get()).unwrap(); 16]);
     let time = Timestamp::from_micros(1_000).unwrap();
-    BlockBuilder::default().finish(serial, id, head.hash, time).unwrap().0
+    BlockBuilder::default().finish(serial, id, head.hash, time).unwrap().block
 }
 
 async fn commit_block(memory: &MemoryBackend, rows: Vec<RowChange>) -> EncodedBlock {
@@ -41,7 +41,7 @@ async fn commit_block(memory: &MemoryBackend, rows: Vec<RowChange>) -> EncodedBl
     let block = block_after(&head);
     let commit =
         Commit { expected: head.serial, block: Some(block.clone()), rows, ..Commit::default() };
-    memory.commit(commit).await.unwrap();
+    memory.commit(&commit).await.unwrap();
     block
 }
 
@@ -77,7 +77,7 @@ async fn a_refused_commit_changes_nothing() {
     let head = memory.head().await.unwrap();
     let rows = vec![put(Table::Users, 1, b"a")];
     let stale = Commit { rows: rows.clone(), ..Commit::default() };
-    assert_eq!(*memory.commit(stale).await.unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(*memory.commit(&stale).await.unwrap_err().kind(), ErrorKind::Conflict);
     let mut foreign = block_after(&head);
     foreign.previous = BlockHash::GENESIS;
     let bad = [
@@ -86,7 +86,7 @@ async fn a_refused_commit_changes_nothing() {
     ];
     for commit in bad {
         let commit = Commit { expected: head.serial, rows: rows.clone(), ..commit };
-        assert_eq!(*memory.commit(commit).await.unwrap_err().kind(), ErrorKind::InvalidArgument);
+        assert_eq!(*memory.commit(&commit).await.unwrap_err().kind(), ErrorKind::InvalidArgument);
     }
     assert_eq!(memory.head().await.unwrap(), head);
     assert!(keys(&memory, all(Table::Users)).await.is_empty());
@@ -97,7 +97,7 @@ async fn a_refused_commit_changes_nothing() {
 async fn scans_are_bounded_and_ordered_and_prunes_come_first() {
     let memory = memory();
     let rows = (0..10).map(|number| put(Table::Metrics, number, b"m")).collect();
-    memory.commit(Commit { rows, ..Commit::default() }).await.unwrap();
+    memory.commit(&Commit { rows, ..Commit::default() }).await.unwrap();
     let range = KeyRange { table: Table::Metrics, from: key(3), to: Some(key(7)) };
     let scan = Scan { range: range.clone(), reverse: false, limit: 3 };
     assert_eq!(keys(&memory, scan.clone()).await, [3, 4, 5]);
@@ -116,7 +116,7 @@ async fn scans_are_bounded_and_ordered_and_prunes_come_first() {
         ],
         ..Commit::default()
     };
-    memory.commit(commit).await.unwrap();
+    memory.commit(&commit).await.unwrap();
     assert_eq!(keys(&memory, all(Table::Metrics)).await, [0, 1, 2, 5, 7, 8]);
 }
 
@@ -132,7 +132,7 @@ async fn only_folded_blocks_are_purged() {
         purge_before: Some(Serial::new(100)),
         ..Commit::default()
     };
-    memory.commit(commit).await.unwrap();
+    memory.commit(&commit).await.unwrap();
     let head = memory.head().await.unwrap();
     assert_eq!((head.checkpoint.get(), head.oldest_block.get()), (3, 4));
     let error = memory.blocks(Serial::new(2), 9).await.unwrap_err();
@@ -158,7 +158,7 @@ async fn commits_fail_as_told() {
         (ErrorKind::OutcomeUnknown, 1),
         (ErrorKind::Conflict, 1),
     ] {
-        assert_eq!(*memory.commit(commit.clone()).await.unwrap_err().kind(), kind);
+        assert_eq!(*memory.commit(&commit).await.unwrap_err().kind(), kind);
         assert_eq!(memory.head().await.unwrap().serial.get(), serial);
     }
     memory.faults().fail_next_reopens(1);
@@ -172,7 +172,7 @@ async fn commits_wait_while_held() {
     let hold = memory.faults().hold_commits();
     let second = memory.faults().hold_commits();
     let handle = memory.clone();
-    let waiting = tokio::spawn(async move { handle.commit(Commit::default()).await });
+    let waiting = tokio::spawn(async move { handle.commit(&Commit::default()).await });
     while memory.faults().held_commits() == 0 {
         tokio::task::yield_now().await;
     }

@@ -635,11 +635,11 @@ impl Backend for ZqliteBackend {
             .map_err(|error| error.during("zqlite.blocks"))
     }
 
-    async fn commit(&self, commit: Commit) -> Result<()> {
+    async fn commit(&self, commit: &Commit) -> Result<()> {
         let began = Instant::now();
-        match self.0.commit(&commit) {
+        match self.0.commit(commit) {
             Ok(()) => {
-                self.0.counters.committed(&commit);
+                self.0.counters.committed(commit);
                 tracing::debug!(
                     db.system.name = "zqlite",
                     db.operation.name = "commit",

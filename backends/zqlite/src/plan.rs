@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use ghostwire_store_core::backend::Commit;
+use ghostwire_store_core::block::RowChange;
 use ghostwire_store_core::error::{Error, Result};
 use ghostwire_store_core::schema::{RowKey, Table};
 
@@ -58,16 +59,17 @@ pub(crate) fn plan<'c>(
             after.rows = after.rows.saturating_sub(1);
         }
     }
-    // Of the images of one row only the last is written.
-    let mut last: HashMap<(Table, &RowKey), usize> = HashMap::with_capacity(commit.rows.len());
-    for (index, change) in commit.rows.iter().enumerate() {
-        last.insert((change.table, &change.key), index);
+    // Of the images of one row only the last is written. Rows in order are there once.
+    let place = |row: &'c RowChange| (row.table, &row.key);
+    let mut last: HashMap<(Table, &RowKey), usize> = HashMap::new();
+    if !commit.rows.is_sorted_by(|a, b| place(a) < place(b)) {
+        last.extend(commit.rows.iter().enumerate().map(|(index, row)| (place(row), index)));
     }
     let bytes = commit.rows.iter().map(|row| row.body.as_ref().map_or(0, |body| body.len() + 64));
     batch.bytes.reserve(bytes.sum());
     for (index, change) in commit.rows.iter().enumerate() {
         let (table, key) = (change.table, &change.key);
-        if last.get(&(table, key)) != Some(&index) {
+        if last.get(&(table, key)).is_some_and(|last| *last != index) {
             continue;
         }
         let start = batch.bytes.len();

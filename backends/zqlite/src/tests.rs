@@ -70,16 +70,16 @@ async fn after_an_unknown_outcome_only_reopening_helps() {
             body: Some(Bytes::from_static(b"a")),
         };
         let commit = Commit { rows: vec![row], ..Commit::default() };
-        let error = backend.commit(commit.clone()).await.unwrap_err();
+        let error = backend.commit(&commit).await.unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::OutcomeUnknown);
-        let error = backend.commit(commit.clone()).await.unwrap_err();
+        let error = backend.commit(&commit).await.unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::Unavailable);
         let scan = Scan { range: KeyRange::all(Table::Users), reverse: false, limit: 9 };
         let error = backend.scan(scan.clone()).await.unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::Unavailable);
         backend.reopen().await.unwrap();
         assert_eq!(backend.scan(scan.clone()).await.unwrap().len(), usize::from(stores));
-        backend.commit(commit).await.unwrap();
+        backend.commit(&commit).await.unwrap();
         assert_eq!(backend.scan(scan).await.unwrap().len(), 1);
         backend.verify().await.unwrap();
     }

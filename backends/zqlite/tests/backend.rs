@@ -76,7 +76,7 @@ async fn a_refused_commit_changes_nothing() {
     let head = before.head;
     let rows = vec![put(Table::Users, 1, "a")];
     let stale = Commit { rows: rows.clone(), ..Commit::default() };
-    assert_eq!(*backend.commit(stale).await.unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(*backend.commit(&stale).await.unwrap_err().kind(), ErrorKind::Conflict);
     let mut foreign = block_after(&head, 0);
     foreign.previous = BlockHash::GENESIS;
     for commit in [
@@ -84,7 +84,7 @@ async fn a_refused_commit_changes_nothing() {
         Commit { checkpoint: Some(Serial::new(2)), ..Commit::default() },
     ] {
         let commit = Commit { expected: head.serial, rows: rows.clone(), ..commit };
-        let error = backend.commit(commit).await.unwrap_err();
+        let error = backend.commit(&commit).await.unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::InvalidArgument);
     }
     assert_eq!(read(&backend).await.unwrap(), before);
@@ -97,7 +97,7 @@ async fn scans_are_bounded_and_ordered_and_prunes_come_first() {
     let backend = open(&path).await;
     for table in [Table::Metrics, Table::Nodes] {
         let rows = [7, 3, 9, 0, 1, 8, 2, 5, 4, 6].map(|number| put(table, number, "m")).to_vec();
-        backend.commit(Commit { rows, ..Commit::default() }).await.unwrap();
+        backend.commit(&Commit { rows, ..Commit::default() }).await.unwrap();
         let range = KeyRange { table, from: key(3), to: Some(key(7)) };
         let scan = Scan { range: range.clone(), reverse: false, limit: 3 };
         assert_eq!(keys(&backend, scan.clone()).await, [3, 4, 5]);
@@ -123,13 +123,13 @@ async fn scans_are_bounded_and_ordered_and_prunes_come_first() {
             ],
             ..Commit::default()
         };
-        backend.commit(commit).await.unwrap();
+        backend.commit(&commit).await.unwrap();
         assert_eq!(keys(&backend, all(table)).await, [0, 1, 2, 5, 7, 8]);
         let before = read(&backend).await.unwrap();
         backend.reopen().await.unwrap();
         assert_eq!(read(&backend).await.unwrap(), before);
         let prune = vec![KeyRange { table, from: key(2), to: None }];
-        backend.commit(Commit { prune, ..Commit::default() }).await.unwrap();
+        backend.commit(&Commit { prune, ..Commit::default() }).await.unwrap();
         assert_eq!(keys(&backend, all(table)).await, [0, 1]);
     }
     backend.verify().await.unwrap();
@@ -148,7 +148,7 @@ async fn only_folded_blocks_are_purged() {
         purge_before: Some(Serial::new(100)),
         ..Commit::default()
     };
-    backend.commit(commit).await.unwrap();
+    backend.commit(&commit).await.unwrap();
     let head = backend.head().await.unwrap();
     assert_eq!((head.checkpoint.get(), head.oldest_block.get()), (3, 4));
     let error = backend.blocks(Serial::new(2), 9).await.unwrap_err();
@@ -166,7 +166,7 @@ async fn only_folded_blocks_are_purged() {
         purge_before: Some(Serial::new(6)),
         ..Commit::default()
     };
-    backend.commit(commit).await.unwrap();
+    backend.commit(&commit).await.unwrap();
     assert_eq!(backend.head().await.unwrap().oldest_block.get(), 6);
     backend.verify().await.unwrap();
     backend.reopen().await.unwrap();
@@ -214,7 +214,7 @@ async fn a_store_that_is_read_only_refuses_to_change() {
     assert_eq!(read(&backend).await.unwrap(), before);
     backend.verify().await.unwrap();
     let commit = Commit { expected: Serial::new(1), ..Commit::default() };
-    assert_eq!(*backend.commit(commit).await.unwrap_err().kind(), ErrorKind::ReadOnly);
+    assert_eq!(*backend.commit(&commit).await.unwrap_err().kind(), ErrorKind::ReadOnly);
     let migrated = backend.migrate(Schema::current()).await.unwrap_err();
     assert_eq!(*migrated.kind(), ErrorKind::ReadOnly);
     backend.close().await.unwrap();
@@ -335,7 +335,7 @@ async fn scans_during_commits_see_whole_commits() {
                 let rows = (0..50).map(|number| put(Table::Nodes, number, [round])).collect();
                 let expected = backend.head().await.unwrap().serial;
                 backend
-                    .commit(Commit { expected, rows, prune, ..Commit::default() })
+                    .commit(&Commit { expected, rows, prune, ..Commit::default() })
                     .await
                     .unwrap();
             }

@@ -35,7 +35,7 @@ async fn sample(path: &Path) -> Everything {
         rows: vec![delete(Table::Policies, 1)],
         ..Commit::default()
     };
-    backend.commit(commit).await.unwrap();
+    backend.commit(&commit).await.unwrap();
     let everything = read(&backend).await.unwrap();
     backend.verify().await.unwrap();
     backend.close().await.unwrap();

@@ -29,7 +29,7 @@ async fn durable_blocks() {
             let block = block_after(&head, size * 11 / 10);
             let commit = Commit { expected: head.serial, block: Some(block), ..Commit::default() };
             let began = Instant::now();
-            backend.commit(commit).await.unwrap();
+            backend.commit(&commit).await.unwrap();
             times.push(began.elapsed());
         }
         let bytes = backend.info().counters.block_bytes;
@@ -68,14 +68,14 @@ async fn folding_opening_and_scanning() {
         let began = Instant::now();
         for slice in rows.chunks(1000) {
             let rows = slice.iter().map(|n| put(Table::Nodes, *n, vec![3; 320])).collect();
-            backend.commit(Commit { rows, ..Commit::default() }).await.unwrap();
+            backend.commit(&Commit { rows, ..Commit::default() }).await.unwrap();
         }
         println!("{} {what} of 320 B: {:?} a row", rows.len(), began.elapsed() / rows.len() as u32);
     }
     let began = Instant::now();
     for slice in (0..count).collect::<Vec<_>>().chunks(1000) {
         let rows = slice.iter().map(|n| put(Table::Metrics, *n, vec![3; 10])).collect();
-        backend.commit(Commit { rows, ..Commit::default() }).await.unwrap();
+        backend.commit(&Commit { rows, ..Commit::default() }).await.unwrap();
     }
     println!("{count} metrics: {:?} a row", began.elapsed() / count);
     backend.close().await.unwrap();

@@ -52,14 +52,11 @@ impl<I: Id> UniqueIndex<I> {
     }
 
     fn insert_hash(&mut self, hash: u64, id: I) {
-        match self.first.get(&hash) {
-            Some(first) if *first != id => {
-                self.others.insert((hash, id));
-            }
-            Some(_) => {}
-            None => {
-                self.first.insert(hash, id);
-            }
+        if let Some(first) = self.first.insert(hash, id)
+            && first != id
+        {
+            self.first.insert(hash, first);
+            self.others.insert((hash, id));
         }
     }
 

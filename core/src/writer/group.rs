@@ -1,10 +1,9 @@
 //! Commands that share one commit.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
-use super::{Answer, Committed, SeriesBatch};
-use crate::block::{BlockBuilder, EncodedBlock, RowChange, Serial};
+use super::{Answer, Committed, Request, SeriesBatch};
+use crate::block::{BlockBuilder, BlockHash, ClosedBlock, RowChange, Serial};
 use crate::command::{Command, NodeCommand, PresenceCommand, Submission, UserCommand};
 use crate::domain::{AuditEntry, AuditId, BlockId, Revision, Text, Timestamp, WriterId};
 use crate::entropy::{Entropy, draw};
@@ -46,39 +45,58 @@ const FULL_SERIES: usize = 65_536;
 /// A block that has grown beyond this many bytes takes no further commands; they go into the next.
 const FULL_BLOCK: usize = 16 * 1024 * 1024;
 
-/// What waits for one commit. Applying does not consume it, so that it can be applied again on
-/// top of another process's commits.
-#[derive(Default)]
+/// Commands that will share one commit, carried out one by one as they come in, on a state that
+/// need not be durable yet. If it never becomes durable, the requests can be had back.
 pub(super) struct Group {
-    submissions: Vec<Submission>,
-    answers: Vec<Answer<Committed>>,
+    base: Base,
+    state: State,
+    builder: BlockBuilder,
+    time: Timestamp,
+    submissions: Vec<(Box<Submission>, Answer<Committed>)>,
+    outcomes: Vec<Result<Reply>>,
     batches: Vec<(SeriesBatch, Answer<()>)>,
-    bulk: bool,
     series_rows: usize,
+    bulk: bool,
 }
 
-/// What a group comes to, on a working copy of the state.
-pub(super) struct Applied {
+/// The commit that a group follows.
+#[derive(Debug, Clone, Copy)]
+struct Base {
+    serial: Serial,
+    hash: BlockHash,
+}
+
+/// What a group comes to.
+pub(super) struct Closed {
+    /// The state with the group.
     pub(super) state: State,
-    pub(super) block: Option<EncodedBlock>,
-    pub(super) changes: Vec<RowChange>,
-    pub(super) audit: Vec<Arc<AuditEntry>>,
+    /// The serial that the group builds on.
+    pub(super) expected: Serial,
+    pub(super) block: Option<ClosedBlock>,
     pub(super) series: Vec<RowChange>,
     pub(super) positions: Vec<(WriterId, u64)>,
-    /// Of the first commands; those that did not fit into the block have none yet.
-    pub(super) outcomes: Vec<Result<Reply>>,
 }
 
-impl Applied {
-    /// Whether there is nothing to store.
-    pub(super) fn is_empty(&self) -> bool {
-        self.block.is_none() && self.series.is_empty()
-    }
+/// Those who wait for a group, and what to tell them.
+pub(super) struct Callers {
+    submissions: Vec<(Box<Submission>, Answer<Committed>)>,
+    outcomes: Vec<Result<Reply>>,
+    batches: Vec<(SeriesBatch, Answer<()>)>,
 }
 
 impl Group {
-    pub(super) fn is_empty(&self) -> bool {
-        self.submissions.is_empty() && self.batches.is_empty()
+    pub(super) fn on(state: &State) -> Self {
+        Self {
+            base: Base { serial: state.serial(), hash: state.hash() },
+            state: state.clone(),
+            builder: BlockBuilder::default(),
+            time: state.time(),
+            submissions: Vec::new(),
+            outcomes: Vec::new(),
+            batches: Vec::new(),
+            series_rows: 0,
+            bulk: false,
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -86,20 +104,27 @@ impl Group {
     }
 
     /// Whether this may share the group's commit.
-    pub(super) fn has_room_for(&self, load: Load) -> bool {
+    pub(super) fn has_room_for(&self, load: Load, max_group: usize) -> bool {
+        let full = self.len() >= max_group || self.builder.len() > FULL_BLOCK;
         match load {
-            _ if self.is_empty() => true,
-            _ if self.bulk => false,
+            _ if self.len() == 0 => true,
+            _ if self.bulk || full => false,
             Load::Command => true,
             Load::Bulk => false,
             Load::Series(rows) => self.series_rows + rows <= FULL_SERIES,
         }
     }
 
-    pub(super) fn submit(&mut self, submission: Submission, answer: Answer<Committed>) {
+    /// Carries out a command. A refused one leaves no trace.
+    pub(super) fn submit(&mut self, submission: Box<Submission>, answer: Answer<Committed>) {
         self.bulk |= Load::of(&submission.command) == Load::Bulk;
-        self.submissions.push(submission);
-        self.answers.push(answer);
+        let now = submission.at.max(self.time);
+        let outcome = apply_one(&mut self.state, &mut self.builder, &submission, now);
+        if outcome.is_ok() {
+            self.time = now;
+        }
+        self.outcomes.push(outcome);
+        self.submissions.push((submission, answer));
     }
 
     pub(super) fn append(&mut self, batch: SeriesBatch, answer: Answer<()>) {
@@ -107,98 +132,108 @@ impl Group {
         self.batches.push((batch, answer));
     }
 
-    /// Applies the commands in order to a copy of `state`. A rejected one leaves no trace.
-    pub(super) fn apply(
-        &self,
-        state: &State,
+    /// Ends the group. `positions` are those of the commits before it.
+    pub(super) fn close(
+        self,
         entropy: &dyn Entropy,
         positions: &HashMap<WriterId, u64>,
-    ) -> Result<Applied> {
-        let mut working = state.clone();
-        let mut builder = BlockBuilder::default();
-        let mut outcomes = Vec::with_capacity(self.submissions.len());
-        let mut time = state.time();
-        for submission in &self.submissions {
-            if builder.len() > FULL_BLOCK {
-                break;
-            }
-            let now = submission.at.max(time);
-            let outcome = apply_one(&mut working, &mut builder, submission, now);
-            if outcome.is_ok() {
-                time = now;
-            }
-            outcomes.push(outcome);
-        }
-        let (series, positions) = self.series(positions)?;
-        let mut applied = Applied {
-            state: working,
-            block: None,
-            changes: Vec::new(),
-            audit: Vec::new(),
-            series,
-            positions,
-            outcomes,
+    ) -> (Callers, Result<Closed>) {
+        let Self { base, mut state, builder, time, .. } = self;
+        let callers = Callers {
+            submissions: self.submissions,
+            outcomes: self.outcomes,
+            batches: self.batches,
         };
-        if !builder.is_empty() {
-            let id = BlockId::time_ordered(time, draw(entropy)?);
-            let serial = state.serial().next();
-            let (block, changes, audit) = builder.finish(serial, id, state.hash(), time)?;
-            applied.state.advance(serial, block.hash, time);
-            applied.block = Some(block);
-            applied.changes = changes;
-            applied.audit = audit.into_iter().map(Arc::new).collect();
-        }
-        Ok(applied)
+        let close = || {
+            let (series, positions) = new_rows(&callers.batches, positions)?;
+            let mut block = None;
+            if !builder.is_empty() {
+                let id = BlockId::time_ordered(time, draw(entropy)?);
+                let closed = builder.finish(base.serial.next(), id, base.hash, time)?;
+                state.advance(closed.block.serial, closed.block.hash, time);
+                block = Some(closed);
+            }
+            Ok(Closed { state, expected: base.serial, block, series, positions })
+        };
+        let closed = close();
+        (callers, closed)
     }
 
-    /// The rows of the batches that are not repetitions, and the positions they lead to.
-    fn series(
-        &self,
-        positions: &HashMap<WriterId, u64>,
-    ) -> Result<(Vec<RowChange>, Vec<(WriterId, u64)>)> {
-        let mut reached: HashMap<WriterId, u64> = HashMap::new();
-        let mut rows = Vec::new();
-        for (batch, _) in &self.batches {
-            if let Some((writer, sequence)) = batch.position {
-                let last = reached.get(&writer).or_else(|| positions.get(&writer)).copied();
-                if last.is_some_and(|last| sequence <= last) {
-                    continue;
-                }
-                reached.insert(writer, sequence);
+    /// The requests, to be carried out again on another state.
+    pub(super) fn into_requests(self) -> impl DoubleEndedIterator<Item = Request> {
+        requests(self.submissions, self.batches)
+    }
+}
+
+impl Closed {
+    /// Whether there is nothing to store.
+    pub(super) fn is_empty(&self) -> bool {
+        self.block.is_none() && self.series.is_empty()
+    }
+}
+
+/// The rows of the batches that are not repetitions, and the positions they lead to.
+fn new_rows(
+    batches: &[(SeriesBatch, Answer<()>)],
+    positions: &HashMap<WriterId, u64>,
+) -> Result<(Vec<RowChange>, Vec<(WriterId, u64)>)> {
+    let mut reached: HashMap<WriterId, u64> = HashMap::new();
+    let mut rows = Vec::new();
+    for (batch, _) in batches {
+        if let Some((writer, sequence)) = batch.position {
+            let last = reached.get(&writer).or_else(|| positions.get(&writer)).copied();
+            if last.is_some_and(|last| sequence <= last) {
+                continue;
             }
-            rows.extend(batch.rows.iter().cloned());
+            reached.insert(writer, sequence);
         }
-        for (&writer, &sequence) in &reached {
-            let position = WriterPosition { writer, sequence: Revision::new(sequence)? };
-            rows.push(RowChange {
-                table: WriterPosition::SCHEMA.table,
-                kind: crate::block::ChangeKind::Updated,
-                key: position.key(),
-                body: Some(position.encode()),
-            });
-        }
-        Ok((rows, reached.into_iter().collect()))
+        rows.extend(batch.rows.iter().cloned());
+    }
+    for (&writer, &sequence) in &reached {
+        let position = WriterPosition { writer, sequence: Revision::new(sequence)? };
+        rows.push(RowChange {
+            table: WriterPosition::SCHEMA.table,
+            kind: crate::block::ChangeKind::Updated,
+            key: position.key(),
+            body: Some(position.encode()),
+        });
+    }
+    Ok((rows, reached.into_iter().collect()))
+}
+
+fn requests(
+    submissions: Vec<(Box<Submission>, Answer<Committed>)>,
+    batches: Vec<(SeriesBatch, Answer<()>)>,
+) -> impl DoubleEndedIterator<Item = Request> {
+    let submissions = submissions.into_iter().map(|(what, answer)| Request::Submit(what, answer));
+    let batches = batches.into_iter().map(|(batch, answer)| Request::Series(batch, answer));
+    submissions.chain(batches)
+}
+
+impl Callers {
+    pub(super) fn len(&self) -> usize {
+        self.submissions.len() + self.batches.len()
     }
 
-    /// Tells the callers how their commands ended. Gives the commands that had to wait.
-    pub(super) fn answer(mut self, outcomes: Vec<Result<Reply>>, serial: Serial) -> Self {
-        let rest = Self {
-            submissions: self.submissions.split_off(outcomes.len().min(self.submissions.len())),
-            answers: self.answers.split_off(outcomes.len().min(self.answers.len())),
-            ..Self::default()
-        };
-        for (answer, outcome) in self.answers.into_iter().zip(outcomes) {
+    /// How many commands there are, and how many of them are refused.
+    pub(super) fn commands(&self) -> (usize, usize) {
+        let refused = self.outcomes.iter().filter(|outcome| outcome.is_err()).count();
+        (self.outcomes.len(), refused)
+    }
+
+    /// Tells each how their command ended.
+    pub(super) fn answer(self, serial: Serial) {
+        for ((_, answer), outcome) in self.submissions.into_iter().zip(self.outcomes) {
             // A caller that is gone does not want to know; its command happened all the same.
             let _ = answer.send(outcome.map(|value| Committed { value, serial }));
         }
         for (_, answer) in self.batches {
             let _ = answer.send(Ok(()));
         }
-        rest
     }
 
-    /// Tells every caller that nothing of the group was stored, or that it cannot be told.
-    pub(super) fn fail(self, error: &Error) -> Self {
+    /// Tells everybody that nothing of the group was stored, or that it cannot be told.
+    pub(super) fn fail(self, error: &Error) {
         let shown = || {
             let message = match error.kind() {
                 ErrorKind::OutcomeUnknown => "cannot tell whether the command was stored",
@@ -206,13 +241,17 @@ impl Group {
             };
             Error::new(error.kind().clone(), message).with("cause", error)
         };
-        for answer in self.answers {
+        for (_, answer) in self.submissions {
             let _ = answer.send(Err(shown()));
         }
         for (_, answer) in self.batches {
             let _ = answer.send(Err(shown()));
         }
-        Self::default()
+    }
+
+    /// The requests, to be carried out again on another state.
+    pub(super) fn into_requests(self) -> impl DoubleEndedIterator<Item = Request> {
+        requests(self.submissions, self.batches)
     }
 }
 

@@ -16,7 +16,7 @@ pub(crate) const BLOCKS_PER_READ: usize = 256;
 impl Writer {
     /// Finds out what became of a commit whose call gave `error`: `Ok` if it is stored, `Conflict`
     /// if other commits are there instead, and `error` if it is not.
-    pub(super) async fn resolve(&mut self, commit: Commit, error: Error) -> Result<()> {
+    pub(super) async fn resolve(&mut self, commit: &Commit, error: Error) -> Result<()> {
         self.shared.counters.recoveries.fetch_add(1, Ordering::Relaxed);
         let head = match self.backend.reopen().await {
             Ok(head) => head,
@@ -27,7 +27,7 @@ impl Writer {
         };
         self.check_store(&head)?;
         if head.serial > commit.expected {
-            return self.resolve_by_block(&commit, error).await;
+            return self.resolve_by_block(commit, error).await;
         }
         if *error.kind() != ErrorKind::OutcomeUnknown {
             self.suspect = false;
@@ -35,7 +35,7 @@ impl Writer {
         }
         // It is not there, but may still arrive. Sending the identical block again settles it:
         // either this one is stored, or it conflicts with itself.
-        match self.backend.commit(commit.clone()).await {
+        match self.backend.commit(commit).await {
             Ok(()) => {
                 self.suspect = false;
                 Ok(())
@@ -44,7 +44,7 @@ impl Writer {
                 if self.backend.reopen().await.is_err() {
                     return Err(error);
                 }
-                self.resolve_by_block(&commit, error).await
+                self.resolve_by_block(commit, error).await
             }
             Err(_) => Err(error),
         }
@@ -103,9 +103,8 @@ impl Writer {
                 let changes = replay(&mut state, &encoded)?;
                 self.shared.digests.mark(encoded.serial, &changes.rows);
                 audit.extend(changes.audit.iter().cloned());
-                let rows = changes.audit.iter().map(|entry| super::audit_row(entry));
-                self.fold.add(rows.collect());
-                self.fold.add(changes.rows);
+                let audit = changes.audit.iter().map(|entry| super::audit_row(entry)).collect();
+                self.fold.add(encoded.serial, changes.rows, audit);
             }
             if read < BLOCKS_PER_READ {
                 break;

@@ -177,18 +177,19 @@ pub async fn write_as_version_1(backend: &dyn Backend) {
     builder.put(ChangeKind::Created, &record);
     let serial = Serial::ZERO.next();
     let id = BlockId::time_ordered(at, [2; 10]);
-    let (block, changes, _) = builder.finish(serial, id, BlockHash::GENESIS, at).unwrap();
+    let closed = builder.finish(serial, id, BlockHash::GENESIS, at).unwrap();
     let schema = Schema::at(1).unwrap();
-    let rows = changes
+    let rows = closed
+        .changes
         .into_iter()
         .map(|change| RowChange {
             body: change.body.map(|body| schema.fit(change.table, &body).unwrap()),
             ..change
         })
         .collect();
-    let block = Some(block);
+    let block = Some(closed.block);
     let commit = Commit { block, rows, checkpoint: Some(serial), ..Commit::default() };
-    backend.commit(commit).await.unwrap();
+    backend.commit(&commit).await.unwrap();
 }
 
 /// A machine that wants to register.

@@ -56,7 +56,7 @@ pub fn block_after(head: &Head, padding: usize) -> EncodedBlock {
             subject: "a subject of some length".parse().unwrap(),
         });
     }
-    builder.finish(serial, BlockId::from_bytes(id), head.hash, time).unwrap().0
+    builder.finish(serial, BlockId::from_bytes(id), head.hash, time).unwrap().block
 }
 
 pub async fn commit_block(backend: &dyn Backend, rows: Vec<RowChange>) -> EncodedBlock {
@@ -64,7 +64,7 @@ pub async fn commit_block(backend: &dyn Backend, rows: Vec<RowChange>) -> Encode
     let block = block_after(&head, 5_000);
     let commit =
         Commit { expected: head.serial, block: Some(block.clone()), rows, ..Commit::default() };
-    backend.commit(commit).await.unwrap();
+    backend.commit(&commit).await.unwrap();
     block
 }
 

@@ -1,0 +1,309 @@
+//! The commit that is being stored while the next group is carried out.
+//!
+//! At most one commit is under way. The group after it is carried out on the state that the commit
+//! will lead to, and can be taken back: nobody sees that state or hears of the commands before
+//! both are durable.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use tokio::task::JoinHandle;
+use tracing::Instrument;
+use tracing::instrument::WithSubscriber;
+
+use super::group::{Callers, Closed, Group};
+use super::{Request, Writer};
+use crate::backend::{Backend, Commit};
+use crate::block::{ClosedBlock, RowChange, Serial};
+use crate::domain::{AuditEntry, WriterId};
+use crate::error::{Error, ErrorKind, Result};
+use crate::fold::{Checkpoint, Slice};
+use crate::options::Materialize;
+use crate::state::State;
+use crate::view::Published;
+
+/// A group whose commit is being stored.
+pub(super) struct Flight {
+    callers: Callers,
+    /// The state once it is stored.
+    state: State,
+    positions: Vec<(WriterId, u64)>,
+    /// What the block changed, unless the commit folds that, too.
+    unfolded: Unfolded,
+    block: Option<(Serial, u64)>,
+    commit: Arc<Commit>,
+    /// Which rows of the commit are a slice of the debt.
+    slice: Range<usize>,
+    checkpoint: Option<Checkpoint>,
+    storing: Storing,
+}
+
+#[derive(Default)]
+struct Unfolded {
+    changes: Vec<RowChange>,
+    audit_rows: Vec<RowChange>,
+    audit: Vec<AuditEntry>,
+}
+
+enum Storing {
+    /// On the other thread.
+    Running(JoinHandle<Result<()>>),
+    Ended(Result<()>),
+}
+
+impl Flight {
+    pub(super) fn state(&self) -> &State {
+        &self.state
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        match &self.storing {
+            Storing::Running(storing) => storing.is_finished(),
+            Storing::Ended(_) => true,
+        }
+    }
+
+    /// Waits for the end. May be dropped and called again.
+    pub(super) async fn ended(&mut self) {
+        if let Storing::Running(storing) = &mut self.storing {
+            let outcome = storing.await.unwrap_or_else(|panic| {
+                Err(Error::new(ErrorKind::OutcomeUnknown, "the backend panicked during a commit")
+                    .because(panic))
+            });
+            self.storing = Storing::Ended(outcome);
+        }
+    }
+
+    fn begin(&mut self, backend: Arc<dyn Backend>) {
+        let (commit, span) = (self.commit.clone(), self.span());
+        let storing = async move { backend.commit(&commit).await };
+        let storing = tokio::spawn(storing.instrument(span).with_current_subscriber());
+        self.storing = Storing::Running(storing);
+    }
+
+    /// Stores it on this thread.
+    async fn complete(&mut self, backend: &dyn Backend) {
+        let outcome = backend.commit(&self.commit).instrument(self.span()).await;
+        self.storing = Storing::Ended(outcome);
+    }
+
+    fn span(&self) -> tracing::Span {
+        tracing::debug_span!("writer.group", commands = self.callers.len())
+    }
+}
+
+impl Writer {
+    /// Whether the next step is to end the open group, the commit under way, or both.
+    ///
+    /// Of groups that overlap none is smaller than the one before, unless nothing else waits:
+    /// neither the disk nor the commands are waited for longer than they must be, and groups
+    /// cannot shrink until each caller has a commit of its own.
+    pub(super) fn may_turn(&self, nothing_more: bool) -> bool {
+        match (&self.group, &self.flight) {
+            (_, Some(flight)) if !flight.is_over() => false,
+            (None, flight) => flight.is_some(),
+            (Some(_), None) => true,
+            (Some(group), Some(flight)) => nothing_more || group.len() >= flight.callers.len(),
+        }
+    }
+
+    /// Ends the open group and begins to store it, then tells the callers of the one before.
+    pub(super) async fn turn(&mut self, more_waits: bool) {
+        let landed = match self.flight.take() {
+            Some(flight) => match self.land(flight).await {
+                Some(landed) => Some(landed),
+                None => return,
+            },
+            None => None,
+        };
+        let Some(group) = self.group.take() else {
+            return landed.into_iter().for_each(|landed| self.publish(landed));
+        };
+        let (callers, closed) = group.close(self.entropy.as_ref(), &self.positions);
+        match closed {
+            Ok(closed) if !closed.is_empty() => {
+                // Where nobody else could use it, the way to the other thread only takes time.
+                let overlaps = more_waits || landed.is_some();
+                let mut flight = self.prepare(callers, closed);
+                if overlaps {
+                    flight.begin(self.backend.clone());
+                }
+                landed.into_iter().for_each(|landed| self.publish(landed));
+                if !overlaps {
+                    flight.complete(self.backend.as_ref()).await;
+                }
+                self.flight = Some(flight);
+            }
+            Ok(closed) => {
+                landed.into_iter().for_each(|landed| self.publish(landed));
+                self.answer_without_commit(callers, closed.expected).await;
+            }
+            Err(error) => {
+                landed.into_iter().for_each(|landed| self.publish(landed));
+                callers.fail(&error);
+            }
+        }
+    }
+
+    /// Nothing is to be stored: every command was refused, or was a repetition.
+    async fn answer_without_commit(&mut self, callers: Callers, serial: Serial) {
+        // A refusal, too, must not rest on what another process has changed meanwhile.
+        if self.is_shared {
+            match self.catch_up().await {
+                Ok(()) if self.state().serial() != serial => return self.again(callers),
+                Ok(()) => {}
+                Err(error) => return callers.fail(&error),
+            }
+        }
+        self.count(&callers);
+        callers.answer(serial);
+    }
+
+    /// Puts the requests back to the front of what waits, unless that has happened too often.
+    fn again(&mut self, callers: Callers) {
+        const ATTEMPTS: usize = 32;
+        self.conflicts += 1;
+        if self.conflicts > ATTEMPTS {
+            self.conflicts = 0;
+            return callers.fail(&Error::new(
+                ErrorKind::Busy,
+                "other processes kept writing first; try again",
+            ));
+        }
+        self.put_back(callers.into_requests());
+    }
+
+    fn put_back(&mut self, requests: impl DoubleEndedIterator<Item = Request>) {
+        requests.rev().for_each(|request| self.backlog.push_front(request));
+    }
+
+    /// Finds out how a commit ended. If it was not stored, what was built on it is taken back.
+    async fn land(&mut self, mut flight: Flight) -> Option<Flight> {
+        flight.ended().await;
+        let outcome = match &mut flight.storing {
+            Storing::Ended(outcome) => std::mem::replace(outcome, Ok(())),
+            Storing::Running(_) => Ok(()),
+        };
+        let error = match self.judge(&flight.commit, outcome).await {
+            Ok(()) => {
+                self.conflicts = 0;
+                self.positions.extend(flight.positions.iter().copied());
+                return Some(flight);
+            }
+            Err(error) => error,
+        };
+        let rows = flight.commit.rows.get(flight.slice.clone()).unwrap_or_default();
+        self.fold.take_back(rows, flight.checkpoint);
+        if let Some(group) = self.group.take() {
+            self.put_back(group.into_requests());
+        }
+        if *error.kind() != ErrorKind::Conflict {
+            flight.callers.fail(&error);
+        } else if let Err(error) = self.learn().await {
+            flight.callers.fail(&error);
+        } else {
+            // Another process was first: decide again, on top of what it wrote.
+            self.again(flight.callers);
+        }
+        None
+    }
+
+    fn prepare(&mut self, callers: Callers, closed: Closed) -> Flight {
+        let Closed { state, expected, block, series, positions } = closed;
+        let (mut unfolded, mut encoded) = (Unfolded::default(), None);
+        if let Some(ClosedBlock { block, changes, audit_rows, audit }) = block {
+            self.shared.digests.mark(block.serial, &changes);
+            unfolded = Unfolded { changes, audit_rows, audit };
+            encoded = Some(block);
+        }
+        let arriving = unfolded.changes.len() + unfolded.audit_rows.len();
+        let Slice { mut rows, checkpoint } = self.next_slice(arriving);
+        // The debt is older than this group's rows, and shares no key with those of the series.
+        let slice = 0..rows.len();
+        rows.extend(series);
+        let mut commit = Commit {
+            expected,
+            checkpoint: checkpoint.map(|checkpoint| checkpoint.serial),
+            ..Commit::default()
+        };
+        if self.materialize == Materialize::Commit {
+            let Unfolded { changes, audit_rows, .. } = std::mem::take(&mut unfolded);
+            rows.extend(changes);
+            rows.extend(audit_rows);
+            commit.checkpoint = encoded.as_ref().map(|block| block.serial).or(commit.checkpoint);
+        }
+        commit.purge_before = self.purge_before(commit.checkpoint);
+        let block = encoded.as_ref().map(|block| (block.serial, block.bytes.len() as u64));
+        commit.block = encoded;
+        commit.rows = rows;
+        Flight {
+            callers,
+            state,
+            positions,
+            unfolded,
+            block,
+            commit: Arc::new(commit),
+            slice,
+            checkpoint,
+            storing: Storing::Ended(Ok(())),
+        }
+    }
+
+    /// Makes a stored group visible, remembers what is still to be folded, and tells the callers.
+    fn publish(&mut self, flight: Flight) {
+        self.count(&flight.callers);
+        let mut audit = self.shared.published.load().audit.clone();
+        if let Some(checkpoint) = flight.checkpoint {
+            // These are rows by now and need no longer be merged into queries.
+            audit = audit.split_off(checkpoint.audit.min(audit.len()));
+        }
+        if let Some(checkpoint) = flight.commit.checkpoint {
+            self.checkpoint = checkpoint;
+            self.shared.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some((serial, bytes)) = flight.block {
+            self.shared.counters.groups.fetch_add(1, Ordering::Relaxed);
+            self.retained.add(serial, bytes, self.options.retain_block_bytes);
+            audit.extend(flight.unfolded.audit.into_iter().map(Arc::new));
+            self.fold.add(serial, flight.unfolded.changes, flight.unfolded.audit_rows);
+        }
+        let serial = flight.state.serial();
+        let replaced = self.publish_state(flight.state, audit);
+        flight.callers.answer(serial);
+        // Taking the old state apart costs about as much as making the new one.
+        tokio::spawn(async move { drop((replaced, flight.commit)) });
+    }
+
+    /// Gives what was published before.
+    pub(super) fn publish_state(
+        &self,
+        state: State,
+        audit: imbl::Vector<Arc<AuditEntry>>,
+    ) -> Arc<Published> {
+        let serial = state.serial();
+        let fold_debt = self.fold.len() as u64;
+        self.shared.counters.fold_debt.store(fold_debt, Ordering::Relaxed);
+        let published = Arc::new(Published { state, audit, fresh_at: Instant::now() });
+        let replaced = self.shared.published.swap(published);
+        self.shared.progress.send_modify(|progress| progress.serial = serial);
+        replaced
+    }
+
+    fn count(&self, callers: &Callers) {
+        let counters = &self.shared.counters;
+        let (commands, refused) = callers.commands();
+        counters.commands.fetch_add(commands as u64, Ordering::Relaxed);
+        counters.rejected.fetch_add(refused as u64, Ordering::Relaxed);
+    }
+
+    /// The group that takes commands now.
+    pub(super) fn open_group(&mut self) -> &mut Group {
+        let Self { group, flight, shared, .. } = self;
+        group.get_or_insert_with(|| match flight {
+            Some(flight) => Group::on(flight.state()),
+            None => Group::on(&shared.published.load().state),
+        })
+    }
+}
