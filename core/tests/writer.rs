@@ -408,3 +408,34 @@ async fn failures_under_load_leave_exactly_what_was_acknowledged() {
         assert_eq!(lines.items.len(), acknowledged.len());
     }
 }
+
+#[tokio::test]
+async fn what_was_decided_on_a_commit_that_fails_is_decided_again() {
+    let backend = memory();
+    let writer = WriterOptions { max_group: 2, ..WriterOptions::default() };
+    let options = StoreOptions { writer, ..StoreOptions::default() };
+    let store = open(Arc::new(backend.clone()), options).await.unwrap();
+    let hold = backend.faults().hold_commits();
+    let create = |name: &'static str| {
+        let store = store.clone();
+        tokio::spawn(async move { store.users().create(user(name)).await })
+    };
+    let first = create("first");
+    while backend.faults().held_commits() == 0 {
+        tokio::task::yield_now().await;
+    }
+    // Two share the commit that fails; the next two are refused while it is under way, for names
+    // that are then free again.
+    let calls = ["a", "b", "a", "b"].map(create);
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    backend.faults().fail_next_commits(1, FaultKind::After);
+    backend.faults().fail_next_commits(1, FaultKind::Before);
+    drop(hold);
+    first.await.unwrap().unwrap();
+    let outcomes = join_all(calls).await.into_iter().map(|call| call.unwrap().is_ok());
+    assert_eq!(outcomes.collect::<Vec<_>>(), [false, false, true, true]);
+    assert_eq!(store.view().users().len(), 3);
+    agrees_with_a_reopen(&backend, &store).await;
+}
