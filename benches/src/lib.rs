@@ -1,8 +1,9 @@
 //! What the benchmarks share: stores to open, nodes to fill them with, and what the machine tells
 //! about itself.
 
-/// The allocator that `gwstore` uses, too. A commit is taken apart on another thread than it was
-/// put together on, which glibc's allocator is slow at.
+/// A commit is taken apart on another thread than it was put together on, which glibc's allocator
+/// is slow at.
+#[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

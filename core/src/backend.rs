@@ -23,7 +23,7 @@ use crate::schema::{RowKey, Schema, SchemaVersion, Table};
 /// A backend need not be fast at concurrent commits: the writer sends one at a time. `scan`,
 /// `blocks` and `head` may be called at any time, also during a commit. Methods may block the
 /// calling thread for the duration of a disk write only in `commit`, `migrate`, `reopen` and
-/// `close`, which the writer calls on a thread of its own.
+/// `close`, which the writer calls on threads of its own.
 #[async_trait]
 pub trait Backend: Send + Sync + std::fmt::Debug + 'static {
     /// What it is, for people and dashboards. No answer may change a result.

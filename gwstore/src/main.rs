@@ -22,10 +22,6 @@ use crate::cli::Cli;
 use crate::failure::Failure;
 use crate::output::Shell;
 
-/// The writer's memory is freed on other threads than it came from, which glibc is slow at.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// What the command line says cannot be done as it is said.
 const USAGE: u8 = 2;
 
