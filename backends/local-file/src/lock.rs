@@ -64,6 +64,18 @@ impl Lock {
     }
 }
 
+/// A child that this process is starting has a copy of every open file until it runs its program,
+/// and a lock ends with the last copy. So it is given back, not only closed.
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if let Some(file) = &self.0
+            && let Err(error) = file.unlock()
+        {
+            tracing::debug!(%error, "the lock ends when its file is closed");
+        }
+    }
+}
+
 fn open(path: &Path) -> io::Result<File> {
     private_options().read(true).write(true).create(true).truncate(false).open(path)
 }
@@ -85,5 +97,25 @@ fn held(file: &mut File, store_path: &Path) -> Error {
     match holder {
         Some(pid) => error.with("pid", pid),
         None => error,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_of_the_file_does_not_keep_the_lock() {
+        let directory = tempfile::tempdir().unwrap();
+        let (lock_path, store_path) =
+            (directory.path().join("store.db.lock"), directory.path().join("store.db"));
+        let take = || Lock::take(&lock_path, &store_path, Access::Create);
+        let lock = take().unwrap();
+        assert_eq!(*take().unwrap_err().kind(), ErrorKind::Busy);
+        let copy = lock.0.as_ref().unwrap().try_clone().unwrap();
+        drop(lock);
+        take().unwrap();
+        drop(copy);
     }
 }
