@@ -119,7 +119,7 @@ impl Writer {
             None => None,
         };
         let Some(group) = self.group.take() else {
-            return landed.into_iter().for_each(|landed| self.publish(landed));
+            return self.publish(landed, false);
         };
         let (callers, closed) = group.close(self.entropy.as_ref(), &self.positions);
         match closed {
@@ -130,18 +130,18 @@ impl Writer {
                 if overlaps {
                     flight.begin(self.backend.clone());
                 }
-                landed.into_iter().for_each(|landed| self.publish(landed));
+                self.publish(landed, overlaps);
                 if !overlaps {
                     flight.complete(self.backend.as_ref()).await;
                 }
                 self.flight = Some(flight);
             }
             Ok(closed) => {
-                landed.into_iter().for_each(|landed| self.publish(landed));
+                self.publish(landed, false);
                 self.answer_without_commit(callers, closed.expected).await;
             }
             Err(error) => {
-                landed.into_iter().for_each(|landed| self.publish(landed));
+                self.publish(landed, false);
                 callers.fail(&error);
             }
         }
@@ -252,7 +252,8 @@ impl Writer {
     }
 
     /// Makes a stored group visible, remembers what is still to be folded, and tells the callers.
-    fn publish(&mut self, flight: Flight) {
+    fn publish(&mut self, landed: Option<Flight>, overlaps: bool) {
+        let Some(flight) = landed else { return };
         self.count(&flight.callers);
         let mut audit = self.shared.published.load().audit.clone();
         if let Some(checkpoint) = flight.checkpoint {
@@ -272,8 +273,10 @@ impl Writer {
         let serial = flight.state.serial();
         let replaced = self.publish_state(flight.state, audit);
         flight.callers.answer(serial);
-        // Taking the old state apart costs about as much as making the new one.
-        tokio::spawn(async move { drop((replaced, flight.commit)) });
+        if overlaps {
+            // Taking the old state apart costs a good part of what making the new one does.
+            tokio::spawn(async move { drop((replaced, flight.commit)) });
+        }
     }
 
     /// Gives what was published before.
