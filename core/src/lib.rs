@@ -19,6 +19,7 @@ pub mod domain;
 pub mod entropy;
 pub mod error;
 mod fold;
+pub mod layer;
 mod loader;
 pub mod options;
 pub mod portable;

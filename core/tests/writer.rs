@@ -5,17 +5,40 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use ghostwire_store_core::backend::Backend;
 use ghostwire_store_core::domain::*;
+use ghostwire_store_core::layer::{Chaos, FaultKind, Faults};
 use ghostwire_store_core::options::{Materialize, StoreOptions, WriterOptions};
 use ghostwire_store_core::{ErrorKind, Store, open};
-use ghostwire_store_memory::{FaultKind, MemoryBackend};
+use ghostwire_store_memory::MemoryBackend;
 
-fn memory() -> MemoryBackend {
-    MemoryBackend::new(StoreId::from_bytes([7; 16]))
+/// Something to open stores on, whose commits fail when told to.
+#[derive(Clone)]
+struct Bed {
+    memory: MemoryBackend,
+    faults: Arc<Faults>,
 }
 
-async fn open_on(backend: &MemoryBackend) -> Arc<dyn Store> {
-    open(Arc::new(backend.clone()), StoreOptions::default()).await.unwrap()
+impl Bed {
+    fn handle(&self) -> Arc<dyn Backend> {
+        Arc::new(Chaos::with(Arc::new(self.memory.clone()), self.faults.clone()))
+    }
+
+    fn shared(self) -> Self {
+        Self { memory: self.memory.shared(), ..self }
+    }
+
+    fn faults(&self) -> &Faults {
+        &self.faults
+    }
+}
+
+fn memory() -> Bed {
+    Bed { memory: MemoryBackend::new(StoreId::from_bytes([7; 16])), faults: Arc::default() }
+}
+
+async fn open_on(bed: &Bed) -> Arc<dyn Store> {
+    open(bed.handle(), StoreOptions::default()).await.unwrap()
 }
 
 fn user(name: &str) -> NewUser {
@@ -35,7 +58,7 @@ fn registration(n: u8, user: UserId) -> Registration {
 }
 
 /// What a fresh process would find is what callers were told.
-async fn agrees_with_a_reopen(backend: &MemoryBackend, store: &Arc<dyn Store>) {
+async fn agrees_with_a_reopen(backend: &Bed, store: &Arc<dyn Store>) {
     let other = open_on(backend).await;
     assert_eq!(other.digests().await.unwrap(), store.digests().await.unwrap());
 }
@@ -123,7 +146,7 @@ async fn a_full_queue_is_busy_after_its_timeout_and_memory_stays_bounded() {
         ..WriterOptions::default()
     };
     let options = StoreOptions { writer, ..StoreOptions::default() };
-    let store = open(Arc::new(backend.clone()), options).await.unwrap();
+    let store = open(backend.handle(), options).await.unwrap();
     let hold = backend.faults().hold_commits();
     let calls: Vec<_> = (0..20)
         .map(|n| {
@@ -263,7 +286,7 @@ async fn folding_keeps_up_under_a_sustained_load() {
     let writer = WriterOptions { max_fold_debt: 512, ..WriterOptions::default() };
     let options =
         StoreOptions { writer, materialize: Materialize::Checkpoint, ..StoreOptions::default() };
-    let store = open(Arc::new(backend.clone()), options).await.unwrap();
+    let store = open(backend.handle(), options).await.unwrap();
     let mut most = 0;
     for round in 0..60 {
         let calls = (0..64).map(|n| store.users().create(user(&format!("user{round}-{n}"))));
@@ -282,7 +305,7 @@ async fn time_does_not_move_back() {
     let backend = memory();
     let clock = ManualClock::new(Timestamp::from_secs(1_700_000_000).unwrap());
     let options = StoreOptions { clock: Arc::new(clock.clone()), ..StoreOptions::default() };
-    let store = open(Arc::new(backend.clone()), options).await.unwrap();
+    let store = open(backend.handle(), options).await.unwrap();
     let first = store.users().create(user("alice")).await.unwrap();
     clock.set(Timestamp::from_secs(1_600_000_000).unwrap());
     let second = store.users().create(user("bob")).await.unwrap();
@@ -291,7 +314,6 @@ async fn time_does_not_move_back() {
 
 #[tokio::test]
 async fn blocks_of_few_busy_rows_do_not_pile_up() {
-    use ghostwire_store_core::backend::Backend;
     let backend = memory();
     // The queue is never idle for long enough, and the rows are far too few to be a debt.
     let writer = WriterOptions {
@@ -300,7 +322,7 @@ async fn blocks_of_few_busy_rows_do_not_pile_up() {
         ..WriterOptions::default()
     };
     let options = StoreOptions { writer, ..StoreOptions::default() };
-    let store = open(Arc::new(backend.clone()), options).await.unwrap();
+    let store = open(backend.handle(), options).await.unwrap();
     let alice = store.users().create(user("alice")).await.unwrap();
     for round in 0..2000u64 {
         let display_name = Patch::Set(Text::new(format!("{round} {}", "x".repeat(100))).unwrap());
@@ -308,7 +330,7 @@ async fn blocks_of_few_busy_rows_do_not_pile_up() {
         store.users().update(alice.id, patch, None).await.unwrap();
     }
     assert!(store.info().checkpoints > 1);
-    let head = backend.head().await.unwrap();
+    let head = backend.handle().head().await.unwrap();
     assert!(head.oldest_block.get() > 1, "{head:?}");
     assert!(head.serial.get() - head.checkpoint.get() < 500, "{head:?}");
     agrees_with_a_reopen(&backend, &store).await;
@@ -322,7 +344,7 @@ async fn a_lost_answer_and_a_failed_reopen_bring_no_old_rows_back() {
     // Another process finds the blocks unfolded, and folds with every commit.
     drop(store);
     let options = StoreOptions { materialize: Materialize::Commit, ..StoreOptions::default() };
-    let store = open(Arc::new(backend.clone()), options).await.unwrap();
+    let store = open(backend.handle(), options).await.unwrap();
     backend.faults().fail_next_commits(1, FaultKind::After);
     backend.faults().fail_next_reopens(1);
     let patch =
@@ -348,14 +370,13 @@ async fn a_refusal_never_rests_on_what_another_process_has_changed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failures_under_load_leave_exactly_what_was_acknowledged() {
-    use ghostwire_store_core::backend::Backend;
     const CALLERS: usize = 8;
     const CALLS: usize = 60;
     for materialize in [Materialize::Checkpoint, Materialize::Commit] {
         let backend = memory();
         let writer = WriterOptions { max_group: 8, max_fold_debt: 64, ..WriterOptions::default() };
         let options = StoreOptions { writer, materialize, ..StoreOptions::default() };
-        let store = open(Arc::new(backend.clone()), options).await.unwrap();
+        let store = open(backend.handle(), options).await.unwrap();
         let callers = (0..CALLERS).map(|caller| {
             let (store, backend) = (store.clone(), backend.clone());
             tokio::spawn(async move {
@@ -400,7 +421,7 @@ async fn failures_under_load_leave_exactly_what_was_acknowledged() {
         assert_eq!(stored, acknowledged);
         agrees_with_a_reopen(&backend, &store).await;
         store.verify().await.unwrap();
-        let head = backend.head().await.unwrap();
+        let head = backend.handle().head().await.unwrap();
         assert_eq!(head.checkpoint, head.serial);
         // Each has its line in the audit trail, once.
         let page = PageRequest::first(Limit::new(1000).unwrap());
@@ -414,7 +435,7 @@ async fn what_was_decided_on_a_commit_that_fails_is_decided_again() {
     let backend = memory();
     let writer = WriterOptions { max_group: 2, ..WriterOptions::default() };
     let options = StoreOptions { writer, ..StoreOptions::default() };
-    let store = open(Arc::new(backend.clone()), options).await.unwrap();
+    let store = open(backend.handle(), options).await.unwrap();
     let hold = backend.faults().hold_commits();
     let create = |name: &'static str| {
         let store = store.clone();

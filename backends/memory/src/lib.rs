@@ -1,28 +1,25 @@
-//! A backend that keeps everything in memory and loses it with the process: for tests, and for
-//! making commits fail at will.
+//! A backend that keeps everything in memory and loses it with the process: for tests.
 //!
 //! A [`MemoryBackend`] is a handle. Its clones see the same memory, so a test "reopens" a store
 //! by opening another clone; closing one handle leaves the others open.
 //!
 //! ```
 //! use ghostwire_store_core::backend::{Backend, Commit};
+//! use ghostwire_store_core::block::Serial;
 //! use ghostwire_store_core::domain::StoreId;
-//! use ghostwire_store_core::error::ErrorKind;
-//! use ghostwire_store_memory::{FaultKind, MemoryBackend};
+//! use ghostwire_store_memory::MemoryBackend;
 //!
 //! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # async fn main() -> ghostwire_store_core::Result<()> {
 //! let memory = MemoryBackend::new(StoreId::from_bytes([1; 16]));
-//! memory.faults().fail_next_commits(1, FaultKind::DiskFull);
-//! let error = memory.commit(&Commit::default()).await.unwrap_err();
-//! assert_eq!(*error.kind(), ErrorKind::Exhausted);
 //! memory.commit(&Commit::default()).await?;
+//! memory.clone().close().await?;
+//! assert_eq!(memory.head().await?.serial, Serial::ZERO);
 //! # Ok(())
 //! # }
 //! ```
 
 mod content;
-mod faults;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,7 +34,6 @@ use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::schema::Schema;
 
 use content::Content;
-pub use faults::{CommitHold, FaultKind, Faults};
 
 /// A handle on a store in memory.
 #[derive(Debug)]
@@ -50,7 +46,6 @@ pub struct MemoryBackend {
 #[derive(Debug)]
 struct Memory {
     content: Mutex<Content>,
-    faults: Faults,
     shared: AtomicBool,
 }
 
@@ -66,7 +61,6 @@ impl MemoryBackend {
     pub fn at_schema(store: StoreId, schema: Schema) -> Self {
         Self::on(Arc::new(Memory {
             content: Mutex::new(Content::new(store, schema.version())),
-            faults: Faults::default(),
             shared: AtomicBool::new(false),
         }))
     }
@@ -83,12 +77,6 @@ impl MemoryBackend {
         self
     }
 
-    /// What makes commits fail, for all handles on this memory.
-    #[must_use]
-    pub fn faults(&self) -> &Faults {
-        &self.memory.faults
-    }
-
     fn ensure_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::new(ErrorKind::Unavailable, "the store is closed"));
@@ -99,29 +87,6 @@ impl MemoryBackend {
     fn content(&self) -> Result<MutexGuard<'_, Content>> {
         self.ensure_open()?;
         Ok(locked(&self.memory.content))
-    }
-
-    async fn store(&self, commit: &Commit) -> Result<()> {
-        self.ensure_open()?;
-        let fault = self.memory.faults.before_commit().await;
-        let mut content = self.content()?;
-        match fault {
-            Some(FaultKind::Before) => Err(Error::new(
-                ErrorKind::Unavailable,
-                "the backend cannot be reached (an injected fault)",
-            )),
-            Some(FaultKind::DiskFull) => {
-                Err(Error::new(ErrorKind::Exhausted, "the disk is full (an injected fault)"))
-            }
-            Some(FaultKind::After) => {
-                content.commit(commit)?;
-                Err(Error::new(
-                    ErrorKind::OutcomeUnknown,
-                    "the connection died during the commit (an injected fault)",
-                ))
-            }
-            None => content.commit(commit),
-        }
     }
 }
 
@@ -166,7 +131,7 @@ impl Backend for MemoryBackend {
     }
 
     async fn commit(&self, commit: &Commit) -> Result<()> {
-        let outcome = self.store(commit).await;
+        let outcome = self.content().and_then(|mut content| content.commit(commit));
         let mut counters = locked(&self.counters);
         match &outcome {
             Ok(()) => {
@@ -186,15 +151,7 @@ impl Backend for MemoryBackend {
     }
 
     async fn reopen(&self) -> Result<Head> {
-        let content = self.content()?;
-        if self.memory.faults.reopen_fails() {
-            return Err(Error::new(
-                ErrorKind::Unavailable,
-                "the backend cannot be reached (an injected fault)",
-            )
-            .during("memory.reopen"));
-        }
-        Ok(content.head())
+        self.head().await
     }
 
     async fn verify(&self) -> Result<()> {

@@ -144,47 +144,6 @@ async fn only_folded_blocks_are_purged() {
 }
 
 #[tokio::test]
-async fn commits_fail_as_told() {
-    let memory = memory();
-    memory.faults().fail_next_commits(1, FaultKind::Before);
-    memory.faults().fail_next_commits(2, FaultKind::DiskFull);
-    memory.faults().fail_next_commits(1, FaultKind::After);
-    let head = memory.head().await.unwrap();
-    let commit = Commit { block: Some(block_after(&head)), ..Commit::default() };
-    for (kind, serial) in [
-        (ErrorKind::Unavailable, 0),
-        (ErrorKind::Exhausted, 0),
-        (ErrorKind::Exhausted, 0),
-        (ErrorKind::OutcomeUnknown, 1),
-        (ErrorKind::Conflict, 1),
-    ] {
-        assert_eq!(*memory.commit(&commit).await.unwrap_err().kind(), kind);
-        assert_eq!(memory.head().await.unwrap().serial.get(), serial);
-    }
-    memory.faults().fail_next_reopens(1);
-    assert_eq!(*memory.reopen().await.unwrap_err().kind(), ErrorKind::Unavailable);
-    assert_eq!(memory.reopen().await.unwrap().serial.get(), 1);
-}
-
-#[tokio::test]
-async fn commits_wait_while_held() {
-    let memory = memory();
-    let hold = memory.faults().hold_commits();
-    let second = memory.faults().hold_commits();
-    let handle = memory.clone();
-    let waiting = tokio::spawn(async move { handle.commit(&Commit::default()).await });
-    while memory.faults().held_commits() == 0 {
-        tokio::task::yield_now().await;
-    }
-    drop(hold);
-    tokio::task::yield_now().await;
-    assert!(!waiting.is_finished());
-    drop(second);
-    waiting.await.unwrap().unwrap();
-    assert_eq!(memory.faults().held_commits(), 0);
-}
-
-#[tokio::test]
 async fn an_old_schema_is_carried_forward_once() {
     let memory = MemoryBackend::at_schema(StoreId::from_bytes([1; 16]), Schema::at(1).unwrap());
     assert_eq!(memory.head().await.unwrap().schema.version, 1);

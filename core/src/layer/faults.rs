@@ -1,12 +1,10 @@
 //! Making commits fail, or wait.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
-
-use crate::locked;
 
 /// How a commit fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,11 +14,13 @@ pub enum FaultKind {
     /// Everything is stored, and the answer is lost; `OutcomeUnknown`. A commit that would have
     /// been refused anyway is refused.
     After,
+    /// Nothing is stored, and nobody knows that; `OutcomeUnknown`.
+    Lost,
     /// Nothing is stored; `Exhausted`.
     DiskFull,
 }
 
-/// Faults to come, of all handles on one memory.
+/// Faults to come, of every [`Chaos`](super::Chaos) that shares them.
 #[derive(Debug)]
 pub struct Faults {
     commits: Mutex<VecDeque<(usize, FaultKind)>>,
@@ -123,4 +123,9 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
+}
+
+/// A list of faults is changed in steps that do not fail.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

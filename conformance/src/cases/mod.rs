@@ -1,0 +1,16 @@
+//! The cases, one file for each part of the contract.
+
+mod credentials;
+
+use crate::case::{Case, Check};
+
+/// All cases.
+pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
+    [credentials::CASES].into_iter().flatten()
+}
+
+/// All checks.
+pub(crate) fn checks() -> impl Iterator<Item = &'static Check> {
+    let checks: [&'static [Check]; 0] = [];
+    checks.into_iter().flatten()
+}

@@ -1,0 +1,60 @@
+//! What a backend may skip, and why.
+
+use serde::Deserialize;
+
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Exceptions {
+    #[serde(default, rename = "exception")]
+    list: Vec<Exception>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Exception {
+    backend: String,
+    case: String,
+    reason: String,
+}
+
+impl Exceptions {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let exceptions: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        match exceptions.list.iter().find(|exception| exception.reason.trim().is_empty()) {
+            Some(exception) => Err(format!("the exception for {} has no reason", exception.case)),
+            None => Ok(exceptions),
+        }
+    }
+
+    /// Why this backend may skip this case; `None` if it may not.
+    pub(crate) fn reason(&self, backend: &str, case: &str) -> Option<&str> {
+        let found = self.list.iter().find(|found| found.backend == backend && found.case == case);
+        found.map(|exception| exception.reason.as_str())
+    }
+
+    /// What is listed for one of `backends` and is no case.
+    pub(crate) fn unknown(&self, backends: &[&str], cases: &[String]) -> Vec<String> {
+        self.list
+            .iter()
+            .filter(|exception| backends.contains(&exception.backend.as_str()))
+            .filter(|exception| !cases.contains(&exception.case))
+            .map(|exception| exception.case.clone())
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exception_needs_a_reason() {
+        let text = "[[exception]]\nbackend = 'b'\ncase = 'r/c'\nreason = ' '";
+        assert!(Exceptions::parse(text).unwrap_err().contains("r/c"));
+        let text = text.replace("' '", "'why'");
+        let exceptions = Exceptions::parse(&text).unwrap();
+        assert_eq!(exceptions.reason("b", "r/c"), Some("why"));
+        assert_eq!(exceptions.reason("c", "r/c"), None);
+        assert_eq!(exceptions.unknown(&["b"], &["r/d".to_owned()]), ["r/c"]);
+    }
+}

@@ -1,0 +1,91 @@
+//! What the suite needs of whoever brings a backend.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use ghostwire_store_core::backend::Backend;
+use ghostwire_store_core::domain::StoreId;
+use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::schema::Schema;
+
+/// Makes places for stores.
+#[async_trait]
+pub trait Factory: Debug + Send + Sync + 'static {
+    /// The backend's name, as reports and exceptions have it.
+    fn name(&self) -> &str;
+
+    /// An empty place of its own.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being made.
+    async fn create(&self) -> Result<Box<dyn Place>>;
+
+    /// The place that [`Place::location`] named, in another process.
+    ///
+    /// # Errors
+    /// `Unsupported`, unless places have locations.
+    async fn at(&self, location: &str) -> Result<Box<dyn Place>> {
+        let error = Error::new(ErrorKind::Unsupported, "no other process can open this backend");
+        Err(error.with("location", location))
+    }
+}
+
+/// Where one store is kept. Dropping it removes what is kept.
+#[async_trait]
+pub trait Place: Debug + Send + Sync {
+    /// Opens the store that is kept here, or makes one.
+    ///
+    /// # Errors
+    /// Those of the backend.
+    async fn open(&self, opening: Opening) -> Result<Arc<dyn Backend>>;
+
+    /// The place as a new process would find it if the one that has it open died now. Nothing is
+    /// being written while this is called; this place may still be open.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being made.
+    async fn after_crash(&self) -> Result<Box<dyn Place>>;
+
+    /// Names the place for another process of this machine. `None` if no other can open it.
+    fn location(&self) -> Option<String> {
+        None
+    }
+
+    /// The files it consists of, to be damaged. Empty if there are none.
+    fn files(&self) -> Vec<std::path::PathBuf> {
+        Vec::new()
+    }
+}
+
+/// How to open a place.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Opening {
+    /// The identity of a store that is made now.
+    pub store: StoreId,
+    /// The schema of a store that is made now; older ones are for migrations.
+    pub schema: Schema,
+    /// Nothing may be made or changed.
+    pub read_only: bool,
+}
+
+impl Opening {
+    /// To read and write, with the current schema.
+    #[must_use]
+    pub fn new(store: StoreId) -> Self {
+        Self { store, schema: Schema::current(), read_only: false }
+    }
+
+    /// With an older schema, if a store is made.
+    #[must_use]
+    pub fn schema(self, schema: Schema) -> Self {
+        Self { schema, ..self }
+    }
+
+    /// Only to read.
+    #[must_use]
+    pub fn read_only(self) -> Self {
+        Self { read_only: true, ..self }
+    }
+}

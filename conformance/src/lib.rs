@@ -1,0 +1,51 @@
+//! Proves that a backend of ghostwire-store keeps [the contract](contract).
+//!
+//! One state machine serves all backends, so a backend cannot get a rule wrong by itself; it can
+//! lose, reorder, cut or invent what it was given. Hence every case runs in several [`Mode`]s: on
+//! the live store, on one that was rebuilt from its blocks, and on one that was rebuilt from its
+//! rows with the blocks gone. Beside the cases there are checks that take longer: random commands
+//! against a model, recorded histories, killed processes and failing disks.
+//!
+//! # Proving a backend
+//! A test without the standard harness (`harness = false` in Cargo.toml) is all it takes:
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! use ghostwire_store_conformance::{LocalFiles, Opening, Suite};
+//! # use ghostwire_store_core::{Result, backend::Backend};
+//! # async fn open(_: &std::path::Path, _: Opening) -> Result<Arc<dyn Backend>> { unimplemented!() }
+//!
+//! fn main() -> std::process::ExitCode {
+//!     Suite::new().backend(LocalFiles::new("mine", |path, opening| async move {
+//!         open(&path, opening).await
+//!     })).main()
+//! }
+//! ```
+//!
+//! `cargo test` then runs it; arguments are those of the standard harness. A backend that keeps no
+//! local files implements [`Factory`] and [`Place`]. What a backend cannot do is listed, with a
+//! reason, in a file that [`Suite::exceptions`] reads: a case that is skipped and not listed there
+//! fails, and so does one that is listed and not skipped.
+
+// A case fails by panicking: the message and the place are what its reader needs.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod case;
+mod cases;
+pub mod contract;
+mod exceptions;
+mod factory;
+mod local_files;
+mod report;
+mod stack;
+mod suite;
+mod world;
+
+pub use case::Verdict;
+pub use factory::{Factory, Opening, Place};
+pub use local_files::LocalFiles;
+pub use report::{Outcome, Report, Trial};
+pub use stack::Stack;
+pub use suite::{Progress, Suite};
+pub use world::{Mode, World};

@@ -1,0 +1,289 @@
+//! Which cases run on which backends, and how.
+
+use std::panic::AssertUnwindSafe;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::FutureExt;
+
+use crate::case::{Case, Check, Verdict};
+use crate::cases;
+use crate::contract;
+use crate::exceptions::Exceptions;
+use crate::factory::Factory;
+use crate::report::{Outcome, Report, Trial};
+use crate::stack::Stack;
+use crate::world::{Mode, World};
+
+/// How much work the checks do. Read from the environment, so that a nightly run does more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Effort {
+    /// Random sequences of commands that are compared with the model, for each backend
+    /// (`GHOSTWIRE_CONFORMANCE_SEQUENCES`).
+    pub sequences: u32,
+    /// Processes that are killed, for each backend (`GHOSTWIRE_CONFORMANCE_KILLS`).
+    pub kills: u32,
+    /// Where random choices begin (`GHOSTWIRE_CONFORMANCE_SEED`).
+    pub seed: u64,
+}
+
+impl Effort {
+    /// What the environment says.
+    #[must_use]
+    pub fn from_environment() -> Self {
+        fn number<N: std::str::FromStr>(name: &str, default: N) -> N {
+            let Ok(text) = std::env::var(name) else { return default };
+            text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text:?}"))
+        }
+        Self {
+            sequences: number("GHOSTWIRE_CONFORMANCE_SEQUENCES", 2_000),
+            kills: number("GHOSTWIRE_CONFORMANCE_KILLS", 25),
+            seed: number("GHOSTWIRE_CONFORMANCE_SEED", 1),
+        }
+    }
+}
+
+/// Told of every trial that ends.
+pub type Progress<'a> = &'a mut dyn FnMut(&Trial, usize, usize);
+
+/// The cases, and the backends that they run on.
+#[derive(Debug)]
+pub struct Suite {
+    backends: Vec<Arc<dyn Factory>>,
+    stacks: Vec<Stack>,
+    exceptions: Exceptions,
+    effort: Effort,
+}
+
+impl Default for Suite {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// One thing to run.
+#[derive(Debug, Clone)]
+struct Planned {
+    backend: Arc<dyn Factory>,
+    stack: Stack,
+    what: What,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum What {
+    Case(Case, Mode),
+    Check(Check),
+}
+
+impl Suite {
+    /// Every case and check, on every layer, and no backend yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            backends: Vec::new(),
+            stacks: Stack::all(),
+            exceptions: Exceptions::default(),
+            effort: Effort::from_environment(),
+        }
+    }
+
+    /// Runs on this backend, too.
+    #[must_use]
+    pub fn backend(mut self, factory: impl Factory) -> Self {
+        self.backends.push(Arc::new(factory));
+        self
+    }
+
+    /// Runs on these layers only.
+    #[must_use]
+    pub fn stacks(mut self, stacks: Vec<Stack>) -> Self {
+        self.stacks = stacks;
+        self
+    }
+
+    /// Does this much work in checks, whatever the environment says.
+    #[must_use]
+    pub fn effort(mut self, effort: Effort) -> Self {
+        self.effort = effort;
+        self
+    }
+
+    /// What backends may skip, in TOML:
+    ///
+    /// ```toml
+    /// [[exception]]
+    /// backend = "memory"
+    /// case = "one-process/a_second_opener_is_refused"
+    /// reason = "what is in memory has no other opener"
+    /// ```
+    ///
+    /// # Panics
+    /// If it cannot be read: it is part of the program.
+    #[must_use]
+    pub fn exceptions(mut self, text: &str) -> Self {
+        self.exceptions = Exceptions::parse(text).expect("the exceptions can be read");
+        self
+    }
+
+    /// Which cases and checks prove which line of the contract, in the contract's order.
+    #[must_use]
+    pub fn proofs() -> Vec<(&'static str, Vec<String>)> {
+        contract::rules().map(|rule| (rule, proofs_of(rule))).collect()
+    }
+
+    /// What is wrong with the suite itself: lines that nothing proves, proofs of lines that do not
+    /// exist, exceptions for cases that do not exist.
+    #[must_use]
+    pub fn defects(&self) -> Vec<String> {
+        let unproved = Self::proofs().into_iter().filter(|(_, proofs)| proofs.is_empty());
+        let mut defects: Vec<_> =
+            unproved.map(|(rule, _)| format!("nothing proves `{rule}`")).collect();
+        let all = all_proofs();
+        let strangers = all.iter().filter(|(rule, _)| !contract::rules().any(|line| line == *rule));
+        defects.extend(
+            strangers.map(|(rule, name)| format!("{rule}/{name} proves no line of the contract")),
+        );
+        let names: Vec<_> = all.iter().map(|(rule, name)| format!("{rule}/{name}")).collect();
+        let backends: Vec<_> = self.backends.iter().map(|backend| backend.name()).collect();
+        let unknown = self.exceptions.unknown(&backends, &names);
+        defects.extend(unknown.iter().map(|case| format!("an exception names {case}, no case")));
+        defects
+    }
+
+    fn plan(&self) -> Vec<Planned> {
+        let mut plan = Vec::new();
+        for backend in &self.backends {
+            for stack in &self.stacks {
+                let planned =
+                    |what| Planned { backend: backend.clone(), stack: stack.clone(), what };
+                for case in cases::all() {
+                    let modes = if case.stored { &Mode::ALL[..] } else { &Mode::ALL[..1] };
+                    plan.extend(modes.iter().map(|mode| planned(What::Case(*case, *mode))));
+                }
+            }
+            let planned = |what| Planned { backend: backend.clone(), stack: Stack::bare(), what };
+            plan.extend(cases::checks().map(|check| planned(What::Check(*check))));
+        }
+        plan
+    }
+
+    /// Runs everything whose name contains `filter`, one after the other.
+    pub fn run(&self, filter: &str, progress: Progress<'_>) -> Report {
+        let plan: Vec<_> =
+            self.plan().into_iter().filter(|planned| planned.name().contains(filter)).collect();
+        let mut report = Report::default();
+        for (index, planned) in plan.iter().enumerate() {
+            let trial = planned.run(&self.exceptions, self.effort);
+            progress(&trial, index + 1, plan.len());
+            report.trials.push(trial);
+        }
+        report
+    }
+
+    /// The `main` of a test without the standard harness: takes its arguments, and behaves like
+    /// it.
+    #[must_use]
+    pub fn main(self) -> ExitCode {
+        let arguments = libtest_mimic::Arguments::from_args();
+        let defects = self.defects();
+        let whole = libtest_mimic::Trial::test("suite/every_line_is_proved", move || {
+            if defects.is_empty() { Ok(()) } else { Err(defects.join("\n").into()) }
+        });
+        let exceptions = Arc::new(self.exceptions.clone());
+        let effort = self.effort;
+        let trials = self.plan().into_iter().map(|planned| {
+            let exceptions = exceptions.clone();
+            libtest_mimic::Trial::test(planned.name(), move || {
+                match planned.run(&exceptions, effort).outcome {
+                    Outcome::Failed(message) => Err(message.into()),
+                    Outcome::Passed | Outcome::Excepted(_) => Ok(()),
+                }
+            })
+        });
+        libtest_mimic::run(&arguments, std::iter::once(whole).chain(trials).collect()).exit_code()
+    }
+}
+
+fn all_proofs() -> Vec<(&'static str, &'static str)> {
+    let cases = cases::all().map(|case| (case.rule, case.name));
+    cases.chain(cases::checks().map(|check| (check.rule, check.name))).collect()
+}
+
+fn proofs_of(rule: &str) -> Vec<String> {
+    let of_rule = all_proofs().into_iter().filter(|(proved, _)| *proved == rule);
+    of_rule.map(|(rule, name)| format!("{rule}/{name}")).collect()
+}
+
+impl Planned {
+    fn name(&self) -> String {
+        let (backend, stack) = (self.backend.name(), self.stack.name());
+        match &self.what {
+            What::Case(case, mode) => {
+                format!("{backend}/{stack}/{}/{}/{}", mode.name(), case.rule, case.name)
+            }
+            What::Check(check) => format!("{backend}/{}/{}", check.rule, check.name),
+        }
+    }
+
+    fn run(&self, exceptions: &Exceptions, effort: Effort) -> Trial {
+        let began = Instant::now();
+        let runtime = || {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(2).enable_all().build()
+        };
+        let (rule, name, mode) = match self.what {
+            What::Case(case, mode) => (case.rule, case.name, Some(mode)),
+            What::Check(check) => (check.rule, check.name, None),
+        };
+        let judged = match runtime() {
+            Ok(runtime) => runtime.block_on(self.judge(effort)),
+            Err(error) => Err(error.to_string()),
+        };
+        let reason = exceptions.reason(self.backend.name(), &format!("{rule}/{name}"));
+        let outcome = match (judged, reason) {
+            (Ok(Verdict::Passed), None) => Outcome::Passed,
+            (Ok(Verdict::Passed), Some(_)) => {
+                Outcome::Failed("is excepted, but passes; remove the exception".to_owned())
+            }
+            (Ok(Verdict::Skipped(_)), Some(reason)) => Outcome::Excepted(reason.to_owned()),
+            (Ok(Verdict::Skipped(why)), None) => {
+                Outcome::Failed(format!("was skipped, and no exception allows that: {why}"))
+            }
+            (Err(message), _) => Outcome::Failed(message),
+        };
+        Trial {
+            backend: self.backend.name().to_owned(),
+            stack: self.stack.name().to_owned(),
+            mode,
+            rule: rule.to_owned(),
+            name: name.to_owned(),
+            outcome,
+            elapsed: began.elapsed(),
+        }
+    }
+
+    async fn judge(&self, effort: Effort) -> Result<Verdict, String> {
+        let judged = async {
+            match self.what {
+                What::Check(check) => (check.run)(self.backend.clone(), effort).await,
+                What::Case(case, mode) => {
+                    let seed = effort.seed;
+                    let made = World::create(self.backend.as_ref(), &self.stack, mode, seed).await;
+                    let mut world = made.expect("a place can be made");
+                    let verdict = (case.run)(&mut world).await;
+                    assert!(
+                        world.passes() > 0 || !case.stored || verdict != Verdict::Passed,
+                        "the case is about what is stored, and never lets it be read again"
+                    );
+                    verdict
+                }
+            }
+        };
+        AssertUnwindSafe(judged).catch_unwind().await.map_err(|panic| {
+            let message = panic.downcast_ref::<String>().cloned();
+            let message = message.or_else(|| panic.downcast_ref::<&str>().map(|&s| s.to_owned()));
+            message.unwrap_or_else(|| "panicked without a message".to_owned())
+        })
+    }
+}

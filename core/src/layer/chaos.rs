@@ -1,0 +1,126 @@
+//! A backend that fails when told to.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{FaultKind, Faults};
+use crate::backend::{Backend, BackendInfo, Commit, Head, Row, Scan};
+use crate::block::{EncodedBlock, Serial};
+use crate::error::{Error, ErrorKind, Result};
+use crate::schema::Schema;
+
+/// Makes the commits of a backend fail or wait, to prove what is built on it. Without a fault it
+/// changes nothing.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use ghostwire_store_core::ErrorKind;
+/// use ghostwire_store_core::backend::{Backend, Commit};
+/// use ghostwire_store_core::domain::StoreId;
+/// use ghostwire_store_core::layer::{Chaos, FaultKind};
+/// use ghostwire_store_memory::MemoryBackend;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let backend = Chaos::new(Arc::new(MemoryBackend::new(StoreId::from_bytes([1; 16]))));
+/// backend.faults().fail_next_commits(1, FaultKind::DiskFull);
+/// let error = backend.commit(&Commit::default()).await.unwrap_err();
+/// assert_eq!(*error.kind(), ErrorKind::Exhausted);
+/// backend.commit(&Commit::default()).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Chaos {
+    inner: Arc<dyn Backend>,
+    faults: Arc<Faults>,
+}
+
+impl Chaos {
+    /// On top of `inner`, with faults of its own.
+    #[must_use]
+    pub fn new(inner: Arc<dyn Backend>) -> Self {
+        Self::with(inner, Arc::default())
+    }
+
+    /// On top of `inner`, with faults that others may share.
+    #[must_use]
+    pub fn with(inner: Arc<dyn Backend>, faults: Arc<Faults>) -> Self {
+        Self { inner, faults }
+    }
+
+    /// What makes commits fail.
+    #[must_use]
+    pub fn faults(&self) -> &Arc<Faults> {
+        &self.faults
+    }
+}
+
+#[async_trait]
+impl Backend for Chaos {
+    fn info(&self) -> BackendInfo {
+        self.inner.info()
+    }
+
+    async fn head(&self) -> Result<Head> {
+        self.inner.head().await
+    }
+
+    async fn migrate(&self, target: Schema) -> Result<()> {
+        self.inner.migrate(target).await
+    }
+
+    async fn scan(&self, scan: Scan) -> Result<Vec<Row>> {
+        self.inner.scan(scan).await
+    }
+
+    async fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
+        self.inner.blocks(after, limit).await
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<()> {
+        let fault = self.faults.before_commit().await;
+        if fault == Some(FaultKind::After) {
+            self.inner.commit(commit).await?;
+        }
+        let (kind, message) = match fault {
+            None => return self.inner.commit(commit).await,
+            Some(FaultKind::Before) => {
+                (ErrorKind::Unavailable, "the backend cannot be reached (an injected fault)")
+            }
+            Some(FaultKind::DiskFull) => {
+                (ErrorKind::Exhausted, "the disk is full (an injected fault)")
+            }
+            Some(FaultKind::Lost) => (
+                ErrorKind::OutcomeUnknown,
+                "the connection died before the commit arrived (an injected fault)",
+            ),
+            Some(FaultKind::After) => (
+                ErrorKind::OutcomeUnknown,
+                "the connection died during the commit (an injected fault)",
+            ),
+        };
+        Err(Error::new(kind, message).during("chaos.commit"))
+    }
+
+    async fn reopen(&self) -> Result<Head> {
+        if self.faults.reopen_fails() {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "the backend cannot be reached (an injected fault)",
+            )
+            .during("chaos.reopen"));
+        }
+        self.inner.reopen().await
+    }
+
+    async fn verify(&self) -> Result<()> {
+        self.inner.verify().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.inner.close().await
+    }
+}
