@@ -36,6 +36,7 @@ mod cases;
 pub mod contract;
 mod exceptions;
 mod factory;
+mod in_memory;
 mod local_files;
 mod report;
 mod stack;
@@ -44,8 +45,9 @@ mod world;
 
 pub use case::Verdict;
 pub use factory::{Factory, Opening, Place};
+pub use in_memory::InMemory;
 pub use local_files::LocalFiles;
 pub use report::{Outcome, Report, Trial};
 pub use stack::Stack;
-pub use suite::{Progress, Suite};
+pub use suite::{Effort, Progress, Suite};
 pub use world::{Mode, World};

@@ -24,6 +24,7 @@ const TRANSIENT: [&str; 2] = ["-shm", ".lock"];
 pub struct LocalFiles {
     name: String,
     open: Open,
+    within: PathBuf,
 }
 
 impl LocalFiles {
@@ -36,7 +37,14 @@ impl LocalFiles {
         F: Future<Output = Result<Arc<dyn Backend>>> + Send + 'static,
     {
         let open: Open = Arc::new(move |path, opening| Box::pin(open(path, opening)));
-        Self { name: name.into(), open }
+        Self { name: name.into(), open, within: std::env::temp_dir() }
+    }
+
+    /// Makes its directories in this one, which has to exist, instead of the one for temporary
+    /// files: for a suite that is to run on a certain disk.
+    #[must_use]
+    pub fn within(self, directory: impl Into<PathBuf>) -> Self {
+        Self { within: directory.into(), ..self }
     }
 
     fn place(&self, directory: Directory) -> Box<dyn Place> {
@@ -57,7 +65,7 @@ impl Factory for LocalFiles {
     }
 
     async fn create(&self) -> Result<Box<dyn Place>> {
-        Ok(self.place(Directory::create()?))
+        Ok(self.place(Directory::create(&self.within)?))
     }
 
     async fn at(&self, location: &str) -> Result<Box<dyn Place>> {
@@ -74,8 +82,8 @@ enum Directory {
 }
 
 impl Directory {
-    fn create() -> Result<Self> {
-        let made = tempfile::Builder::new().prefix("ghostwire-conformance-").tempdir();
+    fn create(within: &Path) -> Result<Self> {
+        let made = tempfile::Builder::new().prefix("ghostwire-conformance-").tempdir_in(within);
         made.map(Self::Own).map_err(cannot_copy)
     }
 
@@ -105,7 +113,8 @@ impl Place for Files {
     }
 
     async fn after_crash(&self) -> Result<Box<dyn Place>> {
-        let directory = Directory::create()?;
+        let beside = self.directory.path().parent().unwrap_or(Path::new("."));
+        let directory = Directory::create(beside)?;
         for from in self.files() {
             let name = from.file_name().unwrap_or_default();
             fs::copy(&from, directory.path().join(name)).map_err(cannot_copy)?;

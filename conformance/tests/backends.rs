@@ -4,12 +4,9 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use ghostwire_store_conformance::{Factory, LocalFiles, Opening, Place, Suite};
-use ghostwire_store_core::Result;
+use ghostwire_store_conformance::{InMemory, LocalFiles, Opening, Suite};
 use ghostwire_store_core::backend::Backend;
 use ghostwire_store_libsql::{LibsqlBackend, LibsqlOptions};
-use ghostwire_store_memory::MemoryBackend;
 use ghostwire_store_zqlite::{ZqliteBackend, ZqliteOptions};
 
 fn main() -> ExitCode {
@@ -17,7 +14,7 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     runtime.block_on(ghostwire_store_libsql::prepare_process()).expect("SQLite is not in use yet");
     Suite::new()
-        .backend(Memory)
+        .backend(InMemory)
         .backend(LocalFiles::new("libsql", |path, opening: Opening| async move {
             let mut options = LibsqlOptions::new(path, opening.store);
             options.create = !opening.read_only;
@@ -34,34 +31,4 @@ fn main() -> ExitCode {
         }))
         .exceptions(include_str!("exceptions.toml"))
         .main()
-}
-
-#[derive(Debug)]
-struct Memory;
-
-#[async_trait]
-impl Factory for Memory {
-    fn name(&self) -> &str {
-        "memory"
-    }
-
-    async fn create(&self) -> Result<Box<dyn Place>> {
-        Ok(Box::new(Remembered(tokio::sync::OnceCell::new())))
-    }
-}
-
-/// A crash loses nothing: what is in memory lives as long as this process.
-#[derive(Debug, Clone)]
-struct Remembered(tokio::sync::OnceCell<MemoryBackend>);
-
-#[async_trait]
-impl Place for Remembered {
-    async fn open(&self, opening: Opening) -> Result<Arc<dyn Backend>> {
-        let make = || async { MemoryBackend::at_schema(opening.store, opening.schema) };
-        Ok(Arc::new(self.0.get_or_init(make).await.clone()))
-    }
-
-    async fn after_crash(&self) -> Result<Box<dyn Place>> {
-        Ok(Box::new(self.clone()))
-    }
 }

@@ -74,6 +74,9 @@ pub(crate) enum Command {
     List(ListArgs),
     /// Bring the stored schema to this version's, keeping a backup beside the file.
     Migrate(MigrateArgs),
+    /// Prove that the configured backend keeps the contract, on scratch stores beside its own.
+    #[cfg(feature = "conformance")]
+    Conformance(ConformanceArgs),
     /// Run the same day of a control plane on libsql and on zqlite, and compare them.
     Demo(crate::demo::Args),
 }
@@ -142,6 +145,28 @@ pub(crate) struct MigrateArgs {
     /// Only say what would be done.
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+#[cfg(feature = "conformance")]
+#[derive(Debug, Args)]
+pub(crate) struct ConformanceArgs {
+    /// Run only what has this in its name, such as a rule of the contract.
+    pub(crate) filter: Option<String>,
+    /// Write the results as a page, too: every case on every layer and in every mode.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// Only say which case proves which line of the contract.
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// Compare this many random sequences of calls with the model.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) sequences: Option<u32>,
+    /// Kill this many processes.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) kills: Option<u32>,
+    /// Where random choices begin.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) seed: Option<u64>,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,8 @@
 //! What each subcommand does.
 
 mod config;
+#[cfg(feature = "conformance")]
+mod conformance;
 mod digest;
 mod doctor;
 mod export;
@@ -31,6 +33,8 @@ pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
         Command::Status(args) => status::run(&config, args, shell).await,
         Command::Doctor | Command::Demo(_) => Ok(()),
         Command::Config(ConfigCommand::Show) => config::show(&config, shell),
+        #[cfg(feature = "conformance")]
+        Command::Conformance(args) => conformance::run(&config, args, shell).await,
         Command::Digest => digest::run(&config, shell).await,
         Command::Import(ImportCommand::Headscale(args)) => {
             import::headscale(&config, args, shell).await

@@ -1,5 +1,7 @@
 //! What a run came to.
 
+mod html;
+
 use std::time::Duration;
 
 use crate::world::Mode;

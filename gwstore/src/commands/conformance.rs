@@ -1,0 +1,157 @@
+//! `gwstore conformance`.
+
+use std::path::{Path, PathBuf};
+
+use ghostwire_store::config::{BackendChoice, Config};
+use ghostwire_store::{Error, Opener, Result};
+use ghostwire_store_conformance::{Effort, InMemory, LocalFiles, Outcome, Report, Suite, Trial};
+use serde_json::json;
+
+use crate::cli::ConformanceArgs;
+use crate::failure::{Failure, Outcome as Ended, file_error};
+use crate::output::{Shell, Table};
+
+/// What the backends of this program may skip.
+const EXCEPTIONS: &str = include_str!("../../../conformance/tests/exceptions.toml");
+
+/// The suite, on the configured backend.
+pub(crate) fn suite(config: &Config) -> Result<Suite> {
+    let suite = Suite::new().exceptions(EXCEPTIONS);
+    let name = config.backend.kind().name();
+    let Some(path) = config.backend.path() else {
+        config.check()?;
+        return Ok(suite.backend(InMemory));
+    };
+    let directory = existing_directory(path);
+    let config = config.clone();
+    let files = LocalFiles::new(name, move |path, opening| {
+        let config = moved(&config, path);
+        async move {
+            let opener = Opener::new(&config).create(!opening.read_only).schema(opening.schema);
+            opener.read_only(opening.read_only).open_backend().await
+        }
+    });
+    Ok(suite.backend(files.within(directory)))
+}
+
+/// Scratch stores lie on the disk that the deployment uses.
+fn existing_directory(path: &Path) -> PathBuf {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.map_or_else(|| PathBuf::from("."), Path::to_owned);
+    if parent.is_dir() { parent } else { std::env::temp_dir() }
+}
+
+fn moved(config: &Config, path: PathBuf) -> Config {
+    let mut config = config.clone();
+    match &mut config.backend {
+        BackendChoice::Zqlite(options) => options.path = path,
+        BackendChoice::Libsql(options) => options.path = path,
+        _ => {}
+    }
+    config
+}
+
+/// Runs it, and says what was found.
+pub(super) async fn run(config: &Config, args: &ConformanceArgs, shell: &mut Shell<'_>) -> Ended {
+    if args.list {
+        return list(shell);
+    }
+    ghostwire_store::prepare_process().await?;
+    let mut effort = Effort::from_environment();
+    effort.kills = args.kills.unwrap_or(effort.kills);
+    effort.sequences = args.sequences.unwrap_or(effort.sequences);
+    effort.seed = args.seed.unwrap_or(effort.seed);
+    let suite = suite(config)?.effort(effort);
+    let report = run_aside(suite, args.filter.clone().unwrap_or_default(), shell)?;
+    if report.trials.is_empty() {
+        let filter = args.filter.as_deref().unwrap_or_default();
+        return Err(Error::invalid("no case has this in its name").with("filter", filter).into());
+    }
+    if let Some(path) = &args.html {
+        let page = report.to_html(config.backend.kind().name());
+        std::fs::write(path, page)
+            .map_err(|error| file_error("the page cannot be written", Some(path), error))?;
+    }
+    if shell.json {
+        shell.object(&report)?
+    } else {
+        print(&report, shell)?
+    }
+    if report.failures().next().is_some() { Err(Failure::Told) } else { Ok(()) }
+}
+
+/// The suite starts runtimes of its own, which it cannot do on a thread of this one.
+fn run_aside(suite: Suite, filter: String, shell: &mut Shell<'_>) -> Ended<Report> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let running = std::thread::spawn(move || {
+        suite.run(&filter, &mut |trial, done, all| {
+            // Whoever does not listen any more does not want to know.
+            let _ = sender.send((trial.clone(), done, all));
+        })
+    });
+    let mut bar = None;
+    for (trial, _, all) in receiver {
+        let bar = bar.get_or_insert_with(|| shell.progress("trials", Some(all as u64)));
+        bar.advance(1);
+        if let Outcome::Failed(message) = &trial.outcome {
+            shell.note(format_args!("{} failed: {}", place(&trial), first_line(message)));
+        }
+    }
+    running.join().map_err(|_| Failure::from(Error::invalid("the suite stopped unexpectedly")))
+}
+
+fn place(trial: &Trial) -> String {
+    let mode = trial.mode.map_or("check", |mode| mode.name());
+    format!("{}/{}/{mode}/{}", trial.backend, trial.stack, trial.case())
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
+fn print(report: &Report, shell: &mut Shell<'_>) -> Ended {
+    let mut table = Table::new(&["RULE", "TRIALS", "PASSED", "EXCEPTED", "FAILED"]);
+    let mut rules: Vec<&str> = report.trials.iter().map(|trial| trial.rule.as_str()).collect();
+    rules.dedup();
+    rules.sort_by_key(|rule| {
+        ghostwire_store_conformance::contract::rules().position(|r| r == *rule)
+    });
+    rules.dedup();
+    let rows: Vec<_> = rules.into_iter().map(|rule| row(report, rule)).collect();
+    table.rows(shell, &rows)?;
+    for trial in report.failures() {
+        if let Outcome::Failed(message) = &trial.outcome {
+            shell.line(format_args!("\n{} failed:\n{message}", place(trial)))?;
+        }
+    }
+    Ok(())
+}
+
+fn row(report: &Report, rule: &str) -> Vec<String> {
+    let trials: Vec<_> = report.trials.iter().filter(|trial| trial.rule == rule).collect();
+    let count = |wanted: fn(&Outcome) -> bool| {
+        trials.iter().filter(|trial| wanted(&trial.outcome)).count().to_string()
+    };
+    vec![
+        rule.to_owned(),
+        trials.len().to_string(),
+        count(|outcome| *outcome == Outcome::Passed),
+        count(|outcome| matches!(outcome, Outcome::Excepted(_))),
+        count(|outcome| matches!(outcome, Outcome::Failed(_))),
+    ]
+}
+
+/// Which case proves which line.
+fn list(shell: &mut Shell<'_>) -> Ended {
+    for (rule, proofs) in Suite::proofs() {
+        if shell.json {
+            shell.object(&json!({ "rule": rule, "proofs": proofs }))?;
+            continue;
+        }
+        shell.line(rule)?;
+        for proof in proofs {
+            shell.line(format_args!("  {}", proof.split_once('/').map_or("", |(_, name)| name)))?;
+        }
+    }
+    Ok(())
+}
