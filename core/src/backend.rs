@@ -106,6 +106,21 @@ pub struct Head {
 }
 
 impl Head {
+    /// Where a new store stands.
+    #[must_use]
+    pub fn genesis(store: StoreId, schema: Schema) -> Self {
+        Self {
+            store,
+            serial: Serial::ZERO,
+            block: BlockId::from_bytes([0; 16]),
+            hash: BlockHash::GENESIS,
+            time: Timestamp::EPOCH,
+            checkpoint: Serial::ZERO,
+            oldest_block: Serial::ZERO.next(),
+            schema: schema.version(),
+        }
+    }
+
     /// The head that `commit` leads to. Every backend's rules for a commit, in one place.
     ///
     /// # Errors

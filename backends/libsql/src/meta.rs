@@ -63,20 +63,6 @@ const PURGE_BLOCKS: &str = "DELETE FROM ghostwire_blocks WHERE serial < ?1";
 /// The number that the check of the meta row has in place of a table's.
 const META: u8 = 0;
 
-/// Where a new store stands.
-pub(crate) fn genesis(store: StoreId, schema: Schema) -> Head {
-    Head {
-        store,
-        serial: Serial::ZERO,
-        block: BlockId::from_bytes([0; 16]),
-        hash: BlockHash::GENESIS,
-        time: Timestamp::EPOCH,
-        checkpoint: Serial::ZERO,
-        oldest_block: Serial::ZERO.next(),
-        schema: schema.version(),
-    }
-}
-
 /// Makes every table and the meta row; to be called in a transaction.
 pub(crate) fn create(link: &mut Link, head: &Head, schema: Schema) -> Result<()> {
     link.run(CREATE_META)?;
@@ -170,28 +156,12 @@ pub(crate) fn move_head(link: &mut Link, from: Serial, head: &Head) -> Result<()
     parameters.push(number(from));
     match link.execute(UPDATE_META, parameters)? {
         1 => Ok(()),
-        _ => Err(conflict(from, None)),
+        _ => Err(Error::new(ErrorKind::Conflict, "the store has moved on").with("expected", from)),
     }
 }
 
-/// The head is not where the commit thought.
-pub(crate) fn conflict(expected: Serial, found: Option<Serial>) -> Error {
-    let error =
-        Error::new(ErrorKind::Conflict, "the store has moved on since this commit was built")
-            .with("expected", expected);
-    match found {
-        Some(found) => error.with("found", found),
-        None => error,
-    }
-}
-
-/// Stores a block; gives the head that it makes.
-pub(crate) fn insert_block(link: &mut Link, head: &Head, block: &EncodedBlock) -> Result<Head> {
-    if block.serial != head.serial.next() || block.previous != head.hash {
-        return Err(Error::new(ErrorKind::Conflict, "the block does not follow the last one")
-            .with("serial", block.serial)
-            .with("last", head.serial));
-    }
+/// Stores a block that follows the last one.
+pub(crate) fn insert_block(link: &mut Link, block: &EncodedBlock) -> Result<()> {
     let parameters = vec![
         number(block.serial),
         Value::Text(id_text(*block.id.as_bytes())),
@@ -200,8 +170,7 @@ pub(crate) fn insert_block(link: &mut Link, head: &Head, block: &EncodedBlock) -
         Value::Text(hash_text(&block.previous)),
         Value::Blob(block.bytes.to_vec()),
     ];
-    link.execute(INSERT_BLOCK, parameters)?;
-    Ok(Head { serial: block.serial, block: block.id, hash: block.hash, time: block.time, ..*head })
+    link.execute(INSERT_BLOCK, parameters).map(drop)
 }
 
 /// Drops the blocks before `before`.

@@ -5,10 +5,10 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 use ghostwire_store_core::backend::{Commit, Head, KeyRange, Row, Scan};
-use ghostwire_store_core::block::{BlockHash, EncodedBlock, Serial};
-use ghostwire_store_core::domain::{BlockId, StoreId, Timestamp};
+use ghostwire_store_core::block::{EncodedBlock, Serial};
+use ghostwire_store_core::domain::StoreId;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_core::schema::{RowKey, Schema, SchemaVersion, Table};
+use ghostwire_store_core::schema::{RowKey, Schema, Table};
 
 type Rows = BTreeMap<RowKey, Bytes>;
 
@@ -21,17 +21,8 @@ pub(crate) struct Content {
 }
 
 impl Content {
-    pub(crate) fn new(store: StoreId, schema: SchemaVersion) -> Self {
-        let head = Head {
-            store,
-            serial: Serial::ZERO,
-            block: BlockId::from_bytes([0; 16]),
-            hash: BlockHash::GENESIS,
-            time: Timestamp::EPOCH,
-            checkpoint: Serial::ZERO,
-            oldest_block: Serial::ZERO.next(),
-            schema,
-        };
+    pub(crate) fn new(store: StoreId, schema: Schema) -> Self {
+        let head = Head::genesis(store, schema);
         Self { head, tables: BTreeMap::new(), blocks: VecDeque::new() }
     }
 

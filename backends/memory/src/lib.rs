@@ -60,7 +60,7 @@ impl MemoryBackend {
     #[must_use]
     pub fn at_schema(store: StoreId, schema: Schema) -> Self {
         Self::on(Arc::new(Memory {
-            content: Mutex::new(Content::new(store, schema.version())),
+            content: Mutex::new(Content::new(store, schema)),
             shared: AtomicBool::new(false),
         }))
     }

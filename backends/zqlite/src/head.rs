@@ -23,17 +23,7 @@ const LENGTH: usize = 16 + 8 + 16 + 32 + 8 + 8 + 8 + 4 + 4 + 8 + 8;
 impl Stored {
     /// An empty store.
     pub(crate) fn empty(store: StoreId, schema: Schema) -> Self {
-        let head = Head {
-            store,
-            serial: Serial::ZERO,
-            block: BlockId::from_bytes([0; 16]),
-            hash: BlockHash::GENESIS,
-            time: Timestamp::EPOCH,
-            checkpoint: Serial::ZERO,
-            oldest_block: Serial::ZERO.next(),
-            schema: schema.version(),
-        };
-        Self { head, rows: 0, next_slot: 1 }
+        Self { head: Head::genesis(store, schema), rows: 0, next_slot: 1 }
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
