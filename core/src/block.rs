@@ -175,6 +175,15 @@ pub struct BlockBuilder {
     entries: Vec<AuditEntry>,
 }
 
+/// How long the sections of a block are, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// The rows that changed.
+    pub changes: usize,
+    /// The audit trail.
+    pub audit: usize,
+}
+
 /// A closed block, and what is in it. Bodies are slices of the block's bytes.
 #[derive(Debug)]
 pub struct ClosedBlock {
@@ -197,6 +206,20 @@ struct Span {
 }
 
 impl BlockBuilder {
+    /// With room for about as much as a block of these sizes has, at most 1 MiB for each section.
+    #[must_use]
+    pub fn like(Sizes { changes, audit }: Sizes) -> Self {
+        const MOST: usize = 1024 * 1024;
+        let room = |bytes: usize| BytesMut::with_capacity((bytes + bytes / 4).min(MOST));
+        Self { changes: room(changes), audit: room(audit), ..Self::default() }
+    }
+
+    /// How many bytes there are so far.
+    #[must_use]
+    pub fn sizes(&self) -> Sizes {
+        Sizes { changes: self.changes.len(), audit: self.audit.len() }
+    }
+
     /// Whether nothing was added.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -121,6 +121,7 @@ impl Writer {
         let Some(group) = self.group.take() else {
             return self.publish(landed, false);
         };
+        self.last_sizes = group.sizes();
         let (callers, closed) = group.close(self.entropy.as_ref(), &self.positions);
         match closed {
             Ok(closed) if !closed.is_empty() => {
@@ -303,10 +304,10 @@ impl Writer {
 
     /// The group that takes commands now.
     pub(super) fn open_group(&mut self) -> &mut Group {
-        let Self { group, flight, shared, .. } = self;
+        let Self { group, flight, shared, last_sizes, .. } = self;
         group.get_or_insert_with(|| match flight {
-            Some(flight) => Group::on(flight.state()),
-            None => Group::on(&shared.published.load().state),
+            Some(flight) => Group::on(flight.state(), *last_sizes),
+            None => Group::on(&shared.published.load().state, *last_sizes),
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{Answer, Committed, Request, SeriesBatch};
-use crate::block::{BlockBuilder, BlockHash, ClosedBlock, RowChange, Serial};
+use crate::block::{BlockBuilder, BlockHash, ClosedBlock, RowChange, Serial, Sizes};
 use crate::command::{Command, NodeCommand, PresenceCommand, Submission, UserCommand};
 use crate::domain::{AuditEntry, AuditId, BlockId, Revision, Text, Timestamp, WriterId};
 use crate::entropy::{Entropy, draw};
@@ -85,11 +85,12 @@ pub(super) struct Callers {
 }
 
 impl Group {
-    pub(super) fn on(state: &State) -> Self {
+    /// A group that will be about as long as the one before it.
+    pub(super) fn on(state: &State, before: Sizes) -> Self {
         Self {
             base: Base { serial: state.serial(), hash: state.hash() },
             state: state.clone(),
-            builder: BlockBuilder::default(),
+            builder: BlockBuilder::like(before),
             time: state.time(),
             submissions: Vec::new(),
             outcomes: Vec::new(),
@@ -97,6 +98,11 @@ impl Group {
             series_rows: 0,
             bulk: false,
         }
+    }
+
+    /// How long its block is so far.
+    pub(super) fn sizes(&self) -> Sizes {
+        self.builder.sizes()
     }
 
     pub(super) fn len(&self) -> usize {

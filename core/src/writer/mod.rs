@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::{Backend, Commit, Head, KeyRange};
-use crate::block::{RowChange, Serial};
+use crate::block::{RowChange, Serial, Sizes};
 use crate::command::Submission;
 use crate::digest::DigestCache;
 use crate::domain::WriterId;
@@ -124,6 +124,8 @@ pub(crate) struct Writer {
     backlog: VecDeque<Request>,
     /// What is being carried out, on top of the commit under way.
     group: Option<Group>,
+    /// Of the block before the open group's.
+    last_sizes: Sizes,
     /// The commit under way.
     flight: Option<Flight>,
     /// How often in a row another process was first.
@@ -194,6 +196,7 @@ impl Writer {
             suspect: false,
             backlog: VecDeque::new(),
             group: None,
+            last_sizes: Sizes::default(),
             flight: None,
             conflicts: 0,
             closers: Vec::new(),

@@ -1,20 +1,26 @@
 //! Indexes over long or random values, such as public keys and names.
 //!
-//! An entry is the value's hash and the holder's id: 24 bytes whatever the value, in a B-tree. A
-//! hash trie of the values themselves was measured three times as expensive to change, since a
-//! snapshot makes every change copy its node, and those nodes are large. The values are not
-//! repeated here, so a finder asks the holder. The hash is keyed at random, since strangers choose
-//! the values.
+//! An entry is the value's hash and the holder's id: 24 bytes whatever the value. The values are
+//! not repeated here, so a finder asks the holder. The hash is keyed at random, since strangers
+//! choose the values.
+//!
+//! Hashes are spread evenly, so a snapshot makes nearly every change in a persistent B-tree or
+//! trie copy a node of its own, and that grows with the number of entries. [`Tiers`] copies in
+//! long runs instead; docs/performance.md has both figures.
+
+mod run;
+mod tiers;
 
 use std::hash::{BuildHasher, Hash, RandomState};
 
-use super::{Map, Set};
+use super::Set;
 use crate::domain::Id;
+use tiers::Tiers;
 
 /// Which entity holds a value.
 #[derive(Clone, Debug)]
 pub(super) struct UniqueIndex<I: Ord> {
-    first: Map<u64, I>,
+    first: Tiers<I>,
     /// Further holders of values with one hash. Almost certainly empty, always right.
     others: Set<(u64, I)>,
     hasher: RandomState,
@@ -22,7 +28,7 @@ pub(super) struct UniqueIndex<I: Ord> {
 
 impl<I: Ord + Clone> Default for UniqueIndex<I> {
     fn default() -> Self {
-        Self { first: Map::new(), others: Set::new(), hasher: RandomState::new() }
+        Self { first: Tiers::default(), others: Set::new(), hasher: RandomState::new() }
     }
 }
 
@@ -33,17 +39,22 @@ impl<I: Id> UniqueIndex<I> {
         value: &V,
         holds: impl Fn(I) -> Option<T>,
     ) -> Option<T> {
-        let hash = self.hasher.hash_one(value);
-        let first = *self.first.get(&hash)?;
+        let hash = self.hash(value);
+        let first = self.first.get(hash)?;
         holds(first).or_else(|| self.others_of(hash).find_map(holds))
     }
 
     pub(super) fn insert<V: Hash + ?Sized>(&mut self, value: &V, id: I) {
-        self.insert_hash(self.hasher.hash_one(value), id);
+        self.insert_hash(self.hash(value), id);
     }
 
     pub(super) fn remove<V: Hash + ?Sized>(&mut self, value: &V, id: I) {
-        self.remove_hash(self.hasher.hash_one(value), id);
+        self.remove_hash(self.hash(value), id);
+    }
+
+    /// Tables do not tell the lowest bit of a hash.
+    fn hash<V: Hash + ?Sized>(&self, value: &V) -> u64 {
+        self.hasher.hash_one(value) | 1
     }
 
     fn others_of(&self, hash: u64) -> impl Iterator<Item = I> + '_ {
@@ -52,16 +63,17 @@ impl<I: Id> UniqueIndex<I> {
     }
 
     fn insert_hash(&mut self, hash: u64, id: I) {
-        if let Some(first) = self.first.insert(hash, id)
-            && first != id
-        {
-            self.first.insert(hash, first);
-            self.others.insert((hash, id));
+        match self.first.get(hash) {
+            None => self.first.insert(hash, id),
+            Some(first) if first == id => {}
+            Some(_) => {
+                self.others.insert((hash, id));
+            }
         }
     }
 
     fn remove_hash(&mut self, hash: u64, id: I) {
-        if self.others.remove(&(hash, id)).is_some() || self.first.get(&hash) != Some(&id) {
+        if self.others.remove(&(hash, id)).is_some() || self.first.get(hash) != Some(id) {
             return;
         }
         let next = self.others_of(hash).next();
@@ -70,9 +82,7 @@ impl<I: Id> UniqueIndex<I> {
                 self.others.remove(&(hash, next));
                 self.first.insert(hash, next);
             }
-            None => {
-                self.first.remove(&hash);
-            }
+            None => self.first.remove(hash, id),
         }
     }
 }
