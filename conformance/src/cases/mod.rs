@@ -1,12 +1,15 @@
 //! The cases, one file for each part of the contract.
 
 mod credentials;
+mod labels;
+mod machines;
+mod registration;
 
 use crate::case::{Case, Check};
 
 /// All cases.
 pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
-    [credentials::CASES].into_iter().flatten()
+    [credentials::CASES, labels::CASES, machines::CASES, registration::CASES].into_iter().flatten()
 }
 
 /// All checks.
