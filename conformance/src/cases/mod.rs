@@ -1,5 +1,6 @@
 //! The cases, one file for each part of the contract.
 
+mod addresses;
 mod credentials;
 mod labels;
 mod machines;
@@ -9,7 +10,9 @@ use crate::case::{Case, Check};
 
 /// All cases.
 pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
-    [credentials::CASES, labels::CASES, machines::CASES, registration::CASES].into_iter().flatten()
+    [addresses::CASES, credentials::CASES, labels::CASES, machines::CASES, registration::CASES]
+        .into_iter()
+        .flatten()
 }
 
 /// All checks.
