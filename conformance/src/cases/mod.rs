@@ -4,15 +4,33 @@ mod addresses;
 mod credentials;
 mod labels;
 mod machines;
+mod node_keys;
+mod nodes;
+mod policies;
+mod presence;
+mod primaries;
 mod registration;
+mod routes;
 
 use crate::case::{Case, Check};
 
 /// All cases.
 pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
-    [addresses::CASES, credentials::CASES, labels::CASES, machines::CASES, registration::CASES]
-        .into_iter()
-        .flatten()
+    [
+        registration::CASES,
+        machines::CASES,
+        nodes::CASES,
+        labels::CASES,
+        addresses::CASES,
+        node_keys::CASES,
+        presence::CASES,
+        routes::CASES,
+        primaries::CASES,
+        policies::CASES,
+        credentials::CASES,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// All checks.
