@@ -184,18 +184,24 @@ async fn the_oldest_that_can_takes_over(world: &mut World) {
 async fn the_oldest_takes_over_even_if_the_clock_was_set_back(world: &mut World) {
     let store = world.open().await;
     let alice = user(&store, "alice").await;
+    let beginning = world.clock().now();
     let mut ids = Vec::new();
-    for number in 1..=3 {
+    for (number, seconds) in [(1, 10), (2, 20), (3, 30)] {
         let id = node(&store, alice, number).await.id;
+        // Whatever comes now comes at this moment, since times in the store do not move back.
+        world.clock().set(beginning.saturating_add(Duration::from_secs(seconds)));
         connect(&store, id, 1).await;
+        let hours = Duration::from_secs(3600 * seconds);
+        world.clock().set(beginning.saturating_sub(hours));
         carry(&store, id, &[SHARED]).await;
         ids.push(id);
-        let earlier = world.clock().now().saturating_sub(Duration::from_secs(3600));
-        world.clock().set(earlier);
-        // Later ids differ from earlier ones in time, by at least a millisecond.
-        store.presence().heartbeat(id, first_session(), Default::default()).await.unwrap();
     }
     let store = world.pass(store).await;
+    let made: Vec<_> = ids
+        .iter()
+        .map(|id| store.view().routes().find(*id, prefix(SHARED)).unwrap().created_at)
+        .collect();
+    assert!(made.is_sorted_by(|earlier, later| earlier < later), "{made:?}");
     for next in [Some(ids[1]), Some(ids[2]), None] {
         let carrier = primary(&store, SHARED).await.unwrap();
         disconnect(&store, carrier, 1).await;
@@ -445,10 +451,6 @@ fn lies_in(address: IpAddr, prefix: &Prefix) -> bool {
     let ((bits, of_address), (other, of_prefix)) = (number(address), number(prefix.addr()));
     let rest = bits - u32::from(prefix.prefix_len()).min(bits);
     bits == other && (of_address ^ of_prefix).checked_shr(rest).unwrap_or(0) == 0
-}
-
-fn first_session() -> ghostwire_store_core::domain::SessionNumber {
-    ghostwire_store_core::domain::SessionNumber::new(1).unwrap()
 }
 
 /// The same choices in every run.
