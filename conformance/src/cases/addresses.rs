@@ -10,9 +10,9 @@ use ghostwire_store_core::domain::{
     NetworkSettings, Node, NodeId, Prefix, SettingDocument, SettingKind,
 };
 
+use super::primaries::Random;
 use super::registration::{
-    Opened, audit_of, by, idle, machine, node, node_key, one_time_key, refused, register_at_once,
-    user, with,
+    Opened, by, idle, machine, node, node_key, one_time_key, refused, register_at_once, user, with,
 };
 use crate::case::cases;
 use crate::world::World;
@@ -34,11 +34,6 @@ cases! {
             reserved_addresses_are_never_given,
             some_are_reserved_by_default,
             a_prefix_of_reserved_addresses_is_full,
-        ],
-        "backfill" => [
-            backfilling_gives_every_node_what_it_lacks,
-            backfilling_beside_others_takes_the_lowest_free,
-            backfilling_too_few_changes_none,
         ],
     }
 }
@@ -370,82 +365,8 @@ async fn a_prefix_of_reserved_addresses_is_full(world: &mut World) {
     refused(&store, call, ErrorKind::InvalidArgument).await;
 }
 
-async fn backfilling_gives_every_node_what_it_lacks(world: &mut World) {
-    let store = world.open().await;
-    let alice = user(&store, "alice").await;
-    put_network(&store, network(Some("10.1.0.0/24"), None)).await;
-    let mut before = vec![node(&store, alice, 1).await];
-    world.advance(1);
-    put_network(&store, network(None, Some("fd01::/64"))).await;
-    before.push(node(&store, alice, 2).await);
-    world.advance(1);
-    put_network(&store, network(Some("10.1.0.0/24"), Some("fd01::/64"))).await;
-    let whole = node(&store, alice, 3).await;
-    let store = world.pass(store).await;
-    world.advance(1);
-    let ids = store.nodes().backfill_addresses().await.unwrap();
-    assert_eq!(ids, [before[0].id, before[1].id]);
-    let store = world.pass(store).await;
-    let filled = [
-        Node { ipv6: Some("fd01::3".parse().unwrap()), ..Node::clone(&before[0]) },
-        Node { ipv4: Some([10, 1, 0, 3].into()), ..Node::clone(&before[1]) },
-    ];
-    for expected in filled {
-        let found = store.nodes().get(expected.id).await.unwrap().unwrap();
-        let expected = Node {
-            updated_at: found.updated_at,
-            revision: ghostwire_store_core::domain::Revision::FIRST.next(),
-            ..expected
-        };
-        assert_eq!(*found, expected);
-        assert!(found.updated_at > before[1].created_at);
-        for address in addresses(&found) {
-            assert_eq!(store.nodes().get_by_address(address).await.unwrap().as_ref(), Some(&found));
-        }
-        assert_eq!(
-            audit_of(&store, found.id).await,
-            ["node.register by system", "node.backfill_addresses by system"]
-        );
-    }
-    assert_eq!(store.nodes().get(whole.id).await.unwrap(), Some(whole));
-    assert_eq!(idle(&store, store.nodes().backfill_addresses()).await, []);
-}
-
-async fn backfilling_beside_others_takes_the_lowest_free(world: &mut World) {
-    let store = world.open().await;
-    let alice = user(&store, "alice").await;
-    put_network(&store, network(Some("10.1.0.0/24"), None)).await;
-    for number in 1..=5 {
-        node(&store, alice, number).await;
-    }
-    put_network(&store, network(Some("10.1.0.0/24"), Some("fd01::/64"))).await;
-    let others = [node(&store, alice, 6).await, node(&store, alice, 7).await];
-    store.nodes().delete(others[0].id).await.unwrap();
-    let store = world.pass(store).await;
-    assert_eq!(store.nodes().backfill_addresses().await.unwrap().len(), 5);
-    let store = world.pass(store).await;
-    let sixes: BTreeSet<_> = store.view().nodes().iter().map(|node| node.ipv6.unwrap()).collect();
-    let expected = (1..=6u16).map(|last| Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, last));
-    assert_eq!(sixes, expected.collect());
-}
-
-async fn backfilling_too_few_changes_none(world: &mut World) {
-    let store = world.open().await;
-    let alice = user(&store, "alice").await;
-    put_network(&store, network(Some("10.1.0.0/24"), None)).await;
-    for number in 1..=3 {
-        node(&store, alice, number).await;
-    }
-    put_network(&store, network(Some("10.1.0.0/24"), Some("fd01::/127"))).await;
-    let store = world.pass(store).await;
-    let error = refused(&store, store.nodes().backfill_addresses(), ErrorKind::Exhausted).await;
-    assert_eq!(error.operation(), Some("nodes.backfill_addresses"));
-    assert!(store.view().nodes().iter().all(|node| node.ipv6.is_none()));
-    put_network(&store, network(Some("10.1.0.0/24"), Some("fd01::/126"))).await;
-    assert_eq!(store.nodes().backfill_addresses().await.unwrap().len(), 3);
-}
-
-fn network(ipv4: Option<&str>, ipv6: Option<&str>) -> NetworkSettings {
+/// Settings with these prefixes, and nothing reserved.
+pub(super) fn network(ipv4: Option<&str>, ipv6: Option<&str>) -> NetworkSettings {
     NetworkSettings {
         ipv4: ipv4.map(|prefix| prefix.parse().unwrap()),
         ipv6: ipv6.map(|prefix| prefix.parse().unwrap()),
@@ -454,11 +375,13 @@ fn network(ipv4: Option<&str>, ipv6: Option<&str>) -> NetworkSettings {
     }
 }
 
-async fn put_network(store: &Opened, settings: NetworkSettings) {
+/// Puts these settings in force.
+pub(super) async fn put_network(store: &Opened, settings: NetworkSettings) {
     store.settings().put(SettingDocument::Network(settings), None).await.unwrap();
 }
 
-fn addresses(node: &Node) -> impl Iterator<Item = IpAddr> + use<> {
+/// The addresses of a node, IPv4 first.
+pub(super) fn addresses(node: &Node) -> impl Iterator<Item = IpAddr> + use<> {
     node.ipv4.map(IpAddr::V4).into_iter().chain(node.ipv6.map(IpAddr::V6))
 }
 
@@ -528,15 +451,5 @@ impl Expected {
             })
         });
         candidates.find(may).unwrap()
-    }
-}
-
-/// The same choices in every run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (self.0 >> 33) as usize % end
     }
 }

@@ -1,8 +1,10 @@
 //! The cases, one file for each part of the contract.
 
 mod addresses;
+mod backfill;
 mod credentials;
 mod labels;
+mod lookups;
 mod machines;
 mod node_keys;
 mod nodes;
@@ -22,10 +24,12 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         nodes::CASES,
         labels::CASES,
         addresses::CASES,
+        backfill::CASES,
         node_keys::CASES,
         presence::CASES,
         routes::CASES,
         primaries::CASES,
+        lookups::CASES,
         policies::CASES,
         credentials::CASES,
     ]

@@ -172,7 +172,7 @@ async fn metrics_and_audit_trail_outlive_the_node(world: &mut World) {
         to: Timestamp::MAX,
     };
     let all = PageRequest::first(Limit::MAX);
-    assert_eq!(store.metrics().range(&query, &all).await.unwrap().items, [point.clone()]);
+    assert_eq!(store.metrics().range(&query, &all).await.unwrap().items, [point]);
     assert_eq!(
         audit_of(&store, first.id).await,
         ["node.register by system", "node.delete by admin"]
