@@ -339,8 +339,10 @@ impl StoreHandle {
         Ok(())
     }
 
+    /// Of the time that its command will have: a clock that was set back makes no older ids.
     pub(crate) fn new_id<I>(&self, make: fn(Timestamp, [u8; 10]) -> I) -> Result<I> {
-        Ok(make(self.now(), draw(self.entropy())?))
+        let at = self.now().max(self.current_view().time());
+        Ok(make(at, draw(self.entropy())?))
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -1,18 +1,25 @@
 //! Which addresses are taken. Finding the lowest free one takes logarithmic time, since taken
 //! addresses are kept as ranges: a network that was filled from the bottom is one range.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Map;
 use crate::domain::{NetworkSettings, Node, NodeId, Prefix};
 use crate::error::{Entity, Error, ErrorKind, Result};
 
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Family {
+    V4,
+    V6,
+}
+
 /// All addresses of nodes.
 #[derive(Clone, Default, Debug)]
 pub struct Addresses {
     holders: Map<IpAddr, NodeId>,
-    /// First to last address of each run of taken ones, IPv4 mapped into IPv6 (RFC 4291, 2.5.5.2).
-    taken: Map<u128, u128>,
+    /// First to last address of each run of taken ones. The families are apart: an IPv6 address
+    /// may be an IPv4-mapped one, and takes no IPv4 address.
+    taken: Map<(Family, u128), u128>,
 }
 
 impl Addresses {
@@ -38,7 +45,8 @@ impl Addresses {
     /// for IPv4, the broadcast address are never given out, except where the prefix has no others.
     #[must_use]
     pub fn lowest_free(&self, prefix: Prefix, reserved: &[Prefix]) -> Option<IpAddr> {
-        let (mut first, mut last) = (to_number(prefix.first()), to_number(prefix.last()));
+        let ((family, mut first), (_, mut last)) =
+            (to_number(prefix.first()), to_number(prefix.last()));
         if last - first >= 2 {
             first += 1;
             if prefix.is_ipv4() {
@@ -47,16 +55,17 @@ impl Addresses {
         }
         let mut candidate = first;
         while candidate <= last {
-            if let Some((_, &end)) = self.taken.get_prev(&candidate)
+            if let Some((&(of, _), &end)) = self.taken.get_prev(&(family, candidate))
+                && of == family
                 && end >= candidate
             {
                 candidate = end.checked_add(1)?;
                 continue;
             }
-            let address = to_address(candidate, prefix.is_ipv4());
+            let address = to_address(family, candidate)?;
             match reserved.iter().find(|reserved| reserved.contains(address)) {
                 None => return Some(address),
-                Some(reserved) => candidate = to_number(reserved.last()).checked_add(1)?,
+                Some(reserved) => candidate = to_number(reserved.last()).1.checked_add(1)?,
             }
         }
         None
@@ -108,55 +117,55 @@ impl Addresses {
         if self.holders.insert(address, node).is_some() {
             return;
         }
-        let number = to_number(address);
+        let (family, number) = to_number(address);
         let mut first = number;
         let mut last = number;
-        if let Some((&start, &end)) = self.taken.get_prev(&number)
+        if let Some((&(of, start), &end)) = self.taken.get_prev(&(family, number))
+            && of == family
             && end.checked_add(1) == Some(number)
         {
             first = start;
         }
         if let Some(after) = number.checked_add(1)
-            && let Some(end) = self.taken.remove(&after)
+            && let Some(end) = self.taken.remove(&(family, after))
         {
             last = end;
         }
-        self.taken.insert(first, last);
+        self.taken.insert((family, first), last);
     }
 
     fn release(&mut self, address: IpAddr) {
         if self.holders.remove(&address).is_none() {
             return;
         }
-        let number = to_number(address);
-        let Some((&first, &last)) = self.taken.get_prev(&number) else { return };
-        if last < number {
+        let (family, number) = to_number(address);
+        let Some((&(of, first), &last)) = self.taken.get_prev(&(family, number)) else { return };
+        if of != family || last < number {
             return;
         }
         if first == number {
-            self.taken.remove(&first);
+            self.taken.remove(&(family, first));
         } else {
-            self.taken.insert(first, number - 1);
+            self.taken.insert((family, first), number - 1);
         }
         if last > number {
-            self.taken.insert(number + 1, last);
+            self.taken.insert((family, number + 1), last);
         }
     }
 }
 
-fn to_number(address: IpAddr) -> u128 {
+fn to_number(address: IpAddr) -> (Family, u128) {
     match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
-        IpAddr::V6(address) => address.to_bits(),
+        IpAddr::V4(address) => (Family::V4, address.to_bits().into()),
+        IpAddr::V6(address) => (Family::V6, address.to_bits()),
     }
 }
 
-fn to_address(number: u128, v4: bool) -> IpAddr {
-    let address = Ipv6Addr::from_bits(number);
-    match address.to_ipv4_mapped() {
-        Some(mapped) if v4 => IpAddr::V4(mapped),
-        _ => IpAddr::V6(address),
-    }
+fn to_address(family: Family, number: u128) -> Option<IpAddr> {
+    Some(match family {
+        Family::V4 => IpAddr::V4(Ipv4Addr::from_bits(number.try_into().ok()?)),
+        Family::V6 => IpAddr::V6(Ipv6Addr::from_bits(number)),
+    })
 }
 
 #[cfg(test)]
@@ -206,10 +215,26 @@ mod tests {
     }
 
     #[test]
+    fn a_mapped_address_takes_no_ipv4_address() {
+        let mut addresses = Addresses::default();
+        for last in 1..=3 {
+            addresses.take(ip(&format!("10.0.0.{last}")), id(last));
+        }
+        let prefix = "10.0.0.0/29".parse().unwrap();
+        for mapped in ["::ffff:10.0.0.1", "::ffff:10.0.0.4"] {
+            addresses.take(ip(mapped), id(9));
+            assert_eq!(addresses.lowest_free(prefix, &[]), Some(ip("10.0.0.4")));
+            addresses.release(ip(mapped));
+            assert_eq!(addresses.lowest_free(prefix, &[]), Some(ip("10.0.0.4")));
+        }
+    }
+
+    #[test]
     fn a_full_prefix_is_known_at_once() {
         let mut addresses = Addresses::default();
         // A /10 filled by hand would take 4 million steps if it were searched.
-        addresses.taken.insert(to_number(ip("100.64.0.0")), to_number(ip("100.127.255.255")));
+        let (first, last) = (to_number(ip("100.64.0.0")), to_number(ip("100.127.255.255")).1);
+        addresses.taken.insert(first, last);
         assert_eq!(addresses.lowest_free("100.64.0.0/10".parse().unwrap(), &[]), None);
     }
 
