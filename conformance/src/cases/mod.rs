@@ -1,12 +1,18 @@
 //! The cases, one file for each part of the contract.
 
+mod commits;
 mod credentials;
+mod revisions;
+mod transactions;
+mod writes;
 
 use crate::case::{Case, Check};
 
 /// All cases.
 pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
-    [credentials::CASES].into_iter().flatten()
+    [commits::CASES, credentials::CASES, revisions::CASES, transactions::CASES, writes::CASES]
+        .into_iter()
+        .flatten()
 }
 
 /// All checks.
