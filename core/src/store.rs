@@ -339,8 +339,10 @@ impl StoreHandle {
         Ok(())
     }
 
+    /// Dated as the entity will be: a clock that moved back does not put it before older ones.
     pub(crate) fn new_id<I>(&self, make: fn(Timestamp, [u8; 10]) -> I) -> Result<I> {
-        Ok(make(self.now(), draw(self.entropy())?))
+        let now = self.now().max(self.current_view().time());
+        Ok(make(now, draw(self.entropy())?))
     }
 
     pub(crate) fn now(&self) -> Timestamp {

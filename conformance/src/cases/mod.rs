@@ -1,7 +1,9 @@
 //! The cases, one file for each part of the contract.
 
+mod closing;
 mod commits;
 mod credentials;
+mod opening;
 mod revisions;
 mod transactions;
 mod writes;
@@ -10,9 +12,17 @@ use crate::case::{Case, Check};
 
 /// All cases.
 pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
-    [commits::CASES, credentials::CASES, revisions::CASES, transactions::CASES, writes::CASES]
-        .into_iter()
-        .flatten()
+    [
+        closing::CASES,
+        commits::CASES,
+        credentials::CASES,
+        opening::CASES,
+        revisions::CASES,
+        transactions::CASES,
+        writes::CASES,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// All checks.

@@ -298,7 +298,8 @@ async fn it_cannot_contain_a_transaction(world: &mut World) {
 }
 
 async fn a_group_that_grows_too_large_is_continued_in_the_next_commit(world: &mut World) {
-    const DOCUMENTS: usize = 40;
+    // Four texts of 4 MiB and the rows around them are more than 16 MiB.
+    const POLICIES: u64 = 12;
     let store = world.open().await;
     let hold = world.faults().hold_commits();
     let first = tokio::spawn({
@@ -306,26 +307,29 @@ async fn a_group_that_grows_too_large_is_continued_in_the_next_commit(world: &mu
         async move { store.users().create(local("first")).await }
     });
     until_held(world).await;
-    let mut calls = Box::pin(join_all(
-        (0..DOCUMENTS).map(|n| store.settings().put(SettingDocument::Dns(large_document(n)), None)),
-    ));
+    let document = large_text();
+    let mut calls =
+        Box::pin(join_all((0..POLICIES).map(|version| {
+            store.policies().swap(PolicyVersion::new(version).ok(), document.clone())
+        })));
     assert!((&mut calls).now_or_never().is_none());
     drop(hold);
     first.await.unwrap().unwrap();
     for (n, outcome) in calls.await.into_iter().enumerate() {
-        assert_eq!(outcome.unwrap().revision.get(), n as u64 + 1);
+        assert_eq!(outcome.unwrap().version.get(), n as u64 + 1);
     }
-    let serial = store.view().serial();
-    let commits: Vec<_> =
-        store.watch(Serial::new(1)).take(serial.get() as usize - 1).collect().await;
-    let sizes: Vec<_> = commits.into_iter().map(|commit| commit.unwrap().changes.len()).collect();
-    assert_eq!(sizes.iter().sum::<usize>(), DOCUMENTS);
-    // 16 MiB are 19 of them.
-    assert_eq!(sizes, [19, 19, 2]);
-    let store = world.crash(store).await;
-    let setting = store.settings().get(SettingKind::Dns).await.unwrap().unwrap();
-    assert_eq!(setting.revision.get(), DOCUMENTS as u64);
-    assert_eq!(setting.document, SettingDocument::Dns(large_document(DOCUMENTS - 1)));
+    let sizes: Vec<_> = store
+        .watch(Serial::new(1))
+        .map(|commit| commit.unwrap().changes.len())
+        .take_until(store.close())
+        .collect()
+        .await;
+    assert_eq!(sizes.iter().sum::<usize>() as u64, POLICIES);
+    assert!(sizes.iter().all(|size| (1..=4).contains(size)), "{sizes:?}");
+    drop(store);
+    let store = world.open().await;
+    assert_eq!(store.view().policies().len() as u64, POLICIES);
+    assert!(store.view().policies().iter().all(|policy| policy.document == document));
 }
 
 async fn a_large_transaction_is_one_commit(world: &mut World) {
@@ -379,18 +383,6 @@ fn large_transaction(policies: u64) -> Transaction {
         let expected = PolicyVersion::new(version).ok();
         whole.then(PolicyCommand::Swap { expected, document: document.clone() }).unwrap()
     })
-}
-
-/// A settings document of about 880 KB.
-fn large_document(n: usize) -> DnsSettings {
-    let servers = |_| text(&"x".repeat(212));
-    let split = (0..256)
-        .map(|domain| {
-            let name = format!("d{domain}.example.com").parse().unwrap();
-            (name, (0..16).map(servers).collect())
-        })
-        .collect();
-    DnsSettings { nameservers: vec![text(&format!("{n}"))], split, ..DnsSettings::default() }
 }
 
 fn read_transaction(text: &str) -> Transaction {
