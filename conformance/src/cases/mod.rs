@@ -3,9 +3,11 @@
 mod closing;
 mod commits;
 mod credentials;
+mod errors;
 mod opening;
 mod revisions;
 mod transactions;
+mod users;
 mod writes;
 
 use crate::case::{Case, Check};
@@ -16,9 +18,11 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         closing::CASES,
         commits::CASES,
         credentials::CASES,
+        errors::CASES,
         opening::CASES,
         revisions::CASES,
         transactions::CASES,
+        users::CASES,
         writes::CASES,
     ]
     .into_iter()
