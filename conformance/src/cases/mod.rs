@@ -4,6 +4,7 @@ mod closing;
 mod commits;
 mod credentials;
 mod errors;
+mod listings;
 mod opening;
 mod revisions;
 mod transactions;
@@ -19,6 +20,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         commits::CASES,
         credentials::CASES,
         errors::CASES,
+        listings::CASES,
         opening::CASES,
         revisions::CASES,
         transactions::CASES,
