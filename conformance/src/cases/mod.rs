@@ -9,6 +9,7 @@ mod opening;
 mod revisions;
 mod transactions;
 mod users;
+mod values;
 mod writes;
 
 use crate::case::{Case, Check};
@@ -25,6 +26,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         revisions::CASES,
         transactions::CASES,
         users::CASES,
+        values::CASES,
         writes::CASES,
     ]
     .into_iter()
