@@ -169,9 +169,9 @@ async fn an_update_that_changes_nothing_writes_nothing(world: &mut World) {
         assert_eq!(same, node);
         assert_eq!(store.nodes().backfill_addresses().await.unwrap(), []);
         let routes = store.routes().advertise(node.id, vec![made.route.prefix]).await.unwrap();
-        assert_eq!(routes, [made.route.clone()]);
+        assert_eq!(routes, std::slice::from_ref(&made.route));
         let routes = store.routes().approve(node.id, vec![]).await.unwrap();
-        assert_eq!(routes, [made.route.clone()]);
+        assert_eq!(routes, std::slice::from_ref(&made.route));
         let patch = DnsRecordPatch { ttl: Patch::Clear, ..DnsRecordPatch::default() };
         assert_eq!(store.dns().update(made.record.id, patch, None).await.unwrap(), made.record);
         let document = made.setting.document.clone();

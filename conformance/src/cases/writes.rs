@@ -58,8 +58,7 @@ async fn every_kind_of_write_is_there_afterwards(world: &mut World) {
 
     let store = world.pass(store).await;
     made.check(store.as_ref()).await;
-    let query =
-        MetricQuery { node: None, metric: None, from: Timestamp::EPOCH, to: Timestamp::MAX };
+    let query = everything();
     let found = store.metrics().range(&query, &PageRequest::default()).await.unwrap();
     assert_eq!(found.items, [point]);
     let wanted = AuditQuery { actor: Some(entry.actor.clone()), ..AuditQuery::default() };
@@ -77,7 +76,7 @@ async fn each_reply_survives_a_crash_right_after_it(world: &mut World) {
         let store = world.open_with(never_folding(world)).await;
         let found = store.users().get(made.id).await.unwrap();
         assert_eq!(found.as_ref(), Some(&made), "in round {round}");
-        assert_eq!(store.info().fold_debt > 0, true, "nothing was folded meanwhile");
+        assert!(store.info().fold_debt > 0, "nothing was folded meanwhile");
         world.crash_place().await;
         drop(store);
     }
@@ -143,8 +142,7 @@ async fn a_batch_of_8000_points_is_whole(world: &mut World) {
     world.faults().fail_next_commits(1, FaultKind::Before);
     let error = store.metrics().record_many(batch()).await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Unavailable);
-    let query =
-        MetricQuery { node: None, metric: None, from: Timestamp::EPOCH, to: Timestamp::MAX };
+    let query = everything();
     assert_eq!(store.metrics().aggregate(&query).await.unwrap(), None);
     store.metrics().record_many(batch()).await.unwrap();
     let store = world.pass(store).await;
@@ -313,6 +311,11 @@ pub(super) fn never_folding(world: &World) -> StoreOptions {
         ..WriterOptions::default()
     };
     StoreOptions { writer, ..world.options() }
+}
+
+/// Every point there is.
+pub(super) fn everything() -> MetricQuery {
+    MetricQuery { node: None, metric: None, from: Timestamp::EPOCH, to: Timestamp::MAX }
 }
 
 /// How many lines the audit trail has, up to 1,000.
