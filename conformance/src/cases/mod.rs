@@ -2,17 +2,31 @@
 
 mod addresses;
 mod backfill;
+mod block_size;
+mod closing;
+mod commits;
 mod credentials;
+mod errors;
+mod failures;
+mod fields;
 mod labels;
+mod listings;
 mod lookups;
 mod machines;
 mod node_keys;
 mod nodes;
+mod opening;
+mod pages;
 mod policies;
 mod presence;
 mod primaries;
 mod registration;
+mod revisions;
 mod routes;
+mod transactions;
+mod users;
+mod values;
+mod writes;
 
 use crate::case::{Case, Check};
 
@@ -32,6 +46,20 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         lookups::CASES,
         policies::CASES,
         credentials::CASES,
+        block_size::CASES,
+        closing::CASES,
+        commits::CASES,
+        errors::CASES,
+        failures::CASES,
+        fields::CASES,
+        listings::CASES,
+        opening::CASES,
+        pages::CASES,
+        revisions::CASES,
+        transactions::CASES,
+        users::CASES,
+        values::CASES,
+        writes::CASES,
     ]
     .into_iter()
     .flatten()

@@ -81,12 +81,17 @@ impl Transaction {
     }
 
     fn checked(self) -> Result<Self> {
+        self.check_steps()?;
+        Ok(self)
+    }
+
+    pub(crate) fn check_steps(&self) -> Result<()> {
         let steps = self.preconditions.len() + self.commands.len();
         if steps > MAX_STEPS {
             return Err(
                 Error::invalid("a transaction has at most 10000 steps").with("steps", steps)
             );
         }
-        Ok(self)
+        Ok(())
     }
 }

@@ -11,6 +11,8 @@ impl State {
         transaction: &Transaction,
         context: &Context<'_>,
     ) -> Result<Decision> {
+        // One that was deserialised has not been counted yet.
+        transaction.check_steps()?;
         for precondition in &transaction.preconditions {
             self.check(precondition)?;
         }

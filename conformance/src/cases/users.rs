@@ -1,0 +1,267 @@
+//! Users: names, identities, and what goes with them.
+
+use std::sync::Arc;
+
+use ghostwire_store_core::domain::*;
+use ghostwire_store_core::{Entity, ErrorKind, Store};
+
+use super::writes::{OneOfEach, at, local, machine, text};
+use crate::case::cases;
+use crate::world::World;
+
+cases! {
+    stored {
+        "user-name" => [
+            a_local_name_is_unique_to_the_byte,
+            users_of_a_provider_may_share_names,
+            a_freed_name_can_be_taken_again,
+        ],
+        "oidc-identity" => [
+            a_sign_in_creates_the_user_or_brings_it_up_to_date,
+            provider_and_subject_together_are_unique,
+            addresses_of_mail_may_be_shared,
+        ],
+        "delete-user" => [
+            what_a_user_owns_keeps_it,
+            its_sessions_go_in_any_case,
+            the_cascade_takes_everything_of_it_and_nothing_else,
+        ],
+    }
+}
+
+async fn a_local_name_is_unique_to_the_byte(world: &mut World) {
+    let store = world.open().await;
+    let ann = store.users().create(local("Ann")).await.unwrap();
+    let store = world.pass(store).await;
+    let error = store.users().create(local("Ann")).await.unwrap_err();
+    assert_eq!(error.constraint(), Some("name"));
+    let lower = store.users().create(local("ann")).await.unwrap();
+    let rename =
+        |name: &str| UserPatch { name: Change::Set(name.parse().unwrap()), ..UserPatch::default() };
+    let error = store.users().update(lower.id, rename("Ann"), None).await.unwrap_err();
+    assert_eq!(error.constraint(), Some("name"));
+    // Its own name is no duplicate.
+    store.users().update(ann.id, rename("Ann"), None).await.unwrap();
+    let store = world.pass(store).await;
+    assert_eq!(by_name(&store, "Ann").await, Some(ann));
+    assert_eq!(by_name(&store, "ann").await, Some(lower));
+    assert_eq!(by_name(&store, "ANN").await, None);
+    let known = NewUser { identity: Identity::PreAuth {}, ..local("ann") };
+    store.users().create(known).await.unwrap();
+}
+
+async fn users_of_a_provider_may_share_names(world: &mut World) {
+    let store = world.open().await;
+    let own = store.users().create(local("ann")).await.unwrap();
+    let first = store.users().upsert_oidc(profile("1", "ann")).await.unwrap();
+    let second = store.users().upsert_oidc(profile("2", "ann")).await.unwrap();
+    let store = world.pass(store).await;
+    // By name there is only the local one.
+    assert_eq!(by_name(&store, "ann").await, Some(own.clone()));
+    let filter = UserFilter { name: Some("ann".parse().unwrap()), ..UserFilter::default() };
+    let all = store.users().list(&filter, &PageRequest::default()).await.unwrap();
+    let mut expected = [own.clone(), first, second];
+    expected.sort_by_key(|user| user.id);
+    assert_eq!(all.items, expected);
+    store.users().delete(own.id, false).await.unwrap();
+    let store = world.pass(store).await;
+    assert_eq!(by_name(&store, "ann").await, None);
+}
+
+async fn a_freed_name_can_be_taken_again(world: &mut World) {
+    let store = world.open().await;
+    let first = store.users().create(local("ann")).await.unwrap();
+    store.users().delete(first.id, false).await.unwrap();
+    let store = world.pass(store).await;
+    let second = store.users().create(local("ann")).await.unwrap();
+    assert_ne!(second.id, first.id);
+    let patch = UserPatch { name: Change::Set("eve".parse().unwrap()), ..UserPatch::default() };
+    let renamed = store.users().update(second.id, patch, None).await.unwrap();
+    let store = world.pass(store).await;
+    let third = store.users().create(local("ann")).await.unwrap();
+    let store = world.pass(store).await;
+    assert_eq!(by_name(&store, "eve").await, Some(renamed));
+    assert_eq!(by_name(&store, "ann").await, Some(third));
+    assert_eq!(store.users().get(first.id).await.unwrap(), None);
+}
+
+async fn a_sign_in_creates_the_user_or_brings_it_up_to_date(world: &mut World) {
+    let store = world.open().await;
+    let full = OidcProfile {
+        display_name: Some(text("Ann")),
+        email: Some("ann@example.com".parse().unwrap()),
+        picture_url: Some(text("https://example.com/ann.png")),
+        ..profile("1", "ann")
+    };
+    let created = store.users().upsert_oidc(full.clone()).await.unwrap();
+    assert_eq!(created.identity, identity("1"));
+    assert_eq!((created.revision.get(), created.email.clone()), (1, full.email.clone()));
+    let store = world.pass(store).await;
+    world.advance(60);
+    let same = store.users().upsert_oidc(full).await.unwrap();
+    assert_eq!(same, created, "nothing new, nothing written");
+    // The provider is the authority: what it leaves out is cleared.
+    let changed = store.users().upsert_oidc(profile("1", "anna")).await.unwrap();
+    let store = world.pass(store).await;
+    let found = store.users().get_by_identity(&identity("1")).await.unwrap().unwrap();
+    assert_eq!(found, changed);
+    assert_eq!((found.id, found.created_at, found.updated_at), (created.id, at(0), at(60)));
+    assert_eq!((found.name.as_str(), found.revision.get()), ("anna", 2));
+    assert_eq!((&found.display_name, &found.email, &found.picture_url), (&None, &None, &None));
+    assert_eq!(store.view().users().len(), 1);
+}
+
+async fn provider_and_subject_together_are_unique(world: &mut World) {
+    let store = world.open().await;
+    let first = store.users().upsert_oidc(profile("1", "ann")).await.unwrap();
+    let store = world.pass(store).await;
+    let new = NewUser { identity: identity("1"), ..local("other") };
+    let error = store.users().create(new).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::AlreadyExists { constraint: "identity" });
+    assert_eq!(error.entity(), Some(Entity::User));
+    let elsewhere = OidcProfile { provider: text("https://other.example"), ..profile("1", "ann") };
+    let second = store.users().upsert_oidc(elsewhere).await.unwrap();
+    let third = store.users().upsert_oidc(profile("2", "ann")).await.unwrap();
+    // Byte-exact, too.
+    let fourth = OidcProfile { provider: text("https://ID.example.com"), ..profile("1", "ann") };
+    let fourth = store.users().upsert_oidc(fourth).await.unwrap();
+    let store = world.pass(store).await;
+    assert_eq!(store.view().users().len(), 4);
+    for user in [first, second, third, fourth] {
+        let found = store.users().get_by_identity(&user.identity).await.unwrap();
+        assert_eq!(found, Some(user));
+    }
+    assert_eq!(store.users().get_by_identity(&identity("3")).await.unwrap(), None);
+    assert_eq!(store.users().get_by_identity(&Identity::Local {}).await.unwrap(), None);
+}
+
+async fn addresses_of_mail_may_be_shared(world: &mut World) {
+    let store = world.open().await;
+    let email: Option<Email> = Some("team@example.com".parse().unwrap());
+    for name in ["a", "b"] {
+        let new = NewUser { email: email.clone(), ..local(name) };
+        store.users().create(new).await.unwrap();
+    }
+    let signed_in = OidcProfile { email: email.clone(), ..profile("1", "c") };
+    store.users().upsert_oidc(signed_in).await.unwrap();
+    let store = world.pass(store).await;
+    let filter = UserFilter { email, ..UserFilter::default() };
+    let found = store.users().list(&filter, &PageRequest::default()).await.unwrap();
+    assert_eq!(found.items.len(), 3);
+}
+
+async fn what_a_user_owns_keeps_it(world: &mut World) {
+    let mut store = world.open().await;
+    let made = OneOfEach::make(store.as_ref()).await;
+    let user = made.user.id;
+    // Revoked keys count, too; each thing for itself keeps the user.
+    store.api_keys().revoke(made.api_key.id).await.unwrap();
+    store.preauth_keys().revoke(made.preauth_key.id).await.unwrap();
+    store = world.pass(store).await;
+    is_kept(&store, user).await;
+    store.nodes().delete(made.node.id).await.unwrap();
+    store = world.pass(store).await;
+    is_kept(&store, user).await;
+    store.preauth_keys().delete(made.preauth_key.id).await.unwrap();
+    store = world.pass(store).await;
+    is_kept(&store, user).await;
+    store.api_keys().delete(made.api_key.id).await.unwrap();
+    let new = NewPreAuthKey { user: Some(user), ..NewPreAuthKey::default() };
+    let (key, _) = store.preauth_keys().create(new).await.unwrap();
+    store = world.pass(store).await;
+    is_kept(&store, user).await;
+    store.preauth_keys().delete(key.id).await.unwrap();
+    store.users().delete(user, false).await.unwrap();
+    store = world.pass(store).await;
+    assert!(store.view().users().is_empty());
+}
+
+async fn its_sessions_go_in_any_case(world: &mut World) {
+    let store = world.open().await;
+    let alice = store.users().create(local("alice")).await.unwrap();
+    let bob = store.users().create(local("bob")).await.unwrap();
+    let begin = |user: UserId| NewSession {
+        owner: SessionOwner::User(user),
+        client: None,
+        expires_at: Timestamp::MAX,
+    };
+    let (_, token) = store.sessions().begin(begin(alice.id)).await.unwrap();
+    let (kept, kept_token) = store.sessions().begin(begin(bob.id)).await.unwrap();
+    store.users().delete(alice.id, false).await.unwrap();
+    let store = world.pass(store).await;
+    let error = store.sessions().authenticate(token.expose()).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
+    let sessions = store.sessions().list(None, &PageRequest::default()).await.unwrap();
+    assert_eq!(sessions.items, std::slice::from_ref(&kept));
+    assert_eq!(store.sessions().authenticate(kept_token.expose()).await.unwrap(), kept);
+}
+
+async fn the_cascade_takes_everything_of_it_and_nothing_else(world: &mut World) {
+    let store = world.open().await;
+    let made = OneOfEach::make(store.as_ref()).await;
+    let of_node = NewSession {
+        owner: SessionOwner::Node(made.node.id),
+        client: None,
+        expires_at: Timestamp::MAX,
+    };
+    store.sessions().begin(of_node).await.unwrap();
+    store.api_keys().revoke(made.api_key.id).await.unwrap();
+    let bob = store.users().create(local("bob")).await.unwrap();
+    let admission = Admission::User { user: bob.id, method: RegisterMethod::Cli };
+    let node = store.nodes().register(machine(2, admission)).await.unwrap();
+    let prefix = vec![made.route.prefix];
+    let route = store.routes().advertise(node.id, prefix).await.unwrap().remove(0);
+    let new = NewApiKey { user: Some(bob.id), ..NewApiKey::default() };
+    let (api_key, _) = store.api_keys().create(new).await.unwrap();
+    let nobodys = store.api_keys().create(NewApiKey::default()).await.unwrap().0;
+    let tags = TagSet::new(["tag:server".parse().unwrap()]).unwrap();
+    let new = NewPreAuthKey { tags, ..NewPreAuthKey::default() };
+    let (preauth_key, _) = store.preauth_keys().create(new).await.unwrap();
+
+    store.users().delete(made.user.id, true).await.unwrap();
+    let store = world.pass(store).await;
+    let view = store.view();
+    assert_eq!(view.users().iter().collect::<Vec<_>>(), [&bob]);
+    assert_eq!(view.nodes().iter().collect::<Vec<_>>(), [&node]);
+    assert_eq!(view.routes().iter().collect::<Vec<_>>(), [&route]);
+    let mut keys = [api_key, nobodys];
+    keys.sort_by_key(|key| key.id);
+    assert_eq!(view.api_keys().iter().cloned().collect::<Vec<_>>(), keys);
+    assert_eq!(view.preauth_keys().iter().collect::<Vec<_>>(), [&preauth_key]);
+    assert!(view.sessions().is_empty());
+    assert!(view.presence().get(made.node.id).is_none());
+    let error = store.api_keys().authenticate(made.api_secret.expose()).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
+    let error = store.preauth_keys().authenticate(made.preauth_secret.expose()).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
+    // Its addresses and its name are free again.
+    assert_eq!(store.nodes().get_by_address(made.node.ipv4.unwrap().into()).await.unwrap(), None);
+    store.users().create(local("alice")).await.unwrap();
+}
+
+async fn is_kept(store: &Arc<dyn Store>, user: UserId) {
+    let before = store.view().serial();
+    let error = store.users().delete(user, false).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Restricted, "{error}");
+    assert_eq!(store.view().serial(), before);
+    assert!(store.users().get(user).await.unwrap().is_some());
+}
+
+async fn by_name(store: &Arc<dyn Store>, name: &str) -> Option<Arc<User>> {
+    store.users().get_by_name(&name.parse().unwrap()).await.unwrap()
+}
+
+fn identity(subject: &str) -> Identity {
+    Identity::Oidc { provider: text("https://id.example.com"), subject: text(subject) }
+}
+
+fn profile(subject: &str, name: &str) -> OidcProfile {
+    OidcProfile {
+        provider: text("https://id.example.com"),
+        subject: text(subject),
+        name: name.parse().unwrap(),
+        display_name: None,
+        email: None,
+        picture_url: None,
+    }
+}
