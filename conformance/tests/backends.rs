@@ -17,7 +17,8 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     runtime.block_on(ghostwire_store_libsql::prepare_process()).expect("SQLite is not in use yet");
     Suite::new()
-        .backend(Memory)
+        .backend(Memory { shared: false })
+        .backend(Memory { shared: true })
         .backend(LocalFiles::new("libsql", |path, opening: Opening| async move {
             let mut options = LibsqlOptions::new(path, opening.store);
             options.create = !opening.read_only;
@@ -36,29 +37,39 @@ fn main() -> ExitCode {
         .main()
 }
 
+/// `shared` pretends that several processes may write to it at the same time.
 #[derive(Debug)]
-struct Memory;
+struct Memory {
+    shared: bool,
+}
 
 #[async_trait]
 impl Factory for Memory {
     fn name(&self) -> &str {
-        "memory"
+        if self.shared { "memory-shared" } else { "memory" }
     }
 
     async fn create(&self) -> Result<Box<dyn Place>> {
-        Ok(Box::new(Remembered(tokio::sync::OnceCell::new())))
+        let memory = tokio::sync::OnceCell::new();
+        Ok(Box::new(Remembered { memory, shared: self.shared }))
     }
 }
 
 /// A crash loses nothing: what is in memory lives as long as this process.
 #[derive(Debug, Clone)]
-struct Remembered(tokio::sync::OnceCell<MemoryBackend>);
+struct Remembered {
+    memory: tokio::sync::OnceCell<MemoryBackend>,
+    shared: bool,
+}
 
 #[async_trait]
 impl Place for Remembered {
     async fn open(&self, opening: Opening) -> Result<Arc<dyn Backend>> {
-        let make = || async { MemoryBackend::at_schema(opening.store, opening.schema) };
-        Ok(Arc::new(self.0.get_or_init(make).await.clone()))
+        let make = || async {
+            let memory = MemoryBackend::at_schema(opening.store, opening.schema);
+            if self.shared { memory.shared() } else { memory }
+        };
+        Ok(Arc::new(self.memory.get_or_init(make).await.clone()))
     }
 
     async fn after_crash(&self) -> Result<Box<dyn Place>> {

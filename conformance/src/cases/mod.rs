@@ -1,12 +1,13 @@
 //! The cases, one file for each part of the contract.
 
+mod api_keys;
 mod credentials;
 
 use crate::case::{Case, Check};
 
 /// All cases.
 pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
-    [credentials::CASES].into_iter().flatten()
+    [credentials::CASES, api_keys::CASES].into_iter().flatten()
 }
 
 /// All checks.
