@@ -1,13 +1,15 @@
 //! The cases, one file for each part of the contract.
 
 mod api_keys;
+mod audit;
 mod credentials;
+mod series;
 
 use crate::case::{Case, Check};
 
 /// All cases.
 pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
-    [credentials::CASES, api_keys::CASES].into_iter().flatten()
+    [credentials::CASES, api_keys::CASES, series::CASES, audit::CASES].into_iter().flatten()
 }
 
 /// All checks.
