@@ -2,14 +2,25 @@
 
 mod api_keys;
 mod audit;
+mod audit_lines;
 mod credentials;
+mod dns_settings;
 mod series;
 
 use crate::case::{Case, Check};
 
 /// All cases.
 pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
-    [credentials::CASES, api_keys::CASES, series::CASES, audit::CASES].into_iter().flatten()
+    [
+        credentials::CASES,
+        api_keys::CASES,
+        series::CASES,
+        audit::CASES,
+        audit_lines::CASES,
+        dns_settings::CASES,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// All checks.
