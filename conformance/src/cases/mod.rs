@@ -6,6 +6,8 @@ mod audit_lines;
 mod credentials;
 mod dns_settings;
 mod series;
+mod views;
+mod watching;
 
 use crate::case::{Case, Check};
 
@@ -18,6 +20,8 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         audit::CASES,
         audit_lines::CASES,
         dns_settings::CASES,
+        views::CASES,
+        watching::CASES,
     ]
     .into_iter()
     .flatten()
