@@ -5,6 +5,7 @@ mod audit;
 mod audit_lines;
 mod credentials;
 mod dns_settings;
+mod import;
 mod series;
 mod views;
 mod watching;
@@ -22,6 +23,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         dns_settings::CASES,
         views::CASES,
         watching::CASES,
+        import::CASES,
     ]
     .into_iter()
     .flatten()
