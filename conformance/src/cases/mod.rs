@@ -4,9 +4,11 @@ mod api_keys;
 mod audit;
 mod audit_lines;
 mod credentials;
+mod digests;
 mod dns_settings;
 mod import;
 mod series;
+mod shared;
 mod views;
 mod watching;
 
@@ -24,6 +26,8 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         views::CASES,
         watching::CASES,
         import::CASES,
+        digests::CASES,
+        shared::CASES,
     ]
     .into_iter()
     .flatten()
@@ -31,6 +35,5 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
 
 /// All checks.
 pub(crate) fn checks() -> impl Iterator<Item = &'static Check> {
-    let checks: [&'static [Check]; 0] = [];
-    checks.into_iter().flatten()
+    [digests::CHECKS].into_iter().flatten()
 }
