@@ -113,8 +113,8 @@ impl Suite {
     ///
     /// ```toml
     /// [[exception]]
-    /// backend = "memory"
-    /// case = "one-process/a_second_opener_is_refused"
+    /// backends = ["memory"]
+    /// cases = ["one-process/a_second_writer_is_busy_at_once"]
     /// reason = "what is in memory has no other opener"
     /// ```
     ///
@@ -145,8 +145,7 @@ impl Suite {
             strangers.map(|(rule, name)| format!("{rule}/{name} proves no line of the contract")),
         );
         let names: Vec<_> = all.iter().map(|(rule, name)| format!("{rule}/{name}")).collect();
-        let backends: Vec<_> = self.backends.iter().map(|backend| backend.name()).collect();
-        let unknown = self.exceptions.unknown(&backends, &names);
+        let unknown = self.exceptions.unknown(&names);
         defects.extend(unknown.iter().map(|case| format!("an exception names {case}, no case")));
         defects
     }

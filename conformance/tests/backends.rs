@@ -14,7 +14,8 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     runtime.block_on(ghostwire_store_libsql::prepare_process()).expect("SQLite is not in use yet");
     Suite::new()
-        .backend(InMemory)
+        .backend(InMemory::new())
+        .backend(InMemory::shared())
         .backend(LocalFiles::new("libsql", |path, opening: Opening| async move {
             let mut options = LibsqlOptions::new(path, opening.store);
             options.create = !opening.read_only;

@@ -1,5 +1,6 @@
 //! The audit trail.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -9,7 +10,7 @@ use crate::domain::{AuditEntry, AuditQuery, Cursor, Page, PageRequest, Timestamp
 use crate::error::{Error, Result};
 use crate::schema::{Record, RowKey, Table};
 use crate::series::AuditReader;
-use crate::store::StoreHandle;
+use crate::store::{Store, StoreHandle};
 use crate::writer::{SeriesBatch, audit_row};
 
 /// A batch has at most this many entries.
@@ -53,8 +54,19 @@ impl AuditRepository for StoreHandle {
                 .during(OPERATION));
         }
         let rows: Vec<_> = entries.iter().map(audit_row).collect();
+        let view = self.open_view(OPERATION)?;
         if rows.is_empty() {
-            return self.open_view(OPERATION).map(|_| ());
+            return Ok(());
+        }
+        // A line that is only in a block would replace the entry when it is folded.
+        let appended: HashSet<_> = entries.iter().map(|entry| (entry.at, entry.id)).collect();
+        let oldest = entries.iter().map(|entry| entry.at).min();
+        let newest_first = view.unfolded_audit().iter().rev();
+        let replaces = newest_first
+            .take_while(|line| Some(line.at) >= oldest)
+            .any(|line| appended.contains(&(line.at, line.id)));
+        if replaces {
+            self.checkpoint().await.map_err(|error| error.during(OPERATION))?;
         }
         self.append_series(OPERATION, SeriesBatch { rows, position: None }).await
     }

@@ -93,6 +93,15 @@ fn rows(points: &[MetricPoint]) -> Result<Vec<RowChange>> {
         .collect())
 }
 
+/// How many buckets a query touches, the first and the last one maybe in part.
+fn buckets(query: &MetricQuery, width: Rollup) -> i64 {
+    if query.from >= query.to {
+        return 0;
+    }
+    let bucket = |micros: i64| micros / width.micros();
+    bucket(query.to.as_micros() - 1) - bucket(query.from.as_micros()) + 1
+}
+
 /// Adds a point to an aggregate, or begins one.
 fn add(slot: &mut Option<Aggregate>, from: Timestamp, point: &MetricPoint) {
     let value = point.value.get();
@@ -153,7 +162,9 @@ impl MetricRepository for StoreHandle {
         const OPERATION: &str = "metrics.range";
         self.open_view(OPERATION)?;
         let named = serde_json::to_vec(query).unwrap_or_default();
-        let fingerprint = fingerprint(&[b"metric", &named]);
+        // In JSON, every node and none are both `null`.
+        let of_one_node = [u8::from(query.node.is_some())];
+        let fingerprint = fingerprint(&[b"metric", &of_one_node, &named]);
         let read = async {
             let after = match &page.cursor {
                 Some(cursor) => Some(RowKey::from_bytes(cursor.position_for(fingerprint)?)?),
@@ -191,10 +202,10 @@ impl MetricRepository for StoreHandle {
     async fn rollup(&self, query: &MetricQuery, width: Rollup) -> Result<Vec<Aggregate>> {
         const OPERATION: &str = "metrics.rollup";
         self.open_view(OPERATION)?;
-        let span = query.to.as_micros().saturating_sub(query.from.as_micros());
-        if span / width.micros() > MAX_BUCKETS {
+        let buckets = buckets(query, width);
+        if buckets > MAX_BUCKETS {
             return Err(Error::invalid("a rollup has at most 10000 buckets; narrow the query")
-                .with("buckets", span / width.micros())
+                .with("buckets", buckets)
                 .during(OPERATION));
         }
         let mut reader = MetricReader::new(self.backend(), query.clone(), None);

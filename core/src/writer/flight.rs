@@ -166,7 +166,7 @@ impl Writer {
     fn again(&mut self, callers: Callers) {
         const ATTEMPTS: usize = 32;
         self.conflicts += 1;
-        if self.conflicts > ATTEMPTS {
+        if self.conflicts >= ATTEMPTS {
             self.conflicts = 0;
             return callers.fail(&Error::new(
                 ErrorKind::Busy,

@@ -20,7 +20,7 @@ pub(crate) fn suite(config: &Config) -> Result<Suite> {
     let name = config.backend.kind().name();
     let Some(path) = config.backend.path() else {
         config.check()?;
-        return Ok(suite.backend(InMemory));
+        return Ok(suite.backend(InMemory::new()));
     };
     let directory = existing_directory(path);
     let config = config.clone();

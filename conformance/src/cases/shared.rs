@@ -1,0 +1,353 @@
+//! Several processes on one backend, for those that can be shared.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use futures_util::future::join_all;
+use ghostwire_store_core::backend::{Backend, BackendInfo, Commit, Head, Row, Scan};
+use ghostwire_store_core::block::{EncodedBlock, Serial};
+use ghostwire_store_core::domain::*;
+use ghostwire_store_core::options::{StoreOptions, WriterOptions};
+use ghostwire_store_core::schema::Schema;
+use ghostwire_store_core::{ErrorKind, Result, Store};
+
+use super::credentials::{hour, reusable, user};
+use super::views::registration;
+use crate::case::{Verdict, cases};
+use crate::world::World;
+
+cases! {
+    stored {
+        "shared-write" => [
+            processes_never_overwrite_each_other,
+            a_process_that_is_behind_learns_before_it_decides,
+            series_of_several_processes_are_all_there,
+        ],
+        "view-age" => [
+            a_fresh_view_has_what_others_made_durable,
+        ],
+    }
+    once {
+        "shared-write" => [after_32_lost_attempts_a_write_is_busy],
+        "view-age" => [
+            a_view_grows_old_only_where_others_may_write,
+            a_credential_check_refreshes_a_view_that_is_too_old,
+        ],
+    }
+}
+
+const NOT_SHARED: Verdict = Verdict::Skipped("no other process can write to this backend");
+
+async fn processes_never_overwrite_each_other(world: &mut World) -> Verdict {
+    let Some((a, b)) = two(world, |_| ()).await else { return NOT_SHARED };
+    let alice = a.users().create(user("alice")).await.unwrap().id;
+    let key = a.preauth_keys().create(reusable(alice)).await.unwrap().0.id;
+    let calls = (1..=60_u8).map(|n| {
+        let store = if n % 2 == 0 { a.clone() } else { b.clone() };
+        tokio::spawn(async move { store.nodes().register(registration(n, key)).await.unwrap() })
+    });
+    let mut addresses = BTreeSet::new();
+    for call in join_all(calls).await {
+        assert!(addresses.insert(call.unwrap().ipv4.unwrap()));
+    }
+    assert_eq!(addresses.len(), 60);
+    assert_eq!(addresses.last(), "100.64.0.60".parse().ok().as_ref());
+    // Of 20 names that both want at once, each is had once.
+    let calls = (0..40).map(|n| {
+        let store = if n % 2 == 0 { a.clone() } else { b.clone() };
+        tokio::spawn(async move { store.users().create(user(&format!("user{}", n / 2))).await })
+    });
+    let outcomes: Vec<_> = join_all(calls).await.into_iter().map(|call| call.unwrap()).collect();
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 20);
+    for error in outcomes.into_iter().filter_map(std::result::Result::err) {
+        assert_eq!(error.constraint(), Some("name"));
+    }
+    let (fresh_a, fresh_b) = (a.fresh_view().await.unwrap(), b.fresh_view().await.unwrap());
+    assert_eq!((fresh_a.serial(), fresh_a.hash()), (fresh_b.serial(), fresh_b.hash()));
+    assert_eq!(a.digests().await.unwrap(), b.digests().await.unwrap());
+    b.close().await.unwrap();
+    let store = world.pass(a).await;
+    assert_eq!((store.view().nodes().len(), store.view().users().len()), (60, 21));
+    Verdict::Passed
+}
+
+async fn a_process_that_is_behind_learns_before_it_decides(world: &mut World) -> Verdict {
+    let Some((a, b)) = two(world, |_| ()).await else { return NOT_SHARED };
+    let alice = a.users().create(user("alice")).await.unwrap();
+    assert!(b.view().users().is_empty());
+    // A refusal may not rest on what has changed meanwhile, nor may an acceptance.
+    let error = b.users().create(user("alice")).await.unwrap_err();
+    assert_eq!(error.constraint(), Some("name"));
+    let name = Change::Set("alicia".parse().unwrap());
+    let rename = UserPatch { name, ..UserPatch::default() };
+    a.users().update(alice.id, rename.clone(), None).await.unwrap();
+    b.users().create(user("alice")).await.unwrap();
+    let error = b.users().update(alice.id, rename, Some(alice.revision)).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Conflict);
+    b.users().delete(alice.id, false).await.unwrap();
+    let error = a.users().delete(alice.id, false).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::NotFound);
+    // A one-time key is used once, whoever admits.
+    let owner = b.users().create(user("bob")).await.unwrap().id;
+    let once = NewPreAuthKey { reusable: false, ..reusable(owner) };
+    let (key, _) = b.preauth_keys().create(once).await.unwrap();
+    a.nodes().register(registration(1, key.id)).await.unwrap();
+    let error = b.nodes().register(registration(2, key.id)).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
+    b.close().await.unwrap();
+    a.fresh_view().await.unwrap();
+    let store = world.pass(a).await;
+    assert_eq!((store.view().nodes().len(), store.view().users().len()), (1, 2));
+    Verdict::Passed
+}
+
+async fn series_of_several_processes_are_all_there(world: &mut World) -> Verdict {
+    let Some((a, b)) = two(world, |_| ()).await else { return NOT_SHARED };
+    let point = |second, value| MetricPoint {
+        node: None,
+        metric: "load".parse().unwrap(),
+        at: Timestamp::from_secs(second).unwrap(),
+        value: Sample::new(value).unwrap(),
+    };
+    for n in 0..10 {
+        a.users().create(user(&format!("user{n}"))).await.unwrap();
+        b.metrics().record(point(n, 1.0)).await.unwrap();
+    }
+    // Each process numbers its own batches.
+    for (store, number) in [(&a, 1), (&b, 2)] {
+        let writer = WriterId::from_bytes([number; 16]);
+        for value in [1.0, 2.0] {
+            let batch = vec![point(100 + i64::from(number), value)];
+            store.metrics().record_batch(writer, 1, batch).await.unwrap();
+        }
+    }
+    b.users().create(user("last")).await.unwrap();
+    b.metrics().prune(Timestamp::from_secs(5).unwrap()).await.unwrap();
+    a.metrics().record(point(7, 3.0)).await.unwrap();
+    b.close().await.unwrap();
+    a.fresh_view().await.unwrap();
+    let store = world.pass(a).await;
+    let query =
+        MetricQuery { node: None, metric: None, from: Timestamp::EPOCH, to: Timestamp::MAX };
+    let found = store.metrics().range(&query, &PageRequest::default()).await.unwrap().items;
+    let expected = [
+        point(5, 1.0),
+        point(6, 1.0),
+        point(7, 3.0),
+        point(8, 1.0),
+        point(9, 1.0),
+        point(101, 1.0),
+        point(102, 1.0),
+    ];
+    assert_eq!(found, expected);
+    let audit = store.audit().query(&AuditQuery::default(), &PageRequest::default()).await.unwrap();
+    assert_eq!(audit.items.len(), 11);
+    Verdict::Passed
+}
+
+async fn after_32_lost_attempts_a_write_is_busy(world: &mut World) -> Verdict {
+    let rival = world.open().await;
+    if !rival.info().backend.shared {
+        return NOT_SHARED;
+    }
+    let inner = world.open_backend().await;
+    let backend = Arc::new(Overtaken::new(inner, rival.clone()));
+    let store = ghostwire_store_core::open(backend.clone(), world.options()).await.unwrap();
+    // The 32nd attempt may be the one that is first.
+    backend.lose(31);
+    let alice = store.users().create(user("alice")).await.unwrap();
+    assert_eq!(backend.attempts(), 32);
+    backend.lose(32);
+    let error = store.users().create(user("bob")).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Busy);
+    assert!(error.is_retryable());
+    assert_eq!(backend.attempts(), 32);
+    let view = rival.fresh_view().await.unwrap();
+    assert_eq!(view.users().get(alice.id), Some(&alice));
+    assert_eq!(view.users().len(), 1 + 31 + 32, "nothing of it was stored");
+    // Attempts in a row are counted, and the next write begins anew.
+    backend.lose(31);
+    store.users().create(user("bob")).await.unwrap();
+    let point = MetricPoint {
+        node: None,
+        metric: "load".parse().unwrap(),
+        at: Timestamp::EPOCH,
+        value: Sample::new(1.0).unwrap(),
+    };
+    backend.lose(32);
+    let error = store.metrics().record(point.clone()).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Busy);
+    store.metrics().record(point).await.unwrap();
+    backend.lose(32);
+    let error = store.metrics().prune(Timestamp::MAX).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Busy);
+    assert_eq!(backend.attempts(), 32);
+    store.metrics().prune(Timestamp::MAX).await.unwrap();
+    store.verify().await.unwrap();
+    Verdict::Passed
+}
+
+async fn a_fresh_view_has_what_others_made_durable(world: &mut World) -> Verdict {
+    let Some((a, b)) = two(world, |_| ()).await else { return NOT_SHARED };
+    for n in 0..20 {
+        let (writer, reader) = if n % 2 == 0 { (&a, &b) } else { (&b, &a) };
+        let made = writer.users().create(user(&format!("user{n}"))).await.unwrap();
+        assert_eq!(reader.fresh_view().await.unwrap().users().get(made.id), Some(&made));
+        assert_eq!(reader.view().users().get(made.id), Some(&made), "it is the view from then on");
+    }
+    b.close().await.unwrap();
+    let store = world.pass(a).await;
+    assert_eq!(store.view().users().len(), 20);
+    Verdict::Passed
+}
+
+async fn a_view_grows_old_only_where_others_may_write(world: &mut World) {
+    let store = world.open().await;
+    store.users().create(user("alice")).await.unwrap();
+    let view = store.view();
+    if !store.info().backend.shared {
+        assert_eq!((view.age(), store.view().age()), (Duration::ZERO, Duration::ZERO));
+        assert_eq!(store.fresh_view().await.unwrap().serial(), view.serial());
+        return;
+    }
+    let age = view.age();
+    while view.age() <= age {
+        tokio::task::yield_now().await;
+    }
+    let asked = Instant::now();
+    let fresh = store.fresh_view().await.unwrap();
+    assert!(fresh.age() <= asked.elapsed());
+    assert_eq!(fresh.serial(), view.serial(), "nobody has written");
+    assert!(view.age() > fresh.age(), "a view that is held grows old");
+}
+
+async fn a_credential_check_refreshes_a_view_that_is_too_old(world: &mut World) -> Verdict {
+    for (max_view_age, refreshes) in [(Duration::ZERO, true), (hour(), false)] {
+        let set = |options: &mut StoreOptions| options.max_view_age = max_view_age;
+        let Some((a, b)) = two(world, set).await else { return NOT_SHARED };
+        let name = if refreshes { "alice" } else { "bob" };
+        let alice = a.users().create(user(name)).await.unwrap().id;
+        let (api, api_text) = a.api_keys().create(NewApiKey::default()).await.unwrap();
+        let (preauth, preauth_text) = a.preauth_keys().create(reusable(alice)).await.unwrap();
+        let owner = SessionOwner::User(alice);
+        let new = NewSession { owner, client: None, expires_at: Timestamp::MAX };
+        let (session, session_text) = a.sessions().begin(new).await.unwrap();
+        let check = async || {
+            while b.view().age().is_zero() {
+                tokio::task::yield_now().await;
+            }
+            [
+                b.api_keys().authenticate(api_text.expose()).await.is_ok(),
+                b.preauth_keys().authenticate(preauth_text.expose()).await.is_ok(),
+                b.sessions().authenticate(session_text.expose()).await.is_ok(),
+            ]
+        };
+        assert_eq!(check().await, [refreshes; 3]);
+        b.fresh_view().await.unwrap();
+        assert_eq!(check().await, [true; 3]);
+        a.api_keys().revoke(api.id).await.unwrap();
+        a.preauth_keys().delete(preauth.id).await.unwrap();
+        a.sessions().end(session.id).await.unwrap();
+        if refreshes {
+            assert_eq!(check().await, [false; 3]);
+        }
+        b.fresh_view().await.unwrap();
+        assert_eq!(check().await, [false; 3]);
+        a.close().await.unwrap();
+        b.close().await.unwrap();
+    }
+    Verdict::Passed
+}
+
+/// Two processes on one place; `None` if there cannot be two.
+async fn two(
+    world: &World,
+    set: impl Fn(&mut StoreOptions),
+) -> Option<(Arc<dyn Store>, Arc<dyn Store>)> {
+    let mut options = world.options();
+    // Who is behind learns from blocks, so they have to be there.
+    options.writer = WriterOptions::default();
+    set(&mut options);
+    let first = world.open_with(options.clone()).await;
+    if !first.info().backend.shared {
+        return None;
+    }
+    Some((first, world.open_with(options).await))
+}
+
+/// A process whose commits come second as often as they are told to.
+#[derive(Debug)]
+struct Overtaken {
+    inner: Arc<dyn Backend>,
+    rival: Arc<dyn Store>,
+    to_lose: AtomicUsize,
+    attempts: AtomicUsize,
+    overtaken: AtomicUsize,
+}
+
+impl Overtaken {
+    fn new(inner: Arc<dyn Backend>, rival: Arc<dyn Store>) -> Self {
+        let (to_lose, attempts, overtaken) = Default::default();
+        Self { inner, rival, to_lose, attempts, overtaken }
+    }
+
+    /// Another process is first with each of the next `count` commits.
+    fn lose(&self, count: usize) {
+        self.to_lose.store(count, Ordering::SeqCst);
+        self.attempts.store(0, Ordering::SeqCst);
+    }
+
+    /// How many commits were tried since then.
+    fn attempts(&self) -> usize {
+        self.attempts.load(Ordering::SeqCst)
+    }
+}
+
+#[async_trait]
+impl Backend for Overtaken {
+    fn info(&self) -> BackendInfo {
+        self.inner.info()
+    }
+
+    async fn head(&self) -> Result<Head> {
+        self.inner.head().await
+    }
+
+    async fn migrate(&self, target: Schema) -> Result<()> {
+        self.inner.migrate(target).await
+    }
+
+    async fn scan(&self, scan: Scan) -> Result<Vec<Row>> {
+        self.inner.scan(scan).await
+    }
+
+    async fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
+        self.inner.blocks(after, limit).await
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<()> {
+        self.attempts.fetch_add(1, Ordering::SeqCst);
+        let to_lose = self.to_lose.load(Ordering::SeqCst);
+        if to_lose > 0 {
+            self.to_lose.store(to_lose - 1, Ordering::SeqCst);
+            let number = self.overtaken.fetch_add(1, Ordering::SeqCst);
+            self.rival.users().create(user(&format!("rival{number}"))).await?;
+        }
+        self.inner.commit(commit).await
+    }
+
+    async fn reopen(&self) -> Result<Head> {
+        self.inner.reopen().await
+    }
+
+    async fn verify(&self) -> Result<()> {
+        self.inner.verify().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.inner.close().await
+    }
+}
