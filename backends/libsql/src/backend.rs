@@ -367,12 +367,9 @@ fn transaction<T>(slot: &mut Option<Link>, work: impl FnOnce(&mut Link) -> Resul
 /// Writes everything that `commit` names; to be called in a transaction. Tells how many rows.
 fn fill(link: &mut Link, shapes: &Shapes, commit: &Commit, scratch: &mut Vec<u8>) -> Result<usize> {
     let before = meta::head(link)?;
-    if before.serial != commit.expected {
-        return Err(meta::conflict(commit.expected, Some(before.serial)));
-    }
-    let mut head = before;
+    let head = before.after(commit)?;
     if let Some(block) = &commit.block {
-        head = meta::insert_block(link, &head, block)?;
+        meta::insert_block(link, block)?;
     }
     for range in &commit.prune {
         if let Some((sql, parameters)) = shapes.of(range.table)?.prune(range) {
@@ -380,21 +377,8 @@ fn fill(link: &mut Link, shapes: &Shapes, commit: &Commit, scratch: &mut Vec<u8>
         }
     }
     let rows = fold(link, shapes, commit, scratch)?;
-    if let Some(checkpoint) = commit.checkpoint {
-        if checkpoint > head.serial || checkpoint < head.checkpoint {
-            return Err(Error::new(ErrorKind::Unexpected, "a checkpoint went astray")
-                .with("checkpoint", checkpoint)
-                .with("serial", head.serial));
-        }
-        head.checkpoint = checkpoint;
-    }
-    if let Some(before) = commit.purge_before {
-        // Opening needs the blocks behind the checkpoint.
-        let oldest = before.min(head.checkpoint.next());
-        if oldest > head.oldest_block {
-            meta::purge_blocks(link, oldest)?;
-            head.oldest_block = oldest;
-        }
+    if head.oldest_block > before.oldest_block {
+        meta::purge_blocks(link, head.oldest_block)?;
     }
     if head != before {
         meta::move_head(link, before.serial, &head)?;

@@ -170,28 +170,16 @@ pub(crate) fn move_head(link: &mut Link, from: Serial, head: &Head) -> Result<()
     parameters.push(number(from));
     match link.execute(UPDATE_META, parameters)? {
         1 => Ok(()),
-        _ => Err(conflict(from, None)),
+        _ => Err(Error::new(
+            ErrorKind::Conflict,
+            "the store has moved on since this commit was built",
+        )
+        .with("expected", from)),
     }
 }
 
-/// The head is not where the commit thought.
-pub(crate) fn conflict(expected: Serial, found: Option<Serial>) -> Error {
-    let error =
-        Error::new(ErrorKind::Conflict, "the store has moved on since this commit was built")
-            .with("expected", expected);
-    match found {
-        Some(found) => error.with("found", found),
-        None => error,
-    }
-}
-
-/// Stores a block; gives the head that it makes.
-pub(crate) fn insert_block(link: &mut Link, head: &Head, block: &EncodedBlock) -> Result<Head> {
-    if block.serial != head.serial.next() || block.previous != head.hash {
-        return Err(Error::new(ErrorKind::Conflict, "the block does not follow the last one")
-            .with("serial", block.serial)
-            .with("last", head.serial));
-    }
+/// Stores a block, which has to follow the last one.
+pub(crate) fn insert_block(link: &mut Link, block: &EncodedBlock) -> Result<()> {
     let parameters = vec![
         number(block.serial),
         Value::Text(id_text(*block.id.as_bytes())),
@@ -200,8 +188,7 @@ pub(crate) fn insert_block(link: &mut Link, head: &Head, block: &EncodedBlock) -
         Value::Text(hash_text(&block.previous)),
         Value::Blob(block.bytes.to_vec()),
     ];
-    link.execute(INSERT_BLOCK, parameters)?;
-    Ok(Head { serial: block.serial, block: block.id, hash: block.hash, time: block.time, ..*head })
+    link.execute(INSERT_BLOCK, parameters).map(drop)
 }
 
 /// Drops the blocks before `before`.

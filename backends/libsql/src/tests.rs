@@ -273,10 +273,10 @@ async fn a_stale_or_strange_block_changes_nothing() {
     let stale = commit(&genesis, |block| block.put(ChangeKind::Created, &node(2)));
     let error = backend.commit(&stale).await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Conflict);
-    assert!(error.to_string().contains("expected=0, found=1"), "{error}");
+    assert!(error.to_string().contains("expected=0, serial=1"), "{error}");
     let fork = Head { serial: before.head.serial, ..genesis };
     let fork = commit(&fork, |block| block.put(ChangeKind::Created, &node(2)));
-    assert_eq!(*backend.commit(&fork).await.unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(*backend.commit(&fork).await.unwrap_err().kind(), ErrorKind::InvalidArgument);
     assert_eq!(content(&backend).await.unwrap(), before);
     assert_eq!(backend.info().counters.failed_commits, 2);
     // A row that does not fit rolls everything back.
