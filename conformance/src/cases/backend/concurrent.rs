@@ -1,5 +1,8 @@
 //! Reading during a commit.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use ghostwire_store_core::backend::{Commit, Scan};
 use ghostwire_store_core::block::Serial;
 use ghostwire_store_core::schema::Table;
@@ -56,6 +59,8 @@ async fn readers_see_all_of_a_commit_or_nothing(world: &mut World) {
     let backend = world.open_backend().await;
     commit_block(&*backend, round_of(1)).await;
     let handle = backend.clone();
+    let done = Arc::new(AtomicBool::new(false));
+    let is_done = done.clone();
     let writer = tokio::spawn(async move {
         for round in 2..=ROUNDS {
             let head = handle.head().await.unwrap();
@@ -68,14 +73,17 @@ async fn readers_see_all_of_a_commit_or_nothing(world: &mut World) {
             };
             handle.commit(&commit).await.unwrap();
         }
+        done.store(true, Ordering::Release);
     });
     let readers: Vec<_> = tables
         .into_iter()
         .map(|table| {
             let backend = backend.clone();
+            let is_done = is_done.clone();
             tokio::spawn(async move {
                 let mut last = 0;
-                while last < ROUNDS {
+                loop {
+                    let is_last = is_done.load(Ordering::Acquire);
                     // As many blocks as rounds, so a scan sees what the head told before it.
                     let head = backend.head().await.unwrap();
                     let rows = backend.scan(everything(table)).await.unwrap();
@@ -92,6 +100,10 @@ async fn readers_see_all_of_a_commit_or_nothing(world: &mut World) {
                     let at_head = &blocks[usize::try_from(head.serial.get()).unwrap() - 1];
                     assert_eq!((at_head.hash, at_head.id), (head.hash, head.block));
                     last = seen;
+                    if is_last {
+                        assert_eq!(last, ROUNDS);
+                        break;
+                    }
                     tokio::task::yield_now().await;
                 }
             })
