@@ -190,13 +190,17 @@ impl Suite {
         report
     }
 
-    /// Runs cases without layers, one after the other, until one fails: first those about backends
-    /// alone. What is skipped counts as passed, and what does not end as failed.
+    /// Runs the cases of one rule, or of all of them, without layers and one after the other,
+    /// until one fails. What is skipped counts as passed, and what does not end as failed.
     #[must_use]
-    pub fn first_failure(&self) -> Option<Trial> {
+    pub fn first_failure(&self, rule: Option<&str>) -> Option<Trial> {
         let mut plan = self.plan();
-        plan.retain(|planned| planned.stack.is_bare() && matches!(planned.what, What::Case(..)));
-        plan.sort_by_key(|planned| !planned.rule().starts_with("backend-"));
+        plan.retain(|planned| match planned.what {
+            What::Check(_) => false,
+            What::Case(case, _) => {
+                planned.stack.is_bare() && rule.is_none_or(|rule| rule == case.rule)
+            }
+        });
         plan.iter().find_map(|planned| {
             let began = Instant::now();
             let message = planned.judge_within(PATIENCE, self.effort).err()?;
@@ -250,13 +254,6 @@ impl Planned {
                 format!("{backend}/{stack}/{}/{}/{}", mode.name(), case.rule, case.name)
             }
             What::Check(check) => format!("{backend}/{}/{}", check.rule, check.name),
-        }
-    }
-
-    fn rule(&self) -> &'static str {
-        match &self.what {
-            What::Case(case, _) => case.rule,
-            What::Check(check) => check.rule,
         }
     }
 

@@ -213,7 +213,10 @@ impl BrokenBackend {
             let mut second = altered;
             first.rows = second.rows.drain(..second.rows.len() / 2).collect();
             self.inner.commit(&first).await?;
-            tokio::task::yield_now().await;
+            for _ in 0..50 {
+                // Others come to read.
+                tokio::task::yield_now().await;
+            }
             return self.inner.commit(&second).await;
         }
         self.inner.commit(&altered).await?;

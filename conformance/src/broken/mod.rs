@@ -19,107 +19,137 @@ use crate::factory::{Factory, Opening, Place};
 pub use backend::BrokenBackend;
 
 macro_rules! faults {
-    ($($name:ident = $text:literal,)*) => {
+    ($($rule:literal => { $($name:ident = $text:literal,)* })*) => {
         /// What is wrong with a backend.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum Fault {
-            $(#[doc = concat!("It ", $text, ".")] $name,)*
+            /// None: it does everything right.
+            Nothing,
+            $($(#[doc = concat!("It ", $text, ".")] $name,)*)*
         }
 
         impl Fault {
-            /// All of them; the first is none.
-            pub const ALL: &[Self] = &[$(Self::$name),*];
+            /// All of them, without `Nothing`.
+            pub const ALL: &[Self] = &[$($(Self::$name),*),*];
 
             /// What it does, to be put behind 'it'.
             #[must_use]
             pub fn text(self) -> &'static str {
-                match self { $(Self::$name => $text),* }
+                match self {
+                    Self::Nothing => "does everything right",
+                    $($(Self::$name => $text,)*)*
+                }
+            }
+
+            /// The rule of the contract that it breaks, whose cases have to find it.
+            #[must_use]
+            pub fn rule(self) -> Option<&'static str> {
+                match self {
+                    Self::Nothing => None,
+                    $($(Self::$name)|* => Some($rule),)*
+                }
             }
         }
     };
 }
 
 faults! {
-    Nothing = "does everything right",
-    // What is there when it is opened again.
-    LosesTheLastCommit = "loses the last commit when it is opened again",
-    LosesAnEarlierCommit = "loses the rows of the last commit but one when it is opened again",
-    BringsBackDeletedRows = "has all deleted rows again when it is opened again",
-    BringsBackPurgedBlocks = "has all purged blocks again when it is opened again",
-    LosesSeries = "loses metrics and audit entries when it is opened again",
-    RemembersTheHeadOfTheLastClose = "tells after a crash where it stood when it was last closed",
-    TakesTheIdentityOfTheOpener = "tells the identity that a new store would have been given",
-    // Head.
-    CutsBlockTimes = "tells the last block's time in milliseconds",
-    ForgetsTheCheckpoint = "tells that nothing was ever folded",
-    ReopensFromMemory = "tells after reopening where it stood when it was opened",
-    // Commits.
-    IgnoresTheExpectedSerial = "stores a commit whatever serial it builds on",
-    StoresWhatItRefuses = "stores the rows of a commit that it answers with Conflict",
-    CallsConflictsUnexpected = "answers Unexpected instead of Conflict",
-    CallsStrangeBlocksConflicts = "answers Conflict to a block that does not follow",
-    DropsACommit = "answers Ok to its third commit, and drops it",
-    FailsAfterStoring = "answers Unavailable to its third commit, and stores it",
-    StoresRowsWithoutTheBlock = "stores a commit's rows and not its block",
-    StoresTheBlockWithoutRows = "stores a commit's block and not its rows",
-    ForgetsTheCheckpointOfABlock = "stores a checkpoint only if it comes without a block",
-    StoresInTwoSteps = "stores rows first, and then the rest",
-    // Rows.
-    KeepsTheOlderImage = "keeps the first of several images of a row",
-    FoldsTwice = "writes the rows of the commit before once more with every commit",
-    IgnoresDeletes = "deletes nothing",
-    RefusesToDeleteNothing = "answers NotFound if there is nothing to delete",
-    MergesNeighbours = "takes keys that differ in their last byte only for the same",
-    CutsLongKeys = "cuts keys behind 255 bytes",
-    // Bodies.
-    FillsNulls = "stores empty text and zero where there is nothing",
-    EmptiesText = "stores nothing where there is empty text",
-    CutsTimes = "stores times in milliseconds",
-    StoresIntegersAsFloats = "stores whole numbers as floats",
-    StoresFloatsAsSingles = "stores fractions with single precision",
-    TrimsText = "cuts blanks at the end of text",
-    LowersText = "stores text in lower case",
-    ReplacesWideCharacters = "stores question marks for what is beyond 16 bits",
-    FlipsABit = "reads long bodies with a flipped bit",
-    CutsLongBodies = "cuts bodies behind a megabyte",
-    // Scans.
-    SortsLikeADictionary = "sorts rows without regard to upper and lower case",
-    IgnoresTheEnd = "scans beyond the end of a range",
-    IncludesTheEnd = "scans up to the end of a range, including it",
-    ExcludesTheBeginning = "leaves out the first key of a range",
-    TakesInvertedRangesForOpenOnes = "ignores an end that lies before the beginning",
-    IgnoresReverse = "scans forwards only",
-    GivesARowTooMany = "gives one row more than the limit",
-    GivesARowTooFew = "gives one row less than the limit",
-    ScansACommitBehind = "scans what was there before the last commit",
-    // Blocks.
-    ReadsABlockBehind = "gives the last block only once there is another one",
-    SwapsTwoBlocks = "gives two blocks in the wrong order",
-    LosesABlock = "leaves out the second of several blocks",
-    GivesABlockTooMany = "gives one block more than the limit",
-    GivesTheBlockBefore = "gives the block with the serial asked for, not only those after it",
-    AltersBlocks = "gives blocks with a flipped bit",
-    CutsLongBlocks = "cuts blocks behind a megabyte",
-    // Checkpoints, purging and pruning.
-    MovesTheCheckpointBack = "lets a checkpoint move back",
-    CutsCheckpoints = "takes a checkpoint beyond the last block for the last block",
-    ForgetsAPurge = "keeps blocks that may be dropped",
-    PurgesBeyondTheCheckpoint = "drops blocks that are not folded yet",
-    NeverCompacted = "gives later blocks instead of answering Compacted",
-    NamesAnotherOldest = "answers Compacted with the first serial that is gone",
-    PrunesNothing = "prunes nothing",
-    PrunesOneTooMany = "prunes the row behind a range, too",
-    PrunesOneTooFew = "leaves the first row of a range that it prunes",
-    PrunesAfterWriting = "prunes rows that came with the same commit",
-    // Migrating, verifying, closing.
-    MigratesInWordsOnly = "answers Ok to a migration, and does nothing",
-    RefusesASecondMigration = "answers Unexpected if there is nothing to migrate",
-    LosesRowsInMigrations = "loses DNS records in a migration",
-    ComplainsAfterAPurge = "finds fault with a store whose oldest blocks were purged",
-    IgnoresClose = "goes on after it was closed",
-    CallsClosedUnexpected = "answers Unexpected once it is closed",
-    StaysLocked = "cannot be opened again while a closed handle is still there",
+    "backend-head" => {
+        RemembersTheHeadOfTheLastClose = "tells after a crash where it stood when it was last closed",
+        TakesTheIdentityOfTheOpener = "tells the identity that a new store would have been given",
+        CutsBlockTimes = "tells the last block's time in milliseconds",
+        ForgetsTheCheckpoint = "tells that nothing was ever folded",
+        ReopensFromMemory = "tells after reopening where it stood when it was opened",
+    }
+    "backend-serial" => {
+        IgnoresTheExpectedSerial = "stores a commit whatever serial it builds on",
+        CallsConflictsUnexpected = "answers Unexpected instead of Conflict",
+        CallsStrangeBlocksConflicts = "answers Conflict to a block that does not follow",
+    }
+    "backend-atomic" => {
+        LosesTheLastCommit = "loses the last commit when it is opened again",
+        StoresWhatItRefuses = "stores the rows of a commit that it answers with Conflict",
+        DropsACommit = "answers Ok to its third commit, and drops it",
+        FailsAfterStoring = "answers Unavailable to its third commit, and stores it",
+        StoresRowsWithoutTheBlock = "stores a commit's rows and not its block",
+        StoresTheBlockWithoutRows = "stores a commit's block and not its rows",
+    }
+    "backend-rows" => {
+        LosesAnEarlierCommit = "loses the rows of the last commit but one when it is opened again",
+        BringsBackDeletedRows = "has all deleted rows again when it is opened again",
+        LosesSeries = "loses metrics and audit entries when it is opened again",
+        KeepsTheOlderImage = "keeps the first of several images of a row",
+        FoldsTwice = "writes the rows of the commit before once more with every commit",
+        IgnoresDeletes = "deletes nothing",
+        RefusesToDeleteNothing = "answers NotFound if there is nothing to delete",
+        MergesNeighbours = "takes keys that differ in their last byte only for the same",
+        CutsLongKeys = "cuts keys behind 255 bytes",
+        FillsNulls = "stores empty text and zero where there is nothing",
+        EmptiesText = "stores nothing where there is empty text",
+        CutsTimes = "stores times in milliseconds",
+        StoresIntegersAsFloats = "stores whole numbers as floats",
+        StoresFloatsAsSingles = "stores fractions with single precision",
+        TrimsText = "cuts blanks at the end of text",
+        LowersText = "stores text in lower case",
+        ReplacesWideCharacters = "stores question marks for what is beyond 16 bits",
+        FlipsABit = "reads long bodies with a flipped bit",
+        CutsLongBodies = "cuts bodies behind a megabyte",
+    }
+    "backend-scan" => {
+        SortsLikeADictionary = "sorts rows without regard to upper and lower case",
+        IgnoresTheEnd = "scans beyond the end of a range",
+        IncludesTheEnd = "scans up to the end of a range, including it",
+        ExcludesTheBeginning = "leaves out the first key of a range",
+        TakesInvertedRangesForOpenOnes = "ignores an end that lies before the beginning",
+        IgnoresReverse = "scans forwards only",
+        GivesARowTooMany = "gives one row more than the limit",
+        GivesARowTooFew = "gives one row less than the limit",
+        ScansACommitBehind = "scans what was there before the last commit",
+    }
+    "backend-blocks" => {
+        ReadsABlockBehind = "gives the last block only once there is another one",
+        SwapsTwoBlocks = "gives two blocks in the wrong order",
+        LosesABlock = "leaves out the second of several blocks",
+        GivesABlockTooMany = "gives one block more than the limit",
+        GivesTheBlockBefore = "gives the block with the serial asked for, not only those after it",
+        AltersBlocks = "gives blocks with a flipped bit",
+        CutsLongBlocks = "cuts blocks behind a megabyte",
+    }
+    "backend-purge" => {
+        BringsBackPurgedBlocks = "has all purged blocks again when it is opened again",
+        ForgetsAPurge = "keeps blocks that may be dropped",
+        PurgesBeyondTheCheckpoint = "drops blocks that are not folded yet",
+        NeverCompacted = "gives later blocks instead of answering Compacted",
+        NamesAnotherOldest = "answers Compacted with the first serial that is gone",
+    }
+    "backend-checkpoint" => {
+        ForgetsTheCheckpointOfABlock = "stores a checkpoint only if it comes without a block",
+        MovesTheCheckpointBack = "lets a checkpoint move back",
+        CutsCheckpoints = "takes a checkpoint beyond the last block for the last block",
+    }
+    "backend-prune" => {
+        PrunesNothing = "prunes nothing",
+        PrunesOneTooMany = "prunes the row behind a range, too",
+        PrunesOneTooFew = "leaves the first row of a range that it prunes",
+        PrunesAfterWriting = "prunes rows that came with the same commit",
+    }
+    "backend-migrate" => {
+        MigratesInWordsOnly = "answers Ok to a migration, and does nothing",
+        RefusesASecondMigration = "answers Unexpected if there is nothing to migrate",
+        LosesRowsInMigrations = "loses DNS records in a migration",
+    }
+    "backend-concurrent-reads" => {
+        StoresInTwoSteps = "stores rows first, and then the rest",
+    }
+    "backend-verify" => {
+        ComplainsAfterAPurge = "finds fault with a store whose oldest blocks were purged",
+    }
+    "backend-close" => {
+        IgnoresClose = "goes on after it was closed",
+        CallsClosedUnexpected = "answers Unexpected once it is closed",
+        StaysLocked = "cannot be opened again while a closed handle is still there",
+    }
 }
 
 /// Makes stores in memory that have a fault.
