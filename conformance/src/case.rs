@@ -49,7 +49,7 @@ pub(crate) struct Check {
 /// [`World::pass`] between what they do and what they check; the others run once.
 macro_rules! cases {
     ($($kind:ident { $($rule:literal => [$($name:ident),* $(,)?]),* $(,)? })*) => {
-        pub(super) const CASES: &[$crate::case::Case] = &[
+        pub(in $crate::cases) const CASES: &[$crate::case::Case] = &[
             $($($($crate::case::Case {
                 rule: $rule,
                 name: stringify!($name),

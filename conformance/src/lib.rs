@@ -31,6 +31,7 @@
 // A case fails by panicking: the message and the place are what its reader needs.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+pub mod broken;
 mod case;
 mod cases;
 pub mod contract;

@@ -2,8 +2,11 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ghostwire_store_core::backend::Backend;
+use ghostwire_store_core::entropy::SeededEntropy;
+use ghostwire_store_core::layer::{Observe, Retry, RetryPolicy};
 
 type Wrap = Arc<dyn Fn(Arc<dyn Backend>) -> Arc<dyn Backend> + Send + Sync>;
 
@@ -29,10 +32,23 @@ impl Stack {
         Self::new("bare", |backend| backend)
     }
 
-    /// One for every layer of the core.
+    /// One for every layer of the core, and one of several.
+    ///
+    /// `retried` repeats reads, and no commit: faults are injected below the layers, and a case
+    /// about a commit that fails has to see it fail on every stack.
     #[must_use]
     pub fn all() -> Vec<Self> {
-        vec![Self::bare()]
+        vec![
+            Self::bare(),
+            Self::new("observed", observed),
+            Self::new("retried", retried),
+            Self::new("observed+retried", |backend| observed(retried(backend))),
+        ]
+    }
+
+    /// Whether there is no layer.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.name == "bare"
     }
 
     /// Its name, as reports have it.
@@ -50,4 +66,18 @@ impl fmt::Debug for Stack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Stack").field(&self.name).finish()
     }
+}
+
+fn observed(backend: Arc<dyn Backend>) -> Arc<dyn Backend> {
+    Arc::new(Observe::new(backend))
+}
+
+fn retried(backend: Arc<dyn Backend>) -> Arc<dyn Backend> {
+    let policy = RetryPolicy {
+        retries: 2,
+        commit_retries: 0,
+        first_delay: Duration::from_millis(1),
+        max_delay: Duration::from_millis(2),
+    };
+    Arc::new(Retry::new(backend, policy, Arc::new(SeededEntropy::new(1))))
 }

@@ -3,7 +3,7 @@
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 
@@ -43,6 +43,9 @@ impl Effort {
         }
     }
 }
+
+/// So long may a case take before it counts as one that does not end.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Told of every trial that ends.
 pub type Progress<'a> = &'a mut dyn FnMut(&Trial, usize, usize);
@@ -157,7 +160,13 @@ impl Suite {
                 let planned =
                     |what| Planned { backend: backend.clone(), stack: stack.clone(), what };
                 for case in cases::all() {
-                    let modes = if case.stored { &Mode::ALL[..] } else { &Mode::ALL[..1] };
+                    // A layer stores nothing, so the modes would show the backend below it once
+                    // more. One that reads everything through the layer is enough.
+                    let modes = match (case.stored, stack.is_bare()) {
+                        (true, true) => &Mode::ALL[..],
+                        (true, false) => &[Mode::Blocks][..],
+                        (false, _) => &[Mode::Live][..],
+                    };
                     plan.extend(modes.iter().map(|mode| planned(What::Case(*case, *mode))));
                 }
             }
@@ -178,6 +187,24 @@ impl Suite {
             report.trials.push(trial);
         }
         report
+    }
+
+    /// Runs the cases of one rule, or of all of them, without layers and one after the other,
+    /// until one fails. What is skipped counts as passed, and what does not end as failed.
+    #[must_use]
+    pub fn first_failure(&self, rule: Option<&str>) -> Option<Trial> {
+        let mut plan = self.plan();
+        plan.retain(|planned| match planned.what {
+            What::Check(_) => false,
+            What::Case(case, _) => {
+                planned.stack.is_bare() && rule.is_none_or(|rule| rule == case.rule)
+            }
+        });
+        plan.iter().find_map(|planned| {
+            let began = Instant::now();
+            let message = planned.judge_within(PATIENCE, self.effort).err()?;
+            Some(planned.trial(Outcome::Failed(message), began))
+        })
     }
 
     /// The `main` of a test without the standard harness: takes its arguments, and behaves like
@@ -204,6 +231,10 @@ impl Suite {
     }
 }
 
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
+}
+
 fn all_proofs() -> Vec<(&'static str, &'static str)> {
     let cases = cases::all().map(|case| (case.rule, case.name));
     cases.chain(cases::checks().map(|check| (check.rule, check.name))).collect()
@@ -227,19 +258,12 @@ impl Planned {
 
     fn run(&self, exceptions: &Exceptions, effort: Effort) -> Trial {
         let began = Instant::now();
-        let runtime = || {
-            let mut builder = tokio::runtime::Builder::new_multi_thread();
-            builder.worker_threads(2).enable_all().build()
-        };
-        let (rule, name, mode) = match self.what {
-            What::Case(case, mode) => (case.rule, case.name, Some(mode)),
-            What::Check(check) => (check.rule, check.name, None),
-        };
         let judged = match runtime() {
             Ok(runtime) => runtime.block_on(self.judge(effort)),
             Err(error) => Err(error.to_string()),
         };
-        let reason = exceptions.reason(self.backend.name(), &format!("{rule}/{name}"));
+        let case = self.trial(Outcome::Passed, began).case();
+        let reason = exceptions.reason(self.backend.name(), &case);
         let outcome = match (judged, reason) {
             (Ok(Verdict::Passed), None) => Outcome::Passed,
             (Ok(Verdict::Passed), Some(_)) => {
@@ -250,6 +274,24 @@ impl Planned {
                 Outcome::Failed(format!("was skipped, and no exception allows that: {why}"))
             }
             (Err(message), _) => Outcome::Failed(message),
+        };
+        self.trial(outcome, began)
+    }
+
+    /// As [`Planned::judge`], but gives up after a while.
+    fn judge_within(&self, patience: Duration, effort: Effort) -> Result<Verdict, String> {
+        let runtime = runtime().map_err(|error| error.to_string())?;
+        let judged =
+            runtime.block_on(async { tokio::time::timeout(patience, self.judge(effort)).await });
+        // What still runs is not waited for.
+        runtime.shutdown_background();
+        judged.unwrap_or_else(|_| Err("it does not end".to_owned()))
+    }
+
+    fn trial(&self, outcome: Outcome, began: Instant) -> Trial {
+        let (rule, name, mode) = match self.what {
+            What::Case(case, mode) => (case.rule, case.name, Some(mode)),
+            What::Check(check) => (check.rule, check.name, None),
         };
         Trial {
             backend: self.backend.name().to_owned(),

@@ -4,6 +4,7 @@ mod addresses;
 mod api_keys;
 mod audit;
 mod audit_lines;
+mod backend;
 mod backfill;
 mod block_size;
 mod closing;
@@ -80,6 +81,18 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         import::CASES,
         digests::CASES,
         shared::CASES,
+        backend::atomic::CASES,
+        backend::blocks::CASES,
+        backend::checkpoint::CASES,
+        backend::close::CASES,
+        backend::concurrent::CASES,
+        backend::head::CASES,
+        backend::migrate::CASES,
+        backend::prune::CASES,
+        backend::rows::CASES,
+        backend::scan::CASES,
+        backend::serial::CASES,
+        backend::values::CASES,
     ]
     .into_iter()
     .flatten()

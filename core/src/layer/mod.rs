@@ -3,6 +3,10 @@
 
 mod chaos;
 mod faults;
+mod observe;
+mod retry;
 
 pub use chaos::Chaos;
 pub use faults::{CommitHold, FaultKind, Faults};
+pub use observe::{DURATION_BOUNDS, Durations, Observations, Observe, OperationStats};
+pub use retry::{Retry, RetryPolicy};

@@ -1,0 +1,445 @@
+//! A backend with a fault, on top of one that has none.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use ghostwire_store_core::backend::{Backend, BackendInfo, Commit, Head, KeyRange, Row, Scan};
+use ghostwire_store_core::block::{EncodedBlock, RowChange, Serial};
+use ghostwire_store_core::domain::Timestamp;
+use ghostwire_store_core::error::{Entity, Error, ErrorKind, Result};
+use ghostwire_store_core::schema::{RowKey, Schema, Table};
+use ghostwire_store_memory::MemoryBackend;
+
+use super::{Fault, Past, Step, bodies, locked};
+use crate::factory::Opening;
+
+/// Does what the backend below it does, but for one [`Fault`].
+#[derive(Debug)]
+pub struct BrokenBackend {
+    inner: Arc<dyn Backend>,
+    fault: Fault,
+    past: Arc<Past>,
+    opening: Opening,
+    /// Where it stood when it was opened.
+    first: Head,
+    /// Where it stood after the last commit of this handle.
+    known: Mutex<Head>,
+    commits: AtomicU64,
+    closed: AtomicBool,
+    before: Mutex<Before>,
+}
+
+/// What faults need to know of earlier commits.
+#[derive(Debug)]
+struct Before {
+    rows: Vec<RowChange>,
+    /// The store without its last commit, and that one.
+    behind: MemoryBackend,
+    pending: Option<Commit>,
+    checkpoint: Option<Serial>,
+    purged: Serial,
+    keys: BTreeMap<(Table, Vec<u8>), RowKey>,
+}
+
+impl BrokenBackend {
+    pub(super) async fn open(
+        inner: Arc<dyn Backend>,
+        fault: Fault,
+        past: Arc<Past>,
+        opening: Opening,
+    ) -> Result<Self> {
+        let first = inner.head().await?;
+        let behind = MemoryBackend::at_schema(opening.store, opening.schema);
+        if fault == Fault::ScansACommitBehind {
+            let log = locked(&past.log).clone();
+            for step in log {
+                match step {
+                    Step::Commit(commit) => behind.commit(&commit).await?,
+                    Step::Migrate(target) => behind.migrate(target).await?,
+                }
+            }
+        }
+        let known = match (fault, *locked(&past.at_close)) {
+            (Fault::RemembersTheHeadOfTheLastClose, Some(head)) => head,
+            (Fault::RemembersTheHeadOfTheLastClose, None) => Head {
+                serial: Serial::ZERO,
+                checkpoint: Serial::ZERO,
+                oldest_block: Serial::new(1),
+                ..first
+            },
+            _ => first,
+        };
+        Ok(Self {
+            inner,
+            fault,
+            past,
+            opening,
+            first,
+            known: Mutex::new(known),
+            commits: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+            before: Mutex::new(Before {
+                rows: Vec::new(),
+                behind,
+                pending: None,
+                checkpoint: None,
+                purged: Serial::ZERO,
+                keys: BTreeMap::new(),
+            }),
+        })
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.fault == Fault::CallsClosedUnexpected && self.closed.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Unexpected, "it is closed"));
+        }
+        Ok(())
+    }
+
+    fn altered_head(&self, mut head: Head) -> Head {
+        let before = locked(&self.before);
+        match self.fault {
+            Fault::TakesTheIdentityOfTheOpener => head.store = self.opening.store,
+            Fault::CutsBlockTimes => {
+                head.time = Timestamp::from_millis(head.time.as_millis()).unwrap_or(head.time);
+            }
+            Fault::ForgetsTheCheckpoint => head.checkpoint = Serial::ZERO,
+            Fault::MovesTheCheckpointBack => {
+                head.checkpoint = before.checkpoint.unwrap_or(head.checkpoint);
+            }
+            Fault::PurgesBeyondTheCheckpoint => {
+                head.oldest_block = head.oldest_block.max(before.purged);
+            }
+            Fault::RemembersTheHeadOfTheLastClose => head = *locked(&self.known),
+            _ => {}
+        }
+        head
+    }
+
+    /// What is stored instead of `commit`.
+    async fn altered(&self, commit: &Commit) -> Result<Commit> {
+        let mut altered = commit.clone();
+        for row in &mut altered.rows {
+            if let Some(body) = &mut row.body {
+                *body = bodies::stored(self.fault, row.table, body);
+            }
+        }
+        match self.fault {
+            Fault::IgnoresTheExpectedSerial => altered.expected = self.inner.head().await?.serial,
+            Fault::StoresRowsWithoutTheBlock => {
+                altered.block = None;
+                altered.checkpoint = None;
+            }
+            Fault::StoresTheBlockWithoutRows if commit.block.is_some() => altered.rows.clear(),
+            Fault::ForgetsTheCheckpointOfABlock if commit.block.is_some() => {
+                altered.checkpoint = None;
+            }
+            Fault::KeepsTheOlderImage => {
+                let mut seen = HashSet::new();
+                altered.rows.retain(|row| seen.insert((row.table, row.key.clone())));
+            }
+            Fault::FoldsTwice => altered.rows.extend(locked(&self.before).rows.clone()),
+            Fault::IgnoresDeletes => altered.rows.retain(|row| row.body.is_some()),
+            Fault::RefusesToDeleteNothing => self.require_what_is_deleted(commit).await?,
+            Fault::MergesNeighbours => {
+                let mut before = locked(&self.before);
+                for row in &mut altered.rows {
+                    let mut beginning = row.key.as_bytes().to_vec();
+                    beginning.pop();
+                    let known = before.keys.entry((row.table, beginning));
+                    row.key = known.or_insert_with(|| row.key.clone()).clone();
+                }
+            }
+            Fault::CutsLongKeys => {
+                for row in &mut altered.rows {
+                    let length = row.key.as_bytes().len().min(255);
+                    row.key = RowKey::from_bytes(&row.key.as_bytes()[..length])?;
+                }
+            }
+            Fault::MovesTheCheckpointBack => {
+                let head = self.inner.head().await?;
+                if commit.checkpoint.is_some_and(|checkpoint| checkpoint < head.checkpoint) {
+                    altered.checkpoint = None;
+                }
+            }
+            Fault::CutsCheckpoints => {
+                let serial = self.inner.head().await?.serial;
+                let last = commit.block.as_ref().map_or(serial, |block| block.serial);
+                altered.checkpoint = commit.checkpoint.map(|checkpoint| checkpoint.min(last));
+            }
+            Fault::ForgetsAPurge => altered.purge_before = None,
+            Fault::PrunesNothing => altered.prune.clear(),
+            Fault::PrunesOneTooMany => {
+                for range in &mut altered.prune {
+                    range.to = range.to.take().map(RowKey::successor);
+                }
+            }
+            Fault::PrunesOneTooFew => {
+                for range in &mut altered.prune {
+                    range.from = range.from.clone().successor();
+                }
+            }
+            Fault::PrunesAfterWriting => {
+                altered.rows.retain(|row| !commit.prune.iter().any(|range| covers(range, row)));
+            }
+            _ => {}
+        }
+        Ok(altered)
+    }
+
+    async fn require_what_is_deleted(&self, commit: &Commit) -> Result<()> {
+        for row in commit.rows.iter().filter(|row| row.body.is_none()) {
+            let to = Some(row.key.clone().successor());
+            let range = KeyRange { table: row.table, from: row.key.clone(), to };
+            let found = self.inner.scan(Scan { range, reverse: false, limit: 1 }).await?;
+            if found.is_empty() {
+                return Err(Error::not_found(Entity::Node, "a row"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores what the fault leaves of a commit.
+    async fn store(&self, commit: &Commit) -> Result<()> {
+        let number = self.commits.fetch_add(1, Ordering::Relaxed) + 1;
+        if self.fault == Fault::DropsACommit && number == 3 {
+            return Ok(());
+        }
+        let altered = self.altered(commit).await?;
+        if self.fault == Fault::StoresInTwoSteps && altered.rows.len() > 1 {
+            let mut first = Commit { expected: altered.expected, ..Commit::default() };
+            let mut second = altered;
+            first.rows = second.rows.drain(..second.rows.len() / 2).collect();
+            self.inner.commit(&first).await?;
+            for _ in 0..50 {
+                // Others come to read.
+                tokio::task::yield_now().await;
+            }
+            return self.inner.commit(&second).await;
+        }
+        self.inner.commit(&altered).await?;
+        if self.fault == Fault::FailsAfterStoring && number == 3 {
+            return Err(Error::new(ErrorKind::Unavailable, "the answer got lost"));
+        }
+        Ok(())
+    }
+
+    /// Remembers a commit that was stored.
+    async fn remember(&self, commit: &Commit) -> Result<()> {
+        locked(&self.past.log).push(Step::Commit(commit.clone()));
+        let head = self.inner.head().await?;
+        *locked(&self.known) = head;
+        let overdue = {
+            let mut before = locked(&self.before);
+            before.rows.clone_from(&commit.rows);
+            before.checkpoint = commit.checkpoint.or(before.checkpoint);
+            if let Some(purge) = commit.purge_before {
+                before.purged = before.purged.max(purge.min(head.serial.next()));
+            }
+            let overdue = before.pending.replace(commit.clone());
+            overdue.map(|overdue| (before.behind.clone(), overdue))
+        };
+        match overdue {
+            Some((behind, overdue)) if self.fault == Fault::ScansACommitBehind => {
+                behind.commit(&overdue).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn altered_scan(&self, mut scan: Scan) -> Scan {
+        let Scan { range, reverse, limit } = &mut scan;
+        match self.fault {
+            Fault::IgnoresTheEnd => range.to = None,
+            Fault::IncludesTheEnd => range.to = range.to.take().map(RowKey::successor),
+            Fault::ExcludesTheBeginning => range.from = range.from.clone().successor(),
+            Fault::TakesInvertedRangesForOpenOnes => {
+                range.to = range.to.take().filter(|to| *to > range.from);
+            }
+            Fault::IgnoresReverse => *reverse = false,
+            Fault::GivesARowTooMany => *limit = limit.saturating_add(1),
+            Fault::GivesARowTooFew => *limit = limit.saturating_sub(1),
+            _ => {}
+        }
+        scan
+    }
+}
+
+fn covers(range: &KeyRange, row: &RowChange) -> bool {
+    range.table == row.table
+        && range.from <= row.key
+        && range.to.as_ref().is_none_or(|to| row.key < *to)
+}
+
+#[async_trait]
+impl Backend for BrokenBackend {
+    fn info(&self) -> BackendInfo {
+        self.inner.info()
+    }
+
+    async fn head(&self) -> Result<Head> {
+        self.check_open()?;
+        Ok(self.altered_head(self.inner.head().await?))
+    }
+
+    async fn migrate(&self, target: Schema) -> Result<()> {
+        self.check_open()?;
+        let stored = self.inner.head().await?.schema;
+        let has_steps = !target.steps_from(stored)?.is_empty();
+        match self.fault {
+            Fault::MigratesInWordsOnly => return Ok(()),
+            Fault::RefusesASecondMigration if !has_steps => {
+                return Err(Error::new(ErrorKind::Unexpected, "there is nothing to migrate"));
+            }
+            Fault::LosesRowsInMigrations if has_steps => {
+                let expected = self.inner.head().await?.serial;
+                let prune = vec![KeyRange::all(Table::DnsRecords)];
+                self.inner.commit(&Commit { expected, prune, ..Commit::default() }).await?;
+            }
+            _ => {}
+        }
+        self.inner.migrate(target).await?;
+        locked(&self.past.log).push(Step::Migrate(target));
+        *locked(&self.known) = self.inner.head().await?;
+        Ok(())
+    }
+
+    async fn scan(&self, scan: Scan) -> Result<Vec<Row>> {
+        self.check_open()?;
+        let altered = self.altered_scan(scan.clone());
+        let mut rows = match self.fault {
+            Fault::ScansACommitBehind => {
+                self.inner.head().await?;
+                let behind = locked(&self.before).behind.clone();
+                behind.scan(altered).await?
+            }
+            Fault::SortsLikeADictionary => {
+                let all = Scan { reverse: false, limit: usize::MAX, ..altered };
+                let mut rows = self.inner.scan(all).await?;
+                rows.sort_by_key(|row| row.key.as_bytes().to_ascii_lowercase());
+                if scan.reverse {
+                    rows.reverse();
+                }
+                rows.truncate(scan.limit);
+                rows
+            }
+            _ => self.inner.scan(altered).await?,
+        };
+        for row in &mut rows {
+            row.body = bodies::read(self.fault, std::mem::take(&mut row.body));
+        }
+        Ok(rows)
+    }
+
+    async fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
+        self.check_open()?;
+        let (mut after, mut limit) = (after, limit);
+        match self.fault {
+            Fault::GivesABlockTooMany => limit = limit.saturating_add(1),
+            Fault::GivesTheBlockBefore => after = Serial::new(after.get().saturating_sub(1)),
+            Fault::PurgesBeyondTheCheckpoint => {
+                let oldest = locked(&self.before).purged;
+                if after.next() < oldest && after < self.inner.head().await?.serial {
+                    let kind = ErrorKind::Compacted { oldest: oldest.get() };
+                    return Err(Error::new(kind, "gone"));
+                }
+            }
+            _ => {}
+        }
+        let mut blocks = match self.inner.blocks(after, limit).await {
+            Ok(blocks) => blocks,
+            Err(error) => match (self.fault, error.kind()) {
+                (Fault::NeverCompacted, ErrorKind::Compacted { oldest }) => {
+                    let before = Serial::new(oldest.saturating_sub(1));
+                    self.inner.blocks(before, limit).await?
+                }
+                (Fault::NamesAnotherOldest, ErrorKind::Compacted { .. }) => {
+                    let oldest = after.next().get();
+                    return Err(Error::new(ErrorKind::Compacted { oldest }, "gone"));
+                }
+                _ => return Err(error),
+            },
+        };
+        match self.fault {
+            Fault::ReadsABlockBehind => {
+                let serial = self.inner.head().await?.serial;
+                blocks.retain(|block| block.serial < serial);
+            }
+            Fault::SwapsTwoBlocks if blocks.len() > 1 => blocks.swap(0, 1),
+            Fault::LosesABlock if blocks.len() > 2 => drop(blocks.remove(1)),
+            Fault::AltersBlocks => {
+                for block in &mut blocks {
+                    block.bytes = bodies::flipped(&block.bytes);
+                }
+            }
+            Fault::CutsLongBlocks => {
+                for block in &mut blocks {
+                    block.bytes = bodies::cut(&block.bytes);
+                }
+            }
+            _ => {}
+        }
+        Ok(blocks)
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<()> {
+        self.check_open()?;
+        let error = match self.store(commit).await {
+            Ok(()) => return self.remember(commit).await,
+            Err(error) => error,
+        };
+        match (self.fault, error.kind()) {
+            (Fault::FailsAfterStoring, ErrorKind::Unavailable) => {
+                // There is nothing to remember once it is closed.
+                let _ = self.remember(commit).await;
+                Err(error)
+            }
+            (Fault::StoresWhatItRefuses, ErrorKind::Conflict) => {
+                let expected = self.inner.head().await?.serial;
+                let rows = commit.rows.clone();
+                self.inner.commit(&Commit { expected, rows, ..Commit::default() }).await?;
+                Err(error)
+            }
+            (Fault::CallsConflictsUnexpected, ErrorKind::Conflict) => {
+                Err(Error::new(ErrorKind::Unexpected, "the serial is another one"))
+            }
+            (Fault::CallsStrangeBlocksConflicts, ErrorKind::InvalidArgument)
+                if commit.block.is_some() =>
+            {
+                Err(Error::new(ErrorKind::Conflict, "the block does not follow"))
+            }
+            _ => Err(error),
+        }
+    }
+
+    async fn reopen(&self) -> Result<Head> {
+        self.check_open()?;
+        let head = self.inner.reopen().await?;
+        if self.fault == Fault::ReopensFromMemory {
+            return Ok(self.first);
+        }
+        Ok(self.altered_head(head))
+    }
+
+    async fn verify(&self) -> Result<()> {
+        self.check_open()?;
+        let oldest = self.inner.head().await?.oldest_block;
+        if self.fault == Fault::ComplainsAfterAPurge && oldest > Serial::new(1) {
+            return Err(Error::corrupt("the first block is missing"));
+        }
+        self.inner.verify().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        if self.fault == Fault::IgnoresClose {
+            return Ok(());
+        }
+        if let Ok(head) = self.inner.head().await {
+            *locked(&self.past.at_close) = Some(head);
+        }
+        self.closed.store(true, Ordering::Release);
+        self.inner.close().await
+    }
+}

@@ -1,0 +1,279 @@
+//! Backends that are broken on purpose, to prove the suite itself: each has one [`Fault`], and a
+//! suite that finds nothing wrong with one of them is too weak.
+//!
+//! Whoever adds a rule to the contract adds a fault that breaks it, so that a case which cannot
+//! fail is noticed.
+
+mod backend;
+mod bodies;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use async_trait::async_trait;
+use ghostwire_store_core::backend::{Backend, Commit, Head};
+use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::schema::Schema;
+use ghostwire_store_memory::MemoryBackend;
+
+use crate::factory::{Factory, Opening, Place};
+pub use backend::BrokenBackend;
+
+macro_rules! faults {
+    ($($rule:literal => { $($name:ident = $text:literal,)* })*) => {
+        /// What is wrong with a backend.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Fault {
+            /// None: it does everything right.
+            Nothing,
+            $($(#[doc = concat!("It ", $text, ".")] $name,)*)*
+        }
+
+        impl Fault {
+            /// All of them, without `Nothing`.
+            pub const ALL: &[Self] = &[$($(Self::$name),*),*];
+
+            /// What it does, to be put behind 'it'.
+            #[must_use]
+            pub fn text(self) -> &'static str {
+                match self {
+                    Self::Nothing => "does everything right",
+                    $($(Self::$name => $text,)*)*
+                }
+            }
+
+            /// The rule of the contract that it breaks, whose cases have to find it.
+            #[must_use]
+            pub fn rule(self) -> Option<&'static str> {
+                match self {
+                    Self::Nothing => None,
+                    $($(Self::$name)|* => Some($rule),)*
+                }
+            }
+        }
+    };
+}
+
+faults! {
+    "backend-head" => {
+        RemembersTheHeadOfTheLastClose = "tells after a crash where it stood when it was last closed",
+        TakesTheIdentityOfTheOpener = "tells the identity that a new store would have been given",
+        CutsBlockTimes = "tells the last block's time in milliseconds",
+        ForgetsTheCheckpoint = "tells that nothing was ever folded",
+        ReopensFromMemory = "tells after reopening where it stood when it was opened",
+    }
+    "backend-serial" => {
+        IgnoresTheExpectedSerial = "stores a commit whatever serial it builds on",
+        CallsConflictsUnexpected = "answers Unexpected instead of Conflict",
+        CallsStrangeBlocksConflicts = "answers Conflict to a block that does not follow",
+    }
+    "backend-atomic" => {
+        LosesTheLastCommit = "loses the last commit when it is opened again",
+        StoresWhatItRefuses = "stores the rows of a commit that it answers with Conflict",
+        DropsACommit = "answers Ok to its third commit, and drops it",
+        FailsAfterStoring = "answers Unavailable to its third commit, and stores it",
+        StoresRowsWithoutTheBlock = "stores a commit's rows and not its block",
+        StoresTheBlockWithoutRows = "stores a commit's block and not its rows",
+    }
+    "backend-rows" => {
+        LosesAnEarlierCommit = "loses the rows of the last commit but one when it is opened again",
+        BringsBackDeletedRows = "has all deleted rows again when it is opened again",
+        LosesSeries = "loses metrics and audit entries when it is opened again",
+        KeepsTheOlderImage = "keeps the first of several images of a row",
+        FoldsTwice = "writes the rows of the commit before once more with every commit",
+        IgnoresDeletes = "deletes nothing",
+        RefusesToDeleteNothing = "answers NotFound if there is nothing to delete",
+        MergesNeighbours = "takes keys that differ in their last byte only for the same",
+        CutsLongKeys = "cuts keys behind 255 bytes",
+        FillsNulls = "stores empty text and zero where there is nothing",
+        EmptiesText = "stores nothing where there is empty text",
+        CutsTimes = "stores times in milliseconds",
+        StoresIntegersAsFloats = "stores whole numbers as floats",
+        StoresFloatsAsSingles = "stores fractions with single precision",
+        TrimsText = "cuts blanks at the end of text",
+        LowersText = "stores text in lower case",
+        ReplacesWideCharacters = "stores question marks for what is beyond 16 bits",
+        FlipsABit = "reads long bodies with a flipped bit",
+        CutsLongBodies = "cuts bodies behind a megabyte",
+    }
+    "backend-scan" => {
+        SortsLikeADictionary = "sorts rows without regard to upper and lower case",
+        IgnoresTheEnd = "scans beyond the end of a range",
+        IncludesTheEnd = "scans up to the end of a range, including it",
+        ExcludesTheBeginning = "leaves out the first key of a range",
+        TakesInvertedRangesForOpenOnes = "ignores an end that lies before the beginning",
+        IgnoresReverse = "scans forwards only",
+        GivesARowTooMany = "gives one row more than the limit",
+        GivesARowTooFew = "gives one row less than the limit",
+        ScansACommitBehind = "scans what was there before the last commit",
+    }
+    "backend-blocks" => {
+        ReadsABlockBehind = "gives the last block only once there is another one",
+        SwapsTwoBlocks = "gives two blocks in the wrong order",
+        LosesABlock = "leaves out the second of several blocks",
+        GivesABlockTooMany = "gives one block more than the limit",
+        GivesTheBlockBefore = "gives the block with the serial asked for, not only those after it",
+        AltersBlocks = "gives blocks with a flipped bit",
+        CutsLongBlocks = "cuts blocks behind a megabyte",
+    }
+    "backend-purge" => {
+        BringsBackPurgedBlocks = "has all purged blocks again when it is opened again",
+        ForgetsAPurge = "keeps blocks that may be dropped",
+        PurgesBeyondTheCheckpoint = "drops blocks that are not folded yet",
+        NeverCompacted = "gives later blocks instead of answering Compacted",
+        NamesAnotherOldest = "answers Compacted with the first serial that is gone",
+    }
+    "backend-checkpoint" => {
+        ForgetsTheCheckpointOfABlock = "stores a checkpoint only if it comes without a block",
+        MovesTheCheckpointBack = "lets a checkpoint move back",
+        CutsCheckpoints = "takes a checkpoint beyond the last block for the last block",
+    }
+    "backend-prune" => {
+        PrunesNothing = "prunes nothing",
+        PrunesOneTooMany = "prunes the row behind a range, too",
+        PrunesOneTooFew = "leaves the first row of a range that it prunes",
+        PrunesAfterWriting = "prunes rows that came with the same commit",
+    }
+    "backend-migrate" => {
+        MigratesInWordsOnly = "answers Ok to a migration, and does nothing",
+        RefusesASecondMigration = "answers Unexpected if there is nothing to migrate",
+        LosesRowsInMigrations = "loses DNS records in a migration",
+    }
+    "backend-concurrent-reads" => {
+        StoresInTwoSteps = "stores rows first, and then the rest",
+    }
+    "backend-verify" => {
+        ComplainsAfterAPurge = "finds fault with a store whose oldest blocks were purged",
+    }
+    "backend-close" => {
+        IgnoresClose = "goes on after it was closed",
+        CallsClosedUnexpected = "answers Unexpected once it is closed",
+        StaysLocked = "cannot be opened again while a closed handle is still there",
+    }
+}
+
+/// Makes stores in memory that have a fault.
+#[derive(Debug)]
+pub struct BrokenMemory {
+    fault: Fault,
+    name: String,
+}
+
+impl BrokenMemory {
+    /// With this fault.
+    #[must_use]
+    pub fn new(fault: Fault) -> Self {
+        Self { fault, name: format!("{fault:?}") }
+    }
+}
+
+#[async_trait]
+impl Factory for BrokenMemory {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn create(&self) -> Result<Box<dyn Place>> {
+        Ok(Box::new(BrokenPlace { fault: self.fault, past: Arc::default() }))
+    }
+}
+
+#[derive(Debug)]
+struct BrokenPlace {
+    fault: Fault,
+    past: Arc<Past>,
+}
+
+/// What outlives a handle.
+#[derive(Debug, Default)]
+struct Past {
+    memory: Mutex<Option<MemoryBackend>>,
+    /// What it was made with.
+    made: Mutex<Option<Opening>>,
+    log: Mutex<Vec<Step>>,
+    at_close: Mutex<Option<Head>>,
+    handle: Mutex<Weak<BrokenBackend>>,
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Commit(Commit),
+    Migrate(Schema),
+}
+
+impl Past {
+    /// The same store again, but for what is lost or comes back.
+    async fn replay(&self, fault: Fault, opening: Opening) -> Result<MemoryBackend> {
+        let made = *locked(&self.made).get_or_insert(opening);
+        let memory = MemoryBackend::at_schema(made.store, made.schema);
+        let mut log = locked(&self.log).clone();
+        let count = log.len();
+        match fault {
+            Fault::LosesTheLastCommit => drop(log.pop()),
+            Fault::LosesAnEarlierCommit if count > 1 => {
+                if let Some(Step::Commit(commit)) = log.get_mut(count - 2) {
+                    commit.rows.clear();
+                }
+            }
+            _ => {}
+        }
+        for step in &mut log {
+            match step {
+                Step::Migrate(target) => memory.migrate(*target).await?,
+                Step::Commit(commit) => {
+                    match fault {
+                        Fault::BringsBackDeletedRows => {
+                            commit.rows.retain(|row| row.body.is_some());
+                            commit.prune.clear();
+                        }
+                        Fault::BringsBackPurgedBlocks => commit.purge_before = None,
+                        Fault::LosesSeries => commit.rows.retain(|row| row.table.is_state()),
+                        _ => {}
+                    }
+                    memory.commit(commit).await?;
+                }
+            }
+        }
+        *locked(&self.log) = log;
+        Ok(memory)
+    }
+}
+
+#[async_trait]
+impl Place for BrokenPlace {
+    async fn open(&self, opening: Opening) -> Result<Arc<dyn Backend>> {
+        let is_held = locked(&self.past.handle).strong_count() > 0;
+        if self.fault == Fault::StaysLocked && is_held {
+            return Err(Error::new(ErrorKind::Busy, "another handle is still there"));
+        }
+        let known = locked(&self.past.memory).clone();
+        let memory = match (self.fault, known) {
+            (
+                Fault::LosesTheLastCommit
+                | Fault::LosesAnEarlierCommit
+                | Fault::BringsBackDeletedRows
+                | Fault::BringsBackPurgedBlocks
+                | Fault::LosesSeries,
+                _,
+            ) => self.past.replay(self.fault, opening).await?,
+            (_, Some(memory)) => memory,
+            (_, None) => MemoryBackend::at_schema(opening.store, opening.schema),
+        };
+        *locked(&self.past.memory) = Some(memory.clone());
+        let inner = Arc::new(memory);
+        let backend = BrokenBackend::open(inner, self.fault, self.past.clone(), opening).await?;
+        let backend = Arc::new(backend);
+        *locked(&self.past.handle) = Arc::downgrade(&backend);
+        Ok(backend)
+    }
+
+    async fn after_crash(&self) -> Result<Box<dyn Place>> {
+        // The process that held it is gone.
+        *locked(&self.past.handle) = Weak::new();
+        Ok(Box::new(Self { fault: self.fault, past: self.past.clone() }))
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

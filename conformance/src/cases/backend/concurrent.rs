@@ -1,0 +1,121 @@
+//! Reading during a commit.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ghostwire_store_core::backend::{Commit, Scan};
+use ghostwire_store_core::block::Serial;
+use ghostwire_store_core::schema::Table;
+
+use super::hand::*;
+use crate::case::cases;
+use crate::world::World;
+
+cases! {
+    stored {
+        "backend-concurrent-reads" => [
+            reads_go_on_while_a_commit_waits,
+            readers_see_all_of_a_commit_or_nothing,
+        ],
+    }
+}
+
+async fn reads_go_on_while_a_commit_waits(world: &mut World) {
+    let backend = world.open_backend().await;
+    commit_block(&*backend, vec![put(Table::Nodes, 1, 1), put(Table::Metrics, 1, 1)]).await;
+    let before = Content::of(&*backend).await;
+    let block = block_after(&before.head, 9);
+    let commit = Commit {
+        expected: before.head.serial,
+        block: Some(block.clone()),
+        rows: vec![put(Table::Nodes, 1, 2), delete(Table::Metrics, 1)],
+        ..Commit::default()
+    };
+    let hold = world.faults().hold_commits();
+    let handle = backend.clone();
+    let waiting = tokio::spawn(async move { handle.commit(&commit).await });
+    while world.faults().held_commits() == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(Content::of(&*backend).await, before);
+    assert_eq!(backend.blocks(before.head.serial, 9).await.unwrap(), []);
+    drop(hold);
+    waiting.await.unwrap().unwrap();
+    let backend = world.pass_backend(backend).await;
+    assert_eq!(backend.blocks(before.head.serial, 9).await.unwrap(), [block]);
+    assert_eq!(marks_of(&*backend, Table::Nodes).await, [(1, 2)]);
+    assert_eq!(marks_of(&*backend, Table::Metrics).await, []);
+}
+
+/// Every commit replaces all rows of two tables; pruned ones are written under the same keys.
+async fn readers_see_all_of_a_commit_or_nothing(world: &mut World) {
+    const ROUNDS: u32 = 25;
+    const ROWS: u32 = 20;
+    let tables = [Table::Nodes, Table::Metrics];
+    let round_of = move |round: u32| {
+        let rows = move |table| (0..ROWS).map(move |number| put(table, number, round));
+        tables.into_iter().flat_map(rows).collect::<Vec<_>>()
+    };
+    let backend = world.open_backend().await;
+    commit_block(&*backend, round_of(1)).await;
+    let handle = backend.clone();
+    let done = Arc::new(AtomicBool::new(false));
+    let is_done = done.clone();
+    let writer = tokio::spawn(async move {
+        for round in 2..=ROUNDS {
+            let head = handle.head().await.unwrap();
+            let commit = Commit {
+                expected: head.serial,
+                block: Some(block_after(&head, 9)),
+                rows: round_of(round),
+                prune: tables.map(|table| range(table, 0, Some(round % ROWS))).to_vec(),
+                ..Commit::default()
+            };
+            handle.commit(&commit).await.unwrap();
+        }
+        done.store(true, Ordering::Release);
+    });
+    let readers: Vec<_> = tables
+        .into_iter()
+        .map(|table| {
+            let backend = backend.clone();
+            let is_done = is_done.clone();
+            tokio::spawn(async move {
+                let mut last = 0;
+                loop {
+                    let is_last = is_done.load(Ordering::Acquire);
+                    // As many blocks as rounds, so a scan sees what the head told before it.
+                    let head = backend.head().await.unwrap();
+                    let rows = backend.scan(everything(table)).await.unwrap();
+                    assert_eq!(rows.len(), ROWS as usize);
+                    let seen = (last..=ROUNDS).find(|&mark| body(table, mark) == rows[0].body);
+                    let seen = seen.expect("no older round than before");
+                    assert!(u64::from(seen) >= head.serial.get(), "older than the head");
+                    assert!(rows.iter().all(|row| row.body == rows[0].body), "a torn scan");
+                    let half = Scan { reverse: true, limit: 5, ..everything(table) };
+                    let rows = backend.scan(half).await.unwrap();
+                    assert!(rows.iter().all(|row| row.body == rows[0].body), "a torn scan");
+                    let blocks = backend.blocks(Serial::ZERO, usize::MAX).await.unwrap();
+                    assert!(blocks.len() as u64 >= head.serial.get());
+                    let at_head = &blocks[usize::try_from(head.serial.get()).unwrap() - 1];
+                    assert_eq!((at_head.hash, at_head.id), (head.hash, head.block));
+                    last = seen;
+                    if is_last {
+                        assert_eq!(last, ROUNDS);
+                        break;
+                    }
+                    tokio::task::yield_now().await;
+                }
+            })
+        })
+        .collect();
+    writer.await.unwrap();
+    for reader in readers {
+        reader.await.unwrap();
+    }
+    let backend = world.pass_backend(backend).await;
+    for table in tables {
+        let wanted: Vec<_> = (0..ROWS).map(|number| (number, ROUNDS)).collect();
+        assert_eq!(marks_of(&*backend, table).await, wanted);
+    }
+}

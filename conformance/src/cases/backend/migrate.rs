@@ -1,0 +1,156 @@
+//! From one schema to the next.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use ghostwire_store_core::backend::{Backend, BackendInfo, Commit, Head, Row, Scan};
+use ghostwire_store_core::block::{EncodedBlock, Serial};
+use ghostwire_store_core::error::{ErrorKind, Result};
+use ghostwire_store_core::schema::{ColumnKind, Schema, SchemaVersion, Table, Value};
+
+use super::hand::*;
+use crate::case::cases;
+use crate::world::World;
+
+cases! {
+    stored {
+        "backend-migrate" => [
+            an_older_store_is_brought_forward,
+            a_migration_that_is_repeated_does_nothing,
+        ],
+    }
+    once {
+        "backend-migrate" => [a_newer_schema_is_refused_unless_it_admits_this_program],
+    }
+}
+
+async fn first(world: &World) -> Arc<dyn Backend> {
+    let opening = world.opening().schema(Schema::at(1).unwrap());
+    let backend = world.try_open_backend(opening).await.unwrap();
+    for table in Table::ALL {
+        commit_block(&*backend, (0..5).map(|number| put(table, number, number)).collect()).await;
+    }
+    backend
+}
+
+/// Bodies as today's schema has them; what came with it is nothing in an older store.
+fn fitted(content: &Content, table: Table) -> Vec<Row> {
+    let fit = |row: &Row| Row {
+        key: row.key.clone(),
+        body: Schema::current().fit(table, &row.body).unwrap(),
+    };
+    content.rows[&table].iter().map(fit).collect()
+}
+
+async fn an_older_store_is_brought_forward(world: &mut World) {
+    let backend = first(world).await;
+    let mut backend = world.pass_backend(backend).await;
+    let before = Content::of(&*backend).await;
+    assert_eq!(before.head.schema, Schema::at(1).unwrap().version());
+    assert_eq!(before.blocks.len(), Table::ALL.len());
+    backend.migrate(Schema::current()).await.unwrap();
+    for _ in 0..2 {
+        let after = Content::of(&*backend).await;
+        let wanted = Head { schema: Schema::current().version(), ..before.head };
+        assert_eq!(after.head, wanted);
+        assert_eq!(backend.reopen().await.unwrap(), wanted);
+        assert_eq!(after.blocks, before.blocks);
+        for table in Table::ALL {
+            assert_eq!(fitted(&after, table), fitted(&before, table), "{table:?}");
+        }
+        backend = world.pass_backend(backend).await;
+    }
+    // What the newer schema added can be stored now.
+    let with_all = body_of(Table::DnsRecords, |column| match column.kind {
+        ColumnKind::Text => Value::Text("t"),
+        _ => Value::Integer(60),
+    });
+    let row = image(Table::DnsRecords, key(Table::DnsRecords, 2), with_all.clone());
+    commit_block(&*backend, vec![row]).await;
+    let backend = world.pass_backend(backend).await;
+    assert_eq!(rows_of(&*backend, Table::DnsRecords).await[2].body, with_all);
+}
+
+async fn a_migration_that_is_repeated_does_nothing(world: &mut World) {
+    let backend = first(world).await;
+    let before = Content::of(&*backend).await;
+    backend.migrate(Schema::at(1).unwrap()).await.unwrap();
+    assert_eq!(Content::of(&*backend).await, before);
+    backend.migrate(Schema::current()).await.unwrap();
+    let backend = world.pass_backend(backend).await;
+    let after = Content::of(&*backend).await;
+    for _ in 0..2 {
+        backend.migrate(Schema::current()).await.unwrap();
+        // Nor does it go back.
+        backend.migrate(Schema::at(1).unwrap()).await.unwrap();
+    }
+    let backend = world.pass_backend(backend).await;
+    assert_eq!(Content::of(&*backend).await, after);
+    assert_eq!(after.head.schema, Schema::current().version());
+}
+
+/// No program can make a store that is newer than itself, so the head is changed on the way.
+async fn a_newer_schema_is_refused_unless_it_admits_this_program(world: &mut World) {
+    let supported = Schema::current().version().version;
+    let found = supported + 7;
+    let newer = |oldest_reader| SchemaVersion { version: found, oldest_reader };
+    let backend = world.open_backend().await;
+    commit_block(&*backend, vec![]).await;
+    let refuses = Arc::new(Newer { inner: backend.clone(), schema: newer(found) });
+    let error = ghostwire_store_core::open(refuses, world.options()).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::SchemaMismatch { found, supported });
+    let text = error.to_string();
+    let names = |what: &str, version: u32| text.contains(&format!("{what}={version}"));
+    assert!(names("found", found) && names("supported", supported), "{text}");
+    let error = Schema::at(found).unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::SchemaMismatch { found, supported });
+    let admits = Arc::new(Newer { inner: backend, schema: newer(1) });
+    let store = ghostwire_store_core::open(admits, world.options()).await.unwrap();
+    assert_eq!(store.view().serial(), Serial::new(1));
+}
+
+/// Says that a newer program made the store.
+#[derive(Debug)]
+struct Newer {
+    inner: Arc<dyn Backend>,
+    schema: SchemaVersion,
+}
+
+#[async_trait]
+impl Backend for Newer {
+    fn info(&self) -> BackendInfo {
+        self.inner.info()
+    }
+
+    async fn head(&self) -> Result<Head> {
+        Ok(Head { schema: self.schema, ..self.inner.head().await? })
+    }
+
+    async fn migrate(&self, target: Schema) -> Result<()> {
+        target.steps_from(self.schema).map(drop)
+    }
+
+    async fn scan(&self, scan: Scan) -> Result<Vec<Row>> {
+        self.inner.scan(scan).await
+    }
+
+    async fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
+        self.inner.blocks(after, limit).await
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<()> {
+        self.inner.commit(commit).await
+    }
+
+    async fn reopen(&self) -> Result<Head> {
+        Ok(Head { schema: self.schema, ..self.inner.reopen().await? })
+    }
+
+    async fn verify(&self) -> Result<()> {
+        self.inner.verify().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.inner.close().await
+    }
+}

@@ -1,0 +1,16 @@
+//! What a backend promises to the layers above it. These cases call the backend itself, with
+//! commits made by hand.
+
+pub(super) mod atomic;
+pub(super) mod blocks;
+pub(super) mod checkpoint;
+pub(super) mod close;
+pub(super) mod concurrent;
+mod hand;
+pub(super) mod head;
+pub(super) mod migrate;
+pub(super) mod prune;
+pub(super) mod rows;
+pub(super) mod scan;
+pub(super) mod serial;
+pub(super) mod values;

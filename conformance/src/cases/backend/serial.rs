@@ -1,0 +1,161 @@
+//! On what a commit may build.
+
+use std::sync::Arc;
+
+use ghostwire_store_core::backend::{Backend, Commit};
+use ghostwire_store_core::block::{BlockHash, Serial};
+use ghostwire_store_core::error::ErrorKind;
+use ghostwire_store_core::schema::Table;
+
+use super::hand::*;
+use crate::case::cases;
+use crate::world::World;
+
+cases! {
+    stored {
+        "backend-serial" => [
+            a_commit_on_another_serial_is_a_conflict,
+            rows_without_a_block_need_the_right_serial_too,
+            a_block_that_does_not_follow_is_invalid,
+            a_block_is_stored_once,
+            of_16_commits_at_once_one_wins,
+        ],
+    }
+}
+
+async fn a_commit_on_another_serial_is_a_conflict(world: &mut World) {
+    let backend = world.open_backend().await;
+    let first = commit_block(&*backend, vec![put(Table::Users, 1, 1)]).await;
+    commit_block(&*backend, vec![put(Table::Users, 2, 2)]).await;
+    let backend = world.pass_backend(backend).await;
+    let before = Content::of(&*backend).await;
+    for expected in [0, 1, 3, 4, u64::MAX].map(Serial::new) {
+        let mut head = before.head;
+        head.serial = expected;
+        let rows = vec![put(Table::Users, 1, 9), delete(Table::Users, 2), put(Table::Audit, 3, 9)];
+        let fitting = block_after(&before.head, 9);
+        for block in [fitting, block_after(&head, 9), first.clone()] {
+            let commit =
+                Commit { expected, block: Some(block), rows: rows.clone(), ..Commit::default() };
+            assert_eq!(kind_of(backend.commit(&commit).await), ErrorKind::Conflict, "{expected}");
+        }
+    }
+    assert_eq!(Content::of(&*backend).await, before);
+    let backend = world.pass_backend(backend).await;
+    assert_eq!(Content::of(&*backend).await, before);
+    commit_block(&*backend, vec![put(Table::Users, 1, 3)]).await;
+    assert_eq!(marks_of(&*backend, Table::Users).await, [(1, 3), (2, 2)]);
+}
+
+async fn rows_without_a_block_need_the_right_serial_too(world: &mut World) {
+    let backend = world.open_backend().await;
+    commit_block(&*backend, vec![]).await;
+    for expected in [0, 2].map(Serial::new) {
+        let rows = vec![put(Table::Metrics, 1, 1)];
+        let commits = [
+            Commit { expected, rows, ..Commit::default() },
+            Commit { expected, prune: vec![range(Table::Metrics, 0, None)], ..Commit::default() },
+            Commit { expected, checkpoint: Some(Serial::new(1)), ..Commit::default() },
+            Commit { expected, purge_before: Some(Serial::new(1)), ..Commit::default() },
+            Commit { expected, ..Commit::default() },
+        ];
+        for commit in commits {
+            assert_eq!(kind_of(backend.commit(&commit).await), ErrorKind::Conflict, "{commit:?}");
+        }
+    }
+    let backend = world.pass_backend(backend).await;
+    assert_eq!(rows_of(&*backend, Table::Metrics).await, []);
+    assert_eq!(backend.head().await.unwrap().checkpoint, Serial::ZERO);
+}
+
+async fn a_block_that_does_not_follow_is_invalid(world: &mut World) {
+    let backend = world.open_backend().await;
+    // Also before the first block.
+    let mut strange = genesis();
+    strange.hash = BlockHash::from_bytes([1; 32]);
+    let block = Some(block_after(&strange, 1));
+    let commit = Commit { block, ..Commit::default() };
+    assert_eq!(kind_of(backend.commit(&commit).await), ErrorKind::InvalidArgument);
+    commit_block(&*backend, vec![]).await;
+    let second = commit_block(&*backend, vec![]).await;
+    let backend = world.pass_backend(backend).await;
+    let before = Content::of(&*backend).await;
+    let mut wrong_previous = before.head;
+    wrong_previous.hash = second.previous;
+    let mut gap = before.head;
+    gap.serial = Serial::new(3);
+    let mut backwards = before.head;
+    backwards.serial = Serial::ZERO;
+    for (what, block) in [
+        ("another predecessor", block_after(&wrong_previous, 9)),
+        ("a gap", block_after(&gap, 9)),
+        ("an earlier serial", block_after(&backwards, 9)),
+        ("the last block again", second),
+    ] {
+        let commit = Commit {
+            expected: before.head.serial,
+            block: Some(block),
+            rows: vec![put(Table::Users, 1, 9)],
+            ..Commit::default()
+        };
+        assert_eq!(kind_of(backend.commit(&commit).await), ErrorKind::InvalidArgument, "{what}");
+    }
+    let backend = world.pass_backend(backend).await;
+    assert_eq!(Content::of(&*backend).await, before);
+}
+
+async fn a_block_is_stored_once(world: &mut World) {
+    let backend = world.open_backend().await;
+    let block = Some(block_after(&genesis(), 1));
+    let commit = Commit { block, rows: vec![put(Table::Routes, 1, 1)], ..Commit::default() };
+    backend.commit(&commit).await.unwrap();
+    assert_eq!(kind_of(backend.commit(&commit).await), ErrorKind::Conflict);
+    let backend = world.pass_backend(backend).await;
+    assert_eq!(kind_of(backend.commit(&commit).await), ErrorKind::Conflict);
+    assert_eq!(Content::of(&*backend).await.blocks, commit.block.as_slice());
+}
+
+async fn of_16_commits_at_once_one_wins(world: &mut World) {
+    let backend = world.open_backend().await;
+    let mut winners = Vec::new();
+    for round in 0..4 {
+        let head = backend.head().await.unwrap();
+        let hold = world.faults().hold_commits();
+        let commits: Vec<_> = (0..16u8)
+            .map(|number| {
+                let backend: Arc<dyn Backend> = backend.clone();
+                let block = Some(block_after(&head, number + 1));
+                // Each has a row of its own, and one that all of them write.
+                let mark = u32::from(number);
+                let rows = vec![put(Table::Nodes, round, mark), put(Table::Audit, mark, round)];
+                let commit = Commit { expected: head.serial, block, rows, ..Commit::default() };
+                tokio::spawn(async move { backend.commit(&commit).await })
+            })
+            .collect();
+        while world.faults().held_commits() < 16 {
+            tokio::task::yield_now().await;
+        }
+        drop(hold);
+        let mut stored = Vec::new();
+        for (number, commit) in (0..16u8).zip(commits) {
+            match commit.await.unwrap() {
+                Ok(()) => stored.push(number),
+                Err(error) => assert_eq!(*error.kind(), ErrorKind::Conflict, "{error}"),
+            }
+        }
+        let [winner] = stored[..] else { panic!("these were stored: {stored:?}") };
+        let after = backend.head().await.unwrap();
+        assert_eq!(after.serial, head.serial.next());
+        assert_eq!(after.block.as_bytes(), &[winner + 1; 16]);
+        winners.push((winner, round));
+    }
+    let backend = world.pass_backend(backend).await;
+    let nodes: Vec<_> = winners.iter().map(|&(winner, round)| (round, winner.into())).collect();
+    assert_eq!(marks_of(&*backend, Table::Nodes).await, nodes);
+    // Of two rounds that the same one won, the later image counts.
+    let audit: std::collections::BTreeMap<u32, u32> =
+        winners.iter().map(|&(winner, round)| (winner.into(), round)).collect();
+    assert_eq!(marks_of(&*backend, Table::Audit).await, Vec::from_iter(audit));
+    let ids = Content::of(&*backend).await.blocks.into_iter().map(|block| block.id.as_bytes()[0]);
+    assert_eq!(Vec::from_iter(ids), Vec::from_iter(winners.iter().map(|(winner, _)| winner + 1)));
+}
