@@ -32,18 +32,13 @@ impl Stack {
         Self::new("bare", |backend| backend)
     }
 
-    /// One for every layer of the core, and one of several.
+    /// One for every layer of the core.
     ///
     /// `retried` repeats reads, and no commit: faults are injected below the layers, and a case
     /// about a commit that fails has to see it fail on every stack.
     #[must_use]
     pub fn all() -> Vec<Self> {
-        vec![
-            Self::bare(),
-            Self::new("observed", observed),
-            Self::new("retried", retried),
-            Self::new("observed+retried", |backend| observed(retried(backend))),
-        ]
+        vec![Self::bare(), Self::new("observed", observed), Self::new("retried", retried)]
     }
 
     /// Whether there is no layer.

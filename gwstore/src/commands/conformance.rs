@@ -1,8 +1,11 @@
 //! `gwstore conformance`.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ghostwire_store::config::{BackendChoice, Config};
+use ghostwire_store::domain::StoreId;
+use ghostwire_store::entropy::Entropy;
 use ghostwire_store::{Error, Opener, Result};
 use ghostwire_store_conformance::{Effort, InMemory, LocalFiles, Outcome, Report, Suite, Trial};
 use serde_json::json;
@@ -28,10 +31,23 @@ pub(crate) fn suite(config: &Config) -> Result<Suite> {
         let config = moved(&config, path);
         async move {
             let opener = Opener::new(&config).create(!opening.read_only).schema(opening.schema);
-            opener.read_only(opening.read_only).open_backend().await
+            let identity = Arc::new(Identity(opening.store));
+            opener.read_only(opening.read_only).entropy(identity).open_backend().await
         }
     });
     Ok(suite.backend(files.within(directory)))
+}
+
+/// What a new store's identity is drawn from, where it is known already.
+struct Identity(StoreId);
+
+impl Entropy for Identity {
+    fn fill(&self, bytes: &mut [u8]) -> Result<()> {
+        for (byte, of_identity) in bytes.iter_mut().zip(self.0.as_bytes().iter().cycle()) {
+            *byte = *of_identity;
+        }
+        Ok(())
+    }
 }
 
 /// Scratch stores lie on the disk that the deployment uses.
