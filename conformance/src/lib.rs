@@ -34,6 +34,8 @@
 mod case;
 mod cases;
 pub mod contract;
+mod crash;
+mod dice;
 mod exceptions;
 mod factory;
 mod local_files;
