@@ -38,6 +38,7 @@ mod crash;
 mod dice;
 mod exceptions;
 mod factory;
+mod history;
 mod local_files;
 mod report;
 mod stack;

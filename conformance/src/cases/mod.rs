@@ -11,5 +11,5 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
 
 /// All checks.
 pub(crate) fn checks() -> impl Iterator<Item = &'static Check> {
-    [crate::crash::CHECKS].into_iter().flatten()
+    [crate::crash::CHECKS, crate::history::CHECKS].into_iter().flatten()
 }
