@@ -118,7 +118,7 @@ pub(super) async fn check(factory: Arc<dyn Factory>, effort: Effort) -> Verdict 
 /// What is there is the beginning of the file: whole batches, and no fewer than were acknowledged.
 fn check_prefix(store: &dyn Store, images: &[Image], acknowledged: usize) {
     let found = by_key(&store.view());
-    let whole = found.len() == images.len() || found.len() % BATCH == 0;
+    let whole = found.len() == images.len() || found.len().is_multiple_of(BATCH);
     assert!(whole, "{} entities are no whole batches", found.len());
     assert!(found.len() >= images.len().min(acknowledged * BATCH));
     for image in images.iter().take(found.len()) {

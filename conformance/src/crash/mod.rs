@@ -27,6 +27,8 @@ mod oracle;
 mod process;
 mod said;
 mod survivor;
+#[cfg(test)]
+mod tests;
 mod work;
 mod workload;
 

@@ -24,7 +24,8 @@ pub(super) async fn rows_later(factory: Arc<dyn Factory>, effort: Effort) -> Ver
     kill_and_compare(factory, effort, false).await
 }
 
-/// One place, and one process after the other in it.
+/// One place, and one process after the other in it, most of them with the same way of
+/// materialising.
 async fn kill_and_compare(factory: Arc<dyn Factory>, effort: Effort, at_once: bool) -> Verdict {
     let place = factory.create().await.expect("a place can be made");
     let Some(location) = place.location() else { return NO_LOCATION };
@@ -34,7 +35,7 @@ async fn kill_and_compare(factory: Arc<dyn Factory>, effort: Effort, at_once: bo
         let part = Part {
             factory: factory.name().to_owned(),
             location: location.clone(),
-            at_once,
+            at_once: at_once != dice.once_in(4),
             seed: effort.seed,
             play: Play::Work { round },
         };

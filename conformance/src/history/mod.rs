@@ -51,9 +51,13 @@ pub(crate) const CHECKS: &[Check] = &[
 const CALLERS: u8 = 8;
 /// Calls of each caller.
 const STEPS: u32 = 40;
-/// One-time keys; few callers use each of them, and not for long.
+/// One-time keys.
 const KEYS: u8 = 24;
-const STEPS_OF_A_KEY: u32 = 4;
+/// Points of a series.
+const POINTS: u8 = 6;
+/// Calls of each caller of a key, which soon is used up, or of a point. Who replaces a point does
+/// so whatever it was, so that there are many orders to try.
+const STEPS_OF_ONE: u32 = 8;
 
 async fn check(factory: Arc<dyn Factory>, effort: Effort, failing: bool) -> Verdict {
     for mode in [Mode::Live, Mode::AtOnce] {
@@ -81,7 +85,7 @@ async fn check(factory: Arc<dyn Factory>, effort: Effort, failing: bool) -> Verd
 async fn disturb(faults: &Faults, stage: &Stage) {
     let dice = Dice::new(stage.seed);
     loop {
-        let until = stage.moments.load(Ordering::SeqCst) + 20 + dice.number() % 100;
+        let until = stage.moments.load(Ordering::SeqCst) + 40 + dice.number() % 160;
         while stage.moments.load(Ordering::SeqCst) < until {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -165,16 +169,23 @@ async fn histories(stage: &Stage) -> impl Future<Output = ()> {
             stage.play(PolicyInForce, STEPS),
             stage.play(offering, STEPS),
             async {
+                let played =
+                    (0..POINTS).map(|number| stage.play(SharedPoint(number), STEPS_OF_ONE));
+                for played in futures_util::future::join_all(played).await {
+                    played.unwrap_or_else(|why| panic!("a point of a series: {why}"));
+                }
+            },
+            async {
                 // A few at a time, so that there are some to be contested all the time.
                 for keys in keys.chunks(4) {
-                    let played = keys.iter().map(|key| stage.play(*key, STEPS_OF_A_KEY));
+                    let played = keys.iter().map(|key| stage.play(*key, STEPS_OF_ONE));
                     for played in futures_util::future::join_all(played).await {
                         played.unwrap_or_else(|why| panic!("a one-time key: {why}"));
                     }
                 }
             },
         );
-        let (first, second, third, owners, policy, routers, ()) = played;
+        let (first, second, third, owners, policy, routers, (), ()) = played;
         for (what, played) in [
             ("a user", first),
             ("another user", second),

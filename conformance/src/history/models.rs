@@ -201,3 +201,32 @@ impl Model for Owners {
         (next, Some(next))
     }
 }
+
+/// A point of a series, which whoever comes replaces: its value.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Point;
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum PointCall {
+    Read,
+    Record(u32),
+}
+
+impl Model for Point {
+    type Call = PointCall;
+    /// What it is after the call.
+    type Answer = u32;
+    type State = u32;
+
+    fn begin(&self) -> u32 {
+        0
+    }
+
+    fn step(&self, value: &u32, call: &PointCall) -> (u32, u32) {
+        let next = match call {
+            PointCall::Read => *value,
+            PointCall::Record(value) => *value,
+        };
+        (next, next)
+    }
+}

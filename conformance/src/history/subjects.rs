@@ -313,3 +313,59 @@ impl Subject for TwoOwners {
         log.call(OwnersCall::Move { expected, then }, moved).await;
     }
 }
+
+/// A point that everybody records, together with one of its own.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SharedPoint(pub(super) u8);
+
+impl SharedPoint {
+    fn name(&self) -> String {
+        format!("shared_{}", self.0)
+    }
+
+    fn point(metric: &str, value: u32) -> MetricPoint {
+        MetricPoint {
+            node: None,
+            metric: metric.parse().unwrap(),
+            at: Timestamp::from_micros(0).unwrap(),
+            value: Sample::new(f64::from(value)).unwrap(),
+        }
+    }
+}
+
+#[async_trait]
+impl Subject for SharedPoint {
+    type Model = Point;
+
+    fn model(&self) -> Point {
+        Point
+    }
+
+    async fn act(&self, store: &dyn Store, dice: &Dice, caller: Caller, log: &Log<Point>) {
+        if dice.once_in(2) {
+            let shared = Self::point(&self.name(), 0);
+            let query = MetricQuery {
+                node: Some(None),
+                metric: Some(shared.metric),
+                from: shared.at,
+                to: Timestamp::MAX,
+            };
+            let read = async {
+                let page = store.metrics().range(&query, &PageRequest::first(Limit::MAX)).await;
+                #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+                let value = |point: &MetricPoint| point.value.get() as u32;
+                let done = |page: Page<MetricPoint>| page.items.first().map_or(0, value);
+                Outcome::of(page, done, |error| panic!("{error}"))
+            };
+            return log.call(PointCall::Read, read).await;
+        }
+        let value = caller.mark();
+        let own = format!("of_{}", caller.number);
+        let points = vec![Self::point(&self.name(), value), Self::point(&own, value)];
+        let record = async {
+            let recorded = store.metrics().record_many(points).await;
+            Outcome::of(recorded, |()| value, |error| panic!("{error}"))
+        };
+        log.call(PointCall::Record(value), record).await;
+    }
+}
