@@ -16,6 +16,7 @@ mod subjects;
 #[cfg(test)]
 mod tests;
 
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -30,6 +31,7 @@ use crate::factory::Factory;
 use crate::stack::Stack;
 use crate::suite::Effort;
 use crate::world::{Mode, World};
+use checker::{Entry, Failure};
 use log::Log;
 use models::ROUTERS;
 use subjects::*;
@@ -128,21 +130,27 @@ impl Stage {
         }
         let log = Arc::into_inner(log).expect("every caller has ended");
         let history = log.into_history();
-        checker::check(&model, &history).map_err(|failure| {
-            let of = |index: usize| format!("{:?}", history[index]);
-            let order: Vec<_> =
-                failure.order.iter().rev().take(5).rev().map(|&it| of(it)).collect();
-            format!(
-                "no order explains the history of {} calls; the longest has {}, ends with\n{}\nand \
-                 {:?}, where this fits nowhere:\n{}",
-                history.len(),
-                failure.order.len(),
-                order.join("\n"),
-                failure.state,
-                of(failure.stuck)
-            )
-        })
+        // It takes the time of a processor, and others are still playing.
+        let explained = tokio::task::spawn_blocking(move || {
+            checker::check(&model, &history).map_err(|failure| told(&failure, &history))
+        });
+        explained.await.expect("the search comes to an end")
     }
+}
+
+fn told<S: Debug, C: Debug, A: Debug>(failure: &Failure<S>, history: &[Entry<C, A>]) -> String {
+    let last = failure.order.len().saturating_sub(5);
+    let last: Vec<_> =
+        failure.order[last..].iter().map(|&at| format!("{:?}", history[at])).collect();
+    format!(
+        "no order explains the history of {} calls; the longest has {}, ends with\n{}\nand {:?}, \
+         where this fits nowhere:\n{:?}",
+        history.len(),
+        failure.order.len(),
+        last.join("\n"),
+        failure.state,
+        history[failure.stuck]
+    )
 }
 
 /// Prepares the subjects; the future that is given calls all of them at the same time.

@@ -1,6 +1,6 @@
 //! What is called, as it behaves if nobody else calls at the same time.
 
-use super::checker::Model;
+use super::checker::{Entry, History, Model};
 
 /// A record that is updated by whoever knows its revision: (revision, value).
 #[derive(Debug, Clone, Copy)]
@@ -228,5 +228,14 @@ impl Model for Point {
             PointCall::Record(value) => *value,
         };
         (next, next)
+    }
+
+    /// What nobody read may as well not have been recorded.
+    fn can_be_left_out(&self, call: &PointCall, history: &History<Self>) -> bool {
+        let PointCall::Record(value) = call else { return true };
+        let is_seen = |entry: &Entry<PointCall, u32>| {
+            matches!(entry.call, PointCall::Read) && entry.answer == Some(*value)
+        };
+        !history.iter().any(is_seen)
     }
 }

@@ -29,7 +29,7 @@ impl Caller {
 
 #[async_trait]
 pub(super) trait Subject: Send + Sync + 'static {
-    type Model: Model<Call: Send + Sync, Answer: Send, State: Send> + Send + Sync;
+    type Model: Model<Call: Send + Sync, Answer: Send> + Send + Sync + 'static;
 
     fn model(&self) -> Self::Model;
 

@@ -121,6 +121,24 @@ fn what_nobody_heard_of_may_have_happened_late_or_never_but_not_in_between() {
     assert!(!is_linearizable(Record, history([before, after, before])));
 }
 
+#[test]
+fn a_point_that_comes_back_is_found() {
+    let history = |last| {
+        vec![
+            Entry { call: PointCall::Record(5), answer: None, began: 0, ended: 1 },
+            Entry { call: PointCall::Record(6), answer: None, began: 0, ended: 1 },
+            entry(2, 3, PointCall::Read, 5),
+            entry(4, 5, PointCall::Record(7), 7),
+            entry(6, 7, PointCall::Read, last),
+        ]
+    };
+    for last in [6, 7] {
+        assert!(is_linearizable(Point, history(last)));
+    }
+    assert!(!is_linearizable(Point, history(5)));
+    assert!(!is_linearizable(Point, history(0)));
+}
+
 async fn stage() -> Stage {
     let backend = Arc::new(MemoryBackend::new(StoreId::from_bytes([7; 16])));
     let store = ghostwire_store_core::open(backend, StoreOptions::default()).await.unwrap();
