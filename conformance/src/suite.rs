@@ -183,8 +183,8 @@ impl Suite {
 
     /// If this process was started by a check, to be killed: plays that part, and gives the exit
     /// code should it ever end. Checks start the program that they run in, so a program that runs
-    /// them by [`Suite::run`] calls this first of all; [`Suite::main`] does so itself. It needs no
-    /// arguments: the part is in the environment.
+    /// them by [`Suite::run`] calls this before it does anything else, with the same backends;
+    /// [`Suite::main`] does so itself. Arguments do not matter: the part is in the environment.
     #[must_use]
     pub fn play_part(&self) -> Option<ExitCode> {
         crate::crash::play(&self.backends)

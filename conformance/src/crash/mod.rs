@@ -20,6 +20,7 @@
 
 mod calls;
 mod child;
+mod choices;
 mod export;
 mod import;
 mod migration;
@@ -64,7 +65,7 @@ pub(crate) const CHECKS: &[Check] = &[
     },
 ];
 
-/// How many processes each check may kill, of all that the effort allows.
+/// How many processes a check kills, of all that the effort allows; at least one.
 fn share(kills: u32, of_25: u32) -> u32 {
-    (kills * of_25).div_ceil(25)
+    kills.saturating_mul(of_25).div_ceil(25).max(1)
 }

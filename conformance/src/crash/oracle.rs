@@ -18,6 +18,7 @@ use ghostwire_store_core::state::{Change, Context, Decision, State};
 use ghostwire_store_core::{Entity, Result};
 
 use super::calls::{done, transaction};
+use super::child::at;
 use super::said::{Addresses, Done, Op, Said};
 use super::survivor::Survivor;
 
@@ -39,6 +40,8 @@ pub(super) struct Oracle {
     /// The last acknowledged sequence of each writer.
     pub(super) sequences: HashMap<WriterId, u64>,
     pub(super) acknowledged: usize,
+    /// How often a process was killed before.
+    pub(super) round: u32,
     /// Calls that were in doubt and turned out to have happened, or not.
     pub(super) doubts: [usize; 2],
 }
@@ -46,7 +49,9 @@ pub(super) struct Oracle {
 impl Oracle {
     /// Takes in what a process said, and what is found of the calls that it did not live to see
     /// answered.
-    pub(super) fn learn(&mut self, said: Vec<Said>, now: Timestamp, found: &Survivor) {
+    pub(super) fn learn(&mut self, said: Vec<Said>, round: u32, found: &Survivor) {
+        self.round = round;
+        let now = at(round);
         let mut open: BTreeMap<u8, Op> = BTreeMap::new();
         for said in said {
             match said {
@@ -162,7 +167,11 @@ impl Oracle {
             Op::Checkpoint | Op::Verify => Vec::new(),
         };
         let there = traces.iter().filter(|there| **there).count();
-        assert!(there == 0 || there == traces.len(), "half done, {traces:?}: {op:?}, {done:?}");
+        assert!(
+            there == 0 || there == traces.len(),
+            "half done in round {}, {traces:?}: {op:?}, {done:?}",
+            self.round
+        );
         there > 0
     }
 
@@ -183,9 +192,10 @@ impl Oracle {
     /// Everything is there, and nothing else is.
     pub(super) fn check(&self, found: &Survivor) {
         let expected = by_key(&self.state);
-        assert_same("an entity", &expected, &found.images);
-        assert_same("a line of the audit trail", &self.audit, &found.audit);
-        assert_same("a point", &self.points, &found.points);
+        let round = self.round;
+        assert_same(round, "an entity", &expected, &found.images);
+        assert_same(round, "a line of the audit trail", &self.audit, &found.audit);
+        assert_same(round, "a point", &self.points, &found.points);
         assert_eq!(state_digest(&self.state), found.digest);
     }
 }
@@ -201,14 +211,22 @@ fn addresses_of(node: NodeId, done: &Done) -> Option<Addresses> {
 }
 
 fn assert_same<K: Ord + std::fmt::Debug, V: PartialEq + std::fmt::Debug>(
+    round: u32,
     what: &str,
     expected: &BTreeMap<K, V>,
     found: &BTreeMap<K, V>,
 ) {
     for (key, value) in expected {
-        assert_eq!(found.get(key), Some(value), "{what} that is stored, at {key:?}");
+        assert_eq!(
+            found.get(key),
+            Some(value),
+            "{what} that is stored, at {key:?}, in round {round}"
+        );
     }
     for (key, value) in found {
-        assert!(expected.contains_key(key), "{what} that nobody stored: {key:?}: {value:?}");
+        assert!(
+            expected.contains_key(key),
+            "{what} that nobody stored, in round {round}: {key:?}: {value:?}"
+        );
     }
 }

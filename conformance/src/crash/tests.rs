@@ -51,7 +51,7 @@ async fn call(store: &dyn Store, op: Op) -> [Said; 2] {
 async fn compare(said: impl IntoIterator<Item = Said>, store: &dyn Store) -> Oracle {
     let found = Survivor::of(store).await;
     let mut oracle = Oracle::default();
-    oracle.learn(said.into_iter().collect(), at(0), &found);
+    oracle.learn(said.into_iter().collect(), 0, &found);
     oracle.check(&found);
     oracle
 }
@@ -156,5 +156,5 @@ async fn a_node_whose_key_was_not_used_up_is_found() {
     let mut found = Survivor::of(store.as_ref()).await;
     let unused = ghostwire_store_core::command::Image::PreAuthKey(key);
     found.images.insert((unused.table(), unused.key()), unused);
-    Oracle::default().learn(said, at(0), &found);
+    Oracle::default().learn(said, 0, &found);
 }
