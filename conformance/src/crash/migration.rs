@@ -70,7 +70,8 @@ pub(super) async fn check(factory: Arc<dyn Factory>, effort: Effort) -> Verdict 
         assert_eq!(head.schema, Schema::current().version());
         backend.close().await.expect("the backend closes");
         drop(backend);
-        check_backups(factory.as_ref(), place.as_ref()).await;
+        let copies = check_backups(factory.as_ref(), place.as_ref()).await;
+        assert!(copies > 0 || place.files().is_empty(), "there is no copy of the old file");
         let unfinished =
             place.files().into_iter().find(|path| path.extension() == Some("part".as_ref()));
         assert_eq!(unfinished, None, "what a killed migration left is still there");
@@ -129,8 +130,10 @@ fn record(number: u32) -> DnsRecord {
     }
 }
 
-/// A copy that has its name is a whole store of the old schema.
-async fn check_backups(factory: &dyn Factory, place: &dyn Place) {
+/// A copy that has its name, `<file>.v1.bak` as backends in local files give it, is a whole store
+/// of the old schema. Gives how many there are.
+async fn check_backups(factory: &dyn Factory, place: &dyn Place) -> usize {
+    let mut copies = 0;
     for path in place.files() {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let Some((name, _)) = name.split_once(".v1.bak").filter(|(_, rest)| is_finished(rest))
@@ -141,7 +144,9 @@ async fn check_backups(factory: &dyn Factory, place: &dyn Place) {
         let backend = copy.open(Opening::new(STORE)).await.expect("the copy opens");
         check_version_1(backend.as_ref()).await;
         backend.close().await.expect("the copy closes");
+        copies += 1;
     }
+    copies
 }
 
 /// Further copies are numbered.
