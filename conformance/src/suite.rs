@@ -207,10 +207,22 @@ impl Suite {
         })
     }
 
+    /// If this process was started by a check, to be killed: plays that part, and gives the exit
+    /// code should it ever end. Checks start the program that they run in, so a program that runs
+    /// them by [`Suite::run`] calls this before it does anything else, with the same backends;
+    /// [`Suite::main`] does so itself. Arguments do not matter: the part is in the environment.
+    #[must_use]
+    pub fn play_part(&self) -> Option<ExitCode> {
+        crate::crash::play(&self.backends)
+    }
+
     /// The `main` of a test without the standard harness: takes its arguments, and behaves like
     /// it.
     #[must_use]
     pub fn main(self) -> ExitCode {
+        if let Some(ended) = self.play_part() {
+            return ended;
+        }
         let arguments = libtest_mimic::Arguments::from_args();
         let defects = self.defects();
         let whole = libtest_mimic::Trial::test("suite/every_line_is_proved", move || {

@@ -100,5 +100,5 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
 
 /// All checks.
 pub(crate) fn checks() -> impl Iterator<Item = &'static Check> {
-    [digests::CHECKS].into_iter().flatten()
+    [digests::CHECKS, crate::crash::CHECKS, crate::history::CHECKS].into_iter().flatten()
 }

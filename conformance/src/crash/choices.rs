@@ -1,0 +1,325 @@
+//! What a caller asks for.
+
+use std::sync::Arc;
+
+use ghostwire_store_core::Entity;
+use ghostwire_store_core::command::*;
+use ghostwire_store_core::domain::*;
+
+use super::child::{at, hash_key};
+use super::said::Op;
+use super::workload::Caller;
+
+impl Caller {
+    fn new_user(&self) -> Command {
+        let user = NewUser::local(self.mark().parse().unwrap());
+        UserCommand::Create { id: UserId::from_bytes([0; 16]), user }.into()
+    }
+
+    pub(super) fn user(&self) -> Command {
+        let Some(user) = self.some_user() else { return self.new_user() };
+        let id = user.id;
+        match self.dice.below(6) {
+            0 => UserCommand::Delete { id, cascade: self.dice.once_in(2) }.into(),
+            1 => {
+                // Taken.
+                let user = NewUser::local(user.name.clone());
+                UserCommand::Create { id: UserId::from_bytes([0; 16]), user }.into()
+            }
+            2 | 3 => {
+                let display_name = Patch::Set(self.mark().parse().unwrap());
+                let patch = UserPatch { display_name, ..UserPatch::default() };
+                let expected = [user.revision, user.revision.next()][self.dice.below(2)];
+                UserCommand::Update { id, patch, expected: Some(expected) }.into()
+            }
+            4 => {
+                // Changes nothing.
+                let patch = UserPatch::default();
+                UserCommand::Update { id, patch, expected: None }.into()
+            }
+            _ => self.new_user(),
+        }
+    }
+
+    fn new_key(&self) -> NewPreAuthKey {
+        let tag = Tag::new(format!("tag:{}", self.mark())).unwrap();
+        NewPreAuthKey {
+            user: self.some_user().map(|user| user.id).filter(|_| self.dice.once_in(2)),
+            tags: TagSet::new([tag]).unwrap(),
+            reusable: self.dice.once_in(3),
+            ephemeral: self.dice.once_in(4),
+            expires_at: None,
+        }
+    }
+
+    pub(super) fn preauth_key(&self) -> Command {
+        match (self.dice.below(6), self.some_key()) {
+            (0, Some(key)) => PreAuthKeyCommand::Revoke { id: key.id }.into(),
+            (1, Some(key)) => PreAuthKeyCommand::Delete { id: key.id }.into(),
+            _ => PreAuthKeyCommand::Create {
+                id: PreAuthKeyId::from_bytes([0; 16]),
+                prefix: "none".parse().unwrap(),
+                hash: hash_key().hash("preauth_key", "none"),
+                key: self.new_key(),
+            }
+            .into(),
+        }
+    }
+
+    pub(super) fn registration(&self) -> Command {
+        let admission = match (self.some_key(), self.some_user()) {
+            (Some(key), _) if !self.dice.once_in(4) => Admission::PreAuthKey(key.id),
+            (_, Some(user)) => Admission::User { user: user.id, method: RegisterMethod::Cli },
+            _ => return self.new_user(),
+        };
+        let known = self.some_node().filter(|_| self.dice.once_in(4));
+        let mut registration = self.machine(admission);
+        if let Some(node) = known {
+            registration.machine_key = node.machine_key;
+            if self.dice.once_in(2) {
+                // The same again, as by a client that heard no answer.
+                registration.node_key = node.node_key;
+                if let Some(key) = node.preauth_key {
+                    registration.admission = Admission::PreAuthKey(key);
+                }
+            }
+        }
+        let registration = Box::new(registration);
+        NodeCommand::Register { id: NodeId::from_bytes([0; 16]), registration }.into()
+    }
+
+    fn machine(&self, admission: Admission) -> Registration {
+        Registration {
+            machine_key: MachineKey::from_bytes(self.key()).unwrap(),
+            node_key: NodeKey::from_bytes(self.key()).unwrap(),
+            disco_key: None,
+            hostname: self.mark().parse().unwrap(),
+            host_info: HostInfo::default(),
+            admission,
+            expires_at: None,
+        }
+    }
+
+    pub(super) fn node(&self) -> Command {
+        let Some(node) = self.some_node() else { return self.registration() };
+        let id = node.id;
+        match self.dice.below(5) {
+            0 => NodeCommand::Delete { id }.into(),
+            1 => {
+                let label = Change::Set(self.mark().parse().unwrap());
+                let patch = Box::new(NodePatch { label, ..NodePatch::default() });
+                NodeCommand::Update { id, patch, expected: Some(node.revision) }.into()
+            }
+            2 => NodeCommand::Expire { nodes: vec![id], at: at(self.round + 1) }.into(),
+            _ => NodeCommand::RotateKey {
+                machine_key: node.machine_key,
+                from: node.node_key,
+                to: NodeKey::from_bytes(self.key()).unwrap(),
+                disco_key: None,
+                expires_at: None,
+            }
+            .into(),
+        }
+    }
+
+    pub(super) fn presence(&self) -> Command {
+        let Some(node) = self.some_node() else { return self.registration() };
+        let view = self.store.view();
+        let known = view.presence().get(node.id).filter(|it| it.online).map(|it| it.session);
+        let next = SessionNumber::new(self.number()).unwrap();
+        let addr = format!("192.0.2.{}:41641", self.step % 250).parse().unwrap();
+        let endpoint = Endpoint { addr, seen_at: at(self.round) };
+        let endpoints = Change::Set(EndpointList::new([endpoint]).unwrap());
+        let node = node.id;
+        match (self.dice.below(4), known) {
+            (0 | 1, Some(session)) => PresenceCommand::Heartbeat { node, session, endpoints },
+            (2, Some(session)) => PresenceCommand::Disconnect { node, session },
+            _ => PresenceCommand::Connect { node, session: next, endpoints },
+        }
+        .into()
+    }
+
+    fn prefixes(&self) -> Vec<(RouteId, Prefix)> {
+        let prefix = |third: usize| format!("10.{}.{third}.0/24", self.number).parse().unwrap();
+        let chosen = (0..4).filter(|_| self.dice.once_in(2));
+        chosen.map(|third| (RouteId::from_bytes([0; 16]), prefix(third))).collect()
+    }
+
+    pub(super) fn route(&self) -> Command {
+        let Some(node) = self.some_node() else { return self.registration() };
+        let (node, prefixes) = (node.id, self.prefixes());
+        let view = self.store.view();
+        let routes: Vec<_> = view.routes().of_node(node).map(|route| route.id).collect();
+        match (self.dice.below(5), self.dice.one_of(&routes)) {
+            (0, Some(&id)) => RouteCommand::Delete { id },
+            (1 | 2, _) => RouteCommand::Approve { node, prefixes },
+            _ => RouteCommand::Advertise { node, prefixes },
+        }
+        .into()
+    }
+
+    pub(super) fn api_key(&self) -> Command {
+        let (view, own) = (self.store.view(), self.own());
+        let is_own = |key: &&Arc<ApiKey>| {
+            key.description.as_ref().is_some_and(|text| text.as_str().starts_with(&own))
+        };
+        let keys: Vec<_> = view.api_keys().iter().filter(is_own).collect();
+        match (self.dice.below(4), self.dice.one_of(&keys)) {
+            (0, Some(key)) => ApiKeyCommand::Revoke { id: key.id },
+            (1, Some(key)) => ApiKeyCommand::Delete { id: key.id },
+            _ => ApiKeyCommand::Create {
+                id: ApiKeyId::from_bytes([0; 16]),
+                prefix: "none".parse().unwrap(),
+                hash: hash_key().hash("api_key", "none"),
+                key: NewApiKey {
+                    user: self.some_user().map(|user| user.id),
+                    description: Some(self.mark().parse().unwrap()),
+                    expires_at: None,
+                },
+            },
+        }
+        .into()
+    }
+
+    pub(super) fn session(&self) -> Command {
+        let Some(user) = self.some_user() else { return self.new_user() };
+        let (view, owner) = (self.store.view(), SessionOwner::User(user.id));
+        let own = view.sessions().iter().find(|session| session.owner == owner).cloned();
+        match (self.dice.below(3), own) {
+            (0, Some(session)) => SessionCommand::End { id: session.id },
+            (1, Some(session)) => {
+                SessionCommand::Touch { id: session.id, expires_at: Some(at(self.round + 2)) }
+            }
+            _ => SessionCommand::Begin {
+                id: SessionId::from_bytes([0; 16]),
+                hash: hash_key().hash("session", "none"),
+                session: NewSession {
+                    owner,
+                    client: Some(self.mark().parse().unwrap()),
+                    expires_at: at(self.round + 1),
+                },
+            },
+        }
+        .into()
+    }
+
+    pub(super) fn dns(&self) -> Command {
+        let (view, own) = (self.store.view(), self.own());
+        let is_own = |record: &&Arc<DnsRecord>| record.name.as_str().starts_with(&own);
+        let records: Vec<_> = view.dns_records().iter().filter(is_own).collect();
+        match (self.dice.below(4), self.dice.one_of(&records)) {
+            (0, Some(record)) => DnsCommand::Delete { id: record.id },
+            (1, Some(record)) => {
+                let patch =
+                    DnsRecordPatch { ttl: Patch::Set(self.step), ..DnsRecordPatch::default() };
+                DnsCommand::Update { id: record.id, patch, expected: Some(record.revision) }
+            }
+            _ => DnsCommand::Create {
+                id: DnsRecordId::from_bytes([0; 16]),
+                record: NewDnsRecord {
+                    name: format!("{}.example.com", self.mark()).parse().unwrap(),
+                    kind: DnsRecordKind::Txt,
+                    value: self.mark().parse().unwrap(),
+                    ttl: None,
+                },
+            },
+        }
+        .into()
+    }
+
+    /// Policies and settings are one caller's, since there is one of each.
+    pub(super) fn document(&self) -> Command {
+        if self.number != 0 {
+            return self.dns();
+        }
+        let view = self.store.view();
+        let current = view.policies().current().map(|policy| policy.version);
+        match (self.dice.below(6), current) {
+            (0, Some(expected)) => PolicyCommand::Rollback { expected, to: expected }.into(),
+            (1, _) => PolicyCommand::Prune { keep: 2 }.into(),
+            (2, _) => SettingCommand::Reset { kind: SettingKind::Dns }.into(),
+            (3, _) => {
+                let search_domains = vec![format!("{}.example", self.mark()).parse().unwrap()];
+                let settings = DnsSettings { search_domains, ..DnsSettings::default() };
+                let document = SettingDocument::Dns(settings);
+                SettingCommand::Put { document, expected: None }.into()
+            }
+            (_, expected) => {
+                PolicyCommand::Swap { expected, document: self.mark().parse().unwrap() }.into()
+            }
+        }
+    }
+
+    /// Somebody joins with a machine that routes something; sometimes the last step is refused.
+    pub(super) fn transaction(&self) -> Vec<Command> {
+        let now = at(self.round);
+        let user = UserId::time_ordered(now, self.dice.bytes());
+        let key = PreAuthKeyId::time_ordered(now, self.dice.bytes());
+        let node = NodeId::time_ordered(now, self.dice.bytes());
+        let prefix = self.prefixes();
+        let routes = |prefixes: &[(RouteId, Prefix)]| {
+            let drawn = |&(_, prefix)| (RouteId::time_ordered(now, self.dice.bytes()), prefix);
+            prefixes.iter().map(drawn).collect::<Vec<_>>()
+        };
+        let mut commands: Vec<Command> = vec![
+            UserCommand::Create { id: user, user: NewUser::local(self.mark().parse().unwrap()) }
+                .into(),
+            PreAuthKeyCommand::Create {
+                id: key,
+                prefix: self.mark().parse().unwrap(),
+                hash: hash_key().hash("preauth_key", &self.mark()),
+                key: NewPreAuthKey { user: Some(user), ..self.new_key() },
+            }
+            .into(),
+            NodeCommand::Register {
+                id: node,
+                registration: Box::new(self.machine(Admission::PreAuthKey(key))),
+            }
+            .into(),
+            RouteCommand::Advertise { node, prefixes: routes(&prefix) }.into(),
+            RouteCommand::Approve { node, prefixes: routes(&prefix) }.into(),
+        ];
+        match (self.dice.below(4), self.some_node(), self.some_user()) {
+            (0, _, _) => {
+                commands.push(NodeCommand::Delete { id: NodeId::from_bytes([9; 16]) }.into())
+            }
+            (1, Some(node), _) => commands.push(NodeCommand::Delete { id: node.id }.into()),
+            (2, _, Some(user)) => {
+                commands.push(UserCommand::Delete { id: user.id, cascade: true }.into());
+            }
+            _ => {}
+        }
+        commands
+    }
+
+    pub(super) fn metrics(&self) -> Op {
+        let point = |index: usize| MetricPoint {
+            node: None,
+            metric: format!("c{}_load", self.number).parse().unwrap(),
+            // Some of them replace earlier ones.
+            at: Timestamp::from_micros(
+                at(self.round).as_micros() + (self.step / 20 * 8) as i64 + index as i64,
+            )
+            .unwrap(),
+            value: Sample::new(f64::from(self.step)).unwrap(),
+        };
+        let points: Vec<_> = (0..=self.dice.below(8)).map(point).collect();
+        if self.dice.once_in(2) {
+            return Op::Record(points);
+        }
+        let writer = WriterId::from_bytes([self.number + 1; 16]);
+        Op::Batch { writer, sequence: self.number(), points }
+    }
+
+    pub(super) fn audit(&self) -> Op {
+        let entry = |index| AuditEntry {
+            id: AuditId::time_ordered(at(self.round), self.dice.bytes()),
+            at: at(self.round),
+            actor: ActorName::system(),
+            action: "note".parse().unwrap(),
+            entity: Entity::User,
+            subject: format!("{}-{index}", self.mark()).parse().unwrap(),
+        };
+        Op::Append((0..=self.dice.below(5)).map(entry).collect())
+    }
+}

@@ -1,0 +1,98 @@
+//! Processes that are started to be killed.
+
+use std::io::{BufRead, BufReader, Read, Seek};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use super::said::{Part, Said};
+
+/// The variable that makes this program play a part instead of running cases.
+pub(super) const PART: &str = "GHOSTWIRE_CONFORMANCE_PART";
+
+/// When to kill.
+pub(super) struct Moment {
+    /// After so many lines of the kind that is counted.
+    pub(super) lines: usize,
+    /// And so many microseconds more.
+    pub(super) micros: u64,
+}
+
+/// Starts a process, kills it, and gives what it said. Each line is noted before it is counted.
+/// Lines that were written before the kill and read after it count as said: they were written.
+pub(super) async fn run_and_kill(
+    part: Part,
+    moment: Moment,
+    counts: fn(&Said) -> bool,
+) -> Vec<Said> {
+    let killed = move || {
+        let mut process = Process::start(&part);
+        let mut noted = Vec::new();
+        let mut counted = 0;
+        while counted < moment.lines {
+            let Some(said) = process.next() else { break };
+            let counts = counts(&said);
+            noted.push(said);
+            counted += usize::from(counts);
+        }
+        std::thread::sleep(Duration::from_micros(moment.micros));
+        process.kill(&part);
+        noted.extend(std::iter::from_fn(|| process.next()));
+        noted
+    };
+    tokio::task::spawn_blocking(killed).await.expect("a process is started and killed")
+}
+
+struct Process {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+    errors: std::fs::File,
+}
+
+impl Process {
+    fn start(part: &Part) -> Self {
+        let errors = tempfile::tempfile().expect("a scratch file");
+        let program = std::env::current_exe().expect("this program has a path");
+        let mut child = Command::new(program)
+            .env(PART, serde_json::to_string(part).expect("a part has a JSON form"))
+            // Stays open as long as this process lives, and no longer.
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(errors.try_clone().expect("a second handle"))
+            .spawn()
+            .expect("this program can be started again");
+        let lines = BufReader::new(child.stdout.take().expect("its output is a pipe"));
+        Self { child, lines, errors }
+    }
+
+    /// The next whole line. A line that was cut by the kill was not said.
+    fn next(&mut self) -> Option<Said> {
+        let mut line = Vec::new();
+        self.lines.read_until(b'\n', &mut line).expect("a pipe can be read");
+        if line.last() != Some(&b'\n') {
+            return None;
+        }
+        let said = serde_json::from_slice(&line);
+        Some(said.unwrap_or_else(|error| {
+            panic!("{error}: {}", String::from_utf8_lossy(&line));
+        }))
+    }
+
+    fn kill(&mut self, part: &Part) {
+        let ended = self.child.try_wait().expect("a child can be waited for");
+        self.child.kill().expect("a child can be killed");
+        let status = self.child.wait().expect("a child can be waited for");
+        if ended.is_some() || (cfg!(unix) && status.code().is_some()) {
+            let mut told = String::new();
+            self.errors.rewind().expect("a scratch file can be read again");
+            let _ = self.errors.read_to_string(&mut told);
+            panic!("{part:?} ended before it was killed, with {status}: {told}");
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,111 @@
+//! What a process that will be killed says, line by line, and what it is told to do.
+
+use std::io::Write as _;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ghostwire_store_core::command::Command;
+use ghostwire_store_core::domain::{AuditEntry, MetricPoint, NodeId, Timestamp, WriterId};
+use ghostwire_store_core::options::Materialize;
+use serde::{Deserialize, Serialize};
+
+/// What a child does with a place until it is killed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Part {
+    /// The name of the backend's factory.
+    pub(super) factory: String,
+    /// What [`Place::location`](crate::Place::location) gave.
+    pub(super) location: String,
+    /// Whether rows are written with each commit.
+    pub(super) at_once: bool,
+    /// Where random choices begin.
+    pub(super) seed: u64,
+    pub(super) play: Play,
+}
+
+impl Part {
+    pub(super) fn materialize(&self) -> Materialize {
+        if self.at_once { Materialize::Commit } else { Materialize::Checkpoint }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) enum Play {
+    /// Several callers write whatever comes to their minds.
+    Work {
+        /// How often a process was started here before; later rounds are at later times.
+        round: u32,
+    },
+    /// Only opens the store.
+    Open,
+    /// Brings in this file.
+    Import { file: String },
+    /// Writes, and exports into this directory meanwhile.
+    Export { directory: String, round: u32 },
+}
+
+/// A line.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) enum Said {
+    /// The process runs.
+    Here,
+    /// The store is open.
+    Opened,
+    /// This will be called next.
+    Intent { caller: u8, op: Op },
+    /// It was acknowledged, with what follows from that.
+    Done { caller: u8, done: Done },
+    /// It was refused: the name of the error's kind.
+    Refused { caller: u8, kind: String },
+    /// So many batches of an import are acknowledged.
+    Imported { batches: usize },
+    /// The export of this number begins.
+    Exporting { number: u32 },
+    /// It is complete.
+    Exported { number: u32 },
+    /// There is nothing left to do.
+    Finished,
+}
+
+impl Said {
+    /// Writes the line at once.
+    pub(super) fn say(&self) {
+        let mut line = serde_json::to_vec(self).expect("a line has a JSON form");
+        line.push(b'\n');
+        let mut out = std::io::stdout().lock();
+        // Nobody listens any more: the parent is gone, and so is the reason to go on.
+        if out.write_all(&line).and_then(|()| out.flush()).is_err() {
+            std::process::exit(0);
+        }
+    }
+}
+
+/// One call.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) enum Op {
+    /// A write to the state. Ids that the store draws are not the ones in here.
+    Write(Command),
+    /// All or none of these. They name their ids themselves.
+    Transact(Vec<Command>),
+    Record(Vec<MetricPoint>),
+    Batch {
+        writer: WriterId,
+        sequence: u64,
+        points: Vec<MetricPoint>,
+    },
+    Append(Vec<AuditEntry>),
+    PruneMetrics(Timestamp),
+    PruneAudit(Timestamp),
+    Checkpoint,
+    Verify,
+}
+
+/// What an acknowledgement tells.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Done {
+    /// The command with the ids that the store drew.
+    pub(super) command: Option<Command>,
+    /// The addresses that new nodes were given.
+    pub(super) addresses: Vec<(NodeId, Addresses)>,
+}
+
+pub(super) type Addresses = (Option<Ipv4Addr>, Option<Ipv6Addr>);

@@ -1,0 +1,161 @@
+//! Callers that write whatever comes to their minds, each to entities of its own.
+//!
+//! A caller waits for its answer before it goes on, so at most one call of each is in doubt when
+//! the process is killed. What callers share is only what nobody can share out: the queue, the
+//! commits, the files, the network's addresses.
+
+use std::sync::Arc;
+
+use ghostwire_store_core::command::*;
+use ghostwire_store_core::domain::*;
+use ghostwire_store_core::{ErrorKind, Store};
+
+use super::calls::{done, perform};
+use super::child::at;
+use super::said::{Op, Said};
+use crate::dice::Dice;
+
+const CALLERS: u8 = 6;
+/// Who does what concerns everybody, before the others begin.
+const FIRST: u8 = u8::MAX;
+
+/// Goes on until the process is killed.
+pub(super) async fn run(store: Arc<dyn Store>, seed: u64, round: u32) {
+    let caller = |number| Caller {
+        store: store.clone(),
+        number,
+        round,
+        step: 0,
+        dice: Dice::new(seed ^ (u64::from(round) << 32) ^ (u64::from(number) << 56)),
+    };
+    caller(FIRST).begin().await;
+    let mut callers = tokio::task::JoinSet::new();
+    for number in 0..CALLERS {
+        callers.spawn(caller(number).work());
+    }
+    while let Some(ended) = callers.join_next().await {
+        ended.expect("a caller goes on until it is killed");
+    }
+}
+
+pub(super) struct Caller {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) number: u8,
+    pub(super) round: u32,
+    pub(super) step: u32,
+    pub(super) dice: Dice,
+}
+
+impl Caller {
+    /// What a control plane does that starts.
+    async fn begin(mut self) {
+        self.call(Op::Write(PresenceCommand::DisconnectAll.into())).await;
+        self.call(Op::Write(NodeCommand::ReapEphemeral.into())).await;
+        self.call(Op::Write(SessionCommand::Sweep.into())).await;
+        if self.dice.once_in(2) {
+            self.call(Op::PruneMetrics(at(self.round))).await;
+        }
+        if self.dice.once_in(2) {
+            self.call(Op::PruneAudit(at(self.round))).await;
+        }
+    }
+
+    async fn work(mut self) {
+        loop {
+            self.step += 1;
+            let op = self.next();
+            self.call(op).await;
+        }
+    }
+
+    async fn call(&mut self, op: Op) {
+        let caller = self.number;
+        Said::Intent { caller, op: op.clone() }.say();
+        match perform(self.store.as_ref(), &op).await {
+            Ok(()) => Said::Done { caller, done: done(&op, &self.store.view()) }.say(),
+            Err(error) => {
+                use ErrorKind::*;
+                let is_refusal = matches!(
+                    error.kind(),
+                    NotFound
+                        | AlreadyExists { .. }
+                        | Conflict
+                        | InvalidArgument
+                        | Restricted
+                        | PermissionDenied
+                );
+                assert!(is_refusal, "{op:?}: {error}");
+                Said::Refused { caller, kind: error.kind().name().to_owned() }.say();
+            }
+        }
+    }
+
+    /// Begins the names of everything that is this caller's.
+    pub(super) fn own(&self) -> String {
+        format!("c{}-", self.number)
+    }
+
+    /// A name that nothing else has.
+    pub(super) fn mark(&self) -> String {
+        format!("{}r{}-s{}", self.own(), self.round, self.step)
+    }
+
+    pub(super) fn key(&self) -> [u8; 32] {
+        let mut bytes = [1; 32];
+        bytes[0] = self.number;
+        bytes[1..5].copy_from_slice(&self.round.to_be_bytes());
+        bytes[5..9].copy_from_slice(&self.step.to_be_bytes());
+        bytes
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        u64::from(self.round) << 32 | u64::from(self.step)
+    }
+
+    fn next(&self) -> Op {
+        match self.dice.below(24) {
+            0 | 1 => self.user().into(),
+            2 | 3 => self.preauth_key().into(),
+            4..=6 => self.registration().into(),
+            7 | 8 => self.node().into(),
+            9..=11 => self.presence().into(),
+            12 | 13 => self.route().into(),
+            14 => self.api_key().into(),
+            15 => self.session().into(),
+            16 => self.dns().into(),
+            17 => self.document().into(),
+            18..=20 => Op::Transact(self.transaction()),
+            21 => self.metrics(),
+            22 => self.audit(),
+            _ if self.dice.once_in(4) => Op::Verify,
+            _ => Op::Checkpoint,
+        }
+    }
+
+    pub(super) fn some_user(&self) -> Option<Arc<User>> {
+        let (view, own) = (self.store.view(), self.own());
+        let users: Vec<_> = view.users().iter().collect();
+        let users: Vec<_> = users.iter().filter(|it| it.name.as_str().starts_with(&own)).collect();
+        self.dice.one_of(&users).map(|&&user| user.clone())
+    }
+
+    pub(super) fn some_key(&self) -> Option<Arc<PreAuthKey>> {
+        let (view, own) = (self.store.view(), self.own());
+        let is_own = |key: &&Arc<PreAuthKey>| key.tags.iter().any(|it| it.name().starts_with(&own));
+        let keys: Vec<_> = view.preauth_keys().iter().filter(is_own).collect();
+        self.dice.one_of(&keys).map(|&key| key.clone())
+    }
+
+    pub(super) fn some_node(&self) -> Option<Arc<Node>> {
+        let (view, own) = (self.store.view(), self.own());
+        let is_own = |node: &&Arc<Node>| node.hostname.as_str().starts_with(&own);
+        let nodes: Vec<_> = view.nodes().iter().filter(is_own).collect();
+        self.dice.one_of(&nodes).map(|&node| node.clone())
+    }
+}
+
+impl From<Command> for Op {
+    fn from(command: Command) -> Self {
+        Self::Write(command)
+    }
+}

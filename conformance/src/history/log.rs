@@ -1,0 +1,73 @@
+//! Writing down who called what when.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use ghostwire_store_core::{Error, ErrorKind, Result};
+
+use super::checker::{Entry, History, Model};
+
+/// What became of a call.
+#[derive(Debug)]
+pub(super) enum Outcome<A> {
+    Answered(A),
+    /// It may have happened, or happen later.
+    Unknown,
+    /// It is certain that it did not happen, for a reason that has nothing to do with its rules.
+    Nothing,
+}
+
+impl<A> Outcome<A> {
+    /// `refused` says what a refusal by the rules means.
+    pub(super) fn of<T>(
+        result: Result<T>,
+        done: impl FnOnce(T) -> A,
+        refused: impl FnOnce(&Error) -> A,
+    ) -> Self {
+        match result {
+            Ok(value) => Self::Answered(done(value)),
+            Err(error) => match error.kind() {
+                ErrorKind::OutcomeUnknown => Self::Unknown,
+                ErrorKind::Unavailable | ErrorKind::Exhausted | ErrorKind::Busy => Self::Nothing,
+                _ => Self::Answered(refused(&error)),
+            },
+        }
+    }
+}
+
+/// The calls of one history. Moments are drawn from a counter that all histories share.
+#[derive(Debug)]
+pub(super) struct Log<M: Model> {
+    moments: Arc<AtomicU64>,
+    entries: Mutex<History<M>>,
+}
+
+impl<M: Model> Log<M> {
+    pub(super) fn new(moments: Arc<AtomicU64>) -> Self {
+        Self { moments, entries: Mutex::default() }
+    }
+
+    pub(super) async fn call(
+        &self,
+        call: M::Call,
+        outcome: impl Future<Output = Outcome<M::Answer>>,
+    ) {
+        let began = self.moments.fetch_add(1, Ordering::SeqCst);
+        let outcome = outcome.await;
+        let ended = self.moments.fetch_add(1, Ordering::SeqCst);
+        let answer = match outcome {
+            Outcome::Answered(answer) => Some(answer),
+            Outcome::Unknown => None,
+            // If something of it were seen all the same, no order would explain that.
+            Outcome::Nothing => return,
+        };
+        let entry = Entry { call, answer, began, ended };
+        self.entries.lock().expect("entries are only pushed").push(entry);
+    }
+
+    pub(super) fn into_history(self) -> History<M> {
+        let mut history = self.entries.into_inner().expect("entries are only pushed");
+        history.sort_by_key(|entry| entry.began);
+        history
+    }
+}

@@ -1,0 +1,233 @@
+//! Recorded histories of many callers on one store, and whether an order explains them.
+//!
+//! Callers on several threads call the store at the same time and write down when each call began
+//! and ended. Whatever the store did, there has to be an order of the calls in which each lies
+//! between its beginning and its end and has the answer that a store with a single caller would
+//! give. Each record, key, policy and transaction has a history of its own, since what is
+//! linearizable one by one is so together; a transaction over two users is checked as one thing.
+//!
+//! A call that ended with `OutcomeUnknown` may have happened at any time after it began, or not at
+//! all. One that was refused because the backend failed must not have happened.
+
+mod checker;
+mod log;
+mod models;
+mod subjects;
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use ghostwire_store_core::Store;
+use ghostwire_store_core::domain::*;
+use ghostwire_store_core::layer::{FaultKind, Faults};
+
+use crate::case::{Check, Verdict};
+use crate::dice::Dice;
+use crate::factory::Factory;
+use crate::stack::Stack;
+use crate::suite::Effort;
+use crate::world::{Mode, World};
+use checker::{Entry, Failure};
+use log::Log;
+use models::ROUTERS;
+use subjects::*;
+
+pub(crate) const CHECKS: &[Check] = &[
+    Check {
+        rule: "linearizable",
+        name: "an_order_explains_what_many_callers_see",
+        run: |factory, effort| Box::pin(check(factory, effort, false)),
+    },
+    Check {
+        rule: "linearizable",
+        name: "an_order_explains_what_many_callers_see_while_commits_fail",
+        run: |factory, effort| Box::pin(check(factory, effort, true)),
+    },
+];
+
+/// Callers of each subject.
+const CALLERS: u8 = 8;
+/// Calls of each caller.
+const STEPS: u32 = 40;
+/// One-time keys.
+const KEYS: u8 = 24;
+/// Points of a series.
+const POINTS: u8 = 6;
+/// Calls of each caller of a key, which soon is used up, or of a point. Who replaces a point does
+/// so whatever it was, so that there are many orders to try.
+const STEPS_OF_ONE: u32 = 8;
+
+async fn check(factory: Arc<dyn Factory>, effort: Effort, failing: bool) -> Verdict {
+    for mode in [Mode::Live, Mode::AtOnce] {
+        let made = World::create(factory.as_ref(), &Stack::bare(), mode, effort.seed).await;
+        let world = made.expect("a place can be made");
+        let store = world.open().await;
+        let stage = Stage::new(store.clone(), effort.seed);
+        let histories = histories(&stage).await;
+        if failing {
+            tokio::select! {
+                () = histories => {}
+                () = disturb(world.faults(), &stage) => {}
+            }
+        } else {
+            histories.await;
+        }
+        world.faults().clear();
+        store.verify().await.expect("nothing is wrong with what is stored");
+        store.close().await.expect("the store closes");
+    }
+    Verdict::Passed
+}
+
+/// Lets a commit fail now and then, for ever.
+async fn disturb(faults: &Faults, stage: &Stage) {
+    let dice = Dice::new(stage.seed);
+    loop {
+        let until = stage.moments.load(Ordering::SeqCst) + 40 + dice.number() % 160;
+        while stage.moments.load(Ordering::SeqCst) < until {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let kinds = [FaultKind::Before, FaultKind::After, FaultKind::Lost];
+        let kind = dice.one_of(&kinds).expect("there are some");
+        // If it cannot be reopened either, callers learn that nobody knows what became of it.
+        faults.fail_next_reopens(dice.below(2));
+        faults.fail_next_commits(1, *kind);
+    }
+}
+
+/// Where subjects are called.
+struct Stage {
+    store: Arc<dyn Store>,
+    moments: Arc<AtomicU64>,
+    seed: u64,
+}
+
+impl Stage {
+    fn new(store: Arc<dyn Store>, seed: u64) -> Self {
+        Self { store, moments: Arc::default(), seed }
+    }
+
+    /// Has a subject called by several at the same time, and looks for an order of their calls.
+    async fn play<S: Subject>(&self, subject: S, steps: u32) -> Result<usize, String> {
+        let model = subject.model();
+        let (subject, log) = (Arc::new(subject), Arc::new(Log::new(self.moments.clone())));
+        let mut callers = tokio::task::JoinSet::new();
+        for number in 0..CALLERS {
+            let (store, subject, log) = (self.store.clone(), subject.clone(), log.clone());
+            let dice = Dice::new(self.seed ^ (u64::from(number) << 56));
+            callers.spawn(async move {
+                for step in 0..steps {
+                    subject.act(store.as_ref(), &dice, Caller { number, step }, &log).await;
+                }
+            });
+        }
+        while let Some(ended) = callers.join_next().await {
+            ended.expect("a caller comes to an end");
+        }
+        let log = Arc::into_inner(log).expect("every caller has ended");
+        let history = log.into_history();
+        // It takes the time of a processor, and others are still playing.
+        let explained = tokio::task::spawn_blocking(move || {
+            checker::check(&model, &history).map_err(|failure| told(&failure, &history))
+        });
+        explained.await.expect("the search comes to an end")
+    }
+}
+
+fn told<S: Debug, C: Debug, A: Debug>(failure: &Failure<S>, history: &[Entry<C, A>]) -> String {
+    let last = failure.order.len().saturating_sub(5);
+    let last: Vec<_> =
+        failure.order[last..].iter().map(|&at| format!("{:?}", history[at])).collect();
+    format!(
+        "no order explains the history of {} calls; the longest has {}, ends with\n{}\nand {:?}, \
+         where this fits nowhere:\n{:?}",
+        history.len(),
+        failure.order.len(),
+        last.join("\n"),
+        failure.state,
+        history[failure.stuck]
+    )
+}
+
+/// Prepares the subjects; the future that is given calls all of them at the same time.
+async fn histories(stage: &Stage) -> impl Future<Output = ()> {
+    let store = stage.store.as_ref();
+    let mut users = Vec::new();
+    for number in 0..3 + 2 + 1 {
+        let name = format!("user-{number}").parse().unwrap();
+        users.push(store.users().create(NewUser::local(name)).await.unwrap().id);
+    }
+    let mut keys = Vec::new();
+    for number in 0..KEYS {
+        let key = NewPreAuthKey { user: Some(users[5]), ..NewPreAuthKey::default() };
+        let (key, _) = store.preauth_keys().create(key).await.unwrap();
+        keys.push(ContestedKey { key: key.id, number });
+    }
+    let offering = offering(store, users[5]).await;
+    async move {
+        let played = tokio::join!(
+            stage.play(UserRecord(users[0]), STEPS),
+            stage.play(UserRecord(users[1]), STEPS),
+            stage.play(UserRecord(users[2]), STEPS),
+            stage.play(TwoOwners([users[3], users[4]]), STEPS),
+            stage.play(PolicyInForce, STEPS),
+            stage.play(offering, STEPS),
+            async {
+                let played =
+                    (0..POINTS).map(|number| stage.play(SharedPoint(number), STEPS_OF_ONE));
+                for played in futures_util::future::join_all(played).await {
+                    played.unwrap_or_else(|why| panic!("a point of a series: {why}"));
+                }
+            },
+            async {
+                // A few at a time, so that there are some to be contested all the time.
+                for keys in keys.chunks(4) {
+                    let played = keys.iter().map(|key| stage.play(*key, STEPS_OF_ONE));
+                    for played in futures_util::future::join_all(played).await {
+                        played.unwrap_or_else(|why| panic!("a one-time key: {why}"));
+                    }
+                }
+            },
+        );
+        let (first, second, third, owners, policy, routers, (), ()) = played;
+        for (what, played) in [
+            ("a user", first),
+            ("another user", second),
+            ("a third user", third),
+            ("two users that share", owners),
+            ("the policy", policy),
+            ("presence and the primary route", routers),
+        ] {
+            played.unwrap_or_else(|why| panic!("{what}: {why}"));
+        }
+    }
+}
+
+async fn offering(store: &dyn Store, user: UserId) -> Offering {
+    let mut routes = Vec::new();
+    for number in 0..ROUTERS {
+        let mut bytes = [8; 32];
+        bytes[0] = u8::try_from(number).unwrap();
+        let registration = Registration {
+            machine_key: MachineKey::from_bytes(bytes).unwrap(),
+            node_key: NodeKey::from_bytes(bytes).unwrap(),
+            disco_key: None,
+            hostname: format!("router-{number}").parse().unwrap(),
+            host_info: HostInfo::default(),
+            admission: Admission::User { user, method: RegisterMethod::Cli },
+            expires_at: None,
+        };
+        let node = store.nodes().register(registration).await.unwrap();
+        let prefixes: Vec<Prefix> = vec!["10.9.0.0/16".parse().unwrap()];
+        store.routes().advertise(node.id, prefixes.clone()).await.unwrap();
+        routes.extend(store.routes().approve(node.id, prefixes).await.unwrap());
+    }
+    // Ids that are drawn in one millisecond are in no order of their own.
+    routes.sort_by_key(|route| route.id);
+    let nodes: Vec<_> = routes.iter().map(|route| route.node).collect();
+    Offering { nodes: nodes.try_into().unwrap(), address: [10, 9, 0, 1].into() }
+}

@@ -1,0 +1,371 @@
+//! How the things that are called are called on a store.
+
+use std::net::IpAddr;
+
+use async_trait::async_trait;
+use ghostwire_store_core::command::{Precondition, Transaction, UserCommand};
+use ghostwire_store_core::domain::*;
+use ghostwire_store_core::view::View;
+use ghostwire_store_core::{ErrorKind, Store};
+
+use super::checker::Model;
+use super::log::{Log, Outcome};
+use super::models::*;
+use crate::dice::Dice;
+
+/// Who calls, for the how-manieth time.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Caller {
+    pub(super) number: u8,
+    pub(super) step: u32,
+}
+
+impl Caller {
+    /// A number that no other call has, and that is not 0.
+    fn mark(self) -> u32 {
+        (u32::from(self.number) + 1) << 16 | self.step
+    }
+}
+
+#[async_trait]
+pub(super) trait Subject: Send + Sync + 'static {
+    type Model: Model<Call: Send + Sync, Answer: Send> + Send + Sync + 'static;
+
+    fn model(&self) -> Self::Model;
+
+    /// Calls once.
+    async fn act(&self, store: &dyn Store, dice: &Dice, caller: Caller, log: &Log<Self::Model>);
+}
+
+/// The newest view; where other processes write, too, one has to ask for it.
+async fn view(store: &dyn Store) -> Option<View> {
+    if store.info().backend.shared { store.fresh_view().await.ok() } else { Some(store.view()) }
+}
+
+async fn looked<A>(store: &dyn Store, look: impl FnOnce(&View) -> A) -> Outcome<A> {
+    view(store).await.map_or(Outcome::Nothing, |view| Outcome::Answered(look(&view)))
+}
+
+fn assert_conflict(error: &ghostwire_store_core::Error) {
+    assert_eq!(*error.kind(), ErrorKind::Conflict, "{error}");
+}
+
+/// A user's display name is the value.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct UserRecord(pub(super) UserId);
+
+pub(super) fn record_of(user: &User) -> (u64, u32) {
+    let value = user.display_name.as_ref().map_or(0, |text| text.as_str().parse().unwrap());
+    (user.revision.get(), value)
+}
+
+fn set_value(value: u32) -> UserPatch {
+    UserPatch {
+        display_name: Patch::Set(value.to_string().parse().unwrap()),
+        ..UserPatch::default()
+    }
+}
+
+#[async_trait]
+impl Subject for UserRecord {
+    type Model = Record;
+
+    fn model(&self) -> Record {
+        Record
+    }
+
+    async fn act(&self, store: &dyn Store, dice: &Dice, caller: Caller, log: &Log<Record>) {
+        let read = |view: &View| view.users().get(self.0).map(|user| record_of(user));
+        if dice.once_in(2) {
+            return log.call(RecordCall::Read, looked(store, read)).await;
+        }
+        // Mostly what was last seen, which others may have changed meanwhile.
+        let known = store.view().users().get(self.0).map_or(1, |user| user.revision.get());
+        let expected = known - u64::from(known > 1 && dice.once_in(8));
+        let value = caller.mark();
+        let update = async {
+            let revision = Some(Revision::new(expected).unwrap());
+            let updated = store.users().update(self.0, set_value(value), revision).await;
+            Outcome::of(
+                updated,
+                |user| Some(record_of(&user)),
+                |error| {
+                    assert_conflict(error);
+                    None
+                },
+            )
+        };
+        log.call(RecordCall::Update { expected, value }, update).await;
+    }
+}
+
+/// A one-time key that several machines want to use.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ContestedKey {
+    pub(super) key: PreAuthKeyId,
+    /// Tells its machines from those of other keys.
+    pub(super) number: u8,
+}
+
+impl ContestedKey {
+    fn registration(&self, machine: u8) -> Registration {
+        let mut bytes = [9; 32];
+        bytes[0] = self.number;
+        bytes[1] = machine;
+        Registration {
+            machine_key: MachineKey::from_bytes(bytes).unwrap(),
+            node_key: NodeKey::from_bytes(bytes).unwrap(),
+            disco_key: None,
+            hostname: format!("machine-{}-{machine}", self.number).parse().unwrap(),
+            host_info: HostInfo::default(),
+            admission: Admission::PreAuthKey(self.key),
+            expires_at: None,
+        }
+    }
+
+    fn look(&self, view: &View) -> KeyAnswer {
+        let key = view.preauth_keys().get(self.key).expect("the key is there");
+        let mut nodes = view.nodes().iter().filter(|node| node.preauth_key == Some(self.key));
+        let machine = nodes.next().map(|node| node.machine_key.as_bytes()[1]);
+        assert!(nodes.next().is_none(), "a one-time key admitted two machines");
+        KeyAnswer::Is(key.used_at.is_some(), machine)
+    }
+}
+
+#[async_trait]
+impl Subject for ContestedKey {
+    type Model = OneTimeKey;
+
+    fn model(&self) -> OneTimeKey {
+        OneTimeKey
+    }
+
+    async fn act(&self, store: &dyn Store, dice: &Dice, caller: Caller, log: &Log<OneTimeKey>) {
+        if dice.once_in(2) {
+            return log.call(KeyCall::Look, looked(store, |view| self.look(view))).await;
+        }
+        let machine = caller.number;
+        let register = async {
+            let registered = store.nodes().register(self.registration(machine)).await;
+            Outcome::of(
+                registered,
+                |_| KeyAnswer::Admitted,
+                |error| {
+                    assert_eq!(*error.kind(), ErrorKind::PermissionDenied, "{error}");
+                    KeyAnswer::Refused
+                },
+            )
+        };
+        log.call(KeyCall::Register(machine), register).await;
+    }
+}
+
+/// The policy, of which there is one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PolicyInForce;
+
+fn policy_of(policy: &Policy) -> Option<(u64, u32)> {
+    Some((policy.version.get(), policy.document.as_str().parse().unwrap()))
+}
+
+#[async_trait]
+impl Subject for PolicyInForce {
+    type Model = Policies;
+
+    fn model(&self) -> Policies {
+        Policies
+    }
+
+    async fn act(&self, store: &dyn Store, dice: &Dice, caller: Caller, log: &Log<Policies>) {
+        let read = |view: &View| view.policies().current().and_then(|policy| policy_of(policy));
+        if dice.once_in(2) {
+            let current = looked(store, |view| PolicyAnswer::Is(read(view)));
+            return log.call(PolicyCall::Current, current).await;
+        }
+        let expected = store.view().policies().current().map(|policy| policy.version);
+        let document = caller.mark();
+        let swap = async {
+            let text = document.to_string().parse().unwrap();
+            let swapped = store.policies().swap(expected, text).await;
+            Outcome::of(
+                swapped,
+                |policy| PolicyAnswer::Is(policy_of(&policy)),
+                |error| {
+                    assert_conflict(error);
+                    PolicyAnswer::Conflict
+                },
+            )
+        };
+        let expected = expected.map(PolicyVersion::get);
+        log.call(PolicyCall::Swap { expected, document }, swap).await;
+    }
+}
+
+/// Nodes that all offer one prefix, the one with the oldest route first.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Offering {
+    pub(super) nodes: [NodeId; ROUTERS],
+    pub(super) address: IpAddr,
+}
+
+impl Offering {
+    fn look(&self, view: &View) -> Online {
+        let place = |id: NodeId| self.nodes.iter().position(|node| *node == id);
+        let presence = |node| view.presence().get(node).map_or((0, false), |it| presence_of(it));
+        let primary = view.routes().lookup(self.address);
+        Online { nodes: self.nodes.map(presence), primary: primary.and_then(|it| place(it.node)) }
+    }
+}
+
+fn presence_of(presence: &Presence) -> (u64, bool) {
+    (presence.session.get(), presence.online)
+}
+
+#[async_trait]
+impl Subject for Offering {
+    type Model = Routers;
+
+    fn model(&self) -> Routers {
+        Routers
+    }
+
+    async fn act(&self, store: &dyn Store, dice: &Dice, _: Caller, log: &Log<Routers>) {
+        let look = |view: &View| self.look(view);
+        if dice.once_in(2) {
+            let looked = looked(store, |view| RouterAnswer::Is(look(view)));
+            return log.call(RouterCall::Look, looked).await;
+        }
+        let node = dice.below(ROUTERS);
+        let (current, _) = look(&store.view()).nodes[node];
+        // One that is late, the current one, or the next.
+        let number = (current + dice.number() % 3).saturating_sub(1).max(1);
+        let (id, session) = (self.nodes[node], SessionNumber::new(number).unwrap());
+        let presence = store.presence();
+        let answered = |result| {
+            let done = |it: std::sync::Arc<Presence>| {
+                let (session, online) = presence_of(&it);
+                RouterAnswer::Presence(session, online)
+            };
+            Outcome::of(result, done, |error| panic!("{error}"))
+        };
+        match dice.below(4) {
+            0 => {
+                let call = async { answered(presence.heartbeat(id, session, Change::Keep).await) };
+                log.call(RouterCall::Heartbeat(node, number), call).await;
+            }
+            1 => {
+                let call = async { answered(presence.disconnect(id, session).await) };
+                log.call(RouterCall::Disconnect(node, number), call).await;
+            }
+            _ => {
+                let call = async { answered(presence.connect(id, session, Change::Keep).await) };
+                log.call(RouterCall::Connect(node, number), call).await;
+            }
+        }
+    }
+}
+
+/// Two users. What they have is in their display names, as bits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TwoOwners(pub(super) [UserId; 2]);
+
+impl TwoOwners {
+    fn look(&self, view: &View) -> Owned {
+        self.0.map(|id| view.users().get(id).map_or((0, 0), |user| record_of(user)))
+    }
+}
+
+#[async_trait]
+impl Subject for TwoOwners {
+    type Model = Owners;
+
+    fn model(&self) -> Owners {
+        Owners
+    }
+
+    async fn act(&self, store: &dyn Store, dice: &Dice, caller: Caller, log: &Log<Owners>) {
+        if dice.once_in(2) {
+            return log.call(OwnersCall::Look, looked(store, |view| Some(self.look(view)))).await;
+        }
+        let expected = self.look(&store.view()).map(|(revision, _)| revision);
+        // A thing that only this call knows goes to one of them, and its complement to the other.
+        let then = [caller.mark(), !caller.mark()];
+        let mut transaction = Transaction::new();
+        for (id, revision) in self.0.into_iter().zip(expected) {
+            let revision = Revision::new(revision).unwrap();
+            transaction = transaction.require(Precondition::UserRevision(id, revision)).unwrap();
+        }
+        for (id, value) in self.0.into_iter().zip(then) {
+            let update = UserCommand::Update { id, patch: set_value(value), expected: None };
+            transaction = transaction.then(update).unwrap();
+        }
+        let moved = async {
+            let next = [0, 1].map(|owner: usize| (expected[owner] + 1, then[owner]));
+            Outcome::of(
+                store.transact(transaction).await,
+                |_| Some(next),
+                |error| {
+                    assert_conflict(error);
+                    None
+                },
+            )
+        };
+        log.call(OwnersCall::Move { expected, then }, moved).await;
+    }
+}
+
+/// A point that everybody records, together with one of its own.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SharedPoint(pub(super) u8);
+
+impl SharedPoint {
+    fn name(&self) -> String {
+        format!("shared_{}", self.0)
+    }
+
+    fn point(metric: &str, value: u32) -> MetricPoint {
+        MetricPoint {
+            node: None,
+            metric: metric.parse().unwrap(),
+            at: Timestamp::from_micros(0).unwrap(),
+            value: Sample::new(f64::from(value)).unwrap(),
+        }
+    }
+}
+
+#[async_trait]
+impl Subject for SharedPoint {
+    type Model = Point;
+
+    fn model(&self) -> Point {
+        Point
+    }
+
+    async fn act(&self, store: &dyn Store, dice: &Dice, caller: Caller, log: &Log<Point>) {
+        if dice.once_in(2) {
+            let shared = Self::point(&self.name(), 0);
+            let query = MetricQuery {
+                node: Some(None),
+                metric: Some(shared.metric),
+                from: shared.at,
+                to: Timestamp::MAX,
+            };
+            let read = async {
+                let page = store.metrics().range(&query, &PageRequest::first(Limit::MAX)).await;
+                #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+                let value = |point: &MetricPoint| point.value.get() as u32;
+                let done = |page: Page<MetricPoint>| page.items.first().map_or(0, value);
+                Outcome::of(page, done, |error| panic!("{error}"))
+            };
+            return log.call(PointCall::Read, read).await;
+        }
+        let value = caller.mark();
+        let own = format!("of_{}", caller.number);
+        let points = vec![Self::point(&self.name(), value), Self::point(&own, value)];
+        let record = async {
+            let recorded = store.metrics().record_many(points).await;
+            Outcome::of(recorded, |()| value, |error| panic!("{error}"))
+        };
+        log.call(PointCall::Record(value), record).await;
+    }
+}
