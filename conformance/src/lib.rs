@@ -34,6 +34,7 @@
 mod case;
 mod cases;
 pub mod contract;
+mod disk;
 mod exceptions;
 mod factory;
 mod local_files;
@@ -43,6 +44,7 @@ mod suite;
 mod world;
 
 pub use case::Verdict;
+pub use disk::{Disk, Fault, Frozen, Watcher};
 pub use factory::{Factory, Opening, Place};
 pub use local_files::LocalFiles;
 pub use report::{Outcome, Report, Trial};

@@ -4,16 +4,18 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use ghostwire_store_core::backend::Backend;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
+use crate::disk::{Disk, Frozen};
 use crate::factory::{Factory, Opening, Place};
 
 type Opened = Pin<Box<dyn Future<Output = Result<Arc<dyn Backend>>> + Send>>;
 type Open = Arc<dyn Fn(PathBuf, Opening) -> Opened + Send + Sync>;
+type MakeDisk = fn(&Path) -> std::io::Result<Box<dyn Disk>>;
 
 /// What makes a lock or an index of other processes is not part of the data.
 const TRANSIENT: [&str; 2] = ["-shm", ".lock"];
@@ -24,6 +26,7 @@ const TRANSIENT: [&str; 2] = ["-shm", ".lock"];
 pub struct LocalFiles {
     name: String,
     open: Open,
+    disk: Option<MakeDisk>,
 }
 
 impl LocalFiles {
@@ -36,11 +39,17 @@ impl LocalFiles {
         F: Future<Output = Result<Arc<dyn Backend>>> + Send + 'static,
     {
         let open: Open = Arc::new(move |path, opening| Box::pin(open(path, opening)));
-        Self { name: name.into(), open }
+        Self { name: name.into(), open, disk: None }
+    }
+
+    /// Puts a disk under the files of a directory, so that it can be made to fail.
+    #[must_use]
+    pub fn disk(self, disk: MakeDisk) -> Self {
+        Self { disk: Some(disk), ..self }
     }
 
     fn place(&self, directory: Directory) -> Box<dyn Place> {
-        Box::new(Files { directory, open: self.open.clone() })
+        Box::new(Files::new(directory, self.open.clone(), self.disk))
     }
 }
 
@@ -88,8 +97,22 @@ impl Directory {
 }
 
 struct Files {
+    // Before the directory: it watches that.
+    disk: OnceLock<Option<Box<dyn Disk>>>,
+    make_disk: Option<MakeDisk>,
     directory: Directory,
     open: Open,
+}
+
+impl Files {
+    fn new(directory: Directory, open: Open, make_disk: Option<MakeDisk>) -> Self {
+        Self { disk: OnceLock::new(), make_disk, directory, open }
+    }
+
+    /// Another place of this kind.
+    fn beside(&self, directory: Directory) -> Box<dyn Place> {
+        Box::new(Self::new(directory, self.open.clone(), self.make_disk))
+    }
 }
 
 impl fmt::Debug for Files {
@@ -110,7 +133,21 @@ impl Place for Files {
             let name = from.file_name().unwrap_or_default();
             fs::copy(&from, directory.path().join(name)).map_err(cannot_copy)?;
         }
-        Ok(Box::new(Self { directory, open: self.open.clone() }))
+        Ok(self.beside(directory))
+    }
+
+    async fn after_power_loss(&self, disk: &dyn Frozen, seed: u64) -> Result<Box<dyn Place>> {
+        let directory = Directory::create()?;
+        disk.after_power_loss(seed, directory.path()).map_err(cannot_copy)?;
+        Ok(self.beside(directory))
+    }
+
+    fn disk(&self) -> Option<&dyn Disk> {
+        let make = || {
+            let make = self.make_disk?;
+            Some(make(self.directory.path()).expect("a disk can be put under a directory"))
+        };
+        self.disk.get_or_init(make).as_deref()
     }
 
     fn location(&self) -> Option<String> {
