@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Called before an operation of a disk.
-pub type Watcher = Arc<dyn Fn() + Send + Sync>;
+/// Called before an operation of a disk, with the disk.
+pub type Watcher = Arc<dyn Fn(&dyn Disk) + Send + Sync>;
 
 /// A disk under one place, which fails when it is told to, and knows what the loss of power would
 /// leave. It is watched from the moment on at which [`Place::disk`](crate::Place::disk) gives it:

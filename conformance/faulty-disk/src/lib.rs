@@ -65,6 +65,6 @@ impl Disk for FaultyDisk {
     }
 
     fn freeze(&self) -> Arc<dyn Frozen> {
-        Arc::new(self.plan.freeze())
+        self.plan.freeze()
     }
 }

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ghostwire_store_conformance::{Fault, Watcher};
+use ghostwire_store_conformance::{Disk, Fault, Frozen, Watcher};
 
-use crate::log::{Log, Moment};
+use crate::log::Log;
 
 static PLANS: LazyLock<Mutex<HashMap<PathBuf, Arc<Plan>>>> = LazyLock::new(Mutex::default);
 
@@ -66,8 +66,8 @@ impl fmt::Debug for Plan {
     }
 }
 
-impl Plan {
-    pub(crate) fn fail(&self, fault: Fault) {
+impl Disk for Plan {
+    fn fail(&self, fault: Fault) {
         let mut faults = locked(&self.faults);
         match fault {
             Fault::WritesFail(count) => faults.writes = count,
@@ -81,18 +81,20 @@ impl Plan {
         }
     }
 
-    pub(crate) fn heal(&self) {
+    fn heal(&self) {
         *locked(&self.faults) = Faults::default();
     }
 
-    pub(crate) fn watch(&self, watcher: Option<Watcher>) {
+    fn watch(&self, watcher: Option<Watcher>) {
         *locked(&self.watcher) = watcher;
     }
 
-    pub(crate) fn freeze(&self) -> Moment {
-        locked(&self.log).freeze()
+    fn freeze(&self) -> Arc<dyn Frozen> {
+        Arc::new(locked(&self.log).freeze())
     }
+}
 
+impl Plan {
     pub(crate) fn log(&self) -> MutexGuard<'_, Log> {
         locked(&self.log)
     }
@@ -101,7 +103,7 @@ impl Plan {
     pub(crate) fn about_to_change(&self) {
         let watcher = locked(&self.watcher).clone();
         if let Some(watcher) = watcher {
-            watcher();
+            watcher(self);
         }
     }
 

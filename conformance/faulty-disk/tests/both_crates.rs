@@ -19,7 +19,7 @@ async fn both_see_the_disk_fail_in_a_watched_directory_only() {
     let disk = FaultyDisk::under(watched.path()).unwrap();
     let operations = Arc::new(AtomicUsize::new(0));
     let counted = operations.clone();
-    disk.watch(Some(Arc::new(move || {
+    disk.watch(Some(Arc::new(move |_| {
         counted.fetch_add(1, Ordering::Relaxed);
     })));
     let options = LibsqlOptions::new(watched.path().join("store.db"), StoreId::from_bytes([1; 16]));

@@ -1,6 +1,7 @@
 //! The cases, one file for each part of the contract.
 
 mod credentials;
+mod disk;
 
 use crate::case::{Case, Check};
 
@@ -11,6 +12,6 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
 
 /// All checks.
 pub(crate) fn checks() -> impl Iterator<Item = &'static Check> {
-    let checks: [&'static [Check]; 0] = [];
+    let checks: [&'static [Check]; 1] = [disk::CHECKS];
     checks.into_iter().flatten()
 }

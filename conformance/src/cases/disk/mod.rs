@@ -1,0 +1,22 @@
+//! What is below a backend: power that is lost, disks that fail, files that are damaged.
+
+mod life;
+mod power;
+
+use crate::case::Check;
+
+/// Declares a check that is one function of a factory and an effort.
+macro_rules! check {
+    ($rule:literal, $module:ident :: $name:ident) => {
+        Check {
+            rule: $rule,
+            name: stringify!($name),
+            run: |factory, effort| Box::pin(async move { $module::$name(factory, effort).await }),
+        }
+    };
+}
+
+pub(super) const CHECKS: &[Check] = &[
+    check!("backend-power", power::what_was_acknowledged_survives_whenever_power_is_lost),
+    check!("backend-power", power::a_store_that_was_being_made_can_be_made_again),
+];
