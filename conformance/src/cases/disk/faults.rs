@@ -58,7 +58,7 @@ pub(super) async fn what_is_acknowledged_after_a_fault_is_durable(
         let made = options(materialize, &life.clock, effort.seed);
         let (_, store) = open(place.as_ref(), made).await.unwrap();
         let mut random = Random::new(effort.seed);
-        for round in 0..effort.kills as usize * 2 {
+        for round in 0..effort.kills as usize {
             for _ in 0..3 {
                 life.step(store.as_ref()).await.unwrap();
             }
@@ -77,7 +77,7 @@ pub(super) async fn what_is_acknowledged_after_a_fault_is_durable(
                     assert!(!is_shown, "{when}: {error:?}, and yet it is there");
                 }
             }
-            for _ in 0..3 {
+            for _ in 0..2 {
                 let seed = random.next();
                 let image = place.after_power_loss(frozen.as_ref(), seed).await.unwrap();
                 image.disk();
