@@ -39,6 +39,14 @@ pub trait Frozen: Debug + Send + Sync {
     /// # Errors
     /// Those of the file system.
     fn after_power_loss(&self, seed: u64, directory: &Path) -> io::Result<()>;
+
+    /// Fills an empty directory with the files as another process finds them if the one that wrote
+    /// them died at that moment, and gives the disk under it. Everything that was written is
+    /// there, and what was not synchronised by then still is not.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    fn after_process_death(&self, directory: &Path) -> io::Result<Box<dyn Disk>>;
 }
 
 /// What is wrong with a disk.

@@ -73,6 +73,15 @@ pub trait Place: Debug + Send + Sync {
         let error = Error::new(ErrorKind::Unsupported, "this place has no disk that loses power");
         Err(error.with("disk", format_args!("{disk:?}")).with("seed", seed))
     }
+
+    /// A place with what `disk` held, as it is after the death of the process.
+    ///
+    /// # Errors
+    /// As [`Place::after_power_loss`].
+    async fn after_process_death(&self, disk: &dyn Frozen) -> Result<Box<dyn Place>> {
+        let error = Error::new(ErrorKind::Unsupported, "this place has no disk that remembers");
+        Err(error.with("disk", format_args!("{disk:?}")))
+    }
 }
 
 /// How to open a place.

@@ -110,8 +110,8 @@ impl Files {
     }
 
     /// Another place of this kind.
-    fn beside(&self, directory: Directory) -> Box<dyn Place> {
-        Box::new(Self::new(directory, self.open.clone(), self.make_disk))
+    fn beside(&self, directory: Directory) -> Self {
+        Self::new(directory, self.open.clone(), self.make_disk)
     }
 }
 
@@ -133,13 +133,20 @@ impl Place for Files {
             let name = from.file_name().unwrap_or_default();
             fs::copy(&from, directory.path().join(name)).map_err(cannot_copy)?;
         }
-        Ok(self.beside(directory))
+        Ok(Box::new(self.beside(directory)))
     }
 
     async fn after_power_loss(&self, disk: &dyn Frozen, seed: u64) -> Result<Box<dyn Place>> {
         let directory = Directory::create()?;
         disk.after_power_loss(seed, directory.path()).map_err(cannot_copy)?;
-        Ok(self.beside(directory))
+        Ok(Box::new(self.beside(directory)))
+    }
+
+    async fn after_process_death(&self, disk: &dyn Frozen) -> Result<Box<dyn Place>> {
+        let directory = Directory::create()?;
+        let disk = disk.after_process_death(directory.path()).map_err(cannot_copy)?;
+        let place = Self { disk: OnceLock::from(Some(disk)), ..self.beside(directory) };
+        Ok(Box::new(place))
     }
 
     fn disk(&self) -> Option<&dyn Disk> {

@@ -1,5 +1,5 @@
 //! That the checks below a backend can fail: on a disk that only says that it synchronises.
-#![allow(missing_docs, clippy::expect_used, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::expect_used, clippy::panic)]
 
 use std::path::Path;
 use std::sync::Arc;

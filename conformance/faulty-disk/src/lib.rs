@@ -37,9 +37,13 @@ impl FaultyDisk {
     /// # Errors
     /// If the directory cannot be found.
     pub fn under(directory: &Path) -> io::Result<Self> {
+        Self::with_plan(directory, Plan::default())
+    }
+
+    fn with_plan(directory: &Path, plan: Plan) -> io::Result<Self> {
         // SQLite resolves symbolic links before it opens anything.
         let directory = directory.canonicalize()?;
-        let plan = Arc::new(Plan::default());
+        let plan = Arc::new(plan);
         plan::register(directory.clone(), plan.clone());
         Ok(Self { directory, plan })
     }

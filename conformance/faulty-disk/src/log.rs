@@ -23,8 +23,10 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ghostwire_store_conformance::Frozen;
+use ghostwire_store_conformance::{Disk, Frozen};
 
+use crate::FaultyDisk;
+use crate::plan::Plan;
 use crate::random::Random;
 
 const SECTOR: usize = 512;
@@ -207,11 +209,45 @@ impl Frozen for Moment {
         }
         Ok(())
     }
+
+    fn after_process_death(&self, directory: &Path) -> io::Result<Box<dyn Disk>> {
+        let mut log = Log::default();
+        for name in &self.names {
+            let mut add = |file: &Option<FileThen>| {
+                log.files.push(file.as_ref()?.copy());
+                Some(log.files.len() - 1)
+            };
+            let now = add(&name.now);
+            let stored = if name.settled { now } else { add(&name.stored) };
+            log.names.insert(name.name.clone(), Entry { stored, now });
+            if let Some(file) = &name.now {
+                std::fs::write(directory.join(&name.name), file.written())?;
+            }
+        }
+        Ok(Box::new(FaultyDisk::with_plan(directory, Plan::after(log))?))
+    }
 }
 
 impl FileThen {
+    fn changes(&self) -> Vec<Arc<Change>> {
+        self.file.changes().iter().take(self.until).cloned().collect()
+    }
+
+    /// A file of its own with the same past.
+    fn copy(&self) -> Logged {
+        let file = Arc::new(File(Mutex::new(self.changes())));
+        Logged { file, synced: self.synced, length: self.written().len() }
+    }
+
+    /// What everybody reads while there is power.
+    fn written(&self) -> Vec<u8> {
+        let mut content = Vec::new();
+        self.changes().iter().for_each(|change| apply(&mut content, change));
+        content
+    }
+
     fn content(&self, random: &mut Random) -> Vec<u8> {
-        let changes: Vec<_> = self.file.changes().iter().take(self.until).cloned().collect();
+        let changes = self.changes();
         let (synced, later) = changes.split_at(self.synced.min(changes.len()));
         let mut content = Vec::new();
         for change in synced {

@@ -95,6 +95,10 @@ impl Disk for Plan {
 }
 
 impl Plan {
+    pub(crate) fn after(log: Log) -> Self {
+        Self { log: Mutex::new(log), ..Self::default() }
+    }
+
     pub(crate) fn log(&self) -> MutexGuard<'_, Log> {
         locked(&self.log)
     }

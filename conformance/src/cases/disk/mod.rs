@@ -1,5 +1,6 @@
 //! What is below a backend: power that is lost, disks that fail, files that are damaged.
 
+mod crowd;
 mod damage;
 mod faults;
 mod life;
@@ -24,5 +25,7 @@ pub(super) const CHECKS: &[Check] = &[
     check!("backend-damage", damage::damage_after_a_crash_gives_an_earlier_state_or_none),
     check!("backend-faults", faults::what_is_acknowledged_after_a_fault_is_durable),
     check!("backend-faults", faults::reads_go_on_and_writes_do_once_the_disk_is_healed),
+    check!("backend-power", power::what_a_new_process_finds_survives_the_loss_of_power),
+    check!("backend-power", crowd::of_concurrent_registrations_each_is_whole_or_absent),
     check!("backend-power", power::a_store_that_was_being_made_can_be_made_again),
 ];

@@ -29,6 +29,14 @@ struct Loss {
     disk: Arc<dyn Frozen>,
 }
 
+impl Loss {
+    /// What may be there: every write that was acknowledged, and maybe the one under way.
+    fn allowed<'a>(&self, history: &'a [Digests]) -> &'a [Digests] {
+        let last = history.len() - 1;
+        &history[self.acknowledged..=(self.acknowledged + 1).min(last)]
+    }
+}
+
 /// Remembers what the disk holds before each of its operations.
 #[derive(Default)]
 struct Recorder {
@@ -74,14 +82,7 @@ async fn live_and_die(
     most: usize,
 ) -> Option<usize> {
     let place = factory.create().await.unwrap();
-    let disk = place.disk()?;
-    let recorder = Arc::new(Recorder::default());
-    let watcher = recorder.clone();
-    disk.watch(Some(Arc::new(move |disk| watcher.record(disk))));
-    let history = live(place.as_ref(), materialize, seed, &recorder.acknowledged).await;
-    disk.watch(None);
-    let losses = std::mem::take(&mut *recorder.losses.lock().unwrap());
-    assert!(losses.len() > STEPS, "the disk was used {} times only", losses.len());
+    let (history, losses) = record(place.as_ref(), materialize, seed).await?;
     let examined = losses.len().min(most);
     let mut random = Random::new(seed);
     for index in 0..examined {
@@ -94,11 +95,50 @@ async fn live_and_die(
             "{materialize:?}, life {life}, operation {}, {} acknowledged, seed {seed}",
             loss.operation, loss.acknowledged
         );
-        let last = history.len() - 1;
-        let allowed = &history[loss.acknowledged..=(loss.acknowledged + 1).min(last)];
-        examine(image.as_ref(), materialize, allowed, &history, &when).await;
+        examine(image.as_ref(), materialize, loss.allowed(&history), &history, &when).await;
     }
     Some(examined)
+}
+
+/// A process may die between writing and synchronising. What the next one shows must not be taken
+/// back by the loss of power: callers may have been told that their write is there already.
+pub(super) async fn what_a_new_process_finds_survives_the_loss_of_power(
+    factory: Arc<dyn Factory>,
+    effort: Effort,
+) -> Verdict {
+    for materialize in [Materialize::Commit, Materialize::Checkpoint] {
+        let place = factory.create().await.unwrap();
+        let Some((history, losses)) = record(place.as_ref(), materialize, effort.seed).await else {
+            return NO_DISK;
+        };
+        let mut random = Random::new(effort.seed);
+        for _ in 0..effort.kills * 2 {
+            let loss = &losses[random.below(losses.len())];
+            let when = format!("{materialize:?}, operation {}", loss.operation);
+            let next = place.after_process_death(loss.disk.as_ref()).await.unwrap();
+            let disk = next.disk().unwrap();
+            let options = || options(materialize, &super::life::clock(), 99);
+            let (_, store) = open(next.as_ref(), options())
+                .await
+                .unwrap_or_else(|error| panic!("{when}: {error:?}"));
+            let shown = store.digests().await.unwrap();
+            assert!(loss.allowed(&history).contains(&shown), "{when}");
+            let frozen = disk.freeze();
+            for _ in 0..2 {
+                let seed = random.next();
+                let image = next.after_power_loss(frozen.as_ref(), seed).await.unwrap();
+                image.disk();
+                let (_, left) = open(image.as_ref(), options())
+                    .await
+                    .unwrap_or_else(|error| panic!("{when}, seed {seed}: {error:?}"));
+                let found = left.digests().await.unwrap();
+                assert_eq!(found, shown, "shown, and taken back: {when}, seed {seed}");
+                left.close().await.unwrap();
+            }
+            store.close().await.unwrap();
+        }
+    }
+    Verdict::Passed
 }
 
 /// Every moment of making a store, several times: there are not many.
@@ -128,6 +168,24 @@ pub(super) async fn a_store_that_was_being_made_can_be_made_again(
         }
     }
     Verdict::Passed
+}
+
+/// The life of one store: what it held after each write, and what the disk did before each of its
+/// operations. `None` if there is no disk.
+async fn record(
+    place: &dyn Place,
+    materialize: Materialize,
+    seed: u64,
+) -> Option<(Vec<Digests>, Vec<Loss>)> {
+    let disk = place.disk()?;
+    let recorder = Arc::new(Recorder::default());
+    let watcher = recorder.clone();
+    disk.watch(Some(Arc::new(move |disk| watcher.record(disk))));
+    let history = live(place, materialize, seed, &recorder.acknowledged).await;
+    disk.watch(None);
+    let losses = std::mem::take(&mut *recorder.losses.lock().unwrap());
+    assert!(losses.len() > STEPS, "the disk was used {} times only", losses.len());
+    Some((history, losses))
 }
 
 /// Writes, and gives what the store held before the first write and after each.
