@@ -327,7 +327,7 @@ fn only_grow(content: &mut Vec<u8>, change: &Change, random: &mut Random) {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use std::collections::BTreeSet;
 
