@@ -9,6 +9,8 @@ use ghostwire_store_core::domain::StoreId;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::schema::Schema;
 
+use crate::disk::{Disk, Frozen};
+
 /// Makes places for stores.
 #[async_trait]
 pub trait Factory: Debug + Send + Sync + 'static {
@@ -55,6 +57,30 @@ pub trait Place: Debug + Send + Sync {
     /// The files it consists of, to be damaged. Empty if there are none.
     fn files(&self) -> Vec<std::path::PathBuf> {
         Vec::new()
+    }
+
+    /// The disk under it, if it can be made to fail. Ask before the place is opened.
+    fn disk(&self) -> Option<&dyn Disk> {
+        None
+    }
+
+    /// A place with what `disk` held, as it may be after the loss of power.
+    ///
+    /// # Errors
+    /// `Unsupported`, unless there is a disk that can be made to fail; or whatever keeps it from
+    /// being made.
+    async fn after_power_loss(&self, disk: &dyn Frozen, seed: u64) -> Result<Box<dyn Place>> {
+        let error = Error::new(ErrorKind::Unsupported, "this place has no disk that loses power");
+        Err(error.with("disk", format_args!("{disk:?}")).with("seed", seed))
+    }
+
+    /// A place with what `disk` held, as it is after the death of the process.
+    ///
+    /// # Errors
+    /// As [`Place::after_power_loss`].
+    async fn after_process_death(&self, disk: &dyn Frozen) -> Result<Box<dyn Place>> {
+        let error = Error::new(ErrorKind::Unsupported, "this place has no disk that remembers");
+        Err(error.with("disk", format_args!("{disk:?}")))
     }
 }
 

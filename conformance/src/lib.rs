@@ -37,6 +37,7 @@ mod cases;
 pub mod contract;
 mod crash;
 mod dice;
+mod disk;
 mod exceptions;
 mod factory;
 mod history;
@@ -48,6 +49,7 @@ mod suite;
 mod world;
 
 pub use case::Verdict;
+pub use disk::{Disk, Fault, Frozen, Watcher};
 pub use factory::{Factory, Opening, Place};
 pub use in_memory::InMemory;
 pub use local_files::LocalFiles;

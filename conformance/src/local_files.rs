@@ -4,16 +4,18 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use ghostwire_store_core::backend::Backend;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
+use crate::disk::{Disk, Frozen};
 use crate::factory::{Factory, Opening, Place};
 
 type Opened = Pin<Box<dyn Future<Output = Result<Arc<dyn Backend>>> + Send>>;
 type Open = Arc<dyn Fn(PathBuf, Opening) -> Opened + Send + Sync>;
+type MakeDisk = fn(&Path) -> std::io::Result<Box<dyn Disk>>;
 
 /// What makes a lock or an index of other processes is not part of the data.
 const TRANSIENT: [&str; 2] = ["-shm", ".lock"];
@@ -25,6 +27,7 @@ pub struct LocalFiles {
     name: String,
     open: Open,
     within: PathBuf,
+    disk: Option<MakeDisk>,
 }
 
 impl LocalFiles {
@@ -37,7 +40,7 @@ impl LocalFiles {
         F: Future<Output = Result<Arc<dyn Backend>>> + Send + 'static,
     {
         let open: Open = Arc::new(move |path, opening| Box::pin(open(path, opening)));
-        Self { name: name.into(), open, within: std::env::temp_dir() }
+        Self { name: name.into(), open, within: std::env::temp_dir(), disk: None }
     }
 
     /// Makes its directories in this one, which has to exist, instead of the one for temporary
@@ -47,8 +50,14 @@ impl LocalFiles {
         Self { within: directory.into(), ..self }
     }
 
+    /// Puts a disk under the files of a directory, so that it can be made to fail.
+    #[must_use]
+    pub fn disk(self, disk: MakeDisk) -> Self {
+        Self { disk: Some(disk), ..self }
+    }
+
     fn place(&self, directory: Directory) -> Box<dyn Place> {
-        Box::new(Files { directory, open: self.open.clone() })
+        Box::new(Files::new(directory, self.open.clone(), self.disk))
     }
 }
 
@@ -87,6 +96,10 @@ impl Directory {
         made.map(Self::Own).map_err(cannot_copy)
     }
 
+    fn beside(&self) -> Result<Self> {
+        Self::create(self.path().parent().unwrap_or(Path::new(".")))
+    }
+
     fn path(&self) -> &Path {
         match self {
             Self::Own(directory) => directory.path(),
@@ -96,8 +109,22 @@ impl Directory {
 }
 
 struct Files {
+    // Before the directory: it watches that.
+    disk: OnceLock<Option<Box<dyn Disk>>>,
+    make_disk: Option<MakeDisk>,
     directory: Directory,
     open: Open,
+}
+
+impl Files {
+    fn new(directory: Directory, open: Open, make_disk: Option<MakeDisk>) -> Self {
+        Self { disk: OnceLock::new(), make_disk, directory, open }
+    }
+
+    /// Another place of this kind.
+    fn beside(&self, directory: Directory) -> Self {
+        Self::new(directory, self.open.clone(), self.make_disk)
+    }
 }
 
 impl fmt::Debug for Files {
@@ -113,13 +140,33 @@ impl Place for Files {
     }
 
     async fn after_crash(&self) -> Result<Box<dyn Place>> {
-        let beside = self.directory.path().parent().unwrap_or(Path::new("."));
-        let directory = Directory::create(beside)?;
+        let directory = self.directory.beside()?;
         for from in self.files() {
             let name = from.file_name().unwrap_or_default();
             fs::copy(&from, directory.path().join(name)).map_err(cannot_copy)?;
         }
-        Ok(Box::new(Self { directory, open: self.open.clone() }))
+        Ok(Box::new(self.beside(directory)))
+    }
+
+    async fn after_power_loss(&self, disk: &dyn Frozen, seed: u64) -> Result<Box<dyn Place>> {
+        let directory = self.directory.beside()?;
+        disk.after_power_loss(seed, directory.path()).map_err(cannot_copy)?;
+        Ok(Box::new(self.beside(directory)))
+    }
+
+    async fn after_process_death(&self, disk: &dyn Frozen) -> Result<Box<dyn Place>> {
+        let directory = self.directory.beside()?;
+        let disk = disk.after_process_death(directory.path()).map_err(cannot_copy)?;
+        let place = Self { disk: OnceLock::from(Some(disk)), ..self.beside(directory) };
+        Ok(Box::new(place))
+    }
+
+    fn disk(&self) -> Option<&dyn Disk> {
+        let make = || {
+            let make = self.make_disk?;
+            Some(make(self.directory.path()).expect("a disk can be put under a directory"))
+        };
+        self.disk.get_or_init(make).as_deref()
     }
 
     fn location(&self) -> Option<String> {

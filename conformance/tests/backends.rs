@@ -1,11 +1,13 @@
 //! The suite, on every backend of this repository.
 #![allow(missing_docs, clippy::expect_used)]
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use ghostwire_store_conformance::{InMemory, LocalFiles, Opening, Suite};
+use ghostwire_store_conformance::{Disk, InMemory, LocalFiles, Opening, Suite};
 use ghostwire_store_core::backend::Backend;
+use ghostwire_store_faulty_disk::FaultyDisk;
 use ghostwire_store_libsql::{LibsqlBackend, LibsqlOptions};
 use ghostwire_store_zqlite::{ZqliteBackend, ZqliteOptions};
 
@@ -13,23 +15,34 @@ fn main() -> ExitCode {
     // The SQLite that both of them link is set up by libsql, or not at all.
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     runtime.block_on(ghostwire_store_libsql::prepare_process()).expect("SQLite is not in use yet");
+    ghostwire_store_faulty_disk::install();
     Suite::new()
         .backend(InMemory::new())
         .backend(InMemory::shared())
-        .backend(LocalFiles::new("libsql", |path, opening: Opening| async move {
-            let mut options = LibsqlOptions::new(path, opening.store);
-            options.create = !opening.read_only;
-            options.read_only = opening.read_only;
-            options.schema = Some(opening.schema);
-            Ok(Arc::new(LibsqlBackend::open(options).await?) as Arc<dyn Backend>)
-        }))
-        .backend(LocalFiles::new("zqlite", |path, opening: Opening| async move {
-            let options = ZqliteOptions::new(path, opening.store)
-                .create(!opening.read_only)
-                .read_only(opening.read_only)
-                .schema(opening.schema);
-            Ok(Arc::new(ZqliteBackend::open(options).await?) as Arc<dyn Backend>)
-        }))
+        .backend(
+            LocalFiles::new("libsql", |path, opening: Opening| async move {
+                let mut options = LibsqlOptions::new(path, opening.store);
+                options.create = !opening.read_only;
+                options.read_only = opening.read_only;
+                options.schema = Some(opening.schema);
+                Ok(Arc::new(LibsqlBackend::open(options).await?) as Arc<dyn Backend>)
+            })
+            .disk(faulty_disk),
+        )
+        .backend(
+            LocalFiles::new("zqlite", |path, opening: Opening| async move {
+                let options = ZqliteOptions::new(path, opening.store)
+                    .create(!opening.read_only)
+                    .read_only(opening.read_only)
+                    .schema(opening.schema);
+                Ok(Arc::new(ZqliteBackend::open(options).await?) as Arc<dyn Backend>)
+            })
+            .disk(faulty_disk),
+        )
         .exceptions(include_str!("exceptions.toml"))
         .main()
+}
+
+fn faulty_disk(directory: &Path) -> std::io::Result<Box<dyn Disk>> {
+    Ok(Box::new(FaultyDisk::under(directory)?))
 }

@@ -129,6 +129,10 @@ impl Drop for Sidecars {
 struct Writer {
     /// `None` after a commit of which nobody knows how it ended; reopening makes a new one.
     link: Option<Link>,
+    /// The one of that commit, until there is a new one. While there is a connection, SQLite knows
+    /// where the commits end that were synchronised. Without any it would read the log and find
+    /// those, too, that were written and not synchronised: they could be acknowledged, then lost.
+    failed: Option<Link>,
     scratch: Vec<u8>,
 }
 
@@ -205,7 +209,10 @@ impl LibsqlBackend {
             created = file.is_new(),
             "opened"
         );
-        let writer = Mutex::new(Writer { link: Some(link), scratch: Vec::new() });
+        if !options.read_only {
+            settle(&mut link).map_err(named)?;
+        }
+        let writer = Mutex::new(Writer { link: Some(link), failed: None, scratch: Vec::new() });
         let open = Open { readers: Mutex::default(), writer, shapes, _sidecars: sidecars, file };
         let shared = Shared {
             path,
@@ -305,6 +312,16 @@ fn connect(path: &Path, read_only: bool) -> Result<(Link, Shapes, Head)> {
     Ok((link, shapes, head))
 }
 
+/// Makes durable what an earlier process may have written, and died before it was synchronised.
+/// Until then a loss of power may take back what is read.
+fn settle(link: &mut Link) -> Result<()> {
+    match link.run("PRAGMA wal_checkpoint(PASSIVE)") {
+        // The log is synchronised before anything is moved out of it.
+        Err(error) if *error.kind() == ErrorKind::Exhausted => Ok(()),
+        settled => settled,
+    }
+}
+
 /// Runs one of SQLite's own checks: `quick_check` or `integrity_check`.
 fn check_structure(link: &mut Link, check: &'static str) -> Result<()> {
     let mut findings = Vec::new();
@@ -338,7 +355,11 @@ fn was_surely_refused(error: &Error) -> bool {
 }
 
 /// Runs `work` in a transaction that is stored as a whole or not at all.
-fn transaction<T>(slot: &mut Option<Link>, work: impl FnOnce(&mut Link) -> Result<T>) -> Result<T> {
+fn transaction<T>(
+    slot: &mut Option<Link>,
+    failed: &mut Option<Link>,
+    work: impl FnOnce(&mut Link) -> Result<T>,
+) -> Result<T> {
     let link = slot.as_mut().ok_or_else(|| {
         Error::new(ErrorKind::Unavailable, "an earlier commit failed; reopen the store first")
     })?;
@@ -359,7 +380,7 @@ fn transaction<T>(slot: &mut Option<Link>, work: impl FnOnce(&mut Link) -> Resul
         },
     };
     if !is_usable {
-        *slot = None;
+        *failed = slot.take();
     }
     Err(error)
 }
@@ -443,8 +464,8 @@ impl Shared {
         let open = open.as_ref().ok_or_else(closed)?;
         self.check_writable()?;
         let mut writer = lock(&open.writer);
-        let Writer { link, scratch } = &mut *writer;
-        transaction(link, |link| fill(link, &open.shapes, commit, scratch))
+        let Writer { link, failed, scratch } = &mut *writer;
+        transaction(link, failed, |link| fill(link, &open.shapes, commit, scratch))
     }
 
     fn check_writable(&self) -> Result<()> {
@@ -457,12 +478,13 @@ impl Shared {
     fn reopen_inline(&self) -> Result<Head> {
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
         let open = open.as_mut().ok_or_else(closed)?;
-        // Every connection goes before the first new one comes, so that none sees what another
-        // only had in memory.
-        lock(&open.readers).clear();
         let mut writer = lock(&open.writer);
-        writer.link = None;
+        if let Some(link) = writer.link.take() {
+            writer.failed = Some(link);
+        }
         let (link, shapes, head) = connect(&self.path, self.read_only)?;
+        lock(&open.readers).clear();
+        writer.failed = None;
         writer.link = Some(link);
         open.shapes = shapes;
         Ok(head)
@@ -479,7 +501,7 @@ impl Shared {
         self.check_writable()?;
         lock(&open.readers).clear();
         let mut writer = lock(&open.writer);
-        let slot = &mut writer.link;
+        let Writer { link: slot, failed, .. } = &mut *writer;
         let link = slot.as_mut().ok_or_else(closed)?;
         let backup = open.file.begin_backup(stored.version)?;
         let part = backup.part().to_str().ok_or_else(|| {
@@ -495,7 +517,7 @@ impl Shared {
             backup = %backup.display(),
             "migrating the schema"
         );
-        transaction(slot, |link| {
+        transaction(slot, failed, |link| {
             let head = meta::head(link)?;
             if head.schema != stored {
                 return Err(Error::new(ErrorKind::Conflict, "another program migrated the file"));

@@ -95,7 +95,9 @@ pub(crate) fn permissions(path: &Path, access: Access) -> Result<()> {
     Ok(())
 }
 
-/// Checks an existing file's header; tells whether it is empty, and thus counts as new.
+/// Checks an existing file's header; tells whether it is empty, and thus counts as new. So does one
+/// that the engine was still filling for the first time when it was broken off: its journal says
+/// that there was nothing before, and the engine will begin by emptying the file.
 pub(crate) fn header(path: &Path, kind: FileKind, access: Access) -> Result<bool> {
     let mut file = fs::OpenOptions::new()
         .read(true)
@@ -104,7 +106,7 @@ pub(crate) fn header(path: &Path, kind: FileKind, access: Access) -> Result<bool
         .map_err(|error| failed("the store's file cannot be opened", path, error))?;
     let unreadable = |error| failed("the store's file cannot be read", path, error);
     let length = file.metadata().map_err(unreadable)?.len();
-    if length == 0 {
+    if length == 0 || was_empty(path) {
         return match access {
             Access::Create => Ok(true),
             _ => Err(Error::invalid(
@@ -184,6 +186,17 @@ fn expected_length(header: &[u8; HEADER]) -> Option<u64> {
 
 fn number(header: &[u8; HEADER], at: usize) -> u32 {
     header.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes)
+}
+
+/// Whether a transaction that was broken off began with an empty file. The journal says with how
+/// many pages: <https://sqlite.org/fileformat2.html#the_rollback_journal>.
+fn was_empty(path: &Path) -> bool {
+    const JOURNAL: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+    let mut bytes = [0; HEADER];
+    let filled = File::open(with_suffix(path, "-journal"))
+        .and_then(|mut journal| fill(&mut journal, &mut bytes))
+        .unwrap_or(0);
+    filled == HEADER && bytes.starts_with(&JOURNAL) && number(&bytes, 16) == 0
 }
 
 fn has_wal(path: &Path) -> bool {

@@ -65,6 +65,27 @@ fn an_empty_file_is_new_only_to_one_who_may_make_it() {
 }
 
 #[test]
+fn a_file_whose_first_transaction_was_broken_off_is_new_only_to_one_who_may_make_it() {
+    let (_directory, path) = in_new_directory();
+    // A journal's header: no record, a nonce, no page before.
+    let mut journal = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7\0\0\0\0nonc\0\0\0\0".to_vec();
+    journal.resize(512, 0);
+    for content in [&vec![0; 4096], &sqlite_file(KIND.application_id, 3)[..4096]] {
+        fs::write(&path, content).unwrap();
+        fs::write(with_suffix(&path, "-journal"), &journal).unwrap();
+        for access in [Access::Existing, Access::ReadOnly] {
+            assert_eq!(*refusal(&path, access).kind(), ErrorKind::InvalidArgument);
+        }
+        assert!(StoreFile::open(&path, KIND, Access::Create).unwrap().is_new());
+        // With a page before it is the file of somebody else, or damaged.
+        let mut other = journal.clone();
+        other[19] = 1;
+        fs::write(with_suffix(&path, "-journal"), &other).unwrap();
+        refusal(&path, Access::Create);
+    }
+}
+
+#[test]
 fn a_missing_directory_or_file_is_named() {
     let (_directory, path) = in_new_directory();
     for access in [Access::Existing, Access::ReadOnly] {

@@ -25,6 +25,10 @@ pub(crate) trait Engine: Debug + Send + Sync {
     /// cannot be told whether it was stored; anything else if it was not.
     fn write(&self, batch: &Batch<'_>) -> Result<()>;
 
+    /// Makes durable what an earlier process may have written, and died before it was synchronised.
+    /// Until then a loss of power may take back what is read.
+    fn settle(&self) -> Result<()>;
+
     /// What is stored now, and stays as it is while the snapshot lives.
     fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>>;
 

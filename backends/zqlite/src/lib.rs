@@ -153,8 +153,7 @@ struct Inner {
     engine_name: String,
     /// What can be told without waiting for the file. `None` once closed.
     status: Mutex<Option<Status>>,
-    /// Taken for writing by whoever changes or closes the connections. `None` once closed, and
-    /// after `reopen` failed.
+    /// Taken for writing by whoever changes or closes the connections. `None` once closed.
     open: RwLock<Option<Open>>,
     counters: Counters,
 }
@@ -246,6 +245,7 @@ impl Inner {
         let began = Instant::now();
         let file = Arc::new(StoreFile::open(&options.path, FileKind::ZQLITE, access)?);
         let (open, stored) = Open::begin(&options, file.clone(), access == Access::Create)?;
+        open.engine.settle()?;
         tracing::debug!(
             db.system.name = "zqlite",
             db.namespace = %file.path().display(),
@@ -277,18 +277,18 @@ impl Inner {
         }
     }
 
-    /// Runs `work` on the connections.
+    /// Runs `work` on the connections, unless what is in memory may not be what is stored.
     fn with_open<T>(&self, work: impl FnOnce(&Open) -> Result<T>) -> Result<T> {
+        self.with_file(|open| match open.lost.load(Ordering::Acquire) {
+            false => work(open),
+            true => Err(not_reopened()),
+        })
+    }
+
+    /// Runs `work`, which goes by the file alone, on the connections.
+    fn with_file<T>(&self, work: impl FnOnce(&Open) -> Result<T>) -> Result<T> {
         let open: RwLockReadGuard<'_, _> = self.open.read().unwrap_or_else(PoisonError::into_inner);
-        match open.as_ref() {
-            Some(open) if !open.lost.load(Ordering::Acquire) => work(open),
-            Some(_) => Err(not_reopened()),
-            None => {
-                // Closed, or lost: the status tells.
-                self.status()?;
-                Err(not_reopened())
-            }
-        }
+        work(open.as_ref().ok_or_else(closed)?)
     }
 
     fn commit(&self, commit: &Commit) -> Result<()> {
@@ -311,9 +311,10 @@ impl Inner {
         if scan.range.to.as_ref().is_some_and(|to| *to <= scan.range.from) {
             return Ok(Vec::new());
         }
-        self.with_open(|open| {
-            if scan.range.table.is_state() { open.scan_state(scan) } else { open.scan_series(scan) }
-        })
+        match scan.range.table.is_state() {
+            true => self.with_open(|open| open.scan_state(scan)),
+            false => self.with_file(|open| open.scan_series(scan)),
+        }
     }
 
     fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
@@ -322,7 +323,7 @@ impl Inner {
             return Ok(Vec::new());
         }
         head::require_kept(after, &head)?;
-        self.with_open(|open| {
+        self.with_file(|open| {
             let mut snapshot = open.engine.snapshot()?;
             // Read again: a commit may have purged since.
             let head = open.envelope.open_head(&snapshot.head()?)?.head;
@@ -387,7 +388,9 @@ impl Inner {
     fn reopen(&self) -> Result<Head> {
         let file = self.status()?.file;
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
-        *open = None;
+        // The old connections go last. While there is one, SQLite knows where the commits end that
+        // were synchronised. Without any it would read the log and find those, too, that were
+        // written and not synchronised: they could be acknowledged and then lost.
         let (opened, stored) = Open::begin(&self.options, file, false)?;
         *open = Some(opened);
         self.set_stored(stored);

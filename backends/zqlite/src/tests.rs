@@ -29,6 +29,10 @@ impl Engine for Forgetful {
         Err(Error::new(ErrorKind::OutcomeUnknown, "the disk failed"))
     }
 
+    fn settle(&self) -> Result<()> {
+        self.engine.settle()
+    }
+
     fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>> {
         self.engine.snapshot()
     }

@@ -11,6 +11,7 @@ mod closing;
 mod commits;
 mod credentials;
 mod digests;
+mod disk;
 mod dns_settings;
 mod errors;
 mod failures;
@@ -100,5 +101,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
 
 /// All checks.
 pub(crate) fn checks() -> impl Iterator<Item = &'static Check> {
-    [digests::CHECKS, crate::crash::CHECKS, crate::history::CHECKS].into_iter().flatten()
+    let checks: [&[Check]; 4] =
+        [digests::CHECKS, disk::CHECKS, crate::crash::CHECKS, crate::history::CHECKS];
+    checks.into_iter().flatten()
 }

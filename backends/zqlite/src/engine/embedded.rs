@@ -243,6 +243,18 @@ impl Engine for Embedded {
         }
     }
 
+    fn settle(&self) -> Result<()> {
+        let Some(writer) = &self.writer else { return Ok(()) };
+        let writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+        match writer.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
+            // The log is synchronised before anything is moved out of it.
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => Ok(()),
+            settled => settled.map_err(|error| {
+                failed("what an earlier process wrote cannot be made durable", error)
+            }),
+        }
+    }
+
     fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>> {
         let idle = self.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let reader = match idle {

@@ -1,0 +1,199 @@
+//! Files that are not what was written.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ghostwire_store_core::digest::Digests;
+use ghostwire_store_core::error::{Error, ErrorKind};
+use ghostwire_store_core::options::Materialize;
+use ghostwire_store_core::{Result, Store};
+
+use super::life::{Life, Random, clock, open, options};
+use crate::case::Verdict;
+use crate::factory::{Factory, Place};
+use crate::suite::Effort;
+
+const NO_FILES: Verdict = Verdict::Skipped("the place has no files");
+/// So many damages for each process that the checks kill.
+const DAMAGES_PER_KILL: usize = 12;
+const STEPS: usize = 60;
+const PAGE: usize = 4096;
+/// What SQLite keeps about a file at its beginning.
+const HEADER: usize = 100;
+
+#[derive(Debug, Clone, Copy)]
+enum Damage {
+    Flip {
+        at: usize,
+        bit: u8,
+    },
+    /// Only so many bytes are left; never none, since an empty file is where a store may be made.
+    Cut {
+        length: usize,
+    },
+    ZeroPage {
+        at: usize,
+    },
+}
+
+impl Damage {
+    fn random(random: &mut Random, length: usize) -> Self {
+        match random.below(10) {
+            // Headers of the file and of pages say more than the rest.
+            0 => Self::Flip { at: random.below(HEADER.min(length)), bit: random.below(8) as u8 },
+            1 | 2 => {
+                let at = random.below(length.div_ceil(PAGE)) * PAGE + random.below(16);
+                Self::Flip { at: at.min(length - 1), bit: random.below(8) as u8 }
+            }
+            3..=6 => Self::Flip { at: random.below(length), bit: random.below(8) as u8 },
+            7 => Self::Cut { length: 1 + random.below(length - 1) },
+            _ => Self::ZeroPage { at: random.below(length.div_ceil(PAGE)) * PAGE },
+        }
+    }
+
+    fn apply(self, content: &mut Vec<u8>) {
+        match self {
+            Self::Flip { at, bit } => content[at] ^= 1 << bit,
+            Self::Cut { length } => content.truncate(length),
+            Self::ZeroPage { at } => {
+                let end = (at + PAGE).min(content.len());
+                content[at..end].fill(0);
+            }
+        }
+    }
+
+    /// Whether it is about what says whose file it is, and which.
+    fn is_of_header(self) -> bool {
+        match self {
+            Self::Flip { at, .. } | Self::ZeroPage { at } => at < HEADER,
+            Self::Cut { length } => length < HEADER,
+        }
+    }
+
+    fn may_give(self, error: &Error) -> bool {
+        use ErrorKind::{Corrupt, InvalidArgument, ReadOnly, SchemaMismatch, Unsupported};
+        match error.kind() {
+            Corrupt => true,
+            // It looks like a file of somebody else, of another release, or one that only others
+            // may write.
+            InvalidArgument | ReadOnly | SchemaMismatch { .. } | Unsupported => self.is_of_header(),
+            _ => false,
+        }
+    }
+}
+
+/// Opens a store and reads everything.
+async fn read(place: &dyn Place, materialize: Materialize) -> Result<Digests> {
+    // Asked for before it is opened, so that nothing waits for this machine's disk.
+    place.disk();
+    let (_, store) = open(place, options(materialize, &clock(), 99)).await?;
+    let digests = read_all(store.as_ref()).await;
+    // What was found is what counts.
+    let _ = store.close().await;
+    digests
+}
+
+async fn read_all(store: &dyn Store) -> Result<Digests> {
+    let digests = store.digests().await?;
+    store.verify().await?;
+    Ok(digests)
+}
+
+fn contents(files: &[PathBuf]) -> BTreeMap<PathBuf, Vec<u8>> {
+    let read = |path: &PathBuf| (path.clone(), fs::read(path).unwrap());
+    files.iter().map(read).filter(|(_, content)| content.len() > 1).collect()
+}
+
+pub(super) async fn a_damaged_file_is_refused_or_reads_the_same(
+    factory: Arc<dyn Factory>,
+    effort: Effort,
+) -> Verdict {
+    let mut random = Random::new(effort.seed);
+    for materialize in [Materialize::Commit, Materialize::Checkpoint] {
+        let place = factory.create().await.unwrap();
+        let mut life = Life::new(effort.seed);
+        let made = options(materialize, &life.clock, effort.seed);
+        let (_, store) = open(place.as_ref(), made).await.unwrap();
+        if place.files().is_empty() {
+            return NO_FILES;
+        }
+        for _ in 0..STEPS {
+            life.step(store.as_ref()).await.unwrap();
+        }
+        let expected = store.digests().await.unwrap();
+        store.close().await.unwrap();
+        let (mut refused, mut harmless) = (0, 0);
+        let count = effort.kills as usize * DAMAGES_PER_KILL / 2;
+        for _ in 0..count {
+            let copy = place.after_crash().await.unwrap();
+            let files = contents(&copy.files());
+            let (path, whole) = files.iter().nth(random.below(files.len())).unwrap();
+            let damage = Damage::random(&mut random, whole.len());
+            let mut damaged = whole.clone();
+            damage.apply(&mut damaged);
+            fs::write(path, damaged).unwrap();
+            match read(copy.as_ref(), materialize).await {
+                Ok(found) => {
+                    assert_eq!(found, expected, "read as other data: {materialize:?}, {damage:?}");
+                    harmless += 1;
+                }
+                Err(error) => {
+                    let allowed = damage.may_give(&error);
+                    assert!(allowed, "{materialize:?}, {damage:?} gives {error:?}");
+                    refused += 1;
+                }
+            }
+        }
+        assert!(refused * 3 > harmless, "{refused} refused, {harmless} harmless");
+    }
+    Verdict::Passed
+}
+
+/// Files that a process left which died may hold less than the store did; but only a state that
+/// it had.
+pub(super) async fn damage_after_a_crash_gives_an_earlier_state_or_none(
+    factory: Arc<dyn Factory>,
+    effort: Effort,
+) -> Verdict {
+    let mut random = Random::new(effort.seed ^ 0xda);
+    for materialize in [Materialize::Commit, Materialize::Checkpoint] {
+        let place = factory.create().await.unwrap();
+        let mut life = Life::new(effort.seed);
+        let made = options(materialize, &life.clock, effort.seed);
+        let (_, store) = open(place.as_ref(), made).await.unwrap();
+        if place.files().is_empty() {
+            return NO_FILES;
+        }
+        let mut history = vec![store.digests().await.unwrap()];
+        for _ in 0..STEPS {
+            life.step(store.as_ref()).await.unwrap();
+            history.push(store.digests().await.unwrap());
+        }
+        let mut older = 0;
+        let count = effort.kills as usize * DAMAGES_PER_KILL / 2;
+        for _ in 0..count {
+            let copy = place.after_crash().await.unwrap();
+            let files = contents(&copy.files());
+            let (path, whole) = files.iter().nth(random.below(files.len())).unwrap();
+            let damage = Damage::random(&mut random, whole.len());
+            let when = format!("{materialize:?}, {}, {damage:?}", path.display());
+            let mut damaged = whole.clone();
+            damage.apply(&mut damaged);
+            fs::write(path, damaged).unwrap();
+            match read(copy.as_ref(), materialize).await {
+                Ok(found) => {
+                    assert!(history.contains(&found), "read as other data: {when}");
+                    older += usize::from(found != history[STEPS]);
+                }
+                Err(error) => {
+                    assert!(damage.may_give(&error), "{when} gives {error:?}");
+                }
+            }
+        }
+        assert!(older > 0, "no damage gave an earlier state");
+        store.close().await.unwrap();
+    }
+    Verdict::Passed
+}

@@ -1,0 +1,31 @@
+//! What is below a backend: power that is lost, disks that fail, files that are damaged.
+
+mod crowd;
+mod damage;
+mod faults;
+mod life;
+mod power;
+
+use crate::case::Check;
+
+/// Declares a check that is one function of a factory and an effort.
+macro_rules! check {
+    ($rule:literal, $module:ident :: $name:ident) => {
+        Check {
+            rule: $rule,
+            name: stringify!($name),
+            run: |factory, effort| Box::pin(async move { $module::$name(factory, effort).await }),
+        }
+    };
+}
+
+pub(super) const CHECKS: &[Check] = &[
+    check!("backend-power", power::what_was_acknowledged_survives_whenever_power_is_lost),
+    check!("backend-damage", damage::a_damaged_file_is_refused_or_reads_the_same),
+    check!("backend-damage", damage::damage_after_a_crash_gives_an_earlier_state_or_none),
+    check!("backend-faults", faults::what_is_acknowledged_after_a_fault_is_durable),
+    check!("backend-faults", faults::reads_go_on_and_writes_do_once_the_disk_is_healed),
+    check!("backend-power", power::what_a_new_process_finds_survives_the_loss_of_power),
+    check!("backend-power", crowd::of_concurrent_registrations_each_is_whole_or_absent),
+    check!("backend-power", power::a_store_that_was_being_made_can_be_made_again),
+];

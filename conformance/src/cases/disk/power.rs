@@ -1,0 +1,249 @@
+//! Power that is lost at any moment.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use ghostwire_store_core::digest::Digests;
+use ghostwire_store_core::domain::NewUser;
+use ghostwire_store_core::options::Materialize;
+
+use super::life::{Life, Random, open, options, sound};
+use crate::case::Verdict;
+use crate::disk::{Disk, Frozen};
+use crate::factory::{Factory, Place};
+use crate::suite::Effort;
+
+const NO_DISK: Verdict = Verdict::Skipped("the place has no disk that loses power");
+
+/// So many moments for each process that the checks kill.
+const MOMENTS_PER_KILL: usize = 6;
+/// Writes in one life of a store.
+const STEPS: usize = 60;
+
+/// A moment at which power is lost.
+struct Loss {
+    /// Before which operation of the disk.
+    operation: usize,
+    /// How many writes were acknowledged by then.
+    acknowledged: usize,
+    disk: Arc<dyn Frozen>,
+}
+
+impl Loss {
+    /// What may be there: every write that was acknowledged, and maybe the one under way.
+    fn allowed<'a>(&self, history: &'a [Digests]) -> &'a [Digests] {
+        let last = history.len() - 1;
+        &history[self.acknowledged..=(self.acknowledged + 1).min(last)]
+    }
+}
+
+/// Remembers what the disk holds before each of its operations.
+#[derive(Default)]
+struct Recorder {
+    losses: Mutex<Vec<Loss>>,
+    acknowledged: AtomicUsize,
+}
+
+impl Recorder {
+    fn record(&self, disk: &dyn Disk) {
+        let acknowledged = self.acknowledged.load(Ordering::SeqCst);
+        let disk = disk.freeze();
+        let mut losses = self.losses.lock().unwrap();
+        let operation = losses.len();
+        losses.push(Loss { operation, acknowledged, disk });
+    }
+}
+
+pub(super) async fn what_was_acknowledged_survives_whenever_power_is_lost(
+    factory: Arc<dyn Factory>,
+    effort: Effort,
+) -> Verdict {
+    let wanted = effort.kills as usize * MOMENTS_PER_KILL;
+    for materialize in [Materialize::Commit, Materialize::Checkpoint] {
+        let mut seed = effort.seed;
+        let mut done = 0;
+        while done < wanted {
+            match live_and_die(factory.as_ref(), materialize, seed, wanted - done).await {
+                Some(losses) => done += losses,
+                None => return NO_DISK,
+            }
+            seed += 1;
+        }
+    }
+    Verdict::Passed
+}
+
+/// One store from its first file to its end, and what is left of it at moments in between. Tells
+/// how many; `None` if there is no disk.
+async fn live_and_die(
+    factory: &dyn Factory,
+    materialize: Materialize,
+    seed: u64,
+    most: usize,
+) -> Option<usize> {
+    let place = factory.create().await.unwrap();
+    let (history, losses) = record(place.as_ref(), materialize, seed).await?;
+    let examined = losses.len().min(most);
+    let mut random = Random::new(seed);
+    for index in 0..examined {
+        // One of each part of the life.
+        let part = index * losses.len() / examined..(index + 1) * losses.len() / examined;
+        let loss = &losses[part.start + random.below(part.len())];
+        let (seed, life) = (random.next(), seed);
+        let image = place.after_power_loss(loss.disk.as_ref(), seed).await.unwrap();
+        let when = format!(
+            "{materialize:?}, life {life}, operation {}, {} acknowledged, seed {seed}",
+            loss.operation, loss.acknowledged
+        );
+        examine(image.as_ref(), materialize, loss.allowed(&history), &history, &when).await;
+    }
+    Some(examined)
+}
+
+/// A process may die between writing and synchronising. What the next one shows must not be taken
+/// back by the loss of power: callers may have been told that their write is there already.
+pub(super) async fn what_a_new_process_finds_survives_the_loss_of_power(
+    factory: Arc<dyn Factory>,
+    effort: Effort,
+) -> Verdict {
+    for materialize in [Materialize::Commit, Materialize::Checkpoint] {
+        let place = factory.create().await.unwrap();
+        let Some((history, losses)) = record(place.as_ref(), materialize, effort.seed).await else {
+            return NO_DISK;
+        };
+        let mut random = Random::new(effort.seed);
+        for _ in 0..effort.kills * 2 {
+            let loss = &losses[random.below(losses.len())];
+            let when = format!("{materialize:?}, operation {}", loss.operation);
+            let next = place.after_process_death(loss.disk.as_ref()).await.unwrap();
+            let disk = next.disk().unwrap();
+            let options = || options(materialize, &super::life::clock(), 99);
+            let (_, store) = open(next.as_ref(), options())
+                .await
+                .unwrap_or_else(|error| panic!("{when}: {error:?}"));
+            let shown = store.digests().await.unwrap();
+            assert!(loss.allowed(&history).contains(&shown), "{when}");
+            let frozen = disk.freeze();
+            for _ in 0..2 {
+                let seed = random.next();
+                let image = next.after_power_loss(frozen.as_ref(), seed).await.unwrap();
+                image.disk();
+                let (_, left) = open(image.as_ref(), options())
+                    .await
+                    .unwrap_or_else(|error| panic!("{when}, seed {seed}: {error:?}"));
+                let found = left.digests().await.unwrap();
+                assert_eq!(found, shown, "shown, and taken back: {when}, seed {seed}");
+                left.close().await.unwrap();
+            }
+            store.close().await.unwrap();
+        }
+    }
+    Verdict::Passed
+}
+
+/// Every moment of making a store, several times: there are not many.
+pub(super) async fn a_store_that_was_being_made_can_be_made_again(
+    factory: Arc<dyn Factory>,
+    effort: Effort,
+) -> Verdict {
+    let place = factory.create().await.unwrap();
+    let Some(disk) = place.disk() else { return NO_DISK };
+    let recorder = Arc::new(Recorder::default());
+    let watcher = recorder.clone();
+    disk.watch(Some(Arc::new(move |disk| watcher.record(disk))));
+    let made = options(Materialize::Commit, &super::life::clock(), effort.seed);
+    let (_, store) = open(place.as_ref(), made).await.unwrap();
+    disk.watch(None);
+    let empty = [store.digests().await.unwrap()];
+    let mut losses = std::mem::take(&mut *recorder.losses.lock().unwrap());
+    losses.push(Loss { operation: losses.len(), acknowledged: 0, disk: disk.freeze() });
+    let mut random = Random::new(effort.seed);
+    let tries = (effort.kills as usize * 2 * MOMENTS_PER_KILL).div_ceil(losses.len());
+    for loss in losses {
+        for _ in 0..tries {
+            let seed = random.next();
+            let image = place.after_power_loss(loss.disk.as_ref(), seed).await.unwrap();
+            let when = format!("operation {}, seed {seed}", loss.operation);
+            examine(image.as_ref(), Materialize::Commit, &empty, &empty, &when).await;
+        }
+    }
+    Verdict::Passed
+}
+
+/// The life of one store: what it held after each write, and what the disk did before each of its
+/// operations. `None` if there is no disk.
+async fn record(
+    place: &dyn Place,
+    materialize: Materialize,
+    seed: u64,
+) -> Option<(Vec<Digests>, Vec<Loss>)> {
+    let disk = place.disk()?;
+    let recorder = Arc::new(Recorder::default());
+    let watcher = recorder.clone();
+    disk.watch(Some(Arc::new(move |disk| watcher.record(disk))));
+    let history = live(place, materialize, seed, &recorder.acknowledged).await;
+    disk.watch(None);
+    let losses = std::mem::take(&mut *recorder.losses.lock().unwrap());
+    assert!(losses.len() > STEPS, "the disk was used {} times only", losses.len());
+    Some((history, losses))
+}
+
+/// Writes, and gives what the store held before the first write and after each.
+async fn live(
+    place: &dyn Place,
+    materialize: Materialize,
+    seed: u64,
+    acknowledged: &AtomicUsize,
+) -> Vec<Digests> {
+    let mut life = Life::new(seed);
+    let mut history = Vec::new();
+    let mut store = None;
+    for step in 0..STEPS {
+        // Closing folds, moves logs into files and deletes them; opening makes them anew.
+        let opened = match store.take() {
+            Some(opened) => opened,
+            None => {
+                let options = options(materialize, &life.clock, seed + step as u64);
+                open(place, options).await.unwrap()
+            }
+        };
+        if history.is_empty() {
+            history.push(opened.1.digests().await.unwrap());
+        }
+        life.step(opened.1.as_ref()).await.unwrap();
+        acknowledged.fetch_add(1, Ordering::SeqCst);
+        history.push(opened.1.digests().await.unwrap());
+        if step % 20 == 19 {
+            opened.1.close().await.unwrap();
+        } else {
+            store = Some(opened);
+        }
+    }
+    history
+}
+
+/// Opens what is left, compares, and goes on writing.
+async fn examine(
+    image: &dyn Place,
+    materialize: Materialize,
+    allowed: &[Digests],
+    history: &[Digests],
+    when: &str,
+) {
+    // Asked for before it is opened, so that nothing waits for this machine's disk.
+    image.disk();
+    let options = options(materialize, &super::life::clock(), 99);
+    let opened = open(image, options).await;
+    let (_, store) = opened.unwrap_or_else(|error| panic!("cannot be opened: {when}: {error:?}"));
+    let found = sound(store.as_ref()).await;
+    let found = found.unwrap_or_else(|error| panic!("is not sound: {when}: {error:?}"));
+    if !allowed.contains(&found) {
+        match history.iter().position(|digests| *digests == found) {
+            Some(older) => panic!("acknowledged writes are lost: {older} are there: {when}"),
+            None => panic!("something is half there: {when}"),
+        }
+    }
+    let name = "afterwards".parse().unwrap();
+    store.users().create(NewUser::local(name)).await.unwrap();
+    store.close().await.unwrap();
+}

@@ -1,0 +1,98 @@
+//! A disk that is full in earnest: a small file system in memory. Mounting one takes rights that an
+//! ordinary user does not have; the simulated disk of `backend-faults` shows the same everywhere.
+#![cfg(target_os = "linux")]
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stderr)]
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use ghostwire_store_core::backend::Backend;
+use ghostwire_store_core::domain::{NewUser, StoreId};
+use ghostwire_store_core::error::{ErrorKind, Result};
+use ghostwire_store_core::options::StoreOptions;
+use ghostwire_store_core::{Store, open};
+use ghostwire_store_libsql::{LibsqlBackend, LibsqlOptions, prepare_process};
+use ghostwire_store_zqlite::{ZqliteBackend, ZqliteOptions};
+
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount() -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=6m", "tmpfs"]).arg(directory.path());
+        let status = mount.stderr(Stdio::null()).status().ok()?;
+        status.success().then(|| Self(directory))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // A directory in use by nobody; if this fails, a mount is left behind and the test is not
+        // wrong.
+        let _ = Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
+const STORE: StoreId = StoreId::from_bytes([7; 16]);
+
+async fn backend(name: &str, directory: &Path) -> Result<Arc<dyn Backend>> {
+    let path = directory.join("store.db");
+    Ok(match name {
+        "libsql" => Arc::new(LibsqlBackend::open(LibsqlOptions::new(path, STORE)).await?),
+        _ => Arc::new(ZqliteBackend::open(ZqliteOptions::new(path, STORE).create(true)).await?),
+    })
+}
+
+async fn create_user(store: &dyn Store, number: u32) -> Result<()> {
+    let mut user = NewUser::local(format!("user-{number}").parse()?);
+    user.picture_url = Some("x".repeat(2000).parse()?);
+    store.users().create(user).await.map(|_| ())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_go_on_once_there_is_room() {
+    prepare_process().await.unwrap();
+    for name in ["libsql", "zqlite"] {
+        let Some(disk) = SmallDisk::mount() else {
+            eprintln!("skipped: no file system can be mounted here");
+            return;
+        };
+        let directory = disk.0.path();
+        let ballast = directory.join("ballast");
+        std::fs::write(&ballast, vec![1; 4 << 20]).unwrap();
+        let store =
+            open(backend(name, directory).await.unwrap(), StoreOptions::default()).await.unwrap();
+        let mut stored = 0;
+        let error = loop {
+            match create_user(store.as_ref(), stored).await {
+                Ok(()) => stored += 1,
+                Err(error) => break error,
+            }
+            assert!(stored < 10_000, "{name}: the disk is never full");
+        };
+        assert_eq!(*error.kind(), ErrorKind::Exhausted, "{name}: {error:?}");
+        assert!(stored > 50, "{name}: {stored}");
+        for again in 0..5 {
+            let error = create_user(store.as_ref(), 20_000 + again).await.unwrap_err();
+            assert_eq!(*error.kind(), ErrorKind::Exhausted, "{name}: {error:?}");
+        }
+        assert_eq!(store.view().users().len(), stored as usize);
+        let digests = store.digests().await.unwrap();
+
+        std::fs::remove_file(&ballast).unwrap();
+        for number in stored..stored + 20 {
+            create_user(store.as_ref(), number).await.unwrap();
+        }
+        assert_ne!(store.digests().await.unwrap(), digests);
+        let digests = store.digests().await.unwrap();
+        store.verify().await.unwrap();
+        store.close().await.unwrap();
+        let store =
+            open(backend(name, directory).await.unwrap(), StoreOptions::default()).await.unwrap();
+        assert_eq!(store.digests().await.unwrap(), digests);
+        assert_eq!(store.view().users().len(), stored as usize + 20);
+        store.close().await.unwrap();
+    }
+}
