@@ -37,6 +37,7 @@ pub mod contract;
 mod exceptions;
 mod factory;
 mod local_files;
+mod model;
 mod report;
 mod stack;
 mod suite;

@@ -11,6 +11,5 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
 
 /// All checks.
 pub(crate) fn checks() -> impl Iterator<Item = &'static Check> {
-    let checks: [&'static [Check]; 0] = [];
-    checks.into_iter().flatten()
+    [crate::model::CHECKS].into_iter().flatten()
 }

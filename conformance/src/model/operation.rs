@@ -1,0 +1,206 @@
+//! What random scripts are made of.
+
+use proptest::prelude::*;
+
+/// What a step of a script does. Its arguments are rolled, see [`Step`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Operation {
+    CreateUser,
+    UpsertOidc,
+    UpdateUser,
+    DeleteUser,
+    CreatePreAuthKey,
+    RevokePreAuthKey,
+    DeletePreAuthKey,
+    Register,
+    UpdateNode,
+    RotateKey,
+    ExpireNodes,
+    DeleteNode,
+    BackfillAddresses,
+    ReapEphemeral,
+    Connect,
+    Heartbeat,
+    Disconnect,
+    DisconnectAll,
+    Advertise,
+    Approve,
+    DeleteRoute,
+    SwapPolicy,
+    RollbackPolicy,
+    PrunePolicies,
+    CreateDnsRecord,
+    UpdateDnsRecord,
+    DeleteDnsRecord,
+    PutNetwork,
+    PutDerpMap,
+    PutDns,
+    ResetSetting,
+    BeginSession,
+    TouchSession,
+    EndSession,
+    SweepSessions,
+    CreateApiKey,
+    RevokeApiKey,
+    DeleteApiKey,
+    RecordMetrics,
+    Transact,
+    /// The clock moves forward.
+    Wait,
+    /// The process dies; another one finds blocks.
+    Crash,
+    /// The store is closed; another process finds rows.
+    Reopen,
+}
+
+use Operation as Op;
+
+impl Operation {
+    /// Every one, and how often it is drawn in comparison with others.
+    pub(super) const ALL: [(Self, u32); 43] = [
+        (Op::Wait, 6),
+        (Op::CreateUser, 6),
+        (Op::UpsertOidc, 3),
+        (Op::UpdateUser, 4),
+        (Op::DeleteUser, 3),
+        (Op::CreatePreAuthKey, 6),
+        (Op::RevokePreAuthKey, 2),
+        (Op::DeletePreAuthKey, 2),
+        (Op::Register, 20),
+        (Op::UpdateNode, 6),
+        (Op::RotateKey, 5),
+        (Op::ExpireNodes, 3),
+        (Op::DeleteNode, 3),
+        (Op::BackfillAddresses, 3),
+        (Op::ReapEphemeral, 3),
+        (Op::Connect, 8),
+        (Op::Heartbeat, 5),
+        (Op::Disconnect, 4),
+        (Op::DisconnectAll, 1),
+        (Op::Advertise, 7),
+        (Op::Approve, 7),
+        (Op::DeleteRoute, 2),
+        (Op::SwapPolicy, 4),
+        (Op::RollbackPolicy, 2),
+        (Op::PrunePolicies, 2),
+        (Op::CreateDnsRecord, 4),
+        (Op::UpdateDnsRecord, 3),
+        (Op::DeleteDnsRecord, 2),
+        (Op::PutNetwork, 5),
+        (Op::PutDerpMap, 2),
+        (Op::PutDns, 2),
+        (Op::ResetSetting, 2),
+        (Op::BeginSession, 4),
+        (Op::TouchSession, 4),
+        (Op::EndSession, 2),
+        (Op::SweepSessions, 2),
+        (Op::CreateApiKey, 3),
+        (Op::RevokeApiKey, 2),
+        (Op::DeleteApiKey, 2),
+        (Op::RecordMetrics, 2),
+        (Op::Transact, 6),
+        (Op::Crash, 2),
+        (Op::Reopen, 2),
+    ];
+
+    /// Those that a transaction may contain.
+    pub(super) fn in_transaction(dice: &mut Dice) -> Self {
+        let steps: Vec<_> = Self::ALL.into_iter().filter(|(step, _)| step.is_step()).collect();
+        let mut number = dice.roll_to(steps.iter().map(|(_, weight)| weight).sum());
+        for (step, weight) in &steps {
+            if number < *weight {
+                return *step;
+            }
+            number -= weight;
+        }
+        Self::CreateUser
+    }
+
+    fn is_step(self) -> bool {
+        !matches!(
+            self,
+            Self::CreatePreAuthKey
+                | Self::CreateApiKey
+                | Self::BeginSession
+                | Self::RecordMetrics
+                | Self::Transact
+                | Self::Wait
+                | Self::Crash
+                | Self::Reopen
+        )
+    }
+}
+
+/// One step of a script: an operation, and dice that choose its arguments from what there is when
+/// it comes to it. Smaller numbers are plainer choices, so that scripts shrink to plain ones.
+#[derive(Debug, Clone)]
+pub(super) struct Step {
+    pub(super) operation: Operation,
+    pub(super) numbers: Vec<u8>,
+}
+
+/// The sides of a die.
+const SIDES: u8 = 16;
+/// Enough for every operation but transactions, which roll on.
+const DICE: usize = 10;
+
+pub(super) fn scripts() -> impl Strategy<Value = Vec<Step>, Tree: Send> {
+    let operation = proptest::sample::select(drawn());
+    let numbers = || proptest::collection::vec(0..SIDES, DICE);
+    let step = (operation, numbers()).prop_map(|(operation, numbers)| Step { operation, numbers });
+    let first = numbers().prop_map(|numbers| Step { operation: Op::PutNetwork, numbers });
+    let first = proptest::option::weighted(0.8, first);
+    let rest = proptest::collection::vec(step, 24..=36);
+    (first, rest).prop_map(|(first, rest)| first.into_iter().chain(rest).collect())
+}
+
+/// Each operation as often as it weighs.
+fn drawn() -> Vec<Operation> {
+    let repeat = |(operation, weight): (Operation, u32)| (0..weight).map(move |_| operation);
+    Operation::ALL.into_iter().flat_map(repeat).collect()
+}
+
+/// Numbers that were rolled, one after the other.
+#[derive(Debug, Clone)]
+pub(super) struct Dice {
+    numbers: Vec<u8>,
+    next: usize,
+}
+
+impl Dice {
+    pub(super) fn new(numbers: &[u8]) -> Self {
+        Self { numbers: numbers.to_vec(), next: 0 }
+    }
+
+    /// 0 to 15.
+    pub(super) fn roll(&mut self) -> usize {
+        let round = self.next / self.numbers.len();
+        let number = self.numbers[self.next % self.numbers.len()];
+        self.next += 1;
+        // In later rounds other numbers, but 0 stays 0 as long as it can.
+        usize::from(number.wrapping_mul(2 * u8::try_from(round).unwrap_or(0) + 1) % SIDES)
+    }
+
+    /// 0 to `end`, exclusive.
+    fn roll_to(&mut self, end: u32) -> u32 {
+        let number = self.roll() * usize::from(SIDES) + self.roll();
+        u32::try_from(number).unwrap_or(0) * end / 256
+    }
+
+    /// In `chances` of 16 cases.
+    pub(super) fn happens(&mut self, chances: usize) -> bool {
+        self.roll() >= usize::from(SIDES) - chances
+    }
+
+    pub(super) fn one_of<'t, T>(&mut self, pool: &'t [T]) -> &'t T {
+        &pool[self.roll() % pool.len()]
+    }
+
+    pub(super) fn maybe<T>(
+        &mut self,
+        chances: usize,
+        make: impl FnOnce(&mut Self) -> T,
+    ) -> Option<T> {
+        if self.happens(chances) { Some(make(self)) } else { None }
+    }
+}
