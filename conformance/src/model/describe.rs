@@ -291,3 +291,17 @@ impl Refusal {
         text
     }
 }
+
+/// What is found and what ought to be: the lines that differ, or all if their number does.
+pub(super) fn difference(found: &str, wanted: &str) -> String {
+    if found.lines().count() != wanted.lines().count() {
+        return format!("\n  is          {found}\n  ought to be {wanted}");
+    }
+    let mut text = String::new();
+    for (found, wanted) in
+        found.lines().zip(wanted.lines()).filter(|(found, wanted)| found != wanted)
+    {
+        let _ = write!(text, "\n  is          {}\n  ought to be {}", found.trim(), wanted.trim());
+    }
+    text
+}

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ghostwire_store_core::Store;
 use ghostwire_store_core::domain::*;
 
+use super::describe::difference;
 use super::digest;
 use super::operation::Dice;
 use super::oracle::Oracle;
@@ -40,7 +41,7 @@ fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: &T, wanted: &T) -> Re
     if found == wanted {
         return Ok(());
     }
-    Err(format!("{what}\n  is       {found:#?}\n  ought to be {wanted:#?}"))
+    Err(format!("{what}{}", difference(&format!("{found:#?}"), &format!("{wanted:#?}"))))
 }
 
 fn plain<T: Clone>(listed: Vec<Arc<T>>) -> Vec<T> {

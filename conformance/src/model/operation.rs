@@ -150,7 +150,8 @@ pub(super) fn scripts() -> impl Strategy<Value = Vec<Step>, Tree: Send> {
     let step = (operation, numbers()).prop_map(|(operation, numbers)| Step { operation, numbers });
     let first = numbers().prop_map(|numbers| Step { operation: Op::PutNetwork, numbers });
     let first = proptest::option::weighted(0.8, first);
-    let rest = proptest::collection::vec(step, 24..=36);
+    // Short ones are drawn too, so that long ones can shrink to them.
+    let rest = proptest::collection::vec(step, 1..=60);
     (first, rest).prop_map(|(first, rest)| first.into_iter().chain(rest).collect())
 }
 

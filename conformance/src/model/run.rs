@@ -198,7 +198,7 @@ impl<'l> Play<'l> {
                 Ok(answer) => format!("{answer:#?}"),
                 Err(refusal) => refusal.describe(),
             };
-            return Err(format!("the answer\n  is       {found}\n  ought to be {wanted}"));
+            return Err(format!("the answer{}", describe::difference(&found, &wanted)));
         }
         let wrote = self.oracle.writes != before.writes;
         let expected = if wrote { serial.next() } else { serial };
@@ -281,7 +281,8 @@ impl<'l> Play<'l> {
         if found == wanted {
             return Ok(());
         }
-        Err(format!("a secret\n  gives    {found:#?}\n  ought to give {wanted:#?}"))
+        let [found, wanted] = [found, wanted].map(|answer| format!("{answer:#?}"));
+        Err(format!("what a secret gives{}", describe::difference(&found, &wanted)))
     }
 
     /// What is stored has to be sound.

@@ -66,7 +66,7 @@ const REFUSALS: &[(Operation, &[&str])] = {
         (Op::PutDns, &["conflict", "invalid_argument", IDLE]),
         (Op::ResetSetting, &["not_found"]),
         (Op::BeginSession, &["not_found", "invalid_argument"]),
-        (Op::TouchSession, &["not_found", "invalid_argument", IDLE]),
+        (Op::TouchSession, &["not_found", IDLE]),
         (Op::EndSession, &["not_found"]),
         (Op::SweepSessions, &[IDLE]),
         (Op::CreateApiKey, &["not_found"]),

@@ -36,9 +36,6 @@ impl Oracle {
         expected: PolicyVersion,
         to: PolicyVersion,
     ) -> Predicted {
-        if self.policy_in_force() != Some(expected) {
-            return Err(ErrorKind::Conflict);
-        }
         let old = self.policies.iter().find(|policy| policy.version == to);
         let document = old.ok_or(ErrorKind::NotFound)?.document.clone();
         self.swap_policy(Some(expected), &document)
@@ -126,14 +123,14 @@ impl Oracle {
         document: &SettingDocument,
         expected: Option<Revision>,
     ) -> Predicted {
+        if !is_sound(document) {
+            return Err(ErrorKind::InvalidArgument);
+        }
         let known = self.setting(document.kind()).cloned();
         match (&known, expected) {
             (Some(setting), expected) => expect(expected, setting.revision)?,
             (None, Some(_)) => return Err(ErrorKind::Conflict),
             (None, None) => {}
-        }
-        if !is_sound(document) {
-            return Err(ErrorKind::InvalidArgument);
         }
         let revision = match known {
             Some(setting) if setting.document == *document => return Ok(Answer::Setting(setting)),

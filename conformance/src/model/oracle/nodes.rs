@@ -61,20 +61,17 @@ impl Oracle {
             .position(|node| node.machine_key == rotation.machine_key)
             .ok_or(ErrorKind::NotFound)?;
         let node = self.nodes[place].clone();
-        if is_over(node.expires_at, self.now) {
-            return Err(ErrorKind::PermissionDenied);
-        }
         let wanted = Node {
             node_key: rotation.to,
             disco_key: rotation.disco_key,
             expires_at: rotation.expires_at,
             ..node.clone()
         };
-        if wanted == node {
-            return Ok(Answer::Node(node));
-        }
-        if node.node_key != rotation.from {
+        if wanted != node && node.node_key != rotation.from {
             return Err(ErrorKind::Conflict);
+        }
+        if is_over(node.expires_at, self.now) {
+            return Err(ErrorKind::PermissionDenied);
         }
         if self.nodes.iter().any(|other| other.id != node.id && other.node_key == rotation.to) {
             return Err(taken("node_key"));

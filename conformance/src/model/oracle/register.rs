@@ -25,10 +25,15 @@ impl Oracle {
         {
             return Err(taken("machine_key"));
         }
-        for (place, node) in self.nodes.iter().enumerate() {
-            if node.node_key == registration.node_key && Some(place) != known {
-                return Err(taken("node_key"));
-            }
+        let mut others = self.nodes.iter().enumerate().filter(|(place, _)| Some(*place) != known);
+        let is_taken = others.any(|(_, node)| node.node_key == registration.node_key);
+        // Which of two refusals comes first the contract leaves open; this one is the later here.
+        if known.is_none() {
+            self.free_ipv4()?;
+            self.free_ipv6()?;
+        }
+        if is_taken {
+            return Err(taken("node_key"));
         }
         let node = match known {
             Some(place) => self.rekey(place, registration, &admitted),
@@ -38,6 +43,7 @@ impl Oracle {
             for key in &mut self.preauth_keys {
                 if key.id == id && key.used_at.is_none() {
                     key.used_at = Some(self.now);
+                    key.revision = plus_one(key.revision);
                 }
             }
         }
@@ -91,24 +97,23 @@ impl Oracle {
 
     fn rekey(&mut self, place: usize, registration: &Registration, admitted: &Admitted) -> Node {
         let node = self.nodes[place].clone();
-        let mut wanted = Node {
+        // A registration counts as a change, even if it brings nothing new.
+        let rekeyed = Node {
             tags: if admitted.tags.is_empty() { node.tags.clone() } else { admitted.tags.clone() },
             hostname: registration.hostname.clone(),
             node_key: registration.node_key,
             disco_key: registration.disco_key,
             host_info: registration.host_info.clone(),
             register_method: admitted.method,
-            preauth_key: admitted.key,
+            preauth_key: admitted.key.or(node.preauth_key),
             ephemeral: admitted.ephemeral.unwrap_or(node.ephemeral),
             expires_at: registration.expires_at,
+            updated_at: self.now,
+            revision: plus_one(node.revision),
             ..node.clone()
         };
-        if wanted != node {
-            wanted.updated_at = self.now;
-            wanted.revision = plus_one(node.revision);
-            self.nodes[place] = wanted.clone();
-        }
-        wanted
+        self.nodes[place] = rekeyed.clone();
+        rekeyed
     }
 
     fn new_node(
