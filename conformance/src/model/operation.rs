@@ -144,15 +144,38 @@ const SIDES: u8 = 16;
 /// Enough for every operation but transactions, which roll on.
 const DICE: usize = 10;
 
+/// How most scripts begin, and how likely each step is: without users and nodes little happens.
+const BEGINNING: [(Operation, f64); 14] = [
+    (Op::PutNetwork, 0.8),
+    (Op::CreateUser, 0.9),
+    (Op::CreateUser, 0.5),
+    (Op::CreatePreAuthKey, 0.8),
+    (Op::CreatePreAuthKey, 0.5),
+    (Op::Register, 0.9),
+    (Op::Register, 0.8),
+    (Op::Register, 0.6),
+    (Op::Connect, 0.6),
+    (Op::Connect, 0.4),
+    (Op::PutNetwork, 0.3),
+    (Op::BackfillAddresses, 0.3),
+    (Op::CreateDnsRecord, 0.3),
+    (Op::CreateDnsRecord, 0.3),
+];
+
 pub(super) fn scripts() -> impl Strategy<Value = Vec<Step>, Tree: Send> {
-    let operation = proptest::sample::select(drawn());
     let numbers = || proptest::collection::vec(0..SIDES, DICE);
-    let step = (operation, numbers()).prop_map(|(operation, numbers)| Step { operation, numbers });
-    let first = numbers().prop_map(|numbers| Step { operation: Op::PutNetwork, numbers });
-    let first = proptest::option::weighted(0.8, first);
+    let step = |(operation, numbers)| Step { operation, numbers };
+    let beginning: Vec<_> = BEGINNING
+        .into_iter()
+        .map(|(operation, likely)| {
+            proptest::option::weighted(likely, (Just(operation), numbers()).prop_map(step))
+        })
+        .collect();
+    let operation = proptest::sample::select(drawn());
     // Short ones are drawn too, so that long ones can shrink to them.
-    let rest = proptest::collection::vec(step, 1..=60);
-    (first, rest).prop_map(|(first, rest)| first.into_iter().chain(rest).collect())
+    let rest = proptest::collection::vec((operation, numbers()).prop_map(step), 1..=42);
+    (beginning, rest)
+        .prop_map(|(beginning, rest)| beginning.into_iter().flatten().chain(rest).collect())
 }
 
 /// Each operation as often as it weighs.

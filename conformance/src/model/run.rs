@@ -9,6 +9,7 @@ use ghostwire_store_core::domain::*;
 
 use super::call::{Answer, Call, Fresh, Refusal};
 use super::describe;
+use super::digest;
 use super::listings;
 use super::operation::{Dice, Operation, Step};
 use super::oracle::Oracle;
@@ -31,7 +32,8 @@ pub(super) struct Manner {
     pub(super) beside_memory: bool,
 }
 
-/// Calls between two comparisons of everything that can be read.
+/// Calls between two comparisons of everything that can be read. Digests take longer to compute,
+/// and are compared half as often.
 const CALLS_BETWEEN: usize = 7;
 
 /// Carries a script out. `log` gets a line for each call.
@@ -45,17 +47,23 @@ pub(super) async fn play(
     let mut play = Play::begin(factory, manner, log).await?;
     for (index, step) in script.iter().enumerate() {
         play.step(step, tally).await?;
-        let is_last = index + 1 == script.len();
-        if is_last || index % CALLS_BETWEEN == CALLS_BETWEEN - 1 {
+        if (index + 1) % CALLS_BETWEEN == 0 {
             play.compare(step).await?;
         }
+        if (index + 1) % (2 * CALLS_BETWEEN) == 0 || index + 1 == script.len() {
+            play.compare_digest().await?;
+        }
     }
-    play.end().await
+    if let Some(last) = script.last() {
+        play.compare(last).await?;
+    }
+    play.end(manner.seed % 8 < 2).await
 }
 
 struct Play<'l> {
     world: World,
-    store: Arc<dyn Store>,
+    /// There is one, except while it is opened anew.
+    store: Option<Arc<dyn Store>>,
     twin: Option<Twin>,
     oracle: Oracle,
     known: Known,
@@ -89,7 +97,7 @@ impl<'l> Play<'l> {
         let now = world.clock().now();
         Ok(Self {
             world,
-            store,
+            store: Some(store),
             twin,
             oracle: Oracle::new(now),
             known: Known::default(),
@@ -98,6 +106,10 @@ impl<'l> Play<'l> {
             drawn: 0,
             log,
         })
+    }
+
+    fn store(&self) -> &dyn Store {
+        self.store.as_deref().expect("it is open")
     }
 
     async fn step(&mut self, step: &Step, tally: &mut Tally) -> Result<(), Wrong> {
@@ -110,11 +122,13 @@ impl<'l> Play<'l> {
             Operation::Crash => {
                 self.log.push("the process dies, and another one opens the store".to_owned());
                 self.crash().await;
+                self.compare_digest().await?;
                 return self.compare(step).await;
             }
             Operation::Reopen => {
                 self.log.push("the store is closed and opened".to_owned());
                 self.reopen().await?;
+                self.compare_digest().await?;
                 return self.compare(step).await;
             }
             _ => {}
@@ -157,17 +171,18 @@ impl<'l> Play<'l> {
     }
 
     async fn crash(&mut self) {
-        let store = self.store.clone();
-        // The handle that `self` has is replaced below; the world drops the one it is given.
-        self.store = self.world.crash(store).await;
+        let store = self.store.take().expect("it is open");
+        self.store = Some(self.world.crash(store).await);
         if let Some(twin) = &mut self.twin {
             twin.crash().await;
         }
     }
 
     async fn reopen(&mut self) -> Result<(), Wrong> {
-        self.store.close().await.map_err(|error| format!("it does not close: {error}"))?;
-        self.store = self.world.open().await;
+        let store = self.store.take().expect("it is open");
+        store.close().await.map_err(|error| format!("it does not close: {error}"))?;
+        drop(store);
+        self.store = Some(self.world.open().await);
         if let Some(twin) = &mut self.twin {
             twin.reopen().await;
         }
@@ -176,8 +191,8 @@ impl<'l> Play<'l> {
 
     /// Makes a call, and holds it against the oracle. Tells whether something was to be written.
     async fn call(&mut self, call: &Call) -> Result<(Result<Answer, Refusal>, bool), Wrong> {
-        let serial = self.store.view().serial();
-        let answered = call.perform(self.store.as_ref()).await;
+        let serial = self.store().view().serial();
+        let answered = call.perform(self.store()).await;
         if let Some(twin) = &self.twin {
             twin.call(call, &answered).await?;
         }
@@ -202,7 +217,7 @@ impl<'l> Play<'l> {
         }
         let wrote = self.oracle.writes != before.writes;
         let expected = if wrote { serial.next() } else { serial };
-        let stands = self.store.view().serial();
+        let stands = self.store().view().serial();
         if stands != expected {
             return Err(format!("the store stands at {stands}, and ought to at {expected}"));
         }
@@ -246,14 +261,22 @@ impl<'l> Play<'l> {
 
     async fn compare(&self, step: &Step) -> Result<(), Wrong> {
         let mut dice = Dice::new(&step.numbers);
-        listings::compare(self.store.as_ref(), &self.oracle, &self.known, &mut dice).await?;
+        listings::compare(self.store(), &self.oracle, &self.known, &mut dice).await?;
         for (owner, secret) in &self.secrets {
             self.present(*owner, secret.expose()).await?;
         }
         if let Some(twin) = &self.twin {
-            twin.compare(self.store.as_ref()).await?;
+            twin.compare(self.store()).await?;
         }
         Ok(())
+    }
+
+    async fn compare_digest(&self) -> Result<(), Wrong> {
+        let digests = self.store().digests().await.map_err(|error| error.to_string())?;
+        if *digests.state.as_bytes() == digest::of(&self.oracle) {
+            return Ok(());
+        }
+        Err("the digest is another one than the oracle's".to_owned())
     }
 
     /// A secret works exactly as long as what it is for.
@@ -261,7 +284,7 @@ impl<'l> Play<'l> {
         let denied = "permission_denied".to_owned();
         let (found, wanted) = match owner {
             Owner::Session(id) => {
-                let found = self.store.sessions().authenticate(secret).await;
+                let found = self.store().sessions().authenticate(secret).await;
                 let session = self.oracle.sessions.iter().find(|session| session.id == id);
                 let valid = session.filter(|session| session.expires_at > self.oracle.now);
                 (found.map(|session| Answer::Session(Session::clone(&session))), {
@@ -269,7 +292,7 @@ impl<'l> Play<'l> {
                 })
             }
             Owner::PreAuthKey(id) => {
-                let found = self.store.preauth_keys().authenticate(secret).await;
+                let found = self.store().preauth_keys().authenticate(secret).await;
                 let key = self.oracle.preauth_keys.iter().find(|key| key.id == id);
                 (found.map(|key| Answer::PreAuthKey(PreAuthKey::clone(&key))), {
                     key.cloned().map(Answer::PreAuthKey)
@@ -286,8 +309,11 @@ impl<'l> Play<'l> {
     }
 
     /// What is stored has to be sound.
-    async fn end(self) -> Result<(), Wrong> {
-        self.store.close().await.map_err(|error| format!("it does not close: {error}"))
+    async fn end(self, verifies: bool) -> Result<(), Wrong> {
+        if verifies {
+            self.store().verify().await.map_err(|error| format!("it is not sound: {error}"))?;
+        }
+        self.store().close().await.map_err(|error| format!("it does not close: {error}"))
     }
 }
 

@@ -31,8 +31,13 @@ const DOCUMENTS: [&str; 3] = ["{}", "", "allow"];
 pub(super) const DNS_NAMES: [&str; 2] = ["a.example", "*.b.example"];
 const DNS_VALUES: [&str; 6] =
     ["192.0.2.1", "::1", "host.example", "HOST.example.", "0:0:0:0:0:0:0:1", "not a name!"];
-const KINDS: [DnsRecordKind; 4] =
-    [DnsRecordKind::A, DnsRecordKind::Aaaa, DnsRecordKind::Cname, DnsRecordKind::Txt];
+const KINDS: [DnsRecordKind; 5] = [
+    DnsRecordKind::Txt,
+    DnsRecordKind::A,
+    DnsRecordKind::Aaaa,
+    DnsRecordKind::Cname,
+    DnsRecordKind::Txt,
+];
 const ENDPOINTS: [&str; 2] = ["192.0.2.1:41641", "[2001:db8::1]:41641"];
 pub(super) const METRICS: [&str; 2] = ["rx", "tx"];
 
@@ -92,7 +97,7 @@ fn patch<T>(dice: &mut Dice, value: impl FnOnce(&mut Dice) -> T) -> Patch<T> {
 }
 
 fn change<T>(dice: &mut Dice, value: impl FnOnce(&mut Dice) -> T) -> Change<T> {
-    if dice.happens(6) { Change::Set(value(dice)) } else { Change::Keep }
+    if dice.happens(7) { Change::Set(value(dice)) } else { Change::Keep }
 }
 
 fn name(dice: &mut Dice) -> UserName {

@@ -20,7 +20,8 @@ use crate::world::{Mode, World};
 /// The other store, with a clock and random numbers that are the same.
 pub(super) struct Twin {
     world: World,
-    store: Arc<dyn Store>,
+    /// There is one, except while it is opened anew.
+    store: Option<Arc<dyn Store>>,
 }
 
 impl Twin {
@@ -28,7 +29,11 @@ impl Twin {
         let world = World::create(&Memory, &Stack::bare(), mode, seed).await;
         let world = world.expect("there is memory");
         let store = world.open().await;
-        Self { world, store }
+        Self { world, store: Some(store) }
+    }
+
+    fn store(&self) -> &dyn Store {
+        self.store.as_deref().expect("it is open")
     }
 
     pub(super) fn advance(&self, time: Duration) {
@@ -36,11 +41,13 @@ impl Twin {
     }
 
     pub(super) async fn crash(&mut self) {
-        self.store = self.world.crash(self.store.clone()).await;
+        let store = self.store.take().expect("it is open");
+        self.store = Some(self.world.crash(store).await);
     }
 
     pub(super) async fn reopen(&mut self) {
-        self.store = self.world.reopen(self.store.clone()).await;
+        let store = self.store.take().expect("it is open");
+        self.store = Some(self.world.reopen(store).await);
     }
 
     /// Makes the same call; the answer has to be the same, and an error to the letter.
@@ -55,7 +62,7 @@ impl Twin {
             }
             Err(error) => format!("{error:?}"),
         };
-        let (here, there) = (said(answered), said(&call.perform(self.store.as_ref()).await));
+        let (here, there) = (said(answered), said(&call.perform(self.store()).await));
         if here == there {
             return Ok(());
         }
@@ -64,11 +71,11 @@ impl Twin {
 
     /// Both have to hold the same.
     pub(super) async fn compare(&self, store: &dyn Store) -> std::result::Result<(), Wrong> {
-        let (here, there) = (digests(store).await?, digests(self.store.as_ref()).await?);
+        let (here, there) = (digests(store).await?, digests(self.store()).await?);
         if here != there {
             return Err(format!("the digests\n  are      {here}\n  in memory {there}"));
         }
-        let (here, there) = (export(store).await?, export(self.store.as_ref()).await?);
+        let (here, there) = (export(store).await?, export(self.store()).await?);
         if here == there {
             return Ok(());
         }
