@@ -71,8 +71,8 @@ impl Operation {
         (Op::RotateKey, 5),
         (Op::ExpireNodes, 3),
         (Op::DeleteNode, 3),
-        (Op::BackfillAddresses, 3),
-        (Op::ReapEphemeral, 3),
+        (Op::BackfillAddresses, 5),
+        (Op::ReapEphemeral, 5),
         (Op::Connect, 8),
         (Op::Heartbeat, 5),
         (Op::Disconnect, 4),
@@ -80,20 +80,20 @@ impl Operation {
         (Op::Advertise, 7),
         (Op::Approve, 7),
         (Op::DeleteRoute, 2),
-        (Op::SwapPolicy, 4),
-        (Op::RollbackPolicy, 2),
-        (Op::PrunePolicies, 2),
-        (Op::CreateDnsRecord, 4),
-        (Op::UpdateDnsRecord, 3),
+        (Op::SwapPolicy, 6),
+        (Op::RollbackPolicy, 3),
+        (Op::PrunePolicies, 3),
+        (Op::CreateDnsRecord, 5),
+        (Op::UpdateDnsRecord, 5),
         (Op::DeleteDnsRecord, 2),
-        (Op::PutNetwork, 5),
-        (Op::PutDerpMap, 2),
-        (Op::PutDns, 2),
+        (Op::PutNetwork, 6),
+        (Op::PutDerpMap, 3),
+        (Op::PutDns, 3),
         (Op::ResetSetting, 2),
-        (Op::BeginSession, 4),
+        (Op::BeginSession, 6),
         (Op::TouchSession, 4),
         (Op::EndSession, 2),
-        (Op::SweepSessions, 2),
+        (Op::SweepSessions, 4),
         (Op::CreateApiKey, 3),
         (Op::RevokeApiKey, 2),
         (Op::DeleteApiKey, 2),
@@ -142,7 +142,7 @@ pub(super) struct Step {
 /// The sides of a die.
 const SIDES: u8 = 16;
 /// Enough for every operation but transactions, which roll on.
-const DICE: usize = 10;
+const DICE: usize = 12;
 
 /// How most scripts begin, and how likely each step is: without users and nodes little happens.
 const BEGINNING: [(Operation, f64); 14] = [
@@ -162,7 +162,25 @@ const BEGINNING: [(Operation, f64); 14] = [
     (Op::CreateDnsRecord, 0.3),
 ];
 
+/// Most scripts are about one part of the store, so that they get far in it; the first is about
+/// everything.
+const THEMES: [&[Operation]; 9] = [
+    &[],
+    &[Op::CreateUser, Op::UpsertOidc, Op::UpdateUser, Op::DeleteUser],
+    &[Op::Register, Op::UpdateNode, Op::RotateKey, Op::ExpireNodes, Op::CreatePreAuthKey],
+    &[Op::Register, Op::PutNetwork, Op::BackfillAddresses, Op::DeleteNode],
+    &[Op::Connect, Op::Heartbeat, Op::Disconnect, Op::Register, Op::ReapEphemeral, Op::Wait],
+    &[Op::Advertise, Op::Approve, Op::DeleteRoute, Op::Connect, Op::Disconnect, Op::Wait],
+    &[Op::BeginSession, Op::TouchSession, Op::SweepSessions, Op::CreateApiKey, Op::Wait],
+    &[Op::CreateDnsRecord, Op::UpdateDnsRecord],
+    &[Op::SwapPolicy, Op::RollbackPolicy, Op::PrunePolicies, Op::PutDns, Op::PutDerpMap],
+];
+
 pub(super) fn scripts() -> impl Strategy<Value = Vec<Step>, Tree: Send> {
+    proptest::strategy::Union::new(THEMES.map(about))
+}
+
+fn about(theme: &[Operation]) -> impl Strategy<Value = Vec<Step>, Tree: Send> + use<> {
     let numbers = || proptest::collection::vec(0..SIDES, DICE);
     let step = |(operation, numbers)| Step { operation, numbers };
     let beginning: Vec<_> = BEGINNING
@@ -171,17 +189,17 @@ pub(super) fn scripts() -> impl Strategy<Value = Vec<Step>, Tree: Send> {
             proptest::option::weighted(likely, (Just(operation), numbers()).prop_map(step))
         })
         .collect();
-    let operation = proptest::sample::select(drawn());
+    // Each operation as often as it weighs.
+    let repeat = |(operation, weight): (Operation, u32)| {
+        let times = if theme.contains(&operation) { 8 * weight } else { weight };
+        (0..times).map(move |_| operation)
+    };
+    let operations: Vec<_> = Operation::ALL.into_iter().flat_map(repeat).collect();
+    let operation = proptest::sample::select(operations);
     // Short ones are drawn too, so that long ones can shrink to them.
     let rest = proptest::collection::vec((operation, numbers()).prop_map(step), 1..=42);
     (beginning, rest)
         .prop_map(|(beginning, rest)| beginning.into_iter().flatten().chain(rest).collect())
-}
-
-/// Each operation as often as it weighs.
-fn drawn() -> Vec<Operation> {
-    let repeat = |(operation, weight): (Operation, u32)| (0..weight).map(move |_| operation);
-    Operation::ALL.into_iter().flat_map(repeat).collect()
 }
 
 /// Numbers that were rolled, one after the other.

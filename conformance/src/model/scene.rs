@@ -100,6 +100,11 @@ fn change<T>(dice: &mut Dice, value: impl FnOnce(&mut Dice) -> T) -> Change<T> {
     if dice.happens(7) { Change::Set(value(dice)) } else { Change::Keep }
 }
 
+/// Sometimes what is there already, so that things meet.
+fn echo<T: Clone>(dice: &mut Dice, there: &[T], other: impl FnOnce(&mut Dice) -> T) -> T {
+    if dice.happens(6) && !there.is_empty() { dice.one_of(there).clone() } else { other(dice) }
+}
+
 fn name(dice: &mut Dice) -> UserName {
     parsed_one(dice, &NAMES)
 }
@@ -219,6 +224,12 @@ impl Scene<'_> {
         }
     }
 
+    fn dns_value(&self, dice: &mut Dice) -> Text<1024> {
+        let records = self.oracle.dns_records.iter();
+        let there: Vec<_> = records.map(|record| record.value.clone()).collect();
+        echo(dice, &there, |dice| parsed_one(dice, &DNS_VALUES))
+    }
+
     /// The call that an operation and its dice amount to here.
     #[allow(clippy::too_many_lines)]
     pub(super) fn call(&mut self, operation: Op, dice: &mut Dice) -> Call {
@@ -238,20 +249,36 @@ impl Scene<'_> {
                 let picture_url = dice.maybe(3, text);
                 Call::CreateUser(NewUser { name, display_name, email, identity, picture_url })
             }
-            Op::UpsertOidc => Call::UpsertOidc(OidcProfile {
-                provider: parsed_one(dice, &PROVIDERS),
-                subject: parsed_one(dice, &SUBJECTS),
-                name: name(dice),
-                display_name: dice.maybe(3, text),
-                email: dice.maybe(3, email),
-                picture_url: dice.maybe(3, text),
-            }),
+            Op::UpsertOidc => {
+                let profile = |user: &User| match &user.identity {
+                    Identity::Oidc { provider, subject } => Some(OidcProfile {
+                        provider: provider.clone(),
+                        subject: subject.clone(),
+                        name: user.name.clone(),
+                        display_name: user.display_name.clone(),
+                        email: user.email.clone(),
+                        picture_url: user.picture_url.clone(),
+                    }),
+                    _ => None,
+                };
+                let there: Vec<_> = self.oracle.users.iter().filter_map(profile).collect();
+                Call::UpsertOidc(echo(dice, &there, |dice| OidcProfile {
+                    provider: parsed_one(dice, &PROVIDERS),
+                    subject: parsed_one(dice, &SUBJECTS),
+                    name: name(dice),
+                    display_name: dice.maybe(3, text),
+                    email: dice.maybe(3, email),
+                    picture_url: dice.maybe(3, text),
+                }))
+            }
             Op::UpdateUser => {
                 let id = self.user(dice);
                 let user = self.oracle.users.iter().find(|user| user.id == id);
                 let expected = Self::revision(dice, user.map(|user| user.revision));
+                let there: Vec<_> =
+                    self.oracle.users.iter().map(|user| user.name.clone()).collect();
                 let patch = UserPatch {
-                    name: change(dice, name),
+                    name: change(dice, |dice| echo(dice, &there, name)),
                     display_name: patch(dice, text),
                     email: patch(dice, email),
                     picture_url: patch(dice, text),
@@ -266,7 +293,7 @@ impl Scene<'_> {
                     user,
                     tags,
                     reusable: dice.happens(8),
-                    ephemeral: dice.happens(6),
+                    ephemeral: dice.happens(8),
                     expires_at: dice.maybe(4, |dice| self.at(dice)),
                 })
             }
@@ -278,7 +305,11 @@ impl Scene<'_> {
                 let node = self.oracle.nodes.iter().find(|node| node.id == id);
                 let expected = Self::revision(dice, node.map(|node| node.revision));
                 let patch = NodePatch {
-                    label: change(dice, |dice| parsed_one(dice, &LABELS)),
+                    label: change(dice, |dice| {
+                        let nodes = self.oracle.nodes.iter();
+                        let there: Vec<_> = nodes.map(|node| node.label.clone()).collect();
+                        echo(dice, &there, |dice| parsed_one(dice, &LABELS))
+                    }),
                     hostname: change(dice, |dice| parsed_one(dice, &HOSTNAMES)),
                     tags: change(dice, tags),
                     user: patch(dice, |dice| self.user(dice)),
@@ -293,13 +324,16 @@ impl Scene<'_> {
                 let node = self.oracle.nodes.iter().find(|node| node.machine_key == machine_key);
                 let present = node.map(|node| node.node_key).filter(|_| !dice.happens(4));
                 let from = present.unwrap_or_else(|| node_key(dice));
-                let to = node_key(dice);
-                let disco_key = dice.maybe(6, disco_key);
-                let expires_at = self.expiry(dice);
+                // Sometimes a rotation is repeated.
+                let (to, disco_key, expires_at) = match node.filter(|_| dice.happens(3)) {
+                    Some(node) => (node.node_key, node.disco_key, node.expires_at),
+                    None => (node_key(dice), dice.maybe(6, disco_key), self.expiry(dice)),
+                };
                 Call::RotateKey(Rotation { machine_key, from, to, disco_key, expires_at })
             }
             Op::ExpireNodes => {
-                let at = self.at(dice);
+                let there = self.oracle.nodes.iter().filter_map(|node| node.expires_at);
+                let at = echo(dice, &there.collect::<Vec<_>>(), |dice| self.at(dice));
                 let count = 1 + dice.roll() % 3;
                 Call::ExpireNodes((0..count).map(|_| self.node(dice)).collect(), at)
             }
@@ -320,8 +354,12 @@ impl Scene<'_> {
             Op::SwapPolicy => Call::SwapPolicy(self.version(dice), parsed_one(dice, &DOCUMENTS)),
             Op::RollbackPolicy => {
                 let expected = self.version(dice).unwrap_or(PolicyVersion::FIRST);
-                let to = 1 + dice.roll() as u64 % 4;
-                Call::RollbackPolicy(expected, PolicyVersion::new(to).expect("a small number"))
+                let kept: Vec<_> =
+                    self.oracle.policies.iter().map(|policy| policy.version).collect();
+                let to = echo(dice, &kept, |dice| {
+                    PolicyVersion::new(1 + dice.roll() as u64 % 4).expect("a small number")
+                });
+                Call::RollbackPolicy(expected, to)
             }
             Op::PrunePolicies => {
                 Call::PrunePolicies(u32::try_from(dice.roll() % 4).expect("a small number"))
@@ -329,7 +367,7 @@ impl Scene<'_> {
             Op::CreateDnsRecord => Call::CreateDnsRecord(NewDnsRecord {
                 name: parsed_one(dice, &DNS_NAMES),
                 kind: *dice.one_of(&KINDS),
-                value: parsed_one(dice, &DNS_VALUES),
+                value: self.dns_value(dice),
                 ttl: dice.maybe(4, |dice| *dice.one_of(&[60, 0, u32::MAX])),
             }),
             Op::UpdateDnsRecord => {
@@ -337,7 +375,10 @@ impl Scene<'_> {
                 let record = self.oracle.dns_records.iter().find(|record| record.id == id);
                 let expected = Self::revision(dice, record.map(|record| record.revision));
                 let patch = DnsRecordPatch {
-                    value: change(dice, |dice| parsed_one(dice, &DNS_VALUES)),
+                    value: match dice.happens(11) {
+                        true => Change::Set(self.dns_value(dice)),
+                        false => Change::Keep,
+                    },
                     ttl: patch(dice, |dice| *dice.one_of(&[60, 0])),
                 };
                 Call::UpdateDnsRecord(id, patch, expected)
@@ -425,7 +466,8 @@ impl Scene<'_> {
     fn put(&self, dice: &mut Dice, document: SettingDocument) -> Call {
         let setting = self.oracle.setting(document.kind());
         let expected = Self::revision(dice, setting.map(|setting| setting.revision));
-        Call::PutSetting(document, expected)
+        let as_it_is = setting.filter(|_| dice.happens(3));
+        Call::PutSetting(as_it_is.map_or(document, |setting| setting.document.clone()), expected)
     }
 
     fn transaction(&mut self, dice: &mut Dice) -> Call {
@@ -484,13 +526,13 @@ fn network(dice: &mut Dice) -> NetworkSettings {
     let prefix = |text: &str| Some(parsed::<Prefix>(text));
     let (ipv4, ipv6) = match dice.roll() {
         0..3 => (prefix("10.9.0.0/29"), prefix("fd09::/126")),
-        3..5 => (prefix("10.9.0.0/30"), None),
-        5..7 => (prefix("10.9.0.4/31"), prefix("fd09::/127")),
-        7..9 => (None, prefix("fd09::/64")),
-        9 => (prefix("10.9.0.6/32"), prefix("fd09::7/128")),
-        10 => (None, None),
-        11 => (prefix("fd09::/64"), None),
-        12 => (None, prefix("10.9.0.0/29")),
+        3..6 => (prefix("10.9.0.0/30"), None),
+        6..8 => (prefix("10.9.0.4/31"), prefix("fd09::/127")),
+        8..11 => (None, prefix("fd09::/64")),
+        11 => (prefix("10.9.0.6/32"), prefix("fd09::7/128")),
+        12 => (None, None),
+        13 => (prefix("fd09::/64"), None),
+        14 => (None, prefix("10.9.0.0/29")),
         _ => (prefix("10.9.0.0/24"), prefix("fd09::/120")),
     };
     let reserved: &[&str] = match dice.roll() {

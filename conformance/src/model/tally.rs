@@ -77,7 +77,7 @@ const REFUSALS: &[(Operation, &[&str])] = {
 };
 
 /// Fewer scripts than this need not have reached everything.
-const ENOUGH: u32 = 500;
+const ENOUGH: u32 = 1_000;
 
 impl Tally {
     pub(super) fn count(

@@ -67,7 +67,11 @@ impl Oracle {
             expires_at: rotation.expires_at,
             ..node.clone()
         };
-        if wanted != node && node.node_key != rotation.from {
+        // Repeating it does nothing, even for a node that has expired meanwhile.
+        if wanted == node {
+            return Ok(Answer::Node(node));
+        }
+        if node.node_key != rotation.from {
             return Err(ErrorKind::Conflict);
         }
         if is_over(node.expires_at, self.now) {
