@@ -152,13 +152,16 @@ impl<'l> Play<'l> {
             line.push_str(&said);
         }
         tally.count(step.operation, &outcome, wrote);
+        if self.oracle.has_late_primary() {
+            tally.saw_late_primary();
+        }
         Ok(())
     }
 
     fn wait(&mut self, dice: &mut Dice) {
         let millis = [1_000, 1_000_000, 30_000, 60_000, 2_000_000, 120_000];
         // Sometimes too short a time for identifiers to tell.
-        let time = match dice.happens(2) {
+        let time = match dice.happens(5) {
             true => Duration::from_micros(300),
             false => Duration::from_millis(*dice.one_of(&millis)),
         };

@@ -138,9 +138,19 @@ fn disco_key(dice: &mut Dice) -> DiscoKey {
     DiscoKey::from_bytes(key_bytes(dice.roll() % 2)).expect("not zero")
 }
 
+/// Mostly the first few, so that nodes offer the same.
 fn prefixes(dice: &mut Dice) -> Vec<Prefix> {
-    let count = dice.roll() % 5;
-    (0..count).map(|_| parsed_one(dice, &PREFIXES)).collect()
+    let mut prefixes = Vec::new();
+    for (place, prefix) in PREFIXES.iter().enumerate() {
+        if dice.happens(if place < 2 { 11 } else { 3 }) {
+            prefixes.push(parsed(prefix));
+        }
+    }
+    if dice.happens(2) {
+        // Twice in one list is as good as once.
+        prefixes.extend(prefixes.first().copied());
+    }
+    prefixes
 }
 
 impl Scene<'_> {
@@ -199,8 +209,16 @@ impl Scene<'_> {
         }
     }
 
-    fn session_number(dice: &mut Dice) -> SessionNumber {
-        SessionNumber::new([1, 2, 3, 4, 5, 0][dice.roll() % 6]).expect("a small number")
+    /// Mostly the next one or the present one, as is usual for the message.
+    fn session_number(&self, dice: &mut Dice, node: NodeId, is_new: bool) -> SessionNumber {
+        let presence = self.oracle.presence.iter().find(|presence| presence.node == node);
+        let present = presence.map_or(0, |presence| presence.session.get());
+        let number = match dice.roll() {
+            0..10 => present + u64::from(is_new),
+            10 => present + 2,
+            number => [0, 1, 2, 3, 4, 5][number % 6],
+        };
+        SessionNumber::new(number).expect("a small number")
     }
 
     fn endpoints(&self, dice: &mut Dice) -> Change<EndpointList> {
@@ -341,12 +359,19 @@ impl Scene<'_> {
             Op::BackfillAddresses => Call::BackfillAddresses,
             Op::ReapEphemeral => Call::ReapEphemeral,
             Op::Connect => {
-                Call::Connect(self.node(dice), Self::session_number(dice), self.endpoints(dice))
+                let node = self.node(dice);
+                let session = self.session_number(dice, node, true);
+                Call::Connect(node, session, self.endpoints(dice))
             }
             Op::Heartbeat => {
-                Call::Heartbeat(self.node(dice), Self::session_number(dice), self.endpoints(dice))
+                let node = self.node(dice);
+                let session = self.session_number(dice, node, false);
+                Call::Heartbeat(node, session, self.endpoints(dice))
             }
-            Op::Disconnect => Call::Disconnect(self.node(dice), Self::session_number(dice)),
+            Op::Disconnect => {
+                let node = self.node(dice);
+                Call::Disconnect(node, self.session_number(dice, node, false))
+            }
             Op::DisconnectAll => Call::DisconnectAll,
             Op::Advertise => Call::Advertise(self.node(dice), prefixes(dice)),
             Op::Approve => Call::Approve(self.node(dice), prefixes(dice)),

@@ -7,7 +7,11 @@ use super::operation::Operation;
 
 /// How often each operation came to what.
 #[derive(Debug, Default)]
-pub(super) struct Tally(BTreeMap<(Operation, String), u64>);
+pub(super) struct Tally {
+    outcomes: BTreeMap<(Operation, String), u64>,
+    /// How often a route was primary although an older one could be.
+    late_primaries: u64,
+}
 
 const WROTE: &str = "wrote";
 const IDLE: &str = "changed nothing";
@@ -91,7 +95,11 @@ impl Tally {
             Ok(_) => IDLE.to_owned(),
             Err(refusal) => refusal.describe(),
         };
-        *self.0.entry((operation, outcome)).or_default() += 1;
+        *self.outcomes.entry((operation, outcome)).or_default() += 1;
+    }
+
+    pub(super) fn saw_late_primary(&mut self) {
+        self.late_primaries += 1;
     }
 
     /// Everything that has to occur in so many scripts and did not.
@@ -100,9 +108,12 @@ impl Tally {
             return Vec::new();
         }
         let occurs = |operation: Operation, outcome: &str| {
-            self.0.contains_key(&(operation, outcome.to_owned()))
+            self.outcomes.contains_key(&(operation, outcome.to_owned()))
         };
         let mut missing = Vec::new();
+        if self.late_primaries == 0 {
+            missing.push("a route that is primary although an older one could be".to_owned());
+        }
         for (operation, _) in Operation::ALL {
             let listed = REFUSALS.iter().filter(|(listed, _)| *listed == operation);
             let writes = !matches!(

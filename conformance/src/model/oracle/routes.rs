@@ -93,19 +93,33 @@ impl Oracle {
         routes.iter().filter_map(now).collect()
     }
 
+    /// Those that could be primary, the oldest first.
+    fn able_routes(&self, prefix: Prefix) -> Vec<Route> {
+        let mut able = Vec::new();
+        for route in &self.routes {
+            let carries = route.advertised && route.approved && prefix.prefix_len() > 0;
+            if route.prefix == prefix && carries && self.is_online(route.node) {
+                able.push(route.clone());
+            }
+        }
+        able.sort_by_key(|route| (route.created_at, route.id));
+        able
+    }
+
+    /// Whether a route is primary although an older one could be.
+    pub(in super::super) fn has_late_primary(&self) -> bool {
+        self.routes.iter().any(|route| {
+            let able = self.able_routes(route.prefix);
+            route.primary && able.first().is_some_and(|oldest| oldest.id != route.id)
+        })
+    }
+
     /// Of each prefix's routes one is primary, if one can be; it stays while it can.
     pub(super) fn choose_primaries(&mut self) {
         let mut prefixes: Vec<_> = self.routes.iter().map(|route| route.prefix).collect();
         prefixes.dedup();
         for prefix in prefixes {
-            let mut able = Vec::new();
-            for route in &self.routes {
-                let carries = route.advertised && route.approved && prefix.prefix_len() > 0;
-                if route.prefix == prefix && carries && self.is_online(route.node) {
-                    able.push(route.clone());
-                }
-            }
-            able.sort_by_key(|route| (route.created_at, route.id));
+            let able = self.able_routes(prefix);
             let stays = able.iter().find(|route| route.primary);
             let chosen = stays.or(able.first()).map(|route| route.id);
             for route in &mut self.routes {
