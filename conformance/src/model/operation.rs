@@ -176,6 +176,24 @@ const THEMES: [&[Operation]; 9] = [
     &[Op::SwapPolicy, Op::RollbackPolicy, Op::PrunePolicies, Op::PutDns, Op::PutDerpMap],
 ];
 
+/// How scripts about routes go on: several nodes offer the same, one after the other.
+const ROUTES: [(Operation, f64); 14] = [
+    (Op::Connect, 0.8),
+    (Op::Advertise, 0.9),
+    (Op::Approve, 0.9),
+    (Op::Wait, 0.3),
+    (Op::Connect, 0.8),
+    (Op::Advertise, 0.9),
+    (Op::Approve, 0.9),
+    (Op::Wait, 0.3),
+    (Op::Connect, 0.8),
+    (Op::Advertise, 0.9),
+    (Op::Approve, 0.9),
+    (Op::Advertise, 0.5),
+    (Op::Approve, 0.5),
+    (Op::Disconnect, 0.5),
+];
+
 pub(super) fn scripts() -> impl Strategy<Value = Vec<Step>, Tree: Send> {
     proptest::strategy::Union::new(THEMES.map(about))
 }
@@ -183,8 +201,10 @@ pub(super) fn scripts() -> impl Strategy<Value = Vec<Step>, Tree: Send> {
 fn about(theme: &[Operation]) -> impl Strategy<Value = Vec<Step>, Tree: Send> + use<> {
     let numbers = || proptest::collection::vec(0..SIDES, DICE);
     let step = |(operation, numbers)| Step { operation, numbers };
+    let routes = ROUTES.into_iter().filter(|_| theme.contains(&Op::Advertise));
     let beginning: Vec<_> = BEGINNING
         .into_iter()
+        .chain(routes)
         .map(|(operation, likely)| {
             proptest::option::weighted(likely, (Just(operation), numbers()).prop_map(step))
         })

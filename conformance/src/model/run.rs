@@ -50,13 +50,14 @@ pub(super) async fn play(
         if (index + 1) % CALLS_BETWEEN == 0 {
             play.compare(step).await?;
         }
-        if (index + 1) % (2 * CALLS_BETWEEN) == 0 || index + 1 == script.len() {
+        if (index + 1) % (2 * CALLS_BETWEEN) == 0 {
             play.compare_digest().await?;
         }
     }
     if let Some(last) = script.last() {
         play.compare(last).await?;
     }
+    play.compare_digest().await?;
     play.end(manner.seed % 8 < 2).await
 }
 
@@ -122,14 +123,14 @@ impl<'l> Play<'l> {
             Operation::Crash => {
                 self.log.push("the process dies, and another one opens the store".to_owned());
                 self.crash().await;
-                self.compare_digest().await?;
-                return self.compare(step).await;
+                self.compare(step).await?;
+                return self.compare_digest().await;
             }
             Operation::Reopen => {
                 self.log.push("the store is closed and opened".to_owned());
                 self.reopen().await?;
-                self.compare_digest().await?;
-                return self.compare(step).await;
+                self.compare(step).await?;
+                return self.compare_digest().await;
             }
             _ => {}
         }
