@@ -43,6 +43,7 @@ mod factory;
 mod history;
 mod in_memory;
 mod local_files;
+mod model;
 mod report;
 mod stack;
 mod suite;

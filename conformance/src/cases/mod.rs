@@ -101,7 +101,12 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
 
 /// All checks.
 pub(crate) fn checks() -> impl Iterator<Item = &'static Check> {
-    let checks: [&[Check]; 4] =
-        [digests::CHECKS, disk::CHECKS, crate::crash::CHECKS, crate::history::CHECKS];
+    let checks: [&[Check]; 5] = [
+        digests::CHECKS,
+        disk::CHECKS,
+        crate::crash::CHECKS,
+        crate::history::CHECKS,
+        crate::model::CHECKS,
+    ];
     checks.into_iter().flatten()
 }

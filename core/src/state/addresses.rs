@@ -47,7 +47,8 @@ impl Addresses {
     pub fn lowest_free(&self, prefix: Prefix, reserved: &[Prefix]) -> Option<IpAddr> {
         let ((family, mut first), (_, mut last)) =
             (to_number(prefix.first()), to_number(prefix.last()));
-        if last - first >= 2 {
+        let special = if prefix.is_ipv4() { 2 } else { 1 };
+        if last - first >= special {
             first += 1;
             if prefix.is_ipv4() {
                 last -= 1;
@@ -208,6 +209,7 @@ mod tests {
             ("10.0.0.0/32", "10.0.0.0"),
             ("10.0.0.0/31", "10.0.0.0"),
             ("fd00::/128", "fd00::"),
+            ("fd00::/127", "fd00::1"),
             ("fd00::/64", "fd00::1"),
         ] {
             assert_eq!(addresses.lowest_free(prefix.parse().unwrap(), &[]), Some(ip(first)));

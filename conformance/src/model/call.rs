@@ -1,0 +1,377 @@
+//! Calls with every argument chosen, and their answers.
+
+use std::sync::Arc;
+
+use ghostwire_store_core::command::{
+    ApiKeyCommand, Command, DnsCommand, NodeCommand, PolicyCommand, PreAuthKeyCommand,
+    Precondition, PresenceCommand, RouteCommand, SessionCommand, SettingCommand, Transaction,
+    UserCommand,
+};
+use ghostwire_store_core::domain::*;
+use ghostwire_store_core::error::Result;
+use ghostwire_store_core::state::Reply;
+use ghostwire_store_core::{Error, ErrorKind, Store};
+
+/// One call of a repository.
+#[derive(Debug, Clone)]
+pub(super) enum Call {
+    CreateUser(NewUser),
+    UpsertOidc(OidcProfile),
+    UpdateUser(UserId, UserPatch, Option<Revision>),
+    DeleteUser(UserId, bool),
+    CreatePreAuthKey(NewPreAuthKey),
+    RevokePreAuthKey(PreAuthKeyId),
+    DeletePreAuthKey(PreAuthKeyId),
+    Register(Registration),
+    UpdateNode(NodeId, NodePatch, Option<Revision>),
+    RotateKey(Rotation),
+    ExpireNodes(Vec<NodeId>, Timestamp),
+    DeleteNode(NodeId),
+    BackfillAddresses,
+    ReapEphemeral,
+    Connect(NodeId, SessionNumber, Change<EndpointList>),
+    Heartbeat(NodeId, SessionNumber, Change<EndpointList>),
+    Disconnect(NodeId, SessionNumber),
+    DisconnectAll,
+    Advertise(NodeId, Vec<Prefix>),
+    Approve(NodeId, Vec<Prefix>),
+    DeleteRoute(RouteId),
+    SwapPolicy(Option<PolicyVersion>, DocumentText),
+    RollbackPolicy(PolicyVersion, PolicyVersion),
+    PrunePolicies(u32),
+    CreateDnsRecord(NewDnsRecord),
+    UpdateDnsRecord(DnsRecordId, DnsRecordPatch, Option<Revision>),
+    DeleteDnsRecord(DnsRecordId),
+    PutSetting(SettingDocument, Option<Revision>),
+    ResetSetting(SettingKind),
+    BeginSession(NewSession),
+    TouchSession(SessionId, Option<Timestamp>),
+    EndSession(SessionId),
+    SweepSessions,
+    CreateApiKey(NewApiKey),
+    RevokeApiKey(ApiKeyId),
+    DeleteApiKey(ApiKeyId),
+    RecordMetrics(Vec<MetricPoint>),
+    Transact(Vec<Precondition>, Vec<(Call, Fresh)>),
+}
+
+/// What a node says to change its key.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rotation {
+    pub(super) machine_key: MachineKey,
+    pub(super) from: NodeKey,
+    pub(super) to: NodeKey,
+    pub(super) disco_key: Option<DiscoKey>,
+    pub(super) expires_at: Option<Timestamp>,
+}
+
+/// What whoever carries a call out is free to choose.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Fresh {
+    /// Of the entity that is made, if one is.
+    pub(super) id: [u8; 16],
+    /// Of routes that are made.
+    pub(super) routes: Vec<(Prefix, RouteId)>,
+    pub(super) prefix: Option<KeyPrefix>,
+    pub(super) hash: Option<SecretHash>,
+}
+
+impl Fresh {
+    /// What was chosen, as the answer shows it.
+    pub(super) fn of(answer: &Answer) -> Self {
+        let id = |id: &[u8; 16]| Self { id: *id, ..Self::default() };
+        match answer {
+            Answer::User(user) => id(user.id.as_bytes()),
+            Answer::Node(node) => id(node.id.as_bytes()),
+            Answer::DnsRecord(record) => id(record.id.as_bytes()),
+            Answer::Routes(routes) => {
+                let routes = routes.iter().map(|route| (route.prefix, route.id)).collect();
+                Self { routes, ..Self::default() }
+            }
+            Answer::ApiKey(key) => Self {
+                prefix: Some(key.prefix.clone()),
+                hash: Some(key.hash.clone()),
+                ..id(key.id.as_bytes())
+            },
+            Answer::PreAuthKey(key) => Self {
+                prefix: key.prefix.clone(),
+                hash: Some(key.hash.clone()),
+                ..id(key.id.as_bytes())
+            },
+            Answer::Session(session) => {
+                Self { hash: Some(session.hash.clone()), ..id(session.id.as_bytes()) }
+            }
+            _ => Self::default(),
+        }
+    }
+
+    pub(super) fn route(&self, prefix: Prefix) -> RouteId {
+        let found = self.routes.iter().find(|(chosen, _)| *chosen == prefix);
+        found.map_or(RouteId::from_bytes([0; 16]), |(_, id)| *id)
+    }
+}
+
+/// What a call gives.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Answer {
+    Done,
+    User(User),
+    Node(Node),
+    Nodes(Vec<NodeId>),
+    Presence(Presence),
+    Routes(Vec<Route>),
+    ApiKey(ApiKey),
+    PreAuthKey(PreAuthKey),
+    Session(Session),
+    Policy(Policy),
+    DnsRecord(DnsRecord),
+    Setting(Setting),
+    Count(u64),
+    All(Vec<Answer>),
+}
+
+/// Why a call is refused, as far as callers may rely on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) kind: ErrorKind,
+    /// Of a transaction.
+    pub(super) step: Option<String>,
+}
+
+impl From<ErrorKind> for Refusal {
+    fn from(kind: ErrorKind) -> Self {
+        Self { kind, step: None }
+    }
+}
+
+impl From<&Error> for Refusal {
+    fn from(error: &Error) -> Self {
+        let step = error.context().iter().find(|(name, _)| *name == "step");
+        Self { kind: error.kind().clone(), step: step.map(|(_, step)| step.clone()) }
+    }
+}
+
+/// An answer, and the secret that came with it.
+pub(super) type Answered = Result<(Answer, Option<Secret>)>;
+
+impl Call {
+    /// Calls the store.
+    #[allow(clippy::too_many_lines)]
+    pub(super) async fn perform(&self, store: &dyn Store) -> Answered {
+        let answer = match self.clone() {
+            Self::CreateUser(user) => store.users().create(user).await?.into(),
+            Self::UpsertOidc(profile) => store.users().upsert_oidc(profile).await?.into(),
+            Self::UpdateUser(id, patch, expected) => {
+                store.users().update(id, patch, expected).await?.into()
+            }
+            Self::DeleteUser(id, cascade) => done(store.users().delete(id, cascade).await)?,
+            Self::CreatePreAuthKey(key) => {
+                let (key, secret) = store.preauth_keys().create(key).await?;
+                return Ok((key.into(), Some(secret)));
+            }
+            Self::RevokePreAuthKey(id) => store.preauth_keys().revoke(id).await?.into(),
+            Self::DeletePreAuthKey(id) => done(store.preauth_keys().delete(id).await)?,
+            Self::Register(registration) => store.nodes().register(registration).await?.into(),
+            Self::UpdateNode(id, patch, expected) => {
+                store.nodes().update(id, patch, expected).await?.into()
+            }
+            Self::RotateKey(Rotation { machine_key, from, to, disco_key, expires_at }) => {
+                let rotated =
+                    store.nodes().rotate_key(machine_key, from, to, disco_key, expires_at);
+                rotated.await?.into()
+            }
+            Self::ExpireNodes(nodes, at) => Answer::Count(store.nodes().expire(nodes, at).await?),
+            Self::DeleteNode(id) => done(store.nodes().delete(id).await)?,
+            Self::BackfillAddresses => Answer::Nodes(store.nodes().backfill_addresses().await?),
+            Self::ReapEphemeral => Answer::Nodes(store.nodes().reap_ephemeral().await?),
+            Self::Connect(node, session, endpoints) => {
+                let presence = store.presence().connect(node, session, endpoints).await?;
+                presence.into()
+            }
+            Self::Heartbeat(node, session, endpoints) => {
+                let presence = store.presence().heartbeat(node, session, endpoints).await?;
+                presence.into()
+            }
+            Self::Disconnect(node, session) => {
+                let presence = store.presence().disconnect(node, session).await?;
+                presence.into()
+            }
+            Self::DisconnectAll => Answer::Count(store.presence().disconnect_all().await?),
+            Self::Advertise(node, prefixes) => {
+                store.routes().advertise(node, prefixes).await?.into()
+            }
+            Self::Approve(node, prefixes) => store.routes().approve(node, prefixes).await?.into(),
+            Self::DeleteRoute(id) => done(store.routes().delete(id).await)?,
+            Self::SwapPolicy(expected, document) => {
+                store.policies().swap(expected, document).await?.into()
+            }
+            Self::RollbackPolicy(expected, to) => {
+                store.policies().rollback(expected, to).await?.into()
+            }
+            Self::PrunePolicies(keep) => Answer::Count(store.policies().prune(keep).await?),
+            Self::CreateDnsRecord(record) => store.dns().create(record).await?.into(),
+            Self::UpdateDnsRecord(id, patch, expected) => {
+                let record = store.dns().update(id, patch, expected).await?;
+                record.into()
+            }
+            Self::DeleteDnsRecord(id) => done(store.dns().delete(id).await)?,
+            Self::PutSetting(document, expected) => {
+                store.settings().put(document, expected).await?.into()
+            }
+            Self::ResetSetting(kind) => done(store.settings().reset(kind).await)?,
+            Self::BeginSession(session) => {
+                let (session, secret) = store.sessions().begin(session).await?;
+                return Ok((session.into(), Some(secret)));
+            }
+            Self::TouchSession(id, expires_at) => {
+                store.sessions().touch(id, expires_at).await?.into()
+            }
+            Self::EndSession(id) => done(store.sessions().end(id).await)?,
+            Self::SweepSessions => Answer::Count(store.sessions().sweep().await?),
+            Self::CreateApiKey(key) => {
+                let (key, secret) = store.api_keys().create(key).await?;
+                return Ok((key.into(), Some(secret)));
+            }
+            Self::RevokeApiKey(id) => store.api_keys().revoke(id).await?.into(),
+            Self::DeleteApiKey(id) => done(store.api_keys().delete(id).await)?,
+            Self::RecordMetrics(points) => done(store.metrics().record_many(points).await)?,
+            Self::Transact(preconditions, steps) => {
+                let mut transaction = Transaction::new();
+                for precondition in preconditions {
+                    transaction = transaction.require(precondition)?;
+                }
+                for (call, fresh) in &steps {
+                    let command = call.command(fresh).expect("a step is a command");
+                    transaction = transaction.then(command)?;
+                }
+                let committed = store.transact(transaction).await?;
+                Answer::All(committed.value.into_iter().map(Answer::of_reply).collect())
+            }
+        };
+        Ok((answer, None))
+    }
+
+    /// The same as a command of a transaction; `None` if it cannot be one here.
+    pub(super) fn command(&self, fresh: &Fresh) -> Option<Command> {
+        Some(match self.clone() {
+            Self::CreateUser(user) => {
+                UserCommand::Create { id: UserId::from_bytes(fresh.id), user }.into()
+            }
+            Self::UpsertOidc(profile) => {
+                UserCommand::UpsertOidc { id: UserId::from_bytes(fresh.id), profile }.into()
+            }
+            Self::UpdateUser(id, patch, expected) => {
+                UserCommand::Update { id, patch, expected }.into()
+            }
+            Self::DeleteUser(id, cascade) => UserCommand::Delete { id, cascade }.into(),
+            Self::RevokePreAuthKey(id) => PreAuthKeyCommand::Revoke { id }.into(),
+            Self::DeletePreAuthKey(id) => PreAuthKeyCommand::Delete { id }.into(),
+            Self::Register(registration) => NodeCommand::Register {
+                id: NodeId::from_bytes(fresh.id),
+                registration: Box::new(registration),
+            }
+            .into(),
+            Self::UpdateNode(id, patch, expected) => {
+                NodeCommand::Update { id, patch: Box::new(patch), expected }.into()
+            }
+            Self::RotateKey(Rotation { machine_key, from, to, disco_key, expires_at }) => {
+                NodeCommand::RotateKey { machine_key, from, to, disco_key, expires_at }.into()
+            }
+            Self::ExpireNodes(nodes, at) => NodeCommand::Expire { nodes, at }.into(),
+            Self::DeleteNode(id) => NodeCommand::Delete { id }.into(),
+            Self::BackfillAddresses => NodeCommand::BackfillAddresses.into(),
+            Self::ReapEphemeral => NodeCommand::ReapEphemeral.into(),
+            Self::Connect(node, session, endpoints) => {
+                PresenceCommand::Connect { node, session, endpoints }.into()
+            }
+            Self::Heartbeat(node, session, endpoints) => {
+                PresenceCommand::Heartbeat { node, session, endpoints }.into()
+            }
+            Self::Disconnect(node, session) => PresenceCommand::Disconnect { node, session }.into(),
+            Self::DisconnectAll => PresenceCommand::DisconnectAll.into(),
+            Self::Advertise(node, prefixes) => {
+                RouteCommand::Advertise { node, prefixes: fresh.with_ids(prefixes) }.into()
+            }
+            Self::Approve(node, prefixes) => {
+                RouteCommand::Approve { node, prefixes: fresh.with_ids(prefixes) }.into()
+            }
+            Self::DeleteRoute(id) => RouteCommand::Delete { id }.into(),
+            Self::SwapPolicy(expected, document) => {
+                PolicyCommand::Swap { expected, document }.into()
+            }
+            Self::RollbackPolicy(expected, to) => PolicyCommand::Rollback { expected, to }.into(),
+            Self::PrunePolicies(keep) => PolicyCommand::Prune { keep }.into(),
+            Self::CreateDnsRecord(record) => {
+                DnsCommand::Create { id: DnsRecordId::from_bytes(fresh.id), record }.into()
+            }
+            Self::UpdateDnsRecord(id, patch, expected) => {
+                DnsCommand::Update { id, patch, expected }.into()
+            }
+            Self::DeleteDnsRecord(id) => DnsCommand::Delete { id }.into(),
+            Self::PutSetting(document, expected) => {
+                SettingCommand::Put { document, expected }.into()
+            }
+            Self::ResetSetting(kind) => SettingCommand::Reset { kind }.into(),
+            Self::TouchSession(id, expires_at) => SessionCommand::Touch { id, expires_at }.into(),
+            Self::EndSession(id) => SessionCommand::End { id }.into(),
+            Self::SweepSessions => SessionCommand::Sweep.into(),
+            Self::RevokeApiKey(id) => ApiKeyCommand::Revoke { id }.into(),
+            Self::DeleteApiKey(id) => ApiKeyCommand::Delete { id }.into(),
+            // Secrets are made by the repositories, and series are in no transaction.
+            Self::CreatePreAuthKey(_)
+            | Self::CreateApiKey(_)
+            | Self::BeginSession(_)
+            | Self::RecordMetrics(_)
+            | Self::Transact(..) => return None,
+        })
+    }
+}
+
+impl Fresh {
+    fn with_ids(&self, prefixes: Vec<Prefix>) -> Vec<(RouteId, Prefix)> {
+        prefixes.into_iter().map(|prefix| (self.route(prefix), prefix)).collect()
+    }
+}
+
+fn done(result: Result<()>) -> Result<Answer> {
+    result.map(|()| Answer::Done)
+}
+
+impl Answer {
+    fn of_reply(reply: Reply) -> Self {
+        match reply {
+            Reply::Done => Self::Done,
+            Reply::User(user) => user.into(),
+            Reply::Node(node) => node.into(),
+            Reply::Nodes(ids) => Self::Nodes(ids),
+            Reply::Presence(presence) => presence.into(),
+            Reply::Routes(routes) => routes.into(),
+            Reply::ApiKey(key) => key.into(),
+            Reply::PreAuthKey(key) => key.into(),
+            Reply::Session(session) => session.into(),
+            Reply::Policy(policy) => policy.into(),
+            Reply::DnsRecord(record) => record.into(),
+            Reply::Setting(setting) => setting.into(),
+            Reply::Count(count) => Self::Count(count),
+            Reply::All(replies) => Self::All(replies.into_iter().map(Self::of_reply).collect()),
+            Reply::Restored(_) => panic!("nothing was restored"),
+        }
+    }
+}
+
+macro_rules! from_entities {
+    ($($entity:ident),*) => {$(
+        impl From<Arc<$entity>> for Answer {
+            fn from(entity: Arc<$entity>) -> Self {
+                Self::$entity($entity::clone(&entity))
+            }
+        }
+    )*};
+}
+from_entities!(User, Node, Presence, ApiKey, PreAuthKey, Session, Policy, DnsRecord, Setting);
+
+impl From<Vec<Arc<Route>>> for Answer {
+    fn from(routes: Vec<Arc<Route>>) -> Self {
+        Self::Routes(routes.iter().map(|route| Route::clone(route)).collect())
+    }
+}

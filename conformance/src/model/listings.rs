@@ -1,0 +1,368 @@
+//! Everything that can be read, compared with the oracle.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ghostwire_store_core::Store;
+use ghostwire_store_core::domain::*;
+
+use super::describe::difference;
+use super::operation::Dice;
+use super::oracle::Oracle;
+use super::run::Wrong;
+use super::scene::{DNS_NAMES, Known, METRICS, PREFIXES};
+
+/// Reads a listing page by page.
+macro_rules! pages {
+    ($limit:expr, |$page:ident| $list:expr) => {{
+        let limit = Limit::new($limit).expect("a limit");
+        let mut listed = Vec::new();
+        let mut request = PageRequest::first(limit);
+        loop {
+            let $page = &request;
+            let page = $list.await.map_err(|error| format!("a listing gave {error}"))?;
+            let is_full = page.items.len() == limit.get();
+            if !(is_full || page.next.is_none() && page.items.len() < limit.get()) {
+                return Err(format!("a page of at most {limit} has {} items", page.items.len()));
+            }
+            listed.extend(page.items);
+            match page.next {
+                Some(next) => request = PageRequest::after(limit, next),
+                None => break,
+            }
+        }
+        listed
+    }};
+}
+
+/// Fails unless both are the same.
+fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: &T, wanted: &T) -> Result<(), Wrong> {
+    if found == wanted {
+        return Ok(());
+    }
+    Err(format!("{what}{}", difference(&format!("{found:#?}"), &format!("{wanted:#?}"))))
+}
+
+fn plain<T: Clone>(listed: Vec<Arc<T>>) -> Vec<T> {
+    listed.iter().map(|item| T::clone(item)).collect()
+}
+
+fn one<T: Clone>(found: ghostwire_store_core::Result<Option<Arc<T>>>) -> Result<Option<T>, Wrong> {
+    found.map(|found| found.map(|found| T::clone(&found))).map_err(|error| error.to_string())
+}
+
+/// Those of `all` that are wanted, in the order of `key`.
+fn wanted<T: Clone, K: Ord>(all: &[T], key: impl Fn(&T) -> K, is: impl Fn(&T) -> bool) -> Vec<T> {
+    let mut wanted: Vec<_> = all.iter().filter(|item| is(item)).cloned().collect();
+    wanted.sort_by_key(key);
+    wanted
+}
+
+fn among<T: Clone>(dice: &mut Dice, pool: &[T]) -> Option<T> {
+    if pool.is_empty() || !dice.happens(6) { None } else { Some(dice.one_of(pool).clone()) }
+}
+
+fn fits<T: PartialEq>(filter: &Option<T>, value: &T) -> bool {
+    filter.as_ref().is_none_or(|filter| filter == value)
+}
+
+/// Compares listings and lookups.
+pub(super) async fn compare(
+    store: &dyn Store,
+    oracle: &Oracle,
+    known: &Known,
+    dice: &mut Dice,
+) -> Result<(), Wrong> {
+    let limit = *dice.one_of(&[2, 1, 3, 100]);
+    users(store, oracle, dice, limit).await?;
+    nodes(store, oracle, known, dice, limit).await?;
+    routes(store, oracle, dice, limit).await?;
+    keys(store, oracle, dice, limit).await?;
+    documents(store, oracle, dice, limit).await?;
+    metrics(store, oracle, limit).await?;
+    gone(store, oracle, known).await
+}
+
+async fn users(
+    store: &dyn Store,
+    oracle: &Oracle,
+    dice: &mut Dice,
+    limit: usize,
+) -> Result<(), Wrong> {
+    let names: Vec<_> = oracle.users.iter().map(|user| user.name.clone()).collect();
+    let emails: Vec<_> = oracle.users.iter().filter_map(|user| user.email.clone()).collect();
+    let provider = |user: &User| match &user.identity {
+        Identity::Oidc { provider, .. } => Some(provider.clone()),
+        _ => None,
+    };
+    let providers: Vec<_> = oracle.users.iter().filter_map(provider).collect();
+    let chosen = UserFilter {
+        name: among(dice, &names),
+        email: among(dice, &emails),
+        provider: among(dice, &providers),
+    };
+    for filter in [UserFilter::default(), chosen] {
+        let is = |user: &User| {
+            fits(&filter.name, &user.name)
+                && (filter.email.is_none() || filter.email == user.email)
+                && (filter.provider.is_none() || filter.provider == provider(user))
+        };
+        let wanted = wanted(&oracle.users, |user| user.id, is);
+        let listed = pages!(limit, |page| store.users().list(&filter, page));
+        same(&format!("the listing of users by {filter:?}"), &plain(listed), &wanted)?;
+    }
+    for user in &oracle.users {
+        let local = oracle
+            .users
+            .iter()
+            .find(|other| other.name == user.name && other.identity == Identity::Local {});
+        let found = one(store.users().get_by_name(&user.name).await)?;
+        same("the local user of a name", &found, &local.cloned())?;
+        if let Identity::Oidc { .. } = user.identity {
+            let found = one(store.users().get_by_identity(&user.identity).await)?;
+            same("the user of an identity", &found, &Some(user.clone()))?;
+        }
+    }
+    Ok(())
+}
+
+async fn nodes(
+    store: &dyn Store,
+    oracle: &Oracle,
+    known: &Known,
+    dice: &mut Dice,
+    limit: usize,
+) -> Result<(), Wrong> {
+    let tags: Vec<_> = oracle.nodes.iter().flat_map(|node| node.tags.iter().cloned()).collect();
+    let chosen = NodeFilter {
+        user: among(dice, &known.users),
+        tag: among(dice, &tags),
+        online: among(dice, &[true, false]),
+        ephemeral: among(dice, &[true, false]),
+        expired_at: among(dice, &[(true, oracle.now), (false, oracle.now)]),
+    };
+    for filter in [NodeFilter::default(), chosen] {
+        let is = |node: &Node| {
+            let is_expired = |at| node.expires_at.is_some_and(|end| end <= at);
+            (filter.user.is_none() || filter.user == node.user)
+                && filter.tag.as_ref().is_none_or(|tag| node.tags.contains(tag))
+                && fits(&filter.online, &oracle.is_online(node.id))
+                && fits(&filter.ephemeral, &node.ephemeral)
+                && filter.expired_at.is_none_or(|(wanted, at)| is_expired(at) == wanted)
+        };
+        let wanted = wanted(&oracle.nodes, |node| node.id, is);
+        let listed = pages!(limit, |page| store.nodes().list(&filter, page));
+        same(&format!("the listing of nodes by {filter:?}"), &plain(listed), &wanted)?;
+    }
+    for node in &oracle.nodes {
+        let wanted = Some(node.clone());
+        let found = one(store.nodes().get_by_machine_key(&node.machine_key).await)?;
+        same("the node of a machine", &found, &wanted)?;
+        let found = one(store.nodes().get_by_node_key(&node.node_key).await)?;
+        same("the node of a node key", &found, &wanted)?;
+        let found = one(store.nodes().get_by_label(&node.label).await)?;
+        same("the node of a label", &found, &wanted)?;
+        let addresses = [node.ipv4.map(IpAddr::V4), node.ipv6.map(IpAddr::V6)];
+        for address in addresses.into_iter().flatten() {
+            let found = one(store.nodes().get_by_address(address).await)?;
+            same(&format!("the node at {address}"), &found, &wanted)?;
+        }
+    }
+    for number in 1..=8 {
+        let is_taken = |bytes: &[u8; 32]| *bytes == [number; 32];
+        let key = MachineKey::from_bytes([number; 32]).expect("not zero");
+        let found = one(store.nodes().get_by_machine_key(&key).await)?;
+        let wanted = oracle.nodes.iter().find(|node| is_taken(node.machine_key.as_bytes()));
+        same("the node of a machine key", &found, &wanted.cloned())?;
+        let key = NodeKey::from_bytes([number; 32]).expect("not zero");
+        let found = one(store.nodes().get_by_node_key(&key).await)?;
+        let wanted = oracle.nodes.iter().find(|node| is_taken(node.node_key.as_bytes()));
+        same("the node of a node key", &found, &wanted.cloned())?;
+    }
+    for last in 0..8 {
+        let address = IpAddr::from([10, 9, 0, last]);
+        let found = one(store.nodes().get_by_address(address).await)?;
+        let wanted = oracle.nodes.iter().find(|node| node.ipv4.map(IpAddr::V4) == Some(address));
+        same(&format!("the node at {address}"), &found, &wanted.cloned())?;
+    }
+    for id in &known.nodes {
+        let found = one(store.presence().get(*id).await)?;
+        let wanted = oracle.presence.iter().find(|presence| presence.node == *id);
+        same("a presence", &found, &wanted.cloned())?;
+    }
+    Ok(())
+}
+
+async fn routes(
+    store: &dyn Store,
+    oracle: &Oracle,
+    dice: &mut Dice,
+    limit: usize,
+) -> Result<(), Wrong> {
+    let nodes: Vec<_> = oracle.nodes.iter().map(|node| node.id).collect();
+    let chosen = RouteFilter {
+        node: among(dice, &nodes),
+        prefix: among(dice, &PREFIXES).map(|prefix| prefix.parse().expect("a prefix")),
+        approved: among(dice, &[true, false]),
+        primary: among(dice, &[true, false]),
+    };
+    for filter in [RouteFilter::default(), chosen] {
+        let is = |route: &Route| {
+            fits(&filter.node, &route.node)
+                && fits(&filter.prefix, &route.prefix)
+                && fits(&filter.approved, &route.approved)
+                && fits(&filter.primary, &route.primary)
+        };
+        let by = |route: &Route| {
+            let address = route.prefix.addr();
+            (!address.is_ipv4(), address, route.prefix.prefix_len(), route.id)
+        };
+        let wanted = wanted(&oracle.routes, by, is);
+        let listed = pages!(limit, |page| store.routes().list(&filter, page));
+        same(&format!("the listing of routes by {filter:?}"), &plain(listed), &wanted)?;
+    }
+    for address in ["10.1.2.3", "10.1.9.9", "10.200.0.1", "fd00::1", "fd00:1::1", "192.0.2.1"] {
+        let address = address.parse().expect("an address");
+        let found = one(store.routes().lookup(address).await)?;
+        same(&format!("the route to {address}"), &found, &oracle.route_to(address).cloned())?;
+    }
+    Ok(())
+}
+
+async fn keys(
+    store: &dyn Store,
+    oracle: &Oracle,
+    dice: &mut Dice,
+    limit: usize,
+) -> Result<(), Wrong> {
+    let users: Vec<_> = oracle.users.iter().map(|user| user.id).collect();
+    let chosen = KeyFilter {
+        user: among(dice, &users),
+        active_at: among(dice, &[(true, oracle.now), (false, oracle.now)]),
+    };
+    let is_over = |end: Option<Timestamp>, at| end.is_some_and(|end| end <= at);
+    for filter in [KeyFilter::default(), chosen] {
+        let is_user = |user: Option<UserId>| filter.user.is_none() || filter.user == user;
+        let wanted_keys = wanted(
+            &oracle.api_keys,
+            |key| key.id,
+            |key| {
+                let is_active = |at| key.revoked_at.is_none() && !is_over(key.expires_at, at);
+                is_user(key.user)
+                    && filter.active_at.is_none_or(|(active, at)| is_active(at) == active)
+            },
+        );
+        let listed = pages!(limit, |page| store.api_keys().list(&filter, page));
+        same(&format!("the listing of API keys by {filter:?}"), &plain(listed), &wanted_keys)?;
+        let wanted_keys = wanted(
+            &oracle.preauth_keys,
+            |key| key.id,
+            |key| {
+                let is_left = key.reusable || key.used_at.is_none();
+                let is_active =
+                    |at| is_left && key.revoked_at.is_none() && !is_over(key.expires_at, at);
+                is_user(key.user)
+                    && filter.active_at.is_none_or(|(active, at)| is_active(at) == active)
+            },
+        );
+        let listed = pages!(limit, |page| store.preauth_keys().list(&filter, page));
+        same(&format!("the listing of pre-auth keys by {filter:?}"), &plain(listed), &wanted_keys)?;
+    }
+    let owners: Vec<_> = oracle.sessions.iter().map(|session| session.owner).collect();
+    for owner in [None, among(dice, &owners)] {
+        let is = |session: &Session| fits(&owner, &session.owner);
+        let wanted = wanted(&oracle.sessions, |session| session.id, is);
+        let listed = pages!(limit, |page| store.sessions().list(owner, page));
+        same(&format!("the listing of sessions of {owner:?}"), &plain(listed), &wanted)?;
+    }
+    Ok(())
+}
+
+async fn documents(
+    store: &dyn Store,
+    oracle: &Oracle,
+    dice: &mut Dice,
+    limit: usize,
+) -> Result<(), Wrong> {
+    let wanted_policies =
+        wanted(&oracle.policies, |policy| std::cmp::Reverse(policy.version), |_| true);
+    let listed = pages!(limit, |page| store.policies().history(page));
+    same("the history of policies", &plain(listed), &wanted_policies)?;
+    let current = one(store.policies().current().await)?;
+    same("the policy in force", &current, &wanted_policies.first().cloned())?;
+    for version in 1..=4 {
+        let version = PolicyVersion::new(version).expect("a small number");
+        let found = one(store.policies().get(version).await)?;
+        let wanted = oracle.policies.iter().find(|policy| policy.version == version);
+        same(&format!("policy {version}"), &found, &wanted.cloned())?;
+    }
+    let chosen = DnsRecordFilter {
+        name: among(dice, &DNS_NAMES).map(|name| name.parse().expect("a name")),
+        kind: among(dice, &[DnsRecordKind::Txt, DnsRecordKind::Aaaa]),
+    };
+    for filter in [DnsRecordFilter::default(), chosen] {
+        let is = |record: &DnsRecord| {
+            fits(&filter.name, &record.name) && fits(&filter.kind, &record.kind)
+        };
+        let wanted = wanted(&oracle.dns_records, |record| record.id, is);
+        let listed = pages!(limit, |page| store.dns().list(&filter, page));
+        same(&format!("the listing of DNS records by {filter:?}"), &plain(listed), &wanted)?;
+    }
+    for kind in SettingKind::ALL {
+        let found = one(store.settings().get(kind).await)?;
+        same(&format!("settings {}", kind.name()), &found, &oracle.setting(kind).cloned())?;
+    }
+    let in_force = store.view().settings().network().into_owned();
+    same("the network settings in force", &in_force, &oracle.network())
+}
+
+async fn metrics(store: &dyn Store, oracle: &Oracle, limit: usize) -> Result<(), Wrong> {
+    let end = Timestamp::MAX;
+    let query = |node, metric| MetricQuery {
+        node,
+        metric,
+        from: Timestamp::from_micros(0).unwrap(),
+        to: end,
+    };
+    for metric in [None, Some(METRICS[0].parse().expect("a name"))] {
+        for node in [None, Some(None)] {
+            let query = query(node, metric.clone());
+            let is = |point: &MetricPoint| {
+                fits(&query.node, &point.node) && fits(&query.metric, &point.metric)
+            };
+            let wanted: Vec<_> = oracle.metrics.iter().filter(|point| is(point)).cloned().collect();
+            let listed = pages!(limit, |page| store.metrics().range(&query, page));
+            same(&format!("the metrics of {query:?}"), &listed, &wanted)?;
+        }
+    }
+    Ok(())
+}
+
+/// What was ever made is there as it is, or is not there.
+async fn gone(store: &dyn Store, oracle: &Oracle, known: &Known) -> Result<(), Wrong> {
+    for id in &known.users {
+        let wanted = oracle.users.iter().find(|user| user.id == *id);
+        same("a user", &one(store.users().get(*id).await)?, &wanted.cloned())?;
+    }
+    for id in &known.nodes {
+        let wanted = oracle.nodes.iter().find(|node| node.id == *id);
+        same("a node", &one(store.nodes().get(*id).await)?, &wanted.cloned())?;
+    }
+    for id in &known.routes {
+        let wanted = oracle.routes.iter().find(|route| route.id == *id);
+        same("a route", &one(store.routes().get(*id).await)?, &wanted.cloned())?;
+    }
+    for id in &known.preauth_keys {
+        let wanted = oracle.preauth_keys.iter().find(|key| key.id == *id);
+        same("a pre-auth key", &one(store.preauth_keys().get(*id).await)?, &wanted.cloned())?;
+    }
+    for id in &known.api_keys {
+        let wanted = oracle.api_keys.iter().find(|key| key.id == *id);
+        same("an API key", &one(store.api_keys().get(*id).await)?, &wanted.cloned())?;
+    }
+    for id in &known.dns_records {
+        let wanted = oracle.dns_records.iter().find(|record| record.id == *id);
+        same("a DNS record", &one(store.dns().get(*id).await)?, &wanted.cloned())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! Random scripts of calls, carried out on a store and on a model of it.
+//!
+//! The [oracle] is written from the contract and shares no rule with the store. For every call it
+//! says the answer to the last field, or the kind of the refusal, and whether anything is written;
+//! every few calls all listings, lookups and the digest are compared. A script that shows a
+//! difference is made as short as it can be, and printed line by line.
+
+mod call;
+mod describe;
+mod digest;
+mod listings;
+mod operation;
+mod oracle;
+mod run;
+mod scene;
+mod tally;
+mod twin;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+use crate::case::{Check, Verdict};
+use crate::factory::Factory;
+use crate::stack::Stack;
+use crate::world::{Mode, World};
+use operation::Step;
+use run::{Manner, Wrong};
+use tally::Tally;
+
+pub(crate) const CHECKS: &[Check] = &[
+    Check {
+        rule: "same-everywhere",
+        name: "random_calls_do_what_the_contract_says",
+        run: |factory, effort| {
+            Box::pin(async move {
+                let sequences = if waits_for_disks(&*factory).await {
+                    effort.sequences.div_ceil(4)
+                } else {
+                    effort.sequences
+                };
+                compare(factory, effort.seed, sequences, false).await
+            })
+        },
+    },
+    Check {
+        rule: "same-everywhere",
+        name: "random_calls_do_the_same_as_in_memory",
+        run: |factory, effort| {
+            // Each of these does all that the others do, and more.
+            let sequences = effort.sequences.div_ceil(25);
+            Box::pin(compare(factory, !effort.seed, sequences, true))
+        },
+    },
+];
+
+/// A commit that has to be durable takes several times as long as the rest of a call: fewer scripts
+/// have to do then. What they reach depends on the scripts, and not on the backend.
+async fn waits_for_disks(factory: &dyn Factory) -> bool {
+    let world = World::create(factory, &Stack::bare(), Mode::Live, 0).await;
+    let backend = world.expect("a place can be made").open_backend().await;
+    let waits = backend.info().durable;
+    backend.close().await.expect("the backend closes");
+    waits
+}
+
+/// How often a script that fails is carried out again to make it shorter.
+const ATTEMPTS_TO_SHORTEN: usize = 600;
+
+async fn compare(
+    factory: Arc<dyn Factory>,
+    seed: u64,
+    sequences: u32,
+    beside_memory: bool,
+) -> Verdict {
+    let scripts = operation::scripts();
+    let mut tally = Tally::default();
+    for number in 0..sequences {
+        let seed = seed.wrapping_add(u64::from(number));
+        let mode = if seed % 4 == 3 { Mode::AtOnce } else { Mode::Blocks };
+        let manner = Manner { mode, seed, beside_memory };
+        let mut script = scripts.new_tree(&mut runner(seed)).expect("nothing is filtered");
+        let mut log = Vec::new();
+        let played = attempt(&*factory, &script.current(), manner, &mut tally, &mut log).await;
+        if let Err(wrong) = played {
+            let (log, wrong) = shorten(&*factory, &mut script, manner, (log, wrong)).await;
+            panic!("{}", report(&log, &wrong, manner));
+        }
+    }
+    let missing = tally.missing(sequences);
+    assert!(missing.is_empty(), "no script came to this: {missing:#?}\n{tally:#?}");
+    Verdict::Passed
+}
+
+fn runner(seed: u64) -> TestRunner {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let random = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    TestRunner::new_with_rng(Config::default(), random)
+}
+
+/// A panic is as wrong as another answer.
+async fn attempt(
+    factory: &dyn Factory,
+    script: &[Step],
+    manner: Manner,
+    tally: &mut Tally,
+    log: &mut Vec<String>,
+) -> Result<(), Wrong> {
+    let played = AssertUnwindSafe(run::play(factory, script, manner, tally, log));
+    played.catch_unwind().await.unwrap_or_else(|panic| {
+        let message = panic.downcast_ref::<String>().cloned();
+        let message = message.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
+        Err(message.unwrap_or_else(|| "it panicked".to_owned()))
+    })
+}
+
+/// The shortest script that is found to fail, as its log, and what is wrong in it.
+async fn shorten(
+    factory: &dyn Factory,
+    script: &mut impl ValueTree<Value = Vec<Step>>,
+    manner: Manner,
+    mut shortest: (Vec<String>, Wrong),
+) -> (Vec<String>, Wrong) {
+    let mut goes_on = script.simplify();
+    for _ in 0..ATTEMPTS_TO_SHORTEN {
+        if !goes_on {
+            break;
+        }
+        let (mut log, mut tally) = (Vec::new(), Tally::default());
+        match attempt(factory, &script.current(), manner, &mut tally, &mut log).await {
+            Err(wrong) => {
+                shortest = (log, wrong);
+                goes_on = script.simplify();
+            }
+            Ok(()) => goes_on = script.complicate(),
+        }
+    }
+    shortest
+}
+
+fn report(log: &[String], wrong: &str, manner: Manner) -> String {
+    let lines: Vec<_> = log.iter().map(|line| format!("    {line}")).collect();
+    let seed = if manner.beside_memory { !manner.seed } else { manner.seed };
+    format!(
+        "After\n{}\n{wrong}\n\nTo repeat it: GHOSTWIRE_CONFORMANCE_SEED={seed} \
+         GHOSTWIRE_CONFORMANCE_SEQUENCES=1\n",
+        lines.join("\n")
+    )
+}

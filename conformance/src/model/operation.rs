@@ -1,0 +1,268 @@
+//! What random scripts are made of.
+
+use proptest::prelude::*;
+
+/// What a step of a script does. Its arguments are rolled, see [`Step`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Operation {
+    CreateUser,
+    UpsertOidc,
+    UpdateUser,
+    DeleteUser,
+    CreatePreAuthKey,
+    RevokePreAuthKey,
+    DeletePreAuthKey,
+    Register,
+    UpdateNode,
+    RotateKey,
+    ExpireNodes,
+    DeleteNode,
+    BackfillAddresses,
+    ReapEphemeral,
+    Connect,
+    Heartbeat,
+    Disconnect,
+    DisconnectAll,
+    Advertise,
+    Approve,
+    DeleteRoute,
+    SwapPolicy,
+    RollbackPolicy,
+    PrunePolicies,
+    CreateDnsRecord,
+    UpdateDnsRecord,
+    DeleteDnsRecord,
+    PutNetwork,
+    PutDerpMap,
+    PutDns,
+    ResetSetting,
+    BeginSession,
+    TouchSession,
+    EndSession,
+    SweepSessions,
+    CreateApiKey,
+    RevokeApiKey,
+    DeleteApiKey,
+    RecordMetrics,
+    Transact,
+    /// The clock moves forward.
+    Wait,
+    /// The process dies; another one finds blocks.
+    Crash,
+    /// The store is closed; another process finds rows.
+    Reopen,
+}
+
+use Operation as Op;
+
+impl Operation {
+    /// Every one, and how often it is drawn in comparison with others.
+    pub(super) const ALL: [(Self, u32); 43] = [
+        (Op::Wait, 6),
+        (Op::CreateUser, 6),
+        (Op::UpsertOidc, 3),
+        (Op::UpdateUser, 4),
+        (Op::DeleteUser, 3),
+        (Op::CreatePreAuthKey, 6),
+        (Op::RevokePreAuthKey, 2),
+        (Op::DeletePreAuthKey, 2),
+        (Op::Register, 20),
+        (Op::UpdateNode, 6),
+        (Op::RotateKey, 5),
+        (Op::ExpireNodes, 3),
+        (Op::DeleteNode, 3),
+        (Op::BackfillAddresses, 5),
+        (Op::ReapEphemeral, 5),
+        (Op::Connect, 8),
+        (Op::Heartbeat, 5),
+        (Op::Disconnect, 4),
+        (Op::DisconnectAll, 1),
+        (Op::Advertise, 7),
+        (Op::Approve, 7),
+        (Op::DeleteRoute, 2),
+        (Op::SwapPolicy, 6),
+        (Op::RollbackPolicy, 3),
+        (Op::PrunePolicies, 3),
+        (Op::CreateDnsRecord, 5),
+        (Op::UpdateDnsRecord, 5),
+        (Op::DeleteDnsRecord, 2),
+        (Op::PutNetwork, 6),
+        (Op::PutDerpMap, 3),
+        (Op::PutDns, 3),
+        (Op::ResetSetting, 2),
+        (Op::BeginSession, 6),
+        (Op::TouchSession, 4),
+        (Op::EndSession, 2),
+        (Op::SweepSessions, 4),
+        (Op::CreateApiKey, 3),
+        (Op::RevokeApiKey, 2),
+        (Op::DeleteApiKey, 2),
+        (Op::RecordMetrics, 2),
+        (Op::Transact, 6),
+        (Op::Crash, 2),
+        (Op::Reopen, 2),
+    ];
+
+    /// Those that a transaction may contain.
+    pub(super) fn in_transaction(dice: &mut Dice) -> Self {
+        let steps: Vec<_> = Self::ALL.into_iter().filter(|(step, _)| step.is_step()).collect();
+        let mut number = dice.roll_to(steps.iter().map(|(_, weight)| weight).sum());
+        for (step, weight) in &steps {
+            if number < *weight {
+                return *step;
+            }
+            number -= weight;
+        }
+        Self::CreateUser
+    }
+
+    fn is_step(self) -> bool {
+        !matches!(
+            self,
+            Self::CreatePreAuthKey
+                | Self::CreateApiKey
+                | Self::BeginSession
+                | Self::RecordMetrics
+                | Self::Transact
+                | Self::Wait
+                | Self::Crash
+                | Self::Reopen
+        )
+    }
+}
+
+/// One step of a script: an operation, and dice that choose its arguments from what there is when
+/// it comes to it. Smaller numbers are plainer choices, so that scripts shrink to plain ones.
+#[derive(Debug, Clone)]
+pub(super) struct Step {
+    pub(super) operation: Operation,
+    pub(super) numbers: Vec<u8>,
+}
+
+/// The sides of a die.
+const SIDES: u8 = 16;
+/// Enough for every operation but transactions, which roll on.
+const DICE: usize = 12;
+
+/// How most scripts begin, and how likely each step is: without users and nodes little happens.
+const BEGINNING: [(Operation, f64); 14] = [
+    (Op::PutNetwork, 0.8),
+    (Op::CreateUser, 0.9),
+    (Op::CreateUser, 0.5),
+    (Op::CreatePreAuthKey, 0.8),
+    (Op::CreatePreAuthKey, 0.5),
+    (Op::Register, 0.9),
+    (Op::Register, 0.8),
+    (Op::Register, 0.6),
+    (Op::Connect, 0.6),
+    (Op::Connect, 0.4),
+    (Op::PutNetwork, 0.3),
+    (Op::BackfillAddresses, 0.3),
+    (Op::CreateDnsRecord, 0.3),
+    (Op::CreateDnsRecord, 0.3),
+];
+
+/// Most scripts are about one part of the store, so that they get far in it; the first is about
+/// everything.
+const THEMES: [&[Operation]; 9] = [
+    &[],
+    &[Op::CreateUser, Op::UpsertOidc, Op::UpdateUser, Op::DeleteUser],
+    &[Op::Register, Op::UpdateNode, Op::RotateKey, Op::ExpireNodes, Op::CreatePreAuthKey],
+    &[Op::Register, Op::PutNetwork, Op::BackfillAddresses, Op::DeleteNode],
+    &[Op::Connect, Op::Heartbeat, Op::Disconnect, Op::Register, Op::ReapEphemeral, Op::Wait],
+    &[Op::Advertise, Op::Approve, Op::DeleteRoute, Op::Connect, Op::Disconnect, Op::Wait],
+    &[Op::BeginSession, Op::TouchSession, Op::SweepSessions, Op::CreateApiKey, Op::Wait],
+    &[Op::CreateDnsRecord, Op::UpdateDnsRecord],
+    &[Op::SwapPolicy, Op::RollbackPolicy, Op::PrunePolicies, Op::PutDns, Op::PutDerpMap],
+];
+
+/// How scripts about routes go on: several nodes offer the same, one after the other.
+const ROUTES: [(Operation, f64); 14] = [
+    (Op::Connect, 0.8),
+    (Op::Advertise, 0.9),
+    (Op::Approve, 0.9),
+    (Op::Wait, 0.3),
+    (Op::Connect, 0.8),
+    (Op::Advertise, 0.9),
+    (Op::Approve, 0.9),
+    (Op::Wait, 0.3),
+    (Op::Connect, 0.8),
+    (Op::Advertise, 0.9),
+    (Op::Approve, 0.9),
+    (Op::Advertise, 0.5),
+    (Op::Approve, 0.5),
+    (Op::Disconnect, 0.5),
+];
+
+pub(super) fn scripts() -> impl Strategy<Value = Vec<Step>, Tree: Send> {
+    proptest::strategy::Union::new(THEMES.map(about))
+}
+
+fn about(theme: &[Operation]) -> impl Strategy<Value = Vec<Step>, Tree: Send> + use<> {
+    let numbers = || proptest::collection::vec(0..SIDES, DICE);
+    let step = |(operation, numbers)| Step { operation, numbers };
+    let routes = ROUTES.into_iter().filter(|_| theme.contains(&Op::Advertise));
+    let beginning: Vec<_> = BEGINNING
+        .into_iter()
+        .chain(routes)
+        .map(|(operation, likely)| {
+            proptest::option::weighted(likely, (Just(operation), numbers()).prop_map(step))
+        })
+        .collect();
+    // Each operation as often as it weighs.
+    let repeat = |(operation, weight): (Operation, u32)| {
+        let times = if theme.contains(&operation) { 8 * weight } else { weight };
+        (0..times).map(move |_| operation)
+    };
+    let operations: Vec<_> = Operation::ALL.into_iter().flat_map(repeat).collect();
+    let operation = proptest::sample::select(operations);
+    // Short ones are drawn too, so that long ones can shrink to them.
+    let rest = proptest::collection::vec((operation, numbers()).prop_map(step), 1..=42);
+    (beginning, rest)
+        .prop_map(|(beginning, rest)| beginning.into_iter().flatten().chain(rest).collect())
+}
+
+/// Numbers that were rolled, one after the other.
+#[derive(Debug, Clone)]
+pub(super) struct Dice {
+    numbers: Vec<u8>,
+    next: usize,
+}
+
+impl Dice {
+    pub(super) fn new(numbers: &[u8]) -> Self {
+        Self { numbers: numbers.to_vec(), next: 0 }
+    }
+
+    /// 0 to 15.
+    pub(super) fn roll(&mut self) -> usize {
+        let round = self.next / self.numbers.len();
+        let number = self.numbers[self.next % self.numbers.len()];
+        self.next += 1;
+        // In later rounds other numbers, but 0 stays 0 as long as it can.
+        usize::from(number.wrapping_mul(2 * u8::try_from(round).unwrap_or(0) + 1) % SIDES)
+    }
+
+    /// 0 to `end`, exclusive.
+    fn roll_to(&mut self, end: u32) -> u32 {
+        let number = self.roll() * usize::from(SIDES) + self.roll();
+        u32::try_from(number).unwrap_or(0) * end / 256
+    }
+
+    /// In `chances` of 16 cases.
+    pub(super) fn happens(&mut self, chances: usize) -> bool {
+        self.roll() >= usize::from(SIDES) - chances
+    }
+
+    pub(super) fn one_of<'t, T>(&mut self, pool: &'t [T]) -> &'t T {
+        &pool[self.roll() % pool.len()]
+    }
+
+    pub(super) fn maybe<T>(
+        &mut self,
+        chances: usize,
+        make: impl FnOnce(&mut Self) -> T,
+    ) -> Option<T> {
+        if self.happens(chances) { Some(make(self)) } else { None }
+    }
+}

@@ -1,0 +1,150 @@
+use std::time::Duration;
+
+use ghostwire_store_core::ErrorKind;
+use ghostwire_store_core::domain::*;
+
+use super::{Oracle, Predicted, is_over, plus_one};
+use crate::model::call::{Answer, Fresh};
+
+fn hash(fresh: &Fresh) -> SecretHash {
+    fresh.hash.clone().unwrap_or(SecretHash::hmac([0; 4], [0; 32]))
+}
+
+impl Oracle {
+    pub(super) fn create_preauth_key(&mut self, new: &NewPreAuthKey, fresh: &Fresh) -> Predicted {
+        if new.user.is_none() && new.tags.is_empty() {
+            return Err(ErrorKind::InvalidArgument);
+        }
+        if new.user.is_some_and(|user| !self.has_user(user)) {
+            return Err(ErrorKind::NotFound);
+        }
+        let key = PreAuthKey {
+            id: PreAuthKeyId::from_bytes(fresh.id),
+            prefix: fresh.prefix.clone(),
+            hash: hash(fresh),
+            user: new.user,
+            tags: new.tags.clone(),
+            reusable: new.reusable,
+            ephemeral: new.ephemeral,
+            used_at: None,
+            created_at: self.now,
+            expires_at: new.expires_at,
+            revoked_at: None,
+            revision: Revision::FIRST,
+        };
+        self.preauth_keys.push(key.clone());
+        Ok(Answer::PreAuthKey(key))
+    }
+
+    pub(super) fn revoke_preauth_key(&mut self, id: PreAuthKeyId) -> Predicted {
+        for key in &mut self.preauth_keys {
+            if key.id == id && key.revoked_at.is_none() {
+                key.revoked_at = Some(self.now);
+                key.revision = plus_one(key.revision);
+                return Ok(Answer::PreAuthKey(key.clone()));
+            }
+        }
+        Err(ErrorKind::NotFound)
+    }
+
+    pub(super) fn delete_preauth_key(&mut self, id: PreAuthKeyId) -> Predicted {
+        let count = self.preauth_keys.len();
+        self.preauth_keys.retain(|key| key.id != id);
+        if self.preauth_keys.len() == count { Err(ErrorKind::NotFound) } else { Ok(Answer::Done) }
+    }
+
+    pub(super) fn create_api_key(&mut self, new: &NewApiKey, fresh: &Fresh) -> Predicted {
+        if new.user.is_some_and(|user| !self.has_user(user)) {
+            return Err(ErrorKind::NotFound);
+        }
+        let nothing = || "nothing".parse().expect("a prefix");
+        let key = ApiKey {
+            id: ApiKeyId::from_bytes(fresh.id),
+            prefix: fresh.prefix.clone().unwrap_or_else(nothing),
+            hash: hash(fresh),
+            user: new.user,
+            description: new.description.clone(),
+            created_at: self.now,
+            expires_at: new.expires_at,
+            revoked_at: None,
+            last_used_at: None,
+            revision: Revision::FIRST,
+        };
+        self.api_keys.push(key.clone());
+        Ok(Answer::ApiKey(key))
+    }
+
+    pub(super) fn revoke_api_key(&mut self, id: ApiKeyId) -> Predicted {
+        for key in &mut self.api_keys {
+            if key.id == id && key.revoked_at.is_none() {
+                key.revoked_at = Some(self.now);
+                key.revision = plus_one(key.revision);
+                return Ok(Answer::ApiKey(key.clone()));
+            }
+        }
+        Err(ErrorKind::NotFound)
+    }
+
+    pub(super) fn delete_api_key(&mut self, id: ApiKeyId) -> Predicted {
+        let count = self.api_keys.len();
+        self.api_keys.retain(|key| key.id != id);
+        if self.api_keys.len() == count { Err(ErrorKind::NotFound) } else { Ok(Answer::Done) }
+    }
+
+    pub(super) fn begin_session(&mut self, new: &NewSession, fresh: &Fresh) -> Predicted {
+        let is_known = match new.owner {
+            SessionOwner::User(id) => self.has_user(id),
+            SessionOwner::Node(id) => self.place_of_node(id).is_ok(),
+        };
+        if !is_known {
+            return Err(ErrorKind::NotFound);
+        }
+        if is_over(Some(new.expires_at), self.now) {
+            return Err(ErrorKind::InvalidArgument);
+        }
+        let session = Session {
+            id: SessionId::from_bytes(fresh.id),
+            owner: new.owner,
+            hash: hash(fresh),
+            client: new.client.clone(),
+            created_at: self.now,
+            expires_at: new.expires_at,
+            last_seen: self.now,
+        };
+        self.sessions.push(session.clone());
+        Ok(Answer::Session(session))
+    }
+
+    pub(super) fn touch_session(
+        &mut self,
+        id: SessionId,
+        expires_at: Option<Timestamp>,
+    ) -> Predicted {
+        let now = self.now;
+        let session = self.sessions.iter_mut().find(|session| session.id == id);
+        let session = session.ok_or(ErrorKind::NotFound)?;
+        if is_over(Some(session.expires_at), now) {
+            return Err(ErrorKind::NotFound);
+        }
+        // An end that has passed is no wrong one: it ends the session.
+        let moves = expires_at.is_some_and(|at| at != session.expires_at);
+        if moves || now.since(session.last_seen) >= Duration::from_secs(60) {
+            session.last_seen = now;
+            session.expires_at = expires_at.unwrap_or(session.expires_at);
+        }
+        Ok(Answer::Session(session.clone()))
+    }
+
+    pub(super) fn end_session(&mut self, id: SessionId) -> Predicted {
+        let count = self.sessions.len();
+        self.sessions.retain(|session| session.id != id);
+        if self.sessions.len() == count { Err(ErrorKind::NotFound) } else { Ok(Answer::Done) }
+    }
+
+    pub(super) fn sweep_sessions(&mut self) -> Answer {
+        let count = self.sessions.len();
+        let now = self.now;
+        self.sessions.retain(|session| !is_over(Some(session.expires_at), now));
+        Answer::Count((count - self.sessions.len()) as u64)
+    }
+}

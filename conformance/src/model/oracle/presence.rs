@@ -1,0 +1,92 @@
+use ghostwire_store_core::ErrorKind;
+use ghostwire_store_core::domain::*;
+
+use super::{Oracle, Predicted, changed};
+use crate::model::call::Answer;
+
+/// What a message says.
+#[derive(Clone, Copy, PartialEq)]
+enum Message {
+    Up,
+    Alive,
+    Down,
+}
+
+impl Oracle {
+    pub(super) fn connect(
+        &mut self,
+        node: NodeId,
+        session: SessionNumber,
+        endpoints: &Change<EndpointList>,
+    ) -> Predicted {
+        self.hear(node, session, Message::Up, endpoints)
+    }
+
+    pub(super) fn heartbeat(
+        &mut self,
+        node: NodeId,
+        session: SessionNumber,
+        endpoints: &Change<EndpointList>,
+    ) -> Predicted {
+        self.hear(node, session, Message::Alive, endpoints)
+    }
+
+    pub(super) fn disconnect(&mut self, node: NodeId, session: SessionNumber) -> Predicted {
+        self.hear(node, session, Message::Down, &Change::Keep)
+    }
+
+    fn hear(
+        &mut self,
+        node: NodeId,
+        session: SessionNumber,
+        message: Message,
+        endpoints: &Change<EndpointList>,
+    ) -> Predicted {
+        if !self.nodes.iter().any(|known| known.id == node) {
+            return Err(ErrorKind::NotFound);
+        }
+        let known = self.presence.iter().position(|presence| presence.node == node);
+        let is_heeded = match known.map(|place| &self.presence[place]) {
+            None => true,
+            Some(presence) if session > presence.session => true,
+            Some(presence) => {
+                session == presence.session && presence.online && message != Message::Up
+            }
+        };
+        let place = known.unwrap_or_else(|| {
+            self.presence.push(Presence {
+                node,
+                session,
+                online: false,
+                last_seen: None,
+                endpoints: EndpointList::empty(),
+            });
+            self.presence.len() - 1
+        });
+        if is_heeded {
+            let presence = &mut self.presence[place];
+            presence.session = session;
+            presence.online = message != Message::Down;
+            presence.last_seen = Some(self.now);
+            presence.endpoints = changed(&presence.endpoints, endpoints);
+            // It is a write, whatever it says.
+            self.writes += 1;
+        }
+        Ok(Answer::Presence(self.presence[place].clone()))
+    }
+
+    pub(super) fn disconnect_all(&mut self) -> Answer {
+        let mut count = 0;
+        for presence in &mut self.presence {
+            if presence.online {
+                presence.online = false;
+                count += 1;
+            }
+        }
+        Answer::Count(count)
+    }
+
+    pub(in super::super) fn is_online(&self, node: NodeId) -> bool {
+        self.presence.iter().any(|presence| presence.node == node && presence.online)
+    }
+}
