@@ -68,7 +68,7 @@ async fn waits_for_disks(factory: &dyn Factory) -> bool {
 }
 
 /// How often a script that fails is carried out again to make it shorter.
-const ATTEMPTS_TO_SHORTEN: usize = 600;
+const ATTEMPTS_TO_SHORTEN: usize = 1_500;
 
 async fn compare(
     factory: Arc<dyn Factory>,

@@ -176,22 +176,25 @@ const THEMES: [&[Operation]; 9] = [
     &[Op::SwapPolicy, Op::RollbackPolicy, Op::PrunePolicies, Op::PutDns, Op::PutDerpMap],
 ];
 
-/// How scripts about routes go on: several nodes offer the same, one after the other.
-const ROUTES: [(Operation, f64); 14] = [
-    (Op::Connect, 0.8),
-    (Op::Advertise, 0.9),
-    (Op::Approve, 0.9),
-    (Op::Wait, 0.3),
-    (Op::Connect, 0.8),
-    (Op::Advertise, 0.9),
-    (Op::Approve, 0.9),
-    (Op::Wait, 0.3),
-    (Op::Connect, 0.8),
-    (Op::Advertise, 0.9),
-    (Op::Approve, 0.9),
-    (Op::Advertise, 0.5),
-    (Op::Approve, 0.5),
-    (Op::Disconnect, 0.5),
+/// How scripts about routes go on, with the first dice: three nodes offer the same, so that one
+/// can be the oldest of several that may take over.
+const ROUTES: [(Operation, f64, &[u8]); 16] = [
+    (Op::CreateUser, 0.9, &[0, 0]),
+    (Op::Register, 0.9, &[0, 0, 0, 0, 0]),
+    (Op::Register, 0.9, &[1, 1, 0, 0, 0]),
+    (Op::Register, 0.9, &[2, 2, 0, 0, 0]),
+    (Op::Connect, 0.9, &[0, 0]),
+    (Op::Connect, 0.9, &[1, 0]),
+    (Op::Connect, 0.9, &[2, 0]),
+    (Op::Advertise, 0.9, &[0, 15]),
+    (Op::Wait, 0.5, &[]),
+    (Op::Advertise, 0.9, &[1, 15]),
+    (Op::Wait, 0.5, &[]),
+    (Op::Advertise, 0.9, &[2, 15]),
+    (Op::Approve, 0.9, &[2, 15]),
+    (Op::Approve, 0.9, &[1, 15]),
+    (Op::Approve, 0.9, &[0, 15]),
+    (Op::Disconnect, 0.7, &[]),
 ];
 
 pub(super) fn scripts() -> impl Strategy<Value = Vec<Step>, Tree: Send> {
@@ -201,12 +204,16 @@ pub(super) fn scripts() -> impl Strategy<Value = Vec<Step>, Tree: Send> {
 fn about(theme: &[Operation]) -> impl Strategy<Value = Vec<Step>, Tree: Send> + use<> {
     let numbers = || proptest::collection::vec(0..SIDES, DICE);
     let step = |(operation, numbers)| Step { operation, numbers };
+    let everywhere = BEGINNING.into_iter().map(|(operation, likely)| (operation, likely, &[][..]));
     let routes = ROUTES.into_iter().filter(|_| theme.contains(&Op::Advertise));
-    let beginning: Vec<_> = BEGINNING
-        .into_iter()
+    let beginning: Vec<_> = everywhere
         .chain(routes)
-        .map(|(operation, likely)| {
-            proptest::option::weighted(likely, (Just(operation), numbers()).prop_map(step))
+        .map(|(operation, likely, first)| {
+            let numbers = numbers().prop_map(move |mut numbers| {
+                numbers[..first.len()].copy_from_slice(first);
+                numbers
+            });
+            proptest::option::weighted(likely, (Just(operation), numbers).prop_map(step))
         })
         .collect();
     // Each operation as often as it weighs.

@@ -284,7 +284,8 @@ impl Draft {
         if current.as_ref().is_some_and(eligible) {
             return;
         }
-        let next = state.routes.of_prefix(prefix).find(|route| eligible(route)).cloned();
+        let able = state.routes.of_prefix(prefix).filter(|route| eligible(route));
+        let next = able.min_by_key(|route| (route.created_at, route.id)).cloned();
         let moves = [(current, false), (next, true)];
         for (route, primary) in moves {
             if let Some(route) = route {
@@ -351,6 +352,30 @@ mod tests {
         assert_eq!(primary(&world), Some(a));
         offline(&mut world, a, 2);
         assert_eq!(primary(&world), None);
+    }
+
+    #[test]
+    fn the_oldest_takes_over_whatever_its_id() {
+        let mut world = World::new();
+        let alice = world.user("alice");
+        // Within a millisecond the order of ids is no order of creation.
+        let ids = [[3; 16], [2; 16], [1; 16]].map(RouteId::from_bytes);
+        let nodes = [1, 2, 3].map(|machine| world.register(alice.id, machine).unwrap().id);
+        for (node, id) in nodes.into_iter().zip(ids) {
+            world.advance(std::time::Duration::from_micros(1));
+            let prefixes = vec![(id, prefix("10.1.0.0/16"))];
+            world.run(RouteCommand::Advertise { node, prefixes: prefixes.clone() }).unwrap();
+            world.run(RouteCommand::Approve { node, prefixes }).unwrap();
+        }
+        let [first, second, third] = nodes;
+        for node in [third, second, first] {
+            online(&mut world, node, 1);
+        }
+        assert_eq!(primary(&world), Some(third), "the others were not online yet");
+        offline(&mut world, third, 1);
+        assert_eq!(primary(&world), Some(first));
+        offline(&mut world, first, 1);
+        assert_eq!(primary(&world), Some(second));
     }
 
     #[test]
