@@ -26,6 +26,10 @@ impl Exceptions {
         }
     }
 
+    pub(crate) fn add(&mut self, others: Self) {
+        self.list.extend(others.list);
+    }
+
     /// Why this backend may skip this case; `None` if it may not.
     pub(crate) fn reason(&self, backend: &str, case: &str) -> Option<&str> {
         let found = self.list.iter().find(|exception| {

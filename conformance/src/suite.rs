@@ -112,7 +112,7 @@ impl Suite {
         self
     }
 
-    /// What backends may skip, in TOML:
+    /// What backends may skip, in TOML, besides what was said before:
     ///
     /// ```toml
     /// [[exception]]
@@ -125,7 +125,7 @@ impl Suite {
     /// If it cannot be read: it is part of the program.
     #[must_use]
     pub fn exceptions(mut self, text: &str) -> Self {
-        self.exceptions = Exceptions::parse(text).expect("the exceptions can be read");
+        self.exceptions.add(Exceptions::parse(text).expect("the exceptions can be read"));
         self
     }
 

@@ -65,7 +65,8 @@ pub trait Backend: Send + Sync + std::fmt::Debug + 'static {
     async fn commit(&self, commit: &Commit) -> Result<()>;
 
     /// Drops and re-establishes connections after a failed commit, and tells where the store
-    /// stands, from what is stored and never from memory.
+    /// stands, from what is stored: never from memory, and never from what was written and not
+    /// synchronised.
     ///
     /// # Errors
     /// `Unavailable`, `Corrupt`.

@@ -26,6 +26,10 @@ use crate::output::Shell;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    #[cfg(feature = "conformance")]
+    if let Some(ended) = commands::conformance::play_part() {
+        return ended;
+    }
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let mut out = BufWriter::new(io::stdout().lock());
     let mut notes = io::stderr();

@@ -47,8 +47,7 @@ impl Addresses {
     pub fn lowest_free(&self, prefix: Prefix, reserved: &[Prefix]) -> Option<IpAddr> {
         let ((family, mut first), (_, mut last)) =
             (to_number(prefix.first()), to_number(prefix.last()));
-        let special = if prefix.is_ipv4() { 2 } else { 1 };
-        if last - first >= special {
+        if last - first >= 2 {
             first += 1;
             if prefix.is_ipv4() {
                 last -= 1;
@@ -209,7 +208,7 @@ mod tests {
             ("10.0.0.0/32", "10.0.0.0"),
             ("10.0.0.0/31", "10.0.0.0"),
             ("fd00::/128", "fd00::"),
-            ("fd00::/127", "fd00::1"),
+            ("fd00::/127", "fd00::"),
             ("fd00::/64", "fd00::1"),
         ] {
             assert_eq!(addresses.lowest_free(prefix.parse().unwrap(), &[]), Some(ip(first)));

@@ -1,12 +1,13 @@
 //! `gwstore conformance`.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 
-use ghostwire_store::config::{BackendChoice, Config};
+use ghostwire_store::config::{BackendChoice, BackendKind, Config};
 use ghostwire_store::domain::StoreId;
 use ghostwire_store::entropy::Entropy;
-use ghostwire_store::{Error, Opener, Result};
+use ghostwire_store::{COMPILED_BACKENDS, Error, Opener, Result};
 use ghostwire_store_conformance::{Effort, InMemory, LocalFiles, Outcome, Report, Suite, Trial};
 use serde_json::json;
 
@@ -14,17 +15,28 @@ use crate::cli::ConformanceArgs;
 use crate::failure::{Failure, Outcome as Ended, file_error};
 use crate::output::{Shell, Table};
 
-/// What the backends of this program may skip.
-const EXCEPTIONS: &str = include_str!("../../../conformance/tests/exceptions.toml");
+/// What the backends of this program may skip, and what this command cannot try.
+const EXCEPTIONS: [&str; 2] = [
+    include_str!("../../../conformance/tests/exceptions.toml"),
+    include_str!("conformance-exceptions.toml"),
+];
+
+/// Plays the part of a process that is to be killed, if this one was started for that.
+pub(crate) fn play_part() -> Option<ExitCode> {
+    let on_all = |suite: Suite, kind: &BackendKind| on(suite, &Config::with_backend(*kind));
+    COMPILED_BACKENDS.iter().fold(Suite::new(), on_all).play_part()
+}
 
 /// The suite, on the configured backend.
-pub(crate) fn suite(config: &Config) -> Result<Suite> {
-    let suite = Suite::new().exceptions(EXCEPTIONS);
+fn suite(config: &Config) -> Result<Suite> {
+    config.check()?;
+    let suite = EXCEPTIONS.iter().fold(Suite::new(), |suite, text| suite.exceptions(text));
+    Ok(on(suite, config))
+}
+
+fn on(suite: Suite, config: &Config) -> Suite {
     let name = config.backend.kind().name();
-    let Some(path) = config.backend.path() else {
-        config.check()?;
-        return Ok(suite.backend(InMemory::new()));
-    };
+    let Some(path) = config.backend.path() else { return suite.backend(InMemory::new()) };
     let directory = existing_directory(path);
     let config = config.clone();
     let files = LocalFiles::new(name, move |path, opening| {
@@ -35,7 +47,7 @@ pub(crate) fn suite(config: &Config) -> Result<Suite> {
             opener.read_only(opening.read_only).entropy(identity).open_backend().await
         }
     });
-    Ok(suite.backend(files.within(directory)))
+    suite.backend(files.within(directory))
 }
 
 /// What a new store's identity is drawn from, where it is known already.
@@ -68,9 +80,18 @@ fn moved(config: &Config, path: PathBuf) -> Config {
 }
 
 /// Runs it, and says what was found.
-pub(super) async fn run(config: &Config, args: &ConformanceArgs, shell: &mut Shell<'_>) -> Ended {
+pub(super) async fn run(
+    config: &Config,
+    args: &ConformanceArgs,
+    verbose: bool,
+    shell: &mut Shell<'_>,
+) -> Ended {
     if args.list {
         return list(shell);
+    }
+    if !verbose {
+        // A case fails by panicking, and the report has the message.
+        std::panic::set_hook(Box::new(|_| {}));
     }
     ghostwire_store::prepare_process().await?;
     let mut effort = Effort::from_environment();

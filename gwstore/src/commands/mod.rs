@@ -2,7 +2,7 @@
 
 mod config;
 #[cfg(feature = "conformance")]
-mod conformance;
+pub(crate) mod conformance;
 mod digest;
 mod doctor;
 mod export;
@@ -34,7 +34,9 @@ pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
         Command::Doctor | Command::Demo(_) => Ok(()),
         Command::Config(ConfigCommand::Show) => config::show(&config, shell),
         #[cfg(feature = "conformance")]
-        Command::Conformance(args) => conformance::run(&config, args, shell).await,
+        Command::Conformance(args) => {
+            conformance::run(&config, args, cli.global.verbose > 0, shell).await
+        }
         Command::Digest => digest::run(&config, shell).await,
         Command::Import(ImportCommand::Headscale(args)) => {
             import::headscale(&config, args, shell).await

@@ -50,7 +50,7 @@ impl Oracle {
             let is_broadcast = prefix.is_ipv4() && address == last;
             address == first || is_broadcast
         };
-        let has_others = last - first >= if prefix.is_ipv4() { 2 } else { 1 };
+        let has_others = last - first >= 2;
         let reserved = self.network().reserved;
         let is_reserved = |address: u128| {
             reserved.iter().any(|reserved| {
