@@ -107,6 +107,10 @@ async fn moving_a_sessions_end_is_always_recorded(world: &mut World) {
     let before = store.view().serial();
     store.sessions().touch(session.id, Some(end)).await.unwrap();
     assert_eq!(store.view().serial(), before, "the end did not move");
+    let now = world.options().clock.now();
+    let error = store.sessions().touch(session.id, Some(now)).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::InvalidArgument, "it would end at once");
+    assert_eq!(store.view().serial(), before);
 }
 
 async fn a_check_does_not_wait_for_the_record(world: &mut World) {

@@ -115,7 +115,11 @@ async fn dropping_every_handle_loses_nothing(world: &mut World) {
         tokio::task::yield_now().await;
     };
     let head = backend.head().await.unwrap();
-    assert_eq!((head.serial, head.checkpoint), (Serial::new(2), Serial::ZERO), "nothing is folded");
+    assert_eq!(head.serial, Serial::new(2));
+    if !backend.info().shared {
+        // On a shared one rows are written with each commit.
+        assert_eq!(head.checkpoint, Serial::ZERO, "nothing is folded");
+    }
     let store = ghostwire_store_core::open(backend, world.options()).await.unwrap();
     let names: Vec<_> = store.view().users().iter().map(|user| user.name.to_string()).collect();
     assert_eq!(names.len(), 2, "{names:?}");

@@ -9,7 +9,8 @@ use ghostwire_store_core::command::{Transaction, UserCommand};
 use ghostwire_store_core::domain::*;
 use ghostwire_store_core::options::{StoreOptions, WriterOptions};
 use ghostwire_store_core::state::Handle;
-use ghostwire_store_core::{Entity, ErrorKind, Store};
+use ghostwire_store_core::{Entity, ErrorKind, Result, Store};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::credentials::user;
 use crate::case::cases;
@@ -79,9 +80,7 @@ async fn a_watcher_that_comes_back_misses_nothing(world: &mut World) {
 
 async fn every_commit_is_told_once_and_in_order(world: &mut World) {
     let store = world.open().await;
-    let watchers: Vec<_> = (0..3)
-        .map(|_| tokio::spawn(store.watch(Serial::ZERO).map(Result::unwrap).collect::<Vec<_>>()))
-        .collect();
+    let mut watchers: Vec<_> = (0..3).map(|_| follow(store.as_ref())).collect();
     let writers: Vec<_> = (0..4)
         .map(|writer| {
             let store = store.clone();
@@ -93,16 +92,37 @@ async fn every_commit_is_told_once_and_in_order(world: &mut World) {
     }
     store.metrics().record_many(Vec::new()).await.unwrap();
     let last = store.view().serial();
-    store.close().await.unwrap();
     let mut told = Vec::new();
-    for watcher in watchers {
-        told.push(watcher.await.unwrap());
+    for watcher in &mut watchers {
+        let mut commits: Vec<CommitChanges> = Vec::new();
+        while commits.last().is_none_or(|commit| commit.serial < last) {
+            commits.push(watcher.recv().await.unwrap().unwrap());
+        }
+        told.push(commits);
+    }
+    store.close().await.unwrap();
+    for watcher in &mut watchers {
+        assert!(watcher.recv().await.is_none(), "nothing follows the last commit");
     }
     let serials: Vec<_> = told[0].iter().map(|commit| commit.serial.get()).collect();
     assert_eq!(serials, (1..=last.get()).collect::<Vec<_>>());
     assert_eq!(told[0].iter().map(|commit| commit.changes.len()).sum::<usize>(), 200);
     assert_eq!(told[0], told[1]);
     assert_eq!(told[0], told[2]);
+}
+
+/// Watches from the beginning, whether or not somebody listens.
+fn follow(store: &dyn Store) -> UnboundedReceiver<Result<CommitChanges>> {
+    let mut watch = store.watch(Serial::ZERO);
+    let (sender, receiver) = unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(commit) = watch.next().await {
+            if sender.send(commit).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
 }
 
 async fn changes_name_what_was_created_updated_or_deleted(world: &mut World) {

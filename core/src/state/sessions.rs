@@ -109,11 +109,7 @@ impl State {
             SessionCommand::Begin { id, hash, session } => {
                 check_fresh(Entity::Session, id, self.sessions.get(*id).is_some())?;
                 self.check_session_owner(session.owner)?;
-                if expired(Some(session.expires_at), context.now) {
-                    return Err(Error::invalid("would end before it begins")
-                        .about(Entity::Session)
-                        .with("expires_at", session.expires_at));
-                }
+                check_end(session.expires_at, context.now)?;
                 Ok(put(Session {
                     id: *id,
                     owner: session.owner,
@@ -131,6 +127,7 @@ impl State {
                     return Err(Error::not_found(Entity::Session, id).with("expired", true));
                 }
                 let expires_at = expires_at.unwrap_or(old.expires_at);
+                check_end(expires_at, context.now)?;
                 let recent = context.now.since(old.last_seen) < TOUCH_INTERVAL;
                 if recent && expires_at == old.expires_at {
                     return Ok(Decision::unchanged(Reply::Session(old.clone())));
@@ -160,6 +157,15 @@ impl State {
             }
         }
     }
+}
+
+fn check_end(expires_at: Timestamp, now: Timestamp) -> Result<()> {
+    if expired(Some(expires_at), now) {
+        return Err(Error::invalid("a session that ends at once is none; end it instead")
+            .about(Entity::Session)
+            .with("expires_at", expires_at));
+    }
+    Ok(())
 }
 
 fn put(session: Session) -> Decision {

@@ -126,7 +126,9 @@ impl Oracle {
         if is_over(Some(session.expires_at), now) {
             return Err(ErrorKind::NotFound);
         }
-        // An end that has passed is no wrong one: it ends the session.
+        if is_over(expires_at, now) {
+            return Err(ErrorKind::InvalidArgument);
+        }
         let moves = expires_at.is_some_and(|at| at != session.expires_at);
         if moves || now.since(session.last_seen) >= Duration::from_secs(60) {
             session.last_seen = now;
