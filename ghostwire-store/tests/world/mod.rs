@@ -61,33 +61,6 @@ impl Site {
         }
     }
 
-    /// Names a site on a file, for another process.
-    pub fn describe(&self) -> String {
-        let (backend, materialize) = match &self.config.backend {
-            BackendChoice::Libsql(options) => ("libsql", options.materialize),
-            BackendChoice::Zqlite(options) => ("zqlite", options.materialize),
-            _ => ("memory", Materialize::Checkpoint),
-        };
-        let path = self.config.backend.path().unwrap_or(Path::new(""));
-        format!("{backend}\n{}\n{}", materialize.name(), path.display())
-    }
-
-    /// The site that another process described.
-    pub fn described(description: &str) -> Self {
-        let mut parts = description.split('\n');
-        let backend = parts.next().unwrap().to_owned();
-        let materialize = Materialize::from_name(parts.next().unwrap()).unwrap();
-        let path = Path::new(parts.next().unwrap()).to_owned();
-        Self::at(|_| match backend.as_str() {
-            "libsql" => BackendChoice::Libsql(LibsqlOptions { path, materialize }),
-            _ => BackendChoice::Zqlite(ZqliteOptions {
-                path,
-                engine: ZqliteEngine::Embedded,
-                materialize,
-            }),
-        })
-    }
-
     /// Opens the store; on memory, the one that was open before.
     pub async fn open(&mut self) -> Arc<dyn Store> {
         #[cfg(feature = "memory")]
