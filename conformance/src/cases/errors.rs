@@ -7,9 +7,9 @@ use ghostwire_store_core::command::*;
 use ghostwire_store_core::domain::*;
 use ghostwire_store_core::{Entity, Error, ErrorKind, Result, Store};
 
-use super::transactions::user_id;
-use super::writes::{OneOfEach, at, local, machine, record, text};
 use crate::case::cases;
+use crate::cases::writes::durable::{OneOfEach, at, local, machine, record, text};
+use crate::cases::writes::transactions::user_id;
 use crate::world::World;
 
 cases! {

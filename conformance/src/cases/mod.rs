@@ -1,43 +1,21 @@
 //! The cases, one file for each part of the contract.
 
-mod addresses;
-mod api_keys;
-mod audit;
-mod audit_lines;
 mod backend;
-mod backfill;
-mod block_size;
-mod closing;
-mod commits;
 mod credentials;
-mod digests;
 mod disk;
 mod dns_settings;
 mod errors;
-mod failures;
-mod fields;
 mod import;
-mod labels;
 mod listings;
-mod lookups;
-mod machines;
-mod node_keys;
 mod nodes;
-mod opening;
-mod pages;
 mod policies;
 mod presence;
-mod primaries;
-mod registration;
-mod revisions;
 mod routes;
 mod series;
 mod shared;
-mod transactions;
 mod users;
 mod values;
 mod views;
-mod watching;
 mod writes;
 
 use crate::case::{Case, Check};
@@ -45,42 +23,42 @@ use crate::case::{Case, Check};
 /// All cases.
 pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
     [
-        registration::CASES,
-        machines::CASES,
-        nodes::CASES,
-        labels::CASES,
-        addresses::CASES,
-        backfill::CASES,
-        node_keys::CASES,
-        presence::CASES,
-        routes::CASES,
-        primaries::CASES,
-        lookups::CASES,
-        policies::CASES,
-        credentials::CASES,
-        block_size::CASES,
-        closing::CASES,
-        commits::CASES,
         errors::CASES,
-        failures::CASES,
-        fields::CASES,
-        listings::CASES,
-        opening::CASES,
-        pages::CASES,
-        revisions::CASES,
-        transactions::CASES,
+        writes::durable::CASES,
+        writes::commits::CASES,
+        writes::failures::CASES,
+        writes::transactions::CASES,
+        writes::revisions::CASES,
+        writes::block_size::CASES,
+        writes::closing::CASES,
+        writes::opening::CASES,
+        values::forms::CASES,
+        values::fields::CASES,
+        listings::order::CASES,
+        listings::pages::CASES,
         users::CASES,
-        values::CASES,
-        writes::CASES,
-        api_keys::CASES,
-        series::CASES,
-        audit::CASES,
-        audit_lines::CASES,
+        nodes::registration::CASES,
+        nodes::machines::CASES,
+        nodes::removal::CASES,
+        nodes::labels::CASES,
+        nodes::addresses::CASES,
+        nodes::backfill::CASES,
+        nodes::node_keys::CASES,
+        presence::CASES,
+        routes::offers::CASES,
+        routes::primaries::CASES,
+        routes::lookups::CASES,
+        policies::CASES,
         dns_settings::CASES,
-        views::CASES,
-        watching::CASES,
-        import::CASES,
-        digests::CASES,
+        credentials::secrets::CASES,
+        credentials::lifetimes::CASES,
+        series::metrics::CASES,
+        series::audit::CASES,
+        series::audit_lines::CASES,
+        views::snapshots::CASES,
+        views::watching::CASES,
+        import::restore::CASES,
+        import::digests::CASES,
         shared::CASES,
         backend::atomic::CASES,
         backend::blocks::CASES,
@@ -102,7 +80,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
 /// All checks.
 pub(crate) fn checks() -> impl Iterator<Item = &'static Check> {
     let checks: [&[Check]; 5] = [
-        digests::CHECKS,
+        import::digests::CHECKS,
         disk::CHECKS,
         crate::crash::CHECKS,
         crate::history::CHECKS,

@@ -8,8 +8,8 @@ use ghostwire_store_core::domain::{
     Clock, DocumentText, Limit, PageRequest, Policy, PolicyVersion,
 };
 
-use super::registration::{Opened, audit_of, idle, node, refused, user};
 use crate::case::cases;
+use crate::cases::nodes::registration::{Opened, audit_of, idle, node, refused, user};
 use crate::world::World;
 
 cases! {

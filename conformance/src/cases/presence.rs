@@ -11,9 +11,11 @@ use ghostwire_store_core::domain::{
 };
 use ghostwire_store_core::state::Handle;
 
-use super::registration::{Opened, audit_of, idle, machine, node, refused, user, with};
-use super::routes::{carry, primary};
 use crate::case::cases;
+use crate::cases::nodes::registration::{
+    Opened, audit_of, idle, machine, node, refused, user, with,
+};
+use crate::cases::routes::offers::{carry, primary};
 use crate::world::World;
 
 cases! {
@@ -400,17 +402,17 @@ fn endpoints(addresses: &[&str]) -> EndpointList {
 }
 
 /// A control connection of a node comes up.
-pub(super) async fn connect(store: &Opened, node: NodeId, number: u64) -> Arc<Presence> {
+pub(crate) async fn connect(store: &Opened, node: NodeId, number: u64) -> Arc<Presence> {
     store.presence().connect(node, session(number), Change::Keep).await.unwrap()
 }
 
 /// A sign of life.
-pub(super) async fn heartbeat(store: &Opened, node: NodeId, number: u64) -> Arc<Presence> {
+pub(crate) async fn heartbeat(store: &Opened, node: NodeId, number: u64) -> Arc<Presence> {
     store.presence().heartbeat(node, session(number), Change::Keep).await.unwrap()
 }
 
 /// A control connection of a node goes down.
-pub(super) async fn disconnect(store: &Opened, node: NodeId, number: u64) -> Arc<Presence> {
+pub(crate) async fn disconnect(store: &Opened, node: NodeId, number: u64) -> Arc<Presence> {
     store.presence().disconnect(node, session(number)).await.unwrap()
 }
 

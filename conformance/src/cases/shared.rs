@@ -14,9 +14,9 @@ use ghostwire_store_core::options::{StoreOptions, WriterOptions};
 use ghostwire_store_core::schema::Schema;
 use ghostwire_store_core::{ErrorKind, Result, Store};
 
-use super::credentials::{hour, reusable, user};
-use super::views::registration;
 use crate::case::{Verdict, cases};
+use crate::cases::credentials::secrets::{hour, reusable, user};
+use crate::cases::views::snapshots::registration;
 use crate::world::World;
 
 cases! {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use ghostwire_store_core::domain::*;
 use ghostwire_store_core::{Entity, ErrorKind, Store};
 
-use super::writes::{OneOfEach, at, local, machine, text};
 use crate::case::cases;
+use crate::cases::writes::durable::{OneOfEach, at, local, machine, text};
 use crate::world::World;
 
 cases! {

@@ -1,0 +1,4 @@
+//! Credentials: their secrets, and their use.
+
+pub(super) mod lifetimes;
+pub(super) mod secrets;

@@ -1,0 +1,649 @@
+//! What is kept of a secret, how credentials look, and how they are refused.
+
+use std::sync::Arc;
+
+use ghostwire_store_core::backend::{KeyRange, Scan};
+use ghostwire_store_core::block::Serial;
+use ghostwire_store_core::command::{
+    ApiKeyCommand, Image, PreAuthKeyCommand, Restore, Transaction,
+};
+use ghostwire_store_core::domain::*;
+use ghostwire_store_core::repository::preauth_key_hash;
+use ghostwire_store_core::schema::Table;
+use ghostwire_store_core::secrets::HashKey;
+use ghostwire_store_core::{Error, ErrorKind, Store};
+
+use crate::case::cases;
+use crate::world::World;
+
+cases! {
+    stored {
+        "secrets" => [
+            a_secret_is_shown_once_and_still_checks,
+            no_secret_is_among_what_is_kept,
+            what_is_kept_is_a_hash_under_the_key_outside,
+            without_the_hash_key_credentials_are_crypto_and_all_else_works,
+            another_hash_key_is_noticed,
+        ],
+        "credential-forms" => [
+            new_credentials_have_mark_public_part_and_secret,
+            imported_credentials_keep_their_text,
+        ],
+        "one-refusal" => [
+            every_reason_gives_the_same_refusal,
+            a_preauth_key_is_refused_if_wrong_or_unknown,
+        ],
+        "imported-hashes" => [
+            an_imported_hash_is_replaced_at_its_first_use,
+            a_wrong_secret_replaces_nothing,
+            a_hash_above_cost_14_is_crypto,
+            a_newer_hash_is_never_overwritten,
+            concurrent_first_uses_replace_it_once,
+        ],
+    }
+    once {
+        "imported-hashes" => [
+            a_hash_of_cost_14_is_checked,
+            an_imported_hash_is_checked_while_the_writer_is_busy,
+        ],
+    }
+}
+
+async fn a_secret_is_shown_once_and_still_checks(world: &mut World) {
+    let store = world.open().await;
+    let all = Credentials::make(world, &store).await;
+    let store = world.pass(store).await;
+    all.check(&store).await;
+    let store = world.reopen(store).await;
+    all.check(&store).await;
+}
+
+async fn no_secret_is_among_what_is_kept(world: &mut World) {
+    let store = world.open().await;
+    let all = Credentials::make(world, &store).await;
+    // Uses and refusals leave nothing of it either.
+    all.check(&store).await;
+    store.api_keys().authenticate(&format!("{}x", all.api_text.expose())).await.unwrap_err();
+    settle(&store).await;
+    let store = world.pass(store).await;
+    let secrets = [&all.api_text, &all.preauth_text, &all.session_text]
+        .map(|text| text.expose().rsplit_once('-').unwrap().1.to_owned());
+    let mut kept: Vec<u8> = Vec::new();
+    let view = store.view();
+    for image in view.images() {
+        kept.extend(format!("{image:?}").bytes());
+        kept.extend(image.encode());
+    }
+    let page = PageRequest::first(Limit::MAX);
+    let audit = store.audit().query(&AuditQuery::default(), &page).await.unwrap();
+    kept.extend(format!("{audit:?}").bytes());
+    store.close().await.unwrap();
+    let backend = world.open_backend().await;
+    let head = backend.head().await.unwrap();
+    for table in Table::ALL {
+        let scan = Scan { range: KeyRange::all(table), reverse: false, limit: 10_000 };
+        for row in backend.scan(scan).await.unwrap() {
+            kept.extend(row.key.as_bytes());
+            kept.extend(row.body);
+        }
+    }
+    let oldest = Serial::new(head.oldest_block.get() - 1);
+    for block in backend.blocks(oldest, 10_000).await.unwrap() {
+        kept.extend(block.bytes);
+    }
+    backend.close().await.unwrap();
+    for file in world.place().files() {
+        kept.extend(std::fs::read(file).unwrap());
+    }
+    let is_kept = |sought: &[u8]| kept.windows(sought.len()).any(|window| window == sought);
+    assert!(is_kept(all.api_key.prefix.as_str().as_bytes()), "the search finds what is there");
+    for secret in secrets {
+        assert_eq!(secret.len(), 64);
+        assert!(!is_kept(secret.as_bytes()));
+        assert!(!is_kept(&unhex(&secret)));
+    }
+}
+
+async fn what_is_kept_is_a_hash_under_the_key_outside(world: &mut World) {
+    let store = world.open().await;
+    let all = Credentials::make(world, &store).await;
+    let store = world.pass(store).await;
+    let key = world.options().hash_key.unwrap();
+    let view = store.view();
+    let api = &view.api_keys().get(all.api_key.id).unwrap().hash;
+    let preauth = &view.preauth_keys().get(all.preauth_key.id).unwrap().hash;
+    let session = &view.sessions().get(all.session.id).unwrap().hash;
+    for hash in [api, preauth, session] {
+        assert_eq!(hash.scheme(), SecretScheme::Hmac { key_id: key.id() });
+    }
+    let secret = all.preauth_text.expose().rsplit_once('-').unwrap().1;
+    assert_eq!(*preauth, preauth_key_hash(&key, secret));
+    assert_ne!(*preauth, preauth_key_hash(&HashKey::new([4; 32]), secret));
+}
+
+async fn without_the_hash_key_credentials_are_crypto_and_all_else_works(world: &mut World) {
+    let store = world.open().await;
+    let all = Credentials::make(world, &store).await;
+    let store = world.pass(store).await;
+    store.close().await.unwrap();
+    let mut options = world.options();
+    options.hash_key = None;
+    let store = world.open_with(options).await;
+    let before = store.view().serial();
+    for error in all.errors(&store).await {
+        assert_eq!(*error.kind(), ErrorKind::Crypto, "{error}");
+    }
+    let owner = all.session.owner;
+    let expires_at = world.options().clock.now().saturating_add(hour());
+    let new = NewSession { owner, client: None, expires_at };
+    for error in [
+        store.api_keys().create(NewApiKey::default()).await.unwrap_err(),
+        store.preauth_keys().create(reusable(all.alice)).await.unwrap_err(),
+        store.sessions().begin(new).await.unwrap_err(),
+    ] {
+        assert_eq!(*error.kind(), ErrorKind::Crypto, "{error}");
+    }
+    assert_eq!(store.view().serial(), before, "nothing was made");
+    store.users().create(user("bob")).await.unwrap();
+    store.api_keys().revoke(all.api_key.id).await.unwrap();
+    let store = world.reopen(store).await;
+    store.preauth_keys().authenticate(all.preauth_text.expose()).await.unwrap();
+    let error = store.api_keys().authenticate(all.api_text.expose()).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
+}
+
+async fn another_hash_key_is_noticed(world: &mut World) {
+    let store = world.open().await;
+    let all = Credentials::make(world, &store).await;
+    let store = world.pass(store).await;
+    store.close().await.unwrap();
+    let mut options = world.options();
+    options.hash_key = Some(Arc::new(HashKey::new([4; 32])));
+    let store = world.open_with(options).await;
+    for error in all.errors(&store).await {
+        assert_eq!(*error.kind(), ErrorKind::Crypto, "{error}");
+    }
+    let (key, text) = store.api_keys().create(NewApiKey::default()).await.unwrap();
+    assert_eq!(store.api_keys().authenticate(text.expose()).await.unwrap().id, key.id);
+    settle(&store).await;
+    let store = world.reopen(store).await;
+    all.check(&store).await;
+    let error = store.api_keys().authenticate(text.expose()).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Crypto);
+}
+
+async fn new_credentials_have_mark_public_part_and_secret(world: &mut World) {
+    let store = world.open().await;
+    let all = Credentials::make(world, &store).await;
+    let other = Credentials::make_named(world, &store, "bob").await;
+    let store = world.pass(store).await;
+    let view = store.view();
+    let prefix = |id| view.preauth_keys().get(id).unwrap().prefix.clone().unwrap().to_string();
+    for all in [&all, &other] {
+        let api = view.api_keys().get(all.api_key.id).unwrap().prefix.to_string();
+        let session = all.session.id.to_string().replace('-', "");
+        for (text, mark, public, length) in [
+            (&all.api_text, "gwapi-", api, 12),
+            (&all.preauth_text, "gwauth-", prefix(all.preauth_key.id), 12),
+            (&all.session_text, "gwsession-", session, 32),
+        ] {
+            let rest = text.expose().strip_prefix(mark).unwrap();
+            let (found, secret) = rest.split_once('-').unwrap();
+            assert_eq!(found, public);
+            assert_eq!((found.len(), secret.len()), (length, 64));
+            let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+            assert!(found.bytes().chain(secret.bytes()).all(is_hex));
+        }
+    }
+    assert_ne!(all.api_text.expose(), other.api_text.expose());
+    // One kind of credential is not taken for another.
+    let texts = [&all.api_text, &all.preauth_text, &all.session_text];
+    for (index, text) in texts.into_iter().enumerate() {
+        let text = text.expose();
+        let outcomes = [
+            store.api_keys().authenticate(text).await.map(|_| ()),
+            store.preauth_keys().authenticate(text).await.map(|_| ()),
+            store.sessions().authenticate(text).await.map(|_| ()),
+        ];
+        for (other, outcome) in outcomes.into_iter().enumerate() {
+            let kind = outcome.map_err(|error| error.kind().clone());
+            assert_eq!(kind.err(), (other != index).then_some(ErrorKind::PermissionDenied));
+        }
+    }
+}
+
+async fn imported_credentials_keep_their_text(world: &mut World) {
+    let store = world.open().await;
+    let now = world.options().clock.now();
+    let key = world.options().hash_key.unwrap();
+    let alice = store.users().create(user("alice")).await.unwrap();
+    // The public part of such a key may contain the separator.
+    let recent = api_key(1, "ab-cd_Ef-123", BCRYPT_2A, now);
+    let older = api_key(2, "XyZ7890", BCRYPT_2B, now);
+    let preauth = preauth_key(3, Some("zz-yy_Xx-987"), bcrypt(BCRYPT_2Y), alice.id, now);
+    let plain = "0f".repeat(24);
+    let bare = preauth_key(4, None, preauth_key_hash(&key, &plain), alice.id, now);
+    let images = vec![
+        Image::ApiKey(recent.clone().into()),
+        Image::ApiKey(older.clone().into()),
+        Image::PreAuthKey(preauth.clone().into()),
+        Image::PreAuthKey(bare.clone().into()),
+    ];
+    store.restore(Restore { images, skip_invalid: false }).await.unwrap();
+    let store = world.pass(store).await;
+    let api = [
+        (format!("hskey-api-ab-cd_Ef-123-{SECRET}"), recent.id),
+        (format!("XyZ7890.{SECRET}"), older.id),
+    ];
+    let preauths = [(format!("hskey-auth-zz-yy_Xx-987-{SECRET}"), preauth.id), (plain, bare.id)];
+    for _ in 0..2 {
+        for (text, id) in &api {
+            assert_eq!(store.api_keys().authenticate(text).await.unwrap().id, *id);
+            let error = store.preauth_keys().authenticate(text).await.unwrap_err();
+            assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
+        }
+        for (text, id) in &preauths {
+            assert_eq!(store.preauth_keys().authenticate(text).await.unwrap().id, *id);
+            let error = store.api_keys().authenticate(text).await.unwrap_err();
+            assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
+        }
+        // The second time with the hashes that replaced the imported ones.
+        settle(&store).await;
+    }
+    let store = world.pass(store).await;
+    for (text, id) in &api {
+        assert_eq!(store.api_keys().authenticate(text).await.unwrap().id, *id);
+    }
+    for (text, id) in &preauths {
+        assert_eq!(store.preauth_keys().authenticate(text).await.unwrap().id, *id);
+    }
+}
+
+async fn every_reason_gives_the_same_refusal(world: &mut World) {
+    let store = world.open().await;
+    let now = world.options().clock.now();
+    let all = Credentials::make(world, &store).await;
+    let expires_at = Some(now.saturating_add(hour()));
+    let new = NewApiKey { expires_at, ..NewApiKey::default() };
+    let (_, expiring) = store.api_keys().create(new).await.unwrap();
+    let (revoked_key, revoked) = store.api_keys().create(NewApiKey::default()).await.unwrap();
+    store.api_keys().revoke(revoked_key.id).await.unwrap();
+    let (deleted_key, deleted) = store.api_keys().create(NewApiKey::default()).await.unwrap();
+    store.api_keys().delete(deleted_key.id).await.unwrap();
+    let owner = all.session.owner;
+    let new = NewSession { owner, client: None, expires_at: now.saturating_add(hour()) };
+    let (_, ending) = store.sessions().begin(new.clone()).await.unwrap();
+    let (ended, ended_text) = store.sessions().begin(new).await.unwrap();
+    store.sessions().end(ended.id).await.unwrap();
+    let store = world.pass(store).await;
+
+    world.clock().set(now.saturating_add(hour()).saturating_sub(microsecond()));
+    store.api_keys().authenticate(expiring.expose()).await.unwrap();
+    store.sessions().authenticate(ending.expose()).await.unwrap();
+    world.clock().set(now.saturating_add(hour()));
+    let mut refusals = Vec::new();
+    for text in [
+        other_secret(&all.api_text),
+        other_public_part(&all.api_text, "gwapi-"),
+        expiring.expose().to_owned(),
+        revoked.expose().to_owned(),
+        deleted.expose().to_owned(),
+        other_secret(&revoked),
+        all.preauth_text.expose().to_owned(),
+        "gwapi-".to_owned(),
+        "no.such".to_owned(),
+        "é\0".to_owned(),
+        String::new(),
+    ] {
+        refusals.push(store.api_keys().authenticate(&text).await.unwrap_err());
+    }
+    assert_equal_refusals(&refusals);
+    let mut refusals = Vec::new();
+    for text in [
+        other_secret(&all.session_text),
+        other_public_part(&all.session_text, "gwsession-"),
+        ending.expose().to_owned(),
+        ended_text.expose().to_owned(),
+        all.api_text.expose().to_owned(),
+        "gwsession--".to_owned(),
+        String::new(),
+    ] {
+        refusals.push(store.sessions().authenticate(&text).await.unwrap_err());
+    }
+    assert_equal_refusals(&refusals);
+}
+
+async fn a_preauth_key_is_refused_if_wrong_or_unknown(world: &mut World) {
+    let store = world.open().await;
+    let all = Credentials::make(world, &store).await;
+    let (deleted_key, deleted) = store.preauth_keys().create(reusable(all.alice)).await.unwrap();
+    store.preauth_keys().delete(deleted_key.id).await.unwrap();
+    let store = world.pass(store).await;
+    let mut refusals = Vec::new();
+    for text in [
+        other_secret(&all.preauth_text),
+        other_public_part(&all.preauth_text, "gwauth-"),
+        deleted.expose().to_owned(),
+        all.api_text.expose().to_owned(),
+        "0f".repeat(24),
+        "hskey-auth-".to_owned(),
+        String::new(),
+    ] {
+        refusals.push(store.preauth_keys().authenticate(&text).await.unwrap_err());
+    }
+    assert_equal_refusals(&refusals);
+}
+
+async fn an_imported_hash_is_replaced_at_its_first_use(world: &mut World) {
+    let store = world.open().await;
+    let imported = Imported::bring(world, &store, bcrypt(BCRYPT_2A)).await;
+    let store = world.pass(store).await;
+    imported.check(&store).await.unwrap();
+    settle(&store).await;
+    let store = world.pass(store).await;
+    let key_id = world.options().hash_key.unwrap().id();
+    for (hash, revision) in imported.hashes(&store) {
+        assert_eq!(hash.scheme(), SecretScheme::Hmac { key_id });
+        assert_eq!(revision.get(), 2);
+    }
+    let page = PageRequest::default();
+    let audit = store.audit().query(&AuditQuery::default(), &page).await.unwrap().items;
+    assert!(audit.iter().all(|entry| entry.action.as_str() == "user.create"), "{audit:?}");
+    imported.check(&store).await.unwrap();
+    settle(&store).await;
+    let store = world.pass(store).await;
+    assert!(imported.hashes(&store).iter().all(|(_, revision)| revision.get() == 2));
+}
+
+async fn a_wrong_secret_replaces_nothing(world: &mut World) {
+    let store = world.open().await;
+    let imported = Imported::bring(world, &store, bcrypt(BCRYPT_2A)).await;
+    let wrong = SECRET.replace('f', "e");
+    for (api, preauth) in [(imported.api_text(&wrong), imported.preauth_text(&wrong))] {
+        let error = store.api_keys().authenticate(&api).await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
+        let error = store.preauth_keys().authenticate(&preauth).await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
+    }
+    settle(&store).await;
+    let store = world.pass(store).await;
+    for (hash, revision) in imported.hashes(&store) {
+        assert_eq!((hash, revision), (bcrypt(BCRYPT_2A), Revision::FIRST));
+    }
+    imported.check(&store).await.unwrap();
+}
+
+async fn a_hash_above_cost_14_is_crypto(world: &mut World) {
+    let store = world.open().await;
+    let costly = bcrypt(&BCRYPT_2A.replacen("$04$", "$15$", 1));
+    let imported = Imported::bring(world, &store, costly.clone()).await;
+    let store = world.pass(store).await;
+    let error = store.api_keys().authenticate(&imported.api_text(SECRET)).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Crypto);
+    let text = imported.preauth_text(SECRET);
+    let error = store.preauth_keys().authenticate(&text).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Crypto);
+    settle(&store).await;
+    assert!(imported.hashes(&store).iter().all(|(hash, _)| *hash == costly));
+}
+
+async fn a_newer_hash_is_never_overwritten(world: &mut World) {
+    let store = world.open().await;
+    let imported = Imported::bring(world, &store, bcrypt(BCRYPT_2A)).await;
+    imported.check(&store).await.unwrap();
+    settle(&store).await;
+    let store = world.pass(store).await;
+    let newer = imported.hashes(&store);
+    // What a check that began before the hash was replaced would send now.
+    let (from, to) = (bcrypt(BCRYPT_2A), SecretHash::hmac([9; 4], [9; 32]));
+    let (api, preauth) = (imported.api, imported.preauth);
+    let late = Transaction::new()
+        .then(ApiKeyCommand::Rehash { id: api, from: from.clone(), to: to.clone() })
+        .unwrap()
+        .then(PreAuthKeyCommand::Rehash { id: preauth, from, to })
+        .unwrap();
+    let before = store.view().serial();
+    store.transact(late).await.unwrap();
+    assert_eq!(store.view().serial(), before);
+    let store = world.pass(store).await;
+    assert_eq!(imported.hashes(&store), newer);
+    imported.check(&store).await.unwrap();
+}
+
+async fn concurrent_first_uses_replace_it_once(world: &mut World) {
+    let store = world.open().await;
+    let imported = Imported::bring(world, &store, bcrypt(BCRYPT_2A)).await;
+    let text: Arc<str> = imported.api_text(SECRET).into();
+    let checks: Vec<_> = (0..8)
+        .map(|_| {
+            let (store, text) = (store.clone(), text.clone());
+            tokio::spawn(async move { store.api_keys().authenticate(&text).await })
+        })
+        .collect();
+    for check in checks {
+        assert_eq!(check.await.unwrap().unwrap().id, imported.api);
+    }
+    settle(&store).await;
+    let store = world.pass(store).await;
+    let key = store.view().api_keys().get(imported.api).unwrap().clone();
+    assert_eq!(key.revision.get(), 2);
+    assert_eq!(store.api_keys().authenticate(&text).await.unwrap().id, imported.api);
+}
+
+async fn a_hash_of_cost_14_is_checked(world: &mut World) {
+    let store = world.open().await;
+    let imported = Imported::bring(world, &store, bcrypt(BCRYPT_COST_14)).await;
+    let text = imported.api_text(SECRET);
+    assert_eq!(store.api_keys().authenticate(&text).await.unwrap().id, imported.api);
+}
+
+async fn an_imported_hash_is_checked_while_the_writer_is_busy(world: &mut World) {
+    let store = world.open().await;
+    let imported = Imported::bring(world, &store, bcrypt(BCRYPT_2A)).await;
+    let hold = world.faults().hold_commits();
+    let write = tokio::spawn({
+        let store = store.clone();
+        async move { store.users().create(user("bob")).await }
+    });
+    while world.faults().held_commits() == 0 {
+        tokio::task::yield_now().await;
+    }
+    imported.check(&store).await.unwrap();
+    assert!(!write.is_finished());
+    drop(hold);
+    write.await.unwrap().unwrap();
+    settle(&store).await;
+    assert!(imported.hashes(&store).iter().all(|(_, revision)| revision.get() == 2));
+}
+
+/// What the bcrypt hashes below are of.
+const SECRET: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+const BCRYPT_2A: &str = "$2a$04$abcdefghijklmnopqrstuuQSLmioUYOEmKTL16wobTks4j4shJ2JG";
+const BCRYPT_2B: &str = "$2b$04$ABCDEFGHIJKLMNOPQRSTUu5pUYnC0pESokJLt705oY3/ycNDD4BIW";
+const BCRYPT_2Y: &str = "$2y$04$./ABCDEFGHIJKLMNOPQRSu4aKwKRN1.AuMKhh0zflbwwsyqzy0Xum";
+const BCRYPT_COST_14: &str = "$2a$14$abcdefghijklmnopqrstuucU4jntYCE/oEyX0zWFfKDUQYMpTrQAS";
+
+pub(crate) fn user(name: &str) -> NewUser {
+    NewUser::local(name.parse().unwrap())
+}
+
+pub(crate) fn reusable(user: UserId) -> NewPreAuthKey {
+    NewPreAuthKey { user: Some(user), reusable: true, ..NewPreAuthKey::default() }
+}
+
+/// Waits until what runs in the background has been done: the queue keeps its order.
+pub(crate) async fn settle(store: &Arc<dyn Store>) {
+    store.transact(Transaction::new()).await.unwrap();
+}
+
+pub(crate) fn hour() -> std::time::Duration {
+    std::time::Duration::from_secs(3600)
+}
+
+pub(crate) fn microsecond() -> std::time::Duration {
+    std::time::Duration::from_micros(1)
+}
+
+fn bcrypt(text: &str) -> SecretHash {
+    SecretHash::bcrypt(text).unwrap()
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digit = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).unwrap();
+    (0..text.len()).step_by(2).map(digit).collect()
+}
+
+fn other_secret(text: &Secret) -> String {
+    let mut text = text.expose().to_owned();
+    let last = text.pop().unwrap();
+    text.push(if last == '0' { '1' } else { '0' });
+    text
+}
+
+fn other_public_part(text: &Secret, mark: &str) -> String {
+    let (public, secret) = text.expose().strip_prefix(mark).unwrap().split_once('-').unwrap();
+    format!("{mark}{}-{secret}", "0".repeat(public.len()))
+}
+
+fn assert_equal_refusals(refusals: &[Error]) {
+    for error in refusals {
+        assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
+        assert_eq!(error.to_string(), refusals[0].to_string());
+        assert!(error.context().is_empty(), "{error}");
+    }
+}
+
+fn api_key(n: u8, prefix: &str, hash: &str, at: Timestamp) -> ApiKey {
+    ApiKey {
+        id: ApiKeyId::time_ordered(at, [n; 10]),
+        prefix: prefix.parse().unwrap(),
+        hash: bcrypt(hash),
+        user: None,
+        description: None,
+        created_at: at,
+        expires_at: None,
+        revoked_at: None,
+        last_used_at: None,
+        revision: Revision::FIRST,
+    }
+}
+
+fn preauth_key(
+    n: u8,
+    prefix: Option<&str>,
+    hash: SecretHash,
+    user: UserId,
+    at: Timestamp,
+) -> PreAuthKey {
+    PreAuthKey {
+        id: PreAuthKeyId::time_ordered(at, [n; 10]),
+        prefix: prefix.map(|prefix| prefix.parse().unwrap()),
+        hash,
+        user: Some(user),
+        tags: TagSet::empty(),
+        reusable: true,
+        ephemeral: false,
+        used_at: None,
+        created_at: at,
+        expires_at: None,
+        revoked_at: None,
+        revision: Revision::FIRST,
+    }
+}
+
+/// One credential of each kind.
+struct Credentials {
+    alice: UserId,
+    api_key: Arc<ApiKey>,
+    api_text: Secret,
+    preauth_key: Arc<PreAuthKey>,
+    preauth_text: Secret,
+    session: Arc<Session>,
+    session_text: Secret,
+}
+
+impl Credentials {
+    async fn make(world: &World, store: &Arc<dyn Store>) -> Self {
+        Self::make_named(world, store, "alice").await
+    }
+
+    async fn make_named(world: &World, store: &Arc<dyn Store>, name: &str) -> Self {
+        let alice = store.users().create(user(name)).await.unwrap().id;
+        let new = NewApiKey { user: Some(alice), ..NewApiKey::default() };
+        let (api_key, api_text) = store.api_keys().create(new).await.unwrap();
+        let (preauth_key, preauth_text) =
+            store.preauth_keys().create(reusable(alice)).await.unwrap();
+        let expires_at = world.options().clock.now().saturating_add(24 * hour());
+        let new = NewSession { owner: SessionOwner::User(alice), client: None, expires_at };
+        let (session, session_text) = store.sessions().begin(new).await.unwrap();
+        Self { alice, api_key, api_text, preauth_key, preauth_text, session, session_text }
+    }
+
+    /// All of them are right, and what is one digit off is not.
+    async fn check(&self, store: &Arc<dyn Store>) {
+        let found = store.api_keys().authenticate(self.api_text.expose()).await.unwrap();
+        assert_eq!(found.id, self.api_key.id);
+        let found = store.preauth_keys().authenticate(self.preauth_text.expose()).await.unwrap();
+        assert_eq!(found.id, self.preauth_key.id);
+        let found = store.sessions().authenticate(self.session_text.expose()).await.unwrap();
+        assert_eq!(found, self.session);
+        for error in [
+            store.api_keys().authenticate(&other_secret(&self.api_text)).await.unwrap_err(),
+            store.preauth_keys().authenticate(&other_secret(&self.preauth_text)).await.unwrap_err(),
+            store.sessions().authenticate(&other_secret(&self.session_text)).await.unwrap_err(),
+        ] {
+            assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
+        }
+        settle(store).await;
+    }
+
+    async fn errors(&self, store: &Arc<dyn Store>) -> [Error; 3] {
+        [
+            store.api_keys().authenticate(self.api_text.expose()).await.unwrap_err(),
+            store.preauth_keys().authenticate(self.preauth_text.expose()).await.unwrap_err(),
+            store.sessions().authenticate(self.session_text.expose()).await.unwrap_err(),
+        ]
+    }
+}
+
+/// An API key and a pre-auth key whose hashes were made elsewhere.
+struct Imported {
+    api: ApiKeyId,
+    preauth: PreAuthKeyId,
+}
+
+impl Imported {
+    async fn bring(world: &World, store: &Arc<dyn Store>, hash: SecretHash) -> Self {
+        let now = world.options().clock.now();
+        let alice = store.users().create(user("alice")).await.unwrap().id;
+        let api = ApiKey { hash: hash.clone(), ..api_key(1, "abcdef012345", BCRYPT_2A, now) };
+        let preauth = preauth_key(2, Some("543210fedcba"), hash, alice, now);
+        let imported = Self { api: api.id, preauth: preauth.id };
+        let images = vec![Image::ApiKey(api.into()), Image::PreAuthKey(preauth.into())];
+        store.restore(Restore { images, skip_invalid: false }).await.unwrap();
+        imported
+    }
+
+    fn api_text(&self, secret: &str) -> String {
+        format!("hskey-api-abcdef012345-{secret}")
+    }
+
+    fn preauth_text(&self, secret: &str) -> String {
+        format!("hskey-auth-543210fedcba-{secret}")
+    }
+
+    async fn check(&self, store: &Arc<dyn Store>) -> Result<(), Error> {
+        let api = store.api_keys().authenticate(&self.api_text(SECRET)).await?;
+        assert_eq!(api.id, self.api);
+        let preauth = store.preauth_keys().authenticate(&self.preauth_text(SECRET)).await?;
+        assert_eq!(preauth.id, self.preauth);
+        Ok(())
+    }
+
+    fn hashes(&self, store: &Arc<dyn Store>) -> [(SecretHash, Revision); 2] {
+        let view = store.view();
+        let api = view.api_keys().get(self.api).unwrap();
+        let preauth = view.preauth_keys().get(self.preauth).unwrap();
+        [(api.hash.clone(), api.revision), (preauth.hash.clone(), preauth.revision)]
+    }
+}

@@ -1,0 +1,498 @@
+//! Bringing in whole entities.
+
+use std::sync::Arc;
+
+use ghostwire_store_core::command::{Image, Restore, Restored};
+use ghostwire_store_core::domain::*;
+use ghostwire_store_core::{ErrorKind, Store};
+
+use crate::case::cases;
+use crate::cases::credentials::secrets::user;
+use crate::world::World;
+
+cases! {
+    stored {
+        "restore" => [
+            entities_come_with_their_ids_times_and_revisions,
+            repeating_a_restore_changes_nothing,
+            every_uniqueness_rule_holds,
+            nothing_is_overwritten,
+            what_is_referred_to_comes_first,
+            a_primary_route_is_eligible,
+            rules_of_single_entities_hold,
+            the_first_that_breaks_a_rule_rejects_all,
+            what_breaks_a_rule_is_left_out_and_reported,
+        ],
+    }
+}
+
+async fn entities_come_with_their_ids_times_and_revisions(world: &mut World) {
+    let images = sample();
+    let store = world.open().await;
+    world.advance(1_000_000);
+    let restored = restore(&store, &images).await;
+    assert_eq!(restored, Restored { restored: 12, unchanged: 0, skipped: vec![] });
+    let audit = store.audit().query(&AuditQuery::default(), &PageRequest::default()).await.unwrap();
+    assert!(audit.items.is_empty(), "no lines");
+    let store = world.pass(store).await;
+    let view = store.view();
+    assert_eq!(view.images().count(), images.len());
+    for image in &images {
+        assert!(view.images_of(image.table()).any(|found| found == *image), "{image:?}");
+    }
+    // They are found by everything that finds them, and go on from there.
+    let node = view.nodes().get(id(11)).unwrap();
+    assert_eq!(
+        store.nodes().get_by_address(node.ipv4.unwrap().into()).await.unwrap().as_ref(),
+        Some(node)
+    );
+    assert_eq!(store.nodes().get_by_label(&node.label).await.unwrap().as_ref(), Some(node));
+    assert_eq!(
+        store.nodes().get_by_machine_key(&node.machine_key).await.unwrap().as_ref(),
+        Some(node)
+    );
+    let found = store.routes().lookup("10.9.8.7".parse().unwrap()).await.unwrap().unwrap();
+    assert_eq!(found.node, node.id);
+    let patch = UserPatch { email: Patch::Clear, ..UserPatch::default() };
+    let updated = store.users().update(id(1), patch, Revision::new(7).ok()).await.unwrap();
+    assert_eq!(updated.revision.get(), 8);
+    let next = store.policies().swap(PolicyVersion::new(3).ok(), DocumentText::empty()).await;
+    assert_eq!(next.unwrap().version.get(), 4);
+    let store = world.pass(store).await;
+    assert_eq!(store.view().policies().len(), 2);
+}
+
+async fn repeating_a_restore_changes_nothing(world: &mut World) {
+    let images = sample();
+    let store = world.open().await;
+    // As if it had been interrupted.
+    restore(&store, &images[..5]).await;
+    let rest = restore(&store, &images).await;
+    assert_eq!(rest, Restored { restored: 7, unchanged: 5, skipped: vec![] });
+    let store = world.pass(store).await;
+    let before = (store.view().serial(), store.digests().await.unwrap());
+    let again = restore(&store, &images).await;
+    assert_eq!(again, Restored { restored: 0, unchanged: 12, skipped: vec![] });
+    // One that comes twice within a restore is there already the second time.
+    let twice = restore(&store, &[images[0].clone(), images[0].clone()]).await;
+    assert_eq!(twice.unchanged, 2);
+    let store = world.pass(store).await;
+    assert_eq!((store.view().serial(), store.digests().await.unwrap()), before);
+}
+
+async fn every_uniqueness_rule_holds(world: &mut World) {
+    let store = world.open().await;
+    restore(&store, &sample()).await;
+    let digests = store.digests().await.unwrap();
+    let node = |change: fn(&mut Node)| {
+        let mut node = second_node();
+        change(&mut node);
+        Image::Node(node.into())
+    };
+    let first = |change: fn(&Node, &mut Node)| {
+        let mut node = second_node();
+        change(&first_node(), &mut node);
+        Image::Node(node.into())
+    };
+    let route = |prefix: &str, node, primary| {
+        let route = Route { id: id(29), node, primary, ..route_of(prefix) };
+        Image::Route(route.into())
+    };
+    let key = |prefix: Option<&str>, hash| {
+        let prefix = prefix.map(|prefix| prefix.parse().unwrap());
+        Image::PreAuthKey(PreAuthKey { id: id(49), prefix, hash, ..preauth_key() }.into())
+    };
+    let oidc = User { id: id(9), name: "other".parse().unwrap(), ..oidc_user() };
+    let of_taken_node = Route { node: id(11), ..route_of("10.0.0.0/8") };
+    for (image, constraint) in [
+        (Image::User(User { id: id(9), ..local_user() }.into()), "name"),
+        (Image::User(oidc.into()), "identity"),
+        (first(|first, node| node.machine_key = first.machine_key), "machine_key"),
+        (first(|first, node| node.node_key = first.node_key), "node_key"),
+        (first(|first, node| node.label = first.label.clone()), "label"),
+        (node(|node| node.ipv4 = first_node().ipv4), "address"),
+        (node(|node| node.ipv6 = first_node().ipv6), "address"),
+        (Image::Route(Route { id: id(29), primary: false, ..of_taken_node }.into()), "node_prefix"),
+        (Image::ApiKey(ApiKey { id: id(39), ..api_key() }.into()), "prefix"),
+        (key(Some("abcdef"), SecretHash::hmac([1; 4], [9; 32])), "prefix"),
+        (key(None, SecretHash::hmac([1; 4], [5; 32])), "hash"),
+        (Image::DnsRecord(DnsRecord { id: id(59), ..dns_record() }.into()), "content"),
+    ] {
+        let error = refused(&store, image).await;
+        assert_eq!(error.constraint(), Some(constraint), "{error}");
+    }
+    // The prefix has a primary: another eligible node is none beside it.
+    let online = Presence { node: id(12), ..presence() };
+    restore(&store, &[Image::Node(second_node().into()), Image::Presence(online.into())]).await;
+    let error = refused(&store, route("10.0.0.0/8", id(12), true)).await;
+    assert_eq!(error.constraint(), Some("primary"));
+    restore(&store, &[route("10.0.0.0/8", id(12), false)]).await;
+    assert_ne!(store.digests().await.unwrap(), digests);
+    let store = world.pass(store).await;
+    assert_eq!(store.view().images().count(), 15);
+}
+
+async fn nothing_is_overwritten(world: &mut World) {
+    let images = sample();
+    let store = world.open().await;
+    restore(&store, &images).await;
+    let digests = store.digests().await.unwrap();
+    let later = at(99);
+    let two = Revision::new(99).unwrap();
+    for image in images {
+        let other = match image {
+            Image::User(user) => Image::User(User { revision: two, ..(*user).clone() }.into()),
+            Image::Node(node) => Image::Node(Node { updated_at: later, ..(*node).clone() }.into()),
+            Image::Presence(presence) => {
+                Image::Presence(Presence { online: false, ..(*presence).clone() }.into())
+            }
+            Image::Route(route) => {
+                Image::Route(Route { primary: false, ..(*route).clone() }.into())
+            }
+            Image::ApiKey(key) => {
+                Image::ApiKey(ApiKey { last_used_at: Some(later), ..(*key).clone() }.into())
+            }
+            Image::PreAuthKey(key) => {
+                Image::PreAuthKey(PreAuthKey { revoked_at: Some(later), ..(*key).clone() }.into())
+            }
+            Image::Policy(policy) => {
+                Image::Policy(Policy { author: "x".parse().unwrap(), ..(*policy).clone() }.into())
+            }
+            Image::DnsRecord(record) => {
+                Image::DnsRecord(DnsRecord { ttl: Some(1), ..(*record).clone() }.into())
+            }
+            Image::Session(session) => {
+                Image::Session(Session { last_seen: later, ..(*session).clone() }.into())
+            }
+            Image::Setting(setting) => {
+                Image::Setting(Setting { updated_at: later, ..(*setting).clone() }.into())
+            }
+        };
+        let entity = other.entity();
+        let error = refused(&store, other).await;
+        assert_eq!((error.constraint(), error.entity()), (Some("id"), Some(entity)));
+    }
+    let store = world.pass(store).await;
+    assert_eq!(store.digests().await.unwrap(), digests);
+}
+
+async fn what_is_referred_to_comes_first(world: &mut World) {
+    let store = world.open().await;
+    let tagged = Node { user: None, tags: tags(), ..second_node() };
+    let of_user = SessionOwner::User(id(1));
+    for image in [
+        Image::Node(first_node().into()),
+        Image::Presence(presence().into()),
+        Image::Route(route_of("10.0.0.0/8").into()),
+        Image::ApiKey(api_key().into()),
+        Image::PreAuthKey(preauth_key().into()),
+        Image::Session(session().into()),
+        Image::Session(Session { owner: of_user, ..session() }.into()),
+    ] {
+        assert_eq!(*refused(&store, image).await.kind(), ErrorKind::NotFound);
+    }
+    // The order within one restore counts, too.
+    let node = Image::Node(first_node().into());
+    let backwards = vec![node.clone(), Image::User(local_user().into())];
+    let restore_of = |images| Restore { images, skip_invalid: false };
+    let error = store.restore(restore_of(backwards)).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::NotFound);
+    assert_eq!(store.view().images().count(), 0);
+    restore(&store, &[Image::User(local_user().into()), node]).await;
+    restore(&store, &[Image::Node(tagged.into())]).await;
+    let store = world.pass(store).await;
+    assert_eq!(store.view().images().count(), 3);
+}
+
+async fn a_primary_route_is_eligible(world: &mut World) {
+    let store = world.open().await;
+    let mut offline = presence();
+    offline.online = false;
+    let owner = Image::User(local_user().into());
+    let node = |number, node: Node| {
+        let presence =
+            if number == 11 { presence() } else { Presence { node: id(12), ..offline.clone() } };
+        [Image::Node(node.into()), Image::Presence(presence.into())]
+    };
+    restore(&store, &[owner]).await;
+    restore(&store, &node(11, first_node())).await;
+    restore(&store, &node(12, second_node())).await;
+    let good = Route { primary: true, ..route_of("10.0.0.0/8") };
+    for bad in [
+        Route { advertised: false, ..good.clone() },
+        Route { approved: false, ..good.clone() },
+        Route { node: id(12), ..good.clone() },
+        Route { prefix: "0.0.0.0/0".parse().unwrap(), ..good.clone() },
+        Route { prefix: "::/0".parse().unwrap(), ..good.clone() },
+    ] {
+        let error = refused(&store, Image::Route(bad.clone().into())).await;
+        assert_eq!(*error.kind(), ErrorKind::InvalidArgument, "{error}");
+    }
+    let store = world.pass(store).await;
+    assert!(store.view().routes().primary(good.prefix).is_none());
+    restore(&store, &[Image::Route(good.clone().into())]).await;
+    let store = world.pass(store).await;
+    assert_eq!(store.view().routes().primary(good.prefix).map(AsRef::as_ref), Some(&good));
+}
+
+async fn rules_of_single_entities_hold(world: &mut World) {
+    let store = world.open().await;
+    restore(&store, &[Image::User(local_user().into())]).await;
+    let network = NetworkSettings { ipv4: None, ipv6: None, ..NetworkSettings::default() };
+    let document = SettingDocument::Network(network);
+    let nobodys = PreAuthKey { user: None, tags: TagSet::empty(), ..preauth_key() };
+    for image in [
+        Image::Node(Node { user: None, tags: TagSet::empty(), ..first_node() }.into()),
+        Image::PreAuthKey(nobodys.into()),
+        Image::DnsRecord(DnsRecord { kind: DnsRecordKind::Aaaa, ..dns_record() }.into()),
+        Image::Setting(Setting { document, ..setting() }.into()),
+    ] {
+        let error = refused(&store, image).await;
+        assert_eq!(*error.kind(), ErrorKind::InvalidArgument, "{error}");
+    }
+    let store = world.pass(store).await;
+    assert_eq!(store.view().images().count(), 1);
+}
+
+async fn the_first_that_breaks_a_rule_rejects_all(world: &mut World) {
+    let store = world.open().await;
+    let mut images = sample();
+    images.insert(7, Image::User(User { id: id(9), ..local_user() }.into()));
+    images.push(Image::Session(Session { owner: SessionOwner::Node(id(99)), ..session() }.into()));
+    let error = store.restore(Restore { images, skip_invalid: false }).await.unwrap_err();
+    assert_eq!(error.constraint(), Some("name"));
+    assert!(error.context().contains(&("index", "7".to_owned())), "{error}");
+    assert_eq!(store.view().serial().get(), 0);
+    let store = world.pass(store).await;
+    assert_eq!(store.view().images().count(), 0);
+}
+
+async fn what_breaks_a_rule_is_left_out_and_reported(world: &mut World) {
+    let store = world.open().await;
+    let mut images = sample();
+    images.insert(3, Image::User(User { id: id(9), ..local_user() }.into()));
+    let stranger = Session { id: id(99), owner: SessionOwner::Node(id(99)), ..session() };
+    images.push(Image::Session(stranger.into()));
+    // What refers to what was left out is left out as well.
+    let of_stranger = ApiKey { id: id(98), user: Some(id(9)), ..api_key() };
+    images.push(Image::ApiKey(of_stranger.into()));
+    let done = store.restore(Restore { images, skip_invalid: true }).await.unwrap();
+    assert_eq!(done.serial, store.view().serial());
+    assert_eq!((done.value.restored, done.value.unchanged), (12, 0));
+    let skipped: Vec<_> = done.value.skipped.iter().map(|(index, _)| *index).collect();
+    assert_eq!(skipped, [3, 13, 14]);
+    let reasons: Vec<_> = done.value.skipped.iter().map(|(_, why)| why.as_str()).collect();
+    assert!(reasons[0].contains("user already exists (name)"), "{reasons:?}");
+    assert!(reasons[1].contains("node does not exist"), "{reasons:?}");
+    assert!(reasons[2].contains("user does not exist"), "{reasons:?}");
+    let store = world.pass(store).await;
+    let view = store.view();
+    assert_eq!(view.images().count(), 12);
+    // What was left out can still be had in another way.
+    store.users().create(user("bertha")).await.unwrap();
+}
+
+async fn restore(store: &Arc<dyn Store>, images: &[Image]) -> Restored {
+    let restore = Restore { images: images.to_vec(), skip_invalid: false };
+    store.restore(restore).await.unwrap().value
+}
+
+async fn refused(store: &Arc<dyn Store>, image: Image) -> ghostwire_store_core::Error {
+    let serial = store.view().serial();
+    let restore = Restore { images: vec![image], skip_invalid: false };
+    let error = store.restore(restore).await.unwrap_err();
+    assert_eq!(store.view().serial(), serial);
+    error
+}
+
+fn id<I: Id>(n: u8) -> I {
+    I::from_bytes([n; 16])
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_secs(1_600_000_000 + second).unwrap()
+}
+
+fn tags() -> TagSet {
+    TagSet::new(["tag:server".parse().unwrap()]).unwrap()
+}
+
+/// Twelve entities, of every kind, in an order in which what is referred to comes first.
+pub(crate) fn sample() -> Vec<Image> {
+    vec![
+        Image::User(local_user().into()),
+        Image::User(oidc_user().into()),
+        Image::Node(first_node().into()),
+        Image::Presence(presence().into()),
+        Image::Route(Route { primary: true, ..route_of("10.0.0.0/8") }.into()),
+        Image::ApiKey(api_key().into()),
+        Image::PreAuthKey(preauth_key().into()),
+        Image::PreAuthKey(bare_key().into()),
+        Image::Policy(policy().into()),
+        Image::DnsRecord(dns_record().into()),
+        Image::Session(session().into()),
+        Image::Setting(setting().into()),
+    ]
+}
+
+fn local_user() -> User {
+    User {
+        id: id(1),
+        name: "alice".parse().unwrap(),
+        display_name: "Alice".parse().ok(),
+        email: "alice@example.com".parse().ok(),
+        identity: Identity::Local {},
+        picture_url: None,
+        created_at: at(1),
+        updated_at: at(2),
+        revision: Revision::new(7).unwrap(),
+    }
+}
+
+fn oidc_user() -> User {
+    let identity = Identity::Oidc {
+        provider: "https://id.example.com".parse().unwrap(),
+        subject: "1".parse().unwrap(),
+    };
+    // It shares its name with the local one.
+    User { id: id(2), identity, ..local_user() }
+}
+
+fn first_node() -> Node {
+    Node {
+        id: id(11),
+        user: Some(id(1)),
+        tags: tags(),
+        hostname: "laptop".parse().unwrap(),
+        label: "laptop".parse().unwrap(),
+        machine_key: MachineKey::from_bytes([1; 32]).unwrap(),
+        node_key: NodeKey::from_bytes([1; 32]).unwrap(),
+        disco_key: DiscoKey::from_bytes([1; 32]).ok(),
+        ipv4: "100.64.0.77".parse().ok(),
+        ipv6: "fd7a:115c:a1e0::77".parse().ok(),
+        host_info: HostInfo::default(),
+        register_method: RegisterMethod::Oidc,
+        preauth_key: None,
+        ephemeral: false,
+        expires_at: Some(at(9_000_000)),
+        created_at: at(3),
+        updated_at: at(4),
+        revision: Revision::new(5).unwrap(),
+    }
+}
+
+fn second_node() -> Node {
+    Node {
+        id: id(12),
+        label: "desktop".parse().unwrap(),
+        machine_key: MachineKey::from_bytes([2; 32]).unwrap(),
+        node_key: NodeKey::from_bytes([2; 32]).unwrap(),
+        ipv4: "100.64.0.78".parse().ok(),
+        ipv6: "fd7a:115c:a1e0::78".parse().ok(),
+        ..first_node()
+    }
+}
+
+fn presence() -> Presence {
+    Presence {
+        node: id(11),
+        session: SessionNumber::new(3).unwrap(),
+        online: true,
+        last_seen: Some(at(5)),
+        endpoints: EndpointList::empty(),
+    }
+}
+
+fn route_of(prefix: &str) -> Route {
+    Route {
+        id: id(21),
+        node: id(11),
+        prefix: prefix.parse().unwrap(),
+        advertised: true,
+        approved: true,
+        primary: false,
+        created_at: at(6),
+        updated_at: at(7),
+        revision: Revision::new(2).unwrap(),
+    }
+}
+
+fn api_key() -> ApiKey {
+    ApiKey {
+        id: id(31),
+        prefix: "0123456789ab".parse().unwrap(),
+        hash: SecretHash::hmac([1; 4], [2; 32]),
+        user: Some(id(1)),
+        description: "backups".parse().ok(),
+        created_at: at(8),
+        expires_at: Some(at(9_000_000)),
+        revoked_at: None,
+        last_used_at: Some(at(9)),
+        revision: Revision::FIRST,
+    }
+}
+
+fn preauth_key() -> PreAuthKey {
+    PreAuthKey {
+        id: id(41),
+        prefix: "abcdef".parse().ok(),
+        hash: SecretHash::hmac([1; 4], [3; 32]),
+        user: Some(id(1)),
+        tags: tags(),
+        reusable: false,
+        ephemeral: true,
+        used_at: Some(at(10)),
+        created_at: at(9),
+        expires_at: None,
+        revoked_at: None,
+        revision: Revision::new(2).unwrap(),
+    }
+}
+
+fn bare_key() -> PreAuthKey {
+    let hash = SecretHash::hmac([1; 4], [5; 32]);
+    PreAuthKey { id: id(42), prefix: None, hash, ..preauth_key() }
+}
+
+fn policy() -> Policy {
+    Policy {
+        version: PolicyVersion::new(3).unwrap(),
+        document: DocumentText::new("{\"acls\": []}").unwrap(),
+        author: "anna".parse().unwrap(),
+        created_at: at(11),
+    }
+}
+
+fn dns_record() -> DnsRecord {
+    DnsRecord {
+        id: id(51),
+        name: "wiki.example.com".parse().unwrap(),
+        kind: DnsRecordKind::A,
+        value: "10.0.0.1".parse().unwrap(),
+        ttl: Some(300),
+        created_at: at(12),
+        updated_at: at(13),
+        revision: Revision::new(4).unwrap(),
+    }
+}
+
+fn session() -> Session {
+    Session {
+        id: id(61),
+        owner: SessionOwner::Node(id(11)),
+        hash: SecretHash::hmac([1; 4], [4; 32]),
+        client: "browser".parse().ok(),
+        created_at: at(14),
+        expires_at: at(9_000_000),
+        last_seen: at(15),
+    }
+}
+
+fn setting() -> Setting {
+    let dns = DnsSettings { magic_dns: true, ..DnsSettings::default() };
+    Setting {
+        document: SettingDocument::Dns(dns),
+        revision: Revision::new(6).unwrap(),
+        updated_at: at(16),
+    }
+}

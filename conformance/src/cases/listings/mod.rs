@@ -1,0 +1,4 @@
+//! Listings: their order, and their pages.
+
+pub(super) mod order;
+pub(super) mod pages;

@@ -1,0 +1,166 @@
+//! Which route carries the traffic for an address.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ghostwire_store_core::domain::{NodeId, Prefix};
+
+use crate::case::cases;
+use crate::cases::nodes::registration::{node, user};
+use crate::cases::presence::{connect, disconnect};
+use crate::cases::routes::offers::{advertise, approve, carry, prefix};
+use crate::cases::routes::primaries::Random;
+use crate::world::World;
+
+cases! {
+    stored {
+        "route-lookup" => [
+            the_longest_prefix_wins,
+            only_primaries_are_found,
+            lookups_agree_with_a_plain_search,
+        ],
+    }
+}
+
+async fn the_longest_prefix_wins(world: &mut World) {
+    let store = world.open().await;
+    let alice = user(&store, "alice").await;
+    let (a, b) = (node(&store, alice, 1).await.id, node(&store, alice, 2).await.id);
+    for id in [a, b] {
+        connect(&store, id, 1).await;
+    }
+    carry(&store, a, &["10.0.0.0/8", "10.1.2.0/24", "10.1.2.3/32", "fd01::/16"]).await;
+    carry(&store, b, &["10.1.0.0/16", "fd01:2::/32", "fd01:2::9/128"]).await;
+    let store = world.pass(store).await;
+    for (address, found) in [
+        ("10.1.2.3", Some((a, "10.1.2.3/32"))),
+        ("10.1.2.4", Some((a, "10.1.2.0/24"))),
+        ("10.1.9.9", Some((b, "10.1.0.0/16"))),
+        ("10.200.0.1", Some((a, "10.0.0.0/8"))),
+        ("11.0.0.1", None),
+        ("9.255.255.255", None),
+        ("fd01:2::9", Some((b, "fd01:2::9/128"))),
+        ("fd01:2::8", Some((b, "fd01:2::/32"))),
+        ("fd01::1", Some((a, "fd01::/16"))),
+        ("fd02::1", None),
+    ] {
+        let route = store.routes().lookup(address.parse().unwrap()).await.unwrap();
+        let route = route.map(|route| (route.node, route.prefix));
+        assert_eq!(route, found.map(|(node, text)| (node, prefix(text))), "{address}");
+    }
+}
+
+async fn only_primaries_are_found(world: &mut World) {
+    let store = world.open().await;
+    let alice = user(&store, "alice").await;
+    let (a, b) = (node(&store, alice, 1).await.id, node(&store, alice, 2).await.id);
+    connect(&store, a, 1).await;
+    connect(&store, b, 1).await;
+    carry(&store, a, &["10.0.0.0/8"]).await;
+    carry(&store, b, &["10.1.0.0/16"]).await;
+    advertise(&store, a, &["10.0.0.0/8", "10.1.2.0/24"]).await.unwrap();
+    approve(&store, b, &["10.1.0.0/16", "10.1.2.0/25"]).await.unwrap();
+    let mut store = world.pass(store).await;
+    let address = "10.1.2.3".parse().unwrap();
+    for (step, found) in [Some(b), Some(a), None, Some(b)].into_iter().enumerate() {
+        match step {
+            1 => drop(disconnect(&store, b, 1).await),
+            2 => store.nodes().delete(a).await.unwrap(),
+            3 => drop(connect(&store, b, 2).await),
+            _ => {}
+        }
+        store = world.pass(store).await;
+        let route = store.routes().lookup(address).await.unwrap();
+        assert_eq!(route.map(|route| route.node), found, "step {step}");
+    }
+}
+
+async fn lookups_agree_with_a_plain_search(world: &mut World) {
+    let store = world.open().await;
+    let alice = user(&store, "alice").await;
+    let mut random = Random(11);
+    // Few different leading bits, so that many prefixes lie in one another.
+    let mut lists: [BTreeSet<Prefix>; 3] = Default::default();
+    for number in 0..420 {
+        let (address, bits) =
+            if number % 2 == 0 { (four(&mut random), 32) } else { (six(&mut random), 128) };
+        let length = u8::try_from(random.below(bits + 1)).unwrap();
+        lists[random.below(3)].insert(Prefix::containing(address, length).unwrap());
+    }
+    let mut carried: Vec<(NodeId, Prefix)> = Vec::new();
+    for (number, list) in (1..).zip(&lists) {
+        let id = node(&store, alice, number).await.id;
+        world.advance(1);
+        let list: Vec<_> = list.iter().copied().collect();
+        store.routes().advertise(id, list.clone()).await.unwrap();
+        // Every fifth one is not approved, and the third node is offline.
+        let approved: Vec<_> =
+            list.iter().enumerate().filter(|(index, _)| index % 5 != 0).map(|(_, p)| *p).collect();
+        store.routes().approve(id, approved.clone()).await.unwrap();
+        if number < 3 {
+            connect(&store, id, 1).await;
+            for prefix in approved {
+                let is_taken = carried.iter().any(|(_, other)| *other == prefix);
+                if prefix.prefix_len() > 0 && !is_taken {
+                    carried.push((id, prefix));
+                }
+            }
+        }
+    }
+    assert!(carried.len() > 150, "{}", carried.len());
+    let store = world.pass(store).await;
+    let mut probes: Vec<IpAddr> = Vec::new();
+    for prefix in lists.iter().flatten() {
+        let (first, last) = (prefix.first(), prefix.last());
+        probes.extend([first, last, beside(first, -1), beside(last, 1)]);
+    }
+    probes.extend(
+        (0..300).map(|number| if number % 2 == 0 { four(&mut random) } else { six(&mut random) }),
+    );
+    let mut found_any = 0;
+    for address in probes {
+        let plain = carried
+            .iter()
+            .filter(|(_, prefix)| lies_in(address, prefix))
+            .max_by_key(|(_, prefix)| prefix.prefix_len());
+        let found = store.routes().lookup(address).await.unwrap();
+        let found = found.map(|route| (route.node, route.prefix));
+        assert_eq!(found.as_ref(), plain, "{address}");
+        found_any += usize::from(found.is_some());
+    }
+    assert!(found_any > 300, "{found_any}");
+}
+
+/// The address before or behind, as far as there is one.
+fn beside(address: IpAddr, by: i8) -> IpAddr {
+    match address {
+        IpAddr::V4(four) => {
+            Ipv4Addr::from_bits(four.to_bits().wrapping_add_signed(by.into())).into()
+        }
+        IpAddr::V6(six) => Ipv6Addr::from_bits(six.to_bits().wrapping_add_signed(by.into())).into(),
+    }
+}
+
+/// Compares the leading bits, by hand.
+fn lies_in(address: IpAddr, prefix: &Prefix) -> bool {
+    let number = |address: IpAddr| match address {
+        IpAddr::V4(four) => (32, u128::from(four.to_bits())),
+        IpAddr::V6(six) => (128, six.to_bits()),
+    };
+    let ((bits, of_address), (other, of_prefix)) = (number(address), number(prefix.addr()));
+    let rest = bits - u32::from(prefix.prefix_len()).min(bits);
+    bits == other && (of_address ^ of_prefix).checked_shr(rest).unwrap_or(0) == 0
+}
+
+fn four(random: &mut Random) -> IpAddr {
+    bytes::<4>(random).into()
+}
+
+fn six(random: &mut Random) -> IpAddr {
+    bytes::<16>(random).into()
+}
+
+/// Each byte is one of two.
+fn bytes<const N: usize>(random: &mut Random) -> [u8; N] {
+    std::array::from_fn(|_| if random.below(2) == 0 { 0x0a } else { 0xf5 })
+}

@@ -1,0 +1,5 @@
+//! Routes: offering and approving them, which one is primary, and looking one up.
+
+pub(super) mod lookups;
+pub(super) mod offers;
+pub(super) mod primaries;

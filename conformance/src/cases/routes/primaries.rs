@@ -1,0 +1,329 @@
+//! Which route carries the traffic for a prefix.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ghostwire_store_core::domain::{Clock, NodeId, Route};
+
+use crate::case::cases;
+use crate::cases::nodes::registration::{Opened, node, user};
+use crate::cases::presence::{connect, disconnect};
+use crate::cases::routes::offers::{advertise, approve, carry, prefix, primary};
+use crate::world::World;
+
+const SHARED: &str = "10.1.0.0/16";
+
+cases! {
+    stored {
+        "route-primary" => [
+            a_primary_is_advertised_approved_and_online,
+            a_primary_fails_over_on_a_disconnect_and_not_back,
+            a_primary_fails_over_when_its_node_is_deleted,
+            a_primary_fails_over_when_it_is_no_longer_advertised,
+            a_primary_fails_over_when_it_is_no_longer_approved,
+            a_primary_fails_over_when_the_route_is_deleted,
+            the_oldest_that_can_takes_over,
+            the_oldest_takes_over_even_if_the_clock_was_set_back,
+            another_connection_of_the_same_node_moves_nothing,
+            each_prefix_has_a_primary_of_its_own,
+            the_flag_is_no_change_of_a_route,
+            primaries_agree_with_a_model,
+        ],
+    }
+}
+
+/// Nodes that are online and carry the shared prefix, oldest first.
+async fn routers(world: &World, store: &Opened, count: u16) -> Vec<NodeId> {
+    let alice = user(store, "alice").await;
+    let mut ids = Vec::new();
+    for number in 1..=count {
+        let id = node(store, alice, number).await.id;
+        world.advance(1);
+        connect(store, id, 1).await;
+        carry(store, id, &[SHARED]).await;
+        ids.push(id);
+    }
+    ids
+}
+
+async fn a_primary_is_advertised_approved_and_online(world: &mut World) {
+    let mut store = world.open().await;
+    let alice = user(&store, "alice").await;
+    let id = node(&store, alice, 1).await.id;
+    // In each order of the three, it is the last one that makes it primary.
+    for (session, order) in [(1, [0, 1, 2]), (2, [1, 2, 0]), (3, [2, 0, 1]), (4, [2, 1, 0])] {
+        for (step, what) in order.into_iter().enumerate() {
+            assert_eq!(primary(&store, SHARED).await, None, "{order:?} before step {step}");
+            match what {
+                0 => drop(advertise(&store, id, &[SHARED]).await.unwrap()),
+                1 => drop(approve(&store, id, &[SHARED]).await.unwrap()),
+                _ => drop(connect(&store, id, session).await),
+            }
+        }
+        store = world.pass(store).await;
+        assert_eq!(primary(&store, SHARED).await, Some(id), "{order:?}");
+        disconnect(&store, id, session).await;
+        carry(&store, id, &[]).await;
+        store = world.pass(store).await;
+    }
+}
+
+async fn a_primary_fails_over_on_a_disconnect_and_not_back(world: &mut World) {
+    let store = world.open().await;
+    let ids = routers(world, &store, 2).await;
+    let store = world.pass(store).await;
+    assert_eq!(primary(&store, SHARED).await, Some(ids[0]));
+    disconnect(&store, ids[0], 1).await;
+    assert_eq!(primary(&store, SHARED).await, Some(ids[1]));
+    let store = world.pass(store).await;
+    assert_eq!(primary(&store, SHARED).await, Some(ids[1]));
+    connect(&store, ids[0], 2).await;
+    let store = world.pass(store).await;
+    assert_eq!(primary(&store, SHARED).await, Some(ids[1]), "coming back does not take over");
+    // With nobody else online there is none, and the first who comes gets it.
+    disconnect(&store, ids[0], 2).await;
+    disconnect(&store, ids[1], 1).await;
+    let store = world.pass(store).await;
+    assert_eq!(primary(&store, SHARED).await, None);
+    connect(&store, ids[1], 2).await;
+    connect(&store, ids[0], 3).await;
+    let store = world.pass(store).await;
+    assert_eq!(primary(&store, SHARED).await, Some(ids[1]));
+}
+
+async fn a_primary_fails_over_when_its_node_is_deleted(world: &mut World) {
+    let mut store = world.open().await;
+    let ids = routers(world, &store, 3).await;
+    for (gone, next) in [(ids[0], Some(ids[1])), (ids[1], Some(ids[2])), (ids[2], None)] {
+        store = world.pass(store).await;
+        assert_eq!(primary(&store, SHARED).await, Some(gone));
+        store.nodes().delete(gone).await.unwrap();
+        assert_eq!(primary(&store, SHARED).await, next);
+    }
+    let store = world.pass(store).await;
+    assert!(store.view().routes().is_empty());
+}
+
+async fn a_primary_fails_over_when_it_is_no_longer_advertised(world: &mut World) {
+    let store = world.open().await;
+    let ids = routers(world, &store, 2).await;
+    let store = world.pass(store).await;
+    advertise(&store, ids[0], &["10.9.0.0/16"]).await.unwrap();
+    assert_eq!(primary(&store, SHARED).await, Some(ids[1]));
+    advertise(&store, ids[0], &[SHARED]).await.unwrap();
+    let store = world.pass(store).await;
+    assert_eq!(primary(&store, SHARED).await, Some(ids[1]), "coming back does not take over");
+    advertise(&store, ids[1], &[]).await.unwrap();
+    let store = world.pass(store).await;
+    assert_eq!(primary(&store, SHARED).await, Some(ids[0]));
+    advertise(&store, ids[0], &[]).await.unwrap();
+    let store = world.pass(store).await;
+    assert_eq!(primary(&store, SHARED).await, None);
+}
+
+async fn a_primary_fails_over_when_it_is_no_longer_approved(world: &mut World) {
+    let store = world.open().await;
+    let ids = routers(world, &store, 2).await;
+    let store = world.pass(store).await;
+    approve(&store, ids[0], &[]).await.unwrap();
+    assert_eq!(primary(&store, SHARED).await, Some(ids[1]));
+    approve(&store, ids[0], &[SHARED]).await.unwrap();
+    let store = world.pass(store).await;
+    assert_eq!(primary(&store, SHARED).await, Some(ids[1]), "coming back does not take over");
+    approve(&store, ids[1], &["10.9.0.0/16"]).await.unwrap();
+    let store = world.pass(store).await;
+    assert_eq!(primary(&store, SHARED).await, Some(ids[0]));
+    approve(&store, ids[0], &[]).await.unwrap();
+    let store = world.pass(store).await;
+    assert_eq!(primary(&store, SHARED).await, None);
+}
+
+async fn a_primary_fails_over_when_the_route_is_deleted(world: &mut World) {
+    let store = world.open().await;
+    let ids = routers(world, &store, 2).await;
+    let store = world.pass(store).await;
+    let route = store.view().routes().primary(prefix(SHARED)).unwrap().clone();
+    assert_eq!(route.node, ids[0]);
+    store.routes().delete(route.id).await.unwrap();
+    let store = world.pass(store).await;
+    assert_eq!(primary(&store, SHARED).await, Some(ids[1]));
+    let route = store.view().routes().primary(prefix(SHARED)).unwrap().clone();
+    store.routes().delete(route.id).await.unwrap();
+    let store = world.pass(store).await;
+    assert_eq!(primary(&store, SHARED).await, None);
+}
+
+async fn the_oldest_that_can_takes_over(world: &mut World) {
+    let store = world.open().await;
+    let ids = routers(world, &store, 5).await;
+    // Of the four others the first two cannot.
+    disconnect(&store, ids[1], 1).await;
+    approve(&store, ids[2], &[]).await.unwrap();
+    let store = world.pass(store).await;
+    disconnect(&store, ids[0], 1).await;
+    assert_eq!(primary(&store, SHARED).await, Some(ids[3]));
+    // The oldest by its route, whatever it was before.
+    connect(&store, ids[1], 2).await;
+    connect(&store, ids[0], 2).await;
+    approve(&store, ids[2], &[SHARED]).await.unwrap();
+    let store = world.pass(store).await;
+    assert_eq!(primary(&store, SHARED).await, Some(ids[3]));
+    for next in [ids[0], ids[1], ids[2], ids[4]] {
+        let carrier = primary(&store, SHARED).await.unwrap();
+        advertise(&store, carrier, &[]).await.unwrap();
+        assert_eq!(primary(&store, SHARED).await, Some(next));
+    }
+}
+
+async fn the_oldest_takes_over_even_if_the_clock_was_set_back(world: &mut World) {
+    let store = world.open().await;
+    let alice = user(&store, "alice").await;
+    let beginning = world.clock().now();
+    let mut ids = Vec::new();
+    for (number, seconds) in [(1, 10), (2, 20), (3, 30)] {
+        let id = node(&store, alice, number).await.id;
+        // Whatever comes now comes at this moment, since times in the store do not move back.
+        world.clock().set(beginning.saturating_add(Duration::from_secs(seconds)));
+        connect(&store, id, 1).await;
+        let hours = Duration::from_secs(3600 * seconds);
+        world.clock().set(beginning.saturating_sub(hours));
+        carry(&store, id, &[SHARED]).await;
+        ids.push(id);
+    }
+    let store = world.pass(store).await;
+    let made: Vec<_> = ids
+        .iter()
+        .map(|id| store.view().routes().find(*id, prefix(SHARED)).unwrap().created_at)
+        .collect();
+    assert!(made.is_sorted_by(|earlier, later| earlier < later), "{made:?}");
+    for next in [Some(ids[1]), Some(ids[2]), None] {
+        let carrier = primary(&store, SHARED).await.unwrap();
+        disconnect(&store, carrier, 1).await;
+        assert_eq!(primary(&store, SHARED).await, next);
+    }
+}
+
+async fn another_connection_of_the_same_node_moves_nothing(world: &mut World) {
+    let store = world.open().await;
+    let ids = routers(world, &store, 2).await;
+    connect(&store, ids[0], 2).await;
+    disconnect(&store, ids[0], 1).await;
+    let store = world.pass(store).await;
+    assert_eq!(primary(&store, SHARED).await, Some(ids[0]));
+}
+
+async fn each_prefix_has_a_primary_of_its_own(world: &mut World) {
+    let store = world.open().await;
+    let ids = routers(world, &store, 2).await;
+    // The same address with another length, and another family, are other prefixes.
+    carry(&store, ids[1], &[SHARED, "10.1.0.0/17", "fd01::/16"]).await;
+    world.advance(1);
+    carry(&store, ids[0], &[SHARED, "10.1.0.0/17", "fd01::/16"]).await;
+    let store = world.pass(store).await;
+    assert_eq!(primary(&store, SHARED).await, Some(ids[0]));
+    for prefix in ["10.1.0.0/17", "fd01::/16"] {
+        assert_eq!(primary(&store, prefix).await, Some(ids[1]), "{prefix}");
+    }
+    disconnect(&store, ids[1], 1).await;
+    let store = world.pass(store).await;
+    for prefix in [SHARED, "10.1.0.0/17", "fd01::/16"] {
+        assert_eq!(primary(&store, prefix).await, Some(ids[0]), "{prefix}");
+    }
+}
+
+async fn the_flag_is_no_change_of_a_route(world: &mut World) {
+    let store = world.open().await;
+    let ids = routers(world, &store, 2).await;
+    let before: Vec<_> = store.view().routes().iter().cloned().collect();
+    world.advance(60);
+    disconnect(&store, ids[0], 1).await;
+    let store = world.pass(store).await;
+    let after: Vec<_> = store.view().routes().iter().map(|route| Route::clone(route)).collect();
+    let expected: Vec<_> = before
+        .iter()
+        .map(|route| Route { primary: route.node == ids[1], ..Route::clone(route) })
+        .collect();
+    assert_eq!(after, expected);
+}
+
+/// A route of the model.
+#[derive(Default, Clone, Copy)]
+struct Sides {
+    advertised: bool,
+    approved: bool,
+    /// The step in which it was made.
+    made: usize,
+}
+
+async fn primaries_agree_with_a_model(world: &mut World) {
+    const PREFIXES: [&str; 3] = [SHARED, "10.1.0.0/24", "fd01::/64"];
+    let mut store = world.open().await;
+    let alice = user(&store, "alice").await;
+    let mut ids = Vec::new();
+    for number in 1..=4 {
+        ids.push(node(&store, alice, number).await.id);
+    }
+    let mut sessions = [0u64; 4];
+    let mut online = [false; 4];
+    let mut routes: BTreeMap<(usize, usize), Sides> = BTreeMap::new();
+    let mut primaries: [Option<usize>; 3] = [None; 3];
+    let mut random = Random(3);
+    for step in 0..160 {
+        world.advance(1);
+        let who = random.below(4);
+        match random.below(4) {
+            0 => {
+                sessions[who] += 1;
+                connect(&store, ids[who], sessions[who]).await;
+                online[who] = true;
+            }
+            1 => {
+                disconnect(&store, ids[who], sessions[who]).await;
+                online[who] = false;
+            }
+            side => {
+                let chosen: Vec<_> = (0..3).filter(|_| random.below(3) > 0).collect();
+                let texts: Vec<_> = chosen.iter().map(|which| PREFIXES[*which]).collect();
+                match side {
+                    2 => advertise(&store, ids[who], &texts).await.unwrap(),
+                    _ => approve(&store, ids[who], &texts).await.unwrap(),
+                };
+                for which in 0..3 {
+                    let new = Sides { made: step, ..Sides::default() };
+                    let route = routes.entry((who, which)).or_insert(new);
+                    let on = chosen.contains(&which);
+                    match side {
+                        2 => route.advertised = on,
+                        _ => route.approved = on,
+                    }
+                }
+                routes.retain(|_, route| route.advertised || route.approved);
+            }
+        }
+        for (which, text) in PREFIXES.iter().enumerate() {
+            let can = |who: &usize| {
+                let route = routes.get(&(*who, which));
+                online[*who] && route.is_some_and(|route| route.advertised && route.approved)
+            };
+            if !primaries[which].is_some_and(|who| can(&who)) {
+                let oldest = (0..4).filter(can).min_by_key(|who| routes[&(*who, which)].made);
+                primaries[which] = oldest;
+            }
+            let found = primary(&store, text).await;
+            assert_eq!(found, primaries[which].map(|who| ids[who]), "{text} after step {step}");
+        }
+        if step % 40 == 39 {
+            store = world.pass(store).await;
+        }
+    }
+}
+
+/// The same choices in every run.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (self.0 >> 32) as usize % end
+    }
+}

@@ -1,0 +1,309 @@
+//! The audit trail.
+
+use std::sync::Arc;
+
+use ghostwire_store_core::block::Serial;
+use ghostwire_store_core::command::{Transaction, UserCommand};
+use ghostwire_store_core::domain::*;
+use ghostwire_store_core::layer::FaultKind;
+use ghostwire_store_core::{Entity, ErrorKind, Store};
+
+use crate::case::cases;
+use crate::cases::credentials::secrets::user;
+use crate::world::World;
+
+cases! {
+    stored {
+        "audit-trail" => [
+            lines_name_the_actor_of_the_handle,
+            a_change_and_its_lines_are_one_commit,
+            queries_merge_what_is_folded_and_what_is_not,
+            appended_entries_are_found_and_replaced,
+            a_line_of_the_store_can_be_replaced_too,
+            a_batch_of_entries_is_stored_as_a_whole,
+        ],
+        "retention" => [
+            pruned_entries_do_not_come_back,
+        ],
+    }
+    once {
+        "retention" => [
+            blocks_keep_pruned_entries_until_they_are_dropped,
+        ],
+    }
+}
+
+async fn lines_name_the_actor_of_the_handle(world: &mut World) {
+    let mut options = world.options();
+    options.actor = "control-plane".parse().unwrap();
+    let store = world.open_with(options).await;
+    let anna = store.acting_as("anna@example.com".parse().unwrap());
+    let bert = anna.acting_as("bert".parse().unwrap());
+    for (handle, name) in [(&store, "a"), (&anna, "b"), (&bert, "c"), (&anna, "d"), (&store, "e")] {
+        handle.users().create(user(name)).await.unwrap();
+        world.advance(1);
+    }
+    let store = world.pass(store).await;
+    let store = world.reopen(store).await;
+    store.users().create(user("f")).await.unwrap();
+    let actors: Vec<_> = trail(&store, &AuditQuery::default(), 1000)
+        .await
+        .iter()
+        .map(|entry| entry.actor.to_string())
+        .collect();
+    let expected =
+        ["control-plane", "anna@example.com", "bert", "anna@example.com", "control-plane"];
+    assert_eq!(actors[..5], expected);
+    assert_eq!(actors[5..], ["system"]);
+}
+
+async fn a_change_and_its_lines_are_one_commit(world: &mut World) {
+    let store = world.open().await;
+    world.faults().fail_next_commits(1, FaultKind::Before);
+    store.users().create(user("alice")).await.unwrap_err();
+    assert_eq!(lines(&store).await, []);
+    world.faults().fail_next_commits(1, FaultKind::After);
+    let alice = store.users().create(user("alice")).await.unwrap();
+    assert_eq!(lines(&store).await, [("user.create".to_owned(), alice.id.to_string())]);
+    world.advance(1);
+    let now = world.options().clock.now();
+    let bob = UserId::time_ordered(now, [1; 10]);
+    let create = |id, name| UserCommand::Create { id, user: user(name) };
+    let refused = Transaction::new().then(create(bob, "bob")).unwrap();
+    let refused = refused.then(create(UserId::time_ordered(now, [2; 10]), "alice")).unwrap();
+    store.transact(refused).await.unwrap_err();
+    assert_eq!(lines(&store).await.len(), 1);
+    let deleted = UserCommand::Delete { id: alice.id, cascade: false };
+    let both = Transaction::new().then(create(bob, "bob")).unwrap().then(deleted).unwrap();
+    store.transact(both).await.unwrap();
+    let store = world.pass(store).await;
+    let mut found = lines(&store).await.split_off(1);
+    found.sort();
+    let expected = [("user.create", bob), ("user.delete", alice.id)];
+    assert_eq!(found, expected.map(|(action, id)| (action.to_owned(), id.to_string())));
+}
+
+async fn queries_merge_what_is_folded_and_what_is_not(world: &mut World) {
+    let mut store = world.open().await;
+    let mut expected = Vec::new();
+    for n in 0..90_u8 {
+        // Several lines at one moment, and others between them in time that were appended.
+        if n % 3 == 0 {
+            world.advance(10);
+        }
+        let now = world.options().clock.now();
+        let actor: ActorName = ["anna", "bert", "system"][usize::from(n) % 3].parse().unwrap();
+        let handle = store.acting_as(actor.clone());
+        let created = handle.users().create(user(&format!("user{n}"))).await.unwrap();
+        let id = created.id.to_string();
+        expected.push((now, actor.to_string(), "user.create".to_owned(), id));
+        if n % 5 == 0 {
+            let at = now.saturating_sub(std::time::Duration::from_secs(4));
+            let entry = entry(at, n, "clara", Entity::Node, "node-1");
+            expected.push((at, "clara".to_owned(), "test".to_owned(), "node-1".to_owned()));
+            store.audit().append(vec![entry]).await.unwrap();
+        }
+        match n {
+            30 => drop(store.checkpoint().await.unwrap()),
+            60 => store = world.pass(store).await,
+            _ => {}
+        }
+    }
+    check_trail(&store, &mut expected).await;
+    store = world.pass(store).await;
+    check_trail(&store, &mut expected).await;
+    store.checkpoint().await.unwrap();
+    check_trail(&store, &mut expected).await;
+}
+
+async fn appended_entries_are_found_and_replaced(world: &mut World) {
+    let store = world.open().await;
+    let now = world.options().clock.now();
+    let before = store.view().serial();
+    let first = entry(now, 1, "anna", Entity::User, "u1");
+    let other = entry(now, 2, "anna", Entity::User, "u1");
+    let later =
+        entry(now.saturating_add(std::time::Duration::from_micros(1)), 1, "a", Entity::Audit, "");
+    store.audit().append(vec![later.clone(), other.clone(), first.clone()]).await.unwrap();
+    let store = world.pass(store).await;
+    assert_eq!(entries(&store).await, [first.clone(), other.clone(), later.clone()]);
+    let replaced = AuditEntry { actor: "bert".parse().unwrap(), ..first };
+    store.audit().append(vec![replaced.clone()]).await.unwrap();
+    let store = world.pass(store).await;
+    assert_eq!(entries(&store).await, [replaced, other, later]);
+    assert_eq!(store.view().serial(), before, "no block is made");
+}
+
+async fn a_line_of_the_store_can_be_replaced_too(world: &mut World) {
+    let store = world.open().await;
+    store.users().create(user("alice")).await.unwrap();
+    let line = entries(&store).await.remove(0);
+    let replaced = AuditEntry { actor: "bert".parse().unwrap(), ..line };
+    store.audit().append(vec![replaced.clone()]).await.unwrap();
+    assert_eq!(entries(&store).await, std::slice::from_ref(&replaced));
+    let store = world.pass(store).await;
+    assert_eq!(entries(&store).await, std::slice::from_ref(&replaced));
+    store.checkpoint().await.unwrap();
+    assert_eq!(entries(&store).await, [replaced]);
+}
+
+async fn a_batch_of_entries_is_stored_as_a_whole(world: &mut World) {
+    let store = world.open().await;
+    let now = world.options().clock.now();
+    let batch = |count: u64| {
+        let one = |n: u64| {
+            let at = now.saturating_add(std::time::Duration::from_micros(n));
+            entry(at, (n % 256) as u8, "anna", Entity::User, "u1")
+        };
+        (0..count).map(one).collect::<Vec<_>>()
+    };
+    let error = store.audit().append(batch(10_001)).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::InvalidArgument);
+    world.faults().fail_next_commits(1, FaultKind::DiskFull);
+    let error = store.audit().append(batch(10)).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Exhausted);
+    assert_eq!(entries(&store).await, []);
+    store.audit().append(Vec::new()).await.unwrap();
+    store.audit().append(batch(10_000)).await.unwrap();
+    let store = world.pass(store).await;
+    assert_eq!(entries(&store).await, batch(10_000));
+}
+
+async fn pruned_entries_do_not_come_back(world: &mut World) {
+    let store = world.open().await;
+    for n in 0..12 {
+        store.users().create(user(&format!("user{n}"))).await.unwrap();
+        let now = world.options().clock.now();
+        store.audit().append(vec![entry(now, n, "anna", Entity::Node, "n")]).await.unwrap();
+        world.advance(1);
+        if n == 4 {
+            store.checkpoint().await.unwrap();
+        }
+    }
+    let all = entries(&store).await;
+    assert_eq!(all.len(), 24);
+    let cut = all[14].at;
+    let left: Vec<_> = all.iter().filter(|entry| entry.at >= cut).cloned().collect();
+    assert_eq!(left.len(), 10, "the moment itself is kept");
+    store.audit().prune(cut).await.unwrap();
+    assert_eq!(entries(&store).await, left);
+    let store = world.pass(store).await;
+    assert_eq!(entries(&store).await, left);
+    let store = world.crash(store).await;
+    assert_eq!(entries(&store).await, left);
+    store.audit().prune(Timestamp::MAX).await.unwrap();
+    let store = world.pass(store).await;
+    assert_eq!(entries(&store).await, []);
+    assert_eq!(store.view().users().len(), 12, "only the record of it is gone");
+}
+
+async fn blocks_keep_pruned_entries_until_they_are_dropped(world: &mut World) {
+    let store = world.open().await;
+    store.users().create(user("alice")).await.unwrap();
+    let line = entries(&store).await;
+    store.audit().prune(Timestamp::MAX).await.unwrap();
+    store.close().await.unwrap();
+    let backend = world.open_backend().await;
+    let blocks = backend.blocks(Serial::ZERO, 10).await.unwrap();
+    assert_eq!(blocks[0].decode().unwrap().audit, Some(line));
+    backend.close().await.unwrap();
+    let mut options = world.options();
+    options.writer.retain_block_bytes = 0;
+    let store = world.open_with(options).await;
+    store.users().create(user("bob")).await.unwrap();
+    store.checkpoint().await.unwrap();
+    store.close().await.unwrap();
+    let backend = world.open_backend().await;
+    let error = backend.blocks(Serial::ZERO, 10).await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Compacted { .. }), "{error}");
+}
+
+fn entry(at: Timestamp, n: u8, actor: &str, entity: Entity, subject: &str) -> AuditEntry {
+    AuditEntry {
+        id: AuditId::from_bytes([n; 16]),
+        at,
+        actor: actor.parse().unwrap(),
+        action: "test".parse().unwrap(),
+        entity,
+        subject: subject.parse().unwrap(),
+    }
+}
+
+pub(crate) async fn trail(
+    store: &Arc<dyn Store>,
+    query: &AuditQuery,
+    limit: usize,
+) -> Vec<Arc<AuditEntry>> {
+    let mut entries = Vec::new();
+    let mut page = PageRequest::first(Limit::new(limit).unwrap());
+    loop {
+        let found = store.audit().query(query, &page).await.unwrap();
+        assert!(found.items.len() <= limit);
+        entries.extend(found.items);
+        let Some(next) = found.next else { return entries };
+        page = PageRequest::after(page.limit, next);
+    }
+}
+
+async fn entries(store: &Arc<dyn Store>) -> Vec<AuditEntry> {
+    let all = trail(store, &AuditQuery::default(), 1000).await;
+    all.iter().map(|entry| AuditEntry::clone(entry)).collect()
+}
+
+async fn lines(store: &Arc<dyn Store>) -> Vec<(String, String)> {
+    let all = entries(store).await;
+    all.iter().map(|entry| (entry.action.to_string(), entry.subject.to_string())).collect()
+}
+
+/// The trail is what is expected, and every query gives what a naive filter does.
+async fn check_trail(
+    store: &Arc<dyn Store>,
+    expected: &mut Vec<(Timestamp, String, String, String)>,
+) {
+    let all = trail(store, &AuditQuery::default(), 1000).await;
+    assert!(all.is_sorted_by_key(|entry| (entry.at, entry.id)));
+    let text = |text: &dyn std::fmt::Display| text.to_string();
+    let mut found: Vec<_> = all
+        .iter()
+        .map(|entry| (entry.at, text(&entry.actor), text(&entry.action), text(&entry.subject)))
+        .collect();
+    found.sort();
+    expected.sort();
+    assert_eq!(found, *expected);
+    let middle = all[all.len() / 2].at;
+    let default = AuditQuery::default;
+    for query in [
+        default(),
+        AuditQuery { from: Some(middle), ..default() },
+        AuditQuery { to: Some(middle), ..default() },
+        AuditQuery { from: Some(middle), to: Some(middle), ..default() },
+        AuditQuery { actor: Some("anna".parse().unwrap()), ..default() },
+        AuditQuery { actor: Some("nobody".parse().unwrap()), ..default() },
+        AuditQuery { entity: Some(Entity::Node), ..default() },
+        AuditQuery { subject: Some(all[7].subject.clone()), ..default() },
+        AuditQuery {
+            to: Some(middle),
+            actor: Some("clara".parse().unwrap()),
+            entity: Some(Entity::Node),
+            subject: Some("node-1".parse().unwrap()),
+            ..default()
+        },
+    ] {
+        let mut expected: Vec<_> = all
+            .iter()
+            .filter(|entry| query.from.is_none_or(|from| entry.at >= from))
+            .filter(|entry| query.to.is_none_or(|to| entry.at < to))
+            .filter(|entry| query.actor.as_ref().is_none_or(|actor| entry.actor == *actor))
+            .filter(|entry| query.entity.is_none_or(|entity| entry.entity == entity))
+            .filter(|entry| query.subject.as_ref().is_none_or(|name| entry.subject == *name))
+            .cloned()
+            .collect();
+        for newest_first in [false, true] {
+            let query = AuditQuery { newest_first, ..query.clone() };
+            for limit in [1, 7, 1000] {
+                assert_eq!(trail(store, &query, limit).await, expected, "{query:?}");
+            }
+            expected.reverse();
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! Which writes leave lines in the audit trail, and which leave none.
+
+use std::sync::Arc;
+
+use ghostwire_store_core::command::{Image, Restore};
+use ghostwire_store_core::domain::*;
+use ghostwire_store_core::{Entity, Store};
+
+use crate::case::cases;
+use crate::cases::credentials::secrets::{hour, settle, user};
+use crate::cases::series::audit::trail;
+use crate::world::World;
+
+cases! {
+    stored {
+        "audit-trail" => [
+            every_write_to_users_and_keys_leaves_its_lines,
+            every_write_to_nodes_and_routes_leaves_its_lines,
+            every_write_to_documents_leaves_its_lines,
+            what_nobody_administers_leaves_no_line,
+            what_changes_nothing_leaves_no_line,
+        ],
+    }
+}
+
+async fn every_write_to_users_and_keys_leaves_its_lines(world: &mut World) {
+    let mut trail = Trail::begin(world).await;
+    let store = trail.admin.clone();
+    let users = store.users();
+    let alice = users.create(user("alice")).await.unwrap().id;
+    trail.has(world, &[("user.create", Entity::User, &alice)]).await;
+    let patch = UserPatch { email: set("a@example.com"), ..UserPatch::default() };
+    users.update(alice, patch, None).await.unwrap();
+    trail.has(world, &[("user.update", Entity::User, &alice)]).await;
+    let profile = OidcProfile {
+        provider: "https://id.example.com".parse().unwrap(),
+        subject: "1".parse().unwrap(),
+        name: "bob".parse().unwrap(),
+        display_name: None,
+        email: None,
+        picture_url: None,
+    };
+    let bob = users.upsert_oidc(profile.clone()).await.unwrap().id;
+    trail.has(world, &[("user.create", Entity::User, &bob)]).await;
+    let profile = OidcProfile { name: "robert".parse().unwrap(), ..profile };
+    users.upsert_oidc(profile).await.unwrap();
+    trail.has(world, &[("user.update", Entity::User, &bob)]).await;
+
+    let keys = store.api_keys();
+    let new = NewApiKey { user: Some(alice), ..NewApiKey::default() };
+    let api = keys.create(new.clone()).await.unwrap().0.id;
+    trail.has(world, &[("api_key.create", Entity::ApiKey, &api)]).await;
+    keys.revoke(api).await.unwrap();
+    trail.has(world, &[("api_key.revoke", Entity::ApiKey, &api)]).await;
+    keys.delete(api).await.unwrap();
+    trail.has(world, &[("api_key.delete", Entity::ApiKey, &api)]).await;
+    let api = keys.create(new).await.unwrap().0.id;
+    trail.has(world, &[("api_key.create", Entity::ApiKey, &api)]).await;
+
+    let keys = store.preauth_keys();
+    let new = NewPreAuthKey { user: Some(alice), ..NewPreAuthKey::default() };
+    let key = keys.create(new.clone()).await.unwrap().0.id;
+    trail.has(world, &[("preauth_key.create", Entity::PreAuthKey, &key)]).await;
+    keys.revoke(key).await.unwrap();
+    trail.has(world, &[("preauth_key.revoke", Entity::PreAuthKey, &key)]).await;
+    keys.delete(key).await.unwrap();
+    trail.has(world, &[("preauth_key.delete", Entity::PreAuthKey, &key)]).await;
+    let key = keys.create(new).await.unwrap().0.id;
+    trail.has(world, &[("preauth_key.create", Entity::PreAuthKey, &key)]).await;
+
+    let owner = SessionOwner::User(alice);
+    let new = NewSession { owner, client: None, expires_at: Timestamp::MAX };
+    let session = store.sessions().begin(new.clone()).await.unwrap().0.id;
+    trail.has(world, &[("session.begin", Entity::Session, &session)]).await;
+    store.sessions().end(session).await.unwrap();
+    trail.has(world, &[("session.end", Entity::Session, &session)]).await;
+    let session = store.sessions().begin(new).await.unwrap().0.id;
+    trail.has(world, &[("session.begin", Entity::Session, &session)]).await;
+
+    let node =
+        store.nodes().register(registration(1, Admission::PreAuthKey(key))).await.unwrap().id;
+    trail.has(world, &[("node.register", Entity::Node, &node)]).await;
+    users.delete(alice, true).await.unwrap();
+    let gone: [Line<'_>; 4] = [
+        ("node.delete", Entity::Node, &node),
+        ("preauth_key.delete", Entity::PreAuthKey, &key),
+        ("api_key.delete", Entity::ApiKey, &api),
+        ("user.delete", Entity::User, &alice),
+    ];
+    trail.has(world, &gone).await;
+    users.delete(bob, false).await.unwrap();
+    trail.has(world, &[("user.delete", Entity::User, &bob)]).await;
+    drop(store);
+    trail.end(world).await;
+}
+
+async fn every_write_to_nodes_and_routes_leaves_its_lines(world: &mut World) {
+    let mut trail = Trail::begin(world).await;
+    let store = trail.admin.clone();
+    let nodes = store.nodes();
+    let alice = store.users().create(user("alice")).await.unwrap().id;
+    trail.has(world, &[("user.create", Entity::User, &alice)]).await;
+    let admission = || Admission::User { user: alice, method: RegisterMethod::Cli };
+    let one = nodes.register(registration(1, admission())).await.unwrap().id;
+    trail.has(world, &[("node.register", Entity::Node, &one)]).await;
+    let two = nodes.register(registration(2, admission())).await.unwrap().id;
+    trail.has(world, &[("node.register", Entity::Node, &two)]).await;
+    let again = Registration { node_key: node_key(11), ..registration(1, admission()) };
+    nodes.register(again).await.unwrap();
+    trail.has(world, &[("node.register", Entity::Node, &one)]).await;
+    let patch =
+        NodePatch { label: Change::Set("renamed".parse().unwrap()), ..NodePatch::default() };
+    nodes.update(one, patch, None).await.unwrap();
+    trail.has(world, &[("node.update", Entity::Node, &one)]).await;
+    let machine = MachineKey::from_bytes([1; 32]).unwrap();
+    nodes.rotate_key(machine, node_key(11), node_key(12), None, None).await.unwrap();
+    trail.has(world, &[("node.rotate_key", Entity::Node, &one)]).await;
+    nodes.expire(vec![one, two], Timestamp::MAX).await.unwrap();
+    let both: [Line<'_>; 2] =
+        [("node.expire", Entity::Node, &one), ("node.expire", Entity::Node, &two)];
+    trail.has(world, &both).await;
+
+    let prefixes = || vec!["10.0.0.0/8".parse().unwrap(), "10.1.0.0/16".parse().unwrap()];
+    let routes = store.routes().advertise(one, prefixes()).await.unwrap();
+    trail.has(world, &[("route.advertise", Entity::Node, &one)]).await;
+    store.routes().approve(one, prefixes()).await.unwrap();
+    trail.has(world, &[("route.approve", Entity::Node, &one)]).await;
+    store.routes().delete(routes[0].id).await.unwrap();
+    trail.has(world, &[("route.delete", Entity::Route, &routes[0].id)]).await;
+
+    let network = NetworkSettings { ipv6: None, ..NetworkSettings::default() };
+    let network = SettingDocument::Network(network);
+    store.settings().put(network, None).await.unwrap();
+    trail.has(world, &[("setting.put", Entity::Setting, &"network")]).await;
+    let three = nodes.register(registration(3, admission())).await.unwrap();
+    assert_eq!(three.ipv6, None);
+    trail.has(world, &[("node.register", Entity::Node, &three.id)]).await;
+    store.settings().reset(SettingKind::Network).await.unwrap();
+    trail.has(world, &[("setting.reset", Entity::Setting, &"network")]).await;
+    assert_eq!(nodes.backfill_addresses().await.unwrap(), [three.id]);
+    trail.has(world, &[("node.backfill_addresses", Entity::Node, &three.id)]).await;
+
+    let new = NewPreAuthKey { user: Some(alice), ephemeral: true, ..NewPreAuthKey::default() };
+    let key = store.preauth_keys().create(new).await.unwrap().0.id;
+    trail.has(world, &[("preauth_key.create", Entity::PreAuthKey, &key)]).await;
+    let short = nodes.register(registration(4, Admission::PreAuthKey(key))).await.unwrap().id;
+    trail.has(world, &[("node.register", Entity::Node, &short)]).await;
+    world.advance(3600);
+    assert_eq!(nodes.reap_ephemeral().await.unwrap(), [short]);
+    trail.has(world, &[("node.reap", Entity::Node, &short)]).await;
+    nodes.delete(one).await.unwrap();
+    trail.has(world, &[("node.delete", Entity::Node, &one)]).await;
+    drop(store);
+    trail.end(world).await;
+}
+
+async fn every_write_to_documents_leaves_its_lines(world: &mut World) {
+    let mut trail = Trail::begin(world).await;
+    let store = trail.admin.clone();
+    let policies = store.policies();
+    let text = |text: &str| DocumentText::new(text).unwrap();
+    let first = policies.swap(None, text("{}")).await.unwrap().version;
+    trail.has(world, &[("policy.swap", Entity::Policy, &1)]).await;
+    let second = policies.swap(Some(first), text("{ }")).await.unwrap().version;
+    trail.has(world, &[("policy.swap", Entity::Policy, &2)]).await;
+    policies.rollback(second, first).await.unwrap();
+    trail.has(world, &[("policy.rollback", Entity::Policy, &3)]).await;
+    assert_eq!(policies.prune(2).await.unwrap(), 1);
+    trail.has(world, &[("policy.prune", Entity::Policy, &2)]).await;
+
+    let record = NewDnsRecord {
+        name: "wiki.example.com".parse().unwrap(),
+        kind: DnsRecordKind::A,
+        value: "10.0.0.1".parse().unwrap(),
+        ttl: None,
+    };
+    let id = store.dns().create(record).await.unwrap().id;
+    trail.has(world, &[("dns_record.create", Entity::DnsRecord, &id)]).await;
+    let patch = DnsRecordPatch { ttl: Patch::Set(60), ..DnsRecordPatch::default() };
+    store.dns().update(id, patch, None).await.unwrap();
+    trail.has(world, &[("dns_record.update", Entity::DnsRecord, &id)]).await;
+    store.dns().delete(id).await.unwrap();
+    trail.has(world, &[("dns_record.delete", Entity::DnsRecord, &id)]).await;
+
+    for (document, name) in [
+        (SettingDocument::Network(NetworkSettings::default()), "network"),
+        (SettingDocument::DerpMap(DerpMap::default()), "derp_map"),
+        (SettingDocument::Dns(DnsSettings::default()), "dns"),
+    ] {
+        let kind = document.kind();
+        store.settings().put(document, None).await.unwrap();
+        trail.has(world, &[("setting.put", Entity::Setting, &name)]).await;
+        store.settings().reset(kind).await.unwrap();
+        trail.has(world, &[("setting.reset", Entity::Setting, &name)]).await;
+    }
+    drop(store);
+    trail.end(world).await;
+}
+
+async fn what_nobody_administers_leaves_no_line(world: &mut World) {
+    let store = world.open().await;
+    let alice = store.users().create(user("alice")).await.unwrap().id;
+    let admission = Admission::User { user: alice, method: RegisterMethod::Cli };
+    let node = store.nodes().register(registration(1, admission)).await.unwrap().id;
+    let (_, text) = store.api_keys().create(NewApiKey::default()).await.unwrap();
+    let expires_at = world.options().clock.now().saturating_add(hour());
+    let new = NewSession { owner: SessionOwner::User(alice), client: None, expires_at };
+    let (session, _) = store.sessions().begin(new).await.unwrap();
+    let before = trail(&store, &AuditQuery::default(), 1000).await;
+    let digest = store.digests().await.unwrap().audit;
+
+    let number = |n| SessionNumber::new(n).unwrap();
+    let presence = store.presence();
+    presence.connect(node, number(1), Change::Keep).await.unwrap();
+    presence.heartbeat(node, number(1), Change::Keep).await.unwrap();
+    presence.disconnect(node, number(1)).await.unwrap();
+    presence.connect(node, number(2), Change::Keep).await.unwrap();
+    assert_eq!(presence.disconnect_all().await.unwrap(), 1);
+    store.api_keys().authenticate(text.expose()).await.unwrap();
+    settle(&store).await;
+    world.advance(120);
+    store.sessions().touch(session.id, None).await.unwrap();
+    world.clock().set(expires_at);
+    assert_eq!(store.sessions().sweep().await.unwrap(), 1);
+    let bob = User {
+        id: UserId::from_bytes([9; 16]),
+        name: "bob".parse().unwrap(),
+        ..User::clone(store.view().users().get(alice).unwrap())
+    };
+    let images = vec![Image::User(bob.into())];
+    store.restore(Restore { images, skip_invalid: false }).await.unwrap();
+    let point = MetricPoint {
+        node: Some(node),
+        metric: "load".parse().unwrap(),
+        at: expires_at,
+        value: Sample::new(1.0).unwrap(),
+    };
+    store.metrics().record(point).await.unwrap();
+    store.metrics().prune(Timestamp::MAX).await.unwrap();
+    store.audit().prune(Timestamp::EPOCH).await.unwrap();
+    store.verify().await.unwrap();
+    store.checkpoint().await.unwrap();
+
+    let store = world.pass(store).await;
+    assert_eq!(trail(&store, &AuditQuery::default(), 1000).await, before);
+    assert_eq!(store.digests().await.unwrap().audit, digest);
+}
+
+async fn what_changes_nothing_leaves_no_line(world: &mut World) {
+    let store = world.open().await;
+    let alice = store.users().create(user("alice")).await.unwrap();
+    let admission = Admission::User { user: alice.id, method: RegisterMethod::Cli };
+    let node = store.nodes().register(registration(1, admission)).await.unwrap();
+    store.nodes().expire(vec![node.id], Timestamp::MAX).await.unwrap();
+    store.policies().swap(None, DocumentText::empty()).await.unwrap();
+    let dns = SettingDocument::Dns(DnsSettings::default());
+    store.settings().put(dns.clone(), None).await.unwrap();
+    let before = trail(&store, &AuditQuery::default(), 1000).await;
+    let serial = store.view().serial();
+
+    store.users().create(user("alice")).await.unwrap_err();
+    store.users().delete(alice.id, false).await.unwrap_err();
+    store.users().update(alice.id, UserPatch::default(), None).await.unwrap();
+    store.nodes().update(node.id, NodePatch::default(), None).await.unwrap();
+    assert_eq!(store.nodes().expire(vec![node.id], Timestamp::MAX).await.unwrap(), 0);
+    assert_eq!(store.nodes().reap_ephemeral().await.unwrap(), []);
+    assert_eq!(store.nodes().backfill_addresses().await.unwrap(), []);
+    store.routes().approve(node.id, Vec::new()).await.unwrap();
+    assert_eq!(store.policies().prune(5).await.unwrap(), 0);
+    store.policies().swap(None, DocumentText::empty()).await.unwrap_err();
+    store.settings().put(dns, None).await.unwrap();
+    store.settings().reset(SettingKind::Network).await.unwrap_err();
+
+    assert_eq!(store.view().serial(), serial);
+    let store = world.pass(store).await;
+    assert_eq!(trail(&store, &AuditQuery::default(), 1000).await, before);
+}
+
+type Line<'a> = (&'a str, Entity, &'a (dyn std::fmt::Display + Sync));
+
+/// What one administrator does, step by step, and what the trail has to say of it.
+struct Trail {
+    store: Arc<dyn Store>,
+    admin: Arc<dyn Store>,
+    seen: Vec<Arc<AuditEntry>>,
+}
+
+impl Trail {
+    async fn begin(world: &World) -> Self {
+        let store = world.open().await;
+        let admin = store.acting_as("anna".parse().unwrap());
+        Self { store, admin, seen: Vec::new() }
+    }
+
+    /// Since the last call there are exactly these lines, in any order.
+    async fn has(&mut self, world: &World, expected: &[Line<'_>]) {
+        let now = world.options().clock.now();
+        let query = AuditQuery { from: Some(now), ..AuditQuery::default() };
+        let new = trail(&self.store, &query, 1000).await;
+        let mut found: Vec<_> = new
+            .iter()
+            .map(|entry| (entry.action.to_string(), entry.entity, entry.subject.to_string()))
+            .collect();
+        let mut expected: Vec<_> = expected
+            .iter()
+            .map(|(action, entity, subject)| ((*action).to_owned(), *entity, subject.to_string()))
+            .collect();
+        found.sort();
+        expected.sort();
+        assert_eq!(found, expected);
+        assert!(new.iter().all(|entry| entry.at == now && entry.actor.as_str() == "anna"));
+        self.seen.extend(new);
+        world.advance(1);
+    }
+
+    async fn end(self, world: &mut World) {
+        let Self { store, admin, seen } = self;
+        drop(admin);
+        let store = world.pass(store).await;
+        assert_eq!(trail(&store, &AuditQuery::default(), 1000).await, seen);
+    }
+}
+
+fn set<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> Patch<T> {
+    Patch::Set(text.parse().unwrap())
+}
+
+fn node_key(n: u8) -> NodeKey {
+    NodeKey::from_bytes([n; 32]).unwrap()
+}
+
+fn registration(n: u8, admission: Admission) -> Registration {
+    Registration {
+        machine_key: MachineKey::from_bytes([n; 32]).unwrap(),
+        node_key: node_key(n),
+        disco_key: None,
+        hostname: format!("machine-{n}").parse().unwrap(),
+        host_info: HostInfo::default(),
+        admission,
+        expires_at: None,
+    }
+}

@@ -1,0 +1,5 @@
+//! Series: metrics, and the audit trail.
+
+pub(super) mod audit;
+pub(super) mod audit_lines;
+pub(super) mod metrics;

@@ -1,0 +1,4 @@
+//! Values: what is stored as it was given, and what is refused.
+
+pub(super) mod fields;
+pub(super) mod forms;

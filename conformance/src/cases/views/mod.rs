@@ -1,0 +1,4 @@
+//! Views, and watching what changes.
+
+pub(super) mod snapshots;
+pub(super) mod watching;

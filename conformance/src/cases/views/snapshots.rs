@@ -1,0 +1,395 @@
+//! Views, network maps, and reading what was written.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use ghostwire_store_core::Store;
+use ghostwire_store_core::command::{DnsCommand, Image, PolicyCommand, Transaction};
+use ghostwire_store_core::digest::state_digest;
+use ghostwire_store_core::domain::*;
+
+use crate::case::cases;
+use crate::cases::credentials::secrets::{reusable, user};
+use crate::world::World;
+
+cases! {
+    stored {
+        "view" => [a_view_never_changes_over_1000_writes],
+        "read-your-writes" => [
+            every_writer_sees_its_own_writes_among_others,
+            every_kind_of_write_is_seen_at_once,
+        ],
+        "netmap" => [
+            a_network_map_has_everything_of_one_view,
+            a_network_map_is_of_one_moment_under_writes,
+        ],
+        "verify" => [
+            nothing_is_wrong_after_everything,
+            verifying_under_writes_finds_nothing_wrong,
+        ],
+    }
+    once {
+        "view" => [a_view_is_had_while_commits_wait],
+        "verify" => [verifying_folds],
+    }
+}
+
+async fn a_view_never_changes_over_1000_writes(world: &mut World) {
+    let store = world.open().await;
+    busy_day(world, &store).await;
+    let view = store.view();
+    let (serial, hash, time) = (view.serial(), view.hash(), view.time());
+    let images: Vec<Image> = view.images().collect();
+    let digest = state_digest(&view);
+    let node = view.nodes().iter().next().unwrap().id;
+    let peers = view.netmap(node).unwrap().peers.len();
+    let clone = view.clone();
+
+    for round in 0..5 {
+        let calls = (0..190).map(|n| {
+            let (store, name) = (store.clone(), format!("user{round}-{n}"));
+            async move { store.users().create(user(&name)).await.unwrap() }
+        });
+        join_all(calls).await;
+        for (image, n) in images.iter().zip(0..) {
+            // Everything that the view holds is changed or removed.
+            let _ = match image {
+                Image::User(user) if n % 2 == 0 => {
+                    let name = format!("renamed{round}-{n}").parse().unwrap();
+                    let patch = UserPatch { name: Change::Set(name), ..UserPatch::default() };
+                    store.users().update(user.id, patch, None).await.map(|_| ())
+                }
+                Image::User(user) => store.users().delete(user.id, true).await,
+                Image::Node(node) => store.nodes().delete(node.id).await,
+                Image::DnsRecord(record) => store.dns().delete(record.id).await,
+                Image::Setting(setting) => store.settings().reset(setting.document.kind()).await,
+                _ => Ok(()),
+            };
+        }
+    }
+    assert!(store.view().serial() > serial);
+    assert!(store.view().users().len() >= 950);
+    let store = world.pass(store).await;
+    assert!(store.view().users().len() >= 950);
+    for view in [view, clone] {
+        assert_eq!((view.serial(), view.hash(), view.time()), (serial, hash, time));
+        assert!(view.images().eq(images.iter().cloned()));
+        assert_eq!(state_digest(&view), digest);
+        assert_eq!(view.netmap(node).unwrap().peers.len(), peers);
+    }
+}
+
+async fn a_view_is_had_while_commits_wait(world: &mut World) {
+    let store = world.open().await;
+    store.users().create(user("alice")).await.unwrap();
+    let hold = world.faults().hold_commits();
+    let write = tokio::spawn({
+        let store = store.clone();
+        async move { store.users().create(user("bob")).await }
+    });
+    while world.faults().held_commits() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let view = store.view();
+    assert_eq!((view.serial().get(), view.users().len()), (1, 1));
+    assert!(!write.is_finished());
+    drop(hold);
+    write.await.unwrap().unwrap();
+    assert_eq!(view.users().len(), 1);
+    assert_eq!(store.view().users().len(), 2);
+}
+
+async fn every_writer_sees_its_own_writes_among_others(world: &mut World) {
+    let store = world.open().await;
+    let writers: Vec<_> = (0..8)
+        .map(|writer| {
+            let store = store.acting_as(format!("writer-{writer}").parse().unwrap());
+            tokio::spawn(async move {
+                for n in 0..25 {
+                    let name: UserName = format!("user{writer}-{n}").parse().unwrap();
+                    let made = store.users().create(NewUser::local(name.clone())).await.unwrap();
+                    assert_eq!(store.view().users().get(made.id), Some(&made));
+                    let fresh = store.fresh_view().await.unwrap();
+                    assert_eq!(fresh.users().get(made.id), Some(&made));
+                    let found = store.users().get_by_name(&name).await.unwrap();
+                    assert_eq!(found, Some(made.clone()));
+                    let filter = UserFilter { name: Some(name), ..UserFilter::default() };
+                    let page = PageRequest::default();
+                    assert_eq!(store.users().list(&filter, &page).await.unwrap().items.len(), 1);
+                    if n % 3 == 0 {
+                        store.users().delete(made.id, false).await.unwrap();
+                        assert_eq!(store.users().get(made.id).await.unwrap(), None);
+                    }
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let store = world.pass(store).await;
+    assert_eq!(store.view().users().len(), 8 * 16);
+}
+
+async fn every_kind_of_write_is_seen_at_once(world: &mut World) {
+    let store = world.open().await;
+    let alice = store.users().create(user("alice")).await.unwrap();
+    assert_eq!(store.users().get(alice.id).await.unwrap().as_ref(), Some(&alice));
+    let (api, _) = store.api_keys().create(NewApiKey::default()).await.unwrap();
+    assert_eq!(store.api_keys().get(api.id).await.unwrap(), Some(api));
+    let (key, _) = store.preauth_keys().create(reusable(alice.id)).await.unwrap();
+    assert_eq!(store.preauth_keys().get(key.id).await.unwrap().as_ref(), Some(&key));
+    let node = store.nodes().register(registration(1, key.id)).await.unwrap();
+    assert_eq!(store.nodes().get_by_label(&node.label).await.unwrap(), Some(node.clone()));
+    let number = SessionNumber::new(1).unwrap();
+    let presence = store.presence().connect(node.id, number, Change::Keep).await.unwrap();
+    assert_eq!(store.presence().get(node.id).await.unwrap(), Some(presence));
+    let prefix = || vec!["10.0.0.0/8".parse().unwrap()];
+    store.routes().advertise(node.id, prefix()).await.unwrap();
+    let routes = store.routes().approve(node.id, prefix()).await.unwrap();
+    let found = store.routes().lookup("10.1.2.3".parse().unwrap()).await.unwrap();
+    assert_eq!(found.as_ref(), routes.first());
+    let policy = store.policies().swap(None, DocumentText::empty()).await.unwrap();
+    assert_eq!(store.policies().current().await.unwrap(), Some(policy));
+    let record = store.dns().create(txt(1)).await.unwrap();
+    assert_eq!(store.dns().get(record.id).await.unwrap(), Some(record));
+    let dns = SettingDocument::Dns(DnsSettings::default());
+    let setting = store.settings().put(dns, None).await.unwrap();
+    assert_eq!(store.settings().get(SettingKind::Dns).await.unwrap(), Some(setting));
+    let owner = SessionOwner::User(alice.id);
+    let new = NewSession { owner, client: None, expires_at: Timestamp::MAX };
+    let (session, _) = store.sessions().begin(new).await.unwrap();
+    let page = PageRequest::default();
+    assert_eq!(store.sessions().list(Some(owner), &page).await.unwrap().items, [session]);
+    let point = MetricPoint {
+        node: None,
+        metric: "load".parse().unwrap(),
+        at: Timestamp::EPOCH,
+        value: Sample::new(1.0).unwrap(),
+    };
+    store.metrics().record(point.clone()).await.unwrap();
+    let query =
+        MetricQuery { node: None, metric: None, from: Timestamp::EPOCH, to: Timestamp::MAX };
+    assert_eq!(store.metrics().range(&query, &page).await.unwrap().items, [point]);
+    let lines = store.audit().query(&AuditQuery::default(), &page).await.unwrap().items.len();
+    assert_eq!(lines, 10);
+    let store = world.pass(store).await;
+    assert_eq!(store.view().images().count(), 10);
+}
+
+async fn a_network_map_has_everything_of_one_view(world: &mut World) {
+    let store = world.open().await;
+    busy_day(world, &store).await;
+    let store = world.pass(store).await;
+    let view = store.view();
+    let nodes: Vec<_> = view.nodes().iter().cloned().collect();
+    assert_eq!(nodes.len(), 6);
+    for node in &nodes {
+        let map = view.netmap(node.id).unwrap();
+        assert_eq!((map.serial, &map.node), (view.serial(), node));
+        let others: Vec<_> = nodes.iter().filter(|other| other.id != node.id).cloned().collect();
+        let peers: Vec<_> = map.peers.iter().map(|peer| peer.node.clone()).collect();
+        assert_eq!(peers, others);
+        for peer in &map.peers {
+            assert_eq!(peer.presence.as_ref(), view.presence().get(peer.node.id));
+        }
+        assert!(map.peers.iter().any(|peer| peer.presence.is_some()));
+        assert!(map.peers.iter().any(|peer| peer.presence.is_none()));
+        let mut routes: Vec<_> = map.routes.iter().map(|route| route.prefix.to_string()).collect();
+        routes.sort();
+        assert_eq!(routes, ["0.0.0.0/0", "10.0.0.0/8"]);
+        assert!(map.users.iter().eq(view.users().iter()));
+        assert_eq!(map.policy.as_ref(), view.policies().current());
+        assert_eq!(map.policy.unwrap().version.get(), 2);
+        assert!(map.dns_records.iter().eq(view.dns_records().iter()));
+        assert!(map.dns.magic_dns);
+        assert_eq!(map.derp_map.regions.len(), 1);
+    }
+    assert!(view.netmap(NodeId::from_bytes([9; 16])).is_none());
+    let gone = nodes[0].id;
+    store.nodes().delete(gone).await.unwrap();
+    assert!(store.view().netmap(gone).is_none());
+    let map = store.view().netmap(nodes[1].id).unwrap();
+    assert!(map.peers.iter().all(|peer| peer.node.id != gone));
+}
+
+async fn a_network_map_is_of_one_moment_under_writes(world: &mut World) {
+    const ROUNDS: u64 = 60;
+    let store = world.open().await;
+    let alice = store.users().create(user("alice")).await.unwrap().id;
+    let (key, _) = store.preauth_keys().create(reusable(alice)).await.unwrap();
+    let node = store.nodes().register(registration(1, key.id)).await.unwrap().id;
+    let now = world.options().clock.now();
+    let writer = tokio::spawn({
+        let store = store.clone();
+        async move {
+            for round in 1..=ROUNDS {
+                // Each version of the policy comes with one more record.
+                let mut random = [0; 10];
+                random[..8].copy_from_slice(&round.to_be_bytes());
+                let id = DnsRecordId::time_ordered(now, random);
+                let expected = PolicyVersion::new(round - 1).ok();
+                let document = DocumentText::new(round.to_string()).unwrap();
+                let both = Transaction::new()
+                    .then(PolicyCommand::Swap { expected, document })
+                    .unwrap()
+                    .then(DnsCommand::Create { id, record: txt(round) })
+                    .unwrap();
+                store.transact(both).await.unwrap();
+            }
+        }
+    });
+    let mut last = 0;
+    while last < ROUNDS {
+        let map = store.view().netmap(node).unwrap();
+        let version = map.policy.map_or(0, |policy| policy.version.get());
+        assert_eq!(map.dns_records.len() as u64, version);
+        assert_eq!(map.serial.get(), 3 + version);
+        assert!(version >= last);
+        last = version;
+        tokio::task::yield_now().await;
+    }
+    writer.await.unwrap();
+    let store = world.pass(store).await;
+    assert_eq!(store.view().netmap(node).unwrap().dns_records.len() as u64, ROUNDS);
+}
+
+async fn nothing_is_wrong_after_everything(world: &mut World) {
+    let store = world.open().await;
+    store.verify().await.unwrap();
+    let store = world.pass(store).await;
+    busy_day(world, &store).await;
+    store.verify().await.unwrap();
+    let store = world.pass(store).await;
+    let alice = store.view().users().iter().next().unwrap().id;
+    store.users().delete(alice, true).await.unwrap();
+    store.audit().prune(world.options().clock.now()).await.unwrap();
+    store.verify().await.unwrap();
+    let store = world.pass(store).await;
+    let store = world.reopen(store).await;
+    store.verify().await.unwrap();
+    let store = world.crash(store).await;
+    store.verify().await.unwrap();
+    assert_eq!(store.view().nodes().len(), 0);
+}
+
+async fn verifying_under_writes_finds_nothing_wrong(world: &mut World) {
+    let store = world.open().await;
+    let writer = tokio::spawn({
+        let store = store.clone();
+        async move {
+            for round in 0..20 {
+                let calls = (0..10).map(|n| {
+                    let (store, name) = (store.clone(), format!("user{round}-{n}"));
+                    async move { store.users().create(user(&name)).await.unwrap() }
+                });
+                join_all(calls).await;
+            }
+        }
+    });
+    let mut verified = 0;
+    while !writer.is_finished() || verified == 0 {
+        store.verify().await.unwrap();
+        verified += 1;
+    }
+    writer.await.unwrap();
+    let store = world.pass(store).await;
+    assert_eq!(store.view().users().len(), 200);
+}
+
+async fn verifying_folds(world: &mut World) {
+    let mut options = world.options();
+    options.writer.idle_before_fold = std::time::Duration::from_secs(3600);
+    let store = world.open_with(options).await;
+    busy_day(world, &store).await;
+    let rows_at_once = store.info().backend.shared;
+    assert_eq!(store.info().fold_debt == 0, rows_at_once);
+    store.verify().await.unwrap();
+    assert_eq!(store.info().fold_debt, 0);
+}
+
+/// Some of everything.
+pub(crate) async fn busy_day(world: &World, store: &Arc<dyn Store>) {
+    let alice = store.users().create(user("alice")).await.unwrap().id;
+    store.users().create(user("bob")).await.unwrap();
+    let (key, _) = store.preauth_keys().create(reusable(alice)).await.unwrap();
+    let new = NewApiKey { user: Some(alice), ..NewApiKey::default() };
+    store.api_keys().create(new).await.unwrap();
+    let mut nodes = Vec::new();
+    for n in 1..=6 {
+        nodes.push(store.nodes().register(registration(n, key.id)).await.unwrap().id);
+        world.advance(1);
+    }
+    let number = SessionNumber::new(1).unwrap();
+    for node in &nodes[..2] {
+        store.presence().connect(*node, number, Change::Keep).await.unwrap();
+    }
+    store.presence().disconnect(nodes[1], number).await.unwrap();
+    let prefixes = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+    let advertised = prefixes(&["10.0.0.0/8", "10.1.0.0/16", "0.0.0.0/0"]);
+    store.routes().advertise(nodes[0], advertised).await.unwrap();
+    let approved = prefixes(&["10.0.0.0/8", "0.0.0.0/0", "10.2.0.0/16"]);
+    store.routes().approve(nodes[0], approved).await.unwrap();
+    let first = store.policies().swap(None, DocumentText::new("{}").unwrap()).await.unwrap();
+    let expected = Some(first.version);
+    store.policies().swap(expected, DocumentText::empty()).await.unwrap();
+    store.dns().create(txt(1)).await.unwrap();
+    store.dns().create(txt(2)).await.unwrap();
+    let region = DerpRegion {
+        code: "fra".parse().unwrap(),
+        name: "Frankfurt".parse().unwrap(),
+        servers: Vec::new(),
+    };
+    let regions = [(DerpRegionId::new(1).unwrap(), region)].into();
+    let dns = DnsSettings { magic_dns: true, ..DnsSettings::default() };
+    for document in [
+        SettingDocument::DerpMap(DerpMap { regions }),
+        SettingDocument::Dns(dns),
+        SettingDocument::Network(NetworkSettings::default()),
+    ] {
+        store.settings().put(document, None).await.unwrap();
+    }
+    let owners = [SessionOwner::User(alice), SessionOwner::Node(nodes[0])];
+    for owner in owners {
+        let new = NewSession { owner, client: None, expires_at: Timestamp::MAX };
+        store.sessions().begin(new).await.unwrap();
+    }
+    let point = |node, second| MetricPoint {
+        node,
+        metric: "rx_bytes".parse().unwrap(),
+        at: Timestamp::from_secs(second).unwrap(),
+        value: Sample::new(second as f64 / 3.0).unwrap(),
+    };
+    let points = (0..20).flat_map(|n| [point(None, n), point(Some(nodes[0]), n)]).collect();
+    store.metrics().record_many(points).await.unwrap();
+    let entry = AuditEntry {
+        id: AuditId::from_bytes([1; 16]),
+        at: world.options().clock.now(),
+        actor: "control-plane".parse().unwrap(),
+        action: "started".parse().unwrap(),
+        entity: ghostwire_store_core::Entity::Audit,
+        subject: "".parse().unwrap(),
+    };
+    store.audit().append(vec![entry]).await.unwrap();
+}
+
+pub(crate) fn registration(n: u8, key: PreAuthKeyId) -> Registration {
+    Registration {
+        machine_key: MachineKey::from_bytes([n; 32]).unwrap(),
+        node_key: NodeKey::from_bytes([n; 32]).unwrap(),
+        disco_key: None,
+        hostname: format!("machine-{n}").parse().unwrap(),
+        host_info: HostInfo::default(),
+        admission: Admission::PreAuthKey(key),
+        expires_at: None,
+    }
+}
+
+fn txt(n: u64) -> NewDnsRecord {
+    NewDnsRecord {
+        name: "notes.example.com".parse().unwrap(),
+        kind: DnsRecordKind::Txt,
+        value: n.to_string().parse().unwrap(),
+        ttl: None,
+    }
+}

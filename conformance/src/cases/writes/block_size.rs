@@ -1,0 +1,103 @@
+//! How much one commit holds.
+
+use futures_util::future::join_all;
+use futures_util::{FutureExt, StreamExt};
+use ghostwire_store_core::block::{ChangeKind, Serial};
+use ghostwire_store_core::command::*;
+use ghostwire_store_core::domain::*;
+use ghostwire_store_core::{Entity, ErrorKind};
+
+use crate::case::cases;
+use crate::cases::writes::commits::{spawn_create, until_held};
+use crate::cases::writes::durable::{at, local};
+use crate::world::World;
+
+cases! {
+    once {
+        "block-size" => [
+            a_group_that_grows_too_large_is_continued_in_the_next_commit,
+            a_large_transaction_is_one_commit,
+            what_is_too_large_for_one_commit_is_exhausted,
+        ],
+    }
+}
+async fn a_group_that_grows_too_large_is_continued_in_the_next_commit(world: &mut World) {
+    // Four texts of 4 MiB and the rows around them are more than 16 MiB.
+    const POLICIES: u64 = 12;
+    let store = world.open().await;
+    let hold = world.faults().hold_commits();
+    let first = spawn_create(&store, "first");
+    until_held(world).await;
+    let document = large_text();
+    let mut calls =
+        Box::pin(join_all((0..POLICIES).map(|version| {
+            store.policies().swap(PolicyVersion::new(version).ok(), document.clone())
+        })));
+    assert!((&mut calls).now_or_never().is_none());
+    drop(hold);
+    first.await.unwrap().unwrap();
+    for (n, outcome) in calls.await.into_iter().enumerate() {
+        assert_eq!(outcome.unwrap().version.get(), n as u64 + 1);
+    }
+    let commits = store.view().serial().get() as usize - 1;
+    let told: Vec<_> = store.watch(Serial::new(1)).take(commits).collect().await;
+    let sizes: Vec<_> = told.into_iter().map(|commit| commit.unwrap().changes.len()).collect();
+    assert_eq!(sizes.iter().sum::<usize>() as u64, POLICIES);
+    assert!(sizes.iter().all(|size| (1..=4).contains(size)), "{sizes:?}");
+    let store = world.reopen(store).await;
+    assert_eq!(store.view().policies().len() as u64, POLICIES);
+    assert!(store.view().policies().iter().all(|policy| policy.document == document));
+}
+
+async fn a_large_transaction_is_one_commit(world: &mut World) {
+    const POLICIES: u64 = 5;
+    let store = world.open().await;
+    let committed = store.transact(large_transaction(POLICIES)).await.unwrap();
+    assert_eq!(committed.serial, Serial::new(1));
+    let changes = store.watch(Serial::ZERO).next().await.unwrap().unwrap().changes;
+    assert_eq!(changes.len() as u64, POLICIES);
+    assert!(changes.iter().all(|change| change.entity == Entity::Policy));
+    assert!(changes.iter().all(|change| change.kind == ChangeKind::Created));
+    let store = world.reopen(store).await;
+    let large = large_text();
+    for version in 1..=POLICIES {
+        let version = PolicyVersion::new(version).unwrap();
+        assert!(store.policies().get(version).await.unwrap().unwrap().document == large);
+    }
+}
+
+async fn what_is_too_large_for_one_commit_is_exhausted(world: &mut World) {
+    // 64 texts of 4 MiB and the rows around them are more than 256 MiB.
+    const POLICIES: u64 = 64;
+    let store = world.open().await;
+    store.users().create(local("alice")).await.unwrap();
+    let before = store.digests().await.unwrap();
+    let error = store.transact(large_transaction(POLICIES)).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Exhausted, "{error}");
+    assert!(!error.is_retryable());
+    let document = large_text();
+    let image = |version| {
+        let version = PolicyVersion::new(version).unwrap();
+        let author = ActorName::system();
+        let created_at = at(0);
+        Image::Policy(Policy { version, document: document.clone(), author, created_at }.into())
+    };
+    let images = (1..=POLICIES).map(image).collect();
+    let error = store.restore(Restore { images, skip_invalid: true }).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Exhausted, "{error}");
+    assert_eq!(store.digests().await.unwrap(), before);
+    // Those that are too large fail alone, and the store goes on.
+    store.policies().swap(None, DocumentText::empty()).await.unwrap();
+}
+
+fn large_text() -> DocumentText {
+    DocumentText::new("x".repeat(DocumentText::MAX_BYTES)).unwrap()
+}
+
+fn large_transaction(policies: u64) -> Transaction {
+    let document = large_text();
+    (0..policies).fold(Transaction::new(), |whole, version| {
+        let expected = PolicyVersion::new(version).ok();
+        whole.then(PolicyCommand::Swap { expected, document: document.clone() }).unwrap()
+    })
+}

@@ -1,0 +1,259 @@
+//! Commits that are under way, and commits whose answer is lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use futures_util::{FutureExt, StreamExt};
+use ghostwire_store_core::block::Serial;
+use ghostwire_store_core::domain::*;
+use ghostwire_store_core::layer::FaultKind;
+use ghostwire_store_core::options::{StoreOptions, WriterOptions};
+use ghostwire_store_core::{ErrorKind, Result, Store};
+
+use crate::case::cases;
+use crate::cases::writes::durable::{audit_lines, everything, local};
+use crate::world::World;
+
+cases! {
+    stored {
+        "lost-answer" => [
+            what_is_stored_is_acknowledged_though_its_answer_was_lost,
+            what_never_arrived_is_sent_again,
+            a_backend_that_cannot_be_asked_leaves_the_outcome_open,
+        ],
+        "cancel" => [dropping_a_future_takes_nothing_back],
+    }
+    once {
+        "no-early-read" => [
+            nothing_shows_while_its_commit_is_under_way,
+            a_revocation_counts_once_it_is_durable,
+        ],
+        "all-or-nothing" => [a_refused_command_does_not_disturb_its_neighbours],
+        "cancel" => [a_future_that_was_never_polled_does_nothing],
+        "busy-queue" => [a_full_queue_is_busy_and_what_it_took_is_served],
+    }
+}
+
+async fn nothing_shows_while_its_commit_is_under_way(world: &mut World) {
+    let store = world.open().await;
+    store.users().create(local("before")).await.unwrap();
+    let (before, digests) = (store.view().serial(), store.digests().await.unwrap());
+    let lines = audit_lines(store.as_ref()).await;
+    let mut watch = store.watch(before);
+    let hold = world.faults().hold_commits();
+    let create = spawn_create(&store, "alice");
+    until_held(world).await;
+
+    let name: UserName = "alice".parse().unwrap();
+    let reader = store.acting_as("reader".parse().unwrap());
+    for store in [&store, &reader] {
+        assert_eq!(store.view().serial(), before);
+        assert_eq!(store.view().users().len(), 1);
+        if !store.info().backend.shared {
+            // Where others write, it waits for what is under way.
+            assert_eq!(store.fresh_view().await.unwrap().serial(), before);
+        }
+        assert_eq!(store.users().get_by_name(&name).await.unwrap(), None);
+        let all = PageRequest::default();
+        let listed = store.users().list(&UserFilter::default(), &all).await.unwrap();
+        assert_eq!(listed.items.len(), 1);
+        assert_eq!(audit_lines(store.as_ref()).await, lines);
+        assert_eq!(store.digests().await.unwrap(), digests);
+        assert_eq!(store.info().serial, before);
+    }
+    assert!(watch.next().now_or_never().is_none());
+    assert!(!create.is_finished());
+
+    drop(hold);
+    let alice = create.await.unwrap().unwrap();
+    assert_eq!(store.users().get_by_name(&name).await.unwrap(), Some(alice));
+    assert_eq!(watch.next().await.unwrap().unwrap().serial, before.next());
+    assert_eq!(audit_lines(store.as_ref()).await, lines + 1);
+
+    let point = MetricPoint {
+        node: None,
+        metric: "rx_bytes".parse().unwrap(),
+        at: world.clock().now(),
+        value: Sample::new(1.0).unwrap(),
+    };
+    let query = everything();
+    let hold = world.faults().hold_commits();
+    let writer = store.clone();
+    let record = tokio::spawn(async move { writer.metrics().record(point).await });
+    until_held(world).await;
+    assert_eq!(store.metrics().aggregate(&query).await.unwrap(), None);
+    drop(hold);
+    record.await.unwrap().unwrap();
+    assert_eq!(store.metrics().aggregate(&query).await.unwrap().unwrap().count, 1);
+}
+
+async fn a_revocation_counts_once_it_is_durable(world: &mut World) {
+    let store = world.open().await;
+    let (key, secret) = store.api_keys().create(NewApiKey::default()).await.unwrap();
+    let hold = world.faults().hold_commits();
+    let (writer, id) = (store.clone(), key.id);
+    let revoke = tokio::spawn(async move { writer.api_keys().revoke(id).await });
+    until_held(world).await;
+    store.api_keys().authenticate(secret.expose()).await.unwrap();
+    assert!(!revoke.is_finished());
+    drop(hold);
+    revoke.await.unwrap().unwrap();
+    let error = store.api_keys().authenticate(secret.expose()).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
+}
+
+async fn a_refused_command_does_not_disturb_its_neighbours(world: &mut World) {
+    let store = world.open().await;
+    let hold = world.faults().hold_commits();
+    let first = spawn_create(&store, "first");
+    until_held(world).await;
+    // These wait together and share the next commit.
+    let mut calls =
+        Box::pin(join_all(["a", "a", "b", "b", "c"].map(|name| store.users().create(local(name)))));
+    assert!((&mut calls).now_or_never().is_none());
+    drop(hold);
+    first.await.unwrap().unwrap();
+    let outcomes = calls.await;
+    let constraints: Vec<_> = outcomes
+        .iter()
+        .map(|outcome| outcome.as_ref().err().map(|error| error.constraint()))
+        .collect();
+    assert_eq!(constraints, [None, Some(Some("name")), None, Some(Some("name")), None]);
+    assert_eq!(store.view().serial(), Serial::new(2), "the five shared one commit");
+    let store = world.crash(store).await;
+    assert_eq!(names(store.as_ref()), ["a", "b", "c", "first"]);
+    assert_eq!(audit_lines(store.as_ref()).await, 4);
+}
+
+async fn what_is_stored_is_acknowledged_though_its_answer_was_lost(world: &mut World) {
+    lost_answers(world, FaultKind::After).await;
+}
+
+async fn what_never_arrived_is_sent_again(world: &mut World) {
+    lost_answers(world, FaultKind::Lost).await;
+}
+
+/// Callers get `Ok`, and everything is stored once.
+async fn lost_answers(world: &mut World, fault: FaultKind) {
+    let store = world.open().await;
+    world.faults().fail_next_commits(1, fault);
+    let alice = store.users().create(local("alice")).await.unwrap();
+    assert_eq!(store.info().recoveries, 1);
+    world.faults().fail_next_commits(1, fault);
+    let patch = UserPatch { name: Change::Set("bob".parse().unwrap()), ..UserPatch::default() };
+    let bob = store.users().update(alice.id, patch, None).await.unwrap();
+    assert_eq!(bob.revision.get(), 2);
+    let writer = WriterId::from_bytes([4; 16]);
+    let point = MetricPoint {
+        node: None,
+        metric: "rx_bytes".parse().unwrap(),
+        at: world.clock().now(),
+        value: Sample::new(1.0).unwrap(),
+    };
+    world.faults().fail_next_commits(1, fault);
+    store.metrics().record_batch(writer, 1, vec![point]).await.unwrap();
+    assert_eq!(store.info().recoveries, 3);
+    let store = world.pass(store).await;
+    assert_eq!(store.view().serial(), Serial::new(2));
+    assert_eq!(store.users().get(alice.id).await.unwrap(), Some(bob));
+    assert_eq!(audit_lines(store.as_ref()).await, 2);
+    let query = everything();
+    assert_eq!(store.metrics().aggregate(&query).await.unwrap().unwrap().count, 1);
+}
+
+async fn a_backend_that_cannot_be_asked_leaves_the_outcome_open(world: &mut World) {
+    let store = world.open().await;
+    for (fault, name) in [(FaultKind::After, "stored"), (FaultKind::Lost, "lost")] {
+        world.faults().fail_next_commits(1, fault);
+        world.faults().fail_next_reopens(usize::MAX);
+        let error = store.users().create(local(name)).await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::OutcomeUnknown);
+        assert!(!error.is_retryable(), "a blind repetition may do it twice");
+        world.faults().clear();
+        // The next write asks again; then reading tells.
+        store.users().create(local(&format!("after-{name}"))).await.unwrap();
+    }
+    let store = world.pass(store).await;
+    assert_eq!(names(store.as_ref()), ["after-lost", "after-stored", "stored"]);
+}
+
+async fn dropping_a_future_takes_nothing_back(world: &mut World) {
+    let store = world.open().await;
+    let hold = world.faults().hold_commits();
+    let under_way = spawn_create(&store, "under-way");
+    until_held(world).await;
+    let mut queued = Box::pin(store.users().create(local("queued")));
+    assert!((&mut queued).now_or_never().is_none());
+    drop(queued);
+    under_way.abort();
+    assert!(under_way.await.unwrap_err().is_cancelled());
+    drop(hold);
+    store.users().create(local("later")).await.unwrap();
+    let store = world.pass(store).await;
+    assert_eq!(names(store.as_ref()), ["later", "queued", "under-way"]);
+}
+
+async fn a_future_that_was_never_polled_does_nothing(world: &mut World) {
+    let store = world.open().await;
+    drop(store.users().create(local("nobody")));
+    store.users().create(local("somebody")).await.unwrap();
+    assert_eq!(names(store.as_ref()), ["somebody"]);
+    assert_eq!(store.view().serial(), Serial::new(1));
+}
+
+async fn a_full_queue_is_busy_and_what_it_took_is_served(world: &mut World) {
+    const CALLS: usize = 20;
+    let writer = WriterOptions {
+        queue_capacity: 4,
+        queue_timeout: Duration::from_millis(20),
+        max_group: 2,
+        ..WriterOptions::default()
+    };
+    let store = world.open_with(StoreOptions { writer, ..world.options() }).await;
+    let hold = world.faults().hold_commits();
+    let calls: Vec<_> = (0..CALLS).map(|n| spawn_create(&store, &format!("user{n:02}"))).collect();
+    // At most 4 wait, 2 are in the held group, 2 in the next one, and 2 may be on their way. All
+    // of them have waited for longer than the queue's timeout by then.
+    while calls.iter().filter(|call| call.is_finished()).count() < CALLS - 10 {
+        tokio::task::yield_now().await;
+    }
+    assert!(store.view().users().is_empty());
+    drop(hold);
+    let mut accepted = Vec::new();
+    for (n, call) in calls.into_iter().enumerate() {
+        match call.await.unwrap() {
+            Ok(user) => {
+                assert_eq!(user.name.as_str(), format!("user{n:02}"));
+                accepted.push(user.name.to_string());
+            }
+            Err(error) => {
+                assert_eq!(*error.kind(), ErrorKind::Busy);
+                assert!(error.is_retryable());
+            }
+        }
+    }
+    assert!((4..=10).contains(&accepted.len()), "{accepted:?}");
+    assert_eq!(names(store.as_ref()), accepted, "what got `Busy` was not accepted");
+    store.users().create(local("afterwards")).await.unwrap();
+}
+
+pub(crate) type Created = tokio::task::JoinHandle<Result<Arc<User>>>;
+
+pub(crate) fn spawn_create(store: &Arc<dyn Store>, name: &str) -> Created {
+    let (store, new) = (store.clone(), local(name));
+    tokio::spawn(async move { store.users().create(new).await })
+}
+
+pub(crate) async fn until_held(world: &World) {
+    while world.faults().held_commits() == 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The names of all users, sorted.
+pub(crate) fn names(store: &dyn Store) -> Vec<String> {
+    let mut names: Vec<_> = store.view().users().iter().map(|user| user.name.to_string()).collect();
+    names.sort_unstable();
+    names
+}

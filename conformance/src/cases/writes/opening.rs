@@ -1,0 +1,189 @@
+//! Who may open a store, and what opening an older one does.
+
+use std::path::PathBuf;
+
+use ghostwire_store_core::ErrorKind;
+use ghostwire_store_core::backend::Commit;
+use ghostwire_store_core::block::{BlockBuilder, BlockHash, ChangeKind, RowChange, Serial};
+use ghostwire_store_core::domain::*;
+use ghostwire_store_core::options::StoreOptions;
+use ghostwire_store_core::schema::Schema;
+
+use crate::case::{Verdict, cases};
+use crate::cases::writes::durable::{at, local};
+use crate::world::World;
+
+cases! {
+    stored {
+        "migrate-at-open" => [an_older_store_is_migrated_when_it_is_opened],
+    }
+    once {
+        "one-process" => [
+            a_second_writer_is_busy_at_once,
+            readers_share_a_store_and_a_writer_does_not,
+        ],
+        "migrate-at-open" => [
+            a_reader_reads_an_older_store_as_it_is,
+            a_store_of_this_schema_is_opened_without_a_copy,
+        ],
+    }
+}
+
+const ALONE: Verdict = Verdict::Skipped("no other process can open this backend");
+
+async fn a_second_writer_is_busy_at_once(world: &mut World) -> Verdict {
+    let Some(location) = world.place().location() else { return ALONE };
+    let store = world.open().await;
+    store.users().create(local("alice")).await.unwrap();
+    for opening in [world.opening(), world.opening().read_only()] {
+        let error = world.try_open_backend(opening).await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Busy);
+        assert!(error.is_retryable());
+        let fact = |name| {
+            let mut facts = error.context().iter();
+            facts.find(|(key, _)| *key == name).map(|(_, value)| value.as_str())
+        };
+        assert!(fact("path").is_some_and(|path| path.starts_with(&location)), "{error}");
+        assert_eq!(fact("pid"), Some(std::process::id().to_string().as_str()), "{error}");
+    }
+    // Who was refused did not disturb the one who has it.
+    store.users().create(local("bob")).await.unwrap();
+    let store = world.reopen(store).await;
+    assert_eq!(store.view().users().len(), 2);
+    Verdict::Passed
+}
+
+async fn readers_share_a_store_and_a_writer_does_not(world: &mut World) -> Verdict {
+    if world.place().location().is_none() {
+        return ALONE;
+    }
+    let store = world.open().await;
+    store.users().create(local("alice")).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    let mut readers = Vec::new();
+    for _ in 0..3 {
+        let reading = world.try_open_backend(world.opening().read_only()).await.unwrap();
+        let options = StoreOptions { read_only: true, ..world.options() };
+        readers.push(ghostwire_store_core::open(reading, options).await.unwrap());
+    }
+    for reader in &readers {
+        assert_eq!(reader.view().users().len(), 1);
+        let error = reader.users().create(local("bob")).await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::ReadOnly);
+    }
+    let error = world.try_open_backend(world.opening()).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Busy);
+    for reader in readers {
+        reader.close().await.unwrap();
+    }
+    let store = world.open().await;
+    store.users().create(local("bob")).await.unwrap();
+    store.close().await.unwrap();
+    Verdict::Passed
+}
+
+async fn an_older_store_is_migrated_when_it_is_opened(world: &mut World) {
+    let old = write_as_version_1(world).await;
+    let before = files(world);
+    let store = world.open().await;
+    // In one step, whatever lies in between, and after a copy of what was there.
+    let copies: Vec<_> = files(world)
+        .into_iter()
+        .filter(|(path, _)| !before.iter().any(|(old, _)| old == path))
+        .collect();
+    for (path, content) in &before {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let copy = copies.iter().find(|(copy, _)| {
+            let copy = copy.file_name().unwrap().to_str().unwrap();
+            copy.starts_with(name) && copy.ends_with(".v1.bak")
+        });
+        if !name.ends_with("-wal") {
+            let (_, copied) = copy.unwrap_or_else(|| panic!("no copy of {name}: {copies:?}"));
+            assert_eq!(copied.len(), content.len(), "a copy of {name}");
+        }
+    }
+    let found = store.dns().get(old.id).await.unwrap().unwrap();
+    assert_eq!(*found, old);
+    let store = world.pass(store).await;
+    // It can hold what the older schema could not.
+    let patch = DnsRecordPatch { ttl: Patch::Set(60), ..DnsRecordPatch::default() };
+    store.dns().update(old.id, patch, Some(old.revision)).await.unwrap();
+    let store = world.pass(store).await;
+    let found = store.dns().get(old.id).await.unwrap().unwrap();
+    assert_eq!((found.ttl, found.revision.get()), (Some(60), 2));
+    store.close().await.unwrap();
+    drop(store);
+    let backend = world.open_backend().await;
+    assert_eq!(backend.head().await.unwrap().schema, Schema::current().version());
+    backend.close().await.unwrap();
+}
+
+async fn a_reader_reads_an_older_store_as_it_is(world: &mut World) {
+    let old = write_as_version_1(world).await;
+    let before = files(world);
+    let backend = world.try_open_backend(world.opening().read_only()).await.unwrap();
+    let options = StoreOptions { read_only: true, ..world.options() };
+    let reader = ghostwire_store_core::open(backend.clone(), options).await.unwrap();
+    assert_eq!(*reader.dns().get(old.id).await.unwrap().unwrap(), old);
+    let patch = DnsRecordPatch { ttl: Patch::Set(60), ..DnsRecordPatch::default() };
+    let error = reader.dns().update(old.id, patch, None).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::ReadOnly);
+    assert_eq!(backend.head().await.unwrap().schema, Schema::at(1).unwrap().version());
+    reader.close().await.unwrap();
+    drop((reader, backend));
+    assert!(files(world) == before, "nothing was written");
+    let store = world.open().await;
+    assert_eq!(*store.dns().get(old.id).await.unwrap().unwrap(), old);
+    store.close().await.unwrap();
+}
+
+async fn a_store_of_this_schema_is_opened_without_a_copy(world: &mut World) {
+    let store = world.open().await;
+    store.users().create(local("alice")).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    let names = |world: &World| files(world).into_iter().map(|(path, _)| path).collect::<Vec<_>>();
+    let before = names(world);
+    let store = world.open().await;
+    store.close().await.unwrap();
+    assert_eq!(names(world), before);
+}
+
+/// The files of the store, and what is in them.
+fn files(world: &World) -> Vec<(PathBuf, Vec<u8>)> {
+    let paths = world.place().files().into_iter();
+    paths.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
+}
+
+/// Makes a store of the first schema, with a record that lacks the later columns.
+async fn write_as_version_1(world: &World) -> DnsRecord {
+    let schema = Schema::at(1).unwrap();
+    let backend = world.try_open_backend(world.opening().schema(schema)).await.unwrap();
+    assert_eq!(backend.head().await.unwrap().schema, schema.version());
+    let record = DnsRecord {
+        id: DnsRecordId::time_ordered(at(0), [1; 10]),
+        name: "wiki.example.com".parse().unwrap(),
+        kind: DnsRecordKind::A,
+        value: "10.0.0.1".parse().unwrap(),
+        ttl: None,
+        created_at: at(0),
+        updated_at: at(0),
+        revision: Revision::FIRST,
+    };
+    let mut builder = BlockBuilder::default();
+    builder.put(ChangeKind::Created, &record);
+    let serial = Serial::ZERO.next();
+    let id = BlockId::time_ordered(at(0), [2; 10]);
+    let closed = builder.finish(serial, id, BlockHash::GENESIS, at(0)).unwrap();
+    let fit = |change: RowChange| RowChange {
+        body: change.body.map(|body| schema.fit(change.table, &body).unwrap()),
+        ..change
+    };
+    let rows = closed.changes.into_iter().map(fit).collect();
+    let block = Some(closed.block);
+    let commit = Commit { block, rows, checkpoint: Some(serial), ..Commit::default() };
+    backend.commit(&commit).await.unwrap();
+    backend.close().await.unwrap();
+    record
+}
