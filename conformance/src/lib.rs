@@ -30,6 +30,8 @@
 
 // A case fails by panicking: the message and the place are what its reader needs.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+// Its `main` and its children are programs of their own.
+#![allow(clippy::print_stderr)]
 
 pub mod broken;
 mod case;

@@ -20,6 +20,14 @@ type MakeDisk = fn(&Path) -> std::io::Result<Box<dyn Disk>>;
 /// What makes a lock or an index of other processes is not part of the data.
 const TRANSIENT: [&str; 2] = ["-shm", ".lock"];
 
+/// How the names of scratch directories begin.
+const PREFIX: &str = "ghostwire-conformance-";
+
+/// A directory that places of other processes may lie in.
+pub(crate) fn scratch() -> std::io::Result<tempfile::TempDir> {
+    tempfile::Builder::new().prefix(PREFIX).tempdir()
+}
+
 /// Makes a directory for each store, and a file `store.db` in it. A crash is a copy of everything
 /// in that directory, as it is while the store is open.
 #[derive(Clone)]
@@ -78,7 +86,13 @@ impl Factory for LocalFiles {
     }
 
     async fn at(&self, location: &str) -> Result<Box<dyn Place>> {
-        Ok(self.place(Directory::Foreign(location.into())))
+        let location = PathBuf::from(location);
+        let name = location.file_name().unwrap_or_default().to_string_lossy();
+        if !name.starts_with(PREFIX) {
+            return Err(Error::new(ErrorKind::InvalidArgument, "this is no scratch directory")
+                .with("directory", location.display()));
+        }
+        Ok(self.place(Directory::Foreign(location)))
     }
 }
 
@@ -92,7 +106,7 @@ enum Directory {
 
 impl Directory {
     fn create(within: &Path) -> Result<Self> {
-        let made = tempfile::Builder::new().prefix("ghostwire-conformance-").tempdir_in(within);
+        let made = tempfile::Builder::new().prefix(PREFIX).tempdir_in(within);
         made.map(Self::Own).map_err(cannot_copy)
     }
 

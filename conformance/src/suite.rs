@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
+use ghostwire_store_core::error::{Error, Result};
 
 use crate::case::{Case, Check, Verdict};
 use crate::cases;
@@ -28,19 +29,45 @@ pub struct Effort {
     pub seed: u64,
 }
 
+impl Default for Effort {
+    fn default() -> Self {
+        Self { sequences: 2_000, kills: 25, seed: 1 }
+    }
+}
+
+impl std::fmt::Display for Effort {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}, {}, {}", self.sequences, self.kills, self.seed)
+    }
+}
+
 impl Effort {
-    /// What the environment says.
-    #[must_use]
-    pub fn from_environment() -> Self {
-        fn number<N: std::str::FromStr>(name: &str, default: N) -> N {
-            let Ok(text) = std::env::var(name) else { return default };
-            text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text:?}"))
-        }
-        Self {
-            sequences: number("GHOSTWIRE_CONFORMANCE_SEQUENCES", 2_000),
-            kills: number("GHOSTWIRE_CONFORMANCE_KILLS", 25),
-            seed: number("GHOSTWIRE_CONFORMANCE_SEED", 1),
-        }
+    /// What the environment says, and the default where it says nothing.
+    ///
+    /// # Errors
+    /// `InvalidArgument`, with the variable, if that is no whole number, or 0 where something is
+    /// counted: it would prove nothing.
+    pub fn from_environment() -> Result<Self> {
+        let number = |name: &'static str, default: u64, least: u64, most: u64| {
+            let Some(text) = std::env::var_os(name) else { return Ok(default) };
+            let number = text.to_str().and_then(|text| text.parse().ok());
+            number.filter(|number| (least..=most).contains(number)).ok_or_else(|| {
+                Error::invalid("a variable has to be a whole number")
+                    .with("variable", name)
+                    .with("value", text.display())
+                    .with("allowed", format_args!("{least} to {most}"))
+            })
+        };
+        let count = |name, default: u32| {
+            let number = number(name, default.into(), 1, u32::MAX.into())?;
+            Ok::<_, Error>(u32::try_from(number).unwrap_or(u32::MAX))
+        };
+        let Self { sequences, kills, seed } = Self::default();
+        Ok(Self {
+            sequences: count("GHOSTWIRE_CONFORMANCE_SEQUENCES", sequences)?,
+            kills: count("GHOSTWIRE_CONFORMANCE_KILLS", kills)?,
+            seed: number("GHOSTWIRE_CONFORMANCE_SEED", seed, 0, u64::MAX)?,
+        })
     }
 }
 
@@ -56,7 +83,7 @@ pub struct Suite {
     backends: Vec<Arc<dyn Factory>>,
     stacks: Vec<Stack>,
     exceptions: Exceptions,
-    effort: Effort,
+    effort: Option<Effort>,
 }
 
 impl Default for Suite {
@@ -87,7 +114,7 @@ impl Suite {
             backends: Vec::new(),
             stacks: Stack::all(),
             exceptions: Exceptions::default(),
-            effort: Effort::from_environment(),
+            effort: None,
         }
     }
 
@@ -105,10 +132,10 @@ impl Suite {
         self
     }
 
-    /// Does this much work in checks, whatever the environment says.
+    /// Does this much work in checks; [`Suite::main`] then does not ask the environment.
     #[must_use]
     pub fn effort(mut self, effort: Effort) -> Self {
-        self.effort = effort;
+        self.effort = Some(effort);
         self
     }
 
@@ -182,7 +209,7 @@ impl Suite {
             self.plan().into_iter().filter(|planned| planned.name().contains(filter)).collect();
         let mut report = Report::default();
         for (index, planned) in plan.iter().enumerate() {
-            let trial = planned.run(&self.exceptions, self.effort);
+            let trial = planned.run(&self.exceptions, self.effort.unwrap_or_default());
             progress(&trial, index + 1, plan.len());
             report.trials.push(trial);
         }
@@ -202,7 +229,7 @@ impl Suite {
         });
         plan.iter().find_map(|planned| {
             let began = Instant::now();
-            let message = planned.judge_within(PATIENCE, self.effort).err()?;
+            let message = planned.judge_within(PATIENCE, self.effort.unwrap_or_default()).err()?;
             Some(planned.trial(Outcome::Failed(message), began))
         })
     }
@@ -229,7 +256,13 @@ impl Suite {
             if defects.is_empty() { Ok(()) } else { Err(defects.join("\n").into()) }
         });
         let exceptions = Arc::new(self.exceptions.clone());
-        let effort = self.effort;
+        let effort = match self.effort.map_or_else(Effort::from_environment, Ok) {
+            Ok(effort) => effort,
+            Err(error) => {
+                eprintln!("{error}");
+                return ExitCode::from(2);
+            }
+        };
         let trials = self.plan().into_iter().map(|planned| {
             let exceptions = exceptions.clone();
             libtest_mimic::Trial::test(planned.name(), move || {
@@ -270,10 +303,12 @@ impl Planned {
 
     fn run(&self, exceptions: &Exceptions, effort: Effort) -> Trial {
         let began = Instant::now();
-        let judged = match runtime() {
-            Ok(runtime) => runtime.block_on(self.judge(effort)),
-            Err(error) => Err(error.to_string()),
+        let patience = match self.what {
+            What::Case(..) => PATIENCE,
+            // How long a check takes depends on the effort.
+            What::Check(_) => Duration::MAX,
         };
+        let judged = self.judge_within(patience, effort);
         let case = self.trial(Outcome::Passed, began).case();
         let reason = exceptions.reason(self.backend.name(), &case);
         let outcome = match (judged, reason) {
@@ -291,7 +326,11 @@ impl Planned {
     }
 
     /// As [`Planned::judge`], but gives up after a while.
-    fn judge_within(&self, patience: Duration, effort: Effort) -> Result<Verdict, String> {
+    fn judge_within(
+        &self,
+        patience: Duration,
+        effort: Effort,
+    ) -> std::result::Result<Verdict, String> {
         let runtime = runtime().map_err(|error| error.to_string())?;
         let judged =
             runtime.block_on(async { tokio::time::timeout(patience, self.judge(effort)).await });
@@ -316,7 +355,7 @@ impl Planned {
         }
     }
 
-    async fn judge(&self, effort: Effort) -> Result<Verdict, String> {
+    async fn judge(&self, effort: Effort) -> std::result::Result<Verdict, String> {
         let judged = async {
             match self.what {
                 What::Check(check) => (check.run)(self.backend.clone(), effort).await,

@@ -60,8 +60,8 @@ pub trait Backend: Send + Sync + std::fmt::Debug + 'static {
     ///
     /// # Errors
     /// `Conflict` if the head is not the expected one; `OutcomeUnknown` if it cannot be told
-    /// whether the commit was stored; `Unavailable`, `ReadOnly`, `Exhausted` (disk full) if it was
-    /// not.
+    /// whether the commit was stored; `Unavailable`, `Busy`, `ReadOnly`, `Exhausted` (disk full) if
+    /// it surely was not.
     async fn commit(&self, commit: &Commit) -> Result<()>;
 
     /// Drops and re-establishes connections after a failed commit, and tells where the store

@@ -159,10 +159,10 @@ pub(crate) struct ConformanceArgs {
     #[arg(long)]
     pub(crate) list: bool,
     /// Compare this many random sequences of calls with the model.
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) sequences: Option<u32>,
     /// Kill this many processes.
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) kills: Option<u32>,
     /// Where random choices begin.
     #[arg(long, value_name = "NUMBER")]

@@ -10,6 +10,8 @@ use crate::{Access, FileKind, failed, with_suffix};
 
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 const HEADER: usize = 100;
+/// What the engine may have written of a new store when it already says that it has a WAL.
+const FIRST_PAGE: u64 = 4096;
 
 /// The path without symbolic links, so that one file has one lock, and whether there is a file.
 pub(crate) fn resolve(path: &Path, access: Access) -> Result<(PathBuf, bool)> {
@@ -97,7 +99,8 @@ pub(crate) fn permissions(path: &Path, access: Access) -> Result<()> {
 
 /// Checks an existing file's header; tells whether it is empty, and thus counts as new. So does one
 /// that the engine was still filling for the first time when it was broken off: its journal says
-/// that there was nothing before, and the engine will begin by emptying the file.
+/// that there was nothing before, and the engine will begin by emptying the file. A store that was
+/// put there since must not be emptied, so that is refused.
 pub(crate) fn header(path: &Path, kind: FileKind, access: Access) -> Result<bool> {
     let mut file = fs::OpenOptions::new()
         .read(true)
@@ -106,7 +109,18 @@ pub(crate) fn header(path: &Path, kind: FileKind, access: Access) -> Result<bool
         .map_err(|error| failed("the store's file cannot be opened", path, error))?;
     let unreadable = |error| failed("the store's file cannot be read", path, error);
     let length = file.metadata().map_err(unreadable)?.len();
-    if length == 0 || was_empty(path) {
+    let was_empty = was_empty(path);
+    let mut bytes = [0; HEADER];
+    let filled = fill(&mut file, &mut bytes).map_err(unreadable)?;
+    if was_empty && length > FIRST_PAGE && is_in_wal_mode(&bytes) {
+        return Err(Error::corrupt(
+            "beside the store's file lies the journal of another file, and the engine would empty \
+             the store by it; move the journal away",
+        )
+        .with("path", path.display())
+        .with("journal", with_suffix(path, "-journal").display()));
+    }
+    if length == 0 || was_empty {
         return match access {
             Access::Create => Ok(true),
             _ => Err(Error::invalid(
@@ -115,8 +129,6 @@ pub(crate) fn header(path: &Path, kind: FileKind, access: Access) -> Result<bool
             .with("path", path.display())),
         };
     }
-    let mut bytes = [0; HEADER];
-    let filled = fill(&mut file, &mut bytes).map_err(unreadable)?;
     if filled < MAGIC.len() || !bytes.starts_with(MAGIC) {
         return Err(Error::invalid(
             "the file is not a ghostwire-store file; it was left as it is, name another",
@@ -197,6 +209,11 @@ fn was_empty(path: &Path) -> bool {
         .and_then(|mut journal| fill(&mut journal, &mut bytes))
         .unwrap_or(0);
     filled == HEADER && bytes.starts_with(&JOURNAL) && number(&bytes, 16) == 0
+}
+
+/// A store is switched to WAL after its first transaction.
+fn is_in_wal_mode(header: &[u8; HEADER]) -> bool {
+    header.starts_with(MAGIC) && header.get(18..20) == Some(&[2, 2])
 }
 
 fn has_wal(path: &Path) -> bool {

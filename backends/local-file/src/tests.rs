@@ -86,6 +86,26 @@ fn a_file_whose_first_transaction_was_broken_off_is_new_only_to_one_who_may_make
 }
 
 #[test]
+fn a_store_beside_the_journal_of_another_file_is_not_emptied() {
+    let (_directory, path) = in_new_directory();
+    let mut journal = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7\0\0\0\0nonc\0\0\0\0".to_vec();
+    journal.resize(512, 0);
+    // A backup that was put where a store had been begun.
+    let mut backup = sqlite_file(KIND.application_id, 3);
+    backup[18..20].copy_from_slice(&[2, 2]);
+    fs::write(&path, &backup).unwrap();
+    fs::write(with_suffix(&path, "-journal"), &journal).unwrap();
+    for access in [Access::Create, Access::Existing, Access::ReadOnly] {
+        let error = refusal(&path, access);
+        assert_eq!(*error.kind(), ErrorKind::Corrupt);
+        assert!(error.to_string().contains("-journal"), "{error}");
+    }
+    assert_eq!(fs::read(&path).unwrap(), backup);
+    fs::remove_file(with_suffix(&path, "-journal")).unwrap();
+    assert!(!StoreFile::open(&path, KIND, Access::Create).unwrap().is_new());
+}
+
+#[test]
 fn a_missing_directory_or_file_is_named() {
     let (_directory, path) = in_new_directory();
     for access in [Access::Existing, Access::ReadOnly] {

@@ -1,7 +1,7 @@
 //! Backends that are broken on purpose, to prove the suite itself: each has one [`Fault`], and a
 //! suite that finds nothing wrong with one of them is too weak.
 //!
-//! Whoever adds a rule to the contract adds a fault that breaks it, so that a case which cannot
+//! Whoever adds a promise that a case proves adds a fault that breaks it, so that a case which cannot
 //! fail is noticed.
 
 mod backend;

@@ -20,7 +20,10 @@ use crate::world::BEGINNING;
 /// Plays the part that this process was started for, if it was started for one.
 pub(crate) fn play(backends: &[Arc<dyn Factory>]) -> Option<ExitCode> {
     let part = std::env::var(PART).ok()?;
-    let part: Part = serde_json::from_str(&part).expect("a part is readable");
+    let Ok(part) = serde_json::from_str::<Part>(&part) else {
+        eprintln!("{PART} is set, and is no part of a check; unset it");
+        return Some(ExitCode::from(2));
+    };
     Said::Here.say();
     // Whoever was to kill this process is gone when its end of the pipe is.
     std::thread::spawn(|| {

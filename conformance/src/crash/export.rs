@@ -72,7 +72,7 @@ pub(super) async fn check(factory: Arc<dyn Factory>, effort: Effort) -> Verdict 
     let dice = Dice::new(effort.seed);
     let mut finished = 0;
     for round in 0..share(effort.kills, 3) {
-        let directory = tempfile::tempdir().expect("a scratch directory");
+        let directory = crate::local_files::scratch().expect("a scratch directory");
         let part = Part {
             factory: factory.name().to_owned(),
             location: location.clone(),

@@ -70,7 +70,7 @@ pub(super) async fn check(factory: Arc<dyn Factory>, effort: Effort) -> Verdict 
     if place.location().is_none() {
         return NO_LOCATION;
     }
-    let directory = tempfile::tempdir().expect("a scratch directory");
+    let directory = crate::local_files::scratch().expect("a scratch directory");
     let path = directory.path().join("network.jsonl");
     let network = network().await;
     export::write(network.as_ref(), BufWriter::new(File::create(&path).expect("a file"))).await;

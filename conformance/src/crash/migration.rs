@@ -159,7 +159,7 @@ async fn restored(
     backup: &Path,
     name: &str,
 ) -> (tempfile::TempDir, Box<dyn Place>) {
-    let directory = tempfile::tempdir().expect("a scratch directory");
+    let directory = crate::local_files::scratch().expect("a scratch directory");
     fs::copy(backup, directory.path().join(name)).expect("a copy can be copied");
     let location = directory.path().to_str().expect("a readable path");
     let place = factory.at(location).await.expect("a directory is a place");

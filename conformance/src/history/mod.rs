@@ -77,6 +77,8 @@ async fn check(factory: Arc<dyn Factory>, effort: Effort, failing: bool) -> Verd
             histories.await;
         }
         world.faults().clear();
+        let recoveries = store.info().recoveries;
+        assert!(!failing || recoveries > 0, "no commit failed, so nothing was tried");
         store.verify().await.expect("nothing is wrong with what is stored");
         store.close().await.expect("the store closes");
     }

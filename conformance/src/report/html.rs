@@ -1,7 +1,7 @@
 //! A report as one page that needs nothing else: a row for each case, a column for each backend,
 //! layers and mode.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
 
 use super::{Outcome, Report, Trial};
@@ -11,12 +11,13 @@ use crate::contract;
 type Column<'r> = (&'r str, &'r str, &'r str);
 
 impl Report {
-    /// The page. `title` says what was tried, for example a backend and its version.
+    /// The page. `title` says what was tried, and each of `facts` under which circumstances: a
+    /// name and a value, such as the version and the directory.
     #[must_use]
-    pub fn to_html(&self, title: &str) -> String {
+    pub fn to_html(&self, title: &str, facts: &[(&str, String)]) -> String {
         let mut page = String::new();
         // Writing to a string does not fail.
-        let _ = write_page(&mut page, self, title);
+        let _ = write_page(&mut page, self, title, facts);
         page
     }
 
@@ -36,12 +37,14 @@ fn column_of(trial: &Trial) -> Column<'_> {
     (&trial.backend, &trial.stack, trial.mode.map_or("check", crate::world::Mode::name))
 }
 
-fn write_page(page: &mut String, report: &Report, title: &str) -> fmt::Result {
+fn write_page(
+    page: &mut String,
+    report: &Report,
+    title: &str,
+    facts: &[(&str, String)],
+) -> fmt::Result {
     let title = Escaped(title);
-    let failed = report.failures().count();
-    let excepted =
-        report.trials.iter().filter(|trial| matches!(trial.outcome, Outcome::Excepted(_))).count();
-    let passed = report.trials.len() - failed - excepted;
+    let (passed, failed, excepted) = report.counts();
     let class = if failed == 0 { "passed" } else { "failed" };
     write!(
         page,
@@ -51,6 +54,12 @@ fn write_page(page: &mut String, report: &Report, title: &str) -> fmt::Result {
          <h1>Conformance: {title}</h1>\n\
          <p class=\"{class}\">{passed} passed, {failed} failed, {excepted} excepted</p>\n"
     )?;
+    page.push_str("<dl class=\"facts\">\n");
+    for (name, value) in facts {
+        writeln!(page, "<dt>{}</dt><dd>{}</dd>", Escaped(name), Escaped(value))?;
+    }
+    page.push_str("</dl>\n");
+    page.push_str(LEGEND);
     if failed > 0 {
         page.push_str("<h2>What failed</h2>\n<dl>\n");
         for trial in report.failures() {
@@ -61,8 +70,32 @@ fn write_page(page: &mut String, report: &Report, title: &str) -> fmt::Result {
         }
         page.push_str("</dl>\n");
     }
+    write_exceptions(page, report)?;
     write_matrix(page, report)?;
     page.push_str("</body>\n</html>\n");
+    Ok(())
+}
+
+fn write_exceptions(page: &mut String, report: &Report) -> fmt::Result {
+    let mut reasons: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for trial in &report.trials {
+        if let Outcome::Excepted(reason) = &trial.outcome {
+            reasons.entry(reason).or_default().insert(format!(
+                "{}: {}",
+                trial.backend,
+                trial.case()
+            ));
+        }
+    }
+    if reasons.is_empty() {
+        return Ok(());
+    }
+    page.push_str("<h2>What was not tried</h2>\n<dl>\n");
+    for (reason, cases) in reasons {
+        let cases: Vec<_> = cases.into_iter().collect();
+        writeln!(page, "<dt>{}</dt><dd>{}</dd>", Escaped(reason), Escaped(&cases.join("\n")))?;
+    }
+    page.push_str("</dl>\n");
     Ok(())
 }
 
@@ -74,7 +107,9 @@ fn write_matrix(page: &mut String, report: &Report) -> fmt::Result {
         let rule = rules.iter().position(|rule| *rule == trial.rule).unwrap_or(rules.len());
         rows.entry((rule, &trial.name)).or_default().insert(column_of(trial), trial);
     }
-    page.push_str("<h2>Every case</h2>\n<table>\n<thead><tr><th>case</th>");
+    page.push_str(
+        "<h2>Every case that was run</h2>\n<div class=\"wide\"><table>\n<thead><tr><th>case</th>",
+    );
     for (backend, stack, mode) in &columns {
         let (backend, stack) = (Escaped(backend), Escaped(stack));
         write!(page, "<th>{backend}<br>{stack}<br>{mode}</th>")?;
@@ -92,13 +127,13 @@ fn write_matrix(page: &mut String, report: &Report) -> fmt::Result {
                 Escaped(rule)
             )?;
         }
-        write!(page, "<tr><td>{}</td>", Escaped(&name.replace('_', " ")))?;
+        write!(page, "<tr><td>{}</td>", Escaped(name))?;
         for column in &columns {
             write_cell(page, trials.get(column).copied())?;
         }
         page.push_str("</tr>\n");
     }
-    page.push_str("</table>\n");
+    page.push_str("</table></div>\n");
     Ok(())
 }
 
@@ -136,6 +171,11 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
+const LEGEND: &str = "<p>Columns are backend, layers on top of it, and what happened between \
+what a case did and what it checked: nothing (live), the process died and blocks were read (blocks), \
+everything was folded and rows were read (rows), rows were written with each commit and the process \
+died (at_once). Other layers than none run in one mode. A check sees to that itself.</p>\n";
+
 const STYLE: &str = "\
 :root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; }
 body { margin: 2rem auto; max-width: 80rem; padding: 0 1rem; }
@@ -144,6 +184,9 @@ td, th { padding: 0.15rem 0.5rem; text-align: left; border-bottom: 1px solid #88
 thead th { position: sticky; top: 0; background: Canvas; vertical-align: bottom; font-weight: 500; }
 th.rule { padding-top: 1rem; font-family: ui-monospace, monospace; }
 .passed { color: #2a7d3c; } .failed { color: #c22a2a; font-weight: 600; } .excepted { color: #8a6d00; }
+.wide { overflow-x: auto; }
+.facts { display: grid; grid-template-columns: max-content auto; column-gap: 1rem; }
+.facts dd { margin: 0; }
 dd { white-space: pre-wrap; font-family: ui-monospace, monospace; margin-bottom: 1rem; }
 @media (prefers-color-scheme: dark) {
   .passed { color: #6fce84; } .failed { color: #ff8080; } .excepted { color: #e0c060; }
@@ -175,11 +218,11 @@ mod tests {
                 trial("b", "other", Outcome::Excepted("because".to_owned())),
             ],
         };
-        let page = report.to_html("a & b");
-        assert_eq!(page.matches("<td>one case</td>").count(), 1);
+        let page = report.to_html("a & b", &[("seed", "1".to_owned())]);
+        assert_eq!(page.matches("<td>one_case</td>").count(), 1);
         assert_eq!(page.matches("class=\"rule\"").count(), 1);
         assert!(page.contains("1 passed, 1 failed, 1 excepted"));
         assert!(page.contains("&lt;script&gt;") && !page.contains("<script>"));
-        assert!(page.contains("a &amp; b"));
+        assert!(page.contains("a &amp; b") && page.contains("<dt>because</dt>"));
     }
 }

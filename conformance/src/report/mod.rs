@@ -55,6 +55,15 @@ pub struct Report {
 }
 
 impl Report {
+    /// How many passed, failed, and were excepted.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize, usize) {
+        let failed = self.failures().count();
+        let is_excepted = |trial: &&Trial| matches!(trial.outcome, Outcome::Excepted(_));
+        let excepted = self.trials.iter().filter(is_excepted).count();
+        (self.trials.len() - failed - excepted, failed, excepted)
+    }
+
     /// Those that failed.
     pub fn failures(&self) -> impl Iterator<Item = &Trial> {
         self.trials.iter().filter(|trial| matches!(trial.outcome, Outcome::Failed(_)))

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -60,7 +60,8 @@ impl RetryPolicy {
 /// whether it was stored; sent again blindly, it would conflict with itself, and its callers would
 /// be told 'no' although they had their way. The writer settles that by reopening and comparing.
 /// Only `Unavailable` and `Busy` say for certain that nothing was stored; then a commit is
-/// repeated, up to [`RetryPolicy::commit_retries`]. `Conflict` is an answer, and is passed on.
+/// repeated, up to [`RetryPolicy::commit_retries`]. `Conflict` is an answer, and is passed on; after
+/// a repetition it may be the commit's own doing, and is `OutcomeUnknown`.
 ///
 /// Nothing is repeated once it was closed. It sleeps on tokio's clock, so it needs a runtime that
 /// has one.
@@ -192,7 +193,24 @@ impl Backend for Retry {
 
     async fn commit(&self, commit: &Commit) -> Result<()> {
         let retries = self.policy.commit_retries;
-        self.again("commit", retries, was_surely_not_stored, || self.inner.commit(commit)).await
+        let attempts = AtomicU32::new(0);
+        let stored = self
+            .again("commit", retries, was_surely_not_stored, || {
+                attempts.fetch_add(1, Ordering::Relaxed);
+                self.inner.commit(commit)
+            })
+            .await;
+        match stored {
+            // It may be this very commit that is in its way, if an earlier answer was wrong.
+            Err(error) if *error.kind() == ErrorKind::Conflict && attempts.into_inner() > 1 => {
+                Err(Error::new(
+                    ErrorKind::OutcomeUnknown,
+                    "a repeated commit is in conflict, maybe with itself; compare the block",
+                )
+                .because(error))
+            }
+            stored => stored,
+        }
     }
 
     async fn reopen(&self) -> Result<Head> {

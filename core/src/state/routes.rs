@@ -196,7 +196,7 @@ impl State {
     ) -> Result<Decision> {
         self.node(node)?;
         if wanted.len() > MAX_ROUTES_OF_NODE {
-            return Err(Error::invalid("a node has at most 1024 routes")
+            return Err(Error::invalid("a call takes at most 1024 prefixes")
                 .about(Entity::Route)
                 .with("node", node)
                 .with("routes", wanted.len()));

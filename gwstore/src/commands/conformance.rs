@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use ghostwire_store::config::{BackendChoice, BackendKind, Config};
-use ghostwire_store::domain::StoreId;
+use ghostwire_store::domain::{Clock, StoreId, SystemClock};
 use ghostwire_store::entropy::Entropy;
-use ghostwire_store::{COMPILED_BACKENDS, Error, Opener, Result};
+use ghostwire_store::{COMPILED_BACKENDS, Error, ErrorKind, Opener, Result};
 use ghostwire_store_conformance::{Effort, InMemory, LocalFiles, Outcome, Report, Suite, Trial};
 use serde_json::json;
 
@@ -23,21 +23,38 @@ const EXCEPTIONS: [&str; 2] = [
 
 /// Plays the part of a process that is to be killed, if this one was started for that.
 pub(crate) fn play_part() -> Option<ExitCode> {
-    let on_all = |suite: Suite, kind: &BackendKind| on(suite, &Config::with_backend(*kind));
+    let on_all = |suite: Suite, kind: &BackendKind| {
+        let config = Config::with_backend(*kind);
+        match files(&config, std::env::temp_dir()) {
+            Some(files) => suite.backend(files),
+            None => suite,
+        }
+    };
     COMPILED_BACKENDS.iter().fold(Suite::new(), on_all).play_part()
 }
 
-/// The suite, on the configured backend.
-fn suite(config: &Config) -> Result<Suite> {
-    config.check()?;
+/// The suite on the configured backend, and where its scratch stores lie.
+async fn suite(config: &Config) -> Result<(Suite, Option<PathBuf>)> {
     let suite = EXCEPTIONS.iter().fold(Suite::new(), |suite, text| suite.exceptions(text));
-    Ok(on(suite, config))
+    let Some(path) = config.backend.path() else {
+        // A backend that is not there says so.
+        Opener::new(config).open_backend().await?.close().await?;
+        return Ok((suite.backend(InMemory::new()), None));
+    };
+    let directory = directory_of(path)?;
+    let scratch = tempfile::Builder::new().prefix("ghostwire-conformance-").tempdir_in(&directory);
+    let scratch = scratch
+        .map_err(|error| file_error("no scratch store can be made", Some(&directory), error))?;
+    // One that cannot be opened at all is not worth two thousand trials.
+    let probe = moved(config, scratch.path().join("store.db"));
+    Opener::new(&probe).open_backend().await?.close().await?;
+    let files = files(config, directory.clone());
+    Ok((files.into_iter().fold(suite, Suite::backend), Some(directory)))
 }
 
-fn on(suite: Suite, config: &Config) -> Suite {
+fn files(config: &Config, directory: PathBuf) -> Option<LocalFiles> {
+    config.backend.path()?;
     let name = config.backend.kind().name();
-    let Some(path) = config.backend.path() else { return suite.backend(InMemory::new()) };
-    let directory = existing_directory(path);
     let config = config.clone();
     let files = LocalFiles::new(name, move |path, opening| {
         let config = moved(&config, path);
@@ -47,7 +64,7 @@ fn on(suite: Suite, config: &Config) -> Suite {
             opener.read_only(opening.read_only).entropy(identity).open_backend().await
         }
     });
-    suite.backend(files.within(directory))
+    Some(files.within(directory))
 }
 
 /// What a new store's identity is drawn from, where it is known already.
@@ -62,11 +79,16 @@ impl Entropy for Identity {
     }
 }
 
-/// Scratch stores lie on the disk that the deployment uses.
-fn existing_directory(path: &Path) -> PathBuf {
+/// Scratch stores lie on the disk that the deployment uses, or nowhere.
+fn directory_of(path: &Path) -> Result<PathBuf> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.map_or_else(|| PathBuf::from("."), Path::to_owned);
-    if parent.is_dir() { parent } else { std::env::temp_dir() }
+    if parent.is_dir() {
+        return Ok(parent);
+    }
+    Err(Error::new(ErrorKind::NotFound, "the store's directory does not exist")
+        .with("directory", parent.display())
+        .with("help", "`gwstore init` makes it; `--path FILE` tries another disk"))
 }
 
 fn moved(config: &Config, path: PathBuf) -> Config {
@@ -86,35 +108,57 @@ pub(super) async fn run(
     verbose: bool,
     shell: &mut Shell<'_>,
 ) -> Ended {
+    let filter = args.filter.as_deref().unwrap_or_default().replace(' ', "_");
     if args.list {
-        return list(shell);
+        return list(&filter, shell);
     }
+    let mut effort = Effort::from_environment()?;
+    effort.kills = args.kills.unwrap_or(effort.kills);
+    effort.sequences = args.sequences.unwrap_or(effort.sequences);
+    effort.seed = args.seed.unwrap_or(effort.seed);
+    ghostwire_store::prepare_process().await?;
+    let (suite, directory) = suite(config).await?;
+    // A run takes minutes, so a page that cannot be written is found first.
+    let page = args.html.as_ref().map(std::fs::File::create).transpose();
+    let page = page
+        .map_err(|error| file_error("the page cannot be written", args.html.as_deref(), error))?;
     if !verbose {
         // A case fails by panicking, and the report has the message.
         std::panic::set_hook(Box::new(|_| {}));
     }
-    ghostwire_store::prepare_process().await?;
-    let mut effort = Effort::from_environment();
-    effort.kills = args.kills.unwrap_or(effort.kills);
-    effort.sequences = args.sequences.unwrap_or(effort.sequences);
-    effort.seed = args.seed.unwrap_or(effort.seed);
-    let suite = suite(config)?.effort(effort);
-    let report = run_aside(suite, args.filter.clone().unwrap_or_default(), shell)?;
+    let report = run_aside(suite.effort(effort), filter.clone(), shell)?;
     if report.trials.is_empty() {
-        let filter = args.filter.as_deref().unwrap_or_default();
-        return Err(Error::invalid("no case has this in its name").with("filter", filter).into());
-    }
-    if let Some(path) = &args.html {
-        let page = report.to_html(config.backend.kind().name());
-        std::fs::write(path, page)
-            .map_err(|error| file_error("the page cannot be written", Some(path), error))?;
+        return Err(nothing_named(&filter).into());
     }
     if shell.json {
         shell.object(&report)?
     } else {
         print(&report, shell)?
     }
+    if let Some(mut page) = page {
+        let directory = directory.map_or_else(|| "none".to_owned(), |at| at.display().to_string());
+        let facts = [
+            ("program", format!("gwstore {}", env!("CARGO_PKG_VERSION"))),
+            ("time", SystemClock.now().to_string()),
+            ("scratch stores in", directory),
+            ("sequences, kills, seed", format!("{effort}")),
+            ("only with this in its name", filter),
+        ];
+        let text = report.to_html(config.backend.kind().name(), &facts);
+        std::io::Write::write_all(&mut page, text.as_bytes()).map_err(|error| {
+            file_error("the page cannot be written", args.html.as_deref(), error)
+        })?;
+    }
     if report.failures().next().is_some() { Err(Failure::Told) } else { Ok(()) }
+}
+
+fn nothing_named(filter: &str) -> Error {
+    Error::invalid("nothing has this in its name").with("filter", filter).with(
+        "help",
+        "a case is named like zqlite/bare/rows/one-time-key/a_revoked_or_expired_key_admits_nobody, a \
+         check like zqlite/durable-reply/what_a_killed_process_acknowledged_is_there; \
+         `gwstore conformance --list` shows them",
+    )
 }
 
 /// The suite starts runtimes of its own, which it cannot do on a thread of this one.
@@ -156,6 +200,22 @@ fn print(report: &Report, shell: &mut Shell<'_>) -> Ended {
     rules.dedup();
     let rows: Vec<_> = rules.into_iter().map(|rule| row(report, rule)).collect();
     table.rows(shell, &rows)?;
+    let mut reasons: Vec<&str> = Vec::new();
+    for trial in &report.trials {
+        if let Outcome::Excepted(reason) = &trial.outcome
+            && !reasons.contains(&reason.as_str())
+        {
+            reasons.push(reason);
+        }
+    }
+    for reason in reasons {
+        shell.line(format_args!("excepted: {reason}"))?;
+    }
+    let (passed, failed, excepted) = report.counts();
+    let all = report.trials.len();
+    shell.line(format_args!(
+        "{all} trials: {passed} passed, {failed} failed, {excepted} excepted"
+    ))?;
     for trial in report.failures() {
         if let Outcome::Failed(message) = &trial.outcome {
             shell.line(format_args!("\n{} failed:\n{message}", place(trial)))?;
@@ -179,8 +239,14 @@ fn row(report: &Report, rule: &str) -> Vec<String> {
 }
 
 /// Which case proves which line.
-fn list(shell: &mut Shell<'_>) -> Ended {
+fn list(filter: &str, shell: &mut Shell<'_>) -> Ended {
+    let mut found = false;
     for (rule, proofs) in Suite::proofs() {
+        let proofs: Vec<_> = proofs.into_iter().filter(|name| name.contains(filter)).collect();
+        if proofs.is_empty() {
+            continue;
+        }
+        found = true;
         if shell.json {
             shell.object(&json!({ "rule": rule, "proofs": proofs }))?;
             continue;
@@ -190,5 +256,5 @@ fn list(shell: &mut Shell<'_>) -> Ended {
             shell.line(format_args!("  {}", proof.split_once('/').map_or("", |(_, name)| name)))?;
         }
     }
-    Ok(())
+    if found { Ok(()) } else { Err(nothing_named(filter).into()) }
 }

@@ -24,21 +24,21 @@ pub(super) struct Run<I> {
     tags: Box<[u64]>,
     holders: Box<[I]>,
     len: usize,
-    /// By how much a tag is shifted to find its place.
-    shift: u32,
+    /// Over how many places the tags are spread.
+    places: u64,
 }
 
 impl<I: Copy> Run<I> {
     /// Of `most` entries at most, in the order of their tags, which are distinct.
     pub(super) fn of(entries: impl Iterator<Item = Entry<I>>, most: usize, nobody: I) -> Self {
-        let places = (most + most / 3).max(2).next_power_of_two();
-        let shift = 64 - places.trailing_zeros();
+        let room = most + most / 3 + 1;
+        let places = room as u64;
         // Entries at the right end may be pushed beyond it.
-        let mut tags = Vec::with_capacity(places + 8);
-        let mut holders = Vec::with_capacity(places + 8);
+        let mut tags = Vec::with_capacity(room + 8);
+        let mut holders = Vec::with_capacity(room + 8);
         let mut len = 0;
         for (tag, holder) in entries {
-            let home = place_of(tag, shift);
+            let home = place_of(tag, places);
             if home > tags.len() {
                 tags.resize(home, EMPTY);
                 holders.resize(home, nobody);
@@ -47,7 +47,7 @@ impl<I: Copy> Run<I> {
             holders.push(holder.unwrap_or(nobody));
             len += 1;
         }
-        Self { tags: tags.into(), holders: holders.into(), len, shift }
+        Self { tags: tags.into(), holders: holders.into(), len, places }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -56,7 +56,7 @@ impl<I: Copy> Run<I> {
 
     /// What this table says of a tag: nothing, that it is gone, or who holds it.
     pub(super) fn get(&self, wanted: u64) -> Option<Option<I>> {
-        let home = place_of(wanted, self.shift);
+        let home = place_of(wanted, self.places);
         let tags = self.tags.get(home..)?;
         let (index, found) =
             tags.iter().enumerate().find(|(_, tag)| **tag == EMPTY || **tag >= wanted)?;
@@ -75,9 +75,10 @@ impl<I: Copy> Run<I> {
     }
 }
 
-fn place_of(tag: u64, shift: u32) -> usize {
-    // At least two places, so the shift is less than 64.
-    usize::try_from(tag >> shift).unwrap_or(usize::MAX)
+/// Keeps the order of the tags.
+fn place_of(tag: u64, places: u64) -> usize {
+    let place = (u128::from(tag) * u128::from(places)) >> 64;
+    usize::try_from(place).unwrap_or(usize::MAX)
 }
 
 /// The entries of both, in the order of their tags; where both have one, the newer's.
