@@ -13,13 +13,21 @@
 //! use std::sync::Arc;
 //!
 //! use ghostwire_store_conformance::{LocalFiles, Opening, Suite};
-//! # use ghostwire_store_core::{Result, backend::Backend};
-//! # async fn open(_: &std::path::Path, _: Opening) -> Result<Arc<dyn Backend>> { unimplemented!() }
+//! use ghostwire_store_core::backend::Backend;
+//! # use ghostwire_store_core::Result;
+//! # use ghostwire_store_memory::MemoryBackend;
+//! # struct MyBackend;
+//! # impl MyBackend {
+//! #     async fn open(_: &std::path::Path, opening: Opening) -> Result<MemoryBackend> {
+//! #         Ok(MemoryBackend::at_schema(opening.store, opening.schema))
+//! #     }
+//! # }
 //!
 //! fn main() -> std::process::ExitCode {
-//!     Suite::new().backend(LocalFiles::new("mine", |path, opening| async move {
-//!         open(&path, opening).await
-//!     })).main()
+//!     let mine = LocalFiles::new("mine", |path, opening: Opening| async move {
+//!         Ok(Arc::new(MyBackend::open(&path, opening).await?) as Arc<dyn Backend>)
+//!     });
+//!     Suite::new().backend(mine).main()
 //! }
 //! ```
 //!
