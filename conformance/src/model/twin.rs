@@ -3,17 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use ghostwire_store_core::backend::Backend;
+use ghostwire_store_core::Store;
 use ghostwire_store_core::domain::*;
 use ghostwire_store_core::portable::Writer;
 use ghostwire_store_core::schema::Table;
-use ghostwire_store_core::{Result, Store};
-use ghostwire_store_memory::MemoryBackend;
 
 use super::call::{Answered, Call};
 use super::run::Wrong;
-use crate::factory::{Factory, Opening, Place};
+use crate::in_memory::InMemory;
 use crate::stack::Stack;
 use crate::world::{Mode, World};
 
@@ -26,7 +23,7 @@ pub(super) struct Twin {
 
 impl Twin {
     pub(super) async fn create(mode: Mode, seed: u64) -> Self {
-        let world = World::create(&Memory, &Stack::bare(), mode, seed).await;
+        let world = World::create(&InMemory::new(), &Stack::bare(), mode, seed).await;
         let world = world.expect("there is memory");
         let store = world.open().await;
         Self { world, store: Some(store) }
@@ -51,11 +48,7 @@ impl Twin {
     }
 
     /// Makes the same call; the answer has to be the same, and an error to the letter.
-    pub(super) async fn call(
-        &self,
-        call: &Call,
-        answered: &Answered,
-    ) -> std::result::Result<(), Wrong> {
+    pub(super) async fn call(&self, call: &Call, answered: &Answered) -> Result<(), Wrong> {
         let said = |answered: &Answered| match answered {
             Ok((answer, secret)) => {
                 format!("{answer:#?} {:?}", secret.as_ref().map(|secret| secret.expose()))
@@ -70,7 +63,7 @@ impl Twin {
     }
 
     /// Both have to hold the same.
-    pub(super) async fn compare(&self, store: &dyn Store) -> std::result::Result<(), Wrong> {
+    pub(super) async fn compare(&self, store: &dyn Store) -> Result<(), Wrong> {
         let (here, there) = (digests(store).await?, digests(self.store()).await?);
         if here != there {
             return Err(format!("the digests\n  are      {here}\n  in memory {there}"));
@@ -85,13 +78,13 @@ impl Twin {
     }
 }
 
-async fn digests(store: &dyn Store) -> std::result::Result<String, Wrong> {
+async fn digests(store: &dyn Store) -> Result<String, Wrong> {
     let digests = store.digests().await.map_err(|error| error.to_string())?;
     Ok(format!("{digests:?}"))
 }
 
 /// Everything that is stored, in the portable form.
-async fn export(store: &dyn Store) -> std::result::Result<String, Wrong> {
+async fn export(store: &dyn Store) -> Result<String, Wrong> {
     let written = async {
         let mut writer = Writer::new(Vec::new())?;
         let view = store.view();
@@ -120,34 +113,4 @@ async fn export(store: &dyn Store) -> std::result::Result<String, Wrong> {
     let (bytes, _) =
         written.await.map_err(|error: ghostwire_store_core::Error| error.to_string())?;
     Ok(String::from_utf8(bytes).expect("the portable form is text"))
-}
-
-#[derive(Debug)]
-struct Memory;
-
-#[async_trait]
-impl Factory for Memory {
-    fn name(&self) -> &str {
-        "memory"
-    }
-
-    async fn create(&self) -> Result<Box<dyn Place>> {
-        Ok(Box::new(Remembered(tokio::sync::OnceCell::new())))
-    }
-}
-
-/// A crash loses nothing: what is in memory lives as long as this process.
-#[derive(Debug, Clone)]
-struct Remembered(tokio::sync::OnceCell<MemoryBackend>);
-
-#[async_trait]
-impl Place for Remembered {
-    async fn open(&self, opening: Opening) -> Result<Arc<dyn Backend>> {
-        let make = || async { MemoryBackend::at_schema(opening.store, opening.schema) };
-        Ok(Arc::new(self.0.get_or_init(make).await.clone()))
-    }
-
-    async fn after_crash(&self) -> Result<Box<dyn Place>> {
-        Ok(Box::new(self.clone()))
-    }
 }
