@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ghostwire_store_core::backend::{Backend, BackendInfo, Commit, Head, KeyRange, Row, Scan};
-use ghostwire_store_core::block::{BlockBuilder, ChangeKind, EncodedBlock, RowChange, Serial};
+use ghostwire_store_core::block::{BlockBuilder, EncodedBlock, Serial};
 use ghostwire_store_core::domain::*;
 use ghostwire_store_core::entropy::{Entropy, SeededEntropy};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::layer::{
     Chaos, DURATION_BOUNDS, FaultKind, Observe, OperationStats, Retry, RetryPolicy,
 };
-use ghostwire_store_core::schema::{RowKey, Schema, Table};
+use ghostwire_store_core::schema::{Schema, Table};
 use ghostwire_store_memory::MemoryBackend;
 use tokio::time::Instant;
 
@@ -394,73 +394,4 @@ async fn a_retry_is_seen_from_above_as_one_call_and_from_below_as_two() {
     assert_eq!(below.snapshot().operations["head"].calls, 2);
     assert_eq!(below.snapshot().operations["head"].failures["unavailable"], 1);
     assert_eq!(above.info(), below.info());
-}
-
-/// Remembers the fields of spans and events, as text.
-#[derive(Clone, Default)]
-struct Fields(Arc<Mutex<Vec<(&'static str, String)>>>);
-
-impl tracing::field::Visit for Fields {
-    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn Debug) {
-        self.0.lock().unwrap().push((field.name(), format!("{value:?}")));
-    }
-}
-
-impl tracing::Subscriber for Fields {
-    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn new_span(&self, span: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        span.record(&mut self.clone());
-        tracing::span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &tracing::span::Id, values: &tracing::span::Record<'_>) {
-        values.record(&mut self.clone());
-    }
-
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        event.record(&mut self.clone());
-    }
-
-    fn enter(&self, _: &tracing::span::Id) {}
-
-    fn exit(&self, _: &tracing::span::Id) {}
-}
-
-#[tokio::test]
-async fn spans_have_the_names_of_opentelemetry_and_no_secrets() {
-    let fields = Fields::default();
-    let _guard = tracing::subscriber::set_default(fields.clone());
-    let observe = Observe::new(Scripted::new(&[ErrorKind::Busy]));
-    let put = |number: u8| RowChange {
-        table: Table::Users,
-        kind: ChangeKind::Created,
-        key: RowKey::new().id(&[number; 16]),
-        body: Some("mkey:secret".into()),
-    };
-    observe.scan(users()).await.unwrap_err();
-    observe.commit(&Commit { rows: vec![put(1)], ..Commit::default() }).await.unwrap();
-    observe.commit(&Commit { rows: vec![put(1), put(2)], ..Commit::default() }).await.unwrap();
-    let mut seen = std::mem::take(&mut *fields.0.lock().unwrap());
-    // The memory backend below says nothing of what it stores.
-    seen.retain(|(name, _)| *name != "message");
-    let of = |operation: &str| {
-        [("db.system.name", "\"memory\""), ("db.operation.name", operation)]
-            .map(|(name, value)| (name, value.to_owned()))
-    };
-    let mut wanted = of("\"scan\"").to_vec();
-    wanted.extend(
-        [("db.collection.name", "\"users\""), ("error.type", "\"busy\"")]
-            .map(|(name, value)| (name, value.to_owned())),
-    );
-    // Once of the span, once of the event.
-    wanted.push(("error.type", "\"busy\"".to_owned()));
-    wanted.extend(of("\"commit\""));
-    wanted.extend(of("\"commit\""));
-    wanted.push(("db.operation.batch.size", "2".to_owned()));
-    assert_eq!(seen, wanted);
 }
