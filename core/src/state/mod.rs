@@ -18,6 +18,7 @@ mod nodes;
 mod policies;
 mod preauth_keys;
 mod presence;
+mod primaries;
 mod registration;
 mod restore;
 mod routes;
