@@ -1,80 +1,181 @@
 //! The routes that carry traffic, found by their prefix or by an address.
+//!
+//! A tree bitmap (Eatherton, Varghese and Dittia, "Tree bitmap: hardware/software IP lookups with
+//! incremental updates", 2004) with six bits of the address a level. Levels are shared between
+//! snapshots; a change copies the path to it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::Map;
 use crate::domain::{Prefix, Route};
+
+/// How many bits of an address a level decides. Its bitmaps have 64 bits.
+const STRIDE: u8 = 6;
 
 /// At most one route for each prefix.
 #[derive(Clone, Default, Debug)]
-pub(super) struct Primaries(Map<Place, Arc<Route>>);
+pub(super) struct Primaries {
+    v4: Level,
+    v6: Level,
+}
 
-/// A prefix in a form that is quick to compare, in the order of prefixes.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Place {
-    v6: bool,
-    /// The address from its first bit; what an IPv4 address lacks is zero.
+/// All prefixes that begin with the same bits, a multiple of six.
+#[derive(Clone, Default, Debug)]
+struct Level {
+    /// Which prefixes with less than six bits more there are, by [`Steps::place`].
+    held: u64,
+    /// Which next six bits lead to longer prefixes.
+    longer: u64,
+    /// One for each bit of `held`, in its order.
+    routes: Vec<Arc<Route>>,
+    /// One for each bit of `longer`, in its order.
+    levels: Vec<Arc<Self>>,
+}
+
+/// The bits of an address or a prefix that are still to be gone through.
+#[derive(Clone, Copy)]
+struct Steps {
+    /// From the first bit on; zero behind the last.
     bits: u128,
     length: u8,
 }
 
-impl Place {
+impl Steps {
     fn new(address: IpAddr, length: u8) -> Self {
-        match address {
-            IpAddr::V4(v4) => Self { v6: false, bits: u128::from(v4.to_bits()) << 96, length },
-            IpAddr::V6(v6) => Self { v6: true, bits: v6.to_bits(), length },
-        }
+        let bits = match address {
+            IpAddr::V4(v4) => u128::from(v4.to_bits()) << 96,
+            IpAddr::V6(v6) => v6.to_bits(),
+        };
+        Self { bits, length }
     }
 
     fn of(prefix: Prefix) -> Self {
         Self::new(prefix.addr(), prefix.prefix_len())
     }
 
-    /// How many bits both addresses begin with in common.
-    fn common(&self, other: &Self) -> u8 {
-        (self.bits ^ other.bits).leading_zeros() as u8
+    /// The next six bits.
+    fn chunk(self) -> u32 {
+        (self.bits >> (128 - u32::from(STRIDE))) as u32
     }
 
-    /// The prefix of this many bits.
-    fn cut(self, length: u8) -> Self {
-        let kept = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
-        Self { bits: self.bits & kept, length, ..self }
+    /// The number of the prefix of the next `length` bits, less than six, in a binary tree whose
+    /// root has number 1.
+    fn place(self, length: u8) -> u32 {
+        (1 << length) | (self.chunk() >> (STRIDE - length))
+    }
+
+    fn next(self) -> Option<Self> {
+        let length = self.length.checked_sub(STRIDE)?;
+        Some(Self { bits: self.bits << STRIDE, length })
+    }
+}
+
+/// Whether the bitmap has the bit, and how many it has before it.
+fn rank(bitmap: u64, bit: u32) -> (bool, usize) {
+    let before = bitmap & ((1 << bit) - 1);
+    (bitmap >> bit & 1 == 1, before.count_ones() as usize)
+}
+
+impl Level {
+    fn route(&self, place: u32) -> Option<&Arc<Route>> {
+        let (held, index) = rank(self.held, place);
+        if held { self.routes.get(index) } else { None }
+    }
+
+    fn level(&self, chunk: u32) -> Option<&Self> {
+        let (held, index) = rank(self.longer, chunk);
+        if held { self.levels.get(index).map(Arc::as_ref) } else { None }
+    }
+
+    fn get(&self, steps: Steps) -> Option<&Arc<Route>> {
+        match steps.next() {
+            None => self.route(steps.place(steps.length)),
+            Some(next) => self.level(steps.chunk())?.get(next),
+        }
+    }
+
+    fn put(&mut self, steps: Steps, route: Arc<Route>) {
+        let Some(next) = steps.next() else {
+            let place = steps.place(steps.length);
+            let (held, index) = rank(self.held, place);
+            if !held {
+                self.held |= 1 << place;
+                self.routes.insert(index, route);
+            } else if let Some(old) = self.routes.get_mut(index) {
+                *old = route;
+            }
+            return;
+        };
+        let chunk = steps.chunk();
+        let (held, index) = rank(self.longer, chunk);
+        if !held {
+            self.longer |= 1 << chunk;
+            self.levels.insert(index, Arc::default());
+        }
+        if let Some(level) = self.levels.get_mut(index) {
+            Arc::make_mut(level).put(next, route);
+        }
+    }
+
+    fn remove(&mut self, steps: Steps) {
+        let Some(next) = steps.next() else {
+            let place = steps.place(steps.length);
+            if let (true, index) = rank(self.held, place) {
+                self.routes.remove(index);
+                self.held &= !(1 << place);
+            }
+            return;
+        };
+        let chunk = steps.chunk();
+        if let (true, index) = rank(self.longer, chunk)
+            && let Some(level) = self.levels.get_mut(index)
+        {
+            let level = Arc::make_mut(level);
+            level.remove(next);
+            if level.held == 0 && level.longer == 0 {
+                self.levels.remove(index);
+                self.longer &= !(1 << chunk);
+            }
+        }
     }
 }
 
 impl Primaries {
+    fn family(&self, address: IpAddr) -> &Level {
+        if address.is_ipv4() { &self.v4 } else { &self.v6 }
+    }
+
+    fn family_mut(&mut self, address: IpAddr) -> &mut Level {
+        if address.is_ipv4() { &mut self.v4 } else { &mut self.v6 }
+    }
+
     pub(super) fn get(&self, prefix: Prefix) -> Option<&Arc<Route>> {
-        self.0.get(&Place::of(prefix))
+        self.family(prefix.addr()).get(Steps::of(prefix))
     }
 
     pub(super) fn put(&mut self, route: Arc<Route>) {
-        self.0.insert(Place::of(route.prefix), route);
+        let prefix = route.prefix;
+        self.family_mut(prefix.addr()).put(Steps::of(prefix), route);
     }
 
     pub(super) fn remove(&mut self, prefix: Prefix) {
-        self.0.remove(&Place::of(prefix));
+        self.family_mut(prefix.addr()).remove(Steps::of(prefix));
     }
 
-    /// The route with the longest prefix that contains `address`.
-    ///
-    /// Of the prefixes that contain an address the longest comes last in the order of prefixes, so
-    /// it is the last one up to the address, or, if that one does not contain the address, it
-    /// contains both and has at most the bits that both have in common. Each step is one search in
-    /// a B-tree, and is at a shorter prefix than the step before.
+    /// The route with the longest prefix that contains `address`. Takes a step for each six bits
+    /// of the longest prefix that begins like the address.
     pub(super) fn lookup(&self, address: IpAddr) -> Option<&Arc<Route>> {
-        let address = Place::new(address, u8::MAX);
-        let mut last = address;
+        let mut level = self.family(address);
+        let mut steps = Steps::new(address, 128);
+        let mut longest = None;
         loop {
-            let (place, route) = self.0.get_prev(&last)?;
-            if place.v6 != address.v6 {
-                return None;
+            let found = (0..STRIDE).rev().find_map(|length| level.route(steps.place(length)));
+            longest = found.or(longest);
+            let next = steps.next().and_then(|next| Some((level.level(steps.chunk())?, next)));
+            match next {
+                Some(next) => (level, steps) = next,
+                None => return longest,
             }
-            let common = place.common(&address);
-            if place.length <= common {
-                return Some(route);
-            }
-            last = address.cut(common);
         }
     }
 }

@@ -62,8 +62,8 @@ impl Routes {
         self.primaries.get(prefix)
     }
 
-    /// The primary route with the longest prefix that contains `address`. Takes a search in a
-    /// B-tree, and one more for each prefix close to the address that does not contain it.
+    /// The primary route with the longest prefix that contains `address`. Takes a step for each six
+    /// bits of the longest prefix that begins like the address.
     #[must_use]
     pub fn lookup(&self, address: IpAddr) -> Option<&Arc<Route>> {
         self.primaries.lookup(address)
