@@ -242,7 +242,7 @@ mod tests {
                     .filter(|prefix| prefix.contains(address))
                     .max_by_key(|prefix| prefix.prefix_len());
                 let found = primaries.lookup(address).map(|route| route.prefix);
-                prop_assert_eq!(found.as_ref(), longest.map(|prefix| *prefix));
+                prop_assert_eq!(found.as_ref(), longest.copied());
             }
         }
     }
