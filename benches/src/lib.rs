@@ -8,11 +8,13 @@
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 mod fixture;
+mod group;
 mod machine;
 
 pub use fixture::{
     Target, World, files_in, heartbeat, key_bytes, open, policy, prefix, registration, route,
 };
+pub use group::{apply, encode};
 pub use machine::{
     Spread, cpu_model, directory, fdatasync, kernel, resident_bytes, scratch, thread_cpu,
 };
