@@ -34,8 +34,13 @@ mod addr_text {
     use serde::de::{Deserializer, Error, Visitor};
     use serde::ser::Serializer;
 
+    use crate::domain::short_text::ShortText;
+
     pub(super) fn serialize<S: Serializer>(addr: &SocketAddr, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(addr)
+        match addr {
+            SocketAddr::V4(v4) => to.serialize_str(ShortText::of_socket(*v4).as_str()),
+            SocketAddr::V6(v6) => to.collect_str(v6),
+        }
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {

@@ -20,6 +20,7 @@ mod route;
 mod secret;
 mod series;
 mod setting;
+pub(crate) mod short_text;
 mod tag;
 mod text;
 mod time;

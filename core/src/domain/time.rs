@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use jiff::civil::DateTime;
 use jiff::fmt::temporal::Pieces;
 
+use super::short_text::ShortText;
 use super::{serde_as_text, shown};
 use crate::error::{Error, Result};
 
@@ -118,7 +119,18 @@ impl fmt::Display for Timestamp {
         let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
         let year = era * 400 + year_of_era + i64::from(month <= 2);
         let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
+        let mut text = ShortText::new();
+        let mut put = |behind, number: i64, digits| {
+            text.byte(behind).digits(number.unsigned_abs(), digits);
+        };
+        put(b'Z', micros, 6);
+        put(b'.', second, 2);
+        put(b':', minute, 2);
+        put(b':', hour, 2);
+        put(b'T', day, 2);
+        put(b'-', month, 2);
+        put(b'-', year, 4);
+        f.write_str(text.as_str())
     }
 }
 

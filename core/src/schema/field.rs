@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use super::table::ColumnKind;
 use super::value::{RowWriter, Value};
+use crate::domain::short_text::ShortText;
 use crate::domain::*;
 use crate::error::{Entity, Error, Result};
 
@@ -264,12 +265,12 @@ impl std::fmt::Write for DisplayBuffer {
 }
 
 macro_rules! addresses {
-    ($($type:ty),*) => {$(
+    ($($type:ty: $write:expr),*) => {$(
         impl Field for $type {
             const KIND: ColumnKind = ColumnKind::Text;
 
             fn write(&self, row: &mut RowWriter<'_>) {
-                write_displayed(self, row);
+                $write(*self, row);
             }
 
             fn read(value: Value<'_>) -> Result<Self> {
@@ -283,7 +284,10 @@ macro_rules! addresses {
         }
     )*};
 }
-addresses!(Ipv4Addr, Ipv6Addr);
+addresses!(
+    Ipv4Addr: |ip, row: &mut RowWriter<'_>| row.put(Value::Text(ShortText::of_ip(ip).as_str())),
+    Ipv6Addr: write_displayed
+);
 
 impl Field for Prefix {
     const KIND: ColumnKind = ColumnKind::Text;

@@ -65,13 +65,16 @@ impl Addresses {
         }
         let mut candidate = first;
         while candidate <= last {
-            if let Some((first, run)) = self.run_before(family, candidate) {
+            // A network is mostly one run from its first address on.
+            let here = self.runs.get(&(family, candidate)).map(|run| (candidate, run));
+            if let Some((first, run)) = here.or_else(|| self.run_before(family, candidate)) {
                 // The last address of a family has none behind it.
                 let behind = first.checked_add(run.len() as u128)?;
-                if behind > candidate {
-                    candidate = behind;
-                    continue;
-                }
+                // Runs do not touch, so what is behind one is free.
+                candidate = candidate.max(behind);
+            }
+            if candidate > last {
+                break;
             }
             let address = to_address(family, candidate)?;
             match reserved.iter().find(|reserved| reserved.contains(address)) {
