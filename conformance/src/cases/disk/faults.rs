@@ -64,9 +64,11 @@ pub(super) async fn what_is_acknowledged_after_a_fault_is_durable(
             }
             let fault = PASSING[random.below(PASSING.len())];
             let when = format!("{materialize:?}, seed {}, round {round}, {fault:?}", effort.seed);
+            let met = disk.met();
             disk.fail(fault);
             let user = NewUser::local(format!("fault-{round}").parse().unwrap());
             let outcome = store.users().create(user.clone()).await;
+            assert!(disk.met() > met, "nothing met the fault: {when}");
             let frozen = disk.freeze();
             let shown = store.digests().await.unwrap();
             let is_shown = store.users().get_by_name(&user.name).await.unwrap().is_some();
@@ -167,6 +169,7 @@ async fn endure(place: &dyn Place, materialize: Materialize, fault: Fault, seed:
     let recoveries = store.info().recoveries;
     let (errors, reads) = (told.errors.load(Ordering::Acquire), told.reads.load(Ordering::Acquire));
     let before = acknowledged();
+    let met = disk.met();
     disk.fail(fault);
     if LASTING.contains(&fault) {
         until(&told, when, "writes fail", || told.errors.load(Ordering::Acquire) > errors + 20)
@@ -177,6 +180,7 @@ async fn endure(place: &dyn Place, materialize: Materialize, fault: Fault, seed:
         until(&told, when, "the fault is met", || store.info().recoveries > recoveries).await;
     }
     until(&told, when, "reads go on", || told.reads.load(Ordering::Acquire) > reads + 10).await;
+    assert!(disk.met() > met, "nothing met the fault: {when}");
     disk.heal();
     let before = acknowledged();
     until(&told, when, "writes go on", || acknowledged() > before + 10).await;
