@@ -127,6 +127,10 @@ async fn routes_are_ordered_by_prefix_then_id(world: &mut World) {
     for limit in [1, 2, 7, 30] {
         assert_eq!(all!(limit, store, routes, RouteFilter::default()), whole);
     }
+    for of_prefix in whole.chunks(3) {
+        let filter = &RouteFilter { prefix: Some(of_prefix[0].prefix), ..RouteFilter::default() };
+        assert_eq!(all!(2, store, routes, *filter), of_prefix);
+    }
 }
 
 async fn policies_are_ordered_newest_first(world: &mut World) {

@@ -17,6 +17,7 @@ cases! {
         "route-lookup" => [
             the_longest_prefix_wins,
             only_primaries_are_found,
+            those_of_one_length_are_found_one_by_one,
             lookups_agree_with_a_plain_search,
         ],
     }
@@ -72,6 +73,25 @@ async fn only_primaries_are_found(world: &mut World) {
         store = world.pass(store).await;
         let route = store.routes().lookup(address).await.unwrap();
         assert_eq!(route.map(|route| route.node), found, "step {step}");
+    }
+}
+
+async fn those_of_one_length_are_found_one_by_one(world: &mut World) {
+    const PREFIXES: [&str; 3] = ["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"];
+    let mut store = world.open().await;
+    let alice = user(&store, "alice").await;
+    let node = node(&store, alice, 1).await.id;
+    connect(&store, node, 1).await;
+    // Each goes and comes again.
+    for offered in [&PREFIXES[..], &PREFIXES[1..], &PREFIXES[2..], &[], &PREFIXES[..2]] {
+        advertise(&store, node, offered).await.unwrap();
+        approve(&store, node, offered).await.unwrap();
+        store = world.pass(store).await;
+        for (text, address) in PREFIXES.iter().zip(["10.1.0.1", "10.2.0.1", "10.3.0.1"]) {
+            let found = store.routes().lookup(address.parse().unwrap()).await.unwrap();
+            let expected = offered.contains(text).then(|| prefix(text));
+            assert_eq!(found.map(|route| route.prefix), expected, "of {offered:?}");
+        }
     }
 }
 
