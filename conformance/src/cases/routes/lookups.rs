@@ -77,20 +77,30 @@ async fn only_primaries_are_found(world: &mut World) {
 }
 
 async fn those_of_one_length_are_found_one_by_one(world: &mut World) {
-    const PREFIXES: [&str; 3] = ["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"];
     let mut store = world.open().await;
     let alice = user(&store, "alice").await;
-    let node = node(&store, alice, 1).await.id;
-    connect(&store, node, 1).await;
-    // Each goes and comes again.
-    for offered in [&PREFIXES[..], &PREFIXES[1..], &PREFIXES[2..], &[], &PREFIXES[..2]] {
-        advertise(&store, node, offered).await.unwrap();
-        approve(&store, node, offered).await.unwrap();
+    let mut carriers = Vec::new();
+    for number in 1..=3 {
+        let id = node(&store, alice, number).await.id;
+        connect(&store, id, 1).await;
+        carry(&store, id, &[&format!("10.{number}.0.0/16")]).await;
+        carriers.push(id);
+    }
+    // Each goes and comes again, and then all go.
+    let mut is_there = [true; 3];
+    for (step, at) in [0, 1, 0, 2, 1, 2, 0, 1, 2].into_iter().enumerate() {
+        let session = step as u64 / 2 + 2;
+        is_there[at] = !is_there[at];
+        connect(&store, carriers[at], session).await;
+        if !is_there[at] {
+            disconnect(&store, carriers[at], session).await;
+        }
         store = world.pass(store).await;
-        for (text, address) in PREFIXES.iter().zip(["10.1.0.1", "10.2.0.1", "10.3.0.1"]) {
-            let found = store.routes().lookup(address.parse().unwrap()).await.unwrap();
-            let expected = offered.contains(text).then(|| prefix(text));
-            assert_eq!(found.map(|route| route.prefix), expected, "of {offered:?}");
+        for (index, carrier) in carriers.iter().enumerate() {
+            let address = IpAddr::from([10, index as u8 + 1, 0, 1]);
+            let found = store.routes().lookup(address).await.unwrap();
+            let expected = is_there[index].then_some(*carrier);
+            assert_eq!(found.map(|route| route.node), expected, "step {step}: {address}");
         }
     }
 }
