@@ -11,8 +11,9 @@ use ghostwire_store_core::error::{Error, ErrorKind};
 use ghostwire_store_core::options::Materialize;
 use ghostwire_store_core::{Result, Store};
 
-use super::life::{Life, Random, clock, open, opening, options};
+use super::life::{Life, clock, open, opening, options};
 use crate::case::Verdict;
+use crate::dice::Dice;
 use crate::factory::{Factory, Opening, Place};
 use crate::suite::Effort;
 
@@ -40,17 +41,17 @@ enum Damage {
 }
 
 impl Damage {
-    fn random(random: &mut Random, length: usize) -> Self {
-        match random.below(10) {
+    fn random(dice: &Dice, length: usize) -> Self {
+        match dice.below(10) {
             // Headers of the file and of pages say more than the rest.
-            0 => Self::Flip { at: random.below(HEADER.min(length)), bit: random.below(8) as u8 },
+            0 => Self::Flip { at: dice.below(HEADER.min(length)), bit: dice.below(8) as u8 },
             1 | 2 => {
-                let at = random.below(length.div_ceil(PAGE)) * PAGE + random.below(16);
-                Self::Flip { at: at.min(length - 1), bit: random.below(8) as u8 }
+                let at = dice.below(length.div_ceil(PAGE)) * PAGE + dice.below(16);
+                Self::Flip { at: at.min(length - 1), bit: dice.below(8) as u8 }
             }
-            3..=6 => Self::Flip { at: random.below(length), bit: random.below(8) as u8 },
-            7 => Self::Cut { length: 1 + random.below(length - 1) },
-            _ => Self::ZeroPage { at: random.below(length.div_ceil(PAGE)) * PAGE },
+            3..=6 => Self::Flip { at: dice.below(length), bit: dice.below(8) as u8 },
+            7 => Self::Cut { length: 1 + dice.below(length - 1) },
+            _ => Self::ZeroPage { at: dice.below(length.div_ceil(PAGE)) * PAGE },
         }
     }
 
@@ -115,7 +116,7 @@ pub(super) async fn a_damaged_file_is_refused_or_reads_the_same(
     factory: Arc<dyn Factory>,
     effort: Effort,
 ) -> Verdict {
-    let mut random = Random::new(effort.seed);
+    let dice = Dice::new(effort.seed);
     for materialize in [Materialize::Commit, Materialize::Checkpoint] {
         let place = factory.create().await.unwrap();
         let mut life = Life::new(effort.seed);
@@ -134,8 +135,8 @@ pub(super) async fn a_damaged_file_is_refused_or_reads_the_same(
         for _ in 0..count {
             let copy = place.after_crash().await.unwrap();
             let files = contents(&copy.files());
-            let (path, whole) = files.iter().nth(random.below(files.len())).unwrap();
-            let damage = Damage::random(&mut random, whole.len());
+            let (path, whole) = files.iter().nth(dice.below(files.len())).unwrap();
+            let damage = Damage::random(&dice, whole.len());
             let mut damaged = whole.clone();
             damage.apply(&mut damaged);
             fs::write(path, damaged).unwrap();
@@ -162,7 +163,7 @@ pub(super) async fn damage_after_a_crash_gives_an_earlier_state_or_none(
     factory: Arc<dyn Factory>,
     effort: Effort,
 ) -> Verdict {
-    let mut random = Random::new(effort.seed ^ 0xda);
+    let dice = Dice::new(effort.seed ^ 0xda);
     for materialize in [Materialize::Commit, Materialize::Checkpoint] {
         let place = factory.create().await.unwrap();
         let mut life = Life::new(effort.seed);
@@ -181,8 +182,8 @@ pub(super) async fn damage_after_a_crash_gives_an_earlier_state_or_none(
         for _ in 0..count {
             let copy = place.after_crash().await.unwrap();
             let files = contents(&copy.files());
-            let (path, whole) = files.iter().nth(random.below(files.len())).unwrap();
-            let damage = Damage::random(&mut random, whole.len());
+            let (path, whole) = files.iter().nth(dice.below(files.len())).unwrap();
+            let damage = Damage::random(&dice, whole.len());
             let when = format!("{materialize:?}, {}, {damage:?}", path.display());
             let mut damaged = whole.clone();
             damage.apply(&mut damaged);

@@ -14,7 +14,7 @@ use crate::case::cases;
 use crate::cases::nodes::registration::{
     Opened, by, idle, machine, node, node_key, one_time_key, refused, register_at_once, user, with,
 };
-use crate::cases::routes::primaries::Random;
+use crate::dice::Dice;
 use crate::world::World;
 
 cases! {
@@ -63,7 +63,7 @@ async fn gaps_are_used_again(world: &mut World) {
     let mut expected = Expected::of(&store);
     let mut nodes = Vec::new();
     let mut number = 0;
-    let mut random = Random(7);
+    let dice = Dice::new(7);
     for round in 0..4 {
         for _ in 0..14 {
             number += 1;
@@ -74,7 +74,7 @@ async fn gaps_are_used_again(world: &mut World) {
         // The first and the last one, and some in between.
         let mut gone = vec![nodes.remove(0), nodes.pop().unwrap()];
         for _ in 0..7 {
-            gone.push(nodes.swap_remove(random.below(nodes.len())));
+            gone.push(nodes.swap_remove(dice.below(nodes.len())));
         }
         for node in gone {
             store.nodes().delete(node.id).await.unwrap();

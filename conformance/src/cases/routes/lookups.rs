@@ -9,7 +9,7 @@ use crate::case::cases;
 use crate::cases::nodes::registration::{node, user};
 use crate::cases::presence::{connect, disconnect};
 use crate::cases::routes::offers::{advertise, approve, carry, prefix};
-use crate::cases::routes::primaries::Random;
+use crate::dice::Dice;
 use crate::world::World;
 
 cases! {
@@ -108,14 +108,13 @@ async fn those_of_one_length_are_found_one_by_one(world: &mut World) {
 async fn lookups_agree_with_a_plain_search(world: &mut World) {
     let store = world.open().await;
     let alice = user(&store, "alice").await;
-    let mut random = Random(11);
+    let dice = Dice::new(11);
     // Few different leading bits, so that many prefixes lie in one another.
     let mut lists: [BTreeSet<Prefix>; 3] = Default::default();
     for number in 0..420 {
-        let (address, bits) =
-            if number % 2 == 0 { (four(&mut random), 32) } else { (six(&mut random), 128) };
-        let length = u8::try_from(random.below(bits + 1)).unwrap();
-        lists[random.below(3)].insert(Prefix::containing(address, length).unwrap());
+        let (address, bits) = if number % 2 == 0 { (four(&dice), 32) } else { (six(&dice), 128) };
+        let length = u8::try_from(dice.below(bits + 1)).unwrap();
+        lists[dice.below(3)].insert(Prefix::containing(address, length).unwrap());
     }
     let mut carried: Vec<(NodeId, Prefix)> = Vec::new();
     for (number, list) in (1..).zip(&lists) {
@@ -144,9 +143,7 @@ async fn lookups_agree_with_a_plain_search(world: &mut World) {
         let (first, last) = (prefix.first(), prefix.last());
         probes.extend([first, last, beside(first, -1), beside(last, 1)]);
     }
-    probes.extend(
-        (0..300).map(|number| if number % 2 == 0 { four(&mut random) } else { six(&mut random) }),
-    );
+    probes.extend((0..300).map(|number| if number % 2 == 0 { four(&dice) } else { six(&dice) }));
     let mut found_any = 0;
     for address in probes {
         let plain = carried
@@ -182,15 +179,15 @@ fn lies_in(address: IpAddr, prefix: &Prefix) -> bool {
     bits == other && (of_address ^ of_prefix).checked_shr(rest).unwrap_or(0) == 0
 }
 
-fn four(random: &mut Random) -> IpAddr {
-    bytes::<4>(random).into()
+fn four(dice: &Dice) -> IpAddr {
+    bytes::<4>(dice).into()
 }
 
-fn six(random: &mut Random) -> IpAddr {
-    bytes::<16>(random).into()
+fn six(dice: &Dice) -> IpAddr {
+    bytes::<16>(dice).into()
 }
 
 /// Each byte is one of two.
-fn bytes<const N: usize>(random: &mut Random) -> [u8; N] {
-    std::array::from_fn(|_| if random.below(2) == 0 { 0x0a } else { 0xf5 })
+fn bytes<const N: usize>(dice: &Dice) -> [u8; N] {
+    std::array::from_fn(|_| if dice.below(2) == 0 { 0x0a } else { 0xf5 })
 }
