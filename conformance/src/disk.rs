@@ -22,6 +22,10 @@ pub trait Disk: Debug + Send + Sync {
     /// Ends every fault. What failed meanwhile stays failed.
     fn heal(&self);
 
+    /// How many operations a fault has made fail, tear, wait or be ignored so far. A fault that no
+    /// operation met shows nothing.
+    fn met(&self) -> u64;
+
     /// Calls `watcher` before every operation, on the thread that wants it and with no lock of
     /// the disk's held, so that it may call [`Disk::freeze`]. `None` ends that.
     fn watch(&self, watcher: Option<Watcher>);

@@ -1,18 +1,142 @@
-//! That the checks below a backend can fail: on a disk that only says that it synchronises.
+//! That the checks below a backend can fail: on a disk that only says that it synchronises, and on
+//! backends that make light of what their disk tells them.
 #![allow(missing_docs, clippy::expect_used, clippy::panic)]
 
 use std::path::Path;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use ghostwire_store_conformance::{Disk, Fault, LocalFiles, Opening, Outcome, Suite};
-use ghostwire_store_core::backend::Backend;
+use ghostwire_store_core::backend::{Backend, BackendInfo, Commit, Head, Row, Scan};
+use ghostwire_store_core::block::{EncodedBlock, Serial};
+use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::schema::Schema;
 use ghostwire_store_faulty_disk::FaultyDisk;
 use ghostwire_store_zqlite::{ZqliteBackend, ZqliteOptions};
+
+fn disk(directory: &Path) -> std::io::Result<Box<dyn Disk>> {
+    Ok(Box::new(FaultyDisk::under(directory)?))
+}
 
 fn lying_disk(directory: &Path) -> std::io::Result<Box<dyn Disk>> {
     let disk = FaultyDisk::under(directory)?;
     disk.fail(Fault::SyncsIgnored);
     Ok(Box::new(disk))
+}
+
+/// What a backend makes light of.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Carelessness {
+    /// A damaged file makes room for a new one.
+    StartsAnew,
+    /// Rows that cannot be read are left out.
+    ReadsWhatItCan,
+    /// A commit that the disk failed counts as stored.
+    IgnoresFailedWrites,
+}
+
+#[derive(Debug)]
+struct Careless {
+    inner: ZqliteBackend,
+    carelessness: Carelessness,
+}
+
+impl Careless {
+    async fn open(path: &Path, opening: Opening, carelessness: Carelessness) -> Result<Self> {
+        let options = || ZqliteOptions::new(path, opening.store).create(true);
+        let opened = match ZqliteBackend::open(options()).await {
+            Err(error) if carelessness == Carelessness::StartsAnew && is_damage(&error) => {
+                for file in std::fs::read_dir(path.parent().expect("a directory"))
+                    .expect("a directory can be read")
+                {
+                    let _ = std::fs::remove_file(file.expect("a file").path());
+                }
+                ZqliteBackend::open(options()).await
+            }
+            opened => opened,
+        };
+        Ok(Self { inner: opened?, carelessness })
+    }
+}
+
+fn is_damage(error: &Error) -> bool {
+    *error.kind() == ErrorKind::Corrupt
+}
+
+#[async_trait]
+impl Backend for Careless {
+    fn info(&self) -> BackendInfo {
+        self.inner.info()
+    }
+
+    async fn head(&self) -> Result<Head> {
+        self.inner.head().await
+    }
+
+    async fn migrate(&self, target: Schema) -> Result<()> {
+        self.inner.migrate(target).await
+    }
+
+    async fn scan(&self, scan: Scan) -> Result<Vec<Row>> {
+        match self.inner.scan(scan).await {
+            Err(error)
+                if self.carelessness == Carelessness::ReadsWhatItCan && is_damage(&error) =>
+            {
+                Ok(Vec::new())
+            }
+            scanned => scanned,
+        }
+    }
+
+    async fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
+        self.inner.blocks(after, limit).await
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<()> {
+        use ErrorKind::{Exhausted, OutcomeUnknown, Unavailable};
+        match self.inner.commit(commit).await {
+            Err(error)
+                if self.carelessness == Carelessness::IgnoresFailedWrites
+                    && matches!(error.kind(), Exhausted | OutcomeUnknown | Unavailable) =>
+            {
+                Ok(())
+            }
+            committed => committed,
+        }
+    }
+
+    async fn reopen(&self) -> Result<Head> {
+        self.inner.reopen().await
+    }
+
+    async fn verify(&self) -> Result<()> {
+        match self.inner.verify().await {
+            Err(error) if self.carelessness != Carelessness::IgnoresFailedWrites => {
+                if is_damage(&error) { Ok(()) } else { Err(error) }
+            }
+            verified => verified,
+        }
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.inner.close().await
+    }
+}
+
+/// The check fails, and says one of these.
+fn fails(backend: LocalFiles, check: &str, because: &[&str]) {
+    let report = Suite::new().backend(backend).run(check, &mut |_, _, _| {});
+    let outcomes: Vec<_> = report.trials.iter().map(|trial| &trial.outcome).collect();
+    let [Outcome::Failed(message)] = outcomes.as_slice() else { panic!("{check}: {outcomes:?}") };
+    assert!(because.iter().any(|because| message.contains(because)), "{check}: {message}");
+}
+
+fn careless(carelessness: Carelessness) -> LocalFiles {
+    ghostwire_store_faulty_disk::install();
+    let open = move |path: std::path::PathBuf, opening: Opening| async move {
+        Ok(Arc::new(Careless::open(&path, opening, carelessness).await?) as Arc<dyn Backend>)
+    };
+    LocalFiles::new("careless", open).disk(disk)
 }
 
 #[test]
@@ -22,10 +146,26 @@ fn what_a_disk_does_not_sync_is_missed_after_the_loss_of_power() {
         let options = ZqliteOptions::new(path, opening.store).create(true);
         Ok(Arc::new(ZqliteBackend::open(options).await?) as Arc<dyn Backend>)
     });
-    let suite = Suite::new().backend(backend.disk(lying_disk));
-    let report = suite.run("backend-power/what_was_acknowledged", &mut |_, _, _| {});
-    let outcomes: Vec<_> = report.trials.iter().map(|trial| &trial.outcome).collect();
-    let [Outcome::Failed(message)] = outcomes.as_slice() else { panic!("{outcomes:?}") };
     let found = ["acknowledged writes are lost", "half there", "is not sound", "cannot be opened"];
-    assert!(found.iter().any(|found| message.contains(found)), "{message}");
+    fails(backend.disk(lying_disk), "backend-power/what_was_acknowledged", &found);
+}
+
+#[test]
+fn a_backend_that_starts_anew_when_its_file_is_damaged_is_found() {
+    let check = "backend-damage/a_damaged_file_is_refused";
+    fails(careless(Carelessness::StartsAnew), check, &["another store is in its place"]);
+}
+
+#[test]
+fn a_backend_that_reads_what_it_can_of_a_damaged_file_is_found() {
+    let check = "backend-damage/a_damaged_file_is_refused";
+    fails(careless(Carelessness::ReadsWhatItCan), check, &["read as other data"]);
+}
+
+#[test]
+fn a_backend_that_ignores_failed_writes_is_found() {
+    let check = "backend-faults/what_is_acknowledged_after_a_fault";
+    fails(careless(Carelessness::IgnoresFailedWrites), check, &["acknowledged, and lost"]);
+    let check = "backend-faults/reads_go_on_and_writes_do";
+    fails(careless(Carelessness::IgnoresFailedWrites), check, &["is not read"]);
 }

@@ -64,6 +64,10 @@ impl Disk for FaultyDisk {
         self.plan.heal();
     }
 
+    fn met(&self) -> u64 {
+        self.plan.met()
+    }
+
     fn watch(&self, watcher: Option<Watcher>) {
         self.plan.watch(watcher);
     }

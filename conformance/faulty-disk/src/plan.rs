@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -46,6 +47,7 @@ pub(crate) enum Failure {
 #[derive(Default)]
 pub(crate) struct Plan {
     faults: Mutex<Faults>,
+    met: AtomicU64,
     log: Mutex<Log>,
     watcher: Mutex<Option<Watcher>>,
 }
@@ -85,6 +87,10 @@ impl Disk for Plan {
         *locked(&self.faults) = Faults::default();
     }
 
+    fn met(&self) -> u64 {
+        self.met.load(Ordering::Acquire)
+    }
+
     fn watch(&self, watcher: Option<Watcher>) {
         *locked(&self.watcher) = watcher;
     }
@@ -111,6 +117,11 @@ impl Plan {
         }
     }
 
+    /// Notes that an operation met a fault.
+    fn meets(&self) {
+        self.met.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// How many of `bytes` bytes at `offset` reach the file, and how that fails, if it does.
     pub(crate) fn write(
         &self,
@@ -121,9 +132,11 @@ impl Plan {
         let length = self.log().length(file);
         let mut faults = locked(&self.faults);
         if take_one(&mut faults.writes) {
+            self.meets();
             return (0, Some(Failure::Write));
         }
         if std::mem::take(&mut faults.torn) {
+            self.meets();
             return (bytes / 2, Some(Failure::Write));
         }
         let growth = (offset + bytes).saturating_sub(length) as u64;
@@ -131,6 +144,9 @@ impl Plan {
         let granted = growth.min(*room);
         *room -= granted;
         let missing = (growth - granted) as usize;
+        if missing > 0 {
+            self.meets();
+        }
         (bytes.saturating_sub(missing), (missing > 0).then_some(Failure::Full))
     }
 
@@ -138,6 +154,7 @@ impl Plan {
         let freed = self.log().length(file).saturating_sub(length) as u64;
         let mut faults = locked(&self.faults);
         if take_one(&mut faults.writes) {
+            self.meets();
             return Some(Failure::Truncate);
         }
         if let Some(room) = &mut faults.room {
@@ -153,6 +170,9 @@ impl Plan {
             let fails = take_one(&mut faults.syncs);
             (faults.slow, if fails { Err(Failure::Sync) } else { Ok(!faults.ignored) })
         };
+        if !slow.is_zero() || verdict != Ok(true) {
+            self.meets();
+        }
         if !slow.is_zero() {
             std::thread::sleep(slow);
         }

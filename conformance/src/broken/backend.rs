@@ -28,6 +28,8 @@ pub struct BrokenBackend {
     known: Mutex<Head>,
     commits: AtomicU64,
     closed: AtomicBool,
+    /// Held by a commit.
+    lock: tokio::sync::Mutex<()>,
     before: Mutex<Before>,
 }
 
@@ -80,6 +82,7 @@ impl BrokenBackend {
             known: Mutex::new(known),
             commits: AtomicU64::new(0),
             closed: AtomicBool::new(false),
+            lock: tokio::sync::Mutex::default(),
             before: Mutex::new(Before {
                 rows: Vec::new(),
                 behind,
@@ -308,6 +311,9 @@ impl Backend for BrokenBackend {
 
     async fn scan(&self, scan: Scan) -> Result<Vec<Row>> {
         self.check_open()?;
+        if self.fault == Fault::LocksReadersOut {
+            drop(self.lock.lock().await);
+        }
         let altered = self.altered_scan(scan.clone());
         let mut rows = match self.fault {
             Fault::ScansACommitBehind => {
@@ -386,6 +392,8 @@ impl Backend for BrokenBackend {
 
     async fn commit(&self, commit: &Commit) -> Result<()> {
         self.check_open()?;
+        let _held = self.lock.lock().await;
+        self.past.disk.about_to_change();
         let error = match self.store(commit).await {
             Ok(()) => return self.remember(commit).await,
             Err(error) => error,

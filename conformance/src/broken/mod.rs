@@ -6,6 +6,7 @@
 
 mod backend;
 mod bodies;
+mod watched;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -15,8 +16,10 @@ use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::schema::Schema;
 use ghostwire_store_memory::MemoryBackend;
 
+use crate::disk::Disk;
 use crate::factory::{Factory, Opening, Place};
 pub use backend::BrokenBackend;
+use watched::WatchedMemory;
 
 macro_rules! faults {
     ($($rule:literal => { $($name:ident = $text:literal,)* })*) => {
@@ -141,6 +144,7 @@ faults! {
     }
     "backend-concurrent-reads" => {
         StoresInTwoSteps = "stores rows first, and then the rest",
+        LocksReadersOut = "answers no scan while it commits",
     }
     "backend-verify" => {
         ComplainsAfterAPurge = "finds fault with a store whose oldest blocks were purged",
@@ -193,6 +197,7 @@ struct Past {
     log: Mutex<Vec<Step>>,
     at_close: Mutex<Option<Head>>,
     handle: Mutex<Weak<BrokenBackend>>,
+    disk: WatchedMemory,
 }
 
 #[derive(Debug, Clone)]
@@ -271,6 +276,10 @@ impl Place for BrokenPlace {
         // The process that held it is gone.
         *locked(&self.past.handle) = Weak::new();
         Ok(Box::new(Self { fault: self.fault, past: self.past.clone() }))
+    }
+
+    fn disk(&self) -> Option<&dyn Disk> {
+        Some(&self.past.disk)
     }
 }
 

@@ -65,8 +65,13 @@ async fn check(factory: Arc<dyn Factory>, effort: Effort, failing: bool) -> Verd
     for mode in [Mode::Live, Mode::AtOnce] {
         let made = World::create(factory.as_ref(), &Stack::bare(), mode, effort.seed).await;
         let world = made.expect("a place can be made");
-        let store = world.open().await;
-        let stage = Stage::new(store.clone(), effort.seed);
+        let first = world.open().await;
+        // Where several processes may write, callers call two of them.
+        let mut stores = vec![first];
+        if stores[0].info().backend.shared {
+            stores.push(world.open().await);
+        }
+        let stage = Stage::new(stores.clone(), effort.seed);
         let histories = histories(&stage).await;
         if failing {
             tokio::select! {
@@ -77,10 +82,12 @@ async fn check(factory: Arc<dyn Factory>, effort: Effort, failing: bool) -> Verd
             histories.await;
         }
         world.faults().clear();
-        let recoveries = store.info().recoveries;
-        assert!(!failing || recoveries > 0, "no commit failed, so nothing was tried");
-        store.verify().await.expect("nothing is wrong with what is stored");
-        store.close().await.expect("the store closes");
+        for store in stores {
+            let recoveries = store.info().recoveries;
+            assert!(!failing || recoveries > 0, "no commit failed, so nothing was tried");
+            store.verify().await.expect("nothing is wrong with what is stored");
+            store.close().await.expect("the store closes");
+        }
     }
     Verdict::Passed
 }
@@ -103,14 +110,15 @@ async fn disturb(faults: &Faults, stage: &Stage) {
 
 /// Where subjects are called.
 struct Stage {
-    store: Arc<dyn Store>,
+    /// Of one place.
+    stores: Vec<Arc<dyn Store>>,
     moments: Arc<AtomicU64>,
     seed: u64,
 }
 
 impl Stage {
-    fn new(store: Arc<dyn Store>, seed: u64) -> Self {
-        Self { store, moments: Arc::default(), seed }
+    fn new(stores: Vec<Arc<dyn Store>>, seed: u64) -> Self {
+        Self { stores, moments: Arc::default(), seed }
     }
 
     /// Has a subject called by several at the same time, and looks for an order of their calls.
@@ -118,8 +126,8 @@ impl Stage {
         let model = subject.model();
         let (subject, log) = (Arc::new(subject), Arc::new(Log::new(self.moments.clone())));
         let mut callers = tokio::task::JoinSet::new();
-        for number in 0..CALLERS {
-            let (store, subject, log) = (self.store.clone(), subject.clone(), log.clone());
+        for (number, store) in (0..CALLERS).zip(self.stores.iter().cycle().cloned()) {
+            let (subject, log) = (subject.clone(), log.clone());
             let dice = Dice::new(self.seed ^ (u64::from(number) << 56));
             callers.spawn(async move {
                 for step in 0..steps {
@@ -157,7 +165,7 @@ fn told<S: Debug, C: Debug, A: Debug>(failure: &Failure<S>, history: &[Entry<C, 
 
 /// Prepares the subjects; the future that is given calls all of them at the same time.
 async fn histories(stage: &Stage) -> impl Future<Output = ()> {
-    let store = stage.store.as_ref();
+    let store = stage.stores[0].as_ref();
     let mut users = Vec::new();
     for number in 0..3 + 2 + 1 {
         let name = format!("user-{number}").parse().unwrap();
@@ -170,6 +178,10 @@ async fn histories(stage: &Stage) -> impl Future<Output = ()> {
         keys.push(ContestedKey { key: key.id, number });
     }
     let offering = offering(store, users[5]).await;
+    for store in &stage.stores {
+        // What was prepared by way of one is known to each.
+        store.fresh_view().await.unwrap();
+    }
     async move {
         let played = tokio::join!(
             stage.play(UserRecord(users[0]), STEPS),

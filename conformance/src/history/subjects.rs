@@ -351,6 +351,9 @@ impl Subject for SharedPoint {
                 to: Timestamp::MAX,
             };
             let read = async {
+                if view(store).await.is_none() {
+                    return Outcome::Nothing;
+                }
                 let page = store.metrics().range(&query, &PageRequest::first(Limit::MAX)).await;
                 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
                 let value = |point: &MetricPoint| point.value.get() as u32;

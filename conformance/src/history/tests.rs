@@ -142,12 +142,12 @@ fn a_point_that_comes_back_is_found() {
 async fn stage() -> Stage {
     let backend = Arc::new(MemoryBackend::new(StoreId::from_bytes([7; 16])));
     let store = ghostwire_store_core::open(backend, StoreOptions::default()).await.unwrap();
-    Stage::new(store, 1)
+    Stage::new(vec![store], 1)
 }
 
 async fn user(stage: &Stage, name: &str) -> UserRecord {
     let new = NewUser::local(name.parse().unwrap());
-    UserRecord(stage.store.users().create(new).await.unwrap().id)
+    UserRecord(stage.stores[0].users().create(new).await.unwrap().id)
 }
 
 /// Calls as it should, but now and then it reads a view of long ago.
@@ -175,7 +175,7 @@ async fn a_store_that_shows_old_views_is_found() {
     let stage = stage().await;
     let [alice, bob] = [user(&stage, "alice").await, user(&stage, "bob").await];
     assert_eq!(stage.play(alice, 40).await, Ok(320));
-    let view = stage.store.view();
+    let view = stage.stores[0].view();
     let why = stage.play(LongAgo(bob, view), 40).await.unwrap_err();
     assert!(why.contains("no order explains"), "{why}");
 }

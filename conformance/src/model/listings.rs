@@ -10,7 +10,8 @@ use super::describe::difference;
 use super::operation::Dice;
 use super::oracle::Oracle;
 use super::run::Wrong;
-use super::scene::{DNS_NAMES, Known, METRICS, PREFIXES};
+use super::scene::Known;
+use super::values::{DNS_NAMES, METRICS, PREFIXES};
 
 /// Reads a listing page by page.
 macro_rules! pages {

@@ -15,6 +15,7 @@ mod run;
 mod scene;
 mod tally;
 mod twin;
+mod values;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;

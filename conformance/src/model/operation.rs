@@ -197,6 +197,17 @@ const ROUTES: [(Operation, f64, &[u8]); 16] = [
     (Op::Disconnect, 0.7, &[]),
 ];
 
+/// How scripts about addresses go on: three nodes without an IPv4 address, and then two addresses.
+const ADDRESSES: [(Operation, f64, &[u8]); 7] = [
+    (Op::PutNetwork, 0.9, &[8, 0]),
+    (Op::CreateUser, 0.9, &[0, 0]),
+    (Op::Register, 0.9, &[0, 0, 0, 0, 0]),
+    (Op::Register, 0.9, &[1, 1, 0, 0, 0]),
+    (Op::Register, 0.9, &[2, 2, 0, 0, 0]),
+    (Op::PutNetwork, 0.9, &[6, 0]),
+    (Op::BackfillAddresses, 0.9, &[]),
+];
+
 pub(super) fn scripts() -> impl Strategy<Value = Vec<Step>, Tree: Send> {
     proptest::strategy::Union::new(THEMES.map(about))
 }
@@ -205,9 +216,11 @@ fn about(theme: &[Operation]) -> impl Strategy<Value = Vec<Step>, Tree: Send> + 
     let numbers = || proptest::collection::vec(0..SIDES, DICE);
     let step = |(operation, numbers)| Step { operation, numbers };
     let everywhere = BEGINNING.into_iter().map(|(operation, likely)| (operation, likely, &[][..]));
-    let routes = ROUTES.into_iter().filter(|_| theme.contains(&Op::Advertise));
+    let of_routes = ROUTES.into_iter().filter(|_| theme.contains(&Op::Advertise));
+    let of_addresses = ADDRESSES.into_iter().filter(|_| theme.contains(&Op::BackfillAddresses));
     let beginning: Vec<_> = everywhere
-        .chain(routes)
+        .chain(of_routes)
+        .chain(of_addresses)
         .map(|(operation, likely, first)| {
             let numbers = numbers().prop_map(move |mut numbers| {
                 numbers[..first.len()].copy_from_slice(first);

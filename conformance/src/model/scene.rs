@@ -1,4 +1,4 @@
-//! Choosing a call's arguments from what there is: small pools, so that they meet.
+//! Choosing a call's arguments from what there is.
 
 use std::net::SocketAddr;
 
@@ -8,38 +8,7 @@ use ghostwire_store_core::domain::*;
 use super::call::{Call, Fresh, Rotation};
 use super::operation::{Dice, Operation as Op};
 use super::oracle::Oracle;
-
-const NAMES: [&str; 4] = ["ann", "bob", "Ann", "Ångström"];
-const TEXTS: [&str; 3] = ["one", "two", ""];
-const EMAILS: [&str; 2] = ["ann@example.org", "BOB@Example.org"];
-const PROVIDERS: [&str; 2] = ["https://a.example", "https://b.example"];
-const SUBJECTS: [&str; 2] = ["1", "2"];
-const HOSTNAMES: [&str; 6] = [
-    "laptop",
-    "Laptop.local",
-    "ann's  box",
-    "...",
-    "a-very-long-name-of-a-machine-that-does-not-fit-into-a-label--of-the-dns",
-    "-laptop-",
-];
-const LABELS: [&str; 3] = ["laptop", "web", "NODE"];
-const HOST_INFOS: [&str; 2] = ["{}", r#"{"OS":"linux"}"#];
-const TAGS: [&[&str]; 4] = [&["tag:a"], &[], &["tag:a", "tag:b"], &["tag:b"]];
-pub(super) const PREFIXES: [&str; 7] =
-    ["10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "fd00::/8", "fd00:1::/32", "0.0.0.0/0", "::/0"];
-const DOCUMENTS: [&str; 3] = ["{}", "", "allow"];
-pub(super) const DNS_NAMES: [&str; 2] = ["a.example", "*.b.example"];
-const DNS_VALUES: [&str; 6] =
-    ["192.0.2.1", "::1", "host.example", "HOST.example.", "0:0:0:0:0:0:0:1", "not a name!"];
-const KINDS: [DnsRecordKind; 5] = [
-    DnsRecordKind::Txt,
-    DnsRecordKind::A,
-    DnsRecordKind::Aaaa,
-    DnsRecordKind::Cname,
-    DnsRecordKind::Txt,
-];
-const ENDPOINTS: [&str; 2] = ["192.0.2.1:41641", "[2001:db8::1]:41641"];
-pub(super) const METRICS: [&str; 2] = ["rx", "tx"];
+use super::values::*;
 
 /// Everything that was ever made, in the order of its making: the first node is node 1.
 #[derive(Debug, Clone, Default)]
@@ -72,85 +41,6 @@ pub(super) struct Scene<'s> {
     pub(super) known: &'s Known,
     /// Identifiers for what transactions make.
     pub(super) fresh: &'s mut dyn FnMut() -> [u8; 16],
-}
-
-fn parsed<T: std::str::FromStr>(text: &str) -> T
-where
-    T::Err: std::fmt::Debug,
-{
-    text.parse().expect("a constant of the pools")
-}
-
-fn parsed_one<T: std::str::FromStr>(dice: &mut Dice, pool: &[&str]) -> T
-where
-    T::Err: std::fmt::Debug,
-{
-    parsed(dice.one_of::<&str>(pool))
-}
-
-fn patch<T>(dice: &mut Dice, value: impl FnOnce(&mut Dice) -> T) -> Patch<T> {
-    match dice.roll() {
-        0..8 => Patch::Keep,
-        8..11 => Patch::Clear,
-        _ => Patch::Set(value(dice)),
-    }
-}
-
-fn change<T>(dice: &mut Dice, value: impl FnOnce(&mut Dice) -> T) -> Change<T> {
-    if dice.happens(7) { Change::Set(value(dice)) } else { Change::Keep }
-}
-
-/// Sometimes what is there already, so that things meet.
-fn echo<T: Clone>(dice: &mut Dice, there: &[T], other: impl FnOnce(&mut Dice) -> T) -> T {
-    if dice.happens(6) && !there.is_empty() { dice.one_of(there).clone() } else { other(dice) }
-}
-
-fn name(dice: &mut Dice) -> UserName {
-    parsed_one(dice, &NAMES)
-}
-
-fn email(dice: &mut Dice) -> Email {
-    parsed_one(dice, &EMAILS)
-}
-
-fn text<const MAX: usize>(dice: &mut Dice) -> Text<MAX> {
-    parsed_one(dice, &TEXTS)
-}
-
-fn tags(dice: &mut Dice) -> TagSet {
-    let tags = dice.one_of(&TAGS);
-    TagSet::new(tags.iter().map(|tag| parsed(tag))).expect("few tags")
-}
-
-fn key_bytes(number: usize) -> [u8; 32] {
-    [u8::try_from(number + 1).expect("few keys"); 32]
-}
-
-fn machine_key(dice: &mut Dice) -> MachineKey {
-    MachineKey::from_bytes(key_bytes(dice.roll() % 6)).expect("not zero")
-}
-
-fn node_key(dice: &mut Dice) -> NodeKey {
-    NodeKey::from_bytes(key_bytes(dice.roll() % 8)).expect("not zero")
-}
-
-fn disco_key(dice: &mut Dice) -> DiscoKey {
-    DiscoKey::from_bytes(key_bytes(dice.roll() % 2)).expect("not zero")
-}
-
-/// Mostly the first few, so that nodes offer the same.
-fn prefixes(dice: &mut Dice) -> Vec<Prefix> {
-    let mut prefixes = Vec::new();
-    for (place, prefix) in PREFIXES.iter().enumerate() {
-        if dice.happens(if place < 2 { 11 } else { 3 }) {
-            prefixes.push(parsed(prefix));
-        }
-    }
-    if dice.happens(2) {
-        // Twice in one list is as good as once.
-        prefixes.extend(prefixes.first().copied());
-    }
-    prefixes
 }
 
 impl Scene<'_> {
@@ -543,56 +433,5 @@ impl Scene<'_> {
             }
         }
         ids
-    }
-}
-
-/// Mostly small ones, in which addresses run out.
-fn network(dice: &mut Dice) -> NetworkSettings {
-    let prefix = |text: &str| Some(parsed::<Prefix>(text));
-    let (ipv4, ipv6) = match dice.roll() {
-        0..3 => (prefix("10.9.0.0/29"), prefix("fd09::/126")),
-        3..6 => (prefix("10.9.0.0/30"), None),
-        6..8 => (prefix("10.9.0.4/31"), prefix("fd09::/127")),
-        8..11 => (None, prefix("fd09::/64")),
-        11 => (prefix("10.9.0.6/32"), prefix("fd09::7/128")),
-        12 => (None, None),
-        13 => (prefix("fd09::/64"), None),
-        14 => (None, prefix("10.9.0.0/29")),
-        _ => (prefix("10.9.0.0/24"), prefix("fd09::/120")),
-    };
-    let reserved: &[&str] = match dice.roll() {
-        0..8 => &[],
-        8..12 => &["10.9.0.1/32", "fd09::2/127"],
-        _ => &["10.9.0.2/31", "10.0.0.0/24", "fd09::1/128"],
-    };
-    NetworkSettings {
-        ipv4,
-        ipv6,
-        reserved: reserved.iter().map(|text| parsed(text)).collect(),
-        ephemeral_cutoff_seconds: *dice.one_of(&[60, 1800, 0]),
-    }
-}
-
-fn derp_map(dice: &mut Dice) -> DerpMap {
-    let codes: &[&str] = match dice.roll() {
-        0..6 => &["fra"],
-        6..9 => &[],
-        9..12 => &["fra", "nyc"],
-        _ => &["fra", "fra"],
-    };
-    let region = |(number, code): (u16, &&str)| {
-        let region = DerpRegion { code: parsed(code), name: parsed(code), servers: Vec::new() };
-        (DerpRegionId::new(number).expect("not zero"), region)
-    };
-    DerpMap { regions: (1..).zip(codes).map(region).collect() }
-}
-
-fn dns_settings(dice: &mut Dice) -> DnsSettings {
-    let nameservers = [0, 1, 16, 17][dice.roll() % 4];
-    DnsSettings {
-        base_domain: dice.maybe(8, |dice| parsed_one(dice, &DNS_NAMES)),
-        magic_dns: dice.happens(8),
-        nameservers: (0..nameservers).map(|number| parsed(&format!("192.0.2.{number}"))).collect(),
-        ..DnsSettings::default()
     }
 }

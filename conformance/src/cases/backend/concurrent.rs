@@ -1,25 +1,29 @@
 //! Reading during a commit.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
-use ghostwire_store_core::backend::{Commit, Scan};
-use ghostwire_store_core::block::Serial;
+use ghostwire_store_core::backend::{Backend, Commit, Head, Row, Scan};
+use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::schema::Table;
 
 use super::hand::*;
-use crate::case::cases;
+use crate::case::{Verdict, cases};
+use crate::disk::Disk;
 use crate::world::World;
 
 cases! {
     stored {
         "backend-concurrent-reads" => [
             reads_go_on_while_a_commit_waits,
+            reads_go_on_at_every_operation_of_the_disk,
             readers_see_all_of_a_commit_or_nothing,
         ],
     }
 }
 
+/// The commit waits above the backend, so this is about layers; what is below one may lie far away.
 async fn reads_go_on_while_a_commit_waits(world: &mut World) {
     let backend = world.open_backend().await;
     commit_block(&*backend, vec![put(Table::Nodes, 1, 1), put(Table::Metrics, 1, 1)]).await;
@@ -45,6 +49,133 @@ async fn reads_go_on_while_a_commit_waits(world: &mut World) {
     assert_eq!(backend.blocks(before.head.serial, 9).await.unwrap(), [block]);
     assert_eq!(marks_of(&*backend, Table::Nodes).await, [(1, 2)]);
     assert_eq!(marks_of(&*backend, Table::Metrics).await, []);
+}
+
+/// The commit waits within the backend: before everything that it does to the disk.
+async fn reads_go_on_at_every_operation_of_the_disk(world: &mut World) -> Verdict {
+    const LIVELY: Duration = Duration::from_secs(10);
+    // Asked for before the backend is opened.
+    if world.place().disk().is_none() {
+        return Verdict::Skipped("the place has no disk that can be made to wait");
+    }
+    let backend = world.open_backend().await;
+    commit_block(&*backend, vec![put(Table::Nodes, 1, 1), put(Table::Metrics, 1, 1)]).await;
+    let before = Lively::of(&*backend).await;
+    let commit = Commit {
+        expected: before.head.serial,
+        block: Some(block_after(&before.head, 9)),
+        rows: vec![put(Table::Nodes, 1, 2), delete(Table::Metrics, 1)],
+        ..Commit::default()
+    };
+    let mut found = Vec::new();
+    {
+        let disk = world.place().disk().expect("it was there before");
+        let held = HeldDisk::new(disk);
+        let handle = backend.clone();
+        let waiting = tokio::spawn(async move { handle.commit(&commit).await });
+        while held.next_operation(|| waiting.is_finished()).await {
+            let reading = tokio::time::timeout(LIVELY, Lively::of(&*backend)).await;
+            found.push(reading.expect("no read is answered while a commit waits for the disk"));
+            held.let_one_pass();
+        }
+        waiting.await.unwrap().unwrap();
+    }
+    let after = Lively::of(&*backend).await;
+    assert_ne!(after.head, before.head);
+    // Once it is durable it may be seen, and the disk may have more to do.
+    let unseen = found.iter().take_while(|content| **content == before).count();
+    assert!(unseen > 0, "the commit used no disk, or was seen before it was stored: {found:?}");
+    assert!(found[unseen..].iter().all(|content| *content == after), "torn: {found:?}");
+    let backend = world.pass_backend(backend).await;
+    assert_eq!(marks_of(&*backend, Table::Nodes).await, [(1, 2)]);
+    assert_eq!(marks_of(&*backend, Table::Metrics).await, []);
+    Verdict::Passed
+}
+
+/// What is read while a store is in use, and so must not wait for a commit.
+#[derive(Debug, PartialEq)]
+struct Lively {
+    head: Head,
+    series: Vec<Row>,
+    blocks: Vec<EncodedBlock>,
+}
+
+impl Lively {
+    async fn of(backend: &dyn Backend) -> Self {
+        Self {
+            head: backend.head().await.unwrap(),
+            series: rows_of(backend, Table::Metrics).await,
+            blocks: backend.blocks(Serial::ZERO, usize::MAX).await.unwrap(),
+        }
+    }
+}
+
+/// Lets a disk do nothing without leave, until it is dropped.
+struct HeldDisk<'d> {
+    disk: &'d dyn Disk,
+    gate: Arc<Gate>,
+}
+
+#[derive(Default)]
+struct Gate {
+    state: Mutex<Passage>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Passage {
+    waiting: usize,
+    leaves: usize,
+    open: bool,
+}
+
+impl Gate {
+    fn pass(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.waiting += 1;
+        let mut state =
+            self.changed.wait_while(state, |state| state.leaves == 0 && !state.open).unwrap();
+        state.leaves = state.leaves.saturating_sub(1);
+        state.waiting -= 1;
+    }
+}
+
+impl<'d> HeldDisk<'d> {
+    fn new(disk: &'d dyn Disk) -> Self {
+        let gate = Arc::new(Gate::default());
+        let watcher = gate.clone();
+        disk.watch(Some(Arc::new(move |_| watcher.pass())));
+        Self { disk, gate }
+    }
+
+    /// Waits until the disk is to do something, which it then does not do yet, or until `is_over`.
+    async fn next_operation(&self, is_over: impl Fn() -> bool) -> bool {
+        loop {
+            {
+                let state = self.gate.state.lock().unwrap();
+                if state.waiting > state.leaves {
+                    return true;
+                }
+            }
+            if is_over() {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    fn let_one_pass(&self) {
+        self.gate.state.lock().unwrap().leaves += 1;
+        self.gate.changed.notify_all();
+    }
+}
+
+impl Drop for HeldDisk<'_> {
+    fn drop(&mut self) {
+        self.disk.watch(None);
+        self.gate.state.lock().unwrap().open = true;
+        self.gate.changed.notify_all();
+    }
 }
 
 /// Every commit replaces all rows of two tables; pruned ones are written under the same keys.

@@ -1,4 +1,5 @@
 //! Credentials: their secrets, and their use.
 
+pub(super) mod imported;
 pub(super) mod lifetimes;
 pub(super) mod secrets;

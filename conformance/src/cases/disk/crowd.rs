@@ -7,8 +7,9 @@ use ghostwire_store_core::Store;
 use ghostwire_store_core::domain::*;
 use ghostwire_store_core::options::Materialize;
 
-use super::life::{Life, Random, open, options, registration};
+use super::life::{Life, open, options, registration};
 use crate::case::Verdict;
+use crate::dice::Dice;
 use crate::disk::{Disk, Frozen};
 use crate::factory::Factory;
 use crate::suite::Effort;
@@ -60,10 +61,10 @@ pub(super) async fn of_concurrent_registrations_each_is_whole_or_absent(
         let acknowledged = recorder.acknowledged.lock().unwrap().clone();
         assert_eq!(acknowledged.len(), (CALLERS * REGISTRATIONS) as usize);
         let losses = std::mem::take(&mut *recorder.losses.lock().unwrap());
-        let mut random = Random::new(effort.seed);
+        let dice = Dice::new(effort.seed);
         for _ in 0..effort.kills * 2 {
-            let (disk, count) = &losses[random.below(losses.len())];
-            let seed = random.next();
+            let (disk, count) = &losses[dice.below(losses.len())];
+            let seed = dice.number();
             let image = place.after_power_loss(disk.as_ref(), seed).await.unwrap();
             image.disk();
             let (_, left) =

@@ -6,13 +6,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ghostwire_store_core::digest::Digests;
+use ghostwire_store_core::domain::StoreId;
 use ghostwire_store_core::error::{Error, ErrorKind};
 use ghostwire_store_core::options::Materialize;
 use ghostwire_store_core::{Result, Store};
 
-use super::life::{Life, Random, clock, open, options};
+use super::life::{Life, clock, open, opening, options};
 use crate::case::Verdict;
-use crate::factory::{Factory, Place};
+use crate::dice::Dice;
+use crate::factory::{Factory, Opening, Place};
 use crate::suite::Effort;
 
 const NO_FILES: Verdict = Verdict::Skipped("the place has no files");
@@ -39,17 +41,17 @@ enum Damage {
 }
 
 impl Damage {
-    fn random(random: &mut Random, length: usize) -> Self {
-        match random.below(10) {
+    fn random(dice: &Dice, length: usize) -> Self {
+        match dice.below(10) {
             // Headers of the file and of pages say more than the rest.
-            0 => Self::Flip { at: random.below(HEADER.min(length)), bit: random.below(8) as u8 },
+            0 => Self::Flip { at: dice.below(HEADER.min(length)), bit: dice.below(8) as u8 },
             1 | 2 => {
-                let at = random.below(length.div_ceil(PAGE)) * PAGE + random.below(16);
-                Self::Flip { at: at.min(length - 1), bit: random.below(8) as u8 }
+                let at = dice.below(length.div_ceil(PAGE)) * PAGE + dice.below(16);
+                Self::Flip { at: at.min(length - 1), bit: dice.below(8) as u8 }
             }
-            3..=6 => Self::Flip { at: random.below(length), bit: random.below(8) as u8 },
-            7 => Self::Cut { length: 1 + random.below(length - 1) },
-            _ => Self::ZeroPage { at: random.below(length.div_ceil(PAGE)) * PAGE },
+            3..=6 => Self::Flip { at: dice.below(length), bit: dice.below(8) as u8 },
+            7 => Self::Cut { length: 1 + dice.below(length - 1) },
+            _ => Self::ZeroPage { at: dice.below(length.div_ceil(PAGE)) * PAGE },
         }
     }
 
@@ -84,11 +86,15 @@ impl Damage {
     }
 }
 
-/// Opens a store and reads everything.
+/// Opens a store and reads everything. Whoever opens it would give a new store another identity, so
+/// that one which was made anew in place of the damaged one does not pass for an early state of it.
 async fn read(place: &dyn Place, materialize: Materialize) -> Result<Digests> {
     // Asked for before it is opened, so that nothing waits for this machine's disk.
     place.disk();
-    let (_, store) = open(place, options(materialize, &clock(), 99)).await?;
+    let backend = place.open(Opening::new(StoreId::from_bytes([8; 16]))).await?;
+    assert_eq!(backend.head().await?.store, opening().store, "another store is in its place");
+    let options = options(materialize, &clock(), 99);
+    let store = ghostwire_store_core::open(backend, options).await?;
     let digests = read_all(store.as_ref()).await;
     // What was found is what counts.
     let _ = store.close().await;
@@ -110,7 +116,7 @@ pub(super) async fn a_damaged_file_is_refused_or_reads_the_same(
     factory: Arc<dyn Factory>,
     effort: Effort,
 ) -> Verdict {
-    let mut random = Random::new(effort.seed);
+    let dice = Dice::new(effort.seed);
     for materialize in [Materialize::Commit, Materialize::Checkpoint] {
         let place = factory.create().await.unwrap();
         let mut life = Life::new(effort.seed);
@@ -129,8 +135,8 @@ pub(super) async fn a_damaged_file_is_refused_or_reads_the_same(
         for _ in 0..count {
             let copy = place.after_crash().await.unwrap();
             let files = contents(&copy.files());
-            let (path, whole) = files.iter().nth(random.below(files.len())).unwrap();
-            let damage = Damage::random(&mut random, whole.len());
+            let (path, whole) = files.iter().nth(dice.below(files.len())).unwrap();
+            let damage = Damage::random(&dice, whole.len());
             let mut damaged = whole.clone();
             damage.apply(&mut damaged);
             fs::write(path, damaged).unwrap();
@@ -157,7 +163,7 @@ pub(super) async fn damage_after_a_crash_gives_an_earlier_state_or_none(
     factory: Arc<dyn Factory>,
     effort: Effort,
 ) -> Verdict {
-    let mut random = Random::new(effort.seed ^ 0xda);
+    let dice = Dice::new(effort.seed ^ 0xda);
     for materialize in [Materialize::Commit, Materialize::Checkpoint] {
         let place = factory.create().await.unwrap();
         let mut life = Life::new(effort.seed);
@@ -176,8 +182,8 @@ pub(super) async fn damage_after_a_crash_gives_an_earlier_state_or_none(
         for _ in 0..count {
             let copy = place.after_crash().await.unwrap();
             let files = contents(&copy.files());
-            let (path, whole) = files.iter().nth(random.below(files.len())).unwrap();
-            let damage = Damage::random(&mut random, whole.len());
+            let (path, whole) = files.iter().nth(dice.below(files.len())).unwrap();
+            let damage = Damage::random(&dice, whole.len());
             let when = format!("{materialize:?}, {}, {damage:?}", path.display());
             let mut damaged = whole.clone();
             damage.apply(&mut damaged);
@@ -185,7 +191,7 @@ pub(super) async fn damage_after_a_crash_gives_an_earlier_state_or_none(
             match read(copy.as_ref(), materialize).await {
                 Ok(found) => {
                     assert!(history.contains(&found), "read as other data: {when}");
-                    older += usize::from(found != history[STEPS]);
+                    older += usize::from(history.last() != Some(&found));
                 }
                 Err(error) => {
                     assert!(damage.may_give(&error), "{when} gives {error:?}");

@@ -10,8 +10,9 @@ use ghostwire_store_core::error::{Error, ErrorKind};
 use ghostwire_store_core::options::Materialize;
 use ghostwire_store_core::{Result, Store};
 
-use super::life::{Life, Random, open, options, registration, sound};
+use super::life::{Life, open, options, registration, sound};
 use crate::case::Verdict;
+use crate::dice::Dice;
 use crate::disk::Fault;
 use crate::factory::{Factory, Place};
 use crate::suite::Effort;
@@ -57,16 +58,18 @@ pub(super) async fn what_is_acknowledged_after_a_fault_is_durable(
         let mut life = Life::new(effort.seed);
         let made = options(materialize, &life.clock, effort.seed);
         let (_, store) = open(place.as_ref(), made).await.unwrap();
-        let mut random = Random::new(effort.seed);
+        let dice = Dice::new(effort.seed);
         for round in 0..effort.kills as usize {
             for _ in 0..3 {
                 life.step(store.as_ref()).await.unwrap();
             }
-            let fault = PASSING[random.below(PASSING.len())];
+            let fault = PASSING[dice.below(PASSING.len())];
             let when = format!("{materialize:?}, seed {}, round {round}, {fault:?}", effort.seed);
+            let met = disk.met();
             disk.fail(fault);
             let user = NewUser::local(format!("fault-{round}").parse().unwrap());
             let outcome = store.users().create(user.clone()).await;
+            assert!(disk.met() > met, "nothing met the fault: {when}");
             let frozen = disk.freeze();
             let shown = store.digests().await.unwrap();
             let is_shown = store.users().get_by_name(&user.name).await.unwrap().is_some();
@@ -78,7 +81,7 @@ pub(super) async fn what_is_acknowledged_after_a_fault_is_durable(
                 }
             }
             for _ in 0..2 {
-                let seed = random.next();
+                let seed = dice.number();
                 let image = place.after_power_loss(frozen.as_ref(), seed).await.unwrap();
                 image.disk();
                 let again = options(materialize, &life.clock, 99);
@@ -167,6 +170,7 @@ async fn endure(place: &dyn Place, materialize: Materialize, fault: Fault, seed:
     let recoveries = store.info().recoveries;
     let (errors, reads) = (told.errors.load(Ordering::Acquire), told.reads.load(Ordering::Acquire));
     let before = acknowledged();
+    let met = disk.met();
     disk.fail(fault);
     if LASTING.contains(&fault) {
         until(&told, when, "writes fail", || told.errors.load(Ordering::Acquire) > errors + 20)
@@ -177,6 +181,7 @@ async fn endure(place: &dyn Place, materialize: Materialize, fault: Fault, seed:
         until(&told, when, "the fault is met", || store.info().recoveries > recoveries).await;
     }
     until(&told, when, "reads go on", || told.reads.load(Ordering::Acquire) > reads + 10).await;
+    assert!(disk.met() > met, "nothing met the fault: {when}");
     disk.heal();
     let before = acknowledged();
     until(&told, when, "writes go on", || acknowledged() > before + 10).await;

@@ -12,34 +12,9 @@ use ghostwire_store_core::error::{Entity, Result};
 use ghostwire_store_core::options::{Materialize, StoreOptions, WriterOptions};
 use ghostwire_store_core::secrets::HashKey;
 
+use crate::dice::Dice;
 use crate::factory::{Opening, Place};
 use crate::world::BEGINNING;
-
-/// Random choices that are the same for the same seed: SplitMix64.
-#[derive(Debug, Clone)]
-pub(super) struct Random(u64);
-
-impl Random {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub(super) fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
-    }
-
-    pub(super) fn one_in(&mut self, count: usize) -> bool {
-        self.below(count) == 0
-    }
-}
 
 pub(super) fn opening() -> Opening {
     Opening::new(StoreId::from_bytes([7; 16]))
@@ -86,7 +61,7 @@ pub(super) async fn sound(store: &dyn Store) -> Result<Digests> {
 /// Writes at random.
 pub(super) struct Life {
     pub(super) clock: ManualClock,
-    random: Random,
+    dice: Dice,
     number: u32,
     users: Vec<UserId>,
     nodes: Vec<(NodeId, UserId)>,
@@ -98,7 +73,7 @@ impl Life {
     pub(super) fn new(seed: u64) -> Self {
         Self {
             clock: clock(),
-            random: Random::new(seed),
+            dice: Dice::new(seed),
             number: 0,
             users: Vec::new(),
             nodes: Vec::new(),
@@ -115,7 +90,7 @@ impl Life {
         if self.users.is_empty() {
             return self.create_user(store).await;
         }
-        match self.random.below(32) {
+        match self.dice.below(32) {
             0..=1 => self.create_user(store).await,
             2..=8 => self.register(store).await,
             9..=11 => self.update_node(store).await,
@@ -135,12 +110,8 @@ impl Life {
     }
 
     fn some_time_ago(&mut self) -> Timestamp {
-        let seconds = self.random.below(40) as i64;
+        let seconds = self.dice.below(40) as i64;
         Timestamp::from_micros(self.clock.now().as_micros() - seconds * 1_000_000).unwrap()
-    }
-
-    fn any<T: Copy>(random: &mut Random, of: &[T]) -> Option<T> {
-        (!of.is_empty()).then(|| of[random.below(of.len())])
     }
 
     async fn create_user(&mut self, store: &dyn Store) -> Result<()> {
@@ -151,11 +122,11 @@ impl Life {
     }
 
     async fn register(&mut self, store: &dyn Store) -> Result<()> {
-        let key = if self.random.one_in(2) { self.keys.pop() } else { None };
+        let key = if self.dice.once_in(2) { self.keys.pop() } else { None };
         let (user, admission) = match key {
             Some((key, user)) => (user, Admission::PreAuthKey(key)),
             None => {
-                let user = Self::any(&mut self.random, &self.users).unwrap();
+                let user = self.dice.one_of(&self.users).copied().unwrap();
                 (user, Admission::User { user, method: RegisterMethod::Cli })
             }
         };
@@ -165,7 +136,7 @@ impl Life {
     }
 
     async fn update_node(&mut self, store: &dyn Store) -> Result<()> {
-        let Some((id, _)) = Self::any(&mut self.random, &self.nodes) else {
+        let Some((id, _)) = self.dice.one_of(&self.nodes).copied() else {
             return self.register(store).await;
         };
         let hostname = format!("renamed-{}", self.number).parse().unwrap();
@@ -174,7 +145,7 @@ impl Life {
     }
 
     async fn connect(&mut self, store: &dyn Store) -> Result<()> {
-        let Some((id, _)) = Self::any(&mut self.random, &self.nodes) else {
+        let Some((id, _)) = self.dice.one_of(&self.nodes).copied() else {
             return self.register(store).await;
         };
         let session = SessionNumber::new(self.number.into()).unwrap();
@@ -182,7 +153,7 @@ impl Life {
     }
 
     async fn delete_node(&mut self, store: &dyn Store) -> Result<()> {
-        let Some((id, _)) = Self::any(&mut self.random, &self.nodes) else {
+        let Some((id, _)) = self.dice.one_of(&self.nodes).copied() else {
             return self.register(store).await;
         };
         store.nodes().delete(id).await?;
@@ -191,7 +162,7 @@ impl Life {
     }
 
     async fn delete_user(&mut self, store: &dyn Store) -> Result<()> {
-        let user = Self::any(&mut self.random, &self.users).unwrap();
+        let user = self.dice.one_of(&self.users).copied().unwrap();
         store.users().delete(user, true).await?;
         self.users.retain(|other| *other != user);
         self.nodes.retain(|(_, owner)| *owner != user);
@@ -200,7 +171,7 @@ impl Life {
     }
 
     async fn create_key(&mut self, store: &dyn Store) -> Result<()> {
-        let user = Self::any(&mut self.random, &self.users).unwrap();
+        let user = self.dice.one_of(&self.users).copied().unwrap();
         let new = NewPreAuthKey { user: Some(user), ..NewPreAuthKey::default() };
         let (key, _) = store.preauth_keys().create(new).await?;
         self.keys.push((key.id, user));
@@ -240,7 +211,7 @@ impl Life {
     async fn measure(&mut self, store: &dyn Store, points: usize) -> Result<()> {
         let now = self.clock.now().as_micros();
         let point = |index: usize| MetricPoint {
-            node: Self::any(&mut self.random, &self.nodes).map(|(node, _)| node),
+            node: self.dice.one_of(&self.nodes).copied().map(|(node, _)| node),
             metric: MetricName::new("rx_bytes_total").unwrap(),
             at: Timestamp::from_micros(now - index as i64 * 50_000).unwrap(),
             value: Sample::new(index as f64 * 0.25).unwrap(),
@@ -269,7 +240,7 @@ impl Life {
     }
 
     async fn swap_policy(&mut self, store: &dyn Store) -> Result<()> {
-        let length = self.random.below(60_000);
+        let length = self.dice.below(60_000);
         let document = DocumentText::new("p".repeat(length)).unwrap();
         self.policy = Some(store.policies().swap(self.policy, document).await?.version);
         Ok(())

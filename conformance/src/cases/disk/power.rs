@@ -7,8 +7,9 @@ use ghostwire_store_core::digest::Digests;
 use ghostwire_store_core::domain::NewUser;
 use ghostwire_store_core::options::Materialize;
 
-use super::life::{Life, Random, open, options, sound};
+use super::life::{Life, open, options, sound};
 use crate::case::Verdict;
+use crate::dice::Dice;
 use crate::disk::{Disk, Frozen};
 use crate::factory::{Factory, Place};
 use crate::suite::Effort;
@@ -84,12 +85,12 @@ async fn live_and_die(
     let place = factory.create().await.unwrap();
     let (history, losses) = record(place.as_ref(), materialize, seed).await?;
     let examined = losses.len().min(most);
-    let mut random = Random::new(seed);
+    let dice = Dice::new(seed);
     for index in 0..examined {
         // One of each part of the life.
         let part = index * losses.len() / examined..(index + 1) * losses.len() / examined;
-        let loss = &losses[part.start + random.below(part.len())];
-        let (seed, life) = (random.next(), seed);
+        let loss = &losses[part.start + dice.below(part.len())];
+        let (seed, life) = (dice.number(), seed);
         let image = place.after_power_loss(loss.disk.as_ref(), seed).await.unwrap();
         let when = format!(
             "{materialize:?}, life {life}, operation {}, {} acknowledged, seed {seed}",
@@ -111,9 +112,9 @@ pub(super) async fn what_a_new_process_finds_survives_the_loss_of_power(
         let Some((history, losses)) = record(place.as_ref(), materialize, effort.seed).await else {
             return NO_DISK;
         };
-        let mut random = Random::new(effort.seed);
+        let dice = Dice::new(effort.seed);
         for _ in 0..effort.kills * 2 {
-            let loss = &losses[random.below(losses.len())];
+            let loss = &losses[dice.below(losses.len())];
             let when = format!("{materialize:?}, operation {}", loss.operation);
             let next = place.after_process_death(loss.disk.as_ref()).await.unwrap();
             let disk = next.disk().unwrap();
@@ -125,7 +126,7 @@ pub(super) async fn what_a_new_process_finds_survives_the_loss_of_power(
             assert!(loss.allowed(&history).contains(&shown), "{when}");
             let frozen = disk.freeze();
             for _ in 0..2 {
-                let seed = random.next();
+                let seed = dice.number();
                 let image = next.after_power_loss(frozen.as_ref(), seed).await.unwrap();
                 image.disk();
                 let (_, left) = open(image.as_ref(), options())
@@ -157,11 +158,11 @@ pub(super) async fn a_store_that_was_being_made_can_be_made_again(
     let empty = [store.digests().await.unwrap()];
     let mut losses = std::mem::take(&mut *recorder.losses.lock().unwrap());
     losses.push(Loss { operation: losses.len(), acknowledged: 0, disk: disk.freeze() });
-    let mut random = Random::new(effort.seed);
+    let dice = Dice::new(effort.seed);
     let tries = (effort.kills as usize * 2 * MOMENTS_PER_KILL).div_ceil(losses.len());
     for loss in losses {
         for _ in 0..tries {
-            let seed = random.next();
+            let seed = dice.number();
             let image = place.after_power_loss(loss.disk.as_ref(), seed).await.unwrap();
             let when = format!("operation {}, seed {seed}", loss.operation);
             examine(image.as_ref(), Materialize::Commit, &empty, &empty, &when).await;

@@ -118,8 +118,18 @@ async fn every_uniqueness_rule_holds(world: &mut World) {
         (key(None, SecretHash::hmac([1; 4], [5; 32])), "hash"),
         (Image::DnsRecord(DnsRecord { id: id(59), ..dns_record() }.into()), "content"),
     ] {
-        let error = refused(&store, image).await;
+        let error = refused(&store, image.clone()).await;
         assert_eq!(error.constraint(), Some(constraint), "{error}");
+        if let Image::Node(node) = image {
+            // It says which value that is.
+            let value = match constraint {
+                "machine_key" => node.machine_key.to_string(),
+                "node_key" => node.node_key.to_string(),
+                "label" => node.label.to_string(),
+                _ => continue,
+            };
+            assert!(error.context().contains(&("value", value)), "{error}");
+        }
     }
     // The prefix has a primary: another eligible node is none beside it.
     let online = Presence { node: id(12), ..presence() };

@@ -127,6 +127,21 @@ async fn routes_are_ordered_by_prefix_then_id(world: &mut World) {
     for limit in [1, 2, 7, 30] {
         assert_eq!(all!(limit, store, routes, RouteFilter::default()), whole);
     }
+    let of = whole[3].node;
+    let approved = vec!["2.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
+    store.routes().approve(of, approved).await.unwrap();
+    let whole: Vec<_> = all!(1000, store, routes, RouteFilter::default());
+    for wanted in [true, false] {
+        let filter = &RouteFilter { approved: Some(wanted), ..RouteFilter::default() };
+        let expected: Vec<_> =
+            whole.iter().filter(|route| route.approved == wanted).cloned().collect();
+        assert_eq!(expected.len(), if wanted { 2 } else { 28 });
+        assert_eq!(all!(7, store, routes, *filter), expected);
+    }
+    for of_prefix in whole.chunks(3) {
+        let filter = &RouteFilter { prefix: Some(of_prefix[0].prefix), ..RouteFilter::default() };
+        assert_eq!(all!(2, store, routes, *filter), of_prefix);
+    }
 }
 
 async fn policies_are_ordered_newest_first(world: &mut World) {

@@ -180,6 +180,12 @@ async fn update_renames(world: &mut World) {
         NodePatch { hostname: Change::Set("other".parse().unwrap()), ..NodePatch::default() };
     let node = store.nodes().update(first.id, patch, None).await.unwrap();
     assert_eq!((node.hostname.as_str(), node.label.as_str()), ("other", "web-1"));
+    // It is still found by it, and nobody else can have it.
+    let second = store.nodes().register(machine(2, by(alice))).await.unwrap();
+    let call = store.nodes().update(second.id, label("web-1"), None);
+    refused(&store, call, ErrorKind::AlreadyExists { constraint: "label" }).await;
+    let store = world.pass(store).await;
+    assert_eq!(store.nodes().get_by_label(&expected.label).await.unwrap(), Some(node));
 }
 
 async fn update_to_a_taken_label_is_refused(world: &mut World) {

@@ -7,3 +7,4 @@ pub(super) mod machines;
 pub(super) mod node_keys;
 pub(super) mod registration;
 pub(super) mod removal;
+pub(super) mod repetitions;

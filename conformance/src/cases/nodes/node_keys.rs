@@ -27,6 +27,7 @@ cases! {
         ],
         "expire" => [
             several_nodes_expire_at_once,
+            a_node_expires_when_it_was_last_told_to,
             with_an_unknown_node_none_expires,
             only_those_that_change_are_counted,
         ],
@@ -202,6 +203,28 @@ async fn several_nodes_expire_at_once(world: &mut World) {
     let view = store.view();
     assert_eq!(view.nodes().expiring(at.saturating_sub(micro), at).count(), 3);
     assert_eq!(view.nodes().expiring(at, at.saturating_add(micro)).count(), 0);
+}
+
+async fn a_node_expires_when_it_was_last_told_to(world: &mut World) {
+    let store = world.open().await;
+    let alice = user(&store, "alice").await;
+    let node = node(&store, alice, 1).await;
+    let in_seconds = |seconds| world.clock().now().saturating_add(Duration::from_secs(seconds));
+    let [sooner, later] = [10, 20].map(in_seconds);
+    let micro = Duration::from_micros(1);
+    let mut store = store;
+    for (at, none_at) in [(sooner, later), (later, sooner), (sooner, later)] {
+        store.nodes().expire(vec![node.id], at).await.unwrap();
+        store = world.pass(store).await;
+        let view = store.view();
+        for (moment, count) in [(at, 1), (none_at, 0)] {
+            assert_eq!(view.nodes().expiring(moment.saturating_sub(micro), moment).count(), count);
+        }
+        assert_eq!(view.nodes().expiring(Timestamp::EPOCH, Timestamp::MAX).count(), 1);
+    }
+    store.nodes().delete(node.id).await.unwrap();
+    let store = world.pass(store).await;
+    assert_eq!(store.view().nodes().expiring(Timestamp::EPOCH, Timestamp::MAX).count(), 0);
 }
 
 async fn with_an_unknown_node_none_expires(world: &mut World) {

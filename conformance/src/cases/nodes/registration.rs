@@ -8,8 +8,8 @@ use futures_util::future::join_all;
 use ghostwire_store_core::block::{ChangeKind, Serial};
 use ghostwire_store_core::digest::Digests;
 use ghostwire_store_core::domain::{
-    Admission, AuditQuery, Clock, Limit, Node, NodeId, NodeKey, NodePatch, PageRequest, Patch,
-    PreAuthKey, PreAuthKeyId, RegisterMethod, Registration, Revision, Tag, TagSet, UserId,
+    Admission, AuditQuery, Clock, Limit, Node, NodeId, NodeKey, PageRequest, PreAuthKey,
+    PreAuthKeyId, RegisterMethod, Registration, Revision, Tag, TagSet, UserId,
 };
 use ghostwire_store_core::domain::{HostInfo, NewPreAuthKey, NewUser};
 use ghostwire_store_core::layer::FaultKind;
@@ -35,11 +35,6 @@ cases! {
             a_known_machine_uses_a_one_time_key_up,
             a_revoked_key_admits_nobody,
             an_expired_key_admits_nobody,
-        ],
-        "one-time-retry" => [
-            a_repetition_gives_the_node_as_it_is_and_writes_nothing,
-            a_repetition_with_another_key_is_refused,
-            a_repetition_ends_with_the_expiry_of_the_node,
         ],
     }
 }
@@ -298,74 +293,6 @@ async fn an_expired_key_admits_nobody(world: &mut World) {
         refused(&store, call, ErrorKind::PermissionDenied).await;
     }
     assert_eq!(store.view().nodes().len(), 1);
-}
-
-async fn a_repetition_gives_the_node_as_it_is_and_writes_nothing(world: &mut World) {
-    let store = world.open().await;
-    let alice = user(&store, "alice").await;
-    let key = one_time_key(&store, alice).await;
-    let first = store.nodes().register(machine(1, with(&key))).await.unwrap();
-    let store = world.pass(store).await;
-    world.advance(60);
-    let again = idle(&store, store.nodes().register(machine(1, with(&key)))).await;
-    assert_eq!(again, first);
-    // As it is, whatever else the repetition says.
-    let patch = NodePatch {
-        tags: ghostwire_store_core::domain::Change::Set(tags(&["tag:web"])),
-        ..NodePatch::default()
-    };
-    let changed = store.nodes().update(first.id, patch, None).await.unwrap();
-    let other = Registration { hostname: "other".parse().unwrap(), ..machine(1, with(&key)) };
-    assert_eq!(idle(&store, store.nodes().register(other)).await, changed);
-    store.preauth_keys().revoke(key.id).await.unwrap();
-    let store = world.pass(store).await;
-    let again = idle(&store, store.nodes().register(machine(1, with(&key)))).await;
-    assert_eq!(again, changed);
-}
-
-async fn a_repetition_with_another_key_is_refused(world: &mut World) {
-    let store = world.open().await;
-    let alice = user(&store, "alice").await;
-    let (key, other) = (one_time_key(&store, alice).await, one_time_key(&store, alice).await);
-    let first = store.nodes().register(machine(1, with(&key))).await.unwrap();
-    store.nodes().register(machine(2, with(&other))).await.unwrap();
-    let store = world.pass(store).await;
-    let another_node_key = Registration { node_key: node_key(30), ..machine(1, with(&key)) };
-    let another_machine = Registration { node_key: first.node_key, ..machine(3, with(&key)) };
-    let another_preauth_key = machine(1, with(&other));
-    for registration in [another_node_key, another_machine, another_preauth_key] {
-        let call = store.nodes().register(registration);
-        refused(&store, call, ErrorKind::PermissionDenied).await;
-    }
-    // What the node has rotated away is another node key, too.
-    let rotated = store.nodes().rotate_key(
-        first.machine_key,
-        first.node_key,
-        node_key(30),
-        first.disco_key,
-        first.expires_at,
-    );
-    rotated.await.unwrap();
-    let store = world.pass(store).await;
-    let call = store.nodes().register(machine(1, with(&key)));
-    refused(&store, call, ErrorKind::PermissionDenied).await;
-}
-
-async fn a_repetition_ends_with_the_expiry_of_the_node(world: &mut World) {
-    let store = world.open().await;
-    let alice = user(&store, "alice").await;
-    let key = one_time_key(&store, alice).await;
-    let first = store.nodes().register(machine(1, with(&key))).await.unwrap();
-    let expires_at = world.clock().now().saturating_add(std::time::Duration::from_secs(10));
-    let patch = NodePatch { expires_at: Patch::Set(expires_at), ..NodePatch::default() };
-    let expiring = store.nodes().update(first.id, patch, None).await.unwrap();
-    let store = world.pass(store).await;
-    world.advance(9);
-    let again = idle(&store, store.nodes().register(machine(1, with(&key)))).await;
-    assert_eq!(again, expiring);
-    world.advance(1);
-    let call = store.nodes().register(machine(1, with(&key)));
-    refused(&store, call, ErrorKind::PermissionDenied).await;
 }
 
 // What the cases about nodes have in common.

@@ -11,7 +11,7 @@ use ghostwire_store_core::domain::{
 
 use crate::case::cases;
 use crate::cases::nodes::registration::{
-    Opened, audit_of, by, idle, machine, node, refused, user, with,
+    Opened, audit_of, by, idle, machine, node, refused, reusable_key, user, with,
 };
 use crate::cases::presence::{connect, disconnect, heartbeat};
 use crate::cases::routes::offers::{carry, primary};
@@ -31,6 +31,7 @@ cases! {
             an_ephemeral_node_is_reaped_after_the_cutoff,
             an_ephemeral_node_that_never_connected_is_reaped_by_its_creation,
             an_online_or_lasting_node_is_never_reaped,
+            a_node_is_reaped_by_the_key_it_registered_with_last,
             the_cutoff_is_a_setting,
             nothing_is_reaped_by_itself,
             reaping_takes_all_that_a_delete_does,
@@ -242,6 +243,25 @@ async fn an_online_or_lasting_node_is_never_reaped(world: &mut World) {
     // Hearing that it went is hearing of it.
     disconnect(&store, online.id, 1).await;
     assert_eq!(idle(&store, store.nodes().reap_ephemeral()).await, []);
+}
+
+async fn a_node_is_reaped_by_the_key_it_registered_with_last(world: &mut World) {
+    let store = world.open().await;
+    let alice = user(&store, "alice").await;
+    let (passing, lasting) =
+        (ephemeral_key(&store, alice).await, reusable_key(&store, alice).await);
+    for (number, keys) in [(1, [&passing, &lasting]), (2, [&lasting, &passing])] {
+        for key in keys {
+            store.nodes().register(machine(number, with(key))).await.unwrap();
+        }
+    }
+    let store = world.pass(store).await;
+    world.advance(100_000_000);
+    let reaped = store.nodes().reap_ephemeral().await.unwrap();
+    assert_eq!(reaped.len(), 1);
+    let store = world.pass(store).await;
+    let left: Vec<_> = store.view().nodes().iter().map(|node| node.machine_key).collect();
+    assert_eq!(left, [machine(1, by(alice)).machine_key]);
 }
 
 async fn the_cutoff_is_a_setting(world: &mut World) {

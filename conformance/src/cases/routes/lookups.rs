@@ -9,7 +9,7 @@ use crate::case::cases;
 use crate::cases::nodes::registration::{node, user};
 use crate::cases::presence::{connect, disconnect};
 use crate::cases::routes::offers::{advertise, approve, carry, prefix};
-use crate::cases::routes::primaries::Random;
+use crate::dice::Dice;
 use crate::world::World;
 
 cases! {
@@ -17,6 +17,7 @@ cases! {
         "route-lookup" => [
             the_longest_prefix_wins,
             only_primaries_are_found,
+            those_of_one_length_are_found_one_by_one,
             lookups_agree_with_a_plain_search,
         ],
     }
@@ -75,17 +76,45 @@ async fn only_primaries_are_found(world: &mut World) {
     }
 }
 
+async fn those_of_one_length_are_found_one_by_one(world: &mut World) {
+    let mut store = world.open().await;
+    let alice = user(&store, "alice").await;
+    let mut carriers = Vec::new();
+    for number in 1..=3 {
+        let id = node(&store, alice, number).await.id;
+        connect(&store, id, 1).await;
+        carry(&store, id, &[&format!("10.{number}.0.0/16")]).await;
+        carriers.push(id);
+    }
+    // Each goes and comes again, and then all go.
+    let mut is_there = [true; 3];
+    for (step, at) in [0, 1, 0, 2, 1, 2, 0, 1, 2].into_iter().enumerate() {
+        let session = step as u64 / 2 + 2;
+        is_there[at] = !is_there[at];
+        connect(&store, carriers[at], session).await;
+        if !is_there[at] {
+            disconnect(&store, carriers[at], session).await;
+        }
+        store = world.pass(store).await;
+        for (index, carrier) in carriers.iter().enumerate() {
+            let address = IpAddr::from([10, index as u8 + 1, 0, 1]);
+            let found = store.routes().lookup(address).await.unwrap();
+            let expected = is_there[index].then_some(*carrier);
+            assert_eq!(found.map(|route| route.node), expected, "step {step}: {address}");
+        }
+    }
+}
+
 async fn lookups_agree_with_a_plain_search(world: &mut World) {
     let store = world.open().await;
     let alice = user(&store, "alice").await;
-    let mut random = Random(11);
+    let dice = Dice::new(11);
     // Few different leading bits, so that many prefixes lie in one another.
     let mut lists: [BTreeSet<Prefix>; 3] = Default::default();
     for number in 0..420 {
-        let (address, bits) =
-            if number % 2 == 0 { (four(&mut random), 32) } else { (six(&mut random), 128) };
-        let length = u8::try_from(random.below(bits + 1)).unwrap();
-        lists[random.below(3)].insert(Prefix::containing(address, length).unwrap());
+        let (address, bits) = if number % 2 == 0 { (four(&dice), 32) } else { (six(&dice), 128) };
+        let length = u8::try_from(dice.below(bits + 1)).unwrap();
+        lists[dice.below(3)].insert(Prefix::containing(address, length).unwrap());
     }
     let mut carried: Vec<(NodeId, Prefix)> = Vec::new();
     for (number, list) in (1..).zip(&lists) {
@@ -114,9 +143,7 @@ async fn lookups_agree_with_a_plain_search(world: &mut World) {
         let (first, last) = (prefix.first(), prefix.last());
         probes.extend([first, last, beside(first, -1), beside(last, 1)]);
     }
-    probes.extend(
-        (0..300).map(|number| if number % 2 == 0 { four(&mut random) } else { six(&mut random) }),
-    );
+    probes.extend((0..300).map(|number| if number % 2 == 0 { four(&dice) } else { six(&dice) }));
     let mut found_any = 0;
     for address in probes {
         let plain = carried
@@ -152,15 +179,15 @@ fn lies_in(address: IpAddr, prefix: &Prefix) -> bool {
     bits == other && (of_address ^ of_prefix).checked_shr(rest).unwrap_or(0) == 0
 }
 
-fn four(random: &mut Random) -> IpAddr {
-    bytes::<4>(random).into()
+fn four(dice: &Dice) -> IpAddr {
+    bytes::<4>(dice).into()
 }
 
-fn six(random: &mut Random) -> IpAddr {
-    bytes::<16>(random).into()
+fn six(dice: &Dice) -> IpAddr {
+    bytes::<16>(dice).into()
 }
 
 /// Each byte is one of two.
-fn bytes<const N: usize>(random: &mut Random) -> [u8; N] {
-    std::array::from_fn(|_| if random.below(2) == 0 { 0x0a } else { 0xf5 })
+fn bytes<const N: usize>(dice: &Dice) -> [u8; N] {
+    std::array::from_fn(|_| if dice.below(2) == 0 { 0x0a } else { 0xf5 })
 }

@@ -9,6 +9,7 @@ use crate::case::cases;
 use crate::cases::nodes::registration::{Opened, node, user};
 use crate::cases::presence::{connect, disconnect};
 use crate::cases::routes::offers::{advertise, approve, carry, prefix, primary};
+use crate::dice::Dice;
 use crate::world::World;
 
 const SHARED: &str = "10.1.0.0/16";
@@ -267,11 +268,11 @@ async fn primaries_agree_with_a_model(world: &mut World) {
     let mut online = [false; 4];
     let mut routes: BTreeMap<(usize, usize), Sides> = BTreeMap::new();
     let mut primaries: [Option<usize>; 3] = [None; 3];
-    let mut random = Random(3);
+    let dice = Dice::new(3);
     for step in 0..160 {
         world.advance(1);
-        let who = random.below(4);
-        match random.below(4) {
+        let who = dice.below(4);
+        match dice.below(4) {
             0 => {
                 sessions[who] += 1;
                 connect(&store, ids[who], sessions[who]).await;
@@ -282,7 +283,7 @@ async fn primaries_agree_with_a_model(world: &mut World) {
                 online[who] = false;
             }
             side => {
-                let chosen: Vec<_> = (0..3).filter(|_| random.below(3) > 0).collect();
+                let chosen: Vec<_> = (0..3).filter(|_| dice.below(3) > 0).collect();
                 let texts: Vec<_> = chosen.iter().map(|which| PREFIXES[*which]).collect();
                 match side {
                     2 => advertise(&store, ids[who], &texts).await.unwrap(),
@@ -315,15 +316,5 @@ async fn primaries_agree_with_a_model(world: &mut World) {
         if step % 40 == 39 {
             store = world.pass(store).await;
         }
-    }
-}
-
-/// The same choices in every run.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (self.0 >> 32) as usize % end
     }
 }

@@ -7,6 +7,7 @@ use ghostwire_store_core::Store;
 use ghostwire_store_core::command::{DnsCommand, Image, PolicyCommand, Transaction};
 use ghostwire_store_core::digest::state_digest;
 use ghostwire_store_core::domain::*;
+use ghostwire_store_core::view::View;
 
 use crate::case::cases;
 use crate::cases::credentials::secrets::{reusable, user};
@@ -14,7 +15,10 @@ use crate::world::World;
 
 cases! {
     stored {
-        "view" => [a_view_never_changes_over_1000_writes],
+        "view" => [
+            a_view_never_changes_over_1000_writes,
+            a_view_counts_what_it_holds,
+        ],
         "read-your-writes" => [
             every_writer_sees_its_own_writes_among_others,
             every_kind_of_write_is_seen_at_once,
@@ -77,6 +81,37 @@ async fn a_view_never_changes_over_1000_writes(world: &mut World) {
         assert_eq!(state_digest(&view), digest);
         assert_eq!(view.netmap(node).unwrap().peer_count(), peers);
     }
+}
+
+async fn a_view_counts_what_it_holds(world: &mut World) {
+    let store = world.open().await;
+    assert_eq!(counts(&store.view()), [(0, true); 10]);
+    busy_day(world, &store).await;
+    let owner = store.view().users().iter().next().unwrap().id;
+    store.api_keys().create(NewApiKey::default()).await.unwrap();
+    store.preauth_keys().create(reusable(owner)).await.unwrap();
+    let store = world.pass(store).await;
+    let held = [2, 6, 2, 4, 12, 2, 2, 2, 2, 2];
+    assert_eq!(counts(&store.view()), held.map(|count| (count, false)));
+}
+
+/// How many there are of each kind, and whether there are none.
+fn counts(view: &View) -> [(usize, bool); 10] {
+    macro_rules! counts {
+        ($($held:ident),*) => { [$((view.$held().len(), view.$held().is_empty())),*] };
+    }
+    counts!(
+        users,
+        nodes,
+        presence,
+        routes,
+        addresses,
+        policies,
+        dns_records,
+        api_keys,
+        preauth_keys,
+        sessions
+    )
 }
 
 async fn a_view_is_had_while_commits_wait(world: &mut World) {
