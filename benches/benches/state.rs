@@ -17,7 +17,8 @@ use ghostwire_store::command::{Command, Image};
 use ghostwire_store::domain::{ActorName, AuditEntry, AuditId, BlockId, Text};
 use ghostwire_store::schema::Record;
 use ghostwire_store::state::{Change, Decision, State};
-use ghostwire_store_benches::{World, heartbeat, key_bytes, prefix, route};
+use ghostwire_store_bench_workload::data::key_bytes;
+use ghostwire_store_benches::{World, heartbeat, prefix, route};
 
 const GROUP: u64 = 256;
 
