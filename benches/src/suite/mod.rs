@@ -176,7 +176,7 @@ impl Group<'_> {
                     continue;
                 }
                 let run = self.once(planned, participant, session).await.map_err(|error| {
-                    format!("{} of {}: {error}", case.operation, subject.about.name)
+                    format!("{}, {}: {error}", subject.about.name, case.title())
                 })?;
                 subject.runs.push(run);
             }
@@ -216,7 +216,7 @@ impl Group<'_> {
 fn supplied(case: &Case, about: &About) -> Case {
     let preauth_keys = match case.operation {
         Operation::Register | Operation::ReadsWhileWriting => {
-            keys_for(case.callers, about.shares_commits, case.seconds)
+            keys_for(case, about.shares_commits)
         }
         _ => 0,
     };

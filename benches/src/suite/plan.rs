@@ -230,13 +230,15 @@ pub(super) fn plan(request: &Request) -> Vec<Planned> {
 /// What shall cost as much in a large network as in a small one.
 fn growing(sizes: &Sizes, nodes: u64) -> Vec<Planned> {
     use Operation::*;
+    let callers = if sizes.checkpoints == 0 { 16 } else { 256 };
+    let register = sizes.case(Register, callers, Content::default()).case;
     let content = Content {
         nodes,
         routes: 1_000,
         rules: 1_000,
         api_keys: 1_000,
-        // Also what the registering callers use up.
-        preauth_keys: keys_for(256, true, sizes.seconds),
+        // What the registering callers use up.
+        preauth_keys: keys_for(&register, true),
         audit: 1_000,
         ..Content::default()
     };
@@ -244,7 +246,6 @@ fn growing(sizes: &Sizes, nodes: u64) -> Vec<Planned> {
         NodeById, NodeByKey, NodeByLabel, ListOnline, NetMap, PolicyInput, RouteLookup, ApiKey,
         AuditQuery,
     ];
-    let callers = if sizes.checkpoints == 0 { 16 } else { 256 };
     let reads = reads.map(|operation| sizes.case(operation, 1, content));
     let writes = [Heartbeat, Endpoints, Audit, Register]
         .map(|operation| sizes.case(operation, callers, content));
@@ -256,15 +257,16 @@ fn growing(sizes: &Sizes, nodes: u64) -> Vec<Planned> {
 }
 
 /// Pre-auth keys for more registrations than anybody manages in the time of a run.
-pub(super) fn keys_for(callers: usize, shares_commits: bool, seconds: f64) -> u64 {
-    let a_second = match (shares_commits, callers) {
+pub(super) fn keys_for(case: &Case, shares_commits: bool) -> u64 {
+    let a_second = match (shares_commits, case.callers) {
         (false, _) | (_, 1) => 15_000.0,
         (true, ..=16) => 60_000.0,
         (true, ..=256) => 130_000.0,
         (true, _) => 180_000.0,
     };
     // The warm-up, and until the last checkpoint is complete.
-    (a_second * (seconds * 2.0 + 1.0)).ceil() as u64
+    let until_checkpoint = if case.checkpoints > 0 { 1.0 } else { 0.1 };
+    (a_second * (case.seconds * 2.0 + until_checkpoint)).ceil() as u64
 }
 
 #[cfg(test)]

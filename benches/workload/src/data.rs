@@ -179,7 +179,8 @@ pub fn route(number: u32, nodes: u64) -> RouteRow {
     let at = created(u64::from(number));
     RouteRow {
         id: time_ordered(at, 5, u64::from(number)),
-        node: node_id((u64::from(number) * 7) % nodes.max(1)),
+        // Only a node that is online has primary routes.
+        node: node_id(((u64::from(number) * 7) % nodes.max(1)) & !1),
         network,
         length,
         advertised: true,
@@ -349,6 +350,12 @@ mod tests {
         assert_ne!(node(7).node_key, node(8).node_key);
         assert!(node_id(7) < node_id(70), "identifiers are ordered by time");
         assert_eq!(prefix(26).1, 16);
+    }
+
+    #[test]
+    fn no_prefix_comes_twice() {
+        let prefixes: std::collections::HashSet<_> = (0..100_000).map(prefix).collect();
+        assert_eq!(prefixes.len(), 100_000);
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub(super) struct Table {
 
 /// A figure with as many digits as it deserves.
 pub(super) fn shown(figure: f64) -> String {
-    if figure >= 100.0 {
+    if figure >= 100.0 || figure.fract() == 0.0 {
         grouped(figure.round() as u64)
     } else if figure >= 10.0 {
         format!("{figure:.1}")
