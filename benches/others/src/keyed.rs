@@ -9,12 +9,10 @@ use ghostwire_store_bench_workload::direct::{
     Addresses, Engine, admitted, presented, refused, registered,
 };
 use ghostwire_store_bench_workload::rows::{
-    AuditRow, CredentialRow, Id, Machine, NodeRow, PointRow, PolicyRow, PresenceRow, RouteRow, Rows,
-    UserRow,
+    AuditRow, CredentialRow, Id, Machine, NodeRow, PointRow, PolicyRow, PresenceRow, RouteRow,
+    Rows, UserRow,
 };
-use ghostwire_store_bench_workload::subject::{
-    Answer, NetMapAnswer, PolicyAnswer, Read, Result,
-};
+use ghostwire_store_bench_workload::subject::{Answer, NetMapAnswer, PolicyAnswer, Read, Result};
 use ghostwire_store_bench_workload::targets::now;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -43,9 +41,20 @@ pub(super) enum Space {
 
 impl Space {
     pub(super) const ALL: [Self; 14] = [
-        Self::Users, Self::Nodes, Self::Labels, Self::MachineKeys, Self::NodeKeys,
-        Self::Addresses, Self::Presences, Self::Routes, Self::Prefixes, Self::PreAuthKeys,
-        Self::ApiKeys, Self::Policies, Self::Audit, Self::Metrics,
+        Self::Users,
+        Self::Nodes,
+        Self::Labels,
+        Self::MachineKeys,
+        Self::NodeKeys,
+        Self::Addresses,
+        Self::Presences,
+        Self::Routes,
+        Self::Prefixes,
+        Self::PreAuthKeys,
+        Self::ApiKeys,
+        Self::Policies,
+        Self::Audit,
+        Self::Metrics,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -77,8 +86,13 @@ pub(super) trait Reader {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>>;
 
     /// Pairs with `from <= key < to`, in order or backwards.
-    fn range(&self, space: Space, keys: (&[u8], &[u8]), backwards: bool, each: Each<'_>)
-    -> Result<()>;
+    fn range(
+        &self,
+        space: Space,
+        keys: (&[u8], &[u8]),
+        backwards: bool,
+        each: Each<'_>,
+    ) -> Result<()>;
 }
 
 /// A transaction: it reads what it wrote.
@@ -368,8 +382,7 @@ fn answer(reader: &dyn Reader, read: &Read<'_>) -> Result<Answer> {
         }
         Read::PolicyInput => {
             let nodes = all::<NodeRow>(reader, Space::Nodes)?;
-            let principal =
-                |node: NodeRow| (node.id, node.user, node.tags, node.ipv4, node.ipv6);
+            let principal = |node: NodeRow| (node.id, node.user, node.tags, node.ipv4, node.ipv6);
             Answer::Policy(Box::new(PolicyAnswer {
                 document: document(reader)?,
                 users: all(reader, Space::Users)?,
@@ -410,7 +423,5 @@ fn answer(reader: &dyn Reader, read: &Read<'_>) -> Result<Answer> {
 fn is_valid(reader: &dyn Reader, text: &str) -> Result<bool> {
     let Ok((prefix, secret)) = presented(Purpose::ApiKey, text) else { return Ok(false) };
     let key: Option<StoredKey> = found(reader.get(Space::ApiKeys, prefix.as_bytes())?)?;
-    Ok(key.is_some_and(|key| {
-        proves(Purpose::ApiKey, secret, &key.hash) && key.expires_at > now()
-    }))
+    Ok(key.is_some_and(|key| proves(Purpose::ApiKey, secret, &key.hash) && key.expires_at > now()))
 }

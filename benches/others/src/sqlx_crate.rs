@@ -5,7 +5,9 @@ use std::path::Path;
 use futures_util::TryStreamExt;
 use ghostwire_store_bench_workload::direct::sql::{Columns, Connection, Decode, Sql, Value};
 use ghostwire_store_bench_workload::subject::Result;
-use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous,
+};
 use sqlx::{ConnectOptions, Row, SqliteConnection, TypeInfo, ValueRef};
 
 /// A connection, which has a thread of its own and keeps prepared statements.

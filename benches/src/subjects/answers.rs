@@ -1,6 +1,8 @@
 //! This store's entities as the workload's rows, for comparing subjects.
 
-use ghostwire_store::domain::{AuditEntry, MetricPoint, Node, Presence, RegisterMethod, Route, User};
+use ghostwire_store::domain::{
+    AuditEntry, MetricPoint, Node, Presence, RegisterMethod, Route, User,
+};
 use ghostwire_store::view::NetMap;
 use ghostwire_store_bench_workload::rows::{
     AuditRow, EndpointRow, NodeRow, PointRow, PresenceRow, RouteRow, UserRow,

@@ -62,8 +62,7 @@ fn direct() -> Candidate {
 }
 
 fn batched() -> Candidate {
-    let about =
-        about("libsql-crate-batched", "libsql crate 0.10", "-", "fsync each batch", true);
+    let about = about("libsql-crate-batched", "libsql crate 0.10", "-", "fsync each batch", true);
     Candidate::new(about, |directory| async move {
         Direct::batched(libsql_crate::open(&directory, 2).await?).await
     })

@@ -17,7 +17,9 @@ use ghostwire_store::secrets::HashKey;
 use ghostwire_store::{ErrorKind, Opener, Store, create_hash_key};
 use ghostwire_store_bench_workload::credential::HASH_KEY;
 use ghostwire_store_bench_workload::data::METRIC;
-use ghostwire_store_bench_workload::subject::{Answer, PolicyAnswer, Progress, Read, Result, Write};
+use ghostwire_store_bench_workload::subject::{
+    Answer, PolicyAnswer, Progress, Read, Result, Write,
+};
 use ghostwire_store_bench_workload::{Subject, rows::Id};
 
 use super::{answers, images};
@@ -220,9 +222,7 @@ impl Subject for OfStore {
             Read::MetricRange { node, from, to } => {
                 black_box(self.points((*node, *from, *to)).await?).len()
             }
-            Read::AuditPage { from, to } => {
-                black_box(self.newest_lines((*from, *to)).await?).len()
-            }
+            Read::AuditPage { from, to } => black_box(self.newest_lines((*from, *to)).await?).len(),
             Read::Nothing => 0,
         };
         Ok(found as u64)

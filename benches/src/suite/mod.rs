@@ -70,9 +70,7 @@ async fn participants(request: &Request) -> Result<Vec<Participant>> {
             .into());
         }
     }
-    all.retain(|one| {
-        request.subjects.is_empty() || request.subjects.contains(&one.about().name)
-    });
+    all.retain(|one| request.subjects.is_empty() || request.subjects.contains(&one.about().name));
     Ok(all)
 }
 
@@ -93,7 +91,8 @@ pub async fn run(request: &Request, watcher: Watcher<'_>) -> Result<Results> {
     let mut tables = Vec::new();
     // Cases of one content follow each other, and use the same open subjects.
     for cases in plan.chunk_by(|a, b| a.case.content == b.case.content && a.who == b.who) {
-        let group = Group { participants: &participants, rounds: sizes.rounds, scratch: scratch.path() };
+        let group =
+            Group { participants: &participants, rounds: sizes.rounds, scratch: scratch.path() };
         tables.extend(group.run(cases, &mut steps).await?);
     }
     let mut opened = Vec::new();
@@ -104,8 +103,7 @@ pub async fn run(request: &Request, watcher: Watcher<'_>) -> Result<Results> {
                 if let Participant::Here(candidate) = participant
                     && candidate.lacks(Operation::Open).is_none()
                 {
-                    let opening =
-                        opening::measure(candidate, nodes, sizes.rounds, scratch.path());
+                    let opening = opening::measure(candidate, nodes, sizes.rounds, scratch.path());
                     opened.push(opening.await?);
                 }
             }
@@ -215,9 +213,7 @@ impl Group<'_> {
 /// With as many pre-auth keys as a run can use up.
 fn supplied(case: &Case, about: &About) -> Case {
     let preauth_keys = match case.operation {
-        Operation::Register | Operation::ReadsWhileWriting => {
-            keys_for(case, about.shares_commits)
-        }
+        Operation::Register | Operation::ReadsWhileWriting => keys_for(case, about.shares_commits),
         _ => 0,
     };
     Case { content: Content { preauth_keys, ..case.content }, ..case.clone() }

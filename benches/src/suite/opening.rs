@@ -28,7 +28,10 @@ pub fn play_part() -> Option<ExitCode> {
     })
 }
 
-#[allow(clippy::print_stderr, reason = "a part that is played speaks to the process that started it")]
+#[allow(
+    clippy::print_stderr,
+    reason = "a part that is played speaks to the process that started it"
+)]
 fn complain(error: &str) {
     eprintln!("{error}");
 }

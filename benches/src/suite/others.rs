@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use ghostwire_store_bench_workload::results::{Case, Listed, Run};
 use ghostwire_store_bench_workload::subject::Result;
 
-
 /// That program.
 #[derive(Debug, Clone)]
 pub(super) struct Others {
@@ -46,8 +45,7 @@ impl Others {
 
     async fn output(&self, arguments: &[String]) -> Result<String> {
         let called = tokio::process::Command::new(&self.program).args(arguments).output().await;
-        let output =
-            called.map_err(|error| format!("{}: {error}", self.program.display()))?;
+        let output = called.map_err(|error| format!("{}: {error}", self.program.display()))?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
             let program = self.program.display();

@@ -208,12 +208,11 @@ pub(super) fn plan(request: &Request) -> Vec<Planned> {
     for operation in [Heartbeat, Endpoints, Audit] {
         plan.extend(sizes.callers.iter().map(|&callers| sizes.case(operation, callers, network)));
     }
-    plan.push(sizes.case(NetMap, 1, Content {
-        nodes: sizes.many_nodes,
-        routes: 2_000,
-        rules: 1_000,
-        ..empty
-    }));
+    plan.push(sizes.case(
+        NetMap,
+        1,
+        Content { nodes: sizes.many_nodes, routes: 2_000, rules: 1_000, ..empty },
+    ));
     let routed = Content { nodes: sizes.nodes, routes: sizes.routes, ..empty };
     plan.push(sizes.case(RouteLookup, 1, routed));
     let measured = Content { points: sizes.points, ..empty };
@@ -243,7 +242,14 @@ fn growing(sizes: &Sizes, nodes: u64) -> Vec<Planned> {
         ..Content::default()
     };
     let reads = [
-        NodeById, NodeByKey, NodeByLabel, ListOnline, NetMap, PolicyInput, RouteLookup, ApiKey,
+        NodeById,
+        NodeByKey,
+        NodeByLabel,
+        ListOnline,
+        NetMap,
+        PolicyInput,
+        RouteLookup,
+        ApiKey,
         AuditQuery,
     ];
     let reads = reads.map(|operation| sizes.case(operation, 1, content));

@@ -264,7 +264,9 @@ pub fn audit(number: u64) -> AuditRow {
 }
 
 /// What a subject holds before it is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize,
+)]
 pub struct Content {
     /// Nodes with their presences.
     pub nodes: u64,
@@ -375,7 +377,8 @@ mod tests {
         let content =
             Content { nodes: 2_500, routes: 10, rules: 3, preauth_keys: 1, ..Content::default() };
         let count = |wanted: fn(&Rows) -> usize| content.chunks().map(|rows| wanted(&rows)).sum();
-        let nodes: usize = count(|rows| if let Rows::Nodes(nodes) = rows { nodes.len() } else { 0 });
+        let nodes: usize =
+            count(|rows| if let Rows::Nodes(nodes) = rows { nodes.len() } else { 0 });
         assert_eq!(nodes, 2_500);
         let points = Content { points: POINTS_PER_MONTH * 2, ..content };
         assert_eq!(points.measured_nodes(), 2);

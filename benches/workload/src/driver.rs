@@ -167,9 +167,7 @@ fn start(
     callers: &Arc<Callers>,
 ) -> Tasks {
     (0..count)
-        .map(|_| {
-            tokio::spawn(call(subject.clone(), targets.clone(), operation, callers.clone()))
-        })
+        .map(|_| tokio::spawn(call(subject.clone(), targets.clone(), operation, callers.clone())))
         .collect()
 }
 

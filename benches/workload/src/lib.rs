@@ -17,6 +17,7 @@ mod session;
 mod statistics;
 pub mod subject;
 pub mod targets;
+pub mod transcript;
 
 pub use data::Content;
 pub use operation::{Kind, Operation, nearest};

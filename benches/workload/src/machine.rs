@@ -4,8 +4,8 @@ use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::results::Machine;
 use crate::Spread;
+use crate::results::Machine;
 
 /// Where stores are made: `GHOSTWIRE_BENCH_DIR`, else the directory for temporary files. It should
 /// be on the disk that is to be measured.

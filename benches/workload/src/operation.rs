@@ -45,9 +45,26 @@ pub enum Kind {
 impl Operation {
     /// All of them, in the order of the report.
     pub const ALL: [Self; 20] = [
-        Register, SignIn, Heartbeat, Endpoints, Audit, Import, NodeById, NodeByKey, NodeByLabel,
-        ReadsWhileWriting, ListOnline, NetMap, PolicyInput, RouteLookup, ApiKey, Metrics,
-        MetricRange, AuditQuery, Open, Nothing,
+        Register,
+        SignIn,
+        Heartbeat,
+        Endpoints,
+        Audit,
+        Import,
+        NodeById,
+        NodeByKey,
+        NodeByLabel,
+        ReadsWhileWriting,
+        ListOnline,
+        NetMap,
+        PolicyInput,
+        RouteLookup,
+        ApiKey,
+        Metrics,
+        MetricRange,
+        AuditQuery,
+        Open,
+        Nothing,
     ];
 
     /// By which it is chosen.
@@ -81,7 +98,9 @@ impl Operation {
     #[must_use]
     pub fn title(self) -> &'static str {
         match self {
-            Register => "Register a node: check and use up its pre-auth key, give it addresses, insert, audit line",
+            Register => {
+                "Register a node: check and use up its pre-auth key, give it addresses, insert, audit line"
+            }
             SignIn => "Register a node whose user signed in: as register, without a pre-auth key",
             Heartbeat => "Heartbeat of a node",
             Endpoints => "Heartbeat of a node with new endpoints",
@@ -92,8 +111,12 @@ impl Operation {
             NodeByLabel => "Read a node by name (DNS label)",
             ReadsWhileWriting => "Read a node by id, one by one, while callers register nodes",
             ListOnline => "List the nodes that are online, every second one, in pages of 1,000",
-            NetMap => "Network map of one node: peers with presence, routes, users, a policy of 1,000 rules",
-            PolicyInput => "What evaluating the policy needs: document, users, and each node's owner, tags and addresses",
+            NetMap => {
+                "Network map of one node: peers with presence, routes, users, a policy of 1,000 rules"
+            }
+            PolicyInput => {
+                "What evaluating the policy needs: document, users, and each node's owner, tags and addresses"
+            }
             RouteLookup => "Route with the longest prefix for an address",
             ApiKey => "Check an API key",
             Metrics => "Record metric points in batches of 1,000 (counted in points)",
@@ -130,9 +153,9 @@ impl std::fmt::Display for Operation {
 /// The known name that is most like this one.
 #[must_use]
 pub fn nearest<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
-    known.into_iter().max_by(|a, b| {
-        strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b))
-    })
+    known
+        .into_iter()
+        .max_by(|a, b| strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b)))
 }
 
 impl std::str::FromStr for Operation {

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::Content;
 use crate::Spread;
+use crate::data::Content;
 use crate::subject::{About, Progress};
 use crate::{Kind, Operation};
 

@@ -109,9 +109,9 @@ pub async fn run_once(candidate: &Candidate, case: &Case, within: &Path) -> Resu
         _ => session.end().await.map(|()| None)?,
     };
     let bare = block_bytes.map(|bytes| machine::append_and_sync(within, bytes as usize, BARE));
-    let bare_sync_us = bare.transpose()?.map(|times| {
-        Spread::of(times.iter().map(|time| time.as_secs_f64() * 1e6)).median
-    });
+    let bare_sync_us = bare
+        .transpose()?
+        .map(|times| Spread::of(times.iter().map(|time| time.as_secs_f64() * 1e6)).median);
     Ok(Run { block_bytes, bare_sync_us, ..run })
 }
 

@@ -74,9 +74,16 @@ pub enum Read<'a> {
     /// Whether this text is an API key that may be used.
     ApiKey(&'a str),
     /// All points of a node's metric, `from <= at < to`, in pages of 1,000.
-    MetricRange { node: Id, from: i64, to: i64 },
+    MetricRange {
+        node: Id,
+        from: i64,
+        to: i64,
+    },
     /// The newest 100 audit lines, `from <= at < to`.
-    AuditPage { from: i64, to: i64 },
+    AuditPage {
+        from: i64,
+        to: i64,
+    },
     /// Nothing: what the harness itself costs.
     Nothing,
 }

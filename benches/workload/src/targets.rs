@@ -38,9 +38,9 @@ impl Targets {
         let count = content.nodes.min(MOST_TARGETS);
         // In no order that a cache could foresee; the factor is prime, so none comes twice.
         let spread = |index: u64| index.wrapping_mul(2_654_435_761) % content.nodes.max(1);
-        let nodes = (0..count).map(spread).map(|number| {
-            (data::node_id(number), data::key_bytes(2, number), data::label(number))
-        });
+        let nodes = (0..count)
+            .map(spread)
+            .map(|number| (data::node_id(number), data::key_bytes(2, number), data::label(number)));
         let api_keys = (0..content.api_keys)
             .map(|number| credential::text(Purpose::ApiKey, &data::api_key(number)));
         Self {
@@ -78,9 +78,7 @@ impl Targets {
                 let (from, to) = (data::EPOCH, data::EPOCH + month);
                 Read::MetricRange { node: data::node_id(number), from, to }
             }
-            Operation::AuditQuery => {
-                Read::AuditPage { from: data::EPOCH, to: data::EPOCH + month }
-            }
+            Operation::AuditQuery => Read::AuditPage { from: data::EPOCH, to: data::EPOCH + month },
             Operation::Nothing => Read::Nothing,
             _ => return None,
         })
@@ -119,8 +117,8 @@ impl Targets {
 
     fn registration(&self, turn: u64, with_key: bool) -> Write {
         let number = self.content.nodes + turn;
-        let preauth_key = with_key
-            .then(|| credential::text(Purpose::PreAuthKey, &data::preauth_key(number)));
+        let preauth_key =
+            with_key.then(|| credential::text(Purpose::PreAuthKey, &data::preauth_key(number)));
         let machine = Box::new(data::machine(number));
         Write::Register { machine, preauth_key, user: data::user_id(number) }
     }

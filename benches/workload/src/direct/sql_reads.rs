@@ -2,10 +2,10 @@
 
 use std::net::Ipv4Addr;
 
+use super::presented;
 use super::sql::{Columns, Connection, Value};
 use super::sql_schema::*;
 use super::sql_writes::{blob, prefix};
-use super::presented;
 use crate::credential::{Purpose, proves};
 use crate::data::METRIC;
 use crate::rows::{AuditRow, NodeRow, PointRow, PresenceRow, RouteRow, UserRow};

@@ -58,7 +58,14 @@ pub(super) fn processor(machine: &Machine) -> String {
 }
 
 const COLUMNS: &[&str] = &[
-    "SUBJECT", "BACKEND", "MATERIALIZE", "DURABLE", "A SECOND", "TIMES libsql-crate", "MEDIAN", "P99",
+    "SUBJECT",
+    "BACKEND",
+    "MATERIALIZE",
+    "DURABLE",
+    "A SECOND",
+    "TIMES libsql-crate",
+    "MEDIAN",
+    "P99",
     "NOTES",
 ];
 
@@ -66,15 +73,23 @@ const COLUMNS: &[&str] = &[
 pub(super) fn measured(measured: &Measured, machine: &Machine) -> Table {
     let direct = measured.of(DIRECT);
     let rows = measured.subjects.iter().map(|of| row(of, direct, measured)).collect();
-    Table { title: format!("{} [{}]", measured.case.title(), disk(machine)), columns: COLUMNS, rows }
+    Table {
+        title: format!("{} [{}]", measured.case.title(), disk(machine)),
+        columns: COLUMNS,
+        rows,
+    }
 }
 
 fn row(of: &OfSubject, direct: Option<&OfSubject>, table: &Measured) -> Vec<String> {
     let about = &of.about;
     let is_read = table.case.operation.kind() == Kind::Read;
     let durability = if is_read { "-" } else { &about.durability };
-    let mut cells =
-        vec![about.name.clone(), about.backend.clone(), about.materialize.clone(), durability.into()];
+    let mut cells = vec![
+        about.name.clone(),
+        about.backend.clone(),
+        about.materialize.clone(),
+        durability.into(),
+    ];
     if let Some(reason) = &of.left_out {
         cells.extend(["-".into(), "-".into(), "-".into(), "-".into(), reason.clone()]);
         return cells;
@@ -122,7 +137,14 @@ fn notes(of: &OfSubject) -> String {
 }
 
 const OPENING: &[&str] = &[
-    "SUBJECT", "BACKEND", "MATERIALIZE", "NODES", "OPEN", "RESIDENT", "MEMORY A NODE", "ON DISK",
+    "SUBJECT",
+    "BACKEND",
+    "MATERIALIZE",
+    "NODES",
+    "OPEN",
+    "RESIDENT",
+    "MEMORY A NODE",
+    "ON DISK",
     "DISK A NODE",
 ];
 

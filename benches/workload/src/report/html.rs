@@ -4,7 +4,8 @@ use super::figures::{self, Table};
 use super::svg;
 use crate::results::{Results, Run};
 
-const STYLE: &str = "body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem}
+const STYLE: &str =
+    "body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem}
 table{border-collapse:collapse;font-size:13px;margin:.5rem 0 1.5rem}
 th,td{border-bottom:1px solid #8884;padding:.25rem .6rem;text-align:left;vertical-align:top}
 h2{font-size:1.05rem;margin:2rem 0 .3rem}
