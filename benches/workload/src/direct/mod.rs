@@ -9,6 +9,7 @@ mod sql_writes;
 use std::future::Future;
 use std::hint::black_box;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use async_trait::async_trait;
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -132,13 +133,14 @@ pub fn refused() -> Error {
     "the credential is not valid".into()
 }
 
-type Waiting = (Write, oneshot::Sender<Result<()>>);
+/// A write and who waits for it; nothing asks the thread to end.
+type Waiting = Option<(Write, oneshot::Sender<Result<()>>)>;
 
 enum Path {
     /// A transaction for each write.
     Alone(Mutex<Addresses>),
     /// To the thread that makes transactions of what waits.
-    Shared(mpsc::Sender<Waiting>),
+    Shared(mpsc::Sender<Waiting>, Mutex<Option<JoinHandle<()>>>),
 }
 
 /// A subject on an engine.
@@ -169,10 +171,10 @@ impl<E: Engine> Direct<E> {
         let (sender, receiver) = mpsc::channel(MOST_WAITING);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let theirs = engine.clone();
-        std::thread::Builder::new().name("batches".to_owned()).spawn(move || {
+        let thread = std::thread::Builder::new().name("batches".to_owned()).spawn(move || {
             runtime.block_on(make_batches(theirs, receiver, Addresses { next }));
         })?;
-        Ok(Arc::new(Self { engine, path: Path::Shared(sender) }))
+        Ok(Arc::new(Self { engine, path: Path::Shared(sender, Mutex::new(Some(thread))) }))
     }
 }
 
@@ -183,7 +185,8 @@ async fn make_batches<E: Engine>(
 ) {
     let mut batch = Vec::new();
     while waiting.recv_many(&mut batch, MOST_SHARING).await > 0 {
-        let (writes, callers): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
+        let ends = batch.iter().any(Option::is_none);
+        let (writes, callers): (Vec<_>, Vec<_>) = batch.drain(..).flatten().unzip();
         let outcomes = engine.commit(writes, &mut addresses).await;
         let outcomes = outcomes.unwrap_or_else(|error| {
             let text = error.to_string();
@@ -192,6 +195,9 @@ async fn make_batches<E: Engine>(
         for (caller, outcome) in callers.into_iter().zip(outcomes) {
             // Whoever does not wait any more does not want to know.
             let _ = caller.send(outcome);
+        }
+        if ends {
+            return;
         }
     }
 }
@@ -205,9 +211,10 @@ impl<E: Engine> Subject for Direct<E> {
                 let outcomes = self.engine.commit(vec![write], &mut addresses).await?;
                 outcomes.into_iter().collect()
             }
-            Path::Shared(batches) => {
+            Path::Shared(batches, _) => {
                 let (answer, answered) = oneshot::channel();
-                batches.send((write, answer)).await.map_err(|_| "the batches' thread stopped")?;
+                let sent = batches.send(Some((write, answer))).await;
+                sent.map_err(|_| "the batches' thread stopped")?;
                 answered.await?
             }
         }
@@ -226,7 +233,15 @@ impl<E: Engine> Subject for Direct<E> {
     }
 
     async fn close(&self) -> Result<()> {
-        // Dropping the last reference closes the files.
+        if let Path::Shared(batches, thread) = &self.path
+            && let Some(thread) = thread.lock().await.take()
+        {
+            // It may have ended by itself.
+            let _ = batches.send(None).await;
+            let joined = tokio::task::spawn_blocking(move || thread.join()).await?;
+            joined.map_err(|_| "the batches' thread stopped")?;
+        }
+        // The files are closed when this is dropped.
         Ok(())
     }
 }
