@@ -267,12 +267,12 @@ pub(super) fn keys_for(case: &Case, shares_commits: bool) -> u64 {
     let a_second = match (shares_commits, case.callers) {
         (false, _) | (_, 1) => 15_000.0,
         (true, ..=16) => 60_000.0,
-        (true, ..=256) => 130_000.0,
+        (true, ..=256) => 120_000.0,
         (true, _) => 180_000.0,
     };
     // The warm-up, and until the last checkpoint is complete.
-    let until_checkpoint = if case.checkpoints > 0 { 1.0 } else { 0.1 };
-    (a_second * (case.seconds * 2.0 + until_checkpoint)).ceil() as u64
+    let until_checkpoint = if case.checkpoints > 0 { 0.75 } else { 0.1 };
+    (a_second * (case.seconds * 1.5 + until_checkpoint)).ceil() as u64
 }
 
 #[cfg(test)]
