@@ -39,8 +39,8 @@ fn netmap(c: &mut Criterion) {
     });
     let id = world.nodes[NODES as usize / 2].id;
     let map = store.view().netmap(id).unwrap();
-    assert_eq!(map.peers.len() as u64, NODES - 1);
-    assert!(map.peers.iter().all(|peer| peer.presence.is_some()));
+    assert_eq!(map.peer_count() as u64, NODES - 1);
+    assert!(map.peers().all(|peer| peer.presence.is_some()));
     assert!(map.policy.is_some() && !map.routes.is_empty());
     drop(map);
     c.bench_function("netmap/10,000 nodes", |bencher| {

@@ -1,5 +1,5 @@
-//! This store beside the `libsql` crate called directly, with criterion: point reads and a network
-//! map among 10,000 nodes, a heartbeat and a registration of one caller.
+//! This store beside the `libsql` crate called directly, with criterion: point reads and a listing
+//! among 10,000 nodes, a heartbeat and a registration of one caller.
 //!
 //! `cargo bench -p ghostwire-store-benches --bench side_by_side`; the page is
 //! `target/criterion/report/index.html`. `gwstore bench` measures more, and many callers at once.
@@ -37,7 +37,7 @@ fn bench_reads(
     name: &str,
 ) {
     for operation in
-        [Operation::NodeById, Operation::NodeByKey, Operation::NodeByLabel, Operation::NetMap]
+        [Operation::NodeById, Operation::NodeByKey, Operation::NodeByLabel, Operation::ListOnline]
     {
         let subject = session.subject().clone();
         let mut turn = 0;

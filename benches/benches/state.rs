@@ -10,69 +10,22 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes_of::encode_all;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ghostwire_store::block::{BlockBuilder, BlockHash, ChangeKind, Serial};
 use ghostwire_store::command::{Command, Image};
-use ghostwire_store::domain::{ActorName, AuditEntry, AuditId, BlockId, Text};
+use ghostwire_store::domain::BlockId;
 use ghostwire_store::schema::Record;
-use ghostwire_store::state::{Change, Decision, State};
-use ghostwire_store_bench_workload::data::key_bytes;
-use ghostwire_store_benches::{World, heartbeat, prefix, route};
+use ghostwire_store::state::{Change, Decision};
+use ghostwire_store_benches::{World, apply, encode, heartbeat, prefix, route};
 
 const GROUP: u64 = 256;
 
-/// Encodes rows as the writer does.
-mod bytes_of {
-    use super::{BlockBuilder, Change, ChangeKind, Image};
-
-    pub(super) fn encode(builder: &mut BlockBuilder, kind: ChangeKind, image: &Image) {
-        match image {
-            Image::Node(node) => builder.put(kind, node.as_ref()),
-            Image::Presence(presence) => builder.put(kind, presence.as_ref()),
-            _ => {}
+fn encode_all(builder: &mut BlockBuilder, decision: &Decision) {
+    for change in &decision.changes {
+        if let Change::Put(image) = change {
+            encode(builder, ChangeKind::Created, image);
         }
     }
-
-    pub(super) fn encode_all(builder: &mut BlockBuilder, changes: &[Change]) {
-        for change in changes {
-            if let Change::Put(image) = change {
-                encode(builder, ChangeKind::Created, image);
-            }
-        }
-    }
-}
-
-/// What the writer does with a group, from the state to the encoded block. Gives the new state.
-fn apply(world: &World, published: &State, commands: &[Command]) -> State {
-    let mut working = published.clone();
-    let mut builder = BlockBuilder::default();
-    let actor = ActorName::system();
-    for (index, command) in commands.iter().enumerate() {
-        let decision = world.decide(&working, command).unwrap();
-        for note in decision.audit {
-            builder.audit(AuditEntry {
-                id: AuditId::time_ordered(world.now, key_bytes(9, index as u64)),
-                at: world.now,
-                actor: actor.clone(),
-                action: Text::new(note.action).unwrap(),
-                entity: note.entity,
-                subject: Text::new(note.subject).unwrap(),
-            });
-        }
-        for change in decision.changes {
-            if let Change::Put(image) = change {
-                let kind = working.evolve(Change::Put(image.clone()));
-                bytes_of::encode(&mut builder, kind, &image);
-            }
-        }
-    }
-    let serial = published.serial().next();
-    let id = BlockId::time_ordered(world.now, key_bytes(8, serial.get()));
-    let closed = builder.finish(serial, id, published.hash(), world.now).unwrap();
-    working.advance(serial, closed.block.hash, world.now);
-    black_box(closed);
-    working
 }
 
 fn registrations(world: &World, from: u64, count: u64) -> Vec<Command> {
@@ -97,7 +50,7 @@ fn register(c: &mut Criterion) {
                     let from = nodes + (iteration % round) * GROUP;
                     let commands = registrations(&world, from, GROUP);
                     let began = Instant::now();
-                    published = apply(&world, &published, &commands);
+                    published = apply(&world, &published, &commands).unwrap();
                     spent += began.elapsed();
                 }
                 spent
@@ -138,7 +91,7 @@ fn register(c: &mut Criterion) {
                 bencher.iter(|| {
                     let mut builder = BlockBuilder::default();
                     for decision in &decisions {
-                        encode_all(&mut builder, &decision.changes);
+                        encode_all(&mut builder, decision);
                     }
                     builder
                 });
@@ -147,7 +100,7 @@ fn register(c: &mut Criterion) {
                 bencher.iter(|| {
                     let mut builder = BlockBuilder::default();
                     for decision in &decisions {
-                        encode_all(&mut builder, &decision.changes);
+                        encode_all(&mut builder, decision);
                     }
                     let id = BlockId::from_bytes([1; 16]);
                     builder.finish(Serial::ZERO.next(), id, BlockHash::GENESIS, world.now).unwrap()
@@ -179,7 +132,7 @@ fn heartbeats(c: &mut Criterion) {
                     })
                     .collect();
                 let began = Instant::now();
-                published = apply(&world, &published, &commands);
+                published = apply(&world, &published, &commands).unwrap();
                 spent += began.elapsed();
             }
             spent

@@ -10,8 +10,10 @@ static MIMALLOC: mimalloc::MiMalloc = mimalloc::MiMalloc;
 pub const ALLOCATOR: &str = if cfg!(feature = "mimalloc") { "mimalloc" } else { "the system's" };
 
 mod fixture;
+mod group;
 mod subjects;
 pub mod suite;
 
 pub use fixture::{Target, World, heartbeat, open, policy, prefix, registration, route};
+pub use group::{apply, encode};
 pub use subjects::candidates;

@@ -21,6 +21,7 @@ pub mod error;
 mod fold;
 pub mod layer;
 mod loader;
+pub mod netmap;
 pub mod options;
 pub mod portable;
 pub mod repository;

@@ -1,5 +1,6 @@
 //! Reading the series page by page, straight from the backend.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use crate::backend::{Backend, KeyRange, Row, Scan};
@@ -16,7 +17,8 @@ fn of_series(node: Option<NodeId>, metric: &MetricName) -> RowKey {
 }
 
 /// Reads the points of a query in the order of (node, metric, time). Steps from series to series
-/// by key, so that points outside the query are not read.
+/// by key, so that points outside the query are not read: one scan finds the next series, or the
+/// next node if only one metric is wanted, and one reads it.
 pub(crate) struct MetricReader<'b> {
     backend: &'b dyn Backend,
     query: MetricQuery,
@@ -45,18 +47,16 @@ impl<'b> MetricReader<'b> {
                 self.next = None;
                 break;
             };
-            let point = MetricPoint::decode(&first.key, &first.body)?;
-            if let Some(target) = self.skip(&point) {
-                self.next = target;
+            let (range, behind) = self.wanted_at(MetricPoint::decode(&first.key, &first.body)?);
+            let Some((from, to)) = range else {
+                self.next = behind;
                 continue;
-            }
-            let series = of_series(point.node, &point.metric);
-            let to = Some(series.clone().integer(self.query.to.as_micros()));
+            };
             let wanted = limit - points.len();
-            let rows = self.rows(first.key, to, wanted).await?;
+            let rows = self.rows(from.max(first.key), Some(to), wanted).await?;
             self.next = match rows.last() {
                 Some(last) if rows.len() == wanted => Some(last.key.clone().successor()),
-                _ => series.after_prefix(),
+                _ => behind,
             };
             for row in rows {
                 points.push(MetricPoint::decode(&row.key, &row.body)?);
@@ -65,26 +65,22 @@ impl<'b> MetricReader<'b> {
         Ok(points)
     }
 
-    /// Where to continue instead of at `point`, if that is not wanted: `Some(None)` is nowhere.
-    fn skip(&self, point: &MetricPoint) -> Option<Option<RowKey>> {
-        let node = RowKey::new().optional_id(point.node.as_ref().map(NodeId::as_bytes));
-        if let Some(wanted) = &self.query.metric
-            && point.metric != *wanted
-        {
-            return Some(if point.metric < *wanted {
-                Some(of_series(point.node, wanted).integer(self.query.from.as_micros()))
-            } else {
-                node.after_prefix()
-            });
-        }
-        let series = of_series(point.node, &point.metric);
-        if point.at < self.query.from {
-            Some(Some(series.integer(self.query.from.as_micros())))
-        } else if point.at >= self.query.to {
-            Some(series.after_prefix())
-        } else {
-            None
-        }
+    /// Which points to read next if `point` is the next one that is stored, if any, and where to
+    /// look behind them.
+    fn wanted_at(&self, point: MetricPoint) -> (Option<(RowKey, RowKey)>, Option<RowKey>) {
+        let MetricQuery { metric: wanted, from, to, .. } = &self.query;
+        let series = of_series(point.node, wanted.as_ref().unwrap_or(&point.metric));
+        let behind = match wanted {
+            Some(_) => RowKey::new().optional_id(point.node.as_ref().map(NodeId::as_bytes)),
+            None => series.clone(),
+        };
+        let is_behind = match wanted.as_ref().map(|wanted| point.metric.cmp(wanted)) {
+            Some(Ordering::Less) => false,
+            Some(Ordering::Greater) => true,
+            Some(Ordering::Equal) | None => point.at >= *to,
+        };
+        let range = (series.clone().integer(from.as_micros()), series.integer(to.as_micros()));
+        ((!is_behind).then_some(range), behind.after_prefix())
     }
 
     /// The end of what the query can contain.
@@ -177,8 +173,8 @@ impl<'b> AuditReader<'b> {
         }
         let order = match (&self.peeked, &self.row) {
             (None, None) => return Ok(None),
-            (Some(_), None) => std::cmp::Ordering::Less,
-            (None, Some(_)) => std::cmp::Ordering::Greater,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
             (Some((key, _)), Some(row)) if self.reverse => row.key.cmp(key),
             (Some((key, _)), Some(row)) => key.cmp(&row.key),
         };

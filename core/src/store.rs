@@ -192,11 +192,7 @@ fn start(
     let counters = WriterCounters::default();
     counters.fold_debt.store(fold_debt, Ordering::Relaxed);
     let shared = Arc::new(Shared {
-        published: arc_swap::ArcSwap::from_pointee(Published {
-            state: loaded.state,
-            audit: loaded.audit,
-            fresh_at: std::time::Instant::now(),
-        }),
+        published: arc_swap::ArcSwap::from_pointee(Published::new(loaded.state, loaded.audit)),
         progress: tokio::sync::watch::Sender::new(Progress { serial, closed: false }),
         digests: DigestCache::new(),
         counters,

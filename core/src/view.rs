@@ -1,13 +1,11 @@
 //! Snapshot reads: plain functions on the last durable state. No lock, no disk, no waiting.
 
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::block::Serial;
-use crate::domain::{
-    AuditEntry, DerpMap, DnsRecord, DnsSettings, Node, NodeId, Policy, Presence, Route, User,
-};
+use crate::domain::{AuditEntry, NodeId};
+use crate::netmap::{NetMap, Network};
 use crate::state::State;
 
 /// What the writer publishes after each durable commit.
@@ -18,6 +16,14 @@ pub(crate) struct Published {
     pub(crate) audit: imbl::Vector<Arc<AuditEntry>>,
     /// When this was last known to be the newest.
     pub(crate) fresh_at: Instant,
+    /// What the network maps of this state share, once one was asked for.
+    network: OnceLock<Arc<Network>>,
+}
+
+impl Published {
+    pub(crate) fn new(state: State, audit: imbl::Vector<Arc<AuditEntry>>) -> Self {
+        Self { state, audit, fresh_at: Instant::now(), network: OnceLock::new() }
+    }
 }
 
 /// One consistent snapshot of everything but the series. Getting one takes constant time, and so
@@ -63,65 +69,22 @@ impl View {
     }
 
     /// What a node needs to know of its network, from one snapshot. `None` if there is no such
-    /// node. Takes time in proportion to the number of nodes and routes.
+    /// node.
+    ///
+    /// The maps of all nodes share one [`Network`], put together at the first call for a snapshot,
+    /// which takes time in proportion to the number of nodes and routes. Until the next commit
+    /// every other map, also of another view, takes the time of a read. No call waits for another:
+    /// callers who come first at once each put one together.
     #[must_use]
     pub fn netmap(&self, node: NodeId) -> Option<NetMap> {
-        let state: &State = self;
-        let own = state.nodes().get(node)?.clone();
-        let mut presences = state.presence().iter().peekable();
-        let mut peers = Vec::with_capacity(state.nodes().len().saturating_sub(1));
-        // Nodes and presences are both in the order of node ids.
-        for peer in state.nodes().iter() {
-            while presences.next_if(|presence| presence.node < peer.id).is_some() {}
-            let presence = presences.next_if(|presence| presence.node == peer.id);
-            if peer.id != node {
-                peers.push(Peer { node: peer.clone(), presence: presence.cloned() });
-            }
-        }
-        let approved = |route: &&Arc<Route>| route.advertised && route.approved;
-        Some(NetMap {
-            serial: state.serial(),
-            node: own,
-            peers,
-            routes: state.routes().iter().filter(approved).cloned().collect(),
-            users: state.users().iter().cloned().collect(),
-            policy: state.policies().current().cloned(),
-            dns: state.settings().dns().into_owned(),
-            dns_records: state.dns_records().iter().cloned().collect(),
-            derp_map: state.settings().derp_map().into_owned(),
-        })
+        let node = self.nodes().get(node)?.clone();
+        let built = &self.published.network;
+        let network = built.get().cloned().unwrap_or_else(|| {
+            let network = Arc::new(Network::of(self));
+            // Another call may have been faster; both saw the same snapshot.
+            let _ = built.set(network.clone());
+            network
+        });
+        Some(NetMap { node, network })
     }
-}
-
-/// Another node, and whether it can be reached.
-#[derive(Debug, Clone)]
-pub struct Peer {
-    /// The node.
-    pub node: Arc<Node>,
-    /// Its presence; `None` if it was never heard of.
-    pub presence: Option<Arc<Presence>>,
-}
-
-/// Everything from which the control plane computes what one node may see. Which peers the policy
-/// lets through is the control plane's business.
-#[derive(Debug, Clone)]
-pub struct NetMap {
-    /// The commit that this reflects.
-    pub serial: Serial,
-    /// The node it is for.
-    pub node: Arc<Node>,
-    /// All other nodes, by id.
-    pub peers: Vec<Peer>,
-    /// All routes that are advertised and approved, by id.
-    pub routes: Vec<Arc<Route>>,
-    /// All users, by id.
-    pub users: Vec<Arc<User>>,
-    /// The policy in force; `None` if there never was one.
-    pub policy: Option<Arc<Policy>>,
-    /// Resolvers and search domains.
-    pub dns: DnsSettings,
-    /// Extra DNS records, by id.
-    pub dns_records: Vec<Arc<DnsRecord>>,
-    /// Relay servers.
-    pub derp_map: DerpMap,
 }

@@ -3,7 +3,7 @@
 use ghostwire_store::domain::{
     AuditEntry, MetricPoint, Node, Presence, RegisterMethod, Route, User,
 };
-use ghostwire_store::view::NetMap;
+use ghostwire_store::netmap::NetMap;
 use ghostwire_store_bench_workload::rows::{
     AuditRow, EndpointRow, NodeRow, PointRow, PresenceRow, RouteRow, UserRow,
 };
@@ -86,8 +86,7 @@ pub(super) fn route(route: &Route) -> Result<RouteRow> {
 pub(super) fn net_map(map: &NetMap) -> Result<NetMapAnswer> {
     let routes: Result<Vec<_>> = map.routes.iter().map(|found| route(found)).collect();
     let peers = map
-        .peers
-        .iter()
+        .peers()
         .map(|peer| (node(&peer.node), peer.presence.as_deref().map(presence)))
         .collect();
     let document = map.policy.as_ref().map(|policy| policy.document.as_str().to_owned());

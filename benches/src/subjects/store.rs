@@ -211,7 +211,7 @@ impl Subject for OfStore {
             Read::OnlineNodes => black_box(self.online().await?).len(),
             Read::NetMap(node) => {
                 let map = black_box(self.store.view().netmap(NodeId::from_bytes(*node)));
-                map.map_or(0, |map| map.peers.len())
+                map.map_or(0, |map| map.peer_count())
             }
             Read::PolicyInput => black_box(self.policy_input()).nodes.len(),
             Read::Route(address) => {

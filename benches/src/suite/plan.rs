@@ -203,7 +203,7 @@ pub(super) fn plan(request: &Request) -> Vec<Planned> {
     for operation in [Nothing, NodeById, NodeByKey, NodeByLabel] {
         plan.extend([1, 2].map(|threads| sizes.case(operation, threads, network)));
     }
-    let whole = [ListOnline, NetMap, PolicyInput, ApiKey, AuditQuery];
+    let whole = [ListOnline, NetMap, NetMapUnchanged, PolicyInput, ApiKey, AuditQuery];
     plan.extend(whole.map(|operation| sizes.case(operation, 1, network)));
     for operation in [Heartbeat, Endpoints, Audit] {
         plan.extend(sizes.callers.iter().map(|&callers| sizes.case(operation, callers, network)));

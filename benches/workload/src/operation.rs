@@ -17,6 +17,7 @@ pub enum Operation {
     NodeByLabel,
     ListOnline,
     NetMap,
+    NetMapUnchanged,
     PolicyInput,
     RouteLookup,
     ApiKey,
@@ -44,7 +45,7 @@ pub enum Kind {
 
 impl Operation {
     /// All of them, in the order of the report.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Register,
         SignIn,
         Heartbeat,
@@ -57,6 +58,7 @@ impl Operation {
         ReadsWhileWriting,
         ListOnline,
         NetMap,
+        NetMapUnchanged,
         PolicyInput,
         RouteLookup,
         ApiKey,
@@ -83,6 +85,7 @@ impl Operation {
             ReadsWhileWriting => "reads-while-writing",
             ListOnline => "list-online",
             NetMap => "net-map",
+            NetMapUnchanged => "net-map-unchanged",
             PolicyInput => "policy-input",
             RouteLookup => "route-lookup",
             ApiKey => "api-key",
@@ -112,7 +115,10 @@ impl Operation {
             ReadsWhileWriting => "Read a node by id, one by one, while callers register nodes",
             ListOnline => "List the nodes that are online, every second one, in pages of 1,000",
             NetMap => {
-                "Network map of one node: peers with presence, routes, users, a policy of 1,000 rules"
+                "Network map of one node: peers with presence, routes, users, a policy of 1,000 rules; the network changes before each"
+            }
+            NetMapUnchanged => {
+                "Network map of one node, while the network is as it was at the last"
             }
             PolicyInput => {
                 "What evaluating the policy needs: document, users, and each node's owner, tags and addresses"

@@ -66,7 +66,7 @@ impl Targets {
             Operation::NodeByKey => Read::NodeByKey(&self.node(turn)?.1),
             Operation::NodeByLabel => Read::NodeByLabel(&self.node(turn)?.2),
             Operation::ListOnline => Read::OnlineNodes,
-            Operation::NetMap => Read::NetMap(self.node(turn)?.0),
+            Operation::NetMap | Operation::NetMapUnchanged => Read::NetMap(self.node(turn)?.0),
             Operation::PolicyInput => Read::PolicyInput,
             Operation::RouteLookup => {
                 let address = u32::try_from(turn & u64::from(u32::MAX)).unwrap_or_default();

@@ -1,5 +1,6 @@
-//! Which addresses are taken. Finding the lowest free one takes logarithmic time, since taken
-//! addresses are kept as ranges: a network that was filled from the bottom is one range.
+//! Which addresses are taken, and by whom. Taken addresses are kept in runs without a gap, so that
+//! finding the lowest free one takes logarithmic time, and a network that was filled from the
+//! bottom is one run with nothing to say of an address but who holds it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -16,29 +17,38 @@ enum Family {
 /// All addresses of nodes.
 #[derive(Clone, Default, Debug)]
 pub struct Addresses {
-    holders: Map<IpAddr, NodeId>,
-    /// First to last address of each run of taken ones. The families are apart: an IPv6 address
-    /// may be an IPv4-mapped one, and takes no IPv4 address.
-    taken: Map<(Family, u128), u128>,
+    /// By the first address of each run, who holds it and the next ones. The families are apart:
+    /// an IPv6 address may be an IPv4-mapped one, and takes no IPv4 address.
+    runs: Map<(Family, u128), imbl::Vector<NodeId>>,
+    /// How many are taken.
+    len: usize,
 }
 
 impl Addresses {
     /// The node that has this address.
     #[must_use]
     pub fn holder(&self, address: IpAddr) -> Option<NodeId> {
-        self.holders.get(&address).copied()
+        let (family, number) = to_number(address);
+        let (first, run) = self.run_before(family, number)?;
+        run.get(usize::try_from(number - first).ok()?).copied()
     }
 
     /// How many addresses are taken.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.holders.len()
+        self.len
     }
 
     /// Whether none is taken.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.holders.is_empty()
+        self.len == 0
+    }
+
+    /// The run that begins last up to this address.
+    fn run_before(&self, family: Family, number: u128) -> Option<(u128, &imbl::Vector<NodeId>)> {
+        let (&(of, first), run) = self.runs.get_prev(&(family, number))?;
+        (of == family).then_some((first, run))
     }
 
     /// The lowest address of `prefix` that is neither taken nor reserved. The network address and,
@@ -55,12 +65,13 @@ impl Addresses {
         }
         let mut candidate = first;
         while candidate <= last {
-            if let Some((&(of, _), &end)) = self.taken.get_prev(&(family, candidate))
-                && of == family
-                && end >= candidate
-            {
-                candidate = end.checked_add(1)?;
-                continue;
+            if let Some((first, run)) = self.run_before(family, candidate) {
+                // The last address of a family has none behind it.
+                let behind = first.checked_add(run.len() as u128)?;
+                if behind > candidate {
+                    candidate = behind;
+                    continue;
+                }
             }
             let address = to_address(family, candidate)?;
             match reserved.iter().find(|reserved| reserved.contains(address)) {
@@ -100,57 +111,63 @@ impl Addresses {
         let addresses = |node: &Node| [node.ipv4.map(IpAddr::V4), node.ipv6.map(IpAddr::V6)];
         let olds = old.map(addresses).unwrap_or_default();
         let news = new.map(addresses).unwrap_or_default();
-        if olds == news {
-            return;
+        if let Some(old) = old {
+            let gone = olds.into_iter().flatten().filter(|address| !news.contains(&Some(*address)));
+            gone.for_each(|address| self.release(address, old.id));
         }
-        for address in olds.into_iter().flatten() {
-            self.release(address);
-        }
-        if let Some(node) = new {
-            for address in news.into_iter().flatten() {
-                self.take(address, node.id);
-            }
+        if let Some(new) = new {
+            news.into_iter().flatten().for_each(|address| self.take(address, new.id));
         }
     }
 
+    /// Takes the address, also from a node that has it still: until the blocks behind them are
+    /// replayed, rows may be of different moments.
     fn take(&mut self, address: IpAddr, node: NodeId) {
-        if self.holders.insert(address, node).is_some() {
-            return;
-        }
         let (family, number) = to_number(address);
         let mut first = number;
-        let mut last = number;
-        if let Some((&(of, start), &end)) = self.taken.get_prev(&(family, number))
-            && of == family
-            && end.checked_add(1) == Some(number)
+        if let Some((start, run)) = self.run_before(family, number)
+            && number - start <= run.len() as u128
         {
             first = start;
         }
-        if let Some(after) = number.checked_add(1)
-            && let Some(end) = self.taken.remove(&(family, after))
-        {
-            last = end;
+        let index = (number - first) as usize;
+        let run = self.runs.entry((family, first)).or_default();
+        if let Some(holder) = run.get(index) {
+            if *holder != node {
+                run.set(index, node);
+            }
+            return;
         }
-        self.taken.insert((family, first), last);
+        run.push_back(node);
+        self.len += 1;
+        if let Some(after) = number.checked_add(1)
+            && self.runs.contains_key(&(family, after))
+            && let Some(next) = self.runs.remove(&(family, after))
+            && let Some(run) = self.runs.get_mut(&(family, first))
+        {
+            run.append(next);
+        }
     }
 
-    fn release(&mut self, address: IpAddr) {
-        if self.holders.remove(&address).is_none() {
+    /// Frees the address if it is this node's.
+    fn release(&mut self, address: IpAddr, node: NodeId) {
+        if self.holder(address) != Some(node) {
             return;
         }
         let (family, number) = to_number(address);
-        let Some((&(of, first), &last)) = self.taken.get_prev(&(family, number)) else { return };
-        if of != family || last < number {
-            return;
-        }
-        if first == number {
-            self.taken.remove(&(family, first));
+        let Some((first, run)) = self.run_before(family, number) else { return };
+        let mut run = run.clone();
+        let mut behind = run.split_off((number - first) as usize);
+        behind.pop_front();
+        if run.is_empty() {
+            self.runs.remove(&(family, first));
         } else {
-            self.taken.insert((family, first), number - 1);
+            self.runs.insert((family, first), run);
         }
-        if last > number {
-            self.taken.insert((family, number + 1), last);
+        if !behind.is_empty() {
+            self.runs.insert((family, number + 1), behind);
         }
+        self.len -= 1;
     }
 }
 
@@ -171,11 +188,12 @@ fn to_address(family: Family, number: u128) -> Option<IpAddr> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::BTreeMap;
 
     use proptest::prelude::*;
 
     use super::*;
+    use crate::state::testing::World;
 
     fn id(n: u8) -> NodeId {
         NodeId::from_bytes([n; 16])
@@ -195,7 +213,7 @@ mod tests {
             addresses.take(address, id(last));
         }
         assert_eq!(addresses.lowest_free(prefix, &[]), None);
-        addresses.release(ip("10.0.0.3"));
+        addresses.release(ip("10.0.0.3"), id(3));
         assert_eq!(addresses.lowest_free(prefix, &[]), Some(ip("10.0.0.3")));
         let reserved = ["10.0.0.2/31".parse().unwrap()];
         assert_eq!(addresses.lowest_free(prefix, &reserved), None);
@@ -225,7 +243,7 @@ mod tests {
         for mapped in ["::ffff:10.0.0.1", "::ffff:10.0.0.4"] {
             addresses.take(ip(mapped), id(9));
             assert_eq!(addresses.lowest_free(prefix, &[]), Some(ip("10.0.0.4")));
-            addresses.release(ip(mapped));
+            addresses.release(ip(mapped), id(9));
             assert_eq!(addresses.lowest_free(prefix, &[]), Some(ip("10.0.0.4")));
         }
     }
@@ -233,28 +251,61 @@ mod tests {
     #[test]
     fn a_full_prefix_is_known_at_once() {
         let mut addresses = Addresses::default();
-        // A /10 filled by hand would take 4 million steps if it were searched.
-        let (first, last) = (to_number(ip("100.64.0.0")), to_number(ip("100.127.255.255")).1);
-        addresses.taken.insert(first, last);
-        assert_eq!(addresses.lowest_free("100.64.0.0/10".parse().unwrap(), &[]), None);
+        // A /12 filled by hand would take a million steps if it were searched.
+        let run = std::iter::repeat_n(id(1), 1 << 20).collect();
+        addresses.runs.insert(to_number(ip("100.64.0.0")), run);
+        assert_eq!(addresses.lowest_free("100.64.0.0/12".parse().unwrap(), &[]), None);
+        let free = addresses.lowest_free("100.64.0.0/11".parse().unwrap(), &[]);
+        assert_eq!(free, Some(ip("100.80.0.0")));
+    }
+
+    #[test]
+    fn rows_of_different_moments_converge_when_blocks_are_replayed() {
+        // The rows of the new holder were folded, those of the old one not yet.
+        let mut world = World::new();
+        let alice = world.user("alice");
+        let template = world.register(alice.id, 1).unwrap();
+        let node = |number, address: &str| Node {
+            id: id(number),
+            ipv4: address.parse().ok(),
+            ipv6: None,
+            ..Node::clone(&template)
+        };
+        let prefix = "10.0.0.0/29".parse().unwrap();
+        let (old, new) = (node(2, "10.0.0.1"), node(1, "10.0.0.1"));
+        for rows in [[&old, &new], [&new, &old]] {
+            let mut addresses = Addresses::default();
+            rows.into_iter().for_each(|node| addresses.replace(None, Some(node)));
+            addresses.replace(Some(&old), None);
+            addresses.replace(Some(&new), Some(&new));
+            assert_eq!(addresses.holder(ip("10.0.0.1")), Some(new.id));
+            assert_eq!(addresses.lowest_free(prefix, &[]), Some(ip("10.0.0.2")));
+            assert_eq!(addresses.len(), 1);
+        }
     }
 
     proptest! {
         #[test]
-        fn ranges_agree_with_a_plain_set(steps in prop::collection::vec((any::<bool>(), 0u8..24), 0..200)) {
+        fn runs_agree_with_a_plain_map(steps in prop::collection::vec((any::<bool>(), 0u8..24, 0u8..3), 0..200)) {
             let prefix: Prefix = "10.0.0.0/27".parse().unwrap();
             let mut addresses = Addresses::default();
-            let mut model = BTreeSet::new();
-            for (take, offset) in steps {
+            let mut model = BTreeMap::new();
+            for (take, offset, node) in steps {
                 let address = IpAddr::V4([10, 0, 0, offset].into());
                 if take {
-                    addresses.take(address, id(offset));
-                    model.insert(offset);
+                    addresses.take(address, id(node));
+                    model.insert(offset, id(node));
                 } else {
-                    addresses.release(address);
-                    model.remove(&offset);
+                    addresses.release(address, id(node));
+                    if model.get(&offset) == Some(&id(node)) {
+                        model.remove(&offset);
+                    }
                 }
-                let lowest = (1..31u8).find(|offset| !model.contains(offset));
+                for offset in 0..24 {
+                    let address = IpAddr::V4([10, 0, 0, offset].into());
+                    prop_assert_eq!(addresses.holder(address), model.get(&offset).copied());
+                }
+                let lowest = (1..31u8).find(|offset| !model.contains_key(offset));
                 prop_assert_eq!(
                     addresses.lowest_free(prefix, &[]),
                     lowest.map(|offset| IpAddr::V4([10, 0, 0, offset].into()))

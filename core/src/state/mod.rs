@@ -4,7 +4,7 @@
 //! same `evolve` serves live commands, blocks that are replayed and rows that are loaded, so they
 //! cannot disagree. Nothing here does I/O, reads a clock or draws a random number.
 //!
-//! The maps are those of the `imbl` crate: B-trees and hash tries with structural sharing, so that
+//! The maps are those of the `imbl` crate: B-trees with structural sharing, so that
 //! a snapshot is one reference count per map and a change after it copies one path. Of the
 //! maintained crates with that property it is the one that was measured fastest on this workload
 //! (docs/performance.md).
@@ -18,6 +18,7 @@ mod nodes;
 mod policies;
 mod preauth_keys;
 mod presence;
+mod primaries;
 mod registration;
 mod restore;
 mod routes;
@@ -53,8 +54,6 @@ use crate::schema::{Record, RowKey, Table};
 
 type Map<K, V> = imbl::OrdMap<K, V>;
 type Set<K> = imbl::OrdSet<K>;
-/// A hash trie, for small maps that are read a lot.
-type HashMap<K, V> = imbl::HashMap<K, V>;
 
 /// Every entity except the series, at one moment. Cloning takes constant time and shares
 /// everything.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::decision::{Context, Decision, Draft, Handle, Reply};
 use super::listing::{Listing, behind};
-use super::{HashMap, Map, Set, State};
+use super::primaries::Primaries;
+use super::{Map, Set, State};
 use crate::command::{Image, RouteCommand};
 use crate::domain::{NodeId, Page, PageRequest, Prefix, Revision, Route, RouteFilter, RouteId};
 use crate::error::{Entity, Error, Result};
@@ -19,9 +20,7 @@ pub struct Routes {
     by_id: Map<RouteId, Arc<Route>>,
     by_node: Map<(NodeId, Prefix), RouteId>,
     by_prefix: Set<(Prefix, RouteId)>,
-    primary: HashMap<Prefix, RouteId>,
-    /// How many primaries there are of each prefix length, IPv4 first.
-    lengths: Map<(bool, u8), usize>,
+    primaries: Primaries,
 }
 
 impl Routes {
@@ -60,18 +59,14 @@ impl Routes {
     /// The primary route for exactly this prefix.
     #[must_use]
     pub fn primary(&self, prefix: Prefix) -> Option<&Arc<Route>> {
-        self.primary.get(&prefix).and_then(|id| self.by_id.get(id))
+        self.primaries.get(prefix)
     }
 
-    /// The primary route with the longest prefix that contains `address`. Takes one hash lookup
-    /// for each prefix length in use.
+    /// The primary route with the longest prefix that contains `address`. Takes a step for each six
+    /// bits of the longest prefix that begins like the address.
     #[must_use]
     pub fn lookup(&self, address: IpAddr) -> Option<&Arc<Route>> {
-        let v4 = address.is_ipv4();
-        self.lengths
-            .range((v4, 0)..=(v4, 128))
-            .rev()
-            .find_map(|((_, length), _)| self.primary(Prefix::containing(address, *length)?))
+        self.primaries.lookup(address)
     }
 
     /// All routes, by id.
@@ -118,9 +113,8 @@ impl Routes {
         }
         self.by_node.insert((route.node, route.prefix), route.id);
         self.by_prefix.insert((route.prefix, route.id));
-        if route.primary && self.primary.insert(route.prefix, route.id).is_none() {
-            let length = (route.prefix.is_ipv4(), route.prefix.prefix_len());
-            *self.lengths.entry(length).or_insert(0) += 1;
+        if route.primary {
+            self.primaries.put(route);
         }
         old.is_some()
     }
@@ -134,18 +128,8 @@ impl Routes {
     fn unindex(&mut self, old: &Route) {
         self.by_node.remove(&(old.node, old.prefix));
         self.by_prefix.remove(&(old.prefix, old.id));
-        if self.primary.get(&old.prefix) == Some(&old.id) {
-            self.primary.remove(&old.prefix);
-            let length = (old.prefix.is_ipv4(), old.prefix.prefix_len());
-            match self.lengths.get(&length) {
-                Some(count) if *count > 1 => {
-                    let count = count - 1;
-                    self.lengths.insert(length, count);
-                }
-                _ => {
-                    self.lengths.remove(&length);
-                }
-            }
+        if self.primary(old.prefix).is_some_and(|primary| primary.id == old.id) {
+            self.primaries.remove(old.prefix);
         }
     }
 }

@@ -7,7 +7,6 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use tokio::task::JoinHandle;
 use tracing::Instrument;
@@ -289,7 +288,7 @@ impl Writer {
         let serial = state.serial();
         let fold_debt = self.fold.len() as u64;
         self.shared.counters.fold_debt.store(fold_debt, Ordering::Relaxed);
-        let published = Arc::new(Published { state, audit, fresh_at: Instant::now() });
+        let published = Arc::new(Published::new(state, audit));
         let replaced = self.shared.published.swap(published);
         self.shared.progress.send_modify(|progress| progress.serial = serial);
         replaced

@@ -142,7 +142,7 @@ impl Day<'_> {
             let map = self.measure.read("netmap", || view.netmap(node.id));
             let map = map.ok_or_else(|| broken("a node has no network map"))?;
             check(
-                map.peers.len() == peers && map.serial == view.serial() && map.policy.is_some(),
+                map.peer_count() == peers && map.serial == view.serial() && map.policy.is_some(),
                 "a network map is not of its snapshot",
             )?;
         }

@@ -1,0 +1,240 @@
+//! How many instructions five hot paths take, counted by valgrind's callgrind. Times are noisy on
+//! shared machines; these are not, so a change that makes a path longer fails the check.
+//!
+//! `cargo bench -p ghostwire-store-benches --bench instructions` compares with `instructions.toml`
+//! and fails above its tolerance; `-- --update` writes that file anew. Each path runs in a process
+//! of its own, of which only what happens inside `hot_path` counts.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use ghostwire_store::Store;
+use ghostwire_store::command::{Image, Restore};
+use ghostwire_store_benches::{Target, World, apply, heartbeat, open, prefix, route};
+use serde::{Deserialize, Serialize};
+
+const NODES: u64 = 2_000;
+const ROUTES: u32 = 10_000;
+const GROUP: u64 = 256;
+/// Operations whose instructions are counted together.
+const OPERATIONS: u64 = 4 * GROUP;
+
+/// A hot path of [`OPERATIONS`] operations.
+struct HotPath {
+    /// Its name in the file.
+    name: &'static str,
+    run: fn(),
+    /// Where callgrind stops counting when it counts, and counts when it does not.
+    toggles: &'static [&'static str],
+}
+
+const COUNTED: &str = "*hot_path*";
+/// Processors hash with instructions of their own, which valgrind does not offer: what hashing takes
+/// without them would hide the rest. Only for paths that hash nowhere else.
+const HASHING: &str = "*sha256::soft*compress*";
+
+const PATHS: [HotPath; 5] = [
+    HotPath { name: "read-node-by-id", run: read_by_id, toggles: &[COUNTED] },
+    HotPath { name: "read-node-by-node-key", run: read_by_node_key, toggles: &[COUNTED] },
+    HotPath { name: "register-to-block", run: register, toggles: &[COUNTED, HASHING] },
+    HotPath { name: "heartbeat-to-block", run: beat, toggles: &[COUNTED, HASHING] },
+    HotPath { name: "look-up-route", run: look_up, toggles: &[COUNTED] },
+];
+
+/// Callgrind counts from the entry to this function to its return.
+#[inline(never)]
+fn hot_path(work: &mut dyn FnMut()) {
+    work();
+    black_box(());
+}
+
+fn store() -> (Arc<dyn Store>, World) {
+    let world = World::with_nodes(NODES).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let store = runtime.block_on(async {
+        let store = open(Target::Memory, Path::new("")).await.unwrap();
+        let restore = Restore { images: world.images(), skip_invalid: false };
+        store.restore(restore).await.unwrap();
+        store
+    });
+    (store, world)
+}
+
+fn read_by_id() {
+    let (store, world) = store();
+    for node in world.nodes.iter().take(OPERATIONS as usize) {
+        let mut found = None;
+        hot_path(&mut || found = store.nodes().get(node.id).now_or_never());
+        assert_eq!(found.unwrap().unwrap().unwrap().id, node.id);
+    }
+}
+
+fn read_by_node_key() {
+    let (store, world) = store();
+    for node in world.nodes.iter().take(OPERATIONS as usize) {
+        let mut found = None;
+        hot_path(&mut || found = store.nodes().get_by_node_key(&node.node_key).now_or_never());
+        assert_eq!(found.unwrap().unwrap().unwrap().id, node.id);
+    }
+}
+
+fn register() {
+    let world = World::with_nodes(NODES).unwrap();
+    let mut state = world.state.clone();
+    for group in 0..OPERATIONS / GROUP {
+        let first = NODES + group * GROUP;
+        let commands: Vec<_> =
+            (first..first + GROUP).map(|number| world.register(number).unwrap().1).collect();
+        hot_path(&mut || state = apply(&world, &state, &commands).unwrap());
+    }
+    assert_eq!(state.nodes().len() as u64, NODES + OPERATIONS);
+}
+
+fn beat() {
+    let mut world = World::with_nodes(NODES).unwrap();
+    let beats: Vec<ghostwire_store::command::Command> = (0..)
+        .zip(&world.nodes)
+        .map(|(number, node)| heartbeat(node.id, number, world.now).unwrap().into())
+        .collect();
+    beats.iter().for_each(|beat| drop(world.run(beat).unwrap()));
+    let mut state = world.state.clone();
+    for group in beats.chunks_exact(GROUP as usize).take((OPERATIONS / GROUP) as usize) {
+        hot_path(&mut || state = apply(&world, &state, group).unwrap());
+    }
+}
+
+fn look_up() {
+    let mut world = World::with_nodes(NODES).unwrap();
+    for (number, owner) in (0..ROUTES).zip(world.nodes.clone().iter().cycle()) {
+        let route = route(owner.id, number, prefix(number).unwrap(), world.now).unwrap();
+        world.put(Image::Route(Arc::new(route)));
+    }
+    let mut found = 0;
+    for number in 0..OPERATIONS as u32 {
+        // Half of them are addresses of prefixes.
+        let address = if number % 2 == 0 {
+            prefix(number).unwrap().last()
+        } else {
+            IpAddr::V4(Ipv4Addr::from(number.wrapping_mul(2_654_435_761)))
+        };
+        hot_path(&mut || found += u64::from(world.state.routes().lookup(address).is_some()));
+    }
+    assert!(found >= OPERATIONS / 2);
+}
+
+/// What the file holds.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Reference {
+    /// A path may take so many times more than here, since compilers and C libraries differ.
+    tolerance: f64,
+    /// The compiler that made the counted program.
+    compiler: String,
+    instructions_per_operation: BTreeMap<String, u64>,
+}
+
+fn reference_file() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("instructions.toml")
+}
+
+fn compiler() -> Result<String, String> {
+    let output = Command::new("rustc").arg("--version").output();
+    let output = output.map_err(|error| format!("rustc cannot be run: {error}"))?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Instructions of one operation of the path.
+fn count(path: &HotPath) -> Result<u64, String> {
+    let HotPath { name, toggles, .. } = path;
+    let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let counts = directory.path().join("counts");
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    let output = Command::new("valgrind")
+        .arg("--tool=callgrind")
+        .args(toggles.iter().map(|toggle| format!("--toggle-collect={toggle}")))
+        .arg(format!("--callgrind-out-file={}", counts.display()))
+        .arg(program)
+        .args(["--path", name])
+        .output()
+        .map_err(|error| {
+            format!(
+                "valgrind cannot be run ({error}); install it, as with `apt-get install valgrind`"
+            )
+        })?;
+    if !output.status.success() {
+        return Err(format!("{name}: {}", String::from_utf8_lossy(&output.stderr)));
+    }
+    let text = std::fs::read_to_string(&counts).map_err(|error| error.to_string())?;
+    let total = text.lines().find_map(|line| line.strip_prefix("totals:"));
+    match total.and_then(|total| total.trim().parse::<u64>().ok()) {
+        Some(total) if total >= OPERATIONS => Ok(total / OPERATIONS),
+        _ => Err(format!("{name}: callgrind counted nothing; is `hot_path` still in the program?")),
+    }
+}
+
+fn check(update: bool) -> Result<bool, String> {
+    let file = reference_file();
+    let text = std::fs::read_to_string(&file).map_err(|error| error.to_string())?;
+    let mut reference: Reference = toml::from_str(&text).map_err(|error| error.to_string())?;
+    let wanted = std::mem::take(&mut reference.instructions_per_operation);
+    let mut within = true;
+    println!("| hot path | instructions | before | change |");
+    println!("|---|---|---|---|");
+    for path in &PATHS {
+        let name = path.name;
+        let counted = count(path)?;
+        let before = wanted.get(name).copied();
+        let change = before.map_or(f64::INFINITY, |before| counted as f64 / before as f64 - 1.0);
+        let verdict = if change <= reference.tolerance { "" } else { ", too many" };
+        within &= change <= reference.tolerance;
+        let before = before.map_or_else(|| "none".to_owned(), |before| before.to_string());
+        println!("| {name} | {counted} | {before} | {:+.1} %{verdict} |", change * 100.0);
+        reference.instructions_per_operation.insert(name.to_owned(), counted);
+    }
+    if update {
+        reference.compiler = compiler()?;
+        let text = toml::to_string(&reference).map_err(|error| error.to_string())?;
+        std::fs::write(&file, text).map_err(|error| error.to_string())?;
+    } else if !within {
+        eprintln!(
+            "\na hot path takes over {:.0} % more instructions than {} says (counted with {}, now \
+             {}); make it shorter, or say why not and run again with `-- --update`",
+            reference.tolerance * 100.0,
+            file.display(),
+            reference.compiler,
+            compiler()?
+        );
+    }
+    Ok(within || update)
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(wanted) = arguments.iter().skip_while(|argument| *argument != "--path").nth(1) {
+        return match PATHS.iter().find(|path| path.name == wanted) {
+            Some(path) => {
+                (path.run)();
+                ExitCode::SUCCESS
+            }
+            None => {
+                eprintln!("there is no hot path {wanted:?}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    match check(arguments.iter().any(|argument| argument == "--update")) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
