@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use ghostwire_store_bench_workload::direct::{Direct, Engine};
-use ghostwire_store_bench_workload::results::{Case, Listed};
+use ghostwire_store_bench_workload::results::Case;
 use ghostwire_store_bench_workload::subject::{About, Candidate, Result};
 use ghostwire_store_bench_workload::{Content, Operation, nearest, run_once};
 
@@ -157,8 +157,8 @@ fn case(args: &RunArgs) -> Case {
 async fn said(command: Command) -> Result<String> {
     Ok(match command {
         Command::List => {
-            let listed: Vec<Listed> = candidates().iter().map(Candidate::listed).collect();
-            serde_json::to_string(&listed)?
+            let all: Vec<About> = candidates().into_iter().map(|one| one.about).collect();
+            serde_json::to_string(&all)?
         }
         Command::Run(args) => {
             let candidate = known(&args.subject)?;

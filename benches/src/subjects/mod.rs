@@ -7,10 +7,10 @@ mod store;
 
 use std::sync::Arc;
 
+use ghostwire_store_bench_workload::Subject;
 use ghostwire_store_bench_workload::direct::Direct;
 use ghostwire_store_bench_workload::results::DIRECT;
 use ghostwire_store_bench_workload::subject::{About, Candidate};
-use ghostwire_store_bench_workload::{Operation, Subject};
 
 use crate::{ALLOCATOR, Target};
 pub(crate) use images::registration;
@@ -44,14 +44,10 @@ fn of_store(target: Target) -> Candidate {
         }
         Target::Memory => about("memory", "memory", "checkpoint", "none: in memory", true),
     };
-    let candidate = Candidate::new(about, move |directory| async move {
+    Candidate::new(about, move |directory| async move {
         let subject: Arc<dyn Subject> = Arc::new(store::OfStore::open(target, directory).await?);
         Ok(subject)
-    });
-    if target == Target::Memory {
-        return candidate.without(Operation::Open, "it starts empty");
-    }
-    candidate
+    })
 }
 
 fn direct() -> Candidate {

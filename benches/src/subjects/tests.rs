@@ -2,7 +2,7 @@ use ghostwire_store_bench_workload::machine::scratch;
 use ghostwire_store_bench_workload::results::Case;
 use ghostwire_store_bench_workload::subject::Result;
 use ghostwire_store_bench_workload::transcript::transcript;
-use ghostwire_store_bench_workload::{Content, run_once};
+use ghostwire_store_bench_workload::{Content, Operation, run_once};
 
 use super::*;
 

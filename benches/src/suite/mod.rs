@@ -8,9 +8,7 @@ mod reach;
 use std::path::Path;
 
 use ghostwire_store_bench_workload::machine;
-use ghostwire_store_bench_workload::results::{
-    Case, Listed, Measured, OfSubject, Results, Run, Settings,
-};
+use ghostwire_store_bench_workload::results::{Case, Measured, OfSubject, Results, Run, Settings};
 use ghostwire_store_bench_workload::subject::{About, Candidate, Result};
 use ghostwire_store_bench_workload::{
     Content, Operation, Session, nearest, needs_a_fresh_subject, run_once,
@@ -20,7 +18,7 @@ use crate::ALLOCATOR;
 pub use opening::play_part;
 use others::Others;
 pub use plan::{Effort, Request};
-use plan::{Planned, Sizes, keys_for, plan};
+use plan::{Planned, Sizes, Who, keys_for, plan};
 
 /// How far the suite is: what it does now, how many steps are done, and of how many.
 pub type Watcher<'w> = &'w mut dyn FnMut(&str, u64, u64);
@@ -29,21 +27,14 @@ pub type Watcher<'w> = &'w mut dyn FnMut(&str, u64, u64);
 #[derive(Debug, Clone)]
 enum Participant {
     Here(Candidate),
-    Elsewhere(Others, Listed),
+    Elsewhere(Others, About),
 }
 
 impl Participant {
     fn about(&self) -> &About {
         match self {
             Self::Here(candidate) => &candidate.about,
-            Self::Elsewhere(_, listed) => &listed.about,
-        }
-    }
-
-    fn lacks(&self, operation: Operation) -> Option<String> {
-        match self {
-            Self::Here(candidate) => candidate.lacks(operation).map(str::to_owned),
-            Self::Elsewhere(_, listed) => listed.lacks(operation),
+            Self::Elsewhere(_, about) => about,
         }
     }
 }
@@ -101,7 +92,7 @@ pub async fn run(request: &Request, watcher: Watcher<'_>) -> Result<Results> {
             steps.next(&format!("open with {nodes} nodes"));
             for participant in &participants {
                 if let Participant::Here(candidate) = participant
-                    && candidate.lacks(Operation::Open).is_none()
+                    && Who::Distinct.includes(&candidate.about)
                 {
                     let opening = opening::measure(candidate, nodes, sizes.rounds, scratch.path());
                     opened.push(opening.await?);
@@ -161,7 +152,7 @@ impl Group<'_> {
         let of = |one: &Participant| OfSubject {
             about: one.about().clone(),
             runs: Vec::new(),
-            left_out: one.lacks(case.operation),
+            left_out: planned.who.leaves_out(one.about()).map(str::to_owned),
         };
         let mut subjects: Vec<OfSubject> = self.participants.iter().map(of).collect();
         // What one changes for good cannot be repeated on it.
@@ -170,7 +161,7 @@ impl Group<'_> {
         for _ in 0..rounds {
             let everybody = self.participants.iter().zip(sessions.iter_mut()).zip(&mut subjects);
             for ((participant, session), subject) in everybody {
-                if subject.left_out.is_some() || !planned.who.includes(participant.about()) {
+                if !planned.who.includes(participant.about()) {
                     continue;
                 }
                 let run = self.once(planned, participant, session).await.map_err(|error| {
@@ -193,8 +184,8 @@ impl Group<'_> {
         let is_fresh = needs_a_fresh_subject(case.operation) && !planned.shares_subject;
         let case = if is_fresh { supplied(case, participant.about()) } else { case.clone() };
         match participant {
-            Participant::Elsewhere(others, listed) => {
-                others.run(&listed.about.name, &case, self.scratch).await
+            Participant::Elsewhere(others, about) => {
+                others.run(&about.name, &case, self.scratch).await
             }
             Participant::Here(candidate) if is_fresh => {
                 run_once(candidate, &case, self.scratch).await

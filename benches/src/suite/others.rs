@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use ghostwire_store_bench_workload::results::{Case, Listed, Run};
-use ghostwire_store_bench_workload::subject::Result;
+use ghostwire_store_bench_workload::results::{Case, Run};
+use ghostwire_store_bench_workload::subject::{About, Result};
 
 /// That program.
 #[derive(Debug, Clone)]
@@ -17,7 +17,7 @@ impl Others {
     }
 
     /// Who they are.
-    pub(super) async fn list(&self) -> Result<Vec<Listed>> {
+    pub(super) async fn list(&self) -> Result<Vec<About>> {
         Ok(serde_json::from_str(&self.output(&["list".to_owned()]).await?)?)
     }
 

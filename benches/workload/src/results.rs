@@ -216,24 +216,6 @@ impl Measured {
     }
 }
 
-/// Who can be measured by another program, and what it does not offer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Listed {
-    /// Who it is.
-    pub about: About,
-    /// Operations, and why it does not offer them.
-    pub missing: Vec<(Operation, String)>,
-}
-
-impl Listed {
-    /// Why it does not offer an operation, if so.
-    #[must_use]
-    pub fn lacks(&self, operation: Operation) -> Option<String> {
-        let (_, reason) = self.missing.iter().find(|(missing, _)| *missing == operation)?;
-        Some(reason.clone())
-    }
-}
-
 /// What a subject takes to open.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Opening {

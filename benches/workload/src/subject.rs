@@ -9,7 +9,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::Operation;
 use crate::rows::{
     AuditRow, EndpointRow, Id, Key, Machine, NodeRow, PointRow, PresenceRow, RouteRow, Rows,
     UserRow,
@@ -194,7 +193,6 @@ pub struct Candidate {
     /// Who it is.
     pub about: About,
     open: Arc<dyn Fn(PathBuf) -> Opening + Send + Sync>,
-    missing: Vec<(Operation, &'static str)>,
 }
 
 impl std::fmt::Debug for Candidate {
@@ -210,27 +208,7 @@ impl Candidate {
         F: Future<Output = Result<Arc<dyn Subject>>> + Send + 'static,
     {
         let open = Arc::new(move |path| Box::pin(open(path)) as Opening);
-        Self { about, open, missing: Vec::new() }
-    }
-
-    /// It does not offer an operation, for this reason.
-    #[must_use]
-    pub fn without(mut self, operation: Operation, reason: &'static str) -> Self {
-        self.missing.push((operation, reason));
-        self
-    }
-
-    /// Why it does not offer an operation, if so.
-    #[must_use]
-    pub fn lacks(&self, operation: Operation) -> Option<&'static str> {
-        self.missing.iter().find(|(missing, _)| *missing == operation).map(|(_, reason)| *reason)
-    }
-
-    /// As other programs are told.
-    #[must_use]
-    pub fn listed(&self) -> crate::results::Listed {
-        let missing = self.missing.iter().map(|(operation, why)| (*operation, (*why).to_owned()));
-        crate::results::Listed { about: self.about.clone(), missing: missing.collect() }
+        Self { about, open }
     }
 
     /// Opens it.
