@@ -60,6 +60,7 @@ pub(super) async fn run(args: &BenchArgs, shell: &mut Shell<'_>) -> Outcome {
         let mut watcher = |what: &str, done: u64, all: u64| {
             let bar = bar.get_or_insert_with(|| shell.progress("measuring", Some(all)));
             bar.name(what);
+            tracing::info!(done, all, "{what}");
             bar.advance(done - done_before);
             done_before = done;
         };
