@@ -22,7 +22,7 @@ impl Subject for Counting {
         if self.fails_after.is_some_and(|most| written > most) {
             return Err("the disk is full".into());
         }
-        if written % 1_000 == 0 {
+        if written.is_multiple_of(1_000) {
             self.settle().await?;
         }
         tokio::time::sleep(Duration::from_micros(50)).await;

@@ -22,7 +22,7 @@ fn it_prints_tables_and_writes_results_and_a_page() {
     let tables = results["tables"].as_array().unwrap();
     let operation = |table: &Value| table["case"]["operation"].as_str().unwrap().to_owned();
     assert!(tables.iter().any(|table| operation(table) == "register"));
-    for table in tables.iter().filter(|table| !table["subjects"].as_array().unwrap().is_empty()) {
+    for table in tables {
         let names: Vec<_> =
             table["subjects"].as_array().unwrap().iter().map(|of| &of["about"]["name"]).collect();
         assert_eq!(names, ["memory", "libsql-crate"]);
