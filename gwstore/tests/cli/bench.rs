@@ -55,7 +55,7 @@ fn what_makes_no_sense_is_refused() {
         ("--seconds NaN", ["--seconds", "NaN"]),
         ("--subject zqlit", ["\"zqlit\"", "\"zqlite\""]),
         ("--operation regsiter", ["regsiter", "register"]),
-        ("--quick --full", ["--quick", "--full"]),
+        ("--full", ["--quick", "--full"]),
         ("--dir /no/such/directory", ["/no/such/directory", "directory"]),
         ("--others /no/such/program", ["/no/such/program", "directory"]),
         ("results.json", ["results.json", "--json"]),
