@@ -318,20 +318,21 @@ impl Content {
             .chain(policy)
     }
 
-    /// The points, a thousand at a time.
+    /// The points, ten thousand at a time.
     pub fn point_batches(self) -> impl Iterator<Item = Vec<PointRow>> {
         let nodes = self.measured_nodes();
-        numbers(self.points).map(move |range| range.map(|number| point(number, nodes)).collect())
+        numbers(self.points, 10 * CHUNK)
+            .map(move |range| range.map(|number| point(number, nodes)).collect())
     }
 
     /// The audit lines, a thousand at a time.
     pub fn audit_batches(self) -> impl Iterator<Item = Vec<AuditRow>> {
-        numbers(self.audit).map(|range| range.map(audit).collect())
+        numbers(self.audit, CHUNK).map(|range| range.map(audit).collect())
     }
 }
 
-fn numbers(count: u64) -> impl Iterator<Item = std::ops::Range<u64>> {
-    (0..count.div_ceil(CHUNK)).map(move |at| at * CHUNK..((at + 1) * CHUNK).min(count))
+fn numbers(count: u64, chunk: u64) -> impl Iterator<Item = std::ops::Range<u64>> {
+    (0..count.div_ceil(chunk)).map(move |at| at * chunk..((at + 1) * chunk).min(count))
 }
 
 fn chunked<T>(
@@ -339,7 +340,7 @@ fn chunked<T>(
     row: impl Fn(u64) -> T,
     rows: impl Fn(Vec<T>) -> Rows,
 ) -> impl Iterator<Item = Rows> {
-    numbers(count).map(move |range| rows(range.map(&row).collect()))
+    numbers(count, CHUNK).map(move |range| rows(range.map(&row).collect()))
 }
 
 #[cfg(test)]
