@@ -9,7 +9,9 @@ use std::path::Path;
 use std::time::Instant;
 
 use ghostwire_store::command::Restore;
-use ghostwire_store_benches::{Spread, Target, World, files_in, open, resident_bytes, scratch};
+use ghostwire_store_bench_workload::Spread;
+use ghostwire_store_bench_workload::machine::{self, files_in, resident_bytes, scratch};
+use ghostwire_store_benches::{Target, World, open};
 use tokio::runtime::{Builder, Runtime};
 
 fn runtime() -> Runtime {
@@ -71,8 +73,8 @@ fn main() {
     );
     println!("|---|---|---|---|---|---|---|");
     for target in [Target::Zqlite, Target::LibsqlCommit] {
-        let directory = scratch().unwrap();
-        let empty = scratch().unwrap();
+        let directory = scratch(&machine::directory()).unwrap();
+        let empty = scratch(&machine::directory()).unwrap();
         let (path, empty) = (directory.path().join("store.db"), empty.path().join("store.db"));
         fill(target, &path, nodes);
         fill(target, &empty, 0);

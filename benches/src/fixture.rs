@@ -8,12 +8,13 @@ use ghostwire_store::block::{BlockHash, ChangeKind, Serial};
 use ghostwire_store::command::{Command, Image, NodeCommand, PresenceCommand, UserCommand};
 use ghostwire_store::config::{BackendChoice, Config, LibsqlOptions, Materialize, ZqliteOptions};
 use ghostwire_store::domain::{
-    ActorName, Admission, Change as Field, DiscoKey, DocumentText, Endpoint, EndpointList,
-    HostInfo, MachineKey, NewUser, Node, NodeId, NodeKey, Policy, PolicyVersion, Prefix,
-    RegisterMethod, Registration, Revision, Route, RouteId, SessionNumber, Timestamp, UserId,
+    ActorName, Admission, Change as Field, DocumentText, Endpoint, EndpointList, NewUser, Node,
+    NodeId, Policy, PolicyVersion, Prefix, RegisterMethod, Registration, Revision, Route, RouteId,
+    SessionNumber, Timestamp, UserId,
 };
 use ghostwire_store::state::{Change, Context, Decision, Reply, State};
 use ghostwire_store::{Opener, Result, Store};
+use ghostwire_store_bench_workload::data::{self, key_bytes};
 
 /// Which store to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,9 +30,6 @@ pub enum Target {
 }
 
 impl Target {
-    /// The stores with a file.
-    pub const DURABLE: [Self; 3] = [Self::Zqlite, Self::LibsqlCheckpoint, Self::LibsqlCommit];
-
     /// A short name.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -51,7 +49,7 @@ impl Target {
             .find(|target| target.name() == name)
     }
 
-    fn backend(self, path: &Path) -> BackendChoice {
+    pub(crate) fn backend(self, path: &Path) -> BackendChoice {
         let path = path.to_owned();
         let libsql = |path, materialize| BackendChoice::Libsql(LibsqlOptions { path, materialize });
         match self {
@@ -74,49 +72,13 @@ pub async fn open(target: Target, path: &Path) -> Result<Arc<dyn Store>> {
     Opener::new(&config).open().await
 }
 
-/// The bytes of a store's files.
-#[must_use]
-pub fn files_in(directory: &Path) -> u64 {
-    let entries = std::fs::read_dir(directory).into_iter().flatten();
-    entries.filter_map(|entry| entry.ok()?.metadata().ok()).map(|file| file.len()).sum()
-}
-
-/// Bytes that look random and differ for each kind and number (SplitMix64).
-#[must_use]
-pub fn key_bytes<const N: usize>(kind: u8, number: u64) -> [u8; N] {
-    let mut state = (u64::from(kind) << 56) ^ number;
-    let mut bytes = [0; N];
-    for chunk in bytes.chunks_mut(8) {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
-        for (to, from) in chunk.iter_mut().zip(mixed.to_le_bytes()) {
-            *to = from;
-        }
-    }
-    bytes
-}
-
-/// What machine `number` presents: distinct keys, its own hostname, a small host info.
+/// What machine `number` presents for a user who signed in.
 ///
 /// # Errors
 /// None for any number.
 pub fn registration(user: UserId, number: u64) -> Result<Registration> {
-    let host_info: HostInfo = format!(
-        r#"{{"IPNVersion":"1.80.2","OS":"linux","OSVersion":"6.8.0-48-generic","Hostname":"host-{number}"}}"#
-    )
-    .parse()?;
-    Ok(Registration {
-        machine_key: MachineKey::from_bytes(key_bytes(1, number))?,
-        node_key: NodeKey::from_bytes(key_bytes(2, number))?,
-        disco_key: Some(DiscoKey::from_bytes(key_bytes(3, number))?),
-        hostname: format!("host-{number}").parse()?,
-        host_info,
-        admission: Admission::User { user, method: RegisterMethod::Oidc },
-        expires_at: Some(Timestamp::from_secs(1_800_000_000 + (number % 86_400) as i64)?),
-    })
+    let admission = Admission::User { user, method: RegisterMethod::Oidc };
+    crate::subjects::registration(data::machine(number), admission)
 }
 
 /// A sign of life of a node, with two endpoints.
@@ -140,13 +102,10 @@ pub fn heartbeat(node: NodeId, number: u64, at: Timestamp) -> Result<PresenceCom
 /// The `number`th of many prefixes with lengths from /16 to /28.
 ///
 /// # Errors
-/// None below 1,000,000.
+/// None for any number.
 pub fn prefix(number: u32) -> Result<Prefix> {
-    let length = 16 + (number % 13) as u8;
-    // Spread over the whole family; the low bits that the length cuts off are dropped.
-    let address = number.wrapping_mul(2_654_435_761);
-    Prefix::containing(IpAddr::V4(Ipv4Addr::from(address)), length)
-        .map_or_else(|| Prefix::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0), Ok)
+    let (network, length) = data::prefix(number);
+    Prefix::new(network.into(), length)
 }
 
 /// A route that is in use.
@@ -172,16 +131,9 @@ pub fn route(node: NodeId, number: u32, prefix: Prefix, at: Timestamp) -> Result
 /// # Errors
 /// `InvalidArgument` if it grows too long.
 pub fn policy(rules: u32, at: Timestamp) -> Result<Policy> {
-    let rules: Vec<String> = (0..rules)
-        .map(|rule| {
-            format!(
-                r#"{{"action":"accept","src":["group:team-{rule}"],"dst":["tag:service-{rule}:443"]}}"#
-            )
-        })
-        .collect();
     Ok(Policy {
         version: PolicyVersion::FIRST,
-        document: DocumentText::new(format!("{{\"acls\":[{}]}}", rules.join(",")))?,
+        document: DocumentText::new(data::policy(rules).document)?,
         author: ActorName::system(),
         created_at: at,
     })

@@ -6,7 +6,9 @@ use ghostwire_store::command::{Command, Image};
 use ghostwire_store::domain::{ActorName, AuditEntry, AuditId, BlockId, Text};
 use ghostwire_store::state::{Change, State};
 
-use crate::{World, key_bytes};
+use ghostwire_store_bench_workload::data::key_bytes;
+
+use crate::World;
 
 /// Encodes the row of a node or a presence; groups have no others.
 pub fn encode(builder: &mut BlockBuilder, kind: ChangeKind, image: &Image) {

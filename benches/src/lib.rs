@@ -1,20 +1,19 @@
-//! What the benchmarks share: stores to open, nodes to fill them with, and what the machine tells
-//! about itself.
+//! Measurements of this store: beside a database that is called directly, and piece by piece.
 
 /// A commit is taken apart on another thread than it was put together on, which glibc's allocator
 /// is slow at.
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static MIMALLOC: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Whose memory allocator this program runs on.
+pub const ALLOCATOR: &str = if cfg!(feature = "mimalloc") { "mimalloc" } else { "the system's" };
 
 mod fixture;
 mod group;
-mod machine;
+mod subjects;
+pub mod suite;
 
-pub use fixture::{
-    Target, World, files_in, heartbeat, key_bytes, open, policy, prefix, registration, route,
-};
+pub use fixture::{Target, World, heartbeat, open, policy, prefix, registration, route};
 pub use group::{apply, encode};
-pub use machine::{
-    Spread, cpu_model, directory, fdatasync, kernel, resident_bytes, scratch, thread_cpu,
-};
+pub use subjects::candidates;

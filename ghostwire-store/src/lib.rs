@@ -45,7 +45,8 @@ mod retention;
 
 pub use ghostwire_store_core::{
     Committed, Entity, Error, ErrorKind, Result, Store, backend, block, changes, command, digest,
-    domain, entropy, error, options, portable, repository, schema, secrets, state, store, view,
+    domain, entropy, error, netmap, options, portable, repository, schema, secrets, state, store,
+    view,
 };
 
 pub use hash_key::{create_hash_key, read_hash_key};

@@ -30,6 +30,10 @@ fn main() -> ExitCode {
     if let Some(ended) = commands::conformance::play_part() {
         return ended;
     }
+    #[cfg(feature = "bench")]
+    if let Some(ended) = commands::bench::play_part() {
+        return ended;
+    }
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let mut out = BufWriter::new(io::stdout().lock());
     let mut notes = io::stderr();

@@ -1,5 +1,6 @@
 //! Progress on a terminal, for what takes longer than a second.
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -10,7 +11,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// A bar that appears after a second, and goes when it is dropped.
 pub(crate) struct Progress {
     bar: ProgressBar,
-    what: &'static str,
+    what: Cow<'static, str>,
     total: Option<u64>,
     began: Instant,
     is_wanted: bool,
@@ -19,7 +20,14 @@ pub(crate) struct Progress {
 impl Progress {
     pub(crate) fn new(what: &'static str, total: Option<u64>, is_wanted: bool) -> Self {
         let bar = ProgressBar::hidden();
-        Self { bar, what, total, began: Instant::now(), is_wanted }
+        Self { bar, what: what.into(), total, began: Instant::now(), is_wanted }
+    }
+
+    /// It is about something else now.
+    #[cfg(feature = "bench")]
+    pub(crate) fn name(&mut self, what: &str) {
+        self.what = what.to_owned().into();
+        self.bar.set_message(self.what.clone());
     }
 
     /// So much more is done.
@@ -45,7 +53,7 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template(template) {
             self.bar.set_style(style);
         }
-        self.bar.set_message(self.what);
+        self.bar.set_message(self.what.clone());
         self.bar.set_position(done);
     }
 }

@@ -1,5 +1,7 @@
 //! What each subcommand does.
 
+#[cfg(feature = "bench")]
+pub(crate) mod bench;
 mod config;
 #[cfg(feature = "conformance")]
 pub(crate) mod conformance;
@@ -23,6 +25,11 @@ pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
     if let Command::Demo(args) = &cli.command {
         return Ok(crate::demo::run(args.clone(), &mut *shell.out, shell.json).await?);
     }
+    // So do the benchmarks.
+    #[cfg(feature = "bench")]
+    if let Command::Bench(args) = &cli.command {
+        return bench::run(args, shell).await;
+    }
     // The doctor reports a configuration that does not load as one of its findings.
     if matches!(cli.command, Command::Doctor) {
         return doctor::run(load_config(&cli.global), shell).await;
@@ -32,6 +39,8 @@ pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
         Command::Init => init::run(&config, shell).await,
         Command::Status(args) => status::run(&config, args, shell).await,
         Command::Doctor | Command::Demo(_) => Ok(()),
+        #[cfg(feature = "bench")]
+        Command::Bench(_) => Ok(()),
         Command::Config(ConfigCommand::Show) => config::show(&config, shell),
         #[cfg(feature = "conformance")]
         Command::Conformance(args) => {

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
 
 mod bad_inputs;
+#[cfg(feature = "bench")]
+mod bench;
 #[cfg(feature = "conformance")]
 mod conformance;
 mod damage;

@@ -1,0 +1,195 @@
+//! The workload's rows as this store's entities.
+
+use std::sync::Arc;
+
+use ghostwire_store::Result;
+use ghostwire_store::command::Image;
+use ghostwire_store::domain::{
+    ActorName, Admission, ApiKey, ApiKeyId, AuditEntry, AuditId, DiscoKey, DocumentText, Endpoint,
+    EndpointList, Identity, MachineKey, MetricPoint, Node, NodeId, NodeKey, Policy, PolicyVersion,
+    PreAuthKey, PreAuthKeyId, Prefix, Presence, RegisterMethod, Registration, Revision, Route,
+    RouteId, Sample, SessionNumber, TagSet, Text, Timestamp, User, UserId,
+};
+use ghostwire_store::error::Entity;
+use ghostwire_store::secrets::HashKey;
+use ghostwire_store_bench_workload::rows::{
+    AuditRow, CredentialRow, EndpointRow, Machine, NodeRow, PointRow, PolicyRow, PresenceRow,
+    RouteRow, Rows, UserRow,
+};
+
+/// Rows as whole entities. `key` hashes the secrets of credentials.
+pub(super) fn images(rows: Rows, key: &HashKey) -> Result<Vec<Image>> {
+    match rows {
+        Rows::Users(rows) => rows.into_iter().map(user).collect(),
+        Rows::Nodes(rows) => rows.into_iter().map(node).collect(),
+        Rows::Presences(rows) => rows.into_iter().map(presence).collect(),
+        Rows::Routes(rows) => rows.into_iter().map(route).collect(),
+        Rows::PreAuthKeys(rows) => rows.into_iter().map(|row| preauth_key(row, key)).collect(),
+        Rows::ApiKeys(rows) => rows.into_iter().map(|row| api_key(row, key)).collect(),
+        Rows::Policy(row) => Ok(vec![policy(row)?]),
+    }
+}
+
+fn time(micros: i64) -> Result<Timestamp> {
+    Timestamp::from_micros(micros)
+}
+
+fn revision(number: i64) -> Result<Revision> {
+    Revision::new(number.unsigned_abs())
+}
+
+fn user(row: UserRow) -> Result<Image> {
+    Ok(Image::User(Arc::new(User {
+        id: UserId::from_bytes(row.id),
+        name: row.name.parse()?,
+        display_name: None,
+        email: None,
+        identity: Identity::Local {},
+        picture_url: None,
+        created_at: time(row.created_at)?,
+        updated_at: time(row.created_at)?,
+        revision: Revision::FIRST,
+    })))
+}
+
+fn node(row: NodeRow) -> Result<Image> {
+    let tags: Result<Vec<_>> = row.tags.iter().map(|tag| tag.parse()).collect();
+    Ok(Image::Node(Arc::new(Node {
+        id: NodeId::from_bytes(row.id),
+        user: row.user.map(UserId::from_bytes),
+        tags: TagSet::new(tags?)?,
+        hostname: row.hostname.parse()?,
+        label: row.label.parse()?,
+        machine_key: MachineKey::from_bytes(row.machine_key)?,
+        node_key: NodeKey::from_bytes(row.node_key)?,
+        disco_key: row.disco_key.map(DiscoKey::from_bytes).transpose()?,
+        ipv4: row.ipv4,
+        ipv6: row.ipv6,
+        host_info: row.host_info.parse()?,
+        register_method: match row.register_method.as_str() {
+            "auth_key" => RegisterMethod::AuthKey,
+            _ => RegisterMethod::Oidc,
+        },
+        preauth_key: row.preauth_key.map(PreAuthKeyId::from_bytes),
+        ephemeral: row.ephemeral,
+        expires_at: row.expires_at.map(time).transpose()?,
+        created_at: time(row.created_at)?,
+        updated_at: time(row.updated_at)?,
+        revision: revision(row.revision)?,
+    })))
+}
+
+/// Endpoints, sorted.
+pub(super) fn endpoints(rows: Vec<EndpointRow>) -> Result<EndpointList> {
+    let endpoints: Result<Vec<_>> = rows
+        .into_iter()
+        .map(|row| Ok(Endpoint { addr: row.addr, seen_at: time(row.seen_at)? }))
+        .collect();
+    EndpointList::new(endpoints?)
+}
+
+fn presence(row: PresenceRow) -> Result<Image> {
+    Ok(Image::Presence(Arc::new(Presence {
+        node: NodeId::from_bytes(row.node),
+        session: SessionNumber::new(row.session.unsigned_abs())?,
+        online: row.online,
+        last_seen: Some(time(row.last_seen)?),
+        endpoints: endpoints(row.endpoints)?,
+    })))
+}
+
+fn route(row: RouteRow) -> Result<Image> {
+    Ok(Image::Route(Arc::new(Route {
+        id: RouteId::from_bytes(row.id),
+        node: NodeId::from_bytes(row.node),
+        prefix: Prefix::new(row.network.into(), row.length)?,
+        advertised: row.advertised,
+        approved: row.approved,
+        primary: row.primary,
+        created_at: time(row.created_at)?,
+        updated_at: time(row.updated_at)?,
+        revision: revision(row.revision)?,
+    })))
+}
+
+fn preauth_key(row: CredentialRow, key: &HashKey) -> Result<Image> {
+    Ok(Image::PreAuthKey(Arc::new(PreAuthKey {
+        id: PreAuthKeyId::from_bytes(row.id),
+        prefix: Some(row.prefix.parse()?),
+        hash: key.hash("preauth_key", &row.secret),
+        user: Some(UserId::from_bytes(row.user)),
+        tags: TagSet::empty(),
+        reusable: false,
+        ephemeral: false,
+        used_at: None,
+        created_at: time(row.created_at)?,
+        expires_at: Some(time(row.expires_at)?),
+        revoked_at: None,
+        revision: Revision::FIRST,
+    })))
+}
+
+fn api_key(row: CredentialRow, key: &HashKey) -> Result<Image> {
+    Ok(Image::ApiKey(Arc::new(ApiKey {
+        id: ApiKeyId::from_bytes(row.id),
+        prefix: row.prefix.parse()?,
+        hash: key.hash("api_key", &row.secret),
+        user: Some(UserId::from_bytes(row.user)),
+        description: None,
+        created_at: time(row.created_at)?,
+        expires_at: Some(time(row.expires_at)?),
+        revoked_at: None,
+        last_used_at: None,
+        revision: Revision::FIRST,
+    })))
+}
+
+fn policy(row: PolicyRow) -> Result<Image> {
+    Ok(Image::Policy(Arc::new(Policy {
+        version: PolicyVersion::new(row.version.unsigned_abs())?,
+        document: DocumentText::new(row.document)?,
+        author: ActorName::system(),
+        created_at: time(row.created_at)?,
+    })))
+}
+
+/// What a machine presents.
+pub(crate) fn registration(machine: Machine, admission: Admission) -> Result<Registration> {
+    Ok(Registration {
+        machine_key: MachineKey::from_bytes(machine.machine_key)?,
+        node_key: NodeKey::from_bytes(machine.node_key)?,
+        disco_key: Some(DiscoKey::from_bytes(machine.disco_key)?),
+        hostname: machine.hostname.parse()?,
+        host_info: machine.host_info.parse()?,
+        admission,
+        expires_at: Some(time(machine.expires_at)?),
+    })
+}
+
+pub(super) fn points(rows: Vec<PointRow>) -> Result<Vec<MetricPoint>> {
+    rows.into_iter()
+        .map(|row| {
+            Ok(MetricPoint {
+                node: Some(NodeId::from_bytes(row.node)),
+                metric: row.metric.parse()?,
+                at: time(row.at)?,
+                value: Sample::new(row.value)?,
+            })
+        })
+        .collect()
+}
+
+pub(super) fn entries(rows: Vec<AuditRow>) -> Result<Vec<AuditEntry>> {
+    rows.into_iter()
+        .map(|row| {
+            Ok(AuditEntry {
+                id: AuditId::from_bytes(row.id),
+                at: time(row.at)?,
+                actor: row.actor.parse()?,
+                action: Text::new(row.action)?,
+                entity: Entity::Node,
+                subject: Text::new(row.subject)?,
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,68 @@
+//! Who is measured in this process.
+
+mod answers;
+mod images;
+mod libsql_crate;
+mod store;
+
+use std::sync::Arc;
+
+use ghostwire_store_bench_workload::Subject;
+use ghostwire_store_bench_workload::direct::Direct;
+use ghostwire_store_bench_workload::results::DIRECT;
+use ghostwire_store_bench_workload::subject::{About, Candidate};
+
+use crate::{ALLOCATOR, Target};
+pub(crate) use images::registration;
+
+/// All of them: this store on each of its backends, and the `libsql` crate.
+#[must_use]
+pub fn candidates() -> Vec<Candidate> {
+    let stores = [Target::Zqlite, Target::LibsqlCheckpoint, Target::LibsqlCommit, Target::Memory];
+    stores.into_iter().map(of_store).chain([direct(), batched()]).collect()
+}
+
+fn about(name: &str, backend: &str, materialize: &str, durability: &str, shares: bool) -> About {
+    About {
+        name: name.to_owned(),
+        backend: backend.to_owned(),
+        materialize: materialize.to_owned(),
+        durability: durability.to_owned(),
+        shares_commits: shares,
+        allocator: ALLOCATOR.to_owned(),
+    }
+}
+
+fn of_store(target: Target) -> Candidate {
+    let about = match target {
+        Target::Zqlite => about("zqlite", "zqlite", "checkpoint", "fsync each group", true),
+        Target::LibsqlCheckpoint => {
+            about("libsql-checkpoint", "libsql", "checkpoint", "fsync each group", true)
+        }
+        Target::LibsqlCommit => {
+            about("libsql-commit", "libsql", "commit", "fsync each group", true)
+        }
+        Target::Memory => about("memory", "memory", "checkpoint", "none: in memory", true),
+    };
+    Candidate::new(about, move |directory| async move {
+        let subject: Arc<dyn Subject> = Arc::new(store::OfStore::open(target, directory).await?);
+        Ok(subject)
+    })
+}
+
+fn direct() -> Candidate {
+    let about = about(DIRECT, "libsql crate 0.10", "-", "fsync each write", false);
+    Candidate::new(about, |directory| async move {
+        Direct::alone(libsql_crate::open(&directory, 0).await?).await
+    })
+}
+
+fn batched() -> Candidate {
+    let about = about("libsql-crate-batched", "libsql crate 0.10", "-", "fsync each batch", true);
+    Candidate::new(about, |directory| async move {
+        Direct::batched(libsql_crate::open(&directory, 2).await?).await
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,91 @@
+//! Opening, in a process of its own, which the operating system charges for its memory alone.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use ghostwire_store_bench_workload::machine::{files_in, resident_bytes, scratch};
+use ghostwire_store_bench_workload::results::Opening;
+use ghostwire_store_bench_workload::subject::{Candidate, Result};
+use ghostwire_store_bench_workload::{Spread, fill};
+
+/// What a process is to open: the name of a subject, and its directory.
+const SUBJECT: &str = "GHOSTWIRE_BENCH_OPEN";
+const DIRECTORY: &str = "GHOSTWIRE_BENCH_OPEN_IN";
+
+/// Plays the part of a process that opens a subject, if this one was started for that. A program
+/// that runs the suite calls this first.
+#[must_use]
+pub fn play_part() -> Option<ExitCode> {
+    let name = std::env::var(SUBJECT).ok()?;
+    let directory = PathBuf::from(std::env::var_os(DIRECTORY)?);
+    Some(match open(&name, directory) {
+        Ok(ended) => ended,
+        Err(error) => {
+            complain(&error.to_string());
+            ExitCode::FAILURE
+        }
+    })
+}
+
+#[allow(
+    clippy::print_stderr,
+    reason = "a part that is played speaks to the process that started it"
+)]
+fn complain(error: &str) {
+    eprintln!("{error}");
+}
+
+#[allow(clippy::print_stdout, reason = "as above")]
+fn open(name: &str, directory: PathBuf) -> Result<ExitCode> {
+    let candidate = crate::candidates().into_iter().find(|one| one.about.name == name);
+    let candidate = candidate.ok_or_else(|| format!("there is no subject {name:?}"))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let began = Instant::now();
+        let _subject = candidate.open(directory).await?;
+        println!("{} {}", began.elapsed().as_secs_f64(), resident_bytes());
+        // What is in memory is let go without work on the files.
+        std::process::exit(0)
+    })
+}
+
+async fn open_in_child(name: &str, directory: &Path) -> Result<(f64, f64)> {
+    let output = tokio::process::Command::new(std::env::current_exe()?)
+        .env(SUBJECT, name)
+        .env(DIRECTORY, directory)
+        .output()
+        .await?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("opening {name} failed: {}", said.trim()).into());
+    }
+    let text = String::from_utf8(output.stdout)?;
+    let (seconds, resident) = text.trim().split_once(' ').ok_or("an opening said nothing")?;
+    Ok((seconds.parse()?, resident.parse()?))
+}
+
+/// Fills a subject with users and nodes, and opens it a few times.
+pub(super) async fn measure(
+    candidate: &Candidate,
+    nodes: u64,
+    rounds: usize,
+    within: &Path,
+) -> Result<Opening> {
+    let directory = scratch(within)?;
+    fill(candidate, nodes, directory.path()).await?;
+    let bytes_on_disk = files_in(directory.path());
+    let (mut seconds, mut resident) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let (took, bytes) = open_in_child(&candidate.about.name, directory.path()).await?;
+        seconds.push(took);
+        resident.push(bytes);
+    }
+    Ok(Opening {
+        about: candidate.about.clone(),
+        nodes,
+        seconds: Spread::of(seconds),
+        resident_bytes: Spread::of(resident),
+        bytes_on_disk,
+    })
+}

@@ -1,0 +1,56 @@
+//! Subjects in a program of their own, since they cannot be linked into this one.
+
+use std::path::{Path, PathBuf};
+
+use ghostwire_store_bench_workload::results::{Case, Run};
+use ghostwire_store_bench_workload::subject::{About, Result};
+
+/// That program.
+#[derive(Debug, Clone)]
+pub(super) struct Others {
+    program: PathBuf,
+}
+
+impl Others {
+    pub(super) fn new(program: PathBuf) -> Self {
+        Self { program }
+    }
+
+    /// Who they are.
+    pub(super) async fn list(&self) -> Result<Vec<About>> {
+        Ok(serde_json::from_str(&self.output(&["list".to_owned()]).await?)?)
+    }
+
+    /// Measures one of them once.
+    pub(super) async fn run(&self, subject: &str, case: &Case, directory: &Path) -> Result<Run> {
+        let mut arguments = vec!["run".to_owned()];
+        let mut add = |name: &str, value: &dyn std::fmt::Display| {
+            arguments.extend([format!("--{name}"), value.to_string()]);
+        };
+        let content = &case.content;
+        add("subject", &subject);
+        add("operation", &case.operation);
+        add("callers", &case.callers);
+        add("seconds", &case.seconds);
+        add("directory", &directory.display());
+        add("nodes", &content.nodes);
+        add("routes", &content.routes);
+        add("rules", &content.rules);
+        add("api-keys", &content.api_keys);
+        add("preauth-keys", &content.preauth_keys);
+        add("points", &content.points);
+        add("audit", &content.audit);
+        Ok(serde_json::from_str(&self.output(&arguments).await?)?)
+    }
+
+    async fn output(&self, arguments: &[String]) -> Result<String> {
+        let called = tokio::process::Command::new(&self.program).args(arguments).output().await;
+        let output = called.map_err(|error| format!("{}: {error}", self.program.display()))?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            let program = self.program.display();
+            return Err(format!("{program} {}: {}", arguments.join(" "), said.trim()).into());
+        }
+        Ok(String::from_utf8(output.stdout)?)
+    }
+}

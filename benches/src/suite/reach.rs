@@ -1,0 +1,351 @@
+//! The goals, and how this run meets them.
+
+use ghostwire_store_bench_workload::Operation;
+use ghostwire_store_bench_workload::results::{
+    DIRECT, Measured, OfSubject, Opening, Reach, Run, grouped,
+};
+
+use super::plan::FIRST;
+
+/// A goal holds for this size or number of callers only; a smaller run does not say.
+const MANY_CALLERS: usize = 2_048;
+const NODES: u64 = 10_000;
+const IMPORTED: u64 = 100_000;
+const PREFIXES: u32 = 100_000;
+const POINTS: u64 = 10_000_000;
+const LARGE: u64 = 1_000_000;
+
+/// All goals.
+pub(super) fn reach(tables: &[Measured], openings: &[Opening], growth: [u64; 2]) -> Vec<Reach> {
+    let found = Found { tables, openings };
+    vec![
+        found.registrations(),
+        found.beside_a_plain_file(),
+        found.one_caller(),
+        found.import(),
+        found.point_reads(),
+        found.net_map(),
+        found.net_map_unchanged(),
+        found.route_lookup(),
+        found.opening(),
+        found.empty(),
+        found.memory_per_node(),
+        found.metrics(),
+        found.month(),
+        found.reads_while_writing(),
+        found.growth(growth),
+    ]
+}
+
+struct Found<'f> {
+    tables: &'f [Measured],
+    openings: &'f [Opening],
+}
+
+/// What is measured with other sizes than the goal's.
+fn not_measured(target: &str, why: &str) -> Reach {
+    Reach { target: target.to_owned(), measured: format!("not measured: {why}"), reached: None }
+}
+
+fn judged(target: &str, measured: String, reached: bool) -> Reach {
+    Reach { target: target.to_owned(), measured, reached: Some(reached) }
+}
+
+fn range(of: &OfSubject, figure: impl Fn(&Run) -> f64 + Copy, show: fn(f64) -> String) -> String {
+    let spread = of.spread(figure);
+    format!("{} ({} to {})", show(spread.median), show(spread.least), show(spread.most))
+}
+
+fn whole(number: f64) -> String {
+    grouped(number.round().max(0.0) as u64)
+}
+
+/// Microseconds with a unit that fits.
+fn time(microseconds: f64) -> String {
+    if microseconds < 1.0 {
+        format!("{:.0} ns", microseconds * 1e3)
+    } else if microseconds < 1e3 {
+        format!("{microseconds:.2} us")
+    } else if microseconds < 1e6 {
+        format!("{:.2} ms", microseconds / 1e3)
+    } else {
+        format!("{:.2} s", microseconds / 1e6)
+    }
+}
+
+fn p50(run: &Run) -> f64 {
+    run.p50_us.unwrap_or(f64::INFINITY)
+}
+
+impl<'f> Found<'f> {
+    fn table(&self, wanted: impl Fn(&Measured) -> bool) -> Option<&'f Measured> {
+        self.tables.iter().find(|table| wanted(table) && table.of(FIRST).is_some())
+    }
+
+    fn first(&self, wanted: impl Fn(&Measured) -> bool) -> Option<&'f OfSubject> {
+        self.table(wanted)?.of(FIRST)
+    }
+
+    fn with(&self, operation: Operation, callers: usize, nodes: u64) -> Option<&'f OfSubject> {
+        self.first(|table| {
+            let case = &table.case;
+            case.operation == operation && case.callers == callers && case.content.nodes == nodes
+        })
+    }
+
+    fn registering(&self) -> Option<&'f OfSubject> {
+        self.with(Operation::Register, MANY_CALLERS, 0)
+    }
+
+    fn registrations(&self) -> Reach {
+        let target = "durable registrations, 2,048 callers: at least 100,000/s over three \
+                      checkpoints, and no more waits to be folded at the end";
+        let Some(of) = self.registering() else {
+            return not_measured(target, "it takes --callers 2048 on zqlite");
+        };
+        let checkpoints = of.runs.iter().map(Run::checkpoints).min().unwrap_or(0);
+        let is_folded = of.runs.iter().all(|run| {
+            run.progress.is_some_and(|(first, last)| last.debt <= first.debt) && !run.ran_out
+        });
+        let measured = format!(
+            "{}/s, at least {checkpoints} checkpoints, fold debt {}",
+            range(of, Run::rate, whole),
+            if is_folded { "no larger" } else { "larger" },
+        );
+        let is_fast = of.spread(Run::rate).median >= 100_000.0;
+        judged(target, measured, is_fast && checkpoints >= 3 && is_folded)
+    }
+
+    fn beside_a_plain_file(&self) -> Reach {
+        let target = "the same: 80 % of what the same bytes a group, appended to a plain file \
+                      with one fsync a group, reach";
+        let Some(of) = self.registering() else {
+            return not_measured(target, "it takes --callers 2048 on zqlite");
+        };
+        let bound = |run: &Run| {
+            let each = run.count as f64 / run.groups().max(1) as f64;
+            run.bare_sync_us.filter(|sync| *sync > 0.0).map(|sync| each * 1e6 / sync)
+        };
+        let (Some(bounds), Some(share), Some(bytes)) = (
+            of.some(bound),
+            of.some(|run| Some(run.rate() / bound(run)?)),
+            of.some(|run| run.block_bytes),
+        ) else {
+            return not_measured(target, "the blocks could not be read");
+        };
+        let measured = format!(
+            "{:.0} % ({:.0} to {:.0}) of {}/s; {} bytes and {} registrations a group",
+            share.median * 100.0,
+            share.least * 100.0,
+            share.most * 100.0,
+            whole(bounds.median),
+            whole(bytes.median),
+            whole(of.spread(|run| run.count as f64 / run.groups().max(1) as f64).median),
+        );
+        judged(target, measured, share.median >= 0.8)
+    }
+
+    fn one_caller(&self) -> Reach {
+        let target = "durable registrations, 1 caller: within 1.3 of appending the same bytes \
+                      and one fsync";
+        let Some(of) = self.with(Operation::Register, 1, 0) else {
+            return not_measured(target, "it takes --callers 1 on zqlite");
+        };
+        let ratio = of.some(|run| Some(run.p50_us? / run.bare_sync_us.filter(|us| *us > 0.0)?));
+        let (Some(ratio), Some(bare)) = (ratio, of.some(|run| run.bare_sync_us)) else {
+            return not_measured(target, "the blocks could not be read");
+        };
+        let measured = format!(
+            "{:.2} ({:.2} to {:.2}): {} against {}",
+            ratio.median,
+            ratio.least,
+            ratio.most,
+            time(of.spread(p50).median),
+            time(bare.median),
+        );
+        judged(target, measured, ratio.median <= 1.3)
+    }
+
+    fn import(&self) -> Reach {
+        let target = "import of 100,000 nodes: at least 150,000 nodes/s, durable";
+        match self.with(Operation::Import, 1, IMPORTED) {
+            Some(of) => {
+                let measured = format!("{}/s", range(of, Run::rate, whole));
+                judged(target, measured, of.spread(Run::rate).median >= 150_000.0)
+            }
+            None => not_measured(target, "--quick imports fewer"),
+        }
+    }
+
+    fn point_reads(&self) -> Reach {
+        let target = "point reads through `dyn Store`, 2 threads: at least 2,000,000/s, and 30 \
+                      times the libsql crate";
+        let table = self.table(|table| {
+            let case = &table.case;
+            (case.operation, case.callers, case.content.nodes) == (Operation::NodeById, 2, NODES)
+        });
+        let Some((of, direct)) = table.and_then(|t| t.of(FIRST).zip(t.of(DIRECT))) else {
+            return not_measured(target, "it takes zqlite and libsql-crate with 10,000 nodes");
+        };
+        let ratio = of.ratio_to(direct).unwrap_or_default();
+        let measured = format!(
+            "{}/s; {:.0} times ({:.0} to {:.0})",
+            range(of, Run::rate, whole),
+            ratio.median,
+            ratio.least,
+            ratio.most
+        );
+        let reached = of.spread(Run::rate).median >= 2_000_000.0 && ratio.median >= 30.0;
+        judged(target, measured, reached)
+    }
+
+    /// A goal for half of the calls.
+    fn within(&self, target: &str, of: Option<&OfSubject>, most_us: f64, why: &str) -> Reach {
+        match of {
+            Some(of) => judged(target, range(of, p50, time), of.spread(p50).median < most_us),
+            None => not_measured(target, why),
+        }
+    }
+
+    fn net_map(&self) -> Reach {
+        let target = "network map of one among 10,000 nodes, 1,000 rules: less than 2 ms";
+        let of = self.with(Operation::NetMap, 1, NODES);
+        self.within(target, of, 2_000.0, "--quick has fewer nodes")
+    }
+
+    fn net_map_unchanged(&self) -> Reach {
+        let target = "network map while the network is unchanged: the last result, at no cost \
+                      (less than 2 us)";
+        let of = self.with(Operation::NetMapUnchanged, 1, NODES);
+        self.within(target, of, 2.0, "--quick has fewer nodes")
+    }
+
+    fn route_lookup(&self) -> Reach {
+        let of = self.first(|table| {
+            table.case.operation == Operation::RouteLookup && table.case.content.routes == PREFIXES
+        });
+        let target = "route lookup among 100,000 prefixes: less than 500 ns";
+        self.within(target, of, 0.5, "--quick has fewer prefixes")
+    }
+
+    fn opening_of(&self, nodes: u64) -> Option<&'f Opening> {
+        self.openings.iter().find(|one| one.about.name == FIRST && one.nodes == nodes)
+    }
+
+    fn opening(&self) -> Reach {
+        let target = "opening 1,000,000 nodes: less than 10 s";
+        let Some(opening) = self.opening_of(LARGE) else {
+            return not_measured(target, "only --full opens so many");
+        };
+        let seconds = opening.seconds;
+        let measured =
+            format!("{:.2} s ({:.2} to {:.2})", seconds.median, seconds.least, seconds.most);
+        judged(target, measured, seconds.median < 10.0)
+    }
+
+    fn empty(&self) -> Reach {
+        let target = "resident memory of an empty zqlite store: less than 10 MB";
+        let Some(opening) = self.opening_of(0) else {
+            return not_measured(target, "nothing was opened");
+        };
+        let bytes = opening.resident_bytes.median;
+        judged(target, format!("{:.1} MB, the whole process", bytes / 1e6), bytes < 10e6)
+    }
+
+    fn memory_per_node(&self) -> Reach {
+        let target = "resident memory of a node, at 1,000,000: at most 1,200 bytes";
+        let Some((large, empty)) = self.opening_of(LARGE).zip(self.opening_of(0)) else {
+            return not_measured(target, "only --full opens so many");
+        };
+        let more = large.resident_bytes.median - empty.resident_bytes.median;
+        let each = more / LARGE as f64;
+        judged(target, format!("{} bytes", whole(each)), each <= 1_200.0)
+    }
+
+    fn metrics(&self) -> Reach {
+        let target = "metric points in batches of 1,000: at least 500,000/s";
+        let of_callers = |callers| self.with(Operation::Metrics, callers, 0);
+        let (Some(one), Some(many)) = (of_callers(1), of_callers(16)) else {
+            return not_measured(target, "zqlite did not take part");
+        };
+        let measured = format!(
+            "{}/s with 1 caller, {}/s with 16",
+            range(one, Run::rate, whole),
+            range(many, Run::rate, whole)
+        );
+        let best = one.spread(Run::rate).median.max(many.spread(Run::rate).median);
+        judged(target, measured, best >= 500_000.0)
+    }
+
+    fn month(&self) -> Reach {
+        let target = "a month of one node, 8,640 points of 10,000,000: less than 5 ms";
+        let of = self.first(|table| {
+            table.case.operation == Operation::MetricRange && table.case.content.points == POINTS
+        });
+        self.within(target, of, 5_000.0, "only --full records so many")
+    }
+
+    fn reads_while_writing(&self) -> Reach {
+        let target = "reads while 2,048 callers write: 99 of 100 within 10 us";
+        let Some(of) = self.with(Operation::ReadsWhileWriting, MANY_CALLERS, NODES) else {
+            return not_measured(target, "it takes --callers 2048 with 10,000 nodes");
+        };
+        let p99 = |run: &Run| run.p99_us.unwrap_or(f64::INFINITY);
+        judged(target, range(of, p99, time), of.spread(p99).median < 10.0)
+    }
+
+    /// Of an operation that answers with all nodes, the cost of one of them counts.
+    fn growth(&self, [small, large]: [u64; 2]) -> Reach {
+        let target = "any operation at 1,000,000 nodes: at most 3 times its cost at 1,000";
+        let cost = |of: &OfSubject, operation: Operation| {
+            let spread = of.spread(|run| match operation.kind() {
+                ghostwire_store_bench_workload::Kind::Read if operation.answers_with_all() => {
+                    p50(run) / run.items.max(1.0)
+                }
+                ghostwire_store_bench_workload::Kind::Read => p50(run),
+                _ => 1e6 / run.rate(),
+            });
+            spread.median
+        };
+        // The cases of the comparison are those that only one subject ran.
+        let at = |nodes: u64, operation: Operation| {
+            let of = self.first(|table| {
+                let case = &table.case;
+                case.operation == operation
+                    && case.content.nodes == nodes
+                    && case.content.preauth_keys > 0
+            });
+            of.map(|of| cost(of, operation))
+        };
+        let mut grown: Vec<(Operation, f64, f64)> = Operation::ALL
+            .into_iter()
+            .filter_map(|operation| Some((operation, at(small, operation)?, at(large, operation)?)))
+            .collect();
+        grown.sort_by(|(_, a, b), (_, c, d)| (d / c).total_cmp(&(b / a)));
+        let Some((_, before, after)) = grown.first().copied() else {
+            return not_measured(target, "zqlite did not take part");
+        };
+        let shown: Vec<String> = grown
+            .iter()
+            .take(3)
+            .map(|(operation, before, after)| {
+                format!("{operation} {:.1} ({} to {})", after / before, time(*before), time(*after))
+            })
+            .collect();
+        let measured = format!(
+            "from {} to {} nodes, the worst: {}",
+            grouped(small),
+            grouped(large),
+            shown.join(", ")
+        );
+        if large == LARGE {
+            judged(target, measured, after / before <= 3.0)
+        } else {
+            Reach { target: target.to_owned(), measured, reached: None }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "reach_tests.rs"]
+mod tests;

@@ -1,0 +1,189 @@
+//! What the machine tells about itself.
+
+use std::io::{Seek, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::Spread;
+use crate::results::Machine;
+
+/// Where stores are made: `GHOSTWIRE_BENCH_DIR`, else the directory for temporary files. It should
+/// be on the disk that is to be measured.
+#[must_use]
+pub fn directory() -> PathBuf {
+    std::env::var_os("GHOSTWIRE_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from)
+}
+
+/// An empty directory in another, removed when dropped.
+///
+/// # Errors
+/// If it cannot be made.
+pub fn scratch(directory: &Path) -> std::io::Result<tempfile::TempDir> {
+    tempfile::Builder::new().prefix("ghostwire-bench-").tempdir_in(directory)
+}
+
+/// The bytes of the files in a directory and below.
+#[must_use]
+pub fn files_in(directory: &Path) -> u64 {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let sizes = entries.filter_map(|entry| {
+        let found = entry.metadata().ok()?;
+        Some(if found.is_dir() { files_in(&entry.path()) } else { found.len() })
+    });
+    sizes.sum()
+}
+
+/// What it is, and how fast the disk below `directory` makes a page durable.
+///
+/// # Errors
+/// If nothing can be written there.
+pub fn examine(directory: &Path, allocator: &str, rounds: usize) -> std::io::Result<Machine> {
+    let times = fdatasync(directory, rounds)?;
+    let (device, file_system) = mounted(directory).unwrap_or_default();
+    Ok(Machine {
+        processor: cpu_model(),
+        processors: std::thread::available_parallelism().map_or(1, usize::from),
+        kernel: kernel(),
+        allocator: allocator.to_owned(),
+        file_system,
+        device,
+        fdatasync_us: Spread::of(times.iter().map(|time| time.as_secs_f64() * 1e6)),
+    })
+}
+
+/// Device and type of the file system that holds a directory, as Linux tells them.
+fn mounted(directory: &Path) -> Option<(String, String)> {
+    let resolved = std::fs::canonicalize(directory).ok()?;
+    innermost(&std::fs::read_to_string("/proc/mounts").ok()?, &resolved)
+}
+
+/// Of the mounts that hold `path`, the one with the longest mount point: of several the last,
+/// since it covers the others.
+fn innermost(mounts: &str, path: &Path) -> Option<(String, String)> {
+    let mut best: Option<(usize, String, String)> = None;
+    for line in mounts.lines() {
+        let mut fields = line.split(' ');
+        let (Some(device), Some(point), Some(kind)) = (fields.next(), fields.next(), fields.next())
+        else {
+            continue;
+        };
+        // White space in a mount point is written as an octal number.
+        let point = PathBuf::from(point.replace("\\040", " ").replace("\\011", "\t"));
+        let length = point.components().count();
+        if path.starts_with(&point) && best.as_ref().is_none_or(|(known, ..)| length >= *known) {
+            best = Some((length, device.to_owned(), kind.to_owned()));
+        }
+    }
+    best.map(|(_, device, kind)| (device, kind))
+}
+
+/// How long it takes to append so many bytes to a file and make them durable, again and again for
+/// a while.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn append_and_sync(
+    directory: &Path,
+    bytes: usize,
+    during: Duration,
+) -> std::io::Result<Vec<Duration>> {
+    let path = directory.join("append");
+    let mut file = std::fs::File::create(&path)?;
+    let block = vec![0x5a; bytes];
+    let mut times = Vec::new();
+    let began = Instant::now();
+    while began.elapsed() < during {
+        let began = Instant::now();
+        file.write_all(&block)?;
+        file.sync_data()?;
+        times.push(began.elapsed());
+    }
+    drop(file);
+    std::fs::remove_file(path)?;
+    Ok(times)
+}
+
+/// How long it takes to write 4 KiB over a file's beginning and make them durable: `rounds` times.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn fdatasync(directory: &Path, rounds: usize) -> std::io::Result<Vec<Duration>> {
+    let path = directory.join("fdatasync");
+    let mut file = std::fs::File::create(&path)?;
+    let page = [0x5a; 4096];
+    file.write_all(&page)?;
+    file.sync_all()?;
+    let mut times = Vec::with_capacity(rounds);
+    for _ in 0..rounds {
+        let began = Instant::now();
+        file.rewind()?;
+        file.write_all(&page)?;
+        file.sync_data()?;
+        times.push(began.elapsed());
+    }
+    drop(file);
+    std::fs::remove_file(path)?;
+    Ok(times)
+}
+
+/// The processor's name, as Linux tells it.
+#[must_use]
+pub fn cpu_model() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line = info.lines().find(|line| line.starts_with("model name"));
+    line.and_then(|line| line.split_once(':'))
+        .map_or_else(String::new, |(_, name)| name.trim().to_owned())
+}
+
+/// The kernel's version.
+#[must_use]
+pub fn kernel() -> String {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    release.trim().to_owned()
+}
+
+/// The memory of this process that is resident; 0 where Linux does not tell.
+#[must_use]
+pub fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kibibytes = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse().ok());
+    kibibytes.unwrap_or(0_u64) * 1024
+}
+
+/// The processor time of this process so far: of the threads with this name, and of all others
+/// that still run.
+#[must_use]
+pub fn thread_cpu(name: &str) -> (Duration, Duration) {
+    let mut named = Duration::ZERO;
+    let mut others = Duration::ZERO;
+    for thread in std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
+        let read =
+            |file: &str| std::fs::read_to_string(thread.path().join(file)).unwrap_or_default();
+        let nanoseconds = read("schedstat").split(' ').next().and_then(|n| n.parse().ok());
+        let spent = Duration::from_nanos(nanoseconds.unwrap_or(0));
+        // Linux cuts names to 15 bytes.
+        if read("comm").trim() == name.get(..15).unwrap_or(name) {
+            named += spent;
+        } else {
+            others += spent;
+        }
+    }
+    (named, others)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_innermost_mount_counts() {
+        let mounts = "/dev/vda / ext4 rw 0 0\ntmpfs /tmp tmpfs rw 0 0\n\
+                      /dev/vdb /tmp/with\\040space xfs rw 0 0\nbroken\n";
+        let kind = |path: &str| innermost(mounts, Path::new(path)).map(|(_, kind)| kind);
+        assert_eq!(kind("/home/x").as_deref(), Some("ext4"));
+        assert_eq!(kind("/tmp/x").as_deref(), Some("tmpfs"));
+        assert_eq!(kind("/tmp/with space/x").as_deref(), Some("xfs"));
+        assert_eq!(innermost("", Path::new("/")), None);
+    }
+}

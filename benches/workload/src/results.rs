@@ -1,0 +1,287 @@
+//! What was found: the model that the reports and other programs share.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Spread;
+use crate::data::Content;
+use crate::subject::{About, Progress};
+use crate::{Kind, Operation};
+
+/// Everything one call of the suite found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Results {
+    /// What it ran on.
+    pub machine: Machine,
+    /// How much was asked of it.
+    pub settings: Settings,
+    /// One for each table.
+    pub tables: Vec<Measured>,
+    /// What each subject takes to open and to be kept open.
+    pub openings: Vec<Opening>,
+    /// How the goals were met.
+    pub reach: Vec<Reach>,
+}
+
+/// What the machine tells about itself.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Machine {
+    pub processor: String,
+    pub processors: usize,
+    pub kernel: String,
+    /// Of the program that ran the suite.
+    pub allocator: String,
+    pub file_system: String,
+    pub device: String,
+    /// 4 KiB written over a file's beginning and made durable, microseconds.
+    pub fdatasync_us: Spread,
+}
+
+/// How much was asked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Settings {
+    /// `quick`, `default` or `full`.
+    pub effort: String,
+    pub rounds: usize,
+    pub seconds: f64,
+}
+
+/// One thing to measure.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Case {
+    /// What is done.
+    pub operation: Operation,
+    /// By how many callers at once; for reads, on how many threads.
+    pub callers: usize,
+    /// What the subject holds before.
+    pub content: Content,
+    /// How long, at least.
+    pub seconds: f64,
+    /// How many checkpoints a registration run spans at least, where there are any.
+    pub checkpoints: u64,
+}
+
+impl Case {
+    /// What the numbers of the table are about.
+    #[must_use]
+    pub fn title(&self) -> String {
+        let by = match (self.operation.kind(), self.callers) {
+            (Kind::Read, 1) => "1 thread".to_owned(),
+            (Kind::Read, threads) => format!("{threads} threads"),
+            (_, 1) => "1 caller".to_owned(),
+            (_, callers) => format!("{} callers", grouped(callers as u64)),
+        };
+        let content = &self.content;
+        let held = [
+            (content.nodes, "nodes"),
+            (u64::from(content.routes), "routes"),
+            (content.points, "points"),
+            (content.audit, "audit lines"),
+        ];
+        let held: Vec<String> = held
+            .into_iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{} {what}", grouped(count)))
+            .collect();
+        let among = if held.is_empty() { "an empty store".to_owned() } else { held.join(", ") };
+        format!("{}; {by}; {among}", self.operation.title())
+    }
+}
+
+/// A whole number with its thousands apart.
+#[must_use]
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// What one run of one subject came to.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Run {
+    /// How long it was measured.
+    pub seconds: f64,
+    /// How many operations were done in that time.
+    pub count: u64,
+    /// How many rows one of them gave; 0 for writes.
+    #[serde(default)]
+    pub items: f64,
+    /// Half of the calls took at most so many microseconds.
+    pub p50_us: Option<f64>,
+    /// 99 of 100 calls did. Calls that are too short to be timed one by one have none.
+    pub p99_us: Option<f64>,
+    /// Where the subject's background work stood at the beginning and at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<(Progress, Progress)>,
+    /// Processor time, microseconds an operation: of the store's writer, and of all threads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_us: Option<(f64, f64)>,
+    /// Bytes of all files after it.
+    #[serde(default)]
+    pub bytes_on_disk: u64,
+    /// Mean bytes of the blocks that made groups durable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block_bytes: Option<f64>,
+    /// Median microseconds of appending as many bytes to a plain file and making them durable, right
+    /// after this run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bare_sync_us: Option<f64>,
+    /// The pre-auth keys ran out before the time did.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ran_out: bool,
+}
+
+impl Run {
+    /// Operations a second.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        if self.seconds > 0.0 { self.count as f64 / self.seconds } else { 0.0 }
+    }
+
+    /// Commits of a subject that tells, in the measured time.
+    #[must_use]
+    pub fn groups(&self) -> u64 {
+        self.progress.map_or(0, |(first, last)| last.groups.saturating_sub(first.groups))
+    }
+
+    /// Checkpoints of a subject that tells, in the measured time.
+    #[must_use]
+    pub fn checkpoints(&self) -> u64 {
+        self.progress.map_or(0, |(first, last)| last.checkpoints.saturating_sub(first.checkpoints))
+    }
+}
+
+/// All rounds of one case.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// What was measured.
+    pub case: Case,
+    /// One for each subject.
+    pub subjects: Vec<OfSubject>,
+}
+
+/// All rounds of one subject.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OfSubject {
+    /// Whose.
+    pub about: About,
+    /// One for each round.
+    pub runs: Vec<Run>,
+    /// Why there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<String>,
+}
+
+impl OfSubject {
+    /// Of its rounds.
+    #[must_use]
+    pub fn spread(&self, figure: impl Fn(&Run) -> f64) -> Spread {
+        Spread::of(self.runs.iter().map(figure))
+    }
+
+    /// Of the rounds that have this figure.
+    #[must_use]
+    pub fn some(&self, figure: impl Fn(&Run) -> Option<f64>) -> Option<Spread> {
+        let figures: Vec<f64> = self.runs.iter().filter_map(figure).collect();
+        (!figures.is_empty()).then(|| Spread::of(figures))
+    }
+
+    /// How many times as many operations a second as another subject did in the same round.
+    #[must_use]
+    pub fn ratio_to(&self, other: &Self) -> Option<Spread> {
+        let pairs = self.runs.iter().zip(&other.runs);
+        let ratios: Vec<f64> = pairs
+            .filter(|(_, other)| other.rate() > 0.0)
+            .map(|(run, other)| run.rate() / other.rate())
+            .collect();
+        (!ratios.is_empty()).then(|| Spread::of(ratios))
+    }
+}
+
+/// The subject that the others are compared with.
+pub const DIRECT: &str = "libsql-crate";
+
+impl Measured {
+    /// The subject with this name, if it was measured.
+    #[must_use]
+    pub fn of(&self, name: &str) -> Option<&OfSubject> {
+        self.subjects.iter().find(|of| of.about.name == name && !of.runs.is_empty())
+    }
+}
+
+/// What a subject takes to open.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Opening {
+    /// Who opened.
+    pub about: About,
+    /// How many nodes it held.
+    pub nodes: u64,
+    /// Until it could be used.
+    pub seconds: Spread,
+    /// The whole process, resident.
+    pub resident_bytes: Spread,
+    /// All files.
+    pub bytes_on_disk: u64,
+}
+
+/// A goal, and what was found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reach {
+    /// What is to be reached.
+    pub target: String,
+    /// What was measured; why not, if it was not.
+    pub measured: String,
+    /// Whether it was; `None` if it was not measured.
+    pub reached: Option<bool>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(seconds: f64, count: u64) -> Run {
+        Run { seconds, count, ..Run::default() }
+    }
+
+    fn of(runs: Vec<Run>) -> OfSubject {
+        let about = About {
+            name: "a".to_owned(),
+            backend: "b".to_owned(),
+            materialize: "-".to_owned(),
+            durability: "fsync".to_owned(),
+            shares_commits: false,
+            allocator: "glibc".to_owned(),
+        };
+        OfSubject { about, runs, left_out: None }
+    }
+
+    #[test]
+    fn ratios_are_of_the_same_round() {
+        let fast = of(vec![run(1.0, 30), run(2.0, 200)]);
+        let slow = of(vec![run(1.0, 10), run(1.0, 20), run(0.0, 0)]);
+        let ratio = fast.ratio_to(&slow);
+        assert_eq!(ratio, Some(Spread { least: 3.0, median: 4.0, most: 5.0 }));
+        assert_eq!(fast.ratio_to(&of(vec![run(0.0, 0)])), None);
+    }
+
+    #[test]
+    fn numbers_are_grouped() {
+        let texts = [0, 999, 1_000, 1_234_567].map(grouped);
+        assert_eq!(texts, ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn results_survive_json() {
+        let run = Run { p50_us: Some(1.5), progress: Some(Default::default()), ..run(1.0, 2) };
+        let text = serde_json::to_string(&of(vec![run.clone()])).unwrap_or_default();
+        let back: OfSubject = serde_json::from_str(&text).unwrap_or_else(|_| of(Vec::new()));
+        assert_eq!(back.runs, [run]);
+    }
+}

@@ -1,0 +1,100 @@
+//! `gwstore bench`.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use ghostwire_store::{Error, ErrorKind};
+use ghostwire_store_bench_workload::{machine, report, results::Results};
+use ghostwire_store_benches::suite::{self, Effort, Request};
+
+use crate::cli::BenchArgs;
+use crate::failure::{Outcome, file_error};
+use crate::output::Shell;
+
+/// Plays the part of a process that opens a store, if this one was started for that.
+pub(crate) fn play_part() -> Option<ExitCode> {
+    suite::play_part()
+}
+
+/// A file that is made before hours of work, and written after them.
+struct Target<'a> {
+    path: &'a Path,
+    file: std::fs::File,
+}
+
+fn target<'a>(path: Option<&'a PathBuf>, what: &'static str) -> Outcome<Option<Target<'a>>> {
+    let Some(path) = path else { return Ok(None) };
+    let file = std::fs::File::create(path).map_err(|error| file_error(what, Some(path), error))?;
+    Ok(Some(Target { path, file }))
+}
+
+fn fill(target: Option<Target<'_>>, what: &'static str, text: impl FnOnce() -> String) -> Outcome {
+    if let Some(Target { path, mut file }) = target {
+        let written = file.write_all(text().as_bytes());
+        written.map_err(|error| file_error(what, Some(path), error))?;
+    }
+    Ok(())
+}
+
+/// Measures, and says what was found.
+pub(super) async fn run(args: &BenchArgs, shell: &mut Shell<'_>) -> Outcome {
+    const JSON: &str = "the results cannot be written";
+    const HTML: &str = "the page cannot be written";
+    let request = request(args);
+    if let Some(file) = &args.results {
+        if !shell.json {
+            return Err(Error::invalid("a file is named, but not what for")
+                .with("file", file.display())
+                .with("help", "write it as `--json FILE` or `--html FILE`")
+                .into());
+        }
+        // The file is for programs, the rest for people.
+        shell.json = false;
+    }
+    let json = target(args.results.as_ref(), JSON)?;
+    let page = target(args.html.as_ref(), HTML)?;
+    let mut bar = None;
+    let results = {
+        let mut done_before = 0;
+        let mut watcher = |what: &str, done: u64, all: u64| {
+            let bar = bar.get_or_insert_with(|| shell.progress("measuring", Some(all)));
+            bar.name(what);
+            tracing::info!(done, all, "{what}");
+            bar.advance(done - done_before);
+            done_before = done;
+        };
+        suite::run(&request, &mut watcher).await
+    };
+    drop(bar);
+    let results = results.map_err(|error| {
+        Error::new(ErrorKind::InvalidArgument, "the benchmarks did not run to the end")
+            .with("reason", error)
+    })?;
+    fill(json, JSON, || pretty(&results))?;
+    fill(page, HTML, || report::page(&results))?;
+    if shell.json { shell.object(&results) } else { shell.line(report::text(&results).trim_end()) }
+}
+
+fn pretty(results: &Results) -> String {
+    let text = serde_json::to_string_pretty(results).unwrap_or_default();
+    format!("{text}\n")
+}
+
+fn request(args: &BenchArgs) -> Request {
+    let effort = match (args.quick, args.full) {
+        (true, _) => Effort::Quick,
+        (_, true) => Effort::Full,
+        _ => Effort::Default,
+    };
+    Request {
+        effort,
+        subjects: args.subject.clone(),
+        operations: args.operation.clone(),
+        callers: args.callers.iter().map(|&callers| callers as usize).collect(),
+        rounds: args.rounds.map(|rounds| rounds as usize),
+        seconds: args.seconds,
+        directory: args.dir.clone().unwrap_or_else(machine::directory),
+        others: args.others.clone(),
+    }
+}
