@@ -9,7 +9,7 @@ use crate::domain::{AuditEntry, MetricName, MetricPoint, MetricQuery, NodeId, Ti
 use crate::error::Result;
 use crate::schema::{Record, RowKey, Table};
 
-/// Rows are read this many at a time.
+/// Rows are read at most this many at a time.
 const ROWS_PER_READ: usize = 1000;
 
 fn of_series(node: Option<NodeId>, metric: &MetricName) -> RowKey {
@@ -131,16 +131,20 @@ pub(crate) struct AuditReader<'b> {
     reverse: bool,
     rows: std::vec::IntoIter<Row>,
     row: Option<Row>,
+    /// How many rows to read next.
+    ahead: usize,
     exhausted: bool,
 }
 
 impl<'b> AuditReader<'b> {
-    /// `unfolded` must be taken before this is made, so that nothing falls between.
+    /// `unfolded` must be taken before this is made, so that nothing falls between. At first
+    /// `wanted` rows are read, then more and more: a filter may let few through.
     pub(crate) fn new<'a>(
         backend: &'b dyn Backend,
         unfolded: impl IntoIterator<Item = &'a Arc<AuditEntry>>,
         range: KeyRange,
         reverse: bool,
+        wanted: usize,
     ) -> Self {
         let mut unfolded: Vec<_> = unfolded
             .into_iter()
@@ -159,6 +163,7 @@ impl<'b> AuditReader<'b> {
             reverse,
             rows: Vec::new().into_iter(),
             row: None,
+            ahead: wanted.clamp(1, ROWS_PER_READ),
             exhausted: false,
         }
     }
@@ -197,9 +202,10 @@ impl<'b> AuditReader<'b> {
         if self.exhausted {
             return Ok(None);
         }
-        let scan = Scan { range: self.range.clone(), reverse: self.reverse, limit: ROWS_PER_READ };
+        let scan = Scan { range: self.range.clone(), reverse: self.reverse, limit: self.ahead };
         let rows = self.backend.scan(scan).await?;
-        self.exhausted = rows.len() < ROWS_PER_READ;
+        self.exhausted = rows.len() < self.ahead;
+        self.ahead = (self.ahead * 2).min(ROWS_PER_READ);
         if let Some(last) = rows.last() {
             if self.reverse {
                 self.range.to = Some(last.key.clone());

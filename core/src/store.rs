@@ -485,7 +485,8 @@ impl Store for StoreHandle {
         let computed = async {
             let range = KeyRange::all(Table::Audit);
             let unfolded = view.unfolded_audit();
-            let audit = series::AuditReader::new(self.backend(), unfolded, range, false);
+            let audit =
+                series::AuditReader::new(self.backend(), unfolded, range, false, usize::MAX);
             // Hashing a large state takes seconds of CPU.
             let (shared, hashed) = (self.core.shared.clone(), view.clone());
             let state = tokio::task::spawn_blocking(move || shared.digests.digest(&hashed));

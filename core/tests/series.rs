@@ -2,11 +2,17 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use async_trait::async_trait;
+use ghostwire_store_core::Result;
+use ghostwire_store_core::backend::{Backend, BackendInfo, Commit, Head, Row, Scan};
+use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::domain::*;
 use ghostwire_store_core::layer::Observe;
 use ghostwire_store_core::open;
 use ghostwire_store_core::options::StoreOptions;
+use ghostwire_store_core::schema::Schema;
 use ghostwire_store_memory::MemoryBackend;
 
 #[tokio::test]
@@ -35,4 +41,74 @@ async fn one_metric_of_all_nodes_takes_two_scans_a_node() {
     assert_eq!(sum.count, u64::from(NODES) * 10);
     let scans = observe.snapshot().operations["scan"].calls - before;
     assert!(scans <= u64::from(NODES) * 2 + 2, "{scans} scans");
+}
+
+/// Counts the rows that scans give.
+#[derive(Debug)]
+struct CountRows {
+    inner: MemoryBackend,
+    read: AtomicUsize,
+}
+
+#[async_trait]
+impl Backend for CountRows {
+    fn info(&self) -> BackendInfo {
+        self.inner.info()
+    }
+
+    async fn head(&self) -> Result<Head> {
+        self.inner.head().await
+    }
+
+    async fn migrate(&self, target: Schema) -> Result<()> {
+        self.inner.migrate(target).await
+    }
+
+    async fn scan(&self, scan: Scan) -> Result<Vec<Row>> {
+        let rows = self.inner.scan(scan).await?;
+        self.read.fetch_add(rows.len(), Ordering::Relaxed);
+        Ok(rows)
+    }
+
+    async fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
+        self.inner.blocks(after, limit).await
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<()> {
+        self.inner.commit(commit).await
+    }
+
+    async fn reopen(&self) -> Result<Head> {
+        self.inner.reopen().await
+    }
+
+    async fn verify(&self) -> Result<()> {
+        self.inner.verify().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.inner.close().await
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_the_audit_trail_reads_a_page_of_rows() {
+    let backend = MemoryBackend::new(StoreId::from_bytes([1; 16]));
+    let rows = Arc::new(CountRows { inner: backend, read: AtomicUsize::new(0) });
+    let store = open(rows.clone(), StoreOptions::default()).await.unwrap();
+    for number in 0..300 {
+        let name = format!("user-{number}").parse().unwrap();
+        store.users().create(NewUser::local(name)).await.unwrap();
+    }
+    store.checkpoint().await.unwrap();
+    rows.read.store(0, Ordering::Relaxed);
+    let page = PageRequest::first(Limit::new(10).unwrap());
+    let query = AuditQuery { newest_first: true, ..AuditQuery::default() };
+    assert_eq!(store.audit().query(&query, &page).await.unwrap().items.len(), 10);
+    assert_eq!(rows.read.load(Ordering::Relaxed), 11);
+    // What a filter leaves out does not make it read row by row.
+    let subject = Some("nobody".parse().unwrap());
+    let query = AuditQuery { subject, ..query };
+    assert!(store.audit().query(&query, &page).await.unwrap().items.is_empty());
+    assert_eq!(rows.read.load(Ordering::Relaxed), 11 + 300);
 }

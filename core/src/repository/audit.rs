@@ -91,8 +91,9 @@ impl AuditRepository for StoreHandle {
                 }
             }
             let unfolded = view.unfolded_audit();
-            let mut reader = AuditReader::new(self.backend(), unfolded, range, query.newest_first);
             let limit = page.limit.get();
+            let (backend, reverse) = (self.backend(), query.newest_first);
+            let mut reader = AuditReader::new(backend, unfolded, range, reverse, limit + 1);
             let mut items = Vec::new();
             while items.len() <= limit {
                 let Some(entry) = reader.next().await? else { break };
