@@ -24,6 +24,17 @@ impl Published {
     pub(crate) fn new(state: State, audit: imbl::Vector<Arc<AuditEntry>>) -> Self {
         Self { state, audit, fresh_at: Instant::now(), network: OnceLock::new() }
     }
+
+    /// Also takes over what was put together for `replaced`, if only rows were folded, or series
+    /// stored, since.
+    pub(crate) fn after(mut self, replaced: &Self) -> Self {
+        if (self.state.serial(), self.state.hash())
+            == (replaced.state.serial(), replaced.state.hash())
+        {
+            self.network = replaced.network.clone();
+        }
+        self
+    }
 }
 
 /// One consistent snapshot of everything but the series. Getting one takes constant time, and so
@@ -73,8 +84,9 @@ impl View {
     ///
     /// The maps of all nodes share one [`Network`], put together at the first call for a snapshot,
     /// which takes time in proportion to the number of nodes and routes. Until the next commit
-    /// every other map, also of another view, takes the time of a read. No call waits for another:
-    /// callers who come first at once each put one together.
+    /// every other map, also of another view, takes the time of a read. Callers who come first at
+    /// once each put one together, without waiting for each other. It is kept, 16 bytes a node,
+    /// until the next commit, and as long as a view of the snapshot is.
     #[must_use]
     pub fn netmap(&self, node: NodeId) -> Option<NetMap> {
         let node = self.nodes().get(node)?.clone();
@@ -83,7 +95,7 @@ impl View {
             let network = Arc::new(Network::of(self));
             // Another call may have been faster; both saw the same snapshot.
             let _ = built.set(network.clone());
-            network
+            built.get().cloned().unwrap_or(network)
         });
         Some(NetMap { node, network })
     }

@@ -13,6 +13,7 @@ mod addresses;
 mod api_keys;
 mod decision;
 mod dns;
+mod holders;
 mod listing;
 mod nodes;
 mod policies;

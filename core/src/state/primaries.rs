@@ -110,6 +110,8 @@ impl Level {
         let (held, index) = rank(self.longer, chunk);
         if !held {
             self.longer |= 1 << chunk;
+            // Most levels of a long prefix lead to one other.
+            self.levels.reserve_exact(1);
             self.levels.insert(index, Arc::default());
         }
         if let Some(level) = self.levels.get_mut(index) {

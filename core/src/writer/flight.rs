@@ -288,7 +288,9 @@ impl Writer {
         let serial = state.serial();
         let fold_debt = self.fold.len() as u64;
         self.shared.counters.fold_debt.store(fold_debt, Ordering::Relaxed);
-        let published = Arc::new(Published::new(state, audit));
+        let replaced = self.shared.published.load();
+        let published = Arc::new(Published::new(state, audit).after(&replaced));
+        drop(replaced);
         let replaced = self.shared.published.swap(published);
         self.shared.progress.send_modify(|progress| progress.serial = serial);
         replaced
