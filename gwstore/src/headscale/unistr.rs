@@ -1,8 +1,8 @@
 //! SQLite's function `unistr`, which the `sqlite3` shell uses in dumps since 3.50 and which the
 //! SQLite linked here does not have yet.
 
-/// The text with its escapes replaced: `\\`, `\XXXX`, `\uXXXX`, `\+XXXXXX` and `\UXXXXXXXX`. `None`
-/// if an escape is none of these.
+/// The text with its escapes replaced: `\\`, and `\`, `\u`, `\+` and `\U` before four, four,
+/// six and eight hexadecimal digits. `None` if an escape is none of these.
 pub(super) fn unistr(text: &str) -> Option<String> {
     let mut plain = String::with_capacity(text.len());
     let mut rest = text;
