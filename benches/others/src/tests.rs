@@ -1,23 +1,9 @@
 use super::*;
-use ghostwire_store_bench_workload::machine::scratch;
-use ghostwire_store_bench_workload::transcript::transcript;
+use ghostwire_store_bench_workload::transcript::compare;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_subject_stores_and_answers_the_same() -> Result<()> {
-    let mut expected = None;
-    for candidate in candidates() {
-        let directory = scratch(&std::env::temp_dir())?;
-        let subject = candidate.open(directory.path().to_owned()).await?;
-        let found = transcript(subject.as_ref())
-            .await
-            .map_err(|error| format!("{}: {error}", candidate.about.name))?;
-        for ((read, answer), (_, known)) in found.iter().zip(expected.get_or_insert(found.clone()))
-        {
-            assert_eq!(answer, known, "{}: {read}", candidate.about.name);
-        }
-        subject.close().await?;
-    }
-    Ok(())
+    compare(&candidates()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 use ghostwire_store_bench_workload::machine::scratch;
 use ghostwire_store_bench_workload::results::Case;
 use ghostwire_store_bench_workload::subject::Result;
-use ghostwire_store_bench_workload::transcript::transcript;
+use ghostwire_store_bench_workload::transcript::compare;
 use ghostwire_store_bench_workload::{Content, Operation, run_once};
 
 use super::*;
@@ -9,20 +9,7 @@ use super::*;
 /// The first candidate is what the others are compared with.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_subject_stores_and_answers_the_same() -> Result<()> {
-    let mut expected = None;
-    for candidate in candidates() {
-        let directory = scratch(&std::env::temp_dir())?;
-        let subject = candidate.open(directory.path().to_owned()).await?;
-        let found = transcript(subject.as_ref())
-            .await
-            .map_err(|error| format!("{}: {error}", candidate.about.name))?;
-        for ((read, answer), (_, known)) in found.iter().zip(expected.get_or_insert(found.clone()))
-        {
-            assert_eq!(answer, known, "{}: {read}", candidate.about.name);
-        }
-        subject.close().await?;
-    }
-    Ok(())
+    compare(&candidates()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

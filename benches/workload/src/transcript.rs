@@ -5,8 +5,9 @@ use std::net::Ipv4Addr;
 
 use crate::credential::{self, Purpose};
 use crate::data::{self, POINT_INTERVAL, POINTS_PER_MONTH};
+use crate::machine::scratch;
 use crate::rows::{NodeRow, PresenceRow};
-use crate::subject::{Answer, Read, Result, Subject, Write, load};
+use crate::subject::{Answer, Candidate, Read, Result, Subject, Write, load};
 use crate::{Content, targets::now};
 
 /// What there is before.
@@ -20,12 +21,38 @@ const CONTENT: Content = Content {
     audit: 120,
 };
 
+/// Whether all candidates answer as the first one does.
+///
+/// # Errors
+/// Which one answers what otherwise; the subjects' own.
+pub async fn compare(candidates: &[Candidate]) -> Result<()> {
+    let mut expected = None;
+    for candidate in candidates {
+        let name = &candidate.about.name;
+        let directory = scratch(&std::env::temp_dir())?;
+        let subject = candidate.open(directory.path().to_owned()).await?;
+        let found =
+            transcript(subject.as_ref()).await.map_err(|error| format!("{name}: {error}"))?;
+        let known = expected.get_or_insert_with(|| found.clone());
+        if found.len() != known.len() {
+            return Err(format!("{name}: {} answers, not {}", found.len(), known.len()).into());
+        }
+        for ((read, answer), (_, known)) in found.iter().zip(known) {
+            if answer != known {
+                return Err(format!("{name}: {read} is {answer:?}, not {known:?}").into());
+            }
+        }
+        subject.close().await?;
+    }
+    Ok(())
+}
+
 /// Writes a little, then reads everything in every way.
 ///
 /// # Errors
 /// The subject's, where it should have done what it was asked for; and if it did what it should
 /// have refused.
-pub async fn transcript(subject: &dyn Subject) -> Result<Vec<(String, Answer)>> {
+async fn transcript(subject: &dyn Subject) -> Result<Vec<(String, Answer)>> {
     load(subject, CONTENT).await?;
     let first = CONTENT.nodes;
     let key = |number| credential::text(Purpose::PreAuthKey, &data::preauth_key(number));
