@@ -29,8 +29,8 @@ pub fn apply(world: &World, published: &State, commands: &[Command]) -> Result<S
     let mut builder = BlockBuilder::default();
     let actor = ActorName::system();
     for (index, command) in commands.iter().enumerate() {
-        let decision = world.decide(&working, command)?;
-        for note in decision.audit {
+        let mut decision = world.decide(&working, command)?;
+        for note in std::mem::take(&mut decision.audit) {
             builder.audit(AuditEntry {
                 id: AuditId::time_ordered(world.now, key_bytes(9, index as u64)),
                 at: world.now,
@@ -40,9 +40,9 @@ pub fn apply(world: &World, published: &State, commands: &[Command]) -> Result<S
                 subject: Text::new(note.subject)?,
             });
         }
-        for change in decision.changes {
+        let kinds = working.carry_out(&mut decision);
+        for (change, kind) in decision.changes.into_iter().zip(kinds) {
             if let Change::Put(image) = change {
-                let kind = working.evolve(Change::Put(image.clone()));
                 encode(&mut builder, kind, &image);
             }
         }

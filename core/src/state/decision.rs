@@ -5,6 +5,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::State;
+use crate::block::ChangeKind;
 use crate::command::{Image, Restored};
 use crate::domain::{
     ActorName, ApiKey, ApiKeyId, DnsRecord, DnsRecordId, Node, NodeId, Policy, PolicyVersion,
@@ -121,6 +122,9 @@ impl Handle {
 /// The changes of one command; most have one or two.
 pub type Changes = SmallVec<[Change; 3]>;
 
+/// What each of them did.
+pub type ChangeKinds = SmallVec<[ChangeKind; 8]>;
+
 /// What a command changes, what it answers, and what the audit trail says of it.
 #[derive(Debug, Clone)]
 pub struct Decision {
@@ -130,6 +134,15 @@ pub struct Decision {
     pub reply: Reply,
     /// What to say in the audit trail; empty for what nobody administers, such as heartbeats.
     pub audit: SmallVec<[Note; 1]>,
+    /// What the changes lead to, where deciding had to find that out.
+    drafted: Option<Box<Drafted>>,
+}
+
+/// The state with the changes, and what each of them did.
+#[derive(Debug, Clone)]
+struct Drafted {
+    state: State,
+    kinds: ChangeKinds,
 }
 
 /// A line for the audit trail.
@@ -143,15 +156,25 @@ pub struct Note {
     pub subject: String,
 }
 
+impl Note {
+    pub(super) fn new(
+        action: &'static str,
+        entity: Entity,
+        subject: impl std::fmt::Display,
+    ) -> Self {
+        Self { action, entity, subject: subject.to_string() }
+    }
+}
+
 impl Decision {
     /// Nothing changes.
     pub(super) fn unchanged(reply: Reply) -> Self {
-        Self { changes: Changes::new(), reply, audit: SmallVec::new() }
+        Self::changed(Changes::new(), reply)
     }
 
     /// These changes.
     pub(super) fn changed(changes: Changes, reply: Reply) -> Self {
-        Self { changes, reply, audit: SmallVec::new() }
+        Self { changes, reply, audit: SmallVec::new(), drafted: None }
     }
 
     /// Adds a line to the audit trail.
@@ -162,7 +185,7 @@ impl Decision {
         entity: Entity,
         subject: impl std::fmt::Display,
     ) -> Self {
-        self.audit.push(Note { action, entity, subject: subject.to_string() });
+        self.audit.push(Note::new(action, entity, subject));
         self
     }
 }
@@ -193,11 +216,12 @@ pub enum Reply {
 pub(super) struct Draft {
     pub(super) state: State,
     changes: Changes,
+    kinds: ChangeKinds,
 }
 
 impl Draft {
     pub(super) fn of(state: &State) -> Self {
-        Self { state: state.clone(), changes: Changes::new() }
+        Self { state: state.clone(), changes: Changes::new(), kinds: ChangeKinds::new() }
     }
 
     pub(super) fn put(&mut self, image: Image) {
@@ -209,12 +233,35 @@ impl Draft {
     }
 
     pub(super) fn change(&mut self, change: Change) {
-        self.state.evolve(change.clone());
+        self.kinds.push(self.state.evolve(change.clone()));
         self.changes.push(change);
     }
 
-    pub(super) fn finish(self) -> Changes {
-        self.changes
+    /// Carries out what was decided on the draft.
+    pub(super) fn carry_out(&mut self, decision: &mut Decision) {
+        self.kinds.extend(self.state.carry_out(decision));
+        self.changes.append(&mut decision.changes);
+    }
+
+    /// The decision to make these changes.
+    pub(super) fn finish(self, reply: Reply) -> Decision {
+        let Self { state, changes, kinds } = self;
+        let drafted = Some(Box::new(Drafted { state, kinds }));
+        Decision { drafted, ..Decision::changed(changes, reply) }
+    }
+}
+
+impl State {
+    /// Carries out a decision, which must have been made on this very state. Gives what each of its
+    /// changes did, in their order.
+    pub fn carry_out(&mut self, decision: &mut Decision) -> ChangeKinds {
+        match decision.drafted.take() {
+            Some(drafted) => {
+                *self = drafted.state;
+                drafted.kinds
+            }
+            None => decision.changes.iter().map(|change| self.evolve(change.clone())).collect(),
+        }
     }
 }
 

@@ -34,7 +34,7 @@ pub(crate) mod testing;
 
 pub use addresses::Addresses;
 pub use api_keys::ApiKeys;
-pub use decision::{Change, Changes, Context, Decision, Handle, Note, Reply};
+pub use decision::{Change, ChangeKinds, Changes, Context, Decision, Handle, Note, Reply};
 pub use dns::DnsRecords;
 pub use nodes::Nodes;
 pub use policies::Policies;

@@ -258,11 +258,7 @@ impl State {
                 self.node(*id)?;
                 let mut draft = Draft::of(self);
                 draft.delete_node(*id);
-                Ok(Decision::changed(draft.finish(), Reply::Done).noting(
-                    "node.delete",
-                    Entity::Node,
-                    id,
-                ))
+                Ok(draft.finish(Reply::Done).noting("node.delete", Entity::Node, id))
             }
             NodeCommand::ReapEphemeral => Ok(self.reap(context)),
             NodeCommand::BackfillAddresses => self.backfill(context),
@@ -384,21 +380,15 @@ impl State {
 
     fn reap(&self, context: &Context<'_>) -> Decision {
         let ids: Vec<_> = self.reapable(context.now).map(|node| node.id).collect();
-        let mut decision = Decision::unchanged(Reply::Done);
         let mut draft = Draft::of(self);
-        for &id in &ids {
-            draft.delete_node(id);
-            decision = decision.noting("node.reap", Entity::Node, id);
-        }
-        decision.changes = draft.finish();
-        decision.reply = Reply::Nodes(ids);
-        decision
+        ids.iter().for_each(|id| draft.delete_node(*id));
+        let decision = draft.finish(Reply::Nodes(ids.clone()));
+        ids.iter().fold(decision, |decision, id| decision.noting("node.reap", Entity::Node, id))
     }
 
     fn backfill(&self, context: &Context<'_>) -> Result<Decision> {
         let network = self.settings.network();
         let mut draft = Draft::of(self);
-        let mut decision = Decision::unchanged(Reply::Done);
         let mut ids = Vec::new();
         for old in self.nodes.iter() {
             let mut node = Node::clone(old);
@@ -409,12 +399,12 @@ impl State {
             node.revision = old.revision.next();
             node.updated_at = context.now;
             ids.push(node.id);
-            decision = decision.noting("node.backfill_addresses", Entity::Node, node.id);
             draft.put(Image::Node(node.into()));
         }
-        decision.changes = draft.finish();
-        decision.reply = Reply::Nodes(ids);
-        Ok(decision)
+        let decision = draft.finish(Reply::Nodes(ids.clone()));
+        Ok(ids.iter().fold(decision, |decision, id| {
+            decision.noting("node.backfill_addresses", Entity::Node, id)
+        }))
     }
 }
 

@@ -119,7 +119,7 @@ impl State {
         for route in self.routes.of_node(node) {
             draft.elect_primary(route.prefix);
         }
-        Ok(Decision::changed(draft.finish(), reply))
+        Ok(draft.finish(reply))
     }
 }
 
@@ -136,7 +136,7 @@ impl State {
         for route in self.routes.iter().filter(|route| route.primary) {
             draft.elect_primary(route.prefix);
         }
-        Decision::changed(draft.finish(), Reply::Count(count))
+        draft.finish(Reply::Count(count))
     }
 }
 

@@ -28,7 +28,7 @@ impl State {
                 Err(error) => return Err(error.with("index", index)),
             }
         }
-        Ok(Decision::changed(draft.finish(), Reply::Restored(restored)))
+        Ok(draft.finish(Reply::Restored(restored)))
     }
 
     /// Whether a whole entity may be brought in.

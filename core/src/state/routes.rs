@@ -160,11 +160,7 @@ impl State {
                 let mut draft = Draft::of(self);
                 draft.delete(Handle::Route(*id));
                 draft.elect_primary(route.prefix);
-                Ok(Decision::changed(draft.finish(), Reply::Done).noting(
-                    "route.delete",
-                    Entity::Route,
-                    id,
-                ))
+                Ok(draft.finish(Reply::Done).noting("route.delete", Entity::Route, id))
             }
         }
     }
@@ -228,7 +224,7 @@ impl State {
             draft.elect_primary(prefix);
         }
         let routes = draft.state.routes.of_node(node).cloned().collect();
-        let decision = Decision::changed(draft.finish(), Reply::Routes(routes));
+        let decision = draft.finish(Reply::Routes(routes));
         if unchanged {
             return Ok(decision);
         }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Context, Reply, State};
+use super::{ChangeKinds, Context, Reply, State};
 use crate::block::{BlockHash, Serial};
 use crate::command::{Command, NodeCommand, PreAuthKeyCommand, UserCommand};
 use crate::domain::*;
@@ -42,10 +42,12 @@ impl World {
     pub(crate) fn run(&mut self, command: impl Into<Command>) -> Result<Reply> {
         let actor = ActorName::system();
         let context = Context { now: self.now, actor: &actor };
-        let decision = self.state.decide(&command.into(), &context)?;
-        for change in decision.changes {
-            self.state.evolve(change);
-        }
+        let mut decision = self.state.decide(&command.into(), &context)?;
+        let mut evolved = self.state.clone();
+        let kinds: ChangeKinds =
+            decision.changes.iter().map(|change| evolved.evolve(change.clone())).collect();
+        assert_eq!(self.state.carry_out(&mut decision), kinds);
+        assert!(self.state.images().eq(evolved.images()), "a draft is not what its changes give");
         self.state.advance(self.state.serial().next(), BlockHash::GENESIS, self.now);
         assert!(self.state.serial() > Serial::ZERO);
         Ok(decision.reply)

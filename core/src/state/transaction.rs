@@ -17,7 +17,7 @@ impl State {
             self.check(precondition)?;
         }
         let mut draft = Draft::of(self);
-        let mut decision = Decision::unchanged(Reply::Done);
+        let mut audit = smallvec::SmallVec::new();
         let mut replies = Vec::with_capacity(transaction.commands.len());
         for (step, command) in transaction.commands.iter().enumerate() {
             if matches!(command, Command::Transaction(_)) {
@@ -25,18 +25,16 @@ impl State {
                     Error::invalid("a transaction cannot contain a transaction").with("step", step)
                 );
             }
-            let part = draft
+            let mut part = draft
                 .state
                 .decide(command, context)
                 .map_err(|error| error.with("step", step).with("command", command.name()))?;
-            for change in part.changes {
-                draft.change(change);
-            }
-            decision.audit.extend(part.audit);
+            draft.carry_out(&mut part);
+            audit.extend(part.audit);
             replies.push(part.reply);
         }
-        decision.changes = draft.finish();
-        decision.reply = Reply::All(replies);
+        let mut decision = draft.finish(Reply::All(replies));
+        decision.audit = audit;
         Ok(decision)
     }
 

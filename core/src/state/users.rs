@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::decision::{
-    Changes, Context, Decision, Draft, Handle, Reply, check_fresh, check_revision,
+    Changes, Context, Decision, Draft, Handle, Note, Reply, check_fresh, check_revision,
 };
 use super::listing::{Listing, behind};
 use super::{Change, Map, State};
@@ -239,25 +239,27 @@ impl State {
             .with("keys", keys));
         }
         let mut draft = Draft::of(self);
-        let mut decision = Decision::unchanged(Reply::Done);
+        let mut notes = Vec::new();
         for node in nodes {
             draft.delete_node(node);
-            decision = decision.noting("node.delete", Entity::Node, node);
+            notes.push(Note::new("node.delete", Entity::Node, node));
         }
         for key in self.preauth_keys.of_user(id) {
             draft.delete(Handle::PreAuthKey(key));
-            decision = decision.noting("preauth_key.delete", Entity::PreAuthKey, key);
+            notes.push(Note::new("preauth_key.delete", Entity::PreAuthKey, key));
         }
         for key in self.api_keys.of_user(id) {
             draft.delete(Handle::ApiKey(key));
-            decision = decision.noting("api_key.delete", Entity::ApiKey, key);
+            notes.push(Note::new("api_key.delete", Entity::ApiKey, key));
         }
         for session in self.sessions.of_owner(crate::domain::SessionOwner::User(id)) {
             draft.delete(Handle::Session(session));
         }
         draft.delete(Handle::User(id));
-        decision.changes = draft.finish();
-        Ok(decision.noting("user.delete", Entity::User, id))
+        notes.push(Note::new("user.delete", Entity::User, id));
+        let mut decision = draft.finish(Reply::Done);
+        decision.audit.extend(notes);
+        Ok(decision)
     }
 }
 

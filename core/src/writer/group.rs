@@ -268,8 +268,8 @@ fn apply_one(
     now: Timestamp,
 ) -> Result<Reply> {
     let context = Context { now, actor: &submission.actor };
-    let decision = state.decide(&submission.command, &context)?;
-    let audit = decision.audit.into_iter().enumerate().map(|(index, note)| {
+    let mut decision = state.decide(&submission.command, &context)?;
+    let audit = std::mem::take(&mut decision.audit).into_iter().enumerate().map(|(index, note)| {
         Ok(AuditEntry {
             id: audit_id(now, submission.seed, index),
             at: now,
@@ -282,16 +282,11 @@ fn apply_one(
     // Nothing may fail from here on.
     let audit = audit.collect::<Result<Vec<_>>>()?;
     audit.into_iter().for_each(|entry| builder.audit(entry));
-    for change in decision.changes {
+    let kinds = state.carry_out(&mut decision);
+    for (change, kind) in decision.changes.into_iter().zip(kinds) {
         match change {
-            Change::Put(image) => {
-                let kind = state.evolve(Change::Put(image.clone()));
-                image.put_into(builder, kind);
-            }
-            Change::Delete(handle) => {
-                builder.delete(handle.table(), handle.key());
-                state.evolve(Change::Delete(handle));
-            }
+            Change::Put(image) => image.put_into(builder, kind),
+            Change::Delete(handle) => builder.delete(handle.table(), handle.key()),
         }
     }
     Ok(decision.reply)
