@@ -1,6 +1,6 @@
 //! The backend itself: opening, committing, reading, migrating, closing.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
@@ -10,54 +10,19 @@ use ghostwire_store_core::backend::{
     Backend, BackendCounters, BackendInfo, Commit, Head, Row, Scan,
 };
 use ghostwire_store_core::block::{EncodedBlock, Serial};
-use ghostwire_store_core::domain::StoreId;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_core::schema::{RowKey, Schema, Table};
+use ghostwire_store_core::schema::{Schema, Table};
 use ghostwire_store_local_file::{Access, FileKind, StoreFile};
 
-use crate::link::{Link, Role, integer, set_up_engine, text};
-use crate::meta;
+use crate::check::{check_order, check_structure, verify};
+use crate::commit::{fill, transaction};
+use crate::link::{Link, Role, set_up_engine, text};
+use crate::opening::{Sidecars, connect, create, settle};
 use crate::shape::{Shapes, add_columns, create_table};
+use crate::{LibsqlOptions, NAME, meta};
 
-/// The name in configuration, logs and `BackendInfo`.
-const NAME: &str = "libsql";
 /// So many read connections are kept open between reads.
 const IDLE_READERS: usize = 4;
-
-/// How to open a store.
-#[derive(Debug, Clone)]
-pub struct LibsqlOptions {
-    /// The file. Its directory must exist.
-    pub path: PathBuf,
-    /// The identity of the store if it is made now; random bytes.
-    pub store_id: StoreId,
-    /// Make the file if there is none. Otherwise that is `NotFound`.
-    pub create: bool,
-    /// Only read; several processes may do that at once, beside no writer.
-    pub read_only: bool,
-    /// The schema of a store that is made now; `None` is the current one. An older one is for
-    /// tests of migrations.
-    pub schema: Option<Schema>,
-    /// Have SQLite check the structure of the whole file when it is opened. Without that, a
-    /// damaged page may hide rows until [`Backend::verify`] runs. It reads the file once: about a
-    /// second for a gigabyte.
-    pub check_structure: bool,
-}
-
-impl LibsqlOptions {
-    /// Reads and writes `path`, makes it with `store_id` if there is none, and checks it.
-    #[must_use]
-    pub fn new(path: impl Into<PathBuf>, store_id: StoreId) -> Self {
-        Self {
-            path: path.into(),
-            store_id,
-            create: true,
-            read_only: false,
-            schema: None,
-            check_structure: true,
-        }
-    }
-}
 
 /// Sets up the SQLite that libsql and `libsql-rusqlite` share the way libsql needs it. Call it
 /// before anything else in the process uses that SQLite; calling it again does nothing.
@@ -93,36 +58,6 @@ struct Open {
     shapes: Shapes,
     _sidecars: Sidecars,
     file: StoreFile,
-}
-
-/// The files that SQLite makes beside a store to read its log. A reader leaves none behind.
-#[derive(Debug, Default)]
-struct Sidecars(Vec<PathBuf>);
-
-impl Sidecars {
-    /// Those that are not there yet.
-    fn missing(path: &Path) -> Self {
-        let beside = |suffix: &str| {
-            let mut name = path.as_os_str().to_owned();
-            name.push(suffix);
-            PathBuf::from(name)
-        };
-        let files = [beside("-wal"), beside("-shm")];
-        Self(files.into_iter().filter(|file| !file.exists()).collect())
-    }
-}
-
-impl Drop for Sidecars {
-    fn drop(&mut self) {
-        for file in &self.0 {
-            // Nothing was written: no writer can be there while a reader holds the lock.
-            if let Err(error) = std::fs::remove_file(file)
-                && error.kind() != std::io::ErrorKind::NotFound
-            {
-                tracing::debug!(db.system.name = NAME, file = %file.display(), %error, "stays");
-            }
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -259,183 +194,6 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-/// Makes the tables of a new file in one transaction; only then switches to WAL, because the
-/// file's owner is looked up in the file itself.
-fn create(path: &Path, store: StoreId, schema: Schema) -> Result<()> {
-    let mut link = Link::open(path, Role::Writer)?;
-    link.run("PRAGMA page_size = 4096")?;
-    link.run("PRAGMA encoding = 'UTF-8'")?;
-    link.run("BEGIN EXCLUSIVE")?;
-    link.run(&format!("PRAGMA application_id = {}", FileKind::LIBSQL.application_id))?;
-    link.run(&format!("PRAGMA user_version = {}", schema.version().version))?;
-    meta::create(&mut link, &Head::genesis(store, schema), schema)?;
-    link.run("COMMIT")
-}
-
-/// Connects and learns what is there.
-fn connect(path: &Path, read_only: bool) -> Result<(Link, Shapes, Head)> {
-    let role = if read_only { Role::ReadOnly } else { Role::Writer };
-    let mut link = Link::open(path, role)?;
-    if !read_only {
-        let mut mode = String::new();
-        // A pragma's result is text of SQLite's own.
-        link.run("PRAGMA journal_mode = WAL")?;
-        link.query(
-            "SELECT CAST(journal_mode AS BLOB) FROM pragma_journal_mode",
-            Vec::new(),
-            |row| {
-                mode = text(row, 0)?;
-                Ok(())
-            },
-        )?;
-        if mode != "wal" {
-            return Err(Error::new(
-                ErrorKind::Unavailable,
-                "the file system cannot hold a database in WAL mode; use a local one",
-            )
-            .with("journal_mode", mode));
-        }
-        link.run("PRAGMA journal_size_limit = 67108864")?;
-    }
-    let head = meta::head(&mut link)?;
-    let mut version = None;
-    link.query("SELECT user_version FROM pragma_user_version", Vec::new(), |row| {
-        version = Some(integer(row, 0)?);
-        Ok(())
-    })?;
-    if version != Some(i64::from(head.schema.version)) {
-        return Err(Error::corrupt("the file's header and its tables tell different schemas")
-            .with("tables", head.schema.version));
-    }
-    Schema::current().steps_from(head.schema)?;
-    let shapes = Shapes::read(&mut link, head.schema)?;
-    Ok((link, shapes, head))
-}
-
-/// Makes durable what an earlier process may have written, and died before it was synchronised.
-/// Until then a loss of power may take back what is read.
-fn settle(link: &mut Link) -> Result<()> {
-    match link.run("PRAGMA wal_checkpoint(PASSIVE)") {
-        // The log is synchronised before anything is moved out of it.
-        Err(error) if *error.kind() == ErrorKind::Exhausted => Ok(()),
-        settled => settled,
-    }
-}
-
-/// Runs one of SQLite's own checks: `quick_check` or `integrity_check`.
-fn check_structure(link: &mut Link, check: &'static str) -> Result<()> {
-    let mut findings = Vec::new();
-    // What it reports may quote damaged text.
-    let sql = format!("SELECT CAST({check} AS BLOB) FROM pragma_{check}");
-    link.query(&sql, Vec::new(), |row| {
-        findings.push(text(row, 0).unwrap_or_default());
-        Ok(())
-    })?;
-    match findings.as_slice() {
-        [only] if only == "ok" => Ok(()),
-        findings => Err(Error::corrupt("the file is damaged; restore it from a backup")
-            .with("check", check)
-            .with("finding", findings.first().map_or("none", String::as_str))),
-    }
-}
-
-/// Ends a transaction that failed. Tells whether the connection can be used again.
-fn roll_back(link: &mut Link) -> bool {
-    if !link.is_idle()
-        && let Err(error) = link.run("ROLLBACK")
-    {
-        tracing::warn!(db.system.name = NAME, %error, "a transaction could not be rolled back");
-    }
-    link.is_idle()
-}
-
-/// Whether an error of `COMMIT` says that nothing was stored.
-fn was_surely_refused(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Busy | ErrorKind::Exhausted | ErrorKind::ReadOnly)
-}
-
-/// Runs `work` in a transaction that is stored as a whole or not at all.
-fn transaction<T>(
-    slot: &mut Option<Link>,
-    failed: &mut Option<Link>,
-    work: impl FnOnce(&mut Link) -> Result<T>,
-) -> Result<T> {
-    let link = slot.as_mut().ok_or_else(|| {
-        Error::new(ErrorKind::Unavailable, "an earlier commit failed; reopen the store first")
-    })?;
-    link.execute("BEGIN IMMEDIATE", Vec::new())?;
-    let (error, is_usable) = match work(link) {
-        Err(error) => (error, roll_back(link)),
-        Ok(done) => match link.execute("COMMIT", Vec::new()) {
-            Ok(_) => return Ok(done),
-            Err(error) if was_surely_refused(&error) => (error, roll_back(link)),
-            Err(error) => {
-                roll_back(link);
-                let unknown = Error::new(
-                    ErrorKind::OutcomeUnknown,
-                    "it cannot be told whether the commit was stored; reopen the store",
-                );
-                (unknown.because(error), false)
-            }
-        },
-    };
-    if !is_usable {
-        *failed = slot.take();
-    }
-    Err(error)
-}
-
-/// Writes everything that `commit` names; to be called in a transaction. Tells how many rows.
-fn fill(link: &mut Link, shapes: &Shapes, commit: &Commit, scratch: &mut Vec<u8>) -> Result<usize> {
-    let before = meta::head(link)?;
-    let head = before.after(commit)?;
-    if let Some(block) = &commit.block {
-        meta::insert_block(link, block)?;
-    }
-    for range in &commit.prune {
-        if let Some((sql, parameters)) = shapes.of(range.table)?.prune(range) {
-            link.execute(&sql, parameters)?;
-        }
-    }
-    let rows = fold(link, shapes, commit, scratch)?;
-    if head.oldest_block > before.oldest_block {
-        meta::purge_blocks(link, head.oldest_block)?;
-    }
-    if head != before {
-        meta::move_head(link, before.serial, &head)?;
-    }
-    Ok(rows)
-}
-
-/// Writes the row images in the order of their keys; of two for one key, the later one.
-fn fold(link: &mut Link, shapes: &Shapes, commit: &Commit, scratch: &mut Vec<u8>) -> Result<usize> {
-    let mut changes: Vec<_> = commit.rows.iter().collect();
-    changes.sort_by(|a, b| (a.table, &a.key).cmp(&(b.table, &b.key)));
-    let is_last = |index: usize| {
-        let key = |at: usize| changes.get(at).map(|change| (change.table, &change.key));
-        key(index) != key(index + 1)
-    };
-    let mut kept: Vec<_> = changes
-        .iter()
-        .enumerate()
-        .filter(|(index, _)| is_last(*index))
-        .map(|(_, row)| *row)
-        .collect();
-    // Deletions and writes of different keys commute.
-    kept.sort_by_key(|change| (change.table, change.body.is_some()));
-    for run in kept.chunk_by(|a, b| (a.table, a.body.is_some()) == (b.table, b.body.is_some())) {
-        let Some(first) = run.first() else { continue };
-        let shape = shapes.of(first.table)?;
-        let sql = if first.body.is_some() { &shape.insert } else { &shape.delete };
-        let values = run.iter().map(|change| match &change.body {
-            Some(body) => shape.row_values(&change.key, body, scratch),
-            None => shape.key_values(&change.key),
-        });
-        link.execute_each(sql, values)?;
-    }
-    Ok(kept.len())
-}
-
 impl Shared {
     fn read_inline<T>(&self, read: impl FnOnce(&mut Link, &Shapes) -> Result<T>) -> Result<T> {
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
@@ -552,33 +310,6 @@ impl Shared {
             }
         }
     }
-}
-
-fn verify(link: &mut Link, shapes: &Shapes) -> Result<(usize, u64)> {
-    check_structure(link, "integrity_check")?;
-    let mut scratch = Vec::new();
-    let mut rows = 0;
-    for shape in shapes.all() {
-        let mut last: Option<RowKey> = None;
-        link.query(&shape.select_all(), Vec::new(), |row| {
-            let row = shape.read(row, &mut scratch)?;
-            check_order(shape.table, last.as_ref(), &row.key, false)?;
-            last = Some(row.key);
-            rows += 1;
-            Ok(())
-        })?;
-    }
-    Ok((rows, meta::verify_blocks(link)?))
-}
-
-/// A row that is out of order lies in a damaged page.
-fn check_order(table: Table, last: Option<&RowKey>, key: &RowKey, reverse: bool) -> Result<()> {
-    if last.is_none_or(|last| if reverse { key < last } else { key > last }) {
-        return Ok(());
-    }
-    Err(Error::corrupt("a table's rows are out of order; restore the file from a backup")
-        .with("table", table.name())
-        .with("key", format_args!("{key:?}")))
 }
 
 /// Runs `read` on one state of the file.

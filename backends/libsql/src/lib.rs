@@ -25,11 +25,19 @@
 //! first, and any store of this backend does so when it opens.
 
 mod backend;
+mod check;
+mod commit;
 mod link;
 mod meta;
+mod opening;
+mod options;
 mod shape;
 
-pub use backend::{LibsqlBackend, LibsqlOptions, prepare_process};
+pub use backend::{LibsqlBackend, prepare_process};
+pub use options::LibsqlOptions;
+
+/// The name in configuration, logs and `BackendInfo`.
+const NAME: &str = "libsql";
 
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,107 @@
+//! Making a file, and connecting to one.
+
+use std::path::{Path, PathBuf};
+
+use ghostwire_store_core::backend::Head;
+use ghostwire_store_core::domain::StoreId;
+use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::schema::Schema;
+use ghostwire_store_local_file::FileKind;
+
+use crate::NAME;
+use crate::link::{Link, Role, integer, text};
+use crate::meta;
+use crate::shape::Shapes;
+
+/// The files that SQLite makes beside a store to read its log. A reader leaves none behind.
+#[derive(Debug, Default)]
+pub(crate) struct Sidecars(Vec<PathBuf>);
+
+impl Sidecars {
+    /// Those that are not there yet.
+    pub(crate) fn missing(path: &Path) -> Self {
+        let beside = |suffix: &str| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(suffix);
+            PathBuf::from(name)
+        };
+        let files = [beside("-wal"), beside("-shm")];
+        Self(files.into_iter().filter(|file| !file.exists()).collect())
+    }
+}
+
+impl Drop for Sidecars {
+    fn drop(&mut self) {
+        for file in &self.0 {
+            // Nothing was written: no writer can be there while a reader holds the lock.
+            if let Err(error) = std::fs::remove_file(file)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::debug!(db.system.name = NAME, file = %file.display(), %error, "stays");
+            }
+        }
+    }
+}
+
+/// Makes the tables of a new file in one transaction; only then switches to WAL, because the
+/// file's owner is looked up in the file itself.
+pub(crate) fn create(path: &Path, store: StoreId, schema: Schema) -> Result<()> {
+    let mut link = Link::open(path, Role::Writer)?;
+    link.run("PRAGMA page_size = 4096")?;
+    link.run("PRAGMA encoding = 'UTF-8'")?;
+    link.run("BEGIN EXCLUSIVE")?;
+    link.run(&format!("PRAGMA application_id = {}", FileKind::LIBSQL.application_id))?;
+    link.run(&format!("PRAGMA user_version = {}", schema.version().version))?;
+    meta::create(&mut link, &Head::genesis(store, schema), schema)?;
+    link.run("COMMIT")
+}
+
+/// Connects and learns what is there.
+pub(crate) fn connect(path: &Path, read_only: bool) -> Result<(Link, Shapes, Head)> {
+    let role = if read_only { Role::ReadOnly } else { Role::Writer };
+    let mut link = Link::open(path, role)?;
+    if !read_only {
+        let mut mode = String::new();
+        // A pragma's result is text of SQLite's own.
+        link.run("PRAGMA journal_mode = WAL")?;
+        link.query(
+            "SELECT CAST(journal_mode AS BLOB) FROM pragma_journal_mode",
+            Vec::new(),
+            |row| {
+                mode = text(row, 0)?;
+                Ok(())
+            },
+        )?;
+        if mode != "wal" {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "the file system cannot hold a database in WAL mode; use a local one",
+            )
+            .with("journal_mode", mode));
+        }
+        link.run("PRAGMA journal_size_limit = 67108864")?;
+    }
+    let head = meta::head(&mut link)?;
+    let mut version = None;
+    link.query("SELECT user_version FROM pragma_user_version", Vec::new(), |row| {
+        version = Some(integer(row, 0)?);
+        Ok(())
+    })?;
+    if version != Some(i64::from(head.schema.version)) {
+        return Err(Error::corrupt("the file's header and its tables tell different schemas")
+            .with("tables", head.schema.version));
+    }
+    Schema::current().steps_from(head.schema)?;
+    let shapes = Shapes::read(&mut link, head.schema)?;
+    Ok((link, shapes, head))
+}
+
+/// Makes durable what an earlier process may have written, and died before it was synchronised.
+/// Until then a loss of power may take back what is read.
+pub(crate) fn settle(link: &mut Link) -> Result<()> {
+    match link.run("PRAGMA wal_checkpoint(PASSIVE)") {
+        // The log is synchronised before anything is moved out of it.
+        Err(error) if *error.kind() == ErrorKind::Exhausted => Ok(()),
+        settled => settled,
+    }
+}
