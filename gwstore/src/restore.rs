@@ -2,6 +2,9 @@
 //! first, so that nothing is written of an import that would be refused halfway.
 
 use bytes::BytesMut;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesOrdered, StreamExt};
 use ghostwire_store::command::{Command, Image, Restore};
 use ghostwire_store::digest::{Digest, state_digest};
 use ghostwire_store::domain::{ActorName, AuditEntry, Clock, MetricPoint, SystemClock, Timestamp};
@@ -16,6 +19,8 @@ const MOST_IMAGES: usize = 1000;
 const MOST_BYTES: usize = 16 * 1024 * 1024;
 /// Items of a series in one batch.
 const MOST_SERIES: usize = 10_000;
+/// While the next batch is made, one is carried out and one is stored.
+const UNDER_WAY: usize = 2;
 
 /// A copy of the state on which an import is tried.
 pub(crate) struct Rehearsal {
@@ -40,10 +45,8 @@ impl Rehearsal {
         for (number, batch) in images.chunks(MOST_IMAGES).enumerate() {
             let restore = Restore { images: batch.to_vec(), skip_invalid: true };
             let context = Context { now: self.now, actor: &self.actor };
-            let decision = self.state.decide(&Command::Restore(restore), &context)?;
-            for change in decision.changes {
-                self.state.evolve(change);
-            }
+            let mut decision = self.state.decide(&Command::Restore(restore), &context)?;
+            self.state.carry_out(&mut decision);
             let Reply::Restored(restored) = decision.reply else {
                 return Err(Error::new(
                     ErrorKind::Unexpected,
@@ -70,9 +73,10 @@ impl Rehearsal {
     }
 }
 
-/// Writes entities and series in batches, each of them durable before the next.
+/// Writes entities and series in batches, in order: the next is carried out while one is stored.
 pub(crate) struct Batches<'a> {
     store: &'a dyn Store,
+    under_way: FuturesOrdered<BoxFuture<'a, Result<u64>>>,
     progress: Progress,
     images: Vec<Image>,
     bytes: usize,
@@ -85,6 +89,7 @@ impl<'a> Batches<'a> {
     pub(crate) fn new(store: &'a dyn Store, progress: Progress) -> Self {
         Self {
             store,
+            under_way: FuturesOrdered::new(),
             progress,
             images: Vec::new(),
             bytes: 0,
@@ -115,42 +120,59 @@ impl<'a> Batches<'a> {
         if self.audit.len() >= MOST_SERIES { self.write_audit().await } else { Ok(()) }
     }
 
-    /// Writes what waits for a batch to be full.
+    /// Writes what waits for a batch to be full, and waits until everything is written.
     pub(crate) async fn finish(mut self) -> Result<()> {
         self.write_images().await?;
         self.write_metrics().await?;
-        self.write_audit().await
+        self.write_audit().await?;
+        while let Some(written) = self.under_way.next().await {
+            self.progress.advance(written?);
+        }
+        Ok(())
+    }
+
+    /// Begins to write a batch, and waits until few enough are under way.
+    async fn begin(&mut self, write: impl Future<Output = Result<u64>> + Send + 'a) -> Result<()> {
+        self.under_way.push_back(write.boxed());
+        while self.under_way.len() > UNDER_WAY {
+            if let Some(written) = self.under_way.next().await {
+                self.progress.advance(written?);
+            }
+        }
+        // A future does nothing until it is asked.
+        if let Some(Some(written)) = self.under_way.next().now_or_never() {
+            self.progress.advance(written?);
+        }
+        Ok(())
     }
 
     async fn write_images(&mut self) -> Result<()> {
         let images = std::mem::take(&mut self.images);
         self.bytes = 0;
-        let count = images.len() as u64;
-        if count > 0 {
-            self.store.restore(Restore { images, skip_invalid: false }).await?;
-            self.progress.advance(count);
+        if images.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let (store, count) = (self.store, images.len() as u64);
+        let restore = Restore { images, skip_invalid: false };
+        self.begin(async move { store.restore(restore).await.map(|_| count) }).await
     }
 
     async fn write_metrics(&mut self) -> Result<()> {
         let metrics = std::mem::take(&mut self.metrics);
-        let count = metrics.len() as u64;
-        if count > 0 {
-            self.store.metrics().record_many(metrics).await?;
-            self.progress.advance(count);
+        if metrics.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let (store, count) = (self.store, metrics.len() as u64);
+        self.begin(async move { store.metrics().record_many(metrics).await.map(|()| count) }).await
     }
 
     async fn write_audit(&mut self) -> Result<()> {
         let audit = std::mem::take(&mut self.audit);
-        let count = audit.len() as u64;
-        if count > 0 {
-            self.store.audit().append(audit).await?;
-            self.progress.advance(count);
+        if audit.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let (store, count) = (self.store, audit.len() as u64);
+        self.begin(async move { store.audit().append(audit).await.map(|()| count) }).await
     }
 }
 

@@ -6,12 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::{StreamExt, TryStreamExt, stream};
+
 use crate::machine::thread_cpu;
 use crate::results::{Case, Run};
+use crate::rows::Rows;
 use crate::statistics::Latencies;
-use crate::subject::{Progress, Result, Subject};
+use crate::subject::{Progress, Result, Subject, Write};
 use crate::targets::{Targets, weight};
-use crate::{Operation, machine};
+use crate::{Content, Operation, machine};
 
 /// The thread that carries commands out in a store of this project.
 const WRITER: &str = "ghostwire-store";
@@ -315,27 +318,36 @@ pub(crate) async fn reads_while_writing(
     })
 }
 
-/// Brings in whole nodes, one batch after the other.
-pub(crate) async fn import(subject: &Arc<dyn Subject>, content: crate::Content) -> Result<Run> {
-    use crate::rows::Rows;
-    use crate::subject::Write;
-    let mut count = 0;
-    let mut spent = Duration::ZERO;
-    for rows in content.chunks() {
-        // What a network has besides its nodes is there already.
-        let is_counted = matches!(rows, Rows::Nodes(_));
-        if let Rows::Nodes(nodes) = &rows {
-            count += nodes.len() as u64;
-        } else if !matches!(rows, Rows::Users(_)) {
-            continue;
-        }
-        let began = Instant::now();
-        subject.write(Write::Load(rows)).await?;
-        if is_counted {
-            spent += began.elapsed();
-        }
-    }
-    Ok(Run { seconds: spent.as_secs_f64(), count, ..Run::default() })
+/// Measures bringing in whole nodes.
+pub(crate) async fn import(subject: &Arc<dyn Subject>, content: Content) -> Result<Run> {
+    let (users, nodes) = (users(content), nodes(content).collect::<Vec<_>>());
+    bring_in(subject, users).await?;
+    let began = Instant::now();
+    bring_in(subject, nodes).await?;
+    Ok(Run { seconds: began.elapsed().as_secs_f64(), count: content.nodes, ..Run::default() })
+}
+
+/// Users and nodes, and nothing else of the content.
+pub(crate) async fn fill(subject: &Arc<dyn Subject>, content: Content) -> Result<()> {
+    bring_in(subject, users(content).chain(nodes(content))).await
+}
+
+fn users(content: Content) -> impl Iterator<Item = Rows> {
+    content.chunks().filter(|rows| matches!(rows, Rows::Users(_)))
+}
+
+fn nodes(content: Content) -> impl Iterator<Item = Rows> {
+    content.chunks().filter(|rows| matches!(rows, Rows::Nodes(_)))
+}
+
+/// Writes batches, in order, as an importer does: the next one is handed over while one is stored.
+async fn bring_in(
+    subject: &Arc<dyn Subject>,
+    batches: impl IntoIterator<Item = Rows>,
+) -> Result<()> {
+    const UNDER_WAY: usize = 2;
+    let writes = batches.into_iter().map(|rows| subject.write(Write::Load(rows)));
+    stream::iter(writes).buffered(UNDER_WAY).try_collect().await
 }
 
 /// What a run leaves on the disk.

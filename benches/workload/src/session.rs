@@ -121,7 +121,7 @@ pub async fn run_once(candidate: &Candidate, case: &Case, within: &Path) -> Resu
 /// The subject's.
 pub async fn fill(candidate: &Candidate, nodes: u64, directory: &Path) -> Result<()> {
     let subject = candidate.open(directory.to_owned()).await?;
-    driver::import(&subject, Content { nodes, ..Content::default() }).await?;
+    driver::fill(&subject, Content { nodes, ..Content::default() }).await?;
     subject.settle().await?;
     subject.close().await
 }
