@@ -31,6 +31,7 @@ mod link;
 mod meta;
 mod opening;
 mod options;
+mod range;
 mod shape;
 
 pub use backend::{LibsqlBackend, prepare_process};

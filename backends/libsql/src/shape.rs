@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 use uuid::Uuid;
 
 use crate::link::{Link, Storage, cell, integer, text};
+use crate::range::condition;
 
 /// The column that holds a row's check.
 pub(crate) const CHECK: &str = "row_check";
@@ -275,62 +276,6 @@ fn key_from_values(columns: &[KeyColumn], values: &[Value]) -> Result<RowKey> {
     })
 }
 
-/// A comparison of a table's leading key columns with values, and those values.
-#[derive(Debug, PartialEq)]
-struct Bound {
-    values: Vec<Value>,
-    /// A key that begins with these values lies before the bound; otherwise behind it.
-    begins_before: bool,
-}
-
-/// Translates a position between keys, given as bytes that need not be a whole key. Keys are at
-/// or behind it if and only if their columns are.
-fn bound(columns: &[KeyColumn], key: &RowKey) -> Bound {
-    let mut rest = key.as_bytes();
-    let mut bound = Bound { values: Vec::new(), begins_before: false };
-    for column in columns {
-        if rest.is_empty() {
-            return bound;
-        }
-        match column.kind {
-            KeyKind::Id | KeyKind::OptionalId => {
-                let id = take_padded::<16>(&mut rest);
-                let is_none = column.kind == KeyKind::OptionalId && id == [0; 16];
-                let text = if is_none { String::new() } else { id_text(id) };
-                bound.values.push(Value::Text(text));
-            }
-            KeyKind::Integer => {
-                let number = u64::from_be_bytes(take_padded(&mut rest));
-                let Ok(number) = i64::try_from(number) else {
-                    // Behind every number that there is.
-                    bound.values.push(Value::Integer(i64::MAX));
-                    bound.begins_before = true;
-                    return bound;
-                };
-                bound.values.push(Value::Integer(number));
-            }
-            KeyKind::Text => {
-                let end = rest.iter().position(|&byte| byte == 0).unwrap_or(rest.len());
-                let (text, tail) = rest.split_at_checked(end).unwrap_or((rest, &[]));
-                bound.values.push(Value::Blob(text.to_owned()));
-                rest = tail.get(1..).unwrap_or_default();
-            }
-        }
-    }
-    bound.begins_before = !rest.is_empty();
-    bound
-}
-
-fn take_padded<const N: usize>(rest: &mut &[u8]) -> [u8; N] {
-    let (head, tail) = rest.split_at_checked(N).unwrap_or((rest, &[]));
-    *rest = tail;
-    let mut bytes = [0; N];
-    for (to, from) in bytes.iter_mut().zip(head) {
-        *to = *from;
-    }
-    bytes
-}
-
 impl Shape {
     /// The table as of the schema `stored` in the file.
     pub(crate) fn new(table: Table, schema: Schema, unknown: Vec<(String, Storage)>) -> Self {
@@ -451,58 +396,6 @@ impl Shape {
         Ok(encode_values(self.version, fields))
     }
 
-    /// The condition that a row lies in `range`, and its parameters; `None` if none can.
-    fn condition(&self, range: &KeyRange) -> Option<(String, Vec<Value>)> {
-        let mut sql = String::new();
-        let mut parameters = Vec::new();
-        let lower = bound(self.keys, &range.from);
-        self.compare(
-            &mut sql,
-            &mut parameters,
-            &lower,
-            if lower.begins_before { ">" } else { ">=" },
-        );
-        if let Some(to) = &range.to {
-            let upper = bound(self.keys, to);
-            if upper.values.is_empty() {
-                return None;
-            }
-            let operator = if upper.begins_before { "<=" } else { "<" };
-            self.compare(&mut sql, &mut parameters, &upper, operator);
-        }
-        Some((sql, parameters))
-    }
-
-    fn compare(
-        &self,
-        sql: &mut String,
-        parameters: &mut Vec<Value>,
-        bound: &Bound,
-        operator: &str,
-    ) {
-        if bound.values.is_empty() {
-            return;
-        }
-        let names: Vec<&str> =
-            self.key_list.iter().take(bound.values.len()).map(String::as_str).collect();
-        let marks: Vec<String> = bound
-            .values
-            .iter()
-            .enumerate()
-            .map(|(index, value)| {
-                let number = parameters.len() + index + 1;
-                // A bound need not be UTF-8, so it comes as bytes.
-                match value {
-                    Value::Blob(_) => format!("CAST(?{number} AS TEXT)"),
-                    _ => format!("?{number}"),
-                }
-            })
-            .collect();
-        let word = if sql.is_empty() { "WHERE" } else { "AND" };
-        let _ = write!(sql, " {word} ({}) {operator} ({})", names.join(", "), marks.join(", "));
-        parameters.extend(bound.values.iter().cloned());
-    }
-
     /// The query for a page of rows; `None` if the range can hold none.
     pub(crate) fn scan(
         &self,
@@ -510,7 +403,7 @@ impl Shape {
         reverse: bool,
         limit: usize,
     ) -> Option<(String, Vec<Value>)> {
-        let (condition, mut parameters) = self.condition(range)?;
+        let (condition, mut parameters) = condition(self.keys, &self.key_list, range)?;
         let direction = if reverse { " DESC" } else { "" };
         let order: Vec<String> =
             self.key_list.iter().map(|key| format!("{key}{direction}")).collect();
@@ -526,7 +419,7 @@ impl Shape {
 
     /// The statement that deletes the rows of a range; `None` if it can hold none.
     pub(crate) fn prune(&self, range: &KeyRange) -> Option<(String, Vec<Value>)> {
-        let (condition, parameters) = self.condition(range)?;
+        let (condition, parameters) = condition(self.keys, &self.key_list, range)?;
         Some((format!("DELETE FROM [{}]{condition}", self.table.name()), parameters))
     }
 }

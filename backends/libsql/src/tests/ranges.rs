@@ -1,6 +1,7 @@
 //! Ranges of keys: scanning and pruning.
 
 use super::*;
+use crate::shape::Shape;
 
 fn positions(keys: &[RowKey]) -> Vec<RowKey> {
     let mut positions = vec![RowKey::new()];
@@ -68,6 +69,33 @@ async fn ranges_compare_like_bytes() {
     ranges_agree(&backend, rows).await;
     ranges_agree(&backend, (0..60).map(|number| put(&audit(number))).collect()).await;
     ranges_agree(&backend, (0..60).map(|number| put(&node(number))).collect()).await;
+}
+
+/// How SQLite would look for the rows of `range`.
+fn plan_of(path: &Path, range: KeyRange) -> String {
+    let shape = Shape::new(range.table, Schema::current(), Vec::new());
+    let (sql, parameters) = shape.scan(&range, false, 1000).unwrap();
+    let mut link = Link::open(path, Role::Reader).unwrap();
+    let mut plan = String::new();
+    link.query(&format!("EXPLAIN QUERY PLAN {sql}"), parameters, |step| {
+        plan += &step.get::<String>(3).unwrap();
+        Ok(())
+    })
+    .unwrap();
+    plan
+}
+
+#[tokio::test]
+async fn a_series_is_sought_by_all_columns_of_its_key() {
+    let (_directory, path) = place();
+    let _backend = open(&path).await.unwrap();
+    let cpu = || RowKey::new().id(&bytes(1, 1)).text("cpu");
+    let within = |from: RowKey, to| KeyRange { table: Table::Metrics, from, to };
+    let hour = within(cpu().integer(at(0).as_micros()), Some(cpu().integer(at(3600).as_micros())));
+    let plan = plan_of(&path, hour);
+    assert!(plan.contains("PRIMARY KEY (node=? AND metric=? AND at>? AND at<?)"), "{plan}");
+    let plan = plan_of(&path, within(cpu().integer(at(0).as_micros()), None));
+    assert!(plan.contains("PRIMARY KEY ((node,metric,at)>(?,?,?))"), "{plan}");
 }
 
 #[tokio::test]
