@@ -42,15 +42,17 @@ fn open(name: &str, directory: PathBuf) -> Result<ExitCode> {
     let candidate = candidate.ok_or_else(|| format!("there is no subject {name:?}"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
+        let before = resident_bytes();
         let began = Instant::now();
         let _subject = candidate.open(directory).await?;
-        println!("{} {}", began.elapsed().as_secs_f64(), resident_bytes());
+        println!("{} {before} {}", began.elapsed().as_secs_f64(), resident_bytes());
         // What is in memory is let go without work on the files.
         std::process::exit(0)
     })
 }
 
-async fn open_in_child(name: &str, directory: &Path) -> Result<(f64, f64)> {
+/// Gives the seconds it took, and the bytes that were resident before and after it.
+async fn open_in_child(name: &str, directory: &Path) -> Result<[f64; 3]> {
     let output = tokio::process::Command::new(std::env::current_exe()?)
         .env(SUBJECT, name)
         .env(DIRECTORY, directory)
@@ -61,8 +63,11 @@ async fn open_in_child(name: &str, directory: &Path) -> Result<(f64, f64)> {
         return Err(format!("opening {name} failed: {}", said.trim()).into());
     }
     let text = String::from_utf8(output.stdout)?;
-    let (seconds, resident) = text.trim().split_once(' ').ok_or("an opening said nothing")?;
-    Ok((seconds.parse()?, resident.parse()?))
+    let figures: Option<Vec<f64>> =
+        text.split_whitespace().map(|figure| figure.parse().ok()).collect();
+    figures
+        .and_then(|figures| figures.try_into().ok())
+        .ok_or_else(|| format!("an opening said {text:?}").into())
 }
 
 /// Fills a subject with users and nodes, and opens it a few times.
@@ -75,16 +80,19 @@ pub(super) async fn measure(
     let directory = scratch(within)?;
     fill(candidate, nodes, directory.path()).await?;
     let bytes_on_disk = files_in(directory.path());
-    let (mut seconds, mut resident) = (Vec::new(), Vec::new());
+    let (mut seconds, mut before, mut resident) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
-        let (took, bytes) = open_in_child(&candidate.about.name, directory.path()).await?;
+        let figures = open_in_child(&candidate.about.name, directory.path()).await?;
+        let [took, bytes_before, bytes] = figures;
         seconds.push(took);
+        before.push(bytes_before);
         resident.push(bytes);
     }
     Ok(Opening {
         about: candidate.about.clone(),
         nodes,
         seconds: Spread::of(seconds),
+        resident_before_bytes: Spread::of(before),
         resident_bytes: Spread::of(resident),
         bytes_on_disk,
     })

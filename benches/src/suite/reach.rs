@@ -248,8 +248,13 @@ impl<'f> Found<'f> {
         let Some(opening) = self.opening_of(0) else {
             return not_measured(target, "nothing was opened");
         };
-        let bytes = opening.resident_bytes.median;
-        judged(target, format!("{:.1} MB, the whole process", bytes / 1e6), bytes < 10e6)
+        let [whole, before] =
+            [opening.resident_bytes, opening.resident_before_bytes].map(|bytes| bytes.median / 1e6);
+        let measured = format!(
+            "{:.1} MB; {before:.1} MB of the program's {whole:.1} were there before",
+            whole - before
+        );
+        judged(target, measured, whole - before < 10.0)
     }
 
     fn memory_per_node(&self) -> Reach {

@@ -91,6 +91,7 @@ fn memory_of_a_node_leaves_the_program_out() {
         about: about("zqlite"),
         nodes,
         seconds: Spread::of([1.0]),
+        resident_before_bytes: Spread::of([1e6]),
         resident_bytes: Spread::of([bytes]),
         bytes_on_disk: 1,
     };

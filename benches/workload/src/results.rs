@@ -225,7 +225,9 @@ pub struct Opening {
     pub nodes: u64,
     /// Until it could be used.
     pub seconds: Spread,
-    /// The whole process, resident.
+    /// The whole process, resident, before it was opened.
+    pub resident_before_bytes: Spread,
+    /// And after that.
     pub resident_bytes: Spread,
     /// All files.
     pub bytes_on_disk: u64,
