@@ -7,10 +7,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use ghostwire_store_conformance::{Disk, Fault, LocalFiles, Opening, Outcome, Suite};
-use ghostwire_store_core::backend::{Backend, BackendInfo, Commit, Head, Row, Scan};
-use ghostwire_store_core::block::{EncodedBlock, Serial};
+use ghostwire_store_core::backend::{Backend, Commit, Row, Scan};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_core::schema::Schema;
+use ghostwire_store_core::layer::Layer;
 use ghostwire_store_faulty_disk::FaultyDisk;
 use ghostwire_store_zqlite::{ZqliteBackend, ZqliteOptions};
 
@@ -64,17 +63,9 @@ fn is_damage(error: &Error) -> bool {
 }
 
 #[async_trait]
-impl Backend for Careless {
-    fn info(&self) -> BackendInfo {
-        self.inner.info()
-    }
-
-    async fn head(&self) -> Result<Head> {
-        self.inner.head().await
-    }
-
-    async fn migrate(&self, target: Schema) -> Result<()> {
-        self.inner.migrate(target).await
+impl Layer for Careless {
+    fn inner(&self) -> &dyn Backend {
+        &self.inner
     }
 
     async fn scan(&self, scan: Scan) -> Result<Vec<Row>> {
@@ -86,10 +77,6 @@ impl Backend for Careless {
             }
             scanned => scanned,
         }
-    }
-
-    async fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
-        self.inner.blocks(after, limit).await
     }
 
     async fn commit(&self, commit: &Commit) -> Result<()> {
@@ -105,10 +92,6 @@ impl Backend for Careless {
         }
     }
 
-    async fn reopen(&self) -> Result<Head> {
-        self.inner.reopen().await
-    }
-
     async fn verify(&self) -> Result<()> {
         match self.inner.verify().await {
             Err(error) if self.carelessness != Carelessness::IgnoresFailedWrites => {
@@ -116,10 +99,6 @@ impl Backend for Careless {
             }
             verified => verified,
         }
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.inner.close().await
     }
 }
 

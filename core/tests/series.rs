@@ -6,13 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use ghostwire_store_core::Result;
-use ghostwire_store_core::backend::{Backend, BackendInfo, Commit, Head, Row, Scan};
-use ghostwire_store_core::block::{EncodedBlock, Serial};
+use ghostwire_store_core::backend::{Backend, Row, Scan};
 use ghostwire_store_core::domain::*;
-use ghostwire_store_core::layer::Observe;
+use ghostwire_store_core::layer::{Layer, Observe};
 use ghostwire_store_core::open;
 use ghostwire_store_core::options::StoreOptions;
-use ghostwire_store_core::schema::Schema;
 use ghostwire_store_memory::MemoryBackend;
 
 #[tokio::test]
@@ -51,43 +49,15 @@ struct CountRows {
 }
 
 #[async_trait]
-impl Backend for CountRows {
-    fn info(&self) -> BackendInfo {
-        self.inner.info()
-    }
-
-    async fn head(&self) -> Result<Head> {
-        self.inner.head().await
-    }
-
-    async fn migrate(&self, target: Schema) -> Result<()> {
-        self.inner.migrate(target).await
+impl Layer for CountRows {
+    fn inner(&self) -> &dyn Backend {
+        &self.inner
     }
 
     async fn scan(&self, scan: Scan) -> Result<Vec<Row>> {
         let rows = self.inner.scan(scan).await?;
         self.read.fetch_add(rows.len(), Ordering::Relaxed);
         Ok(rows)
-    }
-
-    async fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
-        self.inner.blocks(after, limit).await
-    }
-
-    async fn commit(&self, commit: &Commit) -> Result<()> {
-        self.inner.commit(commit).await
-    }
-
-    async fn reopen(&self) -> Result<Head> {
-        self.inner.reopen().await
-    }
-
-    async fn verify(&self) -> Result<()> {
-        self.inner.verify().await
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.inner.close().await
     }
 }
 

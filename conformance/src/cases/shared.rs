@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use ghostwire_store_core::backend::{Backend, BackendInfo, Commit, Head, Row, Scan};
-use ghostwire_store_core::block::{EncodedBlock, Serial};
+use ghostwire_store_core::backend::{Backend, Commit};
 use ghostwire_store_core::domain::*;
+use ghostwire_store_core::layer::Layer;
 use ghostwire_store_core::options::{StoreOptions, WriterOptions};
-use ghostwire_store_core::schema::Schema;
 use ghostwire_store_core::{ErrorKind, Result, Store};
 
 use crate::case::{Verdict, cases};
@@ -307,25 +306,9 @@ impl Overtaken {
 }
 
 #[async_trait]
-impl Backend for Overtaken {
-    fn info(&self) -> BackendInfo {
-        self.inner.info()
-    }
-
-    async fn head(&self) -> Result<Head> {
-        self.inner.head().await
-    }
-
-    async fn migrate(&self, target: Schema) -> Result<()> {
-        self.inner.migrate(target).await
-    }
-
-    async fn scan(&self, scan: Scan) -> Result<Vec<Row>> {
-        self.inner.scan(scan).await
-    }
-
-    async fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
-        self.inner.blocks(after, limit).await
+impl Layer for Overtaken {
+    fn inner(&self) -> &dyn Backend {
+        self.inner.as_ref()
     }
 
     async fn commit(&self, commit: &Commit) -> Result<()> {
@@ -337,17 +320,5 @@ impl Backend for Overtaken {
             self.rival.users().create(user(&format!("rival{number}"))).await?;
         }
         self.inner.commit(commit).await
-    }
-
-    async fn reopen(&self) -> Result<Head> {
-        self.inner.reopen().await
-    }
-
-    async fn verify(&self) -> Result<()> {
-        self.inner.verify().await
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.inner.close().await
     }
 }

@@ -4,11 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{FaultKind, Faults};
-use crate::backend::{Backend, BackendInfo, Commit, Head, Row, Scan};
-use crate::block::{EncodedBlock, Serial};
+use super::{FaultKind, Faults, Layer};
+use crate::backend::{Backend, Commit, Head};
 use crate::error::{Error, ErrorKind, Result};
-use crate::schema::Schema;
 
 /// Makes the commits of a backend fail or wait, to prove what is built on it. Without a fault it
 /// changes nothing.
@@ -59,25 +57,9 @@ impl Chaos {
 }
 
 #[async_trait]
-impl Backend for Chaos {
-    fn info(&self) -> BackendInfo {
-        self.inner.info()
-    }
-
-    async fn head(&self) -> Result<Head> {
-        self.inner.head().await
-    }
-
-    async fn migrate(&self, target: Schema) -> Result<()> {
-        self.inner.migrate(target).await
-    }
-
-    async fn scan(&self, scan: Scan) -> Result<Vec<Row>> {
-        self.inner.scan(scan).await
-    }
-
-    async fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
-        self.inner.blocks(after, limit).await
+impl Layer for Chaos {
+    fn inner(&self) -> &dyn Backend {
+        self.inner.as_ref()
     }
 
     async fn commit(&self, commit: &Commit) -> Result<()> {
@@ -114,13 +96,5 @@ impl Backend for Chaos {
             .during("chaos.reopen"));
         }
         self.inner.reopen().await
-    }
-
-    async fn verify(&self) -> Result<()> {
-        self.inner.verify().await
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.inner.close().await
     }
 }

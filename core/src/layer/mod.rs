@@ -1,12 +1,134 @@
-//! Layers: each is a [`Backend`](crate::backend::Backend) on top of another one, and keeps its
-//! promises.
+//! Layers: each is a [`Backend`] on top of another one, and keeps its promises.
 
 mod chaos;
 mod faults;
 mod observe;
 mod retry;
 
+use async_trait::async_trait;
+
+use crate::backend::{Backend, BackendInfo, Commit, Head, Row, Scan};
+use crate::block::{EncodedBlock, Serial};
+use crate::error::Result;
+use crate::schema::Schema;
+
 pub use chaos::Chaos;
 pub use faults::{CommitHold, FaultKind, Faults};
 pub use observe::{DURATION_BOUNDS, Durations, Observations, Observe, OperationStats};
 pub use retry::{Retry, RetryPolicy};
+
+/// A backend on top of another one, which answers what it does not answer itself: whatever is a
+/// layer is a [`Backend`].
+///
+/// ```
+/// use async_trait::async_trait;
+/// use ghostwire_store_core::backend::{Backend, BackendInfo};
+/// use ghostwire_store_core::domain::StoreId;
+/// use ghostwire_store_core::layer::Layer;
+/// use ghostwire_store_memory::MemoryBackend;
+///
+/// /// Calls itself by another name.
+/// #[derive(Debug)]
+/// struct Renamed(MemoryBackend);
+///
+/// #[async_trait]
+/// impl Layer for Renamed {
+///     fn inner(&self) -> &dyn Backend {
+///         &self.0
+///     }
+///
+///     fn info(&self) -> BackendInfo {
+///         BackendInfo { name: "renamed", ..self.0.info() }
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let backend: Box<dyn Backend> =
+///     Box::new(Renamed(MemoryBackend::new(StoreId::from_bytes([1; 16]))));
+/// assert_eq!(backend.info().name, "renamed");
+/// assert_eq!(backend.head().await?.serial.get(), 0);
+/// # Ok(())
+/// # }
+/// ```
+#[async_trait]
+#[allow(missing_docs, reason = "each is the method of Backend with its name")]
+pub trait Layer: Send + Sync + std::fmt::Debug + 'static {
+    /// What it lies on.
+    fn inner(&self) -> &dyn Backend;
+
+    fn info(&self) -> BackendInfo {
+        self.inner().info()
+    }
+
+    async fn head(&self) -> Result<Head> {
+        self.inner().head().await
+    }
+
+    async fn migrate(&self, target: Schema) -> Result<()> {
+        self.inner().migrate(target).await
+    }
+
+    async fn scan(&self, scan: Scan) -> Result<Vec<Row>> {
+        self.inner().scan(scan).await
+    }
+
+    async fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
+        self.inner().blocks(after, limit).await
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<()> {
+        self.inner().commit(commit).await
+    }
+
+    async fn reopen(&self) -> Result<Head> {
+        self.inner().reopen().await
+    }
+
+    async fn verify(&self) -> Result<()> {
+        self.inner().verify().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.inner().close().await
+    }
+}
+
+#[async_trait]
+impl<L: Layer> Backend for L {
+    fn info(&self) -> BackendInfo {
+        Layer::info(self)
+    }
+
+    async fn head(&self) -> Result<Head> {
+        Layer::head(self).await
+    }
+
+    async fn migrate(&self, target: Schema) -> Result<()> {
+        Layer::migrate(self, target).await
+    }
+
+    async fn scan(&self, scan: Scan) -> Result<Vec<Row>> {
+        Layer::scan(self, scan).await
+    }
+
+    async fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
+        Layer::blocks(self, after, limit).await
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<()> {
+        Layer::commit(self, commit).await
+    }
+
+    async fn reopen(&self) -> Result<Head> {
+        Layer::reopen(self).await
+    }
+
+    async fn verify(&self) -> Result<()> {
+        Layer::verify(self).await
+    }
+
+    async fn close(&self) -> Result<()> {
+        Layer::close(self).await
+    }
+}

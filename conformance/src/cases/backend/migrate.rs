@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use ghostwire_store_core::backend::{Backend, BackendInfo, Commit, Head, Row, Scan};
-use ghostwire_store_core::block::{EncodedBlock, Serial};
+use ghostwire_store_core::backend::{Backend, Head, Row};
+use ghostwire_store_core::block::Serial;
 use ghostwire_store_core::error::{ErrorKind, Result};
+use ghostwire_store_core::layer::Layer;
 use ghostwire_store_core::schema::{ColumnKind, Schema, SchemaVersion, Table, Value};
 
 use super::hand::*;
@@ -117,9 +118,9 @@ struct Newer {
 }
 
 #[async_trait]
-impl Backend for Newer {
-    fn info(&self) -> BackendInfo {
-        self.inner.info()
+impl Layer for Newer {
+    fn inner(&self) -> &dyn Backend {
+        self.inner.as_ref()
     }
 
     async fn head(&self) -> Result<Head> {
@@ -130,27 +131,7 @@ impl Backend for Newer {
         target.steps_from(self.schema).map(drop)
     }
 
-    async fn scan(&self, scan: Scan) -> Result<Vec<Row>> {
-        self.inner.scan(scan).await
-    }
-
-    async fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
-        self.inner.blocks(after, limit).await
-    }
-
-    async fn commit(&self, commit: &Commit) -> Result<()> {
-        self.inner.commit(commit).await
-    }
-
     async fn reopen(&self) -> Result<Head> {
         Ok(Head { schema: self.schema, ..self.inner.reopen().await? })
-    }
-
-    async fn verify(&self) -> Result<()> {
-        self.inner.verify().await
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.inner.close().await
     }
 }

@@ -5,11 +5,10 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
-use ghostwire_store_core::backend::{Backend, BackendInfo, Commit, Head, Row, Scan};
-use ghostwire_store_core::block::{BlockHash, EncodedBlock, Serial};
-use ghostwire_store_core::layer::FaultKind;
+use ghostwire_store_core::backend::{Backend, Head};
+use ghostwire_store_core::block::{BlockHash, Serial};
+use ghostwire_store_core::layer::{FaultKind, Layer};
 use ghostwire_store_core::options::{StoreOptions, WriterOptions};
-use ghostwire_store_core::schema::Schema;
 use ghostwire_store_core::{ErrorKind, Result};
 
 use crate::case::cases;
@@ -155,42 +154,14 @@ struct Forgetful {
 }
 
 #[async_trait]
-impl Backend for Forgetful {
-    fn info(&self) -> BackendInfo {
-        self.inner.info()
-    }
-
-    async fn head(&self) -> Result<Head> {
-        self.inner.head().await
-    }
-
-    async fn migrate(&self, target: Schema) -> Result<()> {
-        self.inner.migrate(target).await
-    }
-
-    async fn scan(&self, scan: Scan) -> Result<Vec<Row>> {
-        self.inner.scan(scan).await
-    }
-
-    async fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
-        self.inner.blocks(after, limit).await
-    }
-
-    async fn commit(&self, commit: &Commit) -> Result<()> {
-        self.inner.commit(commit).await
+impl Layer for Forgetful {
+    fn inner(&self) -> &dyn Backend {
+        self.inner.as_ref()
     }
 
     async fn reopen(&self) -> Result<Head> {
         let head = self.inner.reopen().await?;
         let wrongly = *self.wrongly.lock().unwrap();
         Ok(wrongly.map_or(head, |wrongly| wrongly(head)))
-    }
-
-    async fn verify(&self) -> Result<()> {
-        self.inner.verify().await
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.inner.close().await
     }
 }
