@@ -6,8 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ghostwire_store_core::digest::state_digest;
-use ghostwire_store_core::portable::{Reader, Writer};
-use ghostwire_store_core::schema::Table;
+use ghostwire_store_core::portable::{ORDER, Reader, Writer};
 use ghostwire_store_core::{ErrorKind, Store};
 
 use super::process::{Moment, run_and_kill};
@@ -19,20 +18,6 @@ use crate::case::Verdict;
 use crate::dice::Dice;
 use crate::factory::Factory;
 use crate::suite::Effort;
-
-/// What is referred to comes first.
-const ORDER: [Table; 10] = [
-    Table::Settings,
-    Table::Users,
-    Table::PreAuthKeys,
-    Table::Nodes,
-    Table::Presence,
-    Table::Routes,
-    Table::ApiKeys,
-    Table::Policies,
-    Table::DnsRecords,
-    Table::Sessions,
-];
 
 /// Exports again and again, until the process is killed.
 pub(super) async fn run(store: Arc<dyn Store>, directory: &str) {

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use crate::command::Image;
 use crate::domain::{AuditEntry, MetricPoint};
 use crate::error::Entity;
+use crate::schema::Table;
 
 pub use reader::Reader;
 pub use writer::Writer;
@@ -24,6 +25,20 @@ pub const FORMAT_VERSION: u32 = 1;
 /// The longest line, in bytes, line feed included: 32 MiB. A policy of 4 MiB fits even if JSON
 /// escapes every character of it in six.
 pub const MAX_LINE: usize = 32 * 1024 * 1024;
+
+/// The order in which an export writes the tables: what is referred to comes first.
+pub const ORDER: [Table; 10] = [
+    Table::Settings,
+    Table::Users,
+    Table::PreAuthKeys,
+    Table::Nodes,
+    Table::Presence,
+    Table::Routes,
+    Table::ApiKeys,
+    Table::Policies,
+    Table::DnsRecords,
+    Table::Sessions,
+];
 
 /// One line between the first and the last.
 #[derive(Debug, Clone, PartialEq)]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use ghostwire_store::backend::{KeyRange, Scan};
 use ghostwire_store::config::Config;
 use ghostwire_store::domain::{AuditQuery, Limit, MetricPoint, PageRequest};
-use ghostwire_store::portable::{Summary, Writer};
+use ghostwire_store::portable::{ORDER, Summary, Writer};
 use ghostwire_store::schema::{Record, RowKey, Table};
 use ghostwire_store::{Error, ErrorKind, Result};
 use serde_json::json;
@@ -19,19 +19,6 @@ use crate::output::Shell;
 use crate::progress::Progress;
 use crate::session::Reading;
 
-/// An order in which what is referred to comes first.
-const ORDER: [Table; 10] = [
-    Table::Settings,
-    Table::Users,
-    Table::PreAuthKeys,
-    Table::Nodes,
-    Table::Presence,
-    Table::Routes,
-    Table::ApiKeys,
-    Table::Policies,
-    Table::DnsRecords,
-    Table::Sessions,
-];
 /// Rows of a series that are read at a time.
 const ROWS_PER_READ: usize = 10_000;
 const BUFFER: usize = 256 * 1024;

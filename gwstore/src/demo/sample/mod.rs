@@ -11,8 +11,7 @@ mod world;
 use std::io;
 
 use ghostwire_store::digest::state_digest;
-use ghostwire_store::portable::{Summary, Writer};
-use ghostwire_store::schema::Table;
+use ghostwire_store::portable::{ORDER, Summary, Writer};
 use ghostwire_store::secrets::HashKey;
 use ghostwire_store::{Error, ErrorKind, Result};
 
@@ -46,19 +45,6 @@ fn hash_key() -> HashKey {
 
 /// Writes the sample network in the portable form.
 pub(super) fn write(to: impl io::Write) -> Result<Summary> {
-    // What is referred to comes first.
-    const ORDER: [Table; 10] = [
-        Table::Settings,
-        Table::Users,
-        Table::PreAuthKeys,
-        Table::Nodes,
-        Table::Presence,
-        Table::Routes,
-        Table::ApiKeys,
-        Table::Policies,
-        Table::DnsRecords,
-        Table::Sessions,
-    ];
     let mut world = World::new(BEGIN.parse()?);
     let people = people::add(&mut world)?;
     machines::add(&mut world, &people)?;
