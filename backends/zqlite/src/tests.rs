@@ -3,12 +3,14 @@
 
 use std::path::Path;
 
+use bytes::Bytes;
 use ghostwire_store_core::backend::KeyRange;
 use ghostwire_store_core::block::{ChangeKind, RowChange};
-use ghostwire_store_core::schema::Table;
+use ghostwire_store_core::domain::StoreId;
+use ghostwire_store_core::schema::{RowKey, Table};
 
 use super::*;
-use crate::engine::Snapshot;
+use crate::engine::{Batch, Engine, Snapshot};
 
 /// Stores what it is given, or does not, and claims not to know.
 #[derive(Debug)]
@@ -41,6 +43,10 @@ impl Engine for Forgetful {
         self.engine.fresh_snapshot()
     }
 
+    fn writer_snapshot(&self) -> Result<Box<dyn Snapshot + '_>> {
+        self.engine.writer_snapshot()
+    }
+
     fn copy_to(&self, path: &Path) -> Result<()> {
         self.engine.copy_to(path)
     }
@@ -53,9 +59,9 @@ impl Engine for Forgetful {
 impl ZqliteBackend {
     fn make_forgetful(&self, stores: bool) {
         let mut open = self.0.open.write().unwrap();
-        let Open { engine, envelope, slots, lost, file } = open.take().unwrap();
+        let Open { engine, envelope, slots, versions, lost, file } = open.take().unwrap();
         let engine = Box::new(Forgetful { engine, stores });
-        *open = Some(Open { engine, envelope, slots, lost, file });
+        *open = Some(Open { engine, envelope, slots, versions, lost, file });
     }
 }
 
