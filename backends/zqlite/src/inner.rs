@@ -29,8 +29,8 @@ pub(crate) struct Inner {
 }
 
 #[derive(Debug, Clone)]
-struct Status {
-    stored: Stored,
+pub(crate) struct Status {
+    pub(crate) stored: Stored,
     file: Arc<StoreFile>,
 }
 
@@ -68,7 +68,7 @@ impl Inner {
         })
     }
 
-    fn status(&self) -> Result<Status> {
+    pub(crate) fn status(&self) -> Result<Status> {
         locked(&self.status).clone().ok_or_else(closed)
     }
 
