@@ -13,6 +13,6 @@ pub use table::{
     Column, ColumnKind, KeyColumn, MIGRATIONS, Migration, Schema, SchemaVersion, Table, TableSchema,
 };
 pub use value::{
-    MAX_BODY, MAX_COLUMNS, RowReader, RowWriter, Value, content_of, encode_values, put_varint, take,
-    take_length, take_varint,
+    MAX_BODY, MAX_COLUMNS, RowReader, RowWriter, Value, content_of, encode_values, put_varint,
+    take, take_length, take_varint,
 };
