@@ -119,7 +119,7 @@ async fn series_that_are_read_while_they_are_folded_are_of_one_commit() {
         let rows = (0..60).map(|number| put(Table::Metrics, number, &[round; 9])).collect();
         let middle = |number| RowKey::new().id(&[number; 16]);
         let range = KeyRange { table: Table::Metrics, from: middle(20), to: Some(middle(30)) };
-        let prune = if round % 7 == 0 { vec![range] } else { Vec::new() };
+        let prune = if round.is_multiple_of(7) { vec![range] } else { Vec::new() };
         Commit { rows, prune, ..Commit::default() }
     };
     backend.commit(&commit_of(0)).await.unwrap();

@@ -78,7 +78,7 @@ impl Chunks for Stored {
         limit: usize,
     ) -> Result<Vec<Vec<u8>>> {
         let of_table = self.chunks.keys().filter(|key| key.0 == table).map(|key| &key.1);
-        let covering = of_table.clone().filter(|key| key[..] <= *from).next_back();
+        let covering = of_table.clone().rfind(|key| key[..] <= *from);
         let within = of_table.filter(|key| key[..] > *from && to.is_none_or(|to| key[..] < *to));
         Ok(covering.into_iter().chain(within).take(limit).cloned().collect())
     }
@@ -117,7 +117,7 @@ impl Stored {
         let (table, from) = (scan.range.table.number(), scan.range.from.as_bytes());
         let to = scan.range.to.as_ref().map(RowKey::as_bytes);
         let of_table = || self.chunks.iter().filter(|((of, _), _)| *of == table);
-        let first = of_table().map(|(key, _)| &key.1).filter(|key| key[..] <= *from).next_back();
+        let first = of_table().map(|(key, _)| &key.1).rfind(|key| key[..] <= *from);
         let first = first.map_or(from, |first| &first[..]);
         let mut chunks: Vec<_> = of_table()
             .filter(|((_, key), _)| key[..] >= *first && to.is_none_or(|to| key[..] < *to))
