@@ -43,16 +43,6 @@ impl<'b> MetricReader<'b> {
         let mut points = Vec::new();
         while points.len() < limit {
             let Some(from) = self.next.clone() else { break };
-            if let Some((first, to)) = self.only_range() {
-                let wanted = limit - points.len();
-                let rows = self.rows(from.max(first), Some(to), wanted).await?;
-                let last = rows.last().filter(|_| rows.len() == wanted);
-                self.next = last.map(|last| last.key.clone().successor());
-                for row in rows {
-                    points.push(MetricPoint::decode(&row.key, &row.body)?);
-                }
-                continue;
-            }
             let Some(first) = self.rows(from, self.end(), 1).await?.pop() else {
                 self.next = None;
                 break;
@@ -91,13 +81,6 @@ impl<'b> MetricReader<'b> {
         };
         let range = (series.clone().integer(from.as_micros()), series.integer(to.as_micros()));
         ((!is_behind).then_some(range), behind.after_prefix())
-    }
-
-    /// Where all points are, if they are of one series: nothing has to be found first then.
-    fn only_range(&self) -> Option<(RowKey, RowKey)> {
-        let MetricQuery { node, metric, from, to } = &self.query;
-        let series = of_series(*node.as_ref()?, metric.as_ref()?);
-        Some((series.clone().integer(from.as_micros()), series.integer(to.as_micros())))
     }
 
     /// The end of what the query can contain.
