@@ -1,11 +1,12 @@
 //! The one place through which everything passes on its way to and from the engine.
 //!
 //! # Today: plain framing
-//! A frame is a format byte and 16 bytes of checksum. For rows, series and the head it stands in
-//! front of the content; for a block it stands beside it, so that the block need not be copied.
+//! A frame is a format byte and 16 bytes of checksum. For rows, chunks, journal entries and the head
+//! it stands in front of the content; for a block it stands beside it, so that the block need not be
+//! copied.
 //!
 //! The checksum is SHA-256 (FIPS 180-4), cut to 16 bytes, of a context (this format, the store, the
-//! kind of record, its slot or serial or table and key) and the content. It shows damage, and a
+//! kind of record, its slot or number or table and key) and the content. It shows damage, and a
 //! record that came to lie in another's place. **It is a checksum and no authentication**: whoever
 //! can write to the file can compute it. Sealing will replace it here, behind the same functions,
 //! under another format byte.
@@ -21,6 +22,7 @@ use ghostwire_store_core::schema::{RowKey, Table};
 use sha2::{Digest, Sha256};
 
 use crate::head::Stored;
+use crate::series::chunk::Chunk;
 
 const PLAIN: u8 = 1;
 const CHECKSUM: usize = 16;
@@ -48,8 +50,9 @@ impl std::fmt::Debug for Sha256Context {
 enum Place<'a> {
     Head,
     Row { slot: u64 },
-    Series { table: u8, key: &'a [u8] },
+    Chunk { table: u8, key: &'a [u8] },
     Block { serial: u64 },
+    Journal { number: u64 },
 }
 
 /// A row of the state as it was framed.
@@ -90,7 +93,7 @@ impl Envelope {
                 hash.update([1]);
                 hash.update(slot.to_be_bytes());
             }
-            Place::Series { table, key } => {
+            Place::Chunk { table, key } => {
                 hash.update([2, table]);
                 hash.update((key.len() as u64).to_be_bytes());
                 hash.update(key);
@@ -98,6 +101,10 @@ impl Envelope {
             Place::Block { serial } => {
                 hash.update([3]);
                 hash.update(serial.to_be_bytes());
+            }
+            Place::Journal { number } => {
+                hash.update([4]);
+                hash.update(number.to_be_bytes());
             }
         }
         for part in content {
@@ -170,18 +177,26 @@ impl Envelope {
         Ok(OpenedRow { table, key, body })
     }
 
-    pub(crate) fn seal_series(&self, table: Table, key: &RowKey, body: &[u8], into: &mut Vec<u8>) {
-        let place = Place::Series { table: table.number(), key: key.as_bytes() };
-        self.seal(place, &[body], into);
+    pub(crate) fn seal_chunk(&self, chunk: &Chunk, into: &mut Vec<u8>) {
+        let place = Place::Chunk { table: chunk.table, key: &chunk.key };
+        self.seal(place, &[&chunk.content], into);
     }
 
-    pub(crate) fn open_series<'s>(
+    pub(crate) fn open_chunk<'s>(
         &self,
         table: u8,
         key: &[u8],
         stored: &'s [u8],
     ) -> Result<&'s [u8]> {
-        self.open(Place::Series { table, key }, stored)
+        self.open(Place::Chunk { table, key }, stored)
+    }
+
+    pub(crate) fn seal_journal(&self, number: u64, entry: &[u8], into: &mut Vec<u8>) {
+        self.seal(Place::Journal { number }, &[entry], into);
+    }
+
+    pub(crate) fn open_journal<'s>(&self, number: u64, stored: &'s [u8]) -> Result<&'s [u8]> {
+        self.open(Place::Journal { number }, stored)
     }
 
     /// The frame that stands beside the block's bytes.
@@ -223,10 +238,11 @@ fn damaged(place: Place<'_>, part: &'static str) -> Error {
     match place {
         Place::Head => error.with("record", "head"),
         Place::Row { slot } => error.with("record", "row").with("slot", slot),
-        Place::Series { table, .. } => {
+        Place::Chunk { table, .. } => {
             let name = Table::from_number(table).map_or("unknown", Table::name);
-            error.with("record", "series").with("table", name)
+            error.with("record", "chunk").with("table", name)
         }
+        Place::Journal { number } => error.with("record", "journal").with("number", number),
         Place::Block { serial } => error.with("record", "block").with("serial", serial),
     }
 }

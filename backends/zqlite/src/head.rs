@@ -7,6 +7,8 @@ use ghostwire_store_core::domain::{BlockId, StoreId, Timestamp};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::schema::{Schema, SchemaVersion};
 
+use crate::series::SeriesHead;
+
 /// The head, and what the backend keeps for itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stored {
@@ -15,15 +17,21 @@ pub(crate) struct Stored {
     pub(crate) rows: u64,
     /// The next row's slot. Slots are never used again.
     pub(crate) next_slot: u64,
+    pub(crate) series: SeriesHead,
 }
 
 /// Numbers are big-endian.
-const LENGTH: usize = 16 + 8 + 16 + 32 + 8 + 8 + 8 + 4 + 4 + 8 + 8;
+const LENGTH: usize = 16 + 8 + 16 + 32 + 8 + 8 + 8 + 4 + 4 + 8 + 8 + 4 * 8;
 
 impl Stored {
     /// An empty store.
     pub(crate) fn empty(store: StoreId, schema: Schema) -> Self {
-        Self { head: Head::genesis(store, schema), rows: 0, next_slot: 1 }
+        Self {
+            head: Head::genesis(store, schema),
+            rows: 0,
+            next_slot: 1,
+            series: SeriesHead::EMPTY,
+        }
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -40,6 +48,8 @@ impl Stored {
         bytes.put_u32(head.schema.oldest_reader);
         bytes.put_u64(self.rows);
         bytes.put_u64(self.next_slot);
+        let SeriesHead { first, frozen_until, next, chunks } = self.series;
+        [first, frozen_until, next, chunks].into_iter().for_each(|number| bytes.put_u64(number));
         bytes
     }
 
@@ -66,7 +76,20 @@ impl Stored {
             oldest_block: Serial::new(bytes.get_u64()),
             schema: SchemaVersion { version: bytes.get_u32(), oldest_reader: bytes.get_u32() },
         };
-        let stored = Self { head, rows: bytes.get_u64(), next_slot: bytes.get_u64() };
+        let (rows, next_slot) = (bytes.get_u64(), bytes.get_u64());
+        let series = SeriesHead {
+            first: bytes.get_u64(),
+            frozen_until: bytes.get_u64(),
+            next: bytes.get_u64(),
+            chunks: bytes.get_u64(),
+        };
+        if series.frozen_until < series.first || series.next < series.frozen_until {
+            return Err(Error::corrupt("the store's head contradicts itself")
+                .with("journal_first", series.first)
+                .with("journal_frozen_until", series.frozen_until)
+                .with("journal_next", series.next));
+        }
+        let stored = Self { head, rows, next_slot, series };
         if head.checkpoint > head.serial || head.oldest_block > head.checkpoint.next() {
             return Err(Error::corrupt("the store's head contradicts itself")
                 .with("serial", head.serial)

@@ -7,9 +7,11 @@ use ghostwire_store_core::block::RowChange;
 use ghostwire_store_core::error::{Error, Result};
 use ghostwire_store_core::schema::{RowKey, Table};
 
-use crate::engine::{Batch, SeriesRange, Write};
+use crate::engine::{Batch, Write};
 use crate::envelope::Envelope;
 use crate::head::Stored;
+use crate::series::pending::Pending;
+use crate::series::{SeriesHead, SeriesPlan};
 use crate::slots::{Move, Slots};
 
 /// A commit, ready to be written.
@@ -20,6 +22,8 @@ pub(crate) struct Plan<'c> {
     pub(crate) moves: Vec<Move>,
     /// Where the store stands once it is written.
     pub(crate) stored: Stored,
+    /// What is pending of the series once it is written, if that changes.
+    pub(crate) pending: Option<Pending>,
 }
 
 pub(crate) fn plan<'c>(
@@ -27,6 +31,7 @@ pub(crate) fn plan<'c>(
     slots: &Slots,
     envelope: &Envelope,
     commit: &'c Commit,
+    series: Option<SeriesPlan>,
 ) -> Result<Plan<'c>> {
     let mut after = Stored { head: stored.head.after(commit)?, ..*stored };
     let mut batch = Batch::new(envelope.seal_head(stored), Vec::new());
@@ -46,11 +51,6 @@ pub(crate) fn plan<'c>(
         .filter(|range| range.table.is_state())
         .flat_map(|range| slots.range(range).map(|(key, slot)| (range.table, key, slot)))
         .collect();
-    for range in commit.prune.iter().filter(|range| !range.table.is_state()) {
-        if range.to.as_ref().is_none_or(|to| *to > range.from) {
-            batch.writes.push(Write::PruneSeries(SeriesRange::of(range)));
-        }
-    }
     for (table, key, slot) in pruned {
         if let std::collections::hash_map::Entry::Vacant(entry) = moved.entry((table, key)) {
             entry.insert(moves.len());
@@ -62,28 +62,18 @@ pub(crate) fn plan<'c>(
     // Of the images of one row only the last is written. Rows in order are there once.
     let place = |row: &'c RowChange| (row.table, &row.key);
     let mut last: HashMap<(Table, &RowKey), usize> = HashMap::new();
-    if !commit.rows.is_sorted_by(|a, b| place(a) < place(b)) {
-        last.extend(commit.rows.iter().enumerate().map(|(index, row)| (place(row), index)));
+    let of_state = || commit.rows.iter().filter(|row| row.table.is_state());
+    if !of_state().is_sorted_by(|a, b| place(a) < place(b)) {
+        last.extend(of_state().enumerate().map(|(index, row)| (place(row), index)));
     }
-    let bytes = commit.rows.iter().map(|row| row.body.as_ref().map_or(0, |body| body.len() + 64));
-    batch.bytes.reserve(bytes.sum());
-    for (index, change) in commit.rows.iter().enumerate() {
+    let bytes = |row: &RowChange| row.body.as_ref().map_or(0, |body| body.len() + 64);
+    batch.bytes.reserve(of_state().map(bytes).sum());
+    for (index, change) in of_state().enumerate() {
         let (table, key) = (change.table, &change.key);
         if last.get(&(table, key)).is_some_and(|last| *last != index) {
             continue;
         }
         let start = batch.bytes.len();
-        if !table.is_state() {
-            batch.writes.push(match &change.body {
-                Some(body) => {
-                    envelope.seal_series(table, key, body, &mut batch.bytes);
-                    let body = start..batch.bytes.len();
-                    Write::PutSeries { table: table.number(), key: key.as_bytes(), body }
-                }
-                None => Write::DeleteSeries { table: table.number(), key: key.as_bytes() },
-            });
-            continue;
-        }
         let present = match moved.get(&(table, key)) {
             Some(_) => None,
             None => slots.get(table, key),
@@ -114,8 +104,37 @@ pub(crate) fn plan<'c>(
     if after.head.oldest_block > stored.head.oldest_block {
         batch.writes.push(Write::PurgeBlocks { before: after.head.oldest_block.get() });
     }
+    let mut pending = None;
+    if let Some(series) = series {
+        after.series = series.head;
+        write_series(&stored.series, &series, envelope, &mut batch);
+        pending = Some(series.pending);
+    }
     batch.head = envelope.seal_head(&after);
-    Ok(Plan { batch, moves, stored: after })
+    Ok(Plan { batch, moves, stored: after, pending })
+}
+
+fn write_series(
+    before: &SeriesHead,
+    series: &SeriesPlan,
+    envelope: &Envelope,
+    batch: &mut Batch<'_>,
+) {
+    let start = batch.bytes.len();
+    envelope.seal_journal(before.next, &series.entry, &mut batch.bytes);
+    batch.writes.push(Write::Journal { number: before.next, body: start..batch.bytes.len() });
+    for (table, key) in &series.edits.removed {
+        batch.writes.push(Write::DeleteChunk { table: *table, key: key.clone() });
+    }
+    for chunk in &series.edits.put {
+        let start = batch.bytes.len();
+        envelope.seal_chunk(chunk, &mut batch.bytes);
+        let (table, key) = (chunk.table, chunk.key.clone());
+        batch.writes.push(Write::PutChunk { table, key, body: start..batch.bytes.len() });
+    }
+    if series.head.first > before.first {
+        batch.writes.push(Write::CutJournal { before: series.head.first });
+    }
 }
 
 fn next_slot(slot: u64) -> Result<u64> {

@@ -3,12 +3,15 @@
 
 use std::path::Path;
 
+use bytes::Bytes;
 use ghostwire_store_core::backend::KeyRange;
 use ghostwire_store_core::block::{ChangeKind, RowChange};
-use ghostwire_store_core::schema::Table;
+use ghostwire_store_core::domain::StoreId;
+use ghostwire_store_core::schema::{RowKey, Table};
 
 use super::*;
-use crate::engine::Snapshot;
+use crate::engine::{Batch, Engine, Snapshot};
+use crate::series::pending::Limits;
 
 /// Stores what it is given, or does not, and claims not to know.
 #[derive(Debug)]
@@ -41,6 +44,10 @@ impl Engine for Forgetful {
         self.engine.fresh_snapshot()
     }
 
+    fn writer_snapshot(&self) -> Result<Box<dyn Snapshot + '_>> {
+        self.engine.writer_snapshot()
+    }
+
     fn copy_to(&self, path: &Path) -> Result<()> {
         self.engine.copy_to(path)
     }
@@ -53,9 +60,9 @@ impl Engine for Forgetful {
 impl ZqliteBackend {
     fn make_forgetful(&self, stores: bool) {
         let mut open = self.0.open.write().unwrap();
-        let Open { engine, envelope, slots, lost, file } = open.take().unwrap();
+        let Open { engine, envelope, slots, versions, lost, file } = open.take().unwrap();
         let engine = Box::new(Forgetful { engine, stores });
-        *open = Some(Open { engine, envelope, slots, lost, file });
+        *open = Some(Open { engine, envelope, slots, versions, lost, file });
     }
 }
 
@@ -67,18 +74,16 @@ async fn after_an_unknown_outcome_only_reopening_helps() {
         let options = ZqliteOptions::new(directory.path().join("store.db"), store).create(true);
         let backend = ZqliteBackend::open(options).await.unwrap();
         backend.make_forgetful(stores);
-        let row = RowChange {
-            table: Table::Users,
-            kind: ChangeKind::Created,
-            key: RowKey::new().id(&[1; 16]),
-            body: Some(Bytes::from_static(b"a")),
-        };
-        let commit = Commit { rows: vec![row], ..Commit::default() };
+        let rows = vec![put(Table::Users, 1, b"a"), put(Table::Metrics, 1, b"b")];
+        let commit = Commit { rows, ..Commit::default() };
         let error = backend.commit(&commit).await.unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::OutcomeUnknown);
         let error = backend.commit(&commit).await.unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::Unavailable);
-        let scan = Scan { range: KeyRange::all(Table::Users), reverse: false, limit: 9 };
+        // A series can be read whichever way it went.
+        let series = backend.scan(all(Table::Metrics)).await.unwrap();
+        assert_eq!(series.len(), usize::from(stores));
+        let scan = all(Table::Users);
         let error = backend.scan(scan.clone()).await.unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::Unavailable);
         backend.reopen().await.unwrap();
@@ -86,6 +91,134 @@ async fn after_an_unknown_outcome_only_reopening_helps() {
         backend.commit(&commit).await.unwrap();
         assert_eq!(backend.scan(scan).await.unwrap().len(), 1);
         backend.verify().await.unwrap();
+    }
+}
+
+fn put(table: Table, number: u8, body: &[u8]) -> RowChange {
+    let (kind, key) = (ChangeKind::Updated, RowKey::new().id(&[number; 16]));
+    RowChange { table, kind, key, body: Some(Bytes::copy_from_slice(body)) }
+}
+
+fn all(table: Table) -> Scan {
+    Scan { range: KeyRange::all(table), reverse: false, limit: usize::MAX }
+}
+
+/// Options under which series are folded all the time.
+fn folding(path: &Path) -> ZqliteOptions {
+    let limits = Limits { frozen: 3_000, slice: 300 };
+    let options = ZqliteOptions::new(path, StoreId::from_bytes([1; 16])).create(true);
+    ZqliteOptions { limits, ..options }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn series_that_are_read_while_they_are_folded_are_of_one_commit() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.db");
+    let backend = Arc::new(ZqliteBackend::open(folding(&path)).await.unwrap());
+    let commit_of = |round: u8| {
+        let rows = (0..60).map(|number| put(Table::Metrics, number, &[round; 9])).collect();
+        let middle = |number| RowKey::new().id(&[number; 16]);
+        let range = KeyRange { table: Table::Metrics, from: middle(20), to: Some(middle(30)) };
+        let prune = if round.is_multiple_of(7) { vec![range] } else { Vec::new() };
+        Commit { rows, prune, ..Commit::default() }
+    };
+    backend.commit(&commit_of(0)).await.unwrap();
+    let writer = {
+        let backend = backend.clone();
+        tokio::spawn(async move {
+            for round in 1..120 {
+                backend.commit(&commit_of(round)).await.unwrap();
+            }
+        })
+    };
+    let mut last = 0;
+    while !writer.is_finished() {
+        let rows = backend.scan(all(Table::Metrics)).await.unwrap();
+        assert_eq!(rows.len(), 60);
+        let round = rows.first().unwrap().body.first().copied().unwrap();
+        assert!(round >= last && rows.iter().all(|row| *row.body == [round; 9]));
+        last = round;
+    }
+    writer.await.unwrap();
+    let before = backend.scan(all(Table::Metrics)).await.unwrap();
+    backend.verify().await.unwrap();
+    backend.reopen().await.unwrap();
+    assert_eq!(backend.scan(all(Table::Metrics)).await.unwrap(), before);
+    let series = backend.0.status().unwrap().stored.series;
+    assert!(series.chunks > 0 && series.first > 1 && series.next == 121, "{series:?}");
+}
+
+/// A closed store most of whose rows are in chunks, and its rows.
+async fn folded(path: &Path) -> Vec<Row> {
+    let backend = ZqliteBackend::open(folding(path)).await.unwrap();
+    for round in 0..40u8 {
+        let rows =
+            (0..20).map(|number| put(Table::Metrics, number * 12 + round % 12, &[round; 30]));
+        let rows = rows.chain([put(Table::Audit, round, &[7; 300])]).collect();
+        backend.commit(&Commit { rows, ..Commit::default() }).await.unwrap();
+    }
+    backend.verify().await.unwrap();
+    let rows = series_of(&backend).await.unwrap();
+    backend.close().await.unwrap();
+    rows
+}
+
+async fn series_of(backend: &ZqliteBackend) -> Result<Vec<Row>> {
+    let mut rows = backend.scan(all(Table::Metrics)).await?;
+    rows.extend(backend.scan(all(Table::Audit)).await?);
+    Ok(rows)
+}
+
+#[tokio::test]
+async fn a_flipped_byte_of_a_chunk_or_of_the_journal_is_noticed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.db");
+    let expected = folded(&path).await;
+    let content = std::fs::read(&path).unwrap();
+    let mut noticed = 0;
+    let offsets: Vec<usize> = (4096..content.len()).step_by(193).collect();
+    for at in &offsets {
+        let mut damaged = content.clone();
+        *damaged.get_mut(*at).unwrap() ^= 0x11;
+        std::fs::write(&path, damaged).unwrap();
+        let outcome = async {
+            let backend = ZqliteBackend::open(folding(&path)).await?;
+            let rows = series_of(&backend).await?;
+            backend.verify().await?;
+            Ok::<_, Error>(rows)
+        };
+        match outcome.await {
+            Ok(rows) => assert!(rows == expected, "byte {at} changed something silently"),
+            Err(error) => {
+                assert_eq!(*error.kind(), ErrorKind::Corrupt, "byte {at}: {error:?}");
+                noticed += 1;
+            }
+        }
+    }
+    // The rest are free pages, of entries that were cut off.
+    assert!(noticed * 3 > offsets.len(), "{noticed} of {} noticed", offsets.len());
+}
+
+#[tokio::test]
+async fn chunks_and_entries_that_disappear_are_noticed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.db");
+    folded(&path).await;
+    let content = std::fs::read(&path).unwrap();
+    for (damage, opens) in [
+        ("DELETE FROM chunks WHERE id=(SELECT max(id) FROM chunks)", true),
+        ("DELETE FROM journal WHERE number=(SELECT max(number) FROM journal)", false),
+        ("DELETE FROM journal WHERE number=(SELECT min(number) FROM journal)", false),
+    ] {
+        std::fs::write(&path, &content).unwrap();
+        let file = rusqlite::Connection::open(&path).unwrap();
+        assert_eq!(file.execute(damage, []).unwrap(), 1);
+        file.close().unwrap();
+        let error = match ZqliteBackend::open(folding(&path)).await {
+            Ok(backend) if opens => backend.verify().await.unwrap_err(),
+            opened => opened.unwrap_err(),
+        };
+        assert_eq!(*error.kind(), ErrorKind::Corrupt, "{damage}: {error:?}");
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+use bytes::BytesMut;
 
 use crate::block::{ChangeKind, RowChange};
 use crate::domain::{
@@ -17,6 +18,8 @@ use crate::writer::SeriesBatch;
 
 /// A batch has at most this many points.
 const MAX_POINTS: usize = 10_000;
+/// What a point's body takes, about.
+const BODY: usize = 10;
 /// A rollup has at most this many buckets.
 const MAX_BUCKETS: i64 = 10_000;
 /// Points are read this many at a time while they are added up.
@@ -82,15 +85,14 @@ fn rows(points: &[MetricPoint]) -> Result<Vec<RowChange>> {
             .about(crate::error::Entity::Metric)
             .with("points", points.len()));
     }
-    Ok(points
-        .iter()
-        .map(|point| RowChange {
-            table: Table::Metrics,
-            kind: ChangeKind::Updated,
-            key: point.key(),
-            body: Some(point.encode()),
-        })
-        .collect())
+    // One buffer for all bodies, of which each is a part.
+    let mut buffer = BytesMut::with_capacity(points.len() * BODY);
+    let row = |point: &MetricPoint| {
+        point.encode_into(&mut buffer);
+        let body = Some(buffer.split().freeze());
+        RowChange { table: Table::Metrics, kind: ChangeKind::Updated, key: point.key(), body }
+    };
+    Ok(points.iter().map(row).collect())
 }
 
 /// How many buckets a query touches, the first and the last one maybe in part.

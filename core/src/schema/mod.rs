@@ -12,5 +12,7 @@ pub use record::{Record, WriterPosition, setting_key, table_schema};
 pub use table::{
     Column, ColumnKind, KeyColumn, MIGRATIONS, Migration, Schema, SchemaVersion, Table, TableSchema,
 };
-pub use value::{MAX_BODY, MAX_COLUMNS, RowReader, RowWriter, Value, content_of, encode_values};
-pub(crate) use value::{put_varint, take, take_length, take_varint};
+pub use value::{
+    MAX_BODY, MAX_COLUMNS, RowReader, RowWriter, Value, content_of, encode_values, put_varint,
+    take, take_length, take_varint,
+};

@@ -181,7 +181,7 @@ fn unzigzag(value: u64) -> i64 {
 }
 
 /// Appends an unsigned LEB128 number.
-pub(crate) fn put_varint(buffer: &mut BytesMut, mut value: u64) {
+pub fn put_varint(buffer: &mut impl BufMut, mut value: u64) {
     while value >= 0x80 {
         buffer.put_u8((value as u8 & 0x7f) | 0x80);
         value >>= 7;
@@ -190,7 +190,11 @@ pub(crate) fn put_varint(buffer: &mut BytesMut, mut value: u64) {
 }
 
 /// Takes an unsigned LEB128 number in its shortest form.
-pub(crate) fn take_varint(rest: &mut &[u8]) -> Result<u64> {
+///
+/// # Errors
+/// `Corrupt` for any other form, or if there is none.
+#[inline]
+pub fn take_varint(rest: &mut &[u8]) -> Result<u64> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
         let Some((&byte, tail)) = rest.split_first() else { return Err(cut_short()) };
@@ -208,13 +212,20 @@ pub(crate) fn take_varint(rest: &mut &[u8]) -> Result<u64> {
 }
 
 /// Takes a length and checks it against what is left.
-pub(crate) fn take_length(rest: &mut &[u8]) -> Result<usize> {
+///
+/// # Errors
+/// `Corrupt` if that is less.
+pub fn take_length(rest: &mut &[u8]) -> Result<usize> {
     let length = take_varint(rest)?;
     usize::try_from(length).ok().filter(|&length| length <= rest.len()).ok_or_else(cut_short)
 }
 
 /// Takes exactly `length` bytes.
-pub(crate) fn take<'a>(rest: &mut &'a [u8], length: usize) -> Result<&'a [u8]> {
+///
+/// # Errors
+/// `Corrupt` if fewer are left.
+#[inline]
+pub fn take<'a>(rest: &mut &'a [u8], length: usize) -> Result<&'a [u8]> {
     let (head, tail) = rest.split_at_checked(length).ok_or_else(cut_short)?;
     *rest = tail;
     Ok(head)

@@ -1,7 +1,7 @@
 //! What the backend needs of whatever stores its blobs.
 
 use std::fmt::Debug;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 
 use ghostwire_store_core::backend::KeyRange;
@@ -11,7 +11,8 @@ use crate::envelope::FRAME;
 
 pub(crate) mod embedded;
 
-/// A store of blobs: one head, blocks by serial, rows by slot, series by table and key.
+/// A store of blobs: one head, blocks by serial, rows by slot, a journal by number, chunks by table
+/// and key.
 ///
 /// Calls block. Snapshots may be taken and read while another thread writes.
 pub(crate) trait Engine: Debug + Send + Sync {
@@ -35,12 +36,19 @@ pub(crate) trait Engine: Debug + Send + Sync {
     /// A snapshot that owes nothing to a cache.
     fn fresh_snapshot(&self) -> Result<Box<dyn Snapshot + '_>>;
 
+    /// What is stored now, read through the connection that writes, which knows the pages that it
+    /// wrote last. Nothing can be written while it lives.
+    fn writer_snapshot(&self) -> Result<Box<dyn Snapshot + '_>>;
+
     /// Copies everything into an empty file, which need not be durable yet.
     fn copy_to(&self, path: &Path) -> Result<()>;
 
     /// Writes what is left to write and releases the file.
     fn close(self: Box<Self>) -> Result<()>;
 }
+
+/// What takes a blob that is read.
+pub(crate) type Visit<'v> = &'v mut dyn FnMut(&[u8]) -> Result<()>;
 
 /// What was stored at one moment.
 pub(crate) trait Snapshot {
@@ -57,18 +65,27 @@ pub(crate) trait Snapshot {
     /// Visits every row.
     fn every_row(&mut self, visit: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<()>;
 
-    /// Visits at most `limit` rows of a series, by key.
-    fn series(
+    /// Visits every entry of the journal, in order.
+    fn journal(&mut self, visit: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<()>;
+
+    /// Visits the body of one chunk; `Corrupt` if there is none.
+    fn chunk(&mut self, table: u8, key: &[u8], visit: Visit<'_>) -> Result<()>;
+
+    /// Visits the keys of at most `limit` chunks that may have rows of the range, in order: the
+    /// last one at or before its beginning, and those within it.
+    fn chunk_keys(&mut self, range: &SeriesRange<'_>, limit: usize, visit: Visit<'_>)
+    -> Result<()>;
+
+    /// Visits such chunks until it is enough: key, body.
+    fn chunks(
         &mut self,
         range: &SeriesRange<'_>,
         reverse: bool,
-        limit: usize,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>>,
     ) -> Result<()>;
 
-    /// Visits every row of every series: table, key, body.
-    fn every_series(&mut self, visit: &mut dyn FnMut(u8, &[u8], &[u8]) -> Result<()>)
-    -> Result<()>;
+    /// Visits every chunk in order: table, key, body.
+    fn every_chunk(&mut self, visit: &mut dyn FnMut(u8, &[u8], &[u8]) -> Result<()>) -> Result<()>;
 
     /// Visits at most `limit` blocks from `first` to `last`, inclusive, in order: serial, frame,
     /// body.
@@ -127,8 +144,9 @@ pub(crate) enum Write<'a> {
     Block { serial: u64, frame: [u8; FRAME], body: &'a [u8] },
     PutRow { slot: u64, body: Range<usize> },
     DeleteRow { slot: u64 },
-    PutSeries { table: u8, key: &'a [u8], body: Range<usize> },
-    DeleteSeries { table: u8, key: &'a [u8] },
-    PruneSeries(SeriesRange<'a>),
+    Journal { number: u64, body: Range<usize> },
+    CutJournal { before: u64 },
+    DeleteChunk { table: u8, key: Vec<u8> },
+    PutChunk { table: u8, key: Vec<u8>, body: Range<usize> },
     PurgeBlocks { before: u64 },
 }

@@ -1,0 +1,256 @@
+//! Reading what was stored at one moment.
+
+use std::ops::ControlFlow::{self, Continue};
+use std::sync::MutexGuard;
+
+use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use rusqlite::{Connection, Row, params};
+
+use super::errors::{failed, unreadable};
+use super::{Embedded, run, sql};
+use crate::engine::{SeriesRange, Snapshot, Visit};
+
+/// Chunks from the one on that covers a key.
+macro_rules! chunks {
+    ($columns:literal, $rest:literal) => {
+        concat!(
+            "SELECT ",
+            $columns,
+            " FROM chunks WHERE tbl=?1 AND key>=coalesce((SELECT key FROM chunks WHERE tbl=?1 AND \
+             key<=?2 ORDER BY key DESC LIMIT 1),?2) ",
+            $rest
+        )
+    };
+}
+
+pub(super) struct EmbeddedSnapshot<'e> {
+    source: Source<'e>,
+}
+
+enum Source<'e> {
+    /// Goes back to the engine; always there until then.
+    Reader(&'e Embedded, Option<Connection>),
+    /// Nobody can write meanwhile.
+    Writer(MutexGuard<'e, Connection>),
+}
+
+impl<'e> EmbeddedSnapshot<'e> {
+    pub(super) fn of_reader(engine: &'e Embedded, reader: Connection) -> Result<Self> {
+        Self { source: Source::Reader(engine, Some(reader)) }.begin()
+    }
+
+    pub(super) fn of_writer(writer: MutexGuard<'e, Connection>) -> Result<Self> {
+        Self { source: Source::Writer(writer) }.begin()
+    }
+
+    fn begin(self) -> Result<Self> {
+        let connection = self.connection()?;
+        run(connection, "BEGIN").map_err(|error| failed("a snapshot cannot be taken", error))?;
+        // The snapshot begins with the first read.
+        read_head(connection)?;
+        Ok(self)
+    }
+
+    fn connection(&self) -> Result<&Connection> {
+        let ended = || Error::new(ErrorKind::Unexpected, "a snapshot is read after its end");
+        match &self.source {
+            Source::Reader(_, reader) => reader.as_ref().ok_or_else(ended),
+            Source::Writer(writer) => Ok(writer),
+        }
+    }
+
+    /// Visits what `query` gives.
+    fn each(
+        &self,
+        query: &str,
+        parameters: impl rusqlite::Params,
+        mut visit: impl FnMut(&Row<'_>) -> Result<()>,
+    ) -> Result<()> {
+        self.each_until(query, parameters, |row| visit(row).map(Continue))
+    }
+
+    /// Visits what `query` gives, until that is enough.
+    fn each_until(
+        &self,
+        query: &str,
+        parameters: impl rusqlite::Params,
+        mut visit: impl FnMut(&Row<'_>) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
+        let mut statement = self.connection()?.prepare_cached(query).map_err(unreadable)?;
+        let mut rows = statement.query(parameters).map_err(unreadable)?;
+        while let Some(row) = rows.next().map_err(unreadable)? {
+            if visit(row)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for EmbeddedSnapshot<'_> {
+    fn drop(&mut self) {
+        match &mut self.source {
+            Source::Reader(engine, reader) => {
+                if let Some(reader) = reader.take()
+                    && run(&reader, "ROLLBACK").is_ok()
+                {
+                    engine.give_back(reader);
+                }
+            }
+            // If it fails the next transaction cannot begin, and says so.
+            Source::Writer(writer) => drop(run(writer, "ROLLBACK")),
+        }
+    }
+}
+
+fn read_head(reader: &Connection) -> Result<Vec<u8>> {
+    let mut statement =
+        reader.prepare_cached("SELECT body FROM meta WHERE id=1").map_err(unreadable)?;
+    let mut rows = statement.query([]).map_err(unreadable)?;
+    match rows.next().map_err(unreadable)? {
+        Some(row) => blob(row, 0).map(<[u8]>::to_vec),
+        None => Err(Error::corrupt("the store has no head; restore it from a backup")),
+    }
+}
+
+impl Snapshot for EmbeddedSnapshot<'_> {
+    fn head(&mut self) -> Result<Vec<u8>> {
+        read_head(self.connection()?)
+    }
+
+    fn rows(
+        &mut self,
+        slots: &[u64],
+        visit: &mut dyn FnMut(u64, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let mut statement = self
+            .connection()?
+            .prepare_cached("SELECT body FROM rows WHERE slot=?1")
+            .map_err(unreadable)?;
+        for &slot in slots {
+            let mut rows = statement.query([sql(slot)]).map_err(unreadable)?;
+            match rows.next().map_err(unreadable)? {
+                Some(row) => visit(slot, blob(row, 0)?)?,
+                None => {
+                    return Err(Error::corrupt(
+                        "a row is missing; restore the store from a backup",
+                    )
+                    .with("slot", slot));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn every_row(&mut self, visit: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
+        self.each("SELECT slot,body FROM rows", [], |row| visit(number(row, 0)?, blob(row, 1)?))
+    }
+
+    fn journal(&mut self, visit: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
+        self.each("SELECT number,body FROM journal ORDER BY number", [], |row| {
+            visit(number(row, 0)?, blob(row, 1)?)
+        })
+    }
+
+    fn chunk(&mut self, table: u8, key: &[u8], visit: Visit<'_>) -> Result<()> {
+        const QUERY: &str = "SELECT body FROM chunks WHERE tbl=?1 AND key=?2";
+        let mut statement = self.connection()?.prepare_cached(QUERY).map_err(unreadable)?;
+        let mut rows = statement.query(params![table, key]).map_err(unreadable)?;
+        match rows.next().map_err(unreadable)? {
+            Some(row) => visit(blob(row, 0)?),
+            None => Err(Error::corrupt("a chunk is missing; restore the store from a backup")
+                .with("table", table)),
+        }
+    }
+
+    fn chunk_keys(
+        &mut self,
+        range: &SeriesRange<'_>,
+        limit: usize,
+        visit: Visit<'_>,
+    ) -> Result<()> {
+        let SeriesRange { table, from, to } = *range;
+        let limit = sql(limit as u64);
+        let visit = |row: &Row<'_>| visit(blob(row, 0)?).map(Continue);
+        match to {
+            Some(to) => self.each_until(
+                chunks!("key", "AND key<?4 ORDER BY key LIMIT ?3"),
+                params![table, from, limit, to],
+                visit,
+            ),
+            None => self.each_until(
+                chunks!("key", "ORDER BY key LIMIT ?3"),
+                params![table, from, limit],
+                visit,
+            ),
+        }
+    }
+
+    fn chunks(
+        &mut self,
+        range: &SeriesRange<'_>,
+        reverse: bool,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
+        let SeriesRange { table, from, to } = *range;
+        let visit = |row: &Row<'_>| visit(blob(row, 0)?, blob(row, 1)?);
+        let query = match (to, reverse) {
+            (Some(_), false) => chunks!("key,body", "AND key<?3 ORDER BY key"),
+            (Some(_), true) => chunks!("key,body", "AND key<?3 ORDER BY key DESC"),
+            (None, false) => chunks!("key,body", "ORDER BY key"),
+            (None, true) => chunks!("key,body", "ORDER BY key DESC"),
+        };
+        match to {
+            Some(to) => self.each_until(query, params![table, from, to], visit),
+            None => self.each_until(query, params![table, from], visit),
+        }
+    }
+
+    fn every_chunk(&mut self, visit: &mut dyn FnMut(u8, &[u8], &[u8]) -> Result<()>) -> Result<()> {
+        self.each("SELECT tbl,key,body FROM chunks ORDER BY tbl,key", [], |row| {
+            let table = u8::try_from(number(row, 0)?)
+                .map_err(|_| Error::corrupt("a chunk is of a table that is none"))?;
+            visit(table, blob(row, 1)?, blob(row, 2)?)
+        })
+    }
+
+    fn blocks(
+        &mut self,
+        first: u64,
+        last: u64,
+        limit: usize,
+        visit: &mut dyn FnMut(u64, &[u8], &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        self.each(
+            "SELECT serial,frame,body FROM blocks WHERE serial>=?1 AND serial<=?2 ORDER BY serial LIMIT ?3",
+            [sql(first), sql(last), sql(limit as u64)],
+            |row| visit(number(row, 0)?, blob(row, 1)?, blob(row, 2)?),
+        )
+    }
+
+    fn check(&mut self) -> Result<()> {
+        self.each("PRAGMA integrity_check(1)", [], |row| {
+            let verdict: String = row.get(0).map_err(unreadable)?;
+            if verdict == "ok" {
+                return Ok(());
+            }
+            Err(Error::corrupt("SQLite finds the file damaged; restore it from a backup")
+                .with("found", verdict))
+        })
+    }
+}
+
+fn blob<'r>(row: &'r Row<'_>, column: usize) -> Result<&'r [u8]> {
+    row.get_ref(column).map_err(unreadable)?.as_blob().map_err(|error| {
+        Error::corrupt("a stored value has the wrong type; restore the store from a backup")
+            .because(error)
+    })
+}
+
+fn number(row: &Row<'_>, column: usize) -> Result<u64> {
+    let number: i64 = row.get(column).map_err(unreadable)?;
+    u64::try_from(number).map_err(|_| {
+        Error::corrupt("a stored number is negative; restore the store from a backup")
+            .with("number", number)
+    })
+}

@@ -1,0 +1,130 @@
+//! A batch as one transaction.
+
+use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use rusqlite::{CachedStatement, Connection, ErrorCode, params};
+
+use super::errors::failed;
+use super::{run, sql};
+use crate::engine::{Batch, Write};
+
+/// Stores all of `batch`, or nothing.
+pub(super) fn write(writer: &Connection, batch: &Batch<'_>) -> Result<()> {
+    run(writer, "BEGIN IMMEDIATE")
+        .map_err(|error| failed("a transaction cannot be begun", error))?;
+    if let Err(error) = write_all(writer, batch) {
+        return Err(roll_back(writer, error));
+    }
+    let Err(error) = run(writer, "COMMIT") else { return Ok(()) };
+    let is_known = matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::ReadOnly)
+    );
+    let failure = if is_known {
+        failed("the commit was not stored", error)
+    } else {
+        Error::new(
+            ErrorKind::OutcomeUnknown,
+            "the disk failed during a commit; whether it was stored shows on reopening",
+        )
+        .because(error)
+    };
+    Err(roll_back(writer, failure))
+}
+
+fn write_all(writer: &Connection, batch: &Batch<'_>) -> Result<()> {
+    let not_stored = |error| failed("the commit was not stored", error);
+    let changed = prepared(&mut None, writer, "UPDATE meta SET body=?2 WHERE id=1 AND body=?1")
+        .and_then(|statement| statement.execute(params![batch.expected_head, batch.head]))
+        .map_err(not_stored)?;
+    if changed != 1 {
+        return Err(Error::new(
+            ErrorKind::Conflict,
+            "the file was changed by somebody who does not hold its lock",
+        ));
+    }
+    let (mut block, mut put_row, mut delete_row) = (None, None, None);
+    let (mut put_chunk, mut delete_chunk) = (None, None);
+    for write in &batch.writes {
+        let bytes = |range: &std::ops::Range<usize>| {
+            batch.bytes.get(range.clone()).ok_or_else(|| {
+                Error::new(ErrorKind::Unexpected, "a write refers to bytes that are not there")
+            })
+        };
+        let outcome = match write {
+            Write::Block { serial, frame, body } => prepared(
+                &mut block,
+                writer,
+                "INSERT INTO blocks(serial,frame,body) VALUES(?1,?2,?3)",
+            )
+            .and_then(|statement| statement.execute(params![sql(*serial), frame, body])),
+            Write::PutRow { slot, body } => {
+                let body = bytes(body)?;
+                prepared(&mut put_row, writer, "REPLACE INTO rows(slot,body) VALUES(?1,?2)")
+                    .and_then(|statement| statement.execute(params![sql(*slot), body]))
+            }
+            Write::DeleteRow { slot } => {
+                prepared(&mut delete_row, writer, "DELETE FROM rows WHERE slot=?1")
+                    .and_then(|statement| statement.execute([sql(*slot)]))
+            }
+            Write::Journal { number, body } => {
+                let body = bytes(body)?;
+                prepared(&mut None, writer, "INSERT INTO journal(number,body) VALUES(?1,?2)")
+                    .and_then(|statement| statement.execute(params![sql(*number), body]))
+            }
+            Write::CutJournal { before } => {
+                prepared(&mut None, writer, "DELETE FROM journal WHERE number<?1")
+                    .and_then(|statement| statement.execute([sql(*before)]))
+            }
+            Write::DeleteChunk { table, key } => {
+                prepared(&mut delete_chunk, writer, "DELETE FROM chunks WHERE tbl=?1 AND key=?2")
+                    .and_then(|statement| statement.execute(params![table, key]))
+            }
+            Write::PutChunk { table, key, body } => {
+                let body = bytes(body)?;
+                prepared(
+                    &mut put_chunk,
+                    writer,
+                    "INSERT INTO chunks(tbl,key,body) VALUES(?1,?2,?3) \
+                     ON CONFLICT(tbl,key) DO UPDATE SET body=excluded.body",
+                )
+                .and_then(|statement| statement.execute(params![table, key, body]))
+            }
+            Write::PurgeBlocks { before } => {
+                prepared(&mut None, writer, "DELETE FROM blocks WHERE serial<?1")
+                    .and_then(|statement| statement.execute([sql(*before)]))
+            }
+        };
+        outcome.map_err(not_stored)?;
+    }
+    Ok(())
+}
+
+/// The statement, from the connection's cache the first time.
+fn prepared<'s, 'c>(
+    place: &'s mut Option<CachedStatement<'c>>,
+    connection: &'c Connection,
+    sql: &str,
+) -> rusqlite::Result<&'s mut CachedStatement<'c>> {
+    match place {
+        Some(statement) => Ok(statement),
+        empty => Ok(empty.insert(connection.prepare_cached(sql)?)),
+    }
+}
+
+/// Ends a transaction that failed with `error`. If even that fails, nobody knows.
+fn roll_back(writer: &Connection, error: Error) -> Error {
+    if writer.is_autocommit() {
+        return error;
+    }
+    match run(writer, "ROLLBACK") {
+        Ok(()) => error,
+        Err(source) => {
+            tracing::warn!(%error, %source, "a failed transaction cannot be rolled back");
+            Error::new(
+                ErrorKind::OutcomeUnknown,
+                "a failed transaction cannot be rolled back; reopen the backend",
+            )
+            .because(error)
+        }
+    }
+}

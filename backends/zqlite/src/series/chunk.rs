@@ -1,0 +1,126 @@
+//! Chunks: consecutive rows of one table as one blob, behind a key that they do not precede.
+//!
+//! The first chunk of a table has the empty key, so that every row has a chunk that covers it: the
+//! last one whose key is not larger.
+
+use ghostwire_store_core::error::{Error, Result};
+
+use super::rows::{RowsWriter, misshapen, take_row};
+use super::run::Run;
+
+/// Key and content of a chunk with more than one row. With its frame it just fits into a page of
+/// SQLite, which is what a change of it costs.
+const FULL: usize = 4030;
+
+/// A chunk, ready to be stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Chunk {
+    pub(crate) table: u8,
+    pub(crate) key: Vec<u8>,
+    pub(crate) content: Vec<u8>,
+}
+
+/// Writes `rows`, of one table and not deleted, as the chunk with this key and those behind it.
+///
+/// `ends` are the rows before which a group of new ones ends. A chunk that became too long is
+/// split there, at the one nearest to its middle: series grow at their ends, and each then has room
+/// to grow at the end of a chunk. Rows with none between them fill one chunk after the other.
+pub(crate) fn write(table: u8, key: &[u8], rows: &Run, ends: &[usize]) -> Vec<Chunk> {
+    let mut writer = RowsWriter::after(key);
+    let lengths = rows.images().map(|image| {
+        writer.put(image);
+        writer.bytes.len()
+    });
+    let starts = [0].into_iter().chain(lengths).collect();
+    let mut layout = Layout { key: key.len(), rows, starts, chunks: Vec::new() };
+    layout.divide(0, rows.len(), ends);
+    let firsts = layout.chunks;
+    if firsts.len() < 2 {
+        let whole = (!rows.is_empty()).then_some(writer.bytes);
+        return whole
+            .map(|content| Chunk { table, key: key.to_vec(), content })
+            .into_iter()
+            .collect();
+    }
+    let lasts = firsts.iter().skip(1).copied().chain([rows.len()]);
+    let chunk = |(first, last): (&usize, usize)| {
+        let key = match *first {
+            0 => key,
+            first => rows.get(first).map_or(key, |image| image.key),
+        };
+        let mut writer = RowsWriter::after(key);
+        (*first..last).filter_map(|row| rows.get(row)).for_each(|image| writer.put(image));
+        Chunk { table, key: key.to_vec(), content: writer.bytes }
+    };
+    firsts.iter().zip(lasts).map(chunk).collect()
+}
+
+/// Where chunks begin.
+struct Layout<'r> {
+    /// The length of the first one's key.
+    key: usize,
+    rows: &'r Run,
+    /// Where each row begins, were all in one chunk; in others they take no more.
+    starts: Vec<usize>,
+    chunks: Vec<usize>,
+}
+
+impl Layout<'_> {
+    fn start(&self, row: usize) -> usize {
+        self.starts.get(row).copied().unwrap_or_default()
+    }
+
+    /// Whether these rows fit into one chunk.
+    fn fits(&self, from: usize, to: usize) -> bool {
+        let key = match from {
+            0 => self.key,
+            from => self.rows.get(from).map_or(0, |image| image.key.len()),
+        };
+        key + self.start(to) - self.start(from) <= FULL || to - from == 1
+    }
+
+    fn divide(&mut self, from: usize, to: usize, ends: &[usize]) {
+        if from == to {
+            return;
+        }
+        if self.fits(from, to) {
+            return self.chunks.push(from);
+        }
+        let middle = (self.start(from) + self.start(to)) / 2;
+        let within = ends.iter().copied().filter(|end| from < *end && *end < to);
+        if let Some(end) = within.min_by_key(|end| self.start(*end).abs_diff(middle)) {
+            self.divide(from, end, ends);
+            return self.divide(end, to, ends);
+        }
+        let mut first = from;
+        for row in from + 1..=to {
+            if !self.fits(first, row) {
+                self.chunks.push(first);
+                first = row - 1;
+            }
+        }
+        self.chunks.push(first);
+    }
+}
+
+/// The rows of a chunk.
+///
+/// # Errors
+/// `Corrupt` if they are none, are not in order, or too many for one chunk.
+pub(crate) fn read(table: u8, key: &[u8], content: &[u8]) -> Result<Run> {
+    let mut rows = Run::with_capacity(content.len() / 16, content.len() * 4);
+    let mut rest = content;
+    while !rest.is_empty() {
+        take_row(&mut rest, table, key, rows.is_empty(), &mut rows)?;
+        if rows.last().is_some_and(|row| row.body.is_none()) {
+            return Err(misshapen());
+        }
+    }
+    let is_long = key.len() + content.len() > FULL;
+    if rows.is_empty() || (is_long && rows.len() > 1) {
+        return Err(Error::corrupt("a chunk has no rows, or too many; restore from a backup")
+            .with("rows", rows.len())
+            .with("bytes", content.len()));
+    }
+    Ok(rows)
+}

@@ -1,0 +1,174 @@
+//! The series (metrics, audit trail, writer positions): how their rows are kept.
+//!
+//! Points of one moment lie far apart by key, so a row of SQLite for each would cost a page each. So
+//! a commit writes what it does to the series as one entry of the [`journal`], and remembers it in
+//! memory as [`pending`]. Once that is much it is frozen, and every later commit that brings rows
+//! folds a slice of it into [`chunk`]s: blobs of consecutive rows, a page of SQLite each. With the
+//! last slice the entries that brought those rows are cut off the journal. Opening reads the journal
+//! and no chunks.
+//!
+//! Everything happens in the transaction of some commit, so a snapshot of the file and the pending
+//! rows of the same version ([`versions`]) are what is stored.
+
+pub(crate) mod chunk;
+pub(crate) mod fold;
+pub(crate) mod journal;
+mod merge;
+pub(crate) mod pending;
+pub(crate) mod ranges;
+mod rows;
+pub(crate) mod run;
+pub(crate) mod scan;
+pub(crate) mod versions;
+
+#[cfg(test)]
+mod tests;
+
+use ghostwire_store_core::backend::Commit;
+use ghostwire_store_core::error::{Error, Result};
+
+use fold::{Chunks, Edits};
+use journal::Entry;
+use pending::{Limits, Pending};
+use ranges::Ranges;
+use run::{Image, Run};
+
+/// Where the series stand, as the head says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SeriesHead {
+    /// The oldest journal entry.
+    pub(crate) first: u64,
+    /// The entries before this one are frozen.
+    pub(crate) frozen_until: u64,
+    /// The next entry; it names the version of the series.
+    pub(crate) next: u64,
+    /// How many chunks there are: one that got lost shows.
+    pub(crate) chunks: u64,
+}
+
+impl SeriesHead {
+    pub(crate) const EMPTY: Self = Self { first: 1, frozen_until: 1, next: 1, chunks: 0 };
+}
+
+/// What a commit means for the series.
+#[derive(Debug)]
+pub(crate) struct SeriesPlan {
+    /// What is pending once it is written.
+    pub(crate) pending: Pending,
+    pub(crate) head: SeriesHead,
+    /// The journal entry, whose number is that of the version before.
+    pub(crate) entry: Vec<u8>,
+    pub(crate) edits: Edits,
+}
+
+/// The commit's rows of series, in order.
+fn rows_of(commit: &Commit) -> Run {
+    let rows = || commit.rows.iter().filter(|row| !row.table.is_state());
+    let bytes =
+        rows().map(|row| row.key.as_bytes().len() + row.body.as_ref().map_or(0, |body| body.len()));
+    let mut run = Run::with_capacity(rows().count(), bytes.sum());
+    for row in rows() {
+        let (table, key) = (row.table.number(), row.key.as_bytes());
+        run.push(Image { table, key, body: row.body.as_deref() });
+    }
+    run.sort();
+    run
+}
+
+/// Plans a commit; `None` if it does nothing to the series.
+pub(crate) fn plan(
+    head: &SeriesHead,
+    current: &Pending,
+    commit: &Commit,
+    limits: Limits,
+    chunks: &mut dyn Chunks,
+) -> Result<Option<SeriesPlan>> {
+    let (rows, pruned) = (rows_of(commit), Ranges::of(&commit.prune));
+    if rows.is_empty() && pruned.is_empty() {
+        return Ok(None);
+    }
+    let (mut head, mut pending, mut edits) = (*head, current.clone(), Edits::default());
+    if !pruned.is_empty() {
+        pending.prune(&pruned);
+        fold::prune(&pruned, chunks, &mut edits)?;
+    }
+    pending.freeze_if(limits.frozen);
+    head.frozen_until = pending.frozen_until;
+    if let Some(frozen) = pending.frozen().cloned() {
+        // Twice what arrives, so that this is folded before the next is frozen.
+        let credit = pending.credit.saturating_add(rows.weight().saturating_mul(2));
+        pending.credit = credit;
+        if credit >= limits.slice && pruned.is_empty() {
+            let (folded, spent) = fold::fold(&frozen, credit, chunks, &mut edits)?;
+            pending.credit = credit.saturating_sub(spent);
+            if pending.fold_to(folded) {
+                head.first = head.frozen_until;
+            }
+        }
+    }
+    let entry = journal::write(pending.folded(), &pruned, &rows);
+    pending.push(rows);
+    pending.next = following(head.next)?;
+    head.next = pending.next;
+    head.chunks = head
+        .chunks
+        .checked_add(edits.added)
+        .and_then(|chunks| chunks.checked_sub(edits.removed.len() as u64))
+        .ok_or_else(|| {
+            Error::corrupt("there are more chunks than the head has; restore from a backup")
+        })?;
+    Ok(Some(SeriesPlan { pending, head, entry, edits }))
+}
+
+fn following(number: u64) -> Result<u64> {
+    number
+        .checked_add(1)
+        .filter(|next| i64::try_from(*next).is_ok())
+        .ok_or_else(|| Error::corrupt("the journal's numbers are used up").with("number", number))
+}
+
+/// Makes what is pending of the journal again.
+#[derive(Debug)]
+pub(crate) struct Replay {
+    head: SeriesHead,
+    pending: Pending,
+    folded: Option<(u8, Vec<u8>)>,
+}
+
+impl Replay {
+    pub(crate) fn new(head: SeriesHead) -> Self {
+        Self { head, pending: Pending::empty(head.first), folded: None }
+    }
+
+    /// Takes the next entry.
+    pub(crate) fn take(&mut self, number: u64, entry: Entry) -> Result<()> {
+        if number != self.pending.next || number >= self.head.next {
+            return Err(self.gap());
+        }
+        if number == self.head.frozen_until && number > self.head.first {
+            self.pending.freeze();
+        }
+        let Entry { folded, pruned, rows } = entry;
+        self.pending.prune(&pruned);
+        self.pending.push(rows);
+        self.pending.next = following(number)?;
+        self.folded = folded;
+        Ok(())
+    }
+
+    pub(crate) fn finish(mut self) -> Result<Pending> {
+        if self.pending.next != self.head.next {
+            return Err(self.gap());
+        }
+        if let Some((table, key)) = self.folded {
+            self.pending.folded_to((table, &key));
+        }
+        Ok(self.pending)
+    }
+
+    fn gap(&self) -> Error {
+        Error::corrupt("entries of the journal are missing or too many; restore from a backup")
+            .with("next", self.pending.next)
+            .with("expected", self.head.next)
+    }
+}

@@ -1,0 +1,321 @@
+//! The series against a plain map: commits, prunes, scans and replays at random, with limits so
+//! small that something is always being folded.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use ghostwire_store_core::backend::{KeyRange, Row, Scan};
+use ghostwire_store_core::block::{ChangeKind, RowChange};
+use ghostwire_store_core::error::ErrorKind;
+use ghostwire_store_core::schema::{RowKey, Table};
+
+use super::*;
+use crate::series::scan::Page;
+
+const LIMITS: Limits = Limits { frozen: 6_000, slice: 500 };
+const TABLES: [Table; 3] = [Table::Metrics, Table::Audit, Table::WriterPositions];
+
+/// Numbers that look random (SplitMix64).
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % sides
+    }
+
+    fn table(&mut self) -> Table {
+        TABLES[self.roll(3) as usize]
+    }
+
+    /// Keys of a few series, some of which share no prefix, and the empty key.
+    fn key(&mut self, time: u64) -> RowKey {
+        let series = [0u8, 1, 7, 255][self.roll(4) as usize];
+        let key = RowKey::new();
+        match self.roll(40) {
+            0 => key,
+            1 => key.id(&[series; 16]),
+            2 => key.id(&[series; 16]).text(&"x".repeat(self.roll(480) as usize)),
+            _ => key.id(&[series; 16]).integer(i64::try_from(time).unwrap()),
+        }
+    }
+
+    fn body(&mut self) -> Bytes {
+        let length = match self.roll(60) {
+            0 => 9_000,
+            1 => 4_000,
+            2 => 0,
+            _ => self.roll(60) as usize,
+        };
+        vec![self.roll(256) as u8; length].into()
+    }
+
+    fn range(&mut self) -> KeyRange {
+        let table = self.table();
+        let (from, to) = (self.roll(600), self.roll(600));
+        let to = (self.roll(5) > 0).then(|| self.key(to));
+        KeyRange { table, from: self.key(from), to }
+    }
+}
+
+/// What a file would hold.
+struct Stored {
+    head: SeriesHead,
+    journal: BTreeMap<u64, Vec<u8>>,
+    chunks: BTreeMap<(u8, Vec<u8>), Vec<u8>>,
+}
+
+impl Chunks for Stored {
+    fn keys(
+        &mut self,
+        table: u8,
+        from: &[u8],
+        to: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Vec<u8>>> {
+        let of_table = self.chunks.keys().filter(|key| key.0 == table).map(|key| &key.1);
+        let covering = of_table.clone().rfind(|key| key[..] <= *from);
+        let within = of_table.filter(|key| key[..] > *from && to.is_none_or(|to| key[..] < *to));
+        Ok(covering.into_iter().chain(within).take(limit).cloned().collect())
+    }
+
+    fn rows(&mut self, table: u8, key: &[u8]) -> Result<Run> {
+        chunk::read(table, key, &self.chunks[&(table, key.to_vec())])
+    }
+}
+
+impl Stored {
+    fn replay(&self) -> Result<Pending> {
+        let mut replay = Replay::new(self.head);
+        for (number, entry) in &self.journal {
+            replay.take(*number, journal::read(entry)?)?;
+        }
+        replay.finish()
+    }
+
+    fn commit(&mut self, pending: &mut Pending, commit: &Commit) {
+        let head = self.head;
+        let Some(plan) = plan(&head, pending, commit, LIMITS, self).unwrap() else { return };
+        for removed in plan.edits.removed {
+            self.chunks.remove(&removed).unwrap();
+        }
+        for chunk in plan.edits.put {
+            self.chunks.insert((chunk.table, chunk.key), chunk.content);
+        }
+        self.journal.insert(head.next, plan.entry);
+        self.head = plan.head;
+        self.journal = self.journal.split_off(&self.head.first);
+        *pending = plan.pending;
+        assert_eq!(self.chunks.len() as u64, self.head.chunks);
+    }
+
+    fn scan(&self, pending: &Pending, scan: &Scan) -> Vec<Row> {
+        let (table, from) = (scan.range.table.number(), scan.range.from.as_bytes());
+        let to = scan.range.to.as_ref().map(RowKey::as_bytes);
+        let of_table = || self.chunks.iter().filter(|((of, _), _)| *of == table);
+        let first = of_table().map(|(key, _)| &key.1).rfind(|key| key[..] <= *from);
+        let first = first.map_or(from, |first| &first[..]);
+        let mut chunks: Vec<_> = of_table()
+            .filter(|((_, key), _)| key[..] >= *first && to.is_none_or(|to| key[..] < *to))
+            .collect();
+        if scan.reverse {
+            chunks.reverse();
+        }
+        let mut page = Page::new(scan, pending);
+        for ((_, key), content) in chunks {
+            if page.is_full() {
+                break;
+            }
+            page.take(key, content).unwrap();
+        }
+        page.finish().unwrap()
+    }
+
+    fn check_order(&self) {
+        let mut before: Option<(u8, Vec<u8>)> = None;
+        for ((table, key), content) in &self.chunks {
+            let rows = chunk::read(*table, key, content).unwrap();
+            assert!(before.is_none_or(|before| before < (*table, key.clone())));
+            assert!(rows.get(0).unwrap().key >= &key[..]);
+            before = rows.last().map(|last| (last.table, last.key.to_vec()));
+        }
+    }
+}
+
+type Model = BTreeMap<(Table, RowKey), Bytes>;
+
+fn commit(dice: &mut Dice, time: u64) -> Commit {
+    let mut commit = Commit::default();
+    if dice.roll(6) == 0 {
+        commit.prune = (0..=dice.roll(3)).map(|_| dice.range()).collect();
+    }
+    for _ in 0..dice.roll(40) {
+        // Mostly behind what is there.
+        let time = if dice.roll(5) == 0 { dice.roll(600) } else { time + dice.roll(3) };
+        let body = (dice.roll(6) > 0).then(|| dice.body());
+        let (table, key) = (dice.table(), dice.key(time));
+        commit.rows.push(RowChange { table, kind: ChangeKind::Updated, key, body });
+    }
+    commit
+}
+
+fn apply(model: &mut Model, commit: &Commit) {
+    for range in &commit.prune {
+        model.retain(|(table, key), _| {
+            *table != range.table
+                || *key < range.from
+                || range.to.as_ref().is_some_and(|to| key >= to)
+        });
+    }
+    for row in &commit.rows {
+        let place = (row.table, row.key.clone());
+        match &row.body {
+            Some(body) => model.insert(place, body.clone()),
+            None => model.remove(&place),
+        };
+    }
+}
+
+fn expected(model: &Model, scan: &Scan) -> Vec<Row> {
+    let within = model.iter().filter(|((table, key), _)| {
+        *table == scan.range.table
+            && *key >= scan.range.from
+            && scan.range.to.as_ref().is_none_or(|to| key < to)
+    });
+    let row =
+        |((_, key), body): (&(Table, RowKey), &Bytes)| Row { key: key.clone(), body: body.clone() };
+    if scan.reverse {
+        within.rev().take(scan.limit).map(row).collect()
+    } else {
+        within.take(scan.limit).map(row).collect()
+    }
+}
+
+#[test]
+fn a_plain_map_would_say_the_same() {
+    let (mut cuts, mut most_chunks) = (0, 0);
+    for seed in 0..40 {
+        let mut dice = Dice(seed * 1_000_003);
+        let mut stored =
+            Stored { head: SeriesHead::EMPTY, journal: BTreeMap::new(), chunks: BTreeMap::new() };
+        let mut pending = stored.replay().unwrap();
+        let mut model = Model::new();
+        for time in 0..150 {
+            let commit = commit(&mut dice, time * 3);
+            let first = stored.head.first;
+            stored.commit(&mut pending, &commit);
+            apply(&mut model, &commit);
+            cuts += u64::from(stored.head.first > first);
+            most_chunks = most_chunks.max(stored.chunks.len());
+            if dice.roll(12) == 0 {
+                // As if the process died.
+                pending = stored.replay().unwrap();
+            }
+            for _ in 0..4 {
+                let (reverse, limit) = (dice.roll(2) == 0, dice.roll(30) as usize + 1);
+                let limit = if dice.roll(5) == 0 { usize::MAX } else { limit };
+                let scan = Scan { range: dice.range(), reverse, limit };
+                assert_eq!(stored.scan(&pending, &scan), expected(&model, &scan), "{seed} {time}");
+            }
+            assert!(pending.runs() < 16);
+        }
+        let replayed = stored.replay().unwrap();
+        for table in TABLES {
+            let scan = Scan { range: KeyRange::all(table), reverse: false, limit: usize::MAX };
+            assert_eq!(stored.scan(&pending, &scan), expected(&model, &scan));
+            assert_eq!(stored.scan(&replayed, &scan), expected(&model, &scan));
+        }
+        stored.check_order();
+    }
+    assert!(cuts > 100 && most_chunks > 20, "{cuts} {most_chunks}");
+}
+
+#[test]
+fn points_of_many_series_fill_their_chunks() {
+    let mut stored =
+        Stored { head: SeriesHead::EMPTY, journal: BTreeMap::new(), chunks: BTreeMap::new() };
+    let mut pending = stored.replay().unwrap();
+    for time in 0..2_000 {
+        let point = |node: u8| RowChange {
+            table: Table::Metrics,
+            kind: ChangeKind::Updated,
+            key: RowKey::new().id(&[node; 16]).text("rx_bytes_total").integer(time * 300_000_000),
+            body: Some(Bytes::from(vec![9; 10])),
+        };
+        let commit = Commit { rows: (0..20).map(point).collect(), ..Commit::default() };
+        stored.commit(&mut pending, &commit);
+    }
+    let bytes: usize = stored.chunks.values().map(Vec::len).sum();
+    let fill = bytes / stored.chunks.len();
+    // The last one of each series is not full yet.
+    assert!(fill > 3_200 && bytes / 40_000 < 18, "{fill} of {} chunks", stored.chunks.len());
+    assert!(stored.head.next - stored.head.first < 50, "{:?}", stored.head);
+}
+
+/// Whatever the bytes, an error or rows that can be written again.
+#[test]
+fn damaged_bytes_are_refused_or_read_as_rows() {
+    let mut dice = Dice(5);
+    let mut run = Run::default();
+    for number in 0..50 {
+        let (key, body) = (dice.key(number), dice.body());
+        run.push(Image { table: 11, key: key.as_bytes(), body: Some(&body[..body.len().min(90)]) });
+    }
+    run.sort();
+    let spans = [ranges::Span { table: 12, from: vec![1, 2], to: Some(vec![3]) }];
+    let entry = journal::write(Some((11, b"abc")), &Ranges::new(spans), &run);
+    let chunk = chunk::write(11, &[], &run, &[]).remove(0).content;
+    let same = journal::read(&entry).unwrap();
+    assert_eq!(same.rows.images().collect::<Vec<_>>(), run.images().collect::<Vec<_>>());
+    assert_eq!(same.folded, Some((11, b"abc".to_vec())));
+    for (bytes, is_entry) in [(&entry, true), (&chunk, false)] {
+        let mut refused = 0;
+        for round in 0..20_000 {
+            let mut damaged = bytes.clone();
+            let at = dice.roll(damaged.len() as u64) as usize;
+            damaged[at] ^= 1 << dice.roll(8);
+            if round % 3 == 0 {
+                damaged.truncate(dice.roll(damaged.len() as u64) as usize);
+            }
+            let read = if is_entry {
+                journal::read(&damaged).map(|entry| entry.rows)
+            } else {
+                chunk::read(11, &[], &damaged)
+            };
+            match read {
+                Ok(rows) => assert!(rows.images().is_sorted_by(|a, b| a.place() < b.place())),
+                Err(error) => {
+                    assert_eq!(*error.kind(), ErrorKind::Corrupt);
+                    refused += 1;
+                }
+            }
+        }
+        assert!(refused > 1_000, "{refused}");
+    }
+}
+
+#[test]
+fn entries_that_are_missing_show() {
+    let mut stored =
+        Stored { head: SeriesHead::EMPTY, journal: BTreeMap::new(), chunks: BTreeMap::new() };
+    let mut pending = stored.replay().unwrap();
+    let mut dice = Dice(1);
+    for time in 0..5 {
+        let key = dice.key(time);
+        let body = Some(dice.body());
+        let row = RowChange { table: Table::Audit, kind: ChangeKind::Updated, key, body };
+        stored.commit(&mut pending, &Commit { rows: vec![row], ..Commit::default() });
+    }
+    for number in 1..=5 {
+        let entry = stored.journal.remove(&number).unwrap();
+        assert_eq!(*stored.replay().unwrap_err().kind(), ErrorKind::Corrupt);
+        stored.journal.insert(number, entry);
+    }
+    stored.replay().unwrap();
+    stored.journal.insert(6, stored.journal[&5].clone());
+    assert_eq!(*stored.replay().unwrap_err().kind(), ErrorKind::Corrupt);
+}

@@ -1,0 +1,58 @@
+//! Which pending rows belong to which snapshot of the file.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::pending::Pending;
+
+/// What is pending now, and during a commit also what will be after it: whichever of the two the
+/// file shows, a reader finds what belongs to it, and waits for nobody.
+#[derive(Debug)]
+pub(crate) struct Versions(Mutex<Known>);
+
+#[derive(Debug)]
+struct Known {
+    current: Arc<Pending>,
+    next: Option<Arc<Pending>>,
+}
+
+impl Versions {
+    pub(crate) fn new(pending: Pending) -> Self {
+        Self(Mutex::new(Known { current: Arc::new(pending), next: None }))
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn current(&self) -> Arc<Pending> {
+        self.known().current.clone()
+    }
+
+    /// The version that the head of a snapshot names, unless it is an older one.
+    pub(crate) fn get(&self, next: u64) -> Option<Arc<Pending>> {
+        let known = self.known();
+        [Some(&known.current), known.next.as_ref()]
+            .into_iter()
+            .flatten()
+            .find(|pending| pending.next == next)
+            .cloned()
+    }
+
+    /// A commit is about to be written. Whether it was shows later.
+    pub(crate) fn announce(&self, next: Pending) {
+        self.known().next = Some(Arc::new(next));
+    }
+
+    /// The commit was written.
+    pub(crate) fn advance(&self) {
+        let mut known = self.known();
+        if let Some(next) = known.next.take() {
+            known.current = next;
+        }
+    }
+
+    /// The commit was surely not written.
+    pub(crate) fn withdraw(&self) {
+        self.known().next = None;
+    }
+}
