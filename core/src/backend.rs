@@ -254,3 +254,19 @@ pub struct BackendCounters {
     /// Scans answered.
     pub scans: u64,
 }
+
+impl BackendCounters {
+    /// Counts how a commit ended, which folded so many rows if it was stored.
+    pub fn count(&mut self, commit: &Commit, stored: Result<usize, &Error>) {
+        let Ok(rows) = stored else {
+            self.failed_commits += 1;
+            return;
+        };
+        self.commits += 1;
+        self.rows += rows as u64;
+        if let Some(block) = &commit.block {
+            self.blocks += 1;
+            self.block_bytes += block.bytes.len() as u64;
+        }
+    }
+}

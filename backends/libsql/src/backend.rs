@@ -1,7 +1,6 @@
 //! The backend itself: opening, committing, reading, migrating, closing.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -46,7 +45,7 @@ struct Shared {
     read_only: bool,
     /// Shared by commits and reads; taken alone to close, reopen and migrate.
     open: RwLock<Option<Open>>,
-    counters: Counters,
+    counters: Mutex<BackendCounters>,
 }
 
 /// What an open store holds. Dropped in this order: readers first, so that the last connection to
@@ -69,20 +68,6 @@ struct Writer {
     /// those, too, that were written and not synchronised: they could be acknowledged, then lost.
     failed: Option<Link>,
     scratch: Vec<u8>,
-}
-
-#[derive(Debug, Default)]
-struct Counters {
-    commits: AtomicU64,
-    failed_commits: AtomicU64,
-    blocks: AtomicU64,
-    block_bytes: AtomicU64,
-    rows: AtomicU64,
-    scans: AtomicU64,
-}
-
-fn add(counter: &AtomicU64, amount: usize) {
-    counter.fetch_add(u64::try_from(amount).unwrap_or(u64::MAX), Ordering::Relaxed);
 }
 
 /// A panic elsewhere left nothing half-done that the file's transactions do not undo.
@@ -154,7 +139,7 @@ impl LibsqlBackend {
             engine: format!("libsql 0.10 (SQLite {version})"),
             read_only: options.read_only,
             open: RwLock::new(Some(open)),
-            counters: Counters::default(),
+            counters: Mutex::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -326,8 +311,6 @@ impl Backend for LibsqlBackend {
         let shared = &self.shared;
         // This may be called where nothing may block, and a migration holds the lock for long.
         let open = shared.open.try_read().ok();
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let counters = &shared.counters;
         BackendInfo {
             name: NAME,
             engine: shared.engine.clone(),
@@ -336,14 +319,7 @@ impl Backend for LibsqlBackend {
             shared: false,
             sealed: false,
             bytes: open.as_ref().and_then(|open| open.as_ref()).map(|open| open.file.total_bytes()),
-            counters: BackendCounters {
-                commits: count(&counters.commits),
-                failed_commits: count(&counters.failed_commits),
-                blocks: count(&counters.blocks),
-                block_bytes: count(&counters.block_bytes),
-                rows: count(&counters.rows),
-                scans: count(&counters.scans),
-            },
+            counters: *lock(&shared.counters),
         }
     }
 
@@ -382,7 +358,7 @@ impl Backend for LibsqlBackend {
                 Ok(rows)
             })
             .await?;
-        add(&self.shared.counters.scans, 1);
+        lock(&self.shared.counters).scans += 1;
         Ok(rows)
     }
 
@@ -403,14 +379,11 @@ impl Backend for LibsqlBackend {
             serial = commit.expected.get(),
         )
         .entered();
-        let counters = &self.shared.counters;
-        match self.shared.commit_inline(commit) {
+        let stored = self.shared.commit_inline(commit);
+        lock(&self.shared.counters).count(commit, stored.as_ref().copied());
+        match stored {
             Ok(rows) => {
                 let bytes = commit.block.as_ref().map_or(0, |block| block.bytes.len());
-                add(&counters.commits, 1);
-                add(&counters.blocks, usize::from(commit.block.is_some()));
-                add(&counters.block_bytes, bytes);
-                add(&counters.rows, rows);
                 tracing::debug!(
                     block_bytes = bytes,
                     rows,
@@ -421,7 +394,6 @@ impl Backend for LibsqlBackend {
                 Ok(())
             }
             Err(error) => {
-                add(&counters.failed_commits, 1);
                 tracing::debug!("error.type" = error.kind().name(), "the commit failed");
                 Err(error.during("libsql.commit"))
             }

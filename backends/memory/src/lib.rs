@@ -132,22 +132,12 @@ impl Backend for MemoryBackend {
 
     async fn commit(&self, commit: &Commit) -> Result<()> {
         let outcome = self.content().and_then(|mut content| content.commit(commit));
-        let mut counters = locked(&self.counters);
-        match &outcome {
-            Ok(()) => {
-                counters.commits += 1;
-                counters.rows += commit.rows.len() as u64;
-                if let Some(block) = &commit.block {
-                    counters.blocks += 1;
-                    counters.block_bytes += block.bytes.len() as u64;
-                }
-            }
-            Err(error) => {
-                counters.failed_commits += 1;
-                tracing::debug!(%error, "commit failed");
-            }
-        }
-        outcome.map_err(|error| error.during("memory.commit"))
+        let stored = outcome.as_ref().map(|()| commit.rows.len());
+        locked(&self.counters).count(commit, stored);
+        outcome.map_err(|error| {
+            tracing::debug!(%error, "commit failed");
+            error.during("memory.commit")
+        })
     }
 
     async fn reopen(&self) -> Result<Head> {

@@ -4,13 +4,12 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
-use ghostwire_store_core::backend::{BackendInfo, Commit, Head, Row, Scan};
+use ghostwire_store_core::backend::{BackendCounters, BackendInfo, Commit, Head, Row, Scan};
 use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::schema::Schema;
 use ghostwire_store_local_file::{Access, FileKind, StoreFile};
 
-use crate::counters::Counters;
 use crate::engine::Batch;
 use crate::head::{self, Stored};
 use crate::open::{Open, broken_chain, missing_block};
@@ -25,7 +24,7 @@ pub(crate) struct Inner {
     status: Mutex<Option<Status>>,
     /// Taken for writing by whoever changes or closes the connections. `None` once closed.
     pub(crate) open: RwLock<Option<Open>>,
-    pub(crate) counters: Counters,
+    pub(crate) counters: Mutex<BackendCounters>,
 }
 
 #[derive(Debug, Clone)]
@@ -64,7 +63,7 @@ impl Inner {
             options,
             status: Mutex::new(Some(Status { stored, file })),
             open: RwLock::new(Some(open)),
-            counters: Counters::default(),
+            counters: Mutex::default(),
         })
     }
 
@@ -225,7 +224,7 @@ impl Inner {
             shared: false,
             sealed: false,
             bytes: file.map(|file| file.total_bytes()),
-            counters: self.counters.read(),
+            counters: *locked(&self.counters),
         }
     }
 }
@@ -243,6 +242,6 @@ fn not_reopened() -> Error {
 
 /// Whoever panicked with the lock held changed nothing halfway: what is behind it is replaced as a
 /// whole.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -48,7 +48,6 @@
 //! SQLite like one that ends where the damage begins; the store then stands where it stood before,
 //! whole but older, which only a pin outside the file can show.
 
-mod counters;
 mod engine;
 mod envelope;
 mod head;
@@ -59,8 +58,14 @@ mod plan;
 mod series;
 mod slots;
 
+/// Parsers of what is in the file, for the fuzz targets.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::series::fuzzing::*;
+}
+
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -69,7 +74,7 @@ use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::schema::Schema;
 
-use inner::Inner;
+use inner::{Inner, locked};
 use open::Open;
 pub use options::{EngineChoice, ZqliteOptions};
 
@@ -141,7 +146,7 @@ impl Backend for ZqliteBackend {
             .in_background(move |inner| inner.scan(&scan))
             .await
             .map_err(|error| error.during("zqlite.scan"))?;
-        self.0.counters.scans.fetch_add(1, Ordering::Relaxed);
+        locked(&self.0.counters).scans += 1;
         tracing::trace!(
             db.system.name = "zqlite",
             db.operation.name = "scan",
@@ -161,9 +166,11 @@ impl Backend for ZqliteBackend {
 
     async fn commit(&self, commit: &Commit) -> Result<()> {
         let began = Instant::now();
-        match self.0.commit(commit) {
+        let outcome = self.0.commit(commit);
+        let stored = outcome.as_ref().map(|()| commit.rows.len());
+        locked(&self.0.counters).count(commit, stored);
+        match outcome {
             Ok(()) => {
-                self.0.counters.committed(commit);
                 tracing::debug!(
                     db.system.name = "zqlite",
                     db.operation.name = "commit",
@@ -176,7 +183,6 @@ impl Backend for ZqliteBackend {
                 Ok(())
             }
             Err(error) => {
-                self.0.counters.failed_commits.fetch_add(1, Ordering::Relaxed);
                 tracing::debug!(
                     db.system.name = "zqlite",
                     db.operation.name = "commit",

@@ -21,6 +21,8 @@ pub(crate) mod run;
 pub(crate) mod scan;
 pub(crate) mod versions;
 
+#[cfg(fuzzing)]
+pub mod fuzzing;
 #[cfg(test)]
 mod tests;
 
