@@ -33,6 +33,22 @@ impl<I: Ord + Clone> Default for UniqueIndex<I> {
 }
 
 impl<I: Id> UniqueIndex<I> {
+    /// Of many values at once and their holders: sorted, not merged again and again.
+    pub(super) fn of<'v, V: Hash + ?Sized + 'v>(entries: impl Iterator<Item = (&'v V, I)>) -> Self {
+        let mut index = Self::default();
+        let mut entries: Vec<_> = entries.map(|(value, id)| (index.hash(value), id)).collect();
+        entries.sort_unstable();
+        let mut others = Vec::new();
+        entries.dedup_by(|entry, first| {
+            let is_other = entry.0 == first.0;
+            others.extend(is_other.then_some(*entry));
+            is_other
+        });
+        index.first = Tiers::of(&entries);
+        others.into_iter().for_each(|(hash, id)| index.insert_hash(hash, id));
+        index
+    }
+
     /// The holder of `value`: of those with its hash the one for which `holds` answers.
     pub(super) fn find<V: Hash + ?Sized, T>(
         &self,
@@ -113,20 +129,23 @@ mod tests {
         };
         // Holders under one value stand for values with one hash; removed in every order.
         for gone in [1, 2, 3] {
-            let mut index: UniqueIndex<NodeId> = UniqueIndex::default();
+            let mut one_by_one: UniqueIndex<NodeId> = UniqueIndex::default();
             for n in [1, 2, 3] {
-                index.insert("value", id(n));
-                index.insert("value", id(n));
+                one_by_one.insert("value", id(n));
+                one_by_one.insert("value", id(n));
             }
-            index.remove("value", id(9));
-            index.remove("value", id(gone));
-            for n in [1, 2, 3] {
-                assert_eq!(find(&index, n), (n != gone).then_some(id(n)));
+            let at_once = UniqueIndex::of([2, 1, 3, 2].map(|n| ("value", id(n))).into_iter());
+            for mut index in [one_by_one, at_once] {
+                index.remove("value", id(9));
+                index.remove("value", id(gone));
+                for n in [1, 2, 3] {
+                    assert_eq!(find(&index, n), (n != gone).then_some(id(n)));
+                }
+                for n in [3, 2, 1] {
+                    index.remove("value", id(n));
+                }
+                assert!(index.first.is_empty() && index.others.is_empty());
             }
-            for n in [3, 2, 1] {
-                index.remove("value", id(n));
-            }
-            assert!(index.first.is_empty() && index.others.is_empty());
         }
     }
 }
