@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Addresses, Change, Map, Nodes, State};
+use super::{Addresses, Change, Nodes, State};
 use crate::command::Image;
-use crate::domain::{Node, NodeId};
+use crate::domain::Node;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Rows as they are read. Indexes over nodes, of which there may be a million, are built when all
@@ -12,15 +12,13 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Default)]
 pub(crate) struct Loading {
     state: State,
-    nodes: Map<NodeId, Arc<Node>>,
+    nodes: Vec<Arc<Node>>,
 }
 
 impl Loading {
     pub(crate) fn add(&mut self, image: Image) {
         match image {
-            Image::Node(node) => {
-                self.nodes.insert(node.id, node);
-            }
+            Image::Node(node) => self.nodes.push(node),
             other => {
                 self.state.evolve(Change::Put(other));
             }
@@ -29,14 +27,16 @@ impl Loading {
 
     /// The state with all rows that were added.
     pub(crate) fn finish(self) -> Result<State> {
-        let Self { mut state, nodes } = self;
+        let Self { mut state, mut nodes } = self;
+        // Mostly they are: rows are read in the order of their keys.
+        nodes.sort_by_key(|node| node.id);
         std::thread::scope(|scope| {
             let addresses = scope.spawn(|| {
                 let mut addresses = Addresses::default();
-                nodes.values().for_each(|node| addresses.replace(None, Some(node)));
+                nodes.iter().for_each(|node| addresses.replace(None, Some(node)));
                 addresses
             });
-            state.nodes = Nodes::of(nodes.clone())?;
+            state.nodes = Nodes::of(&nodes)?;
             state.addresses = addresses.join().map_err(|_| stopped())?;
             Ok(state)
         })

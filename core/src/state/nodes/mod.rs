@@ -1,5 +1,6 @@
 //! Nodes: keys, labels, owners, expiry.
 
+mod places;
 mod table;
 
 use std::net::IpAddr;
