@@ -1,8 +1,9 @@
 //! The pure state machine. `State` is every entity except the series, in persistent maps with all
 //! indexes. [`State::decide`] reads it and says what a command would change; [`State::evolve`]
 //! carries a change out. Deciding takes `&self`, so a rejected command cannot leave a trace; the
-//! same `evolve` serves live commands, blocks that are replayed and rows that are loaded, so they
-//! cannot disagree. Nothing here does I/O, reads a clock or draws a random number.
+//! same `evolve` serves live commands, blocks that are replayed and rows that are loaded (all but
+//! nodes, see `loading`), so they cannot disagree. Nothing here does I/O, reads a clock or draws a
+//! random number.
 //!
 //! The maps are those of the `imbl` crate: B-trees with structural sharing, so that
 //! a snapshot is one reference count per map and a change after it copies one path. Of the
