@@ -11,10 +11,10 @@ use crate::backend::{Backend, Head, KeyRange, Row, Scan};
 use crate::block::{BlockHash, RowChange, Serial};
 use crate::command::Image;
 use crate::domain::{AuditEntry, WriterId};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::fold::FoldDebt;
 use crate::schema::{Record, RowKey, Schema, Table, WriterPosition};
-use crate::state::{Change, State, decode_image};
+use crate::state::{Loading, State, decode_image};
 use crate::writer::{Retained, audit_row, check_follows, read_blocks};
 
 /// Rows are read this many at a time.
@@ -35,17 +35,20 @@ pub(crate) async fn load(backend: &Arc<dyn Backend>, retain_block_bytes: u64) ->
     let head = backend.head().await?;
     let retained = read_retained(backend.as_ref(), &head, retain_block_bytes).await?;
     let debt = read_debt(backend.as_ref(), &head).await?;
-    let mut state = State::default();
+    let mut loading = Loading::default();
     let mut replaced = debt.images;
     for table in Table::STATE {
-        load_table(backend, table, &mut state, &mut replaced).await?;
+        load_table(backend, table, &mut loading, &mut replaced).await?;
     }
     // What is left is new since the checkpoint.
     let mut created: Vec<RowChange> = replaced.into_values().collect();
     created.sort_unstable_by(|a, b| (a.table, &a.key).cmp(&(b.table, &b.key)));
-    for change in created.iter().filter(|change| change.body.is_some()) {
-        state.evolve_row(change)?;
+    for change in &created {
+        if let Some(body) = &change.body {
+            loading.add(decode_image(change.table, &change.key, body)?);
+        }
     }
+    let mut state = loading.finish()?;
     state.advance(head.serial, head.hash, head.time);
     Ok(Loaded {
         state,
@@ -99,14 +102,14 @@ async fn read_debt(backend: &dyn Backend, head: &Head) -> Result<Debt> {
 async fn load_table(
     backend: &Arc<dyn Backend>,
     table: Table,
-    state: &mut State,
+    loading: &mut Loading,
     replaced: &mut HashMap<(Table, RowKey), RowChange>,
 ) -> Result<()> {
     let mut from = RowKey::new();
     let mut next = read_ahead(backend, table, from);
     loop {
         let rows = next.await.map_err(|error| {
-            Error::new(crate::error::ErrorKind::Unexpected, "reading rows stopped").because(error)
+            Error::new(ErrorKind::Unexpected, "reading rows stopped").because(error)
         })??;
         let Some(last) = rows.last().map(|row| row.key.clone()) else { return Ok(()) };
         let complete = rows.len() < ROWS_PER_READ;
@@ -121,9 +124,7 @@ async fn load_table(
                 None => kept.push(row),
             }
         }
-        for image in decode_on_all_cores(table, &kept)? {
-            state.evolve(Change::Put(image));
-        }
+        decode_on_all_cores(table, &kept)?.into_iter().for_each(|image| loading.add(image));
         if complete {
             next.abort();
             return Ok(());
@@ -145,7 +146,11 @@ fn read_ahead(
 
 fn decode_on_all_cores(table: Table, rows: &[Row]) -> Result<Vec<Image>> {
     let decode = |rows: &[Row]| -> Result<Vec<Image>> {
-        rows.iter().map(|row| decode_image(table, &row.key, &row.body)).collect()
+        let mut images = Vec::with_capacity(rows.len());
+        for row in rows {
+            images.push(decode_image(table, &row.key, &row.body)?);
+        }
+        Ok(images)
     };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     if rows.len() < 512 || cores == 1 {
@@ -157,9 +162,9 @@ fn decode_on_all_cores(table: Table, rows: &[Row]) -> Result<Vec<Image>> {
             rows.chunks(share).map(|part| scope.spawn(move || decode(part))).collect();
         let mut images = Vec::with_capacity(rows.len());
         for part in parts {
-            let part = part.join().map_err(|_| {
-                Error::new(crate::error::ErrorKind::Unexpected, "decoding rows stopped")
-            })?;
+            let part = part
+                .join()
+                .map_err(|_| Error::new(ErrorKind::Unexpected, "decoding rows stopped"))?;
             images.extend(part?);
         }
         Ok(images)

@@ -340,7 +340,7 @@ impl Backend for LibsqlBackend {
                 let query = shape.scan(&scan.range, scan.reverse, scan.limit);
                 let Some((sql, parameters)) = query else { return Ok(Vec::new()) };
                 let mut scratch = Vec::new();
-                let mut rows: Vec<Row> = Vec::new();
+                let mut rows: Vec<Row> = Vec::with_capacity(scan.limit.min(4096));
                 link.query(&sql, parameters, |row| {
                     let row = shape.read(row, &mut scratch)?;
                     check_order(table, rows.last().map(|last| &last.key), &row.key, scan.reverse)?;

@@ -1,8 +1,9 @@
 //! The pure state machine. `State` is every entity except the series, in persistent maps with all
 //! indexes. [`State::decide`] reads it and says what a command would change; [`State::evolve`]
 //! carries a change out. Deciding takes `&self`, so a rejected command cannot leave a trace; the
-//! same `evolve` serves live commands, blocks that are replayed and rows that are loaded, so they
-//! cannot disagree. Nothing here does I/O, reads a clock or draws a random number.
+//! same `evolve` serves live commands, blocks that are replayed and rows that are loaded (all but
+//! nodes, see `loading`), so they cannot disagree. Nothing here does I/O, reads a clock or draws a
+//! random number.
 //!
 //! The maps are those of the `imbl` crate: B-trees with structural sharing, so that
 //! a snapshot is one reference count per map and a change after it copies one path. Of the
@@ -15,6 +16,7 @@ mod decision;
 mod dns;
 mod holders;
 mod listing;
+mod loading;
 mod nodes;
 mod policies;
 mod preauth_keys;
@@ -36,6 +38,7 @@ pub use addresses::Addresses;
 pub use api_keys::ApiKeys;
 pub use decision::{Change, ChangeKinds, Changes, Context, Decision, Handle, Note, Reply};
 pub use dns::DnsRecords;
+pub(crate) use loading::Loading;
 pub use nodes::Nodes;
 pub use policies::Policies;
 pub use preauth_keys::PreAuthKeys;

@@ -1,8 +1,8 @@
 //! Indexes over long or random values, such as public keys and names.
 //!
-//! An entry is the value's hash and the holder's id: 24 bytes whatever the value, with a quarter more for empty places. The values are
-//! not repeated here, so a finder asks the holder. The hash is keyed at random, since strangers
-//! choose the values.
+//! An entry is the value's hash and its holder, an id or a smaller number: 24 or 16 bytes whatever
+//! the value, with a third more for empty places. The values are not repeated here, so a finder
+//! asks the holder. The hash is keyed at random, since strangers choose the values.
 //!
 //! Hashes are spread evenly, so a snapshot makes nearly every change in a persistent B-tree or
 //! trie copy a node of its own, and that grows with the number of entries. [`Tiers`] copies in
@@ -14,7 +14,6 @@ mod tiers;
 use std::hash::{BuildHasher, Hash, RandomState};
 
 use super::Set;
-use crate::domain::Id;
 use tiers::Tiers;
 
 /// Which entity holds a value.
@@ -32,7 +31,23 @@ impl<I: Ord + Clone> Default for UniqueIndex<I> {
     }
 }
 
-impl<I: Id> UniqueIndex<I> {
+impl<I: Copy + Ord> UniqueIndex<I> {
+    /// Of many values at once and their holders: sorted, not merged again and again.
+    pub(super) fn of<'v, V: Hash + ?Sized + 'v>(entries: impl Iterator<Item = (&'v V, I)>) -> Self {
+        let mut index = Self::default();
+        let mut entries: Vec<_> = entries.map(|(value, id)| (index.hash(value), id)).collect();
+        entries.sort_unstable();
+        let mut others = Vec::new();
+        entries.dedup_by(|entry, first| {
+            let is_other = entry.0 == first.0;
+            others.extend(is_other.then_some(*entry));
+            is_other
+        });
+        index.first = Tiers::of(&entries);
+        others.into_iter().for_each(|(hash, id)| index.insert_hash(hash, id));
+        index
+    }
+
     /// The holder of `value`: of those with its hash the one for which `holds` answers.
     pub(super) fn find<V: Hash + ?Sized, T>(
         &self,
@@ -58,8 +73,7 @@ impl<I: Id> UniqueIndex<I> {
     }
 
     fn others_of(&self, hash: u64) -> impl Iterator<Item = I> + '_ {
-        let range = (hash, I::from_bytes([0; 16]))..=(hash, I::from_bytes([0xff; 16]));
-        self.others.range(range).map(|(_, id)| *id)
+        self.others.iter().filter(move |(other, _)| *other == hash).map(|(_, id)| *id)
     }
 
     fn insert_hash(&mut self, hash: u64, id: I) {
@@ -113,20 +127,23 @@ mod tests {
         };
         // Holders under one value stand for values with one hash; removed in every order.
         for gone in [1, 2, 3] {
-            let mut index: UniqueIndex<NodeId> = UniqueIndex::default();
+            let mut one_by_one: UniqueIndex<NodeId> = UniqueIndex::default();
             for n in [1, 2, 3] {
-                index.insert("value", id(n));
-                index.insert("value", id(n));
+                one_by_one.insert("value", id(n));
+                one_by_one.insert("value", id(n));
             }
-            index.remove("value", id(9));
-            index.remove("value", id(gone));
-            for n in [1, 2, 3] {
-                assert_eq!(find(&index, n), (n != gone).then_some(id(n)));
+            let at_once = UniqueIndex::of([2, 1, 3, 2].map(|n| ("value", id(n))).into_iter());
+            for mut index in [one_by_one, at_once] {
+                index.remove("value", id(9));
+                index.remove("value", id(gone));
+                for n in [1, 2, 3] {
+                    assert_eq!(find(&index, n), (n != gone).then_some(id(n)));
+                }
+                for n in [3, 2, 1] {
+                    index.remove("value", id(n));
+                }
+                assert!(index.first.is_empty() && index.others.is_empty());
             }
-            for n in [3, 2, 1] {
-                index.remove("value", id(n));
-            }
-            assert!(index.first.is_empty() && index.others.is_empty());
         }
     }
 }

@@ -20,9 +20,9 @@ pub(super) type Entry<I> = (u64, Option<I>);
 /// entries. Three quarters of the places are taken.
 #[derive(Debug)]
 pub(super) struct Run<I> {
-    /// A tag, its lowest bit set if it is gone, or [`EMPTY`].
-    tags: Box<[u64]>,
-    holders: Box<[I]>,
+    /// A tag, its lowest bit set if it is gone, or [`EMPTY`]; and the holder beside it, so that what
+    /// is found costs one miss of the processor's caches.
+    entries: Box<[(u64, I)]>,
     len: usize,
     /// Over how many places the tags are spread.
     places: u64,
@@ -34,20 +34,18 @@ impl<I: Copy> Run<I> {
         let room = most + most / 3 + 1;
         let places = room as u64;
         // Entries at the right end may be pushed beyond it.
-        let mut tags = Vec::with_capacity(room + 8);
-        let mut holders = Vec::with_capacity(room + 8);
+        let mut placed = Vec::with_capacity(room + 8);
         let mut len = 0;
         for (tag, holder) in entries {
             let home = place_of(tag, places);
-            if home > tags.len() {
-                tags.resize(home, EMPTY);
-                holders.resize(home, nobody);
+            if home > placed.len() {
+                placed.resize(home, (EMPTY, nobody));
             }
-            tags.push(if holder.is_some() { tag } else { tag | GONE });
-            holders.push(holder.unwrap_or(nobody));
+            let gone = if holder.is_some() { 0 } else { GONE };
+            placed.push((tag | gone, holder.unwrap_or(nobody)));
             len += 1;
         }
-        Self { tags: tags.into(), holders: holders.into(), len, places }
+        Self { entries: placed.into(), len, places }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -57,20 +55,18 @@ impl<I: Copy> Run<I> {
     /// What this table says of a tag: nothing, that it is gone, or who holds it.
     pub(super) fn get(&self, wanted: u64) -> Option<Option<I>> {
         let home = place_of(wanted, self.places);
-        let tags = self.tags.get(home..)?;
-        let (index, found) =
-            tags.iter().enumerate().find(|(_, tag)| **tag == EMPTY || **tag >= wanted)?;
+        let mut entries = self.entries.get(home..)?.iter();
+        let (found, holder) = entries.find(|(tag, _)| *tag == EMPTY || *tag >= wanted)?;
         if *found & !GONE != wanted {
             return None;
         }
-        let holder = self.holders.get(home + index)?;
         Some((*found & GONE == 0).then_some(*holder))
     }
 
     pub(super) fn entries(&self) -> impl Iterator<Item = Entry<I>> + '_ {
-        let places = self.tags.iter().zip(&self.holders);
-        places
-            .filter(|(tag, _)| **tag != EMPTY)
+        self.entries
+            .iter()
+            .filter(|(tag, _)| *tag != EMPTY)
             .map(|(tag, holder)| (tag & !GONE, (tag & GONE == 0).then_some(*holder)))
     }
 }

@@ -33,6 +33,21 @@ impl<I> Default for Tiers<I> {
 }
 
 impl<I: Copy> Tiers<I> {
+    /// Of entries in the order of their hashes, none of which are one.
+    pub(super) fn of(entries: &[(u64, I)]) -> Self {
+        let Some((_, any)) = entries.first() else { return Self::default() };
+        let run = |entries: &[(u64, I)]| {
+            let tagged = entries.iter().map(|(hash, holder)| (tag(*hash), Some(*holder)));
+            Arc::new(Run::of(tagged, entries.len(), *any))
+        };
+        // The tier into which as many would have been merged.
+        let full = std::iter::successors(Some(YOUNG * GROWTH), |room| room.checked_mul(GROWTH));
+        let mut tiers: Vec<_> =
+            full.take_while(|room| *room < entries.len()).map(|_| run(&[])).collect();
+        tiers.push(run(entries));
+        Self(Arc::new(Content { young: HashMap::default(), tiers }))
+    }
+
     /// Who holds this hash. Hashes that differ only in their lowest bit are one.
     pub(super) fn get(&self, hash: u64) -> Option<I> {
         let tag = tag(hash);
@@ -123,6 +138,7 @@ impl Hasher for AsIs {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use std::collections::BTreeMap;
 
@@ -159,6 +175,23 @@ mod tests {
                 let hash = hash_of(value);
                 assert_eq!(tiers.get(hash), model.get(&tag(hash)).copied());
             }
+        }
+    }
+
+    #[test]
+    fn what_is_built_at_once_is_found_and_can_be_changed() {
+        let hash = |n: u32| u64::from(n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let most = u32::try_from(YOUNG * GROWTH).unwrap();
+        for (count, depth) in [(0, 0), (1, 1), (most, 1), (most + 1, 2), (10 * most, 3)] {
+            let mut entries: Vec<_> = (0..count).map(|n| (hash(n), n)).collect();
+            entries.sort_unstable();
+            let mut tiers = Tiers::of(&entries);
+            assert_eq!(tiers.0.tiers.len(), depth);
+            assert!((0..count).all(|n| tiers.get(hash(n)) == Some(n)));
+            (0..count).step_by(2).for_each(|n| tiers.remove(hash(n), n));
+            (count..count + 3_000).for_each(|n| tiers.insert(hash(n), n));
+            let expected = |n| (n >= count || n % 2 == 1).then_some(n);
+            assert!((0..count + 3_000).all(|n| tiers.get(hash(n)) == expected(n)));
         }
     }
 

@@ -1,192 +1,22 @@
 //! Nodes: keys, labels, owners, expiry.
 
+mod places;
+mod table;
+
 use std::net::IpAddr;
-use std::ops::Bound;
 use std::sync::Arc;
 
+pub use table::Nodes;
+
 use super::decision::{Changes, Context, Decision, Draft, Handle, Reply, check_revision};
-use super::listing::{Listing, behind};
-use super::unique::UniqueIndex;
-use super::{Change, Map, Set, State};
+use super::listing::Listing;
+use super::{Change, State};
 use crate::command::{Image, NodeCommand};
 use crate::domain::{
-    DiscoKey, DnsLabel, MachineKey, Node, NodeFilter, NodeId, NodeKey, NodePatch, Page,
-    PageRequest, Revision, SessionOwner, Timestamp, UserId, expired,
+    DiscoKey, MachineKey, Node, NodeFilter, NodeId, NodeKey, NodePatch, Page, PageRequest,
+    Revision, SessionOwner, Timestamp, expired,
 };
 use crate::error::{Entity, Error, ErrorKind, Result};
-
-/// All nodes.
-#[derive(Clone, Default, Debug)]
-pub struct Nodes {
-    by_id: Map<NodeId, Arc<Node>>,
-    by_machine_key: UniqueIndex<NodeId>,
-    by_node_key: UniqueIndex<NodeId>,
-    by_label: UniqueIndex<NodeId>,
-    by_user: Set<(UserId, NodeId)>,
-    by_expiry: Set<(Timestamp, NodeId)>,
-    ephemeral: Set<NodeId>,
-}
-
-impl Nodes {
-    /// The node with this id.
-    #[must_use]
-    pub fn get(&self, id: NodeId) -> Option<&Arc<Node>> {
-        self.by_id.get(&id)
-    }
-
-    /// The node of this machine.
-    #[must_use]
-    pub fn by_machine_key(&self, key: &MachineKey) -> Option<&Arc<Node>> {
-        let held = |id| self.by_id.get(&id).filter(|node| node.machine_key == *key);
-        self.by_machine_key.find(key, held)
-    }
-
-    /// The node with this WireGuard key.
-    #[must_use]
-    pub fn by_node_key(&self, key: &NodeKey) -> Option<&Arc<Node>> {
-        let held = |id| self.by_id.get(&id).filter(|node| node.node_key == *key);
-        self.by_node_key.find(key, held)
-    }
-
-    /// The node with this DNS label.
-    #[must_use]
-    pub fn by_label(&self, label: &DnsLabel) -> Option<&Arc<Node>> {
-        let held = |id| self.by_id.get(&id).filter(|node| node.label == *label);
-        self.by_label.find(label, held)
-    }
-
-    /// The ids of a user's nodes, in the order of creation.
-    pub fn of_user(&self, user: UserId) -> impl Iterator<Item = NodeId> + '_ {
-        self.by_user
-            .range((user, NodeId::from_bytes([0; 16]))..=(user, NodeId::from_bytes([0xff; 16])))
-            .map(|(_, node)| *node)
-    }
-
-    /// The nodes whose key expires at `after < expires_at <= until`, by that time.
-    pub fn expiring(
-        &self,
-        after: Timestamp,
-        until: Timestamp,
-    ) -> impl Iterator<Item = &Arc<Node>> + '_ {
-        let last = NodeId::from_bytes([0xff; 16]);
-        let range = if after < until {
-            (Bound::Excluded((after, last)), Bound::Included((until, last)))
-        } else {
-            (Bound::Excluded((until, last)), Bound::Included((until, last)))
-        };
-        self.by_expiry.range(range).filter_map(|(_, id)| self.by_id.get(id))
-    }
-
-    /// All nodes by id, which is the order of creation.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Node>> {
-        self.by_id.values()
-    }
-
-    /// How many there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.by_id.len()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.by_id.is_empty()
-    }
-
-    pub(super) fn put(&mut self, node: Arc<Node>) -> bool {
-        let old = self.by_id.insert(node.id, node.clone());
-        if let Some(old) = &old {
-            self.unindex(old, Some(&node));
-        }
-        if old.as_ref().is_none_or(|old| old.machine_key != node.machine_key) {
-            self.by_machine_key.insert(&node.machine_key, node.id);
-        }
-        if old.as_ref().is_none_or(|old| old.node_key != node.node_key) {
-            self.by_node_key.insert(&node.node_key, node.id);
-        }
-        if old.as_ref().is_none_or(|old| old.label != node.label) {
-            self.by_label.insert(&node.label, node.id);
-        }
-        if let Some(user) = node.user {
-            self.by_user.insert((user, node.id));
-        }
-        if let Some(expires_at) = node.expires_at {
-            self.by_expiry.insert((expires_at, node.id));
-        }
-        if node.ephemeral {
-            self.ephemeral.insert(node.id);
-        }
-        old.is_some()
-    }
-
-    pub(super) fn remove(&mut self, id: NodeId) {
-        if let Some(old) = self.by_id.remove(&id) {
-            self.unindex(&old, None);
-        }
-    }
-
-    /// Removes the index entries of `old` that `new` does not have.
-    fn unindex(&mut self, old: &Node, new: Option<&Node>) {
-        let gone = |same: fn(&Node, &Node) -> bool| new.is_none_or(|new| !same(old, new));
-        if gone(|old, new| old.machine_key == new.machine_key) {
-            self.by_machine_key.remove(&old.machine_key, old.id);
-        }
-        if gone(|old, new| old.node_key == new.node_key) {
-            self.by_node_key.remove(&old.node_key, old.id);
-        }
-        if gone(|old, new| old.label == new.label) {
-            self.by_label.remove(&old.label, old.id);
-        }
-        if let Some(user) = old.user
-            && gone(|old, new| old.user == new.user)
-        {
-            self.by_user.remove(&(user, old.id));
-        }
-        if let Some(expires_at) = old.expires_at
-            && gone(|old, new| old.expires_at == new.expires_at)
-        {
-            self.by_expiry.remove(&(expires_at, old.id));
-        }
-        if old.ephemeral && gone(|old, new| old.ephemeral == new.ephemeral) {
-            self.ephemeral.remove(&old.id);
-        }
-    }
-
-    /// Refuses a node key that another node has.
-    pub(super) fn check_node_key(&self, id: NodeId, key: &NodeKey) -> Result<()> {
-        match self.by_node_key(key) {
-            Some(holder) if holder.id != id => Err(Error::already_exists(Entity::Node, "node_key")
-                .with("value", key)
-                .with("held_by", holder.id)),
-            _ => Ok(()),
-        }
-    }
-
-    /// Refuses a node that breaks a uniqueness rule beside the others.
-    pub(super) fn check_unique(&self, node: &Node) -> Result<()> {
-        let holders = [
-            (self.by_machine_key(&node.machine_key), "machine_key"),
-            (self.by_node_key(&node.node_key), "node_key"),
-            (self.by_label(&node.label), "label"),
-        ];
-        for (holder, constraint) in holders {
-            if let Some(holder) = holder
-                && holder.id != node.id
-            {
-                let value: &dyn std::fmt::Display = match constraint {
-                    "machine_key" => &node.machine_key,
-                    "node_key" => &node.node_key,
-                    _ => &node.label,
-                };
-                return Err(Error::already_exists(Entity::Node, constraint)
-                    .with("value", value)
-                    .with("held_by", holder.id));
-            }
-        }
-        Ok(())
-    }
-}
 
 impl State {
     /// The node, or `NotFound`.
@@ -214,7 +44,7 @@ impl State {
                     .filter(move |id| start.is_none_or(|start| *id > start))
                     .filter_map(|id| self.nodes.get(id)),
             ),
-            None => Box::new(self.nodes.by_id.range(behind(start.as_ref())).map(|(_, node)| node)),
+            None => Box::new(self.nodes.behind(start)),
         };
         let matching = candidates.filter(|node| {
             filter.tag.as_ref().is_none_or(|tag| node.tags.contains(tag))
@@ -231,7 +61,7 @@ impl State {
     pub fn reapable(&self, now: Timestamp) -> impl Iterator<Item = &Arc<Node>> + '_ {
         let cutoff = u64::from(self.settings.network().ephemeral_cutoff_seconds);
         let cutoff = std::time::Duration::from_secs(cutoff);
-        self.nodes.ephemeral.iter().filter_map(|id| self.nodes.get(*id)).filter(move |node| {
+        self.nodes.ephemeral().filter(move |node| {
             let presence = self.presence.get(node.id);
             let online = presence.is_some_and(|presence| presence.online);
             let last_seen =
