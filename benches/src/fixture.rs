@@ -208,10 +208,8 @@ impl World {
     /// # Errors
     /// Those of the command.
     pub fn run(&mut self, command: &Command) -> Result<Reply> {
-        let decision = self.decide(&self.state, command)?;
-        for change in decision.changes {
-            self.state.evolve(change);
-        }
+        let mut decision = self.decide(&self.state, command)?;
+        self.state.carry_out(&mut decision);
         self.state.advance(self.state.serial().next(), BlockHash::GENESIS, self.now);
         Ok(decision.reply)
     }

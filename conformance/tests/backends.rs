@@ -34,7 +34,8 @@ fn main() -> ExitCode {
                 let options = ZqliteOptions::new(path, opening.store)
                     .create(!opening.read_only)
                     .read_only(opening.read_only)
-                    .schema(opening.schema);
+                    .schema(opening.schema)
+                    .fold_series_early();
                 Ok(Arc::new(ZqliteBackend::open(options).await?) as Arc<dyn Backend>)
             })
             .disk(faulty_disk),

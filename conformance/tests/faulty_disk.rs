@@ -42,7 +42,7 @@ struct Careless {
 
 impl Careless {
     async fn open(path: &Path, opening: Opening, carelessness: Carelessness) -> Result<Self> {
-        let options = || ZqliteOptions::new(path, opening.store).create(true);
+        let options = || ZqliteOptions::new(path, opening.store).create(true).fold_series_early();
         let opened = match ZqliteBackend::open(options()).await {
             Err(error) if carelessness == Carelessness::StartsAnew && is_damage(&error) => {
                 for file in std::fs::read_dir(path.parent().expect("a directory"))

@@ -24,6 +24,9 @@ use crate::schema::{RowKey, Schema, SchemaVersion, Table};
 /// `blocks` and `head` may be called at any time, also during a commit. Methods may block the
 /// calling thread for the duration of a disk write only in `commit`, `migrate`, `reopen` and
 /// `close`, which the writer calls on threads of its own.
+///
+/// Whatever is on top of another backend is better off as a [`Layer`](crate::layer::Layer), which has
+/// the same methods.
 #[async_trait]
 pub trait Backend: Send + Sync + std::fmt::Debug + 'static {
     /// What it is, for people and dashboards. No answer may change a result.
@@ -256,9 +259,9 @@ pub struct BackendCounters {
 }
 
 impl BackendCounters {
-    /// Counts how a commit ended, which folded so many rows if it was stored.
-    pub fn count(&mut self, commit: &Commit, stored: Result<usize, &Error>) {
-        let Ok(rows) = stored else {
+    /// Counts a commit, which folded so many rows if it was stored.
+    pub fn count(&mut self, commit: &Commit, stored: Option<usize>) {
+        let Some(rows) = stored else {
             self.failed_commits += 1;
             return;
         };

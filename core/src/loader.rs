@@ -48,7 +48,10 @@ pub(crate) async fn load(backend: &Arc<dyn Backend>, retain_block_bytes: u64) ->
             loading.add(decode_image(change.table, &change.key, body)?);
         }
     }
-    let mut state = loading.finish()?;
+    let built = tokio::task::spawn_blocking(move || loading.finish()).await;
+    let mut state = built.map_err(|error| {
+        Error::new(ErrorKind::Unexpected, "building the state stopped").because(error)
+    })??;
     state.advance(head.serial, head.hash, head.time);
     Ok(Loaded {
         state,

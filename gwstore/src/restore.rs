@@ -73,7 +73,8 @@ impl Rehearsal {
     }
 }
 
-/// Writes entities and series in batches, in order: the next is carried out while one is stored.
+/// Writes entities and series in batches, in order: the next is carried out while one is stored. If
+/// one cannot be stored, the next may have been all the same; an import that is run again skips it.
 pub(crate) struct Batches<'a> {
     store: &'a dyn Store,
     under_way: FuturesOrdered<BoxFuture<'a, Result<u64>>>,
@@ -140,7 +141,7 @@ impl<'a> Batches<'a> {
             }
         }
         // A future does nothing until it is asked.
-        if let Some(Some(written)) = self.under_way.next().now_or_never() {
+        while let Some(Some(written)) = self.under_way.next().now_or_never() {
             self.progress.advance(written?);
         }
         Ok(())

@@ -380,7 +380,7 @@ impl Backend for LibsqlBackend {
         )
         .entered();
         let stored = self.shared.commit_inline(commit);
-        lock(&self.shared.counters).count(commit, stored.as_ref().copied());
+        lock(&self.shared.counters).count(commit, stored.as_ref().ok().copied());
         match stored {
             Ok(rows) => {
                 let bytes = commit.block.as_ref().map_or(0, |block| block.bytes.len());

@@ -132,7 +132,7 @@ impl Backend for MemoryBackend {
 
     async fn commit(&self, commit: &Commit) -> Result<()> {
         let outcome = self.content().and_then(|mut content| content.commit(commit));
-        let stored = outcome.as_ref().map(|()| commit.rows.len());
+        let stored = outcome.is_ok().then_some(commit.rows.len());
         locked(&self.counters).count(commit, stored);
         outcome.map_err(|error| {
             tracing::debug!(%error, "commit failed");

@@ -143,7 +143,7 @@ impl Envelope {
     }
 
     pub(crate) fn seal_head(&self, stored: &Stored) -> Vec<u8> {
-        let mut into = Vec::with_capacity(FRAME + 128);
+        let mut into = Vec::with_capacity(FRAME + 152);
         self.seal(Place::Head, &[&stored.encode()], &mut into);
         into
     }

@@ -1,6 +1,5 @@
 //! The backend's work, on threads that may block.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
@@ -83,10 +82,7 @@ impl Inner {
 
     /// Runs `work` on the connections, unless what is in memory may not be what is stored.
     pub(crate) fn with_open<T>(&self, work: impl FnOnce(&Open) -> Result<T>) -> Result<T> {
-        self.with_file(|open| match open.lost.load(Ordering::Acquire) {
-            false => work(open),
-            true => Err(not_reopened()),
-        })
+        self.with_file(|open| open.require_known().and_then(|()| work(open)))
     }
 
     /// Runs `work`, which goes by the file alone, on the connections.
@@ -101,8 +97,12 @@ impl Inner {
         }
         self.with_open(|open| {
             let mut slots = open.slots.write().unwrap_or_else(PoisonError::into_inner);
+            // Whoever had the slots before may have lost its way.
+            open.require_known()?;
             // Read and replaced with the slots, so that two commits cannot both build on it.
             let stored = self.status()?.stored;
+            // Before chunks are read for a commit that is refused anyway.
+            stored.head.after(commit)?;
             let series = open.plan_series(&stored, commit, self.options.limits)?;
             let plan = plan::plan(&stored, &slots, &open.envelope, commit, series)?;
             open.write_series(&plan.batch, plan.pending)?;
@@ -231,13 +231,6 @@ impl Inner {
 
 fn closed() -> Error {
     Error::new(ErrorKind::Unavailable, "the store is closed")
-}
-
-fn not_reopened() -> Error {
-    Error::new(
-        ErrorKind::Unavailable,
-        "a commit failed and it is not known what is stored; reopen the backend first",
-    )
 }
 
 /// Whoever panicked with the lock held changed nothing halfway: what is behind it is replaced as a

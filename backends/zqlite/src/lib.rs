@@ -167,7 +167,7 @@ impl Backend for ZqliteBackend {
     async fn commit(&self, commit: &Commit) -> Result<()> {
         let began = Instant::now();
         let outcome = self.0.commit(commit);
-        let stored = outcome.as_ref().map(|()| commit.rows.len());
+        let stored = outcome.is_ok().then_some(commit.rows.len());
         locked(&self.0.counters).count(commit, stored);
         match outcome {
             Ok(()) => {

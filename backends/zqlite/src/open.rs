@@ -89,9 +89,21 @@ impl Open {
         outcome
     }
 
+    /// Refuses while what is in memory may not be what is stored.
+    pub(crate) fn require_known(&self) -> Result<()> {
+        match self.lost.load(Ordering::Acquire) {
+            false => Ok(()),
+            true => Err(Error::new(
+                ErrorKind::Unavailable,
+                "a commit failed and it is not known what is stored; reopen the backend first",
+            )),
+        }
+    }
+
     pub(crate) fn scan_state(&self, scan: &Scan) -> Result<Vec<Row>> {
         let (mut snapshot, found) = {
             let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
+            self.require_known()?;
             (self.engine.snapshot()?, slots.scan(scan))
         };
         let mut rows = Vec::with_capacity(found.len());

@@ -71,6 +71,14 @@ impl ZqliteOptions {
         Self { read_only, ..self }
     }
 
+    /// Folds series after a few rows instead of some megabytes, so that tests meet every place where
+    /// a row may lie.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn fold_series_early(self) -> Self {
+        Self { limits: Limits { frozen: 2_500, slice: 300, chunks: 6_000 }, ..self }
+    }
+
     /// The schema of a new store.
     #[must_use]
     pub fn schema(self, schema: Schema) -> Self {

@@ -11,7 +11,6 @@ use ghostwire_store_core::schema::{RowKey, Table};
 
 use super::*;
 use crate::engine::{Batch, Engine, Snapshot};
-use crate::series::pending::Limits;
 
 /// Stores what it is given, or does not, and claims not to know.
 #[derive(Debug)]
@@ -105,9 +104,7 @@ fn all(table: Table) -> Scan {
 
 /// Options under which series are folded all the time.
 fn folding(path: &Path) -> ZqliteOptions {
-    let limits = Limits { frozen: 3_000, slice: 300 };
-    let options = ZqliteOptions::new(path, StoreId::from_bytes([1; 16])).create(true);
-    ZqliteOptions { limits, ..options }
+    ZqliteOptions::new(path, StoreId::from_bytes([1; 16])).create(true).fold_series_early()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

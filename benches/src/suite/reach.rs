@@ -244,7 +244,7 @@ impl<'f> Found<'f> {
     }
 
     fn empty(&self) -> Reach {
-        let target = "resident memory of an empty zqlite store: less than 10 MB";
+        let target = "resident memory that opening an empty zqlite store adds: less than 10 MB";
         let Some(opening) = self.opening_of(0) else {
             return not_measured(target, "nothing was opened");
         };

@@ -86,18 +86,25 @@ fn costs_are_compared_by_row_where_all_nodes_are_the_answer() {
 }
 
 #[test]
-fn memory_of_a_node_leaves_the_program_out() {
-    let opened = |nodes, bytes| Opening {
+fn memory_leaves_the_program_out() {
+    let opened = |nodes, before, bytes| Opening {
         about: about("zqlite"),
         nodes,
         seconds: Spread::of([1.0]),
-        resident_before_bytes: Spread::of([1e6]),
+        resident_before_bytes: Spread::of([before]),
         resident_bytes: Spread::of([bytes]),
         bytes_on_disk: 1,
     };
-    let openings = [opened(0, 9e6), opened(LARGE, 9e6 + 1.1e9)];
-    let all = reach(&[], &openings, [1_000, LARGE]);
-    let of = |words: &str| all.iter().find(|reach| reach.target.contains(words)).cloned();
-    assert_eq!(of("of a node, at").map(|reach| reach.measured).as_deref(), Some("1,100 bytes"));
-    assert_eq!(of("empty zqlite").and_then(|reach| reach.reached), Some(true));
+    let reached = |openings: &[Opening], words: &str| {
+        let all = reach(&[], openings, [1_000, LARGE]);
+        let found = all.into_iter().find(|reach| reach.target.contains(words));
+        found.map(|reach| (reach.reached, reach.measured))
+    };
+    let openings = [opened(0, 14e6, 19e6), opened(LARGE, 14e6, 19e6 + 1.1e9)];
+    let a_node = reached(&openings, "of a node, at");
+    assert_eq!(a_node, Some((Some(true), "1,100 bytes".to_owned())));
+    let of_empty =
+        |openings: &[Opening]| reached(openings, "empty zqlite").and_then(|found| found.0);
+    assert_eq!(of_empty(&openings), Some(true));
+    assert_eq!(of_empty(&[opened(0, 1e6, 11.5e6)]), Some(false));
 }

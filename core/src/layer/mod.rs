@@ -18,7 +18,8 @@ pub use observe::{DURATION_BOUNDS, Durations, Observations, Observe, OperationSt
 pub use retry::{Retry, RetryPolicy};
 
 /// A backend on top of another one, which answers what it does not answer itself: whatever is a
-/// layer is a [`Backend`].
+/// layer is a [`Backend`]. Its methods are called as those of `dyn Backend`: on a layer's own type they
+/// are ambiguous where both traits are in scope.
 ///
 /// ```
 /// use async_trait::async_trait;

@@ -139,10 +139,17 @@ pub struct Decision {
 }
 
 /// The state with the changes, and what each of them did.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Drafted {
     state: State,
     kinds: ChangeKinds,
+}
+
+/// A whole state is more than anybody wants to read.
+impl std::fmt::Debug for Drafted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Drafted").field("kinds", &self.kinds).finish_non_exhaustive()
+    }
 }
 
 /// A line for the audit trail.
@@ -257,6 +264,8 @@ impl State {
     pub fn carry_out(&mut self, decision: &mut Decision) -> ChangeKinds {
         match decision.drafted.take() {
             Some(drafted) => {
+                let Drafted { state: State { serial, hash, .. }, .. } = drafted.as_ref();
+                debug_assert_eq!((self.serial, self.hash), (*serial, *hash), "another state");
                 *self = drafted.state;
                 drafted.kinds
             }

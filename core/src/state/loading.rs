@@ -30,22 +30,45 @@ impl Loading {
         let Self { mut state, mut nodes } = self;
         // Mostly they are: rows are read in the order of their keys.
         nodes.sort_by_key(|node| node.id);
-        std::thread::scope(|scope| {
-            let addresses = scope.spawn(|| {
-                let mut addresses = Addresses::default();
-                nodes.iter().for_each(|node| addresses.replace(None, Some(node)));
-                addresses
-            });
-            state.nodes = Nodes::of(&nodes)?;
-            state.addresses = addresses.join().map_err(|_| stopped())?;
-            Ok(state)
-        })
+        let twice = nodes.windows(2).find_map(|pair| match pair {
+            [one, other] if one.id == other.id => Some(one.id),
+            _ => None,
+        });
+        if let Some(id) = twice {
+            return Err(Error::corrupt("a node is stored twice; restore the store from a backup")
+                .with("id", id));
+        }
+        let addresses = || {
+            let mut addresses = Addresses::default();
+            nodes.iter().for_each(|node| addresses.replace(None, Some(node)));
+            addresses
+        };
+        let (addresses, found) = at_once(nodes.len(), addresses, || Nodes::of(&nodes))?;
+        (state.addresses, state.nodes) = (addresses, found?);
+        Ok(state)
     }
 }
 
-/// A thread that built an index ended early.
-pub(super) fn stopped() -> Error {
-    Error::new(ErrorKind::Unexpected, "building the indexes over nodes stopped")
+/// Does one thing on a thread of its own while this one does the other, if there are so many nodes
+/// that it pays.
+pub(super) fn at_once<A: Send, B>(
+    nodes: usize,
+    aside: impl FnOnce() -> A + Send,
+    here: impl FnOnce() -> B,
+) -> Result<(A, B)> {
+    const MANY: usize = 4096;
+    if nodes < MANY {
+        return Ok((aside(), here()));
+    }
+    std::thread::scope(|scope| {
+        let aside = std::thread::Builder::new().spawn_scoped(scope, aside).map_err(|error| {
+            Error::new(ErrorKind::Unavailable, "no thread can be started; raise the limit of them")
+                .because(error)
+        })?;
+        let here = here();
+        let stopped = |_| Error::new(ErrorKind::Unexpected, "building the indexes stopped");
+        Ok((aside.join().map_err(stopped)?, here))
+    })
 }
 
 #[cfg(test)]
@@ -57,6 +80,29 @@ mod tests {
     use crate::command::NodeCommand;
     use crate::domain::Timestamp;
     use crate::state::testing::*;
+
+    #[test]
+    fn a_node_that_is_there_twice_is_damage() {
+        let mut world = World::new();
+        let alice = world.user("alice").id;
+        let node = world.register(alice, 1).unwrap();
+        let mut loading = Loading::default();
+        world.state.images().for_each(|image| loading.add(image));
+        loading.add(Image::Node(node.clone()));
+        let error = loading.finish().unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Corrupt);
+        assert!(error.to_string().contains(&node.id.to_string()), "{error}");
+    }
+
+    #[test]
+    fn threads_are_for_many() {
+        let here = std::thread::current().id();
+        let aside = |nodes| {
+            let (aside, this) = at_once(nodes, || std::thread::current().id(), || here).unwrap();
+            (aside == here, this == here)
+        };
+        assert_eq!((aside(0), aside(100_000)), ((true, true), (false, true)));
+    }
 
     #[test]
     fn what_is_loaded_answers_like_what_came_about_change_by_change() {

@@ -223,16 +223,15 @@ impl State {
         for prefix in touched {
             draft.elect_primary(prefix);
         }
-        let routes = draft.state.routes.of_node(node).cloned().collect();
-        let decision = draft.finish(Reply::Routes(routes));
+        let reply = Reply::Routes(draft.state.routes.of_node(node).cloned().collect());
         if unchanged {
-            return Ok(decision);
+            return Ok(Decision::unchanged(reply));
         }
         let action = match side {
             Side::Advertised => "route.advertise",
             Side::Approved => "route.approve",
         };
-        Ok(decision.noting(action, Entity::Node, node))
+        Ok(draft.finish(reply).noting(action, Entity::Node, node))
     }
 
     /// A route that may carry traffic now.

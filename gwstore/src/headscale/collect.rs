@@ -107,10 +107,8 @@ impl Collector {
         let restore = Command::Restore(Restore { images, skip_invalid: true });
         let actor = ActorName::system();
         let context = Context { now: Timestamp::EPOCH, actor: &actor };
-        let decision = self.state.decide(&restore, &context)?;
-        for change in decision.changes {
-            self.state.evolve(change);
-        }
+        let mut decision = self.state.decide(&restore, &context)?;
+        self.state.carry_out(&mut decision);
         if let Reply::Restored(restored) = decision.reply {
             for (index, reason) in restored.skipped {
                 if let (Some(flag), Some(candidate)) = (taken.get_mut(index), candidates.get(index))

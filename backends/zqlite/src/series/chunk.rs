@@ -1,7 +1,7 @@
 //! Chunks: consecutive rows of one table as one blob, behind a key that they do not precede.
 //!
-//! The first chunk of a table has the empty key, so that every row has a chunk that covers it: the
-//! last one whose key is not larger.
+//! A row is covered by the last chunk whose key is not larger. Rows before all chunks go into one with
+//! the empty key.
 
 use ghostwire_store_core::error::{Error, Result};
 

@@ -48,16 +48,18 @@ impl Edits {
     }
 }
 
-/// Folds frozen rows that weigh `credit`, or all that are left. Says how many of them are folded by
-/// then, and what they weigh.
+/// Folds frozen rows that weigh `credit`, or all that are left, or until chunks of about `most` bytes
+/// are to be written. Says how many of them are folded by then, and what they weigh.
 pub(crate) fn fold(
     frozen: &Frozen,
     credit: usize,
+    most: usize,
     chunks: &mut dyn Chunks,
     edits: &mut Edits,
 ) -> Result<(usize, usize)> {
-    let (run, mut next, mut spent) = (&frozen.run, frozen.folded, 0);
+    let (run, mut next, mut spent, mut written) = (&frozen.run, frozen.folded, 0, 0);
     while spent < credit
+        && written < most
         && let Some(first) = run.get(next)
     {
         let table = first.table;
@@ -78,8 +80,9 @@ pub(crate) fn fold(
         let fresh = Source { run: run.clone(), span: start..next };
         let sources = vec![fresh.clone(), Source::whole(Arc::new(stored))];
         let rows = Merge::new(sources, false).collect(false);
-        let written = chunk::write(table, &key, &rows, &ends_of(&fresh, &rows));
-        edits.replace(table, &key, written, existed);
+        let chunks_written = chunk::write(table, &key, &rows, &ends_of(&fresh, &rows));
+        written += chunks_written.iter().map(|chunk| chunk.content.len()).sum::<usize>();
+        edits.replace(table, &key, chunks_written, existed);
     }
     Ok((next, spent))
 }

@@ -54,7 +54,7 @@ pub(crate) fn write(folded: Option<(u8, &[u8])>, pruned: &Ranges, rows: &Run) ->
 /// Reads an entry.
 ///
 /// # Errors
-/// `Corrupt` for anything that [`write`] does not give.
+/// `Corrupt` if it is cut short, a key or number is too long, or rows are not in order.
 pub(crate) fn read(content: &[u8]) -> Result<Entry> {
     let mut rest = content;
     let table = take_byte(&mut rest)?;

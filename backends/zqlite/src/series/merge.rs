@@ -103,7 +103,7 @@ impl Merge {
     /// All that is left as one run, with or without what is deleted.
     pub(crate) fn collect(mut self, with_deleted: bool) -> Run {
         let count = self.sources.iter().map(|source| source.span.len()).sum();
-        let bytes = self.sources.iter().map(|source| source.run.bytes()).sum();
+        let bytes = self.sources.iter().map(|source| source.run.bytes_of(source.span.len())).sum();
         let mut run = Run::with_capacity(count, bytes);
         while let Some(image) = self.next() {
             if with_deleted || image.body.is_some() {

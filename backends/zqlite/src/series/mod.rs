@@ -2,8 +2,8 @@
 //!
 //! Points of one moment lie far apart by key, so a row of SQLite for each would cost a page each. So
 //! a commit writes what it does to the series as one entry of the [`journal`], and remembers it in
-//! memory as [`pending`]. Once that is much it is frozen, and every later commit that brings rows
-//! folds a slice of it into [`chunk`]s: blobs of consecutive rows, a page of SQLite each. With the
+//! memory as [`pending`]. Once that is much it is frozen, and later commits that bring rows fold a
+//! slice of it each into [`chunk`]s: blobs of consecutive rows, a page of SQLite each. With the
 //! last slice the entries that brought those rows are cut off the journal. Opening reads the journal
 //! and no chunks.
 //!
@@ -27,11 +27,11 @@ pub mod fuzzing;
 mod tests;
 
 use ghostwire_store_core::backend::Commit;
-use ghostwire_store_core::error::{Error, Result};
+use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
 use fold::{Chunks, Edits};
 use journal::Entry;
-use pending::{Limits, Pending};
+use pending::{Frozen, Limits, Pending};
 use ranges::Ranges;
 use run::{Image, Run};
 
@@ -98,15 +98,15 @@ pub(crate) fn plan(
     head.frozen_until = pending.frozen_until;
     if let Some(frozen) = pending.frozen().cloned() {
         // Twice what arrives, so that this is folded before the next is frozen.
-        let credit = pending.credit.saturating_add(rows.weight().saturating_mul(2));
-        pending.credit = credit;
-        if credit >= limits.slice && pruned.is_empty() {
-            let (folded, spent) = fold::fold(&frozen, credit, chunks, &mut edits)?;
-            pending.credit = credit.saturating_sub(spent);
-            if pending.fold_to(folded) {
-                head.first = head.frozen_until;
-            }
+        let arrives = rows.weight().saturating_add(pruned.weight());
+        pending.credit = pending.credit.saturating_add(arrives.saturating_mul(2));
+        if pending.credit >= limits.slice && pruned.is_empty() {
+            let most = if pending.lags(limits.frozen) { usize::MAX } else { limits.chunks };
+            edits = fold_slice(&frozen, &mut pending, most, chunks)?;
         }
+    }
+    if pending.thaw_if_folded() {
+        head.first = head.frozen_until;
     }
     let entry = journal::write(pending.folded(), &pruned, &rows);
     pending.push(rows);
@@ -120,6 +120,34 @@ pub(crate) fn plan(
             Error::corrupt("there are more chunks than the head has; restore from a backup")
         })?;
     Ok(Some(SeriesPlan { pending, head, entry, edits }))
+}
+
+/// A chunk that is damaged is no reason to refuse what has nothing to do with it: the rows stay
+/// pending, and whoever reads the chunk, or verifies the file, hears of it.
+fn fold_slice(
+    frozen: &Frozen,
+    pending: &mut Pending,
+    most: usize,
+    chunks: &mut dyn Chunks,
+) -> Result<Edits> {
+    let mut edits = Edits::default();
+    match fold::fold(frozen, pending.credit, most, chunks, &mut edits) {
+        Ok((folded, spent)) => {
+            pending.credit = pending.credit.saturating_sub(spent);
+            pending.fold_to(folded);
+            Ok(edits)
+        }
+        Err(error) if *error.kind() == ErrorKind::Corrupt => {
+            tracing::warn!(
+                db.system.name = "zqlite",
+                %error,
+                "rows of a series cannot be folded; the journal grows until the store is restored"
+            );
+            pending.credit = 0;
+            Ok(Edits::default())
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn following(number: u64) -> Result<u64> {

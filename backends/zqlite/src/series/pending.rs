@@ -12,15 +12,17 @@ const FAN_IN: usize = 4;
 /// When to fold, and how much.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Rows that weigh this much are frozen, to be folded into chunks.
+    /// Once the journal has grown by so much, what is pending is frozen, to be folded into chunks.
     pub(crate) frozen: usize,
-    /// So much is folded at once. Less would write the same chunk more than once.
+    /// At least so much is folded at once. Less would write the same chunk more than once.
     pub(crate) slice: usize,
+    /// Chunks of at most about so many bytes are written by one commit, unless folding lags.
+    pub(crate) chunks: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { frozen: 8 * 1024 * 1024, slice: 128 * 1024 }
+        Self { frozen: 8 * 1024 * 1024, slice: 128 * 1024, chunks: 4 * 1024 * 1024 }
     }
 }
 
@@ -32,6 +34,8 @@ pub(crate) struct Pending {
     /// Runs that are not folded yet, the oldest one first.
     active: Vec<Arc<Run>>,
     frozen: Option<Frozen>,
+    /// What the entries weigh that are not frozen, also where later ones undid them.
+    written: usize,
     /// The entries before this one are frozen; those not frozen yet begin here.
     pub(crate) frozen_until: u64,
     /// How much of what is frozen may be folded.
@@ -49,7 +53,7 @@ pub(crate) struct Frozen {
 impl Pending {
     /// Nothing, before the journal entry `next`.
     pub(crate) fn empty(next: u64) -> Self {
-        Self { next, active: Vec::new(), frozen: None, frozen_until: next, credit: 0 }
+        Self { next, active: Vec::new(), frozen: None, written: 0, frozen_until: next, credit: 0 }
     }
 
     /// Adds what a commit wrote.
@@ -57,6 +61,7 @@ impl Pending {
         if run.is_empty() {
             return;
         }
+        self.written = self.written.saturating_add(run.weight());
         self.active.push(Arc::new(run));
         loop {
             let Some(level) = self.active.last().map(|run| level(run)) else { return };
@@ -72,6 +77,7 @@ impl Pending {
 
     /// Removes rows from all that is pending.
     pub(crate) fn prune(&mut self, ranges: &Ranges) {
+        self.written = self.written.saturating_add(ranges.weight());
         for run in &mut self.active {
             if let Some(kept) = run.without(ranges) {
                 *run = Arc::new(kept);
@@ -92,30 +98,41 @@ impl Pending {
         let run = Arc::new(merged(std::mem::take(&mut self.active)));
         self.frozen = Some(Frozen { run, folded: 0 });
         self.frozen_until = self.next;
+        self.written = 0;
     }
 
-    /// Freezes what is active if it is enough, and nothing is frozen.
+    /// Freezes what is active if enough was written, and nothing is frozen.
     pub(crate) fn freeze_if(&mut self, limit: usize) {
-        let weight: usize = self.active.iter().map(|run| run.weight()).sum();
-        if self.frozen.is_none() && weight >= limit {
+        if self.frozen.is_none() && self.written >= limit {
             self.freeze();
         }
+    }
+
+    /// Whether more was written than should be before what is frozen is folded.
+    pub(crate) fn lags(&self, limit: usize) -> bool {
+        self.written > limit.saturating_mul(2)
     }
 
     pub(crate) fn frozen(&self) -> Option<&Frozen> {
         self.frozen.as_ref()
     }
 
-    /// The rows up to here are in chunks. If those are all, the entries that brought them may go.
-    pub(crate) fn fold_to(&mut self, folded: usize) -> bool {
-        let Some(frozen) = &mut self.frozen else { return false };
-        frozen.folded = folded;
-        let is_done = folded >= frozen.run.len();
-        if is_done {
+    /// The rows up to here are in chunks.
+    pub(crate) fn fold_to(&mut self, folded: usize) {
+        if let Some(frozen) = &mut self.frozen {
+            frozen.folded = folded;
+        }
+    }
+
+    /// Lets what is frozen go if chunks have all of it: then the entries that brought it may go, too.
+    pub(crate) fn thaw_if_folded(&mut self) -> bool {
+        let is_folded = |frozen: &Frozen| frozen.folded >= frozen.run.len();
+        let thaws = self.frozen.as_ref().is_some_and(is_folded);
+        if thaws {
             self.frozen = None;
             self.credit = 0;
         }
-        is_done
+        thaws
     }
 
     /// Like [`Pending::fold_to`], for a place that a journal entry names.
@@ -154,7 +171,11 @@ fn level(run: &Run) -> u32 {
     run.weight().max(1).ilog(FAN_IN)
 }
 
-/// Runs, the oldest one first, as one.
-fn merged(runs: Vec<Arc<Run>>) -> Run {
+/// Runs, the oldest one first, as one. Few at a time, since each step looks at all of them.
+fn merged(mut runs: Vec<Arc<Run>>) -> Run {
+    while runs.len() > FAN_IN {
+        let few = |runs: &[Arc<Run>]| Arc::new(merged(runs.to_vec()));
+        runs = runs.chunks(FAN_IN).map(few).collect();
+    }
     Merge::new(runs.into_iter().rev().map(Source::whole).collect(), false).collect(true)
 }

@@ -21,7 +21,7 @@ impl Span {
     }
 }
 
-/// Spans in order that do not touch.
+/// Spans in order that have no key in common.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Ranges(Vec<Span>);
 
@@ -57,6 +57,12 @@ impl Ranges {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// About the bytes that a journal entry has for them.
+    pub(crate) fn weight(&self) -> usize {
+        let key = |span: &Span| span.from.len() + span.to.as_ref().map_or(0, Vec::len);
+        self.0.iter().map(|span| key(span) + 4).sum()
     }
 
     pub(crate) fn spans(&self) -> &[Span] {

@@ -57,9 +57,9 @@ impl Run {
         self.entries.is_empty()
     }
 
-    /// How long keys and bodies are together.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes.len()
+    /// About how long keys and bodies of so many images are.
+    pub(crate) fn bytes_of(&self, images: usize) -> usize {
+        (self.bytes.len() / self.len().max(1) + 1).saturating_mul(images)
     }
 
     /// The memory that it takes.

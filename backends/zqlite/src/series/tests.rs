@@ -13,7 +13,7 @@ use ghostwire_store_core::schema::{RowKey, Table};
 use super::*;
 use crate::series::scan::Page;
 
-const LIMITS: Limits = Limits { frozen: 6_000, slice: 500 };
+const LIMITS: Limits = Limits { frozen: 6_000, slice: 500, chunks: 8_000 };
 const TABLES: [Table; 3] = [Table::Metrics, Table::Audit, Table::WriterPositions];
 
 /// Numbers that look random (SplitMix64).
@@ -254,6 +254,72 @@ fn points_of_many_series_fill_their_chunks() {
     // The last one of each series is not full yet.
     assert!(fill > 3_200 && bytes / 40_000 < 18, "{fill} of {} chunks", stored.chunks.len());
     assert!(stored.head.next - stored.head.first < 50, "{:?}", stored.head);
+}
+
+#[test]
+fn the_journal_is_cut_also_where_entries_undo_each_other() {
+    let empty =
+        || Stored { head: SeriesHead::EMPTY, journal: BTreeMap::new(), chunks: BTreeMap::new() };
+    let row = |table: Table, time: i64| RowChange {
+        table,
+        kind: ChangeKind::Updated,
+        key: RowKey::new().id(&[1; 16]).integer(time),
+        body: Some(Bytes::from(vec![9; 40])),
+    };
+    let overwrites = |_| Commit { rows: vec![row(Table::WriterPositions, 1)], ..Commit::default() };
+    let prunes = |time: i64| {
+        let all = KeyRange {
+            to: Some(RowKey::from_bytes(&[9; 30]).unwrap()),
+            ..KeyRange::all(Table::Metrics)
+        };
+        let (rows, prune) = match time % 3 {
+            0 => (Vec::new(), vec![all]),
+            _ => (vec![row(Table::Metrics, time)], Vec::new()),
+        };
+        Commit { rows, prune, ..Commit::default() }
+    };
+    for commit_at in [&overwrites as &dyn Fn(i64) -> Commit, &prunes] {
+        let mut stored = empty();
+        let mut pending = stored.replay().unwrap();
+        let mut longest = 0;
+        for time in 0..3_000 {
+            stored.commit(&mut pending, &commit_at(time));
+            longest = longest.max(stored.journal.values().map(Vec::len).sum());
+        }
+        assert!(longest < 4 * LIMITS.frozen, "{longest}");
+        assert!(stored.head.next - stored.head.first < 600, "{:?}", stored.head);
+    }
+}
+
+#[test]
+fn a_damaged_chunk_does_not_refuse_what_has_nothing_to_do_with_it() {
+    let mut stored =
+        Stored { head: SeriesHead::EMPTY, journal: BTreeMap::new(), chunks: BTreeMap::new() };
+    let mut pending = stored.replay().unwrap();
+    let mut commit = |stored: &mut Stored, time: i64| {
+        let row = |node: u8| RowChange {
+            table: Table::Metrics,
+            kind: ChangeKind::Updated,
+            key: RowKey::new().id(&[node; 16]).integer(time),
+            body: Some(Bytes::from(vec![9; 40])),
+        };
+        let commit = Commit { rows: (0..20).map(row).collect(), ..Commit::default() };
+        stored.commit(&mut pending, &commit);
+        pending.clone()
+    };
+    (0..50).for_each(|time| drop(commit(&mut stored, time)));
+    assert!(stored.chunks.len() > 4);
+    let whole = std::mem::take(&mut stored.chunks);
+    stored.chunks = whole.keys().map(|key| (key.clone(), vec![0xff; 9])).collect();
+    let first = stored.head.first;
+    let pending = (50..90).map(|time| commit(&mut stored, time)).last().unwrap();
+    assert_eq!(stored.head.first, first);
+    // Nothing got lost meanwhile.
+    stored.chunks = whole;
+    let all = Scan { range: KeyRange::all(Table::Metrics), reverse: false, limit: usize::MAX };
+    assert_eq!(stored.scan(&pending, &all).len(), 20 * 90);
+    (90..200).for_each(|time| drop(commit(&mut stored, time)));
+    assert!(stored.head.first > first);
 }
 
 /// Whatever the bytes, an error or rows that can be written again.

@@ -46,7 +46,8 @@ impl Places {
         self.leaf(place)?.get(child(place, 0))?.as_ref()
     }
 
-    /// The nodes at these places. Neighbours follow each other without a way through the tree.
+    /// The nodes at these places. Neighbours follow each other without a way through the tree; in the
+    /// order of ids they are neighbours until places are taken again that were free.
     pub(super) fn each<'p>(
         &'p self,
         places: impl Iterator<Item = &'p Place> + 'p,

@@ -7,7 +7,7 @@ use super::places::{Place, Places};
 use crate::domain::{DnsLabel, MachineKey, Node, NodeId, NodeKey, Timestamp, UserId};
 use crate::error::{Entity, Error, Result};
 use crate::state::listing::behind;
-use crate::state::loading::stopped;
+use crate::state::loading::at_once;
 use crate::state::unique::UniqueIndex;
 use crate::state::{Map, Set};
 
@@ -115,27 +115,30 @@ impl Nodes {
     /// threads.
     pub(in crate::state) fn of(nodes: &[Arc<Node>]) -> Result<Self> {
         let placed = || (0..).zip(nodes);
-        std::thread::scope(|scope| {
-            let keys = scope.spawn(|| {
-                let machine_keys = placed().map(|(place, node)| (&node.machine_key, place));
-                let node_keys = placed().map(|(place, node)| (&node.node_key, place));
-                (UniqueIndex::of(machine_keys), UniqueIndex::of(node_keys))
-            });
-            let names = scope.spawn(|| {
-                let by_id = UniqueIndex::of(placed().map(|(place, node)| (&node.id, place)));
-                let by_label = UniqueIndex::of(placed().map(|(place, node)| (&node.label, place)));
-                (by_id, by_label)
-            });
+        let keys = || {
+            let machine_keys = placed().map(|(place, node)| (&node.machine_key, place));
+            let node_keys = placed().map(|(place, node)| (&node.node_key, place));
+            (UniqueIndex::of(machine_keys), UniqueIndex::of(node_keys))
+        };
+        let names = || {
+            let by_id = UniqueIndex::of(placed().map(|(place, node)| (&node.id, place)));
+            let by_label = UniqueIndex::of(placed().map(|(place, node)| (&node.label, place)));
+            (by_id, by_label)
+        };
+        let rest = || {
             let mut table = Self::default();
             for node in nodes {
                 let place = table.places.insert(node.clone());
                 table.ordered.insert(node.id, place);
                 table.list(node);
             }
-            (table.by_machine_key, table.by_node_key) = keys.join().map_err(|_| stopped())?;
-            (table.by_id, table.by_label) = names.join().map_err(|_| stopped())?;
-            Ok(table)
-        })
+            table
+        };
+        let (keys, others) = at_once(nodes.len(), keys, || at_once(nodes.len(), names, rest))?;
+        let (names, mut table) = others?;
+        (table.by_machine_key, table.by_node_key) = keys;
+        (table.by_id, table.by_label) = names;
+        Ok(table)
     }
 
     pub(in crate::state) fn put(&mut self, node: Arc<Node>) -> bool {

@@ -51,12 +51,10 @@ impl World {
     pub(super) fn run(&mut self, actor: &str, command: impl Into<Command>) -> Result<Reply> {
         let actor: ActorName = actor.parse()?;
         let context = Context { now: self.now, actor: &actor };
-        let decision = self.state.decide(&command.into(), &context)?;
+        let mut decision = self.state.decide(&command.into(), &context)?;
+        self.state.carry_out(&mut decision);
         for note in decision.audit {
             self.note(self.now, &actor, note.action, note.entity, &note.subject)?;
-        }
-        for change in decision.changes {
-            self.state.evolve(change);
         }
         self.pass(Duration::from_millis(3_517));
         Ok(decision.reply)
