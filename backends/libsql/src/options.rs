@@ -20,8 +20,10 @@ pub struct LibsqlOptions {
     /// tests of migrations.
     pub schema: Option<Schema>,
     /// Have SQLite check the structure of the whole file when it is opened. Without that, a
-    /// damaged page may hide rows until [`verify`](ghostwire_store_core::backend::Backend::verify) runs. It reads the file once: about a
-    /// second for a gigabyte.
+    /// damaged page may hide rows until [`verify`] runs. It reads the file once: about a second for
+    /// a gigabyte.
+    ///
+    /// [`verify`]: ghostwire_store_core::backend::Backend::verify
     pub check_structure: bool,
 }
 
