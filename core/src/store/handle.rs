@@ -1,0 +1,317 @@
+//! The handle on an open store.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use tokio::sync::{mpsc, oneshot};
+use tracing::Instrument;
+
+use super::{Store, StoreInfo, watch};
+use crate::backend::{Backend, KeyRange};
+use crate::block::Serial;
+use crate::changes::ChangeStream;
+use crate::command::{Command, Restore, Restored, Submission, Transaction};
+use crate::digest::Digests;
+use crate::domain::{ActorName, Timestamp};
+use crate::entropy::{Entropy, draw};
+use crate::error::{Error, ErrorKind, Result};
+use crate::options::StoreOptions;
+use crate::repository::*;
+use crate::schema::Table;
+use crate::secrets::HashKey;
+use crate::series;
+use crate::state::Reply;
+use crate::view::View;
+use crate::writer::{Committed, Request, SeriesBatch, Shared, closed};
+
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) backend: Arc<dyn Backend>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) queue: mpsc::Sender<Request>,
+    pub(super) options: StoreOptions,
+    pub(super) closed: AtomicBool,
+    pub(super) is_shared: bool,
+}
+
+/// The one implementation of [`Store`] and of every repository.
+#[derive(Debug, Clone)]
+pub struct StoreHandle {
+    pub(super) core: Arc<Core>,
+    pub(super) actor: ActorName,
+}
+
+/// Bounded by a queue that gives `Busy`, and by nothing the caller does: a request that was
+/// accepted is served even if nobody waits for it any longer.
+impl StoreHandle {
+    async fn send<T>(&self, make: impl FnOnce(oneshot::Sender<Result<T>>) -> Request) -> Result<T> {
+        if self.core.closed.load(Ordering::Acquire) {
+            return Err(closed());
+        }
+        let (answer, answered) = oneshot::channel();
+        let timeout = self.core.options.writer.queue_timeout;
+        self.core.queue.send_timeout(make(answer), timeout).await.map_err(|error| match error {
+            mpsc::error::SendTimeoutError::Timeout(_) => {
+                Error::new(ErrorKind::Busy, "the write queue stayed full; try again later")
+                    .with("queue_capacity", self.core.options.writer.queue_capacity)
+                    .with("waited", format_args!("{timeout:?}"))
+            }
+            mpsc::error::SendTimeoutError::Closed(_) => closed(),
+        })?;
+        answered.await.map_err(|_| {
+            Error::new(ErrorKind::OutcomeUnknown, "the writer stopped; reopen the store")
+        })?
+    }
+
+    fn submission(&self, command: Command) -> Result<Submission> {
+        Ok(Submission {
+            at: self.now(),
+            actor: self.actor.clone(),
+            seed: draw(self.entropy())?,
+            command,
+        })
+    }
+
+    async fn commit(&self, operation: &'static str, command: Command) -> Result<Committed> {
+        let span = tracing::debug_span!("store.write", db.operation.name = operation);
+        let committed = async {
+            let submission = Box::new(self.submission(command)?);
+            self.send(|answer| Request::Submit(submission, answer)).await
+        };
+        committed.instrument(span).await.map_err(|error| error.during(operation))
+    }
+
+    pub(crate) async fn run(
+        &self,
+        operation: &'static str,
+        command: impl Into<Command> + Send,
+    ) -> Result<Reply> {
+        self.commit(operation, command.into()).await.map(|committed| committed.value)
+    }
+
+    /// For what a caller should not wait for and may be lost, such as the time of a last use.
+    pub(crate) fn run_in_background(&self, command: impl Into<Command>) {
+        let Ok(submission) = self.submission(command.into()) else { return };
+        let (answer, _) = oneshot::channel();
+        let _ = self.core.queue.try_send(Request::Submit(Box::new(submission), answer));
+    }
+
+    pub(crate) async fn append_series(
+        &self,
+        operation: &'static str,
+        batch: SeriesBatch,
+    ) -> Result<()> {
+        self.send(|answer| Request::Series(batch, answer))
+            .await
+            .map_err(|error| error.during(operation))
+    }
+
+    pub(crate) async fn prune_series(
+        &self,
+        operation: &'static str,
+        ranges: Vec<KeyRange>,
+    ) -> Result<()> {
+        // A commit for each part, so that writers get their turn.
+        const RANGES_PER_COMMIT: usize = 1000;
+        for part in ranges.chunks(RANGES_PER_COMMIT) {
+            self.send(|answer| Request::Prune(part.to_vec(), answer))
+                .await
+                .map_err(|error| error.during(operation))?;
+        }
+        Ok(())
+    }
+
+    /// Of the time that its command will have: a clock that was set back makes no older ids.
+    pub(crate) fn new_id<I>(&self, make: fn(Timestamp, [u8; 10]) -> I) -> Result<I> {
+        let at = self.now().max(self.current_view().time());
+        Ok(make(at, draw(self.entropy())?))
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.core.options.clock.now()
+    }
+
+    pub(crate) fn entropy(&self) -> &dyn Entropy {
+        self.core.options.entropy.as_ref()
+    }
+
+    pub(crate) fn backend(&self) -> &dyn Backend {
+        self.core.backend.as_ref()
+    }
+
+    pub(crate) fn hash_key(&self) -> Result<&HashKey> {
+        self.core.options.hash_key.as_deref().ok_or_else(|| {
+            Error::new(
+                ErrorKind::Crypto,
+                "the store was opened without a hash key; configure `secret_key_file`",
+            )
+        })
+    }
+
+    /// The last durable state, unless the store was closed.
+    pub(crate) fn open_view(&self, operation: &'static str) -> Result<View> {
+        if self.core.closed.load(Ordering::Acquire) {
+            return Err(closed().during(operation));
+        }
+        Ok(self.current_view())
+    }
+
+    fn current_view(&self) -> View {
+        View::new(self.core.shared.published.load_full(), self.core.is_shared)
+    }
+
+    /// A view that is fresh enough to trust that a revoked credential is revoked.
+    pub(crate) async fn credential_view(&self, operation: &'static str) -> Result<View> {
+        let view = self.open_view(operation)?;
+        if view.age() <= self.core.options.max_view_age {
+            return Ok(view);
+        }
+        self.fresh_view().await.map_err(|error| error.during(operation))
+    }
+}
+
+#[async_trait]
+impl Store for StoreHandle {
+    fn users(&self) -> &dyn UserRepository {
+        self
+    }
+
+    fn nodes(&self) -> &dyn NodeRepository {
+        self
+    }
+
+    fn presence(&self) -> &dyn PresenceRepository {
+        self
+    }
+
+    fn routes(&self) -> &dyn RouteRepository {
+        self
+    }
+
+    fn api_keys(&self) -> &dyn ApiKeyRepository {
+        self
+    }
+
+    fn preauth_keys(&self) -> &dyn PreAuthKeyRepository {
+        self
+    }
+
+    fn policies(&self) -> &dyn PolicyRepository {
+        self
+    }
+
+    fn dns(&self) -> &dyn DnsRepository {
+        self
+    }
+
+    fn sessions(&self) -> &dyn SessionRepository {
+        self
+    }
+
+    fn settings(&self) -> &dyn SettingRepository {
+        self
+    }
+
+    fn metrics(&self) -> &dyn MetricRepository {
+        self
+    }
+
+    fn audit(&self) -> &dyn AuditRepository {
+        self
+    }
+
+    fn view(&self) -> View {
+        self.current_view()
+    }
+
+    async fn fresh_view(&self) -> Result<View> {
+        const OPERATION: &str = "store.fresh_view";
+        if self.core.is_shared {
+            self.send(Request::Refresh).await.map_err(|error| error.during(OPERATION))?;
+        }
+        self.open_view(OPERATION)
+    }
+
+    fn watch(&self, after: Serial) -> ChangeStream {
+        let progress = self.core.shared.progress.subscribe();
+        watch::stream(self.core.backend.clone(), progress, after)
+    }
+
+    async fn transact(&self, transaction: Transaction) -> Result<Committed<Vec<Reply>>> {
+        let committed = self.commit("store.transact", Command::Transaction(transaction)).await?;
+        let value = expect_reply!(committed.value, All)?;
+        Ok(Committed { value, serial: committed.serial })
+    }
+
+    async fn restore(&self, restore: Restore) -> Result<Committed<Restored>> {
+        let committed = self.commit("store.restore", Command::Restore(restore)).await?;
+        let value = expect_reply!(committed.value, Restored)?;
+        Ok(Committed { value, serial: committed.serial })
+    }
+
+    fn acting_as(&self, actor: ActorName) -> Arc<dyn Store> {
+        Arc::new(Self { core: self.core.clone(), actor })
+    }
+
+    async fn digests(&self) -> Result<Digests> {
+        const OPERATION: &str = "store.digests";
+        let view = self.open_view(OPERATION)?;
+        let computed = async {
+            let range = KeyRange::all(Table::Audit);
+            let unfolded = view.unfolded_audit();
+            let audit =
+                series::AuditReader::new(self.backend(), unfolded, range, false, usize::MAX);
+            // Hashing a large state takes seconds of CPU.
+            let (shared, hashed) = (self.core.shared.clone(), view.clone());
+            let state = tokio::task::spawn_blocking(move || shared.digests.digest(&hashed));
+            let state = state.await.map_err(|error| {
+                Error::new(ErrorKind::Unexpected, "hashing the state stopped").because(error)
+            })?;
+            Ok(Digests {
+                state,
+                metrics: series::metrics_digest(self.backend()).await?,
+                audit: series::audit_digest(audit).await?,
+            })
+        };
+        computed.await.map_err(|error: Error| error.during(OPERATION))
+    }
+
+    async fn checkpoint(&self) -> Result<Serial> {
+        self.send(Request::Checkpoint).await.map_err(|error| error.during("store.checkpoint"))
+    }
+
+    async fn verify(&self) -> Result<()> {
+        const OPERATION: &str = "store.verify";
+        self.open_view(OPERATION)?;
+        self.send(Request::Verify).await.map_err(|error| error.during(OPERATION))
+    }
+
+    fn info(&self) -> StoreInfo {
+        let counters = &self.core.shared.counters;
+        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        StoreInfo {
+            backend: self.core.backend.info(),
+            serial: self.current_view().serial(),
+            fold_debt: read(&counters.fold_debt),
+            commands: read(&counters.commands),
+            rejected: read(&counters.rejected),
+            groups: read(&counters.groups),
+            checkpoints: read(&counters.checkpoints),
+            recoveries: read(&counters.recoveries),
+        }
+    }
+
+    async fn close(&self) -> Result<()> {
+        let (answer, answered) = oneshot::channel();
+        if self.core.closed.load(Ordering::Acquire)
+            || self.core.queue.send(Request::Close(answer)).await.is_err()
+        {
+            self.core.closed.store(true, Ordering::Release);
+            return Ok(());
+        }
+        self.core.closed.store(true, Ordering::Release);
+        // No answer means that the writer had ended already.
+        answered.await.unwrap_or(Ok(())).map_err(|error| error.during("store.close"))
+    }
+}

@@ -1,0 +1,108 @@
+//! Opening a store.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::mpsc;
+use tracing::Instrument;
+
+use super::Store;
+use super::handle::{Core, StoreHandle};
+use crate::backend::Backend;
+use crate::digest::DigestCache;
+use crate::error::{Error, ErrorKind, Result};
+use crate::loader;
+use crate::options::StoreOptions;
+use crate::view::Published;
+use crate::writer::{Progress, Shared, Start, Writer, WriterCounters};
+
+/// Opens a store on a backend: migrates what is stored, loads it, and starts the writer.
+///
+/// # Errors
+/// `SchemaMismatch`, `Corrupt`, `Unavailable`, and `InvalidArgument` for options out of range.
+pub async fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<Arc<dyn Store>> {
+    const OPERATION: &str = "store.open";
+    let opened = async {
+        check_options(&options)?;
+        loader::migrate(backend.as_ref(), options.read_only).await?;
+        let loaded = loader::load(&backend, options.writer.retain_block_bytes).await?;
+        start(backend, options, loaded)
+    };
+    let span = tracing::info_span!("store.open");
+    opened.instrument(span).await.map_err(|error| error.during(OPERATION))
+}
+
+fn check_options(options: &StoreOptions) -> Result<()> {
+    let writer = &options.writer;
+    let ranges = [
+        ("queue_capacity", writer.queue_capacity, 1_000_000),
+        ("max_group", writer.max_group, 65_536),
+        ("max_fold_debt", writer.max_fold_debt, 1_000_000_000),
+    ];
+    for (name, value, most) in ranges {
+        if value == 0 || value > most {
+            return Err(Error::invalid("a writer option is out of range")
+                .with("option", name)
+                .with("value", value)
+                .with("allowed", format_args!("1 to {most}")));
+        }
+    }
+    Ok(())
+}
+
+fn start(
+    backend: Arc<dyn Backend>,
+    options: StoreOptions,
+    loaded: loader::Loaded,
+) -> Result<Arc<dyn Store>> {
+    let info = backend.info();
+    let serial = loaded.state.serial();
+    let fold_debt = loaded.fold.len() as u64;
+    let counters = WriterCounters::default();
+    counters.fold_debt.store(fold_debt, Ordering::Relaxed);
+    let shared = Arc::new(Shared {
+        published: arc_swap::ArcSwap::from_pointee(Published::new(loaded.state, loaded.audit)),
+        progress: tokio::sync::watch::Sender::new(Progress { serial, closed: false }),
+        digests: DigestCache::new(),
+        counters,
+    });
+    let start = Start {
+        positions: loaded.positions,
+        fold: loaded.fold,
+        retained: loaded.retained,
+        checkpoint: loaded.checkpoint,
+    };
+    let writer = Writer::new(backend.clone(), shared.clone(), &options, start);
+    let (sender, receiver) = mpsc::channel(options.writer.queue_capacity);
+    // Commits block their thread while the disk works, so the writer has one of its own, and one
+    // for commits that are stored while the next group is carried out.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("ghostwire-disk")
+        .enable_all()
+        .build()
+        .map_err(cannot_start)?;
+    let dispatch = tracing::dispatcher::get_default(Clone::clone);
+    std::thread::Builder::new()
+        .name("ghostwire-store".to_owned())
+        .spawn(move || {
+            tracing::dispatcher::with_default(&dispatch, || {
+                runtime.block_on(writer.run(receiver));
+            });
+        })
+        .map_err(cannot_start)?;
+    let actor = options.actor.clone();
+    let core = Arc::new(Core {
+        backend,
+        shared,
+        queue: sender,
+        options,
+        closed: AtomicBool::new(false),
+        is_shared: info.shared,
+    });
+    Ok(Arc::new(StoreHandle { core, actor }))
+}
+
+fn cannot_start(error: std::io::Error) -> Error {
+    Error::new(ErrorKind::Unavailable, "the writer's thread cannot be started").because(error)
+}
