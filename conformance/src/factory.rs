@@ -59,6 +59,12 @@ pub trait Place: Debug + Send + Sync {
         Vec::new()
     }
 
+    /// The file that holds the store, if it is in one. While it is open a log and a lock may lie
+    /// beside it, named `<file>-wal` and `<file>.lock`.
+    fn file(&self) -> Option<std::path::PathBuf> {
+        None
+    }
+
     /// The disk under it, if it can be made to fail. Ask before the place is opened.
     fn disk(&self) -> Option<&dyn Disk> {
         None

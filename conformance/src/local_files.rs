@@ -139,6 +139,10 @@ impl Files {
     fn beside(&self, directory: Directory) -> Self {
         Self::new(directory, self.open.clone(), self.make_disk)
     }
+
+    fn store_file(&self) -> PathBuf {
+        self.directory.path().join("store.db")
+    }
 }
 
 impl fmt::Debug for Files {
@@ -150,7 +154,7 @@ impl fmt::Debug for Files {
 #[async_trait]
 impl Place for Files {
     async fn open(&self, opening: Opening) -> Result<Arc<dyn Backend>> {
-        (self.open)(self.directory.path().join("store.db"), opening).await
+        (self.open)(self.store_file(), opening).await
     }
 
     async fn after_crash(&self) -> Result<Box<dyn Place>> {
@@ -185,6 +189,10 @@ impl Place for Files {
 
     fn location(&self) -> Option<String> {
         self.directory.path().to_str().map(str::to_owned)
+    }
+
+    fn file(&self) -> Option<PathBuf> {
+        Some(self.store_file())
     }
 
     fn files(&self) -> Vec<PathBuf> {

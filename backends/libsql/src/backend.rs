@@ -129,8 +129,10 @@ impl LibsqlBackend {
             created = file.is_new(),
             "opened"
         );
+        file.watch_log()?;
         if !options.read_only {
             settle(&mut link).map_err(named)?;
+            file.note_store(head.store);
         }
         let writer = Mutex::new(Writer { link: Some(link), failed: None, scratch: Vec::new() });
         let open = Open { readers: Mutex::default(), writer, shapes, _sidecars: sidecars, file };
@@ -186,10 +188,7 @@ impl Shared {
         let idle = lock(&open.readers).pop();
         let mut link = match idle {
             Some(link) => link,
-            None => {
-                let role = if self.read_only { Role::ReadOnly } else { Role::Reader };
-                Link::open(&self.path, role)?
-            }
+            None => self.open_reader(&open.file)?,
         };
         let result = read(&mut link, &open.shapes);
         // After an error a transaction may be open.
@@ -202,13 +201,32 @@ impl Shared {
         result
     }
 
+    /// Reads everything by a connection of its own, which owes nothing to a cache.
+    fn verify_inline(&self) -> Result<(usize, u64)> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        let open = open.as_ref().ok_or_else(closed)?;
+        let mut link = self.open_reader(&open.file)?;
+        let found = snapshot(&mut link, |link| verify(link, &open.shapes))?;
+        open.file.require_in_place()?;
+        Ok(found)
+    }
+
+    /// Another connection for reading, on the file that the writing one has.
+    fn open_reader(&self, file: &StoreFile) -> Result<Link> {
+        let role = if self.read_only { Role::ReadOnly } else { Role::Reader };
+        file.require_in_place()?;
+        let link = Link::open(&self.path, role)?;
+        file.require_in_place()?;
+        Ok(link)
+    }
+
     fn commit_inline(&self, commit: &Commit) -> Result<usize> {
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
         let open = open.as_ref().ok_or_else(closed)?;
         self.check_writable()?;
         let mut writer = lock(&open.writer);
         let Writer { link, failed, scratch } = &mut *writer;
-        transaction(link, failed, |link| fill(link, &open.shapes, commit, scratch))
+        transaction(&open.file, link, failed, |link| fill(link, &open.shapes, commit, scratch))
     }
 
     fn check_writable(&self) -> Result<()> {
@@ -221,11 +239,13 @@ impl Shared {
     fn reopen_inline(&self) -> Result<Head> {
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
         let open = open.as_mut().ok_or_else(closed)?;
+        open.file.require_in_place()?;
         let mut writer = lock(&open.writer);
         if let Some(link) = writer.link.take() {
             writer.failed = Some(link);
         }
         let (link, shapes, head) = connect(&self.path, self.read_only)?;
+        open.file.require_in_place()?;
         lock(&open.readers).clear();
         writer.failed = None;
         writer.link = Some(link);
@@ -260,7 +280,7 @@ impl Shared {
             backup = %backup.display(),
             "migrating the schema"
         );
-        transaction(slot, failed, |link| {
+        transaction(&open.file, slot, failed, |link| {
             let head = meta::head(link)?;
             if head.schema != stored {
                 return Err(Error::new(ErrorKind::Conflict, "another program migrated the file"));
@@ -274,26 +294,34 @@ impl Shared {
             link.run(&format!("PRAGMA user_version = {}", to.version))?;
             meta::move_head(link, head.serial, &Head { schema: to, ..head })
         })?;
-        // Statements that were prepared before describe the old columns.
-        *slot = None;
+        // Statements that were prepared before describe the old columns. As after a failed commit,
+        // the old connection stays until there is a new one, and with it the log.
+        *failed = slot.take();
+        open.file.require_in_place()?;
         let (link, shapes, _) = connect(&self.path, false)?;
+        open.file.require_in_place()?;
+        *failed = None;
         *slot = Some(link);
         open.shapes = shapes;
         Ok(())
     }
 
-    fn close_inline(&self) {
+    fn close_inline(&self) -> Result<()> {
         let open = self.open.write().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(open) = open {
-            lock(&open.readers).clear();
-            if let Some(link) = lock(&open.writer).link.as_mut()
-                && !self.read_only
-                && let Err(error) = link.run("PRAGMA wal_checkpoint(TRUNCATE)")
-            {
-                // The WAL holds every commit durably; the next to open it carries on from there.
-                tracing::warn!(db.system.name = NAME, %error, "the WAL stays as it is");
-            }
+        let Some(open) = open else { return Ok(()) };
+        // Before the log is deleted.
+        let in_place = open.file.require_in_place();
+        lock(&open.readers).clear();
+        let mut writer = lock(&open.writer);
+        let Writer { link, failed, .. } = &mut *writer;
+        if !self.read_only
+            && let Some(link) = link.as_mut().or(failed.as_mut())
+            && let Err(error) = link.run("PRAGMA wal_checkpoint(TRUNCATE)")
+        {
+            // The WAL holds every commit durably; the next to open it carries on from there.
+            tracing::warn!(db.system.name = NAME, %error, "the WAL stays as it is");
         }
+        in_place
     }
 }
 
@@ -405,15 +433,14 @@ impl Backend for LibsqlBackend {
     }
 
     async fn verify(&self) -> Result<()> {
-        let (rows, blocks) = self
-            .read("libsql.verify", |link, shapes| snapshot(link, |link| verify(link, shapes)))
-            .await?;
+        let shared = Arc::clone(&self.shared);
+        let verified = blocking(move || shared.verify_inline()).await;
+        let (rows, blocks) = verified.map_err(|error| error.during("libsql.verify"))?;
         tracing::debug!(db.system.name = NAME, rows, blocks, "verified");
         Ok(())
     }
 
     async fn close(&self) -> Result<()> {
-        self.shared.close_inline();
-        Ok(())
+        self.shared.close_inline().map_err(|error| error.during("libsql.close"))
     }
 }

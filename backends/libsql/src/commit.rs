@@ -2,6 +2,7 @@
 
 use ghostwire_store_core::backend::Commit;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_local_file::StoreFile;
 
 use crate::NAME;
 use crate::link::Link;
@@ -25,6 +26,7 @@ fn was_surely_refused(error: &Error) -> bool {
 
 /// Runs `work` in a transaction that is stored as a whole or not at all.
 pub(crate) fn transaction<T>(
+    file: &StoreFile,
     slot: &mut Option<Link>,
     failed: &mut Option<Link>,
     work: impl FnOnce(&mut Link) -> Result<T>,
@@ -36,7 +38,10 @@ pub(crate) fn transaction<T>(
     let (error, is_usable) = match work(link) {
         Err(error) => (error, roll_back(link)),
         Ok(done) => match link.execute("COMMIT", Vec::new()) {
-            Ok(_) => return Ok(done),
+            Ok(_) => match file.confirm_commit() {
+                Ok(()) => return Ok(done),
+                Err(error) => (error, false),
+            },
             Err(error) if was_surely_refused(&error) => (error, roll_back(link)),
             Err(error) => {
                 roll_back(link);

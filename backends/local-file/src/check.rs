@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
-use crate::{Access, FileKind, failed, with_suffix};
+use crate::{Access, FileKind, failed, lock, with_suffix};
 
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 const HEADER: usize = 100;
@@ -61,14 +61,42 @@ fn absent(path: &Path, access: Access) -> Result<PathBuf> {
         .with("directory", parent.display())
         .with("path", path.display()));
     }
+    let path = directory.join(name);
     if access != Access::Create {
+        nothing_was_here(&path, false)?;
         return Err(Error::new(
             ErrorKind::NotFound,
             "there is no store at this path; correct the path, or allow making a new one",
         )
         .with("path", path.display()));
     }
-    Ok(directory.join(name))
+    Ok(path)
+}
+
+/// Refuses to take the place of a store whose file is lost. A kill while one is made leaves nothing
+/// of what this looks for: the lock says which store it is only once it is stored, and the log comes
+/// after the file.
+pub(crate) fn nothing_was_here(path: &Path, exists: bool) -> Result<()> {
+    let lost = |message: &'static str, help: &'static str| {
+        Error::new(ErrorKind::NotFound, message).with("path", path.display()).with("help", help)
+    };
+    let lock = with_suffix(path, ".lock");
+    if let Some(store) = lock::last_store(&lock) {
+        return Err(lost(
+            "a store was here, and its file is gone or empty",
+            "restore the file; or, to begin anew, remove what lies beside it, the lock last",
+        )
+        .with("was", store)
+        .with("lock", lock.display()));
+    }
+    if !exists && has_wal(path) {
+        return Err(lost(
+            "here lies the log of a store with commits in it, and its file is gone",
+            "restore the file; or, to begin anew, remove the log",
+        )
+        .with("log", with_suffix(path, "-wal").display()));
+    }
+    Ok(())
 }
 
 /// Takes from an existing file what others than its owner may do with it.

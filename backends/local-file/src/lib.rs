@@ -14,15 +14,20 @@
 mod backup;
 mod check;
 mod lock;
+mod place;
+#[cfg(target_os = "linux")]
+mod volume;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use ghostwire_store_core::domain::StoreId;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
 pub use backup::Backup;
 use lock::Lock;
+use place::Place;
 
 /// Whose file it is: what SQLite calls the application id, at offset 68 of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +65,8 @@ pub enum Access {
 pub struct StoreFile {
     path: PathBuf,
     is_new: bool,
+    access: Access,
+    place: Place,
     lock: Lock,
 }
 
@@ -69,9 +76,10 @@ impl StoreFile {
     ///
     /// # Errors
     /// - `NotFound`: the directory does not exist, or the file does not and `access` would not
-    ///   make it.
-    /// - `InvalidArgument`: the path is a directory or some other thing that is no file, or the
-    ///   file is not one of this kind.
+    ///   make it, or there was a store and its file is gone.
+    /// - `InvalidArgument`: the path is a directory or some other thing that is no file, the file
+    ///   is not one of this kind, or it has several names (hard links).
+    /// - `Unsupported`: the file is mounted by itself, or is on a file system of the network.
     /// - `PermissionDenied`, `ReadOnly`: the file system does not let this process.
     /// - `Busy`: somebody has the file open already, this process included.
     /// - `Corrupt`: the file is shorter than its header says.
@@ -82,16 +90,81 @@ impl StoreFile {
 
     fn open_unnamed(path: &Path, kind: FileKind, access: Access) -> Result<Self> {
         let (path, exists) = check::resolve(path, access)?;
-        let lock = Lock::take(&with_suffix(&path, ".lock"), &path, access)?;
+        #[cfg(target_os = "linux")]
+        if let Some(directory) = path.parent() {
+            volume::require_local(directory, exists.then_some(&path))?;
+        }
+        let lock_path = with_suffix(&path, ".lock");
+        let lock = Lock::take(&lock_path, &path, access)?;
         let is_new = if exists {
+            place::require_one_name(&path)?;
+            place::require_one_name(&with_suffix(&path, "-wal"))?;
             check::permissions(&path, access)?;
             check::header(&path, kind, access)?
         } else {
-            create_private(&path)?;
-            sync_directory(&path)?;
             true
         };
-        Ok(Self { path, is_new, lock })
+        if is_new {
+            check::nothing_was_here(&path, exists)?;
+        }
+        if !exists {
+            create_private(&path)?;
+            sync_directory(&path)?;
+        }
+        let place = Place::of(&path, lock.is_held())?;
+        Ok(Self { path, is_new, access, place, lock })
+    }
+
+    /// Refuses once the path names something else than the file that was opened, or the file got
+    /// another name, or the same happened to the log or the lock beside it; from then on for good.
+    /// Call it before anything is opened by its name, and after.
+    ///
+    /// # Errors
+    /// `Corrupt`, naming the file; that of the file system if it cannot be told.
+    pub fn require_in_place(&self) -> Result<()> {
+        self.place.require()
+    }
+
+    /// Call it after a commit and before it is acknowledged. A commit into files that the path does
+    /// not lead to any more succeeds, and nobody will find it.
+    ///
+    /// # Errors
+    /// `OutcomeUnknown`, because of what [`StoreFile::require_in_place`] gives.
+    pub fn confirm_commit(&self) -> Result<()> {
+        self.place.require().map_err(place::unconfirmed)
+    }
+
+    /// Call it when the engine has opened the file, and again if it closed its last connection, which
+    /// deletes the log, and opened the file anew: the log that is there then is the one it writes.
+    ///
+    /// # Errors
+    /// As [`StoreFile::require_in_place`].
+    pub fn watch_log(&self) -> Result<()> {
+        self.place.watch_log(self.access != Access::ReadOnly)
+    }
+
+    /// Call it when the store is stored durably: from then on no new one is made here without a
+    /// word, whatever becomes of the file.
+    pub fn note_store(&self, store: StoreId) {
+        if self.access == Access::ReadOnly {
+            return;
+        }
+        if self.lock.names(store) {
+            return;
+        }
+        let write = || {
+            // After everything that making the store did to the directory.
+            sync_directory(&self.path)?;
+            self.lock
+                .note(store)
+                .map_err(|error| failed("the lock cannot be written", &self.path, error))
+        };
+        // A store on a full disk can be opened all the same.
+        if let Err(error) = write() {
+            tracing::warn!(
+                path = %self.path.display(), %error, "the lock does not say which store this is"
+            );
+        }
     }
 
     /// Whether the file was just made, or was empty.

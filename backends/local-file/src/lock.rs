@@ -1,12 +1,20 @@
 //! The lock that keeps others out: an advisory one on a file beside the store's.
+//!
+//! Its text is a line with the process id of the last holder, for people, and once a store was made
+//! a line that says which one. That stays when the store's file is lost, and then keeps anybody from
+//! making an empty one in its place unnoticed.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
+use ghostwire_store_core::domain::StoreId;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
 use crate::{Access, failed, private_options};
+
+/// The first line has this many bytes, so that writing it leaves the second one alone.
+const HOLDER: usize = 20;
 
 /// Held until dropped. The file itself stays: removing it would let two processes lock two files
 /// of the same name.
@@ -49,10 +57,11 @@ impl Lock {
             }
         }
         // Only for people; the lock is what counts. One reader of several would mislead them.
-        let noted = file.set_len(0).and_then(|()| match access {
-            Access::ReadOnly => Ok(()),
-            _ => writeln!(file, "{}", std::process::id()),
-        });
+        let holder = match access {
+            Access::ReadOnly => String::new(),
+            _ => std::process::id().to_string(),
+        };
+        let noted = write_at(&file, 0, &format!("{holder:<0$}\n", HOLDER - 1));
         if let Err(error) = noted {
             tracing::debug!(path = %lock_path.display(), %error, "the lock does not say whose it is");
         }
@@ -62,6 +71,25 @@ impl Lock {
     pub(crate) fn is_held(&self) -> bool {
         self.0.is_some()
     }
+
+    /// Whether it says already that this store is here. Without a lock there is nowhere to say it.
+    pub(crate) fn names(&self, store: StoreId) -> bool {
+        let line = line_of(store);
+        self.0.as_ref().is_none_or(|file| noted(file).as_deref() == Some(line.trim()))
+    }
+
+    /// Says, durably, that this store is here.
+    pub(crate) fn note(&self, store: StoreId) -> io::Result<()> {
+        let Some(file) = &self.0 else { return Ok(()) };
+        let line = line_of(store);
+        write_at(file, HOLDER as u64, &line)?;
+        file.set_len((HOLDER + line.len()) as u64)?;
+        file.sync_all()
+    }
+}
+
+fn line_of(store: StoreId) -> String {
+    format!("store {store}\n")
 }
 
 /// A child that this process is starting has a copy of every open file until it runs its program,
@@ -80,13 +108,33 @@ fn open(path: &Path) -> io::Result<File> {
     private_options().read(true).write(true).create(true).truncate(false).open(path)
 }
 
+fn write_at(mut file: &File, at: u64, text: &str) -> io::Result<()> {
+    file.seek(SeekFrom::Start(at))?;
+    file.write_all(text.as_bytes())
+}
+
+/// What the lock at `path` says of the store that was made beside it.
+pub(crate) fn last_store(path: &Path) -> Option<String> {
+    File::open(path).ok().as_ref().and_then(noted)
+}
+
+/// Whatever stands there, even half of it, was written when there was a store.
+fn noted(mut file: &File) -> Option<String> {
+    const LONGEST: u64 = 100;
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(HOLDER as u64)).ok()?;
+    file.take(LONGEST).read_to_end(&mut bytes).ok()?;
+    (!bytes.is_empty()).then(|| String::from_utf8_lossy(&bytes).trim().to_owned())
+}
+
 fn is_denied(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
 fn held(file: &mut File, store_path: &Path) -> Error {
     let mut holder = String::new();
-    let readable = file.rewind().and_then(|()| file.take(20).read_to_string(&mut holder));
+    let line = HOLDER as u64;
+    let readable = file.rewind().and_then(|()| file.take(line).read_to_string(&mut holder));
     let holder = holder.trim().parse::<u32>().ok().filter(|_| readable.is_ok());
     let message = if holder == Some(std::process::id()) {
         "this process has this store open already; close it first"

@@ -6,6 +6,11 @@ use tempfile::{TempDir, tempdir};
 
 use super::*;
 
+#[cfg(target_os = "linux")]
+mod mounted;
+#[cfg(unix)]
+mod moved;
+
 const KIND: FileKind = FileKind::ZQLITE;
 
 fn in_new_directory() -> (TempDir, PathBuf) {

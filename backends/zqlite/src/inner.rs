@@ -48,7 +48,9 @@ impl Inner {
         let began = Instant::now();
         let file = Arc::new(StoreFile::open(&options.path, FileKind::ZQLITE, access)?);
         let (open, stored) = Open::begin(&options, file.clone(), access == Access::Create)?;
+        file.watch_log()?;
         open.engine.settle()?;
+        file.note_store(stored.head.store);
         tracing::debug!(
             db.system.name = "zqlite",
             db.namespace = %file.path().display(),
@@ -196,7 +198,9 @@ impl Inner {
         // The old connections go last. While there is one, SQLite knows where the commits end that
         // were synchronised. Without any it would read the log and find those, too, that were
         // written and not synchronised: they could be acknowledged and then lost.
-        let (opened, stored) = Open::begin(&self.options, file, false)?;
+        file.require_in_place()?;
+        let (opened, stored) = Open::begin(&self.options, Arc::clone(&file), false)?;
+        file.require_in_place()?;
         *open = Some(opened);
         self.set_stored(stored);
         Ok(stored.head)
@@ -206,7 +210,12 @@ impl Inner {
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
         let status = locked(&self.status).take();
         let outcome = match open.take() {
-            Some(open) => open.engine.close(),
+            Some(open) => {
+                // Before the log is deleted.
+                let in_place = open.file.require_in_place();
+                let closed = open.engine.close();
+                in_place.and(closed)
+            }
             None => Ok(()),
         };
         // The last handles on the file, so that its lock goes last.

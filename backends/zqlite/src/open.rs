@@ -82,7 +82,7 @@ impl Open {
 
     /// After an outcome that is not known nothing here is to be trusted until it was read again.
     pub(crate) fn write(&self, batch: &Batch<'_>) -> Result<()> {
-        let outcome = self.engine.write(batch);
+        let outcome = self.engine.write(batch).and_then(|()| self.file.confirm_commit());
         if outcome.as_ref().is_err_and(|error| *error.kind() == ErrorKind::OutcomeUnknown) {
             self.lost.store(true, Ordering::Release);
         }
@@ -209,7 +209,7 @@ impl Open {
         if previous.is_some_and(|hash| hash != head.hash) {
             return Err(broken_chain(head.serial));
         }
-        Ok(())
+        self.file.require_in_place()
     }
 
     /// Reads every chunk: each begins at or behind its key and ends before the next one's.

@@ -245,7 +245,7 @@ impl Callers {
                 ErrorKind::OutcomeUnknown => "cannot tell whether the command was stored",
                 _ => "the command was not stored",
             };
-            Error::new(error.kind().clone(), message).with("cause", error)
+            Error::new(error.kind().clone(), message).because(error.to_string())
         };
         for (_, answer) in self.submissions {
             let _ = answer.send(Err(shown()));

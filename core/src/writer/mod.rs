@@ -449,8 +449,10 @@ impl Writer {
 
 /// Refuses a write; gives everything else back.
 fn refuse(request: Request, error: &Error) -> Option<Request> {
-    let refusal =
-        || Error::new(error.kind().clone(), "the command was not stored").with("cause", error);
+    // As text that is not cut: it says what to do.
+    let refusal = || {
+        Error::new(error.kind().clone(), "the command was not stored").because(error.to_string())
+    };
     match request {
         Request::Submit(_, answer) => {
             let _ = answer.send(Err(refusal()));

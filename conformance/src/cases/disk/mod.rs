@@ -4,6 +4,7 @@ mod crowd;
 mod damage;
 mod faults;
 mod life;
+mod moved;
 mod power;
 
 use crate::case::Check;
@@ -28,4 +29,7 @@ pub(super) const CHECKS: &[Check] = &[
     check!("backend-power", power::what_a_new_process_finds_survives_the_loss_of_power),
     check!("backend-power", crowd::of_concurrent_registrations_each_is_whole_or_absent),
     check!("backend-power", power::a_store_that_was_being_made_can_be_made_again),
+    check!("backend-in-place", moved::a_write_into_a_file_that_was_moved_is_not_acknowledged),
+    check!("backend-in-place", moved::files_that_were_put_back_count_from_the_next_opening_on),
+    check!("backend-in-place", moved::no_empty_store_is_made_where_one_was),
 ];

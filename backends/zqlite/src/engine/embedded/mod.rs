@@ -9,7 +9,7 @@ mod snapshot;
 mod write;
 
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
@@ -50,14 +50,15 @@ const IDLE_READERS: usize = 4;
 pub(crate) struct Embedded {
     /// Before the writer, so that the writer is closed last and does the final checkpoint.
     readers: Mutex<Vec<Connection>>,
-    reader_source: ReaderSource,
     /// `None` if the file is only read.
     writer: Option<Mutex<Connection>>,
+    reader_source: ReaderSource,
 }
 
 /// How to get another connection for reading.
 #[derive(Debug)]
 struct ReaderSource {
+    file: Arc<StoreFile>,
     name: std::path::PathBuf,
     flags: OpenFlags,
 }
@@ -66,7 +67,7 @@ impl Embedded {
     /// Opens the file. An empty one is filled with the head that `initial` gives, and refused if
     /// that is `None`.
     pub(crate) fn open(
-        file: &StoreFile,
+        file: &Arc<StoreFile>,
         read_only: bool,
         initial: Option<&dyn Fn() -> Vec<u8>>,
     ) -> Result<Self> {
@@ -193,7 +194,7 @@ fn require_schema(connection: &Connection) -> Result<()> {
 }
 
 impl ReaderSource {
-    fn of(file: &StoreFile, read_only: bool) -> Self {
+    fn of(file: &Arc<StoreFile>, read_only: bool) -> Self {
         let mut flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let name = match file_to_read(file.path()) {
             uri if read_only => {
@@ -202,10 +203,12 @@ impl ReaderSource {
             }
             _ => file.path().to_owned(),
         };
-        Self { name, flags }
+        Self { file: Arc::clone(file), name, flags }
     }
 
+    /// On the file that the other connections have, and no other.
     fn open(&self) -> Result<Connection> {
+        self.file.require_in_place()?;
         let open = || {
             let connection = Connection::open_with_flags(&self.name, self.flags)?;
             connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
@@ -213,7 +216,10 @@ impl ReaderSource {
             connection.pragma_update(None, "wal_autocheckpoint", 0)?;
             Ok(connection)
         };
-        open().map_err(|error| failed("the store's file cannot be opened to be read", error))
+        let reader = open()
+            .map_err(|error| failed("the store's file cannot be opened to be read", error))?;
+        self.file.require_in_place()?;
+        Ok(reader)
     }
 }
 

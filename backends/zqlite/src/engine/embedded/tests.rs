@@ -5,10 +5,10 @@ use ghostwire_store_local_file::Access;
 use super::*;
 use crate::engine::Write;
 
-fn engine() -> (tempfile::TempDir, StoreFile, Embedded) {
+fn engine() -> (tempfile::TempDir, Arc<StoreFile>, Embedded) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a%b?c#d e.db");
-    let file = StoreFile::open(&path, FileKind::ZQLITE, Access::Create).unwrap();
+    let file = Arc::new(StoreFile::open(&path, FileKind::ZQLITE, Access::Create).unwrap());
     let engine = Embedded::open(&file, false, Some(&|| b"one".to_vec())).unwrap();
     (directory, file, engine)
 }
