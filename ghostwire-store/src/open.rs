@@ -10,10 +10,11 @@ use ghostwire_store_core::entropy::{Entropy, SystemEntropy};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::options::{Materialize, StoreOptions, WriterOptions};
 use ghostwire_store_core::schema::Schema;
+use ghostwire_store_core::secrets::HashKey;
 use ghostwire_store_core::{Store, store};
 
 use crate::config::{self, BackendChoice, BackendKind, Config};
-use crate::hash_key::{create_hash_key, read_hash_key};
+use crate::hash_key::{create_hash_key, is_cut_short, read_hash_key};
 
 /// The backends that this binary was compiled with.
 pub const COMPILED_BACKENDS: &[BackendKind] = &[
@@ -113,36 +114,50 @@ impl<'c> Opener<'c> {
     /// of range.
     pub async fn open(&self) -> Result<Arc<dyn Store>> {
         let backend = self.open_backend().await?;
-        let hash_key = match self.config.secret_key_path() {
-            Some(path) if path.exists() => Some(Arc::new(read_hash_key(&path)?)),
-            // Only a new store gets a new key: another one in place of a lost or misplaced key
-            // would make every credential fail, and hide why.
-            Some(path)
-                if self.create
-                    && !self.read_only
-                    && backend.head().await?.serial == Serial::ZERO =>
-            {
-                Some(Arc::new(create_hash_key(&path, self.entropy.as_ref())?))
-            }
-            Some(_) => None,
-            None => Some(Arc::new(ephemeral_key(self.entropy.as_ref())?)),
-        };
+        let opened = self.open_on(backend.clone()).await;
+        if opened.is_err() {
+            // Its files must not stay locked.
+            let _ = backend.close().await;
+        }
+        opened
+    }
+
+    async fn open_on(&self, backend: Arc<dyn Backend>) -> Result<Arc<dyn Store>> {
         let options = StoreOptions {
             clock: self.clock.clone(),
             entropy: self.entropy.clone(),
-            hash_key,
+            hash_key: self.hash_key(backend.as_ref()).await?.map(Arc::new),
             materialize: materialize(&self.config.backend),
             writer: writer_options(&self.config.writer),
             read_only: self.read_only,
             max_view_age: Duration::from_millis(self.config.writer.max_view_age_ms),
             ..StoreOptions::default()
         };
-        let opened = store::open(backend.clone(), options).await;
-        if opened.is_err() {
-            // Its files must not stay locked.
-            let _ = backend.close().await;
+        store::open(backend, options).await
+    }
+
+    /// The configured key. It is made after the store, so that a key without a store says that one
+    /// was lost, and only for a new one: another in place of a lost or misplaced key would make every
+    /// credential fail, and hide why.
+    async fn hash_key(&self, backend: &dyn Backend) -> Result<Option<HashKey>> {
+        let Some(path) = self.config.secret_key_path() else {
+            return ephemeral_key(self.entropy.as_ref()).map(Some);
+        };
+        let is_unused = backend.head().await?.serial == Serial::ZERO;
+        if path.exists() {
+            return read_hash_key(&path).map(Some).map_err(|error| {
+                match is_unused && is_cut_short(&path) {
+                    true => error.with(
+                        "help",
+                        "nothing was stored with it yet: unless another store uses it, remove it \
+                         and start again, which makes a new one",
+                    ),
+                    false => error,
+                }
+            });
         }
-        opened
+        let may_create = self.create && !self.read_only && is_unused;
+        may_create.then(|| create_hash_key(&path, self.entropy.as_ref())).transpose()
     }
 
     async fn backend(&self, store: StoreId) -> Result<Arc<dyn Backend>> {
@@ -162,7 +177,7 @@ impl<'c> Opener<'c> {
         store: StoreId,
     ) -> Result<Arc<dyn Backend>> {
         use ghostwire_store_zqlite::{EngineChoice, ZqliteBackend, ZqliteOptions};
-        self.prepare_directory(&options.path)?;
+        self.prepare(&options.path)?;
         let engine = match options.engine {
             config::ZqliteEngine::Embedded => EngineChoice::Embedded,
             config::ZqliteEngine::Native => EngineChoice::Native,
@@ -189,7 +204,7 @@ impl<'c> Opener<'c> {
         store: StoreId,
     ) -> Result<Arc<dyn Backend>> {
         use ghostwire_store_libsql::{LibsqlBackend, LibsqlOptions};
-        self.prepare_directory(&options.path)?;
+        self.prepare(&options.path)?;
         let mut wanted = LibsqlOptions::new(&options.path, store);
         wanted.create = self.create && !self.read_only;
         wanted.read_only = self.read_only;
@@ -215,13 +230,36 @@ impl<'c> Opener<'c> {
         }
     }
 
-    /// Makes the store's own directory, but not the one above it: a path with a typo is an error.
+    /// Before a store may be made: refuses to make one beside the key of one that was lost, and
+    /// makes the store's own directory, but not the one above it: a path with a typo is an error.
     #[cfg(any(feature = "zqlite", feature = "libsql"))]
-    fn prepare_directory(&self, path: &std::path::Path) -> Result<()> {
+    fn prepare(&self, path: &std::path::Path) -> Result<()> {
+        if !self.create || self.read_only {
+            return Ok(());
+        }
+        // One that was configured by name may be meant for a new store, too.
+        let key = self.config.secret_key_path().filter(|_| self.config.secret_key_file.is_none());
+        let is_missing = std::fs::metadata(path).map_or_else(
+            |error| error.kind() == std::io::ErrorKind::NotFound,
+            |metadata| metadata.is_file() && metadata.len() == 0,
+        );
+        if let Some(key) = key.filter(|key| is_missing && key.exists()) {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                "here lies the hash key of a store, and its file is gone",
+            )
+            .with("path", path.display())
+            .with("secret_key_file", key.display())
+            .with(
+                "help",
+                "restore the file; or, to begin anew, remove the key, or name it as \
+                 `secret_key_file` to go on using it",
+            ));
+        }
         let Some(directory) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
             return Ok(());
         };
-        if !self.create || self.read_only || directory.exists() {
+        if directory.exists() {
             return Ok(());
         }
         let mut builder = std::fs::DirBuilder::new();
@@ -262,10 +300,10 @@ fn not_compiled_in(kind: BackendKind) -> Error {
     error.with("help", format_args!("build with the Cargo feature `{}`", kind.cargo_feature()))
 }
 
-fn ephemeral_key(entropy: &dyn Entropy) -> Result<ghostwire_store_core::secrets::HashKey> {
+fn ephemeral_key(entropy: &dyn Entropy) -> Result<HashKey> {
     let mut key = [0; 32];
     entropy.fill(&mut key)?;
-    Ok(ghostwire_store_core::secrets::HashKey::new(key))
+    Ok(HashKey::new(key))
 }
 
 fn materialize(backend: &BackendChoice) -> Materialize {

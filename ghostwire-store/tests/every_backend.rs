@@ -1,15 +1,15 @@
 //! What the facade adds, on every backend that is compiled in. The rules themselves are proved by
 //! the conformance suite.
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 mod world;
 
 use std::time::Duration;
 
-use ghostwire_store::ErrorKind;
 use ghostwire_store::apply_retention;
 use ghostwire_store::config::SeriesOptions;
 use ghostwire_store::domain::*;
+use ghostwire_store::{ErrorKind, Opener};
 use world::{Site, registration};
 
 /// Runs `life` on every backend, in both ways of materialising.
@@ -93,6 +93,57 @@ async fn a_lost_hash_key_is_not_replaced() {
         assert!(!key.exists());
         store.close().await.unwrap();
         std::fs::rename(key.with_extension("away"), &key).unwrap();
+        let store = site.open().await;
+        store.api_keys().authenticate(secret.expose()).await.unwrap();
+        store.close().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_store_is_made_beside_the_key_of_one_that_was_lost() {
+    for mut site in Site::all().into_iter().filter(|site| site.config.backend.path().is_some()) {
+        let path = site.config.backend.path().unwrap().to_owned();
+        site.open().await.close().await.unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::remove_file(format!("{}.lock", path.display())).unwrap();
+        for content in [None, Some("")] {
+            if let Some(content) = content {
+                std::fs::write(&path, content).unwrap();
+            }
+            let error = Opener::new(&site.config).open().await.map(drop).unwrap_err();
+            assert_eq!(*error.kind(), ErrorKind::NotFound, "{error}");
+            assert!(error.to_string().contains(".key"), "{error}");
+            assert_eq!(path.exists(), content.is_some(), "a file was made");
+        }
+        // Whoever names the key means it.
+        site.config.secret_key_file = site.config.secret_key_path();
+        site.open().await.close().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_was_cut_short_says_what_to_do() {
+    for mut site in Site::all().into_iter().filter(|site| site.config.backend.path().is_some()) {
+        site.open().await.close().await.unwrap();
+        let key = site.config.secret_key_path().unwrap();
+        let whole = std::fs::read(&key).unwrap();
+        for length in [0, 1, 63] {
+            // In place: who may read it stays.
+            std::fs::write(&key, &whole[..length]).unwrap();
+            let error = Opener::new(&site.config).open().await.map(drop).unwrap_err();
+            assert_eq!(*error.kind(), ErrorKind::Crypto);
+            assert!(error.to_string().contains("remove it and start again"), "{error}");
+        }
+        std::fs::remove_file(&key).unwrap();
+        let store = site.open().await;
+        let (_, secret) = store.api_keys().create(NewApiKey::default()).await.unwrap();
+        store.close().await.unwrap();
+        // Now something needs it.
+        let made = std::fs::read(&key).unwrap();
+        std::fs::write(&key, &made[..63]).unwrap();
+        let error = Opener::new(&site.config).open().await.map(drop).unwrap_err();
+        assert!(!error.to_string().contains("remove it"), "{error}");
+        std::fs::write(&key, &made).unwrap();
         let store = site.open().await;
         store.api_keys().authenticate(secret.expose()).await.unwrap();
         store.close().await.unwrap();

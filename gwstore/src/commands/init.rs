@@ -3,13 +3,14 @@
 use std::fs::DirBuilder;
 use std::path::{Path, PathBuf};
 
+use ghostwire_store::block::Serial;
 use ghostwire_store::config::Config;
-use ghostwire_store::entropy::SystemEntropy;
-use ghostwire_store::{Error, ErrorKind, Opener, Result, Store, create_hash_key, read_hash_key};
+use ghostwire_store::{Error, ErrorKind, Opener, Result, Store, read_hash_key};
 use serde_json::json;
 
 use crate::failure::{Outcome, file_error, with_help};
 use crate::output::Shell;
+use crate::session::{open_to_read, store_exists};
 
 /// What was made.
 pub(super) struct Made {
@@ -56,8 +57,8 @@ impl Made {
     }
 }
 
-/// Makes a store where there is none. The key comes first, so that there is never a store that
-/// lacks one.
+/// Makes a store where there is none, then its key: a key without a store says that one was lost.
+/// One that was broken off in between is completed.
 pub(super) async fn create(config: &Config) -> Result<Made> {
     let Some(path) = config.backend.path() else {
         return Err(Error::new(
@@ -66,7 +67,7 @@ pub(super) async fn create(config: &Config) -> Result<Made> {
         )
         .with("backend", config.backend.kind()));
     };
-    if path.symlink_metadata().is_ok_and(|metadata| !metadata.is_dir()) {
+    if store_exists(config) && !path.is_dir() && !is_unfinished(config).await {
         let error = Error::new(
             ErrorKind::AlreadyExists { constraint: "path" },
             "there is a file already; it was left as it is",
@@ -76,15 +77,28 @@ pub(super) async fn create(config: &Config) -> Result<Made> {
             "`gwstore status` shows what it holds; choose another with --path",
         ));
     }
-    // The backend tells more precisely what is wrong with a directory than making a key would.
-    let mut key_is_new = false;
     let key = config.secret_key_path();
+    let mut key_is_new = false;
+    // The backend tells more precisely what is wrong with a directory.
     if let Some(key) = key.as_deref().filter(|_| !path.is_dir()) {
         make_directory(path)?;
-        key_is_new = make_key(key)?;
+        key_is_new = !has_key(key)?;
     }
     let store = Opener::new(config).create(true).open().await?;
     Ok(Made { store, path: path.to_owned(), key, key_is_new })
+}
+
+/// Whether what is there lacks its key and holds nothing yet. What cannot be read may be half a
+/// store; opening it to write tells whether it is.
+async fn is_unfinished(config: &Config) -> bool {
+    if config.secret_key_path().is_none_or(|key| key.symlink_metadata().is_ok()) {
+        return false;
+    }
+    let Ok(backend) = open_to_read(config).await else { return true };
+    let is_empty = backend.head().await.is_ok_and(|head| head.serial == Serial::ZERO);
+    // It was only read.
+    let _ = backend.close().await;
+    is_empty
 }
 
 /// Makes the store's own directory, but not the one above it: a path with a typo is an error.
@@ -102,12 +116,19 @@ fn make_directory(path: &Path) -> Result<()> {
     })
 }
 
-/// Tells whether it is new.
-fn make_key(path: &Path) -> Result<bool> {
+/// Tells whether the key is there, and refuses one that cannot be used or made.
+fn has_key(path: &Path) -> Result<bool> {
     if path.symlink_metadata().is_ok() {
-        return read_hash_key(path).map(|_| false);
+        return read_hash_key(path).map(|_| true);
     }
-    create_hash_key(path, &SystemEntropy).map(|_| true).map_err(|error| {
-        with_help(error, "the key's directory has to exist; name another with secret_key_file")
-    })
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if directory.is_some_and(|directory| !directory.is_dir()) {
+        let error = Error::new(ErrorKind::NotFound, "the hash key's file cannot be written")
+            .with("secret_key_file", path.display());
+        return Err(with_help(
+            error,
+            "the key's directory has to exist; name another with secret_key_file",
+        ));
+    }
+    Ok(false)
 }

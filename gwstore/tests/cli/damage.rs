@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{BACKENDS, Place, dump, portable, run_in, user};
+use crate::support::{BACKENDS, Place, command_in, dump, portable, run_in, user};
 
 /// Every command that opens a store.
 const COMMANDS: [&str; 8] = [
@@ -63,6 +63,38 @@ fn a_flipped_byte_is_found_by_the_doctor_at_the_latest() {
         let doctor = place.on(backend, "doctor");
         assert_eq!(doctor.code, 1, "{doctor:#?}");
         assert!(doctor.out.contains("FAIL"), "{doctor:#?}");
+    }
+}
+
+/// Killed as soon as a file appears, a little later, and so on, until it gets to its end.
+#[test]
+fn an_init_that_is_killed_can_be_repeated() {
+    for backend in BACKENDS {
+        let name = format!("{backend}.db");
+        let arguments = ["--backend", backend, "--path", name.as_str(), "init"];
+        for suffix in [".lock", "", "-journal", "-wal", "-shm", ".key"] {
+            for patience in [0, 1_000, 100_000] {
+                let place = Place::new();
+                let file = place.file(&(name.clone() + suffix));
+                let mut init = command_in(&place.file("."), &arguments).spawn().unwrap();
+                let mut ended = false;
+                while !ended && !file.exists() {
+                    ended = init.try_wait().unwrap().is_some();
+                }
+                for _ in 0..patience {
+                    std::hint::spin_loop();
+                }
+                init.kill().unwrap();
+                init.wait().unwrap();
+                let again = place.on(backend, "init");
+                if again.code != 0 {
+                    again.refused(&["left as it is"]);
+                }
+                place.on(backend, "status").ok();
+                let key = String::from_utf8(place.read(&(name.clone() + ".key"))).unwrap();
+                assert_eq!(key.trim().len(), 64, "after `{suffix}` and {patience}: {key:?}");
+            }
+        }
     }
 }
 

@@ -24,6 +24,32 @@ fn a_new_store_is_there_once_and_healthy() {
 }
 
 #[test]
+fn a_store_that_was_begun_is_completed_and_one_that_was_lost_is_not_replaced() {
+    for backend in BACKENDS {
+        let place = Place::new();
+        let name = format!("{backend}.db");
+        let [file, key, lock] = ["", ".key", ".lock"].map(|end| place.file(&(name.clone() + end)));
+        place.init(backend);
+        // Broken off before the key was made, and while the file was filled.
+        fs::remove_file(&key).unwrap();
+        place.init(backend);
+        fs::write(&file, "").unwrap();
+        fs::remove_file(&key).unwrap();
+        fs::remove_file(&lock).unwrap();
+        place.init(backend);
+        place.on(backend, "init").refused(&["left as it is"]);
+        fs::rename(&file, place.file("aside")).unwrap();
+        place.on(backend, "init").refused(&["its file is gone", &name, "restore"]);
+        place.on(backend, "status").refused(&["a store was here", &name, "restore"]);
+        let doctor = place.on(backend, "doctor");
+        assert!(doctor.code == 1 && doctor.out.contains("the lock last"), "{doctor:#?}");
+        assert!(!file.exists());
+        fs::rename(place.file("aside"), &file).unwrap();
+        place.on(backend, "doctor").ok();
+    }
+}
+
+#[test]
 fn files_are_private() {
     use std::os::unix::fs::PermissionsExt;
     let place = Place::new();

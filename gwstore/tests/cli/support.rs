@@ -120,15 +120,23 @@ impl Place {
     }
 }
 
-pub(crate) fn run_in(directory: &Path, arguments: &[&str], input: Option<&[u8]>) -> Ran {
+/// The program with these arguments, without input.
+pub(crate) fn command_in(directory: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gwstore"));
-    command.args(arguments).current_dir(directory);
-    command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
+    command.args(arguments).current_dir(directory).stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("GHOSTWIRE") {
             command.env_remove(name);
         }
+    }
+    command
+}
+
+pub(crate) fn run_in(directory: &Path, arguments: &[&str], input: Option<&[u8]>) -> Ran {
+    let mut command = command_in(directory, arguments);
+    if input.is_some() {
+        command.stdin(Stdio::piped());
     }
     let mut child = command.spawn().unwrap();
     if let Some(input) = input {

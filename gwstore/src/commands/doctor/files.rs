@@ -146,8 +146,8 @@ fn check_key(config: &Config, checkup: &mut Checkup<'_, '_>) -> Outcome {
     })
 }
 
-/// The lock's file stays when a store is closed; without a store it has no use. Unfinished backups
-/// have none either way.
+/// The lock's file stays when a store is closed; without a store it says that one was lost, as a log
+/// does. Unfinished backups and keys have no use either way.
 fn check_leftovers(path: &Path, checkup: &mut Checkup<'_, '_>) -> Outcome {
     const CHECK: &str = "leftovers";
     let exists = path.symlink_metadata().is_ok();
@@ -168,13 +168,15 @@ fn check_leftovers(path: &Path, checkup: &mut Checkup<'_, '_>) -> Outcome {
     }
     left.extend(unfinished_backups(path));
     if left.is_empty() {
-        return checkup.add(Finding::ok(CHECK, "no orphaned lock, journal or unfinished backup"));
+        return checkup
+            .add(Finding::ok(CHECK, "no orphaned lock, log or journal, nothing unfinished"));
     }
     let names: Vec<_> = left.iter().map(|file| file.display().to_string()).collect();
     let advice = if exists {
         "remove them once no process uses the store"
     } else {
-        "was the store moved without them? A journal belongs beside its store; a lock can be removed"
+        "was the store lost, or moved without them? Restore it: a log holds commits; no new one is \
+         made beside them. To begin anew remove them, the lock last"
     };
     checkup.add(Finding::warn(CHECK, names.join(", "), advice))
 }

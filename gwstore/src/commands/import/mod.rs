@@ -31,7 +31,7 @@ async fn present_state(config: &Config, args: &TargetArgs) -> Result<State> {
     }
     let help = "`gwstore init` makes the configured store, and so does --create";
     let explained = |error: ghostwire_store::Error| match error.kind() {
-        ghostwire_store::ErrorKind::NotFound => error.with("help", help),
+        ghostwire_store::ErrorKind::NotFound => with_help(error, help),
         _ => error,
     };
     let reading = Reading::open(config).await.map_err(explained)?;

@@ -1,13 +1,17 @@
 //! The file with the key that hashes credentials: 32 bytes as hexadecimal text, 0600, outside the
 //! database. Whoever loses it loses every API key, pre-auth key and session with it.
 
-use std::fs::OpenOptions;
-use std::io::{Read, Write};
+mod part;
+
+use std::fmt::Write;
+use std::io::Read;
 use std::path::Path;
 
 use ghostwire_store_core::entropy::Entropy;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::secrets::HashKey;
+
+use part::Part;
 
 /// Longer files are not a key.
 const MAX_BYTES: u64 = 1024;
@@ -51,24 +55,23 @@ pub fn read_hash_key(path: &Path) -> Result<HashKey> {
         .ok_or_else(|| failed(ErrorKind::Crypto, "the hash key's file must hold 64 hex digits"))
 }
 
-/// Makes a new key and its file.
+/// Makes a new key and its file. Whenever that is broken off, there is the whole file or none; a
+/// file `<path>.<16 digits>.part` may be left then, which holds a key that was never used.
 ///
 /// # Errors
 /// `AlreadyExists` if there is such a file; `PermissionDenied`, `NotFound`, `Unavailable`.
 pub fn create_hash_key(path: &Path, entropy: &dyn Entropy) -> Result<HashKey> {
-    let mut key = [0; 32];
+    let (mut key, mut number) = ([0; 32], [0; 8]);
     entropy.fill(&mut key)?;
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let written = options.open(path).and_then(|mut file| {
-        for byte in key {
-            write!(file, "{byte:02x}")?;
-        }
-        file.write_all(b"\n")?;
-        file.sync_all()
+    entropy.fill(&mut number)?;
+    let mut text = hexadecimal(&key);
+    text.push('\n');
+    let written = Part::begin(path, &hexadecimal(&number)).and_then(|mut part| {
+        part.fill(text.as_bytes())?;
+        part.publish()
     });
+    let mut bytes = text.into_bytes();
+    bytes.fill(0);
     written.map_err(|error| {
         let kind = match error.kind() {
             std::io::ErrorKind::AlreadyExists => ErrorKind::AlreadyExists { constraint: "path" },
@@ -80,11 +83,21 @@ pub fn create_hash_key(path: &Path, entropy: &dyn Entropy) -> Result<HashKey> {
             .with("secret_key_file", path.display())
             .because(error)
     })?;
-    if let Some(directory) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        // The name must survive a loss of power, too.
-        let _ = std::fs::File::open(directory).and_then(|directory| directory.sync_all());
-    }
     Ok(HashKey::new(key))
+}
+
+/// Whether an earlier release was broken off while it wrote the file, which it did in place.
+pub(crate) fn is_cut_short(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.len() < 64)
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len() + 1);
+    for byte in bytes {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 fn parse(text: &str) -> Option<[u8; 32]> {
@@ -99,7 +112,7 @@ fn parse(text: &str) -> Option<[u8; 32]> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use ghostwire_store_core::entropy::SystemEntropy;
 
@@ -129,6 +142,38 @@ mod tests {
             assert_eq!(*error.kind(), ErrorKind::Crypto);
             assert!(!error.to_string().contains(text));
         }
+    }
+
+    /// Forgets what is in the making, as a kill does.
+    #[test]
+    fn whenever_it_is_broken_off_there_is_a_whole_key_or_none() {
+        let text = "ab".repeat(32);
+        for written in 0..=text.len() {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("key");
+            let mut part = Part::begin(&path, "0").unwrap();
+            part.fill(&text.as_bytes()[..written]).unwrap();
+            std::mem::forget(part);
+            assert_eq!(*read_hash_key(&path).unwrap_err().kind(), ErrorKind::NotFound);
+            let made = create_hash_key(&path, &SystemEntropy).unwrap();
+            assert_eq!(read_hash_key(&path).unwrap().id(), made.id());
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_there_is_never_replaced_and_nothing_is_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        let made = create_hash_key(&path, &SystemEntropy).unwrap();
+        for _ in 0..2 {
+            let error = create_hash_key(&path, &SystemEntropy).map(drop).unwrap_err();
+            assert_eq!(*error.kind(), ErrorKind::AlreadyExists { constraint: "path" });
+        }
+        assert_eq!(read_hash_key(&path).unwrap().id(), made.id());
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+        let missing = directory.path().join("missing/key");
+        let error = create_hash_key(&missing, &SystemEntropy).map(drop).unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::NotFound);
     }
 
     #[cfg(unix)]
