@@ -173,6 +173,7 @@ pub struct BlockBuilder {
     audit: BytesMut,
     audit_spans: Vec<Span>,
     entries: Vec<AuditEntry>,
+    most: Option<usize>,
 }
 
 /// How long the sections of a block are, in bytes.
@@ -212,6 +213,13 @@ impl BlockBuilder {
         const MOST: usize = 1024 * 1024;
         let room = |bytes: usize| BytesMut::with_capacity((bytes + bytes / 4).min(MOST));
         Self { changes: room(changes), audit: room(audit), ..Self::default() }
+    }
+
+    /// The block will have at most so many bytes, or else [`MAX_BLOCK`].
+    #[must_use]
+    pub fn at_most(mut self, bytes: usize) -> Self {
+        self.most = Some(bytes.min(MAX_BLOCK));
+        self
     }
 
     /// How many bytes there are so far.
@@ -282,7 +290,7 @@ impl BlockBuilder {
     /// Closes the block.
     ///
     /// # Errors
-    /// `Exhausted` if it is longer than [`MAX_BLOCK`].
+    /// `Exhausted` if it is longer than it may be.
     pub fn finish(
         self,
         serial: Serial,
@@ -291,12 +299,14 @@ impl BlockBuilder {
         time: Timestamp,
     ) -> Result<ClosedBlock> {
         let total = HEADER + 8 + self.len();
-        if total > MAX_BLOCK {
+        let most = self.most.unwrap_or(MAX_BLOCK);
+        if total > most {
             return Err(Error::new(
                 crate::error::ErrorKind::Exhausted,
-                "a transaction's block would be longer than 256 MiB; split it",
+                "one commit would take more bytes than a block may have; split the call",
             )
-            .with("bytes", total));
+            .with("bytes", total)
+            .with("allowed", most));
         }
         let mut bytes = BytesMut::with_capacity(total);
         bytes.put_slice(MAGIC);

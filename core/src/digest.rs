@@ -197,7 +197,7 @@ impl DigestCache {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::command::{Restore, UserCommand};
+    use crate::command::{Part, Restore, UserCommand};
     use crate::state::testing::World;
 
     #[test]
@@ -238,7 +238,7 @@ mod tests {
             }
         }
         assert_eq!(cache.digest(&old), state_digest(&old));
-        let delete = UserCommand::Delete { id: alice.id, cascade: true };
+        let delete = UserCommand::Delete { id: alice.id, cascade: true, part: Part::WHOLE };
         let before = state_digest(&world.state);
         world.run(delete).unwrap();
         assert_ne!(before, state_digest(&world.state));

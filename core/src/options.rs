@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::block::MAX_BLOCK;
 use crate::domain::{ActorName, Clock, SystemClock};
 use crate::entropy::{Entropy, SystemEntropy};
 use crate::secrets::HashKey;
@@ -33,6 +34,19 @@ pub struct WriterOptions {
     pub retain_block_bytes: u64,
     /// How long the queue must be empty before the writer folds in its spare time.
     pub idle_before_fold: Duration,
+    /// The longest block, in bytes: 65,536 to [`MAX_BLOCK`], which is the default. Less is for
+    /// tests, and for readers of blocks that cannot take as much. A call over many entities makes
+    /// commits of a quarter of it, at most of 16 MiB.
+    pub max_block_bytes: usize,
+}
+
+impl WriterOptions {
+    /// A block that has grown beyond this many bytes takes no further commands, and a command over
+    /// many entities ends its part there.
+    pub(crate) fn full_block(&self) -> usize {
+        const FULL_BLOCK: usize = 16 * 1024 * 1024;
+        FULL_BLOCK.min(self.max_block_bytes / 4)
+    }
 }
 
 impl Default for WriterOptions {
@@ -44,6 +58,7 @@ impl Default for WriterOptions {
             max_fold_debt: 65_536,
             retain_block_bytes: 64 * 1024 * 1024,
             idle_before_fold: Duration::from_millis(50),
+            max_block_bytes: MAX_BLOCK,
         }
     }
 }

@@ -30,6 +30,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         writes::transactions::CASES,
         writes::revisions::CASES,
         writes::block_size::CASES,
+        writes::parts::CASES,
         writes::closing::CASES,
         writes::opening::CASES,
         values::forms::CASES,

@@ -70,7 +70,7 @@ async fn user(store: &dyn Store, command: UserCommand) -> Result<()> {
             users.update(id, patch, expected).await.map(|_| ())
         }
         UserCommand::UpsertOidc { profile, .. } => users.upsert_oidc(profile).await.map(|_| ()),
-        UserCommand::Delete { id, cascade } => users.delete(id, cascade).await,
+        UserCommand::Delete { id, cascade, .. } => users.delete(id, cascade).await,
     }
 }
 
@@ -86,10 +86,10 @@ async fn node(store: &dyn Store, command: NodeCommand) -> Result<()> {
         NodeCommand::RotateKey { machine_key, from, to, disco_key, expires_at } => {
             nodes.rotate_key(machine_key, from, to, disco_key, expires_at).await.map(|_| ())
         }
-        NodeCommand::Expire { nodes: ids, at } => nodes.expire(ids, at).await.map(|_| ()),
+        NodeCommand::Expire { nodes: ids, at, .. } => nodes.expire(ids, at).await.map(|_| ()),
         NodeCommand::Delete { id } => nodes.delete(id).await,
-        NodeCommand::ReapEphemeral => nodes.reap_ephemeral().await.map(|_| ()),
-        NodeCommand::BackfillAddresses => nodes.backfill_addresses().await.map(|_| ()),
+        NodeCommand::ReapEphemeral { .. } => nodes.reap_ephemeral().await.map(|_| ()),
+        NodeCommand::BackfillAddresses { .. } => nodes.backfill_addresses().await.map(|_| ()),
     }
 }
 
@@ -105,7 +105,7 @@ async fn presence(store: &dyn Store, command: PresenceCommand) -> Result<()> {
         PresenceCommand::Disconnect { node, session } => {
             presence.disconnect(node, session).await.map(|_| ())
         }
-        PresenceCommand::DisconnectAll => presence.disconnect_all().await.map(|_| ()),
+        PresenceCommand::DisconnectAll { .. } => presence.disconnect_all().await.map(|_| ()),
     }
 }
 
@@ -130,7 +130,7 @@ async fn session(store: &dyn Store, command: SessionCommand) -> Result<()> {
             sessions.touch(id, expires_at).await.map(|_| ())
         }
         SessionCommand::End { id } => sessions.end(id).await,
-        SessionCommand::Sweep => sessions.sweep().await.map(|_| ()),
+        SessionCommand::Sweep { .. } => sessions.sweep().await.map(|_| ()),
     }
 }
 
@@ -143,7 +143,7 @@ async fn policy(store: &dyn Store, command: PolicyCommand) -> Result<()> {
         PolicyCommand::Rollback { expected, to } => {
             policies.rollback(expected, to).await.map(|_| ())
         }
-        PolicyCommand::Prune { keep } => policies.prune(keep).await.map(|_| ()),
+        PolicyCommand::Prune { keep, .. } => policies.prune(keep).await.map(|_| ()),
     }
 }
 

@@ -20,7 +20,9 @@ impl Caller {
         let Some(user) = self.some_user() else { return self.new_user() };
         let id = user.id;
         match self.dice.below(6) {
-            0 => UserCommand::Delete { id, cascade: self.dice.once_in(2) }.into(),
+            0 => {
+                UserCommand::Delete { id, cascade: self.dice.once_in(2), part: Part::WHOLE }.into()
+            }
             1 => {
                 // Taken.
                 let user = NewUser::local(user.name.clone());
@@ -110,7 +112,8 @@ impl Caller {
                 let patch = Box::new(NodePatch { label, ..NodePatch::default() });
                 NodeCommand::Update { id, patch, expected: Some(node.revision) }.into()
             }
-            2 => NodeCommand::Expire { nodes: vec![id], at: at(self.round + 1) }.into(),
+            2 => NodeCommand::Expire { nodes: vec![id], at: at(self.round + 1), part: Part::WHOLE }
+                .into(),
             _ => NodeCommand::RotateKey {
                 machine_key: node.machine_key,
                 from: node.node_key,
@@ -236,7 +239,7 @@ impl Caller {
         let current = view.policies().current().map(|policy| policy.version);
         match (self.dice.below(6), current) {
             (0, Some(expected)) => PolicyCommand::Rollback { expected, to: expected }.into(),
-            (1, _) => PolicyCommand::Prune { keep: 2 }.into(),
+            (1, _) => PolicyCommand::Prune { keep: 2, part: Part::WHOLE }.into(),
             (2, _) => SettingCommand::Reset { kind: SettingKind::Dns }.into(),
             (3, _) => {
                 let search_domains = vec![format!("{}.example", self.mark()).parse().unwrap()];
@@ -285,7 +288,9 @@ impl Caller {
             }
             (1, Some(node), _) => commands.push(NodeCommand::Delete { id: node.id }.into()),
             (2, _, Some(user)) => {
-                commands.push(UserCommand::Delete { id: user.id, cascade: true }.into());
+                commands.push(
+                    UserCommand::Delete { id: user.id, cascade: true, part: Part::WHOLE }.into(),
+                );
             }
             _ => {}
         }

@@ -49,9 +49,9 @@ pub(super) struct Caller {
 impl Caller {
     /// What a control plane does that starts.
     async fn begin(mut self) {
-        self.call(Op::Write(PresenceCommand::DisconnectAll.into())).await;
-        self.call(Op::Write(NodeCommand::ReapEphemeral.into())).await;
-        self.call(Op::Write(SessionCommand::Sweep.into())).await;
+        self.call(Op::Write(PresenceCommand::DisconnectAll { part: Part::WHOLE }.into())).await;
+        self.call(Op::Write(NodeCommand::ReapEphemeral { part: Part::WHOLE }.into())).await;
+        self.call(Op::Write(SessionCommand::Sweep { part: Part::WHOLE }.into())).await;
         if self.dice.once_in(2) {
             self.call(Op::PruneMetrics(at(self.round))).await;
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ghostwire_store_core::command::{
-    ApiKeyCommand, Command, DnsCommand, NodeCommand, PolicyCommand, PreAuthKeyCommand,
+    ApiKeyCommand, Command, DnsCommand, NodeCommand, Part, PolicyCommand, PreAuthKeyCommand,
     Precondition, PresenceCommand, RouteCommand, SessionCommand, SettingCommand, Transaction,
     UserCommand,
 };
@@ -253,6 +253,8 @@ impl Call {
 
     /// The same as a command of a transaction; `None` if it cannot be one here.
     pub(super) fn command(&self, fresh: &Fresh) -> Option<Command> {
+        // All of it, as a transaction is one commit.
+        let part = Part::WHOLE;
         Some(match self.clone() {
             Self::CreateUser(user) => {
                 UserCommand::Create { id: UserId::from_bytes(fresh.id), user }.into()
@@ -263,7 +265,7 @@ impl Call {
             Self::UpdateUser(id, patch, expected) => {
                 UserCommand::Update { id, patch, expected }.into()
             }
-            Self::DeleteUser(id, cascade) => UserCommand::Delete { id, cascade }.into(),
+            Self::DeleteUser(id, cascade) => UserCommand::Delete { id, cascade, part }.into(),
             Self::RevokePreAuthKey(id) => PreAuthKeyCommand::Revoke { id }.into(),
             Self::DeletePreAuthKey(id) => PreAuthKeyCommand::Delete { id }.into(),
             Self::Register(registration) => NodeCommand::Register {
@@ -277,10 +279,10 @@ impl Call {
             Self::RotateKey(Rotation { machine_key, from, to, disco_key, expires_at }) => {
                 NodeCommand::RotateKey { machine_key, from, to, disco_key, expires_at }.into()
             }
-            Self::ExpireNodes(nodes, at) => NodeCommand::Expire { nodes, at }.into(),
+            Self::ExpireNodes(nodes, at) => NodeCommand::Expire { nodes, at, part }.into(),
             Self::DeleteNode(id) => NodeCommand::Delete { id }.into(),
-            Self::BackfillAddresses => NodeCommand::BackfillAddresses.into(),
-            Self::ReapEphemeral => NodeCommand::ReapEphemeral.into(),
+            Self::BackfillAddresses => NodeCommand::BackfillAddresses { part }.into(),
+            Self::ReapEphemeral => NodeCommand::ReapEphemeral { part }.into(),
             Self::Connect(node, session, endpoints) => {
                 PresenceCommand::Connect { node, session, endpoints }.into()
             }
@@ -288,7 +290,7 @@ impl Call {
                 PresenceCommand::Heartbeat { node, session, endpoints }.into()
             }
             Self::Disconnect(node, session) => PresenceCommand::Disconnect { node, session }.into(),
-            Self::DisconnectAll => PresenceCommand::DisconnectAll.into(),
+            Self::DisconnectAll => PresenceCommand::DisconnectAll { part }.into(),
             Self::Advertise(node, prefixes) => {
                 RouteCommand::Advertise { node, prefixes: fresh.with_ids(prefixes) }.into()
             }
@@ -300,7 +302,7 @@ impl Call {
                 PolicyCommand::Swap { expected, document }.into()
             }
             Self::RollbackPolicy(expected, to) => PolicyCommand::Rollback { expected, to }.into(),
-            Self::PrunePolicies(keep) => PolicyCommand::Prune { keep }.into(),
+            Self::PrunePolicies(keep) => PolicyCommand::Prune { keep, part }.into(),
             Self::CreateDnsRecord(record) => {
                 DnsCommand::Create { id: DnsRecordId::from_bytes(fresh.id), record }.into()
             }
@@ -314,7 +316,7 @@ impl Call {
             Self::ResetSetting(kind) => SettingCommand::Reset { kind }.into(),
             Self::TouchSession(id, expires_at) => SessionCommand::Touch { id, expires_at }.into(),
             Self::EndSession(id) => SessionCommand::End { id }.into(),
-            Self::SweepSessions => SessionCommand::Sweep.into(),
+            Self::SweepSessions => SessionCommand::Sweep { part }.into(),
             Self::RevokeApiKey(id) => ApiKeyCommand::Revoke { id }.into(),
             Self::DeleteApiKey(id) => ApiKeyCommand::Delete { id }.into(),
             // Secrets are made by the repositories, and series are in no transaction.
@@ -355,6 +357,7 @@ impl Answer {
             Reply::Count(count) => Self::Count(count),
             Reply::All(replies) => Self::All(replies.into_iter().map(Self::of_reply).collect()),
             Reply::Restored(_) => panic!("nothing was restored"),
+            Reply::Unfinished { .. } => panic!("a whole command is no part"),
         }
     }
 }

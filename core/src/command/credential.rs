@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Part;
 use crate::domain::{
     ApiKeyId, KeyPrefix, NewApiKey, NewPreAuthKey, NewSession, PreAuthKeyId, SecretHash, SessionId,
     Timestamp,
@@ -53,5 +54,8 @@ pub enum SessionCommand {
     /// A sign-out.
     End { id: SessionId },
     /// Remove every session that has expired.
-    Sweep,
+    Sweep {
+        #[serde(default)]
+        part: Part,
+    },
 }

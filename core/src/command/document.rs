@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Part;
 use crate::domain::{
     DnsRecordId, DnsRecordPatch, DocumentText, NewDnsRecord, PolicyVersion, Revision,
     SettingDocument, SettingKind,
@@ -29,6 +30,9 @@ pub enum PolicyCommand {
     Prune {
         /// How many stay.
         keep: u32,
+        /// How much of it.
+        #[serde(default)]
+        part: Part,
     },
 }
 

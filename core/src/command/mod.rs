@@ -4,6 +4,7 @@
 mod credential;
 mod document;
 mod node;
+mod part;
 mod restore;
 mod route;
 mod transaction;
@@ -16,6 +17,7 @@ use crate::domain::{ActorName, Timestamp};
 pub use credential::*;
 pub use document::*;
 pub use node::*;
+pub use part::Part;
 pub use restore::*;
 pub use route::*;
 pub use transaction::*;
@@ -82,14 +84,14 @@ impl Command {
                 NodeCommand::RotateKey { .. } => "node.rotate_key",
                 NodeCommand::Expire { .. } => "node.expire",
                 NodeCommand::Delete { .. } => "node.delete",
-                NodeCommand::ReapEphemeral => "node.reap_ephemeral",
-                NodeCommand::BackfillAddresses => "node.backfill_addresses",
+                NodeCommand::ReapEphemeral { .. } => "node.reap_ephemeral",
+                NodeCommand::BackfillAddresses { .. } => "node.backfill_addresses",
             },
             Self::Presence(command) => match command {
                 PresenceCommand::Connect { .. } => "presence.connect",
                 PresenceCommand::Heartbeat { .. } => "presence.heartbeat",
                 PresenceCommand::Disconnect { .. } => "presence.disconnect",
-                PresenceCommand::DisconnectAll => "presence.disconnect_all",
+                PresenceCommand::DisconnectAll { .. } => "presence.disconnect_all",
             },
             Self::Route(command) => match command {
                 RouteCommand::Advertise { .. } => "route.advertise",
@@ -113,7 +115,7 @@ impl Command {
                 SessionCommand::Begin { .. } => "session.begin",
                 SessionCommand::Touch { .. } => "session.touch",
                 SessionCommand::End { .. } => "session.end",
-                SessionCommand::Sweep => "session.sweep",
+                SessionCommand::Sweep { .. } => "session.sweep",
             },
             Self::Policy(command) => match command {
                 PolicyCommand::Swap { .. } => "policy.swap",

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Part;
 use crate::domain::{
     Change, DiscoKey, EndpointList, MachineKey, NodeId, NodeKey, NodePatch, Registration, Revision,
     SessionNumber, Timestamp,
@@ -46,6 +47,9 @@ pub enum NodeCommand {
         nodes: Vec<NodeId>,
         /// When.
         at: Timestamp,
+        /// How much of it.
+        #[serde(default)]
+        part: Part,
     },
     /// Removal of one node, by its id and nothing else.
     Delete {
@@ -53,9 +57,17 @@ pub enum NodeCommand {
         id: NodeId,
     },
     /// Remove the ephemeral nodes that have been offline for longer than the cutoff.
-    ReapEphemeral,
+    ReapEphemeral {
+        /// How much of it.
+        #[serde(default)]
+        part: Part,
+    },
     /// Give an address of each configured family to every node that lacks one.
-    BackfillAddresses,
+    BackfillAddresses {
+        /// How much of it. The first part makes sure that there are enough for all.
+        #[serde(default)]
+        part: Part,
+    },
 }
 
 /// A write to a node's presence. Messages of an older or closed session change nothing.
@@ -88,5 +100,9 @@ pub enum PresenceCommand {
         session: SessionNumber,
     },
     /// Every control connection went down: the control plane was restarted.
-    DisconnectAll,
+    DisconnectAll {
+        /// How much of it.
+        #[serde(default)]
+        part: Part,
+    },
 }

@@ -14,12 +14,12 @@ pub const MAX_STEPS: usize = 10_000;
 /// commit, or none does.
 ///
 /// ```
-/// # use ghostwire_store_core::command::{Precondition, Transaction, UserCommand};
+/// # use ghostwire_store_core::command::{Part, Precondition, Transaction, UserCommand};
 /// # use ghostwire_store_core::domain::{NewUser, UserId};
 /// # fn build(old: UserId, new: UserId) -> ghostwire_store_core::error::Result<Transaction> {
 /// Transaction::new()
 ///     .require(Precondition::UserExists(old))?
-///     .then(UserCommand::Delete { id: old, cascade: true })?
+///     .then(UserCommand::Delete { id: old, cascade: true, part: Part::WHOLE })?
 ///     .then(UserCommand::Create { id: new, user: NewUser::local("alice".parse()?) })
 /// # }
 /// ```

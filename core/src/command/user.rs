@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Part;
 use crate::domain::{NewUser, OidcProfile, Revision, UserId, UserPatch};
 
 /// A write to users.
@@ -38,5 +39,8 @@ pub enum UserCommand {
         /// Also remove the user's nodes, keys and sessions; otherwise their nodes and keys forbid
         /// the removal.
         cascade: bool,
+        /// How much of it. The user itself goes last.
+        #[serde(default)]
+        part: Part,
     },
 }

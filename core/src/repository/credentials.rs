@@ -422,6 +422,7 @@ impl SessionRepository for StoreHandle {
     }
 
     async fn sweep(&self) -> Result<u64> {
-        expect_reply!(self.run("sessions.sweep", SessionCommand::Sweep).await?, Count)
+        let make = |part| SessionCommand::Sweep { part }.into();
+        self.count_in_parts("sessions.sweep", make).await
     }
 }

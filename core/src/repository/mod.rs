@@ -8,6 +8,7 @@ mod credentials;
 mod dns;
 mod metrics;
 mod nodes;
+mod parts;
 mod policies;
 mod presence;
 mod routes;

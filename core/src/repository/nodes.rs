@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::expect_reply;
-use crate::command::NodeCommand;
+use crate::command::{NodeCommand, Part};
 use crate::domain::{
     DiscoKey, DnsLabel, MachineKey, Node, NodeFilter, NodeId, NodeKey, NodePatch, Page,
     PageRequest, Registration, Revision, Timestamp,
@@ -88,7 +88,8 @@ pub trait NodeRepository: Send + Sync {
         expires_at: Option<Timestamp>,
     ) -> Result<Arc<Node>>;
 
-    /// Makes nodes' keys expire at `at`. Gives how many changed.
+    /// Makes nodes' keys expire at `at`. Gives how many changed. Beyond what one commit holds it
+    /// goes on in the next; should that fail, repeat the call.
     ///
     /// # Errors
     /// `NotFound` if one of them does not exist; then none changes.
@@ -100,16 +101,19 @@ pub trait NodeRepository: Send + Sync {
     /// `NotFound`, also the second time.
     async fn delete(&self, id: NodeId) -> Result<()>;
 
-    /// Removes the ephemeral nodes that have been offline for longer than the cutoff.
+    /// Removes the ephemeral nodes that have been offline for longer than the cutoff. Beyond what
+    /// one commit holds it goes on in the next.
     ///
     /// # Errors
     /// Those of any write.
     async fn reap_ephemeral(&self) -> Result<Vec<NodeId>>;
 
-    /// Gives an address of each configured family to every node that lacks one.
+    /// Gives an address of each configured family to every node that lacks one. Beyond what one
+    /// commit holds it goes on in the next.
     ///
     /// # Errors
-    /// `Exhausted` if they do not suffice; then no node changes.
+    /// `Exhausted` if they do not suffice; then no node changes, unless others took addresses
+    /// while it went on.
     async fn backfill_addresses(&self) -> Result<Vec<NodeId>>;
 }
 
@@ -170,8 +174,12 @@ impl NodeRepository for StoreHandle {
     }
 
     async fn expire(&self, nodes: Vec<NodeId>, at: Timestamp) -> Result<u64> {
-        let command = NodeCommand::Expire { nodes, at };
-        expect_reply!(self.run("nodes.expire", command).await?, Count)
+        let mut rest = nodes;
+        let make = |part: Part| {
+            rest.retain(|id| Some(*id) > part.after);
+            NodeCommand::Expire { nodes: rest.clone(), at, part }.into()
+        };
+        self.count_in_parts("nodes.expire", make).await
     }
 
     async fn delete(&self, id: NodeId) -> Result<()> {
@@ -179,12 +187,12 @@ impl NodeRepository for StoreHandle {
     }
 
     async fn reap_ephemeral(&self) -> Result<Vec<NodeId>> {
-        let reply = self.run("nodes.reap_ephemeral", NodeCommand::ReapEphemeral).await?;
-        expect_reply!(reply, Nodes)
+        let make = |part| NodeCommand::ReapEphemeral { part }.into();
+        self.nodes_in_parts("nodes.reap_ephemeral", make).await
     }
 
     async fn backfill_addresses(&self) -> Result<Vec<NodeId>> {
-        let reply = self.run("nodes.backfill_addresses", NodeCommand::BackfillAddresses).await?;
-        expect_reply!(reply, Nodes)
+        let make = |part| NodeCommand::BackfillAddresses { part }.into();
+        self.nodes_in_parts("nodes.backfill_addresses", make).await
     }
 }

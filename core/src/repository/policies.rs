@@ -85,6 +85,7 @@ impl PolicyRepository for StoreHandle {
     }
 
     async fn prune(&self, keep: u32) -> Result<u64> {
-        expect_reply!(self.run("policies.prune", PolicyCommand::Prune { keep }).await?, Count)
+        let make = |part| PolicyCommand::Prune { keep, part }.into();
+        self.count_in_parts("policies.prune", make).await
     }
 }

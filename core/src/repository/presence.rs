@@ -43,7 +43,8 @@ pub trait PresenceRepository: Send + Sync {
     async fn disconnect(&self, node: NodeId, session: SessionNumber) -> Result<Arc<Presence>>;
 
     /// Every control connection went down. A control plane that restarts calls this before it
-    /// accepts connections, unless others run beside it. Gives how many nodes were online.
+    /// accepts connections, unless others run beside it. Gives how many nodes were online. Beyond
+    /// what one commit holds it goes on in the next; should that fail, repeat the call.
     ///
     /// # Errors
     /// Those of any write.
@@ -84,8 +85,8 @@ impl PresenceRepository for StoreHandle {
     }
 
     async fn disconnect_all(&self) -> Result<u64> {
-        let command = PresenceCommand::DisconnectAll;
-        expect_reply!(self.run("presence.disconnect_all", command).await?, Count)
+        let make = |part| PresenceCommand::DisconnectAll { part }.into();
+        self.count_in_parts("presence.disconnect_all", make).await
     }
 
     async fn get(&self, node: NodeId) -> Result<Option<Arc<Presence>>> {

@@ -63,7 +63,8 @@ pub trait UserRepository: Send + Sync {
     /// Those of any write.
     async fn upsert_oidc(&self, profile: OidcProfile) -> Result<Arc<User>>;
 
-    /// Removes a user with its sessions; with `cascade`, also its nodes and keys.
+    /// Removes a user with its sessions; with `cascade`, also its nodes and keys. Beyond what one
+    /// commit holds it goes on in the next, the user last; should that fail, repeat the call.
     ///
     /// # Errors
     /// `NotFound`; `Restricted` if it owns nodes or keys and `cascade` is not given.
@@ -112,6 +113,7 @@ impl UserRepository for StoreHandle {
     }
 
     async fn delete(&self, id: UserId, cascade: bool) -> Result<()> {
-        self.run("users.delete", UserCommand::Delete { id, cascade }).await.map(|_| ())
+        let make = |part| UserCommand::Delete { id, cascade, part }.into();
+        self.run_in_parts("users.delete", make, |_| Ok(())).await
     }
 }

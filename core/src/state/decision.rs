@@ -216,6 +216,11 @@ pub enum Reply {
     Count(u64),
     Restored(Restored),
     All(Vec<Reply>),
+    /// What one part of a command over many entities came to, and where the next one begins.
+    Unfinished {
+        so_far: Box<Reply>,
+        after: Option<NodeId>,
+    },
 }
 
 /// A command in the making that needs to see its own changes. The working copy costs a reference
@@ -229,6 +234,10 @@ pub(super) struct Draft {
 impl Draft {
     pub(super) fn of(state: &State) -> Self {
         Self { state: state.clone(), changes: Changes::new(), kinds: ChangeKinds::new() }
+    }
+
+    pub(super) fn changes(&self) -> &[Change] {
+        &self.changes
     }
 
     pub(super) fn put(&mut self, image: Image) {

@@ -77,7 +77,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::command::NodeCommand;
+    use crate::command::{NodeCommand, Part};
     use crate::domain::Timestamp;
     use crate::state::testing::*;
 
@@ -118,7 +118,7 @@ mod tests {
         }
         let at = world.now.saturating_add(Duration::from_secs(60));
         let expiring = nodes.iter().step_by(7).map(|node| node.id).collect();
-        world.run(NodeCommand::Expire { nodes: expiring, at }).unwrap();
+        world.run(NodeCommand::Expire { nodes: expiring, at, part: Part::WHOLE }).unwrap();
         for node in nodes.iter().step_by(5) {
             world.run(NodeCommand::Delete { id: node.id }).unwrap();
         }

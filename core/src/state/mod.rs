@@ -18,6 +18,7 @@ mod holders;
 mod listing;
 mod loading;
 mod nodes;
+mod part;
 mod policies;
 mod preauth_keys;
 mod presence;

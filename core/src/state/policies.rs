@@ -87,15 +87,18 @@ impl State {
                     .clone();
                 self.swap_policy(Some(*expected), document, "policy.rollback", context)
             }
-            PolicyCommand::Prune { keep } => {
-                let gone = self.policies.len().saturating_sub((*keep).max(1) as usize);
+            PolicyCommand::Prune { keep, part } => {
+                let all = self.policies.len().saturating_sub((*keep).max(1) as usize);
+                let gone = all.min(part.deletions());
                 let changes: Changes = self
                     .policies
                     .iter()
                     .take(gone)
                     .map(|policy| Change::Delete(Handle::Policy(policy.version)))
                     .collect();
-                let decision = Decision::changed(changes, Reply::Count(gone as u64));
+                let ended = (gone < all).then_some(None);
+                let reply = Reply::Count(gone as u64).of_part(ended);
+                let decision = Decision::changed(changes, reply);
                 if gone == 0 {
                     return Ok(decision);
                 }
@@ -153,6 +156,7 @@ impl State {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::command::Part;
     use crate::state::testing::*;
 
     fn version(number: u64) -> PolicyVersion {
@@ -207,7 +211,10 @@ mod tests {
         let mut world = World::new();
         world.run(swap(None, "one")).unwrap();
         world.run(swap(Some(1), "two")).unwrap();
-        assert_eq!(world.run(PolicyCommand::Prune { keep: 0 }).unwrap(), Reply::Count(1));
+        assert_eq!(
+            world.run(PolicyCommand::Prune { keep: 0, part: Part::WHOLE }).unwrap(),
+            Reply::Count(1)
+        );
         assert_eq!(current(&world).as_deref(), Some("two"));
         world.run(swap(Some(2), "three")).unwrap();
     }

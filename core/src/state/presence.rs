@@ -4,8 +4,10 @@
 use std::sync::Arc;
 
 use super::decision::{Context, Decision, Draft, Reply};
+use super::listing::behind;
+use super::part::Scales;
 use super::{Change, Map, State};
-use crate::command::{Image, PresenceCommand};
+use crate::command::{Image, Part, PresenceCommand};
 use crate::domain::{self, EndpointList, NodeId, Presence, SessionNumber};
 use crate::error::Result;
 
@@ -31,6 +33,11 @@ impl Presences {
     /// All of them, by node.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Presence>> {
         self.by_node.values()
+    }
+
+    /// Those behind a node, by node.
+    fn behind(&self, node: Option<NodeId>) -> impl Iterator<Item = &Arc<Presence>> {
+        self.by_node.range(behind(node.as_ref())).map(|(_, presence)| presence)
     }
 
     /// How many there are.
@@ -86,7 +93,7 @@ impl State {
             PresenceCommand::Disconnect { node, session } => {
                 (*node, *session, &keep, Message::Disconnect)
             }
-            PresenceCommand::DisconnectAll => return Ok(self.disconnect_all()),
+            PresenceCommand::DisconnectAll { part } => return Ok(self.disconnect_all(*part)),
         };
         // A node that was removed stays removed: its late messages do not bring it back.
         self.node(node)?;
@@ -125,18 +132,31 @@ impl State {
 
 impl State {
     /// When a node was last seen stays as it is: nobody knows when it went.
-    fn disconnect_all(&self) -> Decision {
+    fn disconnect_all(&self, part: Part) -> Decision {
         let mut draft = Draft::of(self);
-        let mut count = 0;
-        for old in self.presence.iter().filter(|presence| presence.online) {
+        let mut scales = Scales::of(part);
+        let (mut count, mut last, mut ended) = (0, part.after, None);
+        let mut prefixes = Vec::new();
+        for old in self.presence.behind(part.after).filter(|presence| presence.online) {
+            if scales.are_full() {
+                ended = Some(last);
+                break;
+            }
             draft
                 .put(Image::Presence(Arc::new(Presence { online: false, ..Presence::clone(old) })));
+            scales.weigh(&draft);
+            for route in self.routes.of_node(old.node).filter(|route| route.primary) {
+                prefixes.push(route.prefix);
+                scales.handover();
+            }
             count += 1;
+            last = Some(old.node);
         }
-        for route in self.routes.iter().filter(|route| route.primary) {
-            draft.elect_primary(route.prefix);
+        // Not before all of them are offline: none is to take over from another.
+        for prefix in prefixes {
+            draft.elect_primary(prefix);
         }
-        draft.finish(Reply::Count(count))
+        draft.finish(Reply::Count(count).of_part(ended))
     }
 }
 
@@ -158,6 +178,10 @@ mod tests {
     fn heartbeat(node: NodeId, session: u64) -> PresenceCommand {
         let session = SessionNumber::new(session).unwrap();
         PresenceCommand::Heartbeat { node, session, endpoints: domain::Change::Keep }
+    }
+
+    fn reap() -> NodeCommand {
+        NodeCommand::ReapEphemeral { part: Part::WHOLE }
     }
 
     fn disconnect(node: NodeId, session: u64) -> PresenceCommand {
@@ -200,9 +224,9 @@ mod tests {
         world.run(connect(node, 1)).unwrap();
         world.run(disconnect(node, 1)).unwrap();
         world.advance(Duration::from_secs(1799));
-        assert_eq!(world.run(NodeCommand::ReapEphemeral).unwrap(), Reply::Nodes(vec![]));
+        assert_eq!(world.run(reap()).unwrap(), Reply::Nodes(vec![]));
         world.advance(Duration::from_secs(1));
-        assert_eq!(world.run(NodeCommand::ReapEphemeral).unwrap(), Reply::Nodes(vec![node]));
+        assert_eq!(world.run(reap()).unwrap(), Reply::Nodes(vec![node]));
         for late in [heartbeat(node, 1), connect(node, 2)] {
             assert_eq!(*world.run(late).unwrap_err().kind(), ErrorKind::NotFound);
         }
@@ -217,7 +241,10 @@ mod tests {
         world.run(connect(node, 5)).unwrap();
         let seen = world.state.presence().get(node).unwrap().last_seen;
         world.advance(Duration::from_secs(60));
-        assert_eq!(world.run(PresenceCommand::DisconnectAll).unwrap(), Reply::Count(1));
+        assert_eq!(
+            world.run(PresenceCommand::DisconnectAll { part: Part::WHOLE }).unwrap(),
+            Reply::Count(1)
+        );
         let presence = world.state.presence().get(node).unwrap();
         assert_eq!((presence.online, presence.last_seen), (false, seen));
         world.run(heartbeat(node, 5)).unwrap();
@@ -234,6 +261,6 @@ mod tests {
         let node = world.register_with(key.id, 1).unwrap().id;
         world.run(connect(node, 1)).unwrap();
         world.advance(Duration::from_secs(1_000_000));
-        assert_eq!(world.run(NodeCommand::ReapEphemeral).unwrap(), Reply::Nodes(vec![]));
+        assert_eq!(world.run(reap()).unwrap(), Reply::Nodes(vec![]));
     }
 }

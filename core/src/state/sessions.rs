@@ -144,16 +144,17 @@ impl State {
                     id,
                 ))
             }
-            SessionCommand::Sweep => {
-                let changes: Changes = self
+            SessionCommand::Sweep { part } => {
+                let mut expired = self
                     .sessions
                     .by_expiry
                     .iter()
                     .take_while(|(at, _)| expired(Some(*at), context.now))
-                    .map(|(_, id)| Change::Delete(Handle::Session(*id)))
-                    .collect();
+                    .map(|(_, id)| Change::Delete(Handle::Session(*id)));
+                let changes: Changes = expired.by_ref().take(part.deletions()).collect();
+                let ended = expired.next().map(|_| None);
                 let count = changes.len() as u64;
-                Ok(Decision::changed(changes, Reply::Count(count)))
+                Ok(Decision::changed(changes, Reply::Count(count).of_part(ended)))
             }
         }
     }
@@ -181,7 +182,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::command::NodeCommand;
+    use crate::command::{NodeCommand, Part};
     use crate::domain::{NewSession, SecretHash};
     use crate::error::ErrorKind;
     use crate::state::testing::*;
@@ -204,7 +205,10 @@ mod tests {
         world.advance(Duration::from_secs(10));
         let touch = SessionCommand::Touch { id: short, expires_at: None };
         assert_eq!(*world.run(touch).unwrap_err().kind(), ErrorKind::NotFound);
-        assert_eq!(world.run(SessionCommand::Sweep).unwrap(), Reply::Count(1));
+        assert_eq!(
+            world.run(SessionCommand::Sweep { part: Part::WHOLE }).unwrap(),
+            Reply::Count(1)
+        );
         assert!(world.state.sessions().get(short).is_none());
         assert!(world.state.sessions().get(long).is_some());
     }

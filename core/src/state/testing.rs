@@ -12,6 +12,7 @@ use crate::domain::*;
 use crate::error::Result;
 
 /// A state with a clock and a source of ids.
+#[derive(Clone)]
 pub(crate) struct World {
     pub(crate) state: State,
     pub(crate) now: Timestamp,

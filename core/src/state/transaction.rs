@@ -91,7 +91,7 @@ fn unmet(error: Error, precondition: &Precondition) -> Error {
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
-    use crate::command::{NodeCommand, UserCommand};
+    use crate::command::{NodeCommand, Part, UserCommand};
     use crate::domain::{NewUser, UserId};
     use crate::state::testing::*;
 
@@ -113,7 +113,7 @@ mod tests {
         let good = Transaction::new()
             .require(Precondition::UserExists(alice.id))
             .unwrap()
-            .then(UserCommand::Delete { id: alice.id, cascade: true })
+            .then(UserCommand::Delete { id: alice.id, cascade: true, part: Part::WHOLE })
             .unwrap()
             .then(create(b, "alice"))
             .unwrap();

@@ -6,11 +6,12 @@ use super::decision::{
     Changes, Context, Decision, Draft, Handle, Note, Reply, check_fresh, check_revision,
 };
 use super::listing::{Listing, behind};
+use super::part::Scales;
 use super::{Change, Map, State};
-use crate::command::{Image, UserCommand};
+use crate::command::{Image, Part, UserCommand};
 use crate::domain::{
-    Identity, NewUser, OidcProfile, Page, PageRequest, Revision, User, UserFilter, UserId,
-    UserName, UserPatch,
+    Identity, NewUser, OidcProfile, Page, PageRequest, Revision, SessionOwner, User, UserFilter,
+    UserId, UserName, UserPatch,
 };
 use crate::error::{Entity, Error, ErrorKind, Result};
 
@@ -143,7 +144,7 @@ impl State {
                 self.update_user(*id, patch, *expected, context)
             }
             UserCommand::UpsertOidc { id, profile } => self.upsert_oidc(*id, profile, context),
-            UserCommand::Delete { id, cascade } => self.delete_user(*id, *cascade),
+            UserCommand::Delete { id, cascade, part } => self.delete_user(*id, *cascade, *part),
         }
     }
 
@@ -224,42 +225,71 @@ impl State {
         Ok(put_user(user.into(), "user.update"))
     }
 
-    fn delete_user(&self, id: UserId, cascade: bool) -> Result<Decision> {
+    /// Whatever admits nodes goes before them, so that none is added while parts of this remain.
+    fn delete_user(&self, id: UserId, cascade: bool, part: Part) -> Result<Decision> {
         self.user(id)?;
-        let nodes: Vec<_> = self.nodes.of_user(id).collect();
-        let keys = self.preauth_keys.of_user(id).count() + self.api_keys.of_user(id).count();
-        if !cascade && (!nodes.is_empty() || keys > 0) {
-            return Err(Error::new(
-                ErrorKind::Restricted,
-                "still owns nodes or keys; delete those first or ask for the cascade",
-            )
-            .about(Entity::User)
-            .with("id", id)
-            .with("nodes", nodes.len())
-            .with("keys", keys));
+        if !cascade {
+            self.check_owns_nothing(id)?;
         }
+        let preauth_keys = self.preauth_keys.of_user(id).map(Handle::PreAuthKey);
+        let api_keys = self.api_keys.of_user(id).map(Handle::ApiKey);
+        let sessions = self.sessions.of_owner(SessionOwner::User(id)).map(Handle::Session);
+        let nodes = self.nodes.of_user(id).map(Handle::Node);
+        let user = std::iter::once(Handle::User(id));
         let mut draft = Draft::of(self);
-        let mut notes = Vec::new();
-        for node in nodes {
-            draft.delete_node(node);
-            notes.push(Note::new("node.delete", Entity::Node, node));
+        let mut scales = Scales::of(part);
+        let mut notes = smallvec::SmallVec::new();
+        let mut ended = None;
+        for handle in preauth_keys.chain(api_keys).chain(sessions).chain(nodes).chain(user) {
+            if scales.are_full() {
+                ended = Some(None);
+                break;
+            }
+            let note = match handle {
+                Handle::Node(node) => {
+                    draft.delete_node(node);
+                    Some(Note::new("node.delete", Entity::Node, node))
+                }
+                other => {
+                    draft.delete(other);
+                    note_of_deletion(other)
+                }
+            };
+            scales.weigh(&draft);
+            if let Some(note) = note {
+                scales.line();
+                notes.push(note);
+            }
         }
-        for key in self.preauth_keys.of_user(id) {
-            draft.delete(Handle::PreAuthKey(key));
-            notes.push(Note::new("preauth_key.delete", Entity::PreAuthKey, key));
-        }
-        for key in self.api_keys.of_user(id) {
-            draft.delete(Handle::ApiKey(key));
-            notes.push(Note::new("api_key.delete", Entity::ApiKey, key));
-        }
-        for session in self.sessions.of_owner(crate::domain::SessionOwner::User(id)) {
-            draft.delete(Handle::Session(session));
-        }
-        draft.delete(Handle::User(id));
-        notes.push(Note::new("user.delete", Entity::User, id));
-        let mut decision = draft.finish(Reply::Done);
-        decision.audit.extend(notes);
+        let mut decision = draft.finish(Reply::Done.of_part(ended));
+        decision.audit = notes;
         Ok(decision)
+    }
+
+    fn check_owns_nothing(&self, id: UserId) -> Result<()> {
+        let nodes = self.nodes.of_user(id).count();
+        let keys = self.preauth_keys.of_user(id).count() + self.api_keys.of_user(id).count();
+        if nodes == 0 && keys == 0 {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Restricted,
+            "still owns nodes or keys; delete those first or ask for the cascade",
+        )
+        .about(Entity::User)
+        .with("id", id)
+        .with("nodes", nodes)
+        .with("keys", keys))
+    }
+}
+
+/// What the audit trail says of what goes with a user.
+fn note_of_deletion(handle: Handle) -> Option<Note> {
+    match handle {
+        Handle::PreAuthKey(id) => Some(Note::new("preauth_key.delete", Entity::PreAuthKey, id)),
+        Handle::ApiKey(id) => Some(Note::new("api_key.delete", Entity::ApiKey, id)),
+        Handle::User(id) => Some(Note::new("user.delete", Entity::User, id)),
+        _ => None,
     }
 }
 
@@ -352,7 +382,7 @@ mod tests {
         let mut world = World::new();
         let alice = create(&mut world, "alice").unwrap();
         let node = world.register(alice.id, 1).unwrap();
-        let delete = |cascade| UserCommand::Delete { id: alice.id, cascade };
+        let delete = |cascade| UserCommand::Delete { id: alice.id, cascade, part: Part::WHOLE };
         assert_eq!(*world.run(delete(false)).unwrap_err().kind(), ErrorKind::Restricted);
         world.run(delete(true)).unwrap();
         assert!(world.state.nodes().get(node.id).is_none());

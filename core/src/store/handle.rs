@@ -132,6 +132,11 @@ impl StoreHandle {
         self.core.options.clock.now()
     }
 
+    /// How many bytes of rows one part of a call over many entities takes.
+    pub(crate) fn part_bytes(&self) -> u64 {
+        self.core.options.writer.full_block() as u64
+    }
+
     pub(crate) fn entropy(&self) -> &dyn Entropy {
         self.core.options.entropy.as_ref()
     }

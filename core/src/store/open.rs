@@ -9,6 +9,7 @@ use tracing::Instrument;
 use super::Store;
 use super::handle::{Core, StoreHandle};
 use crate::backend::Backend;
+use crate::block::MAX_BLOCK;
 use crate::digest::DigestCache;
 use crate::error::{Error, ErrorKind, Result};
 use crate::loader;
@@ -35,16 +36,17 @@ pub async fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<Ar
 fn check_options(options: &StoreOptions) -> Result<()> {
     let writer = &options.writer;
     let ranges = [
-        ("queue_capacity", writer.queue_capacity, 1_000_000),
-        ("max_group", writer.max_group, 65_536),
-        ("max_fold_debt", writer.max_fold_debt, 1_000_000_000),
+        ("queue_capacity", writer.queue_capacity, 1, 1_000_000),
+        ("max_group", writer.max_group, 1, 65_536),
+        ("max_fold_debt", writer.max_fold_debt, 1, 1_000_000_000),
+        ("max_block_bytes", writer.max_block_bytes, 65_536, MAX_BLOCK),
     ];
-    for (name, value, most) in ranges {
-        if value == 0 || value > most {
+    for (name, value, least, most) in ranges {
+        if !(least..=most).contains(&value) {
             return Err(Error::invalid("a writer option is out of range")
                 .with("option", name)
                 .with("value", value)
-                .with("allowed", format_args!("1 to {most}")));
+                .with("allowed", format_args!("{least} to {most}")));
         }
     }
     Ok(())

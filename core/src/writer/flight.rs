@@ -305,10 +305,11 @@ impl Writer {
 
     /// The group that takes commands now.
     pub(super) fn open_group(&mut self) -> &mut Group {
-        let Self { group, flight, shared, last_sizes, .. } = self;
+        let Self { group, flight, shared, last_sizes, options, .. } = self;
+        let max_block = options.max_block_bytes;
         group.get_or_insert_with(|| match flight {
-            Some(flight) => Group::on(flight.state(), *last_sizes),
-            None => Group::on(&shared.published.load().state, *last_sizes),
+            Some(flight) => Group::on(flight.state(), *last_sizes, max_block),
+            None => Group::on(&shared.published.load().state, *last_sizes, max_block),
         })
     }
 }

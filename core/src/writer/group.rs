@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{Answer, Committed, Request, SeriesBatch};
 use crate::block::{BlockBuilder, BlockHash, ClosedBlock, RowChange, Serial, Sizes};
-use crate::command::{Command, NodeCommand, PresenceCommand, Submission, UserCommand};
+use crate::command::{Command, Submission};
 use crate::domain::{AuditEntry, AuditId, BlockId, Revision, Text, Timestamp, WriterId};
 use crate::entropy::{Entropy, draw};
 use crate::error::{Error, ErrorKind, Result};
@@ -15,8 +15,7 @@ use crate::state::{Change, Context, Reply, State};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Load {
     Command,
-    /// A command that may change a lot gets a commit of its own, so that one that is too large for
-    /// a block fails alone.
+    /// What may be too large for a block gets a commit of its own, so that it fails alone.
     Bulk,
     /// A batch of so many rows.
     Series(usize),
@@ -25,15 +24,7 @@ pub(super) enum Load {
 impl Load {
     pub(super) fn of(command: &Command) -> Self {
         match command {
-            Command::Restore(_)
-            | Command::Transaction(_)
-            | Command::User(UserCommand::Delete { cascade: true, .. })
-            | Command::Node(
-                NodeCommand::BackfillAddresses
-                | NodeCommand::ReapEphemeral
-                | NodeCommand::Expire { .. },
-            )
-            | Command::Presence(PresenceCommand::DisconnectAll) => Self::Bulk,
+            Command::Restore(_) | Command::Transaction(_) => Self::Bulk,
             _ => Self::Command,
         }
     }
@@ -41,9 +32,6 @@ impl Load {
 
 /// A commit takes no further series rows beyond these.
 const FULL_SERIES: usize = 65_536;
-
-/// A block that has grown beyond this many bytes takes no further commands; they go into the next.
-const FULL_BLOCK: usize = 16 * 1024 * 1024;
 
 /// Commands that will share one commit, carried out one by one as they come in, on a state that
 /// need not be durable yet. If it never becomes durable, the requests can be had back.
@@ -85,12 +73,12 @@ pub(super) struct Callers {
 }
 
 impl Group {
-    /// A group that will be about as long as the one before it.
-    pub(super) fn on(state: &State, before: Sizes) -> Self {
+    /// A group that will be about as long as the one before it, and at most `max_block` bytes.
+    pub(super) fn on(state: &State, before: Sizes, max_block: usize) -> Self {
         Self {
             base: Base { serial: state.serial(), hash: state.hash() },
             state: state.clone(),
-            builder: BlockBuilder::like(before),
+            builder: BlockBuilder::like(before).at_most(max_block),
             time: state.time(),
             submissions: Vec::new(),
             outcomes: Vec::new(),
@@ -110,8 +98,8 @@ impl Group {
     }
 
     /// Whether this may share the group's commit.
-    pub(super) fn has_room_for(&self, load: Load, max_group: usize) -> bool {
-        let full = self.len() >= max_group || self.builder.len() > FULL_BLOCK;
+    pub(super) fn has_room_for(&self, load: Load, max_group: usize, full_block: usize) -> bool {
+        let full = self.len() >= max_group || self.builder.len() > full_block;
         match load {
             _ if self.len() == 0 => true,
             _ if self.bulk || full => false,

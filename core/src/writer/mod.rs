@@ -305,9 +305,9 @@ impl Writer {
             self.refuse_all(request, queue, &error);
             return None;
         }
-        let max_group = self.options.max_group;
+        let (max_group, full_block) = (self.options.max_group, self.options.full_block());
         let group = self.open_group();
-        if !group.has_room_for(load, max_group) {
+        if !group.has_room_for(load, max_group, full_block) {
             return Some(request);
         }
         match request {

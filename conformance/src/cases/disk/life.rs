@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ghostwire_store_core::Store;
 use ghostwire_store_core::backend::Backend;
-use ghostwire_store_core::command::{Command, NodeCommand, Transaction, UserCommand};
+use ghostwire_store_core::command::{Command, NodeCommand, Part, Transaction, UserCommand};
 use ghostwire_store_core::digest::Digests;
 use ghostwire_store_core::domain::*;
 use ghostwire_store_core::entropy::SeededEntropy;
@@ -198,7 +198,8 @@ impl Life {
             transaction = transaction.then(register)?;
             nodes.push((node, user));
         }
-        transaction = transaction.then(UserCommand::Delete { id: old, cascade: true })?;
+        transaction =
+            transaction.then(UserCommand::Delete { id: old, cascade: true, part: Part::WHOLE })?;
         store.transact(transaction).await?;
         self.users.retain(|other| *other != old);
         self.nodes.retain(|(_, owner)| *owner != old);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ghostwire_store_core::block::Serial;
-use ghostwire_store_core::command::{Transaction, UserCommand};
+use ghostwire_store_core::command::{Part, Transaction, UserCommand};
 use ghostwire_store_core::domain::*;
 use ghostwire_store_core::layer::FaultKind;
 use ghostwire_store_core::{Entity, ErrorKind, Store};
@@ -73,7 +73,7 @@ async fn a_change_and_its_lines_are_one_commit(world: &mut World) {
     let refused = refused.then(create(UserId::time_ordered(now, [2; 10]), "alice")).unwrap();
     store.transact(refused).await.unwrap_err();
     assert_eq!(lines(&store).await.len(), 1);
-    let deleted = UserCommand::Delete { id: alice.id, cascade: false };
+    let deleted = UserCommand::Delete { id: alice.id, cascade: false, part: Part::WHOLE };
     let both = Transaction::new().then(create(bob, "bob")).unwrap().then(deleted).unwrap();
     store.transact(both).await.unwrap();
     let store = world.pass(store).await;

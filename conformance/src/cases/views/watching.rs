@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::{FutureExt, StreamExt};
 use ghostwire_store_core::block::{ChangeKind, Serial};
 use ghostwire_store_core::changes::{CommitChanges, EntityChange};
-use ghostwire_store_core::command::{Transaction, UserCommand};
+use ghostwire_store_core::command::{Part, Transaction, UserCommand};
 use ghostwire_store_core::domain::*;
 use ghostwire_store_core::options::{StoreOptions, WriterOptions};
 use ghostwire_store_core::state::Handle;
@@ -149,7 +149,7 @@ async fn changes_name_what_was_created_updated_or_deleted(world: &mut World) {
     let transaction = Transaction::new()
         .then(UserCommand::Create { id: bob, user: user("bob") })
         .unwrap()
-        .then(UserCommand::Delete { id: alice, cascade: false })
+        .then(UserCommand::Delete { id: alice, cascade: false, part: Part::WHOLE })
         .unwrap();
     store.transact(transaction).await.unwrap();
     let third = next().await;

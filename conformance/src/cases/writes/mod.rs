@@ -6,5 +6,6 @@ pub(super) mod commits;
 pub(super) mod durable;
 pub(super) mod failures;
 pub(super) mod opening;
+pub(super) mod parts;
 pub(super) mod revisions;
 pub(super) mod transactions;

@@ -103,9 +103,10 @@ async fn a_refused_step_leaves_nothing_and_is_named(world: &mut World) {
         (UserCommand::Create { id: user_id(9), user: local("alice") }.into(), |error| {
             assert_eq!(error.constraint(), Some("name"))
         }),
-        (UserCommand::Delete { id: user_id(8), cascade: false }.into(), |error| {
-            assert_eq!(*error.kind(), ErrorKind::NotFound)
-        }),
+        (
+            UserCommand::Delete { id: user_id(8), cascade: false, part: Part::WHOLE }.into(),
+            |error| assert_eq!(*error.kind(), ErrorKind::NotFound),
+        ),
         (
             DnsCommand::Create {
                 id: DnsRecordId::from_bytes([1; 16]),
@@ -121,14 +122,14 @@ async fn a_refused_step_leaves_nothing_and_is_named(world: &mut World) {
             .unwrap()
             .then(UserCommand::Create { id: user_id(1), user: local("bob") })
             .unwrap()
-            .then(UserCommand::Delete { id: alice.id, cascade: true })
+            .then(UserCommand::Delete { id: alice.id, cascade: true, part: Part::WHOLE })
             .unwrap()
             .then(UserCommand::Create { id: user_id(2), user: local("alice") })
             .unwrap()
             .then(command)
             .unwrap()
             // Refused, too, but not the first one.
-            .then(UserCommand::Delete { id: user_id(7), cascade: false })
+            .then(UserCommand::Delete { id: user_id(7), cascade: false, part: Part::WHOLE })
             .unwrap();
         let error = store.transact(transaction).await.unwrap_err();
         check(&error);
@@ -180,7 +181,7 @@ async fn a_precondition_that_does_not_hold_is_a_conflict(world: &mut World) {
         let transaction = all_met()
             .require(condition.clone())
             .unwrap()
-            .then(UserCommand::Delete { id: user_id(9), cascade: false })
+            .then(UserCommand::Delete { id: user_id(9), cascade: false, part: Part::WHOLE })
             .unwrap();
         let error = store.transact(transaction).await.unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::Conflict, "{condition:?}: {error}");
@@ -263,7 +264,7 @@ async fn it_shares_its_commit_with_nobody(world: &mut World) {
 
 async fn it_has_at_most_10000_steps(world: &mut World) {
     let store = world.open().await;
-    let prune = || PolicyCommand::Prune { keep: 1 };
+    let prune = || PolicyCommand::Prune { keep: 1, part: Part::WHOLE };
     let full = (0..MAX_STEPS / 2).fold(Transaction::new(), |whole, _| {
         let condition = Precondition::PolicyVersion(None);
         whole.require(condition).unwrap().then(prune()).unwrap()

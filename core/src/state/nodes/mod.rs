@@ -3,6 +3,7 @@
 mod places;
 mod table;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -10,8 +11,9 @@ pub use table::Nodes;
 
 use super::decision::{Changes, Context, Decision, Draft, Handle, Reply, check_revision};
 use super::listing::Listing;
+use super::part::Scales;
 use super::{Change, State};
-use crate::command::{Image, NodeCommand};
+use crate::command::{Image, NodeCommand, Part};
 use crate::domain::{
     DiscoKey, MachineKey, Node, NodeFilter, NodeId, NodeKey, NodePatch, Page, PageRequest,
     Revision, SessionOwner, Timestamp, expired,
@@ -83,15 +85,17 @@ impl State {
             NodeCommand::RotateKey { machine_key, from, to, disco_key, expires_at } => {
                 self.rotate_key(machine_key, from, to, *disco_key, *expires_at, context)
             }
-            NodeCommand::Expire { nodes, at } => self.expire_nodes(nodes, *at, context),
+            NodeCommand::Expire { nodes, at, part } => {
+                self.expire_nodes(nodes, *at, *part, context)
+            }
             NodeCommand::Delete { id } => {
                 self.node(*id)?;
                 let mut draft = Draft::of(self);
                 draft.delete_node(*id);
                 Ok(draft.finish(Reply::Done).noting("node.delete", Entity::Node, id))
             }
-            NodeCommand::ReapEphemeral => Ok(self.reap(context)),
-            NodeCommand::BackfillAddresses => self.backfill(context),
+            NodeCommand::ReapEphemeral { part } => Ok(self.reap(*part, context)),
+            NodeCommand::BackfillAddresses { part } => self.backfill(*part, context),
         }
     }
 
@@ -181,61 +185,105 @@ impl State {
         Ok(put_node(node.into()).noting("node.rotate_key", Entity::Node, id))
     }
 
+    /// That all of them exist is made sure of at the beginning. One that is gone when its part
+    /// comes has gone since.
     fn expire_nodes(
         &self,
         ids: &[NodeId],
         at: Timestamp,
+        part: Part,
         context: &Context<'_>,
     ) -> Result<Decision> {
-        let mut changes = Changes::new();
-        let mut decision = Decision::unchanged(Reply::Done);
-        let mut seen = std::collections::BTreeSet::new();
-        for &id in ids {
-            let old = self.node(id)?;
-            if old.expires_at == Some(at) || !seen.insert(id) {
+        if part.after.is_none() {
+            ids.iter().try_for_each(|id| self.node(*id).map(|_| ()))?;
+        }
+        let ids: BTreeSet<_> = ids.iter().copied().filter(|id| Some(*id) > part.after).collect();
+        let mut draft = Draft::of(self);
+        let mut scales = Scales::of(part);
+        let (mut expired, mut last, mut ended) = (Vec::new(), part.after, None);
+        for old in ids.into_iter().filter_map(|id| self.nodes.get(id)) {
+            if scales.are_full() {
+                ended = Some(last);
+                break;
+            }
+            last = Some(old.id);
+            if old.expires_at == Some(at) {
                 continue;
             }
-            changes.push(Change::Put(Image::Node(Arc::new(Node {
+            draft.put(Image::Node(Arc::new(Node {
                 expires_at: Some(at),
                 updated_at: context.now,
                 revision: old.revision.next(),
                 ..Node::clone(old)
-            }))));
-            decision = decision.noting("node.expire", Entity::Node, id);
+            })));
+            scales.weigh(&draft);
+            scales.line();
+            expired.push(old.id);
         }
-        decision.reply = Reply::Count(changes.len() as u64);
-        decision.changes = changes;
-        Ok(decision)
+        let decision = draft.finish(Reply::Count(expired.len() as u64).of_part(ended));
+        Ok(noting_each(decision, "node.expire", &expired))
     }
 
-    fn reap(&self, context: &Context<'_>) -> Decision {
-        let ids: Vec<_> = self.reapable(context.now).map(|node| node.id).collect();
+    fn reap(&self, part: Part, context: &Context<'_>) -> Decision {
         let mut draft = Draft::of(self);
-        ids.iter().for_each(|id| draft.delete_node(*id));
-        let decision = draft.finish(Reply::Nodes(ids.clone()));
-        ids.iter().fold(decision, |decision, id| decision.noting("node.reap", Entity::Node, id))
+        let mut scales = Scales::of(part);
+        let (mut reaped, mut ended) = (Vec::new(), None);
+        for node in self.reapable(context.now).filter(|node| Some(node.id) > part.after) {
+            if scales.are_full() {
+                ended = Some(reaped.last().copied());
+                break;
+            }
+            draft.delete_node(node.id);
+            scales.weigh(&draft);
+            scales.line();
+            reaped.push(node.id);
+        }
+        let decision = draft.finish(Reply::Nodes(reaped.clone()).of_part(ended));
+        noting_each(decision, "node.reap", &reaped)
     }
 
-    fn backfill(&self, context: &Context<'_>) -> Result<Decision> {
+    /// That the addresses suffice for all is made sure of at the beginning.
+    fn backfill(&self, part: Part, context: &Context<'_>) -> Result<Decision> {
         let network = self.settings.network();
+        let lacks = |node: &&Arc<Node>| {
+            (network.ipv4.is_some() && node.ipv4.is_none())
+                || (network.ipv6.is_some() && node.ipv6.is_none())
+        };
         let mut draft = Draft::of(self);
-        let mut ids = Vec::new();
-        for old in self.nodes.iter() {
+        let mut scales = Scales::of(part);
+        let mut filled = Vec::new();
+        let mut lacking = self.nodes.behind(part.after).filter(lacks);
+        for old in lacking.by_ref() {
             let mut node = Node::clone(old);
             draft.state.addresses.fill(&mut node, &network)?;
-            if (node.ipv4, node.ipv6) == (old.ipv4, old.ipv6) {
-                continue;
-            }
             node.revision = old.revision.next();
             node.updated_at = context.now;
-            ids.push(node.id);
+            filled.push(node.id);
             draft.put(Image::Node(node.into()));
+            scales.weigh(&draft);
+            scales.line();
+            if scales.are_full() {
+                break;
+            }
         }
-        let decision = draft.finish(Reply::Nodes(ids.clone()));
-        Ok(ids.iter().fold(decision, |decision, id| {
-            decision.noting("node.backfill_addresses", Entity::Node, id)
-        }))
+        let mut ended = None;
+        if let Some(next) = lacking.next() {
+            ended = Some(filled.last().copied());
+            let mut addresses = draft.state.addresses.clone();
+            let rest = std::iter::once(next).chain(lacking).filter(|_| part.after.is_none());
+            for old in rest {
+                let mut node = Node::clone(old);
+                addresses.fill(&mut node, &network)?;
+                addresses.replace(Some(old), Some(&node));
+            }
+        }
+        let decision = draft.finish(Reply::Nodes(filled.clone()).of_part(ended));
+        Ok(noting_each(decision, "node.backfill_addresses", &filled))
     }
+}
+
+fn noting_each(decision: Decision, action: &'static str, nodes: &[NodeId]) -> Decision {
+    nodes.iter().fold(decision, |decision, id| decision.noting(action, Entity::Node, id))
 }
 
 impl Draft {
@@ -307,10 +355,12 @@ mod tests {
         let node = world.register(alice.id, 1).unwrap();
         let gone = NodeId::from_bytes(world.id());
         let at = world.now;
-        let error = world.run(NodeCommand::Expire { nodes: vec![node.id, gone], at }).unwrap_err();
+        let error = world
+            .run(NodeCommand::Expire { nodes: vec![node.id, gone], at, part: Part::WHOLE })
+            .unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::NotFound);
         assert_eq!(world.state.nodes().get(node.id).unwrap().expires_at, None);
-        let expire = NodeCommand::Expire { nodes: vec![node.id, node.id], at };
+        let expire = NodeCommand::Expire { nodes: vec![node.id, node.id], at, part: Part::WHOLE };
         assert_eq!(world.run(expire).unwrap(), Reply::Count(1));
         let before = at.saturating_sub(std::time::Duration::from_micros(1));
         assert_eq!(world.state.nodes().expiring(before, at).count(), 1);
@@ -330,22 +380,23 @@ mod tests {
             })
         };
         let put = |document| SettingCommand::Put { document, expected: None };
+        let backfill = || NodeCommand::BackfillAddresses { part: Part::WHOLE };
         world.run(put(network(None))).unwrap();
         let nodes: Vec<_> = (1..=3).map(|n| world.register(alice.id, n).unwrap()).collect();
         assert!(nodes.iter().all(|node| node.ipv6.is_none()));
         // Two addresses are too few for three nodes.
         world.run(put(network(Some("fd00::/127")))).unwrap();
-        let error = world.run(NodeCommand::BackfillAddresses).unwrap_err();
+        let error = world.run(backfill()).unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::Exhausted);
         assert!(world.state.nodes().iter().all(|node| node.ipv6.is_none()));
         world.run(put(network(Some("fd00::/64")))).unwrap();
         let ids: Vec<_> = nodes.iter().map(|node| node.id).collect();
-        assert_eq!(world.run(NodeCommand::BackfillAddresses).unwrap(), Reply::Nodes(ids));
+        assert_eq!(world.run(backfill()).unwrap(), Reply::Nodes(ids));
         for (node, old) in world.state.nodes().iter().zip(&nodes) {
             assert!(node.ipv6.is_some());
             assert_eq!(node.ipv4, old.ipv4);
         }
-        assert_eq!(world.run(NodeCommand::BackfillAddresses).unwrap(), Reply::Nodes(vec![]));
+        assert_eq!(world.run(backfill()).unwrap(), Reply::Nodes(vec![]));
     }
 
     #[test]

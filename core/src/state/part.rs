@@ -1,0 +1,201 @@
+//! Commands over many entities, of which each part is a commit.
+
+use bytes::BytesMut;
+
+use super::Change;
+use super::decision::{Draft, Reply};
+use crate::command::Part;
+use crate::domain::NodeId;
+
+/// What a row takes in a block besides its body.
+const ROW: u64 = 24;
+/// What a line of the audit trail takes at most.
+const LINE: u64 = 256;
+/// What the row of a route takes at most.
+const ROUTE: u64 = 192;
+
+/// Tells when a part is full.
+pub(super) struct Scales {
+    limit: Option<u64>,
+    bytes: u64,
+    /// How many changes of the draft were weighed.
+    weighed: usize,
+    scratch: BytesMut,
+}
+
+impl Scales {
+    pub(super) fn of(part: Part) -> Self {
+        Self {
+            limit: part.bytes.map(|bytes| bytes.max(1)),
+            bytes: 0,
+            weighed: 0,
+            scratch: BytesMut::new(),
+        }
+    }
+
+    /// Whether nothing more belongs into this part.
+    pub(super) fn are_full(&self) -> bool {
+        self.limit.is_some_and(|limit| self.bytes >= limit)
+    }
+
+    /// Adds what the draft has changed since it was last weighed.
+    pub(super) fn weigh(&mut self, draft: &Draft) {
+        if self.limit.is_none() {
+            return;
+        }
+        for change in draft.changes().get(self.weighed..).unwrap_or_default() {
+            self.scratch.clear();
+            if let Change::Put(image) = change {
+                image.encode_into(&mut self.scratch);
+            }
+            self.bytes += ROW + self.scratch.len() as u64;
+        }
+        self.weighed = draft.changes().len();
+    }
+
+    /// Adds a line of the audit trail.
+    pub(super) fn line(&mut self) {
+        self.bytes += LINE;
+    }
+
+    /// Adds that the traffic of a prefix moves from one route to another.
+    pub(super) fn handover(&mut self) {
+        self.bytes += 2 * (ROW + ROUTE);
+    }
+}
+
+impl Part {
+    /// How many rows may be deleted.
+    pub(super) fn deletions(self) -> usize {
+        let most = self.bytes.map_or(u64::MAX, |bytes| (bytes / ROW).max(1));
+        usize::try_from(most).unwrap_or(usize::MAX)
+    }
+}
+
+impl Reply {
+    /// The reply of a part; `ended` says where it did, if there is more.
+    pub(super) fn of_part(self, ended: Option<Option<NodeId>>) -> Self {
+        match ended {
+            Some(after) => Self::Unfinished { so_far: Box::new(self), after },
+            None => self,
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::command::*;
+    use crate::domain::{Change, *};
+    use crate::state::testing::*;
+
+    /// Runs a command as a whole and in parts of a few rows; gives how many parts there were.
+    fn same_in_parts(world: &mut World, make: impl Fn(Part) -> Command) -> usize {
+        let mut whole = world.clone();
+        let expected = whole.run(make(Part::WHOLE)).unwrap();
+        let mut part = Part { after: None, bytes: Some(300) };
+        let (mut parts, mut count, mut nodes) = (0, 0, Vec::new());
+        let mut add = |reply: Reply| match reply {
+            Reply::Count(more) => count += more,
+            Reply::Nodes(more) => nodes.extend(more),
+            Reply::Done => {}
+            other => panic!("{other:?}"),
+        };
+        loop {
+            parts += 1;
+            match world.run(make(part)).unwrap() {
+                Reply::Unfinished { so_far, after } => {
+                    add(*so_far);
+                    part.after = after;
+                }
+                last => break add(last),
+            }
+        }
+        match expected {
+            Reply::Count(all) => assert_eq!(count, all),
+            Reply::Nodes(all) => assert_eq!(nodes, all),
+            other => assert_eq!(other, Reply::Done),
+        }
+        assert!(world.state.images().eq(whole.state.images()));
+        parts
+    }
+
+    /// Machines that all carry one prefix and are online, and what belongs to them.
+    fn network() -> (World, UserId) {
+        let mut world = World::new();
+        let alice = world.user("alice").id;
+        let key = world.ephemeral_key(alice).id;
+        for machine in 1..=9 {
+            let node = world.register_with(key, machine).unwrap().id;
+            let session = SessionNumber::new(1).unwrap();
+            world.run(PresenceCommand::Connect { node, session, endpoints: Change::Keep }).unwrap();
+            let prefixes = world.prefixes(&["10.1.0.0/16", "0.0.0.0/0"]);
+            world.run(RouteCommand::Advertise { node, prefixes: prefixes.clone() }).unwrap();
+            world.run(RouteCommand::Approve { node, prefixes }).unwrap();
+            let expires_at = world.now.saturating_add(std::time::Duration::from_secs(1));
+            let owner = SessionOwner::User(alice);
+            let session = NewSession { owner, client: None, expires_at };
+            let hash = SecretHash::hmac([1; 4], [2; 32]);
+            let id = SessionId::from_bytes(world.id());
+            world.run(SessionCommand::Begin { id, hash, session }).unwrap();
+        }
+        (world, alice)
+    }
+
+    #[test]
+    fn parts_come_to_the_same_as_the_whole() {
+        let (mut world, alice) = network();
+        let setting = NetworkSettings { ipv6: None, ..NetworkSettings::default() };
+        let document = SettingDocument::Network(setting);
+        world.run(SettingCommand::Put { document, expected: None }).unwrap();
+        for machine in 10..=18 {
+            world.register(alice, machine).unwrap();
+        }
+        world.run(SettingCommand::Reset { kind: SettingKind::Network }).unwrap();
+        let backfill = |part| NodeCommand::BackfillAddresses { part }.into();
+        assert!(same_in_parts(&mut world, backfill) > 1);
+        let mut nodes: Vec<_> = world.state.nodes().iter().map(|node| node.id).collect();
+        nodes.reverse();
+        let at = world.now;
+        let expire = |part| NodeCommand::Expire { nodes: nodes.clone(), at, part }.into();
+        assert!(same_in_parts(&mut world, expire) > 1);
+        let disconnect = |part| PresenceCommand::DisconnectAll { part }.into();
+        assert!(same_in_parts(&mut world, disconnect) > 1);
+        assert!(world.state.routes().iter().all(|route| !route.primary));
+        world.advance(std::time::Duration::from_secs(1800));
+        assert!(same_in_parts(&mut world, |part| NodeCommand::ReapEphemeral { part }.into()) > 1);
+        assert_eq!(world.state.nodes().len(), 9);
+        let delete = |part| UserCommand::Delete { id: alice, cascade: true, part }.into();
+        assert!(same_in_parts(&mut world, delete) > 1);
+        assert_eq!(world.state.images().count(), 0);
+    }
+
+    #[test]
+    fn what_is_only_deleted_is_counted() {
+        let (mut world, _) = network();
+        world.advance(std::time::Duration::from_secs(1));
+        let few = |part: Part| Part { bytes: part.bytes.map(|_| 3 * ROW), ..part };
+        let sweep = |part| SessionCommand::Sweep { part: few(part) }.into();
+        assert_eq!(same_in_parts(&mut world, sweep), 3);
+        assert!(world.state.sessions().is_empty());
+        for version in 0..10 {
+            let expected = PolicyVersion::new(version).ok();
+            let document = DocumentText::empty();
+            world.run(PolicyCommand::Swap { expected, document }).unwrap();
+        }
+        let prune = |part| PolicyCommand::Prune { keep: 1, part: few(part) }.into();
+        assert_eq!(same_in_parts(&mut world, prune), 3);
+        assert_eq!(world.state.policies().len(), 1);
+    }
+
+    #[test]
+    fn a_part_is_one_entity_at_least() {
+        let (mut world, _) = network();
+        let part = Part { after: None, bytes: Some(0) };
+        let reply = world.run(PresenceCommand::DisconnectAll { part }).unwrap();
+        let first = world.state.presence().iter().next().unwrap().node;
+        let so_far = Box::new(Reply::Count(1));
+        assert_eq!(reply, Reply::Unfinished { so_far, after: Some(first) });
+    }
+}
