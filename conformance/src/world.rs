@@ -9,7 +9,7 @@ use ghostwire_store_core::domain::{ManualClock, StoreId, Timestamp};
 use ghostwire_store_core::entropy::SeededEntropy;
 use ghostwire_store_core::error::Result;
 use ghostwire_store_core::layer::{Chaos, Faults};
-use ghostwire_store_core::options::{Materialize, StoreOptions, WriterOptions};
+use ghostwire_store_core::options::{ClockOptions, Materialize, StoreOptions, WriterOptions};
 use ghostwire_store_core::secrets::HashKey;
 
 use crate::factory::{Factory, Opening, Place};
@@ -124,6 +124,8 @@ impl World {
         };
         StoreOptions {
             clock: Arc::new(self.clock.clone()),
+            // Cases let years pass without a commit; those about that say so.
+            clock_bounds: ClockOptions { max_gap: Duration::MAX, ..ClockOptions::default() },
             entropy: self.entropy.clone(),
             hash_key: Some(Arc::new(HashKey::new([3; 32]))),
             materialize: match self.mode {

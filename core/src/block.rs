@@ -138,7 +138,8 @@ pub struct Block {
     pub id: BlockId,
     /// The hash of the block before it.
     pub previous: BlockHash,
-    /// The effective time of its commands; never before that of the previous block.
+    /// The effective time of its commands; before that of the previous block only if it repairs what
+    /// a clock that was ahead has written.
     pub time: Timestamp,
     /// The schema version of its rows.
     pub schema: u32,

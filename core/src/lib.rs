@@ -13,6 +13,7 @@
 pub mod backend;
 pub mod block;
 pub mod changes;
+mod clock;
 pub mod command;
 pub mod digest;
 pub mod domain;

@@ -63,12 +63,36 @@ impl Default for WriterOptions {
     }
 }
 
+/// How far the clock may be ahead of what was known of it, before it is taken for wrong. A clock
+/// that is behind is never refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClockOptions {
+    /// While a store is open: ahead of the last reading and the time that has passed since.
+    pub max_step: Duration,
+    /// When a store is opened to be written: ahead of the time of its last commit.
+    pub max_gap: Duration,
+    /// Opens the store whatever the clock says.
+    pub accept: bool,
+}
+
+impl Default for ClockOptions {
+    fn default() -> Self {
+        Self {
+            max_step: Duration::from_secs(3600),
+            max_gap: Duration::from_secs(30 * 86_400),
+            accept: false,
+        }
+    }
+}
+
 /// What a store is opened with besides its backend: what it may not take from the environment by
 /// itself.
 #[derive(Clone)]
 pub struct StoreOptions {
     /// The clock.
     pub clock: Arc<dyn Clock>,
+    /// When the clock is taken for wrong.
+    pub clock_bounds: ClockOptions,
     /// Random numbers, for ids and secrets. The writer draws from it, too, once a commit, so a
     /// seeded sequence is repeatable only where commits are.
     pub entropy: Arc<dyn Entropy>,
@@ -92,6 +116,7 @@ impl Default for StoreOptions {
     fn default() -> Self {
         Self {
             clock: Arc::new(SystemClock),
+            clock_bounds: ClockOptions::default(),
             entropy: Arc::new(SystemEntropy),
             hash_key: None,
             materialize: Materialize::default(),
@@ -106,6 +131,7 @@ impl Default for StoreOptions {
 impl std::fmt::Debug for StoreOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("StoreOptions")
+            .field("clock_bounds", &self.clock_bounds)
             .field("hash_key", &self.hash_key.is_some())
             .field("materialize", &self.materialize)
             .field("writer", &self.writer)

@@ -122,6 +122,43 @@ pub(crate) async fn metric_ranges_before(
     }
 }
 
+/// The ranges of points from a moment on, one for each series that has any.
+pub(crate) async fn metric_ranges_from(
+    backend: &dyn Backend,
+    at: Timestamp,
+) -> Result<Vec<KeyRange>> {
+    let query = MetricQuery { node: None, metric: None, from: at, to: Timestamp::MAX };
+    let mut reader = MetricReader::new(backend, query, None);
+    let mut ranges = Vec::new();
+    while let Some(point) = reader.read(1).await?.pop() {
+        let series = of_series(point.node, &point.metric);
+        let to = series.clone().after_prefix();
+        ranges.push(KeyRange { table: Table::Metrics, from: point.key(), to: to.clone() });
+        reader.next = to;
+    }
+    Ok(ranges)
+}
+
+/// How many rows there are in these ranges.
+pub(crate) async fn count_rows(backend: &dyn Backend, ranges: &[KeyRange]) -> Result<u64> {
+    let mut count = 0;
+    for range in ranges {
+        let mut range = range.clone();
+        loop {
+            let scan = Scan { range: range.clone(), reverse: false, limit: ROWS_PER_READ };
+            let rows = backend.scan(scan).await?;
+            count += rows.len() as u64;
+            match rows.last() {
+                Some(last) if rows.len() == ROWS_PER_READ => {
+                    range.from = last.key.clone().successor();
+                }
+                _ => break,
+            }
+        }
+    }
+    Ok(count)
+}
+
 /// Reads the audit trail: what is folded into rows, merged with what is still only in blocks.
 pub(crate) struct AuditReader<'b> {
     backend: &'b dyn Backend,

@@ -8,7 +8,7 @@ use ghostwire_store_core::block::Serial;
 use ghostwire_store_core::domain::{Clock, StoreId, SystemClock};
 use ghostwire_store_core::entropy::{Entropy, SystemEntropy};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_core::options::{Materialize, StoreOptions, WriterOptions};
+use ghostwire_store_core::options::{ClockOptions, Materialize, StoreOptions, WriterOptions};
 use ghostwire_store_core::schema::Schema;
 use ghostwire_store_core::secrets::HashKey;
 use ghostwire_store_core::{Store, store};
@@ -34,6 +34,7 @@ pub struct Opener<'c> {
     read_only: bool,
     schema: Option<Schema>,
     clock: Arc<dyn Clock>,
+    accept_clock: bool,
     entropy: Arc<dyn Entropy>,
 }
 
@@ -57,6 +58,7 @@ impl<'c> Opener<'c> {
             read_only: false,
             schema: None,
             clock: Arc::new(SystemClock),
+            accept_clock: false,
             entropy: Arc::new(SystemEntropy),
         }
     }
@@ -79,6 +81,14 @@ impl<'c> Opener<'c> {
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
+        self
+    }
+
+    /// Opens the store although the clock is far ahead of its last commit: the clock is right, and
+    /// nothing was written for long. `store.clock().accept()` makes later openings know it.
+    #[must_use]
+    pub fn accept_clock(mut self, accept: bool) -> Self {
+        self.accept_clock = accept;
         self
     }
 
@@ -111,7 +121,7 @@ impl<'c> Opener<'c> {
     ///
     /// # Errors
     /// As [`Opener::open_backend`]; `SchemaMismatch`, `Corrupt`; `InvalidArgument` for options out
-    /// of range.
+    /// of range; `Unavailable` if the clock is too far ahead of the last commit.
     pub async fn open(&self) -> Result<Arc<dyn Store>> {
         let backend = self.open_backend().await?;
         let opened = self.open_on(backend.clone()).await;
@@ -125,6 +135,7 @@ impl<'c> Opener<'c> {
     async fn open_on(&self, backend: Arc<dyn Backend>) -> Result<Arc<dyn Store>> {
         let options = StoreOptions {
             clock: self.clock.clone(),
+            clock_bounds: self.clock_bounds(),
             entropy: self.entropy.clone(),
             hash_key: self.hash_key(backend.as_ref()).await?.map(Arc::new),
             materialize: materialize(&self.config.backend),
@@ -158,6 +169,15 @@ impl<'c> Opener<'c> {
         }
         let may_create = self.create && !self.read_only && is_unused;
         may_create.then(|| create_hash_key(&path, self.entropy.as_ref())).transpose()
+    }
+
+    fn clock_bounds(&self) -> ClockOptions {
+        let config::ClockOptions { max_step_seconds, max_gap_days } = self.config.clock;
+        ClockOptions {
+            max_step: Duration::from_secs(max_step_seconds),
+            max_gap: Duration::from_secs(max_gap_days.saturating_mul(86_400)),
+            accept: self.accept_clock,
+        }
     }
 
     async fn backend(&self, store: StoreId) -> Result<Arc<dyn Backend>> {

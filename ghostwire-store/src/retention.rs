@@ -17,16 +17,14 @@ pub struct Pruned {
     pub audit_before: Option<Timestamp>,
 }
 
-/// Removes what is older than the configuration keeps. A control plane calls it once in a while,
-/// say hourly; the store itself has no timers.
+/// Removes what is older than the configuration keeps, by the store's clock. A control plane calls
+/// it once in a while, say hourly; the store itself has no timers.
 ///
 /// # Errors
-/// Those of pruning a series.
-pub async fn apply_retention(
-    store: &dyn Store,
-    options: &SeriesOptions,
-    now: Timestamp,
-) -> Result<Pruned> {
+/// `Unavailable` if the clock jumped ahead, since it would remove too much; otherwise those of
+/// pruning a series.
+pub async fn apply_retention(store: &dyn Store, options: &SeriesOptions) -> Result<Pruned> {
+    let now = store.clock().now()?;
     let before = |days: Option<u64>| {
         let seconds = days?.saturating_mul(86_400);
         Some(now.saturating_sub(Duration::from_secs(seconds)))

@@ -4,12 +4,12 @@
 
 mod world;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use ghostwire_store::apply_retention;
 use ghostwire_store::config::SeriesOptions;
 use ghostwire_store::domain::*;
-use ghostwire_store::{ErrorKind, Opener};
+use ghostwire_store::{ErrorKind, Opener, apply_retention};
 use world::{Site, registration};
 
 /// Runs `life` on every backend, in both ways of materialising.
@@ -158,15 +158,15 @@ async fn retention_removes_what_is_older_than_the_configuration_keeps() {
         let day = Duration::from_secs(86_400);
         let metric: MetricName = "load".parse().unwrap();
         for days in 0..4 {
-            let at = now.saturating_sub(day * days);
+            let at = now.saturating_sub(day * days).saturating_add(Duration::from_secs(3600));
             let value = Sample::new(1.0).unwrap();
             let point = MetricPoint { node: None, metric: metric.clone(), at, value };
             store.metrics().record(point).await.unwrap();
         }
         store.users().create(NewUser::local("alice".parse().unwrap())).await.unwrap();
         let options = SeriesOptions { metrics_retention_days: Some(2), audit_retention_days: None };
-        let pruned = apply_retention(store.as_ref(), &options, now).await.unwrap();
-        assert_eq!(pruned.metrics_before, Some(now.saturating_sub(day * 2)));
+        let pruned = apply_retention(store.as_ref(), &options).await.unwrap();
+        assert!(pruned.metrics_before >= Some(now.saturating_sub(day * 2)));
         assert_eq!(pruned.audit_before, None);
         let store = site.reopen_without_closing(store).await;
         let query = MetricQuery {
@@ -182,4 +182,29 @@ async fn retention_removes_what_is_older_than_the_configuration_keeps() {
         store.close().await.unwrap();
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_a_clock_that_jumped_retention_removes_nothing() {
+    let site = Site::all().pop().unwrap();
+    let right = SystemClock.now();
+    let clock = ManualClock::new(right);
+    let opener = Opener::new(&site.config).clock(Arc::new(clock.clone()));
+    let store = opener.open().await.unwrap();
+    let value = Sample::new(1.0).unwrap();
+    let point = MetricPoint { node: None, metric: "load".parse().unwrap(), at: right, value };
+    store.metrics().record(point).await.unwrap();
+    let options = SeriesOptions { metrics_retention_days: Some(2), audit_retention_days: Some(2) };
+    clock.step(right.saturating_add(Duration::from_secs(60 * 365 * 86_400)));
+    let error = apply_retention(store.as_ref(), &options).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error}");
+    let query = MetricQuery { node: None, metric: None, from: right, to: Timestamp::MAX };
+    assert!(store.metrics().aggregate(&query).await.unwrap().is_some());
+    clock.step(right);
+    apply_retention(store.as_ref(), &options).await.unwrap();
+    assert!(store.metrics().aggregate(&query).await.unwrap().is_some());
+    clock.advance(Duration::from_secs(2 * 86_400 + 1));
+    apply_retention(store.as_ref(), &options).await.unwrap();
+    assert!(store.metrics().aggregate(&query).await.unwrap().is_none());
+    store.close().await.unwrap();
 }

@@ -60,6 +60,9 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Check the configuration, the files, the disk and everything stored.
     Doctor,
+    /// Compare the store's time with the machine's, or put it right.
+    #[command(subcommand)]
+    Clock(ClockCommand),
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -89,6 +92,26 @@ pub(crate) struct StatusArgs {
     /// Count metrics and audit entries to the end; otherwise up to 100,000 of each.
     #[arg(long)]
     pub(crate) exact: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClockCommand {
+    /// Say when the last commit was and what the clock says, and count what is dated beyond it.
+    Show,
+    /// The clock is right, though it is far ahead of the last commit: the store may be opened.
+    Accept(ConfirmArgs),
+    /// Bring what a clock that was ahead has dated back to the present.
+    Repair(ConfirmArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfirmArgs {
+    /// Only say what would be done.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do it without asking.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -117,6 +117,11 @@ pub(crate) async fn open_to_write(config: &Config) -> Result<Arc<dyn Store>> {
     Opener::new(config).create(create).open().await.map_err(advised)
 }
 
+/// As [`open_to_write`], though the clock is far ahead of the last commit.
+pub(crate) async fn open_accepting_clock(config: &Config) -> Result<Arc<dyn Store>> {
+    Opener::new(config).create(false).accept_clock(true).open().await.map_err(advised)
+}
+
 fn advised(error: Error) -> Error {
     match error.kind() {
         ErrorKind::NotFound => with_help(error, "`gwstore init` makes the configured store"),

@@ -31,6 +31,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         writes::revisions::CASES,
         writes::block_size::CASES,
         writes::parts::CASES,
+        writes::clock::CASES,
         writes::closing::CASES,
         writes::opening::CASES,
         values::forms::CASES,

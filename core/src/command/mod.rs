@@ -1,6 +1,7 @@
 //! Writes as values: complete, serialisable, with every choice that the state does not determine
 //! (ids, clock readings, hashes of secrets) already made.
 
+mod clock;
 mod credential;
 mod document;
 mod node;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{ActorName, Timestamp};
 
+pub use clock::ClockCommand;
 pub use credential::*;
 pub use document::*;
 pub use node::*;
@@ -39,6 +41,7 @@ pub enum Command {
     Policy(PolicyCommand),
     Dns(DnsCommand),
     Setting(SettingCommand),
+    Clock(ClockCommand),
     Restore(Restore),
     Transaction(Transaction),
 }
@@ -63,6 +66,7 @@ into_command! {
     PolicyCommand => Policy,
     DnsCommand => Dns,
     SettingCommand => Setting,
+    ClockCommand => Clock,
     Restore => Restore,
     Transaction => Transaction,
 }
@@ -131,6 +135,10 @@ impl Command {
                 SettingCommand::Put { .. } => "setting.put",
                 SettingCommand::Reset { .. } => "setting.reset",
             },
+            Self::Clock(command) => match command {
+                ClockCommand::Accept => "clock.accept",
+                ClockCommand::Repair { .. } => "clock.repair",
+            },
             Self::Restore(_) => "restore",
             Self::Transaction(_) => "transaction",
         }
@@ -140,7 +148,8 @@ impl Command {
 /// A command with who sent it, and when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Submission {
-    /// The caller's clock. The effective time is never before the previous block's.
+    /// The caller's clock. The effective time is never before the previous block's, but for
+    /// [`ClockCommand::Repair`].
     pub at: Timestamp,
     /// Who.
     pub actor: ActorName,

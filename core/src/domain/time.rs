@@ -178,15 +178,25 @@ pub fn expired(expires_at: Option<Timestamp>, now: Timestamp) -> bool {
 pub trait Clock: Send + Sync + 'static {
     /// The time now.
     fn now(&self) -> Timestamp;
+
+    /// The time that has passed since some moment, by a clock that nobody sets and that goes on
+    /// while the machine sleeps. It tells whether [`Clock::now`] jumped.
+    fn elapsed(&self) -> Duration;
 }
 
 impl<C: Clock + ?Sized> Clock for Arc<C> {
     fn now(&self) -> Timestamp {
         (**self).now()
     }
+
+    fn elapsed(&self) -> Duration {
+        (**self).elapsed()
+    }
 }
 
-/// The clock of the operating system. A clock set before 1970 reads as [`Timestamp::EPOCH`].
+/// The clock of the operating system. A clock set before 1970 reads as [`Timestamp::EPOCH`]. Time
+/// passes by `CLOCK_BOOTTIME` on Linux, which counts a machine's sleep, and by `CLOCK_MONOTONIC` on
+/// other Unix systems.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
@@ -194,6 +204,26 @@ impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp::EPOCH.saturating_add(elapsed)
+    }
+
+    #[cfg(unix)]
+    fn elapsed(&self) -> Duration {
+        use rustix::time::{ClockId, clock_gettime};
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        const STEADY: ClockId = ClockId::Boottime;
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        const STEADY: ClockId = ClockId::Monotonic;
+        let since = clock_gettime(STEADY);
+        let secs = u64::try_from(since.tv_sec).unwrap_or(0);
+        Duration::new(secs, u32::try_from(since.tv_nsec).unwrap_or(0))
+    }
+
+    #[cfg(not(unix))]
+    fn elapsed(&self) -> Duration {
+        // There is no absolute reading; the first one is as good a beginning as any.
+        static FIRST: std::sync::LazyLock<std::time::Instant> =
+            std::sync::LazyLock::new(std::time::Instant::now);
+        FIRST.elapsed()
     }
 }
 
@@ -208,31 +238,52 @@ impl Clock for SystemClock {
 /// assert_eq!(clock.now().as_micros(), 1_000_000);
 /// ```
 #[derive(Debug, Clone)]
-pub struct ManualClock(Arc<AtomicI64>);
+pub struct ManualClock(Arc<Hands>);
+
+#[derive(Debug)]
+struct Hands {
+    wall: AtomicI64,
+    elapsed: AtomicI64,
+}
 
 impl ManualClock {
     /// A clock that shows this time.
     #[must_use]
     pub fn new(at: Timestamp) -> Self {
-        Self(Arc::new(AtomicI64::new(at.0)))
+        Self(Arc::new(Hands { wall: AtomicI64::new(at.0), elapsed: AtomicI64::new(0) }))
     }
 
-    /// Moves the clock forward, at most to [`Timestamp::MAX`].
+    /// Lets time pass; the clock goes at most to [`Timestamp::MAX`].
     pub fn advance(&self, duration: Duration) {
         let forward = |micros| Some(Timestamp(micros).saturating_add(duration).0);
-        // The closure always gives a value, so this cannot fail.
-        let _ = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, forward);
+        // The closures always give a value, so this cannot fail. Whoever reads the clock first and
+        // then how much time has passed never sees it ahead of that.
+        let pass = |micros: i64| Some(micros.saturating_add(whole_micros(duration)));
+        let _ = self.0.elapsed.fetch_update(Ordering::SeqCst, Ordering::SeqCst, pass);
+        let _ = self.0.wall.fetch_update(Ordering::SeqCst, Ordering::SeqCst, forward);
     }
 
-    /// Sets the clock, forward or back.
+    /// Lets time pass until the clock shows this; if it shows more, sets it back.
     pub fn set(&self, at: Timestamp) {
-        self.0.store(at.0, Ordering::SeqCst);
+        match at.since(self.now()) {
+            Duration::ZERO => self.step(at),
+            duration => self.advance(duration),
+        }
+    }
+
+    /// Sets what the clock shows, forward or back, as if it had been wrong; no time passes.
+    pub fn step(&self, at: Timestamp) {
+        self.0.wall.store(at.0, Ordering::SeqCst);
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        Timestamp(self.0.load(Ordering::SeqCst))
+        Timestamp(self.0.wall.load(Ordering::SeqCst))
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::from_micros(self.0.elapsed.load(Ordering::SeqCst).unsigned_abs())
     }
 }
 
@@ -346,9 +397,18 @@ mod tests {
         let clock = ManualClock::new(start);
         clock.advance(Duration::MAX);
         assert_eq!(clock.now(), Timestamp::MAX);
+        let clock = ManualClock::new(start);
+        let passed = clock.elapsed();
+        clock.step(Timestamp::MAX);
         clock.set(start);
+        assert_eq!((clock.now(), clock.elapsed()), (start, passed));
+        clock.set(start.saturating_add(Duration::from_secs(7)));
+        clock.advance(Duration::from_secs(2));
         let shared: Arc<dyn Clock> = Arc::new(clock);
-        assert_eq!(shared.now(), start);
+        assert_eq!(shared.now(), start.saturating_add(Duration::from_secs(9)));
+        assert_eq!(shared.elapsed(), passed + Duration::from_secs(9));
         assert!(SystemClock.now() > "2024-01-01T00:00:00Z".parse().unwrap());
+        let before = SystemClock.elapsed();
+        assert!(before > Duration::ZERO && SystemClock.elapsed() >= before);
     }
 }

@@ -274,7 +274,7 @@ impl ApiKeyRepository for StoreHandle {
             let key =
                 view.api_keys().by_prefix(&prefix).cloned().ok_or_else(|| API_KEY.refused())?;
             let rehashed = self.check(&API_KEY, secret, &key.hash).await?;
-            if !key.is_active(self.now().max(view.time())) {
+            if !key.is_active(self.now_at_most().max(view.time())) {
                 return Err(API_KEY.refused());
             }
             Ok((key, rehashed))
@@ -286,7 +286,7 @@ impl ApiKeyRepository for StoreHandle {
         }
         if key
             .last_used_at
-            .is_none_or(|last| self.now().since(last) >= std::time::Duration::from_secs(60))
+            .is_none_or(|last| self.now_at_most().since(last) >= std::time::Duration::from_secs(60))
         {
             self.run_in_background(ApiKeyCommand::Touch { id: key.id });
         }
@@ -395,7 +395,7 @@ impl SessionRepository for StoreHandle {
             });
             let (session, secret) = session.ok_or_else(|| SESSION.refused())?;
             self.check(&SESSION, secret, &session.hash).await?;
-            if expired(Some(session.expires_at), self.now().max(view.time())) {
+            if expired(Some(session.expires_at), self.now_at_most().max(view.time())) {
                 return Err(SESSION.refused());
             }
             Ok(session)

@@ -4,6 +4,7 @@
 //! dropping their future does not take them back.
 
 mod audit;
+mod clock;
 mod credentials;
 mod dns;
 mod metrics;
@@ -16,6 +17,7 @@ mod settings;
 mod users;
 
 pub use audit::AuditRepository;
+pub use clock::{ClockRepair, ClockReport, ClockRepository};
 pub use credentials::{
     ApiKeyRepository, PreAuthKeyRepository, SessionRepository, preauth_key_hash,
 };

@@ -12,6 +12,7 @@
 
 mod addresses;
 mod api_keys;
+mod clock;
 mod decision;
 mod dns;
 mod holders;
@@ -93,7 +94,8 @@ impl State {
         self.hash.unwrap_or(BlockHash::GENESIS)
     }
 
-    /// The effective time of the last block. Time never moves back.
+    /// The effective time of the last block. Only the repair of a clock that was ahead moves it
+    /// back.
     #[must_use]
     pub fn time(&self) -> Timestamp {
         self.time
@@ -181,6 +183,7 @@ impl State {
             Command::Policy(command) => self.decide_policy(command, context),
             Command::Dns(command) => self.decide_dns(command, context),
             Command::Setting(command) => self.decide_setting(command, context),
+            Command::Clock(command) => Ok(self.decide_clock(command, context)),
             Command::Restore(restore) => self.decide_restore(restore),
             Command::Transaction(transaction) => self.decide_transaction(transaction, context),
         }
@@ -243,7 +246,7 @@ impl State {
     pub fn advance(&mut self, serial: Serial, hash: BlockHash, time: Timestamp) {
         self.serial = serial;
         self.hash = Some(hash);
-        self.time = self.time.max(time);
+        self.time = time;
     }
 
     /// Every entity, in the order of tables and keys.

@@ -9,8 +9,9 @@ use tracing::Instrument;
 
 use super::{Store, StoreInfo, watch};
 use crate::backend::{Backend, KeyRange};
-use crate::block::Serial;
+use crate::block::{RowChange, Serial};
 use crate::changes::ChangeStream;
+use crate::clock::{ClockGuard, Reading, Verdict};
 use crate::command::{Command, Restore, Restored, Submission, Transaction};
 use crate::digest::Digests;
 use crate::domain::{ActorName, Timestamp};
@@ -33,6 +34,7 @@ pub(super) struct Core {
     pub(super) options: StoreOptions,
     pub(super) closed: AtomicBool,
     pub(super) is_shared: bool,
+    pub(super) guard: ClockGuard,
 }
 
 /// The one implementation of [`Store`] and of every repository.
@@ -66,7 +68,7 @@ impl StoreHandle {
 
     fn submission(&self, command: Command) -> Result<Submission> {
         Ok(Submission {
-            at: self.now(),
+            at: self.now()?,
             actor: self.actor.clone(),
             seed: draw(self.entropy())?,
             command,
@@ -115,21 +117,61 @@ impl StoreHandle {
         // A commit for each part, so that writers get their turn.
         const RANGES_PER_COMMIT: usize = 1000;
         for part in ranges.chunks(RANGES_PER_COMMIT) {
-            self.send(|answer| Request::Prune(part.to_vec(), answer))
-                .await
-                .map_err(|error| error.during(operation))?;
+            self.replace_series(operation, part.to_vec(), Vec::new()).await?;
         }
         Ok(())
     }
 
+    /// Removes the rows in these ranges, and brings in others, in one commit.
+    pub(crate) async fn replace_series(
+        &self,
+        operation: &'static str,
+        ranges: Vec<KeyRange>,
+        rows: Vec<RowChange>,
+    ) -> Result<()> {
+        self.send(|answer| Request::Replace(ranges, rows, answer))
+            .await
+            .map_err(|error| error.during(operation))
+    }
+
     /// Of the time that its command will have: a clock that was set back makes no older ids.
     pub(crate) fn new_id<I>(&self, make: fn(Timestamp, [u8; 10]) -> I) -> Result<I> {
-        let at = self.now().max(self.current_view().time());
+        let at = self.now()?.max(self.current_view().time());
         Ok(make(at, draw(self.entropy())?))
     }
 
-    pub(crate) fn now(&self) -> Timestamp {
+    /// What the clock says.
+    ///
+    /// # Errors
+    /// `Unavailable` if that is later than it can be.
+    pub(crate) fn now(&self) -> Result<Timestamp> {
+        let reading = self.reading();
+        self.judge(reading).require(reading)
+    }
+
+    /// What the clock says, or if that is later than it can be, the latest that it can be. Nothing
+    /// that is stored may depend on it.
+    pub(crate) fn now_at_most(&self) -> Timestamp {
+        let reading = self.reading();
+        self.judge(reading).time(reading)
+    }
+
+    /// What the clock says, whether or not that can be.
+    pub(crate) fn wall_clock(&self) -> Timestamp {
         self.core.options.clock.now()
+    }
+
+    /// Takes what the clock says as right.
+    pub(crate) fn accept_clock(&self) {
+        self.core.guard.accept(self.reading());
+    }
+
+    fn reading(&self) -> Reading {
+        Reading::of(self.core.options.clock.as_ref())
+    }
+
+    fn judge(&self, reading: Reading) -> Verdict {
+        self.core.guard.judge(reading, || self.core.shared.published.load().state.time())
     }
 
     /// How many bytes of rows one part of a call over many entities takes.
@@ -223,6 +265,10 @@ impl Store for StoreHandle {
     }
 
     fn audit(&self) -> &dyn AuditRepository {
+        self
+    }
+
+    fn clock(&self) -> &dyn ClockRepository {
         self
     }
 

@@ -52,6 +52,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     fn metrics(&self) -> &dyn MetricRepository;
     /// The audit trail.
     fn audit(&self) -> &dyn AuditRepository;
+    /// The store's time.
+    fn clock(&self) -> &dyn ClockRepository;
 
     /// The last durable state: constant time, no lock, no disk. With a shared backend it may lag
     /// behind other processes; see [`View::age`].

@@ -9,7 +9,8 @@ use tracing::Instrument;
 use super::Store;
 use super::handle::{Core, StoreHandle};
 use crate::backend::Backend;
-use crate::block::MAX_BLOCK;
+use crate::block::{MAX_BLOCK, Serial};
+use crate::clock::{ClockGuard, Reading};
 use crate::digest::DigestCache;
 use crate::error::{Error, ErrorKind, Result};
 use crate::loader;
@@ -20,17 +21,28 @@ use crate::writer::{Progress, Shared, Start, Writer, WriterCounters};
 /// Opens a store on a backend: migrates what is stored, loads it, and starts the writer.
 ///
 /// # Errors
-/// `SchemaMismatch`, `Corrupt`, `Unavailable`, and `InvalidArgument` for options out of range.
+/// `SchemaMismatch`, `Corrupt`; `Unavailable`, also if the clock is further ahead of the last commit
+/// than [`ClockOptions::max_gap`](crate::options::ClockOptions); `InvalidArgument` for options out
+/// of range.
 pub async fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<Arc<dyn Store>> {
     const OPERATION: &str = "store.open";
     let opened = async {
         check_options(&options)?;
+        let guard = watch_clock(backend.as_ref(), &options).await?;
         loader::migrate(backend.as_ref(), options.read_only).await?;
         let loaded = loader::load(&backend, options.writer.retain_block_bytes).await?;
-        start(backend, options, loaded)
+        start(backend, options, loaded, guard)
     };
     let span = tracing::info_span!("store.open");
     opened.instrument(span).await.map_err(|error| error.during(OPERATION))
+}
+
+/// Before anything is written: a migration, too, would be dated by a clock that is wrong.
+async fn watch_clock(backend: &dyn Backend, options: &StoreOptions) -> Result<ClockGuard> {
+    let head = backend.head().await?;
+    // Whoever only reads can do no harm.
+    let last = (head.serial > Serial::ZERO && !options.read_only).then_some(head.time);
+    ClockGuard::start(Reading::of(options.clock.as_ref()), last, &options.clock_bounds)
 }
 
 fn check_options(options: &StoreOptions) -> Result<()> {
@@ -56,6 +68,7 @@ fn start(
     backend: Arc<dyn Backend>,
     options: StoreOptions,
     loaded: loader::Loaded,
+    guard: ClockGuard,
 ) -> Result<Arc<dyn Store>> {
     let info = backend.info();
     let serial = loaded.state.serial();
@@ -101,6 +114,7 @@ fn start(
         options,
         closed: AtomicBool::new(false),
         is_shared: info.shared,
+        guard,
     });
     Ok(Arc::new(StoreHandle { core, actor }))
 }

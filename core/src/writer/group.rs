@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{Answer, Committed, Request, SeriesBatch};
 use crate::block::{BlockBuilder, BlockHash, ClosedBlock, RowChange, Serial, Sizes};
-use crate::command::{Command, Submission};
+use crate::command::{ClockCommand, Command, Submission};
 use crate::domain::{AuditEntry, AuditId, BlockId, Revision, Text, Timestamp, WriterId};
 use crate::entropy::{Entropy, draw};
 use crate::error::{Error, ErrorKind, Result};
@@ -25,6 +25,8 @@ impl Load {
     pub(super) fn of(command: &Command) -> Self {
         match command {
             Command::Restore(_) | Command::Transaction(_) => Self::Bulk,
+            // Its time is not that of others.
+            Command::Clock(ClockCommand::Repair { .. }) => Self::Bulk,
             _ => Self::Command,
         }
     }
@@ -112,7 +114,10 @@ impl Group {
     /// Carries out a command. A refused one leaves no trace.
     pub(super) fn submit(&mut self, submission: Box<Submission>, answer: Answer<Committed>) {
         self.bulk |= Load::of(&submission.command) == Load::Bulk;
-        let now = submission.at.max(self.time);
+        let now = match &submission.command {
+            Command::Clock(ClockCommand::Repair { .. }) => submission.at,
+            _ => submission.at.max(self.time),
+        };
         let outcome = apply_one(&mut self.state, &mut self.builder, &submission, now);
         if outcome.is_ok() {
             self.time = now;

@@ -57,7 +57,8 @@ pub struct Committed<T = Reply> {
 pub(crate) enum Request {
     Submit(Box<Submission>, Answer<Committed>),
     Series(SeriesBatch, Answer<()>),
-    Prune(Vec<KeyRange>, Answer<()>),
+    /// Remove rows of series, and bring in others in the same commit.
+    Replace(Vec<KeyRange>, Vec<RowChange>, Answer<()>),
     /// Look for commits of other processes.
     Refresh(Answer<()>),
     /// Fold everything.
@@ -336,7 +337,7 @@ impl Writer {
                 queue.close();
                 self.closers.push(answer);
             }
-            Request::Refresh(answer) | Request::Prune(_, answer) | Request::Verify(answer)
+            Request::Refresh(answer) | Request::Replace(_, _, answer) | Request::Verify(answer)
                 if closing =>
             {
                 let _ = answer.send(Err(closed()));
@@ -347,8 +348,8 @@ impl Writer {
             Request::Refresh(answer) => {
                 let _ = answer.send(self.refresh().await);
             }
-            Request::Prune(ranges, answer) => {
-                let _ = answer.send(self.prune(ranges).await);
+            Request::Replace(ranges, rows, answer) => {
+                let _ = answer.send(self.replace(ranges, rows).await);
             }
             Request::Checkpoint(answer) => {
                 let _ = answer.send(self.fold_all().await);
@@ -377,7 +378,7 @@ impl Writer {
         self.shared.published.load().state.clone()
     }
 
-    async fn prune(&mut self, ranges: Vec<KeyRange>) -> Result<()> {
+    async fn replace(&mut self, prune: Vec<KeyRange>, rows: Vec<RowChange>) -> Result<()> {
         const ATTEMPTS: usize = 32;
         if self.read_only {
             return Err(read_only());
@@ -386,7 +387,8 @@ impl Writer {
             // What is not folded yet would come back later.
             self.fold_all().await?;
             let expected = self.state().serial();
-            let commit = Commit { expected, prune: ranges.clone(), ..Commit::default() };
+            let (prune, rows) = (prune.clone(), rows.clone());
+            let commit = Commit { expected, prune, rows, ..Commit::default() };
             match self.store(&commit).await {
                 Err(error) if *error.kind() == ErrorKind::Conflict => self.learn().await?,
                 stored => return stored,

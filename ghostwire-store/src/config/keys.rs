@@ -274,6 +274,20 @@ pub(super) static KEYS: &[Key] = &[
         |c, v| v.integer().map(|n| c.writer.max_view_age_ms = n),
     ),
     Key::field(
+        "clock.max_step_seconds",
+        integer(1, 31_536_000),
+        "How far the clock may jump ahead while the store is open, in seconds, before writes are refused.",
+        |c| Some(Value::Integer(c.clock.max_step_seconds)),
+        |c, v| v.integer().map(|n| c.clock.max_step_seconds = n),
+    ),
+    Key::field(
+        "clock.max_gap_days",
+        DAYS,
+        "How far the clock may be ahead of the last commit, in days, when the store is opened to be written.",
+        |c| Some(Value::Integer(c.clock.max_gap_days)),
+        |c, v| v.integer().map(|n| c.clock.max_gap_days = n),
+    ),
+    Key::field(
         "series.metrics_retention_days",
         DAYS,
         "How many days metrics are kept.",

@@ -41,8 +41,9 @@ pub use self::names::{BackendKind, Materialize, MigrationStage, Role, SwitchStat
 pub use self::origin::{Explained, Origin, Origins};
 pub use self::source::{FlagFile, MAX_FILE_BYTES};
 pub use self::types::{
-    BackendChoice, Config, DEFAULT_ENVIRONMENT, DEFAULT_POSTGRES_URL_VARIABLE, LibsqlOptions,
-    Migration, PostgresOptions, Roles, SeriesOptions, Switch, WriterOptions, ZqliteOptions,
+    BackendChoice, ClockOptions, Config, DEFAULT_ENVIRONMENT, DEFAULT_POSTGRES_URL_VARIABLE,
+    LibsqlOptions, Migration, PostgresOptions, Roles, SeriesOptions, Switch, WriterOptions,
+    ZqliteOptions,
 };
 
 /// Every environment variable that starts so is a configuration key.

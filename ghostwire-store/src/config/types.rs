@@ -39,6 +39,8 @@ pub struct Config {
     pub writer: WriterOptions,
     /// The 32-byte key that hashes API and pre-auth keys; see [`Config::secret_key_path`].
     pub secret_key_file: Option<PathBuf>,
+    /// When the clock is taken for wrong.
+    pub clock: ClockOptions,
     /// How long series are kept.
     pub series: SeriesOptions,
     /// The declared switches; see [`Config::switch`].
@@ -56,6 +58,7 @@ impl Default for Config {
             migration: Migration::default(),
             writer: WriterOptions::default(),
             secret_key_file: None,
+            clock: ClockOptions::default(),
             series: SeriesOptions::default(),
             switches: BTreeMap::new(),
             origins: Origins::default(),
@@ -257,6 +260,21 @@ impl Default for WriterOptions {
             max_fold_debt: 65_536,
             max_view_age_ms: 2000,
         }
+    }
+}
+
+/// When the clock is taken for wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClockOptions {
+    /// How far it may jump ahead while the store is open.
+    pub max_step_seconds: u64,
+    /// How far it may be ahead of the last commit when the store is opened to be written.
+    pub max_gap_days: u64,
+}
+
+impl Default for ClockOptions {
+    fn default() -> Self {
+        Self { max_step_seconds: 3600, max_gap_days: 30 }
     }
 }
 

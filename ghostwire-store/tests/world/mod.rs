@@ -135,7 +135,7 @@ pub fn move_to(config: &mut Config, path: std::path::PathBuf) {
 
 /// A block and a row as the first schema wrote them: a DNS record without its later columns.
 pub async fn write_as_version_1(backend: &dyn Backend) {
-    let at = Timestamp::from_secs(1_700_000_000).unwrap();
+    let at = SystemClock.now();
     let record = DnsRecord {
         id: DnsRecordId::time_ordered(at, [1; 10]),
         name: "wiki.example.com".parse().unwrap(),

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "bench")]
 pub(crate) mod bench;
+mod clock;
 mod config;
 #[cfg(feature = "conformance")]
 pub(crate) mod conformance;
@@ -41,6 +42,7 @@ pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
         Command::Doctor | Command::Demo(_) => Ok(()),
         #[cfg(feature = "bench")]
         Command::Bench(_) => Ok(()),
+        Command::Clock(command) => clock::run(&config, command, shell).await,
         Command::Config(ConfigCommand::Show) => config::show(&config, shell),
         #[cfg(feature = "conformance")]
         Command::Conformance(args) => {

@@ -4,6 +4,7 @@
 mod bad_inputs;
 #[cfg(feature = "bench")]
 mod bench;
+mod clock;
 #[cfg(feature = "conformance")]
 mod conformance;
 mod damage;

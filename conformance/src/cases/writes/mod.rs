@@ -1,6 +1,7 @@
 //! Writes: durable, whole, in order, and what happens when a commit fails.
 
 pub(super) mod block_size;
+pub(super) mod clock;
 pub(super) mod closing;
 pub(super) mod commits;
 pub(super) mod durable;

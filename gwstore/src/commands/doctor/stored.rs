@@ -1,21 +1,23 @@
 //! Checks of what is stored.
 
+use std::time::Duration;
+
 use ghostwire_store::ErrorKind;
 use ghostwire_store::backend::Head;
+use ghostwire_store::block::Serial;
 use ghostwire_store::config::Config;
 use ghostwire_store::domain::{Clock, SystemClock, Timestamp};
 use ghostwire_store::schema::Schema;
 use ghostwire_store::state::State;
 
+use super::super::clock::YEAR_2024;
 use super::{Checkup, Finding};
 use crate::credentials::KeyFit;
 use crate::failure::Outcome;
 use crate::session::{Reading, open_to_read};
 
-/// Clocks of two machines may differ by so many seconds.
-const TOLERANCE: u64 = 5;
-/// The beginning of 2024, in seconds: this program did not exist before.
-const YEAR_2024: i64 = 1_704_067_200;
+/// Clocks of two machines may differ by so much.
+const TOLERANCE: Duration = Duration::from_secs(5);
 
 /// Everything behind the first thing that cannot be opened is left out.
 pub(super) async fn check(config: &Config, checkup: &mut Checkup<'_, '_>) -> Outcome {
@@ -39,7 +41,7 @@ pub(super) async fn check(config: &Config, checkup: &mut Checkup<'_, '_>) -> Out
         }
     };
     let is_current = check_schema(&head, checkup)?;
-    check_clock(&head, checkup)?;
+    check_clock(config, &head, checkup)?;
     if is_current {
         match Reading::of_backend(backend.clone()).await {
             Ok(reading) => check_content(config, &reading, checkup).await?,
@@ -80,20 +82,32 @@ fn check_schema(head: &Head, checkup: &mut Checkup<'_, '_>) -> Outcome<bool> {
     }
 }
 
-/// Time in a store never moves back: with a block from the future, new writes get its time.
-fn check_clock(head: &Head, checkup: &mut Checkup<'_, '_>) -> Outcome {
+/// Time in a store does not move back by itself: with a block from the future, new writes get its
+/// time.
+fn check_clock(config: &Config, head: &Head, checkup: &mut Checkup<'_, '_>) -> Outcome {
     const CHECK: &str = "clock";
     let now = SystemClock.now();
-    let ahead = head.time.since(now).as_secs();
+    let (ahead, behind) = (head.time.since(now), now.since(head.time));
     let is_old = Timestamp::from_secs(YEAR_2024).is_ok_and(|earliest| now < earliest);
+    let days = config.clock.max_gap_days;
+    let is_new = head.serial == Serial::ZERO;
     checkup.add(if is_old {
         let advice = "set the clock; expiry and new writes depend on it";
         Finding::fail(CHECK, format!("it says {now}"), advice)
     } else if ahead > TOLERANCE {
+        let seconds = ahead.as_secs();
         Finding::fail(
             CHECK,
-            format!("the last commit is from {}, {ahead} seconds ahead of now", head.time),
-            "set the clock, if it is wrong; otherwise new entries keep that time until it has passed",
+            format!("the last commit is from {}, {seconds} seconds ahead of now", head.time),
+            "set the clock, if it is wrong; otherwise `gwstore clock repair` brings times back, \
+             which new entries keep until they have passed",
+        )
+    } else if !is_new && behind.as_secs() > days.saturating_mul(86_400) {
+        Finding::warn(
+            CHECK,
+            format!("the last commit is from {}, more than {days} days ago", head.time),
+            "set the clock, if it is wrong; otherwise `gwstore clock accept` lets the store be \
+             opened",
         )
     } else {
         Finding::ok(CHECK, "no commit is from the future")

@@ -1,0 +1,391 @@
+//! A clock that is wrong: what it may not do, and how to undo what it did.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use ghostwire_store_core::ErrorKind;
+use ghostwire_store_core::domain::*;
+use ghostwire_store_core::error::Result;
+use ghostwire_store_core::options::{ClockOptions, StoreOptions};
+use ghostwire_store_core::repository::ClockRepair;
+
+use crate::case::cases;
+use crate::cases::nodes::registration::{Opened, by, idle, machine, node, refused, user, with};
+use crate::cases::writes::durable::{at, everything, local};
+use crate::world::World;
+
+cases! {
+    stored {
+        "clock-step" => [
+            under_a_clock_that_jumped_nothing_is_written_and_later_writes_go_on,
+            a_clock_that_jumped_ends_no_login,
+            a_machine_that_slept_has_not_jumped,
+            a_clock_may_be_set_back_and_forth,
+            what_takes_its_times_from_the_caller_is_stored,
+            a_clock_that_jumped_can_be_accepted,
+        ],
+        "clock-gap" => [
+            under_a_clock_far_beyond_the_last_commit_a_store_is_only_read,
+            a_clock_far_beyond_the_last_commit_can_be_accepted,
+            a_clock_that_is_set_after_opening_may_reach_the_present,
+        ],
+        "clock-repair" => [
+            after_a_repair_logins_keys_and_reaping_work_again,
+            a_repair_counts_what_it_brings_back,
+            a_repair_goes_on_in_parts,
+        ],
+    }
+    once {
+        "clock-step" => [a_wall_clock_may_be_an_hour_ahead],
+        "clock-gap" => [a_new_store_takes_any_clock],
+        "clock-repair" => [where_nothing_is_ahead_a_repair_writes_nothing],
+    }
+}
+
+const DAY: i64 = 86_400;
+/// Sixty years, in seconds.
+const YEARS: i64 = 60 * 365 * DAY;
+
+/// Makes a call that a clock which jumped refuses, without a trace.
+async fn held_back<T: std::fmt::Debug>(store: &Opened, call: impl Future<Output = Result<T>>) {
+    let error = refused(store, call, ErrorKind::Unavailable).await;
+    assert!(error.is_retryable());
+    assert!(error.to_string().contains("clock jumped ahead"), "{error}");
+}
+
+async fn try_open(world: &World, bounds: ClockOptions, read_only: bool) -> Result<Opened> {
+    let opening = if read_only { world.opening().read_only() } else { world.opening() };
+    let backend = world.try_open_backend(opening).await.unwrap();
+    let options = StoreOptions { clock_bounds: bounds, read_only, ..world.options() };
+    let opened = ghostwire_store_core::open(backend.clone(), options).await;
+    if opened.is_err() {
+        backend.close().await.unwrap();
+    }
+    opened
+}
+
+async fn under_a_clock_that_jumped_nothing_is_written_and_later_writes_go_on(world: &mut World) {
+    let store = world.open().await;
+    let alice = user(&store, "alice").await;
+    let id = node(&store, alice, 1).await.id;
+    world.clock().step(at(YEARS));
+    held_back(&store, store.users().create(local("bob"))).await;
+    held_back(&store, store.presence().connect(id, SessionNumber::new(1).unwrap(), Change::Keep))
+        .await;
+    held_back(&store, store.nodes().reap_ephemeral()).await;
+    held_back(&store, store.sessions().sweep()).await;
+    held_back(&store, async { store.clock().now() }).await;
+    assert!(store.users().get(alice).await.unwrap().is_some(), "reading goes on");
+    world.clock().step(at(60));
+    let store = world.pass(store).await;
+    let bob = store.users().create(local("bob")).await.unwrap();
+    assert_eq!(bob.created_at, at(60));
+}
+
+async fn a_clock_that_jumped_ends_no_login(world: &mut World) {
+    let store = world.open().await;
+    let alice = user(&store, "alice").await;
+    let new = NewApiKey { expires_at: Some(at(90 * DAY)), ..NewApiKey::default() };
+    let (_, key) = store.api_keys().create(new).await.unwrap();
+    let owner = SessionOwner::User(alice);
+    let session = |expires_at| NewSession { owner, client: None, expires_at };
+    let (_, token) = store.sessions().begin(session(at(DAY))).await.unwrap();
+    world.clock().step(at(YEARS));
+    store.api_keys().authenticate(key.expose()).await.unwrap();
+    store.sessions().authenticate(token.expose()).await.unwrap();
+    // Time passes all the same.
+    world.clock().advance(Duration::from_secs(DAY as u64));
+    store.api_keys().authenticate(key.expose()).await.unwrap();
+    let error = store.sessions().authenticate(token.expose()).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
+    world.clock().step(at(DAY));
+    let store = world.pass(store).await;
+    store.api_keys().authenticate(key.expose()).await.unwrap();
+    let (_, token) = store.sessions().begin(session(at(2 * DAY))).await.unwrap();
+    store.sessions().authenticate(token.expose()).await.unwrap();
+}
+
+async fn a_machine_that_slept_has_not_jumped(world: &mut World) {
+    let store = world.open().await;
+    user(&store, "alice").await;
+    world.clock().advance(Duration::from_secs(YEARS as u64));
+    let bob = store.users().create(local("bob")).await.unwrap();
+    assert_eq!(bob.created_at, at(YEARS));
+    let store = world.pass(store).await;
+    assert_eq!(store.view().time(), at(YEARS));
+}
+
+async fn a_clock_may_be_set_back_and_forth(world: &mut World) {
+    let store = world.open().await;
+    user(&store, "alice").await;
+    world.clock().step(at(-100 * DAY));
+    user(&store, "bob").await;
+    world.clock().step(at(10));
+    let carol = store.users().create(local("carol")).await.unwrap();
+    assert_eq!(carol.created_at, at(10));
+    let store = world.pass(store).await;
+    assert_eq!(store.view().time(), at(10));
+}
+
+async fn what_takes_its_times_from_the_caller_is_stored(world: &mut World) {
+    let store = world.open().await;
+    user(&store, "alice").await;
+    world.clock().step(at(YEARS));
+    let metric = "m".parse().unwrap();
+    let point = MetricPoint { node: None, metric, at: at(1), value: Sample::new(1.0).unwrap() };
+    store.metrics().record(point).await.unwrap();
+    let before = store.view().serial();
+    store.audit().prune(at(-1)).await.unwrap();
+    assert_eq!(store.view().serial(), before);
+    world.clock().step(at(0));
+    let store = world.pass(store).await;
+    assert_eq!(store.metrics().aggregate(&everything()).await.unwrap().unwrap().count, 1);
+}
+
+async fn a_clock_that_jumped_can_be_accepted(world: &mut World) {
+    let store = world.open().await;
+    user(&store, "alice").await;
+    // Of a paused machine nothing else tells how much time has passed.
+    world.clock().step(at(2 * DAY));
+    held_back(&store, store.users().create(local("bob"))).await;
+    let admin = store.acting_as("admin".parse().unwrap());
+    admin.clock().accept().await.unwrap();
+    let store = world.pass(store).await;
+    assert_eq!(store.view().time(), at(2 * DAY));
+    let bob = store.users().create(local("bob")).await.unwrap();
+    assert_eq!(bob.created_at, at(2 * DAY));
+    let page = PageRequest::first(Limit::MAX);
+    let lines = store.audit().query(&AuditQuery::default(), &page).await.unwrap().items;
+    let line = lines.iter().find(|line| line.action.as_str() == "clock.accept").unwrap();
+    assert_eq!((line.actor.as_str(), line.at), ("admin", at(2 * DAY)));
+    assert!(line.subject.as_str().contains(&at(0).to_string()), "{line:?}");
+}
+
+async fn a_wall_clock_may_be_an_hour_ahead(world: &mut World) {
+    let store = world.open().await;
+    user(&store, "alice").await;
+    world.clock().step(at(3600));
+    user(&store, "bob").await;
+    // What was accepted is the new measure.
+    world.clock().step(at(7200));
+    let carol = store.users().create(local("carol")).await.unwrap();
+    assert_eq!(carol.created_at, at(7200));
+    let moment = Duration::from_micros(1);
+    world.clock().step(at(3 * 3600).saturating_add(moment));
+    held_back(&store, store.users().create(local("dave"))).await;
+    world.clock().advance(moment);
+    held_back(&store, store.users().create(local("dave"))).await;
+    world.clock().step(at(3 * 3600).saturating_add(moment));
+    user(&store, "dave").await;
+}
+
+async fn under_a_clock_far_beyond_the_last_commit_a_store_is_only_read(world: &mut World) {
+    let store = world.open().await;
+    let alice = user(&store, "alice").await;
+    let store = world.pass(store).await;
+    store.close().await.unwrap();
+    drop(store);
+    world.advance(30 * DAY as u64 + 1);
+    let error = try_open(world, ClockOptions::default(), false).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(error.to_string().contains("gwstore clock accept"), "{error}");
+    let store = try_open(world, ClockOptions::default(), true).await.unwrap();
+    assert!(store.users().get(alice).await.unwrap().is_some());
+    store.close().await.unwrap();
+    drop(store);
+    world.clock().step(at(30 * DAY));
+    let store = try_open(world, ClockOptions::default(), false).await.unwrap();
+    let bob = store.users().create(local("bob")).await.unwrap();
+    assert_eq!(bob.created_at, at(30 * DAY));
+}
+
+async fn a_clock_far_beyond_the_last_commit_can_be_accepted(world: &mut World) {
+    let store = world.open().await;
+    user(&store, "alice").await;
+    let store = world.pass(store).await;
+    store.close().await.unwrap();
+    drop(store);
+    world.advance(400 * DAY as u64);
+    let accept = ClockOptions { accept: true, ..ClockOptions::default() };
+    let store = try_open(world, accept, false).await.unwrap();
+    store.clock().accept().await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    let store = try_open(world, ClockOptions::default(), false).await.unwrap();
+    let bob = store.users().create(local("bob")).await.unwrap();
+    assert_eq!(bob.created_at, at(400 * DAY));
+}
+
+async fn a_clock_that_is_set_after_opening_may_reach_the_present(world: &mut World) {
+    let store = world.open().await;
+    user(&store, "alice").await;
+    let store = world.pass(store).await;
+    store.close().await.unwrap();
+    drop(store);
+    // A machine without a battery begins long ago, and asks for the time later.
+    world.clock().step(at(-10 * 365 * DAY));
+    let store = try_open(world, ClockOptions::default(), false).await.unwrap();
+    user(&store, "bob").await;
+    world.clock().step(at(31 * DAY));
+    held_back(&store, store.users().create(local("carol"))).await;
+    world.clock().step(at(20 * DAY));
+    let carol = store.users().create(local("carol")).await.unwrap();
+    assert_eq!(carol.created_at, at(20 * DAY));
+    // From then on it is known.
+    world.clock().step(at(21 * DAY));
+    held_back(&store, store.users().create(local("dave"))).await;
+}
+
+async fn a_new_store_takes_any_clock(world: &mut World) {
+    world.clock().step(at(YEARS));
+    let store = world.open().await;
+    let alice = store.users().create(local("alice")).await.unwrap();
+    assert_eq!(alice.created_at, at(YEARS));
+}
+
+/// The store, open under a clock that is ahead.
+async fn open_ahead(world: &World) -> Opened {
+    let store = world.open().await;
+    world.clock().step(at(YEARS));
+    store.clock().accept().await.unwrap();
+    store
+}
+
+async fn after_a_repair_logins_keys_and_reaping_work_again(world: &mut World) {
+    let store = world.open().await;
+    let alice = user(&store, "alice").await;
+    let new = NewApiKey { expires_at: Some(at(90 * DAY)), ..NewApiKey::default() };
+    let (_, key) = store.api_keys().create(new).await.unwrap();
+    let ephemeral = NewPreAuthKey {
+        user: Some(alice),
+        reusable: true,
+        ephemeral: true,
+        expires_at: Some(at(90 * DAY)),
+        ..NewPreAuthKey::default()
+    };
+    let (ephemeral, _) = store.preauth_keys().create(ephemeral).await.unwrap();
+    let guest = store.nodes().register(machine(1, with(&ephemeral))).await.unwrap().id;
+    store.close().await.unwrap();
+    drop(store);
+    let owner = SessionOwner::User(alice);
+    let session = |expires_at| NewSession { owner, client: None, expires_at };
+    let store = open_ahead(world).await;
+    let number = SessionNumber::new(1).unwrap();
+    store.presence().connect(guest, number, Change::Keep).await.unwrap();
+    store.presence().disconnect(guest, number).await.unwrap();
+    let (_, token) = store.sessions().begin(session(at(YEARS + DAY))).await.unwrap();
+    world.clock().step(at(0));
+    // This is what such a clock does.
+    store.api_keys().authenticate(key.expose()).await.unwrap_err();
+    refused(&store, store.sessions().begin(session(at(DAY))), ErrorKind::InvalidArgument).await;
+    world.advance(60);
+    store.clock().repair().await.unwrap();
+    let store = world.pass(store).await;
+    assert_eq!(store.view().time(), at(60));
+    store.api_keys().authenticate(key.expose()).await.unwrap();
+    store.nodes().register(machine(2, with(&ephemeral))).await.unwrap();
+    let (_, new) = store.sessions().begin(session(at(DAY))).await.unwrap();
+    store.sessions().authenticate(new.expose()).await.unwrap();
+    // The session that was begun for a day lasts a day.
+    store.sessions().authenticate(token.expose()).await.unwrap();
+    world.advance(1800);
+    assert_eq!(store.nodes().reap_ephemeral().await.unwrap().len(), 2);
+    world.advance(DAY as u64);
+    store.sessions().authenticate(token.expose()).await.unwrap_err();
+}
+
+async fn a_repair_counts_what_it_brings_back(world: &mut World) {
+    const POINTS: i64 = 5;
+    let store = world.open().await;
+    user(&store, "alice").await;
+    let metric: MetricName = "m".parse().unwrap();
+    let point = |node, seconds| {
+        let value = Sample::new(seconds as f64).unwrap();
+        MetricPoint { node, metric: metric.clone(), at: at(seconds), value }
+    };
+    let other = NodeId::from_bytes([9; 16]);
+    let mut points = vec![point(None, -1), point(Some(other), 0)];
+    points.extend((1..=POINTS).map(|n| point(Some(other), YEARS + n)));
+    points.push(point(None, YEARS));
+    store.close().await.unwrap();
+    drop(store);
+    let store = open_ahead(world).await;
+    for name in ["bob", "carol"] {
+        user(&store, name).await;
+    }
+    store.metrics().record_many(points).await.unwrap();
+    world.clock().step(at(0));
+    let report = store.clock().report().await.unwrap();
+    assert_eq!((report.store, report.clock), (Some(at(YEARS)), at(0)));
+    assert_eq!(report.entities, [("users", 2)].into());
+    // The one about the clock and two about users.
+    assert_eq!((report.audit, report.metrics), (3, POINTS as u64 + 1));
+    assert!(report.is_ahead());
+    let admin = store.acting_as("admin".parse().unwrap());
+    let repaired = admin.clock().repair().await.unwrap();
+    assert_eq!(repaired, ClockRepair { entities: 2, audit: 3, metrics: POINTS as u64 + 1 });
+    let store = world.pass(store).await;
+    assert!(!store.clock().report().await.unwrap().is_ahead());
+    for user in store.view().users().iter() {
+        assert_eq!(
+            (user.created_at, user.updated_at, user.revision),
+            (at(0), at(0), Revision::FIRST)
+        );
+    }
+    assert_eq!(store.metrics().aggregate(&everything()).await.unwrap().unwrap().count, 2);
+    let page = PageRequest::first(Limit::MAX);
+    let lines = store.audit().query(&AuditQuery::default(), &page).await.unwrap().items;
+    assert!(lines.iter().all(|line| line.at == at(0)), "{lines:?}");
+    let told = |action: &str| lines.iter().filter(|line| line.action.as_str() == action).count();
+    assert_eq!((told("user.create"), told("clock.accept"), told("clock.repair")), (3, 1, 1));
+    let repair = lines.iter().find(|line| line.action.as_str() == "clock.repair").unwrap();
+    assert_eq!(repair.actor.as_str(), "admin");
+    assert!(repair.subject.as_str().contains(&at(YEARS).to_string()), "{repair:?}");
+}
+
+async fn a_repair_goes_on_in_parts(world: &mut World) {
+    const NODES: u16 = 80;
+    let store = world.open().await;
+    let alice = user(&store, "alice").await;
+    store.close().await.unwrap();
+    drop(store);
+    let info: HostInfo = format!(r#"{{"OS":"{}"}}"#, "x".repeat(2_000)).parse().unwrap();
+    let store = open_ahead(world).await;
+    let calls = (1..=NODES).map(|number| {
+        let expires_at = Some(at(YEARS + DAY));
+        let new =
+            Registration { host_info: info.clone(), expires_at, ..machine(number, by(alice)) };
+        store.nodes().register(new)
+    });
+    join_all(calls).await.into_iter().for_each(|call| drop(call.unwrap()));
+    world.clock().step(at(0));
+    store.close().await.unwrap();
+    drop(store);
+    let mut options = world.options();
+    options.writer.max_block_bytes = 64 * 1024;
+    options.writer.retain_block_bytes = u64::MAX;
+    let store = world.open_with(options).await;
+    let before = store.view().serial();
+    let repaired = store.clock().repair().await.unwrap();
+    assert_eq!(repaired.entities, u64::from(NODES));
+    let commits = (store.view().serial().get() - before.get()) as usize;
+    assert!(commits > 1, "{commits} commits");
+    let told: Vec<_> = store.watch(before).take(commits).collect().await;
+    assert!(told.into_iter().all(|commit| commit.unwrap().at == at(0)));
+    let store = world.pass(store).await;
+    let view = store.view();
+    assert!(view.nodes().iter().all(|node| node.created_at == at(0)));
+    assert!(view.nodes().iter().all(|node| node.expires_at == Some(at(DAY))));
+    let again = idle(&store, store.clock().repair()).await;
+    assert_eq!(again, ClockRepair { entities: 0, audit: 0, metrics: 0 });
+}
+
+async fn where_nothing_is_ahead_a_repair_writes_nothing(world: &mut World) {
+    let store = world.open().await;
+    user(&store, "alice").await;
+    world.advance(60);
+    let repaired = idle(&store, store.clock().repair()).await;
+    assert_eq!(repaired, ClockRepair { entities: 0, audit: 0, metrics: 0 });
+    assert!(!store.clock().report().await.unwrap().is_ahead());
+}

@@ -1,0 +1,114 @@
+//! `gwstore clock`, and what the others say about a clock.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ghostwire_store::Opener;
+use ghostwire_store::config::{self, Config, LoadRequest};
+use ghostwire_store::domain::{Clock, ManualClock, NewUser, SystemClock, Timestamp};
+
+use serde_json::Value;
+
+use crate::support::{BACKENDS, Place};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn config(place: &Place, backend: &str) -> Config {
+    let path = place.file(&format!("{backend}.db")).to_str().unwrap().to_owned();
+    let overrides =
+        vec![("backend".to_owned(), backend.to_owned()), (format!("{backend}.path"), path)];
+    let request = LoadRequest { path: None, environment: None, overrides };
+    config::load(&request, &BTreeMap::new()).unwrap()
+}
+
+/// Makes users under clocks that show these times, one after the other.
+fn written_under(place: &Place, backend: &str, times: &[Timestamp]) {
+    let config = config(place, backend);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        for (n, at) in times.iter().enumerate() {
+            let clock = Arc::new(ManualClock::new(*at));
+            let store = Opener::new(&config).clock(clock).accept_clock(true).open().await.unwrap();
+            let name = format!("user-{n}").parse().unwrap();
+            store.users().create(NewUser::local(name)).await.unwrap();
+            store.close().await.unwrap();
+        }
+    });
+}
+
+fn ahead() -> Timestamp {
+    "2086-11-13T02:09:50Z".parse().unwrap()
+}
+
+#[test]
+fn what_a_clock_that_was_ahead_has_dated_is_brought_back() {
+    for backend in BACKENDS {
+        let place = Place::new();
+        written_under(&place, backend, &[SystemClock.now().saturating_sub(DAY), ahead()]);
+        let doctor = place.on(backend, "doctor");
+        assert_eq!(doctor.code, 1, "{doctor:#?}");
+        assert!(doctor.out.contains("gwstore clock repair"), "{doctor:#?}");
+        let show = place.on(backend, "clock show --json").ok().json();
+        assert_eq!(show["store"], "2086-11-13T02:09:50.000000Z");
+        assert_eq!(show["entities_beyond"], serde_json::json!({ "users": 1 }));
+        assert_eq!((&show["audit_beyond"], &show["metrics_beyond"]), (&1.into(), &0.into()));
+        assert!(show["store_ahead_seconds"].as_i64().unwrap() > 0);
+        let shown = place.on(backend, "clock show").ok();
+        assert!(shown.out.contains("days ahead of the clock"), "{shown:#?}");
+
+        place.unchanged(backend, &["confirmation", "--dry-run"], || {
+            place.on(backend, "clock repair")
+        });
+        let before = place.digest(backend);
+        let plan = place.on(backend, "clock repair --dry-run --json").ok().json();
+        assert_eq!((&plan["needed"], &plan["repaired"]), (&true.into(), &Value::Null));
+        assert_eq!(place.digest(backend), before);
+
+        let done = place.on(backend, "clock repair --yes --json").ok().json();
+        let repaired = serde_json::json!({ "entities": 1, "audit": 1, "metrics": 0 });
+        assert_eq!(done["repaired"], repaired);
+        place.on(backend, "doctor").ok();
+        let show = place.on(backend, "clock show --json").ok().json();
+        assert_eq!(show["entities_beyond"], serde_json::json!({}));
+        assert!(show["store_ahead_seconds"].as_i64().unwrap() <= 0);
+        let again = place.on(backend, "clock repair --yes").ok();
+        assert!(again.out.contains("nothing to do"), "{again:#?}");
+        let trail = place.on(backend, "list audit --all --json").ok();
+        let lines = trail.out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let lines: Vec<_> = lines.collect();
+        assert!(lines.iter().any(|line| line["action"] == "clock.repair"), "{trail:#?}");
+        assert!(lines.iter().all(|line| !line["at"].as_str().unwrap().starts_with("2086")));
+    }
+}
+
+#[test]
+fn a_store_that_was_not_written_for_long_is_opened_once_the_clock_is_accepted() {
+    for backend in BACKENDS {
+        let place = Place::new();
+        written_under(&place, backend, &[SystemClock.now().saturating_sub(40 * DAY)]);
+        let sample = place.sample();
+        let import = format!("import portable {}", sample.display());
+        place.unchanged(backend, &["clock", "gwstore clock accept"], || place.on(backend, &import));
+        place.on(backend, "status").ok();
+        let doctor = place.on(backend, "doctor").ok();
+        assert!(doctor.out.contains("gwstore clock accept"), "{doctor:#?}");
+
+        place.unchanged(backend, &["confirmation"], || place.on(backend, "clock accept"));
+        let plan = place.on(backend, "clock accept --dry-run --json").ok().json();
+        assert_eq!((&plan["needed"], &plan["accepted"]), (&true.into(), &false.into()));
+        let done = place.on(backend, "clock accept --yes --json").ok().json();
+        assert_eq!(done["accepted"], true);
+        place.on(backend, &import).ok();
+        let again = place.on(backend, "clock accept --yes").ok();
+        assert!(again.out.contains("nothing to do"), "{again:#?}");
+    }
+}
+
+#[test]
+fn a_longer_gap_can_be_configured() {
+    let place = Place::new();
+    written_under(&place, "libsql", &[SystemClock.now().saturating_sub(40 * DAY)]);
+    let import = format!("import portable {}", place.sample().display());
+    place.on("libsql", &format!("--set clock.max_gap_days=50 {import}")).ok();
+}
