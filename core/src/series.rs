@@ -18,7 +18,7 @@ fn of_series(node: Option<NodeId>, metric: &MetricName) -> RowKey {
 
 /// Reads the points of a query in the order of (node, metric, time). Steps from series to series
 /// by key, so that points outside the query are not read: one scan finds the next series, or the
-/// next node if only one metric is wanted, and one reads it.
+/// next node if only one metric is wanted, and one reads it. Each scan is of a moment of its own.
 pub(crate) struct MetricReader<'b> {
     backend: &'b dyn Backend,
     query: MetricQuery,
@@ -33,7 +33,11 @@ impl<'b> MetricReader<'b> {
             (Some(node), None) => RowKey::new().optional_id(node.as_ref().map(NodeId::as_bytes)),
             (None, _) => RowKey::new(),
         };
-        let next = after.map_or(start, RowKey::successor);
+        // Anybody can make up where to go on; the query's points begin where they begin.
+        let next = match after {
+            Some(after) => start.max(after.successor()),
+            None => start,
+        };
         let next = (query.from < query.to).then_some(next);
         Self { backend, query, next }
     }
@@ -42,27 +46,37 @@ impl<'b> MetricReader<'b> {
     pub(crate) async fn read(&mut self, limit: usize) -> Result<Vec<MetricPoint>> {
         let mut points = Vec::new();
         while points.len() < limit {
-            let Some(from) = self.next.clone() else { break };
-            let Some(first) = self.rows(from, self.end(), 1).await?.pop() else {
+            let more = self.read_series(limit - points.len()).await?;
+            if more.is_empty() {
+                break;
+            }
+            points.extend(more);
+        }
+        Ok(points)
+    }
+
+    /// At most `limit` further points of one series, by one scan; empty at the end.
+    pub(crate) async fn read_series(&mut self, limit: usize) -> Result<Vec<MetricPoint>> {
+        while let Some(place) = self.next.clone() {
+            let Some(found) = self.rows(place.clone(), self.end(), 1).await?.pop() else {
                 self.next = None;
                 break;
             };
-            let (range, behind) = self.wanted_at(MetricPoint::decode(&first.key, &first.body)?);
-            let Some((from, to)) = range else {
-                self.next = behind;
-                continue;
-            };
-            let wanted = limit - points.len();
-            let rows = self.rows(from.max(first.key), Some(to), wanted).await?;
-            self.next = match rows.last() {
-                Some(last) if rows.len() == wanted => Some(last.key.clone().successor()),
-                _ => behind,
-            };
-            for row in rows {
-                points.push(MetricPoint::decode(&row.key, &row.body)?);
+            let (range, behind) = self.wanted_at(MetricPoint::decode(&found.key, &found.body)?);
+            self.next = behind;
+            let Some((from, to)) = range else { continue };
+            // Not from the point that was found: by now others may stand before it.
+            let rows = self.rows(from.max(place), Some(to), limit).await?;
+            if let Some(last) = rows.last()
+                && rows.len() == limit
+            {
+                self.next = Some(last.key.clone().successor());
+            }
+            if !rows.is_empty() {
+                return rows.iter().map(|row| MetricPoint::decode(&row.key, &row.body)).collect();
             }
         }
-        Ok(points)
+        Ok(Vec::new())
     }
 
     /// Which points to read next if `point` is the next one that is stored, if any, and where to

@@ -1,17 +1,17 @@
 //! How the series are read.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
-use ghostwire_store_core::Result;
-use ghostwire_store_core::backend::{Backend, Row, Scan};
+use ghostwire_store_core::backend::{Backend, Commit, Row, Scan};
 use ghostwire_store_core::domain::*;
-use ghostwire_store_core::layer::{Layer, Observe};
-use ghostwire_store_core::open;
-use ghostwire_store_core::options::StoreOptions;
+use ghostwire_store_core::layer::{Chaos, FaultKind, Layer, Observe};
+use ghostwire_store_core::options::{Materialize, StoreOptions};
+use ghostwire_store_core::{ErrorKind, Result, Store, open};
 use ghostwire_store_memory::MemoryBackend;
+use tokio::sync::Semaphore;
 
 #[tokio::test]
 async fn one_metric_of_all_nodes_takes_two_scans_a_node() {
@@ -81,4 +81,146 @@ async fn a_page_of_the_audit_trail_reads_a_page_of_rows() {
     let query = AuditQuery { subject, ..query };
     assert!(store.audit().query(&query, &page).await.unwrap().items.is_empty());
     assert_eq!(rows.read.load(Ordering::Relaxed), 11 + 300);
+}
+
+/// Lets something be recorded behind every scan of metrics.
+#[derive(Debug)]
+struct RecordsMeanwhile {
+    inner: MemoryBackend,
+    store: OnceLock<Arc<dyn Store>>,
+    batches: AtomicUsize,
+}
+
+/// Two nodes' series, each as long as it may be and still be read at once by a sum, but too long
+/// together. Every batch begins a second earlier than the one before it.
+fn batch(number: usize) -> Vec<MetricPoint> {
+    let point = |node: u8, index: usize| MetricPoint {
+        node: Some(NodeId::from_bytes([node; 16])),
+        metric: "load".parse().unwrap(),
+        // Of one node in one hour, of the other in the next.
+        at: Timestamp::from_secs(i64::from(node) * 3600 + 1000 - number as i64 + index as i64)
+            .unwrap(),
+        value: Sample::new(number as f64).unwrap(),
+    };
+    [1, 2].into_iter().flat_map(|node| (0..600 + number).map(move |i| point(node, i))).collect()
+}
+
+#[async_trait]
+impl Layer for RecordsMeanwhile {
+    fn inner(&self) -> &dyn Backend {
+        &self.inner
+    }
+
+    async fn scan(&self, scan: Scan) -> Result<Vec<Row>> {
+        let rows = self.inner.scan(scan).await?;
+        if let Some(store) = self.store.get() {
+            let number = self.batches.fetch_add(1, Ordering::Relaxed) + 1;
+            store.metrics().record_many(batch(number)).await?;
+        }
+        Ok(rows)
+    }
+}
+
+#[tokio::test]
+async fn a_series_of_up_to_1000_points_is_added_up_as_of_one_moment() {
+    let inner = MemoryBackend::new(StoreId::from_bytes([1; 16]));
+    let backend = RecordsMeanwhile { inner, store: OnceLock::new(), batches: AtomicUsize::new(0) };
+    let backend = Arc::new(backend);
+    let store = open(backend.clone(), StoreOptions::default()).await.unwrap();
+    store.metrics().record_many(batch(0)).await.unwrap();
+    backend.store.set(store.clone()).unwrap();
+    let at = |hour: i64| Timestamp::from_secs(hour * 3600).unwrap();
+    let metric = Some("load".parse().unwrap());
+    let query = MetricQuery { node: None, metric, from: at(1), to: at(3) };
+    let hours = store.metrics().rollup(&query, Rollup::Hour).await.unwrap();
+    assert_eq!(hours.len(), 2);
+    for hour in &hours {
+        assert_eq!(hour.min.to_bits(), hour.max.to_bits(), "{hour:?}");
+        assert_eq!(hour.count, 600 + hour.max as u64, "{hour:?}");
+    }
+    assert!(hours[0].max < hours[1].max, "the second series was read later");
+}
+
+/// Stores commits at once, and says so only when it may.
+#[derive(Debug)]
+struct AnswersLate {
+    inner: MemoryBackend,
+    stored: Semaphore,
+    answers: Semaphore,
+}
+
+#[async_trait]
+impl Layer for AnswersLate {
+    fn inner(&self) -> &dyn Backend {
+        &self.inner
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<()> {
+        self.inner.commit(commit).await?;
+        self.stored.add_permits(1);
+        self.answers.acquire().await.unwrap().forget();
+        Ok(())
+    }
+}
+
+fn alice() -> NewUser {
+    NewUser::local("alice".parse().unwrap())
+}
+
+/// Rows are written with each commit.
+fn at_once() -> StoreOptions {
+    StoreOptions { materialize: Materialize::Commit, ..StoreOptions::default() }
+}
+
+async fn lines(store: &dyn Store) -> Result<usize> {
+    let (query, page) = (AuditQuery::default(), PageRequest::default());
+    store.audit().query(&query, &page).await.map(|page| page.items.len())
+}
+
+#[tokio::test]
+async fn what_the_audit_trail_shows_the_state_shows_too() {
+    for digests in [false, true] {
+        let inner = MemoryBackend::new(StoreId::from_bytes([1; 16]));
+        let backend = AnswersLate { inner, stored: Semaphore::new(0), answers: Semaphore::new(0) };
+        let backend = Arc::new(backend);
+        let store = open(backend.clone(), at_once()).await.unwrap();
+        let create = tokio::spawn({
+            let store = store.clone();
+            async move { store.users().create(alice()).await }
+        });
+        backend.stored.acquire().await.unwrap().forget();
+        let mut reading = Box::pin(async {
+            if digests { store.digests().await.map(|_| 1) } else { lines(store.as_ref()).await }
+        });
+        // It is stored, but not told to anybody, and nobody sees it in the state.
+        for _ in 0..10_000 {
+            tokio::select! {
+                biased;
+                read = &mut reading => panic!("{read:?} without the user"),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        backend.answers.add_permits(1);
+        assert_eq!(reading.await.unwrap(), 1);
+        assert_eq!(store.view().users().len(), 1);
+        create.await.unwrap().unwrap();
+        // Nothing is waited for where nothing is under way.
+        assert_eq!(lines(store.as_ref()).await.unwrap(), 1);
+    }
+}
+
+#[tokio::test]
+async fn the_audit_trail_does_not_wait_for_a_state_that_nobody_knows() {
+    let backend = Chaos::new(Arc::new(MemoryBackend::new(StoreId::from_bytes([1; 16]))));
+    let faults = backend.faults().clone();
+    let store = open(Arc::new(backend), at_once()).await.unwrap();
+    faults.fail_next_commits(1, FaultKind::After);
+    faults.fail_next_reopens(2);
+    let error = store.users().create(alice()).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::OutcomeUnknown);
+    // The line is stored. Whether the user is can only be told once the backend was reopened.
+    let error = lines(store.as_ref()).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error}");
+    assert_eq!(lines(store.as_ref()).await.unwrap(), 1);
+    assert_eq!(store.view().users().len(), 1);
 }

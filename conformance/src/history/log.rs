@@ -52,16 +52,24 @@ impl<M: Model> Log<M> {
         call: M::Call,
         outcome: impl Future<Output = Outcome<M::Answer>>,
     ) {
-        let began = self.moments.fetch_add(1, Ordering::SeqCst);
+        let began = self.moment();
         let outcome = outcome.await;
-        let ended = self.moments.fetch_add(1, Ordering::SeqCst);
+        let ended = self.moment();
         let answer = match outcome {
             Outcome::Answered(answer) => Some(answer),
             Outcome::Unknown => None,
             // If something of it were seen all the same, no order would explain that.
             Outcome::Nothing => return,
         };
-        let entry = Entry { call, answer, began, ended };
+        self.add(Entry { call, answer, began, ended });
+    }
+
+    /// The next moment, for who writes an entry down himself.
+    pub(super) fn moment(&self) -> u64 {
+        self.moments.fetch_add(1, Ordering::SeqCst)
+    }
+
+    pub(super) fn add(&self, entry: Entry<M::Call, M::Answer>) {
         self.entries.lock().expect("entries are only pushed").push(entry);
     }
 

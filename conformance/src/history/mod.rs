@@ -4,7 +4,8 @@
 //! and ended. Whatever the store did, there has to be an order of the calls in which each lies
 //! between its beginning and its end and has the answer that a store with a single caller would
 //! give. Each record, key, policy and transaction has a history of its own, since what is
-//! linearizable one by one is so together; a transaction over two users is checked as one thing.
+//! linearizable one by one is so together; a transaction over two users is checked as one thing,
+//! and so are users and their lines in the audit trail.
 //!
 //! A call that ended with `OutcomeUnknown` may have happened at any time after it began, or not at
 //! all. One that was refused because the backend failed must not have happened.
@@ -190,6 +191,7 @@ async fn histories(stage: &Stage) -> impl Future<Output = ()> {
             stage.play(TwoOwners([users[3], users[4]]), STEPS),
             stage.play(PolicyInForce, STEPS),
             stage.play(offering, STEPS),
+            stage.play(LinesOf(0), STEPS),
             async {
                 let played =
                     (0..POINTS).map(|number| stage.play(SharedPoint(number), STEPS_OF_ONE));
@@ -207,7 +209,7 @@ async fn histories(stage: &Stage) -> impl Future<Output = ()> {
                 }
             },
         );
-        let (first, second, third, owners, policy, routers, (), ()) = played;
+        let (first, second, third, owners, policy, routers, lines, (), ()) = played;
         for (what, played) in [
             ("a user", first),
             ("another user", second),
@@ -215,6 +217,7 @@ async fn histories(stage: &Stage) -> impl Future<Output = ()> {
             ("two users that share", owners),
             ("the policy", policy),
             ("presence and the primary route", routers),
+            ("users and their lines in the audit trail", lines),
         ] {
             played.unwrap_or_else(|why| panic!("{what}: {why}"));
         }

@@ -239,3 +239,51 @@ impl Model for Point {
         !history.iter().any(is_seen)
     }
 }
+
+/// Users that are created, each with a line in the audit trail: which of them there are, as bits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Trail;
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum TrailCall {
+    Create(u8),
+    /// Reading the audit trail, in which the line of this one was.
+    ReadLine(u8),
+    Get(u8),
+}
+
+impl Model for Trail {
+    type Call = TrailCall;
+    /// Whether the user is there after the call.
+    type Answer = bool;
+    type State = u64;
+
+    fn begin(&self) -> u64 {
+        0
+    }
+
+    fn step(&self, created: &u64, call: &TrailCall) -> (u64, bool) {
+        match *call {
+            TrailCall::Create(user) => (*created | bit(user), true),
+            TrailCall::ReadLine(user) | TrailCall::Get(user) => {
+                (*created, *created & bit(user) != 0)
+            }
+        }
+    }
+
+    /// Whom nobody saw may as well not have been created.
+    fn can_be_left_out(&self, call: &TrailCall, history: &History<Self>) -> bool {
+        let TrailCall::Create(user) = *call else { return true };
+        let is_seen = |entry: &Entry<TrailCall, bool>| match entry.call {
+            TrailCall::ReadLine(seen) | TrailCall::Get(seen) => {
+                seen == user && entry.answer == Some(true)
+            }
+            TrailCall::Create(_) => false,
+        };
+        !history.iter().any(is_seen)
+    }
+}
+
+fn bit(user: u8) -> u64 {
+    1 << user
+}

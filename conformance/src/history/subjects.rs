@@ -8,7 +8,7 @@ use ghostwire_store_core::domain::*;
 use ghostwire_store_core::view::View;
 use ghostwire_store_core::{ErrorKind, Store};
 
-use super::checker::Model;
+use super::checker::{Entry, Model};
 use super::log::{Log, Outcome};
 use super::models::*;
 use crate::dice::Dice;
@@ -311,6 +311,68 @@ impl Subject for TwoOwners {
             )
         };
         log.call(OwnersCall::Move { expected, then }, moved).await;
+    }
+}
+
+/// Users that are created by an actor of their own, and the lines that he leaves.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LinesOf(pub(super) u8);
+
+impl LinesOf {
+    fn actor(&self) -> ActorName {
+        format!("actor-{}", self.0).parse().unwrap()
+    }
+
+    fn id(&self, user: u8) -> UserId {
+        UserId::from_bytes([user + 1, self.0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1])
+    }
+
+    /// Reads the lines, and at once the state: of a line that the state does not show that one is
+    /// written down, otherwise of any.
+    async fn look(&self, store: &dyn Store, dice: &Dice, log: &Log<Trail>) {
+        let query = AuditQuery { actor: Some(self.actor()), ..AuditQuery::default() };
+        let page = PageRequest::first(Limit::MAX);
+        let began = log.moment();
+        let read = store.audit().query(&query, &page).await;
+        let ended = log.moment();
+        let got = log.moment();
+        let view = view(store).await;
+        let seen = log.moment();
+        let (Ok(page), Some(view)) = (read, view) else { return };
+        let subjects = page.items.iter().map(|line| line.subject.as_str());
+        let users: Vec<UserId> = subjects.map(|subject| subject.parse().unwrap()).collect();
+        let is_there = |user: &UserId| view.users().get(*user).is_some();
+        let missing = users.iter().find(|user| !is_there(user));
+        let Some(id) = missing.or_else(|| dice.one_of(&users)) else { return };
+        let user = id.as_bytes()[0] - 1;
+        log.add(Entry { call: TrailCall::ReadLine(user), answer: Some(true), began, ended });
+        let answer = Some(is_there(id));
+        log.add(Entry { call: TrailCall::Get(user), answer, began: got, ended: seen });
+    }
+}
+
+#[async_trait]
+impl Subject for LinesOf {
+    type Model = Trail;
+
+    fn model(&self) -> Trail {
+        Trail
+    }
+
+    async fn act(&self, store: &dyn Store, dice: &Dice, caller: Caller, log: &Log<Trail>) {
+        // Everybody creates a user of his own now and then, and reads in between.
+        if caller.step % 5 > 0 {
+            return self.look(store, dice, log).await;
+        }
+        let user = caller.number * 8 + u8::try_from(caller.step / 5).unwrap();
+        let name = format!("user-{}-{user}", self.0 + 100).parse().unwrap();
+        let command = UserCommand::Create { id: self.id(user), user: NewUser::local(name) };
+        let create = async {
+            let transaction = Transaction::new().then(command).unwrap();
+            let created = store.acting_as(self.actor()).transact(transaction).await;
+            Outcome::of(created, |_| true, |error| panic!("{error}"))
+        };
+        log.call(TrailCall::Create(user), create).await;
     }
 }
 

@@ -139,6 +139,19 @@ fn a_point_that_comes_back_is_found() {
     assert!(!is_linearizable(Point, history(0)));
 }
 
+#[test]
+fn a_line_that_is_read_before_its_user_is_there_is_found() {
+    let history = |there| {
+        vec![
+            entry(0, 9, TrailCall::Create(3), true),
+            entry(1, 2, TrailCall::ReadLine(3), true),
+            entry(3, 4, TrailCall::Get(3), there),
+        ]
+    };
+    assert!(is_linearizable(Trail, history(true)));
+    assert!(!is_linearizable(Trail, history(false)));
+}
+
 async fn stage() -> Stage {
     let backend = Arc::new(MemoryBackend::new(StoreId::from_bytes([7; 16])));
     let store = ghostwire_store_core::open(backend, StoreOptions::default()).await.unwrap();

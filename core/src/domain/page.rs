@@ -99,7 +99,8 @@ pub fn fingerprint(parts: &[&[u8]]) -> [u8; 8] {
 ///
 /// The text form is base64url without padding, at most 512 characters. It names a position in the
 /// order of the listing, so that items added or removed elsewhere neither repeat nor hide others. It
-/// is not signed: whoever makes one up gets a page of a listing they may read anyway.
+/// is not signed, and decides only where a page begins: whoever makes one up gets an end of the very
+/// listing that they ask for.
 ///
 /// ```
 /// use ghostwire_store_core::domain::{Cursor, fingerprint};

@@ -104,7 +104,9 @@ pub struct Aggregate {
     pub min: f64,
     /// Largest value.
     pub max: f64,
-    /// Sum of the values, added in the order of (node, metric, time).
+    /// Sum of the values, added in the order of (node, metric, time). Once it is beyond what an
+    /// `f64` holds (about 1.8e308) it is infinite and stays so; it is never NaN. In JSON an
+    /// infinite one is `null`.
     pub sum: f64,
     /// The value of the latest point; of several at one moment, the last in (node, metric) order.
     pub last: f64,
@@ -113,7 +115,7 @@ pub struct Aggregate {
 }
 
 impl Aggregate {
-    /// The arithmetic mean.
+    /// The arithmetic mean; infinite if the sum is.
     #[must_use]
     #[allow(clippy::cast_precision_loss)]
     pub fn mean(&self) -> f64 {

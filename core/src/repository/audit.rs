@@ -26,7 +26,8 @@ pub trait AuditRepository: Send + Sync {
     /// `InvalidArgument` above 10,000; `Busy`, `Unavailable`.
     async fn append(&self, entries: Vec<AuditEntry>) -> Result<()>;
 
-    /// A page of entries by time and id, oldest or newest first.
+    /// A page of entries by time and id, oldest or newest first. What it shows, the state shows,
+    /// too.
     ///
     /// # Errors
     /// `InvalidArgument` for a cursor of another query.
@@ -84,10 +85,11 @@ impl AuditRepository for StoreHandle {
             };
             if let Some(cursor) = &page.cursor {
                 let position = RowKey::from_bytes(cursor.position_for(fingerprint)?)?;
+                // Anybody can make one up; the query's bounds stay.
                 if query.newest_first {
-                    range.to = Some(position);
+                    range.to = Some(range.to.map_or(position.clone(), |to| to.min(position)));
                 } else {
-                    range.from = position.successor();
+                    range.from = range.from.max(position.successor());
                 }
             }
             let unfolded = view.unfolded_audit();
@@ -104,6 +106,7 @@ impl AuditRepository for StoreHandle {
                     items.push(entry);
                 }
             }
+            self.until_shown().await?;
             let more = items.len() > limit;
             items.truncate(limit);
             let next = match items.last().filter(|_| more) {

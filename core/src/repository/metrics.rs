@@ -27,6 +27,11 @@ const POINTS_PER_READ: usize = 1000;
 
 /// Measurements. They are stored durably in batches and read page by page; they are not held in
 /// memory, and `watch` does not report them.
+///
+/// A call reads one series, the points of one node and metric, after the other, and at most 1,000
+/// points at once, each time as of that moment. So of a batch that is stored meanwhile it may see a
+/// part: another one in each series, and in a longer series a part of that. What was stored before
+/// the call it sees.
 #[async_trait]
 pub trait MetricRepository: Send + Sync {
     /// Records one point. A point with the same node, metric and time is replaced.
@@ -43,6 +48,9 @@ pub trait MetricRepository: Send + Sync {
 
     /// Like `record_many`, for a writer that numbers its batches: one whose `sequence` is not
     /// above the last one stored for `writer` is a repetition and does nothing.
+    ///
+    /// What is known of a writer, 24 bytes and a row, is kept for ever: one that restarts goes on
+    /// under its id, with greater numbers.
     ///
     /// # Errors
     /// As `record_many`; `InvalidArgument` for a sequence above `i64::MAX`.
@@ -192,12 +200,14 @@ impl MetricRepository for StoreHandle {
         let mut reader = MetricReader::new(self.backend(), query.clone(), None);
         let mut aggregate = None;
         loop {
-            let points =
-                reader.read(POINTS_PER_READ).await.map_err(|error| error.during(OPERATION))?;
-            points.iter().for_each(|point| add(&mut aggregate, query.from, point));
-            if points.len() < POINTS_PER_READ {
+            let points = reader
+                .read_series(POINTS_PER_READ)
+                .await
+                .map_err(|error| error.during(OPERATION))?;
+            if points.is_empty() {
                 return Ok(aggregate);
             }
+            points.iter().for_each(|point| add(&mut aggregate, query.from, point));
         }
     }
 
@@ -213,15 +223,17 @@ impl MetricRepository for StoreHandle {
         let mut reader = MetricReader::new(self.backend(), query.clone(), None);
         let mut buckets: BTreeMap<i64, Option<Aggregate>> = BTreeMap::new();
         loop {
-            let points =
-                reader.read(POINTS_PER_READ).await.map_err(|error| error.during(OPERATION))?;
+            let points = reader
+                .read_series(POINTS_PER_READ)
+                .await
+                .map_err(|error| error.during(OPERATION))?;
+            if points.is_empty() {
+                return Ok(buckets.into_values().flatten().collect());
+            }
             for point in &points {
                 let start = point.at.as_micros() / width.micros() * width.micros();
                 let from = Timestamp::from_micros(start)?;
                 add(buckets.entry(start).or_default(), from, point);
-            }
-            if points.len() < POINTS_PER_READ {
-                return Ok(buckets.into_values().flatten().collect());
             }
         }
     }

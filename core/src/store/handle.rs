@@ -47,7 +47,10 @@ pub struct StoreHandle {
 /// Bounded by a queue that gives `Busy`, and by nothing the caller does: a request that was
 /// accepted is served even if nobody waits for it any longer.
 impl StoreHandle {
-    async fn send<T>(&self, make: impl FnOnce(oneshot::Sender<Result<T>>) -> Request) -> Result<T> {
+    pub(super) async fn send<T>(
+        &self,
+        make: impl FnOnce(oneshot::Sender<Result<T>>) -> Request,
+    ) -> Result<T> {
         if self.core.closed.load(Ordering::Acquire) {
             return Err(closed());
         }
@@ -319,11 +322,10 @@ impl Store for StoreHandle {
             let state = state.await.map_err(|error| {
                 Error::new(ErrorKind::Unexpected, "hashing the state stopped").because(error)
             })?;
-            Ok(Digests {
-                state,
-                metrics: series::metrics_digest(self.backend()).await?,
-                audit: series::audit_digest(audit).await?,
-            })
+            let metrics = series::metrics_digest(self.backend()).await?;
+            let audit = series::audit_digest(audit).await?;
+            self.until_shown().await?;
+            Ok(Digests { state, metrics, audit })
         };
         computed.await.map_err(|error: Error| error.during(OPERATION))
     }

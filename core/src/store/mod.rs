@@ -2,6 +2,7 @@
 
 mod handle;
 mod open;
+mod shown;
 mod watch;
 
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Opening a store.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::mpsc;
 use tracing::Instrument;
@@ -77,7 +77,12 @@ fn start(
     counters.fold_debt.store(fold_debt, Ordering::Relaxed);
     let shared = Arc::new(Shared {
         published: arc_swap::ArcSwap::from_pointee(Published::new(loaded.state, loaded.audit)),
-        progress: tokio::sync::watch::Sender::new(Progress { serial, closed: false }),
+        progress: tokio::sync::watch::Sender::new(Progress {
+            serial,
+            suspect: false,
+            closed: false,
+        }),
+        storing: AtomicU64::new(serial.get()),
         digests: DigestCache::new(),
         counters,
     });

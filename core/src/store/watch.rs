@@ -46,7 +46,7 @@ impl Following {
                 return changes::of_block(&block).map(Some);
             }
             // Blocks beyond the published serial may belong to a commit that is under way.
-            let Progress { serial: published, closed } = *self.progress.borrow_and_update();
+            let Progress { serial: published, closed, .. } = *self.progress.borrow_and_update();
             if published > self.after {
                 let blocks = self.backend.blocks(self.after, BLOCKS_PER_READ).await?;
                 self.read = blocks.into_iter().filter(|block| block.serial <= published).collect();

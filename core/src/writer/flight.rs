@@ -214,6 +214,7 @@ impl Writer {
         let Closed { state, expected, block, series, positions } = closed;
         let (mut unfolded, mut encoded) = (Unfolded::default(), None);
         if let Some(ClosedBlock { block, changes, audit_rows, audit }) = block {
+            self.shared.storing.store(block.serial.get(), Ordering::SeqCst);
             self.shared.digests.mark(block.serial, &changes);
             unfolded = Unfolded { changes, audit_rows, audit };
             encoded = Some(block);

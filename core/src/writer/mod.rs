@@ -91,6 +91,8 @@ pub(crate) struct WriterCounters {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Progress {
     pub(crate) serial: Serial,
+    /// Nobody knows whether the last commit was stored.
+    pub(crate) suspect: bool,
     /// Nothing follows any more.
     pub(crate) closed: bool,
 }
@@ -100,6 +102,9 @@ pub(crate) struct Progress {
 pub(crate) struct Shared {
     pub(crate) published: arc_swap::ArcSwap<Published>,
     pub(crate) progress: tokio::sync::watch::Sender<Progress>,
+    /// The serial of the last block that the backend was given; its rows may be read before its
+    /// state is published.
+    pub(crate) storing: AtomicU64,
     pub(crate) digests: DigestCache,
     pub(crate) counters: WriterCounters,
 }
@@ -435,6 +440,12 @@ impl Writer {
         self.judge(commit, outcome).await
     }
 
+    pub(super) fn set_suspect(&mut self, suspect: bool) {
+        self.suspect = suspect;
+        // Whoever waits for a commit to be published must not wait for one that nobody knows.
+        self.shared.progress.send_modify(|progress| progress.suspect = suspect);
+    }
+
     /// How a commit ended. After it failed in a way that leaves the outcome open, the backend is
     /// reopened and asked; `Ok` and `Conflict` are then certain.
     async fn judge(&mut self, commit: &Commit, outcome: Result<()>) -> Result<()> {
@@ -444,7 +455,7 @@ impl Writer {
             Err(error) => error,
         };
         tracing::warn!(%error, "a commit failed; reopening the backend to compare");
-        self.suspect = true;
+        self.set_suspect(true);
         self.resolve(commit, error).await
     }
 }

@@ -30,14 +30,14 @@ impl Writer {
             return self.resolve_by_block(commit, error).await;
         }
         if *error.kind() != ErrorKind::OutcomeUnknown {
-            self.suspect = false;
+            self.set_suspect(false);
             return Err(error);
         }
         // It is not there, but may still arrive. Sending the identical block again settles it:
         // either this one is stored, or it conflicts with itself.
         match self.backend.commit(commit).await {
             Ok(()) => {
-                self.suspect = false;
+                self.set_suspect(false);
                 Ok(())
             }
             Err(again) if *again.kind() == ErrorKind::Conflict => {
@@ -58,7 +58,7 @@ impl Writer {
                 .because(why)
         };
         let blocks = self.backend.blocks(commit.expected, 1).await.map_err(unknown)?;
-        self.suspect = false;
+        self.set_suspect(false);
         let found = blocks.first().map(|block| block.id);
         if found.is_some() && found == commit.block.as_ref().map(|block| block.id) {
             return Ok(());
@@ -72,8 +72,11 @@ impl Writer {
         self.check_store(&head)?;
         if head.serial > self.state().serial() {
             self.catch_up().await?;
+        } else {
+            // Batches of series move no serial, and one whose outcome nobody knew may be stored.
+            self.positions = crate::loader::read_positions(self.backend.as_ref()).await?;
         }
-        self.suspect = false;
+        self.set_suspect(false);
         Ok(())
     }
 

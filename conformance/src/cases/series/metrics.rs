@@ -20,15 +20,11 @@ cases! {
             a_batch_is_stored_as_a_whole,
             metrics_make_no_block,
         ],
-        "metrics-sequence" => [
-            a_repeated_batch_does_nothing,
-            a_batch_that_was_not_stored_can_be_repeated,
-            of_concurrent_repetitions_one_counts,
-        ],
         "metrics-query" => [
             answers_are_those_of_a_naive_computation,
             eight_thousand_points_come_back_page_by_page,
             values_come_back_bit_by_bit,
+            a_sum_beyond_a_float_is_infinite_and_never_nan,
         ],
         "retention" => [pruning_removes_exactly_what_is_before_a_moment],
     }
@@ -104,91 +100,6 @@ async fn metrics_make_no_block(world: &mut World) {
     assert_eq!(store.metrics().aggregate(&everything()).await.unwrap().unwrap().count, 2);
 }
 
-async fn a_repeated_batch_does_nothing(world: &mut World) {
-    let mut store = world.open().await;
-    let (writer, other) = (WriterId::from_bytes([1; 16]), WriterId::from_bytes([2; 16]));
-    // A writer may begin at 0.
-    record(&store, writer, 0, 1.0).await;
-    assert_eq!(value_of(&store, "load", 0).await, Some(1.0));
-    record(&store, writer, 0, 2.0).await;
-    assert_eq!(value_of(&store, "load", 0).await, Some(1.0));
-    record(&store, writer, 5, 3.0).await;
-    assert_eq!(value_of(&store, "load", 0).await, Some(3.0));
-    for reopening in 0..4 {
-        store = match reopening {
-            0 => store,
-            1 => world.pass(store).await,
-            2 => world.reopen(store).await,
-            _ => world.crash(store).await,
-        };
-        let sequence = 5 + 3 * reopening;
-        let value = value_of(&store, "load", 0).await;
-        for repeated in [0, 1, sequence - 1, sequence] {
-            record(&store, writer, repeated, 100.0).await;
-            assert_eq!(value_of(&store, "load", 0).await, value, "{reopening}: {repeated}");
-        }
-        // A batch without points counts, too.
-        store.metrics().record_batch(writer, sequence + 1, Vec::new()).await.unwrap();
-        record(&store, writer, sequence + 1, 200.0).await;
-        assert_eq!(value_of(&store, "load", 0).await, value);
-        record(&store, writer, sequence + 3, 10.0 + sequence as f64).await;
-        assert_eq!(value_of(&store, "load", 0).await, Some(10.0 + sequence as f64));
-    }
-    record(&store, other, 1, 7.0).await;
-    assert_eq!(value_of(&store, "load", 0).await, Some(7.0), "writers count for themselves");
-    let most = i64::MAX.unsigned_abs();
-    let error = store.metrics().record_batch(other, most + 1, Vec::new()).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::InvalidArgument);
-    record(&store, other, most, 8.0).await;
-    store = world.pass(store).await;
-    record(&store, other, most, 9.0).await;
-    assert_eq!(value_of(&store, "load", 0).await, Some(8.0));
-}
-
-async fn a_batch_that_was_not_stored_can_be_repeated(world: &mut World) {
-    let store = world.open().await;
-    let writer = WriterId::from_bytes([1; 16]);
-    world.faults().fail_next_commits(1, FaultKind::Before);
-    let batch = |value| vec![point(None, "load", 0, value)];
-    let error = store.metrics().record_batch(writer, 1, batch(1.0)).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Unavailable);
-    assert_eq!(value_of(&store, "load", 0).await, None);
-    record(&store, writer, 1, 2.0).await;
-    assert_eq!(value_of(&store, "load", 0).await, Some(2.0));
-    // Stored, but the answer got lost: whatever the caller makes of that, it happens once.
-    world.faults().fail_next_commits(1, FaultKind::After);
-    record(&store, writer, 2, 3.0).await;
-    record(&store, writer, 2, 4.0).await;
-    let store = world.pass(store).await;
-    record(&store, writer, 2, 5.0).await;
-    assert_eq!(value_of(&store, "load", 0).await, Some(3.0));
-}
-
-async fn of_concurrent_repetitions_one_counts(world: &mut World) {
-    let store = world.open().await;
-    let writer = WriterId::from_bytes([1; 16]);
-    for sequence in 1..=4 {
-        let calls: Vec<_> = (0..16)
-            .map(|second| {
-                let batch = vec![point(None, "load", second, sequence as f64)];
-                let store = store.clone();
-                tokio::spawn(
-                    async move { store.metrics().record_batch(writer, sequence, batch).await },
-                )
-            })
-            .collect();
-        for call in calls {
-            call.await.unwrap().unwrap();
-        }
-    }
-    let store = world.pass(store).await;
-    // Each sequence wrote one point, maybe over an earlier one.
-    let points = range(&store, &everything(), 1000).await;
-    assert!((1..=4).contains(&points.len()), "{points:?}");
-    let newest = points.iter().filter(|point| point.value.get() == 4.0).count();
-    assert_eq!(newest, 1);
-}
-
 async fn answers_are_those_of_a_naive_computation(world: &mut World) {
     let store = world.open().await;
     let points = sample();
@@ -255,6 +166,31 @@ async fn values_come_back_bit_by_bit(world: &mut World) {
     let bits: Vec<_> = found.iter().map(|point| point.value.get().to_bits()).collect();
     let expected = values.map(|value| if value == 0.0 { 0 } else { value.to_bits() });
     assert_eq!(bits, expected, "negative zero becomes zero");
+}
+
+async fn a_sum_beyond_a_float_is_infinite_and_never_nan(world: &mut World) {
+    let store = world.open().await;
+    // Added one by one; that others would bring it back into range does not count.
+    let values = [f64::MAX, f64::MAX, f64::MIN, f64::MIN, f64::MIN];
+    let points: Vec<_> =
+        (0..).zip(values).map(|(second, value)| point(None, "load", second, value)).collect();
+    let negative = points.iter().map(|point| MetricPoint {
+        metric: "negative".parse().unwrap(),
+        value: Sample::new(-point.value.get()).unwrap(),
+        ..point.clone()
+    });
+    store.metrics().record_many(negative.chain(points.clone()).collect()).await.unwrap();
+    let store = world.pass(store).await;
+    for (metric, sum) in [("load", f64::INFINITY), ("negative", f64::NEG_INFINITY)] {
+        let query = MetricQuery { metric: Some(metric.parse().unwrap()), ..everything() };
+        let found = store.metrics().aggregate(&query).await.unwrap().unwrap();
+        assert_eq!((found.count, found.min, found.max), (5, f64::MIN, f64::MAX));
+        assert_eq!((found.sum, found.mean()), (sum, sum));
+        assert!(serde_json::to_value(&found).unwrap()["sum"].is_null());
+        let query = MetricQuery { from: at(0), to: at(60), ..query };
+        let minutes = store.metrics().rollup(&query, Rollup::Minute).await.unwrap();
+        assert_eq!(minutes.iter().map(|minute| minute.sum).collect::<Vec<_>>(), [sum]);
+    }
 }
 
 async fn a_value_is_a_finite_number(_: &mut World) {
@@ -354,22 +290,17 @@ fn node(n: u8) -> NodeId {
     NodeId::from_bytes([n; 16])
 }
 
-fn point(node: Option<NodeId>, metric: &str, second: i64, value: f64) -> MetricPoint {
+pub(super) fn point(node: Option<NodeId>, metric: &str, second: i64, value: f64) -> MetricPoint {
     let value = Sample::new(value).unwrap();
     MetricPoint { node, metric: metric.parse().unwrap(), at: at(second), value }
 }
 
-fn everything() -> MetricQuery {
+pub(super) fn everything() -> MetricQuery {
     MetricQuery { node: None, metric: None, from: Timestamp::EPOCH, to: Timestamp::MAX }
 }
 
-async fn record(store: &Arc<dyn Store>, writer: WriterId, sequence: u64, value: f64) {
-    let batch = vec![point(None, "load", 0, value)];
-    store.metrics().record_batch(writer, sequence, batch).await.unwrap();
-}
-
 /// A value of the network as a whole.
-async fn value_of(store: &Arc<dyn Store>, metric: &str, second: i64) -> Option<f64> {
+pub(super) async fn value_of(store: &Arc<dyn Store>, metric: &str, second: i64) -> Option<f64> {
     let query = MetricQuery {
         node: Some(None),
         metric: Some(metric.parse().unwrap()),
@@ -379,7 +310,11 @@ async fn value_of(store: &Arc<dyn Store>, metric: &str, second: i64) -> Option<f
     store.metrics().aggregate(&query).await.unwrap().map(|found| found.last)
 }
 
-async fn range(store: &Arc<dyn Store>, query: &MetricQuery, limit: usize) -> Vec<MetricPoint> {
+pub(super) async fn range(
+    store: &Arc<dyn Store>,
+    query: &MetricQuery,
+    limit: usize,
+) -> Vec<MetricPoint> {
     let mut points = Vec::new();
     let mut page = PageRequest::first(Limit::new(limit).unwrap());
     loop {

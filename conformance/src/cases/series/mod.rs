@@ -3,3 +3,5 @@
 pub(super) mod audit;
 pub(super) mod audit_lines;
 pub(super) mod metrics;
+pub(super) mod moments;
+pub(super) mod sequences;

@@ -1,0 +1,131 @@
+//! Batches that their writers number, so that they can be repeated.
+
+use std::sync::Arc;
+
+use ghostwire_store_core::domain::*;
+use ghostwire_store_core::layer::FaultKind;
+use ghostwire_store_core::{ErrorKind, Store};
+
+use super::metrics::{everything, point, range, value_of};
+use crate::case::cases;
+use crate::world::World;
+
+cases! {
+    stored {
+        "metrics-sequence" => [
+            a_repeated_batch_does_nothing,
+            a_batch_that_was_not_stored_can_be_repeated,
+            a_batch_that_is_stored_is_a_repetition_though_nobody_knew,
+            of_concurrent_repetitions_one_counts,
+        ],
+    }
+}
+
+async fn a_repeated_batch_does_nothing(world: &mut World) {
+    let mut store = world.open().await;
+    let (writer, other) = (WriterId::from_bytes([1; 16]), WriterId::from_bytes([2; 16]));
+    // A writer may begin at 0.
+    record(&store, writer, 0, 1.0).await;
+    assert_eq!(value_of(&store, "load", 0).await, Some(1.0));
+    record(&store, writer, 0, 2.0).await;
+    assert_eq!(value_of(&store, "load", 0).await, Some(1.0));
+    record(&store, writer, 5, 3.0).await;
+    assert_eq!(value_of(&store, "load", 0).await, Some(3.0));
+    for reopening in 0..4 {
+        store = match reopening {
+            0 => store,
+            1 => world.pass(store).await,
+            2 => world.reopen(store).await,
+            _ => world.crash(store).await,
+        };
+        let sequence = 5 + 3 * reopening;
+        let value = value_of(&store, "load", 0).await;
+        for repeated in [0, 1, sequence - 1, sequence] {
+            record(&store, writer, repeated, 100.0).await;
+            assert_eq!(value_of(&store, "load", 0).await, value, "{reopening}: {repeated}");
+        }
+        // A batch without points counts, too.
+        store.metrics().record_batch(writer, sequence + 1, Vec::new()).await.unwrap();
+        record(&store, writer, sequence + 1, 200.0).await;
+        assert_eq!(value_of(&store, "load", 0).await, value);
+        record(&store, writer, sequence + 3, 10.0 + sequence as f64).await;
+        assert_eq!(value_of(&store, "load", 0).await, Some(10.0 + sequence as f64));
+    }
+    record(&store, other, 1, 7.0).await;
+    assert_eq!(value_of(&store, "load", 0).await, Some(7.0), "writers count for themselves");
+    let most = i64::MAX.unsigned_abs();
+    let error = store.metrics().record_batch(other, most + 1, Vec::new()).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::InvalidArgument);
+    record(&store, other, most, 8.0).await;
+    store = world.pass(store).await;
+    record(&store, other, most, 9.0).await;
+    assert_eq!(value_of(&store, "load", 0).await, Some(8.0));
+}
+
+async fn a_batch_that_was_not_stored_can_be_repeated(world: &mut World) {
+    let store = world.open().await;
+    let writer = WriterId::from_bytes([1; 16]);
+    world.faults().fail_next_commits(1, FaultKind::Before);
+    let batch = |value| vec![point(None, "load", 0, value)];
+    let error = store.metrics().record_batch(writer, 1, batch(1.0)).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Unavailable);
+    assert_eq!(value_of(&store, "load", 0).await, None);
+    record(&store, writer, 1, 2.0).await;
+    assert_eq!(value_of(&store, "load", 0).await, Some(2.0));
+    // Stored, but the answer got lost: whatever the caller makes of that, it happens once.
+    world.faults().fail_next_commits(1, FaultKind::After);
+    record(&store, writer, 2, 3.0).await;
+    record(&store, writer, 2, 4.0).await;
+    let store = world.pass(store).await;
+    record(&store, writer, 2, 5.0).await;
+    assert_eq!(value_of(&store, "load", 0).await, Some(3.0));
+}
+
+async fn a_batch_that_is_stored_is_a_repetition_though_nobody_knew(world: &mut World) {
+    let store = world.open().await;
+    let writer = WriterId::from_bytes([1; 16]);
+    let batch = |value| vec![point(None, "load", 0, value)];
+    // It is stored, but neither this answer arrives nor that to sending it again.
+    world.faults().fail_next_commits(2, FaultKind::After);
+    let error = store.metrics().record_batch(writer, 1, batch(1.0)).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+    // Somebody else replaces the point before the writer tries again.
+    store.metrics().record_many(batch(2.0)).await.unwrap();
+    record(&store, writer, 1, 1.0).await;
+    assert_eq!(value_of(&store, "load", 0).await, Some(2.0));
+    let store = world.pass(store).await;
+    record(&store, writer, 1, 1.0).await;
+    assert_eq!(value_of(&store, "load", 0).await, Some(2.0));
+    record(&store, writer, 2, 3.0).await;
+    assert_eq!(value_of(&store, "load", 0).await, Some(3.0));
+}
+
+async fn of_concurrent_repetitions_one_counts(world: &mut World) {
+    let store = world.open().await;
+    let writer = WriterId::from_bytes([1; 16]);
+    for sequence in 1..=4 {
+        let calls: Vec<_> = (0..16)
+            .map(|second| {
+                let batch = vec![point(None, "load", second, sequence as f64)];
+                let store = store.clone();
+                tokio::spawn(
+                    async move { store.metrics().record_batch(writer, sequence, batch).await },
+                )
+            })
+            .collect();
+        for call in calls {
+            call.await.unwrap().unwrap();
+        }
+    }
+    let store = world.pass(store).await;
+    // Each sequence wrote one point, maybe over an earlier one.
+    let points = range(&store, &everything(), 1000).await;
+    assert!((1..=4).contains(&points.len()), "{points:?}");
+    let newest = points.iter().filter(|point| point.value.get() == 4.0).count();
+    assert_eq!(newest, 1);
+}
+
+async fn record(store: &Arc<dyn Store>, writer: WriterId, sequence: u64, value: f64) {
+    let batch = vec![point(None, "load", 0, value)];
+    store.metrics().record_batch(writer, sequence, batch).await.unwrap();
+}
