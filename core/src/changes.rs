@@ -4,20 +4,42 @@ use std::pin::Pin;
 
 use futures_core::Stream;
 
-use crate::block::{ChangeKind, EncodedBlock, Serial};
+use crate::block::{BlockHash, ChangeKind, EncodedBlock, Serial};
 use crate::domain::Timestamp;
 use crate::error::{Entity, Result};
 use crate::state::Handle;
+
+/// A place in a history: behind one commit. Its hash is that of the commit and of all before it, so
+/// a store that was put back to an older copy and went on from there has other places.
+///
+/// To keep one outside, keep the serial's number and the hash's bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// The last commit, zero before the first.
+    pub serial: Serial,
+    /// Its block's hash.
+    pub hash: BlockHash,
+}
 
 /// What one commit changed, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommitChanges {
     /// The commit. Watching again after this serial continues behind it, also in another process.
     pub serial: Serial,
+    /// Its block's hash.
+    pub hash: BlockHash,
     /// When.
     pub at: Timestamp,
     /// Which entities.
     pub changes: Vec<EntityChange>,
+}
+
+impl CommitChanges {
+    /// Behind this commit: where to go on with [`Store::watch_from`](crate::Store::watch_from).
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place { serial: self.serial, hash: self.hash }
+    }
 }
 
 /// What happened to one entity.
@@ -44,5 +66,5 @@ pub(crate) fn of_block(encoded: &EncodedBlock) -> Result<CommitChanges> {
             changes.push(EntityChange { entity, handle, kind: change.kind });
         }
     }
-    Ok(CommitChanges { serial: block.serial, at: block.time, changes })
+    Ok(CommitChanges { serial: encoded.serial, hash: encoded.hash, at: block.time, changes })
 }

@@ -4,6 +4,7 @@ use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use crate::changes::Place;
 use crate::domain::{AuditEntry, NodeId};
 use crate::netmap::{NetMap, Network};
 use crate::state::State;
@@ -73,6 +74,12 @@ impl View {
     #[must_use]
     pub fn age(&self) -> Duration {
         if self.shared { self.published.fresh_at.elapsed() } else { Duration::ZERO }
+    }
+
+    /// Where it stands in the store's history.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place { serial: self.serial(), hash: self.hash() }
     }
 
     pub(crate) fn unfolded_audit(&self) -> &imbl::Vector<Arc<AuditEntry>> {

@@ -10,7 +10,7 @@ use tracing::Instrument;
 use super::{Store, StoreInfo, watch};
 use crate::backend::{Backend, KeyRange};
 use crate::block::{RowChange, Serial};
-use crate::changes::ChangeStream;
+use crate::changes::{ChangeStream, Place};
 use crate::clock::{ClockGuard, Reading, Verdict};
 use crate::command::{Command, Restore, Restored, Submission, Transaction};
 use crate::digest::Digests;
@@ -289,7 +289,12 @@ impl Store for StoreHandle {
 
     fn watch(&self, after: Serial) -> ChangeStream {
         let progress = self.core.shared.progress.subscribe();
-        watch::stream(self.core.backend.clone(), progress, after)
+        watch::stream(self.core.backend.clone(), progress, after, None)
+    }
+
+    fn watch_from(&self, Place { serial, hash }: Place) -> ChangeStream {
+        let progress = self.core.shared.progress.subscribe();
+        watch::stream(self.core.backend.clone(), progress, serial, Some(hash))
     }
 
     async fn transact(&self, transaction: Transaction) -> Result<Committed<Vec<Reply>>> {

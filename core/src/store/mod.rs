@@ -11,7 +11,7 @@ use async_trait::async_trait;
 
 use crate::backend::BackendInfo;
 use crate::block::Serial;
-use crate::changes::ChangeStream;
+use crate::changes::{ChangeStream, Place};
 use crate::command::{Restore, Restored, Transaction};
 use crate::digest::Digests;
 use crate::domain::ActorName;
@@ -71,8 +71,18 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// last seen is all that is needed to continue in another process.
     ///
     /// The stream ends with `Compacted` if the blocks it needs are gone: take a view, and watch
-    /// after its serial.
+    /// after its serial. It begins with `Conflict` if the store does not have that serial yet, so
+    /// was put back to an older copy. One that has since passed the serial it cannot tell:
+    /// [`watch_from`](Store::watch_from) can.
     fn watch(&self, after: Serial) -> ChangeStream;
+
+    /// Like [`watch`](Store::watch), behind a place that [`CommitChanges::place`] or [`View::place`]
+    /// gave. Its first item is `Conflict` if this store's history does not contain the place: it
+    /// was put back to an older copy, or is another store. What the caller knows is then of a
+    /// history that is gone: forget it, take a view, and watch from its place.
+    ///
+    /// [`CommitChanges::place`]: crate::changes::CommitChanges::place
+    fn watch_from(&self, place: Place) -> ChangeStream;
 
     /// Several commands in one commit, all or nothing. Gives their replies in order.
     ///

@@ -6,18 +6,20 @@ use std::sync::Arc;
 use tokio::sync::watch::Receiver;
 
 use crate::backend::Backend;
-use crate::block::{EncodedBlock, Serial};
+use crate::block::{BlockHash, EncodedBlock, Serial};
 use crate::changes::{self, ChangeStream};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::writer::Progress;
 
-/// Commits after `after`, one by one.
+/// Commits after `after`, one by one; `hash` is that of the commit there, if it is known.
 pub(super) fn stream(
     backend: Arc<dyn Backend>,
     progress: Receiver<Progress>,
     after: Serial,
+    hash: Option<BlockHash>,
 ) -> ChangeStream {
-    let following = Following { backend, progress, after, read: VecDeque::new() };
+    let following =
+        Following { backend, progress, after, hash, has_begun: false, read: VecDeque::new() };
     Box::pin(futures_util::stream::unfold(Some(following), |following| async move {
         let mut following = following?;
         match following.next().await {
@@ -33,6 +35,9 @@ struct Following {
     backend: Arc<dyn Backend>,
     progress: Receiver<Progress>,
     after: Serial,
+    /// Of the commit there, until the next one was found to follow it.
+    hash: Option<BlockHash>,
+    has_begun: bool,
     read: VecDeque<EncodedBlock>,
 }
 
@@ -40,6 +45,9 @@ impl Following {
     /// The next commit; `None` once the store is closed and everything was told.
     async fn next(&mut self) -> Result<Option<changes::CommitChanges>> {
         const BLOCKS_PER_READ: usize = 64;
+        if !std::mem::replace(&mut self.has_begun, true) {
+            self.begin().await?;
+        }
         loop {
             if let Some(block) = self.read.pop_front() {
                 self.after = block.serial;
@@ -49,6 +57,11 @@ impl Following {
             let Progress { serial: published, closed, .. } = *self.progress.borrow_and_update();
             if published > self.after {
                 let blocks = self.backend.blocks(self.after, BLOCKS_PER_READ).await?;
+                if let (Some(hash), Some(next)) = (self.hash.take(), blocks.first())
+                    && next.previous != hash
+                {
+                    return Err(another_history().with("after", self.after));
+                }
                 self.read = blocks.into_iter().filter(|block| block.serial <= published).collect();
                 if self.read.is_empty() {
                     return Err(
@@ -62,4 +75,27 @@ impl Following {
             }
         }
     }
+
+    /// Refuses a place that is not in the history, where only waiting would follow otherwise.
+    async fn begin(&self) -> Result<()> {
+        let published = self.progress.borrow().serial;
+        if self.after < published || (self.after == published && self.hash.is_none()) {
+            return Ok(());
+        }
+        // Another process may have brought the store to the place.
+        let head = self.backend.head().await?;
+        if self.after > head.serial {
+            return Err(another_history().with("after", self.after).with("serial", head.serial));
+        }
+        if self.after == head.serial && self.hash.is_some_and(|hash| hash != head.hash) {
+            return Err(another_history().with("after", self.after));
+        }
+        Ok(())
+    }
+}
+
+fn another_history() -> Error {
+    let what = "the store's history does not contain the place to watch from: it was put back to an \
+                older copy, or is another store; take a view, and watch from its place";
+    Error::new(ErrorKind::Conflict, what)
 }

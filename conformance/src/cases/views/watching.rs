@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::{FutureExt, StreamExt};
 use ghostwire_store_core::block::{ChangeKind, Serial};
-use ghostwire_store_core::changes::{CommitChanges, EntityChange};
+use ghostwire_store_core::changes::{CommitChanges, EntityChange, Place};
 use ghostwire_store_core::command::{Part, Transaction, UserCommand};
 use ghostwire_store_core::domain::*;
 use ghostwire_store_core::options::{StoreOptions, WriterOptions};
@@ -28,6 +28,8 @@ cases! {
             a_watch_continues_after_a_restart,
             what_is_not_durable_is_not_told,
             if_blocks_are_gone_the_stream_ends_with_compacted,
+            a_serial_that_is_still_to_come_is_refused,
+            a_place_of_another_history_is_refused,
             closing_ends_every_watch,
         ],
     }
@@ -246,6 +248,58 @@ async fn if_blocks_are_gone_the_stream_ends_with_compacted(world: &mut World) {
     create(&store, 6..7).await;
     for serial in oldest..=7 {
         assert_eq!(watch.next().await.unwrap().unwrap().serial.get(), serial);
+    }
+}
+
+async fn a_serial_that_is_still_to_come_is_refused(world: &mut World) {
+    let store = world.open().await;
+    create(&store, 0..3).await;
+    // Behind the last commit one waits.
+    let mut waiting = store.watch(Serial::new(3));
+    assert!(waiting.next().now_or_never().is_none());
+    // Whoever has seen more has seen another store, or a newer copy of this one.
+    for after in [4, 10, u64::MAX] {
+        let mut watch = store.watch(Serial::new(after));
+        let error = watch.next().await.unwrap().unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Conflict, "{error}");
+        assert!(error.to_string().contains("serial=3"), "{error}");
+        assert!(watch.next().await.is_none(), "the stream has ended");
+    }
+    create(&store, 3..4).await;
+    assert_eq!(waiting.next().await.unwrap().unwrap().serial.get(), 4);
+}
+
+async fn a_place_of_another_history_is_refused(world: &mut World) {
+    let mut store = world.open().await;
+    let start = store.view().place();
+    create(&store, 0..3).await;
+    let mut places = vec![start];
+    places.extend(
+        store
+            .watch_from(start)
+            .take(3)
+            .map(|commit| commit.unwrap().place())
+            .collect::<Vec<_>>()
+            .await,
+    );
+    for restart in 0..3 {
+        assert_eq!(store.view().place(), places[3]);
+        for (place, next) in places.iter().zip(&places[1..]) {
+            let commit = store.watch_from(*place).next().await.unwrap().unwrap();
+            assert_eq!(commit.place(), *next);
+        }
+        let mut waiting = store.watch_from(places[3]);
+        assert!(waiting.next().now_or_never().is_none());
+        // Of the same serial, but of other commits: before the last one, at it, and behind it.
+        for (serial, hash) in [(1, 2), (3, 1), (4, 3)] {
+            let place = Place { serial: Serial::new(serial), hash: places[hash].hash };
+            let mut watch = store.watch_from(place);
+            let error = watch.next().await.unwrap().unwrap_err();
+            assert_eq!(*error.kind(), ErrorKind::Conflict, "{error}");
+            assert!(watch.next().await.is_none(), "the stream has ended");
+        }
+        drop(waiting);
+        store = if restart == 0 { world.crash(store).await } else { world.reopen(store).await };
     }
 }
 
