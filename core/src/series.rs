@@ -5,12 +5,18 @@ use std::sync::Arc;
 
 use crate::backend::{Backend, KeyRange, Row, Scan};
 use crate::digest::{Digest, RowHasher};
-use crate::domain::{AuditEntry, MetricName, MetricPoint, MetricQuery, NodeId, Timestamp};
-use crate::error::Result;
+use crate::domain::{AuditEntry, Id, MetricName, MetricPoint, MetricQuery, NodeId, Timestamp};
+use crate::error::{Entity, Result};
 use crate::schema::{Record, RowKey, Table};
 
 /// Rows are read at most this many at a time.
 const ROWS_PER_READ: usize = 1000;
+
+/// In a key, the nil id means the network as a whole, which is not a node.
+pub(crate) fn check_node(node: Option<NodeId>) -> Result<()> {
+    let checked = node.map_or(Ok(()), |node| node.not_nil().map(drop));
+    checked.map_err(|error| error.about(Entity::Metric))
+}
 
 fn of_series(node: Option<NodeId>, metric: &MetricName) -> RowKey {
     RowKey::new().optional_id(node.as_ref().map(NodeId::as_bytes)).text(metric.as_str())
@@ -27,7 +33,14 @@ pub(crate) struct MetricReader<'b> {
 }
 
 impl<'b> MetricReader<'b> {
-    pub(crate) fn new(backend: &'b dyn Backend, query: MetricQuery, after: Option<RowKey>) -> Self {
+    /// # Errors
+    /// `InvalidArgument` for the nil id as node.
+    pub(crate) fn new(
+        backend: &'b dyn Backend,
+        query: MetricQuery,
+        after: Option<RowKey>,
+    ) -> Result<Self> {
+        check_node(query.node.flatten())?;
         let start = match (&query.node, &query.metric) {
             (Some(node), Some(metric)) => of_series(*node, metric).integer(query.from.as_micros()),
             (Some(node), None) => RowKey::new().optional_id(node.as_ref().map(NodeId::as_bytes)),
@@ -39,7 +52,7 @@ impl<'b> MetricReader<'b> {
             None => start,
         };
         let next = (query.from < query.to).then_some(next);
-        Self { backend, query, next }
+        Ok(Self { backend, query, next })
     }
 
     /// At most `limit` further points; empty at the end.
@@ -142,7 +155,7 @@ pub(crate) async fn metric_ranges_from(
     at: Timestamp,
 ) -> Result<Vec<KeyRange>> {
     let query = MetricQuery { node: None, metric: None, from: at, to: Timestamp::MAX };
-    let mut reader = MetricReader::new(backend, query, None);
+    let mut reader = MetricReader::new(backend, query, None)?;
     let mut ranges = Vec::new();
     while let Some(point) = reader.read(1).await?.pop() {
         let series = of_series(point.node, &point.metric);

@@ -36,6 +36,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         writes::opening::CASES,
         values::forms::CASES,
         values::fields::CASES,
+        values::ids::CASES,
         listings::cursors::CASES,
         listings::order::CASES,
         listings::pages::CASES,

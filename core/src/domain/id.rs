@@ -31,6 +31,24 @@ pub trait Id:
 
     /// The bytes.
     fn as_bytes(&self) -> &[u8; 16];
+
+    /// Whether it is the nil UUID, all zero, which identifies nothing: in keys it stands for none.
+    fn is_nil(&self) -> bool {
+        *self.as_bytes() == [0; 16]
+    }
+
+    /// The identifier, if it can identify something.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for the nil UUID.
+    fn not_nil(self) -> Result<Self> {
+        if self.is_nil() { Err(nil_id()) } else { Ok(self) }
+    }
+}
+
+/// The refusal of the nil UUID.
+pub(crate) fn nil_id() -> Error {
+    Error::invalid("the nil UUID identifies nothing; leave the id out, or draw one")
 }
 
 /// 48 bits of milliseconds; a `Timestamp` cannot be negative nor need more.
@@ -63,7 +81,9 @@ macro_rules! entity_id {
     ($($(#[$meta:meta])* $name:ident;)+) => {$(
         $(#[$meta])*
         ///
-        /// Any 16 bytes; the text form is a hyphenated lower-case UUID. Compared bytewise.
+        /// 16 bytes; the text form is a hyphenated lower-case UUID. Compared bytewise. The nil UUID,
+        /// all zero, is before all others and identifies nothing: it has no text form that could be
+        /// read, and is refused wherever something would be stored under it.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name([u8; 16]);
 
@@ -122,10 +142,10 @@ macro_rules! entity_id {
         impl FromStr for $name {
             type Err = Error;
 
-            /// Reads any text form of a UUID: hyphenated or not, of either case.
+            /// Reads any text form of a UUID but the nil one: hyphenated or not, of either case.
             fn from_str(text: &str) -> Result<Self> {
                 match Uuid::try_parse(text) {
-                    Ok(uuid) => Ok(Self(uuid.into_bytes())),
+                    Ok(uuid) => Self(uuid.into_bytes()).not_nil(),
                     Err(error) => Err(Error::invalid(concat!(
                         "a ", stringify!($name),
                         " must be a UUID such as 0190a5c8-7e1f-7000-8000-000000000000"
@@ -237,5 +257,19 @@ mod tests {
         assert_eq!(serde_json::to_string(&id).unwrap(), format!("\"{text}\""));
         assert_eq!(serde_json::from_str::<NodeId>(&format!("\"{text}\"")).unwrap(), id);
         assert!(serde_json::from_str::<NodeId>("\"1\"").is_err());
+    }
+
+    #[test]
+    fn the_nil_uuid_identifies_nothing() {
+        let nil = UserId::from_bytes([0; 16]);
+        assert!(nil.is_nil() && nil.not_nil().is_err());
+        for form in [nil.to_string(), nil.to_string().replace('-', "")] {
+            let error = form.parse::<UserId>().unwrap_err();
+            assert_eq!(*error.kind(), crate::error::ErrorKind::InvalidArgument);
+            assert!(error.to_string().contains("the nil UUID"), "{error}");
+            assert!(serde_json::from_str::<UserId>(&format!("\"{form}\"")).is_err());
+        }
+        let least = UserId::from_bytes(*b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01");
+        assert_eq!(least.to_string().parse::<UserId>().unwrap(), least);
     }
 }

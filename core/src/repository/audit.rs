@@ -6,7 +6,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::backend::KeyRange;
-use crate::domain::{AuditEntry, AuditQuery, Cursor, Page, PageRequest, Timestamp, fingerprint};
+use crate::domain::{
+    AuditEntry, AuditQuery, Cursor, Id, Page, PageRequest, Timestamp, fingerprint, nil_id,
+};
 use crate::error::{Error, Result};
 use crate::schema::{Record, RowKey, Table};
 use crate::series::AuditReader;
@@ -23,7 +25,7 @@ pub trait AuditRepository: Send + Sync {
     /// Appends at most 10,000 entries: all, or none. One with the same time and id is replaced.
     ///
     /// # Errors
-    /// `InvalidArgument` above 10,000; `Busy`, `Unavailable`.
+    /// `InvalidArgument` above 10,000, and for the nil id; `Busy`, `Unavailable`.
     async fn append(&self, entries: Vec<AuditEntry>) -> Result<()>;
 
     /// A page of entries by time and id, oldest or newest first. What it shows, the state shows,
@@ -53,6 +55,9 @@ impl AuditRepository for StoreHandle {
                 .about(crate::error::Entity::Audit)
                 .with("entries", entries.len())
                 .during(OPERATION));
+        }
+        if entries.iter().any(|entry| entry.id.is_nil()) {
+            return Err(nil_id().about(crate::error::Entity::Audit).during(OPERATION));
         }
         let rows: Vec<_> = entries.iter().map(audit_row).collect();
         let view = self.open_view(OPERATION)?;

@@ -7,12 +7,12 @@ use bytes::BytesMut;
 
 use crate::block::{ChangeKind, RowChange};
 use crate::domain::{
-    Aggregate, Cursor, MetricPoint, MetricQuery, Page, PageRequest, Rollup, Timestamp, WriterId,
-    fingerprint,
+    Aggregate, Cursor, Id, MetricPoint, MetricQuery, Page, PageRequest, Rollup, Timestamp,
+    WriterId, fingerprint,
 };
 use crate::error::{Error, Result};
 use crate::schema::{Record, RowKey, Table};
-use crate::series::{MetricReader, metric_ranges_before};
+use crate::series::{MetricReader, check_node, metric_ranges_before};
 use crate::store::StoreHandle;
 use crate::writer::SeriesBatch;
 
@@ -37,13 +37,13 @@ pub trait MetricRepository: Send + Sync {
     /// Records one point. A point with the same node, metric and time is replaced.
     ///
     /// # Errors
-    /// `Busy`, `Unavailable`.
+    /// `InvalidArgument` for the nil id as node; `Busy`, `Unavailable`.
     async fn record(&self, point: MetricPoint) -> Result<()>;
 
     /// Records at most 10,000 points: all, or none. Of several with one key the last one counts.
     ///
     /// # Errors
-    /// `InvalidArgument` above 10,000; `Busy`, `Unavailable`.
+    /// `InvalidArgument` above 10,000, and for the nil id as a node; `Busy`, `Unavailable`.
     async fn record_many(&self, points: Vec<MetricPoint>) -> Result<()>;
 
     /// Like `record_many`, for a writer that numbers its batches: one whose `sequence` is not
@@ -53,7 +53,7 @@ pub trait MetricRepository: Send + Sync {
     /// under its id, with greater numbers.
     ///
     /// # Errors
-    /// As `record_many`; `InvalidArgument` for a sequence above `i64::MAX`.
+    /// As `record_many`; `InvalidArgument` for a sequence above `i64::MAX` and the nil id.
     async fn record_batch(
         &self,
         writer: WriterId,
@@ -93,6 +93,8 @@ fn rows(points: &[MetricPoint]) -> Result<Vec<RowChange>> {
             .about(crate::error::Entity::Metric)
             .with("points", points.len()));
     }
+    let nil = points.iter().filter_map(|point| point.node).find(Id::is_nil);
+    check_node(nil)?;
     // One buffer for all bodies, of which each is a part.
     let mut buffer = BytesMut::with_capacity(points.len() * BODY);
     let row = |point: &MetricPoint| {
@@ -163,6 +165,7 @@ impl MetricRepository for StoreHandle {
     ) -> Result<()> {
         const OPERATION: &str = "metrics.record_batch";
         crate::domain::Revision::new(sequence).map_err(|error| error.during(OPERATION))?;
+        writer.not_nil().map_err(|error| error.during(OPERATION))?;
         let rows = rows(&points).map_err(|error| error.during(OPERATION))?;
         let position = Some((writer, sequence));
         self.append_series(OPERATION, SeriesBatch { rows, position }).await
@@ -180,7 +183,7 @@ impl MetricRepository for StoreHandle {
                 Some(cursor) => Some(RowKey::from_bytes(cursor.position_for(fingerprint)?)?),
                 None => None,
             };
-            let mut reader = MetricReader::new(self.backend(), query.clone(), after);
+            let mut reader = MetricReader::new(self.backend(), query.clone(), after)?;
             let limit = page.limit.get();
             let mut items = reader.read(limit + 1).await?;
             let more = items.len() > limit;
@@ -197,7 +200,8 @@ impl MetricRepository for StoreHandle {
     async fn aggregate(&self, query: &MetricQuery) -> Result<Option<Aggregate>> {
         const OPERATION: &str = "metrics.aggregate";
         self.open_view(OPERATION)?;
-        let mut reader = MetricReader::new(self.backend(), query.clone(), None);
+        let mut reader = MetricReader::new(self.backend(), query.clone(), None)
+            .map_err(|error| error.during(OPERATION))?;
         let mut aggregate = None;
         loop {
             let points = reader
@@ -220,7 +224,8 @@ impl MetricRepository for StoreHandle {
                 .with("buckets", buckets)
                 .during(OPERATION));
         }
-        let mut reader = MetricReader::new(self.backend(), query.clone(), None);
+        let mut reader = MetricReader::new(self.backend(), query.clone(), None)
+            .map_err(|error| error.during(OPERATION))?;
         let mut buckets: BTreeMap<i64, Option<Aggregate>> = BTreeMap::new();
         loop {
             let points = reader

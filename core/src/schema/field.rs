@@ -151,7 +151,8 @@ macro_rules! ids {
             fn read(value: Value<'_>) -> Result<Self> {
                 match value {
                     Value::Bytes(bytes) => {
-                        bytes.try_into().map(Self::from_bytes).map_err(|_| unfit(value))
+                        let id = bytes.try_into().map(Self::from_bytes);
+                        id.map_err(|_| unfit(value))?.not_nil().map_err(damaged)
                     }
                     other => Err(unfit(other)),
                 }

@@ -87,7 +87,8 @@ macro_rules! id_keys {
 
             fn read(value: Value<'_>) -> Result<Self> {
                 let Value::Bytes(bytes) = value else { return Err(unfit_key()) };
-                bytes.try_into().map(Self::from_bytes).map_err(|_| unfit_key())
+                let id = bytes.try_into().map(Self::from_bytes).map_err(|_| unfit_key())?;
+                id.not_nil().map_err(|error| unfit_key().because(error))
             }
         }
     )*};

@@ -308,8 +308,10 @@ fn schema_mismatch(found: u32) -> Error {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::domain::{Revision, WriterId};
     use crate::error::ErrorKind;
     use crate::schema::value::encode_values;
+    use crate::schema::{Record, RowKey, WriterPosition};
 
     #[test]
     fn versions_are_consecutive_and_admit_their_predecessor() {
@@ -340,6 +342,20 @@ mod tests {
         let error = schema.steps_from(refuses).unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::SchemaMismatch { found: newer, supported: newer - 1 });
         assert!(error.to_string().contains(&format!("found={newer}")));
+    }
+
+    #[test]
+    fn a_row_under_the_nil_id_is_corrupt_and_named() {
+        let position = WriterPosition {
+            writer: WriterId::from_bytes([1; 16]),
+            sequence: Revision::new(7).unwrap(),
+        };
+        let body = position.encode();
+        assert_eq!(WriterPosition::decode(&position.key(), &body).unwrap(), position);
+        let error = WriterPosition::decode(&RowKey::new().id(&[0; 16]), &body).unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Corrupt);
+        let text = error.to_string();
+        assert!(text.contains("writer_positions") && text.contains("column=writer"), "{text}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::ops::Bound;
 
 use serde::Serialize;
 
-use crate::domain::{Cursor, Page, PageRequest, fingerprint};
+use crate::domain::{Cursor, Id, Page, PageRequest, fingerprint};
 use crate::error::{Entity, Error, Result};
 
 /// One listing: what a cursor belongs to.
@@ -61,7 +61,7 @@ macro_rules! id_positions {
             }
 
             fn from_position(bytes: &[u8]) -> Option<Self> {
-                bytes.try_into().ok().map(Self::from_bytes)
+                bytes.try_into().map(Self::from_bytes).ok()?.not_nil().ok()
             }
         }
     )*};

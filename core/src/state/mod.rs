@@ -53,7 +53,8 @@ pub use users::Users;
 use crate::block::{BlockHash, ChangeKind, RowChange, Serial};
 use crate::command::{Command, Image};
 use crate::domain::{
-    ApiKey, DnsRecord, Node, Policy, PreAuthKey, Presence, Route, Session, Setting, Timestamp, User,
+    ApiKey, DnsRecord, Id, Node, Policy, PreAuthKey, Presence, Route, Session, Setting, Timestamp,
+    User, nil_id,
 };
 use crate::error::{Error, Result};
 use crate::schema::{Record, RowKey, Table};
@@ -172,7 +173,7 @@ impl State {
     /// # Errors
     /// The rules of docs/contract.md, as the kinds they name.
     pub fn decide(&self, command: &Command, context: &Context<'_>) -> Result<Decision> {
-        match command {
+        let decision = match command {
             Command::User(command) => self.decide_user(command, context),
             Command::Node(command) => self.decide_node(command, context),
             Command::Presence(command) => self.decide_presence(command, context),
@@ -186,7 +187,14 @@ impl State {
             Command::Clock(command) => Ok(self.decide_clock(command, context)),
             Command::Restore(restore) => self.decide_restore(restore),
             Command::Transaction(transaction) => self.decide_transaction(transaction, context),
+        }?;
+        // Callers choose ids, and nothing could be read again that is stored under none.
+        for change in &decision.changes {
+            if let Change::Put(image) = change {
+                image.check_ids()?;
+            }
         }
+        Ok(decision)
     }
 
     /// Carries out one change. Cannot fail: whether it may happen was decided before.
@@ -316,6 +324,24 @@ macro_rules! with_record {
 }
 
 impl Image {
+    /// Refuses the nil id, as its own and as one that need not exist; others do not exist.
+    fn check_ids(&self) -> Result<()> {
+        let is_nil = match self {
+            Self::User(user) => user.id.is_nil(),
+            Self::Node(node) => {
+                node.id.is_nil() || node.preauth_key.is_some_and(|key| key.is_nil())
+            }
+            Self::Presence(presence) => presence.node.is_nil(),
+            Self::Route(route) => route.id.is_nil(),
+            Self::ApiKey(key) => key.id.is_nil(),
+            Self::PreAuthKey(key) => key.id.is_nil(),
+            Self::Policy(_) | Self::Setting(_) => false,
+            Self::DnsRecord(record) => record.id.is_nil(),
+            Self::Session(session) => session.id.is_nil(),
+        };
+        if is_nil { Err(nil_id().about(self.entity())) } else { Ok(()) }
+    }
+
     /// The row's table.
     #[must_use]
     pub fn table(&self) -> Table {

@@ -33,6 +33,7 @@ impl State {
 
     /// Whether a whole entity may be brought in.
     fn judge(&self, image: &Image) -> Result<Verdict> {
+        image.check_ids()?;
         if let Some(present) = self.present(image) {
             return if present == *image {
                 Ok(Verdict::Unchanged)

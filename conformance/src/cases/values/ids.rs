@@ -1,0 +1,157 @@
+//! The id that identifies nothing.
+
+use std::fmt::Debug;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use ghostwire_store_core::command::{Image, Restore, Transaction, UserCommand};
+use ghostwire_store_core::domain::*;
+use ghostwire_store_core::{Entity, Error, ErrorKind, Result};
+
+use crate::case::cases;
+use crate::cases::writes::durable::{OneOfEach, at, everything, local, text};
+use crate::world::World;
+
+cases! {
+    stored {
+        "nil-id" => [nothing_is_stored_under_the_nil_id],
+    }
+    once {
+        "nil-id" => [no_text_gives_the_nil_id],
+    }
+}
+
+const NIL: [u8; 16] = [0; 16];
+
+fn assert_refused<T: Debug>(result: Result<T>) -> Error {
+    let error = result.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::InvalidArgument, "{error}");
+    assert!(error.to_string().contains("nil UUID"), "{error}");
+    error
+}
+
+/// The same entity under the nil id; `None` for those that have none.
+fn under_nil(image: &Image) -> Option<Image> {
+    Some(match image {
+        Image::User(user) => {
+            Image::User(Arc::new(User { id: UserId::from_bytes(NIL), ..User::clone(user) }))
+        }
+        Image::Node(node) => {
+            Image::Node(Arc::new(Node { id: NodeId::from_bytes(NIL), ..Node::clone(node) }))
+        }
+        Image::Presence(presence) => {
+            let node = NodeId::from_bytes(NIL);
+            Image::Presence(Arc::new(Presence { node, ..Presence::clone(presence) }))
+        }
+        Image::Route(route) => {
+            Image::Route(Arc::new(Route { id: RouteId::from_bytes(NIL), ..Route::clone(route) }))
+        }
+        Image::ApiKey(key) => {
+            Image::ApiKey(Arc::new(ApiKey { id: ApiKeyId::from_bytes(NIL), ..ApiKey::clone(key) }))
+        }
+        Image::PreAuthKey(key) => {
+            let id = PreAuthKeyId::from_bytes(NIL);
+            Image::PreAuthKey(Arc::new(PreAuthKey { id, ..PreAuthKey::clone(key) }))
+        }
+        Image::DnsRecord(record) => {
+            let id = DnsRecordId::from_bytes(NIL);
+            Image::DnsRecord(Arc::new(DnsRecord { id, ..DnsRecord::clone(record) }))
+        }
+        Image::Session(session) => {
+            let id = SessionId::from_bytes(NIL);
+            Image::Session(Arc::new(Session { id, ..Session::clone(session) }))
+        }
+        Image::Policy(_) | Image::Setting(_) => return None,
+    })
+}
+
+async fn nothing_is_stored_under_the_nil_id(world: &mut World) {
+    let store = world.open().await;
+    let made = OneOfEach::make(store.as_ref()).await;
+    let point = |node| MetricPoint {
+        node,
+        metric: "load".parse().unwrap(),
+        at: at(0),
+        value: Sample::new(f64::from(u8::from(node.is_some()))).unwrap(),
+    };
+    store.metrics().record(point(None)).await.unwrap();
+    let store = world.pass(store).await;
+    let before = store.digests().await.unwrap();
+
+    // Whole entities, as an import brings them.
+    let images: Vec<_> = store.view().images().filter_map(|image| under_nil(&image)).collect();
+    assert_eq!(images.len(), 8);
+    for image in &images {
+        let restore = |skip_invalid| Restore { images: vec![image.clone()], skip_invalid };
+        let error = assert_refused(store.restore(restore(false)).await);
+        assert_eq!(error.entity(), Some(image.entity()));
+        let restored = store.restore(restore(true)).await.unwrap().value;
+        assert_eq!((restored.restored, restored.skipped.len()), (0, 1));
+    }
+    let preauth_key = Some(PreAuthKeyId::from_bytes(NIL));
+    let node = Node {
+        id: NodeId::from_bytes([9; 16]),
+        machine_key: MachineKey::from_bytes([9; 32]).unwrap(),
+        node_key: NodeKey::from_bytes([9; 32]).unwrap(),
+        label: "other".parse().unwrap(),
+        ipv4: None,
+        ipv6: None,
+        preauth_key,
+        ..Node::clone(&made.node)
+    };
+    let images = vec![Image::Node(Arc::new(node))];
+    assert_refused(store.restore(Restore { images, skip_invalid: false }).await);
+
+    // Commands with an id that the caller chose.
+    let create = UserCommand::Create { id: UserId::from_bytes(NIL), user: local("nobody") };
+    let transaction = Transaction::new().then(create).unwrap();
+    let error = assert_refused(store.transact(transaction).await);
+    assert!(error.to_string().contains("step=0"), "{error}");
+
+    // Series. In a metric's key the nil id would be the network as a whole.
+    let nobody = Some(NodeId::from_bytes(NIL));
+    assert_refused(store.metrics().record(point(nobody)).await);
+    assert_refused(store.metrics().record_many(vec![point(None), point(nobody)]).await);
+    let writer = WriterId::from_bytes(NIL);
+    assert_refused(store.metrics().record_batch(writer, 1, vec![point(None)]).await);
+    let query = MetricQuery { node: Some(nobody), ..everything() };
+    assert_refused(store.metrics().range(&query, &PageRequest::default()).await);
+    assert_refused(store.metrics().aggregate(&query).await);
+    let query = MetricQuery { from: at(0), to: at(60), ..query };
+    assert_refused(store.metrics().rollup(&query, Rollup::Minute).await);
+    let entry = AuditEntry {
+        id: AuditId::from_bytes(NIL),
+        at: at(0),
+        actor: "operator".parse().unwrap(),
+        action: text("noted"),
+        entity: Entity::User,
+        subject: text("somebody"),
+    };
+    assert_refused(store.audit().append(vec![entry]).await);
+
+    assert_eq!(store.digests().await.unwrap(), before);
+    let store = world.pass(store).await;
+    assert_eq!(store.digests().await.unwrap(), before);
+    made.check(store.as_ref()).await;
+}
+
+async fn no_text_gives_the_nil_id(_: &mut World) {
+    fn check<I: Id + FromStr<Err = Error>>() {
+        for text in ["00000000-0000-0000-0000-000000000000", "00000000000000000000000000000000"] {
+            assert_refused(text.parse::<I>());
+            serde_json::from_str::<I>(&format!("\"{text}\"")).unwrap_err();
+        }
+        let least = "00000000-0000-0000-0000-000000000001";
+        assert_eq!(least.parse::<I>().unwrap().to_string(), least);
+    }
+    check::<UserId>();
+    check::<NodeId>();
+    check::<RouteId>();
+    check::<ApiKeyId>();
+    check::<PreAuthKeyId>();
+    check::<DnsRecordId>();
+    check::<SessionId>();
+    check::<AuditId>();
+    check::<StoreId>();
+    check::<WriterId>();
+}
