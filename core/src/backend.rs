@@ -81,7 +81,13 @@ pub trait Backend: Send + Sync + std::fmt::Debug + 'static {
     /// `Corrupt`, saying where.
     async fn verify(&self) -> Result<()>;
 
-    /// Releases files, locks and connections. Calls after that give `Unavailable`.
+    /// Says that [`Backend::close`] follows as soon as what was accepted is stored. One that keeps
+    /// others out lets whoever opens the place meanwhile wait for that, instead of refusing them at
+    /// once. It is called where nothing may block, and does nothing by default.
+    fn announce_close(&self) {}
+
+    /// Releases files, locks and connections; all of them are free when it returns. Calls after
+    /// that give `Unavailable`.
     ///
     /// # Errors
     /// `Unavailable` if the last bytes could not be written.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 /// Shorthand for a result that carries the store's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -141,15 +142,17 @@ impl fmt::Display for Entity {
 /// The one error type: what failed, where, on which value, and why.
 ///
 /// It never carries a secret, an SQL parameter or a connection string. It is one pointer wide.
+#[derive(Clone)]
 pub struct Error(Box<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     kind: ErrorKind,
     message: Cow<'static, str>,
     operation: Option<&'static str>,
     entity: Option<Entity>,
     context: Vec<(&'static str, String)>,
-    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Error {
@@ -220,7 +223,7 @@ impl Error {
     /// Keeps the underlying error.
     #[must_use]
     pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        self.0.source = Some(source.into());
+        self.0.source = Some(source.into().into());
         self
     }
 

@@ -31,6 +31,7 @@ pub mod secrets;
 mod series;
 pub mod state;
 pub mod store;
+pub mod threads;
 pub mod view;
 mod writer;
 

@@ -15,6 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fold::FoldDebt;
 use crate::schema::{Record, RowKey, Schema, Table, WriterPosition};
 use crate::state::{Loading, State, decode_image};
+use crate::threads::{may_block, no_thread};
 use crate::writer::{Retained, audit_row, check_follows, read_blocks};
 
 /// Rows are read this many at a time.
@@ -48,10 +49,7 @@ pub(crate) async fn load(backend: &Arc<dyn Backend>, retain_block_bytes: u64) ->
             loading.add(decode_image(change.table, &change.key, body)?);
         }
     }
-    let built = tokio::task::spawn_blocking(move || loading.finish()).await;
-    let mut state = built.map_err(|error| {
-        Error::new(ErrorKind::Unexpected, "building the state stopped").because(error)
-    })??;
+    let mut state = may_block(move || loading.finish()).await?;
     state.advance(head.serial, head.hash, head.time);
     Ok(Loaded {
         state,
@@ -161,11 +159,12 @@ fn decode_on_all_cores(table: Table, rows: &[Row]) -> Result<Vec<Image>> {
     }
     let share = rows.len().div_ceil(cores);
     std::thread::scope(|scope| {
-        let parts: Vec<_> =
-            rows.chunks(share).map(|part| scope.spawn(move || decode(part))).collect();
+        let spawn = |part| std::thread::Builder::new().spawn_scoped(scope, move || decode(part));
+        let parts: Vec<_> = rows.chunks(share).map(spawn).collect();
         let mut images = Vec::with_capacity(rows.len());
         for part in parts {
             let part = part
+                .map_err(no_thread)?
                 .join()
                 .map_err(|_| Error::new(ErrorKind::Unexpected, "decoding rows stopped"))?;
             images.extend(part?);

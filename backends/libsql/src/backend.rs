@@ -11,6 +11,7 @@ use ghostwire_store_core::backend::{
 use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::schema::{Schema, Table};
+use ghostwire_store_core::threads::may_block;
 use ghostwire_store_local_file::{Access, FileKind, StoreFile};
 
 use crate::check::{check_order, check_structure, verify};
@@ -166,19 +167,12 @@ impl LibsqlBackend {
     }
 }
 
-/// Runs `work` where it may block, or right here if there is no runtime.
+/// Does what may block, within the caller's span.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let span = tracing::Span::current();
-    match tokio::runtime::Handle::try_current() {
-        Ok(runtime) => {
-            runtime.spawn_blocking(move || span.in_scope(work)).await.unwrap_or_else(|error| {
-                Err(Error::new(ErrorKind::Unavailable, "a read was broken off").because(error))
-            })
-        }
-        Err(_) => work(),
-    }
+    may_block(move || span.in_scope(work)).await
 }
 
 impl Shared {
@@ -438,6 +432,15 @@ impl Backend for LibsqlBackend {
         let (rows, blocks) = verified.map_err(|error| error.during("libsql.verify"))?;
         tracing::debug!(db.system.name = NAME, rows, blocks, "verified");
         Ok(())
+    }
+
+    fn announce_close(&self) {
+        // Nothing may block here. Whoever holds it alone is the writer, which announces it, too.
+        if let Ok(open) = self.shared.open.try_read()
+            && let Some(open) = open.as_ref()
+        {
+            open.file.announce_release();
+        }
     }
 
     async fn close(&self) -> Result<()> {

@@ -81,7 +81,8 @@ impl StoreFile {
     ///   is not one of this kind, or it has several names (hard links).
     /// - `Unsupported`: the file is mounted by itself, or is on a file system of the network.
     /// - `PermissionDenied`, `ReadOnly`: the file system does not let this process.
-    /// - `Busy`: somebody has the file open already, this process included.
+    /// - `Busy`: somebody has the file open already, this process included. One that said it is
+    ///   about to release it is waited for first, up to 10 seconds.
     /// - `Corrupt`: the file is shorter than its header says.
     /// - `Unavailable`: any other trouble with the disk.
     pub fn open(path: &Path, kind: FileKind, access: Access) -> Result<Self> {
@@ -184,6 +185,17 @@ impl StoreFile {
     #[must_use]
     pub fn is_locked(&self) -> bool {
         self.lock.is_held()
+    }
+
+    /// Says that the file is about to be released: others may wait for it instead of being refused.
+    pub fn announce_release(&self) {
+        self.lock.announce_release();
+    }
+
+    /// Lets others in. Call it when the engine is closed, before that is told to anybody: a value
+    /// of this type may be shared, and dropping one of several does nothing.
+    pub fn release(&self) {
+        self.lock.release();
     }
 
     /// Bytes on disk, the engine's side files included.

@@ -7,6 +7,8 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use ghostwire_store_core::domain::StoreId;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
@@ -16,10 +18,20 @@ use crate::{Access, failed, private_options};
 /// The first line has this many bytes, so that writing it leaves the second one alone.
 const HOLDER: usize = 20;
 
-/// Held until dropped. The file itself stays: removing it would let two processes lock two files
-/// of the same name.
+/// So long is waited for a store that is being closed.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a holder writes behind its process id before it gives the lock back.
+const CLOSING: &str = "closing";
+
+/// Held until it is given back, or dropped. The file itself stays: removing it would let two
+/// processes lock two files of the same name.
 #[derive(Debug)]
-pub(crate) struct Lock(Option<File>);
+pub(crate) struct Lock {
+    /// `None` once it was given back, and where there is none to be had.
+    file: Mutex<Option<File>>,
+    access: Access,
+}
 
 impl Lock {
     pub(crate) fn take(lock_path: &Path, store_path: &Path, access: Access) -> Result<Self> {
@@ -39,7 +51,7 @@ impl Lock {
                             path = %lock_path.display(),
                             "reading a store without a lock: the directory cannot be written"
                         );
-                        return Ok(Self(None));
+                        return Ok(Self { file: Mutex::new(None), access });
                     }
                 }
             }
@@ -47,61 +59,91 @@ impl Lock {
                 return Err(failed("the store's lock cannot be opened", lock_path, error));
             }
         };
-        let outcome =
-            if access == Access::ReadOnly { file.try_lock_shared() } else { file.try_lock() };
-        match outcome {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(held(&mut file, store_path)),
-            Err(TryLockError::Error(error)) => {
-                return Err(failed("the store's file system has no locks", lock_path, error));
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let outcome =
+                if access == Access::ReadOnly { file.try_lock_shared() } else { file.try_lock() };
+            match outcome {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) => {
+                    let holder = Holder::read(&mut file);
+                    if !holder.is_closing || Instant::now() >= deadline {
+                        return Err(holder.keeps_out(store_path));
+                    }
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                Err(TryLockError::Error(error)) => {
+                    return Err(failed("the store's file system has no locks", lock_path, error));
+                }
             }
         }
-        // Only for people; the lock is what counts. One reader of several would mislead them.
-        let holder = match access {
-            Access::ReadOnly => String::new(),
-            _ => std::process::id().to_string(),
-        };
-        let noted = write_at(&file, 0, &format!("{holder:<0$}\n", HOLDER - 1));
-        if let Err(error) = noted {
-            tracing::debug!(path = %lock_path.display(), %error, "the lock does not say whose it is");
-        }
-        Ok(Self(Some(file)))
+        note_holder(&file, access, "");
+        Ok(Self { file: Mutex::new(Some(file)), access })
     }
 
     pub(crate) fn is_held(&self) -> bool {
-        self.0.is_some()
+        self.file().is_some()
     }
 
     /// Whether it says already that this store is here. Without a lock there is nowhere to say it.
     pub(crate) fn names(&self, store: StoreId) -> bool {
         let line = line_of(store);
-        self.0.as_ref().is_none_or(|file| noted(file).as_deref() == Some(line.trim()))
+        self.file().as_ref().is_none_or(|file| noted(file).as_deref() == Some(line.trim()))
     }
 
     /// Says, durably, that this store is here.
     pub(crate) fn note(&self, store: StoreId) -> io::Result<()> {
-        let Some(file) = &self.0 else { return Ok(()) };
+        let file = self.file();
+        let Some(file) = file.as_ref() else { return Ok(()) };
         let line = line_of(store);
         write_at(file, HOLDER as u64, &line)?;
         file.set_len((HOLDER + line.len()) as u64)?;
         file.sync_all()
     }
-}
 
-fn line_of(store: StoreId) -> String {
-    format!("store {store}\n")
-}
+    /// Lets whoever wants the lock wait for it a while.
+    pub(crate) fn announce_release(&self) {
+        if let Some(file) = self.file().as_ref() {
+            note_holder(file, self.access, CLOSING);
+        }
+    }
 
-/// A child that this process is starting has a copy of every open file until it runs its program,
-/// and a lock ends with the last copy. So it is given back, not only closed.
-impl Drop for Lock {
-    fn drop(&mut self) {
-        if let Some(file) = &self.0
+    /// Gives it back. A child that this process is starting has a copy of every open file until it
+    /// runs its program, and a lock ends with the last copy: so closing the file is not enough.
+    pub(crate) fn release(&self) {
+        if let Some(file) = self.file().take()
             && let Err(error) = file.unlock()
         {
             tracing::debug!(%error, "the lock ends when its file is closed");
         }
     }
+
+    /// The file is replaced as a whole.
+    fn file(&self) -> MutexGuard<'_, Option<File>> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// Says whose the lock is: for people, and for those who may wait. The lock is what counts. One
+/// reader of several would mislead.
+fn note_holder(file: &File, access: Access, state: &str) {
+    let holder = match access {
+        Access::ReadOnly => String::new(),
+        _ => format!("{} {state}", std::process::id()),
+    };
+    if let Err(error) = write_at(file, 0, &format!("{holder:<0$}\n", HOLDER - 1)) {
+        tracing::debug!(%error, "the lock does not say whose it is");
+    }
+}
+
+fn line_of(store: StoreId) -> String {
+    format!("store {store}\n")
 }
 
 fn open(path: &Path) -> io::Result<File> {
@@ -131,20 +173,34 @@ fn is_denied(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
-fn held(file: &mut File, store_path: &Path) -> Error {
-    let mut holder = String::new();
-    let line = HOLDER as u64;
-    let readable = file.rewind().and_then(|()| file.take(line).read_to_string(&mut holder));
-    let holder = holder.trim().parse::<u32>().ok().filter(|_| readable.is_ok());
-    let message = if holder == Some(std::process::id()) {
-        "this process has this store open already; close it first"
-    } else {
-        "another process has this store open; stop it first"
-    };
-    let error = Error::new(ErrorKind::Busy, message).with("path", store_path.display());
-    match holder {
-        Some(pid) => error.with("pid", pid),
-        None => error,
+/// Who has the lock, as far as its file tells.
+struct Holder {
+    pid: Option<u32>,
+    is_closing: bool,
+}
+
+impl Holder {
+    fn read(file: &mut File) -> Self {
+        let (mut text, line) = (String::new(), HOLDER as u64);
+        if file.rewind().and_then(|()| file.take(line).read_to_string(&mut text)).is_err() {
+            text.clear();
+        }
+        let mut words = text.split_whitespace();
+        let pid = words.next().and_then(|word| word.parse().ok());
+        Self { pid, is_closing: pid.is_some() && words.next() == Some(CLOSING) }
+    }
+
+    fn keeps_out(&self, store_path: &Path) -> Error {
+        let message = match (self.pid == Some(std::process::id()), self.is_closing) {
+            (_, true) => "the store is still being closed; try again later",
+            (true, false) => "this process has this store open already; close it first",
+            (false, false) => "another process has this store open; stop it first",
+        };
+        let error = Error::new(ErrorKind::Busy, message).with("path", store_path.display());
+        match self.pid {
+            Some(pid) => error.with("pid", pid),
+            None => error,
+        }
     }
 }
 
@@ -161,9 +217,34 @@ mod tests {
         let take = || Lock::take(&lock_path, &store_path, Access::Create);
         let lock = take().unwrap();
         assert_eq!(*take().unwrap_err().kind(), ErrorKind::Busy);
-        let copy = lock.0.as_ref().unwrap().try_clone().unwrap();
+        let copy = lock.file().as_ref().unwrap().try_clone().unwrap();
         drop(lock);
         take().unwrap();
         drop(copy);
+    }
+
+    #[test]
+    fn a_lock_that_is_about_to_be_given_back_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let (lock_path, store_path) =
+            (directory.path().join("store.db.lock"), directory.path().join("store.db"));
+        let take = || Lock::take(&lock_path, &store_path, Access::Create);
+        let lock = take().unwrap();
+        lock.announce_release();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| sender.send(take()).unwrap());
+            // Whoever waits has not been refused.
+            assert!(receiver.recv_timeout(Duration::from_millis(50)).is_err());
+            lock.release();
+            let next = receiver.recv().unwrap().unwrap();
+            // It is no longer being closed.
+            assert_eq!(*take().unwrap_err().kind(), ErrorKind::Busy);
+            // Nor does a holder of before speak for it.
+            lock.announce_release();
+            assert_eq!(*take().unwrap_err().kind(), ErrorKind::Busy);
+            drop(next);
+        });
+        take().unwrap();
     }
 }

@@ -218,9 +218,17 @@ impl Inner {
             }
             None => Ok(()),
         };
-        // The last handles on the file, so that its lock goes last.
-        drop(status);
+        // Last, and for others who still look at the file, too.
+        if let Some(status) = status {
+            status.file.release();
+        }
         outcome
+    }
+
+    pub(crate) fn announce_close(&self) {
+        if let Some(status) = locked(&self.status).as_ref() {
+            status.file.announce_release();
+        }
     }
 
     pub(crate) fn info(&self) -> BackendInfo {

@@ -71,8 +71,9 @@ use std::time::Instant;
 use async_trait::async_trait;
 use ghostwire_store_core::backend::{Backend, BackendInfo, Commit, Head, Row, Scan};
 use ghostwire_store_core::block::{EncodedBlock, Serial};
-use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::error::Result;
 use ghostwire_store_core::schema::Schema;
+use ghostwire_store_core::threads::may_block;
 
 use inner::{Inner, locked};
 use open::Open;
@@ -90,7 +91,7 @@ impl ZqliteBackend {
     /// Those of [`StoreFile::open`](ghostwire_store_local_file::StoreFile::open); `Corrupt` if what
     /// is stored is damaged; `Unsupported` if the engine is not part of this build.
     pub async fn open(options: ZqliteOptions) -> Result<Self> {
-        blocking(move || Self::open_blocking(options)).await
+        may_block(move || Self::open_blocking(options)).await
     }
 
     /// What [`ZqliteBackend::open`] does, on the calling thread.
@@ -107,21 +108,7 @@ impl ZqliteBackend {
         work: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let inner = Arc::clone(&self.0);
-        blocking(move || work(&inner)).await
-    }
-}
-
-/// Runs `work` where it may block.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return work() };
-    match runtime.spawn_blocking(work).await {
-        Ok(outcome) => outcome,
-        Err(error) => {
-            Err(Error::new(ErrorKind::Unavailable, "the work on the file was abandoned")
-                .because(error))
-        }
+        may_block(move || work(&inner)).await
     }
 }
 
@@ -203,6 +190,10 @@ impl Backend for ZqliteBackend {
         self.in_background(|inner| inner.with_open(Open::verify))
             .await
             .map_err(|error| error.during("zqlite.verify"))
+    }
+
+    fn announce_close(&self) {
+        self.0.announce_close();
     }
 
     async fn close(&self) -> Result<()> {

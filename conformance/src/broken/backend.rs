@@ -440,6 +440,10 @@ impl Backend for BrokenBackend {
         self.inner.verify().await
     }
 
+    fn announce_close(&self) {
+        self.inner.announce_close();
+    }
+
     async fn close(&self) -> Result<()> {
         if self.fault == Fault::IgnoresClose {
             return Ok(());

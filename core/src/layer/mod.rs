@@ -90,6 +90,10 @@ pub trait Layer: Send + Sync + std::fmt::Debug + 'static {
         self.inner().verify().await
     }
 
+    fn announce_close(&self) {
+        self.inner().announce_close();
+    }
+
     async fn close(&self) -> Result<()> {
         self.inner().close().await
     }
@@ -127,6 +131,10 @@ impl<L: Layer> Backend for L {
 
     async fn verify(&self) -> Result<()> {
         Layer::verify(self).await
+    }
+
+    fn announce_close(&self) {
+        Layer::announce_close(self);
     }
 
     async fn close(&self) -> Result<()> {

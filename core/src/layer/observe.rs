@@ -215,6 +215,10 @@ impl Backend for Observe {
         self.observe("verify", self.span("verify"), self.inner.verify()).await
     }
 
+    fn announce_close(&self) {
+        self.inner.announce_close();
+    }
+
     async fn close(&self) -> Result<()> {
         self.observe("close", self.span("close"), self.inner.close()).await
     }

@@ -222,6 +222,10 @@ impl Backend for Retry {
         self.inner.verify().await
     }
 
+    fn announce_close(&self) {
+        self.inner.announce_close();
+    }
+
     /// Is not repeated: what could not be written then is found when the place is opened again.
     async fn close(&self) -> Result<()> {
         self.closed.store(true, Ordering::Release);

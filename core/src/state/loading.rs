@@ -6,6 +6,7 @@ use super::{Addresses, Change, Nodes, State};
 use crate::command::Image;
 use crate::domain::Node;
 use crate::error::{Error, ErrorKind, Result};
+use crate::threads::no_thread;
 
 /// Rows as they are read. Indexes over nodes, of which there may be a million, are built when all
 /// are there: sorting once takes a fraction of the time of as many insertions.
@@ -61,10 +62,7 @@ pub(super) fn at_once<A: Send, B>(
         return Ok((aside(), here()));
     }
     std::thread::scope(|scope| {
-        let aside = std::thread::Builder::new().spawn_scoped(scope, aside).map_err(|error| {
-            Error::new(ErrorKind::Unavailable, "no thread can be started; raise the limit of them")
-                .because(error)
-        })?;
+        let aside = std::thread::Builder::new().spawn_scoped(scope, aside).map_err(no_thread)?;
         let here = here();
         let stopped = |_| Error::new(ErrorKind::Unexpected, "building the indexes stopped");
         Ok((aside.join().map_err(stopped)?, here))

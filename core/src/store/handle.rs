@@ -1,7 +1,7 @@
 //! The handle on an open store.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
@@ -23,8 +23,9 @@ use crate::schema::Table;
 use crate::secrets::HashKey;
 use crate::series;
 use crate::state::Reply;
+use crate::threads::may_block;
 use crate::view::View;
-use crate::writer::{Committed, Request, SeriesBatch, Shared, closed};
+use crate::writer::{Committed, End, Request, SeriesBatch, Shared};
 
 #[derive(Debug)]
 pub(super) struct Core {
@@ -32,9 +33,38 @@ pub(super) struct Core {
     pub(super) shared: Arc<Shared>,
     pub(super) queue: mpsc::Sender<Request>,
     pub(super) options: StoreOptions,
-    pub(super) closed: AtomicBool,
     pub(super) is_shared: bool,
     pub(super) guard: ClockGuard,
+}
+
+impl Core {
+    fn require_open(&self) -> Result<()> {
+        if self.shared.closing.has_begun() { Err(self.refusal()) } else { Ok(()) }
+    }
+
+    /// Why nothing is accepted any more.
+    pub(super) fn refusal(&self) -> Error {
+        let message = match &self.shared.progress.borrow().end {
+            Some(End::Failed(_)) => "the store stopped by a fault of its own; open it again",
+            _ => "the store is closed",
+        };
+        Error::new(ErrorKind::Unavailable, message)
+    }
+
+    fn begin_closing(&self) {
+        if self.shared.closing.begin() {
+            self.backend.announce_close();
+        }
+    }
+}
+
+/// Nobody has a handle any more, so the writer ends once it has served what was accepted.
+impl Drop for Core {
+    fn drop(&mut self) {
+        if !self.shared.closing.has_begun() {
+            self.backend.announce_close();
+        }
+    }
 }
 
 /// The one implementation of [`Store`] and of every repository.
@@ -51,9 +81,7 @@ impl StoreHandle {
         &self,
         make: impl FnOnce(oneshot::Sender<Result<T>>) -> Request,
     ) -> Result<T> {
-        if self.core.closed.load(Ordering::Acquire) {
-            return Err(closed());
-        }
+        self.core.require_open()?;
         let (answer, answered) = oneshot::channel();
         let timeout = self.core.options.writer.queue_timeout;
         self.core.queue.send_timeout(make(answer), timeout).await.map_err(|error| match error {
@@ -62,7 +90,7 @@ impl StoreHandle {
                     .with("queue_capacity", self.core.options.writer.queue_capacity)
                     .with("waited", format_args!("{timeout:?}"))
             }
-            mpsc::error::SendTimeoutError::Closed(_) => closed(),
+            mpsc::error::SendTimeoutError::Closed(_) => self.core.refusal(),
         })?;
         answered.await.map_err(|_| {
             Error::new(ErrorKind::OutcomeUnknown, "the writer stopped; reopen the store")
@@ -201,9 +229,7 @@ impl StoreHandle {
 
     /// The last durable state, unless the store was closed.
     pub(crate) fn open_view(&self, operation: &'static str) -> Result<View> {
-        if self.core.closed.load(Ordering::Acquire) {
-            return Err(closed().during(operation));
-        }
+        self.core.require_open().map_err(|error| error.during(operation))?;
         Ok(self.current_view())
     }
 
@@ -323,10 +349,7 @@ impl Store for StoreHandle {
                 series::AuditReader::new(self.backend(), unfolded, range, false, usize::MAX);
             // Hashing a large state takes seconds of CPU.
             let (shared, hashed) = (self.core.shared.clone(), view.clone());
-            let state = tokio::task::spawn_blocking(move || shared.digests.digest(&hashed));
-            let state = state.await.map_err(|error| {
-                Error::new(ErrorKind::Unexpected, "hashing the state stopped").because(error)
-            })?;
+            let state = may_block(move || Ok(shared.digests.digest(&hashed))).await?;
             let metrics = series::metrics_digest(self.backend()).await?;
             let audit = series::audit_digest(audit).await?;
             self.until_shown().await?;
@@ -361,15 +384,11 @@ impl Store for StoreHandle {
     }
 
     async fn close(&self) -> Result<()> {
-        let (answer, answered) = oneshot::channel();
-        if self.core.closed.load(Ordering::Acquire)
-            || self.core.queue.send(Request::Close(answer)).await.is_err()
-        {
-            self.core.closed.store(true, Ordering::Release);
-            return Ok(());
-        }
-        self.core.closed.store(true, Ordering::Release);
-        // No answer means that the writer had ended already.
-        answered.await.unwrap_or(Ok(())).map_err(|error| error.during("store.close"))
+        self.core.begin_closing();
+        let mut progress = self.core.shared.progress.subscribe();
+        // Fails only if the sender is gone, which `self` has.
+        let ended = progress.wait_for(|progress| progress.end.is_some()).await;
+        let end = ended.ok().and_then(|progress| progress.end.clone());
+        end.map_or(Ok(()), |end| end.outcome()).map_err(|error| error.during("store.close"))
     }
 }

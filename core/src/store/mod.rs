@@ -70,9 +70,10 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Commits after `after`, one by one, as they become durable; it waits at the end. The serial
     /// last seen is all that is needed to continue in another process.
     ///
-    /// The stream ends with `Compacted` if the blocks it needs are gone: take a view, and watch
-    /// after its serial. It begins with `Conflict` if the store does not have that serial yet, so
-    /// was put back to an older copy. One that has since passed the serial it cannot tell:
+    /// The stream ends when the store is closed; with `Compacted` if the blocks it needs are gone:
+    /// take a view, and watch after its serial; and with `Unexpected` if the store ended by a fault
+    /// of its own. It begins with `Conflict` if the store does not have that serial yet, so was put
+    /// back to an older copy. One that has since passed the serial it cannot tell:
     /// [`watch_from`](Store::watch_from) can.
     fn watch(&self, after: Serial) -> ChangeStream;
 
@@ -125,12 +126,14 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// What the store is and does.
     fn info(&self) -> StoreInfo;
 
-    /// Completes what was accepted, folds it, and releases the files. Every later call on any
-    /// handle of this store gives `Unavailable`. Closing twice is fine.
+    /// Completes what was accepted, folds it, and releases the files: when this returns, they are
+    /// free. Every later call on any handle of this store gives `Unavailable`; closing again, also
+    /// after a call that was given up, waits for the same end and has the same outcome. Dropping
+    /// the future takes nothing back.
     ///
     /// # Errors
-    /// `Unavailable` if the last bytes could not be written; what was acknowledged is durable all
-    /// the same.
+    /// `Unavailable` if the last bytes could not be written; `Unexpected` if the store had ended by
+    /// a fault of its own. What was acknowledged is durable all the same.
     async fn close(&self) -> Result<()>;
 }
 

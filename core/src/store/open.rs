@@ -1,7 +1,7 @@
 //! Opening a store.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::mpsc;
 use tracing::Instrument;
@@ -12,18 +12,20 @@ use crate::backend::Backend;
 use crate::block::{MAX_BLOCK, Serial};
 use crate::clock::{ClockGuard, Reading};
 use crate::digest::DigestCache;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::loader;
 use crate::options::StoreOptions;
+use crate::threads;
 use crate::view::Published;
-use crate::writer::{Progress, Shared, Start, Writer, WriterCounters};
+use crate::writer::{Closing, Disk, Progress, Shared, Start, Writer, WriterCounters};
 
-/// Opens a store on a backend: migrates what is stored, loads it, and starts the writer.
+/// Opens a store on a backend: migrates what is stored, loads it, and starts the writer. If that
+/// does not work, the backend is closed.
 ///
 /// # Errors
-/// `SchemaMismatch`, `Corrupt`; `Unavailable`, also if the clock is further ahead of the last commit
-/// than [`ClockOptions::max_gap`](crate::options::ClockOptions); `InvalidArgument` for options out
-/// of range.
+/// `SchemaMismatch`, `Corrupt`; `InvalidArgument` for options out of range; `Unavailable`, also if
+/// the system gives no thread or no memory for one, or if the clock is further ahead of the last
+/// commit than [`ClockOptions::max_gap`](crate::options::ClockOptions).
 pub async fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<Arc<dyn Store>> {
     const OPERATION: &str = "store.open";
     let opened = async {
@@ -31,10 +33,16 @@ pub async fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<Ar
         let guard = watch_clock(backend.as_ref(), &options).await?;
         loader::migrate(backend.as_ref(), options.read_only).await?;
         let loaded = loader::load(&backend, options.writer.retain_block_bytes).await?;
-        start(backend, options, loaded, guard)
+        start(backend.clone(), options, loaded, guard).await
     };
     let span = tracing::info_span!("store.open");
-    opened.instrument(span).await.map_err(|error| error.during(OPERATION))
+    let opened = opened.instrument(span).await.map_err(|error| error.during(OPERATION));
+    if opened.is_err()
+        && let Err(error) = backend.close().await
+    {
+        tracing::warn!(%error, "the backend of a store that cannot be opened is not closed");
+    }
+    opened
 }
 
 /// Before anything is written: a migration, too, would be dated by a clock that is wrong.
@@ -64,7 +72,7 @@ fn check_options(options: &StoreOptions) -> Result<()> {
     Ok(())
 }
 
-fn start(
+async fn start(
     backend: Arc<dyn Backend>,
     options: StoreOptions,
     loaded: loader::Loaded,
@@ -77,11 +85,8 @@ fn start(
     counters.fold_debt.store(fold_debt, Ordering::Relaxed);
     let shared = Arc::new(Shared {
         published: arc_swap::ArcSwap::from_pointee(Published::new(loaded.state, loaded.audit)),
-        progress: tokio::sync::watch::Sender::new(Progress {
-            serial,
-            suspect: false,
-            closed: false,
-        }),
+        progress: tokio::sync::watch::Sender::new(Progress { serial, suspect: false, end: None }),
+        closing: Closing::default(),
         storing: AtomicU64::new(serial.get()),
         digests: DigestCache::new(),
         counters,
@@ -92,38 +97,17 @@ fn start(
         retained: loaded.retained,
         checkpoint: loaded.checkpoint,
     };
-    let writer = Writer::new(backend.clone(), shared.clone(), &options, start);
-    let (sender, receiver) = mpsc::channel(options.writer.queue_capacity);
     // Commits block their thread while the disk works, so the writer has one of its own, and one
     // for commits that are stored while the next group is carried out.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("ghostwire-disk")
-        .enable_all()
-        .build()
-        .map_err(cannot_start)?;
-    let dispatch = tracing::dispatcher::get_default(Clone::clone);
-    std::thread::Builder::new()
-        .name("ghostwire-store".to_owned())
-        .spawn(move || {
-            tracing::dispatcher::with_default(&dispatch, || {
-                runtime.block_on(writer.run(receiver));
-            });
-        })
-        .map_err(cannot_start)?;
+    let disk = Disk::start().await?;
+    let writer = Writer::new(backend.clone(), shared.clone(), &options, start, disk);
+    let (sender, receiver) = mpsc::channel(options.writer.queue_capacity);
+    threads::start("ghostwire-store", move |runtime| {
+        runtime.block_on(writer.serve_all(receiver));
+    })
+    .await?;
     let actor = options.actor.clone();
-    let core = Arc::new(Core {
-        backend,
-        shared,
-        queue: sender,
-        options,
-        closed: AtomicBool::new(false),
-        is_shared: info.shared,
-        guard,
-    });
+    let is_shared = info.shared;
+    let core = Arc::new(Core { backend, shared, queue: sender, options, is_shared, guard });
     Ok(Arc::new(StoreHandle { core, actor }))
-}
-
-fn cannot_start(error: std::io::Error) -> Error {
-    Error::new(ErrorKind::Unavailable, "the writer's thread cannot be started").because(error)
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::StoreHandle;
 use crate::error::Result;
 use crate::options::Materialize;
-use crate::writer::{Request, closed};
+use crate::writer::Request;
 
 impl StoreHandle {
     /// Waits until the state shows every block whose rows may have been read so far: rows that are
@@ -26,14 +26,17 @@ impl StoreHandle {
         let stored = core.backend.head().await?.serial;
         loop {
             let awaited = progress.wait_for(|progress| {
-                progress.serial >= stored || progress.closed || progress.suspect || core.is_shared
+                progress.serial >= stored
+                    || progress.end.is_some()
+                    || progress.suspect
+                    || core.is_shared
             });
-            let found = *awaited.await.map_err(|_| closed())?;
+            let found = awaited.await.map_err(|_| core.refusal())?.clone();
             if found.serial >= stored {
                 return Ok(());
             }
-            if found.closed {
-                return Err(closed());
+            if found.end.is_some() {
+                return Err(core.refusal());
             }
             // Nobody publishes a commit of unknown outcome, or one of another process, unasked.
             self.send(Request::Refresh).await?;

@@ -9,7 +9,7 @@ use crate::backend::Backend;
 use crate::block::{BlockHash, EncodedBlock, Serial};
 use crate::changes::{self, ChangeStream};
 use crate::error::{Error, ErrorKind, Result};
-use crate::writer::Progress;
+use crate::writer::{End, Progress};
 
 /// Commits after `after`, one by one; `hash` is that of the commit there, if it is known.
 pub(super) fn stream(
@@ -54,7 +54,10 @@ impl Following {
                 return changes::of_block(&block).map(Some);
             }
             // Blocks beyond the published serial may belong to a commit that is under way.
-            let Progress { serial: published, closed, .. } = *self.progress.borrow_and_update();
+            let Progress { serial: published, end, .. } = self.progress.borrow_and_update().clone();
+            if let Some(End::Failed(error)) = end {
+                return Err(error);
+            }
             if published > self.after {
                 let blocks = self.backend.blocks(self.after, BLOCKS_PER_READ).await?;
                 if let (Some(hash), Some(next)) = (self.hash.take(), blocks.first())
@@ -70,7 +73,7 @@ impl Following {
                 }
                 continue;
             }
-            if closed || self.progress.changed().await.is_err() {
+            if end.is_some() || self.progress.changed().await.is_err() {
                 return Ok(None);
             }
         }
@@ -78,7 +81,10 @@ impl Following {
 
     /// Refuses a place that is not in the history, where only waiting would follow otherwise.
     async fn begin(&self) -> Result<()> {
-        let published = self.progress.borrow().serial;
+        let Progress { serial: published, end, .. } = self.progress.borrow().clone();
+        if let Some(End::Failed(error)) = end {
+            return Err(error);
+        }
         if self.after < published || (self.after == published && self.hash.is_none()) {
             return Ok(());
         }

@@ -5,15 +5,16 @@
 //! both are durable.
 
 use std::ops::Range;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::task::JoinHandle;
+use futures_util::FutureExt;
+use tokio::sync::oneshot;
 use tracing::Instrument;
-use tracing::instrument::WithSubscriber;
 
 use super::group::{Callers, Closed, Group};
-use super::{Request, Writer};
+use super::{Disk, Request, Writer};
 use crate::backend::{Backend, Commit};
 use crate::block::{ClosedBlock, RowChange, Serial};
 use crate::domain::{AuditEntry, WriterId};
@@ -48,8 +49,57 @@ struct Unfolded {
 
 enum Storing {
     /// On the other thread.
-    Running(JoinHandle<Result<()>>),
+    Running(oneshot::Receiver<Result<()>>),
     Ended(Result<()>),
+}
+
+/// What is to be done with the open group and the commit under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Nothing: the group takes more in, or waits.
+    Gather,
+    /// Tell the callers of the commit, which is over.
+    Publish,
+    /// End the group, begin to store it, and tell the callers of the commit before, if it is over.
+    Begin,
+}
+
+/// Whoever is stored is told at once, whatever the group does. Of groups that overlap none is
+/// smaller than the one before, unless nothing else waits: neither the disk nor the commands are
+/// waited for longer than they must be, and groups cannot shrink until each caller has a commit
+/// of its own.
+///
+/// `group` is how long the open group is, `flight` how long the one under way and whether it is
+/// over, `awaited` how long the last one was if it is published and this group was open then.
+pub(super) fn next_step(
+    group: Option<usize>,
+    flight: Option<(usize, bool)>,
+    awaited: usize,
+    nothing_more: bool,
+) -> Step {
+    match (group, flight) {
+        (_, Some((_, false))) | (None, None) => Step::Gather,
+        (None, Some(_)) => Step::Publish,
+        (Some(len), flight) => {
+            if nothing_more || len >= flight.map_or(awaited, |(before, _)| before) {
+                Step::Begin
+            } else if flight.is_some() {
+                Step::Publish
+            } else {
+                Step::Gather
+            }
+        }
+    }
+}
+
+/// Has the backend store a commit. If it panics, nobody knows whether it did.
+pub(super) async fn store(backend: &dyn Backend, commit: &Commit) -> Result<()> {
+    let storing = AssertUnwindSafe(async { backend.commit(commit).await });
+    storing.catch_unwind().await.unwrap_or_else(|_| Err(unknown()))
+}
+
+fn unknown() -> Error {
+    Error::new(ErrorKind::OutcomeUnknown, "the backend panicked during a commit")
 }
 
 impl Flight {
@@ -57,34 +107,47 @@ impl Flight {
         &self.state
     }
 
-    pub(super) fn is_over(&self) -> bool {
-        match &self.storing {
-            Storing::Running(storing) => storing.is_finished(),
-            Storing::Ended(_) => true,
+    pub(super) fn len(&self) -> usize {
+        self.callers.len()
+    }
+
+    fn is_over(&mut self) -> bool {
+        if let Storing::Running(told) = &mut self.storing {
+            let outcome = match told.try_recv() {
+                Ok(outcome) => outcome,
+                Err(oneshot::error::TryRecvError::Empty) => return false,
+                Err(oneshot::error::TryRecvError::Closed) => Err(unknown()),
+            };
+            self.storing = Storing::Ended(outcome);
         }
+        true
     }
 
     /// Waits for the end. May be dropped and called again.
     pub(super) async fn ended(&mut self) {
-        if let Storing::Running(storing) = &mut self.storing {
-            let outcome = storing.await.unwrap_or_else(|panic| {
-                Err(Error::new(ErrorKind::OutcomeUnknown, "the backend panicked during a commit")
-                    .because(panic))
-            });
+        if let Storing::Running(told) = &mut self.storing {
+            let outcome = told.await.unwrap_or_else(|_| Err(unknown()));
             self.storing = Storing::Ended(outcome);
         }
     }
 
-    fn begin(&mut self, backend: Arc<dyn Backend>) {
+    /// Stores it on the other thread.
+    fn begin(&mut self, backend: Arc<dyn Backend>, disk: &Disk) {
         let (commit, span) = (self.commit.clone(), self.span());
-        let storing = async move { backend.commit(&commit).await };
-        let storing = tokio::spawn(storing.instrument(span).with_current_subscriber());
-        self.storing = Storing::Running(storing);
+        let (tell, told) = oneshot::channel();
+        disk.run(move |runtime| {
+            let storing = async { store(backend.as_ref(), &commit).await };
+            let outcome = runtime.block_on(storing.instrument(span));
+            // Nobody holds the backend for a commit that is over.
+            drop((backend, commit));
+            let _ = tell.send(outcome);
+        });
+        self.storing = Storing::Running(told);
     }
 
     /// Stores it on this thread.
     async fn complete(&mut self, backend: &dyn Backend) {
-        let outcome = backend.commit(&self.commit).instrument(self.span()).await;
+        let outcome = store(backend, &self.commit).instrument(self.span()).await;
         self.storing = Storing::Ended(outcome);
     }
 
@@ -94,18 +157,20 @@ impl Flight {
 }
 
 impl Writer {
-    /// Whether the next step is to end the open group, the commit under way, or both.
-    ///
-    /// Of groups that overlap none is smaller than the one before, unless nothing else waits:
-    /// neither the disk nor the commands are waited for longer than they must be, and groups
-    /// cannot shrink until each caller has a commit of its own.
-    pub(super) fn may_turn(&self, nothing_more: bool) -> bool {
-        match (&self.group, &self.flight) {
-            (_, Some(flight)) if !flight.is_over() => false,
-            (None, flight) => flight.is_some(),
-            (Some(_), None) => true,
-            (Some(group), Some(flight)) => nothing_more || group.len() >= flight.callers.len(),
-        }
+    pub(super) fn next_step(&mut self, nothing_more: bool) -> Step {
+        let group = self.group.as_ref().map(Group::len);
+        let flight = self.flight.as_mut().map(|flight| (flight.len(), flight.is_over()));
+        next_step(group, flight, self.awaited, nothing_more)
+    }
+
+    /// Tells the callers of the commit that is over.
+    pub(super) async fn publish_flight(&mut self) {
+        let Some(flight) = self.flight.take() else { return };
+        let len = flight.len();
+        let Some(landed) = self.land(flight).await else { return };
+        let overlaps = self.group.is_some();
+        self.awaited = if overlaps { len } else { 0 };
+        self.publish(landed, overlaps);
     }
 
     /// Ends the open group and begins to store it, then tells the callers of the one before.
@@ -117,31 +182,36 @@ impl Writer {
             },
             None => None,
         };
-        let Some(group) = self.group.take() else {
-            return self.publish(landed, false);
-        };
+        // Where nobody else could use it, the way to the other thread only takes time.
+        let overlaps = more_waits || landed.is_some() || self.awaited > 0;
+        self.awaited = 0;
+        let Some(group) = self.group.take() else { return };
         self.last_sizes = group.sizes();
         let (callers, closed) = group.close(self.entropy.as_ref(), &self.positions);
         match closed {
             Ok(closed) if !closed.is_empty() => {
-                // Where nobody else could use it, the way to the other thread only takes time.
-                let overlaps = more_waits || landed.is_some();
                 let mut flight = self.prepare(callers, closed);
                 if overlaps {
-                    flight.begin(self.backend.clone());
+                    flight.begin(self.backend.clone(), &self.disk);
                 }
-                self.publish(landed, overlaps);
+                if let Some(landed) = landed {
+                    self.publish(landed, overlaps);
+                }
                 if !overlaps {
                     flight.complete(self.backend.as_ref()).await;
                 }
                 self.flight = Some(flight);
             }
             Ok(closed) => {
-                self.publish(landed, false);
+                if let Some(landed) = landed {
+                    self.publish(landed, false);
+                }
                 self.answer_without_commit(callers, closed.expected).await;
             }
             Err(error) => {
-                self.publish(landed, false);
+                if let Some(landed) = landed {
+                    self.publish(landed, false);
+                }
                 callers.fail(&error);
             }
         }
@@ -253,8 +323,7 @@ impl Writer {
     }
 
     /// Makes a stored group visible, remembers what is still to be folded, and tells the callers.
-    fn publish(&mut self, landed: Option<Flight>, overlaps: bool) {
-        let Some(flight) = landed else { return };
+    fn publish(&mut self, flight: Flight, overlaps: bool) {
         self.count(&flight.callers);
         let mut audit = self.shared.published.load().audit.clone();
         if let Some(checkpoint) = flight.checkpoint {
@@ -276,7 +345,7 @@ impl Writer {
         flight.callers.answer(serial);
         if overlaps {
             // Taking the old state apart costs a good part of what making the new one does.
-            tokio::spawn(async move { drop((replaced, flight.commit)) });
+            self.disk.run(move |_| drop((replaced, flight.commit)));
         }
     }
 

@@ -9,6 +9,8 @@
 //!       -> publish -> answer every caller                           this thread
 //! ```
 
+mod disk;
+mod ending;
 mod flight;
 mod folding;
 mod group;
@@ -34,7 +36,9 @@ use crate::schema::{Record, Table};
 use crate::state::{Reply, State};
 use crate::view::Published;
 
-use flight::Flight;
+pub(crate) use disk::Disk;
+pub(crate) use ending::{Closing, End};
+use flight::{Flight, Step, store};
 use group::{Group, Load};
 pub(crate) use recovery::{check_follows, read_blocks};
 
@@ -65,7 +69,19 @@ pub(crate) enum Request {
     Checkpoint(Answer<Serial>),
     /// Read everything that is stored and compare.
     Verify(Answer<()>),
-    Close(Answer<()>),
+}
+
+impl Request {
+    fn refuse(self, error: &Error) {
+        match self {
+            Self::Submit(_, answer) => drop(answer.send(Err(error.clone()))),
+            Self::Checkpoint(answer) => drop(answer.send(Err(error.clone()))),
+            Self::Series(_, answer)
+            | Self::Replace(_, _, answer)
+            | Self::Refresh(answer)
+            | Self::Verify(answer) => drop(answer.send(Err(error.clone()))),
+        }
+    }
 }
 
 /// Rows of a series, and how far the writer of the batch got with them.
@@ -87,14 +103,14 @@ pub(crate) struct WriterCounters {
     pub(crate) fold_debt: AtomicU64,
 }
 
-/// What watchers wait for.
-#[derive(Debug, Clone, Copy)]
+/// What watchers wait for, and those who close the store.
+#[derive(Debug, Clone)]
 pub(crate) struct Progress {
     pub(crate) serial: Serial,
     /// Nobody knows whether the last commit was stored.
     pub(crate) suspect: bool,
     /// Nothing follows any more.
-    pub(crate) closed: bool,
+    pub(crate) end: Option<End>,
 }
 
 /// What readers and callers share with the writer.
@@ -105,6 +121,7 @@ pub(crate) struct Shared {
     /// The serial of the last block that the backend was given; its rows may be read before its
     /// state is published.
     pub(crate) storing: AtomicU64,
+    pub(crate) closing: Closing,
     pub(crate) digests: DigestCache,
     pub(crate) counters: WriterCounters,
 }
@@ -134,10 +151,15 @@ pub(crate) struct Writer {
     last_sizes: Sizes,
     /// The commit under way.
     flight: Option<Flight>,
+    /// How long the open group is to become before its commit begins, if the one before it is over
+    /// already.
+    awaited: usize,
+    /// Stores commits beside this thread.
+    disk: Disk,
     /// How often in a row another process was first.
     conflicts: usize,
-    /// Those who want the store closed.
-    closers: Vec<Answer<()>>,
+    /// Nothing goes into the queue any more.
+    closing: bool,
     /// Nothing comes from the queue any more.
     ended: bool,
 }
@@ -183,6 +205,7 @@ impl Writer {
         shared: Arc<Shared>,
         options: &StoreOptions,
         start: Start,
+        disk: Disk,
     ) -> Self {
         let is_shared = backend.info().shared;
         Self {
@@ -204,28 +227,43 @@ impl Writer {
             group: None,
             last_sizes: Sizes::default(),
             flight: None,
+            awaited: 0,
+            disk,
             conflicts: 0,
-            closers: Vec::new(),
+            closing: false,
             ended: false,
         }
     }
 
-    /// Serves the queue until the store is closed, or until every handle on it is gone.
-    pub(crate) async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
+    /// Serves the queue until the store is closed, or until every handle on it is gone. Folds, if
+    /// somebody waits for it; otherwise that can wait for the next opening.
+    async fn run(&mut self, queue: &mut mpsc::Receiver<Request>) -> Result<()> {
         let mut patience = self.options.idle_before_fold;
-        loop {
-            let held_up = self.take_in(&mut queue).await;
-            let waiting = !self.backlog.is_empty() || !queue.is_empty();
-            if self.may_turn(held_up || !waiting) {
-                self.turn(waiting).await;
-            } else if waiting && !held_up {
-                // More of the open group.
-            } else if self.is_quiet() && self.ended {
-                return self.close().await;
-            } else {
-                self.wait(&mut queue, held_up, &mut patience).await;
-            }
+        while self.step(queue, &mut patience).await {}
+        self.backend.announce_close();
+        match self.closing {
+            true => self.fold_all().await.map(drop),
+            false => Ok(()),
         }
+    }
+
+    /// Takes in a bite and does what follows. Tells whether there is more to do.
+    async fn step(&mut self, queue: &mut mpsc::Receiver<Request>, patience: &mut Duration) -> bool {
+        if !self.closing && self.shared.closing.has_begun() {
+            self.closing = true;
+            // What was accepted before is completed.
+            queue.close();
+        }
+        let held_up = self.take_in(queue).await;
+        let waiting = !self.backlog.is_empty() || !queue.is_empty();
+        match self.next_step(held_up || !waiting) {
+            Step::Begin => self.turn(waiting).await,
+            Step::Publish => self.publish_flight().await,
+            Step::Gather if waiting && !held_up => {}
+            Step::Gather if self.is_quiet() && self.ended => return false,
+            Step::Gather => self.wait(queue, held_up, patience).await,
+        }
+        true
     }
 
     /// Whether nothing is being carried out or stored.
@@ -259,27 +297,32 @@ impl Writer {
         let room = self.options.max_group.saturating_sub(taken).clamp(1, BITE);
         let idle = self.fold.len() > 0 && !self.suspect && !self.read_only;
         let listens = !held_up && !self.ended;
+        let (shared, closing) = (self.shared.clone(), self.closing);
+        let arrival = async {
+            tokio::select! {
+                biased;
+                count = queue.recv_many(&mut received, room) => Some(count),
+                () = shared.closing.told(), if !closing => None,
+            }
+        };
         let count = match &mut self.flight {
             Some(flight) => tokio::select! {
                 biased;
                 () = flight.ended() => None,
-                count = queue.recv_many(&mut received, room), if listens => Some(count),
+                count = arrival, if listens => count,
             },
-            None if idle => {
-                let receive = queue.recv_many(&mut received, room);
-                match tokio::time::timeout(*patience, receive).await {
-                    Ok(count) => Some(count),
-                    Err(_) => {
-                        // A full disk must not be tried again at once for ever.
-                        *patience = match self.fold_one_slice(1024).await {
-                            true => self.options.idle_before_fold,
-                            false => (*patience * 2).min(LONGEST_WAIT),
-                        };
-                        None
-                    }
+            None if idle => match tokio::time::timeout(*patience, arrival).await {
+                Ok(count) => count,
+                Err(_) => {
+                    // A full disk must not be tried again at once for ever.
+                    *patience = match self.fold_one_slice(1024).await {
+                        true => self.options.idle_before_fold,
+                        false => (*patience * 2).min(LONGEST_WAIT),
+                    };
+                    None
                 }
-            }
-            None => Some(queue.recv_many(&mut received, room).await),
+            },
+            None => arrival.await,
         };
         self.ended |= count == Some(0);
         self.backlog.extend(received);
@@ -296,7 +339,7 @@ impl Writer {
             Request::Series(series, _) => Load::Series(series.rows.len()),
             _ if !self.is_quiet() => return Some(request),
             _ => {
-                self.act(request, queue).await;
+                self.act(request).await;
                 return None;
             }
         };
@@ -334,48 +377,15 @@ impl Writer {
     }
 
     /// Serves a request that is no write, while nothing is under way.
-    async fn act(&mut self, request: Request, queue: &mut mpsc::Receiver<Request>) {
-        let closing = !self.closers.is_empty();
+    async fn act(&mut self, request: Request) {
         match request {
-            Request::Close(answer) => {
-                // What was accepted before is completed.
-                queue.close();
-                self.closers.push(answer);
-            }
-            Request::Refresh(answer) | Request::Replace(_, _, answer) | Request::Verify(answer)
-                if closing =>
-            {
-                let _ = answer.send(Err(closed()));
-            }
-            Request::Checkpoint(answer) if closing => {
-                let _ = answer.send(Err(closed()));
-            }
-            Request::Refresh(answer) => {
-                let _ = answer.send(self.refresh().await);
-            }
+            Request::Refresh(answer) => drop(answer.send(self.refresh().await)),
             Request::Replace(ranges, rows, answer) => {
                 let _ = answer.send(self.replace(ranges, rows).await);
             }
-            Request::Checkpoint(answer) => {
-                let _ = answer.send(self.fold_all().await);
-            }
-            Request::Verify(answer) => {
-                let _ = answer.send(self.verify().await);
-            }
+            Request::Checkpoint(answer) => drop(answer.send(self.fold_all().await)),
+            Request::Verify(answer) => drop(answer.send(self.verify().await)),
             Request::Submit(..) | Request::Series(..) => {}
-        }
-    }
-
-    /// Folds, if somebody waits for it; otherwise that can wait for the next opening.
-    async fn close(mut self) {
-        let mut ended = Ok(());
-        if !self.closers.is_empty() {
-            ended = self.fold_all().await.map(|_| ());
-        }
-        self.shared.progress.send_modify(|progress| progress.closed = true);
-        ended = ended.and(self.backend.close().await);
-        for answer in self.closers {
-            let _ = answer.send(std::mem::replace(&mut ended, Ok(())));
         }
     }
 
@@ -436,7 +446,7 @@ impl Writer {
 
     /// One commit, while nothing else is under way.
     async fn store(&mut self, commit: &Commit) -> Result<()> {
-        let outcome = self.backend.commit(commit).await;
+        let outcome = store(self.backend.as_ref(), commit).await;
         self.judge(commit, outcome).await
     }
 
@@ -487,10 +497,6 @@ pub(crate) fn audit_row(entry: &crate::domain::AuditEntry) -> RowChange {
     }
 }
 
-pub(crate) fn closed() -> Error {
-    Error::new(ErrorKind::Unavailable, "the store is closed")
-}
-
 fn read_only() -> Error {
     Error::new(ErrorKind::ReadOnly, "the store was opened for reading only")
 }
@@ -499,3 +505,7 @@ fn read_only() -> Error {
 pub(crate) fn agrees(state: &State, head: &Head) -> bool {
     head.serial == state.serial() && head.hash == state.hash()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Writer, agrees};
+use super::{Writer, agrees, store};
 use crate::backend::{Backend, Commit};
 use crate::block::{EncodedBlock, Serial};
 use crate::error::{Error, ErrorKind, Result};
@@ -35,7 +35,7 @@ impl Writer {
         }
         // It is not there, but may still arrive. Sending the identical block again settles it:
         // either this one is stored, or it conflicts with itself.
-        match self.backend.commit(commit).await {
+        match store(self.backend.as_ref(), commit).await {
             Ok(()) => {
                 self.set_suspect(false);
                 Ok(())

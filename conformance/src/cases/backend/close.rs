@@ -1,5 +1,8 @@
 //! A backend that was closed.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use ghostwire_store_core::backend::{Backend, Commit};
 use ghostwire_store_core::block::Serial;
 use ghostwire_store_core::error::ErrorKind;
@@ -14,6 +17,12 @@ cases! {
         "backend-close" => [
             a_closed_backend_is_unavailable,
             the_place_can_be_opened_again_at_once,
+        ],
+    }
+    once {
+        "backend-close" => [
+            nobody_who_reads_keeps_the_place,
+            an_announced_close_is_waited_for,
         ],
     }
 }
@@ -61,4 +70,54 @@ async fn the_place_can_be_opened_again_at_once(world: &mut World) {
         assert_eq!(next.head().await.unwrap().serial.get(), u64::from(round));
         backend = next;
     }
+}
+
+/// Whoever reads, or asks what the backend is, has a part in it for a moment.
+async fn nobody_who_reads_keeps_the_place(world: &mut World) {
+    for round in 1..50u8 {
+        let backend = world.open_backend().await;
+        commit_block(&*backend, vec![put(Table::Users, round, round)]).await;
+        let done = Arc::new(AtomicBool::new(false));
+        let readers: Vec<_> = (0..4)
+            .map(|reader| {
+                let (backend, done) = (backend.clone(), done.clone());
+                tokio::spawn(async move {
+                    while !done.load(Ordering::Acquire) {
+                        let _ = backend.head().await;
+                        let _ = backend.scan(everything(Table::Users)).await;
+                        let _ = backend.blocks(Serial::ZERO, 9).await;
+                        if reader == 0 {
+                            backend.info();
+                        }
+                        tokio::task::yield_now().await;
+                    }
+                })
+            })
+            .collect();
+        backend.close().await.unwrap();
+        let next = world.open_backend().await;
+        done.store(true, Ordering::Release);
+        for reader in readers {
+            reader.await.unwrap();
+        }
+        assert_eq!(next.head().await.unwrap().serial.get(), u64::from(round));
+        next.close().await.unwrap();
+    }
+}
+
+async fn an_announced_close_is_waited_for(world: &mut World) {
+    let backend = world.open_backend().await;
+    commit_block(&*backend, vec![put(Table::Users, 1, 1)]).await;
+    backend.announce_close();
+    // It goes on as it was.
+    commit_block(&*backend, vec![put(Table::Users, 2, 2)]).await;
+    let closing = tokio::spawn(async move {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        backend.close().await
+    });
+    let next = world.open_backend().await;
+    closing.await.unwrap().unwrap();
+    assert_eq!(next.head().await.unwrap().serial.get(), 2);
 }

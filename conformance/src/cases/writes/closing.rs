@@ -1,12 +1,15 @@
 //! What closing does, and what is left afterwards.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::join_all;
 use futures_util::{FutureExt, StreamExt};
 use ghostwire_store_core::block::Serial;
 use ghostwire_store_core::command::{Restore, Transaction};
 use ghostwire_store_core::domain::*;
+use ghostwire_store_core::entropy::{Entropy, SystemEntropy};
+use ghostwire_store_core::options::StoreOptions;
 use ghostwire_store_core::{ErrorKind, Result, Store};
 
 use crate::case::cases;
@@ -21,10 +24,16 @@ cases! {
     once {
         "close" => [
             what_was_accepted_is_completed_and_folded,
+            closing_again_waits_for_a_close_that_was_given_up,
+            the_place_is_free_once_it_returns,
             every_watch_ends,
             afterwards_every_call_is_unavailable_on_every_handle,
             the_last_view_is_still_given,
             dropping_every_handle_loses_nothing,
+        ],
+        "panics" => [
+            a_panic_of_the_writer_ends_the_store_and_frees_its_place,
+            a_panic_of_the_writer_refuses_what_waits,
         ],
     }
 }
@@ -59,6 +68,69 @@ async fn what_was_accepted_is_completed_and_folded(world: &mut World) {
     let again = world.open_with(never_folding(world)).await;
     assert_eq!(again.view().users().len(), CALLS);
     assert_eq!(again.info().fold_debt, 0);
+}
+
+async fn closing_again_waits_for_a_close_that_was_given_up(world: &mut World) {
+    let store = world.open_with(never_folding(world)).await;
+    let hold = world.faults().hold_commits();
+    let mut accepted = store.users().create(local("alice"));
+    assert!((&mut accepted).now_or_never().is_none());
+    until_held(world).await;
+    assert!(store.close().now_or_never().is_none());
+    let mut second = store.close();
+    for _ in 0..100 {
+        assert!((&mut second).now_or_never().is_none(), "what was accepted is not stored yet");
+        tokio::task::yield_now().await;
+    }
+    drop(hold);
+    second.await.unwrap();
+    accepted.await.unwrap();
+    // Nothing is left of the store but its last view.
+    let again = world.open().await;
+    assert_eq!(again.view().users().len(), 1);
+    assert_eq!(again.info().fold_debt, 0);
+    store.close().await.unwrap();
+}
+
+/// Under load: while commits, reads, watchers and what a commit leaves to be tidied up are all
+/// under way.
+async fn the_place_is_free_once_it_returns(world: &mut World) {
+    const CALLERS: usize = 2048;
+    const ROUNDS: usize = 3;
+    let mut stored = 0;
+    for round in 0..ROUNDS {
+        let store = world.open().await;
+        assert_eq!(store.view().users().len(), stored, "round {round}");
+        let calls: Vec<_> = (0..CALLERS)
+            .map(|caller| {
+                let store = store.clone();
+                tokio::spawn(async move {
+                    let page = PageRequest::default();
+                    let mut stored = 0;
+                    for number in 0.. {
+                        let name = format!("user-{round}-{caller}-{number}");
+                        if store.users().create(local(&name)).await.is_err() {
+                            break;
+                        }
+                        stored += 1;
+                        let _ = store.audit().query(&AuditQuery::default(), &page).await;
+                    }
+                    stored
+                })
+            })
+            .collect();
+        let mut watch = store.watch(store.view().serial());
+        for _ in 0..4 {
+            watch.next().await.unwrap().unwrap();
+        }
+        store.close().await.unwrap();
+        let again = world.open().await;
+        for call in calls {
+            stored += call.await.unwrap();
+        }
+        assert_eq!(again.view().users().len(), stored, "round {round}");
+        again.close().await.unwrap();
+    }
 }
 
 async fn every_watch_ends(world: &mut World) {
@@ -106,14 +178,8 @@ async fn dropping_every_handle_loses_nothing(world: &mut World) {
     // One handle is enough to go on.
     other.users().create(local("bob")).await.unwrap();
     drop(other);
-    let backend = loop {
-        match world.try_open_backend(world.opening()).await {
-            Ok(backend) => break backend,
-            // The writer is still on its way out.
-            Err(error) => assert_eq!(*error.kind(), ErrorKind::Busy),
-        }
-        tokio::task::yield_now().await;
-    };
+    // The writer is still on its way out, and is waited for.
+    let backend = world.open_backend().await;
     let head = backend.head().await.unwrap();
     assert_eq!(head.serial, Serial::new(2));
     if !backend.info().shared {
@@ -124,6 +190,75 @@ async fn dropping_every_handle_loses_nothing(world: &mut World) {
     let names: Vec<_> = store.view().users().iter().map(|user| user.name.to_string()).collect();
     assert_eq!(names.len(), 2, "{names:?}");
     store.verify().await.unwrap();
+}
+
+/// Panics on the writer's thread, once it is told to.
+#[derive(Default)]
+struct BadEntropy(AtomicBool);
+
+impl Entropy for BadEntropy {
+    fn fill(&self, bytes: &mut [u8]) -> Result<()> {
+        let is_writer = std::thread::current().name() == Some("ghostwire-store");
+        assert!(!is_writer || !self.0.load(Ordering::SeqCst), "a fault, made on purpose");
+        SystemEntropy.fill(bytes)
+    }
+}
+
+async fn open_with_bad_entropy(world: &World) -> (Arc<dyn Store>, Arc<BadEntropy>) {
+    let entropy = Arc::new(BadEntropy::default());
+    let options = StoreOptions { entropy: entropy.clone(), ..never_folding(world) };
+    (world.open_with(options).await, entropy)
+}
+
+async fn a_panic_of_the_writer_ends_the_store_and_frees_its_place(world: &mut World) {
+    let (store, entropy) = open_with_bad_entropy(world).await;
+    let alice = store.users().create(local("alice")).await.unwrap();
+    let mut watch = store.watch(store.view().serial());
+    entropy.0.store(true, Ordering::SeqCst);
+    let error = store.users().create(local("bob")).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::OutcomeUnknown);
+    let error = watch.next().await.unwrap().unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Unexpected);
+    assert!(watch.next().await.is_none());
+    closed(store.users().create(local("carol")).await);
+    closed(store.users().get(alice.id).await);
+    assert_eq!(store.view().users().get(alice.id), Some(&alice));
+    // Nobody has closed it yet, and still the place is free.
+    let again = world.open().await;
+    let names: Vec<_> = again.view().users().iter().map(|user| user.name.to_string()).collect();
+    assert_eq!(names, ["alice"]);
+    again.verify().await.unwrap();
+    for _ in 0..2 {
+        let error = store.close().await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Unexpected);
+    }
+}
+
+async fn a_panic_of_the_writer_refuses_what_waits(world: &mut World) {
+    let (store, entropy) = open_with_bad_entropy(world).await;
+    let hold = world.faults().hold_commits();
+    let create = |n: usize| store.users().create(local(&format!("user{n}")));
+    let mut calls = Box::pin(join_all((0..50).map(create)));
+    assert!((&mut calls).now_or_never().is_none());
+    until_held(world).await;
+    let mut verify = store.verify();
+    assert!((&mut verify).now_or_never().is_none());
+    entropy.0.store(true, Ordering::SeqCst);
+    drop(hold);
+    let stored = calls.await.into_iter().filter(|outcome| match outcome {
+        Ok(_) => true,
+        Err(error) => {
+            let kinds = [ErrorKind::OutcomeUnknown, ErrorKind::Unavailable];
+            assert!(kinds.contains(error.kind()), "{error}");
+            false
+        }
+    });
+    let stored = stored.count();
+    assert_eq!(*verify.await.unwrap_err().kind(), ErrorKind::Unavailable);
+    store.close().await.unwrap_err();
+    let again = world.open().await;
+    assert!(again.view().users().len() >= stored);
+    again.verify().await.unwrap();
 }
 
 async fn afterwards_every_call_is_unavailable_on_every_handle(world: &mut World) {

@@ -1,0 +1,107 @@
+//! How a store ends: when it is closed, when nobody has a handle on it, or by a fault of its own.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::FutureExt;
+use tokio::sync::{Notify, mpsc};
+
+use super::{Request, Writer};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Whether the end has begun. From then on nothing more is accepted.
+#[derive(Debug, Default)]
+pub(crate) struct Closing {
+    begun: AtomicBool,
+    told: Notify,
+}
+
+impl Closing {
+    /// Begins it. Tells whether it had not begun yet.
+    pub(crate) fn begin(&self) -> bool {
+        let is_first = !self.begun.swap(true, Ordering::AcqRel);
+        self.told.notify_one();
+        is_first
+    }
+
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Acquire)
+    }
+
+    /// Waits for the beginning. There is one who waits: the writer.
+    pub(super) async fn told(&self) {
+        self.told.notified().await;
+    }
+}
+
+/// How a store ended. Its files are free by then.
+#[derive(Debug, Clone)]
+pub(crate) enum End {
+    /// Everything that was accepted is served. The error is that of folding it or of closing the
+    /// backend.
+    Closed(Result<()>),
+    /// The writer panicked.
+    Failed(Error),
+}
+
+impl End {
+    /// What whoever closes the store is told.
+    pub(crate) fn outcome(&self) -> Result<()> {
+        match self {
+            Self::Closed(outcome) => outcome.clone(),
+            Self::Failed(error) => Err(error.clone()),
+        }
+    }
+}
+
+impl Writer {
+    /// Serves the queue to the end, frees the backend, and tells how it went.
+    pub(crate) async fn serve_all(mut self, mut queue: mpsc::Receiver<Request>) {
+        let served = AssertUnwindSafe(self.run(&mut queue)).catch_unwind().await;
+        self.shared.closing.begin();
+        if served.is_err() {
+            tracing::error!("the writer panicked; the store ends");
+            self.give_up(&mut queue).await;
+        }
+        let backend = self.backend.clone();
+        let closing = AssertUnwindSafe(async move { backend.close().await }).catch_unwind().await;
+        let closed = closing.unwrap_or_else(|_| {
+            Err(Error::new(
+                ErrorKind::Unexpected,
+                "the backend panicked while it was closed; what was acknowledged is stored. End \
+                 this process before the store is opened again, and report it",
+            ))
+        });
+        let end = match served {
+            Ok(folded) => End::Closed(folded.and(closed)),
+            Err(_) => {
+                if let Err(error) = closed {
+                    tracing::error!(%error, "the backend cannot be closed");
+                }
+                End::Failed(Error::new(
+                    ErrorKind::Unexpected,
+                    "the store's writer panicked, as the process's error output says; what was \
+                     acknowledged is stored. Close the store and open it again, and report it",
+                ))
+            }
+        };
+        self.shared.progress.send_modify(|progress| progress.end = Some(end));
+    }
+
+    /// After a panic: refuses what waits, none of which was stored, and lets the commit under way
+    /// end, whose callers cannot be told how.
+    async fn give_up(&mut self, queue: &mut mpsc::Receiver<Request>) {
+        queue.close();
+        let group = self.group.take().into_iter().flat_map(|group| group.into_requests());
+        let mut waiting: Vec<_> = group.chain(self.backlog.drain(..)).collect();
+        waiting.extend(std::iter::from_fn(|| queue.try_recv().ok()));
+        let error = Error::new(
+            ErrorKind::Unavailable,
+            "the store stopped before it came to this; nothing of it was stored. Open it again",
+        );
+        waiting.into_iter().for_each(|request| request.refuse(&error));
+        if let Some(flight) = &mut self.flight {
+            flight.ended().await;
+        }
+    }
+}
