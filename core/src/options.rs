@@ -24,7 +24,11 @@ pub enum Materialize {
 pub struct WriterOptions {
     /// Writes that may wait in the queue; 1 to 1,000,000.
     pub queue_capacity: usize,
-    /// How long a write waits for a place in a full queue before it gives `Busy`.
+    /// Bytes that writes may own from when they are accepted until they are answered; 1 to 2^40.
+    /// Those that own up to 4 KiB are bounded by their number alone, and one that owns more than
+    /// all of these bytes waits until it is the only one.
+    pub queue_bytes: u64,
+    /// How long a write waits for room in the queue before it gives `Busy`.
     pub queue_timeout: Duration,
     /// Writes that share one commit at most; 1 to 65,536.
     pub max_group: usize,
@@ -53,6 +57,7 @@ impl Default for WriterOptions {
     fn default() -> Self {
         Self {
             queue_capacity: 4096,
+            queue_bytes: 256 * 1024 * 1024,
             queue_timeout: Duration::from_secs(5),
             max_group: 1024,
             max_fold_debt: 65_536,

@@ -342,6 +342,7 @@ fn writer_options(options: &config::WriterOptions) -> WriterOptions {
     let number = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
     WriterOptions {
         queue_capacity: number(options.queue_capacity),
+        queue_bytes: options.queue_mib.saturating_mul(1024 * 1024),
         queue_timeout: Duration::from_millis(options.queue_timeout_ms),
         max_group: number(options.max_group),
         max_fold_debt: number(options.max_fold_debt),

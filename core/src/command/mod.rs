@@ -10,6 +10,7 @@ mod restore;
 mod route;
 mod transaction;
 mod user;
+mod weight;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,7 @@ pub use restore::*;
 pub use route::*;
 pub use transaction::*;
 pub use user::*;
+pub(crate) use weight::LIGHT;
 
 /// A write.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

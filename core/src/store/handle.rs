@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
-use tokio::sync::{mpsc, oneshot};
 use tracing::Instrument;
 
+use super::queue::Queue;
 use super::{Store, StoreInfo, watch};
 use crate::backend::{Backend, KeyRange};
 use crate::block::{RowChange, Serial};
@@ -25,13 +25,13 @@ use crate::series;
 use crate::state::Reply;
 use crate::threads::may_block;
 use crate::view::View;
-use crate::writer::{Committed, End, Request, SeriesBatch, Shared};
+use crate::writer::{Answer, Committed, End, Request, SeriesBatch, Shared, weight};
 
 #[derive(Debug)]
 pub(super) struct Core {
     pub(super) backend: Arc<dyn Backend>,
     pub(super) shared: Arc<Shared>,
-    pub(super) queue: mpsc::Sender<Request>,
+    pub(super) queue: Queue,
     pub(super) options: StoreOptions,
     pub(super) is_shared: bool,
     pub(super) guard: ClockGuard,
@@ -77,21 +77,15 @@ pub struct StoreHandle {
 /// Bounded by a queue that gives `Busy`, and by nothing the caller does: a request that was
 /// accepted is served even if nobody waits for it any longer.
 impl StoreHandle {
+    /// Sends a request that owns so many bytes.
     pub(super) async fn send<T>(
         &self,
-        make: impl FnOnce(oneshot::Sender<Result<T>>) -> Request,
+        weight: usize,
+        make: impl FnOnce(Answer<T>) -> Request,
     ) -> Result<T> {
         self.core.require_open()?;
-        let (answer, answered) = oneshot::channel();
-        let timeout = self.core.options.writer.queue_timeout;
-        self.core.queue.send_timeout(make(answer), timeout).await.map_err(|error| match error {
-            mpsc::error::SendTimeoutError::Timeout(_) => {
-                Error::new(ErrorKind::Busy, "the write queue stayed full; try again later")
-                    .with("queue_capacity", self.core.options.writer.queue_capacity)
-                    .with("waited", format_args!("{timeout:?}"))
-            }
-            mpsc::error::SendTimeoutError::Closed(_) => self.core.refusal(),
-        })?;
+        let sent = self.core.queue.send(weight, make).await?;
+        let answered = sent.ok_or_else(|| self.core.refusal())?;
         answered.await.map_err(|_| {
             Error::new(ErrorKind::OutcomeUnknown, "the writer stopped; reopen the store")
         })?
@@ -110,7 +104,8 @@ impl StoreHandle {
         let span = tracing::debug_span!("store.write", db.operation.name = operation);
         let committed = async {
             let submission = Box::new(self.submission(command)?);
-            self.send(|answer| Request::Submit(submission, answer)).await
+            let weight = submission.command.weight();
+            self.send(weight, |answer| Request::Submit(submission, answer)).await
         };
         committed.instrument(span).await.map_err(|error| error.during(operation))
     }
@@ -126,8 +121,7 @@ impl StoreHandle {
     /// For what a caller should not wait for and may be lost, such as the time of a last use.
     pub(crate) fn run_in_background(&self, command: impl Into<Command>) {
         let Ok(submission) = self.submission(command.into()) else { return };
-        let (answer, _) = oneshot::channel();
-        let _ = self.core.queue.try_send(Request::Submit(Box::new(submission), answer));
+        self.core.queue.try_send(|answer| Request::Submit(Box::new(submission), answer));
     }
 
     pub(crate) async fn append_series(
@@ -135,7 +129,7 @@ impl StoreHandle {
         operation: &'static str,
         batch: SeriesBatch,
     ) -> Result<()> {
-        self.send(|answer| Request::Series(batch, answer))
+        self.send(weight(&batch.rows), |answer| Request::Series(batch, answer))
             .await
             .map_err(|error| error.during(operation))
     }
@@ -160,7 +154,7 @@ impl StoreHandle {
         ranges: Vec<KeyRange>,
         rows: Vec<RowChange>,
     ) -> Result<()> {
-        self.send(|answer| Request::Replace(ranges, rows, answer))
+        self.send(weight(&rows), |answer| Request::Replace(ranges, rows, answer))
             .await
             .map_err(|error| error.during(operation))
     }
@@ -308,7 +302,7 @@ impl Store for StoreHandle {
     async fn fresh_view(&self) -> Result<View> {
         const OPERATION: &str = "store.fresh_view";
         if self.core.is_shared {
-            self.send(Request::Refresh).await.map_err(|error| error.during(OPERATION))?;
+            self.send(0, Request::Refresh).await.map_err(|error| error.during(OPERATION))?;
         }
         self.open_view(OPERATION)
     }
@@ -359,13 +353,13 @@ impl Store for StoreHandle {
     }
 
     async fn checkpoint(&self) -> Result<Serial> {
-        self.send(Request::Checkpoint).await.map_err(|error| error.during("store.checkpoint"))
+        self.send(0, Request::Checkpoint).await.map_err(|error| error.during("store.checkpoint"))
     }
 
     async fn verify(&self) -> Result<()> {
         const OPERATION: &str = "store.verify";
         self.open_view(OPERATION)?;
-        self.send(Request::Verify).await.map_err(|error| error.during(OPERATION))
+        self.send(0, Request::Verify).await.map_err(|error| error.during(OPERATION))
     }
 
     fn info(&self) -> StoreInfo {

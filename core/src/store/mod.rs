@@ -2,6 +2,7 @@
 
 mod handle;
 mod open;
+mod queue;
 mod shown;
 mod watch;
 

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::mpsc;
 use tracing::Instrument;
 
 use super::Store;
 use super::handle::{Core, StoreHandle};
+use super::queue::Queue;
 use crate::backend::Backend;
 use crate::block::{MAX_BLOCK, Serial};
 use crate::clock::{ClockGuard, Reading};
@@ -56,10 +56,11 @@ async fn watch_clock(backend: &dyn Backend, options: &StoreOptions) -> Result<Cl
 fn check_options(options: &StoreOptions) -> Result<()> {
     let writer = &options.writer;
     let ranges = [
-        ("queue_capacity", writer.queue_capacity, 1, 1_000_000),
-        ("max_group", writer.max_group, 1, 65_536),
-        ("max_fold_debt", writer.max_fold_debt, 1, 1_000_000_000),
-        ("max_block_bytes", writer.max_block_bytes, 65_536, MAX_BLOCK),
+        ("queue_capacity", writer.queue_capacity as u64, 1, 1_000_000),
+        ("queue_bytes", writer.queue_bytes, 1, 1 << 40),
+        ("max_group", writer.max_group as u64, 1, 65_536),
+        ("max_fold_debt", writer.max_fold_debt as u64, 1, 1_000_000_000),
+        ("max_block_bytes", writer.max_block_bytes as u64, 65_536, MAX_BLOCK as u64),
     ];
     for (name, value, least, most) in ranges {
         if !(least..=most).contains(&value) {
@@ -101,13 +102,13 @@ async fn start(
     // for commits that are stored while the next group is carried out.
     let disk = Disk::start().await?;
     let writer = Writer::new(backend.clone(), shared.clone(), &options, start, disk);
-    let (sender, receiver) = mpsc::channel(options.writer.queue_capacity);
+    let (queue, receiver) = Queue::new(&options.writer);
     threads::start("ghostwire-store", move |runtime| {
         runtime.block_on(writer.serve_all(receiver));
     })
     .await?;
     let actor = options.actor.clone();
     let is_shared = info.shared;
-    let core = Arc::new(Core { backend, shared, queue: sender, options, is_shared, guard });
+    let core = Arc::new(Core { backend, shared, queue, options, is_shared, guard });
     Ok(Arc::new(StoreHandle { core, actor }))
 }

@@ -39,7 +39,7 @@ impl StoreHandle {
                 return Err(core.refusal());
             }
             // Nobody publishes a commit of unknown outcome, or one of another process, unasked.
-            self.send(Request::Refresh).await?;
+            self.send(0, Request::Refresh).await?;
         }
     }
 }

@@ -223,11 +223,10 @@ impl Callers {
     /// Tells each how their command ended.
     pub(super) fn answer(self, serial: Serial) {
         for ((_, answer), outcome) in self.submissions.into_iter().zip(self.outcomes) {
-            // A caller that is gone does not want to know; its command happened all the same.
-            let _ = answer.send(outcome.map(|value| Committed { value, serial }));
+            answer.send(outcome.map(|value| Committed { value, serial }));
         }
         for (_, answer) in self.batches {
-            let _ = answer.send(Ok(()));
+            answer.send(Ok(()));
         }
     }
 
@@ -241,10 +240,10 @@ impl Callers {
             Error::new(error.kind().clone(), message).because(error.to_string())
         };
         for (_, answer) in self.submissions {
-            let _ = answer.send(Err(shown()));
+            answer.send(Err(shown()));
         }
         for (_, answer) in self.batches {
-            let _ = answer.send(Err(shown()));
+            answer.send(Err(shown()));
         }
     }
 

@@ -15,17 +15,17 @@ mod flight;
 mod folding;
 mod group;
 mod recovery;
+mod request;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use crate::backend::{Backend, Commit, Head, KeyRange};
 use crate::block::{RowChange, Serial, Sizes};
-use crate::command::Submission;
 use crate::digest::DigestCache;
 use crate::domain::WriterId;
 use crate::entropy::Entropy;
@@ -33,7 +33,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fold::FoldDebt;
 use crate::options::{Materialize, StoreOptions, WriterOptions};
 use crate::schema::{Record, Table};
-use crate::state::{Reply, State};
+use crate::state::State;
 use crate::view::Published;
 
 pub(crate) use disk::Disk;
@@ -41,56 +41,11 @@ pub(crate) use ending::{Closing, End};
 use flight::{Flight, Step, store};
 use group::{Group, Load};
 pub(crate) use recovery::{check_follows, read_blocks};
+pub use request::Committed;
+pub(crate) use request::{Answer, Request, SeriesBatch, weight};
 
 /// Requests are taken in so many at a time, so that a commit that ends is soon noticed.
 const BITE: usize = 16;
-
-/// A caller's answer.
-pub(crate) type Answer<T> = oneshot::Sender<Result<T>>;
-
-/// What a command came to, and the commit that holds it.
-#[derive(Debug, Clone)]
-pub struct Committed<T = Reply> {
-    /// The answer.
-    pub value: T,
-    /// The commit from which on it holds.
-    pub serial: Serial,
-}
-
-/// What waits in the queue.
-pub(crate) enum Request {
-    Submit(Box<Submission>, Answer<Committed>),
-    Series(SeriesBatch, Answer<()>),
-    /// Remove rows of series, and bring in others in the same commit.
-    Replace(Vec<KeyRange>, Vec<RowChange>, Answer<()>),
-    /// Look for commits of other processes.
-    Refresh(Answer<()>),
-    /// Fold everything.
-    Checkpoint(Answer<Serial>),
-    /// Read everything that is stored and compare.
-    Verify(Answer<()>),
-}
-
-impl Request {
-    fn refuse(self, error: &Error) {
-        match self {
-            Self::Submit(_, answer) => drop(answer.send(Err(error.clone()))),
-            Self::Checkpoint(answer) => drop(answer.send(Err(error.clone()))),
-            Self::Series(_, answer)
-            | Self::Replace(_, _, answer)
-            | Self::Refresh(answer)
-            | Self::Verify(answer) => drop(answer.send(Err(error.clone()))),
-        }
-    }
-}
-
-/// Rows of a series, and how far the writer of the batch got with them.
-pub(crate) struct SeriesBatch {
-    pub(crate) rows: Vec<RowChange>,
-    /// (writer, sequence): a batch whose sequence is not above the writer's last one is a
-    /// repetition and does nothing.
-    pub(crate) position: Option<(WriterId, u64)>,
-}
 
 /// What the writer counts, for dashboards.
 #[derive(Debug, Default)]
@@ -379,12 +334,10 @@ impl Writer {
     /// Serves a request that is no write, while nothing is under way.
     async fn act(&mut self, request: Request) {
         match request {
-            Request::Refresh(answer) => drop(answer.send(self.refresh().await)),
-            Request::Replace(ranges, rows, answer) => {
-                let _ = answer.send(self.replace(ranges, rows).await);
-            }
-            Request::Checkpoint(answer) => drop(answer.send(self.fold_all().await)),
-            Request::Verify(answer) => drop(answer.send(self.verify().await)),
+            Request::Refresh(answer) => answer.send(self.refresh().await),
+            Request::Replace(ranges, rows, answer) => answer.send(self.replace(ranges, rows).await),
+            Request::Checkpoint(answer) => answer.send(self.fold_all().await),
+            Request::Verify(answer) => answer.send(self.verify().await),
             Request::Submit(..) | Request::Series(..) => {}
         }
     }
@@ -478,10 +431,10 @@ fn refuse(request: Request, error: &Error) -> Option<Request> {
     };
     match request {
         Request::Submit(_, answer) => {
-            let _ = answer.send(Err(refusal()));
+            answer.send(Err(refusal()));
         }
         Request::Series(_, answer) => {
-            let _ = answer.send(Err(refusal()));
+            answer.send(Err(refusal()));
         }
         other => return Some(other),
     }

@@ -10,7 +10,7 @@ use super::flight::{Step, next_step};
 use super::*;
 use crate::backend::{BackendCounters, BackendInfo, Row, Scan};
 use crate::block::EncodedBlock;
-use crate::command::UserCommand;
+use crate::command::{Submission, UserCommand};
 use crate::domain::{ActorName, NewUser, Timestamp, UserId};
 use crate::schema::Schema;
 
@@ -143,7 +143,7 @@ impl Bench {
                 seed: [0; 10],
                 command: UserCommand::Create { id, user }.into(),
             };
-            let (answer, answered) = oneshot::channel();
+            let (answer, answered) = Answer::new(None);
             let request = Request::Submit(Box::new(submission), answer);
             self.sender.try_send(request).ok().unwrap();
             answered

@@ -239,9 +239,16 @@ pub(super) static KEYS: &[Key] = &[
         |c, v| v.integer().map(|n| c.writer.queue_capacity = n),
     ),
     Key::field(
+        "writer.queue_mib",
+        integer(1, 1_048_576),
+        "How much memory commands may own that wait for the writer or are being stored, in MiB.",
+        |c| Some(Value::Integer(c.writer.queue_mib)),
+        |c, v| v.integer().map(|n| c.writer.queue_mib = n),
+    ),
+    Key::field(
         "writer.queue_timeout_ms",
         integer(1, 600_000),
-        "How long a caller waits for a place in a full queue, in milliseconds.",
+        "How long a caller waits for room in the queue, in milliseconds.",
         |c| Some(Value::Integer(c.writer.queue_timeout_ms)),
         |c, v| v.integer().map(|n| c.writer.queue_timeout_ms = n),
     ),

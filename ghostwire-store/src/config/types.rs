@@ -238,7 +238,9 @@ impl Default for Migration {
 pub struct WriterOptions {
     /// How many commands may wait.
     pub queue_capacity: u64,
-    /// How long a caller waits for a place in a full queue before it is told `Busy`.
+    /// How much memory those may own that wait or are being stored.
+    pub queue_mib: u64,
+    /// How long a caller waits for room in the queue before it is told `Busy`.
     pub queue_timeout_ms: u64,
     /// How many commands one commit may carry.
     pub max_group: u64,
@@ -254,6 +256,7 @@ impl Default for WriterOptions {
     fn default() -> Self {
         Self {
             queue_capacity: 4096,
+            queue_mib: 256,
             queue_timeout_ms: 5000,
             max_group: 1024,
             retain_blocks_mib: 64,

@@ -31,7 +31,10 @@ cases! {
         ],
         "all-or-nothing" => [a_refused_command_does_not_disturb_its_neighbours],
         "cancel" => [a_future_that_was_never_polled_does_nothing],
-        "busy-queue" => [a_full_queue_is_busy_and_what_it_took_is_served],
+        "busy-queue" => [
+            a_full_queue_is_busy_and_what_it_took_is_served,
+            what_is_large_waits_until_there_is_room,
+        ],
     }
 }
 
@@ -236,6 +239,46 @@ async fn a_full_queue_is_busy_and_what_it_took_is_served(world: &mut World) {
     assert!((4..=10).contains(&accepted.len()), "{accepted:?}");
     assert_eq!(names(store.as_ref()), accepted, "what got `Busy` was not accepted");
     store.users().create(local("afterwards")).await.unwrap();
+}
+
+async fn what_is_large_waits_until_there_is_room(world: &mut World) {
+    const MIB: usize = 1024 * 1024;
+    let writer = WriterOptions {
+        queue_bytes: 2 * MIB as u64,
+        queue_timeout: Duration::from_millis(20),
+        ..WriterOptions::default()
+    };
+    let store = world.open_with(StoreOptions { writer, ..world.options() }).await;
+    let text = |mib: usize| DocumentText::new("x".repeat(mib * MIB)).unwrap();
+    let swap = |expected, mib| {
+        let store = store.clone();
+        tokio::spawn(async move { store.policies().swap(expected, text(mib)).await })
+    };
+    let hold = world.faults().hold_commits();
+    // More than all that is allowed: it has the queue to itself, while it is being stored, too.
+    let first = swap(None, 3);
+    until_held(world).await;
+    let version = PolicyVersion::FIRST;
+    let error = swap(Some(version), 1).await.unwrap().unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Busy, "{error}");
+    assert!(error.context().iter().any(|(key, _)| *key == "queue_bytes"), "{error}");
+    // What is small is not held up by it.
+    let small = spawn_create(&store, "alice");
+    drop(hold);
+    first.await.unwrap().unwrap();
+    small.await.unwrap().unwrap();
+    // What got `Busy` was not accepted, and what was answered takes no room any more.
+    assert_eq!(store.policies().current().await.unwrap().unwrap().version, version);
+    let (one, other) = (swap(Some(version), 1), spawn_create(&store, "bob"));
+    one.await.unwrap().unwrap();
+    other.await.unwrap().unwrap();
+    let points = (0..10_000).map(|second| MetricPoint {
+        node: None,
+        metric: "rx_bytes".parse().unwrap(),
+        at: Timestamp::from_secs(second).unwrap(),
+        value: Sample::new(1.0).unwrap(),
+    });
+    store.metrics().record_many(points.collect()).await.unwrap();
 }
 
 pub(crate) type Created = tokio::task::JoinHandle<Result<Arc<User>>>;

@@ -1,0 +1,103 @@
+//! What commands own, about, so that what waits for the writer is bounded in bytes.
+
+use super::{
+    Command, Image, NodeCommand, PolicyCommand, Restore, RouteCommand, SettingCommand, Transaction,
+};
+use crate::domain::{Change, Endpoint};
+
+/// What a command owns at most whose fields are all short.
+pub(crate) const LIGHT: usize = 4096;
+
+/// What an entity takes whose fields are all short, about.
+const ENTITY: usize = 1024;
+
+/// A settings document as JSON is at most this long. To count would take longer than to read it.
+const SETTING: usize = 1024 * 1024;
+
+/// A tag with its text, about.
+const TAG: usize = 64;
+
+impl Command {
+    /// How many bytes of memory it owns, about, and rather too many. It takes time in proportion to
+    /// the length of lists of commands and of entities, and otherwise next to none.
+    pub(crate) fn weight(&self) -> usize {
+        LIGHT
+            + match self {
+                Self::Node(NodeCommand::Register { registration, .. }) => {
+                    registration.host_info.as_str().len()
+                }
+                Self::Node(NodeCommand::Update { patch, .. }) => match &patch.host_info {
+                    Change::Set(host_info) => host_info.as_str().len(),
+                    Change::Keep => 0,
+                },
+                Self::Node(NodeCommand::Expire { nodes, .. }) => size_of_val(nodes.as_slice()),
+                Self::Route(
+                    RouteCommand::Advertise { prefixes, .. }
+                    | RouteCommand::Approve { prefixes, .. },
+                ) => size_of_val(prefixes.as_slice()),
+                Self::Policy(PolicyCommand::Swap { document, .. }) => document.as_str().len(),
+                Self::Setting(SettingCommand::Put { .. }) => SETTING,
+                Self::Restore(Restore { images, .. }) => images.iter().map(image).sum(),
+                Self::Transaction(Transaction { preconditions, commands }) => {
+                    size_of_val(preconditions.as_slice())
+                        + commands.iter().map(Self::weight).sum::<usize>()
+                }
+                Self::User(_)
+                | Self::Node(_)
+                | Self::Presence(_)
+                | Self::Route(_)
+                | Self::ApiKey(_)
+                | Self::PreAuthKey(_)
+                | Self::Session(_)
+                | Self::Policy(_)
+                | Self::Dns(_)
+                | Self::Setting(_)
+                | Self::Clock(_) => 0,
+            }
+    }
+}
+
+fn image(image: &Image) -> usize {
+    ENTITY
+        + match image {
+            Image::Node(node) => node.host_info.as_str().len() + node.tags.len() * TAG,
+            Image::Presence(presence) => presence.endpoints.len() * size_of::<Endpoint>(),
+            Image::PreAuthKey(key) => key.tags.len() * TAG,
+            Image::Policy(policy) => policy.document.as_str().len(),
+            Image::Setting(_) => SETTING,
+            Image::User(_)
+            | Image::Route(_)
+            | Image::ApiKey(_)
+            | Image::DnsRecord(_)
+            | Image::Session(_) => 0,
+        }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::command::{Part, PresenceCommand, UserCommand};
+    use crate::domain::{DocumentText, NewUser, NodeId, Timestamp, UserId};
+
+    #[test]
+    fn long_texts_and_lists_weigh_what_they_are() {
+        let create = || UserCommand::Create {
+            id: UserId::from_bytes([1; 16]),
+            user: NewUser::local("alice".parse().unwrap()),
+        };
+        assert_eq!(Command::from(create()).weight(), LIGHT);
+        assert_eq!(
+            Command::from(PresenceCommand::DisconnectAll { part: Part::WHOLE }).weight(),
+            LIGHT
+        );
+        let document = DocumentText::new("x".repeat(1_000_000)).unwrap();
+        let swap = PolicyCommand::Swap { expected: None, document };
+        assert_eq!(Command::from(swap.clone()).weight(), LIGHT + 1_000_000);
+        let nodes = vec![NodeId::from_bytes([1; 16]); 1000];
+        let expire = NodeCommand::Expire { nodes, at: Timestamp::EPOCH, part: Part::WHOLE };
+        assert_eq!(Command::from(expire).weight(), LIGHT + 16_000);
+        let both = Transaction::new().then(create()).unwrap().then(swap).unwrap();
+        assert_eq!(Command::from(both).weight(), 3 * LIGHT + 1_000_000);
+    }
+}

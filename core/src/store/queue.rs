@@ -1,0 +1,89 @@
+//! The way to the writer.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::mpsc::error::SendTimeoutError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use crate::command::LIGHT;
+use crate::error::{Error, ErrorKind, Result};
+use crate::options::WriterOptions;
+use crate::writer::{Answer, Request};
+
+/// Bounded in requests, and in the bytes that they own until they are answered. Light requests are
+/// bounded by their number alone: they are many, and to count their bytes would take time.
+#[derive(Debug)]
+pub(super) struct Queue {
+    requests: mpsc::Sender<Request>,
+    /// In units of [`UNIT`].
+    bytes: Arc<Semaphore>,
+    options: WriterOptions,
+}
+
+/// A semaphore gives at most 2^32 permits at once, fewer than there may be bytes.
+const UNIT: u64 = 1024;
+
+impl Queue {
+    pub(super) fn new(options: &WriterOptions) -> (Self, mpsc::Receiver<Request>) {
+        let (requests, receiver) = mpsc::channel(options.queue_capacity);
+        let bytes = Arc::new(Semaphore::new(units(options.queue_bytes) as usize));
+        (Self { requests, bytes, options: options.clone() }, receiver)
+    }
+
+    /// Puts a request in that owns so many bytes. Gives where its answer will be; `None` if the
+    /// store takes no more.
+    ///
+    /// # Errors
+    /// `Busy` if there is no room within the queue's timeout; then it was not accepted.
+    pub(super) async fn send<T>(
+        &self,
+        weight: usize,
+        make: impl FnOnce(Answer<T>) -> Request,
+    ) -> Result<Option<oneshot::Receiver<Result<T>>>> {
+        let mut timeout = self.options.queue_timeout;
+        let mut room = None;
+        if weight > LIGHT {
+            let began = Instant::now();
+            room = Some(self.room_for(weight).await?);
+            timeout = timeout.saturating_sub(began.elapsed());
+        }
+        let (answer, answered) = Answer::new(room);
+        match self.requests.send_timeout(make(answer), timeout).await {
+            Ok(()) => Ok(Some(answered)),
+            Err(SendTimeoutError::Closed(_)) => Ok(None),
+            Err(SendTimeoutError::Timeout(_)) => Err(self
+                .busy("the write queue stayed full; try again later")
+                .with("queue_capacity", self.options.queue_capacity)),
+        }
+    }
+
+    /// Puts a light request in, if there is room right now. Nobody waits for its answer.
+    pub(super) fn try_send<T>(&self, make: impl FnOnce(Answer<T>) -> Request) {
+        let (answer, _) = Answer::new(None);
+        let _ = self.requests.try_send(make(answer));
+    }
+
+    async fn room_for(&self, weight: usize) -> Result<OwnedSemaphorePermit> {
+        // What is heavier than all that is allowed has the queue to itself.
+        let wanted = units(weight as u64).min(units(self.options.queue_bytes));
+        let acquire = self.bytes.clone().acquire_many_owned(wanted);
+        // It is never closed.
+        if let Ok(Ok(room)) = tokio::time::timeout(self.options.queue_timeout, acquire).await {
+            return Ok(room);
+        }
+        Err(self
+            .busy("what waits to be written stayed too large; try again later, or with less")
+            .with("queue_bytes", self.options.queue_bytes)
+            .with("bytes", weight))
+    }
+
+    fn busy(&self, message: &'static str) -> Error {
+        Error::new(ErrorKind::Busy, message)
+            .with("waited", format_args!("{:?}", self.options.queue_timeout))
+    }
+}
+
+fn units(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX)
+}
