@@ -219,8 +219,11 @@ async fn blocks_keep_pruned_entries_until_they_are_dropped(world: &mut World) {
 }
 
 fn entry(at: Timestamp, n: u8, actor: &str, entity: Entity, subject: &str) -> AuditEntry {
+    // In the order of the numbers, and none is nil.
+    let mut id = [n; 16];
+    id[15] = 1;
     AuditEntry {
-        id: AuditId::from_bytes([n; 16]),
+        id: AuditId::from_bytes(id),
         at,
         actor: actor.parse().unwrap(),
         action: "test".parse().unwrap(),
