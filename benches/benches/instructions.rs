@@ -1,9 +1,10 @@
-//! How many instructions five hot paths take, counted by valgrind's callgrind. Times are noisy on
+//! How many instructions hot paths take, counted by valgrind's callgrind. Times are noisy on
 //! shared machines; these are not, so a change that makes a path longer fails the check.
 //!
 //! `cargo bench -p ghostwire-store-benches --bench instructions` compares with `instructions.toml`
-//! and fails above its tolerance; `-- --update` writes that file anew. Each path runs in a process
-//! of its own, of which only what happens inside `hot_path` counts.
+//! and fails above its tolerance; `-- --update` writes that file anew. Paths that must cost what
+//! another costs are compared with that one, whatever the file says. Each path runs in a process of
+//! its own, of which only what happens inside `hot_path` counts.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
@@ -16,20 +17,26 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use ghostwire_store::Store;
-use ghostwire_store::command::{Image, Restore};
+use ghostwire_store::command::{Image, PresenceCommand, Restore, RouteCommand};
+use ghostwire_store::domain::{self, Limit, PageRequest, Route, RouteFilter, SessionNumber};
 use ghostwire_store_benches::{Target, World, apply, heartbeat, open, prefix, route};
 use serde::{Deserialize, Serialize};
 
 const NODES: u64 = 2_000;
 const ROUTES: u32 = 10_000;
 const GROUP: u64 = 256;
-/// Operations whose instructions are counted together.
+/// Operations whose instructions are counted together, of most paths.
 const OPERATIONS: u64 = 4 * GROUP;
+/// Others who offer what the node of a path does.
+const OTHERS: u64 = 200;
+/// As many as a node may offer.
+const OFFERED: u32 = 1024;
 
-/// A hot path of [`OPERATIONS`] operations.
+/// A hot path.
 struct HotPath {
     /// Its name in the file.
     name: &'static str,
+    operations: u64,
     run: fn(),
     /// Where callgrind stops counting when it counts, and counts when it does not.
     toggles: &'static [&'static str],
@@ -40,12 +47,32 @@ const COUNTED: &str = "*hot_path*";
 /// without them would hide the rest. Only for paths that hash nowhere else.
 const HASHING: &str = "*sha256::soft*compress*";
 
-const PATHS: [HotPath; 5] = [
-    HotPath { name: "read-node-by-id", run: read_by_id, toggles: &[COUNTED] },
-    HotPath { name: "read-node-by-node-key", run: read_by_node_key, toggles: &[COUNTED] },
-    HotPath { name: "register-to-block", run: register, toggles: &[COUNTED, HASHING] },
-    HotPath { name: "heartbeat-to-block", run: beat, toggles: &[COUNTED, HASHING] },
-    HotPath { name: "look-up-route", run: look_up, toggles: &[COUNTED] },
+const fn many(name: &'static str, run: fn(), toggles: &'static [&'static str]) -> HotPath {
+    HotPath { name, operations: OPERATIONS, run, toggles }
+}
+
+const fn few(name: &'static str, run: fn()) -> HotPath {
+    HotPath { name, operations: 8, run, toggles: &[COUNTED] }
+}
+
+const PATHS: [HotPath; 10] = [
+    many("read-node-by-id", read_by_id, &[COUNTED]),
+    many("read-node-by-node-key", read_by_node_key, &[COUNTED]),
+    many("register-to-block", register, &[COUNTED, HASHING]),
+    many("heartbeat-to-block", beat, &[COUNTED, HASHING]),
+    many("look-up-route", look_up, &[COUNTED]),
+    few("come-and-go", || come_and_go(0)),
+    few("come-and-go-among-offers", || come_and_go(OTHERS)),
+    few("advertise-the-same-again", advertise),
+    few("list-routes-of-node", || list_routes(0)),
+    few("list-routes-of-node-among-offers", || list_routes(OTHERS)),
+];
+
+/// The first path may take at most so many times the instructions of the second: what others offer
+/// and nobody approved costs nothing but a longer way down a tree.
+const BOUNDS: [(&str, &str, f64); 2] = [
+    ("come-and-go-among-offers", "come-and-go", 1.1),
+    ("list-routes-of-node-among-offers", "list-routes-of-node", 1.1),
 ];
 
 /// Callgrind counts from the entry to this function to its return.
@@ -129,6 +156,63 @@ fn look_up() {
     assert!(found >= OPERATIONS / 2);
 }
 
+/// A network in which one node offers as much as it may, and so do `others`; nobody approved any of
+/// it.
+fn offers(others: u64) -> World {
+    let mut world = World::with_nodes(OTHERS + 1).unwrap();
+    let prefixes: Vec<_> = (0..OFFERED).map(|number| prefix(number).unwrap()).collect();
+    for (owner, first) in world.nodes.clone().iter().zip((0..).step_by(OFFERED as usize)) {
+        if first > others as u32 * OFFERED {
+            break;
+        }
+        for (number, prefix) in (first..).zip(&prefixes) {
+            let route = route(owner.id, number, *prefix, world.now).unwrap();
+            let route = Route { approved: false, primary: false, ..route };
+            world.put(Image::Route(Arc::new(route)));
+        }
+    }
+    assert_eq!(world.state.routes().len() as u64, (others + 1) * u64::from(OFFERED));
+    world
+}
+
+fn come_and_go(others: u64) {
+    let mut world = offers(others);
+    let node = world.nodes.first().unwrap().id;
+    for number in 1..=8 {
+        let session = SessionNumber::new(number).unwrap();
+        let endpoints = domain::Change::Keep;
+        let come = PresenceCommand::Connect { node, session, endpoints }.into();
+        let go = PresenceCommand::Disconnect { node, session }.into();
+        hot_path(&mut || {
+            world.run(&come).unwrap();
+            world.run(&go).unwrap();
+        });
+    }
+}
+
+fn advertise() {
+    let mut world = offers(OTHERS);
+    let node = world.nodes.first().unwrap().id;
+    let routes = world.state.routes().of_node(node);
+    let prefixes = routes.map(|route| (route.id, route.prefix)).collect();
+    let command = RouteCommand::Advertise { node, prefixes }.into();
+    for _ in 0..8 {
+        hot_path(&mut || drop(black_box(world.run(&command).unwrap())));
+    }
+}
+
+fn list_routes(others: u64) {
+    let world = offers(others);
+    let filter =
+        RouteFilter { node: Some(world.nodes.first().unwrap().id), ..RouteFilter::default() };
+    let page = PageRequest::first(Limit::new(100).unwrap());
+    for _ in 0..8 {
+        hot_path(&mut || {
+            assert_eq!(world.state.routes().list(&filter, &page).unwrap().items.len(), 100)
+        });
+    }
+}
+
 /// What the file holds.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -174,7 +258,7 @@ fn count(path: &HotPath) -> Result<u64, String> {
     let text = std::fs::read_to_string(&counts).map_err(|error| error.to_string())?;
     let total = text.lines().find_map(|line| line.strip_prefix("totals:"));
     match total.and_then(|total| total.trim().parse::<u64>().ok()) {
-        Some(total) if total >= OPERATIONS => Ok(total / OPERATIONS),
+        Some(total) if total >= path.operations => Ok(total / path.operations),
         _ => Err(format!("{name}: callgrind counted nothing; is `hot_path` still in the program?")),
     }
 }
@@ -197,6 +281,16 @@ fn check(update: bool) -> Result<bool, String> {
         let before = before.map_or_else(|| "none".to_owned(), |before| before.to_string());
         println!("| {name} | {counted} | {before} | {:+.1} %{verdict} |", change * 100.0);
         reference.instructions_per_operation.insert(name.to_owned(), counted);
+    }
+    let counts = &reference.instructions_per_operation;
+    let count_of = |name: &str| counts.get(name).copied().unwrap_or_default() as f64;
+    for (name, other, at_most) in BOUNDS {
+        let times = count_of(name) / count_of(other);
+        if times > at_most {
+            return Err(format!(
+                "{name} takes {times:.2} times the instructions of {other}; at most {at_most} is right"
+            ));
+        }
     }
     if update {
         reference.compiler = compiler()?;

@@ -47,11 +47,10 @@ impl Network {
             let presence = presences.next_if(|presence| presence.node == node.id);
             nodes.push(Peer { node: node.clone(), presence: presence.cloned() });
         }
-        let approved = |route: &&Arc<Route>| route.advertised && route.approved;
         Self {
             serial: state.serial(),
             nodes,
-            routes: state.routes().iter().filter(approved).cloned().collect(),
+            routes: state.routes().carrying().cloned().collect(),
             users: state.users().iter().cloned().collect(),
             policy: state.policies().current().cloned(),
             dns: state.settings().dns().into_owned(),

@@ -32,6 +32,14 @@ pub struct Route {
     pub revision: Revision,
 }
 
+impl Route {
+    /// Advertised and approved.
+    #[must_use]
+    pub fn carries_traffic(&self) -> bool {
+        self.advertised && self.approved
+    }
+}
+
 /// Which routes to list; all of the given conditions must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::decision::{Changes, Context, Decision, Handle, Reply, check_fresh};
-use super::listing::{Listing, behind};
+use super::listing::{Listing, behind, owned};
 use super::unique::UniqueIndex;
 use super::{Change, Map, Set, State};
 use crate::command::{ApiKeyCommand, Image};
@@ -37,9 +37,7 @@ impl ApiKeys {
 
     /// The ids of a user's keys, in the order of creation.
     pub fn of_user(&self, user: UserId) -> impl Iterator<Item = ApiKeyId> + '_ {
-        let first = ApiKeyId::from_bytes([0; 16]);
-        let last = ApiKeyId::from_bytes([0xff; 16]);
-        self.by_user.range((user, first)..=(user, last)).map(|(_, id)| *id)
+        self.by_user.range(owned(user, None)).map(|(_, id)| *id)
     }
 
     /// All keys, by id.
@@ -66,9 +64,15 @@ impl ApiKeys {
     pub fn list(&self, filter: &KeyFilter, page: &PageRequest) -> Result<Page<Arc<ApiKey>>> {
         let listing = Listing::new(Entity::ApiKey, filter);
         let start: Option<ApiKeyId> = listing.start(page)?;
-        let matching = self.by_id.range(behind(start.as_ref())).map(|(_, key)| key).filter(|key| {
-            filter.user.is_none_or(|user| key.user == Some(user))
-                && filter.active_at.is_none_or(|(wanted, now)| key.is_active(now) == wanted)
+        let candidates: Box<dyn Iterator<Item = &Arc<ApiKey>>> = match filter.user {
+            Some(user) => {
+                let ids = self.by_user.range(owned(user, start));
+                Box::new(ids.filter_map(|(_, id)| self.by_id.get(id)))
+            }
+            None => Box::new(self.by_id.range(behind(start.as_ref())).map(|(_, key)| key)),
+        };
+        let matching = candidates.filter(|key| {
+            filter.active_at.is_none_or(|(wanted, now)| key.is_active(now) == wanted)
         });
         Ok(listing.take(page, matching.cloned(), |key| key.id))
     }

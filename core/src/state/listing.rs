@@ -28,6 +28,13 @@ impl Listing {
             .ok_or_else(|| Error::invalid("the cursor is damaged; start again without one"))
     }
 
+    /// A cursor at any position.
+    #[cfg(test)]
+    #[allow(clippy::unwrap_used)]
+    pub(super) fn cursor<K: Position>(&self, position: &K) -> Cursor {
+        Cursor::new(self.fingerprint, &position.to_position()).unwrap()
+    }
+
     /// Takes a page from `items`, which begin behind the cursor.
     pub(super) fn take<K: Position, T>(
         &self,
@@ -98,6 +105,15 @@ impl Position for (crate::domain::Prefix, crate::domain::RouteId) {
         let prefix = std::str::from_utf8(prefix).ok()?.parse().ok()?;
         Some((prefix, Position::from_position(id)?))
     }
+}
+
+/// What belongs to `owner` in an index by owner and id: the range behind a position, or all of it.
+pub(super) fn owned<O: Copy, I: Id>(owner: O, start: Option<I>) -> (Bound<(O, I)>, Bound<(O, I)>) {
+    let first = match start {
+        Some(start) => Bound::Excluded((owner, start)),
+        None => Bound::Included((owner, I::from_bytes([0; 16]))),
+    };
+    (first, Bound::Included((owner, I::from_bytes([0xff; 16]))))
 }
 
 /// The range behind a position, or everything.

@@ -23,7 +23,6 @@ mod part;
 mod policies;
 mod preauth_keys;
 mod presence;
-mod primaries;
 mod registration;
 mod restore;
 mod routes;
@@ -206,8 +205,11 @@ impl State {
                     self.addresses.replace(self.nodes.get(node.id).map(AsRef::as_ref), Some(&node));
                     self.nodes.put(node)
                 }
-                Image::Presence(presence) => self.presence.put(presence),
-                Image::Route(route) => self.routes.put(route),
+                Image::Presence(presence) => self.put_presence(presence),
+                Image::Route(route) => {
+                    let online = self.presence.is_online(route.node);
+                    self.routes.put(route, online)
+                }
                 Image::ApiKey(key) => self.api_keys.put(key),
                 Image::PreAuthKey(key) => self.preauth_keys.put(key),
                 Image::Policy(policy) => self.policies.put(policy),
@@ -222,7 +224,7 @@ impl State {
                         self.addresses.replace(self.nodes.get(id).map(AsRef::as_ref), None);
                         self.nodes.remove(id);
                     }
-                    Handle::Presence(id) => self.presence.remove(id),
+                    Handle::Presence(id) => self.remove_presence(id),
                     Handle::Route(id) => self.routes.remove(id),
                     Handle::ApiKey(id) => self.api_keys.remove(id),
                     Handle::PreAuthKey(id) => self.preauth_keys.remove(id),

@@ -52,12 +52,12 @@ impl Presences {
         self.by_node.is_empty()
     }
 
-    pub(super) fn put(&mut self, presence: Arc<Presence>) -> bool {
-        self.by_node.insert(presence.node, presence).is_some()
+    pub(super) fn put(&mut self, presence: Arc<Presence>) -> Option<Arc<Presence>> {
+        self.by_node.insert(presence.node, presence)
     }
 
-    pub(super) fn remove(&mut self, node: NodeId) {
-        self.by_node.remove(&node);
+    pub(super) fn remove(&mut self, node: NodeId) -> Option<Arc<Presence>> {
+        self.by_node.remove(&node)
     }
 }
 
@@ -116,21 +116,43 @@ impl State {
         });
         let change = Change::Put(Image::Presence(presence.clone()));
         let reply = Reply::Presence(presence);
-        if was_online == online || self.routes.of_node(node).next().is_none() {
+        // What the node carries, and nobody else's routes, decides who is primary.
+        let mut prefixes = Vec::new();
+        if was_online != online {
+            let carrying = self.routes.of_node(node).filter(|route| route.carries_traffic());
+            prefixes.extend(carrying.map(|route| route.prefix));
+        }
+        if prefixes.is_empty() {
             let mut changes = super::decision::Changes::new();
             changes.push(change);
             return Ok(Decision::changed(changes, reply));
         }
         let mut draft = Draft::of(self);
         draft.change(change);
-        for route in self.routes.of_node(node) {
-            draft.elect_primary(route.prefix);
+        for prefix in prefixes {
+            draft.elect_primary(prefix);
         }
         Ok(draft.finish(reply))
     }
 }
 
 impl State {
+    /// Carries out what a presence says. Routes are told whether their node is there.
+    pub(super) fn put_presence(&mut self, presence: Arc<Presence>) -> bool {
+        let (node, online) = (presence.node, presence.online);
+        let old = self.presence.put(presence);
+        if old.as_ref().is_some_and(|old| old.online) != online {
+            self.routes.set_online(node, online);
+        }
+        old.is_some()
+    }
+
+    pub(super) fn remove_presence(&mut self, node: NodeId) {
+        if self.presence.remove(node).is_some_and(|old| old.online) {
+            self.routes.set_online(node, false);
+        }
+    }
+
     /// When a node was last seen stays as it is: nobody knows when it went.
     fn disconnect_all(&self, part: Part) -> Decision {
         let mut draft = Draft::of(self);

@@ -98,7 +98,7 @@ impl State {
                 .with("held_by", holder.id));
         }
         let online = self.presence.is_online(route.node);
-        if !(route.advertised && route.approved && online) || route.prefix.is_exit() {
+        if !(route.carries_traffic() && online) || route.prefix.is_exit() {
             return Err(Error::invalid(
                 "a primary route is advertised, approved, no exit route, and its node is online",
             )

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::api_keys::TOUCH_INTERVAL;
 use super::decision::{Changes, Context, Decision, Handle, Reply, check_fresh};
-use super::listing::{Listing, behind};
+use super::listing::{Listing, behind, owned};
 use super::{Change, Map, Set, State};
 use crate::command::{Image, SessionCommand};
 use crate::domain::{Page, PageRequest, Session, SessionId, SessionOwner, Timestamp, expired};
@@ -27,9 +27,7 @@ impl Sessions {
 
     /// The ids of an owner's sessions, in the order of their beginning.
     pub fn of_owner(&self, owner: SessionOwner) -> impl Iterator<Item = SessionId> + '_ {
-        let first = SessionId::from_bytes([0; 16]);
-        let last = SessionId::from_bytes([0xff; 16]);
-        self.by_owner.range((owner, first)..=(owner, last)).map(|(_, id)| *id)
+        self.by_owner.range(owned(owner, None)).map(|(_, id)| *id)
     }
 
     /// All sessions, by id.
@@ -60,11 +58,13 @@ impl Sessions {
     ) -> Result<Page<Arc<Session>>> {
         let listing = Listing::new(Entity::Session, &owner);
         let start: Option<SessionId> = listing.start(page)?;
-        let matching = self
-            .by_id
-            .range(behind(start.as_ref()))
-            .map(|(_, session)| session)
-            .filter(|session| owner.is_none_or(|owner| session.owner == owner));
+        let matching: Box<dyn Iterator<Item = &Arc<Session>>> = match owner {
+            Some(owner) => {
+                let ids = self.by_owner.range(owned(owner, start));
+                Box::new(ids.filter_map(|(_, id)| self.by_id.get(id)))
+            }
+            None => Box::new(self.by_id.range(behind(start.as_ref())).map(|(_, session)| session)),
+        };
         Ok(listing.take(page, matching.cloned(), |session| session.id))
     }
 

@@ -49,6 +49,7 @@ impl World {
             decision.changes.iter().map(|change| evolved.evolve(change.clone())).collect();
         assert_eq!(self.state.carry_out(&mut decision), kinds);
         assert!(self.state.images().eq(evolved.images()), "a draft is not what its changes give");
+        self.state.routes().check(|node| self.state.presence().is_online(node));
         self.state.advance(self.state.serial().next(), BlockHash::GENESIS, self.now);
         assert!(self.state.serial() > Serial::ZERO);
         Ok(decision.reply)

@@ -24,6 +24,7 @@ cases! {
             a_primary_fails_over_when_it_is_no_longer_approved,
             a_primary_fails_over_when_the_route_is_deleted,
             the_oldest_that_can_takes_over,
+            what_nobody_approved_decides_nothing,
             the_oldest_takes_over_even_if_the_clock_was_set_back,
             another_connection_of_the_same_node_moves_nothing,
             each_prefix_has_a_primary_of_its_own,
@@ -174,6 +175,51 @@ async fn the_oldest_that_can_takes_over(world: &mut World) {
         advertise(&store, carrier, &[]).await.unwrap();
         assert_eq!(primary(&store, SHARED).await, Some(next));
     }
+}
+
+async fn what_nobody_approved_decides_nothing(world: &mut World) {
+    let store = world.open().await;
+    let bob = user(&store, "bob").await;
+    let mut others = Vec::new();
+    for number in 10..15 {
+        let id = node(&store, bob, number).await.id;
+        connect(&store, id, 1).await;
+        advertise(&store, id, &[SHARED]).await.unwrap();
+        others.push(id);
+    }
+    world.advance(1);
+    let ids = routers(world, &store, 2).await;
+    let mut store = world.pass(store).await;
+    assert_eq!(primary(&store, SHARED).await, Some(ids[0]));
+    // Whatever they do, older as they are.
+    for (number, id) in others.iter().enumerate() {
+        match number {
+            0 => store.nodes().delete(*id).await.unwrap(),
+            1 => drop(advertise(&store, *id, &[]).await.unwrap()),
+            _ => {
+                disconnect(&store, *id, 1).await;
+                connect(&store, *id, 2).await;
+            }
+        }
+        assert_eq!(primary(&store, SHARED).await, Some(ids[0]));
+    }
+    disconnect(&store, ids[0], 1).await;
+    store = world.pass(store).await;
+    assert_eq!(primary(&store, SHARED).await, Some(ids[1]));
+    disconnect(&store, ids[1], 1).await;
+    assert_eq!(primary(&store, SHARED).await, None);
+    disconnect(&store, others[2], 2).await;
+    connect(&store, others[2], 3).await;
+    store = world.pass(store).await;
+    assert_eq!(primary(&store, SHARED).await, None);
+    // Only an approval makes one of them the oldest that can.
+    connect(&store, ids[1], 2).await;
+    approve(&store, others[3], &[SHARED]).await.unwrap();
+    assert_eq!(primary(&store, SHARED).await, Some(ids[1]));
+    connect(&store, ids[0], 2).await;
+    disconnect(&store, ids[1], 2).await;
+    let store = world.pass(store).await;
+    assert_eq!(primary(&store, SHARED).await, Some(others[3]));
 }
 
 async fn the_oldest_takes_over_even_if_the_clock_was_set_back(world: &mut World) {

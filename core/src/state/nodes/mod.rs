@@ -40,12 +40,10 @@ impl State {
         let listing = Listing::new(Entity::Node, filter);
         let start: Option<NodeId> = listing.start(page)?;
         let candidates: Box<dyn Iterator<Item = &Arc<Node>>> = match filter.user {
-            Some(user) => Box::new(
-                self.nodes
-                    .of_user(user)
-                    .filter(move |id| start.is_none_or(|start| *id > start))
-                    .filter_map(|id| self.nodes.get(id)),
-            ),
+            Some(user) => {
+                let ids = self.nodes.of_user_behind(user, start);
+                Box::new(ids.filter_map(|id| self.nodes.get(id)))
+            }
             None => Box::new(self.nodes.behind(start)),
         };
         let matching = candidates.filter(|node| {
@@ -289,20 +287,19 @@ fn noting_each(decision: Decision, action: &'static str, nodes: &[NodeId]) -> De
 impl Draft {
     /// Deletes a node with its routes, its presence and its sessions.
     pub(super) fn delete_node(&mut self, id: NodeId) {
-        let routes: Vec<_> =
-            self.state.routes().of_node(id).map(|route| (route.id, route.prefix)).collect();
+        let routes: Vec<_> = self.state.routes().of_node(id).cloned().collect();
         for session in self.state.sessions().of_owner(SessionOwner::Node(id)).collect::<Vec<_>>() {
             self.delete(Handle::Session(session));
         }
         if self.state.presence().get(id).is_some() {
             self.delete(Handle::Presence(id));
         }
-        for (route, _) in &routes {
-            self.delete(Handle::Route(*route));
+        for route in &routes {
+            self.delete(Handle::Route(route.id));
         }
         self.delete(Handle::Node(id));
-        for (_, prefix) in routes {
-            self.elect_primary(prefix);
+        for route in routes.iter().filter(|route| route.carries_traffic()) {
+            self.elect_primary(route.prefix);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::places::{Place, Places};
 use crate::domain::{DnsLabel, MachineKey, Node, NodeId, NodeKey, Timestamp, UserId};
 use crate::error::{Entity, Error, Result};
-use crate::state::listing::behind;
+use crate::state::listing::{behind, owned};
 use crate::state::loading::at_once;
 use crate::state::unique::UniqueIndex;
 use crate::state::{Map, Set};
@@ -61,9 +61,16 @@ impl Nodes {
 
     /// The ids of a user's nodes, in the order of creation.
     pub fn of_user(&self, user: UserId) -> impl Iterator<Item = NodeId> + '_ {
-        self.by_user
-            .range((user, NodeId::from_bytes([0; 16]))..=(user, NodeId::from_bytes([0xff; 16])))
-            .map(|(_, node)| *node)
+        self.of_user_behind(user, None)
+    }
+
+    /// A user's nodes behind this one, by id; all of them behind none.
+    pub(in crate::state) fn of_user_behind(
+        &self,
+        user: UserId,
+        start: Option<NodeId>,
+    ) -> impl Iterator<Item = NodeId> + '_ {
+        self.by_user.range(owned(user, start)).map(|(_, node)| *node)
     }
 
     /// The nodes whose key expires at `after < expires_at <= until`, by that time.

@@ -1,138 +1,21 @@
 //! Routes: who offers which prefix, and who carries its traffic.
 
-use std::net::IpAddr;
+mod primaries;
+mod table;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::decision::{Context, Decision, Draft, Handle, Reply};
-use super::listing::{Listing, behind};
-use super::primaries::Primaries;
-use super::{Map, Set, State};
+pub use table::Routes;
+
+use super::State;
+use super::decision::{Context, Decision, Draft, Handle, Reply, check_fresh};
 use crate::command::{Image, RouteCommand};
-use crate::domain::{NodeId, Page, PageRequest, Prefix, Revision, Route, RouteFilter, RouteId};
+use crate::domain::{NodeId, Prefix, Revision, Route, RouteId};
 use crate::error::{Entity, Error, Result};
 
 /// A node offers at most this many routes.
 const MAX_ROUTES_OF_NODE: usize = 1024;
-
-/// All routes.
-#[derive(Clone, Default, Debug)]
-pub struct Routes {
-    by_id: Map<RouteId, Arc<Route>>,
-    by_node: Map<(NodeId, Prefix), RouteId>,
-    by_prefix: Set<(Prefix, RouteId)>,
-    primaries: Primaries,
-}
-
-impl Routes {
-    /// The route with this id.
-    #[must_use]
-    pub fn get(&self, id: RouteId) -> Option<&Arc<Route>> {
-        self.by_id.get(&id)
-    }
-
-    /// A node's route for exactly this prefix.
-    #[must_use]
-    pub fn find(&self, node: NodeId, prefix: Prefix) -> Option<&Arc<Route>> {
-        self.by_node.get(&(node, prefix)).and_then(|id| self.by_id.get(id))
-    }
-
-    /// A node's routes, by prefix.
-    pub fn of_node(&self, node: NodeId) -> impl Iterator<Item = &Arc<Route>> + '_ {
-        let first = Prefix::new(IpAddr::from([0, 0, 0, 0]), 0).ok();
-        first
-            .map(|first| self.by_node.range((node, first)..))
-            .into_iter()
-            .flatten()
-            .take_while(move |((owner, _), _)| *owner == node)
-            .filter_map(|(_, id)| self.by_id.get(id))
-    }
-
-    /// All routes for exactly this prefix, by id.
-    pub fn of_prefix(&self, prefix: Prefix) -> impl Iterator<Item = &Arc<Route>> + '_ {
-        let first = RouteId::from_bytes([0; 16]);
-        let last = RouteId::from_bytes([0xff; 16]);
-        self.by_prefix
-            .range((prefix, first)..=(prefix, last))
-            .filter_map(|(_, id)| self.by_id.get(id))
-    }
-
-    /// The primary route for exactly this prefix.
-    #[must_use]
-    pub fn primary(&self, prefix: Prefix) -> Option<&Arc<Route>> {
-        self.primaries.get(prefix)
-    }
-
-    /// The primary route with the longest prefix that contains `address`. Takes a step for each six
-    /// bits of the longest prefix that begins like the address.
-    #[must_use]
-    pub fn lookup(&self, address: IpAddr) -> Option<&Arc<Route>> {
-        self.primaries.lookup(address)
-    }
-
-    /// All routes, by id.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
-        self.by_id.values()
-    }
-
-    /// How many there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.by_id.len()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.by_id.is_empty()
-    }
-
-    /// A page of routes, by prefix (family, address, length) and then id.
-    ///
-    /// # Errors
-    /// `InvalidArgument` for a cursor of another listing.
-    pub fn list(&self, filter: &RouteFilter, page: &PageRequest) -> Result<Page<Arc<Route>>> {
-        let listing = Listing::new(Entity::Route, filter);
-        let start: Option<(Prefix, RouteId)> = listing.start(page)?;
-        let matching = self
-            .by_prefix
-            .range(behind(start.as_ref()))
-            .filter_map(|(_, id)| self.by_id.get(id))
-            .filter(|route| {
-                filter.node.is_none_or(|node| route.node == node)
-                    && filter.prefix.is_none_or(|prefix| route.prefix == prefix)
-                    && filter.approved.is_none_or(|approved| route.approved == approved)
-                    && filter.primary.is_none_or(|primary| route.primary == primary)
-            });
-        Ok(listing.take(page, matching.cloned(), |route| (route.prefix, route.id)))
-    }
-
-    pub(super) fn put(&mut self, route: Arc<Route>) -> bool {
-        let old = self.by_id.insert(route.id, route.clone());
-        if let Some(old) = &old {
-            self.unindex(old);
-        }
-        self.by_node.insert((route.node, route.prefix), route.id);
-        self.by_prefix.insert((route.prefix, route.id));
-        if route.primary {
-            self.primaries.put(route);
-        }
-        old.is_some()
-    }
-
-    pub(super) fn remove(&mut self, id: RouteId) {
-        if let Some(old) = self.by_id.remove(&id) {
-            self.unindex(&old);
-        }
-    }
-
-    fn unindex(&mut self, old: &Route) {
-        self.by_node.remove(&(old.node, old.prefix));
-        self.by_prefix.remove(&(old.prefix, old.id));
-        if self.primary(old.prefix).is_some_and(|primary| primary.id == old.id) {
-            self.primaries.remove(old.prefix);
-        }
-    }
-}
 
 /// The two sides of a route.
 #[derive(Clone, Copy)]
@@ -159,7 +42,9 @@ impl State {
                     self.routes.get(*id).ok_or_else(|| Error::not_found(Entity::Route, id))?;
                 let mut draft = Draft::of(self);
                 draft.delete(Handle::Route(*id));
-                draft.elect_primary(route.prefix);
+                if route.carries_traffic() {
+                    draft.elect_primary(route.prefix);
+                }
                 Ok(draft.finish(Reply::Done).noting("route.delete", Entity::Route, id))
             }
         }
@@ -181,12 +66,14 @@ impl State {
                 .with("node", node)
                 .with("routes", wanted.len()));
         }
-        let wanted: std::collections::BTreeMap<Prefix, RouteId> =
+        let mut wanted: BTreeMap<Prefix, RouteId> =
             wanted.iter().map(|(id, prefix)| (*prefix, *id)).collect();
         let mut draft = Draft::of(self);
-        let mut touched = Vec::new();
+        let mut unchanged = true;
+        // Only these can change who is primary.
+        let mut carriers = Vec::new();
         for old in self.routes.of_node(node) {
-            let on = wanted.contains_key(&old.prefix);
+            let on = wanted.remove(&old.prefix).is_some();
             let mut route = Route::clone(old);
             match side {
                 Side::Advertised => route.advertised = on,
@@ -195,17 +82,18 @@ impl State {
             if !route.advertised && !route.approved {
                 draft.delete(Handle::Route(old.id));
             } else if route != **old {
+                if route.carries_traffic() != old.carries_traffic() {
+                    carriers.push(old.prefix);
+                }
                 draft.put_route(route, context);
             } else {
                 continue;
             }
-            touched.push(old.prefix);
+            unchanged = false;
         }
-        for (&prefix, &id) in &wanted {
-            if self.routes.find(node, prefix).is_some() {
-                continue;
-            }
-            super::decision::check_fresh(Entity::Route, id, draft.state.routes.get(id).is_some())?;
+        // What is left has no route yet. It has one side, so it carries nothing.
+        for (prefix, id) in wanted {
+            check_fresh(Entity::Route, id, draft.state.routes.get(id).is_some())?;
             draft.put(Image::Route(Arc::new(Route {
                 id,
                 node,
@@ -217,10 +105,9 @@ impl State {
                 updated_at: context.now,
                 revision: Revision::FIRST,
             })));
-            touched.push(prefix);
+            unchanged = false;
         }
-        let unchanged = touched.is_empty();
-        for prefix in touched {
+        for prefix in carriers {
             draft.elect_primary(prefix);
         }
         let reply = Reply::Routes(draft.state.routes.of_node(node).cloned().collect());
@@ -233,11 +120,6 @@ impl State {
         };
         Ok(draft.finish(reply).noting(action, Entity::Node, node))
     }
-
-    /// A route that may carry traffic now.
-    fn is_eligible(&self, route: &Route) -> bool {
-        route.advertised && route.approved && self.presence.is_online(route.node)
-    }
 }
 
 impl Draft {
@@ -249,22 +131,17 @@ impl Draft {
         })));
     }
 
-    /// Keeps the primary of a prefix while it may carry traffic; otherwise hands over to the
-    /// eligible route that is oldest, or to none. Exit routes have no primary.
+    /// Keeps the primary of a prefix while it can be; otherwise hands over to the oldest route that
+    /// can be, or to none.
     ///
     /// The flag is derived, so it counts neither as a revision nor as an update.
     pub(super) fn elect_primary(&mut self, prefix: Prefix) {
-        if prefix.is_exit() {
+        let routes = &self.state.routes;
+        let current = routes.primary(prefix).cloned();
+        if current.as_ref().is_some_and(|current| routes.is_able(current)) {
             return;
         }
-        let state = &self.state;
-        let current = state.routes.primary(prefix).cloned();
-        let eligible = |route: &Arc<Route>| state.is_eligible(route);
-        if current.as_ref().is_some_and(eligible) {
-            return;
-        }
-        let able = state.routes.of_prefix(prefix).filter(|route| eligible(route));
-        let next = able.min_by_key(|route| (route.created_at, route.id)).cloned();
+        let next = routes.oldest_able(prefix).cloned();
         let moves = [(current, false), (next, true)];
         for (route, primary) in moves {
             if let Some(route) = route {
@@ -368,6 +245,28 @@ mod tests {
         assert!(world.state.routes().find(b, prefix("10.1.0.0/16")).unwrap().approved);
         world.run(RouteCommand::Advertise { node: a, prefixes: vec![] }).unwrap();
         assert!(world.state.routes().find(a, prefix("10.1.0.0/16")).is_none());
+    }
+
+    #[test]
+    fn what_nobody_approved_stands_for_no_election() {
+        let mut world = World::new();
+        let (a, b) = two_routers(&mut world);
+        let alice = world.state.nodes().get(a).unwrap().user.unwrap();
+        for machine in 3..30 {
+            let node = world.register(alice, machine).unwrap().id;
+            online(&mut world, node, 1);
+            let prefixes = world.prefixes(&["10.1.0.0/16", "10.2.0.0/16"]);
+            world.run(RouteCommand::Advertise { node, prefixes }).unwrap();
+        }
+        let routes = world.state.routes();
+        assert_eq!(routes.of_prefix(prefix("10.1.0.0/16")).count(), 29);
+        assert_eq!(routes.able_len(), 2);
+        assert_eq!(routes.carrying().map(|route| route.node).collect::<Vec<_>>(), [a, b]);
+        // Nor does one whose node is away.
+        offline(&mut world, a, 1);
+        assert_eq!((primary(&world), world.state.routes().able_len()), (Some(b), 1));
+        world.run(NodeCommand::Delete { id: b }).unwrap();
+        assert_eq!((primary(&world), world.state.routes().able_len()), (None, 0));
     }
 
     #[test]

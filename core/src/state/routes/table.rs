@@ -1,0 +1,310 @@
+//! The routes, and what finds them.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::primaries::Primaries;
+use crate::domain::{NodeId, Page, PageRequest, Prefix, Route, RouteFilter, RouteId, Timestamp};
+use crate::error::{Entity, Result};
+use crate::state::listing::{Listing, behind, owned};
+use crate::state::{Map, Set};
+
+/// All routes. What nobody approved costs what any row costs: the indexes that decisions and network
+/// maps walk do not hold it.
+#[derive(Clone, Default, Debug)]
+pub struct Routes {
+    by_id: Map<RouteId, Arc<Route>>,
+    by_node: Map<(NodeId, Prefix), Arc<Route>>,
+    by_prefix: Set<(Prefix, RouteId)>,
+    /// Those that carry traffic.
+    carrying: Map<RouteId, Arc<Route>>,
+    /// Of those the ones that can be primary, for each prefix the oldest first.
+    able: Set<(Prefix, Timestamp, RouteId)>,
+    primaries: Primaries,
+}
+
+impl Routes {
+    /// The route with this id.
+    #[must_use]
+    pub fn get(&self, id: RouteId) -> Option<&Arc<Route>> {
+        self.by_id.get(&id)
+    }
+
+    /// A node's route for exactly this prefix.
+    #[must_use]
+    pub fn find(&self, node: NodeId, prefix: Prefix) -> Option<&Arc<Route>> {
+        self.by_node.get(&(node, prefix))
+    }
+
+    /// A node's routes, by prefix.
+    pub fn of_node(&self, node: NodeId) -> impl Iterator<Item = &Arc<Route>> + '_ {
+        let first = Prefix::new(IpAddr::from([0, 0, 0, 0]), 0).ok();
+        first.into_iter().flat_map(move |first| self.of_node_from(node, first))
+    }
+
+    fn of_node_from(&self, node: NodeId, first: Prefix) -> impl Iterator<Item = &Arc<Route>> + '_ {
+        self.by_node
+            .range((node, first)..)
+            .take_while(move |((owner, _), _)| *owner == node)
+            .map(|(_, route)| route)
+    }
+
+    /// All routes for exactly this prefix, by id.
+    pub fn of_prefix(&self, prefix: Prefix) -> impl Iterator<Item = &Arc<Route>> + '_ {
+        self.of_prefix_behind(prefix, None)
+    }
+
+    fn of_prefix_behind(
+        &self,
+        prefix: Prefix,
+        start: Option<RouteId>,
+    ) -> impl Iterator<Item = &Arc<Route>> + '_ {
+        self.by_prefix.range(owned(prefix, start)).filter_map(|(_, id)| self.by_id.get(id))
+    }
+
+    /// The routes that carry traffic, by id.
+    pub fn carrying(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.carrying.values()
+    }
+
+    /// The primary route for exactly this prefix.
+    #[must_use]
+    pub fn primary(&self, prefix: Prefix) -> Option<&Arc<Route>> {
+        self.primaries.get(prefix)
+    }
+
+    /// The primary route with the longest prefix that contains `address`. Takes a step for each six
+    /// bits of the longest prefix that begins like the address.
+    #[must_use]
+    pub fn lookup(&self, address: IpAddr) -> Option<&Arc<Route>> {
+        self.primaries.lookup(address)
+    }
+
+    /// Whether the route can be primary: it carries traffic, its node is online, and it is no exit
+    /// route.
+    pub(in crate::state) fn is_able(&self, route: &Route) -> bool {
+        turn(route).is_some_and(|turn| self.able.contains(&turn))
+    }
+
+    /// Of the routes for this prefix that can be primary, the oldest.
+    pub(in crate::state) fn oldest_able(&self, prefix: Prefix) -> Option<&Arc<Route>> {
+        let first = (prefix, Timestamp::EPOCH, RouteId::from_bytes([0; 16]));
+        let (of, _, id) = self.able.range(first..).next()?;
+        if *of == prefix { self.carrying.get(id) } else { None }
+    }
+
+    /// All routes, by id.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.by_id.values()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    /// A page of routes, by prefix (family, address, length) and then id.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a cursor of another listing.
+    pub fn list(&self, filter: &RouteFilter, page: &PageRequest) -> Result<Page<Arc<Route>>> {
+        let listing = Listing::new(Entity::Route, filter);
+        let start: Option<(Prefix, RouteId)> = listing.start(page)?;
+        let candidates: Box<dyn Iterator<Item = &Arc<Route>>> = match (filter.node, filter.prefix) {
+            (Some(node), _) => match start {
+                Some((prefix, _)) => Box::new(self.of_node_from(node, prefix)),
+                None => Box::new(self.of_node(node)),
+            },
+            (None, Some(prefix)) => {
+                let start = start.filter(|(of, _)| *of == prefix).map(|(_, id)| id);
+                Box::new(self.of_prefix_behind(prefix, start))
+            }
+            (None, None) => {
+                let ids = self.by_prefix.range(behind(start.as_ref()));
+                Box::new(ids.filter_map(|(_, id)| self.by_id.get(id)))
+            }
+        };
+        let matching = candidates.filter(|route| {
+            start.is_none_or(|start| (route.prefix, route.id) > start)
+                && filter.prefix.is_none_or(|prefix| route.prefix == prefix)
+                && filter.approved.is_none_or(|approved| route.approved == approved)
+                && filter.primary.is_none_or(|primary| route.primary == primary)
+        });
+        Ok(listing.take(page, matching.cloned(), |route| (route.prefix, route.id)))
+    }
+
+    /// `online` says whether the route's node is.
+    pub(in crate::state) fn put(&mut self, route: Arc<Route>, online: bool) -> bool {
+        let old = self.by_id.insert(route.id, route.clone());
+        if let Some(old) = &old
+            && (old.node, old.prefix) != (route.node, route.prefix)
+        {
+            self.by_node.remove(&(old.node, old.prefix));
+            self.by_prefix.remove(&(old.prefix, old.id));
+        }
+        self.by_node.insert((route.node, route.prefix), route.clone());
+        self.by_prefix.insert((route.prefix, route.id));
+        self.rank(old.as_deref(), Some(&route), online);
+        old.is_some()
+    }
+
+    pub(in crate::state) fn remove(&mut self, id: RouteId) {
+        if let Some(old) = self.by_id.remove(&id) {
+            self.by_node.remove(&(old.node, old.prefix));
+            self.by_prefix.remove(&(old.prefix, old.id));
+            self.rank(Some(&old), None, false);
+        }
+    }
+
+    /// Brings up to date what only holds routes that carry traffic.
+    fn rank(&mut self, old: Option<&Route>, new: Option<&Arc<Route>>, online: bool) {
+        let (was, is) = (old.and_then(turn), new.and_then(|new| turn(new)));
+        if was != is {
+            was.map(|turn| self.able.remove(&turn));
+            is.filter(|_| online).map(|turn| self.able.insert(turn));
+        }
+        match (old, new) {
+            (_, Some(new)) if new.carries_traffic() => {
+                self.carrying.insert(new.id, new.clone());
+            }
+            (Some(old), _) if old.carries_traffic() => {
+                self.carrying.remove(&old.id);
+            }
+            _ => {}
+        }
+        if let Some(old) = old
+            && self.primary(old.prefix).is_some_and(|primary| primary.id == old.id)
+        {
+            self.primaries.remove(old.prefix);
+        }
+        if let Some(new) = new.filter(|new| new.primary) {
+            self.primaries.put(new.clone());
+        }
+    }
+
+    /// Must be told whenever a node comes or goes.
+    pub(in crate::state) fn set_online(&mut self, node: NodeId, online: bool) {
+        let turns: Vec<_> = self.of_node(node).filter_map(|route| turn(route)).collect();
+        for turn in turns {
+            if online {
+                self.able.insert(turn);
+            } else {
+                self.able.remove(&turn);
+            }
+        }
+    }
+}
+
+/// Where a route that carries traffic stands among those for its prefix; exit routes do not.
+fn turn(route: &Route) -> Option<(Prefix, Timestamp, RouteId)> {
+    let stands = route.carries_traffic() && !route.prefix.is_exit();
+    stands.then_some((route.prefix, route.created_at, route.id))
+}
+
+#[cfg(test)]
+impl Routes {
+    /// How many routes elections look at.
+    pub(super) fn able_len(&self) -> usize {
+        self.able.len()
+    }
+
+    /// Compares every index with what a walk over all routes gives.
+    pub(in crate::state) fn check(&self, is_online: impl Fn(NodeId) -> bool) {
+        let carrying = self.iter().filter(|route| route.carries_traffic());
+        assert!(self.carrying().eq(carrying));
+        let online = self.iter().filter(|route| is_online(route.node));
+        assert!(self.able == online.filter_map(|route| turn(route)).collect());
+        let of_prefixes: Set<_> = self.iter().map(|route| (route.prefix, route.id)).collect();
+        assert!(self.by_prefix == of_prefixes);
+        let of_nodes = self.iter().map(|route| ((route.node, route.prefix), route.clone()));
+        assert!(self.by_node == of_nodes.collect());
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::domain::{Limit, Revision};
+
+    /// Routes of five nodes for five prefixes; of most prefixes with several ids.
+    fn routes() -> Routes {
+        let mut routes = Routes::default();
+        for n in 0..25_u8 {
+            let id = RouteId::from_bytes([n.wrapping_mul(37); 16]);
+            let prefix = format!("10.{}.0.0/16", n % 5).parse().unwrap();
+            let at = Timestamp::EPOCH;
+            let route = Route {
+                id,
+                node: NodeId::from_bytes([n / 5; 16]),
+                prefix,
+                advertised: true,
+                approved: n % 3 == 0,
+                primary: n == 0,
+                created_at: at,
+                updated_at: at,
+                revision: Revision::FIRST,
+            };
+            assert!(!routes.put(Arc::new(route), true));
+        }
+        routes
+    }
+
+    #[test]
+    fn a_listing_of_one_node_or_prefix_is_what_a_filtered_walk_gives() {
+        let routes = routes();
+        let node = Some(NodeId::from_bytes([3; 16]));
+        let prefix = Some("10.2.0.0/16".parse().unwrap());
+        for (node, prefix) in [(node, None), (None, prefix), (node, prefix), (None, None)] {
+            for approved in [None, Some(true), Some(false)] {
+                let filter = RouteFilter { node, prefix, approved, primary: None };
+                let mut expected: Vec<_> = routes
+                    .iter()
+                    .filter(|route| node.is_none_or(|node| route.node == node))
+                    .filter(|route| prefix.is_none_or(|prefix| route.prefix == prefix))
+                    .filter(|route| approved.is_none_or(|approved| route.approved == approved))
+                    .cloned()
+                    .collect();
+                expected.sort_by_key(|route| (route.prefix, route.id));
+                let mut listed = Vec::new();
+                let mut page = PageRequest::first(Limit::new(2).unwrap());
+                loop {
+                    let found = routes.list(&filter, &page).unwrap();
+                    listed.extend(found.items);
+                    let Some(next) = found.next else { break };
+                    page = PageRequest::after(page.limit, next);
+                }
+                assert_eq!(listed, expected, "{filter:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_made_up_position_gives_nothing_that_the_filter_leaves_out() {
+        let routes = routes();
+        let (node, prefix) = (NodeId::from_bytes([3; 16]), "10.2.0.0/16".parse().unwrap());
+        let filters = [
+            RouteFilter { node: Some(node), ..RouteFilter::default() },
+            RouteFilter { prefix: Some(prefix), ..RouteFilter::default() },
+        ];
+        for filter in filters {
+            for at in ["0.0.0.0/0", "10.2.0.0/16", "10.3.0.0/16", "fd00::/8"] {
+                let start = (at.parse().unwrap(), RouteId::from_bytes([0x80; 16]));
+                let cursor = Listing::new(Entity::Route, &filter).cursor(&start);
+                let page = PageRequest::after(Limit::new(100).unwrap(), cursor);
+                for route in routes.list(&filter, &page).unwrap().items {
+                    assert!((route.prefix, route.id) > start);
+                    assert!(filter.node.is_none_or(|node| route.node == node));
+                    assert!(filter.prefix.is_none_or(|prefix| route.prefix == prefix));
+                }
+            }
+        }
+    }
+}
