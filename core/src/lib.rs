@@ -20,6 +20,7 @@ pub mod domain;
 pub mod entropy;
 pub mod error;
 mod fold;
+mod imported;
 pub mod layer;
 mod loader;
 pub mod netmap;

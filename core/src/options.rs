@@ -28,7 +28,8 @@ pub struct WriterOptions {
     /// Those that own up to 4 KiB are bounded by their number alone, and one that owns more than
     /// all of these bytes waits until it is the only one.
     pub queue_bytes: u64,
-    /// How long a write waits for room in the queue before it gives `Busy`.
+    /// How long a write waits for room in the queue, and the check of an imported key for its turn,
+    /// before it gives `Busy`.
     pub queue_timeout: Duration,
     /// Writes that share one commit at most; 1 to 65,536.
     pub max_group: usize,

@@ -11,6 +11,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// takes about a second.
 const MAX_BCRYPT_COST: u32 = 14;
 
+/// bcrypt reads no further, so that a longer secret would pass for its beginning.
+const MAX_BCRYPT_SECRET: usize = 72;
+
 /// The key for [HMAC-SHA-256](https://www.rfc-editor.org/rfc/rfc2104) over secrets.
 pub struct HashKey {
     key: [u8; 32],
@@ -83,7 +86,13 @@ impl HashKey {
             )
             .with("key_id", data_encoding::HEXLOWER.encode(&key_id))
             .with("configured_key_id", data_encoding::HEXLOWER.encode(&self.id))),
-            SecretScheme::Bcrypt => Ok(Verdict::NeedsBcrypt),
+            SecretScheme::Bcrypt => {
+                check_cost(hash)?;
+                // bcrypt puts a zero behind the secret and repeats both, so a secret with one in it
+                // would pass for what is before it.
+                let taken_for_another = secret.len() > MAX_BCRYPT_SECRET || secret.contains('\0');
+                Ok(if taken_for_another { Verdict::Wrong } else { Verdict::NeedsBcrypt })
+            }
         }
     }
 }
@@ -97,15 +106,22 @@ pub(crate) enum Verdict {
     NeedsBcrypt,
 }
 
-/// Checks an imported bcrypt hash. Takes tens of milliseconds of CPU; run it where blocking is
-/// allowed.
-pub(crate) fn verify_bcrypt(secret: &str, hash: &SecretHash) -> Result<bool> {
-    let unusable = |why: &'static str| Error::new(ErrorKind::Crypto, why).with("scheme", "bcrypt");
-    let text = hash.as_bcrypt().ok_or_else(|| unusable("is not a bcrypt hash"))?;
-    let cost = text.split('$').nth(2).and_then(|cost| cost.parse::<u32>().ok());
-    if cost.is_none_or(|cost| cost > MAX_BCRYPT_COST) {
-        return Err(unusable("an imported hash has a cost above 14; issue a new key instead"));
+fn unusable(why: &'static str) -> Error {
+    Error::new(ErrorKind::Crypto, why).with("scheme", "bcrypt")
+}
+
+fn check_cost(hash: &SecretHash) -> Result<()> {
+    let cost = hash.as_bcrypt().and_then(|text| text.split('$').nth(2)?.parse::<u32>().ok());
+    match cost {
+        Some(..=MAX_BCRYPT_COST) => Ok(()),
+        _ => Err(unusable("an imported hash has a cost above 14; issue a new key instead")),
     }
+}
+
+/// Checks an imported bcrypt hash. Takes tens of milliseconds of CPU; run it where blocking is
+/// allowed, and after [`HashKey::verify`] asked for it.
+pub(crate) fn verify_bcrypt(secret: &str, hash: &SecretHash) -> Result<bool> {
+    let text = hash.as_bcrypt().ok_or_else(|| unusable("is not a bcrypt hash"))?;
     bcrypt::verify(secret, text).map_err(|_| unusable("an imported hash cannot be read"))
 }
 
@@ -130,12 +146,35 @@ mod tests {
 
     #[test]
     fn an_imported_bcrypt_hash_is_checked_up_to_a_cost() {
+        let key = HashKey::new([7; 32]);
         let text = bcrypt::hash("s3cret", 4).unwrap();
         let hash = SecretHash::bcrypt(&text).unwrap();
+        assert_eq!(key.verify("api_key", "s3cret", &hash).unwrap(), Verdict::NeedsBcrypt);
         assert!(verify_bcrypt("s3cret", &hash).unwrap());
         assert!(!verify_bcrypt("other", &hash).unwrap());
-        let costly = text.replacen("$04$", "$31$", 1);
-        assert!(verify_bcrypt("s3cret", &SecretHash::bcrypt(&costly).unwrap()).is_err());
+        let verify = |cost| {
+            let hash = SecretHash::bcrypt(&text.replacen("$04$", cost, 1)).unwrap();
+            key.verify("api_key", "s3cret", &hash)
+        };
+        assert_eq!(verify("$14$").unwrap(), Verdict::NeedsBcrypt);
+        for cost in ["$15$", "$31$"] {
+            assert_eq!(*verify(cost).unwrap_err().kind(), ErrorKind::Crypto);
+        }
+    }
+
+    #[test]
+    fn what_bcrypt_would_take_for_another_secret_is_wrong() {
+        let key = HashKey::new([7; 32]);
+        let longest = "0123456789ab".repeat(6);
+        for (secret, passes_for_it) in
+            [(longest.as_str(), format!("{longest}!")), ("s3cret", "s3cret\0s3cret".to_owned())]
+        {
+            let hash = SecretHash::bcrypt(&bcrypt::hash(secret, 4).unwrap()).unwrap();
+            let verdict = |secret: &str| key.verify("api_key", secret, &hash).unwrap();
+            assert_eq!(verdict(secret), Verdict::NeedsBcrypt);
+            assert!(verify_bcrypt(&passes_for_it, &hash).unwrap());
+            assert_eq!(verdict(&passes_for_it), Verdict::Wrong);
+        }
     }
 
     #[test]

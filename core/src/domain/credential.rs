@@ -105,6 +105,13 @@ impl PreAuthKey {
             && !expired(self.expires_at, now)
             && (self.reusable || self.used_at.is_none())
     }
+
+    /// Whether anybody may still come to something with its secret: a node that it may admit, or the
+    /// machine that used it up and asks again.
+    #[must_use]
+    pub fn is_worth_checking(&self, now: Timestamp) -> bool {
+        self.is_usable(now) || (!self.reusable && self.used_at.is_some())
+    }
 }
 
 /// What is needed to make a pre-auth key.

@@ -10,13 +10,14 @@ use super::expect_reply;
 use crate::command::{ApiKeyCommand, PreAuthKeyCommand, SessionCommand};
 use crate::domain::{
     ApiKey, ApiKeyId, KeyFilter, KeyPrefix, NewApiKey, NewPreAuthKey, NewSession, Page,
-    PageRequest, PreAuthKey, PreAuthKeyId, Secret, SecretHash, Session, SessionId, SessionOwner,
-    Timestamp, expired,
+    PageRequest, PreAuthKey, PreAuthKeyId, Secret, SecretHash, SecretScheme, Session, SessionId,
+    SessionOwner, Timestamp, expired,
 };
 use crate::entropy::draw;
 use crate::error::{Entity, Error, ErrorKind, Result};
-use crate::secrets::{HashKey, Verdict, verify_bcrypt};
-use crate::store::StoreHandle;
+use crate::secrets::{HashKey, Verdict};
+use crate::store::{Store, StoreHandle};
+use crate::view::View;
 
 const API_KEY: Purpose = Purpose {
     name: "api_key",
@@ -86,8 +87,8 @@ pub trait ApiKeyRepository: Send + Sync {
     /// time; a use is recorded at most once a minute.
     ///
     /// # Errors
-    /// `PermissionDenied`; `Crypto` if it was hashed with another key; `Unavailable` if a shared
-    /// backend's view is too old and cannot be refreshed.
+    /// `PermissionDenied`; `Crypto` if it was hashed with another key; `Busy` if too many check the
+    /// same imported key; `Unavailable` if a shared backend's view is too old and cannot be refreshed.
     async fn authenticate(&self, text: &str) -> Result<Arc<ApiKey>>;
 
     /// The key with this id.
@@ -126,10 +127,11 @@ pub trait PreAuthKeyRepository: Send + Sync {
     async fn create(&self, key: NewPreAuthKey) -> Result<(Arc<PreAuthKey>, Secret)>;
 
     /// The key that `text` is. Whether it may still admit a node is decided by `nodes().register`,
-    /// which uses it up in the same step.
+    /// which uses it up in the same step. Of an imported key that was not used yet: only if it can
+    /// come to something there.
     ///
     /// # Errors
-    /// `PermissionDenied` for an unknown key; `Crypto`, `Unavailable` as for API keys.
+    /// `PermissionDenied` for an unknown key; `Crypto`, `Busy`, `Unavailable` as for API keys.
     async fn authenticate(&self, text: &str) -> Result<Arc<PreAuthKey>>;
 
     /// The key with this id.
@@ -202,6 +204,32 @@ pub trait SessionRepository: Send + Sync {
     async fn sweep(&self) -> Result<u64>;
 }
 
+/// What is proved by a secret.
+trait Credential: Send + Sync {
+    const PURPOSE: &'static Purpose;
+
+    fn id(&self) -> [u8; 16];
+
+    fn hash(&self) -> &SecretHash;
+}
+
+macro_rules! credentials {
+    ($($type:ty: $purpose:expr),*) => {$(
+        impl Credential for $type {
+            const PURPOSE: &'static Purpose = &$purpose;
+
+            fn id(&self) -> [u8; 16] {
+                *self.id.as_bytes()
+            }
+
+            fn hash(&self) -> &SecretHash {
+                &self.hash
+            }
+        }
+    )*};
+}
+credentials!(ApiKey: API_KEY, PreAuthKey: PREAUTH_KEY, Session: SESSION);
+
 /// A fresh credential: its public part, the hash of its secret, and its text.
 struct Minted {
     prefix: KeyPrefix,
@@ -223,33 +251,36 @@ impl StoreHandle {
         Ok(Minted { prefix: prefix.parse()?, hash, text })
     }
 
-    /// Compares a secret with its hash; an imported hash that takes long is checked where blocking
-    /// is allowed. Gives the keyed hash to replace an imported one with.
-    async fn check(
+    /// What `find` gives, if `secret` is its secret, and the keyed hash to replace an imported one
+    /// with. `find` gives nothing for what no secret could make valid.
+    async fn check<C: Credential>(
         &self,
-        purpose: &'static Purpose,
+        view: &View,
         secret: &str,
-        hash: &SecretHash,
-    ) -> Result<Option<SecretHash>> {
-        let key = self.hash_key()?;
-        match key.verify(purpose.name, secret, hash)? {
-            Verdict::Right => Ok(None),
-            Verdict::Wrong => Err(purpose.refused()),
-            Verdict::NeedsBcrypt => {
-                let (given, stored) = (Secret::new(secret.to_owned()), hash.clone());
-                let verified =
-                    tokio::task::spawn_blocking(move || verify_bcrypt(given.expose(), &stored))
-                        .await
-                        .map_err(|error| {
-                            Error::new(ErrorKind::Unexpected, "checking a hash stopped")
-                                .because(error)
-                        })??;
-                if verified {
-                    Ok(Some(key.hash(purpose.name, secret)))
-                } else {
-                    Err(purpose.refused())
-                }
+        find: impl Fn(&View) -> Option<Arc<C>> + Send + Sync,
+    ) -> Result<(Arc<C>, Option<SecretHash>)> {
+        let (key, purpose) = (self.hash_key()?, C::PURPOSE);
+        let judge = |view: &View| {
+            let found = find(view).ok_or_else(|| purpose.refused())?;
+            match key.verify(purpose.name, secret, found.hash())? {
+                Verdict::Wrong => Err(purpose.refused()),
+                verdict => Ok((found, verdict == Verdict::Right)),
             }
+        };
+        let (found, right) = judge(view)?;
+        if right {
+            return Ok((found, None));
+        }
+        let turn = self.imported_hashes().turn((purpose.entity, found.id())).await?;
+        // Those in front may have replaced the hash, and the credential may have ended.
+        let (found, right) = judge(&self.view())?;
+        if right {
+            return Ok((found, None));
+        }
+        if turn.check(secret, found.hash()).await? {
+            Ok((found, Some(key.hash(purpose.name, secret))))
+        } else {
+            Err(purpose.refused())
         }
     }
 }
@@ -271,13 +302,11 @@ impl ApiKeyRepository for StoreHandle {
         let checked = async {
             let (prefix, secret) = API_KEY.split(text).ok_or_else(|| API_KEY.refused())?;
             let prefix: KeyPrefix = prefix.parse().map_err(|_| API_KEY.refused())?;
-            let key =
-                view.api_keys().by_prefix(&prefix).cloned().ok_or_else(|| API_KEY.refused())?;
-            let rehashed = self.check(&API_KEY, secret, &key.hash).await?;
-            if !key.is_active(self.now_at_most().max(view.time())) {
-                return Err(API_KEY.refused());
-            }
-            Ok((key, rehashed))
+            let find = |view: &View| {
+                let key = view.api_keys().by_prefix(&prefix);
+                key.filter(|key| key.is_active(self.now_at_most().max(view.time()))).cloned()
+            };
+            self.check(&view, secret, find).await
         };
         let (key, rehashed) = checked.await.map_err(|error: Error| error.during(OPERATION))?;
         if let Some(to) = rehashed {
@@ -329,12 +358,19 @@ impl PreAuthKeyRepository for StoreHandle {
         let checked = async {
             let by_prefix = PREAUTH_KEY.split(text).and_then(|(prefix, secret)| {
                 let prefix: KeyPrefix = prefix.parse().ok()?;
-                view.preauth_keys().by_prefix(&prefix).cloned().map(|key| (key, secret))
+                view.preauth_keys().by_prefix(&prefix).map(|_| (prefix, secret))
             });
             match by_prefix {
-                Some((key, secret)) => {
-                    let rehashed = self.check(&PREAUTH_KEY, secret, &key.hash).await?;
-                    Ok((key, rehashed))
+                Some((prefix, secret)) => {
+                    let find = |view: &View| {
+                        let now = self.now_at_most().max(view.time());
+                        let key = view.preauth_keys().by_prefix(&prefix);
+                        key.filter(|key| {
+                            key.hash.scheme() != SecretScheme::Bcrypt || key.is_worth_checking(now)
+                        })
+                        .cloned()
+                    };
+                    self.check(&view, secret, find).await
                 }
                 // An imported key without a public part is found by its keyed hash, which nobody
                 // can compute without the hash key.
@@ -388,17 +424,17 @@ impl SessionRepository for StoreHandle {
         const OPERATION: &str = "sessions.authenticate";
         let view = self.credential_view(OPERATION).await?;
         let checked = async {
-            let session = SESSION.split(token).and_then(|(public, secret)| {
+            let parts = SESSION.split(token).and_then(|(public, secret)| {
                 let id = HEXLOWER.decode(public.as_bytes()).ok()?;
-                let id = SessionId::from_bytes(id.try_into().ok()?);
-                view.sessions().get(id).cloned().map(|session| (session, secret))
+                Some((SessionId::from_bytes(id.try_into().ok()?), secret))
             });
-            let (session, secret) = session.ok_or_else(|| SESSION.refused())?;
-            self.check(&SESSION, secret, &session.hash).await?;
-            if expired(Some(session.expires_at), self.now_at_most().max(view.time())) {
-                return Err(SESSION.refused());
-            }
-            Ok(session)
+            let (id, secret) = parts.ok_or_else(|| SESSION.refused())?;
+            let find = |view: &View| {
+                let now = self.now_at_most().max(view.time());
+                let session = view.sessions().get(id);
+                session.filter(|session| !expired(Some(session.expires_at), now)).cloned()
+            };
+            self.check(&view, secret, find).await.map(|(session, _)| session)
         };
         checked.await.map_err(|error: Error| error.during(OPERATION))
     }

@@ -17,6 +17,7 @@ use crate::digest::Digests;
 use crate::domain::{ActorName, Timestamp};
 use crate::entropy::{Entropy, draw};
 use crate::error::{Error, ErrorKind, Result};
+use crate::imported::ImportedHashes;
 use crate::options::StoreOptions;
 use crate::repository::*;
 use crate::schema::Table;
@@ -31,6 +32,7 @@ use crate::writer::{Answer, Committed, End, Request, SeriesBatch, Shared, weight
 pub(super) struct Core {
     pub(super) backend: Arc<dyn Backend>,
     pub(super) shared: Arc<Shared>,
+    pub(super) imported_hashes: ImportedHashes,
     pub(super) queue: Queue,
     pub(super) options: StoreOptions,
     pub(super) is_shared: bool,
@@ -212,6 +214,10 @@ impl StoreHandle {
         self.core.backend.as_ref()
     }
 
+    pub(crate) fn imported_hashes(&self) -> &ImportedHashes {
+        &self.core.imported_hashes
+    }
+
     pub(crate) fn hash_key(&self) -> Result<&HashKey> {
         self.core.options.hash_key.as_deref().ok_or_else(|| {
             Error::new(
@@ -374,6 +380,7 @@ impl Store for StoreHandle {
             groups: read(&counters.groups),
             checkpoints: read(&counters.checkpoints),
             recoveries: read(&counters.recoveries),
+            imported_hash_checks: self.core.imported_hashes.checked(),
         }
     }
 

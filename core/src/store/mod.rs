@@ -157,4 +157,7 @@ pub struct StoreInfo {
     pub checkpoints: u64,
     /// Commits whose outcome had to be found out.
     pub recoveries: u64,
+    /// Imported hashes that were computed since then, to check a secret. Unless programs that were
+    /// not heard before use their keys, these are guesses.
+    pub imported_hash_checks: u64,
 }

@@ -13,6 +13,7 @@ use crate::block::{MAX_BLOCK, Serial};
 use crate::clock::{ClockGuard, Reading};
 use crate::digest::DigestCache;
 use crate::error::{Error, Result};
+use crate::imported::ImportedHashes;
 use crate::loader;
 use crate::options::StoreOptions;
 use crate::threads;
@@ -108,7 +109,14 @@ async fn start(
     })
     .await?;
     let actor = options.actor.clone();
-    let is_shared = info.shared;
-    let core = Arc::new(Core { backend, shared, queue, options, is_shared, guard });
+    let core = Arc::new(Core {
+        backend,
+        shared,
+        imported_hashes: ImportedHashes::new(options.writer.queue_timeout),
+        queue,
+        options,
+        is_shared: info.shared,
+        guard,
+    });
     Ok(Arc::new(StoreHandle { core, actor }))
 }

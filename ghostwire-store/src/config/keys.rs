@@ -248,7 +248,8 @@ pub(super) static KEYS: &[Key] = &[
     Key::field(
         "writer.queue_timeout_ms",
         integer(1, 600_000),
-        "How long a caller waits for room in the queue, in milliseconds.",
+        "How long a caller waits for room in the queue, or for its turn to have an imported key checked, \
+         in milliseconds.",
         |c| Some(Value::Integer(c.writer.queue_timeout_ms)),
         |c, v| v.integer().map(|n| c.writer.queue_timeout_ms = n),
     ),

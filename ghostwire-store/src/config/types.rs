@@ -240,7 +240,8 @@ pub struct WriterOptions {
     pub queue_capacity: u64,
     /// How much memory those may own that wait or are being stored.
     pub queue_mib: u64,
-    /// How long a caller waits for room in the queue before it is told `Busy`.
+    /// How long a caller waits for room in the queue, or for its turn to have an imported key checked,
+    /// before it is told `Busy`.
     pub queue_timeout_ms: u64,
     /// How many commands one commit may carry.
     pub max_group: u64,

@@ -1,6 +1,9 @@
 //! Credentials that were made elsewhere: their text stays, and their hashes are replaced.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 
 use ghostwire_store_core::command::{
     ApiKeyCommand, Image, PreAuthKeyCommand, Restore, Transaction,
@@ -19,6 +22,8 @@ cases! {
         "imported-hashes" => [
             an_imported_hash_is_replaced_at_its_first_use,
             a_wrong_secret_replaces_nothing,
+            what_bcrypt_takes_for_the_secret_is_wrong,
+            a_key_that_ended_costs_no_check,
             a_hash_above_cost_14_is_crypto,
             a_newer_hash_is_never_overwritten,
             concurrent_first_uses_replace_it_once,
@@ -29,6 +34,7 @@ cases! {
         "imported-hashes" => [
             a_hash_of_cost_14_is_checked,
             an_imported_hash_is_checked_while_the_writer_is_busy,
+            guesses_at_a_key_delay_nothing_else,
         ],
     }
 }
@@ -117,6 +123,64 @@ async fn a_wrong_secret_replaces_nothing(world: &mut World) {
         assert_eq!((hash, revision), (bcrypt(BCRYPT_2A), Revision::FIRST));
     }
     imported.check(&store).await.unwrap();
+}
+
+async fn what_bcrypt_takes_for_the_secret_is_wrong(world: &mut World) {
+    let store = world.open().await;
+    let imported = Imported::bring(world, &store, bcrypt(BCRYPT_2A)).await;
+    let store = world.pass(store).await;
+    // bcrypt ends a secret with a zero, repeats it, and reads 72 bytes.
+    let again = format!("{SECRET}\0{}", &SECRET[..7]);
+    for wrong in [again.clone(), format!("{again} and more"), format!("{SECRET}\0")] {
+        let error = store.api_keys().authenticate(&imported.api_text(&wrong)).await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::PermissionDenied, "{wrong:?}");
+        let text = imported.preauth_text(&wrong);
+        let error = store.preauth_keys().authenticate(&text).await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::PermissionDenied, "{wrong:?}");
+    }
+    assert_eq!(store.info().imported_hash_checks, 0);
+    settle(&store).await;
+    let store = world.pass(store).await;
+    imported.check(&store).await.unwrap();
+}
+
+async fn a_key_that_ended_costs_no_check(world: &mut World) {
+    let store = world.open().await;
+    let now = world.options().clock.now();
+    let alice = store.users().create(user("alice")).await.unwrap().id;
+    let ended = Some(now);
+    let api = |n: u8| api_key(n, &format!("abcdef01234{n}"), BCRYPT_2A, now);
+    let preauth = |n: u8| {
+        let prefix = format!("543210fedcb{n}");
+        preauth_key(n, Some(&prefix), bcrypt(BCRYPT_2A), alice, now)
+    };
+    let used_up = PreAuthKey { reusable: false, used_at: ended, revoked_at: ended, ..preauth(5) };
+    let images = vec![
+        Image::ApiKey(ApiKey { revoked_at: ended, ..api(1) }.into()),
+        Image::ApiKey(ApiKey { expires_at: ended, ..api(2) }.into()),
+        Image::PreAuthKey(PreAuthKey { revoked_at: ended, ..preauth(3) }.into()),
+        Image::PreAuthKey(PreAuthKey { expires_at: ended, ..preauth(4) }.into()),
+        Image::PreAuthKey(used_up.clone().into()),
+    ];
+    store.restore(Restore { images, skip_invalid: false }).await.unwrap();
+    let store = world.pass(store).await;
+    for secret in [SECRET, "a guess"] {
+        for n in [1, 2] {
+            let text = format!("hskey-api-abcdef01234{n}-{secret}");
+            let error = store.api_keys().authenticate(&text).await.unwrap_err();
+            assert_eq!(*error.kind(), ErrorKind::PermissionDenied, "{n}");
+        }
+        for n in [3, 4] {
+            let text = format!("hskey-auth-543210fedcb{n}-{secret}");
+            let error = store.preauth_keys().authenticate(&text).await.unwrap_err();
+            assert_eq!(*error.kind(), ErrorKind::PermissionDenied, "{n}");
+        }
+    }
+    assert_eq!(store.info().imported_hash_checks, 0);
+    // The machine that used a key up may ask again with it.
+    let text = format!("hskey-auth-543210fedcb5-{SECRET}");
+    assert_eq!(store.preauth_keys().authenticate(&text).await.unwrap().id, used_up.id);
+    assert_eq!(store.info().imported_hash_checks, 1);
 }
 
 async fn a_hash_above_cost_14_is_crypto(world: &mut World) {
@@ -219,6 +283,46 @@ async fn an_imported_hash_is_checked_while_the_writer_is_busy(world: &mut World)
     write.await.unwrap().unwrap();
     settle(&store).await;
     assert!(imported.hashes(&store).iter().all(|(_, revision)| revision.get() == 2));
+}
+
+async fn guesses_at_a_key_delay_nothing_else(world: &mut World) {
+    const GUESSES: usize = 600;
+    let store = world.open().await;
+    let slow = bcrypt(&BCRYPT_2A.replacen("$04$", "$08$", 1));
+    let imported = Imported::bring(world, &store, slow).await;
+    let (asked, answered) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let guesses: Vec<_> = (0..GUESSES)
+        .map(|number| {
+            let text = imported.api_text(&format!("guess {number}"));
+            let (store, asked, answered) = (store.clone(), asked.clone(), answered.clone());
+            tokio::spawn(async move {
+                let mut check = std::pin::pin!(store.api_keys().authenticate(&text));
+                let first = poll_fn(|context| Poll::Ready(check.as_mut().poll(context))).await;
+                asked.fetch_add(1, Ordering::SeqCst);
+                let answer = match first {
+                    Poll::Ready(answer) => answer,
+                    Poll::Pending => check.await,
+                };
+                answered.fetch_add(1, Ordering::SeqCst);
+                answer.unwrap_err()
+            })
+        })
+        .collect();
+    while asked.load(Ordering::SeqCst) < GUESSES {
+        tokio::task::yield_now().await;
+    }
+    let page = PageRequest::default();
+    let lines = store.audit().query(&AuditQuery::default(), &page).await.unwrap().items;
+    assert!(!lines.is_empty());
+    let before = answered.load(Ordering::SeqCst);
+    assert!(before < GUESSES / 10, "{before} of {GUESSES} guesses were answered first");
+    // Another key is checked between two of them.
+    let text = imported.preauth_text("a guess");
+    let error = store.preauth_keys().authenticate(&text).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
+    let before = answered.load(Ordering::SeqCst);
+    assert!(before < GUESSES / 10, "{before} of {GUESSES} guesses were answered first");
+    guesses.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 /// What the bcrypt hashes below are of.
