@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::domain::{Secret, SecretHash};
 use crate::error::{Entity, Error, ErrorKind, Result};
 use crate::secrets::verify_bcrypt;
+use crate::threads::may_block;
 
 /// Callers that one credential may have at once, the one being served included.
 const MAX_LINE: usize = 1024;
@@ -92,21 +93,18 @@ impl Turn<'_> {
     /// Whether `hash` was made from this secret.
     ///
     /// # Errors
-    /// `Crypto` if the hash cannot be read.
+    /// `Crypto` if the hash cannot be read; `Unavailable` if the system gives no thread.
     pub(crate) async fn check(self, secret: &str, hash: &SecretHash) -> Result<bool> {
         let Self { hashes, held } = self;
         hashes.checked.fetch_add(1, Ordering::Relaxed);
         let (verify, secret, hash) =
             (hashes.verify.clone(), Secret::new(secret.to_owned()), hash.clone());
-        tokio::task::spawn_blocking(move || {
+        may_block(move || {
             // It runs on when its caller leaves, so it is what holds the turn.
             let _held = held;
             verify(secret.expose(), &hash)
         })
         .await
-        .map_err(|error| {
-            Error::new(ErrorKind::Unexpected, "checking a hash stopped").because(error)
-        })?
     }
 }
 

@@ -157,7 +157,7 @@ pub struct StoreInfo {
     pub checkpoints: u64,
     /// Commits whose outcome had to be found out.
     pub recoveries: u64,
-    /// Imported hashes that were computed since then, to check a secret. Unless programs that were
-    /// not heard before use their keys, these are guesses.
+    /// Imported hashes that were computed to check a secret. Those that are not first uses of a key
+    /// are guesses.
     pub imported_hash_checks: u64,
 }
