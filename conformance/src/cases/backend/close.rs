@@ -74,7 +74,7 @@ async fn the_place_can_be_opened_again_at_once(world: &mut World) {
 
 /// Whoever reads, or asks what the backend is, has a part in it for a moment.
 async fn nobody_who_reads_keeps_the_place(world: &mut World) {
-    for round in 1..50u8 {
+    for round in 1..50u32 {
         let backend = world.open_backend().await;
         commit_block(&*backend, vec![put(Table::Users, round, round)]).await;
         let done = Arc::new(AtomicBool::new(false));
