@@ -80,7 +80,7 @@ pub(crate) enum Command {
     /// Prove that the configured backend keeps the contract, on scratch stores beside its own.
     #[cfg(feature = "conformance")]
     Conformance(ConformanceArgs),
-    /// Measure this store beside databases that are called directly.
+    /// Measure ghostwire-store beside databases that are called directly, on scratch files.
     #[cfg(feature = "bench")]
     Bench(BenchArgs),
     /// Run the same day of a control plane on libsql and on zqlite, and compare them.
@@ -161,7 +161,7 @@ pub(crate) struct TargetArgs {
 pub(crate) struct ExportArgs {
     /// The file, which only its owner may read, or `-` for standard output.
     pub(crate) file: PathBuf,
-    /// Replace the file if there is one.
+    /// Replace the file if there is one; never one that belongs to a store.
     #[arg(long)]
     pub(crate) force: bool,
 }
@@ -181,6 +181,9 @@ pub(crate) struct ConformanceArgs {
     /// Write the results as a page, too: every case on every layer and in every mode.
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
+    /// Replace the page if there is one.
+    #[arg(long, requires = "html")]
+    pub(crate) force: bool,
     /// Only say which case proves which line of the contract.
     #[arg(long)]
     pub(crate) list: bool,
@@ -236,6 +239,9 @@ pub(crate) struct BenchArgs {
     /// Write a page with charts, too.
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
+    /// Replace these files if they are there.
+    #[arg(long)]
+    pub(crate) force: bool,
     /// Also measure rusqlite, sqlx, redb and fjall, with this program: the one that
     /// `cargo build --release` makes in benches/others.
     #[arg(long, value_name = "PROGRAM")]

@@ -8,6 +8,7 @@ mod demo;
 mod failure;
 mod headscale;
 mod output;
+mod output_file;
 mod progress;
 mod restore;
 mod session;

@@ -14,6 +14,7 @@
 mod backup;
 mod check;
 mod lock;
+mod names;
 mod place;
 #[cfg(target_os = "linux")]
 mod volume;
@@ -27,6 +28,7 @@ use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
 pub use backup::Backup;
 use lock::Lock;
+pub use names::{ENGINE_FILES, KEY_FILE, LOCK_FILE, files_of, possible_stores_of};
 use place::Place;
 
 /// Whose file it is: what SQLite calls the application id, at offset 68 of the file.
@@ -95,7 +97,7 @@ impl StoreFile {
         if let Some(directory) = path.parent() {
             volume::require_local(directory, exists.then_some(&path))?;
         }
-        let lock_path = with_suffix(&path, ".lock");
+        let lock_path = with_suffix(&path, LOCK_FILE);
         let lock = Lock::take(&lock_path, &path, access)?;
         let is_new = if exists {
             place::require_one_name(&path)?;
@@ -201,9 +203,8 @@ impl StoreFile {
     /// Bytes on disk, the engine's side files included.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
-        ["", "-wal", "-shm", "-journal"]
-            .into_iter()
-            .filter_map(|suffix| fs::metadata(with_suffix(&self.path, suffix)).ok())
+        files_of(&self.path)
+            .filter_map(|file| fs::metadata(file).ok())
             .map(|metadata| metadata.len())
             .sum()
     }
@@ -233,7 +234,9 @@ impl StoreFile {
     }
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+/// The path with something appended to its last name.
+#[must_use]
+pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()

@@ -1,7 +1,6 @@
 //! `gwstore bench`.
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use ghostwire_store::{Error, ErrorKind};
@@ -9,38 +8,17 @@ use ghostwire_store_bench_workload::{machine, report, results::Results};
 use ghostwire_store_benches::suite::{self, Effort, Request};
 
 use crate::cli::BenchArgs;
-use crate::failure::{Outcome, file_error};
+use crate::failure::Outcome;
 use crate::output::Shell;
+use crate::output_file::Target;
 
 /// Plays the part of a process that opens a store, if this one was started for that.
 pub(crate) fn play_part() -> Option<ExitCode> {
     suite::play_part()
 }
 
-/// A file that is made before hours of work, and written after them.
-struct Target<'a> {
-    path: &'a Path,
-    file: std::fs::File,
-}
-
-fn target<'a>(path: Option<&'a PathBuf>, what: &'static str) -> Outcome<Option<Target<'a>>> {
-    let Some(path) = path else { return Ok(None) };
-    let file = std::fs::File::create(path).map_err(|error| file_error(what, Some(path), error))?;
-    Ok(Some(Target { path, file }))
-}
-
-fn fill(target: Option<Target<'_>>, what: &'static str, text: impl FnOnce() -> String) -> Outcome {
-    if let Some(Target { path, mut file }) = target {
-        let written = file.write_all(text().as_bytes());
-        written.map_err(|error| file_error(what, Some(path), error))?;
-    }
-    Ok(())
-}
-
 /// Measures, and says what was found.
 pub(super) async fn run(args: &BenchArgs, shell: &mut Shell<'_>) -> Outcome {
-    const JSON: &str = "the results cannot be written";
-    const HTML: &str = "the page cannot be written";
     let request = request(args);
     if let Some(file) = &args.results {
         if !shell.json {
@@ -52,8 +30,10 @@ pub(super) async fn run(args: &BenchArgs, shell: &mut Shell<'_>) -> Outcome {
         // The file is for programs, the rest for people.
         shell.json = false;
     }
-    let json = target(args.results.as_ref(), JSON)?;
-    let page = target(args.html.as_ref(), HTML)?;
+    let target = |path: &Option<PathBuf>| {
+        path.as_deref().map(|path| Target::check(path, args.force, None)).transpose()
+    };
+    let (json, page) = (target(&args.results)?, target(&args.html)?);
     let mut bar = None;
     let results = {
         let mut done_before = 0;
@@ -71,8 +51,8 @@ pub(super) async fn run(args: &BenchArgs, shell: &mut Shell<'_>) -> Outcome {
         Error::new(ErrorKind::InvalidArgument, "the benchmarks did not run to the end")
             .with("reason", error)
     })?;
-    fill(json, JSON, || pretty(&results))?;
-    fill(page, HTML, || report::page(&results))?;
+    json.map(|target| target.fill(pretty(&results).as_bytes())).transpose()?;
+    page.map(|target| target.fill(report::page(&results).as_bytes())).transpose()?;
     if shell.json { shell.object(&results) } else { shell.line(report::text(&results).trim_end()) }
 }
 

@@ -14,6 +14,7 @@ use serde_json::json;
 use crate::cli::ConformanceArgs;
 use crate::failure::{Failure, Outcome as Ended, file_error};
 use crate::output::{Shell, Table};
+use crate::output_file::Target;
 
 /// What the backends of this program may skip, and what this command cannot try.
 const EXCEPTIONS: [&str; 2] = [
@@ -116,12 +117,11 @@ pub(super) async fn run(
     effort.kills = args.kills.unwrap_or(effort.kills);
     effort.sequences = args.sequences.unwrap_or(effort.sequences);
     effort.seed = args.seed.unwrap_or(effort.seed);
+    // A run takes minutes, so a page that cannot be written is found first.
+    let page = args.html.as_deref().map(|path| Target::check(path, args.force, Some(config)));
+    let page = page.transpose()?;
     ghostwire_store::prepare_process().await?;
     let (suite, directory) = suite(config).await?;
-    // A run takes minutes, so a page that cannot be written is found first.
-    let page = args.html.as_ref().map(std::fs::File::create).transpose();
-    let page = page
-        .map_err(|error| file_error("the page cannot be written", args.html.as_deref(), error))?;
     if !verbose {
         // A case fails by panicking, and the report has the message.
         std::panic::set_hook(Box::new(|_| {}));
@@ -135,7 +135,7 @@ pub(super) async fn run(
     } else {
         print(&report, shell)?
     }
-    if let Some(mut page) = page {
+    if let Some(page) = page {
         let directory = directory.map_or_else(|| "none".to_owned(), |at| at.display().to_string());
         let facts = [
             ("program", format!("gwstore {}", env!("CARGO_PKG_VERSION"))),
@@ -145,9 +145,7 @@ pub(super) async fn run(
             ("only with this in its name", filter),
         ];
         let text = report.to_html(config.backend.kind().name(), &facts);
-        std::io::Write::write_all(&mut page, text.as_bytes()).map_err(|error| {
-            file_error("the page cannot be written", args.html.as_deref(), error)
-        })?;
+        page.fill(text.as_bytes())?;
     }
     if report.failures().next().is_some() { Err(Failure::Told) } else { Ok(()) }
 }

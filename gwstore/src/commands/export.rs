@@ -1,21 +1,20 @@
 //! `gwstore export`.
 
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ghostwire_store::backend::{KeyRange, Scan};
 use ghostwire_store::config::Config;
 use ghostwire_store::domain::{AuditQuery, Limit, MetricPoint, PageRequest};
 use ghostwire_store::portable::{ORDER, Summary, Writer};
 use ghostwire_store::schema::{Record, RowKey, Table};
-use ghostwire_store::{Error, ErrorKind, Result};
+use ghostwire_store::{Error, Result};
 use serde_json::json;
-use tempfile::NamedTempFile;
 
 use crate::cli::ExportArgs;
-use crate::failure::{Outcome, file_error, with_help};
+use crate::failure::{Outcome, file_error};
 use crate::output::Shell;
+use crate::output_file::Target;
 use crate::progress::Progress;
 use crate::session::Reading;
 
@@ -34,9 +33,10 @@ pub(super) async fn run(config: &Config, args: &ExportArgs, shell: &mut Shell<'_
         written?;
         return Ok(());
     }
-    check_target(config, args)?;
+    let target = Target::check(&args.file, args.force, Some(config));
+    let target = target.map_err(|error| error.during("export"))?;
     let reading = Reading::open(config).await?;
-    let written = write_file(&reading, args, shell.progress("exporting", None)).await;
+    let written = write_file(&reading, target, shell.progress("exporting", None)).await;
     reading.close().await?;
     let summary = written.map_err(|error| error.during("export"))?;
     report(&args.file, &summary, shell)
@@ -65,63 +65,14 @@ pub(super) fn hex(bytes: [u8; 32]) -> String {
     data_encoding::HEXLOWER.encode(&bytes)
 }
 
-/// Nothing is overwritten that was not meant, and no file of the store at all.
-fn check_target(config: &Config, args: &ExportArgs) -> Result<()> {
-    let path = &args.file;
-    let Ok(metadata) = path.symlink_metadata() else { return Ok(()) };
-    let refused = |kind, message: &'static str| {
-        Err(Error::new(kind, message).with("path", path.display()).during("export"))
-    };
-    if metadata.is_dir() {
-        return refused(ErrorKind::InvalidArgument, "this is a directory; name a file inside it");
-    }
-    let resolved = |path: &Path| path.canonicalize().ok();
-    let target = resolved(path);
-    let own = [config.backend.path().map(Path::to_owned), config.secret_key_path()];
-    if target.is_some() && own.into_iter().flatten().any(|own| resolved(&own) == target) {
-        return refused(ErrorKind::InvalidArgument, "this file belongs to the store itself");
-    }
-    if !metadata.is_file() {
-        return refused(
-            ErrorKind::InvalidArgument,
-            "this is not a regular file; use `-` and a pipe",
-        );
-    }
-    if args.force {
-        return Ok(());
-    }
-    refused(
-        ErrorKind::AlreadyExists { constraint: "path" },
-        "there is a file already; --force replaces it",
-    )
-}
-
-/// Under a temporary name until it is complete and durable. Temporary files are private.
-async fn write_file(reading: &Reading, args: &ExportArgs, progress: Progress) -> Result<Summary> {
-    let path = &args.file;
-    let directory = directory_of(path);
-    let failed = |what, error| {
-        let help = "the directory has to exist and be writable, with enough room";
-        with_help(file_error(what, Some(path), error), help)
-    };
-    let temporary = NamedTempFile::with_prefix_in(".gwstore-export-", &directory)
-        .map_err(|error| failed("the export cannot be written", error))?;
-    let buffered = BufWriter::with_capacity(BUFFER, temporary);
-    let written = write(reading, buffered, progress).await;
-    let (buffered, summary) = written.map_err(|error| match out_of_room(&error) {
-        Some(cause) => failed("the export cannot be written", cause),
+async fn write_file(reading: &Reading, target: Target, progress: Progress) -> Result<Summary> {
+    let path = target.path().to_owned();
+    let written = write(reading, target.begin()?, progress).await;
+    let (file, summary) = written.map_err(|error| match out_of_room(&error) {
+        Some(cause) => file_error("the file cannot be written", Some(&path), cause),
         None => error.with("path", path.display()),
     })?;
-    let temporary = buffered
-        .into_inner()
-        .map_err(|error| failed("the export cannot be written", error.into_error()))?;
-    let durable = temporary.as_file().sync_all();
-    durable.map_err(|error| failed("the export cannot be made durable", error))?;
-    let renamed =
-        if args.force { temporary.persist(path) } else { temporary.persist_noclobber(path) };
-    renamed.map_err(|error| failed("the export cannot be given its name", error.error))?;
-    // The name must survive a loss of power, too; not every file system can promise it.
-    let _ = File::open(&directory).and_then(|directory| directory.sync_all());
+    file.finish()?;
     Ok(summary)
 }
 
@@ -131,11 +82,6 @@ fn out_of_room(error: &Error) -> Option<io::Error> {
     let cause = std::error::Error::source(error)?.downcast_ref::<io::Error>()?;
     let is_full = matches!(cause.kind(), StorageFull | QuotaExceeded);
     is_full.then(|| io::Error::from(cause.kind()))
-}
-
-fn directory_of(path: &Path) -> PathBuf {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    parent.map_or_else(|| PathBuf::from("."), Path::to_owned)
 }
 
 async fn write<W: Write>(reading: &Reading, to: W, mut progress: Progress) -> Result<(W, Summary)> {

@@ -7,9 +7,10 @@ use ghostwire_store::config::Config;
 use ghostwire_store::digest::Digests;
 use ghostwire_store::domain::ManualClock;
 use ghostwire_store::{Error, ErrorKind, Result};
+use ghostwire_store_local_file::files_of;
 use serde::Serialize;
 
-use super::disk::{failed, files_of};
+use super::disk::failed;
 use super::stores;
 
 /// Bytes that are flipped in each file, one at a time.

@@ -1,12 +1,13 @@
 //! What the stores lie on.
 
-use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ghostwire_store::{Error, ErrorKind, Result};
+use ghostwire_store_local_file::files_of;
+use tempfile::NamedTempFile;
 
 /// What a directory's filesystem is.
 #[derive(Debug, Clone)]
@@ -51,32 +52,21 @@ fn mount(mounts: &str, path: &Path) -> Option<(String, String)> {
 /// How long it takes to make a page durable that overwrites one in a file, as a write-ahead log does;
 /// [`ROUNDS`] times.
 pub(super) fn time_fsync(directory: &Path) -> Result<Vec<Duration>> {
-    let path = directory.join("fsync.tmp");
     let measured = (|| {
-        let mut file = File::create(&path)?;
+        let mut file = NamedTempFile::new_in(directory)?;
         file.write_all(&[0; 4096])?;
-        file.sync_all()?;
+        file.as_file().sync_all()?;
         let mut times = Vec::with_capacity(ROUNDS);
         for round in 0..ROUNDS {
             file.seek(SeekFrom::Start(0))?;
             file.write_all(&[u8::try_from(round).unwrap_or(0); 4096])?;
             let begun = Instant::now();
-            file.sync_all()?;
+            file.as_file().sync_all()?;
             times.push(begun.elapsed());
         }
         Ok(times)
     })();
-    let _ = fs::remove_file(&path);
-    measured.map_err(|error| failed(&path, error))
-}
-
-/// The files that hold a store.
-pub(super) fn files_of(store: &Path) -> impl Iterator<Item = PathBuf> {
-    ["", "-wal", "-shm", "-journal"].into_iter().map(move |suffix| {
-        let mut path = OsString::from(store);
-        path.push(suffix);
-        PathBuf::from(path)
-    })
+    measured.map_err(|error| failed(directory, error))
 }
 
 /// The bytes of all files that hold a store.

@@ -13,8 +13,8 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,8 @@ use disk::Disk;
 use lanes::as_caller;
 use stores::Environment;
 use table::say;
+
+use crate::output_file::Target;
 
 /// Runs the same control-plane day on libsql and on zqlite, and compares them.
 #[derive(Debug, Clone, clap::Args)]
@@ -52,6 +54,9 @@ pub struct Args {
     /// Writes the sample network to this file and does nothing else.
     #[arg(long, value_name = "FILE", hide = true)]
     pub write_sample: Option<PathBuf>,
+    /// Replaces that file if there is one.
+    #[arg(long, hide = true, requires = "write_sample")]
+    pub force: bool,
 }
 
 /// What the demonstration found out.
@@ -98,7 +103,9 @@ struct Ran {
 /// `Unexpected` if a call did not do what it must; those of the stores.
 pub async fn run(args: Args, out: &mut dyn io::Write, json: bool) -> Result<()> {
     if let Some(path) = &args.write_sample {
-        return write_sample(path);
+        let mut file = Target::check(path, args.force, None)?.begin()?;
+        sample::write(&mut file)?;
+        return file.finish();
     }
     let (directory, temporary) = match &args.directory {
         Some(directory) => {
@@ -118,13 +125,6 @@ pub async fn run(args: Args, out: &mut dyn io::Write, json: bool) -> Result<()> 
         // What went wrong can be looked at.
         Err(error) => Err(error.with("stores_kept_in", directory.display())),
     }
-}
-
-fn write_sample(path: &Path) -> Result<()> {
-    let file = File::create(path).map_err(|error| disk::failed(path, error))?;
-    let mut buffered = io::BufWriter::new(file);
-    sample::write(&mut buffered)?;
-    buffered.flush().map_err(|error| disk::failed(path, error))
 }
 
 async fn demonstrate(

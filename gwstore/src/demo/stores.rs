@@ -103,15 +103,19 @@ pub(super) fn in_store(config: &Config, error: Error) -> Error {
     error.with("store", config.backend.kind().name())
 }
 
-/// Puts the sample's hash key beside the stores, so that its credentials can be checked.
+/// Puts the sample's hash key beside the stores, so that its credentials can be checked. One from an
+/// earlier run is the same; anything else is in the way.
 pub(super) fn write_hash_key(directory: &Path) -> Result<PathBuf> {
     let path = directory.join("sample.key");
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut text: String = sample::HASH_KEY.iter().map(|byte| format!("{byte:02x}")).collect();
     text.push('\n');
+    if fs::read(&path).is_ok_and(|found| found == text.as_bytes()) {
+        return Ok(path);
+    }
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options
         .open(&path)
         .and_then(|mut file| file.write_all(text.as_bytes()))

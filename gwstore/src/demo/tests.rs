@@ -12,7 +12,7 @@ use super::{Args, run, sample};
 
 fn args() -> Args {
     let (directory, corrupt, write_sample) = (None, None, None);
-    Args { directory, keep: false, seed: 7, scale: 1, corrupt, write_sample }
+    Args { directory, keep: false, seed: 7, scale: 1, corrupt, write_sample, force: false }
 }
 
 #[test]

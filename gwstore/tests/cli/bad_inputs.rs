@@ -195,8 +195,8 @@ fn exports() {
     assert_eq!(place.read("there.jsonl"), b"keep me");
     refused(".", &["is a directory"]);
     refused("no/such/directory.jsonl", &["no/such"]);
-    refused("libsql.db --force", &["belongs to the store"]);
-    refused("libsql.db.key --force", &["belongs to the store"]);
+    refused("libsql.db --force", &["belongs to a store"]);
+    refused("libsql.db.key --force", &["belongs to a store"]);
     refused("/dev/null --force", &["not a regular file"]);
     place.on("libsql", "export there.jsonl --force").ok();
     let leftovers = fs::read_dir(place.file(".")).unwrap().flatten();

@@ -36,7 +36,7 @@ fn what_cannot_be_tried_is_refused() {
         (format!("--path {} conformance --kills 0", path.display()), ["kills", "0"]),
         (
             format!("--path {} conformance --html {}", path.display(), missing.display()),
-            ["page", "missing"],
+            ["cannot be written", "missing"],
         ),
         ("conformance --list no-such-case".to_owned(), ["no-such-case", "--list"]),
     ] {

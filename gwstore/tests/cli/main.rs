@@ -9,5 +9,6 @@ mod clock;
 mod conformance;
 mod damage;
 mod everyday;
+mod outputs;
 mod round_trips;
 mod support;

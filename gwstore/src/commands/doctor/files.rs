@@ -1,6 +1,5 @@
 //! Checks of what is around the store: its directory, its files, the disk.
 
-use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
@@ -8,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use ghostwire_store::config::Config;
 use ghostwire_store::read_hash_key;
+use ghostwire_store_local_file::{ENGINE_FILES, LOCK_FILE, files_of, with_suffix};
 
 use super::{Checkup, Finding};
 use crate::failure::Outcome;
@@ -20,9 +20,6 @@ const SLOW: Duration = Duration::from_millis(50);
 /// An engine needs room for its log, a migration for a copy of the file.
 const SCARCE: u64 = 512 * 1024 * 1024;
 const TOO_LITTLE: u64 = 16 * 1024 * 1024;
-
-/// What stands beside a store's file, by what is appended to its name.
-const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];
 
 pub(super) fn check(config: &Config, path: &Path, checkup: &mut Checkup<'_, '_>) -> Outcome {
     let directory = match path.parent() {
@@ -38,12 +35,6 @@ pub(super) fn check(config: &Config, path: &Path, checkup: &mut Checkup<'_, '_>)
         check_sync(directory, checkup)?;
     }
     Ok(())
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    name.into()
 }
 
 /// Tells whether further checks can use it.
@@ -97,8 +88,7 @@ fn check_modes(path: &Path, checkup: &mut Checkup<'_, '_>) -> Outcome {
     if !path.exists() {
         return Ok(());
     }
-    let files = std::iter::once(path.to_owned())
-        .chain(BESIDE.into_iter().chain([".lock"]).map(|suffix| with_suffix(path, suffix)));
+    let files = files_of(path).chain([with_suffix(path, LOCK_FILE)]);
     let (mut open, mut closed) = (Vec::new(), Vec::new());
     for file in files {
         let Ok(metadata) = fs::metadata(&file) else { continue };
@@ -151,7 +141,7 @@ fn check_key(config: &Config, checkup: &mut Checkup<'_, '_>) -> Outcome {
 fn check_leftovers(path: &Path, checkup: &mut Checkup<'_, '_>) -> Outcome {
     const CHECK: &str = "leftovers";
     let exists = path.symlink_metadata().is_ok();
-    let lock = with_suffix(path, ".lock");
+    let lock = with_suffix(path, LOCK_FILE);
     let mut left: Vec<PathBuf> = Vec::new();
     if let Ok(metadata) = lock.symlink_metadata() {
         if !metadata.is_file() {
@@ -163,7 +153,7 @@ fn check_leftovers(path: &Path, checkup: &mut Checkup<'_, '_>) -> Outcome {
         }
     }
     if !exists {
-        let beside = BESIDE.into_iter().map(|suffix| with_suffix(path, suffix));
+        let beside = ENGINE_FILES.into_iter().map(|suffix| with_suffix(path, suffix));
         left.extend(beside.filter(|file| file.exists()));
     }
     left.extend(unfinished_backups(path));

@@ -1,0 +1,221 @@
+//! Files that a command writes. What would be replaced is looked at before anything is opened to be
+//! written; what is written stands under a name of its own until it is whole.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use ghostwire_store::config::Config;
+use ghostwire_store::{Error, ErrorKind, Result};
+use ghostwire_store_local_file::possible_stores_of;
+use tempfile::NamedTempFile;
+
+use crate::failure::{file_error, with_help};
+
+const BUFFER: usize = 256 * 1024;
+/// Longer files are no hash key.
+const LONGEST_KEY: usize = 1024;
+
+/// A name under which a file may be written.
+#[derive(Debug)]
+pub(crate) struct Target {
+    path: PathBuf,
+    directory: PathBuf,
+    replace: bool,
+}
+
+impl Target {
+    /// Looks at what is there. Call it before a store is opened: SQLite loses its locks when another
+    /// descriptor of its file is closed.
+    ///
+    /// With `replace` another file may be there already, but never one that belongs to a store,
+    /// configured or not.
+    pub(crate) fn check(path: &Path, replace: bool, config: Option<&Config>) -> Result<Self> {
+        let named = |error: Error| error.with("path", path.display());
+        let Some(name) = path.file_name() else {
+            return Err(named(Error::invalid("this is a directory; name a file inside it")));
+        };
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let directory = directory.unwrap_or(Path::new("."));
+        let target = Self { path: path.to_owned(), directory: directory.to_owned(), replace };
+        let resolved = directory.canonicalize().map_err(|error| target.failed(error))?.join(name);
+        let found = match path.symlink_metadata() {
+            Ok(found) => Some(found),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(target.failed(error)),
+        };
+        if found.as_ref().is_some_and(fs::Metadata::is_dir) {
+            return Err(named(Error::invalid("this is a directory; name a file inside it")));
+        }
+        // A link leads to what matters.
+        let leads_to = path.canonicalize().unwrap_or_else(|_| resolved.clone());
+        for meant in [&resolved, &leads_to] {
+            if let Some(owner) = owner(meant, config) {
+                let error = Error::invalid("this file belongs to a store; name another");
+                return Err(named(error).with("store", owner.display()));
+            }
+        }
+        if let Some(found) = found {
+            target.check_existing(&found).map_err(named)?;
+        }
+        // What is written may be the result of hours.
+        tempfile::tempfile_in(&target.directory).map_err(|error| target.failed(error))?;
+        Ok(target)
+    }
+
+    fn check_existing(&self, found: &fs::Metadata) -> Result<()> {
+        if !found.is_file() {
+            return Err(Error::invalid("this is not a regular file; name another, or use a pipe"));
+        }
+        let mut beginning = Vec::new();
+        let limit = LONGEST_KEY as u64 + 1;
+        File::open(&self.path)
+            .and_then(|file| file.take(limit).read_to_end(&mut beginning))
+            .map_err(|error| {
+                file_error("the file that is there cannot be looked at", None, error)
+            })?;
+        if let Some(what) = precious(&beginning) {
+            return Err(Error::invalid(format!("this file is {what}; name another")));
+        }
+        if self.replace {
+            return Ok(());
+        }
+        let kind = ErrorKind::AlreadyExists { constraint: "path" };
+        Err(Error::new(kind, "there is a file already; --force replaces it"))
+    }
+
+    /// As it was named.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Begins to write, under another name, what only its owner may read.
+    pub(crate) fn begin(self) -> Result<OutputFile> {
+        let file = NamedTempFile::with_prefix_in(".gwstore-", &self.directory)
+            .map_err(|error| self.failed(error))?;
+        Ok(OutputFile { target: self, file: BufWriter::with_capacity(BUFFER, file) })
+    }
+
+    /// Writes all of it.
+    pub(crate) fn fill(self, bytes: &[u8]) -> Result<()> {
+        let mut file = self.begin()?;
+        file.write_all(bytes).map_err(|error| file.target.failed(error))?;
+        file.finish()
+    }
+
+    fn failed(&self, error: io::Error) -> Error {
+        let help = "the directory has to exist and be writable, with enough room";
+        with_help(file_error("the file cannot be written", Some(&self.path), error), help)
+    }
+}
+
+/// A file in the making. Dropped before it is finished, it leaves nothing.
+#[derive(Debug)]
+pub(crate) struct OutputFile {
+    target: Target,
+    file: BufWriter<NamedTempFile>,
+}
+
+impl Write for OutputFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl OutputFile {
+    /// Makes it durable and gives it its name.
+    pub(crate) fn finish(self) -> Result<()> {
+        let Self { target, file } = self;
+        let failed = |error| target.failed(error);
+        let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
+        file.as_file().sync_all().map_err(failed)?;
+        let path = &target.path;
+        let renamed =
+            if target.replace { file.persist(path) } else { file.persist_noclobber(path) };
+        renamed.map_err(|error| failed(error.error))?;
+        // The name must survive a loss of power, too; not every file system can promise it.
+        let _ = File::open(&target.directory).and_then(|directory| directory.sync_all());
+        Ok(())
+    }
+}
+
+/// The store to which a file of this name belongs: the configured one, or one that is there.
+fn owner(file: &Path, config: Option<&Config>) -> Option<PathBuf> {
+    let is_same = |own: Option<PathBuf>| own.is_some_and(|own| resolved(&own) == file);
+    let store = config.and_then(|config| config.backend.path());
+    if is_same(config.and_then(Config::secret_key_path)) {
+        return Some(store.unwrap_or(file).to_owned());
+    }
+    let store = store.map(resolved);
+    let is_store =
+        |path: &PathBuf| store.as_ref() == Some(path) || (path != file && is_sqlite_file(path));
+    possible_stores_of(file).find(is_store)
+}
+
+/// Without symbolic links, also if there is no such file yet.
+fn resolved(path: &Path) -> PathBuf {
+    let in_directory = || {
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let directory = directory.unwrap_or(Path::new(".")).canonicalize().ok()?;
+        Some(directory.join(path.file_name()?))
+    };
+    path.canonicalize().ok().or_else(in_directory).unwrap_or_else(|| path.to_owned())
+}
+
+fn is_sqlite_file(path: &Path) -> bool {
+    let mut beginning = Vec::new();
+    let is_file = path.metadata().is_ok_and(|metadata| metadata.is_file());
+    is_file
+        && File::open(path).and_then(|file| file.take(16).read_to_end(&mut beginning)).is_ok()
+        && beginning == SQLITE
+}
+
+const SQLITE: &[u8] = b"SQLite format 3\0";
+
+/// What never is replaced, whatever its name.
+fn precious(beginning: &[u8]) -> Option<&'static str> {
+    // https://sqlite.org/fileformat2.html has the three magic numbers.
+    let magic = |bytes: &[u8]| beginning.starts_with(bytes);
+    if magic(SQLITE) {
+        return Some("a SQLite database, such as a store is");
+    }
+    if magic(&[0x37, 0x7f, 0x06, 0x82]) || magic(&[0x37, 0x7f, 0x06, 0x83]) {
+        return Some("SQLite's log of a database");
+    }
+    if magic(&[0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7]) {
+        return Some("SQLite's journal of a database");
+    }
+    let text = beginning.trim_ascii();
+    let is_key = text.len() == 64 && text.iter().all(u8::is_ascii_hexdigit);
+    (is_key && beginning.len() <= LONGEST_KEY).then_some("a hash key")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_precious_is_known_by_its_content() {
+        let key = [b'a'; 64];
+        let padded = [b" \n".as_slice(), &key, b"\n"].concat();
+        for (content, is_precious) in [
+            (b"SQLite format 3\0\x10".as_slice(), true),
+            (b"SQLite format 3", false),
+            (&[0x37, 0x7f, 0x06, 0x83, 0], true),
+            (&[0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7, 0], true),
+            (&key, true),
+            (&padded, true),
+            (key.get(1..).unwrap_or_default(), false),
+            (&[b'x'; 64], false),
+            (&[key.as_slice(), &[b' '; LONGEST_KEY]].concat(), false),
+            (b"{\"ghostwire_store\":1}", false),
+            (b"", false),
+        ] {
+            assert_eq!(precious(content).is_some(), is_precious, "{content:?}");
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! What a command writes replaces nothing that it must not.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::PathBuf;
+
+use crate::support::{BACKENDS, Place};
+
+/// Each way to name a file that is written.
+fn outputs(file: &str) -> Vec<String> {
+    let mut ways = vec![format!("export {file}"), format!("demo --write-sample {file}")];
+    if cfg!(feature = "bench") {
+        ways.push(format!("--json bench {file} --quick --subject nosuch"));
+        ways.push(format!("bench --html {file} --quick --subject nosuch"));
+    }
+    if cfg!(feature = "conformance") {
+        ways.push(format!("conformance nosuchcase --html {file}"));
+    }
+    ways
+}
+
+/// Everything in the directory: names, and what they hold or lead to.
+fn content(place: &Place) -> BTreeMap<PathBuf, Vec<u8>> {
+    let entries = fs::read_dir(place.file("")).unwrap().flatten().map(|entry| entry.path());
+    entries
+        .map(|path| {
+            let held = fs::read(&path).or_else(|_| {
+                fs::read_link(&path).map(|target| target.into_os_string().into_encoded_bytes())
+            });
+            (path, held.unwrap_or_default())
+        })
+        .collect()
+}
+
+#[test]
+fn the_files_of_stores_are_not_replaced_by_any_output() {
+    for backend in BACKENDS {
+        let place = Place::new();
+        place.init(backend);
+        let other = if backend == "libsql" { "zqlite" } else { "libsql" };
+        place.init(other);
+        fs::copy(place.file(&format!("{other}.db")), place.file("renamed")).unwrap();
+        fs::rename(place.file(&format!("{other}.db.key")), place.file("secret")).unwrap();
+        // Where a log, or what is meant to be one, would be of the greatest harm.
+        place.write(&format!("{backend}.db-journal"), "");
+        place.write(&format!("{backend}.db.v1.bak"), "");
+        symlink(place.file(&format!("{other}.db")), place.file("link")).unwrap();
+        symlink(place.file("nowhere"), place.file("dangling")).unwrap();
+        fs::create_dir(place.file("directory")).unwrap();
+        let own = ["", "-wal", "-shm", "-journal", ".lock", ".key", ".v1.bak", ".v1.bak.part"];
+        let victims = own
+            .map(|suffix| format!("{backend}.db{suffix}"))
+            .into_iter()
+            .chain([format!("{other}.db"), format!("{other}.db-wal"), format!("{other}.db.lock")])
+            .chain(["renamed", "secret", "link", "dangling", "directory"].map(str::to_owned));
+        for victim in victims {
+            let before = content(&place);
+            for output in outputs(&victim) {
+                for force in ["", " --force"] {
+                    let ran = place.on(backend, &format!("{output}{force}"));
+                    assert_eq!(content(&place), before, "{output}{force}: {ran:#?}");
+                    assert_eq!(ran.code, 1, "{output}{force}: {ran:#?}");
+                    assert!(ran.err.contains(&victim), "{output}{force}: {ran:#?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_configured_hash_key_is_not_replaced_wherever_it_is() {
+    let place = Place::new();
+    let on = "--backend libsql --path s.db --set secret_key_file=elsewhere";
+    place.run(&format!("{on} init")).ok();
+    let before = content(&place);
+    place.run(&format!("{on} export elsewhere --force")).refused(&["belongs to a store"]);
+    assert_eq!(content(&place), before);
+}
+
+#[test]
+fn other_files_are_replaced_on_request_and_only_by_what_is_whole() {
+    let place = Place::new();
+    place.init("libsql");
+    for output in outputs("there") {
+        place.write("there", "keep me");
+        let before = content(&place);
+        place.on("libsql", &output).refused(&["there", "--force"]);
+        assert_eq!(content(&place), before, "{output}");
+        let ran = place.on("libsql", &format!("{output} --force"));
+        if output.contains("nosuch") {
+            ran.refused(&["nosuch"]);
+            assert_eq!(place.read("there"), b"keep me", "{output}");
+        } else {
+            ran.ok();
+            assert_ne!(place.read("there"), b"keep me", "{output}");
+            let mode = fs::metadata(place.file("there")).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{output}");
+        }
+        let left: Vec<_> = content(&place).into_keys().collect();
+        assert_eq!(left, before.into_keys().collect::<Vec<_>>(), "{output} leaves nothing else");
+    }
+}
+
+#[test]
+fn the_demonstration_replaces_nothing_in_its_directory() {
+    let place = Place::new();
+    place.write("fsync.tmp", "mine");
+    place.write("sample.key", "mine");
+    place.run("demo --directory .").refused(&["sample.key"]);
+    assert_eq!(place.read("sample.key"), b"mine");
+    fs::remove_file(place.file("sample.key")).unwrap();
+    place.write("demo.db", "mine");
+    place.run("demo --directory .").refused(&["demo.db"]);
+    assert_eq!(place.read("fsync.tmp"), b"mine");
+}
