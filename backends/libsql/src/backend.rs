@@ -16,9 +16,10 @@ use ghostwire_store_local_file::{Access, FileKind, StoreFile};
 
 use crate::check::{check_order, check_structure, verify};
 use crate::commit::{fill, transaction};
+use crate::layout::{add_columns, check_layout, create_table};
 use crate::link::{Link, Role, set_up_engine, text};
 use crate::opening::{Sidecars, connect, create, settle};
-use crate::shape::{Shapes, add_columns, create_table};
+use crate::shape::Shapes;
 use crate::{LibsqlOptions, NAME, meta};
 
 /// So many read connections are kept open between reads.
@@ -285,6 +286,8 @@ impl Shared {
                 }
                 link.run(&create_table(table, target))?;
             }
+            // A table of that name may have been there, and another one.
+            check_layout(link, to)?;
             link.run(&format!("PRAGMA user_version = {}", to.version))?;
             meta::move_head(link, head.serial, &Head { schema: to, ..head })
         })?;

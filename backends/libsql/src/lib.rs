@@ -27,6 +27,7 @@
 mod backend;
 mod check;
 mod commit;
+mod layout;
 mod link;
 mod meta;
 mod opening;

@@ -4,13 +4,17 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_local_file::file_to_read;
 use libsql::params::Params;
-use libsql::{Builder, Database, OpenFlags, Row, Statement, Value, ValueType};
+use libsql::{
+    AuthContext, AuthHook, Authorization, Builder, Database, OpenFlags, Row, Statement, Value,
+    ValueType,
+};
 
 /// How long a connection waits for a lock that a tool of somebody else's holds.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -32,7 +36,11 @@ pub(crate) fn engine_error(error: &libsql::Error) -> Error {
     // The low byte of an extended result code is the primary one: https://sqlite.org/rescode.html
     let (kind, what) = match code & 0xff {
         1 | 17 => (ErrorKind::Corrupt, "the file's tables are not what this program made"),
-        3 | 23 => (ErrorKind::PermissionDenied, "the database engine was denied access"),
+        3 => (ErrorKind::PermissionDenied, "the database engine was denied access"),
+        23 => (
+            ErrorKind::Corrupt,
+            "the file got a trigger or view that this program did not make; remove it",
+        ),
         5 | 6 => (ErrorKind::Busy, "another program holds the file; stop its transaction"),
         8 => (ErrorKind::ReadOnly, "the file cannot be written"),
         11 => (ErrorKind::Corrupt, "the file is damaged; restore it from a backup"),
@@ -54,6 +62,15 @@ pub(crate) fn set_up_engine() -> Result<()> {
              ghostwire_store_libsql::prepare_process first",
         ))
     })
+}
+
+/// Lets no trigger run and no view be read: nothing of ours stands in one. They are looked for when
+/// a file is opened; this is for those that another program makes meanwhile.
+fn only_what_was_asked(context: &AuthContext<'_>) -> Authorization {
+    match context.accessor {
+        None => Authorization::Allow,
+        Some(_trigger_or_view) => Authorization::Deny,
+    }
 }
 
 /// What a connection is for.
@@ -99,9 +116,13 @@ impl Link {
             ready(Builder::new_local(name).flags(flags).build()).map_err(named)?;
         let connection = database.connect().map_err(|error| named(engine_error(&error)))?;
         connection.busy_timeout(PATIENCE).map_err(|error| named(engine_error(&error)))?;
+        let hook = Some(Arc::new(only_what_was_asked) as AuthHook);
+        connection.authorizer(hook).map_err(|error| named(engine_error(&error)))?;
         let mut link = Self { statements: HashMap::new(), connection };
         link.run("PRAGMA temp_store = MEMORY").map_err(named)?;
         link.run("PRAGMA trusted_schema = OFF").map_err(named)?;
+        // A reference in a table of somebody else's must not keep a row of ours from going.
+        link.run("PRAGMA foreign_keys = OFF").map_err(named)?;
         match role {
             Role::Writer => link.run("PRAGMA synchronous = FULL"),
             // SQLite 3.47.0 lacks the fix for a checkpoint that races a wrapped WAL.

@@ -9,8 +9,14 @@ use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::schema::{Schema, SchemaVersion, Table};
 use libsql::{Row, Value};
 
+use crate::layout::create_table;
 use crate::link::{Link, Storage, cell, integer, text};
-use crate::shape::{create_table, id_text, parse_id, row_check};
+use crate::shape::{id_text, parse_id, row_check};
+
+/// The table that tells where the store stands.
+pub(crate) const META: &str = "ghostwire_meta";
+/// The table of blocks.
+pub(crate) const BLOCKS: &str = "ghostwire_blocks";
 
 pub(crate) const CREATE_META: &str = "\
 CREATE TABLE ghostwire_meta (
@@ -61,7 +67,7 @@ const VERIFY_BLOCKS: &str = "SELECT [serial], [body], CAST([id] AS BLOB), [time]
 const PURGE_BLOCKS: &str = "DELETE FROM ghostwire_blocks WHERE serial < ?1";
 
 /// The number that the check of the meta row has in place of a table's.
-const META: u8 = 0;
+const META_NUMBER: u8 = 0;
 
 /// Makes every table and the meta row; to be called in a transaction.
 pub(crate) fn create(link: &mut Link, head: &Head, schema: Schema) -> Result<()> {
@@ -94,7 +100,7 @@ fn values(head: &Head) -> Vec<Value> {
         Value::Integer(head.schema.version.into()),
         Value::Integer(head.schema.oldest_reader.into()),
     ];
-    let check = row_check(META, &values, &mut Vec::new());
+    let check = row_check(META_NUMBER, &values, &mut Vec::new());
     values.push(Value::Integer(check));
     values
 }

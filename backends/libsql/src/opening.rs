@@ -9,6 +9,7 @@ use ghostwire_store_core::schema::Schema;
 use ghostwire_store_local_file::FileKind;
 
 use crate::NAME;
+use crate::layout::check_layout;
 use crate::link::{Link, Role, integer, text};
 use crate::meta;
 use crate::shape::Shapes;
@@ -92,6 +93,7 @@ pub(crate) fn connect(path: &Path, read_only: bool) -> Result<(Link, Shapes, Hea
             .with("tables", head.schema.version));
     }
     Schema::current().steps_from(head.schema)?;
+    check_layout(&mut link, head.schema)?;
     let shapes = Shapes::read(&mut link, head.schema)?;
     Ok((link, shapes, head))
 }

@@ -1,7 +1,5 @@
 //! How the core's tables look in SQL, and how its rows become SQL values and back.
 
-use std::fmt::Write as _;
-
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use ghostwire_store_core::backend::{KeyRange, Row};
@@ -38,76 +36,19 @@ pub(crate) struct Shape {
     key_list: Vec<String>,
 }
 
-fn key_storage(kind: KeyKind) -> Storage {
+pub(crate) fn key_storage(kind: KeyKind) -> Storage {
     match kind {
         KeyKind::Integer => Storage::Integer,
         KeyKind::Id | KeyKind::OptionalId | KeyKind::Text => Storage::Text,
     }
 }
 
-fn column_storage(kind: ColumnKind) -> Storage {
+pub(crate) fn column_storage(kind: ColumnKind) -> Storage {
     match kind {
         ColumnKind::Bool | ColumnKind::Integer | ColumnKind::Time => Storage::Integer,
         ColumnKind::Real => Storage::Real,
         ColumnKind::Text | ColumnKind::Json | ColumnKind::Id | ColumnKind::Key(_) => Storage::Text,
     }
-}
-
-fn column_definition(column: &Column) -> String {
-    let storage = column_storage(column.kind).sql();
-    let null = if column.nullable { "" } else { " NOT NULL" };
-    format!("\"{}\" {storage}{null}", column.name)
-}
-
-fn column_comment(kind: ColumnKind) -> &'static str {
-    match kind {
-        ColumnKind::Bool => " -- 0 or 1",
-        ColumnKind::Time => " -- microseconds since 1970-01-01 UTC",
-        ColumnKind::Json => " -- JSON",
-        ColumnKind::Integer
-        | ColumnKind::Real
-        | ColumnKind::Text
-        | ColumnKind::Id
-        | ColumnKind::Key(_) => "",
-    }
-}
-
-/// The statement that makes `table` as of `schema`.
-pub(crate) fn create_table(table: Table, schema: Schema) -> String {
-    let mut sql = format!("CREATE TABLE IF NOT EXISTS \"{}\" (\n", table.name());
-    let keys = schema.key(table);
-    for key in keys {
-        let comment = match key.kind {
-            KeyKind::OptionalId => " -- empty for none",
-            KeyKind::Integer if key.name == "at" => " -- microseconds since 1970-01-01 UTC",
-            KeyKind::Id | KeyKind::Integer | KeyKind::Text => "",
-        };
-        let storage = key_storage(key.kind).sql();
-        let _ = writeln!(sql, "  \"{}\" {storage} NOT NULL,{comment}", key.name);
-    }
-    for column in schema.columns(table) {
-        let comment = column_comment(column.kind);
-        let _ = writeln!(sql, "  {},{comment}", column_definition(column));
-    }
-    let keys: Vec<String> = keys.iter().map(|key| format!("\"{}\"", key.name)).collect();
-    let _ = write!(
-        sql,
-        "  {CHECK} INTEGER NOT NULL, -- of the other columns: rows edited by hand are refused\n  \
-         PRIMARY KEY ({})\n) STRICT, WITHOUT ROWID",
-        keys.join(", ")
-    );
-    sql
-}
-
-/// The statements that carry `table` from version `from` to `schema`.
-pub(crate) fn add_columns(table: Table, from: u32, schema: Schema) -> Vec<String> {
-    schema
-        .columns(table)
-        .filter(|column| column.since > from)
-        .map(|column| {
-            format!("ALTER TABLE \"{}\" ADD COLUMN {}", table.name(), column_definition(column))
-        })
-        .collect()
 }
 
 /// 63 bits of SHA-256 over a table's number and the SQL values of a row, without the nulls at its
@@ -290,10 +231,17 @@ impl Shape {
             .collect();
         let marks: Vec<String> = (1..=names.len()).map(|number| format!("?{number}")).collect();
         let name = table.name();
+        // Another constraint than that of the key, which somebody added, is an error and not a reason to
+        // delete the row that is in the way. Columns of a newer schema become null.
+        let changed = names.iter().skip(keys.len()).map(|name| format!("{name} = excluded.{name}"));
+        let nulled = unknown.iter().map(|(name, _)| format!("[{name}] = NULL"));
+        let changes: Vec<String> = changed.chain(nulled).collect();
         let insert = format!(
-            "INSERT OR REPLACE INTO [{name}] ({}) VALUES ({})",
+            "INSERT INTO [{name}] ({}) VALUES ({}) ON CONFLICT ({}) DO UPDATE SET {}",
             names.join(", "),
-            marks.join(", ")
+            marks.join(", "),
+            key_list.join(", "),
+            changes.join(", ")
         );
         let matches: Vec<String> = key_list
             .iter()

@@ -111,6 +111,24 @@ fn a_foreign_file() {
 }
 
 #[test]
+fn a_store_with_a_trigger_that_swallows_what_is_written() {
+    for (backend, table, words) in [
+        ("libsql", "users", &["DROP TRIGGER \"swallow\"", "libsql.db"][..]),
+        ("zqlite", "rows", &["layout", "zqlite.db"]),
+    ] {
+        let place = Place::new();
+        place.init(backend);
+        let connection = rusqlite::Connection::open(place.file(&format!("{backend}.db"))).unwrap();
+        let trigger = format!(
+            "CREATE TRIGGER swallow BEFORE INSERT ON {table} BEGIN SELECT RAISE(IGNORE); END"
+        );
+        connection.execute_batch(&trigger).unwrap();
+        connection.close().unwrap();
+        refused_by_all(&place, backend, words);
+    }
+}
+
+#[test]
 fn the_other_backends_file() {
     let place = Place::new();
     place.init("libsql");

@@ -4,6 +4,7 @@
 
 mod commits;
 mod files;
+mod layout;
 mod migrations;
 mod ranges;
 

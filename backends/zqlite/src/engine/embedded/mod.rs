@@ -83,7 +83,7 @@ impl Embedded {
             writer,
         };
         let reader = engine.reader_source.open()?;
-        require_schema(&reader)?;
+        require_schema(&reader).map_err(|error| error.with("path", file.path().display()))?;
         engine.give_back(reader);
         Ok(engine)
     }
@@ -147,6 +147,8 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(Duration::from_secs(5))?;
     connection.set_prepared_statement_cache_capacity(32);
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    // The layout is compared at open; this is for a trigger that another program adds meanwhile.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
     connection.execute_batch(
         "PRAGMA trusted_schema=OFF;PRAGMA synchronous=FULL;PRAGMA fullfsync=ON;PRAGMA checkpoint_fullfsync=ON;\
          PRAGMA temp_store=MEMORY;PRAGMA cell_size_check=ON;PRAGMA cache_size=-16000",
