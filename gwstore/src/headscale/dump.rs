@@ -1,7 +1,10 @@
 //! Executing an SQL dump that nobody vouches for, in a database of its own in memory.
 //!
 //! A dump by the `sqlite3` shell has few kinds of statements. Others are refused twice: by their
-//! first words, and by SQLite's authorizer, which sees what a statement would really do.
+//! first words, and by SQLite's authorizer, which sees what a statement would really do. What it takes
+//! to execute is in proportion to its length: an `INSERT` has literals, and no statement reads a table.
+
+use std::time::Instant;
 
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use rusqlite::functions::FunctionFlags;
@@ -10,22 +13,30 @@ use rusqlite::{Connection, ErrorCode};
 
 use super::unistr::unistr;
 
-/// What a statement of a dump begins with.
-const ALLOWED: &[&[&str]] = &[
-    &["PRAGMA", "FOREIGN_KEYS"],
-    &["BEGIN"],
-    &["COMMIT"],
-    &["END"],
-    &["CREATE", "TABLE"],
-    &["CREATE", "INDEX"],
-    &["CREATE", "UNIQUE", "INDEX"],
-    &["INSERT", "INTO"],
-    &["DELETE", "FROM", "SQLITE_SEQUENCE"],
-    &["ANALYZE"],
+/// What a statement of a dump begins with, and what it may do then.
+const ALLOWED: &[(&[&str], Deed)] = &[
+    (&["PRAGMA", "FOREIGN_KEYS"], Deed::Frame),
+    (&["BEGIN"], Deed::Frame),
+    (&["COMMIT"], Deed::Frame),
+    (&["END"], Deed::Frame),
+    (&["CREATE", "TABLE"], Deed::Define),
+    (&["CREATE", "INDEX"], Deed::Define),
+    (&["CREATE", "UNIQUE", "INDEX"], Deed::Define),
+    (&["INSERT", "INTO"], Deed::Fill),
+    (&["DELETE", "FROM", "SQLITE_SEQUENCE"], Deed::Frame),
+    (&["ANALYZE"], Deed::Analyze),
 ];
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Deed {
+    Frame,
+    Define,
+    Fill,
+    Analyze,
+}
+
 /// Executes the dump.
-pub(super) fn execute(connection: &Connection, bytes: Vec<u8>) -> Result<()> {
+pub(super) fn execute(connection: &Connection, bytes: Vec<u8>, deadline: Instant) -> Result<()> {
     let text = String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         Error::invalid("neither a SQLite file nor an SQL dump in UTF-8").with("at_byte", valid)
@@ -50,9 +61,20 @@ pub(super) fn execute(connection: &Connection, bytes: Vec<u8>) -> Result<()> {
             unistr(text).ok_or_else(|| rusqlite::Error::UserFunctionError("bad escape".into()))
         })
         .map_err(|_| Error::new(ErrorKind::Unexpected, "SQLite cannot be set up for reading"))?;
-    connection.authorizer(Some(only_loading));
+    let mut deed = None;
     for statement in Statements::of(text) {
-        run(connection, &statement).map_err(|error| error.with("line", statement.line))?;
+        let mut run = || {
+            if Instant::now() > deadline {
+                return Err(too_much_work());
+            }
+            let wanted = statement.deed()?;
+            if deed.replace(wanted) != Some(wanted) {
+                connection
+                    .authorizer(Some(move |context: AuthContext<'_>| allows(wanted, context)));
+            }
+            connection.execute_batch(statement.text).map_err(|error| refused(&error))
+        };
+        run().map_err(|error: Error| error.with("line", statement.line))?;
     }
     if !connection.is_autocommit() {
         return Err(Error::corrupt("the dump was cut off: its transaction is never committed")
@@ -61,46 +83,19 @@ pub(super) fn execute(connection: &Connection, bytes: Vec<u8>) -> Result<()> {
     Ok(())
 }
 
-fn run(connection: &Connection, statement: &Statement<'_>) -> Result<()> {
-    let words = statement.words();
-    let starts = |with: &[&str]| {
-        with.len() <= words.len() && with.iter().zip(&words).all(|(with, word)| with == word)
-    };
-    if starts(&["ROLLBACK"]) {
-        return Err(Error::corrupt("the dump ends in a rollback: it was made of a damaged file"));
-    }
-    if !ALLOWED.iter().any(|allowed| starts(allowed)) {
-        if !statement.complete {
-            return Err(cut_off());
-        }
-        let error = Error::invalid("not an SQL dump of Headscale: no such dump has this statement");
-        // Words of SQL are shown, anything else might be data.
-        let known =
-            |word: &&String| word.len() <= 12 && word.bytes().all(|byte| byte.is_ascii_uppercase());
-        return Err(match words.first().filter(known) {
-            Some(word) => error.with("statement", word),
-            None => error,
-        });
-    }
-    if !statement.complete {
-        return Err(cut_off());
-    }
-    connection.execute_batch(statement.text).map_err(|error| refused(&error))
+fn does_too_much() -> Error {
+    Error::invalid("the statement does what no dump of Headscale does")
 }
 
-fn cut_off() -> Error {
-    Error::corrupt("the dump was cut off: its last statement has no end")
+fn too_much_work() -> Error {
+    Error::invalid("the dump takes too much work; it is made to do harm")
 }
 
 /// An error without SQLite's message, which repeats parts of the statement.
 fn refused(error: &rusqlite::Error) -> Error {
     match error.sqlite_error_code() {
-        Some(ErrorCode::AuthorizationForStatementDenied) => {
-            Error::invalid("the statement does what no dump of Headscale does")
-        }
-        Some(ErrorCode::OperationInterrupted) => {
-            Error::invalid("the dump takes too much work; it is made to do harm")
-        }
+        Some(ErrorCode::AuthorizationForStatementDenied) => does_too_much(),
+        Some(ErrorCode::OperationInterrupted) => too_much_work(),
         Some(ErrorCode::DiskFull | ErrorCode::OutOfMemory | ErrorCode::TooBig) => {
             Error::invalid("the dump takes too much memory")
         }
@@ -112,7 +107,7 @@ fn refused(error: &rusqlite::Error) -> Error {
 }
 
 /// What a dump needs, and no more.
-fn only_loading(context: AuthContext<'_>) -> Authorization {
+fn allows(deed: Deed, context: AuthContext<'_>) -> Authorization {
     let is_internal = |table: &str| {
         matches!(
             table,
@@ -123,19 +118,23 @@ fn only_loading(context: AuthContext<'_>) -> Authorization {
         AuthAction::CreateTable { .. }
         | AuthAction::CreateIndex { .. }
         | AuthAction::Reindex { .. }
-        | AuthAction::Analyze { .. }
         | AuthAction::Insert { .. }
-        | AuthAction::Read { .. }
-        | AuthAction::Select
         | AuthAction::Transaction { .. } => true,
+        // `CREATE TABLE … AS SELECT` could multiply what is there; so could `INSERT … SELECT`, which to
+        // SQLite is no other than `INSERT … VALUES` with several rows.
+        AuthAction::Select => deed == Deed::Analyze || deed == Deed::Fill,
+        AuthAction::Analyze { .. } => deed == Deed::Analyze,
+        // An index reads its own table, row by row.
+        AuthAction::Read { table_name, .. } => deed != Deed::Fill || is_internal(table_name),
         AuthAction::Update { table_name, .. } | AuthAction::Delete { table_name } => {
             is_internal(table_name)
         }
         AuthAction::Pragma { pragma_name, .. } => pragma_name.eq_ignore_ascii_case("foreign_keys"),
         // The shell writes line breaks and other control characters with these.
-        AuthAction::Function { function_name } => ["replace", "char", "unistr"]
-            .iter()
-            .any(|name| function_name.eq_ignore_ascii_case(name)),
+        AuthAction::Function { function_name } => {
+            let known = ["replace", "char", "unistr"];
+            deed == Deed::Fill && known.iter().any(|name| function_name.eq_ignore_ascii_case(name))
+        }
         _ => false,
     };
     if allowed { Authorization::Allow } else { Authorization::Deny }
@@ -149,6 +148,53 @@ struct Statement<'a> {
 }
 
 impl Statement<'_> {
+    /// What it does, if a dump has such a statement, to its end.
+    fn deed(&self) -> Result<Deed> {
+        let words = self.words();
+        let starts = |with: &[&str]| {
+            with.len() <= words.len() && with.iter().zip(&words).all(|(with, word)| with == word)
+        };
+        if starts(&["ROLLBACK"]) {
+            let message = "the dump ends in a rollback: it was made of a damaged file";
+            return Err(Error::corrupt(message));
+        }
+        let deed = ALLOWED.iter().find(|(allowed, _)| starts(allowed)).map(|(_, deed)| *deed);
+        if !self.complete {
+            return Err(Error::corrupt("the dump was cut off: its last statement has no end"));
+        }
+        if deed == Some(Deed::Fill) && self.has_word("SELECT") {
+            return Err(does_too_much());
+        }
+        deed.ok_or_else(|| {
+            let message = "not an SQL dump of Headscale: no such dump has this statement";
+            let error = Error::invalid(message);
+            // Words of SQL are shown, anything else might be data.
+            let known = |word: &&String| {
+                word.len() <= 12 && word.bytes().all(|byte| byte.is_ascii_uppercase())
+            };
+            match words.first().filter(known) {
+                Some(word) => error.with("statement", word),
+                None => error,
+            }
+        })
+    }
+
+    /// Whether it has this word of SQL, in capitals, anywhere but in texts, quoted names and comments.
+    fn has_word(&self, word: &str) -> bool {
+        let mut rest = self.text;
+        while !rest.is_empty() {
+            let skipped = comment(rest).or_else(|| quoted(rest));
+            let (piece, behind) =
+                rest.split_at_checked(skipped.unwrap_or_else(|| plain(rest))).unwrap_or((rest, ""));
+            let mut words = piece.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+            if skipped.is_none() && words.any(|found| found.eq_ignore_ascii_case(word)) {
+                return true;
+            }
+            rest = behind;
+        }
+        false
+    }
+
     /// The first three words, in capitals.
     fn words(&self) -> Vec<String> {
         let is_word = |byte: char| byte.is_ascii_alphanumeric() || byte == '_';
@@ -263,6 +309,29 @@ mod tests {
                 (6, "END -- ;\n;", true)
             ]
         );
+    }
+
+    #[test]
+    fn words_of_sql_are_told_from_texts_and_names() {
+        let has = |text| Statement { text, line: 1, complete: true }.has_word("SELECT");
+        for text in
+            ["SELECT", "x(select)", "a--\nSelect 1", "'a'SELECT'b'", "1-SELECT", "[a]select"]
+        {
+            assert!(has(text), "{text}");
+        }
+        for text in [
+            "'SELECT'",
+            "\"select\"",
+            "[SELECT]",
+            "`select`",
+            "-- select",
+            "/* select */",
+            "selected",
+            "a_select",
+            "",
+        ] {
+            assert!(!has(text), "{text}");
+        }
     }
 
     #[test]

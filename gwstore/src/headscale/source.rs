@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
@@ -15,8 +16,17 @@ use super::dump;
 /// The largest file that is read: 1 GiB, some millions of nodes.
 const MAX_FILE: u64 = 1 << 30;
 
-/// The longest text, row or statement: 16 MiB, four times the longest policy.
-const MAX_TEXT: i32 = 16 << 20;
+/// The longest text, row or statement: 16 MiB, four times the longest policy. None is longer than its
+/// file, but a short dump still needs some room.
+const MAX_TEXT: u64 = 16 << 20;
+const MIN_TEXT: u64 = 1 << 20;
+
+/// A dump makes a database of about its own size; this many bytes, and four times as many as it has.
+const LEAST_ROOM: u64 = 16 << 20;
+const PAGE: u64 = 4096;
+
+/// A hundred times what a large file takes on a slow machine: so long, and a second more for each MiB.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What kind of file it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,8 +83,8 @@ fn inspect(path: &Path) -> Result<(Connection, SourceKind)> {
     }
     read(MAX_FILE, &mut start)?;
     let connection = Connection::open_in_memory().map_err(|_| cannot_prepare())?;
-    prepare(&connection, length)?;
-    dump::execute(&connection, start)?;
+    let deadline = prepare(&connection, length)?;
+    dump::execute(&connection, start, deadline)?;
     seal(&connection)?;
     Ok((connection, SourceKind::Dump))
 }
@@ -158,11 +168,13 @@ fn immutable_uri(path: &Path) -> String {
     uri
 }
 
-/// Limits what SQL can cost. Counted, not timed, so that the outcome is always the same.
-fn prepare(connection: &Connection, length: u64) -> Result<()> {
+/// Limits what SQL can cost, in proportion to the file. Steps are counted, so that the outcome is
+/// always the same; but a step may take long, so there is an end to that, too, which is told.
+fn prepare(connection: &Connection, length: u64) -> Result<Instant> {
+    let longest = i32::try_from(length.clamp(MIN_TEXT, MAX_TEXT)).unwrap_or(i32::MAX);
     for (limit, value) in [
-        (Limit::SQLITE_LIMIT_LENGTH, MAX_TEXT),
-        (Limit::SQLITE_LIMIT_SQL_LENGTH, MAX_TEXT),
+        (Limit::SQLITE_LIMIT_LENGTH, longest),
+        (Limit::SQLITE_LIMIT_SQL_LENGTH, longest),
         (Limit::SQLITE_LIMIT_ATTACHED, 0),
         (Limit::SQLITE_LIMIT_EXPR_DEPTH, 50),
         (Limit::SQLITE_LIMIT_TRIGGER_DEPTH, 1),
@@ -171,21 +183,23 @@ fn prepare(connection: &Connection, length: u64) -> Result<()> {
     ] {
         connection.set_limit(limit, value);
     }
+    let pages = (length.saturating_mul(4) + LEAST_ROOM) / PAGE;
     connection
-        .execute_batch(
+        .execute_batch(&format!(
             "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0;
              PRAGMA ignore_check_constraints = ON;
-             PRAGMA temp_store = MEMORY; PRAGMA max_page_count = 1048576;",
-        )
+             PRAGMA temp_store = MEMORY; PRAGMA max_page_count = {pages};"
+        ))
         .map_err(|_| cannot_prepare())?;
+    let deadline = Instant::now() + PATIENCE + Duration::from_secs(length >> 20);
     const STEP: u64 = 10_000;
     let mut left = (100_000_000 + length.saturating_mul(20)) / STEP;
     let spend = move || {
         left = left.saturating_sub(1);
-        left == 0
+        left == 0 || Instant::now() > deadline
     };
     connection.progress_handler(10_000, Some(spend));
-    Ok(())
+    Ok(deadline)
 }
 
 /// From here on tables can be read, and nothing else happens.

@@ -27,16 +27,49 @@ fn hostile_statements_are_refused() {
              SELECT n FROM r;",
             &["does what no dump"],
         ),
+        ("INSERT INTO users(id) VALUES((SELECT 9));", &["does what no dump"]),
+        ("CREATE TABLE a AS SELECT * FROM users;", &["does what no dump"]),
+        ("CREATE INDEX a ON users(replace(name, 'a', 'b'));", &["line="]),
         (
-            "CREATE TABLE a(x); INSERT INTO a VALUES(1),(2),(3),(4),(5),(6),(7),(8); \
+            "CREATE TABLE a(x); INSERT INTO a VALUES(1), (2), (3), (4), (5), (6), (7), (8); \
              INSERT INTO a SELECT 1 FROM a, a b, a c, a d, a e, a f, a g, a h, a i, a j, a k, a l;",
-            &["too much"],
+            &["does what no dump"],
+        ),
+        ("INSERT INTO users(id) VALUES(9) RETURNING name;", &["does what no dump"]),
+        (
+            "INSERT INTO users(id) VALUES(9) ON CONFLICT(id) DO UPDATE SET name = 'x';",
+            &["does what no dump"],
         ),
         ("ROLLBACK; -- due to errors", &["damaged file"]),
     ] {
         assert_refused(read_text(&dump(statement)), parts);
     }
     assert!(!Path::new("/tmp/x.db").exists());
+}
+
+/// Doubles a text again and again.
+fn doubled(times: usize) -> String {
+    let text = (0..times).fold("'aa'".to_owned(), |text, _| format!("replace({text},'a','aa')"));
+    format!("INSERT INTO users(name) VALUES({text});")
+}
+
+#[test]
+fn a_short_dump_cannot_become_large() {
+    // One text is longer than the file by far, and many shorter ones are together.
+    assert_refused(read_text(&dump(&doubled(24))), &["too much memory", "line="]);
+    assert_refused(read_text(&dump(&doubled(18).repeat(200))), &["too much memory", "line="]);
+    // What a dump is for does not come near it.
+    assert!(read_text(&dump(&"INSERT INTO users(name) VALUES('x');".repeat(20_000))).is_ok());
+}
+
+#[test]
+fn work_ends_after_a_time_however_few_steps_it_has() {
+    let connection = Connection::open_in_memory().unwrap();
+    let past = std::time::Instant::now();
+    while std::time::Instant::now() <= past {}
+    let refused = dump::execute(&connection, dump("").into_bytes(), past);
+    let error = refused.unwrap_err().to_string();
+    assert!(error.contains("too much work") && error.contains("line=1"), "{error}");
 }
 
 #[test]
@@ -46,6 +79,7 @@ fn errors_repeat_nothing_of_the_dump() {
         "INSERT INTO pre_auth_keys(s3cret) VALUES('s3cret');",
         "INSERT INTO pre_auth_keys(key) VALUES(s3cret);",
         "INSERT INTO pre_auth_keys(id, key) VALUES(1, 's3cret'), (1, 's3cret');",
+        "INSERT INTO pre_auth_keys(id) VALUES('s3cret'); INSERT INTO pre_auth_keys(id) VALUES('s3cret');",
         "s3cret;",
         "'s3cret';",
     ] {
