@@ -1,15 +1,19 @@
 //! Bringing entities in, as every import does it: all of them are tried on a copy of the state
 //! first, so that nothing is written of an import that would be refused halfway.
 
+use std::collections::BTreeMap;
+
 use bytes::BytesMut;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesOrdered, StreamExt};
 use ghostwire_store::command::{Command, Image, Restore};
 use ghostwire_store::digest::{Digest, state_digest};
-use ghostwire_store::domain::{ActorName, AuditEntry, Clock, MetricPoint, SystemClock, Timestamp};
+use ghostwire_store::domain::{
+    ActorName, AuditEntry, Clock, MetricPoint, PolicyVersion, SystemClock, Timestamp,
+};
 use ghostwire_store::state::{Context, Reply, State};
-use ghostwire_store::{Error, ErrorKind, Result, Store};
+use ghostwire_store::{Entity, Error, ErrorKind, Result, Store};
 
 use crate::progress::Progress;
 
@@ -24,6 +28,7 @@ const UNDER_WAY: usize = 2;
 
 /// A copy of the state on which an import is tried.
 pub(crate) struct Rehearsal {
+    before: State,
     state: State,
     actor: ActorName,
     now: Timestamp,
@@ -36,7 +41,8 @@ pub(crate) struct Rehearsal {
 impl Rehearsal {
     pub(crate) fn on(state: &State) -> Self {
         let now = SystemClock.now().max(state.time());
-        Self { state: state.clone(), actor: ActorName::system(), now, new: 0, unchanged: 0 }
+        let (before, actor) = (state.clone(), ActorName::system());
+        Self { before, state: state.clone(), actor, now, new: 0, unchanged: 0 }
     }
 
     /// Tries these entities. Those that break a rule are left out and named: index, and reason.
@@ -62,6 +68,25 @@ impl Rehearsal {
         Ok(refused)
     }
 
+    /// How many entities of each kind are not there yet.
+    pub(crate) fn new_by_kind(&self) -> BTreeMap<Entity, u64> {
+        let mut counts = BTreeMap::new();
+        for image in self.state.images() {
+            *counts.entry(image.entity()).or_default() += 1;
+        }
+        for image in self.before.images() {
+            counts.entry(image.entity()).and_modify(|count| *count -= 1);
+        }
+        counts
+    }
+
+    /// Whether another policy would be in force.
+    pub(crate) fn policy_change(&self) -> Option<PolicyChange> {
+        let version = |state: &State| state.policies().current().map(|policy| policy.version);
+        let (from, to) = (version(&self.before), version(&self.state)?);
+        (from != Some(to)).then_some(PolicyChange { from, to })
+    }
+
     /// Whether everything that the state would hold came from the import.
     pub(crate) fn holds_only_what_was_admitted(&self) -> bool {
         self.state.images().count() as u64 == self.new + self.unchanged
@@ -70,6 +95,43 @@ impl Rehearsal {
     /// The digest that the state would have.
     pub(crate) fn digest(&self) -> Digest {
         state_digest(&self.state)
+    }
+}
+
+/// An import that decides who may reach whom from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PolicyChange {
+    from: Option<PolicyVersion>,
+    to: PolicyVersion,
+}
+
+impl PolicyChange {
+    /// Nobody loses a policy without having said so.
+    pub(crate) fn check_allowed(self, is_allowed: bool) -> Result<()> {
+        match self.from {
+            Some(from) if !is_allowed => Err(Error::invalid(
+                "a policy of the file would come into force in place of the store's; nothing was \
+                 written",
+            )
+            .with("in_force", from.get())
+            .with("in_file", self.to.get())
+            .with("help", "--policy lets it; `gwstore list policies` shows the store's")),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn object(&self) -> serde_json::Value {
+        serde_json::json!({ "from": self.from, "to": self.to })
+    }
+}
+
+impl std::fmt::Display for PolicyChange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "In force: policy {} of the file", self.to.get())?;
+        match self.from {
+            Some(from) => write!(f, ", in place of policy {}", from.get()),
+            None => f.write_str("; the store had none"),
+        }
     }
 }
 

@@ -56,6 +56,18 @@ fn path_override(config: &Config, path: &Path) -> Result<(String, String)> {
     Ok((format!("{kind}.path"), text.to_owned()))
 }
 
+/// Refuses a backend that keeps nothing, to which all work would be lost.
+pub(crate) fn refuse_to_forget(config: &Config) -> Result<()> {
+    if config.backend.kind() != BackendKind::Memory {
+        return Ok(());
+    }
+    let error = Error::new(
+        ErrorKind::Unsupported,
+        "this backend keeps nothing: all that it has is gone when this command ends",
+    );
+    Err(error.with("backend", config.backend.kind()).with("help", "choose another with --backend"))
+}
+
 /// Whether the configured store is there. What is no file counts: opening tells what it is.
 pub(crate) fn store_exists(config: &Config) -> bool {
     config.backend.path().is_some_and(|path| path.symlink_metadata().is_ok())
@@ -113,8 +125,7 @@ pub(crate) async fn open_to_read(config: &Config) -> Result<Arc<dyn Backend>> {
 
 /// Opens an existing store to write to it.
 pub(crate) async fn open_to_write(config: &Config) -> Result<Arc<dyn Store>> {
-    let create = config.backend.kind() == BackendKind::Memory;
-    Opener::new(config).create(create).open().await.map_err(advised)
+    Opener::new(config).create(false).open().await.map_err(advised)
 }
 
 /// As [`open_to_write`], though the clock is far ahead of the last commit.

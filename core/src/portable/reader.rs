@@ -62,6 +62,19 @@ impl<R: io::BufRead> Reader<R> {
         self.number
     }
 
+    /// How many bytes the line has that was read last, its line feed included.
+    #[must_use]
+    pub fn line_length(&self) -> usize {
+        self.line.len()
+    }
+
+    /// The SHA-256 of the first line and of all items so far. Where two readings of one file agree on it,
+    /// they have read the same.
+    #[must_use]
+    pub fn sha256(&self) -> [u8; 32] {
+        self.hash.clone().finalize().into()
+    }
+
     /// What the last line says. `None` until the iterator has ended without an error.
     #[must_use]
     pub fn summary(&self) -> Option<&Summary> {

@@ -10,10 +10,11 @@ use serde_json::json;
 use crate::cli::MigrateArgs;
 use crate::failure::Outcome;
 use crate::output::Shell;
-use crate::session::{open_to_read, open_to_write};
+use crate::session::{open_to_read, open_to_write, refuse_to_forget};
 
 /// Shows what a migration would do, or does it.
 pub(super) async fn run(config: &Config, args: &MigrateArgs, shell: &mut Shell<'_>) -> Outcome {
+    refuse_to_forget(config)?;
     let backend = open_to_read(config).await?;
     let head = backend.head().await;
     backend.close().await?;

@@ -9,6 +9,7 @@ mod clock;
 mod conformance;
 mod damage;
 mod everyday;
+mod imports;
 mod outputs;
 mod round_trips;
 mod support;

@@ -6,7 +6,7 @@ mod stored;
 
 use std::fmt::Display;
 
-use ghostwire_store::config::Config;
+use ghostwire_store::config::{BackendKind, Config};
 use ghostwire_store::{COMPILED_BACKENDS, Error, Result};
 use serde::Serialize;
 use serde_json::json;
@@ -121,6 +121,11 @@ pub(super) async fn run(config: Result<Config>, shell: &mut Shell<'_>) -> Outcom
         let advice = format!("choose one of {}", known.join(", "));
         checkup.add(Finding::fail("backend", found, advice))?;
         return checkup.end();
+    }
+    if kind == BackendKind::Memory {
+        let advice = "choose another for anything but tests";
+        let found = format!("{kind} keeps nothing beyond the process");
+        checkup.add(Finding::warn("backend", found, advice))?;
     }
     if let Some(path) = config.backend.path() {
         files::check(&config, path, &mut checkup)?;

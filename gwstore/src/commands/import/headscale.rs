@@ -1,6 +1,9 @@
 //! `gwstore import headscale`.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 
 use ghostwire_store::command::Image;
 use ghostwire_store::config::Config;
@@ -11,14 +14,16 @@ use ghostwire_store::secrets::HashKey;
 use ghostwire_store::state::State;
 use ghostwire_store::{Error, Result, Store, read_hash_key};
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
-use super::{closed, is_missing, open_target, present_state, print_digests};
+use super::{Present, closed, is_missing, open_target, print_digests, trail};
 use crate::cli::HeadscaleArgs;
-use crate::failure::{Failure, Outcome, with_help};
+use crate::commands::export::hex;
+use crate::failure::{Failure, Outcome, file_error, with_help};
 use crate::headscale::{self, Import, Problem};
 use crate::output::{Shell, printable};
 use crate::progress::Progress;
-use crate::restore::{Batches, Rehearsal, check_digest};
+use crate::restore::{Batches, PolicyChange, Rehearsal, check_digest};
 
 const OPERATION: &str = "import.headscale";
 
@@ -28,6 +33,8 @@ struct Found {
     rehearsal: Rehearsal,
     /// Entities that the dump has right, but that the store does not admit.
     refused: Vec<Refused>,
+    /// Of the file's bytes.
+    sha256: [u8; 32],
 }
 
 struct Refused {
@@ -42,10 +49,12 @@ pub(in super::super) async fn run(
     args: &HeadscaleArgs,
     shell: &mut Shell<'_>,
 ) -> Outcome {
-    let state = present_state(config, &args.target).await?;
+    let present = Present::of(config, &args.target).await?;
+    let state = present.state.clone();
+    let was_missing = present.reading.is_none();
+    present.close().await?;
     // The dump is read with the SQLite that a backend may want to set up first.
     ghostwire_store::prepare_process().await?;
-    let was_missing = is_missing(config, &args.target);
     let mut found = read(config, args, &state)?;
     let problems = found.import.problems.len() + found.refused.len();
     if problems > 0 && !args.skip_invalid {
@@ -57,6 +66,10 @@ pub(in super::super) async fn run(
             .during(OPERATION);
         return Err(Failure::from(error));
     }
+    if let Some(change) = found.rehearsal.policy_change() {
+        let named = |error: Error| error.with("file", args.file.display()).during(OPERATION);
+        change.check_allowed(args.target.policy).map_err(named)?;
+    }
     if args.target.dry_run {
         return report(&found, args, None, shell);
     }
@@ -66,7 +79,14 @@ pub(in super::super) async fn run(
         found = read(config, args, &state)?;
     }
     let progress = shell.progress("importing", Some(found.import.images.len() as u64));
-    let written = write(&found, store.as_ref(), progress).await;
+    let written = async {
+        if !was_missing {
+            let new = found.rehearsal.new_by_kind();
+            trail::write(store.as_ref(), OPERATION, &found.sha256, &new).await?;
+        }
+        write(&found, store.as_ref(), progress).await
+    };
+    let written = written.await;
     let digests = closed(store.as_ref(), written).await.map_err(|error| error.during(OPERATION))?;
     report(&found, args, Some(&digests), shell)
 }
@@ -110,7 +130,22 @@ fn read(config: &Config, args: &HeadscaleArgs, state: &State) -> Result<Found> {
         }
     }
     import.images = admitted;
-    Ok(Found { import, rehearsal, refused })
+    let sha256 = sha256_of(&args.file)?;
+    Ok(Found { import, rehearsal, refused, sha256 })
+}
+
+fn sha256_of(path: &Path) -> Result<[u8; 32]> {
+    let read = || {
+        let (mut file, mut hash) = (File::open(path)?, Sha256::new());
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            match file.read(&mut buffer)? {
+                0 => return Ok(hash.finalize().into()),
+                count => hash.update(buffer.get(..count).unwrap_or_default()),
+            }
+        }
+    };
+    read().map_err(|error| file_error("the file cannot be read", Some(path), error))
 }
 
 fn identifier(image: &Image) -> String {
@@ -153,7 +188,7 @@ fn report(
     digests: Option<&Digests>,
     shell: &mut Shell<'_>,
 ) -> Outcome {
-    let Found { import, rehearsal, refused } = found;
+    let Found { import, rehearsal, refused, .. } = found;
     if shell.json {
         let problems: Vec<_> = import
             .problems
@@ -173,6 +208,8 @@ fn report(
             "unchanged_entities": rehearsal.unchanged,
             "problems": problems,
             "notes": import.notes,
+            "policy": rehearsal.policy_change().as_ref().map(PolicyChange::object),
+            "sha256": hex(found.sha256),
             "dry_run": args.target.dry_run,
             "written": digests.is_some(),
             "digests": digests,
@@ -192,6 +229,9 @@ fn report(
         shell.say(format_args!("{count:>10} {entity}"))?;
     }
     let Rehearsal { new, unchanged, .. } = rehearsal;
+    if let Some(change) = rehearsal.policy_change() {
+        shell.say(change)?;
+    }
     match digests {
         Some(digests) => {
             shell.say(format_args!(

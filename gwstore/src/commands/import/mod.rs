@@ -2,10 +2,12 @@
 
 mod headscale;
 mod portable;
+mod series;
+mod trail;
 
 use std::sync::Arc;
 
-use ghostwire_store::config::{BackendKind, Config};
+use ghostwire_store::config::Config;
 use ghostwire_store::digest::Digests;
 use ghostwire_store::state::State;
 use ghostwire_store::{Result, Store};
@@ -17,27 +19,41 @@ use super::init;
 use crate::cli::TargetArgs;
 use crate::failure::{Outcome, with_help};
 use crate::output::Shell;
-use crate::session::{Reading, open_to_write, store_exists};
+use crate::session::{Reading, open_to_write, refuse_to_forget, store_exists};
 
 /// Whether the store has to be made first, as the command line allows.
 fn is_missing(config: &Config, args: &TargetArgs) -> bool {
-    args.create && config.backend.kind() != BackendKind::Memory && !store_exists(config)
+    args.create && !store_exists(config)
 }
 
-/// What the store holds now; nothing is opened to be written to before an import was tried on it.
-async fn present_state(config: &Config, args: &TargetArgs) -> Result<State> {
-    if is_missing(config, args) {
-        return Ok(State::default());
+/// The store as it is before an import; nothing is opened to be written to before that was tried on it.
+struct Present {
+    state: State,
+    /// None if the store is yet to be made.
+    reading: Option<Reading>,
+}
+
+impl Present {
+    async fn of(config: &Config, args: &TargetArgs) -> Result<Self> {
+        refuse_to_forget(config)?;
+        if is_missing(config, args) {
+            return Ok(Self { state: State::default(), reading: None });
+        }
+        let help = "`gwstore init` makes the configured store, and so does --create";
+        let explained = |error: ghostwire_store::Error| match error.kind() {
+            ghostwire_store::ErrorKind::NotFound => with_help(error, help),
+            _ => error,
+        };
+        let reading = Reading::open(config).await.map_err(explained)?;
+        Ok(Self { state: State::clone(&reading.store.view()), reading: Some(reading) })
     }
-    let help = "`gwstore init` makes the configured store, and so does --create";
-    let explained = |error: ghostwire_store::Error| match error.kind() {
-        ghostwire_store::ErrorKind::NotFound => with_help(error, help),
-        _ => error,
-    };
-    let reading = Reading::open(config).await.map_err(explained)?;
-    let state = State::clone(&reading.store.view());
-    reading.close().await?;
-    Ok(state)
+
+    async fn close(self) -> Result<()> {
+        match self.reading {
+            Some(reading) => reading.close().await,
+            None => Ok(()),
+        }
+    }
 }
 
 /// Opens the store to import into, and makes it if that is to be done.

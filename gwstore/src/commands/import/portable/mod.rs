@@ -1,0 +1,306 @@
+//! `gwstore import portable`.
+//!
+//! The file is read twice. The first time nothing is written: it has to be complete and unaltered,
+//! and a copy of the state has to admit every entity. The second time nothing is written that was
+//! not read so the first time.
+
+mod parts;
+mod source;
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::Path;
+
+use ghostwire_store::backend::Backend;
+use ghostwire_store::config::Config;
+use ghostwire_store::digest::{Digest, Digests};
+use ghostwire_store::portable::{Item, Reader, Summary};
+use ghostwire_store::{Entity, Error, ErrorKind, Result, Store};
+use serde_json::json;
+
+use self::parts::{Cutter, Parts};
+use self::source::Source;
+use super::series::{SeriesFound, SeriesTrial};
+use super::{Present, closed, open_target, print_digests, trail};
+use crate::cli::PortableArgs;
+use crate::commands::export::hex;
+use crate::credentials::KeyFit;
+use crate::failure::{Failure, Outcome, file_error, with_help};
+use crate::output::{Shell, printable};
+use crate::progress::Progress;
+use crate::restore::{Batches, PolicyChange, Rehearsal, check_digest};
+use crate::session::{Reading, SeriesCount, count_audit, count_metrics};
+
+/// So many refusals are told one by one.
+const MOST_TOLD: usize = 20;
+const BUFFER: usize = 256 * 1024;
+const OPERATION: &str = "import.portable";
+
+/// A line that the store's rules do not admit.
+struct Refusal {
+    line: u64,
+    entity: &'static str,
+    reason: String,
+}
+
+/// What the first reading found.
+struct Tried {
+    summary: Summary,
+    parts: Parts,
+    rehearsal: Rehearsal,
+    series: SeriesFound,
+    refusals: Vec<Refusal>,
+}
+
+/// Reads the file, and writes what it holds.
+pub(in super::super) async fn run(
+    config: &Config,
+    args: &PortableArgs,
+    shell: &mut Shell<'_>,
+) -> Outcome {
+    let mut source = Source::open(&args.file).map_err(|error| error.during(OPERATION))?;
+    let present = Present::of(config, &args.target).await?;
+    let named = |error: Error| error.with("path", args.file.display()).during(OPERATION);
+    let tried = attempt(&mut source, &present, shell.progress("checking", None)).await;
+    let is_new = present.reading.is_none();
+    let closing = present.close().await;
+    let tried = tried.map_err(named)?;
+    closing?;
+    if !tried.refusals.is_empty() {
+        return refuse(&args.file, &tried.refusals, shell);
+    }
+    let expected = tried.rehearsal.digest();
+    check_trailer(&tried, expected).map_err(named)?;
+    let policy = tried.rehearsal.policy_change();
+    if let Some(change) = &policy {
+        change.check_allowed(args.target.policy).map_err(named)?;
+    }
+    if args.target.dry_run {
+        return report(&tried, policy.as_ref(), None, shell);
+    }
+    let file = source.again();
+    let file = file.map_err(|error| file_error("cannot be read again", Some(&args.file), error))?;
+    let store = open_target(config, &args.target, shell).await?;
+    let progress = shell.progress("importing", Some(tried.summary.total()));
+    let written = async {
+        if !is_new {
+            trail::write(store.as_ref(), OPERATION, &tried.summary.sha256, &tried.new()).await?;
+        }
+        write(&file, &tried, expected, store.as_ref(), progress).await
+    };
+    let written = written.await;
+    let digests = closed(store.as_ref(), written).await.map_err(named)?;
+    check_stored(config, &tried.summary, shell).await?;
+    report(&tried, policy.as_ref(), Some(&digests), shell)
+}
+
+impl Tried {
+    /// What the import brings that is not there.
+    fn new(&self) -> std::collections::BTreeMap<Entity, u64> {
+        let mut new = self.rehearsal.new_by_kind();
+        let points = self.series.new_points + self.series.replaced_points;
+        new.insert(Entity::Metric, points);
+        new.insert(Entity::Audit, self.series.new_entries);
+        new
+    }
+}
+
+fn cutter<R: Read>(from: R) -> Result<Cutter<BufReader<R>>> {
+    Reader::new(BufReader::with_capacity(BUFFER, from)).map(Cutter::new)
+}
+
+async fn attempt(from: impl Read, present: &Present, mut progress: Progress) -> Result<Tried> {
+    let mut cutter = cutter(from)?;
+    let mut parts = Parts::default();
+    let mut rehearsal = Rehearsal::on(&present.state);
+    let mut series = SeriesTrial::on(present.reading.as_ref());
+    let mut refusals = Vec::new();
+    loop {
+        let part = cutter.next_new(&mut parts)?;
+        if part.is_empty() {
+            break;
+        }
+        progress.advance(part.len() as u64);
+        let (mut lines, mut images) = (Vec::new(), Vec::new());
+        for (line, item) in part {
+            match item {
+                Item::Image(image) => {
+                    lines.push(line);
+                    images.push(image);
+                }
+                Item::Metric(point) => series.metric(point).await?,
+                Item::Audit(entry) => series.audit(line, entry).await?,
+            }
+        }
+        for (index, reason) in rehearsal.admit(&images)? {
+            let line = lines.get(index).copied().unwrap_or_default();
+            let entity = images.get(index).map_or("", |image| image.entity().name());
+            refusals.push(Refusal { line, entity, reason });
+        }
+    }
+    let series = series.finish().await?;
+    refusals.extend(series.altered.iter().map(|&line| Refusal {
+        line,
+        entity: Entity::Audit.name(),
+        reason: "another version of this line of the audit trail is there".to_owned(),
+    }));
+    refusals.sort_by_key(|refusal| refusal.line);
+    let summary = cutter
+        .summary()
+        .cloned()
+        .ok_or_else(|| Error::new(ErrorKind::Unexpected, "the reader ended without a summary"))?;
+    Ok(Tried { summary, parts, rehearsal, series, refusals })
+}
+
+fn refuse(path: &Path, refusals: &[Refusal], shell: &mut Shell<'_>) -> Outcome {
+    if shell.json {
+        let told: Vec<_> = refusals
+            .iter()
+            .map(|refusal| {
+                json!({ "line": refusal.line, "entity": refusal.entity, "reason": refusal.reason })
+            })
+            .collect();
+        shell.object(&json!({ "problems": told }))?;
+    } else {
+        for refusal in refusals.iter().take(MOST_TOLD) {
+            let Refusal { line, entity, reason } = refusal;
+            shell.line(format_args!("line {line}: {entity}: {}", printable(reason)))?;
+        }
+        let more = refusals.len().saturating_sub(MOST_TOLD);
+        if more > 0 {
+            shell.line(format_args!("and {more} more; --json lists all"))?;
+        }
+    }
+    let first = refusals.first();
+    let error = Error::invalid("the store does not admit all of the file; nothing was written")
+        .with("path", path.display())
+        .with("problems", refusals.len())
+        .with("first_line", first.map_or(0, |refusal| refusal.line))
+        .with("first_problem", first.map_or("", |refusal| refusal.reason.as_str()))
+        .during(OPERATION);
+    Err(Failure::from(with_help(error, "import into a new store, or export that store first")))
+}
+
+/// The exporter's digest can be checked before anything is written, if the store held nothing else.
+fn check_trailer(tried: &Tried, expected: Digest) -> Result<()> {
+    match tried.summary.state_digest {
+        Some(exported)
+            if exported != *expected.as_bytes()
+                && tried.rehearsal.holds_only_what_was_admitted() =>
+        {
+            Err(Error::corrupt(
+                "the last line's digest is not that of the entities; nothing was written",
+            )
+            .with("state_digest", hex(exported))
+            .with("computed_digest", expected))
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn write(
+    file: &File,
+    tried: &Tried,
+    expected: Digest,
+    store: &dyn Store,
+    progress: Progress,
+) -> Result<Digests> {
+    let mut cutter = cutter(file)?;
+    let mut batches = Batches::new(store, progress);
+    loop {
+        let part = cutter.next_again(&tried.parts)?;
+        if part.is_empty() {
+            break;
+        }
+        for (_, item) in part {
+            match item {
+                Item::Image(image) => batches.image(image).await?,
+                Item::Metric(point) => batches.metric(point).await?,
+                Item::Audit(entry) => batches.audit(entry).await?,
+            }
+        }
+    }
+    batches.finish().await?;
+    let digests = store.digests().await?;
+    check_digest(expected, digests.state)?;
+    Ok(digests)
+}
+
+/// Looks at what is stored now. Points and entries with one key replace each other, so a file made by
+/// other means than `gwstore export` may come to fewer of them than it has lines.
+async fn check_stored(config: &Config, summary: &Summary, shell: &mut Shell<'_>) -> Outcome {
+    let reading = Reading::open(config).await?;
+    let backend: &dyn Backend = reading.backend.as_ref();
+    let counted = async {
+        Ok::<_, Error>([
+            (Entity::Metric, count_metrics(backend, u64::MAX).await?),
+            (Entity::Audit, count_audit(reading.store.as_ref(), u64::MAX).await?),
+        ])
+    };
+    let counted = counted.await;
+    let misfit = KeyFit::of_configured(&reading.store.view(), config).and_then(|fit| fit.misfit());
+    reading.close().await?;
+    if let Some(misfit) = misfit {
+        shell.note(format_args!(
+            "{misfit}; move that key too, and name its file as secret_key_file"
+        ));
+    }
+    for (entity, SeriesCount { count, .. }) in counted? {
+        let imported = summary.counts.get(&entity).copied().unwrap_or_default();
+        if count < imported {
+            shell.note(format_args!(
+                "the file has {imported} lines of kind {entity}, but only {count} different keys"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn report(
+    tried: &Tried,
+    policy: Option<&PolicyChange>,
+    digests: Option<&Digests>,
+    shell: &mut Shell<'_>,
+) -> Outcome {
+    let Rehearsal { new, unchanged, .. } = tried.rehearsal;
+    let SeriesFound { new_points, replaced_points, new_entries, .. } = tried.series;
+    if shell.json {
+        return shell.object(&json!({
+            "counts": tried.summary.counts,
+            "new_entities": new,
+            "unchanged_entities": unchanged,
+            "new_metrics": new_points,
+            "replaced_metrics": replaced_points,
+            "new_audit": new_entries,
+            "policy": policy.map(PolicyChange::object),
+            "sha256": hex(tried.summary.sha256),
+            "dry_run": digests.is_none(),
+            "digests": digests,
+        }));
+    }
+    for (entity, count) in &tried.summary.counts {
+        shell.say(format_args!("{count:>10} {entity}"))?;
+    }
+    let series = format!("{new_points} new points, {new_entries} new lines of the audit trail");
+    match digests {
+        Some(_) => shell.say(format_args!(
+            "Imported: {new} new entities, {unchanged} were there already; {series}"
+        ))?,
+        None => shell.say(format_args!(
+            "The file is in order: {new} new entities, {unchanged} are there already; {series}. \
+             Nothing was written."
+        ))?,
+    }
+    if replaced_points > 0 {
+        shell.say(format_args!("points that get another value: {replaced_points}"))?;
+    }
+    if let Some(change) = policy {
+        shell.say(change)?;
+    }
+    match digests {
+        Some(digests) => print_digests(digests, shell),
+        None => Ok(()),
+    }
+}

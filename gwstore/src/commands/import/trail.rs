@@ -1,0 +1,46 @@
+//! What an import leaves in the audit trail of the store that it adds to.
+
+use std::collections::BTreeMap;
+
+use ghostwire_store::domain::{ActorName, AuditEntry, AuditId, Clock, SystemClock, Text};
+use ghostwire_store::entropy::{Entropy, SystemEntropy};
+use ghostwire_store::{Entity, Result, Store};
+
+/// Says of what kinds the import brings something, and from which file: a line for each kind, so
+/// that whoever asks where a key came from finds it among the lines about keys. It is written
+/// before anything else is, and so says what was begun.
+///
+/// A store that is made by the import gets no line: it is a copy, and its digests prove it.
+pub(super) async fn write(
+    store: &dyn Store,
+    action: &str,
+    sha256: &[u8; 32],
+    new: &BTreeMap<Entity, u64>,
+) -> Result<()> {
+    let at = SystemClock.now().max(store.view().time());
+    let entries = new.iter().filter(|(_, count)| **count > 0).map(|(entity, count)| {
+        let mut random = [0; 10];
+        SystemEntropy.fill(&mut random)?;
+        Ok(AuditEntry {
+            id: AuditId::time_ordered(at, random),
+            at,
+            actor: actor(),
+            action: Text::new(action)?,
+            entity: *entity,
+            subject: Text::new(format!(
+                "{count} of the file with sha256 {}",
+                data_encoding::HEXLOWER.encode(sha256)
+            ))?,
+        })
+    });
+    store.audit().append(entries.collect::<Result<_>>()?).await
+}
+
+/// Whoever calls, as the environment tells. That proves nothing: who may write to the store may write any
+/// line into it.
+fn actor() -> ActorName {
+    let variables = ["SUDO_USER", "USER", "LOGNAME"].into_iter();
+    let user = variables.filter_map(|name| std::env::var(name).ok()).find(|user| !user.is_empty());
+    let name = format!("{} via gwstore", user.as_deref().unwrap_or("somebody"));
+    ActorName::new(name).unwrap_or_else(|_| ActorName::system())
+}

@@ -1,0 +1,168 @@
+//! What an import says of itself, and what it does not do without being told to.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::support::{BACKENDS, Place, portable, user};
+
+/// The sample network in a store of its own, and the lines of its export without the first and last.
+fn network(place: &Place, backend: &str) -> Vec<String> {
+    place.sample();
+    place.on(backend, "import portable sample.jsonl --create").ok();
+    place.on(backend, "export all.jsonl").ok();
+    let text = String::from_utf8(place.read("all.jsonl")).unwrap();
+    let lines: Vec<_> = text.lines().map(str::to_owned).collect();
+    lines[1..lines.len() - 1].to_vec()
+}
+
+fn file(place: &Place, lines: &[String]) {
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    place.write("new.jsonl", portable(&lines));
+}
+
+/// Changes a field of the first line of a kind.
+fn changed(lines: &mut [String], kind: &str, field: &str, to: Value) -> usize {
+    let at = lines.iter().position(|line| line.starts_with(&format!("{{\"{kind}\""))).unwrap();
+    let mut line: Value = serde_json::from_str(&lines[at]).unwrap();
+    line[kind][field] = to;
+    lines[at] = line.to_string();
+    at
+}
+
+#[test]
+fn a_line_of_the_audit_trail_is_not_rewritten() {
+    for backend in BACKENDS {
+        let place = Place::new();
+        let mut lines = network(&place, backend);
+        let at = changed(&mut lines, "audit", "actor", "nobody".into());
+        file(&place, &lines);
+        let line = format!("first_line: {}", at + 2);
+        for dry in ["", " --dry-run"] {
+            place.unchanged(backend, &["another version", &line, "nothing was written"], || {
+                place.on(backend, &format!("import portable new.jsonl{dry}"))
+            });
+        }
+        // Nor by a file that has it twice.
+        place.on(backend, "import portable all.jsonl").ok();
+        lines.retain(|line| line.starts_with("{\"audit\""));
+        let mut twin: Value = serde_json::from_str(&lines[0]).unwrap();
+        twin["audit"]["id"] = "0190a5c8-7e1f-7000-8000-0000000000ff".into();
+        let mut other = twin.clone();
+        other["audit"]["actor"] = "somebody".into();
+        file(&place, &[twin.to_string(), other.to_string()]);
+        place.unchanged(backend, &["another version", "first_line: 3"], || {
+            place.on(backend, "import portable new.jsonl")
+        });
+    }
+}
+
+#[test]
+fn points_that_are_replaced_are_counted() {
+    for backend in BACKENDS {
+        let place = Place::new();
+        let mut lines = network(&place, backend);
+        changed(&mut lines, "metric", "value", 4711.5.into());
+        file(&place, &lines);
+        let plan = place.on(backend, "import portable new.jsonl --dry-run --json").ok().json();
+        assert_eq!((&plan["replaced_metrics"], &plan["new_metrics"]), (&1.into(), &0.into()));
+        let told = place.on(backend, "import portable new.jsonl").ok();
+        assert!(told.out.contains("points that get another value: 1"), "{told:#?}");
+        let again = place.on(backend, "import portable new.jsonl --json").ok().json();
+        assert_eq!(again["replaced_metrics"], 0);
+    }
+}
+
+#[test]
+fn what_an_import_adds_to_a_store_is_in_its_trail() {
+    for backend in BACKENDS {
+        let place = Place::new();
+        network(&place, backend);
+        let lines = |place: &Place| {
+            let listed = place.on(backend, "list audit --all --json").ok().out;
+            let lines = listed.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+            lines.filter(|line| line["action"] == "import.portable").collect::<Vec<_>>()
+        };
+        assert_eq!(lines(&place), [] as [Value; 0], "a store that an import made is a copy");
+        place.write("new.jsonl", portable(&[&user(1, "zoe"), &user(2, "zac")]));
+        let imported = place.on(backend, "import portable new.jsonl --json").ok().json();
+        let [line] = lines(&place).try_into().unwrap();
+        assert_eq!(line["entity"], "user");
+        let subject = line["subject"].as_str().unwrap();
+        assert!(subject.starts_with("2 "), "{line}");
+        assert!(subject.contains(imported["sha256"].as_str().unwrap()), "{line}");
+        assert!(line["actor"].as_str().unwrap().ends_with("via gwstore"), "{line}");
+        // Nothing new, and so nothing to say.
+        place.on(backend, "import portable new.jsonl").ok();
+        assert_eq!(lines(&place).len(), 1);
+    }
+}
+
+#[test]
+fn a_policy_comes_into_force_only_on_request() {
+    for backend in BACKENDS {
+        let place = Place::new();
+        let mut lines = network(&place, backend);
+        let policies = lines.iter().filter(|line| line.starts_with("{\"policy\"")).count();
+        changed(&mut lines, "policy", "version", 99.into());
+        lines.retain(|line| line.contains("\"version\":99"));
+        file(&place, &lines);
+        for dry in ["", " --dry-run"] {
+            place.unchanged(backend, &["--policy", "in_file: 99", "nothing was written"], || {
+                place.on(backend, &format!("import portable new.jsonl{dry}"))
+            });
+        }
+        let plan = place.on(backend, "import portable new.jsonl --policy --dry-run").ok();
+        assert!(plan.out.contains("policy 99"), "{plan:#?}");
+        let done = place.on(backend, "import portable new.jsonl --policy --json").ok().json();
+        assert_eq!(done["policy"], serde_json::json!({ "from": policies, "to": 99 }));
+        // It is in force, and nothing changes.
+        place.on(backend, "import portable new.jsonl").ok();
+    }
+}
+
+#[test]
+fn a_backend_that_keeps_nothing_imports_and_exports_nothing() {
+    let place = Place::new();
+    place.sample();
+    place.write("last.jsonl", "the last good backup");
+    for command in [
+        "import portable sample.jsonl",
+        "import portable sample.jsonl --dry-run",
+        "import headscale sample.jsonl",
+        "export last.jsonl --force",
+        "export -",
+        "migrate",
+    ] {
+        let ran = place.run(&format!("--backend memory {command}")).refused(&["keeps nothing"]);
+        assert_eq!(ran.out, "", "{command}");
+    }
+    assert_eq!(place.read("last.jsonl"), b"the last good backup");
+    let doctor = place.run("--backend memory doctor").ok();
+    assert!(doctor.out.contains("warn  backend"), "{doctor:#?}");
+}
+
+#[test]
+fn nonsense_without_an_end_is_not_kept() {
+    const MUCH: usize = 256 << 20;
+    let place = Place::new();
+    place.init("libsql");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_gwstore"))
+        .args(["--backend", "libsql", "--path", "libsql.db", "import", "portable", "-"])
+        .current_dir(place.file(""))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let piece = b"yes\n".repeat(16 * 1024);
+    let written = (0..MUCH / piece.len()).take_while(|_| input.write_all(&piece).is_ok()).count();
+    drop(input);
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert!(said.contains("not the portable form"), "{said}");
+    assert!(written < MUCH / piece.len(), "all of it was read");
+}
