@@ -33,7 +33,8 @@ pub(crate) struct GlobalOptions {
     /// The store file; short for `--set BACKEND.path=…`, but relative to the working directory.
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) path: Option<PathBuf>,
-    /// Print JSON: an object, or for listings one object a line. Errors too, on standard error.
+    /// Print JSON: an object, or for listings one object a line, and behind a part of a listing one with
+    /// the cursor of the `next`. Errors and notes too, on standard error.
     #[arg(long, global = true)]
     pub(crate) json: bool,
     /// Print results and errors only.
@@ -85,6 +86,18 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// Run the same day of a control plane on libsql and on zqlite, and compare them.
     Demo(crate::demo::Args),
+}
+
+impl Command {
+    /// Whether its exit code is a verdict, which a reader that went away must not turn into a good one.
+    pub(crate) fn judges(&self) -> bool {
+        match self {
+            Self::Doctor | Self::Demo(_) => true,
+            #[cfg(feature = "conformance")]
+            Self::Conformance(_) => true,
+            _ => false,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -155,6 +168,9 @@ pub(crate) struct TargetArgs {
     /// Make the store first if there is none, as `gwstore init` does.
     #[arg(long)]
     pub(crate) create: bool,
+    /// Let a policy of the file come into force in place of the store's.
+    #[arg(long)]
+    pub(crate) policy: bool,
 }
 
 #[derive(Debug, Args)]

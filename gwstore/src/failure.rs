@@ -9,6 +9,11 @@ use serde_json::{Map, Value, json};
 
 use crate::output::{Shell, printable};
 
+/// The command could not do what it should.
+const FAILED: u8 = 1;
+/// The store is in use; what sysexits.h calls `EX_TEMPFAIL`, so that a timer knows to try again.
+const BUSY: u8 = 75;
+
 /// A fact of this name is advice.
 const HELP: &str = "help";
 
@@ -39,6 +44,14 @@ impl From<io::Error> for Failure {
 }
 
 impl Failure {
+    /// What the process ends with.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Error(error) if *error.kind() == ErrorKind::Busy => BUSY,
+            Self::Error(_) | Self::Output(_) | Self::Told => FAILED,
+        }
+    }
+
     /// Tells the person or program at the other end of standard error.
     pub(crate) fn explain(&self, shell: &mut Shell<'_>) {
         let text = match self {

@@ -55,14 +55,16 @@ fn main() -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever reads has seen enough, as in `gwstore list … | head`.
-        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+        Err(Failure::Output(error))
+            if error.kind() == io::ErrorKind::BrokenPipe && !cli.command.judges() =>
+        {
             ExitCode::SUCCESS
         }
         Err(failure) => {
             // What was found before the failure is said before it.
             let _ = shell.out.flush();
             failure.explain(&mut shell);
-            ExitCode::FAILURE
+            ExitCode::from(failure.exit_code())
         }
     }
 }

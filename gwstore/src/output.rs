@@ -39,11 +39,20 @@ impl Shell<'_> {
     /// A remark beside the result.
     pub(crate) fn note(&mut self, note: impl Display) {
         if !self.quiet {
-            // In the order in which it was said, where both ends are one terminal.
-            let _ = self.out.flush();
-            // A remark that cannot be made does not undo what was done.
-            let _ = writeln!(self.notes, "note: {note}");
+            self.caution(note);
         }
+    }
+
+    /// A remark without which the result would be misunderstood.
+    pub(crate) fn caution(&mut self, note: impl Display) {
+        // In the order in which it was said, where both ends are one terminal.
+        let _ = self.out.flush();
+        // A remark that cannot be made does not undo what was done.
+        let _ = if self.json {
+            writeln!(self.notes, "{}", serde_json::json!({ "note": note.to_string() }))
+        } else {
+            writeln!(self.notes, "note: {note}")
+        };
     }
 
     /// A result for programs, on one line.

@@ -9,17 +9,19 @@ use ghostwire_store_bench_workload::results::Opening;
 use ghostwire_store_bench_workload::subject::{Candidate, Result};
 use ghostwire_store_bench_workload::{Spread, fill};
 
-/// What a process is to open: the name of a subject, and its directory.
-const SUBJECT: &str = "GHOSTWIRE_BENCH_OPEN";
-const DIRECTORY: &str = "GHOSTWIRE_BENCH_OPEN_IN";
+/// The first argument of a process that is to open a subject: its name and directory follow. It is no
+/// variable, which any command would inherit.
+const PART: &str = "__open-for-bench";
 
 /// Plays the part of a process that opens a subject, if this one was started for that. A program
 /// that runs the suite calls this first.
 #[must_use]
 pub fn play_part() -> Option<ExitCode> {
-    let name = std::env::var(SUBJECT).ok()?;
-    let directory = PathBuf::from(std::env::var_os(DIRECTORY)?);
-    Some(match open(&name, directory) {
+    let mut arguments = std::env::args_os().skip(1);
+    arguments.next().filter(|first| first == PART)?;
+    let name = arguments.next()?;
+    let directory = PathBuf::from(arguments.next()?);
+    Some(match open(&name.to_string_lossy(), directory) {
         Ok(ended) => ended,
         Err(error) => {
             complain(&error.to_string());
@@ -54,8 +56,9 @@ fn open(name: &str, directory: PathBuf) -> Result<ExitCode> {
 /// Gives the seconds it took, and the bytes that were resident before and after it.
 async fn open_in_child(name: &str, directory: &Path) -> Result<[f64; 3]> {
     let output = tokio::process::Command::new(std::env::current_exe()?)
-        .env(SUBJECT, name)
-        .env(DIRECTORY, directory)
+        .arg(PART)
+        .arg(name)
+        .arg(directory)
         .output()
         .await?;
     if !output.status.success() {

@@ -14,12 +14,16 @@ pub fn directory() -> PathBuf {
     std::env::var_os("GHOSTWIRE_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from)
 }
 
-/// An empty directory in another, removed when dropped.
+/// An empty directory in another, which only its owner may enter, removed when dropped.
 ///
 /// # Errors
 /// If it cannot be made.
 pub fn scratch(directory: &Path) -> std::io::Result<tempfile::TempDir> {
-    tempfile::Builder::new().prefix("ghostwire-bench-").tempdir_in(directory)
+    let mut scratch = tempfile::Builder::new();
+    scratch.prefix("ghostwire-bench-");
+    #[cfg(unix)]
+    scratch.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
+    scratch.tempdir_in(directory)
 }
 
 /// The bytes of the files in a directory and below.

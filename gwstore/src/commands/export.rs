@@ -16,7 +16,7 @@ use crate::failure::{Outcome, file_error};
 use crate::output::Shell;
 use crate::output_file::Target;
 use crate::progress::Progress;
-use crate::session::Reading;
+use crate::session::{Reading, refuse_to_forget};
 
 /// Rows of a series that are read at a time.
 const ROWS_PER_READ: usize = 10_000;
@@ -24,7 +24,9 @@ const BUFFER: usize = 256 * 1024;
 
 /// Writes everything stored in the portable format.
 pub(super) async fn run(config: &Config, args: &ExportArgs, shell: &mut Shell<'_>) -> Outcome {
+    refuse_to_forget(config)?;
     if args.file.as_os_str() == "-" {
+        check_stdout()?;
         let reading = Reading::open(config).await?;
         let progress = shell.progress("exporting", None);
         let written = write(&reading, BufWriter::with_capacity(BUFFER, &mut *shell.out), progress);
@@ -40,6 +42,29 @@ pub(super) async fn run(config: &Config, args: &ExportArgs, shell: &mut Shell<'_
     reading.close().await?;
     let summary = written.map_err(|error| error.during("export"))?;
     report(&args.file, &summary, shell)
+}
+
+/// Where standard output was closed, the standard library has put the null device, to be read and
+/// written, and a backup would be nowhere.
+#[cfg(unix)]
+fn check_stdout() -> Result<()> {
+    use rustix::fs::{OFlags, fcntl_getfl, fstat, stat};
+    let stdout = io::stdout();
+    let is_null = fstat(&stdout).is_ok_and(|out| {
+        stat("/dev/null").is_ok_and(|null| (null.st_dev, null.st_ino) == (out.st_dev, out.st_ino))
+    });
+    let is_read = fcntl_getfl(&stdout).is_ok_and(|flags| flags & OFlags::RWMODE == OFlags::RDWR);
+    if is_null && is_read {
+        return Err(
+            Error::invalid("standard output is closed; nothing was exported").during("export")
+        );
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn check_stdout() -> Result<()> {
+    Ok(())
 }
 
 fn report(path: &Path, summary: &Summary, shell: &mut Shell<'_>) -> Outcome {

@@ -7,6 +7,7 @@ use ghostwire_store::config::Config;
 use ghostwire_store::domain::{PageRequest, UserId, UserName};
 use ghostwire_store::state::State;
 use ghostwire_store::{Entity, Error, ErrorKind, Result};
+use serde_json::json;
 
 use crate::cli::{ListArgs, Listing};
 use crate::failure::Outcome;
@@ -67,8 +68,13 @@ async fn list(reading: &Reading, args: &ListArgs, shell: &mut Shell<'_>) -> Outc
         }
         let Some(next) = page.next else { return Ok(()) };
         if !args.all {
-            shell.note(format_args!("there is more: --all, or --cursor {next}"));
-            return Ok(());
+            // Also for the quiet: a part must not be taken for the whole.
+            return if shell.json {
+                shell.object(&json!({ "next": next }))
+            } else {
+                shell.caution(format_args!("there is more: --all, or --cursor {next}"));
+                Ok(())
+            };
         }
         request = PageRequest::after(args.limit, next);
     }

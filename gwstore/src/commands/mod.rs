@@ -15,7 +15,9 @@ mod list;
 mod migrate;
 mod status;
 
-use crate::cli::{Cli, Command, ConfigCommand, ImportCommand};
+use ghostwire_store::{Error, Result};
+
+use crate::cli::{Cli, Command, ConfigCommand, GlobalOptions, ImportCommand};
 use crate::failure::Outcome;
 use crate::output::Shell;
 use crate::session::load_config;
@@ -24,11 +26,13 @@ use crate::session::load_config;
 pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
     // The demonstration makes stores of its own.
     if let Command::Demo(args) = &cli.command {
+        refuse_store_options(&cli.global)?;
         return Ok(crate::demo::run(args.clone(), &mut *shell.out, shell.json).await?);
     }
     // So do the benchmarks.
     #[cfg(feature = "bench")]
     if let Command::Bench(args) = &cli.command {
+        refuse_store_options(&cli.global)?;
         return bench::run(args, shell).await;
     }
     // The doctor reports a configuration that does not load as one of its findings.
@@ -58,5 +62,23 @@ pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
         Command::Export(args) => export::run(&config, args, shell).await,
         Command::List(args) => list::run(&config, args, shell).await,
         Command::Migrate(args) => migrate::run(&config, args, shell).await,
+    }
+}
+
+/// What would be ignored is a mistake.
+fn refuse_store_options(global: &GlobalOptions) -> Result<()> {
+    let given = [
+        ("--config", global.config.is_some()),
+        ("--environment", global.environment.is_some()),
+        ("--set", !global.set.is_empty()),
+        ("--backend", global.backend.is_some()),
+        ("--path", global.path.is_some()),
+    ];
+    match given.iter().find(|(_, is_given)| *is_given) {
+        None => Ok(()),
+        Some((option, _)) => {
+            let message = "this command makes stores of its own, and looks at no configured one";
+            Err(Error::invalid(message).with("option", option))
+        }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use serde_json::Value;
+
 use crate::support::{BACKENDS, Place};
 
 #[test]
@@ -92,10 +94,7 @@ fn lists_page_filter_and_keep_secrets() {
     place.on("zqlite", "import portable sample.jsonl --create").ok();
     let lines = |arguments: &str| {
         let ran = place.on("zqlite", &format!("list {arguments} --json")).ok();
-        ran.out
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect::<Vec<serde_json::Value>>()
+        ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
     };
     let all = lines("nodes --all --limit 7");
     assert_eq!(all.len(), 150);
@@ -113,11 +112,14 @@ fn lists_page_filter_and_keep_secrets() {
     let mut cursor = String::new();
     loop {
         let ran = place.on("zqlite", &format!("list presence --json --limit 60 {cursor}")).ok();
-        paged.extend(ran.out.lines().map(str::to_owned));
-        let Some(next) = ran.err.trim().rsplit_once("--cursor ") else { break };
-        cursor = format!("--cursor {}", next.1);
+        paged.extend(ran.out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()));
+        let Some(next) = paged.last().and_then(|last| last["next"].as_str()) else { break };
+        cursor = format!("--cursor {next}");
+        paged.pop();
     }
-    assert_eq!(paged.len(), lines("presence --all").len());
+    assert_eq!(paged, lines("presence --all"));
+    let part = place.on("zqlite", "list presence --limit 60 -q").ok();
+    assert!(part.err.contains("--cursor"), "a part is not taken for the whole: {part:#?}");
 
     for entity in ["api-keys", "preauth-keys", "sessions"] {
         for form in ["", "--json"] {

@@ -7,15 +7,16 @@ use std::path::PathBuf;
 
 use crate::support::{BACKENDS, Place};
 
-/// Each way to name a file that is written.
-fn outputs(file: &str) -> Vec<String> {
-    let mut ways = vec![format!("export {file}"), format!("demo --write-sample {file}")];
+/// Each way to name a file that is written, where this store is configured.
+fn outputs(backend: &str, file: &str) -> Vec<String> {
+    let on = format!("--backend {backend} --path {backend}.db");
+    let mut ways = vec![format!("{on} export {file}"), format!("demo --write-sample {file}")];
     if cfg!(feature = "bench") {
         ways.push(format!("--json bench {file} --quick --subject nosuch"));
         ways.push(format!("bench --html {file} --quick --subject nosuch"));
     }
     if cfg!(feature = "conformance") {
-        ways.push(format!("conformance nosuchcase --html {file}"));
+        ways.push(format!("{on} conformance nosuchcase --html {file}"));
     }
     ways
 }
@@ -56,9 +57,9 @@ fn the_files_of_stores_are_not_replaced_by_any_output() {
             .chain(["renamed", "secret", "link", "dangling", "directory"].map(str::to_owned));
         for victim in victims {
             let before = content(&place);
-            for output in outputs(&victim) {
+            for output in outputs(backend, &victim) {
                 for force in ["", " --force"] {
-                    let ran = place.on(backend, &format!("{output}{force}"));
+                    let ran = place.run(&format!("{output}{force}"));
                     assert_eq!(content(&place), before, "{output}{force}: {ran:#?}");
                     assert_eq!(ran.code, 1, "{output}{force}: {ran:#?}");
                     assert!(ran.err.contains(&victim), "{output}{force}: {ran:#?}");
@@ -82,12 +83,12 @@ fn the_configured_hash_key_is_not_replaced_wherever_it_is() {
 fn other_files_are_replaced_on_request_and_only_by_what_is_whole() {
     let place = Place::new();
     place.init("libsql");
-    for output in outputs("there") {
+    for output in outputs("libsql", "there") {
         place.write("there", "keep me");
         let before = content(&place);
-        place.on("libsql", &output).refused(&["there", "--force"]);
+        place.run(&output).refused(&["there", "--force"]);
         assert_eq!(content(&place), before, "{output}");
-        let ran = place.on("libsql", &format!("{output} --force"));
+        let ran = place.run(&format!("{output} --force"));
         if output.contains("nosuch") {
             ran.refused(&["nosuch"]);
             assert_eq!(place.read("there"), b"keep me", "{output}");
@@ -113,4 +114,56 @@ fn the_demonstration_replaces_nothing_in_its_directory() {
     place.write("demo.db", "mine");
     place.run("demo --directory .").refused(&["demo.db"]);
     assert_eq!(place.read("fsync.tmp"), b"mine");
+}
+
+#[test]
+fn what_would_be_ignored_is_refused() {
+    let place = Place::new();
+    for options in
+        ["--path s.db", "--backend libsql", "--set writer.max_group=1", "--config x.toml"]
+    {
+        place.run(&format!("demo {options}")).refused(&["stores of its own"]);
+        if cfg!(feature = "bench") {
+            place.run(&format!("bench --quick {options}")).refused(&["stores of its own"]);
+        }
+    }
+}
+
+#[test]
+fn a_standard_output_that_is_closed_takes_no_export() {
+    let place = Place::new();
+    place.init("libsql");
+    let shell = |redirection: &str| {
+        let script =
+            format!("exec \"$0\" --backend libsql --path libsql.db export - {redirection}");
+        std::process::Command::new("sh")
+            .args(["-c", &script, env!("CARGO_BIN_EXE_gwstore")])
+            .current_dir(place.file(""))
+            .output()
+            .unwrap()
+    };
+    let closed = shell(">&-");
+    assert_eq!(closed.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&closed.stderr).contains("standard output is closed"));
+    assert!(shell(">/dev/null").status.success());
+    assert!(shell("| cat").status.success());
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_good_verdict() {
+    let place = Place::new();
+    let ended = std::process::Command::new(env!("CARGO_BIN_EXE_gwstore"))
+        .args(["--backend", "libsql", "--path", "nosuch/s.db", "doctor"])
+        .current_dir(place.file(""))
+        .stdout(gone())
+        .output()
+        .unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+}
+
+/// A pipe that nobody reads any more.
+fn gone() -> std::io::PipeWriter {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer
 }

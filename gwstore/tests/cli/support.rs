@@ -25,11 +25,12 @@ impl Ran {
         self
     }
 
-    /// It failed as it should: exit code 1, or 2 for what was said wrongly on the command line.
+    /// It failed as it should: exit code 1, 2 for what was said wrongly on the command line, or 75 for
+    /// a store that is in use.
     /// Standard error says each of `words`, and nothing panicked.
     #[track_caller]
     pub(crate) fn refused(self, words: &[&str]) -> Self {
-        assert!(matches!(self.code, 1 | 2), "{self:#?}");
+        assert!(matches!(self.code, 1 | 2 | 75), "{self:#?}");
         assert!(!self.err.contains("panicked"), "{self:#?}");
         for word in words {
             assert!(self.err.contains(word), "{word:?} is not in {self:#?}");
