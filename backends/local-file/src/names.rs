@@ -20,6 +20,9 @@ pub const KEY_FILE: &str = ".key";
 fn is_kept(suffix: &str) -> bool {
     ENGINE_FILES.contains(&suffix)
         || [LOCK_FILE, KEY_FILE].contains(&suffix)
+        || suffix
+            .strip_prefix(KEY_FILE)
+            .is_some_and(|rest| rest.starts_with('.') && rest.ends_with(".part"))
         || is_backup(suffix).unwrap_or(false)
 }
 
@@ -65,6 +68,7 @@ mod tests {
             "-journal",
             ".lock",
             ".key",
+            ".key.0123456789abcdef.part",
             ".v1.bak",
             ".v12.bak.3",
             ".v1.bak.part",
