@@ -7,6 +7,7 @@ use bytes::Bytes;
 use ghostwire_store_core::backend::KeyRange;
 use ghostwire_store_core::block::{ChangeKind, RowChange};
 use ghostwire_store_core::domain::StoreId;
+use ghostwire_store_core::error::{Error, ErrorKind};
 use ghostwire_store_core::schema::{RowKey, Table};
 
 use super::*;

@@ -361,7 +361,7 @@ impl Subject for LinesOf {
 
     async fn act(&self, store: &dyn Store, dice: &Dice, caller: Caller, log: &Log<Trail>) {
         // Everybody creates a user of his own now and then, and reads in between.
-        if caller.step % 5 > 0 {
+        if !caller.step.is_multiple_of(5) {
             return self.look(store, dice, log).await;
         }
         let user = caller.number * 8 + u8::try_from(caller.step / 5).unwrap();

@@ -207,7 +207,7 @@ impl<'l> Play<'l> {
         let fresh = found.as_ref().map(Fresh::of).unwrap_or_default();
         let before = self.oracle.clone();
         let predicted = self.oracle.carry_out(call, &fresh);
-        let seen = found.as_ref().map(Answer::clone).map_err(Refusal::from);
+        let seen = found.clone().map_err(|error| Refusal::from(&error));
         if seen != predicted {
             let found = match &found {
                 Ok(answer) => format!("{answer:#?}"),
