@@ -122,7 +122,7 @@ pub(crate) fn prune(ranges: &Ranges, chunks: &mut dyn Chunks, edits: &mut Edits)
     for (table, key) in at_the_ends.difference(&whole) {
         let (table, key) = (*table, &key[..]);
         let rows = chunks.rows(table, key)?;
-        if let Some(kept) = rows.without(ranges) {
+        if let Some(kept) = rows.without(|image| ranges.has(image)) {
             edits.replace(table, key, chunk::write(table, key, &kept, &[]), true);
         }
     }

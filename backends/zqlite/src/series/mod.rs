@@ -13,6 +13,7 @@
 pub(crate) mod chunk;
 pub(crate) mod fold;
 pub(crate) mod journal;
+mod last_pruned;
 mod merge;
 pub(crate) mod pending;
 pub(crate) mod ranges;
@@ -31,6 +32,7 @@ use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
 use fold::{Chunks, Edits};
 use journal::Entry;
+use last_pruned::LastPruned;
 use pending::{Frozen, Limits, Pending};
 use ranges::Ranges;
 use run::{Image, Run};
@@ -157,48 +159,59 @@ fn following(number: u64) -> Result<u64> {
         .ok_or_else(|| Error::corrupt("the journal's numbers are used up").with("number", number))
 }
 
-/// Makes what is pending of the journal again.
+/// Makes what is pending of the journal again. Entries are gathered first: a row that a later one
+/// pruned is left out at once, instead of going through all rows for each that pruned some.
 #[derive(Debug)]
 pub(crate) struct Replay {
     head: SeriesHead,
-    pending: Pending,
-    folded: Option<(u8, Vec<u8>)>,
+    next: u64,
+    entries: Vec<(u64, Entry)>,
 }
 
 impl Replay {
     pub(crate) fn new(head: SeriesHead) -> Self {
-        Self { head, pending: Pending::empty(head.first), folded: None }
+        Self { head, next: head.first, entries: Vec::new() }
     }
 
     /// Takes the next entry.
     pub(crate) fn take(&mut self, number: u64, entry: Entry) -> Result<()> {
-        if number != self.pending.next || number >= self.head.next {
+        if number != self.next || number >= self.head.next {
             return Err(self.gap());
         }
-        if number == self.head.frozen_until && number > self.head.first {
-            self.pending.freeze();
-        }
-        let Entry { folded, pruned, rows } = entry;
-        self.pending.prune(&pruned);
-        self.pending.push(rows);
-        self.pending.next = following(number)?;
-        self.folded = folded;
+        self.entries.push((number, entry));
+        self.next = following(number)?;
         Ok(())
     }
 
-    pub(crate) fn finish(mut self) -> Result<Pending> {
-        if self.pending.next != self.head.next {
+    pub(crate) fn finish(self) -> Result<Pending> {
+        if self.next != self.head.next {
             return Err(self.gap());
         }
-        if let Some((table, key)) = self.folded {
-            self.pending.folded_to((table, &key));
+        let pruned = self.entries.iter().map(|(number, entry)| (*number, &entry.pruned));
+        let last_pruned = LastPruned::of(pruned);
+        let mut pending = Pending::empty(self.head.first);
+        let mut folded = None;
+        for (number, entry) in self.entries {
+            if number == self.head.frozen_until && number > self.head.first {
+                pending.freeze();
+            }
+            pending.wrote(entry.pruned.weight().saturating_add(entry.rows.weight()));
+            // An entry prunes before it writes.
+            let kept =
+                entry.rows.without(|image| last_pruned.entry(image.table, image.key) > number);
+            pending.add(kept.unwrap_or(entry.rows));
+            pending.next = following(number)?;
+            folded = entry.folded;
         }
-        Ok(self.pending)
+        if let Some((table, key)) = folded {
+            pending.folded_to((table, &key));
+        }
+        Ok(pending)
     }
 
     fn gap(&self) -> Error {
         Error::corrupt("entries of the journal are missing or too many; restore from a backup")
-            .with("next", self.pending.next)
+            .with("next", self.next)
             .with("expected", self.head.next)
     }
 }

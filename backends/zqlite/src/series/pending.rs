@@ -58,10 +58,20 @@ impl Pending {
 
     /// Adds what a commit wrote.
     pub(crate) fn push(&mut self, run: Run) {
+        self.wrote(run.weight());
+        self.add(run);
+    }
+
+    /// A journal entry weighs so much.
+    pub(super) fn wrote(&mut self, weight: usize) {
+        self.written = self.written.saturating_add(weight);
+    }
+
+    /// Adds rows that were counted already.
+    pub(super) fn add(&mut self, run: Run) {
         if run.is_empty() {
             return;
         }
-        self.written = self.written.saturating_add(run.weight());
         self.active.push(Arc::new(run));
         loop {
             let Some(level) = self.active.last().map(|run| level(run)) else { return };
@@ -77,15 +87,15 @@ impl Pending {
 
     /// Removes rows from all that is pending.
     pub(crate) fn prune(&mut self, ranges: &Ranges) {
-        self.written = self.written.saturating_add(ranges.weight());
+        self.wrote(ranges.weight());
         for run in &mut self.active {
-            if let Some(kept) = run.without(ranges) {
+            if let Some(kept) = run.without(|image| ranges.has(image)) {
                 *run = Arc::new(kept);
             }
         }
         self.active.retain(|run| !run.is_empty());
         if let Some(frozen) = &mut self.frozen
-            && let Some(kept) = frozen.run.without(ranges)
+            && let Some(kept) = frozen.run.without(|image| ranges.has(image))
         {
             let last = frozen.folded.checked_sub(1).and_then(|last| frozen.run.get(last));
             frozen.folded = last.map_or(0, |last| kept.up_to(last.place()));

@@ -2,6 +2,14 @@
 
 use ghostwire_store_core::backend::KeyRange;
 
+use super::run::Image;
+
+#[cfg(test)]
+thread_local! {
+    /// How often this thread asked whether a row was pruned.
+    pub(crate) static LOOKUPS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// Keys of one table: `from <= key < to`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Span {
@@ -69,7 +77,14 @@ impl Ranges {
         &self.0
     }
 
+    /// Whether they have this row.
+    pub(crate) fn has(&self, image: &Image<'_>) -> bool {
+        self.contains(image.table, image.key)
+    }
+
     pub(crate) fn contains(&self, table: u8, key: &[u8]) -> bool {
+        #[cfg(test)]
+        LOOKUPS.set(LOOKUPS.get() + 1);
         let after = self.0.partition_point(|span| (span.table, &span.from[..]) <= (table, key));
         let before = after.checked_sub(1).and_then(|index| self.0.get(index));
         before.is_some_and(|span| span.reaches(table, key))

@@ -3,8 +3,6 @@
 use std::cmp::Ordering;
 use std::ops::Range;
 
-use super::ranges::Ranges;
-
 /// A row as of some commit; without a body, that it was deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Image<'r> {
@@ -165,14 +163,13 @@ impl Run {
         self.entries.partition_point(|entry| self.image(entry).place() <= (table, key))
     }
 
-    /// Itself without the rows of `ranges`; `None` if it has none of them.
-    pub(crate) fn without(&self, ranges: &Ranges) -> Option<Self> {
-        let kept = |image: &Image<'_>| !ranges.contains(image.table, image.key);
-        if self.images().all(|image| kept(&image)) {
-            return None;
-        }
+    /// Itself without what was pruned; `None` if it has nothing of that. It asks once for each row.
+    pub(crate) fn without(&self, is_pruned: impl Fn(&Image<'_>) -> bool) -> Option<Self> {
+        let first = self.images().position(|image| is_pruned(&image))?;
         let mut run = Self::default();
-        self.images().filter(kept).for_each(|image| run.push(image));
+        self.images().take(first).for_each(|image| run.push(image));
+        let rest = self.images().skip(first + 1).filter(|image| !is_pruned(image));
+        rest.for_each(|image| run.push(image));
         Some(run)
     }
 }

@@ -385,3 +385,49 @@ fn entries_that_are_missing_show() {
     stored.journal.insert(6, stored.journal[&5].clone());
     assert_eq!(*stored.replay().unwrap_err().kind(), ErrorKind::Corrupt);
 }
+
+/// Opening replays the journal: many prunes in it must not cost a look at every row each.
+#[test]
+fn a_replay_looks_at_each_row_once_however_often_it_was_pruned() {
+    const ROWS: usize = 20_000;
+    const PRUNES: usize = 200;
+    let key = |time: usize| RowKey::new().id(&[1; 16]).integer(i64::try_from(time).unwrap());
+    let written = (0..ROWS).step_by(100).map(|first| {
+        let mut rows = Run::default();
+        for time in first..first + 100 {
+            let (key, body) = (key(time), Some(&b"body"[..]));
+            rows.push(Image { table: Table::Metrics.number(), key: key.as_bytes(), body });
+        }
+        Entry { rows, ..Entry::default() }
+    });
+    let pruned = (0..PRUNES).map(|prune| {
+        let (from, to) = (key(prune * 100), Some(key(prune * 100 + 50)));
+        let pruned = Ranges::of(&[KeyRange { table: Table::Metrics, from, to }]);
+        Entry { pruned, ..Entry::default() }
+    });
+    let entries: Vec<_> = written.chain(pruned).collect();
+    let rows = |pending: &Pending| -> usize {
+        let sources = pending.sources(Table::Metrics.number(), &[], None);
+        sources.iter().map(|source| source.span.len()).sum()
+    };
+
+    let before = ranges::LOOKUPS.get();
+    let mut one_by_one = Pending::empty(1);
+    for entry in &entries {
+        one_by_one.prune(&entry.pruned);
+        one_by_one.push(entry.rows.clone());
+    }
+    let looked_one_by_one = ranges::LOOKUPS.get() - before;
+
+    let before = ranges::LOOKUPS.get();
+    let next = 1 + entries.len() as u64;
+    let mut replay = Replay::new(SeriesHead { next, ..SeriesHead::EMPTY });
+    for (number, entry) in (1..).zip(entries) {
+        replay.take(number, entry).unwrap();
+    }
+    let replayed = replay.finish().unwrap();
+    let looked = ranges::LOOKUPS.get() - before;
+    assert_eq!((rows(&one_by_one), rows(&replayed)), (ROWS / 2, ROWS / 2));
+    assert!(looked <= ROWS, "{looked} looks at {ROWS} rows");
+    assert!(looked_one_by_one > 100 * looked, "{looked_one_by_one} looks one by one");
+}
