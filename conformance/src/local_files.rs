@@ -17,8 +17,8 @@ type Opened = Pin<Box<dyn Future<Output = Result<Arc<dyn Backend>>> + Send>>;
 type Open = Arc<dyn Fn(PathBuf, Opening) -> Opened + Send + Sync>;
 type MakeDisk = fn(&Path) -> std::io::Result<Box<dyn Disk>>;
 
-/// What makes a lock or an index of other processes is not part of the data.
-const TRANSIENT: [&str; 2] = ["-shm", ".lock"];
+/// What makes a lock or an index of other processes, or only keeps room, is not part of the data.
+const TRANSIENT: [&str; 3] = ["-shm", ".lock", ".reserve"];
 
 /// How the names of scratch directories begin.
 const PREFIX: &str = "ghostwire-conformance-";

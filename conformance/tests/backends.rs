@@ -9,7 +9,11 @@ use ghostwire_store_conformance::{Disk, InMemory, LocalFiles, Opening, Suite};
 use ghostwire_store_core::backend::Backend;
 use ghostwire_store_faulty_disk::FaultyDisk;
 use ghostwire_store_libsql::{LibsqlBackend, LibsqlOptions};
+use ghostwire_store_local_file::LogLimits;
 use ghostwire_store_zqlite::{ZqliteBackend, ZqliteOptions};
+
+/// So small that what the checks write passes them.
+const LIMITS: LogLimits = LogLimits { checkpoint: 200 << 10, hold_out: 2 << 20, warn: 32 << 20 };
 
 fn main() -> ExitCode {
     // The SQLite that both of them link is set up by libsql, or not at all.
@@ -25,6 +29,7 @@ fn main() -> ExitCode {
                 options.create = !opening.read_only;
                 options.read_only = opening.read_only;
                 options.schema = Some(opening.schema);
+                options.log_limits = Some(LIMITS);
                 Ok(Arc::new(LibsqlBackend::open(options).await?) as Arc<dyn Backend>)
             })
             .disk(faulty_disk),
@@ -35,7 +40,8 @@ fn main() -> ExitCode {
                     .create(!opening.read_only)
                     .read_only(opening.read_only)
                     .schema(opening.schema)
-                    .fold_series_early();
+                    .fold_series_early()
+                    .log_limits(LIMITS);
                 Ok(Arc::new(ZqliteBackend::open(options).await?) as Arc<dyn Backend>)
             })
             .disk(faulty_disk),

@@ -2,14 +2,16 @@
 //! ordinary user does not have. Who has none says so in `GHOSTWIRE_CONFORMANCE_SKIP`; the simulated
 //! disk of `backend-faults` shows the same everywhere.
 #![cfg(target_os = "linux")]
-#![allow(missing_docs, clippy::unwrap_used, clippy::print_stderr)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use ghostwire_store_core::backend::Backend;
-use ghostwire_store_core::domain::{NewUser, StoreId};
+use ghostwire_store_core::domain::{
+    MetricName, MetricPoint, NewUser, Sample, StoreId, Timestamp, WriterId,
+};
 use ghostwire_store_core::error::{ErrorKind, Result};
 use ghostwire_store_core::options::StoreOptions;
 use ghostwire_store_core::{Store, open};
@@ -19,10 +21,11 @@ use ghostwire_store_zqlite::{ZqliteBackend, ZqliteOptions};
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
-    fn mount() -> Option<Self> {
+    fn mount(size: &str) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=6m", "tmpfs"]).arg(directory.path());
+        let size = format!("size={size}");
+        mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(directory.path());
         let status = mount.stderr(Stdio::null()).status().ok()?;
         status.success().then(|| Self(directory))
     }
@@ -60,18 +63,121 @@ async fn create_user(store: &dyn Store, number: u32) -> Result<()> {
     store.users().create(user).await.map(|_| ())
 }
 
+/// A disk, unless none can be had here and that is allowed.
+fn small_disk(size: &str) -> Option<SmallDisk> {
+    let disk = SmallDisk::mount(size);
+    if disk.is_none() {
+        assert!(
+            may_be_skipped(),
+            "no file system can be mounted here; run this as root, or with {SKIP}=full-disk"
+        );
+        eprintln!("skipped: no file system can be mounted here, and {SKIP} allows that");
+    }
+    disk
+}
+
+/// A copy needs room; without it the store stays as it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn compacting_without_room_changes_nothing() {
+    prepare_process().await.unwrap();
+    for name in ["libsql", "zqlite"] {
+        let Some(disk) = small_disk("16m") else { return };
+        let directory = disk.0.path();
+        let store =
+            open(backend(name, directory).await.unwrap(), StoreOptions::default()).await.unwrap();
+        for number in 0..200 {
+            create_user(store.as_ref(), number).await.unwrap();
+        }
+        let digests = store.digests().await.unwrap();
+        store.close().await.unwrap();
+        let path = directory.join("store.db");
+        let before = std::fs::read(&path).unwrap();
+        let ballast = directory.join("ballast");
+        let kept = std::fs::metadata(directory.join("store.db.reserve")).unwrap().len();
+        let taken = (16 << 20) - usize::try_from(kept).unwrap() - before.len() * 3 / 2;
+        std::fs::write(&ballast, vec![1; taken]).unwrap();
+        let compact = || async {
+            match name {
+                "libsql" => LibsqlBackend::compact(LibsqlOptions::new(&path, STORE)).await,
+                _ => ZqliteBackend::compact(ZqliteOptions::new(&path, STORE)).await,
+            }
+        };
+        let error = compact().await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Exhausted, "{name}: {error:?}");
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+        std::fs::remove_file(&ballast).unwrap();
+        compact().await.unwrap();
+        let store =
+            open(backend(name, directory).await.unwrap(), StoreOptions::default()).await.unwrap();
+        assert_eq!(store.digests().await.unwrap(), digests);
+        store.close().await.unwrap();
+    }
+}
+
+fn points(batch: i64) -> Vec<MetricPoint> {
+    let point = |number: i64| MetricPoint {
+        node: None,
+        metric: MetricName::new("rx_bytes_total").unwrap(),
+        at: Timestamp::from_secs(batch * 1_000 + number).unwrap(),
+        value: Sample::new(number as f64 * 0.37).unwrap(),
+    };
+    (0..1_000).map(point).collect()
+}
+
+/// Nothing but retention makes room, and the disk stays as full as it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_relieves_a_full_disk() {
+    prepare_process().await.unwrap();
+    for name in ["libsql", "zqlite"] {
+        let Some(disk) = small_disk("24m") else { return };
+        let directory = disk.0.path();
+        let store =
+            open(backend(name, directory).await.unwrap(), StoreOptions::default()).await.unwrap();
+        create_user(store.as_ref(), 0).await.unwrap();
+        let writer = WriterId::from_bytes([9; 16]);
+        let record = |batch: i64| {
+            let metrics = store.metrics();
+            async move { metrics.record_batch(writer, batch.cast_unsigned(), points(batch)).await }
+        };
+        let mut batch = 1;
+        let error = loop {
+            match record(batch).await {
+                Ok(()) => batch += 1,
+                Err(error) => break error,
+            }
+            assert!(batch < 10_000, "{name}: the disk is never full");
+        };
+        assert_eq!(*error.kind(), ErrorKind::Exhausted, "{name}: {error:?}");
+        let error = record(batch).await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Exhausted, "{name}: {error:?}");
+        let ballast = directory.join("ballast");
+        // Nobody else has left anything either.
+        let _ = std::fs::write(&ballast, vec![1; 24 << 20]);
+        // In steps, so that each fits into the room that is kept.
+        for step in 1..=10 {
+            let before = Timestamp::from_secs(batch * 1_000 * step / 20).unwrap();
+            let pruned = store.metrics().prune(before).await;
+            pruned.unwrap_or_else(|error| panic!("{name}, step {step}: {error:?}"));
+        }
+        for more in batch..batch + batch / 4 {
+            let stored = record(more).await;
+            stored.unwrap_or_else(|error| panic!("{name}, {more} of {batch}: {error:?}"));
+        }
+        store.verify().await.unwrap();
+        std::fs::remove_file(&ballast).unwrap();
+        store.close().await.unwrap();
+        let store =
+            open(backend(name, directory).await.unwrap(), StoreOptions::default()).await.unwrap();
+        assert_eq!(store.view().users().len(), 1);
+        store.close().await.unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn writes_go_on_once_there_is_room() {
     prepare_process().await.unwrap();
     for name in ["libsql", "zqlite"] {
-        let Some(disk) = SmallDisk::mount() else {
-            assert!(
-                may_be_skipped(),
-                "no file system can be mounted here; run this as root, or with {SKIP}=full-disk"
-            );
-            eprintln!("skipped: no file system can be mounted here, and {SKIP} allows that");
-            return;
-        };
+        let Some(disk) = small_disk("6m") else { return };
         let directory = disk.0.path();
         let ballast = directory.join("ballast");
         std::fs::write(&ballast, vec![1; 4 << 20]).unwrap();

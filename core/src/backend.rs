@@ -187,6 +187,15 @@ pub struct Commit {
     pub purge_before: Option<Serial>,
 }
 
+impl Commit {
+    /// Whether it brings nothing new: it prunes series, or folds blocks so that they can be purged.
+    /// On a full disk it is the way to get room.
+    #[must_use]
+    pub fn frees(&self) -> bool {
+        self.block.is_none() && self.rows.iter().all(|row| row.table.is_state())
+    }
+}
+
 /// The keys `from <= key < to` of one table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyRange {
@@ -243,8 +252,37 @@ pub struct BackendInfo {
     pub sealed: bool,
     /// Bytes on disk, where that is known.
     pub bytes: Option<u64>,
+    /// Its write-ahead log, if it has one.
+    pub log: Option<LogInfo>,
     /// Counted since it was opened.
     pub counters: BackendCounters,
+}
+
+/// A write-ahead log: commits go into it, and from there, in its own time, into the file. It can be
+/// begun anew only while nobody reads an older state of the file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct LogInfo {
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Commits for which somebody's open transaction has kept a log that is too long from being
+    /// begun anew; 0 while nobody does.
+    pub held_commits: u64,
+    /// How often that began since the store was opened.
+    pub held: u64,
+    /// Checkpoints that failed since the store was opened.
+    pub failed_checkpoints: u64,
+    /// When the store was opened the log ended before its last frame: acknowledged commits may be
+    /// missing.
+    pub ended_early: bool,
+}
+
+/// What compacting a store's file came to: bytes on disk, with what lies beside the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Compacted {
+    /// Before.
+    pub before: u64,
+    /// After.
+    pub after: u64,
 }
 
 /// What a backend did since it was opened.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ghostwire_store_core::backend::Backend;
+use ghostwire_store_core::backend::{Backend, Compacted};
 use ghostwire_store_core::block::Serial;
 use ghostwire_store_core::domain::{Clock, StoreId, SystemClock};
 use ghostwire_store_core::entropy::{Entropy, SystemEntropy};
@@ -15,6 +15,10 @@ use ghostwire_store_core::{Store, store};
 
 use crate::config::{self, BackendChoice, BackendKind, Config};
 use crate::hash_key::{create_hash_key, is_cut_short, read_hash_key};
+
+/// The identity of a store that is never made.
+#[cfg(any(feature = "zqlite", feature = "libsql"))]
+const NO_STORE: StoreId = StoreId::from_bytes([0; 16]);
 
 /// The backends that this binary was compiled with.
 pub const COMPILED_BACKENDS: &[BackendKind] = &[
@@ -177,6 +181,36 @@ impl<'c> Opener<'c> {
             max_step: Duration::from_secs(max_step_seconds),
             max_gap: Duration::from_secs(max_gap_days.saturating_mul(86_400)),
             accept: self.accept_clock,
+        }
+    }
+
+    /// Gives free pages of a store that nobody has open back to the disk, by writing it anew beside
+    /// itself, checking that, and putting it in its place in one step. What was pruned or deleted
+    /// leaves free pages, which later writes use; nothing else ever makes the file smaller. Needs
+    /// room for a second copy of what is in use.
+    ///
+    /// # Errors
+    /// `Unsupported` for a backend without a file; `Exhausted` if the disk has no room for the copy;
+    /// `Busy` if somebody has the store open; otherwise those of opening and of `verify`. The store
+    /// then is what it was.
+    pub async fn compact(&self) -> Result<Compacted> {
+        self.config.check()?;
+        prepare_process().await?;
+        match &self.config.backend {
+            #[cfg(feature = "zqlite")]
+            BackendChoice::Zqlite(options) => {
+                use ghostwire_store_zqlite::{ZqliteBackend, ZqliteOptions};
+                ZqliteBackend::compact(ZqliteOptions::new(&options.path, NO_STORE)).await
+            }
+            #[cfg(feature = "libsql")]
+            BackendChoice::Libsql(options) => {
+                use ghostwire_store_libsql::{LibsqlBackend, LibsqlOptions};
+                LibsqlBackend::compact(LibsqlOptions::new(&options.path, NO_STORE)).await
+            }
+            choice => {
+                Err(Error::new(ErrorKind::Unsupported, "this backend has no file to compact")
+                    .with("backend", choice.kind().name()))
+            }
         }
     }
 

@@ -78,6 +78,8 @@ pub(crate) enum Command {
     List(ListArgs),
     /// Bring the stored schema to this version's, keeping a backup beside the file.
     Migrate(MigrateArgs),
+    /// Give free pages of the store's file back to the disk; nobody may have it open.
+    Compact,
     /// Prove that the configured backend keeps the contract, on scratch stores beside its own.
     #[cfg(feature = "conformance")]
     Conformance(ConformanceArgs),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ghostwire_store::backend::{Backend, Head, KeyRange, Scan};
+use ghostwire_store::backend::{Backend, Compacted, Head, KeyRange, Scan};
 use ghostwire_store::config::{self, BackendKind, Config, LoadRequest};
 use ghostwire_store::domain::{AuditQuery, Limit, PageRequest};
 use ghostwire_store::options::StoreOptions;
@@ -131,6 +131,11 @@ pub(crate) async fn open_to_write(config: &Config) -> Result<Arc<dyn Store>> {
 /// As [`open_to_write`], though the clock is far ahead of the last commit.
 pub(crate) async fn open_accepting_clock(config: &Config) -> Result<Arc<dyn Store>> {
     Opener::new(config).create(false).accept_clock(true).open().await.map_err(advised)
+}
+
+/// Gives free pages of the configured store back to the disk.
+pub(crate) async fn compact(config: &Config) -> Result<Compacted> {
+    Opener::new(config).compact().await.map_err(advised)
 }
 
 fn advised(error: Error) -> Error {

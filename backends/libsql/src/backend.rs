@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use ghostwire_store_core::backend::{
-    Backend, BackendCounters, BackendInfo, Commit, Head, Row, Scan,
+    Backend, BackendCounters, BackendInfo, Commit, Compacted, Head, Row, Scan,
 };
 use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
@@ -16,9 +16,10 @@ use ghostwire_store_local_file::{Access, FileKind, StoreFile};
 
 use crate::check::{check_order, check_structure, verify};
 use crate::commit::{fill, transaction};
+use crate::compact::compact;
 use crate::layout::{add_columns, check_layout, create_table};
 use crate::link::{Link, Role, set_up_engine, text};
-use crate::opening::{Sidecars, connect, create, settle};
+use crate::opening::{Sidecars, connect, create};
 use crate::shape::Shapes;
 use crate::{LibsqlOptions, NAME, meta};
 
@@ -61,7 +62,7 @@ struct Open {
     file: StoreFile,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Writer {
     /// `None` after a commit of which nobody knows how it ended; reopening makes a new one.
     link: Option<Link>,
@@ -69,7 +70,31 @@ struct Writer {
     /// where the commits end that were synchronised. Without any it would read the log and find
     /// those, too, that were written and not synchronised: they could be acknowledged, then lost.
     failed: Option<Link>,
+    /// A reader, which is closed after those: whichever connection is closed last moves the log into
+    /// the file and removes it, if it may write. Only there if the log must be left.
+    leaves_log: Option<Link>,
     scratch: Vec<u8>,
+}
+
+impl Writer {
+    /// To be called whenever the log may have come to be distrusted.
+    fn leave_distrusted_log(&mut self, file: &StoreFile) {
+        if file.log().is_trusted() || self.leaves_log.is_some() {
+            return;
+        }
+        let open = || {
+            file.require_in_place()?;
+            let mut link = Link::open(file.path(), Role::Reader)?;
+            meta::head(&mut link)?;
+            Ok::<_, Error>(link)
+        };
+        match open() {
+            Ok(link) => self.leaves_log = Some(link),
+            Err(error) => {
+                tracing::warn!(db.system.name = NAME, %error, "closing may move the log");
+            }
+        }
+    }
 }
 
 /// A panic elsewhere left nothing half-done that the file's transactions do not undo.
@@ -105,6 +130,9 @@ impl LibsqlBackend {
             (false, false) => Access::Existing,
         };
         let file = StoreFile::open(&options.path, FileKind::LIBSQL, access)?;
+        if let Some(limits) = options.log_limits {
+            file.log().set_limits(limits);
+        }
         let path = file.path().to_owned();
         let named = |error: Error| error.with("path", path.display());
         let schema = options.schema.unwrap_or_else(Schema::current);
@@ -133,10 +161,10 @@ impl LibsqlBackend {
         );
         file.watch_log()?;
         if !options.read_only {
-            settle(&mut link).map_err(named)?;
+            file.log().settle(&mut link).map_err(named)?;
             file.note_store(head.store);
         }
-        let writer = Mutex::new(Writer { link: Some(link), failed: None, scratch: Vec::new() });
+        let writer = Mutex::new(Writer { link: Some(link), ..Writer::default() });
         let open = Open { readers: Mutex::default(), writer, shapes, _sidecars: sidecars, file };
         let shared = Shared {
             path,
@@ -146,6 +174,16 @@ impl LibsqlBackend {
             counters: Mutex::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Gives the free pages of a store that nobody has open back to the disk: the store is written
+    /// anew, checked, and put in its own place in one step. Its identity, blocks and rows stay.
+    ///
+    /// # Errors
+    /// As [`LibsqlBackend::open`]; `Exhausted` if the disk has no room for a copy beside the store;
+    /// `Busy` if another program has it open.
+    pub async fn compact(options: LibsqlOptions) -> Result<Compacted> {
+        blocking(move || compact(&options)).await.map_err(|error| error.during("libsql.compact"))
     }
 
     /// Lets the file grow to so many pages: a disk that is full.
@@ -180,6 +218,7 @@ impl Shared {
     fn read_inline<T>(&self, read: impl FnOnce(&mut Link, &Shapes) -> Result<T>) -> Result<T> {
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
         let open = open.as_ref().ok_or_else(closed)?;
+        let _inside = open.file.log().enter();
         let idle = lock(&open.readers).pop();
         let mut link = match idle {
             Some(link) => link,
@@ -200,6 +239,7 @@ impl Shared {
     fn verify_inline(&self) -> Result<(usize, u64)> {
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
         let open = open.as_ref().ok_or_else(closed)?;
+        let _inside = open.file.log().enter();
         let mut link = self.open_reader(&open.file)?;
         let found = snapshot(&mut link, |link| verify(link, &open.shapes))?;
         open.file.require_in_place()?;
@@ -220,8 +260,16 @@ impl Shared {
         let open = open.as_ref().ok_or_else(closed)?;
         self.check_writable()?;
         let mut writer = lock(&open.writer);
-        let Writer { link, failed, scratch } = &mut *writer;
-        transaction(&open.file, link, failed, |link| fill(link, &open.shapes, commit, scratch))
+        open.file.log().require_trusted()?;
+        let Writer { link, failed, scratch, .. } = &mut *writer;
+        let rows = open.file.commit(commit.frees(), || {
+            transaction(&open.file, link, failed, |link| fill(link, &open.shapes, commit, scratch))
+        })?;
+        if let Some(link) = link {
+            open.file.log().after_commit(link);
+        }
+        writer.leave_distrusted_log(&open.file);
+        Ok(rows)
     }
 
     fn check_writable(&self) -> Result<()> {
@@ -236,16 +284,36 @@ impl Shared {
         let open = open.as_mut().ok_or_else(closed)?;
         open.file.require_in_place()?;
         let mut writer = lock(&open.writer);
+        let log = open.file.log();
+        let is_trusted = log.is_trusted();
+        if !is_trusted {
+            // Every commit is synchronised, but which pages were moved is not known. So all
+            // connections go first, and the log is read anew and moved as a whole.
+            lock(&open.readers).clear();
+            (writer.link, writer.failed) = (None, None);
+            writer.leaves_log = None;
+            log.all_closed();
+        }
         if let Some(link) = writer.link.take() {
             writer.failed = Some(link);
         }
         let (link, shapes, head) = connect(&self.path, self.read_only)?;
         open.file.require_in_place()?;
+        log.connected();
+        if !is_trusted {
+            open.file.watch_log()?;
+        }
         lock(&open.readers).clear();
         writer.failed = None;
-        writer.link = Some(link);
+        let settled = match writer.link.insert(link) {
+            link if !is_trusted => log.settle(link),
+            _ => Ok(()),
+        };
+        writer.leave_distrusted_log(&open.file);
+        drop(writer);
+        // Also if nothing can be written yet: what is there can be read.
         open.shapes = shapes;
-        Ok(head)
+        settled.map(|()| head)
     }
 
     fn migrate_inline(&self, target: Schema) -> Result<()> {
@@ -297,6 +365,7 @@ impl Shared {
         open.file.require_in_place()?;
         let (link, shapes, _) = connect(&self.path, false)?;
         open.file.require_in_place()?;
+        open.file.log().connected();
         *failed = None;
         *slot = Some(link);
         open.shapes = shapes;
@@ -313,11 +382,13 @@ impl Shared {
         let Writer { link, failed, .. } = &mut *writer;
         if !self.read_only
             && let Some(link) = link.as_mut().or(failed.as_mut())
-            && let Err(error) = link.run("PRAGMA wal_checkpoint(TRUNCATE)")
+            && let Err(error) =
+                open.file.log().finish(|| link.run("PRAGMA wal_checkpoint(TRUNCATE)"))
         {
             // The WAL holds every commit durably; the next to open it carries on from there.
             tracing::warn!(db.system.name = NAME, %error, "the WAL stays as it is");
         }
+        writer.leave_distrusted_log(&open.file);
         in_place
     }
 }
@@ -336,6 +407,7 @@ impl Backend for LibsqlBackend {
         let shared = &self.shared;
         // This may be called where nothing may block, and a migration holds the lock for long.
         let open = shared.open.try_read().ok();
+        let file = open.as_ref().and_then(|open| open.as_ref()).map(|open| &open.file);
         BackendInfo {
             name: NAME,
             engine: shared.engine.clone(),
@@ -343,7 +415,8 @@ impl Backend for LibsqlBackend {
             durable: true,
             shared: false,
             sealed: false,
-            bytes: open.as_ref().and_then(|open| open.as_ref()).map(|open| open.file.total_bytes()),
+            bytes: file.map(StoreFile::total_bytes),
+            log: file.map(|file| file.log().info()),
             counters: *lock(&shared.counters),
         }
     }

@@ -8,12 +8,13 @@
 //! blocks. `.schema` in the `sqlite3` shell explains the columns.
 //!
 //! # Read with other tools, never write
-//! Reading while the store is open is fine. Writing is not: a row that was changed by hand is
-//! refused as `Corrupt`, on purpose. Every row carries 63 bits of a SHA-256 hash of its columns in
-//! `row_check`, and [`LibsqlBackend::open`] has SQLite check the structure of the file, so that a
-//! flipped bit is found and never read as data. This is a check against damage, not against an
-//! attacker, who can compute the hash as well: for that there is the zqlite backend. A `-wal` file
-//! that lost its end is an older state of the store, and cannot be told from one.
+//! Reading while the store is open is fine, as long as no transaction is left open: that keeps the
+//! store's log growing. Writing is not: a row that was changed by hand is refused as `Corrupt`, on
+//! purpose. Every row carries 63 bits of a SHA-256 hash of its columns in `row_check`, and
+//! [`LibsqlBackend::open`] has SQLite check the structure of the file, so that a flipped bit is found
+//! and never read as data. This is a check against damage, not against an attacker, who can compute
+//! the hash as well: for that there is the zqlite backend. A `-wal` file that lost its end is an
+//! older state of the store; opening notices some of that (`LogInfo::ended_early`).
 //!
 //! # How it works
 //! A commit is one transaction (WAL, `synchronous = FULL`) on a connection of its own, and blocks
@@ -27,6 +28,7 @@
 mod backend;
 mod check;
 mod commit;
+mod compact;
 mod layout;
 mod link;
 mod meta;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_local_file::file_to_read;
+use ghostwire_store_local_file::{Checkpoint, Checkpointer, Mode, file_to_read};
 use libsql::params::Params;
 use libsql::{
     AuthContext, AuthHook, Authorization, Builder, Database, OpenFlags, Row, Statement, Value,
@@ -105,8 +105,9 @@ impl Link {
             return Err(named(Error::invalid("the store's path must be UTF-8 without NUL")));
         }
         let flags = match role {
-            Role::Writer | Role::Reader => OpenFlags::SQLITE_OPEN_READ_WRITE,
-            Role::ReadOnly => OpenFlags::SQLITE_OPEN_READ_ONLY,
+            Role::Writer => OpenFlags::SQLITE_OPEN_READ_WRITE,
+            // One that may not write moves nothing when it is closed.
+            Role::Reader | Role::ReadOnly => OpenFlags::SQLITE_OPEN_READ_ONLY,
         };
         let name = match role {
             Role::Writer | Role::Reader => path.to_owned(),
@@ -125,12 +126,11 @@ impl Link {
         link.run("PRAGMA foreign_keys = OFF").map_err(named)?;
         match role {
             Role::Writer => link.run("PRAGMA synchronous = FULL"),
-            // SQLite 3.47.0 lacks the fix for a checkpoint that races a wrapped WAL.
-            Role::Reader | Role::ReadOnly => link
-                .run("PRAGMA wal_autocheckpoint = 0")
-                .and_then(|()| link.run("PRAGMA query_only = ON")),
+            Role::Reader | Role::ReadOnly => link.run("PRAGMA query_only = ON"),
         }
         .map_err(named)?;
+        // SQLite's own checkpoints swallow errors; the log's keeper asks the writer for them.
+        link.run("PRAGMA wal_autocheckpoint = 0").map_err(named)?;
         Ok(link)
     }
 
@@ -206,6 +206,31 @@ impl Link {
     /// Whether no transaction is open.
     pub(crate) fn is_idle(&self) -> bool {
         self.connection.is_autocommit()
+    }
+}
+
+impl Checkpointer for Link {
+    fn checkpoint(&mut self, mode: Mode) -> Result<Checkpoint> {
+        let run = |link: &mut Self, sql: &str| {
+            let mut outcome = Err(Error::new(ErrorKind::Unexpected, "a checkpoint gave no answer"));
+            link.query(sql, Vec::new(), |row| {
+                let [busy, frames, moved] = [integer(row, 0)?, integer(row, 1)?, integer(row, 2)?];
+                outcome = Ok(Checkpoint::of_columns(busy, frames, moved));
+                Ok(())
+            })?;
+            outcome
+        };
+        match mode {
+            Mode::Passive => run(self, "PRAGMA wal_checkpoint(PASSIVE)"),
+            Mode::TruncateAtOnce => {
+                let patience = |link: &Self, patience| {
+                    link.connection.busy_timeout(patience).map_err(|error| engine_error(&error))
+                };
+                patience(self, Duration::ZERO)?;
+                let outcome = run(self, "PRAGMA wal_checkpoint(TRUNCATE)");
+                patience(self, PATIENCE).and(outcome)
+            }
+        }
     }
 }
 

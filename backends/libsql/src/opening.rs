@@ -97,13 +97,3 @@ pub(crate) fn connect(path: &Path, read_only: bool) -> Result<(Link, Shapes, Hea
     let shapes = Shapes::read(&mut link, head.schema)?;
     Ok((link, shapes, head))
 }
-
-/// Makes durable what an earlier process may have written, and died before it was synchronised.
-/// Until then a loss of power may take back what is read.
-pub(crate) fn settle(link: &mut Link) -> Result<()> {
-    match link.run("PRAGMA wal_checkpoint(PASSIVE)") {
-        // The log is synchronised before anything is moved out of it.
-        Err(error) if *error.kind() == ErrorKind::Exhausted => Ok(()),
-        settled => settled,
-    }
-}

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use ghostwire_store_core::domain::StoreId;
 use ghostwire_store_core::schema::Schema;
+use ghostwire_store_local_file::LogLimits;
 
 /// How to open a store.
 #[derive(Debug, Clone)]
@@ -25,6 +26,9 @@ pub struct LibsqlOptions {
     ///
     /// [`verify`]: ghostwire_store_core::backend::Backend::verify
     pub check_structure: bool,
+    /// Other limits for the log, so that tests reach them.
+    #[doc(hidden)]
+    pub log_limits: Option<LogLimits>,
 }
 
 impl LibsqlOptions {
@@ -38,6 +42,7 @@ impl LibsqlOptions {
             read_only: false,
             schema: None,
             check_structure: true,
+            log_limits: None,
         }
     }
 }

@@ -17,7 +17,11 @@ pub struct Backup {
 
 impl Backup {
     pub(crate) fn begin(path: PathBuf) -> Result<Self> {
-        let part = with_suffix(&path, ".part");
+        Self::begin_in(with_suffix(&path, ".part"), path)
+    }
+
+    /// With another name until it is finished.
+    pub(crate) fn begin_in(part: PathBuf, path: PathBuf) -> Result<Self> {
         // What an earlier attempt left; nobody else makes one while the store is locked.
         if fs::symlink_metadata(&part).is_ok() {
             fs::remove_file(&part)

@@ -16,8 +16,11 @@ mod check;
 mod lock;
 mod names;
 mod place;
+mod replacement;
+mod reserve;
 #[cfg(target_os = "linux")]
 mod volume;
+mod wal;
 
 use std::fs;
 use std::io;
@@ -28,8 +31,16 @@ use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
 pub use backup::Backup;
 use lock::Lock;
-pub use names::{ENGINE_FILES, KEY_FILE, LOCK_FILE, files_of, possible_stores_of};
+pub use names::{ENGINE_FILES, KEY_FILE, LOCK_FILE, RESERVE_FILE, files_of, possible_stores_of};
 use place::Place;
+pub use replacement::Replacement;
+use reserve::Reserve;
+pub use wal::{Checkpoint, Checkpointer, Inside, LogKeeper, LogLimits, Mode};
+
+/// A parser of what lies beside the file, for the fuzz target.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use wal::fuzzing;
 
 /// Whose file it is: what SQLite calls the application id, at offset 68 of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +80,9 @@ pub struct StoreFile {
     is_new: bool,
     access: Access,
     place: Place,
+    log: LogKeeper,
+    /// `None` if the file is only read.
+    reserve: Option<Reserve>,
     lock: Lock,
 }
 
@@ -115,7 +129,12 @@ impl StoreFile {
             sync_directory(&path)?;
         }
         let place = Place::of(&path, lock.is_held())?;
-        Ok(Self { path, is_new, access, place, lock })
+        // No engine has it open yet, so that reading the index drops no lock.
+        let found = wal::survey(&with_suffix(&path, "-wal"), &with_suffix(&path, "-shm"))
+            .map_err(|error| failed("the store's log cannot be read", &path, error))?;
+        let log = LogKeeper::new(&path, found);
+        let reserve = (access != Access::ReadOnly).then(|| Reserve::beside(&path));
+        Ok(Self { path, is_new, access, place, log, reserve, lock })
     }
 
     /// Refuses once the path names something else than the file that was opened, or the file got
@@ -180,6 +199,30 @@ impl StoreFile {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What keeps its log short.
+    #[must_use]
+    pub fn log(&self) -> &LogKeeper {
+        &self.log
+    }
+
+    /// Stores a commit with `store`. If the disk is full and the commit frees something, gives up
+    /// the room that is kept for this and tries once more.
+    ///
+    /// # Errors
+    /// Those of `store`.
+    pub fn commit<T>(&self, frees: bool, mut store: impl FnMut() -> Result<T>) -> Result<T> {
+        let stored = store();
+        let Some(reserve) = &self.reserve else { return stored };
+        match &stored {
+            Ok(_) => reserve.restore(),
+            Err(error) if frees && *error.kind() == ErrorKind::Exhausted && reserve.give_up() => {
+                return store();
+            }
+            Err(_) => {}
+        }
+        stored
     }
 
     /// Whether others are kept out. Only a read-only file in a directory that cannot be written
@@ -272,6 +315,20 @@ fn sync_directory(path: &Path) -> Result<()> {
     #[cfg(not(unix))]
     let _ = path;
     Ok(())
+}
+
+/// Bytes that this process may still write beside this file, where that is known.
+#[cfg(unix)]
+fn free_bytes(path: &Path) -> Result<Option<u64>> {
+    let directory = path.parent().map_or_else(|| PathBuf::from("."), Path::to_owned);
+    let disk = rustix::fs::statvfs(&directory)
+        .map_err(|error| failed("the disk cannot be looked up", &directory, error.into()))?;
+    Ok(Some(disk.f_bavail.saturating_mul(disk.f_frsize)))
+}
+
+#[cfg(not(unix))]
+fn free_bytes(_: &Path) -> Result<Option<u64>> {
+    Ok(None)
 }
 
 /// An error of the file system, as the kind that says what to do.

@@ -15,11 +15,17 @@ pub const LOCK_FILE: &str = ".lock";
 /// The hash key's file, where no other place is configured.
 pub const KEY_FILE: &str = ".key";
 
+/// Room that is kept for a full disk.
+pub const RESERVE_FILE: &str = ".reserve";
+
+/// A smaller copy that is to take the store's place.
+pub(crate) const COPY_FILE: &str = ".compact.part";
+
 /// Whether a store keeps a file whose name is its own with this appended. **Every file that a store
 /// makes beside itself belongs here**: nothing that is named so is ever replaced by an export.
 fn is_kept(suffix: &str) -> bool {
     ENGINE_FILES.contains(&suffix)
-        || [LOCK_FILE, KEY_FILE].contains(&suffix)
+        || [LOCK_FILE, KEY_FILE, RESERVE_FILE, COPY_FILE].contains(&suffix)
         || suffix
             .strip_prefix(KEY_FILE)
             .is_some_and(|rest| rest.starts_with('.') && rest.ends_with(".part"))
@@ -69,6 +75,8 @@ mod tests {
             ".lock",
             ".key",
             ".key.0123456789abcdef.part",
+            ".reserve",
+            ".compact.part",
             ".v1.bak",
             ".v12.bak.3",
             ".v1.bak.part",

@@ -108,6 +108,7 @@ impl Backend for MemoryBackend {
             shared: self.memory.shared.load(Ordering::Relaxed),
             sealed: false,
             bytes: None,
+            log: None,
             counters: *locked(&self.counters),
         }
     }

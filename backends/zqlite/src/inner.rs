@@ -47,6 +47,9 @@ impl Inner {
         };
         let began = Instant::now();
         let file = Arc::new(StoreFile::open(&options.path, FileKind::ZQLITE, access)?);
+        if let Some(limits) = options.log_limits {
+            file.log().set_limits(limits);
+        }
         let (open, stored) = Open::begin(&options, file.clone(), access == Access::Create)?;
         file.watch_log()?;
         open.engine.settle()?;
@@ -97,21 +100,23 @@ impl Inner {
         if self.options.read_only {
             return Err(Error::new(ErrorKind::ReadOnly, "the store was opened to be read only"));
         }
-        self.with_open(|open| {
-            let mut slots = open.slots.write().unwrap_or_else(PoisonError::into_inner);
-            // Whoever had the slots before may have lost its way.
-            open.require_known()?;
-            // Read and replaced with the slots, so that two commits cannot both build on it.
-            let stored = self.status()?.stored;
-            // Before chunks are read for a commit that is refused anyway.
-            stored.head.after(commit)?;
-            let series = open.plan_series(&stored, commit, self.options.limits)?;
-            let plan = plan::plan(&stored, &slots, &open.envelope, commit, series)?;
-            open.write_series(&plan.batch, plan.pending)?;
-            slots.apply(plan.moves);
-            self.set_stored(plan.stored);
-            Ok(())
-        })
+        self.with_open(|open| open.file.commit(commit.frees(), || self.commit_to(open, commit)))
+    }
+
+    fn commit_to(&self, open: &Open, commit: &Commit) -> Result<()> {
+        let mut slots = open.slots.write().unwrap_or_else(PoisonError::into_inner);
+        // Whoever had the slots before may have lost its way.
+        open.require_known()?;
+        // Read and replaced with the slots, so that two commits cannot both build on it.
+        let stored = self.status()?.stored;
+        // Before chunks are read for a commit that is refused anyway.
+        stored.head.after(commit)?;
+        let series = open.plan_series(&stored, commit, self.options.limits)?;
+        let plan = plan::plan(&stored, &slots, &open.envelope, commit, series)?;
+        open.write_series(&plan.batch, plan.pending)?;
+        slots.apply(plan.moves);
+        self.set_stored(plan.stored);
+        Ok(())
     }
 
     pub(crate) fn scan(&self, scan: &Scan) -> Result<Vec<Row>> {
@@ -198,12 +203,25 @@ impl Inner {
         // The old connections go last. While there is one, SQLite knows where the commits end that
         // were synchronised. Without any it would read the log and find those, too, that were
         // written and not synchronised: they could be acknowledged and then lost.
+        //
+        // After a checkpoint that failed every commit is synchronised, but which pages were moved is
+        // not known. Then they go first, so that the log is read anew and moved as a whole.
         file.require_in_place()?;
+        let is_trusted = file.log().is_trusted();
+        if !is_trusted {
+            *open = None;
+            file.log().all_closed();
+        }
         let (opened, stored) = Open::begin(&self.options, Arc::clone(&file), false)?;
         file.require_in_place()?;
+        let settled = match is_trusted {
+            true => Ok(()),
+            false => file.watch_log().and_then(|()| opened.engine.settle()),
+        };
+        // Also if nothing can be written yet: what is there can be read.
         *open = Some(opened);
         self.set_stored(stored);
-        Ok(stored.head)
+        settled.map(|()| stored.head)
     }
 
     pub(crate) fn close(&self) -> Result<()> {
@@ -240,7 +258,8 @@ impl Inner {
             durable: true,
             shared: false,
             sealed: false,
-            bytes: file.map(|file| file.total_bytes()),
+            bytes: file.as_ref().map(|file| file.total_bytes()),
+            log: file.as_ref().map(|file| file.log().info()),
             counters: *locked(&self.counters),
         }
     }

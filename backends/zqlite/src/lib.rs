@@ -46,8 +46,10 @@
 //!
 //! The number of rows in the head shows a row that got lost. A damaged write-ahead log looks to
 //! SQLite like one that ends where the damage begins; the store then stands where it stood before,
-//! whole but older, which only a pin outside the file can show.
+//! whole but older. Opening notices some of that (`LogInfo::ended_early`); a pin outside the file
+//! would show the rest.
 
+mod compact;
 mod engine;
 mod envelope;
 mod head;
@@ -69,7 +71,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use ghostwire_store_core::backend::{Backend, BackendInfo, Commit, Head, Row, Scan};
+use ghostwire_store_core::backend::{Backend, BackendInfo, Commit, Compacted, Head, Row, Scan};
 use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::error::Result;
 use ghostwire_store_core::schema::Schema;
@@ -101,6 +103,18 @@ impl ZqliteBackend {
     pub fn open_blocking(options: ZqliteOptions) -> Result<Self> {
         let inner = Inner::open(options).map_err(|error| error.during("zqlite.open"))?;
         Ok(Self(Arc::new(inner)))
+    }
+
+    /// Gives the free pages of a store that nobody has open back to the disk: the store is written
+    /// anew, checked, and put in its own place in one step. Its identity, blocks and rows stay.
+    ///
+    /// # Errors
+    /// As [`ZqliteBackend::open`]; `Exhausted` if the disk has no room for a copy beside the store;
+    /// `Busy` if another program has it open.
+    pub async fn compact(options: ZqliteOptions) -> Result<Compacted> {
+        may_block(move || compact::compact(&options))
+            .await
+            .map_err(|error| error.during("zqlite.compact"))
     }
 
     async fn in_background<T: Send + 'static>(

@@ -82,7 +82,7 @@ impl Open {
 
     /// After an outcome that is not known nothing here is to be trusted until it was read again.
     pub(crate) fn write(&self, batch: &Batch<'_>) -> Result<()> {
-        let outcome = self.engine.write(batch).and_then(|()| self.file.confirm_commit());
+        let outcome = self.engine.write(batch);
         if outcome.as_ref().is_err_and(|error| *error.kind() == ErrorKind::OutcomeUnknown) {
             self.lost.store(true, Ordering::Release);
         }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use ghostwire_store_core::domain::StoreId;
 use ghostwire_store_core::schema::Schema;
+use ghostwire_store_local_file::LogLimits;
 
 use crate::series::pending::Limits;
 
@@ -36,6 +37,8 @@ pub struct ZqliteOptions {
     pub schema: Schema,
     /// When series are folded; others are for tests.
     pub(crate) limits: Limits,
+    /// When something is done about the log; others are for tests.
+    pub(crate) log_limits: Option<LogLimits>,
 }
 
 impl ZqliteOptions {
@@ -50,6 +53,7 @@ impl ZqliteOptions {
             read_only: false,
             schema: Schema::current(),
             limits: Limits::default(),
+            log_limits: None,
         }
     }
 
@@ -77,6 +81,13 @@ impl ZqliteOptions {
     #[must_use]
     pub fn fold_series_early(self) -> Self {
         Self { limits: Limits { frozen: 2_500, slice: 300, chunks: 6_000 }, ..self }
+    }
+
+    /// Other limits for the log, so that tests reach them.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn log_limits(self, limits: LogLimits) -> Self {
+        Self { log_limits: Some(limits), ..self }
     }
 
     /// The schema of a new store.

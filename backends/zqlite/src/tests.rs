@@ -48,6 +48,10 @@ impl Engine for Forgetful {
         self.engine.writer_snapshot()
     }
 
+    fn bytes_in_use(&self) -> Result<u64> {
+        self.engine.bytes_in_use()
+    }
+
     fn copy_to(&self, path: &Path) -> Result<()> {
         self.engine.copy_to(path)
     }

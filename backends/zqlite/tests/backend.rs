@@ -221,6 +221,8 @@ async fn a_store_that_is_read_only_refuses_to_change() {
     assert_eq!(fs::read(&path).unwrap(), content);
     let mut names: Vec<_> =
         fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    // Not every file system can keep room.
+    names.retain(|name| name != "store.db.reserve");
     names.sort();
     assert_eq!(names, ["store.db", "store.db.lock"]);
 }

@@ -55,6 +55,7 @@ impl Backend for Permitting {
             shared: false,
             sealed: false,
             bytes: None,
+            log: None,
             counters: BackendCounters::default(),
         }
     }

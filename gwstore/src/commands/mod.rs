@@ -3,6 +3,7 @@
 #[cfg(feature = "bench")]
 pub(crate) mod bench;
 mod clock;
+mod compact;
 mod config;
 #[cfg(feature = "conformance")]
 pub(crate) mod conformance;
@@ -47,6 +48,7 @@ pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
         #[cfg(feature = "bench")]
         Command::Bench(_) => Ok(()),
         Command::Clock(command) => clock::run(&config, command, shell).await,
+        Command::Compact => compact::run(&config, shell).await,
         Command::Config(ConfigCommand::Show) => config::show(&config, shell),
         #[cfg(feature = "conformance")]
         Command::Conformance(args) => {

@@ -1,7 +1,7 @@
 //! `gwstore status`.
 
 use ghostwire_store::Entity;
-use ghostwire_store::backend::Head;
+use ghostwire_store::backend::{Head, LogInfo};
 use ghostwire_store::config::Config;
 use ghostwire_store::schema::Schema;
 use ghostwire_store::state::State;
@@ -81,6 +81,7 @@ fn print(
         ("sealed", yes_or_no(backend.sealed)),
         ("shared", yes_or_no(backend.shared)),
         ("on disk", backend.bytes.map_or_else(|| "unknown".to_owned(), bytes)),
+        ("log", backend.log.map_or_else(|| "none".to_owned(), |log| describe_log(&log))),
         (
             "schema",
             format!("{} (supported: {})", head.schema.version, Schema::current().version().version),
@@ -100,6 +101,11 @@ fn print(
         })
         .collect();
     shell.pairs(&counts)
+}
+
+fn describe_log(log: &LogInfo) -> String {
+    let lost = "; it ended before its last frame: acknowledged commits may be missing";
+    format!("{}{}", bytes(log.bytes), if log.ended_early { lost } else { "" })
 }
 
 fn print_json(

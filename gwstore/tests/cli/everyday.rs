@@ -189,3 +189,36 @@ fn an_older_schema_is_migrated_with_a_backup() {
         assert_eq!(place.on(backend, "migrate --json").ok().json()["migrated"], false);
     }
 }
+
+/// Whatever moment it is: one whole store has the name.
+#[test]
+fn a_compaction_that_is_killed_leaves_a_whole_store() {
+    for backend in BACKENDS {
+        let place = Place::new();
+        place.sample();
+        place.on(backend, "import portable sample.jsonl --create").ok();
+        let before = place.digest(backend);
+        let name = format!("{backend}.db");
+        for moment in 0..12 {
+            let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_gwstore"))
+                .args(["--backend", backend, "--path", &name, "compact"])
+                .current_dir(place.file(""))
+                .stdout(std::process::Stdio::null())
+                .spawn()
+                .unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(moment * 7));
+            // It may have ended.
+            let _ = child.kill();
+            child.wait().unwrap();
+            assert_eq!(place.digest(backend), before, "{moment}");
+        }
+        let done = place.on(backend, "compact --json").ok().json();
+        assert!(done["after"].as_u64() <= done["before"].as_u64(), "{done}");
+        assert_eq!(place.digest(backend), before);
+        let doctor = place.on(backend, "doctor");
+        assert!(doctor.out.contains("nothing unfinished"), "{doctor:#?}");
+        assert!(doctor.out.contains("rows and blocks are whole"), "{doctor:#?}");
+        assert!(place.on(backend, "compact").ok().out.contains("Compacted"));
+    }
+    Place::new().on("libsql", "compact").refused(&["gwstore init"]);
+}

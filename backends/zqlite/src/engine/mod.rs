@@ -40,6 +40,9 @@ pub(crate) trait Engine: Debug + Send + Sync {
     /// wrote last. Nothing can be written while it lives.
     fn writer_snapshot(&self) -> Result<Box<dyn Snapshot + '_>>;
 
+    /// Bytes of pages that hold something, of the file with all that is in its log.
+    fn bytes_in_use(&self) -> Result<u64>;
+
     /// Copies everything into an empty file, which need not be durable yet.
     fn copy_to(&self, path: &Path) -> Result<()>;
 

@@ -41,7 +41,7 @@ const PASSING: [Fault; 10] = [
 const MATERIALIZE: [Materialize; 2] = [Materialize::Commit, Materialize::Checkpoint];
 
 /// What a disk that fails may give a caller.
-fn is_of_a_disk(error: &Error) -> bool {
+pub(super) fn is_of_a_disk(error: &Error) -> bool {
     use ErrorKind::{Exhausted, OutcomeUnknown, Unavailable};
     matches!(error.kind(), Exhausted | OutcomeUnknown | Unavailable)
 }

@@ -4,6 +4,7 @@ mod crowd;
 mod damage;
 mod faults;
 mod life;
+mod log;
 mod moved;
 mod power;
 
@@ -28,6 +29,9 @@ pub(super) const CHECKS: &[Check] = &[
     check!("backend-faults", faults::reads_go_on_and_writes_do_once_the_disk_is_healed),
     check!("backend-power", power::what_a_new_process_finds_survives_the_loss_of_power),
     check!("backend-power", crowd::of_concurrent_registrations_each_is_whole_or_absent),
+    check!("backend-log", log::a_log_that_lost_commits_is_told_of),
+    check!("backend-log", log::a_disk_that_fails_once_loses_nothing),
+    check!("backend-log", log::own_readers_do_not_keep_the_log_growing),
     check!("backend-power", power::a_store_that_was_being_made_can_be_made_again),
     check!("backend-in-place", moved::a_write_into_a_file_that_was_moved_is_not_acknowledged),
     check!("backend-in-place", moved::files_that_were_put_back_count_from_the_next_opening_on),

@@ -119,9 +119,11 @@ pub(super) async fn what_a_new_process_finds_survives_the_loss_of_power(
             let next = place.after_process_death(loss.disk.as_ref()).await.unwrap();
             let disk = next.disk().unwrap();
             let options = || options(materialize, &super::life::clock(), 99);
-            let (_, store) = open(next.as_ref(), options())
+            let (backend, store) = open(next.as_ref(), options())
                 .await
                 .unwrap_or_else(|error| panic!("{when}: {error:?}"));
+            let warns = backend.info().log.is_some_and(|log| log.ended_early);
+            assert!(!warns, "the death of a process is taken for damage of the log: {when}");
             let shown = store.digests().await.unwrap();
             assert!(loss.allowed(&history).contains(&shown), "{when}");
             let frozen = disk.freeze();
@@ -235,7 +237,10 @@ async fn examine(
     image.disk();
     let options = options(materialize, &super::life::clock(), 99);
     let opened = open(image, options).await;
-    let (_, store) = opened.unwrap_or_else(|error| panic!("cannot be opened: {when}: {error:?}"));
+    let (backend, store) =
+        opened.unwrap_or_else(|error| panic!("cannot be opened: {when}: {error:?}"));
+    let warns = backend.info().log.is_some_and(|log| log.ended_early);
+    assert!(!warns, "a loss of power is taken for damage of the log: {when}");
     let found = sound(store.as_ref()).await;
     let found = found.unwrap_or_else(|error| panic!("is not sound: {when}: {error:?}"));
     if !allowed.contains(&found) {

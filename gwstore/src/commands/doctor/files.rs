@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use ghostwire_store::config::Config;
 use ghostwire_store::read_hash_key;
-use ghostwire_store_local_file::{ENGINE_FILES, LOCK_FILE, files_of, with_suffix};
+use ghostwire_store_local_file::{ENGINE_FILES, LOCK_FILE, RESERVE_FILE, files_of, with_suffix};
 
 use super::{Checkup, Finding};
 use crate::failure::Outcome;
@@ -30,6 +30,7 @@ pub(super) fn check(config: &Config, path: &Path, checkup: &mut Checkup<'_, '_>)
     check_modes(path, checkup)?;
     check_key(config, checkup)?;
     check_leftovers(path, checkup)?;
+    check_log_size(path, checkup)?;
     if is_usable {
         check_space(directory, path, checkup)?;
         check_sync(directory, checkup)?;
@@ -88,7 +89,8 @@ fn check_modes(path: &Path, checkup: &mut Checkup<'_, '_>) -> Outcome {
     if !path.exists() {
         return Ok(());
     }
-    let files = files_of(path).chain([with_suffix(path, LOCK_FILE)]);
+    let others = [LOCK_FILE, RESERVE_FILE].map(|suffix| with_suffix(path, suffix));
+    let files = files_of(path).chain(others);
     let (mut open, mut closed) = (Vec::new(), Vec::new());
     for file in files {
         let Ok(metadata) = fs::metadata(&file) else { continue };
@@ -136,6 +138,26 @@ fn check_key(config: &Config, checkup: &mut Checkup<'_, '_>) -> Outcome {
     })
 }
 
+/// A store cuts its log when it grows longer than this, if nobody is in the way.
+const LONG_LOG: u64 = 96 * 1024 * 1024;
+
+fn check_log_size(path: &Path, checkup: &mut Checkup<'_, '_>) -> Outcome {
+    const CHECK: &str = "log size";
+    let log = with_suffix(path, "-wal");
+    match fs::metadata(&log) {
+        Ok(metadata) if metadata.len() > LONG_LOG => checkup.add(Finding::warn(
+            CHECK,
+            format!("{} has {}", log.display(), bytes(metadata.len())),
+            format!(
+                "if the store is in use, another program's open transaction keeps it growing: `lsof \
+                 {}-shm` names the programs; otherwise opening the store shortens it",
+                path.display()
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// The lock's file stays when a store is closed; without a store it says that one was lost, as a log
 /// does. Unfinished backups and keys have no use either way.
 fn check_leftovers(path: &Path, checkup: &mut Checkup<'_, '_>) -> Outcome {
@@ -153,7 +175,8 @@ fn check_leftovers(path: &Path, checkup: &mut Checkup<'_, '_>) -> Outcome {
         }
     }
     if !exists {
-        let beside = ENGINE_FILES.into_iter().map(|suffix| with_suffix(path, suffix));
+        let beside =
+            ENGINE_FILES.into_iter().chain([RESERVE_FILE]).map(|suffix| with_suffix(path, suffix));
         left.extend(beside.filter(|file| file.exists()));
     }
     left.extend(unfinished_backups(path));

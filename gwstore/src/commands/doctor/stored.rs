@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ghostwire_store::ErrorKind;
-use ghostwire_store::backend::Head;
+use ghostwire_store::backend::{Head, LogInfo};
 use ghostwire_store::block::Serial;
 use ghostwire_store::config::Config;
 use ghostwire_store::domain::{Clock, SystemClock, Timestamp};
@@ -14,6 +14,7 @@ use super::super::clock::YEAR_2024;
 use super::{Checkup, Finding};
 use crate::credentials::KeyFit;
 use crate::failure::Outcome;
+use crate::output::bytes;
 use crate::session::{Reading, open_to_read};
 
 /// Clocks of two machines may differ by so much.
@@ -40,6 +41,7 @@ pub(super) async fn check(config: &Config, checkup: &mut Checkup<'_, '_>) -> Out
             return checkup.add(Finding::error(CHECK, &error, "restore a backup"));
         }
     };
+    check_log(backend.info().log, checkup)?;
     let is_current = check_schema(&head, checkup)?;
     check_clock(config, &head, checkup)?;
     if is_current {
@@ -62,6 +64,20 @@ pub(super) async fn check(config: &Config, checkup: &mut Checkup<'_, '_>) -> Out
     // It was only read.
     let _ = backend.close().await;
     Ok(())
+}
+
+/// Whether the log has all that was acknowledged, as far as that can be told.
+fn check_log(log: Option<LogInfo>, checkup: &mut Checkup<'_, '_>) -> Outcome {
+    const CHECK: &str = "log";
+    let Some(log) = log else { return Ok(()) };
+    checkup.add(if log.ended_early {
+        let found = "it ends before its last frame: acknowledged commits may be missing";
+        let advice = "compare the serial of `gwstore status` with what others know of it; restore a \
+                      backup if it is behind";
+        Finding::fail(CHECK, found, advice)
+    } else {
+        Finding::ok(CHECK, format!("{}, and no commit is known to be missing", bytes(log.bytes)))
+    })
 }
 
 /// Tells whether the store can be read without a migration.

@@ -13,9 +13,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_local_file::{FileKind, StoreFile, file_to_read};
+use ghostwire_store_local_file::{
+    Checkpoint, Checkpointer, FileKind, Mode, StoreFile, file_to_read,
+};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, OpenFlags};
 
 use super::{Batch, Engine, Snapshot};
 use errors::{failed, read_only};
@@ -38,13 +40,12 @@ const SCHEMA: [(&str, &str); 6] = [
 ];
 /// 8192 and 16384 store blocks no faster, and make the update of a random row dearer.
 const PAGE_SIZE: u32 = 4096;
-/// Pages in the log before the writer moves them into the file, after a commit. With four times as
-/// many the mean stays the same and the longest wait doubles.
-const CHECKPOINT_PAGES: u32 = 1000;
 /// The log is cut to this size when it is begun anew.
 const LOG_BYTES: u32 = 64 * 1024 * 1024;
 /// Idle connections to keep for reading.
 const IDLE_READERS: usize = 4;
+/// How long a connection waits for a lock that a tool of somebody else's holds.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(crate) struct Embedded {
@@ -75,6 +76,7 @@ impl Embedded {
             None
         } else {
             let writer = open_writer(file, initial)?;
+            file.log().connected();
             Some(Mutex::new(writer))
         };
         let engine = Self {
@@ -92,6 +94,16 @@ impl Embedded {
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
         if readers.len() < IDLE_READERS {
             readers.push(reader);
+        }
+    }
+
+    fn file(&self) -> &StoreFile {
+        &self.reader_source.file
+    }
+
+    fn leave_distrusted_log(&self, writer: &Connection) {
+        if !self.file().log().is_trusted() {
+            leave_log(writer);
         }
     }
 
@@ -130,9 +142,8 @@ fn open_writer(file: &StoreFile, initial: Option<&dyn Fn() -> Vec<u8>>) -> Resul
         .with("path", file.path().display())
         .with("journal_mode", mode));
     }
-    for (name, value) in
-        [("wal_autocheckpoint", CHECKPOINT_PAGES), ("journal_size_limit", LOG_BYTES)]
-    {
+    // SQLite's own checkpoints swallow errors; the log's keeper asks for them.
+    for (name, value) in [("wal_autocheckpoint", 0), ("journal_size_limit", LOG_BYTES)] {
         set(&connection, name, value)?;
     }
     if let Some(initial) = initial.filter(|_| is_new) {
@@ -144,7 +155,7 @@ fn open_writer(file: &StoreFile, initial: Option<&dyn Fn() -> Vec<u8>>) -> Resul
 
 /// What all connections have in common.
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
-    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(32);
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     // The layout is compared at open; this is for a trigger that another program adds meanwhile.
@@ -231,19 +242,22 @@ impl Engine for Embedded {
     }
 
     fn write(&self, batch: &Batch<'_>) -> Result<()> {
-        write::write(&*self.lock_writer()?, batch)
+        let log = self.file().log();
+        log.require_trusted()?;
+        let writer = self.lock_writer()?;
+        write::write(&writer, batch)?;
+        self.file().confirm_commit()?;
+        log.after_commit(&mut Writing(&writer));
+        self.leave_distrusted_log(&writer);
+        Ok(())
     }
 
     fn settle(&self) -> Result<()> {
         let Some(writer) = &self.writer else { return Ok(()) };
         let writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
-        match writer.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
-            // The log is synchronised before anything is moved out of it.
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => Ok(()),
-            settled => settled.map_err(|error| {
-                failed("what an earlier process wrote cannot be made durable", error)
-            }),
-        }
+        let settled = self.file().log().settle(&mut Writing(&writer));
+        self.leave_distrusted_log(&writer);
+        settled
     }
 
     fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>> {
@@ -261,6 +275,16 @@ impl Engine for Embedded {
 
     fn writer_snapshot(&self) -> Result<Box<dyn Snapshot + '_>> {
         Ok(Box::new(EmbeddedSnapshot::of_writer(self.lock_writer()?)?))
+    }
+
+    fn bytes_in_use(&self) -> Result<u64> {
+        let writer = self.lock_writer()?;
+        let number = |name: &str| writer.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+        let count =
+            || Ok((number("page_count")? - number("freelist_count")?) * number("page_size")?);
+        count()
+            .map(|bytes| u64::try_from(bytes).unwrap_or(0))
+            .map_err(|error| failed("the file cannot be measured", error))
     }
 
     fn copy_to(&self, path: &Path) -> Result<()> {
@@ -282,8 +306,13 @@ impl Engine for Embedded {
         drop(self.readers);
         let Some(writer) = self.writer else { return Ok(()) };
         let writer = writer.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let moved = writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-        let closed = writer.close().map_err(|(_, error)| error);
+        let truncate = || writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        let log = self.reader_source.file.log();
+        let moved = log.finish(|| truncate().map_err(|error| failed(NOT_MOVED, error)));
+        if !log.is_trusted() {
+            leave_log(&writer);
+        }
+        let closed = writer.close().map_err(|(_, error)| failed(NOT_MOVED, error));
         moved.and(closed).map_err(|error| {
             Error::new(
                 ErrorKind::Unavailable,
@@ -291,6 +320,39 @@ impl Engine for Embedded {
             )
             .because(error)
         })
+    }
+}
+
+const NOT_MOVED: &str = "the log cannot be moved into the file";
+
+/// Closing a connection would move the log and remove it, if it is the last one.
+fn leave_log(connection: &Connection) {
+    if let Err(error) = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true) {
+        tracing::warn!(%error, "closing may move the log into the file");
+    }
+}
+
+/// The connection that writes.
+struct Writing<'c>(&'c Connection);
+
+impl Checkpointer for Writing<'_> {
+    fn checkpoint(&mut self, mode: Mode) -> Result<Checkpoint> {
+        let Self(connection) = self;
+        let run = |sql| {
+            connection.prepare_cached(sql)?.query_row([], |row| {
+                Ok(Checkpoint::of_columns(row.get(0)?, row.get(1)?, row.get(2)?))
+            })
+        };
+        match mode {
+            Mode::Passive => run("PRAGMA wal_checkpoint(PASSIVE)"),
+            Mode::TruncateAtOnce => {
+                let outcome = connection
+                    .busy_timeout(Duration::ZERO)
+                    .and_then(|()| run("PRAGMA wal_checkpoint(TRUNCATE)"));
+                connection.busy_timeout(BUSY_TIMEOUT).and(outcome)
+            }
+        }
+        .map_err(|error| failed(NOT_MOVED, error))
     }
 }
 

@@ -4,6 +4,7 @@ use std::ops::ControlFlow::{self, Continue};
 use std::sync::MutexGuard;
 
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_local_file::Inside;
 use rusqlite::{Connection, Row, params};
 
 use super::errors::{failed, unreadable};
@@ -23,8 +24,10 @@ macro_rules! chunks {
     };
 }
 
+/// Its transaction ends before it leaves the gate.
 pub(super) struct EmbeddedSnapshot<'e> {
     source: Source<'e>,
+    _inside: Option<Inside<'e>>,
 }
 
 enum Source<'e> {
@@ -36,11 +39,12 @@ enum Source<'e> {
 
 impl<'e> EmbeddedSnapshot<'e> {
     pub(super) fn of_reader(engine: &'e Embedded, reader: Connection) -> Result<Self> {
-        Self { source: Source::Reader(engine, Some(reader)) }.begin()
+        let inside = Some(engine.file().log().enter());
+        Self { source: Source::Reader(engine, Some(reader)), _inside: inside }.begin()
     }
 
     pub(super) fn of_writer(writer: MutexGuard<'e, Connection>) -> Result<Self> {
-        Self { source: Source::Writer(writer) }.begin()
+        Self { source: Source::Writer(writer), _inside: None }.begin()
     }
 
     fn begin(self) -> Result<Self> {

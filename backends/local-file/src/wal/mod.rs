@@ -1,0 +1,20 @@
+//! SQLite's write-ahead log, where SQLite leaves something to be desired: it grows without a bound
+//! while somebody reads, nobody hears of a checkpoint that failed, and of a log whose end is
+//! missing SQLite takes what is left without a word.
+
+mod format;
+mod gate;
+mod keeper;
+mod policy;
+mod survey;
+mod tail;
+
+#[cfg(fuzzing)]
+pub use format::fuzzing;
+pub use gate::Inside;
+pub use keeper::{Checkpointer, LogKeeper, Mode};
+pub use policy::{Checkpoint, LogLimits};
+pub(crate) use survey::survey;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,163 @@
+//! A log that another program holds, and one that is cut off, with both backends that have one.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use ghostwire_store_core::backend::{Backend, LogInfo};
+use ghostwire_store_core::domain::{NewUser, StoreId};
+use ghostwire_store_core::error::{ErrorKind, Result};
+use ghostwire_store_core::options::StoreOptions;
+use ghostwire_store_core::{Store, open};
+use ghostwire_store_libsql::{LibsqlBackend, LibsqlOptions, prepare_process};
+use ghostwire_store_local_file::LogLimits;
+use ghostwire_store_zqlite::{ZqliteBackend, ZqliteOptions};
+
+const STORE: StoreId = StoreId::from_bytes([7; 16]);
+const LIMITS: LogLimits = LogLimits { checkpoint: 100 << 10, hold_out: 200 << 10, warn: 1 << 20 };
+
+async fn backend(name: &str, path: &Path, limits: LogLimits) -> Result<Arc<dyn Backend>> {
+    Ok(match name {
+        "libsql" => {
+            let mut options = LibsqlOptions::new(path, STORE);
+            options.log_limits = Some(limits);
+            Arc::new(LibsqlBackend::open(options).await?)
+        }
+        _ => {
+            let options = ZqliteOptions::new(path, STORE).create(true).log_limits(limits);
+            Arc::new(ZqliteBackend::open(options).await?)
+        }
+    })
+}
+
+async fn create_user(store: &dyn Store, number: u32) {
+    let mut user = NewUser::local(format!("user-{number}").parse().unwrap());
+    user.picture_url = Some("x".repeat(2000).parse().unwrap());
+    store.users().create(user).await.unwrap();
+}
+
+fn log(backend: &Arc<dyn Backend>) -> LogInfo {
+    backend.info().log.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_another_program_holds_is_told_of_and_short_once_it_lets_go() {
+    prepare_process().await.unwrap();
+    for name in ["libsql", "zqlite"] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.db");
+        let backend = backend(name, &path, LIMITS).await.unwrap();
+        let store = open(backend.clone(), StoreOptions::default()).await.unwrap();
+        create_user(store.as_ref(), 0).await;
+        let other = rusqlite::Connection::open(&path).unwrap();
+        for (episode, first) in [(1, 1), (2, 10_000)] {
+            other.execute_batch("BEGIN; SELECT * FROM sqlite_schema;").unwrap();
+            let mut number = first;
+            while log(&backend).bytes < 2 << 20 {
+                create_user(store.as_ref(), number).await;
+                number += 1;
+                assert!(number < first + 5_000, "{name}: {:?}", log(&backend));
+            }
+            let held = log(&backend);
+            assert_eq!(held.held, episode, "{name}: {held:?}");
+            assert!(held.held_commits > 10, "{name}: {held:?}");
+            // Whoever reads meanwhile is not kept from it.
+            store.verify().await.unwrap();
+            other.execute_batch("COMMIT").unwrap();
+            create_user(store.as_ref(), number).await;
+            let free = log(&backend);
+            assert_eq!((free.held, free.held_commits), (episode, 0), "{name}: {free:?}");
+            assert!(free.bytes < LIMITS.checkpoint, "{name}: {free:?}");
+            assert_eq!(free.failed_checkpoints, 0, "{name}: {free:?}");
+        }
+        drop(other);
+        store.close().await.unwrap();
+    }
+}
+
+/// The index beside a log knows how long it was, as long as the power stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_without_its_end_is_told_of() {
+    prepare_process().await.unwrap();
+    for name in ["libsql", "zqlite"] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.db");
+        let used = backend(name, &path, LogLimits::default()).await.unwrap();
+        let store = open(used.clone(), StoreOptions::default()).await.unwrap();
+        for number in 0..20 {
+            create_user(store.as_ref(), number).await;
+        }
+        assert!(!log(&used).ended_early);
+        let whole = std::fs::metadata(directory.path().join("store.db-wal")).unwrap().len();
+        for cut in [0, 1, 4120, whole / 2] {
+            // As a process that was killed leaves it.
+            let left = tempfile::tempdir().unwrap();
+            for file in ["store.db", "store.db-wal", "store.db-shm"] {
+                std::fs::copy(directory.path().join(file), left.path().join(file)).unwrap();
+            }
+            let log_file = left.path().join("store.db-wal");
+            let log_file = std::fs::File::options().write(true).open(log_file).unwrap();
+            log_file.set_len(whole - cut).unwrap();
+            let path = left.path().join("store.db");
+            let found = backend(name, &path, LIMITS).await.unwrap();
+            assert_eq!(log(&found).ended_early, cut > 0, "{name}, {cut} bytes less");
+            found.close().await.unwrap();
+        }
+        store.close().await.unwrap();
+    }
+}
+
+/// Another program would go on with the log of the file that is no longer there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_another_program_has_open_is_not_compacted() {
+    prepare_process().await.unwrap();
+    for name in ["libsql", "zqlite"] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.db");
+        let used = backend(name, &path, LogLimits::default()).await.unwrap();
+        let store = open(used, StoreOptions::default()).await.unwrap();
+        create_user(store.as_ref(), 1).await;
+        store.close().await.unwrap();
+        let mut other = other_program(&path);
+        let compacted = match name {
+            "libsql" => LibsqlBackend::compact(LibsqlOptions::new(&path, STORE)).await,
+            _ => ZqliteBackend::compact(ZqliteOptions::new(&path, STORE)).await,
+        };
+        let error = compacted.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Busy, "{name}: {error:?}");
+        other.kill().unwrap();
+        other.wait().unwrap();
+        let found = backend(name, &path, LogLimits::default()).await.unwrap();
+        assert_eq!(found.head().await.unwrap().serial.get(), 1);
+        found.close().await.unwrap();
+    }
+}
+
+const OTHER: &str = "GHOSTWIRE_TEST_OTHER_PROGRAM";
+
+/// A process that reads the file and keeps it open.
+fn other_program(path: &Path) -> std::process::Child {
+    use std::io::{BufRead, BufReader};
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "be_another_program", "--nocapture"])
+        .env(OTHER, path)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.map_while(std::result::Result::ok).any(|line| line.contains("has it open")));
+    child
+}
+
+/// No test of its own: what the process does that a test starts.
+#[test]
+#[allow(clippy::print_stdout)]
+fn be_another_program() {
+    let Some(path) = std::env::var_os(OTHER) else { return };
+    let other = rusqlite::Connection::open(path).unwrap();
+    other.execute_batch("BEGIN; SELECT * FROM sqlite_schema; COMMIT").unwrap();
+    println!("has it open");
+    // Until whoever started it ends it.
+    let _ = std::io::stdin().read_line(&mut String::new());
+}
