@@ -129,8 +129,10 @@ impl StoreFile {
             sync_directory(&path)?;
         }
         let place = Place::of(&path, lock.is_held())?;
-        // No engine has it open yet, so that reading the index drops no lock.
-        let found = wal::survey(&with_suffix(&path, "-wal"), &with_suffix(&path, "-shm"))
+        // SQLite locks the index as it does the file. While the lock is shared another engine of this
+        // process may have it open, and would lose what it locked.
+        let index = (access != Access::ReadOnly).then(|| with_suffix(&path, "-shm"));
+        let found = wal::survey(&with_suffix(&path, "-wal"), index.as_deref())
             .map_err(|error| failed("the store's log cannot be read", &path, error))?;
         let log = LogKeeper::new(&path, found);
         let reserve = (access != Access::ReadOnly).then(|| Reserve::beside(&path));

@@ -45,14 +45,19 @@ impl Missing {
     }
 }
 
-/// Looks at the log and the index in these files; a file that is not there is empty.
-pub(crate) fn survey(log: &Path, index: &Path) -> io::Result<Survey> {
+/// Looks at the log in this file, which is empty if it is not there, and at its index, if it may be
+/// read.
+pub(crate) fn survey(log: &Path, index: Option<&Path>) -> io::Result<Survey> {
     let Some(mut log) = existing(log)? else { return Ok(Survey::default()) };
+    let index = index.and_then(read_index);
+    of_log(&mut io::BufReader::with_capacity(1 << 16, &mut log), index)
+}
+
+/// It only adds to what the log says by itself.
+fn read_index(path: &Path) -> Option<Index> {
     let mut bytes = [0; INDEX_HEADERS];
-    // It only adds to what the log says by itself.
-    let filled = File::open(index).and_then(|mut index| fill(&mut index, &mut bytes));
-    let index = filled.is_ok_and(|filled| filled == bytes.len()).then(|| Index::read(&bytes));
-    of_log(&mut io::BufReader::with_capacity(1 << 16, &mut log), index.flatten())
+    let filled = fill(&mut File::open(path).ok()?, &mut bytes).ok()?;
+    if filled == bytes.len() { Index::read(&bytes) } else { None }
 }
 
 fn existing(path: &Path) -> io::Result<Option<File>> {
