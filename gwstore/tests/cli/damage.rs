@@ -162,6 +162,51 @@ fn a_store_that_another_process_holds() {
     place.on("zqlite", "status").ok();
 }
 
+/// SQLite takes what is before the damage for all of it, and the store opens as an older one.
+#[test]
+fn a_log_that_lost_commits() {
+    use ghostwire_store::Opener;
+    use ghostwire_store::config::{BackendChoice, Config, LibsqlOptions, ZqliteOptions};
+    use ghostwire_store::domain::NewUser;
+    for backend in BACKENDS {
+        let (place, left) = (Place::new(), Place::new());
+        place.init(backend);
+        let path = place.file(&format!("{backend}.db"));
+        let choice = match backend {
+            "libsql" => BackendChoice::Libsql(LibsqlOptions { path, ..LibsqlOptions::default() }),
+            _ => BackendChoice::Zqlite(ZqliteOptions { path, ..ZqliteOptions::default() }),
+        };
+        let config = Config { backend: choice, ..Config::default() };
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let store = Opener::new(&config).open().await.unwrap();
+            for number in 0..6 {
+                let user = NewUser::local(format!("user-{number}").parse().unwrap());
+                store.users().create(user).await.unwrap();
+            }
+            // As a process that is killed leaves it.
+            for suffix in ["", "-wal", ".key"] {
+                let name = format!("{backend}.db{suffix}");
+                fs::copy(place.file(&name), left.file(&name)).unwrap();
+            }
+            store.close().await.unwrap();
+        });
+        let status = left.on(backend, "status --json").ok().json();
+        assert_eq!(status["backend"]["log"]["ended_early"], false, "{status}");
+        assert_eq!(status["serial"], 6);
+        let log = format!("{backend}.db-wal");
+        let mut bytes = left.read(&log);
+        bytes[100] ^= 1;
+        left.write(&log, bytes);
+        let status = left.on(backend, "status").ok();
+        assert!(status.out.contains("acknowledged commits may be missing"), "{status:#?}");
+        assert!(status.err.contains("acknowledged commits may be missing"), "{status:#?}");
+        let doctor = left.on(backend, "doctor");
+        assert_eq!(doctor.code, 1, "{doctor:#?}");
+        assert!(doctor.out.contains("FAIL  log: "), "{doctor:#?}");
+    }
+}
+
 #[test]
 fn a_lost_or_foreign_key() {
     let place = Place::new();
