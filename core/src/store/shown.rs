@@ -18,28 +18,12 @@ impl StoreHandle {
             // Rows are written later, of blocks that were published.
             return Ok(());
         }
-        let mut progress = core.shared.progress.subscribe();
         let known = core.shared.storing.load(Ordering::SeqCst);
-        if progress.borrow_and_update().serial.get() >= known && !core.is_shared {
+        if core.shared.progress.borrow().serial.get() >= known && !core.is_shared {
             return Ok(());
         }
-        let stored = core.backend.head().await?.serial;
-        loop {
-            let awaited = progress.wait_for(|progress| {
-                progress.serial >= stored
-                    || progress.end.is_some()
-                    || progress.suspect
-                    || core.is_shared
-            });
-            let found = awaited.await.map_err(|_| core.refusal())?.clone();
-            if found.serial >= stored {
-                return Ok(());
-            }
-            if found.end.is_some() {
-                return Err(core.refusal());
-            }
-            // Nobody publishes a commit of unknown outcome, or one of another process, unasked.
-            self.send(0, Request::Refresh).await?;
-        }
+        // A backend's head may lag behind its scans. The writer answers between commits, and first
+        // finds out about one of unknown outcome.
+        self.send(0, Request::Refresh).await
     }
 }
