@@ -87,7 +87,7 @@ async fn start(
     counters.fold_debt.store(fold_debt, Ordering::Relaxed);
     let shared = Arc::new(Shared {
         published: arc_swap::ArcSwap::from_pointee(Published::new(loaded.state, loaded.audit)),
-        progress: tokio::sync::watch::Sender::new(Progress { serial, suspect: false, end: None }),
+        progress: tokio::sync::watch::Sender::new(Progress { serial, end: None }),
         closing: Closing::default(),
         storing: AtomicU64::new(serial.get()),
         digests: DigestCache::new(),

@@ -62,8 +62,6 @@ pub(crate) struct WriterCounters {
 #[derive(Debug, Clone)]
 pub(crate) struct Progress {
     pub(crate) serial: Serial,
-    /// Nobody knows whether the last commit was stored.
-    pub(crate) suspect: bool,
     /// Nothing follows any more.
     pub(crate) end: Option<End>,
 }
@@ -403,12 +401,6 @@ impl Writer {
         self.judge(commit, outcome).await
     }
 
-    pub(super) fn set_suspect(&mut self, suspect: bool) {
-        self.suspect = suspect;
-        // Whoever waits for a commit to be published must not wait for one that nobody knows.
-        self.shared.progress.send_modify(|progress| progress.suspect = suspect);
-    }
-
     /// How a commit ended. After it failed in a way that leaves the outcome open, the backend is
     /// reopened and asked; `Ok` and `Conflict` are then certain.
     async fn judge(&mut self, commit: &Commit, outcome: Result<()>) -> Result<()> {
@@ -418,7 +410,7 @@ impl Writer {
             Err(error) => error,
         };
         tracing::warn!(%error, "a commit failed; reopening the backend to compare");
-        self.set_suspect(true);
+        self.suspect = true;
         self.resolve(commit, error).await
     }
 }

@@ -30,14 +30,14 @@ impl Writer {
             return self.resolve_by_block(commit, error).await;
         }
         if *error.kind() != ErrorKind::OutcomeUnknown {
-            self.set_suspect(false);
+            self.suspect = false;
             return Err(error);
         }
         // It is not there, but may still arrive. Sending the identical block again settles it:
         // either this one is stored, or it conflicts with itself.
         match store(self.backend.as_ref(), commit).await {
             Ok(()) => {
-                self.set_suspect(false);
+                self.suspect = false;
                 Ok(())
             }
             Err(again) if *again.kind() == ErrorKind::Conflict => {
@@ -58,7 +58,7 @@ impl Writer {
                 .because(why)
         };
         let blocks = self.backend.blocks(commit.expected, 1).await.map_err(unknown)?;
-        self.set_suspect(false);
+        self.suspect = false;
         let found = blocks.first().map(|block| block.id);
         if found.is_some() && found == commit.block.as_ref().map(|block| block.id) {
             return Ok(());
@@ -76,7 +76,7 @@ impl Writer {
             // Batches of series move no serial, and one whose outcome nobody knew may be stored.
             self.positions = crate::loader::read_positions(self.backend.as_ref()).await?;
         }
-        self.set_suspect(false);
+        self.suspect = false;
         Ok(())
     }
 
