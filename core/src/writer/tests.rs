@@ -110,11 +110,7 @@ impl Bench {
                 State::default(),
                 imbl::Vector::new(),
             )),
-            progress: tokio::sync::watch::Sender::new(Progress {
-                serial: Serial::ZERO,
-                suspect: false,
-                end: None,
-            }),
+            progress: tokio::sync::watch::Sender::new(Progress { serial: Serial::ZERO, end: None }),
             closing: Closing::default(),
             storing: AtomicU64::new(0),
             digests: DigestCache::new(),
