@@ -15,6 +15,7 @@ mod session;
 
 use std::ffi::OsString;
 use std::io::{self, BufWriter, IsTerminal, Write};
+use std::panic::catch_unwind;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -70,10 +71,13 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli, shell: &mut Shell<'_>) -> failure::Outcome {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| failure::file_error("the runtime cannot be started", None, error))?;
+    let build = || tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    // Where there is no thread to be had, tokio panics.
+    let built = catch_unwind(build).unwrap_or_else(|_| {
+        Err(io::Error::other("there are no more threads to be had; raise the limit of them"))
+    });
+    let runtime =
+        built.map_err(|error| failure::file_error("the runtime cannot be started", None, error))?;
     runtime.block_on(commands::run(cli, shell))
 }
 

@@ -162,12 +162,15 @@ fn nothing_named(filter: &str) -> Error {
 /// The suite starts runtimes of its own, which it cannot do on a thread of this one.
 fn run_aside(suite: Suite, filter: String, shell: &mut Shell<'_>) -> Ended<Report> {
     let (sender, receiver) = std::sync::mpsc::channel();
-    let running = std::thread::spawn(move || {
+    let run = move || {
         suite.run(&filter, &mut |trial, done, all| {
             // Whoever does not listen any more does not want to know.
             let _ = sender.send((trial.clone(), done, all));
         })
-    });
+    };
+    let running = std::thread::Builder::new()
+        .spawn(run)
+        .map_err(|error| file_error("no thread can be started", None, error))?;
     let mut bar = None;
     for (trial, _, all) in receiver {
         let bar = bar.get_or_insert_with(|| shell.progress("trials", Some(all as u64)));
