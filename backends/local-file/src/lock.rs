@@ -1,7 +1,7 @@
 //! The lock that keeps others out: an advisory one on a file beside the store's.
 //!
-//! Its text is a line with the process id of the last holder, for people, and once a store was made
-//! a line that says which one. That stays when the store's file is lost, and then keeps anybody from
+//! Its text is a line with the process id of the last holder, for people, and whether that is about to
+//! give it back; and once a store was made a line that says which one. That stays when the store's file is lost, and then keeps anybody from
 //! making an empty one in its place unnoticed.
 
 use std::fs::{self, File, TryLockError};
