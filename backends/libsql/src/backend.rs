@@ -19,7 +19,7 @@ use crate::commit::{fill, transaction};
 use crate::compact::compact;
 use crate::layout::{add_columns, check_layout, create_table};
 use crate::link::{Link, Role, set_up_engine, text};
-use crate::opening::{Sidecars, connect, create};
+use crate::opening::{Sidecar, connect, create};
 use crate::shape::Shapes;
 use crate::{LibsqlOptions, NAME, meta};
 
@@ -58,7 +58,7 @@ struct Open {
     readers: Mutex<Vec<Link>>,
     writer: Mutex<Writer>,
     shapes: Shapes,
-    _sidecars: Sidecars,
+    _sidecar: Sidecar,
     file: StoreFile,
 }
 
@@ -139,8 +139,7 @@ impl LibsqlBackend {
         if file.is_new() {
             create(&path, options.store_id, schema).map_err(named)?;
         }
-        let sidecars =
-            if options.read_only { Sidecars::missing(&path) } else { Sidecars::default() };
+        let sidecar = if options.read_only { Sidecar::missing(&path) } else { Sidecar::default() };
         let (link, shapes, head) = connect(&path, options.read_only).map_err(named)?;
         let mut link = link;
         if options.check_structure && !file.is_new() {
@@ -165,7 +164,7 @@ impl LibsqlBackend {
             file.note_store(head.store);
         }
         let writer = Mutex::new(Writer { link: Some(link), ..Writer::default() });
-        let open = Open { readers: Mutex::default(), writer, shapes, _sidecars: sidecars, file };
+        let open = Open { readers: Mutex::default(), writer, shapes, _sidecar: sidecar, file };
         let shared = Shared {
             path,
             engine: format!("libsql 0.10 (SQLite {version})"),

@@ -6,7 +6,7 @@ use ghostwire_store_core::backend::Head;
 use ghostwire_store_core::domain::StoreId;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::schema::Schema;
-use ghostwire_store_local_file::FileKind;
+use ghostwire_store_local_file::{FileKind, file_to_read};
 
 use crate::NAME;
 use crate::layout::check_layout;
@@ -14,32 +14,29 @@ use crate::link::{Link, Role, integer, text};
 use crate::meta;
 use crate::shape::Shapes;
 
-/// The files that SQLite makes beside a store to read its log. A reader leaves none behind.
+/// The index that SQLite makes beside a store to read its log. A reader leaves none behind. Where
+/// there is no log, SQLite is told that the file does not change, and makes nothing: what appears
+/// later is a writer's.
 #[derive(Debug, Default)]
-pub(crate) struct Sidecars(Vec<PathBuf>);
+pub(crate) struct Sidecar(Option<PathBuf>);
 
-impl Sidecars {
-    /// Those that are not there yet.
+impl Sidecar {
+    /// It, if it will be made and is not there already.
     pub(crate) fn missing(path: &Path) -> Self {
-        let beside = |suffix: &str| {
-            let mut name = path.as_os_str().to_owned();
-            name.push(suffix);
-            PathBuf::from(name)
-        };
-        let files = [beside("-wal"), beside("-shm")];
-        Self(files.into_iter().filter(|file| !file.exists()).collect())
+        let has_log = file_to_read(path) == path;
+        let mut name = path.as_os_str().to_owned();
+        name.push("-shm");
+        Self(has_log.then(|| PathBuf::from(name)).filter(|file| !file.exists()))
     }
 }
 
-impl Drop for Sidecars {
+impl Drop for Sidecar {
     fn drop(&mut self) {
-        for file in &self.0 {
-            // Nothing was written: no writer can be there while a reader holds the lock.
-            if let Err(error) = std::fs::remove_file(file)
-                && error.kind() != std::io::ErrorKind::NotFound
-            {
-                tracing::debug!(db.system.name = NAME, file = %file.display(), %error, "stays");
-            }
+        let Some(file) = &self.0 else { return };
+        if let Err(error) = std::fs::remove_file(file)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::debug!(db.system.name = NAME, file = %file.display(), %error, "stays");
         }
     }
 }

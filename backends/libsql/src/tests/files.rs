@@ -22,6 +22,43 @@ async fn a_second_open_is_busy_and_readers_only_read() {
     open(&path).await.unwrap();
 }
 
+/// Whoever removes the lock lets a writer in beside a reader.
+#[tokio::test]
+async fn a_reader_takes_no_log_from_a_writer() {
+    let (directory, path) = place();
+    open(&path).await.unwrap().close().await.unwrap();
+    let options = LibsqlOptions { read_only: true, ..LibsqlOptions::new(&path, STORE) };
+    let reader = LibsqlBackend::open(options).await.unwrap();
+    std::fs::remove_file(directory.path().join("store.db.lock")).unwrap();
+    let writer = open(&path).await.unwrap();
+    fill(&writer).await;
+    let before = content(&writer).await.unwrap();
+    assert_eq!(*reader.verify().await.unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(*reader.close().await.unwrap_err().kind(), ErrorKind::Corrupt);
+    drop(reader);
+    for beside in ["store.db-wal", "store.db-shm"] {
+        assert!(directory.path().join(beside).exists(), "{beside}");
+    }
+    writer.commit(&rows_only(&before.head, Vec::new())).await.unwrap();
+    assert_eq!(content(&writer).await.unwrap(), before);
+}
+
+#[tokio::test]
+async fn closing_moves_the_log_into_the_file_wherever_that_is() {
+    let (directory, path) = place();
+    let backend = open(&path).await.unwrap();
+    fill(&backend).await;
+    let before = content(&backend).await.unwrap();
+    let aside = directory.path().join("aside.db");
+    std::fs::rename(&path, &aside).unwrap();
+    let error = backend.commit(&rows_only(&before.head, Vec::new())).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::OutcomeUnknown);
+    assert_eq!(*backend.close().await.unwrap_err().kind(), ErrorKind::Corrupt);
+    drop(backend);
+    // Without the log.
+    assert_eq!(content(&open(&aside).await.unwrap()).await.unwrap(), before);
+}
+
 #[tokio::test]
 async fn missing_foreign_and_short_files_are_refused() {
     let (directory, path) = place();
