@@ -80,6 +80,7 @@ pub(crate) fn check_layout(link: &mut Link, stored: SchemaVersion) -> Result<()>
     let schema = if is_newer { current } else { Schema::at(stored.version)? };
     let mut expected = vec![(META, CREATE_META.to_owned()), (BLOCKS, CREATE_BLOCKS.to_owned())];
     expected.extend(Table::ALL.map(|table| (table.name(), create_table(table, schema))));
+    let mut missing: Vec<&str> = expected.iter().map(|(name, _)| *name).collect();
     let sql = "SELECT CAST(type AS BLOB), CAST(name AS BLOB), CAST(tbl_name AS BLOB), \
                coalesce(rootpage, 0), CAST(coalesce(sql, '') AS BLOB) FROM sqlite_schema";
     link.query(sql, Vec::new(), |row| {
@@ -90,15 +91,15 @@ pub(crate) fn check_layout(link: &mut Link, stored: SchemaVersion) -> Result<()>
             has_pages: integer(row, 3)? != 0,
             sql: text(row, 4)?,
         };
-        let is_ours = |(name, _): &(&str, String)| object.table.eq_ignore_ascii_case(name);
-        let ours = expected.iter().position(is_ours);
-        if object.kind != "table" || ours.is_none() {
+        let is_ours = |(name, _): &&(&str, String)| object.table.eq_ignore_ascii_case(name);
+        let ours = expected.iter().find(is_ours);
+        let Some((name, created)) = ours.filter(|_| object.kind == "table") else {
             return object.check_foreign(ours.is_some());
-        }
-        let Some((name, created)) = ours.map(|at| expected.swap_remove(at)) else { return Ok(()) };
+        };
+        missing.retain(|other| other != name);
         // A newer schema may have appended columns to the core's tables.
-        let may_have_more = is_newer && ![META, BLOCKS].contains(&name);
-        if is_same_table(&object.sql, &created, may_have_more) {
+        let may_have_more = is_newer && ![META, BLOCKS].contains(name);
+        if is_same_table(&object.sql, created, may_have_more) {
             return Ok(());
         }
         Err(Error::corrupt(
@@ -106,9 +107,9 @@ pub(crate) fn check_layout(link: &mut Link, stored: SchemaVersion) -> Result<()>
         )
         .with("table", name))
     })?;
-    match expected.first() {
+    match missing.first() {
         None => Ok(()),
-        Some((name, _)) => {
+        Some(name) => {
             Err(Error::corrupt("a table of the store is missing; restore the file from a backup")
                 .with("table", name))
         }
