@@ -21,6 +21,7 @@ pub mod entropy;
 pub mod error;
 mod fold;
 mod imported;
+mod kept;
 pub mod layer;
 mod loader;
 pub mod netmap;

@@ -377,7 +377,7 @@ impl Writer {
                 .with("stored_serial", stored.serial())
                 .with("stored_digest", digest));
         }
-        Ok(())
+        crate::kept::check(self.backend.as_ref(), &state).await
     }
 
     async fn refresh(&mut self) -> Result<()> {

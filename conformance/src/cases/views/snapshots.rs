@@ -4,9 +4,13 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use ghostwire_store_core::Store;
+use ghostwire_store_core::backend::Commit;
+use ghostwire_store_core::block::{ChangeKind, RowChange};
 use ghostwire_store_core::command::{DnsCommand, Image, PolicyCommand, Transaction};
 use ghostwire_store_core::digest::state_digest;
 use ghostwire_store_core::domain::*;
+use ghostwire_store_core::error::ErrorKind;
+use ghostwire_store_core::schema::{Record, Table};
 use ghostwire_store_core::view::View;
 
 use crate::case::cases;
@@ -34,7 +38,7 @@ cases! {
     }
     once {
         "view" => [a_view_is_had_while_commits_wait],
-        "verify" => [verifying_folds],
+        "verify" => [verifying_folds, rows_that_contradict_the_kept_blocks_are_found],
     }
 }
 
@@ -341,6 +345,50 @@ async fn verifying_folds(world: &mut World) {
     assert_eq!(store.info().fold_debt == 0, rows_at_once);
     store.verify().await.unwrap();
     assert_eq!(store.info().fold_debt, 0);
+}
+
+/// As a disk leaves them that lost a write, or a copy of files that were of different moments.
+async fn rows_that_contradict_the_kept_blocks_are_found(world: &mut World) {
+    let store = world.open().await;
+    let row = |user: &User| RowChange {
+        table: Table::Users,
+        kind: ChangeKind::Updated,
+        key: user.key(),
+        body: Some(user.encode()),
+    };
+    let older = store.users().create(user("alice")).await.unwrap();
+    let patch =
+        UserPatch { display_name: Patch::Set("Alice".parse().unwrap()), ..UserPatch::default() };
+    let newer = store.users().update(older.id, patch, None).await.unwrap();
+    let deleted = store.users().create(user("bob")).await.unwrap();
+    store.users().delete(deleted.id, false).await.unwrap();
+    store.checkpoint().await.unwrap();
+    store.verify().await.unwrap();
+    store.close().await.unwrap();
+    let gone = |user: &User| RowChange { kind: ChangeKind::Deleted, body: None, ..row(user) };
+    // A lost update, a lost insertion, a lost deletion, and how it was.
+    for (change, is_sound) in [
+        (row(&older), false),
+        (gone(&newer), false),
+        (row(&newer), true),
+        (row(&deleted), false),
+        (gone(&deleted), true),
+    ] {
+        let backend = world.open_backend().await;
+        let expected = backend.head().await.unwrap().serial;
+        let commit = Commit { expected, rows: vec![change.clone()], ..Commit::default() };
+        backend.commit(&commit).await.unwrap();
+        backend.close().await.unwrap();
+        let store = world.open().await;
+        match store.verify().await {
+            Ok(()) => assert!(is_sound, "nothing is wrong with {change:?}"),
+            Err(error) => {
+                assert!(!is_sound, "{error}");
+                assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error}");
+            }
+        }
+        store.close().await.unwrap();
+    }
 }
 
 /// Some of everything.
