@@ -112,6 +112,9 @@ fn a_foreign_file() {
 
 #[test]
 fn a_store_with_a_trigger_that_swallows_what_is_written() {
+    // Other tests open stores in this process, and libsql sets SQLite up before anybody uses it.
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(ghostwire_store::prepare_process()).unwrap();
     for (backend, table, words) in [
         ("libsql", "users", &["DROP TRIGGER \"swallow\"", "libsql.db"][..]),
         ("zqlite", "rows", &["layout", "zqlite.db"]),
