@@ -290,7 +290,7 @@ impl ApiKeyRepository for StoreHandle {
     async fn create(&self, key: NewApiKey) -> Result<(Arc<ApiKey>, Secret)> {
         const OPERATION: &str = "api_keys.create";
         let minted = self.mint(&API_KEY, None).map_err(|error| error.during(OPERATION))?;
-        let id = self.new_id(ApiKeyId::time_ordered)?;
+        let id = self.new_id(OPERATION, ApiKeyId::time_ordered)?;
         let command = ApiKeyCommand::Create { id, prefix: minted.prefix, hash: minted.hash, key };
         let key = expect_reply!(self.run(OPERATION, command).await?, ApiKey)?;
         Ok((key, minted.text))
@@ -345,7 +345,7 @@ impl PreAuthKeyRepository for StoreHandle {
     async fn create(&self, key: NewPreAuthKey) -> Result<(Arc<PreAuthKey>, Secret)> {
         const OPERATION: &str = "preauth_keys.create";
         let minted = self.mint(&PREAUTH_KEY, None).map_err(|error| error.during(OPERATION))?;
-        let id = self.new_id(PreAuthKeyId::time_ordered)?;
+        let id = self.new_id(OPERATION, PreAuthKeyId::time_ordered)?;
         let command =
             PreAuthKeyCommand::Create { id, prefix: minted.prefix, hash: minted.hash, key };
         let key = expect_reply!(self.run(OPERATION, command).await?, PreAuthKey)?;
@@ -412,7 +412,7 @@ impl PreAuthKeyRepository for StoreHandle {
 impl SessionRepository for StoreHandle {
     async fn begin(&self, session: NewSession) -> Result<(Arc<Session>, Secret)> {
         const OPERATION: &str = "sessions.begin";
-        let id: SessionId = self.new_id(SessionId::time_ordered)?;
+        let id: SessionId = self.new_id(OPERATION, SessionId::time_ordered)?;
         let public = HEXLOWER.encode(id.as_bytes());
         let minted = self.mint(&SESSION, Some(public)).map_err(|error| error.during(OPERATION))?;
         let command = SessionCommand::Begin { id, hash: minted.hash, session };

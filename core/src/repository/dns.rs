@@ -60,7 +60,7 @@ pub trait DnsRepository: Send + Sync {
 #[async_trait]
 impl DnsRepository for StoreHandle {
     async fn create(&self, record: NewDnsRecord) -> Result<Arc<DnsRecord>> {
-        let id = self.new_id(DnsRecordId::time_ordered)?;
+        let id = self.new_id("dns.create", DnsRecordId::time_ordered)?;
         let reply = self.run("dns.create", DnsCommand::Create { id, record }).await?;
         expect_reply!(reply, DnsRecord)
     }

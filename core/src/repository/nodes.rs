@@ -120,7 +120,7 @@ pub trait NodeRepository: Send + Sync {
 #[async_trait]
 impl NodeRepository for StoreHandle {
     async fn register(&self, registration: Registration) -> Result<Arc<Node>> {
-        let id = self.new_id(NodeId::time_ordered)?;
+        let id = self.new_id("nodes.register", NodeId::time_ordered)?;
         let registration = Box::new(registration);
         let command = NodeCommand::Register { id, registration };
         expect_reply!(self.run("nodes.register", command).await?, Node)

@@ -55,24 +55,26 @@ pub trait RouteRepository: Send + Sync {
 
 impl StoreHandle {
     /// Draws an id for each prefix, should its route be new.
-    fn with_route_ids(&self, prefixes: Vec<Prefix>) -> Result<Vec<(RouteId, Prefix)>> {
-        prefixes
-            .into_iter()
-            .map(|prefix| Ok((self.new_id(RouteId::time_ordered)?, prefix)))
-            .collect()
+    fn with_route_ids(
+        &self,
+        operation: &'static str,
+        prefixes: Vec<Prefix>,
+    ) -> Result<Vec<(RouteId, Prefix)>> {
+        let ids = self.new_ids(operation, prefixes.len(), RouteId::time_ordered)?;
+        Ok(ids.into_iter().zip(prefixes).collect())
     }
 }
 
 #[async_trait]
 impl RouteRepository for StoreHandle {
     async fn advertise(&self, node: NodeId, prefixes: Vec<Prefix>) -> Result<Vec<Arc<Route>>> {
-        let prefixes = self.with_route_ids(prefixes)?;
+        let prefixes = self.with_route_ids("routes.advertise", prefixes)?;
         let command = RouteCommand::Advertise { node, prefixes };
         expect_reply!(self.run("routes.advertise", command).await?, Routes)
     }
 
     async fn approve(&self, node: NodeId, prefixes: Vec<Prefix>) -> Result<Vec<Arc<Route>>> {
-        let prefixes = self.with_route_ids(prefixes)?;
+        let prefixes = self.with_route_ids("routes.approve", prefixes)?;
         let command = RouteCommand::Approve { node, prefixes };
         expect_reply!(self.run("routes.approve", command).await?, Routes)
     }

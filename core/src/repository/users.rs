@@ -74,7 +74,7 @@ pub trait UserRepository: Send + Sync {
 #[async_trait]
 impl UserRepository for StoreHandle {
     async fn create(&self, user: NewUser) -> Result<Arc<User>> {
-        let id = self.new_id(UserId::time_ordered)?;
+        let id = self.new_id("users.create", UserId::time_ordered)?;
         let reply = self.run("users.create", UserCommand::Create { id, user }).await?;
         expect_reply!(reply, User)
     }
@@ -107,7 +107,7 @@ impl UserRepository for StoreHandle {
     }
 
     async fn upsert_oidc(&self, profile: OidcProfile) -> Result<Arc<User>> {
-        let id = self.new_id(UserId::time_ordered)?;
+        let id = self.new_id("users.upsert_oidc", UserId::time_ordered)?;
         let command = UserCommand::UpsertOidc { id, profile };
         expect_reply!(self.run("users.upsert_oidc", command).await?, User)
     }

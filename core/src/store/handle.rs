@@ -161,10 +161,31 @@ impl StoreHandle {
             .map_err(|error| error.during(operation))
     }
 
-    /// Of the time that its command will have: a clock that was set back makes no older ids.
-    pub(crate) fn new_id<I>(&self, make: fn(Timestamp, [u8; 10]) -> I) -> Result<I> {
-        let at = self.now()?.max(self.current_view().time());
-        Ok(make(at, draw(self.entropy())?))
+    pub(crate) fn new_id<I>(
+        &self,
+        operation: &'static str,
+        make: fn(Timestamp, [u8; 10]) -> I,
+    ) -> Result<I> {
+        let id = || -> Result<I> { Ok(make(self.command_time()?, draw(self.entropy())?)) };
+        id().map_err(|error| error.during(operation))
+    }
+
+    pub(crate) fn new_ids<I>(
+        &self,
+        operation: &'static str,
+        count: usize,
+        make: fn(Timestamp, [u8; 10]) -> I,
+    ) -> Result<Vec<I>> {
+        let ids = || -> Result<Vec<I>> {
+            let at = self.command_time()?;
+            (0..count).map(|_| Ok(make(at, draw(self.entropy())?))).collect()
+        };
+        ids().map_err(|error| error.during(operation))
+    }
+
+    /// The time that a command of now will have: a clock that was set back makes no older ids.
+    fn command_time(&self) -> Result<Timestamp> {
+        Ok(self.now()?.max(self.stored_time()))
     }
 
     /// What the clock says.
@@ -197,8 +218,13 @@ impl StoreHandle {
         Reading::of(self.core.options.clock.as_ref())
     }
 
+    /// The time of the last durable commit.
+    fn stored_time(&self) -> Timestamp {
+        self.core.shared.published.load().state.time()
+    }
+
     fn judge(&self, reading: Reading) -> Verdict {
-        self.core.guard.judge(reading, || self.core.shared.published.load().state.time())
+        self.core.guard.judge(reading, || self.stored_time())
     }
 
     /// How many bytes of rows one part of a call over many entities takes.
