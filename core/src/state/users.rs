@@ -289,7 +289,13 @@ fn note_of_deletion(handle: Handle) -> Option<Note> {
         Handle::PreAuthKey(id) => Some(Note::new("preauth_key.delete", Entity::PreAuthKey, id)),
         Handle::ApiKey(id) => Some(Note::new("api_key.delete", Entity::ApiKey, id)),
         Handle::User(id) => Some(Note::new("user.delete", Entity::User, id)),
-        _ => None,
+        Handle::Node(_)
+        | Handle::Presence(_)
+        | Handle::Route(_)
+        | Handle::Policy(_)
+        | Handle::DnsRecord(_)
+        | Handle::Session(_)
+        | Handle::Setting(_) => None,
     }
 }
 
