@@ -3,8 +3,9 @@
 use std::io::{self, BufRead, IsTerminal};
 use std::time::Duration;
 
+use ghostwire_store::block::Serial;
 use ghostwire_store::config::Config;
-use ghostwire_store::domain::Timestamp;
+use ghostwire_store::domain::{Clock, SystemClock, Timestamp};
 use ghostwire_store::repository::ClockReport;
 use ghostwire_store::{Error, ErrorKind};
 use serde_json::json;
@@ -12,43 +13,74 @@ use serde_json::json;
 use crate::cli::{ClockCommand, ConfirmArgs};
 use crate::failure::{Failure, Outcome};
 use crate::output::Shell;
-use crate::session::{Reading, open_accepting_clock, open_to_write};
+use crate::session::{Reading, open_accepting_clock, open_to_read, open_to_write};
 
 /// The beginning of 2024, in seconds: this program did not exist before.
 pub(super) const YEAR_2024: i64 = 1_704_067_200;
 
 pub(super) async fn run(config: &Config, command: &ClockCommand, shell: &mut Shell<'_>) -> Outcome {
-    let report = read(config).await?;
     match command {
         ClockCommand::Show => {
-            if shell.json {
-                return shell.object(&as_json(&report));
-            }
-            print(&report, shell)
+            let report = report(config).await?;
+            if shell.json { shell.object(&as_json(&report)) } else { print(&report, shell) }
         }
-        ClockCommand::Accept(args) => accept(config, &report, args, shell).await,
-        ClockCommand::Repair(args) => repair(config, &report, args, shell).await,
+        ClockCommand::Accept(args) => accept(config, args, shell).await,
+        ClockCommand::Repair(args) => repair(config, args, shell).await,
     }
 }
 
-async fn read(config: &Config) -> Outcome<ClockReport> {
+/// The time of the last commit, if there is one, and what the clock says.
+#[derive(Clone, Copy)]
+struct Standing {
+    store: Option<Timestamp>,
+    clock: Timestamp,
+}
+
+impl Standing {
+    /// Only the head is read: a store that needs a migration can be opened after this.
+    async fn read(config: &Config) -> Outcome<Self> {
+        let backend = open_to_read(config).await?;
+        let head = backend.head().await;
+        backend.close().await?;
+        let head = head?;
+        let store = (head.serial > Serial::ZERO).then_some(head.time);
+        Ok(Self { store, clock: SystemClock.now() })
+    }
+
+    fn of(report: &ClockReport) -> Self {
+        Self { store: report.store, clock: report.clock }
+    }
+
+    fn pairs(self) -> Vec<(&'static str, String)> {
+        let last = self.store.map_or_else(|| "never".to_owned(), |store| store.to_string());
+        let mut pairs = vec![("last commit", last), ("clock", self.clock.to_string())];
+        pairs.extend(self.store.map(|store| ("the store is", difference(store, self.clock))));
+        pairs
+    }
+
+    /// Seconds are negative if the store is behind the clock.
+    fn ahead_seconds(self) -> Option<i64> {
+        Some((self.store?.as_micros() - self.clock.as_micros()) / 1_000_000)
+    }
+}
+
+async fn report(config: &Config) -> Outcome<ClockReport> {
     let reading = Reading::open(config).await?;
     let report = reading.store.clock().report().await;
     reading.close().await?;
     Ok(report?)
 }
 
-async fn accept(
-    config: &Config,
-    report: &ClockReport,
-    args: &ConfirmArgs,
-    shell: &mut Shell<'_>,
-) -> Outcome {
+async fn accept(config: &Config, args: &ConfirmArgs, shell: &mut Shell<'_>) -> Outcome {
+    let standing = Standing::read(config).await?;
     let gap = Duration::from_secs(config.clock.max_gap_days.saturating_mul(86_400));
-    let is_needed = report.store.is_some_and(|store| report.clock.since(store) > gap);
+    let is_needed = standing.store.is_some_and(|store| standing.clock.since(store) > gap);
+    if is_needed && !shell.json {
+        shell.pairs(&standing.pairs())?;
+    }
     let question = "Is the clock right, and was nothing written for so long?";
-    let accepted = is_needed && confirmed(report, args, question, shell)?;
-    if accepted {
+    let is_accepted = is_needed && confirmed(standing.clock, args, question, shell)?;
+    if is_accepted {
         let store = open_accepting_clock(config).await?;
         let accepted = store.clock().accept().await;
         let closed = store.close().await;
@@ -56,27 +88,31 @@ async fn accept(
         closed?;
     }
     if shell.json {
-        let plan = as_json(report);
-        return shell.object(&json!({ "plan": plan, "needed": is_needed, "accepted": accepted }));
+        let plan = json!({
+            "store": standing.store,
+            "clock": standing.clock,
+            "store_ahead_seconds": standing.ahead_seconds(),
+        });
+        return shell
+            .object(&json!({ "plan": plan, "needed": is_needed, "accepted": is_accepted }));
     }
-    shell.say(match (is_needed, accepted) {
+    shell.say(match (is_needed, is_accepted) {
         (false, _) => "There is nothing to do: the store can be opened under this clock.",
         (true, false) => "Nothing was changed.",
         (true, true) => "Accepted. The store can be opened under this clock.",
     })
 }
 
-async fn repair(
-    config: &Config,
-    report: &ClockReport,
-    args: &ConfirmArgs,
-    shell: &mut Shell<'_>,
-) -> Outcome {
+async fn repair(config: &Config, args: &ConfirmArgs, shell: &mut Shell<'_>) -> Outcome {
+    let report = report(config).await?;
     let is_needed = report.is_ahead();
+    if is_needed && !shell.json {
+        print(&report, shell)?;
+    }
     let question = "Is the clock right, and should these times be brought back to it, and these \
                     metrics be removed?";
     let mut repaired = None;
-    if is_needed && confirmed(report, args, question, shell)? {
+    if is_needed && confirmed(report.clock, args, question, shell)? {
         let store = open_to_write(config).await?;
         let repair = store.clock().repair().await;
         let closed = store.close().await;
@@ -84,7 +120,7 @@ async fn repair(
         closed?;
     }
     if shell.json {
-        let plan = as_json(report);
+        let plan = as_json(&report);
         return shell.object(&json!({ "plan": plan, "needed": is_needed, "repaired": repaired }));
     }
     match repaired {
@@ -97,19 +133,16 @@ async fn repair(
     }
 }
 
-/// Shows what is at stake, and asks whether to go on; a dry run does not.
+/// Whether to go on with what was shown; a dry run does not.
 fn confirmed(
-    report: &ClockReport,
+    clock: Timestamp,
     args: &ConfirmArgs,
     question: &str,
     shell: &mut Shell<'_>,
 ) -> Outcome<bool> {
-    if Timestamp::from_secs(YEAR_2024).is_ok_and(|earliest| report.clock < earliest) {
+    if Timestamp::from_secs(YEAR_2024).is_ok_and(|earliest| clock < earliest) {
         let error = Error::new(ErrorKind::InvalidArgument, "the clock is not set");
-        return Err(error.with("clock", report.clock).with("help", "set the clock first").into());
-    }
-    if !shell.json {
-        print(report, shell)?;
+        return Err(error.with("clock", clock).with("help", "set the clock first").into());
     }
     if args.dry_run || args.yes {
         return Ok(args.yes);
@@ -133,15 +166,8 @@ fn confirmed(
 }
 
 fn print(report: &ClockReport, shell: &mut Shell<'_>) -> Outcome {
-    let never = || "never".to_owned();
-    let mut pairs = vec![
-        ("last commit", report.store.map_or_else(never, |store| store.to_string())),
-        ("clock", report.clock.to_string()),
-    ];
-    if let Some(store) = report.store {
-        pairs.push(("the store is", difference(store, report.clock)));
-    }
     let beyond = |count: u64| format!("{count} beyond the clock");
+    let mut pairs = Standing::of(report).pairs();
     pairs.extend(report.entities.iter().map(|(table, count)| (*table, beyond(*count))));
     pairs.push(("audit", beyond(report.audit)));
     pairs.push(("metrics", beyond(report.metrics)));
@@ -163,13 +189,11 @@ fn difference(store: Timestamp, clock: Timestamp) -> String {
     }
 }
 
-/// Seconds are negative if the store is behind the clock.
 fn as_json(report: &ClockReport) -> serde_json::Value {
-    let seconds = |store: Timestamp| (store.as_micros() - report.clock.as_micros()) / 1_000_000;
     json!({
         "store": report.store,
         "clock": report.clock,
-        "store_ahead_seconds": report.store.map(seconds),
+        "store_ahead_seconds": Standing::of(report).ahead_seconds(),
         "entities_beyond": report.entities,
         "audit_beyond": report.audit,
         "metrics_beyond": report.metrics,

@@ -5,8 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ghostwire_store::Opener;
+use ghostwire_store::backend::Commit;
+use ghostwire_store::block::{BlockBuilder, BlockHash, ChangeKind, RowChange, Serial};
 use ghostwire_store::config::{self, Config, LoadRequest};
-use ghostwire_store::domain::{Clock, ManualClock, NewUser, SystemClock, Timestamp};
+use ghostwire_store::domain::{
+    BlockId, Clock, Identity, ManualClock, NewUser, Revision, SystemClock, Timestamp, User, UserId,
+};
+use ghostwire_store::schema::Schema;
 
 use serde_json::Value;
 
@@ -34,6 +39,39 @@ fn written_under(place: &Place, backend: &str, times: &[Timestamp]) {
             store.users().create(NewUser::local(name)).await.unwrap();
             store.close().await.unwrap();
         }
+    });
+}
+
+/// Makes a store of the first schema, under a clock that showed this time.
+fn first_schema_under(place: &Place, backend: &str, at: Timestamp) {
+    let config = config(place, backend);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let schema = Schema::at(1).unwrap();
+        let backend = Opener::new(&config).schema(schema).open_backend().await.unwrap();
+        let mut builder = BlockBuilder::default();
+        let user = User {
+            id: UserId::time_ordered(at, [1; 10]),
+            name: "alice".parse().unwrap(),
+            display_name: None,
+            email: None,
+            identity: Identity::Local {},
+            picture_url: None,
+            created_at: at,
+            updated_at: at,
+            revision: Revision::FIRST,
+        };
+        builder.put(ChangeKind::Created, &user);
+        let (serial, id) = (Serial::ZERO.next(), BlockId::time_ordered(at, [2; 10]));
+        let closed = builder.finish(serial, id, BlockHash::GENESIS, at).unwrap();
+        let rows = closed.changes.into_iter().map(|change| RowChange {
+            body: change.body.map(|body| schema.fit(change.table, &body).unwrap()),
+            ..change
+        });
+        let (rows, block) = (rows.collect(), Some(closed.block));
+        let commit = Commit { block, rows, checkpoint: Some(serial), ..Commit::default() };
+        backend.commit(&commit).await.unwrap();
+        backend.close().await.unwrap();
     });
 }
 
@@ -102,6 +140,19 @@ fn a_store_that_was_not_written_for_long_is_opened_once_the_clock_is_accepted() 
         place.on(backend, &import).ok();
         let again = place.on(backend, "clock accept --yes").ok();
         assert!(again.out.contains("nothing to do"), "{again:#?}");
+    }
+}
+
+#[test]
+fn a_store_that_also_needs_a_migration_can_be_accepted() {
+    for backend in BACKENDS {
+        let place = Place::new();
+        first_schema_under(&place, backend, SystemClock.now().saturating_sub(40 * DAY));
+        place.on(backend, "migrate").refused(&["gwstore clock accept"]);
+        place.on(backend, "clock accept --yes").ok();
+        place.on(backend, "migrate").ok();
+        let show = place.on(backend, "clock show --json").ok().json();
+        assert!(show["store_ahead_seconds"].as_i64().unwrap() > -3600, "{show}");
     }
 }
 
