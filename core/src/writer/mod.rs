@@ -365,6 +365,8 @@ impl Writer {
 
     /// Writers wait meanwhile, so that what is read is of one moment.
     async fn verify(&mut self) -> Result<()> {
+        // What another process has committed is no damage.
+        self.refresh().await?;
         self.fold_all().await?;
         self.backend.verify().await?;
         let limit = self.options.retain_block_bytes;
