@@ -86,7 +86,7 @@ pub(in super::super) async fn run(
     let progress = shell.progress("importing", Some(tried.summary.total()));
     let written = async {
         if !is_new {
-            trail::write(store.as_ref(), OPERATION, &tried.summary.sha256, &tried.new()).await?;
+            trail::write(store.as_ref(), OPERATION, &tried.summary.sha256, &tried.new_by_kind()).await?;
         }
         write(&file, &tried, expected, store.as_ref(), progress).await
     };
@@ -98,7 +98,7 @@ pub(in super::super) async fn run(
 
 impl Tried {
     /// What the import brings that is not there.
-    fn new(&self) -> std::collections::BTreeMap<Entity, u64> {
+    fn new_by_kind(&self) -> std::collections::BTreeMap<Entity, u64> {
         let mut new = self.rehearsal.new_by_kind();
         let points = self.series.new_points + self.series.replaced_points;
         new.insert(Entity::Metric, points);
