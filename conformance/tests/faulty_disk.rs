@@ -3,7 +3,7 @@
 #![allow(missing_docs, clippy::expect_used, clippy::panic)]
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use async_trait::async_trait;
 use ghostwire_store_conformance::{Disk, Fault, LocalFiles, Opening, Outcome, Suite};
@@ -11,7 +11,19 @@ use ghostwire_store_core::backend::{Backend, Commit, Row, Scan};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::layer::Layer;
 use ghostwire_store_faulty_disk::FaultyDisk;
+use ghostwire_store_libsql::{LibsqlBackend, LibsqlOptions};
 use ghostwire_store_zqlite::{ZqliteBackend, ZqliteOptions};
+
+/// The SQLite that all backends link is set up by libsql, or not at all.
+fn set_up() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let prepared = runtime.block_on(ghostwire_store_libsql::prepare_process());
+        prepared.expect("SQLite is not in use yet");
+        ghostwire_store_faulty_disk::install();
+    });
+}
 
 fn disk(directory: &Path) -> std::io::Result<Box<dyn Disk>> {
     Ok(Box::new(FaultyDisk::under(directory)?))
@@ -111,7 +123,7 @@ fn fails(backend: LocalFiles, check: &str, because: &[&str]) {
 }
 
 fn careless(carelessness: Carelessness) -> LocalFiles {
-    ghostwire_store_faulty_disk::install();
+    set_up();
     let open = move |path: std::path::PathBuf, opening: Opening| async move {
         Ok(Arc::new(Careless::open(&path, opening, carelessness).await?) as Arc<dyn Backend>)
     };
@@ -120,7 +132,7 @@ fn careless(carelessness: Carelessness) -> LocalFiles {
 
 #[test]
 fn what_a_disk_does_not_sync_is_missed_after_the_loss_of_power() {
-    ghostwire_store_faulty_disk::install();
+    set_up();
     let backend = LocalFiles::new("zqlite", |path, opening: Opening| async move {
         let options = ZqliteOptions::new(path, opening.store).create(true);
         Ok(Arc::new(ZqliteBackend::open(options).await?) as Arc<dyn Backend>)
@@ -139,6 +151,17 @@ fn a_backend_that_starts_anew_when_its_file_is_damaged_is_found() {
 fn a_backend_that_reads_what_it_can_of_a_damaged_file_is_found() {
     let check = "backend-damage/a_damaged_file_is_refused";
     fails(careless(Carelessness::ReadsWhatItCan), check, &["read as other data"]);
+}
+
+#[test]
+fn a_backend_that_does_not_look_at_the_order_of_keys_is_found() {
+    set_up();
+    let backend = LocalFiles::new("libsql", |path, opening: Opening| async move {
+        let mut options = LibsqlOptions::new(path, opening.store);
+        options.check_structure = false;
+        Ok(Arc::new(LibsqlBackend::open(options).await?) as Arc<dyn Backend>)
+    });
+    fails(backend, "backend-damage/a_damaged_file_is_refused", &["read as other data"]);
 }
 
 #[test]

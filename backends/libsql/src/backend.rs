@@ -14,12 +14,13 @@ use ghostwire_store_core::schema::{Schema, Table};
 use ghostwire_store_core::threads::may_block;
 use ghostwire_store_local_file::{Access, FileKind, StoreFile};
 
-use crate::check::{check_order, check_structure, verify};
+use crate::check::{check_beside, check_order, check_structure, verify};
 use crate::commit::{fill, transaction};
 use crate::compact::compact;
 use crate::layout::{add_columns, check_layout, create_table};
 use crate::link::{Link, Role, set_up_engine, text};
 use crate::opening::{Sidecar, connect, create};
+use crate::range::End;
 use crate::shape::Shapes;
 use crate::{LibsqlOptions, NAME, meta};
 
@@ -143,7 +144,7 @@ impl LibsqlBackend {
         let (link, shapes, head) = connect(&path, options.read_only).map_err(named)?;
         let mut link = link;
         if options.check_structure && !file.is_new() {
-            check_structure(&mut link, "quick_check").map_err(named)?;
+            check_structure(&mut link).map_err(named)?;
         }
         let mut version = String::new();
         link.query("SELECT CAST(sqlite_version() AS BLOB)", Vec::new(), |row| {
@@ -444,6 +445,15 @@ impl Backend for LibsqlBackend {
                     rows.push(row);
                     Ok(())
                 })?;
+                // The state is read as a whole, where order suffices.
+                if !table.is_state() {
+                    let ends: &[End] = match (rows.len() < scan.limit, scan.reverse) {
+                        (true, _) => &[End::From, End::To],
+                        (false, false) => &[End::From],
+                        (false, true) => &[End::To],
+                    };
+                    check_beside(link, shape, &scan.range, ends)?;
+                }
                 tracing::debug!(
                     db.system.name = NAME,
                     db.operation.name = "scan",

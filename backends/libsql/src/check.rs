@@ -1,32 +1,34 @@
 //! Finding damage.
 
+use ghostwire_store_core::backend::KeyRange;
 use ghostwire_store_core::error::{Error, Result};
 use ghostwire_store_core::schema::{RowKey, Table};
 
 use crate::link::{Link, text};
 use crate::meta;
-use crate::shape::Shapes;
+use crate::range::End;
+use crate::shape::{Shape, Shapes};
 
-/// Runs one of SQLite's own checks: `quick_check` or `integrity_check`.
-pub(crate) fn check_structure(link: &mut Link, check: &'static str) -> Result<()> {
-    let mut findings = Vec::new();
+/// Has SQLite check its own structures. `quick_check` would not do: it does not compare the keys of
+/// rows that follow each other, and a search goes astray where they are not in order.
+pub(crate) fn check_structure(link: &mut Link) -> Result<()> {
     // What it reports may quote damaged text.
-    let sql = format!("SELECT CAST({check} AS BLOB) FROM pragma_{check}");
-    link.query(&sql, Vec::new(), |row| {
+    const CHECK: &str = "SELECT CAST(integrity_check AS BLOB) FROM pragma_integrity_check";
+    let mut findings = Vec::new();
+    link.query(CHECK, Vec::new(), |row| {
         findings.push(text(row, 0).unwrap_or_default());
         Ok(())
     })?;
     match findings.as_slice() {
         [only] if only == "ok" => Ok(()),
         findings => Err(Error::corrupt("the file is damaged; restore it from a backup")
-            .with("check", check)
             .with("finding", findings.first().map_or("none", String::as_str))),
     }
 }
 
 /// Reads and checks everything. Tells how many rows and blocks there are.
 pub(crate) fn verify(link: &mut Link, shapes: &Shapes) -> Result<(usize, u64)> {
-    check_structure(link, "integrity_check")?;
+    check_structure(link)?;
     let mut scratch = Vec::new();
     let mut rows = 0;
     for shape in shapes.all() {
@@ -40,6 +42,27 @@ pub(crate) fn verify(link: &mut Link, shapes: &Shapes) -> Result<(usize, u64)> {
         })?;
     }
     Ok((rows, meta::verify_blocks(link)?))
+}
+
+/// Reads the rows beside the given ends of a range. Were a key damaged so that its row left the range
+/// and the order of keys is still right, that row would be one of them, and contradict its check.
+pub(crate) fn check_beside(
+    link: &mut Link,
+    shape: &Shape,
+    range: &KeyRange,
+    ends: &[End],
+) -> Result<()> {
+    let mut scratch = Vec::new();
+    for &end in ends {
+        let key = match end {
+            End::From => Some(&range.from),
+            End::To => range.to.as_ref(),
+        };
+        if let Some((sql, parameters)) = key.and_then(|key| shape.beside(key, end)) {
+            link.query(&sql, parameters, |row| shape.read(row, &mut scratch).map(drop))?;
+        }
+    }
+    Ok(())
 }
 
 /// A row that is out of order lies in a damaged page.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_local_file::{Checkpoint, Checkpointer, Mode, file_to_read};
+use ghostwire_store_local_file::{Checkpoint, Checkpointer, Mode, file_to_read, file_without_log};
 use libsql::params::Params;
 use libsql::{
     AuthContext, AuthHook, Authorization, Builder, Database, OpenFlags, Row, Statement, Value,
@@ -82,6 +82,8 @@ pub(crate) enum Role {
     Reader,
     /// Reads where there is no writer.
     ReadOnly,
+    /// Reads the file as if there were no log beside it.
+    WithoutLog,
 }
 
 /// A connection and its prepared statements.
@@ -107,11 +109,12 @@ impl Link {
         let flags = match role {
             Role::Writer => OpenFlags::SQLITE_OPEN_READ_WRITE,
             // One that may not write moves nothing when it is closed.
-            Role::Reader | Role::ReadOnly => OpenFlags::SQLITE_OPEN_READ_ONLY,
+            Role::Reader | Role::ReadOnly | Role::WithoutLog => OpenFlags::SQLITE_OPEN_READ_ONLY,
         };
         let name = match role {
             Role::Writer | Role::Reader => path.to_owned(),
             Role::ReadOnly => file_to_read(path),
+            Role::WithoutLog => file_without_log(path),
         };
         let database: Database =
             ready(Builder::new_local(name).flags(flags).build()).map_err(named)?;
@@ -126,7 +129,7 @@ impl Link {
         link.run("PRAGMA foreign_keys = OFF").map_err(named)?;
         match role {
             Role::Writer => link.run("PRAGMA synchronous = FULL"),
-            Role::Reader | Role::ReadOnly => link.run("PRAGMA query_only = ON"),
+            Role::Reader | Role::ReadOnly | Role::WithoutLog => link.run("PRAGMA query_only = ON"),
         }
         .map_err(named)?;
         // SQLite's own checkpoints swallow errors; the log's keeper asks the writer for them.

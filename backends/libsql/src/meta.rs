@@ -61,6 +61,8 @@ const INSERT_BLOCK: &str = "INSERT INTO ghostwire_blocks (serial, id, time, hash
 const SELECT_BLOCKS: &str =
     "SELECT [serial], [body] FROM ghostwire_blocks WHERE [serial] > ?1 ORDER BY [serial] LIMIT ?2";
 
+const LAST_BLOCK: &str = "SELECT [serial] FROM ghostwire_blocks ORDER BY [serial] DESC LIMIT 1";
+
 const VERIFY_BLOCKS: &str = "SELECT [serial], [body], CAST([id] AS BLOB), [time], \
     CAST([hash] AS BLOB), CAST([previous] AS BLOB) FROM ghostwire_blocks ORDER BY [serial]";
 
@@ -154,6 +156,17 @@ pub(crate) fn head(link: &mut Link) -> Result<Head> {
         [head] => Ok(*head),
         _ => Err(damaged()),
     }
+}
+
+/// Refuses a head that blocks have left behind: its page is an older one.
+pub(crate) fn check_last_block(link: &mut Link, head: &Head) -> Result<()> {
+    link.query(LAST_BLOCK, Vec::new(), |row| {
+        let last = serial_at(row, 0)?;
+        if last > head.serial {
+            return Err(damaged().with("serial", head.serial).with("last_block", last));
+        }
+        Ok(())
+    })
 }
 
 /// Replaces the meta row that has serial `from`.

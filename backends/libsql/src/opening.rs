@@ -6,7 +6,7 @@ use ghostwire_store_core::backend::Head;
 use ghostwire_store_core::domain::StoreId;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::schema::Schema;
-use ghostwire_store_local_file::{FileKind, file_to_read};
+use ghostwire_store_local_file::{FileKind, file_to_read, has_log};
 
 use crate::NAME;
 use crate::layout::check_layout;
@@ -56,6 +56,7 @@ pub(crate) fn create(path: &Path, store: StoreId, schema: Schema) -> Result<()> 
 
 /// Connects and learns what is there.
 pub(crate) fn connect(path: &Path, read_only: bool) -> Result<(Link, Shapes, Head)> {
+    check_log(path)?;
     let role = if read_only { Role::ReadOnly } else { Role::Writer };
     let mut link = Link::open(path, role)?;
     if !read_only {
@@ -80,6 +81,7 @@ pub(crate) fn connect(path: &Path, read_only: bool) -> Result<(Link, Shapes, Hea
         link.run("PRAGMA journal_size_limit = 67108864")?;
     }
     let head = meta::head(&mut link)?;
+    meta::check_last_block(&mut link, &head)?;
     let mut version = None;
     link.query("SELECT user_version FROM pragma_user_version", Vec::new(), |row| {
         version = Some(integer(row, 0)?);
@@ -93,4 +95,28 @@ pub(crate) fn connect(path: &Path, read_only: bool) -> Result<(Link, Shapes, Hea
     check_layout(&mut link, head.schema)?;
     let shapes = Shapes::read(&mut link, head.schema)?;
     Ok((link, shapes, head))
+}
+
+/// Refuses a log that is older than the file: SQLite would lay the log's pages over newer ones, and
+/// the store would be in a state that never was. A file is never ahead of a log of its own. Called
+/// before there is a connection that writes, which would move the log into the file when it ends.
+fn check_log(path: &Path) -> Result<()> {
+    if !has_log(path) {
+        return Ok(());
+    }
+    let head = |role| Link::open(path, role).and_then(|mut link| meta::head(&mut link));
+    // What cannot be read with the log, opening refuses. What cannot be read without it was perhaps
+    // being written when a checkpoint was broken off, and is written again from the log.
+    let (Ok(store), Ok(file)) = (head(Role::ReadOnly), head(Role::WithoutLog)) else {
+        return Ok(());
+    };
+    if file.serial <= store.serial {
+        return Ok(());
+    }
+    Err(Error::corrupt(
+        "the file is newer than the log beside it, or the log was cut short; restore both from one \
+         backup",
+    )
+    .with("serial", store.serial)
+    .with("file", file.serial))
 }

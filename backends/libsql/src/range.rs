@@ -40,6 +40,41 @@ pub(crate) fn condition(
     Some((condition.sql, condition.parameters))
 }
 
+/// Which rows lie beyond an end of a range, `key`: conditions, those of rows that are nearer to it
+/// first, and their parameters. Each is one that SQLite can seek by.
+pub(crate) fn beyond(
+    keys: &[KeyColumn],
+    names: &[String],
+    key: &RowKey,
+    end: End,
+) -> (Vec<String>, Vec<Value>) {
+    let bound = bound(keys, key);
+    let compare = |column: usize, operator: &str| {
+        let name = names.get(column).map_or("", String::as_str);
+        let value = bound.values.get(column);
+        format!("{name} {operator} {}", mark(column + 1, value.unwrap_or(&Value::Null)))
+    };
+    let condition = |last: usize| {
+        let is_whole = last + 1 == bound.values.len();
+        let operator = match (end, is_whole && bound.begins_before == (end == End::From)) {
+            (End::From, false) => "<",
+            (End::From, true) => "<=",
+            (End::To, false) => ">",
+            (End::To, true) => ">=",
+        };
+        let equal = (0..last).map(|column| compare(column, "="));
+        equal.chain([compare(last, operator)]).collect::<Vec<_>>().join(" AND ")
+    };
+    ((0..bound.values.len()).rev().map(condition).collect(), bound.values.clone())
+}
+
+/// An end of a range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    From,
+    To,
+}
+
 /// A comparison of a table's leading key columns with values, and those values.
 #[derive(Debug, PartialEq)]
 struct Bound {
@@ -116,14 +151,19 @@ impl Condition {
             self.parameters.push((*value).clone());
             let number = self.parameters.len();
             names.push(name.as_str());
-            marks.push(match value {
-                // Text that is not UTF-8 cannot be passed as text.
-                Value::Blob(_) => format!("CAST(?{number} AS TEXT)"),
-                _ => format!("?{number}"),
-            });
+            marks.push(mark(number, value));
         }
         let (names, marks) = (names.join(", "), marks.join(", "));
         let _ = write!(self.sql, " {word} ({names}) {operator} ({marks})");
+    }
+}
+
+/// How a statement refers to a parameter.
+fn mark(number: usize, value: &Value) -> String {
+    match value {
+        // Text that is not UTF-8 cannot be passed as text.
+        Value::Blob(_) => format!("CAST(?{number} AS TEXT)"),
+        _ => format!("?{number}"),
     }
 }
 

@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 use uuid::Uuid;
 
 use crate::link::{Link, Storage, cell, integer, text};
-use crate::range::condition;
+use crate::range::{End, beyond, condition};
 
 /// The column that holds a row's check.
 pub(crate) const CHECK: &str = "row_check";
@@ -352,17 +352,38 @@ impl Shape {
         limit: usize,
     ) -> Option<(String, Vec<Value>)> {
         let (condition, mut parameters) = condition(self.keys, &self.key_list, range)?;
-        let direction = if reverse { " DESC" } else { "" };
-        let order: Vec<String> =
-            self.key_list.iter().map(|key| format!("{key}{direction}")).collect();
         parameters.push(Value::Integer(i64::try_from(limit).unwrap_or(i64::MAX)));
         let sql = format!(
             "{}{condition} ORDER BY {} LIMIT ?{}",
             self.select,
-            order.join(", "),
+            self.order(reverse),
             parameters.len()
         );
         Some((sql, parameters))
+    }
+
+    /// The query for the row that is nearest to an end of a range and beyond it; `None` if the range
+    /// has no such end.
+    pub(crate) fn beside(&self, key: &RowKey, end: End) -> Option<(String, Vec<Value>)> {
+        let (conditions, parameters) = beyond(self.keys, &self.key_list, key, end);
+        let order = self.order(end == End::From);
+        // One by one: SQLite goes on to the next only if there was no row.
+        let nearest: Vec<String> = conditions
+            .iter()
+            .map(|condition| {
+                let select = &self.select;
+                format!("SELECT * FROM ({select} WHERE {condition} ORDER BY {order} LIMIT 1)")
+            })
+            .collect();
+        let sql = format!("{} LIMIT 1", nearest.join(" UNION ALL "));
+        (!nearest.is_empty()).then_some((sql, parameters))
+    }
+
+    fn order(&self, reverse: bool) -> String {
+        let direction = if reverse { " DESC" } else { "" };
+        let order: Vec<String> =
+            self.key_list.iter().map(|key| format!("{key}{direction}")).collect();
+        order.join(", ")
     }
 
     /// The statement that deletes the rows of a range; `None` if it can hold none.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
-use crate::{Access, FileKind, failed, lock, with_suffix};
+use crate::{Access, FileKind, failed, has_log, lock, with_suffix};
 
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 const HEADER: usize = 100;
@@ -89,7 +89,7 @@ pub(crate) fn nothing_was_here(path: &Path, exists: bool) -> Result<()> {
         .with("was", store)
         .with("lock", lock.display()));
     }
-    if !exists && has_wal(path) {
+    if !exists && has_log(path) {
         return Err(lost(
             "here lies the log of a store with commits in it, and its file is gone",
             "restore the file; or, to begin anew, remove the log",
@@ -177,7 +177,7 @@ pub(crate) fn header(path: &Path, kind: FileKind, access: Access) -> Result<bool
     match expected_length(&bytes) {
         // While there is a WAL, page 1 may already tell the size that the checkpoint, when it is
         // done again, will give the file.
-        Some(expected) if length < expected && !has_wal(path) => Err(truncated(expected)),
+        Some(expected) if length < expected && !has_log(path) => Err(truncated(expected)),
         _ => Ok(false),
     }
 }
@@ -242,8 +242,4 @@ fn was_empty(path: &Path) -> bool {
 /// A store is switched to WAL after its first transaction.
 fn is_in_wal_mode(header: &[u8; HEADER]) -> bool {
     header.starts_with(MAGIC) && header.get(18..20) == Some(&[2, 2])
-}
-
-fn has_wal(path: &Path) -> bool {
-    fs::metadata(with_suffix(path, "-wal")).is_ok_and(|metadata| metadata.len() > 0)
 }

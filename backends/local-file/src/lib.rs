@@ -349,16 +349,24 @@ fn failed(what: &'static str, path: &Path, error: io::Error) -> Error {
     Error::new(kind, format!("{what}{advice}")).with("path", path.display()).because(error)
 }
 
+/// Whether a log of commits lies beside a store's file.
+#[must_use]
+pub fn has_log(path: &Path) -> bool {
+    fs::metadata(with_suffix(path, "-wal")).is_ok_and(|metadata| metadata.len() > 0)
+}
+
 /// The name by which SQLite opens a store's file only to read it, where nobody writes. Unless a log
 /// of commits lies beside the file, that is a URI which says that the file does not change, so that
 /// SQLite makes no files beside it, and can read where nothing may be made.
 #[must_use]
 pub fn file_to_read(path: &Path) -> PathBuf {
+    if has_log(path) { path.to_owned() } else { file_without_log(path) }
+}
+
+/// The name by which SQLite reads a store's file as if no log lay beside it.
+#[must_use]
+pub fn file_without_log(path: &Path) -> PathBuf {
     use std::fmt::Write;
-    let has_log = fs::metadata(with_suffix(path, "-wal")).is_ok_and(|metadata| metadata.len() > 0);
-    if has_log {
-        return path.to_owned();
-    }
     let mut uri = String::from("file:");
     for &byte in path.as_os_str().as_encoded_bytes() {
         if byte.is_ascii_alphanumeric() || b"/._-".contains(&byte) {

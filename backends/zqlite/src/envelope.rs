@@ -21,7 +21,7 @@ use ghostwire_store_core::error::{Error, Result};
 use ghostwire_store_core::schema::{RowKey, Table};
 use sha2::{Digest, Sha256};
 
-use crate::head::Stored;
+use crate::head::{FULL_LENGTH, Stored};
 use crate::series::chunk::Chunk;
 
 const PLAIN: u8 = 1;
@@ -143,7 +143,7 @@ impl Envelope {
     }
 
     pub(crate) fn seal_head(&self, stored: &Stored) -> Vec<u8> {
-        let mut into = Vec::with_capacity(FRAME + 152);
+        let mut into = Vec::with_capacity(FRAME + FULL_LENGTH);
         self.seal(Place::Head, &[&stored.encode()], &mut into);
         into
     }
@@ -199,6 +199,11 @@ impl Envelope {
         self.open(Place::Journal { number }, stored)
     }
 
+    /// What the place of a chunk adds to the sum over all of them.
+    pub(crate) fn sum_of_place(&self, table: u8, key: &[u8]) -> u64 {
+        number_of(&self.checksum(Place::Chunk { table, key }, &[]))
+    }
+
     /// The frame that stands beside the block's bytes.
     pub(crate) fn seal_block(&self, block: &EncodedBlock) -> [u8; FRAME] {
         let place = Place::Block { serial: block.serial.get() };
@@ -225,6 +230,15 @@ impl Envelope {
         }
         Ok(block)
     }
+}
+
+/// What a framed record adds to the sum over all of its kind; to be called with one that was checked.
+pub(crate) fn sum_of(stored: &[u8]) -> u64 {
+    number_of(stored.get(1..).unwrap_or_default())
+}
+
+fn number_of(checksum: &[u8]) -> u64 {
+    checksum.first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
 }
 
 /// The hash does not tell whether the audit section was erased; the length does.

@@ -18,10 +18,26 @@ pub(crate) struct Stored {
     /// The next row's slot. Slots are never used again.
     pub(crate) next_slot: u64,
     pub(crate) series: SeriesHead,
+    /// `None` in a head of a build that did not know them.
+    pub(crate) sums: Option<Sums>,
+}
+
+/// Sums of checksums, modulo 2^64. A record that got lost, is there twice or is an older one of its
+/// own changes them, though each record by itself is sound.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Sums {
+    /// Of the rows of the state.
+    pub(crate) rows: u64,
+    /// Of the chunks.
+    pub(crate) chunks: u64,
+    /// Of the chunks' tables and keys.
+    pub(crate) chunk_keys: u64,
 }
 
 /// Numbers are big-endian.
 const LENGTH: usize = 16 + 8 + 16 + 32 + 8 + 8 + 8 + 4 + 4 + 8 + 8 + 4 * 8;
+/// With the sums behind it.
+pub(crate) const FULL_LENGTH: usize = LENGTH + 3 * 8;
 
 impl Stored {
     /// An empty store.
@@ -31,12 +47,20 @@ impl Stored {
             rows: 0,
             next_slot: 1,
             series: SeriesHead::EMPTY,
+            sums: Some(Sums::default()),
         }
+    }
+
+    /// Whether this is of an earlier moment than `other`.
+    pub(crate) fn is_before(&self, other: &Self) -> bool {
+        self.head.serial < other.head.serial
+            || self.series.next < other.series.next
+            || self.next_slot < other.next_slot
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
         let head = &self.head;
-        let mut bytes = Vec::with_capacity(LENGTH);
+        let mut bytes = Vec::with_capacity(FULL_LENGTH);
         bytes.put_slice(head.store.as_bytes());
         bytes.put_u64(head.serial.get());
         bytes.put_slice(head.block.as_bytes());
@@ -50,14 +74,18 @@ impl Stored {
         bytes.put_u64(self.next_slot);
         let SeriesHead { first, frozen_until, next, chunks } = self.series;
         [first, frozen_until, next, chunks].into_iter().for_each(|number| bytes.put_u64(number));
+        if let Some(Sums { rows, chunks, chunk_keys }) = self.sums {
+            [rows, chunks, chunk_keys].into_iter().for_each(|number| bytes.put_u64(number));
+        }
         bytes
     }
 
     pub(crate) fn decode(mut bytes: &[u8]) -> Result<Self> {
-        if bytes.len() != LENGTH {
+        let has_sums = bytes.len() == FULL_LENGTH;
+        if !has_sums && bytes.len() != LENGTH {
             return Err(Error::corrupt("the store's head has the wrong length")
                 .with("bytes", bytes.len())
-                .with("expected", LENGTH));
+                .with("expected", FULL_LENGTH));
         }
         fn array<const N: usize>(bytes: &mut &[u8]) -> [u8; N] {
             let mut array = [0; N];
@@ -89,7 +117,12 @@ impl Stored {
                 .with("journal_frozen_until", series.frozen_until)
                 .with("journal_next", series.next));
         }
-        let stored = Self { head, rows, next_slot, series };
+        let sums = has_sums.then(|| Sums {
+            rows: bytes.get_u64(),
+            chunks: bytes.get_u64(),
+            chunk_keys: bytes.get_u64(),
+        });
+        let stored = Self { head, rows, next_slot, series, sums };
         if head.checkpoint > head.serial || head.oldest_block > head.checkpoint.next() {
             return Err(Error::corrupt("the store's head contradicts itself")
                 .with("serial", head.serial)

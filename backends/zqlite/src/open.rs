@@ -10,17 +10,17 @@ use ghostwire_store_core::block::Serial;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_local_file::StoreFile;
 
-use crate::engine::embedded::Embedded;
+use crate::engine::embedded::{self, Embedded};
 use crate::engine::{Batch, Engine, SeriesRange, Snapshot};
-use crate::envelope::Envelope;
-use crate::head::Stored;
+use crate::envelope::{Envelope, sum_of};
+use crate::head::{Stored, Sums};
 use crate::options::ZqliteOptions;
 use crate::series::fold::Chunks;
 use crate::series::pending::{Limits, Pending};
 use crate::series::run::Run;
 use crate::series::scan::Page;
 use crate::series::versions::Versions;
-use crate::series::{self, Replay, SeriesPlan, chunk, journal};
+use crate::series::{self, Replaced, Replay, SeriesPlan, chunk, journal};
 use crate::slots::Slots;
 
 /// The engine is declared, and so dropped, before the file's lock.
@@ -44,6 +44,7 @@ impl Open {
         create: bool,
     ) -> Result<(Self, Stored)> {
         let envelope = Envelope::new();
+        check_log(&file, &envelope)?;
         let initial = || envelope.seal_head(&Stored::empty(options.store, options.schema));
         let engine: Box<dyn Engine> = Box::new(Embedded::open(
             &file,
@@ -51,9 +52,9 @@ impl Open {
             create.then_some(&initial as &dyn Fn() -> Vec<u8>),
         )?);
         let mut snapshot = engine.snapshot()?;
-        let stored = envelope.open_head(&snapshot.head()?)?;
+        let mut stored = envelope.open_head(&snapshot.head()?)?;
         let envelope = Envelope::of_store(stored.head.store);
-        let slots = Slots::read(&mut *snapshot, &envelope, &stored)?;
+        let (slots, rows) = Slots::read(&mut *snapshot, &envelope, &stored)?;
         let head = &stored.head;
         if head.oldest_block <= head.serial {
             let serial = head.serial.get();
@@ -67,8 +68,24 @@ impl Open {
                 return Err(broken_chain(head.serial));
             }
         }
+        let next = head.serial.next().get();
+        snapshot.blocks(next, i64::MAX.unsigned_abs(), 1, &mut |serial, _, _| {
+            Err(Error::corrupt("a block is newer than the store's head; restore from a backup")
+                .with("serial", serial))
+        })?;
+        let chunk_keys = check_chunk_keys(&mut *snapshot, &envelope, &stored)?;
         let pending = read_journal(&mut *snapshot, &envelope, &stored)?;
+        // A file of a build that kept no sums is read once.
+        let chunks = (stored.sums.is_none() && !options.read_only)
+            .then(|| check_chunks(&mut *snapshot, &envelope, &stored))
+            .transpose()?;
         drop(snapshot);
+        if let Some(chunks) = chunks {
+            let with_sums = Stored { sums: Some(Sums { rows, chunks, chunk_keys }), ..stored };
+            let (before, after) = (envelope.seal_head(&stored), envelope.seal_head(&with_sums));
+            engine.write(&Batch::new(before, after))?;
+            stored = with_sums;
+        }
         let open = Self {
             engine,
             envelope,
@@ -132,9 +149,11 @@ impl Open {
         stored: &Stored,
         commit: &Commit,
         limits: Limits,
-    ) -> Result<Option<SeriesPlan>> {
-        let mut chunks = StoredChunks { open: self, snapshot: None };
-        series::plan(&stored.series, &self.versions.current(), commit, limits, &mut chunks)
+    ) -> Result<Option<(SeriesPlan, Replaced)>> {
+        let mut chunks = StoredChunks { open: self, snapshot: None, read: Replaced::default() };
+        let current = self.versions.current();
+        let plan = series::plan(&stored.series, &current, commit, limits, &mut chunks)?;
+        plan.map(|plan| chunks.replaced(plan)).transpose()
     }
 
     /// Writes a commit, and `pending` with it.
@@ -186,7 +205,8 @@ impl Open {
         let stored = self.envelope.open_head(&snapshot.head()?)?;
         Slots::read(&mut *snapshot, &self.envelope, &stored)?;
         read_journal(&mut *snapshot, &self.envelope, &stored)?;
-        self.verify_chunks(&mut *snapshot, &stored)?;
+        check_chunk_keys(&mut *snapshot, &self.envelope, &stored)?;
+        check_chunks(&mut *snapshot, &self.envelope, &stored)?;
         let head = stored.head;
         let mut next = head.oldest_block;
         let mut previous = None;
@@ -211,27 +231,77 @@ impl Open {
         }
         self.file.require_in_place()
     }
+}
 
-    /// Reads every chunk: each begins at or behind its key and ends before the next one's.
-    fn verify_chunks(&self, snapshot: &mut dyn Snapshot, stored: &Stored) -> Result<()> {
-        let (mut count, mut before) = (0, Run::default());
-        snapshot.every_chunk(&mut |table, key, body| {
-            let rows = chunk::read(table, key, self.envelope.open_chunk(table, key, body)?)?;
-            if before.last().is_some_and(|last| last.place() >= (table, key)) {
-                return Err(Error::corrupt("two chunks overlap; restore the store from a backup")
-                    .with("table", table));
-            }
-            count += 1;
-            before = rows;
-            Ok(())
-        })?;
-        if count != stored.series.chunks {
-            return Err(Error::corrupt("chunks are missing or too many; restore from a backup")
-                .with("chunks", count)
-                .with("expected", stored.series.chunks));
-        }
-        Ok(())
+/// Refuses a log that is older than the file: SQLite would lay the log's pages over newer ones, and
+/// the store would be in a state that never was. A file is never ahead of a log of its own.
+fn check_log(file: &Arc<StoreFile>, envelope: &Envelope) -> Result<()> {
+    let Some((store, without_log)) = embedded::heads(file) else { return Ok(()) };
+    // What cannot be read with the log, opening refuses. What cannot be read without it was perhaps
+    // being written when a checkpoint was broken off, and is written again from the log.
+    let heads = (envelope.open_head(&store), envelope.open_head(&without_log));
+    let (Ok(store), Ok(without_log)) = heads else { return Ok(()) };
+    if !store.is_before(&without_log) {
+        return Ok(());
     }
+    Err(Error::corrupt(
+        "the file is newer than the log beside it, or the log was cut short; restore both from one \
+         backup",
+    )
+    .with("serial", store.head.serial)
+    .with("file", without_log.head.serial))
+}
+
+/// Reads the keys of all chunks in the order in which chunks are searched for. Were one damaged, a
+/// search would go past chunks. Gives the sum over them.
+fn check_chunk_keys(
+    snapshot: &mut dyn Snapshot,
+    envelope: &Envelope,
+    stored: &Stored,
+) -> Result<u64> {
+    let (mut count, mut total) = (0, 0u64);
+    let mut before: Option<(u8, Vec<u8>)> = None;
+    snapshot.every_chunk_key(&mut |table, key| {
+        if before.as_ref().is_some_and(|(of, before)| (*of, &before[..]) >= (table, key)) {
+            return Err(Error::corrupt("chunks are out of order; restore the store from a backup")
+                .with("table", table));
+        }
+        before = Some((table, key.to_vec()));
+        count += 1;
+        total = total.wrapping_add(envelope.sum_of_place(table, key));
+        Ok(())
+    })?;
+    let differs = stored.sums.is_some_and(|sums| sums.chunk_keys != total);
+    if count != stored.series.chunks || differs {
+        return Err(Error::corrupt(
+            "chunks are missing, too many or others; restore from a backup",
+        )
+        .with("chunks", count)
+        .with("expected", stored.series.chunks));
+    }
+    Ok(total)
+}
+
+/// Reads every chunk: each begins at or behind its key and ends before the next one's. Gives the sum
+/// over them.
+fn check_chunks(snapshot: &mut dyn Snapshot, envelope: &Envelope, stored: &Stored) -> Result<u64> {
+    let (mut total, mut before) = (0u64, Run::default());
+    snapshot.every_chunk(&mut |table, key, body| {
+        let rows = chunk::read(table, key, envelope.open_chunk(table, key, body)?)?;
+        if before.last().is_some_and(|last| last.place() >= (table, key)) {
+            return Err(Error::corrupt("two chunks overlap; restore the store from a backup")
+                .with("table", table));
+        }
+        total = total.wrapping_add(sum_of(body));
+        before = rows;
+        Ok(())
+    })?;
+    if stored.sums.is_some_and(|sums| sums.chunks != total) {
+        return Err(Error::corrupt(
+            "chunks are not all of one moment: a write of some got lost; restore from a backup",
+        ));
+    }
+    Ok(total)
 }
 
 /// What is pending, from the journal.
@@ -253,6 +323,8 @@ fn read_journal(
 struct StoredChunks<'o> {
     open: &'o Open,
     snapshot: Option<Box<dyn Snapshot + 'o>>,
+    /// Those whose rows were asked for.
+    read: Replaced,
 }
 
 impl<'o> StoredChunks<'o> {
@@ -262,6 +334,22 @@ impl<'o> StoredChunks<'o> {
             None => self.open.engine.writer_snapshot()?,
         };
         Ok(&mut **self.snapshot.insert(snapshot))
+    }
+
+    /// What `plan` replaces. Chunks that it removes whole were not read before.
+    fn replaced(mut self, plan: SeriesPlan) -> Result<(SeriesPlan, Replaced)> {
+        for (table, key) in &plan.edits.removed {
+            if !self.read.has(*table, key) {
+                let mut sum = 0;
+                self.snapshot()?.chunk(*table, key, &mut |stored| {
+                    sum = sum_of(stored);
+                    Ok(())
+                })?;
+                self.read.add(*table, key, sum);
+            }
+        }
+        let replaced = self.read.only(&plan.edits);
+        Ok((plan, replaced))
     }
 }
 
@@ -282,11 +370,13 @@ impl Chunks for StoredChunks<'_> {
     }
 
     fn rows(&mut self, table: u8, key: &[u8]) -> Result<Run> {
-        let (envelope, mut rows) = (&self.open.envelope, Run::default());
+        let (envelope, mut rows, mut sum) = (&self.open.envelope, Run::default(), 0);
         self.snapshot()?.chunk(table, key, &mut |stored| {
             rows = chunk::read(table, key, envelope.open_chunk(table, key, stored)?)?;
+            sum = sum_of(stored);
             Ok(())
         })?;
+        self.read.add(table, key, sum);
         Ok(rows)
     }
 }

@@ -8,11 +8,11 @@ use ghostwire_store_core::error::{Error, Result};
 use ghostwire_store_core::schema::{RowKey, Table};
 
 use crate::engine::{Batch, Write};
-use crate::envelope::Envelope;
-use crate::head::Stored;
+use crate::envelope::{Envelope, sum_of};
+use crate::head::{Stored, Sums};
 use crate::series::pending::Pending;
-use crate::series::{SeriesHead, SeriesPlan};
-use crate::slots::{Move, Slots};
+use crate::series::{Replaced, SeriesPlan};
+use crate::slots::{Move, Slot, Slots};
 
 /// A commit, ready to be written.
 #[derive(Debug)]
@@ -31,10 +31,11 @@ pub(crate) fn plan<'c>(
     slots: &Slots,
     envelope: &Envelope,
     commit: &'c Commit,
-    series: Option<SeriesPlan>,
+    series: Option<(SeriesPlan, Replaced)>,
 ) -> Result<Plan<'c>> {
     let mut after = Stored { head: stored.head.after(commit)?, ..*stored };
     let mut batch = Batch::new(envelope.seal_head(stored), Vec::new());
+    let mut sums = after.sums.unwrap_or_default();
     if let Some(block) = &commit.block {
         batch.writes.push(Write::Block {
             serial: block.serial.get(),
@@ -55,8 +56,9 @@ pub(crate) fn plan<'c>(
         if let std::collections::hash_map::Entry::Vacant(entry) = moved.entry((table, key)) {
             entry.insert(moves.len());
             moves.push(Move { table, key: key.clone(), slot: None });
-            batch.writes.push(Write::DeleteRow { slot });
+            batch.writes.push(Write::DeleteRow { slot: slot.number });
             after.rows = after.rows.saturating_sub(1);
+            sums.rows = sums.rows.wrapping_sub(slot.sum);
         }
     }
     // Of the images of one row only the last is written. Rows in order are there once.
@@ -80,23 +82,28 @@ pub(crate) fn plan<'c>(
         };
         match (&change.body, present) {
             (Some(body), present) => {
-                let slot = match present {
-                    Some(slot) => slot,
+                let number = match present {
+                    Some(slot) => slot.number,
                     None => {
-                        let slot = after.next_slot;
-                        after.next_slot = next_slot(slot)?;
+                        let number = after.next_slot;
+                        after.next_slot = next_slot(number)?;
                         after.rows += 1;
-                        moves.push(Move { table, key: key.clone(), slot: Some(slot) });
-                        slot
+                        number
                     }
                 };
-                envelope.seal_row(slot, table, key, body, &mut batch.bytes);
-                batch.writes.push(Write::PutRow { slot, body: start..batch.bytes.len() });
+                envelope.seal_row(number, table, key, body, &mut batch.bytes);
+                let sum = sum_of(batch.bytes.get(start..).unwrap_or_default());
+                let before = present.map_or(0, |slot| slot.sum);
+                sums.rows = sums.rows.wrapping_sub(before).wrapping_add(sum);
+                moves.push(Move { table, key: key.clone(), slot: Some(Slot { number, sum }) });
+                let body = start..batch.bytes.len();
+                batch.writes.push(Write::PutRow { slot: number, body });
             }
             (None, Some(slot)) => {
                 moves.push(Move { table, key: key.clone(), slot: None });
-                batch.writes.push(Write::DeleteRow { slot });
+                batch.writes.push(Write::DeleteRow { slot: slot.number });
                 after.rows = after.rows.saturating_sub(1);
+                sums.rows = sums.rows.wrapping_sub(slot.sum);
             }
             (None, None) => {}
         }
@@ -105,33 +112,45 @@ pub(crate) fn plan<'c>(
         batch.writes.push(Write::PurgeBlocks { before: after.head.oldest_block.get() });
     }
     let mut pending = None;
-    if let Some(series) = series {
+    if let Some((series, replaced)) = series {
         after.series = series.head;
-        write_series(&stored.series, &series, envelope, &mut batch);
+        write_series(stored, &series, &replaced, envelope, &mut sums, &mut batch);
         pending = Some(series.pending);
     }
+    after.sums = after.sums.map(|_| sums);
     batch.head = envelope.seal_head(&after);
     Ok(Plan { batch, moves, stored: after, pending })
 }
 
 fn write_series(
-    before: &SeriesHead,
+    stored: &Stored,
     series: &SeriesPlan,
+    replaced: &Replaced,
     envelope: &Envelope,
+    sums: &mut Sums,
     batch: &mut Batch<'_>,
 ) {
+    let before = &stored.series;
     let start = batch.bytes.len();
     envelope.seal_journal(before.next, &series.entry, &mut batch.bytes);
     batch.writes.push(Write::Journal { number: before.next, body: start..batch.bytes.len() });
     for (table, key) in &series.edits.removed {
         batch.writes.push(Write::DeleteChunk { table: *table, key: key.clone() });
+        sums.chunk_keys = sums.chunk_keys.wrapping_sub(envelope.sum_of_place(*table, key));
     }
     for chunk in &series.edits.put {
         let start = batch.bytes.len();
         envelope.seal_chunk(chunk, &mut batch.bytes);
+        let sum = sum_of(batch.bytes.get(start..).unwrap_or_default());
+        sums.chunks = sums.chunks.wrapping_add(sum);
         let (table, key) = (chunk.table, chunk.key.clone());
+        if !replaced.has(table, &key) {
+            let place = envelope.sum_of_place(table, &key);
+            sums.chunk_keys = sums.chunk_keys.wrapping_add(place);
+        }
         batch.writes.push(Write::PutChunk { table, key, body: start..batch.bytes.len() });
     }
+    sums.chunks = sums.chunks.wrapping_sub(replaced.sum());
     if series.head.first > before.first {
         batch.writes.push(Write::CutJournal { before: series.head.first });
     }

@@ -8,41 +8,51 @@ use ghostwire_store_core::error::{Error, Result};
 use ghostwire_store_core::schema::{RowKey, Table};
 
 use crate::engine::Snapshot;
-use crate::envelope::Envelope;
+use crate::envelope::{Envelope, sum_of};
 use crate::head::Stored;
 
 /// (table, key) to slot.
 #[derive(Debug, Default)]
 pub(crate) struct Slots {
-    tables: BTreeMap<Table, BTreeMap<RowKey, u64>>,
+    tables: BTreeMap<Table, BTreeMap<RowKey, Slot>>,
 }
 
-/// A row that is put into a slot, or taken out of its own.
+/// Where a row is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Slot {
+    pub(crate) number: u64,
+    /// What the row adds to the sum over all of them.
+    pub(crate) sum: u64,
+}
+
+/// A row that is written into a slot, or taken out of its own.
 #[derive(Debug)]
 pub(crate) struct Move {
     pub(crate) table: Table,
     pub(crate) key: RowKey,
-    pub(crate) slot: Option<u64>,
+    pub(crate) slot: Option<Slot>,
 }
 
 impl Slots {
-    /// Reads and checks every row.
+    /// Reads and checks every row. Gives the sum over them, too.
     pub(crate) fn read(
         snapshot: &mut dyn Snapshot,
         envelope: &Envelope,
         stored: &Stored,
-    ) -> Result<Self> {
-        let mut found: BTreeMap<Table, Vec<(RowKey, u64)>> = BTreeMap::new();
-        let mut count = 0u64;
-        snapshot.every_row(&mut |slot, bytes| {
-            let row = envelope.open_row(slot, bytes)?;
+    ) -> Result<(Self, u64)> {
+        let mut found: BTreeMap<Table, Vec<(RowKey, Slot)>> = BTreeMap::new();
+        let (mut count, mut total) = (0u64, 0u64);
+        snapshot.every_row(&mut |number, bytes| {
+            let row = envelope.open_row(number, bytes)?;
+            let slot = Slot { number, sum: sum_of(bytes) };
             let table = Table::from_number(row.table)?;
-            if !table.is_state() || slot >= stored.next_slot {
+            if !table.is_state() || number >= stored.next_slot {
                 return Err(Error::corrupt("a row lies where none can")
                     .with("table", table.name())
-                    .with("slot", slot));
+                    .with("slot", number));
             }
             count += 1;
+            total = total.wrapping_add(slot.sum);
             found.entry(table).or_default().push((RowKey::from_bytes(row.key)?, slot));
             Ok(())
         })?;
@@ -51,10 +61,15 @@ impl Slots {
                 .with("rows", count)
                 .with("expected", stored.rows));
         }
+        if stored.sums.is_some_and(|sums| sums.rows != total) {
+            return Err(Error::corrupt(
+                "rows are not all of one moment: a write of some got lost; restore from a backup",
+            ));
+        }
         let mut tables = BTreeMap::new();
         for (table, rows) in found {
             let count = rows.len();
-            let rows: BTreeMap<RowKey, u64> = rows.into_iter().collect();
+            let rows: BTreeMap<RowKey, Slot> = rows.into_iter().collect();
             if rows.len() != count {
                 return Err(Error::corrupt("two slots hold the same row")
                     .with("table", table.name())
@@ -62,10 +77,10 @@ impl Slots {
             }
             tables.insert(table, rows);
         }
-        Ok(Self { tables })
+        Ok((Self { tables }, total))
     }
 
-    pub(crate) fn get(&self, table: Table, key: &RowKey) -> Option<u64> {
+    pub(crate) fn get(&self, table: Table, key: &RowKey) -> Option<Slot> {
         self.tables.get(&table)?.get(key).copied()
     }
 
@@ -73,7 +88,7 @@ impl Slots {
     pub(crate) fn range(
         &self,
         range: &KeyRange,
-    ) -> impl DoubleEndedIterator<Item = (&RowKey, u64)> {
+    ) -> impl DoubleEndedIterator<Item = (&RowKey, Slot)> {
         // `BTreeMap::range` answers an inverted range with a panic.
         let to = match &range.to {
             Some(to) => Bound::Excluded(to.max(&range.from)),
@@ -87,7 +102,7 @@ impl Slots {
     }
 
     pub(crate) fn scan(&self, scan: &Scan) -> Vec<(RowKey, u64)> {
-        let owned = |(key, slot): (&RowKey, u64)| (key.clone(), slot);
+        let owned = |(key, slot): (&RowKey, Slot)| (key.clone(), slot.number);
         let rows = self.range(&scan.range);
         if scan.reverse {
             rows.rev().take(scan.limit).map(owned).collect()

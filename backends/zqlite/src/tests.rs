@@ -12,6 +12,7 @@ use ghostwire_store_core::schema::{RowKey, Table};
 
 use super::*;
 use crate::engine::{Batch, Engine, Snapshot};
+use crate::head::Stored;
 
 /// Stores what it is given, or does not, and claims not to know.
 #[derive(Debug)]
@@ -110,6 +111,37 @@ fn all(table: Table) -> Scan {
 /// Options under which series are folded all the time.
 fn folding(path: &Path) -> ZqliteOptions {
     ZqliteOptions::new(path, StoreId::from_bytes([1; 16])).create(true).fold_series_early()
+}
+
+#[tokio::test]
+async fn a_head_without_sums_gets_them_when_it_is_opened_to_be_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.db");
+    let backend = ZqliteBackend::open(folding(&path)).await.unwrap();
+    for round in 0..30 {
+        let rows = (0..60).map(|number| put(Table::Metrics, number, &[round; 40]));
+        let rows = rows.chain([put(Table::Users, round, &[round])]).collect();
+        backend.commit(&Commit { rows, ..Commit::default() }).await.unwrap();
+    }
+    let stored = backend.0.status().unwrap().stored;
+    assert!(stored.series.chunks > 0);
+    let without = Stored { sums: None, ..stored };
+    let strip = |open: &Open| {
+        let (before, after) = (open.envelope.seal_head(&stored), open.envelope.seal_head(&without));
+        open.write(&Batch::new(before, after))
+    };
+    backend.0.with_open(strip).unwrap();
+    backend.close().await.unwrap();
+    let reader = ZqliteBackend::open(folding(&path).create(false).read_only(true)).await.unwrap();
+    assert_eq!(reader.0.status().unwrap().stored, without);
+    reader.verify().await.unwrap();
+    reader.close().await.unwrap();
+    for _ in 0..2 {
+        let backend = ZqliteBackend::open(folding(&path)).await.unwrap();
+        assert_eq!(backend.0.status().unwrap().stored, stored);
+        backend.verify().await.unwrap();
+        backend.close().await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

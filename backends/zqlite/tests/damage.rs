@@ -11,7 +11,7 @@ use ghostwire_store_core::backend::{Backend, Commit};
 use ghostwire_store_core::block::Serial;
 use ghostwire_store_core::error::{Error, ErrorKind};
 use ghostwire_store_core::schema::Table;
-use ghostwire_store_zqlite::ZqliteBackend;
+use ghostwire_store_zqlite::{ZqliteBackend, ZqliteOptions};
 
 /// A closed store with rows, series, blocks, free pages and pages that overflow.
 async fn sample(path: &Path) -> Everything {
@@ -135,6 +135,104 @@ async fn a_row_that_lost_its_place_is_named() {
     let error = ZqliteBackend::open(options(&path)).await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Corrupt);
     assert!(error.to_string().contains("slot="), "{error}");
+}
+
+/// Options under which series are folded all the time.
+fn folding(path: &Path) -> ZqliteOptions {
+    options(path).fold_series_early()
+}
+
+/// A closed store with rows and chunks; `body` is that of half of them.
+async fn rows_and_chunks(path: &Path, body: u8) {
+    let backend = ZqliteBackend::open(folding(path)).await.unwrap();
+    for round in 0..40u32 {
+        let body = if round % 2 == 0 { body } else { 0 };
+        let rows = |table, count| {
+            (0..count).map(move |number| put(table, round * count + number, vec![body; 20]))
+        };
+        let rows = rows(Table::Users, 20).chain(rows(Table::Metrics, 100)).collect();
+        commit_block(&backend, rows).await;
+    }
+    backend.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_page_that_is_an_older_one_is_noticed() {
+    let (_directory, path) = directory();
+    rows_and_chunks(&path, 1).await;
+    let older = fs::read(&path).unwrap();
+    rows_and_chunks(&path, 2).await;
+    let newer = fs::read(&path).unwrap();
+    let backend = ZqliteBackend::open(folding(&path)).await.unwrap();
+    let expected = read(&backend).await.unwrap();
+    backend.close().await.unwrap();
+    let (mut at_open, mut by_verify) = (0, 0);
+    for page in (0..older.len()).step_by(4096) {
+        let range = page..page + 4096;
+        if older[range.clone()] == newer[range.clone()] {
+            continue;
+        }
+        let mut damaged = newer.clone();
+        damaged[range.clone()].copy_from_slice(&older[range]);
+        fs::write(&path, damaged).unwrap();
+        match open_and_read(&path).await {
+            Outcome::Refused(_) => at_open += 1,
+            Outcome::Read(_, Err(_)) => by_verify += 1,
+            Outcome::Read(found, Ok(())) => assert!(found == expected, "page {}", page / 4096),
+        }
+    }
+    assert!(at_open > 5 && by_verify > 5, "{at_open} at open, {by_verify} by verify");
+}
+
+#[tokio::test]
+async fn a_damaged_key_by_which_chunks_are_found_is_refused_at_open() {
+    let (_directory, path) = directory();
+    rows_and_chunks(&path, 1).await;
+    let whole = fs::read(&path).unwrap();
+    let is_index = |page: &usize| whole[*page] == 0x0a;
+    let page = (4096..whole.len()).step_by(4096).find(is_index).unwrap();
+    let number = |at: usize| usize::from(u16::from_be_bytes([whole[at], whole[at + 1]]));
+    let cells = number(page + 3);
+    assert!(cells > 10, "{cells}");
+    for cell in 0..cells {
+        let cell = page + number(page + 8 + 2 * cell);
+        // The first chunk of all begins with the empty key.
+        if whole[cell] < 30 {
+            continue;
+        }
+        // Behind the lengths: the record's header, the table's number, the key.
+        for at in [5, 6, 20, 28] {
+            let mut damaged = whole.clone();
+            damaged[cell + at] ^= 1;
+            fs::write(&path, damaged).unwrap();
+            let error = ZqliteBackend::open(folding(&path)).await.unwrap_err();
+            assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_log_of_an_earlier_moment_than_the_file_is_refused() {
+    for table in [Table::Users, Table::Metrics] {
+        let (directory, path) = directory();
+        open(&path).await.close().await.unwrap();
+        let backend = open(&path).await;
+        let store = async |number: u32| {
+            let expected = backend.head().await.unwrap().serial;
+            let rows = vec![put(table, number, "u")];
+            backend.commit(&Commit { expected, rows, ..Commit::default() }).await.unwrap();
+        };
+        store(1).await;
+        let log = directory.path().join("store.db-wal");
+        let earlier = fs::read(&log).unwrap();
+        store(2).await;
+        backend.close().await.unwrap();
+        fs::write(&log, earlier).unwrap();
+        let error = ZqliteBackend::open(options(&path)).await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error}");
+        fs::remove_file(&log).unwrap();
+        open(&path).await.verify().await.unwrap();
+    }
 }
 
 #[tokio::test]

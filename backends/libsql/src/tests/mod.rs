@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 mod commits;
+mod damage;
 mod files;
 mod layout;
 mod migrations;

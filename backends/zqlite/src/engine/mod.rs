@@ -87,6 +87,9 @@ pub(crate) trait Snapshot {
         visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>>,
     ) -> Result<()>;
 
+    /// Visits the table and key of every chunk, in the order in which they are searched.
+    fn every_chunk_key(&mut self, visit: &mut dyn FnMut(u8, &[u8]) -> Result<()>) -> Result<()>;
+
     /// Visits every chunk in order: table, key, body.
     fn every_chunk(&mut self, visit: &mut dyn FnMut(u8, &[u8], &[u8]) -> Result<()>) -> Result<()>;
 

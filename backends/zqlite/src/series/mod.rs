@@ -27,6 +27,8 @@ pub mod fuzzing;
 #[cfg(test)]
 mod tests;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use ghostwire_store_core::backend::Commit;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
@@ -63,6 +65,32 @@ pub(crate) struct SeriesPlan {
     /// The journal entry, whose number is that of the version before.
     pub(crate) entry: Vec<u8>,
     pub(crate) edits: Edits,
+}
+
+/// The chunks that a plan replaces or removes, and what each adds to the sum over all of them.
+#[derive(Debug, Default)]
+pub(crate) struct Replaced(BTreeMap<(u8, Vec<u8>), u64>);
+
+impl Replaced {
+    pub(crate) fn add(&mut self, table: u8, key: &[u8], sum: u64) {
+        self.0.insert((table, key.to_vec()), sum);
+    }
+
+    pub(crate) fn has(&self, table: u8, key: &[u8]) -> bool {
+        self.0.contains_key(&(table, key.to_vec()))
+    }
+
+    /// Of those that `edits` name.
+    pub(crate) fn only(mut self, edits: &Edits) -> Self {
+        let put = edits.put.iter().map(|chunk| (chunk.table, chunk.key.clone()));
+        let named: BTreeSet<_> = edits.removed.iter().cloned().chain(put).collect();
+        self.0.retain(|place, _| named.contains(place));
+        self
+    }
+
+    pub(crate) fn sum(&self) -> u64 {
+        self.0.values().fold(0, |sum, chunk| sum.wrapping_add(*chunk))
+    }
 }
 
 /// The commit's rows of series, in order.

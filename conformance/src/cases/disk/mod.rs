@@ -24,6 +24,7 @@ macro_rules! check {
 pub(super) const CHECKS: &[Check] = &[
     check!("backend-power", power::what_was_acknowledged_survives_whenever_power_is_lost),
     check!("backend-damage", damage::a_damaged_file_is_refused_or_reads_the_same),
+    check!("backend-damage", damage::an_older_page_is_refused_or_entities_read_the_same),
     check!("backend-damage", damage::damage_after_a_crash_gives_an_earlier_state_or_none),
     check!("backend-faults", faults::what_is_acknowledged_after_a_fault_is_durable),
     check!("backend-faults", faults::reads_go_on_and_writes_do_once_the_disk_is_healed),

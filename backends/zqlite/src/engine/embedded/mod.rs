@@ -8,20 +8,20 @@ mod errors;
 mod snapshot;
 mod write;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_local_file::{
-    Checkpoint, Checkpointer, FileKind, Mode, StoreFile, file_to_read,
+    Checkpoint, Checkpointer, FileKind, Mode, StoreFile, file_to_read, file_without_log, has_log,
 };
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::{Batch, Engine, Snapshot};
 use errors::{failed, read_only};
-use snapshot::EmbeddedSnapshot;
+use snapshot::{EmbeddedSnapshot, read_head};
 
 const SCHEMA: [(&str, &str); 6] = [
     ("meta", "CREATE TABLE meta(id INTEGER PRIMARY KEY,body BLOB NOT NULL)"),
@@ -60,7 +60,7 @@ pub(crate) struct Embedded {
 #[derive(Debug)]
 struct ReaderSource {
     file: Arc<StoreFile>,
-    name: std::path::PathBuf,
+    name: PathBuf,
     flags: OpenFlags,
 }
 
@@ -206,9 +206,11 @@ fn require_schema(connection: &Connection) -> Result<()> {
         .with("tables", stored.len()))
 }
 
+const READ: OpenFlags = OpenFlags::SQLITE_OPEN_READ_ONLY.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
+
 impl ReaderSource {
     fn of(file: &Arc<StoreFile>, read_only: bool) -> Self {
-        let mut flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut flags = READ;
         let name = match file_to_read(file.path()) {
             uri if read_only => {
                 flags |= OpenFlags::SQLITE_OPEN_URI;
@@ -354,6 +356,21 @@ impl Checkpointer for Writing<'_> {
         }
         .map_err(|error| failed(NOT_MOVED, error))
     }
+}
+
+/// The head of a file with the log beside it, and without, if both can be read. Called before there is
+/// a connection that writes, which would move the log into the file when it ends.
+pub(crate) fn heads(file: &Arc<StoreFile>) -> Option<(Vec<u8>, Vec<u8>)> {
+    let path = file.path();
+    if !has_log(path) {
+        return None;
+    }
+    let head = |name: PathBuf, flags| {
+        let source = ReaderSource { file: Arc::clone(file), name, flags };
+        source.open().and_then(|reader| read_head(&reader)).ok()
+    };
+    let without_log = head(file_without_log(path), READ | OpenFlags::SQLITE_OPEN_URI)?;
+    Some((head(path.to_owned(), READ)?, without_log))
 }
 
 fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {

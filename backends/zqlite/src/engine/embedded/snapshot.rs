@@ -107,7 +107,7 @@ impl Drop for EmbeddedSnapshot<'_> {
     }
 }
 
-fn read_head(reader: &Connection) -> Result<Vec<u8>> {
+pub(super) fn read_head(reader: &Connection) -> Result<Vec<u8>> {
     let mut statement =
         reader.prepare_cached("SELECT body FROM meta WHERE id=1").map_err(unreadable)?;
     let mut rows = statement.query([]).map_err(unreadable)?;
@@ -210,11 +210,14 @@ impl Snapshot for EmbeddedSnapshot<'_> {
         }
     }
 
+    fn every_chunk_key(&mut self, visit: &mut dyn FnMut(u8, &[u8]) -> Result<()>) -> Result<()> {
+        let query = "SELECT tbl,key FROM chunks INDEXED BY chunks_in_order ORDER BY tbl,key";
+        self.each(query, [], |row| visit(table(row, 0)?, blob(row, 1)?))
+    }
+
     fn every_chunk(&mut self, visit: &mut dyn FnMut(u8, &[u8], &[u8]) -> Result<()>) -> Result<()> {
         self.each("SELECT tbl,key,body FROM chunks ORDER BY tbl,key", [], |row| {
-            let table = u8::try_from(number(row, 0)?)
-                .map_err(|_| Error::corrupt("a chunk is of a table that is none"))?;
-            visit(table, blob(row, 1)?, blob(row, 2)?)
+            visit(table(row, 0)?, blob(row, 1)?, blob(row, 2)?)
         })
     }
 
@@ -249,6 +252,11 @@ fn blob<'r>(row: &'r Row<'_>, column: usize) -> Result<&'r [u8]> {
         Error::corrupt("a stored value has the wrong type; restore the store from a backup")
             .because(error)
     })
+}
+
+fn table(row: &Row<'_>, column: usize) -> Result<u8> {
+    u8::try_from(number(row, column)?)
+        .map_err(|_| Error::corrupt("a chunk is of a table that is none"))
 }
 
 fn number(row: &Row<'_>, column: usize) -> Result<u64> {

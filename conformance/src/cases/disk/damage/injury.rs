@@ -1,0 +1,158 @@
+//! What is done to a file.
+
+use ghostwire_store_core::error::{Error, ErrorKind};
+
+use super::pages::{self, HEADER, Kind, PAGE, TreePage};
+use crate::dice::Dice;
+
+/// What a damage is aimed at. Each is tried as often as the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Aim {
+    AnyByte,
+    FileHeader,
+    PageHeader,
+    /// What of an inner page says where to go on.
+    InnerKey,
+    /// Two children of an inner page change places: each is sound and met once.
+    InnerPointer,
+    LeafKey,
+    SwappedPages,
+    /// A page is what it was some commits ago: its last writes got lost.
+    OlderPage,
+    ZeroPage,
+    Cut,
+}
+
+impl Aim {
+    /// Those that a check of bytes finds.
+    pub(super) const OF_BYTES: [Self; 9] = [
+        Self::AnyByte,
+        Self::FileHeader,
+        Self::PageHeader,
+        Self::InnerKey,
+        Self::InnerPointer,
+        Self::LeafKey,
+        Self::SwappedPages,
+        Self::ZeroPage,
+        Self::Cut,
+    ];
+}
+
+/// A damage to one file.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Damage {
+    Flip {
+        at: usize,
+        bit: u8,
+        /// The kind of page, if it is the key of a cell.
+        key_of: Option<Kind>,
+    },
+    /// Only so many bytes are left; never none, since an empty file is where a store may be made.
+    Cut {
+        length: usize,
+    },
+    ZeroPage {
+        at: usize,
+    },
+    /// As many bytes at one place as at the other change places.
+    Swap {
+        one: usize,
+        other: usize,
+        bytes: usize,
+    },
+    OlderPage {
+        at: usize,
+    },
+}
+
+impl Damage {
+    /// `None` if the file has nothing of the kind.
+    pub(super) fn aimed(aim: Aim, dice: &Dice, content: &[u8], older: &[u8]) -> Option<Self> {
+        let length = content.len();
+        let flip = |at| Self::Flip { at, bit: dice.below(8) as u8, key_of: None };
+        let any_page = || dice.below(length.div_ceil(PAGE)) * PAGE;
+        Some(match aim {
+            Aim::AnyByte => flip(dice.below(length)),
+            Aim::FileHeader => flip(dice.below(HEADER.min(length))),
+            Aim::PageHeader => flip((any_page() + dice.below(16)).min(length - 1)),
+            Aim::InnerKey => key_of(dice, content, &[Kind::IndexInner, Kind::TableInner])?,
+            Aim::LeafKey => key_of(dice, content, &[Kind::IndexLeaf, Kind::TableLeaf])?,
+            Aim::InnerPointer => {
+                let pages = pages::of(content);
+                let children: Vec<_> = pages.iter().map(TreePage::children).collect();
+                let inner: Vec<_> = children.iter().filter(|page| page.len() > 1).collect();
+                let children = dice.one_of(&inner)?;
+                let one = dice.below(children.len() - 1);
+                Self::Swap { one: children[one], other: children[one + 1], bytes: 4 }
+            }
+            Aim::SwappedPages => {
+                let (one, other) = (any_page(), any_page());
+                if one == other || one.max(other) + PAGE > length {
+                    return None;
+                }
+                Self::Swap { one, other, bytes: PAGE }
+            }
+            Aim::OlderPage => {
+                let has_changed = |page: &TreePage| {
+                    let range = page.at..page.at + PAGE;
+                    older.get(range.clone()).is_some_and(|older| *older != content[range])
+                        && pages::kind(older, page.at) == Some(page.kind)
+                };
+                let changed: Vec<_> = pages::of(content).into_iter().filter(has_changed).collect();
+                Self::OlderPage { at: dice.one_of(&changed)?.at }
+            }
+            Aim::ZeroPage => Self::ZeroPage { at: any_page() },
+            Aim::Cut => Self::Cut { length: 1 + dice.below(length - 1) },
+        })
+    }
+
+    pub(super) fn apply(self, content: &mut Vec<u8>, older: &[u8]) {
+        match self {
+            Self::Flip { at, bit, .. } => content[at] ^= 1 << bit,
+            Self::Cut { length } => content.truncate(length),
+            Self::ZeroPage { at } => {
+                let end = (at + PAGE).min(content.len());
+                content[at..end].fill(0);
+            }
+            Self::Swap { one, other, bytes } => {
+                for byte in 0..bytes {
+                    content.swap(one + byte, other + byte);
+                }
+            }
+            Self::OlderPage { at } => {
+                content[at..at + PAGE].copy_from_slice(&older[at..at + PAGE]);
+            }
+        }
+    }
+
+    /// Whether it is about what says whose file it is, and which.
+    fn is_of_header(self) -> bool {
+        match self {
+            Self::Flip { at, .. } | Self::ZeroPage { at } | Self::OlderPage { at } => at < HEADER,
+            Self::Swap { one, other, .. } => one.min(other) < HEADER,
+            Self::Cut { length } => length < HEADER,
+        }
+    }
+
+    pub(super) fn may_give(self, error: &Error) -> bool {
+        use ErrorKind::{Corrupt, InvalidArgument, ReadOnly, SchemaMismatch, Unsupported};
+        match error.kind() {
+            Corrupt => true,
+            // It looks like a file of somebody else, of another release, or one that only others
+            // may write.
+            InvalidArgument | ReadOnly | SchemaMismatch { .. } | Unsupported => self.is_of_header(),
+            _ => false,
+        }
+    }
+}
+
+/// Of a page of one of these kinds, which are tried as often as each other, though a file may have few
+/// of one and many of another.
+fn key_of(dice: &Dice, content: &[u8], kinds: &[Kind]) -> Option<Damage> {
+    let kind = *dice.one_of(kinds)?;
+    let pages: Vec<_> = pages::of(content).into_iter().filter(|page| page.kind == kind).collect();
+    let page = dice.one_of(&pages)?;
+    let key = dice.one_of(&page.keys(content))?.clone();
+    let at = key.start + dice.below(key.len());
+    Some(Damage::Flip { at, bit: dice.below(8) as u8, key_of: Some(page.kind) })
+}

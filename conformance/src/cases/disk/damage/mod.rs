@@ -1,0 +1,285 @@
+//! Files that are not what was written.
+
+mod contents;
+mod injury;
+mod pages;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fs;
+use std::sync::Arc;
+
+use ghostwire_store_core::Result;
+use ghostwire_store_core::domain::StoreId;
+use ghostwire_store_core::error::ErrorKind;
+use ghostwire_store_core::options::Materialize;
+
+use super::life::{Life, clock, open, opening, options};
+use crate::case::Verdict;
+use crate::dice::Dice;
+use crate::factory::{Factory, Opening, Place};
+use crate::suite::Effort;
+use contents::{Contents, populate};
+use injury::{Aim, Damage};
+
+const NO_FILES: Verdict = Verdict::Skipped("the place has no files");
+/// So many damages for each process that the checks kill.
+const DAMAGES_PER_KILL: usize = 6;
+const STEPS: usize = 40;
+/// What there was at one of so many steps is kept, to be mixed with what came later.
+const STEPS_PER_MOMENT: usize = 5;
+/// Of so many damages of a kind at least one is noticed.
+const ENOUGH: usize = 10;
+
+/// The files of a store, by their names.
+type Files = BTreeMap<OsString, Vec<u8>>;
+
+fn files_of(place: &dyn Place) -> Files {
+    let read = |path: std::path::PathBuf| {
+        let name = path.file_name().unwrap().to_owned();
+        (name, fs::read(path).unwrap())
+    };
+    place.files().into_iter().map(read).filter(|(_, content)| content.len() > 1).collect()
+}
+
+/// A place of its own with these files in it.
+async fn place_with(place: &dyn Place, files: &Files) -> Box<dyn Place> {
+    let copy = place.after_crash().await.unwrap();
+    let paths = copy.files();
+    let directory = paths[0].parent().unwrap().to_owned();
+    paths.iter().for_each(|path| fs::remove_file(path).unwrap());
+    for (name, content) in files {
+        fs::write(directory.join(name), content).unwrap();
+    }
+    copy
+}
+
+/// Opens a store and reads everything. Whoever opens it would give a new store another identity, so
+/// that one which was made anew in place of the damaged one does not pass for an early state of it.
+async fn read(place: &dyn Place, materialize: Materialize) -> Result<Contents> {
+    // Asked for before it is opened, so that nothing waits for this machine's disk.
+    place.disk();
+    let backend = place.open(Opening::new(StoreId::from_bytes([8; 16]))).await?;
+    assert_eq!(backend.head().await?.store, opening().store, "another store is in its place");
+    let options = options(materialize, &clock(), 99);
+    let store = ghostwire_store_core::open(backend, options).await?;
+    let contents = Contents::read(store.as_ref()).await;
+    // What was found is what counts.
+    let _ = store.close().await;
+    contents
+}
+
+/// How damages ended: how many were refused, and how many did no harm.
+#[derive(Debug, Default)]
+struct Tally(BTreeMap<Aim, (usize, usize)>);
+
+impl Tally {
+    fn count(&mut self, aim: Aim, was_refused: bool) {
+        let (refused, harmless) = self.0.entry(aim).or_default();
+        *(if was_refused { refused } else { harmless }) += 1;
+    }
+
+    /// A check that damages only what nobody reads would pass idly.
+    fn require_some_of_each_refused(&self) {
+        for (aim, (refused, harmless)) in &self.0 {
+            let enough = refused + harmless < ENOUGH || *refused > 0;
+            assert!(enough, "none of {harmless} damages of this kind was noticed: {aim:?}");
+        }
+    }
+}
+
+/// A closed store that was written twice, and what it holds.
+struct Sample {
+    place: Box<dyn Place>,
+    older: Files,
+    files: Files,
+    expected: Contents,
+}
+
+impl Sample {
+    /// `None` if the place has no files.
+    async fn make(factory: &dyn Factory, effort: Effort) -> Option<Self> {
+        let place = factory.create().await.unwrap();
+        let mut life = Life::new(effort.seed);
+        let (mut older, mut files, mut expected) = (Files::new(), Files::new(), None);
+        for time in 0..2 {
+            let options = options(Materialize::Commit, &life.clock, effort.seed + time);
+            let (_, store) = open(place.as_ref(), options).await.unwrap();
+            if place.files().is_empty() {
+                return None;
+            }
+            if time == 0 {
+                populate(store.as_ref()).await.unwrap();
+            }
+            for _ in 0..STEPS {
+                life.step(store.as_ref()).await.unwrap();
+            }
+            expected = Some(Contents::read(store.as_ref()).await.unwrap());
+            store.close().await.unwrap();
+            older = std::mem::replace(&mut files, files_of(place.as_ref()));
+        }
+        Some(Self { place, older, files, expected: expected.unwrap() })
+    }
+
+    /// Damages a file and tells what is then read, unless the file has nothing of the kind.
+    async fn damage(&self, aim: Aim, dice: &Dice) -> Option<(Damage, Result<Contents>)> {
+        let (name, whole) = self.files.iter().nth(dice.below(self.files.len())).unwrap();
+        let older = self.older.get(name).map_or(&[][..], Vec::as_slice);
+        let damage = Damage::aimed(aim, dice, whole, older)?;
+        let mut damaged = self.files.clone();
+        damage.apply(damaged.get_mut(name).unwrap(), older);
+        let copy = place_with(self.place.as_ref(), &damaged).await;
+        let read = read(copy.as_ref(), Materialize::Commit).await;
+        if let Err(error) = &read {
+            assert!(damage.may_give(error), "{damage:?} gives {error:?}");
+        }
+        Some((damage, read))
+    }
+}
+
+pub(super) async fn a_damaged_file_is_refused_or_reads_the_same(
+    factory: Arc<dyn Factory>,
+    effort: Effort,
+) -> Verdict {
+    let dice = Dice::new(effort.seed);
+    let Some(sample) = Sample::make(factory.as_ref(), effort).await else { return NO_FILES };
+    let (mut tally, mut keys_of) = (Tally::default(), BTreeSet::new());
+    let count = effort.kills as usize * DAMAGES_PER_KILL;
+    for aim in Aim::OF_BYTES.into_iter().cycle().take(count) {
+        let Some((damage, read)) = sample.damage(aim, &dice).await else { continue };
+        tally.count(aim, read.is_err());
+        if let Ok(found) = read {
+            assert!(
+                found == sample.expected,
+                "read as other data: {damage:?}: {found:?}, not {:?}; {tally:?}",
+                sample.expected
+            );
+        }
+        if let Damage::Flip { key_of: Some(kind), .. } = damage {
+            keys_of.insert(kind);
+        }
+    }
+    tally.require_some_of_each_refused();
+    if sample.files.values().any(|content| pages::is_sqlite(content)) && count >= 150 {
+        assert_eq!(tally.0.len(), Aim::OF_BYTES.len(), "of each kind: {tally:?}");
+        assert_eq!(keys_of.len(), 4, "keys of each kind of page: {keys_of:?}");
+    }
+    Verdict::Passed
+}
+
+/// What a disk leaves that lost a write and said nothing. A series may be older, then: only
+/// `verify` may tell.
+pub(super) async fn an_older_page_is_refused_or_entities_read_the_same(
+    factory: Arc<dyn Factory>,
+    effort: Effort,
+) -> Verdict {
+    let dice = Dice::new(effort.seed ^ 0x01d);
+    let Some(sample) = Sample::make(factory.as_ref(), effort).await else { return NO_FILES };
+    let mut tally = Tally::default();
+    let mut unnoticed = 0;
+    for _ in 0..effort.kills as usize * DAMAGES_PER_KILL / 3 {
+        let Some((_, read)) = sample.damage(Aim::OlderPage, &dice).await else { continue };
+        tally.count(Aim::OlderPage, read.is_err());
+        let differs = |found: Contents| found.entities() != sample.expected.entities();
+        unnoticed += usize::from(read.is_ok_and(differs));
+    }
+    tally.require_some_of_each_refused();
+    match unnoticed {
+        0 => Verdict::Passed,
+        _ => Verdict::Skipped("a page of entities that is an older one is not noticed"),
+    }
+}
+
+/// Files that a process left which died may hold less than the store did; but only a state that
+/// it had.
+pub(super) async fn damage_after_a_crash_gives_an_earlier_state_or_none(
+    factory: Arc<dyn Factory>,
+    effort: Effort,
+) -> Verdict {
+    let dice = Dice::new(effort.seed ^ 0xda);
+    for materialize in [Materialize::Commit, Materialize::Checkpoint] {
+        let place = factory.create().await.unwrap();
+        let mut life = Life::new(effort.seed);
+        let Some((history, moments)) =
+            live_and_remember(place.as_ref(), materialize, &mut life, effort).await
+        else {
+            return NO_FILES;
+        };
+        let (crashed, closed) = (&moments[moments.len() - 2], &moments[moments.len() - 1]);
+        let (mut older, mut refused) = (0, 0);
+        let last = history.last();
+        let count = effort.kills as usize * DAMAGES_PER_KILL / 2;
+        let aims = [Aim::AnyByte, Aim::PageHeader, Aim::Cut, Aim::ZeroPage, Aim::FileHeader];
+        for aim in aims.into_iter().cycle().take(count) {
+            let (name, whole) = crashed.iter().nth(dice.below(crashed.len())).unwrap();
+            let Some(damage) = Damage::aimed(aim, &dice, whole, &[]) else { continue };
+            let when = format!("{materialize:?}, {}, {damage:?}", name.display());
+            let mut damaged = crashed.clone();
+            damage.apply(damaged.get_mut(name).unwrap(), &[]);
+            let copy = place_with(place.as_ref(), &damaged).await;
+            match read(copy.as_ref(), materialize).await {
+                Ok(found) => {
+                    assert!(history.contains(&found), "read as other data: {when}: {found:?}");
+                    older += usize::from(last != Some(&found));
+                }
+                Err(error) => assert!(damage.may_give(&error), "{when} gives {error:?}"),
+            }
+        }
+        assert!(older > 0 || count < ENOUGH, "no damage gave an earlier state");
+        // A copy that took the file and its log at different moments.
+        for _ in 0..count {
+            let (one, other) = (dice.below(moments.len()), dice.below(moments.len()));
+            let when = format!("{materialize:?}, the file of moment {one}, the log of {other}");
+            let mut mixed = moments[other].clone();
+            mixed.retain(|name, _| !closed.contains_key(name));
+            mixed.extend(moments[one].clone().into_iter().filter(|(n, _)| closed.contains_key(n)));
+            let copy = place_with(place.as_ref(), &mixed).await;
+            match read(copy.as_ref(), materialize).await {
+                Ok(found) => {
+                    let mut states = history.iter().map(Contents::entities);
+                    let existed = states.any(|state| state == found.entities());
+                    assert!(existed, "a state that never was: {when}: {found:?}");
+                }
+                Err(error) => {
+                    assert!(*error.kind() == ErrorKind::Corrupt, "{when} gives {error:?}");
+                    refused += 1;
+                }
+            }
+        }
+        assert!(refused > 0 || count < ENOUGH, "no mixture was refused");
+    }
+    Verdict::Passed
+}
+
+/// What there was after each step, and the files at some of them. The last of those are of a store
+/// that was not closed, and of that store when it was.
+async fn live_and_remember(
+    place: &dyn Place,
+    materialize: Materialize,
+    life: &mut Life,
+    effort: Effort,
+) -> Option<(Vec<Contents>, Vec<Files>)> {
+    let (_, store) = open(place, options(materialize, &life.clock, effort.seed)).await.unwrap();
+    if place.files().is_empty() {
+        return None;
+    }
+    populate(store.as_ref()).await.unwrap();
+    let mut history = vec![Contents::read(store.as_ref()).await.unwrap()];
+    store.close().await.unwrap();
+    let mut moments = vec![files_of(place)];
+    // Twice, so that there are logs of which each begins on a file of its own.
+    for time in 1..=2 {
+        let options = options(materialize, &life.clock, effort.seed + time);
+        let (_, store) = open(place, options).await.unwrap();
+        for step in 1..=STEPS / 2 {
+            life.step(store.as_ref()).await.unwrap();
+            history.push(Contents::read(store.as_ref()).await.unwrap());
+            if step % STEPS_PER_MOMENT == 0 {
+                moments.push(files_of(place));
+            }
+        }
+        store.close().await.unwrap();
+        moments.push(files_of(place));
+    }
+    Some((history, moments))
+}
