@@ -86,7 +86,8 @@ pub(in super::super) async fn run(
     let progress = shell.progress("importing", Some(tried.summary.total()));
     let written = async {
         if !is_new {
-            trail::write(store.as_ref(), OPERATION, &tried.summary.sha256, &tried.new_by_kind()).await?;
+            trail::write(store.as_ref(), OPERATION, &tried.summary.sha256, &tried.new_by_kind())
+                .await?;
         }
         write(&file, &tried, expected, store.as_ref(), progress).await
     };
