@@ -105,10 +105,13 @@ fn check_log(path: &Path) -> Result<()> {
         return Ok(());
     }
     let head = |role| Link::open(path, role).and_then(|mut link| meta::head(&mut link));
-    // What cannot be read with the log, opening refuses. What cannot be read without it was perhaps
-    // being written when a checkpoint was broken off, and is written again from the log.
-    let (Ok(store), Ok(file)) = (head(Role::ReadOnly), head(Role::WithoutLog)) else {
-        return Ok(());
+    // What cannot be read without the log was perhaps being written when a checkpoint was broken
+    // off, and is written again from the log.
+    let Ok(file) = head(Role::WithoutLog) else { return Ok(()) };
+    let store = match head(Role::ReadOnly) {
+        Err(error) if *error.kind() == ErrorKind::Corrupt => return Err(error),
+        Err(_) => return Ok(()),
+        Ok(store) => store,
     };
     if file.serial <= store.serial {
         return Ok(());

@@ -10,10 +10,13 @@ use super::child::{at, hash_key};
 use super::said::Op;
 use super::workload::Caller;
 
+/// In place of an id that the store will draw.
+const TO_BE_DRAWN: [u8; 16] = [0xff; 16];
+
 impl Caller {
     fn new_user(&self) -> Command {
         let user = NewUser::local(self.mark().parse().unwrap());
-        UserCommand::Create { id: UserId::from_bytes([0; 16]), user }.into()
+        UserCommand::Create { id: UserId::from_bytes(TO_BE_DRAWN), user }.into()
     }
 
     pub(super) fn user(&self) -> Command {
@@ -26,7 +29,7 @@ impl Caller {
             1 => {
                 // Taken.
                 let user = NewUser::local(user.name.clone());
-                UserCommand::Create { id: UserId::from_bytes([0; 16]), user }.into()
+                UserCommand::Create { id: UserId::from_bytes(TO_BE_DRAWN), user }.into()
             }
             2 | 3 => {
                 let display_name = Patch::Set(self.mark().parse().unwrap());
@@ -59,7 +62,7 @@ impl Caller {
             (0, Some(key)) => PreAuthKeyCommand::Revoke { id: key.id }.into(),
             (1, Some(key)) => PreAuthKeyCommand::Delete { id: key.id }.into(),
             _ => PreAuthKeyCommand::Create {
-                id: PreAuthKeyId::from_bytes([0; 16]),
+                id: PreAuthKeyId::from_bytes(TO_BE_DRAWN),
                 prefix: "none".parse().unwrap(),
                 hash: hash_key().hash("preauth_key", "none"),
                 key: self.new_key(),
@@ -87,7 +90,7 @@ impl Caller {
             }
         }
         let registration = Box::new(registration);
-        NodeCommand::Register { id: NodeId::from_bytes([0; 16]), registration }.into()
+        NodeCommand::Register { id: NodeId::from_bytes(TO_BE_DRAWN), registration }.into()
     }
 
     fn machine(&self, admission: Admission) -> Registration {
@@ -145,7 +148,7 @@ impl Caller {
     fn prefixes(&self) -> Vec<(RouteId, Prefix)> {
         let prefix = |third: usize| format!("10.{}.{third}.0/24", self.number).parse().unwrap();
         let chosen = (0..4).filter(|_| self.dice.once_in(2));
-        chosen.map(|third| (RouteId::from_bytes([0; 16]), prefix(third))).collect()
+        chosen.map(|third| (RouteId::from_bytes(TO_BE_DRAWN), prefix(third))).collect()
     }
 
     pub(super) fn route(&self) -> Command {
@@ -171,7 +174,7 @@ impl Caller {
             (0, Some(key)) => ApiKeyCommand::Revoke { id: key.id },
             (1, Some(key)) => ApiKeyCommand::Delete { id: key.id },
             _ => ApiKeyCommand::Create {
-                id: ApiKeyId::from_bytes([0; 16]),
+                id: ApiKeyId::from_bytes(TO_BE_DRAWN),
                 prefix: "none".parse().unwrap(),
                 hash: hash_key().hash("api_key", "none"),
                 key: NewApiKey {
@@ -194,7 +197,7 @@ impl Caller {
                 SessionCommand::Touch { id: session.id, expires_at: Some(at(self.round + 2)) }
             }
             _ => SessionCommand::Begin {
-                id: SessionId::from_bytes([0; 16]),
+                id: SessionId::from_bytes(TO_BE_DRAWN),
                 hash: hash_key().hash("session", "none"),
                 session: NewSession {
                     owner,
@@ -218,7 +221,7 @@ impl Caller {
                 DnsCommand::Update { id: record.id, patch, expected: Some(record.revision) }
             }
             _ => DnsCommand::Create {
-                id: DnsRecordId::from_bytes([0; 16]),
+                id: DnsRecordId::from_bytes(TO_BE_DRAWN),
                 record: NewDnsRecord {
                     name: format!("{}.example.com", self.mark()).parse().unwrap(),
                     kind: DnsRecordKind::Txt,

@@ -105,6 +105,8 @@ async fn a_newer_schema_is_refused_unless_it_admits_this_program(world: &mut Wor
     assert!(names("found", found) && names("supported", supported), "{text}");
     let error = Schema::at(found).unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::SchemaMismatch { found, supported });
+    // Who is refused leaves the backend closed.
+    let backend = world.open_backend().await;
     let admits = Arc::new(Newer { inner: backend, schema: newer(1) });
     let store = ghostwire_store_core::open(admits, world.options()).await.unwrap();
     assert_eq!(store.view().serial(), Serial::new(1));
