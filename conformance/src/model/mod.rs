@@ -62,7 +62,8 @@ pub(crate) const CHECKS: &[Check] = &[
 /// have to do then. What they reach depends on the scripts, and not on the backend.
 async fn waits_for_disks(factory: &dyn Factory) -> bool {
     let world = World::create(factory, &Stack::bare(), Mode::Live, 0).await;
-    let backend = world.expect("a place can be made").open_backend().await;
+    let world = world.expect("a place can be made");
+    let backend = world.open_backend().await;
     let waits = backend.info().durable;
     backend.close().await.expect("the backend closes");
     waits
