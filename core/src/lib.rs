@@ -1,9 +1,10 @@
-//! The heart of ghostwire-store: entities, the pure state machine, the group-commit writer, and
-//! the traits on either side of them. It names no backend and does no I/O but what it is handed.
+//! The core of ghostwire-store: entities, the state machine, the group-commit writer, and the traits
+//! on either side of them. It names no backend, and opens no file and no connection: backend, clock
+//! and random numbers are handed in.
 //!
-//! A write travels so:
+//! How a write travels:
 //!
-//! 1. a [`repository`] method makes a [`command`] of it: a value with every choice made;
+//! 1. a [`repository`] method makes a [`command`] of it: a value with ids, time and hashes chosen;
 //! 2. the writer takes it from its queue and lets [`state`] decide what it changes;
 //! 3. the changes of all waiting commands become one [`block`], which a [`backend`] makes durable;
 //! 4. the new state is published as a [`view`], and every caller is answered.

@@ -2,7 +2,7 @@
 //! SQLite tool can read.
 //!
 //! # What is in the file
-//! A table for each of the core's: identifiers as hyphenated UUIDs, keys as in
+//! One table for each of the core's: identifiers as hyphenated UUIDs, keys as in
 //! `nodekey:<64 hexadecimal digits>`, times as microseconds since the epoch, lists and documents
 //! as JSON. `ghostwire_meta` tells where the store stands, `ghostwire_blocks` keeps the recent
 //! blocks. `.schema` in the `sqlite3` shell explains the columns.
@@ -13,8 +13,8 @@
 //! purpose. Every row carries 63 bits of a SHA-256 hash of its columns in `row_check`, and
 //! [`LibsqlBackend::open`] has SQLite check the structure of the file, so that a flipped bit is found
 //! and never read as data. This is a check against damage, not against an attacker, who can compute
-//! the hash as well: for that there is the zqlite backend. A `-wal` file that lost its end is an
-//! older state of the store; opening notices some of that (`LogInfo::ended_early`).
+//! the hash as well, and whoever reads the file reads its content. A `-wal` file that lost its end is
+//! an older state of the store; opening notices some of that (`LogInfo::ended_early`).
 //!
 //! # How it works
 //! A commit is one transaction (WAL, `synchronous = FULL`) on a connection of its own, and blocks

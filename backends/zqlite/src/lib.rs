@@ -1,14 +1,14 @@
-//! The zqlite backend: one local file whose rows are opaque.
+//! The zqlite backend: one local SQLite file of blobs, which are not encrypted.
 //!
-//! All lookups happen in memory, so the file needs no index and no column: a row of the state is
-//! one blob under a slot number that says nothing, and a commit is one blob under its serial. The
-//! file shows neither names nor addresses as columns. `envelope` is the one place through which
-//! every blob passes on its way to and from the file; sealing will happen there. **Until it does,
-//! blobs are framed with a checksum: damage is detected, tampering is not, and whoever reads the
-//! file reads its content.** [`BackendInfo::sealed`] says so.
+//! All lookups happen in memory, so the file needs no columns: a row of the state is one blob under
+//! a slot number that says nothing, and a commit is one blob under its serial. Metrics and the audit
+//! trail are chunks under the key of their first row, which is in plain. **Blobs have a checksum and
+//! nothing else: damage is detected, tampering is not, and whoever reads the file reads its
+//! content.** [`BackendInfo::sealed`] is false. Every blob passes through `envelope`, so that
+//! encryption can be added in one place.
 //!
-//! What stores the blobs is an `Engine`. The embedded one is the SQLite that the `libsql` crate
-//! links too.
+//! What stores the blobs is the SQLite that the `libsql` crate links, too. It is not ZQLite, the
+//! database library of a similar name; that engine is refused.
 //!
 //! # Example
 //! ```
@@ -44,10 +44,10 @@
 //! | `journal` | number | what a commit did to metrics, audit or writer positions |
 //! | `chunks` | table and key | consecutive rows of these, from that key on |
 //!
-//! The number of rows in the head shows a row that got lost. A damaged write-ahead log looks to
-//! SQLite like one that ends where the damage begins; the store then stands where it stood before,
-//! whole but older. Opening notices some of that (`LogInfo::ended_early`); a pin outside the file
-//! would show the rest.
+//! The number of rows in the head, and the sums over them, show a row that got lost or is older than
+//! it should be. A damaged write-ahead log looks to SQLite like one that ends where the damage
+//! begins; the store then stands where it stood before, whole but older. Opening notices some of that
+//! (`LogInfo::ended_early`); the rest shows only against a serial and hash that were kept elsewhere.
 
 mod compact;
 mod engine;

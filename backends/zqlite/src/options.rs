@@ -15,7 +15,7 @@ pub enum EngineChoice {
     /// The SQLite that is linked into the program.
     #[default]
     Embedded,
-    /// The ZQLite library, loaded at run time.
+    /// The ZQLite library. Not in this release: opening gives `Unsupported`.
     Native,
 }
 

@@ -1,14 +1,13 @@
-//! The pure state machine. `State` is every entity except the series, in persistent maps with all
-//! indexes. [`State::decide`] reads it and says what a command would change; [`State::evolve`]
-//! carries a change out. Deciding takes `&self`, so a rejected command cannot leave a trace; the
-//! same `evolve` serves live commands, blocks that are replayed and rows that are loaded (all but
-//! nodes, see `loading`), so they cannot disagree. Nothing here does I/O, reads a clock or draws a
-//! random number.
+//! The state machine: what a command changes follows from the state and the command alone. `State` is
+//! every entity except the series, in persistent maps with all indexes. [`State::decide`] reads it and
+//! says what a command would change; [`State::evolve`] carries a change out. Deciding takes `&self`,
+//! so a rejected command cannot leave a trace; the same `evolve` serves live commands, blocks that are
+//! replayed and rows that are loaded (all but nodes, see `loading`), so they cannot disagree. Nothing
+//! here does I/O or reads a clock. Indexes hash under a key that is random for each process, on which
+//! no result depends. Loading many nodes starts threads.
 //!
-//! The maps are those of the `imbl` crate: B-trees with structural sharing, so that
-//! a snapshot is one reference count per map and a change after it copies one path. Of the
-//! maintained crates with that property it is the one that was measured fastest on this workload
-//! (docs/performance.md).
+//! The maps are those of the `imbl` crate: B-trees with structural sharing, so that a snapshot is one
+//! reference count per map and a change after it copies one path (docs/adr/0002-state-in-memory.md).
 
 mod addresses;
 mod api_keys;

@@ -147,7 +147,7 @@ pub(super) static KEYS: &[Key] = &[
     Key::field(
         "zqlite.engine",
         Kind::Choice(ZqliteEngine::NAMES),
-        "What the store runs on: the SQLite core that is linked in, or the ZQLite library.",
+        "What the store runs on: the SQLite that is linked in, or the ZQLite library, which this release refuses.",
         |c| zqlite(c).map(|o| Value::text(o.engine)),
         |c, v| with_zqlite(c, ZqliteEngine::from_name(v.as_text()?)?, |o, e| o.engine = e),
     ),

@@ -50,11 +50,11 @@ macro_rules! named_enum {
 named_enum! {
     /// Which backend remembers the state.
     BackendKind {
-        /// The sealed, tamper-evident one.
+        /// Blobs in one local file; not encrypted in this release.
         Zqlite = "zqlite",
-        /// Plain columns that any SQLite tool reads.
+        /// Real tables in one local file, which any SQLite tool reads.
         Libsql = "libsql",
-        /// PostgreSQL and what speaks its protocol.
+        /// PostgreSQL; refused in this release.
         Postgres = "postgres",
         /// Nothing is kept; for tests.
         Memory = "memory",
@@ -74,19 +74,8 @@ named_enum! {
     ZqliteEngine {
         /// The SQLite core that is linked in.
         Embedded = "embedded",
-        /// The ZQLite library, loaded at run time.
+        /// The ZQLite library; refused in this release.
         Native = "native",
-    }
-}
-
-impl ZqliteEngine {
-    /// The Cargo feature of `ghostwire-store` that compiles this engine in.
-    #[must_use]
-    pub const fn cargo_feature(self) -> &'static str {
-        match self {
-            Self::Embedded => "zqlite",
-            Self::Native => "zqlite-native",
-        }
     }
 }
 
@@ -142,7 +131,5 @@ mod tests {
             assert_eq!(kind.to_string(), kind.cargo_feature());
         }
         assert_eq!(BackendKind::from_name("Libsql"), None);
-        assert_eq!(ZqliteEngine::Native.cargo_feature(), "zqlite-native");
-        assert_eq!(ZqliteEngine::Embedded.cargo_feature(), "zqlite");
     }
 }

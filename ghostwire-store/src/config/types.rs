@@ -118,7 +118,7 @@ pub enum BackendChoice {
 }
 
 impl Default for BackendChoice {
-    /// libsql: it needs no key to be made first.
+    /// libsql, whose tables can be read with other tools.
     fn default() -> Self {
         Self::Libsql(LibsqlOptions::default())
     }

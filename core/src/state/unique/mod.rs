@@ -6,7 +6,7 @@
 //!
 //! Hashes are spread evenly, so a snapshot makes nearly every change in a persistent B-tree or
 //! trie copy a node of its own, and that grows with the number of entries. [`Tiers`] copies in
-//! long runs instead; docs/performance.md has both figures.
+//! long runs instead; docs/adr/0016-merged-tables-for-unique-indexes.md has both figures.
 
 mod run;
 mod tiers;
