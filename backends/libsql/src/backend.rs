@@ -19,7 +19,7 @@ use crate::commit::{fill, transaction};
 use crate::compact::compact;
 use crate::layout::{add_columns, check_layout, create_table};
 use crate::link::{Link, Role, set_up_engine, text};
-use crate::opening::{Sidecar, connect, create};
+use crate::opening::{Connected, Sidecar, connect, create};
 use crate::range::End;
 use crate::shape::Shapes;
 use crate::{LibsqlOptions, NAME, meta};
@@ -71,31 +71,9 @@ struct Writer {
     /// where the commits end that were synchronised. Without any it would read the log and find
     /// those, too, that were written and not synchronised: they could be acknowledged, then lost.
     failed: Option<Link>,
-    /// A reader, which is closed after those: whichever connection is closed last moves the log into
-    /// the file and removes it, if it may write. Only there if the log must be left.
-    leaves_log: Option<Link>,
+    /// See [`Connected::last`].
+    last: Option<Link>,
     scratch: Vec<u8>,
-}
-
-impl Writer {
-    /// To be called whenever the log may have come to be distrusted.
-    fn leave_distrusted_log(&mut self, file: &StoreFile) {
-        if file.log().is_trusted() || self.leaves_log.is_some() {
-            return;
-        }
-        let open = || {
-            file.require_in_place()?;
-            let mut link = Link::open(file.path(), Role::Reader)?;
-            meta::head(&mut link)?;
-            Ok::<_, Error>(link)
-        };
-        match open() {
-            Ok(link) => self.leaves_log = Some(link),
-            Err(error) => {
-                tracing::warn!(db.system.name = NAME, %error, "closing may move the log");
-            }
-        }
-    }
 }
 
 /// A panic elsewhere left nothing half-done that the file's transactions do not undo.
@@ -141,10 +119,10 @@ impl LibsqlBackend {
             create(&path, options.store_id, schema).map_err(named)?;
         }
         let sidecar = if options.read_only { Sidecar::missing(&path) } else { Sidecar::default() };
-        let (link, shapes, head) = connect(&path, options.read_only).map_err(named)?;
-        let mut link = link;
+        let mut connected = connect(&path, options.read_only).map_err(named)?;
+        let (link, head) = (&mut connected.link, connected.head);
         if options.check_structure && !file.is_new() {
-            check_structure(&mut link).map_err(named)?;
+            check_structure(link).map_err(named)?;
         }
         let mut version = String::new();
         link.query("SELECT CAST(sqlite_version() AS BLOB)", Vec::new(), |row| {
@@ -161,10 +139,11 @@ impl LibsqlBackend {
         );
         file.watch_log()?;
         if !options.read_only {
-            file.log().settle(&mut link).map_err(named)?;
+            file.log().settle(link).map_err(named)?;
             file.note_store(head.store);
         }
-        let writer = Mutex::new(Writer { link: Some(link), ..Writer::default() });
+        let Connected { link, last, shapes, .. } = connected;
+        let writer = Mutex::new(Writer { link: Some(link), last, ..Writer::default() });
         let open = Open { readers: Mutex::default(), writer, shapes, _sidecar: sidecar, file };
         let shared = Shared {
             path,
@@ -268,7 +247,6 @@ impl Shared {
         if let Some(link) = link {
             open.file.log().after_commit(link);
         }
-        writer.leave_distrusted_log(&open.file);
         Ok(rows)
     }
 
@@ -291,25 +269,26 @@ impl Shared {
             // connections go first, and the log is read anew and moved as a whole.
             lock(&open.readers).clear();
             (writer.link, writer.failed) = (None, None);
-            writer.leaves_log = None;
+            writer.last = None;
             log.all_closed();
         }
         if let Some(link) = writer.link.take() {
             writer.failed = Some(link);
         }
-        let (link, shapes, head) = connect(&self.path, self.read_only)?;
+        let connected = connect(&self.path, self.read_only)?;
         open.file.require_in_place()?;
         log.connected();
         if !is_trusted {
             open.file.watch_log()?;
         }
+        let Connected { link, last, shapes, head } = connected;
         lock(&open.readers).clear();
         writer.failed = None;
+        writer.last = last;
         let settled = match writer.link.insert(link) {
             link if !is_trusted => log.settle(link),
             _ => Ok(()),
         };
-        writer.leave_distrusted_log(&open.file);
         drop(writer);
         // Also if nothing can be written yet: what is there can be read.
         open.shapes = shapes;
@@ -327,7 +306,7 @@ impl Shared {
         self.check_writable()?;
         lock(&open.readers).clear();
         let mut writer = lock(&open.writer);
-        let Writer { link: slot, failed, .. } = &mut *writer;
+        let Writer { link: slot, failed, last, .. } = &mut *writer;
         let link = slot.as_mut().ok_or_else(closed)?;
         let backup = open.file.begin_backup(stored.version)?;
         let part = backup.part().to_str().ok_or_else(|| {
@@ -363,12 +342,13 @@ impl Shared {
         // the old connection stays until there is a new one, and with it the log.
         *failed = slot.take();
         open.file.require_in_place()?;
-        let (link, shapes, _) = connect(&self.path, false)?;
+        let connected = connect(&self.path, false)?;
         open.file.require_in_place()?;
         open.file.log().connected();
         *failed = None;
-        *slot = Some(link);
-        open.shapes = shapes;
+        *slot = Some(connected.link);
+        *last = connected.last;
+        open.shapes = connected.shapes;
         Ok(())
     }
 
@@ -379,7 +359,7 @@ impl Shared {
         let in_place = open.file.require_in_place();
         lock(&open.readers).clear();
         let mut writer = lock(&open.writer);
-        let Writer { link, failed, .. } = &mut *writer;
+        let Writer { link, failed, last, .. } = &mut *writer;
         if !self.read_only
             && let Some(link) = link.as_mut().or(failed.as_mut())
             && let Err(error) =
@@ -388,7 +368,9 @@ impl Shared {
             // The WAL holds every commit durably; the next to open it carries on from there.
             tracing::warn!(db.system.name = NAME, %error, "the WAL stays as it is");
         }
-        writer.leave_distrusted_log(&open.file);
+        if open.file.log().is_trusted() {
+            *last = None;
+        }
         in_place
     }
 }

@@ -7,35 +7,36 @@ use ghostwire_store_local_file::{Access, FileKind, StoreFile};
 use crate::LibsqlOptions;
 use crate::check::verify;
 use crate::link::{Link, integer, set_up_engine};
-use crate::opening::connect;
+use crate::opening::{Connected, connect};
 
 /// Writes the store anew without free pages, checks the copy, and puts it in the store's place.
 pub(crate) fn compact(options: &LibsqlOptions) -> Result<Compacted> {
     set_up_engine()?;
     let file = StoreFile::open(&options.path, FileKind::LIBSQL, Access::Existing)?;
     let named = |error: Error| error.with("path", file.path().display());
-    let (mut link, shapes, head) = connect(file.path(), false).map_err(named)?;
-    file.log().settle(&mut link).map_err(named)?;
+    let mut connected = connect(file.path(), false).map_err(named)?;
+    let Connected { link, shapes, head, .. } = &mut connected;
+    file.log().settle(link).map_err(named)?;
     // Of a damaged file no copy is made: it might look whole.
-    let found = verify(&mut link, &shapes).map_err(named)?;
-    let replacement = file.begin_replacement(bytes_in_use(&mut link)?)?;
+    let found = verify(link, shapes).map_err(named)?;
+    let replacement = file.begin_replacement(bytes_in_use(link)?)?;
     let part = replacement.part().to_str().ok_or_else(|| {
         Error::invalid("the store's path must be UTF-8").with("path", replacement.part().display())
     })?;
     link.run_with("VACUUM INTO ?1", vec![part.to_owned().into()])?;
     let copied = {
         let copy = StoreFile::open(replacement.part(), FileKind::LIBSQL, Access::ReadOnly)?;
-        let (mut link, shapes, copied) = connect(copy.path(), true)?;
-        (copied, verify(&mut link, &shapes)?)
+        let Connected { mut link, shapes, head, .. } = connect(copy.path(), true)?;
+        (head, verify(&mut link, &shapes)?)
     };
-    if copied != (head, found) {
+    if copied != (*head, found) {
         return Err(Error::new(
             ErrorKind::Unexpected,
             "the copy does not hold what the store does; the store stays as it is",
         ));
     }
     file.log().finish(|| link.run("PRAGMA wal_checkpoint(TRUNCATE)")).map_err(named)?;
-    drop(link);
+    drop(connected);
     replacement.finish()
 }
 

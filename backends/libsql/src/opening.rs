@@ -54,34 +54,59 @@ pub(crate) fn create(path: &Path, store: StoreId, schema: Schema) -> Result<()> 
     link.run("COMMIT")
 }
 
+/// A connection, and what was learned by it.
+pub(crate) struct Connected {
+    pub(crate) link: Link,
+    /// A reader that is closed after `link`, so dropped after it, if that writes: whichever
+    /// connection is closed last moves the log into the file and removes it, unless it only reads. So
+    /// the log of a store that is refused stays: it may be what is wrong. Drop it first to have the
+    /// log removed.
+    pub(crate) last: Option<Link>,
+    pub(crate) shapes: Shapes,
+    pub(crate) head: Head,
+}
+
 /// Connects and learns what is there.
-pub(crate) fn connect(path: &Path, read_only: bool) -> Result<(Link, Shapes, Head)> {
+pub(crate) fn connect(path: &Path, read_only: bool) -> Result<Connected> {
     check_log(path)?;
-    let role = if read_only { Role::ReadOnly } else { Role::Writer };
-    let mut link = Link::open(path, role)?;
-    if !read_only {
-        let mut mode = String::new();
-        // A pragma's result is text of SQLite's own.
-        link.run("PRAGMA journal_mode = WAL")?;
-        link.query(
-            "SELECT CAST(journal_mode AS BLOB) FROM pragma_journal_mode",
-            Vec::new(),
-            |row| {
-                mode = text(row, 0)?;
-                Ok(())
-            },
-        )?;
-        if mode != "wal" {
-            return Err(Error::new(
-                ErrorKind::Unavailable,
-                "the file system cannot hold a database in WAL mode; use a local one",
-            )
-            .with("journal_mode", mode));
-        }
-        link.run("PRAGMA journal_size_limit = 67108864")?;
+    if read_only {
+        let mut link = Link::open(path, Role::ReadOnly)?;
+        let (shapes, head) = learn(&mut link)?;
+        return Ok(Connected { link, last: None, shapes, head });
     }
-    let head = meta::head(&mut link)?;
-    meta::check_last_block(&mut link, &head)?;
+    let reader = || {
+        let mut link = Link::open(path, Role::Reader)?;
+        meta::head(&mut link).map(|_| link)
+    };
+    let before = has_log(path).then(reader).transpose()?;
+    let mut link = Link::open(path, Role::Writer)?;
+    use_log(&mut link)?;
+    let (shapes, head) = learn(&mut link)?;
+    let last = before.map_or_else(reader, Ok)?;
+    Ok(Connected { link, last: Some(last), shapes, head })
+}
+
+fn use_log(link: &mut Link) -> Result<()> {
+    let mut mode = String::new();
+    // A pragma's result is text of SQLite's own.
+    link.run("PRAGMA journal_mode = WAL")?;
+    link.query("SELECT CAST(journal_mode AS BLOB) FROM pragma_journal_mode", Vec::new(), |row| {
+        mode = text(row, 0)?;
+        Ok(())
+    })?;
+    if mode != "wal" {
+        return Err(Error::new(
+            ErrorKind::Unavailable,
+            "the file system cannot hold a database in WAL mode; use a local one",
+        )
+        .with("journal_mode", mode));
+    }
+    link.run("PRAGMA journal_size_limit = 67108864")
+}
+
+fn learn(link: &mut Link) -> Result<(Shapes, Head)> {
+    let head = meta::head(link)?;
+    meta::check_last_block(link, &head)?;
     let mut version = None;
     link.query("SELECT user_version FROM pragma_user_version", Vec::new(), |row| {
         version = Some(integer(row, 0)?);
@@ -92,14 +117,13 @@ pub(crate) fn connect(path: &Path, read_only: bool) -> Result<(Link, Shapes, Hea
             .with("tables", head.schema.version));
     }
     Schema::current().steps_from(head.schema)?;
-    check_layout(&mut link, head.schema)?;
-    let shapes = Shapes::read(&mut link, head.schema)?;
-    Ok((link, shapes, head))
+    check_layout(link, head.schema)?;
+    let shapes = Shapes::read(link, head.schema)?;
+    Ok((shapes, head))
 }
 
 /// Refuses a log that is older than the file: SQLite would lay the log's pages over newer ones, and
-/// the store would be in a state that never was. A file is never ahead of a log of its own. Called
-/// before there is a connection that writes, which would move the log into the file when it ends.
+/// the store would be in a state that never was. A file is never ahead of a log of its own.
 fn check_log(path: &Path) -> Result<()> {
     if !has_log(path) {
         return Ok(());

@@ -101,12 +101,6 @@ impl Embedded {
         &self.reader_source.file
     }
 
-    fn leave_distrusted_log(&self, writer: &Connection) {
-        if !self.file().log().is_trusted() {
-            leave_log(writer);
-        }
-    }
-
     fn lock_writer(&self) -> Result<MutexGuard<'_, Connection>> {
         let writer = self.writer.as_ref().ok_or_else(read_only)?;
         Ok(writer.lock().unwrap_or_else(PoisonError::into_inner))
@@ -153,8 +147,10 @@ fn open_writer(file: &StoreFile, initial: Option<&dyn Fn() -> Vec<u8>>) -> Resul
     Ok(connection)
 }
 
-/// What all connections have in common.
+/// What all connections have in common. None moves the log when it is closed, also if that is because
+/// the store was refused: what is found wrong may be that the log is another file's.
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+    leave_log(connection, true)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(32);
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
@@ -226,7 +222,6 @@ impl ReaderSource {
         self.file.require_in_place()?;
         let open = || {
             let connection = Connection::open_with_flags(&self.name, self.flags)?;
-            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
             prepare(&connection)?;
             connection.pragma_update(None, "wal_autocheckpoint", 0)?;
             Ok(connection)
@@ -250,16 +245,13 @@ impl Engine for Embedded {
         write::write(&writer, batch)?;
         self.file().confirm_commit()?;
         log.after_commit(&mut Writing(&writer));
-        self.leave_distrusted_log(&writer);
         Ok(())
     }
 
     fn settle(&self) -> Result<()> {
         let Some(writer) = &self.writer else { return Ok(()) };
         let writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let settled = self.file().log().settle(&mut Writing(&writer));
-        self.leave_distrusted_log(&writer);
-        settled
+        self.file().log().settle(&mut Writing(&writer))
     }
 
     fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>> {
@@ -311,8 +303,10 @@ impl Engine for Embedded {
         let truncate = || writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         let log = self.reader_source.file.log();
         let moved = log.finish(|| truncate().map_err(|error| failed(NOT_MOVED, error)));
-        if !log.is_trusted() {
-            leave_log(&writer);
+        if log.is_trusted()
+            && let Err(error) = leave_log(&writer, false)
+        {
+            tracing::warn!(%error, "the log stays");
         }
         let closed = writer.close().map_err(|(_, error)| failed(NOT_MOVED, error));
         moved.and(closed).map_err(|error| {
@@ -327,11 +321,10 @@ impl Engine for Embedded {
 
 const NOT_MOVED: &str = "the log cannot be moved into the file";
 
-/// Closing a connection would move the log and remove it, if it is the last one.
-fn leave_log(connection: &Connection) {
-    if let Err(error) = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true) {
-        tracing::warn!(%error, "closing may move the log into the file");
-    }
+/// Whether closing the connection, if it is the last one, is to leave the log where it is, or to move
+/// it into the file and remove it.
+fn leave_log(connection: &Connection, leave: bool) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, leave).map(drop)
 }
 
 /// The connection that writes.
@@ -358,8 +351,7 @@ impl Checkpointer for Writing<'_> {
     }
 }
 
-/// The head of a file with the log beside it, and without, if both can be read. Called before there is
-/// a connection that writes, which would move the log into the file when it ends.
+/// The head of a file with the log beside it, and without, if both can be read.
 pub(crate) fn heads(file: &Arc<StoreFile>) -> Option<(Vec<u8>, Vec<u8>)> {
     let path = file.path();
     if !has_log(path) {

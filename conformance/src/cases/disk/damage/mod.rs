@@ -59,7 +59,15 @@ async fn place_with(place: &dyn Place, files: &Files) -> Box<dyn Place> {
 async fn read(place: &dyn Place, materialize: Materialize) -> Result<Contents> {
     // Asked for before it is opened, so that nothing waits for this machine's disk.
     place.disk();
-    let backend = place.open(Opening::new(StoreId::from_bytes([8; 16]))).await?;
+    let before = files_of(place);
+    let backend = match place.open(Opening::new(StoreId::from_bytes([8; 16]))).await {
+        Ok(backend) => backend,
+        Err(error) => {
+            // Whoever put the wrong files together can put the right ones together.
+            assert!(files_of(place) == before, "refused, and changed: {error}");
+            return Err(error);
+        }
+    };
     assert_eq!(backend.head().await?.store, opening().store, "another store is in its place");
     let options = options(materialize, &clock(), 99);
     let store = ghostwire_store_core::open(backend, options).await?;
