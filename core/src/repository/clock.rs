@@ -42,7 +42,8 @@ pub trait ClockRepository: Send + Sync {
     /// clock says now; so do later times of entities at which something happened, and ends that
     /// were counted from such a time keep their distance; later entries of the audit trail are
     /// dated to now, in their order; later metrics are removed, since nobody can tell when they
-    /// were measured. Make sure that the clock is right. It takes as many commits as it needs; if
+    /// were measured. Make sure that the clock is right: it is what later readings are compared with,
+    /// too. It takes as many commits as it needs; if
     /// one fails, repeat it. What was removed under the wrong clock does not come back.
     ///
     /// # Errors
@@ -126,6 +127,8 @@ impl ClockRepository for StoreHandle {
 
     async fn repair(&self) -> Result<ClockRepair> {
         const OPERATION: &str = "clock.repair";
+        // The clock that was ahead is the measure so far, and may be set forth again.
+        self.accept_clock();
         let make = |part| ClockCommand::Repair { part }.into();
         let entities = self.count_in_parts(OPERATION, make).await?;
         let series = async {

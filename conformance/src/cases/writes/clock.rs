@@ -34,6 +34,7 @@ cases! {
             after_a_repair_logins_keys_and_reaping_work_again,
             a_repair_counts_what_it_brings_back,
             a_repair_goes_on_in_parts,
+            after_a_repair_the_clock_that_was_ahead_has_jumped,
         ],
     }
     once {
@@ -379,6 +380,19 @@ async fn a_repair_goes_on_in_parts(world: &mut World) {
     assert!(view.nodes().iter().all(|node| node.expires_at == Some(at(DAY))));
     let again = idle(&store, store.clock().repair()).await;
     assert_eq!(again, ClockRepair { entities: 0, audit: 0, metrics: 0 });
+}
+
+async fn after_a_repair_the_clock_that_was_ahead_has_jumped(world: &mut World) {
+    let store = open_ahead(world).await;
+    user(&store, "alice").await;
+    world.clock().step(at(0));
+    store.clock().repair().await.unwrap();
+    world.clock().step(at(YEARS));
+    held_back(&store, store.users().create(local("bob"))).await;
+    world.clock().step(at(60));
+    let store = world.pass(store).await;
+    let bob = store.users().create(local("bob")).await.unwrap();
+    assert_eq!(bob.created_at, at(60));
 }
 
 async fn where_nothing_is_ahead_a_repair_writes_nothing(world: &mut World) {
