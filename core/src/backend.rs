@@ -212,6 +212,12 @@ impl KeyRange {
     #[must_use]
     pub fn all(table: Table) -> Self {
         Self { table, from: RowKey::new(), to: None }
+
+    /// Whether a key of its table is one of them.
+    #[must_use]
+    pub fn contains(&self, key: &RowKey) -> bool {
+        *key >= self.from && self.to.as_ref().is_none_or(|to| key < to)
+    }
     }
 }
 

@@ -35,6 +35,7 @@ mod series;
 pub mod state;
 pub mod store;
 pub mod threads;
+mod unfolded;
 pub mod view;
 mod writer;
 

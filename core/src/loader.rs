@@ -10,12 +10,13 @@ use std::sync::Arc;
 use crate::backend::{Backend, Head, KeyRange, Row, Scan};
 use crate::block::{BlockHash, RowChange, Serial};
 use crate::command::Image;
-use crate::domain::{AuditEntry, WriterId};
+use crate::domain::WriterId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fold::FoldDebt;
 use crate::schema::{Record, RowKey, Schema, Table, WriterPosition};
 use crate::state::{Loading, State, decode_image};
 use crate::threads::{may_block, no_thread};
+use crate::unfolded::UnfoldedAudit;
 use crate::writer::{Retained, audit_row, check_follows, read_blocks};
 
 /// Rows are read this many at a time.
@@ -25,7 +26,7 @@ const ROWS_PER_READ: usize = 4096;
 pub(crate) struct Loaded {
     pub(crate) state: State,
     pub(crate) fold: FoldDebt,
-    pub(crate) audit: imbl::Vector<Arc<AuditEntry>>,
+    pub(crate) audit: UnfoldedAudit,
     pub(crate) positions: HashMap<WriterId, u64>,
     pub(crate) retained: Retained,
     pub(crate) checkpoint: Serial,
@@ -62,15 +63,15 @@ pub(crate) async fn load(backend: &Arc<dyn Backend>, retain_block_bytes: u64) ->
 }
 
 /// What the blocks after the checkpoint say.
+#[derive(Default)]
 struct Debt {
     images: HashMap<(Table, RowKey), RowChange>,
     fold: FoldDebt,
-    audit: imbl::Vector<Arc<AuditEntry>>,
+    audit: UnfoldedAudit,
 }
 
 async fn read_debt(backend: &dyn Backend, head: &Head) -> Result<Debt> {
-    let mut debt =
-        Debt { images: HashMap::new(), fold: FoldDebt::default(), audit: imbl::Vector::new() };
+    let mut debt = Debt::default();
     let mut last: Option<(Serial, BlockHash)> = None;
     read_blocks(backend, head.checkpoint, |encoded| {
         if let Some((serial, hash)) = last {

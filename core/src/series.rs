@@ -8,6 +8,7 @@ use crate::digest::{Digest, RowHasher};
 use crate::domain::{AuditEntry, Id, MetricName, MetricPoint, MetricQuery, NodeId, Timestamp};
 use crate::error::{Entity, Result};
 use crate::schema::{Record, RowKey, Table};
+use crate::unfolded::{Lines, UnfoldedAudit};
 
 /// Rows are read at most this many at a time.
 const ROWS_PER_READ: usize = 1000;
@@ -189,7 +190,7 @@ pub(crate) async fn count_rows(backend: &dyn Backend, ranges: &[KeyRange]) -> Re
 /// Reads the audit trail: what is folded into rows, merged with what is still only in blocks.
 pub(crate) struct AuditReader<'b> {
     backend: &'b dyn Backend,
-    unfolded: std::vec::IntoIter<(RowKey, Arc<AuditEntry>)>,
+    unfolded: Lines,
     peeked: Option<(RowKey, Arc<AuditEntry>)>,
     range: KeyRange,
     reverse: bool,
@@ -203,25 +204,16 @@ pub(crate) struct AuditReader<'b> {
 impl<'b> AuditReader<'b> {
     /// `unfolded` must be taken before this is made, so that nothing falls between. At first
     /// `wanted` rows are read, then more and more: a filter may let few through.
-    pub(crate) fn new<'a>(
+    pub(crate) fn new(
         backend: &'b dyn Backend,
-        unfolded: impl IntoIterator<Item = &'a Arc<AuditEntry>>,
+        unfolded: &UnfoldedAudit,
         range: KeyRange,
         reverse: bool,
         wanted: usize,
     ) -> Self {
-        let mut unfolded: Vec<_> = unfolded
-            .into_iter()
-            .map(|entry| (entry.key(), entry.clone()))
-            .filter(|(key, _)| *key >= range.from && range.to.as_ref().is_none_or(|to| key < to))
-            .collect();
-        unfolded.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        if reverse {
-            unfolded.reverse();
-        }
         Self {
             backend,
-            unfolded: unfolded.into_iter(),
+            unfolded: unfolded.within(&range, reverse),
             peeked: None,
             range,
             reverse,

@@ -5,16 +5,17 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::changes::Place;
-use crate::domain::{AuditEntry, NodeId};
+use crate::domain::NodeId;
 use crate::netmap::{NetMap, Network};
 use crate::state::State;
+use crate::unfolded::UnfoldedAudit;
 
 /// What the writer publishes after each durable commit.
 #[derive(Debug)]
 pub(crate) struct Published {
     pub(crate) state: State,
-    /// Audit entries that are durable in blocks but not folded into rows yet, oldest first.
-    pub(crate) audit: imbl::Vector<Arc<AuditEntry>>,
+    /// Audit entries that are durable in blocks but not folded into rows yet.
+    pub(crate) audit: UnfoldedAudit,
     /// When this was last known to be the newest.
     pub(crate) fresh_at: Instant,
     /// What the network maps of this state share, once one was asked for.
@@ -22,7 +23,7 @@ pub(crate) struct Published {
 }
 
 impl Published {
-    pub(crate) fn new(state: State, audit: imbl::Vector<Arc<AuditEntry>>) -> Self {
+    pub(crate) fn new(state: State, audit: UnfoldedAudit) -> Self {
         Self { state, audit, fresh_at: Instant::now(), network: OnceLock::new() }
     }
 
@@ -82,7 +83,7 @@ impl View {
         Place { serial: self.serial(), hash: self.hash() }
     }
 
-    pub(crate) fn unfolded_audit(&self) -> &imbl::Vector<Arc<AuditEntry>> {
+    pub(crate) fn unfolded_audit(&self) -> &UnfoldedAudit {
         &self.published.audit
     }
 

@@ -66,12 +66,10 @@ impl AuditRepository for StoreHandle {
         }
         // A line that is only in a block would replace the entry when it is folded.
         let appended: HashSet<_> = entries.iter().map(|entry| (entry.at, entry.id)).collect();
-        let oldest = entries.iter().map(|entry| entry.at).min();
-        let newest_first = view.unfolded_audit().iter().rev();
-        let replaces = newest_first
-            .take_while(|line| Some(line.at) >= oldest)
-            .any(|line| appended.contains(&(line.at, line.id)));
-        if replaces {
+        let from = entries.iter().map(|entry| moment(entry.at)).min().unwrap_or_default();
+        let range = KeyRange { from, ..KeyRange::all(Table::Audit) };
+        let mut unfolded = view.unfolded_audit().within(&range, true);
+        if unfolded.any(|(_, line)| appended.contains(&(line.at, line.id))) {
             self.checkpoint().await.map_err(|error| error.during(OPERATION))?;
         }
         self.append_series(OPERATION, SeriesBatch { rows, position: None }).await

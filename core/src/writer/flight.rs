@@ -22,6 +22,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fold::{Checkpoint, Slice};
 use crate::options::Materialize;
 use crate::state::State;
+use crate::unfolded::UnfoldedAudit;
 use crate::view::Published;
 
 /// A group whose commit is being stored.
@@ -328,7 +329,7 @@ impl Writer {
         let mut audit = self.shared.published.load().audit.clone();
         if let Some(checkpoint) = flight.checkpoint {
             // These are rows by now and need no longer be merged into queries.
-            audit = audit.split_off(checkpoint.audit.min(audit.len()));
+            audit.remove_first(checkpoint.audit);
         }
         if let Some(checkpoint) = flight.commit.checkpoint {
             self.checkpoint = checkpoint;
@@ -350,11 +351,7 @@ impl Writer {
     }
 
     /// Gives what was published before.
-    pub(super) fn publish_state(
-        &self,
-        state: State,
-        audit: imbl::Vector<Arc<AuditEntry>>,
-    ) -> Arc<Published> {
+    pub(super) fn publish_state(&self, state: State, audit: UnfoldedAudit) -> Arc<Published> {
         let serial = state.serial();
         let fold_debt = self.fold.len() as u64;
         self.shared.counters.fold_debt.store(fold_debt, Ordering::Relaxed);

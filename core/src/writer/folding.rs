@@ -67,7 +67,7 @@ impl Writer {
         if let Some(checkpoint) = slice.checkpoint {
             self.checkpoint = checkpoint.serial;
             self.shared.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
-            audit = audit.split_off(checkpoint.audit.min(audit.len()));
+            audit.remove_first(checkpoint.audit);
         }
         self.publish_state(published.state.clone(), audit);
         Ok(())

@@ -9,6 +9,7 @@ use crate::block::{EncodedBlock, Serial};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::Materialize;
 use crate::state::State;
+use crate::unfolded::UnfoldedAudit;
 
 /// Blocks are read this many at a time.
 pub(crate) const BLOCKS_PER_READ: usize = 256;
@@ -121,7 +122,7 @@ impl Writer {
             self.fold.thaw();
             if head.checkpoint >= state.serial() {
                 self.fold = crate::fold::FoldDebt::default();
-                audit.clear();
+                audit = UnfoldedAudit::default();
             }
         }
         self.positions = crate::loader::read_positions(self.backend.as_ref()).await?;

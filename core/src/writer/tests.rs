@@ -13,6 +13,7 @@ use crate::block::EncodedBlock;
 use crate::command::{Submission, UserCommand};
 use crate::domain::{ActorName, NewUser, Timestamp, UserId};
 use crate::schema::Schema;
+use crate::unfolded::UnfoldedAudit;
 
 #[test]
 fn the_next_step_follows_from_what_is_open_and_what_is_over() {
@@ -108,7 +109,7 @@ impl Bench {
         let shared = Arc::new(Shared {
             published: arc_swap::ArcSwap::from_pointee(Published::new(
                 State::default(),
-                imbl::Vector::new(),
+                UnfoldedAudit::default(),
             )),
             progress: tokio::sync::watch::Sender::new(Progress { serial: Serial::ZERO, end: None }),
             closing: Closing::default(),
