@@ -173,6 +173,53 @@ async fn retention_relieves_a_full_disk() {
     }
 }
 
+/// Bytes of the store's file and its log.
+fn bytes(directory: &Path) -> u64 {
+    let length = |name| std::fs::metadata(directory.join(name)).map_or(0, |found| found.len());
+    length("store.db") + length("store.db-wal")
+}
+
+/// Blocks that cannot be folded for want of room are in nobody's way, and use up no kept room.
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_relieves_a_disk_that_is_full_of_blocks() {
+    prepare_process().await.unwrap();
+    for name in ["libsql", "zqlite"] {
+        let Some(disk) = small_disk("24m") else { return };
+        let directory = disk.0.path();
+        let store =
+            open(backend(name, directory).await.unwrap(), StoreOptions::default()).await.unwrap();
+        let mut batches = 0;
+        while bytes(directory) < 12 << 20 {
+            batches += 1;
+            store.metrics().record_many(points(batches)).await.unwrap();
+        }
+        let mut users = 0;
+        let error = loop {
+            match create_user(store.as_ref(), users).await {
+                Ok(()) => users += 1,
+                Err(error) => break error,
+            }
+            assert!(users < 20_000, "{name}: the disk is never full");
+        };
+        assert_eq!(*error.kind(), ErrorKind::Exhausted, "{name}: {error:?}");
+        let error = store.checkpoint().await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Exhausted, "{name}: {error:?}");
+        // Nobody else has left anything either.
+        let _ = std::fs::write(directory.join("ballast"), vec![1; 24 << 20]);
+        for step in 1..=10 {
+            let before = Timestamp::from_secs((batches + 1) * 1_000 * step / 10).unwrap();
+            let pruned = store.metrics().prune(before).await;
+            pruned.unwrap_or_else(|error| panic!("{name}, step {step}: {error:?}"));
+        }
+        for more in users..users + 50 {
+            let created = create_user(store.as_ref(), more).await;
+            created.unwrap_or_else(|error| panic!("{name}, {more}: {error:?}"));
+        }
+        // Whether there is room by now to fold all of it does not matter here.
+        let _ = store.close().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn writes_go_on_once_there_is_room() {
     prepare_process().await.unwrap();

@@ -188,11 +188,10 @@ pub struct Commit {
 }
 
 impl Commit {
-    /// Whether it brings nothing new: it prunes series, or folds blocks so that they can be purged.
-    /// On a full disk it is the way to get room.
+    /// Whether it only removes: rows of series, or blocks. On a full disk it is the way to get room.
     #[must_use]
     pub fn frees(&self) -> bool {
-        self.block.is_none() && self.rows.iter().all(|row| row.table.is_state())
+        self.block.is_none() && self.rows.is_empty()
     }
 }
 
@@ -212,12 +211,12 @@ impl KeyRange {
     #[must_use]
     pub fn all(table: Table) -> Self {
         Self { table, from: RowKey::new(), to: None }
+    }
 
     /// Whether a key of its table is one of them.
     #[must_use]
     pub fn contains(&self, key: &RowKey) -> bool {
         *key >= self.from && self.to.as_ref().is_none_or(|to| key < to)
-    }
     }
 }
 

@@ -3,12 +3,13 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use ghostwire_store_core::backend::{Backend, Commit, Row, Scan};
 use ghostwire_store_core::domain::*;
 use ghostwire_store_core::layer::{Chaos, FaultKind, Layer, Observe};
-use ghostwire_store_core::options::{Materialize, StoreOptions};
+use ghostwire_store_core::options::{Materialize, StoreOptions, WriterOptions};
 use ghostwire_store_core::{ErrorKind, Result, Store, open};
 use ghostwire_store_memory::MemoryBackend;
 use tokio::sync::Semaphore;
@@ -223,4 +224,25 @@ async fn the_audit_trail_does_not_wait_for_a_state_that_nobody_knows() {
     assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error}");
     assert_eq!(lines(store.as_ref()).await.unwrap(), 1);
     assert_eq!(store.view().users().len(), 1);
+}
+
+#[tokio::test]
+async fn pruning_folds_only_where_it_removes_lines_that_are_not_folded() {
+    let backend = Arc::new(MemoryBackend::new(StoreId::from_bytes([1; 16])));
+    let writer =
+        WriterOptions { idle_before_fold: Duration::from_secs(3600), ..WriterOptions::default() };
+    let options = StoreOptions { writer, ..StoreOptions::default() };
+    let store = open(backend.clone(), options).await.unwrap();
+    store.users().create(alice()).await.unwrap();
+    let (metric, value) = ("m".parse().unwrap(), Sample::new(1.0).unwrap());
+    let point = MetricPoint { node: None, metric, at: Timestamp::EPOCH, value };
+    store.metrics().record(point).await.unwrap();
+    let debt = store.info().fold_debt;
+    assert!(debt > 0);
+    store.metrics().prune(Timestamp::MAX).await.unwrap();
+    store.audit().prune(Timestamp::from_secs(1).unwrap()).await.unwrap();
+    assert_eq!(store.info().fold_debt, debt);
+    store.audit().prune(Timestamp::MAX).await.unwrap();
+    assert_eq!((store.info().fold_debt, lines(store.as_ref()).await.unwrap()), (0, 0));
+    store.verify().await.unwrap();
 }

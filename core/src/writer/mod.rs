@@ -350,8 +350,10 @@ impl Writer {
             return Err(read_only());
         }
         for _ in 0..ATTEMPTS {
-            // What is not folded yet would come back later.
-            self.fold_all().await?;
+            self.refresh().await?;
+            if self.has_unfolded_in(&prune) {
+                self.fold_all().await?;
+            }
             let expected = self.state().serial();
             let (prune, rows) = (prune.clone(), rows.clone());
             let commit = Commit { expected, prune, rows, ..Commit::default() };
@@ -361,6 +363,14 @@ impl Writer {
             }
         }
         Err(Error::new(ErrorKind::Busy, "other processes kept writing first; try again"))
+    }
+
+    /// Whether lines of the audit trail in these ranges are only in blocks: they would come back when
+    /// those are folded.
+    fn has_unfolded_in(&self, ranges: &[KeyRange]) -> bool {
+        let published = self.shared.published.load();
+        let mut of_audit = ranges.iter().filter(|range| range.table == Table::Audit);
+        of_audit.any(|range| published.audit.within(range, false).next().is_some())
     }
 
     /// Writers wait meanwhile, so that what is read is of one moment.
