@@ -33,7 +33,9 @@ struct LastImages(HashMap<(Table, RowKey), Option<Bytes>>);
 
 impl LastImages {
     fn add(&mut self, changes: Vec<RowChange>) {
-        let image = |change: RowChange| ((change.table, change.key), change.body);
+        // A body that is part of its block's bytes would keep all of those.
+        let own = |body: Bytes| Bytes::copy_from_slice(&body);
+        let image = |change: RowChange| ((change.table, change.key), change.body.map(own));
         self.0.extend(changes.into_iter().map(image));
     }
 

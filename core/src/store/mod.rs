@@ -103,8 +103,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     fn acting_as(&self, actor: ActorName) -> Arc<dyn Store>;
 
     /// The digests of everything stored. The state's costs time in proportion to what changed
-    /// since the last one, those of the series in proportion to all of them. Under writes, each is
-    /// of its own moment.
+    /// since the last one, those of the series in proportion to all of them. Under writes, the state's
+    /// is of one moment and those of the series are of none.
     ///
     /// # Errors
     /// `Unavailable`, `Corrupt`.
