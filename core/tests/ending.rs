@@ -10,7 +10,6 @@ use futures_util::{FutureExt, StreamExt};
 use ghostwire_store_core::backend::{Backend, Commit, Head};
 use ghostwire_store_core::changes::ChangeStream;
 use ghostwire_store_core::domain::*;
-use ghostwire_store_core::entropy::{Entropy, SystemEntropy};
 use ghostwire_store_core::error::{Error, Result};
 use ghostwire_store_core::layer::{Chaos, Faults, Layer};
 use ghostwire_store_core::options::StoreOptions;
@@ -86,18 +85,6 @@ impl Layer for Bad {
     }
 }
 
-/// Panics where the writer draws.
-struct BadEntropy;
-
-impl Entropy for BadEntropy {
-    fn fill(&self, bytes: &mut [u8]) -> Result<()> {
-        if std::thread::current().name() == Some("ghostwire-store") {
-            panic!("a fault of the random numbers (injected)");
-        }
-        SystemEntropy.fill(bytes)
-    }
-}
-
 async fn opened(backend: &Arc<Bad>) -> Arc<dyn Store> {
     open(backend.clone(), StoreOptions::default()).await.unwrap()
 }
@@ -132,17 +119,6 @@ async fn ended_by_a_fault(store: &Arc<dyn Store>, backend: &Bad, watch: ChangeSt
         assert_eq!(*error.kind(), ErrorKind::Unexpected, "{error}");
     }
     assert_eq!(backend.closed(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_panic_of_the_writer_ends_everything_and_is_told() {
-    let backend = Bad::new(Break::Nothing);
-    let options = StoreOptions { entropy: Arc::new(BadEntropy), ..StoreOptions::default() };
-    let store = open(backend.clone(), options).await.unwrap();
-    let watch = store.watch(store.view().serial());
-    let error = soon(store.users().create(user("alice"))).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::OutcomeUnknown, "{error}");
-    ended_by_a_fault(&store, &backend, watch).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -218,31 +194,6 @@ async fn an_error_of_closing_is_told_to_everyone_who_closes() {
         assert!(error.to_string().contains("the last bytes are lost"), "{error}");
     }
     assert_eq!(backend.closed(), 1);
-}
-
-#[tokio::test]
-async fn a_close_that_was_given_up_is_waited_for_by_the_next() {
-    let backend = Bad::new(Break::Nothing);
-    let store = opened(&backend).await;
-    let hold = backend.faults().hold_commits();
-    let call = tokio::spawn({
-        let store = store.clone();
-        async move { store.users().create(user("alice")).await }
-    });
-    while backend.faults().held_commits() == 0 {
-        tokio::task::yield_now().await;
-    }
-    assert!(store.close().now_or_never().is_none());
-    let mut second = store.close();
-    for _ in 0..100 {
-        assert!((&mut second).now_or_never().is_none(), "the store is not closed yet");
-        tokio::task::yield_now().await;
-    }
-    assert_eq!(backend.closed(), 0);
-    drop(hold);
-    soon(second).await.unwrap();
-    assert_eq!(backend.closed(), 1);
-    soon(call).await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Cursors that somebody made up.
+//! Cursors that belong to another listing, and those that somebody made up.
 
 use std::fmt::Debug;
 use std::pin::Pin;
@@ -15,6 +15,7 @@ use crate::world::World;
 
 cases! {
     stored {
+        "cursor-of-another" => [a_cursor_fits_its_own_listing_and_filter_only],
         "cursor-within-query" => [a_made_up_cursor_never_leaves_its_query],
     }
 }
@@ -62,6 +63,32 @@ impl Listing {
             let Some(next) = found.next else { return (items, cursors) };
             cursors.push(next.clone());
             page = PageRequest::after(Limit::MIN, next);
+        }
+    }
+}
+
+/// Of the filters, any difference counts, also one that gives the same items.
+async fn a_cursor_fits_its_own_listing_and_filter_only(world: &mut World) {
+    let store = world.open().await;
+    let listings = fill(&store).await;
+    let store = world.pass(store).await;
+    let mut cursors = Vec::new();
+    for listing in &listings {
+        let page = listing.page(&store, PageRequest::first(Limit::MIN)).await.unwrap();
+        cursors.push(page.next.unwrap_or_else(|| panic!("{} has two pages", listing.what)));
+    }
+    for (of, cursor) in listings.iter().zip(cursors) {
+        for listing in &listings {
+            let page = PageRequest::after(Limit::MIN, cursor.clone());
+            let outcome = listing.page(&store, page).await;
+            if std::ptr::eq(of, listing) {
+                outcome.unwrap();
+                continue;
+            }
+            let error = outcome.unwrap_err();
+            let what = format!("that of {} in {}: {error}", of.what, listing.what);
+            assert_eq!(*error.kind(), ErrorKind::InvalidArgument, "{what}");
+            assert!(!error.is_retryable(), "{what}");
         }
     }
 }

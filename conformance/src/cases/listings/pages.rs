@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use ghostwire_store_core::command::{Transaction, UserCommand};
 use ghostwire_store_core::domain::*;
-use ghostwire_store_core::{ErrorKind, Result, Store};
+use ghostwire_store_core::{ErrorKind, Store};
 
 use crate::case::cases;
-use crate::cases::writes::durable::{OneOfEach, at, everything, local, machine, record};
+use crate::cases::writes::durable::{OneOfEach, at, everything, local};
 use crate::world::World;
 
 cases! {
@@ -19,7 +19,6 @@ cases! {
             pages_of_series_go_on_while_they_grow,
             the_last_page_has_no_cursor,
         ],
-        "cursor-of-another" => [a_cursor_fits_its_own_listing_and_filter_only],
     }
     once {
         "paging" => [a_limit_is_1_to_1000, a_view_lists_one_moment],
@@ -208,60 +207,6 @@ async fn a_view_lists_one_moment(world: &mut World) {
     assert_eq!(seen, view.users().iter().map(|user| user.id).collect::<Vec<_>>());
 }
 
-async fn a_cursor_fits_its_own_listing_and_filter_only(world: &mut World) {
-    let store = world.open().await;
-    let user = store.users().create(local("a")).await.unwrap().id;
-    let store = world.pass(store).await;
-    let other = store.users().create(local("b")).await.unwrap().id;
-    for n in 1..=2 {
-        let admission = Admission::User { user, method: RegisterMethod::Cli };
-        let node = store.nodes().register(machine(n, admission)).await.unwrap();
-        let prefix = "10.1.0.0/16".parse().unwrap();
-        store.routes().advertise(node.id, vec![prefix]).await.unwrap();
-        let new = NewApiKey { user: Some(user), ..NewApiKey::default() };
-        store.api_keys().create(new).await.unwrap();
-        let new = NewPreAuthKey { user: Some(user), ..NewPreAuthKey::default() };
-        store.preauth_keys().create(new).await.unwrap();
-        let owner = SessionOwner::User(user);
-        let new = NewSession { owner, client: None, expires_at: Timestamp::MAX };
-        store.sessions().begin(new).await.unwrap();
-        store.dns().create(record("a.example.com", &format!("10.0.0.{n}"))).await.unwrap();
-        let expected = PolicyVersion::new(u64::from(n) - 1).ok();
-        store.policies().swap(expected, DocumentText::empty()).await.unwrap();
-        let point = MetricPoint {
-            node: None,
-            metric: "rx".parse().unwrap(),
-            at: at(i64::from(n)),
-            value: Sample::new(1.0).unwrap(),
-        };
-        store.metrics().record(point).await.unwrap();
-    }
-    let store = world.pass(store).await;
-    let mut cursors = Vec::new();
-    for listing in 0..LISTINGS {
-        let next = next_of(&store, listing, user, None).await.unwrap();
-        cursors.push(next.unwrap_or_else(|| panic!("listing {listing} has two pages")));
-    }
-    let store = world.pass(store).await;
-    for (of, cursor) in cursors.iter().enumerate() {
-        for listing in 0..LISTINGS {
-            let outcome = next_of(&store, listing, user, Some(cursor.clone())).await;
-            if listing == of {
-                outcome.unwrap();
-                continue;
-            }
-            let error = outcome.unwrap_err();
-            assert_eq!(*error.kind(), ErrorKind::InvalidArgument, "{of} in {listing}: {error}");
-            assert!(!error.is_retryable());
-        }
-    }
-    // Of the filters, any difference counts, also one that gives the same items.
-    for listing in [2, 4, 6] {
-        let outcome = next_of(&store, listing, other, Some(cursors[listing].clone())).await;
-        assert_eq!(*outcome.unwrap_err().kind(), ErrorKind::InvalidArgument);
-    }
-}
-
 async fn a_damaged_cursor_is_refused(world: &mut World) {
     let store = world.open().await;
     for n in 0..2 {
@@ -281,41 +226,6 @@ async fn a_damaged_cursor_is_refused(world: &mut World) {
         let error = store.users().list(&filter, &request).await.unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::InvalidArgument, "{cut} cut off");
     }
-}
-
-const LISTINGS: usize = 14;
-
-/// The cursor to the second page of one of the listings.
-async fn next_of(
-    store: &Arc<dyn Store>,
-    listing: usize,
-    user: UserId,
-    cursor: Option<Cursor>,
-) -> Result<Option<Cursor>> {
-    let page = &PageRequest { limit: Limit::MIN, cursor };
-    let by_user = KeyFilter { user: Some(user), ..KeyFilter::default() };
-    Ok(match listing {
-        0 => store.users().list(&UserFilter::default(), page).await?.next,
-        1 => store.nodes().list(&NodeFilter::default(), page).await?.next,
-        2 => {
-            let filter = NodeFilter { user: Some(user), ..NodeFilter::default() };
-            store.nodes().list(&filter, page).await?.next
-        }
-        3 => store.routes().list(&RouteFilter::default(), page).await?.next,
-        4 => store.api_keys().list(&by_user, page).await?.next,
-        5 => store.api_keys().list(&KeyFilter::default(), page).await?.next,
-        6 => store.preauth_keys().list(&by_user, page).await?.next,
-        7 => store.sessions().list(None, page).await?.next,
-        8 => store.sessions().list(Some(SessionOwner::User(user)), page).await?.next,
-        9 => store.dns().list(&DnsRecordFilter::default(), page).await?.next,
-        10 => store.policies().history(page).await?.next,
-        11 => store.metrics().range(&everything(), page).await?.next,
-        12 => store.audit().query(&AuditQuery::default(), page).await?.next,
-        _ => {
-            let query = AuditQuery { newest_first: true, ..AuditQuery::default() };
-            store.audit().query(&query, page).await?.next
-        }
-    })
 }
 
 fn ids(users: &[Arc<User>]) -> Vec<UserId> {
