@@ -1,4 +1,4 @@
-//! Proves that a backend of ghostwire-store keeps [the contract](contract).
+//! Tests whether a backend of ghostwire-store keeps [the contract](contract).
 //!
 //! One state machine serves all backends, so a backend cannot get a rule wrong by itself; it can
 //! lose, reorder, cut or invent what it was given. Hence every case runs in several [`Mode`]s: on
@@ -6,7 +6,7 @@
 //! rows with the blocks gone. Beside the cases there are checks that take longer: random commands
 //! against a model, recorded histories, killed processes and failing disks.
 //!
-//! # Proving a backend
+//! # Testing a backend
 //! A test without the standard harness (`harness = false` in Cargo.toml) is all it takes:
 //!
 //! ```no_run

@@ -215,10 +215,10 @@ pub(crate) struct ConformanceArgs {
     pub(crate) seed: Option<u64>,
 }
 
-/// Every subject holds the same data, does the same work and is as durable. In each round each
-/// subject runs each case once; the table has the medians of the rounds, their range, and how many
-/// times as many operations a second as the `libsql` crate called directly. docs/benchmarks.md
-/// says what each subject does, and what is not equal.
+/// Every subject holds the same data, does the same work and, but for `memory`, is as durable. In
+/// each round each subject runs each case once; the table has the medians of the rounds, their
+/// range, and how many times as many operations a second as the `libsql` crate called directly.
+/// docs/benchmarks.md says what each subject does, and what is not equal.
 #[cfg(feature = "bench")]
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {

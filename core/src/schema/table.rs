@@ -72,7 +72,7 @@ impl Table {
             .ok_or_else(|| Error::corrupt("unknown table").with("number", number))
     }
 
-    /// The number by which blocks and sealed rows name the table. Never reused.
+    /// The number by which blocks and zqlite's rows name the table. Never reused.
     #[must_use]
     pub fn number(self) -> u8 {
         self as u8
