@@ -23,7 +23,8 @@ use crate::schema::{RowKey, Schema, SchemaVersion, Table};
 /// A backend need not be fast at concurrent commits: the writer sends one at a time. `scan`,
 /// `blocks` and `head` may be called at any time, also during a commit. Methods may block the
 /// calling thread for the duration of a disk write only in `commit`, `migrate`, `reopen` and
-/// `close`, which the writer calls on threads of its own.
+/// `close`, which the writer calls on threads of its own. The runtime of those waits for sockets only
+/// if the backend is [`shared`](BackendInfo::shared).
 ///
 /// Whatever is on top of another backend is better off as a [`Layer`](crate::layer::Layer), which has
 /// the same methods.

@@ -29,19 +29,33 @@ pub async fn may_block<T: Send + 'static>(
     })
 }
 
+/// What a thread's runtime can wait for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Waits {
+    /// Timers and other threads, which costs a wake-up least.
+    Timers,
+    /// Sockets, too.
+    Everything,
+}
+
 /// Starts a thread that does `work` with a runtime of its own. It is there when this returns.
 ///
 /// # Errors
 /// `Unavailable` if the system gives no thread, or no descriptor for its runtime.
 pub(crate) async fn start(
     name: &'static str,
+    waits: Waits,
     work: impl FnOnce(&Runtime) + Send + 'static,
 ) -> Result<()> {
     let dispatch = tracing::dispatcher::get_default(Clone::clone);
     let (tell, told) = oneshot::channel();
     let body = move || {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
-        match runtime.enable_all().thread_name(name).build() {
+        match waits {
+            Waits::Timers => runtime.enable_time(),
+            Waits::Everything => runtime.enable_all(),
+        };
+        match runtime.thread_name(name).build() {
             Ok(runtime) => {
                 // Whoever opens the store may have given up.
                 if tell.send(Ok(())).is_ok() {

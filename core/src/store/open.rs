@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::imported::ImportedHashes;
 use crate::loader;
 use crate::options::StoreOptions;
-use crate::threads;
+use crate::threads::{self, Waits};
 use crate::view::Published;
 use crate::writer::{Closing, Disk, Progress, Shared, Start, Writer, WriterCounters};
 
@@ -101,10 +101,11 @@ async fn start(
     };
     // Commits block their thread while the disk works, so the writer has one of its own, and one
     // for commits that are stored while the next group is carried out.
-    let disk = Disk::start().await?;
+    let waits = if info.shared { Waits::Everything } else { Waits::Timers };
+    let disk = Disk::start(waits).await?;
     let writer = Writer::new(backend.clone(), shared.clone(), &options, start, disk);
     let (queue, receiver) = Queue::new(&options.writer);
-    threads::start("ghostwire-store", move |runtime| {
+    threads::start("ghostwire-store", waits, move |runtime| {
         runtime.block_on(writer.serve_all(receiver));
     })
     .await?;

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use tokio::runtime::Runtime;
 
 use crate::error::Result;
-use crate::threads;
+use crate::threads::{self, Waits};
 
 type Job = Box<dyn FnOnce(&Runtime) + Send>;
 
@@ -17,9 +17,9 @@ pub(crate) struct Disk(mpsc::Sender<Job>);
 impl Disk {
     /// # Errors
     /// `Unavailable`.
-    pub(crate) async fn start() -> Result<Self> {
+    pub(crate) async fn start(waits: Waits) -> Result<Self> {
         let (jobs, work) = mpsc::channel::<Job>();
-        threads::start("ghostwire-disk", move |runtime| {
+        threads::start("ghostwire-disk", waits, move |runtime| {
             for job in work {
                 // Whoever waits for it notices that nothing comes.
                 let _ = catch_unwind(AssertUnwindSafe(|| job(runtime)));

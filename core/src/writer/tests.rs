@@ -123,7 +123,7 @@ impl Bench {
             retained: Retained::new(Serial::new(1)),
             checkpoint: Serial::ZERO,
         };
-        let disk = Disk::start().await.unwrap();
+        let disk = Disk::start(crate::threads::Waits::Timers).await.unwrap();
         let options = StoreOptions::default();
         let writer = Writer::new(backend.clone(), shared, &options, start, disk);
         let (sender, queue) = mpsc::channel(4096);

@@ -2,11 +2,10 @@
 //! its front and lets the file be, and says how much is in use only when it checkpoints.
 
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom};
+use std::io;
 use std::path::PathBuf;
 
 use super::format::{FRAME_HEADER, FrameHeader, LOG_HEADER, LogHeader, Salts};
-use super::survey::fill;
 
 /// Follows the end of a log. Nobody locks a log's file, so it may be opened and closed at will.
 #[derive(Debug)]
@@ -16,24 +15,49 @@ pub(super) struct Tail {
     header: Option<LogHeader>,
     /// Of this many frames it is known that they belong to that header.
     frames: u64,
+    /// By how many it grew the last time.
+    growth: u64,
 }
 
 impl Tail {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, file: None, header: None, frames: 0 }
+        Self { path, file: None, header: None, frames: 0, growth: 0 }
     }
 
     /// Looks anew, at whatever file has the name then.
     pub(super) fn forget(&mut self) {
-        (self.file, self.header, self.frames) = (None, None, 0);
+        *self = Self::new(std::mem::take(&mut self.path));
     }
 
     /// Bytes of the log that are in use.
     pub(super) fn measure(&mut self) -> io::Result<u64> {
-        if self.file.is_none() {
-            self.file = Some(File::open(&self.path)?);
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => File::open(&self.path)?,
+        };
+        let before = self.frames;
+        if !self.repeats(&file)? {
+            self.search(&file)?;
         }
-        let Some(file) = self.file.as_ref() else { return Ok(0) };
+        self.growth = self.frames.saturating_sub(before);
+        self.file = Some(file);
+        let Some(header) = &self.header else { return Ok(0) };
+        Ok(LOG_HEADER as u64 + self.frames * header.frame_size() as u64)
+    }
+
+    /// Whether it grew by as much as the last time, which two looks tell: frames of this header stand
+    /// before those that an earlier one left.
+    fn repeats(&mut self, file: &File) -> io::Result<bool> {
+        let Some(header) = &self.header else { return Ok(false) };
+        let end = self.frames + self.growth;
+        if self.growth == 0 || !has_frame(file, header, end - 1)? || has_frame(file, header, end)? {
+            return Ok(false);
+        }
+        self.frames = end;
+        Ok(true)
+    }
+
+    fn search(&mut self, file: &File) -> io::Result<()> {
         let goes_on = match &self.header {
             Some(header) => has_frame(file, header, self.frames)?,
             None => false,
@@ -46,8 +70,8 @@ impl Tail {
             }
             self.header = header;
         }
-        let Some(header) = self.header else { return Ok(0) };
-        // Frames of this header stand before those that an earlier one left: gallop, then halve.
+        let Some(header) = self.header else { return Ok(()) };
+        // Gallop, then halve.
         let mut step = 1;
         while has_frame(file, &header, self.frames + step - 1)? {
             self.frames += step;
@@ -61,22 +85,33 @@ impl Tail {
                 false => beyond = middle,
             }
         }
-        Ok(LOG_HEADER as u64 + self.frames * header.frame_size() as u64)
+        Ok(())
     }
 }
 
-fn read_header(mut file: &File) -> io::Result<Option<LogHeader>> {
+fn read_header(file: &File) -> io::Result<Option<LogHeader>> {
     let mut bytes = [0; LOG_HEADER];
-    file.seek(SeekFrom::Start(0))?;
-    let filled = fill(&mut file, &mut bytes)?;
+    let filled = read_at(file, &mut bytes, 0)?;
     Ok(LogHeader::read(&bytes).filter(|_| filled == bytes.len()))
 }
 
 /// Whether the frame with this number, from 0, belongs to the header.
-fn has_frame(mut file: &File, header: &LogHeader, number: u64) -> io::Result<bool> {
+fn has_frame(file: &File, header: &LogHeader, number: u64) -> io::Result<bool> {
     let mut bytes = [0; FRAME_HEADER];
-    file.seek(SeekFrom::Start(LOG_HEADER as u64 + number * header.frame_size() as u64))?;
-    let filled = fill(&mut file, &mut bytes)?;
+    let filled =
+        read_at(file, &mut bytes, LOG_HEADER as u64 + number * header.frame_size() as u64)?;
     let salts: Option<Salts> = FrameHeader::read(&bytes).map(|frame| frame.salts);
     Ok(filled == bytes.len() && salts == Some(header.salts))
+}
+
+/// Reads without moving a position, which costs a call of the system of its own. Headers are short
+/// enough to be read whole or not at all.
+#[cfg(unix)]
+fn read_at(file: &File, bytes: &mut [u8], at: u64) -> io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, bytes, at)
+}
+
+#[cfg(windows)]
+fn read_at(file: &File, bytes: &mut [u8], at: u64) -> io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_read(file, bytes, at)
 }
