@@ -213,7 +213,13 @@ impl Writer {
                 if let Some(landed) = landed {
                     self.publish(landed, false);
                 }
-                callers.fail(&error);
+                if *error.kind() == ErrorKind::Exhausted && callers.len() > 1 {
+                    // One of them is too large by itself. The others have nothing to do with that.
+                    self.alone = callers.len();
+                    self.put_back(callers.into_requests());
+                } else {
+                    callers.fail(&error);
+                }
             }
         }
     }

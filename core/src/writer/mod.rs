@@ -107,6 +107,8 @@ pub(crate) struct Writer {
     /// How long the open group is to become before its commit begins, if the one before it is over
     /// already.
     awaited: usize,
+    /// So many of those that come next have a commit each: what they had together was too large.
+    alone: usize,
     /// Stores commits beside this thread.
     disk: Disk,
     /// How often in a row another process was first.
@@ -181,6 +183,7 @@ impl Writer {
             last_sizes: Sizes::default(),
             flight: None,
             awaited: 0,
+            alone: 0,
             disk,
             conflicts: 0,
             closing: false,
@@ -307,7 +310,8 @@ impl Writer {
             self.refuse_all(request, queue, &error);
             return None;
         }
-        let (max_group, full_block) = (self.options.max_group, self.options.full_block());
+        let max_group = if self.alone > 0 { 1 } else { self.options.max_group };
+        let full_block = self.options.full_block();
         let group = self.open_group();
         if !group.has_room_for(load, max_group, full_block) {
             return Some(request);
@@ -317,6 +321,7 @@ impl Writer {
             Request::Series(series, answer) => group.append(series, answer),
             _ => {}
         }
+        self.alone = self.alone.saturating_sub(1);
         None
     }
 

@@ -18,6 +18,7 @@ cases! {
             a_group_that_grows_too_large_is_continued_in_the_next_commit,
             a_large_transaction_is_one_commit,
             what_is_too_large_for_one_commit_is_exhausted,
+            what_is_too_large_by_itself_disturbs_nobody_in_its_group,
         ],
     }
 }
@@ -88,6 +89,29 @@ async fn what_is_too_large_for_one_commit_is_exhausted(world: &mut World) {
     assert_eq!(store.digests().await.unwrap(), before);
     // Those that are too large fail alone, and the store goes on.
     store.policies().swap(None, DocumentText::empty()).await.unwrap();
+}
+
+async fn what_is_too_large_by_itself_disturbs_nobody_in_its_group(world: &mut World) {
+    let mut options = world.options();
+    options.writer.max_block_bytes = 64 * 1024;
+    let store = world.open_with(options).await;
+    let hold = world.faults().hold_commits();
+    let first = spawn_create(&store, "first");
+    until_held(world).await;
+    let mut before =
+        Box::pin(join_all(["a", "b", "a"].map(|name| store.users().create(local(name)))));
+    assert!((&mut before).now_or_never().is_none());
+    let mut large = store.policies().swap(None, large_text());
+    assert!((&mut large).now_or_never().is_none());
+    let mut behind = Box::pin(join_all(["b", "c"].map(|name| store.users().create(local(name)))));
+    assert!((&mut behind).now_or_never().is_none());
+    drop(hold);
+    first.await.unwrap().unwrap();
+    assert_eq!(*large.await.unwrap_err().kind(), ErrorKind::Exhausted);
+    let told = before.await.into_iter().chain(behind.await).map(|outcome| outcome.is_ok());
+    assert_eq!(told.collect::<Vec<_>>(), [true, true, false, false, true]);
+    let store = world.reopen(store).await;
+    assert_eq!((store.view().users().len(), store.view().policies().len()), (4, 0));
 }
 
 fn large_text() -> DocumentText {
