@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use async_trait::async_trait;
 use ghostwire_store_core::backend::Backend;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_local_file::SCRATCH_PREFIX;
 
 use crate::disk::{Disk, Frozen};
 use crate::factory::{Factory, Opening, Place};
@@ -20,12 +21,17 @@ type MakeDisk = fn(&Path) -> std::io::Result<Box<dyn Disk>>;
 /// What makes a lock or an index of other processes, or only keeps room, is not part of the data.
 const TRANSIENT: [&str; 3] = ["-shm", ".lock", ".reserve"];
 
-/// How the names of scratch directories begin.
-const PREFIX: &str = "ghostwire-conformance-";
-
 /// A directory that places of other processes may lie in.
 pub(crate) fn scratch() -> std::io::Result<tempfile::TempDir> {
-    tempfile::Builder::new().prefix(PREFIX).tempdir()
+    scratch_in(&std::env::temp_dir())
+}
+
+fn scratch_in(directory: &Path) -> std::io::Result<tempfile::TempDir> {
+    let mut scratch = tempfile::Builder::new();
+    scratch.prefix(SCRATCH_PREFIX);
+    #[cfg(unix)]
+    scratch.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
+    scratch.tempdir_in(directory)
 }
 
 /// Makes a directory for each store, and a file `store.db` in it. A crash is a copy of everything
@@ -88,7 +94,7 @@ impl Factory for LocalFiles {
     async fn at(&self, location: &str) -> Result<Box<dyn Place>> {
         let location = PathBuf::from(location);
         let name = location.file_name().unwrap_or_default().to_string_lossy();
-        if !name.starts_with(PREFIX) {
+        if !name.starts_with(SCRATCH_PREFIX) {
             return Err(Error::new(ErrorKind::InvalidArgument, "this is no scratch directory")
                 .with("directory", location.display()));
         }
@@ -106,8 +112,7 @@ enum Directory {
 
 impl Directory {
     fn create(within: &Path) -> Result<Self> {
-        let made = tempfile::Builder::new().prefix(PREFIX).tempdir_in(within);
-        made.map(Self::Own).map_err(cannot_copy)
+        scratch_in(within).map(Self::Own).map_err(cannot_copy)
     }
 
     fn beside(&self) -> Result<Self> {

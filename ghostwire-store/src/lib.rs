@@ -49,7 +49,7 @@ pub use ghostwire_store_core::{
     view,
 };
 
-pub use hash_key::{create_hash_key, read_hash_key};
+pub use hash_key::{create_hash_key, hash_key_is_absent, read_hash_key};
 pub use open::{COMPILED_BACKENDS, Opener, prepare_process};
 pub use retention::{Pruned, apply_retention};
 

@@ -87,7 +87,19 @@ async fn a_lost_hash_key_is_not_replaced() {
         store.close().await.unwrap();
         let key = site.config.secret_key_path().unwrap();
         std::fs::rename(&key, key.with_extension("away")).unwrap();
-        let store = site.open().await;
+        // Whoever does not ask for it is not turned away by every login.
+        for read_only in [false, true] {
+            let opener = Opener::new(&site.config).read_only(read_only);
+            let error = opener.clone().open().await.map(drop).unwrap_err();
+            assert_eq!(*error.kind(), ErrorKind::Crypto, "{error}");
+            assert!(error.to_string().contains(".key"), "{error}");
+            opener.allow_missing_key(true).open().await.unwrap().close().await.unwrap();
+        }
+        std::os::unix::fs::symlink("/nonexistent/key", &key).unwrap();
+        let opener = Opener::new(&site.config).allow_missing_key(true);
+        assert_eq!(*opener.open().await.map(drop).unwrap_err().kind(), ErrorKind::NotFound);
+        std::fs::remove_file(&key).unwrap();
+        let store = opener.open().await.unwrap();
         let error = store.api_keys().authenticate(secret.expose()).await.unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::Crypto);
         assert!(!key.exists());
@@ -118,6 +130,31 @@ async fn no_store_is_made_beside_the_key_of_one_that_was_lost() {
         // Whoever names the key means it.
         site.config.secret_key_file = site.config.secret_key_path();
         site.open().await.close().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_cannot_have_its_key_is_not_made() {
+    for site in Site::all().into_iter().filter(|site| site.config.backend.path().is_some()) {
+        let path = site.config.backend.path().unwrap();
+        let directory = path.parent().unwrap();
+        let names = || std::fs::read_dir(directory).unwrap().count();
+        let beside = |suffix: &str| std::path::PathBuf::from(format!("{}{suffix}", path.display()));
+        for (key, kind) in [
+            (directory.join("nosuch/key"), ErrorKind::NotFound),
+            (directory.join("k".repeat(250)), ErrorKind::InvalidArgument),
+            (directory.to_owned(), ErrorKind::InvalidArgument),
+            (path.to_owned(), ErrorKind::InvalidArgument),
+            (beside("-wal"), ErrorKind::InvalidArgument),
+            (beside(".lock"), ErrorKind::InvalidArgument),
+            (beside(".reserve"), ErrorKind::InvalidArgument),
+        ] {
+            let mut config = site.config.clone();
+            config.secret_key_file = Some(key.clone());
+            let error = Opener::new(&config).open().await.map(drop).unwrap_err();
+            assert_eq!(*error.kind(), kind, "{error}");
+            assert_eq!(names(), 0, "{}", key.display());
+        }
     }
 }
 

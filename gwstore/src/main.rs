@@ -9,13 +9,14 @@ mod failure;
 mod headscale;
 mod output;
 mod output_file;
+mod permissions;
 mod progress;
 mod restore;
 mod session;
 
 use std::ffi::OsString;
 use std::io::{self, BufWriter, IsTerminal, Write};
-use std::panic::catch_unwind;
+use std::panic;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -72,10 +73,14 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli, shell: &mut Shell<'_>) -> failure::Outcome {
     let build = || tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    // Where there is no thread to be had, tokio panics.
-    let built = catch_unwind(build).unwrap_or_else(|_| {
-        Err(io::Error::other("there are no more threads to be had; raise the limit of them"))
+    // Where there is no thread or file to be had, tokio panics. That is told as other errors are.
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
+    let built = panic::catch_unwind(build).unwrap_or_else(|_| {
+        let what = "there are no more threads or open files to be had; raise their limits";
+        Err(io::Error::other(what))
     });
+    panic::set_hook(hook);
     let runtime =
         built.map_err(|error| failure::file_error("the runtime cannot be started", None, error))?;
     runtime.block_on(commands::run(cli, shell))

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -141,6 +142,11 @@ pub(crate) fn printable(text: &str) -> String {
         }
     }
     shown
+}
+
+/// A path for people.
+pub(crate) fn shown(path: &Path) -> String {
+    printable(&path.display().to_string())
 }
 
 /// Bytes for people.

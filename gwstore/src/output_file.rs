@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use ghostwire_store::config::Config;
 use ghostwire_store::{Error, ErrorKind, Result};
-use ghostwire_store_local_file::possible_stores_of;
+use ghostwire_store_local_file::{EXPORT_PREFIX, directory_of, possible_stores_of, resolved};
 use tempfile::NamedTempFile;
 
 use crate::failure::{file_error, with_help};
@@ -35,8 +35,7 @@ impl Target {
         let Some(name) = path.file_name() else {
             return Err(named(Error::invalid("this is a directory; name a file inside it")));
         };
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let directory = directory.unwrap_or(Path::new("."));
+        let directory = directory_of(path);
         let target = Self { path: path.to_owned(), directory: directory.to_owned(), replace };
         let resolved = directory.canonicalize().map_err(|error| target.failed(error))?.join(name);
         let found = match path.symlink_metadata() {
@@ -89,10 +88,9 @@ impl Target {
         &self.path
     }
 
-    /// Begins to write, under another name, what only its owner may read.
+    /// Begins to write what only its owner may read.
     pub(crate) fn begin(self) -> Result<OutputFile> {
-        let file = NamedTempFile::with_prefix_in(".gwstore-", &self.directory)
-            .map_err(|error| self.failed(error))?;
+        let file = Unnamed::begin(&self.directory).map_err(|error| self.failed(error))?;
         Ok(OutputFile { target: self, file: BufWriter::with_capacity(BUFFER, file) })
     }
 
@@ -104,16 +102,110 @@ impl Target {
     }
 
     fn failed(&self, error: io::Error) -> Error {
-        let help = "the directory has to exist and be writable, with enough room";
+        let help = match error.kind() {
+            io::ErrorKind::NotFound => "the directory has to exist: make it first",
+            io::ErrorKind::PermissionDenied => "let this process's user write the directory",
+            io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only; name another place",
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room on the disk",
+            io::ErrorKind::InvalidFilename => "the file system does not take this name: shorten it",
+            _ => "name a file in a directory that can be written",
+        };
         with_help(file_error("the file cannot be written", Some(&self.path), error), help)
     }
 }
 
-/// A file in the making. Dropped before it is finished, it leaves nothing.
+/// A file in the making. Dropped before it is finished, it leaves nothing; nor does a kill, where the
+/// system has files without a name.
 #[derive(Debug)]
 pub(crate) struct OutputFile {
     target: Target,
-    file: BufWriter<NamedTempFile>,
+    file: BufWriter<Unnamed>,
+}
+
+/// What is written, before it has its name.
+#[derive(Debug)]
+enum Unnamed {
+    /// Not in the directory yet.
+    #[cfg(target_os = "linux")]
+    Hidden(File),
+    Named(NamedTempFile),
+}
+
+impl Unnamed {
+    fn begin(directory: &Path) -> io::Result<Self> {
+        #[cfg(target_os = "linux")]
+        if let Some(file) = hidden(directory) {
+            return Ok(Self::Hidden(file));
+        }
+        NamedTempFile::with_prefix_in(EXPORT_PREFIX, directory).map(Self::Named)
+    }
+
+    fn file(&mut self) -> &mut File {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Hidden(file) => file,
+            Self::Named(file) => file.as_file_mut(),
+        }
+    }
+
+    /// Makes it durable and gives it its name.
+    fn name(mut self, target: &Target) -> io::Result<()> {
+        self.file().sync_all()?;
+        let path = &target.path;
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Hidden(file) if target.replace => {
+                // Nothing is linked over what is there, but renamed.
+                let mut link = tempfile::Builder::new();
+                link.prefix(EXPORT_PREFIX);
+                let link = link.make_in(&target.directory, |path| link_to(&file, path))?;
+                link.persist(path).map_err(|error| error.error)?;
+            }
+            #[cfg(target_os = "linux")]
+            Self::Hidden(file) => link_to(&file, path)?,
+            Self::Named(file) if target.replace => {
+                file.persist(path).map_err(|error| error.error)?;
+            }
+            Self::Named(file) => {
+                file.persist_noclobber(path).map_err(|error| error.error)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A file without a name, where it can get one later.
+#[cfg(target_os = "linux")]
+fn hidden(directory: &Path) -> Option<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let flags = i32::try_from(rustix::fs::OFlags::TMPFILE.bits()).ok()?;
+    let mut options = File::options();
+    options.read(true).write(true).mode(0o600).custom_flags(flags);
+    // Not every file system has them.
+    let file = options.open(directory).ok()?;
+    own_link(&file).symlink_metadata().is_ok().then_some(file)
+}
+
+#[cfg(target_os = "linux")]
+fn own_link(file: &File) -> PathBuf {
+    use std::os::fd::AsRawFd;
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+#[cfg(target_os = "linux")]
+fn link_to(file: &File, path: &Path) -> io::Result<()> {
+    use rustix::fs::{AtFlags, CWD, linkat};
+    Ok(linkat(CWD, own_link(file), CWD, path, AtFlags::SYMLINK_FOLLOW)?)
+}
+
+impl Write for Unnamed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file().flush()
+    }
 }
 
 impl Write for OutputFile {
@@ -132,11 +224,7 @@ impl OutputFile {
         let Self { target, file } = self;
         let failed = |error| target.failed(error);
         let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
-        file.as_file().sync_all().map_err(failed)?;
-        let path = &target.path;
-        let renamed =
-            if target.replace { file.persist(path) } else { file.persist_noclobber(path) };
-        renamed.map_err(|error| failed(error.error))?;
+        file.name(&target).map_err(failed)?;
         // The name must survive a loss of power, too; not every file system can promise it.
         let _ = File::open(&target.directory).and_then(|directory| directory.sync_all());
         Ok(())
@@ -156,22 +244,17 @@ fn owner(file: &Path, config: Option<&Config>) -> Option<PathBuf> {
     possible_stores_of(file).find(is_store)
 }
 
-/// Without symbolic links, also if there is no such file yet.
-fn resolved(path: &Path) -> PathBuf {
-    let in_directory = || {
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let directory = directory.unwrap_or(Path::new(".")).canonicalize().ok()?;
-        Some(directory.join(path.file_name()?))
-    };
-    path.canonicalize().ok().or_else(in_directory).unwrap_or_else(|| path.to_owned())
-}
-
+/// What cannot be looked at may be one.
 fn is_sqlite_file(path: &Path) -> bool {
     let mut beginning = Vec::new();
-    let is_file = path.metadata().is_ok_and(|metadata| metadata.is_file());
-    is_file
-        && File::open(path).and_then(|file| file.take(16).read_to_end(&mut beginning)).is_ok()
-        && beginning == SQLITE
+    let mut read = || {
+        if !path.metadata()?.is_file() {
+            return Ok(false);
+        }
+        File::open(path)?.take(16).read_to_end(&mut beginning)?;
+        Ok::<_, io::Error>(beginning == SQLITE)
+    };
+    read().unwrap_or_else(|error| error.kind() != io::ErrorKind::NotFound)
 }
 
 const SQLITE: &[u8] = b"SQLite format 3\0";

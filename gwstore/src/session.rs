@@ -68,9 +68,14 @@ pub(crate) fn refuse_to_forget(config: &Config) -> Result<()> {
     Err(error.with("backend", config.backend.kind()).with("help", "choose another with --backend"))
 }
 
-/// Whether the configured store is there. What is no file counts: opening tells what it is.
+/// Whether the configured store is there. What is no file, or cannot be looked up, counts: opening
+/// tells what it is. An empty file does not: it is what is left where a store could not be made.
 pub(crate) fn store_exists(config: &Config) -> bool {
-    config.backend.path().is_some_and(|path| path.symlink_metadata().is_ok())
+    let Some(path) = config.backend.path() else { return false };
+    match path.symlink_metadata() {
+        Ok(metadata) => !metadata.is_file() || metadata.len() > 0,
+        Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+    }
 }
 
 /// A store that is only read, and what lies beneath it.
@@ -123,14 +128,16 @@ pub(crate) async fn open_to_read(config: &Config) -> Result<Arc<dyn Backend>> {
     Opener::new(config).create(false).read_only(true).open_backend().await.map_err(advised)
 }
 
-/// Opens an existing store to write to it.
+/// Opens an existing store to write to it. Whatever needs its hash key asks for that itself.
 pub(crate) async fn open_to_write(config: &Config) -> Result<Arc<dyn Store>> {
-    Opener::new(config).create(false).open().await.map_err(advised)
+    let opener = Opener::new(config).create(false).allow_missing_key(true);
+    opener.open().await.map_err(advised)
 }
 
 /// As [`open_to_write`], though the clock is far ahead of the last commit.
 pub(crate) async fn open_accepting_clock(config: &Config) -> Result<Arc<dyn Store>> {
-    Opener::new(config).create(false).accept_clock(true).open().await.map_err(advised)
+    let opener = Opener::new(config).create(false).allow_missing_key(true);
+    opener.accept_clock(true).open().await.map_err(advised)
 }
 
 /// Gives free pages of the configured store back to the disk.

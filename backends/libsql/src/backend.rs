@@ -119,10 +119,11 @@ impl LibsqlBackend {
             create(&path, options.store_id, schema).map_err(named)?;
         }
         let sidecar = if options.read_only { Sidecar::missing(&path) } else { Sidecar::default() };
-        let mut connected = connect(&path, options.read_only).map_err(named)?;
+        let connected = file.undisturbed(connect(&path, options.read_only));
+        let mut connected = connected.map_err(named)?;
         let (link, head) = (&mut connected.link, connected.head);
         if options.check_structure && !file.is_new() {
-            check_structure(link).map_err(named)?;
+            file.undisturbed(check_structure(link)).map_err(named)?;
         }
         let mut version = String::new();
         link.query("SELECT CAST(sqlite_version() AS BLOB)", Vec::new(), |row| {
@@ -211,7 +212,7 @@ impl Shared {
                 readers.push(link);
             }
         }
-        result
+        open.file.undisturbed(result)
     }
 
     /// Reads everything by a connection of its own, which owes nothing to a cache.
@@ -220,7 +221,8 @@ impl Shared {
         let open = open.as_ref().ok_or_else(closed)?;
         let _inside = open.file.log().enter();
         let mut link = self.open_reader(&open.file)?;
-        let found = snapshot(&mut link, |link| verify(link, &open.shapes))?;
+        let verified = snapshot(&mut link, |link| verify(link, &open.shapes));
+        let found = open.file.undisturbed(verified)?;
         open.file.require_in_place()?;
         Ok(found)
     }

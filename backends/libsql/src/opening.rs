@@ -26,7 +26,11 @@ impl Sidecar {
         let has_log = file_to_read(path) == path;
         let mut name = path.as_os_str().to_owned();
         name.push("-shm");
-        Self(has_log.then(|| PathBuf::from(name)).filter(|file| !file.exists()))
+        let name = PathBuf::from(name);
+        let is_missing = name
+            .symlink_metadata()
+            .is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+        Self(Some(name).filter(|_| has_log && is_missing))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Copies of the file, made before a migration.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use ghostwire_store_core::error::Result;
@@ -16,18 +17,21 @@ pub struct Backup {
 }
 
 impl Backup {
-    pub(crate) fn begin(path: PathBuf) -> Result<Self> {
-        Self::begin_in(with_suffix(&path, ".part"), path)
+    pub(crate) fn begin(path: PathBuf, store: &Path) -> Result<Self> {
+        Self::begin_in(with_suffix(&path, ".part"), path, store)
     }
 
     /// With another name until it is finished.
-    pub(crate) fn begin_in(part: PathBuf, path: PathBuf) -> Result<Self> {
+    pub(crate) fn begin_in(part: PathBuf, path: PathBuf, store: &Path) -> Result<Self> {
         // What an earlier attempt left; nobody else makes one while the store is locked.
-        if fs::symlink_metadata(&part).is_ok() {
-            fs::remove_file(&part)
-                .map_err(|error| failed("an unfinished backup cannot be removed", &part, error))?;
+        match fs::remove_file(&part) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("an unfinished backup cannot be removed", &part, error));
+            }
+            _ => {}
         }
-        create_private(&part)?;
+        create_private(&part, store)
+            .map_err(|error| failed("the backup cannot be made", &part, error))?;
         Ok(Self { part, path })
     }
 
@@ -53,7 +57,7 @@ impl Backup {
 impl Drop for Backup {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_file(&self.part)
-            && error.kind() != std::io::ErrorKind::NotFound
+            && error.kind() != io::ErrorKind::NotFound
         {
             tracing::warn!(path = %self.part.display(), %error, "an unfinished backup stays");
         }

@@ -1,33 +1,55 @@
 //! Whether a path and what is there will do.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf, is_separator};
 
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
-use crate::{Access, FileKind, failed, has_log, lock, with_suffix};
+use crate::names::{ENGINE_FILES, LOCK_FILE};
+use crate::place::require_one_name;
+use crate::read::fill;
+use crate::{Access, FileKind, directory_of, failed, has_log, lock, with_suffix};
 
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 const HEADER: usize = 100;
 /// What the engine may have written of a new store when it already says that it has a WAL.
 const FIRST_PAGE: u64 = 4096;
 
+/// Refuses a path that ends like that of a directory: what Rust takes for a file's name at its end
+/// the system does not.
+///
+/// # Errors
+/// `InvalidArgument`.
+pub fn require_file_name(path: &Path) -> Result<()> {
+    match path.as_os_str().as_encoded_bytes().last() {
+        Some(&byte) if is_separator(byte.into()) => Err(is_a_directory(path)),
+        _ => Ok(()),
+    }
+}
+
+fn is_a_directory(path: &Path) -> Error {
+    Error::invalid("the store's path is a directory; name a file inside it")
+        .with("path", path.display())
+}
+
 /// The path without symbolic links, so that one file has one lock, and whether there is a file.
 pub(crate) fn resolve(path: &Path, access: Access) -> Result<(PathBuf, bool)> {
+    require_file_name(path)?;
     if let Err(error) = fs::symlink_metadata(path) {
         return match error.kind() {
             io::ErrorKind::NotFound => absent(path, access).map(|path| (path, false)),
             _ => Err(failed("the store's path cannot be looked up", path, error)),
         };
     }
-    let resolved = fs::canonicalize(path)
-        .map_err(|error| failed("the store's symbolic link leads nowhere", path, error))?;
+    let resolved = fs::canonicalize(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => failed("the store's symbolic link leads nowhere", path, error),
+        _ => failed("the store's path cannot be followed", path, error),
+    })?;
     let metadata = fs::metadata(&resolved)
         .map_err(|error| failed("the store's path cannot be looked up", path, error))?;
     if metadata.is_dir() {
-        return Err(Error::invalid("the store's path is a directory; name a file inside it")
-            .with("path", path.display()));
+        return Err(is_a_directory(path));
     }
     if !metadata.is_file() {
         return Err(Error::invalid("the store's path is not a regular file; name another")
@@ -42,19 +64,17 @@ fn absent(path: &Path, access: Access) -> Result<PathBuf> {
             Error::invalid("the store's path does not name a file").with("path", path.display())
         );
     };
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let directory = fs::canonicalize(parent).map_err(|error| match error.kind() {
+    let parent = directory_of(path);
+    let unusable = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => {
             Error::new(ErrorKind::NotFound, "the store's directory does not exist; make it first")
                 .with("directory", parent.display())
                 .with("path", path.display())
         }
         _ => failed("the store's directory cannot be looked up", parent, error),
-    })?;
-    if !directory.is_dir() {
+    };
+    let directory = fs::canonicalize(parent).map_err(unusable)?;
+    if !fs::metadata(&directory).map_err(unusable)?.is_dir() {
         return Err(Error::invalid(
             "the store's path leads through something that is no directory",
         )
@@ -80,8 +100,8 @@ pub(crate) fn nothing_was_here(path: &Path, exists: bool) -> Result<()> {
     let lost = |message: &'static str, help: &'static str| {
         Error::new(ErrorKind::NotFound, message).with("path", path.display()).with("help", help)
     };
-    let lock = with_suffix(path, ".lock");
-    if let Some(store) = lock::last_store(&lock) {
+    let lock = with_suffix(path, LOCK_FILE);
+    if let Some(store) = lock::last_store(&lock)? {
         return Err(lost(
             "a store was here, and its file is gone or empty",
             "restore the file; or, to begin anew, remove what lies beside it, the lock last",
@@ -95,6 +115,27 @@ pub(crate) fn nothing_was_here(path: &Path, exists: bool) -> Result<()> {
             "restore the file; or, to begin anew, remove the log",
         )
         .with("log", with_suffix(path, "-wal").display()));
+    }
+    Ok(())
+}
+
+/// Checks the names and the header of an existing file; tells whether it is empty, and thus counts as
+/// new.
+pub(crate) fn content(path: &Path, kind: FileKind, access: Access) -> Result<bool> {
+    require_one_name(path)?;
+    require_one_name(&with_suffix(path, "-wal"))?;
+    header(path, kind, access)
+}
+
+/// Refuses what an engine could not open of what lies beside the store's file.
+pub(crate) fn engine_files(path: &Path) -> Result<()> {
+    for file in ENGINE_FILES.map(|suffix| with_suffix(path, suffix)) {
+        match OpenOptions::new().read(true).write(true).open(&file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("a file beside the store cannot be opened", &file, error));
+            }
+            _ => {}
+        }
     }
     Ok(())
 }
@@ -125,19 +166,19 @@ pub(crate) fn permissions(path: &Path, access: Access) -> Result<()> {
     Ok(())
 }
 
-/// Checks an existing file's header; tells whether it is empty, and thus counts as new. So does one
+/// Checks an existing file's header; tells whether it is empty. So counts one
 /// that the engine was still filling for the first time when it was broken off: its journal says
 /// that there was nothing before, and the engine will begin by emptying the file. A store that was
 /// put there since must not be emptied, so that is refused.
-pub(crate) fn header(path: &Path, kind: FileKind, access: Access) -> Result<bool> {
-    let mut file = fs::OpenOptions::new()
+fn header(path: &Path, kind: FileKind, access: Access) -> Result<bool> {
+    let mut file = OpenOptions::new()
         .read(true)
         .write(access != Access::ReadOnly)
         .open(path)
         .map_err(|error| failed("the store's file cannot be opened", path, error))?;
     let unreadable = |error| failed("the store's file cannot be read", path, error);
     let length = file.metadata().map_err(unreadable)?.len();
-    let was_empty = was_empty(path);
+    let was_empty = was_empty(path)?;
     let mut bytes = [0; HEADER];
     let filled = fill(&mut file, &mut bytes).map_err(unreadable)?;
     if was_empty && length > FIRST_PAGE && is_in_wal_mode(&bytes) {
@@ -149,13 +190,16 @@ pub(crate) fn header(path: &Path, kind: FileKind, access: Access) -> Result<bool
         .with("journal", with_suffix(path, "-journal").display()));
     }
     if length == 0 || was_empty {
-        return match access {
-            Access::Create => Ok(true),
-            _ => Err(Error::invalid(
-                "the store's file is empty; restore it, or allow making a new one",
-            )
-            .with("path", path.display())),
-        };
+        if access == Access::Create {
+            return Ok(true);
+        }
+        nothing_was_here(path, true)?;
+        return Err(Error::new(
+            ErrorKind::NotFound,
+            "there is no store at this path, but a file with nothing in it; restore the store, or \
+             allow making a new one",
+        )
+        .with("path", path.display()));
     }
     if filled < MAGIC.len() || !bytes.starts_with(MAGIC) {
         return Err(Error::invalid(
@@ -180,19 +224,6 @@ pub(crate) fn header(path: &Path, kind: FileKind, access: Access) -> Result<bool
         Some(expected) if length < expected && !has_log(path) => Err(truncated(expected)),
         _ => Ok(false),
     }
-}
-
-fn fill(file: &mut File, bytes: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match file.read(rest) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
 }
 
 fn owner(found: u32, path: &Path, kind: FileKind) -> Result<()> {
@@ -230,13 +261,17 @@ fn number(header: &[u8; HEADER], at: usize) -> u32 {
 
 /// Whether a transaction that was broken off began with an empty file. The journal says with how
 /// many pages: <https://sqlite.org/fileformat2.html#the_rollback_journal>.
-fn was_empty(path: &Path) -> bool {
+fn was_empty(path: &Path) -> Result<bool> {
     const JOURNAL: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+    let journal = with_suffix(path, "-journal");
     let mut bytes = [0; HEADER];
-    let filled = File::open(with_suffix(path, "-journal"))
-        .and_then(|mut journal| fill(&mut journal, &mut bytes))
-        .unwrap_or(0);
-    filled == HEADER && bytes.starts_with(&JOURNAL) && number(&bytes, 16) == 0
+    match File::open(&journal).and_then(|mut journal| fill(&mut journal, &mut bytes)) {
+        Ok(filled) => {
+            Ok(filled == HEADER && bytes.starts_with(&JOURNAL) && number(&bytes, 16) == 0)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(failed("the store's journal cannot be read", &journal, error)),
+    }
 }
 
 /// A store is switched to WAL after its first transaction.

@@ -14,8 +14,11 @@
 mod backup;
 mod check;
 mod lock;
+mod making;
 mod names;
 mod place;
+mod private;
+mod read;
 mod replacement;
 mod reserve;
 #[cfg(target_os = "linux")]
@@ -25,14 +28,21 @@ mod wal;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use ghostwire_store_core::domain::StoreId;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
 pub use backup::Backup;
-use lock::Lock;
-pub use names::{ENGINE_FILES, KEY_FILE, LOCK_FILE, RESERVE_FILE, files_of, possible_stores_of};
+pub use check::require_file_name;
+use lock::{Lock, is_absent};
+use making::Making;
+pub use names::{
+    ENGINE_FILES, EXPORT_PREFIX, KEY_FILE, LOCK_FILE, RESERVE_FILE, SCRATCH_PREFIX, files_of,
+    is_beside, is_unfinished, possible_stores_of, resolved,
+};
 use place::Place;
+pub use private::{create_private, create_private_directory, directory_of};
 pub use replacement::Replacement;
 use reserve::Reserve;
 pub use wal::{Checkpoint, Checkpointer, Inside, LogKeeper, LogLimits, Mode};
@@ -76,6 +86,8 @@ pub enum Access {
 /// A store's file that this process may use and no other does. Dropping it lets others in.
 #[derive(Debug)]
 pub struct StoreFile {
+    /// Dropped first, while the lock is held.
+    making: Mutex<Option<Making>>,
     path: PathBuf,
     is_new: bool,
     access: Access,
@@ -88,15 +100,20 @@ pub struct StoreFile {
 
 impl StoreFile {
     /// Checks the path, takes the lock, checks the header, and makes the file if there is none and
-    /// `access` says so. A new file is empty and only its owner may read it.
+    /// `access` says so. A new file is empty and only its owner may read it; unless
+    /// [`StoreFile::note_store`] says that the store is whole, it is gone again when this is dropped.
+    ///
+    /// What root makes belongs to the owner of the store's file or, for a new store, of its directory.
     ///
     /// # Errors
-    /// - `NotFound`: the directory does not exist, or the file does not and `access` would not
-    ///   make it, or there was a store and its file is gone.
+    /// - `NotFound`: the directory does not exist, or there is no store and `access` would not
+    ///   make one, or there was a store and its file is gone.
     /// - `InvalidArgument`: the path is a directory or some other thing that is no file, the file
-    ///   is not one of this kind, or it has several names (hard links).
+    ///   is not one of this kind, it has several names (hard links), or another file has the lock's
+    ///   name.
     /// - `Unsupported`: the file is mounted by itself, or is on a file system of the network.
-    /// - `PermissionDenied`, `ReadOnly`: the file system does not let this process.
+    /// - `PermissionDenied`, `ReadOnly`: the file system does not let this process. Reading needs the
+    ///   lock, too, unless there is none and nobody can make one.
     /// - `Busy`: somebody has the file open already, this process included. One that said it is
     ///   about to release it is waited for first, up to 10 seconds.
     /// - `Corrupt`: the file is shorter than its header says.
@@ -106,26 +123,20 @@ impl StoreFile {
     }
 
     fn open_unnamed(path: &Path, kind: FileKind, access: Access) -> Result<Self> {
-        let (path, exists) = check::resolve(path, access)?;
-        #[cfg(target_os = "linux")]
-        if let Some(directory) = path.parent() {
-            volume::require_local(directory, exists.then_some(&path))?;
-        }
-        let lock_path = with_suffix(&path, LOCK_FILE);
-        let lock = Lock::take(&lock_path, &path, access)?;
-        let is_new = if exists {
-            place::require_one_name(&path)?;
-            place::require_one_name(&with_suffix(&path, "-wal"))?;
-            check::permissions(&path, access)?;
-            check::header(&path, kind, access)?
-        } else {
-            true
-        };
+        let path = locate(path, access)?;
+        let lock = Lock::take(&with_suffix(&path, LOCK_FILE), &path, access)?;
+        // Somebody may have made or removed it before the lock was held.
+        let (_, exists) = check::resolve(&path, access)?;
+        let making = (!exists).then(|| Making::begin(&path, lock.is_new())).transpose()?;
+        let is_new = !exists || check::content(&path, kind, access)?;
         if is_new {
             check::nothing_was_here(&path, exists)?;
         }
-        if !exists {
-            create_private(&path)?;
+        if exists {
+            check::permissions(&path, access)?;
+        } else {
+            create_private(&path, directory_of(&path))
+                .map_err(|error| failed("the file cannot be made", &path, error))?;
             sync_directory(&path)?;
         }
         let place = Place::of(&path, lock.is_held())?;
@@ -136,7 +147,32 @@ impl StoreFile {
             .map_err(|error| failed("the store's log cannot be read", &path, error))?;
         let log = LogKeeper::new(&path, found);
         let reserve = (access != Access::ReadOnly).then(|| Reserve::beside(&path));
-        Ok(Self { path, is_new, access, place, log, reserve, lock })
+        Ok(Self { making: Mutex::new(making), path, is_new, access, place, log, reserve, lock })
+    }
+
+    /// Tells what [`StoreFile::open`] would refuse for an existing store that is to be written, but
+    /// for its being in use, and changes nothing. Call it while this process has the store not open.
+    ///
+    /// # Errors
+    /// As [`StoreFile::open`].
+    pub fn probe(path: &Path, kind: FileKind) -> Result<()> {
+        let probe = || {
+            let path = locate(path, Access::Existing)?;
+            lock::existing(&with_suffix(&path, LOCK_FILE), Access::Existing)?;
+            check::content(&path, kind, Access::Existing)?;
+            check::engine_files(&path)
+        };
+        probe().map_err(|error| error.during("file.open"))
+    }
+
+    /// Call it with what was read. Who reads without a lock is told once a writer came, instead of
+    /// being given what may be of two moments.
+    ///
+    /// # Errors
+    /// `Busy`; that of the file system if it cannot be told; otherwise that of `read`.
+    pub fn undisturbed<T>(&self, read: Result<T>) -> Result<T> {
+        self.lock.require_no_writer()?;
+        read
     }
 
     /// Refuses once the path names something else than the file that was opened, or the file got
@@ -167,11 +203,14 @@ impl StoreFile {
         self.place.watch_log(self.access != Access::ReadOnly)
     }
 
-    /// Call it when the store is stored durably: from then on no new one is made here without a
-    /// word, whatever becomes of the file.
+    /// Call it when the store is stored durably: from then on it stays, and no new one is made here
+    /// without a word, whatever becomes of the file.
     pub fn note_store(&self, store: StoreId) {
         if self.access == Access::ReadOnly {
             return;
+        }
+        if let Some(making) = &mut *self.making.lock().unwrap_or_else(PoisonError::into_inner) {
+            making.keep();
         }
         if self.lock.names(store) {
             return;
@@ -227,8 +266,8 @@ impl StoreFile {
         stored
     }
 
-    /// Whether others are kept out. Only a read-only file in a directory that cannot be written
-    /// goes without a lock.
+    /// Whether others are kept out. Only what is read in a directory that nobody can write goes
+    /// without a lock.
     #[must_use]
     pub fn is_locked(&self) -> bool {
         self.lock.is_held()
@@ -256,18 +295,17 @@ impl StoreFile {
 
     /// Where a copy of the file as of schema `version` goes: `<path>.v<version>.bak`, or if that
     /// exists `<path>.v<version>.bak.1`, `.2` and so on.
-    #[must_use]
-    pub fn backup_path(&self, version: u32) -> PathBuf {
+    fn backup_path(&self, version: u32) -> Result<PathBuf> {
         let first = with_suffix(&self.path, &format!(".v{version}.bak"));
-        let is_free = |path: &PathBuf| fs::symlink_metadata(path).is_err();
-        if is_free(&first) {
-            return first;
-        }
+        let mut path = first.clone();
         // There is a free one: a directory does not hold 2^64 files.
-        (1u64..)
-            .map(|number| with_suffix(&first, &format!(".{number}")))
-            .find(is_free)
-            .unwrap_or(first)
+        for number in 1u64.. {
+            if is_absent(&path)? {
+                break;
+            }
+            path = with_suffix(&first, &format!(".{number}"));
+        }
+        Ok(path)
     }
 
     /// Begins a copy of the file as of schema `version`.
@@ -275,7 +313,7 @@ impl StoreFile {
     /// # Errors
     /// `PermissionDenied`, `ReadOnly`, `Exhausted`, `Unavailable`.
     pub fn begin_backup(&self, version: u32) -> Result<Backup> {
-        Backup::begin(self.backup_path(version))
+        Backup::begin(self.backup_path(version)?, &self.path)
     }
 }
 
@@ -287,23 +325,14 @@ pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Makes an empty file that only its owner may read.
-fn create_private(path: &Path) -> Result<()> {
-    private_options()
-        .write(true)
-        .create_new(true)
-        .open(path)
-        .map(drop)
-        .map_err(|error| failed("the file cannot be made", path, error))
-}
-
-/// New files get the mode 0600.
-fn private_options() -> fs::OpenOptions {
-    #[allow(unused_mut)]
-    let mut options = fs::OpenOptions::new();
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
+/// Where the store is, or may be made, without symbolic links; on a file system that will do.
+fn locate(path: &Path, access: Access) -> Result<PathBuf> {
+    let (path, exists) = check::resolve(path, access)?;
+    #[cfg(target_os = "linux")]
+    volume::require_local(directory_of(&path), exists.then_some(&path))?;
+    #[cfg(not(target_os = "linux"))]
+    let _ = exists;
+    Ok(path)
 }
 
 /// Makes the directory entries beside `path` durable.
@@ -322,9 +351,9 @@ fn sync_directory(path: &Path) -> Result<()> {
 /// Bytes that this process may still write beside this file, where that is known.
 #[cfg(unix)]
 fn free_bytes(path: &Path) -> Result<Option<u64>> {
-    let directory = path.parent().map_or_else(|| PathBuf::from("."), Path::to_owned);
-    let disk = rustix::fs::statvfs(&directory)
-        .map_err(|error| failed("the disk cannot be looked up", &directory, error.into()))?;
+    let directory = directory_of(path);
+    let disk = rustix::fs::statvfs(directory)
+        .map_err(|error| failed("the disk cannot be looked up", directory, error.into()))?;
     Ok(Some(disk.f_bavail.saturating_mul(disk.f_frsize)))
 }
 
@@ -334,7 +363,8 @@ fn free_bytes(_: &Path) -> Result<Option<u64>> {
 }
 
 /// An error of the file system, as the kind that says what to do.
-fn failed(what: &'static str, path: &Path, error: io::Error) -> Error {
+#[must_use]
+pub fn failed(what: &'static str, path: &Path, error: io::Error) -> Error {
     use io::ErrorKind as Io;
     let (kind, advice) = match error.kind() {
         Io::PermissionDenied => (
@@ -343,16 +373,23 @@ fn failed(what: &'static str, path: &Path, error: io::Error) -> Error {
         ),
         Io::ReadOnlyFilesystem => (ErrorKind::ReadOnly, "; the file system is read-only"),
         Io::StorageFull | Io::QuotaExceeded => (ErrorKind::Exhausted, "; make room on the disk"),
+        Io::InvalidFilename => {
+            (ErrorKind::InvalidArgument, "; the file system does not take this name: shorten it")
+        }
         Io::NotFound => (ErrorKind::NotFound, ""),
+        Io::AlreadyExists => (ErrorKind::AlreadyExists { constraint: "path" }, ""),
         _ => (ErrorKind::Unavailable, ""),
     };
     Error::new(kind, format!("{what}{advice}")).with("path", path.display()).because(error)
 }
 
-/// Whether a log of commits lies beside a store's file.
+/// Whether a log of commits lies beside a store's file. One that cannot be looked up may hold some.
 #[must_use]
 pub fn has_log(path: &Path) -> bool {
-    fs::metadata(with_suffix(path, "-wal")).is_ok_and(|metadata| metadata.len() > 0)
+    match fs::metadata(with_suffix(path, "-wal")) {
+        Ok(metadata) => metadata.len() > 0,
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
 }
 
 /// The name by which SQLite opens a store's file only to read it, where nobody writes. Unless a log

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use crate::with_suffix;
+use crate::{directory_of, with_suffix};
 
 /// SQLite's own files beside a store's, by what is appended to its name. The log, the first, holds
 /// acknowledged commits.
@@ -20,6 +20,12 @@ pub const RESERVE_FILE: &str = ".reserve";
 
 /// A smaller copy that is to take the store's place.
 pub(crate) const COPY_FILE: &str = ".compact.part";
+
+/// What the names of files begin with that commands write, until they are whole.
+pub const EXPORT_PREFIX: &str = ".gwstore-";
+
+/// What the names of directories begin with in which the conformance suite makes stores.
+pub const SCRATCH_PREFIX: &str = "ghostwire-conformance-";
 
 /// Whether a store keeps a file whose name is its own with this appended. **Every file that a store
 /// makes beside itself belongs here**: nothing that is named so is ever replaced by an export.
@@ -48,6 +54,39 @@ pub fn possible_stores_of(file: &Path) -> impl Iterator<Item = PathBuf> {
     let splits = name.char_indices().filter_map(move |(at, _)| name.split_at_checked(at));
     let stores = splits.filter(|(store, suffix)| !store.is_empty() && is_kept(suffix));
     std::iter::once(file.to_owned()).chain(stores.map(|(store, _)| file.with_file_name(store)))
+}
+
+/// Whether a store keeps something else than its hash key under this name.
+#[must_use]
+pub fn is_beside(store: &Path, file: &Path) -> bool {
+    let (store, file) = (resolved(store), resolved(file));
+    store == file
+        || possible_stores_of(&file).skip(1).any(|found| {
+            let is_key = file.as_os_str().as_encoded_bytes().get(found.as_os_str().len()..)
+                == Some(KEY_FILE.as_bytes());
+            found == store && !is_key
+        })
+}
+
+/// Whether a file of this name is in the making beside the store of that name, or was left by what was
+/// broken off: a backup, a smaller copy, a key, an export, scratch stores of the conformance suite.
+#[must_use]
+pub fn is_unfinished(store: &OsStr, name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    let beside = name.strip_prefix(store.as_encoded_bytes());
+    beside.is_some_and(|suffix| {
+        suffix.ends_with(b".part") || suffix.starts_with(COPY_FILE.as_bytes())
+    }) || [EXPORT_PREFIX, SCRATCH_PREFIX].iter().any(|prefix| name.starts_with(prefix.as_bytes()))
+}
+
+/// Without symbolic links, also if there is no such file yet.
+#[must_use]
+pub fn resolved(path: &Path) -> PathBuf {
+    let in_directory = || {
+        let directory = directory_of(path).canonicalize().ok()?;
+        Some(directory.join(path.file_name()?))
+    };
+    path.canonicalize().ok().or_else(in_directory).unwrap_or_else(|| path.to_owned())
 }
 
 /// The store's file and SQLite's files beside it.
@@ -91,5 +130,35 @@ mod tests {
         }
         // A backup is a store of its own.
         assert_eq!(stores("s.db.v1.bak-wal"), [Ok(PathBuf::from("s.db.v1.bak"))]);
+    }
+
+    #[test]
+    fn what_is_broken_off_is_known_by_its_name() {
+        let is = |name: &str| is_unfinished(OsStr::new("s.db"), OsStr::new(name));
+        for left in [
+            "s.db.v1.bak.part",
+            "s.db.compact.part",
+            "s.db.compact.part.lock",
+            "s.db.key.0123456789abcdef.part",
+            ".gwstore-Xy12",
+            "ghostwire-conformance-Xy12",
+        ] {
+            assert!(is(left), "{left}");
+        }
+        for other in ["s.db", "s.db-wal", "s.db.lock", "s.db.v1.bak", "other.part", "gwstore-x"] {
+            assert!(!is(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_key_has_no_name_that_the_store_uses() {
+        let store = Path::new("/nowhere/s.db");
+        for name in ["s.db", "s.db-wal", "s.db.lock", "s.db.reserve", "s.db.v1.bak"] {
+            assert!(is_beside(store, &store.with_file_name(name)), "{name}");
+        }
+        for name in ["s.db.key", "t.db", "t.db.lock", "s.db.old"] {
+            assert!(!is_beside(store, &store.with_file_name(name)), "{name}");
+        }
+        assert!(!is_beside(store, Path::new("/elsewhere/s.db-wal")));
     }
 }

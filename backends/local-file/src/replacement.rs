@@ -40,7 +40,8 @@ impl StoreFile {
             .with("bytes_free", free));
         }
         let before = self.total_bytes();
-        let copy = Backup::begin_in(with_suffix(self.path(), COPY_FILE), self.path().to_owned())?;
+        let part = with_suffix(self.path(), COPY_FILE);
+        let copy = Backup::begin_in(part, self.path().to_owned(), self.path())?;
         let lock = CopyLock(with_suffix(copy.part(), ".lock"));
         Ok(Replacement { file: self, copy, lock, before })
     }

@@ -50,7 +50,8 @@ impl Inner {
         if let Some(limits) = options.log_limits {
             file.log().set_limits(limits);
         }
-        let (open, stored) = Open::begin(&options, file.clone(), access == Access::Create)?;
+        let begun = Open::begin(&options, file.clone(), access == Access::Create);
+        let (open, stored) = file.undisturbed(begun)?;
         file.watch_log()?;
         open.engine.settle()?;
         file.note_store(stored.head.store);
@@ -93,7 +94,8 @@ impl Inner {
     /// Runs `work`, which goes by the file alone, on the connections.
     fn with_file<T>(&self, work: impl FnOnce(&Open) -> Result<T>) -> Result<T> {
         let open: RwLockReadGuard<'_, _> = self.open.read().unwrap_or_else(PoisonError::into_inner);
-        work(open.as_ref().ok_or_else(closed)?)
+        let open = open.as_ref().ok_or_else(closed)?;
+        open.file.undisturbed(work(open))
     }
 
     pub(crate) fn commit(&self, commit: &Commit) -> Result<()> {

@@ -14,7 +14,7 @@ use ghostwire_store::domain::{
     NodeKey, PageRequest, RegisterMethod, SessionNumber, Timestamp, UserId,
 };
 use ghostwire_store::secrets::HashKey;
-use ghostwire_store::{ErrorKind, Opener, Store, create_hash_key};
+use ghostwire_store::{ErrorKind, Opener, Store, create_hash_key, hash_key_is_absent};
 use ghostwire_store_bench_workload::credential::HASH_KEY;
 use ghostwire_store_bench_workload::data::METRIC;
 use ghostwire_store_bench_workload::subject::{
@@ -49,7 +49,7 @@ async fn open_with_known_key(
 ) -> ghostwire_store::Result<Arc<dyn Store>> {
     let config = config(target, directory);
     let key = directory.join(format!("{FILE}.key"));
-    if !key.exists() {
+    if hash_key_is_absent(&key)? {
         create_hash_key(&key, &KnownKey)?;
     }
     Opener::new(&config).open().await

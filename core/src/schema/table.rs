@@ -296,12 +296,14 @@ impl Schema {
 
 fn schema_mismatch(found: u32) -> Error {
     let supported = Schema::current().version.version;
-    Error::new(
-        crate::error::ErrorKind::SchemaMismatch { found, supported },
-        "the stored schema cannot be read by this version; use a newer release",
-    )
-    .with("found", found)
-    .with("supported", supported)
+    let message = if found > supported {
+        "the stored schema cannot be read by this version; use a newer release"
+    } else {
+        "no release ever had a schema of this version; the file is damaged, or was not made by one"
+    };
+    Error::new(crate::error::ErrorKind::SchemaMismatch { found, supported }, message)
+        .with("found", found)
+        .with("supported", supported)
 }
 
 #[cfg(test)]
@@ -360,6 +362,8 @@ mod tests {
 
     #[test]
     fn a_version_1_body_fits_the_current_schema() {
+        assert!(Schema::at(0).unwrap_err().to_string().contains("no release ever"));
+        assert!(Schema::at(u32::MAX).unwrap_err().to_string().contains("newer release"));
         let columns = Schema::at(1).unwrap().columns(Table::DnsRecords).count();
         let old = encode_values(1, (0..columns).map(|_| Value::Integer(7)));
         let fitted = Schema::current().fit(Table::DnsRecords, &old).unwrap();

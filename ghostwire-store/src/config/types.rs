@@ -1,8 +1,9 @@
 //! The effective configuration, typed. Its `Default`s are the built-in defaults.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+
+use ghostwire_store_local_file::{KEY_FILE, with_suffix};
 
 use super::names::{BackendKind, Materialize, MigrationStage, Role, SwitchState, ZqliteEngine};
 use super::origin::Origins;
@@ -81,13 +82,14 @@ impl Config {
     }
 
     /// The file of the 32-byte key that hashes API and pre-auth keys: the configured one, else the
-    /// store file's path with `.key` appended. `None` if there is neither.
+    /// store file's path with `.key` appended. `None` if there is neither. If the store's path is a
+    /// symbolic link, the key lies beside what it leads to, as the log and the lock do.
     #[must_use]
     pub fn secret_key_path(&self) -> Option<PathBuf> {
         self.secret_key_file.clone().or_else(|| {
-            let mut path = OsString::from(self.backend.path()?);
-            path.push(".key");
-            Some(PathBuf::from(path))
+            let path = self.backend.path()?;
+            let target = path.is_symlink().then(|| path.canonicalize().ok()).flatten();
+            Some(with_suffix(target.as_deref().unwrap_or(path), KEY_FILE))
         })
     }
 

@@ -4,91 +4,141 @@
 mod part;
 
 use std::fmt::Write;
-use std::io::Read;
-use std::path::Path;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 
 use ghostwire_store_core::entropy::Entropy;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::secrets::HashKey;
+use ghostwire_store_local_file::{directory_of, failed};
 
 use part::Part;
 
 /// Longer files are not a key.
 const MAX_BYTES: u64 = 1024;
 
+/// Whether there is no file for the key. One that cannot be looked up, or a link that leads nowhere, may
+/// be there.
+///
+/// # Errors
+/// Those of the file system, such as `PermissionDenied` for a directory that cannot be searched.
+pub fn hash_key_is_absent(path: &Path) -> Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(failed("the hash key's file cannot be looked up", path, error)),
+    }
+}
+
 /// Reads a key: 64 hexadecimal digits, white space around them.
 ///
 /// # Errors
-/// `NotFound`, `PermissionDenied`; `Crypto` if the file holds anything else, or if others than its
-/// owner may read it.
+/// `NotFound`, `PermissionDenied`; `InvalidArgument` if it is no regular file; `Crypto` if the file
+/// holds anything else or a key that nobody drew at random, or if others than its owner may read it.
 pub fn read_hash_key(path: &Path) -> Result<HashKey> {
-    let failed = |kind, message: &'static str| {
-        Error::new(kind, message).with("secret_key_file", path.display())
+    let refused = |kind, message: &'static str| {
+        Err(Error::new(kind, message).with("secret_key_file", path.display()))
     };
-    let file = std::fs::File::open(path).map_err(|error| {
-        let kind = match error.kind() {
-            std::io::ErrorKind::NotFound => ErrorKind::NotFound,
-            std::io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
-            _ => ErrorKind::Unavailable,
+    let cannot_open = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => failed("the hash key's file is not there", path, error)
+            .with("help", "put it back from its own backup, or name its place as secret_key_file"),
+        _ => failed("the hash key's file cannot be opened", path, error),
+    };
+    // Before it is opened: a pipe would wait for somebody to write.
+    let metadata = fs::metadata(path).map_err(cannot_open)?;
+    if !metadata.is_file() {
+        let kind = ErrorKind::InvalidArgument;
+        return match metadata.is_dir() {
+            true => refused(kind, "the hash key's path is a directory; name a file inside it"),
+            false => refused(kind, "the hash key's path is not a regular file; name another"),
         };
-        failed(kind, "the hash key's file cannot be opened").because(error)
-    })?;
+    }
+    let file = File::open(path).map_err(cannot_open)?;
     #[cfg(unix)]
-    if let Ok(metadata) = file.metadata() {
+    {
         use std::os::unix::fs::PermissionsExt;
-        if metadata.permissions().mode() & 0o077 != 0 {
-            return Err(failed(
+        if file.metadata().map_err(cannot_open)?.permissions().mode() & 0o077 != 0 {
+            return refused(
                 ErrorKind::Crypto,
                 "the hash key's file can be read by others; run `chmod 600` on it",
-            ));
+            );
         }
     }
-    let mut text = String::new();
-    file.take(MAX_BYTES).read_to_string(&mut text).map_err(|error| {
-        failed(ErrorKind::Crypto, "the hash key's file cannot be read as text").because(error)
-    })?;
-    let key = parse(text.trim());
+    let mut text = Vec::new();
+    let read = file.take(MAX_BYTES + 1).read_to_end(&mut text);
+    let key = if text.len() as u64 > MAX_BYTES { None } else { parse(text.trim_ascii()) };
     // Safe code cannot promise that no copy is left; it can keep this one short-lived.
-    let mut bytes = text.into_bytes();
-    bytes.fill(0);
-    key.map(HashKey::new)
-        .ok_or_else(|| failed(ErrorKind::Crypto, "the hash key's file must hold 64 hex digits"))
+    text.fill(0);
+    read.map_err(|error| failed("the hash key's file cannot be read", path, error))?;
+    match key {
+        None => refused(ErrorKind::Crypto, "the hash key's file must hold 64 hex digits"),
+        Some(key) if is_no_secret(&key) => refused(
+            ErrorKind::Crypto,
+            "the hash key is one byte again and again, which anybody can guess; restore the real one",
+        ),
+        Some(key) => Ok(HashKey::new(key)),
+    }
 }
 
 /// Makes a new key and its file. Whenever that is broken off, there is the whole file or none; a
 /// file `<path>.<16 digits>.part` may be left then, which holds a key that was never used.
 ///
 /// # Errors
-/// `AlreadyExists` if there is such a file; `PermissionDenied`, `NotFound`, `Unavailable`.
+/// `AlreadyExists` if there is such a file; `PermissionDenied`, `NotFound`, `ReadOnly`, `Exhausted`,
+/// `Unavailable`.
 pub fn create_hash_key(path: &Path, entropy: &dyn Entropy) -> Result<HashKey> {
-    let (mut key, mut number) = ([0; 32], [0; 8]);
-    entropy.fill(&mut key)?;
-    entropy.fill(&mut number)?;
-    let mut text = hexadecimal(&key);
-    text.push('\n');
-    let written = Part::begin(path, &hexadecimal(&number)).and_then(|mut part| {
-        part.fill(text.as_bytes())?;
-        part.publish()
-    });
-    let mut bytes = text.into_bytes();
-    bytes.fill(0);
-    written.map_err(|error| {
-        let kind = match error.kind() {
-            std::io::ErrorKind::AlreadyExists => ErrorKind::AlreadyExists { constraint: "path" },
-            std::io::ErrorKind::NotFound => ErrorKind::NotFound,
-            std::io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
-            _ => ErrorKind::Unavailable,
-        };
-        Error::new(kind, "the hash key's file cannot be written")
-            .with("secret_key_file", path.display())
-            .because(error)
-    })?;
-    Ok(HashKey::new(key))
+    NewKey::begin(path, directory_of(path), entropy)?.publish()
+}
+
+/// A new key that is on the disk, but has not its name yet. Dropped before it is published, it leaves
+/// nothing.
+#[derive(Debug)]
+pub(crate) struct NewKey {
+    part: Part,
+    path: PathBuf,
+    key: HashKey,
+}
+
+impl NewKey {
+    /// Its file belongs to whoever owns `like`, if it may be given away.
+    pub(crate) fn begin(path: &Path, like: &Path, entropy: &dyn Entropy) -> Result<Self> {
+        let (mut key, mut number) = ([0; 32], [0; 8]);
+        entropy.fill(&mut key)?;
+        entropy.fill(&mut number)?;
+        let mut text = hexadecimal(&key);
+        text.push('\n');
+        let written = Part::begin(path, &hexadecimal(&number), like).and_then(|mut part| {
+            part.fill(text.as_bytes())?;
+            Ok(part)
+        });
+        let mut bytes = text.into_bytes();
+        bytes.fill(0);
+        let part = written.map_err(|error| cannot_make(path, error))?;
+        Ok(Self { part, path: path.to_owned(), key: HashKey::new(key) })
+    }
+
+    /// Gives it its name.
+    pub(crate) fn publish(self) -> Result<HashKey> {
+        let Self { part, path, key } = self;
+        part.publish().map_err(|error| cannot_make(&path, error))?;
+        Ok(key)
+    }
+}
+
+fn cannot_make(path: &Path, error: io::Error) -> Error {
+    let is_missing = error.kind() == io::ErrorKind::NotFound;
+    let error = failed("the hash key's file cannot be written", path, error);
+    if is_missing {
+        let help = "the key's directory has to exist; name another with secret_key_file";
+        return error.with("help", help);
+    }
+    error
 }
 
 /// Whether an earlier release was broken off while it wrote the file, which it did in place.
 pub(crate) fn is_cut_short(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|metadata| metadata.len() < 64)
+    fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() < 64)
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {
@@ -100,15 +150,21 @@ fn hexadecimal(bytes: &[u8]) -> String {
     text
 }
 
-fn parse(text: &str) -> Option<[u8; 32]> {
-    if text.len() != 64 || !text.is_ascii() {
+fn parse(text: &[u8]) -> Option<[u8; 32]> {
+    if text.len() != 64 || !text.iter().all(u8::is_ascii_hexdigit) {
         return None;
     }
+    let text = std::str::from_utf8(text).ok()?;
     let mut key = [0; 32];
     for (index, byte) in key.iter_mut().enumerate() {
         *byte = u8::from_str_radix(text.get(2 * index..2 * index + 2)?, 16).ok()?;
     }
     Some(key)
+}
+
+/// A file that was filled with zeros, or typed in for the time being.
+fn is_no_secret(key: &[u8; 32]) -> bool {
+    key.iter().all(|byte| Some(byte) == key.first())
 }
 
 #[cfg(test)]
@@ -130,13 +186,22 @@ mod tests {
     #[test]
     fn a_file_with_anything_else_is_refused_without_showing_it() {
         let directory = tempfile::tempdir().unwrap();
-        for (name, text) in [("short", "abcd"), ("long", &"ab".repeat(40)), ("words", "hunter2")] {
+        let behind = format!("{}{}hunter2", "0f".repeat(32), " ".repeat(1024));
+        for (name, text) in [
+            ("short", "abcd"),
+            ("long", &"ab".repeat(40)),
+            ("words", "hunter2"),
+            ("signs", &"+f".repeat(32)),
+            ("zeros", &"0".repeat(64)),
+            ("same", &"ab".repeat(32)),
+            ("behind", &behind),
+        ] {
             let path = directory.path().join(name);
-            std::fs::write(&path, text).unwrap();
+            fs::write(&path, text).unwrap();
             #[cfg(unix)]
             {
                 use std::os::unix::fs::PermissionsExt;
-                std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+                fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
             }
             let error = read_hash_key(&path).unwrap_err();
             assert_eq!(*error.kind(), ErrorKind::Crypto);
@@ -151,7 +216,7 @@ mod tests {
         for written in 0..=text.len() {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("key");
-            let mut part = Part::begin(&path, "0").unwrap();
+            let mut part = Part::begin(&path, "0", directory.path()).unwrap();
             part.fill(&text.as_bytes()[..written]).unwrap();
             std::mem::forget(part);
             assert_eq!(*read_hash_key(&path).unwrap_err().kind(), ErrorKind::NotFound);
@@ -170,7 +235,7 @@ mod tests {
             assert_eq!(*error.kind(), ErrorKind::AlreadyExists { constraint: "path" });
         }
         assert_eq!(read_hash_key(&path).unwrap().id(), made.id());
-        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
         let missing = directory.path().join("missing/key");
         let error = create_hash_key(&missing, &SystemEntropy).map(drop).unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::NotFound);
@@ -183,7 +248,36 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("key");
         create_hash_key(&path, &SystemEntropy).unwrap();
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
         assert!(read_hash_key(&path).unwrap_err().to_string().contains("chmod 600"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_file_is_refused_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        let pipe =
+            if made.is_ok_and(|made| made.success()) { &*pipe } else { Path::new("/dev/zero") };
+        for path in [directory.path(), Path::new("/dev/zero"), pipe] {
+            let error = read_hash_key(path).unwrap_err();
+            assert_eq!(*error.kind(), ErrorKind::InvalidArgument, "{error}");
+            assert!(!error.to_string().contains("chmod"), "{error}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_what_is_not_there_is_absent() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        assert!(hash_key_is_absent(&path).unwrap());
+        std::os::unix::fs::symlink("/nonexistent/key", &path).unwrap();
+        assert!(!hash_key_is_absent(&path).unwrap());
+        assert_eq!(*read_hash_key(&path).unwrap_err().kind(), ErrorKind::NotFound);
+        let file = directory.path().join("file");
+        fs::write(&file, "").unwrap();
+        hash_key_is_absent(&file.join("below")).unwrap_err();
     }
 }

@@ -1,8 +1,10 @@
 //! A file that appears whole.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+
+use ghostwire_store_local_file::{create_private, directory_of, with_suffix};
 
 /// A file in the making, under a name of its own. Dropped before it is published, it leaves nothing.
 #[derive(Debug)]
@@ -13,16 +15,11 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// An empty file beside `path` that only its owner may read. Nobody else may use `name`.
-    pub(super) fn begin(path: &Path, name: &str) -> io::Result<Self> {
-        let mut part = path.as_os_str().to_owned();
-        part.push(format!(".{name}.part"));
-        let part = PathBuf::from(part);
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        Ok(Self { file: options.open(&part)?, part, path: path.to_owned() })
+    /// An empty file beside `path` that only its owner may read: whoever owns `like`, if it may be
+    /// given away. Nobody else may use `name`.
+    pub(super) fn begin(path: &Path, name: &str, like: &Path) -> io::Result<Self> {
+        let part = with_suffix(path, &format!(".{name}.part"));
+        Ok(Self { file: create_private(&part, like)?, part, path: path.to_owned() })
     }
 
     /// Writes its content.
@@ -35,10 +32,7 @@ impl Part {
     pub(super) fn publish(self) -> io::Result<()> {
         rename_new(&self.part, &self.path)?;
         #[cfg(unix)]
-        {
-            let directory = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
-            File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?;
-        }
+        File::open(directory_of(&self.path))?.sync_all()?;
         Ok(())
     }
 }
@@ -98,7 +92,8 @@ mod tests {
     #[test]
     fn one_that_is_given_up_leaves_nothing() {
         let directory = tempfile::tempdir().unwrap();
-        let mut part = Part::begin(&directory.path().join("key"), "1").unwrap();
+        let path = directory.path().join("key");
+        let mut part = Part::begin(&path, "1", directory.path()).unwrap();
         part.fill(b"half").unwrap();
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
         drop(part);

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use ghostwire_store::config::{BackendChoice, BackendKind, Config};
 use ghostwire_store::domain::{Clock, StoreId, SystemClock};
 use ghostwire_store::entropy::Entropy;
-use ghostwire_store::{COMPILED_BACKENDS, Error, ErrorKind, Opener, Result};
+use ghostwire_store::{COMPILED_BACKENDS, Error, Opener, Result};
 use ghostwire_store_conformance::{Effort, InMemory, LocalFiles, Outcome, Report, Suite, Trial};
+use ghostwire_store_local_file::{SCRATCH_PREFIX, directory_of};
 use serde_json::json;
 
 use crate::cli::ConformanceArgs;
@@ -42,9 +43,13 @@ async fn suite(config: &Config) -> Result<(Suite, Option<PathBuf>)> {
         Opener::new(config).open_backend().await?.close().await?;
         return Ok((suite.backend(InMemory::new()), None));
     };
-    let directory = directory_of(path)?;
-    let scratch = tempfile::Builder::new().prefix("ghostwire-conformance-").tempdir_in(&directory);
+    let directory = scratch_directory(path)?;
+    let mut scratch = tempfile::Builder::new();
+    scratch.prefix(SCRATCH_PREFIX);
+    #[cfg(unix)]
+    scratch.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
     let scratch = scratch
+        .tempdir_in(&directory)
         .map_err(|error| file_error("no scratch store can be made", Some(&directory), error))?;
     // One that cannot be opened at all is not worth two thousand trials.
     let probe = moved(config, scratch.path().join("store.db"));
@@ -81,15 +86,20 @@ impl Entropy for Identity {
 }
 
 /// Scratch stores lie on the disk that the deployment uses, or nowhere.
-fn directory_of(path: &Path) -> Result<PathBuf> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let parent = parent.map_or_else(|| PathBuf::from("."), Path::to_owned);
-    if parent.is_dir() {
-        return Ok(parent);
+fn scratch_directory(path: &Path) -> Result<PathBuf> {
+    let directory = directory_of(path);
+    let help = "`gwstore init` makes it; `--path FILE` tries another disk";
+    match std::fs::metadata(directory) {
+        Ok(metadata) if metadata.is_dir() => Ok(directory.to_owned()),
+        Ok(_) => {
+            Err(Error::invalid("the store's path leads through something that is no directory")
+                .with("directory", directory.display()))
+        }
+        Err(error) => {
+            let what = "the store's directory cannot be used";
+            Err(file_error(what, Some(directory), error).with("help", help))
+        }
     }
-    Err(Error::new(ErrorKind::NotFound, "the store's directory does not exist")
-        .with("directory", parent.display())
-        .with("help", "`gwstore init` makes it; `--path FILE` tries another disk"))
 }
 
 fn moved(config: &Config, path: PathBuf) -> Config {

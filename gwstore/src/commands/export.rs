@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::cli::ExportArgs;
 use crate::failure::{Outcome, file_error};
-use crate::output::Shell;
+use crate::output::{Shell, shown};
 use crate::output_file::Target;
 use crate::progress::Progress;
 use crate::session::{Reading, refuse_to_forget};
@@ -79,7 +79,7 @@ fn report(path: &Path, summary: &Summary, shell: &mut Shell<'_>) -> Outcome {
     for (entity, count) in &summary.counts {
         shell.say(format_args!("{count:>10} {entity}"))?;
     }
-    shell.say(format_args!("Wrote {} items to {}", summary.total(), path.display()))?;
+    shell.say(format_args!("Wrote {} items to {}", summary.total(), shown(path)))?;
     shell.say(
         "It holds names, addresses, policies and hashes of keys: treat it as confidential. The \
          hash key\nis not in it; move that too.",

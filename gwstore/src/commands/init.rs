@@ -1,15 +1,17 @@
 //! `gwstore init`.
 
-use std::fs::DirBuilder;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use ghostwire_store::block::Serial;
 use ghostwire_store::config::Config;
-use ghostwire_store::{Error, ErrorKind, Opener, Result, Store, read_hash_key};
+use ghostwire_store::{Error, ErrorKind, Opener, Result, Store, hash_key_is_absent};
+use ghostwire_store_local_file::directory_of;
 use serde_json::json;
 
-use crate::failure::{Outcome, file_error, with_help};
-use crate::output::Shell;
+use crate::failure::{Outcome, with_help};
+use crate::output::{Shell, shown};
+use crate::permissions::{owner, this_user, writable_by_others};
 use crate::session::{open_to_read, store_exists};
 
 /// What was made.
@@ -25,6 +27,7 @@ pub(super) async fn run(config: &Config, shell: &mut Shell<'_>) -> Outcome {
     let made = create(config).await.map_err(|error| error.during("init"))?;
     let info = made.store.info();
     made.store.close().await?;
+    made.caution(shell);
     if shell.json {
         return shell.object(&json!({
             "backend": info.backend.name,
@@ -42,13 +45,38 @@ pub(super) async fn run(config: &Config, shell: &mut Shell<'_>) -> Outcome {
 }
 
 impl Made {
+    /// Says whom the directories let replace what was made.
+    fn caution(&self, shell: &mut Shell<'_>) {
+        let files = [Some(&self.path), self.key.as_ref()];
+        let mut directories: Vec<&Path> =
+            files.into_iter().flatten().map(|file| directory_of(file)).collect();
+        directories.dedup();
+        for directory in directories {
+            // What cannot be looked up the doctor reports.
+            let mode = fs::metadata(directory).ok().as_ref().and_then(writable_by_others);
+            if let Some(mode) = mode {
+                let shown = shown(directory);
+                shell.caution(format_args!(
+                    "{shown} can be written by others (mode {mode:o}), who could replace the store \
+                     and its key: run `chmod go-w` on it"
+                ));
+            }
+        }
+    }
+
     /// Says where things are.
     pub(super) fn explain(&self, shell: &mut Shell<'_>) -> Outcome {
         let backend = self.store.info().backend;
-        shell.say(format_args!("Made a {} store at {}", backend.name, self.path.display()))?;
+        shell.say(format_args!("Made a {} store at {}", backend.name, shown(&self.path)))?;
+        let owner = fs::metadata(&self.path).ok().as_ref().and_then(owner);
+        if let Some(owner) = owner.filter(|owner| this_user() != Some(*owner)) {
+            shell.say(format_args!(
+                "What was made belongs to user {owner}, as its directory does"
+            ))?;
+        }
         let Some(key) = &self.key else { return Ok(()) };
         let made = if self.key_is_new { "Made its hash key" } else { "Uses the hash key" };
-        shell.say(format_args!("{made} at {}", key.display()))?;
+        shell.say(format_args!("{made} at {}", shown(key)))?;
         shell.say(
             "Back the key up, and not beside the store: without it no API key, pre-auth key or \
              session\nis valid any more, and with it a stolen copy of the store can be used to \
@@ -67,7 +95,7 @@ pub(super) async fn create(config: &Config) -> Result<Made> {
         )
         .with("backend", config.backend.kind()));
     };
-    if store_exists(config) && !path.is_dir() && !is_unfinished(config).await {
+    if store_exists(config) && !is_unfinished(config, path).await? {
         let error = Error::new(
             ErrorKind::AlreadyExists { constraint: "path" },
             "there is a file already; it was left as it is",
@@ -78,57 +106,27 @@ pub(super) async fn create(config: &Config) -> Result<Made> {
         ));
     }
     let key = config.secret_key_path();
-    let mut key_is_new = false;
-    // The backend tells more precisely what is wrong with a directory.
-    if let Some(key) = key.as_deref().filter(|_| !path.is_dir()) {
-        make_directory(path)?;
-        key_is_new = !has_key(key)?;
-    }
+    let key_is_new = key.as_deref().map(hash_key_is_absent).transpose()?.unwrap_or(false);
     let store = Opener::new(config).create(true).open().await?;
     Ok(Made { store, path: path.to_owned(), key, key_is_new })
 }
 
-/// Whether what is there lacks its key and holds nothing yet. What cannot be read may be half a
-/// store; opening it to write tells whether it is.
-async fn is_unfinished(config: &Config) -> bool {
-    if config.secret_key_path().is_none_or(|key| key.symlink_metadata().is_ok()) {
-        return false;
+/// Whether what is there is no store yet, or lacks its key and holds nothing. What cannot be read may
+/// be half a store; opening it to write tells whether it is.
+async fn is_unfinished(config: &Config, path: &Path) -> Result<bool> {
+    if fs::metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
+        return Ok(true);
     }
-    let Ok(backend) = open_to_read(config).await else { return true };
+    let lacks_key = match config.secret_key_path() {
+        Some(key) => hash_key_is_absent(&key)?,
+        None => false,
+    };
+    let backend = match open_to_read(config).await {
+        Ok(backend) => backend,
+        Err(error) => return Ok(lacks_key || *error.kind() == ErrorKind::NotFound),
+    };
     let is_empty = backend.head().await.is_ok_and(|head| head.serial == Serial::ZERO);
     // It was only read.
     let _ = backend.close().await;
-    is_empty
-}
-
-/// Makes the store's own directory, but not the one above it: a path with a typo is an error.
-fn make_directory(path: &Path) -> Result<()> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let Some(directory) = directory.filter(|directory| !directory.exists()) else {
-        return Ok(());
-    };
-    let mut builder = DirBuilder::new();
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(directory).map_err(|error| {
-        let failed = file_error("the store's directory cannot be made", Some(directory), error);
-        with_help(failed, "make the directory above it first, or correct the path")
-    })
-}
-
-/// Tells whether the key is there, and refuses one that cannot be used or made.
-fn has_key(path: &Path) -> Result<bool> {
-    if path.symlink_metadata().is_ok() {
-        return read_hash_key(path).map(|_| true);
-    }
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    if directory.is_some_and(|directory| !directory.is_dir()) {
-        let error = Error::new(ErrorKind::NotFound, "the hash key's file cannot be written")
-            .with("secret_key_file", path.display());
-        return Err(with_help(
-            error,
-            "the key's directory has to exist; name another with secret_key_file",
-        ));
-    }
-    Ok(false)
+    Ok(lacks_key && is_empty)
 }

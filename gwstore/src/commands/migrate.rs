@@ -1,15 +1,18 @@
 //! `gwstore migrate`.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::{Path, PathBuf};
 
+use ghostwire_store::Result;
 use ghostwire_store::config::Config;
 use ghostwire_store::schema::{Migration, Schema};
+use ghostwire_store_local_file::{directory_of, resolved};
 use serde_json::json;
 
 use crate::cli::MigrateArgs;
-use crate::failure::Outcome;
-use crate::output::Shell;
+use crate::failure::{Outcome, file_error};
+use crate::output::{Shell, shown};
 use crate::session::{open_to_read, open_to_write, refuse_to_forget};
 
 /// Shows what a migration would do, or does it.
@@ -49,7 +52,7 @@ pub(super) async fn run(config: &Config, args: &MigrateArgs, shell: &mut Shell<'
         return shell.say("Nothing was changed.");
     }
     for backup in &backups {
-        shell.line(format_args!("The store as it was: {}", backup.display()))?;
+        shell.line(format_args!("The store as it was: {}", shown(backup)))?;
     }
     shell.say("Migrated.")
 }
@@ -60,26 +63,29 @@ fn step(step: &Migration) -> serde_json::Value {
 
 /// Opening migrates. Gives the backups that were made.
 async fn migrate(config: &Config, from: u32) -> Outcome<Vec<PathBuf>> {
-    let before = backups(config.backend.path(), from);
+    let before = backups(config.backend.path(), from)?;
     let store = open_to_write(config).await?;
     store.close().await?;
-    let after = backups(config.backend.path(), from);
+    let after = backups(config.backend.path(), from)?;
     Ok(after.difference(&before).cloned().collect())
 }
 
 /// The backups of a schema version beside the store: `<path>.v1.bak`, `<path>.v1.bak.1` and so on.
-fn backups(path: Option<&Path>, version: u32) -> BTreeSet<PathBuf> {
-    let Some(path) = path.and_then(|path| path.canonicalize().ok()) else {
-        return BTreeSet::new();
-    };
-    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
-        return BTreeSet::new();
-    };
-    let mut prefix = name.to_owned();
+fn backups(path: Option<&Path>, version: u32) -> Result<BTreeSet<PathBuf>> {
+    let Some(path) = path.map(resolved) else { return Ok(BTreeSet::new()) };
+    let directory = directory_of(&path);
+    let mut prefix = path.file_name().unwrap_or_default().to_owned();
     prefix.push(format!(".v{version}.bak"));
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    entries
-        .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes()))
-        .map(|entry| entry.path())
-        .collect()
+    let list = || {
+        let mut found = BTreeSet::new();
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name.as_encoded_bytes().starts_with(prefix.as_encoded_bytes()) {
+                found.insert(entry.path());
+            }
+        }
+        Ok(found)
+    };
+    list().map_err(|error| file_error("the backups cannot be listed", Some(directory), error))
 }

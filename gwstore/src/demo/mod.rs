@@ -109,12 +109,16 @@ pub async fn run(args: Args, out: &mut dyn io::Write, json: bool) -> Result<()> 
     }
     let (directory, temporary) = match &args.directory {
         Some(directory) => {
-            fs::create_dir_all(directory).map_err(|error| disk::failed(directory, error))?;
+            make_directory(directory).map_err(|error| disk::failed(directory, error))?;
             (directory.clone(), false)
         }
         None => {
-            let made = tempfile::Builder::new().prefix("gwstore-demo-").tempdir();
-            let made = made.map_err(|error| disk::failed(&std::env::temp_dir(), error))?;
+            let mut made = tempfile::Builder::new();
+            made.prefix("gwstore-demo-");
+            #[cfg(unix)]
+            made.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
+            let made =
+                made.tempdir().map_err(|error| disk::failed(&std::env::temp_dir(), error))?;
             (made.keep(), true)
         }
     };
@@ -125,6 +129,14 @@ pub async fn run(args: Args, out: &mut dyn io::Write, json: bool) -> Result<()> 
         // What went wrong can be looked at.
         Err(error) => Err(error.with("stores_kept_in", directory.display())),
     }
+}
+
+/// With those above it, for its owner only. What is there stays as it is.
+fn make_directory(directory: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(directory)
 }
 
 async fn demonstrate(

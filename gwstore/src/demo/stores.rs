@@ -129,7 +129,7 @@ pub(super) fn path_of(directory: &Path, kind: BackendKind) -> Result<PathBuf> {
         BackendKind::Zqlite => OsStr::new("zqlite"),
         _ => OsStr::new("db"),
     }));
-    if path.exists() {
+    if path.symlink_metadata().is_ok() {
         return Err(Error::new(
             ErrorKind::AlreadyExists { constraint: "path" },
             "there is a store from an earlier run; remove it or name another directory",

@@ -1,7 +1,5 @@
 //! Files that are moved, removed, replaced or linked.
 
-use ghostwire_store_core::domain::StoreId;
-
 use super::*;
 
 fn open_store(path: &Path) -> StoreFile {
@@ -111,6 +109,7 @@ fn where_a_store_was_none_is_made() {
     let store = StoreId::from_bytes([7; 16]);
     let lock = with_suffix(&path, ".lock");
     // What is killed while it is made can be made again.
+    fs::write(&path, "").unwrap();
     drop(StoreFile::open(&path, KIND, Access::Create).unwrap());
     fs::remove_file(&path).unwrap();
     let file = StoreFile::open(&path, KIND, Access::Create).unwrap();

@@ -13,7 +13,7 @@ use super::gate::{Gate, Inside};
 use super::policy::{Checkpoint, LogLimits, Notice, Policy, Step};
 use super::survey::Survey;
 use super::tail::Tail;
-use crate::{failed, sync_directory, with_suffix};
+use crate::{failed, has_log, sync_directory, with_suffix};
 
 /// How long own readers may take to end before holding them out is given up. Those that come wait
 /// as long.
@@ -161,8 +161,7 @@ impl LogKeeper {
     /// # Errors
     /// `Busy` if another program has the store open, or its log was not moved.
     pub(crate) fn require_unused(&self) -> Result<()> {
-        let is_moved = fs::metadata(self.log()).map_or(true, |metadata| metadata.len() == 0);
-        if is_moved && is_used_by_nobody(&with_suffix(&self.path, "-shm")) {
+        if !has_log(&self.path) && is_used_by_nobody(&with_suffix(&self.path, "-shm")) {
             return Ok(());
         }
         Err(Error::new(

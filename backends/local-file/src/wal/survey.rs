@@ -14,6 +14,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::format::{FRAME_HEADER, FrameHeader, INDEX_HEADERS, Index, LOG_HEADER, LogHeader};
+use crate::read::fill;
 
 /// What a log holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -119,18 +120,4 @@ fn marks_behind(
         next += size;
     }
     Ok(marks)
-}
-
-/// Reads until the buffer is full or there is no more; says how much there was.
-pub(crate) fn fill(file: &mut impl Read, bytes: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match file.read(rest) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
 }

@@ -1,7 +1,10 @@
 //! `gwstore doctor`: looks at everything that a store depends on, changes nothing, and says what to
 //! do about what it finds.
 
+mod disk;
 mod files;
+mod leftovers;
+mod owners;
 mod stored;
 
 use std::fmt::Display;

@@ -12,7 +12,7 @@ use ghostwire_store::entropy::{Entropy, SystemEntropy};
 use ghostwire_store::repository::preauth_key_hash;
 use ghostwire_store::secrets::HashKey;
 use ghostwire_store::state::State;
-use ghostwire_store::{Error, Result, Store, read_hash_key};
+use ghostwire_store::{Error, Result, Store, hash_key_is_absent, read_hash_key};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -95,7 +95,7 @@ pub(in super::super) async fn run(
 /// A key that is made for the occasion stands in for that of a store yet to be made.
 fn hash_key(config: &Config, args: &HeadscaleArgs) -> Result<HashKey> {
     let Some(path) = config.secret_key_path() else { return random_key() };
-    if is_missing(config, &args.target) && !path.exists() {
+    if is_missing(config, &args.target) && hash_key_is_absent(&path)? {
         // If the dump is refused, nothing must be left behind, so the key's file comes later.
         return random_key();
     }

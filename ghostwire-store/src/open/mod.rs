@@ -1,20 +1,22 @@
 //! From a configuration to a store.
 
+mod key;
+mod place;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use ghostwire_store_core::backend::{Backend, Compacted};
-use ghostwire_store_core::block::Serial;
 use ghostwire_store_core::domain::{Clock, StoreId, SystemClock};
 use ghostwire_store_core::entropy::{Entropy, SystemEntropy};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::options::{ClockOptions, Materialize, StoreOptions, WriterOptions};
 use ghostwire_store_core::schema::Schema;
-use ghostwire_store_core::secrets::HashKey;
 use ghostwire_store_core::{Store, store};
+use ghostwire_store_local_file::{FileKind, StoreFile};
 
 use crate::config::{self, BackendChoice, BackendKind, Config};
-use crate::hash_key::{create_hash_key, is_cut_short, read_hash_key};
+use key::Key;
 
 /// The identity of a store that is never made.
 #[cfg(any(feature = "zqlite", feature = "libsql"))]
@@ -36,6 +38,7 @@ pub struct Opener<'c> {
     config: &'c Config,
     create: bool,
     read_only: bool,
+    allow_missing_key: bool,
     schema: Option<Schema>,
     clock: Arc<dyn Clock>,
     accept_clock: bool,
@@ -60,6 +63,7 @@ impl<'c> Opener<'c> {
             config,
             create: true,
             read_only: false,
+            allow_missing_key: false,
             schema: None,
             clock: Arc::new(SystemClock),
             accept_clock: false,
@@ -78,6 +82,14 @@ impl<'c> Opener<'c> {
     #[must_use]
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
+        self
+    }
+
+    /// Opens an existing store although its hash key is not there: no credential can be made or
+    /// checked then. For tools that look after a store; a control plane would turn everybody away.
+    #[must_use]
+    pub fn allow_missing_key(mut self, allow: bool) -> Self {
+        self.allow_missing_key = allow;
         self
     }
 
@@ -116,19 +128,28 @@ impl<'c> Opener<'c> {
     /// `Unsupported` for a backend that is not compiled in; otherwise those of the backend.
     pub async fn open_backend(&self) -> Result<Arc<dyn Backend>> {
         self.config.check()?;
+        let made = self.prepare()?;
         let mut store = [0; 16];
         self.entropy.fill(&mut store)?;
-        self.backend(StoreId::from_bytes(store)).await
+        let backend = self.backend(StoreId::from_bytes(store)).await?;
+        made.keep();
+        Ok(backend)
     }
 
-    /// Opens the store.
+    /// Opens the store. What root makes belongs to the owner of the store or, for a new one, of its
+    /// directory. If a store cannot be made, nothing is left of it.
     ///
     /// # Errors
-    /// As [`Opener::open_backend`]; `SchemaMismatch`, `Corrupt`; `InvalidArgument` for options out
+    /// As [`Opener::open_backend`] and [`read_hash_key`](crate::read_hash_key); `Crypto` if an existing
+    /// store's hash key is not there; `SchemaMismatch`, `Corrupt`; `InvalidArgument` for options out
     /// of range; `Unavailable` if the clock is too far ahead of the last commit.
     pub async fn open(&self) -> Result<Arc<dyn Store>> {
+        self.config.check()?;
+        let made = self.prepare()?;
+        let key = self.key_before()?;
         let backend = self.open_backend().await?;
-        let opened = self.open_on(backend.clone()).await;
+        made.keep();
+        let opened = self.open_on(backend.clone(), key).await;
         if opened.is_err() {
             // Its files must not stay locked.
             let _ = backend.close().await;
@@ -136,12 +157,29 @@ impl<'c> Opener<'c> {
         opened
     }
 
-    async fn open_on(&self, backend: Arc<dyn Backend>) -> Result<Arc<dyn Store>> {
+    /// Tells what opening the configured files to write would refuse before it reads what is stored,
+    /// but for a store that is in use, and changes nothing. Call it while this process has the store
+    /// not open.
+    ///
+    /// # Errors
+    /// As [`Opener::open`]. A key that is not there is none: it has a check of its own,
+    /// [`read_hash_key`](crate::read_hash_key).
+    pub fn probe(&self) -> Result<()> {
+        self.config.check()?;
+        self.check_key_place()?;
+        match &self.config.backend {
+            BackendChoice::Zqlite(options) => StoreFile::probe(&options.path, FileKind::ZQLITE),
+            BackendChoice::Libsql(options) => StoreFile::probe(&options.path, FileKind::LIBSQL),
+            BackendChoice::Postgres(_) | BackendChoice::Memory => Ok(()),
+        }
+    }
+
+    async fn open_on(&self, backend: Arc<dyn Backend>, key: Key) -> Result<Arc<dyn Store>> {
         let options = StoreOptions {
             clock: self.clock.clone(),
             clock_bounds: self.clock_bounds(),
             entropy: self.entropy.clone(),
-            hash_key: self.hash_key(backend.as_ref()).await?.map(Arc::new),
+            hash_key: self.key_after(key, backend.as_ref()).await?.map(Arc::new),
             materialize: materialize(&self.config.backend),
             writer: writer_options(&self.config.writer),
             read_only: self.read_only,
@@ -151,28 +189,8 @@ impl<'c> Opener<'c> {
         store::open(backend, options).await
     }
 
-    /// The configured key. It is made after the store, so that a key without a store says that one
-    /// was lost, and only for a new one: another in place of a lost or misplaced key would make every
-    /// credential fail, and hide why.
-    async fn hash_key(&self, backend: &dyn Backend) -> Result<Option<HashKey>> {
-        let Some(path) = self.config.secret_key_path() else {
-            return ephemeral_key(self.entropy.as_ref()).map(Some);
-        };
-        let is_unused = backend.head().await?.serial == Serial::ZERO;
-        if path.exists() {
-            return read_hash_key(&path).map(Some).map_err(|error| {
-                match is_unused && is_cut_short(&path) {
-                    true => error.with(
-                        "help",
-                        "nothing was stored with it yet: unless another store uses it, remove it \
-                         and start again, which makes a new one",
-                    ),
-                    false => error,
-                }
-            });
-        }
-        let may_create = self.create && !self.read_only && is_unused;
-        may_create.then(|| create_hash_key(&path, self.entropy.as_ref())).transpose()
+    fn may_make(&self) -> bool {
+        self.create && !self.read_only
     }
 
     fn clock_bounds(&self) -> ClockOptions {
@@ -231,14 +249,13 @@ impl<'c> Opener<'c> {
         store: StoreId,
     ) -> Result<Arc<dyn Backend>> {
         use ghostwire_store_zqlite::{EngineChoice, ZqliteBackend, ZqliteOptions};
-        self.prepare(&options.path)?;
         let engine = match options.engine {
             config::ZqliteEngine::Embedded => EngineChoice::Embedded,
             config::ZqliteEngine::Native => EngineChoice::Native,
         };
         let mut wanted = ZqliteOptions::new(&options.path, store)
             .engine(engine)
-            .create(self.create && !self.read_only)
+            .create(self.may_make())
             .read_only(self.read_only);
         if let Some(schema) = self.schema {
             wanted = wanted.schema(schema);
@@ -258,9 +275,8 @@ impl<'c> Opener<'c> {
         store: StoreId,
     ) -> Result<Arc<dyn Backend>> {
         use ghostwire_store_libsql::{LibsqlBackend, LibsqlOptions};
-        self.prepare(&options.path)?;
         let mut wanted = LibsqlOptions::new(&options.path, store);
-        wanted.create = self.create && !self.read_only;
+        wanted.create = self.may_make();
         wanted.read_only = self.read_only;
         wanted.schema = self.schema;
         Ok(Arc::new(LibsqlBackend::open(wanted).await?))
@@ -282,48 +298,6 @@ impl<'c> Opener<'c> {
                 Err(not_compiled_in(BackendKind::Memory))
             }
         }
-    }
-
-    /// Before a store may be made: refuses to make one beside the key of one that was lost, and
-    /// makes the store's own directory, but not the one above it: a path with a typo is an error.
-    #[cfg(any(feature = "zqlite", feature = "libsql"))]
-    fn prepare(&self, path: &std::path::Path) -> Result<()> {
-        if !self.create || self.read_only {
-            return Ok(());
-        }
-        // One that was configured by name may be meant for a new store, too.
-        let key = self.config.secret_key_path().filter(|_| self.config.secret_key_file.is_none());
-        let is_missing = std::fs::metadata(path).map_or_else(
-            |error| error.kind() == std::io::ErrorKind::NotFound,
-            |metadata| metadata.is_file() && metadata.len() == 0,
-        );
-        if let Some(key) = key.filter(|key| is_missing && key.exists()) {
-            return Err(Error::new(
-                ErrorKind::NotFound,
-                "here lies the hash key of a store, and its file is gone",
-            )
-            .with("path", path.display())
-            .with("secret_key_file", key.display())
-            .with(
-                "help",
-                "restore the file; or, to begin anew, remove the key, or name it as \
-                 `secret_key_file` to go on using it",
-            ));
-        }
-        let Some(directory) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
-            return Ok(());
-        };
-        if directory.exists() {
-            return Ok(());
-        }
-        let mut builder = std::fs::DirBuilder::new();
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(directory).map_err(|error| {
-            Error::new(ErrorKind::NotFound, "the store's directory cannot be made")
-                .with("directory", directory.display())
-                .because(error)
-        })
     }
 }
 
@@ -352,12 +326,6 @@ fn not_compiled_in(kind: BackendKind) -> Error {
         return error.with("help", "this release has no postgres backend");
     }
     error.with("help", format_args!("build with the Cargo feature `{}`", kind.cargo_feature()))
-}
-
-fn ephemeral_key(entropy: &dyn Entropy) -> Result<HashKey> {
-    let mut key = [0; 32];
-    entropy.fill(&mut key)?;
-    Ok(HashKey::new(key))
 }
 
 fn materialize(backend: &BackendChoice) -> Materialize {

@@ -1,0 +1,314 @@
+//! The lock that keeps others out: an advisory one on a file beside the store's.
+//!
+//! Its text is a line with the process id of the last holder, for people, and whether that is about to
+//! give it back; and once a store was made a line that says which one. That stays when the store's file
+//! is lost, and then keeps anybody from making an empty one in its place unnoticed.
+
+mod text;
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ghostwire_store_core::domain::StoreId;
+use ghostwire_store_core::error::{Error, ErrorKind, Result};
+
+use crate::place::require_one_name;
+use crate::private::{create_private, directory_of};
+use crate::{Access, failed};
+use text::{CLOSING, HOLDER, Text, holder_line, store_line, write_at};
+
+/// So long is waited for a store that is being closed.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Held until it is given back, or dropped. The file itself stays: removing it would let two
+/// processes lock two files of the same name.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    /// `None` once it was given back, and where there is none to be had.
+    file: Mutex<Option<File>>,
+    access: Access,
+    /// Where a writer would make one, if there is none.
+    absent: Option<PathBuf>,
+    is_new: bool,
+}
+
+impl Lock {
+    pub(crate) fn take(lock_path: &Path, store_path: &Path, access: Access) -> Result<Self> {
+        let Some((file, is_new)) = open(lock_path, store_path, access)? else {
+            tracing::warn!(
+                path = %lock_path.display(),
+                "reading a store without a lock: nobody can write its directory"
+            );
+            let absent = Some(lock_path.to_owned());
+            return Ok(Self { file: Mutex::new(None), access, absent, is_new: false });
+        };
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let outcome =
+                if access == Access::ReadOnly { file.try_lock_shared() } else { file.try_lock() };
+            match outcome {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) => {
+                    // What cannot be read tells of nobody.
+                    let holder = Text::read(&file).ok().flatten().unwrap_or_default();
+                    if !holder.is_waited_for() || Instant::now() >= deadline {
+                        return Err(holder.keeps_out(store_path));
+                    }
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                Err(TryLockError::Error(error)) => {
+                    return Err(failed("the store's file system has no locks", lock_path, error));
+                }
+            }
+        }
+        note_holder(&file, access, "");
+        Ok(Self { file: Mutex::new(Some(file)), access, absent: None, is_new })
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        self.file().is_some()
+    }
+
+    /// Whether its file was made now.
+    pub(crate) fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// Refuses, where nothing keeps a writer out, once one came: it makes a lock before anything else.
+    pub(crate) fn require_no_writer(&self) -> Result<()> {
+        match &self.absent {
+            Some(path) if !is_absent(path)? => Err(Error::new(
+                ErrorKind::Busy,
+                "somebody began to write to the store while it was read without a lock, so what was \
+                 read may be of two moments; try again",
+            )
+            .with("lock", path.display())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether it says already that this store is here. Without a lock there is nowhere to say it.
+    pub(crate) fn names(&self, store: StoreId) -> bool {
+        let line = store_line(store);
+        self.file().as_ref().is_none_or(|file| noted(file).as_deref() == Some(line.trim()))
+    }
+
+    /// Says, durably, that this store is here.
+    pub(crate) fn note(&self, store: StoreId) -> io::Result<()> {
+        let file = self.file();
+        let Some(file) = file.as_ref() else { return Ok(()) };
+        let line = store_line(store);
+        write_at(file, HOLDER as u64, &line)?;
+        file.set_len((HOLDER + line.len()) as u64)?;
+        file.sync_all()
+    }
+
+    /// Lets whoever wants the lock wait for it a while.
+    pub(crate) fn announce_release(&self) {
+        if let Some(file) = self.file().as_ref() {
+            note_holder(file, self.access, CLOSING);
+        }
+    }
+
+    /// Gives it back. A child that this process is starting has a copy of every open file until it
+    /// runs its program, and a lock ends with the last copy: so closing the file is not enough.
+    pub(crate) fn release(&self) {
+        if let Some(file) = self.file().take()
+            && let Err(error) = file.unlock()
+        {
+            tracing::debug!(%error, "the lock ends when its file is closed");
+        }
+    }
+
+    /// The file is replaced as a whole.
+    fn file(&self) -> MutexGuard<'_, Option<File>> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// Opens the lock's file, and makes it if it is not there, which the second value says. `None` if it
+/// is to be read only, there is none, and nobody can make one.
+fn open(lock_path: &Path, store_path: &Path, access: Access) -> Result<Option<(File, bool)>> {
+    let like = if is_absent(store_path)? { directory_of(store_path) } else { store_path };
+    loop {
+        if let Some(file) = existing(lock_path, access)? {
+            return Ok(Some((file, false)));
+        }
+        let error = match create_private(lock_path, like) {
+            Ok(file) => return Ok(Some((file, true))),
+            // Somebody else made it in between.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+            Err(error) => error,
+        };
+        if access != Access::ReadOnly || !is_denied(&error) {
+            return Err(failed("the store's lock cannot be made", lock_path, error));
+        }
+        if nobody_can_write(directory_of(lock_path), &error) {
+            return Ok(None);
+        }
+        return Err(Error::new(
+            ErrorKind::PermissionDenied,
+            "the store has no lock, this process cannot make one, and without it nothing keeps a \
+             writer out; run this as the store's user, or read a copy",
+        )
+        .with("path", lock_path.display())
+        .because(error));
+    }
+}
+
+/// Opens the lock's file as `access` needs it. `None` if it is not there.
+pub(crate) fn existing(path: &Path, access: Access) -> Result<Option<File>> {
+    let invalid = |what| Err(Error::invalid(what).with("path", path.display()));
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_file() => {}
+        Ok(_) => return invalid("the lock beside the store is not a regular file; remove it"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed("the store's lock cannot be looked up", path, error)),
+    }
+    require_one_name(path)?;
+    let opened = match OpenOptions::new().read(true).write(true).open(path) {
+        Err(error) if access == Access::ReadOnly && is_denied(&error) => File::open(path),
+        opened => opened,
+    };
+    let file = match opened {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(cannot_open(path, error)),
+    };
+    match Text::read(&file) {
+        Ok(Some(_)) => Ok(Some(file)),
+        Ok(None) => invalid(
+            "beside the store's path lies another file where its lock would be, and was left as it \
+             is; name the store otherwise, or move that file away",
+        ),
+        Err(error) => Err(failed("the store's lock cannot be read", path, error)),
+    }
+}
+
+/// Whose the lock is says who can use the store.
+fn cannot_open(path: &Path, error: io::Error) -> Error {
+    #[cfg(unix)]
+    if error.kind() == io::ErrorKind::PermissionDenied
+        && let Ok(metadata) = fs::symlink_metadata(path)
+    {
+        use std::os::unix::fs::MetadataExt;
+        return Error::new(
+            ErrorKind::PermissionDenied,
+            "the store's lock belongs to another user, and without it a store is neither read nor \
+             written; run this as that user, or give the lock to the store's user with `chown`",
+        )
+        .with("path", path.display())
+        .with("owner", metadata.uid())
+        .because(error);
+    }
+    failed("the store's lock cannot be opened", path, error)
+}
+
+/// Whether nobody, not only this process, can write a directory in which making a file failed so.
+fn nobody_can_write(directory: &Path, error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ReadOnlyFilesystem
+        || fs::metadata(directory).is_ok_and(|metadata| metadata.permissions().readonly())
+}
+
+/// Whether there is nothing of this name. What cannot be looked up may be there.
+pub(crate) fn is_absent(path: &Path) -> Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(failed("a file of the store cannot be looked up", path, error)),
+    }
+}
+
+/// Says whose the lock is: for people, and for those who may wait. The lock is what counts.
+fn note_holder(file: &File, access: Access, state: &str) {
+    let pid = (access != Access::ReadOnly).then(std::process::id);
+    if let Err(error) = write_at(file, 0, &holder_line(pid, state)) {
+        tracing::debug!(%error, "the lock does not say whose it is");
+    }
+}
+
+/// What the lock at `path` says of the store that was made beside it.
+pub(crate) fn last_store(path: &Path) -> Result<Option<String>> {
+    Ok(existing(path, Access::ReadOnly)?.as_ref().and_then(noted))
+}
+
+fn noted(file: &File) -> Option<String> {
+    Text::read(file).ok()??.store
+}
+
+fn is_denied(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+}
+
+impl Text {
+    fn is_waited_for(&self) -> bool {
+        self.pid.is_some() && self.is_closing
+    }
+
+    fn keeps_out(&self, store_path: &Path) -> Error {
+        let message = match (self.pid == Some(std::process::id()), self.is_waited_for()) {
+            (_, true) => "the store is still being closed; try again later",
+            (true, false) => "this process has this store open already; close it first",
+            (false, false) => "another process has this store open; stop it first",
+        };
+        let error = Error::new(ErrorKind::Busy, message).with("path", store_path.display());
+        match self.pid {
+            Some(pid) => error.with("pid", pid),
+            None => error,
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_of_the_file_does_not_keep_the_lock() {
+        let directory = tempfile::tempdir().unwrap();
+        let (lock_path, store_path) =
+            (directory.path().join("store.db.lock"), directory.path().join("store.db"));
+        let take = || Lock::take(&lock_path, &store_path, Access::Create);
+        let lock = take().unwrap();
+        assert_eq!(*take().unwrap_err().kind(), ErrorKind::Busy);
+        let copy = lock.file().as_ref().unwrap().try_clone().unwrap();
+        drop(lock);
+        take().unwrap();
+        drop(copy);
+    }
+
+    #[test]
+    fn a_lock_that_is_about_to_be_given_back_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let (lock_path, store_path) =
+            (directory.path().join("store.db.lock"), directory.path().join("store.db"));
+        let take = || Lock::take(&lock_path, &store_path, Access::Create);
+        let lock = take().unwrap();
+        lock.announce_release();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| sender.send(take()).unwrap());
+            // Whoever waits has not been refused.
+            assert!(receiver.recv_timeout(Duration::from_millis(50)).is_err());
+            lock.release();
+            let next = receiver.recv().unwrap().unwrap();
+            // It is no longer being closed.
+            assert_eq!(*take().unwrap_err().kind(), ErrorKind::Busy);
+            // Nor does a holder of before speak for it.
+            lock.announce_release();
+            assert_eq!(*take().unwrap_err().kind(), ErrorKind::Busy);
+            drop(next);
+        });
+        take().unwrap();
+    }
+}

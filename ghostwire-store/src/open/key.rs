@@ -1,0 +1,116 @@
+//! The hash key of a store: read, made with a new store, or missed.
+
+use std::path::{Path, PathBuf};
+
+use ghostwire_store_core::backend::Backend;
+use ghostwire_store_core::block::Serial;
+use ghostwire_store_core::entropy::Entropy;
+use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::secrets::HashKey;
+use ghostwire_store_local_file::{directory_of, is_beside};
+
+use super::Opener;
+use super::place::is_missing;
+use crate::hash_key::{NewKey, hash_key_is_absent, is_cut_short, read_hash_key};
+
+/// The hash key of a store that is about to be opened.
+#[derive(Debug)]
+pub(super) enum Key {
+    Known(HashKey),
+    /// Written, and without its name yet.
+    New(NewKey),
+    /// That of a store that is there, in this file.
+    OfStore(PathBuf),
+}
+
+impl Opener<'_> {
+    /// The key, as far as it can be told before the store is opened. That of a store that is to be made
+    /// is read or written now, so that a key that cannot be had leaves no store without one.
+    pub(super) fn key_before(&self) -> Result<Key> {
+        let Some(path) = self.config.secret_key_path() else {
+            return ephemeral_key(self.entropy.as_ref()).map(Key::Known);
+        };
+        self.check_key_place()?;
+        let store = self.config.backend.path();
+        let Some(store) = store.filter(|store| self.may_make() && is_missing(store)) else {
+            return Ok(Key::OfStore(path));
+        };
+        if hash_key_is_absent(&path)? {
+            return NewKey::begin(&path, directory_of(store), self.entropy.as_ref()).map(Key::New);
+        }
+        read_hash_key(&path).map(Key::Known)
+    }
+
+    /// The key of a store that is open. A new one is given its name after the store, so that a key
+    /// without a store says that one was lost, and is made only where nothing was stored: another in
+    /// place of a lost or misplaced key would make every credential fail, and hide why.
+    pub(super) async fn key_after(
+        &self,
+        key: Key,
+        backend: &dyn Backend,
+    ) -> Result<Option<HashKey>> {
+        let path = match key {
+            Key::Known(key) => return Ok(Some(key)),
+            Key::New(key) => return key.publish().map(Some),
+            Key::OfStore(path) => path,
+        };
+        let is_unused = backend.head().await?.serial == Serial::ZERO;
+        if !hash_key_is_absent(&path)? {
+            return read_hash_key(&path).map(Some).map_err(|error| {
+                match is_unused && is_cut_short(&path) {
+                    true => error.with(
+                        "help",
+                        "nothing was stored with it yet: unless another store uses it, remove it \
+                         and start again, which makes a new one",
+                    ),
+                    false => error,
+                }
+            });
+        }
+        if is_unused && self.may_make() {
+            let like = self.config.backend.path().unwrap_or_else(|| directory_of(&path));
+            return NewKey::begin(&path, like, self.entropy.as_ref())?.publish().map(Some);
+        }
+        if self.allow_missing_key {
+            tracing::warn!(
+                secret_key_file = %path.display(),
+                "the store's hash key is not there: no API key, pre-auth key or session can be checked"
+            );
+            return Ok(None);
+        }
+        Err(missing_key(&path))
+    }
+
+    /// Refuses a key where the store keeps something else.
+    pub(super) fn check_key_place(&self) -> Result<()> {
+        let (Some(key), Some(store)) = (&self.config.secret_key_file, self.config.backend.path())
+        else {
+            return Ok(());
+        };
+        if !is_beside(store, key) {
+            return Ok(());
+        }
+        Err(Error::invalid("secret_key_file names a file that the store uses itself; name another")
+            .with("secret_key_file", key.display())
+            .with("path", store.display()))
+    }
+}
+
+fn missing_key(path: &Path) -> Error {
+    Error::new(
+        ErrorKind::Crypto,
+        "the store's hash key is not there, and without it no API key, pre-auth key or session is valid",
+    )
+    .with("secret_key_file", path.display())
+    .with(
+        "help",
+        "put the key's file back, or name its place as secret_key_file. If it is lost for good, put \
+         another there (`openssl rand -hex 32`, mode 600) and issue every credential anew",
+    )
+}
+
+fn ephemeral_key(entropy: &dyn Entropy) -> Result<HashKey> {
+    let mut key = [0; 32];
+    entropy.fill(&mut key)?;
+    Ok(HashKey::new(key))
+}

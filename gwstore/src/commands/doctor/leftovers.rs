@@ -1,0 +1,86 @@
+//! What lies beside a store and should not.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ghostwire_store_local_file::{
+    ENGINE_FILES, LOCK_FILE, RESERVE_FILE, directory_of, is_unfinished, with_suffix,
+};
+
+use super::{Checkup, Finding};
+use crate::failure::Outcome;
+
+const CHECK: &str = "leftovers";
+
+/// The lock's file stays when a store is closed; without a store it says that one was lost, as a log
+/// does. What is unfinished has no use either way.
+pub(super) fn check(path: &Path, checkup: &mut Checkup<'_, '_>) -> Outcome {
+    let found = orphans(path).and_then(|orphans| Ok((orphans, unfinished(path)?)));
+    let (orphans, unfinished) = match found {
+        Ok(found) => found,
+        Err(error) => {
+            let found = format!("{} cannot be listed: {error}", directory_of(path).display());
+            return checkup.add(Finding::warn(CHECK, found, "let this process's user read it"));
+        }
+    };
+    let names = |files: &[PathBuf]| {
+        let names: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
+        names.join(", ")
+    };
+    if !orphans.is_empty() {
+        let advice = "was the store lost, or moved without them? Restore it: a log holds commits; no \
+                      new one is made beside them. To begin anew remove them, the lock last";
+        checkup.add(Finding::warn(CHECK, names(&orphans), advice))?;
+    }
+    if !unfinished.is_empty() {
+        let advice = "remove them once no process uses the store";
+        checkup.add(Finding::warn(CHECK, names(&unfinished), advice))?;
+    }
+    if orphans.is_empty() && unfinished.is_empty() {
+        let found = "no orphaned lock, log or journal, nothing unfinished";
+        return checkup.add(Finding::ok(CHECK, found));
+    }
+    Ok(())
+}
+
+/// What belongs to a store that is not there.
+fn orphans(path: &Path) -> io::Result<Vec<PathBuf>> {
+    if is_there(path)? {
+        return Ok(Vec::new());
+    }
+    let mut left = Vec::new();
+    for suffix in ENGINE_FILES.into_iter().chain([RESERVE_FILE, LOCK_FILE]) {
+        let file = with_suffix(path, suffix);
+        if is_there(&file)? {
+            left.push(file);
+        }
+    }
+    Ok(left)
+}
+
+fn is_there(path: &Path) -> io::Result<bool> {
+    match path.symlink_metadata() {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn unfinished(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let Some(name) = path.file_name() else { return Ok(Vec::new()) };
+    let entries = match fs::read_dir(directory_of(path)) {
+        // The check of the directory says so.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut left = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if is_unfinished(name, &entry.file_name()) {
+            left.push(entry.path());
+        }
+    }
+    left.sort_unstable();
+    Ok(left)
+}
