@@ -52,11 +52,20 @@ impl HashKey {
     /// The tagged hash of a secret. `purpose` keeps hashes of different things apart.
     #[must_use]
     pub fn hash(&self, purpose: &str, secret: &str) -> SecretHash {
-        let mac: [u8; 32] = self.mac(purpose, secret).finalize().into_bytes().into();
-        SecretHash::hmac(self.id, mac)
+        SecretHash::hmac(self.id, self.code(purpose, secret.as_bytes()))
     }
 
-    fn mac(&self, purpose: &str, secret: &str) -> Hmac<Sha256> {
+    /// A code that nobody else can make for this message. `purpose` as for [`HashKey::hash`].
+    pub(crate) fn code(&self, purpose: &str, message: &[u8]) -> [u8; 32] {
+        self.mac(purpose, message).finalize().into_bytes().into()
+    }
+
+    /// Whether `code` is the one for this message; compared in constant time.
+    pub(crate) fn is_code(&self, purpose: &str, message: &[u8], code: &[u8; 32]) -> bool {
+        self.mac(purpose, message).verify_slice(code).is_ok()
+    }
+
+    fn mac(&self, purpose: &str, message: &[u8]) -> Hmac<Sha256> {
         // HMAC pads a short key with zeros to the hash's block (RFC 2104, section 2).
         let mut block = [0; 64];
         block.iter_mut().zip(self.key).for_each(|(padded, key)| *padded = key);
@@ -64,7 +73,7 @@ impl HashKey {
         block.fill(0);
         mac.update(&(purpose.len() as u64).to_be_bytes());
         mac.update(purpose.as_bytes());
-        mac.update(secret.as_bytes());
+        mac.update(message);
         mac
     }
 
@@ -77,7 +86,7 @@ impl HashKey {
         match hash.scheme() {
             SecretScheme::Hmac { key_id } if key_id == self.id => {
                 let expected = hash.as_hmac().unwrap_or_default();
-                let matches = self.mac(purpose, secret).verify_slice(&expected).is_ok();
+                let matches = self.is_code(purpose, secret.as_bytes(), &expected);
                 Ok(if matches { Verdict::Right } else { Verdict::Wrong })
             }
             SecretScheme::Hmac { key_id } => Err(Error::new(
@@ -111,11 +120,16 @@ fn unusable(why: &'static str) -> Error {
 }
 
 fn check_cost(hash: &SecretHash) -> Result<()> {
-    let cost = hash.as_bcrypt().and_then(|text| text.split('$').nth(2)?.parse::<u32>().ok());
-    match cost {
-        Some(..=MAX_BCRYPT_COST) => Ok(()),
-        _ => Err(unusable("an imported hash has a cost above 14; issue a new key instead")),
+    if is_too_costly(hash) {
+        return Err(unusable("an imported hash has a cost above 14; issue a new key instead"));
     }
+    Ok(())
+}
+
+/// Whether no secret is ever compared with this imported hash.
+pub(crate) fn is_too_costly(hash: &SecretHash) -> bool {
+    let cost = hash.as_bcrypt().and_then(|text| text.split('$').nth(2)?.parse::<u32>().ok());
+    cost.is_none_or(|cost| cost > MAX_BCRYPT_COST)
 }
 
 /// Checks an imported bcrypt hash. Takes tens of milliseconds of CPU; run it where blocking is

@@ -7,7 +7,7 @@ use data_encoding::HEXLOWER;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize as Read, Serialize as Write};
 
-use super::{Item, Summary};
+use super::{Item, Mac, Summary};
 use crate::command::Image;
 use crate::error::{Entity, Error, Result};
 
@@ -33,6 +33,15 @@ pub(super) struct Trailer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     state_digest: Option<Hex>,
     sha256: Hex,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mac: Option<MacForm>,
+}
+
+#[derive(Read, Write)]
+#[serde(deny_unknown_fields)]
+struct MacForm {
+    key_id: Hex<4>,
+    hmac_sha256: Hex,
 }
 
 /// The last line.
@@ -48,6 +57,10 @@ impl End {
                 counts: summary.counts.clone(),
                 state_digest: summary.state_digest.map(Hex),
                 sha256: Hex(summary.sha256),
+                mac: summary.mac.map(|mac| MacForm {
+                    key_id: Hex(mac.key_id),
+                    hmac_sha256: Hex(mac.hmac_sha256),
+                }),
             },
         }
     }
@@ -59,25 +72,29 @@ impl From<Trailer> for Summary {
             counts: trailer.counts,
             state_digest: trailer.state_digest.map(|hex| hex.0),
             sha256: trailer.sha256.0,
+            mac: trailer
+                .mac
+                .map(|mac| Mac { key_id: mac.key_id.0, hmac_sha256: mac.hmac_sha256.0 }),
         }
     }
 }
 
-/// 32 bytes as lower-case hex digits.
+/// Bytes as lower-case hex digits.
 #[derive(Clone, Copy)]
-struct Hex([u8; 32]);
+struct Hex<const BYTES: usize = 32>([u8; BYTES]);
 
-impl serde::Serialize for Hex {
+impl<const BYTES: usize> serde::Serialize for Hex<BYTES> {
     fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(&HEXLOWER.encode_display(&self.0))
     }
 }
 
-impl<'de> Deserialize<'de> for Hex {
+impl<'de, const BYTES: usize> Deserialize<'de> for Hex<BYTES> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = String::deserialize(from)?;
         let bytes = HEXLOWER.decode(text.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok());
-        bytes.map(Self).ok_or_else(|| D::Error::custom("a digest is 64 lower-case hex digits"))
+        let wrong = || format!("this has to be {} lower-case hex digits", 2 * BYTES);
+        bytes.map(Self).ok_or_else(|| D::Error::custom(wrong()))
     }
 }
 
@@ -213,18 +230,44 @@ pub(super) fn parse<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T> {
         .map_err(|error| explained(bytes, &error))
 }
 
-/// What is wrong with a line. Lines that hold hashes of secrets are described without any value of
-/// theirs, also when damage has put a hash where a number should be.
+/// Longer ones repeat the line.
+const LONGEST_MESSAGE: usize = 300;
+
+/// What is wrong with a line. No hash of a secret is shown, wherever damage or design has put it:
+/// where there may be one, no value of the line is shown at all.
 fn explained(bytes: &[u8], error: &serde_json::Error) -> Error {
     let message = error.to_string();
-    let secret = [&b"{\"api_key"[..], b"{\"preauth", b"{\"session"];
-    let names_fields_only = ["unknown field", "missing field", "duplicate field", DUPLICATE_KEY];
-    let may_show = error.is_syntax()
-        || error.is_eof()
-        || !secret.iter().any(|start| bytes.starts_with(start))
-        || names_fields_only.iter().any(|start| message.starts_with(start));
     // The position within the line stands on its own; the line's number is the caller's to add.
     let what = message.rsplit_once(" at line ").map_or(message.as_str(), |(what, _)| what);
+    let may_show = error.is_syntax()
+        || error.is_eof()
+        || names_fields_only(what)
+        || (what.len() <= LONGEST_MESSAGE && !may_hold_hash(bytes) && !looks_like_hash(what));
     let what = if may_show { what } else { "a field has a value that its type does not allow" };
     Error::corrupt("a line cannot be read").with("column", error.column()).with("problem", what)
+}
+
+/// Whether a message has no other words of the line than what can be the name of a field.
+fn names_fields_only(message: &str) -> bool {
+    let ours = ["missing field", "duplicate field", DUPLICATE_KEY];
+    if ours.iter().any(|start| message.starts_with(start)) {
+        return true;
+    }
+    let unknown = message.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`'));
+    unknown.is_some_and(|(name, _)| {
+        name.len() <= 32 && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+    })
+}
+
+/// Whether the line is of a kind that has a hash, or has something like one. An escape could spell
+/// either in another way.
+fn may_hold_hash(line: &[u8]) -> bool {
+    let marks: [&[u8]; 6] = [b"api_key", b"preauth_key", b"hmac-", b"bcrypt", b"$2", b"\\u"];
+    marks.iter().any(|mark| line.windows(mark.len()).any(|window| window == *mark))
+}
+
+/// Whether a text has as many digits in a row as only hashes and keys have.
+fn looks_like_hash(text: &str) -> bool {
+    let is_digit = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '.' | '=');
+    text.split(|c| !is_digit(c)).any(|run| run.len() >= 32)
 }

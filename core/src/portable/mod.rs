@@ -2,8 +2,9 @@
 //! other tools. docs/portable-format.md describes it.
 //!
 //! [`Writer`] streams items out, [`Reader`] streams them in. The first line names the format, the
-//! last one counts the items and proves with a SHA-256 that nothing before it was lost or altered.
-//! The same items in the same order give the same bytes.
+//! last one counts the items, proves with a SHA-256 that nothing before it was lost or damaged, and,
+//! if its writer had a hash key, with a [`Mac`] who wrote it.
+//! The same items in the same order under the same key give the same bytes.
 
 mod line;
 mod reader;
@@ -13,14 +14,21 @@ use std::collections::BTreeMap;
 
 use crate::command::Image;
 use crate::domain::{AuditEntry, MetricPoint};
-use crate::error::Entity;
+use crate::error::{Entity, Error, Result};
 use crate::schema::Table;
+use crate::secrets::HashKey;
 
 pub use reader::Reader;
 pub use writer::Writer;
 
-/// The version of the format that this build writes, and the only one it reads.
-pub const FORMAT_VERSION: u32 = 1;
+/// The newest version of the format: that of files with a [`Mac`]. Those without one have version 1.
+pub const FORMAT_VERSION: u32 = 2;
+
+/// The version of files without a [`Mac`].
+const WITHOUT_MAC: u32 = 1;
+
+/// Keeps codes of files apart from hashes of credentials.
+const MAC_PURPOSE: &str = "portable form";
 
 /// The longest line, in bytes, line feed included: 32 MiB. A policy of 4 MiB fits even if JSON
 /// escapes every character of it in six.
@@ -72,6 +80,23 @@ pub struct Summary {
     pub state_digest: Option<[u8; 32]>,
     /// Of all bytes before the last line.
     pub sha256: [u8; 32],
+    /// Proof of who wrote the file, if its writer had a hash key.
+    pub mac: Option<Mac>,
+}
+
+/// A code for the SHA-256 of a file that only a holder of a hash key can make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mac {
+    /// Which key.
+    pub key_id: [u8; 4],
+    /// HMAC-SHA-256 under that key.
+    pub hmac_sha256: [u8; 32],
+}
+
+impl Mac {
+    fn of(sha256: &[u8; 32], key: &HashKey) -> Self {
+        Self { key_id: key.id(), hmac_sha256: key.code(MAC_PURPOSE, sha256) }
+    }
 }
 
 impl Summary {
@@ -79,6 +104,20 @@ impl Summary {
     #[must_use]
     pub fn total(&self) -> u64 {
         self.counts.values().sum()
+    }
+
+    /// Whether a holder of `key` wrote the file. If not, nobody knows who did.
+    ///
+    /// # Errors
+    /// `Corrupt` if the file claims it, and it is not so: somebody else edited it.
+    pub fn is_by_holder_of(&self, key: &HashKey) -> Result<bool> {
+        let Some(mac) = self.mac.filter(|mac| mac.key_id == key.id()) else { return Ok(false) };
+        if key.is_code(MAC_PURPOSE, &self.sha256, &mac.hmac_sha256) {
+            return Ok(true);
+        }
+        Err(Error::corrupt("the file was edited by somebody who does not have this hash key")
+            .with("key_id", data_encoding::HEXLOWER.encode(&mac.key_id))
+            .during("portable.read"))
     }
 }
 

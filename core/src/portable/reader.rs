@@ -6,7 +6,7 @@ use std::io;
 use sha2::{Digest as _, Sha256};
 
 use super::line::{AnyHeader, Header, Line, parse};
-use super::{FORMAT_VERSION, Item, MAX_LINE, Summary};
+use super::{FORMAT_VERSION, Item, MAX_LINE, Summary, WITHOUT_MAC};
 use crate::error::{Entity, Error, ErrorKind, Result};
 use crate::schema::Schema;
 
@@ -17,6 +17,7 @@ use crate::schema::Schema;
 #[derive(Debug)]
 pub struct Reader<R> {
     from: R,
+    version: u32,
     schema: u32,
     line: Vec<u8>,
     number: u64,
@@ -36,6 +37,7 @@ impl<R: io::BufRead> Reader<R> {
     pub fn new(from: R) -> Result<Self> {
         let mut reader = Self {
             from,
+            version: 0,
             schema: 0,
             line: Vec::new(),
             number: 0,
@@ -45,7 +47,8 @@ impl<R: io::BufRead> Reader<R> {
             ended: false,
         };
         let header = reader.header();
-        reader.schema = reader.placed(header)?.schema;
+        let header = reader.placed(header)?;
+        (reader.version, reader.schema) = (header.ghostwire_store, header.schema);
         reader.hash.update(&reader.line);
         Ok(reader)
     }
@@ -99,7 +102,7 @@ impl<R: io::BufRead> Reader<R> {
         let foreign =
             |error| Error::corrupt("this is not the portable form of a store").because(error);
         let any: AnyHeader = parse(&self.line).map_err(foreign)?;
-        if any.ghostwire_store != FORMAT_VERSION {
+        if !(WITHOUT_MAC..=FORMAT_VERSION).contains(&any.ghostwire_store) {
             return Err(Error::new(
                 ErrorKind::Unsupported,
                 "this build does not read this version of the portable form",
@@ -166,6 +169,10 @@ impl<R: io::BufRead> Reader<R> {
             return Err(Error::corrupt(
                 "the lines were altered: their SHA-256 is not the one in the last line",
             ));
+        }
+        if summary.mac.is_some() != (self.version > WITHOUT_MAC) {
+            return Err(Error::corrupt("the last line has a `mac` in version 2, and only there")
+                .with("version", self.version));
         }
         Ok(summary)
     }

@@ -1,6 +1,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+use std::sync::Arc;
+
+use data_encoding::HEXLOWER;
 use proptest::prelude::*;
+use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::domain::{DocumentText, Policy, Sample};
@@ -60,6 +64,11 @@ fn read(bytes: &[u8]) -> Result<(Vec<Item>, Summary)> {
     Ok((items, reader.summary().unwrap().clone()))
 }
 
+fn text_of(item: &Item) -> String {
+    let text = String::from_utf8(written(std::slice::from_ref(item))).unwrap();
+    text.lines().nth(1).unwrap().to_owned()
+}
+
 fn refused(bytes: &[u8]) -> String {
     read(bytes).unwrap_err().to_string()
 }
@@ -98,6 +107,73 @@ fn the_bytes_are_these() {
     );
     assert!(lines[3].starts_with(&start), "{}", lines[3]);
     assert!(text.ends_with("\"}}\n"));
+}
+
+fn key(byte: u8) -> Arc<HashKey> {
+    Arc::new(HashKey::new([byte; 32]))
+}
+
+/// As [`written`], by a holder of a key.
+fn written_with(key: Arc<HashKey>, items: &[Item]) -> String {
+    let mut writer = Writer::authenticated(Vec::new(), key).unwrap();
+    items.iter().for_each(|item| writer.item(item).unwrap());
+    String::from_utf8(writer.finish(None).unwrap().0).unwrap()
+}
+
+/// With the SHA-256 that fits what was edited, which anybody can compute.
+fn hashed_anew(text: &str) -> String {
+    let end = text.find("{\"end\"").unwrap();
+    let sha256 = HEXLOWER.encode(&Sha256::digest(&text.as_bytes()[..end]));
+    let at = text.rfind("\"sha256\":\"").unwrap() + 10;
+    [&text[..at], &sha256, &text[at + 64..]].concat()
+}
+
+#[test]
+fn a_holder_of_the_key_wrote_it_or_nobody_known() {
+    let text = written_with(key(7), &[user(), api_key()]);
+    assert!(text.starts_with("{\"ghostwire_store\":2,"), "{text}");
+    let id = HEXLOWER.encode(&key(7).id());
+    assert!(text.contains(&format!("\"mac\":{{\"key_id\":\"{id}\",\"hmac_sha256\":\"")), "{text}");
+    let (items, summary) = read(text.as_bytes()).unwrap();
+    assert_eq!(items, [user(), api_key()]);
+    assert!(summary.is_by_holder_of(&key(7)).unwrap());
+    assert!(
+        !summary.is_by_holder_of(&key(8)).unwrap(),
+        "it says who wrote it, and that is another"
+    );
+    let (_, unsigned) = read(&written(&[user()])).unwrap();
+    assert_eq!(unsigned.mac, None);
+    assert!(!unsigned.is_by_holder_of(&key(7)).unwrap());
+}
+
+#[test]
+fn whoever_edits_it_without_the_key_is_found_out() {
+    let text = written_with(key(7), &[user(), api_key()]);
+    let edited = hashed_anew(&text.replacen("\"ann\"", "\"eve\"", 1));
+    let (_, summary) = read(edited.as_bytes()).unwrap();
+    let error = summary.is_by_holder_of(&key(7)).unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains("was edited"), "{error}");
+    // Nor does a code for another purpose pass, or one of another key that claims to be this one.
+    for code in [key(7).code("api_key", &summary.sha256), key(8).code(MAC_PURPOSE, &summary.sha256)]
+    {
+        let mac = Mac { key_id: key(7).id(), hmac_sha256: code };
+        let claimed = Summary { mac: Some(mac), ..summary.clone() };
+        assert!(claimed.is_by_holder_of(&key(7)).is_err());
+    }
+}
+
+#[test]
+fn a_version_has_a_mac_or_has_none() {
+    let with = written_with(key(7), &[user()]);
+    let older = hashed_anew(&with.replacen("store\":2", "store\":1", 1));
+    assert!(refused(older.as_bytes()).contains("`mac`"));
+    let without = String::from_utf8(written(&[user()])).unwrap();
+    let newer = hashed_anew(&without.replacen("store\":1", "store\":2", 1));
+    assert!(refused(newer.as_bytes()).contains("`mac`"));
+    let at = with.find("\"hmac_sha256\":\"").unwrap() + 15;
+    let cut = [&with[..at], &with[at + 2..]].concat();
+    assert!(refused(cut.as_bytes()).contains("64 lower-case hex digits"));
 }
 
 #[test]
@@ -171,8 +247,11 @@ fn the_first_line_decides() {
     assert!(refused(b"").contains("nothing to read"));
     assert!(refused(b"PRAGMA foreign_keys=OFF;\n").contains("not the portable form"));
     assert!(refused(b"{\"users\":[]}\n").contains("not the portable form"));
-    let error = Reader::new(&b"{\"ghostwire_store\":2,\"novel\":true}\n"[..]).unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Unsupported);
+    for version in ["0", "3"] {
+        let line = format!("{{\"ghostwire_store\":{version},\"novel\":true}}\n");
+        let error = Reader::new(line.as_bytes()).unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Unsupported);
+    }
     let error = Reader::new(&b"{\"ghostwire_store\":1,\"schema\":900}\n"[..]).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::SchemaMismatch { found: 900, .. }));
     assert!(error.to_string().contains("line=1"), "{error}");
@@ -214,8 +293,7 @@ fn keys_of_maps_must_differ() {
 
 #[test]
 fn errors_show_no_hashes() {
-    let text = String::from_utf8(written(&[api_key()])).unwrap();
-    let line = text.lines().nth(1).unwrap();
+    let line = text_of(&api_key());
     let hash = "5e5e5e5e";
     for (from, to) in [
         ("\"revision\":1", format!("\"revision\":\"{}\"", hash.repeat(8))),
@@ -224,6 +302,29 @@ fn errors_show_no_hashes() {
     ] {
         let error = refused(&framed(&(line.replace(from, &to) + "\n")));
         assert!(error.contains("line=2") && !error.contains(hash), "{error}");
+    }
+    let bcrypt = "bcrypt:$2b$04$ABCDEFGHIJKLMNOPQRSTUu5pUYnC0pESokJLt705oY3/ycNDD4BIW";
+    let keyed = format!("hmac-sha256:00000001:{}", hash.repeat(8));
+    let user = text_of(&user());
+    for line in [
+        // Written otherwise, but a key all the same.
+        line.replace("{\"api_key\"", "{ \"api_key\"").replace("\"abc\"", &format!("[\"{hash}\"]")),
+        line.replace("api_key", "\\u0061pi_key").replace("\"abc\"", &format!("\"{hash} x\"")),
+        // As the name of a field, or of a kind.
+        line.replace("\"prefix\"", &format!("\"{keyed}\"")),
+        line.replace("\"prefix\"", &format!("\"{}\"", hash.repeat(3))),
+        format!("{{\"{keyed}\":{{}}}}"),
+        // In another kind of line.
+        user.replace(ID, &keyed),
+        user.replace(ID, bcrypt),
+        user.replace(ID, &hash.repeat(8)),
+        user.replace("\"revision\":1", &format!("\"revision\":\"{}\"", hash.repeat(8))),
+        user.replace("\"name\":\"ann\"", &format!("\"name\":[\"\\u0068mac-sha256:{hash}\"]")),
+        user.replace("\"name\":\"ann\"", &format!("\"name\":\"x\",\"{bcrypt}\":1")),
+    ] {
+        let error = refused(&framed(&(line.clone() + "\n")));
+        assert!(error.contains("line=2"), "{line}: {error}");
+        assert!(!error.contains(hash) && !error.contains("ABCDEFGHIJ"), "{line}: {error}");
     }
     let error = refused(&framed(&(line.replace("\"prefix\"", "\"prefixx\"") + "\n")));
     assert!(error.contains("unknown field `prefixx`"), "{error}");

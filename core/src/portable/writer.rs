@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::line::{End, Header};
-use super::{FORMAT_VERSION, Item, MAX_LINE, Summary};
+use super::{FORMAT_VERSION, Item, MAX_LINE, Mac, Summary, WITHOUT_MAC};
 use crate::command::Image;
 use crate::domain::{AuditEntry, MetricPoint};
 use crate::error::{Entity, Error, Result};
 use crate::schema::Schema;
+use crate::secrets::HashKey;
 
 /// Writes the portable form to `W`, which had better be buffered: each line is one write.
 ///
@@ -22,18 +24,32 @@ pub struct Writer<W> {
     line: Vec<u8>,
     hash: Sha256,
     counts: BTreeMap<Entity, u64>,
+    key: Option<Arc<HashKey>>,
 }
 
 impl<W: io::Write> Writer<W> {
-    /// Writes the first line.
+    /// Writes the first line of a file that does not prove who wrote it.
     ///
     /// # Errors
     /// `Unavailable` if it cannot be written.
     pub fn new(to: W) -> Result<Self> {
+        Self::begin(to, None)
+    }
+
+    /// Writes the first line of a file whose last one proves that a holder of `key` wrote it.
+    ///
+    /// # Errors
+    /// `Unavailable` if it cannot be written.
+    pub fn authenticated(to: W, key: Arc<HashKey>) -> Result<Self> {
+        Self::begin(to, Some(key))
+    }
+
+    fn begin(to: W, key: Option<Arc<HashKey>>) -> Result<Self> {
+        let ghostwire_store = if key.is_some() { FORMAT_VERSION } else { WITHOUT_MAC };
         let schema = Schema::current().version().version;
-        let mut writer =
-            Self { to, line: Vec::new(), hash: Sha256::new(), counts: BTreeMap::new() };
-        writer.put(&Header { ghostwire_store: FORMAT_VERSION, schema })?;
+        let (line, hash, counts) = (Vec::new(), Sha256::new(), BTreeMap::new());
+        let mut writer = Self { to, line, hash, counts, key };
+        writer.put(&Header { ghostwire_store, schema })?;
         Ok(writer)
     }
 
@@ -87,7 +103,8 @@ impl<W: io::Write> Writer<W> {
     pub fn finish(mut self, state_digest: Option<[u8; 32]>) -> Result<(W, Summary)> {
         let sha256 = std::mem::take(&mut self.hash).finalize().into();
         let counts = std::mem::take(&mut self.counts);
-        let summary = Summary { counts, state_digest, sha256 };
+        let mac = self.key.as_deref().map(|key| Mac::of(&sha256, key));
+        let summary = Summary { counts, state_digest, sha256, mac };
         self.put(&End::of(&summary))?;
         self.to.flush().map_err(unwritable)?;
         Ok((self.to, summary))

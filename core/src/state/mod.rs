@@ -14,6 +14,7 @@ mod api_keys;
 mod clock;
 mod decision;
 mod dns;
+mod hashes;
 mod holders;
 mod listing;
 mod loading;
@@ -38,6 +39,7 @@ pub use addresses::Addresses;
 pub use api_keys::ApiKeys;
 pub use decision::{Change, ChangeKinds, Changes, Context, Decision, Handle, Note, Reply};
 pub use dns::DnsRecords;
+pub use hashes::CredentialHashes;
 pub(crate) use loading::Loading;
 pub use nodes::Nodes;
 pub use policies::Policies;
@@ -51,10 +53,10 @@ pub use users::Users;
 use crate::block::{BlockHash, ChangeKind, RowChange, Serial};
 use crate::command::{Command, Image};
 use crate::domain::{
-    ApiKey, DnsRecord, Id, Node, Policy, PreAuthKey, Presence, Route, Session, Setting, Timestamp,
-    User, nil_id,
+    ApiKey, DnsRecord, Id, Node, Policy, PreAuthKey, Presence, Route, SecretScheme, Session,
+    Setting, Timestamp, User, nil_id,
 };
-use crate::error::{Error, Result};
+use crate::error::{Entity, Error, Result};
 use crate::schema::{Record, RowKey, Table};
 
 type Map<K, V> = imbl::OrdMap<K, V>;
@@ -186,10 +188,9 @@ impl State {
             Command::Restore(restore) => self.decide_restore(restore),
             Command::Transaction(transaction) => self.decide_transaction(transaction, context),
         }?;
-        // Callers choose ids, and nothing could be read again that is stored under none.
         for change in &decision.changes {
             if let Change::Put(image) = change {
-                image.check_ids()?;
+                image.check()?;
             }
         }
         Ok(decision)
@@ -325,6 +326,20 @@ macro_rules! with_record {
 }
 
 impl Image {
+    /// Refuses what no entity may be, whoever brings it in.
+    fn check(&self) -> Result<()> {
+        // Callers choose ids, and nothing could be read again that is stored under none.
+        self.check_ids()?;
+        match self {
+            // No store makes one, and anybody can: it proves nothing but who made it up.
+            Self::Session(session) if session.hash.scheme() == SecretScheme::Bcrypt => {
+                let message = "a session's token is hashed with the store's key, not with bcrypt";
+                Err(Error::invalid(message).about(Entity::Session).with("id", session.id))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses the nil id, as its own and as one that need not exist; others do not exist.
     fn check_ids(&self) -> Result<()> {
         let is_nil = match self {

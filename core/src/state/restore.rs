@@ -33,7 +33,7 @@ impl State {
 
     /// Whether a whole entity may be brought in.
     fn judge(&self, image: &Image) -> Result<Verdict> {
-        image.check_ids()?;
+        image.check()?;
         if let Some(present) = self.present(image) {
             return if present == *image {
                 Ok(Verdict::Unchanged)
@@ -130,6 +130,8 @@ impl State {
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
+    use crate::command::SessionCommand;
+    use crate::domain::{NewSession, Session, SessionId, SessionOwner, Timestamp};
     use crate::state::testing::*;
 
     fn everything(world: &World) -> Vec<Image> {
@@ -150,6 +152,42 @@ mod tests {
             assert_eq!(restored.unchanged, unchanged);
             assert_eq!(everything(&copy), images);
         }
+    }
+
+    #[test]
+    fn no_session_has_a_hash_that_anybody_can_make() {
+        let mut world = World::new();
+        let alice = world.user("alice");
+        let session = |hash: &str| Session {
+            id: SessionId::from_bytes([7; 16]),
+            owner: SessionOwner::User(alice.id),
+            hash: hash.parse().unwrap(),
+            client: None,
+            created_at: alice.created_at,
+            expires_at: alice.created_at.saturating_add(std::time::Duration::from_secs(60)),
+            last_seen: alice.created_at,
+        };
+        let forged = "bcrypt:$2b$04$ABCDEFGHIJKLMNOPQRSTUu5pUYnC0pESokJLt705oY3/ycNDD4BIW";
+        let images = |hash: &str| vec![Image::Session(session(hash).into())];
+        let restore = |hash: &str, skip_invalid| Restore { images: images(hash), skip_invalid };
+        let error = world.run(restore(forged, false)).unwrap_err();
+        assert!(error.to_string().contains("not with bcrypt"), "{error}");
+        let begin = SessionCommand::Begin {
+            id: SessionId::from_bytes([7; 16]),
+            hash: forged.parse().unwrap(),
+            session: NewSession {
+                owner: SessionOwner::User(alice.id),
+                client: None,
+                expires_at: Timestamp::MAX,
+            },
+        };
+        let error = world.run(begin).unwrap_err();
+        assert!(error.to_string().contains("not with bcrypt"), "{error}");
+        let Reply::Restored(restored) = world.run(restore(forged, true)).unwrap() else { panic!() };
+        assert_eq!((restored.restored, restored.skipped.len()), (0, 1));
+        assert!(world.state.sessions().is_empty());
+        let keyed = format!("hmac-sha256:00000001:{}", "5e".repeat(32));
+        world.run(restore(&keyed, false)).unwrap();
     }
 
     #[test]

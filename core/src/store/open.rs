@@ -16,6 +16,8 @@ use crate::error::{Error, Result};
 use crate::imported::ImportedHashes;
 use crate::loader;
 use crate::options::StoreOptions;
+use crate::secrets::HashKey;
+use crate::state::{CredentialHashes, State};
 use crate::threads::{self, Waits};
 use crate::view::Published;
 use crate::writer::{Closing, Disk, Progress, Shared, Start, Writer, WriterCounters};
@@ -34,6 +36,9 @@ pub async fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<Ar
         let guard = watch_clock(backend.as_ref(), &options).await?;
         loader::migrate(backend.as_ref(), options.read_only).await?;
         let loaded = loader::load(&backend, options.writer.retain_block_bytes).await?;
+        if let Some(key) = &options.hash_key {
+            warn_of_other_keys(&loaded.state, key);
+        }
         start(backend.clone(), options, loaded, guard).await
     };
     let span = tracing::info_span!("store.open");
@@ -44,6 +49,23 @@ pub async fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<Ar
         tracing::warn!(%error, "the backend of a store that cannot be opened is not closed");
     }
     opened
+}
+
+/// Such credentials are refused one by one, which looks like many people with wrong secrets.
+fn warn_of_other_keys(state: &State, key: &HashKey) {
+    let mut hashes = CredentialHashes::of(state);
+    let credentials = hashes.total();
+    hashes.keyed.remove(&key.id());
+    let others: u64 = hashes.keyed.values().sum();
+    if others > 0 {
+        let key_id = data_encoding::HEXLOWER.encode(&key.id());
+        tracing::warn!(
+            credentials,
+            others,
+            key_id,
+            "some credentials were hashed with another key than the configured one, and are refused"
+        );
+    }
 }
 
 /// Before anything is written: a migration, too, would be dated by a clock that is wrong.

@@ -250,10 +250,14 @@ async fn rules_of_single_entities_hold(world: &mut World) {
     restore(&store, &[Image::User(local_user().into())]).await;
     let network = NetworkSettings { ipv4: None, ipv6: None, ..NetworkSettings::default() };
     let document = SettingDocument::Network(network);
+    let forged = SecretHash::bcrypt(BCRYPT).unwrap();
     let nobodys = PreAuthKey { user: None, tags: TagSet::empty(), ..preauth_key() };
     for image in [
         Image::Node(Node { user: None, tags: TagSet::empty(), ..first_node() }.into()),
         Image::PreAuthKey(nobodys.into()),
+        Image::Session(
+            Session { owner: SessionOwner::User(id(1)), hash: forged, ..session() }.into(),
+        ),
         Image::DnsRecord(DnsRecord { kind: DnsRecordKind::Aaaa, ..dns_record() }.into()),
         Image::Setting(Setting { document, ..setting() }.into()),
     ] {
@@ -485,6 +489,9 @@ fn dns_record() -> DnsRecord {
         revision: Revision::new(4).unwrap(),
     }
 }
+
+/// What anybody can make of a secret of their own.
+const BCRYPT: &str = "$2b$04$ABCDEFGHIJKLMNOPQRSTUu5pUYnC0pESokJLt705oY3/ycNDD4BIW";
 
 fn session() -> Session {
     Session {
