@@ -149,6 +149,9 @@ pub(crate) struct HeadscaleArgs {
     /// Leave out what cannot be imported, and report it.
     #[arg(long)]
     pub(crate) skip_invalid: bool,
+    /// Hash plain keys with the configured hash key, though the store's credentials have another.
+    #[arg(long)]
+    pub(crate) other_key: bool,
     #[command(flatten)]
     pub(crate) target: TargetArgs,
 }
@@ -157,6 +160,10 @@ pub(crate) struct HeadscaleArgs {
 pub(crate) struct PortableArgs {
     /// The file, or `-` for standard input.
     pub(crate) file: PathBuf,
+    /// Admit keys with bcrypt hashes, which anybody can make, from a file that was not written by a
+    /// holder of this store's hash key.
+    #[arg(long)]
+    pub(crate) unsigned: bool,
     #[command(flatten)]
     pub(crate) target: TargetArgs,
 }

@@ -2,57 +2,81 @@
 
 use std::collections::BTreeMap;
 
+use data_encoding::HEXLOWER;
 use ghostwire_store::config::Config;
-use ghostwire_store::domain::{SecretHash, SecretScheme};
-use ghostwire_store::read_hash_key;
 use ghostwire_store::secrets::HashKey;
-use ghostwire_store::state::State;
+use ghostwire_store::state::CredentialHashes;
+use ghostwire_store::{ErrorKind, Result, read_hash_key};
+use serde_json::{Value, json};
 
-/// How the credentials of a store relate to a hash key.
+/// The configured hash key; `None` if there is none.
+pub(crate) fn configured_key(config: &Config) -> Result<Option<HashKey>> {
+    let Some(path) = config.secret_key_path() else { return Ok(None) };
+    match read_hash_key(&path) {
+        Ok(key) => Ok(Some(key)),
+        Err(error) if *error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// How credentials (API keys, pre-auth keys, sessions) relate to a hash key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct KeyFit {
-    /// All API keys, pre-auth keys and sessions.
-    pub(crate) total: usize,
+    pub(crate) hashes: CredentialHashes,
     /// How many were hashed with another key, by that key's id. They cannot be checked.
-    strangers: BTreeMap<[u8; 4], usize>,
+    others: BTreeMap<[u8; 4], u64>,
 }
 
 impl KeyFit {
-    pub(crate) fn of(state: &State, key: &HashKey) -> Self {
-        let mut fit = Self::default();
-        let api_keys = state.api_keys().iter().map(|key| &key.hash);
-        let preauth_keys = state.preauth_keys().iter().map(|key| &key.hash);
-        let sessions = state.sessions().iter().map(|session| &session.hash);
-        for hash in api_keys.chain(preauth_keys).chain(sessions) {
-            fit.add(hash, key);
+    /// Without a key, or with one that is yet to be made, no hash fits.
+    pub(crate) fn of(hashes: CredentialHashes, key: Option<[u8; 4]>) -> Self {
+        let mut others = hashes.keyed.clone();
+        if let Some(key) = key {
+            others.remove(&key);
         }
-        fit
-    }
-
-    /// As for the configured key; `None` if that cannot be read, which others report.
-    pub(crate) fn of_configured(state: &State, config: &Config) -> Option<Self> {
-        let key = read_hash_key(&config.secret_key_path()?).ok()?;
-        Some(Self::of(state, &key))
-    }
-
-    fn add(&mut self, hash: &SecretHash, key: &HashKey) {
-        self.total += 1;
-        if let SecretScheme::Hmac { key_id } = hash.scheme()
-            && key_id != key.id()
-        {
-            *self.strangers.entry(key_id).or_default() += 1;
-        }
+        Self { hashes, others }
     }
 
     /// What does not fit, in words.
     pub(crate) fn misfit(&self) -> Option<String> {
         let listed: Vec<_> = self
-            .strangers
+            .others
             .iter()
-            .map(|(id, count)| format!("{count} with key {}", data_encoding::HEXLOWER.encode(id)))
+            .map(|(id, count)| format!("{count} with key {}", HEXLOWER.encode(id)))
             .collect();
-        let total = self.total;
+        let total = self.hashes.total();
         let found = format!("of {total} credentials, another key hashed {}", listed.join(", "));
         Some(found).filter(|_| !listed.is_empty())
+    }
+
+    /// What was imported and is yet to be used, in words.
+    pub(crate) fn imported(&self) -> Option<String> {
+        let CredentialHashes { bcrypt, too_costly, .. } = self.hashes;
+        let imported = format!("{bcrypt} imported with bcrypt and not used since");
+        match (bcrypt, too_costly) {
+            (0, _) => None,
+            (_, 0) => Some(imported),
+            _ => Some(format!("{imported}, {too_costly} of them never usable (cost above 14)")),
+        }
+    }
+
+    pub(crate) fn object(&self) -> Value {
+        let others = self.others.iter().map(|(id, count)| (HEXLOWER.encode(id), *count));
+        json!({
+            "total": self.hashes.total(),
+            "bcrypt": self.hashes.bcrypt,
+            "bcrypt_too_costly": self.hashes.too_costly,
+            "other_keys": others.collect::<BTreeMap<_, _>>(),
+        })
+    }
+}
+
+impl std::fmt::Display for KeyFit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.misfit() {
+            Some(misfit) => f.write_str(&misfit)?,
+            None => write!(f, "the hash key fits all {}", self.hashes.total())?,
+        }
+        self.imported().map_or(Ok(()), |imported| write!(f, "; {imported}"))
     }
 }

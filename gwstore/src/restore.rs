@@ -12,7 +12,7 @@ use ghostwire_store::digest::{Digest, state_digest};
 use ghostwire_store::domain::{
     ActorName, AuditEntry, Clock, MetricPoint, PolicyVersion, SystemClock, Timestamp,
 };
-use ghostwire_store::state::{Context, Reply, State};
+use ghostwire_store::state::{Context, CredentialHashes, Reply, State};
 use ghostwire_store::{Entity, Error, ErrorKind, Result, Store};
 
 use crate::progress::Progress;
@@ -78,6 +78,11 @@ impl Rehearsal {
             counts.entry(image.entity()).and_modify(|count| *count -= 1);
         }
         counts
+    }
+
+    /// How the credentials are hashed, before and after.
+    pub(crate) fn hashes(&self) -> (CredentialHashes, CredentialHashes) {
+        (CredentialHashes::of(&self.before), CredentialHashes::of(&self.state))
     }
 
     /// Whether another policy would be in force.

@@ -17,6 +17,26 @@ use crate::session::{Reading, open_accepting_clock, open_to_read, open_to_write}
 
 /// The beginning of 2024, in seconds: this program did not exist before.
 pub(super) const YEAR_2024: i64 = 1_704_067_200;
+/// The beginning of 2100: nobody will use this release then.
+const YEAR_2100: i64 = 4_102_444_800;
+/// Clocks of two machines may differ by so much.
+pub(super) const TOLERANCE: Duration = Duration::from_secs(5);
+
+/// Why what is written now gets a time that cannot be right.
+pub(super) fn doubt(clock: Timestamp, last_commit: Option<Timestamp>) -> Option<String> {
+    let plausible = YEAR_2024 * 1_000_000..YEAR_2100 * 1_000_000;
+    if !plausible.contains(&clock.as_micros()) {
+        return Some(format!(
+            "the clock says {clock}, and what is written is dated by it; set it first"
+        ));
+    }
+    let last = last_commit.filter(|last| last.since(clock) > TOLERANCE)?;
+    Some(format!(
+        "the store's last commit is from {last}, {}, and what is written is dated by that; \
+         `gwstore clock show` says more",
+        difference(last, clock)
+    ))
+}
 
 pub(super) async fn run(config: &Config, command: &ClockCommand, shell: &mut Shell<'_>) -> Outcome {
     match command {
@@ -198,4 +218,27 @@ fn as_json(report: &ClockReport) -> serde_json::Value {
         "audit_beyond": report.audit,
         "metrics_beyond": report.metrics,
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_that_cannot_be_right_are_doubted() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let now = at("2026-11-28T12:00:00Z");
+        for (clock, last, is_doubted) in [
+            (now, None, false),
+            (now, Some(at("2020-01-01T00:00:00Z")), false),
+            (now, Some(at("2026-11-28T12:00:05Z")), false),
+            (now, Some(at("2026-11-28T12:00:06Z")), true),
+            (Timestamp::EPOCH, None, true),
+            (at("2023-12-31T23:59:59Z"), None, true),
+            (at("9999-12-31T00:00:00Z"), None, true),
+        ] {
+            assert_eq!(doubt(clock, last).is_some(), is_doubted, "{clock} {last:?}");
+        }
+    }
 }

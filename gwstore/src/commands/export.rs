@@ -2,16 +2,20 @@
 
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
+use std::sync::Arc;
 
+use data_encoding::HEXLOWER;
 use ghostwire_store::backend::{KeyRange, Scan};
 use ghostwire_store::config::Config;
 use ghostwire_store::domain::{AuditQuery, Limit, MetricPoint, PageRequest};
 use ghostwire_store::portable::{ORDER, Summary, Writer};
 use ghostwire_store::schema::{Record, RowKey, Table};
+use ghostwire_store::secrets::HashKey;
 use ghostwire_store::{Error, Result};
 use serde_json::json;
 
 use crate::cli::ExportArgs;
+use crate::credentials::configured_key;
 use crate::failure::{Outcome, file_error};
 use crate::output::{Shell, shown};
 use crate::output_file::Target;
@@ -29,8 +33,9 @@ pub(super) async fn run(config: &Config, args: &ExportArgs, shell: &mut Shell<'_
         check_stdout()?;
         let reading = Reading::open(config).await?;
         let progress = shell.progress("exporting", None);
-        let written = write(&reading, BufWriter::with_capacity(BUFFER, &mut *shell.out), progress);
-        let written = written.await.map(|(_, summary)| summary);
+        let key = signing_key(config, shell);
+        let out = BufWriter::with_capacity(BUFFER, &mut *shell.out);
+        let written = write(&reading, out, key, progress).await.map(|(_, summary)| summary);
         reading.close().await?;
         written?;
         return Ok(());
@@ -38,10 +43,25 @@ pub(super) async fn run(config: &Config, args: &ExportArgs, shell: &mut Shell<'_
     let target = Target::check(&args.file, args.force, Some(config));
     let target = target.map_err(|error| error.during("export"))?;
     let reading = Reading::open(config).await?;
-    let written = write_file(&reading, target, shell.progress("exporting", None)).await;
+    let key = signing_key(config, shell);
+    let progress = shell.progress("exporting", None);
+    let written = write_file(&reading, target, key, progress).await;
     reading.close().await?;
     let summary = written.map_err(|error| error.during("export"))?;
     report(&args.file, &summary, shell)
+}
+
+/// The key by which an import will know who wrote the file. An export without it is whole, too.
+fn signing_key(config: &Config, shell: &mut Shell<'_>) -> Option<Arc<HashKey>> {
+    let why = match configured_key(config) {
+        Ok(Some(key)) => return Some(Arc::new(key)),
+        Ok(None) => "there is none".to_owned(),
+        Err(error) => error.message().to_owned(),
+    };
+    shell.caution(format_args!(
+        "the export does not prove who wrote it, which needs the hash key: {why}"
+    ));
+    None
 }
 
 /// Where standard output was closed, the standard library has put the null device, to be read and
@@ -74,6 +94,7 @@ fn report(path: &Path, summary: &Summary, shell: &mut Shell<'_>) -> Outcome {
             "counts": summary.counts,
             "state_digest": summary.state_digest.map(hex),
             "sha256": hex(summary.sha256),
+            "mac_key_id": summary.mac.map(|mac| HEXLOWER.encode(&mac.key_id)),
         }));
     }
     for (entity, count) in &summary.counts {
@@ -87,12 +108,17 @@ fn report(path: &Path, summary: &Summary, shell: &mut Shell<'_>) -> Outcome {
 }
 
 pub(super) fn hex(bytes: [u8; 32]) -> String {
-    data_encoding::HEXLOWER.encode(&bytes)
+    HEXLOWER.encode(&bytes)
 }
 
-async fn write_file(reading: &Reading, target: Target, progress: Progress) -> Result<Summary> {
+async fn write_file(
+    reading: &Reading,
+    target: Target,
+    key: Option<Arc<HashKey>>,
+    progress: Progress,
+) -> Result<Summary> {
     let path = target.path().to_owned();
-    let written = write(reading, target.begin()?, progress).await;
+    let written = write(reading, target.begin()?, key, progress).await;
     let (file, summary) = written.map_err(|error| match out_of_room(&error) {
         Some(cause) => file_error("the file cannot be written", Some(&path), cause),
         None => error.with("path", path.display()),
@@ -109,8 +135,16 @@ fn out_of_room(error: &Error) -> Option<io::Error> {
     is_full.then(|| io::Error::from(cause.kind()))
 }
 
-async fn write<W: Write>(reading: &Reading, to: W, mut progress: Progress) -> Result<(W, Summary)> {
-    let mut writer = Writer::new(to)?;
+async fn write<W: Write>(
+    reading: &Reading,
+    to: W,
+    key: Option<Arc<HashKey>>,
+    mut progress: Progress,
+) -> Result<(W, Summary)> {
+    let mut writer = match key {
+        Some(key) => Writer::authenticated(to, key)?,
+        None => Writer::new(to)?,
+    };
     let view = reading.store.view();
     for table in ORDER {
         for image in view.images_of(table) {

@@ -1,14 +1,16 @@
 //! `gwstore status`.
 
-use ghostwire_store::Entity;
+use data_encoding::HEXLOWER;
 use ghostwire_store::backend::{Head, LogInfo};
 use ghostwire_store::config::Config;
 use ghostwire_store::schema::Schema;
-use ghostwire_store::state::State;
+use ghostwire_store::state::{CredentialHashes, State};
 use ghostwire_store::store::StoreInfo;
-use serde_json::{Map, json};
+use ghostwire_store::{Entity, Result};
+use serde_json::{Map, Value, json};
 
 use crate::cli::StatusArgs;
+use crate::credentials::{KeyFit, configured_key};
 use crate::failure::Outcome;
 use crate::output::{Shell, bytes};
 use crate::session::{Reading, SeriesCount, count_audit, count_metrics};
@@ -22,25 +24,43 @@ pub(super) async fn run(config: &Config, args: &StatusArgs, shell: &mut Shell<'_
     let most = if args.exact { u64::MAX } else { QUICK_COUNT };
     let counted = count(&reading, most).await;
     let (info, head) = (reading.store.info(), reading.head);
+    let hashes = CredentialHashes::of(&reading.store.view());
     reading.close().await?;
     let counts = counted?;
+    let key = configured_key(config).map(|key| key.map(|key| key.id()));
     if shell.json {
-        print_json(&info, &head, &counts, shell)
+        print_json(&info, &head, &counts, &credentials_object(hashes, &key), shell)
     } else {
-        print(&info, &head, &counts, shell)
+        print(&info, &head, &counts, credentials(hashes, &key), shell)
     }
 }
 
-async fn count(
-    reading: &Reading,
-    most: u64,
-) -> ghostwire_store::Result<Vec<(Entity, SeriesCount)>> {
+async fn count(reading: &Reading, most: u64) -> Result<Vec<(Entity, SeriesCount)>> {
     let view = reading.store.view();
     let state = entity_counts(&view).map(|(entity, count)| (entity, exactly(count)));
     let mut counts = Vec::from(state);
     counts.push((Entity::Metric, count_metrics(reading.backend.as_ref(), most).await?));
     counts.push((Entity::Audit, count_audit(reading.store.as_ref(), most).await?));
     Ok(counts)
+}
+
+/// Why people can or cannot sign in, as far as the hash key decides it.
+fn credentials(hashes: CredentialHashes, key: &Result<Option<[u8; 4]>>) -> String {
+    let total = hashes.total();
+    match key {
+        Ok(Some(key)) => KeyFit::of(hashes, Some(*key)).to_string(),
+        Ok(None) => format!("there is no hash key for all {total}"),
+        Err(error) => format!("{total}; the hash key cannot be read: {}", error.message()),
+    }
+}
+
+fn credentials_object(hashes: CredentialHashes, key: &Result<Option<[u8; 4]>>) -> Value {
+    let key_id = key.as_ref().ok().copied().flatten();
+    let mut object = KeyFit::of(hashes, key_id).object();
+    if let Value::Object(fields) = &mut object {
+        fields.insert("key_id".to_owned(), json!(key_id.map(|id| HEXLOWER.encode(&id))));
+    }
+    object
 }
 
 fn exactly(count: usize) -> SeriesCount {
@@ -67,6 +87,7 @@ fn print(
     info: &StoreInfo,
     head: &Head,
     counts: &[(Entity, SeriesCount)],
+    credentials: String,
     shell: &mut Shell<'_>,
 ) -> Outcome {
     let backend = &info.backend;
@@ -91,6 +112,7 @@ fn print(
         ("checkpoint", head.checkpoint.to_string()),
         ("oldest block", head.oldest_block.to_string()),
         ("rows to fold", info.fold_debt.to_string()),
+        ("credentials", credentials),
     ])?;
     shell.line("")?;
     let counts: Vec<_> = counts
@@ -112,6 +134,7 @@ fn print_json(
     info: &StoreInfo,
     head: &Head,
     counts: &[(Entity, SeriesCount)],
+    credentials: &Value,
     shell: &mut Shell<'_>,
 ) -> Outcome {
     let number = |(entity, counted): &(Entity, SeriesCount)| {
@@ -131,6 +154,7 @@ fn print_json(
         "checkpoint": head.checkpoint,
         "oldest_block": head.oldest_block,
         "fold_debt": info.fold_debt,
+        "credentials": credentials,
         "counts": counts.iter().map(number).collect::<Map<_, _>>(),
         "counts_at_least": inexact,
     }))

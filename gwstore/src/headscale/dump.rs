@@ -4,13 +4,12 @@
 //! first words, and by SQLite's authorizer, which sees what a statement would really do. What it takes
 //! to execute is in proportion to its length: an `INSERT` has literals, and no statement reads a table.
 
-use std::time::Instant;
-
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use rusqlite::functions::FunctionFlags;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{Connection, ErrorCode};
 
+use super::budget::{Budget, cannot_prepare};
 use super::unistr::unistr;
 
 /// What a statement of a dump begins with, and what it may do then.
@@ -36,7 +35,7 @@ enum Deed {
 }
 
 /// Executes the dump.
-pub(super) fn execute(connection: &Connection, bytes: Vec<u8>, deadline: Instant) -> Result<()> {
+pub(super) fn execute(connection: &Connection, bytes: Vec<u8>, budget: &Budget) -> Result<()> {
     let text = String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         Error::invalid("neither a SQLite file nor an SQL dump in UTF-8").with("at_byte", valid)
@@ -60,19 +59,17 @@ pub(super) fn execute(connection: &Connection, bytes: Vec<u8>, deadline: Instant
             let text = context.get_raw(0).as_str()?;
             unistr(text).ok_or_else(|| rusqlite::Error::UserFunctionError("bad escape".into()))
         })
-        .map_err(|_| Error::new(ErrorKind::Unexpected, "SQLite cannot be set up for reading"))?;
+        .map_err(|_| cannot_prepare())?;
     let mut deed = None;
     for statement in Statements::of(text) {
         let mut run = || {
-            if Instant::now() > deadline {
-                return Err(too_much_work());
-            }
+            budget.check_time()?;
             let wanted = statement.deed()?;
             if deed.replace(wanted) != Some(wanted) {
                 connection
                     .authorizer(Some(move |context: AuthContext<'_>| allows(wanted, context)));
             }
-            connection.execute_batch(statement.text).map_err(|error| refused(&error))
+            connection.execute_batch(statement.text).map_err(|error| refused(&error, budget))
         };
         run().map_err(|error: Error| error.with("line", statement.line))?;
     }
@@ -87,17 +84,13 @@ fn does_too_much() -> Error {
     Error::invalid("the statement does what no dump of Headscale does")
 }
 
-fn too_much_work() -> Error {
-    Error::invalid("the dump takes too much work; it is made to do harm")
-}
-
 /// An error without SQLite's message, which repeats parts of the statement.
-fn refused(error: &rusqlite::Error) -> Error {
+fn refused(error: &rusqlite::Error, budget: &Budget) -> Error {
     match error.sqlite_error_code() {
         Some(ErrorCode::AuthorizationForStatementDenied) => does_too_much(),
-        Some(ErrorCode::OperationInterrupted) => too_much_work(),
+        Some(ErrorCode::OperationInterrupted) => budget.too_much_work(),
         Some(ErrorCode::DiskFull | ErrorCode::OutOfMemory | ErrorCode::TooBig) => {
-            Error::invalid("the dump takes too much memory")
+            budget.too_much_memory()
         }
         Some(ErrorCode::ConstraintViolation) => {
             Error::corrupt("a row breaks a constraint of its own table")

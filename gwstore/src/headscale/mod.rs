@@ -7,6 +7,7 @@
 
 #![allow(unreachable_pub, reason = "the tool's commands use it, whatever crate they are in")]
 
+mod budget;
 mod collect;
 mod dump;
 mod hujson;
@@ -101,6 +102,10 @@ fn convert(
 
 /// Says of other databases what they are.
 fn check_tables(tables: &Tables) -> Result<()> {
+    // A dump of one, which has tables of the same names.
+    if tables.has("ghostwire_meta") {
+        return Err(source::own_store());
+    }
     if tables.has("users") && tables.has("nodes") {
         return Ok(());
     }

@@ -4,29 +4,17 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_local_file::FileKind;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
-use rusqlite::limits::Limit;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::budget::{Budget, cannot_prepare};
 use super::dump;
 
 /// The largest file that is read: 1 GiB, some millions of nodes.
 const MAX_FILE: u64 = 1 << 30;
-
-/// The longest text, row or statement: 16 MiB, four times the longest policy. None is longer than its
-/// file, but a short dump still needs some room.
-const MAX_TEXT: u64 = 16 << 20;
-const MIN_TEXT: u64 = 1 << 20;
-
-/// A dump makes a database of about its own size; this many bytes, and four times as many as it has.
-const LEAST_ROOM: u64 = 16 << 20;
-const PAGE: u64 = 4096;
-
-/// A hundred times what a large file takes on a slow machine: so long, and a second more for each MiB.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What kind of file it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +31,11 @@ pub(super) fn open(path: &Path) -> Result<(Connection, SourceKind)> {
 }
 
 fn inspect(path: &Path) -> Result<(Connection, SourceKind)> {
-    let metadata = std::fs::metadata(path).map_err(|error| cannot_open(&error))?;
+    if path.as_os_str() == "-" {
+        let message = "standard input is not read here: a database is read more than once";
+        return Err(Error::invalid(message).with("help", "write it to a file, and name that"));
+    }
+    let metadata = std::fs::metadata(path).map_err(cannot_open)?;
     if metadata.is_dir() {
         return Err(Error::invalid("a directory; name the database file or the dump in it"));
     }
@@ -59,13 +51,15 @@ fn inspect(path: &Path) -> Result<(Connection, SourceKind)> {
             .with("bytes", length)
             .with("limit", MAX_FILE));
     }
-    let mut file = File::open(path).map_err(|error| cannot_open(&error))?;
+    let mut file = File::open(path).map_err(cannot_open)?;
     let mut start = Vec::new();
-    let mut read = |limit: u64, to: &mut Vec<u8>| {
-        (&mut file).take(limit).read_to_end(to).map_err(|error| cannot_open(&error))
-    };
+    let mut read =
+        |limit: u64, to: &mut Vec<u8>| (&mut file).take(limit).read_to_end(to).map_err(cannot_open);
     read(100, &mut start)?;
     if start.starts_with(b"SQLite format 3\0") {
+        if is_own(&start) {
+            return Err(own_store());
+        }
         check_header(&start, length)?;
         return Ok((open_database(path, length)?, SourceKind::Database));
     }
@@ -83,23 +77,32 @@ fn inspect(path: &Path) -> Result<(Connection, SourceKind)> {
     }
     read(MAX_FILE, &mut start)?;
     let connection = Connection::open_in_memory().map_err(|_| cannot_prepare())?;
-    let deadline = prepare(&connection, length)?;
-    dump::execute(&connection, start, deadline)?;
+    let budget = Budget::of(length);
+    budget.impose(&connection)?;
+    dump::execute(&connection, start, &budget)?;
     seal(&connection)?;
     Ok((connection, SourceKind::Dump))
 }
 
-fn cannot_open(error: &std::io::Error) -> Error {
+fn cannot_open(error: std::io::Error) -> Error {
     let kind = match error.kind() {
         std::io::ErrorKind::NotFound => ErrorKind::NotFound,
         std::io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
         _ => ErrorKind::Unavailable,
     };
-    Error::new(kind, "the file cannot be read").with("reason", error.kind())
+    Error::new(kind, "the file cannot be read").because(error)
 }
 
-fn cannot_prepare() -> Error {
-    Error::new(ErrorKind::Unexpected, "SQLite cannot be set up for reading")
+/// Whether the header says that a backend made the file. With a log beside it, it cannot be opened here.
+fn is_own(header: &[u8]) -> bool {
+    let Some(id) = header.get(68..72) else { return false };
+    FileKind::ALL.iter().any(|kind| id == kind.application_id.to_be_bytes())
+}
+
+pub(super) fn own_store() -> Error {
+    let message = "this is a store of gwstore's own, not a database of Headscale";
+    Error::new(ErrorKind::Unsupported, message)
+        .with("help", "`gwstore export` and `gwstore import portable` move one to another")
 }
 
 /// Finds a file that was cut off before SQLite stumbles over it.
@@ -135,16 +138,21 @@ fn open_database(path: &Path, length: u64) -> Result<Connection> {
             ));
         }
     }
-    let absolute = path.canonicalize().map_err(|error| cannot_open(&error))?;
+    let absolute = path.canonicalize().map_err(cannot_open)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
         | OpenFlags::SQLITE_OPEN_URI
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(immutable_uri(&absolute), flags)
         .map_err(|_| Error::corrupt("SQLite cannot open the file"))?;
-    prepare(&connection, length)?;
+    let budget = Budget::of(length);
+    budget.impose(&connection)?;
     let verdict: String = connection
         .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
-        .map_err(|_| Error::corrupt("the SQLite file is damaged"))?;
+        .map_err(|error| match error.sqlite_error_code() {
+            Some(ErrorCode::OperationInterrupted) => budget.too_much_work(),
+            Some(ErrorCode::OutOfMemory | ErrorCode::TooBig) => budget.too_much_memory(),
+            _ => Error::corrupt("the SQLite file is damaged"),
+        })?;
     if verdict != "ok" {
         return Err(Error::corrupt("the SQLite file is damaged; `sqlite3 FILE .recover` may help"));
     }
@@ -166,40 +174,6 @@ fn immutable_uri(path: &Path) -> String {
     }
     uri.push_str("?mode=ro&immutable=1");
     uri
-}
-
-/// Limits what SQL can cost, in proportion to the file. Steps are counted, so that the outcome is
-/// always the same; but a step may take long, so there is an end to that, too, which is told.
-fn prepare(connection: &Connection, length: u64) -> Result<Instant> {
-    let longest = i32::try_from(length.clamp(MIN_TEXT, MAX_TEXT)).unwrap_or(i32::MAX);
-    for (limit, value) in [
-        (Limit::SQLITE_LIMIT_LENGTH, longest),
-        (Limit::SQLITE_LIMIT_SQL_LENGTH, longest),
-        (Limit::SQLITE_LIMIT_ATTACHED, 0),
-        (Limit::SQLITE_LIMIT_EXPR_DEPTH, 50),
-        (Limit::SQLITE_LIMIT_TRIGGER_DEPTH, 1),
-        (Limit::SQLITE_LIMIT_VARIABLE_NUMBER, 0),
-        (Limit::SQLITE_LIMIT_WORKER_THREADS, 0),
-    ] {
-        connection.set_limit(limit, value);
-    }
-    let pages = (length.saturating_mul(4) + LEAST_ROOM) / PAGE;
-    connection
-        .execute_batch(&format!(
-            "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0;
-             PRAGMA ignore_check_constraints = ON;
-             PRAGMA temp_store = MEMORY; PRAGMA max_page_count = {pages};"
-        ))
-        .map_err(|_| cannot_prepare())?;
-    let deadline = Instant::now() + PATIENCE + Duration::from_secs(length >> 20);
-    const STEP: u64 = 10_000;
-    let mut left = (100_000_000 + length.saturating_mul(20)) / STEP;
-    let spend = move || {
-        left = left.saturating_sub(1);
-        left == 0 || Instant::now() > deadline
-    };
-    connection.progress_handler(10_000, Some(spend));
-    Ok(deadline)
 }
 
 /// From here on tables can be read, and nothing else happens.

@@ -25,7 +25,7 @@ fn import(content: impl AsRef<[u8]>, words: &[&str]) {
 fn portable_files_that_are_damaged() {
     import("", &["not even a first line"]);
     import("hello\n", &["not the portable form", "line: 1"]);
-    import("{\"ghostwire_store\":2,\"schema\":1}\n", &["version", "supported: 1"]);
+    import("{\"ghostwire_store\":3,\"schema\":1}\n", &["version", "supported: 2"]);
     import("{\"ghostwire_store\":1,\"schema\":99}\n", &["newer schema", "found: 99"]);
     import([0xff, 0xfe, b'\n'], &["line: 1"]);
     import(portable(&["{\"user\":{\"id\":"]), &["line: 2", "column"]);
@@ -82,7 +82,8 @@ fn sources_that_are_none() {
     refused("import portable directory", &["is a directory", "directory"]);
     refused("import headscale directory", &["directory"]);
     refused("import portable absent.jsonl", &["absent.jsonl"]);
-    refused("import headscale absent.sql", &["absent.sql"]);
+    refused("import headscale absent.sql", &["absent.sql", "No such file"]);
+    refused("import headscale -", &["standard input", "write it to a file"]);
     place.write("words.txt", "these are words");
     refused("import headscale words.txt", &["words.txt"]);
     place.write("empty.sql", "");
@@ -92,7 +93,10 @@ fn sources_that_are_none() {
     refused("import headscale cut.sql", &["cut off", "cut.sql"]);
     // Another store of our own is not a Headscale database.
     place.init("zqlite");
-    refused("import headscale zqlite.db", &["zqlite.db"]);
+    for store in ["zqlite.db", "libsql.db"] {
+        let words = [store, "gwstore's own", "import portable"];
+        refused(&format!("import headscale {store}"), &words);
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ use ghostwire_store::schema::Schema;
 
 use serde_json::Value;
 
-use crate::support::{BACKENDS, Place};
+use crate::support::{BACKENDS, Place, dump, portable, user};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -117,6 +117,23 @@ fn what_a_clock_that_was_ahead_has_dated_is_brought_back() {
         let lines: Vec<_> = lines.collect();
         assert!(lines.iter().any(|line| line["action"] == "clock.repair"), "{trail:#?}");
         assert!(lines.iter().all(|line| !line["at"].as_str().unwrap().starts_with("2086")));
+    }
+}
+
+#[test]
+fn an_import_says_that_its_times_will_be_those_of_a_clock_that_was_ahead() {
+    for backend in BACKENDS {
+        let place = Place::new();
+        written_under(&place, backend, &[SystemClock.now().saturating_sub(DAY), ahead()]);
+        place.write("new.jsonl", portable(&[&user(1, "zoe")]));
+        let headscale = format!("headscale {}", dump("request_tags_migration_test.sql"));
+        for import in ["portable new.jsonl --dry-run", "portable new.jsonl", &headscale] {
+            let told = place.on(backend, &format!("import {import}")).ok();
+            assert!(
+                told.err.contains("2086-11-13") && told.err.contains("clock show"),
+                "{told:#?}"
+            );
+        }
     }
 }
 

@@ -75,6 +75,42 @@ fn points_that_are_replaced_are_counted() {
 }
 
 #[test]
+fn series_are_compared_wherever_their_items_lie() {
+    for backend in BACKENDS {
+        let place = Place::new();
+        let lines = network(&place, backend);
+        // A few that lie far apart, among others that are not there.
+        let series = |kind: &str| {
+            let start = format!("{{\"{kind}\"");
+            lines.iter().filter(move |line| line.starts_with(&start)).cloned().collect::<Vec<_>>()
+        };
+        let (points, entries) = (series("metric"), series("audit"));
+        let mut few = Vec::new();
+        for (number, line) in
+            points.iter().step_by(97).chain(entries.iter().step_by(31)).enumerate()
+        {
+            few.push(line.clone());
+            let mut other: Value = serde_json::from_str(line).unwrap();
+            if line.starts_with("{\"metric\"") {
+                other["metric"]["metric"] = format!("other_{number}").into();
+            } else {
+                other["audit"]["id"] = format!("0190a5c8-7e1f-7000-8000-{number:012x}").into();
+            }
+            few.push(other.to_string());
+        }
+        few.reverse();
+        file(&place, &few);
+        let counted = [points.len().div_ceil(97), entries.len().div_ceil(31)];
+        let plan = place.on(backend, "import portable new.jsonl --dry-run --json").ok().json();
+        assert_eq!(plan["replaced_metrics"], 0);
+        assert_eq!([&plan["new_metrics"], &plan["new_audit"]], counted.map(Value::from).each_ref());
+        place.on(backend, "import portable new.jsonl").ok();
+        let again = place.on(backend, "import portable new.jsonl --json").ok().json();
+        assert_eq!(again["changed"], false);
+    }
+}
+
+#[test]
 fn what_an_import_adds_to_a_store_is_in_its_trail() {
     for backend in BACKENDS {
         let place = Place::new();

@@ -15,3 +15,4 @@ mod outputs;
 mod owners;
 mod round_trips;
 mod support;
+mod trust;

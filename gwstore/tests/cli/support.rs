@@ -180,6 +180,24 @@ fn sha256(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(&<[u8; 32]>::from(Sha256::digest(bytes)))
 }
 
+/// An export with these lines put in at its end, and all that its editor can put right.
+pub(crate) fn edited(export: &str, more: &[&str]) -> Vec<u8> {
+    let (items, end) = export.split_at(export.rfind("{\"end\"").unwrap());
+    let mut end: Value = serde_json::from_str(end).unwrap();
+    let mut text = items.to_owned();
+    for line in more {
+        let kind = line.trim_start_matches("{\"").split('"').next().unwrap();
+        text.push_str(line);
+        text.push('\n');
+        let count = end["end"]["counts"][kind].as_u64().unwrap_or(0);
+        end["end"]["counts"][kind] = (count + 1).into();
+    }
+    let trailer = end["end"].as_object_mut().unwrap();
+    trailer.remove("state_digest");
+    trailer.insert("sha256".to_owned(), sha256(text.as_bytes()).into());
+    (text + &format!("{end}\n")).into_bytes()
+}
+
 /// The line of a user.
 pub(crate) fn user(number: u32, name: &str) -> String {
     serde_json::json!({ "user": {

@@ -1,24 +1,19 @@
 //! Checks of what is stored.
 
-use std::time::Duration;
-
 use ghostwire_store::ErrorKind;
 use ghostwire_store::backend::{Head, LogInfo};
 use ghostwire_store::block::Serial;
 use ghostwire_store::config::Config;
 use ghostwire_store::domain::{Clock, SystemClock, Timestamp};
 use ghostwire_store::schema::Schema;
-use ghostwire_store::state::State;
+use ghostwire_store::state::{CredentialHashes, State};
 
-use super::super::clock::YEAR_2024;
+use super::super::clock::{TOLERANCE, YEAR_2024};
 use super::{Checkup, Finding};
-use crate::credentials::KeyFit;
+use crate::credentials::{KeyFit, configured_key};
 use crate::failure::Outcome;
 use crate::output::bytes;
 use crate::session::{Reading, open_to_read};
-
-/// Clocks of two machines may differ by so much.
-const TOLERANCE: Duration = Duration::from_secs(5);
 
 /// Everything behind the first thing that cannot be opened is left out.
 pub(super) async fn check(config: &Config, checkup: &mut Checkup<'_, '_>) -> Outcome {
@@ -159,12 +154,15 @@ async fn check_content(
 /// Credentials that were hashed with another key are lost until that key is back.
 fn check_credentials(config: &Config, state: &State, checkup: &mut Checkup<'_, '_>) -> Outcome {
     const CHECK: &str = "credentials";
-    let Some(fit) = KeyFit::of_configured(state, config) else { return Ok(()) };
-    checkup.add(match fit.misfit() {
-        None => Finding::ok(CHECK, format!("the hash key fits all {}", fit.total)),
-        Some(misfit) => {
-            let advice = "configure that key's file as secret_key_file, or issue them anew";
-            Finding::fail(CHECK, misfit, advice)
-        }
+    // That there is none, or none that can be read, is a finding of its own.
+    let Ok(Some(key)) = configured_key(config) else { return Ok(()) };
+    let fit = KeyFit::of(CredentialHashes::of(state), Some(key.id()));
+    checkup.add(if fit.misfit().is_some() {
+        let advice = "configure that key's file as secret_key_file, or issue them anew";
+        Finding::fail(CHECK, fit, advice)
+    } else if fit.hashes.too_costly > 0 {
+        Finding::warn(CHECK, fit, "issue new ones in place of those that are never usable")
+    } else {
+        Finding::ok(CHECK, fit)
     })
 }

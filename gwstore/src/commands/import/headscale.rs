@@ -16,7 +16,8 @@ use ghostwire_store::{Error, Result, Store, hash_key_is_absent, read_hash_key};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::{Present, closed, is_missing, open_target, print_digests, trail};
+use super::credentials::Credentials;
+use super::{NOTHING_FOUND, Present, closed, is_missing, open_target, print_digests, trail};
 use crate::cli::HeadscaleArgs;
 use crate::commands::export::hex;
 use crate::failure::{Failure, Outcome, file_error, with_help};
@@ -35,6 +36,7 @@ struct Found {
     refused: Vec<Refused>,
     /// Of the file's bytes.
     sha256: [u8; 32],
+    credentials: Credentials,
 }
 
 struct Refused {
@@ -50,13 +52,14 @@ pub(in super::super) async fn run(
     shell: &mut Shell<'_>,
 ) -> Outcome {
     let present = Present::of(config, &args.target).await?;
+    present.doubt_clock(shell);
     let state = present.state.clone();
     let was_missing = present.reading.is_none();
     present.close().await?;
     // The dump is read with the SQLite that a backend may want to set up first.
     ghostwire_store::prepare_process().await?;
     let mut found = read(config, args, &state)?;
-    let problems = found.import.problems.len() + found.refused.len();
+    let problems = found.left_out();
     if problems > 0 && !args.skip_invalid {
         report(&found, args, None, shell)?;
         let error = Error::invalid("not all of it can be imported; nothing was written")
@@ -66,10 +69,9 @@ pub(in super::super) async fn run(
             .during(OPERATION);
         return Err(Failure::from(error));
     }
-    if let Some(change) = found.rehearsal.policy_change() {
-        let named = |error: Error| error.with("file", args.file.display()).during(OPERATION);
-        change.check_allowed(args.target.policy).map_err(named)?;
-    }
+    found
+        .check_force(args)
+        .map_err(|error| error.with("file", args.file.display()).during(OPERATION))?;
     if args.target.dry_run {
         return report(&found, args, None, shell);
     }
@@ -89,6 +91,24 @@ pub(in super::super) async fn run(
     let written = written.await;
     let digests = closed(store.as_ref(), written).await.map_err(|error| error.during(OPERATION))?;
     report(&found, args, Some(&digests), shell)
+}
+
+impl Found {
+    fn left_out(&self) -> usize {
+        self.import.problems.len() + self.refused.len()
+    }
+
+    /// Refuses what the operator has to ask for, and did not; and what comes to nothing.
+    fn check_force(&self, args: &HeadscaleArgs) -> Result<()> {
+        let left_out = self.left_out();
+        if self.import.images.is_empty() && left_out > 0 {
+            let message = "all of it was left out: nothing of it can be imported";
+            return Err(Error::invalid(message).with("left_out", left_out));
+        }
+        self.credentials.check_hashed(args.other_key)?;
+        let policy = self.rehearsal.policy_change();
+        policy.map_or(Ok(()), |change| change.check_allowed(args.target.policy))
+    }
 }
 
 /// The key under which the store will know pre-auth keys that Headscale has in plain text.
@@ -131,7 +151,8 @@ fn read(config: &Config, args: &HeadscaleArgs, state: &State) -> Result<Found> {
     }
     import.images = admitted;
     let sha256 = sha256_of(&args.file)?;
-    Ok(Found { import, rehearsal, refused, sha256 })
+    let credentials = Credentials::of(&rehearsal, Some(key.id()));
+    Ok(Found { import, rehearsal, refused, sha256, credentials })
 }
 
 fn sha256_of(path: &Path) -> Result<[u8; 32]> {
@@ -188,7 +209,10 @@ fn report(
     digests: Option<&Digests>,
     shell: &mut Shell<'_>,
 ) -> Outcome {
-    let Found { import, rehearsal, refused, .. } = found;
+    let Found { import, rehearsal, refused, credentials, .. } = found;
+    if import.images.is_empty() && found.left_out() == 0 {
+        shell.caution(NOTHING_FOUND);
+    }
     if shell.json {
         let problems: Vec<_> = import
             .problems
@@ -206,9 +230,11 @@ fn report(
             "counts": counts(found),
             "new_entities": rehearsal.new,
             "unchanged_entities": rehearsal.unchanged,
+            "changed": rehearsal.new > 0,
             "problems": problems,
             "notes": import.notes,
             "policy": rehearsal.policy_change().as_ref().map(PolicyChange::object),
+            "credentials": credentials.object(),
             "sha256": hex(found.sha256),
             "dry_run": args.target.dry_run,
             "written": digests.is_some(),
@@ -231,6 +257,10 @@ fn report(
     let Rehearsal { new, unchanged, .. } = rehearsal;
     if let Some(change) = rehearsal.policy_change() {
         shell.say(change)?;
+    }
+    credentials.tell(shell)?;
+    if !import.images.is_empty() && *new == 0 {
+        shell.say("Nothing changes: all that could be imported is there already.")?;
     }
     match digests {
         Some(digests) => {

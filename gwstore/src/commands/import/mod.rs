@@ -1,5 +1,6 @@
 //! `gwstore import`.
 
+mod credentials;
 mod headscale;
 mod portable;
 mod series;
@@ -9,17 +10,21 @@ use std::sync::Arc;
 
 use ghostwire_store::config::Config;
 use ghostwire_store::digest::Digests;
+use ghostwire_store::domain::{Clock, SystemClock};
 use ghostwire_store::state::State;
 use ghostwire_store::{Result, Store};
 
 pub(super) use headscale::run as headscale;
 pub(super) use portable::run as portable;
 
-use super::init;
+use super::{clock, init};
 use crate::cli::TargetArgs;
 use crate::failure::{Outcome, with_help};
 use crate::output::Shell;
 use crate::session::{Reading, open_to_write, refuse_to_forget, store_exists};
+
+/// An empty store has an export, and moves; but nobody should take it for another.
+const NOTHING_FOUND: &str = "the file is in order, and holds nothing: there is nothing to import";
 
 /// Whether the store has to be made first, as the command line allows.
 fn is_missing(config: &Config, args: &TargetArgs) -> bool {
@@ -46,6 +51,14 @@ impl Present {
         };
         let reading = Reading::open(config).await.map_err(explained)?;
         Ok(Self { state: State::clone(&reading.store.view()), reading: Some(reading) })
+    }
+
+    /// Says so if what is written will have a time that cannot be right.
+    fn doubt_clock(&self, shell: &mut Shell<'_>) {
+        let last = self.reading.is_some().then(|| self.state.time());
+        if let Some(doubt) = clock::doubt(SystemClock.now(), last) {
+            shell.caution(doubt);
+        }
     }
 
     async fn close(self) -> Result<()> {

@@ -1,5 +1,6 @@
 //! What is named may be anything.
 
+use super::budget::Budget;
 use super::*;
 
 #[test]
@@ -56,7 +57,8 @@ fn doubled(times: usize) -> String {
 #[test]
 fn a_short_dump_cannot_become_large() {
     // One text is longer than the file by far, and many shorter ones are together.
-    assert_refused(read_text(&dump(&doubled(24))), &["too much memory", "line="]);
+    let allowed = ["too much memory", "line=", "bytes_allowed=16", "longest_text_allowed=1048576"];
+    assert_refused(read_text(&dump(&doubled(24))), &allowed);
     assert_refused(read_text(&dump(&doubled(18).repeat(200))), &["too much memory", "line="]);
     // What a dump is for does not come near it.
     assert!(read_text(&dump(&"INSERT INTO users(name) VALUES('x');".repeat(20_000))).is_ok());
@@ -67,9 +69,10 @@ fn work_ends_after_a_time_however_few_steps_it_has() {
     let connection = Connection::open_in_memory().unwrap();
     let past = std::time::Instant::now();
     while std::time::Instant::now() <= past {}
-    let refused = dump::execute(&connection, dump("").into_bytes(), past);
+    let refused = dump::execute(&connection, dump("").into_bytes(), &Budget::spent(5 << 20, past));
     let error = refused.unwrap_err().to_string();
     assert!(error.contains("too much work") && error.contains("line=1"), "{error}");
+    assert!(error.contains("seconds_allowed=65, steps_allowed=204857600"), "{error}");
 }
 
 #[test]
@@ -159,6 +162,10 @@ fn other_things() {
     let dir = tempfile::tempdir().unwrap();
     assert_refused(read_file(dir.path()), &["a directory"]);
     assert_refused(read_file(&dir.path().join("absent")), &["cannot be read", "absent"]);
+    assert_refused(read_file(Path::new("-")), &["standard input"]);
+    let large = std::fs::File::create(dir.path().join("large")).unwrap();
+    large.set_len((1 << 30) + 1).unwrap();
+    assert_refused(read_file(&dir.path().join("large")), &["too large", "limit=1073741824"]);
     let with = |bytes: &[u8]| {
         let path = dir.path().join("file");
         std::fs::write(&path, bytes).unwrap();

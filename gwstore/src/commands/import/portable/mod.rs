@@ -4,6 +4,7 @@
 //! and a copy of the state has to admit every entity. The second time nothing is written that was
 //! not read so the first time.
 
+mod force;
 mod parts;
 mod source;
 #[cfg(test)]
@@ -13,24 +14,24 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
-use ghostwire_store::backend::Backend;
 use ghostwire_store::config::Config;
 use ghostwire_store::digest::{Digest, Digests};
 use ghostwire_store::portable::{Item, Reader, Summary};
 use ghostwire_store::{Entity, Error, ErrorKind, Result, Store};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use self::force::InForce;
 use self::parts::{Cutter, Parts};
 use self::source::Source;
 use super::series::{SeriesFound, SeriesTrial};
-use super::{Present, closed, open_target, print_digests, trail};
+use super::{NOTHING_FOUND, Present, closed, open_target, print_digests, trail};
 use crate::cli::PortableArgs;
 use crate::commands::export::hex;
-use crate::credentials::KeyFit;
+use crate::credentials::configured_key;
 use crate::failure::{Failure, Outcome, file_error, with_help};
 use crate::output::{Shell, printable};
 use crate::progress::Progress;
-use crate::restore::{Batches, PolicyChange, Rehearsal, check_digest};
+use crate::restore::{Batches, Rehearsal, check_digest};
 use crate::session::{Reading, SeriesCount, count_audit, count_metrics};
 
 /// So many refusals are told one by one.
@@ -62,23 +63,23 @@ pub(in super::super) async fn run(
 ) -> Outcome {
     let mut source = Source::open(&args.file).map_err(|error| error.during(OPERATION))?;
     let present = Present::of(config, &args.target).await?;
+    present.doubt_clock(shell);
     let named = |error: Error| error.with("path", args.file.display()).during(OPERATION);
     let tried = attempt(&mut source, &present, shell.progress("checking", None)).await;
     let is_new = present.reading.is_none();
     let closing = present.close().await;
     let tried = tried.map_err(named)?;
     closing?;
+    let key = configured_key(config)?;
+    let force = InForce::of(&tried.summary, &tried.rehearsal, key.as_ref()).map_err(named)?;
     if !tried.refusals.is_empty() {
         return refuse(&args.file, &tried.refusals, shell);
     }
     let expected = tried.rehearsal.digest();
     check_trailer(&tried, expected).map_err(named)?;
-    let policy = tried.rehearsal.policy_change();
-    if let Some(change) = &policy {
-        change.check_allowed(args.target.policy).map_err(named)?;
-    }
+    force.check(args).map_err(named)?;
     if args.target.dry_run {
-        return report(&tried, policy.as_ref(), None, shell);
+        return report(&tried, &force, None, shell);
     }
     let file = source.again();
     let file = file.map_err(|error| file_error("cannot be read again", Some(&args.file), error))?;
@@ -93,11 +94,18 @@ pub(in super::super) async fn run(
     };
     let written = written.await;
     let digests = closed(store.as_ref(), written).await.map_err(named)?;
-    check_stored(config, &tried.summary, shell).await?;
-    report(&tried, policy.as_ref(), Some(&digests), shell)
+    report(&tried, &force, Some(&digests), shell)?;
+    // The store is free again. Whoever has it now does not undo what was done and said.
+    tell_of_repeated(count_series(config).await, &tried.summary, shell);
+    Ok(())
 }
 
 impl Tried {
+    /// Whether the store would hold anything else than before.
+    fn changes(&self) -> bool {
+        self.new_by_kind().values().any(|count| *count > 0)
+    }
+
     /// What the import brings that is not there.
     fn new_by_kind(&self) -> std::collections::BTreeMap<Entity, u64> {
         let mut new = self.rehearsal.new_by_kind();
@@ -229,26 +237,35 @@ async fn write(
     Ok(digests)
 }
 
-/// Looks at what is stored now. Points and entries with one key replace each other, so a file made by
-/// other means than `gwstore export` may come to fewer of them than it has lines.
-async fn check_stored(config: &Config, summary: &Summary, shell: &mut Shell<'_>) -> Outcome {
+/// Counts the series that are stored now.
+async fn count_series(config: &Config) -> Result<[(Entity, SeriesCount); 2]> {
     let reading = Reading::open(config).await?;
-    let backend: &dyn Backend = reading.backend.as_ref();
     let counted = async {
-        Ok::<_, Error>([
-            (Entity::Metric, count_metrics(backend, u64::MAX).await?),
+        Ok([
+            (Entity::Metric, count_metrics(reading.backend.as_ref(), u64::MAX).await?),
             (Entity::Audit, count_audit(reading.store.as_ref(), u64::MAX).await?),
         ])
     };
     let counted = counted.await;
-    let misfit = KeyFit::of_configured(&reading.store.view(), config).and_then(|fit| fit.misfit());
     reading.close().await?;
-    if let Some(misfit) = misfit {
-        shell.note(format_args!(
-            "{misfit}; move that key too, and name its file as secret_key_file"
-        ));
-    }
-    for (entity, SeriesCount { count, .. }) in counted? {
+    counted
+}
+
+/// Points and entries with one key replace each other, so a file made by other means than `gwstore
+/// export` may come to fewer of them than it has lines.
+fn tell_of_repeated(
+    counted: Result<[(Entity, SeriesCount); 2]>,
+    summary: &Summary,
+    shell: &mut Shell<'_>,
+) {
+    let counted = match counted {
+        Ok(counted) => counted,
+        Err(error) => {
+            let why = printable(error.message());
+            return shell.note(format_args!("the series were not counted once more: {why}"));
+        }
+    };
+    for (entity, SeriesCount { count, .. }) in counted {
         let imported = summary.counts.get(&entity).copied().unwrap_or_default();
         if count < imported {
             shell.note(format_args!(
@@ -256,33 +273,43 @@ async fn check_stored(config: &Config, summary: &Summary, shell: &mut Shell<'_>)
             ));
         }
     }
-    Ok(())
 }
 
+/// What the import finds, or does.
 fn report(
     tried: &Tried,
-    policy: Option<&PolicyChange>,
+    force: &InForce,
     digests: Option<&Digests>,
     shell: &mut Shell<'_>,
 ) -> Outcome {
     let Rehearsal { new, unchanged, .. } = tried.rehearsal;
     let SeriesFound { new_points, replaced_points, new_entries, .. } = tried.series;
+    if tried.summary.total() == 0 {
+        shell.caution(NOTHING_FOUND);
+    }
     if shell.json {
-        return shell.object(&json!({
+        let mut report = json!({
             "counts": tried.summary.counts,
             "new_entities": new,
             "unchanged_entities": unchanged,
             "new_metrics": new_points,
             "replaced_metrics": replaced_points,
             "new_audit": new_entries,
-            "policy": policy.map(PolicyChange::object),
+            "changed": tried.changes(),
             "sha256": hex(tried.summary.sha256),
             "dry_run": digests.is_none(),
             "digests": digests,
-        }));
+        });
+        if let Value::Object(report) = &mut report {
+            report.extend(force.fields().map(|(name, value)| (name.to_owned(), value)));
+        }
+        return shell.object(&report);
     }
     for (entity, count) in &tried.summary.counts {
         shell.say(format_args!("{count:>10} {entity}"))?;
+    }
+    if tried.summary.total() > 0 && !tried.changes() {
+        shell.say("Nothing changes: all that the file has is there already.")?;
     }
     let series = format!("{new_points} new points, {new_entries} new lines of the audit trail");
     match digests {
@@ -297,9 +324,7 @@ fn report(
     if replaced_points > 0 {
         shell.say(format_args!("points that get another value: {replaced_points}"))?;
     }
-    if let Some(change) = policy {
-        shell.say(change)?;
-    }
+    force.tell(shell)?;
     match digests {
         Some(digests) => print_digests(digests, shell),
         None => Ok(()),

@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::io::{Seek, SeekFrom, Write};
 
@@ -51,6 +51,32 @@ fn change(file: &mut File, from: &str, to: &str) {
     let at = text.find(from).unwrap() as u64;
     file.seek(SeekFrom::Start(at)).unwrap();
     file.write_all(to.as_bytes()).unwrap();
+}
+
+/// Whoever took the store meanwhile costs a remark, and not the report.
+#[test]
+fn a_store_that_is_in_use_again_is_not_counted_once_more() {
+    let (mut out, mut notes) = (Vec::new(), Vec::new());
+    let mut shell = Shell {
+        out: &mut out,
+        notes: &mut notes,
+        json: false,
+        quiet: false,
+        is_interactive: false,
+    };
+    let summary = Summary { counts: [(Entity::Metric, 3)].into(), ..Summary::default() };
+    let counted = |count| {
+        let counted = |count| SeriesCount { count, is_exact: true };
+        Ok([(Entity::Metric, counted(count)), (Entity::Audit, counted(0))])
+    };
+    tell_of_repeated(Err(Error::new(ErrorKind::Busy, "it is in use")), &summary, &mut shell);
+    tell_of_repeated(counted(3), &summary, &mut shell);
+    tell_of_repeated(counted(2), &summary, &mut shell);
+    let told = String::from_utf8(notes).unwrap();
+    let told: Vec<_> = told.lines().collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].contains("not counted once more: it is in use"), "{told:?}");
+    assert!(told[1].contains("3 lines of kind metric, but only 2 different keys"), "{told:?}");
 }
 
 #[tokio::test]

@@ -1,0 +1,77 @@
+//! The credentials that an import puts in force.
+
+use ghostwire_store::{Error, Result};
+use serde_json::{Value, json};
+
+use crate::credentials::KeyFit;
+use crate::failure::Outcome;
+use crate::output::Shell;
+use crate::restore::Rehearsal;
+
+/// Those that it brings, and those that the store then has.
+pub(super) struct Credentials {
+    new: KeyFit,
+    all: KeyFit,
+    key: Option<[u8; 4]>,
+}
+
+impl Credentials {
+    /// With the key under which the store knows them; `None` if there is none, or none yet.
+    pub(super) fn of(rehearsal: &Rehearsal, key: Option<[u8; 4]>) -> Self {
+        let (before, after) = rehearsal.hashes();
+        Self { new: KeyFit::of(after.since(&before), key), all: KeyFit::of(after, key), key }
+    }
+
+    /// A bcrypt hash can be made by anybody, of a secret of their own: whoever edits an export may
+    /// give themselves a key. Those of a file that a holder of the store's key wrote are as good as
+    /// the store's.
+    pub(super) fn check_writer(&self, is_known: bool, is_accepted: bool) -> Result<()> {
+        if self.new.hashes.bcrypt == 0 || is_known || is_accepted {
+            return Ok(());
+        }
+        Err(Error::invalid(
+            "the file brings keys with bcrypt hashes, which anybody can make who edits it, and \
+             nobody known wrote it; nothing was written",
+        )
+        .with("bcrypt_keys", self.new.hashes.bcrypt)
+        .with("help", "if you know where the file comes from, --unsigned admits them"))
+    }
+
+    /// Keys that are hashed while they are imported ought to fit the store's others: under another
+    /// key than those it is likely that the wrong one is configured.
+    pub(super) fn check_hashed(&self, is_accepted: bool) -> Result<()> {
+        let [others, new] = [&self.all, &self.new].map(|fit| &fit.hashes.keyed);
+        let hashed = self.key.and_then(|key| new.get(&key)).copied().unwrap_or_default();
+        let is_first = hashed > 0 && self.key.and_then(|key| others.get(&key)) == Some(&hashed);
+        match self.all.misfit() {
+            Some(misfit) if is_first && !is_accepted => Err(Error::invalid(
+                "the configured hash key is not the one of the store's credentials; nothing was \
+                 written",
+            )
+            .with("found", misfit)
+            .with("would_be_hashed", hashed)
+            .with("help", "name the right key's file as secret_key_file; --other-key goes on")),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn object(&self) -> Value {
+        json!({ "new": self.new.object(), "all": self.all.object() })
+    }
+
+    /// Says what there is, and what of it cannot be used.
+    pub(super) fn tell(&self, shell: &mut Shell<'_>) -> Outcome {
+        let new = self.new.hashes.total();
+        match self.new.imported() {
+            Some(imported) => shell.say(format_args!("new credentials: {new}; {imported}"))?,
+            None if new > 0 => shell.say(format_args!("new credentials: {new}"))?,
+            None => {}
+        }
+        if let Some(misfit) = self.all.misfit() {
+            shell.note(format_args!(
+                "{misfit}; move that key too, and name its file as secret_key_file"
+            ));
+        }
+        Ok(())
+    }
+}

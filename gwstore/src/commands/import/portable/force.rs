@@ -1,0 +1,84 @@
+//! What an import of the portable form puts in force, and on whose word.
+
+use ghostwire_store::Result;
+use ghostwire_store::portable::Summary;
+use ghostwire_store::secrets::HashKey;
+use serde_json::Value;
+
+use super::super::credentials::Credentials;
+use crate::cli::PortableArgs;
+use crate::failure::Outcome;
+use crate::output::Shell;
+use crate::restore::{PolicyChange, Rehearsal};
+
+/// Who wrote the file, as far as the store's hash key proves it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Writer {
+    KeyHolder,
+    Unknown { why: String },
+}
+
+fn writer(summary: &Summary, key: Option<&HashKey>) -> Result<Writer> {
+    let unknown = |why: &str| Ok(Writer::Unknown { why: why.to_owned() });
+    match (summary.mac, key) {
+        (None, _) => unknown("it has no code of a hash key"),
+        (_, None) => unknown("this store has no hash key yet"),
+        (Some(_), Some(key)) if summary.is_by_holder_of(key)? => Ok(Writer::KeyHolder),
+        (Some(mac), _) => {
+            let key_id = data_encoding::HEXLOWER.encode(&mac.key_id);
+            unknown(&format!("it has a code of another hash key, {key_id}"))
+        }
+    }
+}
+
+/// What decides who may do what from now on, and who says so.
+pub(super) struct InForce {
+    writer: Writer,
+    credentials: Credentials,
+    policy: Option<PolicyChange>,
+}
+
+impl InForce {
+    /// With the store's hash key, if there is one yet.
+    pub(super) fn of(
+        summary: &Summary,
+        rehearsal: &Rehearsal,
+        key: Option<&HashKey>,
+    ) -> Result<Self> {
+        Ok(Self {
+            writer: writer(summary, key)?,
+            credentials: Credentials::of(rehearsal, key.map(HashKey::id)),
+            policy: rehearsal.policy_change(),
+        })
+    }
+
+    /// Refuses what the operator has to ask for, and did not.
+    pub(super) fn check(&self, args: &PortableArgs) -> Result<()> {
+        self.credentials.check_writer(self.writer == Writer::KeyHolder, args.unsigned)?;
+        self.policy.map_or(Ok(()), |change| change.check_allowed(args.target.policy))
+    }
+
+    /// For the report to programs.
+    pub(super) fn fields(&self) -> [(&'static str, Value); 3] {
+        let written_by = match self.writer {
+            Writer::KeyHolder => "key_holder",
+            Writer::Unknown { .. } => "unknown",
+        };
+        [
+            ("written_by", written_by.into()),
+            ("credentials", self.credentials.object()),
+            ("policy", self.policy.as_ref().map(PolicyChange::object).into()),
+        ]
+    }
+
+    pub(super) fn tell(&self, shell: &mut Shell<'_>) -> Outcome {
+        match &self.writer {
+            Writer::KeyHolder => shell.say("written by a holder of this store's hash key")?,
+            Writer::Unknown { why } => shell.say(format_args!("written by nobody known: {why}"))?,
+        }
+        if let Some(change) = &self.policy {
+            shell.say(change)?;
+        }
+        self.credentials.tell(shell)
+    }
+}
