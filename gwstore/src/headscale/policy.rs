@@ -43,35 +43,26 @@ impl TagGrants {
     /// Says why the policy is not one, in which case it allows no tags, as in Headscale.
     pub(super) fn read(policy: &str, users: &[PolicyUser]) -> Result<Self, String> {
         let json = hujson::to_json(policy).ok_or("a comment or string in it has no end")?;
-        let policy: Map<String, Value> =
-            serde_json::from_str(&json).map_err(|error| format!("it is not HuJSON: {error}"))?;
+        let policy: Map<String, Value> = serde_json::from_str(&json).map_err(|error| {
+            // The message itself may repeat the document.
+            let (line, column) = (error.line(), error.column());
+            format!("it is not an object in HuJSON, as line {line}, column {column} shows")
+        })?;
         let groups = lists(&policy, "groups")?;
         let owners = lists(&policy, "tagOwners")?;
         check(&groups, &owners)?;
-        let of_token: HashMap<&str, i64> = groups
-            .values()
-            .chain(owners.values())
-            .flatten()
-            .filter(|token| token.contains('@'))
-            .filter_map(|token| Some((token.as_str(), named(token, users)?)))
-            .collect();
-        let people = |owner: &String| -> Vec<i64> {
-            let group = groups.get(owner).into_iter().flatten();
-            let tokens = std::iter::once(owner).filter(|token| token.contains('@')).chain(group);
-            tokens.filter_map(|token| of_token.get(token.as_str()).copied()).collect()
-        };
-        let tags = owners
-            .iter()
-            .map(|(tag, own)| {
-                let reached = reachable(tag, &owners);
-                let through_tags = reached.iter().filter_map(|tag| owners.get(*tag)).flatten();
-                let granted = Granted {
-                    direct: own.iter().flat_map(people).collect(),
-                    through_tags: through_tags.flat_map(people).collect(),
-                };
-                (tag.clone(), granted)
-            })
-            .collect();
+        let names = Names::of(users);
+        let mut work = Work::default();
+        let mut tags = HashMap::with_capacity(owners.len());
+        for (tag, own) in &owners {
+            let direct = people(own, &groups, &names, &mut work)?;
+            let mut through_tags = HashSet::new();
+            for tag in reachable(tag, &owners, &mut work)? {
+                let own = owners.get(tag).map(Vec::as_slice).unwrap_or_default();
+                through_tags.extend(people(own, &groups, &names, &mut work)?);
+            }
+            tags.insert(tag.clone(), Granted { direct, through_tags });
+        }
         Ok(Self { tags })
     }
 
@@ -94,54 +85,127 @@ fn lists(policy: &Map<String, Value>, key: &str) -> Result<Lists, String> {
     }
 }
 
+/// A name as it may appear in an error.
+fn shown(name: &str) -> String {
+    format!("{:?}", name.chars().take(100).collect::<String>())
+}
+
 /// Refuses names that Headscale refuses, since it then ignores the policy as a whole.
 fn check(groups: &Lists, owners: &Lists) -> Result<(), String> {
     let people = groups.values().flatten();
     if let Some(token) = people.into_iter().find(|token| !token.contains('@')) {
-        return Err(format!("{token:?} in a group is not a user, which has an @"));
+        return Err(format!("{} in a group is not a user, which has an @", shown(token)));
     }
     if let Some(group) = groups.keys().find(|group| !group.starts_with("group:")) {
-        return Err(format!("{group:?} is not the name of a group"));
+        return Err(format!("{} is not the name of a group", shown(group)));
     }
     for (tag, own) in owners {
         if !tag.starts_with("tag:") {
-            return Err(format!("{tag:?} is not a tag"));
+            return Err(format!("{} is not a tag", shown(tag)));
         }
         for owner in own.iter().filter(|owner| !owner.contains('@')) {
             let known = groups.contains_key(owner) || owners.contains_key(owner);
             if !known {
-                return Err(format!("{owner:?}, an owner of {tag}, is not defined"));
+                let (owner, tag) = (shown(owner), shown(tag));
+                return Err(format!("{owner}, an owner of {tag}, is not defined"));
             }
         }
     }
     Ok(())
 }
 
+/// A policy of groups in groups of tags could take hours to resolve; the largest networks take less
+/// than a hundredth of this.
+const MOST_STEPS: usize = 4_000_000;
+
+/// What resolving a policy has taken so far.
+#[derive(Default)]
+struct Work {
+    steps: usize,
+}
+
+impl Work {
+    fn step(&mut self) -> Result<(), String> {
+        self.steps += 1;
+        if self.steps <= MOST_STEPS {
+            return Ok(());
+        }
+        Err(format!("its groups and tag owners take more than {MOST_STEPS} steps to resolve"))
+    }
+}
+
+/// The users among the owners of a tag, by themselves or in a group.
+fn people(
+    own: &[String],
+    groups: &Lists,
+    names: &Names<'_>,
+    work: &mut Work,
+) -> Result<HashSet<i64>, String> {
+    let mut found = HashSet::new();
+    for owner in own {
+        let members = groups.get(owner).into_iter().flatten();
+        for token in std::iter::once(owner).chain(members) {
+            work.step()?;
+            // A group has no @, and its members all have one.
+            found.extend(
+                Some(token).filter(|token| token.contains('@')).and_then(|t| names.find(t)),
+            );
+        }
+    }
+    Ok(found)
+}
+
 /// The tag and all tags that own it, directly or not. Circles end where they began.
-fn reachable<'a>(tag: &'a str, owners: &'a Lists) -> BTreeSet<&'a str> {
+fn reachable<'a>(
+    tag: &'a str,
+    owners: &'a Lists,
+    work: &mut Work,
+) -> Result<BTreeSet<&'a str>, String> {
     let mut found = BTreeSet::new();
     let mut open = vec![tag];
     while let Some(tag) = open.pop() {
-        if found.insert(tag) {
-            let own = owners.get(tag).into_iter().flatten();
-            open.extend(own.map(String::as_str).filter(|owner| owner.starts_with("tag:")));
+        if !found.insert(tag) {
+            continue;
+        }
+        for owner in owners.get(tag).into_iter().flatten() {
+            work.step()?;
+            if owner.starts_with("tag:") {
+                open.push(owner);
+            }
         }
     }
-    found
+    Ok(found)
 }
 
-/// The user that a policy names: the one whose provider identifier it is, else the only one whose
-/// name or e-mail address it is. A name without an @ of its own has one at its end.
-fn named(token: &str, users: &[PolicyUser]) -> Option<i64> {
-    let token = token.strip_suffix('@').unwrap_or(token);
-    let by_provider = users.iter().find(|user| user.provider_identifier.as_deref() == Some(token));
-    if let Some(user) = by_provider {
-        return Some(user.id);
+/// Users by what a policy may call them.
+struct Names<'u> {
+    by_provider: HashMap<&'u str, i64>,
+    /// By name and by e-mail address; `None` for what means several.
+    by_name: HashMap<&'u str, Option<i64>>,
+}
+
+impl<'u> Names<'u> {
+    fn of(users: &'u [PolicyUser]) -> Self {
+        let (mut by_provider, mut by_name) = (HashMap::new(), HashMap::new());
+        for user in users {
+            if let Some(identifier) = &user.provider_identifier {
+                by_provider.entry(identifier.as_str()).or_insert(user.id);
+            }
+            let email = Some(user.email.as_str()).filter(|email| *email != user.name);
+            for name in email.into_iter().chain([user.name.as_str()]) {
+                let several = by_name.contains_key(name);
+                by_name.insert(name, Some(user.id).filter(|_| !several));
+            }
+        }
+        Self { by_provider, by_name }
     }
-    let mut users = users.iter().filter(|user| user.email == token || user.name == token);
-    match (users.next(), users.next()) {
-        (Some(user), None) => Some(user.id),
-        _ => None,
+
+    /// The user whose provider identifier it is, else the only one whose name or e-mail address it
+    /// is. A name without an @ of its own has one at its end.
+    fn find(&self, token: &str) -> Option<i64> {
+        let token = token.strip_suffix('@').unwrap_or(token);
+        let by_name = || self.by_name.get(token).copied().flatten();
+        self.by_provider.get(token).copied().or_else(by_name)
     }
 }
 
@@ -207,6 +271,35 @@ mod tests {
         assert!(!grants.allows("tag:leaf", 1, false));
         assert!(grants.allows("tag:mid", 2, true), "through the circle");
         assert!(!grants.allows("tag:mid", 3, true));
+    }
+
+    #[test]
+    fn what_takes_too_long_to_resolve_allows_nothing() {
+        // Each tag is owned by the one before, so that each reaches all before it.
+        let chain = |tags: usize| {
+            let owner =
+                |tag: usize| format!("\"tag:t{tag}\": [\"tag:t{}\"]", tag.saturating_sub(1));
+            let owners: Vec<_> = (0..tags).map(owner).collect();
+            format!("{{\"tagOwners\": {{{}}}}}", owners.join(","))
+        };
+        assert!(TagGrants::read(&chain(1_000), &users()).is_ok());
+        let error = TagGrants::read(&chain(10_000), &users()).unwrap_err();
+        assert!(error.contains("4000000 steps"), "{error}");
+        // So do groups, each with everybody in it.
+        let everybody: Vec<_> = (0..5_000).map(|n| format!("\"p{n}@\"")).collect();
+        let tags: Vec<_> = (0..1_000).map(|n| format!("\"tag:t{n}\": [\"group:all\"]")).collect();
+        let policy = format!(
+            "{{\"groups\": {{\"group:all\": [{}]}}, \"tagOwners\": {{{}}}}}",
+            everybody.join(","),
+            tags.join(",")
+        );
+        assert!(TagGrants::read(&policy, &users()).unwrap_err().contains("steps"));
+    }
+
+    #[test]
+    fn a_document_is_not_repeated() {
+        let error = TagGrants::read(&format!("\"{}\"", "s3cret".repeat(1000)), &[]).unwrap_err();
+        assert!(error.len() < 100 && !error.contains("s3cret"), "{error}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What the series of an import would do to those that are stored.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use ghostwire_store::Result;
 use ghostwire_store::backend::{KeyRange, Scan};
@@ -76,19 +77,25 @@ impl<'r> SeriesTrial<'r> {
             return Ok(());
         };
         let (mut from, to) = (first.clone(), Some(last.clone().successor()));
+        let mut limit = after(points.len());
         loop {
             let range = KeyRange { table: Table::Metrics, from, to: to.clone() };
-            let scan = Scan { range, reverse: false, limit: AT_A_TIME };
-            let rows = reading.backend.scan(scan).await?;
-            let Some(last) = rows.last() else { return Ok(()) };
-            from = last.key.clone().successor();
+            let rows = reading.backend.scan(Scan { range, reverse: false, limit }).await?;
+            let mut hits: usize = 0;
             for row in &rows {
                 let Some(point) = points.get(&row.key) else { continue };
-                self.found.new_points -= 1;
+                hits += 1;
                 if MetricPoint::decode(&row.key, &row.body)? != *point {
                     self.found.replaced_points += 1;
                 }
             }
+            self.found.new_points -= hits as u64;
+            let Some(last) = rows.last() else { return Ok(()) };
+            let Some((next, _)) = points.range(last.key.clone().successor()..).next() else {
+                return Ok(());
+            };
+            from = next.clone();
+            limit = after(hits);
         }
     }
 
@@ -102,19 +109,35 @@ impl<'r> SeriesTrial<'r> {
         };
         // Without an end if there is no later moment.
         let to = Timestamp::from_micros(last.as_micros().saturating_add(1)).ok();
-        let query = AuditQuery { from: Some(*first), to, ..AuditQuery::default() };
-        let mut request = PageRequest::first(Limit::MAX);
+        let mut query = AuditQuery { from: Some(*first), to, ..AuditQuery::default() };
+        let at_most = |wanted| Limit::new(after(wanted)).unwrap_or(Limit::MAX);
+        let mut request = PageRequest::first(at_most(entries.len()));
         loop {
             let page = reading.store.audit().query(&query, &request).await?;
+            let mut hits: usize = 0;
             for stored in &page.items {
                 let Some((line, entry)) = entries.get(&(stored.at, stored.id)) else { continue };
-                self.found.new_entries -= 1;
+                hits += 1;
                 if *entry != **stored {
                     self.found.altered.push(*line);
                 }
             }
-            let Some(next) = page.next else { return Ok(()) };
-            request = PageRequest::after(Limit::MAX, next);
+            self.found.new_entries -= hits as u64;
+            let (Some(next), Some(last)) = (page.next, page.items.last()) else { return Ok(()) };
+            let behind = (Bound::Excluded((last.at, last.id)), Bound::Unbounded);
+            let Some(((wanted, _), _)) = entries.range(behind).next() else { return Ok(()) };
+            request = if *wanted > last.at {
+                query.from = Some(*wanted);
+                PageRequest::first(at_most(hits))
+            } else {
+                PageRequest::after(at_most(hits), next)
+            };
         }
     }
+}
+
+/// How much to read next, if so much is wanted, or was of the last: items that lie far apart are looked
+/// up, so that a file whose items are in no order does not read the whole series for each part of it.
+fn after(wanted: usize) -> usize {
+    wanted.saturating_mul(2).clamp(1, AT_A_TIME)
 }
