@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::Path;
 
+use ghostwire_store::domain::is_visible;
 use serde::Serialize;
 
 use crate::failure::Outcome;
@@ -50,7 +51,8 @@ impl Shell<'_> {
         let _ = self.out.flush();
         // A remark that cannot be made does not undo what was done.
         let _ = if self.json {
-            writeln!(self.notes, "{}", serde_json::json!({ "note": note.to_string() }))
+            let note = serde_json::json!({ "note": note.to_string() });
+            json_line(&mut *self.notes, &note)
         } else {
             writeln!(self.notes, "note: {note}")
         };
@@ -58,15 +60,14 @@ impl Shell<'_> {
 
     /// A result for programs, on one line.
     pub(crate) fn object(&mut self, value: &impl Serialize) -> Outcome {
-        serde_json::to_writer(&mut *self.out, value).map_err(io::Error::from)?;
-        Ok(writeln!(self.out)?)
+        Ok(json_line(&mut *self.out, value)?)
     }
 
     /// Names and values, aligned.
     pub(crate) fn pairs(&mut self, pairs: &[(&str, String)]) -> Outcome {
         let width = pairs.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
         for (name, value) in pairs {
-            self.line(format_args!("{name:width$}  {}", printable(value)))?;
+            self.line(format_args!("{name:width$}  {}", exact(value)))?;
         }
         Ok(())
     }
@@ -119,7 +120,7 @@ impl Table {
 }
 
 fn shortened(cell: &str) -> String {
-    let cell = printable(cell);
+    let cell = exact(cell);
     if cell.chars().count() <= WIDEST_CELL {
         return cell;
     }
@@ -128,14 +129,21 @@ fn shortened(cell: &str) -> String {
     short
 }
 
-/// Text that cannot play tricks with a terminal: control characters, and those that turn the
-/// direction of writing, are shown as escapes.
+/// Text that cannot play tricks with a terminal, or look like other text: what does not show is shown
+/// as an escape.
 pub(crate) fn printable(text: &str) -> String {
+    escaped(text, |character| !is_visible(character))
+}
+
+/// As [`printable`], and what looks like an escape is none: a backslash is shown as two.
+fn exact(text: &str) -> String {
+    escaped(text, |character| character == '\\' || !is_visible(character))
+}
+
+fn escaped(text: &str, is_escaped: impl Fn(char) -> bool) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
-        let plays_tricks = character.is_control()
-            || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if plays_tricks {
+        if is_escaped(character) {
             shown.extend(character.escape_default());
         } else {
             shown.push(character);
@@ -147,6 +155,35 @@ pub(crate) fn printable(text: &str) -> String {
 /// A path for people.
 pub(crate) fn shown(path: &Path) -> String {
     printable(&path.display().to_string())
+}
+
+/// Writes JSON on a line of its own, in which escapes stand for what does not show.
+pub(crate) fn json_line(to: &mut dyn Write, value: &impl Serialize) -> io::Result<()> {
+    let mut serializer = serde_json::Serializer::with_formatter(&mut *to, Escaping);
+    value.serialize(&mut serializer)?;
+    writeln!(to)
+}
+
+/// Compact, and safe for a terminal.
+struct Escaping;
+
+impl serde_json::ser::Formatter for Escaping {
+    fn write_string_fragment<W: ?Sized + Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        let mut rest = fragment;
+        while let Some((at, hidden)) = rest.char_indices().find(|(_, c)| !is_visible(*c)) {
+            let (before, from_hidden) = rest.split_at(at);
+            writer.write_all(before.as_bytes())?;
+            for unit in hidden.encode_utf16(&mut [0; 2]) {
+                write!(writer, "\\u{unit:04x}")?;
+            }
+            rest = from_hidden.strip_prefix(hidden).unwrap_or_default();
+        }
+        writer.write_all(rest.as_bytes())
+    }
 }
 
 /// Bytes for people.
@@ -161,7 +198,20 @@ mod tests {
     #[test]
     fn text_cannot_steer_a_terminal() {
         assert_eq!(printable("a\u{1b}[2Jb\n\u{202e}é"), "a\\u{1b}[2Jb\\n\\u{202e}é");
+        assert_eq!(printable("\u{200b}\u{2028}\u{3164}"), "\\u{200b}\\u{2028}\\u{3164}");
+        assert_eq!(exact("\\u{202e}"), "\\\\u{202e}");
         assert_eq!(shortened(&"é".repeat(100)).chars().count(), WIDEST_CELL);
+    }
+
+    #[test]
+    fn json_has_escapes_for_what_does_not_show() {
+        let text = "a\"\\\n\u{7f}\u{9b}\u{202e}\u{e0001}é🦀";
+        let mut line = Vec::new();
+        assert!(json_line(&mut line, &text).is_ok());
+        let line = String::from_utf8_lossy(&line);
+        let expected = r#""a\"\\\n\u007f\u009b\u202e\udb40\udc01é🦀""#;
+        assert_eq!(line.trim_end(), expected);
+        assert_eq!(serde_json::from_str::<String>(&line).ok().as_deref(), Some(text));
     }
 
     #[test]

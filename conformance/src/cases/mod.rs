@@ -37,6 +37,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         values::forms::CASES,
         values::fields::CASES,
         values::ids::CASES,
+        values::names::CASES,
         listings::cursors::CASES,
         listings::order::CASES,
         listings::pages::CASES,

@@ -12,7 +12,7 @@ pub(super) const SUBJECTS: [&str; 2] = ["1", "2"];
 pub(super) const HOSTNAMES: [&str; 6] = [
     "laptop",
     "Laptop.local",
-    "ann's  box",
+    "ann's _box",
     "...",
     "a-very-long-name-of-a-machine-that-does-not-fit-into-a-label--of-the-dns",
     "-laptop-",

@@ -1,9 +1,19 @@
 //! E-mail addresses.
 
-use super::{check_length, shown, text_newtype};
+use super::{Stored, check_length, is_visible, shown, text_newtype};
 use crate::error::{Error, Result};
 
 fn email(text: &str) -> Result<Box<str>> {
+    let address = stored_email(text)?;
+    if text.chars().all(is_visible) {
+        return Ok(address);
+    }
+    Err(Error::invalid("an e-mail address must consist of characters that show")
+        .with("email", shown(text)))
+}
+
+/// The rules of earlier releases.
+fn stored_email(text: &str) -> Result<Box<str>> {
     check_length("an e-mail address", text, 3, 254)?;
     let malformed = |message: &'static str| Error::invalid(message).with("email", shown(text));
     if text.chars().any(|character| character.is_whitespace() || character.is_control()) {
@@ -24,8 +34,9 @@ fn email(text: &str) -> Result<Box<str>> {
 }
 
 text_newtype! {
-    /// An e-mail address: 3 to 254 bytes, exactly one `@` between 1 to 64 bytes and a domain, no
-    /// white space or control characters. ASCII letters are stored in lower case, all else as is.
+    /// An e-mail address: 3 to 254 bytes of characters that show ([`is_visible`]), exactly one `@`
+    /// between 1 to 64 bytes and a domain, no white space. ASCII letters are stored in lower case, all
+    /// else as is.
     ///
     /// ```
     /// use ghostwire_store_core::domain::Email;
@@ -37,7 +48,23 @@ text_newtype! {
     Email, email
 }
 
+impl Stored for Email {
+    fn stored(text: &str) -> Result<Self> {
+        stored_email(text).map(Self)
+    }
+}
+
 impl Email {
+    /// The address in what somebody else gives for one: what does not show is left out, and so is
+    /// white space.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when what is left is no address.
+    pub fn from_outside(text: impl AsRef<str>) -> Result<Self> {
+        let is_kept = |character: &char| *character != ' ' && is_visible(*character);
+        Self::new(text.as_ref().chars().filter(is_kept).collect::<String>())
+    }
+
     /// What stands before the `@`.
     #[must_use]
     pub fn local(&self) -> &str {
@@ -92,9 +119,12 @@ mod tests {
             "a@b\n",
             "a@b\0",
             "a\u{2003}@b",
+            "a\u{200b}@b",
         ] {
             assert!(Email::new(bad).is_err(), "{bad:?}");
         }
+        assert_eq!(Email::from_outside(" A\u{200b}nn@b\n").unwrap().as_str(), "ann@b");
+        assert_eq!(Email::stored("a\u{200b}@b").unwrap().as_str(), "a\u{200b}@b");
         assert!(serde_json::from_str::<Email>("\"ann\"").is_err());
     }
 }

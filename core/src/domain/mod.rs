@@ -25,6 +25,7 @@ mod tag;
 mod text;
 mod time;
 mod user;
+mod visible;
 
 pub use credential::*;
 pub use derp::*;
@@ -49,3 +50,4 @@ pub use tag::*;
 pub use text::*;
 pub use time::*;
 pub use user::*;
+pub use visible::is_visible;

@@ -1,8 +1,10 @@
 //! Names: of users, machines, metrics and actors, and of the DNS.
 
-use super::{check_length, shown, text_newtype};
+use super::visible::{canonical, check_canonical};
+use super::{Stored, check_length, shown, text_newtype};
 use crate::error::{Error, Result};
 
+/// The rule of earlier releases.
 fn no_control(what: &'static str, text: &str) -> Result<()> {
     if text.chars().any(char::is_control) {
         return Err(Error::invalid(format!("{what} must not contain control characters"))
@@ -12,39 +14,87 @@ fn no_control(what: &'static str, text: &str) -> Result<()> {
 }
 
 fn user_name(text: &str) -> Result<Box<str>> {
-    check_length("a user name", text, 1, 255)?;
-    no_control("a user name", text)?;
-    if text.trim().len() != text.len() {
-        return Err(Error::invalid("a user name must not begin or end with white space")
-            .with("name", shown(text)));
-    }
+    check_length("a user name", text, 1, UserName::MAX_BYTES)?;
+    check_canonical("a user name", text)?;
     Ok(text.into())
 }
 
 text_newtype! {
-    /// The name of a user: 1 to 255 bytes, without control characters, neither beginning nor ending
-    /// with white space. Byte-exact: `Ann` and `ann` are two names.
+    /// The name of a user: 1 to 255 bytes of characters that show ([`is_visible`](super::is_visible)),
+    /// with single blanks between them, not beginning with a mark. Byte-exact: `Ann` and `ann` are two
+    /// names, and so are names that only look alike because of other letters.
     ///
     /// ```
     /// use ghostwire_store_core::domain::UserName;
     ///
     /// assert_eq!(UserName::new("Ann Ångström")?.as_str(), "Ann Ångström");
     /// assert!(UserName::new(" ann").is_err());
+    /// assert!(UserName::new("ann\u{200b}").is_err());
+    /// assert_eq!(UserName::from_outside(" ann\u{200b}")?.as_str(), "ann");
     /// # Ok::<(), ghostwire_store_core::error::Error>(())
     /// ```
     UserName, user_name
 }
 
+impl UserName {
+    /// The greatest length, in bytes.
+    pub const MAX_BYTES: usize = 255;
+
+    /// The name in what somebody else calls a user, such as an identity provider: what does not show
+    /// is left out, white space becomes single blanks, and it is cut to 255 bytes.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when nothing is left.
+    pub fn from_outside(text: impl AsRef<str>) -> Result<Self> {
+        Self::new(canonical(text.as_ref(), Self::MAX_BYTES))
+    }
+}
+
+impl Stored for UserName {
+    fn stored(text: &str) -> Result<Self> {
+        check_length("a user name", text, 1, Self::MAX_BYTES)?;
+        no_control("a user name", text)?;
+        Ok(Self(text.into()))
+    }
+}
+
 fn hostname(text: &str) -> Result<Box<str>> {
-    check_length("a host name", text, 1, 255)?;
-    no_control("a host name", text)?;
+    check_length("a host name", text, 1, Hostname::MAX_BYTES)?;
+    check_canonical("a host name", text)?;
     Ok(text.into())
 }
 
 text_newtype! {
-    /// The host name as the machine itself reports it: 1 to 255 bytes without control characters,
-    /// stored unmodified. [`DnsLabel::from_hostname`] makes a label of it.
+    /// The host name as the machine itself reports it: 1 to 255 bytes, of characters as in
+    /// [`UserName`]. [`DnsLabel::from_hostname`] makes a label of it.
+    ///
+    /// ```
+    /// use ghostwire_store_core::domain::Hostname;
+    ///
+    /// assert_eq!(Hostname::from_outside("Ann's\u{a0}Mac\n").as_str(), "Ann's Mac");
+    /// assert_eq!(Hostname::from_outside("\u{200b}").as_str(), "node");
+    /// ```
     Hostname, hostname
+}
+
+impl Hostname {
+    /// The greatest length, in bytes.
+    pub const MAX_BYTES: usize = 255;
+
+    /// The host name in whatever a machine reports: as [`UserName::from_outside`], and `node` when
+    /// nothing is left, so that no machine is kept out by its name.
+    #[must_use]
+    pub fn from_outside(text: impl AsRef<str>) -> Self {
+        Self::new(canonical(text.as_ref(), Self::MAX_BYTES)).unwrap_or_else(|_| Self("node".into()))
+    }
+}
+
+impl Stored for Hostname {
+    fn stored(text: &str) -> Result<Self> {
+        check_length("a host name", text, 1, Self::MAX_BYTES)?;
+        no_control("a host name", text)?;
+        Ok(Self(text.into()))
+    }
 }
 
 /// Checks letters, digits, hyphens and, where allowed, underscores; lengths and the ends.
@@ -194,17 +244,36 @@ text_newtype! {
 }
 
 fn actor_name(text: &str) -> Result<Box<str>> {
-    check_length("the name of an actor", text, 1, 128)?;
-    no_control("the name of an actor", text)?;
+    check_length("the name of an actor", text, 1, ActorName::MAX_BYTES)?;
+    check_canonical("the name of an actor", text)?;
     Ok(text.into())
 }
 
 text_newtype! {
-    /// Who did something, for the audit trail: 1 to 128 bytes without control characters.
+    /// Who did something, for the audit trail: 1 to 128 bytes, of characters as in [`UserName`].
     ActorName, actor_name
 }
 
+impl Stored for ActorName {
+    fn stored(text: &str) -> Result<Self> {
+        check_length("the name of an actor", text, 1, Self::MAX_BYTES)?;
+        no_control("the name of an actor", text)?;
+        Ok(Self(text.into()))
+    }
+}
+
 impl ActorName {
+    /// The greatest length, in bytes.
+    pub const MAX_BYTES: usize = 128;
+
+    /// The name in what somebody else calls an actor: as [`UserName::from_outside`], cut to 128 bytes.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when nothing is left.
+    pub fn from_outside(text: impl AsRef<str>) -> Result<Self> {
+        Self::new(canonical(text.as_ref(), Self::MAX_BYTES))
+    }
+
     /// The store itself, for what nobody asked for, such as an expiry.
     #[must_use]
     pub fn system() -> Self {
@@ -246,16 +315,41 @@ mod tests {
         for bad in ["", " a", "a ", "\u{a0}a", "a\nb", "a\0b", "a\u{7f}", "a\u{85}b", &too_long] {
             assert!(UserName::new(bad).is_err(), "{bad:?}");
         }
+        for hidden in ["admin\u{200b}", "ad\u{ad}min", "\u{3164}", "a  b", "\u{301}a"] {
+            let error = UserName::new(hidden).unwrap_err().to_string();
+            assert!(
+                !error.contains(hidden) || hidden.is_ascii() || hidden == "\u{3164}",
+                "{error}"
+            );
+        }
+        assert_eq!(UserName::from_outside("\u{2028}admin\u{200b}").unwrap().as_str(), "admin");
+        assert_eq!(UserName::from_outside("x".repeat(999)).unwrap().as_str(), longest);
+        assert!(UserName::from_outside("\u{200d}\u{2800} ").is_err());
         assert_ne!(UserName::new("ann").unwrap(), UserName::new("Ann").unwrap());
     }
 
     #[test]
-    fn hostnames_are_kept_as_reported() {
-        for good in ["Ann's MacBook.local", " x ", "ノート"] {
+    fn hostnames() {
+        for good in ["Ann's MacBook.local", "x y", "ノート"] {
             assert_eq!(Hostname::new(good).unwrap().as_str(), good);
+            assert_eq!(Hostname::from_outside(good).as_str(), good);
         }
-        for bad in ["", "a\tb", "a\0", &"x".repeat(256)] {
-            assert!(Hostname::new(bad).is_err());
+        for (bad, left) in [("", "node"), ("a\tb", "a b"), ("a\0", "a"), (" x ", "x")] {
+            assert!(Hostname::new(bad).is_err(), "{bad:?}");
+            assert_eq!(Hostname::from_outside(bad).as_str(), left);
+        }
+        assert!(Hostname::new("x".repeat(256)).is_err());
+    }
+
+    #[test]
+    fn what_an_earlier_release_stored_is_read() {
+        let odd = "admin\u{200b}";
+        assert_eq!(UserName::stored(odd).unwrap().as_str(), odd);
+        assert_eq!(Hostname::stored(" x ").unwrap().as_str(), " x ");
+        assert_eq!(ActorName::stored("\u{2028}").unwrap().as_str(), "\u{2028}");
+        for bad in ["", "a\nb", &"x".repeat(256)] {
+            assert!(UserName::stored(bad).is_err() && Hostname::stored(bad).is_err());
+            assert!(ActorName::stored(bad).is_err());
         }
     }
 

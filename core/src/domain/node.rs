@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
+use super::text::deserialize_stored;
 use super::{
     Change, DiscoKey, DnsLabel, EndpointList, HostInfo, Hostname, MachineKey, NodeId, NodeKey,
     Patch, PreAuthKeyId, Revision, TagSet, Timestamp, UserId,
@@ -24,6 +25,7 @@ pub struct Node {
     #[serde(default, skip_serializing_if = "TagSet::is_empty")]
     pub tags: TagSet,
     /// The name as the machine reports it.
+    #[serde(deserialize_with = "deserialize_stored")]
     pub hostname: Hostname,
     /// The node's DNS label; unique.
     pub label: DnsLabel,

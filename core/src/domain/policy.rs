@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::text::deserialize_stored;
 use super::{ActorName, DocumentText, Timestamp};
 use crate::error::{Error, Result};
 
@@ -65,6 +66,7 @@ pub struct Policy {
     /// The policy as it was written, byte for byte.
     pub document: DocumentText,
     /// Who put it in force.
+    #[serde(deserialize_with = "deserialize_stored")]
     pub author: ActorName,
     /// When it was put in force.
     pub created_at: Timestamp,

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::text::deserialize_stored;
 use super::{ActorName, AuditId, MetricName, NodeId, Text, Timestamp};
 use crate::error::{Entity, Error, Result};
 
@@ -132,6 +133,7 @@ pub struct AuditEntry {
     /// When it happened.
     pub at: Timestamp,
     /// Who did it.
+    #[serde(deserialize_with = "deserialize_stored")]
     pub actor: ActorName,
     /// What was done, for example `node.register`.
     pub action: Text<64>,

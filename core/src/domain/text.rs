@@ -2,7 +2,6 @@
 //! form.
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::str::FromStr;
 use std::sync::{Arc, LazyLock};
 
@@ -17,9 +16,16 @@ where
     D: Deserializer<'de>,
     T: FromStr<Err = Error>,
 {
-    struct TextVisitor<T>(PhantomData<T>);
+    deserialize_with(deserializer, str::parse)
+}
 
-    impl<T: FromStr<Err = Error>> Visitor<'_> for TextVisitor<T> {
+fn deserialize_with<'de, D, T>(deserializer: D, read: fn(&str) -> Result<T>) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    struct TextVisitor<T>(fn(&str) -> Result<T>);
+
+    impl<T> Visitor<'_> for TextVisitor<T> {
         type Value = T;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -27,11 +33,45 @@ where
         }
 
         fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
-            text.parse().map_err(E::custom)
+            (self.0)(text).map_err(E::custom)
         }
     }
 
-    deserializer.deserialize_str(TextVisitor(PhantomData))
+    deserializer.deserialize_str(TextVisitor(read))
+}
+
+/// A text whose rules have become stricter. What was stored before stays readable: a store that does
+/// not open would be worse than a name that does not show.
+pub(crate) trait Stored: Sized {
+    /// Takes text that a store has, by the rules that held when it was stored.
+    fn stored(text: &str) -> Result<Self>;
+}
+
+/// Reads what a store has from its text form.
+pub(super) fn deserialize_stored<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Stored,
+{
+    deserialize_with(deserializer, T::stored)
+}
+
+/// As [`deserialize_stored`], where there may be none.
+pub(super) fn deserialize_stored_option<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Stored,
+{
+    struct AsStored<T>(T);
+
+    impl<'de, T: Stored> Deserialize<'de> for AsStored<T> {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            deserialize_stored(deserializer).map(Self)
+        }
+    }
+
+    let stored = Option::<AsStored<T>>::deserialize(deserializer)?;
+    Ok(stored.map(|stored| stored.0))
 }
 
 /// Refused input as it may appear in an error: on one line, without control characters, and short.

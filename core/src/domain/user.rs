@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::text::{deserialize_stored, deserialize_stored_option};
 use super::{Change, Email, Patch, Revision, Text, Timestamp, UserId, UserName};
 
 /// A person or service account that owns nodes.
@@ -11,12 +12,17 @@ pub struct User {
     /// Time-ordered identifier; never reused.
     pub id: UserId,
     /// Byte-exact; unique among local users.
+    #[serde(deserialize_with = "deserialize_stored")]
     pub name: UserName,
     /// What a person reads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub display_name: Option<Text<255>>,
     /// ASCII-lowercased; not unique, since identity providers do not promise that.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "deserialize_stored_option"
+    )]
     pub email: Option<Email>,
     /// How this user proves who they are.
     pub identity: Identity,
@@ -84,7 +90,7 @@ pub struct OidcProfile {
     pub provider: Text<255>,
     /// The issuer's identifier of the person.
     pub subject: Text<255>,
-    /// Preferred user name.
+    /// Preferred user name; [`UserName::from_outside`] makes one of any claim that shows.
     pub name: UserName,
     /// Display name; `None` clears a stored one, since the provider is the authority.
     pub display_name: Option<Text<255>>,

@@ -43,7 +43,7 @@ fn audit() -> Item {
     Item::Audit(AuditEntry {
         id: ID.parse().unwrap(),
         at: AT.parse().unwrap(),
-        actor: "ann\u{2028}\u{1f600}".parse().unwrap(),
+        actor: "ann \u{1f600}".parse().unwrap(),
         action: "user.create".parse().unwrap(),
         entity: Entity::User,
         subject: ID.parse().unwrap(),

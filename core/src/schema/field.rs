@@ -43,6 +43,13 @@ fn parse<T: FromStr<Err = Error>>(value: Value<'_>) -> Result<T> {
     }
 }
 
+fn stored<T: Stored>(value: Value<'_>) -> Result<T> {
+    match value {
+        Value::Text(text) => T::stored(text).map_err(damaged),
+        other => Err(unfit(other)),
+    }
+}
+
 impl<T: Field> Field for Option<T> {
     const KIND: ColumnKind = T::KIND;
     const NULLABLE: bool = true;
@@ -186,7 +193,7 @@ macro_rules! keys {
 keys!(MachineKey: "mkey:", NodeKey: "nodekey:", DiscoKey: "discokey:");
 
 macro_rules! texts {
-    ($($type:ty),*) => {$(
+    ($read:ident: $($type:ty),*) => {$(
         impl Field for $type {
             const KIND: ColumnKind = ColumnKind::Text;
 
@@ -195,23 +202,13 @@ macro_rules! texts {
             }
 
             fn read(value: Value<'_>) -> Result<Self> {
-                parse(value)
+                $read(value)
             }
         }
     )*};
 }
-texts!(
-    UserName,
-    Hostname,
-    DnsLabel,
-    DnsName,
-    Email,
-    KeyPrefix,
-    ActorName,
-    SecretHash,
-    DocumentText,
-    MetricName
-);
+texts!(parse: DnsLabel, DnsName, KeyPrefix, SecretHash, DocumentText, MetricName);
+texts!(stored: UserName, Hostname, Email, ActorName);
 
 impl<const MAX: usize> Field for Text<MAX> {
     const KIND: ColumnKind = ColumnKind::Text;

@@ -2,8 +2,8 @@
 
 use ghostwire_store_core::command::Image;
 use ghostwire_store_core::domain::{
-    ApiKey, ApiKeyId, Identity, Policy, PolicyVersion, Revision, SecretHash, Text, Timestamp, User,
-    UserId, UserName,
+    ApiKey, ApiKeyId, Email, Identity, Policy, PolicyVersion, Revision, SecretHash, Text,
+    Timestamp, User, UserId, UserName,
 };
 use ghostwire_store_core::error::Result;
 
@@ -85,6 +85,10 @@ pub(super) fn users(tables: &Tables, collector: &mut Collector) -> Result<Users>
     Ok(Users { parents, named })
 }
 
+/// What a person is told of a name that is not taken as it is.
+pub(super) const NAME_CHANGED: &str =
+    "the name was too long, or had characters that do not show or white space; those are left out";
+
 fn user(row: &Row<'_>, id: i64, collector: &mut Collector) -> Result<Option<User>, Reason> {
     if skip_deleted(row, id, collector)? {
         return Ok(None);
@@ -92,12 +96,18 @@ fn user(row: &Row<'_>, id: i64, collector: &mut Collector) -> Result<Option<User
     let created_at = created(row, id, collector)?;
     let email = row.filled("email")?;
     let identifier = row.filled("provider_identifier")?;
-    let name = match row.filled("name")? {
-        Some(name) => parse::<UserName>("name", &name)?,
-        None => {
-            let name = email.as_ref().or(identifier.as_ref()).ok_or("name: is empty")?;
+    let given = row.filled("name")?;
+    let name = match given.as_ref().map(|given| (given, UserName::from_outside(given))) {
+        Some((given, Ok(name))) => {
+            if name.as_str() != given {
+                collector.remark("users", id, NAME_CHANGED);
+            }
+            name
+        }
+        Some((_, Err(_))) | None => {
+            let other = email.as_ref().or(identifier.as_ref()).ok_or("name: is empty")?;
             collector.remark("users", id, "no name; the e-mail address or identifier was taken");
-            parse("name", name)?
+            UserName::from_outside(other).map_err(|error| format!("name: {error}"))?
         }
     };
     let identity = match &identifier {
@@ -119,7 +129,9 @@ fn user(row: &Row<'_>, id: i64, collector: &mut Collector) -> Result<Option<User
         id: UserId::derived(created_at, &[b"headscale", b"users", row_name(id).as_bytes()]),
         name,
         display_name: display_name.map(|text| parse("display_name", &text)).transpose()?,
-        email: email.map(|email| parse("email", &email)).transpose()?,
+        email: email
+            .map(|email| Email::from_outside(email).map_err(|error| format!("email: {error}")))
+            .transpose()?,
         identity,
         picture_url: picture.map(|text| parse("profile_pic_url", &text)).transpose()?,
         created_at,

@@ -11,7 +11,7 @@ use ghostwire_store_core::error::Result;
 
 use super::collect::{Candidate, Collector, Fate, Parents};
 use super::keys::{Keys, tag_set};
-use super::mapping::{created, row_name, skip_deleted};
+use super::mapping::{NAME_CHANGED, created, row_name, skip_deleted};
 use super::policy::TagGrants;
 use super::tables::{Reason, Row, Tables, parse};
 
@@ -238,7 +238,11 @@ fn hostname(
     label: &DnsLabel,
     collector: &mut Collector,
 ) -> Result<Hostname, Reason> {
-    if let Some(hostname) = row.parsed("hostname")? {
+    if let Some(given) = row.filled("hostname")? {
+        let hostname = Hostname::from_outside(&given);
+        if hostname.as_str() != given {
+            collector.remark("nodes", id, NAME_CHANGED);
+        }
         return Ok(hostname);
     }
     collector.remark("nodes", id, "no host name; the given name was taken");

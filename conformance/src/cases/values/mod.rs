@@ -3,3 +3,4 @@
 pub(super) mod fields;
 pub(super) mod forms;
 pub(super) mod ids;
+pub(super) mod names;

@@ -42,5 +42,5 @@ fn actor() -> ActorName {
     let variables = ["SUDO_USER", "USER", "LOGNAME"].into_iter();
     let user = variables.filter_map(|name| std::env::var(name).ok()).find(|user| !user.is_empty());
     let name = format!("{} via gwstore", user.as_deref().unwrap_or("somebody"));
-    ActorName::new(name).unwrap_or_else(|_| ActorName::system())
+    ActorName::from_outside(name).unwrap_or_else(|_| ActorName::system())
 }
