@@ -1,5 +1,6 @@
 //! From the command line to a configuration, and from there to an open store.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,18 +30,23 @@ pub(crate) fn load_config(global: &GlobalOptions) -> Result<Config> {
         LoadRequest { path: flag_file(global), environment: global.environment.clone(), overrides };
     let config = config::load(&request, &variables)?;
     let Some(path) = &global.path else { return Ok(config) };
-    request.overrides.push(path_override(&config, path)?);
+    request.overrides.extend(path_overrides(&config, path)?);
     config::load(&request, &variables)
 }
 
+/// A name that is there counts, also if it leads nowhere: reading it tells what is wrong.
 fn flag_file(global: &GlobalOptions) -> Option<PathBuf> {
-    let default = || Some(PathBuf::from(DEFAULT_FLAG_FILE)).filter(|path| path.exists());
+    let is_absent = |path: &Path| {
+        path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    };
+    let default = || Some(PathBuf::from(DEFAULT_FLAG_FILE)).filter(|path| !is_absent(path));
     global.config.clone().or_else(default)
 }
 
 /// Which key `--path` stands for depends on the backend. People mean the working directory, where
-/// the configuration means that of the flag file.
-fn path_override(config: &Config, path: &Path) -> Result<(String, String)> {
+/// the configuration means that of the flag file. Before that the path is given as it is, so that it
+/// is checked: made absolute, `libsql://db` is a path like others.
+fn path_overrides(config: &Config, path: &Path) -> Result<[(String, String); 2]> {
     let kind = config.backend.kind();
     if config.backend.path().is_none() {
         return Err(Error::invalid("--path: this backend has no store file")
@@ -50,10 +56,14 @@ fn path_override(config: &Config, path: &Path) -> Result<(String, String)> {
     let absolute = std::path::absolute(path).map_err(|error| {
         Error::invalid("--path does not name a file").with("path", path.display()).because(error)
     })?;
-    let text = absolute.to_str().ok_or_else(|| {
-        Error::invalid("--path has to be valid UTF-8").with("path", path.display())
-    })?;
-    Ok((format!("{kind}.path"), text.to_owned()))
+    let key = format!("{kind}.path");
+    match (path.to_str(), absolute.to_str()) {
+        (Some(given), Some(absolute)) => {
+            Ok([given, absolute].map(|path| (key.clone(), path.to_owned())))
+        }
+        _ => Err(Error::invalid("--path and the working directory have to be valid UTF-8")
+            .with("path", absolute.display())),
+    }
 }
 
 /// Refuses a backend that keeps nothing, to which all work would be lost.
@@ -63,7 +73,8 @@ pub(crate) fn refuse_to_forget(config: &Config) -> Result<()> {
     }
     let error = Error::new(
         ErrorKind::Unsupported,
-        "this backend keeps nothing: all that it has is gone when this command ends",
+        "this backend keeps nothing: it begins empty, and all that it has is gone when this command \
+         ends",
     );
     Err(error.with("backend", config.backend.kind()).with("help", "choose another with --backend"))
 }
@@ -88,6 +99,8 @@ pub(crate) struct Reading {
 impl Reading {
     /// Opens the store so that nothing changes, no file and no row.
     pub(crate) async fn open(config: &Config) -> Result<Self> {
+        // Nothing would be found, and that would look like a finding.
+        refuse_to_forget(config)?;
         let backend = open_to_read(config).await?;
         let opened = Self::of_backend(backend.clone()).await;
         if opened.is_err() {

@@ -15,21 +15,23 @@ use super::source::Node;
 use super::types::{Config, Switch};
 use super::value::{self, Kind, Value};
 
-/// Builds the configuration; relative paths resolve against `directory`.
+/// Builds the configuration; relative paths resolve against the directory of the flag file.
 pub(super) fn assemble(
     environment: (String, Origin),
     mut layer: Layer,
-    directory: &Path,
+    flag_file: Option<&Path>,
 ) -> Result<Config> {
     let (name, origin) = environment;
     layer.settings.insert(ENVIRONMENT_KEY.to_owned(), Setting { value: Value::Text(name), origin });
-    let mut config = Config::default();
+    let flag_file = flag_file.map(Path::to_owned);
+    let directory = flag_file.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
+    let mut config = Config { flag_file, ..Config::default() };
     for key in KEYS {
         if let Some(setting) = layer.settings.get(key.path) {
             set(&mut config, key, setting.value.clone())?;
         }
     }
-    resolve_paths(&mut config, directory)?;
+    resolve_paths(&mut config, &directory)?;
     for (name, declared) in &layer.switches {
         let switch = Switch::assemble(name, declared, &layer.settings)?;
         config.switches.insert(name.clone(), switch);

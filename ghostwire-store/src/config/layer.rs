@@ -13,7 +13,7 @@ use super::lookup::{self, Found};
 use super::origin::Origin;
 use super::source::{Entry, Node};
 use super::value::{self, Value};
-use super::{ENVIRONMENT_KEY, VARIABLE_PREFIX};
+use super::{ENVIRONMENT_KEY, RESERVED_PREFIX, VARIABLE_PREFIX};
 
 /// The table of the file that all environments share.
 const DEFAULTS: &str = "defaults";
@@ -185,16 +185,20 @@ fn not_a_table(name: &str, shown: &str, origin: &Origin) -> Error {
         .with("source", origin)
 }
 
-/// What the variables say that start with the prefix; all others are somebody else's.
+/// What the variables say that start with the prefix. One that misses it by an underscore is refused;
+/// all others are somebody else's.
 pub(super) fn from_variables(
     variables: &BTreeMap<String, String>,
     declared: &BTreeMap<String, Origin>,
 ) -> Result<Layer> {
     let mut layer = Layer::default();
-    let from_prefix = (Bound::Included(VARIABLE_PREFIX), Bound::Unbounded);
-    for (name, text) in variables.range::<str, _>(from_prefix) {
-        let Some(rest) = name.strip_prefix(VARIABLE_PREFIX) else { break };
+    let from_prefix = (Bound::Included(RESERVED_PREFIX), Bound::Unbounded);
+    let reserved = variables.range::<str, _>(from_prefix);
+    for (name, text) in reserved.take_while(|(name, _)| name.starts_with(RESERVED_PREFIX)) {
         let origin = Origin::Variable(name.clone());
+        let Some(rest) = name.strip_prefix(VARIABLE_PREFIX) else {
+            return Err(lookup::unknown_variable(name, &origin));
+        };
         if rest.chars().any(char::is_lowercase) {
             // Else two variables could mean the same key.
             return Err(Error::invalid("the variable's name has to be in capitals")

@@ -9,6 +9,7 @@ use super::hint;
 use super::keys::{KEYS, Key, Place};
 use super::names::BackendKind;
 use super::origin::Origin;
+use super::{RESERVED_PREFIX, VARIABLE_PREFIX};
 
 /// What a path stands for.
 pub(super) enum Found {
@@ -91,6 +92,21 @@ pub(super) fn unknown(shown: impl fmt::Display, path: &[&str], origin: &Origin) 
         .with("path", shown)
         .with("source", origin)
         .with("nearest", nearest)
+}
+
+/// The error for a variable that has the reserved prefix without its second underscore.
+pub(super) fn unknown_variable(name: &str, origin: &Origin) -> Error {
+    let path = name.strip_prefix(RESERVED_PREFIX).unwrap_or(name).to_lowercase();
+    // The sections are unknown as long as the underscores are; so the whole is compared.
+    let known = known_like(&[], false);
+    let nearest = hint::nearest(&path.replace("__", "."), &known).unwrap_or_default();
+    let nearest = nearest.to_uppercase().replace('.', "__");
+    Error::invalid(
+        "the variable is no configuration key: those have two underscores behind the prefix, and \
+         wherever a key has a dot",
+    )
+    .with("source", origin)
+    .with("nearest", format_args!("{VARIABLE_PREFIX}{nearest}"))
 }
 
 #[cfg(test)]

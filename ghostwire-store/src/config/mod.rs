@@ -32,9 +32,9 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use ghostwire_store_core::error::{Error, Result};
+use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
 pub use self::document::known_keys_markdown;
 pub use self::names::{BackendKind, Materialize, MigrationStage, Role, SwitchState, ZqliteEngine};
@@ -48,6 +48,9 @@ pub use self::types::{
 
 /// Every environment variable that starts so is a configuration key.
 pub const VARIABLE_PREFIX: &str = "GHOSTWIRE_STORE__";
+
+/// Nothing else may start so: it would be a key with an underscore too few, and ignored.
+const RESERVED_PREFIX: &str = "GHOSTWIRE_STORE_";
 
 /// The variable that chooses the environment.
 pub const ENVIRONMENT_VARIABLE: &str = "GHOSTWIRE_STORE__ENVIRONMENT";
@@ -85,7 +88,8 @@ pub fn load(request: &LoadRequest, variables: &BTreeMap<String, String>) -> Resu
 /// Resolves the configuration from what is handed in; `request.path` is not looked at.
 ///
 /// # Errors
-/// `NotFound` for an environment that the file does not have, `Unsupported` for what this version
+/// `NotFound` for an environment that the file does not have, or that is chosen without a file;
+/// `Unsupported` for what this version
 /// cannot do yet, else `InvalidArgument`; each names the key, its source and what is allowed.
 pub fn resolve(
     file: Option<&FlagFile>,
@@ -101,18 +105,31 @@ fn resolve_unnamed(
     variables: &BTreeMap<String, String>,
 ) -> Result<Config> {
     let (environment, chosen_by) = choose_environment(request, variables)?;
-    let mut directory = Path::new("");
-    let mut layer = layer::Layer::default();
-    if let Some(file) = file {
-        directory = file.path.parent().unwrap_or(directory);
-        let environments = layer::Environments::read(&file.parse()?, &file.path)?;
-        layer = environments.choose(&environment, &chosen_by, &file.path)?;
-    }
+    let mut layer = match file {
+        Some(file) => layer::Environments::read(&file.parse()?, &file.path)?.choose(
+            &environment,
+            &chosen_by,
+            &file.path,
+        )?,
+        None if chosen_by == Origin::Default => layer::Layer::default(),
+        // Else the defaults would be taken for what that environment says.
+        None => return Err(no_flag_file(&environment, &chosen_by)),
+    };
     let from_variables = layer::from_variables(variables, &layer.switches)?;
     let from_overrides = layer::from_overrides(&request.overrides, &layer.switches)?;
     layer.merge(from_variables);
     layer.merge(from_overrides);
-    assemble::assemble((environment, chosen_by), layer, directory)
+    assemble::assemble((environment, chosen_by), layer, file.map(|file| file.path.as_path()))
+}
+
+fn no_flag_file(environment: &str, chosen_by: &Origin) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        "an environment is chosen, and there is no flag file that says what holds in it: name the \
+         file, or choose no environment to run on the defaults",
+    )
+    .with("environment", environment)
+    .with("source", chosen_by)
 }
 
 fn choose_environment(
@@ -137,7 +154,7 @@ fn choose_environment(
     }
 }
 
-/// The variables of this process that are configuration keys.
+/// The variables of this process that are configuration keys, or look like misspelt ones.
 ///
 /// # Errors
 /// `InvalidArgument` if one of them is not Unicode. (`std::env::vars` would panic, also over a
@@ -149,7 +166,7 @@ pub fn process_variables() -> Result<BTreeMap<String, String>> {
 fn own_variables(
     all: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<BTreeMap<String, String>> {
-    all.filter(|(name, _)| name.as_encoded_bytes().starts_with(VARIABLE_PREFIX.as_bytes()))
+    all.filter(|(name, _)| name.as_encoded_bytes().starts_with(RESERVED_PREFIX.as_bytes()))
         .map(|(name, value)| {
             let shown = name.to_string_lossy().into_owned();
             name.into_string().and_then(|name| Ok((name, value.into_string()?))).map_err(|_| {

@@ -76,13 +76,14 @@ pub struct Explained {
 }
 
 impl Config {
-    /// Every effective value and where it came from, in the order of the documentation. Options of
-    /// backends that are not chosen have no effect and are left out.
+    /// The flag file that was read, as `flag_file`, then every effective value and where it came
+    /// from, in the order of the documentation. Options of backends that are not chosen have no effect
+    /// and are left out.
     #[must_use]
     pub fn explain(&self) -> Vec<Explained> {
         let kind = self.backend.kind();
         let defaults = Self::with_backend(kind);
-        let mut explained = Vec::new();
+        let mut explained = vec![self.explain_flag_file()];
         for key in keys::KEYS {
             let Access::Field { get, derive, .. } = key.access else { continue };
             if key.backend().is_some_and(|other| other != kind) {
@@ -106,6 +107,17 @@ impl Config {
             }
         }
         explained
+    }
+
+    fn explain_flag_file(&self) -> Explained {
+        let key = "flag_file".to_owned();
+        match &self.flag_file {
+            Some(path) => {
+                let origin = Origin::File { path: path.clone(), line: None };
+                Explained { key, value: path.display().to_string(), origin }
+            }
+            None => Explained { key, value: "none".to_owned(), origin: Origin::Default },
+        }
     }
 }
 

@@ -128,6 +128,10 @@ impl FlagFile {
 fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     let failed = |error: std::io::Error| {
         let failure = match error.kind() {
+            std::io::ErrorKind::NotFound if path.is_symlink() => Error::new(
+                ErrorKind::NotFound,
+                "the flag file is a link that leads nowhere: put its target back, or remove the link",
+            ),
             std::io::ErrorKind::NotFound => Error::new(
                 ErrorKind::NotFound,
                 "the flag file does not exist: create it, for example with the two lines \
@@ -315,6 +319,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let link = directory.path().join("device.toml");
         std::os::unix::fs::symlink("/dev/zero", &link).unwrap();
+        let nowhere = directory.path().join("nowhere.toml");
+        std::os::unix::fs::symlink("/nonexistent", &nowhere).unwrap();
+        assert!(FlagFile::read(&nowhere).unwrap_err().to_string().contains("leads nowhere"));
         assert!(FlagFile::read(&link).unwrap_err().to_string().contains("not a regular file"));
 
         let secret = directory.path().join("secret.toml");

@@ -5,6 +5,7 @@ mod refusals;
 
 use super::*;
 use ghostwire_store_core::error::ErrorKind;
+use std::path::Path;
 
 const FLAGS: &str = r#"
 [defaults]
@@ -123,9 +124,11 @@ fn the_command_line_chooses_the_environment_first() {
         overrides: owned(&[("environment", "development")]),
         ..LoadRequest::default()
     };
-    assert_eq!(resolve(None, &request, &variables).unwrap().environment, "development");
+    let flags = file("f.toml", FLAGS);
+    let config = resolve(Some(&flags), &request, &variables).unwrap();
+    assert_eq!(config.environment, "development");
     request.environment = Some("production".into());
-    let config = resolve(Some(&file("f.toml", FLAGS)), &request, &variables).unwrap();
+    let config = resolve(Some(&flags), &request, &variables).unwrap();
     assert_eq!(config.backend.kind(), BackendKind::Zqlite);
     request.environment = Some("pro.duction".into());
     invalid(resolve(None, &request, &variables), &["an environment cannot have this name"]);
@@ -154,7 +157,10 @@ production:
         let mut configs = [file("f.toml", FLAGS), file("f.yaml", yaml)]
             .map(|file| resolve(Some(&file), &request, &BTreeMap::new()).unwrap());
         assert_eq!(explained(&configs[1], "writer.max_group").1, "/etc/gw/f.yaml");
-        configs.iter_mut().for_each(|config| config.origins = Origins::default());
+        configs.iter_mut().for_each(|config| {
+            config.origins = Origins::default();
+            config.flag_file = None;
+        });
         assert_eq!(configs[0], configs[1]);
     }
 }
@@ -217,13 +223,49 @@ secret_key_file = 'k'
 
 #[test]
 fn variables_of_others_are_left_alone() {
-    let others =
-        [("PATH", "/bin"), ("GHOSTWIRE_STORE", "x"), ("GHOSTWIRE_STORE_X", "x"), ("H", "")];
+    let others = [("PATH", "/bin"), ("GHOSTWIRE_STORE", "x"), ("GHOSTWIRE_STORES", "x"), ("H", "")];
     from_all(FLAGS, &others, &[]).unwrap();
     invalid(
         from_all(FLAGS, &[("GHOSTWIRE_STORE__backend", "memory")], &[]),
         &["in capitals", "nearest=GHOSTWIRE_STORE__BACKEND"],
     );
+}
+
+#[test]
+fn a_variable_with_an_underscore_too_few_is_named_with_the_nearest() {
+    for (name, nearest) in [
+        ("GHOSTWIRE_STORE_LIBSQL_PATH", "GHOSTWIRE_STORE__LIBSQL__PATH"),
+        ("GHOSTWIRE_STORE_LIBSQL__PATH", "GHOSTWIRE_STORE__LIBSQL__PATH"),
+        ("GHOSTWIRE_STORE_WRITER_MAX_GROUP", "GHOSTWIRE_STORE__WRITER__MAX_GROUP"),
+        ("GHOSTWIRE_STORE_ENVIRONMENT", "GHOSTWIRE_STORE__ENVIRONMENT"),
+        ("GHOSTWIRE_STORE_", "GHOSTWIRE_STORE__"),
+    ] {
+        let nearest = format!("nearest={nearest}");
+        invalid(from_all(FLAGS, &[(name, "x")], &[]), &["two underscores", name, &nearest]);
+    }
+}
+
+#[test]
+fn a_chosen_environment_needs_a_flag_file() {
+    let production = LoadRequest { environment: Some("production".into()), ..Default::default() };
+    let overridden =
+        LoadRequest { overrides: owned(&[("environment", "production")]), ..Default::default() };
+    for request in [production, overridden] {
+        let parts = ["no flag file", "environment=production", "source=command line"];
+        refused(resolve(None, &request, &BTreeMap::new()), ErrorKind::NotFound, &parts);
+    }
+    let variables = owned(&[("GHOSTWIRE_STORE__ENVIRONMENT", "development")]);
+    refused(
+        resolve(None, &LoadRequest::default(), &variables),
+        ErrorKind::NotFound,
+        &["no flag file", "source=variable GHOSTWIRE_STORE__ENVIRONMENT"],
+    );
+    let config = resolve(None, &LoadRequest::default(), &BTreeMap::new()).unwrap();
+    assert_eq!(explained(&config, "flag_file"), ("none".into(), "default".into()));
+    let config = from_toml(FLAGS).unwrap();
+    let name = "/etc/gw/flags.toml".to_owned();
+    assert_eq!(config.flag_file.as_deref(), Some(Path::new(&name)));
+    assert_eq!(explained(&config, "flag_file"), (name.clone(), name));
 }
 
 #[test]

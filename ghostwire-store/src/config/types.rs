@@ -30,6 +30,9 @@ pub const DEFAULT_POSTGRES_URL_VARIABLE: &str = "GHOSTWIRE_POSTGRES_URL";
 pub struct Config {
     /// The name of the environment.
     pub environment: String,
+    /// The flag file that was read. `None`: only built-in defaults, variables and the command line
+    /// hold, or the `Config` was built in code.
+    pub flag_file: Option<PathBuf>,
     /// The backend and its options.
     pub backend: BackendChoice,
     /// Which backend serves which part of the data.
@@ -54,6 +57,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             environment: DEFAULT_ENVIRONMENT.to_owned(),
+            flag_file: None,
             backend: BackendChoice::default(),
             roles: Roles::default(),
             migration: Migration::default(),

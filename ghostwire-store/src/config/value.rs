@@ -97,6 +97,10 @@ pub(super) enum Refusal {
     NotAChoice,
     Malformed,
     Secret,
+    /// A path with a scheme, such as `libsql://`.
+    Remote,
+    /// A path that a shell would have expanded.
+    Tilde,
 }
 
 impl Kind {
@@ -152,6 +156,12 @@ impl Kind {
                 if hint::looks_like_secret(&text) || hint::looks_like_key_material(&text) {
                     return Err(Refusal::Secret);
                 }
+                if has_scheme(&text) {
+                    return Err(Refusal::Remote);
+                }
+                if text.starts_with('~') {
+                    return Err(Refusal::Tilde);
+                }
                 Ok(())
             }
             (Self::VariableName, Value::Text(name)) => {
@@ -188,12 +198,20 @@ pub(super) fn is_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
+/// Whether this is the address of something remote, as in RFC 3986, and no path.
+fn has_scheme(text: &str) -> bool {
+    text.split_once("://").is_some_and(|(scheme, _)| {
+        scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+            && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'))
+    })
+}
+
 fn is_variable_name(name: &str) -> bool {
     is_name(name)
         && !name.starts_with(|first: char| first.is_ascii_digit() || first == '-')
         && !name.contains('-')
         // There every variable has to be a configuration key.
-        && !name.starts_with(super::VARIABLE_PREFIX)
+        && !name.starts_with(super::RESERVED_PREFIX)
 }
 
 impl From<&Value> for Node {
@@ -226,6 +244,13 @@ pub(super) fn refused(
             None => Error::invalid("the value is not one of those known"),
         },
         Refusal::Malformed => Error::invalid("the value is malformed"),
+        Refusal::Remote => Error::new(
+            ErrorKind::Unsupported,
+            "remote mode is not there yet: the path of a local file has to be given",
+        ),
+        Refusal::Tilde => Error::invalid(
+            "a ~ is expanded by shells only: write the directory out, or ./~ for a file of that name",
+        ),
     };
     let error = error
         .with("key", path)
@@ -286,6 +311,12 @@ mod tests {
         assert_eq!(Kind::Path.read(&text(""), true), Err(Refusal::Malformed));
         assert_eq!(Kind::Path.read(&text("a\0b"), true), Err(Refusal::Malformed));
         assert_eq!(Kind::Path.read(&Node::Null, false), Err(Refusal::Type));
+        for remote in ["libsql://db.turso.io", "http://127.0.0.1:8080", "file:///x.db"] {
+            assert_eq!(Kind::Path.read(&text(remote), true), Err(Refusal::Remote), "{remote}");
+        }
+        assert_eq!(Kind::Path.read(&text("~/x.db"), true), Err(Refusal::Tilde));
+        assert!(Kind::Path.read(&text("./~x"), true).is_ok());
+        assert!(Kind::Path.read(&text("a b://c"), true).is_ok());
         let url = text("postgres://me:hunter2@db/net");
         for kind in [Kind::Path, choice, RANGE, Kind::VariableName, Kind::Name] {
             assert_eq!(kind.read(&url, false), Err(Refusal::Secret));
@@ -302,7 +333,7 @@ mod tests {
         }
         let variable = Kind::VariableName;
         assert_eq!(variable.read(&text("DB_URL2"), false), Ok(Value::text("DB_URL2")));
-        for bad in ["", "2DB", "DB-URL", "GHOSTWIRE_STORE__URL", "$DB"] {
+        for bad in ["", "2DB", "DB-URL", "GHOSTWIRE_STORE__URL", "GHOSTWIRE_STORE_URL", "$DB"] {
             assert_eq!(variable.read(&text(bad), false), Err(Refusal::Malformed), "{bad}");
         }
     }

@@ -29,9 +29,9 @@ pub(super) async fn run(config: &Config, args: &StatusArgs, shell: &mut Shell<'_
     let counts = counted?;
     let key = configured_key(config).map(|key| key.map(|key| key.id()));
     if shell.json {
-        print_json(&info, &head, &counts, &credentials_object(hashes, &key), shell)
+        print_json(config, &info, &head, &counts, &credentials_object(hashes, &key), shell)
     } else {
-        print(&info, &head, &counts, credentials(hashes, &key), shell)
+        print(config, &info, &head, &counts, credentials(hashes, &key), shell)
     }
 }
 
@@ -84,6 +84,7 @@ pub(super) fn entity_counts(state: &State) -> [(Entity, usize); 10] {
 }
 
 fn print(
+    config: &Config,
     info: &StoreInfo,
     head: &Head,
     counts: &[(Entity, SeriesCount)],
@@ -93,7 +94,10 @@ fn print(
     let backend = &info.backend;
     let yes_or_no = |is: bool| if is { "yes" } else { "no" }.to_owned();
     let last_commit = if info.serial.get() == 0 { "never".into() } else { head.time.to_string() };
+    let flag_file = config.flag_file.as_deref();
+    let flag_file = flag_file.map_or_else(|| "none".to_owned(), |path| path.display().to_string());
     shell.pairs(&[
+        ("flag file", flag_file),
         ("backend", backend.name.to_owned()),
         ("engine", backend.engine.clone()),
         ("location", backend.location.clone().unwrap_or_else(|| "none".to_owned())),
@@ -131,6 +135,7 @@ fn describe_log(log: &LogInfo) -> String {
 }
 
 fn print_json(
+    config: &Config,
     info: &StoreInfo,
     head: &Head,
     counts: &[(Entity, SeriesCount)],
@@ -143,6 +148,7 @@ fn print_json(
     let inexact: Vec<_> =
         counts.iter().filter(|(_, counted)| !counted.is_exact).map(|(entity, _)| entity).collect();
     shell.object(&json!({
+        "flag_file": config.flag_file,
         "backend": info.backend,
         "store": head.store,
         "schema": {

@@ -21,9 +21,8 @@ use super::sample;
 pub(super) const KINDS: [BackendKind; 2] = [BackendKind::Libsql, BackendKind::Zqlite];
 
 const FLAG_FILE: &str = "feature-flags.toml";
-const ENVIRONMENT: &str = config::DEFAULT_ENVIRONMENT;
 
-/// The development environment's configuration.
+/// The configuration of the default environment.
 #[derive(Debug)]
 pub(super) struct Environment {
     config: Config,
@@ -40,13 +39,16 @@ impl Environment {
     /// Looks for the flag file here and in the directories above.
     pub(super) fn find() -> Result<Self> {
         let here = std::env::current_dir().map_err(|error| failed(Path::new("."), error))?;
-        let path = here.ancestors().map(|above| above.join(FLAG_FILE)).find(|path| path.is_file());
+        let path = here
+            .ancestors()
+            .map(|above| above.join(FLAG_FILE))
+            .find(|path| path.symlink_metadata().is_ok());
         Self::read(path)
     }
 
     fn read(path: Option<PathBuf>) -> Result<Self> {
-        let request =
-            LoadRequest { environment: Some(ENVIRONMENT.to_owned()), ..LoadRequest::default() };
+        // No environment is chosen, so that it runs without a flag file, too.
+        let request = LoadRequest::default();
         // No variables: two runs are to be comparable.
         let none = std::collections::BTreeMap::new();
         let Some(path) = path else {

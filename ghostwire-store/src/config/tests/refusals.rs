@@ -164,6 +164,21 @@ fn what_is_planned_is_refused_as_unsupported() {
 }
 
 #[test]
+fn paths_that_would_be_taken_literally_by_mistake() {
+    let unsupported = |result| {
+        refused(result, ErrorKind::Unsupported, &["remote mode is not there yet", "libsql.path"]);
+    };
+    unsupported(from_toml("[development]\nlibsql.path = 'libsql://db.turso.io'"));
+    let http = [("libsql.path", "http://127.0.0.1:8080")];
+    unsupported(from_all(FLAGS, &[], &http));
+    let home = [("GHOSTWIRE_STORE__LIBSQL__PATH", "~/x.db")];
+    invalid(from_all(FLAGS, &home, &[]), &["expanded by shells only", "value=\"~/x.db\""]);
+    let options = LibsqlOptions { path: "~/x.db".into(), ..LibsqlOptions::default() };
+    let config = Config { backend: BackendChoice::Libsql(options), ..Config::default() };
+    assert!(config.check().is_err());
+}
+
+#[test]
 fn secrets_are_refused_and_never_shown() {
     for line in [
         "password = 'hunter2'",

@@ -1,0 +1,136 @@
+//! Which configuration holds, and that no other is taken for it.
+
+use std::os::unix::fs::symlink;
+
+use crate::support::{Place, Ran, command_in};
+
+fn with_variable(place: &Place, name: &str, value: &str, arguments: &[&str]) -> Ran {
+    let output = command_in(&place.file(""), arguments).env(name, value).output().unwrap();
+    Ran {
+        code: output.status.code().unwrap_or(-1),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+#[test]
+fn a_chosen_environment_needs_a_flag_file() {
+    let place = Place::new();
+    let words = ["no flag file", "production"];
+    place.run("--environment production init").refused(&words);
+    let variable = "GHOSTWIRE_STORE__ENVIRONMENT";
+    let ran = with_variable(&place, variable, "production", &["init"]).refused(&words);
+    assert!(ran.err.contains(variable), "{ran:#?}");
+    assert!(!place.file("data").exists(), "no store is made on the defaults");
+    place.write("feature-flags.toml", "[production]\nlibsql.path = 's.db'\n");
+    with_variable(&place, variable, "production", &["init"]).ok();
+    assert!(place.file("s.db").exists());
+}
+
+#[test]
+fn a_flag_file_that_leads_nowhere_is_an_error() {
+    let place = Place::new();
+    symlink("/nonexistent", place.file("feature-flags.toml")).unwrap();
+    for command in ["init", "config show", "status"] {
+        place.run(command).refused(&["leads nowhere", "feature-flags.toml"]);
+    }
+    let doctor = place.run("doctor");
+    assert!(doctor.code == 3 && doctor.out.contains("leads nowhere"), "{doctor:#?}");
+    assert!(!place.file("data").exists());
+}
+
+#[test]
+fn the_flag_file_in_use_is_named() {
+    let place = Place::new();
+    place.run("init").ok();
+    let shown = place.run("config show").ok();
+    assert!(shown.out.lines().nth(1).unwrap().starts_with("flag_file"), "{shown:#?}");
+    assert!(place.run("status").ok().out.contains("flag file     none"));
+    assert!(place.run("status --json").ok().json()["flag_file"].is_null());
+    assert!(place.run("doctor").ok().out.contains("no flag file: built-in defaults"));
+    place.write("feature-flags.toml", "[development]\n");
+    assert_eq!(place.run("status --json").ok().json()["flag_file"], "feature-flags.toml");
+    assert!(place.run("doctor").ok().out.contains("flag file feature-flags.toml"));
+    let shown = place.run("config show --json").ok().json();
+    assert_eq!(shown[0]["key"], "flag_file");
+    assert_eq!(shown[0]["value"], "feature-flags.toml");
+}
+
+#[test]
+fn paths_that_are_none() {
+    let place = Place::new();
+    for option in ["--path", "--set libsql.path="] {
+        let option = if option.ends_with('=') { option.to_owned() } else { format!("{option} ") };
+        for address in ["libsql://db.turso.io", "http://127.0.0.1:8080"] {
+            place
+                .run(&format!("{option}{address} init"))
+                .refused(&["remote mode is not there yet"]);
+        }
+        place.run(&format!("{option}~/x.db init")).refused(&["expanded by shells only"]);
+    }
+    let left = std::fs::read_dir(place.file("")).unwrap().count();
+    assert_eq!(left, 0, "nothing is made");
+    place.run("--path ./~x.db init").ok();
+}
+
+#[test]
+fn a_variable_with_an_underscore_too_few_is_refused() {
+    let place = Place::new();
+    let ran = with_variable(&place, "GHOSTWIRE_STORE_LIBSQL_PATH", "/x", &["init"]);
+    ran.refused(&["GHOSTWIRE_STORE_LIBSQL_PATH", "GHOSTWIRE_STORE__LIBSQL__PATH"]);
+    assert!(!place.file("data").exists());
+}
+
+/// What the program's sources read of the environment is documented, and nothing else is.
+#[test]
+fn every_variable_is_documented() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut read: Vec<String> = Vec::new();
+    for part in [
+        "core/src",
+        "backends/local-file/src",
+        "backends/libsql/src",
+        "backends/zqlite/src",
+        "backends/memory/src",
+        "ghostwire-store/src",
+        "conformance/src",
+        "benches/src",
+        "benches/workload/src",
+        "gwstore/src",
+    ] {
+        names_in(&root.join(part), &mut read);
+    }
+    // Of the suite where it runs as a test, and not of this program.
+    read.retain(|name| !name.starts_with("GHOSTWIRE_CONFORMANCE_"));
+    assert!(read.iter().any(|name| name == "GHOSTWIRE_BENCH_DIR"), "{read:?}");
+    let page = std::fs::read_to_string(root.join("docs/command-line.md")).unwrap();
+    for name in &read {
+        let name = if name.starts_with("GHOSTWIRE_STORE_") { "GHOSTWIRE_STORE__" } else { name };
+        assert!(page.contains(&format!("`{name}")), "{name} is not in docs/command-line.md");
+    }
+    for row in page.lines().filter_map(|line| line.strip_prefix("| `GHOSTWIRE_")) {
+        let name = format!("GHOSTWIRE_{}", row.split(['`', '…']).next().unwrap());
+        assert!(read.contains(&name), "nothing reads {name}");
+    }
+}
+
+/// The names of variables that stand as texts of their own in sources, but not in tests.
+fn names_in(directory: &std::path::Path, found: &mut Vec<String>) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && !path.ends_with("tests") {
+            names_in(&path, found);
+        } else if path.extension().is_some_and(|end| end == "rs") && !path.ends_with("tests.rs") {
+            let source = std::fs::read_to_string(&path).unwrap();
+            let source = source.split("mod tests {").next().unwrap();
+            found.extend(source.split('"').filter(|text| is_variable(text)).map(str::to_owned));
+        }
+    }
+}
+
+fn is_variable(text: &str) -> bool {
+    text.starts_with("GHOSTWIRE_")
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_uppercase() || byte == b'_' || byte.is_ascii_digit())
+}
