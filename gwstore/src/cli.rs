@@ -90,17 +90,6 @@ pub(crate) enum Command {
     Demo(crate::demo::Args),
 }
 
-impl Command {
-    /// Whether its exit code is a verdict, which a reader that went away must not turn into a good one.
-    pub(crate) fn judges(&self) -> bool {
-        #[cfg(feature = "conformance")]
-        if matches!(self, Self::Conformance(_)) {
-            return true;
-        }
-        matches!(self, Self::Doctor | Self::Demo(_))
-    }
-}
-
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
     /// Count metrics and audit entries to the end; otherwise up to 100,000 of each.
@@ -209,7 +198,7 @@ pub(crate) struct ConformanceArgs {
     #[arg(long, requires = "html")]
     pub(crate) force: bool,
     /// Only say which case proves which line of the contract.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["html", "sequences", "kills", "seed"])]
     pub(crate) list: bool,
     /// Compare this many random sequences of calls with the model.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
@@ -296,7 +285,7 @@ pub(crate) struct ListArgs {
     /// Everything.
     #[arg(long)]
     pub(crate) all: bool,
-    /// Of this user (name or id): nodes, api-keys, preauth-keys, sessions.
+    /// Of this user (id, else name): nodes, api-keys, preauth-keys, sessions.
     #[arg(long, value_name = "NAME|ID")]
     pub(crate) user: Option<String>,
     /// With this tag: nodes.

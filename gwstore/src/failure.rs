@@ -3,16 +3,63 @@
 use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
+use std::process::ExitCode;
 
 use ghostwire_store::{Error, ErrorKind};
 use serde_json::{Map, Value, json};
 
-use crate::output::{Shell, printable};
+use crate::output::{Shell, json_line, printable};
 
-/// The command could not do what it should.
-const FAILED: u8 = 1;
-/// The store is in use; what sysexits.h calls `EX_TEMPFAIL`, so that a timer knows to try again.
-const BUSY: u8 = 75;
+/// How the program ends if not all of what was asked is done; `docs/command-line.md` has the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// An error that has no line of its own below.
+    Failed = 1,
+    /// It cannot be done as the command line says it.
+    Usage = 2,
+    /// What was looked at is not in order.
+    Found = 3,
+    /// What was named is not there.
+    Missing = 4,
+    /// What is there does not admit it, or whoever was asked.
+    Refused = 5,
+    /// Some of it was left out, as was allowed.
+    Partly = 6,
+    /// The store is in use; what sysexits.h calls `EX_TEMPFAIL`, so that a timer knows to try again.
+    Busy = 75,
+    /// Whoever read the output went away; what a shell makes of SIGPIPE.
+    ReaderGone = 141,
+}
+
+impl Ending {
+    fn of(error: &Error) -> Self {
+        // Of what writes to a stream whose end it does not know, such as the portable form.
+        let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref());
+        if cause.is_some_and(is_broken_pipe) {
+            return Self::ReaderGone;
+        }
+        match error.kind() {
+            ErrorKind::Busy => Self::Busy,
+            ErrorKind::NotFound => Self::Missing,
+            ErrorKind::AlreadyExists { .. }
+            | ErrorKind::Conflict
+            | ErrorKind::Restricted
+            | ErrorKind::PermissionDenied
+            | ErrorKind::ReadOnly => Self::Refused,
+            _ => Self::Failed,
+        }
+    }
+}
+
+fn is_broken_pipe(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe
+}
+
+impl From<Ending> for ExitCode {
+    fn from(ending: Ending) -> Self {
+        Self::from(ending as u8)
+    }
+}
 
 /// A fact of this name is advice.
 const HELP: &str = "help";
@@ -22,10 +69,12 @@ const HELP: &str = "help";
 pub(crate) enum Failure {
     /// The store, the configuration or a file.
     Error(Error),
+    /// An error that ends the program otherwise than its kind says.
+    As(Ending, Error),
     /// Nobody can be told: the output cannot be written.
     Output(io::Error),
     /// What is wrong was the command's output.
-    Told,
+    Told(Ending),
 }
 
 /// What a command ends with.
@@ -44,32 +93,42 @@ impl From<io::Error> for Failure {
 }
 
 impl Failure {
-    /// What the process ends with.
-    pub(crate) fn exit_code(&self) -> u8 {
+    /// Options that do not go together, or not with the command.
+    pub(crate) fn usage(error: Error) -> Self {
+        Self::As(Ending::Usage, error)
+    }
+
+    /// How the program ends.
+    pub(crate) fn ending(&self) -> Ending {
         match self {
-            Self::Error(error) if *error.kind() == ErrorKind::Busy => BUSY,
-            Self::Error(_) | Self::Output(_) | Self::Told => FAILED,
+            Self::Output(error) if is_broken_pipe(error) => Ending::ReaderGone,
+            Self::Output(_) => Ending::Failed,
+            Self::Error(error) => Ending::of(error),
+            Self::As(ending, _) | Self::Told(ending) => *ending,
         }
     }
 
     /// Tells the person or program at the other end of standard error.
     pub(crate) fn explain(&self, shell: &mut Shell<'_>) {
-        let text = match self {
-            Self::Told => return,
+        // Whoever reads has seen enough, as in `gwstore list … | head`.
+        if self.ending() == Ending::ReaderGone {
+            return;
+        }
+        let error = match self {
+            Self::Told(_) => return,
             Self::Output(error) => {
-                let error = Error::new(ErrorKind::Unavailable, "the output cannot be written")
-                    .because(error.to_string());
-                explained(&error, shell.json)
+                &Error::new(ErrorKind::Unavailable, "the output cannot be written")
+                    .because(error.to_string())
             }
-            Self::Error(error) => explained(error, shell.json),
+            Self::Error(error) | Self::As(_, error) => error,
         };
         // If standard error is gone too, the exit code has to do.
-        let _ = writeln!(shell.notes, "{text}");
+        let _ = if shell.json {
+            json_line(&mut *shell.notes, &object(error))
+        } else {
+            writeln!(shell.notes, "{}", lines(error))
+        };
     }
-}
-
-fn explained(error: &Error, as_json: bool) -> String {
-    if as_json { object(error).to_string() } else { lines(error) }
 }
 
 fn lines(error: &Error) -> String {
@@ -84,7 +143,7 @@ fn lines(error: &Error) -> String {
         let _ = write!(text, "\n  because: {}", printable(&source.to_string()));
     }
     for (_, help) in error.context().iter().filter(|(key, _)| *key == HELP) {
-        let _ = write!(text, "\nhelp: {help}");
+        let _ = write!(text, "\nhelp: {}", printable(help));
     }
     text
 }

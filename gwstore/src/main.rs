@@ -22,11 +22,8 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::cli::Cli;
-use crate::failure::Failure;
-use crate::output::Shell;
-
-/// What the command line says cannot be done as it is said.
-const USAGE: u8 = 2;
+use crate::failure::{Ending, Failure};
+use crate::output::{Shell, json_line};
 
 fn main() -> ExitCode {
     #[cfg(feature = "conformance")]
@@ -56,17 +53,11 @@ fn main() -> ExitCode {
     let ended = ended.and_then(|()| shell.out.flush().map_err(Failure::from));
     match ended {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads has seen enough, as in `gwstore list … | head`.
-        Err(Failure::Output(error))
-            if error.kind() == io::ErrorKind::BrokenPipe && !cli.command.judges() =>
-        {
-            ExitCode::SUCCESS
-        }
         Err(failure) => {
             // What was found before the failure is said before it.
             let _ = shell.out.flush();
             failure.explain(&mut shell);
-            ExitCode::from(failure.exit_code())
+            failure.ending().into()
         }
     }
 }
@@ -94,18 +85,19 @@ fn explain_usage(
     notes: &mut dyn Write,
 ) -> ExitCode {
     let said = if !error.use_stderr() {
-        let _ = write!(out, "{}", error.render()).and_then(|()| out.flush());
-        return ExitCode::SUCCESS;
+        let shown = write!(out, "{}", error.render()).and_then(|()| out.flush());
+        return shown
+            .map_or_else(|error| Failure::from(error).ending().into(), |()| ExitCode::SUCCESS);
     } else if arguments.iter().any(|argument| argument == "--json") {
         let text = error.render().to_string();
         let message = text.trim().trim_start_matches("error: ");
-        writeln!(notes, "{}", serde_json::json!({ "kind": "usage", "message": message }))
+        json_line(notes, &serde_json::json!({ "kind": "usage", "message": message }))
     } else {
         write!(notes, "{}", error.render())
     };
     // There is nowhere left to say that it could not be said.
     let _ = said;
-    ExitCode::from(USAGE)
+    Ending::Usage.into()
 }
 
 fn start_logging(cli: &Cli) {

@@ -19,9 +19,11 @@ use crate::world::BEGINNING;
 
 /// Plays the part that this process was started for, if it was started for one.
 pub(crate) fn play(backends: &[Arc<dyn Factory>]) -> Option<ExitCode> {
-    let part = std::env::var(PART).ok()?;
-    let Ok(part) = serde_json::from_str::<Part>(&part) else {
-        eprintln!("{PART} is set, and is no part of a check; unset it");
+    let mut arguments = std::env::args_os().skip(1);
+    arguments.next().filter(|first| first == PART)?;
+    let part = arguments.next().unwrap_or_default();
+    let Ok(part) = serde_json::from_str::<Part>(&part.to_string_lossy()) else {
+        eprintln!("what follows {PART} is no part of a check");
         return Some(ExitCode::from(2));
     };
     Said::Here.say();

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::said::{Part, Said};
 
-/// The variable that makes this program play a part instead of running cases.
-pub(super) const PART: &str = "GHOSTWIRE_CONFORMANCE_PART";
+/// The first argument of a process that is to play a part instead of running cases; the part follows.
+/// It is no variable, which any process would inherit.
+pub(super) const PART: &str = "__part-for-conformance";
 
 /// When to kill.
 pub(super) struct Moment {
@@ -53,7 +54,8 @@ impl Process {
         let errors = tempfile::tempfile().expect("a scratch file");
         let program = std::env::current_exe().expect("this program has a path");
         let mut child = Command::new(program)
-            .env(PART, serde_json::to_string(part).expect("a part has a JSON form"))
+            .arg(PART)
+            .arg(serde_json::to_string(part).expect("a part has a JSON form"))
             // Stays open as long as this process lives, and no longer.
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

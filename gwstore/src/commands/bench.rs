@@ -8,7 +8,7 @@ use ghostwire_store_bench_workload::{machine, report, results::Results};
 use ghostwire_store_benches::suite::{self, Effort, Request};
 
 use crate::cli::BenchArgs;
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::output::Shell;
 use crate::output_file::Target;
 
@@ -22,10 +22,10 @@ pub(super) async fn run(args: &BenchArgs, shell: &mut Shell<'_>) -> Outcome {
     let request = request(args);
     if let Some(file) = &args.results {
         if !shell.json {
-            return Err(Error::invalid("a file is named, but not what for")
+            let error = Error::invalid("a file is named, but not what for")
                 .with("file", file.display())
-                .with("help", "write it as `--json FILE` or `--html FILE`")
-                .into());
+                .with("help", "write it as `--json FILE` or `--html FILE`");
+            return Err(Failure::usage(error));
         }
         // The file is for programs, the rest for people.
         shell.json = false;

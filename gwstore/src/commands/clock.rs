@@ -11,7 +11,7 @@ use ghostwire_store::{Error, ErrorKind};
 use serde_json::json;
 
 use crate::cli::{ClockCommand, ConfirmArgs};
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Ending, Failure, Outcome};
 use crate::output::Shell;
 use crate::session::{Reading, open_accepting_clock, open_to_read, open_to_write};
 
@@ -169,7 +169,8 @@ fn confirmed(
     }
     if shell.json || !io::stdin().is_terminal() {
         let error = Error::new(ErrorKind::InvalidArgument, "this needs a confirmation");
-        return Err(error.with("help", "look at it with --dry-run, then say --yes").into());
+        let error = error.with("help", "look at it with --dry-run, then say --yes");
+        return Err(Failure::As(Ending::Refused, error));
     }
     shell.out.flush()?;
     write!(shell.notes, "{question} [y/N] ")?;
@@ -180,7 +181,7 @@ fn confirmed(
         "y" | "Y" | "yes" => Ok(true),
         _ => {
             shell.say("Nothing was changed.")?;
-            Err(Failure::Told)
+            Err(Failure::Told(Ending::Refused))
         }
     }
 }

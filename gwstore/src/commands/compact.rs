@@ -13,5 +13,9 @@ pub(super) async fn run(config: &Config, shell: &mut Shell<'_>) -> Outcome {
         return shell.object(&compacted);
     }
     shell.pairs(&[("before", bytes(compacted.before)), ("after", bytes(compacted.after))])?;
-    shell.say("Compacted.")
+    shell.say(if compacted.after < compacted.before {
+        "Compacted."
+    } else {
+        "Compacted. There was nothing to give back."
+    })
 }

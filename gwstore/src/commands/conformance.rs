@@ -13,7 +13,7 @@ use ghostwire_store_local_file::{SCRATCH_PREFIX, directory_of};
 use serde_json::json;
 
 use crate::cli::ConformanceArgs;
-use crate::failure::{Failure, Outcome as Ended, file_error};
+use crate::failure::{Ending, Failure, Outcome as Ended, file_error};
 use crate::output::{Shell, Table};
 use crate::output_file::Target;
 
@@ -119,11 +119,8 @@ pub(super) async fn run(
     verbose: bool,
     shell: &mut Shell<'_>,
 ) -> Ended {
-    let filter = args.filter.as_deref().unwrap_or_default().replace(' ', "_");
-    if args.list {
-        return list(&filter, shell);
-    }
-    let mut effort = Effort::from_environment()?;
+    let filter = filter(args);
+    let mut effort = Effort::default();
     effort.kills = args.kills.unwrap_or(effort.kills);
     effort.sequences = args.sequences.unwrap_or(effort.sequences);
     effort.seed = args.seed.unwrap_or(effort.seed);
@@ -157,11 +154,18 @@ pub(super) async fn run(
         let text = report.to_html(config.backend.kind().name(), &facts);
         page.fill(text.as_bytes())?;
     }
-    if report.failures().next().is_some() { Err(Failure::Told) } else { Ok(()) }
+    let (passed, failed, _) = report.counts();
+    if failed > 0 {
+        return Err(Failure::Told(Ending::Found));
+    }
+    if passed == 0 {
+        return Err(Error::invalid("nothing was tried: every trial is excepted").into());
+    }
+    Ok(())
 }
 
 fn nothing_named(filter: &str) -> Error {
-    Error::invalid("nothing has this in its name").with("filter", filter).with(
+    Error::new(ErrorKind::NotFound, "nothing has this in its name").with("filter", filter).with(
         "help",
         "a case is named like zqlite/bare/rows/one-time-key/a_revoked_or_expired_key_admits_nobody, a \
          check like zqlite/durable-reply/what_a_killed_process_acknowledged_is_there; \
@@ -249,11 +253,17 @@ fn row(report: &Report, rule: &str) -> Vec<String> {
     ]
 }
 
+/// A person may write a name as words.
+fn filter(args: &ConformanceArgs) -> String {
+    args.filter.as_deref().unwrap_or_default().replace(' ', "_")
+}
+
 /// Which case proves which line.
-fn list(filter: &str, shell: &mut Shell<'_>) -> Ended {
+pub(super) fn list(args: &ConformanceArgs, shell: &mut Shell<'_>) -> Ended {
+    let filter = filter(args);
     let mut found = false;
     for (rule, proofs) in Suite::proofs() {
-        let proofs: Vec<_> = proofs.into_iter().filter(|name| name.contains(filter)).collect();
+        let proofs: Vec<_> = proofs.into_iter().filter(|name| name.contains(&filter)).collect();
         if proofs.is_empty() {
             continue;
         }
@@ -267,5 +277,5 @@ fn list(filter: &str, shell: &mut Shell<'_>) -> Ended {
             shell.line(format_args!("  {}", proof.split_once('/').map_or("", |(_, name)| name)))?;
         }
     }
-    if found { Ok(()) } else { Err(nothing_named(filter).into()) }
+    if found { Ok(()) } else { Err(nothing_named(&filter).into()) }
 }

@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::cli::ExportArgs;
 use crate::credentials::configured_key;
-use crate::failure::{Outcome, file_error};
+use crate::failure::{Failure, Outcome, file_error};
 use crate::output::{Shell, shown};
 use crate::output_file::Target;
 use crate::progress::Progress;
@@ -30,6 +30,10 @@ const BUFFER: usize = 256 * 1024;
 pub(super) async fn run(config: &Config, args: &ExportArgs, shell: &mut Shell<'_>) -> Outcome {
     refuse_to_forget(config)?;
     if args.file.as_os_str() == "-" {
+        if args.force {
+            let error = Error::invalid("--force replaces a file, and standard output is none");
+            return Err(Failure::usage(error.during("export")));
+        }
         check_stdout()?;
         let reading = Reading::open(config).await?;
         let progress = shell.progress("exporting", None);

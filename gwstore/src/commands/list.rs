@@ -4,13 +4,13 @@ mod columns;
 mod pages;
 
 use ghostwire_store::config::Config;
-use ghostwire_store::domain::{PageRequest, UserId, UserName};
+use ghostwire_store::domain::{Clock, PageRequest, SystemClock, UserId, UserName};
 use ghostwire_store::state::State;
 use ghostwire_store::{Entity, Error, ErrorKind, Result};
 use serde_json::json;
 
 use crate::cli::{ListArgs, Listing};
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::output::{Shell, Table};
 use crate::session::Reading;
 use pages::Filters;
@@ -25,7 +25,7 @@ pub(super) async fn run(config: &Config, args: &ListArgs, shell: &mut Shell<'_>)
 }
 
 /// A filter that would be ignored is a mistake.
-fn check_filters(args: &ListArgs) -> Result<()> {
+fn check_filters(args: &ListArgs) -> Outcome {
     use Listing::{ApiKeys, Nodes, PreauthKeys, Presence, Sessions};
     let filters: [(&str, bool, &[Listing]); 3] = [
         ("--user", args.user.is_some(), &[Nodes, ApiKeys, PreauthKeys, Sessions]),
@@ -35,11 +35,11 @@ fn check_filters(args: &ListArgs) -> Result<()> {
     for (filter, is_given, listings) in filters {
         if is_given && !listings.contains(&args.entity) {
             let known: Vec<_> = listings.iter().map(|listing| pages::name(*listing)).collect();
-            return Err(Error::invalid("this listing does not have this filter")
+            let error = Error::invalid("this listing does not have this filter")
                 .with("filter", filter)
                 .with("listing", pages::name(args.entity))
-                .with("for", known.join(", "))
-                .during("list"));
+                .with("for", known.join(", "));
+            return Err(Failure::usage(error.during("list")));
         }
     }
     Ok(())
@@ -54,16 +54,22 @@ async fn list(reading: &Reading, args: &ListArgs, shell: &mut Shell<'_>) -> Outc
     };
     let mut request = PageRequest { limit: args.limit, cursor: args.cursor.clone() };
     let mut table = Table::new(columns::titles(args.entity));
+    // As the store does: its time may be ahead of the clock.
+    let now = SystemClock.now().max(view.time());
     loop {
         let page = pages::read(reading, &view, args.entity, &filters, &request)
             .await
             .map_err(|error| error.during("list"))?;
+        if page.items.is_empty() {
+            shell.note("there is nothing to list");
+        }
         if shell.json {
             for item in &page.items {
                 shell.object(&columns::object(item)?)?;
             }
         } else {
-            let rows: Vec<_> = page.items.iter().map(|item| columns::cells(item, &view)).collect();
+            let rows: Vec<_> =
+                page.items.iter().map(|item| columns::cells(item, &view, now)).collect();
             table.rows(shell, &rows)?;
         }
         let Some(next) = page.next else { return Ok(()) };
@@ -80,13 +86,10 @@ async fn list(reading: &Reading, args: &ListArgs, shell: &mut Shell<'_>) -> Outc
     }
 }
 
-/// A user by id, or by a name that only one has.
+/// A user by id, or by a name that only one has; a name may look like an id.
 fn find_user(state: &State, text: &str) -> Result<UserId> {
-    if let Ok(id) = text.parse::<UserId>() {
-        return match state.users().get(id) {
-            Some(user) => Ok(user.id),
-            None => Err(Error::not_found(Entity::User, id).during("list")),
-        };
+    if let Some(user) = text.parse().ok().and_then(|id| state.users().get(id)) {
+        return Ok(user.id);
     }
     let name: UserName = text.parse()?;
     let mut named = state.users().iter().filter(|user| user.name == name);

@@ -16,10 +16,10 @@ mod list;
 mod migrate;
 mod status;
 
-use ghostwire_store::{Error, Result};
+use ghostwire_store::{Error, ErrorKind};
 
 use crate::cli::{Cli, Command, ConfigCommand, GlobalOptions, ImportCommand};
-use crate::failure::Outcome;
+use crate::failure::{Ending, Failure, Outcome};
 use crate::output::Shell;
 use crate::session::load_config;
 
@@ -28,13 +28,21 @@ pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
     // The demonstration makes stores of its own.
     if let Command::Demo(args) = &cli.command {
         refuse_store_options(&cli.global)?;
-        return Ok(crate::demo::run(args.clone(), &mut *shell.out, shell.json).await?);
+        return demo(args, shell).await;
     }
     // So do the benchmarks.
     #[cfg(feature = "bench")]
     if let Command::Bench(args) = &cli.command {
         refuse_store_options(&cli.global)?;
         return bench::run(args, shell).await;
+    }
+    // Which case proves what is the same wherever the store is.
+    #[cfg(feature = "conformance")]
+    if let Command::Conformance(args) = &cli.command
+        && args.list
+    {
+        refuse_store_options(&cli.global)?;
+        return conformance::list(args, shell);
     }
     // The doctor reports a configuration that does not load as one of its findings.
     if matches!(cli.command, Command::Doctor) {
@@ -67,8 +75,21 @@ pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
     }
 }
 
+/// The demonstration, whose errors tell of a store that is not as it has to be.
+async fn demo(args: &crate::demo::Args, shell: &mut Shell<'_>) -> Outcome {
+    let shown = crate::demo::run(args.clone(), &mut *shell.out, shell.json).await;
+    shown.map_err(|error| match error.kind() {
+        ErrorKind::Corrupt | ErrorKind::Unexpected => Failure::As(Ending::Found, error),
+        _ => error.into(),
+    })?;
+    match &args.write_sample {
+        Some(path) => shell.say(format_args!("Wrote the sample network to {}", path.display())),
+        None => Ok(()),
+    }
+}
+
 /// What would be ignored is a mistake.
-fn refuse_store_options(global: &GlobalOptions) -> Result<()> {
+fn refuse_store_options(global: &GlobalOptions) -> Outcome {
     let given = [
         ("--config", global.config.is_some()),
         ("--environment", global.environment.is_some()),
@@ -79,8 +100,9 @@ fn refuse_store_options(global: &GlobalOptions) -> Result<()> {
     match given.iter().find(|(_, is_given)| *is_given) {
         None => Ok(()),
         Some((option, _)) => {
-            let message = "this command makes stores of its own, and looks at no configured one";
-            Err(Error::invalid(message).with("option", option))
+            let message =
+                "this command makes stores of its own, or none, and looks at no configured one";
+            Err(Failure::usage(Error::invalid(message).with("option", option)))
         }
     }
 }

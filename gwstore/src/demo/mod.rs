@@ -49,13 +49,13 @@ pub struct Args {
     #[arg(long, value_name = "FACTOR", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=50))]
     pub scale: u32,
     /// Flips a byte of this store's closed file, inside a live row: the demonstration must fail.
-    #[arg(long, value_name = "BACKEND", hide = true, value_parser = ["libsql", "zqlite"])]
+    #[arg(long, value_name = "BACKEND", value_parser = ["libsql", "zqlite"])]
     pub corrupt: Option<String>,
     /// Writes the sample network to this file and does nothing else.
-    #[arg(long, value_name = "FILE", hide = true)]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["directory", "keep", "seed", "scale", "corrupt"])]
     pub write_sample: Option<PathBuf>,
     /// Replaces that file if there is one.
-    #[arg(long, hide = true, requires = "write_sample")]
+    #[arg(long, requires = "write_sample")]
     pub force: bool,
 }
 

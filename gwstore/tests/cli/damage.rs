@@ -61,7 +61,7 @@ fn a_flipped_byte_is_found_by_the_doctor_at_the_latest() {
         bytes[at] ^= 1;
         place.write(&name, bytes);
         let doctor = place.on(backend, "doctor");
-        assert_eq!(doctor.code, 1, "{doctor:#?}");
+        assert_eq!(doctor.code, 3, "{doctor:#?}");
         assert!(doctor.out.contains("FAIL"), "{doctor:#?}");
     }
 }
@@ -205,7 +205,7 @@ fn a_log_that_lost_commits() {
         assert!(status.out.contains("acknowledged commits may be missing"), "{status:#?}");
         assert!(status.err.contains("acknowledged commits may be missing"), "{status:#?}");
         let doctor = left.on(backend, "doctor");
-        assert_eq!(doctor.code, 1, "{doctor:#?}");
+        assert_eq!(doctor.code, 3, "{doctor:#?}");
         assert!(doctor.out.contains("FAIL  log: "), "{doctor:#?}");
     }
 }
@@ -220,7 +220,7 @@ fn a_lost_or_foreign_key() {
         place.on("zqlite", &format!("import headscale {file}"))
     });
     let doctor = place.on("zqlite", "doctor");
-    assert_eq!(doctor.code, 1, "{doctor:#?}");
+    assert_eq!(doctor.code, 3, "{doctor:#?}");
     assert!(doctor.out.contains("FAIL  hash key"), "{doctor:#?}");
     place.write("zqlite.db.key", "not a key");
     place.unchanged("zqlite", &["key"], || place.on("zqlite", &format!("import headscale {file}")));
@@ -314,7 +314,7 @@ fn a_read_only_file_system() {
         run("import portable more.jsonl").refused(&["read-only", "s.db"]);
         run("export out.jsonl").refused(&["out.jsonl"]);
         let doctor = run("doctor");
-        assert_eq!(doctor.code, 1, "{doctor:#?}");
+        assert_eq!(doctor.code, 3, "{doctor:#?}");
         assert!(doctor.out.contains("FAIL  directory"), "{doctor:#?}");
         // Reading needs no more than reading.
         assert_eq!(run("digest --json").ok().json(), before);

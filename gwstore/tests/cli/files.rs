@@ -54,7 +54,7 @@ fn an_empty_file_is_no_store_yet() {
             place.write(&name, "");
             place.on(backend, "status").refused(&["nothing in it", "gwstore init"]);
             let doctor = place.on(backend, "doctor");
-            assert!(doctor.code == 1 && doctor.out.contains("gwstore init"), "{doctor:#?}");
+            assert!(doctor.code == 3 && doctor.out.contains("gwstore init"), "{doctor:#?}");
             place.on(backend, make).ok();
             place.on(backend, "status").ok();
         }
@@ -106,7 +106,7 @@ fn a_pipe_in_the_place_of_the_key_does_not_hang() {
     place.write("more.jsonl", portable(&[&user(1, "ann")]));
     place.on("libsql", "import portable more.jsonl").refused(&["not a regular file"]);
     let doctor = place.on("libsql", "doctor");
-    assert!(doctor.code == 1 && doctor.out.contains("not a regular file"), "{doctor:#?}");
+    assert!(doctor.code == 3 && doctor.out.contains("not a regular file"), "{doctor:#?}");
 }
 
 #[test]

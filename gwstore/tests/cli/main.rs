@@ -5,12 +5,15 @@ mod bad_inputs;
 #[cfg(feature = "bench")]
 mod bench;
 mod clock;
+mod configurations;
 #[cfg(feature = "conformance")]
 mod conformance;
 mod damage;
 mod everyday;
+mod exit_codes;
 mod files;
 mod imports;
+mod names;
 mod outputs;
 mod owners;
 mod round_trips;

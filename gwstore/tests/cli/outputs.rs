@@ -61,7 +61,7 @@ fn the_files_of_stores_are_not_replaced_by_any_output() {
                 for force in ["", " --force"] {
                     let ran = place.run(&format!("{output}{force}"));
                     assert_eq!(content(&place), before, "{output}{force}: {ran:#?}");
-                    assert_eq!(ran.code, 1, "{output}{force}: {ran:#?}");
+                    assert!(matches!(ran.code, 1 | 5), "{output}{force}: {ran:#?}");
                     assert!(ran.err.contains(&victim), "{output}{force}: {ran:#?}");
                 }
             }
@@ -147,23 +147,4 @@ fn a_standard_output_that_is_closed_takes_no_export() {
     assert!(String::from_utf8_lossy(&closed.stderr).contains("standard output is closed"));
     assert!(shell(">/dev/null").status.success());
     assert!(shell("| cat").status.success());
-}
-
-#[test]
-fn a_reader_that_goes_away_is_no_good_verdict() {
-    let place = Place::new();
-    let ended = std::process::Command::new(env!("CARGO_BIN_EXE_gwstore"))
-        .args(["--backend", "libsql", "--path", "nosuch/s.db", "doctor"])
-        .current_dir(place.file(""))
-        .stdout(gone())
-        .output()
-        .unwrap();
-    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
-}
-
-/// A pipe that nobody reads any more.
-fn gone() -> std::io::PipeWriter {
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    writer
 }

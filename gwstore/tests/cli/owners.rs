@@ -113,7 +113,7 @@ fn a_lock_of_roots_keeps_the_service_out_and_everybody_is_told() {
         for doctor in
             [machine.service(&format!("{on} doctor")), machine.place.run(&format!("{on} doctor"))]
         {
-            assert_eq!(doctor.code, 1, "{doctor:#?}");
+            assert_eq!(doctor.code, 3, "{doctor:#?}");
             assert!(doctor.out.contains("FAIL  owners"), "{doctor:#?}");
             assert!(doctor.out.contains("s.db.lock to user 0"), "{doctor:#?}");
             assert!(doctor.out.contains("chown 65534"), "{doctor:#?}");
@@ -133,7 +133,7 @@ fn a_key_that_cannot_be_looked_up_is_not_taken_for_none() {
     machine.place.write("more.jsonl", portable(&[&user(1, "ann")]));
     machine.service(&format!("{on} import portable more.jsonl")).refused(&["keys/key"]);
     let doctor = machine.service(&format!("{on} doctor"));
-    assert!(doctor.code == 1 && doctor.out.contains("FAIL  hash key"), "{doctor:#?}");
+    assert!(doctor.code == 3 && doctor.out.contains("FAIL  hash key"), "{doctor:#?}");
 }
 
 #[test]

@@ -162,7 +162,7 @@ fn everybody_says_whether_the_hash_key_fits() {
         let status = place.on(backend, "status").ok();
         assert!(status.out.contains("another key hashed 1 with key 00000001"), "{status:#?}");
         let doctor = place.on(backend, "doctor");
-        assert!(doctor.code == 1 && doctor.out.contains("FAIL  credentials"), "{doctor:#?}");
+        assert!(doctor.code == 3 && doctor.out.contains("FAIL  credentials"), "{doctor:#?}");
         let wanted = json!({ "total": 2, "bcrypt": 1, "bcrypt_too_costly": 1, "other_keys": { "00000001": 1 } });
         let json = place.on(backend, "import portable new.jsonl --json").ok().json();
         assert_eq!(json["credentials"]["all"], wanted);

@@ -14,7 +14,7 @@ use ghostwire_store::{COMPILED_BACKENDS, Error, Result};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::failure::{Failure, Outcome, one_line};
+use crate::failure::{Ending, Failure, Outcome, one_line};
 use crate::output::{Shell, printable};
 
 /// How a check ended.
@@ -99,7 +99,7 @@ impl Checkup<'_, '_> {
         } else {
             self.shell.say(format_args!("\n{ok} in order, {warn} to look at, {fail} failed"))?;
         }
-        if fail == 0 { Ok(()) } else { Err(Failure::Told) }
+        if fail == 0 { Ok(()) } else { Err(Failure::Told(Ending::Found)) }
     }
 }
 
@@ -116,7 +116,14 @@ pub(super) async fn run(config: Result<Config>, shell: &mut Shell<'_>) -> Outcom
         }
     };
     let kind = config.backend.kind();
-    let loaded = format!("environment {}, backend {kind}", config.environment);
+    let loaded = format!(
+        "environment {}, backend {kind}, {}",
+        config.environment,
+        match &config.flag_file {
+            Some(path) => format!("flag file {}", path.display()),
+            None => "no flag file: built-in defaults, variables and options hold".to_owned(),
+        }
+    );
     checkup.add(Finding::ok("configuration", loaded))?;
     if !COMPILED_BACKENDS.contains(&kind) {
         let known: Vec<_> = COMPILED_BACKENDS.iter().map(|kind| kind.name()).collect();

@@ -20,7 +20,7 @@ use super::credentials::Credentials;
 use super::{NOTHING_FOUND, Present, closed, is_missing, open_target, print_digests, trail};
 use crate::cli::HeadscaleArgs;
 use crate::commands::export::hex;
-use crate::failure::{Failure, Outcome, file_error, with_help};
+use crate::failure::{Ending, Failure, Outcome, file_error, with_help};
 use crate::headscale::{self, Import, Problem};
 use crate::output::{Shell, printable};
 use crate::progress::Progress;
@@ -67,13 +67,14 @@ pub(in super::super) async fn run(
             .with("problems", problems)
             .with("help", "--skip-invalid imports the rest")
             .during(OPERATION);
-        return Err(Failure::from(error));
+        return Err(Failure::As(Ending::Refused, error));
     }
     found
         .check_force(args)
         .map_err(|error| error.with("file", args.file.display()).during(OPERATION))?;
     if args.target.dry_run {
-        return report(&found, args, None, shell);
+        report(&found, args, None, shell)?;
+        return all_or_partly(problems);
     }
     let store = open_target(config, &args.target, shell).await?;
     if was_missing {
@@ -90,7 +91,12 @@ pub(in super::super) async fn run(
     };
     let written = written.await;
     let digests = closed(store.as_ref(), written).await.map_err(|error| error.during(OPERATION))?;
-    report(&found, args, Some(&digests), shell)
+    report(&found, args, Some(&digests), shell)?;
+    all_or_partly(problems)
+}
+
+fn all_or_partly(problems: usize) -> Outcome {
+    if problems == 0 { Ok(()) } else { Err(Failure::Told(Ending::Partly)) }
 }
 
 impl Found {

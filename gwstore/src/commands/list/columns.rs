@@ -5,9 +5,8 @@ use std::fmt::Display;
 
 use ghostwire_store::command::Image;
 use ghostwire_store::domain::{
-    ApiKey, Clock, DnsRecord, Identity, MetricPoint, Node, NodeId, Policy, PreAuthKey, Presence,
-    Route, Session, SessionOwner, Setting, SettingDocument, SystemClock, TagSet, Timestamp, User,
-    UserId,
+    ApiKey, DnsRecord, Identity, MetricPoint, Node, NodeId, Policy, PreAuthKey, Presence, Route,
+    Session, SessionOwner, Setting, SettingDocument, TagSet, Timestamp, User, UserId,
 };
 use ghostwire_store::portable::Item;
 use ghostwire_store::state::State;
@@ -39,15 +38,15 @@ pub(super) fn titles(listing: Listing) -> &'static [&'static str] {
 }
 
 /// A row of such a table.
-pub(super) fn cells(item: &Item, state: &State) -> Vec<String> {
+pub(super) fn cells(item: &Item, state: &State, now: Timestamp) -> Vec<String> {
     match item {
         Item::Image(image) => match image {
             Image::User(user) => user_cells(user),
             Image::Node(node) => node_cells(node, state),
             Image::Presence(presence) => presence_cells(presence, state),
             Image::Route(route) => route_cells(route, state),
-            Image::ApiKey(key) => api_key_cells(key, state),
-            Image::PreAuthKey(key) => preauth_key_cells(key, state),
+            Image::ApiKey(key) => api_key_cells(key, state, now),
+            Image::PreAuthKey(key) => preauth_key_cells(key, state, now),
             Image::Policy(policy) => policy_cells(policy, state),
             Image::DnsRecord(record) => dns_cells(record),
             Image::Session(session) => session_cells(session, state),
@@ -124,19 +123,19 @@ fn route_cells(route: &Route, state: &State) -> Vec<String> {
     ]
 }
 
-fn api_key_cells(key: &ApiKey, state: &State) -> Vec<String> {
+fn api_key_cells(key: &ApiKey, state: &State, now: Timestamp) -> Vec<String> {
     vec![
         key.id.to_string(),
         key.prefix.to_string(),
         owner(key.user, state),
         optional(key.description.as_ref()),
-        standing(key.revoked_at, key.expires_at, false),
+        standing(key.revoked_at, key.expires_at, false, now),
         key.created_at.to_string(),
         expiry(key.expires_at),
     ]
 }
 
-fn preauth_key_cells(key: &PreAuthKey, state: &State) -> Vec<String> {
+fn preauth_key_cells(key: &PreAuthKey, state: &State, now: Timestamp) -> Vec<String> {
     vec![
         key.id.to_string(),
         optional(key.prefix.as_ref()),
@@ -144,7 +143,7 @@ fn preauth_key_cells(key: &PreAuthKey, state: &State) -> Vec<String> {
         tags(&key.tags),
         yes_or_no(key.reusable),
         yes_or_no(key.ephemeral),
-        standing(key.revoked_at, key.expires_at, !key.reusable && key.used_at.is_some()),
+        standing(key.revoked_at, key.expires_at, !key.reusable && key.used_at.is_some(), now),
         expiry(key.expires_at),
     ]
 }
@@ -231,8 +230,9 @@ fn standing(
     revoked_at: Option<Timestamp>,
     expires_at: Option<Timestamp>,
     is_used_up: bool,
+    now: Timestamp,
 ) -> String {
-    let is_expired = ghostwire_store::domain::expired(expires_at, SystemClock.now());
+    let is_expired = ghostwire_store::domain::expired(expires_at, now);
     let standing = match (revoked_at.is_some(), is_expired, is_used_up) {
         (true, _, _) => "revoked",
         (_, true, _) => "expired",

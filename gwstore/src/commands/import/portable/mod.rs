@@ -28,7 +28,7 @@ use super::{NOTHING_FOUND, Present, closed, open_target, print_digests, trail};
 use crate::cli::PortableArgs;
 use crate::commands::export::hex;
 use crate::credentials::configured_key;
-use crate::failure::{Failure, Outcome, file_error, with_help};
+use crate::failure::{Ending, Failure, Outcome, file_error, with_help};
 use crate::output::{Shell, printable};
 use crate::progress::Progress;
 use crate::restore::{Batches, Rehearsal, check_digest};
@@ -189,7 +189,8 @@ fn refuse(path: &Path, refusals: &[Refusal], shell: &mut Shell<'_>) -> Outcome {
         .with("first_line", first.map_or(0, |refusal| refusal.line))
         .with("first_problem", first.map_or("", |refusal| refusal.reason.as_str()))
         .during(OPERATION);
-    Err(Failure::from(with_help(error, "import into a new store, or export that store first")))
+    let error = with_help(error, "import into a new store, or export that store first");
+    Err(Failure::As(Ending::Refused, error))
 }
 
 /// The exporter's digest can be checked before anything is written, if the store held nothing else.

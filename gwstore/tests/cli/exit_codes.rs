@@ -1,0 +1,180 @@
+//! How the program ends, row by row of the table in `docs/command-line.md`.
+
+use std::process::{Command, Stdio};
+
+use crate::support::{BACKENDS, Place, command_in, dump, portable, user};
+
+const PAGE: &str = include_str!("../../../docs/command-line.md");
+
+/// Ends as one row of the table says.
+fn ended(name: &str) -> i32 {
+    let rows = PAGE.lines().filter_map(|line| {
+        let mut cells = line.strip_prefix("| ")?.split(" | ");
+        Some((cells.next()?.parse::<i32>().ok()?, cells.next()?))
+    });
+    let found: Vec<_> = rows.filter(|(_, row)| *row == name).collect();
+    assert_eq!(found.len(), 1, "{name} has one row");
+    found[0].0
+}
+
+#[test]
+fn the_table_has_every_code() {
+    let names = [
+        ("done", 0),
+        ("failed", 1),
+        ("usage", 2),
+        ("found", 3),
+        ("missing", 4),
+        ("refused", 5),
+        ("partly", 6),
+        ("busy", 75),
+        ("reader gone", 141),
+    ];
+    for (name, code) in names {
+        assert_eq!(ended(name), code);
+    }
+}
+
+#[test]
+fn done_and_nothing_to_do() {
+    let place = Place::new();
+    place.init("libsql");
+    for arguments in ["status", "doctor", "migrate", "list users", "clock repair --dry-run"] {
+        assert_eq!(place.on("libsql", arguments).code, ended("done"), "{arguments}");
+    }
+    let empty = place.on("libsql", "list users").ok();
+    assert!(empty.err.contains("nothing to list"), "{empty:#?}");
+    let whole = place.on("libsql", "migrate").ok();
+    assert!(whole.out.contains("nothing to do"), "{whole:#?}");
+}
+
+#[test]
+fn failed() {
+    let place = Place::new();
+    place.init("libsql");
+    for arguments in ["--set writer.max_group=0 status", "import portable libsql.db.key"] {
+        assert_eq!(place.on("libsql", arguments).code, ended("failed"), "{arguments}");
+    }
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
+    if let Ok(full) = full {
+        let mut child = command_in(&place.file(""), &["--help"]);
+        let child = child.stdout(full).status().unwrap();
+        assert_eq!(child.code(), Some(ended("failed")));
+    }
+}
+
+#[test]
+fn usage() {
+    let place = Place::new();
+    for arguments in [
+        "nonsense",
+        "status --nonsense",
+        "list nodes --all --cursor x",
+        "list routes --online",
+        "demo --path x",
+        "export - --force",
+        "demo --write-sample x --keep",
+    ] {
+        assert_eq!(place.run(arguments).code, ended("usage"), "{arguments}");
+    }
+    if cfg!(feature = "conformance") {
+        for arguments in ["conformance --list --path x", "conformance --list --seed 1"] {
+            assert_eq!(place.run(arguments).code, ended("usage"), "{arguments}");
+        }
+    }
+}
+
+#[test]
+fn something_is_not_in_order() {
+    let place = Place::new();
+    place.init("libsql");
+    std::fs::remove_file(place.file("libsql.db.key")).unwrap();
+    assert_eq!(place.on("libsql", "doctor").code, ended("found"));
+    assert_eq!(place.on("libsql", "doctor --json").code, ended("found"));
+}
+
+#[test]
+fn what_is_named_is_missing() {
+    let place = Place::new();
+    place.init("libsql");
+    for arguments in [
+        "--path nosuch.db status",
+        "--path libsql.db import portable nosuch.jsonl",
+        "--path libsql.db list nodes --user nobody",
+        "--config nosuch.toml status",
+        "--environment production status",
+    ] {
+        let ran = place.run(arguments);
+        assert_eq!(ran.code, ended("missing"), "{arguments}: {ran:#?}");
+    }
+}
+
+#[test]
+fn what_is_there_refuses() {
+    let place = Place::new();
+    place.init("libsql");
+    place.write("there.jsonl", "keep me");
+    place.write("ann.jsonl", portable(&[&user(1, "ann")]));
+    place.on("libsql", "import portable ann.jsonl").ok();
+    place.write("other.jsonl", portable(&[&user(1, "bob")]));
+    for arguments in ["init", "export there.jsonl", "import portable other.jsonl"] {
+        let ran = place.on("libsql", arguments);
+        assert_eq!(ran.code, ended("refused"), "{arguments}: {ran:#?}");
+    }
+}
+
+#[test]
+fn some_was_left_out() {
+    let place = Place::new();
+    place.init("libsql");
+    let whole = std::fs::read_to_string(dump("request_tags_migration_test.sql")).unwrap();
+    place.write("bad.sql", whole.replacen("mkey:", "nokey:", 1));
+    for arguments in ["--skip-invalid --dry-run", "--skip-invalid"] {
+        let ran = place.on("libsql", &format!("import headscale bad.sql {arguments}"));
+        assert_eq!(ran.code, ended("partly"), "{ran:#?}");
+        assert!(ran.out.contains("problem: nodes"), "{ran:#?}");
+    }
+}
+
+#[test]
+fn the_store_is_busy() {
+    use ghostwire_store::Opener;
+    use ghostwire_store::config::{BackendChoice, Config, LibsqlOptions};
+    let place = Place::new();
+    place.init("libsql");
+    let options = LibsqlOptions { path: place.file("libsql.db"), ..LibsqlOptions::default() };
+    let config = Config { backend: BackendChoice::Libsql(options), ..Config::default() };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let store = runtime.block_on(Opener::new(&config).open()).unwrap();
+    assert_eq!(place.on("libsql", "status").code, ended("busy"));
+    runtime.block_on(store.close()).unwrap();
+    place.on("libsql", "status").ok();
+}
+
+#[test]
+fn a_reader_that_goes_away_is_told_by_the_code_alone() {
+    let place = Place::new();
+    place.sample();
+    for backend in BACKENDS {
+        place.on(backend, "import portable sample.jsonl --create").ok();
+        for command in ["doctor", "list metrics --all --json", "config show", "export -", "digest"]
+        {
+            let path = format!("{backend}.db");
+            let arguments: Vec<&str> = ["--backend", backend, "--path", &path]
+                .into_iter()
+                .chain(command.split(' '))
+                .collect();
+            let mut child: Command = command_in(&place.file(""), &arguments);
+            let ended_so = child.stdout(gone()).stderr(Stdio::piped()).output().unwrap();
+            assert_eq!(ended_so.status.code(), Some(ended("reader gone")), "{command}");
+            assert!(ended_so.stderr.is_empty(), "{command}: {ended_so:?}");
+        }
+    }
+}
+
+/// A pipe that nobody reads any more.
+fn gone() -> std::io::PipeWriter {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer
+}
