@@ -130,7 +130,7 @@ pub(crate) fn content(path: &Path, kind: FileKind, access: Access) -> Result<boo
 /// Refuses what an engine could not open of what lies beside the store's file.
 pub(crate) fn engine_files(path: &Path) -> Result<()> {
     for file in ENGINE_FILES.map(|suffix| with_suffix(path, suffix)) {
-        match OpenOptions::new().read(true).write(true).open(&file) {
+        match may_be_written(&file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(failed("a file beside the store cannot be opened", &file, error));
             }
@@ -138,6 +138,18 @@ pub(crate) fn engine_files(path: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Asks only: closing the index of a log ends the locks of all connections that this process has.
+#[cfg(unix)]
+fn may_be_written(file: &Path) -> io::Result<()> {
+    use rustix::fs::{Access, AtFlags, CWD, accessat};
+    Ok(accessat(CWD, file, Access::READ_OK | Access::WRITE_OK, AtFlags::EACCESS)?)
+}
+
+#[cfg(not(unix))]
+fn may_be_written(file: &Path) -> io::Result<()> {
+    OpenOptions::new().read(true).write(true).open(file).map(drop)
 }
 
 /// Takes from an existing file what others than its owner may do with it.

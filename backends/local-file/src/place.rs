@@ -4,7 +4,7 @@
 //! finds them at the path again. While a file is open nothing else gets its number, so that the
 //! device and the number tell whether a path names it.
 
-use std::fs::{self, Metadata};
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -106,6 +106,15 @@ impl Opened {
 
 fn look(path: &Path) -> Result<Option<Named>> {
     Named::look(path).map_err(|error| failed("the store's file cannot be looked up", path, error))
+}
+
+/// Whether `path` names this file.
+pub(crate) fn is_named(file: &File, path: &Path) -> Result<bool> {
+    let metadata = file
+        .metadata()
+        .map_err(|error| failed("an open file of the store cannot be looked up", path, error))?;
+    let identity = Named::of(&metadata).identity;
+    Ok(look(path)?.is_some_and(|named| named.identity == identity))
 }
 
 /// Refuses a file that has several names: SQLite names the log after the path by which the file is

@@ -38,6 +38,10 @@ impl Reserve {
     fn make(&self) {
         let made = match found(&self.path) {
             Ok(Found::Room) => Ok(()),
+            // The last room is for what is to be stored.
+            Ok(Found::Nothing | Found::Less) if !self.has_plenty() => {
+                Err(io::ErrorKind::StorageFull.into())
+            }
             Ok(Found::Nothing) => set_aside(&self.path, &self.store),
             // What is broken off leaves less.
             Ok(Found::Less) => {
@@ -77,10 +81,13 @@ impl Reserve {
             return;
         }
         let commits = self.missing_for.fetch_add(1, Ordering::Relaxed);
-        let has_plenty = || crate::free_bytes(&self.path).is_ok_and(|free| free > Some(4 * BYTES));
-        if commits.is_multiple_of(COMMITS_PER_TRY) && has_plenty() {
+        if commits.is_multiple_of(COMMITS_PER_TRY) {
             self.make();
         }
+    }
+
+    fn has_plenty(&self) -> bool {
+        crate::free_bytes(&self.path).is_ok_and(|free| free > Some(4 * BYTES))
     }
 }
 

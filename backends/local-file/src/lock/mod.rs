@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use ghostwire_store_core::domain::StoreId;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
-use crate::place::require_one_name;
+use crate::place::{is_named, require_one_name};
 use crate::private::{create_private, directory_of};
 use crate::{Access, failed};
 use text::{CLOSING, HOLDER, Text, holder_line, store_line, write_at};
@@ -37,35 +37,24 @@ pub(crate) struct Lock {
 
 impl Lock {
     pub(crate) fn take(lock_path: &Path, store_path: &Path, access: Access) -> Result<Self> {
-        let Some((file, is_new)) = open(lock_path, store_path, access)? else {
-            tracing::warn!(
-                path = %lock_path.display(),
-                "reading a store without a lock: nobody can write its directory"
-            );
-            let absent = Some(lock_path.to_owned());
-            return Ok(Self { file: Mutex::new(None), access, absent, is_new: false });
-        };
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let outcome =
-                if access == Access::ReadOnly { file.try_lock_shared() } else { file.try_lock() };
-            match outcome {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) => {
-                    // What cannot be read tells of nobody.
-                    let holder = Text::read(&file).ok().flatten().unwrap_or_default();
-                    if !holder.is_waited_for() || Instant::now() >= deadline {
-                        return Err(holder.keeps_out(store_path));
-                    }
-                    std::thread::sleep(Duration::from_millis(2));
-                }
-                Err(TryLockError::Error(error)) => {
-                    return Err(failed("the store's file system has no locks", lock_path, error));
-                }
+            let Some((file, is_new)) = open(lock_path, store_path, access)? else {
+                tracing::warn!(
+                    path = %lock_path.display(),
+                    "reading a store without a lock: nobody can write its directory"
+                );
+                let absent = Some(lock_path.to_owned());
+                return Ok(Self { file: Mutex::new(None), access, absent, is_new: false });
+            };
+            lock(&file, access, deadline)
+                .map_err(|refused| refused.explained(lock_path, store_path))?;
+            // Who held it may have removed the file, with the store that could not be made.
+            if is_named(&file, lock_path)? {
+                note_holder(&file, access, "");
+                return Ok(Self { file: Mutex::new(Some(file)), access, absent: None, is_new });
             }
         }
-        note_holder(&file, access, "");
-        Ok(Self { file: Mutex::new(Some(file)), access, absent: None, is_new })
     }
 
     pub(crate) fn is_held(&self) -> bool {
@@ -132,6 +121,41 @@ impl Lock {
 impl Drop for Lock {
     fn drop(&mut self) {
         self.release();
+    }
+}
+
+/// Why a lock is not to be had.
+enum Refused {
+    HeldBy(Text),
+    Failed(io::Error),
+}
+
+impl Refused {
+    fn explained(self, lock_path: &Path, store_path: &Path) -> Error {
+        match self {
+            Self::HeldBy(holder) => holder.keeps_out(store_path),
+            Self::Failed(error) => failed("the store's file system has no locks", lock_path, error),
+        }
+    }
+}
+
+/// Locks a file. Waits for a holder that is about to give it back.
+fn lock(file: &File, access: Access, deadline: Instant) -> std::result::Result<(), Refused> {
+    loop {
+        let outcome =
+            if access == Access::ReadOnly { file.try_lock_shared() } else { file.try_lock() };
+        match outcome {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) => {
+                // What cannot be read tells of nobody.
+                let holder = Text::read(file).ok().flatten().unwrap_or_default();
+                if !holder.is_waited_for() || Instant::now() >= deadline {
+                    return Err(Refused::HeldBy(holder));
+                }
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Err(TryLockError::Error(error)) => return Err(Refused::Failed(error)),
+        }
     }
 }
 
@@ -285,6 +309,26 @@ mod tests {
         drop(lock);
         take().unwrap();
         drop(copy);
+    }
+
+    /// Otherwise the next one would make a file of its own, and both would hold a lock.
+    #[test]
+    fn a_lock_whose_file_was_removed_while_it_was_waited_for_is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let (lock_path, store_path) =
+            (directory.path().join("store.db.lock"), directory.path().join("store.db"));
+        let take = || Lock::take(&lock_path, &store_path, Access::Create);
+        let first = take().unwrap();
+        first.announce_release();
+        std::thread::scope(|scope| {
+            let second = scope.spawn(take);
+            // It waits, or has not begun; either way it may hold only what has the name.
+            fs::remove_file(&lock_path).unwrap();
+            first.release();
+            let second = second.join().unwrap().unwrap();
+            assert_eq!(*take().unwrap_err().kind(), ErrorKind::Busy);
+            assert!(second.is_held());
+        });
     }
 
     #[test]
