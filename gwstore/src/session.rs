@@ -85,7 +85,7 @@ pub(crate) fn store_exists(config: &Config) -> bool {
     let Some(path) = config.backend.path() else { return false };
     match path.symlink_metadata() {
         Ok(metadata) => !metadata.is_file() || metadata.len() > 0,
-        Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ghostwire_store::config::{BackendChoice, BackendKind, Config};
 use ghostwire_store::domain::{Clock, StoreId, SystemClock};
 use ghostwire_store::entropy::Entropy;
-use ghostwire_store::{COMPILED_BACKENDS, Error, Opener, Result};
+use ghostwire_store::{COMPILED_BACKENDS, Error, ErrorKind, Opener, Result};
 use ghostwire_store_conformance::{Effort, InMemory, LocalFiles, Outcome, Report, Suite, Trial};
 use ghostwire_store_local_file::{SCRATCH_PREFIX, directory_of};
 use serde_json::json;

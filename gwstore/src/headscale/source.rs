@@ -128,7 +128,12 @@ fn open_database(path: &Path, length: u64) -> Result<Connection> {
     for (suffix, what) in [("-wal", "write-ahead log"), ("-journal", "rollback journal")] {
         let mut beside = path.as_os_str().to_owned();
         beside.push(suffix);
-        if std::fs::metadata(PathBuf::from(beside)).is_ok_and(|beside| beside.len() > 0) {
+        let has_changes = match std::fs::metadata(PathBuf::from(beside)) {
+            Ok(beside) => beside.len() > 0,
+            // One that cannot be looked up may have some.
+            Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+        };
+        if has_changes {
             return Err(Error::new(
                 ErrorKind::Busy,
                 format!(

@@ -290,7 +290,8 @@ fn a_policy_of_headscale_comes_into_force_only_on_request() {
             let words = ["--policy", "in_force: 1", "in_file: 2", "nothing was written"];
             place.unchanged(backend, &words, || place.on(backend, &format!("{import}{more}")));
         }
-        let done = place.on(backend, &format!("{import} --policy")).ok();
+        let done = place.on(backend, &format!("{import} --policy"));
         assert!(done.out.contains("policy 2 of the file, in place of policy 1"), "{done:#?}");
+        assert_eq!(place.on(backend, "status --json").ok().json()["counts"]["policy"], 2);
     }
 }

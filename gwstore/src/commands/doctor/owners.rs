@@ -4,7 +4,7 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ghostwire_store::config::{Config, Origin};
+use ghostwire_store::config::Config;
 use ghostwire_store_local_file::{LOCK_FILE, RESERVE_FILE, directory_of, files_of, with_suffix};
 
 use super::{Checkup, Finding};
@@ -110,16 +110,12 @@ pub(super) fn check_modes(path: &Path, checkup: &mut Checkup<'_, '_>) -> Outcome
 /// can write one of them decides that.
 pub(super) fn check_influence(config: &Config, checkup: &mut Checkup<'_, '_>) -> Outcome {
     const CHECK: &str = "influence";
-    let flag_file = config.explain().into_iter().find_map(|explained| match explained.origin {
-        Origin::File { path, .. } => Some(path),
-        _ => None,
-    });
     let store = config.backend.path();
     let key = config.secret_key_path();
     let key_directory = key.as_deref().map(directory_of);
     let key_directory = key_directory.filter(|found| store.map(directory_of) != Some(*found));
     let trusted = [Some(0), this_user(), store.and_then(|store| owner(&fs::metadata(store).ok()?))];
-    let decisive = flag_file.iter().map(PathBuf::as_path).chain(key_directory);
+    let decisive = config.flag_file.as_deref().into_iter().chain(key_directory);
     for path in decisive {
         // What cannot be looked up was not read, or another check says so.
         let Ok(metadata) = fs::metadata(path) else { continue };
