@@ -98,6 +98,11 @@ impl Failure {
         Self::As(Ending::Usage, error)
     }
 
+    /// What has to be asked for, and was not, or would harm what is there.
+    pub(crate) fn refused(error: Error) -> Self {
+        Self::As(Ending::Refused, error)
+    }
+
     /// How the program ends.
     pub(crate) fn ending(&self) -> Ending {
         match self {

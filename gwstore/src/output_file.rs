@@ -50,7 +50,8 @@ impl Target {
         let leads_to = path.canonicalize().unwrap_or_else(|_| resolved.clone());
         for meant in [&resolved, &leads_to] {
             if let Some(owner) = owner(meant, config) {
-                let error = Error::invalid("this file belongs to a store; name another");
+                let error =
+                    Error::new(ErrorKind::Restricted, "this file belongs to a store; name another");
                 return Err(named(error).with("store", owner.display()));
             }
         }

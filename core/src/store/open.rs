@@ -62,7 +62,7 @@ fn warn_of_other_keys(state: &State, key: &HashKey) {
         tracing::warn!(
             credentials,
             others,
-            key_id,
+            configured_key = key_id,
             "some credentials were hashed with another key than the configured one, and are refused"
         );
     }

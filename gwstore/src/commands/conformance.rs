@@ -167,9 +167,8 @@ pub(super) async fn run(
 fn nothing_named(filter: &str) -> Error {
     Error::new(ErrorKind::NotFound, "nothing has this in its name").with("filter", filter).with(
         "help",
-        "a case is named like zqlite/bare/rows/one-time-key/a_revoked_or_expired_key_admits_nobody, a \
-         check like zqlite/durable-reply/what_a_killed_process_acknowledged_is_there; \
-         `gwstore conformance --list` shows them",
+        "`gwstore conformance --list` shows the names, such as \
+         zqlite/bare/rows/one-time-key/a_revoked_or_expired_key_admits_nobody",
     )
 }
 

@@ -117,7 +117,9 @@ fn what_is_there_refuses() {
     place.write("ann.jsonl", portable(&[&user(1, "ann")]));
     place.on("libsql", "import portable ann.jsonl").ok();
     place.write("other.jsonl", portable(&[&user(1, "bob")]));
-    for arguments in ["init", "export there.jsonl", "import portable other.jsonl"] {
+    let refused =
+        ["init", "export there.jsonl", "export libsql.db --force", "import portable other.jsonl"];
+    for arguments in refused {
         let ran = place.on("libsql", arguments);
         assert_eq!(ran.code, ended("refused"), "{arguments}: {ran:#?}");
     }

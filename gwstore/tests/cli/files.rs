@@ -198,3 +198,25 @@ fn too_few_open_files_are_an_error_and_leave_nothing_half_made() {
         }
     }
 }
+
+#[test]
+fn doctor_looks_at_the_directory_that_a_link_leads_to() {
+    let place = Place::new();
+    fs::create_dir(place.file("real")).unwrap();
+    fs::create_dir(place.file("links")).unwrap();
+    place.run("--backend libsql --path real/s.db init").ok();
+    symlink(place.file("real/s.db"), place.file("links/s.db")).unwrap();
+    let doctor = place.run("--backend libsql --path links/s.db doctor").ok();
+    assert!(doctor.out.contains("real can be written"), "{doctor:#?}");
+}
+
+#[test]
+fn a_compaction_that_gives_nothing_back_says_so() {
+    for backend in BACKENDS {
+        let place = Place::new();
+        place.init(backend);
+        place.on(backend, "compact").ok();
+        let again = place.on(backend, "compact").ok();
+        assert!(again.out.contains("nothing to give back"), "{again:#?}");
+    }
+}

@@ -13,6 +13,9 @@ use crate::permissions::writable_by_others;
 use crate::session::store_exists;
 
 pub(super) fn check(config: &Config, path: &Path, checkup: &mut Checkup<'_, '_>) -> Outcome {
+    // Through a symbolic link: beside what it leads to lies all the rest.
+    let resolved = fs::canonicalize(path);
+    let path = resolved.as_deref().unwrap_or(path);
     let directory = directory_of(path);
     let is_usable = check_directory(directory, checkup)?;
     check_opening(config, checkup)?;

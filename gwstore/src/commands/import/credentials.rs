@@ -34,7 +34,11 @@ impl Credentials {
              nobody known wrote it; nothing was written",
         )
         .with("bcrypt_keys", self.new.hashes.bcrypt)
-        .with("help", "if you know where the file comes from, --unsigned admits them"))
+        .with(
+            "help",
+            "name the file of the key with which the store that wrote it was opened as \
+             secret_key_file; or, if you know where the file comes from, --unsigned admits them",
+        ))
     }
 
     /// Keys that are hashed while they are imported ought to fit the store's others: under another

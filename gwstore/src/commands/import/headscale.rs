@@ -67,11 +67,11 @@ pub(in super::super) async fn run(
             .with("problems", problems)
             .with("help", "--skip-invalid imports the rest")
             .during(OPERATION);
-        return Err(Failure::As(Ending::Refused, error));
+        return Err(Failure::refused(error));
     }
-    found
-        .check_force(args)
-        .map_err(|error| error.with("file", args.file.display()).during(OPERATION))?;
+    found.check_force(args).map_err(|error| {
+        Failure::refused(error.with("file", args.file.display()).during(OPERATION))
+    })?;
     if args.target.dry_run {
         report(&found, args, None, shell)?;
         return all_or_partly(problems);

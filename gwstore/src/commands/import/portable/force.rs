@@ -22,7 +22,7 @@ fn writer(summary: &Summary, key: Option<&HashKey>) -> Result<Writer> {
     let unknown = |why: &str| Ok(Writer::Unknown { why: why.to_owned() });
     match (summary.mac, key) {
         (None, _) => unknown("it has no code of a hash key"),
-        (_, None) => unknown("this store has no hash key yet"),
+        (_, None) => unknown("this store had no hash key before"),
         (Some(_), Some(key)) if summary.is_by_holder_of(key)? => Ok(Writer::KeyHolder),
         (Some(mac), _) => {
             let key_id = data_encoding::HEXLOWER.encode(&mac.key_id);

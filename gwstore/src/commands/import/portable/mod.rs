@@ -28,7 +28,7 @@ use super::{NOTHING_FOUND, Present, closed, open_target, print_digests, trail};
 use crate::cli::PortableArgs;
 use crate::commands::export::hex;
 use crate::credentials::configured_key;
-use crate::failure::{Ending, Failure, Outcome, file_error, with_help};
+use crate::failure::{Failure, Outcome, file_error, with_help};
 use crate::output::{Shell, printable};
 use crate::progress::Progress;
 use crate::restore::{Batches, Rehearsal, check_digest};
@@ -77,7 +77,7 @@ pub(in super::super) async fn run(
     }
     let expected = tried.rehearsal.digest();
     check_trailer(&tried, expected).map_err(named)?;
-    force.check(args).map_err(named)?;
+    force.check(args).map_err(|error| Failure::refused(named(error)))?;
     if args.target.dry_run {
         return report(&tried, &force, None, shell);
     }
@@ -190,7 +190,7 @@ fn refuse(path: &Path, refusals: &[Refusal], shell: &mut Shell<'_>) -> Outcome {
         .with("first_problem", first.map_or("", |refusal| refusal.reason.as_str()))
         .during(OPERATION);
     let error = with_help(error, "import into a new store, or export that store first");
-    Err(Failure::As(Ending::Refused, error))
+    Err(Failure::refused(error))
 }
 
 /// The exporter's digest can be checked before anything is written, if the store held nothing else.
