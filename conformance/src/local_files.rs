@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use async_trait::async_trait;
 use ghostwire_store_core::backend::Backend;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_local_file::SCRATCH_PREFIX;
+use ghostwire_store_sqlite::SCRATCH_PREFIX;
 
 use crate::disk::{Disk, Frozen};
 use crate::factory::{Factory, Opening, Place};

@@ -9,7 +9,7 @@ use ghostwire_store_conformance::{Disk, InMemory, LocalFiles, Opening, Suite};
 use ghostwire_store_core::backend::Backend;
 use ghostwire_store_faulty_disk::FaultyDisk;
 use ghostwire_store_libsql::{LibsqlBackend, LibsqlOptions};
-use ghostwire_store_local_file::LogLimits;
+use ghostwire_store_sqlite::LogLimits;
 use ghostwire_store_zqlite::{ZqliteBackend, ZqliteOptions};
 
 /// So small that what the checks write passes them.

@@ -10,7 +10,7 @@ use ghostwire_store_core::error::{ErrorKind, Result};
 use ghostwire_store_core::options::StoreOptions;
 use ghostwire_store_core::{Store, open};
 use ghostwire_store_libsql::{LibsqlBackend, LibsqlOptions, prepare_process};
-use ghostwire_store_local_file::LogLimits;
+use ghostwire_store_sqlite::LogLimits;
 use ghostwire_store_zqlite::{ZqliteBackend, ZqliteOptions};
 
 const STORE: StoreId = StoreId::from_bytes([7; 16]);

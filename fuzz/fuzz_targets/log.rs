@@ -3,4 +3,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| ghostwire_store_local_file::fuzzing::read(bytes));
+fuzz_target!(|bytes: &[u8]| ghostwire_store_sqlite::fuzzing::read(bytes));

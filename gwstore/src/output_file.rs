@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use ghostwire_store::config::Config;
 use ghostwire_store::{Error, ErrorKind, Result};
-use ghostwire_store_local_file::{EXPORT_PREFIX, directory_of, possible_stores_of, resolved};
+use ghostwire_store_sqlite::{EXPORT_PREFIX, directory_of, possible_stores_of, resolved};
 use tempfile::NamedTempFile;
 
 use crate::failure::{file_error, with_help};

@@ -12,7 +12,7 @@ use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::schema::{Schema, Table};
 use ghostwire_store_core::threads::may_block;
-use ghostwire_store_local_file::{Access, FileKind, StoreFile};
+use ghostwire_store_sqlite::{Access, FileKind, StoreFile};
 
 use crate::check::{check_beside, check_order, check_structure, verify};
 use crate::commit::{fill, transaction};

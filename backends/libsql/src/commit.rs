@@ -2,7 +2,7 @@
 
 use ghostwire_store_core::backend::Commit;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_local_file::StoreFile;
+use ghostwire_store_sqlite::StoreFile;
 
 use crate::NAME;
 use crate::link::Link;

@@ -2,7 +2,7 @@
 
 use ghostwire_store_core::backend::Compacted;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_local_file::{Access, FileKind, StoreFile};
+use ghostwire_store_sqlite::{Access, FileKind, StoreFile};
 
 use crate::LibsqlOptions;
 use crate::check::verify;

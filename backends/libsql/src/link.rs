@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_local_file::{Checkpoint, Checkpointer, Mode, file_to_read, file_without_log};
+use ghostwire_store_sqlite::{Checkpoint, Checkpointer, Mode, file_to_read, file_without_log};
 use libsql::params::Params;
 use libsql::{
     AuthContext, AuthHook, Authorization, Builder, Database, OpenFlags, Row, Statement, Value,

@@ -6,7 +6,7 @@ use ghostwire_store_core::backend::Head;
 use ghostwire_store_core::domain::StoreId;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::schema::Schema;
-use ghostwire_store_local_file::{FileKind, file_to_read, has_log};
+use ghostwire_store_sqlite::{FileKind, file_to_read, has_log};
 
 use crate::NAME;
 use crate::layout::check_layout;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use ghostwire_store_core::domain::StoreId;
 use ghostwire_store_core::schema::Schema;
-use ghostwire_store_local_file::LogLimits;
+use ghostwire_store_sqlite::LogLimits;
 
 /// How to open a store.
 #[derive(Debug, Clone)]

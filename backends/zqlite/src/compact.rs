@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ghostwire_store_core::backend::Compacted;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_local_file::{Access, FileKind, StoreFile};
+use ghostwire_store_sqlite::{Access, FileKind, StoreFile};
 
 use crate::inner::Inner;
 use crate::open::Open;

@@ -7,7 +7,7 @@ use ghostwire_store_core::backend::{BackendCounters, BackendInfo, Commit, Head, 
 use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::schema::Schema;
-use ghostwire_store_local_file::{Access, FileKind, StoreFile};
+use ghostwire_store_sqlite::{Access, FileKind, StoreFile};
 
 use crate::engine::Batch;
 use crate::head::{self, Stored};

@@ -90,7 +90,7 @@ impl ZqliteBackend {
     /// The work is done on a thread of tokio's blocking pool, where there is one.
     ///
     /// # Errors
-    /// Those of [`StoreFile::open`](ghostwire_store_local_file::StoreFile::open); `Corrupt` if what
+    /// Those of [`StoreFile::open`](ghostwire_store_sqlite::StoreFile::open); `Corrupt` if what
     /// is stored is damaged; `Unsupported` if the engine is not part of this build.
     pub async fn open(options: ZqliteOptions) -> Result<Self> {
         may_block(move || Self::open_blocking(options)).await

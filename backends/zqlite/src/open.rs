@@ -8,7 +8,7 @@ use bytes::Bytes;
 use ghostwire_store_core::backend::{Commit, Row, Scan};
 use ghostwire_store_core::block::Serial;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_local_file::StoreFile;
+use ghostwire_store_sqlite::StoreFile;
 
 use crate::engine::embedded::{self, Embedded};
 use crate::engine::{Batch, Engine, SeriesRange, Snapshot};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use ghostwire_store_local_file::{KEY_FILE, with_suffix};
+use ghostwire_store_sqlite::{KEY_FILE, with_suffix};
 
 use super::names::{BackendKind, Materialize, MigrationStage, Role, SwitchState, ZqliteEngine};
 use super::origin::Origins;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use ghostwire_store_core::entropy::Entropy;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::secrets::HashKey;
-use ghostwire_store_local_file::{directory_of, failed};
+use ghostwire_store_sqlite::{directory_of, failed};
 
 use part::Part;
 

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use ghostwire_store_local_file::{create_private, directory_of, with_suffix};
+use ghostwire_store_sqlite::{create_private, directory_of, with_suffix};
 
 /// A file in the making, under a name of its own. Dropped before it is published, it leaves nothing.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use ghostwire_store_core::block::Serial;
 use ghostwire_store_core::entropy::Entropy;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::secrets::HashKey;
-use ghostwire_store_local_file::{directory_of, is_beside};
+use ghostwire_store_sqlite::{directory_of, is_beside};
 
 use super::Opener;
 use super::place::is_missing;

@@ -13,7 +13,7 @@ use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::options::{ClockOptions, Materialize, StoreOptions, WriterOptions};
 use ghostwire_store_core::schema::Schema;
 use ghostwire_store_core::{Store, store};
-use ghostwire_store_local_file::{FileKind, StoreFile};
+use ghostwire_store_sqlite::{FileKind, StoreFile};
 
 use crate::config::{self, BackendChoice, BackendKind, Config};
 use key::Key;

@@ -3,9 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_local_file::{
-    create_private_directory, directory_of, failed, require_file_name,
-};
+use ghostwire_store_sqlite::{create_private_directory, directory_of, failed, require_file_name};
 
 use super::Opener;
 use crate::hash_key::hash_key_is_absent;

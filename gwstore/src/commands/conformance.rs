@@ -9,7 +9,7 @@ use ghostwire_store::domain::{Clock, StoreId, SystemClock};
 use ghostwire_store::entropy::Entropy;
 use ghostwire_store::{COMPILED_BACKENDS, Error, ErrorKind, Opener, Result};
 use ghostwire_store_conformance::{Effort, InMemory, LocalFiles, Outcome, Report, Suite, Trial};
-use ghostwire_store_local_file::{SCRATCH_PREFIX, directory_of};
+use ghostwire_store_sqlite::{SCRATCH_PREFIX, directory_of};
 use serde_json::json;
 
 use crate::cli::ConformanceArgs;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use ghostwire_store::block::Serial;
 use ghostwire_store::config::Config;
 use ghostwire_store::{Error, ErrorKind, Opener, Result, Store, hash_key_is_absent};
-use ghostwire_store_local_file::directory_of;
+use ghostwire_store_sqlite::directory_of;
 use serde_json::json;
 
 use crate::failure::{Outcome, with_help};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use ghostwire_store::Result;
 use ghostwire_store::config::Config;
 use ghostwire_store::schema::{Migration, Schema};
-use ghostwire_store_local_file::{directory_of, resolved};
+use ghostwire_store_sqlite::{directory_of, resolved};
 use serde_json::json;
 
 use crate::cli::MigrateArgs;

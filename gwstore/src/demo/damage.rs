@@ -7,7 +7,7 @@ use ghostwire_store::config::Config;
 use ghostwire_store::digest::Digests;
 use ghostwire_store::domain::ManualClock;
 use ghostwire_store::{Error, ErrorKind, Result};
-use ghostwire_store_local_file::files_of;
+use ghostwire_store_sqlite::files_of;
 use serde::Serialize;
 
 use super::disk::failed;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ghostwire_store::{Error, ErrorKind, Result};
-use ghostwire_store_local_file::files_of;
+use ghostwire_store_sqlite::files_of;
 use tempfile::NamedTempFile;
 
 /// What a directory's filesystem is.

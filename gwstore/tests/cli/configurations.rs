@@ -88,7 +88,7 @@ fn every_variable_is_documented() {
     let mut read: Vec<String> = Vec::new();
     for part in [
         "core/src",
-        "backends/local-file/src",
+        "backends/sqlite/src",
         "backends/libsql/src",
         "backends/zqlite/src",
         "backends/memory/src",

@@ -5,7 +5,7 @@ use std::io::{Seek, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ghostwire_store_local_file::with_suffix;
+use ghostwire_store_sqlite::with_suffix;
 
 use super::{Checkup, Finding};
 use crate::failure::Outcome;

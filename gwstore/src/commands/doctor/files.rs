@@ -5,7 +5,7 @@ use std::path::Path;
 
 use ghostwire_store::config::Config;
 use ghostwire_store::{Opener, read_hash_key};
-use ghostwire_store_local_file::directory_of;
+use ghostwire_store_sqlite::directory_of;
 
 use super::{Checkup, Finding, disk, leftovers, owners};
 use crate::failure::Outcome;

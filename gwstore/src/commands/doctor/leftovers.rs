@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ghostwire_store_local_file::{
+use ghostwire_store_sqlite::{
     ENGINE_FILES, LOCK_FILE, RESERVE_FILE, directory_of, is_unfinished, with_suffix,
 };
 

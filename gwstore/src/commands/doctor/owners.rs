@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use ghostwire_store::config::Config;
-use ghostwire_store_local_file::{LOCK_FILE, RESERVE_FILE, directory_of, files_of, with_suffix};
+use ghostwire_store_sqlite::{LOCK_FILE, RESERVE_FILE, directory_of, files_of, with_suffix};
 
 use super::{Checkup, Finding};
 use crate::failure::Outcome;

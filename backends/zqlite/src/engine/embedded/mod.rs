@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_local_file::{
+use ghostwire_store_sqlite::{
     Checkpoint, Checkpointer, FileKind, Mode, StoreFile, file_to_read, file_without_log, has_log,
 };
 use rusqlite::config::DbConfig;

@@ -4,7 +4,7 @@ use std::ops::ControlFlow::{self, Continue};
 use std::sync::MutexGuard;
 
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_local_file::Inside;
+use ghostwire_store_sqlite::Inside;
 use rusqlite::{Connection, Row, params};
 
 use super::errors::{failed, unreadable};

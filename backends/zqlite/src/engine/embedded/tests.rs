@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
-use ghostwire_store_local_file::Access;
+use ghostwire_store_sqlite::Access;
 
 use super::*;
 use crate::engine::Write;
