@@ -107,6 +107,28 @@ async fn a_log_without_its_end_is_told_of() {
     }
 }
 
+/// Whoever took it for a disk that fails for a moment would try again for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_cut_while_the_store_is_open_is_damage() {
+    prepare_process().await.unwrap();
+    for name in ["libsql", "zqlite"] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.db");
+        let used = backend(name, &path, LogLimits::default()).await.unwrap();
+        let store = open(used.clone(), StoreOptions::default()).await.unwrap();
+        for number in 0..20 {
+            create_user(store.as_ref(), number).await;
+        }
+        let log_file = directory.path().join("store.db-wal");
+        let log_file = std::fs::File::options().write(true).open(log_file).unwrap();
+        log_file.set_len(40).unwrap();
+        let error = used.verify().await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Corrupt, "{name}: {error:?}");
+        // It cannot move the log, either.
+        let _ = store.close().await;
+    }
+}
+
 /// Another program would go on with the log of the file that is no longer there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_another_program_has_open_is_not_compacted() {

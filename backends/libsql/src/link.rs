@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_sqlite::{Checkpoint, Checkpointer, Mode, file_to_read, file_without_log};
+use ghostwire_store_sqlite::{
+    Checkpoint, Checkpointer, Mode, file_to_read, file_without_log, sqlite_error,
+};
 use libsql::params::Params;
 use libsql::{
     AuthContext, AuthHook, Authorization, Builder, Database, OpenFlags, Row, Statement, Value,
@@ -29,27 +31,17 @@ fn ready<T>(future: impl Future<Output = libsql::Result<T>>) -> Result<T> {
 
 /// Says what an error of the engine means. Its text names tables and columns, never a value.
 pub(crate) fn engine_error(error: &libsql::Error) -> Error {
-    let libsql::Error::SqliteFailure(code, message) = error else {
-        return Error::new(ErrorKind::Unavailable, "the database engine failed")
-            .because(error.to_string());
+    use libsql::Error as Libsql;
+    const WHAT: &str = "the store's file cannot be used";
+    let kind = match error {
+        Libsql::SqliteFailure(code, message) => return sqlite_error(WHAT, *code, message.clone()),
+        Libsql::ConnectionFailed(_) => ErrorKind::Unavailable,
+        Libsql::InvalidColumnType | Libsql::NullValue | Libsql::QueryReturnedNoRows => {
+            ErrorKind::Corrupt
+        }
+        _ => ErrorKind::Unexpected,
     };
-    // The low byte of an extended result code is the primary one: https://sqlite.org/rescode.html
-    let (kind, what) = match code & 0xff {
-        1 | 17 => (ErrorKind::Corrupt, "the file's tables are not what this program made"),
-        3 => (ErrorKind::PermissionDenied, "the database engine was denied access"),
-        23 => (
-            ErrorKind::Corrupt,
-            "the file got a trigger or view that this program did not make; remove it",
-        ),
-        5 | 6 => (ErrorKind::Busy, "another program holds the file; stop its transaction"),
-        8 => (ErrorKind::ReadOnly, "the file cannot be written"),
-        11 => (ErrorKind::Corrupt, "the file is damaged; restore it from a backup"),
-        13 => (ErrorKind::Exhausted, "the disk is full; make room on it"),
-        26 => (ErrorKind::Corrupt, "the file is not a database"),
-        19..=21 | 25 => (ErrorKind::Unexpected, "the database engine refused a statement"),
-        _ => (ErrorKind::Unavailable, "the database engine failed"),
-    };
-    Error::new(kind, what).with("code", code).because(message.clone())
+    Error::new(kind, WHAT).because(error.to_string())
 }
 
 /// Sets SQLite up for libsql, which panics if another user of the same library came first.

@@ -100,8 +100,8 @@ fn use_log(link: &mut Link) -> Result<()> {
     })?;
     if mode != "wal" {
         return Err(Error::new(
-            ErrorKind::Unavailable,
-            "the file system cannot hold a database in WAL mode; use a local one",
+            ErrorKind::Unsupported,
+            "the file system cannot hold a store: SQLite's WAL does not work on it; use a local one",
         )
         .with("journal_mode", mode));
     }

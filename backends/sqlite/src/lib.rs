@@ -13,6 +13,7 @@
 
 mod backup;
 mod check;
+mod errors;
 mod lock;
 mod making;
 mod names;
@@ -35,6 +36,7 @@ use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
 pub use backup::Backup;
 pub use check::require_file_name;
+pub use errors::sqlite_error;
 use lock::{Lock, is_absent};
 use making::Making;
 pub use names::{
@@ -108,8 +110,8 @@ impl StoreFile {
     /// # Errors
     /// - `NotFound`: the directory does not exist, or there is no store and `access` would not
     ///   make one, or there was a store and its file is gone.
-    /// - `InvalidArgument`: the path is a directory or some other thing that is no file, the file
-    ///   is not one of this kind, it has several names (hard links), or another file has the lock's
+    /// - `InvalidArgument`: the path is a directory or some other thing that is no file, or is not
+    ///   UTF-8, the file is not one of this kind, it has several names (hard links), or another file has the lock's
     ///   name.
     /// - `Unsupported`: the file is mounted by itself, or is on a file system of the network.
     /// - `PermissionDenied`, `ReadOnly`: the file system does not let this process. Reading needs the
@@ -330,6 +332,12 @@ pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 /// Where the store is, or may be made, without symbolic links; on a file system that will do.
 fn locate(path: &Path, access: Access) -> Result<PathBuf> {
     let (path, exists) = check::resolve(path, access)?;
+    if path.to_str().is_none() {
+        return Err(Error::invalid(
+            "the store's path is not UTF-8, and SQLite takes no other; rename the file or directory",
+        )
+        .with("path", path.display()));
+    }
     #[cfg(target_os = "linux")]
     volume::require_local(directory_of(&path), exists.then_some(&path))?;
     #[cfg(not(target_os = "linux"))]

@@ -396,3 +396,18 @@ fn an_unfinished_backup_leaves_nothing() {
     drop(backup);
     assert!(!part.exists() && !with_suffix(&path, ".v1.bak").exists());
 }
+
+#[test]
+#[cfg(unix)]
+fn a_path_that_is_not_utf_8_is_refused_and_nothing_is_made() {
+    use std::os::unix::ffi::OsStrExt;
+    let (directory, _) = in_new_directory();
+    let odd = directory.path().join(std::ffi::OsStr::from_bytes(b"st\xffre.db"));
+    for access in [Access::Create, Access::Existing] {
+        let kind = refusal(&odd, access).kind().clone();
+        // One that is not there is missing first.
+        assert!([ErrorKind::InvalidArgument, ErrorKind::NotFound].contains(&kind), "{kind:?}");
+    }
+    assert_eq!(*refusal(&odd, Access::Create).kind(), ErrorKind::InvalidArgument);
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+}

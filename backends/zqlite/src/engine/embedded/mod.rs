@@ -131,7 +131,7 @@ fn open_writer(file: &StoreFile, initial: Option<&dyn Fn() -> Vec<u8>>) -> Resul
     if mode != "wal" {
         return Err(Error::new(
             ErrorKind::Unsupported,
-            "the file system cannot hold a store: SQLite's WAL does not work on it",
+            "the file system cannot hold a store: SQLite's WAL does not work on it; use a local one",
         )
         .with("path", file.path().display())
         .with("journal_mode", mode));

@@ -89,26 +89,3 @@ fn only_the_writer_checkpoints() {
         reader.pragma_query_value(None, "synchronous", |row| row.get(0)).unwrap();
     assert_eq!(synchronous, 2);
 }
-
-#[test]
-fn errors_say_what_to_do() {
-    let kind = |code: i32| {
-        let error = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
-        failed("x", error).kind().clone()
-    };
-    for (code, expected) in [
-        (13, ErrorKind::Exhausted),
-        (8, ErrorKind::ReadOnly),
-        (5, ErrorKind::Busy),
-        (6, ErrorKind::Busy),
-        (11, ErrorKind::Corrupt),
-        (26, ErrorKind::Corrupt),
-        (10 | (2 << 8), ErrorKind::Corrupt),
-        (10 | (4 << 8), ErrorKind::Unavailable),
-        (14, ErrorKind::Unavailable),
-        (3, ErrorKind::PermissionDenied),
-        (21, ErrorKind::Unexpected),
-    ] {
-        assert_eq!(kind(code), expected, "{code}");
-    }
-}
