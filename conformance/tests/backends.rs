@@ -25,11 +25,11 @@ fn main() -> ExitCode {
         .backend(InMemory::shared())
         .backend(
             LocalFiles::new("libsql", |path, opening: Opening| async move {
-                let mut options = LibsqlOptions::new(path, opening.store);
-                options.create = !opening.read_only;
-                options.read_only = opening.read_only;
-                options.schema = Some(opening.schema);
-                options.log_limits = Some(LIMITS);
+                let options = LibsqlOptions::new(path, opening.store)
+                    .create(!opening.read_only)
+                    .read_only(opening.read_only)
+                    .schema(opening.schema)
+                    .log_limits(LIMITS);
                 Ok(Arc::new(LibsqlBackend::open(options).await?) as Arc<dyn Backend>)
             })
             .disk(faulty_disk),

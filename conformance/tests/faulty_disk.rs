@@ -157,8 +157,7 @@ fn a_backend_that_reads_what_it_can_of_a_damaged_file_is_found() {
 fn a_backend_that_does_not_look_at_the_order_of_keys_is_found() {
     set_up();
     let backend = LocalFiles::new("libsql", |path, opening: Opening| async move {
-        let mut options = LibsqlOptions::new(path, opening.store);
-        options.check_structure = false;
+        let options = LibsqlOptions::new(path, opening.store).create(true).check_structure(false);
         Ok(Arc::new(LibsqlBackend::open(options).await?) as Arc<dyn Backend>)
     });
     fails(backend, "backend-damage/a_damaged_file_is_refused", &["read as other data"]);

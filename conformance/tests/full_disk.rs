@@ -52,7 +52,9 @@ const STORE: StoreId = StoreId::from_bytes([7; 16]);
 async fn backend(name: &str, directory: &Path) -> Result<Arc<dyn Backend>> {
     let path = directory.join("store.db");
     Ok(match name {
-        "libsql" => Arc::new(LibsqlBackend::open(LibsqlOptions::new(path, STORE)).await?),
+        "libsql" => {
+            Arc::new(LibsqlBackend::open(LibsqlOptions::new(path, STORE).create(true)).await?)
+        }
         _ => Arc::new(ZqliteBackend::open(ZqliteOptions::new(path, STORE).create(true)).await?),
     })
 }

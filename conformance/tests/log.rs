@@ -19,8 +19,7 @@ const LIMITS: LogLimits = LogLimits { checkpoint: 100 << 10, hold_out: 200 << 10
 async fn backend(name: &str, path: &Path, limits: LogLimits) -> Result<Arc<dyn Backend>> {
     Ok(match name {
         "libsql" => {
-            let mut options = LibsqlOptions::new(path, STORE);
-            options.log_limits = Some(limits);
+            let options = LibsqlOptions::new(path, STORE).create(true).log_limits(limits);
             Arc::new(LibsqlBackend::open(options).await?)
         }
         _ => {

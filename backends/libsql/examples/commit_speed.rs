@@ -167,7 +167,9 @@ async fn reading(backend: &LibsqlBackend, nodes: u32) -> Result<()> {
 
 async fn measure(nodes: u32, directory: &Path) -> Result<()> {
     let store = StoreId::from_bytes([1; 16]);
-    let open = |name: &str| LibsqlBackend::open(LibsqlOptions::new(directory.join(name), store));
+    let open = |name: &str| {
+        LibsqlBackend::open(LibsqlOptions::new(directory.join(name), store).create(true))
+    };
     let groups =
         |group: u32| (0..nodes / group).map(move |at| (at * group..(at + 1) * group).collect());
     let plain = open("blocks.db").await?;
@@ -194,8 +196,7 @@ async fn measure(nodes: u32, directory: &Path) -> Result<()> {
     let start = Instant::now();
     open("folded.db").await?.close().await?;
     println!("open and close with the check of the structure: {:.1?}", start.elapsed());
-    let mut options = LibsqlOptions::new(directory.join("folded.db"), store);
-    options.check_structure = false;
+    let options = LibsqlOptions::new(directory.join("folded.db"), store).check_structure(false);
     let start = Instant::now();
     LibsqlBackend::open(options).await?.close().await?;
     println!("open and close without: {:.1?}", start.elapsed());

@@ -3,28 +3,12 @@
 use ghostwire_store_core::backend::KeyRange;
 use ghostwire_store_core::error::{Error, Result};
 use ghostwire_store_core::schema::{RowKey, Table};
+use ghostwire_store_sqlite::check_structure;
 
-use crate::link::{Link, text};
+use crate::link::Link;
 use crate::meta;
 use crate::range::End;
 use crate::shape::{Shape, Shapes};
-
-/// Has SQLite check its own structures. `quick_check` would not do: it does not compare the keys of
-/// rows that follow each other, and a search goes astray where they are not in order.
-pub(crate) fn check_structure(link: &mut Link) -> Result<()> {
-    // What it reports may quote damaged text.
-    const CHECK: &str = "SELECT CAST(integrity_check AS BLOB) FROM pragma_integrity_check";
-    let mut findings = Vec::new();
-    link.query(CHECK, Vec::new(), |row| {
-        findings.push(text(row, 0).unwrap_or_default());
-        Ok(())
-    })?;
-    match findings.as_slice() {
-        [only] if only == "ok" => Ok(()),
-        findings => Err(Error::corrupt("the file is damaged; restore it from a backup")
-            .with("finding", findings.first().map_or("none", String::as_str))),
-    }
-}
 
 /// Reads and checks everything. Tells how many rows and blocks there are.
 pub(crate) fn verify(link: &mut Link, shapes: &Shapes) -> Result<(usize, u64)> {

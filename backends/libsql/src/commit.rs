@@ -1,63 +1,11 @@
-//! Storing a commit: one transaction.
+//! What a commit writes.
 
 use ghostwire_store_core::backend::Commit;
-use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_sqlite::StoreFile;
+use ghostwire_store_core::error::Result;
 
-use crate::NAME;
 use crate::link::Link;
 use crate::meta;
 use crate::shape::Shapes;
-
-/// Ends a transaction that failed. Tells whether the connection can be used again.
-fn roll_back(link: &mut Link) -> bool {
-    if !link.is_idle()
-        && let Err(error) = link.run("ROLLBACK")
-    {
-        tracing::warn!(db.system.name = NAME, %error, "a transaction could not be rolled back");
-    }
-    link.is_idle()
-}
-
-/// Whether an error of `COMMIT` says that nothing was stored.
-fn was_surely_refused(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Busy | ErrorKind::Exhausted | ErrorKind::ReadOnly)
-}
-
-/// Runs `work` in a transaction that is stored as a whole or not at all.
-pub(crate) fn transaction<T>(
-    file: &StoreFile,
-    slot: &mut Option<Link>,
-    failed: &mut Option<Link>,
-    work: impl FnOnce(&mut Link) -> Result<T>,
-) -> Result<T> {
-    let link = slot.as_mut().ok_or_else(|| {
-        Error::new(ErrorKind::Unavailable, "an earlier commit failed; reopen the store first")
-    })?;
-    link.execute("BEGIN IMMEDIATE", Vec::new())?;
-    let (error, is_usable) = match work(link) {
-        Err(error) => (error, roll_back(link)),
-        Ok(done) => match link.execute("COMMIT", Vec::new()) {
-            Ok(_) => match file.confirm_commit() {
-                Ok(()) => return Ok(done),
-                Err(error) => (error, false),
-            },
-            Err(error) if was_surely_refused(&error) => (error, roll_back(link)),
-            Err(error) => {
-                roll_back(link);
-                let unknown = Error::new(
-                    ErrorKind::OutcomeUnknown,
-                    "it cannot be told whether the commit was stored; reopen the store",
-                );
-                (unknown.because(error), false)
-            }
-        },
-    };
-    if !is_usable {
-        *failed = slot.take();
-    }
-    Err(error)
-}
 
 /// Writes everything that `commit` names; to be called in a transaction. Tells how many rows.
 pub(crate) fn fill(

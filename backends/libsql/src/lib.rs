@@ -19,26 +19,26 @@
 //! # How it works
 //! A commit is one transaction (WAL, `synchronous = FULL`) on a connection of its own, and blocks
 //! the thread that asks for it. Reads go over other connections on tokio's blocking threads, or
-//! inline where there is no runtime. Only the writing connection checkpoints, because libsql's
-//! SQLite 3.47.0 has a fault where several do.
+//! inline where there is no runtime. Connections, transactions and the log are those of
+//! [`ghostwire_store_sqlite`].
 //!
-//! libsql panics if another crate used the same SQLite before it. [`prepare_process`] sets it up
-//! first, and any store of this backend does so when it opens.
+//! libsql panics if another crate used the same SQLite before it: see [`prepare_process`].
 
 mod backend;
 mod check;
 mod commit;
-mod compact;
 mod layout;
 mod link;
 mod meta;
 mod opening;
 mod options;
+mod process;
 mod range;
 mod shape;
 
-pub use backend::{LibsqlBackend, prepare_process};
+pub use backend::LibsqlBackend;
 pub use options::LibsqlOptions;
+pub use process::prepare_process;
 
 /// The name in configuration, logs and `BackendInfo`.
 const NAME: &str = "libsql";

@@ -2,27 +2,21 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_sqlite::{
-    Checkpoint, Checkpointer, Mode, file_to_read, file_without_log, sqlite_error,
-};
+use ghostwire_store_sqlite::{Connection, sqlite_error};
 use libsql::params::Params;
 use libsql::{
     AuthContext, AuthHook, Authorization, Builder, Database, OpenFlags, Row, Statement, Value,
     ValueType,
 };
 
-/// How long a connection waits for a lock that a tool of somebody else's holds.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 /// Drives a future of libsql's local engine, which does its work when it is polled first.
-fn ready<T>(future: impl Future<Output = libsql::Result<T>>) -> Result<T> {
+pub(crate) fn ready<T>(future: impl Future<Output = libsql::Result<T>>) -> Result<T> {
     match future.now_or_never() {
         Some(result) => result.map_err(|error| engine_error(&error)),
         None => Err(Error::new(ErrorKind::Unexpected, "libsql's local engine did not answer")),
@@ -44,18 +38,6 @@ pub(crate) fn engine_error(error: &libsql::Error) -> Error {
     Error::new(kind, WHAT).because(error.to_string())
 }
 
-/// Sets SQLite up for libsql, which panics if another user of the same library came first.
-pub(crate) fn set_up_engine() -> Result<()> {
-    let build = || ready(Builder::new_local(":memory:").build()).map(drop);
-    catch_unwind(AssertUnwindSafe(build)).unwrap_or_else(|_| {
-        Err(Error::new(
-            ErrorKind::Unsupported,
-            "something in this process used SQLite before libsql was set up; call \
-             ghostwire_store_libsql::prepare_process first",
-        ))
-    })
-}
-
 /// Lets no trigger run and no view be read: nothing of ours stands in one. They are looked for when
 /// a file is opened; this is for those that another program makes meanwhile.
 fn only_what_was_asked(context: &AuthContext<'_>) -> Authorization {
@@ -63,19 +45,6 @@ fn only_what_was_asked(context: &AuthContext<'_>) -> Authorization {
         None => Authorization::Allow,
         Some(_trigger_or_view) => Authorization::Deny,
     }
-}
-
-/// What a connection is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role {
-    /// Writes; the only one that may checkpoint the WAL.
-    Writer,
-    /// Reads beside the writer.
-    Reader,
-    /// Reads where there is no writer.
-    ReadOnly,
-    /// Reads the file as if there were no log beside it.
-    WithoutLog,
 }
 
 /// A connection and its prepared statements.
@@ -92,43 +61,6 @@ impl std::fmt::Debug for Link {
 }
 
 impl Link {
-    /// Opens `path`, which is absolute, so that nothing in it is taken for a URI.
-    pub(crate) fn open(path: &Path, role: Role) -> Result<Self> {
-        let named = |error: Error| error.with("path", path.display());
-        if !path.is_absolute() || path.to_str().is_none_or(|path| path.contains('\0')) {
-            return Err(named(Error::invalid("the store's path must be UTF-8 without NUL")));
-        }
-        let flags = match role {
-            Role::Writer => OpenFlags::SQLITE_OPEN_READ_WRITE,
-            // One that may not write moves nothing when it is closed.
-            Role::Reader | Role::ReadOnly | Role::WithoutLog => OpenFlags::SQLITE_OPEN_READ_ONLY,
-        };
-        let name = match role {
-            Role::Writer | Role::Reader => path.to_owned(),
-            Role::ReadOnly => file_to_read(path),
-            Role::WithoutLog => file_without_log(path),
-        };
-        let database: Database =
-            ready(Builder::new_local(name).flags(flags).build()).map_err(named)?;
-        let connection = database.connect().map_err(|error| named(engine_error(&error)))?;
-        connection.busy_timeout(PATIENCE).map_err(|error| named(engine_error(&error)))?;
-        let hook = Some(Arc::new(only_what_was_asked) as AuthHook);
-        connection.authorizer(hook).map_err(|error| named(engine_error(&error)))?;
-        let mut link = Self { statements: HashMap::new(), connection };
-        link.run("PRAGMA temp_store = MEMORY").map_err(named)?;
-        link.run("PRAGMA trusted_schema = OFF").map_err(named)?;
-        // A reference in a table of somebody else's must not keep a row of ours from going.
-        link.run("PRAGMA foreign_keys = OFF").map_err(named)?;
-        match role {
-            Role::Writer => link.run("PRAGMA synchronous = FULL"),
-            Role::Reader | Role::ReadOnly | Role::WithoutLog => link.run("PRAGMA query_only = ON"),
-        }
-        .map_err(named)?;
-        // SQLite's own checkpoints swallow errors; the log's keeper asks the writer for them.
-        link.run("PRAGMA wal_autocheckpoint = 0").map_err(named)?;
-        Ok(link)
-    }
-
     /// The statement for `sql`, prepared once.
     fn statement(&mut self, sql: &str) -> Result<&Statement> {
         if !self.statements.contains_key(sql) {
@@ -145,12 +77,7 @@ impl Link {
         self.statement(sql).map(drop)
     }
 
-    /// Runs a statement once and forgets it; rows that it gives are dropped.
-    pub(crate) fn run(&mut self, sql: &str) -> Result<()> {
-        self.run_with(sql, Vec::new())
-    }
-
-    /// As [`Link::run`], with parameters.
+    /// As [`Connection::run`], with parameters.
     pub(crate) fn run_with(&mut self, sql: &str, parameters: Vec<Value>) -> Result<()> {
         let statement = ready(self.connection.prepare(sql))?;
         let mut rows = ready(statement.query(Params::Positional(parameters)))?;
@@ -197,36 +124,64 @@ impl Link {
         statement.reset();
         result
     }
+}
 
-    /// Whether no transaction is open.
-    pub(crate) fn is_idle(&self) -> bool {
+impl Connection for Link {
+    fn open(name: &Path, writes: bool) -> Result<Self> {
+        let flags = match writes {
+            true => OpenFlags::SQLITE_OPEN_READ_WRITE,
+            false => OpenFlags::SQLITE_OPEN_READ_ONLY,
+        };
+        let database: Database = ready(Builder::new_local(name).flags(flags).build())?;
+        let connection = database.connect().map_err(|error| engine_error(&error))?;
+        let hook = Some(Arc::new(only_what_was_asked) as AuthHook);
+        connection.authorizer(hook).map_err(|error| engine_error(&error))?;
+        Ok(Self { statements: HashMap::new(), connection })
+    }
+
+    fn set_busy_timeout(&self, timeout: Duration) -> Result<()> {
+        self.connection.busy_timeout(timeout).map_err(|error| engine_error(&error))
+    }
+
+    fn run(&mut self, sql: &str) -> Result<()> {
+        self.run_with(sql, Vec::new())
+    }
+
+    fn run_prepared(&mut self, sql: &str) -> Result<()> {
+        self.execute(sql, Vec::new()).map(drop)
+    }
+
+    fn integers<const N: usize>(&mut self, sql: &str) -> Result<[i64; N]> {
+        let mut values = None;
+        self.query(sql, Vec::new(), |row| {
+            let mut found = [0; N];
+            for (index, value) in found.iter_mut().enumerate() {
+                *value = integer(row, index)?;
+            }
+            values.get_or_insert(found);
+            Ok(())
+        })?;
+        values.ok_or_else(no_row)
+    }
+
+    fn blob(&mut self, sql: &str) -> Result<Vec<u8>> {
+        let mut value = None;
+        self.query(sql, Vec::new(), |row| {
+            if let Value::Blob(bytes) = cell(row, 0, Storage::Blob)? {
+                value.get_or_insert(bytes);
+            }
+            Ok(())
+        })?;
+        value.ok_or_else(no_row)
+    }
+
+    fn is_idle(&self) -> bool {
         self.connection.is_autocommit()
     }
 }
 
-impl Checkpointer for Link {
-    fn checkpoint(&mut self, mode: Mode) -> Result<Checkpoint> {
-        let run = |link: &mut Self, sql: &str| {
-            let mut outcome = Err(Error::new(ErrorKind::Unexpected, "a checkpoint gave no answer"));
-            link.query(sql, Vec::new(), |row| {
-                let [busy, frames, moved] = [integer(row, 0)?, integer(row, 1)?, integer(row, 2)?];
-                outcome = Ok(Checkpoint::of_columns(busy, frames, moved));
-                Ok(())
-            })?;
-            outcome
-        };
-        match mode {
-            Mode::Passive => run(self, "PRAGMA wal_checkpoint(PASSIVE)"),
-            Mode::TruncateAtOnce => {
-                let patience = |link: &Self, patience| {
-                    link.connection.busy_timeout(patience).map_err(|error| engine_error(&error))
-                };
-                patience(self, Duration::ZERO)?;
-                let outcome = run(self, "PRAGMA wal_checkpoint(TRUNCATE)");
-                patience(self, PATIENCE).and(outcome)
-            }
-        }
-    }
+fn no_row() -> Error {
+    Error::corrupt("SQLite gives no row where there has to be one")
 }
 
 fn run_prepared(statement: &Statement, parameters: Vec<Value>) -> Result<usize> {

@@ -7,6 +7,7 @@ use ghostwire_store_core::block::{BlockHash, EncodedBlock, Serial};
 use ghostwire_store_core::domain::{BlockId, StoreId, Timestamp};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::schema::{Schema, SchemaVersion, Table};
+use ghostwire_store_sqlite::{Chain, Connection};
 use libsql::{Row, Value};
 
 use crate::layout::create_table;
@@ -78,7 +79,8 @@ pub(crate) fn create(link: &mut Link, head: &Head, schema: Schema) -> Result<()>
     for table in Table::ALL {
         link.run(&create_table(table, schema))?;
     }
-    link.run_with(INSERT_META, values(head))
+    link.run_with(INSERT_META, values(head))?;
+    link.run(&format!("PRAGMA user_version = {}", head.schema.version))
 }
 
 fn number(serial: Serial) -> Value {
@@ -197,99 +199,37 @@ pub(crate) fn purge_blocks(link: &mut Link, before: Serial) -> Result<()> {
     link.execute(PURGE_BLOCKS, vec![number(before)]).map(drop)
 }
 
-fn parse_block(row: &Row, expected: Serial) -> Result<EncodedBlock> {
+/// A block, and the serial under which it is stored.
+fn block_at(row: &Row) -> Result<(Serial, EncodedBlock)> {
     let serial = serial_at(row, 0)?;
-    let lost = || Error::corrupt("a block is missing").with("serial", expected);
-    if serial != expected {
-        return Err(lost());
-    }
-    let Value::Blob(bytes) = cell(row, 1, Storage::Blob)? else { return Err(lost()) };
+    let Value::Blob(bytes) = cell(row, 1, Storage::Blob)? else {
+        return Err(Error::corrupt("a block has no content").with("serial", serial));
+    };
     let block = EncodedBlock::parse(Bytes::from(bytes))?;
-    if block.serial != serial {
-        return Err(Error::corrupt("a block is stored under another one's serial")
-            .with("serial", serial)
-            .with("found", block.serial));
-    }
-    Ok(block)
-}
-
-/// Checks that each block names the one before it, up to the head.
-struct Chain {
-    head: Head,
-    next: Serial,
-    previous: Option<BlockHash>,
-}
-
-impl Chain {
-    fn new(head: Head, next: Serial) -> Self {
-        let is_first = next == Serial::ZERO.next();
-        Self { head, next, previous: is_first.then_some(BlockHash::GENESIS) }
-    }
-
-    fn follow(&mut self, block: &EncodedBlock) -> Result<()> {
-        let is_last = block.serial == self.head.serial;
-        let fits = self.previous.is_none_or(|previous| previous == block.previous)
-            && (!is_last
-                || (block.hash, block.id, block.time)
-                    == (self.head.hash, self.head.block, self.head.time));
-        if !fits {
-            return Err(
-                Error::corrupt("the chain of blocks is broken").with("serial", block.serial)
-            );
-        }
-        self.next = block.serial.next();
-        self.previous = Some(block.hash);
-        Ok(())
-    }
+    Ok((serial, block))
 }
 
 /// At most `limit` blocks after `after`; to be called in a transaction.
 pub(crate) fn blocks(link: &mut Link, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
-    let head = head(link)?;
-    if after >= head.serial || limit == 0 {
-        return Ok(Vec::new());
-    }
-    if after.next() < head.oldest_block {
-        let oldest = head.oldest_block.get();
-        return Err(Error::new(
-            ErrorKind::Compacted { oldest },
-            "the blocks asked for are gone; resynchronise from a snapshot",
-        )
-        .with("after", after)
-        .with("oldest", oldest));
-    }
-    let left = usize::try_from(head.serial.get() - after.get()).unwrap_or(usize::MAX);
-    let wanted = limit.min(left);
-    let mut chain = Chain::new(head, after.next());
+    let (mut chain, wanted) = Chain::after(head(link)?, after, limit)?;
     let mut blocks = Vec::new();
     let count = Value::Integer(i64::try_from(wanted).unwrap_or(i64::MAX));
     link.query(SELECT_BLOCKS, vec![number(after), count], |row| {
-        let block = parse_block(row, chain.next)?;
-        chain.follow(&block)?;
+        let (serial, block) = block_at(row)?;
+        chain.follow(serial, &block)?;
         blocks.push(block);
         Ok(())
     })?;
-    if blocks.len() < wanted {
-        return Err(Error::corrupt("a block is missing").with("serial", chain.next));
-    }
-    Ok(blocks)
+    if blocks.len() < wanted { Err(chain.missing()) } else { Ok(blocks) }
 }
 
 /// Reads every block and compares it with its columns and its neighbours.
 pub(crate) fn verify_blocks(link: &mut Link) -> Result<u64> {
-    let head = head(link)?;
-    if head.checkpoint > head.serial
-        || head.oldest_block > head.serial.next()
-        || head.oldest_block == Serial::ZERO
-        || head.oldest_block > head.checkpoint.next()
-    {
-        return Err(damaged());
-    }
-    let mut chain = Chain::new(head, head.oldest_block);
+    let mut chain = Chain::whole(head(link)?)?;
     let mut count = 0;
     link.query(VERIFY_BLOCKS, Vec::new(), |row| {
-        let block = parse_block(row, chain.next)?;
-        chain.follow(&block)?;
+        let (serial, block) = block_at(row)?;
+        chain.follow(serial, &block)?;
         let columns = (
             parse_id(&text(row, 2)?)?,
             integer(row, 3)?,
@@ -304,8 +244,6 @@ pub(crate) fn verify_blocks(link: &mut Link) -> Result<u64> {
         count += 1;
         Ok(())
     })?;
-    if chain.next != head.serial.next() {
-        return Err(Error::corrupt("a block is missing").with("serial", chain.next));
-    }
+    chain.require_whole()?;
     Ok(count)
 }

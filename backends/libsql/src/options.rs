@@ -1,48 +1,64 @@
-//! How to open a store.
+//! Which file to open, and how.
 
 use std::path::PathBuf;
 
 use ghostwire_store_core::domain::StoreId;
 use ghostwire_store_core::schema::Schema;
-use ghostwire_store_sqlite::LogLimits;
+use ghostwire_store_sqlite::{FileOptions, LogLimits};
 
-/// How to open a store.
+/// Which file to open, and how.
 #[derive(Debug, Clone)]
 pub struct LibsqlOptions {
-    /// The file. Its directory must exist.
-    pub path: PathBuf,
-    /// The identity of the store if it is made now; random bytes.
-    pub store_id: StoreId,
-    /// Make the file if there is none. Otherwise that is `NotFound`.
-    pub create: bool,
-    /// Only read; several processes may do that at once, beside no writer.
-    pub read_only: bool,
-    /// The schema of a store that is made now; `None` is the current one. An older one is for
-    /// tests of migrations.
-    pub schema: Option<Schema>,
-    /// Have SQLite check the structure of the whole file when it is opened. Without that, a
-    /// damaged page may hide rows until [`verify`] runs. It reads the file once: about a second for
-    /// a gigabyte.
-    ///
-    /// [`verify`]: ghostwire_store_core::backend::Backend::verify
-    pub check_structure: bool,
-    /// Other limits for the log, so that tests reach them.
-    #[doc(hidden)]
-    pub log_limits: Option<LogLimits>,
+    pub(crate) file: FileOptions,
+    pub(crate) check_structure: bool,
 }
 
 impl LibsqlOptions {
-    /// Reads and writes `path`, makes it with `store_id` if there is none, and checks it.
+    /// An existing file, to read and write, which is checked. A new store gets the identity `store`,
+    /// random bytes; one that exists keeps its own.
     #[must_use]
-    pub fn new(path: impl Into<PathBuf>, store_id: StoreId) -> Self {
-        Self {
-            path: path.into(),
-            store_id,
-            create: true,
-            read_only: false,
-            schema: None,
-            check_structure: true,
-            log_limits: None,
-        }
+    pub fn new(path: impl Into<PathBuf>, store: StoreId) -> Self {
+        Self { file: FileOptions::new(path, store), check_structure: true }
+    }
+
+    /// Whether SQLite checks the structure of the whole file when it is opened, as it does by default.
+    /// Without that, a damaged page may hide rows until [`verify`] runs. It reads the file once: about
+    /// a second for a gigabyte.
+    ///
+    /// [`verify`]: ghostwire_store_core::backend::Backend::verify
+    #[must_use]
+    pub fn check_structure(mut self, check: bool) -> Self {
+        self.check_structure = check;
+        self
+    }
+
+    /// Whether to make a new store if there is none; not by default. Otherwise that is `NotFound`.
+    #[must_use]
+    pub fn create(mut self, create: bool) -> Self {
+        self.file.create = create;
+        self
+    }
+
+    /// Whether to leave the file as it is; not by default. Several processes may read it at once, beside
+    /// no writer.
+    #[must_use]
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.file.read_only = read_only;
+        self
+    }
+
+    /// The schema of a new store, which is the current one by default; older ones are for tests.
+    #[must_use]
+    pub fn schema(mut self, schema: Schema) -> Self {
+        self.file.schema = schema;
+        self
+    }
+
+    /// Other limits for the log, so that tests reach them.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn log_limits(mut self, limits: LogLimits) -> Self {
+        self.file.log_limits = limits;
+        self
     }
 }

@@ -11,7 +11,7 @@ async fn too_late_is_an_error_and_no_panic() {
     let _connection = rusqlite::Connection::open_in_memory().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("s.db");
-    let options = LibsqlOptions::new(&path, StoreId::from_bytes([1; 16]));
+    let options = LibsqlOptions::new(&path, StoreId::from_bytes([1; 16])).create(true);
     for _ in 0..2 {
         assert_eq!(*prepare_process().await.unwrap_err().kind(), ErrorKind::Unsupported);
         let error = LibsqlBackend::open(options.clone()).await.unwrap_err();

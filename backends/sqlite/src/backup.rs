@@ -11,7 +11,7 @@ use crate::{create_private, failed, sync_directory, with_suffix};
 /// A copy in the making. Let the engine write to [`Backup::part`], an empty file that only its
 /// owner may read, and then [`finish`](Backup::finish); dropped before that, it leaves nothing.
 #[derive(Debug)]
-pub struct Backup {
+pub(crate) struct Backup {
     part: PathBuf,
     path: PathBuf,
 }
@@ -36,8 +36,7 @@ impl Backup {
     }
 
     /// Where to write the copy.
-    #[must_use]
-    pub fn part(&self) -> &Path {
+    pub(crate) fn part(&self) -> &Path {
         &self.part
     }
 
@@ -45,7 +44,7 @@ impl Backup {
     ///
     /// # Errors
     /// `Exhausted`, `Unavailable`.
-    pub fn finish(self) -> Result<PathBuf> {
+    pub(crate) fn finish(self) -> Result<PathBuf> {
         let failed = |error| failed("the backup cannot be finished", &self.part, error);
         File::open(&self.part).and_then(|file| file.sync_all()).map_err(failed)?;
         fs::rename(&self.part, &self.path).map_err(failed)?;

@@ -1,5 +1,8 @@
 //! What the backends that keep one local SQLite file share about it: whether the path will do,
-//! whose file it is, who has it open, and where a copy of it goes.
+//! whose file it is, who has it open, and where a copy of it goes ([`StoreFile`]); its connections,
+//! transactions and log ([`Database`]); what SQLite's errors mean ([`sqlite_error`]).
+//!
+//! It links no SQLite itself: a backend brings the crate that it calls SQLite by, as a [`Connection`].
 //!
 //! It reads the file's header itself, before any engine opens the file, because an engine would
 //! answer a foreign or damaged file with whatever it makes of it.
@@ -12,11 +15,16 @@
 //! close it before.
 
 mod backup;
+mod blocks;
 mod check;
+mod compact;
+mod connection;
+mod database;
 mod errors;
 mod lock;
 mod making;
 mod names;
+mod options;
 mod place;
 mod private;
 mod read;
@@ -34,8 +42,12 @@ use std::sync::{Mutex, PoisonError};
 use ghostwire_store_core::domain::StoreId;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
-pub use backup::Backup;
+use backup::Backup;
+pub use blocks::Chain;
 pub use check::require_file_name;
+pub use compact::{Compact, compact};
+pub use connection::{Connection, Role, check_structure, connect};
+pub use database::{Database, Reader, WriterGuard};
 pub use errors::sqlite_error;
 use lock::{Lock, is_absent};
 use making::Making;
@@ -43,11 +55,12 @@ pub use names::{
     ENGINE_FILES, EXPORT_PREFIX, KEY_FILE, LOCK_FILE, RESERVE_FILE, SCRATCH_PREFIX, files_of,
     is_beside, is_unfinished, possible_stores_of, resolved,
 };
+pub use options::FileOptions;
 use place::Place;
 pub use private::{create_private, create_private_directory, directory_of};
-pub use replacement::Replacement;
 use reserve::Reserve;
-pub use wal::{Checkpoint, Checkpointer, Inside, LogKeeper, LogLimits, Mode};
+pub(crate) use wal::Inside;
+pub use wal::{LogKeeper, LogLimits};
 
 /// A parser of what lies beside the file, for the fuzz target.
 #[cfg(fuzzing)]
@@ -91,6 +104,7 @@ pub struct StoreFile {
     /// Dropped first, while the lock is held.
     making: Mutex<Option<Making>>,
     path: PathBuf,
+    kind: FileKind,
     is_new: bool,
     access: Access,
     place: Place,
@@ -149,7 +163,8 @@ impl StoreFile {
             .map_err(|error| failed("the store's log cannot be read", &path, error))?;
         let log = LogKeeper::new(&path, found);
         let reserve = (access != Access::ReadOnly).then(|| Reserve::beside(&path));
-        Ok(Self { making: Mutex::new(making), path, is_new, access, place, log, reserve, lock })
+        let making = Mutex::new(making);
+        Ok(Self { making, path, kind, is_new, access, place, log, reserve, lock })
     }
 
     /// Tells what [`StoreFile::open`] would refuse for an existing store that is to be written, but
@@ -192,7 +207,7 @@ impl StoreFile {
     ///
     /// # Errors
     /// `OutcomeUnknown`, because of what [`StoreFile::require_in_place`] gives.
-    pub fn confirm_commit(&self) -> Result<()> {
+    pub(crate) fn confirm_commit(&self) -> Result<()> {
         self.place.require().map_err(place::unconfirmed)
     }
 
@@ -201,13 +216,13 @@ impl StoreFile {
     ///
     /// # Errors
     /// As [`StoreFile::require_in_place`].
-    pub fn watch_log(&self) -> Result<()> {
+    fn watch_log(&self) -> Result<()> {
         self.place.watch_log(self.access != Access::ReadOnly)
     }
 
     /// Call it when the store is stored durably: from then on it stays, and no new one is made here
     /// without a word, whatever becomes of the file.
-    pub fn note_store(&self, store: StoreId) {
+    fn note_store(&self, store: StoreId) {
         if self.access == Access::ReadOnly {
             return;
         }
@@ -232,13 +247,74 @@ impl StoreFile {
         }
     }
 
+    /// Makes the store in a new file, in one transaction; in another file it does nothing.
+    ///
+    /// # Errors
+    /// Those of `fill` and of SQLite.
+    pub fn fill_new<C: Connection>(&self, fill: impl FnOnce(&mut C) -> Result<()>) -> Result<()> {
+        match self.is_new {
+            true => connection::create(self, self.kind, fill),
+            false => Ok(()),
+        }
+    }
+
+    /// To be called when what is read at opening was found whole: makes it durable.
+    ///
+    /// # Errors
+    /// As [`StoreFile::require_in_place`], and those of `settle`.
+    pub fn opened(&self, store: StoreId, settle: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.watch_log()?;
+        settle()?;
+        self.note_store(store);
+        Ok(())
+    }
+
+    /// Replaces everything that is connected to the file. What `begin` made stays also if it cannot be
+    /// written yet: it can be read.
+    ///
+    /// # Errors
+    /// Those of `begin` and `settle`; as [`StoreFile::require_in_place`].
+    pub fn reopen<O>(
+        &self,
+        open: &mut Option<O>,
+        begin: impl FnOnce() -> Result<O>,
+        settle: impl FnOnce(&O) -> Result<()>,
+    ) -> Result<()> {
+        self.require_in_place()?;
+        // The old connections go last. While there is one, SQLite knows where the commits end that
+        // were synchronised. Without any it would read the log and find those, too, that were
+        // written and not synchronised: they could be acknowledged and then lost.
+        //
+        // After a checkpoint that failed every commit is synchronised, but which pages were moved is
+        // not known. Then they go first, so that the log is read anew and moved as a whole.
+        let is_trusted = self.log.is_trusted();
+        if !is_trusted {
+            *open = None;
+            self.log.all_closed();
+        }
+        let opened = begin()?;
+        self.require_in_place()?;
+        let settled = match is_trusted {
+            true => Ok(()),
+            false => self.watch_log().and_then(|()| settle(&opened)),
+        };
+        *open = Some(opened);
+        settled
+    }
+
     /// Whether the file was just made, or was empty.
     #[must_use]
     pub fn is_new(&self) -> bool {
         self.is_new
     }
 
-    /// Where it is: absolute, without symbolic links.
+    /// How it was opened.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        self.access
+    }
+
+    /// Where it is: absolute, without symbolic links, UTF-8.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -255,7 +331,7 @@ impl StoreFile {
     ///
     /// # Errors
     /// Those of `store`.
-    pub fn commit<T>(&self, frees: bool, mut store: impl FnMut() -> Result<T>) -> Result<T> {
+    pub(crate) fn commit<T>(&self, frees: bool, mut store: impl FnMut() -> Result<T>) -> Result<T> {
         let stored = store();
         let Some(reserve) = &self.reserve else { return stored };
         match &stored {
@@ -312,11 +388,17 @@ impl StoreFile {
         Ok(path)
     }
 
-    /// Begins a copy of the file as of schema `version`.
+    /// Copies the file as of schema `version`, beside itself; `copy` fills an empty file.
     ///
     /// # Errors
-    /// `PermissionDenied`, `ReadOnly`, `Exhausted`, `Unavailable`.
-    pub fn begin_backup(&self, version: u32) -> Result<Backup> {
+    /// `PermissionDenied`, `ReadOnly`, `Exhausted`, `Unavailable`; those of `copy`.
+    pub fn back_up(&self, version: u32, copy: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+        let backup = self.begin_backup(version)?;
+        copy(backup.part())?;
+        backup.finish()
+    }
+
+    fn begin_backup(&self, version: u32) -> Result<Backup> {
         Backup::begin(self.backup_path(version)?, &self.path)
     }
 }
@@ -405,14 +487,12 @@ pub fn has_log(path: &Path) -> bool {
 /// The name by which SQLite opens a store's file only to read it, where nobody writes. Unless a log
 /// of commits lies beside the file, that is a URI which says that the file does not change, so that
 /// SQLite makes no files beside it, and can read where nothing may be made.
-#[must_use]
-pub fn file_to_read(path: &Path) -> PathBuf {
+fn file_to_read(path: &Path) -> PathBuf {
     if has_log(path) { path.to_owned() } else { file_without_log(path) }
 }
 
 /// The name by which SQLite reads a store's file as if no log lay beside it.
-#[must_use]
-pub fn file_without_log(path: &Path) -> PathBuf {
+fn file_without_log(path: &Path) -> PathBuf {
     use std::fmt::Write;
     let mut uri = String::from("file:");
     for &byte in path.as_os_str().as_encoded_bytes() {

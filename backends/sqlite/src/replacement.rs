@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use ghostwire_store_core::backend::Compacted;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
+use crate::backup::Backup;
 use crate::names::COPY_FILE;
-use crate::{Backup, StoreFile, failed, free_bytes, sync_directory, with_suffix};
+use crate::{StoreFile, failed, free_bytes, sync_directory, with_suffix};
 
 /// A copy takes little more than the pages in use.
 const MARGIN: u64 = 1024 * 1024;
@@ -16,7 +17,7 @@ const MARGIN: u64 = 1024 * 1024;
 /// it, close every connection to the store, and then [`finish`](Replacement::finish); dropped before
 /// that, it leaves the store as it was. Wherever that is broken off, one whole store has the name.
 #[derive(Debug)]
-pub struct Replacement<'f> {
+pub(crate) struct Replacement<'f> {
     file: &'f StoreFile,
     copy: Backup,
     lock: CopyLock,
@@ -28,7 +29,7 @@ impl StoreFile {
     ///
     /// # Errors
     /// `Exhausted` if the disk has no room for it; `PermissionDenied`, `ReadOnly`, `Unavailable`.
-    pub fn begin_replacement(&self, in_use: u64) -> Result<Replacement<'_>> {
+    pub(crate) fn begin_replacement(&self, in_use: u64) -> Result<Replacement<'_>> {
         let needed = in_use.saturating_add(MARGIN);
         if let Some(free) = free_bytes(self.path())?.filter(|free| *free < needed) {
             return Err(Error::new(
@@ -49,8 +50,7 @@ impl StoreFile {
 
 impl Replacement<'_> {
     /// Where to write the copy.
-    #[must_use]
-    pub fn part(&self) -> &Path {
+    pub(crate) fn part(&self) -> &Path {
         self.copy.part()
     }
 
@@ -60,7 +60,7 @@ impl Replacement<'_> {
     /// `Busy` if another program has the store open, or its log was not moved into it: SQLite would
     /// take that for the copy's. `Corrupt` if the store is not in its place any more. `Exhausted`,
     /// `Unavailable`.
-    pub fn finish(self) -> Result<Compacted> {
+    pub(crate) fn finish(self) -> Result<Compacted> {
         let Self { file, copy, lock, before } = self;
         drop(lock);
         file.require_in_place()?;

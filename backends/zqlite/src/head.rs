@@ -4,7 +4,7 @@ use bytes::{Buf, BufMut};
 use ghostwire_store_core::backend::Head;
 use ghostwire_store_core::block::{BlockHash, Serial};
 use ghostwire_store_core::domain::{BlockId, StoreId, Timestamp};
-use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::error::{Error, Result};
 use ghostwire_store_core::schema::{Schema, SchemaVersion};
 
 use crate::series::SeriesHead;
@@ -51,11 +51,9 @@ impl Stored {
         }
     }
 
-    /// Whether this is of an earlier moment than `other`.
-    pub(crate) fn is_before(&self, other: &Self) -> bool {
-        self.head.serial < other.head.serial
-            || self.series.next < other.series.next
-            || self.next_slot < other.next_slot
+    /// Numbers that never fall.
+    pub(crate) fn moment(&self) -> [u64; 3] {
+        [self.head.serial.get(), self.series.next, self.next_slot]
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -131,18 +129,4 @@ impl Stored {
         }
         Ok(stored)
     }
-}
-
-/// Refuses to read blocks that are gone.
-pub(crate) fn require_kept(after: Serial, head: &Head) -> Result<()> {
-    let oldest = head.oldest_block;
-    if after.next() >= oldest {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorKind::Compacted { oldest: oldest.get() },
-        "the blocks after this serial are gone; resynchronise from a snapshot",
-    )
-    .with("after", after)
-    .with("oldest", oldest))
 }

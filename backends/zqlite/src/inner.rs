@@ -1,5 +1,6 @@
 //! The backend's work, on threads that may block.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
@@ -7,11 +8,12 @@ use ghostwire_store_core::backend::{BackendCounters, BackendInfo, Commit, Head, 
 use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::schema::Schema;
-use ghostwire_store_sqlite::{Access, FileKind, StoreFile};
+use ghostwire_store_sqlite::{Chain, FileKind, StoreFile};
 
-use crate::engine::Batch;
-use crate::head::{self, Stored};
-use crate::open::{Open, broken_chain, missing_block};
+use crate::engine::{Batch, embedded};
+use crate::envelope::Envelope;
+use crate::head::Stored;
+use crate::open::Open;
 use crate::options::{EngineChoice, ZqliteOptions};
 use crate::plan;
 
@@ -40,21 +42,13 @@ impl Inner {
                 "this release has no native engine for zqlite; set the engine to `embedded`",
             ));
         }
-        let access = match (options.read_only, options.create) {
-            (true, _) => Access::ReadOnly,
-            (false, true) => Access::Create,
-            (false, false) => Access::Existing,
-        };
         let began = Instant::now();
-        let file = Arc::new(StoreFile::open(&options.path, FileKind::ZQLITE, access)?);
-        if let Some(limits) = options.log_limits {
-            file.log().set_limits(limits);
-        }
-        let begun = Open::begin(&options, file.clone(), access == Access::Create);
-        let (open, stored) = file.undisturbed(begun)?;
-        file.watch_log()?;
-        open.engine.settle()?;
-        file.note_store(stored.head.store);
+        let file = options.file.open(FileKind::ZQLITE)?;
+        let empty =
+            || Envelope::new().seal_head(&Stored::empty(options.file.store, options.file.schema));
+        embedded::create(&file, empty)?;
+        let (open, stored) = file.undisturbed(Open::begin(&file))?;
+        file.opened(stored.head.store, || open.engine.settle())?;
         tracing::debug!(
             db.system.name = "zqlite",
             db.namespace = %file.path().display(),
@@ -99,10 +93,10 @@ impl Inner {
     }
 
     pub(crate) fn commit(&self, commit: &Commit) -> Result<()> {
-        if self.options.read_only {
+        if self.options.file.read_only {
             return Err(Error::new(ErrorKind::ReadOnly, "the store was opened to be read only"));
         }
-        self.with_open(|open| open.file.commit(commit.frees(), || self.commit_to(open, commit)))
+        self.with_open(|open| self.commit_to(open, commit))
     }
 
     fn commit_to(&self, open: &Open, commit: &Commit) -> Result<()> {
@@ -132,35 +126,22 @@ impl Inner {
     }
 
     pub(crate) fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
-        let head = self.head()?;
-        if after >= head.serial || limit == 0 {
+        if after >= self.head()?.serial || limit == 0 {
             return Ok(Vec::new());
         }
-        head::require_kept(after, &head)?;
         self.with_file(|open| {
             let mut snapshot = open.engine.snapshot()?;
-            // Read again: a commit may have purged since.
             let head = open.envelope.open_head(&snapshot.head()?)?.head;
-            head::require_kept(after, &head)?;
-            let mut blocks: Vec<EncodedBlock> = Vec::new();
-            let mut next = after.next();
-            snapshot.blocks(next.get(), head.serial.get(), limit, &mut |serial, frame, body| {
-                if serial != next.get() {
-                    return Err(missing_block(next));
-                }
+            let (mut chain, wanted) = Chain::after(head, after, limit)?;
+            let mut blocks = Vec::new();
+            let (first, last) = (after.next().get(), head.serial.get());
+            snapshot.blocks(first, last, wanted, &mut |serial, frame, body| {
                 let block = open.envelope.open_block(serial, frame, body)?;
-                if blocks.last().is_some_and(|last| last.hash != block.previous) {
-                    return Err(broken_chain(next));
-                }
-                next = next.next();
+                chain.follow(Serial::new(serial), &block)?;
                 blocks.push(block);
                 Ok(())
             })?;
-            let wanted = (limit as u64).min(head.serial.get() - after.get());
-            if (blocks.len() as u64) < wanted {
-                return Err(missing_block(next));
-            }
-            Ok(blocks)
+            if blocks.len() < wanted { Err(chain.missing()) } else { Ok(blocks) }
         })
     }
 
@@ -170,7 +151,7 @@ impl Inner {
         if steps.is_empty() {
             return Ok(());
         }
-        if self.options.read_only {
+        if self.options.file.read_only {
             return Err(Error::new(
                 ErrorKind::ReadOnly,
                 "the store's schema is older than this version's, and it was opened to be read \
@@ -178,9 +159,8 @@ impl Inner {
             ));
         }
         self.with_open(|open| {
-            let backup = open.file.begin_backup(stored.head.schema.version)?;
-            open.engine.copy_to(backup.part())?;
-            let backup = backup.finish()?;
+            let copy = |path: &Path| open.engine.copy_to(path);
+            let backup = open.file.back_up(stored.head.schema.version, copy)?;
             // Rows say themselves which schema wrote them, and are fitted when they are read.
             let mut after = stored;
             after.head.schema = target.version();
@@ -202,40 +182,22 @@ impl Inner {
     pub(crate) fn reopen(&self) -> Result<Head> {
         let file = self.status()?.file;
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
-        // The old connections go last. While there is one, SQLite knows where the commits end that
-        // were synchronised. Without any it would read the log and find those, too, that were
-        // written and not synchronised: they could be acknowledged and then lost.
-        //
-        // After a checkpoint that failed every commit is synchronised, but which pages were moved is
-        // not known. Then they go first, so that the log is read anew and moved as a whole.
-        file.require_in_place()?;
-        let is_trusted = file.log().is_trusted();
-        if !is_trusted {
-            *open = None;
-            file.log().all_closed();
-        }
-        let (opened, stored) = Open::begin(&self.options, Arc::clone(&file), false)?;
-        file.require_in_place()?;
-        let settled = match is_trusted {
-            true => Ok(()),
-            false => file.watch_log().and_then(|()| opened.engine.settle()),
+        let mut found = Err(closed());
+        let begin = || {
+            let (opened, stored) = Open::begin(&file)?;
+            self.set_stored(stored);
+            found = Ok(stored.head);
+            Ok(opened)
         };
-        // Also if nothing can be written yet: what is there can be read.
-        *open = Some(opened);
-        self.set_stored(stored);
-        settled.map(|()| stored.head)
+        file.reopen(&mut open, begin, |open| open.engine.settle())?;
+        found
     }
 
     pub(crate) fn close(&self) -> Result<()> {
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
         let status = locked(&self.status).take();
         let outcome = match open.take() {
-            Some(open) => {
-                // Before the log is deleted.
-                let in_place = open.file.require_in_place();
-                let closed = open.engine.close();
-                in_place.and(closed)
-            }
+            Some(open) => open.engine.close(),
             None => Ok(()),
         };
         // Last, and for others who still look at the file, too.
@@ -256,7 +218,7 @@ impl Inner {
         BackendInfo {
             name: "zqlite",
             engine: self.engine_name.clone(),
-            location: Some(self.options.path.display().to_string()),
+            location: Some(self.options.file.path.display().to_string()),
             durable: true,
             shared: false,
             sealed: false,

@@ -30,10 +30,8 @@
 //! ```
 //!
 //! # A trap: libsql must come first
-//! A process that uses both this crate and the `libsql` crate must build its first
-//! `libsql::Database` **before** its first [`ZqliteBackend`]: libsql configures the SQLite that
-//! both share, and panics if that is in use already. The `ghostwire-store` facade sees to it;
-//! programs that use this crate directly see to it themselves.
+//! In a process that uses the `libsql` crate, too, that has to call SQLite first. The `ghostwire-store` facade
+//! sees to it; a program that uses this crate directly calls `ghostwire_store_libsql::prepare_process`.
 //!
 //! # What is in the file
 //! | table | key | blob |
@@ -49,7 +47,6 @@
 //! begins; the store then stands where it stood before, whole but older. Opening notices some of that
 //! (`LogInfo::ended_early`); the rest shows only against a serial and hash that were kept elsewhere.
 
-mod compact;
 mod engine;
 mod envelope;
 mod head;
@@ -76,6 +73,7 @@ use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::error::Result;
 use ghostwire_store_core::schema::Schema;
 use ghostwire_store_core::threads::may_block;
+use ghostwire_store_sqlite::{Compact, FileKind, StoreFile, compact};
 
 use inner::{Inner, locked};
 use open::Open;
@@ -112,7 +110,8 @@ impl ZqliteBackend {
     /// As [`ZqliteBackend::open`]; `Exhausted` if the disk has no room for a copy beside the store;
     /// `Busy` if another program has it open.
     pub async fn compact(options: ZqliteOptions) -> Result<Compacted> {
-        may_block(move || compact::compact(&options))
+        let open = |file: &Arc<StoreFile>| Open::begin(file).map(|(open, _)| open);
+        may_block(move || compact(&options.file.path, FileKind::ZQLITE, open))
             .await
             .map_err(|error| error.during("zqlite.compact"))
     }
@@ -201,7 +200,7 @@ impl Backend for ZqliteBackend {
     }
 
     async fn verify(&self) -> Result<()> {
-        self.in_background(|inner| inner.with_open(Open::verify))
+        self.in_background(|inner| inner.with_open(Open::verify).map(drop))
             .await
             .map_err(|error| error.during("zqlite.verify"))
     }

@@ -1,6 +1,7 @@
 //! An open file: its connections, and what is known of it in memory.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -8,13 +9,12 @@ use bytes::Bytes;
 use ghostwire_store_core::backend::{Commit, Row, Scan};
 use ghostwire_store_core::block::Serial;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_sqlite::StoreFile;
+use ghostwire_store_sqlite::{Access, Chain, Compact, StoreFile};
 
-use crate::engine::embedded::{self, Embedded};
+use crate::engine::embedded::Embedded;
 use crate::engine::{Batch, Engine, SeriesRange, Snapshot};
 use crate::envelope::{Envelope, sum_of};
 use crate::head::{Stored, Sums};
-use crate::options::ZqliteOptions;
 use crate::series::fold::Chunks;
 use crate::series::pending::{Limits, Pending};
 use crate::series::run::Run;
@@ -37,36 +37,28 @@ pub(crate) struct Open {
 }
 
 impl Open {
-    /// Connects, and learns from what is stored where the store stands.
-    pub(crate) fn begin(
-        options: &ZqliteOptions,
-        file: Arc<StoreFile>,
-        create: bool,
-    ) -> Result<(Self, Stored)> {
+    /// Connects to a store that was made, and learns from what is stored where it stands.
+    pub(crate) fn begin(file: &Arc<StoreFile>) -> Result<(Self, Stored)> {
+        Self::begin_unnamed(file).map_err(|error| error.with("path", file.path().display()))
+    }
+
+    fn begin_unnamed(file: &Arc<StoreFile>) -> Result<(Self, Stored)> {
         let envelope = Envelope::new();
-        check_log(&file, &envelope)?;
-        let initial = || envelope.seal_head(&Stored::empty(options.store, options.schema));
-        let engine: Box<dyn Engine> = Box::new(Embedded::open(
-            &file,
-            options.read_only,
-            create.then_some(&initial as &dyn Fn() -> Vec<u8>),
-        )?);
+        let moment = |head: &[u8]| envelope.open_head(head).map(|stored| stored.moment());
+        let engine: Box<dyn Engine> = Box::new(Embedded::open(file, moment)?);
         let mut snapshot = engine.snapshot()?;
         let mut stored = envelope.open_head(&snapshot.head()?)?;
         let envelope = Envelope::of_store(stored.head.store);
         let (slots, rows) = Slots::read(&mut *snapshot, &envelope, &stored)?;
-        let head = &stored.head;
+        let head = stored.head;
         if head.oldest_block <= head.serial {
             let serial = head.serial.get();
-            let mut last = None;
+            let (mut chain, _) = Chain::after(head, Serial::new(serial - 1), 1)?;
             snapshot.blocks(serial, serial, 1, &mut |serial, frame, body| {
-                last = Some(envelope.open_block(serial, frame, body)?);
-                Ok(())
+                let block = envelope.open_block(serial, frame, body)?;
+                chain.follow(Serial::new(serial), &block)
             })?;
-            let last = last.ok_or_else(|| missing_block(head.serial))?;
-            if last.hash != head.hash || last.id != head.block || last.time != head.time {
-                return Err(broken_chain(head.serial));
-            }
+            chain.require_whole()?;
         }
         let next = head.serial.next().get();
         snapshot.blocks(next, i64::MAX.unsigned_abs(), 1, &mut |serial, _, _| {
@@ -76,7 +68,7 @@ impl Open {
         let chunk_keys = check_chunk_keys(&mut *snapshot, &envelope, &stored)?;
         let pending = read_journal(&mut *snapshot, &envelope, &stored)?;
         // A file of a build that kept no sums is read once.
-        let chunks = (stored.sums.is_none() && !options.read_only)
+        let chunks = (stored.sums.is_none() && file.access() != Access::ReadOnly)
             .then(|| check_chunks(&mut *snapshot, &envelope, &stored))
             .transpose()?;
         drop(snapshot);
@@ -92,7 +84,7 @@ impl Open {
             slots: RwLock::new(slots),
             versions: Versions::new(pending),
             lost: AtomicBool::new(false),
-            file,
+            file: Arc::clone(file),
         };
         Ok((open, stored))
     }
@@ -199,7 +191,8 @@ impl Open {
         Err(Error::corrupt("the file was changed by somebody who does not hold its lock"))
     }
 
-    pub(crate) fn verify(&self) -> Result<()> {
+    /// Reads and checks everything.
+    fn read_everything(&self) -> Result<Stored> {
         let mut snapshot = self.engine.fresh_snapshot()?;
         snapshot.check()?;
         let stored = self.envelope.open_head(&snapshot.head()?)?;
@@ -207,49 +200,41 @@ impl Open {
         read_journal(&mut *snapshot, &self.envelope, &stored)?;
         check_chunk_keys(&mut *snapshot, &self.envelope, &stored)?;
         check_chunks(&mut *snapshot, &self.envelope, &stored)?;
-        let head = stored.head;
-        let mut next = head.oldest_block;
-        let mut previous = None;
+        let mut chain = Chain::whole(stored.head)?;
         let last = i64::MAX.unsigned_abs();
         snapshot.blocks(0, last, usize::MAX, &mut |serial, frame, body| {
             let block = self.envelope.open_block(serial, frame, body)?;
-            if serial != next.get() {
-                return Err(missing_block(next));
-            }
-            if previous.is_some_and(|hash| hash != block.previous) {
-                return Err(broken_chain(next));
-            }
-            previous = Some(block.hash);
-            next = next.next();
-            Ok(())
+            chain.follow(Serial::new(serial), &block)
         })?;
-        if next != head.serial.next() {
-            return Err(missing_block(next));
-        }
-        if previous.is_some_and(|hash| hash != head.hash) {
-            return Err(broken_chain(head.serial));
-        }
-        self.file.require_in_place()
+        chain.require_whole()?;
+        self.file.require_in_place()?;
+        Ok(stored)
     }
 }
 
-/// Refuses a log that is older than the file: SQLite would lay the log's pages over newer ones, and
-/// the store would be in a state that never was. A file is never ahead of a log of its own.
-fn check_log(file: &Arc<StoreFile>, envelope: &Envelope) -> Result<()> {
-    let Some((store, without_log)) = embedded::heads(file) else { return Ok(()) };
-    // What cannot be read with the log, opening refuses. What cannot be read without it was perhaps
-    // being written when a checkpoint was broken off, and is written again from the log.
-    let heads = (envelope.open_head(&store), envelope.open_head(&without_log));
-    let (Ok(store), Ok(without_log)) = heads else { return Ok(()) };
-    if !store.is_before(&without_log) {
-        return Ok(());
+impl Compact for Open {
+    /// The head counts rows and chunks, and names the journal's entries.
+    type Content = Stored;
+
+    fn settle(&self) -> Result<()> {
+        self.engine.settle()
     }
-    Err(Error::corrupt(
-        "the file is newer than the log beside it, or the log was cut short; restore both from one \
-         backup",
-    )
-    .with("serial", store.head.serial)
-    .with("file", without_log.head.serial))
+
+    fn verify(&self) -> Result<Stored> {
+        self.read_everything()
+    }
+
+    fn bytes_in_use(&self) -> Result<u64> {
+        self.engine.bytes_in_use()
+    }
+
+    fn copy_to(&self, copy: &Path) -> Result<()> {
+        self.engine.copy_to(copy)
+    }
+
+    fn close(self) -> Result<()> {
+        self.engine.close()
+    }
 }
 
 /// Reads the keys of all chunks in the order in which chunks are searched for. Were one damaged, a
@@ -379,13 +364,4 @@ impl Chunks for StoredChunks<'_> {
         self.read.add(table, key, sum);
         Ok(rows)
     }
-}
-
-pub(crate) fn missing_block(serial: Serial) -> Error {
-    Error::corrupt("a block is missing; restore the store from a backup").with("serial", serial)
-}
-
-pub(crate) fn broken_chain(serial: Serial) -> Error {
-    Error::corrupt("a block does not belong to its neighbours; restore the store from a backup")
-        .with("serial", serial)
 }

@@ -35,6 +35,7 @@ pub(crate) fn plan<'c>(
 ) -> Result<Plan<'c>> {
     let mut after = Stored { head: stored.head.after(commit)?, ..*stored };
     let mut batch = Batch::new(envelope.seal_head(stored), Vec::new());
+    batch.frees = commit.frees();
     let mut sums = after.sums.unwrap_or_default();
     if let Some(block) = &commit.block {
         batch.writes.push(Write::Block {

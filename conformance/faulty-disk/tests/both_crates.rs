@@ -22,7 +22,8 @@ async fn both_see_the_disk_fail_in_a_watched_directory_only() {
     disk.watch(Some(Arc::new(move |_| {
         counted.fetch_add(1, Ordering::Relaxed);
     })));
-    let options = LibsqlOptions::new(watched.path().join("store.db"), StoreId::from_bytes([1; 16]));
+    let path = watched.path().join("store.db");
+    let options = LibsqlOptions::new(path, StoreId::from_bytes([1; 16])).create(true);
     let backend = LibsqlBackend::open(options).await.unwrap();
     let after_libsql = operations.load(Ordering::Relaxed);
     assert!(after_libsql > 3, "{after_libsql}");

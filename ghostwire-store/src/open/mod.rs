@@ -275,10 +275,12 @@ impl<'c> Opener<'c> {
         store: StoreId,
     ) -> Result<Arc<dyn Backend>> {
         use ghostwire_store_libsql::{LibsqlBackend, LibsqlOptions};
-        let mut wanted = LibsqlOptions::new(&options.path, store);
-        wanted.create = self.may_make();
-        wanted.read_only = self.read_only;
-        wanted.schema = self.schema;
+        let mut wanted = LibsqlOptions::new(&options.path, store)
+            .create(self.may_make())
+            .read_only(self.read_only);
+        if let Some(schema) = self.schema {
+            wanted = wanted.schema(schema);
+        }
         Ok(Arc::new(LibsqlBackend::open(wanted).await?))
     }
 

@@ -164,7 +164,7 @@ async fn a_crash_leaves_a_commit_whole_or_absent() {
         for read_only in [true, false] {
             std::fs::write(&copy, &file).unwrap();
             std::fs::write(wal_of(&copy), &wal[..length]).unwrap();
-            let options = LibsqlOptions { read_only, ..LibsqlOptions::new(&copy, STORE) };
+            let options = LibsqlOptions::new(&copy, STORE).read_only(read_only);
             let found = LibsqlBackend::open(options).await.unwrap();
             let found = content(&found).await.unwrap();
             let serial = usize::try_from(found.head.serial.get()).unwrap();

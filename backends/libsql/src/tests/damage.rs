@@ -102,7 +102,7 @@ async fn a_log_of_an_earlier_moment_than_the_file_is_refused() {
     let file = std::fs::read(&path).unwrap();
     std::fs::write(&log, &earlier).unwrap();
     for read_only in [true, false] {
-        let options = LibsqlOptions { read_only, ..LibsqlOptions::new(&path, STORE) };
+        let options = LibsqlOptions::new(&path, STORE).read_only(read_only);
         let error = LibsqlBackend::open(options).await.unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error}");
     }

@@ -10,7 +10,7 @@ async fn a_second_open_is_busy_and_readers_only_read() {
     let before = content(&backend).await.unwrap();
     assert_eq!(*open(&path).await.unwrap_err().kind(), ErrorKind::Busy);
     backend.close().await.unwrap();
-    let options = LibsqlOptions { read_only: true, ..LibsqlOptions::new(&path, STORE) };
+    let options = LibsqlOptions::new(&path, STORE).read_only(true);
     let one = LibsqlBackend::open(options.clone()).await.unwrap();
     let two = LibsqlBackend::open(options).await.unwrap();
     assert_eq!(content(&one).await.unwrap(), before);
@@ -27,7 +27,7 @@ async fn a_second_open_is_busy_and_readers_only_read() {
 async fn a_reader_takes_no_log_from_a_writer() {
     let (directory, path) = place();
     open(&path).await.unwrap().close().await.unwrap();
-    let options = LibsqlOptions { read_only: true, ..LibsqlOptions::new(&path, STORE) };
+    let options = LibsqlOptions::new(&path, STORE).read_only(true);
     let reader = LibsqlBackend::open(options).await.unwrap();
     std::fs::remove_file(directory.path().join("store.db.lock")).unwrap();
     let writer = open(&path).await.unwrap();
@@ -62,15 +62,14 @@ async fn closing_moves_the_log_into_the_file_wherever_that_is() {
 #[tokio::test]
 async fn missing_foreign_and_short_files_are_refused() {
     let (directory, path) = place();
-    let mut options = LibsqlOptions::new(&path, STORE);
-    options.create = false;
+    let options = LibsqlOptions::new(&path, STORE);
     let error = LibsqlBackend::open(options).await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::NotFound);
     let foreign = directory.path().join("foreign.db");
     std::fs::write(&foreign, "").unwrap();
     {
         crate::prepare_process().await.unwrap();
-        let mut link = Link::open(&foreign.canonicalize().unwrap(), Role::Writer).unwrap();
+        let mut link = connect::<Link>(&foreign.canonicalize().unwrap(), Role::Writer).unwrap();
         link.run("CREATE TABLE users (id)").unwrap();
     }
     let before = std::fs::read(&foreign).unwrap();

@@ -40,7 +40,7 @@ async fn what_would_run_or_restrict_is_refused_by_name() {
     ] {
         edit(&path, sql).await;
         for read_only in [false, true] {
-            let options = LibsqlOptions { read_only, ..LibsqlOptions::new(&path, STORE) };
+            let options = LibsqlOptions::new(&path, STORE).read_only(read_only);
             let error = LibsqlBackend::open(options).await.unwrap_err();
             assert_eq!(*error.kind(), ErrorKind::InvalidArgument, "{sql}: {error}");
             assert!(error.to_string().contains(undo), "{sql}: {error}");
@@ -80,7 +80,7 @@ async fn altered_tables_are_refused_by_name() {
     ] {
         std::fs::write(&path, &whole).unwrap();
         {
-            let mut link = Link::open(&path, Role::Writer).unwrap();
+            let mut link = connect::<Link>(&path, Role::Writer).unwrap();
             edits.iter().for_each(|sql| link.run(sql).unwrap());
         }
         let error = open(&path).await.unwrap_err();
@@ -108,7 +108,7 @@ async fn tables_of_others_are_let_be_and_restrict_nothing() {
     assert_eq!(all(&backend, Table::Users).await.unwrap(), []);
     backend.verify().await.unwrap();
     backend.close().await.unwrap();
-    let mut link = Link::open(&path, Role::Writer).unwrap();
+    let mut link = connect::<Link>(&path, Role::Writer).unwrap();
     let mut notes = 0;
     link.query("SELECT 1 FROM notes", Vec::new(), |_| {
         notes += 1;

@@ -6,7 +6,7 @@ use super::*;
 async fn a_version_1_file_is_carried_forward_and_backed_up() {
     let (_directory, path) = place();
     let first = Schema::at(1).unwrap();
-    let options = LibsqlOptions { schema: Some(first), ..LibsqlOptions::new(&path, STORE) };
+    let options = LibsqlOptions::new(&path, STORE).create(true).schema(first);
     let backend = LibsqlBackend::open(options).await.unwrap();
     fill(&backend).await;
     let before = content(&backend).await.unwrap();
@@ -49,8 +49,7 @@ async fn a_version_1_file_is_carried_forward_and_backed_up() {
 #[tokio::test]
 async fn a_migration_that_fails_leaves_the_old_schema() {
     let (_directory, path) = place();
-    let options =
-        LibsqlOptions { schema: Some(Schema::at(1).unwrap()), ..LibsqlOptions::new(&path, STORE) };
+    let options = LibsqlOptions::new(&path, STORE).create(true).schema(Schema::at(1).unwrap());
     let backend = LibsqlBackend::open(options).await.unwrap();
     fill(&backend).await;
     let before = content(&backend).await.unwrap();
@@ -70,7 +69,7 @@ async fn a_newer_schema_is_read_by_name_if_it_admits_this_build() {
     backend.close().await.unwrap();
     let newer = u32::try_from(MIGRATIONS.len()).unwrap() + 1;
     let set = |oldest_reader: u32| {
-        let mut link = Link::open(&path, Role::Writer).unwrap();
+        let mut link = connect::<Link>(&path, Role::Writer).unwrap();
         let mut head = crate::meta::head(&mut link).unwrap();
         head.schema.version = newer;
         head.schema.oldest_reader = oldest_reader;

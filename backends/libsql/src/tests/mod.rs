@@ -23,8 +23,9 @@ use ghostwire_store_core::schema::{
 };
 use tempfile::{TempDir, tempdir};
 
-use crate::link::{Link, Role};
+use crate::link::Link;
 use crate::{LibsqlBackend, LibsqlOptions};
+use ghostwire_store_sqlite::{Connection, Role, connect};
 
 const STORE: StoreId = StoreId::from_bytes([0x5a; 16]);
 
@@ -35,7 +36,7 @@ fn place() -> (TempDir, PathBuf) {
 }
 
 async fn open(path: &Path) -> Result<LibsqlBackend> {
-    LibsqlBackend::open(LibsqlOptions::new(path, STORE)).await
+    LibsqlBackend::open(LibsqlOptions::new(path, STORE).create(true)).await
 }
 
 fn at(seconds: i64) -> Timestamp {
@@ -235,6 +236,6 @@ fn expected(stored: &[RowChange], table: Table) -> Vec<Row> {
 }
 
 async fn edit(path: &Path, sql: &str) {
-    let mut link = Link::open(path, Role::Writer).unwrap();
+    let mut link = connect::<Link>(path, Role::Writer).unwrap();
     link.run(sql).unwrap();
 }

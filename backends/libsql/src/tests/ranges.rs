@@ -75,7 +75,7 @@ async fn ranges_compare_like_bytes() {
 fn plan_of(path: &Path, range: KeyRange) -> String {
     let shape = Shape::new(range.table, Schema::current(), Vec::new());
     let (sql, parameters) = shape.scan(&range, false, 1000).unwrap();
-    let mut link = Link::open(path, Role::Reader).unwrap();
+    let mut link = connect::<Link>(path, Role::Reader).unwrap();
     let mut plan = String::new();
     link.query(&format!("EXPLAIN QUERY PLAN {sql}"), parameters, |step| {
         plan += &step.get::<String>(3).unwrap();

@@ -19,7 +19,7 @@ struct State {
 /// A reader that is inside; dropping it lets it out.
 #[derive(Debug)]
 #[must_use]
-pub struct Inside<'g>(&'g Gate);
+pub(crate) struct Inside<'g>(&'g Gate);
 
 /// Nobody is inside.
 #[derive(Debug)]

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_millis(250);
 
 /// How to checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// `PASSIVE`: waits for nobody.
     Passive,
     /// `TRUNCATE`, without waiting: a reader in the way is `busy` at once.
@@ -30,7 +30,7 @@ pub enum Mode {
 
 /// The connection that writes. SQLite 3.47.0 has a fault where several connections checkpoint, so no
 /// other may.
-pub trait Checkpointer {
+pub(crate) trait Checkpointer {
     /// Runs `PRAGMA wal_checkpoint`.
     ///
     /// # Errors
@@ -46,7 +46,7 @@ pub trait Checkpointer {
 /// fails, the kernel may drop a page that SQLite takes for moved, and a later checkpoint that
 /// succeeds would let the log, which has the only copy, be overwritten. So after an error other than
 /// a full disk nothing is moved any more through what SQLite remembers
-/// ([`LogKeeper::require_trusted`]), until every connection is closed, without a checkpoint, and the
+/// (`require_trusted`), until every connection is closed, without a checkpoint, and the
 /// log read anew: then all of it is moved again.
 #[derive(Debug)]
 pub struct LogKeeper {
@@ -121,16 +121,13 @@ impl LogKeeper {
 
     /// Lets a reader of this process in. It is to be held as long as the reader's transaction, and by
     /// nobody who is inside already.
-    pub fn enter(&self) -> Inside<'_> {
+    pub(crate) fn enter(&self) -> Inside<'_> {
         self.gate.enter()
     }
 
     /// Refuses after a checkpoint that failed, until [`LogKeeper::settle`] succeeds on connections
     /// that were opened since.
-    ///
-    /// # Errors
-    /// `Unavailable`.
-    pub fn require_trusted(&self) -> Result<()> {
+    pub(crate) fn require_trusted(&self) -> Result<()> {
         if self.is_trusted() {
             return Ok(());
         }
@@ -142,15 +139,14 @@ impl LogKeeper {
     }
 
     /// Whether connections may move the log when they are closed.
-    #[must_use]
-    pub fn is_trusted(&self) -> bool {
+    pub(crate) fn is_trusted(&self) -> bool {
         !self.distrusted.load(Ordering::Acquire)
     }
 
     /// To be called when the last connection of this process was closed, and before the next is
     /// opened. If no other process has one, SQLite will read the log anew, and forget which of its
     /// pages it has moved.
-    pub fn all_closed(&self) {
+    pub(crate) fn all_closed(&self) {
         let index = with_suffix(&self.path, "-shm");
         self.reads_anew.store(is_used_by_nobody(&index), Ordering::Release);
     }
@@ -173,13 +169,13 @@ impl LogKeeper {
     }
 
     /// To be called when the connection that writes was opened: the log may be another file now.
-    pub fn connected(&self) {
+    pub(crate) fn connected(&self) {
         lock(&self.state).tail.forget();
     }
 
     /// To be called after a commit that was stored: moves the log when it is time. What fails is
     /// counted and told, and no error of the commit, which is durable in the log.
-    pub fn after_commit(&self, writer: &mut dyn Checkpointer) {
+    pub(crate) fn after_commit(&self, writer: &mut dyn Checkpointer) {
         if !self.is_trusted() {
             return;
         }
@@ -249,14 +245,8 @@ impl LogKeeper {
         }
     }
 
-    /// Makes durable what an earlier process may have written to the log, and died before it was
-    /// synchronised, and moves what can be moved. Until then a loss of power may take back what is
-    /// read.
-    ///
-    /// # Errors
-    /// `Unavailable` and others of the disk. A full one is no error: the log is durable. `Busy` after
-    /// a checkpoint that failed, while another program keeps SQLite from reading the log anew.
-    pub fn settle(&self, writer: &mut dyn Checkpointer) -> Result<()> {
+    /// See [`Database::settle`](crate::Database::settle).
+    pub(crate) fn settle(&self, writer: &mut dyn Checkpointer) -> Result<()> {
         const WHAT: &str = "what an earlier process wrote cannot be made durable";
         // By its name: a checkpoint synchronises the log only if there is something to move that
         // no reader is in the way of. Nobody locks the log, so closing it harms nobody.
@@ -289,7 +279,7 @@ impl LogKeeper {
     /// # Errors
     /// Those of the disk; then the log has to be left to the next opening, as after
     /// [`LogKeeper::require_trusted`].
-    pub fn finish(&self, move_all: impl FnOnce() -> Result<()>) -> Result<()> {
+    pub(crate) fn finish(&self, move_all: impl FnOnce() -> Result<()>) -> Result<()> {
         self.require_trusted()?;
         let moved = move_all();
         if let Err(error) = &moved {

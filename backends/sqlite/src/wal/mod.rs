@@ -11,9 +11,11 @@ mod tail;
 
 #[cfg(fuzzing)]
 pub use format::fuzzing;
-pub use gate::Inside;
-pub use keeper::{Checkpointer, LogKeeper, Mode};
-pub use policy::{Checkpoint, LogLimits};
+pub(crate) use gate::Inside;
+pub use keeper::LogKeeper;
+pub(crate) use keeper::{Checkpointer, Mode};
+pub(crate) use policy::Checkpoint;
+pub use policy::LogLimits;
 pub(crate) use survey::survey;
 
 #[cfg(test)]

@@ -24,19 +24,18 @@ impl Default for LogLimits {
 
 /// What a checkpoint came to, as SQLite tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Checkpoint {
+pub(crate) struct Checkpoint {
     /// Somebody was in the way.
-    pub busy: bool,
+    pub(crate) busy: bool,
     /// Frames in the log.
-    pub frames: u64,
+    pub(crate) frames: u64,
     /// Those of them that are in the file.
-    pub moved: u64,
+    pub(crate) moved: u64,
 }
 
 impl Checkpoint {
     /// From the columns of `PRAGMA wal_checkpoint`; a number below 0 is none.
-    #[must_use]
-    pub fn of_columns(busy: i64, frames: i64, moved: i64) -> Self {
+    pub(crate) fn of_columns(busy: i64, frames: i64, moved: i64) -> Self {
         let number = |column| u64::try_from(column).unwrap_or(0);
         Self { busy: busy != 0, frames: number(frames), moved: number(moved) }
     }

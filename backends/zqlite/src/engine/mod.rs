@@ -136,11 +136,13 @@ pub(crate) struct Batch<'a> {
     pub(crate) writes: Vec<Write<'a>>,
     /// The blobs that `writes` refer to.
     pub(crate) bytes: Vec<u8>,
+    /// Whether it is worth the last room on the disk.
+    pub(crate) frees: bool,
 }
 
 impl Batch<'_> {
     pub(crate) fn new(expected_head: Vec<u8>, head: Vec<u8>) -> Self {
-        Self { expected_head, head, writes: Vec::new(), bytes: Vec::new() }
+        Self { expected_head, head, writes: Vec::new(), bytes: Vec::new(), frees: false }
     }
 }
 

@@ -7,6 +7,10 @@ pub(super) fn unreadable(error: rusqlite::Error) -> Error {
     failed("the store cannot be read", error)
 }
 
+pub(super) fn unusable(error: rusqlite::Error) -> Error {
+    failed("the store's file cannot be used", error)
+}
+
 /// An error of SQLite, as the kind that says what to do.
 pub(super) fn failed(what: &'static str, error: rusqlite::Error) -> Error {
     use rusqlite::Error as Sqlite;
@@ -22,8 +26,4 @@ pub(super) fn failed(what: &'static str, error: rusqlite::Error) -> Error {
         _ => ErrorKind::Unexpected,
     };
     Error::new(kind, what).because(error)
-}
-
-pub(super) fn read_only() -> Error {
-    Error::new(ErrorKind::ReadOnly, "the store was opened to be read only")
 }

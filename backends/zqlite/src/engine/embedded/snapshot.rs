@@ -1,14 +1,14 @@
 //! Reading what was stored at one moment.
 
 use std::ops::ControlFlow::{self, Continue};
-use std::sync::MutexGuard;
 
-use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_sqlite::Inside;
+use ghostwire_store_core::error::{Error, Result};
+use ghostwire_store_sqlite::{Connection as _, Reader, WriterGuard, check_structure};
 use rusqlite::{Connection, Row, params};
 
-use super::errors::{failed, unreadable};
-use super::{Embedded, run, sql};
+use super::errors::unreadable;
+use super::link::Link;
+use super::sql;
 use crate::engine::{SeriesRange, Snapshot, Visit};
 
 /// Chunks from the one on that covers a key.
@@ -24,48 +24,42 @@ macro_rules! chunks {
     };
 }
 
-/// Its transaction ends before it leaves the gate.
-pub(super) struct EmbeddedSnapshot<'e> {
-    source: Source<'e>,
-    _inside: Option<Inside<'e>>,
-}
-
-enum Source<'e> {
-    /// Goes back to the engine; always there until then.
-    Reader(&'e Embedded, Option<Connection>),
+pub(super) enum EmbeddedSnapshot<'e> {
+    Reader(Reader<'e, Link>),
     /// Nobody can write meanwhile.
-    Writer(MutexGuard<'e, Connection>),
+    Writer(WriterGuard<'e, Link>),
 }
 
 impl<'e> EmbeddedSnapshot<'e> {
-    pub(super) fn of_reader(engine: &'e Embedded, reader: Connection) -> Result<Self> {
-        let inside = Some(engine.file().log().enter());
-        Self { source: Source::Reader(engine, Some(reader)), _inside: inside }.begin()
+    pub(super) fn of_reader(reader: Reader<'e, Link>) -> Result<Self> {
+        Self::Reader(reader).begin()
     }
 
-    pub(super) fn of_writer(writer: MutexGuard<'e, Connection>) -> Result<Self> {
-        Self { source: Source::Writer(writer), _inside: None }.begin()
+    pub(super) fn of_writer(writer: WriterGuard<'e, Link>) -> Result<Self> {
+        Self::Writer(writer).begin()
     }
 
-    fn begin(self) -> Result<Self> {
-        let connection = self.connection()?;
-        run(connection, "BEGIN").map_err(|error| failed("a snapshot cannot be taken", error))?;
+    fn begin(mut self) -> Result<Self> {
+        self.link()?.run_prepared("BEGIN")?;
         // The snapshot begins with the first read.
-        read_head(connection)?;
+        read_head(self.connection()?)?;
         Ok(self)
     }
 
-    fn connection(&self) -> Result<&Connection> {
-        let ended = || Error::new(ErrorKind::Unexpected, "a snapshot is read after its end");
-        match &self.source {
-            Source::Reader(_, reader) => reader.as_ref().ok_or_else(ended),
-            Source::Writer(writer) => Ok(writer),
+    fn link(&mut self) -> Result<&mut Link> {
+        match self {
+            Self::Reader(reader) => reader.connection(),
+            Self::Writer(writer) => Ok(writer),
         }
+    }
+
+    fn connection(&mut self) -> Result<&Connection> {
+        self.link().map(|link| &link.0)
     }
 
     /// Visits what `query` gives.
     fn each(
-        &self,
+        &mut self,
         query: &str,
         parameters: impl rusqlite::Params,
         mut visit: impl FnMut(&Row<'_>) -> Result<()>,
@@ -75,7 +69,7 @@ impl<'e> EmbeddedSnapshot<'e> {
 
     /// Visits what `query` gives, until that is enough.
     fn each_until(
-        &self,
+        &mut self,
         query: &str,
         parameters: impl rusqlite::Params,
         mut visit: impl FnMut(&Row<'_>) -> Result<ControlFlow<()>>,
@@ -93,16 +87,9 @@ impl<'e> EmbeddedSnapshot<'e> {
 
 impl Drop for EmbeddedSnapshot<'_> {
     fn drop(&mut self) {
-        match &mut self.source {
-            Source::Reader(engine, reader) => {
-                if let Some(reader) = reader.take()
-                    && run(&reader, "ROLLBACK").is_ok()
-                {
-                    engine.give_back(reader);
-                }
-            }
-            // If it fails the next transaction cannot begin, and says so.
-            Source::Writer(writer) => drop(run(writer, "ROLLBACK")),
+        // A reader ends its transaction itself. If this fails the next one cannot begin, and says so.
+        if let Self::Writer(writer) = self {
+            drop(writer.run_prepared("ROLLBACK"));
         }
     }
 }
@@ -236,14 +223,7 @@ impl Snapshot for EmbeddedSnapshot<'_> {
     }
 
     fn check(&mut self) -> Result<()> {
-        self.each("PRAGMA integrity_check(1)", [], |row| {
-            let verdict: String = row.get(0).map_err(unreadable)?;
-            if verdict == "ok" {
-                return Ok(());
-            }
-            Err(Error::corrupt("SQLite finds the file damaged; restore it from a backup")
-                .with("found", verdict))
-        })
+        check_structure(self.link()?)
     }
 }
 

@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used)]
 
-use ghostwire_store_sqlite::Access;
+use ghostwire_store_core::domain::StoreId;
+use ghostwire_store_core::error::ErrorKind;
+use ghostwire_store_sqlite::{Access, FileKind};
 
 use super::*;
 use crate::engine::Write;
@@ -9,7 +11,9 @@ fn engine() -> (tempfile::TempDir, Arc<StoreFile>, Embedded) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a%b?c#d e.db");
     let file = Arc::new(StoreFile::open(&path, FileKind::ZQLITE, Access::Create).unwrap());
-    let engine = Embedded::open(&file, false, Some(&|| b"one".to_vec())).unwrap();
+    create(&file, || b"one".to_vec()).unwrap();
+    let engine = Embedded::open(&file, |_| Ok([0])).unwrap();
+    file.opened(StoreId::from_bytes([1; 16]), || engine.settle()).unwrap();
     (directory, file, engine)
 }
 
@@ -28,8 +32,7 @@ fn head(engine: &Embedded) -> Vec<u8> {
 fn a_full_disk_stores_nothing_and_goes_on_when_there_is_room() {
     let (_directory, _file, engine) = engine();
     let limit = |pages: u32| {
-        let writer = engine.writer.as_ref().unwrap().lock().unwrap();
-        set(&writer, "max_page_count", pages).unwrap();
+        engine.0.writer().unwrap().run(&format!("PRAGMA max_page_count={pages}")).unwrap();
     };
     limit(8);
     let error = engine.write(&rows_of(100_000)).unwrap_err();
@@ -43,7 +46,7 @@ fn a_full_disk_stores_nothing_and_goes_on_when_there_is_room() {
 #[test]
 fn a_head_that_somebody_else_moved_is_a_conflict() {
     let (_directory, file, engine) = engine();
-    let other = Connection::open(file.path()).unwrap();
+    let other = rusqlite::Connection::open(file.path()).unwrap();
     other.execute("UPDATE meta SET body=x'00'", []).unwrap();
     let error = engine.write(&rows_of(1)).unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Conflict);
@@ -60,7 +63,6 @@ fn a_snapshot_stays_and_is_not_in_the_way() {
     assert_eq!(*before.rows(&[1], &mut |_, _| Ok(())).unwrap_err().kind(), ErrorKind::Corrupt);
     assert_eq!(head(&engine), b"two");
     drop(before);
-    assert_eq!(engine.readers.lock().unwrap().len(), 2);
     assert_eq!(head(&engine), b"two");
 }
 
@@ -69,23 +71,22 @@ fn odd_paths_are_read_too() {
     let (_directory, file, engine) = engine();
     engine.write(&rows_of(10)).unwrap();
     Box::new(engine).close().unwrap();
-    let engine = Embedded::open(&file, true, None).unwrap();
+    let path = file.path().to_owned();
+    drop(file);
+    let file = StoreFile::open(&path, FileKind::ZQLITE, Access::ReadOnly).unwrap();
+    let engine = Embedded::open(&Arc::new(file), |_| Ok([0])).unwrap();
     assert_eq!(head(&engine), b"two");
     assert_eq!(*engine.write(&rows_of(1)).unwrap_err().kind(), ErrorKind::ReadOnly);
 }
 
 #[test]
-fn only_the_writer_checkpoints() {
+fn no_connection_checkpoints_by_itself() {
     let (_directory, _file, engine) = engine();
-    let pages = |connection: &Connection| -> i64 {
-        connection.pragma_query_value(None, "wal_autocheckpoint", |row| row.get(0)).unwrap()
+    let check = |link: &mut Link| -> Result<()> {
+        assert_eq!(link.integers("PRAGMA wal_autocheckpoint")?, [0]);
+        assert_eq!(link.integers("PRAGMA synchronous")?, [2]);
+        Ok(())
     };
-    // And that only when it is asked to.
-    assert_eq!(pages(&engine.writer.as_ref().unwrap().lock().unwrap()), 0);
-    let reader = engine.readers.lock().unwrap().pop().unwrap();
-    assert_eq!(pages(&reader), 0);
-    assert!(reader.db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE).unwrap());
-    let synchronous: i64 =
-        reader.pragma_query_value(None, "synchronous", |row| row.get(0)).unwrap();
-    assert_eq!(synchronous, 2);
+    check(&mut engine.0.writer().unwrap()).unwrap();
+    engine.0.read(check).unwrap();
 }

@@ -1,37 +1,14 @@
-//! A batch as one transaction.
+//! What a batch writes.
 
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use rusqlite::{CachedStatement, Connection, ErrorCode, params};
+use rusqlite::{CachedStatement, Connection, params};
 
 use super::errors::failed;
-use super::{run, sql};
+use super::sql;
 use crate::engine::{Batch, Write};
 
-/// Stores all of `batch`, or nothing.
+/// Writes all of `batch`; to be called in a transaction.
 pub(super) fn write(writer: &Connection, batch: &Batch<'_>) -> Result<()> {
-    run(writer, "BEGIN IMMEDIATE")
-        .map_err(|error| failed("a transaction cannot be begun", error))?;
-    if let Err(error) = write_all(writer, batch) {
-        return Err(roll_back(writer, error));
-    }
-    let Err(error) = run(writer, "COMMIT") else { return Ok(()) };
-    let is_known = matches!(
-        error.sqlite_error_code(),
-        Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::ReadOnly)
-    );
-    let failure = if is_known {
-        failed("the commit was not stored", error)
-    } else {
-        Error::new(
-            ErrorKind::OutcomeUnknown,
-            "the disk failed during a commit; whether it was stored shows on reopening",
-        )
-        .because(error)
-    };
-    Err(roll_back(writer, failure))
-}
-
-fn write_all(writer: &Connection, batch: &Batch<'_>) -> Result<()> {
     let not_stored = |error| failed("the commit was not stored", error);
     let changed = prepared(&mut None, writer, "UPDATE meta SET body=?2 WHERE id=1 AND body=?1")
         .and_then(|statement| statement.execute(params![batch.expected_head, batch.head]))
@@ -108,23 +85,5 @@ fn prepared<'s, 'c>(
     match place {
         Some(statement) => Ok(statement),
         empty => Ok(empty.insert(connection.prepare_cached(sql)?)),
-    }
-}
-
-/// Ends a transaction that failed with `error`. If even that fails, nobody knows.
-fn roll_back(writer: &Connection, error: Error) -> Error {
-    if writer.is_autocommit() {
-        return error;
-    }
-    match run(writer, "ROLLBACK") {
-        Ok(()) => error,
-        Err(source) => {
-            tracing::warn!(%error, %source, "a failed transaction cannot be rolled back");
-            Error::new(
-                ErrorKind::OutcomeUnknown,
-                "a failed transaction cannot be rolled back; reopen the backend",
-            )
-            .because(error)
-        }
     }
 }

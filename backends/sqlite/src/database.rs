@@ -1,0 +1,393 @@
+//! The connections of an open store: one that writes, and some that read.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ghostwire_store_core::error::{Error, ErrorKind, Result};
+
+use crate::connection::{Connection, Role, connect, use_log};
+use crate::{Access, Inside, StoreFile, file_to_read, has_log, with_suffix};
+
+/// So many connections for reading are kept open between reads.
+const IDLE_READERS: usize = 4;
+
+/// The connections of an open store. They are dropped in this order, and before the file's lock is.
+#[derive(Debug)]
+pub struct Database<C> {
+    readers: Mutex<Vec<C>>,
+    /// `None` if the file is only read.
+    writer: Option<Mutex<Writer<C>>>,
+    /// A reader that is closed after the writer: whichever connection is closed last moves the log into
+    /// the file and removes it, unless it only reads. So the log of a store that is refused stays: it
+    /// may be what is wrong. [`Database::close`] drops it first.
+    last: Option<Mutex<C>>,
+    _index: LeftoverIndex,
+    file: Arc<StoreFile>,
+}
+
+/// The connection that writes.
+#[derive(Debug)]
+struct Writer<C> {
+    connection: C,
+    /// How a transaction of its ended is not known.
+    is_lost: bool,
+}
+
+/// How a transaction ended.
+enum Outcome<T> {
+    Stored(T),
+    /// Nothing of it is stored.
+    Refused(Error),
+    /// All of it is stored, or nothing.
+    Unknown(Error),
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Whoever panicked with it left nothing half-done that a transaction does not undo.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<C: Connection> Database<C> {
+    /// Connects to a store that was made. `moment` reads numbers of the head that never fall: a log of
+    /// an earlier moment than its file is refused.
+    ///
+    /// # Errors
+    /// `Corrupt`; `Unsupported` if the file system cannot hold a log; those of SQLite.
+    pub fn open<const N: usize>(
+        file: &Arc<StoreFile>,
+        moment: impl Fn(&mut C) -> Result<[u64; N]>,
+    ) -> Result<Self> {
+        let path = file.path();
+        let is_read_only = file.access() == Access::ReadOnly;
+        let index = if is_read_only { LeftoverIndex::of(path) } else { LeftoverIndex::default() };
+        check_log(path, &moment)?;
+        let reader = || {
+            let mut reader = connect(path, Role::Reader)?;
+            moment(&mut reader).map(|_| reader)
+        };
+        let mut last = (!is_read_only && has_log(path)).then(reader).transpose()?;
+        let mut writer = None;
+        if !is_read_only {
+            let mut connection = connect(path, Role::Writer)?;
+            use_log(&mut connection)?;
+            last = Some(last.map_or_else(reader, Ok)?);
+            file.log().connected();
+            writer = Some(Mutex::new(Writer { connection, is_lost: false }));
+        }
+        Ok(Self {
+            readers: Mutex::default(),
+            writer,
+            last: last.map(Mutex::new),
+            _index: index,
+            file: Arc::clone(file),
+        })
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn file(&self) -> &Arc<StoreFile> {
+        &self.file
+    }
+
+    /// A connection for reading.
+    ///
+    /// # Errors
+    /// Those of SQLite; `Corrupt` if the path no longer names the file.
+    pub fn reader(&self) -> Result<Reader<'_, C>> {
+        let inside = self.file.log().enter();
+        let idle = lock(&self.readers).pop();
+        let connection = idle.map_or_else(|| self.connect_reader(), Ok)?;
+        Ok(Reader { pool: &self.readers, connection: Some(connection), _inside: inside })
+    }
+
+    /// Runs `read` on a connection for reading, as [`StoreFile::undisturbed`] has it.
+    ///
+    /// # Errors
+    /// Those of `read`; as [`Database::reader`].
+    pub fn read<T>(&self, read: impl FnOnce(&mut C) -> Result<T>) -> Result<T> {
+        let mut reader = self.reader()?;
+        let read = reader.connection().and_then(read);
+        self.file.undisturbed(read)
+    }
+
+    /// A connection for reading that owes nothing to a cache.
+    ///
+    /// # Errors
+    /// As [`Database::reader`].
+    pub fn fresh_reader(&self) -> Result<Reader<'_, C>> {
+        let inside = self.file.log().enter();
+        let connection = Some(self.connect_reader()?);
+        Ok(Reader { pool: &self.readers, connection, _inside: inside })
+    }
+
+    /// On the file that the other connections have, and no other.
+    fn connect_reader(&self) -> Result<C> {
+        let role = if self.writer.is_some() { Role::Reader } else { Role::ReadOnly };
+        self.file.require_in_place()?;
+        let path = self.file.path();
+        let reader = connect(path, role).map_err(|error| error.with("path", path.display()))?;
+        self.file.require_in_place()?;
+        Ok(reader)
+    }
+
+    fn lock_writer(&self) -> Result<MutexGuard<'_, Writer<C>>> {
+        match &self.writer {
+            Some(writer) => Ok(lock(writer)),
+            None => Err(Error::new(ErrorKind::ReadOnly, "the store was opened to be read only")),
+        }
+    }
+
+    /// The connection that writes, for something else: it knows the pages that it wrote last. Nothing
+    /// can be written while it is held.
+    ///
+    /// # Errors
+    /// `ReadOnly`.
+    pub fn writer(&self) -> Result<WriterGuard<'_, C>> {
+        self.lock_writer().map(WriterGuard)
+    }
+
+    /// Runs `work` in a transaction, which is durable when this returns. If the disk is full and the
+    /// transaction frees something, it is run once more with the room that is kept for this.
+    ///
+    /// # Errors
+    /// - `OutcomeUnknown`: nobody knows whether it was stored. Until the store was opened anew every
+    ///   further one is `Unavailable`.
+    /// - Those of `work` and of SQLite: nothing was stored.
+    pub fn write<T>(&self, frees: bool, mut work: impl FnMut(&mut C) -> Result<T>) -> Result<T> {
+        self.file.log().require_trusted()?;
+        let mut writer = self.lock_writer()?;
+        let done = self.file.commit(frees, || self.write_once(&mut writer, &mut work))?;
+        self.file.log().after_commit(&mut writer.connection);
+        Ok(done)
+    }
+
+    fn write_once<T>(
+        &self,
+        writer: &mut Writer<C>,
+        work: impl FnOnce(&mut C) -> Result<T>,
+    ) -> Result<T> {
+        if writer.is_lost {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "how an earlier commit ended is not known; reopen the store first",
+            ));
+        }
+        let outcome = match transaction(&mut writer.connection, work) {
+            Outcome::Stored(done) => self.file.confirm_commit().map(|()| done),
+            Outcome::Refused(error) => return Err(error),
+            Outcome::Unknown(error) => Err(Error::new(
+                ErrorKind::OutcomeUnknown,
+                "it cannot be told whether the commit was stored; reopen the store",
+            )
+            .because(error)),
+        };
+        writer.is_lost = outcome.is_err();
+        outcome
+    }
+
+    /// Makes durable what an earlier process may have written to the log, and died before it was
+    /// synchronised, and moves what can be moved. Until then a loss of power may take back what is
+    /// read.
+    ///
+    /// # Errors
+    /// `Unavailable` and others of the disk. A full one is no error: the log is durable. `Busy` after
+    /// a checkpoint that failed, while another program keeps SQLite from reading the log anew.
+    pub fn settle(&self) -> Result<()> {
+        match &self.writer {
+            Some(writer) => self.file.log().settle(&mut lock(writer).connection),
+            None => Ok(()),
+        }
+    }
+
+    /// Bytes of pages that hold something, of the file with all that is in its log.
+    ///
+    /// # Errors
+    /// Those of SQLite; `ReadOnly`.
+    pub fn bytes_in_use(&self) -> Result<u64> {
+        let [bytes] = self.lock_writer()?.connection.integers(
+            "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, \
+             pragma_freelist_count, pragma_page_size",
+        )?;
+        Ok(u64::try_from(bytes).unwrap_or(0))
+    }
+
+    /// Copies everything into an empty file, which is not durable yet.
+    ///
+    /// # Errors
+    /// Those of SQLite; `ReadOnly`.
+    pub fn copy_to(&self, copy: &Path) -> Result<()> {
+        // The store's path is UTF-8, and the copy is beside it.
+        let name = copy.to_string_lossy().replace('\'', "''");
+        self.lock_writer()?.connection.run(&format!("VACUUM INTO '{name}'"))
+    }
+
+    /// Moves the log into the file and removes it. If that fails, or what was read is damaged, the log
+    /// stays: it holds every commit durably, and the next opening goes on from there.
+    ///
+    /// # Errors
+    /// As [`StoreFile::require_in_place`], whatever became of the log.
+    pub fn close(self) -> Result<()> {
+        // Before the log is removed.
+        let in_place = self.file.require_in_place();
+        drop(self.readers);
+        let Some(writer) = self.writer else { return in_place };
+        let Writer { mut connection, .. } =
+            writer.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let move_all = || connection.run("PRAGMA wal_checkpoint(TRUNCATE)");
+        match self.file.log().finish(move_all) {
+            Ok(()) => drop(self.last),
+            Err(error) => {
+                tracing::warn!(path = %self.file.path().display(), %error, "the log stays as it is");
+                drop(connection);
+                drop(self.last);
+            }
+        }
+        in_place
+    }
+}
+
+/// Runs `work` in a transaction.
+fn transaction<C: Connection, T>(
+    connection: &mut C,
+    work: impl FnOnce(&mut C) -> Result<T>,
+) -> Outcome<T> {
+    if let Err(error) = connection.run_prepared("BEGIN IMMEDIATE") {
+        return Outcome::Refused(error);
+    }
+    let (error, is_refused) = match work(connection) {
+        Err(error) => (error, true),
+        Ok(done) => match connection.run_prepared("COMMIT") {
+            Ok(()) => return Outcome::Stored(done),
+            Err(error) => {
+                let refused = [ErrorKind::Busy, ErrorKind::Exhausted, ErrorKind::ReadOnly];
+                let is_refused = refused.contains(error.kind());
+                (error, is_refused)
+            }
+        },
+    };
+    if !connection.is_idle()
+        && let Err(source) = connection.run_prepared("ROLLBACK")
+    {
+        tracing::warn!(%error, %source, "a failed transaction cannot be rolled back");
+    }
+    match is_refused && connection.is_idle() {
+        true => Outcome::Refused(error),
+        false => Outcome::Unknown(error),
+    }
+}
+
+/// A connection for reading. When it is dropped its transaction ends, and then it leaves the gate that
+/// holds readers out.
+#[derive(Debug)]
+pub struct Reader<'d, C: Connection> {
+    pool: &'d Mutex<Vec<C>>,
+    /// Always there until this is dropped.
+    connection: Option<C>,
+    _inside: Inside<'d>,
+}
+
+impl<C: Connection> Reader<'_, C> {
+    /// The connection.
+    ///
+    /// # Errors
+    /// `Unexpected`: a fault of this crate.
+    pub fn connection(&mut self) -> Result<&mut C> {
+        self.connection
+            .as_mut()
+            .ok_or_else(|| Error::new(ErrorKind::Unexpected, "a reader is used after its end"))
+    }
+
+    /// Runs `read` on what is stored at one moment.
+    ///
+    /// # Errors
+    /// Those of `read` and of SQLite.
+    pub fn at_one_moment<T>(&mut self, read: impl FnOnce(&mut C) -> Result<T>) -> Result<T> {
+        let connection = self.connection()?;
+        connection.run_prepared("BEGIN DEFERRED")?;
+        read(connection)
+    }
+}
+
+impl<C: Connection> Drop for Reader<'_, C> {
+    fn drop(&mut self) {
+        let Some(mut connection) = self.connection.take() else { return };
+        if connection.is_idle() || connection.run_prepared("ROLLBACK").is_ok() {
+            let mut pool = lock(self.pool);
+            if pool.len() < IDLE_READERS {
+                pool.push(connection);
+            }
+        }
+    }
+}
+
+/// The connection that writes.
+#[derive(Debug)]
+pub struct WriterGuard<'d, C>(MutexGuard<'d, Writer<C>>);
+
+impl<C> std::ops::Deref for WriterGuard<'_, C> {
+    type Target = C;
+
+    fn deref(&self) -> &C {
+        &self.0.connection
+    }
+}
+
+impl<C> std::ops::DerefMut for WriterGuard<'_, C> {
+    fn deref_mut(&mut self) -> &mut C {
+        &mut self.0.connection
+    }
+}
+
+/// Refuses a log that is older than the file: SQLite would lay the log's pages over newer ones, and
+/// the store would be in a state that never was. A file is never ahead of a log of its own.
+fn check_log<C: Connection, const N: usize>(
+    path: &Path,
+    moment: impl Fn(&mut C) -> Result<[u64; N]>,
+) -> Result<()> {
+    if !has_log(path) {
+        return Ok(());
+    }
+    let read = |role| connect(path, role).and_then(|mut connection| moment(&mut connection));
+    // What cannot be read without the log was perhaps being written when a checkpoint was broken
+    // off, and is written again from the log.
+    let Ok(file) = read(Role::WithoutLog) else { return Ok(()) };
+    let store = match read(Role::ReadOnly) {
+        Ok(store) => store,
+        Err(error) if *error.kind() == ErrorKind::Corrupt => return Err(error),
+        Err(_) => return Ok(()),
+    };
+    if store.iter().zip(file).all(|(store, file)| *store >= file) {
+        return Ok(());
+    }
+    Err(Error::corrupt(
+        "the file is newer than the log beside it, or the log was cut short; restore both from one \
+         backup",
+    )
+    .with("log", format_args!("{store:?}"))
+    .with("file", format_args!("{file:?}")))
+}
+
+/// The index that SQLite makes beside a store to read its log, where it was not before. A reader leaves
+/// none behind. Where there is no log, SQLite is told that the file does not change, and makes nothing:
+/// what appears later is a writer's.
+#[derive(Debug, Default)]
+struct LeftoverIndex(Option<PathBuf>);
+
+impl LeftoverIndex {
+    fn of(path: &Path) -> Self {
+        let has_log = file_to_read(path) == path;
+        let index = with_suffix(path, "-shm");
+        Self((has_log && crate::lock::is_absent(&index).unwrap_or(false)).then_some(index))
+    }
+}
+
+impl Drop for LeftoverIndex {
+    fn drop(&mut self) {
+        if let Some(index) = &self.0
+            && let Err(error) = std::fs::remove_file(index)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::debug!(path = %index.display(), %error, "the index of a log stays");
+        }
+    }
+}
