@@ -81,10 +81,16 @@ pub(crate) enum Command {
     /// Give free pages of the store's file back to the disk; nobody may have it open.
     Compact,
     /// Prove that the configured backend keeps the contract, on scratch stores beside its own.
-    #[cfg(feature = "conformance")]
+    #[cfg_attr(
+        not(feature = "conformance"),
+        doc = "Not in this build: it needs the Cargo feature `conformance`."
+    )]
     Conformance(ConformanceArgs),
     /// Measure ghostwire-store beside databases that are called directly, on scratch files.
-    #[cfg(feature = "bench")]
+    #[cfg_attr(
+        not(feature = "bench"),
+        doc = "Not in this build: it needs the Cargo feature `bench`."
+    )]
     Bench(BenchArgs),
     /// Run the same day of a control plane on libsql and on zqlite, and compare them.
     Demo(crate::demo::Args),
@@ -185,6 +191,19 @@ pub(crate) struct MigrateArgs {
     #[arg(long)]
     pub(crate) dry_run: bool,
 }
+
+/// Whatever is given to a command that this build leaves out.
+#[cfg(not(all(feature = "bench", feature = "conformance")))]
+#[derive(Debug, Args)]
+pub(crate) struct NotBuiltArgs {
+    #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    _arguments: Vec<std::ffi::OsString>,
+}
+
+#[cfg(not(feature = "conformance"))]
+pub(crate) type ConformanceArgs = NotBuiltArgs;
+#[cfg(not(feature = "bench"))]
+pub(crate) type BenchArgs = NotBuiltArgs;
 
 #[cfg(feature = "conformance")]
 #[derive(Debug, Args)]

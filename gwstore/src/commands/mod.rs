@@ -36,6 +36,14 @@ pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
         refuse_store_options(&cli.global)?;
         return bench::run(args, shell).await;
     }
+    #[cfg(not(feature = "bench"))]
+    if let Command::Bench(_) = &cli.command {
+        return Err(not_built("bench"));
+    }
+    #[cfg(not(feature = "conformance"))]
+    if let Command::Conformance(_) = &cli.command {
+        return Err(not_built("conformance"));
+    }
     // Which case proves what is the same wherever the store is.
     #[cfg(feature = "conformance")]
     if let Command::Conformance(args) = &cli.command
@@ -52,9 +60,7 @@ pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
     match &cli.command {
         Command::Init => init::run(&config, shell).await,
         Command::Status(args) => status::run(&config, args, shell).await,
-        Command::Doctor | Command::Demo(_) => Ok(()),
-        #[cfg(feature = "bench")]
-        Command::Bench(_) => Ok(()),
+        Command::Doctor | Command::Demo(_) | Command::Bench(_) => Ok(()),
         Command::Clock(command) => clock::run(&config, command, shell).await,
         Command::Compact => compact::run(&config, shell).await,
         Command::Config(ConfigCommand::Show) => config::show(&config, shell),
@@ -62,6 +68,8 @@ pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
         Command::Conformance(args) => {
             conformance::run(&config, args, cli.global.verbose > 0, shell).await
         }
+        #[cfg(not(feature = "conformance"))]
+        Command::Conformance(_) => Ok(()),
         Command::Digest => digest::run(&config, shell).await,
         Command::Import(ImportCommand::Headscale(args)) => {
             import::headscale(&config, args, shell).await
@@ -73,6 +81,18 @@ pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
         Command::List(args) => list::run(&config, args, shell).await,
         Command::Migrate(args) => migrate::run(&config, args, shell).await,
     }
+}
+
+/// A command that this build leaves out.
+#[cfg(not(all(feature = "bench", feature = "conformance")))]
+fn not_built(command: &str) -> Failure {
+    let help = format!(
+        "build it in with the Cargo feature of its name: cargo build --release --features {command}"
+    );
+    Error::new(ErrorKind::Unsupported, "this gwstore was built without that command")
+        .with("command", command)
+        .with("help", help)
+        .into()
 }
 
 /// The demonstration, whose errors tell of a store that is not as it has to be.

@@ -74,13 +74,10 @@ fn usage() {
         "demo --path x",
         "export - --force",
         "demo --write-sample x --keep",
+        "conformance --list --path x",
+        "conformance --list --seed 1",
     ] {
         assert_eq!(place.run(arguments).code, ended("usage"), "{arguments}");
-    }
-    if cfg!(feature = "conformance") {
-        for arguments in ["conformance --list --path x", "conformance --list --seed 1"] {
-            assert_eq!(place.run(arguments).code, ended("usage"), "{arguments}");
-        }
     }
 }
 

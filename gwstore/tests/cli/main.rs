@@ -2,11 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
 
 mod bad_inputs;
-#[cfg(feature = "bench")]
 mod bench;
 mod clock;
 mod configurations;
-#[cfg(feature = "conformance")]
 mod conformance;
 mod damage;
 mod everyday;

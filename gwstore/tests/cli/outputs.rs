@@ -10,15 +10,13 @@ use crate::support::{BACKENDS, Place};
 /// Each way to name a file that is written, where this store is configured.
 fn outputs(backend: &str, file: &str) -> Vec<String> {
     let on = format!("--backend {backend} --path {backend}.db");
-    let mut ways = vec![format!("{on} export {file}"), format!("demo --write-sample {file}")];
-    if cfg!(feature = "bench") {
-        ways.push(format!("--json bench {file} --quick --subject nosuch"));
-        ways.push(format!("bench --html {file} --quick --subject nosuch"));
-    }
-    if cfg!(feature = "conformance") {
-        ways.push(format!("{on} conformance nosuchcase --html {file}"));
-    }
-    ways
+    vec![
+        format!("{on} export {file}"),
+        format!("demo --write-sample {file}"),
+        format!("--json bench {file} --quick --subject nosuch"),
+        format!("bench --html {file} --quick --subject nosuch"),
+        format!("{on} conformance nosuchcase --html {file}"),
+    ]
 }
 
 /// Everything in the directory: names, and what they hold or lead to.
@@ -123,9 +121,7 @@ fn what_would_be_ignored_is_refused() {
         ["--path s.db", "--backend libsql", "--set writer.max_group=1", "--config x.toml"]
     {
         place.run(&format!("demo {options}")).refused(&["stores of its own"]);
-        if cfg!(feature = "bench") {
-            place.run(&format!("bench --quick {options}")).refused(&["stores of its own"]);
-        }
+        place.run(&format!("bench --quick {options}")).refused(&["stores of its own"]);
     }
 }
 

@@ -1,0 +1,129 @@
+//! `gwstore`: sets up, inspects, checks, moves and demonstrates stores of ghostwire-store.
+//!
+//! The program is a library with one function, so that its tests can ask for the Cargo features
+//! `bench` and `conformance`, which a plain build leaves out.
+
+mod cli;
+mod commands;
+mod credentials;
+#[allow(unreachable_pub, reason = "its entry is public wherever it is used")]
+mod demo;
+mod failure;
+mod headscale;
+mod output;
+mod output_file;
+mod permissions;
+mod progress;
+mod restore;
+mod session;
+
+use std::ffi::OsString;
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::panic;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::Cli;
+use crate::failure::{Ending, Failure};
+use crate::output::{Shell, json_line};
+
+/// Runs the program with the arguments of this process.
+pub fn main() -> ExitCode {
+    #[cfg(feature = "conformance")]
+    if let Some(ended) = commands::conformance::play_part() {
+        return ended;
+    }
+    #[cfg(feature = "bench")]
+    if let Some(ended) = commands::bench::play_part() {
+        return ended;
+    }
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut notes = io::stderr();
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => return explain_usage(&error, &arguments, &mut out, &mut notes),
+    };
+    start_logging(&cli);
+    let mut shell = Shell {
+        out: &mut out,
+        notes: &mut notes,
+        json: cli.global.json,
+        quiet: cli.global.quiet,
+        is_interactive: io::stderr().is_terminal(),
+    };
+    let ended = run(&cli, &mut shell);
+    let ended = ended.and_then(|()| shell.out.flush().map_err(Failure::from));
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // What was found before the failure is said before it.
+            let _ = shell.out.flush();
+            failure.explain(&mut shell);
+            failure.ending().into()
+        }
+    }
+}
+
+fn run(cli: &Cli, shell: &mut Shell<'_>) -> failure::Outcome {
+    let build = || tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    // Where there is no thread or file to be had, tokio panics. That is told as other errors are.
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
+    let built = panic::catch_unwind(build).unwrap_or_else(|_| {
+        let what = "there are no more threads or open files to be had; raise their limits";
+        Err(io::Error::other(what))
+    });
+    panic::set_hook(hook);
+    let runtime =
+        built.map_err(|error| failure::file_error("the runtime cannot be started", None, error))?;
+    runtime.block_on(commands::run(cli, shell))
+}
+
+/// Help and version are no errors, and go where they are asked for.
+fn explain_usage(
+    error: &clap::Error,
+    arguments: &[OsString],
+    out: &mut dyn Write,
+    notes: &mut dyn Write,
+) -> ExitCode {
+    let said = if !error.use_stderr() {
+        let shown = write!(out, "{}", error.render()).and_then(|()| out.flush());
+        return shown
+            .map_or_else(|error| Failure::from(error).ending().into(), |()| ExitCode::SUCCESS);
+    } else if arguments.iter().any(|argument| argument == "--json") {
+        let text = error.render().to_string();
+        let message = text.trim().trim_start_matches("error: ");
+        json_line(notes, &serde_json::json!({ "kind": "usage", "message": message }))
+    } else {
+        write!(notes, "{}", error.render())
+    };
+    // There is nowhere left to say that it could not be said.
+    let _ = said;
+    Ending::Usage.into()
+}
+
+fn start_logging(cli: &Cli) {
+    use tracing::level_filters::LevelFilter;
+    let level = match (cli.global.quiet, cli.global.verbose) {
+        // A program reads the one object that says how it ended.
+        (_, 0) if cli.global.json => LevelFilter::OFF,
+        // It does damage on purpose.
+        (_, 0) if matches!(cli.command, cli::Command::Demo(_)) => LevelFilter::ERROR,
+        // It makes commits fail on purpose.
+        (_, 0) if matches!(cli.command, cli::Command::Conformance(_)) => LevelFilter::OFF,
+        (true, _) => LevelFilter::ERROR,
+        (false, 0) => LevelFilter::WARN,
+        (false, 1) => LevelFilter::INFO,
+        (false, 2) => LevelFilter::DEBUG,
+        (false, _) => LevelFilter::TRACE,
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .without_time()
+        .with_target(cli.global.verbose > 1)
+        .init();
+}
