@@ -18,7 +18,7 @@ pub enum Origin {
     File {
         /// Its path, as it was given.
         path: PathBuf,
-        /// The line; known for TOML only.
+        /// The line; unknown for what a file does not say itself.
         line: Option<usize>,
     },
     /// The environment variable of this name.
