@@ -20,6 +20,7 @@
 //! ```
 
 mod content;
+mod example;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,6 +35,8 @@ use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::schema::Schema;
 
 use content::Content;
+
+pub use example::example;
 
 /// A handle on a store in memory.
 #[derive(Debug)]

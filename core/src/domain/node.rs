@@ -159,6 +159,27 @@ pub struct Registration {
     pub expires_at: Option<Timestamp>,
 }
 
+impl Registration {
+    /// What every machine presents; no disco key, no host info, and a key that does not expire.
+    #[must_use]
+    pub fn new(
+        machine_key: MachineKey,
+        node_key: NodeKey,
+        hostname: Hostname,
+        admission: Admission,
+    ) -> Self {
+        Self {
+            machine_key,
+            node_key,
+            disco_key: None,
+            hostname,
+            host_info: HostInfo::default(),
+            admission,
+            expires_at: None,
+        }
+    }
+}
+
 /// Who vouches for a node that registers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

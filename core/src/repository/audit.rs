@@ -18,27 +18,52 @@ use crate::writer::{SeriesBatch, audit_row};
 /// A batch has at most this many entries.
 const MAX_ENTRIES: usize = 10_000;
 
-/// Who did what. Every administrative write leaves its line in the same commit; what the control
-/// plane itself has to say can be appended.
+/// The audit trail: who did what. A record, and no proof: whoever can write the file can change it.
+///
+/// Administrative writes leave their lines in the same commit. What the control plane itself has to
+/// say can be appended.
+///
+/// ```
+/// # ghostwire_store_memory::example(async |store| {
+/// use ghostwire_store::domain::{AuditQuery, Limit, NewUser, PageRequest};
+///
+/// let admin = store.acting_as("root@console".parse()?);
+/// let alice = admin.users().create(NewUser::local("alice".parse()?)).await?;
+///
+/// let query = AuditQuery { newest_first: true, ..AuditQuery::default() };
+/// let page = store.audit().query(&query, &PageRequest::first(Limit::MAX)).await?;
+/// let line = &page.items[0];
+/// assert_eq!((line.actor.as_str(), line.action.as_str()), ("root@console", "user.create"));
+/// assert_eq!(line.subject.as_str(), alice.id.to_string());
+/// # Ok(()) }).unwrap();
+/// ```
 #[async_trait]
 pub trait AuditRepository: Send + Sync {
     /// Appends at most 10,000 entries: all, or none. One with the same time and id is replaced.
     ///
     /// # Errors
-    /// `InvalidArgument` above 10,000, and for the nil id; `Busy`, `Unavailable`.
+    /// `InvalidArgument` above 10,000, and for the nil id; those of any write.
     async fn append(&self, entries: Vec<AuditEntry>) -> Result<()>;
 
-    /// A page of entries by time and id, oldest or newest first. What it shows, the state shows,
-    /// too.
+    /// A page of entries by time and id, oldest or newest first.
+    ///
+    /// # Behavior
+    /// - A line that it shows is of a commit that the state shows, too.
+    /// - Only times use an index: a condition on actor, entity or subject looks at every line between
+    ///   `from` and `to` until the page is full.
     ///
     /// # Errors
-    /// `InvalidArgument` for a cursor of another query.
+    /// `InvalidArgument` for a cursor of another query; `Unavailable`, `Corrupt`.
     async fn query(&self, query: &AuditQuery, page: &PageRequest) -> Result<Page<Arc<AuditEntry>>>;
 
-    /// Removes all entries before a moment.
+    /// Removes all entries before a moment. `apply_retention` of the facade calls it as the
+    /// configuration says.
+    ///
+    /// # Behavior
+    /// - Blocks that hold such lines keep them until they are dropped themselves.
     ///
     /// # Errors
-    /// `Unavailable`.
+    /// Those of any write.
     async fn prune(&self, before: Timestamp) -> Result<()>;
 }
 

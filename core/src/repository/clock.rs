@@ -15,7 +15,21 @@ use crate::series::{count_rows, metric_ranges_from};
 use crate::store::StoreHandle;
 use crate::writer::audit_row;
 
-/// What the clock says, and what was written when it said something else.
+/// The store's time, and what was written when the clock was wrong.
+///
+/// Times in the store never go back, so one write under a clock that is ahead would date all later
+/// ones. The store therefore refuses to write under a clock that jumped ahead, and can undo what was
+/// written under one.
+///
+/// ```
+/// # ghostwire_store_memory::example(async |store| {
+/// use ghostwire_store::domain::NewUser;
+///
+/// let alice = store.users().create(NewUser::local("alice".parse()?)).await?;
+/// assert!(alice.created_at <= store.clock().now()?);
+/// assert!(!store.clock().report().await?.is_ahead());
+/// # Ok(()) }).unwrap();
+/// ```
 #[async_trait]
 pub trait ClockRepository: Send + Sync {
     /// What the store's clock says.
@@ -25,7 +39,10 @@ pub trait ClockRepository: Send + Sync {
     /// has passed since, by more than `ClockOptions::max_step`.
     fn now(&self) -> Result<Timestamp>;
 
-    /// Where the store's time stands, and what it holds from beyond the clock. Reads everything.
+    /// Where the store's time stands, and what it holds from beyond the clock.
+    ///
+    /// # Behavior
+    /// - Reads every entity and, of the series, what is beyond the clock.
     ///
     /// # Errors
     /// `Unavailable`, `Corrupt`.
@@ -38,13 +55,17 @@ pub trait ClockRepository: Send + Sync {
     /// Those of any write.
     async fn accept(&self) -> Result<()>;
 
-    /// Undoes what a clock that was ahead did to times: the store's time goes back to what the
-    /// clock says now; so do later times of entities at which something happened, and ends that
-    /// were counted from such a time keep their distance; later entries of the audit trail are
-    /// dated to now, in their order; later metrics are removed, since nobody can tell when they
-    /// were measured. Make sure that the clock is right: it is what later readings are compared with,
-    /// too. It takes as many commits as it needs; if
-    /// one fails, repeat it. What was removed under the wrong clock does not come back.
+    /// Undoes what a clock that was ahead did to times. Make sure that the clock is right now: it is
+    /// what later readings are compared with.
+    ///
+    /// # Behavior
+    /// - The store's time goes back to what the clock says.
+    /// - So do later times of entities at which something happened; ends that were counted from such a
+    ///   time keep their distance.
+    /// - Later entries of the audit trail are dated to now, in their order.
+    /// - Later metrics are removed, since nobody can tell when they were measured. What was removed
+    ///   under the wrong clock does not come back.
+    /// - It takes as many commits as it needs; if one fails, repeat it.
     ///
     /// # Errors
     /// Those of any write.

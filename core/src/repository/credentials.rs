@@ -74,130 +74,219 @@ impl Purpose {
     }
 }
 
-/// Keys for programs.
+/// API keys: what lets programs use the control plane's API.
+///
+/// ```
+/// # ghostwire_store_memory::example(async |store| {
+/// use ghostwire_store::ErrorKind;
+/// use ghostwire_store::domain::NewApiKey;
+///
+/// let (key, secret) = store.api_keys().create(NewApiKey::default()).await?;
+/// // Shown once, and stored nowhere.
+/// let text = secret.expose();
+/// assert_eq!(store.api_keys().authenticate(text).await?.id, key.id);
+///
+/// store.api_keys().revoke(key.id).await?;
+/// let refused = store.api_keys().authenticate(text).await.unwrap_err();
+/// assert_eq!(*refused.kind(), ErrorKind::PermissionDenied);
+/// # Ok(()) }).unwrap();
+/// ```
 #[async_trait]
 pub trait ApiKeyRepository: Send + Sync {
     /// Makes a key. Its secret is in the answer and nowhere else.
     ///
     /// # Errors
-    /// `NotFound` for an unknown user; `Crypto` if the store has no hash key.
+    /// `NotFound` for an unknown user; `Crypto` if the store has no hash key; those of any write.
     async fn create(&self, key: NewApiKey) -> Result<(Arc<ApiKey>, Secret)>;
 
-    /// The key that `text` is, if it is one and neither expired nor revoked. Compared in constant
-    /// time; a use is recorded at most once a minute.
+    /// The key that `text` is, if it is one and neither expired nor revoked.
+    ///
+    /// # Behavior
+    /// - Wrong, unknown, expired and revoked are refused alike. Secrets are compared in constant time.
+    /// - A use is recorded in the background, at most once a minute.
+    /// - An imported bcrypt hash is checked on a thread of its own and replaced at its first success;
+    ///   that takes tens of milliseconds or more. Calls with one such key are served one after the
+    ///   other.
     ///
     /// # Errors
     /// `PermissionDenied`; `Crypto` if it was hashed with another key; `Busy` if too many check the
-    /// same imported key; `Unavailable` if a shared backend's view is too old and cannot be refreshed.
+    /// same imported key; `Unavailable` after the store was closed, or if a shared backend's view is
+    /// too old and cannot be refreshed.
     async fn authenticate(&self, text: &str) -> Result<Arc<ApiKey>>;
 
-    /// The key with this id.
+    /// The key with this id; `None` if there is none.
     ///
     /// # Errors
     /// `Unavailable` after the store was closed.
     async fn get(&self, id: ApiKeyId) -> Result<Option<Arc<ApiKey>>>;
 
-    /// A page of keys, by id.
+    /// A page of keys, in the order of their ids, which is that of their creation.
     ///
     /// # Errors
-    /// `InvalidArgument` for a cursor of another listing.
+    /// `InvalidArgument` for a cursor of another listing; `Unavailable` after the store was closed.
     async fn list(&self, filter: &KeyFilter, page: &PageRequest) -> Result<Page<Arc<ApiKey>>>;
 
-    /// Withdraws a key; it stays listed.
+    /// Withdraws a key: it works no longer, and stays listed.
     ///
     /// # Errors
-    /// `NotFound`, also the second time.
+    /// `NotFound`, also the second time; those of any write.
     async fn revoke(&self, id: ApiKeyId) -> Result<Arc<ApiKey>>;
 
     /// Removes a key.
     ///
     /// # Errors
-    /// `NotFound`, also the second time.
+    /// `NotFound`, also the second time; those of any write.
     async fn delete(&self, id: ApiKeyId) -> Result<()>;
 }
 
-/// Keys that admit nodes.
+/// Pre-auth keys: what admits nodes without a person at the keyboard.
+///
+/// ```
+/// # ghostwire_store_memory::example(async |store| {
+/// use ghostwire_store::ErrorKind;
+/// use ghostwire_store::domain::{
+///     Admission, MachineKey, NewPreAuthKey, NodeKey, Registration, TagSet,
+/// };
+///
+/// let tags = TagSet::new(["tag:ci".parse()?])?;
+/// let new = NewPreAuthKey { tags, ephemeral: true, ..NewPreAuthKey::default() };
+/// let (_, secret) = store.preauth_keys().create(new).await?;
+///
+/// // A machine presents the secret.
+/// let key = store.preauth_keys().authenticate(secret.expose()).await?;
+/// let machine = |number: u8| {
+///     let keys = (MachineKey::from_bytes([number; 32])?, NodeKey::from_bytes([number; 32])?);
+///     Ok(Registration::new(keys.0, keys.1, "runner".parse()?, Admission::PreAuthKey(key.id)))
+/// };
+/// let node = store.nodes().register(machine(1)?).await?;
+/// assert!(node.ephemeral && node.user.is_none());
+///
+/// // It admits one machine, since it is not reusable.
+/// let refused = store.nodes().register(machine(2)?).await.unwrap_err();
+/// assert_eq!(*refused.kind(), ErrorKind::PermissionDenied);
+/// # Ok(()) }).unwrap();
+/// ```
 #[async_trait]
 pub trait PreAuthKeyRepository: Send + Sync {
     /// Makes a key. Its secret is in the answer and nowhere else.
     ///
     /// # Errors
     /// `NotFound` for an unknown user; `InvalidArgument` without user and tags; `Crypto` if the
-    /// store has no hash key.
+    /// store has no hash key; those of any write.
     async fn create(&self, key: NewPreAuthKey) -> Result<(Arc<PreAuthKey>, Secret)>;
 
-    /// The key that `text` is. Whether it may still admit a node is decided by `nodes().register`,
-    /// which uses it up in the same step. Of an imported key that was not used yet: only if it can
-    /// come to something there.
+    /// The key that `text` is.
+    ///
+    /// # Behavior
+    /// - Whether it may still admit a node is not decided here, but by
+    ///   [`NodeRepository::register`](super::NodeRepository::register), which uses it up in the same
+    ///   step.
+    /// - An imported bcrypt hash costs what it costs for an API key; it is not computed for a key
+    ///   that can admit nobody, which is refused here.
     ///
     /// # Errors
     /// `PermissionDenied` for an unknown key; `Crypto`, `Busy`, `Unavailable` as for API keys.
     async fn authenticate(&self, text: &str) -> Result<Arc<PreAuthKey>>;
 
-    /// The key with this id.
+    /// The key with this id; `None` if there is none.
     ///
     /// # Errors
     /// `Unavailable` after the store was closed.
     async fn get(&self, id: PreAuthKeyId) -> Result<Option<Arc<PreAuthKey>>>;
 
-    /// A page of keys, by id.
+    /// A page of keys, in the order of their ids, which is that of their creation.
     ///
     /// # Errors
-    /// `InvalidArgument` for a cursor of another listing.
+    /// `InvalidArgument` for a cursor of another listing; `Unavailable` after the store was closed.
     async fn list(&self, filter: &KeyFilter, page: &PageRequest) -> Result<Page<Arc<PreAuthKey>>>;
 
-    /// Withdraws a key; it stays listed.
+    /// Withdraws a key: it admits nobody any longer, and stays listed. Nodes that it admitted stay.
     ///
     /// # Errors
-    /// `NotFound`, also the second time.
+    /// `NotFound`, also the second time; those of any write.
     async fn revoke(&self, id: PreAuthKeyId) -> Result<Arc<PreAuthKey>>;
 
-    /// Removes a key; the nodes it admitted stay.
+    /// Removes a key. Nodes that it admitted stay.
     ///
     /// # Errors
-    /// `NotFound`, also the second time.
+    /// `NotFound`, also the second time; those of any write.
     async fn delete(&self, id: PreAuthKeyId) -> Result<()>;
 }
 
-/// Sign-ins that last.
+/// Sessions: sign-ins that last.
+///
+/// ```
+/// # ghostwire_store_memory::example(async |store| {
+/// use std::time::Duration;
+///
+/// use ghostwire_store::domain::{NewSession, NewUser, SessionOwner};
+///
+/// let alice = store.users().create(NewUser::local("alice".parse()?)).await?;
+/// let day = Duration::from_secs(86_400);
+/// let expires_at = store.clock().now()?.saturating_add(day);
+/// let new = NewSession { owner: SessionOwner::User(alice.id), client: None, expires_at };
+///
+/// let (session, token) = store.sessions().begin(new).await?;
+/// let found = store.sessions().authenticate(token.expose()).await?;
+/// assert_eq!(found.owner, SessionOwner::User(alice.id));
+///
+/// // She is still there: another day.
+/// store.sessions().touch(session.id, Some(expires_at.saturating_add(day))).await?;
+/// store.sessions().end(session.id).await?;
+/// # Ok(()) }).unwrap();
+/// ```
 #[async_trait]
 pub trait SessionRepository: Send + Sync {
     /// Begins a session. Its token is in the answer and nowhere else.
     ///
     /// # Errors
     /// `NotFound` for an unknown owner; `InvalidArgument` if it would end at once; `Crypto` if the
-    /// store has no hash key.
+    /// store has no hash key; those of any write.
     async fn begin(&self, session: NewSession) -> Result<(Arc<Session>, Secret)>;
 
     /// The session that this token is for, if it has not expired.
+    ///
+    /// # Behavior
+    /// - Wrong, unknown, ended and expired are refused alike. Secrets are compared in constant time.
+    /// - A use is recorded at most once a minute.
     ///
     /// # Errors
     /// `PermissionDenied`; `Crypto`, `Unavailable` as for API keys.
     async fn authenticate(&self, token: &str) -> Result<Arc<Session>>;
 
-    /// Records a use, at most once a minute, and moves the end, if given.
+    /// Records a use, and moves the end, if another one is given.
+    ///
+    /// # Behavior
+    /// - A use is recorded at most once a minute; a new end always.
     ///
     /// # Errors
-    /// `NotFound` if it ended or expired.
+    /// `NotFound` if it ended or expired; `InvalidArgument` if it would end at once; those of any
+    /// write.
     async fn touch(&self, id: SessionId, expires_at: Option<Timestamp>) -> Result<Arc<Session>>;
 
-    /// A page of sessions, by id; of one owner, if given.
+    /// A page of sessions, in the order of their ids, which is that of their beginning; of one owner,
+    /// if given. Expired ones are listed until they are swept.
     ///
     /// # Errors
-    /// `InvalidArgument` for a cursor of another listing.
+    /// `InvalidArgument` for a cursor of another listing; `Unavailable` after the store was closed.
     async fn list(
         &self,
         owner: Option<SessionOwner>,
         page: &PageRequest,
     ) -> Result<Page<Arc<Session>>>;
 
-    /// Ends a session.
+    /// Ends a session, and removes it.
     ///
     /// # Errors
-    /// `NotFound`, also the second time.
+    /// `NotFound`, also the second time; those of any write.
     async fn end(&self, id: SessionId) -> Result<()>;
 
     /// Removes all expired sessions. Gives how many there were.
+    ///
+    /// # Behavior
+    /// - Nothing calls it by itself; the control plane does, once in a while.
+    /// - Beyond what one commit holds it goes on in the next one.
+    /// - It leaves no lines in the audit trail.
     ///
     /// # Errors
     /// Those of any write.

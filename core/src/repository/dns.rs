@@ -13,36 +13,62 @@ use crate::domain::{
 use crate::error::Result;
 use crate::store::StoreHandle;
 
-/// Extra DNS records that the mesh serves.
+/// DNS records that the mesh serves beside the labels of its nodes.
+///
+/// ```
+/// # ghostwire_store_memory::example(async |store| {
+/// use ghostwire_store::domain::{Change, DnsRecordKind, DnsRecordPatch, NewDnsRecord};
+///
+/// let new = NewDnsRecord {
+///     name: "wiki.example.com".parse()?,
+///     kind: DnsRecordKind::A,
+///     value: "10.20.0.7".parse()?,
+///     ttl: Some(300),
+/// };
+/// let record = store.dns().create(new).await?;
+///
+/// let patch = DnsRecordPatch { value: Change::Set("10.20.0.8".parse()?), ..Default::default() };
+/// store.dns().update(record.id, patch, Some(record.revision)).await?;
+/// assert_eq!(store.view().dns_records().of_name(&record.name).count(), 1);
+/// # Ok(()) }).unwrap();
+/// ```
 #[async_trait]
 pub trait DnsRepository: Send + Sync {
     /// Creates a record.
     ///
+    /// # Behavior
+    /// - (name, kind, value) is unique; a name may have several values of one kind.
+    /// - A CNAME beside other records of its name is not refused.
+    ///
     /// # Errors
-    /// `AlreadyExists` (`content`) for the same name, kind and value; `InvalidArgument` if the
-    /// value does not fit the kind.
+    /// `AlreadyExists` (`content`); `InvalidArgument` if the value does not fit the kind; those of
+    /// any write.
     async fn create(&self, record: NewDnsRecord) -> Result<Arc<DnsRecord>>;
 
-    /// The record with this id.
+    /// The record with this id; `None` if there is none.
     ///
     /// # Errors
     /// `Unavailable` after the store was closed.
     async fn get(&self, id: DnsRecordId) -> Result<Option<Arc<DnsRecord>>>;
 
-    /// A page of records, by id.
+    /// A page of records, in the order of their ids, which is that of their creation.
     ///
     /// # Errors
-    /// `InvalidArgument` for a cursor of another listing.
+    /// `InvalidArgument` for a cursor of another listing; `Unavailable` after the store was closed.
     async fn list(
         &self,
         filter: &DnsRecordFilter,
         page: &PageRequest,
     ) -> Result<Page<Arc<DnsRecord>>>;
 
-    /// Changes a record; with `expected`, only if that is still its revision.
+    /// Changes the value or time to live of a record; its name and kind stay.
+    ///
+    /// # Behavior
+    /// - With `expected`, only if that is still the record's revision.
     ///
     /// # Errors
-    /// `NotFound`, `Conflict`, `AlreadyExists`, `InvalidArgument`.
+    /// `NotFound`; `Conflict` for another revision; `AlreadyExists` (`content`); `InvalidArgument` if
+    /// the value does not fit the kind; those of any write.
     async fn update(
         &self,
         id: DnsRecordId,
@@ -53,7 +79,7 @@ pub trait DnsRepository: Send + Sync {
     /// Removes a record.
     ///
     /// # Errors
-    /// `NotFound`, also the second time.
+    /// `NotFound`, also the second time; those of any write.
     async fn delete(&self, id: DnsRecordId) -> Result<()>;
 }
 

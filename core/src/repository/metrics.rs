@@ -25,35 +25,55 @@ const MAX_BUCKETS: i64 = 10_000;
 /// Points are read this many at a time while they are added up.
 const POINTS_PER_READ: usize = 1000;
 
-/// Measurements. They are stored durably in batches and read page by page; they are not held in
-/// memory, and `watch` does not report them.
+/// Metrics: what nodes and the network measure. A series is not held in memory.
 ///
-/// A call reads one series, the points of one node and metric, after the other, and at most 1,000
-/// points at once, each time as of that moment. So of a batch that is stored meanwhile it may see a
-/// part: another one in each series, and in a longer series a part of that. What was stored before
-/// the call it sees.
+/// ```
+/// # ghostwire_store_memory::example(async |store| {
+/// use ghostwire_store::domain::{MetricPoint, MetricQuery, Rollup, Sample, Timestamp};
+///
+/// let point = |second: i64, value: f64| {
+///     let at = Timestamp::from_secs(1_760_000_400 + second)?;
+///     // `None` is the network as a whole.
+///     Ok(MetricPoint { node: None, metric: "rx_bytes".parse()?, at, value: Sample::new(value)? })
+/// };
+/// store.metrics().record_many(vec![point(0, 1.0)?, point(30, 2.0)?, point(60, 4.0)?]).await?;
+///
+/// let (from, to) = (point(0, 0.0)?.at, point(120, 0.0)?.at); // from <= at < to
+/// let query = MetricQuery { node: Some(None), metric: Some("rx_bytes".parse()?), from, to };
+/// let minutes = store.metrics().rollup(&query, Rollup::Minute).await?;
+/// assert_eq!(minutes.iter().map(|minute| minute.sum).collect::<Vec<_>>(), [3.0, 4.0]);
+/// # Ok(()) }).unwrap();
+/// ```
 #[async_trait]
 pub trait MetricRepository: Send + Sync {
     /// Records one point. A point with the same node, metric and time is replaced.
     ///
+    /// # Behavior
+    /// - It is durable as any other write, but no commit: `watch` does not tell of it.
+    /// - Points of many callers share a synchronisation of the disk; `record_many` costs less still.
+    ///
     /// # Errors
-    /// `InvalidArgument` for the nil id as node; `Busy`, `Unavailable`.
+    /// `InvalidArgument` for the nil id as node; those of any write.
     async fn record(&self, point: MetricPoint) -> Result<()>;
 
     /// Records at most 10,000 points: all, or none. Of several with one key the last one counts.
     ///
     /// # Errors
-    /// `InvalidArgument` above 10,000, and for the nil id as a node; `Busy`, `Unavailable`.
+    /// `InvalidArgument` above 10,000, and for the nil id as a node; those of any write.
     async fn record_many(&self, points: Vec<MetricPoint>) -> Result<()>;
 
-    /// Like `record_many`, for a writer that numbers its batches: one whose `sequence` is not
-    /// above the last one stored for `writer` is a repetition and does nothing.
+    /// Like [`record_many`](Self::record_many), for a writer that numbers its batches, so that
+    /// repeating one after an error stores it once.
     ///
-    /// What is known of a writer, 24 bytes and a row, is kept for ever: one that restarts goes on
-    /// under its id, with greater numbers.
+    /// # Behavior
+    /// - A batch whose `sequence` is not above the last one stored for `writer` does nothing, also
+    ///   after a restart.
+    /// - What is known of a writer, 24 bytes and a row, is kept for ever: one that restarts goes on
+    ///   under its id, with greater numbers.
+    /// - On a shared backend a writer sends through one process at a time.
     ///
     /// # Errors
-    /// As `record_many`; `InvalidArgument` for a sequence above `i64::MAX` and the nil id.
+    /// As `record_many`; `InvalidArgument` also for a sequence above `i64::MAX` and the nil id.
     async fn record_batch(
         &self,
         writer: WriterId,
@@ -63,27 +83,38 @@ pub trait MetricRepository: Send + Sync {
 
     /// A page of points, by node (none first), metric and time.
     ///
+    /// # Behavior
+    /// - Reads in parts of at most 1,000 points of one series, each of one moment.
+    ///
     /// # Errors
-    /// `InvalidArgument` for a cursor of another query.
+    /// `InvalidArgument` for a cursor of another query; `Unavailable`, `Corrupt`.
     async fn range(&self, query: &MetricQuery, page: &PageRequest) -> Result<Page<MetricPoint>>;
 
     /// All matching points as one; `None` if there are none.
+    ///
+    /// # Behavior
+    /// - Takes time in proportion to the points, and memory for 1,000 of them.
+    /// - A series of up to 1,000 matching points is of one moment.
     ///
     /// # Errors
     /// `Unavailable`, `Corrupt`.
     async fn aggregate(&self, query: &MetricQuery) -> Result<Option<Aggregate>>;
 
-    /// The matching points by minute, hour or day, oldest first; buckets without points are left
-    /// out.
+    /// The matching points by minute, hour or day in UTC, oldest first; buckets without points are
+    /// left out.
+    ///
+    /// # Behavior
+    /// - As [`aggregate`](Self::aggregate), for each bucket.
     ///
     /// # Errors
-    /// `InvalidArgument` if the query spans more than 10,000 buckets.
+    /// `InvalidArgument` if the query spans more than 10,000 buckets; `Unavailable`, `Corrupt`.
     async fn rollup(&self, query: &MetricQuery, width: Rollup) -> Result<Vec<Aggregate>>;
 
-    /// Removes all points before a moment.
+    /// Removes all points before a moment. `apply_retention` of the facade calls it as the
+    /// configuration says.
     ///
     /// # Errors
-    /// `Unavailable`.
+    /// Those of any write.
     async fn prune(&self, before: Timestamp) -> Result<()>;
 }
 

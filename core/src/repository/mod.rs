@@ -1,7 +1,18 @@
-//! The traits that Ghostwire calls, one for each kind of entity, and their one implementation.
+//! The traits that a control plane calls, one for each kind of entity, and their one implementation.
 //!
-//! Reads answer from the last durable state without waiting. Writes answer when they are durable;
-//! dropping their future does not take them back.
+//! Reads (`get`, `list` and the like) answer from the last durable state, without waiting and without
+//! the disk; [`View`](crate::view::View) has the same as plain functions. Metrics and the audit trail
+//! are read from the backend.
+//!
+//! # Writes
+//! A write answers when it is durable. Dropping its future does not take it back. A refused one
+//! changes nothing.
+//!
+//! Each write can give, besides what its own `# Errors` says, the errors of any write: `Busy` if the
+//! queue stays full; `Unavailable` if the store is closed, the backend out of reach or the clock ahead;
+//! `ReadOnly` if the store was opened to be read; `Exhausted` for a full disk; `OutcomeUnknown` if it
+//! cannot be told whether it was stored; `Corrupt` if what is stored is damaged. Of these
+//! [`Error::is_retryable`](crate::Error::is_retryable) is true for the first two.
 
 mod audit;
 mod clock;

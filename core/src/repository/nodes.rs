@@ -14,59 +14,107 @@ use crate::domain::{
 use crate::error::Result;
 use crate::store::StoreHandle;
 
-/// The machines of the mesh.
+/// Nodes: the machines of the mesh.
+///
+/// ```
+/// # ghostwire_store_memory::example(async |store| {
+/// use std::net::{IpAddr, Ipv4Addr};
+///
+/// use ghostwire_store::domain::{
+///     Admission, Change, MachineKey, NewUser, NodeKey, NodePatch, RegisterMethod, Registration,
+/// };
+///
+/// let alice = store.users().create(NewUser::local("alice".parse()?)).await?;
+/// let admission = Admission::User { user: alice.id, method: RegisterMethod::Oidc };
+/// let (machine, key) = (MachineKey::from_bytes([1; 32])?, NodeKey::from_bytes([2; 32])?);
+/// let laptop = Registration::new(machine, key, "Alice's laptop".parse()?, admission);
+///
+/// let node = store.nodes().register(laptop.clone()).await?;
+/// assert_eq!(node.label.as_str(), "alice-s-laptop");
+/// assert_eq!(node.ipv4, Some(Ipv4Addr::new(100, 64, 0, 1)));
+/// // A machine that is known gets its node back.
+/// assert_eq!(store.nodes().register(laptop).await?.id, node.id);
+///
+/// let patch = NodePatch { label: Change::Set("desk".parse()?), ..NodePatch::default() };
+/// store.nodes().update(node.id, patch, None).await?;
+/// let found = store.nodes().get_by_address(IpAddr::from([100, 64, 0, 1])).await?;
+/// assert_eq!(found.map(|node| node.label.to_string()).as_deref(), Some("desk"));
+///
+/// store.nodes().delete(node.id).await?;
+/// assert!(store.view().nodes().is_empty());
+/// # Ok(()) }).unwrap();
+/// ```
 #[async_trait]
 pub trait NodeRepository: Send + Sync {
-    /// Admits a machine: consumes the key, allocates addresses, creates the node or gives a known
-    /// machine its new keys. All of it happens, or none.
+    /// Admits a machine: consumes the pre-auth key, allocates addresses, creates the node, and leaves
+    /// a line in the audit trail. All of it happens, or none.
+    ///
+    /// # Behavior
+    /// - A machine key that is known keeps its node's id, label, addresses and creation time, and
+    ///   gets the new keys, host name, host info and expiry.
+    /// - Of any number of concurrent uses of a one-time key one wins. The machine that used it up may
+    ///   repeat its registration with the same node key: it gets its node, and nothing is written.
+    /// - The label is made of the host name, and ends in digits of the id if that is taken.
+    /// - Each configured family gives its lowest free address.
     ///
     /// # Errors
     /// `PermissionDenied` for a key that is used up, expired or revoked; `AlreadyExists`
-    /// (`node_key`, `machine_key`) if another node has the key; `Exhausted` if no address is free;
-    /// `NotFound` for an unknown user or key.
+    /// (`node_key`) if another node has the key, or (`machine_key`) if the machine is another
+    /// owner's; `Exhausted` if no address is free; `NotFound` for an unknown user or key; those of
+    /// any write.
     async fn register(&self, registration: Registration) -> Result<Arc<Node>>;
 
-    /// The node with this id.
+    /// The node with this id; `None` if there is none.
     ///
     /// # Errors
     /// `Unavailable` after the store was closed.
     async fn get(&self, id: NodeId) -> Result<Option<Arc<Node>>>;
 
-    /// The node of this machine.
+    /// The node of this machine; `None` if there is none.
     ///
     /// # Errors
     /// `Unavailable` after the store was closed.
     async fn get_by_machine_key(&self, key: &MachineKey) -> Result<Option<Arc<Node>>>;
 
-    /// The node with this WireGuard key.
+    /// The node with this WireGuard key; `None` if there is none. Expired nodes are found, too.
     ///
     /// # Errors
     /// `Unavailable` after the store was closed.
     async fn get_by_node_key(&self, key: &NodeKey) -> Result<Option<Arc<Node>>>;
 
-    /// The node with this DNS label.
+    /// The node with this DNS label; `None` if there is none.
     ///
     /// # Errors
     /// `Unavailable` after the store was closed.
     async fn get_by_label(&self, label: &DnsLabel) -> Result<Option<Arc<Node>>>;
 
-    /// The node with this address in the mesh.
+    /// The node with this address in the mesh; `None` if there is none.
     ///
     /// # Errors
     /// `Unavailable` after the store was closed.
     async fn get_by_address(&self, address: IpAddr) -> Result<Option<Arc<Node>>>;
 
-    /// A page of nodes, by id.
+    /// A page of nodes, in the order of their ids, which is that of their creation.
+    ///
+    /// # Behavior
+    /// - The user of the filter uses an index; other conditions look at node after node until the page
+    ///   is full.
     ///
     /// # Errors
-    /// `InvalidArgument` for a cursor of another listing.
+    /// `InvalidArgument` for a cursor of another listing; `Unavailable` after the store was closed.
     async fn list(&self, filter: &NodeFilter, page: &PageRequest) -> Result<Page<Arc<Node>>>;
 
-    /// Changes a node; with `expected`, only if that is still its revision.
+    /// Changes a node.
+    ///
+    /// # Behavior
+    /// - With `expected`, only if that is still the node's revision.
+    /// - A list, such as the tags, is replaced as a whole.
+    /// - If nothing would change, nothing is written, and revision and `updated_at` stay.
     ///
     /// # Errors
-    /// `NotFound`, `Conflict`, `AlreadyExists` (`label`), `InvalidArgument` if neither a user nor
-    /// a tag would be left.
+    /// `NotFound`, also for a new owner that does not exist; `Conflict` for another revision;
+    /// `AlreadyExists` (`label`); `InvalidArgument` if neither a user nor a tag would be left; those
+    /// of any write.
     async fn update(
         &self,
         id: NodeId,
@@ -74,11 +122,15 @@ pub trait NodeRepository: Send + Sync {
         expected: Option<Revision>,
     ) -> Result<Arc<Node>>;
 
-    /// Replaces the WireGuard key of the node with this machine key. Repeating it does nothing.
+    /// Replaces the WireGuard key of the node with this machine key.
+    ///
+    /// # Behavior
+    /// - `disco_key` and `expires_at` are set as given: `None` clears.
+    /// - Repeating it does nothing, also if the node has expired meanwhile.
     ///
     /// # Errors
     /// `NotFound`; `Conflict` if its key is no longer `from`; `AlreadyExists` (`node_key`);
-    /// `PermissionDenied` if the node's key has expired.
+    /// `PermissionDenied` if the node has expired: it has to register again; those of any write.
     async fn rotate_key(
         &self,
         machine_key: MachineKey,
@@ -88,32 +140,46 @@ pub trait NodeRepository: Send + Sync {
         expires_at: Option<Timestamp>,
     ) -> Result<Arc<Node>>;
 
-    /// Makes nodes' keys expire at `at`. Gives how many changed. Beyond what one commit holds it
-    /// goes on in the next; should that fail, repeat the call.
+    /// Makes nodes expire at `at`. Gives how many changed.
+    ///
+    /// # Behavior
+    /// - Beyond what one commit holds it goes on in the next one, and leaves out what was deleted
+    ///   meanwhile. If that fails on the way, repeat the call.
     ///
     /// # Errors
-    /// `NotFound` if one of them does not exist; then none changes.
+    /// `NotFound` if one of them does not exist; then none changes; those of any write.
     async fn expire(&self, nodes: Vec<NodeId>, at: Timestamp) -> Result<u64>;
 
-    /// Removes a node with its routes and sessions; its addresses are free again.
+    /// Removes a node with its routes, presence and sessions.
+    ///
+    /// # Behavior
+    /// - Its addresses and its label are free again; its primary routes fail over.
+    /// - Its metrics stay until retention removes them, and the audit trail keeps its id.
     ///
     /// # Errors
-    /// `NotFound`, also the second time.
+    /// `NotFound`, also the second time; those of any write.
     async fn delete(&self, id: NodeId) -> Result<()>;
 
-    /// Removes the ephemeral nodes that have been offline for longer than the cutoff. Beyond what
-    /// one commit holds it goes on in the next.
+    /// Removes ephemeral nodes that are offline and were last heard of longer ago than the cutoff of
+    /// the network settings. Gives which.
+    ///
+    /// # Behavior
+    /// - Nothing calls it by itself; the control plane does, once in a while.
+    /// - Beyond what one commit holds it goes on in the next one.
     ///
     /// # Errors
     /// Those of any write.
     async fn reap_ephemeral(&self) -> Result<Vec<NodeId>>;
 
-    /// Gives an address of each configured family to every node that lacks one. Beyond what one
-    /// commit holds it goes on in the next.
+    /// Gives an address of each configured family to every node that lacks one. Gives which changed.
+    ///
+    /// # Behavior
+    /// - Beyond what one commit holds it goes on in the next one. What others take meanwhile can be
+    ///   missing at the end; the parts before stay.
     ///
     /// # Errors
-    /// `Exhausted` if they do not suffice; then no node changes, unless others took addresses
-    /// while it went on.
+    /// `Exhausted` if there are not enough addresses at the beginning; then no node changes; those of
+    /// any write.
     async fn backfill_addresses(&self) -> Result<Vec<NodeId>>;
 }
 

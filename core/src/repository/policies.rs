@@ -10,16 +10,35 @@ use crate::domain::{DocumentText, Page, PageRequest, Policy, PolicyVersion};
 use crate::error::Result;
 use crate::store::StoreHandle;
 
-/// Versions of the access policy.
+/// Policies: versions of the document that says who may reach whom. The store does not read it.
+///
+/// ```
+/// # ghostwire_store_memory::example(async |store| {
+/// use ghostwire_store::ErrorKind;
+/// use ghostwire_store::domain::DocumentText;
+///
+/// let first = store.policies().swap(None, DocumentText::new("{}")?).await?;
+/// let second = DocumentText::new(r#"{"acls": []}"#)?;
+/// let second = store.policies().swap(Some(first.version), second).await?;
+///
+/// // Somebody still has the first version on the screen.
+/// let late = store.policies().swap(Some(first.version), DocumentText::new("")?).await;
+/// assert_eq!(*late.unwrap_err().kind(), ErrorKind::Conflict);
+///
+/// let third = store.policies().rollback(second.version, first.version).await?;
+/// assert_eq!(third.document, first.document);
+/// # Ok(()) }).unwrap();
+/// ```
 #[async_trait]
 pub trait PolicyRepository: Send + Sync {
-    /// The policy in force; `None` if there never was one. An empty document is a policy.
+    /// The policy in force; `None` if there never was one. An empty document is a policy, to be read
+    /// as 'deny everything'.
     ///
     /// # Errors
     /// `Unavailable` after the store was closed.
     async fn current(&self) -> Result<Option<Arc<Policy>>>;
 
-    /// One version.
+    /// One version; `None` if it is not kept.
     ///
     /// # Errors
     /// `Unavailable` after the store was closed.
@@ -28,14 +47,14 @@ pub trait PolicyRepository: Send + Sync {
     /// A page of versions, newest first.
     ///
     /// # Errors
-    /// `InvalidArgument` for a cursor of another listing.
+    /// `InvalidArgument` for a cursor of another listing; `Unavailable` after the store was closed.
     async fn history(&self, page: &PageRequest) -> Result<Page<Arc<Policy>>>;
 
     /// Puts `document` in force as the next version, if `expected` still is; `None` means that
     /// there is no policy yet.
     ///
     /// # Errors
-    /// `Conflict` if another version is in force.
+    /// `Conflict` if another version is in force; those of any write.
     async fn swap(
         &self,
         expected: Option<PolicyVersion>,
@@ -45,10 +64,14 @@ pub trait PolicyRepository: Send + Sync {
     /// Puts the document of version `to` in force again, as the next version.
     ///
     /// # Errors
-    /// `Conflict` if another version than `expected` is in force; `NotFound` if `to` is not kept.
+    /// `Conflict` if another version than `expected` is in force; `NotFound` if `to` is not kept;
+    /// those of any write.
     async fn rollback(&self, expected: PolicyVersion, to: PolicyVersion) -> Result<Arc<Policy>>;
 
-    /// Forgets all but the newest `keep` versions; at least 1 stays. Gives how many went.
+    /// Forgets all but the newest `keep` versions; the one in force always stays. Gives how many went.
+    ///
+    /// # Behavior
+    /// - Beyond what one commit holds it goes on in the next one.
     ///
     /// # Errors
     /// Those of any write.

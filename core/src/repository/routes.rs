@@ -11,42 +11,80 @@ use crate::domain::{NodeId, Page, PageRequest, Prefix, Route, RouteFilter, Route
 use crate::error::Result;
 use crate::store::StoreHandle;
 
-/// Prefixes behind nodes.
+/// Routes: prefixes outside the mesh that nodes lead to.
+///
+/// A node advertises, an administrator approves. Of the routes for one prefix that are both, and whose
+/// node is online, one is primary.
+///
+/// ```
+/// # ghostwire_store_memory::example(async |store| {
+/// # use ghostwire_store::domain::{
+/// #     Admission, Change, MachineKey, NewUser, NodeKey, RegisterMethod, Registration, SessionNumber,
+/// # };
+/// # let alice = store.users().create(NewUser::local("alice".parse()?)).await?;
+/// # let admission = Admission::User { user: alice.id, method: RegisterMethod::Cli };
+/// # let (machine, key) = (MachineKey::from_bytes([1; 32])?, NodeKey::from_bytes([2; 32])?);
+/// # let router = Registration::new(machine, key, "router".parse()?, admission);
+/// # let node = store.nodes().register(router).await?.id;
+/// use std::net::IpAddr;
+///
+/// let office = "10.20.0.0/16".parse()?;
+/// store.routes().advertise(node, vec![office]).await?;
+/// store.routes().approve(node, vec![office]).await?;
+/// store.presence().connect(node, SessionNumber::new(1)?, Change::Keep).await?;
+///
+/// let route = store.routes().lookup(IpAddr::from([10, 20, 30, 40])).await?;
+/// assert_eq!(route.map(|route| route.node), Some(node));
+/// # Ok(()) }).unwrap();
+/// ```
 #[async_trait]
 pub trait RouteRepository: Send + Sync {
     /// Makes exactly `prefixes` what a node advertises; an empty list clears. Gives the node's
     /// routes, by prefix.
     ///
+    /// # Behavior
+    /// - A route that is neither advertised nor approved any more disappears.
+    /// - It may come before or after the approval.
+    ///
     /// # Errors
-    /// `NotFound`; `InvalidArgument` above 1,024 prefixes.
+    /// `NotFound`; `InvalidArgument` above 1,024 prefixes; those of any write.
     async fn advertise(&self, node: NodeId, prefixes: Vec<Prefix>) -> Result<Vec<Arc<Route>>>;
 
     /// Makes exactly `prefixes` what an administrator approves of a node; an empty list clears.
     /// Gives the node's routes, by prefix.
     ///
-    /// # Errors
-    /// `NotFound`; `InvalidArgument` above 1,024 prefixes.
-    async fn approve(&self, node: NodeId, prefixes: Vec<Prefix>) -> Result<Vec<Arc<Route>>>;
-
-    /// Removes one route.
+    /// # Behavior
+    /// - A route that is neither advertised nor approved any more disappears.
+    /// - `0.0.0.0/0` and `::/0` (an exit node) are two routes, and have no primary: a client chooses
+    ///   its exit node.
     ///
     /// # Errors
-    /// `NotFound`, also the second time.
+    /// `NotFound`; `InvalidArgument` above 1,024 prefixes; those of any write.
+    async fn approve(&self, node: NodeId, prefixes: Vec<Prefix>) -> Result<Vec<Arc<Route>>>;
+
+    /// Removes one route, both its advertisement and its approval.
+    ///
+    /// # Errors
+    /// `NotFound`, also the second time; those of any write.
     async fn delete(&self, id: RouteId) -> Result<()>;
 
-    /// The route with this id.
+    /// The route with this id; `None` if there is none.
     ///
     /// # Errors
     /// `Unavailable` after the store was closed.
     async fn get(&self, id: RouteId) -> Result<Option<Arc<Route>>>;
 
-    /// A page of routes, by prefix (family, address, length) and id.
+    /// A page of routes, by prefix (IPv4 first, then address and length) and id.
     ///
     /// # Errors
-    /// `InvalidArgument` for a cursor of another listing.
+    /// `InvalidArgument` for a cursor of another listing; `Unavailable` after the store was closed.
     async fn list(&self, filter: &RouteFilter, page: &PageRequest) -> Result<Page<Arc<Route>>>;
 
-    /// The primary route with the longest prefix that contains `address`.
+    /// The primary route with the longest prefix that contains `address`; `None` if there is none.
+    ///
+    /// # Behavior
+    /// - Exit routes (`0.0.0.0/0`, `::/0`) are not found.
+    /// - It takes no more than one step for each bit of the address, however many routes there are.
     ///
     /// # Errors
     /// `Unavailable` after the store was closed.

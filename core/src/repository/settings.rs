@@ -10,8 +10,23 @@ use crate::domain::{Revision, Setting, SettingDocument, SettingKind};
 use crate::error::Result;
 use crate::store::StoreHandle;
 
-/// The few documents that shape the whole network. What was never set is at its default; the view
-/// gives what is in force, for example `view.settings().network()`.
+/// Settings: three documents for the whole network (addresses and lifetimes, relays, resolvers).
+///
+/// [`View`](crate::view::View) gives what is in force, which may be a default.
+///
+/// ```
+/// # ghostwire_store_memory::example(async |store| {
+/// use ghostwire_store::domain::{SettingDocument, SettingKind};
+///
+/// assert_eq!(store.settings().get(SettingKind::Network).await?, None);
+/// let mut network = store.view().settings().network().into_owned();
+/// network.ephemeral_cutoff_seconds = 600;
+/// store.settings().put(SettingDocument::Network(network), None).await?;
+///
+/// assert_eq!(store.view().settings().network().ephemeral_cutoff_seconds, 600);
+/// store.settings().reset(SettingKind::Network).await?;
+/// # Ok(()) }).unwrap();
+/// ```
 #[async_trait]
 pub trait SettingRepository: Send + Sync {
     /// A document that was set; `None` means that its default is in force.
@@ -20,10 +35,14 @@ pub trait SettingRepository: Send + Sync {
     /// `Unavailable` after the store was closed.
     async fn get(&self, kind: SettingKind) -> Result<Option<Arc<Setting>>>;
 
-    /// Replaces a document; with `expected`, only if that is still its revision.
+    /// Replaces a document as a whole.
+    ///
+    /// # Behavior
+    /// - With `expected`, only if that is still its revision.
+    /// - Addresses that nodes have stay, also if the new settings do not contain them.
     ///
     /// # Errors
-    /// `Conflict`, `InvalidArgument`.
+    /// `Conflict` for another revision; `InvalidArgument`, naming the field; those of any write.
     async fn put(
         &self,
         document: SettingDocument,
@@ -33,7 +52,7 @@ pub trait SettingRepository: Send + Sync {
     /// Back to the default.
     ///
     /// # Errors
-    /// `NotFound` if it is there already.
+    /// `NotFound` if it is in force already; those of any write.
     async fn reset(&self, kind: SettingKind) -> Result<()>;
 }
 

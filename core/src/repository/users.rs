@@ -13,43 +13,76 @@ use crate::domain::{
 use crate::error::Result;
 use crate::store::StoreHandle;
 
-/// People and service accounts.
+/// Users: people and service accounts that own nodes and sign in.
+///
+/// ```
+/// # ghostwire_store_memory::example(async |store| {
+/// use ghostwire_store::ErrorKind;
+/// use ghostwire_store::domain::{Limit, NewUser, PageRequest, Patch, UserFilter, UserPatch};
+///
+/// let alice = store.users().create(NewUser::local("alice".parse()?)).await?;
+/// let taken = store.users().create(NewUser::local("alice".parse()?)).await;
+/// assert!(matches!(taken.unwrap_err().kind(), ErrorKind::AlreadyExists { .. }));
+///
+/// // Only if nobody changed her meanwhile.
+/// let email = Patch::Set("alice@example.com".parse()?);
+/// let patch = UserPatch { email, ..UserPatch::default() };
+/// let alice = store.users().update(alice.id, patch, Some(alice.revision)).await?;
+///
+/// let first = PageRequest::first(Limit::MAX);
+/// let page = store.users().list(&UserFilter::default(), &first).await?;
+/// assert_eq!(page.items, [alice.clone()]);
+///
+/// store.users().delete(alice.id, false).await?;
+/// assert_eq!(store.users().get(alice.id).await?, None);
+/// # Ok(()) }).unwrap();
+/// ```
 #[async_trait]
 pub trait UserRepository: Send + Sync {
     /// Creates a user.
     ///
+    /// # Behavior
+    /// - A name is unique among local users only; users of a provider may share it.
+    /// - E-mail addresses are not unique.
+    ///
     /// # Errors
-    /// `AlreadyExists` (`name` for a local user, `identity` for one of a provider).
+    /// `AlreadyExists` (`name` for a local user, `identity` for one of a provider); those of any
+    /// write.
     async fn create(&self, user: NewUser) -> Result<Arc<User>>;
 
-    /// The user with this id.
+    /// The user with this id; `None` if there is none.
     ///
     /// # Errors
     /// `Unavailable` after the store was closed.
     async fn get(&self, id: UserId) -> Result<Option<Arc<User>>>;
 
-    /// The local user with this name, byte-exact.
+    /// The local user with this name, byte for byte; `None` if there is none.
     ///
     /// # Errors
     /// `Unavailable` after the store was closed.
     async fn get_by_name(&self, name: &UserName) -> Result<Option<Arc<User>>>;
 
-    /// The user of this identity.
+    /// The user of this identity; `None` if there is none. Only an identity of a provider names one
+    /// user.
     ///
     /// # Errors
     /// `Unavailable` after the store was closed.
     async fn get_by_identity(&self, identity: &Identity) -> Result<Option<Arc<User>>>;
 
-    /// A page of users, by id.
+    /// A page of users, in the order of their ids, which is that of their creation.
     ///
     /// # Errors
-    /// `InvalidArgument` for a cursor of another listing.
+    /// `InvalidArgument` for a cursor of another listing; `Unavailable` after the store was closed.
     async fn list(&self, filter: &UserFilter, page: &PageRequest) -> Result<Page<Arc<User>>>;
 
-    /// Changes a user; with `expected`, only if that is still its revision.
+    /// Changes a user.
+    ///
+    /// # Behavior
+    /// - With `expected`, only if that is still the user's revision.
+    /// - If nothing would change, nothing is written, and revision and `updated_at` stay.
     ///
     /// # Errors
-    /// `NotFound`, `Conflict`, `AlreadyExists`.
+    /// `NotFound`; `Conflict` for another revision; `AlreadyExists` (`name`); those of any write.
     async fn update(
         &self,
         id: UserId,
@@ -59,15 +92,24 @@ pub trait UserRepository: Send + Sync {
 
     /// A sign-in through a provider: creates the user or brings it up to date.
     ///
+    /// # Behavior
+    /// - (provider, subject) names the user; everything else may have changed.
+    /// - The provider is the authority: what the profile leaves out is cleared.
+    ///
     /// # Errors
     /// Those of any write.
     async fn upsert_oidc(&self, profile: OidcProfile) -> Result<Arc<User>>;
 
-    /// Removes a user with its sessions; with `cascade`, also its nodes and keys. Beyond what one
-    /// commit holds it goes on in the next, the user last; should that fail, repeat the call.
+    /// Removes a user and its sessions; with `cascade` also its nodes (with their routes and
+    /// sessions), pre-auth keys and API keys.
+    ///
+    /// # Behavior
+    /// - Beyond what one commit holds it goes on in the next one: keys first, then nodes, the user
+    ///   last. If that fails on the way, repeat the call.
     ///
     /// # Errors
-    /// `NotFound`; `Restricted` if it owns nodes or keys and `cascade` is not given.
+    /// `NotFound`, also the second time; `Restricted` without `cascade` while the user owns nodes or
+    /// keys, revoked ones included; those of any write.
     async fn delete(&self, id: UserId, cascade: bool) -> Result<()>;
 }
 

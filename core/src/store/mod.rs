@@ -25,44 +25,81 @@ use crate::writer::Committed;
 pub use handle::StoreHandle;
 pub use open::open;
 
-/// The storage of a control plane. Get one from the facade's `open`; hold it as `Arc<dyn Store>`.
+/// The storage of a control plane: typed repositories, snapshots, and a feed of changes.
 ///
-/// No caller can tell which backend it runs on, except by speed.
+/// A handle is an `Arc<dyn Store>`, which is cheap to clone; all handles of one opening share its
+/// writer. No caller can tell which backend it runs on, except by speed.
+///
+/// ```
+/// # ghostwire_store_memory::example(async |store| {
+/// use ghostwire_store::command::{Part, Precondition, Transaction, UserCommand};
+/// use ghostwire_store::domain::{NewUser, UserId};
+///
+/// // A write answers when it is durable.
+/// let alice = store.users().create(NewUser::local("alice".parse()?)).await?;
+///
+/// // Reads are plain functions on a snapshot, which never changes.
+/// let before = store.view();
+/// assert_eq!(before.users().get(alice.id), Some(&alice));
+///
+/// // Several writes in one commit, all or none; what they rely on is checked in the same step.
+/// let bob = UserId::time_ordered(store.clock().now()?, [7; 10]);
+/// let replace = Transaction::new()
+///     .require(Precondition::UserRevision(alice.id, alice.revision))?
+///     .then(UserCommand::Delete { id: alice.id, cascade: true, part: Part::WHOLE })?
+///     .then(UserCommand::Create { id: bob, user: NewUser::local("bob".parse()?) })?;
+/// store.transact(replace).await?;
+/// assert!(before.users().get(alice.id).is_some());
+/// assert!(store.view().users().get(alice.id).is_none());
+///
+/// // Completes what was accepted and releases the files.
+/// store.close().await?;
+/// # Ok(()) }).unwrap();
+/// ```
 #[async_trait]
 pub trait Store: Send + Sync + std::fmt::Debug {
-    /// Users.
+    /// People and service accounts.
     fn users(&self) -> &dyn UserRepository;
-    /// Nodes.
+    /// The machines of the mesh.
     fn nodes(&self) -> &dyn NodeRepository;
-    /// Who is online.
+    /// Who is online, and where.
     fn presence(&self) -> &dyn PresenceRepository;
-    /// Routes.
+    /// Prefixes outside the mesh that nodes lead to.
     fn routes(&self) -> &dyn RouteRepository;
-    /// API keys.
+    /// What lets programs use the control plane's API.
     fn api_keys(&self) -> &dyn ApiKeyRepository;
-    /// Pre-auth keys.
+    /// What admits nodes without a person at the keyboard.
     fn preauth_keys(&self) -> &dyn PreAuthKeyRepository;
-    /// Access policies.
+    /// Versions of the access policy.
     fn policies(&self) -> &dyn PolicyRepository;
-    /// DNS records.
+    /// DNS records beside the labels of nodes.
     fn dns(&self) -> &dyn DnsRepository;
-    /// Sign-in sessions.
+    /// Sign-ins that last.
     fn sessions(&self) -> &dyn SessionRepository;
-    /// Settings.
+    /// The documents that hold for the whole network.
     fn settings(&self) -> &dyn SettingRepository;
-    /// Metrics.
+    /// What nodes and the network measure.
     fn metrics(&self) -> &dyn MetricRepository;
-    /// The audit trail.
+    /// Who did what.
     fn audit(&self) -> &dyn AuditRepository;
     /// The store's time.
     fn clock(&self) -> &dyn ClockRepository;
 
-    /// The last durable state: constant time, no lock, no disk. With a shared backend it may lag
-    /// behind other processes; see [`View::age`].
+    /// The last durable state.
+    ///
+    /// # Behavior
+    /// - Takes constant time, no lock and no disk. It never changes, however long it is kept, and keeps
+    ///   its memory alive.
+    /// - A write whose `Ok` came before is in it. On a shared backend it may lag behind other
+    ///   processes: [`View::age`] says how far.
+    /// - After `close` it still gives the last state.
     fn view(&self) -> View;
 
     /// A view that holds every commit which was durable when this was called, also those of other
     /// processes.
+    ///
+    /// # Behavior
+    /// - Asks the backend only if that is shared; otherwise it is [`view`](Store::view).
     ///
     /// # Errors
     /// `Unavailable`.
@@ -71,66 +108,98 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Commits after `after`, one by one, as they become durable; it waits at the end. The serial
     /// last seen is all that is needed to continue in another process.
     ///
-    /// The stream ends when the store is closed; with `Compacted` if the blocks it needs are gone:
-    /// take a view, and watch after its serial; and with `Unexpected` if the store ended by a fault
-    /// of its own. It begins with `Conflict` if the store does not have that serial yet, so was put
-    /// back to an older copy. One that has since passed the serial it cannot tell:
-    /// [`watch_from`](Store::watch_from) can.
+    /// # Behavior
+    /// - Every commit comes once, in order. Metrics make no commit.
+    /// - It ends when the store is closed; with `Compacted` if the blocks it needs are gone: take a
+    ///   view, and watch after its serial; with `Unexpected` if the store ended by a fault of its own.
+    /// - It begins with `Conflict` if the store does not have that serial yet, so was put back to an
+    ///   older copy. One that has since passed the serial it cannot tell:
+    ///   [`watch_from`](Store::watch_from) can.
     fn watch(&self, after: Serial) -> ChangeStream;
 
-    /// Like [`watch`](Store::watch), behind a place that [`CommitChanges::place`] or [`View::place`]
-    /// gave. Its first item is `Conflict` if this store's history does not contain the place: it
-    /// was put back to an older copy, or is another store. What the caller knows is then of a
-    /// history that is gone: forget it, take a view, and watch from its place.
+    /// Like [`watch`](Store::watch), from a place that [`CommitChanges::place`] or [`View::place`]
+    /// gave.
+    ///
+    /// # Behavior
+    /// - Its first item is `Conflict` if this store's history does not contain the place: it was put
+    ///   back to an older copy, or is another store. What the caller knows is then of a history that is
+    ///   gone: forget it, take a view, and watch from its place.
     ///
     /// [`CommitChanges::place`]: crate::changes::CommitChanges::place
     fn watch_from(&self, place: Place) -> ChangeStream;
 
     /// Several commands in one commit, all or nothing. Gives their replies in order.
     ///
-    /// # Errors
-    /// `Conflict` if a precondition does not hold; otherwise the error of the first command that
-    /// is refused, with its `step`.
-    async fn transact(&self, transaction: Transaction) -> Result<Committed<Vec<Reply>>>;
-
-    /// Brings in whole entities, for imports and restores.
+    /// # Behavior
+    /// - At most 10,000 preconditions and commands, and 256 MiB. Each command sees those before it.
+    /// - Preconditions are checked first, in the same step: no other write comes in between.
     ///
     /// # Errors
-    /// As for the entities' own writes.
+    /// `Conflict` if a precondition does not hold; otherwise the error of the first command that
+    /// is refused, with its `step`, counted from 0; `Exhausted` if it is too large for one commit;
+    /// those of any write.
+    async fn transact(&self, transaction: Transaction) -> Result<Committed<Vec<Reply>>>;
+
+    /// Brings in whole entities, for imports and restores, with their ids, times and revisions.
+    ///
+    /// # Behavior
+    /// - What is referred to comes first.
+    /// - One that is there already, equal in every field, counts as unchanged, so an interrupted import
+    ///   can be run again. Nothing is overwritten.
+    /// - With `skip_invalid` what breaks a rule is left out and reported; otherwise the first such
+    ///   entity rejects all of them.
+    /// - It leaves no lines in the audit trail.
+    ///
+    /// # Errors
+    /// As for the entities' own writes; `AlreadyExists` (`id`) for another entity of the same id;
+    /// `Exhausted` if it is too large for one commit.
     async fn restore(&self, restore: Restore) -> Result<Committed<Restored>>;
 
-    /// A handle on the same store whose writes the audit trail ascribes to `actor`.
+    /// A handle on the same store whose writes the audit trail ascribes to `actor`. Making one is
+    /// cheap.
     fn acting_as(&self, actor: ActorName) -> Arc<dyn Store>;
 
-    /// The digests of everything stored. The state's costs time in proportion to what changed
-    /// since the last one, those of the series in proportion to all of them. Under writes, the state's
-    /// is of one moment and those of the series are of none.
+    /// The digests of everything stored. Equal digests mean equal content, on any backend.
+    ///
+    /// # Behavior
+    /// - The state's costs time in proportion to what changed since the last one, those of the series
+    ///   in proportion to all of them.
+    /// - Under writes, the state's is of one moment and those of the series are of none.
     ///
     /// # Errors
     /// `Unavailable`, `Corrupt`.
     async fn digests(&self) -> Result<Digests>;
 
-    /// Folds every block into rows. Gives the serial that the rows then hold.
+    /// Brings every block into rows. Gives the serial that the rows then hold.
     ///
     /// # Errors
-    /// `Unavailable`.
+    /// `Unavailable`, `ReadOnly`.
     async fn checkpoint(&self) -> Result<Serial>;
 
     /// Reads everything stored and checks it: the engine's own checks, every row, every block, the
-    /// chain of blocks, and that what is stored amounts to what is in memory. Writes wait
-    /// meanwhile.
+    /// chain of blocks, and that what is stored amounts to what is in memory.
+    ///
+    /// # Behavior
+    /// - Writes wait meanwhile.
     ///
     /// # Errors
-    /// `Corrupt`, saying where.
+    /// `Corrupt`, saying where; `Unavailable`.
     async fn verify(&self) -> Result<()>;
 
-    /// What the store is and does.
+    /// What the store is and does, as numbers for people and dashboards. Takes no lock that a write
+    /// holds for long, and reads nothing that is stored.
     fn info(&self) -> StoreInfo;
 
-    /// Completes what was accepted, folds it, and releases the files: when this returns, they are
-    /// free. Every later call on any handle of this store gives `Unavailable`; closing again, also
-    /// after a call that was given up, waits for the same end and has the same outcome. Dropping
-    /// the future takes nothing back.
+    /// Completes what was accepted, brings it into rows, and releases the files: when this returns,
+    /// they are free.
+    ///
+    /// # Behavior
+    /// - Every later call on any handle of this store gives `Unavailable`, except [`view`](Store::view);
+    ///   every `watch` ends.
+    /// - Closing again, also after a call that was given up, waits for the same end and has the same
+    ///   outcome. Dropping the future takes nothing back.
+    /// - Dropping every handle instead also ends the writer, and loses nothing; the next opening then
+    ///   reads more blocks.
     ///
     /// # Errors
     /// `Unavailable` if the last bytes could not be written; `Unexpected` if the store had ended by
