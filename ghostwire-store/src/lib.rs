@@ -4,9 +4,24 @@
 //! Cargo features decide what a binary can do (`zqlite` and `libsql` by default, `memory`), a
 //! [`config::Config`] decides what an environment does.
 //!
+//! | to | see |
+//! |---|---|
+//! | open a store | [`Opener`], [`config`] |
+//! | write | [`Store`] and the traits in [`repository`]; values are in [`domain`] |
+//! | read | [`Store::view`], [`view`] |
+//! | do several writes as one | [`Store::transact`], [`command`] |
+//! | follow what happens | [`Store::watch_from`], [`changes`] |
+//! | bring data in, take it out | [`Store::restore`], [`portable`] |
+//! | look after it | [`apply_retention`], [`Store::verify`], [`info`] |
+//!
+//! A backend of one's own, a layer over one, or a tool that looks below the store depends on
+//! `ghostwire-store-core`.
+//!
 //! ```
 //! use ghostwire_store::config::{BackendChoice, Config, LibsqlOptions};
-//! use ghostwire_store::domain::{Admission, HostInfo, NewUser, RegisterMethod, Registration};
+//! use ghostwire_store::domain::{
+//!     Admission, MachineKey, NewUser, NodeKey, RegisterMethod, Registration,
+//! };
 //! use ghostwire_store::{Opener, Result};
 //!
 //! # #[cfg(feature = "libsql")]
@@ -19,15 +34,10 @@
 //! let store = Opener::new(&config).open().await?;
 //!
 //! let alice = store.users().create(NewUser::local("alice".parse()?)).await?;
-//! let node = store.nodes().register(Registration {
-//!     machine_key: format!("mkey:{}", "1".repeat(64)).parse()?,
-//!     node_key: format!("nodekey:{}", "2".repeat(64)).parse()?,
-//!     disco_key: None,
-//!     hostname: "laptop".parse()?,
-//!     host_info: HostInfo::default(),
-//!     admission: Admission::User { user: alice.id, method: RegisterMethod::Cli },
-//!     expires_at: None,
-//! }).await?; // durable from here on
+//! let admission = Admission::User { user: alice.id, method: RegisterMethod::Cli };
+//! let (machine, key) = (MachineKey::from_bytes([1; 32])?, NodeKey::from_bytes([2; 32])?);
+//! let laptop = Registration::new(machine, key, "laptop".parse()?, admission);
+//! let node = store.nodes().register(laptop).await?; // durable from here on
 //!
 //! assert_eq!(node.ipv4, "100.64.0.1".parse().ok());
 //! let view = store.view(); // a snapshot; reads from it are plain functions
@@ -43,17 +53,74 @@ mod hash_key;
 mod open;
 mod retention;
 
+#[doc(inline)]
+pub use ghostwire_store_core::secrets::HashKey;
+#[doc(inline)]
+pub use ghostwire_store_core::view::View;
+#[doc(inline)]
 pub use ghostwire_store_core::{
-    Committed, Entity, Error, ErrorKind, Result, Store, backend, block, changes, command, digest,
-    domain, entropy, error, netmap, options, portable, repository, schema, secrets, state, store,
-    view,
+    Entity, Error, ErrorKind, Result, Store, domain, entropy, portable, repository,
 };
 
 pub use hash_key::{create_hash_key, hash_key_is_absent, read_hash_key};
 pub use open::{COMPILED_BACKENDS, Opener, prepare_process};
 pub use retention::{Pruned, apply_retention};
 
+/// Snapshot reads: what a [`View`] gives.
+pub mod view {
+    #[doc(inline)]
+    pub use ghostwire_store_core::netmap::{NetMap, Network, Peer};
+    #[doc(inline)]
+    pub use ghostwire_store_core::state::{
+        Addresses, ApiKeys, DnsRecords, Nodes, Policies, PreAuthKeys, Presences, Routes, Sessions,
+        Settings, Users,
+    };
+    #[doc(inline)]
+    pub use ghostwire_store_core::view::View;
+}
+
+/// The feed of changes: what [`Store::watch`] gives.
+pub mod changes {
+    #[doc(inline)]
+    pub use ghostwire_store_core::block::{BlockHash, ChangeKind, Serial};
+    #[doc(inline)]
+    pub use ghostwire_store_core::changes::*;
+    #[doc(inline)]
+    pub use ghostwire_store_core::state::Handle;
+}
+
+/// Writes as values: what [`Store::transact`] and [`Store::restore`] take, and what they answer.
+pub mod command {
+    #[doc(inline)]
+    pub use ghostwire_store_core::Committed;
+    #[doc(inline)]
+    pub use ghostwire_store_core::command::*;
+    #[doc(inline)]
+    pub use ghostwire_store_core::state::Reply;
+}
+
+/// What a store says about itself.
+pub mod info {
+    #[doc(inline)]
+    pub use ghostwire_store_core::backend::{BackendCounters, BackendInfo, Compacted, LogInfo};
+    #[doc(inline)]
+    pub use ghostwire_store_core::digest::{Digest, Digests};
+    #[doc(inline)]
+    pub use ghostwire_store_core::store::StoreInfo;
+}
+
+// For the tools of this workspace. Backends and tools of others depend on the core itself.
+#[doc(hidden)]
+pub use ghostwire_store_core::{
+    Committed, backend, block, digest, error, netmap, options, schema, secrets, state, store,
+};
+
 /// The example on the first page, kept compiling and running.
 #[cfg(all(doctest, feature = "libsql"))]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// The code of the guide, kept compiling.
+#[cfg(all(doctest, feature = "libsql"))]
+#[doc = include_str!("../../docs/porting.md")]
+struct Porting;
