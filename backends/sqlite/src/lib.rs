@@ -140,7 +140,17 @@ impl StoreFile {
 
     fn open_unnamed(path: &Path, kind: FileKind, access: Access) -> Result<Self> {
         let path = locate(path, access)?;
-        let lock = Lock::take(&with_suffix(&path, LOCK_FILE), &path, access)?;
+        let lock_path = with_suffix(&path, LOCK_FILE);
+        // What is no store gets no lock, and another program's lock no line of ours. Where a lock
+        // says who had it, this process may have the store open: see the trap above.
+        if lock::is_blank(&lock_path)? && !is_absent(&path)? {
+            let looked = check::content(&path, kind, access);
+            // Otherwise somebody began to make a store there meanwhile.
+            if lock::is_blank(&lock_path)? {
+                looked?;
+            }
+        }
+        let lock = Lock::take(&lock_path, &path, access)?;
         // Somebody may have made or removed it before the lock was held.
         let (_, exists) = check::resolve(&path, access)?;
         let making = (!exists).then(|| Making::begin(&path, lock.is_new())).transpose()?;

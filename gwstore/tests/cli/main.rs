@@ -11,6 +11,7 @@ mod everyday;
 mod exit_codes;
 mod files;
 mod imports;
+mod looking;
 mod names;
 mod outputs;
 mod owners;

@@ -218,6 +218,15 @@ pub(crate) fn existing(path: &Path, access: Access) -> Result<Option<File>> {
     }
 }
 
+/// Whether there is no lock of this name, or a file with nothing in it.
+pub(crate) fn is_blank(path: &Path) -> Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) => Ok(metadata.is_file() && metadata.len() == 0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(failed("the store's lock cannot be looked up", path, error)),
+    }
+}
+
 /// Whose the lock is says who can use the store.
 fn cannot_open(path: &Path, error: io::Error) -> Error {
     #[cfg(unix)]
