@@ -12,7 +12,7 @@ use ghostwire_store::schema::{RowKey, Schema, Table};
 use ghostwire_store::{Error, ErrorKind, Opener, Result, Store, store};
 
 use crate::cli::GlobalOptions;
-use crate::failure::with_help;
+use crate::failure::{Failure, Outcome, with_help};
 
 /// Read if no other is named.
 const DEFAULT_FLAG_FILE: &str = "feature-flags.toml";
@@ -20,7 +20,8 @@ const DEFAULT_FLAG_FILE: &str = "feature-flags.toml";
 const ROWS_PER_READ: usize = 10_000;
 
 /// The configuration that holds for this call.
-pub(crate) fn load_config(global: &GlobalOptions) -> Result<Config> {
+pub(crate) fn load_config(global: &GlobalOptions) -> Outcome<Config> {
+    refuse_contradictions(global)?;
     let variables = config::process_variables()?;
     let mut overrides = global.set.clone();
     if let Some(backend) = &global.backend {
@@ -30,8 +31,38 @@ pub(crate) fn load_config(global: &GlobalOptions) -> Result<Config> {
         LoadRequest { path: flag_file(global), environment: global.environment.clone(), overrides };
     let config = config::load(&request, &variables)?;
     let Some(path) = &global.path else { return Ok(config) };
-    request.overrides.extend(path_overrides(&config, path)?);
-    config::load(&request, &variables)
+    let key = format!("{}.path", config.backend.kind());
+    let [given, absolute] = path_overrides(&config, path)?;
+    let is_set = global.set.iter().any(|(set, value)| *set == key && *value != given);
+    let absolutely = config.backend.path().and_then(|path| std::path::absolute(path).ok());
+    if is_set && absolutely.is_none_or(|path| path != Path::new(&absolute)) {
+        return Err(contradiction(&key, "--path", &format!("--set {key}")));
+    }
+    request.overrides.extend([given, absolute].map(|path| (key.clone(), path)));
+    Ok(config::load(&request, &variables)?)
+}
+
+/// Refuses options that give one key different values: one of them would be ignored.
+fn refuse_contradictions(global: &GlobalOptions) -> Outcome {
+    let short = [("backend", &global.backend), ("environment", &global.environment)];
+    let short = short.into_iter().filter_map(|(key, value)| Some((key, value.as_ref()?)));
+    let mut given: Vec<_> =
+        short.map(|(key, value)| (format!("--{key}"), key, value.as_str())).collect();
+    for (key, value) in &global.set {
+        let option = format!("--set {key}");
+        if let Some((other, ..)) = given.iter().find(|(_, k, v)| k == key && v != value) {
+            return Err(contradiction(key, other, &option));
+        }
+        given.push((option, key, value));
+    }
+    Ok(())
+}
+
+/// The values are not repeated: one may be a secret in the wrong place.
+fn contradiction(key: &str, one: &str, other: &str) -> Failure {
+    let message = "two options give this key different values: leave one of them out";
+    let error = Error::invalid(message).with("key", key).with("options", format!("{one}, {other}"));
+    Failure::usage(error.during("config.load"))
 }
 
 /// A name that is there counts, also if it leads nowhere: reading it tells what is wrong.
@@ -46,7 +77,7 @@ fn flag_file(global: &GlobalOptions) -> Option<PathBuf> {
 /// Which key `--path` stands for depends on the backend. People mean the working directory, where
 /// the configuration means that of the flag file. Before that the path is given as it is, so that it
 /// is checked: made absolute, `libsql://db` is a path like others.
-fn path_overrides(config: &Config, path: &Path) -> Result<[(String, String); 2]> {
+fn path_overrides(config: &Config, path: &Path) -> Result<[String; 2]> {
     let kind = config.backend.kind();
     if config.backend.path().is_none() {
         return Err(Error::invalid("--path: this backend has no store file")
@@ -56,11 +87,8 @@ fn path_overrides(config: &Config, path: &Path) -> Result<[(String, String); 2]>
     let absolute = std::path::absolute(path).map_err(|error| {
         Error::invalid("--path does not name a file").with("path", path.display()).because(error)
     })?;
-    let key = format!("{kind}.path");
     match (path.to_str(), absolute.to_str()) {
-        (Some(given), Some(absolute)) => {
-            Ok([given, absolute].map(|path| (key.clone(), path.to_owned())))
-        }
+        (Some(given), Some(absolute)) => Ok([given, absolute].map(str::to_owned)),
         _ => Err(Error::invalid("--path and the working directory have to be valid UTF-8")
             .with("path", absolute.display())),
     }

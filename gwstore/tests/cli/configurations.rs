@@ -74,6 +74,41 @@ fn paths_that_are_none() {
 }
 
 #[test]
+fn options_that_contradict_each_other_are_refused() {
+    let place = Place::new();
+    place.init("libsql");
+    place.init("zqlite");
+    let on = "--backend libsql --path libsql.db";
+    for (options, words) in [
+        (format!("{on} --set libsql.path=zqlite.db"), ["--path", "--set libsql.path"]),
+        (format!("{on} --set backend=zqlite"), ["--backend", "--set backend"]),
+        (
+            format!("{on} --environment staging --set environment=production"),
+            ["--environment", "--set environment"],
+        ),
+        (
+            format!("{on} --set writer.max_group=7 --set writer.max_group=8"),
+            ["--set writer.max_group, --set writer.max_group", "leave one"],
+        ),
+    ] {
+        for command in ["status", "doctor", "init", "config show"] {
+            let ran = place.run(&format!("{options} {command}"));
+            assert_eq!(ran.code, 2, "{ran:#?}");
+            ran.refused(&words);
+        }
+    }
+    // The same twice is no contradiction, nor is a key of another backend.
+    let absolute = place.file("libsql.db");
+    for options in [
+        format!("{on} --set libsql.path=libsql.db --set backend=libsql"),
+        format!("{on} --set libsql.path={}", absolute.display()),
+        format!("{on} --set zqlite.path=zqlite.db"),
+    ] {
+        place.run(&format!("{options} status")).ok();
+    }
+}
+
+#[test]
 fn a_variable_with_an_underscore_too_few_is_refused() {
     let place = Place::new();
     let ran = with_variable(&place, "GHOSTWIRE_STORE_LIBSQL_PATH", "/x", &["init"]);

@@ -10,7 +10,7 @@ mod stored;
 use std::fmt::Display;
 
 use ghostwire_store::config::{BackendKind, Config};
-use ghostwire_store::{COMPILED_BACKENDS, Error, Result};
+use ghostwire_store::{COMPILED_BACKENDS, Error};
 use serde::Serialize;
 use serde_json::json;
 
@@ -104,16 +104,17 @@ impl Checkup<'_, '_> {
 }
 
 /// Runs every check. A configuration that cannot be loaded is a finding, the last one then.
-pub(super) async fn run(config: Result<Config>, shell: &mut Shell<'_>) -> Outcome {
+pub(super) async fn run(config: Outcome<Config>, shell: &mut Shell<'_>) -> Outcome {
     let mut checkup = Checkup { shell, findings: Vec::new() };
     let config = match config {
         Ok(config) => config,
-        Err(error) => {
+        Err(Failure::Error(error)) => {
             let advice = "correct the flag file, the variable or the option; docs/configuration.md \
                           lists every key";
             checkup.add(Finding::error("configuration", &error, advice))?;
             return checkup.end();
         }
+        Err(failure) => return Err(failure),
     };
     let kind = config.backend.kind();
     let loaded = format!(
