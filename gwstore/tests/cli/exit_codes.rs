@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use crate::support::{BACKENDS, Place, command_in, dump, portable, user};
+use crate::support::{BACKENDS, Place, command_in, dump, edited, portable, user};
 
 const PAGE: &str = include_str!("../../../docs/command-line.md");
 
@@ -114,8 +114,17 @@ fn what_is_there_refuses() {
     place.write("ann.jsonl", portable(&[&user(1, "ann")]));
     place.on("libsql", "import portable ann.jsonl").ok();
     place.write("other.jsonl", portable(&[&user(1, "bob")]));
-    let refused =
-        ["init", "export there.jsonl", "export libsql.db --force", "import portable other.jsonl"];
+    let (own, refused);
+    place.on("libsql", "export own.jsonl").ok();
+    own = String::from_utf8(place.read("own.jsonl")).unwrap();
+    place.write("edited.jsonl", edited(&own, &[&user(2, "eve")]));
+    refused = [
+        "init",
+        "export there.jsonl",
+        "export libsql.db --force",
+        "import portable other.jsonl",
+        "import portable edited.jsonl",
+    ];
     for arguments in refused {
         let ran = place.on("libsql", arguments);
         assert_eq!(ran.code, ended("refused"), "{arguments}: {ran:#?}");
@@ -136,6 +145,33 @@ fn some_was_left_out() {
 }
 
 #[test]
+fn a_check_could_not_be_made() {
+    use ghostwire_store::Opener;
+    use ghostwire_store::config::{BackendChoice, Config, LibsqlOptions};
+    use ghostwire_store::schema::Schema;
+    let place = Place::new();
+    let options = LibsqlOptions { path: place.file("libsql.db"), ..LibsqlOptions::default() };
+    let config = Config { backend: BackendChoice::Libsql(options), ..Config::default() };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let opener = Opener::new(&config).schema(Schema::at(1).unwrap());
+        opener.open().await.unwrap().close().await.unwrap();
+        // Only the key was wanted: opening has migrated the store.
+        std::fs::remove_file(place.file("libsql.db")).unwrap();
+        std::fs::remove_file(place.file("libsql.db.lock")).unwrap();
+        std::fs::rename(place.file("libsql.db.key"), place.file("key")).unwrap();
+        opener.open_backend().await.unwrap().close().await.unwrap();
+        std::fs::rename(place.file("key"), place.file("libsql.db.key")).unwrap();
+    });
+    let doctor = place.on("libsql", "doctor");
+    assert_eq!(doctor.code, ended("partly"), "{doctor:#?}");
+    assert!(doctor.out.contains("skip  integrity"), "{doctor:#?}");
+    assert!(doctor.out.contains("gwstore migrate"), "{doctor:#?}");
+    let json = place.on("libsql", "doctor --json").json();
+    assert_eq!(json["verdict"], "unchecked");
+}
+
+#[test]
 fn the_store_is_busy() {
     use ghostwire_store::Opener;
     use ghostwire_store::config::{BackendChoice, Config, LibsqlOptions};
@@ -146,6 +182,17 @@ fn the_store_is_busy() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let store = runtime.block_on(Opener::new(&config).open()).unwrap();
     assert_eq!(place.on("libsql", "status").code, ended("busy"));
+    let doctor = place.on("libsql", "doctor");
+    assert_eq!(doctor.code, ended("busy"), "{doctor:#?}");
+    assert!(
+        doctor.out.contains("skip  store") && doctor.out.contains("1 not checked"),
+        "{doctor:#?}"
+    );
+    // What failed counts more.
+    let key = place.file("libsql.db.key");
+    std::fs::rename(&key, place.file("away")).unwrap();
+    assert_eq!(place.on("libsql", "doctor").code, ended("found"));
+    std::fs::rename(place.file("away"), &key).unwrap();
     runtime.block_on(store.close()).unwrap();
     place.on("libsql", "status").ok();
 }

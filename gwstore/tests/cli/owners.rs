@@ -137,6 +137,45 @@ fn a_key_that_cannot_be_looked_up_is_not_taken_for_none() {
 }
 
 #[test]
+fn a_file_that_may_not_be_read_is_not_imported_and_the_advice_fits() {
+    for backend in BACKENDS {
+        let Some(machine) = Machine::new() else { return };
+        let on = format!("--backend {backend} --path s.db");
+        machine.place.run(&format!("{on} init")).ok();
+        let own = machine.place.write("own.jsonl", portable(&[&user(1, "ann")]));
+        fs::set_permissions(&own, fs::Permissions::from_mode(0o600)).unwrap();
+        for import in ["portable", "headscale"] {
+            let ran = machine.service(&format!("{on} import {import} own.jsonl"));
+            assert_eq!(ran.code, 5, "{ran:#?}");
+            ran.refused(&[
+                "own.jsonl",
+                "Permission denied",
+                "help: let this process's user read it",
+            ]);
+        }
+        // Nor is a store damaged that this user may not read.
+        chown(machine.file("s.db"), Some(0), Some(0)).unwrap();
+        let doctor = machine.service(&format!("{on} doctor"));
+        assert_eq!(doctor.code, 3, "{doctor:#?}");
+        assert!(!doctor.out.contains("backup"), "{doctor:#?}");
+        assert!(doctor.out.contains("run this as the store's user"), "{doctor:#?}");
+    }
+}
+
+#[test]
+fn a_directory_that_cannot_be_listed_is_a_check_that_was_not_made() {
+    let Some(machine) = Machine::new() else { return };
+    let on = "--backend libsql --path s.db";
+    machine.place.run(&format!("{on} init")).ok();
+    fs::set_permissions(machine.file(""), fs::Permissions::from_mode(0o300)).unwrap();
+    let doctor = machine.service(&format!("{on} doctor"));
+    assert_eq!(doctor.code, 6, "{doctor:#?}");
+    assert!(doctor.out.contains("skip  leftovers"), "{doctor:#?}");
+    fs::set_permissions(machine.file(""), fs::Permissions::from_mode(0o700)).unwrap();
+    machine.service(&format!("{on} doctor")).ok();
+}
+
+#[test]
 fn a_reader_without_rights_does_not_read_beside_a_writer() {
     for backend in BACKENDS {
         let Some(machine) = Machine::new() else { return };

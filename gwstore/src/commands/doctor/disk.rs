@@ -57,7 +57,7 @@ pub(super) fn check_space(directory: &Path, path: &Path, checkup: &mut Checkup<'
         Ok(Some(free)) => free,
         Ok(None) => return Ok(()),
         Err(error) => {
-            return checkup.add(Finding::warn(CHECK, error, "look at the file system"));
+            return checkup.add(Finding::unchecked(CHECK, error, "look at the file system"));
         }
     };
     let found = format!("{} free, the store has {}", bytes(free), bytes(size));

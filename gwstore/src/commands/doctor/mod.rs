@@ -10,7 +10,7 @@ mod stored;
 use std::fmt::Display;
 
 use ghostwire_store::config::{BackendKind, Config};
-use ghostwire_store::{COMPILED_BACKENDS, Error};
+use ghostwire_store::{COMPILED_BACKENDS, Error, ErrorKind};
 use serde::Serialize;
 use serde_json::json;
 
@@ -23,6 +23,8 @@ use crate::output::{Shell, printable};
 enum Verdict {
     Ok,
     Warn,
+    /// The check could not be made: nobody knows.
+    Unchecked,
     Fail,
 }
 
@@ -34,24 +36,36 @@ struct Finding {
     found: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     advice: Option<String>,
+    /// It can be made once nobody uses the store.
+    #[serde(skip)]
+    is_busy: bool,
 }
 
 impl Finding {
     fn ok(check: &'static str, found: impl Display) -> Self {
-        Self { check, verdict: Verdict::Ok, found: found.to_string(), advice: None }
+        let found = found.to_string();
+        Self { check, verdict: Verdict::Ok, found, advice: None, is_busy: false }
     }
 
     fn warn(check: &'static str, found: impl Display, advice: impl Display) -> Self {
         let advice = Some(advice.to_string());
-        Self { check, verdict: Verdict::Warn, found: found.to_string(), advice }
+        Self { verdict: Verdict::Warn, advice, ..Self::ok(check, found) }
+    }
+
+    fn unchecked(check: &'static str, found: impl Display, advice: impl Display) -> Self {
+        Self { verdict: Verdict::Unchecked, ..Self::warn(check, found, advice) }
     }
 
     fn fail(check: &'static str, found: impl Display, advice: impl Display) -> Self {
         Self { verdict: Verdict::Fail, ..Self::warn(check, found, advice) }
     }
 
-    /// An error is a failure; its own help is the better advice.
+    /// An error is a failure, unless only the store is in use; its own help is the better advice.
     fn error(check: &'static str, error: &Error, advice: impl Display) -> Self {
+        if *error.kind() == ErrorKind::Busy {
+            let advice = "this was not checked: try again once nobody uses the store";
+            return Self { is_busy: true, ..Self::unchecked(check, one_line(error), advice) };
+        }
         let help = error.context().iter().find(|(key, _)| *key == "help");
         match help {
             Some((_, help)) => Self::fail(check, one_line(error), help),
@@ -73,6 +87,7 @@ impl Checkup<'_, '_> {
             let verdict = match finding.verdict {
                 Verdict::Ok => "ok  ",
                 Verdict::Warn => "warn",
+                Verdict::Unchecked => "skip",
                 Verdict::Fail => "FAIL",
             };
             let Finding { check, found, .. } = &finding;
@@ -91,15 +106,23 @@ impl Checkup<'_, '_> {
     }
 
     fn end(self) -> Outcome {
-        let [ok, warn, fail] =
-            [Verdict::Ok, Verdict::Warn, Verdict::Fail].map(|verdict| self.count(verdict));
+        let verdicts = [Verdict::Ok, Verdict::Warn, Verdict::Unchecked, Verdict::Fail];
+        let [ok, warn, unchecked, fail] = verdicts.map(|verdict| self.count(verdict));
+        let is_busy = self.findings.iter().any(|finding| finding.is_busy);
         if self.shell.json {
             let worst = self.findings.iter().map(|finding| finding.verdict).max();
             self.shell.object(&json!({ "verdict": worst, "findings": self.findings }))?;
         } else {
-            self.shell.say(format_args!("\n{ok} in order, {warn} to look at, {fail} failed"))?;
+            self.shell.say(format_args!(
+                "\n{ok} in order, {warn} to look at, {unchecked} not checked, {fail} failed"
+            ))?;
         }
-        if fail == 0 { Ok(()) } else { Err(Failure::Told(Ending::Found)) }
+        match (fail, unchecked) {
+            (0, 0) => Ok(()),
+            (0, _) if is_busy => Err(Failure::Told(Ending::Busy)),
+            (0, _) => Err(Failure::Told(Ending::Partly)),
+            _ => Err(Failure::Told(Ending::Found)),
+        }
     }
 }
 

@@ -1,12 +1,12 @@
 //! Checks of what is stored.
 
-use ghostwire_store::ErrorKind;
 use ghostwire_store::backend::{Head, LogInfo};
 use ghostwire_store::block::Serial;
 use ghostwire_store::config::Config;
 use ghostwire_store::domain::{Clock, SystemClock, Timestamp};
 use ghostwire_store::schema::Schema;
 use ghostwire_store::state::{CredentialHashes, State};
+use ghostwire_store::{Error, ErrorKind};
 
 use super::super::clock::{TOLERANCE, YEAR_2024};
 use super::{Checkup, Finding};
@@ -20,20 +20,13 @@ pub(super) async fn check(config: &Config, checkup: &mut Checkup<'_, '_>) -> Out
     const CHECK: &str = "store";
     let backend = match open_to_read(config).await {
         Ok(backend) => backend,
-        Err(error) if *error.kind() == ErrorKind::Busy => {
-            let advice = "what is stored was not checked; stop that process for a full check";
-            return checkup.add(Finding::warn(CHECK, error, advice));
-        }
-        Err(error) => {
-            let advice = "if the file is damaged, restore a backup under another name";
-            return checkup.add(Finding::error(CHECK, &error, advice));
-        }
+        Err(error) => return checkup.add(Finding::error(CHECK, &error, advice_on(&error))),
     };
     let head = match backend.head().await {
         Ok(head) => head,
         Err(error) => {
             let _ = backend.close().await;
-            return checkup.add(Finding::error(CHECK, &error, "restore a backup"));
+            return checkup.add(Finding::error(CHECK, &error, advice_on(&error)));
         }
     };
     check_log(backend.info().log, checkup)?;
@@ -42,23 +35,36 @@ pub(super) async fn check(config: &Config, checkup: &mut Checkup<'_, '_>) -> Out
     if is_current {
         match Reading::of_backend(backend.clone()).await {
             Ok(reading) => check_content(config, &reading, checkup).await?,
-            Err(error) => {
-                let advice = "keep the file as it is, and restore a backup under another name";
-                checkup.add(Finding::error(CHECK, &error, advice))?;
-            }
+            Err(error) => checkup.add(Finding::error(CHECK, &error, advice_on(&error)))?,
         }
     } else {
         let verified = backend.verify().await;
         checkup.add(match verified {
-            Ok(()) => {
-                Finding::ok("integrity", "the file is whole; a full check needs the migration")
-            }
-            Err(error) => Finding::error("integrity", &error, "restore a backup"),
+            Ok(()) => Finding::unchecked(
+                "integrity",
+                "the file is whole; what is stored in it was not read",
+                "run `gwstore migrate`, and the doctor once more",
+            ),
+            Err(error) => Finding::error("integrity", &error, advice_on(&error)),
         })?;
     }
     // It was only read.
     let _ = backend.close().await;
     Ok(())
+}
+
+/// What helps, where the error does not say it.
+fn advice_on(error: &Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::Corrupt => "keep the file as it is, and restore a backup under another name",
+        ErrorKind::PermissionDenied => {
+            "run this as the store's user, or give that one the file with `chown`"
+        }
+        ErrorKind::InvalidArgument | ErrorKind::Unsupported => {
+            "name the store's file with --path, or in the flag file"
+        }
+        _ => "put that right; nothing of what is stored was checked",
+    }
 }
 
 /// Whether the log has all that was acknowledged, as far as that can be told.
@@ -143,10 +149,7 @@ async fn check_content(
     };
     checkup.add(match verified {
         Ok(found) => Finding::ok(CHECK, found),
-        Err(error) => {
-            let advice = "keep the file as it is, and restore a backup under another name";
-            Finding::error(CHECK, &error, advice)
-        }
+        Err(error) => Finding::error(CHECK, &error, advice_on(&error)),
     })?;
     check_credentials(config, &reading.store.view(), checkup)
 }
