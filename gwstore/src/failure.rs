@@ -23,7 +23,7 @@ pub(crate) enum Ending {
     Missing = 4,
     /// What is there does not admit it, or whoever was asked.
     Refused = 5,
-    /// Some of it was left out, as was allowed.
+    /// Some of it was left out, as was allowed, or because it could not be done.
     Partly = 6,
     /// The store is in use; what sysexits.h calls `EX_TEMPFAIL`, so that a timer knows to try again.
     Busy = 75,
@@ -96,11 +96,6 @@ impl Failure {
     /// Options that do not go together, or not with the command.
     pub(crate) fn usage(error: Error) -> Self {
         Self::As(Ending::Usage, error)
-    }
-
-    /// What has to be asked for, and was not, or would harm what is there.
-    pub(crate) fn refused(error: Error) -> Self {
-        Self::As(Ending::Refused, error)
     }
 
     /// How the program ends.
@@ -219,6 +214,21 @@ fn object(error: &Error) -> Value {
 pub(crate) fn with_help(error: Error, help: impl std::fmt::Display) -> Error {
     let has_help = error.context().iter().any(|(key, _)| *key == HELP);
     if has_help { error } else { error.with(HELP, help) }
+}
+
+/// An error with a file that was named to be read.
+pub(crate) fn input_error(what: &'static str, path: Option<&Path>, error: io::Error) -> Error {
+    let help = match error.kind() {
+        io::ErrorKind::NotFound => {
+            "correct the path; a relative one begins at the working directory"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "let this process's user read it, or copy it to where that one may"
+        }
+        io::ErrorKind::IsADirectory => "name a file in it",
+        _ => "look whether it can be read by other programs, such as `cat`",
+    };
+    file_error(what, path, error).with(HELP, help)
 }
 
 /// An error of the file system, as the kind that says what to do.

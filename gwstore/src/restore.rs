@@ -114,7 +114,8 @@ impl PolicyChange {
     /// Nobody loses a policy without having said so.
     pub(crate) fn check_allowed(self, is_allowed: bool) -> Result<()> {
         match self.from {
-            Some(from) if !is_allowed => Err(Error::invalid(
+            Some(from) if !is_allowed => Err(Error::new(
+                ErrorKind::Restricted,
                 "a policy of the file would come into force in place of the store's; nothing was \
                  written",
             )

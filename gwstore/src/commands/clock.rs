@@ -168,9 +168,8 @@ fn confirmed(
         return Ok(args.yes);
     }
     if shell.json || !io::stdin().is_terminal() {
-        let error = Error::new(ErrorKind::InvalidArgument, "this needs a confirmation");
-        let error = error.with("help", "look at it with --dry-run, then say --yes");
-        return Err(Failure::As(Ending::Refused, error));
+        let error = Error::new(ErrorKind::Restricted, "this needs a confirmation");
+        return Err(error.with("help", "look at it with --dry-run, then say --yes").into());
     }
     shell.out.flush()?;
     write!(shell.notes, "{question} [y/N] ")?;

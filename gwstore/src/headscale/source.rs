@@ -12,6 +12,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::budget::{Budget, cannot_prepare};
 use super::dump;
+use crate::failure::input_error;
 
 /// The largest file that is read: 1 GiB, some millions of nodes.
 const MAX_FILE: u64 = 1 << 30;
@@ -85,12 +86,7 @@ fn inspect(path: &Path) -> Result<(Connection, SourceKind)> {
 }
 
 fn cannot_open(error: std::io::Error) -> Error {
-    let kind = match error.kind() {
-        std::io::ErrorKind::NotFound => ErrorKind::NotFound,
-        std::io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
-        _ => ErrorKind::Unavailable,
-    };
-    Error::new(kind, "the file cannot be read").because(error)
+    input_error("the file cannot be read", None, error)
 }
 
 /// Whether the header says that a backend made the file. With a log beside it, it cannot be opened here.

@@ -18,6 +18,8 @@ fn import(content: impl AsRef<[u8]>, words: &[&str]) {
         assert!(ran.err.contains("bad.jsonl"), "{ran:#?}");
         let as_json = place.on(backend, "import portable bad.jsonl --json").error();
         assert!(as_json["kind"].is_string() && as_json["message"].is_string(), "{as_json}");
+        let help = as_json["help"].as_array().unwrap();
+        assert!(!help.is_empty(), "it says what to do: {as_json}");
     }
 }
 
@@ -25,16 +27,17 @@ fn import(content: impl AsRef<[u8]>, words: &[&str]) {
 fn portable_files_that_are_damaged() {
     import("", &["not even a first line"]);
     import("hello\n", &["not the portable form", "line: 1"]);
-    import("{\"ghostwire_store\":3,\"schema\":1}\n", &["version", "supported: 2"]);
-    import("{\"ghostwire_store\":1,\"schema\":99}\n", &["newer schema", "found: 99"]);
+    let newer = ["supported: 2", "import it with that one, or with a newer one"];
+    import("{\"ghostwire_store\":3,\"schema\":1}\n", &[&newer[..], &["version"]].concat());
+    import("{\"ghostwire_store\":1,\"schema\":99}\n", &[&newer[..], &["found: 99"]].concat());
     import([0xff, 0xfe, b'\n'], &["line: 1"]);
     import(portable(&["{\"user\":{\"id\":"]), &["line: 2", "column"]);
     import(portable(&["{\"user\":{}}"]), &["line: 2", "missing field"]);
     import(portable(&["{\"pet\":{}}"]), &["line: 2", "pet"]);
     let whole = portable(&[&user(2, "bo")]);
-    import(&whole[..whole.len() - 40], &["cut off"]);
+    import(&whole[..whole.len() - 40], &["cut off", "help: ", "copy it again"]);
     let text = String::from_utf8(whole).unwrap();
-    import(text.replace("\"bo\"", "\"bu\""), &["altered"]);
+    import(text.replace("\"bo\"", "\"bu\""), &["altered", "help: ", "export the store once more"]);
     import(text.clone() + "{}\n", &["behind the last line"]);
     let nested = "[".repeat(100_000);
     import(portable(&[&format!("{{\"user\":{nested}}}")]), &["line: 2"]);
@@ -81,8 +84,8 @@ fn sources_that_are_none() {
     fs::create_dir(place.file("directory")).unwrap();
     refused("import portable directory", &["is a directory", "directory"]);
     refused("import headscale directory", &["directory"]);
-    refused("import portable absent.jsonl", &["absent.jsonl"]);
-    refused("import headscale absent.sql", &["absent.sql", "No such file"]);
+    refused("import portable absent.jsonl", &["absent.jsonl", "help: correct the path"]);
+    refused("import headscale absent.sql", &["absent.sql", "No such file", "correct the path"]);
     refused("import headscale -", &["standard input", "write it to a file"]);
     place.write("words.txt", "these are words");
     refused("import headscale words.txt", &["words.txt"]);

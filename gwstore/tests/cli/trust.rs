@@ -53,7 +53,8 @@ fn a_key_that_was_edited_into_an_export_is_not_let_in() {
         // Whoever edits a file can compute its SHA-256, but not its code.
         place.write("new.jsonl", edited(&export, &[&api_key("evil", &forged(4))]));
         for more in ["", " --dry-run", " --unsigned"] {
-            place.unchanged(backend, &["was edited", "new.jsonl"], || import(more));
+            let words = ["was edited", "new.jsonl", "help: ", "nothing was written"];
+            assert_eq!(place.unchanged(backend, &words, || import(more)).code, 5);
         }
         // A code of another key, or none, says nothing.
         let text = String::from_utf8(place.read("new.jsonl")).unwrap();

@@ -1,6 +1,6 @@
 //! The credentials that an import puts in force.
 
-use ghostwire_store::{Error, Result};
+use ghostwire_store::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
 use crate::credentials::KeyFit;
@@ -29,7 +29,8 @@ impl Credentials {
         if self.new.hashes.bcrypt == 0 || is_known || is_accepted {
             return Ok(());
         }
-        Err(Error::invalid(
+        Err(Error::new(
+            ErrorKind::Restricted,
             "the file brings keys with bcrypt hashes, which anybody can make who edits it, and \
              nobody known wrote it; nothing was written",
         )
@@ -48,7 +49,8 @@ impl Credentials {
         let hashed = self.key.and_then(|key| new.get(&key)).copied().unwrap_or_default();
         let is_first = hashed > 0 && self.key.and_then(|key| others.get(&key)) == Some(&hashed);
         match self.all.misfit() {
-            Some(misfit) if is_first && !is_accepted => Err(Error::invalid(
+            Some(misfit) if is_first && !is_accepted => Err(Error::new(
+                ErrorKind::Restricted,
                 "the configured hash key is not the one of the store's credentials; nothing was \
                  written",
             )

@@ -12,7 +12,7 @@ use ghostwire_store::entropy::{Entropy, SystemEntropy};
 use ghostwire_store::repository::preauth_key_hash;
 use ghostwire_store::secrets::HashKey;
 use ghostwire_store::state::State;
-use ghostwire_store::{Error, Result, Store, hash_key_is_absent, read_hash_key};
+use ghostwire_store::{Error, ErrorKind, Result, Store, hash_key_is_absent, read_hash_key};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -20,7 +20,7 @@ use super::credentials::Credentials;
 use super::{NOTHING_FOUND, Present, closed, is_missing, open_target, print_digests, trail};
 use crate::cli::HeadscaleArgs;
 use crate::commands::export::hex;
-use crate::failure::{Ending, Failure, Outcome, file_error, with_help};
+use crate::failure::{Ending, Failure, Outcome, input_error, with_help};
 use crate::headscale::{self, Import, Problem};
 use crate::output::{Shell, printable};
 use crate::progress::Progress;
@@ -62,16 +62,16 @@ pub(in super::super) async fn run(
     let problems = found.left_out();
     if problems > 0 && !args.skip_invalid {
         report(&found, args, None, shell)?;
-        let error = Error::invalid("not all of it can be imported; nothing was written")
+        let message = "not all of it can be imported; nothing was written";
+        let error = Error::new(ErrorKind::Restricted, message)
             .with("file", args.file.display())
             .with("problems", problems)
             .with("help", "--skip-invalid imports the rest")
             .during(OPERATION);
-        return Err(Failure::refused(error));
+        return Err(error.into());
     }
-    found.check_force(args).map_err(|error| {
-        Failure::refused(error.with("file", args.file.display()).during(OPERATION))
-    })?;
+    let named = |error: Error| error.with("file", args.file.display()).during(OPERATION);
+    found.check_force(args).map_err(named)?;
     if args.target.dry_run {
         report(&found, args, None, shell)?;
         return all_or_partly(problems);
@@ -109,7 +109,8 @@ impl Found {
         let left_out = self.left_out();
         if self.import.images.is_empty() && left_out > 0 {
             let message = "all of it was left out: nothing of it can be imported";
-            return Err(Error::invalid(message).with("left_out", left_out));
+            let error = Error::new(ErrorKind::Restricted, message).with("left_out", left_out);
+            return Err(error.with("help", "the problems say what to correct in Headscale first"));
         }
         self.credentials.check_hashed(args.other_key)?;
         let policy = self.rehearsal.policy_change();
@@ -172,7 +173,7 @@ fn sha256_of(path: &Path) -> Result<[u8; 32]> {
             }
         }
     };
-    read().map_err(|error| file_error("the file cannot be read", Some(path), error))
+    read().map_err(|error| input_error("the file cannot be read", Some(path), error))
 }
 
 fn identifier(image: &Image) -> String {

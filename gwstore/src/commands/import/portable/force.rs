@@ -1,8 +1,9 @@
 //! What an import of the portable form puts in force, and on whose word.
 
-use ghostwire_store::Result;
+use data_encoding::HEXLOWER;
 use ghostwire_store::portable::Summary;
 use ghostwire_store::secrets::HashKey;
+use ghostwire_store::{Error, ErrorKind, Result};
 use serde_json::Value;
 
 use super::super::credentials::Credentials;
@@ -23,12 +24,25 @@ fn writer(summary: &Summary, key: Option<&HashKey>) -> Result<Writer> {
     match (summary.mac, key) {
         (None, _) => unknown("it has no code of a hash key"),
         (_, None) => unknown("this store had no hash key before"),
-        (Some(_), Some(key)) if summary.is_by_holder_of(key)? => Ok(Writer::KeyHolder),
-        (Some(mac), _) => {
-            let key_id = data_encoding::HEXLOWER.encode(&mac.key_id);
-            unknown(&format!("it has a code of another hash key, {key_id}"))
-        }
+        (Some(mac), Some(key)) => match summary.is_by_holder_of(key) {
+            Ok(true) => Ok(Writer::KeyHolder),
+            Ok(false) => {
+                let key_id = HEXLOWER.encode(&mac.key_id);
+                unknown(&format!("it has a code of another hash key, {key_id}"))
+            }
+            Err(error) => Err(edited(error)),
+        },
     }
+}
+
+/// Nothing is damaged: somebody meant it so, and cannot be asked.
+fn edited(error: Error) -> Error {
+    Error::new(
+        ErrorKind::Restricted,
+        "the file was edited after a holder of this store's hash key wrote it; nothing was written",
+    )
+    .with("help", "import it as it was written, or export the store that it is of once more")
+    .because(error)
 }
 
 /// What decides who may do what from now on, and who says so.

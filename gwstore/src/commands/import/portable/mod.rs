@@ -28,7 +28,7 @@ use super::{NOTHING_FOUND, Present, closed, open_target, print_digests, trail};
 use crate::cli::PortableArgs;
 use crate::commands::export::hex;
 use crate::credentials::configured_key;
-use crate::failure::{Failure, Outcome, file_error, with_help};
+use crate::failure::{Outcome, file_error, with_help};
 use crate::output::{Shell, printable};
 use crate::progress::Progress;
 use crate::restore::{Batches, Rehearsal, check_digest};
@@ -38,6 +38,8 @@ use crate::session::{Reading, SeriesCount, count_audit, count_metrics};
 const MOST_TOLD: usize = 20;
 const BUFFER: usize = 256 * 1024;
 const OPERATION: &str = "import.portable";
+const NOT_AS_WRITTEN: &str = "the file is not as `gwstore export` wrote it: copy it again, or export the store \
+     once more; a database of Headscale is read by `gwstore import headscale`";
 
 /// A line that the store's rules do not admit.
 struct Refusal {
@@ -64,7 +66,7 @@ pub(in super::super) async fn run(
     let mut source = Source::open(&args.file).map_err(|error| error.during(OPERATION))?;
     let present = Present::of(config, &args.target).await?;
     present.doubt_clock(shell);
-    let named = |error: Error| error.with("path", args.file.display()).during(OPERATION);
+    let named = |error: Error| advised(error).with("path", args.file.display()).during(OPERATION);
     let tried = attempt(&mut source, &present, shell.progress("checking", None)).await;
     let is_new = present.reading.is_none();
     let closing = present.close().await;
@@ -77,7 +79,7 @@ pub(in super::super) async fn run(
     }
     let expected = tried.rehearsal.digest();
     check_trailer(&tried, expected).map_err(named)?;
-    force.check(args).map_err(|error| Failure::refused(named(error)))?;
+    force.check(args).map_err(named)?;
     if args.target.dry_run {
         return report(&tried, &force, None, shell);
     }
@@ -183,14 +185,31 @@ fn refuse(path: &Path, refusals: &[Refusal], shell: &mut Shell<'_>) -> Outcome {
         }
     }
     let first = refusals.first();
-    let error = Error::invalid("the store does not admit all of the file; nothing was written")
+    let message = "the store does not admit all of the file; nothing was written";
+    let error = Error::new(ErrorKind::Restricted, message)
         .with("path", path.display())
         .with("problems", refusals.len())
         .with("first_line", first.map_or(0, |refusal| refusal.line))
         .with("first_problem", first.map_or("", |refusal| refusal.reason.as_str()))
-        .during(OPERATION);
-    let error = with_help(error, "import into a new store, or export that store first");
-    Err(Failure::refused(error))
+        .with(
+            "help",
+            "an import replaces nothing that is there: import the file into a new store \
+             (`--path FILE --create`), or take from this one what is in the way",
+        );
+    Err(error.during(OPERATION).into())
+}
+
+/// What to do about a file that is not as `gwstore export` wrote it.
+fn advised(error: Error) -> Error {
+    let help = match error.kind() {
+        _ if error.operation() != Some("portable.read") => return error,
+        ErrorKind::Corrupt => NOT_AS_WRITTEN,
+        ErrorKind::Unsupported | ErrorKind::SchemaMismatch { .. } => {
+            "another release wrote the file: import it with that one, or with a newer one"
+        }
+        _ => "look whether it can be read by other programs, such as `cat`",
+    };
+    with_help(error, help)
 }
 
 /// The exporter's digest can be checked before anything is written, if the store held nothing else.
@@ -204,7 +223,8 @@ fn check_trailer(tried: &Tried, expected: Digest) -> Result<()> {
                 "the last line's digest is not that of the entities; nothing was written",
             )
             .with("state_digest", hex(exported))
-            .with("computed_digest", expected))
+            .with("computed_digest", expected)
+            .with("help", NOT_AS_WRITTEN))
         }
         _ => Ok(()),
     }

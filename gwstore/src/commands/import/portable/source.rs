@@ -6,7 +6,7 @@ use std::path::Path;
 
 use ghostwire_store::{Error, Result};
 
-use crate::failure::file_error;
+use crate::failure::{file_error, input_error};
 
 /// The file, for the first reading. What can be read only once goes to a file of our own meanwhile,
 /// which has no name; no more of it than was read, so that nonsense without an end fills no disk.
@@ -21,7 +21,7 @@ impl Source {
         if path.as_os_str() == "-" {
             return Self::once(io::stdin(), path);
         }
-        let failed = |error| file_error("the file cannot be opened", Some(path), error);
+        let failed = |error| input_error("the file cannot be opened", Some(path), error);
         let file = File::open(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         if metadata.is_dir() {
