@@ -147,7 +147,7 @@ pub(crate) fn use_log<C: Connection>(writer: &mut C) -> Result<()> {
 /// `Corrupt` with the first thing that it finds; those of SQLite.
 pub fn check_structure<C: Connection>(connection: &mut C) -> Result<()> {
     // What it reports may quote damaged text.
-    const CHECK: &str = "SELECT CAST(integrity_check AS BLOB) FROM pragma_integrity_check(1)";
+    const CHECK: &str = "SELECT CAST(integrity_check AS BLOB) FROM pragma_integrity_check LIMIT 1";
     let found = connection.blob(CHECK)?;
     if found == b"ok" {
         return Ok(());
