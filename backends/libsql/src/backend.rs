@@ -14,7 +14,7 @@ use ghostwire_store_core::schema::{Schema, Table};
 use ghostwire_store_core::threads::may_block;
 use ghostwire_store_sqlite::{Compact, Connection, FileKind, StoreFile, check_structure, compact};
 
-use crate::check::{check_beside, check_order};
+use crate::check::{check_beside, check_order, check_state};
 use crate::commit::fill;
 use crate::layout::{add_columns, check_layout, create_table};
 use crate::link::Link;
@@ -80,6 +80,10 @@ impl LibsqlBackend {
         let (open, head) = file.undisturbed(Open::begin(&file))?;
         if *checks && !file.is_new() {
             open.database.read(check_structure).map_err(named)?;
+        }
+        // Before its log is moved: of a store that is refused it has to stay, and loading is too late.
+        if file.log().was_left() && !options.read_only {
+            open.database.read(|link| check_state(link, &open.shapes)).map_err(named)?;
         }
         let version = open.database.read(|link| link.blob(VERSION))?;
         tracing::debug!(

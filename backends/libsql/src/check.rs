@@ -13,19 +13,29 @@ use crate::shape::{Shape, Shapes};
 /// Reads and checks everything. Tells how many rows and blocks there are.
 pub(crate) fn verify(link: &mut Link, shapes: &Shapes) -> Result<(usize, u64)> {
     check_structure(link)?;
-    let mut scratch = Vec::new();
-    let mut rows = 0;
-    for shape in shapes.all() {
-        let mut last: Option<RowKey> = None;
-        link.query(&shape.select_all(), Vec::new(), |row| {
-            let row = shape.read(row, &mut scratch)?;
-            check_order(shape.table, last.as_ref(), &row.key, false)?;
-            last = Some(row.key);
-            rows += 1;
-            Ok(())
-        })?;
-    }
+    let rows =
+        shapes.all().try_fold(0, |rows, shape| check_rows(link, shape).map(|more| rows + more))?;
     Ok((rows, meta::verify_blocks(link)?))
+}
+
+/// Reads and checks what loading a store reads: the state and the blocks.
+pub(crate) fn check_state(link: &mut Link, shapes: &Shapes) -> Result<()> {
+    let mut state = shapes.all().filter(|shape| shape.table.is_state());
+    state.try_for_each(|shape| check_rows(link, shape).map(drop))?;
+    meta::verify_blocks(link).map(drop)
+}
+
+fn check_rows(link: &mut Link, shape: &Shape) -> Result<usize> {
+    let (mut rows, mut scratch) = (0, Vec::new());
+    let mut last: Option<RowKey> = None;
+    link.query(&shape.select_all(), Vec::new(), |row| {
+        let row = shape.read(row, &mut scratch)?;
+        check_order(shape.table, last.as_ref(), &row.key, false)?;
+        last = Some(row.key);
+        rows += 1;
+        Ok(())
+    })?;
+    Ok(rows)
 }
 
 /// Reads the rows beside the given ends of a range. Were a key damaged so that its row left the range

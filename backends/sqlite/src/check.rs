@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf, is_separator};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
 use crate::names::{ENGINE_FILES, LOCK_FILE};
-use crate::place::require_one_name;
+use crate::opened::require_one_name;
 use crate::read::fill;
 use crate::{Access, FileKind, directory_of, failed, has_log, lock, with_suffix};
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
-use crate::wal::{Checkpoint, Checkpointer, Mode};
+use crate::wal::{Checkpoint, Mode};
 use crate::{FileKind, StoreFile, file_to_read, file_without_log};
 
 /// How long a connection waits for a lock that a tool of somebody else's holds.
@@ -156,19 +156,18 @@ pub fn check_structure<C: Connection>(connection: &mut C) -> Result<()> {
         .with("found", String::from_utf8_lossy(&found)))
 }
 
-impl<C: Connection> Checkpointer for C {
-    fn checkpoint(&mut self, mode: Mode) -> Result<Checkpoint> {
-        let run = |connection: &mut Self, sql| {
-            let [busy, frames, moved] = connection.integers(sql)?;
-            Ok(Checkpoint::of_columns(busy, frames, moved))
-        };
-        match mode {
-            Mode::Passive => run(self, "PRAGMA wal_checkpoint(PASSIVE)"),
-            Mode::TruncateAtOnce => {
-                self.set_busy_timeout(Duration::ZERO)?;
-                let outcome = run(self, "PRAGMA wal_checkpoint(TRUNCATE)");
-                self.set_busy_timeout(BUSY_TIMEOUT).and(outcome)
-            }
+/// Moves pages of the log into the file.
+pub(crate) fn checkpoint<C: Connection>(writer: &mut C, mode: Mode) -> Result<Checkpoint> {
+    let run = |writer: &mut C, sql| {
+        let [busy, frames, moved] = writer.integers(sql)?;
+        Ok(Checkpoint::of_columns(busy, frames, moved))
+    };
+    match mode {
+        Mode::Passive => run(writer, "PRAGMA wal_checkpoint(PASSIVE)"),
+        Mode::TruncateAtOnce => {
+            writer.set_busy_timeout(Duration::ZERO)?;
+            let outcome = run(writer, "PRAGMA wal_checkpoint(TRUNCATE)");
+            writer.set_busy_timeout(BUSY_TIMEOUT).and(outcome)
         }
     }
 }

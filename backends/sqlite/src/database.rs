@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
-use crate::connection::{Connection, Role, connect, use_log};
+use crate::connection::{Connection, Role, checkpoint, connect, use_log};
+use crate::wal::{Checkpoint, Checkpointer, Mode};
 use crate::{Access, Inside, StoreFile, file_to_read, has_log, with_suffix};
 
 /// So many connections for reading are kept open between reads.
@@ -157,7 +158,7 @@ impl<C: Connection> Database<C> {
         self.file.log().require_trusted()?;
         let mut writer = self.lock_writer()?;
         let done = self.file.commit(frees, || self.write_once(&mut writer, &mut work))?;
-        self.file.log().after_commit(&mut writer.connection);
+        self.file.log().after_commit(&mut self.mover(&mut writer.connection));
         Ok(done)
     }
 
@@ -172,7 +173,8 @@ impl<C: Connection> Database<C> {
                 "how an earlier commit ended is not known; reopen the store first",
             ));
         }
-        let outcome = match transaction(&mut writer.connection, work) {
+        let explain = |error| self.file.explain_full(error);
+        let outcome = match transaction(&mut writer.connection, explain, work) {
             Outcome::Stored(done) => self.file.confirm_commit().map(|()| done),
             Outcome::Refused(error) => return Err(error),
             Outcome::Unknown(error) => Err(Error::new(
@@ -194,9 +196,13 @@ impl<C: Connection> Database<C> {
     /// a checkpoint that failed, while another program keeps SQLite from reading the log anew.
     pub fn settle(&self) -> Result<()> {
         match &self.writer {
-            Some(writer) => self.file.log().settle(&mut lock(writer).connection),
+            Some(writer) => self.file.log().settle(&mut self.mover(&mut lock(writer).connection)),
             None => Ok(()),
         }
+    }
+
+    fn mover<'w>(&'w self, writer: &'w mut C) -> Mover<'w, C> {
+        Mover { writer, file: &self.file }
     }
 
     /// Bytes of pages that hold something, of the file with all that is in its log.
@@ -246,19 +252,21 @@ impl<C: Connection> Database<C> {
     }
 }
 
-/// Runs `work` in a transaction.
+/// Runs `work` in a transaction. `explain` tells a full disk from one that fails.
 fn transaction<C: Connection, T>(
     connection: &mut C,
+    explain: impl Fn(Error) -> Error,
     work: impl FnOnce(&mut C) -> Result<T>,
 ) -> Outcome<T> {
     if let Err(error) = connection.run_prepared("BEGIN IMMEDIATE") {
-        return Outcome::Refused(error);
+        return Outcome::Refused(explain(error));
     }
     let (error, is_refused) = match work(connection) {
-        Err(error) => (error, true),
+        Err(error) => (explain(error), true),
         Ok(done) => match connection.run_prepared("COMMIT") {
             Ok(()) => return Outcome::Stored(done),
             Err(error) => {
+                let error = explain(error);
                 let refused = [ErrorKind::Busy, ErrorKind::Exhausted, ErrorKind::ReadOnly];
                 let is_refused = refused.contains(error.kind());
                 (error, is_refused)
@@ -273,6 +281,18 @@ fn transaction<C: Connection, T>(
     match is_refused && connection.is_idle() {
         true => Outcome::Refused(error),
         false => Outcome::Unknown(error),
+    }
+}
+
+/// The connection that writes, to the keeper of the log.
+struct Mover<'w, C> {
+    writer: &'w mut C,
+    file: &'w StoreFile,
+}
+
+impl<C: Connection> Checkpointer for Mover<'_, C> {
+    fn checkpoint(&mut self, mode: Mode) -> Result<Checkpoint> {
+        checkpoint(self.writer, mode).map_err(|error| self.file.explain_full(error))
     }
 }
 
@@ -389,5 +409,92 @@ impl Drop for LeftoverIndex {
         {
             tracing::debug!(path = %index.display(), %error, "the index of a log stays");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A connection of which some statements fail.
+    #[derive(Default)]
+    struct Fake {
+        fails: Vec<(&'static str, ErrorKind)>,
+        is_busy: bool,
+        log: &'static [u8],
+    }
+
+    impl Connection for Fake {
+        fn open(_: &Path, _: bool) -> Result<Self> {
+            Ok(Self::default())
+        }
+
+        fn set_busy_timeout(&self, _: Duration) -> Result<()> {
+            Ok(())
+        }
+
+        fn run(&mut self, sql: &str) -> Result<()> {
+            if let Some((_, kind)) = self.fails.iter().find(|(statement, _)| *statement == sql) {
+                return Err(Error::new(kind.clone(), "as it was told"));
+            }
+            self.is_busy = sql.starts_with("BEGIN");
+            Ok(())
+        }
+
+        fn run_prepared(&mut self, sql: &str) -> Result<()> {
+            self.run(sql)
+        }
+
+        fn integers<const N: usize>(&mut self, _: &str) -> Result<[i64; N]> {
+            Ok([0; N])
+        }
+
+        fn blob(&mut self, _: &str) -> Result<Vec<u8>> {
+            Ok(self.log.to_vec())
+        }
+
+        fn is_idle(&self) -> bool {
+            !self.is_busy
+        }
+    }
+
+    fn outcome(fails: &[(&'static str, ErrorKind)], is_damaged: bool) -> (&'static str, bool) {
+        let mut fake = Fake { fails: fails.to_vec(), ..Fake::default() };
+        let work = |_: &mut Fake| match is_damaged {
+            true => Err(Error::corrupt("x")),
+            false => Ok(()),
+        };
+        let outcome = match transaction(&mut fake, |error| error, work) {
+            Outcome::Stored(()) => "stored",
+            Outcome::Refused(_) => "refused",
+            Outcome::Unknown(_) => "unknown",
+        };
+        (outcome, fake.is_idle())
+    }
+
+    #[test]
+    fn a_transaction_is_stored_or_refused_or_nobody_knows() {
+        use ErrorKind::{Busy, Corrupt, Exhausted, ReadOnly, Unavailable, Unexpected};
+        assert_eq!(outcome(&[], false), ("stored", true));
+        assert_eq!(outcome(&[], true), ("refused", true));
+        assert_eq!(outcome(&[("BEGIN IMMEDIATE", Unavailable)], false), ("refused", true));
+        for kind in [Busy, Exhausted, ReadOnly] {
+            assert_eq!(outcome(&[("COMMIT", kind.clone())], false), ("refused", true), "{kind:?}");
+        }
+        for kind in [Corrupt, Unavailable, Unexpected] {
+            assert_eq!(outcome(&[("COMMIT", kind.clone())], false), ("unknown", true), "{kind:?}");
+        }
+        let no_way_back = ("ROLLBACK", Unavailable);
+        assert_eq!(outcome(&[no_way_back.clone()], true), ("unknown", false));
+        assert_eq!(outcome(&[("COMMIT", Exhausted), no_way_back], false), ("unknown", false));
+    }
+
+    #[test]
+    fn a_file_system_without_a_log_is_unsupported() {
+        let with = |log| use_log(&mut Fake { log, ..Fake::default() });
+        assert!(with(b"wal").is_ok());
+        assert!(with(b"delete").is_err_and(|error| *error.kind() == ErrorKind::Unsupported));
     }
 }

@@ -2,6 +2,9 @@
 
 use ghostwire_store_core::error::{Error, ErrorKind};
 
+/// What an error calls the code.
+const CODE: &str = "sqlite_code";
+
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// An error of SQLite, as the kind that says what to do. `code` is the extended result code, and
@@ -10,7 +13,15 @@ type Cause = Box<dyn std::error::Error + Send + Sync>;
 pub fn sqlite_error(what: &'static str, code: i32, cause: impl Into<Cause>) -> Error {
     let (kind, advice) = meaning(code);
     let message = if advice.is_empty() { what.into() } else { format!("{what}; {advice}") };
-    Error::new(kind, message).with("sqlite_code", code).because(cause)
+    Error::new(kind, message).with(CODE, code).because(cause)
+}
+
+/// Whether SQLite could not write to a file. A disk that is full it tells itself, but a quota that is
+/// used up looks like this.
+pub(crate) fn is_failed_write(error: &Error) -> bool {
+    /// SQLITE_IOERR_WRITE
+    const FAILED: &str = "778";
+    error.context().iter().any(|(key, value)| *key == CODE && value == FAILED)
 }
 
 /// Every statement is one of this program's, for tables that were compared with what it makes. So what

@@ -24,8 +24,8 @@ mod errors;
 mod lock;
 mod making;
 mod names;
+mod opened;
 mod options;
-mod place;
 mod private;
 mod read;
 mod replacement;
@@ -55,8 +55,8 @@ pub use names::{
     ENGINE_FILES, EXPORT_PREFIX, KEY_FILE, LOCK_FILE, RESERVE_FILE, SCRATCH_PREFIX, files_of,
     is_beside, is_unfinished, possible_stores_of, resolved,
 };
+use opened::OpenedFiles;
 pub use options::FileOptions;
-use place::Place;
 pub use private::{create_private, create_private_directory, directory_of};
 use reserve::Reserve;
 pub(crate) use wal::Inside;
@@ -107,7 +107,7 @@ pub struct StoreFile {
     kind: FileKind,
     is_new: bool,
     access: Access,
-    place: Place,
+    files: OpenedFiles,
     log: LogKeeper,
     /// `None` if the file is only read.
     reserve: Option<Reserve>,
@@ -165,7 +165,7 @@ impl StoreFile {
                 .map_err(|error| failed("the file cannot be made", &path, error))?;
             sync_directory(&path)?;
         }
-        let place = Place::of(&path, lock.is_held())?;
+        let files = OpenedFiles::of(&path, lock.is_held())?;
         // SQLite locks the index as it does the file. While the lock is shared another engine of this
         // process may have it open, and would lose what it locked.
         let index = (access != Access::ReadOnly).then(|| with_suffix(&path, "-shm"));
@@ -173,8 +173,11 @@ impl StoreFile {
             .map_err(|error| failed("the store's log cannot be read", &path, error))?;
         let log = LogKeeper::new(&path, found);
         let reserve = (access != Access::ReadOnly).then(|| Reserve::beside(&path));
+        if access != Access::ReadOnly {
+            replacement::remove_leftover(&path);
+        }
         let making = Mutex::new(making);
-        Ok(Self { making, path, kind, is_new, access, place, log, reserve, lock })
+        Ok(Self { making, path, kind, is_new, access, files, log, reserve, lock })
     }
 
     /// Tells what [`StoreFile::open`] would refuse for an existing store that is to be written, but
@@ -209,7 +212,7 @@ impl StoreFile {
     /// # Errors
     /// `Corrupt`, naming the file; that of the file system if it cannot be told.
     pub fn require_in_place(&self) -> Result<()> {
-        self.place.require()
+        self.files.require()
     }
 
     /// Call it after a commit and before it is acknowledged. A commit into files that the path does
@@ -218,7 +221,7 @@ impl StoreFile {
     /// # Errors
     /// `OutcomeUnknown`, because of what [`StoreFile::require_in_place`] gives.
     pub(crate) fn confirm_commit(&self) -> Result<()> {
-        self.place.require().map_err(place::unconfirmed)
+        self.files.require().map_err(opened::unconfirmed)
     }
 
     /// Call it when the engine has opened the file, and again if it closed its last connection, which
@@ -227,7 +230,7 @@ impl StoreFile {
     /// # Errors
     /// As [`StoreFile::require_in_place`].
     fn watch_log(&self) -> Result<()> {
-        self.place.watch_log(self.access != Access::ReadOnly)
+        self.files.watch_log(self.access != Access::ReadOnly)
     }
 
     /// Call it when the store is stored durably: from then on it stays, and no new one is made here
@@ -354,6 +357,19 @@ impl StoreFile {
         stored
     }
 
+    /// Says of a write that failed that there was no room for it, if so: SQLite does not know of quotas.
+    /// Nothing of such a write is in a file.
+    fn explain_full(&self, error: Error) -> Error {
+        if errors::is_failed_write(&error) && is_full(&self.path) {
+            return Error::new(
+                ErrorKind::Exhausted,
+                "the disk is full, or the quota used up; make room on it",
+            )
+            .because(error);
+        }
+        error
+    }
+
     /// Whether others are kept out. Only what is read in a directory that nobody can write goes
     /// without a lock.
     #[must_use]
@@ -462,6 +478,27 @@ fn free_bytes(path: &Path) -> Result<Option<u64>> {
 #[cfg(not(unix))]
 fn free_bytes(_: &Path) -> Result<Option<u64>> {
     Ok(None)
+}
+
+/// Whether this process cannot write a few pages more beside this file.
+#[cfg(target_os = "linux")]
+fn is_full(path: &Path) -> bool {
+    use rustix::fs::{Mode, OFlags, open};
+    use std::io::Write;
+    let write = || {
+        let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+        let mut probe = fs::File::from(open(directory_of(path), flags, Mode::RUSR | Mode::WUSR)?);
+        private::give(&probe, path, path);
+        probe.write_all(&[1; 64 * 1024])?;
+        probe.sync_data()
+    };
+    let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+    write().is_err_and(|error: io::Error| full.contains(&error.kind()))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_full(path: &Path) -> bool {
+    free_bytes(path).is_ok_and(|free| free.is_some_and(|free| free < 64 * 1024))
 }
 
 /// An error of the file system, as the kind that says what to do.

@@ -65,7 +65,7 @@ fn options() -> OpenOptions {
 }
 
 #[cfg(unix)]
-fn give(file: &File, path: &Path, like: &Path) {
+pub(crate) fn give(file: &File, path: &Path, like: &Path) {
     use std::os::unix::fs::{MetadataExt, fchown};
     let given = || {
         let wanted = fs::metadata(like)?;
@@ -80,4 +80,4 @@ fn give(file: &File, path: &Path, like: &Path) {
 }
 
 #[cfg(not(unix))]
-fn give(_: &File, _: &Path, _: &Path) {}
+pub(crate) fn give(_: &File, _: &Path, _: &Path) {}

@@ -7,7 +7,7 @@ use ghostwire_store_core::backend::Compacted;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
 use crate::backup::Backup;
-use crate::names::COPY_FILE;
+use crate::names::{COPY_FILE, LOCK_FILE, files_of};
 use crate::{StoreFile, failed, free_bytes, sync_directory, with_suffix};
 
 /// A copy takes little more than the pages in use.
@@ -22,6 +22,21 @@ pub(crate) struct Replacement<'f> {
     copy: Backup,
     lock: CopyLock,
     before: u64,
+}
+
+/// Removes what a run that was broken off left of its copy. Nobody else makes one while the store is
+/// locked.
+pub(crate) fn remove_leftover(store: &Path) {
+    let copy = with_suffix(store, COPY_FILE);
+    for file in files_of(&copy).chain([with_suffix(&copy, LOCK_FILE)]) {
+        match fs::remove_file(&file) {
+            Ok(()) => {
+                tracing::info!(path = %file.display(), "removed: a compaction was broken off")
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!(path = %file.display(), %error, "a leftover copy stays"),
+        }
+    }
 }
 
 impl StoreFile {

@@ -411,3 +411,27 @@ fn a_path_that_is_not_utf_8_is_refused_and_nothing_is_made() {
     assert_eq!(*refusal(&odd, Access::Create).kind(), ErrorKind::InvalidArgument);
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn what_a_compaction_left_is_removed_by_who_may_write() {
+    let (_directory, path) = in_new_directory();
+    fs::write(&path, sqlite_file(KIND.application_id, 2)).unwrap();
+    let left = [".compact.part", ".compact.part-wal", ".compact.part.lock"];
+    let left = left.map(|suffix| with_suffix(&path, suffix));
+    left.iter().for_each(|file| fs::write(file, "half").unwrap());
+    drop(StoreFile::open(&path, KIND, Access::ReadOnly).unwrap());
+    assert!(left.iter().all(|file| file.exists()));
+    drop(StoreFile::open(&path, KIND, Access::Existing).unwrap());
+    assert!(!left.iter().any(|file| file.exists()));
+}
+
+#[test]
+fn a_write_that_fails_on_a_disk_with_room_is_no_full_disk() {
+    let (_directory, path) = in_new_directory();
+    let file = StoreFile::open(&path, KIND, Access::Create).unwrap();
+    assert!(!is_full(&path));
+    let error = file.explain_full(sqlite_error("x", 778, "EIO"));
+    assert_eq!(*error.kind(), ErrorKind::Unavailable);
+    assert!(errors::is_failed_write(&error));
+    assert!(!errors::is_failed_write(&sqlite_error("x", 1034, "EIO")));
+}

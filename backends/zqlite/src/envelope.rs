@@ -7,7 +7,7 @@
 //!
 //! The checksum is SHA-256 (FIPS 180-4), cut to 16 bytes, of a context (this format, the store, the
 //! kind of record, its slot or number or table and key) and the content. It shows damage, and a
-//! record that came to lie in another's place. **It is a checksum and no authentication**: whoever
+//! record that came to lie at another location. **It is a checksum and no authentication**: whoever
 //! can write to the file can compute it. Sealing will replace it here, behind the same functions,
 //! under another format byte.
 //!
@@ -47,7 +47,7 @@ impl std::fmt::Debug for Sha256Context {
 
 /// What a record is and where it lies.
 #[derive(Clone, Copy)]
-enum Place<'a> {
+enum Location<'a> {
     Head,
     Row { slot: u64 },
     Chunk { table: u8, key: &'a [u8] },
@@ -81,28 +81,28 @@ impl Envelope {
         Self { context: Sha256Context(hash.chain_update(store.as_bytes())) }
     }
 
-    fn checksum(&self, place: Place<'_>, content: &[&[u8]]) -> [u8; CHECKSUM] {
-        let mut hash = match place {
+    fn checksum(&self, location: Location<'_>, content: &[&[u8]]) -> [u8; CHECKSUM] {
+        let mut hash = match location {
             // The same for every store: it is read before the store is known.
-            Place::Head => Self::new().context.0.chain_update([0]),
+            Location::Head => Self::new().context.0.chain_update([0]),
             _ => self.context.0.clone(),
         };
-        match place {
-            Place::Head => {}
-            Place::Row { slot } => {
+        match location {
+            Location::Head => {}
+            Location::Row { slot } => {
                 hash.update([1]);
                 hash.update(slot.to_be_bytes());
             }
-            Place::Chunk { table, key } => {
+            Location::Chunk { table, key } => {
                 hash.update([2, table]);
                 hash.update((key.len() as u64).to_be_bytes());
                 hash.update(key);
             }
-            Place::Block { serial } => {
+            Location::Block { serial } => {
                 hash.update([3]);
                 hash.update(serial.to_be_bytes());
             }
-            Place::Journal { number } => {
+            Location::Journal { number } => {
                 hash.update([4]);
                 hash.update(number.to_be_bytes());
             }
@@ -118,38 +118,38 @@ impl Envelope {
         checksum
     }
 
-    fn seal(&self, place: Place<'_>, content: &[&[u8]], into: &mut Vec<u8>) {
+    fn seal(&self, location: Location<'_>, content: &[&[u8]], into: &mut Vec<u8>) {
         into.push(PLAIN);
-        into.extend_from_slice(&self.checksum(place, content));
+        into.extend_from_slice(&self.checksum(location, content));
         for part in content {
             into.extend_from_slice(part);
         }
     }
 
-    fn open<'s>(&self, place: Place<'_>, stored: &'s [u8]) -> Result<&'s [u8]> {
+    fn open<'s>(&self, location: Location<'_>, stored: &'s [u8]) -> Result<&'s [u8]> {
         let (frame, content) =
-            stored.split_at_checked(FRAME).ok_or_else(|| damaged(place, "too short"))?;
-        self.check(place, frame, &[content])?;
+            stored.split_at_checked(FRAME).ok_or_else(|| damaged(location, "too short"))?;
+        self.check(location, frame, &[content])?;
         Ok(content)
     }
 
-    fn check(&self, place: Place<'_>, frame: &[u8], content: &[&[u8]]) -> Result<()> {
+    fn check(&self, location: Location<'_>, frame: &[u8], content: &[&[u8]]) -> Result<()> {
         match frame.split_first() {
-            Some((&PLAIN, checksum)) if *checksum == self.checksum(place, content) => Ok(()),
-            Some((&PLAIN, _)) => Err(damaged(place, "checksum")),
-            Some((format, _)) => Err(damaged(place, "format").with("format", format)),
-            None => Err(damaged(place, "too short")),
+            Some((&PLAIN, checksum)) if *checksum == self.checksum(location, content) => Ok(()),
+            Some((&PLAIN, _)) => Err(damaged(location, "checksum")),
+            Some((format, _)) => Err(damaged(location, "format").with("format", format)),
+            None => Err(damaged(location, "too short")),
         }
     }
 
     pub(crate) fn seal_head(&self, stored: &Stored) -> Vec<u8> {
         let mut into = Vec::with_capacity(FRAME + FULL_LENGTH);
-        self.seal(Place::Head, &[&stored.encode()], &mut into);
+        self.seal(Location::Head, &[&stored.encode()], &mut into);
         into
     }
 
     pub(crate) fn open_head(&self, stored: &[u8]) -> Result<Stored> {
-        Stored::decode(self.open(Place::Head, stored)?)
+        Stored::decode(self.open(Location::Head, stored)?)
     }
 
     pub(crate) fn seal_row(
@@ -163,13 +163,13 @@ impl Envelope {
         let key = key.as_bytes();
         // At most MAX_KEY, which fits.
         let length = u16::try_from(key.len()).unwrap_or(u16::MAX).to_be_bytes();
-        self.seal(Place::Row { slot }, &[&[table.number()], &length, key, body], into);
+        self.seal(Location::Row { slot }, &[&[table.number()], &length, key, body], into);
     }
 
     pub(crate) fn open_row<'s>(&self, slot: u64, stored: &'s [u8]) -> Result<OpenedRow<'s>> {
-        let place = Place::Row { slot };
-        let misshapen = || damaged(place, "shape");
-        let content = self.open(place, stored)?;
+        let location = Location::Row { slot };
+        let misshapen = || damaged(location, "shape");
+        let content = self.open(location, stored)?;
         let (&[table], rest) = content.split_first_chunk().ok_or_else(misshapen)?;
         let (&length, rest) = rest.split_first_chunk().ok_or_else(misshapen)?;
         let length = usize::from(u16::from_be_bytes(length));
@@ -178,8 +178,8 @@ impl Envelope {
     }
 
     pub(crate) fn seal_chunk(&self, chunk: &Chunk, into: &mut Vec<u8>) {
-        let place = Place::Chunk { table: chunk.table, key: &chunk.key };
-        self.seal(place, &[&chunk.content], into);
+        let location = Location::Chunk { table: chunk.table, key: &chunk.key };
+        self.seal(location, &[&chunk.content], into);
     }
 
     pub(crate) fn open_chunk<'s>(
@@ -188,26 +188,26 @@ impl Envelope {
         key: &[u8],
         stored: &'s [u8],
     ) -> Result<&'s [u8]> {
-        self.open(Place::Chunk { table, key }, stored)
+        self.open(Location::Chunk { table, key }, stored)
     }
 
     pub(crate) fn seal_journal(&self, number: u64, entry: &[u8], into: &mut Vec<u8>) {
-        self.seal(Place::Journal { number }, &[entry], into);
+        self.seal(Location::Journal { number }, &[entry], into);
     }
 
     pub(crate) fn open_journal<'s>(&self, number: u64, stored: &'s [u8]) -> Result<&'s [u8]> {
-        self.open(Place::Journal { number }, stored)
+        self.open(Location::Journal { number }, stored)
     }
 
-    /// What the place of a chunk adds to the sum over all of them.
-    pub(crate) fn sum_of_place(&self, table: u8, key: &[u8]) -> u64 {
-        number_of(&self.checksum(Place::Chunk { table, key }, &[]))
+    /// What the location of a chunk adds to the sum over all of them.
+    pub(crate) fn sum_of_location(&self, table: u8, key: &[u8]) -> u64 {
+        number_of(&self.checksum(Location::Chunk { table, key }, &[]))
     }
 
     /// The frame that stands beside the block's bytes.
     pub(crate) fn seal_block(&self, block: &EncodedBlock) -> [u8; FRAME] {
-        let place = Place::Block { serial: block.serial.get() };
-        let checksum = self.checksum(place, &[block.hash.as_bytes(), &length_of(block)]);
+        let location = Location::Block { serial: block.serial.get() };
+        let checksum = self.checksum(location, &[block.hash.as_bytes(), &length_of(block)]);
         let mut frame = [PLAIN; FRAME];
         for (to, from) in frame.iter_mut().skip(1).zip(checksum) {
             *to = from;
@@ -221,12 +221,12 @@ impl Envelope {
         frame: &[u8],
         body: &[u8],
     ) -> Result<EncodedBlock> {
-        let place = Place::Block { serial };
+        let location = Location::Block { serial };
         let block = EncodedBlock::parse(Bytes::copy_from_slice(body))
-            .map_err(|error| damaged(place, "content").because(error))?;
-        self.check(place, frame, &[block.hash.as_bytes(), &length_of(&block)])?;
+            .map_err(|error| damaged(location, "content").because(error))?;
+        self.check(location, frame, &[block.hash.as_bytes(), &length_of(&block)])?;
         if block.serial.get() != serial {
-            return Err(damaged(place, "serial").with("found", block.serial));
+            return Err(damaged(location, "serial").with("found", block.serial));
         }
         Ok(block)
     }
@@ -246,17 +246,17 @@ fn length_of(block: &EncodedBlock) -> [u8; 8] {
     (block.bytes.len() as u64).to_be_bytes()
 }
 
-fn damaged(place: Place<'_>, part: &'static str) -> Error {
+fn damaged(location: Location<'_>, part: &'static str) -> Error {
     let error = Error::corrupt("a stored record is damaged; restore the store from a backup")
         .with("part", part);
-    match place {
-        Place::Head => error.with("record", "head"),
-        Place::Row { slot } => error.with("record", "row").with("slot", slot),
-        Place::Chunk { table, .. } => {
+    match location {
+        Location::Head => error.with("record", "head"),
+        Location::Row { slot } => error.with("record", "row").with("slot", slot),
+        Location::Chunk { table, .. } => {
             let name = Table::from_number(table).map_or("unknown", Table::name);
             error.with("record", "chunk").with("table", name)
         }
-        Place::Journal { number } => error.with("record", "journal").with("number", number),
-        Place::Block { serial } => error.with("record", "block").with("serial", serial),
+        Location::Journal { number } => error.with("record", "journal").with("number", number),
+        Location::Block { serial } => error.with("record", "block").with("serial", serial),
     }
 }

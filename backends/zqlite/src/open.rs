@@ -253,7 +253,7 @@ fn check_chunk_keys(
         }
         before = Some((table, key.to_vec()));
         count += 1;
-        total = total.wrapping_add(envelope.sum_of_place(table, key));
+        total = total.wrapping_add(envelope.sum_of_location(table, key));
         Ok(())
     })?;
     let differs = stored.sums.is_some_and(|sums| sums.chunk_keys != total);
@@ -273,7 +273,7 @@ fn check_chunks(snapshot: &mut dyn Snapshot, envelope: &Envelope, stored: &Store
     let (mut total, mut before) = (0u64, Run::default());
     snapshot.every_chunk(&mut |table, key, body| {
         let rows = chunk::read(table, key, envelope.open_chunk(table, key, body)?)?;
-        if before.last().is_some_and(|last| last.place() >= (table, key)) {
+        if before.last().is_some_and(|last| last.table_key() >= (table, key)) {
             return Err(Error::corrupt("two chunks overlap; restore the store from a backup")
                 .with("table", table));
         }

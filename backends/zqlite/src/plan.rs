@@ -63,11 +63,11 @@ pub(crate) fn plan<'c>(
         }
     }
     // Of the images of one row only the last is written. Rows in order are there once.
-    let place = |row: &'c RowChange| (row.table, &row.key);
+    let key = |row: &'c RowChange| (row.table, &row.key);
     let mut last: HashMap<(Table, &RowKey), usize> = HashMap::new();
     let of_state = || commit.rows.iter().filter(|row| row.table.is_state());
-    if !of_state().is_sorted_by(|a, b| place(a) < place(b)) {
-        last.extend(of_state().enumerate().map(|(index, row)| (place(row), index)));
+    if !of_state().is_sorted_by(|a, b| key(a) < key(b)) {
+        last.extend(of_state().enumerate().map(|(index, row)| (key(row), index)));
     }
     let bytes = |row: &RowChange| row.body.as_ref().map_or(0, |body| body.len() + 64);
     batch.bytes.reserve(of_state().map(bytes).sum());
@@ -137,7 +137,7 @@ fn write_series(
     batch.writes.push(Write::Journal { number: before.next, body: start..batch.bytes.len() });
     for (table, key) in &series.edits.removed {
         batch.writes.push(Write::DeleteChunk { table: *table, key: key.clone() });
-        sums.chunk_keys = sums.chunk_keys.wrapping_sub(envelope.sum_of_place(*table, key));
+        sums.chunk_keys = sums.chunk_keys.wrapping_sub(envelope.sum_of_location(*table, key));
     }
     for chunk in &series.edits.put {
         let start = batch.bytes.len();
@@ -146,8 +146,8 @@ fn write_series(
         sums.chunks = sums.chunks.wrapping_add(sum);
         let (table, key) = (chunk.table, chunk.key.clone());
         if !replaced.has(table, &key) {
-            let place = envelope.sum_of_place(table, &key);
-            sums.chunk_keys = sums.chunk_keys.wrapping_add(place);
+            let sum = envelope.sum_of_location(table, &key);
+            sums.chunk_keys = sums.chunk_keys.wrapping_add(sum);
         }
         batch.writes.push(Write::PutChunk { table, key, body: start..batch.bytes.len() });
     }

@@ -112,3 +112,29 @@ async fn a_log_of_an_earlier_moment_than_the_file_is_refused() {
     let after = content(&open(&path).await.unwrap()).await.unwrap();
     assert_eq!(after.head.serial, before.head.serial.next());
 }
+
+/// What is wrong may be the log: it is not moved before everything was read that loading reads.
+#[tokio::test]
+async fn a_store_whose_loading_would_fail_keeps_its_log() {
+    let (directory, path) = place();
+    let backend = open(&path).await.unwrap();
+    fill(&backend).await;
+    backend.close().await.unwrap();
+    let backend = open(&path).await.unwrap();
+    let head = backend.head().await.unwrap();
+    backend.commit(&rows_only(&head, vec![put(&metric(None, "rx", 1))])).await.unwrap();
+    // As a process that was killed leaves it, with a row of the state damaged in the file.
+    let left = directory.path().join("left.db");
+    let log = directory.path().join("left.db-wal");
+    std::fs::copy(&path, &left).unwrap();
+    std::fs::copy(path.with_extension("db-wal"), &log).unwrap();
+    replace(&left, b"host-77", b"host-7X");
+    let before = (std::fs::read(&left).unwrap(), std::fs::read(&log).unwrap());
+    for _ in 0..2 {
+        let error = open(&left).await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error}");
+        assert!((std::fs::read(&left).unwrap(), std::fs::read(&log).unwrap()) == before);
+    }
+    replace(&left, b"host-7X", b"host-77");
+    open(&left).await.unwrap().verify().await.unwrap();
+}

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use ghostwire_store_core::domain::StoreId;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
-use crate::place::{is_named, require_one_name};
+use crate::opened::{is_named, require_one_name};
 use crate::private::{create_private, directory_of};
 use crate::{Access, failed};
 use text::{CLOSING, HOLDER, Text, holder_line, store_line, write_at};

@@ -56,6 +56,8 @@ pub struct LogKeeper {
     distrusted: AtomicBool,
     /// The next connection will read the log anew.
     reads_anew: AtomicBool,
+    /// It held commits before an engine opened it: whoever wrote them did not close the store.
+    was_left: bool,
     state: Mutex<State>,
     /// Of its own, so that telling does not wait for a checkpoint.
     info: Mutex<LogInfo>,
@@ -91,6 +93,7 @@ impl LogKeeper {
             gate: Gate::default(),
             distrusted: AtomicBool::new(false),
             reads_anew: AtomicBool::new(false),
+            was_left: found.frames > 0,
             state: Mutex::new(State {
                 policy: Policy::new(LogLimits::default()),
                 tail: Tail::new(log),
@@ -113,6 +116,12 @@ impl LogKeeper {
     pub fn info(&self) -> LogInfo {
         let bytes = fs::metadata(self.log()).map_or(0, |metadata| metadata.len());
         LogInfo { bytes, ..*lock(&self.info) }
+    }
+
+    /// Whether an earlier process left it, with commits in it.
+    #[must_use]
+    pub fn was_left(&self) -> bool {
+        self.was_left
     }
 
     fn log(&self) -> PathBuf {

@@ -5,14 +5,14 @@ use std::collections::BinaryHeap;
 use super::ranges::{Ranges, Span};
 
 /// A table and a key.
-type Place = (u8, Vec<u8>);
+type TableKey = (u8, Vec<u8>);
 
 /// What many entries pruned, as pieces of the keys that each have one last entry. Made by one sweep
 /// over all spans, so that many prunes cost little more than one.
 #[derive(Debug, Default)]
 pub(crate) struct LastPruned {
     /// Where each piece begins, and its entry; 0 for none.
-    pieces: Vec<(Place, u64)>,
+    pieces: Vec<(TableKey, u64)>,
 }
 
 impl LastPruned {
@@ -31,7 +31,7 @@ impl LastPruned {
         // Those that have begun, the latest entry first. Those below it that have ended stay until
         // it has, too.
         let mut begun = BinaryHeap::new();
-        let mut pieces: Vec<(Place, u64)> = Vec::new();
+        let mut pieces: Vec<(TableKey, u64)> = Vec::new();
         for border in borders {
             while let Some((_, to, number)) = spans.next_if(|(from, ..)| *from <= border) {
                 begun.push((number, to));
@@ -57,12 +57,12 @@ impl LastPruned {
     }
 }
 
-fn from(span: &Span) -> Place {
+fn from(span: &Span) -> TableKey {
     (span.table, span.from.clone())
 }
 
 /// What is behind all keys of a table is where the next one begins.
-fn to(span: &Span) -> Place {
+fn to(span: &Span) -> TableKey {
     match &span.to {
         Some(to) => (span.table, to.clone()),
         None => (span.table.saturating_add(1), Vec::new()),

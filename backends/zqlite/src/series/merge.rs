@@ -66,8 +66,8 @@ impl Merge {
             let Some(image) = source.run.get(head) else { continue };
             let order = match &best {
                 None => Ordering::Less,
-                Some((_, _, best)) if reverse => best.place().cmp(&image.place()),
-                Some((_, _, best)) => image.place().cmp(&best.place()),
+                Some((_, _, best)) if reverse => best.table_key().cmp(&image.table_key()),
+                Some((_, _, best)) => image.table_key().cmp(&best.table_key()),
             };
             match order {
                 Ordering::Less => {
@@ -94,7 +94,7 @@ impl Merge {
         let Some(image) = newer.last().and_then(|source| source.run.get(head)) else { return };
         for source in older {
             let same = source.head(reverse).and_then(|head| source.run.get(head));
-            if same.is_some_and(|same| same.place() == image.place()) {
+            if same.is_some_and(|same| same.table_key() == image.table_key()) {
                 source.advance(reverse);
             }
         }

@@ -98,7 +98,7 @@ impl Pending {
             && let Some(kept) = frozen.run.without(|image| ranges.has(image))
         {
             let last = frozen.folded.checked_sub(1).and_then(|last| frozen.run.get(last));
-            frozen.folded = last.map_or(0, |last| kept.up_to(last.place()));
+            frozen.folded = last.map_or(0, |last| kept.up_to(last.table_key()));
             frozen.run = Arc::new(kept);
         }
     }

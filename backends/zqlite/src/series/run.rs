@@ -12,7 +12,7 @@ pub(crate) struct Image<'r> {
 }
 
 impl Image<'_> {
-    pub(crate) fn place(&self) -> (u8, &[u8]) {
+    pub(crate) fn table_key(&self) -> (u8, &[u8]) {
         (self.table, self.key)
     }
 
@@ -134,7 +134,8 @@ impl Run {
     /// Brings the images in order. Of several of one row the last one stays.
     pub(crate) fn sort(&mut self) {
         let Self { bytes, entries } = self;
-        let order = |a: &Entry, b: &Entry| image(bytes, a).place().cmp(&image(bytes, b).place());
+        let order =
+            |a: &Entry, b: &Entry| image(bytes, a).table_key().cmp(&image(bytes, b).table_key());
         if entries.is_sorted_by(|a, b| order(a, b) == Ordering::Less) {
             return;
         }
@@ -148,7 +149,7 @@ impl Run {
     /// Which images are of `table` with keys in `from <= key < to`.
     pub(crate) fn span(&self, table: u8, from: &[u8], to: Option<&[u8]>) -> Range<usize> {
         let before = |bound: (u8, &[u8])| {
-            self.entries.partition_point(|entry| self.image(entry).place() < bound)
+            self.entries.partition_point(|entry| self.image(entry).table_key() < bound)
         };
         let start = before((table, from));
         let end = match to {
@@ -160,7 +161,7 @@ impl Run {
 
     /// How many images are at or before this place.
     pub(crate) fn up_to(&self, (table, key): (u8, &[u8])) -> usize {
-        self.entries.partition_point(|entry| self.image(entry).place() <= (table, key))
+        self.entries.partition_point(|entry| self.image(entry).table_key() <= (table, key))
     }
 
     /// Itself without what was pruned; `None` if it has nothing of that. It asks once for each row.

@@ -133,7 +133,7 @@ pub(crate) fn require_one_name(path: &Path) -> Result<()> {
 
 /// The files of an open store, as they were when they were opened.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct OpenedFiles {
     store: Opened,
     lock: Option<Opened>,
     log: Mutex<Option<Opened>>,
@@ -142,7 +142,7 @@ pub(crate) struct Place {
     changed: OnceLock<(Part, PathBuf, Change)>,
 }
 
-impl Place {
+impl OpenedFiles {
     /// Of a store whose lock, if there is one, is held.
     pub(crate) fn of(path: &Path, is_locked: bool) -> Result<Self> {
         let gone = |path: &Path| lost(Part::Store, path, Change::Gone);
