@@ -40,7 +40,7 @@ fn main() -> ExitCode {
                     .create(!opening.read_only)
                     .read_only(opening.read_only)
                     .schema(opening.schema)
-                    .fold_series_early()
+                    .compact_series_early()
                     .log_limits(LIMITS);
                 Ok(Arc::new(ZqliteBackend::open(options).await?) as Arc<dyn Backend>)
             })

@@ -54,7 +54,8 @@ struct Careless {
 
 impl Careless {
     async fn open(path: &Path, opening: Opening, carelessness: Carelessness) -> Result<Self> {
-        let options = || ZqliteOptions::new(path, opening.store).create(true).fold_series_early();
+        let options =
+            || ZqliteOptions::new(path, opening.store).create(true).compact_series_early();
         let opened = match ZqliteBackend::open(options()).await {
             Err(error) if carelessness == Carelessness::StartsAnew && is_damage(&error) => {
                 for file in std::fs::read_dir(path.parent().expect("a directory"))

@@ -1,7 +1,7 @@
 //! The one place through which everything passes on its way to and from the engine.
 //!
 //! # Today: plain framing
-//! A frame is a format byte and 16 bytes of checksum. For rows, chunks, journal entries and the head
+//! A frame is a format byte and 16 bytes of checksum. For rows, data blocks, journal entries and the head
 //! it stands in front of the content; for a block it stands beside it, so that the block need not be
 //! copied.
 //!
@@ -22,7 +22,7 @@ use ghostwire_store_core::schema::{RowKey, Table};
 use sha2::{Digest, Sha256};
 
 use crate::head::{FULL_LENGTH, Stored};
-use crate::series::chunk::Chunk;
+use crate::series::data_block::DataBlock;
 
 const PLAIN: u8 = 1;
 const CHECKSUM: usize = 16;
@@ -50,7 +50,7 @@ impl std::fmt::Debug for Sha256Context {
 enum Location<'a> {
     Head,
     Row { slot: u64 },
-    Chunk { table: u8, key: &'a [u8] },
+    DataBlock { table: u8, key: &'a [u8] },
     Block { serial: u64 },
     Journal { number: u64 },
 }
@@ -93,7 +93,7 @@ impl Envelope {
                 hash.update([1]);
                 hash.update(slot.to_be_bytes());
             }
-            Location::Chunk { table, key } => {
+            Location::DataBlock { table, key } => {
                 hash.update([2, table]);
                 hash.update((key.len() as u64).to_be_bytes());
                 hash.update(key);
@@ -177,18 +177,18 @@ impl Envelope {
         Ok(OpenedRow { table, key, body })
     }
 
-    pub(crate) fn seal_chunk(&self, chunk: &Chunk, into: &mut Vec<u8>) {
-        let location = Location::Chunk { table: chunk.table, key: &chunk.key };
-        self.seal(location, &[&chunk.content], into);
+    pub(crate) fn seal_data_block(&self, data_block: &DataBlock, into: &mut Vec<u8>) {
+        let location = Location::DataBlock { table: data_block.table, key: &data_block.key };
+        self.seal(location, &[&data_block.content], into);
     }
 
-    pub(crate) fn open_chunk<'s>(
+    pub(crate) fn open_data_block<'s>(
         &self,
         table: u8,
         key: &[u8],
         stored: &'s [u8],
     ) -> Result<&'s [u8]> {
-        self.open(Location::Chunk { table, key }, stored)
+        self.open(Location::DataBlock { table, key }, stored)
     }
 
     pub(crate) fn seal_journal(&self, number: u64, entry: &[u8], into: &mut Vec<u8>) {
@@ -199,9 +199,9 @@ impl Envelope {
         self.open(Location::Journal { number }, stored)
     }
 
-    /// What the location of a chunk adds to the sum over all of them.
+    /// What the location of a data block adds to the sum over all of them.
     pub(crate) fn sum_of_location(&self, table: u8, key: &[u8]) -> u64 {
-        number_of(&self.checksum(Location::Chunk { table, key }, &[]))
+        number_of(&self.checksum(Location::DataBlock { table, key }, &[]))
     }
 
     /// The frame that stands beside the block's bytes.
@@ -252,9 +252,9 @@ fn damaged(location: Location<'_>, part: &'static str) -> Error {
     match location {
         Location::Head => error.with("record", "head"),
         Location::Row { slot } => error.with("record", "row").with("slot", slot),
-        Location::Chunk { table, .. } => {
+        Location::DataBlock { table, .. } => {
             let name = Table::from_number(table).map_or("unknown", Table::name);
-            error.with("record", "chunk").with("table", name)
+            error.with("record", "data block").with("table", name)
         }
         Location::Journal { number } => error.with("record", "journal").with("number", number),
         Location::Block { serial } => error.with("record", "block").with("serial", serial),

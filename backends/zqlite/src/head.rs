@@ -28,10 +28,10 @@ pub(crate) struct Stored {
 pub(crate) struct Sums {
     /// Of the rows of the state.
     pub(crate) rows: u64,
-    /// Of the chunks.
-    pub(crate) chunks: u64,
-    /// Of the chunks' tables and keys.
-    pub(crate) chunk_keys: u64,
+    /// Of the data blocks.
+    pub(crate) data_blocks: u64,
+    /// Of the data blocks' tables and keys.
+    pub(crate) data_block_keys: u64,
 }
 
 /// Numbers are big-endian.
@@ -70,10 +70,14 @@ impl Stored {
         bytes.put_u32(head.schema.oldest_reader);
         bytes.put_u64(self.rows);
         bytes.put_u64(self.next_slot);
-        let SeriesHead { first, frozen_until, next, chunks } = self.series;
-        [first, frozen_until, next, chunks].into_iter().for_each(|number| bytes.put_u64(number));
-        if let Some(Sums { rows, chunks, chunk_keys }) = self.sums {
-            [rows, chunks, chunk_keys].into_iter().for_each(|number| bytes.put_u64(number));
+        let SeriesHead { first, immutable_until, next, data_blocks } = self.series;
+        [first, immutable_until, next, data_blocks]
+            .into_iter()
+            .for_each(|number| bytes.put_u64(number));
+        if let Some(Sums { rows, data_blocks, data_block_keys }) = self.sums {
+            [rows, data_blocks, data_block_keys]
+                .into_iter()
+                .for_each(|number| bytes.put_u64(number));
         }
         bytes
     }
@@ -105,20 +109,20 @@ impl Stored {
         let (rows, next_slot) = (bytes.get_u64(), bytes.get_u64());
         let series = SeriesHead {
             first: bytes.get_u64(),
-            frozen_until: bytes.get_u64(),
+            immutable_until: bytes.get_u64(),
             next: bytes.get_u64(),
-            chunks: bytes.get_u64(),
+            data_blocks: bytes.get_u64(),
         };
-        if series.frozen_until < series.first || series.next < series.frozen_until {
+        if series.immutable_until < series.first || series.next < series.immutable_until {
             return Err(Error::corrupt("the store's head contradicts itself")
                 .with("journal_first", series.first)
-                .with("journal_frozen_until", series.frozen_until)
+                .with("journal_frozen_until", series.immutable_until)
                 .with("journal_next", series.next));
         }
         let sums = has_sums.then(|| Sums {
             rows: bytes.get_u64(),
-            chunks: bytes.get_u64(),
-            chunk_keys: bytes.get_u64(),
+            data_blocks: bytes.get_u64(),
+            data_block_keys: bytes.get_u64(),
         });
         let stored = Self { head, rows, next_slot, series, sums };
         if head.checkpoint > head.serial || head.oldest_block > head.checkpoint.next() {

@@ -105,11 +105,11 @@ impl Inner {
         open.require_known()?;
         // Read and replaced with the slots, so that two commits cannot both build on it.
         let stored = self.status()?.stored;
-        // Before chunks are read for a commit that is refused anyway.
+        // Before data blocks are read for a commit that is refused anyway.
         stored.head.after(commit)?;
         let series = open.plan_series(&stored, commit, self.options.limits)?;
         let plan = plan::plan(&stored, &slots, &open.envelope, commit, series)?;
-        open.write_series(&plan.batch, plan.pending)?;
+        open.write_series(&plan.batch, plan.memtable)?;
         slots.apply(plan.moves);
         self.set_stored(plan.stored);
         Ok(())

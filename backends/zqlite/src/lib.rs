@@ -2,7 +2,7 @@
 //!
 //! All lookups happen in memory, so the file needs no columns: a row of the state is one blob under
 //! a slot number that says nothing, and a commit is one blob under its serial. Metrics and the audit
-//! trail are chunks under the key of their first row, which is in plain. **Blobs have a checksum and
+//! trail are data blocks under the key of their first row, which is in plain. **Blobs have a checksum and
 //! nothing else: damage is detected, tampering is not, and whoever reads the file reads its
 //! content.** [`BackendInfo::sealed`] is false. Every blob passes through `envelope`, so that
 //! encryption can be added in one place.

@@ -15,12 +15,12 @@ use crate::engine::embedded::Embedded;
 use crate::engine::{Batch, Engine, SeriesRange, Snapshot};
 use crate::envelope::{Envelope, sum_of};
 use crate::head::{Stored, Sums};
-use crate::series::fold::Chunks;
-use crate::series::pending::{Limits, Pending};
-use crate::series::run::Run;
+use crate::series::compaction::DataBlocks;
+use crate::series::memtable::{Limits, Memtable};
 use crate::series::scan::Page;
+use crate::series::sorted_run::SortedRun;
 use crate::series::versions::Versions;
-use crate::series::{self, Replaced, Replay, SeriesPlan, chunk, journal};
+use crate::series::{self, Replaced, Replay, SeriesPlan, data_block, journal};
 use crate::slots::Slots;
 
 /// The engine is declared, and so dropped, before the file's lock.
@@ -65,15 +65,16 @@ impl Open {
             Err(Error::corrupt("a block is newer than the store's head; restore from a backup")
                 .with("serial", serial))
         })?;
-        let chunk_keys = check_chunk_keys(&mut *snapshot, &envelope, &stored)?;
-        let pending = read_journal(&mut *snapshot, &envelope, &stored)?;
+        let data_block_keys = check_data_block_keys(&mut *snapshot, &envelope, &stored)?;
+        let memtable = read_journal(&mut *snapshot, &envelope, &stored)?;
         // A file of a build that kept no sums is read once.
-        let chunks = (stored.sums.is_none() && file.access() != Access::ReadOnly)
-            .then(|| check_chunks(&mut *snapshot, &envelope, &stored))
+        let data_blocks = (stored.sums.is_none() && file.access() != Access::ReadOnly)
+            .then(|| check_data_blocks(&mut *snapshot, &envelope, &stored))
             .transpose()?;
         drop(snapshot);
-        if let Some(chunks) = chunks {
-            let with_sums = Stored { sums: Some(Sums { rows, chunks, chunk_keys }), ..stored };
+        if let Some(data_blocks) = data_blocks {
+            let with_sums =
+                Stored { sums: Some(Sums { rows, data_blocks, data_block_keys }), ..stored };
             let (before, after) = (envelope.seal_head(&stored), envelope.seal_head(&with_sums));
             engine.write(&Batch::new(before, after))?;
             stored = with_sums;
@@ -82,7 +83,7 @@ impl Open {
             engine,
             envelope,
             slots: RwLock::new(slots),
-            versions: Versions::new(pending),
+            versions: Versions::new(memtable),
             lost: AtomicBool::new(false),
             file: Arc::clone(file),
         };
@@ -135,23 +136,24 @@ impl Open {
         Ok(rows)
     }
 
-    /// What `commit` does to the series. Chunks are only read if it changes some.
+    /// What `commit` does to the series. Data blocks are only read if it changes some.
     pub(crate) fn plan_series(
         &self,
         stored: &Stored,
         commit: &Commit,
         limits: Limits,
     ) -> Result<Option<(SeriesPlan, Replaced)>> {
-        let mut chunks = StoredChunks { open: self, snapshot: None, read: Replaced::default() };
+        let mut data_blocks =
+            StoredDataBlocks { open: self, snapshot: None, read: Replaced::default() };
         let current = self.versions.current();
-        let plan = series::plan(&stored.series, &current, commit, limits, &mut chunks)?;
-        plan.map(|plan| chunks.replaced(plan)).transpose()
+        let plan = series::plan(&stored.series, &current, commit, limits, &mut data_blocks)?;
+        plan.map(|plan| data_blocks.replaced(plan)).transpose()
     }
 
-    /// Writes a commit, and `pending` with it.
-    pub(crate) fn write_series(&self, batch: &Batch<'_>, pending: Option<Pending>) -> Result<()> {
-        if let Some(pending) = pending {
-            self.versions.announce(pending);
+    /// Writes a commit, and keeps the memtable that belongs to it.
+    pub(crate) fn write_series(&self, batch: &Batch<'_>, memtable: Option<Memtable>) -> Result<()> {
+        if let Some(memtable) = memtable {
+            self.versions.announce(memtable);
         }
         let outcome = self.write(batch);
         match &outcome {
@@ -167,25 +169,25 @@ impl Open {
         if scan.limit == 0 {
             return Ok(Vec::new());
         }
-        let (mut snapshot, pending) = self.series_snapshot()?;
+        let (mut snapshot, memtable) = self.series_snapshot()?;
         let table = scan.range.table.number();
-        let mut page = Page::new(scan, &pending);
-        snapshot.chunks(&SeriesRange::of(&scan.range), scan.reverse, &mut |key, stored| {
-            page.take(key, self.envelope.open_chunk(table, key, stored)?)?;
+        let mut page = Page::new(scan, &memtable);
+        snapshot.data_blocks(&SeriesRange::of(&scan.range), scan.reverse, &mut |key, stored| {
+            page.take(key, self.envelope.open_data_block(table, key, stored)?)?;
             Ok(if page.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
         page.finish()
     }
 
-    /// A snapshot and what was pending then.
-    fn series_snapshot(&self) -> Result<(Box<dyn Snapshot + '_>, Arc<Pending>)> {
+    /// A snapshot and the memtable of that moment.
+    fn series_snapshot(&self) -> Result<(Box<dyn Snapshot + '_>, Arc<Memtable>)> {
         /// A commit may land between the two, but hardly again and again.
         const ATTEMPTS: usize = 1000;
         for _ in 0..ATTEMPTS {
             let mut snapshot = self.engine.snapshot()?;
             let stored = self.envelope.open_head(&snapshot.head()?)?;
-            if let Some(pending) = self.versions.get(stored.series.next) {
-                return Ok((snapshot, pending));
+            if let Some(memtable) = self.versions.get(stored.series.next) {
+                return Ok((snapshot, memtable));
             }
         }
         Err(Error::corrupt("the file was changed by somebody who does not hold its lock"))
@@ -198,8 +200,8 @@ impl Open {
         let stored = self.envelope.open_head(&snapshot.head()?)?;
         Slots::read(&mut *snapshot, &self.envelope, &stored)?;
         read_journal(&mut *snapshot, &self.envelope, &stored)?;
-        check_chunk_keys(&mut *snapshot, &self.envelope, &stored)?;
-        check_chunks(&mut *snapshot, &self.envelope, &stored)?;
+        check_data_block_keys(&mut *snapshot, &self.envelope, &stored)?;
+        check_data_blocks(&mut *snapshot, &self.envelope, &stored)?;
         let mut chain = Chain::whole(stored.head)?;
         let last = i64::MAX.unsigned_abs();
         snapshot.blocks(0, last, usize::MAX, &mut |serial, frame, body| {
@@ -213,7 +215,7 @@ impl Open {
 }
 
 impl Compact for Open {
-    /// The head counts rows and chunks, and names the journal's entries.
+    /// The head counts rows and data blocks, and names the journal's entries.
     type Content = Stored;
 
     fn settle(&self) -> Result<()> {
@@ -237,64 +239,70 @@ impl Compact for Open {
     }
 }
 
-/// Reads the keys of all chunks in the order in which chunks are searched for. Were one damaged, a
-/// search would go past chunks. Gives the sum over them.
-fn check_chunk_keys(
+/// Reads the keys of all data blocks in the order in which data blocks are searched for. Were one damaged, a
+/// search would go past data blocks. Gives the sum over them.
+fn check_data_block_keys(
     snapshot: &mut dyn Snapshot,
     envelope: &Envelope,
     stored: &Stored,
 ) -> Result<u64> {
     let (mut count, mut total) = (0, 0u64);
     let mut before: Option<(u8, Vec<u8>)> = None;
-    snapshot.every_chunk_key(&mut |table, key| {
+    snapshot.every_data_block_key(&mut |table, key| {
         if before.as_ref().is_some_and(|(of, before)| (*of, &before[..]) >= (table, key)) {
-            return Err(Error::corrupt("chunks are out of order; restore the store from a backup")
-                .with("table", table));
+            return Err(Error::corrupt(
+                "data blocks are out of order; restore the store from a backup",
+            )
+            .with("table", table));
         }
         before = Some((table, key.to_vec()));
         count += 1;
         total = total.wrapping_add(envelope.sum_of_location(table, key));
         Ok(())
     })?;
-    let differs = stored.sums.is_some_and(|sums| sums.chunk_keys != total);
-    if count != stored.series.chunks || differs {
+    let differs = stored.sums.is_some_and(|sums| sums.data_block_keys != total);
+    if count != stored.series.data_blocks || differs {
         return Err(Error::corrupt(
-            "chunks are missing, too many or others; restore from a backup",
+            "data blocks are missing, too many or others; restore from a backup",
         )
-        .with("chunks", count)
-        .with("expected", stored.series.chunks));
+        .with("data_blocks", count)
+        .with("expected", stored.series.data_blocks));
     }
     Ok(total)
 }
 
-/// Reads every chunk: each begins at or behind its key and ends before the next one's. Gives the sum
+/// Reads every data block: each begins at or behind its key and ends before the next one's. Gives the sum
 /// over them.
-fn check_chunks(snapshot: &mut dyn Snapshot, envelope: &Envelope, stored: &Stored) -> Result<u64> {
-    let (mut total, mut before) = (0u64, Run::default());
-    snapshot.every_chunk(&mut |table, key, body| {
-        let rows = chunk::read(table, key, envelope.open_chunk(table, key, body)?)?;
+fn check_data_blocks(
+    snapshot: &mut dyn Snapshot,
+    envelope: &Envelope,
+    stored: &Stored,
+) -> Result<u64> {
+    let (mut total, mut before) = (0u64, SortedRun::default());
+    snapshot.every_data_block(&mut |table, key, body| {
+        let rows = data_block::read(table, key, envelope.open_data_block(table, key, body)?)?;
         if before.last().is_some_and(|last| last.table_key() >= (table, key)) {
-            return Err(Error::corrupt("two chunks overlap; restore the store from a backup")
+            return Err(Error::corrupt("two data blocks overlap; restore the store from a backup")
                 .with("table", table));
         }
         total = total.wrapping_add(sum_of(body));
         before = rows;
         Ok(())
     })?;
-    if stored.sums.is_some_and(|sums| sums.chunks != total) {
+    if stored.sums.is_some_and(|sums| sums.data_blocks != total) {
         return Err(Error::corrupt(
-            "chunks are not all of one moment: a write of some got lost; restore from a backup",
+            "data blocks are not all of one moment: a write of some got lost; restore from a backup",
         ));
     }
     Ok(total)
 }
 
-/// What is pending, from the journal.
+/// The memtable, from the journal.
 fn read_journal(
     snapshot: &mut dyn Snapshot,
     envelope: &Envelope,
     stored: &Stored,
-) -> Result<Pending> {
+) -> Result<Memtable> {
     let mut replay = Replay::new(stored.series);
     snapshot.journal(&mut |number, stored| {
         let entry = journal::read(envelope.open_journal(number, stored)?)
@@ -304,15 +312,15 @@ fn read_journal(
     replay.finish()
 }
 
-/// The chunks that the next commit finds, read when the first is asked for.
-struct StoredChunks<'o> {
+/// The data blocks that the next commit finds, read when the first is asked for.
+struct StoredDataBlocks<'o> {
     open: &'o Open,
     snapshot: Option<Box<dyn Snapshot + 'o>>,
     /// Those whose rows were asked for.
     read: Replaced,
 }
 
-impl<'o> StoredChunks<'o> {
+impl<'o> StoredDataBlocks<'o> {
     fn snapshot(&mut self) -> Result<&mut (dyn Snapshot + 'o)> {
         let snapshot = match self.snapshot.take() {
             Some(snapshot) => snapshot,
@@ -321,12 +329,12 @@ impl<'o> StoredChunks<'o> {
         Ok(&mut **self.snapshot.insert(snapshot))
     }
 
-    /// What `plan` replaces. Chunks that it removes whole were not read before.
+    /// What `plan` replaces. Data blocks that it removes whole were not read before.
     fn replaced(mut self, plan: SeriesPlan) -> Result<(SeriesPlan, Replaced)> {
         for (table, key) in &plan.edits.removed {
             if !self.read.has(*table, key) {
                 let mut sum = 0;
-                self.snapshot()?.chunk(*table, key, &mut |stored| {
+                self.snapshot()?.data_block(*table, key, &mut |stored| {
                     sum = sum_of(stored);
                     Ok(())
                 })?;
@@ -338,7 +346,7 @@ impl<'o> StoredChunks<'o> {
     }
 }
 
-impl Chunks for StoredChunks<'_> {
+impl DataBlocks for StoredDataBlocks<'_> {
     fn keys(
         &mut self,
         table: u8,
@@ -347,17 +355,17 @@ impl Chunks for StoredChunks<'_> {
         limit: usize,
     ) -> Result<Vec<Vec<u8>>> {
         let mut keys = Vec::new();
-        self.snapshot()?.chunk_keys(&SeriesRange { table, from, to }, limit, &mut |key| {
+        self.snapshot()?.data_block_keys(&SeriesRange { table, from, to }, limit, &mut |key| {
             keys.push(key.to_vec());
             Ok(())
         })?;
         Ok(keys)
     }
 
-    fn rows(&mut self, table: u8, key: &[u8]) -> Result<Run> {
-        let (envelope, mut rows, mut sum) = (&self.open.envelope, Run::default(), 0);
-        self.snapshot()?.chunk(table, key, &mut |stored| {
-            rows = chunk::read(table, key, envelope.open_chunk(table, key, stored)?)?;
+    fn rows(&mut self, table: u8, key: &[u8]) -> Result<SortedRun> {
+        let (envelope, mut rows, mut sum) = (&self.open.envelope, SortedRun::default(), 0);
+        self.snapshot()?.data_block(table, key, &mut |stored| {
+            rows = data_block::read(table, key, envelope.open_data_block(table, key, stored)?)?;
             sum = sum_of(stored);
             Ok(())
         })?;

@@ -6,7 +6,7 @@ use ghostwire_store_core::domain::StoreId;
 use ghostwire_store_core::schema::Schema;
 use ghostwire_store_sqlite::{FileOptions, LogLimits};
 
-use crate::series::pending::Limits;
+use crate::series::memtable::Limits;
 
 /// What stores the blobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -24,7 +24,7 @@ pub enum EngineChoice {
 pub struct ZqliteOptions {
     pub(crate) file: FileOptions,
     pub(crate) engine: EngineChoice,
-    /// When series are folded; others are for tests.
+    /// When series are compacted; others are for tests.
     pub(crate) limits: Limits,
 }
 
@@ -74,12 +74,12 @@ impl ZqliteOptions {
         self
     }
 
-    /// Folds series after a few rows instead of some megabytes, so that tests meet every place where
+    /// Compacts series after a few rows instead of some megabytes, so that tests meet every place where
     /// a row may lie.
     #[doc(hidden)]
     #[must_use]
-    pub fn fold_series_early(mut self) -> Self {
-        self.limits = Limits { frozen: 2_500, slice: 300, chunks: 6_000 };
+    pub fn compact_series_early(mut self) -> Self {
+        self.limits = Limits { immutable: 2_500, slice: 300, data_blocks: 6_000 };
         self
     }
 }

@@ -10,7 +10,7 @@ use ghostwire_store_core::schema::{RowKey, Table};
 use crate::engine::{Batch, Write};
 use crate::envelope::{Envelope, sum_of};
 use crate::head::{Stored, Sums};
-use crate::series::pending::Pending;
+use crate::series::memtable::Memtable;
 use crate::series::{Replaced, SeriesPlan};
 use crate::slots::{Move, Slot, Slots};
 
@@ -22,8 +22,8 @@ pub(crate) struct Plan<'c> {
     pub(crate) moves: Vec<Move>,
     /// Where the store stands once it is written.
     pub(crate) stored: Stored,
-    /// What is pending of the series once it is written, if that changes.
-    pub(crate) pending: Option<Pending>,
+    /// The memtable once it is written, if that changes.
+    pub(crate) memtable: Option<Memtable>,
 }
 
 pub(crate) fn plan<'c>(
@@ -112,15 +112,15 @@ pub(crate) fn plan<'c>(
     if after.head.oldest_block > stored.head.oldest_block {
         batch.writes.push(Write::PurgeBlocks { before: after.head.oldest_block.get() });
     }
-    let mut pending = None;
+    let mut memtable = None;
     if let Some((series, replaced)) = series {
         after.series = series.head;
         write_series(stored, &series, &replaced, envelope, &mut sums, &mut batch);
-        pending = Some(series.pending);
+        memtable = Some(series.memtable);
     }
     after.sums = after.sums.map(|_| sums);
     batch.head = envelope.seal_head(&after);
-    Ok(Plan { batch, moves, stored: after, pending })
+    Ok(Plan { batch, moves, stored: after, memtable })
 }
 
 fn write_series(
@@ -136,22 +136,23 @@ fn write_series(
     envelope.seal_journal(before.next, &series.entry, &mut batch.bytes);
     batch.writes.push(Write::Journal { number: before.next, body: start..batch.bytes.len() });
     for (table, key) in &series.edits.removed {
-        batch.writes.push(Write::DeleteChunk { table: *table, key: key.clone() });
-        sums.chunk_keys = sums.chunk_keys.wrapping_sub(envelope.sum_of_location(*table, key));
+        batch.writes.push(Write::DeleteDataBlock { table: *table, key: key.clone() });
+        sums.data_block_keys =
+            sums.data_block_keys.wrapping_sub(envelope.sum_of_location(*table, key));
     }
-    for chunk in &series.edits.put {
+    for data_block in &series.edits.put {
         let start = batch.bytes.len();
-        envelope.seal_chunk(chunk, &mut batch.bytes);
+        envelope.seal_data_block(data_block, &mut batch.bytes);
         let sum = sum_of(batch.bytes.get(start..).unwrap_or_default());
-        sums.chunks = sums.chunks.wrapping_add(sum);
-        let (table, key) = (chunk.table, chunk.key.clone());
+        sums.data_blocks = sums.data_blocks.wrapping_add(sum);
+        let (table, key) = (data_block.table, data_block.key.clone());
         if !replaced.has(table, &key) {
             let sum = envelope.sum_of_location(table, &key);
-            sums.chunk_keys = sums.chunk_keys.wrapping_add(sum);
+            sums.data_block_keys = sums.data_block_keys.wrapping_add(sum);
         }
-        batch.writes.push(Write::PutChunk { table, key, body: start..batch.bytes.len() });
+        batch.writes.push(Write::PutDataBlock { table, key, body: start..batch.bytes.len() });
     }
-    sums.chunks = sums.chunks.wrapping_sub(replaced.sum());
+    sums.data_blocks = sums.data_blocks.wrapping_sub(replaced.sum());
     if series.head.first > before.first {
         batch.writes.push(Write::CutJournal { before: series.head.first });
     }

@@ -108,23 +108,23 @@ fn all(table: Table) -> Scan {
     Scan { range: KeyRange::all(table), reverse: false, limit: usize::MAX }
 }
 
-/// Options under which series are folded all the time.
-fn folding(path: &Path) -> ZqliteOptions {
-    ZqliteOptions::new(path, StoreId::from_bytes([1; 16])).create(true).fold_series_early()
+/// Options under which series are compacted all the time.
+fn compacting(path: &Path) -> ZqliteOptions {
+    ZqliteOptions::new(path, StoreId::from_bytes([1; 16])).create(true).compact_series_early()
 }
 
 #[tokio::test]
 async fn a_head_without_sums_gets_them_when_it_is_opened_to_be_written() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store.db");
-    let backend = ZqliteBackend::open(folding(&path)).await.unwrap();
+    let backend = ZqliteBackend::open(compacting(&path)).await.unwrap();
     for round in 0..30 {
         let rows = (0..60).map(|number| put(Table::Metrics, number, &[round; 40]));
         let rows = rows.chain([put(Table::Users, round, &[round])]).collect();
         backend.commit(&Commit { rows, ..Commit::default() }).await.unwrap();
     }
     let stored = backend.0.status().unwrap().stored;
-    assert!(stored.series.chunks > 0);
+    assert!(stored.series.data_blocks > 0);
     let without = Stored { sums: None, ..stored };
     let strip = |open: &Open| {
         let (before, after) = (open.envelope.seal_head(&stored), open.envelope.seal_head(&without));
@@ -132,12 +132,13 @@ async fn a_head_without_sums_gets_them_when_it_is_opened_to_be_written() {
     };
     backend.0.with_open(strip).unwrap();
     backend.close().await.unwrap();
-    let reader = ZqliteBackend::open(folding(&path).create(false).read_only(true)).await.unwrap();
+    let reader =
+        ZqliteBackend::open(compacting(&path).create(false).read_only(true)).await.unwrap();
     assert_eq!(reader.0.status().unwrap().stored, without);
     reader.verify().await.unwrap();
     reader.close().await.unwrap();
     for _ in 0..2 {
-        let backend = ZqliteBackend::open(folding(&path)).await.unwrap();
+        let backend = ZqliteBackend::open(compacting(&path)).await.unwrap();
         assert_eq!(backend.0.status().unwrap().stored, stored);
         backend.verify().await.unwrap();
         backend.close().await.unwrap();
@@ -145,10 +146,10 @@ async fn a_head_without_sums_gets_them_when_it_is_opened_to_be_written() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn series_that_are_read_while_they_are_folded_are_of_one_commit() {
+async fn series_that_are_read_while_they_are_compacted_are_of_one_commit() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store.db");
-    let backend = Arc::new(ZqliteBackend::open(folding(&path)).await.unwrap());
+    let backend = Arc::new(ZqliteBackend::open(compacting(&path)).await.unwrap());
     let commit_of = |round: u8| {
         let rows = (0..60).map(|number| put(Table::Metrics, number, &[round; 9])).collect();
         let middle = |number| RowKey::new().id(&[number; 16]);
@@ -179,12 +180,12 @@ async fn series_that_are_read_while_they_are_folded_are_of_one_commit() {
     backend.reopen().await.unwrap();
     assert_eq!(backend.scan(all(Table::Metrics)).await.unwrap(), before);
     let series = backend.0.status().unwrap().stored.series;
-    assert!(series.chunks > 0 && series.first > 1 && series.next == 121, "{series:?}");
+    assert!(series.data_blocks > 0 && series.first > 1 && series.next == 121, "{series:?}");
 }
 
-/// A closed store most of whose rows are in chunks, and its rows.
-async fn folded(path: &Path) -> Vec<Row> {
-    let backend = ZqliteBackend::open(folding(path)).await.unwrap();
+/// A closed store most of whose rows are in data blocks, and its rows.
+async fn compacted(path: &Path) -> Vec<Row> {
+    let backend = ZqliteBackend::open(compacting(path)).await.unwrap();
     for round in 0..40u8 {
         let rows =
             (0..20).map(|number| put(Table::Metrics, number * 12 + round % 12, &[round; 30]));
@@ -207,7 +208,7 @@ async fn series_of(backend: &ZqliteBackend) -> Result<Vec<Row>> {
 async fn a_flipped_byte_of_a_chunk_or_of_the_journal_is_noticed() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store.db");
-    let expected = folded(&path).await;
+    let expected = compacted(&path).await;
     let content = std::fs::read(&path).unwrap();
     let mut noticed = 0;
     let offsets: Vec<usize> = (4096..content.len()).step_by(193).collect();
@@ -216,7 +217,7 @@ async fn a_flipped_byte_of_a_chunk_or_of_the_journal_is_noticed() {
         *damaged.get_mut(*at).unwrap() ^= 0x11;
         std::fs::write(&path, damaged).unwrap();
         let outcome = async {
-            let backend = ZqliteBackend::open(folding(&path)).await?;
+            let backend = ZqliteBackend::open(compacting(&path)).await?;
             let rows = series_of(&backend).await?;
             backend.verify().await?;
             Ok::<_, Error>(rows)
@@ -237,7 +238,7 @@ async fn a_flipped_byte_of_a_chunk_or_of_the_journal_is_noticed() {
 async fn chunks_and_entries_that_disappear_are_noticed() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store.db");
-    folded(&path).await;
+    compacted(&path).await;
     let content = std::fs::read(&path).unwrap();
     for (damage, opens) in [
         ("DELETE FROM chunks WHERE id=(SELECT max(id) FROM chunks)", true),
@@ -248,7 +249,7 @@ async fn chunks_and_entries_that_disappear_are_noticed() {
         let file = rusqlite::Connection::open(&path).unwrap();
         assert_eq!(file.execute(damage, []).unwrap(), 1);
         file.close().unwrap();
-        let error = match ZqliteBackend::open(folding(&path)).await {
+        let error = match ZqliteBackend::open(compacting(&path)).await {
             Ok(backend) if opens => backend.verify().await.unwrap_err(),
             opened => opened.unwrap_err(),
         };

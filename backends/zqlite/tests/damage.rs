@@ -137,14 +137,14 @@ async fn a_row_that_lost_its_place_is_named() {
     assert!(error.to_string().contains("slot="), "{error}");
 }
 
-/// Options under which series are folded all the time.
-fn folding(path: &Path) -> ZqliteOptions {
-    options(path).fold_series_early()
+/// Options under which series are compacted all the time.
+fn compacting(path: &Path) -> ZqliteOptions {
+    options(path).compact_series_early()
 }
 
-/// A closed store with rows and chunks; `body` is that of half of them.
-async fn rows_and_chunks(path: &Path, body: u8) {
-    let backend = ZqliteBackend::open(folding(path)).await.unwrap();
+/// A closed store with rows and data blocks; `body` is that of half of them.
+async fn rows_and_data_blocks(path: &Path, body: u8) {
+    let backend = ZqliteBackend::open(compacting(path)).await.unwrap();
     for round in 0..40u32 {
         let body = if round % 2 == 0 { body } else { 0 };
         let rows = |table, count| {
@@ -159,11 +159,11 @@ async fn rows_and_chunks(path: &Path, body: u8) {
 #[tokio::test]
 async fn a_page_that_is_an_older_one_is_noticed() {
     let (_directory, path) = directory();
-    rows_and_chunks(&path, 1).await;
+    rows_and_data_blocks(&path, 1).await;
     let older = fs::read(&path).unwrap();
-    rows_and_chunks(&path, 2).await;
+    rows_and_data_blocks(&path, 2).await;
     let newer = fs::read(&path).unwrap();
-    let backend = ZqliteBackend::open(folding(&path)).await.unwrap();
+    let backend = ZqliteBackend::open(compacting(&path)).await.unwrap();
     let expected = read(&backend).await.unwrap();
     backend.close().await.unwrap();
     let (mut at_open, mut by_verify) = (0, 0);
@@ -187,7 +187,7 @@ async fn a_page_that_is_an_older_one_is_noticed() {
 #[tokio::test]
 async fn a_damaged_key_by_which_chunks_are_found_is_refused_at_open() {
     let (_directory, path) = directory();
-    rows_and_chunks(&path, 1).await;
+    rows_and_data_blocks(&path, 1).await;
     let whole = fs::read(&path).unwrap();
     let is_index = |page: &usize| whole[*page] == 0x0a;
     let page = (4096..whole.len()).step_by(4096).find(is_index).unwrap();
@@ -196,7 +196,7 @@ async fn a_damaged_key_by_which_chunks_are_found_is_refused_at_open() {
     assert!(cells > 10, "{cells}");
     for cell in 0..cells {
         let cell = page + number(page + 8 + 2 * cell);
-        // The first chunk of all begins with the empty key.
+        // The first data block of all begins with the empty key.
         if whole[cell] < 30 {
             continue;
         }
@@ -205,7 +205,7 @@ async fn a_damaged_key_by_which_chunks_are_found_is_refused_at_open() {
             let mut damaged = whole.clone();
             damaged[cell + at] ^= 1;
             fs::write(&path, damaged).unwrap();
-            let error = ZqliteBackend::open(folding(&path)).await.unwrap_err();
+            let error = ZqliteBackend::open(compacting(&path)).await.unwrap_err();
             assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error}");
         }
     }

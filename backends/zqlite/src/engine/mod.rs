@@ -11,7 +11,7 @@ use crate::envelope::FRAME;
 
 pub(crate) mod embedded;
 
-/// A store of blobs: one head, blocks by serial, rows by slot, a journal by number, chunks by table
+/// A store of blobs: one head, blocks by serial, rows by slot, a journal by number, data blocks by table
 /// and key.
 ///
 /// Calls block. Snapshots may be taken and read while another thread writes.
@@ -71,27 +71,37 @@ pub(crate) trait Snapshot {
     /// Visits every entry of the journal, in order.
     fn journal(&mut self, visit: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<()>;
 
-    /// Visits the body of one chunk; `Corrupt` if there is none.
-    fn chunk(&mut self, table: u8, key: &[u8], visit: Visit<'_>) -> Result<()>;
+    /// Visits the body of one data block; `Corrupt` if there is none.
+    fn data_block(&mut self, table: u8, key: &[u8], visit: Visit<'_>) -> Result<()>;
 
-    /// Visits the keys of at most `limit` chunks that may have rows of the range, in order: the
+    /// Visits the keys of at most `limit` data blocks that may have rows of the range, in order: the
     /// last one at or before its beginning, and those within it.
-    fn chunk_keys(&mut self, range: &SeriesRange<'_>, limit: usize, visit: Visit<'_>)
-    -> Result<()>;
+    fn data_block_keys(
+        &mut self,
+        range: &SeriesRange<'_>,
+        limit: usize,
+        visit: Visit<'_>,
+    ) -> Result<()>;
 
-    /// Visits such chunks until it is enough: key, body.
-    fn chunks(
+    /// Visits such data blocks until it is enough: key, body.
+    fn data_blocks(
         &mut self,
         range: &SeriesRange<'_>,
         reverse: bool,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>>,
     ) -> Result<()>;
 
-    /// Visits the table and key of every chunk, in the order in which they are searched.
-    fn every_chunk_key(&mut self, visit: &mut dyn FnMut(u8, &[u8]) -> Result<()>) -> Result<()>;
+    /// Visits the table and key of every data block, in the order in which they are searched.
+    fn every_data_block_key(
+        &mut self,
+        visit: &mut dyn FnMut(u8, &[u8]) -> Result<()>,
+    ) -> Result<()>;
 
-    /// Visits every chunk in order: table, key, body.
-    fn every_chunk(&mut self, visit: &mut dyn FnMut(u8, &[u8], &[u8]) -> Result<()>) -> Result<()>;
+    /// Visits every data block in order: table, key, body.
+    fn every_data_block(
+        &mut self,
+        visit: &mut dyn FnMut(u8, &[u8], &[u8]) -> Result<()>,
+    ) -> Result<()>;
 
     /// Visits at most `limit` blocks from `first` to `last`, inclusive, in order: serial, frame,
     /// body.
@@ -154,7 +164,7 @@ pub(crate) enum Write<'a> {
     DeleteRow { slot: u64 },
     Journal { number: u64, body: Range<usize> },
     CutJournal { before: u64 },
-    DeleteChunk { table: u8, key: Vec<u8> },
-    PutChunk { table: u8, key: Vec<u8>, body: Range<usize> },
+    DeleteDataBlock { table: u8, key: Vec<u8> },
+    PutDataBlock { table: u8, key: Vec<u8>, body: Range<usize> },
     PurgeBlocks { before: u64 },
 }

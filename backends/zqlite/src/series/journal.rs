@@ -1,8 +1,7 @@
-//! The journal: what each commit did to the series, until all of it is in chunks.
+//! The journal: what each commit did to the series, until all of it is in data blocks.
 //!
-//! An entry is `table u8, key, count varint, spans, sections`: up to which frozen row chunks have what
-//! is pending (table 0: none), what was pruned, then the rows. A key
-//! is `length varint, bytes`; a span `table u8, key, flag u8, key if the flag is 1`; a section `table
+//! An entry is `table u8, key, count varint, spans, sections`: up to which row of the immutable memtable
+//! data blocks have (table 0: none), what was pruned, then the rows. A key is `length varint, bytes`; a span `table u8, key, flag u8, key if the flag is 1`; a section `table
 //! u8, count varint, rows`.
 
 use ghostwire_store_core::error::Result;
@@ -10,23 +9,23 @@ use ghostwire_store_core::schema::{MAX_KEY, Table, put_varint, take, take_length
 
 use super::ranges::{Ranges, Span};
 use super::rows::{RowsWriter, misshapen, take_row};
-use super::run::Run;
+use super::sorted_run::SortedRun;
 
 /// What one commit did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// Frozen rows up to this place are in chunks.
-    pub(crate) folded: Option<(u8, Vec<u8>)>,
+    /// Immutable rows up to this key are in data blocks.
+    pub(crate) compacted: Option<(u8, Vec<u8>)>,
     /// What was removed.
     pub(crate) pruned: Ranges,
     /// What was written after that.
-    pub(crate) rows: Run,
+    pub(crate) rows: SortedRun,
 }
 
 /// Writes an entry.
-pub(crate) fn write(folded: Option<(u8, &[u8])>, pruned: &Ranges, rows: &Run) -> Vec<u8> {
+pub(crate) fn write(compacted: Option<(u8, &[u8])>, pruned: &Ranges, rows: &SortedRun) -> Vec<u8> {
     let mut into = Vec::with_capacity(64 + rows.weight());
-    let (table, key) = folded.unwrap_or_default();
+    let (table, key) = compacted.unwrap_or_default();
     into.push(table);
     put_key(&mut into, key);
     put_varint(&mut into, pruned.spans().len() as u64);
@@ -59,7 +58,7 @@ pub(crate) fn read(content: &[u8]) -> Result<Entry> {
     let mut rest = content;
     let table = take_byte(&mut rest)?;
     let key = take_key(&mut rest)?;
-    let folded = match table {
+    let compacted = match table {
         0 if key.is_empty() => None,
         table => Some((series(table)?, key.to_vec())),
     };
@@ -74,7 +73,7 @@ pub(crate) fn read(content: &[u8]) -> Result<Entry> {
         };
         spans.push(Span { table, from, to });
     }
-    let mut rows = Run::with_capacity(rest.len() / 32, rest.len());
+    let mut rows = SortedRun::with_capacity(rest.len() / 32, rest.len());
     while let Some((&table, after)) = rest.split_first() {
         rest = after;
         if rows.last().is_some_and(|last| last.table >= table) {
@@ -85,7 +84,7 @@ pub(crate) fn read(content: &[u8]) -> Result<Entry> {
             take_row(&mut rest, series(table)?, &[], index == 0, &mut rows)?;
         }
     }
-    Ok(Entry { folded, pruned: Ranges::new(spans), rows })
+    Ok(Entry { compacted, pruned: Ranges::new(spans), rows })
 }
 
 fn series(table: u8) -> Result<u8> {

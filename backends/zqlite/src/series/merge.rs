@@ -4,17 +4,17 @@ use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::run::{Image, Run};
+use super::sorted_run::{Image, SortedRun};
 
 /// A part of a run.
 #[derive(Debug, Clone)]
 pub(crate) struct Source {
-    pub(crate) run: Arc<Run>,
+    pub(crate) run: Arc<SortedRun>,
     pub(crate) span: Range<usize>,
 }
 
 impl Source {
-    pub(crate) fn whole(run: Arc<Run>) -> Self {
+    pub(crate) fn whole(run: Arc<SortedRun>) -> Self {
         Self { span: 0..run.len(), run }
     }
 
@@ -101,10 +101,10 @@ impl Merge {
     }
 
     /// All that is left as one run, with or without what is deleted.
-    pub(crate) fn collect(mut self, with_deleted: bool) -> Run {
+    pub(crate) fn collect(mut self, with_deleted: bool) -> SortedRun {
         let count = self.sources.iter().map(|source| source.span.len()).sum();
         let bytes = self.sources.iter().map(|source| source.run.bytes_of(source.span.len())).sum();
-        let mut run = Run::with_capacity(count, bytes);
+        let mut run = SortedRun::with_capacity(count, bytes);
         while let Some(image) = self.next() {
             if with_deleted || image.body.is_some() {
                 run.push(image);

@@ -1,25 +1,25 @@
 //! The series (metrics, audit trail, writer positions): how their rows are kept.
 //!
 //! Points of one moment lie far apart by key, so a row of SQLite for each would cost a page each. So
-//! a commit writes what it does to the series as one entry of the [`journal`], and remembers it in
-//! memory as [`pending`]. Once that is much it is frozen, and later commits that bring rows fold a
-//! slice of it each into [`chunk`]s: blobs of consecutive rows, a page of SQLite each. With the
+//! a commit writes what it does to the series as one entry of the [`journal`], and adds it to the
+//! [`memtable`]. Once that is large it becomes immutable, and each later commit that brings rows compacts a
+//! slice of it into [`data_block`]s: blobs of consecutive rows, a page of SQLite each. With the
 //! last slice the entries that brought those rows are cut off the journal. Opening reads the journal
-//! and no chunks.
+//! and no data blocks.
 //!
-//! Everything happens in the transaction of some commit, so a snapshot of the file and the pending
-//! rows of the same version ([`versions`]) are what is stored.
+//! Everything happens in the transaction of some commit, so a snapshot of the file and the memtable
+//! of the same version ([`versions`]) are what is stored.
 
-pub(crate) mod chunk;
-pub(crate) mod fold;
+pub(crate) mod compaction;
+pub(crate) mod data_block;
 pub(crate) mod journal;
 mod last_pruned;
+pub(crate) mod memtable;
 mod merge;
-pub(crate) mod pending;
 pub(crate) mod ranges;
 mod rows;
-pub(crate) mod run;
 pub(crate) mod scan;
+pub(crate) mod sorted_run;
 pub(crate) mod versions;
 
 #[cfg(fuzzing)]
@@ -32,42 +32,42 @@ use std::collections::{BTreeMap, BTreeSet};
 use ghostwire_store_core::backend::Commit;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
-use fold::{Chunks, Edits};
+use compaction::{DataBlocks, Edits};
 use journal::Entry;
 use last_pruned::LastPruned;
-use pending::{Frozen, Limits, Pending};
+use memtable::{ImmutableMemtable, Limits, Memtable};
 use ranges::Ranges;
-use run::{Image, Run};
+use sorted_run::{Image, SortedRun};
 
 /// Where the series stand, as the head says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SeriesHead {
     /// The oldest journal entry.
     pub(crate) first: u64,
-    /// The entries before this one are frozen.
-    pub(crate) frozen_until: u64,
+    /// The entries before this one are in the immutable memtable.
+    pub(crate) immutable_until: u64,
     /// The next entry; it names the version of the series.
     pub(crate) next: u64,
-    /// How many chunks there are: one that got lost shows.
-    pub(crate) chunks: u64,
+    /// How many data blocks there are: one that got lost shows.
+    pub(crate) data_blocks: u64,
 }
 
 impl SeriesHead {
-    pub(crate) const EMPTY: Self = Self { first: 1, frozen_until: 1, next: 1, chunks: 0 };
+    pub(crate) const EMPTY: Self = Self { first: 1, immutable_until: 1, next: 1, data_blocks: 0 };
 }
 
 /// What a commit means for the series.
 #[derive(Debug)]
 pub(crate) struct SeriesPlan {
-    /// What is pending once it is written.
-    pub(crate) pending: Pending,
+    /// The memtable once it is written.
+    pub(crate) memtable: Memtable,
     pub(crate) head: SeriesHead,
     /// The journal entry, whose number is that of the version before.
     pub(crate) entry: Vec<u8>,
     pub(crate) edits: Edits,
 }
 
-/// The chunks that a plan replaces or removes, and what each adds to the sum over all of them.
+/// The data blocks that a plan replaces or removes, and what each adds to the sum over all of them.
 #[derive(Debug, Default)]
 pub(crate) struct Replaced(BTreeMap<(u8, Vec<u8>), u64>);
 
@@ -82,23 +82,23 @@ impl Replaced {
 
     /// Of those that `edits` name.
     pub(crate) fn only(mut self, edits: &Edits) -> Self {
-        let put = edits.put.iter().map(|chunk| (chunk.table, chunk.key.clone()));
+        let put = edits.put.iter().map(|data_block| (data_block.table, data_block.key.clone()));
         let named: BTreeSet<_> = edits.removed.iter().cloned().chain(put).collect();
         self.0.retain(|place, _| named.contains(place));
         self
     }
 
     pub(crate) fn sum(&self) -> u64 {
-        self.0.values().fold(0, |sum, chunk| sum.wrapping_add(*chunk))
+        self.0.values().fold(0, |sum, data_block| sum.wrapping_add(*data_block))
     }
 }
 
 /// The commit's rows of series, in order.
-fn rows_of(commit: &Commit) -> Run {
+fn rows_of(commit: &Commit) -> SortedRun {
     let rows = || commit.rows.iter().filter(|row| !row.table.is_state());
     let bytes =
         rows().map(|row| row.key.as_bytes().len() + row.body.as_ref().map_or(0, |body| body.len()));
-    let mut run = Run::with_capacity(rows().count(), bytes.sum());
+    let mut run = SortedRun::with_capacity(rows().count(), bytes.sum());
     for row in rows() {
         let (table, key) = (row.table.number(), row.key.as_bytes());
         run.push(Image { table, key, body: row.body.as_deref() });
@@ -110,70 +110,71 @@ fn rows_of(commit: &Commit) -> Run {
 /// Plans a commit; `None` if it does nothing to the series.
 pub(crate) fn plan(
     head: &SeriesHead,
-    current: &Pending,
+    current: &Memtable,
     commit: &Commit,
     limits: Limits,
-    chunks: &mut dyn Chunks,
+    data_blocks: &mut dyn DataBlocks,
 ) -> Result<Option<SeriesPlan>> {
     let (rows, pruned) = (rows_of(commit), Ranges::of(&commit.prune));
     if rows.is_empty() && pruned.is_empty() {
         return Ok(None);
     }
-    let (mut head, mut pending, mut edits) = (*head, current.clone(), Edits::default());
+    let (mut head, mut memtable, mut edits) = (*head, current.clone(), Edits::default());
     if !pruned.is_empty() {
-        pending.prune(&pruned);
-        fold::prune(&pruned, chunks, &mut edits)?;
+        memtable.prune(&pruned);
+        compaction::prune(&pruned, data_blocks, &mut edits)?;
     }
-    pending.freeze_if(limits.frozen);
-    head.frozen_until = pending.frozen_until;
-    if let Some(frozen) = pending.frozen().cloned() {
-        // Twice what arrives, so that this is folded before the next is frozen.
+    memtable.rotate_if(limits.immutable);
+    head.immutable_until = memtable.immutable_until;
+    if let Some(immutable) = memtable.immutable().cloned() {
+        // Twice what arrives, so that this is compacted before the next one is full.
         let arrives = rows.weight().saturating_add(pruned.weight());
-        pending.credit = pending.credit.saturating_add(arrives.saturating_mul(2));
-        if pending.credit >= limits.slice && pruned.is_empty() {
-            let most = if pending.lags(limits.frozen) { usize::MAX } else { limits.chunks };
-            edits = fold_slice(&frozen, &mut pending, most, chunks)?;
+        memtable.credit = memtable.credit.saturating_add(arrives.saturating_mul(2));
+        if memtable.credit >= limits.slice && pruned.is_empty() {
+            let most =
+                if memtable.lags(limits.immutable) { usize::MAX } else { limits.data_blocks };
+            edits = compact_slice(&immutable, &mut memtable, most, data_blocks)?;
         }
     }
-    if pending.thaw_if_folded() {
-        head.first = head.frozen_until;
+    if memtable.drop_if_compacted() {
+        head.first = head.immutable_until;
     }
-    let entry = journal::write(pending.folded(), &pruned, &rows);
-    pending.push(rows);
-    pending.next = following(head.next)?;
-    head.next = pending.next;
-    head.chunks = head
-        .chunks
+    let entry = journal::write(memtable.compacted(), &pruned, &rows);
+    memtable.push(rows);
+    memtable.next = following(head.next)?;
+    head.next = memtable.next;
+    head.data_blocks = head
+        .data_blocks
         .checked_add(edits.added)
-        .and_then(|chunks| chunks.checked_sub(edits.removed.len() as u64))
+        .and_then(|data_blocks| data_blocks.checked_sub(edits.removed.len() as u64))
         .ok_or_else(|| {
-            Error::corrupt("there are more chunks than the head has; restore from a backup")
+            Error::corrupt("there are more data blocks than the head has; restore from a backup")
         })?;
-    Ok(Some(SeriesPlan { pending, head, entry, edits }))
+    Ok(Some(SeriesPlan { memtable, head, entry, edits }))
 }
 
-/// A chunk that is damaged is no reason to refuse what has nothing to do with it: the rows stay
-/// pending, and whoever reads the chunk, or verifies the file, hears of it.
-fn fold_slice(
-    frozen: &Frozen,
-    pending: &mut Pending,
+/// A data block that is damaged is no reason to refuse what has nothing to do with it: the rows stay
+/// in the memtable, and whoever reads the data block, or verifies the file, hears of it.
+fn compact_slice(
+    immutable: &ImmutableMemtable,
+    memtable: &mut Memtable,
     most: usize,
-    chunks: &mut dyn Chunks,
+    data_blocks: &mut dyn DataBlocks,
 ) -> Result<Edits> {
     let mut edits = Edits::default();
-    match fold::fold(frozen, pending.credit, most, chunks, &mut edits) {
-        Ok((folded, spent)) => {
-            pending.credit = pending.credit.saturating_sub(spent);
-            pending.fold_to(folded);
+    match compaction::compact(immutable, memtable.credit, most, data_blocks, &mut edits) {
+        Ok((compacted, spent)) => {
+            memtable.credit = memtable.credit.saturating_sub(spent);
+            memtable.set_compacted(compacted);
             Ok(edits)
         }
         Err(error) if *error.kind() == ErrorKind::Corrupt => {
             tracing::warn!(
                 db.system.name = "zqlite",
                 %error,
-                "rows of a series cannot be folded; the journal grows until the store is restored"
+                "rows of a series cannot be compacted; the journal grows until the store is restored"
             );
-            pending.credit = 0;
+            memtable.credit = 0;
             Ok(Edits::default())
         }
         Err(error) => Err(error),
@@ -187,7 +188,7 @@ fn following(number: u64) -> Result<u64> {
         .ok_or_else(|| Error::corrupt("the journal's numbers are used up").with("number", number))
 }
 
-/// Makes what is pending of the journal again. Entries are gathered first: a row that a later one
+/// Makes the memtable of the journal again. Entries are gathered first: a row that a later one
 /// pruned is left out at once, instead of going through all rows for each that pruned some.
 #[derive(Debug)]
 pub(crate) struct Replay {
@@ -211,30 +212,30 @@ impl Replay {
         Ok(())
     }
 
-    pub(crate) fn finish(self) -> Result<Pending> {
+    pub(crate) fn finish(self) -> Result<Memtable> {
         if self.next != self.head.next {
             return Err(self.gap());
         }
         let pruned = self.entries.iter().map(|(number, entry)| (*number, &entry.pruned));
         let last_pruned = LastPruned::of(pruned);
-        let mut pending = Pending::empty(self.head.first);
-        let mut folded = None;
+        let mut memtable = Memtable::empty(self.head.first);
+        let mut compacted = None;
         for (number, entry) in self.entries {
-            if number == self.head.frozen_until && number > self.head.first {
-                pending.freeze();
+            if number == self.head.immutable_until && number > self.head.first {
+                memtable.rotate();
             }
-            pending.wrote(entry.pruned.weight().saturating_add(entry.rows.weight()));
+            memtable.wrote(entry.pruned.weight().saturating_add(entry.rows.weight()));
             // An entry prunes before it writes.
             let kept =
                 entry.rows.without(|image| last_pruned.entry(image.table, image.key) > number);
-            pending.add(kept.unwrap_or(entry.rows));
-            pending.next = following(number)?;
-            folded = entry.folded;
+            memtable.add(kept.unwrap_or(entry.rows));
+            memtable.next = following(number)?;
+            compacted = entry.compacted;
         }
-        if let Some((table, key)) = folded {
-            pending.folded_to((table, &key));
+        if let Some((table, key)) = compacted {
+            memtable.set_compacted_to((table, &key));
         }
-        Ok(pending)
+        Ok(memtable)
     }
 
     fn gap(&self) -> Error {

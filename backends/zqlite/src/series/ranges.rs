@@ -2,7 +2,7 @@
 
 use ghostwire_store_core::backend::KeyRange;
 
-use super::run::Image;
+use super::sorted_run::Image;
 
 #[cfg(test)]
 thread_local! {

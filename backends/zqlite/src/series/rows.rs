@@ -5,7 +5,7 @@
 use ghostwire_store_core::error::{Error, Result};
 use ghostwire_store_core::schema::{MAX_KEY, put_varint, take, take_length, take_varint};
 
-use super::run::{Image, Run};
+use super::sorted_run::{Image, SortedRun};
 
 /// Writes rows one behind the other.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub(crate) fn take_row(
     table: u8,
     before: &[u8],
     may_equal: bool,
-    into: &mut Run,
+    into: &mut SortedRun,
 ) -> Result<()> {
     let last = into.last().filter(|last| last.table == table).map(|last| last.key);
     let is_first = last.is_none();

@@ -1,4 +1,4 @@
-//! Pages of rows: chunks merged with what is pending.
+//! Pages of rows: data blocks merged with the memtable.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,16 +8,16 @@ use ghostwire_store_core::backend::{Row, Scan};
 use ghostwire_store_core::error::Result;
 use ghostwire_store_core::schema::RowKey;
 
-use super::chunk;
+use super::data_block;
+use super::memtable::Memtable;
 use super::merge::{Merge, Source};
-use super::pending::Pending;
-use super::run::Run;
+use super::sorted_run::SortedRun;
 
-/// A page in the making. It is given the chunks one by one, in its order.
+/// A page in the making. It is given the data blocks one by one, in its order.
 #[derive(Debug)]
 pub(crate) struct Page<'s> {
     scan: &'s Scan,
-    /// The oldest source is the chunk.
+    /// The oldest source is the data block.
     merge: Merge,
     rows: Vec<(RowKey, Range<usize>)>,
     /// The bodies: one buffer for all of them.
@@ -25,11 +25,11 @@ pub(crate) struct Page<'s> {
 }
 
 impl<'s> Page<'s> {
-    pub(crate) fn new(scan: &'s Scan, pending: &Pending) -> Self {
+    pub(crate) fn new(scan: &'s Scan, memtable: &Memtable) -> Self {
         let range = &scan.range;
         let to = range.to.as_ref().map(RowKey::as_bytes);
-        let mut sources = pending.sources(range.table.number(), range.from.as_bytes(), to);
-        sources.push(Source::whole(Arc::new(Run::default())));
+        let mut sources = memtable.sources(range.table.number(), range.from.as_bytes(), to);
+        sources.push(Source::whole(Arc::new(SortedRun::default())));
         let merge = Merge::new(sources, scan.reverse);
         Self { scan, merge, rows: Vec::new(), bodies: Vec::new() }
     }
@@ -38,11 +38,11 @@ impl<'s> Page<'s> {
         self.rows.len() >= self.scan.limit
     }
 
-    /// Takes what is up to the end of this chunk.
+    /// Takes what is up to the end of this data block.
     pub(crate) fn take(&mut self, key: &[u8], content: &[u8]) -> Result<()> {
         let range = &self.scan.range;
         let table = range.table.number();
-        let run = chunk::read(table, key, content)?;
+        let run = data_block::read(table, key, content)?;
         let to = range.to.as_ref().map(RowKey::as_bytes);
         let span = run.span(table, range.from.as_bytes(), to);
         self.merge.replace_oldest(Source { run: Arc::new(run), span });
@@ -63,7 +63,7 @@ impl<'s> Page<'s> {
         Ok(true)
     }
 
-    /// The page, with what is behind the last chunk.
+    /// The page, with what is behind the last data block.
     pub(crate) fn finish(mut self) -> Result<Vec<Row>> {
         while !self.is_full() && self.take_one()? {}
         let bodies = Bytes::from(self.bodies);

@@ -1,5 +1,5 @@
 //! The series against a plain map: commits, prunes, scans and replays at random, with limits so
-//! small that something is always being folded.
+//! small that something is always being compacted.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use ghostwire_store_core::schema::{RowKey, Table};
 use super::*;
 use crate::series::scan::Page;
 
-const LIMITS: Limits = Limits { frozen: 6_000, slice: 500, chunks: 8_000 };
+const LIMITS: Limits = Limits { immutable: 6_000, slice: 500, data_blocks: 8_000 };
 const TABLES: [Table; 3] = [Table::Metrics, Table::Audit, Table::WriterPositions];
 
 /// Numbers that look random (SplitMix64).
@@ -66,10 +66,10 @@ impl Dice {
 struct Stored {
     head: SeriesHead,
     journal: BTreeMap<u64, Vec<u8>>,
-    chunks: BTreeMap<(u8, Vec<u8>), Vec<u8>>,
+    data_blocks: BTreeMap<(u8, Vec<u8>), Vec<u8>>,
 }
 
-impl Chunks for Stored {
+impl DataBlocks for Stored {
     fn keys(
         &mut self,
         table: u8,
@@ -77,19 +77,19 @@ impl Chunks for Stored {
         to: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Vec<u8>>> {
-        let of_table = self.chunks.keys().filter(|key| key.0 == table).map(|key| &key.1);
+        let of_table = self.data_blocks.keys().filter(|key| key.0 == table).map(|key| &key.1);
         let covering = of_table.clone().rfind(|key| key[..] <= *from);
         let within = of_table.filter(|key| key[..] > *from && to.is_none_or(|to| key[..] < *to));
         Ok(covering.into_iter().chain(within).take(limit).cloned().collect())
     }
 
-    fn rows(&mut self, table: u8, key: &[u8]) -> Result<Run> {
-        chunk::read(table, key, &self.chunks[&(table, key.to_vec())])
+    fn rows(&mut self, table: u8, key: &[u8]) -> Result<SortedRun> {
+        data_block::read(table, key, &self.data_blocks[&(table, key.to_vec())])
     }
 }
 
 impl Stored {
-    fn replay(&self) -> Result<Pending> {
+    fn replay(&self) -> Result<Memtable> {
         let mut replay = Replay::new(self.head);
         for (number, entry) in &self.journal {
             replay.take(*number, journal::read(entry)?)?;
@@ -97,36 +97,36 @@ impl Stored {
         replay.finish()
     }
 
-    fn commit(&mut self, pending: &mut Pending, commit: &Commit) {
+    fn commit(&mut self, memtable: &mut Memtable, commit: &Commit) {
         let head = self.head;
-        let Some(plan) = plan(&head, pending, commit, LIMITS, self).unwrap() else { return };
+        let Some(plan) = plan(&head, memtable, commit, LIMITS, self).unwrap() else { return };
         for removed in plan.edits.removed {
-            self.chunks.remove(&removed).unwrap();
+            self.data_blocks.remove(&removed).unwrap();
         }
-        for chunk in plan.edits.put {
-            self.chunks.insert((chunk.table, chunk.key), chunk.content);
+        for data_block in plan.edits.put {
+            self.data_blocks.insert((data_block.table, data_block.key), data_block.content);
         }
         self.journal.insert(head.next, plan.entry);
         self.head = plan.head;
         self.journal = self.journal.split_off(&self.head.first);
-        *pending = plan.pending;
-        assert_eq!(self.chunks.len() as u64, self.head.chunks);
+        *memtable = plan.memtable;
+        assert_eq!(self.data_blocks.len() as u64, self.head.data_blocks);
     }
 
-    fn scan(&self, pending: &Pending, scan: &Scan) -> Vec<Row> {
+    fn scan(&self, memtable: &Memtable, scan: &Scan) -> Vec<Row> {
         let (table, from) = (scan.range.table.number(), scan.range.from.as_bytes());
         let to = scan.range.to.as_ref().map(RowKey::as_bytes);
-        let of_table = || self.chunks.iter().filter(|((of, _), _)| *of == table);
+        let of_table = || self.data_blocks.iter().filter(|((of, _), _)| *of == table);
         let first = of_table().map(|(key, _)| &key.1).rfind(|key| key[..] <= *from);
         let first = first.map_or(from, |first| &first[..]);
-        let mut chunks: Vec<_> = of_table()
+        let mut data_blocks: Vec<_> = of_table()
             .filter(|((_, key), _)| key[..] >= *first && to.is_none_or(|to| key[..] < *to))
             .collect();
         if scan.reverse {
-            chunks.reverse();
+            data_blocks.reverse();
         }
-        let mut page = Page::new(scan, pending);
-        for ((_, key), content) in chunks {
+        let mut page = Page::new(scan, memtable);
+        for ((_, key), content) in data_blocks {
             if page.is_full() {
                 break;
             }
@@ -137,8 +137,8 @@ impl Stored {
 
     fn check_order(&self) {
         let mut before: Option<(u8, Vec<u8>)> = None;
-        for ((table, key), content) in &self.chunks {
-            let rows = chunk::read(*table, key, content).unwrap();
+        for ((table, key), content) in &self.data_blocks {
+            let rows = data_block::read(*table, key, content).unwrap();
             assert!(before.is_none_or(|before| before < (*table, key.clone())));
             assert!(rows.get(0).unwrap().key >= &key[..]);
             before = rows.last().map(|last| (last.table, last.key.to_vec()));
@@ -197,48 +197,51 @@ fn expected(model: &Model, scan: &Scan) -> Vec<Row> {
 
 #[test]
 fn a_plain_map_would_say_the_same() {
-    let (mut cuts, mut most_chunks) = (0, 0);
+    let (mut cuts, mut most_data_blocks) = (0, 0);
     for seed in 0..40 {
         let mut dice = Dice(seed * 1_000_003);
-        let mut stored =
-            Stored { head: SeriesHead::EMPTY, journal: BTreeMap::new(), chunks: BTreeMap::new() };
-        let mut pending = stored.replay().unwrap();
+        let mut stored = Stored {
+            head: SeriesHead::EMPTY,
+            journal: BTreeMap::new(),
+            data_blocks: BTreeMap::new(),
+        };
+        let mut memtable = stored.replay().unwrap();
         let mut model = Model::new();
         for time in 0..150 {
             let commit = commit(&mut dice, time * 3);
             let first = stored.head.first;
-            stored.commit(&mut pending, &commit);
+            stored.commit(&mut memtable, &commit);
             apply(&mut model, &commit);
             cuts += u64::from(stored.head.first > first);
-            most_chunks = most_chunks.max(stored.chunks.len());
+            most_data_blocks = most_data_blocks.max(stored.data_blocks.len());
             if dice.roll(12) == 0 {
                 // As if the process died.
-                pending = stored.replay().unwrap();
+                memtable = stored.replay().unwrap();
             }
             for _ in 0..4 {
                 let (reverse, limit) = (dice.roll(2) == 0, dice.roll(30) as usize + 1);
                 let limit = if dice.roll(5) == 0 { usize::MAX } else { limit };
                 let scan = Scan { range: dice.range(), reverse, limit };
-                assert_eq!(stored.scan(&pending, &scan), expected(&model, &scan), "{seed} {time}");
+                assert_eq!(stored.scan(&memtable, &scan), expected(&model, &scan), "{seed} {time}");
             }
-            assert!(pending.runs() < 16);
+            assert!(memtable.runs() < 16);
         }
         let replayed = stored.replay().unwrap();
         for table in TABLES {
             let scan = Scan { range: KeyRange::all(table), reverse: false, limit: usize::MAX };
-            assert_eq!(stored.scan(&pending, &scan), expected(&model, &scan));
+            assert_eq!(stored.scan(&memtable, &scan), expected(&model, &scan));
             assert_eq!(stored.scan(&replayed, &scan), expected(&model, &scan));
         }
         stored.check_order();
     }
-    assert!(cuts > 100 && most_chunks > 20, "{cuts} {most_chunks}");
+    assert!(cuts > 100 && most_data_blocks > 20, "{cuts} {most_data_blocks}");
 }
 
 #[test]
 fn points_of_many_series_fill_their_chunks() {
     let mut stored =
-        Stored { head: SeriesHead::EMPTY, journal: BTreeMap::new(), chunks: BTreeMap::new() };
-    let mut pending = stored.replay().unwrap();
+        Stored { head: SeriesHead::EMPTY, journal: BTreeMap::new(), data_blocks: BTreeMap::new() };
+    let mut memtable = stored.replay().unwrap();
     for time in 0..2_000 {
         let point = |node: u8| RowChange {
             table: Table::Metrics,
@@ -247,19 +250,26 @@ fn points_of_many_series_fill_their_chunks() {
             body: Some(Bytes::from(vec![9; 10])),
         };
         let commit = Commit { rows: (0..20).map(point).collect(), ..Commit::default() };
-        stored.commit(&mut pending, &commit);
+        stored.commit(&mut memtable, &commit);
     }
-    let bytes: usize = stored.chunks.values().map(Vec::len).sum();
-    let fill = bytes / stored.chunks.len();
+    let bytes: usize = stored.data_blocks.values().map(Vec::len).sum();
+    let fill = bytes / stored.data_blocks.len();
     // The last one of each series is not full yet.
-    assert!(fill > 3_200 && bytes / 40_000 < 18, "{fill} of {} chunks", stored.chunks.len());
+    assert!(
+        fill > 3_200 && bytes / 40_000 < 18,
+        "{fill} of {} data blocks",
+        stored.data_blocks.len()
+    );
     assert!(stored.head.next - stored.head.first < 50, "{:?}", stored.head);
 }
 
 #[test]
 fn the_journal_is_cut_also_where_entries_undo_each_other() {
-    let empty =
-        || Stored { head: SeriesHead::EMPTY, journal: BTreeMap::new(), chunks: BTreeMap::new() };
+    let empty = || Stored {
+        head: SeriesHead::EMPTY,
+        journal: BTreeMap::new(),
+        data_blocks: BTreeMap::new(),
+    };
     let row = |table: Table, time: i64| RowChange {
         table,
         kind: ChangeKind::Updated,
@@ -280,13 +290,13 @@ fn the_journal_is_cut_also_where_entries_undo_each_other() {
     };
     for commit_at in [&overwrites as &dyn Fn(i64) -> Commit, &prunes] {
         let mut stored = empty();
-        let mut pending = stored.replay().unwrap();
+        let mut memtable = stored.replay().unwrap();
         let mut longest = 0;
         for time in 0..3_000 {
-            stored.commit(&mut pending, &commit_at(time));
+            stored.commit(&mut memtable, &commit_at(time));
             longest = longest.max(stored.journal.values().map(Vec::len).sum());
         }
-        assert!(longest < 4 * LIMITS.frozen, "{longest}");
+        assert!(longest < 4 * LIMITS.immutable, "{longest}");
         assert!(stored.head.next - stored.head.first < 600, "{:?}", stored.head);
     }
 }
@@ -294,8 +304,8 @@ fn the_journal_is_cut_also_where_entries_undo_each_other() {
 #[test]
 fn a_damaged_chunk_does_not_refuse_what_has_nothing_to_do_with_it() {
     let mut stored =
-        Stored { head: SeriesHead::EMPTY, journal: BTreeMap::new(), chunks: BTreeMap::new() };
-    let mut pending = stored.replay().unwrap();
+        Stored { head: SeriesHead::EMPTY, journal: BTreeMap::new(), data_blocks: BTreeMap::new() };
+    let mut memtable = stored.replay().unwrap();
     let mut commit = |stored: &mut Stored, time: i64| {
         let row = |node: u8| RowChange {
             table: Table::Metrics,
@@ -304,20 +314,20 @@ fn a_damaged_chunk_does_not_refuse_what_has_nothing_to_do_with_it() {
             body: Some(Bytes::from(vec![9; 40])),
         };
         let commit = Commit { rows: (0..20).map(row).collect(), ..Commit::default() };
-        stored.commit(&mut pending, &commit);
-        pending.clone()
+        stored.commit(&mut memtable, &commit);
+        memtable.clone()
     };
     (0..50).for_each(|time| drop(commit(&mut stored, time)));
-    assert!(stored.chunks.len() > 4);
-    let whole = std::mem::take(&mut stored.chunks);
-    stored.chunks = whole.keys().map(|key| (key.clone(), vec![0xff; 9])).collect();
+    assert!(stored.data_blocks.len() > 4);
+    let whole = std::mem::take(&mut stored.data_blocks);
+    stored.data_blocks = whole.keys().map(|key| (key.clone(), vec![0xff; 9])).collect();
     let first = stored.head.first;
-    let pending = (50..90).map(|time| commit(&mut stored, time)).last().unwrap();
+    let memtable = (50..90).map(|time| commit(&mut stored, time)).last().unwrap();
     assert_eq!(stored.head.first, first);
     // Nothing got lost meanwhile.
-    stored.chunks = whole;
+    stored.data_blocks = whole;
     let all = Scan { range: KeyRange::all(Table::Metrics), reverse: false, limit: usize::MAX };
-    assert_eq!(stored.scan(&pending, &all).len(), 20 * 90);
+    assert_eq!(stored.scan(&memtable, &all).len(), 20 * 90);
     (90..200).for_each(|time| drop(commit(&mut stored, time)));
     assert!(stored.head.first > first);
 }
@@ -326,7 +336,7 @@ fn a_damaged_chunk_does_not_refuse_what_has_nothing_to_do_with_it() {
 #[test]
 fn damaged_bytes_are_refused_or_read_as_rows() {
     let mut dice = Dice(5);
-    let mut run = Run::default();
+    let mut run = SortedRun::default();
     for number in 0..50 {
         let (key, body) = (dice.key(number), dice.body());
         run.push(Image { table: 11, key: key.as_bytes(), body: Some(&body[..body.len().min(90)]) });
@@ -334,11 +344,11 @@ fn damaged_bytes_are_refused_or_read_as_rows() {
     run.sort();
     let spans = [ranges::Span { table: 12, from: vec![1, 2], to: Some(vec![3]) }];
     let entry = journal::write(Some((11, b"abc")), &Ranges::new(spans), &run);
-    let chunk = chunk::write(11, &[], &run, &[]).remove(0).content;
+    let data_block = data_block::write(11, &[], &run, &[]).remove(0).content;
     let same = journal::read(&entry).unwrap();
     assert_eq!(same.rows.images().collect::<Vec<_>>(), run.images().collect::<Vec<_>>());
-    assert_eq!(same.folded, Some((11, b"abc".to_vec())));
-    for (bytes, is_entry) in [(&entry, true), (&chunk, false)] {
+    assert_eq!(same.compacted, Some((11, b"abc".to_vec())));
+    for (bytes, is_entry) in [(&entry, true), (&data_block, false)] {
         let mut refused = 0;
         for round in 0..20_000 {
             let mut damaged = bytes.clone();
@@ -350,7 +360,7 @@ fn damaged_bytes_are_refused_or_read_as_rows() {
             let read = if is_entry {
                 journal::read(&damaged).map(|entry| entry.rows)
             } else {
-                chunk::read(11, &[], &damaged)
+                data_block::read(11, &[], &damaged)
             };
             match read {
                 Ok(rows) => {
@@ -369,14 +379,14 @@ fn damaged_bytes_are_refused_or_read_as_rows() {
 #[test]
 fn entries_that_are_missing_show() {
     let mut stored =
-        Stored { head: SeriesHead::EMPTY, journal: BTreeMap::new(), chunks: BTreeMap::new() };
-    let mut pending = stored.replay().unwrap();
+        Stored { head: SeriesHead::EMPTY, journal: BTreeMap::new(), data_blocks: BTreeMap::new() };
+    let mut memtable = stored.replay().unwrap();
     let mut dice = Dice(1);
     for time in 0..5 {
         let key = dice.key(time);
         let body = Some(dice.body());
         let row = RowChange { table: Table::Audit, kind: ChangeKind::Updated, key, body };
-        stored.commit(&mut pending, &Commit { rows: vec![row], ..Commit::default() });
+        stored.commit(&mut memtable, &Commit { rows: vec![row], ..Commit::default() });
     }
     for number in 1..=5 {
         let entry = stored.journal.remove(&number).unwrap();
@@ -395,7 +405,7 @@ fn a_replay_looks_at_each_row_once_however_often_it_was_pruned() {
     const PRUNES: usize = 200;
     let key = |time: usize| RowKey::new().id(&[1; 16]).integer(i64::try_from(time).unwrap());
     let written = (0..ROWS).step_by(100).map(|first| {
-        let mut rows = Run::default();
+        let mut rows = SortedRun::default();
         for time in first..first + 100 {
             let (key, body) = (key(time), Some(&b"body"[..]));
             rows.push(Image { table: Table::Metrics.number(), key: key.as_bytes(), body });
@@ -408,13 +418,13 @@ fn a_replay_looks_at_each_row_once_however_often_it_was_pruned() {
         Entry { pruned, ..Entry::default() }
     });
     let entries: Vec<_> = written.chain(pruned).collect();
-    let rows = |pending: &Pending| -> usize {
-        let sources = pending.sources(Table::Metrics.number(), &[], None);
+    let rows = |memtable: &Memtable| -> usize {
+        let sources = memtable.sources(Table::Metrics.number(), &[], None);
         sources.iter().map(|source| source.span.len()).sum()
     };
 
     let before = ranges::LOOKUPS.get();
-    let mut one_by_one = Pending::empty(1);
+    let mut one_by_one = Memtable::empty(1);
     for entry in &entries {
         one_by_one.prune(&entry.pruned);
         one_by_one.push(entry.rows.clone());

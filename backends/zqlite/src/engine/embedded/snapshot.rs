@@ -11,8 +11,8 @@ use super::link::Link;
 use super::sql;
 use crate::engine::{SeriesRange, Snapshot, Visit};
 
-/// Chunks from the one on that covers a key.
-macro_rules! chunks {
+/// Data blocks from the one on that covers a key.
+macro_rules! data_blocks {
     ($columns:literal, $rest:literal) => {
         concat!(
             "SELECT ",
@@ -143,18 +143,18 @@ impl Snapshot for EmbeddedSnapshot<'_> {
         })
     }
 
-    fn chunk(&mut self, table: u8, key: &[u8], visit: Visit<'_>) -> Result<()> {
+    fn data_block(&mut self, table: u8, key: &[u8], visit: Visit<'_>) -> Result<()> {
         const QUERY: &str = "SELECT body FROM chunks WHERE tbl=?1 AND key=?2";
         let mut statement = self.connection()?.prepare_cached(QUERY).map_err(unreadable)?;
         let mut rows = statement.query(params![table, key]).map_err(unreadable)?;
         match rows.next().map_err(unreadable)? {
             Some(row) => visit(blob(row, 0)?),
-            None => Err(Error::corrupt("a chunk is missing; restore the store from a backup")
+            None => Err(Error::corrupt("a data block is missing; restore the store from a backup")
                 .with("table", table)),
         }
     }
 
-    fn chunk_keys(
+    fn data_block_keys(
         &mut self,
         range: &SeriesRange<'_>,
         limit: usize,
@@ -165,19 +165,19 @@ impl Snapshot for EmbeddedSnapshot<'_> {
         let visit = |row: &Row<'_>| visit(blob(row, 0)?).map(Continue);
         match to {
             Some(to) => self.each_until(
-                chunks!("key", "AND key<?4 ORDER BY key LIMIT ?3"),
+                data_blocks!("key", "AND key<?4 ORDER BY key LIMIT ?3"),
                 params![table, from, limit, to],
                 visit,
             ),
             None => self.each_until(
-                chunks!("key", "ORDER BY key LIMIT ?3"),
+                data_blocks!("key", "ORDER BY key LIMIT ?3"),
                 params![table, from, limit],
                 visit,
             ),
         }
     }
 
-    fn chunks(
+    fn data_blocks(
         &mut self,
         range: &SeriesRange<'_>,
         reverse: bool,
@@ -186,10 +186,10 @@ impl Snapshot for EmbeddedSnapshot<'_> {
         let SeriesRange { table, from, to } = *range;
         let visit = |row: &Row<'_>| visit(blob(row, 0)?, blob(row, 1)?);
         let query = match (to, reverse) {
-            (Some(_), false) => chunks!("key,body", "AND key<?3 ORDER BY key"),
-            (Some(_), true) => chunks!("key,body", "AND key<?3 ORDER BY key DESC"),
-            (None, false) => chunks!("key,body", "ORDER BY key"),
-            (None, true) => chunks!("key,body", "ORDER BY key DESC"),
+            (Some(_), false) => data_blocks!("key,body", "AND key<?3 ORDER BY key"),
+            (Some(_), true) => data_blocks!("key,body", "AND key<?3 ORDER BY key DESC"),
+            (None, false) => data_blocks!("key,body", "ORDER BY key"),
+            (None, true) => data_blocks!("key,body", "ORDER BY key DESC"),
         };
         match to {
             Some(to) => self.each_until(query, params![table, from, to], visit),
@@ -197,12 +197,18 @@ impl Snapshot for EmbeddedSnapshot<'_> {
         }
     }
 
-    fn every_chunk_key(&mut self, visit: &mut dyn FnMut(u8, &[u8]) -> Result<()>) -> Result<()> {
+    fn every_data_block_key(
+        &mut self,
+        visit: &mut dyn FnMut(u8, &[u8]) -> Result<()>,
+    ) -> Result<()> {
         let query = "SELECT tbl,key FROM chunks INDEXED BY chunks_in_order ORDER BY tbl,key";
         self.each(query, [], |row| visit(table(row, 0)?, blob(row, 1)?))
     }
 
-    fn every_chunk(&mut self, visit: &mut dyn FnMut(u8, &[u8], &[u8]) -> Result<()>) -> Result<()> {
+    fn every_data_block(
+        &mut self,
+        visit: &mut dyn FnMut(u8, &[u8], &[u8]) -> Result<()>,
+    ) -> Result<()> {
         self.each("SELECT tbl,key,body FROM chunks ORDER BY tbl,key", [], |row| {
             visit(table(row, 0)?, blob(row, 1)?, blob(row, 2)?)
         })
@@ -236,7 +242,7 @@ fn blob<'r>(row: &'r Row<'_>, column: usize) -> Result<&'r [u8]> {
 
 fn table(row: &Row<'_>, column: usize) -> Result<u8> {
     u8::try_from(number(row, column)?)
-        .map_err(|_| Error::corrupt("a chunk is of a table that is none"))
+        .map_err(|_| Error::corrupt("a data block is of a table that is none"))
 }
 
 fn number(row: &Row<'_>, column: usize) -> Result<u64> {

@@ -20,7 +20,7 @@ pub(super) fn write(writer: &Connection, batch: &Batch<'_>) -> Result<()> {
         ));
     }
     let (mut block, mut put_row, mut delete_row) = (None, None, None);
-    let (mut put_chunk, mut delete_chunk) = (None, None);
+    let (mut put_data_block, mut delete_data_block) = (None, None);
     for write in &batch.writes {
         let bytes = |range: &std::ops::Range<usize>| {
             batch.bytes.get(range.clone()).ok_or_else(|| {
@@ -52,14 +52,16 @@ pub(super) fn write(writer: &Connection, batch: &Batch<'_>) -> Result<()> {
                 prepared(&mut None, writer, "DELETE FROM journal WHERE number<?1")
                     .and_then(|statement| statement.execute([sql(*before)]))
             }
-            Write::DeleteChunk { table, key } => {
-                prepared(&mut delete_chunk, writer, "DELETE FROM chunks WHERE tbl=?1 AND key=?2")
-                    .and_then(|statement| statement.execute(params![table, key]))
-            }
-            Write::PutChunk { table, key, body } => {
+            Write::DeleteDataBlock { table, key } => prepared(
+                &mut delete_data_block,
+                writer,
+                "DELETE FROM chunks WHERE tbl=?1 AND key=?2",
+            )
+            .and_then(|statement| statement.execute(params![table, key])),
+            Write::PutDataBlock { table, key, body } => {
                 let body = bytes(body)?;
                 prepared(
-                    &mut put_chunk,
+                    &mut put_data_block,
                     writer,
                     "INSERT INTO chunks(tbl,key,body) VALUES(?1,?2,?3) \
                      ON CONFLICT(tbl,key) DO UPDATE SET body=excluded.body",

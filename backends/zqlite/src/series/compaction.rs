@@ -1,19 +1,19 @@
-//! From pending rows to chunks, and chunks without what was pruned.
+//! From the memtable into data blocks, and data blocks without what was pruned.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ghostwire_store_core::error::Result;
 
-use super::chunk::{self, Chunk};
+use super::data_block::{self, DataBlock};
+use super::memtable::ImmutableMemtable;
 use super::merge::{Merge, Source};
-use super::pending::Frozen;
 use super::ranges::Ranges;
-use super::run::Run;
+use super::sorted_run::SortedRun;
 
-/// The chunks as they are stored.
-pub(crate) trait Chunks {
-    /// The keys of the chunks that may have rows of `from <= key < to`, at most `limit`, in order.
+/// The data blocks as they are stored.
+pub(crate) trait DataBlocks {
+    /// The keys of the data blocks that may have rows of `from <= key < to`, at most `limit`, in order.
     fn keys(
         &mut self,
         table: u8,
@@ -22,73 +22,74 @@ pub(crate) trait Chunks {
         limit: usize,
     ) -> Result<Vec<Vec<u8>>>;
 
-    /// The rows of the chunk with this key; `Corrupt` if there is none.
-    fn rows(&mut self, table: u8, key: &[u8]) -> Result<Run>;
+    /// The rows of the data block with this key; `Corrupt` if there is none.
+    fn rows(&mut self, table: u8, key: &[u8]) -> Result<SortedRun>;
 }
 
-/// How chunks change.
+/// How data blocks change.
 #[derive(Debug, Default)]
 pub(crate) struct Edits {
     pub(crate) removed: Vec<(u8, Vec<u8>)>,
     /// After those are removed.
-    pub(crate) put: Vec<Chunk>,
+    pub(crate) put: Vec<DataBlock>,
     /// How many of `put` were not there before.
     pub(crate) added: u64,
 }
 
 impl Edits {
-    /// Replaces a chunk by what became of its rows.
-    fn replace(&mut self, table: u8, key: &[u8], chunks: Vec<Chunk>, existed: bool) {
-        let (count, existed) = (chunks.len() as u64, u64::from(existed));
+    /// Replaces a data block by what became of its rows.
+    fn replace(&mut self, table: u8, key: &[u8], data_blocks: Vec<DataBlock>, existed: bool) {
+        let (count, existed) = (data_blocks.len() as u64, u64::from(existed));
         if count == 0 && existed == 1 {
             self.removed.push((table, key.to_vec()));
         }
         self.added += count.saturating_sub(existed);
-        self.put.extend(chunks);
+        self.put.extend(data_blocks);
     }
 }
 
-/// Folds frozen rows that weigh `credit`, or all that are left, or until chunks of about `most` bytes
-/// are to be written. Says how many of them are folded by then, and what they weigh.
-pub(crate) fn fold(
-    frozen: &Frozen,
+/// Compacts immutable rows that weigh `credit`, or all that are left, or until data blocks of about `most` bytes
+/// are to be written. Says how many of them are compacted by then, and what they weigh.
+pub(crate) fn compact(
+    immutable: &ImmutableMemtable,
     credit: usize,
     most: usize,
-    chunks: &mut dyn Chunks,
+    data_blocks: &mut dyn DataBlocks,
     edits: &mut Edits,
 ) -> Result<(usize, usize)> {
-    let (run, mut next, mut spent, mut written) = (&frozen.run, frozen.folded, 0, 0);
+    let (run, mut next, mut spent, mut written) = (&immutable.run, immutable.compacted, 0, 0);
     while spent < credit
         && written < most
         && let Some(first) = run.get(next)
     {
         let table = first.table;
-        let mut keys = chunks.keys(table, first.key, None, 2)?.into_iter().peekable();
+        let mut keys = data_blocks.keys(table, first.key, None, 2)?.into_iter().peekable();
         let covering = keys.next_if(|key| key[..] <= *first.key);
         let behind = keys.next();
         let end = run.span(table, first.key, behind.as_deref()).end;
         let start = next;
-        // No chunk is met twice: only the last one's rows are cut off.
+        // No data block is met twice: only the last one's rows are cut off.
         while spent < credit && next < end {
             spent += run.get(next).map_or(0, |image| image.weight());
             next += 1;
         }
         let existed = covering.is_some();
-        // Rows before all chunks are in the one that begins with the table.
+        // Rows before all data blocks are in the one that begins with the table.
         let key = covering.unwrap_or_default();
-        let stored = if existed { chunks.rows(table, &key)? } else { Run::default() };
+        let stored = if existed { data_blocks.rows(table, &key)? } else { SortedRun::default() };
         let fresh = Source { run: run.clone(), span: start..next };
         let sources = vec![fresh.clone(), Source::whole(Arc::new(stored))];
         let rows = Merge::new(sources, false).collect(false);
-        let chunks_written = chunk::write(table, &key, &rows, &ends_of(&fresh, &rows));
-        written += chunks_written.iter().map(|chunk| chunk.content.len()).sum::<usize>();
-        edits.replace(table, &key, chunks_written, existed);
+        let data_blocks_written = data_block::write(table, &key, &rows, &ends_of(&fresh, &rows));
+        written +=
+            data_blocks_written.iter().map(|data_block| data_block.content.len()).sum::<usize>();
+        edits.replace(table, &key, data_blocks_written, existed);
     }
     Ok((next, spent))
 }
 
 /// The rows that follow a group of fresh ones.
-fn ends_of(fresh: &Source, rows: &Run) -> Vec<usize> {
+fn ends_of(fresh: &Source, rows: &SortedRun) -> Vec<usize> {
     let mut ends = Vec::new();
     let mut fresh = fresh.span.clone().filter_map(|at| fresh.run.get(at)).peekable();
     let mut after_fresh = false;
@@ -103,13 +104,17 @@ fn ends_of(fresh: &Source, rows: &Run) -> Vec<usize> {
     ends
 }
 
-/// Removes the rows of `ranges`: whole chunks unread, and parts of those at the ends.
-pub(crate) fn prune(ranges: &Ranges, chunks: &mut dyn Chunks, edits: &mut Edits) -> Result<()> {
+/// Removes the rows of `ranges`: whole data blocks unread, and parts of those at the ends.
+pub(crate) fn prune(
+    ranges: &Ranges,
+    data_blocks: &mut dyn DataBlocks,
+    edits: &mut Edits,
+) -> Result<()> {
     let mut whole = BTreeSet::new();
     let mut at_the_ends = BTreeSet::new();
     for span in ranges.spans() {
         let (table, to) = (span.table, span.to.as_deref());
-        let keys = chunks.keys(table, &span.from, to, usize::MAX)?;
+        let keys = data_blocks.keys(table, &span.from, to, usize::MAX)?;
         let ends_within = keys.iter().skip(1).map(|_| true).chain([to.is_none()]);
         for (key, ends_within) in keys.iter().zip(ends_within) {
             if *key >= span.from && ends_within {
@@ -121,9 +126,9 @@ pub(crate) fn prune(ranges: &Ranges, chunks: &mut dyn Chunks, edits: &mut Edits)
     }
     for (table, key) in at_the_ends.difference(&whole) {
         let (table, key) = (*table, &key[..]);
-        let rows = chunks.rows(table, key)?;
+        let rows = data_blocks.rows(table, key)?;
         if let Some(kept) = rows.without(|image| ranges.has(image)) {
-            edits.replace(table, key, chunk::write(table, key, &kept, &[]), true);
+            edits.replace(table, key, data_block::write(table, key, &kept, &[]), true);
         }
     }
     edits.removed.extend(whole);

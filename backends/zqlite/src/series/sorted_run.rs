@@ -24,7 +24,7 @@ impl Image<'_> {
 
 /// Images in one buffer, by table and key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Run {
+pub(crate) struct SortedRun {
     bytes: Vec<u8>,
     entries: Vec<Entry>,
 }
@@ -42,7 +42,7 @@ struct Entry {
 /// What an image takes beside its bytes.
 const ENTRY: usize = size_of::<Entry>();
 
-impl Run {
+impl SortedRun {
     pub(crate) fn with_capacity(rows: usize, bytes: usize) -> Self {
         Self { bytes: Vec::with_capacity(bytes), entries: Vec::with_capacity(rows) }
     }
