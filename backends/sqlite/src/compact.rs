@@ -8,39 +8,22 @@ use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
 use crate::{Access, FileKind, StoreFile};
 
-/// An open store, as far as compacting goes.
+/// An open store, as far as compacting goes. Where nothing is said, a method is that of
+/// [`Database`](crate::Database).
+#[allow(missing_docs)]
 pub trait Compact: Sized {
     /// What tells one content from another.
     type Content: PartialEq;
 
-    /// As [`Database::settle`](crate::Database::settle).
-    ///
-    /// # Errors
-    /// As there.
     fn settle(&self) -> Result<()>;
 
     /// Reads and checks everything.
-    ///
-    /// # Errors
-    /// `Corrupt`; those of SQLite.
     fn verify(&self) -> Result<Self::Content>;
 
-    /// As [`Database::bytes_in_use`](crate::Database::bytes_in_use).
-    ///
-    /// # Errors
-    /// As there.
     fn bytes_in_use(&self) -> Result<u64>;
 
-    /// As [`Database::copy_to`](crate::Database::copy_to).
-    ///
-    /// # Errors
-    /// As there.
     fn copy_to(&self, copy: &Path) -> Result<()>;
 
-    /// As [`Database::close`](crate::Database::close).
-    ///
-    /// # Errors
-    /// As there.
     fn close(self) -> Result<()>;
 }
 

@@ -52,42 +52,26 @@ impl Role {
     }
 }
 
-/// A connection of one of the crates that call SQLite.
+/// A connection of one of the crates that call SQLite. Its errors are those of SQLite, as
+/// [`sqlite_error`](crate::sqlite_error) has them.
 pub trait Connection: Sized + Send {
     /// Opens the file of this name, an absolute path or a URI, to be read and, if `writes`, written.
-    ///
-    /// # Errors
-    /// Those of SQLite, as [`sqlite_error`](crate::sqlite_error) has them; so do all others.
     fn open(name: &Path, writes: bool) -> Result<Self>;
 
     /// Sets how long it waits for locks.
-    ///
-    /// # Errors
-    /// Those of SQLite.
     fn set_busy_timeout(&self, timeout: Duration) -> Result<()>;
 
     /// Runs a statement and forgets it; rows that it gives are dropped.
-    ///
-    /// # Errors
-    /// Those of SQLite.
     fn run(&mut self, sql: &str) -> Result<()>;
 
     /// Runs a statement that gives no rows, and keeps it prepared.
-    ///
-    /// # Errors
-    /// Those of SQLite.
     fn run_prepared(&mut self, sql: &str) -> Result<()>;
 
-    /// The first row of a query, which is kept prepared: integers.
-    ///
-    /// # Errors
-    /// Those of SQLite; `Corrupt` if there is no such row.
+    /// The first row of a query, which is kept prepared: integers. `Corrupt` if there is none.
     fn integers<const N: usize>(&mut self, sql: &str) -> Result<[i64; N]>;
 
-    /// The first value of a query: a blob. (libsql panics at text that is not UTF-8.)
-    ///
-    /// # Errors
-    /// Those of SQLite; `Corrupt` if there is no row.
+    /// The first value of a query: a blob, because libsql panics at text that is not UTF-8. `Corrupt` if
+    /// there is none.
     fn blob(&mut self, sql: &str) -> Result<Vec<u8>>;
 
     /// Whether no transaction is open.

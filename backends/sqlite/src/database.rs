@@ -102,9 +102,6 @@ impl<C: Connection> Database<C> {
     }
 
     /// Runs `read` on a connection for reading, as [`StoreFile::undisturbed`] has it.
-    ///
-    /// # Errors
-    /// Those of `read`; as [`Database::reader`].
     pub fn read<T>(&self, read: impl FnOnce(&mut C) -> Result<T>) -> Result<T> {
         let mut reader = self.reader()?;
         let read = reader.connection().and_then(read);
@@ -112,9 +109,6 @@ impl<C: Connection> Database<C> {
     }
 
     /// A connection for reading that owes nothing to a cache.
-    ///
-    /// # Errors
-    /// As [`Database::reader`].
     pub fn fresh_reader(&self) -> Result<Reader<'_, C>> {
         let inside = self.file.log().enter();
         let connection = Some(self.connect_reader()?);
@@ -206,9 +200,6 @@ impl<C: Connection> Database<C> {
     }
 
     /// Bytes of pages that hold something, of the file with all that is in its log.
-    ///
-    /// # Errors
-    /// Those of SQLite; `ReadOnly`.
     pub fn bytes_in_use(&self) -> Result<u64> {
         let [bytes] = self.lock_writer()?.connection.integers(
             "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, \
@@ -218,9 +209,6 @@ impl<C: Connection> Database<C> {
     }
 
     /// Copies everything into an empty file, which is not durable yet.
-    ///
-    /// # Errors
-    /// Those of SQLite; `ReadOnly`.
     pub fn copy_to(&self, copy: &Path) -> Result<()> {
         // The store's path is UTF-8, and the copy is beside it.
         let name = copy.to_string_lossy().replace('\'', "''");
@@ -308,9 +296,6 @@ pub struct Reader<'d, C: Connection> {
 
 impl<C: Connection> Reader<'_, C> {
     /// The connection.
-    ///
-    /// # Errors
-    /// `Unexpected`: a fault of this crate.
     pub fn connection(&mut self) -> Result<&mut C> {
         self.connection
             .as_mut()
@@ -318,9 +303,6 @@ impl<C: Connection> Reader<'_, C> {
     }
 
     /// Runs `read` on what is stored at one moment.
-    ///
-    /// # Errors
-    /// Those of `read` and of SQLite.
     pub fn at_one_moment<T>(&mut self, read: impl FnOnce(&mut C) -> Result<T>) -> Result<T> {
         let connection = self.connection()?;
         connection.run_prepared("BEGIN DEFERRED")?;
