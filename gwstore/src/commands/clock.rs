@@ -7,7 +7,7 @@ use ghostwire_store::block::Serial;
 use ghostwire_store::config::Config;
 use ghostwire_store::domain::{Clock, SystemClock, Timestamp};
 use ghostwire_store::repository::ClockReport;
-use ghostwire_store::{Error, ErrorKind};
+use ghostwire_store::{Error, ErrorKind, Result};
 use serde_json::json;
 
 use crate::cli::{ClockCommand, ConfirmArgs};
@@ -22,14 +22,18 @@ const YEAR_2100: i64 = 4_102_444_800;
 /// Clocks of two machines may differ by so much.
 pub(super) const TOLERANCE: Duration = Duration::from_secs(5);
 
-/// Why what is written now gets a time that cannot be right.
-pub(super) fn doubt(clock: Timestamp, last_commit: Option<Timestamp>) -> Option<String> {
-    let plausible = YEAR_2024 * 1_000_000..YEAR_2100 * 1_000_000;
-    if !plausible.contains(&clock.as_micros()) {
-        return Some(format!(
-            "the clock says {clock}, and what is written is dated by it; set it first"
-        ));
+/// Refuses a clock that cannot be right: what is written is dated by it, and a store that was written
+/// under a later one takes its time from that.
+pub(super) fn require_plausible(clock: Timestamp) -> Result<()> {
+    if (YEAR_2024 * 1_000_000..YEAR_2100 * 1_000_000).contains(&clock.as_micros()) {
+        return Ok(());
     }
+    let error = Error::invalid("the clock cannot be right, and what is written is dated by it");
+    Err(error.with("clock", clock).with("help", "set the clock first"))
+}
+
+/// Why what is written now gets another time than the clock's.
+pub(super) fn doubt(clock: Timestamp, last_commit: Option<Timestamp>) -> Option<String> {
     let last = last_commit.filter(|last| last.since(clock) > TOLERANCE)?;
     Some(format!(
         "the store's last commit is from {last}, {}, and what is written is dated by that; \
@@ -42,7 +46,16 @@ pub(super) async fn run(config: &Config, command: &ClockCommand, shell: &mut She
     match command {
         ClockCommand::Show => {
             let report = report(config).await?;
-            if shell.json { shell.object(&as_json(&report)) } else { print(&report, shell) }
+            let need = Need::of(&report, config);
+            if shell.json {
+                let mut object = as_json(&report);
+                if let serde_json::Value::Object(fields) = &mut object {
+                    fields.insert("needs".to_owned(), need.map(Need::command).into());
+                }
+                return shell.object(&object);
+            }
+            print(&report, shell)?;
+            need.map_or(Ok(()), |need| shell.say(need))
         }
         ClockCommand::Accept(args) => accept(config, args, shell).await,
         ClockCommand::Repair(args) => repair(config, args, shell).await,
@@ -78,6 +91,12 @@ impl Standing {
         pairs
     }
 
+    /// Whether opening the store to write would be refused.
+    fn is_beyond_gap(self, config: &Config) -> bool {
+        let gap = Duration::from_secs(config.clock.max_gap_days.saturating_mul(86_400));
+        self.store.is_some_and(|store| self.clock.since(store) > gap)
+    }
+
     /// Seconds are negative if the store is behind the clock.
     fn ahead_seconds(self) -> Option<i64> {
         Some((self.store?.as_micros() - self.clock.as_micros()) / 1_000_000)
@@ -91,10 +110,49 @@ async fn report(config: &Config) -> Outcome<ClockReport> {
     Ok(report?)
 }
 
+/// What has to be done before the store can be opened, or be written without harm.
+#[derive(Clone, Copy)]
+enum Need {
+    Accept { days: u64 },
+    Repair,
+}
+
+impl Need {
+    fn of(report: &ClockReport, config: &Config) -> Option<Self> {
+        if report.is_ahead() {
+            return Some(Self::Repair);
+        }
+        let is_needed = Standing::of(report).is_beyond_gap(config);
+        is_needed.then_some(Self::Accept { days: config.clock.max_gap_days })
+    }
+
+    fn command(self) -> &'static str {
+        match self {
+            Self::Accept { .. } => "accept",
+            Self::Repair => "repair",
+        }
+    }
+}
+
+impl std::fmt::Display for Need {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Accept { days } => write!(
+                f,
+                "\nThe last commit is more than {days} days old (clock.max_gap_days), so the store cannot be \
+                 opened\nto be written. If the clock is wrong, set it. If it is right, run `gwstore clock accept`."
+            ),
+            Self::Repair => f.write_str(
+                "\nThe store has times that are still to come. If the clock is wrong, set it. If it is right, \
+                 run\n`gwstore clock repair`.",
+            ),
+        }
+    }
+}
+
 async fn accept(config: &Config, args: &ConfirmArgs, shell: &mut Shell<'_>) -> Outcome {
     let standing = Standing::read(config).await?;
-    let gap = Duration::from_secs(config.clock.max_gap_days.saturating_mul(86_400));
-    let is_needed = standing.store.is_some_and(|store| standing.clock.since(store) > gap);
+    let is_needed = standing.is_beyond_gap(config);
     if is_needed && !shell.json {
         shell.pairs(&standing.pairs())?;
     }
@@ -160,10 +218,7 @@ fn confirmed(
     question: &str,
     shell: &mut Shell<'_>,
 ) -> Outcome<bool> {
-    if Timestamp::from_secs(YEAR_2024).is_ok_and(|earliest| clock < earliest) {
-        let error = Error::new(ErrorKind::InvalidArgument, "the clock is not set");
-        return Err(error.with("clock", clock).with("help", "set the clock first").into());
-    }
+    require_plausible(clock)?;
     if args.dry_run || args.yes {
         return Ok(args.yes);
     }
@@ -234,11 +289,17 @@ mod tests {
             (now, Some(at("2020-01-01T00:00:00Z")), false),
             (now, Some(at("2026-11-28T12:00:05Z")), false),
             (now, Some(at("2026-11-28T12:00:06Z")), true),
-            (Timestamp::EPOCH, None, true),
-            (at("2023-12-31T23:59:59Z"), None, true),
-            (at("9999-12-31T00:00:00Z"), None, true),
         ] {
             assert_eq!(doubt(clock, last).is_some(), is_doubted, "{clock} {last:?}");
+        }
+        for (clock, is_plausible) in [
+            (Timestamp::EPOCH, false),
+            (at("2023-12-31T23:59:59Z"), false),
+            (now, true),
+            (at("2100-01-01T00:00:00Z"), false),
+            (at("9999-12-31T00:00:00Z"), false),
+        ] {
+            assert_eq!(require_plausible(clock).is_ok(), is_plausible, "{clock}");
         }
     }
 }

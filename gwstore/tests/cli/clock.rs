@@ -92,8 +92,10 @@ fn what_a_clock_that_was_ahead_has_dated_is_brought_back() {
         assert_eq!(show["entities_beyond"], serde_json::json!({ "users": 1 }));
         assert_eq!((&show["audit_beyond"], &show["metrics_beyond"]), (&1.into(), &0.into()));
         assert!(show["store_ahead_seconds"].as_i64().unwrap() > 0);
+        assert_eq!(show["needs"], "repair");
         let shown = place.on(backend, "clock show").ok();
         assert!(shown.out.contains("days ahead of the clock"), "{shown:#?}");
+        assert!(shown.out.contains("`gwstore clock repair`"), "{shown:#?}");
 
         place.unchanged(backend, &["confirmation", "--dry-run"], || {
             place.on(backend, "clock repair")
@@ -149,6 +151,10 @@ fn a_store_that_was_not_written_for_long_is_opened_once_the_clock_is_accepted() 
         let doctor = place.on(backend, "doctor").ok();
         assert!(doctor.out.contains("gwstore clock accept"), "{doctor:#?}");
 
+        let shown = place.on(backend, "clock show").ok();
+        assert!(shown.out.contains("`gwstore clock accept`"), "{shown:#?}");
+        assert_eq!(place.on(backend, "clock show --json").ok().json()["needs"], "accept");
+
         place.unchanged(backend, &["confirmation"], || place.on(backend, "clock accept"));
         let plan = place.on(backend, "clock accept --dry-run --json").ok().json();
         assert_eq!((&plan["needed"], &plan["accepted"]), (&true.into(), &false.into()));
@@ -157,6 +163,7 @@ fn a_store_that_was_not_written_for_long_is_opened_once_the_clock_is_accepted() 
         place.on(backend, &import).ok();
         let again = place.on(backend, "clock accept --yes").ok();
         assert!(again.out.contains("nothing to do"), "{again:#?}");
+        assert!(place.on(backend, "clock show --json").ok().json()["needs"].is_null());
     }
 }
 

@@ -41,6 +41,7 @@ struct Present {
 impl Present {
     async fn of(config: &Config, args: &TargetArgs) -> Result<Self> {
         refuse_to_forget(config)?;
+        clock::require_plausible(SystemClock.now())?;
         if is_missing(config, args) {
             return Ok(Self { state: State::default(), reading: None });
         }
@@ -53,7 +54,7 @@ impl Present {
         Ok(Self { state: State::clone(&reading.store.view()), reading: Some(reading) })
     }
 
-    /// Says so if what is written will have a time that cannot be right.
+    /// Says so if what is written will have another time than the clock's.
     fn doubt_clock(&self, shell: &mut Shell<'_>) {
         let last = self.reading.is_some().then(|| self.state.time());
         if let Some(doubt) = clock::doubt(SystemClock.now(), last) {
