@@ -7,7 +7,7 @@ use ghostwire_store::config::Config;
 use ghostwire_store::digest::Digests;
 use ghostwire_store::domain::ManualClock;
 use ghostwire_store::{Error, ErrorKind, Result};
-use ghostwire_store_sqlite::files_of;
+use ghostwire_store_sqlite::{LOCK_FILE, RESERVE_FILE, files_of, with_suffix};
 use serde::Serialize;
 
 use super::disk::failed;
@@ -159,7 +159,8 @@ fn is_about_block(error: &Error) -> bool {
 }
 
 fn remove(store: &Path) {
-    for path in files_of(store) {
+    for path in files_of(store).chain([LOCK_FILE, RESERVE_FILE].map(|end| with_suffix(store, end)))
+    {
         let _ = fs::remove_file(path);
     }
 }

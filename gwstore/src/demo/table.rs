@@ -125,7 +125,25 @@ fn write_facts(out: &mut dyn io::Write, results: &Results) -> io::Result<()> {
         out,
         "\nEqual on both, before closing and after reopening, and in every run with this seed.\n"
     )?;
-    NOTES.iter().try_for_each(|note| writeln!(out, "{note}"))
+    NOTES.iter().try_for_each(|note| writeln!(out, "{note}"))?;
+    if results.kept {
+        writeln!(out, "\nTo look at one of them, name its hash key, too:\n")?;
+        for ran in &results.stores {
+            let options = looking_at(ran);
+            writeln!(out, "  gwstore {options} status")?;
+        }
+    }
+    Ok(())
+}
+
+/// The options by which another command finds a store that was kept.
+fn looking_at(ran: &Ran) -> String {
+    let absolute = |path: &Path| {
+        std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
+    };
+    let key = ran.config.secret_key_path().map(|key| absolute(&key)).unwrap_or_default();
+    let (kind, path) = (ran.kind.name(), absolute(&ran.path));
+    format!("--backend {kind} --path {path} --set secret_key_file={key}")
 }
 
 fn directory(results: &Results) -> String {

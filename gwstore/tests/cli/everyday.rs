@@ -204,3 +204,20 @@ fn a_compaction_that_is_killed_leaves_a_whole_store() {
     }
     Place::new().on("libsql", "compact").refused(&["gwstore init"]);
 }
+
+#[test]
+fn the_demonstration_leaves_stores_that_can_be_looked_at() {
+    let place = Place::new();
+    let demo = place.run("demo --directory kept").ok();
+    let names = fs::read_dir(place.file("kept")).unwrap().map(|entry| entry.unwrap().file_name());
+    let names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+    assert!(names.iter().all(|name| !name.starts_with("flipped")), "{names:?}");
+    let calls: Vec<_> =
+        demo.out.lines().filter_map(|line| line.strip_prefix("  gwstore ")).collect();
+    assert_eq!(calls.len(), 2, "{demo:#?}");
+    for call in calls {
+        place.run(call).ok();
+        let doctor = place.run(&call.replace(" status", " doctor")).ok();
+        assert!(doctor.out.contains("ok    credentials: the hash key fits"), "{doctor:#?}");
+    }
+}
