@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use ghostwire_store_bench_workload::results::{Case, Run};
 use ghostwire_store_bench_workload::subject::{About, Result};
 
+const IS_IT: &str = "is it the program that is built in benches/others?";
+
 /// That program.
 #[derive(Debug, Clone)]
 pub(super) struct Others {
@@ -18,7 +20,8 @@ impl Others {
 
     /// Who they are.
     pub(super) async fn list(&self) -> Result<Vec<About>> {
-        Ok(serde_json::from_str(&self.output(&["list".to_owned()]).await?)?)
+        let answer = self.output(&["list".to_owned()]).await?;
+        serde_json::from_str(&answer).map_err(|error| self.misunderstood(&error).into())
     }
 
     /// Measures one of them once.
@@ -40,7 +43,13 @@ impl Others {
         add("preauth-keys", &content.preauth_keys);
         add("points", &content.points);
         add("audit", &content.audit);
-        Ok(serde_json::from_str(&self.output(&arguments).await?)?)
+        let answer = self.output(&arguments).await?;
+        serde_json::from_str(&answer).map_err(|error| self.misunderstood(&error).into())
+    }
+
+    fn misunderstood(&self, error: &serde_json::Error) -> String {
+        let program = self.program.display();
+        format!("{program} answers what cannot be read ({error}); {IS_IT}")
     }
 
     async fn output(&self, arguments: &[String]) -> Result<String> {
@@ -48,8 +57,9 @@ impl Others {
         let output = called.map_err(|error| format!("{}: {error}", self.program.display()))?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
-            let program = self.program.display();
-            return Err(format!("{program} {}: {}", arguments.join(" "), said.trim()).into());
+            let said = Some(said.trim()).filter(|said| !said.is_empty()).unwrap_or(IS_IT);
+            let (program, asked) = (self.program.display(), arguments.join(" "));
+            return Err(format!("{program} {asked}: {}: {said}", output.status).into());
         }
         Ok(String::from_utf8(output.stdout)?)
     }

@@ -9,6 +9,17 @@ const SOME: &str = "bench --quick --seconds 0.02 --subject memory --subject libs
                     --operation register --operation node-by-id --callers 2";
 
 #[test]
+fn a_program_that_is_not_the_others_is_named_with_a_reason() {
+    let place = Place::new();
+    let others = |program: &str, words: &[&str]| {
+        place.run(&format!("{SOME} --others {program}")).refused(words);
+    };
+    others("/bin/false", &["/bin/false list", "exit status: 1", "benches/others"]);
+    others("/bin/true", &["/bin/true answers", "cannot be read", "benches/others"]);
+    others("/nonexistent", &["/nonexistent", "No such file"]);
+}
+
+#[test]
 fn it_prints_tables_and_writes_results_and_a_page() {
     let place = Place::new();
     let dir = place.file("");
