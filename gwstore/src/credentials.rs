@@ -19,22 +19,33 @@ pub(crate) fn configured_key(config: &Config) -> Result<Option<HashKey>> {
     }
 }
 
+/// Which key a store has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StoreKey {
+    /// The one with this id.
+    Known([u8; 4]),
+    /// One that is made with the store.
+    ToBeMade,
+    /// The store is there, and its key is not.
+    Missing,
+}
+
 /// How credentials (API keys, pre-auth keys, sessions) relate to a hash key.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KeyFit {
     pub(crate) hashes: CredentialHashes,
+    key: StoreKey,
     /// How many were hashed with another key, by that key's id. They cannot be checked.
     others: BTreeMap<[u8; 4], u64>,
 }
 
 impl KeyFit {
-    /// Without a key, or with one that is yet to be made, no hash fits.
-    pub(crate) fn of(hashes: CredentialHashes, key: Option<[u8; 4]>) -> Self {
+    pub(crate) fn of(hashes: CredentialHashes, key: StoreKey) -> Self {
         let mut others = hashes.keyed.clone();
-        if let Some(key) = key {
-            others.remove(&key);
+        if let StoreKey::Known(id) = key {
+            others.remove(&id);
         }
-        Self { hashes, others }
+        Self { hashes, key, others }
     }
 
     /// What does not fit, in words.
@@ -44,9 +55,27 @@ impl KeyFit {
             .iter()
             .map(|(id, count)| format!("{count} with key {}", HEXLOWER.encode(id)))
             .collect();
-        let total = self.hashes.total();
-        let found = format!("of {total} credentials, another key hashed {}", listed.join(", "));
-        Some(found).filter(|_| !listed.is_empty())
+        let (total, listed) = (self.hashes.total(), listed.join(", "));
+        match self.key {
+            StoreKey::Missing if total > 0 => Some(format!(
+                "the hash key is missing, and without it none of {total} credentials can be checked \
+                 (hashed: {})",
+                if listed.is_empty() { "all with bcrypt" } else { &listed }
+            )),
+            _ if listed.is_empty() => None,
+            _ => Some(format!("of {total} credentials, another key hashed {listed}")),
+        }
+    }
+
+    /// What to do about it.
+    pub(crate) fn advice(&self) -> &'static str {
+        match self.key {
+            StoreKey::Missing => "put the key's file back, or name its place as secret_key_file",
+            StoreKey::ToBeMade => "move that key too, and name its file as secret_key_file",
+            StoreKey::Known(_) => {
+                "name that key's file as secret_key_file, or issue these credentials anew"
+            }
+        }
     }
 
     /// What was imported and is yet to be used, in words.
@@ -75,6 +104,7 @@ impl std::fmt::Display for KeyFit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.misfit() {
             Some(misfit) => f.write_str(&misfit)?,
+            None if self.key == StoreKey::Missing => f.write_str("the hash key is missing")?,
             None => write!(f, "the hash key fits all {}", self.hashes.total())?,
         }
         self.imported().map_or(Ok(()), |imported| write!(f, "; {imported}"))

@@ -9,7 +9,7 @@ use ghostwire_store::config::{self, BackendKind, Config, LoadRequest};
 use ghostwire_store::domain::{AuditQuery, Limit, PageRequest};
 use ghostwire_store::options::StoreOptions;
 use ghostwire_store::schema::{RowKey, Schema, Table};
-use ghostwire_store::{Error, ErrorKind, Opener, Result, Store, store};
+use ghostwire_store::{Error, ErrorKind, Opener, Result, Store, hash_key_is_absent, store};
 
 use crate::cli::GlobalOptions;
 use crate::failure::{Failure, Outcome, with_help};
@@ -29,7 +29,12 @@ pub(crate) fn load_config(global: &GlobalOptions) -> Outcome<Config> {
     }
     let mut request =
         LoadRequest { path: flag_file(global), environment: global.environment.clone(), overrides };
-    let config = config::load(&request, &variables)?;
+    let config = config::load(&request, &variables).map_err(|error| match error.kind() {
+        ErrorKind::NotFound if request.path.is_none() => {
+            with_help(error, "--config FILE names the flag file")
+        }
+        _ => error,
+    })?;
     let Some(path) = &global.path else { return Ok(config) };
     let key = format!("{}.path", config.backend.kind());
     let [given, absolute] = path_overrides(&config, path)?;
@@ -82,7 +87,8 @@ fn path_overrides(config: &Config, path: &Path) -> Result<[String; 2]> {
     if config.backend.path().is_none() {
         return Err(Error::invalid("--path: this backend has no store file")
             .with("backend", kind)
-            .with("path", path.display()));
+            .with("path", path.display())
+            .with("help", "choose libsql or zqlite with --backend, or in the flag file"));
     }
     let absolute = std::path::absolute(path).map_err(|error| {
         Error::invalid("--path does not name a file").with("path", path.display()).because(error)
@@ -104,7 +110,9 @@ pub(crate) fn refuse_to_forget(config: &Config) -> Result<()> {
         "this backend keeps nothing: it begins empty, and all that it has is gone when this command \
          ends",
     );
-    Err(error.with("backend", config.backend.kind()).with("help", "choose another with --backend"))
+    let error = error.with("backend", config.backend.kind());
+    let error = error.with("source", config.origin_of("backend"));
+    Err(error.with("help", "choose another with --backend, or in the flag file"))
 }
 
 /// Whether the configured store is there. What is no file, or cannot be looked up, counts: opening
@@ -166,34 +174,59 @@ impl Reading {
 
 /// Opens the backend alone, so that nothing changes.
 pub(crate) async fn open_to_read(config: &Config) -> Result<Arc<dyn Backend>> {
-    Opener::new(config).create(false).read_only(true).open_backend().await.map_err(advised)
+    Opener::new(config)
+        .create(false)
+        .read_only(true)
+        .open_backend()
+        .await
+        .map_err(|error| advised(config, error))
 }
 
 /// Opens an existing store to write to it. Whatever needs its hash key asks for that itself.
 pub(crate) async fn open_to_write(config: &Config) -> Result<Arc<dyn Store>> {
     let opener = Opener::new(config).create(false).allow_missing_key(true);
-    opener.open().await.map_err(advised)
+    opener.open().await.map_err(|error| advised(config, error))
 }
 
 /// As [`open_to_write`], though the clock is far ahead of the last commit.
 pub(crate) async fn open_accepting_clock(config: &Config) -> Result<Arc<dyn Store>> {
     let opener = Opener::new(config).create(false).allow_missing_key(true);
-    opener.accept_clock(true).open().await.map_err(advised)
+    opener.accept_clock(true).open().await.map_err(|error| advised(config, error))
 }
 
 /// Gives free pages of the configured store back to the disk.
 pub(crate) async fn compact(config: &Config) -> Result<Compacted> {
-    Opener::new(config).compact().await.map_err(advised)
+    Opener::new(config).compact().await.map_err(|error| advised(config, error))
 }
 
-fn advised(error: Error) -> Error {
+fn advised(config: &Config, error: Error) -> Error {
     match error.kind() {
-        ErrorKind::NotFound => with_help(error, "`gwstore init` makes the configured store"),
+        // No new one is made beside the key of one that was lost.
+        ErrorKind::NotFound => match lost_key(config) {
+            Some(key) => error.with(
+                "help",
+                format_args!(
+                    "its hash key {} is still there: restore the file; or, to begin anew, remove the key, \
+                     too, or name it as secret_key_file",
+                    key.display()
+                ),
+            ),
+            None => with_help(error, "`gwstore init` makes the configured store"),
+        },
         ErrorKind::Corrupt => {
             with_help(error, "keep the file as it is, and restore a backup under another name")
         }
         _ => error,
     }
+}
+
+/// The key that is there without its store. One that was configured by name may be meant for a new one.
+pub(crate) fn lost_key(config: &Config) -> Option<PathBuf> {
+    if config.secret_key_file.is_some() || store_exists(config) {
+        return None;
+    }
+    let key = config.secret_key_path()?;
+    hash_key_is_absent(&key).is_ok_and(|is_absent| !is_absent).then_some(key)
 }
 
 /// How much of a series there is, and whether that is all.

@@ -43,7 +43,7 @@ pub(crate) fn resolve(path: &Path, access: Access) -> Result<(PathBuf, bool)> {
         };
     }
     let resolved = fs::canonicalize(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => failed("the store's symbolic link leads nowhere", path, error),
+        io::ErrorKind::NotFound => leads_nowhere(path, error),
         _ => failed("the store's path cannot be followed", path, error),
     })?;
     let metadata = fs::metadata(&resolved)
@@ -58,6 +58,19 @@ pub(crate) fn resolve(path: &Path, access: Access) -> Result<(PathBuf, bool)> {
     Ok((resolved, true))
 }
 
+fn leads_nowhere(path: &Path, error: io::Error) -> Error {
+    let error = failed("the store's symbolic link leads nowhere", path, error);
+    let error = match fs::read_link(path) {
+        Ok(target) => error.with("leads_to", target.display()),
+        Err(_) => error,
+    };
+    error.with(
+        "help",
+        "put the store's file where the link leads to; or, to begin anew, remove the link, since no \
+         store is made through one",
+    )
+}
+
 fn absent(path: &Path, access: Access) -> Result<PathBuf> {
     let Some(name) = path.file_name() else {
         return Err(
@@ -67,7 +80,7 @@ fn absent(path: &Path, access: Access) -> Result<PathBuf> {
     let parent = directory_of(path);
     let unusable = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => {
-            Error::new(ErrorKind::NotFound, "the store's directory does not exist; make it first")
+            Error::new(ErrorKind::NotFound, "the store's directory does not exist")
                 .with("directory", parent.display())
                 .with("path", path.display())
         }

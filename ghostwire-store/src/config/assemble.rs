@@ -15,6 +15,10 @@ use super::source::Node;
 use super::types::{Config, Switch};
 use super::value::{self, Kind, Value};
 
+/// Whoever asks for it needs to know what there is instead.
+pub(crate) const NO_POSTGRES: &str =
+    "this release has no postgres backend yet: choose libsql or zqlite";
+
 /// Builds the configuration; relative paths resolve against the directory of the flag file.
 pub(super) fn assemble(
     environment: (String, Origin),
@@ -148,7 +152,11 @@ impl Config {
             return Err(Error::invalid(
                 "secret_key_file has to be set with the postgres backend: there is no store file \
                  to keep the key beside, and every process needs the same one",
-            ));
+            )
+            .with("key", "backend")
+            .with("value", self.backend.kind())
+            .with("source", self.origin_of("backend"))
+            .with("help", NO_POSTGRES));
         }
         Ok(())
     }

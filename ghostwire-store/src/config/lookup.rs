@@ -86,12 +86,15 @@ pub(super) fn unknown(shown: impl fmt::Display, path: &[&str], origin: &Origin) 
         _ if hint::names_a_secret(&dotted, &known) => hint::NO_SECRETS,
         _ => "unknown configuration key",
     };
-    let nearest = hint::nearest(&dotted, &known).unwrap_or_default();
-    Error::invalid(message)
+    let error = Error::invalid(message)
         .with("key", path.last().copied().unwrap_or_default())
         .with("path", shown)
-        .with("source", origin)
-        .with("nearest", nearest)
+        .with("source", origin);
+    // A key in the wrong place is right as it is spelt.
+    match find(path) {
+        Found::Key(_) => error,
+        _ => error.with("nearest", hint::nearest(&dotted, &known).unwrap_or_default()),
+    }
 }
 
 /// The error for a variable that has the reserved prefix without its second underscore.

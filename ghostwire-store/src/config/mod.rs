@@ -36,6 +36,7 @@ use std::path::PathBuf;
 
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
+pub(crate) use self::assemble::NO_POSTGRES;
 pub use self::document::known_keys_markdown;
 pub use self::names::{BackendKind, Materialize, MigrationStage, Role, SwitchState, ZqliteEngine};
 pub use self::origin::{Explained, Origin, Origins};

@@ -109,6 +109,13 @@ impl Config {
         explained
     }
 
+    /// Where the effective value of a key came from, for example of `backend`.
+    #[must_use]
+    pub fn origin_of(&self, key: &str) -> Origin {
+        let found = self.explain().into_iter().find(|explained| explained.key == key);
+        found.map_or(Origin::Default, |explained| explained.origin)
+    }
+
     fn explain_flag_file(&self) -> Explained {
         let key = "flag_file".to_owned();
         match &self.flag_file {

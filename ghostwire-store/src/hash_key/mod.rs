@@ -37,8 +37,8 @@ pub fn hash_key_is_absent(path: &Path) -> Result<bool> {
 /// `NotFound`, `PermissionDenied`; `InvalidArgument` if it is no regular file; `Crypto` if the file
 /// holds anything else or a key that nobody drew at random, or if others than its owner may read it.
 pub fn read_hash_key(path: &Path) -> Result<HashKey> {
-    let refused = |kind, message: &'static str| {
-        Err(Error::new(kind, message).with("secret_key_file", path.display()))
+    let refused = |kind, message: &'static str, help: &'static str| {
+        Err(Error::new(kind, message).with("secret_key_file", path.display()).with("help", help))
     };
     let cannot_open = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => failed("the hash key's file is not there", path, error)
@@ -50,8 +50,8 @@ pub fn read_hash_key(path: &Path) -> Result<HashKey> {
     if !metadata.is_file() {
         let kind = ErrorKind::InvalidArgument;
         return match metadata.is_dir() {
-            true => refused(kind, "the hash key's path is a directory; name a file inside it"),
-            false => refused(kind, "the hash key's path is not a regular file; name another"),
+            true => refused(kind, "the hash key's path is a directory", "name a file inside it"),
+            false => refused(kind, "the hash key's path is not a regular file", "name another"),
         };
     }
     let file = File::open(path).map_err(cannot_open)?;
@@ -61,7 +61,8 @@ pub fn read_hash_key(path: &Path) -> Result<HashKey> {
         if file.metadata().map_err(cannot_open)?.permissions().mode() & 0o077 != 0 {
             return refused(
                 ErrorKind::Crypto,
-                "the hash key's file can be read by others; run `chmod 600` on it",
+                "the hash key's file can be read by others",
+                "run `chmod 600` on it",
             );
         }
     }
@@ -72,10 +73,15 @@ pub fn read_hash_key(path: &Path) -> Result<HashKey> {
     text.fill(0);
     read.map_err(|error| failed("the hash key's file cannot be read", path, error))?;
     match key {
-        None => refused(ErrorKind::Crypto, "the hash key's file must hold 64 hex digits"),
+        None => refused(
+            ErrorKind::Crypto,
+            "the hash key's file must hold 64 hex digits",
+            "restore it from its own backup, or name the right file as secret_key_file",
+        ),
         Some(key) if is_no_secret(&key) => refused(
             ErrorKind::Crypto,
-            "the hash key is one byte again and again, which anybody can guess; restore the real one",
+            "the hash key is one byte again and again, which anybody can guess",
+            "restore the real one from its own backup",
         ),
         Some(key) => Ok(HashKey::new(key)),
     }

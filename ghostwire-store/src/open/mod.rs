@@ -237,7 +237,7 @@ impl<'c> Opener<'c> {
         match &self.config.backend {
             BackendChoice::Zqlite(options) => self.zqlite(options, store).await,
             BackendChoice::Libsql(options) => self.libsql(options, store).await,
-            BackendChoice::Postgres(_) => Err(not_compiled_in(BackendKind::Postgres)),
+            BackendChoice::Postgres(_) => Err(self.not_compiled_in(BackendKind::Postgres)),
             BackendChoice::Memory => self.memory(store),
         }
     }
@@ -260,12 +260,19 @@ impl<'c> Opener<'c> {
         if let Some(schema) = self.schema {
             wanted = wanted.schema(schema);
         }
-        Ok(Arc::new(ZqliteBackend::open(wanted).await?))
+        let opened = ZqliteBackend::open(wanted).await;
+        let opened = opened.map_err(|error| match options.engine {
+            config::ZqliteEngine::Native => {
+                error.with("source", self.config.origin_of("zqlite.engine"))
+            }
+            config::ZqliteEngine::Embedded => error,
+        });
+        Ok(Arc::new(opened?))
     }
 
     #[cfg(not(feature = "zqlite"))]
     async fn zqlite(&self, _: &config::ZqliteOptions, _: StoreId) -> Result<Arc<dyn Backend>> {
-        Err(not_compiled_in(BackendKind::Zqlite))
+        Err(self.not_compiled_in(BackendKind::Zqlite))
     }
 
     #[cfg(feature = "libsql")]
@@ -286,7 +293,7 @@ impl<'c> Opener<'c> {
 
     #[cfg(not(feature = "libsql"))]
     async fn libsql(&self, _: &config::LibsqlOptions, _: StoreId) -> Result<Arc<dyn Backend>> {
-        Err(not_compiled_in(BackendKind::Libsql))
+        Err(self.not_compiled_in(BackendKind::Libsql))
     }
 
     fn memory(&self, store: StoreId) -> Result<Arc<dyn Backend>> {
@@ -297,9 +304,21 @@ impl<'c> Opener<'c> {
                 Ok(Arc::new(MemoryBackend::at_schema(store, schema)))
             } else {
                 let _ = store;
-                Err(not_compiled_in(BackendKind::Memory))
+                Err(self.not_compiled_in(BackendKind::Memory))
             }
         }
+    }
+
+    fn not_compiled_in(&self, kind: BackendKind) -> Error {
+        let compiled: Vec<_> = COMPILED_BACKENDS.iter().map(|kind| kind.name()).collect();
+        let error = Error::new(ErrorKind::Unsupported, "this backend is not compiled in")
+            .with("backend", kind.name())
+            .with("source", self.config.origin_of("backend"))
+            .with("compiled_in", compiled.join(", "));
+        if kind == BackendKind::Postgres {
+            return error.with("help", config::NO_POSTGRES);
+        }
+        error.with("help", format_args!("build with the Cargo feature `{}`", kind.cargo_feature()))
     }
 }
 
@@ -317,17 +336,6 @@ pub async fn prepare_process() -> Result<()> {
             Ok(())
         }
     }
-}
-
-fn not_compiled_in(kind: BackendKind) -> Error {
-    let compiled: Vec<_> = COMPILED_BACKENDS.iter().map(|kind| kind.name()).collect();
-    let error = Error::new(ErrorKind::Unsupported, "this backend is not compiled in")
-        .with("backend", kind.name())
-        .with("compiled_in", compiled.join(", "));
-    if kind == BackendKind::Postgres {
-        return error.with("help", "this release has no postgres backend");
-    }
-    error.with("help", format_args!("build with the Cargo feature `{}`", kind.cargo_feature()))
 }
 
 fn materialize(backend: &BackendChoice) -> Materialize {

@@ -28,8 +28,8 @@ impl Opener<'_> {
             .with("secret_key_file", key.display())
             .with(
                 "help",
-                "restore the file; or, to begin anew, remove the key, or name it as \
-                 `secret_key_file` to go on using it",
+                "restore the file; or, to begin anew, remove the key (or name it as `secret_key_file` to \
+                 go on using it), and what else `gwstore doctor` finds there",
             ));
         }
         let directory = directory_of(path);

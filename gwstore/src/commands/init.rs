@@ -89,11 +89,14 @@ impl Made {
 /// One that was broken off in between is completed.
 pub(super) async fn create(config: &Config) -> Result<Made> {
     let Some(path) = config.backend.path() else {
+        // One that is not there says so.
+        Opener::new(config).open_backend().await?.close().await?;
         return Err(Error::new(
             ErrorKind::Unsupported,
             "this backend has no files that could be made",
         )
-        .with("backend", config.backend.kind()));
+        .with("backend", config.backend.kind())
+        .with("help", "choose libsql or zqlite with --backend, or in the flag file"));
     };
     if store_exists(config) && !is_unfinished(config, path).await? {
         let error = Error::new(

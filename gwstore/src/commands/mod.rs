@@ -25,15 +25,15 @@ use crate::session::load_config;
 
 /// Does what the command line says.
 pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
-    // The demonstration makes stores of its own.
     if let Command::Demo(args) = &cli.command {
-        refuse_store_options(&cli.global)?;
+        let why = "the demonstration makes stores of its own: --directory says where";
+        refuse_store_options(&cli.global, why)?;
         return demo(args, shell).await;
     }
-    // So do the benchmarks.
     #[cfg(feature = "bench")]
     if let Command::Bench(args) = &cli.command {
-        refuse_store_options(&cli.global)?;
+        let why = "the benchmarks make stores of their own: --dir says where";
+        refuse_store_options(&cli.global, why)?;
         return bench::run(args, shell).await;
     }
     #[cfg(not(feature = "bench"))]
@@ -44,12 +44,12 @@ pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
     if let Command::Conformance(_) = &cli.command {
         return Err(not_built("conformance"));
     }
-    // Which case proves what is the same wherever the store is.
     #[cfg(feature = "conformance")]
     if let Command::Conformance(args) = &cli.command
         && args.list
     {
-        refuse_store_options(&cli.global)?;
+        let why = "--list says the same of every store, and looks at none";
+        refuse_store_options(&cli.global, why)?;
         return conformance::list(args, shell);
     }
     // The doctor reports a configuration that does not load as one of its findings.
@@ -109,7 +109,7 @@ async fn demo(args: &crate::demo::Args, shell: &mut Shell<'_>) -> Outcome {
 }
 
 /// What would be ignored is a mistake.
-fn refuse_store_options(global: &GlobalOptions) -> Outcome {
+fn refuse_store_options(global: &GlobalOptions, why: &'static str) -> Outcome {
     let given = [
         ("--config", global.config.is_some()),
         ("--environment", global.environment.is_some()),
@@ -120,9 +120,8 @@ fn refuse_store_options(global: &GlobalOptions) -> Outcome {
     match given.iter().find(|(_, is_given)| *is_given) {
         None => Ok(()),
         Some((option, _)) => {
-            let message =
-                "this command makes stores of its own, or none, and looks at no configured one";
-            Err(Failure::usage(Error::invalid(message).with("option", option)))
+            let error = Error::invalid(why).with("option", option);
+            Err(Failure::usage(error.with("help", "leave the option out")))
         }
     }
 }

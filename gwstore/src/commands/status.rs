@@ -10,7 +10,7 @@ use ghostwire_store::{Entity, Result};
 use serde_json::{Map, Value, json};
 
 use crate::cli::StatusArgs;
-use crate::credentials::{KeyFit, configured_key};
+use crate::credentials::{KeyFit, StoreKey, configured_key};
 use crate::failure::Outcome;
 use crate::output::{Shell, bytes};
 use crate::session::{Reading, SeriesCount, count_audit, count_metrics};
@@ -46,17 +46,19 @@ async fn count(reading: &Reading, most: u64) -> Result<Vec<(Entity, SeriesCount)
 
 /// Why people can or cannot sign in, as far as the hash key decides it.
 fn credentials(hashes: CredentialHashes, key: &Result<Option<[u8; 4]>>) -> String {
-    let total = hashes.total();
     match key {
-        Ok(Some(key)) => KeyFit::of(hashes, Some(*key)).to_string(),
-        Ok(None) => format!("there is no hash key for all {total}"),
-        Err(error) => format!("{total}; the hash key cannot be read: {}", error.message()),
+        Ok(key) => KeyFit::of(hashes, store_key(*key)).to_string(),
+        Err(error) => format!("{}; {}", hashes.total(), error.message()),
     }
+}
+
+fn store_key(id: Option<[u8; 4]>) -> StoreKey {
+    id.map_or(StoreKey::Missing, StoreKey::Known)
 }
 
 fn credentials_object(hashes: CredentialHashes, key: &Result<Option<[u8; 4]>>) -> Value {
     let key_id = key.as_ref().ok().copied().flatten();
-    let mut object = KeyFit::of(hashes, key_id).object();
+    let mut object = KeyFit::of(hashes, store_key(key_id)).object();
     if let Value::Object(fields) = &mut object {
         fields.insert("key_id".to_owned(), json!(key_id.map(|id| HEXLOWER.encode(&id))));
     }

@@ -114,11 +114,10 @@ fn what_is_there_refuses() {
     place.write("ann.jsonl", portable(&[&user(1, "ann")]));
     place.on("libsql", "import portable ann.jsonl").ok();
     place.write("other.jsonl", portable(&[&user(1, "bob")]));
-    let (own, refused);
     place.on("libsql", "export own.jsonl").ok();
-    own = String::from_utf8(place.read("own.jsonl")).unwrap();
+    let own = String::from_utf8(place.read("own.jsonl")).unwrap();
     place.write("edited.jsonl", edited(&own, &[&user(2, "eve")]));
-    refused = [
+    let refused = [
         "init",
         "export there.jsonl",
         "export libsql.db --force",

@@ -1,6 +1,7 @@
 //! Drives the real program, as a person or a script would.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
 
+mod advice;
 mod bad_inputs;
 mod bench;
 mod clock;

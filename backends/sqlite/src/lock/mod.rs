@@ -288,10 +288,16 @@ impl Text {
     }
 
     fn keeps_out(&self, store_path: &Path) -> Error {
-        let message = match (self.pid == Some(std::process::id()), self.is_waited_for()) {
+        let message = match (self.pid, self.is_waited_for()) {
             (_, true) => "the store is still being closed; try again later",
-            (true, false) => "this process has this store open already; close it first",
-            (false, false) => "another process has this store open; stop it first",
+            (Some(pid), false) if pid == std::process::id() => {
+                "this process has this store open already; close it first"
+            }
+            (Some(_), false) => "another process has this store open; stop it first",
+            (None, false) => {
+                "another process has this store open, and does not say which, as those do that only \
+                 read: try again later, or look for it with `fuser` or `lsof` on the lock beside it"
+            }
         };
         let error = Error::new(ErrorKind::Busy, message).with("path", store_path.display());
         match self.pid {

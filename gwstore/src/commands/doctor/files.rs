@@ -4,11 +4,11 @@ use std::fs;
 use std::path::Path;
 
 use ghostwire_store::config::Config;
-use ghostwire_store::{Opener, read_hash_key};
+use ghostwire_store::{ErrorKind, Opener, read_hash_key};
 use ghostwire_store_sqlite::directory_of;
 
 use super::{Checkup, Finding, disk, leftovers, owners};
-use crate::failure::Outcome;
+use crate::failure::{Outcome, one_line};
 use crate::permissions::writable_by_others;
 use crate::session::store_exists;
 
@@ -18,12 +18,14 @@ pub(super) fn check(config: &Config, path: &Path, checkup: &mut Checkup<'_, '_>)
     let path = resolved.as_deref().unwrap_or(path);
     let directory = directory_of(path);
     let is_usable = check_directory(directory, checkup)?;
-    check_opening(config, checkup)?;
-    owners::check_owners(config, path, checkup)?;
-    owners::check_modes(path, checkup)?;
+    let is_store = check_opening(config, checkup)?;
+    if is_store {
+        owners::check_owners(config, path, checkup)?;
+        owners::check_modes(path, checkup)?;
+    }
     owners::check_influence(config, checkup)?;
     check_key(config, checkup)?;
-    leftovers::check(path, checkup)?;
+    leftovers::check(config, path, checkup)?;
     disk::check_log_size(path, checkup)?;
     if is_usable {
         disk::check_space(directory, path, checkup)?;
@@ -69,17 +71,21 @@ fn check_directory(directory: &Path, checkup: &mut Checkup<'_, '_>) -> Outcome<b
 }
 
 /// Whether a control plane could open the files as they are. What is stored is read later, and only read.
-fn check_opening(config: &Config, checkup: &mut Checkup<'_, '_>) -> Outcome {
+/// Tells whether they are a store's at all: what is none is not for this program to judge.
+fn check_opening(config: &Config, checkup: &mut Checkup<'_, '_>) -> Outcome<bool> {
     const CHECK: &str = "opening";
     if !store_exists(config) {
-        return Ok(());
+        return Ok(false);
     }
-    checkup.add(match Opener::new(config).create(false).probe() {
+    let probed = Opener::new(config).create(false).probe();
+    let is_store = !matches!(&probed, Err(error) if *error.kind() == ErrorKind::InvalidArgument);
+    checkup.add(match probed {
         Ok(()) => Finding::ok(CHECK, "lock, file and log can be opened to be written"),
         Err(error) => {
             Finding::error(CHECK, &error, "no control plane can open the store like this")
         }
-    })
+    })?;
+    Ok(is_store)
 }
 
 fn check_key(config: &Config, checkup: &mut Checkup<'_, '_>) -> Outcome {
@@ -97,11 +103,21 @@ fn check_key(config: &Config, checkup: &mut Checkup<'_, '_>) -> Outcome {
                 Finding::ok(CHECK, found)
             }
         }
-        Err(error) => Finding::error(
+        Err(error) if *error.kind() != ErrorKind::NotFound => Finding::error(
             CHECK,
             &error,
-            "without it no API key, pre-auth key or session can be checked: restore it from a \
-             backup",
+            "without it no API key, pre-auth key or session can be checked",
+        ),
+        Err(_) if !store_exists(config) => Finding::warn(
+            CHECK,
+            format!("{} is not there, nor is the store", path.display()),
+            "if there was none yet, `gwstore init` makes both; otherwise restore both",
+        ),
+        Err(error) => Finding::fail(
+            CHECK,
+            one_line(&error),
+            "put it back from its own backup, or name its place as secret_key_file; if nothing was \
+             stored yet, `gwstore init` makes one",
         ),
     })
 }

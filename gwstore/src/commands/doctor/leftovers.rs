@@ -4,19 +4,21 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use ghostwire_store::config::Config;
 use ghostwire_store_sqlite::{
     ENGINE_FILES, LOCK_FILE, RESERVE_FILE, directory_of, is_unfinished, with_suffix,
 };
 
 use super::{Checkup, Finding};
 use crate::failure::Outcome;
+use crate::session::{lost_key, store_exists};
 
 const CHECK: &str = "leftovers";
 
 /// The lock's file stays when a store is closed; without a store it says that one was lost, as a log
 /// does. What is unfinished has no use either way.
-pub(super) fn check(path: &Path, checkup: &mut Checkup<'_, '_>) -> Outcome {
-    let found = orphans(path).and_then(|orphans| Ok((orphans, unfinished(path)?)));
+pub(super) fn check(config: &Config, path: &Path, checkup: &mut Checkup<'_, '_>) -> Outcome {
+    let found = orphans(config, path).and_then(|orphans| Ok((orphans, unfinished(path)?)));
     let (orphans, unfinished) = match found {
         Ok(found) => found,
         Err(error) => {
@@ -30,8 +32,9 @@ pub(super) fn check(path: &Path, checkup: &mut Checkup<'_, '_>) -> Outcome {
         names.join(", ")
     };
     if !orphans.is_empty() {
-        let advice = "was the store lost, or moved without them? Restore it: a log holds commits; no \
-                      new one is made beside them. To begin anew remove them, the lock last";
+        let advice = "was the store lost, or moved without them? Restore it: a log holds commits, and no \
+                      new store is made beside them. To begin anew remove them, the lock last; a key \
+                      may stay if it is named as secret_key_file";
         checkup.add(Finding::warn(CHECK, names(&orphans), advice))?;
     }
     if !unfinished.is_empty() {
@@ -46,11 +49,11 @@ pub(super) fn check(path: &Path, checkup: &mut Checkup<'_, '_>) -> Outcome {
 }
 
 /// What belongs to a store that is not there.
-fn orphans(path: &Path) -> io::Result<Vec<PathBuf>> {
-    if is_there(path)? {
+fn orphans(config: &Config, path: &Path) -> io::Result<Vec<PathBuf>> {
+    if is_there(path)? && store_exists(config) {
         return Ok(Vec::new());
     }
-    let mut left = Vec::new();
+    let mut left: Vec<_> = lost_key(config).into_iter().collect();
     for suffix in ENGINE_FILES.into_iter().chain([RESERVE_FILE, LOCK_FILE]) {
         let file = with_suffix(path, suffix);
         if is_there(&file)? {

@@ -150,7 +150,8 @@ pub(super) async fn run(config: Outcome<Config>, shell: &mut Shell<'_>) -> Outco
     );
     checkup.add(Finding::ok("configuration", loaded))?;
     if !COMPILED_BACKENDS.contains(&kind) {
-        let known: Vec<_> = COMPILED_BACKENDS.iter().map(|kind| kind.name()).collect();
+        let lasting = COMPILED_BACKENDS.iter().filter(|kind| **kind != BackendKind::Memory);
+        let known: Vec<_> = lasting.map(|kind| kind.name()).collect();
         let found = format!("{kind} is not compiled in");
         let advice = format!("choose one of {}", known.join(", "));
         checkup.add(Finding::fail("backend", found, advice))?;

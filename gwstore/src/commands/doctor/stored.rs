@@ -10,7 +10,7 @@ use ghostwire_store::{Error, ErrorKind};
 
 use super::super::clock::{TOLERANCE, YEAR_2024};
 use super::{Checkup, Finding};
-use crate::credentials::{KeyFit, configured_key};
+use crate::credentials::{KeyFit, StoreKey, configured_key};
 use crate::failure::Outcome;
 use crate::output::bytes;
 use crate::session::{Reading, open_to_read};
@@ -116,15 +116,15 @@ fn check_clock(config: &Config, head: &Head, checkup: &mut Checkup<'_, '_>) -> O
         Finding::fail(
             CHECK,
             format!("the last commit is from {}, {seconds} seconds ahead of now", head.time),
-            "set the clock, if it is wrong; otherwise `gwstore clock repair` brings times back, \
-             which new entries keep until they have passed",
+            "if the clock is wrong, set it; if it is right, run `gwstore clock repair`: until then \
+             everything that is written gets that time",
         )
     } else if !is_new && behind.as_secs() > days.saturating_mul(86_400) {
         Finding::warn(
             CHECK,
             format!("the last commit is from {}, more than {days} days ago", head.time),
-            "set the clock, if it is wrong; otherwise `gwstore clock accept` lets the store be \
-             opened",
+            "if the clock is wrong, set it; if it is right, run `gwstore clock accept`: until then \
+             no control plane can open the store",
         )
     } else {
         Finding::ok(CHECK, "no commit is from the future")
@@ -157,11 +157,18 @@ async fn check_content(
 /// Credentials that were hashed with another key are lost until that key is back.
 fn check_credentials(config: &Config, state: &State, checkup: &mut Checkup<'_, '_>) -> Outcome {
     const CHECK: &str = "credentials";
-    // That there is none, or none that can be read, is a finding of its own.
-    let Ok(Some(key)) = configured_key(config) else { return Ok(()) };
-    let fit = KeyFit::of(CredentialHashes::of(state), Some(key.id()));
+    let hashes = CredentialHashes::of(state);
+    let key = match configured_key(config) {
+        Ok(key) => key.map_or(StoreKey::Missing, |key| StoreKey::Known(key.id())),
+        Err(error) => {
+            let found = format!("{}; {}", hashes.total(), error.message());
+            let advice = "the check of the hash key says what to do";
+            return checkup.add(Finding::unchecked(CHECK, found, advice));
+        }
+    };
+    let fit = KeyFit::of(hashes, key);
     checkup.add(if fit.misfit().is_some() {
-        let advice = "configure that key's file as secret_key_file, or issue them anew";
+        let advice = fit.advice();
         Finding::fail(CHECK, fit, advice)
     } else if fit.hashes.too_costly > 0 {
         Finding::warn(CHECK, fit, "issue new ones in place of those that are never usable")

@@ -3,7 +3,7 @@
 use ghostwire_store::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
-use crate::credentials::KeyFit;
+use crate::credentials::{KeyFit, StoreKey};
 use crate::failure::Outcome;
 use crate::output::Shell;
 use crate::restore::Rehearsal;
@@ -12,12 +12,12 @@ use crate::restore::Rehearsal;
 pub(super) struct Credentials {
     new: KeyFit,
     all: KeyFit,
-    key: Option<[u8; 4]>,
+    key: StoreKey,
 }
 
 impl Credentials {
-    /// With the key under which the store knows them; `None` if there is none, or none yet.
-    pub(super) fn of(rehearsal: &Rehearsal, key: Option<[u8; 4]>) -> Self {
+    /// With the key under which the store knows them.
+    pub(super) fn of(rehearsal: &Rehearsal, key: StoreKey) -> Self {
         let (before, after) = rehearsal.hashes();
         Self { new: KeyFit::of(after.since(&before), key), all: KeyFit::of(after, key), key }
     }
@@ -46,8 +46,9 @@ impl Credentials {
     /// key than those it is likely that the wrong one is configured.
     pub(super) fn check_hashed(&self, is_accepted: bool) -> Result<()> {
         let [others, new] = [&self.all, &self.new].map(|fit| &fit.hashes.keyed);
-        let hashed = self.key.and_then(|key| new.get(&key)).copied().unwrap_or_default();
-        let is_first = hashed > 0 && self.key.and_then(|key| others.get(&key)) == Some(&hashed);
+        let StoreKey::Known(key) = self.key else { return Ok(()) };
+        let hashed = new.get(&key).copied().unwrap_or_default();
+        let is_first = hashed > 0 && others.get(&key) == Some(&hashed);
         match self.all.misfit() {
             Some(misfit) if is_first && !is_accepted => Err(Error::new(
                 ErrorKind::Restricted,
@@ -74,9 +75,7 @@ impl Credentials {
             None => {}
         }
         if let Some(misfit) = self.all.misfit() {
-            shell.note(format_args!(
-                "{misfit}; move that key too, and name its file as secret_key_file"
-            ));
+            shell.note(format_args!("{misfit}; {}", self.all.advice()));
         }
         Ok(())
     }

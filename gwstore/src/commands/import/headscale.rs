@@ -20,6 +20,7 @@ use super::credentials::Credentials;
 use super::{NOTHING_FOUND, Present, closed, is_missing, open_target, print_digests, trail};
 use crate::cli::HeadscaleArgs;
 use crate::commands::export::hex;
+use crate::credentials::StoreKey;
 use crate::failure::{Ending, Failure, Outcome, input_error, with_help};
 use crate::headscale::{self, Import, Problem};
 use crate::output::{Shell, printable};
@@ -158,7 +159,7 @@ fn read(config: &Config, args: &HeadscaleArgs, state: &State) -> Result<Found> {
     }
     import.images = admitted;
     let sha256 = sha256_of(&args.file)?;
-    let credentials = Credentials::of(&rehearsal, Some(key.id()));
+    let credentials = Credentials::of(&rehearsal, StoreKey::Known(key.id()));
     Ok(Found { import, rehearsal, refused, sha256, credentials })
 }
 

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::super::credentials::Credentials;
 use crate::cli::PortableArgs;
+use crate::credentials::StoreKey;
 use crate::failure::Outcome;
 use crate::output::Shell;
 use crate::restore::{PolicyChange, Rehearsal};
@@ -19,10 +20,13 @@ enum Writer {
     Unknown { why: String },
 }
 
-fn writer(summary: &Summary, key: Option<&HashKey>) -> Result<Writer> {
+fn writer(summary: &Summary, key: Option<&HashKey>, known: StoreKey) -> Result<Writer> {
     let unknown = |why: &str| Ok(Writer::Unknown { why: why.to_owned() });
     match (summary.mac, key) {
         (None, _) => unknown("it has no code of a hash key"),
+        (_, None) if known == StoreKey::Missing => {
+            unknown("this store's hash key is missing, and only that could tell")
+        }
         (_, None) => unknown("this store had no hash key before"),
         (Some(mac), Some(key)) => match summary.is_by_holder_of(key) {
             Ok(true) => Ok(Writer::KeyHolder),
@@ -53,15 +57,21 @@ pub(super) struct InForce {
 }
 
 impl InForce {
-    /// With the store's hash key, if there is one yet.
+    /// With the store's hash key, if it is there; a store that is new gets one.
     pub(super) fn of(
         summary: &Summary,
         rehearsal: &Rehearsal,
         key: Option<&HashKey>,
+        is_new: bool,
     ) -> Result<Self> {
+        let known = match key {
+            Some(key) => StoreKey::Known(key.id()),
+            None if is_new => StoreKey::ToBeMade,
+            None => StoreKey::Missing,
+        };
         Ok(Self {
-            writer: writer(summary, key)?,
-            credentials: Credentials::of(rehearsal, key.map(HashKey::id)),
+            writer: writer(summary, key, known)?,
+            credentials: Credentials::of(rehearsal, known),
             policy: rehearsal.policy_change(),
         })
     }

@@ -73,7 +73,8 @@ pub(in super::super) async fn run(
     let tried = tried.map_err(named)?;
     closing?;
     let key = configured_key(config)?;
-    let force = InForce::of(&tried.summary, &tried.rehearsal, key.as_ref()).map_err(named)?;
+    let force =
+        InForce::of(&tried.summary, &tried.rehearsal, key.as_ref(), is_new).map_err(named)?;
     if !tried.refusals.is_empty() {
         return refuse(&args.file, &tried.refusals, shell);
     }
