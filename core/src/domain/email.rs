@@ -39,7 +39,7 @@ text_newtype! {
     /// else as is.
     ///
     /// ```
-    /// use ghostwire_store_core::domain::Email;
+    /// use ghostwire_store::domain::Email;
     ///
     /// assert_eq!(Email::new("Ann@Example.COM")?.as_str(), "ann@example.com");
     /// assert!(Email::new("ann").is_err());

@@ -65,9 +65,9 @@ mod addr_text {
 /// At most 64 endpoints, sorted by address, each address once. In serde a list; a clone shares them.
 ///
 /// ```
-/// use ghostwire_store_core::domain::{Endpoint, EndpointList, Timestamp};
+/// use ghostwire_store::domain::{Endpoint, EndpointList, Timestamp};
 ///
-/// let seen = |secs| -> Result<_, ghostwire_store_core::error::Error> {
+/// let seen = |secs| -> Result<_, ghostwire_store::Error> {
 ///     let addr = "192.0.2.1:41641".parse().unwrap();
 ///     Ok(Endpoint { addr, seen_at: Timestamp::from_secs(secs)? })
 /// };

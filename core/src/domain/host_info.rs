@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 /// element out) when the field is absent or not of its type.
 ///
 /// ```
-/// use ghostwire_store_core::domain::HostInfo;
+/// use ghostwire_store::domain::HostInfo;
 ///
 /// let info: HostInfo = r#"{"OS":"linux","RoutableIPs":["10.0.0.0/8","nonsense"]}"#.parse()?;
 /// assert_eq!(info.os().as_deref(), Some("linux"));

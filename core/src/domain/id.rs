@@ -164,7 +164,7 @@ entity_id! {
     /// Identifies a user.
     ///
     /// ```
-    /// use ghostwire_store_core::domain::{Timestamp, UserId};
+    /// use ghostwire_store::domain::{Timestamp, UserId};
     ///
     /// let at = Timestamp::from_millis(1_645_557_742_000)?;
     /// let id = UserId::time_ordered(at, [0; 10]);

@@ -101,7 +101,7 @@ public_key! {
     /// The public WireGuard key of a node, which changes when it is rotated.
     ///
     /// ```
-    /// use ghostwire_store_core::domain::NodeKey;
+    /// use ghostwire_store::domain::NodeKey;
     ///
     /// let key = NodeKey::from_bytes([0xab; 32])?;
     /// assert_eq!(key.to_string(), format!("nodekey:{}", "ab".repeat(32)));

@@ -25,7 +25,7 @@ text_newtype! {
     /// names, and so are names that only look alike because of other letters.
     ///
     /// ```
-    /// use ghostwire_store_core::domain::UserName;
+    /// use ghostwire_store::domain::UserName;
     ///
     /// assert_eq!(UserName::new("Ann Ångström")?.as_str(), "Ann Ångström");
     /// assert!(UserName::new(" ann").is_err());
@@ -69,7 +69,7 @@ text_newtype! {
     /// [`UserName`]. [`DnsLabel::from_hostname`] makes a label of it.
     ///
     /// ```
-    /// use ghostwire_store_core::domain::Hostname;
+    /// use ghostwire_store::domain::Hostname;
     ///
     /// assert_eq!(Hostname::from_outside("Ann's\u{a0}Mac\n").as_str(), "Ann's Mac");
     /// assert_eq!(Hostname::from_outside("\u{200b}").as_str(), "node");
@@ -122,7 +122,7 @@ text_newtype! {
     /// end; stored in lower case.
     ///
     /// ```
-    /// use ghostwire_store_core::domain::DnsLabel;
+    /// use ghostwire_store::domain::DnsLabel;
     ///
     /// let label = DnsLabel::from_hostname("Ann's Laptop.local");
     /// assert_eq!(label.as_str(), "ann-s-laptop");
@@ -201,7 +201,7 @@ text_newtype! {
     /// at the end is accepted and removed; stored in lower case.
     ///
     /// ```
-    /// use ghostwire_store_core::domain::DnsName;
+    /// use ghostwire_store::domain::DnsName;
     ///
     /// assert_eq!(DnsName::new("Grafana.Example.COM.")?.as_str(), "grafana.example.com");
     /// assert!(DnsName::new("*.example.com").is_ok());

@@ -103,7 +103,7 @@ pub fn fingerprint(parts: &[&[u8]]) -> [u8; 8] {
 /// listing that they ask for.
 ///
 /// ```
-/// use ghostwire_store_core::domain::{Cursor, fingerprint};
+/// use ghostwire_store::domain::{Cursor, fingerprint};
 ///
 /// let query = fingerprint(&[b"nodes", b"online"]);
 /// let cursor = Cursor::new(query, b"position")?;

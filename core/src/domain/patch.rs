@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// field `#[serde(default, skip_serializing_if = "Patch::is_keep")]` so that `Keep` may be left out.
 ///
 /// ```
-/// use ghostwire_store_core::domain::Patch;
+/// use ghostwire_store::domain::Patch;
 ///
 /// let mut comment = Some("old");
 /// assert!(!Patch::Keep.apply(&mut comment));

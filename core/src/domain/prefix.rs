@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 /// one network has one form.
 ///
 /// ```
-/// use ghostwire_store_core::domain::Prefix;
+/// use ghostwire_store::domain::Prefix;
 ///
 /// let prefix: Prefix = "10.1.0.0/16".parse()?;
 /// assert!(prefix.contains("10.1.2.3".parse().unwrap()));

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 /// allocator, the compiler or the caller made before are not reached.
 ///
 /// ```
-/// use ghostwire_store_core::domain::Secret;
+/// use ghostwire_store::domain::Secret;
 ///
 /// let secret = Secret::new("hunter2".to_owned());
 /// assert_eq!(secret.expose(), "hunter2");

@@ -34,7 +34,7 @@ text_newtype! {
     /// digits and hyphens.
     ///
     /// ```
-    /// use ghostwire_store_core::domain::Tag;
+    /// use ghostwire_store::domain::Tag;
     ///
     /// assert_eq!(Tag::new("tag:web-1")?.name(), "web-1");
     /// assert!(Tag::new("web").is_err());

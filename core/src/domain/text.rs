@@ -204,7 +204,7 @@ pub(crate) use text_newtype;
 /// Free text of at most `MAX` bytes: any valid UTF-8 without NUL, stored unmodified; may be empty.
 ///
 /// ```
-/// use ghostwire_store_core::domain::Text;
+/// use ghostwire_store::domain::Text;
 ///
 /// let comment: Text<32> = "office router".parse()?;
 /// assert_eq!(comment.as_str(), "office router");
@@ -379,7 +379,7 @@ impl<'de> Deserialize<'de> for DocumentText {
 /// Two objects are equal when their texts are. In serde it is a string that holds the text.
 ///
 /// ```
-/// use ghostwire_store_core::domain::JsonObject;
+/// use ghostwire_store::domain::JsonObject;
 ///
 /// let object = JsonObject::new(r#"{ "OS": "linux" }"#)?;
 /// assert_eq!(object.as_str(), r#"{ "OS": "linux" }"#);

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 /// truncates finer digits; a leap second counts as the second before it. The default is the epoch.
 ///
 /// ```
-/// use ghostwire_store_core::domain::Timestamp;
+/// use ghostwire_store::domain::Timestamp;
 ///
 /// let at: Timestamp = "2024-02-29T13:00:00.1234567+01:00".parse()?;
 /// assert_eq!(at.to_string(), "2024-02-29T12:00:00.123456Z");
@@ -231,7 +231,7 @@ impl Clock for SystemClock {
 ///
 /// ```
 /// use std::time::Duration;
-/// use ghostwire_store_core::domain::{Clock, ManualClock, Timestamp};
+/// use ghostwire_store::domain::{Clock, ManualClock, Timestamp};
 ///
 /// let clock = ManualClock::new(Timestamp::EPOCH);
 /// clock.clone().advance(Duration::from_secs(1));

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 /// unassigned and private characters, nor letters and marks that leave no trace.
 ///
 /// ```
-/// use ghostwire_store_core::domain::is_visible;
+/// use ghostwire_store::domain::is_visible;
 ///
 /// assert!("Zoë 王 🦀".chars().all(is_visible));
 /// assert!(!is_visible('\u{200b}') && !is_visible('\u{202e}') && !is_visible('\u{3164}'));
