@@ -1,4 +1,4 @@
-//! What a backend must do. It remembers rows and blocks; every rule lives above it.
+//! What a backend must do: store rows and blocks. Every rule lives above it.
 
 use async_trait::async_trait;
 
@@ -7,7 +7,7 @@ use crate::domain::{BlockId, StoreId, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::schema::{RowKey, Schema, SchemaVersion, Table};
 
-/// A place that remembers.
+/// What stores rows and blocks.
 ///
 /// # Promises
 /// A backend keeps these, and the conformance suite checks them:
@@ -15,7 +15,7 @@ use crate::schema::{RowKey, Schema, SchemaVersion, Table};
 ///   `Ok`, unless [`BackendInfo::durable`] says otherwise.
 /// - `commit` succeeds only if the head's serial is [`Commit::expected`]; otherwise it gives
 ///   `Conflict` and changes nothing.
-/// - Of two rows with one table and key, the later put wins; deleting what is not there is no error.
+/// - Of two rows with the same table and key, the later one counts; deleting an absent row is no error.
 /// - [`scan`](Backend::scan) sees every commit that returned before it began, and compares keys
 ///   bytewise.
 /// - Bodies and blocks come back byte for byte, up to [`Schema::fit`] for bodies.
@@ -82,9 +82,9 @@ pub trait Backend: Send + Sync + std::fmt::Debug + 'static {
     /// `Corrupt`, saying where.
     async fn verify(&self) -> Result<()>;
 
-    /// Says that [`Backend::close`] follows as soon as what was accepted is stored. One that keeps
-    /// others out lets whoever opens the place meanwhile wait for that, instead of refusing them at
-    /// once. It is called where nothing may block, and does nothing by default.
+    /// Says that [`Backend::close`] follows as soon as what was accepted is stored. A backend that
+    /// locks its files lets another opener wait for that, instead of refusing it at once. Must not
+    /// block; does nothing by default.
     fn announce_close(&self) {}
 
     /// Releases files, locks and connections; all of them are free when it returns. Calls after
@@ -95,7 +95,7 @@ pub trait Backend: Send + Sync + std::fmt::Debug + 'static {
     async fn close(&self) -> Result<()>;
 }
 
-/// Where a store stands.
+/// Where a store stands: its last commit, and what is kept of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
     /// Identifies the store; drawn when it was made.
@@ -108,7 +108,7 @@ pub struct Head {
     pub hash: BlockHash,
     /// The last block's time.
     pub time: Timestamp,
-    /// The rows hold everything up to here, and maybe some of what follows.
+    /// Up to here the tables are complete; they may hold some of what follows.
     pub checkpoint: Serial,
     /// The oldest block that is still stored; `serial + 1` if none is.
     pub oldest_block: Serial,
@@ -132,7 +132,7 @@ impl Head {
         }
     }
 
-    /// The head that `commit` leads to. Every backend's rules for a commit, in one place.
+    /// The head that `commit` leads to. These are the rules for a commit, for every backend.
     ///
     /// # Errors
     /// `Conflict` if this is not the head that the commit builds on; `InvalidArgument` for a block
@@ -164,7 +164,7 @@ impl Head {
             self.checkpoint = checkpoint;
         }
         if let Some(before) = commit.purge_before {
-            // A block that is not folded yet is the only copy of its rows.
+            // A block whose rows are not flushed is the only copy of them.
             self.oldest_block = self.oldest_block.max(before.min(self.checkpoint.next()));
         }
         Ok(self)
@@ -178,18 +178,19 @@ pub struct Commit {
     pub expected: Serial,
     /// The next block, numbered `expected + 1`.
     pub block: Option<EncodedBlock>,
-    /// Row images to fold, series included. If one key occurs twice, the later one wins.
+    /// Rows to write: dirty rows that are flushed, and rows of series. If one key occurs twice, the later
+    /// one counts.
     pub rows: Vec<RowChange>,
     /// Ranges of series rows to delete, before `rows` are written.
     pub prune: Vec<KeyRange>,
-    /// Moves the checkpoint here.
+    /// The new checkpoint.
     pub checkpoint: Option<Serial>,
     /// Blocks before this one may be dropped.
     pub purge_before: Option<Serial>,
 }
 
 impl Commit {
-    /// Whether it only removes: rows of series, or blocks. On a full disk it is the way to get room.
+    /// Whether it only removes rows of series, or blocks: what makes room on a full disk.
     #[must_use]
     pub fn frees(&self) -> bool {
         self.block.is_none() && self.rows.is_empty()
@@ -199,11 +200,11 @@ impl Commit {
 /// The keys `from <= key < to` of one table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyRange {
-    /// Which table.
+    /// The table of the keys.
     pub table: Table,
     /// First key, inclusive; the empty key is before all others.
     pub from: RowKey,
-    /// Last key, exclusive; `None` is behind all others.
+    /// Last key, exclusive; `None` is after all others.
     pub to: Option<RowKey>,
 }
 
@@ -214,7 +215,7 @@ impl KeyRange {
         Self { table, from: RowKey::new(), to: None }
     }
 
-    /// Whether a key of its table is one of them.
+    /// Whether a key of its table is in the range.
     #[must_use]
     pub fn contains(&self, key: &RowKey) -> bool {
         *key >= self.from && self.to.as_ref().is_none_or(|to| key < to)
@@ -224,20 +225,20 @@ impl KeyRange {
 /// A page of rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scan {
-    /// Which rows.
+    /// The rows to choose from.
     pub range: KeyRange,
     /// Largest key first.
     pub reverse: bool,
-    /// At most this many.
+    /// How many at most.
     pub limit: usize,
 }
 
 /// A stored row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
-    /// Its key.
+    /// Its key, unique in its table.
     pub key: RowKey,
-    /// Its body.
+    /// Its columns, encoded.
     pub body: bytes::Bytes,
 }
 
@@ -248,7 +249,7 @@ pub struct BackendInfo {
     pub name: &'static str,
     /// What does the storing, for example `embedded (SQLite 3.47.0)`.
     pub engine: String,
-    /// Where, without secrets: a path, or a host and database name.
+    /// Where it stores, without secrets: a path, or a host and database name.
     pub location: Option<String>,
     /// Whether a commit survives the loss of power.
     pub durable: bool,
@@ -264,14 +265,14 @@ pub struct BackendInfo {
     pub counters: BackendCounters,
 }
 
-/// A write-ahead log: commits go into it, and from there, in its own time, into the file. It can be
-/// begun anew only while nobody reads an older state of the file.
+/// SQLite's write-ahead log: commits go into it, and later from there into the file. It can be begun
+/// anew only while nobody reads an older state of the file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct LogInfo {
     /// Bytes on disk.
     pub bytes: u64,
-    /// Commits for which somebody's open transaction has kept a log that is too long from being
-    /// begun anew; 0 while nobody does.
+    /// For how many commits an open read transaction has kept a log that is too long from being begun
+    /// anew; 0 while none does.
     pub held_commits: u64,
     /// How often that began since the store was opened.
     pub held: u64,
@@ -282,12 +283,12 @@ pub struct LogInfo {
     pub ended_early: bool,
 }
 
-/// What compacting a store's file came to: bytes on disk, with what lies beside the file.
+/// The effect of compacting a store's file, in bytes on disk, with what lies beside the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Compacted {
-    /// Before.
+    /// Bytes before.
     pub before: u64,
-    /// After.
+    /// Bytes after.
     pub after: u64,
 }
 
@@ -302,14 +303,14 @@ pub struct BackendCounters {
     pub blocks: u64,
     /// Bytes of those blocks.
     pub block_bytes: u64,
-    /// Row images folded.
+    /// Rows written to tables.
     pub rows: u64,
     /// Scans answered.
     pub scans: u64,
 }
 
 impl BackendCounters {
-    /// Counts a commit, which folded so many rows if it was stored.
+    /// Counts a commit, which wrote so many rows if it was stored.
     pub fn count(&mut self, commit: &Commit, stored: Option<usize>) {
         let Some(rows) = stored else {
             self.failed_commits += 1;

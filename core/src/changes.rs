@@ -9,13 +9,13 @@ use crate::domain::Timestamp;
 use crate::error::{Entity, Result};
 use crate::state::Handle;
 
-/// A place in a history: behind one commit. Its hash is that of the commit and of all before it, so
-/// a store that was put back to an older copy and went on from there has other places.
+/// A position in the log: after one commit. The hash covers that commit and all before it, so a store
+/// that was put back to an older copy and went on from there has other positions.
 ///
-/// To keep one outside, keep the serial's number and the hash's bytes.
+/// To keep one elsewhere, keep the serial's number and the hash's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Place {
-    /// The last commit, zero before the first.
+    /// The last commit; zero before the first.
     pub serial: Serial,
     /// Its block's hash.
     pub hash: BlockHash,
@@ -24,18 +24,18 @@ pub struct Place {
 /// What one commit changed, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommitChanges {
-    /// The commit. Watching again after this serial continues behind it, also in another process.
+    /// The commit. Watching again after this serial continues after it, also in another process.
     pub serial: Serial,
     /// Its block's hash.
     pub hash: BlockHash,
-    /// When.
+    /// The effective time of its commands.
     pub at: Timestamp,
-    /// Which entities.
+    /// The entities that changed, in order.
     pub changes: Vec<EntityChange>,
 }
 
 impl CommitChanges {
-    /// Behind this commit: where to go on with [`Store::watch_from`](crate::Store::watch_from).
+    /// The position after this commit, for [`Store::watch_from`](crate::Store::watch_from).
     #[must_use]
     pub fn place(&self) -> Place {
         Place { serial: self.serial, hash: self.hash }
@@ -45,18 +45,18 @@ impl CommitChanges {
 /// What happened to one entity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EntityChange {
-    /// Which kind of entity.
+    /// The kind of entity.
     pub entity: Entity,
-    /// Which one.
+    /// Its id.
     pub handle: Handle,
-    /// What happened.
+    /// What happened to it.
     pub kind: ChangeKind,
 }
 
 /// Commits as they become durable, without gaps.
 pub type ChangeStream = Pin<Box<dyn Stream<Item = Result<CommitChanges>> + Send>>;
 
-/// What a block says about entities.
+/// What a block changed, without the rows.
 pub(crate) fn of_block(encoded: &EncodedBlock) -> Result<CommitChanges> {
     let block = encoded.decode()?;
     let mut changes = Vec::with_capacity(block.changes.len());

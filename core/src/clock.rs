@@ -1,7 +1,7 @@
 //! Whether what the wall clock says can be right.
 //!
 //! A clock that is ahead for one moment would date everything until that moment has passed, and
-//! with that end every login and key. So the wall clock is compared with a clock that nobody sets.
+//! with that end every login and key. So the wall clock is compared with a monotonic clock.
 //! It may be set back at any time: times in a store do not follow it.
 
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -16,7 +16,7 @@ use crate::options::ClockOptions;
 pub(crate) struct Reading {
     /// The wall clock.
     wall: Timestamp,
-    /// The clock that nobody sets, from a moment of its own.
+    /// The monotonic clock, which counts from a moment of its own.
     elapsed: i64,
 }
 
@@ -33,13 +33,13 @@ impl Reading {
     }
 }
 
-/// What a reading comes to.
+/// Whether a reading can be right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Right,
     /// It is later than it can be.
     Ahead {
-        /// By so much.
+        /// How much later.
         by: Duration,
         /// What it is at most, as far as can be told.
         latest: Timestamp,
@@ -70,7 +70,7 @@ impl ClockGuard {
         let (mut offset, mut bound) = (reading.offset(), max_step);
         if let Some(last) = last.filter(|_| !options.accept) {
             if last.since(reading.wall) > options.max_step {
-                // It tells nothing yet; many machines start with a clock that is set later.
+                // No measure yet: many machines start with a clock that is set later.
                 (offset, bound) = (last.as_micros() - reading.elapsed, max_gap);
             } else if let Verdict::Ahead { by, latest } = judge(reading.wall, last, max_gap) {
                 return Err(ahead(by, latest, reading.wall).with(
@@ -99,7 +99,7 @@ impl ClockGuard {
             verdict = judge(reading.wall, latest.max(last()), bound);
         }
         if verdict == Verdict::Right {
-            self.learn(offset);
+            self.advance(offset);
         }
         verdict
     }
@@ -110,15 +110,16 @@ impl ClockGuard {
         self.bound.store(self.max_step, Ordering::Relaxed);
     }
 
-    fn learn(&self, offset: i64) {
+    /// Takes a reading as right that is ahead of what was known.
+    fn advance(&self, offset: i64) {
         self.offset.fetch_max(offset, Ordering::Relaxed);
         self.bound.store(self.max_step, Ordering::Relaxed);
     }
 }
 
 impl Verdict {
-    /// What to take the time for, for what must not wait: the wall clock, or if that is ahead, the
-    /// latest that it can be.
+    /// The time for reads, which cannot wait until a clock is set: the wall clock or, if that is ahead,
+    /// the latest that it can be.
     pub(crate) fn time(self, reading: Reading) -> Timestamp {
         match self {
             Self::Right => reading.wall,

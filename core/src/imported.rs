@@ -1,5 +1,5 @@
-//! Checks of imported hashes. They take tens of milliseconds of CPU each, and anybody who knows the
-//! public part of a key can ask for them, so they are bounded.
+//! Checks of imported hashes. Each takes tens of milliseconds of CPU, and an attacker who knows the
+//! public part of a key can ask for any number, so they are bounded.
 
 use std::collections::HashMap;
 use std::num::NonZero;
@@ -14,21 +14,21 @@ use crate::error::{Entity, Error, ErrorKind, Result};
 use crate::secrets::verify_bcrypt;
 use crate::threads::may_block;
 
-/// Callers that one credential may have at once, the one being served included.
-const MAX_LINE: usize = 1024;
+/// How many callers may wait for one credential, with the one being served.
+const MAX_QUEUE: usize = 1024;
 
-/// Whose hash it is.
+/// The credential whose hash it is.
 pub(crate) type Holder = (Entity, [u8; 16]);
 
 type Verify = dyn Fn(&str, &SecretHash) -> Result<bool> + Send + Sync;
 
-/// Half of the processors check hashes, each that of another credential: callers of one wait in line,
-/// and those in front of their lines take turns. So guesses at one credential delay the check of
-/// another by one check at most, however many they are.
+/// Half of the processors check hashes, at most one hash of a credential at a time: callers of one
+/// credential queue up, and the first of each queue take turns. So guesses at one credential, however
+/// many, delay the check of another by one check at most.
 pub(crate) struct ImportedHashes {
     running: Arc<Semaphore>,
-    lines: Arc<Lines>,
-    patience: Duration,
+    queues: Arc<Queues>,
+    timeout: Duration,
     checked: AtomicU64,
     verify: Arc<Verify>,
 }
@@ -40,17 +40,17 @@ impl std::fmt::Debug for ImportedHashes {
 }
 
 impl ImportedHashes {
-    /// For a caller who waits at most `patience`.
-    pub(crate) fn new(patience: Duration) -> Self {
+    /// A caller waits at most `timeout`.
+    pub(crate) fn new(timeout: Duration) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
-        Self::with((processors / 2).max(1), patience, Arc::new(verify_bcrypt))
+        Self::with((processors / 2).max(1), timeout, Arc::new(verify_bcrypt))
     }
 
-    fn with(at_once: usize, patience: Duration, verify: Arc<Verify>) -> Self {
+    fn with(at_once: usize, timeout: Duration, verify: Arc<Verify>) -> Self {
         Self {
             running: Arc::new(Semaphore::new(at_once)),
-            lines: Arc::default(),
-            patience,
+            queues: Arc::default(),
+            timeout,
             checked: AtomicU64::new(0),
             verify,
         }
@@ -68,25 +68,27 @@ impl ImportedHashes {
     /// `Busy` if that takes too long, or too many wait already.
     pub(crate) async fn turn(&self, holder: Holder) -> Result<Turn<'_>> {
         let busy = |why| Error::new(ErrorKind::Busy, why).about(holder.0);
-        let place = Lines::join(&self.lines, holder)
+        let queued = Queues::join(&self.queues, holder)
             .ok_or_else(|| busy("is being checked for too many others; try again later"))?;
         let wait = async {
-            let first = place.line.clone().acquire_owned().await?;
+            let first = queued.first.clone().acquire_owned().await?;
             let running = self.running.clone().acquire_owned().await?;
             Ok::<_, tokio::sync::AcquireError>((first, running))
         };
-        let permits = tokio::time::timeout(self.patience, wait)
+        let permits = tokio::time::timeout(self.timeout, wait)
             .await
             .map_err(|_| busy("is being checked for others; try again later"))?
-            .map_err(|error| Error::new(ErrorKind::Unexpected, "a line ended").because(error))?;
-        Ok(Turn { hashes: self, held: (permits, place) })
+            .map_err(|error| {
+                Error::new(ErrorKind::Unexpected, "a queue was closed").because(error)
+            })?;
+        Ok(Turn { hashes: self, held: (permits, queued) })
     }
 }
 
-/// The leave to check one hash.
+/// The permission to check one hash.
 pub(crate) struct Turn<'h> {
     hashes: &'h ImportedHashes,
-    held: ((OwnedSemaphorePermit, OwnedSemaphorePermit), Place),
+    held: ((OwnedSemaphorePermit, OwnedSemaphorePermit), Queued),
 }
 
 impl Turn<'_> {
@@ -100,7 +102,7 @@ impl Turn<'_> {
         let (verify, secret, hash) =
             (hashes.verify.clone(), Secret::new(secret.to_owned()), hash.clone());
         may_block(move || {
-            // It runs on when its caller leaves, so it is what holds the turn.
+            // The work goes on if its caller is dropped, so it holds the permits.
             let _held = held;
             verify(secret.expose(), &hash)
         })
@@ -110,44 +112,44 @@ impl Turn<'_> {
 
 /// The credentials whose hashes are being checked.
 #[derive(Default)]
-struct Lines(Mutex<HashMap<Holder, Line>>);
+struct Queues(Mutex<HashMap<Holder, Queue>>);
 
-struct Line {
+struct Queue {
     callers: usize,
     first: Arc<Semaphore>,
 }
 
-impl Lines {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Holder, Line>> {
+impl Queues {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Holder, Queue>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn join(lines: &Arc<Self>, holder: Holder) -> Option<Place> {
-        let mut held = lines.lock();
-        let line = held
+    fn join(queues: &Arc<Self>, holder: Holder) -> Option<Queued> {
+        let mut held = queues.lock();
+        let queue = held
             .entry(holder)
-            .or_insert_with(|| Line { callers: 0, first: Arc::new(Semaphore::new(1)) });
-        if line.callers == MAX_LINE {
+            .or_insert_with(|| Queue { callers: 0, first: Arc::new(Semaphore::new(1)) });
+        if queue.callers == MAX_QUEUE {
             return None;
         }
-        line.callers += 1;
-        Some(Place { lines: lines.clone(), holder, line: line.first.clone() })
+        queue.callers += 1;
+        Some(Queued { queues: queues.clone(), holder, first: queue.first.clone() })
     }
 }
 
-/// A caller's place in a line; giving it up ends a line that nobody else is in.
-struct Place {
-    lines: Arc<Lines>,
+/// A caller in a queue; the last one to leave removes the queue.
+struct Queued {
+    queues: Arc<Queues>,
     holder: Holder,
-    line: Arc<Semaphore>,
+    first: Arc<Semaphore>,
 }
 
-impl Drop for Place {
+impl Drop for Queued {
     fn drop(&mut self) {
-        let mut held = self.lines.lock();
-        if let Some(line) = held.get_mut(&self.holder) {
-            line.callers -= 1;
-            if line.callers == 0 {
+        let mut held = self.queues.lock();
+        if let Some(queue) = held.get_mut(&self.holder) {
+            queue.callers -= 1;
+            if queue.callers == 0 {
                 held.remove(&self.holder);
             }
         }
@@ -172,7 +174,7 @@ mod tests {
     }
 
     /// Hashes that are checked by hand.
-    fn by_hand(at_once: usize, patience: Duration) -> (Arc<ImportedHashes>, Gate) {
+    fn by_hand(at_once: usize, timeout: Duration) -> (Arc<ImportedHashes>, Gate) {
         let (began, begun) = mpsc::channel();
         let (end, ended) = mpsc::channel();
         let (began, ended) = (Mutex::new(began), Mutex::new(ended));
@@ -180,7 +182,7 @@ mod tests {
             began.lock().unwrap().send(secret.to_owned()).unwrap();
             Ok(ended.lock().unwrap().recv().unwrap())
         };
-        let hashes = ImportedHashes::with(at_once, patience, Arc::new(verify));
+        let hashes = ImportedHashes::with(at_once, timeout, Arc::new(verify));
         (Arc::new(hashes), Gate { begun: Arc::new(Mutex::new(begun)), end })
     }
 
@@ -201,7 +203,7 @@ mod tests {
         SecretHash::bcrypt("$2a$04$abcdefghijklmnopqrstuuQSLmioUYOEmKTL16wobTks4j4shJ2JG").unwrap()
     }
 
-    /// A check that has joined its line when this returns.
+    /// A check that has joined its queue when this returns.
     async fn check(hashes: &Arc<ImportedHashes>, n: u8, secret: &str) -> JoinHandle<Result<bool>> {
         let (hashes, secret) = (hashes.clone(), secret.to_owned());
         let check =
@@ -231,14 +233,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_so_many_run_at_once_whoever_left_meanwhile() {
+    async fn the_number_of_checks_is_bounded_even_if_callers_leave() {
         let (hashes, gate) = by_hand(2, NEVER);
         let mut checks = Vec::new();
         for n in 0..5 {
             checks.push(check(&hashes, n, &format!("secret {n}")).await);
         }
         assert_eq!(hashes.checked(), 2);
-        // Nobody waits for the first two any longer, and they run on.
+        // The callers of the first two have left, and the checks run on.
         for check in checks.drain(..2) {
             check.abort();
             assert!(check.await.unwrap_err().is_cancelled());
@@ -257,10 +259,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_line_is_bounded_and_ends_with_those_in_it() {
+    async fn a_queue_is_bounded_and_removed_by_the_last_to_leave() {
         let (hashes, gate) = by_hand(1, NEVER);
         let mut checks = Vec::new();
-        for _ in 0..MAX_LINE {
+        for _ in 0..MAX_QUEUE {
             checks.push(check(&hashes, 1, "guess").await);
         }
         let error = hashes.turn(holder(1)).await.err().unwrap();
@@ -269,15 +271,15 @@ mod tests {
             check.abort();
             let _ = check.await;
         }
-        // The one that runs is still in line.
-        assert_eq!(hashes.lines.lock().get(&holder(1)).map(|line| line.callers), Some(1));
+        // The one that runs still counts.
+        assert_eq!(hashes.queues.lock().get(&holder(1)).map(|queue| queue.callers), Some(1));
         gate.begun().await;
         gate.end.send(false).unwrap();
         let last = check(&hashes, 1, "last").await;
         assert_eq!(gate.begun().await, "last");
         gate.end.send(true).unwrap();
         assert!(last.await.unwrap().unwrap());
-        assert!(hashes.lines.lock().is_empty());
+        assert!(hashes.queues.lock().is_empty());
     }
 
     #[tokio::test]

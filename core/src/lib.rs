@@ -12,19 +12,19 @@
 //! Reads are plain functions on a view.
 
 pub mod backend;
-pub mod block;
 pub mod changes;
+mod checkpoint;
 mod clock;
 pub mod command;
 pub mod digest;
 pub mod domain;
 pub mod entropy;
 pub mod error;
-mod fold;
+mod handle;
 mod imported;
-mod kept;
 pub mod layer;
 mod loader;
+mod log;
 pub mod netmap;
 pub mod options;
 pub mod portable;
@@ -35,9 +35,10 @@ mod series;
 pub mod state;
 pub mod store;
 pub mod threads;
-mod unfolded;
 pub mod view;
 mod writer;
+
+pub use log::{block, chain};
 
 pub use error::{Entity, Error, ErrorKind, Result};
 pub use store::{Store, open};

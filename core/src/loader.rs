@@ -1,23 +1,23 @@
 //! Opening: the rows at the checkpoint, and the blocks after it.
 //!
-//! Rows may be newer than the checkpoint, where folding was interrupted. So the blocks are not
-//! replayed over them one by one; only the last image of each changed row counts, and it replaces
-//! the stored one. The state is built from final images alone.
+//! Rows may be newer than the checkpoint, where a flush was interrupted. So the blocks are not
+//! replayed one by one; of each row that they changed only the last image counts, and it replaces the
+//! stored one. The state is built from those final images alone.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::backend::{Backend, Head, KeyRange, Row, Scan};
-use crate::block::{BlockHash, RowChange, Serial};
+use crate::block::{ChangeKind, RowChange};
+use crate::checkpoint::{Checkpointer, FlushBacklog, UnflushedAudit};
 use crate::command::Image;
 use crate::domain::WriterId;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fold::FoldDebt;
+use crate::log::chain::{Chain, read_chain};
+use crate::log::retention::Retained;
 use crate::schema::{Record, RowKey, Schema, Table, WriterPosition};
 use crate::state::{Loading, State, decode_image};
 use crate::threads::{may_block, no_thread};
-use crate::unfolded::UnfoldedAudit;
-use crate::writer::{Retained, audit_row, check_follows, read_blocks};
 
 /// Rows are read this many at a time.
 const ROWS_PER_READ: usize = 4096;
@@ -25,20 +25,18 @@ const ROWS_PER_READ: usize = 4096;
 /// A store as it was found.
 pub(crate) struct Loaded {
     pub(crate) state: State,
-    pub(crate) fold: FoldDebt,
-    pub(crate) audit: UnfoldedAudit,
+    pub(crate) audit: UnflushedAudit,
     pub(crate) positions: HashMap<WriterId, u64>,
-    pub(crate) retained: Retained,
-    pub(crate) checkpoint: Serial,
+    pub(crate) checkpointer: Checkpointer,
 }
 
 /// Loads everything but the series.
 pub(crate) async fn load(backend: &Arc<dyn Backend>, retain_block_bytes: u64) -> Result<Loaded> {
     let head = backend.head().await?;
     let retained = read_retained(backend.as_ref(), &head, retain_block_bytes).await?;
-    let debt = read_debt(backend.as_ref(), &head).await?;
+    let unflushed = read_unflushed(backend.as_ref(), &head).await?;
     let mut loading = Loading::default();
-    let mut replaced = debt.images;
+    let mut replaced = unflushed.images;
     for table in Table::STATE {
         load_table(backend, table, &mut loading, &mut replaced).await?;
     }
@@ -54,51 +52,37 @@ pub(crate) async fn load(backend: &Arc<dyn Backend>, retain_block_bytes: u64) ->
     state.advance(head.serial, head.hash, head.time);
     Ok(Loaded {
         state,
-        fold: debt.fold,
-        audit: debt.audit,
+        audit: unflushed.audit,
         positions: read_positions(backend.as_ref()).await?,
-        retained,
-        checkpoint: head.checkpoint,
+        checkpointer: Checkpointer::new(unflushed.backlog, retained, head.checkpoint),
     })
 }
 
-/// What the blocks after the checkpoint say.
+/// What the blocks after the checkpoint changed.
 #[derive(Default)]
-struct Debt {
+struct Unflushed {
     images: HashMap<(Table, RowKey), RowChange>,
-    fold: FoldDebt,
-    audit: UnfoldedAudit,
+    backlog: FlushBacklog,
+    audit: UnflushedAudit,
 }
 
-async fn read_debt(backend: &dyn Backend, head: &Head) -> Result<Debt> {
-    let mut debt = Debt::default();
-    let mut last: Option<(Serial, BlockHash)> = None;
-    read_blocks(backend, head.checkpoint, |encoded| {
-        if let Some((serial, hash)) = last {
-            check_follows(serial, hash, &encoded)?;
-        }
-        last = Some((encoded.serial, encoded.hash));
+async fn read_unflushed(backend: &dyn Backend, head: &Head) -> Result<Unflushed> {
+    let mut unflushed = Unflushed::default();
+    let chain = read_chain(backend, Chain::up_to(head, head.checkpoint), |encoded| {
         let block = encoded.decode()?;
         let entries = block.audit.unwrap_or_default();
-        let audit_rows = entries.iter().map(audit_row).collect();
-        debt.audit.extend(entries.into_iter().map(Arc::new));
+        let audit_rows =
+            entries.iter().map(|entry| RowChange::put(ChangeKind::Created, entry)).collect();
+        unflushed.audit.extend(entries.into_iter().map(Arc::new));
         for change in &block.changes {
-            debt.images.insert((change.table, change.key.clone()), change.clone());
+            unflushed.images.insert((change.table, change.key.clone()), change.clone());
         }
-        debt.fold.add(block.serial, block.changes, audit_rows);
+        unflushed.backlog.add(block.serial, block.changes, audit_rows);
         Ok(())
     })
     .await?;
-    let expected = (head.checkpoint != head.serial).then_some((head.serial, head.hash));
-    if last != expected {
-        return Err(Error::corrupt(
-            "blocks after the checkpoint are missing or do not fit the head",
-        )
-        .with("serial", head.serial)
-        .with("checkpoint", head.checkpoint)
-        .with("last_block", last.map_or(head.checkpoint, |(serial, _)| serial)));
-    }
-    Ok(debt)
+    chain.require_whole()?;
+    Ok(unflushed)
 }
 
 async fn load_table(
@@ -174,11 +158,10 @@ fn decode_on_all_cores(table: Table, rows: &[Row]) -> Result<Vec<Image>> {
     })
 }
 
-/// Adds up the blocks that earlier runs left. They are at most a little more than the limit.
+/// The blocks that earlier runs left: at most a little more than the limit.
 async fn read_retained(backend: &dyn Backend, head: &Head, limit: u64) -> Result<Retained> {
     let mut retained = Retained::new(head.oldest_block);
-    let before = Serial::new(head.oldest_block.get().saturating_sub(1));
-    read_blocks(backend, before, |block| {
+    read_chain(backend, Chain::kept(head), |block| {
         retained.add(block.serial, block.bytes.len() as u64, limit);
         Ok(())
     })

@@ -12,9 +12,9 @@ use crate::secrets::HashKey;
 /// once either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Materialize {
-    /// With every commit, for those who read the tables with other tools.
+    /// With every commit, for those who read the tables with other tools: write-through.
     Commit,
-    /// In the background, many changes of a row as one.
+    /// In the background, many changes of a row as one: write-back.
     #[default]
     Checkpoint,
 }
@@ -25,22 +25,22 @@ pub struct WriterOptions {
     /// Writes that may wait in the queue; 1 to 1,000,000.
     pub queue_capacity: usize,
     /// Bytes that writes may own from when they are accepted until they are answered; 1 to 2^40.
-    /// Those that own up to 4 KiB are bounded by their number alone, and one that owns more than
-    /// all of these bytes waits until it is the only one.
+    /// Writes of up to 4 KiB are bounded by their number alone, and one that owns more than all of
+    /// these bytes waits until it is the only one.
     pub queue_bytes: u64,
     /// How long a write waits for room in the queue, and the check of an imported key for its turn,
     /// before it gives `Busy`.
     pub queue_timeout: Duration,
     /// Writes that share one commit at most; 1 to 65,536.
     pub max_group: usize,
-    /// Changed rows that may await folding; beyond it, folding takes precedence over writes.
+    /// Dirty rows that may wait to be flushed; beyond it, flushing takes precedence over writes.
     pub max_fold_debt: usize,
-    /// Bytes of folded blocks that are kept for `watch`.
+    /// Bytes of blocks that are kept for `watch` once their rows are flushed.
     pub retain_block_bytes: u64,
-    /// How long the queue must be empty before the writer folds in its spare time.
+    /// How long the queue must be empty before the writer flushes.
     pub idle_before_fold: Duration,
-    /// The longest block, in bytes: 65,536 to [`MAX_BLOCK`], which is the default. Less is for
-    /// tests, and for readers of blocks that cannot take as much. A call over many entities makes
+    /// The longest block, in bytes: 65,536 to [`MAX_BLOCK`], which is the default. Less is for tests
+    /// and for consumers of blocks that cannot take as much. A call over many entities makes
     /// commits of a quarter of it, at most of 16 MiB.
     pub max_block_bytes: usize,
 }
@@ -91,11 +91,11 @@ impl Default for ClockOptions {
     }
 }
 
-/// What a store is opened with besides its backend: what it may not take from the environment by
-/// itself.
+/// What a store is opened with besides its backend. The store takes nothing from its environment by
+/// itself: clock and random numbers are handed in.
 #[derive(Clone)]
 pub struct StoreOptions {
-    /// The clock.
+    /// Tells the time of commands.
     pub clock: Arc<dyn Clock>,
     /// When the clock is taken for wrong.
     pub clock_bounds: ClockOptions,
@@ -105,11 +105,11 @@ pub struct StoreOptions {
     /// The key that hashes API keys, pre-auth keys and session tokens. Without one, credentials
     /// can be neither made nor checked.
     pub hash_key: Option<Arc<HashKey>>,
-    /// When rows reach the tables.
+    /// When rows are written to the tables.
     pub materialize: Materialize,
     /// Limits of the writer.
     pub writer: WriterOptions,
-    /// Every write gives `ReadOnly`, nothing is folded, and an older schema is read as it is.
+    /// Every write gives `ReadOnly`, nothing is flushed, and an older schema is read as it is.
     pub read_only: bool,
     /// Who the audit trail names for writes of this handle.
     pub actor: ActorName,
@@ -118,7 +118,7 @@ pub struct StoreOptions {
 }
 
 impl Default for StoreOptions {
-    /// System clock and random numbers, no hash key, folding in the background.
+    /// System clock and random numbers, no hash key, flushing in the background.
     fn default() -> Self {
         Self {
             clock: Arc::new(SystemClock),

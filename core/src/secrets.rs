@@ -97,7 +97,7 @@ impl HashKey {
             .with("configured_key_id", data_encoding::HEXLOWER.encode(&self.id))),
             SecretScheme::Bcrypt => {
                 check_cost(hash)?;
-                // bcrypt puts a zero behind the secret and repeats both, so a secret with one in it
+                // bcrypt puts a zero after the secret and repeats both, so a secret with one in it
                 // would pass for what is before it.
                 let taken_for_another = secret.len() > MAX_BCRYPT_SECRET || secret.contains('\0');
                 Ok(if taken_for_another { Verdict::Wrong } else { Verdict::NeedsBcrypt })

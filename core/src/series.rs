@@ -4,11 +4,11 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use crate::backend::{Backend, KeyRange, Row, Scan};
+use crate::checkpoint::{Entries, UnflushedAudit};
 use crate::digest::{Digest, RowHasher};
 use crate::domain::{AuditEntry, Id, MetricName, MetricPoint, MetricQuery, NodeId, Timestamp};
 use crate::error::{Entity, Result};
 use crate::schema::{Record, RowKey, Table};
-use crate::unfolded::{Lines, UnfoldedAudit};
 
 /// Rows are read at most this many at a time.
 const ROWS_PER_READ: usize = 1000;
@@ -29,7 +29,7 @@ fn of_series(node: Option<NodeId>, metric: &MetricName) -> RowKey {
 pub(crate) struct MetricReader<'b> {
     backend: &'b dyn Backend,
     query: MetricQuery,
-    /// Where to look next; `None` behind the end.
+    /// Where to look next; `None` at the end.
     next: Option<RowKey>,
 }
 
@@ -47,7 +47,7 @@ impl<'b> MetricReader<'b> {
             (Some(node), None) => RowKey::new().optional_id(node.as_ref().map(NodeId::as_bytes)),
             (None, _) => RowKey::new(),
         };
-        // Anybody can make up where to go on; the query's points begin where they begin.
+        // A cursor is not trusted: it cannot begin before the query does.
         let next = match after {
             Some(after) => start.max(after.successor()),
             None => start,
@@ -71,16 +71,16 @@ impl<'b> MetricReader<'b> {
 
     /// At most `limit` further points of one series, by one scan; empty at the end.
     pub(crate) async fn read_series(&mut self, limit: usize) -> Result<Vec<MetricPoint>> {
-        while let Some(place) = self.next.clone() {
-            let Some(found) = self.rows(place.clone(), self.end(), 1).await?.pop() else {
+        while let Some(from_key) = self.next.clone() {
+            let Some(found) = self.rows(from_key.clone(), self.end(), 1).await?.pop() else {
                 self.next = None;
                 break;
             };
-            let (range, behind) = self.wanted_at(MetricPoint::decode(&found.key, &found.body)?);
-            self.next = behind;
+            let (range, next) = self.wanted_at(MetricPoint::decode(&found.key, &found.body)?);
+            self.next = next;
             let Some((from, to)) = range else { continue };
-            // Not from the point that was found: by now others may stand before it.
-            let rows = self.rows(from.max(place), Some(to), limit).await?;
+            // Not from the point that was found: others may have been written before it since.
+            let rows = self.rows(from.max(from_key), Some(to), limit).await?;
             if let Some(last) = rows.last()
                 && rows.len() == limit
             {
@@ -93,22 +93,22 @@ impl<'b> MetricReader<'b> {
         Ok(Vec::new())
     }
 
-    /// Which points to read next if `point` is the next one that is stored, if any, and where to
-    /// look behind them.
+    /// Which points to read, if any, when `point` is the next one that is stored, and where to look
+    /// after them.
     fn wanted_at(&self, point: MetricPoint) -> (Option<(RowKey, RowKey)>, Option<RowKey>) {
         let MetricQuery { metric: wanted, from, to, .. } = &self.query;
         let series = of_series(point.node, wanted.as_ref().unwrap_or(&point.metric));
-        let behind = match wanted {
+        let prefix = match wanted {
             Some(_) => RowKey::new().optional_id(point.node.as_ref().map(NodeId::as_bytes)),
             None => series.clone(),
         };
-        let is_behind = match wanted.as_ref().map(|wanted| point.metric.cmp(wanted)) {
+        let is_past = match wanted.as_ref().map(|wanted| point.metric.cmp(wanted)) {
             Some(Ordering::Less) => false,
             Some(Ordering::Greater) => true,
             Some(Ordering::Equal) | None => point.at >= *to,
         };
         let range = (series.clone().integer(from.as_micros()), series.integer(to.as_micros()));
-        ((!is_behind).then_some(range), behind.after_prefix())
+        ((!is_past).then_some(range), prefix.after_prefix())
     }
 
     /// The end of what the query can contain.
@@ -187,10 +187,10 @@ pub(crate) async fn count_rows(backend: &dyn Backend, ranges: &[KeyRange]) -> Re
     Ok(count)
 }
 
-/// Reads the audit trail: what is folded into rows, merged with what is still only in blocks.
+/// Reads the audit trail: the rows of the table, merged with entries that are only in blocks.
 pub(crate) struct AuditReader<'b> {
     backend: &'b dyn Backend,
-    unfolded: Lines,
+    unflushed: Entries,
     peeked: Option<(RowKey, Arc<AuditEntry>)>,
     range: KeyRange,
     reverse: bool,
@@ -202,18 +202,18 @@ pub(crate) struct AuditReader<'b> {
 }
 
 impl<'b> AuditReader<'b> {
-    /// `unfolded` must be taken before this is made, so that nothing falls between. At first
+    /// `unflushed` must be taken before this is made, so that nothing falls between. At first
     /// `wanted` rows are read, then more and more: a filter may let few through.
     pub(crate) fn new(
         backend: &'b dyn Backend,
-        unfolded: &UnfoldedAudit,
+        unflushed: &UnflushedAudit,
         range: KeyRange,
         reverse: bool,
         wanted: usize,
     ) -> Self {
         Self {
             backend,
-            unfolded: unfolded.within(&range, reverse),
+            unflushed: unflushed.within(&range, reverse),
             peeked: None,
             range,
             reverse,
@@ -227,7 +227,7 @@ impl<'b> AuditReader<'b> {
     /// The next entry in order.
     pub(crate) async fn next(&mut self) -> Result<Option<Arc<AuditEntry>>> {
         if self.peeked.is_none() {
-            self.peeked = self.unfolded.next();
+            self.peeked = self.unflushed.next();
         }
         if self.row.is_none() {
             self.row = self.next_row().await?;

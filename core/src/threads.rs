@@ -17,7 +17,7 @@ pub async fn may_block<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let Ok(runtime) = Handle::try_current() else { return work() };
-    // Where there is no thread to be had, tokio panics.
+    // If the system gives no thread, tokio panics.
     let spawned = catch_unwind(AssertUnwindSafe(|| runtime.spawn_blocking(work)));
     let task = spawned.map_err(|_| no_thread(io::Error::other("the blocking pool is empty")))?;
     task.await.unwrap_or_else(|error| {
@@ -32,7 +32,7 @@ pub async fn may_block<T: Send + 'static>(
 /// What a thread's runtime can wait for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Waits {
-    /// Timers and other threads, which costs a wake-up least.
+    /// Timers and other threads: the cheapest to wake up.
     Timers,
     /// Sockets, too.
     Everything,
@@ -48,7 +48,7 @@ pub(crate) async fn start(
     work: impl FnOnce(&Runtime) + Send + 'static,
 ) -> Result<()> {
     let dispatch = tracing::dispatcher::get_default(Clone::clone);
-    let (tell, told) = oneshot::channel();
+    let (started, outcome) = oneshot::channel();
     let body = move || {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         match waits {
@@ -57,16 +57,16 @@ pub(crate) async fn start(
         };
         match runtime.thread_name(name).build() {
             Ok(runtime) => {
-                // Whoever opens the store may have given up.
-                if tell.send(Ok(())).is_ok() {
+                // The opening may have been cancelled.
+                if started.send(Ok(())).is_ok() {
                     tracing::dispatcher::with_default(&dispatch, || work(&runtime));
                 }
             }
-            Err(error) => drop(tell.send(Err(error))),
+            Err(error) => drop(started.send(Err(error))),
         }
     };
     let started = match std::thread::Builder::new().name(name.to_owned()).spawn(body) {
-        Ok(_) => told.await.unwrap_or_else(|_| Err(io::Error::other("it stopped at once"))),
+        Ok(_) => outcome.await.unwrap_or_else(|_| Err(io::Error::other("it stopped at once"))),
         Err(error) => Err(error),
     };
     started.map_err(|error| no_thread(error).with("thread", name))

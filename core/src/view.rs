@@ -5,17 +5,17 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::changes::Place;
+use crate::checkpoint::UnflushedAudit;
 use crate::domain::NodeId;
 use crate::netmap::{NetMap, Network};
 use crate::state::State;
-use crate::unfolded::UnfoldedAudit;
 
 /// What the writer publishes after each durable commit.
 #[derive(Debug)]
 pub(crate) struct Published {
     pub(crate) state: State,
-    /// Audit entries that are durable in blocks but not folded into rows yet.
-    pub(crate) audit: UnfoldedAudit,
+    /// Audit entries that are durable in blocks and not flushed yet.
+    pub(crate) audit: UnflushedAudit,
     /// When this was last known to be the newest.
     pub(crate) fresh_at: Instant,
     /// What the network maps of this state share, once one was asked for.
@@ -23,12 +23,12 @@ pub(crate) struct Published {
 }
 
 impl Published {
-    pub(crate) fn new(state: State, audit: UnfoldedAudit) -> Self {
+    pub(crate) fn new(state: State, audit: UnflushedAudit) -> Self {
         Self { state, audit, fresh_at: Instant::now(), network: OnceLock::new() }
     }
 
-    /// Also takes over what was put together for `replaced`, if only rows were folded, or series
-    /// stored, since.
+    /// Takes over the network of `replaced` if the state is still the same: only rows were flushed, or
+    /// series stored.
     pub(crate) fn after(mut self, replaced: &Self) -> Self {
         if (self.state.serial(), self.state.hash())
             == (replaced.state.serial(), replaced.state.hash())
@@ -83,7 +83,7 @@ impl View {
         Place { serial: self.serial(), hash: self.hash() }
     }
 
-    pub(crate) fn unfolded_audit(&self) -> &UnfoldedAudit {
+    pub(crate) fn unflushed_audit(&self) -> &UnflushedAudit {
         &self.published.audit
     }
 

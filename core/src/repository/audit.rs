@@ -6,14 +6,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::backend::KeyRange;
+use crate::block::{ChangeKind, RowChange};
 use crate::domain::{
     AuditEntry, AuditQuery, Cursor, Id, Page, PageRequest, Timestamp, fingerprint, nil_id,
 };
 use crate::error::{Error, Result};
+use crate::handle::StoreHandle;
 use crate::schema::{Record, RowKey, Table};
 use crate::series::AuditReader;
-use crate::store::{Store, StoreHandle};
-use crate::writer::{SeriesBatch, audit_row};
+use crate::writer::SeriesRows;
 
 /// A batch has at most this many entries.
 const MAX_ENTRIES: usize = 10_000;
@@ -84,20 +85,21 @@ impl AuditRepository for StoreHandle {
         if entries.iter().any(|entry| entry.id.is_nil()) {
             return Err(nil_id().about(crate::error::Entity::Audit).during(OPERATION));
         }
-        let rows: Vec<_> = entries.iter().map(audit_row).collect();
+        let rows: Vec<_> =
+            entries.iter().map(|entry| RowChange::put(ChangeKind::Created, entry)).collect();
         let view = self.open_view(OPERATION)?;
         if rows.is_empty() {
             return Ok(());
         }
-        // A line that is only in a block would replace the entry when it is folded.
+        // An entry that is only in a block would replace this one when it is flushed.
         let appended: HashSet<_> = entries.iter().map(|entry| (entry.at, entry.id)).collect();
         let from = entries.iter().map(|entry| moment(entry.at)).min().unwrap_or_default();
         let range = KeyRange { from, ..KeyRange::all(Table::Audit) };
-        let mut unfolded = view.unfolded_audit().within(&range, true);
-        if unfolded.any(|(_, line)| appended.contains(&(line.at, line.id))) {
-            self.checkpoint().await.map_err(|error| error.during(OPERATION))?;
+        let mut unflushed = view.unflushed_audit().within(&range, true);
+        if unflushed.any(|(_, entry)| appended.contains(&(entry.at, entry.id))) {
+            self.flush().await.map_err(|error| error.during(OPERATION))?;
         }
-        self.append_series(OPERATION, SeriesBatch { rows, position: None }).await
+        self.append_series(OPERATION, SeriesRows { rows, position: None }).await
     }
 
     async fn query(&self, query: &AuditQuery, page: &PageRequest) -> Result<Page<Arc<AuditEntry>>> {
@@ -113,17 +115,17 @@ impl AuditRepository for StoreHandle {
             };
             if let Some(cursor) = &page.cursor {
                 let position = RowKey::from_bytes(cursor.position_for(fingerprint)?)?;
-                // Anybody can make one up; the query's bounds stay.
+                // A cursor is not trusted: the query's bounds stay.
                 if query.newest_first {
                     range.to = Some(range.to.map_or(position.clone(), |to| to.min(position)));
                 } else {
                     range.from = range.from.max(position.successor());
                 }
             }
-            let unfolded = view.unfolded_audit();
+            let unflushed = view.unflushed_audit();
             let limit = page.limit.get();
             let (backend, reverse) = (self.backend(), query.newest_first);
-            let mut reader = AuditReader::new(backend, unfolded, range, reverse, limit + 1);
+            let mut reader = AuditReader::new(backend, unflushed, range, reverse, limit + 1);
             let mut items = Vec::new();
             while items.len() <= limit {
                 let Some(entry) = reader.next().await? else { break };

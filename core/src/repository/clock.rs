@@ -6,14 +6,13 @@ use async_trait::async_trait;
 use serde::Serialize;
 
 use crate::backend::KeyRange;
-use crate::block::RowChange;
+use crate::block::{ChangeKind, RowChange};
 use crate::command::ClockCommand;
 use crate::domain::{AuditEntry, AuditQuery, Limit, PageRequest, Timestamp};
 use crate::error::Result;
+use crate::handle::StoreHandle;
 use crate::schema::{Record, Table};
 use crate::series::{count_rows, metric_ranges_from};
-use crate::store::StoreHandle;
-use crate::writer::audit_row;
 
 /// The store's time, and what was written when the clock was wrong.
 ///
@@ -191,7 +190,9 @@ impl StoreHandle {
                 from: first.key(),
                 to: Some(last.key().successor()),
             };
-            let dated = |entry: &AuditEntry| audit_row(&AuditEntry { at: now, ..entry.clone() });
+            let dated = |entry: &AuditEntry| {
+                RowChange::put(ChangeKind::Created, &AuditEntry { at: now, ..entry.clone() })
+            };
             let rows: Vec<RowChange> = read.iter().map(|entry| dated(entry)).collect();
             count += rows.len() as u64;
             self.replace_series(operation, vec![range], rows).await?;

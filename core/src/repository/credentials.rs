@@ -15,8 +15,8 @@ use crate::domain::{
 };
 use crate::entropy::draw;
 use crate::error::{Entity, Error, ErrorKind, Result};
+use crate::handle::StoreHandle;
 use crate::secrets::{HashKey, Verdict};
-use crate::store::{Store, StoreHandle};
 use crate::view::View;
 
 const API_KEY: Purpose = Purpose {
@@ -362,7 +362,7 @@ impl StoreHandle {
         }
         let turn = self.imported_hashes().turn((purpose.entity, found.id())).await?;
         // Those in front may have replaced the hash, and the credential may have ended.
-        let (found, right) = judge(&self.view())?;
+        let (found, right) = judge(&self.current_view())?;
         if right {
             return Ok((found, None));
         }

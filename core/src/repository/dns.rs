@@ -11,7 +11,7 @@ use crate::domain::{
     Revision,
 };
 use crate::error::Result;
-use crate::store::StoreHandle;
+use crate::handle::StoreHandle;
 
 /// DNS records that the mesh serves beside the labels of its nodes.
 ///

@@ -11,10 +11,10 @@ use crate::domain::{
     WriterId, fingerprint,
 };
 use crate::error::{Error, Result};
+use crate::handle::StoreHandle;
 use crate::schema::{Record, RowKey, Table};
 use crate::series::{MetricReader, check_node, metric_ranges_before};
-use crate::store::StoreHandle;
-use crate::writer::SeriesBatch;
+use crate::writer::SeriesRows;
 
 /// A batch has at most this many points.
 const MAX_POINTS: usize = 10_000;
@@ -185,7 +185,7 @@ impl MetricRepository for StoreHandle {
         if rows.is_empty() {
             return self.open_view(OPERATION).map(|_| ());
         }
-        self.append_series(OPERATION, SeriesBatch { rows, position: None }).await
+        self.append_series(OPERATION, SeriesRows { rows, position: None }).await
     }
 
     async fn record_batch(
@@ -199,7 +199,7 @@ impl MetricRepository for StoreHandle {
         writer.not_nil().map_err(|error| error.during(OPERATION))?;
         let rows = rows(&points).map_err(|error| error.during(OPERATION))?;
         let position = Some((writer, sequence));
-        self.append_series(OPERATION, SeriesBatch { rows, position }).await
+        self.append_series(OPERATION, SeriesRows { rows, position }).await
     }
 
     async fn range(&self, query: &MetricQuery, page: &PageRequest) -> Result<Page<MetricPoint>> {

@@ -12,7 +12,7 @@ use crate::domain::{
     PageRequest, Registration, Revision, Timestamp,
 };
 use crate::error::Result;
-use crate::store::StoreHandle;
+use crate::handle::StoreHandle;
 
 /// Nodes: the machines of the mesh.
 ///

@@ -3,8 +3,8 @@
 use crate::command::{Command, Part};
 use crate::domain::NodeId;
 use crate::error::Result;
+use crate::handle::StoreHandle;
 use crate::state::Reply;
-use crate::store::StoreHandle;
 
 impl StoreHandle {
     /// Runs the command that `make` gives for each part until one comes to the end, and hands each

@@ -8,7 +8,7 @@ use super::expect_reply;
 use crate::command::PolicyCommand;
 use crate::domain::{DocumentText, Page, PageRequest, Policy, PolicyVersion};
 use crate::error::Result;
-use crate::store::StoreHandle;
+use crate::handle::StoreHandle;
 
 /// Policies: versions of the document that says who may reach whom. The store does not read it.
 ///

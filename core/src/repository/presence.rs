@@ -8,7 +8,7 @@ use super::expect_reply;
 use crate::command::PresenceCommand;
 use crate::domain::{Change, EndpointList, NodeId, Presence, SessionNumber};
 use crate::error::Result;
-use crate::store::StoreHandle;
+use crate::handle::StoreHandle;
 
 /// Presence: which nodes are connected, and where they can be reached.
 ///

@@ -9,7 +9,7 @@ use super::expect_reply;
 use crate::command::RouteCommand;
 use crate::domain::{NodeId, Page, PageRequest, Prefix, Route, RouteFilter, RouteId};
 use crate::error::Result;
-use crate::store::StoreHandle;
+use crate::handle::StoreHandle;
 
 /// Routes: prefixes outside the mesh that nodes lead to.
 ///

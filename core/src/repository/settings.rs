@@ -8,7 +8,7 @@ use super::expect_reply;
 use crate::command::SettingCommand;
 use crate::domain::{Revision, Setting, SettingDocument, SettingKind};
 use crate::error::Result;
-use crate::store::StoreHandle;
+use crate::handle::StoreHandle;
 
 /// Settings: three documents for the whole network (addresses and lifetimes, relays, resolvers).
 ///

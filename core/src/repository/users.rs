@@ -11,7 +11,7 @@ use crate::domain::{
     UserName, UserPatch,
 };
 use crate::error::Result;
-use crate::store::StoreHandle;
+use crate::handle::StoreHandle;
 
 /// Users: people and service accounts that own nodes and sign in.
 ///

@@ -1,9 +1,7 @@
 //! The store: what Ghostwire holds.
 
-mod handle;
+mod implementation;
 mod open;
-mod queue;
-mod shown;
 mod watch;
 
 use std::sync::Arc;
@@ -22,7 +20,6 @@ use crate::state::Reply;
 use crate::view::View;
 use crate::writer::Committed;
 
-pub use handle::StoreHandle;
 pub use open::open;
 
 /// The storage of a control plane: typed repositories, snapshots, and a feed of changes.

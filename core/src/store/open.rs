@@ -6,13 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tracing::Instrument;
 
 use super::Store;
-use super::handle::{Core, StoreHandle};
-use super::queue::Queue;
 use crate::backend::Backend;
 use crate::block::{MAX_BLOCK, Serial};
 use crate::clock::{ClockGuard, Reading};
 use crate::digest::DigestCache;
 use crate::error::{Error, Result};
+use crate::handle::{Core, Queue, StoreHandle};
 use crate::imported::ImportedHashes;
 use crate::loader;
 use crate::options::StoreOptions;
@@ -20,7 +19,7 @@ use crate::secrets::HashKey;
 use crate::state::{CredentialHashes, State};
 use crate::threads::{self, Waits};
 use crate::view::Published;
-use crate::writer::{Closing, Disk, Progress, Shared, Start, Writer, WriterCounters};
+use crate::writer::{Closing, CommitThread, Progress, Shared, Writer, WriterCounters};
 
 /// Opens a store on a backend: migrates what is stored, loads it, and starts the writer. If that
 /// does not work, the backend is closed.
@@ -71,7 +70,7 @@ fn warn_of_other_keys(state: &State, key: &HashKey) {
 /// Before anything is written: a migration, too, would be dated by a clock that is wrong.
 async fn watch_clock(backend: &dyn Backend, options: &StoreOptions) -> Result<ClockGuard> {
     let head = backend.head().await?;
-    // Whoever only reads can do no harm.
+    // Opened read-only, a wrong clock does no harm.
     let last = (head.serial > Serial::ZERO && !options.read_only).then_some(head.time);
     ClockGuard::start(Reading::of(options.clock.as_ref()), last, &options.clock_bounds)
 }
@@ -104,28 +103,23 @@ async fn start(
 ) -> Result<Arc<dyn Store>> {
     let info = backend.info();
     let serial = loaded.state.serial();
-    let fold_debt = loaded.fold.len() as u64;
     let counters = WriterCounters::default();
-    counters.fold_debt.store(fold_debt, Ordering::Relaxed);
+    counters.dirty_rows.store(loaded.checkpointer.backlog.len() as u64, Ordering::Relaxed);
     let shared = Arc::new(Shared {
         published: arc_swap::ArcSwap::from_pointee(Published::new(loaded.state, loaded.audit)),
         progress: tokio::sync::watch::Sender::new(Progress { serial, end: None }),
         closing: Closing::default(),
-        storing: AtomicU64::new(serial.get()),
+        submitted: AtomicU64::new(serial.get()),
         digests: DigestCache::new(),
         counters,
     });
-    let start = Start {
-        positions: loaded.positions,
-        fold: loaded.fold,
-        retained: loaded.retained,
-        checkpoint: loaded.checkpoint,
-    };
-    // Commits block their thread while the disk works, so the writer has one of its own, and one
-    // for commits that are stored while the next group is carried out.
+    // A commit blocks its thread while the disk works. So the writer has a thread of its own, and
+    // one for the commits that are in flight while it decides the next batch.
     let waits = if info.shared { Waits::Everything } else { Waits::Timers };
-    let disk = Disk::start(waits).await?;
-    let writer = Writer::new(backend.clone(), shared.clone(), &options, start, disk);
+    let commits = CommitThread::start(waits).await?;
+    let (checkpointer, positions) = (loaded.checkpointer, loaded.positions);
+    let writer =
+        Writer::new(backend.clone(), shared.clone(), &options, checkpointer, positions, commits);
     let (queue, receiver) = Queue::new(&options.writer);
     threads::start("ghostwire-store", waits, move |runtime| {
         runtime.block_on(writer.serve_all(receiver));

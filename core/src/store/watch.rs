@@ -7,6 +7,7 @@ use tokio::sync::watch::Receiver;
 
 use crate::backend::Backend;
 use crate::block::{BlockHash, EncodedBlock, Serial};
+use crate::chain::Chain;
 use crate::changes::{self, ChangeStream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::writer::{End, Progress};
@@ -18,8 +19,9 @@ pub(super) fn stream(
     after: Serial,
     hash: Option<BlockHash>,
 ) -> ChangeStream {
-    let following =
-        Following { backend, progress, after, hash, has_begun: false, read: VecDeque::new() };
+    let chain = Chain::from(after, hash);
+    let read = VecDeque::new();
+    let following = Following { backend, progress, after, hash, started: false, chain, read };
     Box::pin(futures_util::stream::unfold(Some(following), |following| async move {
         let mut following = following?;
         match following.next().await {
@@ -30,14 +32,16 @@ pub(super) fn stream(
     }))
 }
 
-/// A watcher's place in the chain of blocks.
+/// A watcher's position in the log.
 struct Following {
     backend: Arc<dyn Backend>,
     progress: Receiver<Progress>,
+    /// Where to start, and the hash there, if it is known.
     after: Serial,
-    /// Of the commit there, until the next one was found to follow it.
     hash: Option<BlockHash>,
-    has_begun: bool,
+    started: bool,
+    /// The blocks that were read.
+    chain: Chain,
     read: VecDeque<EncodedBlock>,
 }
 
@@ -45,31 +49,31 @@ impl Following {
     /// The next commit; `None` once the store is closed and everything was told.
     async fn next(&mut self) -> Result<Option<changes::CommitChanges>> {
         const BLOCKS_PER_READ: usize = 64;
-        if !std::mem::replace(&mut self.has_begun, true) {
-            self.begin().await?;
+        if !std::mem::replace(&mut self.started, true) {
+            self.check_start().await?;
         }
         loop {
             if let Some(block) = self.read.pop_front() {
-                self.after = block.serial;
                 return changes::of_block(&block).map(Some);
             }
-            // Blocks beyond the published serial may belong to a commit that is under way.
+            // Blocks beyond the published serial may belong to a commit that is in flight.
             let Progress { serial: published, end, .. } = self.progress.borrow_and_update().clone();
             if let Some(End::Failed(error)) = end {
                 return Err(error);
             }
-            if published > self.after {
-                let blocks = self.backend.blocks(self.after, BLOCKS_PER_READ).await?;
-                if let (Some(hash), Some(next)) = (self.hash.take(), blocks.first())
-                    && next.previous != hash
-                {
-                    return Err(another_history().with("after", self.after));
-                }
+            let after = self.chain.last();
+            if published > after {
+                let blocks = self.backend.blocks(after, BLOCKS_PER_READ).await?;
                 self.read = blocks.into_iter().filter(|block| block.serial <= published).collect();
+                for block in &self.read {
+                    let is_first = after == self.after && self.chain.last() == after;
+                    self.chain.follow(block.serial, block).map_err(|error| match is_first {
+                        true => another_history().with("after", after),
+                        false => error,
+                    })?;
+                }
                 if self.read.is_empty() {
-                    return Err(
-                        Error::corrupt("a durable block is missing").with("after", self.after)
-                    );
+                    return Err(Error::corrupt("a durable block is missing").with("after", after));
                 }
                 continue;
             }
@@ -79,8 +83,8 @@ impl Following {
         }
     }
 
-    /// Refuses a place that is not in the history, where only waiting would follow otherwise.
-    async fn begin(&self) -> Result<()> {
+    /// Refuses a position that is not in the history, where only waiting would follow otherwise.
+    async fn check_start(&self) -> Result<()> {
         let Progress { serial: published, end, .. } = self.progress.borrow().clone();
         if let Some(End::Failed(error)) = end {
             return Err(error);
@@ -88,7 +92,7 @@ impl Following {
         if self.after < published || (self.after == published && self.hash.is_none()) {
             return Ok(());
         }
-        // Another process may have brought the store to the place.
+        // Another process may have brought the store there.
         let head = self.backend.head().await?;
         if self.after > head.serial {
             return Err(another_history().with("after", self.after).with("serial", head.serial));

@@ -22,30 +22,30 @@ impl<T> Answer<T> {
         (Self { caller, _room: room }, answered)
     }
 
-    /// A caller that is gone does not want to know.
+    /// Does nothing if the caller no longer waits.
     pub(crate) fn send(self, outcome: Result<T>) {
         let _ = self.caller.send(outcome);
     }
 }
 
-/// What a command came to, and the commit that holds it.
+/// The outcome of a command, and the commit that made it durable.
 #[derive(Debug, Clone)]
 pub struct Committed<T = Reply> {
-    /// The answer.
+    /// What the command gave.
     pub value: T,
-    /// The commit from which on it holds.
+    /// The first commit whose state contains it.
     pub serial: Serial,
 }
 
 /// What waits in the queue.
 pub(crate) enum Request {
     Submit(Box<Submission>, Answer<Committed>),
-    Series(SeriesBatch, Answer<()>),
-    /// Remove rows of series, and bring in others in the same commit.
+    Append(SeriesRows, Answer<()>),
+    /// Remove rows of series, and write others in the same commit.
     Replace(Vec<KeyRange>, Vec<RowChange>, Answer<()>),
     /// Look for commits of other processes.
     Refresh(Answer<()>),
-    /// Fold everything.
+    /// Flush every dirty row.
     Checkpoint(Answer<Serial>),
     /// Read everything that is stored and compare.
     Verify(Answer<()>),
@@ -56,19 +56,34 @@ impl Request {
         match self {
             Self::Submit(_, answer) => answer.send(Err(error.clone())),
             Self::Checkpoint(answer) => answer.send(Err(error.clone())),
-            Self::Series(_, answer)
+            Self::Append(_, answer)
             | Self::Replace(_, _, answer)
             | Self::Refresh(answer)
             | Self::Verify(answer) => answer.send(Err(error.clone())),
         }
     }
+
+    /// Refuses a write; gives everything else back.
+    pub(super) fn refuse_write(self, error: &Error) -> Option<Self> {
+        // The whole text as the source: context would be cut, and it says what to do.
+        let refusal = || {
+            Error::new(error.kind().clone(), "the command was not stored")
+                .because(error.to_string())
+        };
+        match self {
+            Self::Submit(_, answer) => answer.send(Err(refusal())),
+            Self::Append(_, answer) => answer.send(Err(refusal())),
+            other => return Some(other),
+        }
+        None
+    }
 }
 
-/// Rows of a series, and how far the writer of the batch got with them.
-pub(crate) struct SeriesBatch {
+/// Rows of a series, from one source.
+pub(crate) struct SeriesRows {
     pub(crate) rows: Vec<RowChange>,
-    /// (writer, sequence): a batch whose sequence is not above the writer's last one is a
-    /// repetition and does nothing.
+    /// The source and its sequence number: rows whose number is not above the source's last one are
+    /// a repetition and are not stored again.
     pub(crate) position: Option<(WriterId, u64)>,
 }
 

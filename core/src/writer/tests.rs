@@ -6,35 +6,38 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::flight::{Step, next_step};
+use super::event_loop::DRAIN_LIMIT;
+use super::in_flight::{Step, next_step};
 use super::*;
-use crate::backend::{BackendCounters, BackendInfo, Row, Scan};
+use crate::backend::{BackendCounters, BackendInfo, Commit, Head, Row, Scan};
 use crate::block::EncodedBlock;
+use crate::checkpoint::{FlushBacklog, UnflushedAudit};
 use crate::command::{Submission, UserCommand};
 use crate::domain::{ActorName, NewUser, Timestamp, UserId};
+use crate::error::Result;
+use crate::log::retention::Retained;
 use crate::schema::Schema;
-use crate::unfolded::UnfoldedAudit;
 
 #[test]
-fn the_next_step_follows_from_what_is_open_and_what_is_over() {
+fn the_next_step_follows_from_the_open_batch_and_the_commit_in_flight() {
     for nothing_more in [false, true] {
-        // While a commit is under way everything else gathers.
+        // While a commit is in flight everything else gathers.
         assert_eq!(next_step(None, Some((9, false)), 0, nothing_more), Step::Gather);
         assert_eq!(next_step(Some(99), Some((9, false)), 0, nothing_more), Step::Gather);
         assert_eq!(next_step(None, None, 0, nothing_more), Step::Gather);
-        // One that is over is told of, and a group that is long enough begins with it.
+        // One that has ended is published, and a batch that is long enough is begun with that.
         assert_eq!(next_step(None, Some((9, true)), 0, nothing_more), Step::Publish);
-        assert_eq!(next_step(Some(9), Some((9, true)), 0, nothing_more), Step::Begin);
-        // The first group after a rest waits for nobody.
-        assert_eq!(next_step(Some(1), None, 0, nothing_more), Step::Begin);
+        assert_eq!(next_step(Some(9), Some((9, true)), 0, nothing_more), Step::Rotate);
+        // The first batch after a rest waits for nothing.
+        assert_eq!(next_step(Some(1), None, 0, nothing_more), Step::Rotate);
     }
-    // A shorter group grows on, and nobody waits for that who is stored.
+    // A shorter batch goes on growing, and nobody whose commit is stored waits for that.
     assert_eq!(next_step(Some(8), Some((9, true)), 0, false), Step::Publish);
     assert_eq!(next_step(Some(8), None, 9, false), Step::Gather);
-    assert_eq!(next_step(Some(9), None, 9, false), Step::Begin);
-    // Unless there is nothing to grow by.
-    assert_eq!(next_step(Some(8), Some((9, true)), 0, true), Step::Begin);
-    assert_eq!(next_step(Some(8), None, 9, true), Step::Begin);
+    assert_eq!(next_step(Some(9), None, 9, false), Step::Rotate);
+    // Unless nothing more waits.
+    assert_eq!(next_step(Some(8), Some((9, true)), 0, true), Step::Rotate);
+    assert_eq!(next_step(Some(8), None, 9, true), Step::Rotate);
 }
 
 /// Stores one commit for each permit.
@@ -109,28 +112,26 @@ impl Bench {
         let shared = Arc::new(Shared {
             published: arc_swap::ArcSwap::from_pointee(Published::new(
                 State::default(),
-                UnfoldedAudit::default(),
+                UnflushedAudit::default(),
             )),
             progress: tokio::sync::watch::Sender::new(Progress { serial: Serial::ZERO, end: None }),
             closing: Closing::default(),
-            storing: AtomicU64::new(0),
+            submitted: AtomicU64::new(0),
             digests: DigestCache::new(),
             counters: WriterCounters::default(),
         });
-        let start = Start {
-            positions: HashMap::new(),
-            fold: FoldDebt::default(),
-            retained: Retained::new(Serial::new(1)),
-            checkpoint: Serial::ZERO,
-        };
-        let disk = Disk::start(crate::threads::Waits::Timers).await.unwrap();
+        let backlog = FlushBacklog::default();
+        let checkpointer = Checkpointer::new(backlog, Retained::new(Serial::new(1)), Serial::ZERO);
+        let commit_thread = CommitThread::start(crate::threads::Waits::Timers).await.unwrap();
         let options = StoreOptions::default();
-        let writer = Writer::new(backend.clone(), shared, &options, start, disk);
+        let positions = HashMap::new();
+        let writer =
+            Writer::new(backend.clone(), shared, &options, checkpointer, positions, commit_thread);
         let (sender, queue) = mpsc::channel(4096);
         Self { writer, backend, sender, queue, sent: 0 }
     }
 
-    /// Puts so many commands into the queue.
+    /// Puts commands into the queue.
     fn send(&mut self, count: u128) -> Vec<oneshot::Receiver<Result<Committed>>> {
         let send = |number: u128| {
             let user = NewUser::local(format!("user-{number}").parse().unwrap());
@@ -152,55 +153,58 @@ impl Bench {
     }
 
     async fn step(&mut self) {
-        let mut patience = Duration::MAX;
-        assert!(self.writer.step(&mut self.queue, &mut patience).await);
+        let mut idle_timeout = Duration::MAX;
+        assert!(self.writer.step(&mut self.queue, &mut idle_timeout).await);
     }
 
-    /// Lets the commit under way be stored.
+    /// Lets the commit in flight be stored.
     async fn store(&mut self) {
         self.backend.0.add_permits(1);
-        self.writer.flight.as_mut().unwrap().ended().await;
+        self.writer.in_flight.as_mut().unwrap().ended().await;
     }
 
-    fn open_and_under_way(&self) -> (Option<usize>, Option<usize>) {
-        (self.writer.group.as_ref().map(Group::len), self.writer.flight.as_ref().map(Flight::len))
+    fn open_and_in_flight(&self) -> (Option<usize>, Option<usize>) {
+        (
+            self.writer.batch.as_ref().map(Batch::len),
+            self.writer.in_flight.as_ref().map(InFlight::len),
+        )
     }
 }
 
-fn all_are_told(answers: &mut [oneshot::Receiver<Result<Committed>>]) -> bool {
+fn all_are_answered(answers: &mut [oneshot::Receiver<Result<Committed>>]) -> bool {
     answers.iter_mut().all(|answer| answer.try_recv().is_ok_and(|outcome| outcome.is_ok()))
 }
 
 #[tokio::test]
-async fn whoever_is_stored_is_told_within_one_bite_of_what_waits() {
-    const LONG: usize = 5 * BITE;
+async fn callers_of_a_stored_commit_are_answered_within_one_drain_of_the_queue() {
+    const LONG: usize = 5 * DRAIN_LIMIT;
     let mut bench = Bench::new().await;
     let mut answers = bench.send(1000);
-    let (first, rest) = answers.split_at_mut(BITE);
+    let (first, rest) = answers.split_at_mut(DRAIN_LIMIT);
     let (second, rest) = rest.split_at_mut(LONG);
     let (third, _) = rest.split_at_mut(LONG);
     bench.step().await;
-    assert_eq!(bench.open_and_under_way(), (None, Some(BITE)));
+    assert_eq!(bench.open_and_in_flight(), (None, Some(DRAIN_LIMIT)));
     for _ in 0..4 {
         bench.step().await;
     }
-    assert_eq!(bench.open_and_under_way(), (Some(LONG - BITE), Some(BITE)));
+    assert_eq!(bench.open_and_in_flight(), (Some(LONG - DRAIN_LIMIT), Some(DRAIN_LIMIT)));
     bench.store().await;
     bench.step().await;
-    assert_eq!(bench.open_and_under_way(), (None, Some(LONG)));
-    assert!(all_are_told(first));
-    // Whatever comes next may take as long as it likes.
+    assert_eq!(bench.open_and_in_flight(), (None, Some(LONG)));
+    assert!(all_are_answered(first));
+    // However long the next ones take.
     bench.store().await;
     bench.step().await;
-    assert!(all_are_told(second));
-    assert_eq!(bench.writer.shared.published.load().state.users().len(), BITE + LONG);
-    // Its commit begins only when there are as many as before.
-    assert_eq!(bench.open_and_under_way(), (Some(BITE), None));
+    assert!(all_are_answered(second));
+    assert_eq!(bench.writer.shared.published.load().state.users().len(), DRAIN_LIMIT + LONG);
+    // The next commit begins only when its batch is as long as the last one.
+    assert_eq!(bench.open_and_in_flight(), (Some(DRAIN_LIMIT), None));
     for _ in 0..4 {
         bench.step().await;
     }
-    assert_eq!(bench.open_and_under_way(), (None, Some(LONG)));
+    assert_eq!(bench.open_and_in_flight(), (None, Some(LONG)));
     bench.store().await;
     bench.step().await;
-    assert!(all_are_told(third));
+    assert!(all_are_answered(third));
 }

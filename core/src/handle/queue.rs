@@ -14,7 +14,7 @@ use crate::writer::{Answer, Request};
 /// Bounded in requests, and in the bytes that they own until they are answered. Light requests are
 /// bounded by their number alone: they are many, and to count their bytes would take time.
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(crate) struct Queue {
     requests: mpsc::Sender<Request>,
     /// In units of [`UNIT`].
     bytes: Arc<Semaphore>,
@@ -25,18 +25,18 @@ pub(super) struct Queue {
 const UNIT: u64 = 1024;
 
 impl Queue {
-    pub(super) fn new(options: &WriterOptions) -> (Self, mpsc::Receiver<Request>) {
+    pub(crate) fn new(options: &WriterOptions) -> (Self, mpsc::Receiver<Request>) {
         let (requests, receiver) = mpsc::channel(options.queue_capacity);
         let bytes = Arc::new(Semaphore::new(units(options.queue_bytes) as usize));
         (Self { requests, bytes, options: options.clone() }, receiver)
     }
 
-    /// Puts a request in that owns so many bytes. Gives where its answer will be; `None` if the
+    /// Enqueues a request that owns `weight` bytes. Gives where its answer will arrive; `None` if the
     /// store takes no more.
     ///
     /// # Errors
     /// `Busy` if there is no room within the queue's timeout; then it was not accepted.
-    pub(super) async fn send<T>(
+    pub(crate) async fn send<T>(
         &self,
         weight: usize,
         make: impl FnOnce(Answer<T>) -> Request,
@@ -58,8 +58,8 @@ impl Queue {
         }
     }
 
-    /// Puts a light request in, if there is room right now. Nobody waits for its answer.
-    pub(super) fn try_send<T>(&self, make: impl FnOnce(Answer<T>) -> Request) {
+    /// Enqueues a light request if there is room right now. Its answer is dropped.
+    pub(crate) fn try_send<T>(&self, make: impl FnOnce(Answer<T>) -> Request) {
         let (answer, _) = Answer::new(None);
         let _ = self.requests.try_send(make(answer));
     }

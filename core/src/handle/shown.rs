@@ -18,7 +18,7 @@ impl StoreHandle {
             // Rows are written later, of blocks that were published.
             return Ok(());
         }
-        let known = core.shared.storing.load(Ordering::SeqCst);
+        let known = core.shared.submitted.load(Ordering::SeqCst);
         if core.shared.progress.borrow().serial.get() >= known && !core.is_shared {
             return Ok(());
         }

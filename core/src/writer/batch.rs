@@ -1,23 +1,24 @@
-//! Commands that share one commit.
+//! Batches: commands that share one commit.
 
 use std::collections::HashMap;
 
-use super::{Answer, Committed, Request, SeriesBatch};
-use crate::block::{BlockBuilder, BlockHash, ClosedBlock, RowChange, Serial, Sizes};
+use super::{Answer, Committed, Request, SeriesRows};
+use crate::block::{BlockBuilder, ChangeKind, ClosedBlock, RowChange, Serial, Sizes};
+use crate::changes::Place;
 use crate::command::{ClockCommand, Command, Submission};
 use crate::domain::{AuditEntry, AuditId, BlockId, Revision, Text, Timestamp, WriterId};
 use crate::entropy::{Entropy, draw};
 use crate::error::{Error, ErrorKind, Result};
-use crate::schema::{Record, WriterPosition};
+use crate::schema::WriterPosition;
 use crate::state::{Change, Context, Reply, State};
 
-/// What one more request brings into a group.
+/// What one more request brings into a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Load {
     Command,
     /// What may be too large for a block gets a commit of its own, so that it fails alone.
     Bulk,
-    /// A batch of so many rows.
+    /// So many rows of a series.
     Series(usize),
 }
 
@@ -35,56 +36,50 @@ impl Load {
 /// A commit takes no further series rows beyond these.
 const FULL_SERIES: usize = 65_536;
 
-/// Commands that will share one commit, carried out one by one as they come in, on a state that
-/// need not be durable yet. If it never becomes durable, the requests can be had back.
-pub(super) struct Group {
-    base: Base,
+/// An open batch: commands that will share one commit, applied one by one as they come in, on a state
+/// that need not be durable yet. If it never becomes durable, the requests can be taken back.
+pub(super) struct Batch {
+    /// The commit that the batch follows.
+    base: Place,
     state: State,
     builder: BlockBuilder,
     time: Timestamp,
     submissions: Vec<(Box<Submission>, Answer<Committed>)>,
     outcomes: Vec<Result<Reply>>,
-    batches: Vec<(SeriesBatch, Answer<()>)>,
+    series: Vec<(SeriesRows, Answer<()>)>,
     series_rows: usize,
     bulk: bool,
 }
 
-/// The commit that a group follows.
-#[derive(Debug, Clone, Copy)]
-struct Base {
-    serial: Serial,
-    hash: BlockHash,
-}
-
-/// What a group comes to.
-pub(super) struct Closed {
-    /// The state with the group.
+/// A batch that takes no more commands: its block, and the state after it.
+pub(super) struct SealedBatch {
+    /// The state after the batch.
     pub(super) state: State,
-    /// The serial that the group builds on.
+    /// The serial that the batch builds on.
     pub(super) expected: Serial,
     pub(super) block: Option<ClosedBlock>,
     pub(super) series: Vec<RowChange>,
     pub(super) positions: Vec<(WriterId, u64)>,
 }
 
-/// Those who wait for a group, and what to tell them.
+/// Who waits for a batch, and the outcome of each command.
 pub(super) struct Callers {
     submissions: Vec<(Box<Submission>, Answer<Committed>)>,
     outcomes: Vec<Result<Reply>>,
-    batches: Vec<(SeriesBatch, Answer<()>)>,
+    series: Vec<(SeriesRows, Answer<()>)>,
 }
 
-impl Group {
-    /// A group that will be about as long as the one before it, and at most `max_block` bytes.
+impl Batch {
+    /// A batch on top of `state`, about as long as the one before it and at most `max_block` bytes.
     pub(super) fn on(state: &State, before: Sizes, max_block: usize) -> Self {
         Self {
-            base: Base { serial: state.serial(), hash: state.hash() },
+            base: Place { serial: state.serial(), hash: state.hash() },
             state: state.clone(),
             builder: BlockBuilder::like(before).at_most(max_block),
             time: state.time(),
             submissions: Vec::new(),
             outcomes: Vec::new(),
-            batches: Vec::new(),
+            series: Vec::new(),
             series_rows: 0,
             bulk: false,
         }
@@ -96,12 +91,12 @@ impl Group {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.submissions.len() + self.batches.len()
+        self.submissions.len() + self.series.len()
     }
 
-    /// Whether this may share the group's commit.
-    pub(super) fn has_room_for(&self, load: Load, max_group: usize, full_block: usize) -> bool {
-        let full = self.len() >= max_group || self.builder.len() > full_block;
+    /// Whether this may share the batch's commit.
+    pub(super) fn has_room_for(&self, load: Load, max_len: usize, full_block: usize) -> bool {
+        let full = self.len() >= max_len || self.builder.len() > full_block;
         match load {
             _ if self.len() == 0 => true,
             _ if self.bulk || full => false,
@@ -111,7 +106,7 @@ impl Group {
         }
     }
 
-    /// Carries out a command. A refused one leaves no trace.
+    /// Decides and applies a command. A refused one leaves no trace.
     pub(super) fn submit(&mut self, submission: Box<Submission>, answer: Answer<Committed>) {
         self.bulk |= Load::of(&submission.command) == Load::Bulk;
         let now = match &submission.command {
@@ -126,25 +121,22 @@ impl Group {
         self.submissions.push((submission, answer));
     }
 
-    pub(super) fn append(&mut self, batch: SeriesBatch, answer: Answer<()>) {
-        self.series_rows += batch.rows.len();
-        self.batches.push((batch, answer));
+    pub(super) fn append(&mut self, series: SeriesRows, answer: Answer<()>) {
+        self.series_rows += series.rows.len();
+        self.series.push((series, answer));
     }
 
-    /// Ends the group. `positions` are those of the commits before it.
-    pub(super) fn close(
+    /// Ends the batch. `positions` are those of the commits before it.
+    pub(super) fn seal(
         self,
         entropy: &dyn Entropy,
         positions: &HashMap<WriterId, u64>,
-    ) -> (Callers, Result<Closed>) {
+    ) -> (Callers, Result<SealedBatch>) {
         let Self { base, mut state, builder, time, .. } = self;
-        let callers = Callers {
-            submissions: self.submissions,
-            outcomes: self.outcomes,
-            batches: self.batches,
-        };
-        let close = || {
-            let (series, positions) = new_rows(&callers.batches, positions)?;
+        let callers =
+            Callers { submissions: self.submissions, outcomes: self.outcomes, series: self.series };
+        let seal = || {
+            let (series, positions) = new_rows(&callers.series, positions)?;
             let mut block = None;
             if !builder.is_empty() {
                 let id = BlockId::time_ordered(time, draw(entropy)?);
@@ -152,66 +144,61 @@ impl Group {
                 state.advance(closed.block.serial, closed.block.hash, time);
                 block = Some(closed);
             }
-            Ok(Closed { state, expected: base.serial, block, series, positions })
+            Ok(SealedBatch { state, expected: base.serial, block, series, positions })
         };
-        let closed = close();
-        (callers, closed)
+        let sealed = seal();
+        (callers, sealed)
     }
 
-    /// The requests, to be carried out again on another state.
+    /// The requests, to be decided again on another state.
     pub(super) fn into_requests(self) -> impl DoubleEndedIterator<Item = Request> {
-        requests(self.submissions, self.batches)
+        requests(self.submissions, self.series)
     }
 }
 
-impl Closed {
+impl SealedBatch {
     /// Whether there is nothing to store.
     pub(super) fn is_empty(&self) -> bool {
         self.block.is_none() && self.series.is_empty()
     }
 }
 
-/// The rows of the batches that are not repetitions, and the positions they lead to.
+/// The series rows that are no repetitions, and the positions that they lead to.
 fn new_rows(
-    batches: &[(SeriesBatch, Answer<()>)],
+    series: &[(SeriesRows, Answer<()>)],
     positions: &HashMap<WriterId, u64>,
 ) -> Result<(Vec<RowChange>, Vec<(WriterId, u64)>)> {
     let mut reached: HashMap<WriterId, u64> = HashMap::new();
     let mut rows = Vec::new();
-    for (batch, _) in batches {
-        if let Some((writer, sequence)) = batch.position {
+    for (series, _) in series {
+        if let Some((writer, sequence)) = series.position {
             let last = reached.get(&writer).or_else(|| positions.get(&writer)).copied();
             if last.is_some_and(|last| sequence <= last) {
                 continue;
             }
             reached.insert(writer, sequence);
         }
-        rows.extend(batch.rows.iter().cloned());
+        rows.extend(series.rows.iter().cloned());
     }
     for (&writer, &sequence) in &reached {
         let position = WriterPosition { writer, sequence: Revision::new(sequence)? };
-        rows.push(RowChange {
-            table: WriterPosition::SCHEMA.table,
-            kind: crate::block::ChangeKind::Updated,
-            key: position.key(),
-            body: Some(position.encode()),
-        });
+        rows.push(RowChange::put(ChangeKind::Updated, &position));
     }
     Ok((rows, reached.into_iter().collect()))
 }
 
 fn requests(
     submissions: Vec<(Box<Submission>, Answer<Committed>)>,
-    batches: Vec<(SeriesBatch, Answer<()>)>,
+    series: Vec<(SeriesRows, Answer<()>)>,
 ) -> impl DoubleEndedIterator<Item = Request> {
     let submissions = submissions.into_iter().map(|(what, answer)| Request::Submit(what, answer));
-    let batches = batches.into_iter().map(|(batch, answer)| Request::Series(batch, answer));
-    submissions.chain(batches)
+    let series = series.into_iter().map(|(rows, answer)| Request::Append(rows, answer));
+    submissions.chain(series)
 }
 
 impl Callers {
     pub(super) fn len(&self) -> usize {
-        self.submissions.len() + self.batches.len()
+        self.submissions.len() + self.series.len()
     }
 
     /// How many commands there are, and how many of them are refused.
@@ -220,17 +207,17 @@ impl Callers {
         (self.outcomes.len(), refused)
     }
 
-    /// Tells each how their command ended.
+    /// Tells each caller the outcome of its command.
     pub(super) fn answer(self, serial: Serial) {
         for ((_, answer), outcome) in self.submissions.into_iter().zip(self.outcomes) {
             answer.send(outcome.map(|value| Committed { value, serial }));
         }
-        for (_, answer) in self.batches {
+        for (_, answer) in self.series {
             answer.send(Ok(()));
         }
     }
 
-    /// Tells everybody that nothing of the group was stored, or that it cannot be told.
+    /// Tells every caller that nothing of the batch was stored, or that this is unknown.
     pub(super) fn fail(self, error: &Error) {
         let shown = || {
             let message = match error.kind() {
@@ -242,14 +229,14 @@ impl Callers {
         for (_, answer) in self.submissions {
             answer.send(Err(shown()));
         }
-        for (_, answer) in self.batches {
+        for (_, answer) in self.series {
             answer.send(Err(shown()));
         }
     }
 
-    /// The requests, to be carried out again on another state.
+    /// The requests, to be decided again on another state.
     pub(super) fn into_requests(self) -> impl DoubleEndedIterator<Item = Request> {
-        requests(self.submissions, self.batches)
+        requests(self.submissions, self.series)
     }
 }
 

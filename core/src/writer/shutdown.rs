@@ -1,4 +1,4 @@
-//! How a store ends: when it is closed, when nobody has a handle on it, or by a fault of its own.
+//! How a store ends: it is closed, its last handle is dropped, or the writer panics.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,18 +9,18 @@ use tokio::sync::{Notify, mpsc};
 use super::{Request, Writer};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Whether the end has begun. From then on nothing more is accepted.
+/// Whether closing has begun. From then on nothing more is accepted.
 #[derive(Debug, Default)]
 pub(crate) struct Closing {
     begun: AtomicBool,
-    told: Notify,
+    begins: Notify,
 }
 
 impl Closing {
     /// Begins it. Tells whether it had not begun yet.
     pub(crate) fn begin(&self) -> bool {
         let is_first = !self.begun.swap(true, Ordering::AcqRel);
-        self.told.notify_one();
+        self.begins.notify_one();
         is_first
     }
 
@@ -28,24 +28,24 @@ impl Closing {
         self.begun.load(Ordering::Acquire)
     }
 
-    /// Waits for the beginning. There is one who waits: the writer.
-    pub(super) async fn told(&self) {
-        self.told.notified().await;
+    /// Waits until it begins. Only the writer waits.
+    pub(super) async fn begins(&self) {
+        self.begins.notified().await;
     }
 }
 
 /// How a store ended. Its files are free by then.
 #[derive(Debug, Clone)]
 pub(crate) enum End {
-    /// Everything that was accepted is served. The error is that of folding it or of closing the
-    /// backend.
+    /// Everything that was accepted is served. The error is that of the last flush or of closing
+    /// the backend.
     Closed(Result<()>),
     /// The writer panicked.
     Failed(Error),
 }
 
 impl End {
-    /// What whoever closes the store is told.
+    /// What `close` gives.
     pub(crate) fn outcome(&self) -> Result<()> {
         match self {
             Self::Closed(outcome) => outcome.clone(),
@@ -73,7 +73,7 @@ impl Writer {
             ))
         });
         let end = match served {
-            Ok(folded) => End::Closed(folded.and(closed)),
+            Ok(flushed) => End::Closed(flushed.and(closed)),
             Err(_) => {
                 if let Err(error) = closed {
                     tracing::error!(%error, "the backend cannot be closed");
@@ -88,20 +88,20 @@ impl Writer {
         self.shared.progress.send_modify(|progress| progress.end = Some(end));
     }
 
-    /// After a panic: refuses what waits, none of which was stored, and lets the commit under way
-    /// end, whose callers cannot be told how.
+    /// After a panic: refuses what waits, none of which was stored, and lets the commit in flight end.
+    /// Its callers cannot be told how.
     async fn give_up(&mut self, queue: &mut mpsc::Receiver<Request>) {
         queue.close();
-        let group = self.group.take().into_iter().flat_map(|group| group.into_requests());
-        let mut waiting: Vec<_> = group.chain(self.backlog.drain(..)).collect();
+        let batch = self.batch.take().into_iter().flat_map(|batch| batch.into_requests());
+        let mut waiting: Vec<_> = batch.chain(self.waiting.drain(..)).collect();
         waiting.extend(std::iter::from_fn(|| queue.try_recv().ok()));
         let error = Error::new(
             ErrorKind::Unavailable,
             "the store stopped before it came to this; nothing of it was stored. Open it again",
         );
         waiting.into_iter().for_each(|request| request.refuse(&error));
-        if let Some(flight) = &mut self.flight {
-            flight.ended().await;
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.ended().await;
         }
     }
 }

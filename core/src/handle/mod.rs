@@ -1,42 +1,37 @@
-//! The handle on an open store.
+//! The handle on an open store: what the repositories and [`Store`](crate::Store) are built on.
+
+mod queue;
+mod shown;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use async_trait::async_trait;
 use tracing::Instrument;
 
-use super::queue::Queue;
-use super::{Store, StoreInfo, watch};
 use crate::backend::{Backend, KeyRange};
 use crate::block::{RowChange, Serial};
-use crate::changes::{ChangeStream, Place};
 use crate::clock::{ClockGuard, Reading, Verdict};
-use crate::command::{Command, Restore, Restored, Submission, Transaction};
-use crate::digest::Digests;
+use crate::command::{Command, Submission};
 use crate::domain::{ActorName, Timestamp};
 use crate::entropy::{Entropy, draw};
 use crate::error::{Error, ErrorKind, Result};
 use crate::imported::ImportedHashes;
 use crate::options::StoreOptions;
-use crate::repository::*;
-use crate::schema::Table;
 use crate::secrets::HashKey;
-use crate::series;
 use crate::state::Reply;
-use crate::threads::may_block;
 use crate::view::View;
-use crate::writer::{Answer, Committed, End, Request, SeriesBatch, Shared, weight};
+use crate::writer::{Answer, Committed, End, Request, SeriesRows, Shared, weight};
+
+pub(crate) use queue::Queue;
 
 #[derive(Debug)]
-pub(super) struct Core {
-    pub(super) backend: Arc<dyn Backend>,
-    pub(super) shared: Arc<Shared>,
-    pub(super) imported_hashes: ImportedHashes,
-    pub(super) queue: Queue,
-    pub(super) options: StoreOptions,
-    pub(super) is_shared: bool,
-    pub(super) guard: ClockGuard,
+pub(crate) struct Core {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) imported_hashes: ImportedHashes,
+    pub(crate) queue: Queue,
+    pub(crate) options: StoreOptions,
+    pub(crate) is_shared: bool,
+    pub(crate) guard: ClockGuard,
 }
 
 impl Core {
@@ -45,7 +40,7 @@ impl Core {
     }
 
     /// Why nothing is accepted any more.
-    pub(super) fn refusal(&self) -> Error {
+    pub(crate) fn refusal(&self) -> Error {
         let message = match &self.shared.progress.borrow().end {
             Some(End::Failed(_)) => "the store stopped by a fault of its own; open it again",
             _ => "the store is closed",
@@ -53,14 +48,14 @@ impl Core {
         Error::new(ErrorKind::Unavailable, message)
     }
 
-    fn begin_closing(&self) {
+    pub(crate) fn begin_closing(&self) {
         if self.shared.closing.begin() {
             self.backend.announce_close();
         }
     }
 }
 
-/// Nobody has a handle any more, so the writer ends once it has served what was accepted.
+/// The last handle is gone: the writer ends once it has served what was accepted.
 impl Drop for Core {
     fn drop(&mut self) {
         if !self.shared.closing.has_begun() {
@@ -71,16 +66,16 @@ impl Drop for Core {
 
 /// The one implementation of [`Store`] and of every repository.
 #[derive(Debug, Clone)]
-pub struct StoreHandle {
-    pub(super) core: Arc<Core>,
-    pub(super) actor: ActorName,
+pub(crate) struct StoreHandle {
+    pub(crate) core: Arc<Core>,
+    pub(crate) actor: ActorName,
 }
 
-/// Bounded by a queue that gives `Busy`, and by nothing the caller does: a request that was
-/// accepted is served even if nobody waits for it any longer.
+/// Writes are bounded by the queue, which gives `Busy` when it is full. Dropping a future takes nothing
+/// back: a request that was accepted is served.
 impl StoreHandle {
-    /// Sends a request that owns so many bytes.
-    pub(super) async fn send<T>(
+    /// Sends a request that owns `weight` bytes, and waits for its answer.
+    pub(crate) async fn send<T>(
         &self,
         weight: usize,
         make: impl FnOnce(Answer<T>) -> Request,
@@ -102,7 +97,11 @@ impl StoreHandle {
         })
     }
 
-    async fn commit(&self, operation: &'static str, command: Command) -> Result<Committed> {
+    pub(crate) async fn commit(
+        &self,
+        operation: &'static str,
+        command: Command,
+    ) -> Result<Committed> {
         let span = tracing::debug_span!("store.write", db.operation.name = operation);
         let committed = async {
             let submission = Box::new(self.submission(command)?);
@@ -120,7 +119,7 @@ impl StoreHandle {
         self.commit(operation, command.into()).await.map(|committed| committed.value)
     }
 
-    /// For what a caller should not wait for and may be lost, such as the time of a last use.
+    /// For writes that are not waited for and may be lost, such as the time of a last use.
     pub(crate) fn run_in_background(&self, command: impl Into<Command>) {
         let Ok(submission) = self.submission(command.into()) else { return };
         self.core.queue.try_send(|answer| Request::Submit(Box::new(submission), answer));
@@ -129,9 +128,9 @@ impl StoreHandle {
     pub(crate) async fn append_series(
         &self,
         operation: &'static str,
-        batch: SeriesBatch,
+        batch: SeriesRows,
     ) -> Result<()> {
-        self.send(weight(&batch.rows), |answer| Request::Series(batch, answer))
+        self.send(weight(&batch.rows), |answer| Request::Append(batch, answer))
             .await
             .map_err(|error| error.during(operation))
     }
@@ -197,8 +196,8 @@ impl StoreHandle {
         self.judge(reading).require(reading)
     }
 
-    /// What the clock says, or if that is later than it can be, the latest that it can be. Nothing
-    /// that is stored may depend on it.
+    /// What the clock says, but no later than it can be. For reads only: nothing that is stored may
+    /// depend on it.
     pub(crate) fn now_at_most(&self) -> Timestamp {
         let reading = self.reading();
         self.judge(reading).time(reading)
@@ -259,7 +258,7 @@ impl StoreHandle {
         Ok(self.current_view())
     }
 
-    fn current_view(&self) -> View {
+    pub(crate) fn current_view(&self) -> View {
         View::new(self.core.shared.published.load_full(), self.core.is_shared)
     }
 
@@ -269,153 +268,20 @@ impl StoreHandle {
         if view.age() <= self.core.options.max_view_age {
             return Ok(view);
         }
-        self.fresh_view().await.map_err(|error| error.during(operation))
-    }
-}
-
-#[async_trait]
-impl Store for StoreHandle {
-    fn users(&self) -> &dyn UserRepository {
-        self
+        self.newest_view().await
     }
 
-    fn nodes(&self) -> &dyn NodeRepository {
-        self
+    /// Flushes every dirty row; gives the serial up to which the tables are then complete.
+    pub(crate) async fn flush(&self) -> Result<Serial> {
+        self.send(0, Request::Checkpoint).await.map_err(|error| error.during("store.checkpoint"))
     }
 
-    fn presence(&self) -> &dyn PresenceRepository {
-        self
-    }
-
-    fn routes(&self) -> &dyn RouteRepository {
-        self
-    }
-
-    fn api_keys(&self) -> &dyn ApiKeyRepository {
-        self
-    }
-
-    fn preauth_keys(&self) -> &dyn PreAuthKeyRepository {
-        self
-    }
-
-    fn policies(&self) -> &dyn PolicyRepository {
-        self
-    }
-
-    fn dns(&self) -> &dyn DnsRepository {
-        self
-    }
-
-    fn sessions(&self) -> &dyn SessionRepository {
-        self
-    }
-
-    fn settings(&self) -> &dyn SettingRepository {
-        self
-    }
-
-    fn metrics(&self) -> &dyn MetricRepository {
-        self
-    }
-
-    fn audit(&self) -> &dyn AuditRepository {
-        self
-    }
-
-    fn clock(&self) -> &dyn ClockRepository {
-        self
-    }
-
-    fn view(&self) -> View {
-        self.current_view()
-    }
-
-    async fn fresh_view(&self) -> Result<View> {
+    /// A view that also holds what other processes had committed when this was called.
+    pub(crate) async fn newest_view(&self) -> Result<View> {
         const OPERATION: &str = "store.fresh_view";
         if self.core.is_shared {
             self.send(0, Request::Refresh).await.map_err(|error| error.during(OPERATION))?;
         }
         self.open_view(OPERATION)
-    }
-
-    fn watch(&self, after: Serial) -> ChangeStream {
-        let progress = self.core.shared.progress.subscribe();
-        watch::stream(self.core.backend.clone(), progress, after, None)
-    }
-
-    fn watch_from(&self, Place { serial, hash }: Place) -> ChangeStream {
-        let progress = self.core.shared.progress.subscribe();
-        watch::stream(self.core.backend.clone(), progress, serial, Some(hash))
-    }
-
-    async fn transact(&self, transaction: Transaction) -> Result<Committed<Vec<Reply>>> {
-        let committed = self.commit("store.transact", Command::Transaction(transaction)).await?;
-        let value = expect_reply!(committed.value, All)?;
-        Ok(Committed { value, serial: committed.serial })
-    }
-
-    async fn restore(&self, restore: Restore) -> Result<Committed<Restored>> {
-        let committed = self.commit("store.restore", Command::Restore(restore)).await?;
-        let value = expect_reply!(committed.value, Restored)?;
-        Ok(Committed { value, serial: committed.serial })
-    }
-
-    fn acting_as(&self, actor: ActorName) -> Arc<dyn Store> {
-        Arc::new(Self { core: self.core.clone(), actor })
-    }
-
-    async fn digests(&self) -> Result<Digests> {
-        const OPERATION: &str = "store.digests";
-        let view = self.open_view(OPERATION)?;
-        let computed = async {
-            let range = KeyRange::all(Table::Audit);
-            let unfolded = view.unfolded_audit();
-            let audit =
-                series::AuditReader::new(self.backend(), unfolded, range, false, usize::MAX);
-            // Hashing a large state takes seconds of CPU.
-            let (shared, hashed) = (self.core.shared.clone(), view.clone());
-            let state = may_block(move || Ok(shared.digests.digest(&hashed))).await?;
-            let metrics = series::metrics_digest(self.backend()).await?;
-            let audit = series::audit_digest(audit).await?;
-            self.until_shown().await?;
-            Ok(Digests { state, metrics, audit })
-        };
-        computed.await.map_err(|error: Error| error.during(OPERATION))
-    }
-
-    async fn checkpoint(&self) -> Result<Serial> {
-        self.send(0, Request::Checkpoint).await.map_err(|error| error.during("store.checkpoint"))
-    }
-
-    async fn verify(&self) -> Result<()> {
-        const OPERATION: &str = "store.verify";
-        self.open_view(OPERATION)?;
-        self.send(0, Request::Verify).await.map_err(|error| error.during(OPERATION))
-    }
-
-    fn info(&self) -> StoreInfo {
-        let counters = &self.core.shared.counters;
-        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        StoreInfo {
-            backend: self.core.backend.info(),
-            serial: self.current_view().serial(),
-            fold_debt: read(&counters.fold_debt),
-            commands: read(&counters.commands),
-            rejected: read(&counters.rejected),
-            groups: read(&counters.groups),
-            checkpoints: read(&counters.checkpoints),
-            recoveries: read(&counters.recoveries),
-            imported_hash_checks: self.core.imported_hashes.checked(),
-        }
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.core.begin_closing();
-        let mut progress = self.core.shared.progress.subscribe();
-        // Fails only if the sender is gone, which `self` has.
-        let ended = progress.wait_for(|progress| progress.end.is_some()).await;
-        let end = ended.ok().and_then(|progress| progress.end.clone());
-        end.map_or(Ok(()), |end| end.outcome()).map_err(|error| error.during("store.close"))
     }
 }

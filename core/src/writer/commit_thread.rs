@@ -1,4 +1,4 @@
-//! A thread for what the writer need not wait for.
+//! The thread on which commits are stored while the writer decides the next batch.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
@@ -10,18 +10,18 @@ use crate::threads::{self, Waits};
 
 type Job = Box<dyn FnOnce(&Runtime) + Send>;
 
-/// Stores commits while the writer carries out the next commands, and takes apart what those
-/// replaced: one after the other. The thread ends with this.
-pub(crate) struct Disk(mpsc::Sender<Job>);
+/// Stores commits, and frees the states that they replaced, in order. The thread ends when this is
+/// dropped.
+pub(crate) struct CommitThread(mpsc::Sender<Job>);
 
-impl Disk {
+impl CommitThread {
     /// # Errors
     /// `Unavailable`.
     pub(crate) async fn start(waits: Waits) -> Result<Self> {
         let (jobs, work) = mpsc::channel::<Job>();
         threads::start("ghostwire-disk", waits, move |runtime| {
             for job in work {
-                // Whoever waits for it notices that nothing comes.
+                // The receiver of a job that panicked sees its channel closed.
                 let _ = catch_unwind(AssertUnwindSafe(|| job(runtime)));
             }
         })
@@ -29,9 +29,9 @@ impl Disk {
         Ok(Self(jobs))
     }
 
-    /// Does it when everything before is done.
+    /// Does the job after those before it.
     pub(super) fn run(&self, job: impl FnOnce(&Runtime) + Send + 'static) {
-        // If the thread were gone there would be nobody to tell; what the job owns is dropped.
+        // Fails only if the thread is gone; then the job, and with it its channel, is dropped.
         let _ = self.0.send(Box::new(job));
     }
 }

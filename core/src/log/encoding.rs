@@ -1,4 +1,4 @@
-//! Blocks: what one durable commit holds. The unit of replication, of `watch` and of recovery.
+//! Blocks as bytes.
 //!
 //! ```text
 //! header   magic "GWB1" | serial u64 | id 16 | previous hash 32 | time i64 | schema u32
@@ -8,13 +8,12 @@
 //! Numbers are big-endian. The block's hash is SHA-256 (FIPS 180-4) of the header, which covers the
 //! hashes of the sections: an erased audit section leaves the chain intact.
 
-use std::fmt;
-
 use bytes::{BufMut, Bytes, BytesMut};
 use sha2::{Digest as _, Sha256};
 
+use super::block::{Block, BlockHash, ChangeKind, RowChange, Serial};
 use crate::domain::{AuditEntry, BlockId, Timestamp};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::schema::{
     MAX_KEY, Record, RowKey, Schema, Table, put_varint, take, take_length, take_varint,
 };
@@ -25,148 +24,24 @@ const ERASED: u32 = u32::MAX;
 /// A block may be at most this long: 256 MiB.
 pub const MAX_BLOCK: usize = 256 * 1024 * 1024;
 
-/// A commit's number: 0 is the empty store, then 1, 2, 3 without gaps. At most `i64::MAX`.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Default,
-    serde::Serialize,
-    serde::Deserialize,
-)]
-#[serde(transparent)]
-pub struct Serial(u64);
-
-impl Serial {
-    /// Before the first commit.
-    pub const ZERO: Self = Self(0);
-
-    /// The serial with this number, cut to `i64::MAX`.
-    #[must_use]
-    pub fn new(number: u64) -> Self {
-        Self(number.min(i64::MAX as u64))
-    }
-
-    /// The number.
-    #[must_use]
-    pub fn get(self) -> u64 {
-        self.0
-    }
-
-    /// The serial after this one.
-    #[must_use]
-    pub fn next(self) -> Self {
-        Self::new(self.0.saturating_add(1))
-    }
-}
-
-impl fmt::Display for Serial {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// A block's SHA-256.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct BlockHash([u8; 32]);
-
-impl BlockHash {
-    /// What the first block names as its predecessor.
-    pub const GENESIS: Self = Self([0; 32]);
-
-    /// The hash with these bytes.
-    #[must_use]
-    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-
-    /// The bytes.
-    #[must_use]
-    pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-impl fmt::Display for BlockHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for BlockHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "BlockHash({self})")
-    }
-}
-
-/// What happened to a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ChangeKind {
-    /// It is new.
-    Created,
-    /// It replaced an older one.
-    Updated,
-    /// It is gone.
-    Deleted,
-}
-
-/// A row's image after a change.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RowChange {
-    /// Which table.
-    pub table: Table,
-    /// What happened.
-    pub kind: ChangeKind,
-    /// Which row.
-    pub key: RowKey,
-    /// Its new body; `None` if and only if it is gone.
-    pub body: Option<Bytes>,
-}
-
-/// What one commit holds, readable.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Block {
-    /// Its number.
-    pub serial: Serial,
-    /// Unique; tells an identical block from a different one with the same serial.
-    pub id: BlockId,
-    /// The hash of the block before it.
-    pub previous: BlockHash,
-    /// The effective time of its commands; before that of the previous block only if it repairs what
-    /// a clock that was ahead has written.
-    pub time: Timestamp,
-    /// The schema version of its rows.
-    pub schema: u32,
-    /// The rows that changed, in the order in which they did.
-    pub changes: Vec<RowChange>,
-    /// Who did what; `None` if retention erased it.
-    pub audit: Option<Vec<AuditEntry>>,
-}
-
 /// A block as bytes, with what a backend needs to know of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodedBlock {
-    /// Its number.
+    /// The number of its commit.
     pub serial: Serial,
-    /// Its unique id.
+    /// Unique; tells an identical block from a different one with the same serial.
     pub id: BlockId,
     /// Its effective time.
     pub time: Timestamp,
     /// The hash of the block before it.
     pub previous: BlockHash,
-    /// Its hash.
+    /// The hash of its header.
     pub hash: BlockHash,
-    /// The bytes.
+    /// Header and sections.
     pub bytes: Bytes,
 }
 
-/// Collects the changes of a group while its commands are applied, and encodes each row once.
+/// Collects the changes of a batch while its commands are applied, and encodes each row once.
 #[derive(Debug, Default)]
 pub struct BlockBuilder {
     changes: BytesMut,
@@ -189,13 +64,13 @@ pub struct Sizes {
 /// A closed block, and what is in it. Bodies are slices of the block's bytes.
 #[derive(Debug)]
 pub struct ClosedBlock {
-    /// The block.
+    /// As bytes, and what a backend needs to know.
     pub block: EncodedBlock,
     /// The rows of the state that changed, in order.
     pub changes: Vec<RowChange>,
-    /// The lines of the audit trail, as rows.
+    /// The audit entries, as rows.
     pub audit_rows: Vec<RowChange>,
-    /// The same lines, readable.
+    /// The audit entries, readable.
     pub audit: Vec<AuditEntry>,
 }
 
@@ -208,7 +83,8 @@ struct Span {
 }
 
 impl BlockBuilder {
-    /// With room for about as much as a block of these sizes has, at most 1 MiB for each section.
+    /// A builder with room for about as much as a block of these sizes has, at most 1 MiB for each
+    /// section.
     #[must_use]
     pub fn like(Sizes { changes, audit }: Sizes) -> Self {
         const MOST: usize = 1024 * 1024;
@@ -216,7 +92,7 @@ impl BlockBuilder {
         Self { changes: room(changes), audit: room(audit), ..Self::default() }
     }
 
-    /// The block will have at most so many bytes, or else [`MAX_BLOCK`].
+    /// Limits the length of the block; without this the limit is [`MAX_BLOCK`].
     #[must_use]
     pub fn at_most(mut self, bytes: usize) -> Self {
         self.most = Some(bytes.min(MAX_BLOCK));
@@ -263,7 +139,7 @@ impl BlockBuilder {
         self.spans.push(Span { table, kind: ChangeKind::Deleted, key, body: None });
     }
 
-    /// Adds a line to the audit trail.
+    /// Adds an entry to the audit trail.
     pub fn audit(&mut self, entry: AuditEntry) {
         let key = entry.key();
         put_varint(&mut self.audit, key.as_bytes().len() as u64);
@@ -288,7 +164,7 @@ impl BlockBuilder {
         self.changes.put_slice(key.as_bytes());
     }
 
-    /// Closes the block.
+    /// Ends and hashes the block.
     ///
     /// # Errors
     /// `Exhausted` if it is longer than it may be.
@@ -303,7 +179,7 @@ impl BlockBuilder {
         let most = self.most.unwrap_or(MAX_BLOCK);
         if total > most {
             return Err(Error::new(
-                crate::error::ErrorKind::Exhausted,
+                ErrorKind::Exhausted,
                 "one commit would take more bytes than a block may have; split the call",
             )
             .with("bytes", total)
@@ -318,7 +194,7 @@ impl BlockBuilder {
         bytes.put_u32(Schema::current().version().version);
         bytes.put_slice(&Sha256::digest(&self.changes));
         bytes.put_slice(&Sha256::digest(&self.audit));
-        let hash = BlockHash(Sha256::digest(&bytes).into());
+        let hash = BlockHash::from_bytes(Sha256::digest(&bytes).into());
         put_section(&mut bytes, &self.changes);
         let changes_end = bytes.len();
         put_section(&mut bytes, &self.audit);
@@ -367,14 +243,15 @@ impl EncodedBlock {
             return Err(damaged("serial"));
         }
         let id = BlockId::from_bytes(take_array(&mut rest)?);
-        let previous = BlockHash(take_array(&mut rest)?);
+        let previous = BlockHash::from_bytes(take_array(&mut rest)?);
         let time = Timestamp::from_micros(i64::from_be_bytes(take_array(&mut rest)?))
             .map_err(|error| damaged("time").because(error))?;
         take(&mut rest, 4)?;
         let changes_hash: [u8; 32] = take_array(&mut rest)?;
         let audit_hash: [u8; 32] = take_array(&mut rest)?;
-        let hash = BlockHash(Sha256::digest(header).into());
-        let block = Self { serial: Serial(serial), id, time, previous, hash, bytes: bytes.clone() };
+        let hash = BlockHash::from_bytes(Sha256::digest(header).into());
+        let block =
+            Self { serial: Serial::new(serial), id, time, previous, hash, bytes: bytes.clone() };
         let (changes, audit) = block.sections()?;
         if Sha256::digest(changes)[..] != changes_hash {
             return Err(damaged("changes").with("serial", serial));
@@ -394,24 +271,11 @@ impl EncodedBlock {
             length => Some(take(&mut rest, length as usize)?),
         };
         if !rest.is_empty() {
-            return Err(Error::corrupt("a block has bytes behind its end")
+            return Err(Error::corrupt("a block has bytes after its end")
                 .with("serial", self.serial)
                 .with("bytes", rest.len()));
         }
         Ok((changes, audit))
-    }
-
-    /// The block without its audit section; its hash stays the same.
-    ///
-    /// # Errors
-    /// `Corrupt` if the block cannot be read.
-    pub fn without_audit(&self) -> Result<Self> {
-        let (changes, _) = self.sections()?;
-        let mut bytes = BytesMut::with_capacity(HEADER + 8 + changes.len());
-        bytes.put_slice(self.bytes.get(..HEADER).unwrap_or_default());
-        put_section(&mut bytes, changes);
-        bytes.put_u32(ERASED);
-        Ok(Self { bytes: bytes.freeze(), ..self.clone() })
     }
 
     /// Decodes the block.
@@ -489,4 +353,38 @@ fn take_byte(rest: &mut &[u8]) -> Result<u8> {
 
 fn take_array<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N]> {
     <[u8; N]>::try_from(take(rest, N)?).map_err(|_| Error::corrupt("stored bytes end too early"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+    use crate::domain::{AuditId, Text};
+    use crate::error::Entity;
+
+    #[test]
+    fn a_block_whose_audit_section_was_erased_is_the_same_link_of_the_chain() {
+        let mut builder = BlockBuilder::default();
+        builder.delete(Table::Users, RowKey::new().id(&[1; 16]));
+        builder.audit(AuditEntry {
+            id: AuditId::from_bytes([1; 16]),
+            at: Timestamp::EPOCH,
+            actor: "system".parse().unwrap(),
+            action: Text::new("user.delete").unwrap(),
+            entity: Entity::User,
+            subject: Text::new("ann").unwrap(),
+        });
+        let (serial, id) = (Serial::new(1), BlockId::from_bytes([2; 16]));
+        let closed = builder.finish(serial, id, BlockHash::GENESIS, Timestamp::EPOCH).unwrap();
+        let (changes, audit) = closed.block.sections().unwrap();
+        let kept = HEADER + 4 + changes.len();
+        let mut bytes = BytesMut::from(&closed.block.bytes[..kept]);
+        bytes.put_u32(ERASED);
+        let erased = EncodedBlock::parse(bytes.freeze()).unwrap();
+        assert!(audit.is_some_and(|audit| !audit.is_empty()));
+        assert_eq!(erased.hash, closed.block.hash);
+        let (erased, whole) = (erased.decode().unwrap(), closed.block.decode().unwrap());
+        assert_eq!((erased.changes, erased.audit), (whole.changes, None));
+        assert_eq!(whole.audit, Some(closed.audit));
+    }
 }

@@ -1,0 +1,262 @@
+//! The chain of blocks: each names the hash of the one before it, and the last one is the head's.
+//! This is the only place where that is checked, wherever the blocks come from.
+
+use super::block::{BlockHash, EncodedBlock, Serial};
+use crate::backend::{Backend, Head};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Checks blocks in the order in which they are read: none is missing, each names the one before it,
+/// and the last one is the head's.
+///
+/// ```
+/// use ghostwire_store_core::backend::{Commit, Head};
+/// use ghostwire_store_core::block::BlockBuilder;
+/// use ghostwire_store_core::chain::Chain;
+/// use ghostwire_store_core::domain::{BlockId, StoreId, Timestamp};
+/// use ghostwire_store_core::schema::Schema;
+///
+/// let genesis = Head::genesis(StoreId::from_bytes([1; 16]), Schema::current());
+/// let (serial, id) = (genesis.serial.next(), BlockId::from_bytes([2; 16]));
+/// let block = BlockBuilder::default().finish(serial, id, genesis.hash, Timestamp::EPOCH)?.block;
+/// let head = genesis.after(&Commit { block: Some(block.clone()), ..Commit::default() })?;
+///
+/// let mut chain = Chain::whole(&head)?;
+/// assert!(chain.require_whole().is_err());
+/// chain.follow(serial, &block)?;
+/// chain.require_whole()?;
+/// assert!(chain.follow(serial, &block).is_err());
+/// # Ok::<(), ghostwire_store_core::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Chain {
+    last: Serial,
+    /// The last block's hash. Unknown where the chain begins after blocks that were purged.
+    hash: Option<BlockHash>,
+    head: Option<Head>,
+}
+
+impl Chain {
+    /// All blocks that are kept.
+    ///
+    /// # Errors
+    /// `Corrupt` if the head contradicts itself.
+    pub fn whole(head: &Head) -> Result<Self> {
+        let oldest = head.oldest_block;
+        if head.checkpoint > head.serial
+            || oldest > head.checkpoint.next()
+            || oldest == Serial::ZERO
+        {
+            return Err(Error::corrupt(
+                "the store's head contradicts itself; restore the store from a backup",
+            )
+            .with("serial", head.serial)
+            .with("checkpoint", head.checkpoint)
+            .with("oldest_block", oldest));
+        }
+        Ok(Self::kept(head))
+    }
+
+    /// The stored blocks after a serial, at most `limit`. Also gives how many of them there must be.
+    ///
+    /// # Errors
+    /// `Compacted` if the first one was purged.
+    pub fn after(head: &Head, after: Serial, limit: usize) -> Result<(Self, usize)> {
+        let oldest = head.oldest_block;
+        if limit > 0 && after < head.serial && after.next() < oldest {
+            return Err(Error::new(
+                ErrorKind::Compacted { oldest: oldest.get() },
+                "the blocks after this serial are gone; resynchronise from a snapshot",
+            )
+            .with("after", after)
+            .with("oldest", oldest));
+        }
+        let left = head.serial.get().saturating_sub(after.get());
+        let wanted = limit.min(usize::try_from(left).unwrap_or(usize::MAX));
+        Ok((Self::up_to(head, after), wanted))
+    }
+
+    /// All blocks that are kept, whatever the head says of them.
+    pub(crate) fn kept(head: &Head) -> Self {
+        Self::up_to(head, Serial::new(head.oldest_block.get().saturating_sub(1)))
+    }
+
+    /// The stored blocks that follow `after`, of which the last is the head's.
+    pub(crate) fn up_to(head: &Head, after: Serial) -> Self {
+        let hash = match after {
+            Serial::ZERO => Some(BlockHash::GENESIS),
+            after if after == head.serial => Some(head.hash),
+            _ => None,
+        };
+        Self { last: after, hash, head: Some(*head) }
+    }
+
+    /// The blocks that follow the one with this serial and, where it is known, this hash.
+    pub(crate) fn from(serial: Serial, hash: impl Into<Option<BlockHash>>) -> Self {
+        Self { last: serial, hash: hash.into(), head: None }
+    }
+
+    /// The serial of the last block, or of the one that the chain begins after.
+    pub(crate) fn last(&self) -> Serial {
+        self.last
+    }
+
+    /// The serial of the block that comes next.
+    #[must_use]
+    pub fn next(&self) -> Serial {
+        self.last.next()
+    }
+
+    /// Takes the block that is stored under this serial.
+    ///
+    /// # Errors
+    /// `Corrupt` if it is not the next one.
+    pub fn follow(&mut self, serial: Serial, block: &EncodedBlock) -> Result<()> {
+        if serial != self.next() {
+            return Err(self.missing().with("found", serial));
+        }
+        let head = self.head.filter(|head| head.serial == serial);
+        let is_heads = head.is_none_or(|head| {
+            (head.block, head.hash, head.time) == (block.id, block.hash, block.time)
+        });
+        let follows = self.hash.is_none_or(|hash| hash == block.previous);
+        if block.serial != serial || !follows || !is_heads {
+            return Err(Error::corrupt(
+                "a block does not belong to its neighbours; restore the store from a backup",
+            )
+            .with("serial", serial));
+        }
+        self.last = serial;
+        self.hash = Some(block.hash);
+        Ok(())
+    }
+
+    /// To be called when there are no more blocks.
+    ///
+    /// # Errors
+    /// `Corrupt` if the last one was not the head's.
+    pub fn require_whole(&self) -> Result<()> {
+        if self.head.is_none_or(|head| head.serial == self.last) {
+            return Ok(());
+        }
+        Err(self.missing())
+    }
+
+    /// The error for the case that the next block is not there.
+    #[must_use]
+    pub fn missing(&self) -> Error {
+        Error::corrupt("a block is missing; restore the store from a backup")
+            .with("serial", self.next())
+    }
+}
+
+/// Reads and checks the blocks of a chain that has just been made, up to the last that is stored.
+pub(crate) async fn read_chain(
+    backend: &dyn Backend,
+    mut chain: Chain,
+    mut each: impl FnMut(EncodedBlock) -> Result<()>,
+) -> Result<Chain> {
+    const BLOCKS_PER_READ: usize = 256;
+    loop {
+        let blocks = backend.blocks(chain.last, BLOCKS_PER_READ).await?;
+        let read = blocks.len();
+        for block in blocks {
+            chain.follow(block.serial, &block)?;
+            each(block)?;
+        }
+        if read < BLOCKS_PER_READ {
+            return Ok(chain);
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+    use crate::backend::Commit;
+    use crate::block::BlockBuilder;
+    use crate::domain::{BlockId, StoreId, Timestamp};
+    use crate::schema::Schema;
+
+    fn after(serial: u64, hash: BlockHash, id: u8) -> EncodedBlock {
+        let (serial, id) = (Serial::new(serial).next(), BlockId::from_bytes([id; 16]));
+        BlockBuilder::default().finish(serial, id, hash, Timestamp::EPOCH).unwrap().block
+    }
+
+    /// Three blocks and the head after them.
+    fn blocks() -> (Vec<EncodedBlock>, Head) {
+        let mut head = Head::genesis(StoreId::from_bytes([1; 16]), Schema::current());
+        let mut blocks = Vec::new();
+        for id in 1..=3 {
+            let block = Some(after(head.serial.get(), head.hash, id));
+            blocks.extend(block.clone());
+            let commit = Commit { expected: head.serial, block, ..Commit::default() };
+            head = head.after(&commit).unwrap();
+        }
+        (blocks, head)
+    }
+
+    fn check(mut chain: Chain, blocks: &[EncodedBlock]) -> Result<()> {
+        blocks.iter().try_for_each(|block| chain.follow(block.serial, block))?;
+        chain.require_whole()
+    }
+
+    #[test]
+    fn blocks_that_follow_each_other_up_to_the_head_are_a_chain() {
+        let (blocks, head) = blocks();
+        check(Chain::whole(&head).unwrap(), &blocks).unwrap();
+        for begin in 0..3 {
+            let (chain, wanted) = Chain::after(&head, Serial::new(begin as u64), 9).unwrap();
+            assert_eq!(wanted, 3 - begin);
+            check(chain.clone(), &blocks[begin..]).unwrap();
+            assert!(check(chain, &blocks[begin..2]).is_err(), "the last one is missing");
+        }
+        assert_eq!(Chain::after(&head, Serial::new(1), 1).unwrap().1, 1);
+        assert_eq!(Chain::after(&head, Serial::new(7), 9).unwrap().1, 0);
+        check(Chain::from(blocks[0].serial, blocks[0].hash), &blocks[1..]).unwrap();
+    }
+
+    #[test]
+    fn a_missing_or_replaced_block_is_noticed() {
+        let (blocks, head) = blocks();
+        let [first, second, third] = blocks.try_into().unwrap();
+        let replaced = after(1, BlockHash::GENESIS, 2);
+        let other_last = after(2, second.hash, 9);
+        for wrong in [
+            vec![first.clone(), third.clone()],
+            vec![second.clone(), third.clone()],
+            vec![first.clone(), replaced.clone(), third.clone()],
+            vec![first.clone(), replaced],
+            vec![first.clone(), second.clone(), other_last],
+            vec![first.clone(), second.clone()],
+            vec![],
+        ] {
+            let error = check(Chain::whole(&head).unwrap(), &wrong).unwrap_err();
+            assert_eq!(*error.kind(), ErrorKind::Corrupt);
+        }
+        let other = Chain::from(first.serial, BlockHash::GENESIS);
+        assert!(check(other, &[second.clone(), third.clone()]).is_err());
+        // Stored under the serial of another one.
+        assert!(Chain::from(first.serial, None).follow(second.serial, &third).is_err());
+        // The block before is purged, so its hash cannot be compared.
+        let purged = Head { oldest_block: second.serial, checkpoint: second.serial, ..head };
+        check(Chain::whole(&purged).unwrap(), &[second, third]).unwrap();
+    }
+
+    #[test]
+    fn purged_blocks_and_contradictory_heads_are_refused() {
+        let (_, head) = blocks();
+        let purged = Head { oldest_block: head.serial, checkpoint: head.serial, ..head };
+        let error = Chain::after(&purged, Serial::new(1), 9).unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Compacted { oldest: 3 });
+        assert!(Chain::after(&purged, Serial::new(2), 9).is_ok());
+        assert_eq!(Chain::after(&purged, Serial::ZERO, 0).unwrap().1, 0);
+        for wrong in [
+            Head { checkpoint: Serial::new(4), ..head },
+            Head { oldest_block: Serial::new(2), ..head },
+            Head { oldest_block: Serial::ZERO, ..head },
+        ] {
+            assert_eq!(*Chain::whole(&wrong).unwrap_err().kind(), ErrorKind::Corrupt);
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The log: what blocks are, the chain that they form, replaying them, and how many are kept.
+
+pub mod block;
+pub mod chain;
+pub(crate) mod encoding;
+pub(crate) mod replay;
+pub(crate) mod retention;

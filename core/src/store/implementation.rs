@@ -1,0 +1,166 @@
+//! The one implementation of [`Store`].
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use async_trait::async_trait;
+
+use super::{Store, StoreInfo, watch};
+use crate::backend::KeyRange;
+use crate::block::Serial;
+use crate::changes::{ChangeStream, Place};
+use crate::command::{Command, Restore, Restored, Transaction};
+use crate::digest::Digests;
+use crate::domain::ActorName;
+use crate::error::{Error, Result};
+use crate::handle::StoreHandle;
+use crate::repository::*;
+use crate::schema::Table;
+use crate::series;
+use crate::state::Reply;
+use crate::threads::may_block;
+use crate::view::View;
+use crate::writer::{Committed, Request};
+
+#[async_trait]
+impl Store for StoreHandle {
+    fn users(&self) -> &dyn UserRepository {
+        self
+    }
+
+    fn nodes(&self) -> &dyn NodeRepository {
+        self
+    }
+
+    fn presence(&self) -> &dyn PresenceRepository {
+        self
+    }
+
+    fn routes(&self) -> &dyn RouteRepository {
+        self
+    }
+
+    fn api_keys(&self) -> &dyn ApiKeyRepository {
+        self
+    }
+
+    fn preauth_keys(&self) -> &dyn PreAuthKeyRepository {
+        self
+    }
+
+    fn policies(&self) -> &dyn PolicyRepository {
+        self
+    }
+
+    fn dns(&self) -> &dyn DnsRepository {
+        self
+    }
+
+    fn sessions(&self) -> &dyn SessionRepository {
+        self
+    }
+
+    fn settings(&self) -> &dyn SettingRepository {
+        self
+    }
+
+    fn metrics(&self) -> &dyn MetricRepository {
+        self
+    }
+
+    fn audit(&self) -> &dyn AuditRepository {
+        self
+    }
+
+    fn clock(&self) -> &dyn ClockRepository {
+        self
+    }
+
+    fn view(&self) -> View {
+        self.current_view()
+    }
+
+    async fn fresh_view(&self) -> Result<View> {
+        self.newest_view().await
+    }
+
+    fn watch(&self, after: Serial) -> ChangeStream {
+        let progress = self.core.shared.progress.subscribe();
+        watch::stream(self.core.backend.clone(), progress, after, None)
+    }
+
+    fn watch_from(&self, Place { serial, hash }: Place) -> ChangeStream {
+        let progress = self.core.shared.progress.subscribe();
+        watch::stream(self.core.backend.clone(), progress, serial, Some(hash))
+    }
+
+    async fn transact(&self, transaction: Transaction) -> Result<Committed<Vec<Reply>>> {
+        let committed = self.commit("store.transact", Command::Transaction(transaction)).await?;
+        let value = expect_reply!(committed.value, All)?;
+        Ok(Committed { value, serial: committed.serial })
+    }
+
+    async fn restore(&self, restore: Restore) -> Result<Committed<Restored>> {
+        let committed = self.commit("store.restore", Command::Restore(restore)).await?;
+        let value = expect_reply!(committed.value, Restored)?;
+        Ok(Committed { value, serial: committed.serial })
+    }
+
+    fn acting_as(&self, actor: ActorName) -> Arc<dyn Store> {
+        Arc::new(Self { core: self.core.clone(), actor })
+    }
+
+    async fn digests(&self) -> Result<Digests> {
+        const OPERATION: &str = "store.digests";
+        let view = self.open_view(OPERATION)?;
+        let computed = async {
+            let range = KeyRange::all(Table::Audit);
+            let unflushed = view.unflushed_audit();
+            let audit =
+                series::AuditReader::new(self.backend(), unflushed, range, false, usize::MAX);
+            // Hashing a large state takes seconds of CPU.
+            let (shared, hashed) = (self.core.shared.clone(), view.clone());
+            let state = may_block(move || Ok(shared.digests.digest(&hashed))).await?;
+            let metrics = series::metrics_digest(self.backend()).await?;
+            let audit = series::audit_digest(audit).await?;
+            self.until_shown().await?;
+            Ok(Digests { state, metrics, audit })
+        };
+        computed.await.map_err(|error: Error| error.during(OPERATION))
+    }
+
+    async fn checkpoint(&self) -> Result<Serial> {
+        self.flush().await
+    }
+
+    async fn verify(&self) -> Result<()> {
+        const OPERATION: &str = "store.verify";
+        self.open_view(OPERATION)?;
+        self.send(0, Request::Verify).await.map_err(|error| error.during(OPERATION))
+    }
+
+    fn info(&self) -> StoreInfo {
+        let counters = &self.core.shared.counters;
+        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        StoreInfo {
+            backend: self.core.backend.info(),
+            serial: self.current_view().serial(),
+            fold_debt: read(&counters.dirty_rows),
+            commands: read(&counters.commands),
+            rejected: read(&counters.rejected),
+            groups: read(&counters.groups),
+            checkpoints: read(&counters.checkpoints),
+            recoveries: read(&counters.recoveries),
+            imported_hash_checks: self.core.imported_hashes.checked(),
+        }
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.core.begin_closing();
+        let mut progress = self.core.shared.progress.subscribe();
+        // Fails only if the sender is gone, which `self` has.
+        let ended = progress.wait_for(|progress| progress.end.is_some()).await;
+        let end = ended.ok().and_then(|progress| progress.end.clone());
+        end.map_or(Ok(()), |end| end.outcome()).map_err(|error| error.during("store.close"))
+    }
+}

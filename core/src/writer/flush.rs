@@ -1,0 +1,64 @@
+//! Commits that only flush: while the writer is idle, on demand, and at the end.
+
+use std::sync::atomic::Ordering;
+
+use super::Writer;
+use crate::backend::Commit;
+use crate::block::Serial;
+use crate::error::{ErrorKind, Result};
+
+impl Writer {
+    /// Flushes one slice, and tells whether that went well.
+    pub(super) async fn flush_slice(&mut self, size: usize) -> bool {
+        let flushed = self.try_flush(size).await;
+        if let Err(error) = &flushed {
+            tracing::warn!(%error, "flushing failed; the rows stay in their blocks");
+        }
+        flushed.is_ok()
+    }
+
+    async fn try_flush(&mut self, size: usize) -> Result<()> {
+        if self.poisoned {
+            self.reopen().await?;
+        }
+        let slice = self.checkpointer.backlog.take(size);
+        if slice.rows.is_empty() {
+            return Ok(());
+        }
+        let checkpoint = slice.advance.map(|advance| advance.to);
+        let commit = Commit {
+            expected: self.state().serial(),
+            rows: slice.rows,
+            checkpoint,
+            purge_before: self.checkpointer.purge_before(checkpoint),
+            ..Commit::default()
+        };
+        if let Err(error) = self.store(&commit).await {
+            self.checkpointer.backlog.put_back(&commit.rows, slice.advance);
+            return match error.kind() {
+                ErrorKind::Conflict => self.catch_up_after_conflict().await,
+                _ => Err(error),
+            };
+        }
+        let published = self.shared.published.load_full();
+        let mut audit = published.audit.clone();
+        if let Some(advance) = slice.advance {
+            self.checkpointer.set_checkpoint(advance.to);
+            self.shared.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
+            audit.remove_first(advance.audit);
+        }
+        self.publish_state(published.state.clone(), audit);
+        Ok(())
+    }
+
+    /// Flushes every dirty row. Gives the serial up to which the tables are complete.
+    pub(super) async fn flush_all(&mut self) -> Result<Serial> {
+        if self.poisoned {
+            self.reopen().await?;
+        }
+        while self.checkpointer.backlog.len() > 0 && !self.read_only {
+            self.try_flush(4096).await?;
+        }
+        Ok(self.state().serial())
+    }
+}

@@ -1,0 +1,384 @@
+//! The commit in flight: the batch that is being stored while the next one is decided.
+//!
+//! At most one commit is in flight. The batch after it is decided on the state that the commit will
+//! lead to, and can be taken back: nobody sees that state, nor is told of those commands, before both
+//! are durable.
+
+use std::ops::Range;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use futures_util::FutureExt;
+use tokio::sync::oneshot;
+use tracing::Instrument;
+
+use super::batch::{Batch, Callers, SealedBatch};
+use super::{ATTEMPTS, CommitThread, Request, Writer, outrun};
+use crate::backend::{Backend, Commit};
+use crate::block::{ClosedBlock, RowChange, Serial};
+use crate::checkpoint::{Advance, FlushSlice, UnflushedAudit};
+use crate::domain::{AuditEntry, WriterId};
+use crate::error::{Error, ErrorKind, Result};
+use crate::options::Materialize;
+use crate::state::State;
+use crate::view::Published;
+
+/// A batch whose commit is being stored.
+pub(super) struct InFlight {
+    callers: Callers,
+    /// The state once it is stored.
+    state: State,
+    positions: Vec<(WriterId, u64)>,
+    /// What the block changed and this commit does not flush.
+    unflushed: Unflushed,
+    block: Option<(Serial, u64)>,
+    commit: Arc<Commit>,
+    /// Which rows of the commit come from the backlog.
+    flushed: Range<usize>,
+    advance: Option<Advance>,
+    storing: Storing,
+}
+
+/// A commit that is stored, and not published yet.
+struct Durable(InFlight);
+
+#[derive(Default)]
+struct Unflushed {
+    changes: Vec<RowChange>,
+    audit_rows: Vec<RowChange>,
+    audit: Vec<AuditEntry>,
+}
+
+enum Storing {
+    /// On the commit thread.
+    Running(oneshot::Receiver<Result<()>>),
+    Ended(Result<()>),
+}
+
+/// What to do with the open batch and the commit in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Nothing: the batch takes more requests, or waits.
+    Gather,
+    /// Publish the commit that has ended, and answer its callers.
+    Publish,
+    /// Seal the batch and begin its commit; then publish the one before, if it has ended.
+    Rotate,
+}
+
+/// Callers are answered as soon as their commit ends, whatever the open batch does. Of batches that
+/// overlap none is smaller than the one before, unless nothing more waits: so neither disk nor CPU
+/// is idle for longer than it must be, and batches cannot shrink until every caller has a commit.
+///
+/// `batch` is how long the open batch is; `in_flight` how long the commit in flight is, and whether it
+/// has ended; `target_len` how long the last one was, if it was published while this batch was open.
+pub(super) fn next_step(
+    batch: Option<usize>,
+    in_flight: Option<(usize, bool)>,
+    target_len: usize,
+    nothing_more: bool,
+) -> Step {
+    match (batch, in_flight) {
+        (_, Some((_, false))) | (None, None) => Step::Gather,
+        (None, Some(_)) => Step::Publish,
+        (Some(len), in_flight) => {
+            if nothing_more || len >= in_flight.map_or(target_len, |(before, _)| before) {
+                Step::Rotate
+            } else if in_flight.is_some() {
+                Step::Publish
+            } else {
+                Step::Gather
+            }
+        }
+    }
+}
+
+/// Has the backend store a commit. If it panics, the outcome is unknown.
+pub(super) async fn store(backend: &dyn Backend, commit: &Commit) -> Result<()> {
+    let storing = AssertUnwindSafe(async { backend.commit(commit).await });
+    storing.catch_unwind().await.unwrap_or_else(|_| Err(panicked()))
+}
+
+fn panicked() -> Error {
+    Error::new(ErrorKind::OutcomeUnknown, "the backend panicked during a commit")
+}
+
+impl InFlight {
+    pub(super) fn len(&self) -> usize {
+        self.callers.len()
+    }
+
+    fn has_ended(&mut self) -> bool {
+        if let Storing::Running(outcome) = &mut self.storing {
+            let outcome = match outcome.try_recv() {
+                Ok(outcome) => outcome,
+                Err(oneshot::error::TryRecvError::Empty) => return false,
+                Err(oneshot::error::TryRecvError::Closed) => Err(panicked()),
+            };
+            self.storing = Storing::Ended(outcome);
+        }
+        true
+    }
+
+    /// Waits for the end. Cancel safe.
+    pub(super) async fn ended(&mut self) {
+        if let Storing::Running(outcome) = &mut self.storing {
+            let outcome = outcome.await.unwrap_or_else(|_| Err(panicked()));
+            self.storing = Storing::Ended(outcome);
+        }
+    }
+
+    /// Begins to store it on the commit thread.
+    fn begin(&mut self, backend: Arc<dyn Backend>, thread: &CommitThread) {
+        let (commit, span) = (self.commit.clone(), self.span());
+        let (sender, receiver) = oneshot::channel();
+        thread.run(move |runtime| {
+            let storing = async { store(backend.as_ref(), &commit).await };
+            let outcome = runtime.block_on(storing.instrument(span));
+            // Released first: the receiver may be about to close the backend.
+            drop((backend, commit));
+            let _ = sender.send(outcome);
+        });
+        self.storing = Storing::Running(receiver);
+    }
+
+    /// Stores it on this thread.
+    async fn complete(&mut self, backend: &dyn Backend) {
+        let outcome = store(backend, &self.commit).instrument(self.span()).await;
+        self.storing = Storing::Ended(outcome);
+    }
+
+    fn span(&self) -> tracing::Span {
+        tracing::debug_span!("writer.group", commands = self.callers.len())
+    }
+}
+
+impl Writer {
+    pub(super) fn next_step(&mut self, nothing_more: bool) -> Step {
+        let batch = self.batch.as_ref().map(Batch::len);
+        let in_flight = self.in_flight.as_mut().map(|commit| (commit.len(), commit.has_ended()));
+        next_step(batch, in_flight, self.target_len, nothing_more)
+    }
+
+    /// The batch that takes commands now.
+    pub(super) fn open_batch(&mut self) -> &mut Batch {
+        let Self { batch, in_flight, shared, last_sizes, options, .. } = self;
+        let max_block = options.max_block_bytes;
+        batch.get_or_insert_with(|| match in_flight {
+            Some(commit) => Batch::on(&commit.state, *last_sizes, max_block),
+            None => Batch::on(&shared.published.load().state, *last_sizes, max_block),
+        })
+    }
+
+    /// Publishes the commit in flight, which has ended.
+    pub(super) async fn publish_in_flight(&mut self) {
+        let Some(in_flight) = self.in_flight.take() else { return };
+        let len = in_flight.len();
+        let Some(durable) = self.await_commit(in_flight).await else { return };
+        let overlaps = self.batch.is_some();
+        self.target_len = if overlaps { len } else { 0 };
+        self.publish(durable, overlaps);
+    }
+
+    /// Seals the open batch and begins its commit, then publishes the commit before it.
+    pub(super) async fn rotate(&mut self, more_waits: bool) {
+        let durable = match self.in_flight.take() {
+            Some(in_flight) => match self.await_commit(in_flight).await {
+                Some(durable) => Some(durable),
+                None => return,
+            },
+            None => None,
+        };
+        // A hop to the commit thread pays only if there is something to do meanwhile.
+        let overlaps = more_waits || durable.is_some() || self.target_len > 0;
+        self.target_len = 0;
+        let Some(batch) = self.batch.take() else { return };
+        self.last_sizes = batch.sizes();
+        let (callers, sealed) = batch.seal(self.entropy.as_ref(), &self.positions);
+        match sealed {
+            Ok(sealed) if !sealed.is_empty() => {
+                let mut in_flight = self.prepare(callers, sealed);
+                if overlaps {
+                    in_flight.begin(self.backend.clone(), &self.commit_thread);
+                }
+                if let Some(durable) = durable {
+                    self.publish(durable, overlaps);
+                }
+                if !overlaps {
+                    in_flight.complete(self.backend.as_ref()).await;
+                }
+                self.in_flight = Some(in_flight);
+            }
+            Ok(sealed) => {
+                if let Some(durable) = durable {
+                    self.publish(durable, false);
+                }
+                self.answer_without_commit(callers, sealed.expected).await;
+            }
+            Err(error) => {
+                if let Some(durable) = durable {
+                    self.publish(durable, false);
+                }
+                if *error.kind() == ErrorKind::Exhausted && callers.len() > 1 {
+                    // Their block would be too large. Alone, only those that are too large by
+                    // themselves fail.
+                    self.alone = callers.len();
+                    self.put_back(callers.into_requests());
+                } else {
+                    callers.fail(&error);
+                }
+            }
+        }
+    }
+
+    /// Nothing is to be stored: every command was refused, or was a repetition.
+    async fn answer_without_commit(&mut self, callers: Callers, serial: Serial) {
+        // A refusal, too, must hold on what other processes have written.
+        if self.is_shared {
+            match self.catch_up().await {
+                Ok(()) if self.state().serial() != serial => return self.retry(callers),
+                Ok(()) => {}
+                Err(error) => return callers.fail(&error),
+            }
+        }
+        self.count(&callers);
+        callers.answer(serial);
+    }
+
+    /// Has the requests decided again before all others, unless that has happened too often.
+    fn retry(&mut self, callers: Callers) {
+        self.conflicts += 1;
+        if self.conflicts >= ATTEMPTS {
+            self.conflicts = 0;
+            return callers.fail(&outrun());
+        }
+        self.put_back(callers.into_requests());
+    }
+
+    fn put_back(&mut self, requests: impl DoubleEndedIterator<Item = Request>) {
+        requests.rev().for_each(|request| self.waiting.push_front(request));
+    }
+
+    /// Waits for the end of a commit and resolves its outcome. If it was not stored, the batch that
+    /// was decided on top of it is taken back.
+    async fn await_commit(&mut self, mut in_flight: InFlight) -> Option<Durable> {
+        in_flight.ended().await;
+        let outcome = match &mut in_flight.storing {
+            Storing::Ended(outcome) => std::mem::replace(outcome, Ok(())),
+            Storing::Running(_) => Ok(()),
+        };
+        let error = match self.resolve_outcome(&in_flight.commit, outcome).await {
+            Ok(()) => {
+                self.conflicts = 0;
+                self.positions.extend(in_flight.positions.iter().copied());
+                return Some(Durable(in_flight));
+            }
+            Err(error) => error,
+        };
+        let flushed = in_flight.commit.rows.get(in_flight.flushed.clone()).unwrap_or_default();
+        self.checkpointer.backlog.put_back(flushed, in_flight.advance);
+        if let Some(batch) = self.batch.take() {
+            self.put_back(batch.into_requests());
+        }
+        if *error.kind() != ErrorKind::Conflict {
+            in_flight.callers.fail(&error);
+        } else if let Err(error) = self.catch_up_after_conflict().await {
+            in_flight.callers.fail(&error);
+        } else {
+            self.retry(in_flight.callers);
+        }
+        None
+    }
+
+    fn prepare(&mut self, callers: Callers, sealed: SealedBatch) -> InFlight {
+        let SealedBatch { state, expected, block, series, positions } = sealed;
+        let (mut unflushed, mut encoded) = (Unflushed::default(), None);
+        if let Some(ClosedBlock { block, changes, audit_rows, audit }) = block {
+            self.shared.submitted.store(block.serial.get(), Ordering::SeqCst);
+            self.shared.digests.mark(block.serial, &changes);
+            unflushed = Unflushed { changes, audit_rows, audit };
+            encoded = Some(block);
+        }
+        let arriving = unflushed.changes.len() + unflushed.audit_rows.len();
+        let FlushSlice { mut rows, advance } = match self.materialize {
+            // There is a backlog only if the store was opened with one.
+            Materialize::Commit => self.checkpointer.backlog.take(usize::MAX),
+            Materialize::Checkpoint => self.checkpointer.take(arriving, self.options.max_fold_debt),
+        };
+        // The backlog is older than this batch's rows, and has no key of the series.
+        let flushed = 0..rows.len();
+        rows.extend(series);
+        let mut commit =
+            Commit { expected, checkpoint: advance.map(|advance| advance.to), ..Commit::default() };
+        if self.materialize == Materialize::Commit {
+            let Unflushed { changes, audit_rows, .. } = std::mem::take(&mut unflushed);
+            rows.extend(changes);
+            rows.extend(audit_rows);
+            commit.checkpoint = encoded.as_ref().map(|block| block.serial).or(commit.checkpoint);
+        }
+        commit.purge_before = self.checkpointer.purge_before(commit.checkpoint);
+        let block = encoded.as_ref().map(|block| (block.serial, block.bytes.len() as u64));
+        commit.block = encoded;
+        commit.rows = rows;
+        InFlight {
+            callers,
+            state,
+            positions,
+            unflushed,
+            block,
+            commit: Arc::new(commit),
+            flushed,
+            advance,
+            storing: Storing::Ended(Ok(())),
+        }
+    }
+
+    /// Makes a durable batch visible, remembers what is still to be flushed, and answers the callers.
+    fn publish(&mut self, Durable(stored): Durable, overlaps: bool) {
+        self.count(&stored.callers);
+        let mut audit = self.shared.published.load().audit.clone();
+        if let Some(advance) = stored.advance {
+            // These are in the table by now and need no longer be merged into queries.
+            audit.remove_first(advance.audit);
+        }
+        if let Some(checkpoint) = stored.commit.checkpoint {
+            self.checkpointer.set_checkpoint(checkpoint);
+            self.shared.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(block) = stored.block {
+            self.shared.counters.groups.fetch_add(1, Ordering::Relaxed);
+            let Unflushed { changes, audit_rows, audit: entries } = stored.unflushed;
+            audit.extend(entries.into_iter().map(Arc::new));
+            let retain = self.options.retain_block_bytes;
+            self.checkpointer.add_block(block, changes, audit_rows, retain);
+        }
+        let serial = stored.state.serial();
+        let replaced = self.publish_state(stored.state, audit);
+        stored.callers.answer(serial);
+        if overlaps {
+            // Freeing the old state costs a good part of what making the new one does.
+            self.commit_thread.run(move |_| drop((replaced, stored.commit)));
+        }
+    }
+
+    /// Gives what was published before.
+    pub(super) fn publish_state(&self, state: State, audit: UnflushedAudit) -> Arc<Published> {
+        let serial = state.serial();
+        let dirty = self.checkpointer.backlog.len() as u64;
+        self.shared.counters.dirty_rows.store(dirty, Ordering::Relaxed);
+        let replaced = self.shared.published.load();
+        let published = Arc::new(Published::new(state, audit).after(&replaced));
+        drop(replaced);
+        let replaced = self.shared.published.swap(published);
+        self.shared.progress.send_modify(|progress| progress.serial = serial);
+        replaced
+    }
+
+    fn count(&self, callers: &Callers) {
+        let counters = &self.shared.counters;
+        let (commands, refused) = callers.commands();
+        counters.commands.fetch_add(commands as u64, Ordering::Relaxed);
+        counters.rejected.fetch_add(refused as u64, Ordering::Relaxed);
+    }
+}
