@@ -146,7 +146,7 @@ pub struct KeyFilter {
 pub struct Session {
     /// Time-ordered identifier; it is the public part of the session's token.
     pub id: SessionId,
-    /// Whose.
+    /// Who signed in.
     pub owner: SessionOwner,
     /// Proof of the secret part.
     pub hash: SecretHash,
@@ -174,7 +174,7 @@ pub enum SessionOwner {
 /// What is needed to begin a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewSession {
-    /// Whose.
+    /// Who signed in.
     pub owner: SessionOwner,
     /// What the client calls itself.
     pub client: Option<Text<255>>,

@@ -71,7 +71,7 @@ impl Email {
         self.0.split_once('@').map_or("", |(local, _)| local)
     }
 
-    /// What stands behind the `@`.
+    /// The part after the `@`.
     #[must_use]
     pub fn domain(&self) -> &str {
         self.0.split_once('@').map_or("", |(_, domain)| domain)

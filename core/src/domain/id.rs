@@ -29,7 +29,7 @@ pub trait Id:
     /// The identifier with these bytes.
     fn from_bytes(bytes: [u8; 16]) -> Self;
 
-    /// The bytes.
+    /// The 16 bytes of the UUID.
     fn as_bytes(&self) -> &[u8; 16];
 
     /// Whether it is the nil UUID, all zero, which identifies nothing: in keys it stands for none.
@@ -94,7 +94,7 @@ macro_rules! entity_id {
                 Self(bytes)
             }
 
-            /// The bytes.
+            /// The 16 bytes of the UUID.
             #[must_use]
             pub const fn as_bytes(&self) -> &[u8; 16] {
                 &self.0

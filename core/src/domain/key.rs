@@ -8,7 +8,7 @@ use data_encoding::{BASE64, HEXLOWER, HEXLOWER_PERMISSIVE};
 use super::serde_as_text;
 use crate::error::{Error, Result};
 
-/// Decodes hex of either case behind the prefix or alone, or the base64 of WireGuard alone.
+/// Decodes hex of either case, after the prefix or alone, or the base64 of WireGuard alone.
 fn parse(prefix: &str, text: &str) -> Option<[u8; 32]> {
     let (encoding, digits) = match (text.strip_prefix(prefix), text.len()) {
         (Some(digits), _) => (HEXLOWER_PERMISSIVE, digits),
@@ -50,7 +50,7 @@ macro_rules! public_key {
                 Ok(Self(bytes))
             }
 
-            /// The bytes.
+            /// The 32 bytes of the key.
             #[must_use]
             pub const fn as_bytes(&self) -> &[u8; 32] {
                 &self.0

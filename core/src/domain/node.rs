@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
-use super::text::deserialize_stored;
+use super::deserialize_stored;
 use super::{
     Change, DiscoKey, DnsLabel, EndpointList, HostInfo, Hostname, MachineKey, NodeId, NodeKey,
     Patch, PreAuthKeyId, Revision, TagSet, Timestamp, UserId,

@@ -78,7 +78,7 @@ impl FromStr for Limit {
 }
 
 /// The fingerprint of a query, for [`Cursor::new`]: the first 8 bytes of a SHA-256 hash of its parts
-/// (the listing's name, filters and order), each behind its length.
+/// (the listing's name, filters and order), each after its length.
 #[must_use]
 pub fn fingerprint(parts: &[&[u8]]) -> [u8; 8] {
     let mut hash = Sha256::new();
@@ -94,7 +94,7 @@ pub fn fingerprint(parts: &[&[u8]]) -> [u8; 8] {
     first
 }
 
-/// The place behind the last item of a page, at which the next page begins. Opaque: pass it back
+/// The position after the last item of a page, at which the next page begins. Opaque: pass it back
 /// unread, with the same query.
 ///
 /// The text form is base64url without padding, at most 512 characters. It names a position in the

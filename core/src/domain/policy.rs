@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::text::deserialize_stored;
+use super::deserialize_stored;
 use super::{ActorName, DocumentText, Timestamp};
 use crate::error::{Error, Result};
 

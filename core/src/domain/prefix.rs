@@ -32,7 +32,7 @@ impl Prefix {
     ///
     /// # Errors
     ///
-    /// `InvalidArgument` when `len` exceeds 32 (IPv4) or 128 (IPv6), when a bit behind it is set,
+    /// `InvalidArgument` when `len` exceeds 32 (IPv4) or 128 (IPv6), when a bit after it is set,
     /// or when the address is an IPv4-mapped IPv6 address.
     pub fn new(addr: IpAddr, len: u8) -> Result<Self> {
         if let IpAddr::V6(v6) = addr

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::text::deserialize_stored;
+use super::deserialize_stored;
 use super::{ActorName, AuditId, MetricName, NodeId, Text, Timestamp};
 use crate::error::{Entity, Error, Result};
 
@@ -53,9 +53,9 @@ pub struct MetricPoint {
     pub node: Option<NodeId>,
     /// What was measured; the unit belongs into the name, as in `rx_bytes_total`.
     pub metric: MetricName,
-    /// When.
+    /// When it was measured.
     pub at: Timestamp,
-    /// How much.
+    /// The measured value.
     pub value: Sample,
 }
 

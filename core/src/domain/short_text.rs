@@ -34,18 +34,18 @@ impl ShortText {
         self.digits(d, 1).byte(b'.').digits(c, 1).byte(b'.').digits(b, 1).byte(b'.').digits(a, 1);
     }
 
-    /// Puts a byte in front.
+    /// Prepends a byte.
     pub(super) fn byte(&mut self, byte: u8) -> &mut Self {
         if let Some(start) = self.start.checked_sub(1)
-            && let Some(place) = self.bytes.get_mut(start)
+            && let Some(slot) = self.bytes.get_mut(start)
         {
-            *place = byte;
+            *slot = byte;
             self.start = start;
         }
         self
     }
 
-    /// Puts a number in front, filled up to `least` digits with zeros.
+    /// Prepends a number, padded with zeros to `least` digits.
     pub(super) fn digits(&mut self, mut number: u64, least: u8) -> &mut Self {
         let mut written = 0;
         while number > 0 || written < least {

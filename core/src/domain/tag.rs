@@ -45,7 +45,7 @@ text_newtype! {
 }
 
 impl Tag {
-    /// The part behind `tag:`.
+    /// The part after `tag:`.
     #[must_use]
     pub fn name(&self) -> &str {
         self.0.strip_prefix("tag:").unwrap_or_default()

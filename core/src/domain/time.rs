@@ -120,8 +120,8 @@ impl fmt::Display for Timestamp {
         let year = era * 400 + year_of_era + i64::from(month <= 2);
         let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
         let mut text = ShortText::new();
-        let mut put = |behind, number: i64, digits| {
-            text.byte(behind).digits(number.unsigned_abs(), digits);
+        let mut put = |separator, number: i64, digits| {
+            text.byte(separator).digits(number.unsigned_abs(), digits);
         };
         put(b'Z', micros, 6);
         put(b'.', second, 2);
@@ -179,8 +179,8 @@ pub trait Clock: Send + Sync + 'static {
     /// The time now.
     fn now(&self) -> Timestamp;
 
-    /// The time that has passed since some moment, by a clock that nobody sets and that goes on
-    /// while the machine sleeps. It tells whether [`Clock::now`] jumped.
+    /// The time that has passed since some moment, by a monotonic clock that goes on while
+    /// the machine sleeps. It tells whether [`Clock::now`] jumped.
     fn elapsed(&self) -> Duration;
 }
 

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::text::{deserialize_stored, deserialize_stored_option};
 use super::{Change, Email, Patch, Revision, Text, Timestamp, UserId, UserName};
+use super::{deserialize_stored, deserialize_stored_option};
 
 /// A person or service account that owns nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,11 +61,11 @@ pub struct NewUser {
     pub name: UserName,
     /// What a person reads.
     pub display_name: Option<Text<255>>,
-    /// E-mail address.
+    /// E-mail address, in lower case.
     pub email: Option<Email>,
     /// How the user proves who they are.
     pub identity: Identity,
-    /// Picture.
+    /// Where to find a picture of the user.
     pub picture_url: Option<Text<2048>>,
 }
 
