@@ -2,11 +2,9 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ghostwire_store_core::backend::Backend;
-use ghostwire_store_core::entropy::SeededEntropy;
-use ghostwire_store_core::layer::{Observe, Retry, RetryPolicy};
+use ghostwire_store_core::layer::Observe;
 
 type Wrap = Arc<dyn Fn(Arc<dyn Backend>) -> Arc<dyn Backend> + Send + Sync>;
 
@@ -33,12 +31,9 @@ impl Stack {
     }
 
     /// One for every layer of the core.
-    ///
-    /// `retried` repeats reads, and no commit: faults are injected below the layers, and a case
-    /// about a commit that fails has to see it fail on every stack.
     #[must_use]
     pub fn all() -> Vec<Self> {
-        vec![Self::bare(), Self::new("observed", observed), Self::new("retried", retried)]
+        vec![Self::bare(), Self::new("observed", observed)]
     }
 
     /// Whether there is no layer.
@@ -65,14 +60,4 @@ impl fmt::Debug for Stack {
 
 fn observed(backend: Arc<dyn Backend>) -> Arc<dyn Backend> {
     Arc::new(Observe::new(backend))
-}
-
-fn retried(backend: Arc<dyn Backend>) -> Arc<dyn Backend> {
-    let policy = RetryPolicy {
-        retries: 2,
-        commit_retries: 0,
-        first_delay: Duration::from_millis(1),
-        max_delay: Duration::from_millis(2),
-    };
-    Arc::new(Retry::new(backend, policy, Arc::new(SeededEntropy::new(1))))
 }

@@ -32,8 +32,6 @@ pub enum ErrorKind {
     PermissionDenied,
     /// The write queue stayed full, or another process holds the files; retry later.
     Busy,
-    /// A time limit passed.
-    Timeout,
     /// The backend cannot be reached or the store is closed.
     Unavailable,
     /// The connection died during a commit; the command may or may not have been stored.
@@ -75,7 +73,6 @@ impl ErrorKind {
             Self::Exhausted => "exhausted",
             Self::PermissionDenied => "permission_denied",
             Self::Busy => "busy",
-            Self::Timeout => "timeout",
             Self::Unavailable => "unavailable",
             Self::OutcomeUnknown => "outcome_unknown",
             Self::Corrupt => "corrupt",
@@ -269,7 +266,7 @@ impl Error {
     /// Whether the same call may succeed later without a change by the caller.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self.0.kind, ErrorKind::Busy | ErrorKind::Timeout | ErrorKind::Unavailable)
+        matches!(self.0.kind, ErrorKind::Busy | ErrorKind::Unavailable)
     }
 }
 

@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,14 +9,10 @@ use async_trait::async_trait;
 use ghostwire_store_core::backend::{Backend, BackendInfo, Commit, Head, KeyRange, Row, Scan};
 use ghostwire_store_core::block::{BlockBuilder, EncodedBlock, Serial};
 use ghostwire_store_core::domain::*;
-use ghostwire_store_core::entropy::{Entropy, SeededEntropy};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_core::layer::{
-    Chaos, DURATION_BOUNDS, FaultKind, Observe, OperationStats, Retry, RetryPolicy,
-};
+use ghostwire_store_core::layer::{Chaos, DURATION_BOUNDS, FaultKind, Observe, OperationStats};
 use ghostwire_store_core::schema::{Schema, Table};
 use ghostwire_store_memory::MemoryBackend;
-use tokio::time::Instant;
 
 fn chaos() -> Chaos {
     Chaos::new(Arc::new(MemoryBackend::new(StoreId::from_bytes([1; 16]))))
@@ -150,33 +145,6 @@ impl Backend for Scripted {
     }
 }
 
-/// Random numbers that are always the largest, so that every wait is the longest.
-struct Largest;
-
-impl Entropy for Largest {
-    fn fill(&self, bytes: &mut [u8]) -> Result<()> {
-        bytes.fill(0xff);
-        Ok(())
-    }
-}
-
-struct NoEntropy;
-
-impl Entropy for NoEntropy {
-    fn fill(&self, _: &mut [u8]) -> Result<()> {
-        Err(Error::new(ErrorKind::Unavailable, "none"))
-    }
-}
-
-fn policy() -> RetryPolicy {
-    RetryPolicy {
-        retries: 3,
-        commit_retries: 2,
-        first_delay: Duration::from_millis(100),
-        max_delay: Duration::from_millis(300),
-    }
-}
-
 fn users() -> Scan {
     Scan { range: KeyRange::all(Table::Users), reverse: false, limit: 9 }
 }
@@ -193,139 +161,6 @@ async fn call(backend: &dyn Backend, operation: &str) -> Result<()> {
         "verify" => backend.verify().await,
         _ => backend.close().await,
     }
-}
-
-fn kind<T: Debug>(result: Result<T>) -> ErrorKind {
-    result.unwrap_err().kind().clone()
-}
-
-const REPEATED: [&str; 5] = ["head", "migrate", "scan", "blocks", "reopen"];
-
-#[tokio::test(start_paused = true)]
-async fn what_fails_for_a_moment_is_tried_again() {
-    let failures = [ErrorKind::Unavailable, ErrorKind::Busy, ErrorKind::Timeout];
-    for operation in REPEATED {
-        let scripted = Scripted::new(&failures);
-        let retry = Retry::new(scripted.clone(), policy(), Arc::new(Largest));
-        let began = Instant::now();
-        call(&retry, operation).await.unwrap();
-        assert_eq!(scripted.calls(), [operation; 4]);
-        // 100, 200, and 300 instead of 400.
-        assert_eq!(began.elapsed(), Duration::from_millis(600), "{operation}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn attempts_come_to_an_end() {
-    for operation in REPEATED {
-        let scripted = Scripted::new(&[const { ErrorKind::Busy }; 9]);
-        let retry = Retry::new(scripted.clone(), policy(), Arc::new(Largest));
-        assert_eq!(kind(call(&retry, operation).await), ErrorKind::Busy);
-        assert_eq!(scripted.calls(), [operation; 4]);
-    }
-    let none = RetryPolicy { retries: 0, ..policy() };
-    let scripted = Scripted::new(&[ErrorKind::Busy]);
-    let retry = Retry::new(scripted.clone(), none, Arc::new(Largest));
-    assert_eq!(kind(retry.head().await), ErrorKind::Busy);
-    assert_eq!(scripted.calls(), ["head"]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_will_not_pass_is_not_tried_again() {
-    for failure in [
-        ErrorKind::Corrupt,
-        ErrorKind::Conflict,
-        ErrorKind::OutcomeUnknown,
-        ErrorKind::Exhausted,
-        ErrorKind::ReadOnly,
-        ErrorKind::InvalidArgument,
-        ErrorKind::SchemaMismatch { found: 9, supported: 2 },
-        ErrorKind::Compacted { oldest: 4 },
-        ErrorKind::Unexpected,
-    ] {
-        for operation in REPEATED.into_iter().chain(["commit", "verify", "close"]) {
-            let scripted = Scripted::new(std::slice::from_ref(&failure));
-            let retry = Retry::new(scripted.clone(), policy(), Arc::new(Largest));
-            let began = Instant::now();
-            assert_eq!(kind(call(&retry, operation).await), failure);
-            assert_eq!(scripted.calls(), [operation]);
-            assert_eq!(began.elapsed(), Duration::ZERO);
-        }
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_commit_is_repeated_only_if_nothing_was_stored() {
-    for certain in [ErrorKind::Unavailable, ErrorKind::Busy] {
-        let scripted = Scripted::new(&[certain.clone(), certain.clone()]);
-        let retry = Retry::new(scripted.clone(), policy(), Arc::new(Largest));
-        retry.commit(&Commit::default()).await.unwrap();
-        assert_eq!(scripted.calls(), ["commit"; 3]);
-        let scripted = Scripted::new(&[certain.clone(), ErrorKind::Conflict]);
-        let retry = Retry::new(scripted.clone(), policy(), Arc::new(Largest));
-        // What is in its way may be itself: the answer may have been wrong.
-        assert_eq!(kind(retry.commit(&Commit::default()).await), ErrorKind::OutcomeUnknown);
-        assert_eq!(scripted.calls(), ["commit"; 2]);
-        // Where every failure is to be seen.
-        let scripted = Scripted::new(std::slice::from_ref(&certain));
-        let visible = RetryPolicy { commit_retries: 0, ..policy() };
-        let retry = Retry::new(scripted.clone(), visible, Arc::new(Largest));
-        assert_eq!(kind(retry.commit(&Commit::default()).await), certain);
-        assert_eq!(scripted.calls(), ["commit"]);
-    }
-    // It may have been stored all the same.
-    for uncertain in [ErrorKind::Timeout, ErrorKind::OutcomeUnknown] {
-        let scripted = Scripted::new(std::slice::from_ref(&uncertain));
-        let retry = Retry::new(scripted.clone(), policy(), Arc::new(Largest));
-        assert_eq!(kind(retry.commit(&Commit::default()).await), uncertain);
-        assert_eq!(scripted.calls(), ["commit"]);
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn waits_are_random_within_bounds_that_grow() {
-    let mut waits = Vec::new();
-    let entropy = Arc::new(SeededEntropy::new(7));
-    for _ in 0..200 {
-        let scripted = Scripted::new(&[ErrorKind::Busy]);
-        let retry = Retry::new(scripted, policy(), entropy.clone());
-        let began = Instant::now();
-        retry.head().await.unwrap();
-        waits.push(began.elapsed());
-    }
-    assert!(waits.iter().all(|wait| *wait <= Duration::from_millis(101)));
-    assert!(waits.iter().any(|wait| *wait < Duration::from_millis(20)));
-    assert!(waits.iter().any(|wait| *wait > Duration::from_millis(80)));
-    // A source of random numbers that fails leaves the longest wait.
-    let retry = Retry::new(Scripted::new(&[ErrorKind::Busy]), policy(), Arc::new(NoEntropy));
-    let began = Instant::now();
-    retry.head().await.unwrap();
-    assert_eq!(began.elapsed(), Duration::from_millis(100));
-    // Bounds do not overflow.
-    let long = RetryPolicy { retries: 70, ..policy() };
-    let scripted = Scripted::new(&[const { ErrorKind::Busy }; 70]);
-    let retry = Retry::new(scripted, long, Arc::new(Largest));
-    let began = Instant::now();
-    retry.head().await.unwrap();
-    assert_eq!(began.elapsed(), Duration::from_millis(100 + 200 + 68 * 300));
-}
-
-#[tokio::test(start_paused = true)]
-async fn nothing_is_repeated_once_it_is_closed() {
-    let scripted = Scripted::new(&[]);
-    let retry = Retry::new(scripted.clone(), policy(), Arc::new(Largest));
-    retry.close().await.unwrap();
-    scripted.failures.lock().unwrap().extend([ErrorKind::Unavailable, ErrorKind::Unavailable]);
-    assert_eq!(kind(retry.head().await), ErrorKind::Unavailable);
-    assert_eq!(kind(retry.commit(&Commit::default()).await), ErrorKind::Unavailable);
-    assert_eq!(scripted.calls(), ["close", "head", "commit"]);
-    // Nor is what waited when it was closed.
-    let scripted = Scripted::new(&[ErrorKind::Busy]);
-    let retry = Retry::new(scripted.clone(), policy(), Arc::new(Largest));
-    let (read, closed) = tokio::join!(retry.head(), retry.close());
-    assert_eq!(kind(read), ErrorKind::Busy);
-    closed.unwrap();
-    assert_eq!(scripted.calls(), ["head", "close"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -380,18 +215,4 @@ async fn failures_are_counted_by_their_kind() {
     assert_eq!(stats.failures, BTreeMap::from(wanted));
     assert_eq!((stats.durations.counts[0], stats.durations.counts[7]), (5, 1));
     assert!((stats.durations.sum - 2.0).abs() < 1e-6);
-}
-
-#[tokio::test]
-async fn a_retry_is_seen_from_above_as_one_call_and_from_below_as_two() {
-    let below = Observe::new(Scripted::new(&[ErrorKind::Unavailable]));
-    let policy = RetryPolicy { first_delay: Duration::ZERO, ..policy() };
-    let retry = Retry::new(Arc::new(below.clone()), policy, Arc::new(Largest));
-    let above = Observe::new(Arc::new(retry));
-    above.head().await.unwrap();
-    assert_eq!(above.snapshot().operations["head"].calls, 1);
-    assert_eq!(above.snapshot().operations["head"].failures, BTreeMap::new());
-    assert_eq!(below.snapshot().operations["head"].calls, 2);
-    assert_eq!(below.snapshot().operations["head"].failures["unavailable"], 1);
-    assert_eq!(above.info(), below.info());
 }

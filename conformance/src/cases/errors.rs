@@ -44,7 +44,6 @@ async fn exactly_three_kinds_are_retryable(world: &mut World) {
         (ErrorKind::Exhausted, false),
         (ErrorKind::PermissionDenied, false),
         (ErrorKind::Busy, true),
-        (ErrorKind::Timeout, true),
         (ErrorKind::Unavailable, true),
         (ErrorKind::OutcomeUnknown, false),
         (ErrorKind::Corrupt, false),

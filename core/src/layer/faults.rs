@@ -14,7 +14,7 @@ pub enum FaultKind {
     /// Everything is stored, and the answer is lost; `OutcomeUnknown`. A commit that would have
     /// been refused anyway is refused.
     After,
-    /// Nothing is stored, and nobody knows that; `OutcomeUnknown`.
+    /// Nothing is stored, but the caller cannot tell; `OutcomeUnknown`.
     Lost,
     /// Nothing is stored; `Exhausted`.
     DiskFull,
@@ -41,7 +41,7 @@ impl Default for Faults {
 }
 
 impl Faults {
-    /// Lets the next `count` commits fail, behind those that are to fail already.
+    /// Lets `count` commits fail, after those that are to fail already.
     pub fn fail_next_commits(&self, count: usize, kind: FaultKind) {
         if count > 0 {
             locked(&self.commits).push_back((count, kind));

@@ -3,7 +3,6 @@
 mod chaos;
 mod faults;
 mod observe;
-mod retry;
 
 use async_trait::async_trait;
 
@@ -15,7 +14,6 @@ use crate::schema::Schema;
 pub use chaos::Chaos;
 pub use faults::{CommitHold, FaultKind, Faults};
 pub use observe::{DURATION_BOUNDS, Durations, Observations, Observe, OperationStats};
-pub use retry::{Retry, RetryPolicy};
 
 /// A backend on top of another one, which answers what it does not answer itself: whatever is a
 /// layer is a [`Backend`]. Its methods are called as those of `dyn Backend`: on a layer's own type they

@@ -19,7 +19,7 @@ use crate::schema::Schema;
 /// [`Durations::counts`].
 pub const DURATION_BOUNDS: [f64; 9] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
 
-/// What a call is counted as that was dropped before it ended.
+/// The failure of a call that was dropped before it ended.
 const CANCELLED: &str = "cancelled";
 
 /// Counts and times every call of a backend, and describes it to `tracing`. It changes no answer.
@@ -65,7 +65,7 @@ pub struct Observe {
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Observations {
     /// By the name of the operation: `head`, `migrate`, `scan`, `blocks`, `commit`, `reopen`,
-    /// `verify`, `close`. Those that nobody called are missing.
+    /// `verify`, `close`. An operation that was never called is missing.
     pub operations: BTreeMap<&'static str, OperationStats>,
 }
 
