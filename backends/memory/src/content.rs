@@ -6,8 +6,9 @@ use std::ops::Bound;
 use bytes::Bytes;
 use ghostwire_store_core::backend::{Commit, Head, KeyRange, Row, Scan};
 use ghostwire_store_core::block::{EncodedBlock, Serial};
+use ghostwire_store_core::chain::Chain;
 use ghostwire_store_core::domain::StoreId;
-use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::error::Result;
 use ghostwire_store_core::schema::{RowKey, Schema, Table};
 
 type Rows = BTreeMap<RowKey, Bytes>;
@@ -78,41 +79,19 @@ impl Content {
     }
 
     pub(crate) fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
-        if after >= self.head.serial {
-            return Ok(Vec::new());
-        }
-        let first = after.next();
-        let oldest = self.head.oldest_block;
-        if first < oldest {
-            return Err(Error::new(
-                ErrorKind::Compacted { oldest: oldest.get() },
-                "the blocks after this serial are gone; resynchronise from a snapshot",
-            )
-            .with("after", after)
-            .with("oldest", oldest));
-        }
-        let skipped = usize::try_from(first.get() - oldest.get()).unwrap_or(usize::MAX);
-        Ok(self.blocks.iter().skip(skipped).take(limit).cloned().collect())
+        let (chain, wanted) = Chain::after(&self.head, after, limit)?;
+        let skipped = chain.next().get().saturating_sub(self.head.oldest_block.get());
+        let skipped = usize::try_from(skipped).unwrap_or(usize::MAX);
+        Ok(self.blocks.iter().skip(skipped).take(wanted).cloned().collect())
     }
 
     pub(crate) fn verify(&self) -> Result<()> {
-        let mut serial = self.head.oldest_block;
-        let mut previous = None;
+        let mut chain = Chain::whole(&self.head)?;
         for stored in &self.blocks {
             let block = EncodedBlock::parse(stored.bytes.clone())?;
-            if block.serial != serial || previous.is_some_and(|hash| hash != block.previous) {
-                return Err(Error::corrupt("the chain of blocks is broken").with("serial", serial));
-            }
-            previous = Some(block.hash);
-            serial = serial.next();
+            chain.follow(block.serial, &block)?;
         }
-        if serial != self.head.serial.next() || previous.is_some_and(|hash| hash != self.head.hash)
-        {
-            return Err(
-                Error::corrupt("the last block is not the head's").with("serial", self.head.serial)
-            );
-        }
-        Ok(())
+        chain.require_whole()
     }
 }
 
