@@ -16,14 +16,14 @@ use ghostwire_store::command::{Command, Image};
 use ghostwire_store::domain::BlockId;
 use ghostwire_store::schema::Record;
 use ghostwire_store::state::{Change, Decision};
-use ghostwire_store_benches::{World, apply, encode, heartbeat, prefix, route};
+use ghostwire_store_benches::{World, apply, heartbeat, prefix, route};
 
 const GROUP: u64 = 256;
 
 fn encode_all(builder: &mut BlockBuilder, decision: &Decision) {
     for change in &decision.changes {
         if let Change::Put(image) = change {
-            encode(builder, ChangeKind::Created, image);
+            image.put_into(builder, ChangeKind::Created);
         }
     }
 }
@@ -60,7 +60,7 @@ fn register(c: &mut Criterion) {
         group.bench_function(BenchmarkId::new("decide alone", nodes), |bencher| {
             bencher.iter(|| {
                 for command in &commands {
-                    black_box(world.decide(&world.state, command).unwrap());
+                    black_box(world.state.decide(command, &world.context()).unwrap());
                 }
             });
         });
@@ -68,7 +68,7 @@ fn register(c: &mut Criterion) {
         let decisions: Vec<Decision> = commands
             .iter()
             .map(|command| {
-                let decision = world.decide(&after, command).unwrap();
+                let decision = after.decide(command, &world.context()).unwrap();
                 decision.changes.iter().cloned().for_each(|change| {
                     after.evolve(change);
                 });

@@ -15,5 +15,5 @@ mod subjects;
 pub mod suite;
 
 pub use fixture::{Target, World, heartbeat, open, policy, prefix, registration, route};
-pub use group::{apply, encode};
+pub use group::apply;
 pub use subjects::candidates;

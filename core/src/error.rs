@@ -190,7 +190,7 @@ impl Error {
         Self::new(ErrorKind::Corrupt, message)
     }
 
-    /// Names the operation, for example `nodes.register`; the innermost name wins.
+    /// Names the operation, for example `node.register`; the innermost name wins.
     #[must_use]
     pub fn during(mut self, operation: &'static str) -> Self {
         self.0.operation.get_or_insert(operation);
@@ -318,11 +318,11 @@ mod tests {
     fn says_what_where_which_value_and_why() {
         let error = Error::already_exists(Entity::Node, "node_key")
             .with("node_key", "nodekey:ab")
-            .during("nodes.register")
+            .during("node.register")
             .during("outer");
         assert_eq!(
             error.to_string(),
-            "nodes.register: node already exists (node_key) [node_key=nodekey:ab]"
+            "node.register: node already exists (node_key) [node_key=nodekey:ab]"
         );
         assert_eq!(error.constraint(), Some("node_key"));
         assert!(!error.is_retryable());

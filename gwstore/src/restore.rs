@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesOrdered, StreamExt};
+use ghostwire_store::block::BlockBuilder;
 use ghostwire_store::command::{Command, Image, Restore};
 use ghostwire_store::digest::{Digest, state_digest};
 use ghostwire_store::domain::{
@@ -50,10 +51,10 @@ impl Rehearsal {
         let mut refused = Vec::new();
         for (number, batch) in images.chunks(MOST_IMAGES).enumerate() {
             let restore = Restore { images: batch.to_vec(), skip_invalid: true };
-            let context = Context { now: self.now, actor: &self.actor };
-            let mut decision = self.state.decide(&Command::Restore(restore), &context)?;
-            self.state.carry_out(&mut decision);
-            let Reply::Restored(restored) = decision.reply else {
+            let context = Context { now: self.now, actor: &self.actor, seed: [0; 10] };
+            let block = &mut BlockBuilder::default();
+            let reply = self.state.execute(&Command::Restore(restore), &context, block)?;
+            let Reply::Restored(restored) = reply else {
                 return Err(Error::new(
                     ErrorKind::Unexpected,
                     "a restore was answered with another command's reply",

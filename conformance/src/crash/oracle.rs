@@ -93,7 +93,7 @@ impl Oracle {
             _ => return None,
         };
         let actor = ActorName::system();
-        let decision = self.state.decide(&command, &Context { now, actor: &actor });
+        let decision = self.state.decide(&command, &Context { now, actor: &actor, seed: [0; 10] });
         Some(decision.map(|mut decision| {
             for change in &mut decision.changes {
                 if let Change::Put(Image::Node(node)) = change

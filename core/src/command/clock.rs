@@ -18,3 +18,10 @@ pub enum ClockCommand {
         part: Part,
     },
 }
+
+names! {
+    ClockCommand {
+        Accept = ACCEPT "clock.accept",
+        Repair = REPAIR "clock.repair",
+    }
+}

@@ -59,3 +59,25 @@ pub enum SessionCommand {
         part: Part,
     },
 }
+
+names! {
+    ApiKeyCommand {
+        Create = CREATE "api_key.create",
+        Revoke = REVOKE "api_key.revoke",
+        Touch = TOUCH "api_key.touch",
+        Rehash = REHASH "api_key.rehash",
+        Delete = DELETE "api_key.delete",
+    }
+    PreAuthKeyCommand {
+        Create = CREATE "preauth_key.create",
+        Revoke = REVOKE "preauth_key.revoke",
+        Rehash = REHASH "preauth_key.rehash",
+        Delete = DELETE "preauth_key.delete",
+    }
+    SessionCommand {
+        Begin = BEGIN "session.begin",
+        Touch = TOUCH "session.touch",
+        End = END "session.end",
+        Sweep = SWEEP "session.sweep",
+    }
+}

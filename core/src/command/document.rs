@@ -80,3 +80,20 @@ pub enum SettingCommand {
         kind: SettingKind,
     },
 }
+
+names! {
+    PolicyCommand {
+        Swap = SWAP "policy.swap",
+        Rollback = ROLLBACK "policy.rollback",
+        Prune = PRUNE "policy.prune",
+    }
+    DnsCommand {
+        Create = CREATE "dns_record.create",
+        Update = UPDATE "dns_record.update",
+        Delete = DELETE "dns_record.delete",
+    }
+    SettingCommand {
+        Put = PUT "setting.put",
+        Reset = RESET "setting.reset",
+    }
+}

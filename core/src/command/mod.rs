@@ -1,6 +1,23 @@
 //! Writes as values: complete, serialisable, with every choice that the state does not determine
 //! (ids, clock readings, hashes of secrets) already made.
 
+/// Names the writes of an enum: the one place where a name is written. What is stored in the audit
+/// trail keeps its spelling for ever.
+macro_rules! names {
+    ($($type:ident { $($variant:ident = $constant:ident $name:literal),+ $(,)? })+) => {$(
+        #[allow(missing_docs)]
+        impl $type {
+            $(pub const $constant: &'static str = $name;)+
+
+            /// Its name, as traces, errors and the audit trail have it.
+            #[must_use]
+            pub fn name(&self) -> &'static str {
+                match self { $(Self::$variant { .. } => Self::$constant),+ }
+            }
+        }
+    )+};
+}
+
 mod clock;
 mod credential;
 mod document;
@@ -15,6 +32,7 @@ mod weight;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{ActorName, Timestamp};
+use crate::state::Context;
 
 pub use clock::ClockCommand;
 pub use credential::*;
@@ -74,75 +92,23 @@ into_command! {
 }
 
 impl Command {
-    /// A stable name, for traces, errors and the audit trail.
+    /// Its name, as traces, errors and the audit trail have it.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
-            Self::User(command) => match command {
-                UserCommand::Create { .. } => "user.create",
-                UserCommand::Update { .. } => "user.update",
-                UserCommand::UpsertOidc { .. } => "user.upsert_oidc",
-                UserCommand::Delete { .. } => "user.delete",
-            },
-            Self::Node(command) => match command {
-                NodeCommand::Register { .. } => "node.register",
-                NodeCommand::Update { .. } => "node.update",
-                NodeCommand::RotateKey { .. } => "node.rotate_key",
-                NodeCommand::Expire { .. } => "node.expire",
-                NodeCommand::Delete { .. } => "node.delete",
-                NodeCommand::ReapEphemeral { .. } => "node.reap_ephemeral",
-                NodeCommand::BackfillAddresses { .. } => "node.backfill_addresses",
-            },
-            Self::Presence(command) => match command {
-                PresenceCommand::Connect { .. } => "presence.connect",
-                PresenceCommand::Heartbeat { .. } => "presence.heartbeat",
-                PresenceCommand::Disconnect { .. } => "presence.disconnect",
-                PresenceCommand::DisconnectAll { .. } => "presence.disconnect_all",
-            },
-            Self::Route(command) => match command {
-                RouteCommand::Advertise { .. } => "route.advertise",
-                RouteCommand::Approve { .. } => "route.approve",
-                RouteCommand::Delete { .. } => "route.delete",
-            },
-            Self::ApiKey(command) => match command {
-                ApiKeyCommand::Create { .. } => "api_key.create",
-                ApiKeyCommand::Revoke { .. } => "api_key.revoke",
-                ApiKeyCommand::Touch { .. } => "api_key.touch",
-                ApiKeyCommand::Rehash { .. } => "api_key.rehash",
-                ApiKeyCommand::Delete { .. } => "api_key.delete",
-            },
-            Self::PreAuthKey(command) => match command {
-                PreAuthKeyCommand::Create { .. } => "preauth_key.create",
-                PreAuthKeyCommand::Revoke { .. } => "preauth_key.revoke",
-                PreAuthKeyCommand::Rehash { .. } => "preauth_key.rehash",
-                PreAuthKeyCommand::Delete { .. } => "preauth_key.delete",
-            },
-            Self::Session(command) => match command {
-                SessionCommand::Begin { .. } => "session.begin",
-                SessionCommand::Touch { .. } => "session.touch",
-                SessionCommand::End { .. } => "session.end",
-                SessionCommand::Sweep { .. } => "session.sweep",
-            },
-            Self::Policy(command) => match command {
-                PolicyCommand::Swap { .. } => "policy.swap",
-                PolicyCommand::Rollback { .. } => "policy.rollback",
-                PolicyCommand::Prune { .. } => "policy.prune",
-            },
-            Self::Dns(command) => match command {
-                DnsCommand::Create { .. } => "dns_record.create",
-                DnsCommand::Update { .. } => "dns_record.update",
-                DnsCommand::Delete { .. } => "dns_record.delete",
-            },
-            Self::Setting(command) => match command {
-                SettingCommand::Put { .. } => "setting.put",
-                SettingCommand::Reset { .. } => "setting.reset",
-            },
-            Self::Clock(command) => match command {
-                ClockCommand::Accept => "clock.accept",
-                ClockCommand::Repair { .. } => "clock.repair",
-            },
-            Self::Restore(_) => "restore",
-            Self::Transaction(_) => "transaction",
+            Self::User(command) => command.name(),
+            Self::Node(command) => command.name(),
+            Self::Presence(command) => command.name(),
+            Self::Route(command) => command.name(),
+            Self::ApiKey(command) => command.name(),
+            Self::PreAuthKey(command) => command.name(),
+            Self::Session(command) => command.name(),
+            Self::Policy(command) => command.name(),
+            Self::Dns(command) => command.name(),
+            Self::Setting(command) => command.name(),
+            Self::Clock(command) => command.name(),
+            Self::Restore(_) => Restore::NAME,
+            Self::Transaction(_) => Transaction::NAME,
         }
     }
 }
@@ -159,4 +125,19 @@ pub struct Submission {
     pub seed: [u8; 10],
     /// What.
     pub command: Command,
+}
+
+impl Submission {
+    /// When it happens, behind a commit of that time.
+    pub(crate) fn effective_time(&self, last: Timestamp) -> Timestamp {
+        match &self.command {
+            Command::Clock(ClockCommand::Repair { .. }) => self.at,
+            _ => self.at.max(last),
+        }
+    }
+
+    /// The circumstances under which it is carried out at `now`.
+    pub(crate) fn context(&self, now: Timestamp) -> Context<'_> {
+        Context { now, actor: &self.actor, seed: self.seed }
+    }
 }

@@ -106,3 +106,21 @@ pub enum PresenceCommand {
         part: Part,
     },
 }
+
+names! {
+    NodeCommand {
+        Register = REGISTER "node.register",
+        Update = UPDATE "node.update",
+        RotateKey = ROTATE_KEY "node.rotate_key",
+        Expire = EXPIRE "node.expire",
+        Delete = DELETE "node.delete",
+        ReapEphemeral = REAP "node.reap",
+        BackfillAddresses = BACKFILL_ADDRESSES "node.backfill_addresses",
+    }
+    PresenceCommand {
+        Connect = CONNECT "presence.connect",
+        Heartbeat = HEARTBEAT "presence.heartbeat",
+        Disconnect = DISCONNECT "presence.disconnect",
+        DisconnectAll = DISCONNECT_ALL "presence.disconnect_all",
+    }
+}

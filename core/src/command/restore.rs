@@ -58,6 +58,11 @@ pub struct Restore {
     pub skip_invalid: bool,
 }
 
+impl Restore {
+    /// Its name, as traces and errors have it.
+    pub const NAME: &'static str = "store.restore";
+}
+
 /// What a restore did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Restored {

@@ -29,3 +29,11 @@ pub enum RouteCommand {
         id: RouteId,
     },
 }
+
+names! {
+    RouteCommand {
+        Advertise = ADVERTISE "route.advertise",
+        Approve = APPROVE "route.approve",
+        Delete = DELETE "route.delete",
+    }
+}

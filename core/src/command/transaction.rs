@@ -52,6 +52,9 @@ pub enum Precondition {
 }
 
 impl Transaction {
+    /// Its name, as traces and errors have it.
+    pub const NAME: &'static str = "store.transact";
+
     /// An empty transaction, which changes nothing.
     #[must_use]
     pub fn new() -> Self {

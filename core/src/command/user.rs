@@ -44,3 +44,12 @@ pub enum UserCommand {
         part: Part,
     },
 }
+
+names! {
+    UserCommand {
+        Create = CREATE "user.create",
+        Update = UPDATE "user.update",
+        UpsertOidc = UPSERT_OIDC "user.upsert_oidc",
+        Delete = DELETE "user.delete",
+    }
+}

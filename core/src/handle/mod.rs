@@ -97,11 +97,8 @@ impl StoreHandle {
         })
     }
 
-    pub(crate) async fn commit(
-        &self,
-        operation: &'static str,
-        command: Command,
-    ) -> Result<Committed> {
+    pub(crate) async fn commit(&self, command: Command) -> Result<Committed> {
+        let operation = command.name();
         let span = tracing::debug_span!("store.write", db.operation.name = operation);
         let committed = async {
             let submission = Box::new(self.submission(command)?);
@@ -111,12 +108,8 @@ impl StoreHandle {
         committed.instrument(span).await.map_err(|error| error.during(operation))
     }
 
-    pub(crate) async fn run(
-        &self,
-        operation: &'static str,
-        command: impl Into<Command> + Send,
-    ) -> Result<Reply> {
-        self.commit(operation, command.into()).await.map(|committed| committed.value)
+    pub(crate) async fn run(&self, command: impl Into<Command> + Send) -> Result<Reply> {
+        self.commit(command.into()).await.map(|committed| committed.value)
     }
 
     /// For writes that are not waited for and may be lost, such as the time of a last use.

@@ -105,6 +105,12 @@ impl BlockBuilder {
         Sizes { changes: self.changes.len(), audit: self.audit.len() }
     }
 
+    /// The lines of the audit trail so far.
+    #[must_use]
+    pub fn audit_lines(&self) -> &[AuditEntry] {
+        &self.entries
+    }
+
     /// Whether nothing was added.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -142,15 +142,15 @@ impl ClockRepository for StoreHandle {
 
     async fn accept(&self) -> Result<()> {
         self.accept_clock();
-        self.run("clock.accept", ClockCommand::Accept).await.map(|_| ())
+        self.run(ClockCommand::Accept).await.map(|_| ())
     }
 
     async fn repair(&self) -> Result<ClockRepair> {
-        const OPERATION: &str = "clock.repair";
+        const OPERATION: &str = ClockCommand::REPAIR;
         // The clock that was ahead is the measure so far, and may be set forth again.
         self.accept_clock();
         let make = |part| ClockCommand::Repair { part }.into();
-        let entities = self.count_in_parts(OPERATION, make).await?;
+        let entities = self.count_in_parts(make).await?;
         let series = async {
             let audit = self.bring_audit_back(OPERATION).await?;
             let ranges = metric_ranges_from(self.backend(), beyond(self.now()?)).await?;

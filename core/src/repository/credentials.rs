@@ -377,16 +377,16 @@ impl StoreHandle {
 #[async_trait]
 impl ApiKeyRepository for StoreHandle {
     async fn create(&self, key: NewApiKey) -> Result<(Arc<ApiKey>, Secret)> {
-        const OPERATION: &str = "api_keys.create";
+        const OPERATION: &str = ApiKeyCommand::CREATE;
         let minted = self.mint(&API_KEY, None).map_err(|error| error.during(OPERATION))?;
         let id = self.new_id(OPERATION, ApiKeyId::time_ordered)?;
         let command = ApiKeyCommand::Create { id, prefix: minted.prefix, hash: minted.hash, key };
-        let key = expect_reply!(self.run(OPERATION, command).await?, ApiKey)?;
+        let key = expect_reply!(self.run(command).await?, ApiKey)?;
         Ok((key, minted.text))
     }
 
     async fn authenticate(&self, text: &str) -> Result<Arc<ApiKey>> {
-        const OPERATION: &str = "api_keys.authenticate";
+        const OPERATION: &str = "api_key.authenticate";
         let view = self.credential_view(OPERATION).await?;
         let checked = async {
             let (prefix, secret) = API_KEY.split(text).ok_or_else(|| API_KEY.refused())?;
@@ -412,37 +412,37 @@ impl ApiKeyRepository for StoreHandle {
     }
 
     async fn get(&self, id: ApiKeyId) -> Result<Option<Arc<ApiKey>>> {
-        Ok(self.open_view("api_keys.get")?.api_keys().get(id).cloned())
+        Ok(self.open_view("api_key.get")?.api_keys().get(id).cloned())
     }
 
     async fn list(&self, filter: &KeyFilter, page: &PageRequest) -> Result<Page<Arc<ApiKey>>> {
-        let view = self.open_view("api_keys.list")?;
-        view.api_keys().list(filter, page).map_err(|error| error.during("api_keys.list"))
+        let view = self.open_view("api_key.list")?;
+        view.api_keys().list(filter, page).map_err(|error| error.during("api_key.list"))
     }
 
     async fn revoke(&self, id: ApiKeyId) -> Result<Arc<ApiKey>> {
-        expect_reply!(self.run("api_keys.revoke", ApiKeyCommand::Revoke { id }).await?, ApiKey)
+        expect_reply!(self.run(ApiKeyCommand::Revoke { id }).await?, ApiKey)
     }
 
     async fn delete(&self, id: ApiKeyId) -> Result<()> {
-        self.run("api_keys.delete", ApiKeyCommand::Delete { id }).await.map(|_| ())
+        self.run(ApiKeyCommand::Delete { id }).await.map(|_| ())
     }
 }
 
 #[async_trait]
 impl PreAuthKeyRepository for StoreHandle {
     async fn create(&self, key: NewPreAuthKey) -> Result<(Arc<PreAuthKey>, Secret)> {
-        const OPERATION: &str = "preauth_keys.create";
+        const OPERATION: &str = PreAuthKeyCommand::CREATE;
         let minted = self.mint(&PREAUTH_KEY, None).map_err(|error| error.during(OPERATION))?;
         let id = self.new_id(OPERATION, PreAuthKeyId::time_ordered)?;
         let command =
             PreAuthKeyCommand::Create { id, prefix: minted.prefix, hash: minted.hash, key };
-        let key = expect_reply!(self.run(OPERATION, command).await?, PreAuthKey)?;
+        let key = expect_reply!(self.run(command).await?, PreAuthKey)?;
         Ok((key, minted.text))
     }
 
     async fn authenticate(&self, text: &str) -> Result<Arc<PreAuthKey>> {
-        const OPERATION: &str = "preauth_keys.authenticate";
+        const OPERATION: &str = "preauth_key.authenticate";
         let view = self.credential_view(OPERATION).await?;
         let checked = async {
             let by_prefix = PREAUTH_KEY.split(text).and_then(|(prefix, secret)| {
@@ -479,38 +479,38 @@ impl PreAuthKeyRepository for StoreHandle {
     }
 
     async fn get(&self, id: PreAuthKeyId) -> Result<Option<Arc<PreAuthKey>>> {
-        Ok(self.open_view("preauth_keys.get")?.preauth_keys().get(id).cloned())
+        Ok(self.open_view("preauth_key.get")?.preauth_keys().get(id).cloned())
     }
 
     async fn list(&self, filter: &KeyFilter, page: &PageRequest) -> Result<Page<Arc<PreAuthKey>>> {
-        let view = self.open_view("preauth_keys.list")?;
-        view.preauth_keys().list(filter, page).map_err(|error| error.during("preauth_keys.list"))
+        let view = self.open_view("preauth_key.list")?;
+        view.preauth_keys().list(filter, page).map_err(|error| error.during("preauth_key.list"))
     }
 
     async fn revoke(&self, id: PreAuthKeyId) -> Result<Arc<PreAuthKey>> {
         let command = PreAuthKeyCommand::Revoke { id };
-        expect_reply!(self.run("preauth_keys.revoke", command).await?, PreAuthKey)
+        expect_reply!(self.run(command).await?, PreAuthKey)
     }
 
     async fn delete(&self, id: PreAuthKeyId) -> Result<()> {
-        self.run("preauth_keys.delete", PreAuthKeyCommand::Delete { id }).await.map(|_| ())
+        self.run(PreAuthKeyCommand::Delete { id }).await.map(|_| ())
     }
 }
 
 #[async_trait]
 impl SessionRepository for StoreHandle {
     async fn begin(&self, session: NewSession) -> Result<(Arc<Session>, Secret)> {
-        const OPERATION: &str = "sessions.begin";
+        const OPERATION: &str = SessionCommand::BEGIN;
         let id: SessionId = self.new_id(OPERATION, SessionId::time_ordered)?;
         let public = HEXLOWER.encode(id.as_bytes());
         let minted = self.mint(&SESSION, Some(public)).map_err(|error| error.during(OPERATION))?;
         let command = SessionCommand::Begin { id, hash: minted.hash, session };
-        let session = expect_reply!(self.run(OPERATION, command).await?, Session)?;
+        let session = expect_reply!(self.run(command).await?, Session)?;
         Ok((session, minted.text))
     }
 
     async fn authenticate(&self, token: &str) -> Result<Arc<Session>> {
-        const OPERATION: &str = "sessions.authenticate";
+        const OPERATION: &str = "session.authenticate";
         let view = self.credential_view(OPERATION).await?;
         let checked = async {
             let parts = SESSION.split(token).and_then(|(public, secret)| {
@@ -530,7 +530,7 @@ impl SessionRepository for StoreHandle {
 
     async fn touch(&self, id: SessionId, expires_at: Option<Timestamp>) -> Result<Arc<Session>> {
         let command = SessionCommand::Touch { id, expires_at };
-        expect_reply!(self.run("sessions.touch", command).await?, Session)
+        expect_reply!(self.run(command).await?, Session)
     }
 
     async fn list(
@@ -538,16 +538,16 @@ impl SessionRepository for StoreHandle {
         owner: Option<SessionOwner>,
         page: &PageRequest,
     ) -> Result<Page<Arc<Session>>> {
-        let view = self.open_view("sessions.list")?;
-        view.sessions().list(owner, page).map_err(|error| error.during("sessions.list"))
+        let view = self.open_view("session.list")?;
+        view.sessions().list(owner, page).map_err(|error| error.during("session.list"))
     }
 
     async fn end(&self, id: SessionId) -> Result<()> {
-        self.run("sessions.end", SessionCommand::End { id }).await.map(|_| ())
+        self.run(SessionCommand::End { id }).await.map(|_| ())
     }
 
     async fn sweep(&self) -> Result<u64> {
         let make = |part| SessionCommand::Sweep { part }.into();
-        self.count_in_parts("sessions.sweep", make).await
+        self.count_in_parts(make).await
     }
 }

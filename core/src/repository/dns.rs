@@ -86,13 +86,13 @@ pub trait DnsRepository: Send + Sync {
 #[async_trait]
 impl DnsRepository for StoreHandle {
     async fn create(&self, record: NewDnsRecord) -> Result<Arc<DnsRecord>> {
-        let id = self.new_id("dns.create", DnsRecordId::time_ordered)?;
-        let reply = self.run("dns.create", DnsCommand::Create { id, record }).await?;
+        let id = self.new_id(DnsCommand::CREATE, DnsRecordId::time_ordered)?;
+        let reply = self.run(DnsCommand::Create { id, record }).await?;
         expect_reply!(reply, DnsRecord)
     }
 
     async fn get(&self, id: DnsRecordId) -> Result<Option<Arc<DnsRecord>>> {
-        Ok(self.open_view("dns.get")?.dns_records().get(id).cloned())
+        Ok(self.open_view("dns_record.get")?.dns_records().get(id).cloned())
     }
 
     async fn list(
@@ -100,8 +100,8 @@ impl DnsRepository for StoreHandle {
         filter: &DnsRecordFilter,
         page: &PageRequest,
     ) -> Result<Page<Arc<DnsRecord>>> {
-        let view = self.open_view("dns.list")?;
-        view.dns_records().list(filter, page).map_err(|error| error.during("dns.list"))
+        let view = self.open_view("dns_record.list")?;
+        view.dns_records().list(filter, page).map_err(|error| error.during("dns_record.list"))
     }
 
     async fn update(
@@ -111,10 +111,10 @@ impl DnsRepository for StoreHandle {
         expected: Option<Revision>,
     ) -> Result<Arc<DnsRecord>> {
         let command = DnsCommand::Update { id, patch, expected };
-        expect_reply!(self.run("dns.update", command).await?, DnsRecord)
+        expect_reply!(self.run(command).await?, DnsRecord)
     }
 
     async fn delete(&self, id: DnsRecordId) -> Result<()> {
-        self.run("dns.delete", DnsCommand::Delete { id }).await.map(|_| ())
+        self.run(DnsCommand::Delete { id }).await.map(|_| ())
     }
 }

@@ -180,7 +180,7 @@ impl MetricRepository for StoreHandle {
     }
 
     async fn record_many(&self, points: Vec<MetricPoint>) -> Result<()> {
-        const OPERATION: &str = "metrics.record_many";
+        const OPERATION: &str = "metric.record_many";
         let rows = rows(&points).map_err(|error| error.during(OPERATION))?;
         if rows.is_empty() {
             return self.open_view(OPERATION).map(|_| ());
@@ -194,7 +194,7 @@ impl MetricRepository for StoreHandle {
         sequence: u64,
         points: Vec<MetricPoint>,
     ) -> Result<()> {
-        const OPERATION: &str = "metrics.record_batch";
+        const OPERATION: &str = "metric.record_batch";
         crate::domain::Revision::new(sequence).map_err(|error| error.during(OPERATION))?;
         writer.not_nil().map_err(|error| error.during(OPERATION))?;
         let rows = rows(&points).map_err(|error| error.during(OPERATION))?;
@@ -203,7 +203,7 @@ impl MetricRepository for StoreHandle {
     }
 
     async fn range(&self, query: &MetricQuery, page: &PageRequest) -> Result<Page<MetricPoint>> {
-        const OPERATION: &str = "metrics.range";
+        const OPERATION: &str = "metric.range";
         self.open_view(OPERATION)?;
         let named = serde_json::to_vec(query).unwrap_or_default();
         // In JSON, every node and none are both `null`.
@@ -229,7 +229,7 @@ impl MetricRepository for StoreHandle {
     }
 
     async fn aggregate(&self, query: &MetricQuery) -> Result<Option<Aggregate>> {
-        const OPERATION: &str = "metrics.aggregate";
+        const OPERATION: &str = "metric.aggregate";
         self.open_view(OPERATION)?;
         let mut reader = MetricReader::new(self.backend(), query.clone(), None)
             .map_err(|error| error.during(OPERATION))?;
@@ -247,7 +247,7 @@ impl MetricRepository for StoreHandle {
     }
 
     async fn rollup(&self, query: &MetricQuery, width: Rollup) -> Result<Vec<Aggregate>> {
-        const OPERATION: &str = "metrics.rollup";
+        const OPERATION: &str = "metric.rollup";
         self.open_view(OPERATION)?;
         let buckets = buckets(query, width);
         if buckets > MAX_BUCKETS {
@@ -275,7 +275,7 @@ impl MetricRepository for StoreHandle {
     }
 
     async fn prune(&self, before: Timestamp) -> Result<()> {
-        const OPERATION: &str = "metrics.prune";
+        const OPERATION: &str = "metric.prune";
         self.open_view(OPERATION)?;
         let ranges = metric_ranges_before(self.backend(), before)
             .await

@@ -186,35 +186,35 @@ pub trait NodeRepository: Send + Sync {
 #[async_trait]
 impl NodeRepository for StoreHandle {
     async fn register(&self, registration: Registration) -> Result<Arc<Node>> {
-        let id = self.new_id("nodes.register", NodeId::time_ordered)?;
+        let id = self.new_id(NodeCommand::REGISTER, NodeId::time_ordered)?;
         let registration = Box::new(registration);
         let command = NodeCommand::Register { id, registration };
-        expect_reply!(self.run("nodes.register", command).await?, Node)
+        expect_reply!(self.run(command).await?, Node)
     }
 
     async fn get(&self, id: NodeId) -> Result<Option<Arc<Node>>> {
-        Ok(self.open_view("nodes.get")?.nodes().get(id).cloned())
+        Ok(self.open_view("node.get")?.nodes().get(id).cloned())
     }
 
     async fn get_by_machine_key(&self, key: &MachineKey) -> Result<Option<Arc<Node>>> {
-        Ok(self.open_view("nodes.get_by_machine_key")?.nodes().by_machine_key(key).cloned())
+        Ok(self.open_view("node.get_by_machine_key")?.nodes().by_machine_key(key).cloned())
     }
 
     async fn get_by_node_key(&self, key: &NodeKey) -> Result<Option<Arc<Node>>> {
-        Ok(self.open_view("nodes.get_by_node_key")?.nodes().by_node_key(key).cloned())
+        Ok(self.open_view("node.get_by_node_key")?.nodes().by_node_key(key).cloned())
     }
 
     async fn get_by_label(&self, label: &DnsLabel) -> Result<Option<Arc<Node>>> {
-        Ok(self.open_view("nodes.get_by_label")?.nodes().by_label(label).cloned())
+        Ok(self.open_view("node.get_by_label")?.nodes().by_label(label).cloned())
     }
 
     async fn get_by_address(&self, address: IpAddr) -> Result<Option<Arc<Node>>> {
-        Ok(self.open_view("nodes.get_by_address")?.node_by_address(address).cloned())
+        Ok(self.open_view("node.get_by_address")?.node_by_address(address).cloned())
     }
 
     async fn list(&self, filter: &NodeFilter, page: &PageRequest) -> Result<Page<Arc<Node>>> {
-        let view = self.open_view("nodes.list")?;
-        view.list_nodes(filter, page).map_err(|error| error.during("nodes.list"))
+        let view = self.open_view("node.list")?;
+        view.list_nodes(filter, page).map_err(|error| error.during("node.list"))
     }
 
     async fn update(
@@ -224,7 +224,7 @@ impl NodeRepository for StoreHandle {
         expected: Option<Revision>,
     ) -> Result<Arc<Node>> {
         let command = NodeCommand::Update { id, patch: Box::new(patch), expected };
-        expect_reply!(self.run("nodes.update", command).await?, Node)
+        expect_reply!(self.run(command).await?, Node)
     }
 
     async fn rotate_key(
@@ -236,7 +236,7 @@ impl NodeRepository for StoreHandle {
         expires_at: Option<Timestamp>,
     ) -> Result<Arc<Node>> {
         let command = NodeCommand::RotateKey { machine_key, from, to, disco_key, expires_at };
-        expect_reply!(self.run("nodes.rotate_key", command).await?, Node)
+        expect_reply!(self.run(command).await?, Node)
     }
 
     async fn expire(&self, nodes: Vec<NodeId>, at: Timestamp) -> Result<u64> {
@@ -245,20 +245,20 @@ impl NodeRepository for StoreHandle {
             rest.retain(|id| Some(*id) > part.after);
             NodeCommand::Expire { nodes: rest.clone(), at, part }.into()
         };
-        self.count_in_parts("nodes.expire", make).await
+        self.count_in_parts(make).await
     }
 
     async fn delete(&self, id: NodeId) -> Result<()> {
-        self.run("nodes.delete", NodeCommand::Delete { id }).await.map(|_| ())
+        self.run(NodeCommand::Delete { id }).await.map(|_| ())
     }
 
     async fn reap_ephemeral(&self) -> Result<Vec<NodeId>> {
         let make = |part| NodeCommand::ReapEphemeral { part }.into();
-        self.nodes_in_parts("nodes.reap_ephemeral", make).await
+        self.nodes_in_parts(make).await
     }
 
     async fn backfill_addresses(&self) -> Result<Vec<NodeId>> {
         let make = |part| NodeCommand::BackfillAddresses { part }.into();
-        self.nodes_in_parts("nodes.backfill_addresses", make).await
+        self.nodes_in_parts(make).await
     }
 }

@@ -11,13 +11,12 @@ impl StoreHandle {
     /// reply to `take`. Others are served in between. If a part fails, those before it stay.
     pub(super) async fn run_in_parts(
         &self,
-        operation: &'static str,
         mut make: impl FnMut(Part) -> Command + Send,
         mut take: impl FnMut(Reply) -> Result<()> + Send,
     ) -> Result<()> {
         let mut part = Part { after: None, bytes: Some(self.part_bytes()) };
         loop {
-            match self.run(operation, make(part)).await? {
+            match self.run(make(part)).await? {
                 Reply::Unfinished { so_far, after } => {
                     take(*so_far)?;
                     part.after = after;
@@ -30,7 +29,6 @@ impl StoreHandle {
     /// As [`StoreHandle::run_in_parts`], for commands that answer how many they changed.
     pub(super) async fn count_in_parts(
         &self,
-        operation: &'static str,
         make: impl FnMut(Part) -> Command + Send,
     ) -> Result<u64> {
         let mut count = 0;
@@ -38,14 +36,13 @@ impl StoreHandle {
             count += super::expect_reply!(reply, Count)?;
             Ok(())
         };
-        self.run_in_parts(operation, make, add).await?;
+        self.run_in_parts(make, add).await?;
         Ok(count)
     }
 
     /// As [`StoreHandle::run_in_parts`], for commands that answer which nodes they changed.
     pub(super) async fn nodes_in_parts(
         &self,
-        operation: &'static str,
         make: impl FnMut(Part) -> Command + Send,
     ) -> Result<Vec<NodeId>> {
         let mut nodes = Vec::new();
@@ -53,7 +50,7 @@ impl StoreHandle {
             nodes.extend(super::expect_reply!(reply, Nodes)?);
             Ok(())
         };
-        self.run_in_parts(operation, make, add).await?;
+        self.run_in_parts(make, add).await?;
         Ok(nodes)
     }
 }

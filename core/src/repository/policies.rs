@@ -81,16 +81,16 @@ pub trait PolicyRepository: Send + Sync {
 #[async_trait]
 impl PolicyRepository for StoreHandle {
     async fn current(&self) -> Result<Option<Arc<Policy>>> {
-        Ok(self.open_view("policies.current")?.policies().current().cloned())
+        Ok(self.open_view("policy.current")?.policies().current().cloned())
     }
 
     async fn get(&self, version: PolicyVersion) -> Result<Option<Arc<Policy>>> {
-        Ok(self.open_view("policies.get")?.policies().get(version).cloned())
+        Ok(self.open_view("policy.get")?.policies().get(version).cloned())
     }
 
     async fn history(&self, page: &PageRequest) -> Result<Page<Arc<Policy>>> {
-        let view = self.open_view("policies.history")?;
-        view.policies().history(page).map_err(|error| error.during("policies.history"))
+        let view = self.open_view("policy.history")?;
+        view.policies().history(page).map_err(|error| error.during("policy.history"))
     }
 
     async fn swap(
@@ -99,16 +99,16 @@ impl PolicyRepository for StoreHandle {
         document: DocumentText,
     ) -> Result<Arc<Policy>> {
         let command = PolicyCommand::Swap { expected, document };
-        expect_reply!(self.run("policies.swap", command).await?, Policy)
+        expect_reply!(self.run(command).await?, Policy)
     }
 
     async fn rollback(&self, expected: PolicyVersion, to: PolicyVersion) -> Result<Arc<Policy>> {
         let command = PolicyCommand::Rollback { expected, to };
-        expect_reply!(self.run("policies.rollback", command).await?, Policy)
+        expect_reply!(self.run(command).await?, Policy)
     }
 
     async fn prune(&self, keep: u32) -> Result<u64> {
         let make = |part| PolicyCommand::Prune { keep, part }.into();
-        self.count_in_parts("policies.prune", make).await
+        self.count_in_parts(make).await
     }
 }

@@ -106,7 +106,7 @@ impl PresenceRepository for StoreHandle {
         endpoints: Change<EndpointList>,
     ) -> Result<Arc<Presence>> {
         let command = PresenceCommand::Connect { node, session, endpoints };
-        expect_reply!(self.run("presence.connect", command).await?, Presence)
+        expect_reply!(self.run(command).await?, Presence)
     }
 
     async fn heartbeat(
@@ -116,17 +116,17 @@ impl PresenceRepository for StoreHandle {
         endpoints: Change<EndpointList>,
     ) -> Result<Arc<Presence>> {
         let command = PresenceCommand::Heartbeat { node, session, endpoints };
-        expect_reply!(self.run("presence.heartbeat", command).await?, Presence)
+        expect_reply!(self.run(command).await?, Presence)
     }
 
     async fn disconnect(&self, node: NodeId, session: SessionNumber) -> Result<Arc<Presence>> {
         let command = PresenceCommand::Disconnect { node, session };
-        expect_reply!(self.run("presence.disconnect", command).await?, Presence)
+        expect_reply!(self.run(command).await?, Presence)
     }
 
     async fn disconnect_all(&self) -> Result<u64> {
         let make = |part| PresenceCommand::DisconnectAll { part }.into();
-        self.count_in_parts("presence.disconnect_all", make).await
+        self.count_in_parts(make).await
     }
 
     async fn get(&self, node: NodeId) -> Result<Option<Arc<Presence>>> {

@@ -106,31 +106,31 @@ impl StoreHandle {
 #[async_trait]
 impl RouteRepository for StoreHandle {
     async fn advertise(&self, node: NodeId, prefixes: Vec<Prefix>) -> Result<Vec<Arc<Route>>> {
-        let prefixes = self.with_route_ids("routes.advertise", prefixes)?;
+        let prefixes = self.with_route_ids(RouteCommand::ADVERTISE, prefixes)?;
         let command = RouteCommand::Advertise { node, prefixes };
-        expect_reply!(self.run("routes.advertise", command).await?, Routes)
+        expect_reply!(self.run(command).await?, Routes)
     }
 
     async fn approve(&self, node: NodeId, prefixes: Vec<Prefix>) -> Result<Vec<Arc<Route>>> {
-        let prefixes = self.with_route_ids("routes.approve", prefixes)?;
+        let prefixes = self.with_route_ids(RouteCommand::APPROVE, prefixes)?;
         let command = RouteCommand::Approve { node, prefixes };
-        expect_reply!(self.run("routes.approve", command).await?, Routes)
+        expect_reply!(self.run(command).await?, Routes)
     }
 
     async fn delete(&self, id: RouteId) -> Result<()> {
-        self.run("routes.delete", RouteCommand::Delete { id }).await.map(|_| ())
+        self.run(RouteCommand::Delete { id }).await.map(|_| ())
     }
 
     async fn get(&self, id: RouteId) -> Result<Option<Arc<Route>>> {
-        Ok(self.open_view("routes.get")?.routes().get(id).cloned())
+        Ok(self.open_view("route.get")?.routes().get(id).cloned())
     }
 
     async fn list(&self, filter: &RouteFilter, page: &PageRequest) -> Result<Page<Arc<Route>>> {
-        let view = self.open_view("routes.list")?;
-        view.routes().list(filter, page).map_err(|error| error.during("routes.list"))
+        let view = self.open_view("route.list")?;
+        view.routes().list(filter, page).map_err(|error| error.during("route.list"))
     }
 
     async fn lookup(&self, address: IpAddr) -> Result<Option<Arc<Route>>> {
-        Ok(self.open_view("routes.lookup")?.routes().lookup(address).cloned())
+        Ok(self.open_view("route.lookup")?.routes().lookup(address).cloned())
     }
 }

@@ -59,7 +59,7 @@ pub trait SettingRepository: Send + Sync {
 #[async_trait]
 impl SettingRepository for StoreHandle {
     async fn get(&self, kind: SettingKind) -> Result<Option<Arc<Setting>>> {
-        Ok(self.open_view("settings.get")?.settings().get(kind).cloned())
+        Ok(self.open_view("setting.get")?.settings().get(kind).cloned())
     }
 
     async fn put(
@@ -68,10 +68,10 @@ impl SettingRepository for StoreHandle {
         expected: Option<Revision>,
     ) -> Result<Arc<Setting>> {
         let command = SettingCommand::Put { document, expected };
-        expect_reply!(self.run("settings.put", command).await?, Setting)
+        expect_reply!(self.run(command).await?, Setting)
     }
 
     async fn reset(&self, kind: SettingKind) -> Result<()> {
-        self.run("settings.reset", SettingCommand::Reset { kind }).await.map(|_| ())
+        self.run(SettingCommand::Reset { kind }).await.map(|_| ())
     }
 }

@@ -116,26 +116,26 @@ pub trait UserRepository: Send + Sync {
 #[async_trait]
 impl UserRepository for StoreHandle {
     async fn create(&self, user: NewUser) -> Result<Arc<User>> {
-        let id = self.new_id("users.create", UserId::time_ordered)?;
-        let reply = self.run("users.create", UserCommand::Create { id, user }).await?;
+        let id = self.new_id(UserCommand::CREATE, UserId::time_ordered)?;
+        let reply = self.run(UserCommand::Create { id, user }).await?;
         expect_reply!(reply, User)
     }
 
     async fn get(&self, id: UserId) -> Result<Option<Arc<User>>> {
-        Ok(self.open_view("users.get")?.users().get(id).cloned())
+        Ok(self.open_view("user.get")?.users().get(id).cloned())
     }
 
     async fn get_by_name(&self, name: &UserName) -> Result<Option<Arc<User>>> {
-        Ok(self.open_view("users.get_by_name")?.users().by_name(name).cloned())
+        Ok(self.open_view("user.get_by_name")?.users().by_name(name).cloned())
     }
 
     async fn get_by_identity(&self, identity: &Identity) -> Result<Option<Arc<User>>> {
-        Ok(self.open_view("users.get_by_identity")?.users().by_identity(identity).cloned())
+        Ok(self.open_view("user.get_by_identity")?.users().by_identity(identity).cloned())
     }
 
     async fn list(&self, filter: &UserFilter, page: &PageRequest) -> Result<Page<Arc<User>>> {
-        let view = self.open_view("users.list")?;
-        view.users().list(filter, page).map_err(|error| error.during("users.list"))
+        let view = self.open_view("user.list")?;
+        view.users().list(filter, page).map_err(|error| error.during("user.list"))
     }
 
     async fn update(
@@ -145,17 +145,17 @@ impl UserRepository for StoreHandle {
         expected: Option<Revision>,
     ) -> Result<Arc<User>> {
         let command = UserCommand::Update { id, patch, expected };
-        expect_reply!(self.run("users.update", command).await?, User)
+        expect_reply!(self.run(command).await?, User)
     }
 
     async fn upsert_oidc(&self, profile: OidcProfile) -> Result<Arc<User>> {
-        let id = self.new_id("users.upsert_oidc", UserId::time_ordered)?;
+        let id = self.new_id(UserCommand::UPSERT_OIDC, UserId::time_ordered)?;
         let command = UserCommand::UpsertOidc { id, profile };
-        expect_reply!(self.run("users.upsert_oidc", command).await?, User)
+        expect_reply!(self.run(command).await?, User)
     }
 
     async fn delete(&self, id: UserId, cascade: bool) -> Result<()> {
         let make = |part| UserCommand::Delete { id, cascade, part }.into();
-        self.run_in_parts("users.delete", make, |_| Ok(())).await
+        self.run_in_parts(make, |_| Ok(())).await
     }
 }

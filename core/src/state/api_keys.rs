@@ -145,7 +145,7 @@ impl State {
                     revision: Revision::FIRST,
                 };
                 self.api_keys.check_unique(&key)?;
-                Ok(put(key).noting("api_key.create", Entity::ApiKey, id))
+                Ok(put(key).noting(ApiKeyCommand::CREATE, Entity::ApiKey, id))
             }
             ApiKeyCommand::Revoke { id } => {
                 let old = self.api_key(*id)?;
@@ -157,7 +157,7 @@ impl State {
                     revision: old.revision.next(),
                     ..ApiKey::clone(old)
                 };
-                Ok(put(key).noting("api_key.revoke", Entity::ApiKey, id))
+                Ok(put(key).noting(ApiKeyCommand::REVOKE, Entity::ApiKey, id))
             }
             ApiKeyCommand::Touch { id } => {
                 let old = self.api_key(*id)?;
@@ -186,7 +186,7 @@ impl State {
                 let mut changes = Changes::new();
                 changes.push(Change::Delete(Handle::ApiKey(*id)));
                 Ok(Decision::changed(changes, Reply::Done).noting(
-                    "api_key.delete",
+                    ApiKeyCommand::DELETE,
                     Entity::ApiKey,
                     id,
                 ))

@@ -30,7 +30,7 @@ impl State {
     pub(super) fn decide_clock(&self, command: &ClockCommand, context: &Context<'_>) -> Decision {
         match command {
             ClockCommand::Accept => Decision::unchanged(Reply::Done).noting(
-                "clock.accept",
+                ClockCommand::ACCEPT,
                 Entity::Setting,
                 format_args!("clock from {}", self.time()),
             ),
@@ -56,7 +56,7 @@ impl State {
             return decision;
         }
         let subject = format_args!("clock from {}", self.time());
-        decision.noting("clock.repair", Entity::Setting, subject)
+        decision.noting(ClockCommand::REPAIR, Entity::Setting, subject)
     }
 }
 

@@ -15,13 +15,15 @@ use crate::domain::{
 use crate::error::{Entity, Error, Result};
 use crate::schema::{RowKey, Table, setting_key};
 
-/// When a command happens, and who sent it.
+/// When a command happens, who sent it, and what the ids of its audit lines are made of.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
     /// The effective time.
     pub now: Timestamp,
     /// Who.
     pub actor: &'a ActorName,
+    /// Random; only [`State::execute`] reads it.
+    pub seed: [u8; 10],
 }
 
 /// One entity's change.

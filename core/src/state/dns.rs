@@ -126,7 +126,7 @@ impl State {
                     updated_at: context.now,
                     revision: Revision::FIRST,
                 };
-                self.put_record(record, "dns_record.create")
+                self.put_record(record, DnsCommand::CREATE)
             }
             DnsCommand::Update { id, patch, expected } => {
                 let old = found(*id)?;
@@ -139,14 +139,14 @@ impl State {
                 }
                 record.revision = old.revision.next();
                 record.updated_at = context.now;
-                self.put_record(record, "dns_record.update")
+                self.put_record(record, DnsCommand::UPDATE)
             }
             DnsCommand::Delete { id } => {
                 found(*id)?;
                 let mut changes = Changes::new();
                 changes.push(Change::Delete(Handle::DnsRecord(*id)));
                 Ok(Decision::changed(changes, Reply::Done).noting(
-                    "dns_record.delete",
+                    DnsCommand::DELETE,
                     Entity::DnsRecord,
                     id,
                 ))

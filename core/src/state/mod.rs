@@ -14,6 +14,7 @@ mod api_keys;
 mod clock;
 mod decision;
 mod dns;
+mod execute;
 mod hashes;
 mod holders;
 mod listing;
@@ -385,7 +386,7 @@ impl Image {
     }
 
     /// Adds the row to a block.
-    pub(crate) fn put_into(&self, block: &mut crate::block::BlockBuilder, kind: ChangeKind) {
+    pub fn put_into(&self, block: &mut crate::block::BlockBuilder, kind: ChangeKind) {
         with_record!(self, record => block.put(kind, record.as_ref()));
     }
 }

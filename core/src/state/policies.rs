@@ -76,7 +76,7 @@ impl State {
     ) -> Result<Decision> {
         match command {
             PolicyCommand::Swap { expected, document } => {
-                self.swap_policy(*expected, document.clone(), "policy.swap", context)
+                self.swap_policy(*expected, document.clone(), PolicyCommand::SWAP, context)
             }
             PolicyCommand::Rollback { expected, to } => {
                 let document = self
@@ -85,7 +85,7 @@ impl State {
                     .ok_or_else(|| Error::not_found(Entity::Policy, to))?
                     .document
                     .clone();
-                self.swap_policy(Some(*expected), document, "policy.rollback", context)
+                self.swap_policy(Some(*expected), document, PolicyCommand::ROLLBACK, context)
             }
             PolicyCommand::Prune { keep, part } => {
                 let all = self.policies.len().saturating_sub((*keep).max(1) as usize);
@@ -102,7 +102,7 @@ impl State {
                 if gone == 0 {
                     return Ok(decision);
                 }
-                Ok(decision.noting("policy.prune", Entity::Policy, keep))
+                Ok(decision.noting(PolicyCommand::PRUNE, Entity::Policy, keep))
             }
         }
     }

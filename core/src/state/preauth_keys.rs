@@ -174,7 +174,7 @@ impl State {
                     revision: old.revision.next(),
                     ..PreAuthKey::clone(old)
                 };
-                Ok(put(key).noting("preauth_key.revoke", Entity::PreAuthKey, id))
+                Ok(put(key).noting(PreAuthKeyCommand::REVOKE, Entity::PreAuthKey, id))
             }
             PreAuthKeyCommand::Rehash { id, from, to } => {
                 let old = self.preauth_key(*id)?;
@@ -194,7 +194,7 @@ impl State {
                 let mut changes = Changes::new();
                 changes.push(Change::Delete(Handle::PreAuthKey(*id)));
                 Ok(Decision::changed(changes, Reply::Done).noting(
-                    "preauth_key.delete",
+                    PreAuthKeyCommand::DELETE,
                     Entity::PreAuthKey,
                     id,
                 ))
@@ -227,7 +227,7 @@ impl State {
         };
         self.check_preauth_owner(&key)?;
         self.preauth_keys.check_unique(&key)?;
-        Ok(put(key).noting("preauth_key.create", Entity::PreAuthKey, id))
+        Ok(put(key).noting(PreAuthKeyCommand::CREATE, Entity::PreAuthKey, id))
     }
 
     /// A key's nodes need an owner that exists, or tags.

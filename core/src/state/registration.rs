@@ -7,7 +7,7 @@ use data_encoding::HEXLOWER;
 use super::decision::{Context, Decision, Reply, check_fresh};
 use super::nodes::put_node;
 use super::{Change, State};
-use crate::command::Image;
+use crate::command::{Image, NodeCommand};
 use crate::domain::{
     Admission, DnsLabel, Node, NodeId, PreAuthKey, RegisterMethod, Registration, Revision, TagSet,
     UserId, expired,
@@ -45,7 +45,7 @@ impl State {
         // The machine key and the label were looked up on the way here.
         self.nodes.check_node_key(node.id, &node.node_key)?;
         let id = node.id;
-        let mut decision = put_node(node.into()).noting("node.register", Entity::Node, id);
+        let mut decision = put_node(node.into()).noting(NodeCommand::REGISTER, Entity::Node, id);
         if let Some(key) = grant.key
             && key.used_at.is_none()
         {
@@ -198,7 +198,7 @@ pub(super) fn refused(id: impl std::fmt::Display, why: &'static str) -> Error {
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
-    use crate::command::{NodeCommand, PreAuthKeyCommand};
+    use crate::command::PreAuthKeyCommand;
     use crate::state::testing::*;
 
     #[test]

@@ -119,7 +119,7 @@ impl State {
                     expires_at: session.expires_at,
                     last_seen: context.now,
                 })
-                .noting("session.begin", Entity::Session, id))
+                .noting(SessionCommand::BEGIN, Entity::Session, id))
             }
             SessionCommand::Touch { id, expires_at } => {
                 let old = session(*id)?;
@@ -139,7 +139,7 @@ impl State {
                 let mut changes = Changes::new();
                 changes.push(Change::Delete(Handle::Session(*id)));
                 Ok(Decision::changed(changes, Reply::Done).noting(
-                    "session.end",
+                    SessionCommand::END,
                     Entity::Session,
                     id,
                 ))

@@ -106,7 +106,7 @@ impl State {
                 let mut changes = Changes::new();
                 changes.push(Change::Put(Image::Setting(setting.clone())));
                 Ok(Decision::changed(changes, Reply::Setting(setting)).noting(
-                    "setting.put",
+                    SettingCommand::PUT,
                     Entity::Setting,
                     kind.name(),
                 ))
@@ -118,7 +118,7 @@ impl State {
                 let mut changes = Changes::new();
                 changes.push(Change::Delete(Handle::Setting(*kind)));
                 Ok(Decision::changed(changes, Reply::Done).noting(
-                    "setting.reset",
+                    SettingCommand::RESET,
                     Entity::Setting,
                     kind.name(),
                 ))

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{ChangeKinds, Context, Reply, State};
-use crate::block::{BlockHash, Serial};
+use super::{Context, Reply, State};
+use crate::block::{BlockBuilder, BlockHash, Serial};
 use crate::command::{Command, NodeCommand, PreAuthKeyCommand, UserCommand};
 use crate::domain::*;
 use crate::error::Result;
@@ -42,17 +42,28 @@ impl World {
 
     pub(crate) fn run(&mut self, command: impl Into<Command>) -> Result<Reply> {
         let actor = ActorName::system();
-        let context = Context { now: self.now, actor: &actor };
-        let mut decision = self.state.decide(&command.into(), &context)?;
+        let context = Context { now: self.now, actor: &actor, seed: [0; 10] };
+        let command = command.into();
+        let decision = self.state.decide(&command, &context)?;
         let mut evolved = self.state.clone();
-        let kinds: ChangeKinds =
+        let kinds: Vec<_> =
             decision.changes.iter().map(|change| evolved.evolve(change.clone())).collect();
-        assert_eq!(self.state.carry_out(&mut decision), kinds);
+        let mut block = BlockBuilder::default();
+        let reply = self.state.execute(&command, &context, &mut block)?;
+        let closed = block.finish(
+            Serial::ZERO,
+            BlockId::from_bytes([1; 16]),
+            BlockHash::GENESIS,
+            self.now,
+        )?;
+        assert!(closed.changes.iter().map(|change| change.kind).eq(kinds));
+        assert_eq!(closed.audit.len(), decision.audit.len());
         assert!(self.state.images().eq(evolved.images()), "a draft is not what its changes give");
         self.state.routes().check(|node| self.state.presence().is_online(node));
         self.state.advance(self.state.serial().next(), BlockHash::GENESIS, self.now);
         assert!(self.state.serial() > Serial::ZERO);
-        Ok(decision.reply)
+        assert_eq!(reply, decision.reply);
+        Ok(reply)
     }
 
     pub(crate) fn user(&mut self, name: &str) -> Arc<User> {

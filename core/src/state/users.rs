@@ -8,7 +8,7 @@ use super::decision::{
 use super::listing::{Listing, behind};
 use super::part::Scales;
 use super::{Change, Map, State};
-use crate::command::{Image, Part, UserCommand};
+use crate::command::{ApiKeyCommand, Image, NodeCommand, Part, PreAuthKeyCommand, UserCommand};
 use crate::domain::{
     Identity, NewUser, OidcProfile, Page, PageRequest, Revision, SessionOwner, User, UserFilter,
     UserId, UserName, UserPatch,
@@ -167,7 +167,7 @@ impl State {
             revision: Revision::FIRST,
         });
         self.users.check_unique(&user)?;
-        Ok(put_user(user, "user.create"))
+        Ok(put_user(user, UserCommand::CREATE))
     }
 
     fn update_user(
@@ -190,7 +190,7 @@ impl State {
         self.users.check_unique(&user)?;
         user.revision = old.revision.next();
         user.updated_at = context.now;
-        Ok(put_user(user.into(), "user.update"))
+        Ok(put_user(user.into(), UserCommand::UPDATE))
     }
 
     fn upsert_oidc(
@@ -222,7 +222,7 @@ impl State {
             return Ok(Decision::unchanged(Reply::User(old.clone())));
         }
         let user = User { revision: old.revision.next(), updated_at: context.now, ..user };
-        Ok(put_user(user.into(), "user.update"))
+        Ok(put_user(user.into(), UserCommand::UPDATE))
     }
 
     /// Whatever admits nodes goes before them, so that none is added while parts of this remain.
@@ -248,7 +248,7 @@ impl State {
             let note = match handle {
                 Handle::Node(node) => {
                     draft.delete_node(node);
-                    Some(Note::new("node.delete", Entity::Node, node))
+                    Some(Note::new(NodeCommand::DELETE, Entity::Node, node))
                 }
                 other => {
                     draft.delete(other);
@@ -286,9 +286,11 @@ impl State {
 /// What the audit trail says of what goes with a user.
 fn note_of_deletion(handle: Handle) -> Option<Note> {
     match handle {
-        Handle::PreAuthKey(id) => Some(Note::new("preauth_key.delete", Entity::PreAuthKey, id)),
-        Handle::ApiKey(id) => Some(Note::new("api_key.delete", Entity::ApiKey, id)),
-        Handle::User(id) => Some(Note::new("user.delete", Entity::User, id)),
+        Handle::PreAuthKey(id) => {
+            Some(Note::new(PreAuthKeyCommand::DELETE, Entity::PreAuthKey, id))
+        }
+        Handle::ApiKey(id) => Some(Note::new(ApiKeyCommand::DELETE, Entity::ApiKey, id)),
+        Handle::User(id) => Some(Note::new(UserCommand::DELETE, Entity::User, id)),
         Handle::Node(_)
         | Handle::Presence(_)
         | Handle::Route(_)

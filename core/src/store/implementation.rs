@@ -95,13 +95,13 @@ impl Store for StoreHandle {
     }
 
     async fn transact(&self, transaction: Transaction) -> Result<Committed<Vec<Reply>>> {
-        let committed = self.commit("store.transact", Command::Transaction(transaction)).await?;
+        let committed = self.commit(transaction.into()).await?;
         let value = expect_reply!(committed.value, All)?;
         Ok(Committed { value, serial: committed.serial })
     }
 
     async fn restore(&self, restore: Restore) -> Result<Committed<Restored>> {
-        let committed = self.commit("store.restore", Command::Restore(restore)).await?;
+        let committed = self.commit(restore.into()).await?;
         let value = expect_reply!(committed.value, Restored)?;
         Ok(Committed { value, serial: committed.serial })
     }

@@ -6,11 +6,11 @@ use super::{Answer, Committed, Request, SeriesRows};
 use crate::block::{BlockBuilder, ChangeKind, ClosedBlock, RowChange, Serial, Sizes};
 use crate::changes::Place;
 use crate::command::{ClockCommand, Command, Submission};
-use crate::domain::{AuditEntry, AuditId, BlockId, Revision, Text, Timestamp, WriterId};
+use crate::domain::{BlockId, Revision, Timestamp, WriterId};
 use crate::entropy::{Entropy, draw};
 use crate::error::{Error, ErrorKind, Result};
 use crate::schema::WriterPosition;
-use crate::state::{Change, Context, Reply, State};
+use crate::state::{Reply, State};
 
 /// What one more request brings into a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,11 +109,9 @@ impl Batch {
     /// Decides and applies a command. A refused one leaves no trace.
     pub(super) fn submit(&mut self, submission: Box<Submission>, answer: Answer<Committed>) {
         self.bulk |= Load::of(&submission.command) == Load::Bulk;
-        let now = match &submission.command {
-            Command::Clock(ClockCommand::Repair { .. }) => submission.at,
-            _ => submission.at.max(self.time),
-        };
-        let outcome = apply_one(&mut self.state, &mut self.builder, &submission, now);
+        let now = submission.effective_time(self.time);
+        let context = submission.context(now);
+        let outcome = self.state.execute(&submission.command, &context, &mut self.builder);
         if outcome.is_ok() {
             self.time = now;
         }
@@ -238,45 +236,4 @@ impl Callers {
     pub(super) fn into_requests(self) -> impl DoubleEndedIterator<Item = Request> {
         requests(self.submissions, self.series)
     }
-}
-
-fn apply_one(
-    state: &mut State,
-    builder: &mut BlockBuilder,
-    submission: &Submission,
-    now: Timestamp,
-) -> Result<Reply> {
-    let context = Context { now, actor: &submission.actor };
-    let mut decision = state.decide(&submission.command, &context)?;
-    let audit = std::mem::take(&mut decision.audit).into_iter().enumerate().map(|(index, note)| {
-        Ok(AuditEntry {
-            id: audit_id(now, submission.seed, index),
-            at: now,
-            actor: submission.actor.clone(),
-            action: Text::new(note.action)?,
-            entity: note.entity,
-            subject: Text::new(note.subject)?,
-        })
-    });
-    // Nothing may fail from here on.
-    let audit = audit.collect::<Result<Vec<_>>>()?;
-    audit.into_iter().for_each(|entry| builder.audit(entry));
-    let kinds = state.carry_out(&mut decision);
-    for (change, kind) in decision.changes.into_iter().zip(kinds) {
-        match change {
-            Change::Put(image) => image.put_into(builder, kind),
-            Change::Delete(handle) => builder.delete(handle.table(), handle.key()),
-        }
-    }
-    Ok(decision.reply)
-}
-
-/// Distinct for each note of a submission.
-fn audit_id(now: Timestamp, seed: [u8; 10], index: usize) -> AuditId {
-    let mut random = seed;
-    let index = (index as u32).to_be_bytes();
-    for (byte, index) in random.iter_mut().rev().zip(index.iter().rev()) {
-        *byte ^= index;
-    }
-    AuditId::time_ordered(now, random)
 }

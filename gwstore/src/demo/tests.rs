@@ -1,6 +1,7 @@
 //! The sample network is what its generator makes, and the demonstration does what it says.
 #![allow(clippy::unwrap_used)]
 
+use ghostwire_store::block::BlockBuilder;
 use ghostwire_store::command::{Command, Restore};
 use ghostwire_store::digest::state_digest;
 use ghostwire_store::domain::ActorName;
@@ -42,14 +43,11 @@ fn the_sample_is_imported_without_a_problem() {
     assert!(summary.counts.get(&Entity::Metric).unwrap() > &5000);
     let mut state = State::default();
     let actor = ActorName::system();
-    let context = Context { now: sample::END.parse().unwrap(), actor: &actor };
+    let context = Context { now: sample::END.parse().unwrap(), actor: &actor, seed: [0; 10] };
     let count = images.len() as u64;
     let command = Command::Restore(Restore { images, skip_invalid: false });
-    let decision = state.decide(&command, &context).unwrap();
-    assert!(matches!(&decision.reply, Reply::Restored(done) if done.restored == count));
-    decision.changes.into_iter().for_each(|change| {
-        state.evolve(change);
-    });
+    let reply = state.execute(&command, &context, &mut BlockBuilder::default()).unwrap();
+    assert!(matches!(reply, Reply::Restored(done) if done.restored == count));
     assert_eq!(summary.state_digest.as_ref(), Some(state_digest(&state).as_bytes()));
     let shared = "10.20.0.0/16".parse().unwrap();
     assert_eq!(state.routes().of_prefix(shared).count(), 2);

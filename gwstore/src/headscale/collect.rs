@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use ghostwire_store_core::block::BlockBuilder;
 use ghostwire_store_core::command::{Command, Image, Restore};
 use ghostwire_store_core::domain::{ActorName, Timestamp};
 use ghostwire_store_core::error::Result;
@@ -106,10 +107,9 @@ impl Collector {
         let images = candidates.iter().map(|candidate| candidate.image.clone()).collect();
         let restore = Command::Restore(Restore { images, skip_invalid: true });
         let actor = ActorName::system();
-        let context = Context { now: Timestamp::EPOCH, actor: &actor };
-        let mut decision = self.state.decide(&restore, &context)?;
-        self.state.carry_out(&mut decision);
-        if let Reply::Restored(restored) = decision.reply {
+        let context = Context { now: Timestamp::EPOCH, actor: &actor, seed: [0; 10] };
+        let reply = self.state.execute(&restore, &context, &mut BlockBuilder::default())?;
+        if let Reply::Restored(restored) = reply {
             for (index, reason) in restored.skipped {
                 if let (Some(flag), Some(candidate)) = (taken.get_mut(index), candidates.get(index))
                 {

@@ -7,6 +7,7 @@ mod sources;
 use std::path::Path;
 use std::sync::Arc;
 
+use ghostwire_store_core::block::BlockBuilder;
 use ghostwire_store_core::command::{Command, Image, Restore};
 use ghostwire_store_core::domain::SecretHash;
 use ghostwire_store_core::domain::{
@@ -129,8 +130,9 @@ impl Import {
     fn assert_restorable(&self) {
         let restore = Restore { images: self.images.clone(), skip_invalid: false };
         let actor = ActorName::system();
-        let context = Context { now: Timestamp::EPOCH, actor: &actor };
-        State::default().decide(&Command::Restore(restore), &context).unwrap();
+        let context = Context { now: Timestamp::EPOCH, actor: &actor, seed: [0; 10] };
+        let block = &mut BlockBuilder::default();
+        State::default().execute(&Command::Restore(restore), &context, block).unwrap();
     }
 }
 

@@ -87,7 +87,7 @@ async fn backfilling_too_few_changes_none(world: &mut World) {
     put_network(&store, network(Some("10.1.0.0/24"), Some("fd01::/127"))).await;
     let store = world.pass(store).await;
     let error = refused(&store, store.nodes().backfill_addresses(), ErrorKind::Exhausted).await;
-    assert_eq!(error.operation(), Some("nodes.backfill_addresses"));
+    assert_eq!(error.operation(), Some("node.backfill_addresses"));
     assert!(store.view().nodes().iter().all(|node| node.ipv6.is_none()));
     put_network(&store, network(Some("10.1.0.0/24"), Some("fd01::/126"))).await;
     assert_eq!(store.nodes().backfill_addresses().await.unwrap().len(), 3);

@@ -40,7 +40,7 @@ async fn a_commit_that_was_not_stored_leaves_no_trace(world: &mut World) {
         world.faults().fail_next_commits(1, fault);
         let error = store.users().create(local("bob")).await.unwrap_err();
         assert_eq!(*error.kind(), kind);
-        assert_eq!(error.operation(), Some("users.create"));
+        assert_eq!(error.operation(), Some("user.create"));
         assert_eq!((store.view().serial(), store.digests().await.unwrap()), before);
         store = world.pass(store).await;
         assert_eq!(names(store.as_ref()), ["alice"]);

@@ -90,7 +90,7 @@ impl State {
                 self.node(*id)?;
                 let mut draft = Draft::of(self);
                 draft.delete_node(*id);
-                Ok(draft.finish(Reply::Done).noting("node.delete", Entity::Node, id))
+                Ok(draft.finish(Reply::Done).noting(NodeCommand::DELETE, Entity::Node, id))
             }
             NodeCommand::ReapEphemeral { part } => Ok(self.reap(*part, context)),
             NodeCommand::BackfillAddresses { part } => self.backfill(*part, context),
@@ -121,7 +121,7 @@ impl State {
         self.nodes.check_unique(&node)?;
         node.revision = old.revision.next();
         node.updated_at = context.now;
-        Ok(put_node(node.into()).noting("node.update", Entity::Node, id))
+        Ok(put_node(node.into()).noting(NodeCommand::UPDATE, Entity::Node, id))
     }
 
     /// A node has an owner that exists, or tags.
@@ -180,7 +180,7 @@ impl State {
         };
         self.nodes.check_unique(&node)?;
         let id = node.id;
-        Ok(put_node(node.into()).noting("node.rotate_key", Entity::Node, id))
+        Ok(put_node(node.into()).noting(NodeCommand::ROTATE_KEY, Entity::Node, id))
     }
 
     /// That all of them exist is made sure of at the beginning. One that is gone when its part
@@ -219,7 +219,7 @@ impl State {
             expired.push(old.id);
         }
         let decision = draft.finish(Reply::Count(expired.len() as u64).of_part(ended));
-        Ok(noting_each(decision, "node.expire", &expired))
+        Ok(noting_each(decision, NodeCommand::EXPIRE, &expired))
     }
 
     fn reap(&self, part: Part, context: &Context<'_>) -> Decision {
@@ -237,7 +237,7 @@ impl State {
             reaped.push(node.id);
         }
         let decision = draft.finish(Reply::Nodes(reaped.clone()).of_part(ended));
-        noting_each(decision, "node.reap", &reaped)
+        noting_each(decision, NodeCommand::REAP, &reaped)
     }
 
     /// That the addresses suffice for all is made sure of at the beginning.
@@ -276,7 +276,7 @@ impl State {
             }
         }
         let decision = draft.finish(Reply::Nodes(filled.clone()).of_part(ended));
-        Ok(noting_each(decision, "node.backfill_addresses", &filled))
+        Ok(noting_each(decision, NodeCommand::BACKFILL_ADDRESSES, &filled))
     }
 }
 

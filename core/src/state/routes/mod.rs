@@ -45,7 +45,7 @@ impl State {
                 if route.carries_traffic() {
                     draft.elect_primary(route.prefix);
                 }
-                Ok(draft.finish(Reply::Done).noting("route.delete", Entity::Route, id))
+                Ok(draft.finish(Reply::Done).noting(RouteCommand::DELETE, Entity::Route, id))
             }
         }
     }
@@ -115,8 +115,8 @@ impl State {
             return Ok(Decision::unchanged(reply));
         }
         let action = match side {
-            Side::Advertised => "route.advertise",
-            Side::Approved => "route.approve",
+            Side::Advertised => RouteCommand::ADVERTISE,
+            Side::Approved => RouteCommand::APPROVE,
         };
         Ok(draft.finish(reply).noting(action, Entity::Node, node))
     }

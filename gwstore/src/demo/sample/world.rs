@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ghostwire_store::block::BlockBuilder;
 use ghostwire_store::command::Command;
 use ghostwire_store::domain::{ActorName, AuditEntry, AuditId, Text, Timestamp};
 use ghostwire_store::entropy::{Entropy, SeededEntropy};
@@ -50,14 +51,15 @@ impl World {
     /// Carries a command out; the next one comes some seconds later.
     pub(super) fn run(&mut self, actor: &str, command: impl Into<Command>) -> Result<Reply> {
         let actor: ActorName = actor.parse()?;
-        let context = Context { now: self.now, actor: &actor };
-        let mut decision = self.state.decide(&command.into(), &context)?;
-        self.state.carry_out(&mut decision);
-        for note in decision.audit {
-            self.note(self.now, &actor, note.action, note.entity, &note.subject)?;
+        let context = Context { now: self.now, actor: &actor, seed: [0; 10] };
+        let mut block = BlockBuilder::default();
+        let reply = self.state.execute(&command.into(), &context, &mut block)?;
+        for line in block.audit_lines() {
+            let id = AuditId::time_ordered(line.at, self.draw()?);
+            self.audit.push(AuditEntry { id, ..line.clone() });
         }
         self.pass(Duration::from_millis(3_517));
-        Ok(decision.reply)
+        Ok(reply)
     }
 
     /// Adds a line to the audit trail.

@@ -1,0 +1,58 @@
+//! The one way of a command: decide, carry out, put into a block.
+
+use super::State;
+use super::decision::{Change, Context, Reply};
+use crate::block::BlockBuilder;
+use crate::command::Command;
+use crate::domain::{AuditEntry, AuditId, Text, Timestamp};
+use crate::error::Result;
+
+impl State {
+    /// Decides `command`, carries out what it changes, and adds its rows and its lines of the audit
+    /// trail to `block`. A refused command leaves no trace in either.
+    ///
+    /// The serial stays: several commands may share a block, and [`State::advance`] ends it.
+    ///
+    /// # Errors
+    /// Those of [`State::decide`].
+    pub fn execute(
+        &mut self,
+        command: &Command,
+        context: &Context<'_>,
+        block: &mut BlockBuilder,
+    ) -> Result<Reply> {
+        let mut decision = self.decide(command, context)?;
+        let notes = std::mem::take(&mut decision.audit).into_iter().enumerate();
+        let lines = notes.map(|(index, note)| {
+            Ok(AuditEntry {
+                id: audit_id(context.now, context.seed, index),
+                at: context.now,
+                actor: context.actor.clone(),
+                action: Text::new(note.action)?,
+                entity: note.entity,
+                subject: Text::new(note.subject)?,
+            })
+        });
+        let lines = lines.collect::<Result<Vec<_>>>()?;
+        // Nothing may fail from here on.
+        lines.into_iter().for_each(|line| block.audit(line));
+        let kinds = self.carry_out(&mut decision);
+        for (change, kind) in decision.changes.into_iter().zip(kinds) {
+            match change {
+                Change::Put(image) => image.put_into(block, kind),
+                Change::Delete(handle) => block.delete(handle.table(), handle.key()),
+            }
+        }
+        Ok(decision.reply)
+    }
+}
+
+/// Distinct for each line of a command.
+fn audit_id(now: Timestamp, seed: [u8; 10], index: usize) -> AuditId {
+    let mut random = seed;
+    let index = (index as u32).to_be_bytes();
+    for (byte, index) in random.iter_mut().rev().zip(index.iter().rev()) {
+        *byte ^= index;
+    }
+    AuditId::time_ordered(now, random)
+}
