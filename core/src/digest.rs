@@ -65,10 +65,14 @@ pub struct Digests {
 /// The digest of a state, computed from scratch: every entity is encoded and hashed.
 #[must_use]
 pub fn state_digest(state: &State) -> Digest {
+    root(&all_hashes(state))
+}
+
+fn all_hashes(state: &State) -> Vec<[u8; 32]> {
     let wanted = vec![true; Table::STATE.len() * BUCKETS];
     let mut hashes = vec![[0; 32]; wanted.len()];
     hash_buckets(state, &wanted, &mut hashes);
-    root(&hashes)
+    hashes
 }
 
 /// Hashes rows in the order of their keys.
@@ -182,9 +186,7 @@ impl DigestCache {
             // A view older than what was computed; leave the cache to the newer one.
             Some(_) => state_digest(state),
             None => {
-                let wanted = vec![true; self.changed.len()];
-                let mut hashes = vec![[0; 32]; wanted.len()];
-                hash_buckets(state, &wanted, &mut hashes);
+                let hashes = all_hashes(state);
                 let digest = root(&hashes);
                 *computed = Some((state.serial(), hashes));
                 digest

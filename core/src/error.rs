@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+pub use crate::entity::Entity;
+
 /// Shorthand for a result that carries the store's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -82,50 +84,6 @@ impl ErrorKind {
             Self::SchemaMismatch { .. } => "schema_mismatch",
             Self::Compacted { .. } => "compacted",
             Self::Unexpected => "unexpected",
-        }
-    }
-}
-
-/// Which kind of thing an error or a change is about.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
-)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-#[allow(missing_docs)]
-pub enum Entity {
-    User,
-    Node,
-    Presence,
-    Route,
-    ApiKey,
-    #[serde(rename = "preauth_key")]
-    PreAuthKey,
-    Policy,
-    DnsRecord,
-    Session,
-    Setting,
-    Metric,
-    Audit,
-}
-
-impl Entity {
-    /// The name in snake case, as it appears in exports, table names and logs.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::User => "user",
-            Self::Node => "node",
-            Self::Presence => "presence",
-            Self::Route => "route",
-            Self::ApiKey => "api_key",
-            Self::PreAuthKey => "preauth_key",
-            Self::Policy => "policy",
-            Self::DnsRecord => "dns_record",
-            Self::Session => "session",
-            Self::Setting => "setting",
-            Self::Metric => "metric",
-            Self::Audit => "audit",
         }
     }
 }

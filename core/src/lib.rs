@@ -18,6 +18,7 @@ mod clock;
 pub mod command;
 pub mod digest;
 pub mod domain;
+mod entity;
 pub mod entropy;
 pub mod error;
 mod handle;

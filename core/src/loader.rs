@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::log::chain::{Chain, read_chain};
 use crate::log::retention::Retained;
 use crate::schema::{Record, RowKey, Schema, Table, WriterPosition};
-use crate::state::{Loading, State, decode_image};
+use crate::state::{Loading, State};
 use crate::threads::{may_block, no_thread};
 
 /// Rows are read this many at a time.
@@ -45,7 +45,7 @@ pub(crate) async fn load(backend: &Arc<dyn Backend>, retain_block_bytes: u64) ->
     created.sort_unstable_by(|a, b| (a.table, &a.key).cmp(&(b.table, &b.key)));
     for change in &created {
         if let Some(body) = &change.body {
-            loading.add(decode_image(change.table, &change.key, body)?);
+            loading.add(Image::decode(change.table, &change.key, body)?);
         }
     }
     let mut state = may_block(move || loading.finish()).await?;
@@ -134,7 +134,7 @@ fn decode_on_all_cores(table: Table, rows: &[Row]) -> Result<Vec<Image>> {
     let decode = |rows: &[Row]| -> Result<Vec<Image>> {
         let mut images = Vec::with_capacity(rows.len());
         for row in rows {
-            images.push(decode_image(table, &row.key, &row.body)?);
+            images.push(Image::decode(table, &row.key, &row.body)?);
         }
         Ok(images)
     };

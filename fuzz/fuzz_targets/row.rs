@@ -1,7 +1,7 @@
 #![no_main]
 
+use ghostwire_store::command::Image;
 use ghostwire_store::schema::{RowKey, Schema, Table};
-use ghostwire_store::state::decode_image;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (u8, &[u8], &[u8])| {
@@ -10,9 +10,9 @@ fuzz_target!(|input: (u8, &[u8], &[u8])| {
     let Ok(key) = RowKey::from_bytes(key) else { return };
     let _ = key.values(Schema::current().key(table));
     let _ = Schema::current().fit(table, &bytes::Bytes::copy_from_slice(body));
-    if let Ok(image) = decode_image(table, &key, body) {
+    if let Ok(image) = Image::decode(table, &key, body) {
         assert_eq!(image.key(), key);
-        let again = decode_image(table, &key, &image.encode()).expect("what is written is read");
+        let again = Image::decode(table, &key, &image.encode()).expect("what is written is read");
         assert_eq!(again, image);
     }
 });

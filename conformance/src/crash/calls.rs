@@ -52,7 +52,7 @@ async fn write(store: &dyn Store, command: Command) -> Result<()> {
         }
         Command::Session(command) => session(store, command).await,
         Command::Policy(command) => policy(store, command).await,
-        Command::Dns(command) => dns(store, command).await,
+        Command::DnsRecord(command) => dns(store, command).await,
         Command::Setting(SettingCommand::Put { document, expected }) => {
             store.settings().put(document, expected).await.map(|_| ())
         }
@@ -234,7 +234,7 @@ fn identified(command: Command, state: &State) -> Command {
                 None => SessionCommand::Begin { id, hash, session }.into(),
             }
         }
-        Command::Dns(DnsCommand::Create { id, record }) => {
+        Command::DnsRecord(DnsCommand::Create { id, record }) => {
             let found = state.dns_records().of_name(&record.name).next();
             let id = found.map_or(id, |record| record.id);
             DnsCommand::Create { id, record }.into()

@@ -348,6 +348,7 @@ impl Answer {
             Reply::Nodes(ids) => Self::Nodes(ids),
             Reply::Presence(presence) => presence.into(),
             Reply::Routes(routes) => routes.into(),
+            Reply::Route(_) => panic!("routes are answered as a list"),
             Reply::ApiKey(key) => key.into(),
             Reply::PreAuthKey(key) => key.into(),
             Reply::Session(session) => session.into(),

@@ -1,10 +1,24 @@
 //! Writes as values: complete, serialisable, with every choice that the state does not determine
 //! (ids, clock readings, hashes of secrets) already made.
 
-/// Names the writes of an enum: the one place where a name is written. What is stored in the audit
-/// trail keeps its spelling for ever.
-macro_rules! names {
-    ($($type:ident { $($variant:ident = $constant:ident $name:literal),+ $(,)? })+) => {$(
+/// Defines writes, each with its name: the one place where that is written. What is stored in the
+/// audit trail keeps its spelling for ever.
+macro_rules! commands {
+    ($(
+        $(#[$doc:meta])*
+        $type:ident {$(
+            $(#[$variant_doc:meta])*
+            $constant:ident = $name:literal $variant:ident $({ $($fields:tt)* })?
+        ),+ $(,)?}
+    )+) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        #[allow(missing_docs)]
+        pub enum $type {
+            $($(#[$variant_doc])* $variant $({ $($fields)* })?),+
+        }
+
         #[allow(missing_docs)]
         impl $type {
             $(pub const $constant: &'static str = $name;)+
@@ -45,26 +59,7 @@ pub use transaction::*;
 pub use user::*;
 pub(crate) use weight::LIGHT;
 
-/// A write.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs)]
-pub enum Command {
-    User(UserCommand),
-    Node(NodeCommand),
-    Presence(PresenceCommand),
-    Route(RouteCommand),
-    ApiKey(ApiKeyCommand),
-    #[serde(rename = "preauth_key")]
-    PreAuthKey(PreAuthKeyCommand),
-    Session(SessionCommand),
-    Policy(PolicyCommand),
-    Dns(DnsCommand),
-    Setting(SettingCommand),
-    Clock(ClockCommand),
-    Restore(Restore),
-    Transaction(Transaction),
-}
+pub use crate::entity::{Command, Image};
 
 macro_rules! into_command {
     ($($type:ident => $variant:ident),* $(,)?) => {$(
@@ -76,41 +71,9 @@ macro_rules! into_command {
     )*};
 }
 into_command! {
-    UserCommand => User,
-    NodeCommand => Node,
-    PresenceCommand => Presence,
-    RouteCommand => Route,
-    ApiKeyCommand => ApiKey,
-    PreAuthKeyCommand => PreAuthKey,
-    SessionCommand => Session,
-    PolicyCommand => Policy,
-    DnsCommand => Dns,
-    SettingCommand => Setting,
     ClockCommand => Clock,
     Restore => Restore,
     Transaction => Transaction,
-}
-
-impl Command {
-    /// Its name, as traces, errors and the audit trail have it.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::User(command) => command.name(),
-            Self::Node(command) => command.name(),
-            Self::Presence(command) => command.name(),
-            Self::Route(command) => command.name(),
-            Self::ApiKey(command) => command.name(),
-            Self::PreAuthKey(command) => command.name(),
-            Self::Session(command) => command.name(),
-            Self::Policy(command) => command.name(),
-            Self::Dns(command) => command.name(),
-            Self::Setting(command) => command.name(),
-            Self::Clock(command) => command.name(),
-            Self::Restore(_) => Restore::NAME,
-            Self::Transaction(_) => Transaction::NAME,
-        }
-    }
 }
 
 /// A command with who sent it, and when.

@@ -1,50 +1,8 @@
 //! Whole entities, as imports and restores bring them.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{
-    ApiKey, DnsRecord, Node, Policy, PreAuthKey, Presence, Route, Session, Setting, User,
-};
-use crate::error::Entity;
-
-/// An entity of the state, whole. Cheap to clone.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs)]
-pub enum Image {
-    User(Arc<User>),
-    Node(Arc<Node>),
-    Presence(Arc<Presence>),
-    Route(Arc<Route>),
-    ApiKey(Arc<ApiKey>),
-    #[serde(rename = "preauth_key")]
-    PreAuthKey(Arc<PreAuthKey>),
-    Policy(Arc<Policy>),
-    DnsRecord(Arc<DnsRecord>),
-    Session(Arc<Session>),
-    Setting(Arc<Setting>),
-}
-
-impl Image {
-    /// What kind of entity it is.
-    #[must_use]
-    pub fn entity(&self) -> Entity {
-        match self {
-            Self::User(_) => Entity::User,
-            Self::Node(_) => Entity::Node,
-            Self::Presence(_) => Entity::Presence,
-            Self::Route(_) => Entity::Route,
-            Self::ApiKey(_) => Entity::ApiKey,
-            Self::PreAuthKey(_) => Entity::PreAuthKey,
-            Self::Policy(_) => Entity::Policy,
-            Self::DnsRecord(_) => Entity::DnsRecord,
-            Self::Session(_) => Entity::Session,
-            Self::Setting(_) => Entity::Setting,
-        }
-    }
-}
+use super::Image;
 
 /// Brings entities in as they are, with their ids, times and revisions, under the same rules as
 /// any other write. One that is there already, equal in every field, counts as unchanged, so that

@@ -23,16 +23,37 @@ pub struct Setting {
     pub updated_at: Timestamp,
 }
 
-/// Which settings document.
+/// Which settings document. In the order of their names, which is that of their keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SettingKind {
-    /// Address ranges and lifetimes.
-    Network,
     /// Relay servers.
     DerpMap,
     /// Resolvers and search domains.
     Dns,
+    /// Address ranges and lifetimes.
+    Network,
+}
+
+impl SettingKind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Network, Self::DerpMap, Self::Dns];
+
+    /// The name in snake case.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Network => "network",
+            Self::DerpMap => "derp_map",
+            Self::Dns => "dns",
+        }
+    }
+}
+
+impl std::fmt::Display for SettingKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// A settings document's content.

@@ -120,46 +120,28 @@ impl<'de> Visitor<'de> for LineVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Line, A::Error> {
-        const KINDS: &[&str] = &[
-            "user",
-            "node",
-            "presence",
-            "route",
-            "api_key",
-            "preauth_key",
-            "policy",
-            "dns_record",
-            "session",
-            "setting",
-            "metric",
-            "audit",
-            "end",
-        ];
         let Some(kind) = map.next_key::<String>()? else {
             return Err(A::Error::invalid_length(0, &self));
         };
-        let item = |image| Line::Item(Item::Image(image));
         let line = match kind.as_str() {
-            "user" => item(Image::User(map.next_value()?)),
-            "node" => item(Image::Node(map.next_value()?)),
-            "presence" => item(Image::Presence(map.next_value()?)),
-            "route" => item(Image::Route(map.next_value()?)),
-            "api_key" => item(Image::ApiKey(map.next_value()?)),
-            "preauth_key" => item(Image::PreAuthKey(map.next_value()?)),
-            "policy" => item(Image::Policy(map.next_value()?)),
-            "dns_record" => item(Image::DnsRecord(map.next_value()?)),
-            "session" => item(Image::Session(map.next_value()?)),
-            "setting" => item(Image::Setting(map.next_value()?)),
             "metric" => Line::Item(Item::Metric(map.next_value()?)),
             "audit" => Line::Item(Item::Audit(map.next_value()?)),
             "end" => Line::End(map.next_value()?),
-            _ => return Err(A::Error::unknown_variant(&kind, KINDS)),
+            name => match Image::next_of(name, &mut map)? {
+                Some(image) => Line::Item(Item::Image(image)),
+                None => return Err(unknown(name)),
+            },
         };
         match map.next_key::<String>()? {
             None => Ok(line),
             Some(_) => Err(A::Error::invalid_length(2, &self)),
         }
     }
+}
+
+fn unknown<E: serde::de::Error>(name: &str) -> E {
+    let known: Vec<_> = Entity::ALL.iter().map(|kind| format!("`{kind}`")).collect();
+    E::custom(format_args!("unknown variant `{name}`, expected one of {}, `end`", known.join(", ")))
 }
 
 /// Finds keys that an object has twice, which maps would take without a word.

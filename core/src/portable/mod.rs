@@ -35,18 +35,7 @@ const MAC_PURPOSE: &str = "portable form";
 pub const MAX_LINE: usize = 32 * 1024 * 1024;
 
 /// The order in which an export writes the tables: what is referred to comes first.
-pub const ORDER: [Table; 10] = [
-    Table::Settings,
-    Table::Users,
-    Table::PreAuthKeys,
-    Table::Nodes,
-    Table::Presence,
-    Table::Routes,
-    Table::ApiKeys,
-    Table::Policies,
-    Table::DnsRecords,
-    Table::Sessions,
-];
+pub const ORDER: [Table; Table::STATE.len()] = Table::RESTORED;
 
 /// One line between the first and the last.
 #[derive(Debug, Clone, PartialEq)]

@@ -36,18 +36,32 @@ fn damaged(error: Error) -> Error {
     Error::corrupt("a stored column breaks a rule of its type").because(error)
 }
 
+fn integer(value: Value<'_>) -> Result<i64> {
+    let Value::Integer(integer) = value else { return Err(unfit(value)) };
+    Ok(integer)
+}
+
+fn text(value: Value<'_>) -> Result<&str> {
+    let Value::Text(text) = value else { return Err(unfit(value)) };
+    Ok(text)
+}
+
+fn bytes<const N: usize>(value: Value<'_>) -> Result<[u8; N]> {
+    let Value::Bytes(bytes) = value else { return Err(unfit(value)) };
+    bytes.try_into().map_err(|_| unfit(value))
+}
+
 fn parse<T: FromStr<Err = Error>>(value: Value<'_>) -> Result<T> {
-    match value {
-        Value::Text(text) => text.parse().map_err(damaged),
-        other => Err(unfit(other)),
-    }
+    text(value)?.parse().map_err(damaged)
 }
 
 fn stored<T: Stored>(value: Value<'_>) -> Result<T> {
-    match value {
-        Value::Text(text) => T::stored(text).map_err(damaged),
-        other => Err(unfit(other)),
-    }
+    T::stored(text(value)?).map_err(damaged)
+}
+
+fn json<T: serde::de::DeserializeOwned>(value: Value<'_>) -> Result<T> {
+    serde_json::from_str(text(value)?)
+        .map_err(|error| Error::corrupt("a stored JSON column is invalid").because(error))
 }
 
 impl<T: Field> Field for Option<T> {
@@ -74,10 +88,10 @@ impl Field for bool {
     }
 
     fn read(value: Value<'_>) -> Result<Self> {
-        match value {
-            Value::Integer(0) => Ok(false),
-            Value::Integer(1) => Ok(true),
-            other => Err(unfit(other)),
+        match integer(value)? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(unfit(value)),
         }
     }
 }
@@ -90,10 +104,7 @@ impl Field for u32 {
     }
 
     fn read(value: Value<'_>) -> Result<Self> {
-        match value {
-            Value::Integer(integer) => Self::try_from(integer).map_err(|_| unfit(value)),
-            other => Err(unfit(other)),
-        }
+        Self::try_from(integer(value)?).map_err(|_| unfit(value))
     }
 }
 
@@ -105,10 +116,8 @@ impl Field for Sample {
     }
 
     fn read(value: Value<'_>) -> Result<Self> {
-        match value {
-            Value::Real(real) => Self::new(real).map_err(damaged),
-            other => Err(unfit(other)),
-        }
+        let Value::Real(real) = value else { return Err(unfit(value)) };
+        Self::new(real).map_err(damaged)
     }
 }
 
@@ -120,10 +129,7 @@ impl Field for Timestamp {
     }
 
     fn read(value: Value<'_>) -> Result<Self> {
-        match value {
-            Value::Integer(micros) => Self::from_micros(micros).map_err(damaged),
-            other => Err(unfit(other)),
-        }
+        Self::from_micros(integer(value)?).map_err(damaged)
     }
 }
 
@@ -137,8 +143,7 @@ macro_rules! counters {
             }
 
             fn read(value: Value<'_>) -> Result<Self> {
-                let Value::Integer(integer) = value else { return Err(unfit(value)) };
-                let number = u64::try_from(integer).map_err(|_| unfit(value))?;
+                let number = u64::try_from(integer(value)?).map_err(|_| unfit(value))?;
                 Self::new(number).map_err(damaged)
             }
         }
@@ -146,28 +151,17 @@ macro_rules! counters {
 }
 counters!(Revision, SessionNumber);
 
-macro_rules! ids {
-    ($($type:ty),*) => {$(
-        impl Field for $type {
-            const KIND: ColumnKind = ColumnKind::Id;
+impl<I: Id> Field for I {
+    const KIND: ColumnKind = ColumnKind::Id;
 
-            fn write(&self, row: &mut RowWriter<'_>) {
-                row.put(Value::Bytes(self.as_bytes()));
-            }
+    fn write(&self, row: &mut RowWriter<'_>) {
+        row.put(Value::Bytes(self.as_bytes()));
+    }
 
-            fn read(value: Value<'_>) -> Result<Self> {
-                match value {
-                    Value::Bytes(bytes) => {
-                        let id = bytes.try_into().map(Self::from_bytes);
-                        id.map_err(|_| unfit(value))?.not_nil().map_err(damaged)
-                    }
-                    other => Err(unfit(other)),
-                }
-            }
-        }
-    )*};
+    fn read(value: Value<'_>) -> Result<Self> {
+        Self::from_bytes(bytes(value)?).not_nil().map_err(damaged)
+    }
 }
-ids!(UserId, NodeId, PreAuthKeyId);
 
 macro_rules! keys {
     ($($type:ty: $prefix:literal),*) => {$(
@@ -179,13 +173,7 @@ macro_rules! keys {
             }
 
             fn read(value: Value<'_>) -> Result<Self> {
-                match value {
-                    Value::Bytes(bytes) => {
-                        let bytes = bytes.try_into().map_err(|_| unfit(value))?;
-                        Self::from_bytes(bytes).map_err(damaged)
-                    }
-                    other => Err(unfit(other)),
-                }
+                Self::from_bytes(bytes(value)?).map_err(damaged)
             }
         }
     )*};
@@ -218,10 +206,7 @@ impl<const MAX: usize> Field for Text<MAX> {
     }
 
     fn read(value: Value<'_>) -> Result<Self> {
-        match value {
-            Value::Text(text) => Self::new(text).map_err(damaged),
-            other => Err(unfit(other)),
-        }
+        Self::new(text(value)?).map_err(damaged)
     }
 }
 
@@ -272,12 +257,9 @@ macro_rules! addresses {
             }
 
             fn read(value: Value<'_>) -> Result<Self> {
-                match value {
-                    Value::Text(text) => text
-                        .parse()
-                        .map_err(|error| Error::corrupt("a stored address is invalid").because(error)),
-                    other => Err(unfit(other)),
-                }
+                text(value)?
+                    .parse()
+                    .map_err(|error| Error::corrupt("a stored address is invalid").because(error))
             }
         }
     )*};
@@ -307,10 +289,7 @@ impl Field for HostInfo {
     }
 
     fn read(value: Value<'_>) -> Result<Self> {
-        match value {
-            Value::Text(text) => JsonObject::new(text).map(Self::new).map_err(damaged),
-            other => Err(unfit(other)),
-        }
+        JsonObject::new(text(value)?).map(Self::new).map_err(damaged)
     }
 }
 
@@ -327,12 +306,7 @@ macro_rules! json {
             }
 
             fn read(value: Value<'_>) -> Result<Self> {
-                match value {
-                    Value::Text(text) => serde_json::from_str(text).map_err(|error| {
-                        Error::corrupt("a stored JSON column is invalid").because(error)
-                    }),
-                    other => Err(unfit(other)),
-                }
+                json(value)
             }
         }
     )*};
@@ -354,13 +328,7 @@ macro_rules! json_lists {
             }
 
             fn read(value: Value<'_>) -> Result<Self> {
-                match value {
-                    Value::Text("[]") => Ok(Self::empty()),
-                    Value::Text(text) => serde_json::from_str(text).map_err(|error| {
-                        Error::corrupt("a stored JSON column is invalid").because(error)
-                    }),
-                    other => Err(unfit(other)),
-                }
+                if value == Value::Text("[]") { Ok(Self::empty()) } else { json(value) }
             }
         }
     )*};
@@ -378,10 +346,9 @@ macro_rules! words {
             }
 
             fn read(value: Value<'_>) -> Result<Self> {
-                match value {
-                    $(Value::Text($word) => Ok(Self::$variant),)+
-                    Value::Text(word) => Err(Error::corrupt("a stored word is unknown").with("word", word)),
-                    other => Err(unfit(other)),
+                match text(value)? {
+                    $($word => Ok(Self::$variant),)+
+                    word => Err(Error::corrupt("a stored word is unknown").with("word", word)),
                 }
             }
         }
@@ -390,9 +357,18 @@ macro_rules! words {
 words! {
     RegisterMethod { AuthKey = "auth_key", Oidc = "oidc", Cli = "cli" }
     DnsRecordKind { A = "A", Aaaa = "AAAA", Cname = "CNAME", Txt = "TXT" }
-    Entity {
-        User = "user", Node = "node", Presence = "presence", Route = "route", ApiKey = "api_key",
-        PreAuthKey = "preauth_key", Policy = "policy", DnsRecord = "dns_record",
-        Session = "session", Setting = "setting", Metric = "metric", Audit = "audit",
+}
+
+impl Field for Entity {
+    const KIND: ColumnKind = ColumnKind::Text;
+
+    fn write(&self, row: &mut RowWriter<'_>) {
+        row.put(Value::Text(self.name()));
+    }
+
+    fn read(value: Value<'_>) -> Result<Self> {
+        let word = text(value)?;
+        let kind = Self::ALL.iter().find(|kind| kind.name() == word);
+        kind.copied().ok_or_else(|| Error::corrupt("a stored word is unknown").with("word", word))
     }
 }

@@ -8,7 +8,7 @@ mod table;
 mod value;
 
 pub use key::{KeyKind, MAX_KEY, RowKey};
-pub use record::{Record, WriterPosition, setting_key, table_schema};
+pub use record::{KeyField, Record, WriterPosition};
 pub use table::{
     Column, ColumnKind, KeyColumn, MIGRATIONS, Migration, Schema, SchemaVersion, Table, TableSchema,
 };

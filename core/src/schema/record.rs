@@ -35,26 +35,6 @@ pub trait Record: Sized {
     fn decode(key: &RowKey, body: &[u8]) -> Result<Self>;
 }
 
-/// The shape of a table in the current schema.
-#[must_use]
-pub fn table_schema(table: Table) -> TableSchema {
-    match table {
-        Table::Users => User::SCHEMA,
-        Table::Nodes => Node::SCHEMA,
-        Table::Presence => Presence::SCHEMA,
-        Table::Routes => Route::SCHEMA,
-        Table::ApiKeys => ApiKey::SCHEMA,
-        Table::PreAuthKeys => PreAuthKey::SCHEMA,
-        Table::Policies => Policy::SCHEMA,
-        Table::DnsRecords => DnsRecord::SCHEMA,
-        Table::Sessions => Session::SCHEMA,
-        Table::Settings => Setting::SCHEMA,
-        Table::Metrics => MetricPoint::SCHEMA,
-        Table::Audit => AuditEntry::SCHEMA,
-        Table::WriterPositions => WriterPosition::SCHEMA,
-    }
-}
-
 /// How far a writer's metric batches got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WriterPosition {
@@ -64,46 +44,56 @@ pub struct WriterPosition {
     pub sequence: Revision,
 }
 
-/// A field that is a column of a key.
-trait KeyField: Sized {
+/// A type that is a column of a key.
+pub trait KeyField: Sized {
+    /// How it looks there.
     const KIND: KeyKind;
 
+    /// Appends it to a key.
     fn push(&self, key: RowKey) -> RowKey;
+
+    /// The inverse of [`KeyField::push`].
+    ///
+    /// # Errors
+    /// `Corrupt` for what the type does not admit.
     fn read(value: Value<'_>) -> Result<Self>;
+
+    /// Whether it names nothing.
+    fn is_nil(&self) -> bool {
+        false
+    }
+}
+
+impl RowKey {
+    /// The value of a key of one column.
+    pub(crate) fn only<K: KeyField>(&self) -> Result<K> {
+        let column = KeyColumn { name: "", kind: K::KIND };
+        let value = self.values(&[column])?.pop().ok_or_else(unfit_key)?;
+        K::read(value)
+    }
 }
 
 fn unfit_key() -> Error {
     Error::corrupt("a stored key does not fit its column")
 }
 
-macro_rules! id_keys {
-    ($($type:ty),*) => {$(
-        impl KeyField for $type {
-            const KIND: KeyKind = KeyKind::Id;
+impl<I: Id> KeyField for I {
+    const KIND: KeyKind = KeyKind::Id;
 
-            fn push(&self, key: RowKey) -> RowKey {
-                key.id(self.as_bytes())
-            }
+    fn push(&self, key: RowKey) -> RowKey {
+        key.id(self.as_bytes())
+    }
 
-            fn read(value: Value<'_>) -> Result<Self> {
-                let Value::Bytes(bytes) = value else { return Err(unfit_key()) };
-                let id = bytes.try_into().map(Self::from_bytes).map_err(|_| unfit_key())?;
-                id.not_nil().map_err(|error| unfit_key().because(error))
-            }
-        }
-    )*};
+    fn read(value: Value<'_>) -> Result<Self> {
+        let Value::Bytes(bytes) = value else { return Err(unfit_key()) };
+        let id = bytes.try_into().map(Self::from_bytes).map_err(|_| unfit_key())?;
+        id.not_nil().map_err(|error| unfit_key().because(error))
+    }
+
+    fn is_nil(&self) -> bool {
+        Id::is_nil(self)
+    }
 }
-id_keys!(
-    UserId,
-    NodeId,
-    RouteId,
-    ApiKeyId,
-    PreAuthKeyId,
-    DnsRecordId,
-    SessionId,
-    AuditId,
-    WriterId
-);
 
 impl KeyField for Option<NodeId> {
     const KIND: KeyKind = KeyKind::OptionalId;
@@ -113,13 +103,7 @@ impl KeyField for Option<NodeId> {
     }
 
     fn read(value: Value<'_>) -> Result<Self> {
-        if value == Value::Null { Ok(None) } else { NodeId::read_key(value).map(Some) }
-    }
-}
-
-impl NodeId {
-    fn read_key(value: Value<'_>) -> Result<Self> {
-        <Self as KeyField>::read(value)
+        if value == Value::Null { Ok(None) } else { KeyField::read(value).map(Some) }
     }
 }
 
@@ -160,6 +144,19 @@ impl KeyField for MetricName {
     fn read(value: Value<'_>) -> Result<Self> {
         let Value::Text(text) = value else { return Err(unfit_key()) };
         text.parse().map_err(|error: Error| unfit_key().because(error))
+    }
+}
+
+impl KeyField for SettingKind {
+    const KIND: KeyKind = KeyKind::Text;
+
+    fn push(&self, key: RowKey) -> RowKey {
+        key.text(self.name())
+    }
+
+    fn read(value: Value<'_>) -> Result<Self> {
+        let known = |kind: &Self| value == Value::Text(kind.name());
+        Self::ALL.into_iter().find(known).ok_or_else(unfit_key)
     }
 }
 
@@ -379,7 +376,7 @@ impl Record for Setting {
     };
 
     fn key(&self) -> RowKey {
-        setting_key(self.document.kind())
+        self.document.kind().push(RowKey::new())
     }
 
     fn encode_into(&self, buffer: &mut BytesMut) {
@@ -402,26 +399,5 @@ impl Record for Setting {
                 .with("kind", setting.document.kind().name()));
         }
         Ok(setting)
-    }
-}
-
-/// The key of a settings document.
-#[must_use]
-pub fn setting_key(kind: SettingKind) -> RowKey {
-    RowKey::new().text(kind.name())
-}
-
-impl SettingKind {
-    /// Every kind, in order.
-    pub const ALL: [Self; 3] = [Self::Network, Self::DerpMap, Self::Dns];
-
-    /// The name in snake case.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Network => "network",
-            Self::DerpMap => "derp_map",
-            Self::Dns => "dns",
-        }
     }
 }

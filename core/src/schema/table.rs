@@ -4,126 +4,8 @@ use bytes::Bytes;
 
 use super::key::KeyKind;
 use super::value::{MAX_COLUMNS, RowReader, RowWriter, Value};
-use crate::error::{Entity, Error, Result};
-
-/// A set of rows of one shape, ordered by key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
-#[allow(missing_docs)]
-pub enum Table {
-    Users = 1,
-    Nodes = 2,
-    Presence = 3,
-    Routes = 4,
-    ApiKeys = 5,
-    PreAuthKeys = 6,
-    Policies = 7,
-    DnsRecords = 8,
-    Sessions = 9,
-    Settings = 10,
-    /// Series; not held in memory.
-    Metrics = 11,
-    /// Series; not held in memory.
-    Audit = 12,
-    /// How far each writer's metric batches got.
-    WriterPositions = 13,
-}
-
-impl Table {
-    /// Every table, in the order of their numbers.
-    pub const ALL: [Self; 13] = [
-        Self::Users,
-        Self::Nodes,
-        Self::Presence,
-        Self::Routes,
-        Self::ApiKeys,
-        Self::PreAuthKeys,
-        Self::Policies,
-        Self::DnsRecords,
-        Self::Sessions,
-        Self::Settings,
-        Self::Metrics,
-        Self::Audit,
-        Self::WriterPositions,
-    ];
-
-    /// The tables whose rows make up the state that is held in memory.
-    pub const STATE: [Self; 10] = [
-        Self::Users,
-        Self::Nodes,
-        Self::Presence,
-        Self::Routes,
-        Self::ApiKeys,
-        Self::PreAuthKeys,
-        Self::Policies,
-        Self::DnsRecords,
-        Self::Sessions,
-        Self::Settings,
-    ];
-
-    /// The table with this number.
-    ///
-    /// # Errors
-    /// `Corrupt` if there is none.
-    pub fn from_number(number: u8) -> Result<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|table| table.number() == number)
-            .ok_or_else(|| Error::corrupt("unknown table").with("number", number))
-    }
-
-    /// The number by which blocks and zqlite's rows name the table. Never reused.
-    #[must_use]
-    pub fn number(self) -> u8 {
-        self as u8
-    }
-
-    /// The table's name in a database.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Users => "users",
-            Self::Nodes => "nodes",
-            Self::Presence => "presence",
-            Self::Routes => "routes",
-            Self::ApiKeys => "api_keys",
-            Self::PreAuthKeys => "preauth_keys",
-            Self::Policies => "policies",
-            Self::DnsRecords => "dns_records",
-            Self::Sessions => "sessions",
-            Self::Settings => "settings",
-            Self::Metrics => "metrics",
-            Self::Audit => "audit",
-            Self::WriterPositions => "writer_positions",
-        }
-    }
-
-    /// What its rows are about; `None` for bookkeeping.
-    #[must_use]
-    pub fn entity(self) -> Option<Entity> {
-        Some(match self {
-            Self::Users => Entity::User,
-            Self::Nodes => Entity::Node,
-            Self::Presence => Entity::Presence,
-            Self::Routes => Entity::Route,
-            Self::ApiKeys => Entity::ApiKey,
-            Self::PreAuthKeys => Entity::PreAuthKey,
-            Self::Policies => Entity::Policy,
-            Self::DnsRecords => Entity::DnsRecord,
-            Self::Sessions => Entity::Session,
-            Self::Settings => Entity::Setting,
-            Self::Metrics => Entity::Metric,
-            Self::Audit => Entity::Audit,
-            Self::WriterPositions => return None,
-        })
-    }
-
-    /// Whether its rows are part of the state that is held in memory.
-    #[must_use]
-    pub fn is_state(self) -> bool {
-        Self::STATE.contains(&self)
-    }
-}
+pub use crate::entity::Table;
+use crate::error::{Error, Result};
 
 /// How a column's values look in a database with real columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -244,16 +126,13 @@ impl Schema {
     /// The columns of `table` in this version.
     pub fn columns(&self, table: Table) -> impl Iterator<Item = &'static Column> + use<> {
         let version = self.version.version;
-        super::record::table_schema(table)
-            .columns
-            .iter()
-            .filter(move |column| column.since <= version)
+        table.schema().columns.iter().filter(move |column| column.since <= version)
     }
 
     /// The key columns of `table`.
     #[must_use]
     pub fn key(&self, table: Table) -> &'static [KeyColumn] {
-        super::record::table_schema(table).key
+        table.schema().key
     }
 
     /// The steps that lead from `stored` to this schema, oldest first; empty if there are none to
@@ -327,7 +206,7 @@ mod tests {
     #[test]
     fn later_columns_are_appended_and_nullable() {
         for table in Table::ALL {
-            let columns = super::super::record::table_schema(table).columns;
+            let columns = table.schema().columns;
             assert!(columns.len() <= MAX_COLUMNS);
             assert!(columns.is_sorted_by_key(|column| column.since), "{table:?}");
             assert!(columns.iter().all(|column| column.since == 1 || column.nullable));

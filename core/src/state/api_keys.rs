@@ -3,58 +3,46 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::decision::{Changes, Context, Decision, Handle, Reply, check_fresh};
-use super::listing::{Listing, behind, owned};
+use super::collection::{Collection, Index, update_set};
+use super::decision::{Context, Decision, Handle, Reply};
+use super::listing::owned;
 use super::unique::UniqueIndex;
-use super::{Change, Map, Set, State};
-use crate::command::{ApiKeyCommand, Image};
+use super::{Set, State};
+use crate::command::ApiKeyCommand;
 use crate::domain::{ApiKey, ApiKeyId, KeyFilter, KeyPrefix, Page, PageRequest, Revision, UserId};
+use crate::entity::{Rules, dates};
 use crate::error::{Entity, Error, Result};
 
 /// Uses are recorded at most this often.
 pub(super) const TOUCH_INTERVAL: Duration = Duration::from_secs(60);
 
 /// All API keys.
+pub type ApiKeys = Collection<ApiKey, ApiKeyIndex>;
+
 #[derive(Clone, Default, Debug)]
-pub struct ApiKeys {
-    by_id: Map<ApiKeyId, Arc<ApiKey>>,
+pub struct ApiKeyIndex {
     by_prefix: UniqueIndex<ApiKeyId>,
     by_user: Set<(UserId, ApiKeyId)>,
 }
 
-impl ApiKeys {
-    /// The key with this id.
-    #[must_use]
-    pub fn get(&self, id: ApiKeyId) -> Option<&Arc<ApiKey>> {
-        self.by_id.get(&id)
+impl Index<ApiKey> for ApiKeyIndex {
+    fn update(&mut self, id: ApiKeyId, old: Option<&ApiKey>, new: Option<&Arc<ApiKey>>) {
+        self.by_prefix.update(id, old.map(|key| &key.prefix), new.map(|key| &key.prefix));
+        let of = |key: &ApiKey| Some((key.user?, key.id));
+        update_set(&mut self.by_user, old.and_then(of), new.and_then(|key| of(key)));
     }
+}
 
+impl ApiKeys {
     /// The key with this public part.
     #[must_use]
     pub fn by_prefix(&self, prefix: &KeyPrefix) -> Option<&Arc<ApiKey>> {
-        self.by_prefix.find(prefix, |id| self.by_id.get(&id).filter(|key| key.prefix == *prefix))
+        self.index.by_prefix.find(prefix, |id| self.get(id).filter(|key| key.prefix == *prefix))
     }
 
     /// The ids of a user's keys, in the order of creation.
     pub fn of_user(&self, user: UserId) -> impl Iterator<Item = ApiKeyId> + '_ {
-        self.by_user.range(owned(user, None)).map(|(_, id)| *id)
-    }
-
-    /// All keys, by id.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<ApiKey>> {
-        self.by_id.values()
-    }
-
-    /// How many there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.by_id.len()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.by_id.is_empty()
+        self.index.by_user.range(owned(user, None)).map(|(_, id)| *id)
     }
 
     /// A page of keys, by id.
@@ -62,53 +50,28 @@ impl ApiKeys {
     /// # Errors
     /// `InvalidArgument` for a cursor of another listing.
     pub fn list(&self, filter: &KeyFilter, page: &PageRequest) -> Result<Page<Arc<ApiKey>>> {
-        let listing = Listing::new(Entity::ApiKey, filter);
-        let start: Option<ApiKeyId> = listing.start(page)?;
-        let candidates: Box<dyn Iterator<Item = &Arc<ApiKey>>> = match filter.user {
-            Some(user) => {
-                let ids = self.by_user.range(owned(user, start));
-                Box::new(ids.filter_map(|(_, id)| self.by_id.get(id)))
-            }
-            None => Box::new(self.by_id.range(behind(start.as_ref())).map(|(_, key)| key)),
-        };
-        let matching = candidates.filter(|key| {
+        let matches = |key: &ApiKey| {
             filter.active_at.is_none_or(|(wanted, now)| key.is_active(now) == wanted)
-        });
-        Ok(listing.take(page, matching.cloned(), |key| key.id))
-    }
-
-    pub(super) fn put(&mut self, key: Arc<ApiKey>) -> bool {
-        let old = self.by_id.insert(key.id, key.clone());
-        if let Some(old) = &old
-            && (&old.prefix, old.user) != (&key.prefix, key.user)
-        {
-            self.unindex(old);
-        }
-        self.by_prefix.insert(&key.prefix, key.id);
-        if let Some(user) = key.user {
-            self.by_user.insert((user, key.id));
-        }
-        old.is_some()
-    }
-
-    pub(super) fn remove(&mut self, id: ApiKeyId) {
-        if let Some(old) = self.by_id.remove(&id) {
-            self.unindex(&old);
+        };
+        match filter.user {
+            Some(user) => self.page_of((user, &self.index.by_user), filter, page, matches),
+            None => self.page(filter, page, matches),
         }
     }
+}
 
-    fn unindex(&mut self, old: &ApiKey) {
-        self.by_prefix.remove(&old.prefix, old.id);
-        if let Some(user) = old.user {
-            self.by_user.remove(&(user, old.id));
+impl Rules for ApiKey {
+    dates! { events: created_at, revoked_at, last_used_at; ends: expires_at }
+
+    /// Its owner exists, and nobody else's key has its public part.
+    fn check_beside(&self, state: &State) -> Result<()> {
+        if let Some(user) = self.user {
+            state.users().require(user)?;
         }
-    }
-
-    pub(super) fn check_unique(&self, key: &ApiKey) -> Result<()> {
-        match self.by_prefix(&key.prefix) {
-            Some(holder) if holder.id != key.id => {
+        match state.api_keys().by_prefix(&self.prefix) {
+            Some(holder) if holder.id != self.id => {
                 Err(Error::already_exists(Entity::ApiKey, "prefix")
-                    .with("prefix", &key.prefix)
+                    .with("prefix", &self.prefix)
                     .with("held_by", holder.id))
             }
             _ => Ok(()),
@@ -116,90 +79,67 @@ impl ApiKeys {
     }
 }
 
-impl State {
-    fn api_key(&self, id: ApiKeyId) -> Result<&Arc<ApiKey>> {
-        self.api_keys.get(id).ok_or_else(|| Error::not_found(Entity::ApiKey, id))
-    }
-
-    pub(super) fn decide_api_key(
-        &self,
-        command: &ApiKeyCommand,
-        context: &Context<'_>,
-    ) -> Result<Decision> {
-        match command {
-            ApiKeyCommand::Create { id, prefix, hash, key } => {
-                check_fresh(Entity::ApiKey, id, self.api_keys.get(*id).is_some())?;
-                if let Some(user) = key.user {
-                    self.user(user)?;
-                }
-                let key = ApiKey {
-                    id: *id,
-                    prefix: prefix.clone(),
-                    hash: hash.clone(),
-                    user: key.user,
-                    description: key.description.clone(),
-                    created_at: context.now,
-                    expires_at: key.expires_at,
-                    revoked_at: None,
-                    last_used_at: None,
-                    revision: Revision::FIRST,
-                };
-                self.api_keys.check_unique(&key)?;
-                Ok(put(key).noting(ApiKeyCommand::CREATE, Entity::ApiKey, id))
+pub(crate) fn decide(
+    state: &State,
+    command: &ApiKeyCommand,
+    context: &Context<'_>,
+) -> Result<Decision> {
+    let keys = state.api_keys();
+    match command {
+        ApiKeyCommand::Create { id, prefix, hash, key } => {
+            keys.check_fresh(*id)?;
+            let key = ApiKey {
+                id: *id,
+                prefix: prefix.clone(),
+                hash: hash.clone(),
+                user: key.user,
+                description: key.description.clone(),
+                created_at: context.now,
+                expires_at: key.expires_at,
+                revoked_at: None,
+                last_used_at: None,
+                revision: Revision::FIRST,
+            };
+            key.check_beside(state)?;
+            Ok(Decision::put(key).noting(ApiKeyCommand::CREATE, Entity::ApiKey, id))
+        }
+        ApiKeyCommand::Revoke { id } => {
+            let old = keys.require(*id)?;
+            if old.revoked_at.is_some() {
+                return Err(Error::not_found(Entity::ApiKey, id).with("revoked", true));
             }
-            ApiKeyCommand::Revoke { id } => {
-                let old = self.api_key(*id)?;
-                if old.revoked_at.is_some() {
-                    return Err(Error::not_found(Entity::ApiKey, id).with("revoked", true));
-                }
-                let key = ApiKey {
-                    revoked_at: Some(context.now),
-                    revision: old.revision.next(),
-                    ..ApiKey::clone(old)
-                };
-                Ok(put(key).noting(ApiKeyCommand::REVOKE, Entity::ApiKey, id))
+            let key = ApiKey {
+                revoked_at: Some(context.now),
+                revision: old.revision.next(),
+                ..ApiKey::clone(old)
+            };
+            Ok(Decision::put(key).noting(ApiKeyCommand::REVOKE, Entity::ApiKey, id))
+        }
+        ApiKeyCommand::Touch { id } => {
+            let old = keys.require(*id)?;
+            let recent =
+                old.last_used_at.is_some_and(|last| context.now.since(last) < TOUCH_INTERVAL);
+            if recent {
+                return Ok(Decision::unchanged(Reply::ApiKey(old.clone())));
             }
-            ApiKeyCommand::Touch { id } => {
-                let old = self.api_key(*id)?;
-                let recent =
-                    old.last_used_at.is_some_and(|last| context.now.since(last) < TOUCH_INTERVAL);
-                if recent {
-                    return Ok(Decision::unchanged(Reply::ApiKey(old.clone())));
-                }
-                // A use is no edit: the revision stays, so that it does not disturb an
-                // administrator's conditional update.
-                Ok(put(ApiKey { last_used_at: Some(context.now), ..ApiKey::clone(old) }))
+            // A use is no edit: the revision stays, so that it does not disturb an
+            // administrator's conditional update.
+            Ok(Decision::put(ApiKey { last_used_at: Some(context.now), ..ApiKey::clone(old) }))
+        }
+        ApiKeyCommand::Rehash { id, from, to } => {
+            let old = keys.require(*id)?;
+            if old.hash != *from {
+                return Ok(Decision::unchanged(Reply::ApiKey(old.clone())));
             }
-            ApiKeyCommand::Rehash { id, from, to } => {
-                let old = self.api_key(*id)?;
-                if old.hash != *from {
-                    return Ok(Decision::unchanged(Reply::ApiKey(old.clone())));
-                }
-                Ok(put(ApiKey {
-                    hash: to.clone(),
-                    revision: old.revision.next(),
-                    ..ApiKey::clone(old)
-                }))
-            }
-            ApiKeyCommand::Delete { id } => {
-                self.api_key(*id)?;
-                let mut changes = Changes::new();
-                changes.push(Change::Delete(Handle::ApiKey(*id)));
-                Ok(Decision::changed(changes, Reply::Done).noting(
-                    ApiKeyCommand::DELETE,
-                    Entity::ApiKey,
-                    id,
-                ))
-            }
+            let revision = old.revision.next();
+            Ok(Decision::put(ApiKey { hash: to.clone(), revision, ..ApiKey::clone(old) }))
+        }
+        ApiKeyCommand::Delete { id } => {
+            keys.require(*id)?;
+            let decision = Decision::delete(Handle::ApiKey(*id));
+            Ok(decision.noting(ApiKeyCommand::DELETE, Entity::ApiKey, id))
         }
     }
-}
-
-fn put(key: ApiKey) -> Decision {
-    let key = Arc::new(key);
-    let mut changes = Changes::new();
-    changes.push(Change::Put(Image::ApiKey(key.clone())));
-    Decision::changed(changes, Reply::ApiKey(key))
 }
 
 #[cfg(test)]

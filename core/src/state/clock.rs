@@ -1,15 +1,12 @@
 //! Bringing back what was dated by a clock that was ahead.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use super::State;
 use super::decision::{Context, Decision, Draft, Reply};
 use super::part::Scales;
-use crate::command::{ClockCommand, Image, Part};
-use crate::domain::{
-    ApiKey, DnsRecord, Node, Policy, PreAuthKey, Presence, Route, Session, Setting, Timestamp, User,
-};
+use crate::command::{ClockCommand, Part};
+use crate::domain::Timestamp;
 use crate::error::Entity;
 use crate::schema::Table;
 
@@ -26,123 +23,38 @@ impl State {
         }
         counts
     }
+}
 
-    pub(super) fn decide_clock(&self, command: &ClockCommand, context: &Context<'_>) -> Decision {
-        match command {
-            ClockCommand::Accept => Decision::unchanged(Reply::Done).noting(
-                ClockCommand::ACCEPT,
-                Entity::Setting,
-                format_args!("clock from {}", self.time()),
-            ),
-            ClockCommand::Repair { part } => self.repair_clock(*part, context),
-        }
-    }
-
-    fn repair_clock(&self, part: Part, context: &Context<'_>) -> Decision {
-        let mut draft = Draft::of(self);
-        let mut scales = Scales::of(part);
-        let (mut count, mut ended) = (0, None);
-        for image in self.images().filter_map(|image| image.brought_back(context.now)) {
-            if scales.are_full() {
-                ended = Some(None);
-                break;
-            }
-            draft.put(image);
-            scales.weigh(&draft);
-            count += 1;
-        }
-        let decision = draft.finish(Reply::Count(count).of_part(ended));
-        if count == 0 && self.time() <= context.now {
-            return decision;
-        }
-        let subject = format_args!("clock from {}", self.time());
-        decision.noting(ClockCommand::REPAIR, Entity::Setting, subject)
+pub(crate) fn decide(state: &State, command: &ClockCommand, context: &Context<'_>) -> Decision {
+    match command {
+        ClockCommand::Accept => Decision::unchanged(Reply::Done).noting(
+            ClockCommand::ACCEPT,
+            Entity::Setting,
+            format_args!("clock from {}", state.time()),
+        ),
+        ClockCommand::Repair { part } => repair(state, *part, context),
     }
 }
 
-impl Image {
-    /// The latest time at which something happened to the entity.
-    fn latest_event(&self) -> Option<Timestamp> {
-        let latest = |times: &[Option<Timestamp>]| times.iter().copied().flatten().max();
-        match self {
-            Self::User(user) => latest(&[Some(user.created_at), Some(user.updated_at)]),
-            Self::Node(node) => latest(&[Some(node.created_at), Some(node.updated_at)]),
-            Self::Presence(presence) => presence.last_seen,
-            Self::Route(route) => latest(&[Some(route.created_at), Some(route.updated_at)]),
-            Self::ApiKey(key) => latest(&[Some(key.created_at), key.revoked_at, key.last_used_at]),
-            Self::PreAuthKey(key) => latest(&[Some(key.created_at), key.revoked_at, key.used_at]),
-            Self::Policy(policy) => Some(policy.created_at),
-            Self::DnsRecord(record) => latest(&[Some(record.created_at), Some(record.updated_at)]),
-            Self::Session(session) => latest(&[Some(session.created_at), Some(session.last_seen)]),
-            Self::Setting(setting) => Some(setting.updated_at),
+fn repair(state: &State, part: Part, context: &Context<'_>) -> Decision {
+    let mut draft = Draft::of(state);
+    let mut scales = Scales::of(part);
+    let (mut count, mut ended) = (0, None);
+    for image in state.images().filter_map(|image| image.brought_back(context.now)) {
+        if scales.are_full() {
+            ended = Some(None);
+            break;
         }
+        draft.put(image);
+        scales.weigh(&draft);
+        count += 1;
     }
-
-    /// The entity with what happened after `now` dated to it; `None` if nothing did. An end that is
-    /// later still was counted from then, so it keeps its distance.
-    fn brought_back(&self, now: Timestamp) -> Option<Self> {
-        let latest = self.latest_event().filter(|latest| *latest > now)?;
-        let back = |at: Timestamp| at.min(now);
-        let end = |end: Timestamp| match end >= latest {
-            true => now.saturating_add(end.since(latest)),
-            false => end,
-        };
-        Some(match self {
-            Self::User(user) => Self::User(Arc::new(User {
-                created_at: back(user.created_at),
-                updated_at: back(user.updated_at),
-                ..User::clone(user)
-            })),
-            Self::Node(node) => Self::Node(Arc::new(Node {
-                created_at: back(node.created_at),
-                updated_at: back(node.updated_at),
-                expires_at: node.expires_at.map(end),
-                ..Node::clone(node)
-            })),
-            Self::Presence(presence) => Self::Presence(Arc::new(Presence {
-                last_seen: presence.last_seen.map(back),
-                ..Presence::clone(presence)
-            })),
-            Self::Route(route) => Self::Route(Arc::new(Route {
-                created_at: back(route.created_at),
-                updated_at: back(route.updated_at),
-                ..Route::clone(route)
-            })),
-            Self::ApiKey(key) => Self::ApiKey(Arc::new(ApiKey {
-                created_at: back(key.created_at),
-                revoked_at: key.revoked_at.map(back),
-                last_used_at: key.last_used_at.map(back),
-                expires_at: key.expires_at.map(end),
-                ..ApiKey::clone(key)
-            })),
-            Self::PreAuthKey(key) => Self::PreAuthKey(Arc::new(PreAuthKey {
-                created_at: back(key.created_at),
-                revoked_at: key.revoked_at.map(back),
-                used_at: key.used_at.map(back),
-                expires_at: key.expires_at.map(end),
-                ..PreAuthKey::clone(key)
-            })),
-            Self::Policy(policy) => Self::Policy(Arc::new(Policy {
-                created_at: back(policy.created_at),
-                ..Policy::clone(policy)
-            })),
-            Self::DnsRecord(record) => Self::DnsRecord(Arc::new(DnsRecord {
-                created_at: back(record.created_at),
-                updated_at: back(record.updated_at),
-                ..DnsRecord::clone(record)
-            })),
-            Self::Session(session) => Self::Session(Arc::new(Session {
-                created_at: back(session.created_at),
-                last_seen: back(session.last_seen),
-                expires_at: end(session.expires_at),
-                ..Session::clone(session)
-            })),
-            Self::Setting(setting) => Self::Setting(Arc::new(Setting {
-                updated_at: back(setting.updated_at),
-                ..Setting::clone(setting)
-            })),
-        })
+    let decision = draft.finish(Reply::Count(count).of_part(ended));
+    if count == 0 && state.time() <= context.now {
+        return decision;
     }
+    let subject = format_args!("clock from {}", state.time());
+    decision.noting(ClockCommand::REPAIR, Entity::Setting, subject)
 }
 
 #[cfg(test)]

@@ -2,18 +2,16 @@
 
 use std::sync::Arc;
 
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use super::State;
 use crate::block::ChangeKind;
-use crate::command::{Image, Restored};
-use crate::domain::{
-    ActorName, ApiKey, ApiKeyId, DnsRecord, DnsRecordId, Node, NodeId, Policy, PolicyVersion,
-    PreAuthKey, PreAuthKeyId, Presence, Route, RouteId, Session, SessionId, Setting, SettingKind,
-    Timestamp, User, UserId,
-};
-use crate::error::{Entity, Error, Result};
-use crate::schema::{RowKey, Table, setting_key};
+use crate::command::Image;
+use crate::domain::{ActorName, Revision, Timestamp};
+use crate::entity::StateEntity;
+use crate::error::{Entity, Error, ErrorKind, Result};
+
+pub use crate::entity::{Handle, Reply};
 
 /// When a command happens, who sent it, and what the ids of its audit lines are made of.
 #[derive(Debug, Clone, Copy)]
@@ -33,92 +31,6 @@ pub enum Change {
     Put(Image),
     /// It is gone.
     Delete(Handle),
-}
-
-/// Names one entity of the state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Handle {
-    User(UserId),
-    Node(NodeId),
-    Presence(NodeId),
-    Route(RouteId),
-    ApiKey(ApiKeyId),
-    PreAuthKey(PreAuthKeyId),
-    Policy(PolicyVersion),
-    DnsRecord(DnsRecordId),
-    Session(SessionId),
-    Setting(SettingKind),
-}
-
-impl Handle {
-    /// The row's table.
-    #[must_use]
-    pub fn table(self) -> Table {
-        match self {
-            Self::User(_) => Table::Users,
-            Self::Node(_) => Table::Nodes,
-            Self::Presence(_) => Table::Presence,
-            Self::Route(_) => Table::Routes,
-            Self::ApiKey(_) => Table::ApiKeys,
-            Self::PreAuthKey(_) => Table::PreAuthKeys,
-            Self::Policy(_) => Table::Policies,
-            Self::DnsRecord(_) => Table::DnsRecords,
-            Self::Session(_) => Table::Sessions,
-            Self::Setting(_) => Table::Settings,
-        }
-    }
-
-    /// The row's key.
-    #[must_use]
-    pub fn key(self) -> RowKey {
-        match self {
-            Self::User(id) => RowKey::new().id(id.as_bytes()),
-            Self::Node(id) | Self::Presence(id) => RowKey::new().id(id.as_bytes()),
-            Self::Route(id) => RowKey::new().id(id.as_bytes()),
-            Self::ApiKey(id) => RowKey::new().id(id.as_bytes()),
-            Self::PreAuthKey(id) => RowKey::new().id(id.as_bytes()),
-            Self::Policy(version) => {
-                RowKey::new().integer(i64::try_from(version.get()).unwrap_or(i64::MAX))
-            }
-            Self::DnsRecord(id) => RowKey::new().id(id.as_bytes()),
-            Self::Session(id) => RowKey::new().id(id.as_bytes()),
-            Self::Setting(kind) => setting_key(kind),
-        }
-    }
-
-    /// The inverse of [`Handle::table`] and [`Handle::key`].
-    ///
-    /// # Errors
-    /// `Corrupt` if the key does not have its table's shape.
-    pub fn from_key(table: Table, key: &RowKey) -> Result<Self> {
-        let misshapen = || {
-            Error::corrupt("a row's key does not have its table's shape")
-                .with("table", table.name())
-                .with("key", format_args!("{key:?}"))
-        };
-        let id = || <[u8; 16]>::try_from(key.as_bytes()).map_err(|_| misshapen());
-        Ok(match table {
-            Table::Users => Self::User(UserId::from_bytes(id()?)),
-            Table::Nodes => Self::Node(NodeId::from_bytes(id()?)),
-            Table::Presence => Self::Presence(NodeId::from_bytes(id()?)),
-            Table::Routes => Self::Route(RouteId::from_bytes(id()?)),
-            Table::ApiKeys => Self::ApiKey(ApiKeyId::from_bytes(id()?)),
-            Table::PreAuthKeys => Self::PreAuthKey(PreAuthKeyId::from_bytes(id()?)),
-            Table::Policies => {
-                let number = <[u8; 8]>::try_from(key.as_bytes()).map_err(|_| misshapen())?;
-                Self::Policy(PolicyVersion::new(u64::from_be_bytes(number))?)
-            }
-            Table::DnsRecords => Self::DnsRecord(DnsRecordId::from_bytes(id()?)),
-            Table::Sessions => Self::Session(SessionId::from_bytes(id()?)),
-            Table::Settings => SettingKind::ALL
-                .into_iter()
-                .find(|kind| setting_key(*kind) == *key)
-                .map(Self::Setting)
-                .ok_or_else(misshapen)?,
-            Table::Metrics | Table::Audit | Table::WriterPositions => return Err(misshapen()),
-        })
-    }
 }
 
 /// The changes of one command; most have one or two.
@@ -186,6 +98,22 @@ impl Decision {
         Self { changes, reply, audit: SmallVec::new(), drafted: None }
     }
 
+    /// Puts one entity in, and answers with it.
+    pub(super) fn put<E: StateEntity>(entity: E) -> Self
+    where
+        Arc<E>: Into<Image> + Into<Reply>,
+    {
+        let entity = Arc::new(entity);
+        let mut changes = Changes::new();
+        changes.push(Change::Put(entity.clone().into()));
+        Self::changed(changes, entity.into())
+    }
+
+    /// Deletes one entity.
+    pub(super) fn delete(handle: Handle) -> Self {
+        Self::changed(smallvec![Change::Delete(handle)], Reply::Done)
+    }
+
     /// Adds a line to the audit trail.
     #[must_use]
     pub(super) fn noting(
@@ -197,32 +125,6 @@ impl Decision {
         self.audit.push(Note::new(action, entity, subject));
         self
     }
-}
-
-/// What a command answers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Reply {
-    Done,
-    User(Arc<User>),
-    Node(Arc<Node>),
-    Nodes(Vec<NodeId>),
-    Presence(Arc<Presence>),
-    Routes(Vec<Arc<Route>>),
-    ApiKey(Arc<ApiKey>),
-    PreAuthKey(Arc<PreAuthKey>),
-    Session(Arc<Session>),
-    Policy(Arc<Policy>),
-    DnsRecord(Arc<DnsRecord>),
-    Setting(Arc<Setting>),
-    Count(u64),
-    Restored(Restored),
-    All(Vec<Reply>),
-    /// What one part of a command over many entities came to, and where the next one begins.
-    Unfinished {
-        so_far: Box<Reply>,
-        after: Option<NodeId>,
-    },
 }
 
 /// A command in the making that needs to see its own changes. The working copy costs a reference
@@ -242,8 +144,8 @@ impl Draft {
         &self.changes
     }
 
-    pub(super) fn put(&mut self, image: Image) {
-        self.change(Change::Put(image));
+    pub(super) fn put(&mut self, entity: impl Into<Image>) {
+        self.change(Change::Put(entity.into()));
     }
 
     pub(super) fn delete(&mut self, handle: Handle) {
@@ -289,23 +191,17 @@ impl State {
 pub(super) fn check_revision(
     entity: Entity,
     id: impl std::fmt::Display,
-    found: crate::domain::Revision,
-    expected: Option<crate::domain::Revision>,
+    found: Revision,
+    expected: Option<Revision>,
 ) -> Result<()> {
     match expected {
-        Some(expected) if expected != found => Err(Error::new(
-            crate::error::ErrorKind::Conflict,
-            "was changed by somebody else; read it again",
-        )
-        .about(entity)
-        .with("id", id)
-        .with("expected_revision", expected)
-        .with("revision", found)),
+        Some(expected) if expected != found => {
+            Err(Error::new(ErrorKind::Conflict, "was changed by somebody else; read it again")
+                .about(entity)
+                .with("id", id)
+                .with("expected_revision", expected)
+                .with("revision", found))
+        }
         _ => Ok(()),
     }
-}
-
-/// Refuses an id that is taken, which a caller's own source of ids never draws.
-pub(super) fn check_fresh(entity: Entity, id: impl std::fmt::Display, taken: bool) -> Result<()> {
-    if taken { Err(Error::already_exists(entity, "id").with("id", id)) } else { Ok(()) }
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::domain::{Cursor, Id, Page, PageRequest, fingerprint};
 use crate::error::{Entity, Error, Result};
+use crate::schema::{KeyField, RowKey};
 
 /// One listing: what a cursor belongs to.
 pub(super) struct Listing {
@@ -60,36 +61,14 @@ pub(super) trait Position: Sized {
     fn from_position(bytes: &[u8]) -> Option<Self>;
 }
 
-macro_rules! id_positions {
-    ($($type:ty),*) => {$(
-        impl Position for $type {
-            fn to_position(&self) -> Vec<u8> {
-                self.as_bytes().to_vec()
-            }
-
-            fn from_position(bytes: &[u8]) -> Option<Self> {
-                bytes.try_into().map(Self::from_bytes).ok()?.not_nil().ok()
-            }
-        }
-    )*};
-}
-id_positions!(
-    crate::domain::UserId,
-    crate::domain::NodeId,
-    crate::domain::RouteId,
-    crate::domain::ApiKeyId,
-    crate::domain::PreAuthKeyId,
-    crate::domain::DnsRecordId,
-    crate::domain::SessionId
-);
-
-impl Position for crate::domain::PolicyVersion {
+/// An id's position is its bytes in a key.
+impl<K: KeyField> Position for K {
     fn to_position(&self) -> Vec<u8> {
-        self.get().to_be_bytes().to_vec()
+        self.push(RowKey::new()).as_bytes().to_vec()
     }
 
     fn from_position(bytes: &[u8]) -> Option<Self> {
-        Self::new(u64::from_be_bytes(bytes.try_into().ok()?)).ok()
+        RowKey::from_bytes(bytes).ok()?.only().ok()
     }
 }
 

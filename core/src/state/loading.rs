@@ -45,7 +45,7 @@ impl Loading {
             addresses
         };
         let (addresses, found) = at_once(nodes.len(), addresses, || Nodes::of(&nodes))?;
-        (state.addresses, state.nodes) = (addresses, found?);
+        (state.addresses, state.tables.nodes) = (addresses, found?);
         Ok(state)
     }
 }

@@ -2,8 +2,7 @@
 
 use bytes::BytesMut;
 
-use super::Change;
-use super::decision::{Draft, Reply};
+use super::decision::{Change, Draft, Reply};
 use crate::command::Part;
 use crate::domain::NodeId;
 

@@ -2,47 +2,23 @@
 
 use std::sync::Arc;
 
-use super::decision::{Changes, Context, Decision, Handle, Reply};
+use super::State;
+use super::collection::Collection;
+use super::decision::{Change, Changes, Context, Decision, Handle, Reply};
 use super::listing::Listing;
-use super::{Change, Map, State};
-use crate::command::{Image, PolicyCommand};
+use crate::command::PolicyCommand;
 use crate::domain::{DocumentText, Page, PageRequest, Policy, PolicyVersion};
+use crate::entity::{Rules, dates};
 use crate::error::{Entity, Error, ErrorKind, Result};
 
-/// All kept policy versions.
-#[derive(Clone, Default, Debug)]
-pub struct Policies {
-    by_version: Map<PolicyVersion, Arc<Policy>>,
-}
+/// All kept policy versions, oldest first.
+pub type Policies = Collection<Policy, ()>;
 
 impl Policies {
     /// The policy in force; `None` if there never was one. An empty document is a policy.
     #[must_use]
     pub fn current(&self) -> Option<&Arc<Policy>> {
-        self.by_version.get_max().map(|(_, policy)| policy)
-    }
-
-    /// One version.
-    #[must_use]
-    pub fn get(&self, version: PolicyVersion) -> Option<&Arc<Policy>> {
-        self.by_version.get(&version)
-    }
-
-    /// All kept versions, oldest first.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Policy>> {
-        self.by_version.values()
-    }
-
-    /// How many versions are kept.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.by_version.len()
-    }
-
-    /// Whether there never was a policy.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.by_version.is_empty()
+        self.last()
     }
 
     /// A page of versions, newest first.
@@ -51,105 +27,82 @@ impl Policies {
     /// `InvalidArgument` for a cursor of another listing.
     pub fn history(&self, page: &PageRequest) -> Result<Page<Arc<Policy>>> {
         let listing = Listing::new(Entity::Policy, &());
-        let start: Option<PolicyVersion> = listing.start(page)?;
-        let versions: Box<dyn Iterator<Item = &Arc<Policy>>> = match start {
-            Some(start) => Box::new(self.by_version.range(..start).rev().map(|(_, policy)| policy)),
-            None => Box::new(self.by_version.iter().rev().map(|(_, policy)| policy)),
-        };
+        let versions = self.before(listing.start(page)?);
         Ok(listing.take(page, versions.cloned(), |policy| policy.version))
-    }
-
-    pub(super) fn put(&mut self, policy: Arc<Policy>) -> bool {
-        self.by_version.insert(policy.version, policy).is_some()
-    }
-
-    pub(super) fn remove(&mut self, version: PolicyVersion) {
-        self.by_version.remove(&version);
     }
 }
 
-impl State {
-    pub(super) fn decide_policy(
-        &self,
-        command: &PolicyCommand,
-        context: &Context<'_>,
-    ) -> Result<Decision> {
-        match command {
-            PolicyCommand::Swap { expected, document } => {
-                self.swap_policy(*expected, document.clone(), PolicyCommand::SWAP, context)
+impl Rules for Policy {
+    dates! { events: created_at; ends: }
+
+    fn check_beside(&self, _: &State) -> Result<()> {
+        Ok(())
+    }
+}
+
+pub(crate) fn decide(
+    state: &State,
+    command: &PolicyCommand,
+    context: &Context<'_>,
+) -> Result<Decision> {
+    let policies = state.policies();
+    match command {
+        PolicyCommand::Swap { expected, document } => {
+            swap(state, *expected, document.clone(), PolicyCommand::SWAP, context)
+        }
+        PolicyCommand::Rollback { expected, to } => {
+            let document = policies.require(*to)?.document.clone();
+            swap(state, Some(*expected), document, PolicyCommand::ROLLBACK, context)
+        }
+        PolicyCommand::Prune { keep, part } => {
+            let all = policies.len().saturating_sub((*keep).max(1) as usize);
+            let gone = all.min(part.deletions());
+            let oldest = policies.iter().take(gone);
+            let changes: Changes =
+                oldest.map(|policy| Change::Delete(Handle::Policy(policy.version))).collect();
+            let ended = (gone < all).then_some(None);
+            let reply = Reply::Count(gone as u64).of_part(ended);
+            let decision = Decision::changed(changes, reply);
+            if gone == 0 {
+                return Ok(decision);
             }
-            PolicyCommand::Rollback { expected, to } => {
-                let document = self
-                    .policies
-                    .get(*to)
-                    .ok_or_else(|| Error::not_found(Entity::Policy, to))?
-                    .document
-                    .clone();
-                self.swap_policy(Some(*expected), document, PolicyCommand::ROLLBACK, context)
-            }
-            PolicyCommand::Prune { keep, part } => {
-                let all = self.policies.len().saturating_sub((*keep).max(1) as usize);
-                let gone = all.min(part.deletions());
-                let changes: Changes = self
-                    .policies
-                    .iter()
-                    .take(gone)
-                    .map(|policy| Change::Delete(Handle::Policy(policy.version)))
-                    .collect();
-                let ended = (gone < all).then_some(None);
-                let reply = Reply::Count(gone as u64).of_part(ended);
-                let decision = Decision::changed(changes, reply);
-                if gone == 0 {
-                    return Ok(decision);
-                }
-                Ok(decision.noting(PolicyCommand::PRUNE, Entity::Policy, keep))
-            }
+            Ok(decision.noting(PolicyCommand::PRUNE, Entity::Policy, keep))
         }
     }
+}
 
-    /// The version in force is the expected one.
-    pub(super) fn check_policy_version(&self, expected: Option<PolicyVersion>) -> Result<()> {
-        let current = self.policies.current().map(|policy| policy.version);
-        if current == expected {
-            return Ok(());
-        }
-        let shown = |version: Option<PolicyVersion>| {
-            version.map_or_else(|| "none".to_owned(), |version| version.to_string())
-        };
-        Err(Error::new(ErrorKind::Conflict, "in force is another version; read it again")
-            .about(Entity::Policy)
-            .with("expected_version", shown(expected))
-            .with("version", shown(current)))
+/// The version in force is the expected one.
+pub(super) fn check_version(state: &State, expected: Option<PolicyVersion>) -> Result<()> {
+    let current = state.policies().current().map(|policy| policy.version);
+    if current == expected {
+        return Ok(());
     }
+    let shown = |version: Option<PolicyVersion>| {
+        version.map_or_else(|| "none".to_owned(), |version| version.to_string())
+    };
+    Err(Error::new(ErrorKind::Conflict, "in force is another version; read it again")
+        .about(Entity::Policy)
+        .with("expected_version", shown(expected))
+        .with("version", shown(current)))
+}
 
-    fn swap_policy(
-        &self,
-        expected: Option<PolicyVersion>,
-        document: DocumentText,
-        action: &'static str,
-        context: &Context<'_>,
-    ) -> Result<Decision> {
-        self.check_policy_version(expected)?;
-        let version = match expected {
-            Some(version) => PolicyVersion::new(version.get() + 1).map_err(|error| {
-                Error::new(ErrorKind::Exhausted, "has no further version numbers").because(error)
-            })?,
-            None => PolicyVersion::FIRST,
-        };
-        let policy = Arc::new(Policy {
-            version,
-            document,
-            author: context.actor.clone(),
-            created_at: context.now,
-        });
-        let mut changes = Changes::new();
-        changes.push(Change::Put(Image::Policy(policy.clone())));
-        Ok(Decision::changed(changes, Reply::Policy(policy)).noting(
-            action,
-            Entity::Policy,
-            version,
-        ))
-    }
+fn swap(
+    state: &State,
+    expected: Option<PolicyVersion>,
+    document: DocumentText,
+    action: &'static str,
+    context: &Context<'_>,
+) -> Result<Decision> {
+    check_version(state, expected)?;
+    let version = match expected {
+        Some(version) => PolicyVersion::new(version.get() + 1).map_err(|error| {
+            Error::new(ErrorKind::Exhausted, "has no further version numbers").because(error)
+        })?,
+        None => PolicyVersion::FIRST,
+    };
+    let (author, created_at) = (context.actor.clone(), context.now);
+    let decision = Decision::put(Policy { version, document, author, created_at });
+    Ok(decision.noting(action, Entity::Policy, version))
 }
 
 #[cfg(test)]

@@ -2,69 +2,70 @@
 
 use std::sync::Arc;
 
-use super::decision::{Changes, Context, Decision, Handle, Reply, check_fresh};
-use super::listing::{Listing, behind, owned};
+use super::collection::{Collection, Index, update_set};
+use super::decision::{Context, Decision, Handle, Reply};
+use super::listing::owned;
 use super::registration::refused;
 use super::unique::UniqueIndex;
-use super::{Change, Map, Set, State};
-use crate::command::{Image, PreAuthKeyCommand};
+use super::{Set, State};
+use crate::command::PreAuthKeyCommand;
 use crate::domain::{
-    KeyFilter, KeyPrefix, NewPreAuthKey, Page, PageRequest, PreAuthKey, PreAuthKeyId, Revision,
-    SecretHash, Timestamp, UserId, expired,
+    KeyFilter, KeyPrefix, Page, PageRequest, PreAuthKey, PreAuthKeyId, Revision, SecretHash,
+    Timestamp, UserId, expired,
 };
+use crate::entity::{Rules, dates};
 use crate::error::{Entity, Error, Result};
 
 /// All pre-auth keys.
+pub type PreAuthKeys = Collection<PreAuthKey, PreAuthKeyIndex>;
+
 #[derive(Clone, Default, Debug)]
-pub struct PreAuthKeys {
-    by_id: Map<PreAuthKeyId, Arc<PreAuthKey>>,
+pub struct PreAuthKeyIndex {
     by_prefix: UniqueIndex<PreAuthKeyId>,
     /// Only keys without a prefix, which can be found by nothing else.
     by_hash: UniqueIndex<PreAuthKeyId>,
     by_user: Set<(UserId, PreAuthKeyId)>,
 }
 
-impl PreAuthKeys {
-    /// The key with this id.
-    #[must_use]
-    pub fn get(&self, id: PreAuthKeyId) -> Option<&Arc<PreAuthKey>> {
-        self.by_id.get(&id)
+impl Index<PreAuthKey> for PreAuthKeyIndex {
+    fn update(
+        &mut self,
+        id: PreAuthKeyId,
+        old: Option<&PreAuthKey>,
+        new: Option<&Arc<PreAuthKey>>,
+    ) {
+        fn prefix(key: &PreAuthKey) -> Option<&KeyPrefix> {
+            key.prefix.as_ref()
+        }
+        fn hash(key: &PreAuthKey) -> Option<&SecretHash> {
+            key.prefix.is_none().then_some(&key.hash)
+        }
+        let of = |key: &PreAuthKey| Some((key.user?, key.id));
+        let new = new.map(AsRef::as_ref);
+        self.by_prefix.update(id, old.and_then(prefix), new.and_then(prefix));
+        self.by_hash.update(id, old.and_then(hash), new.and_then(hash));
+        update_set(&mut self.by_user, old.and_then(of), new.and_then(of));
     }
+}
 
+impl PreAuthKeys {
     /// The key with this public part.
     #[must_use]
     pub fn by_prefix(&self, prefix: &KeyPrefix) -> Option<&Arc<PreAuthKey>> {
-        let held = |id| self.by_id.get(&id).filter(|key| key.prefix.as_ref() == Some(prefix));
-        self.by_prefix.find(prefix, held)
+        let held = |id| self.get(id).filter(|key| key.prefix.as_ref() == Some(prefix));
+        self.index.by_prefix.find(prefix, held)
     }
 
     /// The key without a public part that has this hash.
     #[must_use]
     pub fn by_hash(&self, hash: &SecretHash) -> Option<&Arc<PreAuthKey>> {
-        let held = |id| self.by_id.get(&id).filter(|key| key.prefix.is_none() && key.hash == *hash);
-        self.by_hash.find(hash, held)
+        let held = |id| self.get(id).filter(|key| key.prefix.is_none() && key.hash == *hash);
+        self.index.by_hash.find(hash, held)
     }
 
     /// The ids of a user's keys, in the order of creation.
     pub fn of_user(&self, user: UserId) -> impl Iterator<Item = PreAuthKeyId> + '_ {
-        self.by_user.range(owned(user, None)).map(|(_, id)| *id)
-    }
-
-    /// All keys, by id.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<PreAuthKey>> {
-        self.by_id.values()
-    }
-
-    /// How many there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.by_id.len()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.by_id.is_empty()
+        self.index.by_user.range(owned(user, None)).map(|(_, id)| *id)
     }
 
     /// A page of keys, by id.
@@ -72,65 +73,39 @@ impl PreAuthKeys {
     /// # Errors
     /// `InvalidArgument` for a cursor of another listing.
     pub fn list(&self, filter: &KeyFilter, page: &PageRequest) -> Result<Page<Arc<PreAuthKey>>> {
-        let listing = Listing::new(Entity::PreAuthKey, filter);
-        let start: Option<PreAuthKeyId> = listing.start(page)?;
-        let candidates: Box<dyn Iterator<Item = &Arc<PreAuthKey>>> = match filter.user {
-            Some(user) => {
-                let ids = self.by_user.range(owned(user, start));
-                Box::new(ids.filter_map(|(_, id)| self.by_id.get(id)))
-            }
-            None => Box::new(self.by_id.range(behind(start.as_ref())).map(|(_, key)| key)),
-        };
-        let matching = candidates.filter(|key| {
+        let matches = |key: &PreAuthKey| {
             filter.active_at.is_none_or(|(wanted, now)| key.is_usable(now) == wanted)
-        });
-        Ok(listing.take(page, matching.cloned(), |key| key.id))
+        };
+        match filter.user {
+            Some(user) => self.page_of((user, &self.index.by_user), filter, page, matches),
+            None => self.page(filter, page, matches),
+        }
     }
+}
 
-    pub(super) fn put(&mut self, key: Arc<PreAuthKey>) -> bool {
-        let old = self.by_id.insert(key.id, key.clone());
-        if let Some(old) = &old {
-            if (&old.prefix, &old.hash, old.user) == (&key.prefix, &key.hash, key.user) {
-                return true;
+impl Rules for PreAuthKey {
+    dates! { events: created_at, revoked_at, used_at; ends: expires_at }
+
+    /// Its nodes have an owner that exists, or tags; nobody else's key is found by the same.
+    fn check_beside(&self, state: &State) -> Result<()> {
+        match self.user {
+            Some(user) => state.users().require(user).map(|_| ())?,
+            None if self.tags.is_empty() => {
+                let message = "needs a user or at least one tag for the nodes it admits";
+                return Err(Error::invalid(message).about(Entity::PreAuthKey).with("id", self.id));
             }
-            self.unindex(old);
+            None => {}
         }
-        match &key.prefix {
-            Some(prefix) => self.by_prefix.insert(prefix, key.id),
-            None => self.by_hash.insert(&key.hash, key.id),
-        }
-        if let Some(user) = key.user {
-            self.by_user.insert((user, key.id));
-        }
-        old.is_some()
-    }
-
-    pub(super) fn remove(&mut self, id: PreAuthKeyId) {
-        if let Some(old) = self.by_id.remove(&id) {
-            self.unindex(&old);
-        }
-    }
-
-    fn unindex(&mut self, old: &PreAuthKey) {
-        match &old.prefix {
-            Some(prefix) => self.by_prefix.remove(prefix, old.id),
-            None => self.by_hash.remove(&old.hash, old.id),
-        }
-        if let Some(user) = old.user {
-            self.by_user.remove(&(user, old.id));
-        }
-    }
-
-    pub(super) fn check_unique(&self, key: &PreAuthKey) -> Result<()> {
-        let holder = match &key.prefix {
-            Some(prefix) => self.by_prefix(prefix).map(|holder| (holder.id, "prefix")),
-            None => self.by_hash(&key.hash).map(|holder| (holder.id, "hash")),
+        let keys = state.preauth_keys();
+        let (holder, constraint) = match &self.prefix {
+            Some(prefix) => (keys.by_prefix(prefix), "prefix"),
+            None => (keys.by_hash(&self.hash), "hash"),
         };
         match holder {
-            Some((holder, constraint)) if holder != key.id => {
+            Some(holder) if holder.id != self.id => {
                 Err(Error::already_exists(Entity::PreAuthKey, constraint)
-                    .with("id", key.id)
-                    .with("held_by", holder))
+                    .with("id", self.id)
+                    .with("held_by", holder.id))
             }
             _ => Ok(()),
         }
@@ -150,111 +125,70 @@ pub(super) fn check_usable(key: &PreAuthKey, now: Timestamp) -> Result<()> {
     }
 }
 
-impl State {
-    pub(super) fn preauth_key(&self, id: PreAuthKeyId) -> Result<&Arc<PreAuthKey>> {
-        self.preauth_keys.get(id).ok_or_else(|| Error::not_found(Entity::PreAuthKey, id))
-    }
-
-    pub(super) fn decide_preauth_key(
-        &self,
-        command: &PreAuthKeyCommand,
-        context: &Context<'_>,
-    ) -> Result<Decision> {
-        match command {
-            PreAuthKeyCommand::Create { id, prefix, hash, key } => {
-                self.create_preauth_key(*id, prefix, hash, key, context)
+pub(crate) fn decide(
+    state: &State,
+    command: &PreAuthKeyCommand,
+    context: &Context<'_>,
+) -> Result<Decision> {
+    let keys = state.preauth_keys();
+    match command {
+        PreAuthKeyCommand::Create { id, prefix, hash, key } => {
+            keys.check_fresh(*id)?;
+            let key = PreAuthKey {
+                id: *id,
+                prefix: Some(prefix.clone()),
+                hash: hash.clone(),
+                user: key.user,
+                tags: key.tags.clone(),
+                reusable: key.reusable,
+                ephemeral: key.ephemeral,
+                used_at: None,
+                created_at: context.now,
+                expires_at: key.expires_at,
+                revoked_at: None,
+                revision: Revision::FIRST,
+            };
+            key.check_beside(state)?;
+            Ok(Decision::put(key).noting(PreAuthKeyCommand::CREATE, Entity::PreAuthKey, id))
+        }
+        PreAuthKeyCommand::Revoke { id } => {
+            let old = keys.require(*id)?;
+            if old.revoked_at.is_some() {
+                return Err(Error::not_found(Entity::PreAuthKey, id).with("revoked", true));
             }
-            PreAuthKeyCommand::Revoke { id } => {
-                let old = self.preauth_key(*id)?;
-                if old.revoked_at.is_some() {
-                    return Err(Error::not_found(Entity::PreAuthKey, id).with("revoked", true));
-                }
-                let key = PreAuthKey {
-                    revoked_at: Some(context.now),
-                    revision: old.revision.next(),
-                    ..PreAuthKey::clone(old)
-                };
-                Ok(put(key).noting(PreAuthKeyCommand::REVOKE, Entity::PreAuthKey, id))
+            let key = PreAuthKey {
+                revoked_at: Some(context.now),
+                revision: old.revision.next(),
+                ..PreAuthKey::clone(old)
+            };
+            Ok(Decision::put(key).noting(PreAuthKeyCommand::REVOKE, Entity::PreAuthKey, id))
+        }
+        PreAuthKeyCommand::Rehash { id, from, to } => {
+            let old = keys.require(*id)?;
+            if old.hash != *from {
+                return Ok(Decision::unchanged(Reply::PreAuthKey(old.clone())));
             }
-            PreAuthKeyCommand::Rehash { id, from, to } => {
-                let old = self.preauth_key(*id)?;
-                if old.hash != *from {
-                    return Ok(Decision::unchanged(Reply::PreAuthKey(old.clone())));
-                }
-                let key = PreAuthKey {
-                    hash: to.clone(),
-                    revision: old.revision.next(),
-                    ..PreAuthKey::clone(old)
-                };
-                self.preauth_keys.check_unique(&key)?;
-                Ok(put(key))
-            }
-            PreAuthKeyCommand::Delete { id } => {
-                self.preauth_key(*id)?;
-                let mut changes = Changes::new();
-                changes.push(Change::Delete(Handle::PreAuthKey(*id)));
-                Ok(Decision::changed(changes, Reply::Done).noting(
-                    PreAuthKeyCommand::DELETE,
-                    Entity::PreAuthKey,
-                    id,
-                ))
-            }
+            let key = PreAuthKey {
+                hash: to.clone(),
+                revision: old.revision.next(),
+                ..PreAuthKey::clone(old)
+            };
+            key.check_beside(state)?;
+            Ok(Decision::put(key))
+        }
+        PreAuthKeyCommand::Delete { id } => {
+            keys.require(*id)?;
+            let decision = Decision::delete(Handle::PreAuthKey(*id));
+            Ok(decision.noting(PreAuthKeyCommand::DELETE, Entity::PreAuthKey, id))
         }
     }
-
-    fn create_preauth_key(
-        &self,
-        id: PreAuthKeyId,
-        prefix: &KeyPrefix,
-        hash: &SecretHash,
-        new: &NewPreAuthKey,
-        context: &Context<'_>,
-    ) -> Result<Decision> {
-        check_fresh(Entity::PreAuthKey, id, self.preauth_keys.get(id).is_some())?;
-        let key = PreAuthKey {
-            id,
-            prefix: Some(prefix.clone()),
-            hash: hash.clone(),
-            user: new.user,
-            tags: new.tags.clone(),
-            reusable: new.reusable,
-            ephemeral: new.ephemeral,
-            used_at: None,
-            created_at: context.now,
-            expires_at: new.expires_at,
-            revoked_at: None,
-            revision: Revision::FIRST,
-        };
-        self.check_preauth_owner(&key)?;
-        self.preauth_keys.check_unique(&key)?;
-        Ok(put(key).noting(PreAuthKeyCommand::CREATE, Entity::PreAuthKey, id))
-    }
-
-    /// A key's nodes need an owner that exists, or tags.
-    pub(super) fn check_preauth_owner(&self, key: &PreAuthKey) -> Result<()> {
-        match key.user {
-            Some(user) => self.user(user).map(|_| ()),
-            None if key.tags.is_empty() => {
-                Err(Error::invalid("needs a user or at least one tag for the nodes it admits")
-                    .about(Entity::PreAuthKey)
-                    .with("id", key.id))
-            }
-            None => Ok(()),
-        }
-    }
-}
-
-fn put(key: PreAuthKey) -> Decision {
-    let key = Arc::new(key);
-    let mut changes = Changes::new();
-    changes.push(Change::Put(Image::PreAuthKey(key.clone())));
-    Decision::changed(changes, Reply::PreAuthKey(key))
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::domain::NewPreAuthKey;
     use crate::error::ErrorKind;
     use crate::state::testing::*;
 

@@ -1,63 +1,44 @@
 //! Who is online. Sessions are numbered; a message of an older session, or of one that was closed,
 //! changes nothing.
 
-use std::sync::Arc;
-
+use super::State;
+use super::collection::Collection;
 use super::decision::{Context, Decision, Draft, Reply};
-use super::listing::behind;
 use super::part::Scales;
-use super::{Change, Map, State};
-use crate::command::{Image, Part, PresenceCommand};
+use super::routes::elect_primary;
+use crate::command::{Part, PresenceCommand};
 use crate::domain::{self, EndpointList, NodeId, Presence, SessionNumber};
+use crate::entity::{Rules, dates};
 use crate::error::Result;
 
-/// The presence of all nodes that were ever heard of.
-#[derive(Clone, Default, Debug)]
-pub struct Presences {
-    by_node: Map<NodeId, Arc<Presence>>,
-}
+/// The presence of all nodes that were ever heard of, by node.
+pub type Presences = Collection<Presence, ()>;
 
 impl Presences {
-    /// A node's presence; `None` if it was never heard of.
-    #[must_use]
-    pub fn get(&self, node: NodeId) -> Option<&Arc<Presence>> {
-        self.by_node.get(&node)
-    }
-
     /// Whether the node is connected.
     #[must_use]
     pub fn is_online(&self, node: NodeId) -> bool {
         self.get(node).is_some_and(|presence| presence.online)
     }
+}
 
-    /// All of them, by node.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Presence>> {
-        self.by_node.values()
+impl Rules for Presence {
+    dates! { events: last_seen; ends: }
+
+    /// Its node exists.
+    fn check_beside(&self, state: &State) -> Result<()> {
+        state.nodes().require(self.node).map(|_| ())
     }
 
-    /// Those behind a node, by node.
-    fn behind(&self, node: Option<NodeId>) -> impl Iterator<Item = &Arc<Presence>> {
-        self.by_node.range(behind(node.as_ref())).map(|(_, presence)| presence)
-    }
-
-    /// How many there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.by_node.len()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.by_node.is_empty()
-    }
-
-    pub(super) fn put(&mut self, presence: Arc<Presence>) -> Option<Arc<Presence>> {
-        self.by_node.insert(presence.node, presence)
-    }
-
-    pub(super) fn remove(&mut self, node: NodeId) -> Option<Arc<Presence>> {
-        self.by_node.remove(&node)
+    /// Routes are told whether their node is there.
+    fn follow(state: &mut State, old: Option<&Self>, new: Option<&Self>) {
+        let is_online = |presence: Option<&Self>| presence.is_some_and(|presence| presence.online);
+        let online = is_online(new);
+        if is_online(old) != online
+            && let Some(presence) = new.or(old)
+        {
+            state.tables.routes.set_online(presence.node, online);
+        }
     }
 }
 
@@ -76,110 +57,86 @@ fn is_heeded(presence: &Presence, message: Message, session: SessionNumber) -> b
         || (session == presence.session && presence.online && message != Message::Connect)
 }
 
-impl State {
-    pub(super) fn decide_presence(
-        &self,
-        command: &PresenceCommand,
-        context: &Context<'_>,
-    ) -> Result<Decision> {
-        let keep = domain::Change::Keep;
-        let (node, session, endpoints, message) = match command {
-            PresenceCommand::Connect { node, session, endpoints } => {
-                (*node, *session, endpoints, Message::Connect)
-            }
-            PresenceCommand::Heartbeat { node, session, endpoints } => {
-                (*node, *session, endpoints, Message::Heartbeat)
-            }
-            PresenceCommand::Disconnect { node, session } => {
-                (*node, *session, &keep, Message::Disconnect)
-            }
-            PresenceCommand::DisconnectAll { part } => return Ok(self.disconnect_all(*part)),
-        };
-        // A node that was removed stays removed: its late messages do not bring it back.
-        self.node(node)?;
-        let old = self.presence.get(node);
-        if let Some(old) = old
-            && !is_heeded(old, message, session)
-        {
-            return Ok(Decision::unchanged(Reply::Presence(old.clone())));
+pub(crate) fn decide(
+    state: &State,
+    command: &PresenceCommand,
+    context: &Context<'_>,
+) -> Result<Decision> {
+    let keep = domain::Change::Keep;
+    let (node, session, endpoints, message) = match command {
+        PresenceCommand::Connect { node, session, endpoints } => {
+            (*node, *session, endpoints, Message::Connect)
         }
-        let was_online = old.is_some_and(|old| old.online);
-        let online = message != Message::Disconnect;
-        let presence = Arc::new(Presence {
-            node,
-            session,
-            online,
-            last_seen: Some(context.now),
-            endpoints: endpoints
-                .resolve(old.map_or(&EndpointList::empty(), |old| &old.endpoints))
-                .clone(),
-        });
-        let change = Change::Put(Image::Presence(presence.clone()));
-        let reply = Reply::Presence(presence);
-        // What the node carries, and nobody else's routes, decides who is primary.
-        let mut prefixes = Vec::new();
-        if was_online != online {
-            let carrying = self.routes.of_node(node).filter(|route| route.carries_traffic());
-            prefixes.extend(carrying.map(|route| route.prefix));
+        PresenceCommand::Heartbeat { node, session, endpoints } => {
+            (*node, *session, endpoints, Message::Heartbeat)
         }
-        if prefixes.is_empty() {
-            let mut changes = super::decision::Changes::new();
-            changes.push(change);
-            return Ok(Decision::changed(changes, reply));
+        PresenceCommand::Disconnect { node, session } => {
+            (*node, *session, &keep, Message::Disconnect)
         }
-        let mut draft = Draft::of(self);
-        draft.change(change);
-        for prefix in prefixes {
-            draft.elect_primary(prefix);
-        }
-        Ok(draft.finish(reply))
+        PresenceCommand::DisconnectAll { part } => return Ok(disconnect_all(state, *part)),
+    };
+    // A node that was removed stays removed: its late messages do not bring it back.
+    state.nodes().require(node)?;
+    let old = state.presence().get(node);
+    if let Some(old) = old
+        && !is_heeded(old, message, session)
+    {
+        return Ok(Decision::unchanged(Reply::Presence(old.clone())));
     }
+    let was_online = old.is_some_and(|old| old.online);
+    let online = message != Message::Disconnect;
+    let presence = Presence {
+        node,
+        session,
+        online,
+        last_seen: Some(context.now),
+        endpoints: endpoints
+            .resolve(old.map_or(&EndpointList::empty(), |old| &old.endpoints))
+            .clone(),
+    };
+    let decision = Decision::put(presence);
+    // What the node carries, and nobody else's routes, decides who is primary.
+    let mut prefixes = Vec::new();
+    if was_online != online {
+        let carrying = state.routes().of_node(node).filter(|route| route.carries_traffic());
+        prefixes.extend(carrying.map(|route| route.prefix));
+    }
+    if prefixes.is_empty() {
+        return Ok(decision);
+    }
+    let mut draft = Draft::of(state);
+    decision.changes.into_iter().for_each(|change| draft.change(change));
+    for prefix in prefixes {
+        elect_primary(&mut draft, prefix);
+    }
+    Ok(draft.finish(decision.reply))
 }
 
-impl State {
-    /// Carries out what a presence says. Routes are told whether their node is there.
-    pub(super) fn put_presence(&mut self, presence: Arc<Presence>) -> bool {
-        let (node, online) = (presence.node, presence.online);
-        let old = self.presence.put(presence);
-        if old.as_ref().is_some_and(|old| old.online) != online {
-            self.routes.set_online(node, online);
+/// When a node was last seen stays as it is: nobody knows when it went.
+fn disconnect_all(state: &State, part: Part) -> Decision {
+    let mut draft = Draft::of(state);
+    let mut scales = Scales::of(part);
+    let (mut count, mut last, mut ended) = (0, part.after, None);
+    let mut prefixes = Vec::new();
+    for old in state.presence().behind(part.after).filter(|presence| presence.online) {
+        if scales.are_full() {
+            ended = Some(last);
+            break;
         }
-        old.is_some()
+        draft.put(Presence { online: false, ..Presence::clone(old) });
+        scales.weigh(&draft);
+        for route in state.routes().of_node(old.node).filter(|route| route.primary) {
+            prefixes.push(route.prefix);
+            scales.handover();
+        }
+        count += 1;
+        last = Some(old.node);
     }
-
-    pub(super) fn remove_presence(&mut self, node: NodeId) {
-        if self.presence.remove(node).is_some_and(|old| old.online) {
-            self.routes.set_online(node, false);
-        }
+    // Not before all of them are offline: none is to take over from another.
+    for prefix in prefixes {
+        elect_primary(&mut draft, prefix);
     }
-
-    /// When a node was last seen stays as it is: nobody knows when it went.
-    fn disconnect_all(&self, part: Part) -> Decision {
-        let mut draft = Draft::of(self);
-        let mut scales = Scales::of(part);
-        let (mut count, mut last, mut ended) = (0, part.after, None);
-        let mut prefixes = Vec::new();
-        for old in self.presence.behind(part.after).filter(|presence| presence.online) {
-            if scales.are_full() {
-                ended = Some(last);
-                break;
-            }
-            draft
-                .put(Image::Presence(Arc::new(Presence { online: false, ..Presence::clone(old) })));
-            scales.weigh(&draft);
-            for route in self.routes.of_node(old.node).filter(|route| route.primary) {
-                prefixes.push(route.prefix);
-                scales.handover();
-            }
-            count += 1;
-            last = Some(old.node);
-        }
-        // Not before all of them are offline: none is to take over from another.
-        for prefix in prefixes {
-            draft.elect_primary(prefix);
-        }
-        draft.finish(Reply::Count(count).of_part(ended))
-    }
+    draft.finish(Reply::Count(count).of_part(ended))
 }
 
 #[cfg(test)]

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use data_encoding::HEXLOWER;
 
-use super::decision::{Context, Decision, Reply, check_fresh};
-use super::nodes::put_node;
-use super::{Change, State};
-use crate::command::{Image, NodeCommand};
+use super::State;
+use super::decision::{Change, Context, Decision, Reply};
+use super::nodes::check_owned;
+use super::preauth_keys::check_usable;
+use crate::command::NodeCommand;
 use crate::domain::{
     Admission, DnsLabel, Node, NodeId, PreAuthKey, RegisterMethod, Registration, Revision, TagSet,
     UserId, expired,
@@ -23,140 +24,136 @@ struct Grant<'a> {
     key: Option<&'a Arc<PreAuthKey>>,
 }
 
-impl State {
-    pub(super) fn register(
-        &self,
-        id: NodeId,
-        registration: &Registration,
-        context: &Context<'_>,
-    ) -> Result<Decision> {
-        let existing = self.nodes.by_machine_key(&registration.machine_key);
-        if let Some(node) = existing
-            && self.is_repetition(node, registration, context)
-        {
-            return Ok(Decision::unchanged(Reply::Node(node.clone())));
-        }
-        let grant = self.grant(&registration.admission, context)?;
-        let node = match existing {
-            Some(old) => rekey(old, registration, &grant, context)?,
-            None => self.admit(id, registration, &grant, context)?,
+pub(super) fn register(
+    state: &State,
+    id: NodeId,
+    registration: &Registration,
+    context: &Context<'_>,
+) -> Result<Decision> {
+    let existing = state.nodes().by_machine_key(&registration.machine_key);
+    if let Some(node) = existing
+        && is_repetition(state, node, registration, context)
+    {
+        return Ok(Decision::unchanged(Reply::Node(node.clone())));
+    }
+    let grant = grant(state, &registration.admission, context)?;
+    let node = match existing {
+        Some(old) => rekey(old, registration, &grant, context)?,
+        None => admit(state, id, registration, &grant, context)?,
+    };
+    check_owned(state, &node)?;
+    // The machine key and the label were looked up on the way here.
+    state.nodes().check_node_key(node.id, &node.node_key)?;
+    let id = node.id;
+    let mut decision = Decision::put(node).noting(NodeCommand::REGISTER, Entity::Node, id);
+    if let Some(key) = grant.key
+        && key.used_at.is_none()
+    {
+        let used = PreAuthKey {
+            used_at: Some(context.now),
+            revision: key.revision.next(),
+            ..PreAuthKey::clone(key)
         };
-        self.check_owned(&node)?;
-        // The machine key and the label were looked up on the way here.
-        self.nodes.check_node_key(node.id, &node.node_key)?;
-        let id = node.id;
-        let mut decision = put_node(node.into()).noting(NodeCommand::REGISTER, Entity::Node, id);
-        if let Some(key) = grant.key
-            && key.used_at.is_none()
-        {
-            let used = PreAuthKey {
-                used_at: Some(context.now),
-                revision: key.revision.next(),
-                ..PreAuthKey::clone(key)
-            };
-            decision.changes.push(Change::Put(Image::PreAuthKey(used.into())));
+        decision.changes.push(Change::Put(used.into()));
+    }
+    Ok(decision)
+}
+
+/// A client that did not hear the answer asks again with the one-time key that it used up: same
+/// machine, same node key, same pre-auth key. It gets the same answer.
+fn is_repetition(
+    state: &State,
+    node: &Node,
+    registration: &Registration,
+    context: &Context<'_>,
+) -> bool {
+    let Admission::PreAuthKey(key) = registration.admission else { return false };
+    node.preauth_key == Some(key)
+        && node.node_key == registration.node_key
+        && !expired(node.expires_at, context.now)
+        && state.preauth_keys().get(key).is_some_and(|key| !key.reusable && key.used_at.is_some())
+}
+
+fn grant<'s>(state: &'s State, admission: &Admission, context: &Context<'_>) -> Result<Grant<'s>> {
+    match admission {
+        Admission::PreAuthKey(id) => {
+            let key = state.preauth_keys().require(*id)?;
+            check_usable(key, context.now)?;
+            Ok(Grant {
+                user: key.user,
+                tags: key.tags.clone(),
+                ephemeral: key.ephemeral,
+                method: RegisterMethod::AuthKey,
+                key: Some(key),
+            })
         }
-        Ok(decision)
-    }
-
-    /// A client that did not hear the answer asks again with the one-time key that it used up:
-    /// same machine, same node key, same pre-auth key. It gets the same answer.
-    fn is_repetition(
-        &self,
-        node: &Node,
-        registration: &Registration,
-        context: &Context<'_>,
-    ) -> bool {
-        let Admission::PreAuthKey(key) = registration.admission else { return false };
-        node.preauth_key == Some(key)
-            && node.node_key == registration.node_key
-            && !expired(node.expires_at, context.now)
-            && self.preauth_keys.get(key).is_some_and(|key| !key.reusable && key.used_at.is_some())
-    }
-
-    fn grant<'s>(&'s self, admission: &Admission, context: &Context<'_>) -> Result<Grant<'s>> {
-        match admission {
-            Admission::PreAuthKey(id) => {
-                let key = self
-                    .preauth_keys
-                    .get(*id)
-                    .ok_or_else(|| Error::not_found(Entity::PreAuthKey, id))?;
-                super::preauth_keys::check_usable(key, context.now)?;
-                Ok(Grant {
-                    user: key.user,
-                    tags: key.tags.clone(),
-                    ephemeral: key.ephemeral,
-                    method: RegisterMethod::AuthKey,
-                    key: Some(key),
-                })
+        Admission::User { user, method } => {
+            if *method == RegisterMethod::AuthKey {
+                return Err(Error::invalid("a user is admitted by `oidc` or `cli`")
+                    .about(Entity::Node)
+                    .with("user", user));
             }
-            Admission::User { user, method } => {
-                if *method == RegisterMethod::AuthKey {
-                    return Err(Error::invalid("a user is admitted by `oidc` or `cli`")
-                        .about(Entity::Node)
-                        .with("user", user));
-                }
-                self.user(*user)?;
-                Ok(Grant {
-                    user: Some(*user),
-                    tags: TagSet::empty(),
-                    ephemeral: false,
-                    method: *method,
-                    key: None,
-                })
-            }
+            state.users().require(*user)?;
+            Ok(Grant {
+                user: Some(*user),
+                tags: TagSet::empty(),
+                ephemeral: false,
+                method: *method,
+                key: None,
+            })
         }
     }
+}
 
-    fn admit(
-        &self,
-        id: NodeId,
-        registration: &Registration,
-        grant: &Grant<'_>,
-        context: &Context<'_>,
-    ) -> Result<Node> {
-        check_fresh(Entity::Node, id, self.nodes.get(id).is_some())?;
-        let mut node = Node {
-            id,
-            user: grant.user,
-            tags: grant.tags.clone(),
-            hostname: registration.hostname.clone(),
-            label: self.free_label(registration, id)?,
-            machine_key: registration.machine_key,
-            node_key: registration.node_key,
-            disco_key: registration.disco_key,
-            ipv4: None,
-            ipv6: None,
-            host_info: registration.host_info.clone(),
-            register_method: grant.method,
-            preauth_key: grant.key.map(|key| key.id),
-            ephemeral: grant.ephemeral,
-            expires_at: registration.expires_at,
-            created_at: context.now,
-            updated_at: context.now,
-            revision: Revision::FIRST,
-        };
-        self.addresses.fill(&mut node, &self.settings.network())?;
-        Ok(node)
-    }
+fn admit(
+    state: &State,
+    id: NodeId,
+    registration: &Registration,
+    grant: &Grant<'_>,
+    context: &Context<'_>,
+) -> Result<Node> {
+    state.nodes().check_fresh(id)?;
+    let mut node = Node {
+        id,
+        user: grant.user,
+        tags: grant.tags.clone(),
+        hostname: registration.hostname.clone(),
+        label: free_label(state, registration, id)?,
+        machine_key: registration.machine_key,
+        node_key: registration.node_key,
+        disco_key: registration.disco_key,
+        ipv4: None,
+        ipv6: None,
+        host_info: registration.host_info.clone(),
+        register_method: grant.method,
+        preauth_key: grant.key.map(|key| key.id),
+        ephemeral: grant.ephemeral,
+        expires_at: registration.expires_at,
+        created_at: context.now,
+        updated_at: context.now,
+        revision: Revision::FIRST,
+    };
+    state.addresses.fill(&mut node, &state.settings().network())?;
+    Ok(node)
+}
 
-    /// The label derived from the hostname; if it is taken, with some of the id's random digits
-    /// behind it, which keeps the search short however many nodes report one name.
-    fn free_label(&self, registration: &Registration, id: NodeId) -> Result<DnsLabel> {
-        let base = DnsLabel::from_hostname(registration.hostname.as_str());
-        if self.nodes.by_label(&base).is_none() {
-            return Ok(base);
-        }
-        let digits = HEXLOWER.encode(id.as_bytes());
-        for length in [4, 8, 16, 32] {
-            let suffix = digits.get(digits.len() - length..).unwrap_or(&digits);
-            let label = base.with_suffix(suffix);
-            if self.nodes.by_label(&label).is_none() {
-                return Ok(label);
-            }
-        }
-        Err(Error::already_exists(Entity::Node, "label").with("label", base))
+/// The label derived from the hostname; if it is taken, with some of the id's random digits behind
+/// it, which keeps the search short however many nodes report one name.
+fn free_label(state: &State, registration: &Registration, id: NodeId) -> Result<DnsLabel> {
+    let nodes = state.nodes();
+    let base = DnsLabel::from_hostname(registration.hostname.as_str());
+    if nodes.by_label(&base).is_none() {
+        return Ok(base);
     }
+    let digits = HEXLOWER.encode(id.as_bytes());
+    for length in [4, 8, 16, 32] {
+        let suffix = digits.get(digits.len() - length..).unwrap_or(&digits);
+        let label = base.with_suffix(suffix);
+        if nodes.by_label(&label).is_none() {
+            return Ok(label);
+        }
+    }
+    Err(Error::already_exists(Entity::Node, "label").with("label", base))
 }
 
 /// The machine is known: it gets new keys and keeps its id, label and addresses.

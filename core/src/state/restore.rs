@@ -3,126 +3,35 @@
 use super::State;
 use super::decision::{Decision, Draft, Reply};
 use crate::command::{Image, Restore, Restored};
-use crate::error::{Entity, Error, Result};
+use crate::error::{Error, Result};
 
-/// What to do with an image.
-enum Verdict {
-    New,
-    Unchanged,
+pub(crate) fn decide(state: &State, restore: &Restore) -> Result<Decision> {
+    let mut draft = Draft::of(state);
+    let mut restored = Restored::default();
+    for (index, image) in restore.images.iter().enumerate() {
+        match is_new(&draft.state, image) {
+            Ok(true) => {
+                draft.put(image.clone());
+                restored.restored += 1;
+            }
+            Ok(false) => restored.unchanged += 1,
+            Err(error) if restore.skip_invalid => {
+                restored.skipped.push((index, error.to_string()));
+            }
+            Err(error) => return Err(error.with("index", index)),
+        }
+    }
+    Ok(draft.finish(Reply::Restored(restored)))
 }
 
-impl State {
-    pub(super) fn decide_restore(&self, restore: &Restore) -> Result<Decision> {
-        let mut draft = Draft::of(self);
-        let mut restored = Restored::default();
-        for (index, image) in restore.images.iter().enumerate() {
-            match draft.state.judge(image) {
-                Ok(Verdict::New) => {
-                    draft.put(image.clone());
-                    restored.restored += 1;
-                }
-                Ok(Verdict::Unchanged) => restored.unchanged += 1,
-                Err(error) if restore.skip_invalid => {
-                    restored.skipped.push((index, error.to_string()));
-                }
-                Err(error) => return Err(error.with("index", index)),
-            }
-        }
-        Ok(draft.finish(Reply::Restored(restored)))
-    }
-
-    /// Whether a whole entity may be brought in.
-    fn judge(&self, image: &Image) -> Result<Verdict> {
-        image.check()?;
-        if let Some(present) = self.present(image) {
-            return if present == *image {
-                Ok(Verdict::Unchanged)
-            } else {
-                Err(Error::already_exists(image.entity(), "id")
-                    .with("help", "another version of it is in the store"))
-            };
-        }
-        match image {
-            Image::User(user) => self.users.check_unique(user)?,
-            Image::Node(node) => {
-                self.check_owned(node)?;
-                self.nodes.check_unique(node)?;
-                let addresses = [node.ipv4.map(Into::into), node.ipv6.map(Into::into)];
-                for address in addresses.into_iter().flatten() {
-                    if let Some(holder) = self.addresses.holder(address) {
-                        return Err(Error::already_exists(Entity::Node, "address")
-                            .with("address", address)
-                            .with("held_by", holder));
-                    }
-                }
-            }
-            Image::Presence(presence) => {
-                self.node(presence.node)?;
-            }
-            Image::Route(route) => {
-                self.node(route.node)?;
-                if self.routes.find(route.node, route.prefix).is_some() {
-                    return Err(Error::already_exists(Entity::Route, "node_prefix")
-                        .with("node", route.node)
-                        .with("prefix", route.prefix));
-                }
-                if route.primary {
-                    self.check_primary(route)?;
-                }
-            }
-            Image::ApiKey(key) => {
-                if let Some(user) = key.user {
-                    self.user(user)?;
-                }
-                self.api_keys.check_unique(key)?;
-            }
-            Image::PreAuthKey(key) => {
-                self.check_preauth_owner(key)?;
-                self.preauth_keys.check_unique(key)?;
-            }
-            Image::Policy(_) => {}
-            Image::DnsRecord(record) => {
-                record.kind.check(record.value.as_str())?;
-                self.dns_records.check_unique(record)?;
-            }
-            Image::Session(session) => self.check_session_owner(session.owner)?,
-            Image::Setting(setting) => setting.document.check()?,
-        }
-        Ok(Verdict::New)
-    }
-
-    fn check_primary(&self, route: &crate::domain::Route) -> Result<()> {
-        if let Some(holder) = self.routes.primary(route.prefix) {
-            return Err(Error::already_exists(Entity::Route, "primary")
-                .with("prefix", route.prefix)
-                .with("held_by", holder.id));
-        }
-        let online = self.presence.is_online(route.node);
-        if !(route.carries_traffic() && online) || route.prefix.is_exit() {
-            return Err(Error::invalid(
-                "a primary route is advertised, approved, no exit route, and its node is online",
-            )
-            .about(Entity::Route)
-            .with("id", route.id));
-        }
-        Ok(())
-    }
-
-    fn present(&self, image: &Image) -> Option<Image> {
-        Some(match image {
-            Image::User(user) => Image::User(self.users.get(user.id)?.clone()),
-            Image::Node(node) => Image::Node(self.nodes.get(node.id)?.clone()),
-            Image::Presence(presence) => Image::Presence(self.presence.get(presence.node)?.clone()),
-            Image::Route(route) => Image::Route(self.routes.get(route.id)?.clone()),
-            Image::ApiKey(key) => Image::ApiKey(self.api_keys.get(key.id)?.clone()),
-            Image::PreAuthKey(key) => Image::PreAuthKey(self.preauth_keys.get(key.id)?.clone()),
-            Image::Policy(policy) => Image::Policy(self.policies.get(policy.version)?.clone()),
-            Image::DnsRecord(record) => Image::DnsRecord(self.dns_records.get(record.id)?.clone()),
-            Image::Session(session) => Image::Session(self.sessions.get(session.id)?.clone()),
-            Image::Setting(setting) => {
-                Image::Setting(self.settings.get(setting.document.kind())?.clone())
-            }
-        })
+/// Whether an entity is to be brought in, or there already; refuses it if it cannot be.
+fn is_new(state: &State, image: &Image) -> Result<bool> {
+    image.check()?;
+    match image.is_in(state) {
+        Some(true) => Ok(false),
+        Some(false) => Err(Error::already_exists(image.entity(), "id")
+            .with("help", "another version of it is in the store")),
+        None => image.check_beside(state).map(|()| true),
     }
 }
 

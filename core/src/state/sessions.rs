@@ -3,48 +3,40 @@
 use std::sync::Arc;
 
 use super::api_keys::TOUCH_INTERVAL;
-use super::decision::{Changes, Context, Decision, Handle, Reply, check_fresh};
-use super::listing::{Listing, behind, owned};
-use super::{Change, Map, Set, State};
-use crate::command::{Image, SessionCommand};
-use crate::domain::{Page, PageRequest, Session, SessionId, SessionOwner, Timestamp, expired};
+use super::collection::{Collection, Index, update_set};
+use super::decision::{Change, Changes, Context, Decision, Handle, Reply};
+use super::listing::owned;
+use super::{Set, State};
+use crate::command::SessionCommand;
+use crate::domain::{
+    Page, PageRequest, SecretScheme, Session, SessionId, SessionOwner, Timestamp, expired,
+};
+use crate::entity::{Rules, dates};
 use crate::error::{Entity, Error, Result};
 
-/// All sessions.
+/// All sessions, also those that have expired but were not swept yet.
+pub type Sessions = Collection<Session, SessionIndex>;
+
 #[derive(Clone, Default, Debug)]
-pub struct Sessions {
-    by_id: Map<SessionId, Arc<Session>>,
+pub struct SessionIndex {
     by_owner: Set<(SessionOwner, SessionId)>,
     by_expiry: Set<(Timestamp, SessionId)>,
 }
 
-impl Sessions {
-    /// The session with this id, also if it has expired but was not swept yet.
-    #[must_use]
-    pub fn get(&self, id: SessionId) -> Option<&Arc<Session>> {
-        self.by_id.get(&id)
+impl Index<Session> for SessionIndex {
+    fn update(&mut self, id: SessionId, old: Option<&Session>, new: Option<&Arc<Session>>) {
+        let owners = |session: &Session| (session.owner, id);
+        let ends = |session: &Session| (session.expires_at, id);
+        let new = new.map(AsRef::as_ref);
+        update_set(&mut self.by_owner, old.map(owners), new.map(owners));
+        update_set(&mut self.by_expiry, old.map(ends), new.map(ends));
     }
+}
 
+impl Sessions {
     /// The ids of an owner's sessions, in the order of their beginning.
     pub fn of_owner(&self, owner: SessionOwner) -> impl Iterator<Item = SessionId> + '_ {
-        self.by_owner.range(owned(owner, None)).map(|(_, id)| *id)
-    }
-
-    /// All sessions, by id.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Session>> {
-        self.by_id.values()
-    }
-
-    /// How many there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.by_id.len()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.by_id.is_empty()
+        self.index.by_owner.range(owned(owner, None)).map(|(_, id)| *id)
     }
 
     /// A page of sessions, by id; of one owner, if given.
@@ -56,106 +48,84 @@ impl Sessions {
         owner: Option<SessionOwner>,
         page: &PageRequest,
     ) -> Result<Page<Arc<Session>>> {
-        let listing = Listing::new(Entity::Session, &owner);
-        let start: Option<SessionId> = listing.start(page)?;
-        let matching: Box<dyn Iterator<Item = &Arc<Session>>> = match owner {
-            Some(owner) => {
-                let ids = self.by_owner.range(owned(owner, start));
-                Box::new(ids.filter_map(|(_, id)| self.by_id.get(id)))
-            }
-            None => Box::new(self.by_id.range(behind(start.as_ref())).map(|(_, session)| session)),
-        };
-        Ok(listing.take(page, matching.cloned(), |session| session.id))
-    }
-
-    pub(super) fn put(&mut self, session: Arc<Session>) -> bool {
-        let old = self.by_id.insert(session.id, session.clone());
-        if let Some(old) = &old {
-            self.unindex(old);
+        match owner {
+            Some(of) => self.page_of((of, &self.index.by_owner), &owner, page, |_| true),
+            None => self.page(&owner, page, |_| true),
         }
-        self.by_owner.insert((session.owner, session.id));
-        self.by_expiry.insert((session.expires_at, session.id));
-        old.is_some()
-    }
-
-    pub(super) fn remove(&mut self, id: SessionId) {
-        if let Some(old) = self.by_id.remove(&id) {
-            self.unindex(&old);
-        }
-    }
-
-    fn unindex(&mut self, old: &Session) {
-        self.by_owner.remove(&(old.owner, old.id));
-        self.by_expiry.remove(&(old.expires_at, old.id));
     }
 }
 
-impl State {
-    pub(super) fn check_session_owner(&self, owner: SessionOwner) -> Result<()> {
-        match owner {
-            SessionOwner::User(user) => self.user(user).map(|_| ()),
-            SessionOwner::Node(node) => self.node(node).map(|_| ()),
+impl Rules for Session {
+    dates! { events: created_at, last_seen; ends: expires_at }
+
+    fn check(&self) -> Result<()> {
+        // No store makes one, and anybody can: it proves nothing but who made it up.
+        if self.hash.scheme() == SecretScheme::Bcrypt {
+            let message = "a session's token is hashed with the store's key, not with bcrypt";
+            return Err(Error::invalid(message).about(Entity::Session).with("id", self.id));
         }
+        Ok(())
     }
 
-    pub(super) fn decide_session(
-        &self,
-        command: &SessionCommand,
-        context: &Context<'_>,
-    ) -> Result<Decision> {
-        let session =
-            |id| self.sessions.get(id).ok_or_else(|| Error::not_found(Entity::Session, id));
-        match command {
-            SessionCommand::Begin { id, hash, session } => {
-                check_fresh(Entity::Session, id, self.sessions.get(*id).is_some())?;
-                self.check_session_owner(session.owner)?;
-                check_end(session.expires_at, context.now)?;
-                Ok(put(Session {
-                    id: *id,
-                    owner: session.owner,
-                    hash: hash.clone(),
-                    client: session.client.clone(),
-                    created_at: context.now,
-                    expires_at: session.expires_at,
-                    last_seen: context.now,
-                })
-                .noting(SessionCommand::BEGIN, Entity::Session, id))
+    /// Its owner exists.
+    fn check_beside(&self, state: &State) -> Result<()> {
+        match self.owner {
+            SessionOwner::User(user) => state.users().require(user).map(|_| ()),
+            SessionOwner::Node(node) => state.nodes().require(node).map(|_| ()),
+        }
+    }
+}
+
+pub(crate) fn decide(
+    state: &State,
+    command: &SessionCommand,
+    context: &Context<'_>,
+) -> Result<Decision> {
+    let sessions = state.sessions();
+    match command {
+        SessionCommand::Begin { id, hash, session } => {
+            sessions.check_fresh(*id)?;
+            let session = Session {
+                id: *id,
+                owner: session.owner,
+                hash: hash.clone(),
+                client: session.client.clone(),
+                created_at: context.now,
+                expires_at: session.expires_at,
+                last_seen: context.now,
+            };
+            session.check_beside(state)?;
+            check_end(session.expires_at, context.now)?;
+            Ok(Decision::put(session).noting(SessionCommand::BEGIN, Entity::Session, id))
+        }
+        SessionCommand::Touch { id, expires_at } => {
+            let old = sessions.require(*id)?;
+            if expired(Some(old.expires_at), context.now) {
+                return Err(Error::not_found(Entity::Session, id).with("expired", true));
             }
-            SessionCommand::Touch { id, expires_at } => {
-                let old = session(*id)?;
-                if expired(Some(old.expires_at), context.now) {
-                    return Err(Error::not_found(Entity::Session, id).with("expired", true));
-                }
-                let expires_at = expires_at.unwrap_or(old.expires_at);
-                check_end(expires_at, context.now)?;
-                let recent = context.now.since(old.last_seen) < TOUCH_INTERVAL;
-                if recent && expires_at == old.expires_at {
-                    return Ok(Decision::unchanged(Reply::Session(old.clone())));
-                }
-                Ok(put(Session { expires_at, last_seen: context.now, ..Session::clone(old) }))
+            let expires_at = expires_at.unwrap_or(old.expires_at);
+            check_end(expires_at, context.now)?;
+            let recent = context.now.since(old.last_seen) < TOUCH_INTERVAL;
+            if recent && expires_at == old.expires_at {
+                return Ok(Decision::unchanged(Reply::Session(old.clone())));
             }
-            SessionCommand::End { id } => {
-                session(*id)?;
-                let mut changes = Changes::new();
-                changes.push(Change::Delete(Handle::Session(*id)));
-                Ok(Decision::changed(changes, Reply::Done).noting(
-                    SessionCommand::END,
-                    Entity::Session,
-                    id,
-                ))
-            }
-            SessionCommand::Sweep { part } => {
-                let mut expired = self
-                    .sessions
-                    .by_expiry
-                    .iter()
-                    .take_while(|(at, _)| expired(Some(*at), context.now))
-                    .map(|(_, id)| Change::Delete(Handle::Session(*id)));
-                let changes: Changes = expired.by_ref().take(part.deletions()).collect();
-                let ended = expired.next().map(|_| None);
-                let count = changes.len() as u64;
-                Ok(Decision::changed(changes, Reply::Count(count).of_part(ended)))
-            }
+            let last_seen = context.now;
+            Ok(Decision::put(Session { expires_at, last_seen, ..Session::clone(old) }))
+        }
+        SessionCommand::End { id } => {
+            sessions.require(*id)?;
+            let decision = Decision::delete(Handle::Session(*id));
+            Ok(decision.noting(SessionCommand::END, Entity::Session, id))
+        }
+        SessionCommand::Sweep { part } => {
+            let by_expiry = sessions.index.by_expiry.iter();
+            let mut expired = by_expiry
+                .take_while(|(at, _)| expired(Some(*at), context.now))
+                .map(|(_, id)| Change::Delete(Handle::Session(*id)));
+            let changes: Changes = expired.by_ref().take(part.deletions()).collect();
+            let ended = expired.next().map(|_| None);
+            let count = changes.len() as u64;
+            Ok(Decision::changed(changes, Reply::Count(count).of_part(ended)))
         }
     }
 }
@@ -167,13 +137,6 @@ fn check_end(expires_at: Timestamp, now: Timestamp) -> Result<()> {
             .with("expires_at", expires_at));
     }
     Ok(())
-}
-
-fn put(session: Session) -> Decision {
-    let session = Arc::new(session);
-    let mut changes = Changes::new();
-    changes.push(Change::Put(Image::Session(session.clone())));
-    Decision::changed(changes, Reply::Session(session))
 }
 
 #[cfg(test)]

@@ -1,29 +1,21 @@
 //! Settings: documents with a default each.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
-use super::decision::{Changes, Context, Decision, Handle, Reply, check_revision};
-use super::{Change, Map, State};
-use crate::command::{Image, SettingCommand};
+use super::State;
+use super::collection::Collection;
+use super::decision::{Context, Decision, Handle, Reply, check_revision};
+use crate::command::SettingCommand;
 use crate::domain::{
     DerpMap, DnsSettings, NetworkSettings, Revision, Setting, SettingDocument, SettingKind,
 };
+use crate::entity::{Rules, dates};
 use crate::error::{Entity, Error, ErrorKind, Result};
 
 /// All settings that differ from their defaults.
-#[derive(Clone, Default, Debug)]
-pub struct Settings {
-    by_kind: Map<SettingKind, Arc<Setting>>,
-}
+pub type Settings = Collection<Setting, ()>;
 
 impl Settings {
-    /// A document that was set; `None` means that its default is in force.
-    #[must_use]
-    pub fn get(&self, kind: SettingKind) -> Option<&Arc<Setting>> {
-        self.by_kind.get(&kind)
-    }
-
     /// Address ranges and lifetimes in force.
     #[must_use]
     pub fn network(&self) -> Cow<'_, NetworkSettings> {
@@ -50,81 +42,60 @@ impl Settings {
             _ => Cow::Owned(DnsSettings::default()),
         }
     }
+}
 
-    /// All that were set, by kind's name, which is the order of their keys.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Setting>> {
-        [SettingKind::DerpMap, SettingKind::Dns, SettingKind::Network]
-            .into_iter()
-            .filter_map(|kind| self.by_kind.get(&kind))
-    }
+impl Rules for Setting {
+    dates! { events: updated_at; ends: }
 
-    pub(super) fn put(&mut self, setting: Arc<Setting>) -> bool {
-        self.by_kind.insert(setting.document.kind(), setting).is_some()
-    }
-
-    pub(super) fn remove(&mut self, kind: SettingKind) {
-        self.by_kind.remove(&kind);
+    fn check_beside(&self, _: &State) -> Result<()> {
+        self.document.check()
     }
 }
 
-impl State {
-    pub(super) fn decide_setting(
-        &self,
-        command: &SettingCommand,
-        context: &Context<'_>,
-    ) -> Result<Decision> {
-        match command {
-            SettingCommand::Put { document, expected } => {
-                document.check()?;
-                let kind = document.kind();
-                let old = self.settings.get(kind);
-                match (old, expected) {
-                    (Some(old), expected) => {
-                        check_revision(Entity::Setting, kind.name(), old.revision, *expected)?;
-                    }
-                    (None, Some(expected)) => {
-                        return Err(Error::new(
-                            ErrorKind::Conflict,
-                            "is at its default; it has no revision yet",
-                        )
-                        .about(Entity::Setting)
-                        .with("kind", kind.name())
-                        .with("expected_revision", expected));
-                    }
-                    (None, None) => {}
-                }
-                if let Some(old) = old
-                    && old.document == *document
-                {
-                    return Ok(Decision::unchanged(Reply::Setting(old.clone())));
-                }
-                let setting = Arc::new(Setting {
-                    document: document.clone(),
-                    revision: old.map_or(Revision::FIRST, |old| old.revision.next()),
-                    updated_at: context.now,
-                });
-                let mut changes = Changes::new();
-                changes.push(Change::Put(Image::Setting(setting.clone())));
-                Ok(Decision::changed(changes, Reply::Setting(setting)).noting(
-                    SettingCommand::PUT,
-                    Entity::Setting,
-                    kind.name(),
-                ))
-            }
-            SettingCommand::Reset { kind } => {
-                if self.settings.get(*kind).is_none() {
-                    return Err(Error::not_found(Entity::Setting, kind.name()));
-                }
-                let mut changes = Changes::new();
-                changes.push(Change::Delete(Handle::Setting(*kind)));
-                Ok(Decision::changed(changes, Reply::Done).noting(
-                    SettingCommand::RESET,
-                    Entity::Setting,
-                    kind.name(),
-                ))
-            }
+pub(crate) fn decide(
+    state: &State,
+    command: &SettingCommand,
+    context: &Context<'_>,
+) -> Result<Decision> {
+    match command {
+        SettingCommand::Put { document, expected } => put(state, document, *expected, context),
+        SettingCommand::Reset { kind } => {
+            state.settings().require(*kind)?;
+            let decision = Decision::delete(Handle::Setting(*kind));
+            Ok(decision.noting(SettingCommand::RESET, Entity::Setting, kind))
         }
     }
+}
+
+fn put(
+    state: &State,
+    document: &SettingDocument,
+    expected: Option<Revision>,
+    context: &Context<'_>,
+) -> Result<Decision> {
+    document.check()?;
+    let kind = document.kind();
+    let old = state.settings().get(kind);
+    match (old, expected) {
+        (Some(old), expected) => check_revision(Entity::Setting, kind, old.revision, expected)?,
+        (None, Some(expected)) => {
+            let message = "is at its default; it has no revision yet";
+            return Err(Error::new(ErrorKind::Conflict, message)
+                .about(Entity::Setting)
+                .with("kind", kind)
+                .with("expected_revision", expected));
+        }
+        (None, None) => {}
+    }
+    if let Some(old) = old
+        && old.document == *document
+    {
+        return Ok(Decision::unchanged(Reply::Setting(old.clone())));
+    }
+    let revision = old.map_or(Revision::FIRST, |old| old.revision.next());
+    let document = document.clone();
+    let decision = Decision::put(Setting { document, revision, updated_at: context.now });
+    Ok(decision.noting(SettingCommand::PUT, Entity::Setting, kind))
 }
 
 #[cfg(test)]

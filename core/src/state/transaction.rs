@@ -1,90 +1,84 @@
 //! Transactions: several commands, all or nothing.
 
-use super::State;
+use smallvec::SmallVec;
+
 use super::decision::{Context, Decision, Draft, Reply, check_revision};
+use super::{State, policies};
 use crate::command::{Command, Precondition, Transaction};
 use crate::error::{Entity, Error, ErrorKind, Result};
 
-impl State {
-    pub(super) fn decide_transaction(
-        &self,
-        transaction: &Transaction,
-        context: &Context<'_>,
-    ) -> Result<Decision> {
-        // One that was deserialised has not been counted yet.
-        transaction.check_steps()?;
-        for precondition in &transaction.preconditions {
-            self.check(precondition)?;
-        }
-        let mut draft = Draft::of(self);
-        let mut audit = smallvec::SmallVec::new();
-        let mut replies = Vec::with_capacity(transaction.commands.len());
-        for (step, command) in transaction.commands.iter().enumerate() {
-            if matches!(command, Command::Transaction(_)) {
-                return Err(
-                    Error::invalid("a transaction cannot contain a transaction").with("step", step)
-                );
-            }
-            let mut part = draft
-                .state
-                .decide(command, context)
-                .map_err(|error| error.with("step", step).with("command", command.name()))?;
-            draft.carry_out(&mut part);
-            audit.extend(part.audit);
-            replies.push(part.reply);
-        }
-        let mut decision = draft.finish(Reply::All(replies));
-        decision.audit = audit;
-        Ok(decision)
+pub(crate) fn decide(
+    state: &State,
+    transaction: &Transaction,
+    context: &Context<'_>,
+) -> Result<Decision> {
+    // One that was deserialised has not been counted yet.
+    transaction.check_steps()?;
+    for precondition in &transaction.preconditions {
+        check(state, precondition)?;
     }
-
-    fn check(&self, precondition: &Precondition) -> Result<()> {
-        match precondition {
-            Precondition::SerialIs(expected) if *expected != self.serial => {
-                Err(Error::new(ErrorKind::Conflict, "something was written in between")
-                    .with("expected_serial", expected)
-                    .with("serial", self.serial))
-            }
-            Precondition::SerialIs(_) => Ok(()),
-            Precondition::UserExists(id) => {
-                self.user(*id).map(|_| ()).map_err(|error| unmet(error, precondition))
-            }
-            Precondition::UserRevision(id, revision) => {
-                let user = self.user(*id).map_err(|error| unmet(error, precondition))?;
-                check_revision(Entity::User, id, user.revision, Some(*revision))
-            }
-            Precondition::NodeExists(id) => {
-                self.node(*id).map(|_| ()).map_err(|error| unmet(error, precondition))
-            }
-            Precondition::NodeAbsent(id) => match self.nodes.get(*id) {
-                None => Ok(()),
-                Some(_) => Err(Error::new(ErrorKind::Conflict, "exists, and should not")
-                    .about(Entity::Node)
-                    .with("id", id)),
-            },
-            Precondition::NodeRevision(id, revision) => {
-                let node = self.node(*id).map_err(|error| unmet(error, precondition))?;
-                check_revision(Entity::Node, id, node.revision, Some(*revision))
-            }
-            Precondition::PolicyVersion(expected) => self.check_policy_version(*expected),
-            Precondition::SettingRevision(kind, expected) => {
-                let found = self.settings.get(*kind).map(|setting| setting.revision);
-                if found == *expected {
-                    return Ok(());
-                }
-                Err(Error::new(ErrorKind::Conflict, "has another revision; read it again")
-                    .about(Entity::Setting)
-                    .with("kind", kind.name()))
-            }
+    let mut draft = Draft::of(state);
+    let mut audit = SmallVec::new();
+    let mut replies = Vec::with_capacity(transaction.commands.len());
+    for (step, command) in transaction.commands.iter().enumerate() {
+        if matches!(command, Command::Transaction(_)) {
+            return Err(
+                Error::invalid("a transaction cannot contain a transaction").with("step", step)
+            );
         }
+        let mut part = draft
+            .state
+            .decide(command, context)
+            .map_err(|error| error.with("step", step).with("command", command.name()))?;
+        draft.carry_out(&mut part);
+        audit.extend(part.audit);
+        replies.push(part.reply);
     }
+    let mut decision = draft.finish(Reply::All(replies));
+    decision.audit = audit;
+    Ok(decision)
 }
 
-/// A precondition that does not hold is a `Conflict`, whatever it is about.
-fn unmet(error: Error, precondition: &Precondition) -> Error {
-    Error::new(ErrorKind::Conflict, "a transaction's precondition does not hold")
-        .with("precondition", format_args!("{precondition:?}"))
-        .because(error)
+fn check(state: &State, precondition: &Precondition) -> Result<()> {
+    // Whatever it is about, one that does not hold is a `Conflict`.
+    let unmet = |error: Error| {
+        Error::new(ErrorKind::Conflict, "a transaction's precondition does not hold")
+            .with("precondition", format_args!("{precondition:?}"))
+            .because(error)
+    };
+    let conflict = |message: &'static str| Error::new(ErrorKind::Conflict, message);
+    match precondition {
+        Precondition::SerialIs(expected) if *expected != state.serial => {
+            Err(conflict("something was written in between")
+                .with("expected_serial", expected)
+                .with("serial", state.serial))
+        }
+        Precondition::SerialIs(_) => Ok(()),
+        Precondition::UserExists(id) => state.users().require(*id).map(|_| ()).map_err(unmet),
+        Precondition::UserRevision(id, revision) => {
+            let user = state.users().require(*id).map_err(unmet)?;
+            check_revision(Entity::User, id, user.revision, Some(*revision))
+        }
+        Precondition::NodeExists(id) => state.nodes().require(*id).map(|_| ()).map_err(unmet),
+        Precondition::NodeAbsent(id) => match state.nodes().get(*id) {
+            None => Ok(()),
+            Some(_) => Err(conflict("exists, and should not").about(Entity::Node).with("id", id)),
+        },
+        Precondition::NodeRevision(id, revision) => {
+            let node = state.nodes().require(*id).map_err(unmet)?;
+            check_revision(Entity::Node, id, node.revision, Some(*revision))
+        }
+        Precondition::PolicyVersion(expected) => policies::check_version(state, *expected),
+        Precondition::SettingRevision(kind, expected) => {
+            let found = state.settings().get(*kind).map(|setting| setting.revision);
+            if found == *expected {
+                return Ok(());
+            }
+            Err(conflict("has another revision; read it again")
+                .about(Entity::Setting)
+                .with("kind", kind))
+        }
+    }
 }
 
 #[cfg(test)]

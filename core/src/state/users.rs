@@ -2,63 +2,59 @@
 
 use std::sync::Arc;
 
-use super::decision::{
-    Changes, Context, Decision, Draft, Handle, Note, Reply, check_fresh, check_revision,
-};
-use super::listing::{Listing, behind};
+use smallvec::SmallVec;
+
+use super::collection::{Collection, Index, update_map};
+use super::decision::{Context, Decision, Draft, Handle, Note, Reply, check_revision};
 use super::part::Scales;
-use super::{Change, Map, State};
-use crate::command::{ApiKeyCommand, Image, NodeCommand, Part, PreAuthKeyCommand, UserCommand};
+use super::{Map, State, nodes};
+use crate::command::{ApiKeyCommand, NodeCommand, Part, PreAuthKeyCommand, UserCommand};
 use crate::domain::{
     Identity, NewUser, OidcProfile, Page, PageRequest, Revision, SessionOwner, User, UserFilter,
     UserId, UserName, UserPatch,
 };
+use crate::entity::{Rules, dates};
 use crate::error::{Entity, Error, ErrorKind, Result};
 
 /// All users.
+pub type Users = Collection<User, UserIndex>;
+
 #[derive(Clone, Default, Debug)]
-pub struct Users {
-    by_id: Map<UserId, Arc<User>>,
+pub struct UserIndex {
     /// Local users only.
     by_name: Map<UserName, UserId>,
     /// OIDC users only; keyed by the identity.
     by_identity: Map<Identity, UserId>,
 }
 
-impl Users {
-    /// The user with this id.
-    #[must_use]
-    pub fn get(&self, id: UserId) -> Option<&Arc<User>> {
-        self.by_id.get(&id)
+impl Index<User> for UserIndex {
+    fn update(&mut self, id: UserId, old: Option<&User>, new: Option<&Arc<User>>) {
+        let new = new.map(AsRef::as_ref);
+        update_map(&mut self.by_name, old.and_then(local_name), new.and_then(local_name), id);
+        update_map(&mut self.by_identity, old.and_then(identity), new.and_then(identity), id);
     }
+}
 
+/// Names of users who come from elsewhere need not be unique.
+fn local_name(user: &User) -> Option<UserName> {
+    matches!(user.identity, Identity::Local {}).then(|| user.name.clone())
+}
+
+fn identity(user: &User) -> Option<Identity> {
+    matches!(user.identity, Identity::Oidc { .. }).then(|| user.identity.clone())
+}
+
+impl Users {
     /// The local user with this name.
     #[must_use]
     pub fn by_name(&self, name: &UserName) -> Option<&Arc<User>> {
-        self.by_name.get(name).and_then(|id| self.by_id.get(id))
+        self.index.by_name.get(name).and_then(|id| self.get(*id))
     }
 
     /// The user whom this provider knows as this subject.
     #[must_use]
     pub fn by_identity(&self, identity: &Identity) -> Option<&Arc<User>> {
-        self.by_identity.get(identity).and_then(|id| self.by_id.get(id))
-    }
-
-    /// All users by id, which is the order of creation.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<User>> {
-        self.by_id.values()
-    }
-
-    /// How many there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.by_id.len()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.by_id.is_empty()
+        self.index.by_identity.get(identity).and_then(|id| self.get(*id))
     }
 
     /// A page of users, by id.
@@ -66,65 +62,31 @@ impl Users {
     /// # Errors
     /// `InvalidArgument` for a cursor of another listing.
     pub fn list(&self, filter: &UserFilter, page: &PageRequest) -> Result<Page<Arc<User>>> {
-        let listing = Listing::new(Entity::User, filter);
-        let start: Option<UserId> = listing.start(page)?;
-        let matching = self.by_id.range(behind(start.as_ref())).map(|(_, user)| user).filter(
-            |user| {
-                filter.name.as_ref().is_none_or(|name| user.name == *name)
-                    && filter.email.as_ref().is_none_or(|email| user.email.as_ref() == Some(email))
-                    && filter.provider.as_ref().is_none_or(|wanted| {
-                        matches!(&user.identity, Identity::Oidc { provider, .. } if provider == wanted)
-                    })
-            },
-        );
-        Ok(listing.take(page, matching.cloned(), |user| user.id))
+        self.page(filter, page, |user| {
+            filter.name.as_ref().is_none_or(|name| user.name == *name)
+                && filter.email.as_ref().is_none_or(|email| user.email.as_ref() == Some(email))
+                && filter.provider.as_ref().is_none_or(|wanted| {
+                    matches!(&user.identity, Identity::Oidc { provider, .. } if provider == wanted)
+                })
+        })
     }
+}
 
-    pub(super) fn put(&mut self, user: Arc<User>) -> bool {
-        let old = self.by_id.get(&user.id).cloned();
-        if let Some(old) = &old
-            && (old.name != user.name || old.identity != user.identity)
-        {
-            self.unindex(old);
-        }
-        match &user.identity {
-            Identity::Local {} => {
-                self.by_name.insert(user.name.clone(), user.id);
-            }
-            identity @ Identity::Oidc { .. } => {
-                self.by_identity.insert(identity.clone(), user.id);
-            }
-            Identity::PreAuth {} => {}
-        }
-        self.by_id.insert(user.id, user);
-        old.is_some()
-    }
+impl Rules for User {
+    dates! { events: created_at, updated_at; ends: }
 
-    pub(super) fn remove(&mut self, id: UserId) {
-        if let Some(old) = self.by_id.remove(&id) {
-            self.unindex(&old);
-        }
-    }
-
-    fn unindex(&mut self, user: &User) {
-        match &user.identity {
-            Identity::Local {} => self.by_name.remove(&user.name),
-            identity @ Identity::Oidc { .. } => self.by_identity.remove(identity),
-            Identity::PreAuth {} => None,
-        };
-    }
-
-    /// Refuses a user that breaks a uniqueness rule beside the others.
-    pub(super) fn check_unique(&self, user: &User) -> Result<()> {
-        let (holder, constraint) = match &user.identity {
-            Identity::Local {} => (self.by_name.get(&user.name), "name"),
-            identity @ Identity::Oidc { .. } => (self.by_identity.get(identity), "identity"),
+    /// Local names are unique, and so are identities.
+    fn check_beside(&self, state: &State) -> Result<()> {
+        let index = &state.users().index;
+        let (holder, constraint) = match &self.identity {
+            Identity::Local {} => (index.by_name.get(&self.name), "name"),
+            identity @ Identity::Oidc { .. } => (index.by_identity.get(identity), "identity"),
             Identity::PreAuth {} => return Ok(()),
         };
         match holder {
-            Some(holder) if *holder != user.id => {
+            Some(holder) if *holder != self.id => {
                 Err(Error::already_exists(Entity::User, constraint)
-                    .with("name", &user.name)
+                    .with("name", &self.name)
                     .with("held_by", holder))
             }
             _ => Ok(()),
@@ -132,180 +94,155 @@ impl Users {
     }
 }
 
-impl State {
-    pub(super) fn decide_user(
-        &self,
-        command: &UserCommand,
-        context: &Context<'_>,
-    ) -> Result<Decision> {
-        match command {
-            UserCommand::Create { id, user } => self.create_user(*id, user, context),
-            UserCommand::Update { id, patch, expected } => {
-                self.update_user(*id, patch, *expected, context)
-            }
-            UserCommand::UpsertOidc { id, profile } => self.upsert_oidc(*id, profile, context),
-            UserCommand::Delete { id, cascade, part } => self.delete_user(*id, *cascade, *part),
+pub(crate) fn decide(
+    state: &State,
+    command: &UserCommand,
+    context: &Context<'_>,
+) -> Result<Decision> {
+    match command {
+        UserCommand::Create { id, user } => create(state, *id, user, context),
+        UserCommand::Update { id, patch, expected } => {
+            update(state, *id, patch, *expected, context)
         }
-    }
-
-    /// The user, or `NotFound`.
-    pub(super) fn user(&self, id: UserId) -> Result<&Arc<User>> {
-        self.users.get(id).ok_or_else(|| Error::not_found(Entity::User, id))
-    }
-
-    fn create_user(&self, id: UserId, new: &NewUser, context: &Context<'_>) -> Result<Decision> {
-        check_fresh(Entity::User, id, self.users.get(id).is_some())?;
-        let user = Arc::new(User {
-            id,
-            name: new.name.clone(),
-            display_name: new.display_name.clone(),
-            email: new.email.clone(),
-            identity: new.identity.clone(),
-            picture_url: new.picture_url.clone(),
-            created_at: context.now,
-            updated_at: context.now,
-            revision: Revision::FIRST,
-        });
-        self.users.check_unique(&user)?;
-        Ok(put_user(user, UserCommand::CREATE))
-    }
-
-    fn update_user(
-        &self,
-        id: UserId,
-        patch: &UserPatch,
-        expected: Option<Revision>,
-        context: &Context<'_>,
-    ) -> Result<Decision> {
-        let old = self.user(id)?;
-        check_revision(Entity::User, id, old.revision, expected)?;
-        let mut user = User::clone(old);
-        let mut changed = patch.name.apply(&mut user.name);
-        changed |= patch.display_name.apply(&mut user.display_name);
-        changed |= patch.email.apply(&mut user.email);
-        changed |= patch.picture_url.apply(&mut user.picture_url);
-        if !changed {
-            return Ok(Decision::unchanged(Reply::User(old.clone())));
-        }
-        self.users.check_unique(&user)?;
-        user.revision = old.revision.next();
-        user.updated_at = context.now;
-        Ok(put_user(user.into(), UserCommand::UPDATE))
-    }
-
-    fn upsert_oidc(
-        &self,
-        id: UserId,
-        profile: &OidcProfile,
-        context: &Context<'_>,
-    ) -> Result<Decision> {
-        let identity =
-            Identity::Oidc { provider: profile.provider.clone(), subject: profile.subject.clone() };
-        let Some(old) = self.users.by_identity(&identity) else {
-            let new = NewUser {
-                name: profile.name.clone(),
-                display_name: profile.display_name.clone(),
-                email: profile.email.clone(),
-                identity,
-                picture_url: profile.picture_url.clone(),
-            };
-            return self.create_user(id, &new, context);
-        };
-        let user = User {
-            name: profile.name.clone(),
-            display_name: profile.display_name.clone(),
-            email: profile.email.clone(),
-            picture_url: profile.picture_url.clone(),
-            ..User::clone(old)
-        };
-        if user == **old {
-            return Ok(Decision::unchanged(Reply::User(old.clone())));
-        }
-        let user = User { revision: old.revision.next(), updated_at: context.now, ..user };
-        Ok(put_user(user.into(), UserCommand::UPDATE))
-    }
-
-    /// Whatever admits nodes goes before them, so that none is added while parts of this remain.
-    fn delete_user(&self, id: UserId, cascade: bool, part: Part) -> Result<Decision> {
-        self.user(id)?;
-        if !cascade {
-            self.check_owns_nothing(id)?;
-        }
-        let preauth_keys = self.preauth_keys.of_user(id).map(Handle::PreAuthKey);
-        let api_keys = self.api_keys.of_user(id).map(Handle::ApiKey);
-        let sessions = self.sessions.of_owner(SessionOwner::User(id)).map(Handle::Session);
-        let nodes = self.nodes.of_user(id).map(Handle::Node);
-        let user = std::iter::once(Handle::User(id));
-        let mut draft = Draft::of(self);
-        let mut scales = Scales::of(part);
-        let mut notes = smallvec::SmallVec::new();
-        let mut ended = None;
-        for handle in preauth_keys.chain(api_keys).chain(sessions).chain(nodes).chain(user) {
-            if scales.are_full() {
-                ended = Some(None);
-                break;
-            }
-            let note = match handle {
-                Handle::Node(node) => {
-                    draft.delete_node(node);
-                    Some(Note::new(NodeCommand::DELETE, Entity::Node, node))
-                }
-                other => {
-                    draft.delete(other);
-                    note_of_deletion(other)
-                }
-            };
-            scales.weigh(&draft);
-            if let Some(note) = note {
-                scales.line();
-                notes.push(note);
-            }
-        }
-        let mut decision = draft.finish(Reply::Done.of_part(ended));
-        decision.audit = notes;
-        Ok(decision)
-    }
-
-    fn check_owns_nothing(&self, id: UserId) -> Result<()> {
-        let nodes = self.nodes.of_user(id).count();
-        let keys = self.preauth_keys.of_user(id).count() + self.api_keys.of_user(id).count();
-        if nodes == 0 && keys == 0 {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::Restricted,
-            "still owns nodes or keys; delete those first or ask for the cascade",
-        )
-        .about(Entity::User)
-        .with("id", id)
-        .with("nodes", nodes)
-        .with("keys", keys))
+        UserCommand::UpsertOidc { id, profile } => upsert_oidc(state, *id, profile, context),
+        UserCommand::Delete { id, cascade, part } => delete(state, *id, *cascade, *part),
     }
 }
 
-/// What the audit trail says of what goes with a user.
+fn create(state: &State, id: UserId, new: &NewUser, context: &Context<'_>) -> Result<Decision> {
+    state.users().check_fresh(id)?;
+    let user = User {
+        id,
+        name: new.name.clone(),
+        display_name: new.display_name.clone(),
+        email: new.email.clone(),
+        identity: new.identity.clone(),
+        picture_url: new.picture_url.clone(),
+        created_at: context.now,
+        updated_at: context.now,
+        revision: Revision::FIRST,
+    };
+    user.check_beside(state)?;
+    Ok(Decision::put(user).noting(UserCommand::CREATE, Entity::User, id))
+}
+
+fn update(
+    state: &State,
+    id: UserId,
+    patch: &UserPatch,
+    expected: Option<Revision>,
+    context: &Context<'_>,
+) -> Result<Decision> {
+    let old = state.users().require(id)?;
+    check_revision(Entity::User, id, old.revision, expected)?;
+    let mut user = User::clone(old);
+    let mut changed = patch.name.apply(&mut user.name);
+    changed |= patch.display_name.apply(&mut user.display_name);
+    changed |= patch.email.apply(&mut user.email);
+    changed |= patch.picture_url.apply(&mut user.picture_url);
+    if !changed {
+        return Ok(Decision::unchanged(Reply::User(old.clone())));
+    }
+    user.check_beside(state)?;
+    user.revision = old.revision.next();
+    user.updated_at = context.now;
+    Ok(Decision::put(user).noting(UserCommand::UPDATE, Entity::User, id))
+}
+
+fn upsert_oidc(
+    state: &State,
+    id: UserId,
+    profile: &OidcProfile,
+    context: &Context<'_>,
+) -> Result<Decision> {
+    let identity =
+        Identity::Oidc { provider: profile.provider.clone(), subject: profile.subject.clone() };
+    let Some(old) = state.users().by_identity(&identity) else {
+        let new = NewUser {
+            name: profile.name.clone(),
+            display_name: profile.display_name.clone(),
+            email: profile.email.clone(),
+            identity,
+            picture_url: profile.picture_url.clone(),
+        };
+        return create(state, id, &new, context);
+    };
+    let user = User {
+        name: profile.name.clone(),
+        display_name: profile.display_name.clone(),
+        email: profile.email.clone(),
+        picture_url: profile.picture_url.clone(),
+        ..User::clone(old)
+    };
+    if user == **old {
+        return Ok(Decision::unchanged(Reply::User(old.clone())));
+    }
+    let user = User { revision: old.revision.next(), updated_at: context.now, ..user };
+    Ok(Decision::put(user).noting(UserCommand::UPDATE, Entity::User, old.id))
+}
+
+/// Whatever admits nodes goes before them, so that none is added while parts of this remain.
+fn delete(state: &State, id: UserId, cascade: bool, part: Part) -> Result<Decision> {
+    state.users().require(id)?;
+    if !cascade {
+        check_owns_nothing(state, id)?;
+    }
+    let preauth_keys = state.preauth_keys().of_user(id).map(Handle::PreAuthKey);
+    let api_keys = state.api_keys().of_user(id).map(Handle::ApiKey);
+    let sessions = state.sessions().of_owner(SessionOwner::User(id)).map(Handle::Session);
+    let nodes = state.nodes().of_user(id).map(Handle::Node);
+    let user = std::iter::once(Handle::User(id));
+    let mut draft = Draft::of(state);
+    let mut scales = Scales::of(part);
+    let mut notes = SmallVec::new();
+    let mut ended = None;
+    for handle in preauth_keys.chain(api_keys).chain(sessions).chain(nodes).chain(user) {
+        if scales.are_full() {
+            ended = Some(None);
+            break;
+        }
+        match handle {
+            Handle::Node(node) => nodes::delete(&mut draft, node),
+            other => draft.delete(other),
+        }
+        scales.weigh(&draft);
+        if let Some(note) = note_of_deletion(handle) {
+            scales.line();
+            notes.push(note);
+        }
+    }
+    let mut decision = draft.finish(Reply::Done.of_part(ended));
+    decision.audit = notes;
+    Ok(decision)
+}
+
+fn check_owns_nothing(state: &State, id: UserId) -> Result<()> {
+    let nodes = state.nodes().of_user(id).count();
+    let keys = state.preauth_keys().of_user(id).count() + state.api_keys().of_user(id).count();
+    if nodes == 0 && keys == 0 {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Restricted,
+        "still owns nodes or keys; delete those first or ask for the cascade",
+    )
+    .about(Entity::User)
+    .with("id", id)
+    .with("nodes", nodes)
+    .with("keys", keys))
+}
+
+/// What the audit trail says of what goes with a user, and of the user; sessions just end.
 fn note_of_deletion(handle: Handle) -> Option<Note> {
     match handle {
+        Handle::Node(id) => Some(Note::new(NodeCommand::DELETE, Entity::Node, id)),
         Handle::PreAuthKey(id) => {
             Some(Note::new(PreAuthKeyCommand::DELETE, Entity::PreAuthKey, id))
         }
         Handle::ApiKey(id) => Some(Note::new(ApiKeyCommand::DELETE, Entity::ApiKey, id)),
         Handle::User(id) => Some(Note::new(UserCommand::DELETE, Entity::User, id)),
-        Handle::Node(_)
-        | Handle::Presence(_)
-        | Handle::Route(_)
-        | Handle::Policy(_)
-        | Handle::DnsRecord(_)
-        | Handle::Session(_)
-        | Handle::Setting(_) => None,
+        _ => None,
     }
-}
-
-fn put_user(user: Arc<User>, action: &'static str) -> Decision {
-    let mut changes = Changes::new();
-    changes.push(Change::Put(Image::User(user.clone())));
-    let id = user.id;
-    Decision::changed(changes, Reply::User(user)).noting(action, Entity::User, id)
 }
 
 #[cfg(test)]

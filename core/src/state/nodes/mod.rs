@@ -9,27 +9,25 @@ use std::sync::Arc;
 
 pub use table::Nodes;
 
-use super::decision::{Changes, Context, Decision, Draft, Handle, Reply, check_revision};
+use super::State;
+use super::decision::{Context, Decision, Draft, Handle, Reply, check_revision};
 use super::listing::Listing;
 use super::part::Scales;
-use super::{Change, State};
-use crate::command::{Image, NodeCommand, Part};
+use super::registration::register;
+use super::routes::elect_primary;
+use crate::command::{NodeCommand, Part};
 use crate::domain::{
-    DiscoKey, MachineKey, Node, NodeFilter, NodeId, NodeKey, NodePatch, Page, PageRequest,
-    Revision, SessionOwner, Timestamp, expired,
+    DiscoKey, Id, MachineKey, Node, NodeFilter, NodeId, NodeKey, NodePatch, Page, PageRequest,
+    Revision, SessionOwner, Timestamp, expired, nil_id,
 };
+use crate::entity::{Rules, dates};
 use crate::error::{Entity, Error, ErrorKind, Result};
 
 impl State {
-    /// The node, or `NotFound`.
-    pub(super) fn node(&self, id: NodeId) -> Result<&Arc<Node>> {
-        self.nodes.get(id).ok_or_else(|| Error::not_found(Entity::Node, id))
-    }
-
     /// The node that has this address.
     #[must_use]
     pub fn node_by_address(&self, address: IpAddr) -> Option<&Arc<Node>> {
-        self.addresses.holder(address).and_then(|id| self.nodes.get(id))
+        self.addresses.holder(address).and_then(|id| self.nodes().get(id))
     }
 
     /// A page of nodes, by id.
@@ -41,15 +39,15 @@ impl State {
         let start: Option<NodeId> = listing.start(page)?;
         let candidates: Box<dyn Iterator<Item = &Arc<Node>>> = match filter.user {
             Some(user) => {
-                let ids = self.nodes.of_user_behind(user, start);
-                Box::new(ids.filter_map(|id| self.nodes.get(id)))
+                let ids = self.nodes().of_user_behind(user, start);
+                Box::new(ids.filter_map(|id| self.nodes().get(id)))
             }
-            None => Box::new(self.nodes.behind(start)),
+            None => Box::new(self.nodes().behind(start)),
         };
         let matching = candidates.filter(|node| {
             filter.tag.as_ref().is_none_or(|tag| node.tags.contains(tag))
                 && filter.ephemeral.is_none_or(|ephemeral| node.ephemeral == ephemeral)
-                && filter.online.is_none_or(|online| self.presence.is_online(node.id) == online)
+                && filter.online.is_none_or(|online| self.presence().is_online(node.id) == online)
                 && filter
                     .expired_at
                     .is_none_or(|(wanted, now)| expired(node.expires_at, now) == wanted)
@@ -59,255 +57,271 @@ impl State {
 
     /// The ephemeral nodes that have been offline for at least the configured cutoff.
     pub fn reapable(&self, now: Timestamp) -> impl Iterator<Item = &Arc<Node>> + '_ {
-        let cutoff = u64::from(self.settings.network().ephemeral_cutoff_seconds);
+        let cutoff = u64::from(self.settings().network().ephemeral_cutoff_seconds);
         let cutoff = std::time::Duration::from_secs(cutoff);
-        self.nodes.ephemeral().filter(move |node| {
-            let presence = self.presence.get(node.id);
+        self.nodes().ephemeral().filter(move |node| {
+            let presence = self.presence().get(node.id);
             let online = presence.is_some_and(|presence| presence.online);
             let last_seen =
                 presence.and_then(|presence| presence.last_seen).unwrap_or(node.created_at);
             !online && now.since(last_seen) >= cutoff
         })
     }
+}
 
-    pub(super) fn decide_node(
-        &self,
-        command: &NodeCommand,
-        context: &Context<'_>,
-    ) -> Result<Decision> {
-        match command {
-            NodeCommand::Register { id, registration } => self.register(*id, registration, context),
-            NodeCommand::Update { id, patch, expected } => {
-                self.update_node(*id, patch, *expected, context)
-            }
-            NodeCommand::RotateKey { machine_key, from, to, disco_key, expires_at } => {
-                self.rotate_key(machine_key, from, to, *disco_key, *expires_at, context)
-            }
-            NodeCommand::Expire { nodes, at, part } => {
-                self.expire_nodes(nodes, *at, *part, context)
-            }
-            NodeCommand::Delete { id } => {
-                self.node(*id)?;
-                let mut draft = Draft::of(self);
-                draft.delete_node(*id);
-                Ok(draft.finish(Reply::Done).noting(NodeCommand::DELETE, Entity::Node, id))
-            }
-            NodeCommand::ReapEphemeral { part } => Ok(self.reap(*part, context)),
-            NodeCommand::BackfillAddresses { part } => self.backfill(*part, context),
+impl Rules for Node {
+    dates! { events: created_at, updated_at; ends: expires_at }
+
+    /// The key that admitted it need not exist any more.
+    fn check(&self) -> Result<()> {
+        match self.preauth_key {
+            Some(key) if key.is_nil() => Err(nil_id().about(Entity::Node)),
+            _ => Ok(()),
         }
     }
 
-    fn update_node(
-        &self,
-        id: NodeId,
-        patch: &NodePatch,
-        expected: Option<Revision>,
-        context: &Context<'_>,
-    ) -> Result<Decision> {
-        let old = self.node(id)?;
-        check_revision(Entity::Node, id, old.revision, expected)?;
-        let mut node = Node::clone(old);
-        let mut changed = patch.label.apply(&mut node.label);
-        changed |= patch.hostname.apply(&mut node.hostname);
-        changed |= patch.tags.apply(&mut node.tags);
-        changed |= patch.user.apply(&mut node.user);
-        changed |= patch.host_info.apply(&mut node.host_info);
-        changed |= patch.disco_key.apply(&mut node.disco_key);
-        changed |= patch.expires_at.apply(&mut node.expires_at);
-        if !changed {
-            return Ok(Decision::unchanged(Reply::Node(old.clone())));
-        }
-        self.check_owned(&node)?;
-        self.nodes.check_unique(&node)?;
-        node.revision = old.revision.next();
-        node.updated_at = context.now;
-        Ok(put_node(node.into()).noting(NodeCommand::UPDATE, Entity::Node, id))
-    }
-
-    /// A node has an owner that exists, or tags.
-    pub(super) fn check_owned(&self, node: &Node) -> Result<()> {
-        match node.user {
-            Some(user) => self.user(user).map(|_| ()),
-            None if node.tags.is_empty() => {
-                Err(Error::invalid("a node needs a user or at least one tag")
-                    .about(Entity::Node)
-                    .with("id", node.id))
+    fn check_beside(&self, state: &State) -> Result<()> {
+        check_owned(state, self)?;
+        state.nodes().check_unique(self)?;
+        for address in [self.ipv4.map(IpAddr::V4), self.ipv6.map(IpAddr::V6)].into_iter().flatten()
+        {
+            if let Some(holder) = state.addresses.holder(address) {
+                return Err(Error::already_exists(Entity::Node, "address")
+                    .with("address", address)
+                    .with("held_by", holder));
             }
-            None => Ok(()),
         }
+        Ok(())
     }
 
-    fn rotate_key(
-        &self,
-        machine_key: &MachineKey,
-        from: &NodeKey,
-        to: &NodeKey,
-        disco_key: Option<DiscoKey>,
-        expires_at: Option<Timestamp>,
-        context: &Context<'_>,
-    ) -> Result<Decision> {
-        let old = self
-            .nodes
-            .by_machine_key(machine_key)
-            .ok_or_else(|| Error::not_found(Entity::Node, machine_key))?;
-        if old.node_key == *to && old.disco_key == disco_key && old.expires_at == expires_at {
-            return Ok(Decision::unchanged(Reply::Node(old.clone())));
+    fn follow(state: &mut State, old: Option<&Self>, new: Option<&Self>) {
+        state.addresses.replace(old, new);
+    }
+}
+
+pub(crate) fn decide(
+    state: &State,
+    command: &NodeCommand,
+    context: &Context<'_>,
+) -> Result<Decision> {
+    match command {
+        NodeCommand::Register { id, registration } => register(state, *id, registration, context),
+        NodeCommand::Update { id, patch, expected } => {
+            update(state, *id, patch, *expected, context)
         }
-        if old.node_key != *from {
-            return Err(Error::new(
-                ErrorKind::Conflict,
-                "has another node key than the one to rotate from",
-            )
+        NodeCommand::RotateKey { machine_key, from, to, disco_key, expires_at } => {
+            rotate_key(state, machine_key, from, to, *disco_key, *expires_at, context)
+        }
+        NodeCommand::Expire { nodes, at, part } => expire(state, nodes, *at, *part, context),
+        NodeCommand::Delete { id } => {
+            state.nodes().require(*id)?;
+            let mut draft = Draft::of(state);
+            delete(&mut draft, *id);
+            Ok(draft.finish(Reply::Done).noting(NodeCommand::DELETE, Entity::Node, id))
+        }
+        NodeCommand::ReapEphemeral { part } => Ok(reap(state, *part, context)),
+        NodeCommand::BackfillAddresses { part } => backfill(state, *part, context),
+    }
+}
+
+fn update(
+    state: &State,
+    id: NodeId,
+    patch: &NodePatch,
+    expected: Option<Revision>,
+    context: &Context<'_>,
+) -> Result<Decision> {
+    let old = state.nodes().require(id)?;
+    check_revision(Entity::Node, id, old.revision, expected)?;
+    let mut node = Node::clone(old);
+    let mut changed = patch.label.apply(&mut node.label);
+    changed |= patch.hostname.apply(&mut node.hostname);
+    changed |= patch.tags.apply(&mut node.tags);
+    changed |= patch.user.apply(&mut node.user);
+    changed |= patch.host_info.apply(&mut node.host_info);
+    changed |= patch.disco_key.apply(&mut node.disco_key);
+    changed |= patch.expires_at.apply(&mut node.expires_at);
+    if !changed {
+        return Ok(Decision::unchanged(Reply::Node(old.clone())));
+    }
+    check_owned(state, &node)?;
+    state.nodes().check_unique(&node)?;
+    node.revision = old.revision.next();
+    node.updated_at = context.now;
+    Ok(Decision::put(node).noting(NodeCommand::UPDATE, Entity::Node, id))
+}
+
+/// A node has an owner that exists, or tags.
+pub(super) fn check_owned(state: &State, node: &Node) -> Result<()> {
+    match node.user {
+        Some(user) => state.users().require(user).map(|_| ()),
+        None if node.tags.is_empty() => {
+            Err(Error::invalid("a node needs a user or at least one tag")
+                .about(Entity::Node)
+                .with("id", node.id))
+        }
+        None => Ok(()),
+    }
+}
+
+fn rotate_key(
+    state: &State,
+    machine_key: &MachineKey,
+    from: &NodeKey,
+    to: &NodeKey,
+    disco_key: Option<DiscoKey>,
+    expires_at: Option<Timestamp>,
+    context: &Context<'_>,
+) -> Result<Decision> {
+    let old = state
+        .nodes()
+        .by_machine_key(machine_key)
+        .ok_or_else(|| Error::not_found(Entity::Node, machine_key))?;
+    if old.node_key == *to && old.disco_key == disco_key && old.expires_at == expires_at {
+        return Ok(Decision::unchanged(Reply::Node(old.clone())));
+    }
+    if old.node_key != *from {
+        let message = "has another node key than the one to rotate from";
+        return Err(Error::new(ErrorKind::Conflict, message)
             .about(Entity::Node)
             .with("id", old.id)
             .with("node_key", old.node_key));
-        }
-        if expired(old.expires_at, context.now) {
-            return Err(Error::new(
-                ErrorKind::PermissionDenied,
-                "has an expired key; it must register again",
-            )
+    }
+    if expired(old.expires_at, context.now) {
+        let message = "has an expired key; it must register again";
+        return Err(Error::new(ErrorKind::PermissionDenied, message)
             .about(Entity::Node)
             .with("id", old.id));
+    }
+    let node = Node {
+        node_key: *to,
+        disco_key,
+        expires_at,
+        updated_at: context.now,
+        revision: old.revision.next(),
+        ..Node::clone(old)
+    };
+    state.nodes().check_unique(&node)?;
+    Ok(Decision::put(node).noting(NodeCommand::ROTATE_KEY, Entity::Node, old.id))
+}
+
+/// That all of them exist is made sure of at the beginning. One that is gone when its part comes has
+/// gone since.
+fn expire(
+    state: &State,
+    ids: &[NodeId],
+    at: Timestamp,
+    part: Part,
+    context: &Context<'_>,
+) -> Result<Decision> {
+    if part.after.is_none() {
+        ids.iter().try_for_each(|id| state.nodes().require(*id).map(|_| ()))?;
+    }
+    let ids: BTreeSet<_> = ids.iter().copied().filter(|id| Some(*id) > part.after).collect();
+    let mut draft = Draft::of(state);
+    let mut scales = Scales::of(part);
+    let (mut expired, mut last, mut ended) = (Vec::new(), part.after, None);
+    for old in ids.into_iter().filter_map(|id| state.nodes().get(id)) {
+        if scales.are_full() {
+            ended = Some(last);
+            break;
         }
-        let node = Node {
-            node_key: *to,
-            disco_key,
-            expires_at,
+        last = Some(old.id);
+        if old.expires_at == Some(at) {
+            continue;
+        }
+        draft.put(Node {
+            expires_at: Some(at),
             updated_at: context.now,
             revision: old.revision.next(),
             ..Node::clone(old)
-        };
-        self.nodes.check_unique(&node)?;
-        let id = node.id;
-        Ok(put_node(node.into()).noting(NodeCommand::ROTATE_KEY, Entity::Node, id))
+        });
+        scales.weigh(&draft);
+        scales.line();
+        expired.push(old.id);
     }
+    let decision = draft.finish(Reply::Count(expired.len() as u64).of_part(ended));
+    Ok(noting_each(decision, NodeCommand::EXPIRE, &expired))
+}
 
-    /// That all of them exist is made sure of at the beginning. One that is gone when its part
-    /// comes has gone since.
-    fn expire_nodes(
-        &self,
-        ids: &[NodeId],
-        at: Timestamp,
-        part: Part,
-        context: &Context<'_>,
-    ) -> Result<Decision> {
-        if part.after.is_none() {
-            ids.iter().try_for_each(|id| self.node(*id).map(|_| ()))?;
+fn reap(state: &State, part: Part, context: &Context<'_>) -> Decision {
+    let mut draft = Draft::of(state);
+    let mut scales = Scales::of(part);
+    let (mut reaped, mut ended) = (Vec::new(), None);
+    for node in state.reapable(context.now).filter(|node| Some(node.id) > part.after) {
+        if scales.are_full() {
+            ended = Some(reaped.last().copied());
+            break;
         }
-        let ids: BTreeSet<_> = ids.iter().copied().filter(|id| Some(*id) > part.after).collect();
-        let mut draft = Draft::of(self);
-        let mut scales = Scales::of(part);
-        let (mut expired, mut last, mut ended) = (Vec::new(), part.after, None);
-        for old in ids.into_iter().filter_map(|id| self.nodes.get(id)) {
-            if scales.are_full() {
-                ended = Some(last);
-                break;
-            }
-            last = Some(old.id);
-            if old.expires_at == Some(at) {
-                continue;
-            }
-            draft.put(Image::Node(Arc::new(Node {
-                expires_at: Some(at),
-                updated_at: context.now,
-                revision: old.revision.next(),
-                ..Node::clone(old)
-            })));
-            scales.weigh(&draft);
-            scales.line();
-            expired.push(old.id);
-        }
-        let decision = draft.finish(Reply::Count(expired.len() as u64).of_part(ended));
-        Ok(noting_each(decision, NodeCommand::EXPIRE, &expired))
+        delete(&mut draft, node.id);
+        scales.weigh(&draft);
+        scales.line();
+        reaped.push(node.id);
     }
+    let decision = draft.finish(Reply::Nodes(reaped.clone()).of_part(ended));
+    noting_each(decision, NodeCommand::REAP, &reaped)
+}
 
-    fn reap(&self, part: Part, context: &Context<'_>) -> Decision {
-        let mut draft = Draft::of(self);
-        let mut scales = Scales::of(part);
-        let (mut reaped, mut ended) = (Vec::new(), None);
-        for node in self.reapable(context.now).filter(|node| Some(node.id) > part.after) {
-            if scales.are_full() {
-                ended = Some(reaped.last().copied());
-                break;
-            }
-            draft.delete_node(node.id);
-            scales.weigh(&draft);
-            scales.line();
-            reaped.push(node.id);
+/// That the addresses suffice for all is made sure of at the beginning.
+fn backfill(state: &State, part: Part, context: &Context<'_>) -> Result<Decision> {
+    let network = state.settings().network();
+    let lacks = |node: &&Arc<Node>| {
+        (network.ipv4.is_some() && node.ipv4.is_none())
+            || (network.ipv6.is_some() && node.ipv6.is_none())
+    };
+    let mut draft = Draft::of(state);
+    let mut scales = Scales::of(part);
+    let mut filled = Vec::new();
+    let mut lacking = state.nodes().behind(part.after).filter(lacks);
+    for old in lacking.by_ref() {
+        let mut node = Node::clone(old);
+        draft.state.addresses.fill(&mut node, &network)?;
+        node.revision = old.revision.next();
+        node.updated_at = context.now;
+        filled.push(node.id);
+        draft.put(node);
+        scales.weigh(&draft);
+        scales.line();
+        if scales.are_full() {
+            break;
         }
-        let decision = draft.finish(Reply::Nodes(reaped.clone()).of_part(ended));
-        noting_each(decision, NodeCommand::REAP, &reaped)
     }
-
-    /// That the addresses suffice for all is made sure of at the beginning.
-    fn backfill(&self, part: Part, context: &Context<'_>) -> Result<Decision> {
-        let network = self.settings.network();
-        let lacks = |node: &&Arc<Node>| {
-            (network.ipv4.is_some() && node.ipv4.is_none())
-                || (network.ipv6.is_some() && node.ipv6.is_none())
-        };
-        let mut draft = Draft::of(self);
-        let mut scales = Scales::of(part);
-        let mut filled = Vec::new();
-        let mut lacking = self.nodes.behind(part.after).filter(lacks);
-        for old in lacking.by_ref() {
+    let mut ended = None;
+    if let Some(next) = lacking.next() {
+        ended = Some(filled.last().copied());
+        let mut addresses = draft.state.addresses.clone();
+        let rest = std::iter::once(next).chain(lacking).filter(|_| part.after.is_none());
+        for old in rest {
             let mut node = Node::clone(old);
-            draft.state.addresses.fill(&mut node, &network)?;
-            node.revision = old.revision.next();
-            node.updated_at = context.now;
-            filled.push(node.id);
-            draft.put(Image::Node(node.into()));
-            scales.weigh(&draft);
-            scales.line();
-            if scales.are_full() {
-                break;
-            }
+            addresses.fill(&mut node, &network)?;
+            addresses.replace(Some(old), Some(&node));
         }
-        let mut ended = None;
-        if let Some(next) = lacking.next() {
-            ended = Some(filled.last().copied());
-            let mut addresses = draft.state.addresses.clone();
-            let rest = std::iter::once(next).chain(lacking).filter(|_| part.after.is_none());
-            for old in rest {
-                let mut node = Node::clone(old);
-                addresses.fill(&mut node, &network)?;
-                addresses.replace(Some(old), Some(&node));
-            }
-        }
-        let decision = draft.finish(Reply::Nodes(filled.clone()).of_part(ended));
-        Ok(noting_each(decision, NodeCommand::BACKFILL_ADDRESSES, &filled))
     }
+    let decision = draft.finish(Reply::Nodes(filled.clone()).of_part(ended));
+    Ok(noting_each(decision, NodeCommand::BACKFILL_ADDRESSES, &filled))
 }
 
 fn noting_each(decision: Decision, action: &'static str, nodes: &[NodeId]) -> Decision {
     nodes.iter().fold(decision, |decision, id| decision.noting(action, Entity::Node, id))
 }
 
-impl Draft {
-    /// Deletes a node with its routes, its presence and its sessions.
-    pub(super) fn delete_node(&mut self, id: NodeId) {
-        let routes: Vec<_> = self.state.routes().of_node(id).cloned().collect();
-        for session in self.state.sessions().of_owner(SessionOwner::Node(id)).collect::<Vec<_>>() {
-            self.delete(Handle::Session(session));
-        }
-        if self.state.presence().get(id).is_some() {
-            self.delete(Handle::Presence(id));
-        }
-        for route in &routes {
-            self.delete(Handle::Route(route.id));
-        }
-        self.delete(Handle::Node(id));
-        for route in routes.iter().filter(|route| route.carries_traffic()) {
-            self.elect_primary(route.prefix);
-        }
+/// Deletes a node with its routes, its presence and its sessions.
+pub(super) fn delete(draft: &mut Draft, id: NodeId) {
+    let routes: Vec<_> = draft.state.routes().of_node(id).cloned().collect();
+    let sessions: Vec<_> = draft.state.sessions().of_owner(SessionOwner::Node(id)).collect();
+    for session in sessions {
+        draft.delete(Handle::Session(session));
     }
-}
-
-pub(super) fn put_node(node: Arc<Node>) -> Decision {
-    let mut changes = Changes::new();
-    changes.push(Change::Put(Image::Node(node.clone())));
-    Decision::changed(changes, Reply::Node(node))
+    if draft.state.presence().get(id).is_some() {
+        draft.delete(Handle::Presence(id));
+    }
+    for route in &routes {
+        draft.delete(Handle::Route(route.id));
+    }
+    draft.delete(Handle::Node(id));
+    for route in routes.iter().filter(|route| route.carries_traffic()) {
+        elect_primary(draft, route.prefix);
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::places::{Place, Places};
 use crate::domain::{DnsLabel, MachineKey, Node, NodeId, NodeKey, Timestamp, UserId};
 use crate::error::{Entity, Error, Result};
+use crate::state::collection::update_set;
 use crate::state::listing::{behind, owned};
 use crate::state::loading::at_once;
 use crate::state::unique::UniqueIndex;
@@ -137,7 +138,7 @@ impl Nodes {
             for node in nodes {
                 let place = table.places.insert(node.clone());
                 table.ordered.insert(node.id, place);
-                table.list(node);
+                table.update_sets(None, Some(node));
             }
             table
         };
@@ -148,79 +149,62 @@ impl Nodes {
         Ok(table)
     }
 
-    pub(in crate::state) fn put(&mut self, node: Arc<Node>) -> bool {
+    /// The node with this id, or `NotFound`.
+    pub(in crate::state) fn require(&self, id: NodeId) -> Result<&Arc<Node>> {
+        self.get(id).ok_or_else(|| Error::not_found(Entity::Node, id))
+    }
+
+    /// Refuses an id that is taken.
+    pub(in crate::state) fn check_fresh(&self, id: NodeId) -> Result<()> {
+        match self.get(id) {
+            Some(_) => Err(Error::already_exists(Entity::Node, "id").with("id", id)),
+            None => Ok(()),
+        }
+    }
+
+    /// Puts a node in. Gives the one that it replaces.
+    pub(crate) fn put(&mut self, node: Arc<Node>) -> Option<Arc<Node>> {
         let (place, old) = match self.place_of(node.id) {
             Some(place) => (place, self.places.replace(place, node.clone())),
             None => (self.places.insert(node.clone()), None),
         };
-        match &old {
-            Some(old) => self.unindex(place, old, Some(&node)),
-            None => {
-                self.ordered.insert(node.id, place);
-                self.by_id.insert(&node.id, place);
-            }
+        if old.is_none() {
+            self.ordered.insert(node.id, place);
+            self.by_id.insert(&node.id, place);
         }
-        if old.as_ref().is_none_or(|old| old.machine_key != node.machine_key) {
-            self.by_machine_key.insert(&node.machine_key, place);
-        }
-        if old.as_ref().is_none_or(|old| old.node_key != node.node_key) {
-            self.by_node_key.insert(&node.node_key, place);
-        }
-        if old.as_ref().is_none_or(|old| old.label != node.label) {
-            self.by_label.insert(&node.label, place);
-        }
-        self.list(&node);
-        old.is_some()
+        self.update_unique(place, old.as_deref(), Some(&node));
+        self.update_sets(old.as_deref(), Some(&node));
+        old
     }
 
-    /// Adds what is found by more than one node.
-    fn list(&mut self, node: &Node) {
-        if let Some(user) = node.user {
-            self.by_user.insert((user, node.id));
-        }
-        if let Some(expires_at) = node.expires_at {
-            self.by_expiry.insert((expires_at, node.id));
-        }
-        if node.ephemeral {
-            self.ephemeral.insert(node.id);
-        }
+    /// Takes a node out.
+    pub(crate) fn remove(&mut self, id: NodeId) -> Option<Arc<Node>> {
+        let place = self.place_of(id)?;
+        let old = self.places.remove(place)?;
+        self.ordered.remove(&id);
+        self.by_id.remove(&id, place);
+        self.update_unique(place, Some(&old), None);
+        self.update_sets(Some(&old), None);
+        Some(old)
     }
 
-    pub(in crate::state) fn remove(&mut self, id: NodeId) {
-        if let Some(place) = self.place_of(id)
-            && let Some(old) = self.places.remove(place)
-        {
-            self.ordered.remove(&id);
-            self.by_id.remove(&id, place);
-            self.unindex(place, &old, None);
-        }
+    /// Brings up to date what finds at most one node.
+    fn update_unique(&mut self, place: Place, old: Option<&Node>, new: Option<&Node>) {
+        let machine_keys = (old.map(|node| &node.machine_key), new.map(|node| &node.machine_key));
+        self.by_machine_key.update(place, machine_keys.0, machine_keys.1);
+        let node_keys = (old.map(|node| &node.node_key), new.map(|node| &node.node_key));
+        self.by_node_key.update(place, node_keys.0, node_keys.1);
+        self.by_label.update(place, old.map(|node| &node.label), new.map(|node| &node.label));
     }
 
-    /// Removes the index entries of `old` that `new` does not have.
-    fn unindex(&mut self, place: Place, old: &Node, new: Option<&Node>) {
-        let gone = |same: fn(&Node, &Node) -> bool| new.is_none_or(|new| !same(old, new));
-        if gone(|old, new| old.machine_key == new.machine_key) {
-            self.by_machine_key.remove(&old.machine_key, place);
-        }
-        if gone(|old, new| old.node_key == new.node_key) {
-            self.by_node_key.remove(&old.node_key, place);
-        }
-        if gone(|old, new| old.label == new.label) {
-            self.by_label.remove(&old.label, place);
-        }
-        if let Some(user) = old.user
-            && gone(|old, new| old.user == new.user)
-        {
-            self.by_user.remove(&(user, old.id));
-        }
-        if let Some(expires_at) = old.expires_at
-            && gone(|old, new| old.expires_at == new.expires_at)
-        {
-            self.by_expiry.remove(&(expires_at, old.id));
-        }
-        if old.ephemeral && gone(|old, new| old.ephemeral == new.ephemeral) {
-            self.ephemeral.remove(&old.id);
-        }
+    /// Brings up to date what finds more than one.
+    fn update_sets(&mut self, old: Option<&Node>, new: Option<&Node>) {
+        let of = |node: &Node| Some((node.user?, node.id));
+        update_set(&mut self.by_user, old.and_then(of), new.and_then(of));
+        let ends = |node: &Node| Some((node.expires_at?, node.id));
+        update_set(&mut self.by_expiry, old.and_then(ends), new.and_then(ends));
+        let ephemeral = |node: &Node| node.ephemeral.then_some(node.id);
+        update_set(&mut self.ephemeral, old.and_then(ephemeral), new.and_then(ephemeral));
     }
 
     /// Refuses a node key that another node has.

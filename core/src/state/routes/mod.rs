@@ -4,14 +4,14 @@ mod primaries;
 mod table;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 pub use table::Routes;
 
 use super::State;
-use super::decision::{Context, Decision, Draft, Handle, Reply, check_fresh};
-use crate::command::{Image, RouteCommand};
+use super::decision::{Context, Decision, Draft, Handle, Reply};
+use crate::command::RouteCommand;
 use crate::domain::{NodeId, Prefix, Revision, Route, RouteId};
+use crate::entity::{Rules, dates};
 use crate::error::{Entity, Error, Result};
 
 /// A node offers at most this many routes.
@@ -24,129 +24,153 @@ enum Side {
     Approved,
 }
 
-impl State {
-    pub(super) fn decide_route(
-        &self,
-        command: &RouteCommand,
-        context: &Context<'_>,
-    ) -> Result<Decision> {
-        match command {
-            RouteCommand::Advertise { node, prefixes } => {
-                self.set_routes(*node, prefixes, Side::Advertised, context)
-            }
-            RouteCommand::Approve { node, prefixes } => {
-                self.set_routes(*node, prefixes, Side::Approved, context)
-            }
-            RouteCommand::Delete { id } => {
-                let route =
-                    self.routes.get(*id).ok_or_else(|| Error::not_found(Entity::Route, id))?;
-                let mut draft = Draft::of(self);
-                draft.delete(Handle::Route(*id));
-                if route.carries_traffic() {
-                    draft.elect_primary(route.prefix);
-                }
-                Ok(draft.finish(Reply::Done).noting(RouteCommand::DELETE, Entity::Route, id))
-            }
+impl Rules for Route {
+    dates! { events: created_at, updated_at; ends: }
+
+    /// Its node exists and has no other for its prefix; it is primary if that can be, and alone.
+    fn check_beside(&self, state: &State) -> Result<()> {
+        state.nodes().require(self.node)?;
+        if state.routes().find(self.node, self.prefix).is_some() {
+            return Err(Error::already_exists(Entity::Route, "node_prefix")
+                .with("node", self.node)
+                .with("prefix", self.prefix));
         }
+        if !self.primary {
+            return Ok(());
+        }
+        if let Some(holder) = state.routes().primary(self.prefix) {
+            return Err(Error::already_exists(Entity::Route, "primary")
+                .with("prefix", self.prefix)
+                .with("held_by", holder.id));
+        }
+        let online = state.presence().is_online(self.node);
+        if !(self.carries_traffic() && online) || self.prefix.is_exit() {
+            return Err(Error::invalid(
+                "a primary route is advertised, approved, no exit route, and its node is online",
+            )
+            .about(Entity::Route)
+            .with("id", self.id));
+        }
+        Ok(())
     }
 
-    /// Makes exactly `wanted` the node's advertised or approved prefixes. What is neither any
-    /// longer disappears.
-    fn set_routes(
-        &self,
-        node: NodeId,
-        wanted: &[(RouteId, Prefix)],
-        side: Side,
-        context: &Context<'_>,
-    ) -> Result<Decision> {
-        self.node(node)?;
-        if wanted.len() > MAX_ROUTES_OF_NODE {
-            return Err(Error::invalid("a call takes at most 1024 prefixes")
-                .about(Entity::Route)
-                .with("node", node)
-                .with("routes", wanted.len()));
-        }
-        let mut wanted: BTreeMap<Prefix, RouteId> =
-            wanted.iter().map(|(id, prefix)| (*prefix, *id)).collect();
-        let mut draft = Draft::of(self);
-        let mut unchanged = true;
-        // Only these can change who is primary.
-        let mut carriers = Vec::new();
-        for old in self.routes.of_node(node) {
-            let on = wanted.remove(&old.prefix).is_some();
-            let mut route = Route::clone(old);
-            match side {
-                Side::Advertised => route.advertised = on,
-                Side::Approved => route.approved = on,
-            }
-            if !route.advertised && !route.approved {
-                draft.delete(Handle::Route(old.id));
-            } else if route != **old {
-                if route.carries_traffic() != old.carries_traffic() {
-                    carriers.push(old.prefix);
-                }
-                draft.put_route(route, context);
-            } else {
-                continue;
-            }
-            unchanged = false;
-        }
-        // What is left has no route yet. It has one side, so it carries nothing.
-        for (prefix, id) in wanted {
-            check_fresh(Entity::Route, id, draft.state.routes.get(id).is_some())?;
-            draft.put(Image::Route(Arc::new(Route {
-                id,
-                node,
-                prefix,
-                advertised: matches!(side, Side::Advertised),
-                approved: matches!(side, Side::Approved),
-                primary: false,
-                created_at: context.now,
-                updated_at: context.now,
-                revision: Revision::FIRST,
-            })));
-            unchanged = false;
-        }
-        for prefix in carriers {
-            draft.elect_primary(prefix);
-        }
-        let reply = Reply::Routes(draft.state.routes.of_node(node).cloned().collect());
-        if unchanged {
-            return Ok(Decision::unchanged(reply));
-        }
-        let action = match side {
-            Side::Advertised => RouteCommand::ADVERTISE,
-            Side::Approved => RouteCommand::APPROVE,
-        };
-        Ok(draft.finish(reply).noting(action, Entity::Node, node))
+    /// Only what an online node offers can be primary.
+    fn follow(state: &mut State, old: Option<&Self>, new: Option<&Self>) {
+        let online = new.is_some_and(|new| state.presence().is_online(new.node));
+        state.tables.routes.rank(old, new, online);
     }
 }
 
-impl Draft {
-    fn put_route(&mut self, route: Route, context: &Context<'_>) {
-        self.put(Image::Route(Arc::new(Route {
-            updated_at: context.now,
-            revision: route.revision.next(),
-            ..route
-        })));
-    }
-
-    /// Keeps the primary of a prefix while it can be; otherwise hands over to the oldest route that
-    /// can be, or to none.
-    ///
-    /// The flag is derived, so it counts neither as a revision nor as an update.
-    pub(super) fn elect_primary(&mut self, prefix: Prefix) {
-        let routes = &self.state.routes;
-        let current = routes.primary(prefix).cloned();
-        if current.as_ref().is_some_and(|current| routes.is_able(current)) {
-            return;
+pub(crate) fn decide(
+    state: &State,
+    command: &RouteCommand,
+    context: &Context<'_>,
+) -> Result<Decision> {
+    match command {
+        RouteCommand::Advertise { node, prefixes } => {
+            set(state, *node, prefixes, Side::Advertised, context)
         }
-        let next = routes.oldest_able(prefix).cloned();
-        let moves = [(current, false), (next, true)];
-        for (route, primary) in moves {
-            if let Some(route) = route {
-                self.put(Image::Route(Arc::new(Route { primary, ..Route::clone(&route) })));
+        RouteCommand::Approve { node, prefixes } => {
+            set(state, *node, prefixes, Side::Approved, context)
+        }
+        RouteCommand::Delete { id } => {
+            let route = state.routes().require(*id)?;
+            let mut draft = Draft::of(state);
+            draft.delete(Handle::Route(*id));
+            if route.carries_traffic() {
+                elect_primary(&mut draft, route.prefix);
             }
+            Ok(draft.finish(Reply::Done).noting(RouteCommand::DELETE, Entity::Route, id))
+        }
+    }
+}
+
+/// Makes exactly `wanted` the node's advertised or approved prefixes. What is neither any longer
+/// disappears.
+fn set(
+    state: &State,
+    node: NodeId,
+    wanted: &[(RouteId, Prefix)],
+    side: Side,
+    context: &Context<'_>,
+) -> Result<Decision> {
+    state.nodes().require(node)?;
+    if wanted.len() > MAX_ROUTES_OF_NODE {
+        return Err(Error::invalid("a call takes at most 1024 prefixes")
+            .about(Entity::Route)
+            .with("node", node)
+            .with("routes", wanted.len()));
+    }
+    let mut wanted: BTreeMap<Prefix, RouteId> =
+        wanted.iter().map(|(id, prefix)| (*prefix, *id)).collect();
+    let mut draft = Draft::of(state);
+    let mut unchanged = true;
+    // Only these can change who is primary.
+    let mut carriers = Vec::new();
+    for old in state.routes().of_node(node) {
+        let on = wanted.remove(&old.prefix).is_some();
+        let mut route = Route::clone(old);
+        match side {
+            Side::Advertised => route.advertised = on,
+            Side::Approved => route.approved = on,
+        }
+        if !route.advertised && !route.approved {
+            draft.delete(Handle::Route(old.id));
+        } else if route != **old {
+            if route.carries_traffic() != old.carries_traffic() {
+                carriers.push(old.prefix);
+            }
+            let (updated_at, revision) = (context.now, route.revision.next());
+            draft.put(Route { updated_at, revision, ..route });
+        } else {
+            continue;
+        }
+        unchanged = false;
+    }
+    // What is left has no route yet. It has one side, so it carries nothing.
+    for (prefix, id) in wanted {
+        draft.state.routes().check_fresh(id)?;
+        draft.put(Route {
+            id,
+            node,
+            prefix,
+            advertised: matches!(side, Side::Advertised),
+            approved: matches!(side, Side::Approved),
+            primary: false,
+            created_at: context.now,
+            updated_at: context.now,
+            revision: Revision::FIRST,
+        });
+        unchanged = false;
+    }
+    for prefix in carriers {
+        elect_primary(&mut draft, prefix);
+    }
+    let reply = Reply::Routes(draft.state.routes().of_node(node).cloned().collect());
+    if unchanged {
+        return Ok(Decision::unchanged(reply));
+    }
+    let action = match side {
+        Side::Advertised => RouteCommand::ADVERTISE,
+        Side::Approved => RouteCommand::APPROVE,
+    };
+    Ok(draft.finish(reply).noting(action, Entity::Node, node))
+}
+
+/// Keeps the primary of a prefix while it can be; otherwise hands over to the oldest route that can
+/// be, or to none.
+///
+/// The flag is derived, so it counts neither as a revision nor as an update.
+pub(super) fn elect_primary(draft: &mut Draft, prefix: Prefix) {
+    let routes = draft.state.routes();
+    let current = routes.primary(prefix).cloned();
+    if current.as_ref().is_some_and(|current| routes.is_able(current)) {
+        return;
+    }
+    let next = routes.oldest_able(prefix).cloned();
+    for (route, primary) in [(current, false), (next, true)] {
+        if let Some(route) = route {
+            draft.put(Route { primary, ..Route::clone(&route) });
         }
     }
 }

@@ -6,14 +6,17 @@ use std::sync::Arc;
 use super::primaries::Primaries;
 use crate::domain::{NodeId, Page, PageRequest, Prefix, Route, RouteFilter, RouteId, Timestamp};
 use crate::error::{Entity, Result};
+use crate::state::collection::{Collection, Index, update_set};
 use crate::state::listing::{Listing, behind, owned};
 use crate::state::{Map, Set};
 
-/// All routes. What nobody approved costs what any row costs: the indexes that decisions and network
-/// maps walk do not hold it.
+/// All routes.
+pub type Routes = Collection<Route, RouteIndex>;
+
+/// What nobody approved costs what any row costs: the indexes that decisions and network maps walk
+/// do not hold it.
 #[derive(Clone, Default, Debug)]
-pub struct Routes {
-    by_id: Map<RouteId, Arc<Route>>,
+pub struct RouteIndex {
     by_node: Map<(NodeId, Prefix), Arc<Route>>,
     by_prefix: Set<(Prefix, RouteId)>,
     /// Those that carry traffic.
@@ -23,17 +26,39 @@ pub struct Routes {
     primaries: Primaries,
 }
 
-impl Routes {
-    /// The route with this id.
-    #[must_use]
-    pub fn get(&self, id: RouteId) -> Option<&Arc<Route>> {
-        self.by_id.get(&id)
+impl Index<Route> for RouteIndex {
+    fn update(&mut self, id: RouteId, old: Option<&Route>, new: Option<&Arc<Route>>) {
+        let place = |route: &Route| (route.node, route.prefix);
+        let key = |route: &Route| (route.prefix, id);
+        update_set(&mut self.by_prefix, old.map(key), new.map(|new| key(new)));
+        if let Some(old) = old {
+            if new.is_none_or(|new| place(new) != place(old)) {
+                self.by_node.remove(&place(old));
+            }
+            if old.carries_traffic() && new.is_none_or(|new| !new.carries_traffic()) {
+                self.carrying.remove(&id);
+            }
+            if self.primaries.get(old.prefix).is_some_and(|primary| primary.id == id) {
+                self.primaries.remove(old.prefix);
+            }
+        }
+        if let Some(new) = new {
+            self.by_node.insert(place(new), new.clone());
+            if new.carries_traffic() {
+                self.carrying.insert(id, new.clone());
+            }
+            if new.primary {
+                self.primaries.put(new.clone());
+            }
+        }
     }
+}
 
+impl Routes {
     /// A node's route for exactly this prefix.
     #[must_use]
     pub fn find(&self, node: NodeId, prefix: Prefix) -> Option<&Arc<Route>> {
-        self.by_node.get(&(node, prefix))
+        self.index.by_node.get(&(node, prefix))
     }
 
     /// A node's routes, by prefix.
@@ -43,7 +68,8 @@ impl Routes {
     }
 
     fn of_node_from(&self, node: NodeId, first: Prefix) -> impl Iterator<Item = &Arc<Route>> + '_ {
-        self.by_node
+        self.index
+            .by_node
             .range((node, first)..)
             .take_while(move |((owner, _), _)| *owner == node)
             .map(|(_, route)| route)
@@ -59,55 +85,38 @@ impl Routes {
         prefix: Prefix,
         start: Option<RouteId>,
     ) -> impl Iterator<Item = &Arc<Route>> + '_ {
-        self.by_prefix.range(owned(prefix, start)).filter_map(|(_, id)| self.by_id.get(id))
+        self.index.by_prefix.range(owned(prefix, start)).filter_map(|(_, id)| self.get(*id))
     }
 
     /// The routes that carry traffic, by id.
     pub fn carrying(&self) -> impl Iterator<Item = &Arc<Route>> {
-        self.carrying.values()
+        self.index.carrying.values()
     }
 
     /// The primary route for exactly this prefix.
     #[must_use]
     pub fn primary(&self, prefix: Prefix) -> Option<&Arc<Route>> {
-        self.primaries.get(prefix)
+        self.index.primaries.get(prefix)
     }
 
     /// The primary route with the longest prefix that contains `address`. Takes a step for each six
     /// bits of the longest prefix that begins like the address.
     #[must_use]
     pub fn lookup(&self, address: IpAddr) -> Option<&Arc<Route>> {
-        self.primaries.lookup(address)
+        self.index.primaries.lookup(address)
     }
 
     /// Whether the route can be primary: it carries traffic, its node is online, and it is no exit
     /// route.
     pub(in crate::state) fn is_able(&self, route: &Route) -> bool {
-        turn(route).is_some_and(|turn| self.able.contains(&turn))
+        turn(route).is_some_and(|turn| self.index.able.contains(&turn))
     }
 
     /// Of the routes for this prefix that can be primary, the oldest.
     pub(in crate::state) fn oldest_able(&self, prefix: Prefix) -> Option<&Arc<Route>> {
         let first = (prefix, Timestamp::EPOCH, RouteId::from_bytes([0; 16]));
-        let (of, _, id) = self.able.range(first..).next()?;
-        if *of == prefix { self.carrying.get(id) } else { None }
-    }
-
-    /// All routes, by id.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
-        self.by_id.values()
-    }
-
-    /// How many there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.by_id.len()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.by_id.is_empty()
+        let (of, _, id) = self.index.able.range(first..).next()?;
+        if *of == prefix { self.index.carrying.get(id) } else { None }
     }
 
     /// A page of routes, by prefix (family, address, length) and then id.
@@ -127,8 +136,8 @@ impl Routes {
                 Box::new(self.of_prefix_behind(prefix, start))
             }
             (None, None) => {
-                let ids = self.by_prefix.range(behind(start.as_ref()));
-                Box::new(ids.filter_map(|(_, id)| self.by_id.get(id)))
+                let ids = self.index.by_prefix.range(behind(start.as_ref()));
+                Box::new(ids.filter_map(|(_, id)| self.get(*id)))
             }
         };
         let matching = candidates.filter(|route| {
@@ -140,52 +149,16 @@ impl Routes {
         Ok(listing.take(page, matching.cloned(), |route| (route.prefix, route.id)))
     }
 
-    /// `online` says whether the route's node is.
-    pub(in crate::state) fn put(&mut self, route: Arc<Route>, online: bool) -> bool {
-        let old = self.by_id.insert(route.id, route.clone());
-        if let Some(old) = &old
-            && (old.node, old.prefix) != (route.node, route.prefix)
-        {
-            self.by_node.remove(&(old.node, old.prefix));
-            self.by_prefix.remove(&(old.prefix, old.id));
-        }
-        self.by_node.insert((route.node, route.prefix), route.clone());
-        self.by_prefix.insert((route.prefix, route.id));
-        self.rank(old.as_deref(), Some(&route), online);
-        old.is_some()
-    }
-
-    pub(in crate::state) fn remove(&mut self, id: RouteId) {
-        if let Some(old) = self.by_id.remove(&id) {
-            self.by_node.remove(&(old.node, old.prefix));
-            self.by_prefix.remove(&(old.prefix, old.id));
-            self.rank(Some(&old), None, false);
-        }
-    }
-
-    /// Brings up to date what only holds routes that carry traffic.
-    fn rank(&mut self, old: Option<&Route>, new: Option<&Arc<Route>>, online: bool) {
-        let (was, is) = (old.and_then(turn), new.and_then(|new| turn(new)));
+    /// Brings up to date which routes can be primary. `online` says whether the new one's node is.
+    pub(in crate::state) fn rank(
+        &mut self,
+        old: Option<&Route>,
+        new: Option<&Route>,
+        online: bool,
+    ) {
+        let (was, is) = (old.and_then(turn), new.and_then(turn));
         if was != is {
-            was.map(|turn| self.able.remove(&turn));
-            is.filter(|_| online).map(|turn| self.able.insert(turn));
-        }
-        match (old, new) {
-            (_, Some(new)) if new.carries_traffic() => {
-                self.carrying.insert(new.id, new.clone());
-            }
-            (Some(old), _) if old.carries_traffic() => {
-                self.carrying.remove(&old.id);
-            }
-            _ => {}
-        }
-        if let Some(old) = old
-            && self.primary(old.prefix).is_some_and(|primary| primary.id == old.id)
-        {
-            self.primaries.remove(old.prefix);
-        }
-        if let Some(new) = new.filter(|new| new.primary) {
-            self.primaries.put(new.clone());
+            update_set(&mut self.index.able, was, is.filter(|_| online));
         }
     }
 
@@ -194,9 +167,9 @@ impl Routes {
         let turns: Vec<_> = self.of_node(node).filter_map(|route| turn(route)).collect();
         for turn in turns {
             if online {
-                self.able.insert(turn);
+                self.index.able.insert(turn);
             } else {
-                self.able.remove(&turn);
+                self.index.able.remove(&turn);
             }
         }
     }
@@ -212,7 +185,7 @@ fn turn(route: &Route) -> Option<(Prefix, Timestamp, RouteId)> {
 impl Routes {
     /// How many routes elections look at.
     pub(super) fn able_len(&self) -> usize {
-        self.able.len()
+        self.index.able.len()
     }
 
     /// Compares every index with what a walk over all routes gives.
@@ -220,11 +193,11 @@ impl Routes {
         let carrying = self.iter().filter(|route| route.carries_traffic());
         assert!(self.carrying().eq(carrying));
         let online = self.iter().filter(|route| is_online(route.node));
-        assert!(self.able == online.filter_map(|route| turn(route)).collect());
+        assert!(self.index.able == online.filter_map(|route| turn(route)).collect());
         let of_prefixes: Set<_> = self.iter().map(|route| (route.prefix, route.id)).collect();
-        assert!(self.by_prefix == of_prefixes);
+        assert!(self.index.by_prefix == of_prefixes);
         let of_nodes = self.iter().map(|route| ((route.node, route.prefix), route.clone()));
-        assert!(self.by_node == of_nodes.collect());
+        assert!(self.index.by_node == of_nodes.collect());
     }
 }
 
@@ -252,7 +225,7 @@ mod tests {
                 updated_at: at,
                 revision: Revision::FIRST,
             };
-            assert!(!routes.put(Arc::new(route), true));
+            assert!(routes.put(Arc::new(route)).is_none());
         }
         routes
     }

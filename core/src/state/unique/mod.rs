@@ -67,6 +67,19 @@ impl<I: Copy + Ord> UniqueIndex<I> {
         self.remove_hash(self.hash(value), id);
     }
 
+    /// Brings it up to date for a holder that has `new` instead of `old`.
+    pub(super) fn update<V: Hash + PartialEq>(&mut self, id: I, old: Option<&V>, new: Option<&V>) {
+        if old == new {
+            return;
+        }
+        if let Some(old) = old {
+            self.remove(old, id);
+        }
+        if let Some(new) = new {
+            self.insert(new, id);
+        }
+    }
+
     /// Tables do not tell the lowest bit of a hash, nor the smallest hashes from each other.
     fn hash<V: Hash + ?Sized>(&self, value: &V) -> u64 {
         (self.hasher.hash_one(value) | 1).max(3)
