@@ -66,14 +66,14 @@ async fn folding_opening_and_scanning() {
         ("random updates", (0..20_000u32).map(|n| n.wrapping_mul(2_654_435_761) % count).collect()),
     ] {
         let began = Instant::now();
-        for slice in rows.data_blocks(1000) {
+        for slice in rows.chunks(1000) {
             let rows = slice.iter().map(|n| put(Table::Nodes, *n, vec![3; 320])).collect();
             backend.commit(&Commit { rows, ..Commit::default() }).await.unwrap();
         }
         println!("{} {what} of 320 B: {:?} a row", rows.len(), began.elapsed() / rows.len() as u32);
     }
     let began = Instant::now();
-    for slice in (0..count).collect::<Vec<_>>().data_blocks(1000) {
+    for slice in (0..count).collect::<Vec<_>>().chunks(1000) {
         let rows = slice.iter().map(|n| put(Table::Metrics, *n, vec![3; 10])).collect();
         backend.commit(&Commit { rows, ..Commit::default() }).await.unwrap();
     }

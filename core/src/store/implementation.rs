@@ -9,7 +9,7 @@ use super::{Store, StoreInfo, watch};
 use crate::backend::KeyRange;
 use crate::block::Serial;
 use crate::changes::{ChangeStream, Place};
-use crate::command::{Command, Restore, Restored, Transaction};
+use crate::command::{Restore, Restored, Transaction};
 use crate::digest::Digests;
 use crate::domain::ActorName;
 use crate::error::{Error, Result};
