@@ -8,9 +8,8 @@ use ghostwire_store::block::{BlockBuilder, BlockHash, ChangeKind, Serial};
 use ghostwire_store::command::{Command, Image, NodeCommand, PresenceCommand, UserCommand};
 use ghostwire_store::config::{BackendChoice, Config, LibsqlOptions, Materialize, ZqliteOptions};
 use ghostwire_store::domain::{
-    ActorName, Admission, Change as Field, DocumentText, Endpoint, EndpointList, NewUser, Node,
-    NodeId, Policy, PolicyVersion, Prefix, RegisterMethod, Registration, Revision, Route, RouteId,
-    SessionNumber, Timestamp, UserId,
+    ActorName, Admission, Change as Field, Endpoint, EndpointList, NewUser, Node, NodeId, Prefix,
+    RegisterMethod, Registration, Revision, Route, RouteId, SessionNumber, Timestamp, UserId,
 };
 use ghostwire_store::state::{Change, Context, Reply, State};
 use ghostwire_store::{Opener, Result, Store};
@@ -39,14 +38,6 @@ impl Target {
             Self::LibsqlCommit => "libsql, commit",
             Self::Memory => "memory",
         }
-    }
-
-    /// The target with this name.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        [Self::Zqlite, Self::LibsqlCheckpoint, Self::LibsqlCommit, Self::Memory]
-            .into_iter()
-            .find(|target| target.name() == name)
     }
 
     pub(crate) fn backend(self, path: &Path) -> BackendChoice {
@@ -123,19 +114,6 @@ pub fn route(node: NodeId, number: u32, prefix: Prefix, at: Timestamp) -> Result
         created_at: at,
         updated_at: at,
         revision: Revision::FIRST,
-    })
-}
-
-/// A policy with this many rules.
-///
-/// # Errors
-/// `InvalidArgument` if it grows too long.
-pub fn policy(rules: u32, at: Timestamp) -> Result<Policy> {
-    Ok(Policy {
-        version: PolicyVersion::FIRST,
-        document: DocumentText::new(data::policy(rules).document)?,
-        author: ActorName::system(),
-        created_at: at,
     })
 }
 

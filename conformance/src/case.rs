@@ -22,6 +22,13 @@ impl From<()> for Verdict {
     }
 }
 
+/// What a panic said.
+pub(crate) fn message_of(panic: &(dyn std::any::Any + Send)) -> String {
+    let message = panic.downcast_ref::<String>().cloned();
+    let message = message.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
+    message.unwrap_or_else(|| "panicked without a message".to_owned())
+}
+
 pub(crate) type Judged<'a> = Pin<Box<dyn Future<Output = Verdict> + Send + 'a>>;
 
 /// A short proof of one line of the contract. It fails by panicking.
@@ -46,19 +53,48 @@ pub(crate) struct Check {
 }
 
 /// Declares the `CASES` of a module. Those that are `stored` run in every mode, and call
-/// [`World::pass`] between what they do and what they check; the others run once.
+/// [`World::pass`] between what they do and what they check; those that run `once` do not. A case is
+/// given an open store, an open backend, or, if it opens one itself, neither.
 macro_rules! cases {
     ($($kind:ident { $($rule:literal => [$($name:ident),* $(,)?]),* $(,)? })*) => {
         pub(in $crate::cases) const CASES: &[$crate::case::Case] = &[
             $($($($crate::case::Case {
                 rule: $rule,
                 name: stringify!($name),
-                stored: cases!(@ $kind),
-                run: |world| Box::pin(async move { $name(world).await.into() }),
+                stored: cases!(@stored $kind),
+                run: |world| Box::pin(async move { cases!(@run $kind $name world) }),
             },)*)*)*
         ];
     };
-    (@ stored) => { true };
-    (@ once) => { false };
+    (@stored stored) => { true };
+    (@stored stored_backend) => { true };
+    (@stored stored_unopened) => { true };
+    (@stored $once:ident) => { false };
+    (@run stored $name:ident $world:ident) => {{
+        let store = $world.open().await;
+        $name($world, store).await.into()
+    }};
+    (@run once $name:ident $world:ident) => { cases!(@run stored $name $world) };
+    (@run stored_backend $name:ident $world:ident) => {{
+        let backend = $world.open_backend().await;
+        $name($world, backend).await.into()
+    }};
+    (@run once_backend $name:ident $world:ident) => { cases!(@run stored_backend $name $world) };
+    (@run $unopened:ident $name:ident $world:ident) => { $name($world).await.into() };
 }
 pub(crate) use cases;
+
+/// Declares a check that is a function of a factory and an effort. More arguments of it may follow.
+macro_rules! check {
+    ($rule:literal, $name:ident, $run:expr $(, $more:expr)*) => {
+        $crate::case::Check {
+            rule: $rule,
+            name: stringify!($name),
+            run: |factory, effort| Box::pin($run(factory, effort $(, $more)*)),
+        }
+    };
+    ($rule:literal, $module:ident :: $name:ident) => {
+        check!($rule, $name, $module::$name)
+    };
+}
+pub(crate) use check;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use ghostwire_store_core::error::{Error, Result};
 
-use crate::case::{Case, Check, Verdict};
+use crate::case::{Case, Check, Verdict, message_of};
 use crate::cases;
 use crate::contract;
 use crate::exceptions::Exceptions;
@@ -372,10 +372,6 @@ impl Planned {
                 }
             }
         };
-        AssertUnwindSafe(judged).catch_unwind().await.map_err(|panic| {
-            let message = panic.downcast_ref::<String>().cloned();
-            let message = message.or_else(|| panic.downcast_ref::<&str>().map(|&s| s.to_owned()));
-            message.unwrap_or_else(|| "panicked without a message".to_owned())
-        })
+        AssertUnwindSafe(judged).catch_unwind().await.map_err(|panic| message_of(&*panic))
     }
 }

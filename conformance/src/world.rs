@@ -13,6 +13,7 @@ use ghostwire_store_core::options::{ClockOptions, Materialize, StoreOptions, Wri
 use ghostwire_store_core::secrets::HashKey;
 
 use crate::factory::{Factory, Opening, Place};
+use crate::fixtures::Opened;
 use crate::stack::Stack;
 
 /// What happens to a store between what a case does and what it checks.
@@ -172,7 +173,7 @@ impl World {
     /// store has to hold the same afterwards, and to find nothing wrong with itself.
     pub async fn pass(&mut self, store: Arc<dyn Store>) -> Arc<dyn Store> {
         self.passes += 1;
-        let before = Standing::of(store.as_ref()).await;
+        let before = Standing::of(&store).await;
         let store = match self.mode {
             Mode::Live => store,
             Mode::Blocks | Mode::AtOnce => self.crash(store).await,
@@ -187,12 +188,7 @@ impl World {
                 ghostwire_store_core::open(backend, self.options()).await.expect("the store opens")
             }
         };
-        assert_eq!(
-            Standing::of(store.as_ref()).await,
-            before,
-            "after the passage: {:?}",
-            self.mode
-        );
+        assert_eq!(Standing::of(&store).await, before, "after the passage: {:?}", self.mode);
         match self.mode {
             // It folds, and what follows is to be rebuilt from blocks again.
             Mode::Blocks => self.verify_copy().await,
@@ -275,7 +271,7 @@ struct Standing {
 }
 
 impl Standing {
-    async fn of(store: &dyn Store) -> Self {
+    async fn of(store: &Opened) -> Self {
         let view = store.view();
         let digests = store.digests().await.expect("the digests can be computed");
         Self { serial: view.serial(), hash: view.hash(), digests }

@@ -1,39 +1,20 @@
 //! A log that another program holds, and one that is cut off, with both backends that have one.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod stores;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use ghostwire_store_core::backend::{Backend, LogInfo};
-use ghostwire_store_core::domain::{NewUser, StoreId};
-use ghostwire_store_core::error::{ErrorKind, Result};
+use ghostwire_store_core::error::ErrorKind;
+use ghostwire_store_core::open;
 use ghostwire_store_core::options::StoreOptions;
-use ghostwire_store_core::{Store, open};
-use ghostwire_store_libsql::{LibsqlBackend, LibsqlOptions, prepare_process};
+use ghostwire_store_libsql::prepare_process;
 use ghostwire_store_sqlite::LogLimits;
-use ghostwire_store_zqlite::{ZqliteBackend, ZqliteOptions};
+use stores::{BACKENDS, backend, compact, create_user};
 
-const STORE: StoreId = StoreId::from_bytes([7; 16]);
 const LIMITS: LogLimits = LogLimits { checkpoint: 100 << 10, hold_out: 200 << 10, warn: 1 << 20 };
-
-async fn backend(name: &str, path: &Path, limits: LogLimits) -> Result<Arc<dyn Backend>> {
-    Ok(match name {
-        "libsql" => {
-            let options = LibsqlOptions::new(path, STORE).create(true).log_limits(limits);
-            Arc::new(LibsqlBackend::open(options).await?)
-        }
-        _ => {
-            let options = ZqliteOptions::new(path, STORE).create(true).log_limits(limits);
-            Arc::new(ZqliteBackend::open(options).await?)
-        }
-    })
-}
-
-async fn create_user(store: &dyn Store, number: u32) {
-    let mut user = NewUser::local(format!("user-{number}").parse().unwrap());
-    user.picture_url = Some("x".repeat(2000).parse().unwrap());
-    store.users().create(user).await.unwrap();
-}
 
 fn log(backend: &Arc<dyn Backend>) -> LogInfo {
     backend.info().log.unwrap()
@@ -42,18 +23,18 @@ fn log(backend: &Arc<dyn Backend>) -> LogInfo {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_another_program_holds_is_told_of_and_short_once_it_lets_go() {
     prepare_process().await.unwrap();
-    for name in ["libsql", "zqlite"] {
+    for name in BACKENDS {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("store.db");
         let backend = backend(name, &path, LIMITS).await.unwrap();
         let store = open(backend.clone(), StoreOptions::default()).await.unwrap();
-        create_user(store.as_ref(), 0).await;
+        create_user(&*store, 0).await.unwrap();
         let other = rusqlite::Connection::open(&path).unwrap();
         for (episode, first) in [(1, 1), (2, 10_000)] {
             other.execute_batch("BEGIN; SELECT * FROM sqlite_schema;").unwrap();
             let mut number = first;
             while log(&backend).bytes < 2 << 20 {
-                create_user(store.as_ref(), number).await;
+                create_user(&*store, number).await.unwrap();
                 number += 1;
                 assert!(number < first + 5_000, "{name}: {:?}", log(&backend));
             }
@@ -63,7 +44,7 @@ async fn a_log_that_another_program_holds_is_told_of_and_short_once_it_lets_go()
             // Whoever reads meanwhile is not kept from it.
             store.verify().await.unwrap();
             other.execute_batch("COMMIT").unwrap();
-            create_user(store.as_ref(), number).await;
+            create_user(&*store, number).await.unwrap();
             let free = log(&backend);
             assert_eq!((free.held, free.held_commits), (episode, 0), "{name}: {free:?}");
             assert!(free.bytes < LIMITS.checkpoint, "{name}: {free:?}");
@@ -78,13 +59,13 @@ async fn a_log_that_another_program_holds_is_told_of_and_short_once_it_lets_go()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_without_its_end_is_told_of() {
     prepare_process().await.unwrap();
-    for name in ["libsql", "zqlite"] {
+    for name in BACKENDS {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("store.db");
         let used = backend(name, &path, LogLimits::default()).await.unwrap();
         let store = open(used.clone(), StoreOptions::default()).await.unwrap();
         for number in 0..20 {
-            create_user(store.as_ref(), number).await;
+            create_user(&*store, number).await.unwrap();
         }
         assert!(!log(&used).ended_early);
         let whole = std::fs::metadata(directory.path().join("store.db-wal")).unwrap().len();
@@ -110,13 +91,13 @@ async fn a_log_without_its_end_is_told_of() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_is_cut_while_the_store_is_open_is_damage() {
     prepare_process().await.unwrap();
-    for name in ["libsql", "zqlite"] {
+    for name in BACKENDS {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("store.db");
         let used = backend(name, &path, LogLimits::default()).await.unwrap();
         let store = open(used.clone(), StoreOptions::default()).await.unwrap();
         for number in 0..20 {
-            create_user(store.as_ref(), number).await;
+            create_user(&*store, number).await.unwrap();
         }
         let log_file = directory.path().join("store.db-wal");
         let log_file = std::fs::File::options().write(true).open(log_file).unwrap();
@@ -132,19 +113,15 @@ async fn a_log_that_is_cut_while_the_store_is_open_is_damage() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_another_program_has_open_is_not_compacted() {
     prepare_process().await.unwrap();
-    for name in ["libsql", "zqlite"] {
+    for name in BACKENDS {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("store.db");
         let used = backend(name, &path, LogLimits::default()).await.unwrap();
         let store = open(used, StoreOptions::default()).await.unwrap();
-        create_user(store.as_ref(), 1).await;
+        create_user(&*store, 1).await.unwrap();
         store.close().await.unwrap();
         let mut other = other_program(&path);
-        let compacted = match name {
-            "libsql" => LibsqlBackend::compact(LibsqlOptions::new(&path, STORE)).await,
-            _ => ZqliteBackend::compact(ZqliteOptions::new(&path, STORE)).await,
-        };
-        let error = compacted.unwrap_err();
+        let error = compact(name, &path).await.unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::Busy, "{name}: {error:?}");
         other.kill().unwrap();
         other.wait().unwrap();
@@ -167,7 +144,7 @@ fn other_program(path: &Path) -> std::process::Child {
         .spawn()
         .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    assert!(lines.map_while(std::result::Result::ok).any(|line| line.contains("has it open")));
+    assert!(lines.map_while(Result::ok).any(|line| line.contains("has it open")));
     child
 }
 

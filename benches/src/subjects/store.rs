@@ -11,7 +11,7 @@ use ghostwire_store::command::Restore;
 use ghostwire_store::config::Config;
 use ghostwire_store::domain::{
     Admission, AuditQuery, Change, Limit, MetricPoint, MetricQuery, Node, NodeFilter, NodeId,
-    NodeKey, PageRequest, RegisterMethod, SessionNumber, Timestamp, UserId,
+    NodeKey, Page, PageRequest, RegisterMethod, SessionNumber, Timestamp, UserId,
 };
 use ghostwire_store::secrets::HashKey;
 use ghostwire_store::{ErrorKind, Opener, Store, create_hash_key, hash_key_is_absent};
@@ -63,6 +63,24 @@ fn config(target: Target, directory: &Path) -> Config {
     }
 }
 
+/// All items of a listing, 1,000 at a time.
+async fn all_pages<T, F>(list: impl Fn(PageRequest) -> F) -> Result<Vec<T>>
+where
+    F: Future<Output = ghostwire_store::Result<Page<T>>>,
+{
+    let limit = Limit::new(1000)?;
+    let mut items = Vec::new();
+    let mut request = PageRequest::first(limit);
+    loop {
+        let page = list(request).await?;
+        items.extend(page.items);
+        match page.next {
+            Some(cursor) => request = PageRequest::after(limit, cursor),
+            None => return Ok(items),
+        }
+    }
+}
+
 /// An open store.
 pub(super) struct OfStore {
     target: Target,
@@ -88,38 +106,18 @@ impl OfStore {
     }
 
     async fn online(&self) -> Result<Vec<Arc<Node>>> {
-        let filter = NodeFilter { online: Some(true), ..NodeFilter::default() };
-        let limit = Limit::new(1000)?;
-        let mut nodes = Vec::new();
-        let mut request = PageRequest::first(limit);
-        loop {
-            let page = self.store.nodes().list(&filter, &request).await?;
-            nodes.extend(page.items);
-            match page.next {
-                Some(cursor) => request = PageRequest::after(limit, cursor),
-                None => return Ok(nodes),
-            }
-        }
+        let filter = &NodeFilter { online: Some(true), ..NodeFilter::default() };
+        all_pages(|request| async move { self.store.nodes().list(filter, &request).await }).await
     }
 
     async fn points(&self, (node, from, to): (Id, i64, i64)) -> Result<Vec<MetricPoint>> {
-        let query = MetricQuery {
+        let query = &MetricQuery {
             node: Some(Some(NodeId::from_bytes(node))),
             metric: Some(METRIC.parse()?),
             from: Timestamp::from_micros(from)?,
             to: Timestamp::from_micros(to)?,
         };
-        let limit = Limit::new(1000)?;
-        let mut points = Vec::new();
-        let mut request = PageRequest::first(limit);
-        loop {
-            let page = self.store.metrics().range(&query, &request).await?;
-            points.extend(page.items);
-            match page.next {
-                Some(cursor) => request = PageRequest::after(limit, cursor),
-                None => return Ok(points),
-            }
-        }
+        all_pages(|request| async move { self.store.metrics().range(query, &request).await }).await
     }
 
     async fn newest_lines(

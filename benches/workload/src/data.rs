@@ -113,13 +113,23 @@ pub fn addresses(index: u64) -> (Ipv4Addr, Ipv6Addr) {
 /// Node `number`, as it stands in a network that has been up for a while.
 #[must_use]
 pub fn node(number: u64) -> NodeRow {
-    let machine = machine(number);
-    let (ipv4, ipv6) = addresses(number);
+    let ids = (node_id(number), user_id(number));
+    signed_in(machine(number), ids, addresses(number), created(number))
+}
+
+/// The row of a machine whose user signed in.
+#[must_use]
+pub fn signed_in(
+    machine: Machine,
+    (id, user): (Id, Id),
+    (ipv4, ipv6): (Ipv4Addr, Ipv6Addr),
+    at: i64,
+) -> NodeRow {
     NodeRow {
-        id: node_id(number),
-        user: Some(user_id(number)),
+        id,
+        user: Some(user),
         tags: Vec::new(),
-        label: machine.hostname.clone(),
+        label: machine.hostname.to_ascii_lowercase(),
         hostname: machine.hostname,
         machine_key: machine.machine_key,
         node_key: machine.node_key,
@@ -131,8 +141,8 @@ pub fn node(number: u64) -> NodeRow {
         preauth_key: None,
         ephemeral: false,
         expires_at: Some(machine.expires_at),
-        created_at: created(number),
-        updated_at: created(number),
+        created_at: at,
+        updated_at: at,
         revision: 1,
     }
 }

@@ -2,32 +2,63 @@
 
 use serde::{Deserialize, Serialize};
 
-/// An operation of the control plane.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[allow(missing_docs)]
-pub enum Operation {
-    Register,
-    SignIn,
-    Heartbeat,
-    Endpoints,
-    Import,
-    NodeById,
-    NodeByKey,
-    NodeByLabel,
-    ListOnline,
-    NetMap,
-    NetMapUnchanged,
-    PolicyInput,
-    RouteLookup,
-    ApiKey,
-    Metrics,
-    MetricRange,
-    Audit,
-    AuditQuery,
-    Open,
-    ReadsWhileWriting,
-    Nothing,
+macro_rules! operations {
+    ($($operation:ident, $name:literal, $title:literal;)+) => {
+        /// An operation of the control plane.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        #[allow(missing_docs)]
+        pub enum Operation {
+            $($operation,)+
+        }
+
+        impl Operation {
+            /// All of them, in the order of the report.
+            pub const ALL: [Self; [$($name),+].len()] = [$(Self::$operation),+];
+
+            /// By which it is chosen.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$operation => $name,)+ }
+            }
+
+            /// What it does, for a reader of the report.
+            #[must_use]
+            pub fn title(self) -> &'static str {
+                match self { $(Self::$operation => $title,)+ }
+            }
+        }
+    };
+}
+
+operations! {
+    Register, "register",
+    "Register a node: check and use up its pre-auth key, give it addresses, insert, audit line";
+    SignIn, "sign-in", "Register a node whose user signed in: as register, without a pre-auth key";
+    Heartbeat, "heartbeat", "Heartbeat of a node";
+    Endpoints, "endpoints", "Heartbeat of a node with new endpoints";
+    Audit, "audit", "Append an audit line";
+    Import, "import", "Import whole nodes, 1,000 at a time, one batch after the other";
+    NodeById, "node-by-id", "Read a node by id";
+    NodeByKey, "node-by-key", "Read a node by node key";
+    NodeByLabel, "node-by-label", "Read a node by name (DNS label)";
+    ReadsWhileWriting, "reads-while-writing",
+    "Read a node by id, one by one, while callers register nodes";
+    ListOnline, "list-online",
+    "List the nodes that are online, every second one, in pages of 1,000";
+    NetMap, "net-map",
+    "Network map of one node: peers with presence, routes, users, a policy of 1,000 rules; the network changes before each";
+    NetMapUnchanged, "net-map-unchanged",
+    "Network map of one node, while the network is as it was at the last";
+    PolicyInput, "policy-input",
+    "What evaluating the policy needs: document, users, and each node's owner, tags and addresses";
+    RouteLookup, "route-lookup", "Route with the longest prefix for an address";
+    ApiKey, "api-key", "Check an API key";
+    Metrics, "metrics", "Record metric points in batches of 1,000 (counted in points)";
+    MetricRange, "metric-range", "A month of one node's metric: 8,640 points, in pages of 1,000";
+    AuditQuery, "audit-query", "The newest 100 audit lines of a period";
+    Open, "open", "Open, in a process of its own";
+    Nothing, "nothing", "No operation: what the harness itself costs a read";
 }
 
 use Operation::*;
@@ -44,95 +75,6 @@ pub enum Kind {
 }
 
 impl Operation {
-    /// All of them, in the order of the report.
-    pub const ALL: [Self; 21] = [
-        Register,
-        SignIn,
-        Heartbeat,
-        Endpoints,
-        Audit,
-        Import,
-        NodeById,
-        NodeByKey,
-        NodeByLabel,
-        ReadsWhileWriting,
-        ListOnline,
-        NetMap,
-        NetMapUnchanged,
-        PolicyInput,
-        RouteLookup,
-        ApiKey,
-        Metrics,
-        MetricRange,
-        AuditQuery,
-        Open,
-        Nothing,
-    ];
-
-    /// By which it is chosen.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Register => "register",
-            SignIn => "sign-in",
-            Heartbeat => "heartbeat",
-            Endpoints => "endpoints",
-            Audit => "audit",
-            Import => "import",
-            NodeById => "node-by-id",
-            NodeByKey => "node-by-key",
-            NodeByLabel => "node-by-label",
-            ReadsWhileWriting => "reads-while-writing",
-            ListOnline => "list-online",
-            NetMap => "net-map",
-            NetMapUnchanged => "net-map-unchanged",
-            PolicyInput => "policy-input",
-            RouteLookup => "route-lookup",
-            ApiKey => "api-key",
-            Metrics => "metrics",
-            MetricRange => "metric-range",
-            AuditQuery => "audit-query",
-            Open => "open",
-            Nothing => "nothing",
-        }
-    }
-
-    /// What it does, for a reader of the report.
-    #[must_use]
-    pub fn title(self) -> &'static str {
-        match self {
-            Register => {
-                "Register a node: check and use up its pre-auth key, give it addresses, insert, audit line"
-            }
-            SignIn => "Register a node whose user signed in: as register, without a pre-auth key",
-            Heartbeat => "Heartbeat of a node",
-            Endpoints => "Heartbeat of a node with new endpoints",
-            Audit => "Append an audit line",
-            Import => "Import whole nodes, 1,000 at a time, one batch after the other",
-            NodeById => "Read a node by id",
-            NodeByKey => "Read a node by node key",
-            NodeByLabel => "Read a node by name (DNS label)",
-            ReadsWhileWriting => "Read a node by id, one by one, while callers register nodes",
-            ListOnline => "List the nodes that are online, every second one, in pages of 1,000",
-            NetMap => {
-                "Network map of one node: peers with presence, routes, users, a policy of 1,000 rules; the network changes before each"
-            }
-            NetMapUnchanged => {
-                "Network map of one node, while the network is as it was at the last"
-            }
-            PolicyInput => {
-                "What evaluating the policy needs: document, users, and each node's owner, tags and addresses"
-            }
-            RouteLookup => "Route with the longest prefix for an address",
-            ApiKey => "Check an API key",
-            Metrics => "Record metric points in batches of 1,000 (counted in points)",
-            MetricRange => "A month of one node's metric: 8,640 points, in pages of 1,000",
-            AuditQuery => "The newest 100 audit lines of a period",
-            Open => "Open, in a process of its own",
-            Nothing => "No operation: what the harness itself costs a read",
-        }
-    }
-
     /// How it is driven.
     #[must_use]
     pub fn kind(self) -> Kind {

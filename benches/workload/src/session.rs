@@ -54,12 +54,6 @@ impl Session {
         Ok(Self { subject, targets: Arc::new(Targets::new(content)), directory, content })
     }
 
-    /// The subject.
-    #[must_use]
-    pub fn subject(&self) -> &Arc<dyn Subject> {
-        &self.subject
-    }
-
     /// Measures it once.
     ///
     /// # Errors

@@ -1,12 +1,6 @@
 //! DNS records and settings.
 
-use std::collections::BTreeMap;
-
-use ghostwire_store_core::ErrorKind;
-use ghostwire_store_core::domain::*;
-
-use crate::case::cases;
-use crate::world::World;
+use crate::prelude::*;
 
 cases! {
     stored {
@@ -26,8 +20,7 @@ cases! {
     }
 }
 
-async fn a_record_is_unique_by_name_kind_and_value(world: &mut World) {
-    let store = world.open().await;
+async fn a_record_is_unique_by_name_kind_and_value(world: &mut World, store: Opened) {
     let a = DnsRecordKind::A;
     let first = store.dns().create(record("wiki.example.com", a, "10.0.0.1")).await.unwrap();
     let second = store.dns().create(record("wiki.example.com", a, "10.0.0.2")).await.unwrap();
@@ -50,8 +43,7 @@ async fn a_record_is_unique_by_name_kind_and_value(world: &mut World) {
     store.dns().create(record("wiki.example.com", a, "10.0.0.2")).await.unwrap();
     let store = world.pass(store).await;
     assert_eq!(store.dns().get(first.id).await.unwrap(), None);
-    let error = store.dns().delete(first.id).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::NotFound);
+    fails(store.dns().delete(first.id).await, NotFound);
     assert_eq!(store.view().dns_records().len(), 4);
     let filter = DnsRecordFilter { name: Some("wiki.example.com".parse().unwrap()), kind: Some(a) };
     let found = store.dns().list(&filter, &PageRequest::default()).await.unwrap();
@@ -61,9 +53,8 @@ async fn a_record_is_unique_by_name_kind_and_value(world: &mut World) {
     assert_eq!(values, ["10.0.0.1", "10.0.0.2"]);
 }
 
-async fn a_value_fits_its_kind(world: &mut World) {
+async fn a_value_fits_its_kind(world: &mut World, store: Opened) {
     use DnsRecordKind::{A, Aaaa, Cname, Txt};
-    let store = world.open().await;
     let good = [
         (A, "255.255.255.255"),
         (Aaaa, "fd7a:115c:a1e0::53"),
@@ -91,7 +82,7 @@ async fn a_value_fits_its_kind(world: &mut World) {
     ];
     for (kind, value) in bad {
         let error = store.dns().create(record("y.example.com", kind, value)).await.unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::InvalidArgument, "{kind:?} {value:?}");
+        assert_eq!(*error.kind(), InvalidArgument, "{kind:?} {value:?}");
     }
     let store = world.pass(store).await;
     let found =
@@ -101,8 +92,7 @@ async fn a_value_fits_its_kind(world: &mut World) {
     assert_eq!(found, good);
 }
 
-async fn records_change_in_value_and_lifetime_only(world: &mut World) {
-    let store = world.open().await;
+async fn records_change_in_value_and_lifetime_only(world: &mut World, store: Opened) {
     let new = record("wiki.example.com", DnsRecordKind::A, "10.0.0.1");
     let created = store.dns().create(new).await.unwrap();
     assert_eq!((created.revision, created.ttl), (Revision::FIRST, None));
@@ -123,24 +113,21 @@ async fn records_change_in_value_and_lifetime_only(world: &mut World) {
     world.advance(1);
     let idle = store.dns().update(created.id, patch.clone(), None).await.unwrap();
     assert_eq!(idle, updated, "nothing changed");
-    let error = store.dns().update(created.id, patch, expected).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Conflict);
+    fails(store.dns().update(created.id, patch, expected).await, Conflict);
     let wrong = DnsRecordPatch { value: set("fd00::1"), ..DnsRecordPatch::default() };
     let error = store.dns().update(created.id, wrong, None).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::InvalidArgument, "the kind stays");
+    assert_eq!(*error.kind(), InvalidArgument, "the kind stays");
     let clear = DnsRecordPatch { ttl: Patch::Clear, ..DnsRecordPatch::default() };
     store.dns().update(created.id, clear.clone(), None).await.unwrap();
     let nobody = DnsRecordId::from_bytes([9; 16]);
-    let error = store.dns().update(nobody, clear, None).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::NotFound);
+    fails(store.dns().update(nobody, clear, None).await, NotFound);
     let store = world.pass(store).await;
     let found = store.dns().get(created.id).await.unwrap().unwrap();
     assert_eq!((found.ttl, found.revision.get()), (None, 3));
 }
 
-async fn a_cname_may_stand_beside_other_records(world: &mut World) {
+async fn a_cname_may_stand_beside_other_records(world: &mut World, store: Opened) {
     use DnsRecordKind::{A, Aaaa, Cname};
-    let store = world.open().await;
     let kinds =
         [(Cname, "a.example.com"), (A, "10.0.0.1"), (Cname, "b.example.com"), (Aaaa, "fd00::1")];
     for (kind, value) in kinds {
@@ -153,8 +140,7 @@ async fn a_cname_may_stand_beside_other_records(world: &mut World) {
     assert_eq!(found, [A, Aaaa, Cname, Cname]);
 }
 
-async fn what_was_never_set_is_at_its_default(world: &mut World) {
-    let store = world.open().await;
+async fn what_was_never_set_is_at_its_default(world: &mut World, store: Opened) {
     let store = world.pass(store).await;
     for kind in KINDS {
         assert_eq!(store.settings().get(kind).await.unwrap(), None);
@@ -176,13 +162,12 @@ async fn what_was_never_set_is_at_its_default(world: &mut World) {
     assert_eq!(store.settings().get(SettingKind::Dns).await.unwrap(), None);
 }
 
-async fn put_replaces_the_whole_document(world: &mut World) {
-    let mut store = world.open().await;
+async fn put_replaces_the_whole_document(world: &mut World, mut store: Opened) {
     for document in documents() {
         let kind = document.kind();
         let first = Some(Revision::FIRST);
         let error = store.settings().put(document.clone(), first).await.unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::Conflict, "there is no revision yet");
+        assert_eq!(*error.kind(), Conflict, "there is no revision yet");
         let put = store.settings().put(document.clone(), None).await.unwrap();
         assert_eq!((put.revision, &put.document), (Revision::FIRST, &document));
         store = world.pass(store).await;
@@ -203,8 +188,7 @@ async fn put_replaces_the_whole_document(world: &mut World) {
         let replaced = store.settings().put(bare.clone(), first).await.unwrap();
         assert_eq!((replaced.revision.get(), &replaced.document), (2, &bare));
         assert_eq!(replaced.updated_at, world.options().clock.now());
-        let error = store.settings().put(bare, first).await.unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::Conflict);
+        fails(store.settings().put(bare, first).await, Conflict);
         store = world.pass(store).await;
         assert_eq!(store.view().settings().get(kind), Some(&replaced));
     }
@@ -214,18 +198,15 @@ async fn put_replaces_the_whole_document(world: &mut World) {
     assert!(view.settings().dns().nameservers.is_empty());
 }
 
-async fn reset_goes_back_to_the_default(world: &mut World) {
-    let mut store = world.open().await;
+async fn reset_goes_back_to_the_default(world: &mut World, mut store: Opened) {
     for document in documents() {
         let kind = document.kind();
-        let error = store.settings().reset(kind).await.unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::NotFound);
+        fails(store.settings().reset(kind).await, NotFound);
         store.settings().put(document.clone(), None).await.unwrap();
         store.settings().reset(kind).await.unwrap();
         store = world.pass(store).await;
         assert_eq!(store.settings().get(kind).await.unwrap(), None);
-        let error = store.settings().reset(kind).await.unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::NotFound);
+        fails(store.settings().reset(kind).await, NotFound);
         let again = store.settings().put(document, None).await.unwrap();
         assert_eq!(again.revision, Revision::FIRST);
         store.settings().reset(kind).await.unwrap();
@@ -237,8 +218,7 @@ async fn reset_goes_back_to_the_default(world: &mut World) {
     assert_eq!(*view.settings().dns(), DnsSettings::default());
 }
 
-async fn a_document_has_at_most_a_mebibyte(world: &mut World) {
-    let store = world.open().await;
+async fn a_document_has_at_most_a_mebibyte(world: &mut World, store: Opened) {
     // The document with nothing in it, with one domain, and with 256 and their resolvers.
     let bare =
         r#"{"dns":{"magic_dns":false,"nameservers":[""],"split":{},"search_domains":[]}}"#.len();
@@ -259,11 +239,10 @@ async fn a_document_has_at_most_a_mebibyte(world: &mut World) {
             (format!("d{n:03}.example.com").parse().unwrap(), servers)
         });
         let split = split.collect::<BTreeMap<_, _>>();
-        let nameservers = vec![Text::new("").unwrap()];
+        let nameservers = vec![text("")];
         SettingDocument::Dns(DnsSettings { nameservers, split, ..DnsSettings::default() })
     };
-    let error = store.settings().put(of(1024 * 1024 + 1), None).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::InvalidArgument);
+    let error = fails(store.settings().put(of(1024 * 1024 + 1), None).await, InvalidArgument);
     let bytes = error.context().iter().find(|(key, _)| *key == "bytes").unwrap();
     assert_eq!(bytes.1, "1048577");
     let put = store.settings().put(of(1024 * 1024), None).await.unwrap();
@@ -271,8 +250,7 @@ async fn a_document_has_at_most_a_mebibyte(world: &mut World) {
     assert_eq!(store.settings().get(SettingKind::Dns).await.unwrap(), Some(put));
 }
 
-async fn a_document_that_breaks_its_rules_is_refused(world: &mut World) {
-    let store = world.open().await;
+async fn a_document_that_breaks_its_rules_is_refused(world: &mut World, store: Opened) {
     let network = NetworkSettings::default;
     let prefix = |text: &str| text.parse::<Prefix>().ok();
     let many = |count: usize| vec![prefix("10.0.0.0/8").unwrap(); count];
@@ -319,8 +297,7 @@ async fn a_document_that_breaks_its_rules_is_refused(world: &mut World) {
         with_split(257),
         with_search(65),
     ] {
-        let error = store.settings().put(bad, None).await.unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::InvalidArgument);
+        fails(store.settings().put(bad, None).await, InvalidArgument);
     }
     let store = world.pass(store).await;
     assert_eq!(store.view().serial().get(), 0, "nothing was written");

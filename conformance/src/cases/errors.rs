@@ -1,16 +1,9 @@
 //! Errors: which kind, which constraint, and what is not in them.
 
 use std::error::Error as _;
-use std::sync::Arc;
 
-use ghostwire_store_core::command::*;
-use ghostwire_store_core::domain::*;
-use ghostwire_store_core::{Entity, Error, ErrorKind, Result, Store};
-
-use crate::case::cases;
-use crate::cases::writes::durable::{OneOfEach, at, local, machine, record, text};
 use crate::cases::writes::transactions::user_id;
-use crate::world::World;
+use crate::prelude::*;
 
 cases! {
     stored {
@@ -34,50 +27,40 @@ cases! {
     }
 }
 
-async fn exactly_three_kinds_are_retryable(world: &mut World) {
+async fn exactly_three_kinds_are_retryable(_: &mut World, store: Opened) {
     let kinds = [
-        (ErrorKind::NotFound, false),
-        (ErrorKind::AlreadyExists { constraint: "name" }, false),
-        (ErrorKind::Conflict, false),
-        (ErrorKind::InvalidArgument, false),
-        (ErrorKind::Restricted, false),
-        (ErrorKind::Exhausted, false),
-        (ErrorKind::PermissionDenied, false),
-        (ErrorKind::Busy, true),
-        (ErrorKind::Unavailable, true),
-        (ErrorKind::OutcomeUnknown, false),
-        (ErrorKind::Corrupt, false),
-        (ErrorKind::Crypto, false),
-        (ErrorKind::Unsupported, false),
-        (ErrorKind::ReadOnly, false),
-        (ErrorKind::SchemaMismatch { found: 9, supported: 2 }, false),
-        (ErrorKind::Compacted { oldest: 7 }, false),
-        (ErrorKind::Unexpected, false),
+        (NotFound, false),
+        (AlreadyExists { constraint: "name" }, false),
+        (Conflict, false),
+        (InvalidArgument, false),
+        (Restricted, false),
+        (Exhausted, false),
+        (PermissionDenied, false),
+        (Busy, true),
+        (Unavailable, true),
+        (OutcomeUnknown, false),
+        (Corrupt, false),
+        (Crypto, false),
+        (Unsupported, false),
+        (ReadOnly, false),
+        (SchemaMismatch { found: 9, supported: 2 }, false),
+        (Compacted { oldest: 7 }, false),
+        (Unexpected, false),
     ];
     for (kind, retryable) in kinds {
         assert_eq!(Error::new(kind.clone(), "").is_retryable(), retryable, "{kind:?}");
     }
-    let store = world.open().await;
     let error = store.users().delete(user_id(1), false).await.unwrap_err();
     assert!(!error.is_retryable());
     store.close().await.unwrap();
     assert!(store.users().delete(user_id(1), false).await.unwrap_err().is_retryable());
 }
 
-async fn what_is_unique_is_refused_by_its_constraint(world: &mut World) {
-    let store = world.open().await;
-    let made = OneOfEach::make(store.as_ref()).await;
-    let profile = |subject: &str| OidcProfile {
-        provider: text("https://id.example.com"),
-        subject: text(subject),
-        name: "carol".parse().unwrap(),
-        display_name: None,
-        email: None,
-        picture_url: None,
-    };
-    let carol = store.users().upsert_oidc(profile("1")).await.unwrap();
+async fn what_is_unique_is_refused_by_its_constraint(world: &mut World, store: Opened) {
+    let made = OneOfEach::make(&store).await;
+    let carol = store.users().upsert_oidc(profile("1", "carol")).await.unwrap();
     let bob = store.users().create(local("bob")).await.unwrap();
-    let of_bob = |n| machine(n, Admission::User { user: bob.id, method: RegisterMethod::Cli });
+    let of_bob = |n| machine(n, by(bob.id));
     let second = store.nodes().register(of_bob(2)).await.unwrap();
     let other = store.dns().create(record("wiki.example.com", "10.0.0.2")).await.unwrap();
     let store = world.pass(store).await;
@@ -89,8 +72,7 @@ async fn what_is_unique_is_refused_by_its_constraint(world: &mut World) {
     let new = NewUser { identity: carol.identity.clone(), ..local("carol") };
     taken("identity", Entity::User, store.users().create(new).await);
     let create = UserCommand::Create { id: bob.id, user: local("dave") };
-    let again = Transaction::new().then(create).unwrap();
-    taken("id", Entity::User, store.transact(again).await);
+    taken("id", Entity::User, store.transact(Transaction::new().then(create).unwrap()).await);
 
     taken("machine_key", Entity::Node, store.nodes().register(of_bob(1)).await);
     let new = Registration { node_key: made.node.node_key, ..of_bob(3) };
@@ -112,7 +94,7 @@ async fn what_is_unique_is_refused_by_its_constraint(world: &mut World) {
         id: PreAuthKeyId::from_bytes([1; 16]),
         prefix: made.preauth_key.prefix.clone().unwrap(),
         hash: SecretHash::hmac([1; 4], [1; 32]),
-        key: NewPreAuthKey { user: Some(bob.id), ..NewPreAuthKey::default() },
+        key: one_time(bob.id),
     };
     let again = Transaction::new().then(create).unwrap();
     taken("prefix", Entity::PreAuthKey, store.transact(again).await);
@@ -126,15 +108,14 @@ async fn what_is_unique_is_refused_by_its_constraint(world: &mut World) {
     assert_eq!((store.view().serial(), store.digests().await.unwrap()), before);
     let store = world.pass(store).await;
     // What is not quite the same is welcome.
-    store.users().upsert_oidc(profile("2")).await.unwrap();
+    store.users().upsert_oidc(profile("2", "carol")).await.unwrap();
     store.nodes().register(of_bob(3)).await.unwrap();
     let txt = NewDnsRecord { kind: DnsRecordKind::Txt, ..record("wiki.example.com", "10.0.0.1") };
     store.dns().create(txt).await.unwrap();
 }
 
-async fn what_is_restored_is_refused_by_its_constraint(world: &mut World) {
-    let store = world.open().await;
-    let made = OneOfEach::make(store.as_ref()).await;
+async fn what_is_restored_is_refused_by_its_constraint(world: &mut World, store: Opened) {
+    let made = OneOfEach::make(&store).await;
     let prefix = made.route.prefix;
     let approved = store.routes().approve(made.node.id, vec![prefix]).await.unwrap().remove(0);
     assert!(approved.primary);
@@ -186,9 +167,8 @@ async fn what_is_restored_is_refused_by_its_constraint(world: &mut World) {
     restore(&store, Image::Route(standby.into())).await.unwrap();
 }
 
-async fn what_was_removed_is_missing_the_second_time_too(world: &mut World) {
-    let mut store = world.open().await;
-    let made = OneOfEach::make(store.as_ref()).await;
+async fn what_was_removed_is_missing_the_second_time_too(world: &mut World, mut store: Opened) {
+    let made = OneOfEach::make(&store).await;
     store.routes().delete(made.route.id).await.unwrap();
     store.sessions().end(made.session.id).await.unwrap();
     store.api_keys().delete(made.api_key.id).await.unwrap();
@@ -200,20 +180,19 @@ async fn what_was_removed_is_missing_the_second_time_too(world: &mut World) {
     // At once, and once more after the store was opened anew.
     for _ in 0..2 {
         let serial = store.view().serial();
-        all_is_missing(store.as_ref(), &made).await;
+        all_is_missing(&store, &made).await;
         assert_eq!(store.view().serial(), serial);
         store = world.pass(store).await;
     }
 }
 
-async fn what_went_with_its_owner_is_missing(world: &mut World) {
-    let store = world.open().await;
-    let made = OneOfEach::make(store.as_ref()).await;
+async fn what_went_with_its_owner_is_missing(world: &mut World, store: Opened) {
+    let made = OneOfEach::make(&store).await;
     store.users().delete(made.user.id, true).await.unwrap();
     store.dns().delete(made.record.id).await.unwrap();
     store.settings().reset(SettingKind::Dns).await.unwrap();
     let store = world.pass(store).await;
-    all_is_missing(store.as_ref(), &made).await;
+    all_is_missing(&store, &made).await;
     let version = PolicyVersion::new(9).unwrap();
     missing(Entity::Policy, store.policies().rollback(made.policy.version, version).await);
     assert_eq!(store.policies().get(version).await.unwrap(), None);
@@ -223,7 +202,7 @@ async fn what_went_with_its_owner_is_missing(world: &mut World) {
 }
 
 /// `get` gives nothing, and everything else says that there is nothing.
-async fn all_is_missing(store: &dyn Store, made: &OneOfEach) {
+async fn all_is_missing(store: &Opened, made: &OneOfEach) {
     let (user, node, number) = (made.user.id, made.node.id, made.presence.session);
     assert_eq!(store.users().get(user).await.unwrap(), None);
     assert_eq!(store.users().get_by_name(&made.user.name).await.unwrap(), None);
@@ -237,16 +216,14 @@ async fn all_is_missing(store: &dyn Store, made: &OneOfEach) {
     assert_eq!(store.nodes().get_by_machine_key(&made.node.machine_key).await.unwrap(), None);
     assert_eq!(store.nodes().get_by_node_key(&made.node.node_key).await.unwrap(), None);
     assert_eq!(store.nodes().get_by_label(&made.node.label).await.unwrap(), None);
-    let address = made.node.ipv4.unwrap().into();
-    assert_eq!(store.nodes().get_by_address(address).await.unwrap(), None);
+    assert_eq!(store.nodes().get_by_address(made.node.ipv4.unwrap().into()).await.unwrap(), None);
     missing(Entity::Node, store.nodes().update(node, NodePatch::default(), None).await);
     let (machine_key, key) = (made.node.machine_key, made.node.node_key);
     let rotated = store.nodes().rotate_key(machine_key, key, key, None, None).await;
     missing(Entity::Node, rotated);
     missing(Entity::Node, store.nodes().expire(vec![node], at(0)).await);
     missing(Entity::Node, store.nodes().delete(node).await);
-    let admission = Admission::User { user, method: RegisterMethod::Cli };
-    missing(Entity::User, store.nodes().register(machine(1, admission)).await);
+    missing(Entity::User, store.nodes().register(machine(1, by(user))).await);
     let admission = Admission::PreAuthKey(made.preauth_key.id);
     missing(Entity::PreAuthKey, store.nodes().register(machine(1, admission)).await);
 
@@ -263,8 +240,7 @@ async fn all_is_missing(store: &dyn Store, made: &OneOfEach) {
     assert_eq!(store.api_keys().get(id).await.unwrap(), None);
     missing(Entity::ApiKey, store.api_keys().revoke(id).await);
     missing(Entity::ApiKey, store.api_keys().delete(id).await);
-    let new = NewApiKey { user: Some(user), ..NewApiKey::default() };
-    missing(Entity::User, store.api_keys().create(new).await);
+    missing(Entity::User, store.api_keys().create(api_key_of(user)).await);
     let id = made.preauth_key.id;
     assert_eq!(store.preauth_keys().get(id).await.unwrap(), None);
     missing(Entity::PreAuthKey, store.preauth_keys().revoke(id).await);
@@ -272,8 +248,7 @@ async fn all_is_missing(store: &dyn Store, made: &OneOfEach) {
     let id = made.session.id;
     missing(Entity::Session, store.sessions().touch(id, None).await);
     missing(Entity::Session, store.sessions().end(id).await);
-    let owner = SessionOwner::Node(node);
-    let new = NewSession { owner, client: None, expires_at: Timestamp::MAX };
+    let new = session_of(SessionOwner::Node(node), Timestamp::MAX);
     missing(Entity::Node, store.sessions().begin(new).await);
 
     let id = made.record.id;
@@ -284,13 +259,11 @@ async fn all_is_missing(store: &dyn Store, made: &OneOfEach) {
     missing(Entity::Setting, store.settings().reset(SettingKind::Dns).await);
 }
 
-async fn what_was_withdrawn_cannot_be_withdrawn_again(world: &mut World) {
-    let mut store = world.open().await;
-    let made = OneOfEach::make(store.as_ref()).await;
+async fn what_was_withdrawn_cannot_be_withdrawn_again(world: &mut World, mut store: Opened) {
+    let made = OneOfEach::make(&store).await;
     let api_key = store.api_keys().revoke(made.api_key.id).await.unwrap();
     let preauth_key = store.preauth_keys().revoke(made.preauth_key.id).await.unwrap();
-    let new =
-        NewSession { owner: SessionOwner::User(made.user.id), client: None, expires_at: at(60) };
+    let new = session_of(SessionOwner::User(made.user.id), at(60));
     let (session, _) = store.sessions().begin(new).await.unwrap();
     world.advance(60);
     for _ in 0..2 {
@@ -305,9 +278,8 @@ async fn what_was_withdrawn_cannot_be_withdrawn_again(world: &mut World) {
     assert_eq!(store.sessions().sweep().await.unwrap(), 1);
 }
 
-async fn a_secret_is_not_repeated_by_its_refusal(world: &mut World) {
-    let store = world.open().await;
-    let made = OneOfEach::make(store.as_ref()).await;
+async fn a_secret_is_not_repeated_by_its_refusal(_: &mut World, store: Opened) {
+    let made = OneOfEach::make(&store).await;
     let secrets = [made.api_secret.expose(), made.preauth_secret.expose(), made.token.expose()];
     // Each of the wrong kind, and with a letter too many.
     for secret in secrets {
@@ -321,7 +293,7 @@ async fn a_secret_is_not_repeated_by_its_refusal(world: &mut World) {
             let refused: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
             assert_eq!(refused.len(), if text == secret { 2 } else { 3 });
             for error in refused {
-                assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
+                assert_eq!(*error.kind(), PermissionDenied);
                 let tail = secret.rsplit('-').next().unwrap();
                 says_nothing_of(&error, &[secret, tail]);
             }
@@ -329,8 +301,7 @@ async fn a_secret_is_not_repeated_by_its_refusal(world: &mut World) {
     }
 }
 
-async fn what_is_given_by_mistake_is_not_repeated(world: &mut World) {
-    let store = world.open().await;
+async fn what_is_given_by_mistake_is_not_repeated(_: &mut World, store: Opened) {
     let (key, secret) = store.api_keys().create(NewApiKey::default()).await.unwrap();
     let secret = secret.expose();
     let hash = key.hash.as_str();
@@ -352,7 +323,7 @@ async fn what_is_given_by_mistake_is_not_repeated(world: &mut World) {
         says_nothing_of(&error, &[secret, tail, hash, hash.rsplit(':').next().unwrap()]);
     }
     for name in ["a", "b"] {
-        store.users().create(local(name)).await.unwrap();
+        create(&store, name).await;
     }
     let first = PageRequest::first(Limit::MIN);
     let cursor = store.users().list(&UserFilter::default(), &first).await.unwrap().next.unwrap();
@@ -363,12 +334,9 @@ async fn what_is_given_by_mistake_is_not_repeated(world: &mut World) {
     says_nothing_of(&cut.parse::<Cursor>().unwrap_err(), &[&cut]);
 }
 
-async fn long_values_are_cut(world: &mut World) {
-    let store = world.open().await;
+async fn long_values_are_cut(_: &mut World, store: Opened) {
     let long = "é".repeat(500);
-    let new = record("wiki.example.com", &long);
-    let error = store.dns().create(new).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::InvalidArgument);
+    let error = fails(store.dns().create(record("wiki.example.com", &long)).await, InvalidArgument);
     let (_, value) = error.context().iter().find(|(name, _)| *name == "value").unwrap();
     assert_eq!(*value, format!("{}…", "é".repeat(100)), "200 bytes, and a whole character");
     for error in [
@@ -380,17 +348,15 @@ async fn long_values_are_cut(world: &mut World) {
     }
 }
 
-fn taken<T: std::fmt::Debug>(constraint: &'static str, entity: Entity, outcome: Result<T>) {
-    let error = outcome.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::AlreadyExists { constraint }, "{error}");
+fn taken<T: Debug>(constraint: &'static str, entity: Entity, outcome: Result<T>) {
+    let error = fails(outcome, AlreadyExists { constraint });
     assert_eq!(error.constraint(), Some(constraint));
     assert_eq!(error.entity(), Some(entity));
     assert!(error.operation().is_some(), "{error}");
 }
 
-fn missing<T: std::fmt::Debug>(entity: Entity, outcome: Result<T>) {
-    let error = outcome.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::NotFound, "{error}");
+fn missing<T: Debug>(entity: Entity, outcome: Result<T>) {
+    let error = fails(outcome, NotFound);
     assert_eq!(error.entity(), Some(entity), "{error}");
     assert!(error.operation().is_some(), "{error}");
 }
@@ -407,7 +373,7 @@ fn says_nothing_of(error: &Error, secrets: &[&str]) {
     }
 }
 
-async fn restore(store: &Arc<dyn Store>, image: Image) -> Result<Restored> {
+async fn restore(store: &Opened, image: Image) -> Result<Restored> {
     let restore = Restore { images: vec![image], skip_invalid: false };
     store.restore(restore).await.map(|committed| committed.value)
 }

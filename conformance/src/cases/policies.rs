@@ -1,16 +1,6 @@
 //! Policies: versions of a text that the store does not interpret.
 
-use std::sync::Arc;
-
-use futures_util::future::join_all;
-use ghostwire_store_core::ErrorKind;
-use ghostwire_store_core::domain::{
-    Clock, DocumentText, Limit, PageRequest, Policy, PolicyVersion,
-};
-
-use crate::case::cases;
-use crate::cases::nodes::registration::{Opened, audit_of, idle, node, refused, user};
-use crate::world::World;
+use crate::prelude::*;
 
 cases! {
     stored {
@@ -33,20 +23,18 @@ cases! {
             versions_go_on_after_pruning,
         ],
     }
-    once {
+    once_unopened {
         "policy-swap" => [a_document_has_a_limit],
     }
 }
 
-async fn each_swap_is_the_next_version_and_in_force(world: &mut World) {
-    let store = world.open().await;
+async fn each_swap_is_the_next_version_and_in_force(world: &mut World, store: Opened) {
     assert_eq!(store.policies().current().await.unwrap(), None);
     let admin = store.acting_as("admin".parse().unwrap());
     let mut versions = Vec::new();
     for (number, text) in (1..).zip(["one", "two", "two"]) {
         world.advance(1);
-        let expected = number_before(number);
-        let policy = admin.policies().swap(expected, document(text)).await.unwrap();
+        let policy = admin.policies().swap(number_before(number), document(text)).await.unwrap();
         let expected = Policy {
             version: version(number),
             document: document(text),
@@ -65,31 +53,28 @@ async fn each_swap_is_the_next_version_and_in_force(world: &mut World) {
     versions.reverse();
     assert_eq!(history(&store).await, versions);
     assert_eq!(audit_of(&store, 2).await, ["policy.swap by admin"]);
-    let alice = user(&store, "alice").await;
-    let id = node(&store, alice, 1).await.id;
+    let id = some_node(&store).await.id;
     assert_eq!(store.view().netmap(id).unwrap().policy.as_ref(), versions.first());
 }
 
-async fn a_swap_from_another_version_is_a_conflict(world: &mut World) {
-    let store = world.open().await;
+async fn a_swap_from_another_version_is_a_conflict(world: &mut World, store: Opened) {
     let swap =
         |expected: Option<u64>| store.policies().swap(expected.map(version), document("other"));
-    refused(&store, swap(Some(1)), ErrorKind::Conflict).await;
+    refused(&store, swap(Some(1)), Conflict).await;
     store.policies().swap(None, document("one")).await.unwrap();
     for expected in [None, Some(2)] {
-        refused(&store, swap(expected), ErrorKind::Conflict).await;
+        refused(&store, swap(expected), Conflict).await;
     }
     store.policies().swap(Some(version(1)), document("two")).await.unwrap();
     let store = world.pass(store).await;
     for expected in [None, Some(1), Some(3), Some(i64::MAX as u64)] {
-        let call = store.policies().swap(expected.map(version), document("other"));
-        refused(&store, call, ErrorKind::Conflict).await;
+        refused(&store, store.policies().swap(expected.map(version), document("other")), Conflict)
+            .await;
     }
     assert_eq!(texts(&store).await, ["two", "one"]);
 }
 
-async fn of_32_swaps_at_once_one_wins(world: &mut World) {
-    let store = world.open().await;
+async fn of_32_swaps_at_once_one_wins(world: &mut World, store: Opened) {
     for number in 1..=3 {
         let calls = (0..32).map(|which| {
             let store = store.clone();
@@ -101,7 +86,7 @@ async fn of_32_swaps_at_once_one_wins(world: &mut World) {
         let (won, lost): (Vec<_>, Vec<_>) = outcomes.partition(Result::is_ok);
         assert_eq!((won.len(), lost.len()), (1, 31));
         for error in lost.into_iter().filter_map(Result::err) {
-            assert_eq!(*error.kind(), ErrorKind::Conflict);
+            assert_eq!(*error.kind(), Conflict);
         }
         let winner = won.into_iter().next().unwrap().unwrap();
         assert_eq!(winner.version, version(number));
@@ -111,8 +96,7 @@ async fn of_32_swaps_at_once_one_wins(world: &mut World) {
     assert_eq!(store.view().policies().len(), 3);
 }
 
-async fn a_document_is_not_interpreted(world: &mut World) {
-    let store = world.open().await;
+async fn a_document_is_not_interpreted(world: &mut World, store: Opened) {
     let given = [
         "// hujson\r\n{\"acls\": [,],}\t\n\n",
         "{",
@@ -130,8 +114,7 @@ async fn a_document_is_not_interpreted(world: &mut World) {
     assert_eq!(kept, given);
 }
 
-async fn a_document_of_4_mib_is_kept(world: &mut World) {
-    let store = world.open().await;
+async fn a_document_of_4_mib_is_kept(world: &mut World, store: Opened) {
     // No two pieces are alike, so that a lost or repeated page shows.
     let mut text: String = (0..).map(|number| format!("é{number},")).take(600_000).collect();
     text.truncate(4 * 1024 * 1024 - 1);
@@ -154,13 +137,11 @@ async fn a_document_has_a_limit(_: &mut World) {
     assert_eq!(longest.len(), 4 * 1024 * 1024);
     DocumentText::new(&longest).unwrap();
     for bad in [longest + ".", "a\0".to_owned()] {
-        let error = DocumentText::new(&bad).unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::InvalidArgument);
+        fails(DocumentText::new(&bad), InvalidArgument);
     }
 }
 
-async fn an_empty_policy_is_a_policy_and_not_none(world: &mut World) {
-    let store = world.open().await;
+async fn an_empty_policy_is_a_policy_and_not_none(world: &mut World, store: Opened) {
     user(&store, "alice").await;
     let store = world.pass(store).await;
     assert_eq!(store.policies().current().await.unwrap(), None);
@@ -173,16 +154,14 @@ async fn an_empty_policy_is_a_policy_and_not_none(world: &mut World) {
     assert_eq!((empty.version, empty.document.as_str()), (PolicyVersion::FIRST, ""));
     assert!(!store.view().policies().is_empty());
     // So there is a version to expect, and one to go back to.
-    let call = store.policies().swap(None, document("x"));
-    refused(&store, call, ErrorKind::Conflict).await;
+    refused(&store, store.policies().swap(None, document("x")), Conflict).await;
     store.policies().swap(Some(empty.version), document("x")).await.unwrap();
     store.policies().rollback(version(2), version(1)).await.unwrap();
     let store = world.pass(store).await;
     assert_eq!(texts(&store).await, ["", "x", ""]);
 }
 
-async fn rolling_back_makes_a_new_version_of_the_old_text(world: &mut World) {
-    let store = world.open().await;
+async fn rolling_back_makes_a_new_version_of_the_old_text(world: &mut World, store: Opened) {
     for (number, text) in (1..).zip(["one", "two", "three"]) {
         store.policies().swap(number_before(number), document(text)).await.unwrap();
     }
@@ -204,41 +183,34 @@ async fn rolling_back_makes_a_new_version_of_the_old_text(world: &mut World) {
     assert_eq!(audit_of(&store, 4).await, ["policy.rollback by admin"]);
 }
 
-async fn rolling_back_to_what_is_not_kept_is_not_found(world: &mut World) {
-    let store = world.open().await;
-    let call = store.policies().rollback(version(1), version(1));
-    refused(&store, call, ErrorKind::NotFound).await;
+async fn rolling_back_to_what_is_not_kept_is_not_found(world: &mut World, store: Opened) {
+    refused(&store, store.policies().rollback(version(1), version(1)), NotFound).await;
     for (number, text) in (1..).zip(["one", "two", "three"]) {
         store.policies().swap(number_before(number), document(text)).await.unwrap();
     }
     assert_eq!(store.policies().prune(2).await.unwrap(), 1);
     let store = world.pass(store).await;
     for gone in [1, 4] {
-        let call = store.policies().rollback(version(3), version(gone));
-        refused(&store, call, ErrorKind::NotFound).await;
+        refused(&store, store.policies().rollback(version(3), version(gone)), NotFound).await;
     }
     store.policies().rollback(version(3), version(2)).await.unwrap();
 }
 
-async fn rolling_back_from_another_version_is_a_conflict(world: &mut World) {
-    let store = world.open().await;
+async fn rolling_back_from_another_version_is_a_conflict(world: &mut World, store: Opened) {
     for (number, text) in (1..).zip(["one", "two"]) {
         store.policies().swap(number_before(number), document(text)).await.unwrap();
     }
     let store = world.pass(store).await;
     for stale in [1, 3] {
-        let call = store.policies().rollback(version(stale), version(1));
-        refused(&store, call, ErrorKind::Conflict).await;
+        refused(&store, store.policies().rollback(version(stale), version(1)), Conflict).await;
     }
     assert_eq!(texts(&store).await, ["two", "one"]);
 }
 
-async fn pruning_keeps_the_newest(world: &mut World) {
-    let store = world.open().await;
+async fn pruning_keeps_the_newest(world: &mut World, store: Opened) {
     assert_eq!(idle(&store, store.policies().prune(1)).await, 0);
     for number in 1..=6 {
-        let text = document(&number.to_string());
-        store.policies().swap(number_before(number), text).await.unwrap();
+        store.policies().swap(number_before(number), document(&number.to_string())).await.unwrap();
     }
     let store = world.pass(store).await;
     for keep in [6, 7, u32::MAX] {
@@ -253,8 +225,7 @@ async fn pruning_keeps_the_newest(world: &mut World) {
     assert_eq!(texts(&store).await, ["6"]);
 }
 
-async fn pruning_to_zero_keeps_the_policy_in_force(world: &mut World) {
-    let store = world.open().await;
+async fn pruning_to_zero_keeps_the_policy_in_force(world: &mut World, store: Opened) {
     for (number, text) in (1..).zip(["one", ""]) {
         store.policies().swap(number_before(number), document(text)).await.unwrap();
     }
@@ -265,15 +236,13 @@ async fn pruning_to_zero_keeps_the_policy_in_force(world: &mut World) {
     assert_eq!(idle(&store, store.policies().prune(0)).await, 0);
 }
 
-async fn versions_go_on_after_pruning(world: &mut World) {
-    let store = world.open().await;
+async fn versions_go_on_after_pruning(world: &mut World, store: Opened) {
     for number in 1..=3 {
         store.policies().swap(number_before(number), document("x")).await.unwrap();
     }
     store.policies().prune(1).await.unwrap();
     let store = world.pass(store).await;
-    let call = store.policies().swap(None, document("y"));
-    refused(&store, call, ErrorKind::Conflict).await;
+    refused(&store, store.policies().swap(None, document("y")), Conflict).await;
     let next = store.policies().swap(Some(version(3)), document("y")).await.unwrap();
     let store = world.pass(store).await;
     assert_eq!(next.version, version(4));

@@ -1,22 +1,6 @@
 //! Who is online: numbered sessions, and what survives a restart.
 
-use std::sync::Arc;
-
-use futures_util::StreamExt;
-use ghostwire_store_core::ErrorKind;
-use ghostwire_store_core::block::ChangeKind;
-use ghostwire_store_core::domain::{
-    Change, Clock, Endpoint, EndpointList, NewPreAuthKey, NodeFilter, NodeId, PageRequest,
-    Presence, SessionNumber,
-};
-use ghostwire_store_core::state::Handle;
-
-use crate::case::cases;
-use crate::cases::nodes::registration::{
-    Opened, audit_of, idle, machine, node, refused, user, with,
-};
-use crate::cases::routes::offers::{carry, primary};
-use crate::world::World;
+use crate::prelude::*;
 
 cases! {
     stored {
@@ -38,27 +22,24 @@ cases! {
             each_heeded_message_is_one_commit_of_one_row,
             a_heartbeat_changes_neither_node_nor_audit_trail,
         ],
-        "presence-after-restart" => [
-            whoever_was_online_is_online_after_a_crash,
-            after_disconnect_all_nobody_is_online_until_a_newer_session,
-        ],
+        "presence-after-restart" => [whoever_was_online_is_online_after_a_crash],
     }
-    once {
+    stored_unopened {
+        "presence-after-restart" => [after_disconnect_all_nobody_is_online_until_a_newer_session],
+    }
+    once_unopened {
         "session-fencing" => [a_session_number_has_a_limit],
     }
 }
 
-async fn an_old_sessions_offline_is_ignored(world: &mut World) {
-    let store = world.open().await;
-    let alice = user(&store, "alice").await;
-    let id = node(&store, alice, 1).await.id;
+async fn an_old_sessions_offline_is_ignored(world: &mut World, store: Opened) {
+    let id = some_node(&store).await.id;
     connect(&store, id, 1).await;
     world.advance(1);
     let current = connect(&store, id, 2).await;
     let store = world.pass(store).await;
     world.advance(1);
-    let call = store.presence().disconnect(id, session(1));
-    assert_eq!(idle(&store, call).await, current);
+    assert_eq!(idle(&store, store.presence().disconnect(id, session(1))).await, current);
     let call = store.presence().heartbeat(id, session(1), Change::Set(endpoints(&["1.2.3.4:5"])));
     assert_eq!(idle(&store, call).await, current);
     assert!(store.view().presence().is_online(id));
@@ -69,8 +50,7 @@ async fn an_old_sessions_offline_is_ignored(world: &mut World) {
     assert_eq!(store.presence().get(id).await.unwrap(), Some(gone));
 }
 
-async fn a_newer_session_is_always_heeded(world: &mut World) {
-    let mut store = world.open().await;
+async fn a_newer_session_is_always_heeded(world: &mut World, mut store: Opened) {
     let alice = user(&store, "alice").await;
     // Whatever comes first: each kind of message, with any number, and 0 is one.
     let mut ids = Vec::new();
@@ -105,10 +85,8 @@ async fn a_newer_session_is_always_heeded(world: &mut World) {
     }
 }
 
-async fn the_current_session_is_heeded_while_it_is_up(world: &mut World) {
-    let store = world.open().await;
-    let alice = user(&store, "alice").await;
-    let id = node(&store, alice, 1).await.id;
+async fn the_current_session_is_heeded_while_it_is_up(world: &mut World, store: Opened) {
+    let id = some_node(&store).await.id;
     connect(&store, id, 4).await;
     let store = world.pass(store).await;
     world.advance(30);
@@ -121,46 +99,41 @@ async fn the_current_session_is_heeded_while_it_is_up(world: &mut World) {
     let store = world.pass(store).await;
     assert_eq!(store.presence().get(id).await.unwrap(), Some(gone.clone()));
     world.advance(30);
-    let again = store.presence().disconnect(id, session(4));
-    assert_eq!(idle(&store, again).await, gone);
+    assert_eq!(idle(&store, store.presence().disconnect(id, session(4))).await, gone);
 }
 
-async fn a_closed_session_is_not_opened_again(world: &mut World) {
-    let store = world.open().await;
-    let alice = user(&store, "alice").await;
-    let id = node(&store, alice, 1).await.id;
+async fn a_closed_session_is_not_opened_again(world: &mut World, store: Opened) {
+    let id = some_node(&store).await.id;
     connect(&store, id, 4).await;
     let gone = disconnect(&store, id, 4).await;
     let store = world.pass(store).await;
     world.advance(60);
     let given = || Change::Set(endpoints(&["1.2.3.4:5"]));
     for number in [3, 4] {
-        let call = store.presence().heartbeat(id, session(number), given());
-        assert_eq!(idle(&store, call).await, gone);
-        let call = store.presence().connect(id, session(number), given());
-        assert_eq!(idle(&store, call).await, gone);
-        let call = store.presence().disconnect(id, session(number));
-        assert_eq!(idle(&store, call).await, gone);
+        assert_eq!(
+            idle(&store, store.presence().heartbeat(id, session(number), given())).await,
+            gone
+        );
+        assert_eq!(
+            idle(&store, store.presence().connect(id, session(number), given())).await,
+            gone
+        );
+        assert_eq!(idle(&store, store.presence().disconnect(id, session(number))).await, gone);
     }
     assert!(heartbeat(&store, id, 5).await.online);
 }
 
-async fn a_session_is_not_opened_twice(world: &mut World) {
-    let store = world.open().await;
-    let alice = user(&store, "alice").await;
-    let id = node(&store, alice, 1).await.id;
+async fn a_session_is_not_opened_twice(world: &mut World, store: Opened) {
+    let id = some_node(&store).await.id;
     let first = connect(&store, id, 4).await;
     let store = world.pass(store).await;
     world.advance(60);
     let given = Change::Set(endpoints(&["1.2.3.4:5"]));
-    let call = store.presence().connect(id, session(4), given);
-    assert_eq!(idle(&store, call).await, first);
+    assert_eq!(idle(&store, store.presence().connect(id, session(4), given)).await, first);
 }
 
-async fn endpoints_stay_unless_new_ones_are_given(world: &mut World) {
-    let store = world.open().await;
-    let alice = user(&store, "alice").await;
-    let id = node(&store, alice, 1).await.id;
+async fn endpoints_stay_unless_new_ones_are_given(world: &mut World, store: Opened) {
+    let id = some_node(&store).await.id;
     let (some, others) =
         (endpoints(&["192.0.2.1:41641", "[2001:db8::1]:7"]), endpoints(&["192.0.2.2:1"]));
     let given = store.presence().connect(id, session(1), Change::Set(some.clone())).await.unwrap();
@@ -181,8 +154,7 @@ async fn endpoints_stay_unless_new_ones_are_given(world: &mut World) {
     assert_eq!(store.presence().get(id).await.unwrap(), Some(emptied));
 }
 
-async fn sessions_of_nodes_are_apart(world: &mut World) {
-    let store = world.open().await;
+async fn sessions_of_nodes_are_apart(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let (a, b) = (node(&store, alice, 1).await.id, node(&store, alice, 2).await.id);
     connect(&store, a, 9).await;
@@ -196,10 +168,8 @@ async fn sessions_of_nodes_are_apart(world: &mut World) {
     assert_eq!(online(&store).await, [b]);
 }
 
-async fn of_messages_at_once_the_newest_session_counts(world: &mut World) {
-    let store = world.open().await;
-    let alice = user(&store, "alice").await;
-    let id = node(&store, alice, 1).await.id;
+async fn of_messages_at_once_the_newest_session_counts(world: &mut World, store: Opened) {
+    let id = some_node(&store).await.id;
     let calls = (1..=32).map(|number| {
         let store = store.clone();
         tokio::spawn(async move {
@@ -218,10 +188,8 @@ async fn of_messages_at_once_the_newest_session_counts(world: &mut World) {
     assert_eq!((presence.session, presence.online), (session(32), true));
 }
 
-async fn messages_for_a_node_that_is_gone_are_not_found(world: &mut World) {
-    let store = world.open().await;
-    let alice = user(&store, "alice").await;
-    let gone = node(&store, alice, 1).await.id;
+async fn messages_for_a_node_that_is_gone_are_not_found(world: &mut World, store: Opened) {
+    let gone = some_node(&store).await.id;
     connect(&store, gone, 1).await;
     store.nodes().delete(gone).await.unwrap();
     let store = world.pass(store).await;
@@ -229,41 +197,36 @@ async fn messages_for_a_node_that_is_gone_are_not_found(world: &mut World) {
         for number in [1, 2] {
             let number = session(number);
             let presence = store.presence();
-            let call = presence.connect(id, number, Change::Keep);
-            refused(&store, call, ErrorKind::NotFound).await;
-            let call = presence.heartbeat(id, number, Change::Keep);
-            refused(&store, call, ErrorKind::NotFound).await;
-            refused(&store, presence.disconnect(id, number), ErrorKind::NotFound).await;
+            refused(&store, presence.connect(id, number, Change::Keep), NotFound).await;
+            refused(&store, presence.heartbeat(id, number, Change::Keep), NotFound).await;
+            refused(&store, presence.disconnect(id, number), NotFound).await;
         }
         assert_eq!(store.presence().get(id).await.unwrap(), None);
         assert_eq!(store.nodes().get(id).await.unwrap(), None);
     }
 }
 
-async fn a_late_heartbeat_does_not_resurrect_a_reaped_node(world: &mut World) {
-    let store = world.open().await;
+async fn a_late_heartbeat_does_not_resurrect_a_reaped_node(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let new = NewPreAuthKey { user: Some(alice), ephemeral: true, ..NewPreAuthKey::default() };
     let (key, _) = store.preauth_keys().create(new).await.unwrap();
-    let id = store.nodes().register(machine(1, with(&key))).await.unwrap().id;
+    let id = register(&store, 1, with(&key)).await.id;
     connect(&store, id, 1).await;
     disconnect(&store, id, 1).await;
     world.advance(1800);
     assert_eq!(store.nodes().reap_ephemeral().await.unwrap(), [id]);
     let store = world.pass(store).await;
     for number in [1, 2] {
-        let call = store.presence().heartbeat(id, session(number), Change::Keep);
-        refused(&store, call, ErrorKind::NotFound).await;
+        refused(&store, store.presence().heartbeat(id, session(number), Change::Keep), NotFound)
+            .await;
     }
     let store = world.pass(store).await;
     assert!(store.view().nodes().is_empty() && store.view().presence().is_empty());
     assert!(store.view().addresses().is_empty());
 }
 
-async fn each_heeded_message_is_one_commit_of_one_row(world: &mut World) {
-    let store = world.open().await;
-    let alice = user(&store, "alice").await;
-    let id = node(&store, alice, 1).await.id;
+async fn each_heeded_message_is_one_commit_of_one_row(world: &mut World, store: Opened) {
+    let id = some_node(&store).await.id;
     let begin = store.view().serial();
     let mut watch = store.watch(begin);
     let mut serial = begin;
@@ -292,10 +255,8 @@ async fn each_heeded_message_is_one_commit_of_one_row(world: &mut World) {
     assert_eq!(store.view().presence().len(), 1);
 }
 
-async fn a_heartbeat_changes_neither_node_nor_audit_trail(world: &mut World) {
-    let store = world.open().await;
-    let alice = user(&store, "alice").await;
-    let first = node(&store, alice, 1).await;
+async fn a_heartbeat_changes_neither_node_nor_audit_trail(world: &mut World, store: Opened) {
+    let first = some_node(&store).await;
     let before = store.digests().await.unwrap();
     connect(&store, first.id, 1).await;
     world.advance(1);
@@ -312,12 +273,11 @@ async fn a_heartbeat_changes_neither_node_nor_audit_trail(world: &mut World) {
     assert_eq!(store.nodes().get(first.id).await.unwrap(), Some(first));
 }
 
-async fn whoever_was_online_is_online_after_a_crash(world: &mut World) {
-    let store = world.open().await;
+async fn whoever_was_online_is_online_after_a_crash(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let new = NewPreAuthKey { user: Some(alice), ephemeral: true, ..NewPreAuthKey::default() };
     let (key, _) = store.preauth_keys().create(new).await.unwrap();
-    let a = store.nodes().register(machine(1, with(&key))).await.unwrap().id;
+    let a = register(&store, 1, with(&key)).await.id;
     let b = node(&store, alice, 2).await.id;
     for id in [a, b] {
         connect(&store, id, 5).await;
@@ -384,36 +344,16 @@ async fn after_disconnect_all_nobody_is_online_until_a_newer_session(world: &mut
 async fn a_session_number_has_a_limit(_: &mut World) {
     assert_eq!(session(i64::MAX as u64).get(), i64::MAX as u64);
     for number in [1 << 63, u64::MAX] {
-        let error = SessionNumber::new(number).unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::InvalidArgument);
+        fails(SessionNumber::new(number), InvalidArgument);
     }
 }
 
-fn session(number: u64) -> SessionNumber {
-    SessionNumber::new(number).unwrap()
-}
-
 fn endpoints(addresses: &[&str]) -> EndpointList {
-    let seen_at = ghostwire_store_core::domain::Timestamp::EPOCH;
+    let seen_at = Timestamp::EPOCH;
     EndpointList::new(
         addresses.iter().map(|addr| Endpoint { addr: addr.parse().unwrap(), seen_at }),
     )
     .unwrap()
-}
-
-/// A control connection of a node comes up.
-pub(crate) async fn connect(store: &Opened, node: NodeId, number: u64) -> Arc<Presence> {
-    store.presence().connect(node, session(number), Change::Keep).await.unwrap()
-}
-
-/// A sign of life.
-pub(crate) async fn heartbeat(store: &Opened, node: NodeId, number: u64) -> Arc<Presence> {
-    store.presence().heartbeat(node, session(number), Change::Keep).await.unwrap()
-}
-
-/// A control connection of a node goes down.
-pub(crate) async fn disconnect(store: &Opened, node: NodeId, number: u64) -> Arc<Presence> {
-    store.presence().disconnect(node, session(number)).await.unwrap()
 }
 
 async fn online(store: &Opened) -> Vec<NodeId> {

@@ -1,40 +1,24 @@
 //! Several processes on one backend, for those that can be shared.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use async_trait::async_trait;
-use futures_util::future::join_all;
-use ghostwire_store_core::backend::{Backend, Commit};
-use ghostwire_store_core::domain::*;
-use ghostwire_store_core::layer::Layer;
-use ghostwire_store_core::options::{StoreOptions, WriterOptions};
-use ghostwire_store_core::{ErrorKind, Result, Store};
-
-use crate::case::{Verdict, cases};
-use crate::cases::credentials::secrets::{hour, reusable, user};
-use crate::cases::views::snapshots::registration;
-use crate::world::World;
+use crate::prelude::*;
 
 cases! {
-    stored {
+    stored_unopened {
         "shared-write" => [
             processes_never_overwrite_each_other,
             a_process_that_is_behind_learns_before_it_decides,
             series_of_several_processes_are_all_there,
         ],
-        "view-age" => [
-            a_fresh_view_has_what_others_made_durable,
-        ],
+        "view-age" => [a_fresh_view_has_what_others_made_durable],
     }
     once {
+        "view-age" => [a_view_grows_old_only_where_others_may_write],
+    }
+    once_unopened {
         "shared-write" => [after_32_lost_attempts_a_write_is_busy],
-        "view-age" => [
-            a_view_grows_old_only_where_others_may_write,
-            a_credential_check_refreshes_a_view_that_is_too_old,
-        ],
+        "view-age" => [a_credential_check_refreshes_a_view_that_is_too_old],
     }
 }
 
@@ -42,11 +26,12 @@ const NOT_SHARED: Verdict = Verdict::Skipped("no other process can write to this
 
 async fn processes_never_overwrite_each_other(world: &mut World) -> Verdict {
     let Some((a, b)) = two(world, |_| ()).await else { return NOT_SHARED };
-    let alice = a.users().create(user("alice")).await.unwrap().id;
-    let key = a.preauth_keys().create(reusable(alice)).await.unwrap().0.id;
-    let calls = (1..=60_u8).map(|n| {
+    let alice = user(&a, "alice").await;
+    let key = reusable_key(&a, alice).await;
+    let calls = (1..=60).map(|n| {
         let store = if n % 2 == 0 { a.clone() } else { b.clone() };
-        tokio::spawn(async move { store.nodes().register(registration(n, key)).await.unwrap() })
+        let registration = machine(n, with(&key));
+        tokio::spawn(async move { store.nodes().register(registration).await.unwrap() })
     });
     let mut addresses = BTreeSet::new();
     for call in join_all(calls).await {
@@ -57,7 +42,7 @@ async fn processes_never_overwrite_each_other(world: &mut World) -> Verdict {
     // Of 20 names that both want at once, each is had once.
     let calls = (0..40).map(|n| {
         let store = if n % 2 == 0 { a.clone() } else { b.clone() };
-        tokio::spawn(async move { store.users().create(user(&format!("user{}", n / 2))).await })
+        tokio::spawn(async move { store.users().create(local(&format!("user{}", n / 2))).await })
     });
     let outcomes: Vec<_> = join_all(calls).await.into_iter().map(|call| call.unwrap()).collect();
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 20);
@@ -75,27 +60,23 @@ async fn processes_never_overwrite_each_other(world: &mut World) -> Verdict {
 
 async fn a_process_that_is_behind_learns_before_it_decides(world: &mut World) -> Verdict {
     let Some((a, b)) = two(world, |_| ()).await else { return NOT_SHARED };
-    let alice = a.users().create(user("alice")).await.unwrap();
+    let alice = a.users().create(local("alice")).await.unwrap();
     assert!(b.view().users().is_empty());
     // A refusal may not rest on what has changed meanwhile, nor may an acceptance.
-    let error = b.users().create(user("alice")).await.unwrap_err();
+    let error = b.users().create(local("alice")).await.unwrap_err();
     assert_eq!(error.constraint(), Some("name"));
     let name = Change::Set("alicia".parse().unwrap());
     let rename = UserPatch { name, ..UserPatch::default() };
     a.users().update(alice.id, rename.clone(), None).await.unwrap();
-    b.users().create(user("alice")).await.unwrap();
-    let error = b.users().update(alice.id, rename, Some(alice.revision)).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Conflict);
+    b.users().create(local("alice")).await.unwrap();
+    fails(b.users().update(alice.id, rename, Some(alice.revision)).await, Conflict);
     b.users().delete(alice.id, false).await.unwrap();
-    let error = a.users().delete(alice.id, false).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::NotFound);
+    fails(a.users().delete(alice.id, false).await, NotFound);
     // A one-time key is used once, whoever admits.
-    let owner = b.users().create(user("bob")).await.unwrap().id;
-    let once = NewPreAuthKey { reusable: false, ..reusable(owner) };
-    let (key, _) = b.preauth_keys().create(once).await.unwrap();
-    a.nodes().register(registration(1, key.id)).await.unwrap();
-    let error = b.nodes().register(registration(2, key.id)).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
+    let owner = user(&b, "bob").await;
+    let key = one_time_key(&b, owner).await;
+    register(&a, 1, with(&key)).await;
+    fails(b.nodes().register(machine(2, with(&key))).await, PermissionDenied);
     b.close().await.unwrap();
     a.fresh_view().await.unwrap();
     let store = world.pass(a).await;
@@ -105,14 +86,9 @@ async fn a_process_that_is_behind_learns_before_it_decides(world: &mut World) ->
 
 async fn series_of_several_processes_are_all_there(world: &mut World) -> Verdict {
     let Some((a, b)) = two(world, |_| ()).await else { return NOT_SHARED };
-    let point = |second, value| MetricPoint {
-        node: None,
-        metric: "load".parse().unwrap(),
-        at: Timestamp::from_secs(second).unwrap(),
-        value: Sample::new(value).unwrap(),
-    };
+    let point = |second, value| point(None, "load", Timestamp::from_secs(second).unwrap(), value);
     for n in 0..10 {
-        a.users().create(user(&format!("user{n}"))).await.unwrap();
+        a.users().create(local(&format!("user{n}"))).await.unwrap();
         b.metrics().record(point(n, 1.0)).await.unwrap();
     }
     // Each process numbers its own batches.
@@ -123,14 +99,13 @@ async fn series_of_several_processes_are_all_there(world: &mut World) -> Verdict
             store.metrics().record_batch(writer, 1, batch).await.unwrap();
         }
     }
-    b.users().create(user("last")).await.unwrap();
+    b.users().create(local("last")).await.unwrap();
     b.metrics().prune(Timestamp::from_secs(5).unwrap()).await.unwrap();
     a.metrics().record(point(7, 3.0)).await.unwrap();
     b.close().await.unwrap();
     a.fresh_view().await.unwrap();
     let store = world.pass(a).await;
-    let query =
-        MetricQuery { node: None, metric: None, from: Timestamp::EPOCH, to: Timestamp::MAX };
+    let query = all_points();
     let found = store.metrics().range(&query, &PageRequest::default()).await.unwrap().items;
     let expected = [
         point(5, 1.0),
@@ -157,11 +132,10 @@ async fn after_32_lost_attempts_a_write_is_busy(world: &mut World) -> Verdict {
     let store = ghostwire_store_core::open(backend.clone(), world.options()).await.unwrap();
     // The 32nd attempt may be the one that is first.
     backend.lose(31);
-    let alice = store.users().create(user("alice")).await.unwrap();
+    let alice = create(&store, "alice").await;
     assert_eq!(backend.attempts(), 32);
     backend.lose(32);
-    let error = store.users().create(user("bob")).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Busy);
+    let error = fails(store.users().create(local("bob")).await, Busy);
     assert!(error.is_retryable());
     assert_eq!(backend.attempts(), 32);
     let view = rival.fresh_view().await.unwrap();
@@ -169,20 +143,13 @@ async fn after_32_lost_attempts_a_write_is_busy(world: &mut World) -> Verdict {
     assert_eq!(view.users().len(), 1 + 31 + 32, "nothing of it was stored");
     // Attempts in a row are counted, and the next write begins anew.
     backend.lose(31);
-    store.users().create(user("bob")).await.unwrap();
-    let point = MetricPoint {
-        node: None,
-        metric: "load".parse().unwrap(),
-        at: Timestamp::EPOCH,
-        value: Sample::new(1.0).unwrap(),
-    };
+    create(&store, "bob").await;
+    let point = point(None, "load", Timestamp::EPOCH, 1.0);
     backend.lose(32);
-    let error = store.metrics().record(point.clone()).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Busy);
+    fails(store.metrics().record(point.clone()).await, Busy);
     store.metrics().record(point).await.unwrap();
     backend.lose(32);
-    let error = store.metrics().prune(Timestamp::MAX).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Busy);
+    fails(store.metrics().prune(Timestamp::MAX).await, Busy);
     assert_eq!(backend.attempts(), 32);
     store.metrics().prune(Timestamp::MAX).await.unwrap();
     store.verify().await.unwrap();
@@ -193,7 +160,7 @@ async fn a_fresh_view_has_what_others_made_durable(world: &mut World) -> Verdict
     let Some((a, b)) = two(world, |_| ()).await else { return NOT_SHARED };
     for n in 0..20 {
         let (writer, reader) = if n % 2 == 0 { (&a, &b) } else { (&b, &a) };
-        let made = writer.users().create(user(&format!("user{n}"))).await.unwrap();
+        let made = writer.users().create(local(&format!("user{n}"))).await.unwrap();
         assert_eq!(reader.fresh_view().await.unwrap().users().get(made.id), Some(&made));
         assert_eq!(reader.view().users().get(made.id), Some(&made), "it is the view from then on");
     }
@@ -203,9 +170,8 @@ async fn a_fresh_view_has_what_others_made_durable(world: &mut World) -> Verdict
     Verdict::Passed
 }
 
-async fn a_view_grows_old_only_where_others_may_write(world: &mut World) {
-    let store = world.open().await;
-    store.users().create(user("alice")).await.unwrap();
+async fn a_view_grows_old_only_where_others_may_write(_: &mut World, store: Opened) {
+    create(&store, "alice").await;
     let view = store.view();
     if !store.info().backend.shared {
         assert_eq!((view.age(), store.view().age()), (Duration::ZERO, Duration::ZERO));
@@ -224,15 +190,13 @@ async fn a_view_grows_old_only_where_others_may_write(world: &mut World) {
 }
 
 async fn a_credential_check_refreshes_a_view_that_is_too_old(world: &mut World) -> Verdict {
-    for (max_view_age, refreshes) in [(Duration::ZERO, true), (hour(), false)] {
+    for (max_view_age, refreshes) in [(Duration::ZERO, true), (HOUR, false)] {
         let set = |options: &mut StoreOptions| options.max_view_age = max_view_age;
         let Some((a, b)) = two(world, set).await else { return NOT_SHARED };
-        let name = if refreshes { "alice" } else { "bob" };
-        let alice = a.users().create(user(name)).await.unwrap().id;
+        let alice = user(&a, if refreshes { "alice" } else { "bob" }).await;
         let (api, api_text) = a.api_keys().create(NewApiKey::default()).await.unwrap();
         let (preauth, preauth_text) = a.preauth_keys().create(reusable(alice)).await.unwrap();
-        let owner = SessionOwner::User(alice);
-        let new = NewSession { owner, client: None, expires_at: Timestamp::MAX };
+        let new = session_of(SessionOwner::User(alice), Timestamp::MAX);
         let (session, session_text) = a.sessions().begin(new).await.unwrap();
         let check = async || {
             while b.view().age().is_zero() {
@@ -317,7 +281,7 @@ impl Layer for Overtaken {
         if to_lose > 0 {
             self.to_lose.store(to_lose - 1, Ordering::SeqCst);
             let number = self.overtaken.fetch_add(1, Ordering::SeqCst);
-            self.rival.users().create(user(&format!("rival{number}"))).await?;
+            self.rival.users().create(local(&format!("rival{number}"))).await?;
         }
         self.inner.commit(commit).await
     }

@@ -1,13 +1,6 @@
 //! Users: names, identities, and what goes with them.
 
-use std::sync::Arc;
-
-use ghostwire_store_core::domain::*;
-use ghostwire_store_core::{Entity, ErrorKind, Store};
-
-use crate::case::cases;
-use crate::cases::writes::durable::{OneOfEach, at, local, machine, text};
-use crate::world::World;
+use crate::prelude::*;
 
 cases! {
     stored {
@@ -29,13 +22,12 @@ cases! {
     }
 }
 
-async fn a_local_name_is_unique_to_the_byte(world: &mut World) {
-    let store = world.open().await;
-    let ann = store.users().create(local("Ann")).await.unwrap();
+async fn a_local_name_is_unique_to_the_byte(world: &mut World, store: Opened) {
+    let ann = create(&store, "Ann").await;
     let store = world.pass(store).await;
     let error = store.users().create(local("Ann")).await.unwrap_err();
     assert_eq!(error.constraint(), Some("name"));
-    let lower = store.users().create(local("ann")).await.unwrap();
+    let lower = create(&store, "ann").await;
     let rename =
         |name: &str| UserPatch { name: Change::Set(name.parse().unwrap()), ..UserPatch::default() };
     let error = store.users().update(lower.id, rename("Ann"), None).await.unwrap_err();
@@ -50,9 +42,8 @@ async fn a_local_name_is_unique_to_the_byte(world: &mut World) {
     store.users().create(known).await.unwrap();
 }
 
-async fn users_of_a_provider_may_share_names(world: &mut World) {
-    let store = world.open().await;
-    let own = store.users().create(local("ann")).await.unwrap();
+async fn users_of_a_provider_may_share_names(world: &mut World, store: Opened) {
+    let own = create(&store, "ann").await;
     let first = store.users().upsert_oidc(profile("1", "ann")).await.unwrap();
     let second = store.users().upsert_oidc(profile("2", "ann")).await.unwrap();
     let store = world.pass(store).await;
@@ -68,25 +59,23 @@ async fn users_of_a_provider_may_share_names(world: &mut World) {
     assert_eq!(by_name(&store, "ann").await, None);
 }
 
-async fn a_freed_name_can_be_taken_again(world: &mut World) {
-    let store = world.open().await;
-    let first = store.users().create(local("ann")).await.unwrap();
+async fn a_freed_name_can_be_taken_again(world: &mut World, store: Opened) {
+    let first = create(&store, "ann").await;
     store.users().delete(first.id, false).await.unwrap();
     let store = world.pass(store).await;
-    let second = store.users().create(local("ann")).await.unwrap();
+    let second = create(&store, "ann").await;
     assert_ne!(second.id, first.id);
     let patch = UserPatch { name: Change::Set("eve".parse().unwrap()), ..UserPatch::default() };
     let renamed = store.users().update(second.id, patch, None).await.unwrap();
     let store = world.pass(store).await;
-    let third = store.users().create(local("ann")).await.unwrap();
+    let third = create(&store, "ann").await;
     let store = world.pass(store).await;
     assert_eq!(by_name(&store, "eve").await, Some(renamed));
     assert_eq!(by_name(&store, "ann").await, Some(third));
     assert_eq!(store.users().get(first.id).await.unwrap(), None);
 }
 
-async fn a_sign_in_creates_the_user_or_brings_it_up_to_date(world: &mut World) {
-    let store = world.open().await;
+async fn a_sign_in_creates_the_user_or_brings_it_up_to_date(world: &mut World, store: Opened) {
     let full = OidcProfile {
         display_name: Some(text("Ann")),
         email: Some("ann@example.com".parse().unwrap()),
@@ -111,13 +100,11 @@ async fn a_sign_in_creates_the_user_or_brings_it_up_to_date(world: &mut World) {
     assert_eq!(store.view().users().len(), 1);
 }
 
-async fn provider_and_subject_together_are_unique(world: &mut World) {
-    let store = world.open().await;
+async fn provider_and_subject_together_are_unique(world: &mut World, store: Opened) {
     let first = store.users().upsert_oidc(profile("1", "ann")).await.unwrap();
     let store = world.pass(store).await;
     let new = NewUser { identity: identity("1"), ..local("other") };
-    let error = store.users().create(new).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::AlreadyExists { constraint: "identity" });
+    let error = fails(store.users().create(new).await, AlreadyExists { constraint: "identity" });
     assert_eq!(error.entity(), Some(Entity::User));
     let elsewhere = OidcProfile { provider: text("https://other.example"), ..profile("1", "ann") };
     let second = store.users().upsert_oidc(elsewhere).await.unwrap();
@@ -135,12 +122,10 @@ async fn provider_and_subject_together_are_unique(world: &mut World) {
     assert_eq!(store.users().get_by_identity(&Identity::Local {}).await.unwrap(), None);
 }
 
-async fn addresses_of_mail_may_be_shared(world: &mut World) {
-    let store = world.open().await;
+async fn addresses_of_mail_may_be_shared(world: &mut World, store: Opened) {
     let email: Option<Email> = Some("team@example.com".parse().unwrap());
     for name in ["a", "b"] {
-        let new = NewUser { email: email.clone(), ..local(name) };
-        store.users().create(new).await.unwrap();
+        store.users().create(NewUser { email: email.clone(), ..local(name) }).await.unwrap();
     }
     let signed_in = OidcProfile { email: email.clone(), ..profile("1", "c") };
     store.users().upsert_oidc(signed_in).await.unwrap();
@@ -150,9 +135,8 @@ async fn addresses_of_mail_may_be_shared(world: &mut World) {
     assert_eq!(found.items.len(), 3);
 }
 
-async fn what_a_user_owns_keeps_it(world: &mut World) {
-    let mut store = world.open().await;
-    let made = OneOfEach::make(store.as_ref()).await;
+async fn what_a_user_owns_keeps_it(world: &mut World, mut store: Opened) {
+    let made = OneOfEach::make(&store).await;
     let user = made.user.id;
     // Revoked keys count, too; each thing for itself keeps the user.
     store.api_keys().revoke(made.api_key.id).await.unwrap();
@@ -166,8 +150,7 @@ async fn what_a_user_owns_keeps_it(world: &mut World) {
     store = world.pass(store).await;
     is_kept(&store, user).await;
     store.api_keys().delete(made.api_key.id).await.unwrap();
-    let new = NewPreAuthKey { user: Some(user), ..NewPreAuthKey::default() };
-    let (key, _) = store.preauth_keys().create(new).await.unwrap();
+    let key = one_time_key(&store, user).await;
     store = world.pass(store).await;
     is_kept(&store, user).await;
     store.preauth_keys().delete(key.id).await.unwrap();
@@ -176,43 +159,29 @@ async fn what_a_user_owns_keeps_it(world: &mut World) {
     assert!(store.view().users().is_empty());
 }
 
-async fn its_sessions_go_in_any_case(world: &mut World) {
-    let store = world.open().await;
-    let alice = store.users().create(local("alice")).await.unwrap();
-    let bob = store.users().create(local("bob")).await.unwrap();
-    let begin = |user: UserId| NewSession {
-        owner: SessionOwner::User(user),
-        client: None,
-        expires_at: Timestamp::MAX,
-    };
+async fn its_sessions_go_in_any_case(world: &mut World, store: Opened) {
+    let alice = create(&store, "alice").await;
+    let bob = create(&store, "bob").await;
+    let begin = |user: UserId| session_of(SessionOwner::User(user), Timestamp::MAX);
     let (_, token) = store.sessions().begin(begin(alice.id)).await.unwrap();
     let (kept, kept_token) = store.sessions().begin(begin(bob.id)).await.unwrap();
     store.users().delete(alice.id, false).await.unwrap();
     let store = world.pass(store).await;
-    let error = store.sessions().authenticate(token.expose()).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
+    fails(store.sessions().authenticate(token.expose()).await, PermissionDenied);
     let sessions = store.sessions().list(None, &PageRequest::default()).await.unwrap();
     assert_eq!(sessions.items, std::slice::from_ref(&kept));
     assert_eq!(store.sessions().authenticate(kept_token.expose()).await.unwrap(), kept);
 }
 
-async fn the_cascade_takes_everything_of_it_and_nothing_else(world: &mut World) {
-    let store = world.open().await;
-    let made = OneOfEach::make(store.as_ref()).await;
-    let of_node = NewSession {
-        owner: SessionOwner::Node(made.node.id),
-        client: None,
-        expires_at: Timestamp::MAX,
-    };
+async fn the_cascade_takes_everything_of_it_and_nothing_else(world: &mut World, store: Opened) {
+    let made = OneOfEach::make(&store).await;
+    let of_node = session_of(SessionOwner::Node(made.node.id), Timestamp::MAX);
     store.sessions().begin(of_node).await.unwrap();
     store.api_keys().revoke(made.api_key.id).await.unwrap();
-    let bob = store.users().create(local("bob")).await.unwrap();
-    let admission = Admission::User { user: bob.id, method: RegisterMethod::Cli };
-    let node = store.nodes().register(machine(2, admission)).await.unwrap();
-    let prefix = vec![made.route.prefix];
-    let route = store.routes().advertise(node.id, prefix).await.unwrap().remove(0);
-    let new = NewApiKey { user: Some(bob.id), ..NewApiKey::default() };
-    let (api_key, _) = store.api_keys().create(new).await.unwrap();
+    let bob = create(&store, "bob").await;
+    let node = register(&store, 2, by(bob.id)).await;
+    let route = store.routes().advertise(node.id, vec![made.route.prefix]).await.unwrap().remove(0);
+    let (api_key, _) = store.api_keys().create(api_key_of(bob.id)).await.unwrap();
     let nobodys = store.api_keys().create(NewApiKey::default()).await.unwrap().0;
     let tags = TagSet::new(["tag:server".parse().unwrap()]).unwrap();
     let new = NewPreAuthKey { tags, ..NewPreAuthKey::default() };
@@ -230,38 +199,24 @@ async fn the_cascade_takes_everything_of_it_and_nothing_else(world: &mut World) 
     assert_eq!(view.preauth_keys().iter().collect::<Vec<_>>(), [&preauth_key]);
     assert!(view.sessions().is_empty());
     assert!(view.presence().get(made.node.id).is_none());
-    let error = store.api_keys().authenticate(made.api_secret.expose()).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
-    let error = store.preauth_keys().authenticate(made.preauth_secret.expose()).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
+    fails(store.api_keys().authenticate(made.api_secret.expose()).await, PermissionDenied);
+    fails(store.preauth_keys().authenticate(made.preauth_secret.expose()).await, PermissionDenied);
     // Its addresses and its name are free again.
     assert_eq!(store.nodes().get_by_address(made.node.ipv4.unwrap().into()).await.unwrap(), None);
-    store.users().create(local("alice")).await.unwrap();
+    create(&store, "alice").await;
 }
 
-async fn is_kept(store: &Arc<dyn Store>, user: UserId) {
+async fn is_kept(store: &Opened, user: UserId) {
     let before = store.view().serial();
-    let error = store.users().delete(user, false).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Restricted, "{error}");
+    fails(store.users().delete(user, false).await, Restricted);
     assert_eq!(store.view().serial(), before);
     assert!(store.users().get(user).await.unwrap().is_some());
 }
 
-async fn by_name(store: &Arc<dyn Store>, name: &str) -> Option<Arc<User>> {
+async fn by_name(store: &Opened, name: &str) -> Option<Arc<User>> {
     store.users().get_by_name(&name.parse().unwrap()).await.unwrap()
 }
 
 fn identity(subject: &str) -> Identity {
     Identity::Oidc { provider: text("https://id.example.com"), subject: text(subject) }
-}
-
-fn profile(subject: &str, name: &str) -> OidcProfile {
-    OidcProfile {
-        provider: text("https://id.example.com"),
-        subject: text(subject),
-        name: name.parse().unwrap(),
-        display_name: None,
-        email: None,
-        picture_url: None,
-    }
 }

@@ -3,12 +3,13 @@
 use ghostwire_store_core::command::*;
 use ghostwire_store_core::domain::*;
 use ghostwire_store_core::state::State;
-use ghostwire_store_core::{Error, ErrorKind, Result, Store};
+use ghostwire_store_core::{Error, ErrorKind, Result};
 
 use super::said::{Done, Op};
+use crate::fixtures::Opened;
 
 /// Calls the store as a control plane would.
-pub(super) async fn perform(store: &dyn Store, op: &Op) -> Result<()> {
+pub(super) async fn perform(store: &Opened, op: &Op) -> Result<()> {
     match op.clone() {
         Op::Write(command) => write(store, command).await,
         Op::Transact(commands) => store.transact(transaction(commands)?).await.map(|_| ()),
@@ -28,24 +29,27 @@ pub(super) fn transaction(commands: Vec<Command>) -> Result<Transaction> {
     commands.into_iter().try_fold(Transaction::new(), Transaction::then)
 }
 
-async fn write(store: &dyn Store, command: Command) -> Result<()> {
+/// Whether a call worked, whatever it gave.
+async fn unit<T>(call: impl Future<Output = Result<T>>) -> Result<()> {
+    call.await.map(drop)
+}
+
+async fn write(store: &Opened, command: Command) -> Result<()> {
     match command {
         Command::User(command) => user(store, command).await,
         Command::Node(command) => node(store, command).await,
         Command::Presence(command) => presence(store, command).await,
         Command::Route(command) => route(store, command).await,
         Command::ApiKey(ApiKeyCommand::Create { key, .. }) => {
-            store.api_keys().create(key).await.map(|_| ())
+            unit(store.api_keys().create(key)).await
         }
-        Command::ApiKey(ApiKeyCommand::Revoke { id }) => {
-            store.api_keys().revoke(id).await.map(|_| ())
-        }
+        Command::ApiKey(ApiKeyCommand::Revoke { id }) => unit(store.api_keys().revoke(id)).await,
         Command::ApiKey(ApiKeyCommand::Delete { id }) => store.api_keys().delete(id).await,
         Command::PreAuthKey(PreAuthKeyCommand::Create { key, .. }) => {
-            store.preauth_keys().create(key).await.map(|_| ())
+            unit(store.preauth_keys().create(key)).await
         }
         Command::PreAuthKey(PreAuthKeyCommand::Revoke { id }) => {
-            store.preauth_keys().revoke(id).await.map(|_| ())
+            unit(store.preauth_keys().revoke(id)).await
         }
         Command::PreAuthKey(PreAuthKeyCommand::Delete { id }) => {
             store.preauth_keys().delete(id).await
@@ -54,7 +58,7 @@ async fn write(store: &dyn Store, command: Command) -> Result<()> {
         Command::Policy(command) => policy(store, command).await,
         Command::DnsRecord(command) => dns(store, command).await,
         Command::Setting(SettingCommand::Put { document, expected }) => {
-            store.settings().put(document, expected).await.map(|_| ())
+            unit(store.settings().put(document, expected)).await
         }
         Command::Setting(SettingCommand::Reset { kind }) => store.settings().reset(kind).await,
         other => Err(Error::new(ErrorKind::Unsupported, "no call makes this command")
@@ -62,98 +66,88 @@ async fn write(store: &dyn Store, command: Command) -> Result<()> {
     }
 }
 
-async fn user(store: &dyn Store, command: UserCommand) -> Result<()> {
+async fn user(store: &Opened, command: UserCommand) -> Result<()> {
+    use UserCommand::{Create, Delete, Update, UpsertOidc};
     let users = store.users();
     match command {
-        UserCommand::Create { user, .. } => users.create(user).await.map(|_| ()),
-        UserCommand::Update { id, patch, expected } => {
-            users.update(id, patch, expected).await.map(|_| ())
-        }
-        UserCommand::UpsertOidc { profile, .. } => users.upsert_oidc(profile).await.map(|_| ()),
-        UserCommand::Delete { id, cascade, .. } => users.delete(id, cascade).await,
+        Create { user, .. } => unit(users.create(user)).await,
+        Update { id, patch, expected } => unit(users.update(id, patch, expected)).await,
+        UpsertOidc { profile, .. } => unit(users.upsert_oidc(profile)).await,
+        Delete { id, cascade, .. } => users.delete(id, cascade).await,
     }
 }
 
-async fn node(store: &dyn Store, command: NodeCommand) -> Result<()> {
+async fn node(store: &Opened, command: NodeCommand) -> Result<()> {
+    use NodeCommand::{
+        BackfillAddresses, Delete, Expire, ReapEphemeral, Register, RotateKey, Update,
+    };
     let nodes = store.nodes();
     match command {
-        NodeCommand::Register { registration, .. } => {
-            nodes.register(*registration).await.map(|_| ())
+        Register { registration, .. } => unit(nodes.register(*registration)).await,
+        Update { id, patch, expected } => unit(nodes.update(id, *patch, expected)).await,
+        RotateKey { machine_key, from, to, disco_key, expires_at } => {
+            unit(nodes.rotate_key(machine_key, from, to, disco_key, expires_at)).await
         }
-        NodeCommand::Update { id, patch, expected } => {
-            nodes.update(id, *patch, expected).await.map(|_| ())
-        }
-        NodeCommand::RotateKey { machine_key, from, to, disco_key, expires_at } => {
-            nodes.rotate_key(machine_key, from, to, disco_key, expires_at).await.map(|_| ())
-        }
-        NodeCommand::Expire { nodes: ids, at, .. } => nodes.expire(ids, at).await.map(|_| ()),
-        NodeCommand::Delete { id } => nodes.delete(id).await,
-        NodeCommand::ReapEphemeral { .. } => nodes.reap_ephemeral().await.map(|_| ()),
-        NodeCommand::BackfillAddresses { .. } => nodes.backfill_addresses().await.map(|_| ()),
+        Expire { nodes: ids, at, .. } => unit(nodes.expire(ids, at)).await,
+        Delete { id } => nodes.delete(id).await,
+        ReapEphemeral { .. } => unit(nodes.reap_ephemeral()).await,
+        BackfillAddresses { .. } => unit(nodes.backfill_addresses()).await,
     }
 }
 
-async fn presence(store: &dyn Store, command: PresenceCommand) -> Result<()> {
+async fn presence(store: &Opened, command: PresenceCommand) -> Result<()> {
+    use PresenceCommand::{Connect, Disconnect, DisconnectAll, Heartbeat};
     let presence = store.presence();
     match command {
-        PresenceCommand::Connect { node, session, endpoints } => {
-            presence.connect(node, session, endpoints).await.map(|_| ())
+        Connect { node, session, endpoints } => {
+            unit(presence.connect(node, session, endpoints)).await
         }
-        PresenceCommand::Heartbeat { node, session, endpoints } => {
-            presence.heartbeat(node, session, endpoints).await.map(|_| ())
+        Heartbeat { node, session, endpoints } => {
+            unit(presence.heartbeat(node, session, endpoints)).await
         }
-        PresenceCommand::Disconnect { node, session } => {
-            presence.disconnect(node, session).await.map(|_| ())
-        }
-        PresenceCommand::DisconnectAll { .. } => presence.disconnect_all().await.map(|_| ()),
+        Disconnect { node, session } => unit(presence.disconnect(node, session)).await,
+        DisconnectAll { .. } => unit(presence.disconnect_all()).await,
     }
 }
 
-async fn route(store: &dyn Store, command: RouteCommand) -> Result<()> {
+async fn route(store: &Opened, command: RouteCommand) -> Result<()> {
+    use RouteCommand::{Advertise, Approve, Delete};
     let only = |prefixes: Vec<(RouteId, Prefix)>| prefixes.into_iter().map(|(_, of)| of).collect();
+    let routes = store.routes();
     match command {
-        RouteCommand::Advertise { node, prefixes } => {
-            store.routes().advertise(node, only(prefixes)).await.map(|_| ())
-        }
-        RouteCommand::Approve { node, prefixes } => {
-            store.routes().approve(node, only(prefixes)).await.map(|_| ())
-        }
-        RouteCommand::Delete { id } => store.routes().delete(id).await,
+        Advertise { node, prefixes } => unit(routes.advertise(node, only(prefixes))).await,
+        Approve { node, prefixes } => unit(routes.approve(node, only(prefixes))).await,
+        Delete { id } => routes.delete(id).await,
     }
 }
 
-async fn session(store: &dyn Store, command: SessionCommand) -> Result<()> {
+async fn session(store: &Opened, command: SessionCommand) -> Result<()> {
+    use SessionCommand::{Begin, End, Sweep, Touch};
     let sessions = store.sessions();
     match command {
-        SessionCommand::Begin { session, .. } => sessions.begin(session).await.map(|_| ()),
-        SessionCommand::Touch { id, expires_at } => {
-            sessions.touch(id, expires_at).await.map(|_| ())
-        }
-        SessionCommand::End { id } => sessions.end(id).await,
-        SessionCommand::Sweep { .. } => sessions.sweep().await.map(|_| ()),
+        Begin { session, .. } => unit(sessions.begin(session)).await,
+        Touch { id, expires_at } => unit(sessions.touch(id, expires_at)).await,
+        End { id } => sessions.end(id).await,
+        Sweep { .. } => unit(sessions.sweep()).await,
     }
 }
 
-async fn policy(store: &dyn Store, command: PolicyCommand) -> Result<()> {
+async fn policy(store: &Opened, command: PolicyCommand) -> Result<()> {
+    use PolicyCommand::{Prune, Rollback, Swap};
     let policies = store.policies();
     match command {
-        PolicyCommand::Swap { expected, document } => {
-            policies.swap(expected, document).await.map(|_| ())
-        }
-        PolicyCommand::Rollback { expected, to } => {
-            policies.rollback(expected, to).await.map(|_| ())
-        }
-        PolicyCommand::Prune { keep, .. } => policies.prune(keep).await.map(|_| ()),
+        Swap { expected, document } => unit(policies.swap(expected, document)).await,
+        Rollback { expected, to } => unit(policies.rollback(expected, to)).await,
+        Prune { keep, .. } => unit(policies.prune(keep)).await,
     }
 }
 
-async fn dns(store: &dyn Store, command: DnsCommand) -> Result<()> {
+async fn dns(store: &Opened, command: DnsCommand) -> Result<()> {
+    use DnsCommand::{Create, Delete, Update};
     match command {
-        DnsCommand::Create { record, .. } => store.dns().create(record).await.map(|_| ()),
-        DnsCommand::Update { id, patch, expected } => {
-            store.dns().update(id, patch, expected).await.map(|_| ())
-        }
-        DnsCommand::Delete { id } => store.dns().delete(id).await,
+        Create { record, .. } => unit(store.dns().create(record)).await,
+        Update { id, patch, expected } => unit(store.dns().update(id, patch, expected)).await,
+        Delete { id } => store.dns().delete(id).await,
     }
 }
 

@@ -61,7 +61,7 @@ async fn run(place: Box<dyn Place>, part: Part) {
         Play::Import { file } => {
             let store = open(place.as_ref(), at(0), materialize).await;
             Said::Opened.say();
-            import::run(store.as_ref(), &file, |batches| Said::Imported { batches }.say()).await;
+            import::run(&store, &file, |batches| Said::Imported { batches }.say()).await;
         }
         Play::Export { directory, round } => {
             let store = open(place.as_ref(), at(round), materialize).await;

@@ -9,6 +9,7 @@ use ghostwire_store_core::domain::*;
 use super::child::{at, hash_key};
 use super::said::Op;
 use super::workload::Caller;
+use crate::fixtures;
 
 /// In place of an id that the store will draw.
 const TO_BE_DRAWN: [u8; 16] = [0xff; 16];
@@ -97,11 +98,8 @@ impl Caller {
         Registration {
             machine_key: MachineKey::from_bytes(self.key()).unwrap(),
             node_key: NodeKey::from_bytes(self.key()).unwrap(),
-            disco_key: None,
             hostname: self.mark().parse().unwrap(),
-            host_info: HostInfo::default(),
-            admission,
-            expires_at: None,
+            ..fixtures::machine(0, admission)
         }
     }
 
@@ -301,15 +299,12 @@ impl Caller {
     }
 
     pub(super) fn metrics(&self) -> Op {
-        let point = |index: usize| MetricPoint {
-            node: None,
-            metric: format!("c{}_load", self.number).parse().unwrap(),
-            // Some of them replace earlier ones.
-            at: Timestamp::from_micros(
-                at(self.round).as_micros() + (self.step / 20 * 8) as i64 + index as i64,
-            )
-            .unwrap(),
-            value: Sample::new(f64::from(self.step)).unwrap(),
+        let metric = format!("c{}_load", self.number);
+        // Some of them replace earlier ones.
+        let first = at(self.round).as_micros() + (self.step / 20 * 8) as i64;
+        let point = |index: usize| {
+            let at = Timestamp::from_micros(first + index as i64).unwrap();
+            fixtures::point(None, &metric, at, self.step)
         };
         let points: Vec<_> = (0..=self.dice.below(8)).map(point).collect();
         if self.dice.once_in(2) {

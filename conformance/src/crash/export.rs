@@ -1,22 +1,21 @@
 //! Exports that are killed while others write.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Write};
+use std::io::{BufReader, BufWriter};
 use std::path::Path;
 use std::sync::Arc;
 
-use ghostwire_store_core::digest::state_digest;
-use ghostwire_store_core::portable::{ORDER, Reader, Writer};
+use ghostwire_store_core::portable::Reader;
 use ghostwire_store_core::{ErrorKind, Store};
 
 use super::process::{Moment, run_and_kill};
 use super::said::{Part, Play, Said};
-use super::survivor::{audit_entries, points};
 use super::work::NO_LOCATION;
 use super::{import, share};
 use crate::case::Verdict;
 use crate::dice::Dice;
 use crate::factory::Factory;
+use crate::fixtures;
 use crate::suite::Effort;
 
 /// Exports again and again, until the process is killed.
@@ -25,30 +24,13 @@ pub(super) async fn run(store: Arc<dyn Store>, directory: &str) {
         Said::Exporting { number }.say();
         let file = File::create(file_of(directory, number)).expect("a file can be made");
         // A small buffer, so that a file that is not finished is not empty either.
-        write(store.as_ref(), BufWriter::with_capacity(512, file)).await;
+        fixtures::export(&store, BufWriter::with_capacity(512, file)).await;
         Said::Exported { number }.say();
     }
 }
 
 fn file_of(directory: impl AsRef<Path>, number: u32) -> std::path::PathBuf {
     directory.as_ref().join(format!("{number}.jsonl"))
-}
-
-/// Writes everything that a store holds, the state as of one view.
-pub(super) async fn write(store: &dyn Store, to: impl Write) {
-    let view = store.view();
-    let mut writer = Writer::new(to).expect("the first line can be written");
-    for image in ORDER.into_iter().flat_map(|table| view.images_of(table)) {
-        writer.image(&image).expect("an entity can be written");
-    }
-    for point in points(store).await {
-        writer.metric(&point).expect("a point can be written");
-    }
-    for entry in audit_entries(store).await {
-        writer.audit(&entry).expect("a line can be written");
-    }
-    let digest = *state_digest(&view).as_bytes();
-    writer.finish(Some(digest)).expect("the last line can be written");
 }
 
 pub(super) async fn check(factory: Arc<dyn Factory>, effort: Effort) -> Verdict {
@@ -58,16 +40,9 @@ pub(super) async fn check(factory: Arc<dyn Factory>, effort: Effort) -> Verdict 
     let mut finished = 0;
     for round in 0..share(effort.kills, 3) {
         let directory = crate::local_files::scratch().expect("a scratch directory");
-        let part = Part {
-            factory: factory.name().to_owned(),
-            location: location.clone(),
-            at_once: dice.once_in(2),
-            seed: effort.seed,
-            play: Play::Export {
-                directory: directory.path().to_str().expect("a readable path").to_owned(),
-                round,
-            },
-        };
+        let file = directory.path().to_str().expect("a readable path").to_owned();
+        let play = Play::Export { directory: file, round };
+        let part = Part::new(&*factory, &location, dice.once_in(2), effort, play);
         let moment = Moment { lines: 2 + dice.below(6), micros: dice.number() % 20_000 };
         let begun = |said: &Said| matches!(said, Said::Exporting { .. });
         let said = run_and_kill(part, moment, begun).await;
@@ -100,7 +75,7 @@ async fn is_whole(path: &Path) -> bool {
         }
     };
     let store = import::scratch_store().await;
-    import::run(store.as_ref(), path, |_| ()).await;
+    import::run(&store, path, |_| ()).await;
     let state = store.digests().await.expect("the digests can be computed").state;
     assert_eq!(summary.state_digest, Some(*state.as_bytes()));
     true

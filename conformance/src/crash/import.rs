@@ -7,12 +7,10 @@ use std::sync::Arc;
 
 use ghostwire_store_core::Store;
 use ghostwire_store_core::command::{Image, Restore};
-use ghostwire_store_core::domain::*;
 use ghostwire_store_core::portable::{Item, Reader};
 use ghostwire_store_memory::MemoryBackend;
 
 use super::child::{STORE, at, open, options};
-use super::export;
 use super::oracle::by_key;
 use super::process::{Moment, run_and_kill};
 use super::said::{Part, Play, Said};
@@ -21,13 +19,14 @@ use super::work::NO_LOCATION;
 use crate::case::Verdict;
 use crate::dice::Dice;
 use crate::factory::Factory;
+use crate::fixtures::{self, Opened, carry, connect, one_time_key, point, register, user, with};
 use crate::suite::Effort;
 
 /// Items that are brought in at a time.
 const BATCH: usize = 50;
 
 /// Brings in a file, and tells after each batch how many there were.
-pub(super) async fn run(store: &dyn Store, file: impl AsRef<Path>, mut each: impl FnMut(usize)) {
+pub(super) async fn run(store: &Opened, file: impl AsRef<Path>, mut each: impl FnMut(usize)) {
     let file = BufReader::new(File::open(file).expect("the file can be opened"));
     let reader = Reader::new(file).expect("the first line can be read");
     let (mut images, mut points, mut entries) = (Vec::new(), Vec::new(), Vec::new());
@@ -73,26 +72,21 @@ pub(super) async fn check(factory: Arc<dyn Factory>, effort: Effort) -> Verdict 
     let directory = crate::local_files::scratch().expect("a scratch directory");
     let path = directory.path().join("network.jsonl");
     let network = network().await;
-    export::write(network.as_ref(), BufWriter::new(File::create(&path).expect("a file"))).await;
+    fixtures::export(&network, BufWriter::new(File::create(&path).expect("a file"))).await;
     let images = images(&path);
     // What a direct import comes to.
     let direct = scratch_store().await;
     let mut batches = 0;
-    run(direct.as_ref(), &path, |count| batches = count).await;
+    run(&direct, &path, |count| batches = count).await;
     let expected = direct.digests().await.expect("the digests can be computed");
 
     let dice = Dice::new(effort.seed);
     let mut kills = share(effort.kills, 3);
     while kills > 0 {
         let place = factory.create().await.expect("a place can be made");
-        let at_once = dice.once_in(2);
-        let part = Part {
-            factory: factory.name().to_owned(),
-            location: place.location().expect("as before"),
-            at_once,
-            seed: effort.seed,
-            play: Play::Import { file: path.to_str().expect("a readable path").to_owned() },
-        };
+        let location = place.location().expect("as before");
+        let play = Play::Import { file: path.to_str().expect("a readable path").to_owned() };
+        let part = Part::new(&*factory, &location, dice.once_in(2), effort, play);
         let times = kills.min(1 + u32::from(dice.once_in(2)));
         kills -= times;
         for _ in 0..times {
@@ -103,11 +97,11 @@ pub(super) async fn check(factory: Arc<dyn Factory>, effort: Effort) -> Verdict 
             let copy = place.after_crash().await.expect("a place can be copied");
             let store = open(copy.as_ref(), at(0), part.materialize()).await;
             store.verify().await.expect("nothing is wrong with what was rebuilt");
-            check_prefix(store.as_ref(), &images, said.iter().filter(|said| stored(said)).count());
+            check_prefix(&store, &images, said.iter().filter(|said| stored(said)).count());
             store.close().await.expect("the store closes");
         }
         let store = open(place.as_ref(), at(0), part.materialize()).await;
-        run(store.as_ref(), &path, |_| ()).await;
+        run(&store, &path, |_| ()).await;
         store.verify().await.expect("nothing is wrong with what was imported");
         assert_eq!(store.digests().await.expect("the digests can be computed"), expected);
         store.close().await.expect("the store closes");
@@ -116,7 +110,7 @@ pub(super) async fn check(factory: Arc<dyn Factory>, effort: Effort) -> Verdict 
 }
 
 /// What is there is the beginning of the file: whole batches, and no fewer than were acknowledged.
-fn check_prefix(store: &dyn Store, images: &[Image], acknowledged: usize) {
+fn check_prefix(store: &Opened, images: &[Image], acknowledged: usize) {
     let found = by_key(&store.view());
     let whole = found.len() == images.len() || found.len().is_multiple_of(BATCH);
     assert!(whole, "{} entities are no whole batches", found.len());
@@ -140,33 +134,13 @@ fn images(path: &Path) -> Vec<Image> {
 /// A few hundred of everything that is not made by a registration alone.
 async fn network() -> Arc<dyn Store> {
     let store = scratch_store().await;
-    for number in 0..150_u8 {
-        let name = format!("user-{number}");
-        let user = store.users().create(NewUser::local(name.parse().unwrap())).await.unwrap();
-        let key = NewPreAuthKey { user: Some(user.id), ..NewPreAuthKey::default() };
-        let (key, _) = store.preauth_keys().create(key).await.unwrap();
-        let registration = Registration {
-            machine_key: MachineKey::from_bytes([number + 1; 32]).unwrap(),
-            node_key: NodeKey::from_bytes([number + 1; 32]).unwrap(),
-            disco_key: None,
-            hostname: format!("machine-{number}").parse().unwrap(),
-            host_info: HostInfo::default(),
-            admission: Admission::PreAuthKey(key.id),
-            expires_at: None,
-        };
-        let node = store.nodes().register(registration).await.unwrap();
-        let session = SessionNumber::new(1).unwrap();
-        store.presence().connect(node.id, session, Change::Keep).await.unwrap();
-        let prefixes = vec![format!("10.{}.0.0/16", number % 50).parse().unwrap()];
-        store.routes().advertise(node.id, prefixes.clone()).await.unwrap();
-        store.routes().approve(node.id, prefixes).await.unwrap();
-        let point = MetricPoint {
-            node: Some(node.id),
-            metric: "load".parse().unwrap(),
-            at: at(0),
-            value: Sample::new(f64::from(number)).unwrap(),
-        };
-        store.metrics().record(point).await.unwrap();
+    for number in 0..150 {
+        let user = user(&store, &format!("user-{number}")).await;
+        let key = one_time_key(&store, user).await;
+        let node = register(&store, number, with(&key)).await.id;
+        connect(&store, node, 1).await;
+        carry(&store, node, &[&format!("10.{}.0.0/16", number % 50)]).await;
+        store.metrics().record(point(Some(node), "load", at(0), number)).await.unwrap();
     }
     store
 }

@@ -46,13 +46,8 @@ pub(super) async fn check(factory: Arc<dyn Factory>, effort: Effort) -> Verdict 
     let mut kills = share(effort.kills, 3);
     while kills > 0 {
         let place = old.after_crash().await.expect("a place can be copied");
-        let part = Part {
-            factory: factory.name().to_owned(),
-            location: place.location().expect("as before"),
-            at_once: dice.once_in(2),
-            seed: effort.seed,
-            play: Play::Open,
-        };
+        let location = place.location().expect("as before");
+        let part = Part::new(&*factory, &location, dice.once_in(2), effort, Play::Open);
         let times = kills.min(1 + u32::from(dice.once_in(3)));
         kills -= times;
         for _ in 0..times {

@@ -33,36 +33,25 @@ mod tests;
 mod work;
 mod workload;
 
-use crate::case::Check;
+use crate::case::{Check, check};
 
 pub(crate) use child::play;
 
 pub(crate) const CHECKS: &[Check] = &[
-    Check {
-        rule: "durable-reply",
-        name: "what_a_killed_process_acknowledged_is_there",
-        run: |factory, effort| Box::pin(work::rows_at_once(factory, effort)),
-    },
-    Check {
-        rule: "all-or-nothing",
-        name: "what_a_killed_process_left_undone_is_not_half_there",
-        run: |factory, effort| Box::pin(work::rows_later(factory, effort)),
-    },
-    Check {
-        rule: "migrate-at-open",
-        name: "a_migration_that_is_killed_is_done_by_the_next_opening",
-        run: |factory, effort| Box::pin(migration::check(factory, effort)),
-    },
-    Check {
-        rule: "restore",
-        name: "an_import_that_is_killed_can_be_repeated",
-        run: |factory, effort| Box::pin(import::check(factory, effort)),
-    },
-    Check {
-        rule: "view",
-        name: "an_export_under_way_is_of_one_moment_or_known_to_be_unfinished",
-        run: |factory, effort| Box::pin(export::check(factory, effort)),
-    },
+    check!("durable-reply", what_a_killed_process_acknowledged_is_there, work::check, true),
+    check!(
+        "all-or-nothing",
+        what_a_killed_process_left_undone_is_not_half_there,
+        work::check,
+        false
+    ),
+    check!(
+        "migrate-at-open",
+        a_migration_that_is_killed_is_done_by_the_next_opening,
+        migration::check
+    ),
+    check!("restore", an_import_that_is_killed_can_be_repeated, import::check),
+    check!("view", an_export_under_way_is_of_one_moment_or_known_to_be_unfinished, export::check),
 ];
 
 /// How many processes a check kills, of all that the effort allows; at least one.

@@ -8,6 +8,9 @@ use ghostwire_store_core::domain::{AuditEntry, MetricPoint, NodeId, Timestamp, W
 use ghostwire_store_core::options::Materialize;
 use serde::{Deserialize, Serialize};
 
+use crate::factory::Factory;
+use crate::suite::Effort;
+
 /// What a child does with a place until it is killed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Part {
@@ -23,6 +26,17 @@ pub(super) struct Part {
 }
 
 impl Part {
+    pub(super) fn new(
+        factory: &dyn Factory,
+        location: &str,
+        at_once: bool,
+        effort: Effort,
+        play: Play,
+    ) -> Self {
+        let (factory, location) = (factory.name().to_owned(), location.to_owned());
+        Self { factory, location, at_once, seed: effort.seed, play }
+    }
+
     pub(super) fn materialize(&self) -> Materialize {
         if self.at_once { Materialize::Commit } else { Materialize::Checkpoint }
     }

@@ -2,16 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ghostwire_store_core::Store;
 use ghostwire_store_core::command::Image;
 use ghostwire_store_core::digest::Digest;
-use ghostwire_store_core::domain::{
-    AuditEntry, AuditQuery, Limit, MetricPoint, MetricQuery, PageRequest, Sample, Timestamp,
-};
+use ghostwire_store_core::domain::MetricPoint;
 use ghostwire_store_core::schema::{Record as _, RowKey, Table};
 use ghostwire_store_core::state::State;
 
 use super::oracle::{AuditLine, Oracle, audit_line, by_key};
+use crate::fixtures::{Opened, all_points, point, range, whole_trail};
 
 pub(super) struct Survivor {
     pub(super) state: State,
@@ -23,13 +21,17 @@ pub(super) struct Survivor {
 
 impl Survivor {
     /// Reads everything. What was rebuilt has to be what is stored, and to hang together.
-    pub(super) async fn of(store: &dyn Store) -> Self {
+    pub(super) async fn of(store: &Opened) -> Self {
         store.verify().await.expect("nothing is wrong with what was rebuilt");
         let view = store.view();
         check_addresses(&view);
-        let points = points(store).await.into_iter().map(|point| (point.key(), point)).collect();
+        let points = range(store, &all_points(), 1000)
+            .await
+            .into_iter()
+            .map(|point| (point.key(), point))
+            .collect();
         let mut audit = BTreeMap::new();
-        for entry in audit_entries(store).await {
+        for entry in whole_trail(store).await {
             *audit.entry(audit_line(&entry)).or_default() += 1;
         }
         let digest = store.digests().await.expect("the digests can be computed").state;
@@ -38,14 +40,9 @@ impl Survivor {
 }
 
 /// Batches that were acknowledged are known: repeating one with other points does nothing.
-pub(super) async fn repeat_batches(store: &dyn Store, oracle: &Oracle) {
+pub(super) async fn repeat_batches(store: &Opened, oracle: &Oracle) {
     for (writer, sequence) in &oracle.sequences {
-        let point = MetricPoint {
-            node: None,
-            metric: "repeated".parse().unwrap(),
-            at: store.view().time(),
-            value: Sample::new(1.0).unwrap(),
-        };
+        let point = point(None, "repeated", store.view().time(), 1.0);
         let repeated = store.metrics().record_batch(*writer, *sequence, vec![point]).await;
         repeated.expect("a repetition is no error");
     }
@@ -62,30 +59,5 @@ fn check_addresses(state: &State) {
             let found = state.node_by_address(address).map(|node| node.id);
             assert_eq!(found, Some(node.id));
         }
-    }
-}
-
-pub(super) async fn points(store: &dyn Store) -> Vec<MetricPoint> {
-    let from = Timestamp::from_micros(0).unwrap();
-    let query = MetricQuery { node: None, metric: None, from, to: Timestamp::MAX };
-    let mut request = PageRequest::first(Limit::MAX);
-    let mut points = Vec::new();
-    loop {
-        let page = store.metrics().range(&query, &request).await.expect("points can be read");
-        points.extend(page.items);
-        let Some(next) = page.next else { return points };
-        request = PageRequest::after(Limit::MAX, next);
-    }
-}
-
-pub(super) async fn audit_entries(store: &dyn Store) -> Vec<AuditEntry> {
-    let mut request = PageRequest::first(Limit::MAX);
-    let mut entries = Vec::new();
-    loop {
-        let page = store.audit().query(&AuditQuery::default(), &request).await;
-        let page = page.expect("the audit trail can be read");
-        entries.extend(page.items.iter().map(|entry| AuditEntry::clone(entry)));
-        let Some(next) = page.next else { return entries };
-        request = PageRequest::after(Limit::MAX, next);
     }
 }

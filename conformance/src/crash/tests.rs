@@ -1,6 +1,5 @@
 //! The comparison can fail.
 
-use ghostwire_store_core::Store;
 use ghostwire_store_core::command::{Command, DnsCommand, NodeCommand, UserCommand};
 use ghostwire_store_core::domain::*;
 
@@ -10,6 +9,7 @@ use super::import::scratch_store;
 use super::oracle::Oracle;
 use super::said::{Op, Said};
 use super::survivor::Survivor;
+use crate::fixtures::{self, Opened, machine, one_time, one_time_key, point, with};
 
 fn user(number: u8) -> Op {
     let name = format!("user-{number}").parse().unwrap();
@@ -18,23 +18,12 @@ fn user(number: u8) -> Op {
 }
 
 fn record(number: u8) -> Command {
-    let record = NewDnsRecord {
-        name: format!("host-{number}.example.com").parse().unwrap(),
-        kind: DnsRecordKind::Txt,
-        value: "text".parse().unwrap(),
-        ttl: None,
-    };
+    let record = fixtures::record(&format!("host-{number}.example.com"), "192.0.2.1");
     DnsCommand::Create { id: DnsRecordId::from_bytes([number; 16]), record }.into()
 }
 
 fn points() -> Vec<MetricPoint> {
-    let point = |name: &str| MetricPoint {
-        node: None,
-        metric: name.parse().unwrap(),
-        at: at(0),
-        value: Sample::new(1.0).unwrap(),
-    };
-    ["one", "two"].map(point).into()
+    ["one", "two"].map(|name| point(None, name, at(0), 1.0)).into()
 }
 
 fn intent(op: Op) -> Said {
@@ -42,13 +31,13 @@ fn intent(op: Op) -> Said {
 }
 
 /// Calls, and gives what a process would have said of it.
-async fn call(store: &dyn Store, op: Op) -> [Said; 2] {
+async fn call(store: &Opened, op: Op) -> [Said; 2] {
     perform(store, &op).await.unwrap();
     let done = Said::Done { caller: 1, done: done(&op, &store.view()) };
     [intent(op), done]
 }
 
-async fn compare(said: impl IntoIterator<Item = Said>, store: &dyn Store) -> Oracle {
+async fn compare(said: impl IntoIterator<Item = Said>, store: &Opened) -> Oracle {
     let found = Survivor::of(store).await;
     let mut oracle = Oracle::default();
     oracle.learn(said.into_iter().collect(), 0, &found);
@@ -59,49 +48,49 @@ async fn compare(said: impl IntoIterator<Item = Said>, store: &dyn Store) -> Ora
 #[tokio::test]
 async fn what_is_as_it_was_said_passes() {
     let store = scratch_store().await;
-    let mut said: Vec<_> = call(store.as_ref(), user(1)).await.into();
-    said.extend(call(store.as_ref(), Op::Record(points())).await);
-    said.extend(call(store.as_ref(), Op::Transact(vec![record(1), record(2)])).await);
-    let oracle = compare(said.clone(), store.as_ref()).await;
+    let mut said: Vec<_> = call(&store, user(1)).await.into();
+    said.extend(call(&store, Op::Record(points())).await);
+    said.extend(call(&store, Op::Transact(vec![record(1), record(2)])).await);
+    let oracle = compare(said.clone(), &store).await;
     assert_eq!((oracle.acknowledged, oracle.doubts), (3, [0, 0]));
     // It did not live to hear of the last one; or it is about to ask for more.
     said.pop();
-    let oracle = compare(said, store.as_ref()).await;
+    let oracle = compare(said, &store).await;
     assert_eq!((oracle.acknowledged, oracle.doubts), (2, [1, 0]));
-    let oracle = compare([intent(user(1))], scratch_store().await.as_ref()).await;
+    let oracle = compare([intent(user(1))], &scratch_store().await).await;
     assert_eq!((oracle.acknowledged, oracle.doubts), (0, [0, 1]));
 }
 
 #[tokio::test]
 #[should_panic(expected = "an entity that is stored")]
 async fn a_lost_entity_is_found() {
-    let said = call(scratch_store().await.as_ref(), user(1)).await;
-    compare(said, scratch_store().await.as_ref()).await;
+    let said = call(&scratch_store().await, user(1)).await;
+    compare(said, &scratch_store().await).await;
 }
 
 #[tokio::test]
 #[should_panic(expected = "a point that is stored")]
 async fn a_lost_point_is_found() {
-    let said = call(scratch_store().await.as_ref(), Op::Record(points())).await;
-    compare(said, scratch_store().await.as_ref()).await;
+    let said = call(&scratch_store().await, Op::Record(points())).await;
+    compare(said, &scratch_store().await).await;
 }
 
 #[tokio::test]
 #[should_panic(expected = "an entity that nobody stored")]
 async fn what_nobody_asked_for_is_found() {
     let store = scratch_store().await;
-    let said = call(store.as_ref(), user(1)).await;
-    call(store.as_ref(), user(2)).await;
-    compare(said, store.as_ref()).await;
+    let said = call(&store, user(1)).await;
+    call(&store, user(2)).await;
+    compare(said, &store).await;
 }
 
 #[tokio::test]
 #[should_panic(expected = "a line of the audit trail that is stored")]
 async fn a_lost_line_of_the_audit_trail_is_found() {
     let store = scratch_store().await;
-    let said = call(store.as_ref(), user(1)).await;
+    let said = call(&store, user(1)).await;
     store.audit().prune(at(1)).await.unwrap();
-    compare(said, store.as_ref()).await;
+    compare(said, &store).await;
 }
 
 #[tokio::test]
@@ -109,51 +98,42 @@ async fn a_lost_line_of_the_audit_trail_is_found() {
 async fn half_a_transaction_is_found() {
     let store = scratch_store().await;
     // The other half of it.
-    call(store.as_ref(), Op::Transact(vec![record(1)])).await;
-    compare([intent(Op::Transact(vec![record(1), record(2)]))], store.as_ref()).await;
+    call(&store, Op::Transact(vec![record(1)])).await;
+    compare([intent(Op::Transact(vec![record(1), record(2)]))], &store).await;
 }
 
 #[tokio::test]
 #[should_panic(expected = "half done")]
 async fn half_a_batch_is_found() {
     let store = scratch_store().await;
-    call(store.as_ref(), Op::Record(points()[..1].into())).await;
-    compare([intent(Op::Record(points()))], store.as_ref()).await;
+    call(&store, Op::Record(points()[..1].into())).await;
+    compare([intent(Op::Record(points()))], &store).await;
 }
 
 #[tokio::test]
 #[should_panic(expected = "half done")]
 async fn a_node_whose_key_was_not_used_up_is_found() {
     let store = scratch_store().await;
-    let mut said: Vec<_> = call(store.as_ref(), user(1)).await.into();
+    let mut said: Vec<_> = call(&store, user(1)).await.into();
     let user = store.view().users().iter().next().unwrap().id;
-    let new = |reusable| NewPreAuthKey { user: Some(user), reusable, ..NewPreAuthKey::default() };
-    let key = store.preauth_keys().create(new(false)).await.unwrap().0;
+    let key = one_time_key(&store, user).await;
     let create = ghostwire_store_core::command::PreAuthKeyCommand::Create {
         id: key.id,
         prefix: key.prefix.clone().unwrap(),
         hash: key.hash.clone(),
-        key: new(false),
+        key: one_time(user),
     };
     let create = Op::Write(create.into());
     let found = done(&create, &store.view());
     said.extend([intent(create), Said::Done { caller: 1, done: found }]);
-    let registration = Registration {
-        machine_key: MachineKey::from_bytes([1; 32]).unwrap(),
-        node_key: NodeKey::from_bytes([1; 32]).unwrap(),
-        disco_key: None,
-        hostname: "machine".parse().unwrap(),
-        host_info: HostInfo::default(),
-        admission: Admission::PreAuthKey(key.id),
-        expires_at: None,
-    };
+    let registration = machine(1, with(&key));
     let id = NodeId::from_bytes([1; 16]);
     let register = NodeCommand::Register { id, registration: Box::new(registration) };
     said.push(intent(Op::Write(register.clone().into())));
-    compare(said.clone(), store.as_ref()).await;
+    compare(said.clone(), &store).await;
     // A store in which the node was admitted, and the key is as it was.
-    perform(store.as_ref(), &Op::Write(register.into())).await.unwrap();
-    let mut found = Survivor::of(store.as_ref()).await;
+    perform(&store, &Op::Write(register.into())).await.unwrap();
+    let mut found = Survivor::of(&store).await;
     let unused = ghostwire_store_core::command::Image::PreAuthKey(key);
     found.images.insert((unused.table(), unused.key()), unused);
     Oracle::default().learn(said, 0, &found);

@@ -16,29 +16,16 @@ use crate::suite::Effort;
 pub(super) const NO_LOCATION: Verdict =
     Verdict::Skipped("no other process can open a place of this backend");
 
-pub(super) async fn rows_at_once(factory: Arc<dyn Factory>, effort: Effort) -> Verdict {
-    kill_and_compare(factory, effort, true).await
-}
-
-pub(super) async fn rows_later(factory: Arc<dyn Factory>, effort: Effort) -> Verdict {
-    kill_and_compare(factory, effort, false).await
-}
-
 /// One place, and one process after the other in it, most of them with the same way of
 /// materialising.
-async fn kill_and_compare(factory: Arc<dyn Factory>, effort: Effort, at_once: bool) -> Verdict {
+pub(super) async fn check(factory: Arc<dyn Factory>, effort: Effort, at_once: bool) -> Verdict {
     let place = factory.create().await.expect("a place can be made");
     let Some(location) = place.location() else { return NO_LOCATION };
     let dice = Dice::new(effort.seed ^ u64::from(at_once));
     let mut oracle = Oracle::default();
     for round in 0..share(effort.kills, 8) {
-        let part = Part {
-            factory: factory.name().to_owned(),
-            location: location.clone(),
-            at_once: at_once != dice.once_in(4),
-            seed: effort.seed,
-            play: Play::Work { round },
-        };
+        let at_once = at_once != dice.once_in(4);
+        let part = Part::new(&*factory, &location, at_once, effort, Play::Work { round });
         let materialize = part.materialize();
         // Now and then while it opens what its predecessor left.
         let early = round > 0 && dice.once_in(6);
@@ -53,13 +40,13 @@ async fn kill_and_compare(factory: Arc<dyn Factory>, effort: Effort, at_once: bo
         let in_place = dice.once_in(3);
         let opened = if in_place { &place } else { &copy };
         let store = open(opened.as_ref(), at(round), materialize).await;
-        repeat_batches(store.as_ref(), &oracle).await;
-        let found = Survivor::of(store.as_ref()).await;
+        repeat_batches(&store, &oracle).await;
+        let found = Survivor::of(&store).await;
         oracle.learn(said, round, &found);
         oracle.check(&found);
         // What was folded, checkpointed and purged since is nothing that was acknowledged.
         store.checkpoint().await.expect("everything folds");
-        oracle.check(&Survivor::of(store.as_ref()).await);
+        oracle.check(&Survivor::of(&store).await);
         store.close().await.expect("the store closes");
     }
     assert!(oracle.acknowledged > 0, "nothing was acknowledged before the kill");

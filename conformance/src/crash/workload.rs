@@ -71,7 +71,7 @@ impl Caller {
     async fn call(&mut self, op: Op) {
         let caller = self.number;
         Said::Intent { caller, op: op.clone() }.say();
-        match perform(self.store.as_ref(), &op).await {
+        match perform(&self.store, &op).await {
             Ok(()) => Said::Done { caller, done: done(&op, &self.store.view()) }.say(),
             Err(error) => {
                 use ErrorKind::*;

@@ -26,9 +26,10 @@ use ghostwire_store_core::Store;
 use ghostwire_store_core::domain::*;
 use ghostwire_store_core::layer::{FaultKind, Faults};
 
-use crate::case::{Check, Verdict};
+use crate::case::{Check, Verdict, check};
 use crate::dice::Dice;
 use crate::factory::Factory;
+use crate::fixtures::{Opened, advertise, approve, node, one_time_key, user};
 use crate::stack::Stack;
 use crate::suite::Effort;
 use crate::world::{Mode, World};
@@ -38,16 +39,8 @@ use models::ROUTERS;
 use subjects::*;
 
 pub(crate) const CHECKS: &[Check] = &[
-    Check {
-        rule: "linearizable",
-        name: "an_order_explains_what_many_callers_see",
-        run: |factory, effort| Box::pin(check(factory, effort, false)),
-    },
-    Check {
-        rule: "linearizable",
-        name: "an_order_explains_what_many_callers_see_while_commits_fail",
-        run: |factory, effort| Box::pin(check(factory, effort, true)),
-    },
+    check!("linearizable", an_order_explains_what_many_callers_see, run, false),
+    check!("linearizable", an_order_explains_what_many_callers_see_while_commits_fail, run, true),
 ];
 
 /// Callers of each subject.
@@ -62,7 +55,7 @@ const POINTS: u8 = 6;
 /// so whatever it was, so that there are many orders to try.
 const STEPS_OF_ONE: u32 = 8;
 
-async fn check(factory: Arc<dyn Factory>, effort: Effort, failing: bool) -> Verdict {
+async fn run(factory: Arc<dyn Factory>, effort: Effort, failing: bool) -> Verdict {
     for mode in [Mode::Live, Mode::AtOnce] {
         let made = World::create(factory.as_ref(), &Stack::bare(), mode, effort.seed).await;
         let world = made.expect("a place can be made");
@@ -124,7 +117,7 @@ impl Stage {
 
     /// Has a subject called by several at the same time, and looks for an order of their calls.
     async fn play<S: Subject>(&self, subject: S, steps: u32) -> Result<usize, String> {
-        let model = subject.model();
+        let model = S::Model::default();
         let (subject, log) = (Arc::new(subject), Arc::new(Log::new(self.moments.clone())));
         let mut callers = tokio::task::JoinSet::new();
         for (number, store) in (0..CALLERS).zip(self.stores.iter().cycle().cloned()) {
@@ -132,7 +125,7 @@ impl Stage {
             let dice = Dice::new(self.seed ^ (u64::from(number) << 56));
             callers.spawn(async move {
                 for step in 0..steps {
-                    subject.act(store.as_ref(), &dice, Caller { number, step }, &log).await;
+                    subject.act(&store, &dice, Caller { number, step }, &log).await;
                 }
             });
         }
@@ -166,17 +159,15 @@ fn told<S: Debug, C: Debug, A: Debug>(failure: &Failure<S>, history: &[Entry<C, 
 
 /// Prepares the subjects; the future that is given calls all of them at the same time.
 async fn histories(stage: &Stage) -> impl Future<Output = ()> {
-    let store = stage.stores[0].as_ref();
+    let store = &stage.stores[0];
     let mut users = Vec::new();
     for number in 0..3 + 2 + 1 {
-        let name = format!("user-{number}").parse().unwrap();
-        users.push(store.users().create(NewUser::local(name)).await.unwrap().id);
+        users.push(user(store, &format!("user-{number}")).await);
     }
     let mut keys = Vec::new();
     for number in 0..KEYS {
-        let key = NewPreAuthKey { user: Some(users[5]), ..NewPreAuthKey::default() };
-        let (key, _) = store.preauth_keys().create(key).await.unwrap();
-        keys.push(ContestedKey { key: key.id, number });
+        let key = one_time_key(store, users[5]).await.id;
+        keys.push(ContestedKey { key, number });
     }
     let offering = offering(store, users[5]).await;
     for store in &stage.stores {
@@ -224,24 +215,12 @@ async fn histories(stage: &Stage) -> impl Future<Output = ()> {
     }
 }
 
-async fn offering(store: &dyn Store, user: UserId) -> Offering {
+async fn offering(store: &Opened, user: UserId) -> Offering {
     let mut routes = Vec::new();
     for number in 0..ROUTERS {
-        let mut bytes = [8; 32];
-        bytes[0] = u8::try_from(number).unwrap();
-        let registration = Registration {
-            machine_key: MachineKey::from_bytes(bytes).unwrap(),
-            node_key: NodeKey::from_bytes(bytes).unwrap(),
-            disco_key: None,
-            hostname: format!("router-{number}").parse().unwrap(),
-            host_info: HostInfo::default(),
-            admission: Admission::User { user, method: RegisterMethod::Cli },
-            expires_at: None,
-        };
-        let node = store.nodes().register(registration).await.unwrap();
-        let prefixes: Vec<Prefix> = vec!["10.9.0.0/16".parse().unwrap()];
-        store.routes().advertise(node.id, prefixes.clone()).await.unwrap();
-        routes.extend(store.routes().approve(node.id, prefixes).await.unwrap());
+        let node = node(store, user, u32::try_from(number).unwrap()).await.id;
+        advertise(store, node, &["10.9.0.0/16"]).await.unwrap();
+        routes.extend(approve(store, node, &["10.9.0.0/16"]).await.unwrap());
     }
     // Ids that are drawn in one millisecond are in no order of their own.
     routes.sort_by_key(|route| route.id);

@@ -1,41 +1,51 @@
 //! What is called, as it behaves if nobody else calls at the same time.
 
-use super::checker::{Entry, History, Model};
+use super::checker::{Entry, Model};
 
-/// A record that is updated by whoever knows its revision: (revision, value).
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Record;
+/// `N` values with their revisions, of which the first is `FIRST`. They are written together by
+/// whoever knows all revisions: (revision, value).
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Versioned<const N: usize, const FIRST: u64>;
+
+/// A user, as one value.
+pub(super) type Record = Versioned<1, 1>;
+/// The policy in force; there is none at revision 0.
+pub(super) type Policies = Versioned<1, 0>;
+/// Two users that are changed by transactions.
+pub(super) type Owners = Versioned<2, 1>;
+
+pub(super) type Values<const N: usize> = [(u64, u32); N];
 
 #[derive(Debug, Clone, Copy)]
-pub(super) enum RecordCall {
+pub(super) enum VersionedCall<const N: usize> {
     Read,
-    Update { expected: u64, value: u32 },
+    Write { expected: [u64; N], values: [u32; N] },
 }
 
-/// What it is after the call; `None` if the revision was another one.
-pub(super) type RecordAnswer = Option<(u64, u32)>;
+impl<const N: usize, const FIRST: u64> Model for Versioned<N, FIRST> {
+    type Call = VersionedCall<N>;
+    /// What they are after the call; `None` if a revision was another one.
+    type Answer = Option<Values<N>>;
+    type State = Values<N>;
 
-impl Model for Record {
-    type Call = RecordCall;
-    type Answer = RecordAnswer;
-    type State = (u64, u32);
-
-    fn begin(&self) -> (u64, u32) {
-        (1, 0)
+    fn begin(&self) -> Values<N> {
+        [(FIRST, 0); N]
     }
 
-    fn step(&self, state: &(u64, u32), call: &RecordCall) -> ((u64, u32), RecordAnswer) {
+    fn step(&self, state: &Values<N>, call: &VersionedCall<N>) -> (Values<N>, Option<Values<N>>) {
         let next = match *call {
-            RecordCall::Read => *state,
-            RecordCall::Update { expected, value } if expected == state.0 => (state.0 + 1, value),
-            RecordCall::Update { .. } => return (*state, None),
+            VersionedCall::Read => *state,
+            VersionedCall::Write { expected, values } if expected == state.map(|(at, _)| at) => {
+                std::array::from_fn(|index| (expected[index] + 1, values[index]))
+            }
+            VersionedCall::Write { .. } => return (*state, None),
         };
         (next, Some(next))
     }
 }
 
 /// A key that admits one machine: which.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct OneTimeKey;
 
 #[derive(Debug, Clone, Copy)]
@@ -73,47 +83,9 @@ impl Model for OneTimeKey {
     }
 }
 
-/// The policy in force: (version, document).
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Policies;
-
-#[derive(Debug, Clone, Copy)]
-pub(super) enum PolicyCall {
-    Current,
-    Swap { expected: Option<u64>, document: u32 },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum PolicyAnswer {
-    Is(Option<(u64, u32)>),
-    Conflict,
-}
-
-impl Model for Policies {
-    type Call = PolicyCall;
-    type Answer = PolicyAnswer;
-    type State = Option<(u64, u32)>;
-
-    fn begin(&self) -> Self::State {
-        None
-    }
-
-    fn step(&self, state: &Self::State, call: &PolicyCall) -> (Self::State, PolicyAnswer) {
-        let version = state.map(|(version, _)| version);
-        match *call {
-            PolicyCall::Swap { expected, document } if expected == version => {
-                let next = Some((version.unwrap_or(0) + 1, document));
-                (next, PolicyAnswer::Is(next))
-            }
-            PolicyCall::Swap { .. } => (*state, PolicyAnswer::Conflict),
-            PolicyCall::Current => (*state, PolicyAnswer::Is(*state)),
-        }
-    }
-}
-
 /// Nodes that come and go, and offer one prefix: for each its (session, online), and which of them
 /// is the primary.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Routers;
 
 pub(super) const ROUTERS: usize = 3;
@@ -168,42 +140,8 @@ impl Model for Routers {
     }
 }
 
-/// Things that two owners have, moved by transactions: for each owner (revision, what it has).
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Owners;
-
-pub(super) type Owned = [(u64, u32); 2];
-
-#[derive(Debug, Clone, Copy)]
-pub(super) enum OwnersCall {
-    Look,
-    Move { expected: [u64; 2], then: [u32; 2] },
-}
-
-impl Model for Owners {
-    type Call = OwnersCall;
-    /// `None` if a revision was another one.
-    type Answer = Option<Owned>;
-    type State = Owned;
-
-    fn begin(&self) -> Owned {
-        [(1, 0), (1, 0)]
-    }
-
-    fn step(&self, state: &Owned, call: &OwnersCall) -> (Owned, Option<Owned>) {
-        let next = match *call {
-            OwnersCall::Look => *state,
-            OwnersCall::Move { expected, then } if expected == state.map(|(at, _)| at) => {
-                [0, 1].map(|owner: usize| (expected[owner] + 1, then[owner]))
-            }
-            OwnersCall::Move { .. } => return (*state, None),
-        };
-        (next, Some(next))
-    }
-}
-
 /// A point of a series, which whoever comes replaces: its value.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Point;
 
 #[derive(Debug, Clone, Copy)]
@@ -230,18 +168,14 @@ impl Model for Point {
         (next, next)
     }
 
-    /// What nobody read may as well not have been recorded.
-    fn can_be_left_out(&self, call: &PointCall, history: &History<Self>) -> bool {
-        let PointCall::Record(value) = call else { return true };
-        let is_seen = |entry: &Entry<PointCall, u32>| {
-            matches!(entry.call, PointCall::Read) && entry.answer == Some(*value)
-        };
-        !history.iter().any(is_seen)
+    fn is_seen_by(&self, call: &PointCall, other: &Entry<PointCall, u32>) -> bool {
+        matches!((call, other.call), (PointCall::Record(value), PointCall::Read)
+            if other.answer == Some(*value))
     }
 }
 
 /// Users that are created, each with a line in the audit trail: which of them there are, as bits.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Trail;
 
 #[derive(Debug, Clone, Copy)]
@@ -271,16 +205,10 @@ impl Model for Trail {
         }
     }
 
-    /// Whom nobody saw may as well not have been created.
-    fn can_be_left_out(&self, call: &TrailCall, history: &History<Self>) -> bool {
-        let TrailCall::Create(user) = *call else { return true };
-        let is_seen = |entry: &Entry<TrailCall, bool>| match entry.call {
-            TrailCall::ReadLine(seen) | TrailCall::Get(seen) => {
-                seen == user && entry.answer == Some(true)
-            }
-            TrailCall::Create(_) => false,
-        };
-        !history.iter().any(is_seen)
+    fn is_seen_by(&self, call: &TrailCall, other: &Entry<TrailCall, bool>) -> bool {
+        use TrailCall::{Create, Get, ReadLine};
+        matches!((call, other.call), (Create(user), ReadLine(seen) | Get(seen))
+            if seen == *user && other.answer == Some(true))
     }
 }
 

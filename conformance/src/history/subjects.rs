@@ -6,12 +6,13 @@ use async_trait::async_trait;
 use ghostwire_store_core::command::{Precondition, Transaction, UserCommand};
 use ghostwire_store_core::domain::*;
 use ghostwire_store_core::view::View;
-use ghostwire_store_core::{ErrorKind, Store};
+use ghostwire_store_core::{Error, ErrorKind};
 
 use super::checker::{Entry, Model};
 use super::log::{Log, Outcome};
 use super::models::*;
 use crate::dice::Dice;
+use crate::fixtures::{Opened, machine, point};
 
 /// Who calls, for the how-manieth time.
 #[derive(Debug, Clone, Copy)]
@@ -29,25 +30,27 @@ impl Caller {
 
 #[async_trait]
 pub(super) trait Subject: Send + Sync + 'static {
-    type Model: Model<Call: Send + Sync, Answer: Send> + Send + Sync + 'static;
-
-    fn model(&self) -> Self::Model;
+    type Model: Model<Call: Send + Sync, Answer: Send> + Default + Send + Sync + 'static;
 
     /// Calls once.
-    async fn act(&self, store: &dyn Store, dice: &Dice, caller: Caller, log: &Log<Self::Model>);
+    async fn act(&self, store: &Opened, dice: &Dice, caller: Caller, log: &Log<Self::Model>);
 }
 
 /// The newest view; where other processes write, too, one has to ask for it.
-async fn view(store: &dyn Store) -> Option<View> {
+async fn view(store: &Opened) -> Option<View> {
     if store.info().backend.shared { store.fresh_view().await.ok() } else { Some(store.view()) }
 }
 
-async fn looked<A>(store: &dyn Store, look: impl FnOnce(&View) -> A) -> Outcome<A> {
+async fn looked<A>(store: &Opened, look: impl FnOnce(&View) -> A) -> Outcome<A> {
     view(store).await.map_or(Outcome::Nothing, |view| Outcome::Answered(look(&view)))
 }
 
-fn assert_conflict(error: &ghostwire_store_core::Error) {
-    assert_eq!(*error.kind(), ErrorKind::Conflict, "{error}");
+/// What a refusal of this kind, and of no other, means.
+fn refused<A>(kind: ErrorKind, answer: A) -> impl FnOnce(&Error) -> A {
+    move |error| {
+        assert_eq!(*error.kind(), kind, "{error}");
+        answer
+    }
 }
 
 /// A user's display name is the value.
@@ -70,14 +73,10 @@ fn set_value(value: u32) -> UserPatch {
 impl Subject for UserRecord {
     type Model = Record;
 
-    fn model(&self) -> Record {
-        Record
-    }
-
-    async fn act(&self, store: &dyn Store, dice: &Dice, caller: Caller, log: &Log<Record>) {
-        let read = |view: &View| view.users().get(self.0).map(|user| record_of(user));
+    async fn act(&self, store: &Opened, dice: &Dice, caller: Caller, log: &Log<Record>) {
+        let read = |view: &View| view.users().get(self.0).map(|user| [record_of(user)]);
         if dice.once_in(2) {
-            return log.call(RecordCall::Read, looked(store, read)).await;
+            return log.call(VersionedCall::Read, looked(store, read)).await;
         }
         // Mostly what was last seen, which others may have changed meanwhile.
         let known = store.view().users().get(self.0).map_or(1, |user| user.revision.get());
@@ -88,14 +87,12 @@ impl Subject for UserRecord {
             let updated = store.users().update(self.0, set_value(value), revision).await;
             Outcome::of(
                 updated,
-                |user| Some(record_of(&user)),
-                |error| {
-                    assert_conflict(error);
-                    None
-                },
+                |user| Some([record_of(&user)]),
+                refused(ErrorKind::Conflict, None),
             )
         };
-        log.call(RecordCall::Update { expected, value }, update).await;
+        let write = VersionedCall::Write { expected: [expected], values: [value] };
+        log.call(write, update).await;
     }
 }
 
@@ -108,25 +105,15 @@ pub(super) struct ContestedKey {
 }
 
 impl ContestedKey {
-    fn registration(&self, machine: u8) -> Registration {
-        let mut bytes = [9; 32];
-        bytes[0] = self.number;
-        bytes[1] = machine;
-        Registration {
-            machine_key: MachineKey::from_bytes(bytes).unwrap(),
-            node_key: NodeKey::from_bytes(bytes).unwrap(),
-            disco_key: None,
-            hostname: format!("machine-{}-{machine}", self.number).parse().unwrap(),
-            host_info: HostInfo::default(),
-            admission: Admission::PreAuthKey(self.key),
-            expires_at: None,
-        }
+    fn registration(&self, number: u8) -> Registration {
+        let key = Admission::PreAuthKey(self.key);
+        machine(u32::from(self.number) << 8 | u32::from(number), key)
     }
 
     fn look(&self, view: &View) -> KeyAnswer {
         let key = view.preauth_keys().get(self.key).expect("the key is there");
         let mut nodes = view.nodes().iter().filter(|node| node.preauth_key == Some(self.key));
-        let machine = nodes.next().map(|node| node.machine_key.as_bytes()[1]);
+        let machine = nodes.next().map(|node| node.machine_key.as_bytes()[3]);
         assert!(nodes.next().is_none(), "a one-time key admitted two machines");
         KeyAnswer::Is(key.used_at.is_some(), machine)
     }
@@ -136,11 +123,7 @@ impl ContestedKey {
 impl Subject for ContestedKey {
     type Model = OneTimeKey;
 
-    fn model(&self) -> OneTimeKey {
-        OneTimeKey
-    }
-
-    async fn act(&self, store: &dyn Store, dice: &Dice, caller: Caller, log: &Log<OneTimeKey>) {
+    async fn act(&self, store: &Opened, dice: &Dice, caller: Caller, log: &Log<OneTimeKey>) {
         if dice.once_in(2) {
             return log.call(KeyCall::Look, looked(store, |view| self.look(view))).await;
         }
@@ -150,10 +133,7 @@ impl Subject for ContestedKey {
             Outcome::of(
                 registered,
                 |_| KeyAnswer::Admitted,
-                |error| {
-                    assert_eq!(*error.kind(), ErrorKind::PermissionDenied, "{error}");
-                    KeyAnswer::Refused
-                },
+                refused(ErrorKind::PermissionDenied, KeyAnswer::Refused),
             )
         };
         log.call(KeyCall::Register(machine), register).await;
@@ -164,23 +144,19 @@ impl Subject for ContestedKey {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PolicyInForce;
 
-fn policy_of(policy: &Policy) -> Option<(u64, u32)> {
-    Some((policy.version.get(), policy.document.as_str().parse().unwrap()))
+fn policy_of(policy: &Policy) -> Values<1> {
+    [(policy.version.get(), policy.document.as_str().parse().unwrap())]
 }
 
 #[async_trait]
 impl Subject for PolicyInForce {
     type Model = Policies;
 
-    fn model(&self) -> Policies {
-        Policies
-    }
-
-    async fn act(&self, store: &dyn Store, dice: &Dice, caller: Caller, log: &Log<Policies>) {
-        let read = |view: &View| view.policies().current().and_then(|policy| policy_of(policy));
+    async fn act(&self, store: &Opened, dice: &Dice, caller: Caller, log: &Log<Policies>) {
+        let read = |view: &View| view.policies().current().map_or([(0, 0)], |it| policy_of(it));
         if dice.once_in(2) {
-            let current = looked(store, |view| PolicyAnswer::Is(read(view)));
-            return log.call(PolicyCall::Current, current).await;
+            let current = looked(store, |view| Some(read(view)));
+            return log.call(VersionedCall::Read, current).await;
         }
         let expected = store.view().policies().current().map(|policy| policy.version);
         let document = caller.mark();
@@ -189,15 +165,12 @@ impl Subject for PolicyInForce {
             let swapped = store.policies().swap(expected, text).await;
             Outcome::of(
                 swapped,
-                |policy| PolicyAnswer::Is(policy_of(&policy)),
-                |error| {
-                    assert_conflict(error);
-                    PolicyAnswer::Conflict
-                },
+                |policy| Some(policy_of(&policy)),
+                refused(ErrorKind::Conflict, None),
             )
         };
-        let expected = expected.map(PolicyVersion::get);
-        log.call(PolicyCall::Swap { expected, document }, swap).await;
+        let expected = [expected.map_or(0, PolicyVersion::get)];
+        log.call(VersionedCall::Write { expected, values: [document] }, swap).await;
     }
 }
 
@@ -225,11 +198,7 @@ fn presence_of(presence: &Presence) -> (u64, bool) {
 impl Subject for Offering {
     type Model = Routers;
 
-    fn model(&self) -> Routers {
-        Routers
-    }
-
-    async fn act(&self, store: &dyn Store, dice: &Dice, _: Caller, log: &Log<Routers>) {
+    async fn act(&self, store: &Opened, dice: &Dice, _: Caller, log: &Log<Routers>) {
         let look = |view: &View| self.look(view);
         if dice.once_in(2) {
             let looked = looked(store, |view| RouterAnswer::Is(look(view)));
@@ -270,7 +239,7 @@ impl Subject for Offering {
 pub(super) struct TwoOwners(pub(super) [UserId; 2]);
 
 impl TwoOwners {
-    fn look(&self, view: &View) -> Owned {
+    fn look(&self, view: &View) -> Values<2> {
         self.0.map(|id| view.users().get(id).map_or((0, 0), |user| record_of(user)))
     }
 }
@@ -279,13 +248,11 @@ impl TwoOwners {
 impl Subject for TwoOwners {
     type Model = Owners;
 
-    fn model(&self) -> Owners {
-        Owners
-    }
-
-    async fn act(&self, store: &dyn Store, dice: &Dice, caller: Caller, log: &Log<Owners>) {
+    async fn act(&self, store: &Opened, dice: &Dice, caller: Caller, log: &Log<Owners>) {
         if dice.once_in(2) {
-            return log.call(OwnersCall::Look, looked(store, |view| Some(self.look(view)))).await;
+            return log
+                .call(VersionedCall::Read, looked(store, |view| Some(self.look(view))))
+                .await;
         }
         let expected = self.look(&store.view()).map(|(revision, _)| revision);
         // A thing that only this call knows goes to one of them, and its complement to the other.
@@ -304,13 +271,10 @@ impl Subject for TwoOwners {
             Outcome::of(
                 store.transact(transaction).await,
                 |_| Some(next),
-                |error| {
-                    assert_conflict(error);
-                    None
-                },
+                refused(ErrorKind::Conflict, None),
             )
         };
-        log.call(OwnersCall::Move { expected, then }, moved).await;
+        log.call(VersionedCall::Write { expected, values: then }, moved).await;
     }
 }
 
@@ -329,7 +293,7 @@ impl LinesOf {
 
     /// Reads the lines, and at once the state: of a line that the state does not show that one is
     /// written down, otherwise of any.
-    async fn look(&self, store: &dyn Store, dice: &Dice, log: &Log<Trail>) {
+    async fn look(&self, store: &Opened, dice: &Dice, log: &Log<Trail>) {
         let query = AuditQuery { actor: Some(self.actor()), ..AuditQuery::default() };
         let page = PageRequest::first(Limit::MAX);
         let began = log.moment();
@@ -355,11 +319,7 @@ impl LinesOf {
 impl Subject for LinesOf {
     type Model = Trail;
 
-    fn model(&self) -> Trail {
-        Trail
-    }
-
-    async fn act(&self, store: &dyn Store, dice: &Dice, caller: Caller, log: &Log<Trail>) {
+    async fn act(&self, store: &Opened, dice: &Dice, caller: Caller, log: &Log<Trail>) {
         // Everybody creates a user of his own now and then, and reads in between.
         if !caller.step.is_multiple_of(5) {
             return self.look(store, dice, log).await;
@@ -386,12 +346,7 @@ impl SharedPoint {
     }
 
     fn point(metric: &str, value: u32) -> MetricPoint {
-        MetricPoint {
-            node: None,
-            metric: metric.parse().unwrap(),
-            at: Timestamp::from_micros(0).unwrap(),
-            value: Sample::new(f64::from(value)).unwrap(),
-        }
+        point(None, metric, Timestamp::EPOCH, value)
     }
 }
 
@@ -399,11 +354,7 @@ impl SharedPoint {
 impl Subject for SharedPoint {
     type Model = Point;
 
-    fn model(&self) -> Point {
-        Point
-    }
-
-    async fn act(&self, store: &dyn Store, dice: &Dice, caller: Caller, log: &Log<Point>) {
+    async fn act(&self, store: &Opened, dice: &Dice, caller: Caller, log: &Log<Point>) {
         if dice.once_in(2) {
             let shared = Self::point(&self.name(), 0);
             let query = MetricQuery {

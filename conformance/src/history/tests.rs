@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use ghostwire_store_core::Store;
-use ghostwire_store_core::domain::{NewUser, StoreId};
+use ghostwire_store_core::domain::StoreId;
 use ghostwire_store_core::options::StoreOptions;
 use ghostwire_store_core::view::View;
 use ghostwire_store_memory::MemoryBackend;
@@ -15,59 +14,60 @@ use super::log::{Log, Outcome};
 use super::models::*;
 use super::subjects::{Caller, Subject, UserRecord, record_of};
 use crate::dice::Dice;
+use crate::fixtures::Opened;
 
 /// A call from one moment to another.
 fn entry<C, A>(began: u64, ended: u64, call: C, answer: A) -> Entry<C, A> {
     Entry { call, answer: Some(answer), began, ended }
 }
 
-fn update(expected: u64, value: u32) -> RecordCall {
-    RecordCall::Update { expected, value }
+fn update(expected: u64, value: u32) -> VersionedCall<1> {
+    VersionedCall::Write { expected: [expected], values: [value] }
 }
 
-fn is_linearizable<M: Model>(model: M, history: Vec<Entry<M::Call, M::Answer>>) -> bool {
-    check(&model, &history).is_ok()
+fn is_linearizable<M: Model + Default>(history: Vec<Entry<M::Call, M::Answer>>) -> bool {
+    check(&M::default(), &history).is_ok()
 }
 
 #[test]
 fn a_stale_read_is_found() {
     let history = |read| {
         vec![
-            entry(0, 1, update(1, 7), Some((2, 7))),
-            entry(2, 3, RecordCall::Read, Some((2, 7))),
-            entry(4, 5, RecordCall::Read, read),
+            entry(0, 1, update(1, 7), Some([(2, 7)])),
+            entry(2, 3, VersionedCall::Read, Some([(2, 7)])),
+            entry(4, 5, VersionedCall::Read, read),
         ]
     };
-    assert!(is_linearizable(Record, history(Some((2, 7)))));
-    assert!(!is_linearizable(Record, history(Some((1, 0)))));
-    let failure = check(&Record, &history(Some((1, 0)))).unwrap_err();
-    assert_eq!((failure.order, failure.state, failure.stuck), (vec![0, 1], (2, 7), 2));
+    assert!(is_linearizable::<Record>(history(Some([(2, 7)]))));
+    assert!(!is_linearizable::<Record>(history(Some([(1, 0)]))));
+    let failure = check(&Record::default(), &history(Some([(1, 0)]))).unwrap_err();
+    assert_eq!((failure.order, failure.state, failure.stuck), (vec![0, 1], [(2, 7)], 2));
 }
 
 #[test]
 fn what_overlaps_may_be_seen_before_or_after_but_not_both_ways() {
     let history = |reads: [(u64, u32); 2]| {
         vec![
-            entry(0, 9, update(1, 7), Some((2, 7))),
-            entry(1, 2, RecordCall::Read, Some(reads[0])),
-            entry(3, 4, RecordCall::Read, Some(reads[1])),
+            entry(0, 9, update(1, 7), Some([(2, 7)])),
+            entry(1, 2, VersionedCall::Read, Some([reads[0]])),
+            entry(3, 4, VersionedCall::Read, Some([reads[1]])),
         ]
     };
     let (before, after) = ((1, 0), (2, 7));
     for reads in [[before, before], [before, after], [after, after]] {
-        assert!(is_linearizable(Record, history(reads)));
+        assert!(is_linearizable::<Record>(history(reads)));
     }
-    assert!(!is_linearizable(Record, history([after, before])));
+    assert!(!is_linearizable::<Record>(history([after, before])));
 }
 
 #[test]
 fn a_lost_update_is_found() {
     // Both build on the first revision, and both are told that they did.
     let history =
-        |second| vec![entry(0, 3, update(1, 7), Some((2, 7))), entry(1, 2, update(1, 8), second)];
-    assert!(is_linearizable(Record, history(None)));
-    assert!(!is_linearizable(Record, history(Some((2, 8)))));
-    assert!(!is_linearizable(Record, history(Some((3, 8)))));
+        |second| vec![entry(0, 3, update(1, 7), Some([(2, 7)])), entry(1, 2, update(1, 8), second)];
+    assert!(is_linearizable::<Record>(history(None)));
+    assert!(!is_linearizable::<Record>(history(Some([(2, 8)]))));
+    assert!(!is_linearizable::<Record>(history(Some([(3, 8)]))));
 }
 
 #[test]
@@ -79,19 +79,22 @@ fn a_key_that_admits_two_is_found() {
             entry(4, 5, KeyCall::Register(1), KeyAnswer::Admitted),
         ]
     };
-    assert!(is_linearizable(OneTimeKey, history(KeyAnswer::Refused)));
-    assert!(!is_linearizable(OneTimeKey, history(KeyAnswer::Admitted)));
+    assert!(is_linearizable::<OneTimeKey>(history(KeyAnswer::Refused)));
+    assert!(!is_linearizable::<OneTimeKey>(history(KeyAnswer::Admitted)));
 }
 
 #[test]
 fn a_torn_view_of_a_transaction_is_found() {
-    let moved = OwnersCall::Move { expected: [1, 1], then: [5, 6] };
+    let moved = VersionedCall::Write { expected: [1, 1], values: [5, 6] };
     let history = |seen| {
-        vec![entry(0, 3, moved, Some([(2, 5), (2, 6)])), entry(1, 2, OwnersCall::Look, Some(seen))]
+        vec![
+            entry(0, 3, moved, Some([(2, 5), (2, 6)])),
+            entry(1, 2, VersionedCall::Read, Some(seen)),
+        ]
     };
-    assert!(is_linearizable(Owners, history([(1, 0), (1, 0)])));
-    assert!(is_linearizable(Owners, history([(2, 5), (2, 6)])));
-    assert!(!is_linearizable(Owners, history([(2, 5), (1, 0)])));
+    assert!(is_linearizable::<Owners>(history([(1, 0), (1, 0)])));
+    assert!(is_linearizable::<Owners>(history([(2, 5), (2, 6)])));
+    assert!(!is_linearizable::<Owners>(history([(2, 5), (1, 0)])));
 }
 
 #[test]
@@ -99,9 +102,9 @@ fn a_primary_that_is_offline_is_found() {
     let connect = |node| entry(0, 1, RouterCall::Connect(node, 1), RouterAnswer::Presence(1, true));
     let seen = |primary| Online { nodes: [(0, false), (1, true), (0, false)], primary };
     let look = |primary| entry(2, 3, RouterCall::Look, RouterAnswer::Is(seen(primary)));
-    assert!(is_linearizable(Routers, vec![connect(1), look(Some(1))]));
-    assert!(!is_linearizable(Routers, vec![connect(1), look(Some(0))]));
-    assert!(!is_linearizable(Routers, vec![connect(1), look(None)]));
+    assert!(is_linearizable::<Routers>(vec![connect(1), look(Some(1))]));
+    assert!(!is_linearizable::<Routers>(vec![connect(1), look(Some(0))]));
+    assert!(!is_linearizable::<Routers>(vec![connect(1), look(None)]));
 }
 
 #[test]
@@ -110,15 +113,15 @@ fn what_nobody_heard_of_may_have_happened_late_or_never_but_not_in_between() {
         let open = Entry { call: update(1, 7), answer: None, began: 0, ended: 1 };
         let read = |(index, read)| {
             let began = 10 + 2 * index as u64;
-            entry(began, began + 1, RecordCall::Read, Some(read))
+            entry(began, began + 1, VersionedCall::Read, Some([read]))
         };
         std::iter::once(open).chain(reads.into_iter().enumerate().map(read)).collect::<Vec<_>>()
     };
     let (before, after) = ((1, 0), (2, 7));
     for reads in [[before; 3], [before, before, after], [after; 3]] {
-        assert!(is_linearizable(Record, history(reads)));
+        assert!(is_linearizable::<Record>(history(reads)));
     }
-    assert!(!is_linearizable(Record, history([before, after, before])));
+    assert!(!is_linearizable::<Record>(history([before, after, before])));
 }
 
 #[test]
@@ -133,10 +136,10 @@ fn a_point_that_comes_back_is_found() {
         ]
     };
     for last in [6, 7] {
-        assert!(is_linearizable(Point, history(last)));
+        assert!(is_linearizable::<Point>(history(last)));
     }
-    assert!(!is_linearizable(Point, history(5)));
-    assert!(!is_linearizable(Point, history(0)));
+    assert!(!is_linearizable::<Point>(history(5)));
+    assert!(!is_linearizable::<Point>(history(0)));
 }
 
 #[test]
@@ -148,8 +151,8 @@ fn a_line_that_is_read_before_its_user_is_there_is_found() {
             entry(3, 4, TrailCall::Get(3), there),
         ]
     };
-    assert!(is_linearizable(Trail, history(true)));
-    assert!(!is_linearizable(Trail, history(false)));
+    assert!(is_linearizable::<Trail>(history(true)));
+    assert!(!is_linearizable::<Trail>(history(false)));
 }
 
 async fn stage() -> Stage {
@@ -159,8 +162,7 @@ async fn stage() -> Stage {
 }
 
 async fn user(stage: &Stage, name: &str) -> UserRecord {
-    let new = NewUser::local(name.parse().unwrap());
-    UserRecord(stage.stores[0].users().create(new).await.unwrap().id)
+    UserRecord(crate::fixtures::user(&stage.stores[0], name).await)
 }
 
 /// Calls as it should, but now and then it reads a view of long ago.
@@ -170,14 +172,10 @@ struct LongAgo(UserRecord, View);
 impl Subject for LongAgo {
     type Model = Record;
 
-    fn model(&self) -> Record {
-        Record
-    }
-
-    async fn act(&self, store: &dyn Store, dice: &Dice, caller: Caller, log: &Log<Record>) {
+    async fn act(&self, store: &Opened, dice: &Dice, caller: Caller, log: &Log<Record>) {
         if dice.once_in(20) {
-            let user = self.1.users().get(self.0.0).map(|user| record_of(user));
-            return log.call(RecordCall::Read, async { Outcome::Answered(user) }).await;
+            let user = self.1.users().get(self.0.0).map(|user| [record_of(user)]);
+            return log.call(VersionedCall::Read, async { Outcome::Answered(user) }).await;
         }
         self.0.act(store, dice, caller, log).await;
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::fixtures::Opened;
 use ghostwire_store_core::command::{
     ApiKeyCommand, Command, DnsCommand, NodeCommand, Part, PolicyCommand, PreAuthKeyCommand,
     Precondition, PresenceCommand, RouteCommand, SessionCommand, SettingCommand, Transaction,
@@ -10,7 +11,7 @@ use ghostwire_store_core::command::{
 use ghostwire_store_core::domain::*;
 use ghostwire_store_core::error::Result;
 use ghostwire_store_core::state::Reply;
-use ghostwire_store_core::{Error, ErrorKind, Store};
+use ghostwire_store_core::{Error, ErrorKind};
 
 /// One call of a repository.
 #[derive(Debug, Clone)]
@@ -157,7 +158,7 @@ pub(super) type Answered = Result<(Answer, Option<Secret>)>;
 impl Call {
     /// Calls the store.
     #[allow(clippy::too_many_lines)]
-    pub(super) async fn perform(&self, store: &dyn Store) -> Answered {
+    pub(super) async fn perform(&self, store: &Opened) -> Answered {
         let answer = match self.clone() {
             Self::CreateUser(user) => store.users().create(user).await?.into(),
             Self::UpsertOidc(profile) => store.users().upsert_oidc(profile).await?.into(),

@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ghostwire_store_core::Store;
 use ghostwire_store_core::domain::*;
 
 use super::describe::difference;
@@ -12,6 +11,7 @@ use super::oracle::Oracle;
 use super::run::Wrong;
 use super::scene::Known;
 use super::values::{DNS_NAMES, METRICS, PREFIXES};
+use crate::fixtures::Opened;
 
 /// Reads a listing page by page.
 macro_rules! pages {
@@ -37,7 +37,7 @@ macro_rules! pages {
 }
 
 /// Fails unless both are the same.
-fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: &T, wanted: &T) -> Result<(), Wrong> {
+fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: &T, wanted: &T) -> Compared {
     if found == wanted {
         return Ok(());
     }
@@ -59,6 +59,8 @@ fn wanted<T: Clone, K: Ord>(all: &[T], key: impl Fn(&T) -> K, is: impl Fn(&T) ->
     wanted
 }
 
+type Compared = Result<(), Wrong>;
+
 fn among<T: Clone>(dice: &mut Dice, pool: &[T]) -> Option<T> {
     if pool.is_empty() || !dice.happens(6) { None } else { Some(dice.one_of(pool).clone()) }
 }
@@ -69,11 +71,11 @@ fn fits<T: PartialEq>(filter: &Option<T>, value: &T) -> bool {
 
 /// Compares listings and lookups.
 pub(super) async fn compare(
-    store: &dyn Store,
+    store: &Opened,
     oracle: &Oracle,
     known: &Known,
     dice: &mut Dice,
-) -> Result<(), Wrong> {
+) -> Compared {
     let limit = *dice.one_of(&[2, 1, 3, 100]);
     users(store, oracle, dice, limit).await?;
     nodes(store, oracle, known, dice, limit).await?;
@@ -84,12 +86,7 @@ pub(super) async fn compare(
     gone(store, oracle, known).await
 }
 
-async fn users(
-    store: &dyn Store,
-    oracle: &Oracle,
-    dice: &mut Dice,
-    limit: usize,
-) -> Result<(), Wrong> {
+async fn users(store: &Opened, oracle: &Oracle, dice: &mut Dice, limit: usize) -> Compared {
     let names: Vec<_> = oracle.users.iter().map(|user| user.name.clone()).collect();
     let emails: Vec<_> = oracle.users.iter().filter_map(|user| user.email.clone()).collect();
     let provider = |user: &User| match &user.identity {
@@ -128,12 +125,12 @@ async fn users(
 }
 
 async fn nodes(
-    store: &dyn Store,
+    store: &Opened,
     oracle: &Oracle,
     known: &Known,
     dice: &mut Dice,
     limit: usize,
-) -> Result<(), Wrong> {
+) -> Compared {
     let tags: Vec<_> = oracle.nodes.iter().flat_map(|node| node.tags.iter().cloned()).collect();
     let chosen = NodeFilter {
         user: among(dice, &known.users),
@@ -194,12 +191,7 @@ async fn nodes(
     Ok(())
 }
 
-async fn routes(
-    store: &dyn Store,
-    oracle: &Oracle,
-    dice: &mut Dice,
-    limit: usize,
-) -> Result<(), Wrong> {
+async fn routes(store: &Opened, oracle: &Oracle, dice: &mut Dice, limit: usize) -> Compared {
     let nodes: Vec<_> = oracle.nodes.iter().map(|node| node.id).collect();
     let chosen = RouteFilter {
         node: among(dice, &nodes),
@@ -230,12 +222,7 @@ async fn routes(
     Ok(())
 }
 
-async fn keys(
-    store: &dyn Store,
-    oracle: &Oracle,
-    dice: &mut Dice,
-    limit: usize,
-) -> Result<(), Wrong> {
+async fn keys(store: &Opened, oracle: &Oracle, dice: &mut Dice, limit: usize) -> Compared {
     let users: Vec<_> = oracle.users.iter().map(|user| user.id).collect();
     let chosen = KeyFilter {
         user: among(dice, &users),
@@ -279,12 +266,7 @@ async fn keys(
     Ok(())
 }
 
-async fn documents(
-    store: &dyn Store,
-    oracle: &Oracle,
-    dice: &mut Dice,
-    limit: usize,
-) -> Result<(), Wrong> {
+async fn documents(store: &Opened, oracle: &Oracle, dice: &mut Dice, limit: usize) -> Compared {
     let wanted_policies =
         wanted(&oracle.policies, |policy| std::cmp::Reverse(policy.version), |_| true);
     let listed = pages!(limit, |page| store.policies().history(page));
@@ -317,7 +299,7 @@ async fn documents(
     same("the network settings in force", &in_force, &oracle.network())
 }
 
-async fn metrics(store: &dyn Store, oracle: &Oracle, limit: usize) -> Result<(), Wrong> {
+async fn metrics(store: &Opened, oracle: &Oracle, limit: usize) -> Compared {
     let end = Timestamp::MAX;
     let query = |node, metric| MetricQuery {
         node,
@@ -340,30 +322,17 @@ async fn metrics(store: &dyn Store, oracle: &Oracle, limit: usize) -> Result<(),
 }
 
 /// What was ever made is there as it is, or is not there.
-async fn gone(store: &dyn Store, oracle: &Oracle, known: &Known) -> Result<(), Wrong> {
-    for id in &known.users {
-        let wanted = oracle.users.iter().find(|user| user.id == *id);
-        same("a user", &one(store.users().get(*id).await)?, &wanted.cloned())?;
+async fn gone(store: &Opened, oracle: &Oracle, known: &Known) -> Compared {
+    macro_rules! each {
+        ($($entities:ident in $repository:ident),*) => {$(
+            for id in &known.$entities {
+                let wanted = oracle.$entities.iter().find(|entity| entity.id == *id);
+                let found = one(store.$repository().get(*id).await)?;
+                same(concat!("one of the ", stringify!($entities)), &found, &wanted.cloned())?;
+            }
+        )*};
     }
-    for id in &known.nodes {
-        let wanted = oracle.nodes.iter().find(|node| node.id == *id);
-        same("a node", &one(store.nodes().get(*id).await)?, &wanted.cloned())?;
-    }
-    for id in &known.routes {
-        let wanted = oracle.routes.iter().find(|route| route.id == *id);
-        same("a route", &one(store.routes().get(*id).await)?, &wanted.cloned())?;
-    }
-    for id in &known.preauth_keys {
-        let wanted = oracle.preauth_keys.iter().find(|key| key.id == *id);
-        same("a pre-auth key", &one(store.preauth_keys().get(*id).await)?, &wanted.cloned())?;
-    }
-    for id in &known.api_keys {
-        let wanted = oracle.api_keys.iter().find(|key| key.id == *id);
-        same("an API key", &one(store.api_keys().get(*id).await)?, &wanted.cloned())?;
-    }
-    for id in &known.dns_records {
-        let wanted = oracle.dns_records.iter().find(|record| record.id == *id);
-        same("a DNS record", &one(store.dns().get(*id).await)?, &wanted.cloned())?;
-    }
+    each!(users in users, nodes in nodes, routes in routes, preauth_keys in preauth_keys);
+    each!(api_keys in api_keys, dns_records in dns);
     Ok(())
 }

@@ -24,39 +24,30 @@ use futures_util::FutureExt;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-use crate::case::{Check, Verdict};
+use crate::case::{Check, Verdict, check, message_of};
 use crate::factory::Factory;
 use crate::stack::Stack;
+use crate::suite::Effort;
 use crate::world::{Mode, World};
 use operation::Step;
 use run::{Manner, Wrong};
 use tally::Tally;
 
 pub(crate) const CHECKS: &[Check] = &[
-    Check {
-        rule: "same-everywhere",
-        name: "random_calls_do_what_the_contract_says",
-        run: |factory, effort| {
-            Box::pin(async move {
-                let sequences = if waits_for_disks(&*factory).await {
-                    effort.sequences.div_ceil(4)
-                } else {
-                    effort.sequences
-                };
-                compare(factory, effort.seed, sequences, false).await
-            })
-        },
-    },
-    Check {
-        rule: "same-everywhere",
-        name: "random_calls_do_the_same_as_in_memory",
-        run: |factory, effort| {
-            // Each of these does all that the others do, and more.
-            let sequences = effort.sequences.div_ceil(25);
-            Box::pin(compare(factory, !effort.seed, sequences, true))
-        },
-    },
+    check!("same-everywhere", random_calls_do_what_the_contract_says, against_the_model),
+    check!("same-everywhere", random_calls_do_the_same_as_in_memory, beside_memory),
 ];
+
+async fn against_the_model(factory: Arc<dyn Factory>, effort: Effort) -> Verdict {
+    let waits = waits_for_disks(&*factory).await;
+    let sequences = if waits { effort.sequences.div_ceil(4) } else { effort.sequences };
+    compare(factory, effort.seed, sequences, false).await
+}
+
+/// Each sequence does all that one against the model alone does, and more, so there are fewer.
+async fn beside_memory(factory: Arc<dyn Factory>, effort: Effort) -> Verdict {
+    compare(factory, !effort.seed, effort.sequences.div_ceil(25), true).await
+}
 
 /// A commit that has to be durable takes several times as long as the rest of a call: fewer scripts
 /// have to do then. What they reach depends on the scripts, and not on the backend.
@@ -113,11 +104,7 @@ async fn attempt(
     log: &mut Vec<String>,
 ) -> Result<(), Wrong> {
     let played = AssertUnwindSafe(run::play(factory, script, manner, tally, log));
-    played.catch_unwind().await.unwrap_or_else(|panic| {
-        let message = panic.downcast_ref::<String>().cloned();
-        let message = message.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
-        Err(message.unwrap_or_else(|| "it panicked".to_owned()))
-    })
+    played.catch_unwind().await.unwrap_or_else(|panic| Err(message_of(&*panic)))
 }
 
 /// The shortest script that is found to fail, as its log, and what is wrong in it.

@@ -2,110 +2,40 @@
 
 use proptest::prelude::*;
 
-/// What a step of a script does. Its arguments are rolled, see [`Step`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Operation {
-    CreateUser,
-    UpsertOidc,
-    UpdateUser,
-    DeleteUser,
-    CreatePreAuthKey,
-    RevokePreAuthKey,
-    DeletePreAuthKey,
-    Register,
-    UpdateNode,
-    RotateKey,
-    ExpireNodes,
-    DeleteNode,
-    BackfillAddresses,
-    ReapEphemeral,
-    Connect,
-    Heartbeat,
-    Disconnect,
-    DisconnectAll,
-    Advertise,
-    Approve,
-    DeleteRoute,
-    SwapPolicy,
-    RollbackPolicy,
-    PrunePolicies,
-    CreateDnsRecord,
-    UpdateDnsRecord,
-    DeleteDnsRecord,
-    PutNetwork,
-    PutDerpMap,
-    PutDns,
-    ResetSetting,
-    BeginSession,
-    TouchSession,
-    EndSession,
-    SweepSessions,
-    CreateApiKey,
-    RevokeApiKey,
-    DeleteApiKey,
-    RecordMetrics,
-    Transact,
-    /// The clock moves forward.
-    Wait,
-    /// The process dies; another one finds blocks.
-    Crash,
-    /// The store is closed; another process finds rows.
-    Reopen,
+macro_rules! operations {
+    ($($name:ident: $weight:literal),* $(,)?) => {
+        /// What a step of a script does. Its arguments are chosen when it comes to it, see [`Step`].
+        /// `Wait` moves the clock, after `Crash` another process finds blocks, after `Reopen` rows.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub(super) enum Operation {
+            $($name,)*
+        }
+
+        impl Operation {
+            /// Every one, and how often it is drawn in comparison with others.
+            pub(super) const ALL: &[(Self, u32)] = &[$((Self::$name, $weight)),*];
+        }
+    };
+}
+
+operations! {
+    CreateUser: 6, UpsertOidc: 3, UpdateUser: 4, DeleteUser: 3, CreatePreAuthKey: 6,
+    RevokePreAuthKey: 2, DeletePreAuthKey: 2, Register: 20, UpdateNode: 6, RotateKey: 5,
+    ExpireNodes: 3, DeleteNode: 3, BackfillAddresses: 5, ReapEphemeral: 5, Connect: 8,
+    Heartbeat: 5, Disconnect: 4, DisconnectAll: 1, Advertise: 7, Approve: 7, DeleteRoute: 2,
+    SwapPolicy: 6, RollbackPolicy: 3, PrunePolicies: 3, CreateDnsRecord: 5, UpdateDnsRecord: 5,
+    DeleteDnsRecord: 2, PutNetwork: 6, PutDerpMap: 3, PutDns: 3, ResetSetting: 2,
+    BeginSession: 6, TouchSession: 4, EndSession: 2, SweepSessions: 4, CreateApiKey: 3,
+    RevokeApiKey: 2, DeleteApiKey: 2, RecordMetrics: 2, Transact: 6, Wait: 6, Crash: 2,
+    Reopen: 2,
 }
 
 use Operation as Op;
 
 impl Operation {
-    /// Every one, and how often it is drawn in comparison with others.
-    pub(super) const ALL: [(Self, u32); 43] = [
-        (Op::Wait, 6),
-        (Op::CreateUser, 6),
-        (Op::UpsertOidc, 3),
-        (Op::UpdateUser, 4),
-        (Op::DeleteUser, 3),
-        (Op::CreatePreAuthKey, 6),
-        (Op::RevokePreAuthKey, 2),
-        (Op::DeletePreAuthKey, 2),
-        (Op::Register, 20),
-        (Op::UpdateNode, 6),
-        (Op::RotateKey, 5),
-        (Op::ExpireNodes, 3),
-        (Op::DeleteNode, 3),
-        (Op::BackfillAddresses, 5),
-        (Op::ReapEphemeral, 5),
-        (Op::Connect, 8),
-        (Op::Heartbeat, 5),
-        (Op::Disconnect, 4),
-        (Op::DisconnectAll, 1),
-        (Op::Advertise, 7),
-        (Op::Approve, 7),
-        (Op::DeleteRoute, 2),
-        (Op::SwapPolicy, 6),
-        (Op::RollbackPolicy, 3),
-        (Op::PrunePolicies, 3),
-        (Op::CreateDnsRecord, 5),
-        (Op::UpdateDnsRecord, 5),
-        (Op::DeleteDnsRecord, 2),
-        (Op::PutNetwork, 6),
-        (Op::PutDerpMap, 3),
-        (Op::PutDns, 3),
-        (Op::ResetSetting, 2),
-        (Op::BeginSession, 6),
-        (Op::TouchSession, 4),
-        (Op::EndSession, 2),
-        (Op::SweepSessions, 4),
-        (Op::CreateApiKey, 3),
-        (Op::RevokeApiKey, 2),
-        (Op::DeleteApiKey, 2),
-        (Op::RecordMetrics, 2),
-        (Op::Transact, 6),
-        (Op::Crash, 2),
-        (Op::Reopen, 2),
-    ];
-
     /// Those that a transaction may contain.
     pub(super) fn in_transaction(dice: &mut Dice) -> Self {
-        let steps: Vec<_> = Self::ALL.into_iter().filter(|(step, _)| step.is_step()).collect();
+        let steps: Vec<_> = Self::ALL.iter().filter(|(step, _)| step.is_step()).collect();
         let mut number = dice.roll_to(steps.iter().map(|(_, weight)| weight).sum());
         for (step, weight) in &steps {
             if number < *weight {
@@ -234,7 +164,7 @@ fn about(theme: &[Operation]) -> impl Strategy<Value = Vec<Step>, Tree: Send> + 
         let times = if theme.contains(&operation) { 8 * weight } else { weight };
         (0..times).map(move |_| operation)
     };
-    let operations: Vec<_> = Operation::ALL.into_iter().flat_map(repeat).collect();
+    let operations: Vec<_> = Operation::ALL.iter().copied().flat_map(repeat).collect();
     let operation = proptest::sample::select(operations);
     // Short ones are drawn too, so that long ones can shrink to them.
     let rest = proptest::collection::vec((operation, numbers()).prop_map(step), 1..=42);

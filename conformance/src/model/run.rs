@@ -17,6 +17,7 @@ use super::scene::{Known, Scene};
 use super::tally::Tally;
 use super::twin::Twin;
 use crate::factory::Factory;
+use crate::fixtures::Opened;
 use crate::stack::Stack;
 use crate::world::{Mode, World};
 
@@ -109,8 +110,8 @@ impl<'l> Play<'l> {
         })
     }
 
-    fn store(&self) -> &dyn Store {
-        self.store.as_deref().expect("it is open")
+    fn store(&self) -> &Opened {
+        self.store.as_ref().expect("it is open")
     }
 
     async fn step(&mut self, step: &Step, tally: &mut Tally) -> Result<(), Wrong> {

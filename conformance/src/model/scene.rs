@@ -35,6 +35,15 @@ fn pick<I: Id>(dice: &mut Dice, there: &[I], known: &[I]) -> I {
     }
 }
 
+macro_rules! picks {
+    ($($entity:ident: $id:ident of $entities:ident),* $(,)?) => {$(
+        fn $entity(&self, dice: &mut Dice) -> $id {
+            let there: Vec<_> = self.oracle.$entities.iter().map(|entity| entity.id).collect();
+            pick(dice, &there, &self.known.$entities)
+        }
+    )*};
+}
+
 /// What a step is resolved against.
 pub(super) struct Scene<'s> {
     pub(super) oracle: &'s Oracle,
@@ -54,39 +63,10 @@ impl Scene<'_> {
         dice.maybe(8, |dice| self.at(dice))
     }
 
-    fn user(&self, dice: &mut Dice) -> UserId {
-        let there: Vec<_> = self.oracle.users.iter().map(|user| user.id).collect();
-        pick(dice, &there, &self.known.users)
-    }
-
-    fn node(&self, dice: &mut Dice) -> NodeId {
-        let there: Vec<_> = self.oracle.nodes.iter().map(|node| node.id).collect();
-        pick(dice, &there, &self.known.nodes)
-    }
-
-    fn preauth_key(&self, dice: &mut Dice) -> PreAuthKeyId {
-        let there: Vec<_> = self.oracle.preauth_keys.iter().map(|key| key.id).collect();
-        pick(dice, &there, &self.known.preauth_keys)
-    }
-
-    fn api_key(&self, dice: &mut Dice) -> ApiKeyId {
-        let there: Vec<_> = self.oracle.api_keys.iter().map(|key| key.id).collect();
-        pick(dice, &there, &self.known.api_keys)
-    }
-
-    fn session(&self, dice: &mut Dice) -> SessionId {
-        let there: Vec<_> = self.oracle.sessions.iter().map(|session| session.id).collect();
-        pick(dice, &there, &self.known.sessions)
-    }
-
-    fn dns_record(&self, dice: &mut Dice) -> DnsRecordId {
-        let there: Vec<_> = self.oracle.dns_records.iter().map(|record| record.id).collect();
-        pick(dice, &there, &self.known.dns_records)
-    }
-
-    fn route(&self, dice: &mut Dice) -> RouteId {
-        let there: Vec<_> = self.oracle.routes.iter().map(|route| route.id).collect();
-        pick(dice, &there, &self.known.routes)
+    picks! {
+        user: UserId of users, node: NodeId of nodes, route: RouteId of routes,
+        preauth_key: PreAuthKeyId of preauth_keys, api_key: ApiKeyId of api_keys,
+        session: SessionId of sessions, dns_record: DnsRecordId of dns_records,
     }
 
     /// None, the one that is there, or another one.

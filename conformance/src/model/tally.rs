@@ -115,7 +115,7 @@ impl Tally {
         if self.late_primaries == 0 {
             missing.push("a route that is primary although an older one could be".to_owned());
         }
-        for (operation, _) in Operation::ALL {
+        for &(operation, _) in Operation::ALL {
             let listed = REFUSALS.iter().filter(|(listed, _)| *listed == operation);
             let writes = !matches!(
                 operation,

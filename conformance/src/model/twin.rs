@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ghostwire_store_core::Store;
-use ghostwire_store_core::domain::*;
-use ghostwire_store_core::portable::Writer;
-use ghostwire_store_core::schema::Table;
 
 use super::call::{Answered, Call};
 use super::run::Wrong;
+use crate::fixtures;
+use crate::fixtures::Opened;
 use crate::in_memory::InMemory;
 use crate::stack::Stack;
 use crate::world::{Mode, World};
@@ -29,8 +28,8 @@ impl Twin {
         Self { world, store: Some(store) }
     }
 
-    fn store(&self) -> &dyn Store {
-        self.store.as_deref().expect("it is open")
+    fn store(&self) -> &Opened {
+        self.store.as_ref().expect("it is open")
     }
 
     pub(super) fn advance(&self, time: Duration) {
@@ -63,12 +62,12 @@ impl Twin {
     }
 
     /// Both have to hold the same.
-    pub(super) async fn compare(&self, store: &dyn Store) -> Result<(), Wrong> {
+    pub(super) async fn compare(&self, store: &Opened) -> Result<(), Wrong> {
         let (here, there) = (digests(store).await?, digests(self.store()).await?);
         if here != there {
             return Err(format!("the digests\n  are      {here}\n  in memory {there}"));
         }
-        let (here, there) = (export(store).await?, export(self.store()).await?);
+        let (here, there) = (export(store).await, export(self.store()).await);
         if here == there {
             return Ok(());
         }
@@ -78,39 +77,14 @@ impl Twin {
     }
 }
 
-async fn digests(store: &dyn Store) -> Result<String, Wrong> {
+async fn digests(store: &Opened) -> Result<String, Wrong> {
     let digests = store.digests().await.map_err(|error| error.to_string())?;
     Ok(format!("{digests:?}"))
 }
 
 /// Everything that is stored, in the portable form.
-async fn export(store: &dyn Store) -> Result<String, Wrong> {
-    let written = async {
-        let mut writer = Writer::new(Vec::new())?;
-        let view = store.view();
-        for image in Table::STATE.into_iter().flat_map(|table| view.images_of(table)) {
-            writer.image(&image)?;
-        }
-        let everything =
-            MetricQuery { node: None, metric: None, from: Timestamp::EPOCH, to: Timestamp::MAX };
-        let mut request = PageRequest::first(Limit::MAX);
-        loop {
-            let page = store.metrics().range(&everything, &request).await?;
-            page.items.iter().try_for_each(|point| writer.metric(point))?;
-            let Some(next) = page.next else { break };
-            request = PageRequest::after(Limit::MAX, next);
-        }
-        let mut request = PageRequest::first(Limit::MAX);
-        loop {
-            let page = store.audit().query(&AuditQuery::default(), &request).await?;
-            page.items.iter().try_for_each(|entry| writer.audit(entry))?;
-            let Some(next) = page.next else { break };
-            request = PageRequest::after(Limit::MAX, next);
-        }
-        let digest = *store.digests().await?.state.as_bytes();
-        writer.finish(Some(digest))
-    };
-    let (bytes, _) =
-        written.await.map_err(|error: ghostwire_store_core::Error| error.to_string())?;
-    Ok(String::from_utf8(bytes).expect("the portable form is text"))
+async fn export(store: &Opened) -> String {
+    let mut bytes = Vec::new();
+    fixtures::export(store, &mut bytes).await;
+    String::from_utf8(bytes).expect("the portable form is text")
 }

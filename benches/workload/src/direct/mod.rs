@@ -77,27 +77,13 @@ pub fn admitted(
     addresses: &Addresses,
 ) -> NodeRow {
     let at = now();
-    let (ipv4, ipv6) = addresses.lowest_free();
-    NodeRow {
-        id: fresh_id(at, &machine.node_key),
-        user: Some(user),
-        tags: Vec::new(),
-        label: machine.hostname.to_ascii_lowercase(),
-        hostname: machine.hostname,
-        machine_key: machine.machine_key,
-        node_key: machine.node_key,
-        disco_key: Some(machine.disco_key),
-        ipv4: Some(ipv4),
-        ipv6: Some(ipv6),
-        host_info: machine.host_info,
-        register_method: if preauth_key.is_some() { "auth_key" } else { "oidc" }.to_owned(),
-        preauth_key,
-        ephemeral: false,
-        expires_at: Some(machine.expires_at),
-        created_at: at,
-        updated_at: at,
-        revision: 1,
+    let id = fresh_id(at, &machine.node_key);
+    let mut node = data::signed_in(machine, (id, user), addresses.lowest_free(), at);
+    if preauth_key.is_some() {
+        node.register_method = "auth_key".to_owned();
+        node.preauth_key = preauth_key;
     }
+    node
 }
 
 /// The audit line of a registration.

@@ -26,16 +26,10 @@ pub(super) async fn answer<C: Connection>(connection: &mut C, read: &Read<'_>) -
         Read::NodeByKey(key) => one(NODE_BY_KEY, blob(*key)).await,
         Read::NodeByLabel(label) => one(NODE_BY_LABEL, Value::Text((*label).to_owned())).await,
         Read::OnlineNodes => {
-            let mut nodes: Vec<NodeRow> = Vec::new();
-            loop {
-                let after = nodes.last().map_or(Value::Blob(Vec::new()), |last| blob(&last.id));
-                let page = connection.query(ONLINE_NODES, vec![after], node).await?;
-                let is_last = page.len() < PAGE;
-                nodes.extend(page);
-                if is_last {
-                    return Ok(Answer::Nodes(nodes));
-                }
-            }
+            let after = |last: Option<&NodeRow>| {
+                vec![last.map_or(Value::Blob(Vec::new()), |last| blob(&last.id))]
+            };
+            Ok(Answer::Nodes(pages(connection, ONLINE_NODES, after, node).await?))
         }
         Read::NetMap(id) => {
             let peers = connection.query(NODES_WITH_PRESENCE, vec![blob(id)], peer).await?;
@@ -74,24 +68,36 @@ pub(super) async fn answer<C: Connection>(connection: &mut C, read: &Read<'_>) -
             Ok(Answer::Valid(valid))
         }
         Read::MetricRange { node, from, to } => {
-            let mut points: Vec<PointRow> = Vec::new();
-            loop {
-                let from = points.last().map_or(*from, |last| last.at + 1);
+            let after = |last: Option<&PointRow>| {
+                let from = last.map_or(*from, |last| last.at + 1);
                 let metric = Value::Text(METRIC.to_owned());
-                let values = vec![blob(node), metric, Value::Integer(from), Value::Integer(*to)];
-                let page = connection.query(POINTS, values, point).await?;
-                let is_last = page.len() < PAGE;
-                points.extend(page);
-                if is_last {
-                    return Ok(Answer::Points(points));
-                }
-            }
+                vec![blob(node), metric, Value::Integer(from), Value::Integer(*to)]
+            };
+            Ok(Answer::Points(pages(connection, POINTS, after, point).await?))
         }
         Read::AuditPage { from, to } => {
             let values = vec![Value::Integer(*from), Value::Integer(*to)];
             Ok(Answer::Audit(connection.query(AUDIT_PAGE, values, audit).await?))
         }
         Read::Nothing => Ok(Answer::Nothing),
+    }
+}
+
+/// All rows, a page after the other: `after` gives the values that ask for what follows a row.
+async fn pages<C: Connection, R: Send + Sync + 'static>(
+    connection: &mut C,
+    sql: &'static str,
+    after: impl Fn(Option<&R>) -> Vec<Value>,
+    read: fn(&dyn Columns) -> Result<R>,
+) -> Result<Vec<R>> {
+    let mut rows = Vec::new();
+    loop {
+        let page = connection.query(sql, after(rows.last()), read).await?;
+        let is_last = page.len() < PAGE;
+        rows.extend(page);
+        if is_last {
+            return Ok(rows);
+        }
     }
 }
 

@@ -1,17 +1,9 @@
 //! All of a commit, or nothing.
 
-use ghostwire_store_core::backend::{Commit, Head};
-use ghostwire_store_core::block::{BlockHash, Serial};
-use ghostwire_store_core::error::ErrorKind;
-use ghostwire_store_core::layer::FaultKind;
-use ghostwire_store_core::schema::Table;
-
 use super::hand::*;
-use crate::case::cases;
-use crate::world::World;
 
 cases! {
-    stored {
+    stored_unopened {
         "backend-atomic" => [
             everything_of_a_commit_is_stored,
             a_refused_commit_changes_nothing,
@@ -34,7 +26,7 @@ fn full(head: &Head, id: u8) -> Commit {
     }
 }
 
-async fn three_blocks(world: &World) -> std::sync::Arc<dyn ghostwire_store_core::backend::Backend> {
+async fn three_blocks(world: &World) -> Arc<dyn Backend> {
     let backend = world.open_backend().await;
     for round in 0..3 {
         let tables = [Table::Users, Table::Metrics, Table::Audit];
@@ -42,14 +34,14 @@ async fn three_blocks(world: &World) -> std::sync::Arc<dyn ghostwire_store_core:
         let rows = tables
             .into_iter()
             .flat_map(|table| numbers.clone().map(move |number| put(table, number, 1)));
-        commit_block(&*backend, rows.collect()).await;
+        commit_block(&backend, rows.collect()).await;
     }
     backend
 }
 
 async fn everything_of_a_commit_is_stored(world: &mut World) {
     let backend = three_blocks(world).await;
-    let before = Content::of(&*backend).await;
+    let before = Content::of(&backend).await;
     let commit = full(&before.head, 9);
     backend.commit(&commit).await.unwrap();
     let backend = world.pass_backend(backend).await;
@@ -63,7 +55,7 @@ async fn everything_of_a_commit_is_stored(world: &mut World) {
         oldest_block: Serial::new(2),
         ..before.head
     };
-    let after = Content::of(&*backend).await;
+    let after = Content::of(&backend).await;
     assert_eq!(after.head, wanted);
     assert_eq!(after.blocks, [before.blocks[1].clone(), before.blocks[2].clone(), block]);
     let marks = |numbers: &[u32]| -> Vec<(u32, u32)> {
@@ -76,16 +68,16 @@ async fn everything_of_a_commit_is_stored(world: &mut World) {
             Table::Audit => marks(&[0, 1, 2, 3, 4]),
             _ => marks(&[1]),
         };
-        assert_eq!(marks_of(&*backend, table).await, wanted, "{table:?}");
+        assert_eq!(marks_of(&backend, table).await, wanted, "{table:?}");
     }
 }
 
 async fn a_refused_commit_changes_nothing(world: &mut World) {
     let backend = three_blocks(world).await;
     let checkpoint = Some(Serial::new(1));
-    commit_next(&*backend, Commit { checkpoint, ..Commit::default() }).await.unwrap();
+    commit_next(&backend, Commit { checkpoint, ..Commit::default() }).await.unwrap();
     let mut backend = world.pass_backend(backend).await;
-    let before = Content::of(&*backend).await;
+    let before = Content::of(&backend).await;
     let head = &before.head;
     let fork = Head { hash: BlockHash::GENESIS, ..*head };
     let refused = [
@@ -100,13 +92,11 @@ async fn a_refused_commit_changes_nothing(world: &mut World) {
         ),
     ];
     for (what, commit) in refused {
-        let kind = kind_of(backend.commit(&commit).await);
         let is_stale = commit.expected != head.serial;
-        let wanted = if is_stale { ErrorKind::Conflict } else { ErrorKind::InvalidArgument };
-        assert_eq!(kind, wanted, "{what}");
-        assert_eq!(Content::of(&*backend).await, before, "{what}");
+        fails(backend.commit(&commit).await, if is_stale { Conflict } else { InvalidArgument });
+        assert_eq!(Content::of(&backend).await, before, "{what}");
         backend = world.pass_backend(backend).await;
-        assert_eq!(Content::of(&*backend).await, before, "{what}");
+        assert_eq!(Content::of(&backend).await, before, "{what}");
     }
     // None of them stands in the way of a good one.
     backend.commit(&full(&before.head, 9)).await.unwrap();
@@ -116,22 +106,22 @@ async fn a_refused_commit_changes_nothing(world: &mut World) {
 async fn what_failed_is_there_as_a_whole_or_not_at_all(world: &mut World) {
     let mut backend = three_blocks(world).await;
     for (id, fault, kind, is_stored) in [
-        (10, FaultKind::Before, ErrorKind::Unavailable, false),
-        (11, FaultKind::DiskFull, ErrorKind::Exhausted, false),
-        (12, FaultKind::Lost, ErrorKind::OutcomeUnknown, false),
-        (13, FaultKind::After, ErrorKind::OutcomeUnknown, true),
+        (10, FaultKind::Before, Unavailable, false),
+        (11, FaultKind::DiskFull, Exhausted, false),
+        (12, FaultKind::Lost, OutcomeUnknown, false),
+        (13, FaultKind::After, OutcomeUnknown, true),
     ] {
-        let before = Content::of(&*backend).await;
+        let before = Content::of(&backend).await;
         let commit = full(&before.head, id);
         world.faults().fail_next_commits(1, fault);
-        assert_eq!(kind_of(backend.commit(&commit).await), kind);
+        fails(backend.commit(&commit).await, kind);
         assert_eq!(backend.reopen().await.unwrap(), backend.head().await.unwrap());
         backend = world.pass_backend(backend).await;
-        let after = Content::of(&*backend).await;
+        let after = Content::of(&backend).await;
         if is_stored {
             assert_eq!(after.head, before.head.after(&commit).unwrap());
             assert_eq!(after.blocks.last(), commit.block.as_ref());
-            let marks = marks_of(&*backend, Table::Policies).await;
+            let marks = marks_of(&backend, Table::Policies).await;
             assert_eq!(marks, [(1, 7)]);
         } else {
             assert_eq!(after, before);

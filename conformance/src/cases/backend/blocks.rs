@@ -1,14 +1,9 @@
 //! Reading blocks.
 
-use ghostwire_store_core::backend::Commit;
-use ghostwire_store_core::block::{EncodedBlock, Serial};
-
 use super::hand::*;
-use crate::case::cases;
-use crate::world::World;
 
 cases! {
-    stored {
+    stored_backend {
         "backend-blocks" => [
             blocks_come_in_order_and_no_more_than_asked_for,
             there_is_no_block_beyond_the_head,
@@ -20,12 +15,11 @@ cases! {
 
 const MIB: usize = 1024 * 1024;
 
-async fn blocks_come_in_order_and_no_more_than_asked_for(world: &mut World) {
-    let backend = world.open_backend().await;
-    let mut stored = Vec::new();
-    for _ in 0..12 {
-        stored.push(commit_block(&*backend, vec![]).await);
-    }
+async fn blocks_come_in_order_and_no_more_than_asked_for(
+    world: &mut World,
+    backend: OpenedBackend,
+) {
+    let stored = commit_blocks(&backend, 12).await;
     let backend = world.pass_backend(backend).await;
     for after in 0..12usize {
         for limit in [0, 1, 2, 5, 11, 12, 13, 1_000_000, usize::MAX] {
@@ -39,11 +33,8 @@ async fn blocks_come_in_order_and_no_more_than_asked_for(world: &mut World) {
     }
 }
 
-async fn there_is_no_block_beyond_the_head(world: &mut World) {
-    let backend = world.open_backend().await;
-    for _ in 0..3 {
-        commit_block(&*backend, vec![]).await;
-    }
+async fn there_is_no_block_beyond_the_head(world: &mut World, backend: OpenedBackend) {
+    commit_blocks(&backend, 3).await;
     let backend = world.pass_backend(backend).await;
     for after in [3, 4, 1_000, u64::MAX].map(Serial::new) {
         for limit in [0, 1, usize::MAX] {
@@ -52,15 +43,17 @@ async fn there_is_no_block_beyond_the_head(world: &mut World) {
     }
 }
 
-async fn blocks_of_several_megabytes_come_back_byte_for_byte(world: &mut World) {
-    let backend = world.open_backend().await;
+async fn blocks_of_several_megabytes_come_back_byte_for_byte(
+    world: &mut World,
+    backend: OpenedBackend,
+) {
     let mut stored = Vec::new();
     for (id, length) in [(1, 100), (2, 5 * MIB), (3, 1), (4, 3 * MIB + 17), (5, 70_000)] {
         let head = backend.head().await.unwrap();
         let block = block_of(&head, id, length);
         assert!(block.bytes.len() > length);
         let commit = Commit { block: Some(block.clone()), ..Commit::default() };
-        commit_next(&*backend, commit).await.unwrap();
+        commit_next(&backend, commit).await.unwrap();
         stored.push(block);
     }
     let backend = world.pass_backend(backend).await;
@@ -75,13 +68,12 @@ async fn blocks_of_several_megabytes_come_back_byte_for_byte(world: &mut World) 
     }
 }
 
-async fn a_block_is_there_as_soon_as_it_is_stored(world: &mut World) {
-    let backend = world.open_backend().await;
+async fn a_block_is_there_as_soon_as_it_is_stored(world: &mut World, backend: OpenedBackend) {
     for number in 0..20 {
-        let block = commit_block(&*backend, vec![]).await;
+        let block = commit_block(&backend, vec![]).await;
         assert_eq!(backend.blocks(Serial::new(number), 9).await.unwrap(), [block]);
     }
     let backend = world.pass_backend(backend).await;
-    let block = commit_block(&*backend, vec![]).await;
+    let block = commit_block(&backend, vec![]).await;
     assert_eq!(backend.blocks(Serial::new(20), 9).await.unwrap(), [block]);
 }

@@ -1,19 +1,10 @@
 //! The checkpoint, and the blocks before it.
 
-use ghostwire_store_core::backend::Commit;
-use ghostwire_store_core::block::Serial;
-use ghostwire_store_core::error::ErrorKind;
-
 use super::hand::*;
-use crate::case::cases;
-use crate::world::World;
 
 cases! {
-    stored {
-        "backend-checkpoint" => [
-            a_checkpoint_moves_forward,
-            a_checkpoint_moves_neither_back_nor_beyond_the_last_block,
-        ],
+    stored_backend {
+        "backend-checkpoint" => [a_checkpoint_moves_forward],
         "backend-purge" => [
             purged_blocks_are_gone,
             no_block_beyond_the_checkpoint_is_purged,
@@ -21,6 +12,9 @@ cases! {
             all_blocks_may_be_purged,
             a_commit_may_purge_its_own_block,
         ],
+    }
+    stored_unopened {
+        "backend-checkpoint" => [a_checkpoint_moves_neither_back_nor_beyond_the_last_block],
     }
 }
 
@@ -32,20 +26,17 @@ fn purge(serial: u64) -> Commit {
     Commit { purge_before: Some(Serial::new(serial)), ..Commit::default() }
 }
 
-async fn a_checkpoint_moves_forward(world: &mut World) {
-    let mut backend = world.open_backend().await;
-    for _ in 0..5 {
-        commit_block(&*backend, vec![]).await;
-    }
+async fn a_checkpoint_moves_forward(world: &mut World, mut backend: OpenedBackend) {
+    commit_blocks(&backend, 5).await;
     for serial in [1, 2, 4, 5] {
-        commit_next(&*backend, checkpoint(serial)).await.unwrap();
+        commit_next(&backend, checkpoint(serial)).await.unwrap();
         backend = world.pass_backend(backend).await;
         assert_eq!(backend.head().await.unwrap().checkpoint.get(), serial);
     }
     // Also to the block that comes with it.
     let head = backend.head().await.unwrap();
     let block = Some(block_after(&head, 9));
-    commit_next(&*backend, Commit { block, ..checkpoint(6) }).await.unwrap();
+    commit_next(&backend, Commit { block, ..checkpoint(6) }).await.unwrap();
     let backend = world.pass_backend(backend).await;
     let head = backend.head().await.unwrap();
     assert_eq!((head.serial.get(), head.checkpoint.get(), head.oldest_block.get()), (6, 6, 1));
@@ -53,42 +44,32 @@ async fn a_checkpoint_moves_forward(world: &mut World) {
 
 async fn a_checkpoint_moves_neither_back_nor_beyond_the_last_block(world: &mut World) {
     let backend = world.open_backend().await;
-    assert_eq!(kind_of(commit_next(&*backend, checkpoint(1)).await), ErrorKind::InvalidArgument);
-    for _ in 0..4 {
-        commit_block(&*backend, vec![]).await;
-    }
-    commit_next(&*backend, checkpoint(2)).await.unwrap();
+    fails(commit_next(&backend, checkpoint(1)).await, InvalidArgument);
+    commit_blocks(&backend, 4).await;
+    commit_next(&backend, checkpoint(2)).await.unwrap();
     let backend = world.pass_backend(backend).await;
-    let before = Content::of(&*backend).await;
+    let before = Content::of(&backend).await;
     for serial in [0, 1, 5, 6, u64::MAX] {
-        let error = commit_next(&*backend, checkpoint(serial)).await;
-        assert_eq!(kind_of(error), ErrorKind::InvalidArgument, "{serial}");
+        fails(commit_next(&backend, checkpoint(serial)).await, InvalidArgument);
     }
     let block = Some(block_after(&before.head, 9));
     for serial in [1, 6] {
         let commit = Commit { block: block.clone(), ..checkpoint(serial) };
-        let error = commit_next(&*backend, commit).await;
-        assert_eq!(kind_of(error), ErrorKind::InvalidArgument, "{serial}");
+        fails(commit_next(&backend, commit).await, InvalidArgument);
     }
     let backend = world.pass_backend(backend).await;
-    assert_eq!(Content::of(&*backend).await, before);
+    assert_eq!(Content::of(&backend).await, before);
 }
 
-async fn purged_blocks_are_gone(world: &mut World) {
-    let backend = world.open_backend().await;
-    let mut stored = Vec::new();
-    for _ in 0..6 {
-        stored.push(commit_block(&*backend, vec![]).await);
-    }
+async fn purged_blocks_are_gone(world: &mut World, backend: OpenedBackend) {
+    let stored = commit_blocks(&backend, 6).await;
     let serial = Some(Serial::new(6));
-    let commit = Commit { checkpoint: serial, ..purge(4) };
-    commit_next(&*backend, commit).await.unwrap();
+    commit_next(&backend, Commit { checkpoint: serial, ..purge(4) }).await.unwrap();
     let backend = world.pass_backend(backend).await;
     assert_eq!(backend.head().await.unwrap().oldest_block.get(), 4);
     for after in 0..3 {
         for limit in [1, 9] {
-            let asked = backend.blocks(Serial::new(after), limit).await;
-            assert_eq!(kind_of(asked), ErrorKind::Compacted { oldest: 4 }, "{after}");
+            fails(backend.blocks(Serial::new(after), limit).await, Compacted { oldest: 4 });
         }
     }
     for after in 3..7 {
@@ -97,79 +78,65 @@ async fn purged_blocks_are_gone(world: &mut World) {
     }
 }
 
-async fn no_block_beyond_the_checkpoint_is_purged(world: &mut World) {
-    let mut backend = world.open_backend().await;
-    let mut stored = Vec::new();
-    for _ in 0..5 {
-        stored.push(commit_block(&*backend, vec![]).await);
-    }
+async fn no_block_beyond_the_checkpoint_is_purged(world: &mut World, mut backend: OpenedBackend) {
+    let stored = commit_blocks(&backend, 5).await;
     // Nothing is folded yet, so nothing goes.
-    commit_next(&*backend, purge(4)).await.unwrap();
+    commit_next(&backend, purge(4)).await.unwrap();
     assert_eq!(backend.head().await.unwrap().oldest_block.get(), 1);
     for (folded, oldest) in [(1, 2), (3, 4)] {
         let commit = Commit { checkpoint: Some(Serial::new(folded)), ..purge(100) };
-        commit_next(&*backend, commit).await.unwrap();
+        commit_next(&backend, commit).await.unwrap();
         backend = world.pass_backend(backend).await;
-        let found = Content::of(&*backend).await;
+        let found = Content::of(&backend).await;
         assert_eq!(found.head.oldest_block.get(), oldest);
         assert_eq!(found.blocks, stored[usize::try_from(oldest).unwrap() - 1..]);
     }
 }
 
-async fn what_was_purged_stays_so(world: &mut World) {
-    let backend = world.open_backend().await;
-    for _ in 0..5 {
-        commit_block(&*backend, vec![]).await;
-    }
-    commit_next(&*backend, Commit { purge_before: Some(Serial::new(4)), ..checkpoint(5) })
+async fn what_was_purged_stays_so(world: &mut World, backend: OpenedBackend) {
+    commit_blocks(&backend, 5).await;
+    commit_next(&backend, Commit { purge_before: Some(Serial::new(4)), ..checkpoint(5) })
         .await
         .unwrap();
     for serial in [0, 1, 3, 4] {
-        commit_next(&*backend, purge(serial)).await.unwrap();
+        commit_next(&backend, purge(serial)).await.unwrap();
     }
-    commit_block(&*backend, vec![]).await;
+    commit_block(&backend, vec![]).await;
     backend.reopen().await.unwrap();
     let backend = world.pass_backend(backend).await;
-    let found = Content::of(&*backend).await;
+    let found = Content::of(&backend).await;
     assert_eq!(found.head.oldest_block.get(), 4);
     let serials: Vec<_> = found.blocks.iter().map(|block| block.serial.get()).collect();
     assert_eq!(serials, [4, 5, 6]);
-    let asked = backend.blocks(Serial::new(2), 9).await;
-    assert_eq!(kind_of(asked), ErrorKind::Compacted { oldest: 4 });
+    fails(backend.blocks(Serial::new(2), 9).await, Compacted { oldest: 4 });
 }
 
-async fn all_blocks_may_be_purged(world: &mut World) {
-    let backend = world.open_backend().await;
-    for _ in 0..3 {
-        commit_block(&*backend, vec![]).await;
-    }
-    commit_next(&*backend, Commit { purge_before: Some(Serial::new(4)), ..checkpoint(3) })
+async fn all_blocks_may_be_purged(world: &mut World, backend: OpenedBackend) {
+    commit_blocks(&backend, 3).await;
+    commit_next(&backend, Commit { purge_before: Some(Serial::new(4)), ..checkpoint(3) })
         .await
         .unwrap();
     let backend = world.pass_backend(backend).await;
     assert_eq!(backend.head().await.unwrap().oldest_block.get(), 4);
     assert_eq!(backend.blocks(Serial::new(3), 9).await.unwrap(), []);
-    let asked = backend.blocks(Serial::new(2), 9).await;
-    assert_eq!(kind_of(asked), ErrorKind::Compacted { oldest: 4 });
+    fails(backend.blocks(Serial::new(2), 9).await, Compacted { oldest: 4 });
     // The next one follows all the same.
-    let block = commit_block(&*backend, vec![]).await;
+    let block = commit_block(&backend, vec![]).await;
     let backend = world.pass_backend(backend).await;
     assert_eq!(backend.blocks(Serial::new(3), 9).await.unwrap(), [block]);
     assert_eq!(backend.head().await.unwrap().oldest_block.get(), 4);
 }
 
-async fn a_commit_may_purge_its_own_block(world: &mut World) {
-    let backend = world.open_backend().await;
-    commit_block(&*backend, vec![]).await;
+async fn a_commit_may_purge_its_own_block(world: &mut World, backend: OpenedBackend) {
+    commit_block(&backend, vec![]).await;
     let head = backend.head().await.unwrap();
     let block = block_after(&head, 9);
     let commit =
         Commit { block: Some(block.clone()), purge_before: Some(Serial::new(3)), ..checkpoint(2) };
-    commit_next(&*backend, commit).await.unwrap();
+    commit_next(&backend, commit).await.unwrap();
     let backend = world.pass_backend(backend).await;
-    let found = Content::of(&*backend).await;
+    let found = Content::of(&backend).await;
     assert_eq!((found.head.hash, found.head.oldest_block.get()), (block.hash, 3));
     assert_eq!(found.blocks, []);
-    let asked = backend.blocks(Serial::new(1), 9).await;
-    assert_eq!(kind_of(asked), ErrorKind::Compacted { oldest: 3 });
+    fails(backend.blocks(Serial::new(1), 9).await, Compacted { oldest: 3 });
 }

@@ -1,72 +1,55 @@
 //! A backend that was closed.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use ghostwire_store_core::backend::{Backend, Commit};
-use ghostwire_store_core::block::Serial;
-use ghostwire_store_core::error::ErrorKind;
-use ghostwire_store_core::schema::{Schema, Table};
-
 use super::hand::*;
-use crate::case::cases;
-use crate::world::World;
 
 cases! {
-    stored {
+    stored_backend {
         "backend-close" => [
             a_closed_backend_is_unavailable,
             the_place_can_be_opened_again_at_once,
         ],
     }
-    once {
-        "backend-close" => [
-            nobody_who_reads_keeps_the_place,
-            an_announced_close_is_waited_for,
-        ],
+    once_backend {
+        "backend-close" => [an_announced_close_is_waited_for],
+    }
+    once_unopened {
+        "backend-close" => [nobody_who_reads_keeps_the_place],
     }
 }
 
-async fn refuses_everything(backend: &dyn Backend) {
+async fn refuses_everything(backend: &OpenedBackend) {
     let commit = Commit { rows: vec![put(Table::Users, 9, 9)], ..Commit::default() };
-    let kinds = [
-        ("head", kind_of(backend.head().await)),
-        ("scan", kind_of(backend.scan(everything(Table::Users)).await)),
-        ("blocks", kind_of(backend.blocks(Serial::ZERO, 9).await)),
-        ("commit", kind_of(backend.commit(&commit).await)),
-        ("migrate", kind_of(backend.migrate(Schema::current()).await)),
-        ("reopen", kind_of(backend.reopen().await)),
-        ("verify", kind_of(backend.verify().await)),
-        ("head, after all that", kind_of(backend.head().await)),
-    ];
-    for (call, kind) in kinds {
-        assert_eq!(kind, ErrorKind::Unavailable, "{call}");
-    }
+    fails(backend.head().await, Unavailable);
+    fails(backend.scan(everything(Table::Users)).await, Unavailable);
+    fails(backend.blocks(Serial::ZERO, 9).await, Unavailable);
+    fails(backend.commit(&commit).await, Unavailable);
+    fails(backend.migrate(Schema::current()).await, Unavailable);
+    fails(backend.reopen().await, Unavailable);
+    fails(backend.verify().await, Unavailable);
+    fails(backend.head().await, Unavailable);
 }
 
-async fn a_closed_backend_is_unavailable(world: &mut World) {
-    let backend = world.open_backend().await;
-    commit_block(&*backend, vec![put(Table::Users, 1, 1)]).await;
+async fn a_closed_backend_is_unavailable(world: &mut World, backend: OpenedBackend) {
+    commit_block(&backend, vec![put(Table::Users, 1, 1)]).await;
     let backend = world.pass_backend(backend).await;
-    let before = Content::of(&*backend).await;
+    let before = Content::of(&backend).await;
     backend.close().await.unwrap();
-    refuses_everything(&*backend).await;
+    refuses_everything(&backend).await;
     drop(backend);
     let backend = world.open_backend().await;
-    assert_eq!(Content::of(&*backend).await, before);
+    assert_eq!(Content::of(&backend).await, before);
 }
 
-async fn the_place_can_be_opened_again_at_once(world: &mut World) {
-    let mut backend = world.open_backend().await;
+async fn the_place_can_be_opened_again_at_once(world: &mut World, mut backend: OpenedBackend) {
     for round in 1..5 {
-        commit_block(&*backend, vec![put(Table::Users, round, round)]).await;
+        commit_block(&backend, vec![put(Table::Users, round, round)]).await;
         backend = world.pass_backend(backend).await;
-        let before = Content::of(&*backend).await;
+        let before = Content::of(&backend).await;
         backend.close().await.unwrap();
         // The old handle is still there, and stays closed.
         let next = world.open_backend().await;
-        refuses_everything(&*backend).await;
-        assert_eq!(Content::of(&*next).await, before);
+        refuses_everything(&backend).await;
+        assert_eq!(Content::of(&next).await, before);
         assert_eq!(next.head().await.unwrap().serial.get(), u64::from(round));
         backend = next;
     }
@@ -76,7 +59,7 @@ async fn the_place_can_be_opened_again_at_once(world: &mut World) {
 async fn nobody_who_reads_keeps_the_place(world: &mut World) {
     for round in 1..50u32 {
         let backend = world.open_backend().await;
-        commit_block(&*backend, vec![put(Table::Users, round, round)]).await;
+        commit_block(&backend, vec![put(Table::Users, round, round)]).await;
         let done = Arc::new(AtomicBool::new(false));
         let readers: Vec<_> = (0..4)
             .map(|reader| {
@@ -105,12 +88,11 @@ async fn nobody_who_reads_keeps_the_place(world: &mut World) {
     }
 }
 
-async fn an_announced_close_is_waited_for(world: &mut World) {
-    let backend = world.open_backend().await;
-    commit_block(&*backend, vec![put(Table::Users, 1, 1)]).await;
+async fn an_announced_close_is_waited_for(world: &mut World, backend: OpenedBackend) {
+    commit_block(&backend, vec![put(Table::Users, 1, 1)]).await;
     backend.announce_close();
     // It goes on as it was.
-    commit_block(&*backend, vec![put(Table::Users, 2, 2)]).await;
+    commit_block(&backend, vec![put(Table::Users, 2, 2)]).await;
     let closing = tokio::spawn(async move {
         for _ in 0..100 {
             tokio::task::yield_now().await;

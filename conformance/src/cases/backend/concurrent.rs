@@ -1,33 +1,25 @@
 //! Reading during a commit.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
-
-use ghostwire_store_core::backend::{Backend, Commit, Head, Row, Scan};
-use ghostwire_store_core::block::{EncodedBlock, Serial};
-use ghostwire_store_core::schema::Table;
+use std::sync::Condvar;
 
 use super::hand::*;
-use crate::case::{Verdict, cases};
-use crate::disk::Disk;
-use crate::world::World;
 
 cases! {
-    stored {
+    stored_backend {
         "backend-concurrent-reads" => [
             reads_go_on_while_a_commit_waits,
-            reads_go_on_at_every_operation_of_the_disk,
             readers_see_all_of_a_commit_or_nothing,
         ],
+    }
+    stored_unopened {
+        "backend-concurrent-reads" => [reads_go_on_at_every_operation_of_the_disk],
     }
 }
 
 /// The commit waits above the backend, so this is about layers; what is below one may lie far away.
-async fn reads_go_on_while_a_commit_waits(world: &mut World) {
-    let backend = world.open_backend().await;
-    commit_block(&*backend, vec![put(Table::Nodes, 1, 1), put(Table::Metrics, 1, 1)]).await;
-    let before = Content::of(&*backend).await;
+async fn reads_go_on_while_a_commit_waits(world: &mut World, backend: OpenedBackend) {
+    commit_block(&backend, vec![put(Table::Nodes, 1, 1), put(Table::Metrics, 1, 1)]).await;
+    let before = Content::of(&backend).await;
     let block = block_after(&before.head, 9);
     let commit = Commit {
         expected: before.head.serial,
@@ -38,17 +30,15 @@ async fn reads_go_on_while_a_commit_waits(world: &mut World) {
     let hold = world.faults().hold_commits();
     let handle = backend.clone();
     let waiting = tokio::spawn(async move { handle.commit(&commit).await });
-    while world.faults().held_commits() == 0 {
-        tokio::task::yield_now().await;
-    }
-    assert_eq!(Content::of(&*backend).await, before);
+    until_held(world).await;
+    assert_eq!(Content::of(&backend).await, before);
     assert_eq!(backend.blocks(before.head.serial, 9).await.unwrap(), []);
     drop(hold);
     waiting.await.unwrap().unwrap();
     let backend = world.pass_backend(backend).await;
     assert_eq!(backend.blocks(before.head.serial, 9).await.unwrap(), [block]);
-    assert_eq!(marks_of(&*backend, Table::Nodes).await, [(1, 2)]);
-    assert_eq!(marks_of(&*backend, Table::Metrics).await, []);
+    assert_eq!(marks_of(&backend, Table::Nodes).await, [(1, 2)]);
+    assert_eq!(marks_of(&backend, Table::Metrics).await, []);
 }
 
 /// The commit waits within the backend: before everything that it does to the disk.
@@ -59,8 +49,8 @@ async fn reads_go_on_at_every_operation_of_the_disk(world: &mut World) -> Verdic
         return Verdict::Skipped("the place has no disk that can be made to wait");
     }
     let backend = world.open_backend().await;
-    commit_block(&*backend, vec![put(Table::Nodes, 1, 1), put(Table::Metrics, 1, 1)]).await;
-    let before = Lively::of(&*backend).await;
+    commit_block(&backend, vec![put(Table::Nodes, 1, 1), put(Table::Metrics, 1, 1)]).await;
+    let before = Lively::of(&backend).await;
     let commit = Commit {
         expected: before.head.serial,
         block: Some(block_after(&before.head, 9)),
@@ -74,21 +64,21 @@ async fn reads_go_on_at_every_operation_of_the_disk(world: &mut World) -> Verdic
         let handle = backend.clone();
         let waiting = tokio::spawn(async move { handle.commit(&commit).await });
         while held.next_operation(|| waiting.is_finished()).await {
-            let reading = tokio::time::timeout(LIVELY, Lively::of(&*backend)).await;
+            let reading = tokio::time::timeout(LIVELY, Lively::of(&backend)).await;
             found.push(reading.expect("no read is answered while a commit waits for the disk"));
             held.let_one_pass();
         }
         waiting.await.unwrap().unwrap();
     }
-    let after = Lively::of(&*backend).await;
+    let after = Lively::of(&backend).await;
     assert_ne!(after.head, before.head);
     // Once it is durable it may be seen, and the disk may have more to do.
     let unseen = found.iter().take_while(|content| **content == before).count();
     assert!(unseen > 0, "the commit used no disk, or was seen before it was stored: {found:?}");
     assert!(found[unseen..].iter().all(|content| *content == after), "torn: {found:?}");
     let backend = world.pass_backend(backend).await;
-    assert_eq!(marks_of(&*backend, Table::Nodes).await, [(1, 2)]);
-    assert_eq!(marks_of(&*backend, Table::Metrics).await, []);
+    assert_eq!(marks_of(&backend, Table::Nodes).await, [(1, 2)]);
+    assert_eq!(marks_of(&backend, Table::Metrics).await, []);
     Verdict::Passed
 }
 
@@ -101,7 +91,7 @@ struct Lively {
 }
 
 impl Lively {
-    async fn of(backend: &dyn Backend) -> Self {
+    async fn of(backend: &OpenedBackend) -> Self {
         Self {
             head: backend.head().await.unwrap(),
             series: rows_of(backend, Table::Metrics).await,
@@ -179,7 +169,7 @@ impl Drop for HeldDisk<'_> {
 }
 
 /// Every commit replaces all rows of two tables; pruned ones are written under the same keys.
-async fn readers_see_all_of_a_commit_or_nothing(world: &mut World) {
+async fn readers_see_all_of_a_commit_or_nothing(world: &mut World, backend: OpenedBackend) {
     const ROUNDS: u32 = 25;
     const ROWS: u32 = 20;
     let tables = [Table::Nodes, Table::Metrics];
@@ -187,8 +177,7 @@ async fn readers_see_all_of_a_commit_or_nothing(world: &mut World) {
         let rows = move |table| (0..ROWS).map(move |number| put(table, number, round));
         tables.into_iter().flat_map(rows).collect::<Vec<_>>()
     };
-    let backend = world.open_backend().await;
-    commit_block(&*backend, round_of(1)).await;
+    commit_block(&backend, round_of(1)).await;
     let handle = backend.clone();
     let done = Arc::new(AtomicBool::new(false));
     let is_done = done.clone();
@@ -247,6 +236,6 @@ async fn readers_see_all_of_a_commit_or_nothing(world: &mut World) {
     let backend = world.pass_backend(backend).await;
     for table in tables {
         let wanted: Vec<_> = (0..ROWS).map(|number| (number, ROUNDS)).collect();
-        assert_eq!(marks_of(&*backend, table).await, wanted);
+        assert_eq!(marks_of(&backend, table).await, wanted);
     }
 }

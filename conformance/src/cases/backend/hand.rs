@@ -1,20 +1,11 @@
 //! Commits made by hand, and what can be read after them.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
-use ghostwire_store_core::backend::{Backend, Commit, Head, KeyRange, Row, Scan};
-use ghostwire_store_core::block::{
-    BlockBuilder, BlockHash, ChangeKind, EncodedBlock, RowChange, Serial,
-};
-use ghostwire_store_core::domain::{
-    ActorName, BlockId, DocumentText, Policy, PolicyVersion, StoreId, Timestamp,
-};
-use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_core::schema::{
-    Column, ColumnKind, KeyKind, RowKey, Schema, Table, Value, encode_values,
-};
+use ghostwire_store_core::schema::{Column, ColumnKind, KeyKind, Value, encode_values};
+
+pub(super) use crate::prelude::*;
 
 /// Where a new store of [`World::opening`](crate::world::World::opening) stands.
 pub(super) fn genesis() -> Head {
@@ -119,24 +110,32 @@ pub(super) fn block_of(head: &Head, id: u8, length: usize) -> EncodedBlock {
 }
 
 /// A commit of a block and rows on what is stored now.
-pub(super) async fn commit_block(backend: &dyn Backend, rows: Vec<RowChange>) -> EncodedBlock {
+pub(super) async fn commit_block(backend: &OpenedBackend, rows: Vec<RowChange>) -> EncodedBlock {
     let head = backend.head().await.unwrap();
-    let id = u8::try_from(head.serial.get() % 200).unwrap() + 1;
-    let block = block_after(&head, id);
+    let block = block_after(&head, u8::try_from(head.serial.get() % 200).unwrap() + 1);
     let commit =
         Commit { expected: head.serial, block: Some(block.clone()), rows, ..Commit::default() };
     backend.commit(&commit).await.unwrap();
     block
 }
 
+/// Commits this many blocks without rows.
+pub(super) async fn commit_blocks(backend: &OpenedBackend, count: usize) -> Vec<EncodedBlock> {
+    let mut blocks = Vec::new();
+    for _ in 0..count {
+        blocks.push(commit_block(backend, vec![]).await);
+    }
+    blocks
+}
+
 /// Commits `commit` on what is stored now.
-pub(super) async fn commit_next(backend: &dyn Backend, commit: Commit) -> Result<()> {
+pub(super) async fn commit_next(backend: &OpenedBackend, commit: Commit) -> Result<()> {
     let expected = backend.head().await.unwrap().serial;
     backend.commit(&Commit { expected, ..commit }).await
 }
 
 /// Commits rows without a block, which has to work.
-pub(super) async fn commit_rows(backend: &dyn Backend, rows: Vec<RowChange>) {
+pub(super) async fn commit_rows(backend: &OpenedBackend, rows: Vec<RowChange>) {
     commit_next(backend, Commit { rows, ..Commit::default() }).await.unwrap();
 }
 
@@ -144,12 +143,12 @@ pub(super) fn everything(table: Table) -> Scan {
     Scan { range: KeyRange::all(table), reverse: false, limit: usize::MAX }
 }
 
-pub(super) async fn rows_of(backend: &dyn Backend, table: Table) -> Vec<Row> {
+pub(super) async fn rows_of(backend: &OpenedBackend, table: Table) -> Vec<Row> {
     backend.scan(everything(table)).await.unwrap()
 }
 
 /// The rows of a table as the numbers and marks that [`put`] made them of.
-pub(super) async fn marks_of(backend: &dyn Backend, table: Table) -> Vec<(u32, u32)> {
+pub(super) async fn marks_of(backend: &OpenedBackend, table: Table) -> Vec<(u32, u32)> {
     let rows = rows_of(backend, table).await;
     let number = |row: &Row| (0..10_000).find(|&number| key(table, number) == row.key);
     let mark = |row: &Row| (0..10_000).find(|&mark| body(table, mark) == row.body);
@@ -167,7 +166,7 @@ pub(super) struct Content {
 }
 
 impl Content {
-    pub(super) async fn of(backend: &dyn Backend) -> Self {
+    pub(super) async fn of(backend: &OpenedBackend) -> Self {
         let head = backend.head().await.unwrap();
         let mut rows = BTreeMap::new();
         for table in Table::ALL {
@@ -183,7 +182,7 @@ impl Content {
 }
 
 /// Bodies and blocks may be megabytes: their lengths are shown.
-impl fmt::Debug for Content {
+impl Debug for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lengths = |rows: &Vec<Row>| -> Vec<(RowKey, usize)> {
             rows.iter().map(|row| (row.key.clone(), row.body.len())).collect()
@@ -198,9 +197,4 @@ impl fmt::Debug for Content {
             .field("blocks", &blocks)
             .finish()
     }
-}
-
-/// The kind of the error that this gave.
-pub(super) fn kind_of<T: fmt::Debug>(result: Result<T>) -> ErrorKind {
-    result.map_err(|error: Error| error.kind().clone()).expect_err("this is refused")
 }

@@ -1,41 +1,33 @@
 //! What `head` and `reopen` tell.
 
-use ghostwire_store_core::backend::{Commit, Head};
-use ghostwire_store_core::block::Serial;
-use ghostwire_store_core::domain::{StoreId, Timestamp};
-use ghostwire_store_core::schema::{Schema, Table};
-
 use super::hand::*;
-use crate::case::cases;
-use crate::factory::Opening;
-use crate::world::World;
 
 cases! {
-    stored {
+    stored_backend {
         "backend-head" => [
             a_new_store_stands_at_the_beginning,
             the_head_follows_every_commit,
             rows_alone_do_not_move_the_head,
             a_store_keeps_its_identity,
-            the_schema_is_the_one_it_was_made_with,
         ],
         "backend-verify" => [nothing_is_wrong_after_any_commit],
     }
+    stored_unopened {
+        "backend-head" => [the_schema_is_the_one_it_was_made_with],
+    }
 }
 
-async fn a_new_store_stands_at_the_beginning(world: &mut World) {
-    let backend = world.open_backend().await;
+async fn a_new_store_stands_at_the_beginning(world: &mut World, backend: OpenedBackend) {
     let backend = world.pass_backend(backend).await;
     assert_eq!(backend.head().await.unwrap(), genesis());
     assert_eq!(backend.reopen().await.unwrap(), genesis());
     for table in Table::ALL {
-        assert!(rows_of(&*backend, table).await.is_empty(), "{table:?}");
+        assert!(rows_of(&backend, table).await.is_empty(), "{table:?}");
     }
     assert_eq!(backend.blocks(Serial::ZERO, 9).await.unwrap(), []);
 }
 
-async fn the_head_follows_every_commit(world: &mut World) {
-    let mut backend = world.open_backend().await;
+async fn the_head_follows_every_commit(world: &mut World, mut backend: OpenedBackend) {
     let mut wanted = genesis();
     for (number, (checkpoint, purge_before)) in
         [(None, None), (Some(1), None), (None, None), (Some(3), Some(3)), (Some(5), None)]
@@ -70,29 +62,27 @@ async fn the_head_follows_every_commit(world: &mut World) {
     }
 }
 
-async fn rows_alone_do_not_move_the_head(world: &mut World) {
-    let backend = world.open_backend().await;
-    commit_block(&*backend, vec![]).await;
+async fn rows_alone_do_not_move_the_head(world: &mut World, backend: OpenedBackend) {
+    commit_block(&backend, vec![]).await;
     let head = backend.head().await.unwrap();
-    commit_rows(&*backend, vec![put(Table::Nodes, 1, 1), put(Table::Metrics, 1, 1)]).await;
+    commit_rows(&backend, vec![put(Table::Nodes, 1, 1), put(Table::Metrics, 1, 1)]).await;
     backend.commit(&Commit { expected: head.serial, ..Commit::default() }).await.unwrap();
     assert_eq!(backend.head().await.unwrap(), head);
     let backend = world.pass_backend(backend).await;
     assert_eq!(backend.head().await.unwrap(), head);
-    assert_eq!(marks_of(&*backend, Table::Nodes).await, [(1, 1)]);
-    assert_eq!(marks_of(&*backend, Table::Metrics).await, [(1, 1)]);
+    assert_eq!(marks_of(&backend, Table::Nodes).await, [(1, 1)]);
+    assert_eq!(marks_of(&backend, Table::Metrics).await, [(1, 1)]);
 }
 
-async fn a_store_keeps_its_identity(world: &mut World) {
-    let backend = world.open_backend().await;
-    commit_block(&*backend, vec![]).await;
+async fn a_store_keeps_its_identity(world: &mut World, backend: OpenedBackend) {
+    commit_block(&backend, vec![]).await;
     let backend = world.pass_backend(backend).await;
-    let before = Content::of(&*backend).await;
+    let before = Content::of(&backend).await;
     backend.close().await.unwrap();
     let other = Opening::new(StoreId::from_bytes([8; 16]));
     let backend = world.try_open_backend(other).await.unwrap();
     assert_eq!(before.head.store, StoreId::from_bytes([7; 16]));
-    assert_eq!(Content::of(&*backend).await, before);
+    assert_eq!(Content::of(&backend).await, before);
 }
 
 async fn the_schema_is_the_one_it_was_made_with(world: &mut World) {
@@ -105,8 +95,7 @@ async fn the_schema_is_the_one_it_was_made_with(world: &mut World) {
     assert_eq!(backend.reopen().await.unwrap().schema, first.version());
 }
 
-async fn nothing_is_wrong_after_any_commit(world: &mut World) {
-    let mut backend = world.open_backend().await;
+async fn nothing_is_wrong_after_any_commit(world: &mut World, mut backend: OpenedBackend) {
     backend.verify().await.unwrap();
     let tables = [Table::Users, Table::Metrics, Table::Audit];
     for round in 0..6 {
@@ -131,10 +120,10 @@ async fn nothing_is_wrong_after_any_commit(world: &mut World) {
     }
     // All blocks gone, and a block with the largest time that there is.
     let purge_before = Some(Serial::new(7));
-    commit_next(&*backend, Commit { purge_before, ..Commit::default() }).await.unwrap();
+    commit_next(&backend, Commit { purge_before, ..Commit::default() }).await.unwrap();
     let head = backend.head().await.unwrap();
-    let builder = ghostwire_store_core::block::BlockBuilder::default();
-    let id = ghostwire_store_core::domain::BlockId::from_bytes([0xff; 16]);
+    let builder = BlockBuilder::default();
+    let id = BlockId::from_bytes([0xff; 16]);
     let last = builder.finish(head.serial.next(), id, head.hash, Timestamp::MAX).unwrap().block;
     backend
         .commit(&Commit { expected: head.serial, block: Some(last.clone()), ..Commit::default() })

@@ -1,26 +1,17 @@
 //! From one schema to the next.
 
-use std::sync::Arc;
-
-use async_trait::async_trait;
-use ghostwire_store_core::backend::{Backend, Head, Row};
-use ghostwire_store_core::block::Serial;
-use ghostwire_store_core::error::{ErrorKind, Result};
-use ghostwire_store_core::layer::Layer;
-use ghostwire_store_core::schema::{ColumnKind, Schema, SchemaVersion, Table, Value};
+use ghostwire_store_core::schema::{ColumnKind, SchemaVersion, Value};
 
 use super::hand::*;
-use crate::case::cases;
-use crate::world::World;
 
 cases! {
-    stored {
+    stored_unopened {
         "backend-migrate" => [
             an_older_store_is_brought_forward,
             a_migration_that_is_repeated_does_nothing,
         ],
     }
-    once {
+    once_unopened {
         "backend-migrate" => [a_newer_schema_is_refused_unless_it_admits_this_program],
     }
 }
@@ -29,7 +20,7 @@ async fn first(world: &World) -> Arc<dyn Backend> {
     let opening = world.opening().schema(Schema::at(1).unwrap());
     let backend = world.try_open_backend(opening).await.unwrap();
     for table in Table::ALL {
-        commit_block(&*backend, (0..5).map(|number| put(table, number, number)).collect()).await;
+        commit_block(&backend, (0..5).map(|number| put(table, number, number)).collect()).await;
     }
     backend
 }
@@ -46,12 +37,12 @@ fn fitted(content: &Content, table: Table) -> Vec<Row> {
 async fn an_older_store_is_brought_forward(world: &mut World) {
     let backend = first(world).await;
     let mut backend = world.pass_backend(backend).await;
-    let before = Content::of(&*backend).await;
+    let before = Content::of(&backend).await;
     assert_eq!(before.head.schema, Schema::at(1).unwrap().version());
     assert_eq!(before.blocks.len(), Table::ALL.len());
     backend.migrate(Schema::current()).await.unwrap();
     for _ in 0..2 {
-        let after = Content::of(&*backend).await;
+        let after = Content::of(&backend).await;
         let wanted = Head { schema: Schema::current().version(), ..before.head };
         assert_eq!(after.head, wanted);
         assert_eq!(backend.reopen().await.unwrap(), wanted);
@@ -67,26 +58,26 @@ async fn an_older_store_is_brought_forward(world: &mut World) {
         _ => Value::Integer(60),
     });
     let row = image(Table::DnsRecords, key(Table::DnsRecords, 2), with_all.clone());
-    commit_block(&*backend, vec![row]).await;
+    commit_block(&backend, vec![row]).await;
     let backend = world.pass_backend(backend).await;
-    assert_eq!(rows_of(&*backend, Table::DnsRecords).await[2].body, with_all);
+    assert_eq!(rows_of(&backend, Table::DnsRecords).await[2].body, with_all);
 }
 
 async fn a_migration_that_is_repeated_does_nothing(world: &mut World) {
     let backend = first(world).await;
-    let before = Content::of(&*backend).await;
+    let before = Content::of(&backend).await;
     backend.migrate(Schema::at(1).unwrap()).await.unwrap();
-    assert_eq!(Content::of(&*backend).await, before);
+    assert_eq!(Content::of(&backend).await, before);
     backend.migrate(Schema::current()).await.unwrap();
     let backend = world.pass_backend(backend).await;
-    let after = Content::of(&*backend).await;
+    let after = Content::of(&backend).await;
     for _ in 0..2 {
         backend.migrate(Schema::current()).await.unwrap();
         // Nor does it go back.
         backend.migrate(Schema::at(1).unwrap()).await.unwrap();
     }
     let backend = world.pass_backend(backend).await;
-    assert_eq!(Content::of(&*backend).await, after);
+    assert_eq!(Content::of(&backend).await, after);
     assert_eq!(after.head.schema, Schema::current().version());
 }
 
@@ -96,15 +87,15 @@ async fn a_newer_schema_is_refused_unless_it_admits_this_program(world: &mut Wor
     let found = supported + 7;
     let newer = |oldest_reader| SchemaVersion { version: found, oldest_reader };
     let backend = world.open_backend().await;
-    commit_block(&*backend, vec![]).await;
+    commit_block(&backend, vec![]).await;
     let refuses = Arc::new(Newer { inner: backend.clone(), schema: newer(found) });
     let error = ghostwire_store_core::open(refuses, world.options()).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::SchemaMismatch { found, supported });
+    assert_eq!(*error.kind(), SchemaMismatch { found, supported });
     let text = error.to_string();
     let names = |what: &str, version: u32| text.contains(&format!("{what}={version}"));
     assert!(names("found", found) && names("supported", supported), "{text}");
     let error = Schema::at(found).unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::SchemaMismatch { found, supported });
+    assert_eq!(*error.kind(), SchemaMismatch { found, supported });
     // Who is refused leaves the backend closed.
     let backend = world.open_backend().await;
     let admits = Arc::new(Newer { inner: backend, schema: newer(1) });

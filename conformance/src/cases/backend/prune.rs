@@ -1,14 +1,9 @@
 //! Ranges of rows that are removed.
 
-use ghostwire_store_core::backend::{Commit, KeyRange};
-use ghostwire_store_core::schema::{RowKey, Table};
-
 use super::hand::*;
-use crate::case::cases;
-use crate::world::World;
 
 cases! {
-    stored {
+    stored_unopened {
         "backend-prune" => [
             a_range_is_removed_exactly,
             rows_of_the_same_commit_are_written_after_pruning,
@@ -26,14 +21,14 @@ fn prune(ranges: Vec<KeyRange>) -> Commit {
     Commit { prune: ranges, ..Commit::default() }
 }
 
-async fn numbers(backend: &dyn ghostwire_store_core::backend::Backend, table: Table) -> Vec<u32> {
+async fn numbers(backend: &OpenedBackend, table: Table) -> Vec<u32> {
     marks_of(backend, table).await.into_iter().map(|(number, _)| number).collect()
 }
 
-async fn filled(world: &World) -> std::sync::Arc<dyn ghostwire_store_core::backend::Backend> {
+async fn filled(world: &World) -> Arc<dyn Backend> {
     let backend = world.open_backend().await;
     for table in TABLES {
-        commit_rows(&*backend, (0..20).map(|number| put(table, number, 1)).collect()).await;
+        commit_rows(&backend, (0..20).map(|number| put(table, number, 1)).collect()).await;
     }
     backend
 }
@@ -41,16 +36,16 @@ async fn filled(world: &World) -> std::sync::Arc<dyn ghostwire_store_core::backe
 async fn a_range_is_removed_exactly(world: &mut World) {
     let backend = filled(world).await;
     for table in TABLES {
-        commit_next(&*backend, prune(vec![range(table, 5, Some(9))])).await.unwrap();
+        commit_next(&backend, prune(vec![range(table, 5, Some(9))])).await.unwrap();
         // Bounds that are no keys.
         let from = key(table, 15).successor();
         let to = Some(key(table, 17).successor());
-        commit_next(&*backend, prune(vec![KeyRange { table, from, to }])).await.unwrap();
-        commit_next(&*backend, prune(vec![range(table, 19, None)])).await.unwrap();
+        commit_next(&backend, prune(vec![KeyRange { table, from, to }])).await.unwrap();
+        commit_next(&backend, prune(vec![range(table, 19, None)])).await.unwrap();
     }
     let backend = world.pass_backend(backend).await;
     for table in TABLES {
-        let found = numbers(&*backend, table).await;
+        let found = numbers(&backend, table).await;
         assert_eq!(found, [0, 1, 2, 3, 4, 9, 10, 11, 12, 13, 14, 15, 18], "{table:?}");
     }
 }
@@ -68,13 +63,13 @@ async fn rows_of_the_same_commit_are_written_after_pruning(world: &mut World) {
             put(table, 30, 7),
         ];
         let prune = vec![range(table, 2, Some(15)), range(table, 25, None)];
-        commit_next(&*backend, Commit { rows, prune, ..Commit::default() }).await.unwrap();
+        commit_next(&backend, Commit { rows, prune, ..Commit::default() }).await.unwrap();
     }
     let backend = world.pass_backend(backend).await;
     for table in TABLES {
         let wanted =
             [(0, 1), (1, 1), (3, 9), (12, 8), (15, 1), (16, 1), (17, 1), (18, 1), (19, 1), (30, 7)];
-        assert_eq!(marks_of(&*backend, table).await, wanted, "{table:?}");
+        assert_eq!(marks_of(&backend, table).await, wanted, "{table:?}");
     }
 }
 
@@ -92,24 +87,24 @@ async fn ranges_may_overlap_repeat_and_be_empty(world: &mut World) {
             KeyRange { table, from: RowKey::new(), to: Some(key(table, 1)) },
         ];
         for _ in 0..2 {
-            commit_next(&*backend, prune(ranges.clone())).await.unwrap();
+            commit_next(&backend, prune(ranges.clone())).await.unwrap();
         }
     }
     let backend = world.pass_backend(backend).await;
     for table in TABLES {
         let wanted = [1, 2, 11, 12, 13, 14, 15, 16, 17, 18, 19];
-        assert_eq!(numbers(&*backend, table).await, wanted, "{table:?}");
+        assert_eq!(numbers(&backend, table).await, wanted, "{table:?}");
     }
 }
 
 async fn other_tables_are_left_alone(world: &mut World) {
     let backend = filled(world).await;
-    commit_next(&*backend, prune(vec![KeyRange::all(Table::Metrics)])).await.unwrap();
-    commit_next(&*backend, prune(vec![range(Table::Audit, 10, None)])).await.unwrap();
+    commit_next(&backend, prune(vec![KeyRange::all(Table::Metrics)])).await.unwrap();
+    commit_next(&backend, prune(vec![range(Table::Audit, 10, None)])).await.unwrap();
     let backend = world.pass_backend(backend).await;
-    assert_eq!(rows_of(&*backend, Table::Metrics).await, []);
-    assert_eq!(numbers(&*backend, Table::Audit).await, Vec::from_iter(0..10));
-    assert_eq!(numbers(&*backend, Table::Nodes).await, Vec::from_iter(0..20));
+    assert_eq!(rows_of(&backend, Table::Metrics).await, []);
+    assert_eq!(numbers(&backend, Table::Audit).await, Vec::from_iter(0..10));
+    assert_eq!(numbers(&backend, Table::Nodes).await, Vec::from_iter(0..20));
 }
 
 async fn a_whole_table_may_be_pruned(world: &mut World) {
@@ -117,10 +112,10 @@ async fn a_whole_table_may_be_pruned(world: &mut World) {
     for table in TABLES {
         let rows = vec![put(table, 7, 7)];
         let prune = vec![KeyRange::all(table)];
-        commit_next(&*backend, Commit { rows, prune, ..Commit::default() }).await.unwrap();
+        commit_next(&backend, Commit { rows, prune, ..Commit::default() }).await.unwrap();
     }
     let backend = world.pass_backend(backend).await;
     for table in TABLES {
-        assert_eq!(marks_of(&*backend, table).await, [(7, 7)], "{table:?}");
+        assert_eq!(marks_of(&backend, table).await, [(7, 7)], "{table:?}");
     }
 }

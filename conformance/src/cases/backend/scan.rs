@@ -1,29 +1,25 @@
 //! Pages of rows, in the order of their keys.
 
-use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use bytes::Bytes;
-use ghostwire_store_core::backend::{Backend, KeyRange, Row, Scan};
-use ghostwire_store_core::block::RowChange;
-use ghostwire_store_core::schema::{RowKey, Table};
 
 use super::hand::*;
-use crate::case::cases;
-use crate::world::World;
 
 cases! {
-    stored {
+    stored_backend {
         "backend-scan" => [
             keys_compare_like_their_bytes,
             text_has_no_other_order_than_its_bytes,
-            a_range_begins_at_its_first_key_and_ends_before_its_last,
             a_scan_gives_no_more_than_its_limit,
             a_scan_may_go_backwards,
             empty_and_inverted_ranges_are_empty,
             pages_give_every_row_once,
             a_scan_sees_what_was_stored_before_it,
         ],
+    }
+    stored_unopened {
+        "backend-scan" => [a_range_begins_at_its_first_key_and_ends_before_its_last],
     }
 }
 
@@ -151,20 +147,19 @@ fn model_of(rows: &[RowChange]) -> BTreeMap<RowKey, Bytes> {
     rows.iter().map(|row| (row.key.clone(), row.body.clone().unwrap())).collect()
 }
 
-async fn check(backend: &dyn Backend, model: &BTreeMap<RowKey, Bytes>, scan: Scan) {
+async fn check(backend: &OpenedBackend, model: &BTreeMap<RowKey, Bytes>, scan: Scan) {
     let found = backend.scan(scan.clone()).await.unwrap();
     assert_eq!(found, wanted(model, &scan), "{scan:?}");
 }
 
-async fn keys_compare_like_their_bytes(world: &mut World) {
-    let backend = world.open_backend().await;
+async fn keys_compare_like_their_bytes(world: &mut World, backend: OpenedBackend) {
     let sets =
         [by_id(Table::Nodes), by_id(Table::WriterPositions), by_word(), by_number(), measured()];
     for rows in &sets {
         // Stored in another order than the one they are read in.
         let mut shuffled: Vec<_> = rows.iter().rev().step_by(2).cloned().collect();
         shuffled.extend(rows.iter().rev().skip(1).step_by(2).cloned());
-        commit_rows(&*backend, shuffled).await;
+        commit_rows(&backend, shuffled).await;
     }
     let backend = world.pass_backend(backend).await;
     for rows in &sets {
@@ -176,21 +171,20 @@ async fn keys_compare_like_their_bytes(world: &mut World) {
             let to = (index % 4 > 0).then(|| other.clone());
             let range = KeyRange { table, from: from.clone(), to };
             for (reverse, limit) in [(false, 1_000), (true, 2)] {
-                check(&*backend, &model, Scan { range: range.clone(), reverse, limit }).await;
+                check(&backend, &model, Scan { range: range.clone(), reverse, limit }).await;
             }
         }
     }
 }
 
-async fn text_has_no_other_order_than_its_bytes(world: &mut World) {
-    let backend = world.open_backend().await;
-    commit_rows(&*backend, by_word()).await;
+async fn text_has_no_other_order_than_its_bytes(world: &mut World, backend: OpenedBackend) {
+    commit_rows(&backend, by_word()).await;
     let backend = world.pass_backend(backend).await;
     let mut words = WORDS;
     words.sort_unstable();
     let keys = |rows: Vec<Row>| rows.into_iter().map(|row| row.key).collect::<Vec<_>>();
     let mut sorted = words.map(|word| RowKey::new().text(word)).to_vec();
-    assert_eq!(keys(rows_of(&*backend, Table::Settings).await), sorted);
+    assert_eq!(keys(rows_of(&backend, Table::Settings).await), sorted);
     let backwards = Scan { reverse: true, ..everything(Table::Settings) };
     sorted.reverse();
     assert_eq!(keys(backend.scan(backwards).await.unwrap()), sorted);
@@ -206,7 +200,7 @@ async fn text_has_no_other_order_than_its_bytes(world: &mut World) {
 async fn a_range_begins_at_its_first_key_and_ends_before_its_last(world: &mut World) {
     let backend = world.open_backend().await;
     for table in Table::ALL {
-        commit_rows(&*backend, (0..8).map(|number| put(table, number, number)).collect()).await;
+        commit_rows(&backend, (0..8).map(|number| put(table, number, number)).collect()).await;
     }
     let backend = world.pass_backend(backend).await;
     for table in Table::ALL {
@@ -224,12 +218,11 @@ async fn a_range_begins_at_its_first_key_and_ends_before_its_last(world: &mut Wo
     }
 }
 
-async fn a_scan_gives_no_more_than_its_limit(world: &mut World) {
-    let backend = world.open_backend().await;
+async fn a_scan_gives_no_more_than_its_limit(world: &mut World, backend: OpenedBackend) {
     let tables = [Table::Nodes, Table::Metrics];
     let rows = |table| (0..20).map(|number| put(table, number, number)).collect::<Vec<_>>();
     for table in tables {
-        commit_rows(&*backend, rows(table)).await;
+        commit_rows(&backend, rows(table)).await;
     }
     let backend = world.pass_backend(backend).await;
     for table in tables {
@@ -237,17 +230,16 @@ async fn a_scan_gives_no_more_than_its_limit(world: &mut World) {
         for limit in [0, 1, 2, 19, 20, 21, 1_000_000, u32::MAX as usize, usize::MAX] {
             for range in [KeyRange::all(table), range(table, 5, Some(15)), range(table, 18, None)] {
                 for reverse in [false, true] {
-                    check(&*backend, &model, Scan { range: range.clone(), reverse, limit }).await;
+                    check(&backend, &model, Scan { range: range.clone(), reverse, limit }).await;
                 }
             }
         }
     }
 }
 
-async fn a_scan_may_go_backwards(world: &mut World) {
-    let backend = world.open_backend().await;
+async fn a_scan_may_go_backwards(world: &mut World, backend: OpenedBackend) {
     for table in [Table::Users, Table::Audit] {
-        commit_rows(&*backend, (0..10).map(|number| put(table, number, number)).collect()).await;
+        commit_rows(&backend, (0..10).map(|number| put(table, number, number)).collect()).await;
     }
     let backend = world.pass_backend(backend).await;
     for table in [Table::Users, Table::Audit] {
@@ -259,11 +251,10 @@ async fn a_scan_may_go_backwards(world: &mut World) {
     }
 }
 
-async fn empty_and_inverted_ranges_are_empty(world: &mut World) {
-    let backend = world.open_backend().await;
+async fn empty_and_inverted_ranges_are_empty(world: &mut World, backend: OpenedBackend) {
     let tables = [Table::Nodes, Table::Metrics, Table::Audit, Table::Settings];
     for table in tables {
-        commit_rows(&*backend, (0..9).map(|number| put(table, number, 1)).collect()).await;
+        commit_rows(&backend, (0..9).map(|number| put(table, number, 1)).collect()).await;
     }
     let backend = world.pass_backend(backend).await;
     for table in tables {
@@ -287,13 +278,12 @@ async fn empty_and_inverted_ranges_are_empty(world: &mut World) {
         }
     }
     // A table without rows beside those that have some.
-    assert_eq!(rows_of(&*backend, Table::Users).await, []);
+    assert_eq!(rows_of(&backend, Table::Users).await, []);
 }
 
-async fn pages_give_every_row_once(world: &mut World) {
-    let backend = world.open_backend().await;
+async fn pages_give_every_row_once(world: &mut World, backend: OpenedBackend) {
     let rows = measured();
-    commit_rows(&*backend, rows.clone()).await;
+    commit_rows(&backend, rows.clone()).await;
     let backend = world.pass_backend(backend).await;
     let model = model_of(&rows);
     for limit in [1, 7, 20] {
@@ -321,20 +311,19 @@ async fn pages_give_every_row_once(world: &mut World) {
     }
 }
 
-async fn a_scan_sees_what_was_stored_before_it(world: &mut World) {
-    let backend = world.open_backend().await;
+async fn a_scan_sees_what_was_stored_before_it(world: &mut World, backend: OpenedBackend) {
     for mark in 1..30 {
         for table in [Table::Nodes, Table::Metrics] {
-            commit_rows(&*backend, vec![put(table, 1, mark), put(table, mark + 1, 0)]).await;
+            commit_rows(&backend, vec![put(table, 1, mark), put(table, mark + 1, 0)]).await;
             // Whoever reads: this task, and another one.
             let handle = backend.clone();
-            let read = tokio::spawn(async move { marks_of(&*handle, table).await });
+            let read = tokio::spawn(async move { marks_of(&handle, table).await });
             let mut wanted = vec![(1, mark)];
             wanted.extend((2..=mark + 1).map(|number| (number, 0)));
-            assert_eq!(marks_of(&*backend, table).await, wanted);
+            assert_eq!(marks_of(&backend, table).await, wanted);
             assert_eq!(read.await.unwrap(), wanted);
         }
     }
     let backend = world.pass_backend(backend).await;
-    assert_eq!(marks_of(&*backend, Table::Nodes).await[0], (1, 29));
+    assert_eq!(marks_of(&backend, Table::Nodes).await[0], (1, 29));
 }

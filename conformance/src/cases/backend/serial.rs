@@ -1,18 +1,9 @@
 //! On what a commit may build.
 
-use std::sync::Arc;
-
-use ghostwire_store_core::backend::{Backend, Commit};
-use ghostwire_store_core::block::{BlockHash, Serial};
-use ghostwire_store_core::error::ErrorKind;
-use ghostwire_store_core::schema::Table;
-
 use super::hand::*;
-use crate::case::cases;
-use crate::world::World;
 
 cases! {
-    stored {
+    stored_backend {
         "backend-serial" => [
             a_commit_on_another_serial_is_a_conflict,
             rows_without_a_block_need_the_right_serial_too,
@@ -23,12 +14,11 @@ cases! {
     }
 }
 
-async fn a_commit_on_another_serial_is_a_conflict(world: &mut World) {
-    let backend = world.open_backend().await;
-    let first = commit_block(&*backend, vec![put(Table::Users, 1, 1)]).await;
-    commit_block(&*backend, vec![put(Table::Users, 2, 2)]).await;
+async fn a_commit_on_another_serial_is_a_conflict(world: &mut World, backend: OpenedBackend) {
+    let first = commit_block(&backend, vec![put(Table::Users, 1, 1)]).await;
+    commit_block(&backend, vec![put(Table::Users, 2, 2)]).await;
     let backend = world.pass_backend(backend).await;
-    let before = Content::of(&*backend).await;
+    let before = Content::of(&backend).await;
     for expected in [0, 1, 3, 4, u64::MAX].map(Serial::new) {
         let mut head = before.head;
         head.serial = expected;
@@ -37,19 +27,18 @@ async fn a_commit_on_another_serial_is_a_conflict(world: &mut World) {
         for block in [fitting, block_after(&head, 9), first.clone()] {
             let commit =
                 Commit { expected, block: Some(block), rows: rows.clone(), ..Commit::default() };
-            assert_eq!(kind_of(backend.commit(&commit).await), ErrorKind::Conflict, "{expected}");
+            fails(backend.commit(&commit).await, Conflict);
         }
     }
-    assert_eq!(Content::of(&*backend).await, before);
+    assert_eq!(Content::of(&backend).await, before);
     let backend = world.pass_backend(backend).await;
-    assert_eq!(Content::of(&*backend).await, before);
-    commit_block(&*backend, vec![put(Table::Users, 1, 3)]).await;
-    assert_eq!(marks_of(&*backend, Table::Users).await, [(1, 3), (2, 2)]);
+    assert_eq!(Content::of(&backend).await, before);
+    commit_block(&backend, vec![put(Table::Users, 1, 3)]).await;
+    assert_eq!(marks_of(&backend, Table::Users).await, [(1, 3), (2, 2)]);
 }
 
-async fn rows_without_a_block_need_the_right_serial_too(world: &mut World) {
-    let backend = world.open_backend().await;
-    commit_block(&*backend, vec![]).await;
+async fn rows_without_a_block_need_the_right_serial_too(world: &mut World, backend: OpenedBackend) {
+    commit_block(&backend, vec![]).await;
     for expected in [0, 2].map(Serial::new) {
         let rows = vec![put(Table::Metrics, 1, 1)];
         let commits = [
@@ -60,37 +49,37 @@ async fn rows_without_a_block_need_the_right_serial_too(world: &mut World) {
             Commit { expected, ..Commit::default() },
         ];
         for commit in commits {
-            assert_eq!(kind_of(backend.commit(&commit).await), ErrorKind::Conflict, "{commit:?}");
+            fails(backend.commit(&commit).await, Conflict);
         }
     }
     let backend = world.pass_backend(backend).await;
-    assert_eq!(rows_of(&*backend, Table::Metrics).await, []);
+    assert_eq!(rows_of(&backend, Table::Metrics).await, []);
     assert_eq!(backend.head().await.unwrap().checkpoint, Serial::ZERO);
 }
 
-async fn a_block_that_does_not_follow_is_invalid(world: &mut World) {
-    let backend = world.open_backend().await;
+async fn a_block_that_does_not_follow_is_invalid(world: &mut World, backend: OpenedBackend) {
     // Also before the first block.
     let mut strange = genesis();
     strange.hash = BlockHash::from_bytes([1; 32]);
     let block = Some(block_after(&strange, 1));
     let commit = Commit { block, ..Commit::default() };
-    assert_eq!(kind_of(backend.commit(&commit).await), ErrorKind::InvalidArgument);
-    commit_block(&*backend, vec![]).await;
-    let second = commit_block(&*backend, vec![]).await;
+    fails(backend.commit(&commit).await, InvalidArgument);
+    commit_block(&backend, vec![]).await;
+    let second = commit_block(&backend, vec![]).await;
     let backend = world.pass_backend(backend).await;
-    let before = Content::of(&*backend).await;
+    let before = Content::of(&backend).await;
     let mut wrong_previous = before.head;
     wrong_previous.hash = second.previous;
     let mut gap = before.head;
     gap.serial = Serial::new(3);
     let mut backwards = before.head;
     backwards.serial = Serial::ZERO;
-    for (what, block) in [
-        ("another predecessor", block_after(&wrong_previous, 9)),
-        ("a gap", block_after(&gap, 9)),
-        ("an earlier serial", block_after(&backwards, 9)),
-        ("the last block again", second),
+    for block in [
+        // With another predecessor, behind a gap, earlier than the last one.
+        block_after(&wrong_previous, 9),
+        block_after(&gap, 9),
+        block_after(&backwards, 9),
+        second,
     ] {
         let commit = Commit {
             expected: before.head.serial,
@@ -98,25 +87,23 @@ async fn a_block_that_does_not_follow_is_invalid(world: &mut World) {
             rows: vec![put(Table::Users, 1, 9)],
             ..Commit::default()
         };
-        assert_eq!(kind_of(backend.commit(&commit).await), ErrorKind::InvalidArgument, "{what}");
+        fails(backend.commit(&commit).await, InvalidArgument);
     }
     let backend = world.pass_backend(backend).await;
-    assert_eq!(Content::of(&*backend).await, before);
+    assert_eq!(Content::of(&backend).await, before);
 }
 
-async fn a_block_is_stored_once(world: &mut World) {
-    let backend = world.open_backend().await;
+async fn a_block_is_stored_once(world: &mut World, backend: OpenedBackend) {
     let block = Some(block_after(&genesis(), 1));
     let commit = Commit { block, rows: vec![put(Table::Routes, 1, 1)], ..Commit::default() };
     backend.commit(&commit).await.unwrap();
-    assert_eq!(kind_of(backend.commit(&commit).await), ErrorKind::Conflict);
+    fails(backend.commit(&commit).await, Conflict);
     let backend = world.pass_backend(backend).await;
-    assert_eq!(kind_of(backend.commit(&commit).await), ErrorKind::Conflict);
-    assert_eq!(Content::of(&*backend).await.blocks, commit.block.as_slice());
+    fails(backend.commit(&commit).await, Conflict);
+    assert_eq!(Content::of(&backend).await.blocks, commit.block.as_slice());
 }
 
-async fn of_16_commits_at_once_one_wins(world: &mut World) {
-    let backend = world.open_backend().await;
+async fn of_16_commits_at_once_one_wins(world: &mut World, backend: OpenedBackend) {
     let mut winners = Vec::new();
     for round in 0..4 {
         let head = backend.head().await.unwrap();
@@ -140,7 +127,7 @@ async fn of_16_commits_at_once_one_wins(world: &mut World) {
         for (number, commit) in (0..16u8).zip(commits) {
             match commit.await.unwrap() {
                 Ok(()) => stored.push(number),
-                Err(error) => assert_eq!(*error.kind(), ErrorKind::Conflict, "{error}"),
+                Err(error) => assert_eq!(*error.kind(), Conflict, "{error}"),
             }
         }
         let [winner] = stored[..] else { panic!("these were stored: {stored:?}") };
@@ -151,11 +138,11 @@ async fn of_16_commits_at_once_one_wins(world: &mut World) {
     }
     let backend = world.pass_backend(backend).await;
     let nodes: Vec<_> = winners.iter().map(|&(winner, round)| (round, winner.into())).collect();
-    assert_eq!(marks_of(&*backend, Table::Nodes).await, nodes);
+    assert_eq!(marks_of(&backend, Table::Nodes).await, nodes);
     // Of two rounds that the same one won, the later image counts.
-    let audit: std::collections::BTreeMap<u32, u32> =
+    let audit: BTreeMap<u32, u32> =
         winners.iter().map(|&(winner, round)| (winner.into(), round)).collect();
-    assert_eq!(marks_of(&*backend, Table::Audit).await, Vec::from_iter(audit));
-    let ids = Content::of(&*backend).await.blocks.into_iter().map(|block| block.id.as_bytes()[0]);
+    assert_eq!(marks_of(&backend, Table::Audit).await, Vec::from_iter(audit));
+    let ids = Content::of(&backend).await.blocks.into_iter().map(|block| block.id.as_bytes()[0]);
     assert_eq!(Vec::from_iter(ids), Vec::from_iter(winners.iter().map(|(winner, _)| winner + 1)));
 }

@@ -1,20 +1,12 @@
 //! Bodies and keys come back byte for byte.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
-use ghostwire_store_core::backend::{Backend, Row};
-use ghostwire_store_core::block::RowChange;
-use ghostwire_store_core::schema::{
-    Column, ColumnKind, MAX_BODY, MAX_KEY, RowKey, Schema, Table, Value,
-};
+use ghostwire_store_core::schema::{Column, ColumnKind, MAX_BODY, MAX_KEY, Value};
 
 use super::hand::*;
-use crate::case::cases;
-use crate::world::World;
 
 cases! {
-    stored {
+    stored_unopened {
         "backend-rows" => [
             every_column_comes_back_as_it_was,
             nothing_is_not_the_same_as_empty,
@@ -37,13 +29,13 @@ async fn come_back(world: &mut World, rows: Vec<RowChange>) {
         let former = wanted.entry(row.table).or_default().insert(row.key.clone(), body);
         assert_eq!(former, None, "the keys are all different");
     }
-    commit_block(&*backend, rows).await;
-    compare(&*backend, &wanted).await;
+    commit_block(&backend, rows).await;
+    compare(&backend, &wanted).await;
     let backend = world.pass_backend(backend).await;
-    compare(&*backend, &wanted).await;
+    compare(&backend, &wanted).await;
 }
 
-async fn compare(backend: &dyn Backend, wanted: &BTreeMap<Table, BTreeMap<RowKey, Bytes>>) {
+async fn compare(backend: &OpenedBackend, wanted: &BTreeMap<Table, BTreeMap<RowKey, Bytes>>) {
     for (&table, wanted) in wanted {
         let found = rows_of(backend, table).await;
         let keys: Vec<_> = found.iter().map(|row| &row.key).collect();
@@ -238,8 +230,7 @@ async fn bodies_of_every_size_come_back(world: &mut World) {
     let mut sizes: Vec<_> = sizes.chain(pages).collect();
     sizes.sort_unstable();
     sizes.dedup();
-    let rows = (0..).zip(sizes).map(|(number, size)| long(number, size)).collect();
-    come_back(world, rows).await;
+    come_back(world, (0..).zip(sizes).map(|(number, size)| long(number, size)).collect()).await;
 }
 
 async fn bodies_of_megabytes_come_back(world: &mut World) {
@@ -269,8 +260,7 @@ async fn keys_of_every_shape_come_back(world: &mut World) {
         .collect();
     let integers = [0, 1, 0x7f, 0x80, 0xff, 0x100, 0xff_ffff, 1 << 53, i64::MAX - 1, i64::MAX];
     for integer in integers {
-        let key = RowKey::new().integer(integer);
-        rows.push(image(Table::Policies, key, body(Table::Policies, 2)));
+        rows.push(image(Table::Policies, RowKey::new().integer(integer), body(Table::Policies, 2)));
     }
     for (number, id) in (0..).zip(&ids) {
         for table in [Table::Nodes, Table::WriterPositions] {

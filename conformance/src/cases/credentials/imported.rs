@@ -1,20 +1,11 @@
 //! Credentials that were made elsewhere: their text stays, and their hashes are replaced.
 
 use std::future::poll_fn;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 
-use ghostwire_store_core::command::{
-    ApiKeyCommand, Image, PreAuthKeyCommand, Restore, Transaction,
-};
-use ghostwire_store_core::domain::*;
 use ghostwire_store_core::repository::preauth_key_hash;
-use ghostwire_store_core::{Error, ErrorKind, Store};
 
-use super::secrets::{settle, user};
-use crate::case::cases;
-use crate::world::World;
+use crate::prelude::*;
 
 cases! {
     stored {
@@ -39,11 +30,10 @@ cases! {
     }
 }
 
-async fn imported_credentials_keep_their_text(world: &mut World) {
-    let store = world.open().await;
+async fn imported_credentials_keep_their_text(world: &mut World, store: Opened) {
     let now = world.options().clock.now();
     let key = world.options().hash_key.unwrap();
-    let alice = store.users().create(user("alice")).await.unwrap();
+    let alice = create(&store, "alice").await;
     // The public part of such a key may contain the separator.
     let recent = api_key(1, "ab-cd_Ef-123", BCRYPT_2A, now);
     let older = api_key(2, "XyZ7890", BCRYPT_2B, now);
@@ -66,13 +56,11 @@ async fn imported_credentials_keep_their_text(world: &mut World) {
     for _ in 0..2 {
         for (text, id) in &api {
             assert_eq!(store.api_keys().authenticate(text).await.unwrap().id, *id);
-            let error = store.preauth_keys().authenticate(text).await.unwrap_err();
-            assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
+            fails(store.preauth_keys().authenticate(text).await, PermissionDenied);
         }
         for (text, id) in &preauths {
             assert_eq!(store.preauth_keys().authenticate(text).await.unwrap().id, *id);
-            let error = store.api_keys().authenticate(text).await.unwrap_err();
-            assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
+            fails(store.api_keys().authenticate(text).await, PermissionDenied);
         }
         // The second time with the hashes that replaced the imported ones.
         settle(&store).await;
@@ -86,8 +74,7 @@ async fn imported_credentials_keep_their_text(world: &mut World) {
     }
 }
 
-async fn an_imported_hash_is_replaced_at_its_first_use(world: &mut World) {
-    let store = world.open().await;
+async fn an_imported_hash_is_replaced_at_its_first_use(world: &mut World, store: Opened) {
     let imported = Imported::bring(world, &store, bcrypt(BCRYPT_2A)).await;
     let store = world.pass(store).await;
     imported.check(&store).await.unwrap();
@@ -107,15 +94,12 @@ async fn an_imported_hash_is_replaced_at_its_first_use(world: &mut World) {
     assert!(imported.hashes(&store).iter().all(|(_, revision)| revision.get() == 2));
 }
 
-async fn a_wrong_secret_replaces_nothing(world: &mut World) {
-    let store = world.open().await;
+async fn a_wrong_secret_replaces_nothing(world: &mut World, store: Opened) {
     let imported = Imported::bring(world, &store, bcrypt(BCRYPT_2A)).await;
     let wrong = SECRET.replace('f', "e");
     for (api, preauth) in [(imported.api_text(&wrong), imported.preauth_text(&wrong))] {
-        let error = store.api_keys().authenticate(&api).await.unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
-        let error = store.preauth_keys().authenticate(&preauth).await.unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
+        fails(store.api_keys().authenticate(&api).await, PermissionDenied);
+        fails(store.preauth_keys().authenticate(&preauth).await, PermissionDenied);
     }
     settle(&store).await;
     let store = world.pass(store).await;
@@ -125,18 +109,17 @@ async fn a_wrong_secret_replaces_nothing(world: &mut World) {
     imported.check(&store).await.unwrap();
 }
 
-async fn what_bcrypt_takes_for_the_secret_is_wrong(world: &mut World) {
-    let store = world.open().await;
+async fn what_bcrypt_takes_for_the_secret_is_wrong(world: &mut World, store: Opened) {
     let imported = Imported::bring(world, &store, bcrypt(BCRYPT_2A)).await;
     let store = world.pass(store).await;
     // bcrypt ends a secret with a zero, repeats it, and reads 72 bytes.
     let again = format!("{SECRET}\0{}", &SECRET[..7]);
     for wrong in [again.clone(), format!("{again} and more"), format!("{SECRET}\0")] {
         let error = store.api_keys().authenticate(&imported.api_text(&wrong)).await.unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::PermissionDenied, "{wrong:?}");
+        assert_eq!(*error.kind(), PermissionDenied, "{wrong:?}");
         let text = imported.preauth_text(&wrong);
         let error = store.preauth_keys().authenticate(&text).await.unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::PermissionDenied, "{wrong:?}");
+        assert_eq!(*error.kind(), PermissionDenied, "{wrong:?}");
     }
     assert_eq!(store.info().imported_hash_checks, 0);
     settle(&store).await;
@@ -144,10 +127,9 @@ async fn what_bcrypt_takes_for_the_secret_is_wrong(world: &mut World) {
     imported.check(&store).await.unwrap();
 }
 
-async fn a_key_that_ended_costs_no_check(world: &mut World) {
-    let store = world.open().await;
+async fn a_key_that_ended_costs_no_check(world: &mut World, store: Opened) {
     let now = world.options().clock.now();
-    let alice = store.users().create(user("alice")).await.unwrap().id;
+    let alice = user(&store, "alice").await;
     let ended = Some(now);
     let api = |n: u8| api_key(n, &format!("abcdef01234{n}"), BCRYPT_2A, now);
     let preauth = |n: u8| {
@@ -168,12 +150,12 @@ async fn a_key_that_ended_costs_no_check(world: &mut World) {
         for n in [1, 2] {
             let text = format!("hskey-api-abcdef01234{n}-{secret}");
             let error = store.api_keys().authenticate(&text).await.unwrap_err();
-            assert_eq!(*error.kind(), ErrorKind::PermissionDenied, "{n}");
+            assert_eq!(*error.kind(), PermissionDenied, "{n}");
         }
         for n in [3, 4] {
             let text = format!("hskey-auth-543210fedcb{n}-{secret}");
             let error = store.preauth_keys().authenticate(&text).await.unwrap_err();
-            assert_eq!(*error.kind(), ErrorKind::PermissionDenied, "{n}");
+            assert_eq!(*error.kind(), PermissionDenied, "{n}");
         }
     }
     assert_eq!(store.info().imported_hash_checks, 0);
@@ -183,22 +165,18 @@ async fn a_key_that_ended_costs_no_check(world: &mut World) {
     assert_eq!(store.info().imported_hash_checks, 1);
 }
 
-async fn a_hash_above_cost_14_is_crypto(world: &mut World) {
-    let store = world.open().await;
+async fn a_hash_above_cost_14_is_crypto(world: &mut World, store: Opened) {
     let costly = bcrypt(&BCRYPT_2A.replacen("$04$", "$15$", 1));
     let imported = Imported::bring(world, &store, costly.clone()).await;
     let store = world.pass(store).await;
-    let error = store.api_keys().authenticate(&imported.api_text(SECRET)).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Crypto);
+    fails(store.api_keys().authenticate(&imported.api_text(SECRET)).await, Crypto);
     let text = imported.preauth_text(SECRET);
-    let error = store.preauth_keys().authenticate(&text).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Crypto);
+    fails(store.preauth_keys().authenticate(&text).await, Crypto);
     settle(&store).await;
     assert!(imported.hashes(&store).iter().all(|(hash, _)| *hash == costly));
 }
 
-async fn a_newer_hash_is_never_overwritten(world: &mut World) {
-    let store = world.open().await;
+async fn a_newer_hash_is_never_overwritten(world: &mut World, store: Opened) {
     let imported = Imported::bring(world, &store, bcrypt(BCRYPT_2A)).await;
     imported.check(&store).await.unwrap();
     settle(&store).await;
@@ -220,8 +198,7 @@ async fn a_newer_hash_is_never_overwritten(world: &mut World) {
     imported.check(&store).await.unwrap();
 }
 
-async fn concurrent_first_uses_replace_it_once(world: &mut World) {
-    let store = world.open().await;
+async fn concurrent_first_uses_replace_it_once(world: &mut World, store: Opened) {
     let imported = Imported::bring(world, &store, bcrypt(BCRYPT_2A)).await;
     let text: Arc<str> = imported.api_text(SECRET).into();
     let checks: Vec<_> = (0..8)
@@ -240,11 +217,10 @@ async fn concurrent_first_uses_replace_it_once(world: &mut World) {
     assert_eq!(store.api_keys().authenticate(&text).await.unwrap().id, imported.api);
 }
 
-async fn a_key_without_a_public_part_is_found_by_its_newest_hash(world: &mut World) {
-    let store = world.open().await;
+async fn a_key_without_a_public_part_is_found_by_its_newest_hash(world: &mut World, store: Opened) {
     let now = world.options().clock.now();
     let hash_key = world.options().hash_key.unwrap();
-    let alice = store.users().create(user("alice")).await.unwrap();
+    let alice = create(&store, "alice").await;
     let hash_of = |text: &str| preauth_key_hash(&hash_key, text);
     let (older, newer) = ("0f".repeat(24), "1e".repeat(24));
     let key = preauth_key(1, None, hash_of(&older), alice.id, now);
@@ -255,28 +231,20 @@ async fn a_key_without_a_public_part_is_found_by_its_newest_hash(world: &mut Wor
     store.transact(Transaction::new().then(replace).unwrap()).await.unwrap();
     let store = world.pass(store).await;
     assert_eq!(store.preauth_keys().authenticate(&newer).await.unwrap().id, key.id);
-    let error = store.preauth_keys().authenticate(&older).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
+    fails(store.preauth_keys().authenticate(&older).await, PermissionDenied);
 }
 
-async fn a_hash_of_cost_14_is_checked(world: &mut World) {
-    let store = world.open().await;
+async fn a_hash_of_cost_14_is_checked(world: &mut World, store: Opened) {
     let imported = Imported::bring(world, &store, bcrypt(BCRYPT_COST_14)).await;
     let text = imported.api_text(SECRET);
     assert_eq!(store.api_keys().authenticate(&text).await.unwrap().id, imported.api);
 }
 
-async fn an_imported_hash_is_checked_while_the_writer_is_busy(world: &mut World) {
-    let store = world.open().await;
+async fn an_imported_hash_is_checked_while_the_writer_is_busy(world: &mut World, store: Opened) {
     let imported = Imported::bring(world, &store, bcrypt(BCRYPT_2A)).await;
     let hold = world.faults().hold_commits();
-    let write = tokio::spawn({
-        let store = store.clone();
-        async move { store.users().create(user("bob")).await }
-    });
-    while world.faults().held_commits() == 0 {
-        tokio::task::yield_now().await;
-    }
+    let write = spawn_create(&store, "bob");
+    until_held(world).await;
     imported.check(&store).await.unwrap();
     assert!(!write.is_finished());
     drop(hold);
@@ -285,9 +253,8 @@ async fn an_imported_hash_is_checked_while_the_writer_is_busy(world: &mut World)
     assert!(imported.hashes(&store).iter().all(|(_, revision)| revision.get() == 2));
 }
 
-async fn guesses_at_a_key_delay_nothing_else(world: &mut World) {
+async fn guesses_at_a_key_delay_nothing_else(world: &mut World, store: Opened) {
     const GUESSES: usize = 600;
-    let store = world.open().await;
     let slow = bcrypt(&BCRYPT_2A.replacen("$04$", "$08$", 1));
     let imported = Imported::bring(world, &store, slow).await;
     let (asked, answered) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -318,8 +285,7 @@ async fn guesses_at_a_key_delay_nothing_else(world: &mut World) {
     assert!(before < GUESSES / 10, "{before} of {GUESSES} guesses were answered first");
     // Another key is checked between two of them.
     let text = imported.preauth_text("a guess");
-    let error = store.preauth_keys().authenticate(&text).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
+    fails(store.preauth_keys().authenticate(&text).await, PermissionDenied);
     let before = answered.load(Ordering::SeqCst);
     assert!(before < GUESSES / 10, "{before} of {GUESSES} guesses were answered first");
     guesses.iter().for_each(tokio::task::JoinHandle::abort);
@@ -381,9 +347,9 @@ struct Imported {
 }
 
 impl Imported {
-    async fn bring(world: &World, store: &Arc<dyn Store>, hash: SecretHash) -> Self {
+    async fn bring(world: &World, store: &Opened, hash: SecretHash) -> Self {
         let now = world.options().clock.now();
-        let alice = store.users().create(user("alice")).await.unwrap().id;
+        let alice = user(store, "alice").await;
         let api = ApiKey { hash: hash.clone(), ..api_key(1, "abcdef012345", BCRYPT_2A, now) };
         let preauth = preauth_key(2, Some("543210fedcba"), hash, alice, now);
         let imported = Self { api: api.id, preauth: preauth.id };
@@ -400,7 +366,7 @@ impl Imported {
         format!("hskey-auth-543210fedcba-{secret}")
     }
 
-    async fn check(&self, store: &Arc<dyn Store>) -> Result<(), Error> {
+    async fn check(&self, store: &Opened) -> Result<(), Error> {
         let api = store.api_keys().authenticate(&self.api_text(SECRET)).await?;
         assert_eq!(api.id, self.api);
         let preauth = store.preauth_keys().authenticate(&self.preauth_text(SECRET)).await?;
@@ -408,7 +374,7 @@ impl Imported {
         Ok(())
     }
 
-    fn hashes(&self, store: &Arc<dyn Store>) -> [(SecretHash, Revision); 2] {
+    fn hashes(&self, store: &Opened) -> [(SecretHash, Revision); 2] {
         let view = store.view();
         let api = view.api_keys().get(self.api).unwrap();
         let preauth = view.preauth_keys().get(self.preauth).unwrap();

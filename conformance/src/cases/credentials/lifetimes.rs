@@ -1,16 +1,8 @@
 //! Keys and sessions in use: recording it, revoking, ending.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use ghostwire_store_core::domain::*;
-use ghostwire_store_core::{ErrorKind, Store};
 
-use crate::case::cases;
-use crate::cases::credentials::secrets::{hour, microsecond, reusable, settle, user};
-use crate::world::World;
+use crate::prelude::*;
 
 cases! {
     stored {
@@ -32,15 +24,14 @@ cases! {
         ],
     }
     once {
-        "touch-once-a-minute" => [
-            a_check_does_not_wait_for_the_record,
-            a_record_is_lost_if_the_queue_is_full,
-        ],
+        "touch-once-a-minute" => [a_check_does_not_wait_for_the_record],
+    }
+    once_unopened {
+        "touch-once-a-minute" => [a_record_is_lost_if_the_queue_is_full],
     }
 }
 
-async fn the_use_of_an_api_key_is_recorded_once_a_minute(world: &mut World) {
-    let mut store = world.open().await;
+async fn the_use_of_an_api_key_is_recorded_once_a_minute(world: &mut World, mut store: Opened) {
     let (key, text) = store.api_keys().create(NewApiKey::default()).await.unwrap();
     assert_eq!(key.last_used_at, None);
     let start = world.options().clock.now();
@@ -48,7 +39,7 @@ async fn the_use_of_an_api_key_is_recorded_once_a_minute(world: &mut World) {
     for (after, recorded) in [
         (Duration::ZERO, 0),
         (59 * second, 0),
-        (60 * second - microsecond(), 0),
+        (60 * second - MICROSECOND, 0),
         (60 * second, 60),
         (61 * second, 60),
         (119 * second, 60),
@@ -69,18 +60,14 @@ async fn the_use_of_an_api_key_is_recorded_once_a_minute(world: &mut World) {
     assert_eq!(audit.items.len(), 1, "uses leave no lines");
 }
 
-async fn the_use_of_a_session_is_recorded_once_a_minute(world: &mut World) {
-    let mut store = world.open().await;
-    let (session, text) = begin(world, &store, hour()).await;
+async fn the_use_of_a_session_is_recorded_once_a_minute(world: &mut World, mut store: Opened) {
+    let (session, text) = begin(world, &store, HOUR).await;
     let start = world.options().clock.now();
     assert_eq!(session.last_seen, start);
     let second = Duration::from_secs(1);
-    for (after, recorded) in [
-        (60 * second - microsecond(), 0),
-        (60 * second, 60),
-        (119 * second, 60),
-        (120 * second, 120),
-    ] {
+    for (after, recorded) in
+        [(60 * second - MICROSECOND, 0), (60 * second, 60), (119 * second, 60), (120 * second, 120)]
+    {
         world.clock().set(start.saturating_add(after));
         let touched = store.sessions().touch(session.id, None).await.unwrap();
         assert_eq!(touched.last_seen, start.saturating_add(recorded * second));
@@ -92,9 +79,8 @@ async fn the_use_of_a_session_is_recorded_once_a_minute(world: &mut World) {
     assert_eq!(store.view().serial().get(), 4);
 }
 
-async fn moving_a_sessions_end_is_always_recorded(world: &mut World) {
-    let mut store = world.open().await;
-    let (session, _) = begin(world, &store, hour()).await;
+async fn moving_a_sessions_end_is_always_recorded(world: &mut World, mut store: Opened) {
+    let (session, _) = begin(world, &store, HOUR).await;
     let mut end = session.expires_at;
     for _ in 0..3 {
         world.advance(1);
@@ -109,19 +95,16 @@ async fn moving_a_sessions_end_is_always_recorded(world: &mut World) {
     assert_eq!(store.view().serial(), before, "the end did not move");
     let now = world.options().clock.now();
     let error = store.sessions().touch(session.id, Some(now)).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::InvalidArgument, "it would end at once");
+    assert_eq!(*error.kind(), InvalidArgument, "it would end at once");
     assert_eq!(store.view().serial(), before);
 }
 
-async fn a_check_does_not_wait_for_the_record(world: &mut World) {
-    let store = world.open().await;
+async fn a_check_does_not_wait_for_the_record(world: &mut World, store: Opened) {
     let (key, text) = store.api_keys().create(NewApiKey::default()).await.unwrap();
     let hold = world.faults().hold_commits();
     let found = store.api_keys().authenticate(text.expose()).await.unwrap();
     assert_eq!(found.last_used_at, None);
-    while world.faults().held_commits() == 0 {
-        tokio::task::yield_now().await;
-    }
+    until_held(world).await;
     assert_eq!(store.view().api_keys().get(key.id).unwrap().last_used_at, None);
     drop(hold);
     settle(&store).await;
@@ -140,16 +123,15 @@ async fn a_record_is_lost_if_the_queue_is_full(world: &mut World) {
     let mut writes: FuturesUnordered<_> = (0..64)
         .map(|n| {
             let store = store.clone();
-            tokio::spawn(async move { store.users().create(user(&format!("user{n}"))).await })
+            tokio::spawn(async move { store.users().create(local(&format!("user{n}"))).await })
         })
         .collect();
     // No write is stored, so the first answer is that of one that found no place.
-    let error = writes.next().await.unwrap().unwrap().unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Busy);
+    fails(writes.next().await.unwrap().unwrap(), Busy);
     store.api_keys().authenticate(text.expose()).await.unwrap();
     drop(hold);
     while let Some(write) = writes.next().await {
-        assert!(write.unwrap().err().is_none_or(|error| *error.kind() == ErrorKind::Busy));
+        assert!(write.unwrap().err().is_none_or(|error| *error.kind() == Busy));
     }
     settle(&store).await;
     assert_eq!(store.view().api_keys().get(key.id).unwrap().last_used_at, None);
@@ -159,8 +141,7 @@ async fn a_record_is_lost_if_the_queue_is_full(world: &mut World) {
     assert_eq!(store.view().api_keys().get(key.id).unwrap().last_used_at, Some(now));
 }
 
-async fn a_revoked_api_key_stays_listed_and_works_no_longer(world: &mut World) {
-    let store = world.open().await;
+async fn a_revoked_api_key_stays_listed_and_works_no_longer(world: &mut World, store: Opened) {
     let (key, text) = store.api_keys().create(NewApiKey::default()).await.unwrap();
     let (other, other_text) = store.api_keys().create(NewApiKey::default()).await.unwrap();
     store.api_keys().authenticate(text.expose()).await.unwrap();
@@ -170,8 +151,7 @@ async fn a_revoked_api_key_stays_listed_and_works_no_longer(world: &mut World) {
     let revoked = store.api_keys().revoke(key.id).await.unwrap();
     assert_eq!((revoked.revoked_at, revoked.revision.get()), (Some(now), 2));
     let store = world.pass(store).await;
-    let error = store.api_keys().authenticate(text.expose()).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
+    fails(store.api_keys().authenticate(text.expose()).await, PermissionDenied);
     store.api_keys().authenticate(other_text.expose()).await.unwrap();
     settle(&store).await;
     let listed = async |active_at| {
@@ -183,53 +163,42 @@ async fn a_revoked_api_key_stays_listed_and_works_no_longer(world: &mut World) {
     assert_eq!(listed(Some((true, now))).await, [other.id]);
     assert_eq!(listed(Some((false, now))).await, [key.id]);
     assert_eq!(store.api_keys().get(key.id).await.unwrap(), Some(revoked));
-    let error = store.api_keys().revoke(key.id).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::NotFound);
+    fails(store.api_keys().revoke(key.id).await, NotFound);
     store.api_keys().delete(key.id).await.unwrap();
     let store = world.pass(store).await;
     assert_eq!(store.api_keys().get(key.id).await.unwrap(), None);
-    for error in [
-        store.api_keys().delete(key.id).await.unwrap_err(),
-        store.api_keys().revoke(key.id).await.unwrap_err(),
-    ] {
-        assert_eq!(*error.kind(), ErrorKind::NotFound);
-    }
+    fails(store.api_keys().delete(key.id).await, NotFound);
+    fails(store.api_keys().revoke(key.id).await, NotFound);
     assert_eq!(store.view().api_keys().len(), 1);
 }
 
-async fn a_revoked_preauth_key_stays_listed_and_its_nodes_stay(world: &mut World) {
-    let store = world.open().await;
-    let alice = store.users().create(user("alice")).await.unwrap().id;
-    let (key, _) = store.preauth_keys().create(reusable(alice)).await.unwrap();
-    let node = store.nodes().register(registration(1, key.id)).await.unwrap();
+async fn a_revoked_preauth_key_stays_listed_and_its_nodes_stay(world: &mut World, store: Opened) {
+    let alice = user(&store, "alice").await;
+    let key = reusable_key(&store, alice).await;
+    let node = register(&store, 1, with(&key)).await;
     let revoked = store.preauth_keys().revoke(key.id).await.unwrap();
     assert_eq!(revoked.revoked_at, Some(world.options().clock.now()));
     let store = world.pass(store).await;
-    let error = store.nodes().register(registration(2, key.id)).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
+    fails(store.nodes().register(machine(2, with(&key))).await, PermissionDenied);
     let page = PageRequest::default();
     let listed = store.preauth_keys().list(&KeyFilter::default(), &page).await.unwrap();
     assert_eq!(listed.items, [revoked]);
     assert_eq!(store.nodes().get(node.id).await.unwrap(), Some(node.clone()));
-    let error = store.preauth_keys().revoke(key.id).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::NotFound);
+    fails(store.preauth_keys().revoke(key.id).await, NotFound);
     store.preauth_keys().delete(key.id).await.unwrap();
     let store = world.pass(store).await;
     assert_eq!(store.preauth_keys().get(key.id).await.unwrap(), None);
     assert_eq!(store.nodes().get(node.id).await.unwrap(), Some(node));
-    let error = store.preauth_keys().delete(key.id).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::NotFound);
-    let error = store.nodes().register(registration(2, key.id)).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::NotFound);
+    fails(store.preauth_keys().delete(key.id).await, NotFound);
+    fails(store.nodes().register(machine(2, with(&key))).await, NotFound);
 }
 
-async fn a_check_only_says_which_key_it_is(world: &mut World) {
-    let store = world.open().await;
-    let alice = store.users().create(user("alice")).await.unwrap().id;
-    let once = NewPreAuthKey { user: Some(alice), ..NewPreAuthKey::default() };
+async fn a_check_only_says_which_key_it_is(world: &mut World, store: Opened) {
+    let alice = user(&store, "alice").await;
+    let once = one_time(alice);
     let (fresh, fresh_text) = store.preauth_keys().create(once.clone()).await.unwrap();
     let (used, used_text) = store.preauth_keys().create(once.clone()).await.unwrap();
-    store.nodes().register(registration(1, used.id)).await.unwrap();
+    register(&store, 1, with(&used)).await;
     let expires_at = Some(world.options().clock.now().saturating_add(Duration::from_secs(1)));
     let new = NewPreAuthKey { expires_at, ..once.clone() };
     let (expired, expired_text) = store.preauth_keys().create(new).await.unwrap();
@@ -251,47 +220,46 @@ async fn a_check_only_says_which_key_it_is(world: &mut World) {
     }
     settle(&store).await;
     assert_eq!(store.view().serial(), before, "a check writes nothing");
-    let mut reasons = std::collections::BTreeSet::new();
+    let mut reasons = BTreeSet::new();
     for id in [used.id, expired.id, revoked.id] {
-        let error = store.nodes().register(registration(2, id)).await.unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
+        let error = fails(
+            store.nodes().register(machine(2, Admission::PreAuthKey(id))).await,
+            PermissionDenied,
+        );
         reasons.insert(error.message().to_owned());
     }
     assert_eq!(reasons.len(), 3, "{reasons:?}");
-    store.nodes().register(registration(2, fresh.id)).await.unwrap();
+    register(&store, 2, with(&fresh)).await;
     let store = world.pass(store).await;
     assert_eq!(store.view().nodes().len(), 2);
 }
 
-async fn a_session_ends_at_its_moment(world: &mut World) {
-    let store = world.open().await;
-    let (session, text) = begin(world, &store, hour()).await;
+async fn a_session_ends_at_its_moment(world: &mut World, store: Opened) {
+    let (session, text) = begin(world, &store, HOUR).await;
     let store = world.pass(store).await;
-    world.clock().set(session.expires_at.saturating_sub(microsecond()));
+    world.clock().set(session.expires_at.saturating_sub(MICROSECOND));
     store.sessions().authenticate(text.expose()).await.unwrap();
     store.sessions().touch(session.id, None).await.unwrap();
     let store = world.pass(store).await;
     world.clock().set(session.expires_at);
-    let error = store.sessions().authenticate(text.expose()).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
-    for end in [None, Some(session.expires_at.saturating_add(hour()))] {
+    fails(store.sessions().authenticate(text.expose()).await, PermissionDenied);
+    for end in [None, Some(session.expires_at.saturating_add(HOUR))] {
         let error = store.sessions().touch(session.id, end).await.unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::NotFound, "what has ended is not prolonged");
+        assert_eq!(*error.kind(), NotFound, "what has ended is not prolonged");
     }
 }
 
-async fn sweeping_removes_exactly_the_expired(world: &mut World) {
-    let store = world.open().await;
+async fn sweeping_removes_exactly_the_expired(world: &mut World, store: Opened) {
     let mut sessions = Vec::new();
-    let alice = store.users().create(user("alice")).await.unwrap().id;
+    let alice = user(&store, "alice").await;
     let now = world.options().clock.now();
     for seconds in [30, 10, 20, 20, 40] {
         let expires_at = now.saturating_add(Duration::from_secs(seconds));
-        let new = NewSession { owner: SessionOwner::User(alice), client: None, expires_at };
+        let new = session_of(SessionOwner::User(alice), expires_at);
         sessions.push(store.sessions().begin(new).await.unwrap().0);
     }
     // Moving the end counts, either way.
-    let moved = Some(now.saturating_add(hour()));
+    let moved = Some(now.saturating_add(HOUR));
     sessions[2] = store.sessions().touch(sessions[2].id, moved).await.unwrap();
     let sooner = Some(now.saturating_add(Duration::from_secs(15)));
     sessions[4] = store.sessions().touch(sessions[4].id, sooner).await.unwrap();
@@ -303,56 +271,46 @@ async fn sweeping_removes_exactly_the_expired(world: &mut World) {
     let page = store.sessions().list(None, &PageRequest::default()).await.unwrap();
     assert_eq!(page.items, [sessions[0].clone(), sessions[2].clone()]);
     assert_eq!(store.sessions().sweep().await.unwrap(), 0);
-    let error = store.sessions().end(sessions[1].id).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::NotFound);
+    fails(store.sessions().end(sessions[1].id).await, NotFound);
 }
 
-async fn a_session_that_would_end_at_once_is_refused(world: &mut World) {
-    let store = world.open().await;
-    let alice = store.users().create(user("alice")).await.unwrap().id;
+async fn a_session_that_would_end_at_once_is_refused(world: &mut World, store: Opened) {
+    let alice = user(&store, "alice").await;
     let now = world.options().clock.now();
-    let new = |owner, expires_at| NewSession { owner, client: None, expires_at };
+    let new = |owner, expires_at| session_of(owner, expires_at);
     let owner = SessionOwner::User(alice);
-    for end in [now, now.saturating_sub(hour()), Timestamp::EPOCH] {
-        let error = store.sessions().begin(new(owner, end)).await.unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::InvalidArgument);
+    for end in [now, now.saturating_sub(HOUR), Timestamp::EPOCH] {
+        fails(store.sessions().begin(new(owner, end)).await, InvalidArgument);
     }
     for owner in [
         SessionOwner::User(UserId::from_bytes([9; 16])),
         SessionOwner::Node(NodeId::from_bytes(*alice.as_bytes())),
     ] {
-        let error = store.sessions().begin(new(owner, Timestamp::MAX)).await.unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::NotFound);
+        fails(store.sessions().begin(new(owner, Timestamp::MAX)).await, NotFound);
     }
-    let end = now.saturating_add(microsecond());
+    let end = now.saturating_add(MICROSECOND);
     let (shortest, _) = store.sessions().begin(new(owner, end)).await.unwrap();
     let store = world.pass(store).await;
     let page = store.sessions().list(None, &PageRequest::default()).await.unwrap();
     assert_eq!(page.items, [shortest]);
 }
 
-async fn an_ended_session_is_gone(world: &mut World) {
-    let store = world.open().await;
-    let (session, text) = begin(world, &store, hour()).await;
+async fn an_ended_session_is_gone(world: &mut World, store: Opened) {
+    let (session, text) = begin(world, &store, HOUR).await;
     let (key, _) = match session.owner {
         SessionOwner::User(user) => store.preauth_keys().create(reusable(user)).await.unwrap(),
         SessionOwner::Node(_) => unreachable!("it was begun for a user"),
     };
-    let node = store.nodes().register(registration(1, key.id)).await.unwrap();
+    let node = register(&store, 1, with(&key)).await;
     let owner = SessionOwner::Node(node.id);
     let client = Some("ghostwire/1.0 (Linux)".parse().unwrap());
     let new = NewSession { owner, client, expires_at: session.expires_at };
     let (of_node, node_text) = store.sessions().begin(new).await.unwrap();
     store.sessions().end(session.id).await.unwrap();
     let store = world.pass(store).await;
-    let error = store.sessions().authenticate(text.expose()).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
-    for error in [
-        store.sessions().end(session.id).await.unwrap_err(),
-        store.sessions().touch(session.id, None).await.unwrap_err(),
-    ] {
-        assert_eq!(*error.kind(), ErrorKind::NotFound);
-    }
+    fails(store.sessions().authenticate(text.expose()).await, PermissionDenied);
+    fails(store.sessions().end(session.id).await, NotFound);
+    fails(store.sessions().touch(session.id, None).await, NotFound);
     assert_eq!(store.sessions().authenticate(node_text.expose()).await.unwrap(), of_node);
     let page = PageRequest::default();
     assert_eq!(store.sessions().list(Some(owner), &page).await.unwrap().items, [of_node]);
@@ -360,21 +318,9 @@ async fn an_ended_session_is_gone(world: &mut World) {
 }
 
 /// A session of a new user.
-async fn begin(world: &World, store: &Arc<dyn Store>, length: Duration) -> (Arc<Session>, Secret) {
-    let alice = store.users().create(user("alice")).await.unwrap().id;
+async fn begin(world: &World, store: &Opened, length: Duration) -> (Arc<Session>, Secret) {
+    let alice = user(store, "alice").await;
     let expires_at = world.options().clock.now().saturating_add(length);
-    let new = NewSession { owner: SessionOwner::User(alice), client: None, expires_at };
+    let new = session_of(SessionOwner::User(alice), expires_at);
     store.sessions().begin(new).await.unwrap()
-}
-
-fn registration(n: u8, key: PreAuthKeyId) -> Registration {
-    Registration {
-        machine_key: MachineKey::from_bytes([n; 32]).unwrap(),
-        node_key: NodeKey::from_bytes([n; 32]).unwrap(),
-        disco_key: None,
-        hostname: format!("machine-{n}").parse().unwrap(),
-        host_info: HostInfo::default(),
-        admission: Admission::PreAuthKey(key),
-        expires_at: None,
-    }
 }

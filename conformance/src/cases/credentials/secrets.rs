@@ -1,18 +1,9 @@
 //! What is kept of a secret, how credentials look, and how they are refused.
 
-use std::sync::Arc;
-
-use ghostwire_store_core::backend::{KeyRange, Scan};
-use ghostwire_store_core::block::Serial;
-use ghostwire_store_core::command::Transaction;
-use ghostwire_store_core::domain::*;
 use ghostwire_store_core::repository::preauth_key_hash;
-use ghostwire_store_core::schema::Table;
 use ghostwire_store_core::secrets::HashKey;
-use ghostwire_store_core::{Error, ErrorKind, Store};
 
-use crate::case::cases;
-use crate::world::World;
+use crate::prelude::*;
 
 cases! {
     stored {
@@ -20,21 +11,20 @@ cases! {
             a_secret_is_shown_once_and_still_checks,
             no_secret_is_among_what_is_kept,
             what_is_kept_is_a_hash_under_the_key_outside,
-            without_the_hash_key_credentials_are_crypto_and_all_else_works,
             another_hash_key_is_noticed,
         ],
-        "credential-forms" => [
-            new_credentials_have_mark_public_part_and_secret,
-        ],
+        "credential-forms" => [new_credentials_have_mark_public_part_and_secret],
         "one-refusal" => [
             every_reason_gives_the_same_refusal,
             a_preauth_key_is_refused_if_wrong_or_unknown,
         ],
     }
+    stored_unopened {
+        "secrets" => [without_the_hash_key_credentials_are_crypto_and_all_else_works],
+    }
 }
 
-async fn a_secret_is_shown_once_and_still_checks(world: &mut World) {
-    let store = world.open().await;
+async fn a_secret_is_shown_once_and_still_checks(world: &mut World, store: Opened) {
     let all = Credentials::make(world, &store).await;
     let store = world.pass(store).await;
     all.check(&store).await;
@@ -42,8 +32,7 @@ async fn a_secret_is_shown_once_and_still_checks(world: &mut World) {
     all.check(&store).await;
 }
 
-async fn no_secret_is_among_what_is_kept(world: &mut World) {
-    let store = world.open().await;
+async fn no_secret_is_among_what_is_kept(world: &mut World, store: Opened) {
     let all = Credentials::make(world, &store).await;
     // Uses and refusals leave nothing of it either.
     all.check(&store).await;
@@ -90,8 +79,7 @@ async fn no_secret_is_among_what_is_kept(world: &mut World) {
     }
 }
 
-async fn what_is_kept_is_a_hash_under_the_key_outside(world: &mut World) {
-    let store = world.open().await;
+async fn what_is_kept_is_a_hash_under_the_key_outside(world: &mut World, store: Opened) {
     let all = Credentials::make(world, &store).await;
     let store = world.pass(store).await;
     let key = world.options().hash_key.unwrap();
@@ -117,29 +105,21 @@ async fn without_the_hash_key_credentials_are_crypto_and_all_else_works(world: &
     let store = world.open_with(options).await;
     let before = store.view().serial();
     for error in all.errors(&store).await {
-        assert_eq!(*error.kind(), ErrorKind::Crypto, "{error}");
+        assert_eq!(*error.kind(), Crypto, "{error}");
     }
-    let owner = all.session.owner;
-    let expires_at = world.options().clock.now().saturating_add(hour());
-    let new = NewSession { owner, client: None, expires_at };
-    for error in [
-        store.api_keys().create(NewApiKey::default()).await.unwrap_err(),
-        store.preauth_keys().create(reusable(all.alice)).await.unwrap_err(),
-        store.sessions().begin(new).await.unwrap_err(),
-    ] {
-        assert_eq!(*error.kind(), ErrorKind::Crypto, "{error}");
-    }
+    let new = session_of(all.session.owner, world.options().clock.now().saturating_add(HOUR));
+    fails(store.api_keys().create(NewApiKey::default()).await, Crypto);
+    fails(store.preauth_keys().create(reusable(all.alice)).await, Crypto);
+    fails(store.sessions().begin(new).await, Crypto);
     assert_eq!(store.view().serial(), before, "nothing was made");
-    store.users().create(user("bob")).await.unwrap();
+    create(&store, "bob").await;
     store.api_keys().revoke(all.api_key.id).await.unwrap();
     let store = world.reopen(store).await;
     store.preauth_keys().authenticate(all.preauth_text.expose()).await.unwrap();
-    let error = store.api_keys().authenticate(all.api_text.expose()).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
+    fails(store.api_keys().authenticate(all.api_text.expose()).await, PermissionDenied);
 }
 
-async fn another_hash_key_is_noticed(world: &mut World) {
-    let store = world.open().await;
+async fn another_hash_key_is_noticed(world: &mut World, store: Opened) {
     let all = Credentials::make(world, &store).await;
     let store = world.pass(store).await;
     store.close().await.unwrap();
@@ -147,19 +127,17 @@ async fn another_hash_key_is_noticed(world: &mut World) {
     options.hash_key = Some(Arc::new(HashKey::new([4; 32])));
     let store = world.open_with(options).await;
     for error in all.errors(&store).await {
-        assert_eq!(*error.kind(), ErrorKind::Crypto, "{error}");
+        assert_eq!(*error.kind(), Crypto, "{error}");
     }
     let (key, text) = store.api_keys().create(NewApiKey::default()).await.unwrap();
     assert_eq!(store.api_keys().authenticate(text.expose()).await.unwrap().id, key.id);
     settle(&store).await;
     let store = world.reopen(store).await;
     all.check(&store).await;
-    let error = store.api_keys().authenticate(text.expose()).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Crypto);
+    fails(store.api_keys().authenticate(text.expose()).await, Crypto);
 }
 
-async fn new_credentials_have_mark_public_part_and_secret(world: &mut World) {
-    let store = world.open().await;
+async fn new_credentials_have_mark_public_part_and_secret(world: &mut World, store: Opened) {
     let all = Credentials::make(world, &store).await;
     let other = Credentials::make_named(world, &store, "bob").await;
     let store = world.pass(store).await;
@@ -193,33 +171,31 @@ async fn new_credentials_have_mark_public_part_and_secret(world: &mut World) {
         ];
         for (other, outcome) in outcomes.into_iter().enumerate() {
             let kind = outcome.map_err(|error| error.kind().clone());
-            assert_eq!(kind.err(), (other != index).then_some(ErrorKind::PermissionDenied));
+            assert_eq!(kind.err(), (other != index).then_some(PermissionDenied));
         }
     }
 }
 
-async fn every_reason_gives_the_same_refusal(world: &mut World) {
-    let store = world.open().await;
+async fn every_reason_gives_the_same_refusal(world: &mut World, store: Opened) {
     let now = world.options().clock.now();
     let all = Credentials::make(world, &store).await;
-    let expires_at = Some(now.saturating_add(hour()));
+    let expires_at = Some(now.saturating_add(HOUR));
     let new = NewApiKey { expires_at, ..NewApiKey::default() };
     let (_, expiring) = store.api_keys().create(new).await.unwrap();
     let (revoked_key, revoked) = store.api_keys().create(NewApiKey::default()).await.unwrap();
     store.api_keys().revoke(revoked_key.id).await.unwrap();
     let (deleted_key, deleted) = store.api_keys().create(NewApiKey::default()).await.unwrap();
     store.api_keys().delete(deleted_key.id).await.unwrap();
-    let owner = all.session.owner;
-    let new = NewSession { owner, client: None, expires_at: now.saturating_add(hour()) };
+    let new = session_of(all.session.owner, now.saturating_add(HOUR));
     let (_, ending) = store.sessions().begin(new.clone()).await.unwrap();
     let (ended, ended_text) = store.sessions().begin(new).await.unwrap();
     store.sessions().end(ended.id).await.unwrap();
     let store = world.pass(store).await;
 
-    world.clock().set(now.saturating_add(hour()).saturating_sub(microsecond()));
+    world.clock().set(now.saturating_add(HOUR).saturating_sub(MICROSECOND));
     store.api_keys().authenticate(expiring.expose()).await.unwrap();
     store.sessions().authenticate(ending.expose()).await.unwrap();
-    world.clock().set(now.saturating_add(hour()));
+    world.clock().set(now.saturating_add(HOUR));
     let mut refusals = Vec::new();
     for text in [
         other_secret(&all.api_text),
@@ -252,8 +228,7 @@ async fn every_reason_gives_the_same_refusal(world: &mut World) {
     assert_equal_refusals(&refusals);
 }
 
-async fn a_preauth_key_is_refused_if_wrong_or_unknown(world: &mut World) {
-    let store = world.open().await;
+async fn a_preauth_key_is_refused_if_wrong_or_unknown(world: &mut World, store: Opened) {
     let all = Credentials::make(world, &store).await;
     let (deleted_key, deleted) = store.preauth_keys().create(reusable(all.alice)).await.unwrap();
     store.preauth_keys().delete(deleted_key.id).await.unwrap();
@@ -271,27 +246,6 @@ async fn a_preauth_key_is_refused_if_wrong_or_unknown(world: &mut World) {
         refusals.push(store.preauth_keys().authenticate(&text).await.unwrap_err());
     }
     assert_equal_refusals(&refusals);
-}
-
-pub(crate) fn user(name: &str) -> NewUser {
-    NewUser::local(name.parse().unwrap())
-}
-
-pub(crate) fn reusable(user: UserId) -> NewPreAuthKey {
-    NewPreAuthKey { user: Some(user), reusable: true, ..NewPreAuthKey::default() }
-}
-
-/// Waits until what runs in the background has been done: the queue keeps its order.
-pub(crate) async fn settle(store: &Arc<dyn Store>) {
-    store.transact(Transaction::new()).await.unwrap();
-}
-
-pub(crate) fn hour() -> std::time::Duration {
-    std::time::Duration::from_secs(3600)
-}
-
-pub(crate) fn microsecond() -> std::time::Duration {
-    std::time::Duration::from_micros(1)
 }
 
 fn unhex(text: &str) -> Vec<u8> {
@@ -313,7 +267,7 @@ fn other_public_part(text: &Secret, mark: &str) -> String {
 
 fn assert_equal_refusals(refusals: &[Error]) {
     for error in refusals {
-        assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
+        assert_eq!(*error.kind(), PermissionDenied);
         assert_eq!(error.to_string(), refusals[0].to_string());
         assert!(error.context().is_empty(), "{error}");
     }
@@ -331,41 +285,42 @@ struct Credentials {
 }
 
 impl Credentials {
-    async fn make(world: &World, store: &Arc<dyn Store>) -> Self {
+    async fn make(world: &World, store: &Opened) -> Self {
         Self::make_named(world, store, "alice").await
     }
 
-    async fn make_named(world: &World, store: &Arc<dyn Store>, name: &str) -> Self {
-        let alice = store.users().create(user(name)).await.unwrap().id;
-        let new = NewApiKey { user: Some(alice), ..NewApiKey::default() };
-        let (api_key, api_text) = store.api_keys().create(new).await.unwrap();
+    async fn make_named(world: &World, store: &Opened, name: &str) -> Self {
+        let alice = user(store, name).await;
+        let (api_key, api_text) = store.api_keys().create(api_key_of(alice)).await.unwrap();
         let (preauth_key, preauth_text) =
             store.preauth_keys().create(reusable(alice)).await.unwrap();
-        let expires_at = world.options().clock.now().saturating_add(24 * hour());
-        let new = NewSession { owner: SessionOwner::User(alice), client: None, expires_at };
+        let expires_at = world.options().clock.now().saturating_add(24 * HOUR);
+        let new = session_of(SessionOwner::User(alice), expires_at);
         let (session, session_text) = store.sessions().begin(new).await.unwrap();
         Self { alice, api_key, api_text, preauth_key, preauth_text, session, session_text }
     }
 
     /// All of them are right, and what is one digit off is not.
-    async fn check(&self, store: &Arc<dyn Store>) {
+    async fn check(&self, store: &Opened) {
         let found = store.api_keys().authenticate(self.api_text.expose()).await.unwrap();
         assert_eq!(found.id, self.api_key.id);
         let found = store.preauth_keys().authenticate(self.preauth_text.expose()).await.unwrap();
         assert_eq!(found.id, self.preauth_key.id);
         let found = store.sessions().authenticate(self.session_text.expose()).await.unwrap();
         assert_eq!(found, self.session);
-        for error in [
-            store.api_keys().authenticate(&other_secret(&self.api_text)).await.unwrap_err(),
-            store.preauth_keys().authenticate(&other_secret(&self.preauth_text)).await.unwrap_err(),
-            store.sessions().authenticate(&other_secret(&self.session_text)).await.unwrap_err(),
-        ] {
-            assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
-        }
+        fails(store.api_keys().authenticate(&other_secret(&self.api_text)).await, PermissionDenied);
+        fails(
+            store.preauth_keys().authenticate(&other_secret(&self.preauth_text)).await,
+            PermissionDenied,
+        );
+        fails(
+            store.sessions().authenticate(&other_secret(&self.session_text)).await,
+            PermissionDenied,
+        );
         settle(store).await;
     }
 
-    async fn errors(&self, store: &Arc<dyn Store>) -> [Error; 3] {
+    async fn errors(&self, store: &Opened) -> [Error; 3] {
         [
             store.api_keys().authenticate(self.api_text.expose()).await.unwrap_err(),
             store.preauth_keys().authenticate(self.preauth_text.expose()).await.unwrap_err(),

@@ -1,18 +1,7 @@
 //! Power that is lost while several callers write: their commands share commits.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
-
-use ghostwire_store_core::Store;
-use ghostwire_store_core::domain::*;
-use ghostwire_store_core::options::Materialize;
-
-use super::life::{Life, open, options, registration};
-use crate::case::Verdict;
-use crate::dice::Dice;
-use crate::disk::{Disk, Frozen};
-use crate::factory::Factory;
-use crate::suite::Effort;
+use super::life::{Life, open, options};
+use crate::prelude::*;
 
 const CALLERS: u32 = 6;
 const REGISTRATIONS: u32 = 12;
@@ -46,8 +35,7 @@ pub(super) async fn of_concurrent_registrations_each_is_whole_or_absent(
         let life = Life::new(effort.seed);
         let made = options(materialize, &life.clock, effort.seed);
         let (_, store) = open(place.as_ref(), made).await.unwrap();
-        let owner = NewUser::local("owner".parse().unwrap());
-        let owner = store.users().create(owner).await.unwrap().id;
+        let owner = user(&store, "owner").await;
         let recorder = Arc::new(Recorder::default());
         let watcher = recorder.clone();
         disk.watch(Some(Arc::new(move |disk| watcher.record(disk))));
@@ -70,7 +58,7 @@ pub(super) async fn of_concurrent_registrations_each_is_whole_or_absent(
             let (_, left) =
                 open(image.as_ref(), options(materialize, &life.clock, 99)).await.unwrap();
             left.verify().await.unwrap();
-            check(left.as_ref(), &acknowledged[..*count]).await;
+            check(&left, &acknowledged[..*count]).await;
             left.close().await.unwrap();
         }
     }
@@ -79,24 +67,19 @@ pub(super) async fn of_concurrent_registrations_each_is_whole_or_absent(
 
 async fn call(store: Arc<dyn Store>, recorder: Arc<Recorder>, owner: UserId, caller: u32) {
     for number in 0..REGISTRATIONS {
-        let new = NewPreAuthKey { user: Some(owner), ..NewPreAuthKey::default() };
-        let (key, _) = store.preauth_keys().create(new).await.unwrap();
-        let wanted = registration(caller * 1000 + number, Admission::PreAuthKey(key.id));
-        let node = store.nodes().register(wanted).await.unwrap();
+        let key = one_time_key(&store, owner).await;
+        let node = register(&store, caller * 1000 + number, with(&key)).await;
         recorder.acknowledged.lock().unwrap().push(node.id);
     }
 }
 
-async fn check(store: &dyn Store, acknowledged: &[NodeId]) {
+async fn check(store: &Opened, acknowledged: &[NodeId]) {
     let view = store.view();
     let lost: Vec<_> = acknowledged.iter().filter(|id| view.nodes().get(**id).is_none()).collect();
     assert!(lost.is_empty(), "acknowledged registrations are lost: {lost:?}");
-    let page = PageRequest::first(Limit::new(1000).unwrap());
-    let trail = store.audit().query(&AuditQuery::default(), &page).await.unwrap();
-    assert_eq!(trail.next, None);
-    let registered = trail.items.iter().filter(|entry| entry.action.as_str() == "node.register");
-    let registered: BTreeSet<_> =
-        registered.map(|entry| entry.subject.as_str().to_owned()).collect();
+    let trail = whole_trail(store).await;
+    let registered = trail.iter().filter(|entry| entry.action.as_str() == "node.register");
+    let registered: BTreeSet<_> = registered.map(|entry| entry.subject.to_string()).collect();
     let nodes: BTreeSet<_> = view.nodes().iter().map(|node| node.id.to_string()).collect();
     assert_eq!(registered, nodes);
     let addresses: BTreeSet<_> = view.nodes().iter().map(|node| node.ipv4.unwrap()).collect();

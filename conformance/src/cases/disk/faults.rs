@@ -1,21 +1,10 @@
 //! Disks that fail while a store is in use.
 
-use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use ghostwire_store_core::domain::*;
-use ghostwire_store_core::error::{Error, ErrorKind};
-use ghostwire_store_core::options::Materialize;
-use ghostwire_store_core::{Result, Store};
-
-use super::life::{Life, open, options, registration, sound};
-use crate::case::Verdict;
-use crate::dice::Dice;
+use super::life::{Life, open, options, sound};
 use crate::disk::Fault;
-use crate::factory::{Factory, Place};
-use crate::suite::Effort;
+use crate::prelude::*;
 
 const NO_DISK: Verdict = Verdict::Skipped("the place has no disk that fails");
 
@@ -42,7 +31,6 @@ const MATERIALIZE: [Materialize; 2] = [Materialize::Commit, Materialize::Checkpo
 
 /// What a disk that fails may give a caller.
 pub(super) fn is_of_a_disk(error: &Error) -> bool {
-    use ErrorKind::{Exhausted, OutcomeUnknown, Unavailable};
     matches!(error.kind(), Exhausted | OutcomeUnknown | Unavailable)
 }
 
@@ -61,13 +49,13 @@ pub(super) async fn what_is_acknowledged_after_a_fault_is_durable(
         let dice = Dice::new(effort.seed);
         for round in 0..effort.kills as usize {
             for _ in 0..3 {
-                life.step(store.as_ref()).await.unwrap();
+                life.step(&store).await.unwrap();
             }
             let fault = PASSING[dice.below(PASSING.len())];
             let when = format!("{materialize:?}, seed {}, round {round}, {fault:?}", effort.seed);
             let met = disk.met();
             disk.fail(fault);
-            let user = NewUser::local(format!("fault-{round}").parse().unwrap());
+            let user = local(&format!("fault-{round}"));
             let outcome = store.users().create(user.clone()).await;
             assert!(disk.met() > met, "nothing met the fault: {when}");
             let frozen = disk.freeze();
@@ -86,12 +74,12 @@ pub(super) async fn what_is_acknowledged_after_a_fault_is_durable(
                 image.disk();
                 let again = options(materialize, &life.clock, 99);
                 let (_, left) = open(image.as_ref(), again).await.unwrap();
-                let found = sound(left.as_ref()).await.unwrap();
+                let found = sound(&left).await.unwrap();
                 let name = left.users().get_by_name(&user.name).await.unwrap();
                 match &outcome {
                     Ok(_) => assert!(name.is_some(), "acknowledged, and lost: {when}, {seed}"),
                     // Refused for certain: it must not come back.
-                    Err(error) if *error.kind() != ErrorKind::OutcomeUnknown => {
+                    Err(error) if *error.kind() != OutcomeUnknown => {
                         assert!(name.is_none(), "refused, and there: {when}, {seed}: {error:?}");
                     }
                     Err(_) => {}
@@ -154,10 +142,9 @@ async fn endure(place: &dyn Place, materialize: Materialize, fault: Fault, seed:
     let made = options(materialize, &life.clock, seed);
     let (_, store) = open(place, made).await.unwrap();
     for _ in 0..12 {
-        life.step(store.as_ref()).await.unwrap();
+        life.step(&store).await.unwrap();
     }
-    let owner = NewUser::local("owner".parse().unwrap());
-    let owner = store.users().create(owner).await.unwrap().id;
+    let owner = user(&store, "owner").await;
     let told = Arc::new(Told::default());
     let mut tasks = Vec::new();
     for caller in 0..CALLERS {
@@ -190,20 +177,20 @@ async fn endure(place: &dyn Place, materialize: Materialize, fault: Fault, seed:
         task.await.unwrap();
     }
 
-    let digests = sound(store.as_ref()).await.unwrap();
+    let digests = sound(&store).await.unwrap();
     let frozen = disk.freeze();
-    check(store.as_ref(), &told, when).await;
+    check(&store, &told, when).await;
     store.close().await.unwrap();
     let again = || options(materialize, &life.clock, 99);
     let (_, store) = open(place, again()).await.unwrap();
-    assert_eq!(sound(store.as_ref()).await.unwrap(), digests, "after a reopen: {when}");
-    check(store.as_ref(), &told, when).await;
+    assert_eq!(sound(&store).await.unwrap(), digests, "after a reopen: {when}");
+    check(&store, &told, when).await;
     store.close().await.unwrap();
     for seed in 0..3 {
         let image = place.after_power_loss(frozen.as_ref(), seed).await.unwrap();
         image.disk();
         let (_, left) = open(image.as_ref(), again()).await.unwrap();
-        assert_eq!(sound(left.as_ref()).await.unwrap(), digests, "after power was lost: {when}");
+        assert_eq!(sound(&left).await.unwrap(), digests, "after power was lost: {when}");
         left.close().await.unwrap();
     }
 }
@@ -213,19 +200,19 @@ async fn call(store: Arc<dyn Store>, told: Arc<Told>, owner: UserId, caller: u32
     let mut number = (caller + 1) * 10_000_000;
     while !told.stop.load(Ordering::Acquire) {
         number += 1;
-        let admission = Admission::User { user: owner, method: RegisterMethod::Cli };
-        match store.nodes().register(registration(number, admission)).await {
+        let admission = by(owner);
+        match store.nodes().register(machine(number, admission)).await {
             Ok(node) => {
                 told.nodes.lock().unwrap().insert(node.id);
             }
             Err(error) => {
                 failed(&told, &error);
-                if *error.kind() != ErrorKind::OutcomeUnknown {
+                if *error.kind() != OutcomeUnknown {
                     told.refused.lock().unwrap().insert(number);
                 }
             }
         }
-        match store.metrics().record(point(number)).await {
+        match store.metrics().record(call_point(number)).await {
             Ok(()) => {
                 told.points.fetch_add(1, Ordering::AcqRel);
             }
@@ -242,22 +229,13 @@ fn failed(told: &Told, error: &Error) {
     told.errors.fetch_add(1, Ordering::AcqRel);
 }
 
-fn point(number: u32) -> MetricPoint {
-    MetricPoint {
-        node: None,
-        metric: MetricName::new("calls").unwrap(),
-        at: Timestamp::from_micros(1_000_000 + i64::from(number)).unwrap(),
-        value: Sample::new(1.0).unwrap(),
-    }
+fn call_point(number: u32) -> MetricPoint {
+    let at = Timestamp::from_micros(1_000_000 + i64::from(number)).unwrap();
+    point(None, "calls", at, 1.0)
 }
 
-fn points() -> MetricQuery {
-    MetricQuery {
-        node: None,
-        metric: Some(MetricName::new("calls").unwrap()),
-        from: Timestamp::EPOCH,
-        to: Timestamp::from_micros(1_000_000_000_000).unwrap(),
-    }
+fn call_points() -> MetricQuery {
+    MetricQuery { metric: "calls".parse().ok(), ..all_points() }
 }
 
 /// Reads the state and both series until it is told to stop; everything has to work.
@@ -272,7 +250,7 @@ async fn read(store: Arc<dyn Store>, told: Arc<Told>, when: String) {
                 Some(id) => store.nodes().get(id).await?.is_some(),
                 None => true,
             };
-            let aggregate = store.metrics().aggregate(&points()).await?;
+            let aggregate = store.metrics().aggregate(&call_points()).await?;
             let count = aggregate.map_or(0, |aggregate| aggregate.count as usize);
             store.audit().query(&AuditQuery::default(), &page).await?;
             Result::<bool>::Ok(there && count >= acknowledged)
@@ -288,17 +266,17 @@ async fn read(store: Arc<dyn Store>, told: Arc<Told>, when: String) {
 }
 
 /// Whether what callers were told is so.
-async fn check(store: &dyn Store, told: &Told, when: &str) {
+async fn check(store: &Opened, told: &Told, when: &str) {
     let view = store.view();
     for id in told.nodes.lock().unwrap().iter() {
         assert!(view.nodes().get(*id).is_some(), "an acknowledged node is lost: {when}");
     }
     for number in told.refused.lock().unwrap().iter() {
         let admission = Admission::PreAuthKey(PreAuthKeyId::from_bytes([1; 16]));
-        let key = registration(*number, admission).machine_key;
+        let key = machine(*number, admission).machine_key;
         assert!(view.nodes().by_machine_key(&key).is_none(), "a refused node is there: {when}");
     }
-    let aggregate = store.metrics().aggregate(&points()).await.unwrap().unwrap();
+    let aggregate = store.metrics().aggregate(&call_points()).await.unwrap().unwrap();
     assert!(aggregate.count as usize >= told.points.load(Ordering::Acquire), "{when}");
 }
 

@@ -1,20 +1,9 @@
 //! Random writes of every kind on one store, and how the store is opened for them.
 
-use std::sync::Arc;
-
-use ghostwire_store_core::Store;
-use ghostwire_store_core::backend::Backend;
-use ghostwire_store_core::command::{Command, NodeCommand, Part, Transaction, UserCommand};
-use ghostwire_store_core::digest::Digests;
-use ghostwire_store_core::domain::*;
 use ghostwire_store_core::entropy::SeededEntropy;
-use ghostwire_store_core::error::{Entity, Result};
-use ghostwire_store_core::options::{Materialize, StoreOptions, WriterOptions};
 use ghostwire_store_core::secrets::HashKey;
 
-use crate::dice::Dice;
-use crate::factory::{Opening, Place};
-use crate::world::BEGINNING;
+use crate::prelude::*;
 
 pub(super) fn opening() -> Opening {
     Opening::new(StoreId::from_bytes([7; 16]))
@@ -28,7 +17,7 @@ pub(super) fn options(materialize: Materialize, clock: &ManualClock, seed: u64) 
         hash_key: Some(Arc::new(HashKey::new([3; 32]))),
         materialize,
         writer: WriterOptions {
-            idle_before_fold: std::time::Duration::from_secs(3600),
+            idle_before_fold: HOUR,
             max_fold_debt: 60,
             retain_block_bytes: 32 * 1024,
             ..WriterOptions::default()
@@ -45,14 +34,14 @@ pub(super) fn clock() -> ManualClock {
 pub(super) async fn open(
     place: &dyn Place,
     options: StoreOptions,
-) -> Result<(Arc<dyn Backend>, Arc<dyn Store>)> {
+) -> Result<(OpenedBackend, Opened)> {
     let backend = place.open(opening()).await?;
     let store = ghostwire_store_core::open(backend.clone(), options).await?;
     Ok((backend, store))
 }
 
 /// What a store holds, found without a fault.
-pub(super) async fn sound(store: &dyn Store) -> Result<Digests> {
+pub(super) async fn sound(store: &Opened) -> Result<Digests> {
     let digests = store.digests().await?;
     store.verify().await?;
     Ok(digests)
@@ -84,8 +73,8 @@ impl Life {
 
     /// One write, which is one commit as far as its content goes. Every one of them succeeds if
     /// the disk does.
-    pub(super) async fn step(&mut self, store: &dyn Store) -> Result<()> {
-        self.clock.advance(std::time::Duration::from_secs(1));
+    pub(super) async fn step(&mut self, store: &Opened) -> Result<()> {
+        self.clock.advance(Duration::from_secs(1));
         self.number += 1;
         if self.users.is_empty() {
             return self.create_user(store).await;
@@ -114,28 +103,28 @@ impl Life {
         Timestamp::from_micros(self.clock.now().as_micros() - seconds * 1_000_000).unwrap()
     }
 
-    async fn create_user(&mut self, store: &dyn Store) -> Result<()> {
+    async fn create_user(&mut self, store: &Opened) -> Result<()> {
         let name = format!("user-{}", self.number).parse().unwrap();
         let user = store.users().create(NewUser::local(name)).await?;
         self.users.push(user.id);
         Ok(())
     }
 
-    async fn register(&mut self, store: &dyn Store) -> Result<()> {
+    async fn register(&mut self, store: &Opened) -> Result<()> {
         let key = if self.dice.once_in(2) { self.keys.pop() } else { None };
         let (user, admission) = match key {
             Some((key, user)) => (user, Admission::PreAuthKey(key)),
             None => {
                 let user = self.dice.one_of(&self.users).copied().unwrap();
-                (user, Admission::User { user, method: RegisterMethod::Cli })
+                (user, by(user))
             }
         };
-        let node = store.nodes().register(registration(self.number, admission)).await?;
+        let node = store.nodes().register(machine(self.number, admission)).await?;
         self.nodes.push((node.id, user));
         Ok(())
     }
 
-    async fn update_node(&mut self, store: &dyn Store) -> Result<()> {
+    async fn update_node(&mut self, store: &Opened) -> Result<()> {
         let Some((id, _)) = self.dice.one_of(&self.nodes).copied() else {
             return self.register(store).await;
         };
@@ -144,7 +133,7 @@ impl Life {
         store.nodes().update(id, patch, None).await.map(|_| ())
     }
 
-    async fn connect(&mut self, store: &dyn Store) -> Result<()> {
+    async fn connect(&mut self, store: &Opened) -> Result<()> {
         let Some((id, _)) = self.dice.one_of(&self.nodes).copied() else {
             return self.register(store).await;
         };
@@ -152,7 +141,7 @@ impl Life {
         store.presence().connect(id, session, Change::Keep).await.map(|_| ())
     }
 
-    async fn delete_node(&mut self, store: &dyn Store) -> Result<()> {
+    async fn delete_node(&mut self, store: &Opened) -> Result<()> {
         let Some((id, _)) = self.dice.one_of(&self.nodes).copied() else {
             return self.register(store).await;
         };
@@ -161,7 +150,7 @@ impl Life {
         Ok(())
     }
 
-    async fn delete_user(&mut self, store: &dyn Store) -> Result<()> {
+    async fn delete_user(&mut self, store: &Opened) -> Result<()> {
         let user = self.dice.one_of(&self.users).copied().unwrap();
         store.users().delete(user, true).await?;
         self.users.retain(|other| *other != user);
@@ -170,16 +159,15 @@ impl Life {
         Ok(())
     }
 
-    async fn create_key(&mut self, store: &dyn Store) -> Result<()> {
+    async fn create_key(&mut self, store: &Opened) -> Result<()> {
         let user = self.dice.one_of(&self.users).copied().unwrap();
-        let new = NewPreAuthKey { user: Some(user), ..NewPreAuthKey::default() };
-        let (key, _) = store.preauth_keys().create(new).await?;
+        let (key, _) = store.preauth_keys().create(one_time(user)).await?;
         self.keys.push((key.id, user));
         Ok(())
     }
 
     /// A user, three nodes, and the end of another user.
-    async fn transact(&mut self, store: &dyn Store) -> Result<()> {
+    async fn transact(&mut self, store: &Opened) -> Result<()> {
         let now = self.clock.now();
         let (old, mut id) = (self.users[0], [0; 10]);
         id[..4].copy_from_slice(&self.number.to_be_bytes());
@@ -191,9 +179,9 @@ impl Life {
         for part in 1..=3 {
             id[9] = part;
             let node = NodeId::time_ordered(now, id);
-            let admission = Admission::User { user, method: RegisterMethod::Cli };
+            let admission = by(user);
             let number = self.number + u32::from(part) * 1_000_000;
-            let registration = Box::new(registration(number, admission));
+            let registration = Box::new(machine(number, admission));
             let register: Command = NodeCommand::Register { id: node, registration }.into();
             transaction = transaction.then(register)?;
             nodes.push((node, user));
@@ -209,56 +197,34 @@ impl Life {
         Ok(())
     }
 
-    async fn measure(&mut self, store: &dyn Store, points: usize) -> Result<()> {
+    async fn measure(&mut self, store: &Opened, points: usize) -> Result<()> {
         let now = self.clock.now().as_micros();
-        let point = |index: usize| MetricPoint {
-            node: self.dice.one_of(&self.nodes).copied().map(|(node, _)| node),
-            metric: MetricName::new("rx_bytes_total").unwrap(),
-            at: Timestamp::from_micros(now - index as i64 * 50_000).unwrap(),
-            value: Sample::new(index as f64 * 0.25).unwrap(),
+        let point = |index: usize| {
+            let node = self.dice.one_of(&self.nodes).copied().map(|(node, _)| node);
+            let at = Timestamp::from_micros(now - index as i64 * 50_000).unwrap();
+            point(node, "rx_bytes_total", at, index as f64 * 0.25)
         };
         let points = (0..points).map(point).collect();
         let writer = WriterId::from_bytes([9; 16]);
         store.metrics().record_batch(writer, self.number.into(), points).await
     }
 
-    async fn append(&mut self, store: &dyn Store) -> Result<()> {
+    async fn append(&mut self, store: &Opened) -> Result<()> {
         let mut random = [0; 10];
         random[..4].copy_from_slice(&self.number.to_be_bytes());
         let at = self.clock.now();
-        let entry = |part: u8| AuditEntry {
-            id: AuditId::time_ordered(at, {
-                random[9] = part;
-                random
-            }),
-            at,
-            actor: ActorName::system(),
-            action: Text::new("door.opened").unwrap(),
-            entity: Entity::Node,
-            subject: Text::new("x".repeat(200)).unwrap(),
+        let entry = |part: u8| {
+            random[9] = part;
+            let id = AuditId::time_ordered(at, random);
+            AuditEntry { id, subject: text(&"x".repeat(200)), ..entry(part, at) }
         };
         store.audit().append((0..5).map(entry).collect()).await
     }
 
-    async fn swap_policy(&mut self, store: &dyn Store) -> Result<()> {
+    async fn swap_policy(&mut self, store: &Opened) -> Result<()> {
         let length = self.dice.below(60_000);
         let document = DocumentText::new("p".repeat(length)).unwrap();
         self.policy = Some(store.policies().swap(self.policy, document).await?.version);
         Ok(())
-    }
-}
-
-/// What a machine presents that only `number` has.
-pub(super) fn registration(number: u32, admission: Admission) -> Registration {
-    let mut bytes = [1; 32];
-    bytes[..4].copy_from_slice(&number.to_be_bytes());
-    Registration {
-        machine_key: MachineKey::from_bytes(bytes).unwrap(),
-        node_key: NodeKey::from_bytes(bytes).unwrap(),
-        disco_key: None,
-        hostname: format!("machine-{number}").parse().unwrap(),
-        host_info: HostInfo::default(),
-        admission,
-        expires_at: None,
     }
 }

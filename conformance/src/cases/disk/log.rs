@@ -3,23 +3,13 @@
 use std::cmp::Ordering::{Equal, Greater, Less};
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use ghostwire_store_core::Store;
-use ghostwire_store_core::backend::{Backend, KeyRange, LogInfo, Scan};
-use ghostwire_store_core::domain::{DocumentText, NewUser, UserName};
-use ghostwire_store_core::error::ErrorKind;
-use ghostwire_store_core::options::Materialize;
-use ghostwire_store_core::schema::Table;
+use ghostwire_store_core::backend::LogInfo;
 
 use super::faults::is_of_a_disk;
 use super::life::{Life, clock, open, options};
-use crate::case::Verdict;
-use crate::dice::Dice;
 use crate::disk::Fault;
-use crate::factory::{Factory, Place};
-use crate::suite::Effort;
+use crate::prelude::*;
 
 const NO_LOG: Verdict = Verdict::Skipped("the backend has no write-ahead log");
 const STEPS: usize = 60;
@@ -51,7 +41,7 @@ pub(super) async fn a_log_that_lost_commits_is_told_of(
         }
         let mut history = vec![store.digests().await.unwrap()];
         for _ in 0..STEPS {
-            life.step(store.as_ref()).await.unwrap();
+            life.step(&store).await.unwrap();
             history.push(store.digests().await.unwrap());
         }
         let dice = Dice::new(effort.seed);
@@ -72,7 +62,7 @@ pub(super) async fn a_log_that_lost_commits_is_told_of(
             let (backend, left) = match open(copy.as_ref(), again()).await {
                 Ok(opened) => opened,
                 // What is left does not fit together.
-                Err(error) if is_damaged && *error.kind() == ErrorKind::Corrupt => continue,
+                Err(error) if is_damaged && *error.kind() == Corrupt => continue,
                 Err(error) => panic!("{when}: {error:?}"),
             };
             let found = left.digests().await.unwrap();
@@ -109,8 +99,7 @@ pub(super) async fn own_readers_do_not_keep_the_log_growing(
         return NO_LOG;
     }
     for number in 0..100 {
-        let user = NewUser::local(format!("user-{number}").parse().unwrap());
-        store.users().create(user).await.unwrap();
+        user(&store, &format!("user-{number}")).await;
     }
     let stop = Arc::new(AtomicBool::new(false));
     let readers = (0..READERS).map(|_| {
@@ -156,8 +145,7 @@ pub(super) async fn a_disk_that_fails_once_loses_nothing(
         let dice = Dice::new(effort.seed);
         let mut failed_checkpoints = 0;
         for _ in 0..effort.kills * 2 {
-            let at = dice.below(whole.operations);
-            let trial = live(factory.as_ref(), materialize, at).await;
+            let trial = live(factory.as_ref(), materialize, dice.below(whole.operations)).await;
             failed_checkpoints += trial.map_or(0, |trial| trial.failed_checkpoints);
         }
         assert!(failed_checkpoints > 0, "the log was never being moved: {materialize:?}");
@@ -192,12 +180,12 @@ async fn live(factory: &dyn Factory, materialize: Materialize, fails_at: usize) 
     })));
     let (mut stored, mut refused) = (Vec::new(), Vec::new());
     for number in 0..USERS {
-        let mut user = NewUser::local(format!("user-{number}").parse().unwrap());
+        let mut user = local(&format!("user-{number}"));
         user.picture_url = Some("x".repeat(2000).parse().unwrap());
         let name = user.name.clone();
         match store.users().create(user).await {
             Ok(_) => stored.push(name),
-            Err(error) if *error.kind() == ErrorKind::OutcomeUnknown => {}
+            Err(error) if *error.kind() == OutcomeUnknown => {}
             Err(error) => {
                 assert!(is_of_a_disk(&error), "{when}: {error:?}");
                 refused.push(name);
@@ -208,20 +196,20 @@ async fn live(factory: &dyn Factory, materialize: Materialize, fails_at: usize) 
     disk.heal();
     // One that is refused has the backend reopened.
     assert!(refused.len() <= 2, "{when}: {} were refused", refused.len());
-    let check = |store: &dyn Store| {
+    let check = |store: &Opened| {
         let view = store.view();
         let is_there = |name: &UserName| view.users().iter().any(|user| user.name == *name);
         assert!(stored.iter().all(is_there), "an acknowledged write is lost: {when}");
         assert!(!refused.iter().any(is_there), "a refused write is there: {when}");
     };
-    check(store.as_ref());
+    check(&store);
     store.verify().await.unwrap();
     let frozen = disk.freeze();
     for seed in 0..2 {
         let image = place.after_power_loss(frozen.as_ref(), seed).await.unwrap();
         image.disk();
         let (_, left) = open(image.as_ref(), options(materialize, &clock(), 99)).await.unwrap();
-        check(left.as_ref());
+        check(&left);
         left.verify().await.unwrap();
         left.close().await.unwrap();
     }

@@ -8,18 +8,7 @@ mod log;
 mod moved;
 mod power;
 
-use crate::case::Check;
-
-/// Declares a check that is one function of a factory and an effort.
-macro_rules! check {
-    ($rule:literal, $module:ident :: $name:ident) => {
-        Check {
-            rule: $rule,
-            name: stringify!($name),
-            run: |factory, effort| Box::pin(async move { $module::$name(factory, effort).await }),
-        }
-    };
-}
+use crate::case::{Check, check};
 
 pub(super) const CHECKS: &[Check] = &[
     check!("backend-power", power::what_was_acknowledged_survives_whenever_power_is_lost),

@@ -2,18 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-use ghostwire_store_core::Store;
-use ghostwire_store_core::backend::Backend;
-use ghostwire_store_core::domain::NewUser;
-use ghostwire_store_core::error::{ErrorKind, Result};
-use ghostwire_store_core::options::Materialize;
 
 use super::life::{clock, open, options};
-use crate::case::Verdict;
-use crate::factory::{Factory, Place};
-use crate::suite::Effort;
+use crate::prelude::*;
 
 const NO_FILE: Verdict = Verdict::Skipped("the place is no file");
 const MATERIALIZE: [Materialize; 2] = [Materialize::Commit, Materialize::Checkpoint];
@@ -60,12 +51,12 @@ fn aside(file: &Path) -> PathBuf {
     beside(file, ".aside")
 }
 
-async fn create(store: &dyn Store, number: usize) -> Result<()> {
+async fn create(store: &Opened, number: usize) -> Result<()> {
     let name = format!("user-{number}").parse().unwrap();
     store.users().create(NewUser::local(name)).await.map(drop)
 }
 
-fn users(store: &dyn Store) -> usize {
+fn users(store: &Opened) -> usize {
     store.view().users().iter().count()
 }
 
@@ -76,7 +67,7 @@ async fn filled(
 ) -> (Arc<dyn Backend>, Arc<dyn Store>) {
     let (backend, store) = open(place, options(materialize, &clock(), seed)).await.unwrap();
     for number in 0..USERS {
-        create(store.as_ref(), number).await.unwrap();
+        create(&store, number).await.unwrap();
     }
     (backend, store)
 }
@@ -107,10 +98,10 @@ pub(super) async fn a_write_into_a_file_that_was_moved_is_not_acknowledged(
                     continue;
                 }
                 how.make(&file, &other);
-                refuses_everything(store.as_ref(), &when).await;
+                refuses_everything(&store, &when).await;
                 let again = backend.reopen().await.err();
-                assert_eq!(again.map(|error| error.kind().clone()), Some(ErrorKind::Corrupt));
-                assert_eq!(users(store.as_ref()), USERS, "{when}: what is shown");
+                assert_eq!(again.map(|error| error.kind().clone()), Some(Corrupt));
+                assert_eq!(users(&store), USERS, "{when}: what is shown");
                 let closed = store.close().await;
                 assert!(closed.is_err(), "{when}: closing says that all is well");
                 drop((backend, store));
@@ -122,11 +113,11 @@ pub(super) async fn a_write_into_a_file_that_was_moved_is_not_acknowledged(
 }
 
 /// Neither the first write nor a later one is acknowledged.
-async fn refuses_everything(store: &dyn Store, when: &str) {
+async fn refuses_everything(store: &Opened, when: &str) {
     for attempt in 0..3 {
         let error = create(store, USERS + attempt).await.err();
         let error = error.unwrap_or_else(|| panic!("{when}: write {attempt} is acknowledged"));
-        let expected = [ErrorKind::OutcomeUnknown, ErrorKind::Corrupt];
+        let expected = [OutcomeUnknown, Corrupt];
         assert!(expected.contains(error.kind()), "{when}: {error:?}");
         assert!(error.to_string().contains("store.db"), "{when}: which file? {error}");
     }
@@ -138,17 +129,17 @@ async fn open_again(place: &dyn Place, suffix: &str, how: Move, when: &str) {
     let path = place.file().unwrap();
     match (suffix, how) {
         ("", Move::Remove | Move::Rename) => {
-            assert_eq!(refusal(place).await, ErrorKind::NotFound, "{when}");
+            assert_eq!(refusal(place).await, NotFound, "{when}");
             assert!(!path.exists(), "{when}: a file was made");
             return;
         }
         ("" | ".lock", Move::Link) => {
-            assert_eq!(refusal(place).await, ErrorKind::InvalidArgument, "{when}");
+            assert_eq!(refusal(place).await, InvalidArgument, "{when}");
             fs::remove_file(aside(&beside(&path, suffix))).unwrap();
         }
         // It is no lock, and somebody may need it.
         (".lock", Move::Replace) => {
-            assert_eq!(refusal(place).await, ErrorKind::InvalidArgument, "{when}");
+            assert_eq!(refusal(place).await, InvalidArgument, "{when}");
             fs::remove_file(beside(&path, suffix)).unwrap();
         }
         // Where the other store's file is now, that one is found, and has as many users.
@@ -169,10 +160,10 @@ async fn refusal(place: &dyn Place) -> ErrorKind {
 async fn holds_everything(place: &dyn Place, when: &str) {
     let store = again(place).await.unwrap_or_else(|error| panic!("{when}: {error}"));
     // The first write that was refused may be there, since nobody knew.
-    let found = users(store.as_ref());
+    let found = users(&store);
     assert!((USERS..=USERS + 1).contains(&found), "{when}: {found} users");
     store.verify().await.unwrap();
-    create(store.as_ref(), 100).await.unwrap();
+    create(&store, 100).await.unwrap();
     store.close().await.unwrap();
 }
 
@@ -187,9 +178,9 @@ pub(super) async fn files_that_were_put_back_count_from_the_next_opening_on(
         let Some(path) = place.file() else { return NO_FILE };
         let (backend, store) = filled(place.as_ref(), materialize, effort.seed).await;
         fs::rename(&path, aside(&path)).unwrap();
-        assert!(create(store.as_ref(), USERS).await.is_err());
+        assert!(create(&store, USERS).await.is_err());
         fs::rename(aside(&path), &path).unwrap();
-        refuses_everything(store.as_ref(), "put back").await;
+        refuses_everything(&store, "put back").await;
         store.close().await.unwrap_err();
         drop((backend, store));
         holds_everything(place.as_ref(), "put back and opened").await;
@@ -210,26 +201,26 @@ pub(super) async fn no_empty_store_is_made_where_one_was(
     fs::rename(&path, aside(&path)).unwrap();
     for _ in 0..2 {
         let error = again(place.as_ref()).await.map(drop).expect_err("the store is opened");
-        assert_eq!(*error.kind(), ErrorKind::NotFound, "{error}");
+        assert_eq!(*error.kind(), NotFound, "{error}");
         assert!(error.to_string().contains(&id.to_string()), "what was here? {error}");
         assert!(!path.exists(), "a file was made");
     }
     // Not even where somebody made room for one.
     fs::write(&path, "").unwrap();
-    assert_eq!(refusal(place.as_ref()).await, ErrorKind::NotFound);
+    assert_eq!(refusal(place.as_ref()).await, NotFound);
     fs::rename(aside(&path), &path).unwrap();
     holds_everything(place.as_ref(), "restored").await;
     // A log without its file holds what somebody was told is stored.
     fs::remove_file(beside(&path, ".lock")).unwrap();
     fs::rename(&path, aside(&path)).unwrap();
     fs::write(beside(&path, "-wal"), [1; 64]).unwrap();
-    assert_eq!(refusal(place.as_ref()).await, ErrorKind::NotFound);
+    assert_eq!(refusal(place.as_ref()).await, NotFound);
     assert!(!path.exists(), "a file was made");
     // Whoever wants to begin anew says so by removing what is left.
     fs::remove_file(beside(&path, "-wal")).unwrap();
     assert!(!beside(&path, ".lock").exists(), "a lock was made");
     let store = again(place.as_ref()).await.unwrap();
-    assert_eq!(users(store.as_ref()), 0);
+    assert_eq!(users(&store), 0);
     store.close().await.unwrap();
     Verdict::Passed
 }

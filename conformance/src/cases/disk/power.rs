@@ -1,18 +1,7 @@
 //! Power that is lost at any moment.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-
-use ghostwire_store_core::digest::Digests;
-use ghostwire_store_core::domain::NewUser;
-use ghostwire_store_core::options::Materialize;
-
 use super::life::{Life, open, options, sound};
-use crate::case::Verdict;
-use crate::dice::Dice;
-use crate::disk::{Disk, Frozen};
-use crate::factory::{Factory, Place};
-use crate::suite::Effort;
+use crate::prelude::*;
 
 const NO_DISK: Verdict = Verdict::Skipped("the place has no disk that loses power");
 
@@ -213,7 +202,7 @@ async fn live(
         if history.is_empty() {
             history.push(opened.1.digests().await.unwrap());
         }
-        life.step(opened.1.as_ref()).await.unwrap();
+        life.step(&opened.1).await.unwrap();
         acknowledged.fetch_add(1, Ordering::SeqCst);
         history.push(opened.1.digests().await.unwrap());
         if step % 20 == 19 {
@@ -235,13 +224,12 @@ async fn examine(
 ) {
     // Asked for before it is opened, so that nothing waits for this machine's disk.
     image.disk();
-    let options = options(materialize, &super::life::clock(), 99);
-    let opened = open(image, options).await;
+    let opened = open(image, options(materialize, &super::life::clock(), 99)).await;
     let (backend, store) =
         opened.unwrap_or_else(|error| panic!("cannot be opened: {when}: {error:?}"));
     let warns = backend.info().log.is_some_and(|log| log.ended_early);
     assert!(!warns, "a loss of power is taken for damage of the log: {when}");
-    let found = sound(store.as_ref()).await;
+    let found = sound(&store).await;
     let found = found.unwrap_or_else(|error| panic!("is not sound: {when}: {error:?}"));
     if !allowed.contains(&found) {
         match history.iter().position(|digests| *digests == found) {
@@ -249,7 +237,6 @@ async fn examine(
             None => panic!("something is half there: {when}"),
         }
     }
-    let name = "afterwards".parse().unwrap();
-    store.users().create(NewUser::local(name)).await.unwrap();
+    user(&store, "afterwards").await;
     store.close().await.unwrap();
 }

@@ -1,14 +1,6 @@
 //! Bringing in whole entities.
 
-use std::sync::Arc;
-
-use ghostwire_store_core::command::{Image, Restore, Restored};
-use ghostwire_store_core::domain::*;
-use ghostwire_store_core::{ErrorKind, Store};
-
-use crate::case::cases;
-use crate::cases::credentials::secrets::user;
-use crate::world::World;
+use crate::prelude::*;
 
 cases! {
     stored {
@@ -26,9 +18,8 @@ cases! {
     }
 }
 
-async fn entities_come_with_their_ids_times_and_revisions(world: &mut World) {
+async fn entities_come_with_their_ids_times_and_revisions(world: &mut World, store: Opened) {
     let images = sample();
-    let store = world.open().await;
     world.advance(1_000_000);
     let restored = restore(&store, &images).await;
     assert_eq!(restored, Restored { restored: 12, unchanged: 0, skipped: vec![] });
@@ -62,9 +53,8 @@ async fn entities_come_with_their_ids_times_and_revisions(world: &mut World) {
     assert_eq!(store.view().policies().len(), 2);
 }
 
-async fn repeating_a_restore_changes_nothing(world: &mut World) {
+async fn repeating_a_restore_changes_nothing(world: &mut World, store: Opened) {
     let images = sample();
-    let store = world.open().await;
     // As if it had been interrupted.
     restore(&store, &images[..5]).await;
     let rest = restore(&store, &images).await;
@@ -80,8 +70,7 @@ async fn repeating_a_restore_changes_nothing(world: &mut World) {
     assert_eq!((store.view().serial(), store.digests().await.unwrap()), before);
 }
 
-async fn every_uniqueness_rule_holds(world: &mut World) {
-    let store = world.open().await;
+async fn every_uniqueness_rule_holds(world: &mut World, store: Opened) {
     restore(&store, &sample()).await;
     let digests = store.digests().await.unwrap();
     let node = |change: fn(&mut Node)| {
@@ -142,9 +131,8 @@ async fn every_uniqueness_rule_holds(world: &mut World) {
     assert_eq!(store.view().images().count(), 15);
 }
 
-async fn nothing_is_overwritten(world: &mut World) {
+async fn nothing_is_overwritten(world: &mut World, store: Opened) {
     let images = sample();
-    let store = world.open().await;
     restore(&store, &images).await;
     let digests = store.digests().await.unwrap();
     let later = at(99);
@@ -186,8 +174,7 @@ async fn nothing_is_overwritten(world: &mut World) {
     assert_eq!(store.digests().await.unwrap(), digests);
 }
 
-async fn what_is_referred_to_comes_first(world: &mut World) {
-    let store = world.open().await;
+async fn what_is_referred_to_comes_first(world: &mut World, store: Opened) {
     let tagged = Node { user: None, tags: tags(), ..second_node() };
     let of_user = SessionOwner::User(id(1));
     for image in [
@@ -199,14 +186,13 @@ async fn what_is_referred_to_comes_first(world: &mut World) {
         Image::Session(session().into()),
         Image::Session(Session { owner: of_user, ..session() }.into()),
     ] {
-        assert_eq!(*refused(&store, image).await.kind(), ErrorKind::NotFound);
+        assert_eq!(*refused(&store, image).await.kind(), NotFound);
     }
     // The order within one restore counts, too.
     let node = Image::Node(first_node().into());
     let backwards = vec![node.clone(), Image::User(local_user().into())];
     let restore_of = |images| Restore { images, skip_invalid: false };
-    let error = store.restore(restore_of(backwards)).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::NotFound);
+    fails(store.restore(restore_of(backwards)).await, NotFound);
     assert_eq!(store.view().images().count(), 0);
     restore(&store, &[Image::User(local_user().into()), node]).await;
     restore(&store, &[Image::Node(tagged.into())]).await;
@@ -214,8 +200,7 @@ async fn what_is_referred_to_comes_first(world: &mut World) {
     assert_eq!(store.view().images().count(), 3);
 }
 
-async fn a_primary_route_is_eligible(world: &mut World) {
-    let store = world.open().await;
+async fn a_primary_route_is_eligible(world: &mut World, store: Opened) {
     let mut offline = presence();
     offline.online = false;
     let owner = Image::User(local_user().into());
@@ -236,7 +221,7 @@ async fn a_primary_route_is_eligible(world: &mut World) {
         Route { prefix: "::/0".parse().unwrap(), ..good.clone() },
     ] {
         let error = refused(&store, Image::Route(bad.clone().into())).await;
-        assert_eq!(*error.kind(), ErrorKind::InvalidArgument, "{error}");
+        assert_eq!(*error.kind(), InvalidArgument, "{error}");
     }
     let store = world.pass(store).await;
     assert!(store.view().routes().primary(good.prefix).is_none());
@@ -245,8 +230,7 @@ async fn a_primary_route_is_eligible(world: &mut World) {
     assert_eq!(store.view().routes().primary(good.prefix).map(AsRef::as_ref), Some(&good));
 }
 
-async fn rules_of_single_entities_hold(world: &mut World) {
-    let store = world.open().await;
+async fn rules_of_single_entities_hold(world: &mut World, store: Opened) {
     restore(&store, &[Image::User(local_user().into())]).await;
     let network = NetworkSettings { ipv4: None, ipv6: None, ..NetworkSettings::default() };
     let document = SettingDocument::Network(network);
@@ -262,14 +246,13 @@ async fn rules_of_single_entities_hold(world: &mut World) {
         Image::Setting(Setting { document, ..setting() }.into()),
     ] {
         let error = refused(&store, image).await;
-        assert_eq!(*error.kind(), ErrorKind::InvalidArgument, "{error}");
+        assert_eq!(*error.kind(), InvalidArgument, "{error}");
     }
     let store = world.pass(store).await;
     assert_eq!(store.view().images().count(), 1);
 }
 
-async fn the_first_that_breaks_a_rule_rejects_all(world: &mut World) {
-    let store = world.open().await;
+async fn the_first_that_breaks_a_rule_rejects_all(world: &mut World, store: Opened) {
     let mut images = sample();
     images.insert(7, Image::User(User { id: id(9), ..local_user() }.into()));
     images.push(Image::Session(Session { owner: SessionOwner::Node(id(99)), ..session() }.into()));
@@ -281,8 +264,7 @@ async fn the_first_that_breaks_a_rule_rejects_all(world: &mut World) {
     assert_eq!(store.view().images().count(), 0);
 }
 
-async fn what_breaks_a_rule_is_left_out_and_reported(world: &mut World) {
-    let store = world.open().await;
+async fn what_breaks_a_rule_is_left_out_and_reported(world: &mut World, store: Opened) {
     let mut images = sample();
     images.insert(3, Image::User(User { id: id(9), ..local_user() }.into()));
     let stranger = Session { id: id(99), owner: SessionOwner::Node(id(99)), ..session() };
@@ -303,15 +285,15 @@ async fn what_breaks_a_rule_is_left_out_and_reported(world: &mut World) {
     let view = store.view();
     assert_eq!(view.images().count(), 12);
     // What was left out can still be had in another way.
-    store.users().create(user("bertha")).await.unwrap();
+    create(&store, "bertha").await;
 }
 
-async fn restore(store: &Arc<dyn Store>, images: &[Image]) -> Restored {
+async fn restore(store: &Opened, images: &[Image]) -> Restored {
     let restore = Restore { images: images.to_vec(), skip_invalid: false };
     store.restore(restore).await.unwrap().value
 }
 
-async fn refused(store: &Arc<dyn Store>, image: Image) -> ghostwire_store_core::Error {
+async fn refused(store: &Opened, image: Image) -> Error {
     let serial = store.view().serial();
     let restore = Restore { images: vec![image], skip_invalid: false };
     let error = store.restore(restore).await.unwrap_err();

@@ -1,17 +1,10 @@
 //! Cursors that belong to another listing, and those that somebody made up.
 
-use std::fmt::Debug;
 use std::pin::Pin;
-use std::sync::Arc;
 
 use data_encoding::BASE64URL_NOPAD;
-use ghostwire_store_core::domain::*;
-use ghostwire_store_core::{Entity, ErrorKind, Result, Store};
 
-use crate::case::cases;
-use crate::cases::writes::durable::{at, local, machine, record, text};
-use crate::dice::Dice;
-use crate::world::World;
+use crate::prelude::*;
 
 cases! {
     stored {
@@ -49,12 +42,12 @@ impl Listing {
         }
     }
 
-    async fn page(&self, store: &Arc<dyn Store>, page: PageRequest) -> Result<Page<String>> {
+    async fn page(&self, store: &Opened, page: PageRequest) -> Result<Page<String>> {
         (self.list)(store.clone(), page).await
     }
 
     /// Everything, and the cursors behind each item but the last.
-    async fn walk(&self, store: &Arc<dyn Store>) -> (Vec<String>, Vec<Cursor>) {
+    async fn walk(&self, store: &Opened) -> (Vec<String>, Vec<Cursor>) {
         let (mut items, mut cursors) = (Vec::new(), Vec::new());
         let mut page = PageRequest::first(Limit::MIN);
         loop {
@@ -68,8 +61,7 @@ impl Listing {
 }
 
 /// Of the filters, any difference counts, also one that gives the same items.
-async fn a_cursor_fits_its_own_listing_and_filter_only(world: &mut World) {
-    let store = world.open().await;
+async fn a_cursor_fits_its_own_listing_and_filter_only(world: &mut World, store: Opened) {
     let listings = fill(&store).await;
     let store = world.pass(store).await;
     let mut cursors = Vec::new();
@@ -87,7 +79,7 @@ async fn a_cursor_fits_its_own_listing_and_filter_only(world: &mut World) {
             }
             let error = outcome.unwrap_err();
             let what = format!("that of {} in {}: {error}", of.what, listing.what);
-            assert_eq!(*error.kind(), ErrorKind::InvalidArgument, "{what}");
+            assert_eq!(*error.kind(), InvalidArgument, "{what}");
             assert!(!error.is_retryable(), "{what}");
         }
     }
@@ -99,8 +91,7 @@ fn parts(cursor: &Cursor) -> ([u8; 8], Vec<u8>) {
     (bytes[1..9].try_into().unwrap(), bytes[9..].to_vec())
 }
 
-async fn a_made_up_cursor_never_leaves_its_query(world: &mut World) {
-    let store = world.open().await;
+async fn a_made_up_cursor_never_leaves_its_query(world: &mut World, store: Opened) {
     let listings = fill(&store).await;
     let store = world.pass(store).await;
     let dice = Dice::new(7);
@@ -149,7 +140,7 @@ async fn a_made_up_cursor_never_leaves_its_query(world: &mut World) {
                     read += 1;
                 }
                 Err(error) => {
-                    assert_eq!(*error.kind(), ErrorKind::InvalidArgument, "{}", listing.what);
+                    assert_eq!(*error.kind(), InvalidArgument, "{}", listing.what);
                 }
             }
         }
@@ -166,25 +157,21 @@ fn byte(dice: &Dice) -> u8 {
 }
 
 /// Two users with the same of everything, and each listing with a filter for one of them.
-async fn fill(store: &Arc<dyn Store>) -> Vec<Listing> {
+async fn fill(store: &Opened) -> Vec<Listing> {
     let mut users = Vec::new();
     let mut nodes = Vec::new();
-    for n in 0..2u8 {
-        let user = store.users().create(local(&format!("user{n}"))).await.unwrap().id;
+    for n in 0..2 {
+        let user = user(store, &format!("user{n}")).await;
         users.push(user);
-        for k in 0..3u8 {
-            let admission = Admission::User { user, method: RegisterMethod::Cli };
-            let node = store.nodes().register(machine(1 + n * 3 + k, admission)).await.unwrap().id;
+        for k in 0..3 {
+            let node = register(store, 1 + n * 3 + k, by(user)).await.id;
             nodes.push(node);
             let prefixes = ["10.0.0.0/8", "10.1.0.0/16", "fd00::/8"];
             let prefixes = prefixes.map(|prefix| prefix.parse().unwrap()).to_vec();
             store.routes().advertise(node, prefixes).await.unwrap();
-            let new = NewApiKey { user: Some(user), ..NewApiKey::default() };
-            store.api_keys().create(new).await.unwrap();
-            let new = NewPreAuthKey { user: Some(user), ..NewPreAuthKey::default() };
-            store.preauth_keys().create(new).await.unwrap();
-            let owner = SessionOwner::User(user);
-            let new = NewSession { owner, client: None, expires_at: Timestamp::MAX };
+            store.api_keys().create(api_key_of(user)).await.unwrap();
+            store.preauth_keys().create(one_time(user)).await.unwrap();
+            let new = session_of(SessionOwner::User(user), Timestamp::MAX);
             store.sessions().begin(new).await.unwrap();
             let name = format!("{n}.example.com");
             store.dns().create(record(&name, &format!("10.0.{n}.{k}"))).await.unwrap();
@@ -197,20 +184,11 @@ async fn fill(store: &Arc<dyn Store>) -> Vec<Listing> {
     let mut entries = Vec::new();
     for (number, node) in (0..).zip(owners) {
         for metric in ["a", "rx", "rx_bytes"] {
-            points.extend((10..14).map(|second| MetricPoint {
-                node,
-                metric: metric.parse().unwrap(),
-                at: at(second),
-                value: Sample::new(f64::from(number)).unwrap(),
-            }));
+            points.extend((10..14).map(|second| point(node, metric, at(second), number)));
         }
         entries.extend((10..14).map(|second| AuditEntry {
-            id: AuditId::from_bytes([number + 1; 16]),
-            at: at(second),
             actor: format!("actor{}", number % 2).parse().unwrap(),
-            action: text("noted"),
-            entity: Entity::User,
-            subject: text("somebody"),
+            ..entry(number + 1, at(second))
         }));
     }
     store.metrics().record_many(points).await.unwrap();

@@ -1,28 +1,25 @@
 //! Pages of listings, and the cursors between them.
 
-use std::sync::Arc;
-
-use ghostwire_store_core::command::{Transaction, UserCommand};
-use ghostwire_store_core::domain::*;
-use ghostwire_store_core::{ErrorKind, Store};
-
-use crate::case::cases;
-use crate::cases::writes::durable::{OneOfEach, at, everything, local};
-use crate::world::World;
+use crate::prelude::*;
 
 cases! {
     stored {
         "paging" => [
-            pages_neither_repeat_nor_skip_while_users_come_and_go,
             pages_of_routes_go_on_behind_one_that_is_gone,
             pages_of_policies_do_not_see_newer_versions,
             pages_of_series_go_on_while_they_grow,
             the_last_page_has_no_cursor,
         ],
     }
+    stored_unopened {
+        "paging" => [pages_neither_repeat_nor_skip_while_users_come_and_go],
+    }
     once {
-        "paging" => [a_limit_is_1_to_1000, a_view_lists_one_moment],
+        "paging" => [a_view_lists_one_moment],
         "cursor-of-another" => [a_damaged_cursor_is_refused],
+    }
+    once_unopened {
+        "paging" => [a_limit_is_1_to_1000],
     }
 }
 async fn pages_neither_repeat_nor_skip_while_users_come_and_go(world: &mut World) {
@@ -56,9 +53,8 @@ async fn pages_neither_repeat_nor_skip_while_users_come_and_go(world: &mut World
     assert_eq!(seen, [10, 20, 30, 31, 50, 60, 70, 80, 90, 100, 110].map(id));
 }
 
-async fn pages_of_routes_go_on_behind_one_that_is_gone(world: &mut World) {
-    let store = world.open().await;
-    let made = OneOfEach::make(store.as_ref()).await;
+async fn pages_of_routes_go_on_behind_one_that_is_gone(world: &mut World, store: Opened) {
+    let made = OneOfEach::make(&store).await;
     let prefixes = |thirds: &[u8]| {
         thirds.iter().map(|n| format!("10.1.{n}.0/24").parse().unwrap()).collect::<Vec<Prefix>>()
     };
@@ -79,8 +75,7 @@ async fn pages_of_routes_go_on_behind_one_that_is_gone(world: &mut World) {
     assert_eq!(page.next, None);
 }
 
-async fn pages_of_policies_do_not_see_newer_versions(world: &mut World) {
-    let store = world.open().await;
+async fn pages_of_policies_do_not_see_newer_versions(world: &mut World, store: Opened) {
     let swap = |store: Arc<dyn Store>, version| async move {
         let expected = PolicyVersion::new(version).ok();
         store.policies().swap(expected, DocumentText::empty()).await.unwrap();
@@ -102,28 +97,22 @@ async fn pages_of_policies_do_not_see_newer_versions(world: &mut World) {
     assert_eq!((versions(&page), page.next), (vec![4, 3], None));
 }
 
-async fn pages_of_series_go_on_while_they_grow(world: &mut World) {
-    let store = world.open().await;
-    let point = |second| MetricPoint {
-        node: None,
-        metric: "rx".parse().unwrap(),
-        at: at(second),
-        value: Sample::new(1.0).unwrap(),
-    };
+async fn pages_of_series_go_on_while_they_grow(world: &mut World, store: Opened) {
+    let point = |second| point(None, "rx", at(second), 1.0);
     store.metrics().record_many([10, 20, 30, 40].map(point).to_vec()).await.unwrap();
     let limit = Limit::new(2).unwrap();
-    let page = store.metrics().range(&everything(), &PageRequest::first(limit)).await.unwrap();
+    let page = store.metrics().range(&all_points(), &PageRequest::first(limit)).await.unwrap();
     assert_eq!(page.items, [10, 20].map(point));
     // All that was seen is pruned; there is more on both sides of the cursor.
     store.metrics().prune(at(25)).await.unwrap();
     store.metrics().record_many([15, 21, 50].map(point).to_vec()).await.unwrap();
     let store = world.pass(store).await;
     let request = PageRequest::after(Limit::MAX, page.next.unwrap());
-    let page = store.metrics().range(&everything(), &request).await.unwrap();
+    let page = store.metrics().range(&all_points(), &request).await.unwrap();
     assert_eq!((page.items, page.next), ([21, 30, 40, 50].map(point).to_vec(), None));
 
     for n in 0..4 {
-        store.users().create(local(&format!("user{n}"))).await.unwrap();
+        create(&store, &format!("user{n}")).await;
         world.advance(1);
     }
     let newest = AuditQuery { newest_first: true, ..AuditQuery::default() };
@@ -131,7 +120,7 @@ async fn pages_of_series_go_on_while_they_grow(world: &mut World) {
     let times =
         |page: &Page<Arc<AuditEntry>>| page.items.iter().map(|entry| entry.at).collect::<Vec<_>>();
     assert_eq!(times(&page), [at(3), at(2)]);
-    store.users().create(local("newer")).await.unwrap();
+    create(&store, "newer").await;
     store.audit().prune(at(1)).await.unwrap();
     let store = world.pass(store).await;
     let request = PageRequest::after(limit, page.next.unwrap());
@@ -139,27 +128,21 @@ async fn pages_of_series_go_on_while_they_grow(world: &mut World) {
     assert_eq!((times(&page), page.next), (vec![at(1)], None));
 }
 
-async fn the_last_page_has_no_cursor(world: &mut World) {
-    let store = world.open().await;
+async fn the_last_page_has_no_cursor(world: &mut World, store: Opened) {
     let filter = UserFilter::default();
     let nothing = store.users().list(&filter, &PageRequest::default()).await.unwrap();
     assert_eq!(nothing, Page::default());
     for n in 0..6 {
-        store.users().create(local(&format!("user{n}"))).await.unwrap();
+        create(&store, &format!("user{n}")).await;
     }
-    let point = |second| MetricPoint {
-        node: None,
-        metric: "rx".parse().unwrap(),
-        at: at(second),
-        value: Sample::new(1.0).unwrap(),
-    };
+    let point = |second| point(None, "rx", at(second), 1.0);
     store.metrics().record_many((0..6).map(point).collect()).await.unwrap();
     let store = world.pass(store).await;
     for (limit, more) in [(5, true), (6, false), (7, false)] {
         let request = PageRequest::first(Limit::new(limit).unwrap());
         let page = store.users().list(&filter, &request).await.unwrap();
         assert_eq!((page.items.len(), page.next.is_some()), (limit.min(6), more));
-        let page = store.metrics().range(&everything(), &request).await.unwrap();
+        let page = store.metrics().range(&all_points(), &request).await.unwrap();
         assert_eq!((page.items.len(), page.next.is_some()), (limit.min(6), more));
         let page = store.audit().query(&AuditQuery::default(), &request).await.unwrap();
         assert_eq!((page.items.len(), page.next.is_some()), (limit.min(6), more));
@@ -175,17 +158,14 @@ async fn a_limit_is_1_to_1000(_: &mut World) {
         assert_eq!(Limit::new(good).unwrap().get(), good);
     }
     for bad in [0, 1001, 65_536, 65_537, usize::MAX] {
-        let error = Limit::new(bad).unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::InvalidArgument);
-        let error = bad.to_string().parse::<Limit>().unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::InvalidArgument);
+        fails(Limit::new(bad), InvalidArgument);
+        fails(bad.to_string().parse::<Limit>(), InvalidArgument);
     }
 }
 
-async fn a_view_lists_one_moment(world: &mut World) {
-    let store = world.open().await;
+async fn a_view_lists_one_moment(world: &mut World, store: Opened) {
     for n in 0..5 {
-        store.users().create(local(&format!("user{n}"))).await.unwrap();
+        create(&store, &format!("user{n}")).await;
     }
     let view = store.view();
     let (filter, limit) = (UserFilter::default(), Limit::new(2).unwrap());
@@ -195,7 +175,7 @@ async fn a_view_lists_one_moment(world: &mut World) {
     for user in view.users().iter() {
         store.users().delete(user.id, false).await.unwrap();
     }
-    store.users().create(local("new")).await.unwrap();
+    create(&store, "new").await;
     while let Some(cursor) = page.next {
         // The repository reads the newest view with the same cursor.
         let request = PageRequest::after(limit, cursor);
@@ -207,10 +187,9 @@ async fn a_view_lists_one_moment(world: &mut World) {
     assert_eq!(seen, view.users().iter().map(|user| user.id).collect::<Vec<_>>());
 }
 
-async fn a_damaged_cursor_is_refused(world: &mut World) {
-    let store = world.open().await;
+async fn a_damaged_cursor_is_refused(_: &mut World, store: Opened) {
     for n in 0..2 {
-        store.users().create(local(&format!("user{n}"))).await.unwrap();
+        create(&store, &format!("user{n}")).await;
     }
     let filter = UserFilter::default();
     let first = PageRequest::first(Limit::MIN);
@@ -218,13 +197,13 @@ async fn a_damaged_cursor_is_refused(world: &mut World) {
     // Its text is a version, which filter it is of, and where it stands.
     for bad in ["", "!", &cursor[..4], &format!("{cursor}="), &format!("B{}", &cursor[1..])] {
         let error = bad.parse::<Cursor>().unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::InvalidArgument, "{bad}");
+        assert_eq!(*error.kind(), InvalidArgument, "{bad}");
     }
     for cut in [1, 2, 3, 5, 8, 16] {
         let Ok(short) = cursor[..cursor.len() - cut].parse::<Cursor>() else { continue };
         let request = PageRequest::after(Limit::MIN, short);
         let error = store.users().list(&filter, &request).await.unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::InvalidArgument, "{cut} cut off");
+        assert_eq!(*error.kind(), InvalidArgument, "{cut} cut off");
     }
 }
 

@@ -1,21 +1,6 @@
 //! Addresses of nodes. Whatever is given is compared with a search that tries one after the other.
 
-use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
-
-use ghostwire_store_core::ErrorKind;
-use ghostwire_store_core::command::{Image, Restore};
-use ghostwire_store_core::domain::{
-    NetworkSettings, Node, NodeId, Prefix, SettingDocument, SettingKind,
-};
-
-use crate::case::cases;
-use crate::cases::nodes::registration::{
-    Opened, by, idle, machine, node, node_key, one_time_key, refused, register_at_once, user, with,
-};
-use crate::dice::Dice;
-use crate::world::World;
+use crate::prelude::*;
 
 cases! {
     stored {
@@ -38,8 +23,7 @@ cases! {
     }
 }
 
-async fn the_lowest_free_address_is_given(world: &mut World) {
-    let store = world.open().await;
+async fn the_lowest_free_address_is_given(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let mut expected = Expected::of(&store);
     for number in 1..=40 {
@@ -56,8 +40,7 @@ async fn the_lowest_free_address_is_given(world: &mut World) {
     assert_eq!(store.nodes().get_by_address([100, 64, 0, 51].into()).await.unwrap(), None);
 }
 
-async fn gaps_are_used_again(world: &mut World) {
-    let mut store = world.open().await;
+async fn gaps_are_used_again(world: &mut World, mut store: Opened) {
     let alice = user(&store, "alice").await;
     put_network(&store, network(Some("10.9.0.0/26"), Some("fd09::/122"))).await;
     let mut expected = Expected::of(&store);
@@ -89,8 +72,7 @@ async fn gaps_are_used_again(world: &mut World) {
     }
 }
 
-async fn addresses_given_at_once_are_those_of_a_sequence(world: &mut World) {
-    let store = world.open().await;
+async fn addresses_given_at_once_are_those_of_a_sequence(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let nodes = register_at_once(&store, 1..=40, &by(alice)).await;
     let nodes: Vec<_> = nodes.into_iter().map(Result::unwrap).collect();
@@ -109,8 +91,7 @@ async fn addresses_given_at_once_are_those_of_a_sequence(world: &mut World) {
     assert_eq!(given(&more), expected.next(20));
 }
 
-async fn network_and_broadcast_addresses_are_left_out(world: &mut World) {
-    let mut store = world.open().await;
+async fn network_and_broadcast_addresses_are_left_out(world: &mut World, mut store: Opened) {
     let alice = user(&store, "alice").await;
     let mut number = 0;
     for (ipv4, ipv6, given) in [
@@ -133,17 +114,15 @@ async fn network_and_broadcast_addresses_are_left_out(world: &mut World) {
                 found.extend(addresses(&node).map(last_byte));
             }
             assert_eq!(found, given, "of {ipv4} or {ipv6}");
-            let more = store.nodes().register(machine(number + 1, by(alice)));
-            refused(&store, more, ErrorKind::Exhausted).await;
+            refused(&store, store.nodes().register(machine(number + 1, by(alice))), Exhausted)
+                .await;
         }
         store = world.pass(store).await;
-        let more = store.nodes().register(machine(number + 1, by(alice)));
-        refused(&store, more, ErrorKind::Exhausted).await;
+        refused(&store, store.nodes().register(machine(number + 1, by(alice))), Exhausted).await;
     }
 }
 
-async fn a_full_prefix_is_exhausted_and_uses_nothing_up(world: &mut World) {
-    let mut store = world.open().await;
+async fn a_full_prefix_is_exhausted_and_uses_nothing_up(world: &mut World, mut store: Opened) {
     let alice = user(&store, "alice").await;
     let key = one_time_key(&store, alice).await;
     // Either of the two families is enough to refuse.
@@ -152,8 +131,7 @@ async fn a_full_prefix_is_exhausted_and_uses_nothing_up(world: &mut World) {
         put_network(&store, network(Some(ipv4), Some(ipv6))).await;
         let nodes = [node(&store, alice, first).await, node(&store, alice, first + 1).await];
         store = world.pass(store).await;
-        let call = store.nodes().register(machine(1, with(&key)));
-        refused(&store, call, ErrorKind::Exhausted).await;
+        refused(&store, store.nodes().register(machine(1, with(&key))), Exhausted).await;
         assert_eq!(store.preauth_keys().get(key.id).await.unwrap().as_ref(), Some(&key));
         // Who has its addresses may still register again.
         let again = node(&store, alice, first).await;
@@ -162,14 +140,13 @@ async fn a_full_prefix_is_exhausted_and_uses_nothing_up(world: &mut World) {
     let gone = store.view().nodes().by_node_key(&node_key(20)).unwrap().clone();
     store.nodes().delete(gone.id).await.unwrap();
     let store = world.pass(store).await;
-    let node = store.nodes().register(machine(1, with(&key))).await.unwrap();
+    let node = register(&store, 1, with(&key)).await;
     assert_eq!((node.ipv4, node.ipv6), (gone.ipv4, gone.ipv6));
 }
 
 /// Whoever tried one address after the other would not come to an end: the time limit of a case
 /// is what finds that.
-async fn a_prefix_of_any_size_is_full_at_once(world: &mut World) {
-    let store = world.open().await;
+async fn a_prefix_of_any_size_is_full_at_once(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let huge = NetworkSettings {
         reserved: vec!["fd00::/9".parse().unwrap(), "fd80::/9".parse().unwrap()],
@@ -186,13 +163,11 @@ async fn a_prefix_of_any_size_is_full_at_once(world: &mut World) {
             put_network(&store, settings).await;
             store = world.pass(store).await;
         }
-        let call = store.nodes().register(machine(1, by(alice)));
-        refused(&store, call, ErrorKind::Exhausted).await;
+        refused(&store, store.nodes().register(machine(1, by(alice))), Exhausted).await;
     }
 }
 
-async fn addresses_stay_when_the_settings_change(world: &mut World) {
-    let store = world.open().await;
+async fn addresses_stay_when_the_settings_change(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let first = node(&store, alice, 1).await;
     put_network(&store, network(Some("10.1.0.0/16"), None)).await;
@@ -211,8 +186,7 @@ async fn addresses_stay_when_the_settings_change(world: &mut World) {
     assert_eq!(store.nodes().get(second.id).await.unwrap(), Some(second));
 }
 
-async fn only_configured_families_get_addresses(world: &mut World) {
-    let store = world.open().await;
+async fn only_configured_families_get_addresses(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     put_network(&store, network(Some("10.1.0.0/16"), None)).await;
     let four = node(&store, alice, 1).await;
@@ -225,17 +199,15 @@ async fn only_configured_families_get_addresses(world: &mut World) {
         assert_eq!(store.nodes().get(node.id).await.unwrap(), Some(node));
     }
     let nothing = SettingDocument::Network(network(None, None));
-    let call = store.settings().put(nothing, None);
-    refused(&store, call, ErrorKind::InvalidArgument).await;
+    refused(&store, store.settings().put(nothing, None), InvalidArgument).await;
 }
 
-async fn restored_addresses_are_taken(world: &mut World) {
-    let store = world.open().await;
+async fn restored_addresses_are_taken(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     put_network(&store, network(Some("10.1.0.0/24"), Some("fd01::/64"))).await;
     let first = node(&store, alice, 1).await;
     let restored = |number: u16, ipv4: [u8; 4], ipv6: &str| {
-        let machine = machine(number, by(alice));
+        let machine = machine(number.into(), by(alice));
         let mut id = [8; 16];
         id[..2].copy_from_slice(&number.to_be_bytes());
         Image::Node(
@@ -257,7 +229,7 @@ async fn restored_addresses_are_taken(world: &mut World) {
     // An address that looks like an IPv4 one takes none of those.
     bring(restored(4, [10, 1, 0, 4], "::ffff:10.1.0.1")).await.unwrap();
     for taken in [restored(3, [10, 1, 0, 2], "fd01::9"), restored(3, [10, 1, 0, 9], "fd01::2")] {
-        let kind = ErrorKind::AlreadyExists { constraint: "address" };
+        let kind = AlreadyExists { constraint: "address" };
         refused(&store, bring(taken), kind).await;
     }
     let mut expected = Expected::of(&store);
@@ -270,8 +242,7 @@ async fn restored_addresses_are_taken(world: &mut World) {
     }
 }
 
-async fn reserved_addresses_are_never_given(world: &mut World) {
-    let store = world.open().await;
+async fn reserved_addresses_are_never_given(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let reserved = [
         "10.1.0.0/30",
@@ -312,8 +283,7 @@ async fn reserved_addresses_are_never_given(world: &mut World) {
     expected.check(&node(&store, alice, 15).await);
 }
 
-async fn some_are_reserved_by_default(world: &mut World) {
-    let store = world.open().await;
+async fn some_are_reserved_by_default(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let defaults = store.view().settings().network().into_owned();
     let texts: Vec<_> = defaults.reserved.iter().map(ToString::to_string).collect();
@@ -356,8 +326,7 @@ async fn some_are_reserved_by_default(world: &mut World) {
     assert_eq!(node.ipv6, Some("fd7a:115c:a1e0::53".parse().unwrap()));
 }
 
-async fn a_prefix_of_reserved_addresses_is_full(world: &mut World) {
-    let store = world.open().await;
+async fn a_prefix_of_reserved_addresses_is_full(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let key = one_time_key(&store, alice).await;
     put_network(&store, network(Some("100.115.92.0/24"), None)).await;
@@ -367,27 +336,15 @@ async fn a_prefix_of_reserved_addresses_is_full(world: &mut World) {
     };
     put_network(&store, settings).await;
     let store = world.pass(store).await;
-    let call = store.nodes().register(machine(1, with(&key)));
-    refused(&store, call, ErrorKind::Exhausted).await;
+    refused(&store, store.nodes().register(machine(1, with(&key))), Exhausted).await;
     let too_many = vec!["10.0.0.0/32".parse().unwrap(); 1025];
     let settings = NetworkSettings { reserved: too_many, ..NetworkSettings::default() };
-    let call = store.settings().put(SettingDocument::Network(settings), None);
-    refused(&store, call, ErrorKind::InvalidArgument).await;
-}
-
-/// Settings with these prefixes, and nothing reserved.
-pub(crate) fn network(ipv4: Option<&str>, ipv6: Option<&str>) -> NetworkSettings {
-    NetworkSettings {
-        ipv4: ipv4.map(|prefix| prefix.parse().unwrap()),
-        ipv6: ipv6.map(|prefix| prefix.parse().unwrap()),
-        reserved: Vec::new(),
-        ..NetworkSettings::default()
-    }
-}
-
-/// Puts these settings in force.
-pub(crate) async fn put_network(store: &Opened, settings: NetworkSettings) {
-    store.settings().put(SettingDocument::Network(settings), None).await.unwrap();
+    refused(
+        &store,
+        store.settings().put(SettingDocument::Network(settings), None),
+        InvalidArgument,
+    )
+    .await;
 }
 
 /// The addresses of a node, IPv4 first.

@@ -1,15 +1,7 @@
 //! Addresses for nodes that lack one.
 
-use std::collections::BTreeSet;
-use std::net::Ipv6Addr;
-
-use ghostwire_store_core::ErrorKind;
-use ghostwire_store_core::domain::{Node, Revision};
-
-use crate::case::cases;
-use crate::cases::nodes::addresses::{addresses, network, put_network};
-use crate::cases::nodes::registration::{audit_of, idle, node, refused, user};
-use crate::world::World;
+use super::addresses::addresses;
+use crate::prelude::*;
 
 cases! {
     stored {
@@ -21,8 +13,7 @@ cases! {
     }
 }
 
-async fn backfilling_gives_every_node_what_it_lacks(world: &mut World) {
-    let store = world.open().await;
+async fn backfilling_gives_every_node_what_it_lacks(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     put_network(&store, network(Some("10.1.0.0/24"), None)).await;
     let mut before = vec![node(&store, alice, 1).await];
@@ -50,17 +41,14 @@ async fn backfilling_gives_every_node_what_it_lacks(world: &mut World) {
         for address in addresses(&found) {
             assert_eq!(store.nodes().get_by_address(address).await.unwrap().as_ref(), Some(&found));
         }
-        assert_eq!(
-            audit_of(&store, found.id).await,
-            ["node.register by system", "node.backfill_addresses by system"]
-        );
+        let lines = audit_of(&store, found.id).await;
+        assert_eq!(lines, ["node.register by system", "node.backfill_addresses by system"]);
     }
     assert_eq!(store.nodes().get(whole.id).await.unwrap(), Some(whole));
     assert_eq!(idle(&store, store.nodes().backfill_addresses()).await, []);
 }
 
-async fn backfilling_beside_others_takes_the_lowest_free(world: &mut World) {
-    let store = world.open().await;
+async fn backfilling_beside_others_takes_the_lowest_free(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     put_network(&store, network(Some("10.1.0.0/24"), None)).await;
     for number in 1..=5 {
@@ -77,8 +65,7 @@ async fn backfilling_beside_others_takes_the_lowest_free(world: &mut World) {
     assert_eq!(sixes, expected.collect());
 }
 
-async fn backfilling_too_few_changes_none(world: &mut World) {
-    let store = world.open().await;
+async fn backfilling_too_few_changes_none(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     put_network(&store, network(Some("10.1.0.0/24"), None)).await;
     for number in 1..=3 {
@@ -86,7 +73,7 @@ async fn backfilling_too_few_changes_none(world: &mut World) {
     }
     put_network(&store, network(Some("10.1.0.0/24"), Some("fd01::/127"))).await;
     let store = world.pass(store).await;
-    let error = refused(&store, store.nodes().backfill_addresses(), ErrorKind::Exhausted).await;
+    let error = refused(&store, store.nodes().backfill_addresses(), Exhausted).await;
     assert_eq!(error.operation(), Some("node.backfill_addresses"));
     assert!(store.view().nodes().iter().all(|node| node.ipv6.is_none()));
     put_network(&store, network(Some("10.1.0.0/24"), Some("fd01::/126"))).await;

@@ -1,17 +1,6 @@
 //! DNS labels of nodes.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
-
-use ghostwire_store_core::ErrorKind;
-use ghostwire_store_core::command::{NodeCommand, Transaction};
-use ghostwire_store_core::domain::{
-    Change, DnsLabel, Hostname, Node, NodeId, NodePatch, Registration, UserId,
-};
-
-use crate::case::cases;
-use crate::cases::nodes::registration::{Opened, by, idle, machine, node, refused, user};
-use crate::world::World;
+use crate::prelude::*;
 
 cases! {
     stored {
@@ -26,7 +15,7 @@ cases! {
             a_label_is_free_again_after_a_delete_or_a_rename,
         ],
     }
-    once {
+    once_unopened {
         "labels" => [what_is_no_host_name_is_refused],
     }
 }
@@ -62,8 +51,7 @@ fn samples() -> Vec<(String, String)> {
     samples
 }
 
-async fn a_label_is_made_of_the_host_name(world: &mut World) {
-    let store = world.open().await;
+async fn a_label_is_made_of_the_host_name(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let mut nodes = Vec::new();
     for (number, (hostname, label)) in (1..).zip(samples()) {
@@ -84,8 +72,7 @@ async fn a_label_is_made_of_the_host_name(world: &mut World) {
     }
 }
 
-async fn a_taken_label_gets_digits_of_the_id(world: &mut World) {
-    let store = world.open().await;
+async fn a_taken_label_gets_digits_of_the_id(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let first = register(&store, alice, 1, "web.a").await;
     let store = world.pass(store).await;
@@ -98,8 +85,7 @@ async fn a_taken_label_gets_digits_of_the_id(world: &mut World) {
     }
 }
 
-async fn more_digits_follow_while_those_are_taken_too(world: &mut World) {
-    let store = world.open().await;
+async fn more_digits_follow_while_those_are_taken_too(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let id: NodeId = "018bcfe5-6800-7000-8000-0123456789ab".parse().unwrap();
     let labels = ["web", "web-89ab", "web-456789ab", "web-80000123456789ab"].map(str::to_owned);
@@ -116,12 +102,11 @@ async fn more_digits_follow_while_those_are_taken_too(world: &mut World) {
         store = world.pass(store).await;
     }
     // All of them are taken.
-    let kind = ErrorKind::AlreadyExists { constraint: "label" };
+    let kind = AlreadyExists { constraint: "label" };
     refused(&store, register_as(&store, id, alice, "web"), kind).await;
 }
 
-async fn a_long_label_is_cut_for_its_digits(world: &mut World) {
-    let store = world.open().await;
+async fn a_long_label_is_cut_for_its_digits(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     register(&store, alice, 1, &"x".repeat(63)).await;
     let hyphened = format!("{}-yyyy", "w".repeat(57));
@@ -135,10 +120,9 @@ async fn a_long_label_is_cut_for_its_digits(world: &mut World) {
     assert_eq!(store.nodes().get_by_label(&cut.label).await.unwrap(), Some(cut));
 }
 
-async fn sixty_four_machines_of_one_name_get_a_label_each(world: &mut World) {
-    let store = world.open().await;
+async fn sixty_four_machines_of_one_name_get_a_label_each(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
-    let calls = (1..=64u16).map(|number| {
+    let calls = (1..=64).map(|number| {
         let store = store.clone();
         tokio::spawn(async move { register(&store, alice, number, "localhost").await })
     });
@@ -159,8 +143,7 @@ async fn sixty_four_machines_of_one_name_get_a_label_each(world: &mut World) {
     }
 }
 
-async fn update_renames(world: &mut World) {
-    let store = world.open().await;
+async fn update_renames(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let first = node(&store, alice, 1).await;
     let renamed = store.nodes().update(first.id, label("WEB-1"), None).await.unwrap();
@@ -182,28 +165,34 @@ async fn update_renames(world: &mut World) {
     assert_eq!((node.hostname.as_str(), node.label.as_str()), ("other", "web-1"));
     // It is still found by it, and nobody else can have it.
     let second = store.nodes().register(machine(2, by(alice))).await.unwrap();
-    let call = store.nodes().update(second.id, label("web-1"), None);
-    refused(&store, call, ErrorKind::AlreadyExists { constraint: "label" }).await;
+    refused(
+        &store,
+        store.nodes().update(second.id, label("web-1"), None),
+        AlreadyExists { constraint: "label" },
+    )
+    .await;
     let store = world.pass(store).await;
     assert_eq!(store.nodes().get_by_label(&expected.label).await.unwrap(), Some(node));
 }
 
-async fn update_to_a_taken_label_is_refused(world: &mut World) {
-    let store = world.open().await;
+async fn update_to_a_taken_label_is_refused(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let (first, second) = (node(&store, alice, 1).await, node(&store, alice, 2).await);
     let store = world.pass(store).await;
     for text in [first.label.as_str().to_owned(), first.label.as_str().to_uppercase()] {
-        let call = store.nodes().update(second.id, label(&text), None);
-        refused(&store, call, ErrorKind::AlreadyExists { constraint: "label" }).await;
+        refused(
+            &store,
+            store.nodes().update(second.id, label(&text), None),
+            AlreadyExists { constraint: "label" },
+        )
+        .await;
     }
     for node in [first, second] {
         assert_eq!(store.nodes().get_by_label(&node.label).await.unwrap(), Some(node));
     }
 }
 
-async fn a_label_is_free_again_after_a_delete_or_a_rename(world: &mut World) {
-    let store = world.open().await;
+async fn a_label_is_free_again_after_a_delete_or_a_rename(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let (first, second) =
         (register(&store, alice, 1, "web").await, register(&store, alice, 2, "db").await);
@@ -224,33 +213,27 @@ async fn what_is_no_host_name_is_refused(_: &mut World) {
     let too_many_bytes = "é".repeat(128);
     for bad in ["", "a\nb", "a\0b", "\u{7f}", &too_long, &too_many_bytes] {
         let error = Hostname::new(bad).unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::InvalidArgument, "{bad:?}");
+        assert_eq!(*error.kind(), InvalidArgument, "{bad:?}");
     }
     let too_long = "x".repeat(64);
     for bad in ["", "-a", "a-", "a.b", "a_b", "é", " ", &too_long] {
         let error = DnsLabel::new(bad).unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::InvalidArgument, "{bad:?}");
+        assert_eq!(*error.kind(), InvalidArgument, "{bad:?}");
     }
 }
 
-fn named(number: u16, user: UserId, hostname: &str) -> Registration {
+fn named(number: u32, user: UserId, hostname: &str) -> Registration {
     Registration { hostname: hostname.parse().unwrap(), ..machine(number, by(user)) }
 }
 
-async fn register(store: &Opened, user: UserId, number: u16, hostname: &str) -> Arc<Node> {
+async fn register(store: &Opened, user: UserId, number: u32, hostname: &str) -> Arc<Node> {
     store.nodes().register(named(number, user, hostname)).await.unwrap()
 }
 
 /// Registers a machine under an id of the caller's choice; gives its label.
-async fn register_as(
-    store: &Opened,
-    id: NodeId,
-    user: UserId,
-    hostname: &str,
-) -> ghostwire_store_core::Result<DnsLabel> {
+async fn register_as(store: &Opened, id: NodeId, user: UserId, hostname: &str) -> Result<DnsLabel> {
     let registration = Box::new(named(999, user, hostname));
-    let command = NodeCommand::Register { id, registration };
-    store.transact(Transaction::new().then(command)?).await?;
+    store.transact(Transaction::new().then(NodeCommand::Register { id, registration })?).await?;
     Ok(store.nodes().get(id).await?.unwrap().label.clone())
 }
 

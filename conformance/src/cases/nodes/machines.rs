@@ -1,21 +1,6 @@
 //! Machines that register again, and who owns a node.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use futures_util::future::join_all;
-use ghostwire_store_core::ErrorKind;
-use ghostwire_store_core::domain::{
-    Change, Clock, NewPreAuthKey, Node, NodeFilter, NodeId, NodePatch, PageRequest, Patch,
-    PreAuthKey, RegisterMethod, Registration, TagSet, UserId,
-};
-
-use crate::case::cases;
-use crate::cases::nodes::registration::{
-    Opened, by, idle, machine, node, node_key, one_time_key, refused, register_at_once,
-    reusable_key, tags, user, with,
-};
-use crate::world::World;
+use crate::prelude::*;
 
 cases! {
     stored {
@@ -41,8 +26,7 @@ cases! {
     }
 }
 
-async fn a_known_machine_keeps_what_it_is_and_gets_what_is_new(world: &mut World) {
-    let store = world.open().await;
+async fn a_known_machine_keeps_what_it_is_and_gets_what_is_new(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let first = store
         .nodes()
@@ -87,13 +71,12 @@ async fn a_known_machine_keeps_what_it_is_and_gets_what_is_new(world: &mut World
     assert_eq!(store.nodes().get_by_node_key(&first.node_key).await.unwrap(), None);
     assert_eq!(store.view().nodes().len(), 1);
     // Without a key, the node remembers the one that admitted it.
-    let again = store.nodes().register(machine(1, by(alice))).await.unwrap();
+    let again = register(&store, 1, by(alice)).await;
     assert_eq!(again.preauth_key, Some(key.id));
     assert_eq!(again.register_method, RegisterMethod::Cli);
 }
 
-async fn twelve_registrations_at_once_give_one_node(world: &mut World) {
-    let store = world.open().await;
+async fn twelve_registrations_at_once_give_one_node(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let outcomes = register_at_once(&store, std::iter::repeat_n(7, 12), &by(alice)).await;
     let ids: Vec<NodeId> = outcomes.into_iter().map(|outcome| outcome.unwrap().id).collect();
@@ -119,8 +102,7 @@ async fn twelve_registrations_at_once_give_one_node(world: &mut World) {
     }
 }
 
-async fn tags_are_replaced_only_by_an_admission_that_brings_some(world: &mut World) {
-    let store = world.open().await;
+async fn tags_are_replaced_only_by_an_admission_that_brings_some(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let red = tagged_key(&store, Some(alice), &["tag:red", "tag:pink"]).await;
     let blue = tagged_key(&store, Some(alice), &["tag:blue"]).await;
@@ -132,29 +114,22 @@ async fn tags_are_replaced_only_by_an_admission_that_brings_some(world: &mut Wor
         (with(&blue), tags(&["tag:blue"])),
     ];
     for (admission, expected) in steps.clone() {
-        let node = store.nodes().register(machine(1, admission)).await.unwrap();
+        let node = register(&store, 1, admission).await;
         assert_eq!((node.user, &node.tags), (Some(alice), &expected));
     }
     let mut store = world.pass(store).await;
     for (admission, expected) in steps {
-        let node = store.nodes().register(machine(1, admission)).await.unwrap();
+        let node = register(&store, 1, admission).await;
         store = world.pass(store).await;
         let stored = store.nodes().get(node.id).await.unwrap().unwrap();
         assert_eq!((stored.user, &stored.tags), (Some(alice), &expected));
     }
 }
 
-async fn ephemeral_follows_the_preauth_key(world: &mut World) {
-    let store = world.open().await;
+async fn ephemeral_follows_the_preauth_key(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let lasting = reusable_key(&store, alice).await;
-    let new = NewPreAuthKey {
-        user: Some(alice),
-        reusable: true,
-        ephemeral: true,
-        ..NewPreAuthKey::default()
-    };
-    let (ephemeral, _) = store.preauth_keys().create(new).await.unwrap();
+    let (ephemeral, _) = store.preauth_keys().create(ephemeral(alice)).await.unwrap();
     let mut store = world.pass(store).await;
     for (admission, expected) in [
         (by(alice), false),
@@ -163,7 +138,7 @@ async fn ephemeral_follows_the_preauth_key(world: &mut World) {
         (with(&lasting), false),
         (by(alice), false),
     ] {
-        let node = store.nodes().register(machine(1, admission)).await.unwrap();
+        let node = register(&store, 1, admission).await;
         store = world.pass(store).await;
         assert_eq!(store.nodes().get(node.id).await.unwrap().unwrap().ephemeral, expected);
         let filter = NodeFilter { ephemeral: Some(true), ..NodeFilter::default() };
@@ -172,8 +147,7 @@ async fn ephemeral_follows_the_preauth_key(world: &mut World) {
     }
 }
 
-async fn registering_again_renews_what_had_expired(world: &mut World) {
-    let store = world.open().await;
+async fn registering_again_renews_what_had_expired(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let first = node(&store, alice, 1).await;
     store.nodes().expire(vec![first.id], world.clock().now()).await.unwrap();
@@ -188,13 +162,12 @@ async fn registering_again_renews_what_had_expired(world: &mut World) {
     assert_eq!(listed.items, []);
 }
 
-async fn a_machine_of_another_owner_is_refused(world: &mut World) {
-    let store = world.open().await;
+async fn a_machine_of_another_owner_is_refused(world: &mut World, store: Opened) {
     let (alice, bob) = (user(&store, "alice").await, user(&store, "bob").await);
     let of_nobody = tagged_key(&store, None, &["tag:web"]).await;
     let of_bob = tagged_key(&store, Some(bob), &["tag:web"]).await;
     let of_alice = node(&store, alice, 1).await;
-    let tagged = store.nodes().register(machine(2, with(&of_nobody))).await.unwrap();
+    let tagged = register(&store, 2, with(&of_nobody)).await;
     let store = world.pass(store).await;
     for registration in [
         machine(1, by(bob)),
@@ -203,7 +176,7 @@ async fn a_machine_of_another_owner_is_refused(world: &mut World) {
         machine(2, by(alice)),
         machine(2, with(&of_bob)),
     ] {
-        let kind = ErrorKind::AlreadyExists { constraint: "machine_key" };
+        let kind = AlreadyExists { constraint: "machine_key" };
         refused(&store, store.nodes().register(registration), kind).await;
     }
     for node in [of_alice, tagged] {
@@ -211,14 +184,13 @@ async fn a_machine_of_another_owner_is_refused(world: &mut World) {
     }
 }
 
-async fn a_machine_that_was_moved_registers_with_its_new_owner(world: &mut World) {
-    let store = world.open().await;
+async fn a_machine_that_was_moved_registers_with_its_new_owner(world: &mut World, store: Opened) {
     let (alice, bob) = (user(&store, "alice").await, user(&store, "bob").await);
     let first = node(&store, alice, 1).await;
     let patch = NodePatch { user: Patch::Set(bob), ..NodePatch::default() };
     store.nodes().update(first.id, patch, None).await.unwrap();
     let store = world.pass(store).await;
-    let kind = ErrorKind::AlreadyExists { constraint: "machine_key" };
+    let kind = AlreadyExists { constraint: "machine_key" };
     refused(&store, store.nodes().register(machine(1, by(alice))), kind).await;
     let moved = node(&store, bob, 1).await;
     assert_eq!((moved.id, moved.user, moved.ipv4), (first.id, Some(bob), first.ipv4));
@@ -227,8 +199,7 @@ async fn a_machine_that_was_moved_registers_with_its_new_owner(world: &mut World
     assert_eq!(store.view().nodes().of_user(bob).collect::<Vec<_>>(), [first.id]);
 }
 
-async fn a_machine_that_was_deleted_registers_with_anybody(world: &mut World) {
-    let store = world.open().await;
+async fn a_machine_that_was_deleted_registers_with_anybody(world: &mut World, store: Opened) {
     let (alice, bob) = (user(&store, "alice").await, user(&store, "bob").await);
     let first = node(&store, alice, 1).await;
     store.nodes().delete(first.id).await.unwrap();
@@ -240,15 +211,14 @@ async fn a_machine_that_was_deleted_registers_with_anybody(world: &mut World) {
     assert_eq!(store.view().nodes().iter().collect::<Vec<_>>(), [&second]);
 }
 
-async fn a_preauth_key_gives_its_user_and_its_tags(world: &mut World) {
-    let store = world.open().await;
+async fn a_preauth_key_gives_its_user_and_its_tags(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let owners: [(Option<UserId>, &[&str]); 3] =
         [(Some(alice), &[]), (None, &["tag:web"]), (Some(alice), &["tag:db", "tag:web"])];
     let mut nodes = Vec::new();
     for (number, (user, names)) in (1..).zip(owners) {
         let key = tagged_key(&store, user, names).await;
-        nodes.push(store.nodes().register(machine(number, with(&key))).await.unwrap());
+        nodes.push(register(&store, number, with(&key)).await);
     }
     nodes.push(node(&store, alice, 9).await);
     let store = world.pass(store).await;
@@ -272,18 +242,16 @@ async fn a_preauth_key_gives_its_user_and_its_tags(world: &mut World) {
     assert_eq!(ids(NodeFilter { tag, ..NodeFilter::default() }), web);
 }
 
-async fn a_key_without_user_and_tags_is_refused(world: &mut World) {
-    let store = world.open().await;
+async fn a_key_without_user_and_tags_is_refused(world: &mut World, store: Opened) {
     let create = || store.preauth_keys().create(NewPreAuthKey::default());
-    refused(&store, create(), ErrorKind::InvalidArgument).await;
+    refused(&store, create(), InvalidArgument).await;
     let new = NewPreAuthKey { user: Some(UserId::from_bytes([9; 16])), ..NewPreAuthKey::default() };
-    refused(&store, store.preauth_keys().create(new), ErrorKind::NotFound).await;
+    refused(&store, store.preauth_keys().create(new), NotFound).await;
     let store = world.pass(store).await;
     assert!(store.view().preauth_keys().is_empty());
 }
 
-async fn a_node_keeps_a_user_or_a_tag(world: &mut World) {
-    let store = world.open().await;
+async fn a_node_keeps_a_user_or_a_tag(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let id = node(&store, alice, 1).await.id;
     let store = world.pass(store).await;
@@ -291,7 +259,7 @@ async fn a_node_keeps_a_user_or_a_tag(world: &mut World) {
     let no_user = NodePatch { user: Patch::Clear, ..NodePatch::default() };
     let no_tags = NodePatch { tags: Change::Set(TagSet::empty()), ..NodePatch::default() };
     let tagged = NodePatch { tags: Change::Set(tags(&["tag:web"])), ..NodePatch::default() };
-    let refusal = ErrorKind::InvalidArgument;
+    let refusal = InvalidArgument;
     refused(&store, update(store.clone(), no_user.clone()), refusal.clone()).await;
     // From its user to a tag, and back.
     let both = NodePatch { user: Patch::Clear, ..tagged.clone() };
@@ -307,23 +275,21 @@ async fn a_node_keeps_a_user_or_a_tag(world: &mut World) {
     refused(&store, update(store.clone(), no_user), refusal).await;
 }
 
-async fn an_owner_exists(world: &mut World) {
-    let store = world.open().await;
+async fn an_owner_exists(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let bob = user(&store, "bob").await;
     let first = node(&store, alice, 1).await;
     store.users().delete(bob, false).await.unwrap();
     let store = world.pass(store).await;
     let patch = NodePatch { user: Patch::Set(bob), ..NodePatch::default() };
-    refused(&store, store.nodes().update(first.id, patch, None), ErrorKind::NotFound).await;
-    refused(&store, store.nodes().register(machine(2, by(bob))), ErrorKind::NotFound).await;
+    refused(&store, store.nodes().update(first.id, patch, None), NotFound).await;
+    refused(&store, store.nodes().register(machine(2, by(bob))), NotFound).await;
 }
 
-async fn emptied_tags_stay_empty(world: &mut World) {
-    let store = world.open().await;
+async fn emptied_tags_stay_empty(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let key = tagged_key(&store, Some(alice), &["tag:web", "tag:db"]).await;
-    let first = store.nodes().register(machine(1, with(&key))).await.unwrap();
+    let first = register(&store, 1, with(&key)).await;
     let patch = NodePatch { tags: Change::Set(TagSet::empty()), ..NodePatch::default() };
     let store = world.pass(store).await;
     let emptied = store.nodes().update(first.id, patch.clone(), None).await.unwrap();

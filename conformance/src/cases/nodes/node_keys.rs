@@ -1,18 +1,6 @@
 //! Rotation and expiry of node keys.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use ghostwire_store_core::ErrorKind;
-use ghostwire_store_core::domain::{
-    Clock, DiscoKey, Node, NodeFilter, NodeId, NodeKey, PageRequest, Timestamp,
-};
-
-use crate::case::cases;
-use crate::cases::nodes::registration::{
-    Opened, audit_of, idle, machine, node, node_key, one_time_key, refused, user, with,
-};
-use crate::world::World;
+use crate::prelude::*;
 
 cases! {
     stored {
@@ -34,14 +22,13 @@ cases! {
     }
 }
 
-async fn a_key_is_rotated_from_the_one_that_is_known(world: &mut World) {
-    let store = world.open().await;
+async fn a_key_is_rotated_from_the_one_that_is_known(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let first = node(&store, alice, 1).await;
     let other = node(&store, alice, 2).await;
     world.advance(10);
     let now = world.clock().now();
-    let later = now.saturating_add(Duration::from_secs(3600));
+    let later = now.saturating_add(HOUR);
     let rotated = rotate(&store, &first, node_key(30), Some(disco(7)), Some(later)).await.unwrap();
     let expected = Node {
         node_key: node_key(30),
@@ -56,10 +43,8 @@ async fn a_key_is_rotated_from_the_one_that_is_known(world: &mut World) {
     let found = store.nodes().get_by_node_key(&node_key(30)).await.unwrap();
     assert_eq!(found.as_deref(), Some(&expected));
     assert_eq!(store.nodes().get_by_node_key(&first.node_key).await.unwrap(), None);
-    assert_eq!(
-        audit_of(&store, first.id).await,
-        ["node.register by system", "node.rotate_key by system"]
-    );
+    let lines = audit_of(&store, first.id).await;
+    assert_eq!(lines, ["node.register by system", "node.rotate_key by system"]);
     // What is not given is cleared.
     let rotated = rotate(&store, &rotated, node_key(31), None, None).await.unwrap();
     assert_eq!((rotated.disco_key, rotated.expires_at), (None, None));
@@ -72,19 +57,18 @@ async fn a_key_is_rotated_from_the_one_that_is_known(world: &mut World) {
     assert_eq!(holder.id, other.id);
 }
 
-async fn repeating_a_rotation_does_nothing(world: &mut World) {
-    let store = world.open().await;
-    let alice = user(&store, "alice").await;
-    let first = node(&store, alice, 1).await;
+async fn repeating_a_rotation_does_nothing(world: &mut World, store: Opened) {
+    let first = some_node(&store).await;
     let rotated = rotate(&store, &first, node_key(30), Some(disco(7)), None).await.unwrap();
     let store = world.pass(store).await;
     world.advance(60);
-    let again = rotate(&store, &first, node_key(30), Some(disco(7)), None);
-    assert_eq!(idle(&store, again).await, rotated);
+    assert_eq!(
+        idle(&store, rotate(&store, &first, node_key(30), Some(disco(7)), None)).await,
+        rotated
+    );
 }
 
-async fn a_rotation_from_another_key_is_a_conflict(world: &mut World) {
-    let store = world.open().await;
+async fn a_rotation_from_another_key_is_a_conflict(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let first = node(&store, alice, 1).await;
     let other = node(&store, alice, 2).await;
@@ -92,29 +76,27 @@ async fn a_rotation_from_another_key_is_a_conflict(world: &mut World) {
     let store = world.pass(store).await;
     // From the one before, to another one or with other companions; from that of another node.
     let claim = Node { node_key: other.node_key, ..Node::clone(&first) };
-    let conflict = ErrorKind::Conflict;
+    let conflict = Conflict;
     refused(&store, rotate(&store, &first, node_key(31), None, None), conflict.clone()).await;
-    let again = rotate(&store, &first, node_key(30), Some(disco(7)), None);
-    refused(&store, again, conflict.clone()).await;
+    refused(&store, rotate(&store, &first, node_key(30), Some(disco(7)), None), conflict.clone())
+        .await;
     refused(&store, rotate(&store, &claim, node_key(31), None, None), conflict).await;
     assert_eq!(store.nodes().get(other.id).await.unwrap(), Some(other));
 }
 
-async fn a_rotation_to_a_key_of_another_node_is_refused(world: &mut World) {
-    let store = world.open().await;
+async fn a_rotation_to_a_key_of_another_node_is_refused(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let first = node(&store, alice, 1).await;
     let other = node(&store, alice, 2).await;
     let store = world.pass(store).await;
-    let kind = || ErrorKind::AlreadyExists { constraint: "node_key" };
+    let kind = || AlreadyExists { constraint: "node_key" };
     refused(&store, rotate(&store, &first, other.node_key, None, None), kind()).await;
     rotate(&store, &other, node_key(30), None, None).await.unwrap();
     refused(&store, rotate(&store, &first, node_key(30), None, None), kind()).await;
     rotate(&store, &first, other.node_key, None, None).await.unwrap();
 }
 
-async fn a_rotation_of_an_unknown_machine_is_not_found(world: &mut World) {
-    let store = world.open().await;
+async fn a_rotation_of_an_unknown_machine_is_not_found(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let first = node(&store, alice, 1).await;
     let stranger = machine(2, with(&*one_time_key(&store, alice).await)).machine_key;
@@ -122,13 +104,11 @@ async fn a_rotation_of_an_unknown_machine_is_not_found(world: &mut World) {
     let store = world.pass(store).await;
     let unknown = Node { machine_key: stranger, ..Node::clone(&first) };
     for node in [first, unknown.into()] {
-        let call = rotate(&store, &node, node_key(30), None, None);
-        refused(&store, call, ErrorKind::NotFound).await;
+        refused(&store, rotate(&store, &node, node_key(30), None, None), NotFound).await;
     }
 }
 
-async fn an_expired_node_does_not_rotate_but_registers_again(world: &mut World) {
-    let store = world.open().await;
+async fn an_expired_node_does_not_rotate_but_registers_again(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let first = node(&store, alice, 1).await;
     let end = world.clock().now().saturating_add(Duration::from_secs(10));
@@ -137,21 +117,19 @@ async fn an_expired_node_does_not_rotate_but_registers_again(world: &mut World) 
     world.advance(9);
     let rotated = rotate(&store, &first, node_key(30), None, Some(end)).await.unwrap();
     world.advance(1);
-    let later = end.saturating_add(Duration::from_secs(3600));
-    let call = rotate(&store, &rotated, node_key(31), None, Some(later));
-    refused(&store, call, ErrorKind::PermissionDenied).await;
+    let later = end.saturating_add(HOUR);
+    refused(&store, rotate(&store, &rotated, node_key(31), None, Some(later)), PermissionDenied)
+        .await;
     let store = world.pass(store).await;
-    let call = rotate(&store, &rotated, node_key(31), None, Some(later));
-    refused(&store, call, ErrorKind::PermissionDenied).await;
+    refused(&store, rotate(&store, &rotated, node_key(31), None, Some(later)), PermissionDenied)
+        .await;
     let renewed = node(&store, alice, 1).await;
     assert_eq!(renewed.id, first.id);
     rotate(&store, &renewed, node_key(31), None, Some(later)).await.unwrap();
 }
 
-async fn of_concurrent_rotations_one_wins(world: &mut World) {
-    let store = world.open().await;
-    let alice = user(&store, "alice").await;
-    let first = node(&store, alice, 1).await;
+async fn of_concurrent_rotations_one_wins(world: &mut World, store: Opened) {
+    let first = some_node(&store).await;
     let calls = (100..116).map(|number| {
         let (store, first) = (store.clone(), first.clone());
         tokio::spawn(async move { rotate(&store, &first, node_key(number), None, None).await })
@@ -161,7 +139,7 @@ async fn of_concurrent_rotations_one_wins(world: &mut World) {
     for call in calls {
         match call.await.unwrap() {
             Ok(node) => won.push(node),
-            Err(error) => assert_eq!(*error.kind(), ErrorKind::Conflict),
+            Err(error) => assert_eq!(*error.kind(), Conflict),
         }
     }
     let store = world.pass(store).await;
@@ -169,8 +147,7 @@ async fn of_concurrent_rotations_one_wins(world: &mut World) {
     assert_eq!(store.view().nodes().iter().collect::<Vec<_>>(), [&won[0]]);
 }
 
-async fn several_nodes_expire_at_once(world: &mut World) {
-    let store = world.open().await;
+async fn several_nodes_expire_at_once(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let mut nodes = Vec::new();
     for number in 1..=4 {
@@ -197,7 +174,7 @@ async fn several_nodes_expire_at_once(world: &mut World) {
     // They are expired at that moment, and not before.
     let mut sorted = ids;
     sorted.sort();
-    let micro = Duration::from_micros(1);
+    let micro = MICROSECOND;
     assert_eq!(expired_at(&store, at.saturating_sub(micro)).await, []);
     assert_eq!(expired_at(&store, at).await, sorted);
     let view = store.view();
@@ -205,13 +182,11 @@ async fn several_nodes_expire_at_once(world: &mut World) {
     assert_eq!(view.nodes().expiring(at, at.saturating_add(micro)).count(), 0);
 }
 
-async fn a_node_expires_when_it_was_last_told_to(world: &mut World) {
-    let store = world.open().await;
-    let alice = user(&store, "alice").await;
-    let node = node(&store, alice, 1).await;
+async fn a_node_expires_when_it_was_last_told_to(world: &mut World, store: Opened) {
+    let node = some_node(&store).await;
     let in_seconds = |seconds| world.clock().now().saturating_add(Duration::from_secs(seconds));
     let [sooner, later] = [10, 20].map(in_seconds);
-    let micro = Duration::from_micros(1);
+    let micro = MICROSECOND;
     let mut store = store;
     for (at, none_at) in [(sooner, later), (later, sooner), (sooner, later)] {
         store.nodes().expire(vec![node.id], at).await.unwrap();
@@ -227,8 +202,7 @@ async fn a_node_expires_when_it_was_last_told_to(world: &mut World) {
     assert_eq!(store.view().nodes().expiring(Timestamp::EPOCH, Timestamp::MAX).count(), 0);
 }
 
-async fn with_an_unknown_node_none_expires(world: &mut World) {
-    let store = world.open().await;
+async fn with_an_unknown_node_none_expires(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let (first, gone) = (node(&store, alice, 1).await, node(&store, alice, 2).await);
     store.nodes().delete(gone.id).await.unwrap();
@@ -236,14 +210,13 @@ async fn with_an_unknown_node_none_expires(world: &mut World) {
     let now = world.clock().now();
     for unknown in [gone.id, NodeId::from_bytes([9; 16])] {
         for ids in [vec![first.id, unknown], vec![unknown, first.id], vec![unknown]] {
-            refused(&store, store.nodes().expire(ids, now), ErrorKind::NotFound).await;
+            refused(&store, store.nodes().expire(ids, now), NotFound).await;
         }
     }
     assert_eq!(expired_at(&store, now).await, []);
 }
 
-async fn only_those_that_change_are_counted(world: &mut World) {
-    let store = world.open().await;
+async fn only_those_that_change_are_counted(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let (first, second) = (node(&store, alice, 1).await, node(&store, alice, 2).await);
     let now = world.clock().now();
@@ -257,10 +230,8 @@ async fn only_those_that_change_are_counted(world: &mut World) {
     let store = world.pass(store).await;
     for node in [first, second] {
         assert_eq!(store.nodes().get(node.id).await.unwrap().unwrap().revision.get(), 2);
-        assert_eq!(
-            audit_of(&store, node.id).await,
-            ["node.register by system", "node.expire by system"]
-        );
+        let lines = audit_of(&store, node.id).await;
+        assert_eq!(lines, ["node.register by system", "node.expire by system"]);
     }
 }
 
@@ -275,7 +246,7 @@ async fn rotate(
     to: NodeKey,
     disco_key: Option<DiscoKey>,
     expires_at: Option<Timestamp>,
-) -> ghostwire_store_core::Result<Arc<Node>> {
+) -> Result<Arc<Node>> {
     store.nodes().rotate_key(node.machine_key, node.node_key, to, disco_key, expires_at).await
 }
 

@@ -1,23 +1,6 @@
 //! Registering: what is one command, and which keys admit whom.
 
-use std::fmt::{Debug, Display};
-use std::sync::Arc;
-
-use futures_util::StreamExt;
-use futures_util::future::join_all;
-use ghostwire_store_core::block::{ChangeKind, Serial};
-use ghostwire_store_core::digest::Digests;
-use ghostwire_store_core::domain::{
-    Admission, AuditQuery, Clock, Limit, Node, NodeId, NodeKey, PageRequest, PreAuthKey,
-    PreAuthKeyId, RegisterMethod, Registration, Revision, Tag, TagSet, UserId,
-};
-use ghostwire_store_core::domain::{HostInfo, NewPreAuthKey, NewUser};
-use ghostwire_store_core::layer::FaultKind;
-use ghostwire_store_core::state::Handle;
-use ghostwire_store_core::{Error, ErrorKind, Result, Store};
-
-use crate::case::cases;
-use crate::world::World;
+use crate::prelude::*;
 
 cases! {
     stored {
@@ -39,8 +22,7 @@ cases! {
     }
 }
 
-async fn a_registration_is_one_commit(world: &mut World) {
-    let store = world.open().await;
+async fn a_registration_is_one_commit(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let key = one_time_key(&store, alice).await;
     let before = store.view().serial();
@@ -68,8 +50,7 @@ async fn a_registration_is_one_commit(world: &mut World) {
     assert_eq!(store.nodes().get_by_address(node.ipv4.unwrap().into()).await.unwrap(), Some(node));
 }
 
-async fn a_node_is_what_its_registration_says(world: &mut World) {
-    let store = world.open().await;
+async fn a_node_is_what_its_registration_says(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let new = NewPreAuthKey {
         user: Some(alice),
@@ -83,7 +64,7 @@ async fn a_node_is_what_its_registration_says(world: &mut World) {
         disco_key: Some(format!("discokey:{}", "07".repeat(32)).parse().unwrap()),
         hostname: "Büro Rechner.lan".parse().unwrap(),
         host_info: r#"{"OS":"linux", "Hostname":"büro","x":[1e3,null]}"#.parse().unwrap(),
-        expires_at: Some(now.saturating_add(std::time::Duration::from_micros(1))),
+        expires_at: Some(now.saturating_add(MICROSECOND)),
         ..machine(1, with(&key))
     };
     let expected = Node {
@@ -123,8 +104,7 @@ async fn a_node_is_what_its_registration_says(world: &mut World) {
     }
 }
 
-async fn a_refused_registration_leaves_no_trace(world: &mut World) {
-    let store = world.open().await;
+async fn a_refused_registration_leaves_no_trace(world: &mut World, store: Opened) {
     let (alice, bob) = (user(&store, "alice").await, user(&store, "bob").await);
     let taken = node(&store, alice, 1).await;
     let key = one_time_key(&store, bob).await;
@@ -135,27 +115,26 @@ async fn a_refused_registration_leaves_no_trace(world: &mut World) {
         Admission::User { user: UserId::from_bytes([9; 16]), method: RegisterMethod::Oidc };
     let as_a_key = Admission::User { user: bob, method: RegisterMethod::AuthKey };
     for (registration, kind) in [
-        (of_another, ErrorKind::AlreadyExists { constraint: "node_key" }),
-        (known, ErrorKind::AlreadyExists { constraint: "machine_key" }),
-        (machine(2, nobody), ErrorKind::NotFound),
-        (machine(2, stranger), ErrorKind::NotFound),
-        (machine(2, as_a_key), ErrorKind::InvalidArgument),
+        (of_another, AlreadyExists { constraint: "node_key" }),
+        (known, AlreadyExists { constraint: "machine_key" }),
+        (machine(2, nobody), NotFound),
+        (machine(2, stranger), NotFound),
+        (machine(2, as_a_key), InvalidArgument),
     ] {
         refused(&store, store.nodes().register(registration), kind).await;
     }
     let store = world.pass(store).await;
     assert_eq!(store.preauth_keys().get(key.id).await.unwrap().unwrap().used_at, None);
-    let node = store.nodes().register(machine(2, with(&key))).await.unwrap();
+    let node = register(&store, 2, with(&key)).await;
     // Neither an address nor the key was used up.
     assert_eq!(node.ipv4, Some([100, 64, 0, 2].into()));
     assert_eq!(node.user, Some(bob));
 }
 
-async fn a_node_key_of_another_machine_is_refused(world: &mut World) {
-    let store = world.open().await;
+async fn a_node_key_of_another_machine_is_refused(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let (first, second) = (node(&store, alice, 1).await, node(&store, alice, 2).await);
-    let kind = || ErrorKind::AlreadyExists { constraint: "node_key" };
+    let kind = || AlreadyExists { constraint: "node_key" };
     let store = world.pass(store).await;
     for number in [2, 3] {
         let claim = Registration { node_key: first.node_key, ..machine(number, by(alice)) };
@@ -174,13 +153,10 @@ async fn a_node_key_of_another_machine_is_refused(world: &mut World) {
     assert_eq!(store.view().nodes().len(), 2);
 }
 
-async fn a_registration_whose_commit_fails_leaves_no_trace(world: &mut World) {
-    let store = world.open().await;
+async fn a_registration_whose_commit_fails_leaves_no_trace(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let key = one_time_key(&store, alice).await;
-    for (fault, kind) in
-        [(FaultKind::Before, ErrorKind::Unavailable), (FaultKind::DiskFull, ErrorKind::Exhausted)]
-    {
+    for (fault, kind) in [(FaultKind::Before, Unavailable), (FaultKind::DiskFull, Exhausted)] {
         world.faults().fail_next_commits(1, fault);
         refused(&store, store.nodes().register(machine(1, with(&key))), kind).await;
     }
@@ -188,18 +164,17 @@ async fn a_registration_whose_commit_fails_leaves_no_trace(world: &mut World) {
     assert_eq!(store.view().nodes().len(), 0);
     assert_eq!(store.view().addresses().len(), 0);
     assert_eq!(store.preauth_keys().get(key.id).await.unwrap(), Some(key.clone()));
-    let node = store.nodes().register(machine(1, with(&key))).await.unwrap();
+    let node = register(&store, 1, with(&key)).await;
     let store = world.pass(store).await;
     assert_eq!(store.nodes().get(node.id).await.unwrap(), Some(node));
 }
 
-async fn a_registration_whose_answer_is_lost_happens_once(world: &mut World) {
-    let store = world.open().await;
+async fn a_registration_whose_answer_is_lost_happens_once(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let key = one_time_key(&store, alice).await;
     let before = store.view().serial();
     world.faults().fail_next_commits(1, FaultKind::After);
-    let node = store.nodes().register(machine(1, with(&key))).await.unwrap();
+    let node = register(&store, 1, with(&key)).await;
     assert_eq!(store.view().serial(), before.next());
     let store = world.pass(store).await;
     assert_eq!(store.nodes().get(node.id).await.unwrap(), Some(node.clone()));
@@ -208,15 +183,14 @@ async fn a_registration_whose_answer_is_lost_happens_once(world: &mut World) {
     assert_eq!(again, node);
 }
 
-async fn of_64_concurrent_uses_exactly_one_wins(world: &mut World) {
-    let store = world.open().await;
+async fn of_64_concurrent_uses_exactly_one_wins(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let key = one_time_key(&store, alice).await;
     let outcomes = register_at_once(&store, 1..=64, &with(&key)).await;
     let (won, lost): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(Result::is_ok);
     assert_eq!((won.len(), lost.len()), (1, 63));
     for error in lost.into_iter().filter_map(Result::err) {
-        assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
+        assert_eq!(*error.kind(), PermissionDenied);
     }
     let winner = won.into_iter().next().unwrap().unwrap();
     let store = world.pass(store).await;
@@ -225,12 +199,10 @@ async fn of_64_concurrent_uses_exactly_one_wins(world: &mut World) {
     assert_eq!(view.addresses().len(), 2);
     let used = view.preauth_keys().get(key.id).unwrap();
     assert_eq!((used.used_at, used.revision.get()), (Some(winner.created_at), 2));
-    let late = store.nodes().register(machine(65, with(&key)));
-    refused(&store, late, ErrorKind::PermissionDenied).await;
+    refused(&store, store.nodes().register(machine(65, with(&key))), PermissionDenied).await;
 }
 
-async fn a_reusable_key_admits_64_at_once(world: &mut World) {
-    let store = world.open().await;
+async fn a_reusable_key_admits_64_at_once(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let key = reusable_key(&store, alice).await;
     let outcomes = register_at_once(&store, 1..=64, &with(&key)).await;
@@ -241,170 +213,52 @@ async fn a_reusable_key_admits_64_at_once(world: &mut World) {
     assert_eq!(store.view().addresses().len(), 128);
     // Only the first use is kept.
     assert_eq!(store.view().preauth_keys().get(key.id).unwrap().revision.get(), 2);
-    store.nodes().register(machine(65, with(&key))).await.unwrap();
+    register(&store, 65, with(&key)).await;
 }
 
-async fn a_known_machine_uses_a_one_time_key_up(world: &mut World) {
-    let store = world.open().await;
+async fn a_known_machine_uses_a_one_time_key_up(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let first = node(&store, alice, 1).await;
     let key = one_time_key(&store, alice).await;
-    let again = store.nodes().register(machine(1, with(&key))).await.unwrap();
+    let again = register(&store, 1, with(&key)).await;
     assert_eq!((again.id, again.preauth_key), (first.id, Some(key.id)));
     let store = world.pass(store).await;
-    let other = store.nodes().register(machine(2, with(&key)));
-    refused(&store, other, ErrorKind::PermissionDenied).await;
+    refused(&store, store.nodes().register(machine(2, with(&key))), PermissionDenied).await;
 }
 
-async fn a_revoked_key_admits_nobody(world: &mut World) {
-    let store = world.open().await;
+async fn a_revoked_key_admits_nobody(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let keys = [one_time_key(&store, alice).await, reusable_key(&store, alice).await];
-    let admitted = store.nodes().register(machine(1, with(&keys[1]))).await.unwrap();
+    let admitted = register(&store, 1, with(&keys[1])).await;
     for key in &keys {
         store.preauth_keys().revoke(key.id).await.unwrap();
     }
     let store = world.pass(store).await;
     for key in &keys {
         for number in [1, 2] {
-            let call = store.nodes().register(machine(number, with(key)));
-            refused(&store, call, ErrorKind::PermissionDenied).await;
+            refused(&store, store.nodes().register(machine(number, with(key))), PermissionDenied)
+                .await;
         }
     }
     assert_eq!(store.nodes().get(admitted.id).await.unwrap(), Some(admitted));
 }
 
-async fn an_expired_key_admits_nobody(world: &mut World) {
-    let store = world.open().await;
+async fn an_expired_key_admits_nobody(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let new = NewPreAuthKey {
         user: Some(alice),
         reusable: true,
-        expires_at: Some(world.clock().now().saturating_add(std::time::Duration::from_secs(10))),
+        expires_at: Some(world.clock().now().saturating_add(Duration::from_secs(10))),
         ..NewPreAuthKey::default()
     };
     let (key, _) = store.preauth_keys().create(new).await.unwrap();
     world.advance(9);
-    store.nodes().register(machine(1, with(&key))).await.unwrap();
+    register(&store, 1, with(&key)).await;
     let store = world.pass(store).await;
     world.advance(1);
     for number in [1, 2] {
-        let call = store.nodes().register(machine(number, with(&key)));
-        refused(&store, call, ErrorKind::PermissionDenied).await;
+        refused(&store, store.nodes().register(machine(number, with(&key))), PermissionDenied)
+            .await;
     }
     assert_eq!(store.view().nodes().len(), 1);
-}
-
-// What the cases about nodes have in common.
-
-/// A store that is open.
-pub(crate) type Opened = Arc<dyn Store>;
-
-/// Makes a local user.
-pub(crate) async fn user(store: &Opened, name: &str) -> UserId {
-    store.users().create(NewUser::local(name.parse().unwrap())).await.unwrap().id
-}
-
-/// Makes a key that admits one node of this user.
-pub(crate) async fn one_time_key(store: &Opened, user: UserId) -> Arc<PreAuthKey> {
-    let new = NewPreAuthKey { user: Some(user), ..NewPreAuthKey::default() };
-    store.preauth_keys().create(new).await.unwrap().0
-}
-
-/// Makes a key that admits any number of nodes of this user.
-pub(crate) async fn reusable_key(store: &Opened, user: UserId) -> Arc<PreAuthKey> {
-    let new = NewPreAuthKey { user: Some(user), reusable: true, ..NewPreAuthKey::default() };
-    store.preauth_keys().create(new).await.unwrap().0
-}
-
-/// Admission with a key.
-pub(crate) fn with(key: &PreAuthKey) -> Admission {
-    Admission::PreAuthKey(key.id)
-}
-
-/// Admission by an administrator.
-pub(crate) fn by(user: UserId) -> Admission {
-    Admission::User { user, method: RegisterMethod::Cli }
-}
-
-/// The node key of the machine with this number.
-pub(crate) fn node_key(number: u16) -> NodeKey {
-    NodeKey::from_bytes(key_bytes(2, number)).unwrap()
-}
-
-/// A machine of this number, called `machine-<number>`, that wants to register.
-pub(crate) fn machine(number: u16, admission: Admission) -> Registration {
-    Registration {
-        machine_key: ghostwire_store_core::domain::MachineKey::from_bytes(key_bytes(1, number))
-            .unwrap(),
-        node_key: node_key(number),
-        disco_key: None,
-        hostname: format!("machine-{number}").parse().unwrap(),
-        host_info: HostInfo::default(),
-        admission,
-        expires_at: None,
-    }
-}
-
-fn key_bytes(kind: u8, number: u16) -> [u8; 32] {
-    let mut bytes = [kind; 32];
-    bytes[..2].copy_from_slice(&number.to_be_bytes());
-    bytes
-}
-
-/// Registers the machine with this number as a user's.
-pub(crate) async fn node(store: &Opened, user: UserId, number: u16) -> Arc<Node> {
-    store.nodes().register(machine(number, by(user))).await.unwrap()
-}
-
-/// Registers the machines with these numbers, all at once.
-pub(crate) async fn register_at_once(
-    store: &Opened,
-    numbers: impl Iterator<Item = u16>,
-    admission: &Admission,
-) -> Vec<Result<Arc<Node>>> {
-    let calls = numbers.map(|number| {
-        let (store, registration) = (store.clone(), machine(number, admission.clone()));
-        tokio::spawn(async move { store.nodes().register(registration).await })
-    });
-    let calls: Vec<_> = calls.collect();
-    join_all(calls).await.into_iter().map(|call| call.unwrap()).collect()
-}
-
-/// These tags.
-pub(crate) fn tags(names: &[&str]) -> TagSet {
-    TagSet::new(names.iter().map(|name| name.parse::<Tag>().unwrap())).unwrap()
-}
-
-/// Makes a call that has to be refused like this, without a trace.
-pub(crate) async fn refused<T: Debug>(
-    store: &Opened,
-    call: impl Future<Output = Result<T>>,
-    kind: ErrorKind,
-) -> Error {
-    let before = standing(store).await;
-    let error = call.await.unwrap_err();
-    assert_eq!(*error.kind(), kind, "{error}");
-    assert_eq!(standing(store).await, before, "what is refused leaves no trace: {error}");
-    error
-}
-
-/// Makes a call that has to work, and to write nothing.
-pub(crate) async fn idle<T>(store: &Opened, call: impl Future<Output = Result<T>>) -> T {
-    let before = standing(store).await;
-    let answer = call.await.unwrap();
-    assert_eq!(standing(store).await, before, "nothing is written");
-    answer
-}
-
-async fn standing(store: &Opened) -> (Serial, Digests) {
-    (store.view().serial(), store.digests().await.unwrap())
-}
-
-/// What the audit trail says of something, oldest first: what was done, and by whom.
-pub(crate) async fn audit_of(store: &Opened, subject: impl Display) -> Vec<String> {
-    let query =
-        AuditQuery { subject: Some(subject.to_string().parse().unwrap()), ..AuditQuery::default() };
-    let page = store.audit().query(&query, &PageRequest::first(Limit::MAX)).await.unwrap();
-    page.items.iter().map(|entry| format!("{} by {}", entry.action, entry.actor)).collect()
 }

@@ -1,21 +1,6 @@
 //! Nodes that go: by a delete, or because they were ephemeral.
 
-use std::sync::Arc;
-
-use ghostwire_store_core::ErrorKind;
-use ghostwire_store_core::domain::{
-    Change, Clock, Limit, MetricPoint, MetricQuery, NetworkSettings, NewPreAuthKey, NewSession,
-    Node, NodeId, NodePatch, PageRequest, PreAuthKey, Registration, Sample, SessionOwner,
-    SettingDocument, Timestamp, UserId,
-};
-
-use crate::case::cases;
-use crate::cases::nodes::registration::{
-    Opened, audit_of, by, idle, machine, node, refused, reusable_key, user, with,
-};
-use crate::cases::presence::{connect, disconnect, heartbeat};
-use crate::cases::routes::offers::{carry, primary};
-use crate::world::World;
+use crate::prelude::*;
 
 cases! {
     stored {
@@ -29,7 +14,6 @@ cases! {
         ],
         "ephemeral" => [
             an_ephemeral_node_is_reaped_after_the_cutoff,
-            an_ephemeral_node_that_never_connected_is_reaped_by_its_creation,
             an_online_or_lasting_node_is_never_reaped,
             a_node_is_reaped_by_the_key_it_registered_with_last,
             the_cutoff_is_a_setting,
@@ -37,21 +21,19 @@ cases! {
             reaping_takes_all_that_a_delete_does,
         ],
     }
+    stored_unopened {
+        "ephemeral" => [an_ephemeral_node_that_never_connected_is_reaped_by_its_creation],
+    }
 }
 
-async fn a_delete_takes_what_is_the_nodes_and_nothing_else(world: &mut World) {
-    let store = world.open().await;
+async fn a_delete_takes_what_is_the_nodes_and_nothing_else(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let (gone, kept) = (node(&store, alice, 1).await, node(&store, alice, 2).await);
     let mut sessions = Vec::new();
     for node in [&gone, &kept] {
         connect(&store, node.id, 1).await;
         carry(&store, node.id, &["10.1.0.0/16", "10.2.0.0/16", "::/0"]).await;
-        let new = NewSession {
-            owner: SessionOwner::Node(node.id),
-            client: None,
-            expires_at: Timestamp::MAX,
-        };
+        let new = session_of(SessionOwner::Node(node.id), Timestamp::MAX);
         sessions.push(store.sessions().begin(new).await.unwrap());
     }
     let store = world.pass(store).await;
@@ -71,12 +53,10 @@ async fn a_delete_takes_what_is_the_nodes_and_nothing_else(world: &mut World) {
     assert_eq!(view.nodes().iter().collect::<Vec<_>>(), [&kept]);
     assert!(view.presence().is_online(kept.id));
     let token = sessions[0].1.expose();
-    let call = store.sessions().authenticate(token);
-    refused(&store, call, ErrorKind::PermissionDenied).await;
+    refused(&store, store.sessions().authenticate(token), PermissionDenied).await;
 }
 
-async fn addresses_and_label_are_free_after_a_delete(world: &mut World) {
-    let store = world.open().await;
+async fn addresses_and_label_are_free_after_a_delete(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let first = node(&store, alice, 1).await;
     node(&store, alice, 2).await;
@@ -93,8 +73,7 @@ async fn addresses_and_label_are_free_after_a_delete(world: &mut World) {
     assert_eq!((&third.label, third.ipv4, third.ipv6), (&first.label, first.ipv4, first.ipv6));
 }
 
-async fn primary_routes_fail_over_on_a_delete(world: &mut World) {
-    let store = world.open().await;
+async fn primary_routes_fail_over_on_a_delete(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let (first, second) = (node(&store, alice, 1).await.id, node(&store, alice, 2).await.id);
     for node in [first, second] {
@@ -112,8 +91,7 @@ async fn primary_routes_fail_over_on_a_delete(world: &mut World) {
     assert_eq!(primary(&store, "10.1.0.0/16").await, None);
 }
 
-async fn a_delete_takes_exactly_the_node_of_this_id(world: &mut World) {
-    let store = world.open().await;
+async fn a_delete_takes_exactly_the_node_of_this_id(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let target = node(&store, alice, 1).await;
     // One is called like its id, in each place where a name can stand.
@@ -129,7 +107,7 @@ async fn a_delete_takes_exactly_the_node_of_this_id(world: &mut World) {
     let renamed = store.nodes().update(renamed.id, patch, None).await.unwrap();
     let store = world.pass(store).await;
     store.nodes().delete(target.id).await.unwrap();
-    refused(&store, store.nodes().delete(target.id), ErrorKind::NotFound).await;
+    refused(&store, store.nodes().delete(target.id), NotFound).await;
     let store = world.pass(store).await;
     let left: Vec<_> = store.view().nodes().iter().cloned().collect();
     let mut expected = vec![by_hostname, of_user, renamed];
@@ -138,32 +116,23 @@ async fn a_delete_takes_exactly_the_node_of_this_id(world: &mut World) {
     assert!(store.users().get(by_user).await.unwrap().is_some());
 }
 
-async fn a_second_delete_is_not_found(world: &mut World) {
-    let store = world.open().await;
+async fn a_second_delete_is_not_found(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let first = node(&store, alice, 1).await;
     store.nodes().delete(first.id).await.unwrap();
     let store = world.pass(store).await;
     for id in [first.id, NodeId::from_bytes([9; 16])] {
-        refused(&store, store.nodes().delete(id), ErrorKind::NotFound).await;
-        let patch = NodePatch::default();
-        refused(&store, store.nodes().update(id, patch, None), ErrorKind::NotFound).await;
+        refused(&store, store.nodes().delete(id), NotFound).await;
+        refused(&store, store.nodes().update(id, NodePatch::default(), None), NotFound).await;
     }
     // The same machine is another node from here on.
     let again = node(&store, alice, 1).await;
     assert_ne!(again.id, first.id);
 }
 
-async fn metrics_and_audit_trail_outlive_the_node(world: &mut World) {
-    let store = world.open().await;
-    let alice = user(&store, "alice").await;
-    let first = node(&store, alice, 1).await;
-    let point = MetricPoint {
-        node: Some(first.id),
-        metric: "rx_bytes".parse().unwrap(),
-        at: world.clock().now(),
-        value: Sample::new(4.5).unwrap(),
-    };
+async fn metrics_and_audit_trail_outlive_the_node(world: &mut World, store: Opened) {
+    let first = some_node(&store).await;
+    let point = point(Some(first.id), "rx_bytes", world.clock().now(), 4.5);
     store.metrics().record(point.clone()).await.unwrap();
     world.advance(1);
     store.acting_as("admin".parse().unwrap()).nodes().delete(first.id).await.unwrap();
@@ -176,20 +145,17 @@ async fn metrics_and_audit_trail_outlive_the_node(world: &mut World) {
     };
     let all = PageRequest::first(Limit::MAX);
     assert_eq!(store.metrics().range(&query, &all).await.unwrap().items, [point]);
-    assert_eq!(
-        audit_of(&store, first.id).await,
-        ["node.register by system", "node.delete by admin"]
-    );
+    let lines = audit_of(&store, first.id).await;
+    assert_eq!(lines, ["node.register by system", "node.delete by admin"]);
     store.metrics().prune(world.clock().now()).await.unwrap();
     let store = world.pass(store).await;
     assert_eq!(store.metrics().range(&query, &all).await.unwrap().items, []);
 }
 
-async fn an_ephemeral_node_is_reaped_after_the_cutoff(world: &mut World) {
-    let store = world.open().await;
+async fn an_ephemeral_node_is_reaped_after_the_cutoff(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let key = ephemeral_key(&store, alice).await;
-    let first = store.nodes().register(machine(1, with(&key))).await.unwrap();
+    let first = register(&store, 1, with(&key)).await;
     connect(&store, first.id, 1).await;
     world.advance(100);
     heartbeat(&store, first.id, 1).await;
@@ -205,19 +171,17 @@ async fn an_ephemeral_node_is_reaped_after_the_cutoff(world: &mut World) {
     assert_eq!(store.nodes().get(first.id).await.unwrap(), None);
     assert_eq!(store.presence().get(first.id).await.unwrap(), None);
     assert_eq!(idle(&store, store.nodes().reap_ephemeral()).await, []);
-    assert_eq!(
-        audit_of(&store, first.id).await,
-        ["node.register by system", "node.reap by system"]
-    );
+    let lines = audit_of(&store, first.id).await;
+    assert_eq!(lines, ["node.register by system", "node.reap by system"]);
 }
 
 async fn an_ephemeral_node_that_never_connected_is_reaped_by_its_creation(world: &mut World) {
     let store = world.open().await;
     let alice = user(&store, "alice").await;
     let key = ephemeral_key(&store, alice).await;
-    let first = store.nodes().register(machine(1, with(&key))).await.unwrap();
+    let first = register(&store, 1, with(&key)).await;
     world.advance(1799);
-    let second = store.nodes().register(machine(2, with(&key))).await.unwrap();
+    let second = register(&store, 2, with(&key)).await;
     assert_eq!(idle(&store, store.nodes().reap_ephemeral()).await, []);
     let store = world.pass(store).await;
     world.advance(1);
@@ -226,11 +190,10 @@ async fn an_ephemeral_node_that_never_connected_is_reaped_by_its_creation(world:
     assert_eq!(store.view().nodes().iter().collect::<Vec<_>>(), [&second]);
 }
 
-async fn an_online_or_lasting_node_is_never_reaped(world: &mut World) {
-    let store = world.open().await;
+async fn an_online_or_lasting_node_is_never_reaped(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let key = ephemeral_key(&store, alice).await;
-    let online = store.nodes().register(machine(1, with(&key))).await.unwrap();
+    let online = register(&store, 1, with(&key)).await;
     connect(&store, online.id, 1).await;
     let lasting = [node(&store, alice, 2).await, node(&store, alice, 3).await];
     connect(&store, lasting[0].id, 1).await;
@@ -245,14 +208,13 @@ async fn an_online_or_lasting_node_is_never_reaped(world: &mut World) {
     assert_eq!(idle(&store, store.nodes().reap_ephemeral()).await, []);
 }
 
-async fn a_node_is_reaped_by_the_key_it_registered_with_last(world: &mut World) {
-    let store = world.open().await;
+async fn a_node_is_reaped_by_the_key_it_registered_with_last(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let (passing, lasting) =
         (ephemeral_key(&store, alice).await, reusable_key(&store, alice).await);
     for (number, keys) in [(1, [&passing, &lasting]), (2, [&lasting, &passing])] {
         for key in keys {
-            store.nodes().register(machine(number, with(key))).await.unwrap();
+            register(&store, number, with(key)).await;
         }
     }
     let store = world.pass(store).await;
@@ -264,8 +226,7 @@ async fn a_node_is_reaped_by_the_key_it_registered_with_last(world: &mut World) 
     assert_eq!(left, [machine(1, by(alice)).machine_key]);
 }
 
-async fn the_cutoff_is_a_setting(world: &mut World) {
-    let store = world.open().await;
+async fn the_cutoff_is_a_setting(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     assert_eq!(store.view().settings().network().ephemeral_cutoff_seconds, 1800);
     let key = ephemeral_key(&store, alice).await;
@@ -275,24 +236,23 @@ async fn the_cutoff_is_a_setting(world: &mut World) {
         store.settings().put(SettingDocument::Network(network), None)
     };
     cutoff(5).await.unwrap();
-    let first = store.nodes().register(machine(1, with(&key))).await.unwrap();
+    let first = register(&store, 1, with(&key)).await;
     world.advance(4);
     assert_eq!(idle(&store, store.nodes().reap_ephemeral()).await, []);
     world.advance(1);
     assert_eq!(store.nodes().reap_ephemeral().await.unwrap(), [first.id]);
     cutoff(0).await.unwrap();
-    let second = store.nodes().register(machine(2, with(&key))).await.unwrap();
+    let second = register(&store, 2, with(&key)).await;
     let store = world.pass(store).await;
     assert_eq!(store.nodes().reap_ephemeral().await.unwrap(), [second.id]);
     let store = world.pass(store).await;
     assert!(store.view().nodes().is_empty());
 }
 
-async fn nothing_is_reaped_by_itself(world: &mut World) {
-    let store = world.open().await;
+async fn nothing_is_reaped_by_itself(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let key = ephemeral_key(&store, alice).await;
-    let first = store.nodes().register(machine(1, with(&key))).await.unwrap();
+    let first = register(&store, 1, with(&key)).await;
     world.advance(1_000_000);
     user(&store, "bob").await;
     let store = world.pass(store).await;
@@ -300,13 +260,12 @@ async fn nothing_is_reaped_by_itself(world: &mut World) {
     assert_eq!(store.nodes().get(first.id).await.unwrap(), Some(first));
 }
 
-async fn reaping_takes_all_that_a_delete_does(world: &mut World) {
-    let store = world.open().await;
+async fn reaping_takes_all_that_a_delete_does(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let key = ephemeral_key(&store, alice).await;
     let mut gone = Vec::new();
     for number in 1..=3 {
-        let node = store.nodes().register(machine(number, with(&key))).await.unwrap();
+        let node = register(&store, number, with(&key)).await;
         connect(&store, node.id, 1).await;
         carry(&store, node.id, &["10.1.0.0/16"]).await;
         disconnect(&store, node.id, 1).await;
@@ -324,14 +283,4 @@ async fn reaping_takes_all_that_a_delete_does(world: &mut World) {
     assert!(view.addresses().is_empty());
     let next: Arc<Node> = node(&store, alice, 1).await;
     assert_eq!((&next.label, next.ipv4), (&gone[0].label, gone[0].ipv4));
-}
-
-async fn ephemeral_key(store: &Opened, user: UserId) -> Arc<PreAuthKey> {
-    let new = NewPreAuthKey {
-        user: Some(user),
-        reusable: true,
-        ephemeral: true,
-        ..NewPreAuthKey::default()
-    };
-    store.preauth_keys().create(new).await.unwrap().0
 }

@@ -1,14 +1,6 @@
 //! A machine that did not hear the answer, and registers again with the same one-time key.
 
-use ghostwire_store_core::ErrorKind;
-use ghostwire_store_core::command::{Image, Restore};
-use ghostwire_store_core::domain::{Change, Clock, Node, NodeId, NodePatch, Patch, Registration};
-
-use crate::case::cases;
-use crate::cases::nodes::registration::{
-    by, idle, machine, node_key, one_time_key, refused, tags, user, with,
-};
-use crate::world::World;
+use crate::prelude::*;
 
 cases! {
     stored {
@@ -21,11 +13,10 @@ cases! {
     }
 }
 
-async fn a_repetition_gives_the_node_as_it_is_and_writes_nothing(world: &mut World) {
-    let store = world.open().await;
+async fn a_repetition_gives_the_node_as_it_is_and_writes_nothing(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let key = one_time_key(&store, alice).await;
-    let first = store.nodes().register(machine(1, with(&key))).await.unwrap();
+    let first = register(&store, 1, with(&key)).await;
     let store = world.pass(store).await;
     world.advance(60);
     let again = idle(&store, store.nodes().register(machine(1, with(&key)))).await;
@@ -41,19 +32,17 @@ async fn a_repetition_gives_the_node_as_it_is_and_writes_nothing(world: &mut Wor
     assert_eq!(again, changed);
 }
 
-async fn a_repetition_with_another_key_is_refused(world: &mut World) {
-    let store = world.open().await;
+async fn a_repetition_with_another_key_is_refused(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let (key, other) = (one_time_key(&store, alice).await, one_time_key(&store, alice).await);
-    let first = store.nodes().register(machine(1, with(&key))).await.unwrap();
-    store.nodes().register(machine(2, with(&other))).await.unwrap();
+    let first = register(&store, 1, with(&key)).await;
+    register(&store, 2, with(&other)).await;
     let store = world.pass(store).await;
     let another_node_key = Registration { node_key: node_key(30), ..machine(1, with(&key)) };
     let another_machine = Registration { node_key: first.node_key, ..machine(3, with(&key)) };
     let another_preauth_key = machine(1, with(&other));
     for registration in [another_node_key, another_machine, another_preauth_key] {
-        let call = store.nodes().register(registration);
-        refused(&store, call, ErrorKind::PermissionDenied).await;
+        refused(&store, store.nodes().register(registration), PermissionDenied).await;
     }
     // What the node has rotated away is another node key, too.
     let rotated = store.nodes().rotate_key(
@@ -65,16 +54,14 @@ async fn a_repetition_with_another_key_is_refused(world: &mut World) {
     );
     rotated.await.unwrap();
     let store = world.pass(store).await;
-    let call = store.nodes().register(machine(1, with(&key)));
-    refused(&store, call, ErrorKind::PermissionDenied).await;
+    refused(&store, store.nodes().register(machine(1, with(&key))), PermissionDenied).await;
 }
 
-async fn a_repetition_ends_with_the_expiry_of_the_node(world: &mut World) {
-    let store = world.open().await;
+async fn a_repetition_ends_with_the_expiry_of_the_node(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let key = one_time_key(&store, alice).await;
-    let first = store.nodes().register(machine(1, with(&key))).await.unwrap();
-    let expires_at = world.clock().now().saturating_add(std::time::Duration::from_secs(10));
+    let first = register(&store, 1, with(&key)).await;
+    let expires_at = world.clock().now().saturating_add(Duration::from_secs(10));
     let patch = NodePatch { expires_at: Patch::Set(expires_at), ..NodePatch::default() };
     let expiring = store.nodes().update(first.id, patch, None).await.unwrap();
     let store = world.pass(store).await;
@@ -82,16 +69,14 @@ async fn a_repetition_ends_with_the_expiry_of_the_node(world: &mut World) {
     let again = idle(&store, store.nodes().register(machine(1, with(&key)))).await;
     assert_eq!(again, expiring);
     world.advance(1);
-    let call = store.nodes().register(machine(1, with(&key)));
-    refused(&store, call, ErrorKind::PermissionDenied).await;
+    refused(&store, store.nodes().register(machine(1, with(&key))), PermissionDenied).await;
 }
 
 /// What was brought in from elsewhere may say that a key admitted a node, and that nobody used it.
-async fn an_unused_key_is_used_up_even_if_the_node_names_it(world: &mut World) {
-    let store = world.open().await;
+async fn an_unused_key_is_used_up_even_if_the_node_names_it(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let key = one_time_key(&store, alice).await;
-    let other = store.nodes().register(machine(2, by(alice))).await.unwrap();
+    let other = register(&store, 2, by(alice)).await;
     let machine = machine(1, with(&key));
     let restored = Node {
         id: NodeId::from_bytes([8; 16]),

@@ -1,16 +1,6 @@
 //! Which route carries the traffic for an address.
 
-use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-use ghostwire_store_core::domain::{NodeId, Prefix};
-
-use crate::case::cases;
-use crate::cases::nodes::registration::{node, user};
-use crate::cases::presence::{connect, disconnect};
-use crate::cases::routes::offers::{advertise, approve, carry, prefix};
-use crate::dice::Dice;
-use crate::world::World;
+use crate::prelude::*;
 
 cases! {
     stored {
@@ -23,8 +13,7 @@ cases! {
     }
 }
 
-async fn the_longest_prefix_wins(world: &mut World) {
-    let store = world.open().await;
+async fn the_longest_prefix_wins(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let (a, b) = (node(&store, alice, 1).await.id, node(&store, alice, 2).await.id);
     for id in [a, b] {
@@ -51,8 +40,7 @@ async fn the_longest_prefix_wins(world: &mut World) {
     }
 }
 
-async fn only_primaries_are_found(world: &mut World) {
-    let store = world.open().await;
+async fn only_primaries_are_found(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let (a, b) = (node(&store, alice, 1).await.id, node(&store, alice, 2).await.id);
     connect(&store, a, 1).await;
@@ -76,8 +64,7 @@ async fn only_primaries_are_found(world: &mut World) {
     }
 }
 
-async fn those_of_one_length_are_found_one_by_one(world: &mut World) {
-    let mut store = world.open().await;
+async fn those_of_one_length_are_found_one_by_one(world: &mut World, mut store: Opened) {
     let alice = user(&store, "alice").await;
     let mut carriers = Vec::new();
     for number in 1..=3 {
@@ -105,8 +92,7 @@ async fn those_of_one_length_are_found_one_by_one(world: &mut World) {
     }
 }
 
-async fn lookups_agree_with_a_plain_search(world: &mut World) {
-    let store = world.open().await;
+async fn lookups_agree_with_a_plain_search(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let dice = Dice::new(11);
     // Few different leading bits, so that many prefixes lie in one another.

@@ -1,17 +1,6 @@
 //! Routes: what is advertised and approved.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
-
-use ghostwire_store_core::ErrorKind;
-use ghostwire_store_core::domain::{
-    Clock, NodeId, PageRequest, Prefix, Revision, Route, RouteFilter, RouteId,
-};
-
-use crate::case::cases;
-use crate::cases::nodes::registration::{Opened, audit_of, idle, node, refused, user};
-use crate::cases::presence::connect;
-use crate::world::World;
+use crate::prelude::*;
 
 cases! {
     stored {
@@ -32,7 +21,7 @@ cases! {
         ],
         "prefixes" => [prefixes_of_every_length_come_back],
     }
-    once {
+    once_unopened {
         "prefixes" => [
             host_bits_are_refused_with_the_canonical_form,
             mapped_prefixes_are_refused,
@@ -40,10 +29,8 @@ cases! {
     }
 }
 
-async fn each_side_takes_the_whole_list(world: &mut World) {
-    let store = world.open().await;
-    let alice = user(&store, "alice").await;
-    let id = node(&store, alice, 1).await.id;
+async fn each_side_takes_the_whole_list(world: &mut World, store: Opened) {
+    let id = some_node(&store).await.id;
     let made = world.clock().now();
     let first = advertise(&store, id, &["fd01::/64", "10.2.0.0/16", "10.1.0.0/16"]).await.unwrap();
     // By prefix, whatever the order they were given in.
@@ -87,10 +74,8 @@ async fn each_side_takes_the_whole_list(world: &mut World) {
     );
 }
 
-async fn approving_may_come_first(world: &mut World) {
-    let store = world.open().await;
-    let alice = user(&store, "alice").await;
-    let id = node(&store, alice, 1).await.id;
+async fn approving_may_come_first(world: &mut World, store: Opened) {
+    let id = some_node(&store).await.id;
     connect(&store, id, 1).await;
     let approved = approve(&store, id, &["10.1.0.0/16"]).await.unwrap();
     assert_eq!(sides(&approved), ["10.1.0.0/16 -p"]);
@@ -103,10 +88,8 @@ async fn approving_may_come_first(world: &mut World) {
     assert_eq!(primary(&store, "10.1.0.0/16").await, Some(id));
 }
 
-async fn a_route_that_is_on_neither_side_disappears(world: &mut World) {
-    let store = world.open().await;
-    let alice = user(&store, "alice").await;
-    let id = node(&store, alice, 1).await.id;
+async fn a_route_that_is_on_neither_side_disappears(world: &mut World, store: Opened) {
+    let id = some_node(&store).await.id;
     carry(&store, id, &["10.1.0.0/16", "10.2.0.0/16"]).await;
     let routes = of_node(&store, id).await;
     advertise(&store, id, &["10.2.0.0/16"]).await.unwrap();
@@ -122,8 +105,7 @@ async fn a_route_that_is_on_neither_side_disappears(world: &mut World) {
     assert_eq!(again[1].id, routes[1].id);
 }
 
-async fn a_prefix_is_one_route_of_a_node(world: &mut World) {
-    let store = world.open().await;
+async fn a_prefix_is_one_route_of_a_node(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let (a, b) = (node(&store, alice, 1).await.id, node(&store, alice, 2).await.id);
     let twice = advertise(&store, a, &["10.1.0.0/16", "10.1.0.0/16"]).await.unwrap();
@@ -139,10 +121,8 @@ async fn a_prefix_is_one_route_of_a_node(world: &mut World) {
     assert_eq!(store.view().routes().len(), 3);
 }
 
-async fn emptied_routes_stay_empty(world: &mut World) {
-    let store = world.open().await;
-    let alice = user(&store, "alice").await;
-    let id = node(&store, alice, 1).await.id;
+async fn emptied_routes_stay_empty(world: &mut World, store: Opened) {
+    let id = some_node(&store).await.id;
     connect(&store, id, 1).await;
     carry(&store, id, &["10.1.0.0/16", "::/0"]).await;
     let store = world.pass(store).await;
@@ -159,10 +139,8 @@ async fn emptied_routes_stay_empty(world: &mut World) {
     assert_eq!(idle(&store, approve(&store, id, &[])).await, []);
 }
 
-async fn the_same_list_again_writes_nothing(world: &mut World) {
-    let store = world.open().await;
-    let alice = user(&store, "alice").await;
-    let id = node(&store, alice, 1).await.id;
+async fn the_same_list_again_writes_nothing(world: &mut World, store: Opened) {
+    let id = some_node(&store).await.id;
     carry(&store, id, &["10.1.0.0/16", "10.2.0.0/16"]).await;
     let store = world.pass(store).await;
     world.advance(60);
@@ -172,16 +150,14 @@ async fn the_same_list_again_writes_nothing(world: &mut World) {
     assert_eq!(idle(&store, approve(&store, id, &other_order)).await, routes);
 }
 
-async fn a_call_takes_at_most_1024_prefixes(world: &mut World) {
-    let store = world.open().await;
-    let alice = user(&store, "alice").await;
-    let id = node(&store, alice, 1).await.id;
+async fn a_call_takes_at_most_1024_prefixes(world: &mut World, store: Opened) {
+    let id = some_node(&store).await.id;
     let prefixes: Vec<_> = (0..1025u32)
         .map(|number| Prefix::host(Ipv4Addr::from_bits(0x0a00_0000 + number).into()).unwrap())
         .collect();
     let routes = store.routes();
     for call in [routes.advertise(id, prefixes.clone()), routes.approve(id, prefixes.clone())] {
-        refused(&store, call, ErrorKind::InvalidArgument).await;
+        refused(&store, call, InvalidArgument).await;
     }
     assert_eq!(routes.advertise(id, prefixes[1..].to_vec()).await.unwrap().len(), 1024);
     routes.approve(id, prefixes[1..].to_vec()).await.unwrap();
@@ -192,41 +168,35 @@ async fn a_call_takes_at_most_1024_prefixes(world: &mut World) {
     assert!(view.routes().iter().all(|route| route.advertised && route.approved));
 }
 
-async fn routes_of_an_unknown_node_are_not_found(world: &mut World) {
-    let store = world.open().await;
-    let alice = user(&store, "alice").await;
-    let gone = node(&store, alice, 1).await.id;
+async fn routes_of_an_unknown_node_are_not_found(world: &mut World, store: Opened) {
+    let gone = some_node(&store).await.id;
     store.nodes().delete(gone).await.unwrap();
     let store = world.pass(store).await;
     for id in [gone, NodeId::from_bytes([9; 16])] {
         for prefixes in [&[][..], &["10.1.0.0/16"]] {
-            refused(&store, advertise(&store, id, prefixes), ErrorKind::NotFound).await;
-            refused(&store, approve(&store, id, prefixes), ErrorKind::NotFound).await;
+            refused(&store, advertise(&store, id, prefixes), NotFound).await;
+            refused(&store, approve(&store, id, prefixes), NotFound).await;
         }
     }
 }
 
-async fn a_deleted_route_is_gone(world: &mut World) {
-    let store = world.open().await;
-    let alice = user(&store, "alice").await;
-    let id = node(&store, alice, 1).await.id;
+async fn a_deleted_route_is_gone(world: &mut World, store: Opened) {
+    let id = some_node(&store).await.id;
     carry(&store, id, &["10.1.0.0/16", "10.2.0.0/16"]).await;
     let routes = of_node(&store, id).await;
     let store = world.pass(store).await;
     store.routes().delete(routes[0].id).await.unwrap();
     let store = world.pass(store).await;
     for unknown in [routes[0].id, RouteId::from_bytes([9; 16])] {
-        refused(&store, store.routes().delete(unknown), ErrorKind::NotFound).await;
+        refused(&store, store.routes().delete(unknown), NotFound).await;
         assert_eq!(store.routes().get(unknown).await.unwrap(), None);
     }
     assert_eq!(of_node(&store, id).await, [routes[1].clone()]);
     assert_eq!(audit_of(&store, routes[0].id).await, ["route.delete by system"]);
 }
 
-async fn exit_routes_have_no_primary_and_are_not_looked_up(world: &mut World) {
-    let store = world.open().await;
-    let alice = user(&store, "alice").await;
-    let id = node(&store, alice, 1).await.id;
+async fn exit_routes_have_no_primary_and_are_not_looked_up(world: &mut World, store: Opened) {
+    let id = some_node(&store).await.id;
     connect(&store, id, 1).await;
     carry(&store, id, &["0.0.0.0/0", "::/0", "0.0.0.0/1", "8000::/1"]).await;
     let store = world.pass(store).await;
@@ -246,8 +216,7 @@ async fn exit_routes_have_no_primary_and_are_not_looked_up(world: &mut World) {
     }
 }
 
-async fn each_family_is_approved_by_itself(world: &mut World) {
-    let store = world.open().await;
+async fn each_family_is_approved_by_itself(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let id = node(&store, alice, 1).await.id;
     let exits = Prefix::exits();
@@ -264,10 +233,8 @@ async fn each_family_is_approved_by_itself(world: &mut World) {
     assert_eq!(sides(&of_node(&store, id).await), ["0.0.0.0/0 ap", "::/0 ap"]);
 }
 
-async fn prefixes_of_every_length_come_back(world: &mut World) {
-    let store = world.open().await;
-    let alice = user(&store, "alice").await;
-    let id = node(&store, alice, 1).await.id;
+async fn prefixes_of_every_length_come_back(world: &mut World, store: Opened) {
+    let id = some_node(&store).await.id;
     let four = |length| Prefix::containing(IpAddr::from([0xff; 4]), length).unwrap();
     let six = |length| Prefix::containing(IpAddr::from([0xff; 16]), length).unwrap();
     let prefixes: Vec<_> = (0..=32).map(four).chain((0..=128).map(six)).collect();
@@ -307,13 +274,12 @@ async fn host_bits_are_refused_with_the_canonical_form(_: &mut World) {
                 Prefix::new(address, length).unwrap_err(),
                 format!("{address}/{length}").parse::<Prefix>().unwrap_err(),
             ] {
-                assert_eq!(*error.kind(), ErrorKind::InvalidArgument);
+                assert_eq!(*error.kind(), InvalidArgument);
                 assert_eq!(value_of(&error, "canonical"), Some(canonical.as_str()));
             }
             assert_eq!(prefix(&canonical).to_string(), canonical);
         }
-        let error = Prefix::new(address, bits + 1).unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::InvalidArgument);
+        fails(Prefix::new(address, bits + 1), InvalidArgument);
     }
 }
 
@@ -323,64 +289,19 @@ async fn mapped_prefixes_are_refused(_: &mut World) {
         ("::ffff:0:0/96", "0.0.0.0"),
         ("::ffff:1.2.3.4/128", "1.2.3.4"),
     ] {
-        let error = text.parse::<Prefix>().unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::InvalidArgument);
+        let error = fails(text.parse::<Prefix>(), InvalidArgument);
         assert_eq!(value_of(&error, "ipv4"), Some(ipv4));
     }
 }
 
-fn value_of<'e>(error: &'e ghostwire_store_core::Error, key: &str) -> Option<&'e str> {
+fn value_of<'e>(error: &'e Error, key: &str) -> Option<&'e str> {
     let mut facts = error.context().iter();
     facts.find(|(name, _)| *name == key).map(|(_, value)| value.as_str())
 }
 
-/// The prefix with this text.
-pub(crate) fn prefix(text: &str) -> Prefix {
-    text.parse().unwrap()
-}
-
-fn prefixes(texts: &[&str]) -> Vec<Prefix> {
-    texts.iter().map(|text| prefix(text)).collect()
-}
-
-/// Makes these prefixes all that a node advertises.
-pub(crate) async fn advertise(
-    store: &Opened,
-    node: NodeId,
-    texts: &[&str],
-) -> ghostwire_store_core::Result<Vec<Arc<Route>>> {
-    store.routes().advertise(node, prefixes(texts)).await
-}
-
-/// Makes these prefixes all that is approved of a node.
-pub(crate) async fn approve(
-    store: &Opened,
-    node: NodeId,
-    texts: &[&str],
-) -> ghostwire_store_core::Result<Vec<Arc<Route>>> {
-    store.routes().approve(node, prefixes(texts)).await
-}
-
-/// Makes these prefixes all that a node advertises and that is approved of it.
-pub(crate) async fn carry(store: &Opened, node: NodeId, texts: &[&str]) {
-    advertise(store, node, texts).await.unwrap();
-    approve(store, node, texts).await.unwrap();
-}
-
-/// The node that is primary for exactly this prefix. Whoever is asked says the same.
-pub(crate) async fn primary(store: &Opened, text: &str) -> Option<NodeId> {
-    let filter =
-        RouteFilter { prefix: Some(prefix(text)), primary: Some(true), ..RouteFilter::default() };
-    let page = store.routes().list(&filter, &PageRequest::default()).await.unwrap();
-    assert!(page.items.len() <= 1, "{text} has several primaries: {:?}", page.items);
-    let view = store.view();
-    assert_eq!(page.items.first(), view.routes().primary(prefix(text)));
-    page.items.first().map(|route| route.node)
-}
-
 async fn of_node(store: &Opened, node: NodeId) -> Vec<Arc<Route>> {
     let filter = RouteFilter { node: Some(node), ..RouteFilter::default() };
-    let page = PageRequest::first(ghostwire_store_core::domain::Limit::MAX);
+    let page = PageRequest::first(Limit::MAX);
     let listed = store.routes().list(&filter, &page).await.unwrap().items;
     assert_eq!(store.view().routes().of_node(node).cloned().collect::<Vec<_>>(), listed);
     listed

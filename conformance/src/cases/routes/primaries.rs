@@ -1,16 +1,6 @@
 //! Which route carries the traffic for a prefix.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
-use ghostwire_store_core::domain::{Clock, NodeId, Route};
-
-use crate::case::cases;
-use crate::cases::nodes::registration::{Opened, node, user};
-use crate::cases::presence::{connect, disconnect};
-use crate::cases::routes::offers::{advertise, approve, carry, prefix, primary};
-use crate::dice::Dice;
-use crate::world::World;
+use crate::prelude::*;
 
 const SHARED: &str = "10.1.0.0/16";
 
@@ -35,7 +25,7 @@ cases! {
 }
 
 /// Nodes that are online and carry the shared prefix, oldest first.
-async fn routers(world: &World, store: &Opened, count: u16) -> Vec<NodeId> {
+async fn routers(world: &World, store: &Opened, count: u32) -> Vec<NodeId> {
     let alice = user(store, "alice").await;
     let mut ids = Vec::new();
     for number in 1..=count {
@@ -48,10 +38,8 @@ async fn routers(world: &World, store: &Opened, count: u16) -> Vec<NodeId> {
     ids
 }
 
-async fn a_primary_is_advertised_approved_and_online(world: &mut World) {
-    let mut store = world.open().await;
-    let alice = user(&store, "alice").await;
-    let id = node(&store, alice, 1).await.id;
+async fn a_primary_is_advertised_approved_and_online(world: &mut World, mut store: Opened) {
+    let id = some_node(&store).await.id;
     // In each order of the three, it is the last one that makes it primary.
     for (session, order) in [(1, [0, 1, 2]), (2, [1, 2, 0]), (3, [2, 0, 1]), (4, [2, 1, 0])] {
         for (step, what) in order.into_iter().enumerate() {
@@ -70,8 +58,7 @@ async fn a_primary_is_advertised_approved_and_online(world: &mut World) {
     }
 }
 
-async fn a_primary_fails_over_on_a_disconnect_and_not_back(world: &mut World) {
-    let store = world.open().await;
+async fn a_primary_fails_over_on_a_disconnect_and_not_back(world: &mut World, store: Opened) {
     let ids = routers(world, &store, 2).await;
     let store = world.pass(store).await;
     assert_eq!(primary(&store, SHARED).await, Some(ids[0]));
@@ -93,8 +80,7 @@ async fn a_primary_fails_over_on_a_disconnect_and_not_back(world: &mut World) {
     assert_eq!(primary(&store, SHARED).await, Some(ids[1]));
 }
 
-async fn a_primary_fails_over_when_its_node_is_deleted(world: &mut World) {
-    let mut store = world.open().await;
+async fn a_primary_fails_over_when_its_node_is_deleted(world: &mut World, mut store: Opened) {
     let ids = routers(world, &store, 3).await;
     for (gone, next) in [(ids[0], Some(ids[1])), (ids[1], Some(ids[2])), (ids[2], None)] {
         store = world.pass(store).await;
@@ -106,8 +92,7 @@ async fn a_primary_fails_over_when_its_node_is_deleted(world: &mut World) {
     assert!(store.view().routes().is_empty());
 }
 
-async fn a_primary_fails_over_when_it_is_no_longer_advertised(world: &mut World) {
-    let store = world.open().await;
+async fn a_primary_fails_over_when_it_is_no_longer_advertised(world: &mut World, store: Opened) {
     let ids = routers(world, &store, 2).await;
     let store = world.pass(store).await;
     advertise(&store, ids[0], &["10.9.0.0/16"]).await.unwrap();
@@ -123,8 +108,7 @@ async fn a_primary_fails_over_when_it_is_no_longer_advertised(world: &mut World)
     assert_eq!(primary(&store, SHARED).await, None);
 }
 
-async fn a_primary_fails_over_when_it_is_no_longer_approved(world: &mut World) {
-    let store = world.open().await;
+async fn a_primary_fails_over_when_it_is_no_longer_approved(world: &mut World, store: Opened) {
     let ids = routers(world, &store, 2).await;
     let store = world.pass(store).await;
     approve(&store, ids[0], &[]).await.unwrap();
@@ -140,8 +124,7 @@ async fn a_primary_fails_over_when_it_is_no_longer_approved(world: &mut World) {
     assert_eq!(primary(&store, SHARED).await, None);
 }
 
-async fn a_primary_fails_over_when_the_route_is_deleted(world: &mut World) {
-    let store = world.open().await;
+async fn a_primary_fails_over_when_the_route_is_deleted(world: &mut World, store: Opened) {
     let ids = routers(world, &store, 2).await;
     let store = world.pass(store).await;
     let route = store.view().routes().primary(prefix(SHARED)).unwrap().clone();
@@ -155,8 +138,7 @@ async fn a_primary_fails_over_when_the_route_is_deleted(world: &mut World) {
     assert_eq!(primary(&store, SHARED).await, None);
 }
 
-async fn the_oldest_that_can_takes_over(world: &mut World) {
-    let store = world.open().await;
+async fn the_oldest_that_can_takes_over(world: &mut World, store: Opened) {
     let ids = routers(world, &store, 5).await;
     // Of the four others the first two cannot.
     disconnect(&store, ids[1], 1).await;
@@ -177,8 +159,7 @@ async fn the_oldest_that_can_takes_over(world: &mut World) {
     }
 }
 
-async fn what_nobody_approved_decides_nothing(world: &mut World) {
-    let store = world.open().await;
+async fn what_nobody_approved_decides_nothing(world: &mut World, store: Opened) {
     let bob = user(&store, "bob").await;
     let mut others = Vec::new();
     for number in 10..15 {
@@ -222,8 +203,7 @@ async fn what_nobody_approved_decides_nothing(world: &mut World) {
     assert_eq!(primary(&store, SHARED).await, Some(others[3]));
 }
 
-async fn the_oldest_takes_over_even_if_the_clock_was_set_back(world: &mut World) {
-    let store = world.open().await;
+async fn the_oldest_takes_over_even_if_the_clock_was_set_back(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let beginning = world.clock().now();
     let mut ids = Vec::new();
@@ -250,8 +230,7 @@ async fn the_oldest_takes_over_even_if_the_clock_was_set_back(world: &mut World)
     }
 }
 
-async fn another_connection_of_the_same_node_moves_nothing(world: &mut World) {
-    let store = world.open().await;
+async fn another_connection_of_the_same_node_moves_nothing(world: &mut World, store: Opened) {
     let ids = routers(world, &store, 2).await;
     connect(&store, ids[0], 2).await;
     disconnect(&store, ids[0], 1).await;
@@ -259,8 +238,7 @@ async fn another_connection_of_the_same_node_moves_nothing(world: &mut World) {
     assert_eq!(primary(&store, SHARED).await, Some(ids[0]));
 }
 
-async fn each_prefix_has_a_primary_of_its_own(world: &mut World) {
-    let store = world.open().await;
+async fn each_prefix_has_a_primary_of_its_own(world: &mut World, store: Opened) {
     let ids = routers(world, &store, 2).await;
     // The same address with another length, and another family, are other prefixes.
     carry(&store, ids[1], &[SHARED, "10.1.0.0/17", "fd01::/16"]).await;
@@ -278,8 +256,7 @@ async fn each_prefix_has_a_primary_of_its_own(world: &mut World) {
     }
 }
 
-async fn the_flag_is_no_change_of_a_route(world: &mut World) {
-    let store = world.open().await;
+async fn the_flag_is_no_change_of_a_route(world: &mut World, store: Opened) {
     let ids = routers(world, &store, 2).await;
     let before: Vec<_> = store.view().routes().iter().cloned().collect();
     world.advance(60);
@@ -302,9 +279,8 @@ struct Sides {
     made: usize,
 }
 
-async fn primaries_agree_with_a_model(world: &mut World) {
+async fn primaries_agree_with_a_model(world: &mut World, mut store: Opened) {
     const PREFIXES: [&str; 3] = [SHARED, "10.1.0.0/24", "fd01::/64"];
-    let mut store = world.open().await;
     let alice = user(&store, "alice").await;
     let mut ids = Vec::new();
     for number in 1..=4 {

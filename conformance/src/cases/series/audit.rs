@@ -1,35 +1,23 @@
 //! The audit trail.
 
-use std::sync::Arc;
-
-use ghostwire_store_core::block::Serial;
-use ghostwire_store_core::command::{Part, Transaction, UserCommand};
-use ghostwire_store_core::domain::*;
-use ghostwire_store_core::layer::FaultKind;
-use ghostwire_store_core::{Entity, ErrorKind, Store};
-
-use crate::case::cases;
-use crate::cases::credentials::secrets::user;
-use crate::world::World;
+use crate::prelude::*;
 
 cases! {
     stored {
         "audit-trail" => [
-            lines_name_the_actor_of_the_handle,
             a_change_and_its_lines_are_one_commit,
             queries_merge_what_is_folded_and_what_is_not,
             appended_entries_are_found_and_replaced,
             a_line_of_the_store_can_be_replaced_too,
             a_batch_of_entries_is_stored_as_a_whole,
         ],
-        "retention" => [
-            pruned_entries_do_not_come_back,
-        ],
+        "retention" => [pruned_entries_do_not_come_back],
+    }
+    stored_unopened {
+        "audit-trail" => [lines_name_the_actor_of_the_handle],
     }
     once {
-        "retention" => [
-            blocks_keep_pruned_entries_until_they_are_dropped,
-        ],
+        "retention" => [blocks_keep_pruned_entries_until_they_are_dropped],
     }
 }
 
@@ -40,12 +28,12 @@ async fn lines_name_the_actor_of_the_handle(world: &mut World) {
     let anna = store.acting_as("anna@example.com".parse().unwrap());
     let bert = anna.acting_as("bert".parse().unwrap());
     for (handle, name) in [(&store, "a"), (&anna, "b"), (&bert, "c"), (&anna, "d"), (&store, "e")] {
-        handle.users().create(user(name)).await.unwrap();
+        handle.users().create(local(name)).await.unwrap();
         world.advance(1);
     }
     let store = world.pass(store).await;
     let store = world.reopen(store).await;
-    store.users().create(user("f")).await.unwrap();
+    create(&store, "f").await;
     let actors: Vec<_> = trail(&store, &AuditQuery::default(), 1000)
         .await
         .iter()
@@ -57,18 +45,17 @@ async fn lines_name_the_actor_of_the_handle(world: &mut World) {
     assert_eq!(actors[5..], ["system"]);
 }
 
-async fn a_change_and_its_lines_are_one_commit(world: &mut World) {
-    let store = world.open().await;
+async fn a_change_and_its_lines_are_one_commit(world: &mut World, store: Opened) {
     world.faults().fail_next_commits(1, FaultKind::Before);
-    store.users().create(user("alice")).await.unwrap_err();
+    store.users().create(local("alice")).await.unwrap_err();
     assert_eq!(lines(&store).await, []);
     world.faults().fail_next_commits(1, FaultKind::After);
-    let alice = store.users().create(user("alice")).await.unwrap();
+    let alice = store.users().create(local("alice")).await.unwrap();
     assert_eq!(lines(&store).await, [("user.create".to_owned(), alice.id.to_string())]);
     world.advance(1);
     let now = world.options().clock.now();
     let bob = UserId::time_ordered(now, [1; 10]);
-    let create = |id, name| UserCommand::Create { id, user: user(name) };
+    let create = |id, name| UserCommand::Create { id, user: local(name) };
     let refused = Transaction::new().then(create(bob, "bob")).unwrap();
     let refused = refused.then(create(UserId::time_ordered(now, [2; 10]), "alice")).unwrap();
     store.transact(refused).await.unwrap_err();
@@ -83,8 +70,7 @@ async fn a_change_and_its_lines_are_one_commit(world: &mut World) {
     assert_eq!(found, expected.map(|(action, id)| (action.to_owned(), id.to_string())));
 }
 
-async fn queries_merge_what_is_folded_and_what_is_not(world: &mut World) {
-    let mut store = world.open().await;
+async fn queries_merge_what_is_folded_and_what_is_not(world: &mut World, mut store: Opened) {
     let mut expected = Vec::new();
     for n in 0..90_u8 {
         // Several lines at one moment, and others between them in time that were appended.
@@ -94,11 +80,10 @@ async fn queries_merge_what_is_folded_and_what_is_not(world: &mut World) {
         let now = world.options().clock.now();
         let actor: ActorName = ["anna", "bert", "system"][usize::from(n) % 3].parse().unwrap();
         let handle = store.acting_as(actor.clone());
-        let created = handle.users().create(user(&format!("user{n}"))).await.unwrap();
-        let id = created.id.to_string();
-        expected.push((now, actor.to_string(), "user.create".to_owned(), id));
+        let created = handle.users().create(local(&format!("user{n}"))).await.unwrap();
+        expected.push((now, actor.to_string(), "user.create".to_owned(), created.id.to_string()));
         if n % 5 == 0 {
-            let at = now.saturating_sub(std::time::Duration::from_secs(4));
+            let at = now.saturating_sub(Duration::from_secs(4));
             let entry = entry(at, n, "clara", Entity::Node, "node-1");
             expected.push((at, "clara".to_owned(), "test".to_owned(), "node-1".to_owned()));
             store.audit().append(vec![entry]).await.unwrap();
@@ -116,14 +101,12 @@ async fn queries_merge_what_is_folded_and_what_is_not(world: &mut World) {
     check_trail(&store, &mut expected).await;
 }
 
-async fn appended_entries_are_found_and_replaced(world: &mut World) {
-    let store = world.open().await;
+async fn appended_entries_are_found_and_replaced(world: &mut World, store: Opened) {
     let now = world.options().clock.now();
     let before = store.view().serial();
     let first = entry(now, 1, "anna", Entity::User, "u1");
     let other = entry(now, 2, "anna", Entity::User, "u1");
-    let later =
-        entry(now.saturating_add(std::time::Duration::from_micros(1)), 1, "a", Entity::Audit, "");
+    let later = entry(now.saturating_add(MICROSECOND), 1, "a", Entity::Audit, "");
     store.audit().append(vec![later.clone(), other.clone(), first.clone()]).await.unwrap();
     let store = world.pass(store).await;
     assert_eq!(entries(&store).await, [first.clone(), other.clone(), later.clone()]);
@@ -134,9 +117,8 @@ async fn appended_entries_are_found_and_replaced(world: &mut World) {
     assert_eq!(store.view().serial(), before, "no block is made");
 }
 
-async fn a_line_of_the_store_can_be_replaced_too(world: &mut World) {
-    let store = world.open().await;
-    store.users().create(user("alice")).await.unwrap();
+async fn a_line_of_the_store_can_be_replaced_too(world: &mut World, store: Opened) {
+    create(&store, "alice").await;
     let line = entries(&store).await.remove(0);
     let replaced = AuditEntry { actor: "bert".parse().unwrap(), ..line };
     store.audit().append(vec![replaced.clone()]).await.unwrap();
@@ -147,21 +129,18 @@ async fn a_line_of_the_store_can_be_replaced_too(world: &mut World) {
     assert_eq!(entries(&store).await, [replaced]);
 }
 
-async fn a_batch_of_entries_is_stored_as_a_whole(world: &mut World) {
-    let store = world.open().await;
+async fn a_batch_of_entries_is_stored_as_a_whole(world: &mut World, store: Opened) {
     let now = world.options().clock.now();
     let batch = |count: u64| {
         let one = |n: u64| {
-            let at = now.saturating_add(std::time::Duration::from_micros(n));
+            let at = now.saturating_add(Duration::from_micros(n));
             entry(at, (n % 256) as u8, "anna", Entity::User, "u1")
         };
         (0..count).map(one).collect::<Vec<_>>()
     };
-    let error = store.audit().append(batch(10_001)).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::InvalidArgument);
+    fails(store.audit().append(batch(10_001)).await, InvalidArgument);
     world.faults().fail_next_commits(1, FaultKind::DiskFull);
-    let error = store.audit().append(batch(10)).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Exhausted);
+    fails(store.audit().append(batch(10)).await, Exhausted);
     assert_eq!(entries(&store).await, []);
     store.audit().append(Vec::new()).await.unwrap();
     store.audit().append(batch(10_000)).await.unwrap();
@@ -169,10 +148,9 @@ async fn a_batch_of_entries_is_stored_as_a_whole(world: &mut World) {
     assert_eq!(entries(&store).await, batch(10_000));
 }
 
-async fn pruned_entries_do_not_come_back(world: &mut World) {
-    let store = world.open().await;
+async fn pruned_entries_do_not_come_back(world: &mut World, store: Opened) {
     for n in 0..12 {
-        store.users().create(user(&format!("user{n}"))).await.unwrap();
+        create(&store, &format!("user{n}")).await;
         let now = world.options().clock.now();
         store.audit().append(vec![entry(now, n, "anna", Entity::Node, "n")]).await.unwrap();
         world.advance(1);
@@ -197,9 +175,8 @@ async fn pruned_entries_do_not_come_back(world: &mut World) {
     assert_eq!(store.view().users().len(), 12, "only the record of it is gone");
 }
 
-async fn blocks_keep_pruned_entries_until_they_are_dropped(world: &mut World) {
-    let store = world.open().await;
-    store.users().create(user("alice")).await.unwrap();
+async fn blocks_keep_pruned_entries_until_they_are_dropped(world: &mut World, store: Opened) {
+    create(&store, "alice").await;
     let line = entries(&store).await;
     store.audit().prune(Timestamp::MAX).await.unwrap();
     store.close().await.unwrap();
@@ -210,62 +187,37 @@ async fn blocks_keep_pruned_entries_until_they_are_dropped(world: &mut World) {
     let mut options = world.options();
     options.writer.retain_block_bytes = 0;
     let store = world.open_with(options).await;
-    store.users().create(user("bob")).await.unwrap();
+    create(&store, "bob").await;
     store.checkpoint().await.unwrap();
     store.close().await.unwrap();
     let backend = world.open_backend().await;
     let error = backend.blocks(Serial::ZERO, 10).await.unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::Compacted { .. }), "{error}");
+    assert!(matches!(error.kind(), Compacted { .. }), "{error}");
 }
 
 fn entry(at: Timestamp, n: u8, actor: &str, entity: Entity, subject: &str) -> AuditEntry {
     // In the order of the numbers, and none is nil.
     let mut id = [n; 16];
     id[15] = 1;
-    AuditEntry {
-        id: AuditId::from_bytes(id),
-        at,
-        actor: actor.parse().unwrap(),
-        action: "test".parse().unwrap(),
-        entity,
-        subject: subject.parse().unwrap(),
-    }
+    let (id, actor) = (AuditId::from_bytes(id), actor.parse().unwrap());
+    AuditEntry { id, at, actor, action: text("test"), entity, subject: text(subject) }
 }
 
-pub(crate) async fn trail(
-    store: &Arc<dyn Store>,
-    query: &AuditQuery,
-    limit: usize,
-) -> Vec<Arc<AuditEntry>> {
-    let mut entries = Vec::new();
-    let mut page = PageRequest::first(Limit::new(limit).unwrap());
-    loop {
-        let found = store.audit().query(query, &page).await.unwrap();
-        assert!(found.items.len() <= limit);
-        entries.extend(found.items);
-        let Some(next) = found.next else { return entries };
-        page = PageRequest::after(page.limit, next);
-    }
-}
-
-async fn entries(store: &Arc<dyn Store>) -> Vec<AuditEntry> {
+async fn entries(store: &Opened) -> Vec<AuditEntry> {
     let all = trail(store, &AuditQuery::default(), 1000).await;
     all.iter().map(|entry| AuditEntry::clone(entry)).collect()
 }
 
-async fn lines(store: &Arc<dyn Store>) -> Vec<(String, String)> {
+async fn lines(store: &Opened) -> Vec<(String, String)> {
     let all = entries(store).await;
     all.iter().map(|entry| (entry.action.to_string(), entry.subject.to_string())).collect()
 }
 
 /// The trail is what is expected, and every query gives what a naive filter does.
-async fn check_trail(
-    store: &Arc<dyn Store>,
-    expected: &mut Vec<(Timestamp, String, String, String)>,
-) {
+async fn check_trail(store: &Opened, expected: &mut Vec<(Timestamp, String, String, String)>) {
     let all = trail(store, &AuditQuery::default(), 1000).await;
     assert!(all.is_sorted_by_key(|entry| (entry.at, entry.id)));
-    let text = |text: &dyn std::fmt::Display| text.to_string();
+    let text = |text: &dyn Display| text.to_string();
     let mut found: Vec<_> = all
         .iter()
         .map(|entry| (entry.at, text(&entry.actor), text(&entry.action), text(&entry.subject)))

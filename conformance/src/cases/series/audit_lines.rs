@@ -1,24 +1,19 @@
 //! Which writes leave lines in the audit trail, and which leave none.
 
-use std::sync::Arc;
-
-use ghostwire_store_core::command::{Image, Restore};
-use ghostwire_store_core::domain::*;
-use ghostwire_store_core::{Entity, Store};
-
-use crate::case::cases;
-use crate::cases::credentials::secrets::{hour, settle, user};
-use crate::cases::series::audit::trail;
-use crate::world::World;
+use crate::prelude::*;
 
 cases! {
     stored {
         "audit-trail" => [
+            what_nobody_administers_leaves_no_line,
+            what_changes_nothing_leaves_no_line,
+        ],
+    }
+    stored_unopened {
+        "audit-trail" => [
             every_write_to_users_and_keys_leaves_its_lines,
             every_write_to_nodes_and_routes_leaves_its_lines,
             every_write_to_documents_leaves_its_lines,
-            what_nobody_administers_leaves_no_line,
-            what_changes_nothing_leaves_no_line,
         ],
     }
 }
@@ -27,27 +22,19 @@ async fn every_write_to_users_and_keys_leaves_its_lines(world: &mut World) {
     let mut trail = Trail::begin(world).await;
     let store = trail.admin.clone();
     let users = store.users();
-    let alice = users.create(user("alice")).await.unwrap().id;
+    let alice = users.create(local("alice")).await.unwrap().id;
     trail.has(world, &[("user.create", Entity::User, &alice)]).await;
     let patch = UserPatch { email: set("a@example.com"), ..UserPatch::default() };
     users.update(alice, patch, None).await.unwrap();
     trail.has(world, &[("user.update", Entity::User, &alice)]).await;
-    let profile = OidcProfile {
-        provider: "https://id.example.com".parse().unwrap(),
-        subject: "1".parse().unwrap(),
-        name: "bob".parse().unwrap(),
-        display_name: None,
-        email: None,
-        picture_url: None,
-    };
+    let profile = profile("1", "bob");
     let bob = users.upsert_oidc(profile.clone()).await.unwrap().id;
     trail.has(world, &[("user.create", Entity::User, &bob)]).await;
-    let profile = OidcProfile { name: "robert".parse().unwrap(), ..profile };
-    users.upsert_oidc(profile).await.unwrap();
+    users.upsert_oidc(OidcProfile { name: "robert".parse().unwrap(), ..profile }).await.unwrap();
     trail.has(world, &[("user.update", Entity::User, &bob)]).await;
 
     let keys = store.api_keys();
-    let new = NewApiKey { user: Some(alice), ..NewApiKey::default() };
+    let new = api_key_of(alice);
     let api = keys.create(new.clone()).await.unwrap().0.id;
     trail.has(world, &[("api_key.create", Entity::ApiKey, &api)]).await;
     keys.revoke(api).await.unwrap();
@@ -58,7 +45,7 @@ async fn every_write_to_users_and_keys_leaves_its_lines(world: &mut World) {
     trail.has(world, &[("api_key.create", Entity::ApiKey, &api)]).await;
 
     let keys = store.preauth_keys();
-    let new = NewPreAuthKey { user: Some(alice), ..NewPreAuthKey::default() };
+    let new = one_time(alice);
     let key = keys.create(new.clone()).await.unwrap().0.id;
     trail.has(world, &[("preauth_key.create", Entity::PreAuthKey, &key)]).await;
     keys.revoke(key).await.unwrap();
@@ -68,8 +55,7 @@ async fn every_write_to_users_and_keys_leaves_its_lines(world: &mut World) {
     let key = keys.create(new).await.unwrap().0.id;
     trail.has(world, &[("preauth_key.create", Entity::PreAuthKey, &key)]).await;
 
-    let owner = SessionOwner::User(alice);
-    let new = NewSession { owner, client: None, expires_at: Timestamp::MAX };
+    let new = session_of(SessionOwner::User(alice), Timestamp::MAX);
     let session = store.sessions().begin(new.clone()).await.unwrap().0.id;
     trail.has(world, &[("session.begin", Entity::Session, &session)]).await;
     store.sessions().end(session).await.unwrap();
@@ -77,8 +63,7 @@ async fn every_write_to_users_and_keys_leaves_its_lines(world: &mut World) {
     let session = store.sessions().begin(new).await.unwrap().0.id;
     trail.has(world, &[("session.begin", Entity::Session, &session)]).await;
 
-    let node =
-        store.nodes().register(registration(1, Admission::PreAuthKey(key))).await.unwrap().id;
+    let node = register(&store, 1, Admission::PreAuthKey(key)).await.id;
     trail.has(world, &[("node.register", Entity::Node, &node)]).await;
     users.delete(alice, true).await.unwrap();
     let gone: [Line<'_>; 4] = [
@@ -98,22 +83,21 @@ async fn every_write_to_nodes_and_routes_leaves_its_lines(world: &mut World) {
     let mut trail = Trail::begin(world).await;
     let store = trail.admin.clone();
     let nodes = store.nodes();
-    let alice = store.users().create(user("alice")).await.unwrap().id;
+    let alice = user(&store, "alice").await;
     trail.has(world, &[("user.create", Entity::User, &alice)]).await;
-    let admission = || Admission::User { user: alice, method: RegisterMethod::Cli };
-    let one = nodes.register(registration(1, admission())).await.unwrap().id;
+    let admission = || by(alice);
+    let one = nodes.register(machine(1, admission())).await.unwrap().id;
     trail.has(world, &[("node.register", Entity::Node, &one)]).await;
-    let two = nodes.register(registration(2, admission())).await.unwrap().id;
+    let two = nodes.register(machine(2, admission())).await.unwrap().id;
     trail.has(world, &[("node.register", Entity::Node, &two)]).await;
-    let again = Registration { node_key: node_key(11), ..registration(1, admission()) };
+    let again = Registration { node_key: node_key(11), ..machine(1, admission()) };
     nodes.register(again).await.unwrap();
     trail.has(world, &[("node.register", Entity::Node, &one)]).await;
     let patch =
         NodePatch { label: Change::Set("renamed".parse().unwrap()), ..NodePatch::default() };
     nodes.update(one, patch, None).await.unwrap();
     trail.has(world, &[("node.update", Entity::Node, &one)]).await;
-    let machine = MachineKey::from_bytes([1; 32]).unwrap();
-    nodes.rotate_key(machine, node_key(11), node_key(12), None, None).await.unwrap();
+    nodes.rotate_key(machine_key(1), node_key(11), node_key(12), None, None).await.unwrap();
     trail.has(world, &[("node.rotate_key", Entity::Node, &one)]).await;
     nodes.expire(vec![one, two], Timestamp::MAX).await.unwrap();
     let both: [Line<'_>; 2] =
@@ -129,10 +113,9 @@ async fn every_write_to_nodes_and_routes_leaves_its_lines(world: &mut World) {
     trail.has(world, &[("route.delete", Entity::Route, &routes[0].id)]).await;
 
     let network = NetworkSettings { ipv6: None, ..NetworkSettings::default() };
-    let network = SettingDocument::Network(network);
-    store.settings().put(network, None).await.unwrap();
+    store.settings().put(SettingDocument::Network(network), None).await.unwrap();
     trail.has(world, &[("setting.put", Entity::Setting, &"network")]).await;
-    let three = nodes.register(registration(3, admission())).await.unwrap();
+    let three = nodes.register(machine(3, admission())).await.unwrap();
     assert_eq!(three.ipv6, None);
     trail.has(world, &[("node.register", Entity::Node, &three.id)]).await;
     store.settings().reset(SettingKind::Network).await.unwrap();
@@ -143,7 +126,7 @@ async fn every_write_to_nodes_and_routes_leaves_its_lines(world: &mut World) {
     let new = NewPreAuthKey { user: Some(alice), ephemeral: true, ..NewPreAuthKey::default() };
     let key = store.preauth_keys().create(new).await.unwrap().0.id;
     trail.has(world, &[("preauth_key.create", Entity::PreAuthKey, &key)]).await;
-    let short = nodes.register(registration(4, Admission::PreAuthKey(key))).await.unwrap().id;
+    let short = nodes.register(machine(4, Admission::PreAuthKey(key))).await.unwrap().id;
     trail.has(world, &[("node.register", Entity::Node, &short)]).await;
     world.advance(3600);
     assert_eq!(nodes.reap_ephemeral().await.unwrap(), [short]);
@@ -168,13 +151,7 @@ async fn every_write_to_documents_leaves_its_lines(world: &mut World) {
     assert_eq!(policies.prune(2).await.unwrap(), 1);
     trail.has(world, &[("policy.prune", Entity::Policy, &2)]).await;
 
-    let record = NewDnsRecord {
-        name: "wiki.example.com".parse().unwrap(),
-        kind: DnsRecordKind::A,
-        value: "10.0.0.1".parse().unwrap(),
-        ttl: None,
-    };
-    let id = store.dns().create(record).await.unwrap().id;
+    let id = store.dns().create(record("wiki.example.com", "10.0.0.1")).await.unwrap().id;
     trail.has(world, &[("dns_record.create", Entity::DnsRecord, &id)]).await;
     let patch = DnsRecordPatch { ttl: Patch::Set(60), ..DnsRecordPatch::default() };
     store.dns().update(id, patch, None).await.unwrap();
@@ -197,14 +174,12 @@ async fn every_write_to_documents_leaves_its_lines(world: &mut World) {
     trail.end(world).await;
 }
 
-async fn what_nobody_administers_leaves_no_line(world: &mut World) {
-    let store = world.open().await;
-    let alice = store.users().create(user("alice")).await.unwrap().id;
-    let admission = Admission::User { user: alice, method: RegisterMethod::Cli };
-    let node = store.nodes().register(registration(1, admission)).await.unwrap().id;
+async fn what_nobody_administers_leaves_no_line(world: &mut World, store: Opened) {
+    let alice = user(&store, "alice").await;
+    let node = register(&store, 1, by(alice)).await.id;
     let (_, text) = store.api_keys().create(NewApiKey::default()).await.unwrap();
-    let expires_at = world.options().clock.now().saturating_add(hour());
-    let new = NewSession { owner: SessionOwner::User(alice), client: None, expires_at };
+    let expires_at = world.options().clock.now().saturating_add(HOUR);
+    let new = session_of(SessionOwner::User(alice), expires_at);
     let (session, _) = store.sessions().begin(new).await.unwrap();
     let before = trail(&store, &AuditQuery::default(), 1000).await;
     let digest = store.digests().await.unwrap().audit;
@@ -229,12 +204,7 @@ async fn what_nobody_administers_leaves_no_line(world: &mut World) {
     };
     let images = vec![Image::User(bob.into())];
     store.restore(Restore { images, skip_invalid: false }).await.unwrap();
-    let point = MetricPoint {
-        node: Some(node),
-        metric: "load".parse().unwrap(),
-        at: expires_at,
-        value: Sample::new(1.0).unwrap(),
-    };
+    let point = point(Some(node), "load", expires_at, 1.0);
     store.metrics().record(point).await.unwrap();
     store.metrics().prune(Timestamp::MAX).await.unwrap();
     store.audit().prune(Timestamp::EPOCH).await.unwrap();
@@ -246,11 +216,9 @@ async fn what_nobody_administers_leaves_no_line(world: &mut World) {
     assert_eq!(store.digests().await.unwrap().audit, digest);
 }
 
-async fn what_changes_nothing_leaves_no_line(world: &mut World) {
-    let store = world.open().await;
-    let alice = store.users().create(user("alice")).await.unwrap();
-    let admission = Admission::User { user: alice.id, method: RegisterMethod::Cli };
-    let node = store.nodes().register(registration(1, admission)).await.unwrap();
+async fn what_changes_nothing_leaves_no_line(world: &mut World, store: Opened) {
+    let alice = create(&store, "alice").await;
+    let node = register(&store, 1, by(alice.id)).await;
     store.nodes().expire(vec![node.id], Timestamp::MAX).await.unwrap();
     store.policies().swap(None, DocumentText::empty()).await.unwrap();
     let dns = SettingDocument::Dns(DnsSettings::default());
@@ -258,7 +226,7 @@ async fn what_changes_nothing_leaves_no_line(world: &mut World) {
     let before = trail(&store, &AuditQuery::default(), 1000).await;
     let serial = store.view().serial();
 
-    store.users().create(user("alice")).await.unwrap_err();
+    store.users().create(local("alice")).await.unwrap_err();
     store.users().delete(alice.id, false).await.unwrap_err();
     store.users().update(alice.id, UserPatch::default(), None).await.unwrap();
     store.nodes().update(node.id, NodePatch::default(), None).await.unwrap();
@@ -276,7 +244,7 @@ async fn what_changes_nothing_leaves_no_line(world: &mut World) {
     assert_eq!(trail(&store, &AuditQuery::default(), 1000).await, before);
 }
 
-type Line<'a> = (&'a str, Entity, &'a (dyn std::fmt::Display + Sync));
+type Line<'a> = (&'a str, Entity, &'a (dyn Display + Sync));
 
 /// What one administrator does, step by step, and what the trail has to say of it.
 struct Trail {
@@ -321,22 +289,6 @@ impl Trail {
     }
 }
 
-fn set<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> Patch<T> {
+fn set<T: std::str::FromStr<Err: Debug>>(text: &str) -> Patch<T> {
     Patch::Set(text.parse().unwrap())
-}
-
-fn node_key(n: u8) -> NodeKey {
-    NodeKey::from_bytes([n; 32]).unwrap()
-}
-
-fn registration(n: u8, admission: Admission) -> Registration {
-    Registration {
-        machine_key: MachineKey::from_bytes([n; 32]).unwrap(),
-        node_key: node_key(n),
-        disco_key: None,
-        hostname: format!("machine-{n}").parse().unwrap(),
-        host_info: HostInfo::default(),
-        admission,
-        expires_at: None,
-    }
 }

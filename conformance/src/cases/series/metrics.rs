@@ -1,17 +1,6 @@
 //! Metrics: recording, repeating, reading and removing them.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-
-use futures_util::StreamExt;
-use ghostwire_store_core::block::Serial;
-use ghostwire_store_core::domain::*;
-use ghostwire_store_core::layer::FaultKind;
-use ghostwire_store_core::{ErrorKind, Store};
-
-use crate::case::cases;
-use crate::cases::credentials::secrets::user;
-use crate::world::{BEGINNING, World};
+use crate::prelude::*;
 
 cases! {
     stored {
@@ -30,15 +19,16 @@ cases! {
     }
     once {
         "metrics-query" => [
-            a_value_is_a_finite_number,
             a_rollup_has_at_most_10000_buckets,
             a_cursor_belongs_to_its_query,
         ],
     }
+    once_unopened {
+        "metrics-query" => [a_value_is_a_finite_number],
+    }
 }
 
-async fn a_point_recorded_again_replaces_the_value(world: &mut World) {
-    let mut store = world.open().await;
+async fn a_point_recorded_again_replaces_the_value(world: &mut World, mut store: Opened) {
     let metrics = |value| vec![point(None, "load", 0, value)];
     store.metrics().record_many(metrics(1.0)).await.unwrap();
     let neighbours = [
@@ -51,39 +41,33 @@ async fn a_point_recorded_again_replaces_the_value(world: &mut World) {
     store.metrics().record(point(None, "load", 0, 2.0)).await.unwrap();
     assert_eq!(value_of(&store, "load", 0).await, Some(2.0));
     // Within one batch the last one counts.
-    let batch = [metrics(3.0), metrics(5.0), metrics(4.0)].concat();
-    store.metrics().record_many(batch).await.unwrap();
+    store.metrics().record_many([metrics(3.0), metrics(5.0), metrics(4.0)].concat()).await.unwrap();
     store = world.pass(store).await;
     assert_eq!(value_of(&store, "load", 0).await, Some(4.0));
     let [of_node, longer, later] = neighbours;
     let all = [point(None, "load", 0, 4.0), later, longer, of_node];
-    assert_eq!(range(&store, &everything(), 1000).await, all);
+    assert_eq!(range(&store, &all_points(), 1000).await, all);
 }
 
-async fn a_batch_is_stored_as_a_whole(world: &mut World) {
-    let store = world.open().await;
+async fn a_batch_is_stored_as_a_whole(world: &mut World, store: Opened) {
     let batch = |from: i64, count: i64| {
         (from..from + count).map(|second| point(None, "load", second, 1.0)).collect::<Vec<_>>()
     };
-    let error = store.metrics().record_many(batch(0, 10_001)).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::InvalidArgument);
+    fails(store.metrics().record_many(batch(0, 10_001)).await, InvalidArgument);
     let writer = WriterId::from_bytes([1; 16]);
-    let error = store.metrics().record_batch(writer, 1, batch(0, 10_001)).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::InvalidArgument);
+    fails(store.metrics().record_batch(writer, 1, batch(0, 10_001)).await, InvalidArgument);
     world.faults().fail_next_commits(1, FaultKind::DiskFull);
-    let error = store.metrics().record_many(batch(0, 500)).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Exhausted);
-    assert_eq!(store.metrics().aggregate(&everything()).await.unwrap(), None);
+    fails(store.metrics().record_many(batch(0, 500)).await, Exhausted);
+    assert_eq!(store.metrics().aggregate(&all_points()).await.unwrap(), None);
     store.metrics().record_many(Vec::new()).await.unwrap();
     store.metrics().record_many(batch(0, 10_000)).await.unwrap();
     let store = world.pass(store).await;
-    let all = store.metrics().aggregate(&everything()).await.unwrap().unwrap();
+    let all = store.metrics().aggregate(&all_points()).await.unwrap().unwrap();
     assert_eq!(all.count, 10_000);
 }
 
-async fn metrics_make_no_block(world: &mut World) {
-    let store = world.open().await;
-    store.users().create(user("alice")).await.unwrap();
+async fn metrics_make_no_block(world: &mut World, store: Opened) {
+    create(&store, "alice").await;
     let before = store.view();
     for second in 0..3 {
         store.metrics().record(point(None, "load", second, 1.0)).await.unwrap();
@@ -92,16 +76,15 @@ async fn metrics_make_no_block(world: &mut World) {
     let store = world.pass(store).await;
     assert_eq!((store.view().serial(), store.view().hash()), (before.serial(), before.hash()));
     let mut watch = store.watch(before.serial());
-    let bob = store.users().create(user("bob")).await.unwrap();
+    let bob = create(&store, "bob").await;
     let told = watch.next().await.unwrap().unwrap();
     assert_eq!(told.serial, Serial::new(before.serial().get() + 1));
     assert_eq!(told.changes.len(), 1);
-    assert_eq!(told.changes[0].handle, ghostwire_store_core::state::Handle::User(bob.id));
-    assert_eq!(store.metrics().aggregate(&everything()).await.unwrap().unwrap().count, 2);
+    assert_eq!(told.changes[0].handle, Handle::User(bob.id));
+    assert_eq!(store.metrics().aggregate(&all_points()).await.unwrap().unwrap().count, 2);
 }
 
-async fn answers_are_those_of_a_naive_computation(world: &mut World) {
-    let store = world.open().await;
+async fn answers_are_those_of_a_naive_computation(world: &mut World, store: Opened) {
     let points = sample();
     for batch in points.chunks(700) {
         store.metrics().record_many(batch.to_vec()).await.unwrap();
@@ -125,8 +108,7 @@ async fn answers_are_those_of_a_naive_computation(world: &mut World) {
     check_queries(&store, &sorted, &nodes, &metrics, &times).await;
 }
 
-async fn eight_thousand_points_come_back_page_by_page(world: &mut World) {
-    let store = world.open().await;
+async fn eight_thousand_points_come_back_page_by_page(world: &mut World, store: Opened) {
     let mut points = Vec::new();
     for series in 0..8 {
         let owner = [None, Some(node(1)), Some(node(2)), Some(node(3))][series / 2];
@@ -139,9 +121,9 @@ async fn eight_thousand_points_come_back_page_by_page(world: &mut World) {
     store.metrics().record_many(shuffled).await.unwrap();
     let store = world.pass(store).await;
     for limit in [1000, 999, 333] {
-        assert_eq!(range(&store, &everything(), limit).await, points);
+        assert_eq!(range(&store, &all_points(), limit).await, points);
     }
-    let query = MetricQuery { metric: Some("tx".parse().unwrap()), ..everything() };
+    let query = MetricQuery { metric: Some("tx".parse().unwrap()), ..all_points() };
     points.retain(|point| point.metric.as_str() == "tx");
     assert_eq!(range(&store, &query, 1000).await, points);
     // 4,000 points are four full pages, and none after them.
@@ -155,21 +137,19 @@ async fn eight_thousand_points_come_back_page_by_page(world: &mut World) {
     assert_eq!(page.next, None);
 }
 
-async fn values_come_back_bit_by_bit(world: &mut World) {
-    let store = world.open().await;
+async fn values_come_back_bit_by_bit(world: &mut World, store: Opened) {
     let values = [0.1 + 0.2, f64::MAX, f64::MIN, f64::MIN_POSITIVE, 5e-324, 1.0 / 3.0, -0.0];
     let points: Vec<_> =
         (0..).zip(values).map(|(second, value)| point(None, "load", second, value)).collect();
     store.metrics().record_many(points).await.unwrap();
     let store = world.pass(store).await;
-    let found = range(&store, &everything(), 1000).await;
+    let found = range(&store, &all_points(), 1000).await;
     let bits: Vec<_> = found.iter().map(|point| point.value.get().to_bits()).collect();
     let expected = values.map(|value| if value == 0.0 { 0 } else { value.to_bits() });
     assert_eq!(bits, expected, "negative zero becomes zero");
 }
 
-async fn a_sum_beyond_a_float_is_infinite_and_never_nan(world: &mut World) {
-    let store = world.open().await;
+async fn a_sum_beyond_a_float_is_infinite_and_never_nan(world: &mut World, store: Opened) {
     // Added one by one; that others would bring it back into range does not count.
     let values = [f64::MAX, f64::MAX, f64::MIN, f64::MIN, f64::MIN];
     let points: Vec<_> =
@@ -182,7 +162,7 @@ async fn a_sum_beyond_a_float_is_infinite_and_never_nan(world: &mut World) {
     store.metrics().record_many(negative.chain(points.clone()).collect()).await.unwrap();
     let store = world.pass(store).await;
     for (metric, sum) in [("load", f64::INFINITY), ("negative", f64::NEG_INFINITY)] {
-        let query = MetricQuery { metric: Some(metric.parse().unwrap()), ..everything() };
+        let query = MetricQuery { metric: Some(metric.parse().unwrap()), ..all_points() };
         let found = store.metrics().aggregate(&query).await.unwrap().unwrap();
         assert_eq!((found.count, found.min, found.max), (5, f64::MIN, f64::MAX));
         assert_eq!((found.sum, found.mean()), (sum, sum));
@@ -195,20 +175,19 @@ async fn a_sum_beyond_a_float_is_infinite_and_never_nan(world: &mut World) {
 
 async fn a_value_is_a_finite_number(_: &mut World) {
     for value in [f64::NAN, -f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
-        assert_eq!(*Sample::new(value).unwrap_err().kind(), ErrorKind::InvalidArgument);
-        assert_eq!(*Sample::try_from(value).unwrap_err().kind(), ErrorKind::InvalidArgument);
+        fails(Sample::new(value), InvalidArgument);
+        fails(Sample::try_from(value), InvalidArgument);
     }
     assert_eq!(Sample::new(-0.0).unwrap().get().to_bits(), 0);
     assert_eq!(Sample::new(f64::MAX).unwrap().get(), f64::MAX);
 }
 
-async fn a_rollup_has_at_most_10000_buckets(world: &mut World) {
-    let store = world.open().await;
+async fn a_rollup_has_at_most_10000_buckets(_: &mut World, store: Opened) {
     let micros = |micros| Timestamp::from_micros(micros).unwrap();
     for width in [Rollup::Minute, Rollup::Hour, Rollup::Day] {
         let bucket = width.micros();
         let start = BEGINNING / bucket * bucket;
-        let query = |from, to| MetricQuery { from: micros(from), to: micros(to), ..everything() };
+        let query = |from, to| MetricQuery { from: micros(from), to: micros(to), ..all_points() };
         let end = start + 10_000 * bucket;
         for at in [start, end - 1, end] {
             let at = micros(at);
@@ -229,33 +208,30 @@ async fn a_rollup_has_at_most_10000_buckets(world: &mut World) {
             (0, Timestamp::MAX.as_micros()),
         ] {
             let error = store.metrics().rollup(&query(from, to), width).await.unwrap_err();
-            assert_eq!(*error.kind(), ErrorKind::InvalidArgument, "{width:?}");
+            assert_eq!(*error.kind(), InvalidArgument, "{width:?}");
         }
         assert_eq!(store.metrics().rollup(&query(end, start), width).await.unwrap(), []);
         assert_eq!(store.metrics().rollup(&query(start, start), width).await.unwrap(), []);
     }
 }
 
-async fn a_cursor_belongs_to_its_query(world: &mut World) {
-    let store = world.open().await;
+async fn a_cursor_belongs_to_its_query(_: &mut World, store: Opened) {
     let points = (0..3).map(|second| point(None, "load", second, 1.0)).collect();
     store.metrics().record_many(points).await.unwrap();
     let first = PageRequest::first(Limit::MIN);
-    let next = store.metrics().range(&everything(), &first).await.unwrap().next.unwrap();
+    let next = store.metrics().range(&all_points(), &first).await.unwrap().next.unwrap();
     let second = PageRequest::after(Limit::MIN, next);
-    store.metrics().range(&everything(), &second).await.unwrap();
+    store.metrics().range(&all_points(), &second).await.unwrap();
     for query in [
-        MetricQuery { node: Some(None), ..everything() },
-        MetricQuery { metric: Some("load".parse().unwrap()), ..everything() },
-        MetricQuery { to: at(1000), ..everything() },
+        MetricQuery { node: Some(None), ..all_points() },
+        MetricQuery { metric: Some("load".parse().unwrap()), ..all_points() },
+        MetricQuery { to: at(1000), ..all_points() },
     ] {
-        let error = store.metrics().range(&query, &second).await.unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::InvalidArgument);
+        fails(store.metrics().range(&query, &second).await, InvalidArgument);
     }
 }
 
-async fn pruning_removes_exactly_what_is_before_a_moment(world: &mut World) {
-    let store = world.open().await;
+async fn pruning_removes_exactly_what_is_before_a_moment(world: &mut World, store: Opened) {
     let mut points = Vec::new();
     for owner in [None, Some(node(1)), Some(node(0xff))] {
         for metric in ["rx", "rx_bytes"] {
@@ -264,26 +240,22 @@ async fn pruning_removes_exactly_what_is_before_a_moment(world: &mut World) {
     }
     store.metrics().record_many(points.clone()).await.unwrap();
     store.metrics().prune(at(0)).await.unwrap();
-    assert_eq!(range(&store, &everything(), 1000).await, points);
+    assert_eq!(range(&store, &all_points(), 1000).await, points);
     store.metrics().prune(at(20)).await.unwrap();
     points.retain(|point| point.at >= at(20));
     let store = world.pass(store).await;
-    assert_eq!(range(&store, &everything(), 1000).await, points);
+    assert_eq!(range(&store, &all_points(), 1000).await, points);
     // What is older can be recorded again, and is removed again.
     let late = point(Some(node(1)), "rx", 5, 2.0);
     store.metrics().record(late.clone()).await.unwrap();
-    let query = MetricQuery { to: at(20), ..everything() };
+    let query = MetricQuery { to: at(20), ..all_points() };
     assert_eq!(range(&store, &query, 10).await, [late]);
     store.metrics().prune(at(20)).await.unwrap();
     let store = world.pass(store).await;
-    assert_eq!(range(&store, &everything(), 1000).await, points);
+    assert_eq!(range(&store, &all_points(), 1000).await, points);
     store.metrics().prune(Timestamp::MAX).await.unwrap();
     let store = world.pass(store).await;
-    assert_eq!(range(&store, &everything(), 1000).await, []);
-}
-
-fn at(second: i64) -> Timestamp {
-    Timestamp::from_micros(BEGINNING + second * 1_000_000).unwrap()
+    assert_eq!(range(&store, &all_points(), 1000).await, []);
 }
 
 fn node(n: u8) -> NodeId {
@@ -295,12 +267,8 @@ pub(super) fn point(node: Option<NodeId>, metric: &str, second: i64, value: f64)
     MetricPoint { node, metric: metric.parse().unwrap(), at: at(second), value }
 }
 
-pub(super) fn everything() -> MetricQuery {
-    MetricQuery { node: None, metric: None, from: Timestamp::EPOCH, to: Timestamp::MAX }
-}
-
 /// A value of the network as a whole.
-pub(super) async fn value_of(store: &Arc<dyn Store>, metric: &str, second: i64) -> Option<f64> {
+pub(super) async fn value_of(store: &Opened, metric: &str, second: i64) -> Option<f64> {
     let query = MetricQuery {
         node: Some(None),
         metric: Some(metric.parse().unwrap()),
@@ -308,22 +276,6 @@ pub(super) async fn value_of(store: &Arc<dyn Store>, metric: &str, second: i64) 
         to: at(second + 1),
     };
     store.metrics().aggregate(&query).await.unwrap().map(|found| found.last)
-}
-
-pub(super) async fn range(
-    store: &Arc<dyn Store>,
-    query: &MetricQuery,
-    limit: usize,
-) -> Vec<MetricPoint> {
-    let mut points = Vec::new();
-    let mut page = PageRequest::first(Limit::new(limit).unwrap());
-    loop {
-        let found = store.metrics().range(query, &page).await.unwrap();
-        assert!(found.items.len() <= limit);
-        points.extend(found.items);
-        let Some(next) = found.next else { return points };
-        page = PageRequest::after(page.limit, next);
-    }
 }
 
 /// Points of several series with names that begin alike, over three days; some of them twice.
@@ -349,7 +301,7 @@ fn sample() -> Vec<MetricPoint> {
 }
 
 async fn check_queries(
-    store: &Arc<dyn Store>,
+    store: &Opened,
     sorted: &[MetricPoint],
     nodes: &[Option<Option<NodeId>>],
     metrics: &[Option<&str>],

@@ -1,21 +1,17 @@
 //! What a read of series sees of what is recorded meanwhile.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 
-use ghostwire_store_core::Store;
-use ghostwire_store_core::domain::*;
-
-use crate::case::cases;
-use crate::cases::writes::durable::{at, everything};
-use crate::world::World;
+use crate::prelude::*;
 
 cases! {
     once {
+        "series-moments" => [what_the_audit_trail_had_before_a_query_is_in_it],
+    }
+    once_unopened {
         "series-moments" => [
             a_series_of_one_read_is_of_one_moment,
             what_was_recorded_before_is_read_and_nothing_that_was_not_recorded,
-            what_the_audit_trail_had_before_a_query_is_in_it,
         ],
     }
 }
@@ -41,11 +37,13 @@ impl Racing {
         let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
         let mut points = Vec::new();
         for series in 0..SERIES {
-            points.extend((0..POINTS).map(|index| MetricPoint {
-                node: Some(NodeId::from_bytes([series + 1; 16])),
-                metric: "load".parse().unwrap(),
-                at: at(i64::from(series) * 3600 + index),
-                value: Sample::new(f64::from(number)).unwrap(),
+            points.extend((0..POINTS).map(|index| {
+                point(
+                    Some(NodeId::from_bytes([series + 1; 16])),
+                    "load",
+                    at(i64::from(series) * 3600 + index),
+                    f64::from(number),
+                )
             }));
         }
         self.store.metrics().record_many(points).await.unwrap();
@@ -53,10 +51,7 @@ impl Racing {
     }
 
     /// Reads while batches are recorded. Gives the numbers that a call may see, with what it saw.
-    async fn read<T, F>(
-        store: &Arc<dyn Store>,
-        read: impl Fn(Arc<dyn Store>) -> F,
-    ) -> Vec<([f64; 2], T)>
+    async fn read<T, F>(store: &Opened, read: impl Fn(Arc<dyn Store>) -> F) -> Vec<([f64; 2], T)>
     where
         F: Future<Output = T>,
     {
@@ -85,7 +80,7 @@ impl Racing {
 
 async fn a_series_of_one_read_is_of_one_moment(world: &mut World) {
     let store = &world.open().await;
-    let query = MetricQuery { to: at(3600 * i64::from(SERIES)), from: at(0), ..everything() };
+    let query = MetricQuery { to: at(3600 * i64::from(SERIES)), from: at(0), ..all_points() };
     let calls = Racing::read(store, |store| {
         let query = query.clone();
         async move { store.metrics().rollup(&query, Rollup::Hour).await.unwrap() }
@@ -115,7 +110,7 @@ async fn what_was_recorded_before_is_read_and_nothing_that_was_not_recorded(worl
         let mut points = Vec::new();
         let mut page = PageRequest::first(Limit::MAX);
         loop {
-            let found = store.metrics().range(&everything(), &page).await.unwrap();
+            let found = store.metrics().range(&all_points(), &page).await.unwrap();
             points.extend(found.items);
             let Some(next) = found.next else { return points };
             page = PageRequest::after(Limit::MAX, next);
@@ -131,8 +126,7 @@ async fn what_was_recorded_before_is_read_and_nothing_that_was_not_recorded(worl
     }
 }
 
-async fn what_the_audit_trail_had_before_a_query_is_in_it(world: &mut World) {
-    let store = world.open().await;
+async fn what_the_audit_trail_had_before_a_query_is_in_it(_: &mut World, store: Opened) {
     let written = Arc::new(AtomicU32::new(0));
     let writer = tokio::spawn({
         let (store, written) = (store.clone(), written.clone());

@@ -1,28 +1,22 @@
 //! Batches that their writers number, so that they can be repeated.
 
-use std::sync::Arc;
-
-use ghostwire_store_core::domain::*;
-use ghostwire_store_core::layer::FaultKind;
-use ghostwire_store_core::{ErrorKind, Store};
-
-use super::metrics::{everything, point, range, value_of};
-use crate::case::cases;
-use crate::world::World;
+use super::metrics::{point, value_of};
+use crate::prelude::*;
 
 cases! {
     stored {
         "metrics-sequence" => [
             a_repeated_batch_does_nothing,
             a_batch_that_was_not_stored_can_be_repeated,
-            a_batch_that_is_stored_is_a_repetition_though_nobody_knew,
             of_concurrent_repetitions_one_counts,
         ],
     }
+    stored_unopened {
+        "metrics-sequence" => [a_batch_that_is_stored_is_a_repetition_though_nobody_knew],
+    }
 }
 
-async fn a_repeated_batch_does_nothing(world: &mut World) {
-    let mut store = world.open().await;
+async fn a_repeated_batch_does_nothing(world: &mut World, mut store: Opened) {
     let (writer, other) = (WriterId::from_bytes([1; 16]), WriterId::from_bytes([2; 16]));
     // A writer may begin at 0.
     record(&store, writer, 0, 1.0).await;
@@ -54,21 +48,18 @@ async fn a_repeated_batch_does_nothing(world: &mut World) {
     record(&store, other, 1, 7.0).await;
     assert_eq!(value_of(&store, "load", 0).await, Some(7.0), "writers count for themselves");
     let most = i64::MAX.unsigned_abs();
-    let error = store.metrics().record_batch(other, most + 1, Vec::new()).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::InvalidArgument);
+    fails(store.metrics().record_batch(other, most + 1, Vec::new()).await, InvalidArgument);
     record(&store, other, most, 8.0).await;
     store = world.pass(store).await;
     record(&store, other, most, 9.0).await;
     assert_eq!(value_of(&store, "load", 0).await, Some(8.0));
 }
 
-async fn a_batch_that_was_not_stored_can_be_repeated(world: &mut World) {
-    let store = world.open().await;
+async fn a_batch_that_was_not_stored_can_be_repeated(world: &mut World, store: Opened) {
     let writer = WriterId::from_bytes([1; 16]);
     world.faults().fail_next_commits(1, FaultKind::Before);
     let batch = |value| vec![point(None, "load", 0, value)];
-    let error = store.metrics().record_batch(writer, 1, batch(1.0)).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Unavailable);
+    fails(store.metrics().record_batch(writer, 1, batch(1.0)).await, Unavailable);
     assert_eq!(value_of(&store, "load", 0).await, None);
     record(&store, writer, 1, 2.0).await;
     assert_eq!(value_of(&store, "load", 0).await, Some(2.0));
@@ -87,8 +78,7 @@ async fn a_batch_that_is_stored_is_a_repetition_though_nobody_knew(world: &mut W
     let batch = |value| vec![point(None, "load", 0, value)];
     // It is stored, but neither this answer arrives nor that to sending it again.
     world.faults().fail_next_commits(2, FaultKind::After);
-    let error = store.metrics().record_batch(writer, 1, batch(1.0)).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+    fails(store.metrics().record_batch(writer, 1, batch(1.0)).await, OutcomeUnknown);
     // Somebody else replaces the point before the writer tries again.
     store.metrics().record_many(batch(2.0)).await.unwrap();
     record(&store, writer, 1, 1.0).await;
@@ -100,8 +90,7 @@ async fn a_batch_that_is_stored_is_a_repetition_though_nobody_knew(world: &mut W
     assert_eq!(value_of(&store, "load", 0).await, Some(3.0));
 }
 
-async fn of_concurrent_repetitions_one_counts(world: &mut World) {
-    let store = world.open().await;
+async fn of_concurrent_repetitions_one_counts(world: &mut World, store: Opened) {
     let writer = WriterId::from_bytes([1; 16]);
     for sequence in 1..=4 {
         let calls: Vec<_> = (0..16)
@@ -119,13 +108,13 @@ async fn of_concurrent_repetitions_one_counts(world: &mut World) {
     }
     let store = world.pass(store).await;
     // Each sequence wrote one point, maybe over an earlier one.
-    let points = range(&store, &everything(), 1000).await;
+    let points = range(&store, &all_points(), 1000).await;
     assert!((1..=4).contains(&points.len()), "{points:?}");
     let newest = points.iter().filter(|point| point.value.get() == 4.0).count();
     assert_eq!(newest, 1);
 }
 
-async fn record(store: &Arc<dyn Store>, writer: WriterId, sequence: u64, value: f64) {
+async fn record(store: &Opened, writer: WriterId, sequence: u64, value: f64) {
     let batch = vec![point(None, "load", 0, value)];
     store.metrics().record_batch(writer, sequence, batch).await.unwrap();
 }

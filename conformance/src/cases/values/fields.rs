@@ -1,26 +1,24 @@
 //! Fields that are absent, empty, or patched.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use ghostwire_store_core::domain::*;
-
-use crate::case::cases;
-use crate::cases::writes::durable::{OneOfEach, at, local, machine, record, text};
-use crate::world::World;
+use crate::prelude::*;
 
 cases! {
     stored {
-        "empty-and-null" => [nothing_is_not_empty, an_emptied_list_stays_empty],
-        "patches" => [a_patch_keeps_clears_or_sets, a_list_is_replaced_as_a_whole],
+        "empty-and-null" => [
+            nothing_is_not_empty,
+            an_emptied_list_stays_empty,
+        ],
+        "patches" => [
+            a_patch_keeps_clears_or_sets,
+            a_list_is_replaced_as_a_whole,
+        ],
     }
 }
-async fn nothing_is_not_empty(world: &mut World) {
-    let store = world.open().await;
+async fn nothing_is_not_empty(world: &mut World, store: Opened) {
     let empty =
         NewUser { display_name: Some(text("")), picture_url: Some(text("")), ..local("empty") };
     let empty = store.users().create(empty).await.unwrap().id;
-    let null = store.users().create(local("null")).await.unwrap().id;
+    let null = user(&store, "null").await;
     let described = NewApiKey { description: Some(text("")), ..NewApiKey::default() };
     let described = store.api_keys().create(described).await.unwrap().0.id;
     let plain = store.api_keys().create(NewApiKey::default()).await.unwrap().0.id;
@@ -60,9 +58,8 @@ async fn nothing_is_not_empty(world: &mut World) {
     assert_eq!(store.settings().get(SettingKind::Dns).await.unwrap(), None);
 }
 
-async fn an_emptied_list_stays_empty(world: &mut World) {
-    let mut store = world.open().await;
-    let made = OneOfEach::make(store.as_ref()).await;
+async fn an_emptied_list_stays_empty(world: &mut World, mut store: Opened) {
+    let made = OneOfEach::make(&store).await;
     let (node, session) = (made.node.id, made.presence.session);
     let tags = TagSet::new(["tag:a".parse().unwrap(), "tag:b".parse().unwrap()]).unwrap();
     let patch = NodePatch { tags: Change::Set(tags), ..NodePatch::default() };
@@ -117,8 +114,7 @@ async fn an_emptied_list_stays_empty(world: &mut World) {
     }
 }
 
-async fn a_patch_keeps_clears_or_sets(world: &mut World) {
-    let mut store = world.open().await;
+async fn a_patch_keeps_clears_or_sets(world: &mut World, mut store: Opened) {
     let new = NewUser {
         display_name: Some(text("Ann")),
         email: Some("ann@example.com".parse().unwrap()),
@@ -145,7 +141,7 @@ async fn a_patch_keeps_clears_or_sets(world: &mut World) {
     let same = store.users().update(first.id, UserPatch::default(), None).await.unwrap();
     assert_eq!(same, user, "what is not given is kept");
 
-    let admission = Admission::User { user: user.id, method: RegisterMethod::Cli };
+    let admission = by(user.id);
     let disco = DiscoKey::from_bytes([3; 32]).unwrap();
     let registration =
         Registration { disco_key: Some(disco), expires_at: Some(at(100)), ..machine(1, admission) };
@@ -171,16 +167,13 @@ async fn a_patch_keeps_clears_or_sets(world: &mut World) {
     assert_eq!(store.nodes().get(node.id).await.unwrap().unwrap().expires_at, None);
 }
 
-async fn a_list_is_replaced_as_a_whole(world: &mut World) {
-    let mut store = world.open().await;
-    let made = OneOfEach::make(store.as_ref()).await;
+async fn a_list_is_replaced_as_a_whole(world: &mut World, mut store: Opened) {
+    let made = OneOfEach::make(&store).await;
     let node = made.node.id;
     let tags = |names: &[&str]| {
         let tags = names.iter().map(|name| format!("tag:{name}").parse().unwrap());
         TagSet::new(tags).unwrap()
     };
-    let prefixes =
-        |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<Prefix>>();
     for (names, texts) in [
         (&["a", "b"][..], &["10.2.0.0/16", "10.3.0.0/16"][..]),
         (&["b", "c"], &["10.3.0.0/16", "10.4.0.0/16"]),

@@ -1,14 +1,6 @@
 //! Values come back as they were given, or are refused.
 
-use std::sync::Arc;
-
-use ghostwire_store_core::command::{ApiKeyCommand, Transaction};
-use ghostwire_store_core::domain::*;
-use ghostwire_store_core::{Error, ErrorKind, Result, Store};
-
-use crate::case::cases;
-use crate::cases::writes::durable::{OneOfEach, at, everything, local, machine, record, text};
-use crate::world::{BEGINNING, World};
+use crate::prelude::*;
 
 cases! {
     stored {
@@ -25,10 +17,12 @@ cases! {
         "keys-not-zero" => [keys_come_back_to_the_bit],
     }
     once {
+        "numbers" => [numbers_out_of_range_are_refused],
+    }
+    once_unopened {
         "case" => [tags_with_capitals_are_refused],
         "time" => [times_outside_of_1970_to_9999_are_refused],
         "text" => [text_that_is_too_long_or_not_text_is_refused],
-        "numbers" => [numbers_out_of_range_are_refused],
         "keys-not-zero" => [a_key_of_zeros_is_refused],
     }
 }
@@ -39,8 +33,7 @@ const LOOKALIKES: [&str; 13] = [
     "\u{df}", "\u{131}", "i",
 ];
 
-async fn names_that_look_alike_are_different(world: &mut World) {
-    let store = world.open().await;
+async fn names_that_look_alike_are_different(world: &mut World, store: Opened) {
     let mut users = Vec::new();
     for name in LOOKALIKES {
         users.push(store.users().create(local(name)).await.unwrap());
@@ -62,13 +55,8 @@ async fn names_that_look_alike_are_different(world: &mut World) {
         };
         store.transact(Transaction::new().then(create).unwrap()).await.unwrap();
     }
-    let point = |metric: &str, value| MetricPoint {
-        node: None,
-        metric: metric.parse().unwrap(),
-        at: at(0),
-        value: Sample::new(value).unwrap(),
-    };
-    let points = vec![point("rx", 1.0), point("Rx", 2.0), point("RX", 3.0)];
+    let points = ["rx", "Rx", "RX"].into_iter().zip(1..);
+    let points = points.map(|(metric, value)| point(None, metric, at(0), value)).collect();
     store.metrics().record_many(points).await.unwrap();
 
     let store = world.pass(store).await;
@@ -101,12 +89,10 @@ async fn names_that_look_alike_are_different(world: &mut World) {
     }
 }
 
-async fn what_the_dns_and_mail_ignore_is_stored_in_lower_case(world: &mut World) {
-    let store = world.open().await;
+async fn what_the_dns_and_mail_ignore_is_stored_in_lower_case(world: &mut World, store: Opened) {
     let new = NewUser { email: Some("ÅNN+Tag@Exämple.ORG".parse().unwrap()), ..local("ann") };
     let user = store.users().create(new).await.unwrap();
-    let admission = Admission::User { user: user.id, method: RegisterMethod::Cli };
-    let node = store.nodes().register(machine(1, admission)).await.unwrap();
+    let node = register(&store, 1, by(user.id)).await;
     let patch = NodePatch {
         label: Change::Set("Web-1".parse().unwrap()),
         hostname: Change::Set("Ann's MacBook".parse().unwrap()),
@@ -147,8 +133,7 @@ async fn tags_with_capitals_are_refused(_: &mut World) {
     assert_eq!("tag:server-1".parse::<Tag>().unwrap().as_str(), "tag:server-1");
 }
 
-async fn times_come_back_to_the_microsecond(world: &mut World) {
-    let mut store = world.open().await;
+async fn times_come_back_to_the_microsecond(world: &mut World, mut store: Opened) {
     let instants = [
         Timestamp::from_micros(BEGINNING + 1).unwrap(),
         "2024-02-29T13:00:00.1234569+01:00".parse().unwrap(),
@@ -163,7 +148,7 @@ async fn times_come_back_to_the_microsecond(world: &mut World) {
     }
     let odd = Timestamp::from_micros(BEGINNING + 123_457).unwrap();
     world.clock().set(odd);
-    let user = store.users().create(local("ann")).await.unwrap();
+    let user = create(&store, "ann").await;
     for _ in 0..2 {
         for (id, expires_at) in &keys {
             let found = store.api_keys().get(*id).await.unwrap().unwrap();
@@ -189,19 +174,17 @@ async fn times_outside_of_1970_to_9999_are_refused(_: &mut World) {
     assert_eq!("1969-12-31T23:00:00-01:00".parse::<Timestamp>().unwrap(), Timestamp::EPOCH);
 }
 
-async fn things_expire_at_the_instant_itself(world: &mut World) {
-    let store = world.open().await;
+async fn things_expire_at_the_instant_itself(world: &mut World, store: Opened) {
     let end = at(10);
     let before = Timestamp::from_micros(end.as_micros() - 1).unwrap();
     let expires_at = Some(end);
-    let user = store.users().create(local("ann")).await.unwrap().id;
+    let user = user(&store, "ann").await;
     let (_, api_secret) =
         store.api_keys().create(NewApiKey { expires_at, ..NewApiKey::default() }).await.unwrap();
     let new =
         NewPreAuthKey { user: Some(user), reusable: true, expires_at, ..NewPreAuthKey::default() };
     let (preauth_key, _) = store.preauth_keys().create(new).await.unwrap();
-    let owner = SessionOwner::User(user);
-    let begin = NewSession { owner, client: None, expires_at: end };
+    let begin = session_of(SessionOwner::User(user), end);
     let (session, token) = store.sessions().begin(begin.clone()).await.unwrap();
     let with_key =
         |n| Registration { expires_at, ..machine(n, Admission::PreAuthKey(preauth_key.id)) };
@@ -223,8 +206,7 @@ async fn things_expire_at_the_instant_itself(world: &mut World) {
         denied(store.nodes().register(with_key(2)).await);
         let rotated = store.nodes().rotate_key(node.machine_key, next, key, None, None).await;
         denied(rotated);
-        let error = store.sessions().touch(session.id, Some(Timestamp::MAX)).await.unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::NotFound);
+        fails(store.sessions().touch(session.id, Some(Timestamp::MAX)).await, NotFound);
         invalid(store.sessions().begin(begin.clone()).await);
         assert_eq!(active(&store, end).await, (0, 0, 1));
         store = world.pass(store).await;
@@ -233,7 +215,7 @@ async fn things_expire_at_the_instant_itself(world: &mut World) {
 }
 
 /// How many API keys and pre-auth keys are active, and how many nodes have expired.
-async fn active(store: &Arc<dyn Store>, now: Timestamp) -> (usize, usize, usize) {
+async fn active(store: &Opened, now: Timestamp) -> (usize, usize, usize) {
     let page = PageRequest::default();
     let keys = KeyFilter { active_at: Some((true, now)), ..KeyFilter::default() };
     let nodes = NodeFilter { expired_at: Some((true, now)), ..NodeFilter::default() };
@@ -262,8 +244,7 @@ const TEXTS: [&str; 14] = [
     "\\0\\u0000",
 ];
 
-async fn any_text_comes_back_unmodified(world: &mut World) {
-    let store = world.open().await;
+async fn any_text_comes_back_unmodified(world: &mut World, store: Opened) {
     let mut expected = None;
     let mut made = Vec::new();
     for (n, given) in TEXTS.iter().enumerate() {
@@ -309,8 +290,7 @@ async fn text_that_is_too_long_or_not_text_is_refused(_: &mut World) {
     }
 }
 
-async fn numbers_come_back_exactly(world: &mut World) {
-    let store = world.open().await;
+async fn numbers_come_back_exactly(world: &mut World, store: Opened) {
     let values = [
         0.1,
         1.0 / 3.0,
@@ -326,25 +306,20 @@ async fn numbers_come_back_exactly(world: &mut World) {
     let points: Vec<_> = values
         .iter()
         .enumerate()
-        .map(|(n, value)| MetricPoint {
-            node: None,
-            metric: "rx".parse().unwrap(),
-            at: at(n as i64),
-            value: Sample::new(*value).unwrap(),
-        })
+        .map(|(n, value)| point(None, "rx", at(n as i64), *value))
         .collect();
     store.metrics().record_many(points).await.unwrap();
     let largest = i64::MAX as u64;
     let writer = WriterId::from_bytes([1; 16]);
     store.metrics().record_batch(writer, largest, vec![]).await.unwrap();
-    let made = OneOfEach::make(store.as_ref()).await;
+    let made = OneOfEach::make(&store).await;
     let session = SessionNumber::new(largest).unwrap();
     store.presence().connect(made.node.id, session, Change::Keep).await.unwrap();
     let new = NewDnsRecord { ttl: Some(u32::MAX), ..record("a.example.com", "10.0.0.1") };
     let ttl = store.dns().create(new).await.unwrap().id;
 
     let store = world.pass(store).await;
-    let query = everything();
+    let query = all_points();
     let found = store.metrics().range(&query, &PageRequest::default()).await.unwrap().items;
     for (point, value) in found.iter().zip(values) {
         let expected = if value == 0.0 { 0.0 } else { value };
@@ -356,8 +331,7 @@ async fn numbers_come_back_exactly(world: &mut World) {
     assert_eq!(store.dns().get(ttl).await.unwrap().unwrap().ttl, Some(u32::MAX));
 }
 
-async fn numbers_out_of_range_are_refused(world: &mut World) {
-    let store = world.open().await;
+async fn numbers_out_of_range_are_refused(_: &mut World, store: Opened) {
     let above = i64::MAX as u64 + 1;
     for number in [above, u64::MAX] {
         invalid(Revision::new(number));
@@ -372,9 +346,8 @@ async fn numbers_out_of_range_are_refused(world: &mut World) {
     assert!(Sample::new(-0.0).unwrap().get().is_sign_positive());
 }
 
-async fn keys_come_back_to_the_bit(world: &mut World) {
-    let store = world.open().await;
-    let user = store.users().create(local("ann")).await.unwrap().id;
+async fn keys_come_back_to_the_bit(world: &mut World, store: Opened) {
+    let user = user(&store, "ann").await;
     let mut almost_zero = [0; 32];
     almost_zero[31] = 1;
     let mut nodes = Vec::new();
@@ -385,7 +358,7 @@ async fn keys_come_back_to_the_bit(world: &mut World) {
             machine_key: MachineKey::from_bytes(bytes).unwrap(),
             node_key: NodeKey::from_bytes(bytes).unwrap(),
             disco_key: Some(DiscoKey::from_bytes(bytes).unwrap()),
-            ..machine(n as u8 + 1, Admission::User { user, method: RegisterMethod::Cli })
+            ..machine(n as u32 + 1, by(user))
         };
         nodes.push((bytes, store.nodes().register(registration).await.unwrap()));
     }
@@ -412,16 +385,4 @@ async fn a_key_of_zeros_is_refused(_: &mut World) {
     let short = "1".repeat(62);
     invalid(format!("mkey:{short}").parse::<MachineKey>());
     invalid(format!("nodekey:{}", "1".repeat(66)).parse::<NodeKey>());
-}
-
-fn invalid<T: std::fmt::Debug>(outcome: Result<T>) {
-    is(&outcome.unwrap_err(), &ErrorKind::InvalidArgument);
-}
-
-fn denied<T: std::fmt::Debug>(outcome: Result<T>) {
-    is(&outcome.unwrap_err(), &ErrorKind::PermissionDenied);
-}
-
-fn is(error: &Error, kind: &ErrorKind) {
-    assert_eq!(error.kind(), kind, "{error}");
 }

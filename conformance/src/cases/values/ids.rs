@@ -1,22 +1,14 @@
 //! The id that identifies nothing.
 
-use std::fmt::Debug;
 use std::str::FromStr;
-use std::sync::Arc;
 
-use ghostwire_store_core::command::{Image, Restore, Transaction, UserCommand};
-use ghostwire_store_core::domain::*;
-use ghostwire_store_core::{Entity, Error, ErrorKind, Result};
-
-use crate::case::cases;
-use crate::cases::writes::durable::{OneOfEach, at, everything, local, text};
-use crate::world::World;
+use crate::prelude::*;
 
 cases! {
     stored {
         "nil-id" => [nothing_is_stored_under_the_nil_id],
     }
-    once {
+    once_unopened {
         "nil-id" => [no_text_gives_the_nil_id],
     }
 }
@@ -24,56 +16,39 @@ cases! {
 const NIL: [u8; 16] = [0; 16];
 
 fn assert_refused<T: Debug>(result: Result<T>) -> Error {
-    let error = result.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::InvalidArgument, "{error}");
+    let error = fails(result, InvalidArgument);
     assert!(error.to_string().contains("nil UUID"), "{error}");
     error
 }
 
 /// The same entity under the nil id; `None` for those that have none.
 fn under_nil(image: &Image) -> Option<Image> {
-    Some(match image {
-        Image::User(user) => {
-            Image::User(Arc::new(User { id: UserId::from_bytes(NIL), ..User::clone(user) }))
-        }
-        Image::Node(node) => {
-            Image::Node(Arc::new(Node { id: NodeId::from_bytes(NIL), ..Node::clone(node) }))
-        }
-        Image::Presence(presence) => {
-            let node = NodeId::from_bytes(NIL);
-            Image::Presence(Arc::new(Presence { node, ..Presence::clone(presence) }))
-        }
-        Image::Route(route) => {
-            Image::Route(Arc::new(Route { id: RouteId::from_bytes(NIL), ..Route::clone(route) }))
-        }
-        Image::ApiKey(key) => {
-            Image::ApiKey(Arc::new(ApiKey { id: ApiKeyId::from_bytes(NIL), ..ApiKey::clone(key) }))
-        }
-        Image::PreAuthKey(key) => {
-            let id = PreAuthKeyId::from_bytes(NIL);
-            Image::PreAuthKey(Arc::new(PreAuthKey { id, ..PreAuthKey::clone(key) }))
-        }
-        Image::DnsRecord(record) => {
-            let id = DnsRecordId::from_bytes(NIL);
-            Image::DnsRecord(Arc::new(DnsRecord { id, ..DnsRecord::clone(record) }))
-        }
-        Image::Session(session) => {
-            let id = SessionId::from_bytes(NIL);
-            Image::Session(Arc::new(Session { id, ..Session::clone(session) }))
-        }
-        Image::Policy(_) | Image::Setting(_) => return None,
-    })
+    macro_rules! with_nil {
+        ($($kind:ident($entity:ident . $id:ident)),*) => {
+            match image {
+                $(Image::$kind(found) => {
+                    let $id = Id::from_bytes(NIL);
+                    Some(Image::$kind($entity { $id, ..$entity::clone(found) }.into()))
+                })*
+                Image::Policy(_) | Image::Setting(_) => None,
+            }
+        };
+    }
+    with_nil!(
+        User(User.id),
+        Node(Node.id),
+        Presence(Presence.node),
+        Route(Route.id),
+        ApiKey(ApiKey.id),
+        PreAuthKey(PreAuthKey.id),
+        DnsRecord(DnsRecord.id),
+        Session(Session.id)
+    )
 }
 
-async fn nothing_is_stored_under_the_nil_id(world: &mut World) {
-    let store = world.open().await;
-    let made = OneOfEach::make(store.as_ref()).await;
-    let point = |node| MetricPoint {
-        node,
-        metric: "load".parse().unwrap(),
-        at: at(0),
-        value: Sample::new(f64::from(u8::from(node.is_some()))).unwrap(),
-    };
+async fn nothing_is_stored_under_the_nil_id(world: &mut World, store: Opened) {
+    let made = OneOfEach::make(&store).await;
+    let point = |node| point(node, "load", at(0), f64::from(u8::from(node.is_some())));
     store.metrics().record(point(None)).await.unwrap();
     let store = world.pass(store).await;
     let before = store.digests().await.unwrap();
@@ -104,8 +79,7 @@ async fn nothing_is_stored_under_the_nil_id(world: &mut World) {
 
     // Commands with an id that the caller chose.
     let create = UserCommand::Create { id: UserId::from_bytes(NIL), user: local("nobody") };
-    let transaction = Transaction::new().then(create).unwrap();
-    let error = assert_refused(store.transact(transaction).await);
+    let error = assert_refused(store.transact(Transaction::new().then(create).unwrap()).await);
     assert!(error.to_string().contains("step=0"), "{error}");
 
     // Series. In a metric's key the nil id would be the network as a whole.
@@ -114,25 +88,18 @@ async fn nothing_is_stored_under_the_nil_id(world: &mut World) {
     assert_refused(store.metrics().record_many(vec![point(None), point(nobody)]).await);
     let writer = WriterId::from_bytes(NIL);
     assert_refused(store.metrics().record_batch(writer, 1, vec![point(None)]).await);
-    let query = MetricQuery { node: Some(nobody), ..everything() };
+    let query = MetricQuery { node: Some(nobody), ..all_points() };
     assert_refused(store.metrics().range(&query, &PageRequest::default()).await);
     assert_refused(store.metrics().aggregate(&query).await);
     let query = MetricQuery { from: at(0), to: at(60), ..query };
     assert_refused(store.metrics().rollup(&query, Rollup::Minute).await);
-    let entry = AuditEntry {
-        id: AuditId::from_bytes(NIL),
-        at: at(0),
-        actor: "operator".parse().unwrap(),
-        action: text("noted"),
-        entity: Entity::User,
-        subject: text("somebody"),
-    };
+    let entry = AuditEntry { id: AuditId::from_bytes(NIL), ..entry(1, at(0)) };
     assert_refused(store.audit().append(vec![entry]).await);
 
     assert_eq!(store.digests().await.unwrap(), before);
     let store = world.pass(store).await;
     assert_eq!(store.digests().await.unwrap(), before);
-    made.check(store.as_ref()).await;
+    made.check(&store).await;
 }
 
 async fn no_text_gives_the_nil_id(_: &mut World) {

@@ -1,12 +1,6 @@
 //! What a name may consist of, and what becomes of one that somebody else chose.
 
-use ghostwire_store_core::command::{Image, Restore};
-use ghostwire_store_core::domain::*;
-use ghostwire_store_core::{ErrorKind, Result};
-
-use crate::case::cases;
-use crate::cases::writes::durable::{local, machine, text};
-use crate::world::World;
+use crate::prelude::*;
 
 cases! {
     stored {
@@ -15,30 +9,14 @@ cases! {
             a_name_that_was_stored_before_stays_readable,
         ],
     }
-    once {
+    once_unopened {
         "names" => [a_name_consists_of_characters_that_show],
     }
 }
 
 /// Zero width, blank, separating, turning, unassigned and private characters, and a soft hyphen.
-const HIDDEN: [char; 16] = [
-    '\u{ad}',
-    '\u{34f}',
-    '\u{61c}',
-    '\u{200b}',
-    '\u{200d}',
-    '\u{2028}',
-    '\u{2029}',
-    '\u{202e}',
-    '\u{2062}',
-    '\u{2800}',
-    '\u{3164}',
-    '\u{e000}',
-    '\u{feff}',
-    '\u{fe0f}',
-    '\u{fff9}',
-    '\u{e0001}',
-];
+const HIDDEN: &str = "\u{ad}\u{34f}\u{61c}\u{200b}\u{200d}\u{2028}\u{2029}\u{202e}\
+                      \u{2062}\u{2800}\u{3164}\u{e000}\u{feff}\u{fe0f}\u{fff9}\u{e0001}";
 
 async fn a_name_consists_of_characters_that_show(_: &mut World) {
     let every = |name: &str| {
@@ -54,32 +32,29 @@ async fn a_name_consists_of_characters_that_show(_: &mut World) {
     {
         assert!(every(good).iter().all(Result::is_ok), "{good}");
     }
-    for hidden in HIDDEN {
+    for hidden in HIDDEN.chars() {
         for bad in [format!("admin{hidden}"), format!("{hidden}"), format!("ad{hidden}min")] {
             for refused in every(&bad) {
-                assert_eq!(*refused.unwrap_err().kind(), ErrorKind::InvalidArgument, "{bad:?}");
+                assert_eq!(*refused.unwrap_err().kind(), InvalidArgument, "{bad:?}");
             }
         }
     }
     for bad in [" ann", "ann ", "a  b", "a\u{a0}b", "a\u{3000}b", "\u{301}ann"] {
         let [user, host, actor, _] = every(bad);
         for refused in [user, host, actor] {
-            assert_eq!(*refused.unwrap_err().kind(), ErrorKind::InvalidArgument, "{bad:?}");
+            assert_eq!(*refused.unwrap_err().kind(), InvalidArgument, "{bad:?}");
         }
     }
 }
 
-async fn a_name_from_outside_keeps_what_shows(world: &mut World) {
-    let store = world.open().await;
-    let admin = store.users().create(local("admin")).await.unwrap();
+async fn a_name_from_outside_keeps_what_shows(world: &mut World, store: Opened) {
+    let admin = create(&store, "admin").await;
     let claim = "\u{feff} ad\u{ad}min\u{200b}\u{3000}\t2\n";
     let profile = OidcProfile {
-        provider: text("https://id.example.com"),
-        subject: text("1"),
         name: UserName::from_outside(claim).unwrap(),
         display_name: Some(text(claim)),
         email: Email::from_outside("admin\u{200b}@example.com").ok(),
-        picture_url: None,
+        ..profile("1", "admin")
     };
     let user = store.users().upsert_oidc(profile).await.unwrap();
     let admission = Admission::User { user: user.id, method: RegisterMethod::Oidc };
@@ -105,9 +80,8 @@ async fn a_name_from_outside_keeps_what_shows(world: &mut World) {
     assert!(UserName::from_outside("\u{200b}").is_err(), "there is no user without a name");
 }
 
-async fn a_name_that_was_stored_before_stays_readable(world: &mut World) {
+async fn a_name_that_was_stored_before_stays_readable(world: &mut World, store: Opened) {
     const NAME: &str = "admin\u{200b}";
-    let store = world.open().await;
     let json = format!(
         r#"{{"id":"018df0a0-0000-7000-8000-000000000001","name":"{NAME}","email":"a\u00adb@c",
         "identity":{{"kind":"local"}},"created_at":"2024-02-29T12:00:00Z",

@@ -1,21 +1,9 @@
 //! Views, network maps, and reading what was written.
 
-use std::sync::Arc;
-
-use futures_util::future::join_all;
-use ghostwire_store_core::Store;
-use ghostwire_store_core::backend::Commit;
-use ghostwire_store_core::block::{ChangeKind, RowChange};
-use ghostwire_store_core::command::{DnsCommand, Image, PolicyCommand, Transaction};
-use ghostwire_store_core::digest::state_digest;
-use ghostwire_store_core::domain::*;
-use ghostwire_store_core::error::ErrorKind;
-use ghostwire_store_core::schema::{Record, Table};
+use ghostwire_store_core::schema::Record;
 use ghostwire_store_core::view::View;
 
-use crate::case::cases;
-use crate::cases::credentials::secrets::{reusable, user};
-use crate::world::World;
+use crate::prelude::*;
 
 cases! {
     stored {
@@ -38,13 +26,15 @@ cases! {
     }
     once {
         "view" => [a_view_is_had_while_commits_wait],
-        "verify" => [verifying_folds, rows_that_contradict_the_kept_blocks_are_found],
+        "verify" => [rows_that_contradict_the_kept_blocks_are_found],
+    }
+    once_unopened {
+        "verify" => [verifying_folds],
     }
 }
 
-async fn a_view_never_changes_over_1000_writes(world: &mut World) {
-    let store = world.open().await;
-    busy_day(world, &store).await;
+async fn a_view_never_changes_over_1000_writes(world: &mut World, store: Opened) {
+    populate(world, &store).await;
     let view = store.view();
     let (serial, hash, time) = (view.serial(), view.hash(), view.time());
     let images: Vec<Image> = view.images().collect();
@@ -56,7 +46,7 @@ async fn a_view_never_changes_over_1000_writes(world: &mut World) {
     for round in 0..5 {
         let calls = (0..190).map(|n| {
             let (store, name) = (store.clone(), format!("user{round}-{n}"));
-            async move { store.users().create(user(&name)).await.unwrap() }
+            async move { create(&store, &name).await }
         });
         join_all(calls).await;
         for (image, n) in images.iter().zip(0..) {
@@ -87,10 +77,9 @@ async fn a_view_never_changes_over_1000_writes(world: &mut World) {
     }
 }
 
-async fn a_view_counts_what_it_holds(world: &mut World) {
-    let store = world.open().await;
+async fn a_view_counts_what_it_holds(world: &mut World, store: Opened) {
     assert_eq!(counts(&store.view()), [(0, true); 10]);
-    busy_day(world, &store).await;
+    populate(world, &store).await;
     let owner = store.view().users().iter().next().unwrap().id;
     store.api_keys().create(NewApiKey::default()).await.unwrap();
     store.preauth_keys().create(reusable(owner)).await.unwrap();
@@ -118,17 +107,11 @@ fn counts(view: &View) -> [(usize, bool); 10] {
     )
 }
 
-async fn a_view_is_had_while_commits_wait(world: &mut World) {
-    let store = world.open().await;
-    store.users().create(user("alice")).await.unwrap();
+async fn a_view_is_had_while_commits_wait(world: &mut World, store: Opened) {
+    create(&store, "alice").await;
     let hold = world.faults().hold_commits();
-    let write = tokio::spawn({
-        let store = store.clone();
-        async move { store.users().create(user("bob")).await }
-    });
-    while world.faults().held_commits() == 0 {
-        tokio::task::yield_now().await;
-    }
+    let write = spawn_create(&store, "bob");
+    until_held(world).await;
     let view = store.view();
     assert_eq!((view.serial().get(), view.users().len()), (1, 1));
     assert!(!write.is_finished());
@@ -138,8 +121,7 @@ async fn a_view_is_had_while_commits_wait(world: &mut World) {
     assert_eq!(store.view().users().len(), 2);
 }
 
-async fn every_writer_sees_its_own_writes_among_others(world: &mut World) {
-    let store = world.open().await;
+async fn every_writer_sees_its_own_writes_among_others(world: &mut World, store: Opened) {
     let writers: Vec<_> = (0..8)
         .map(|writer| {
             let store = store.acting_as(format!("writer-{writer}").parse().unwrap());
@@ -170,15 +152,14 @@ async fn every_writer_sees_its_own_writes_among_others(world: &mut World) {
     assert_eq!(store.view().users().len(), 8 * 16);
 }
 
-async fn every_kind_of_write_is_seen_at_once(world: &mut World) {
-    let store = world.open().await;
-    let alice = store.users().create(user("alice")).await.unwrap();
+async fn every_kind_of_write_is_seen_at_once(world: &mut World, store: Opened) {
+    let alice = create(&store, "alice").await;
     assert_eq!(store.users().get(alice.id).await.unwrap().as_ref(), Some(&alice));
     let (api, _) = store.api_keys().create(NewApiKey::default()).await.unwrap();
     assert_eq!(store.api_keys().get(api.id).await.unwrap(), Some(api));
-    let (key, _) = store.preauth_keys().create(reusable(alice.id)).await.unwrap();
+    let key = reusable_key(&store, alice.id).await;
     assert_eq!(store.preauth_keys().get(key.id).await.unwrap().as_ref(), Some(&key));
-    let node = store.nodes().register(registration(1, key.id)).await.unwrap();
+    let node = register(&store, 1, with(&key)).await;
     assert_eq!(store.nodes().get_by_label(&node.label).await.unwrap(), Some(node.clone()));
     let number = SessionNumber::new(1).unwrap();
     let presence = store.presence().connect(node.id, number, Change::Keep).await.unwrap();
@@ -190,25 +171,18 @@ async fn every_kind_of_write_is_seen_at_once(world: &mut World) {
     assert_eq!(found.as_ref(), routes.first());
     let policy = store.policies().swap(None, DocumentText::empty()).await.unwrap();
     assert_eq!(store.policies().current().await.unwrap(), Some(policy));
-    let record = store.dns().create(txt(1)).await.unwrap();
+    let record = store.dns().create(note(1)).await.unwrap();
     assert_eq!(store.dns().get(record.id).await.unwrap(), Some(record));
     let dns = SettingDocument::Dns(DnsSettings::default());
     let setting = store.settings().put(dns, None).await.unwrap();
     assert_eq!(store.settings().get(SettingKind::Dns).await.unwrap(), Some(setting));
     let owner = SessionOwner::User(alice.id);
-    let new = NewSession { owner, client: None, expires_at: Timestamp::MAX };
-    let (session, _) = store.sessions().begin(new).await.unwrap();
+    let (session, _) = store.sessions().begin(session_of(owner, Timestamp::MAX)).await.unwrap();
     let page = PageRequest::default();
     assert_eq!(store.sessions().list(Some(owner), &page).await.unwrap().items, [session]);
-    let point = MetricPoint {
-        node: None,
-        metric: "load".parse().unwrap(),
-        at: Timestamp::EPOCH,
-        value: Sample::new(1.0).unwrap(),
-    };
+    let point = point(None, "load", Timestamp::EPOCH, 1.0);
     store.metrics().record(point.clone()).await.unwrap();
-    let query =
-        MetricQuery { node: None, metric: None, from: Timestamp::EPOCH, to: Timestamp::MAX };
+    let query = all_points();
     assert_eq!(store.metrics().range(&query, &page).await.unwrap().items, [point]);
     let lines = store.audit().query(&AuditQuery::default(), &page).await.unwrap().items.len();
     assert_eq!(lines, 10);
@@ -216,9 +190,8 @@ async fn every_kind_of_write_is_seen_at_once(world: &mut World) {
     assert_eq!(store.view().images().count(), 10);
 }
 
-async fn a_network_map_has_everything_of_one_view(world: &mut World) {
-    let store = world.open().await;
-    busy_day(world, &store).await;
+async fn a_network_map_has_everything_of_one_view(world: &mut World, store: Opened) {
+    populate(world, &store).await;
     let store = world.pass(store).await;
     let view = store.view();
     let nodes: Vec<_> = view.nodes().iter().cloned().collect();
@@ -252,12 +225,11 @@ async fn a_network_map_has_everything_of_one_view(world: &mut World) {
     assert!(map.peers().all(|peer| peer.node.id != gone));
 }
 
-async fn a_network_map_is_of_one_moment_under_writes(world: &mut World) {
+async fn a_network_map_is_of_one_moment_under_writes(world: &mut World, store: Opened) {
     const ROUNDS: u64 = 60;
-    let store = world.open().await;
-    let alice = store.users().create(user("alice")).await.unwrap().id;
-    let (key, _) = store.preauth_keys().create(reusable(alice)).await.unwrap();
-    let node = store.nodes().register(registration(1, key.id)).await.unwrap().id;
+    let alice = user(&store, "alice").await;
+    let key = reusable_key(&store, alice).await;
+    let node = register(&store, 1, with(&key)).await.id;
     let now = world.options().clock.now();
     let writer = tokio::spawn({
         let store = store.clone();
@@ -272,7 +244,7 @@ async fn a_network_map_is_of_one_moment_under_writes(world: &mut World) {
                 let both = Transaction::new()
                     .then(PolicyCommand::Swap { expected, document })
                     .unwrap()
-                    .then(DnsCommand::Create { id, record: txt(round) })
+                    .then(DnsCommand::Create { id, record: note(round) })
                     .unwrap();
                 store.transact(both).await.unwrap();
             }
@@ -293,11 +265,10 @@ async fn a_network_map_is_of_one_moment_under_writes(world: &mut World) {
     assert_eq!(store.view().netmap(node).unwrap().dns_records.len() as u64, ROUNDS);
 }
 
-async fn nothing_is_wrong_after_everything(world: &mut World) {
-    let store = world.open().await;
+async fn nothing_is_wrong_after_everything(world: &mut World, store: Opened) {
     store.verify().await.unwrap();
     let store = world.pass(store).await;
-    busy_day(world, &store).await;
+    populate(world, &store).await;
     store.verify().await.unwrap();
     let store = world.pass(store).await;
     let alice = store.view().users().iter().next().unwrap().id;
@@ -312,15 +283,14 @@ async fn nothing_is_wrong_after_everything(world: &mut World) {
     assert_eq!(store.view().nodes().len(), 0);
 }
 
-async fn verifying_under_writes_finds_nothing_wrong(world: &mut World) {
-    let store = world.open().await;
+async fn verifying_under_writes_finds_nothing_wrong(world: &mut World, store: Opened) {
     let writer = tokio::spawn({
         let store = store.clone();
         async move {
             for round in 0..20 {
                 let calls = (0..10).map(|n| {
                     let (store, name) = (store.clone(), format!("user{round}-{n}"));
-                    async move { store.users().create(user(&name)).await.unwrap() }
+                    async move { create(&store, &name).await }
                 });
                 join_all(calls).await;
             }
@@ -338,9 +308,9 @@ async fn verifying_under_writes_finds_nothing_wrong(world: &mut World) {
 
 async fn verifying_folds(world: &mut World) {
     let mut options = world.options();
-    options.writer.idle_before_fold = std::time::Duration::from_secs(3600);
+    options.writer.idle_before_fold = HOUR;
     let store = world.open_with(options).await;
-    busy_day(world, &store).await;
+    populate(world, &store).await;
     let rows_at_once = store.info().backend.shared;
     assert_eq!(store.info().fold_debt == 0, rows_at_once);
     store.verify().await.unwrap();
@@ -348,19 +318,18 @@ async fn verifying_folds(world: &mut World) {
 }
 
 /// As a disk leaves them that lost a write, or a copy of files that were of different moments.
-async fn rows_that_contradict_the_kept_blocks_are_found(world: &mut World) {
-    let store = world.open().await;
+async fn rows_that_contradict_the_kept_blocks_are_found(world: &mut World, store: Opened) {
     let row = |user: &User| RowChange {
         table: Table::Users,
         kind: ChangeKind::Updated,
         key: user.key(),
         body: Some(user.encode()),
     };
-    let older = store.users().create(user("alice")).await.unwrap();
+    let older = create(&store, "alice").await;
     let patch =
         UserPatch { display_name: Patch::Set("Alice".parse().unwrap()), ..UserPatch::default() };
     let newer = store.users().update(older.id, patch, None).await.unwrap();
-    let deleted = store.users().create(user("bob")).await.unwrap();
+    let deleted = create(&store, "bob").await;
     store.users().delete(deleted.id, false).await.unwrap();
     store.checkpoint().await.unwrap();
     store.verify().await.unwrap();
@@ -384,95 +353,9 @@ async fn rows_that_contradict_the_kept_blocks_are_found(world: &mut World) {
             Ok(()) => assert!(is_sound, "nothing is wrong with {change:?}"),
             Err(error) => {
                 assert!(!is_sound, "{error}");
-                assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error}");
+                assert_eq!(*error.kind(), Corrupt, "{error}");
             }
         }
         store.close().await.unwrap();
-    }
-}
-
-/// Some of everything.
-pub(crate) async fn busy_day(world: &World, store: &Arc<dyn Store>) {
-    let alice = store.users().create(user("alice")).await.unwrap().id;
-    store.users().create(user("bob")).await.unwrap();
-    let (key, _) = store.preauth_keys().create(reusable(alice)).await.unwrap();
-    let new = NewApiKey { user: Some(alice), ..NewApiKey::default() };
-    store.api_keys().create(new).await.unwrap();
-    let mut nodes = Vec::new();
-    for n in 1..=6 {
-        nodes.push(store.nodes().register(registration(n, key.id)).await.unwrap().id);
-        world.advance(1);
-    }
-    let number = SessionNumber::new(1).unwrap();
-    for node in &nodes[..2] {
-        store.presence().connect(*node, number, Change::Keep).await.unwrap();
-    }
-    store.presence().disconnect(nodes[1], number).await.unwrap();
-    let prefixes = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
-    let advertised = prefixes(&["10.0.0.0/8", "10.1.0.0/16", "0.0.0.0/0"]);
-    store.routes().advertise(nodes[0], advertised).await.unwrap();
-    let approved = prefixes(&["10.0.0.0/8", "0.0.0.0/0", "10.2.0.0/16"]);
-    store.routes().approve(nodes[0], approved).await.unwrap();
-    let first = store.policies().swap(None, DocumentText::new("{}").unwrap()).await.unwrap();
-    let expected = Some(first.version);
-    store.policies().swap(expected, DocumentText::empty()).await.unwrap();
-    store.dns().create(txt(1)).await.unwrap();
-    store.dns().create(txt(2)).await.unwrap();
-    let region = DerpRegion {
-        code: "fra".parse().unwrap(),
-        name: "Frankfurt".parse().unwrap(),
-        servers: Vec::new(),
-    };
-    let regions = [(DerpRegionId::new(1).unwrap(), region)].into();
-    let dns = DnsSettings { magic_dns: true, ..DnsSettings::default() };
-    for document in [
-        SettingDocument::DerpMap(DerpMap { regions }),
-        SettingDocument::Dns(dns),
-        SettingDocument::Network(NetworkSettings::default()),
-    ] {
-        store.settings().put(document, None).await.unwrap();
-    }
-    let owners = [SessionOwner::User(alice), SessionOwner::Node(nodes[0])];
-    for owner in owners {
-        let new = NewSession { owner, client: None, expires_at: Timestamp::MAX };
-        store.sessions().begin(new).await.unwrap();
-    }
-    let point = |node, second| MetricPoint {
-        node,
-        metric: "rx_bytes".parse().unwrap(),
-        at: Timestamp::from_secs(second).unwrap(),
-        value: Sample::new(second as f64 / 3.0).unwrap(),
-    };
-    let points = (0..20).flat_map(|n| [point(None, n), point(Some(nodes[0]), n)]).collect();
-    store.metrics().record_many(points).await.unwrap();
-    let entry = AuditEntry {
-        id: AuditId::from_bytes([1; 16]),
-        at: world.options().clock.now(),
-        actor: "control-plane".parse().unwrap(),
-        action: "started".parse().unwrap(),
-        entity: ghostwire_store_core::Entity::Audit,
-        subject: "".parse().unwrap(),
-    };
-    store.audit().append(vec![entry]).await.unwrap();
-}
-
-pub(crate) fn registration(n: u8, key: PreAuthKeyId) -> Registration {
-    Registration {
-        machine_key: MachineKey::from_bytes([n; 32]).unwrap(),
-        node_key: NodeKey::from_bytes([n; 32]).unwrap(),
-        disco_key: None,
-        hostname: format!("machine-{n}").parse().unwrap(),
-        host_info: HostInfo::default(),
-        admission: Admission::PreAuthKey(key),
-        expires_at: None,
-    }
-}
-
-fn txt(n: u64) -> NewDnsRecord {
-    NewDnsRecord {
-        name: "notes.example.com".parse().unwrap(),
-        kind: DnsRecordKind::Txt,
-        value: n.to_string().parse().unwrap(),
-        ttl: None,
     }
 }

@@ -1,23 +1,17 @@
 //! How much one commit holds.
 
-use futures_util::future::join_all;
-use futures_util::{FutureExt, StreamExt};
-use ghostwire_store_core::block::{ChangeKind, Serial};
-use ghostwire_store_core::command::*;
-use ghostwire_store_core::domain::*;
-use ghostwire_store_core::{Entity, ErrorKind};
-
-use crate::case::cases;
-use crate::cases::writes::commits::{spawn_create, until_held};
-use crate::cases::writes::durable::{at, local};
-use crate::world::World;
+use crate::prelude::*;
 
 cases! {
     once {
         "block-size" => [
-            a_group_that_grows_too_large_is_continued_in_the_next_commit,
             a_large_transaction_is_one_commit,
             what_is_too_large_for_one_commit_is_exhausted,
+        ],
+    }
+    once_unopened {
+        "block-size" => [
+            a_group_that_grows_too_large_is_continued_in_the_next_commit,
             what_is_too_large_by_itself_disturbs_nobody_in_its_group,
         ],
     }
@@ -50,9 +44,8 @@ async fn a_group_that_grows_too_large_is_continued_in_the_next_commit(world: &mu
     assert!(store.view().policies().iter().all(|policy| policy.document == document));
 }
 
-async fn a_large_transaction_is_one_commit(world: &mut World) {
+async fn a_large_transaction_is_one_commit(world: &mut World, store: Opened) {
     const POLICIES: u64 = 5;
-    let store = world.open().await;
     let committed = store.transact(large_transaction(POLICIES)).await.unwrap();
     assert_eq!(committed.serial, Serial::new(1));
     let changes = store.watch(Serial::ZERO).next().await.unwrap().unwrap().changes;
@@ -67,14 +60,12 @@ async fn a_large_transaction_is_one_commit(world: &mut World) {
     }
 }
 
-async fn what_is_too_large_for_one_commit_is_exhausted(world: &mut World) {
+async fn what_is_too_large_for_one_commit_is_exhausted(_: &mut World, store: Opened) {
     // 64 texts of 4 MiB and the rows around them are more than 256 MiB.
     const POLICIES: u64 = 64;
-    let store = world.open().await;
-    store.users().create(local("alice")).await.unwrap();
+    create(&store, "alice").await;
     let before = store.digests().await.unwrap();
-    let error = store.transact(large_transaction(POLICIES)).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Exhausted, "{error}");
+    let error = fails(store.transact(large_transaction(POLICIES)).await, Exhausted);
     assert!(!error.is_retryable());
     let document = large_text();
     let image = |version| {
@@ -84,8 +75,7 @@ async fn what_is_too_large_for_one_commit_is_exhausted(world: &mut World) {
         Image::Policy(Policy { version, document: document.clone(), author, created_at }.into())
     };
     let images = (1..=POLICIES).map(image).collect();
-    let error = store.restore(Restore { images, skip_invalid: true }).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Exhausted, "{error}");
+    fails(store.restore(Restore { images, skip_invalid: true }).await, Exhausted);
     assert_eq!(store.digests().await.unwrap(), before);
     // Those that are too large fail alone, and the store goes on.
     store.policies().swap(None, DocumentText::empty()).await.unwrap();
@@ -107,7 +97,7 @@ async fn what_is_too_large_by_itself_disturbs_nobody_in_its_group(world: &mut Wo
     assert!((&mut behind).now_or_never().is_none());
     drop(hold);
     first.await.unwrap().unwrap();
-    assert_eq!(*large.await.unwrap_err().kind(), ErrorKind::Exhausted);
+    fails(large.await, Exhausted);
     let told = before.await.into_iter().chain(behind.await).map(|outcome| outcome.is_ok());
     assert_eq!(told.collect::<Vec<_>>(), [true, true, false, false, true]);
     let store = world.reopen(store).await;

@@ -1,24 +1,12 @@
 //! A clock that is wrong: what it may not do, and how to undo what it did.
 
-use std::time::Duration;
-
-use futures_util::StreamExt;
-use futures_util::future::join_all;
-use ghostwire_store_core::ErrorKind;
-use ghostwire_store_core::domain::*;
-use ghostwire_store_core::error::Result;
-use ghostwire_store_core::options::{ClockOptions, StoreOptions};
 use ghostwire_store_core::repository::ClockRepair;
 
-use crate::case::cases;
-use crate::cases::nodes::registration::{Opened, by, idle, machine, node, refused, user, with};
-use crate::cases::writes::durable::{at, everything, local};
-use crate::world::World;
+use crate::prelude::*;
 
 cases! {
     stored {
         "clock-step" => [
-            under_a_clock_that_jumped_nothing_is_written_and_later_writes_go_on,
             a_clock_that_jumped_ends_no_login,
             a_machine_that_slept_has_not_jumped,
             a_clock_may_be_set_back_and_forth,
@@ -26,7 +14,6 @@ cases! {
             a_clock_that_jumped_can_be_accepted,
         ],
         "clock-gap" => [
-            under_a_clock_far_beyond_the_last_commit_a_store_is_only_read,
             a_clock_far_beyond_the_last_commit_can_be_accepted,
             a_clock_that_is_set_after_opening_may_reach_the_present,
         ],
@@ -34,13 +21,19 @@ cases! {
             after_a_repair_logins_keys_and_reaping_work_again,
             a_repair_counts_what_it_brings_back,
             a_repair_goes_on_in_parts,
-            after_a_repair_the_clock_that_was_ahead_has_jumped,
         ],
+    }
+    stored_unopened {
+        "clock-step" => [under_a_clock_that_jumped_nothing_is_written_and_later_writes_go_on],
+        "clock-gap" => [under_a_clock_far_beyond_the_last_commit_a_store_is_only_read],
+        "clock-repair" => [after_a_repair_the_clock_that_was_ahead_has_jumped],
     }
     once {
         "clock-step" => [a_wall_clock_may_be_an_hour_ahead],
-        "clock-gap" => [a_new_store_takes_any_clock],
         "clock-repair" => [where_nothing_is_ahead_a_repair_writes_nothing],
+    }
+    once_unopened {
+        "clock-gap" => [a_new_store_takes_any_clock],
     }
 }
 
@@ -49,8 +42,8 @@ const DAY: i64 = 86_400;
 const YEARS: i64 = 60 * 365 * DAY;
 
 /// Makes a call that a clock which jumped refuses, without a trace.
-async fn held_back<T: std::fmt::Debug>(store: &Opened, call: impl Future<Output = Result<T>>) {
-    let error = refused(store, call, ErrorKind::Unavailable).await;
+async fn held_back<T: Debug>(store: &Opened, call: impl Future<Output = Result<T>>) {
+    let error = refused(store, call, Unavailable).await;
     assert!(error.is_retryable() && error.operation().is_some(), "{error}");
     assert!(error.to_string().contains("clock jumped ahead"), "{error}");
 }
@@ -80,17 +73,15 @@ async fn under_a_clock_that_jumped_nothing_is_written_and_later_writes_go_on(wor
     assert!(store.users().get(alice).await.unwrap().is_some(), "reading goes on");
     world.clock().step(at(60));
     let store = world.pass(store).await;
-    let bob = store.users().create(local("bob")).await.unwrap();
+    let bob = create(&store, "bob").await;
     assert_eq!(bob.created_at, at(60));
 }
 
-async fn a_clock_that_jumped_ends_no_login(world: &mut World) {
-    let store = world.open().await;
+async fn a_clock_that_jumped_ends_no_login(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let new = NewApiKey { expires_at: Some(at(90 * DAY)), ..NewApiKey::default() };
     let (_, key) = store.api_keys().create(new).await.unwrap();
-    let owner = SessionOwner::User(alice);
-    let session = |expires_at| NewSession { owner, client: None, expires_at };
+    let session = |expires_at| session_of(SessionOwner::User(alice), expires_at);
     let (_, token) = store.sessions().begin(session(at(DAY))).await.unwrap();
     world.clock().step(at(YEARS));
     store.api_keys().authenticate(key.expose()).await.unwrap();
@@ -98,8 +89,7 @@ async fn a_clock_that_jumped_ends_no_login(world: &mut World) {
     // Time passes all the same.
     world.clock().advance(Duration::from_secs(DAY as u64));
     store.api_keys().authenticate(key.expose()).await.unwrap();
-    let error = store.sessions().authenticate(token.expose()).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
+    fails(store.sessions().authenticate(token.expose()).await, PermissionDenied);
     world.clock().step(at(DAY));
     let store = world.pass(store).await;
     store.api_keys().authenticate(key.expose()).await.unwrap();
@@ -107,30 +97,27 @@ async fn a_clock_that_jumped_ends_no_login(world: &mut World) {
     store.sessions().authenticate(token.expose()).await.unwrap();
 }
 
-async fn a_machine_that_slept_has_not_jumped(world: &mut World) {
-    let store = world.open().await;
+async fn a_machine_that_slept_has_not_jumped(world: &mut World, store: Opened) {
     user(&store, "alice").await;
     world.clock().advance(Duration::from_secs(YEARS as u64));
-    let bob = store.users().create(local("bob")).await.unwrap();
+    let bob = create(&store, "bob").await;
     assert_eq!(bob.created_at, at(YEARS));
     let store = world.pass(store).await;
     assert_eq!(store.view().time(), at(YEARS));
 }
 
-async fn a_clock_may_be_set_back_and_forth(world: &mut World) {
-    let store = world.open().await;
+async fn a_clock_may_be_set_back_and_forth(world: &mut World, store: Opened) {
     user(&store, "alice").await;
     world.clock().step(at(-100 * DAY));
     user(&store, "bob").await;
     world.clock().step(at(10));
-    let carol = store.users().create(local("carol")).await.unwrap();
+    let carol = create(&store, "carol").await;
     assert_eq!(carol.created_at, at(10));
     let store = world.pass(store).await;
     assert_eq!(store.view().time(), at(10));
 }
 
-async fn what_takes_its_times_from_the_caller_is_stored(world: &mut World) {
-    let store = world.open().await;
+async fn what_takes_its_times_from_the_caller_is_stored(world: &mut World, store: Opened) {
     user(&store, "alice").await;
     world.clock().step(at(YEARS));
     let metric = "m".parse().unwrap();
@@ -141,11 +128,10 @@ async fn what_takes_its_times_from_the_caller_is_stored(world: &mut World) {
     assert_eq!(store.view().serial(), before);
     world.clock().step(at(0));
     let store = world.pass(store).await;
-    assert_eq!(store.metrics().aggregate(&everything()).await.unwrap().unwrap().count, 1);
+    assert_eq!(store.metrics().aggregate(&all_points()).await.unwrap().unwrap().count, 1);
 }
 
-async fn a_clock_that_jumped_can_be_accepted(world: &mut World) {
-    let store = world.open().await;
+async fn a_clock_that_jumped_can_be_accepted(world: &mut World, store: Opened) {
     user(&store, "alice").await;
     // Of a paused machine nothing else tells how much time has passed.
     world.clock().step(at(2 * DAY));
@@ -154,7 +140,7 @@ async fn a_clock_that_jumped_can_be_accepted(world: &mut World) {
     admin.clock().accept().await.unwrap();
     let store = world.pass(store).await;
     assert_eq!(store.view().time(), at(2 * DAY));
-    let bob = store.users().create(local("bob")).await.unwrap();
+    let bob = create(&store, "bob").await;
     assert_eq!(bob.created_at, at(2 * DAY));
     let page = PageRequest::first(Limit::MAX);
     let lines = store.audit().query(&AuditQuery::default(), &page).await.unwrap().items;
@@ -163,16 +149,15 @@ async fn a_clock_that_jumped_can_be_accepted(world: &mut World) {
     assert!(line.subject.as_str().contains(&at(0).to_string()), "{line:?}");
 }
 
-async fn a_wall_clock_may_be_an_hour_ahead(world: &mut World) {
-    let store = world.open().await;
+async fn a_wall_clock_may_be_an_hour_ahead(world: &mut World, store: Opened) {
     user(&store, "alice").await;
     world.clock().step(at(3600));
     user(&store, "bob").await;
     // What was accepted is the new measure.
     world.clock().step(at(7200));
-    let carol = store.users().create(local("carol")).await.unwrap();
+    let carol = create(&store, "carol").await;
     assert_eq!(carol.created_at, at(7200));
-    let moment = Duration::from_micros(1);
+    let moment = MICROSECOND;
     world.clock().step(at(3 * 3600).saturating_add(moment));
     held_back(&store, store.users().create(local("dave"))).await;
     world.clock().advance(moment);
@@ -185,45 +170,37 @@ async fn under_a_clock_far_beyond_the_last_commit_a_store_is_only_read(world: &m
     let store = world.open().await;
     let alice = user(&store, "alice").await;
     let store = world.pass(store).await;
-    store.close().await.unwrap();
-    drop(store);
+    close(store).await;
     world.advance(30 * DAY as u64 + 1);
-    let error = try_open(world, ClockOptions::default(), false).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error}");
+    let error = fails(try_open(world, ClockOptions::default(), false).await, Unavailable);
     assert!(error.to_string().contains("gwstore clock accept"), "{error}");
     let store = try_open(world, ClockOptions::default(), true).await.unwrap();
     assert!(store.users().get(alice).await.unwrap().is_some());
-    store.close().await.unwrap();
-    drop(store);
+    close(store).await;
     world.clock().step(at(30 * DAY));
     let store = try_open(world, ClockOptions::default(), false).await.unwrap();
-    let bob = store.users().create(local("bob")).await.unwrap();
+    let bob = create(&store, "bob").await;
     assert_eq!(bob.created_at, at(30 * DAY));
 }
 
-async fn a_clock_far_beyond_the_last_commit_can_be_accepted(world: &mut World) {
-    let store = world.open().await;
+async fn a_clock_far_beyond_the_last_commit_can_be_accepted(world: &mut World, store: Opened) {
     user(&store, "alice").await;
     let store = world.pass(store).await;
-    store.close().await.unwrap();
-    drop(store);
+    close(store).await;
     world.advance(400 * DAY as u64);
     let accept = ClockOptions { accept: true, ..ClockOptions::default() };
     let store = try_open(world, accept, false).await.unwrap();
     store.clock().accept().await.unwrap();
-    store.close().await.unwrap();
-    drop(store);
+    close(store).await;
     let store = try_open(world, ClockOptions::default(), false).await.unwrap();
-    let bob = store.users().create(local("bob")).await.unwrap();
+    let bob = create(&store, "bob").await;
     assert_eq!(bob.created_at, at(400 * DAY));
 }
 
-async fn a_clock_that_is_set_after_opening_may_reach_the_present(world: &mut World) {
-    let store = world.open().await;
+async fn a_clock_that_is_set_after_opening_may_reach_the_present(world: &mut World, store: Opened) {
     user(&store, "alice").await;
     let store = world.pass(store).await;
-    store.close().await.unwrap();
-    drop(store);
+    close(store).await;
     // A machine without a battery begins long ago, and asks for the time later.
     world.clock().step(at(-10 * 365 * DAY));
     let store = try_open(world, ClockOptions::default(), false).await.unwrap();
@@ -231,7 +208,7 @@ async fn a_clock_that_is_set_after_opening_may_reach_the_present(world: &mut Wor
     world.clock().step(at(31 * DAY));
     held_back(&store, store.users().create(local("carol"))).await;
     world.clock().step(at(20 * DAY));
-    let carol = store.users().create(local("carol")).await.unwrap();
+    let carol = create(&store, "carol").await;
     assert_eq!(carol.created_at, at(20 * DAY));
     // From then on it is known.
     world.clock().step(at(21 * DAY));
@@ -241,7 +218,7 @@ async fn a_clock_that_is_set_after_opening_may_reach_the_present(world: &mut Wor
 async fn a_new_store_takes_any_clock(world: &mut World) {
     world.clock().step(at(YEARS));
     let store = world.open().await;
-    let alice = store.users().create(local("alice")).await.unwrap();
+    let alice = create(&store, "alice").await;
     assert_eq!(alice.created_at, at(YEARS));
 }
 
@@ -253,8 +230,7 @@ async fn open_ahead(world: &World) -> Opened {
     store
 }
 
-async fn after_a_repair_logins_keys_and_reaping_work_again(world: &mut World) {
-    let store = world.open().await;
+async fn after_a_repair_logins_keys_and_reaping_work_again(world: &mut World, store: Opened) {
     let alice = user(&store, "alice").await;
     let new = NewApiKey { expires_at: Some(at(90 * DAY)), ..NewApiKey::default() };
     let (_, key) = store.api_keys().create(new).await.unwrap();
@@ -266,11 +242,9 @@ async fn after_a_repair_logins_keys_and_reaping_work_again(world: &mut World) {
         ..NewPreAuthKey::default()
     };
     let (ephemeral, _) = store.preauth_keys().create(ephemeral).await.unwrap();
-    let guest = store.nodes().register(machine(1, with(&ephemeral))).await.unwrap().id;
-    store.close().await.unwrap();
-    drop(store);
-    let owner = SessionOwner::User(alice);
-    let session = |expires_at| NewSession { owner, client: None, expires_at };
+    let guest = register(&store, 1, with(&ephemeral)).await.id;
+    close(store).await;
+    let session = |expires_at| session_of(SessionOwner::User(alice), expires_at);
     let store = open_ahead(world).await;
     let number = SessionNumber::new(1).unwrap();
     store.presence().connect(guest, number, Change::Keep).await.unwrap();
@@ -279,13 +253,13 @@ async fn after_a_repair_logins_keys_and_reaping_work_again(world: &mut World) {
     world.clock().step(at(0));
     // This is what such a clock does.
     store.api_keys().authenticate(key.expose()).await.unwrap_err();
-    refused(&store, store.sessions().begin(session(at(DAY))), ErrorKind::InvalidArgument).await;
+    refused(&store, store.sessions().begin(session(at(DAY))), InvalidArgument).await;
     world.advance(60);
     store.clock().repair().await.unwrap();
     let store = world.pass(store).await;
     assert_eq!(store.view().time(), at(60));
     store.api_keys().authenticate(key.expose()).await.unwrap();
-    store.nodes().register(machine(2, with(&ephemeral))).await.unwrap();
+    register(&store, 2, with(&ephemeral)).await;
     let (_, new) = store.sessions().begin(session(at(DAY))).await.unwrap();
     store.sessions().authenticate(new.expose()).await.unwrap();
     // The session that was begun for a day lasts a day.
@@ -296,9 +270,8 @@ async fn after_a_repair_logins_keys_and_reaping_work_again(world: &mut World) {
     store.sessions().authenticate(token.expose()).await.unwrap_err();
 }
 
-async fn a_repair_counts_what_it_brings_back(world: &mut World) {
+async fn a_repair_counts_what_it_brings_back(world: &mut World, store: Opened) {
     const POINTS: i64 = 5;
-    let store = world.open().await;
     user(&store, "alice").await;
     let metric: MetricName = "m".parse().unwrap();
     let point = |node, seconds| {
@@ -309,8 +282,7 @@ async fn a_repair_counts_what_it_brings_back(world: &mut World) {
     let mut points = vec![point(None, -1), point(Some(other), 0)];
     points.extend((1..=POINTS).map(|n| point(Some(other), YEARS + n)));
     points.push(point(None, YEARS));
-    store.close().await.unwrap();
-    drop(store);
+    close(store).await;
     let store = open_ahead(world).await;
     for name in ["bob", "carol"] {
         user(&store, name).await;
@@ -334,7 +306,7 @@ async fn a_repair_counts_what_it_brings_back(world: &mut World) {
             (at(0), at(0), Revision::FIRST)
         );
     }
-    assert_eq!(store.metrics().aggregate(&everything()).await.unwrap().unwrap().count, 2);
+    assert_eq!(store.metrics().aggregate(&all_points()).await.unwrap().unwrap().count, 2);
     let page = PageRequest::first(Limit::MAX);
     let lines = store.audit().query(&AuditQuery::default(), &page).await.unwrap().items;
     assert!(lines.iter().all(|line| line.at == at(0)), "{lines:?}");
@@ -345,12 +317,10 @@ async fn a_repair_counts_what_it_brings_back(world: &mut World) {
     assert!(repair.subject.as_str().contains(&at(YEARS).to_string()), "{repair:?}");
 }
 
-async fn a_repair_goes_on_in_parts(world: &mut World) {
-    const NODES: u16 = 80;
-    let store = world.open().await;
+async fn a_repair_goes_on_in_parts(world: &mut World, store: Opened) {
+    const NODES: u32 = 80;
     let alice = user(&store, "alice").await;
-    store.close().await.unwrap();
-    drop(store);
+    close(store).await;
     let info: HostInfo = format!(r#"{{"OS":"{}"}}"#, "x".repeat(2_000)).parse().unwrap();
     let store = open_ahead(world).await;
     let calls = (1..=NODES).map(|number| {
@@ -361,8 +331,7 @@ async fn a_repair_goes_on_in_parts(world: &mut World) {
     });
     join_all(calls).await.into_iter().for_each(|call| drop(call.unwrap()));
     world.clock().step(at(0));
-    store.close().await.unwrap();
-    drop(store);
+    close(store).await;
     let mut options = world.options();
     options.writer.max_block_bytes = 64 * 1024;
     options.writer.retain_block_bytes = u64::MAX;
@@ -391,12 +360,11 @@ async fn after_a_repair_the_clock_that_was_ahead_has_jumped(world: &mut World) {
     held_back(&store, store.users().create(local("bob"))).await;
     world.clock().step(at(60));
     let store = world.pass(store).await;
-    let bob = store.users().create(local("bob")).await.unwrap();
+    let bob = create(&store, "bob").await;
     assert_eq!(bob.created_at, at(60));
 }
 
-async fn where_nothing_is_ahead_a_repair_writes_nothing(world: &mut World) {
-    let store = world.open().await;
+async fn where_nothing_is_ahead_a_repair_writes_nothing(world: &mut World, store: Opened) {
     user(&store, "alice").await;
     world.advance(60);
     let repaired = idle(&store, store.clock().repair()).await;

@@ -1,21 +1,8 @@
 //! What closing does, and what is left afterwards.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use futures_util::future::join_all;
-use futures_util::{FutureExt, StreamExt};
-use ghostwire_store_core::block::Serial;
-use ghostwire_store_core::command::{Restore, Transaction};
-use ghostwire_store_core::domain::*;
 use ghostwire_store_core::entropy::{Entropy, SystemEntropy};
-use ghostwire_store_core::options::StoreOptions;
-use ghostwire_store_core::{ErrorKind, Result, Store};
 
-use crate::case::cases;
-use crate::cases::writes::commits::until_held;
-use crate::cases::writes::durable::{OneOfEach, local, machine, never_folding, record};
-use crate::world::World;
+use crate::prelude::*;
 
 cases! {
     stored {
@@ -23,12 +10,16 @@ cases! {
     }
     once {
         "close" => [
-            what_was_accepted_is_completed_and_folded,
-            closing_again_waits_for_a_close_that_was_given_up,
-            the_place_is_free_once_it_returns,
             every_watch_ends,
             afterwards_every_call_is_unavailable_on_every_handle,
             the_last_view_is_still_given,
+        ],
+    }
+    once_unopened {
+        "close" => [
+            what_was_accepted_is_completed_and_folded,
+            closing_again_waits_for_a_close_that_was_given_up,
+            the_place_is_free_once_it_returns,
             dropping_every_handle_loses_nothing,
         ],
         "panics" => [
@@ -38,13 +29,12 @@ cases! {
     }
 }
 
-async fn a_closed_store_is_all_there(world: &mut World) {
-    let store = world.open().await;
-    let made = OneOfEach::make(store.as_ref()).await;
+async fn a_closed_store_is_all_there(world: &mut World, store: Opened) {
+    let made = OneOfEach::make(&store).await;
     let store = world.reopen(store).await;
     assert_eq!(store.info().fold_debt, 0, "closing folded it");
     let store = world.pass(store).await;
-    made.check(store.as_ref()).await;
+    made.check(&store).await;
 }
 
 async fn what_was_accepted_is_completed_and_folded(world: &mut World) {
@@ -59,7 +49,7 @@ async fn what_was_accepted_is_completed_and_folded(world: &mut World) {
     assert!((&mut first).now_or_never().is_none());
     assert!((&mut second).now_or_never().is_none_or(|closed| closed.is_ok()));
     let late = store.users().create(local("late")).await.unwrap_err();
-    assert_eq!(*late.kind(), ErrorKind::Unavailable);
+    assert_eq!(*late.kind(), Unavailable);
     drop(hold);
     first.await.unwrap();
     assert!(accepted.await.iter().all(|outcome| outcome.is_ok()));
@@ -133,10 +123,9 @@ async fn the_place_is_free_once_it_returns(world: &mut World) {
     }
 }
 
-async fn every_watch_ends(world: &mut World) {
-    let store = world.open().await;
+async fn every_watch_ends(_: &mut World, store: Opened) {
     for name in ["a", "b", "c"] {
-        store.users().create(local(name)).await.unwrap();
+        create(&store, name).await;
     }
     let last = store.view().serial();
     let other = store.acting_as("other".parse().unwrap());
@@ -152,14 +141,12 @@ async fn every_watch_ends(world: &mut World) {
     // One that is begun afterwards ends, too: it has nothing to tell, or cannot read it any more.
     assert!(store.watch(last).next().await.is_none());
     let mut late = store.watch(Serial::ZERO);
-    let error = late.next().await.unwrap().unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Unavailable);
+    fails(late.next().await.unwrap(), Unavailable);
     assert!(late.next().await.is_none());
 }
 
-async fn the_last_view_is_still_given(world: &mut World) {
-    let store = world.open().await;
-    let alice = store.users().create(local("alice")).await.unwrap();
+async fn the_last_view_is_still_given(_: &mut World, store: Opened) {
+    let alice = create(&store, "alice").await;
     let other = store.acting_as("other".parse().unwrap());
     let serial = store.view().serial();
     store.close().await.unwrap();
@@ -173,7 +160,7 @@ async fn the_last_view_is_still_given(world: &mut World) {
 async fn dropping_every_handle_loses_nothing(world: &mut World) {
     let store = world.open_with(never_folding(world)).await;
     let other = store.acting_as("other".parse().unwrap());
-    store.users().create(local("alice")).await.unwrap();
+    create(&store, "alice").await;
     drop(store);
     // One handle is enough to go on.
     other.users().create(local("bob")).await.unwrap();
@@ -212,13 +199,11 @@ async fn open_with_bad_entropy(world: &World) -> (Arc<dyn Store>, Arc<BadEntropy
 
 async fn a_panic_of_the_writer_ends_the_store_and_frees_its_place(world: &mut World) {
     let (store, entropy) = open_with_bad_entropy(world).await;
-    let alice = store.users().create(local("alice")).await.unwrap();
+    let alice = create(&store, "alice").await;
     let mut watch = store.watch(store.view().serial());
     entropy.0.store(true, Ordering::SeqCst);
-    let error = store.users().create(local("bob")).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::OutcomeUnknown);
-    let error = watch.next().await.unwrap().unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Unexpected);
+    fails(store.users().create(local("bob")).await, OutcomeUnknown);
+    fails(watch.next().await.unwrap(), Unexpected);
     assert!(watch.next().await.is_none());
     closed(store.users().create(local("carol")).await);
     closed(store.users().get(alice.id).await);
@@ -229,8 +214,7 @@ async fn a_panic_of_the_writer_ends_the_store_and_frees_its_place(world: &mut Wo
     assert_eq!(names, ["alice"]);
     again.verify().await.unwrap();
     for _ in 0..2 {
-        let error = store.close().await.unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::Unexpected);
+        fails(store.close().await, Unexpected);
     }
 }
 
@@ -248,22 +232,21 @@ async fn a_panic_of_the_writer_refuses_what_waits(world: &mut World) {
     let stored = calls.await.into_iter().filter(|outcome| match outcome {
         Ok(_) => true,
         Err(error) => {
-            let kinds = [ErrorKind::OutcomeUnknown, ErrorKind::Unavailable];
+            let kinds = [OutcomeUnknown, Unavailable];
             assert!(kinds.contains(error.kind()), "{error}");
             false
         }
     });
     let stored = stored.count();
-    assert_eq!(*verify.await.unwrap_err().kind(), ErrorKind::Unavailable);
+    fails(verify.await, Unavailable);
     store.close().await.unwrap_err();
     let again = world.open().await;
     assert!(again.view().users().len() >= stored);
     again.verify().await.unwrap();
 }
 
-async fn afterwards_every_call_is_unavailable_on_every_handle(world: &mut World) {
-    let store = world.open().await;
-    let made = OneOfEach::make(store.as_ref()).await;
+async fn afterwards_every_call_is_unavailable_on_every_handle(world: &mut World, store: Opened) {
+    let made = OneOfEach::make(&store).await;
     let before = store.acting_as("before".parse().unwrap());
     let digests = store.digests().await.unwrap();
     // Closed by another handle than the first.
@@ -278,32 +261,23 @@ async fn afterwards_every_call_is_unavailable_on_every_handle(world: &mut World)
     drop((before, after));
     let store = world.reopen(store).await;
     assert_eq!(store.digests().await.unwrap(), digests);
-    made.check(store.as_ref()).await;
+    made.check(&store).await;
 }
 
 fn closed<T>(outcome: Result<T>) {
     let Err(error) = outcome else { panic!("a closed store answered") };
-    assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error}");
+    assert_eq!(*error.kind(), Unavailable, "{error}");
     assert!(error.operation().is_some(), "{error}");
 }
 
-async fn writes_are_unavailable(store: &Arc<dyn Store>, made: &OneOfEach) {
+async fn writes_are_unavailable(store: &Opened, made: &OneOfEach) {
     let (user, node, session) = (made.user.id, made.node.id, made.presence.session);
     closed(store.users().create(local("bob")).await);
     closed(store.users().update(user, UserPatch::default(), None).await);
     closed(store.users().delete(user, false).await);
-    let profile = OidcProfile {
-        provider: Text::new("p").unwrap(),
-        subject: Text::new("s").unwrap(),
-        name: "bob".parse().unwrap(),
-        display_name: None,
-        email: None,
-        picture_url: None,
-    };
-    closed(store.users().upsert_oidc(profile).await);
+    closed(store.users().upsert_oidc(profile("1", "bob")).await);
 
-    let admission = Admission::PreAuthKey(made.preauth_key.id);
-    closed(store.nodes().register(machine(2, admission)).await);
+    closed(store.nodes().register(machine(2, Admission::PreAuthKey(made.preauth_key.id))).await);
     closed(store.nodes().update(node, NodePatch::default(), None).await);
     let (machine_key, node_key) = (made.node.machine_key, made.node.node_key);
     closed(store.nodes().rotate_key(machine_key, node_key, node_key, None, None).await);
@@ -323,13 +297,10 @@ async fn writes_are_unavailable(store: &Arc<dyn Store>, made: &OneOfEach) {
     closed(store.api_keys().create(NewApiKey::default()).await);
     closed(store.api_keys().revoke(made.api_key.id).await);
     closed(store.api_keys().delete(made.api_key.id).await);
-    let new = NewPreAuthKey { user: Some(user), ..NewPreAuthKey::default() };
-    closed(store.preauth_keys().create(new).await);
+    closed(store.preauth_keys().create(one_time(user)).await);
     closed(store.preauth_keys().revoke(made.preauth_key.id).await);
     closed(store.preauth_keys().delete(made.preauth_key.id).await);
-    let owner = SessionOwner::User(user);
-    let new = NewSession { owner, client: None, expires_at: Timestamp::MAX };
-    closed(store.sessions().begin(new).await);
+    closed(store.sessions().begin(session_of(SessionOwner::User(user), Timestamp::MAX)).await);
     closed(store.sessions().touch(made.session.id, None).await);
     closed(store.sessions().end(made.session.id).await);
     closed(store.sessions().sweep().await);
@@ -352,7 +323,7 @@ async fn writes_are_unavailable(store: &Arc<dyn Store>, made: &OneOfEach) {
     closed(store.fresh_view().await);
 }
 
-async fn reads_are_unavailable(store: &Arc<dyn Store>, made: &OneOfEach) {
+async fn reads_are_unavailable(store: &Opened, made: &OneOfEach) {
     let page = PageRequest::default();
     closed(store.users().get(made.user.id).await);
     closed(store.users().get_by_name(&made.user.name).await);
@@ -384,14 +355,9 @@ async fn reads_are_unavailable(store: &Arc<dyn Store>, made: &OneOfEach) {
     closed(store.settings().get(SettingKind::Dns).await);
 }
 
-async fn series_are_unavailable(store: &Arc<dyn Store>) {
+async fn series_are_unavailable(store: &Opened) {
     let page = PageRequest::default();
-    let point = MetricPoint {
-        node: None,
-        metric: "rx_bytes".parse().unwrap(),
-        at: Timestamp::EPOCH,
-        value: Sample::new(1.0).unwrap(),
-    };
+    let point = point(None, "rx_bytes", Timestamp::EPOCH, 1.0);
     let query =
         MetricQuery { node: None, metric: None, from: Timestamp::EPOCH, to: Timestamp::EPOCH };
     let writer = WriterId::from_bytes([1; 16]);
@@ -404,15 +370,7 @@ async fn series_are_unavailable(store: &Arc<dyn Store>) {
     closed(store.metrics().aggregate(&query).await);
     closed(store.metrics().rollup(&query, Rollup::Hour).await);
     closed(store.metrics().prune(Timestamp::EPOCH).await);
-    let entry = AuditEntry {
-        id: AuditId::from_bytes([1; 16]),
-        at: Timestamp::EPOCH,
-        actor: ActorName::system(),
-        action: Text::new("a").unwrap(),
-        entity: ghostwire_store_core::Entity::User,
-        subject: Text::new("s").unwrap(),
-    };
-    closed(store.audit().append(vec![entry]).await);
+    closed(store.audit().append(vec![entry(1, at(0))]).await);
     closed(store.audit().append(vec![]).await);
     closed(store.audit().query(&AuditQuery::default(), &page).await);
     closed(store.audit().prune(Timestamp::EPOCH).await);

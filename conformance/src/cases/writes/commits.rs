@@ -1,28 +1,17 @@
 //! Commits that are under way, and commits whose answer is lost.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use futures_util::future::join_all;
-use futures_util::{FutureExt, StreamExt};
-use ghostwire_store_core::block::Serial;
-use ghostwire_store_core::domain::*;
-use ghostwire_store_core::layer::FaultKind;
-use ghostwire_store_core::options::{StoreOptions, WriterOptions};
-use ghostwire_store_core::{ErrorKind, Result, Store};
-
-use crate::case::cases;
-use crate::cases::writes::durable::{audit_lines, everything, local};
-use crate::world::World;
+use crate::prelude::*;
 
 cases! {
     stored {
+        "lost-answer" => [a_backend_that_cannot_be_asked_leaves_the_outcome_open],
+        "cancel" => [dropping_a_future_takes_nothing_back],
+    }
+    stored_unopened {
         "lost-answer" => [
             what_is_stored_is_acknowledged_though_its_answer_was_lost,
             what_never_arrived_is_sent_again,
-            a_backend_that_cannot_be_asked_leaves_the_outcome_open,
         ],
-        "cancel" => [dropping_a_future_takes_nothing_back],
     }
     once {
         "no-early-read" => [
@@ -31,6 +20,8 @@ cases! {
         ],
         "all-or-nothing" => [a_refused_command_does_not_disturb_its_neighbours],
         "cancel" => [a_future_that_was_never_polled_does_nothing],
+    }
+    once_unopened {
         "busy-queue" => [
             a_full_queue_is_busy_and_what_it_took_is_served,
             what_is_large_waits_until_there_is_room,
@@ -38,11 +29,10 @@ cases! {
     }
 }
 
-async fn nothing_shows_while_its_commit_is_under_way(world: &mut World) {
-    let store = world.open().await;
+async fn nothing_shows_while_its_commit_is_under_way(world: &mut World, store: Opened) {
     store.users().create(local("before")).await.unwrap();
     let (before, digests) = (store.view().serial(), store.digests().await.unwrap());
-    let lines = audit_lines(store.as_ref()).await;
+    let lines = audit_lines(&store).await;
     let mut watch = store.watch(before);
     let hold = world.faults().hold_commits();
     let create = spawn_create(&store, "alice");
@@ -56,7 +46,7 @@ async fn nothing_shows_while_its_commit_is_under_way(world: &mut World) {
         if !store.info().backend.shared {
             // Where others write, these wait for what is under way.
             assert_eq!(store.fresh_view().await.unwrap().serial(), before);
-            assert_eq!(audit_lines(store.as_ref()).await, lines);
+            assert_eq!(audit_lines(store).await, lines);
             assert_eq!(store.digests().await.unwrap(), digests);
         }
         assert_eq!(store.users().get_by_name(&name).await.unwrap(), None);
@@ -72,15 +62,10 @@ async fn nothing_shows_while_its_commit_is_under_way(world: &mut World) {
     let alice = create.await.unwrap().unwrap();
     assert_eq!(store.users().get_by_name(&name).await.unwrap(), Some(alice));
     assert_eq!(watch.next().await.unwrap().unwrap().serial, before.next());
-    assert_eq!(audit_lines(store.as_ref()).await, lines + 1);
+    assert_eq!(audit_lines(&store).await, lines + 1);
 
-    let point = MetricPoint {
-        node: None,
-        metric: "rx_bytes".parse().unwrap(),
-        at: world.clock().now(),
-        value: Sample::new(1.0).unwrap(),
-    };
-    let query = everything();
+    let point = point(None, "rx_bytes", world.clock().now(), 1.0);
+    let query = all_points();
     let hold = world.faults().hold_commits();
     let writer = store.clone();
     let record = tokio::spawn(async move { writer.metrics().record(point).await });
@@ -91,8 +76,7 @@ async fn nothing_shows_while_its_commit_is_under_way(world: &mut World) {
     assert_eq!(store.metrics().aggregate(&query).await.unwrap().unwrap().count, 1);
 }
 
-async fn a_revocation_counts_once_it_is_durable(world: &mut World) {
-    let store = world.open().await;
+async fn a_revocation_counts_once_it_is_durable(world: &mut World, store: Opened) {
     let (key, secret) = store.api_keys().create(NewApiKey::default()).await.unwrap();
     let hold = world.faults().hold_commits();
     let (writer, id) = (store.clone(), key.id);
@@ -102,12 +86,10 @@ async fn a_revocation_counts_once_it_is_durable(world: &mut World) {
     assert!(!revoke.is_finished());
     drop(hold);
     revoke.await.unwrap().unwrap();
-    let error = store.api_keys().authenticate(secret.expose()).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::PermissionDenied);
+    fails(store.api_keys().authenticate(secret.expose()).await, PermissionDenied);
 }
 
-async fn a_refused_command_does_not_disturb_its_neighbours(world: &mut World) {
-    let store = world.open().await;
+async fn a_refused_command_does_not_disturb_its_neighbours(world: &mut World, store: Opened) {
     let hold = world.faults().hold_commits();
     let first = spawn_create(&store, "first");
     until_held(world).await;
@@ -125,8 +107,8 @@ async fn a_refused_command_does_not_disturb_its_neighbours(world: &mut World) {
     assert_eq!(constraints, [None, Some(Some("name")), None, Some(Some("name")), None]);
     assert_eq!(store.view().serial(), Serial::new(2), "the five shared one commit");
     let store = world.crash(store).await;
-    assert_eq!(names(store.as_ref()), ["a", "b", "c", "first"]);
-    assert_eq!(audit_lines(store.as_ref()).await, 4);
+    assert_eq!(names(&store), ["a", "b", "c", "first"]);
+    assert_eq!(audit_lines(&store).await, 4);
 }
 
 async fn what_is_stored_is_acknowledged_though_its_answer_was_lost(world: &mut World) {
@@ -141,48 +123,40 @@ async fn what_never_arrived_is_sent_again(world: &mut World) {
 async fn lost_answers(world: &mut World, fault: FaultKind) {
     let store = world.open().await;
     world.faults().fail_next_commits(1, fault);
-    let alice = store.users().create(local("alice")).await.unwrap();
+    let alice = create(&store, "alice").await;
     assert_eq!(store.info().recoveries, 1);
     world.faults().fail_next_commits(1, fault);
     let patch = UserPatch { name: Change::Set("bob".parse().unwrap()), ..UserPatch::default() };
     let bob = store.users().update(alice.id, patch, None).await.unwrap();
     assert_eq!(bob.revision.get(), 2);
     let writer = WriterId::from_bytes([4; 16]);
-    let point = MetricPoint {
-        node: None,
-        metric: "rx_bytes".parse().unwrap(),
-        at: world.clock().now(),
-        value: Sample::new(1.0).unwrap(),
-    };
+    let point = point(None, "rx_bytes", world.clock().now(), 1.0);
     world.faults().fail_next_commits(1, fault);
     store.metrics().record_batch(writer, 1, vec![point]).await.unwrap();
     assert_eq!(store.info().recoveries, 3);
     let store = world.pass(store).await;
     assert_eq!(store.view().serial(), Serial::new(2));
     assert_eq!(store.users().get(alice.id).await.unwrap(), Some(bob));
-    assert_eq!(audit_lines(store.as_ref()).await, 2);
-    let query = everything();
+    assert_eq!(audit_lines(&store).await, 2);
+    let query = all_points();
     assert_eq!(store.metrics().aggregate(&query).await.unwrap().unwrap().count, 1);
 }
 
-async fn a_backend_that_cannot_be_asked_leaves_the_outcome_open(world: &mut World) {
-    let store = world.open().await;
+async fn a_backend_that_cannot_be_asked_leaves_the_outcome_open(world: &mut World, store: Opened) {
     for (fault, name) in [(FaultKind::After, "stored"), (FaultKind::Lost, "lost")] {
         world.faults().fail_next_commits(1, fault);
         world.faults().fail_next_reopens(usize::MAX);
-        let error = store.users().create(local(name)).await.unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::OutcomeUnknown);
+        let error = fails(store.users().create(local(name)).await, OutcomeUnknown);
         assert!(!error.is_retryable(), "a blind repetition may do it twice");
         world.faults().clear();
         // The next write asks again; then reading tells.
-        store.users().create(local(&format!("after-{name}"))).await.unwrap();
+        create(&store, &format!("after-{name}")).await;
     }
     let store = world.pass(store).await;
-    assert_eq!(names(store.as_ref()), ["after-lost", "after-stored", "stored"]);
+    assert_eq!(names(&store), ["after-lost", "after-stored", "stored"]);
 }
 
-async fn dropping_a_future_takes_nothing_back(world: &mut World) {
-    let store = world.open().await;
+async fn dropping_a_future_takes_nothing_back(world: &mut World, store: Opened) {
     let hold = world.faults().hold_commits();
     let under_way = spawn_create(&store, "under-way");
     until_held(world).await;
@@ -192,16 +166,15 @@ async fn dropping_a_future_takes_nothing_back(world: &mut World) {
     under_way.abort();
     assert!(under_way.await.unwrap_err().is_cancelled());
     drop(hold);
-    store.users().create(local("later")).await.unwrap();
+    create(&store, "later").await;
     let store = world.pass(store).await;
-    assert_eq!(names(store.as_ref()), ["later", "queued", "under-way"]);
+    assert_eq!(names(&store), ["later", "queued", "under-way"]);
 }
 
-async fn a_future_that_was_never_polled_does_nothing(world: &mut World) {
-    let store = world.open().await;
+async fn a_future_that_was_never_polled_does_nothing(_: &mut World, store: Opened) {
     drop(store.users().create(local("nobody")));
-    store.users().create(local("somebody")).await.unwrap();
-    assert_eq!(names(store.as_ref()), ["somebody"]);
+    create(&store, "somebody").await;
+    assert_eq!(names(&store), ["somebody"]);
     assert_eq!(store.view().serial(), Serial::new(1));
 }
 
@@ -231,14 +204,14 @@ async fn a_full_queue_is_busy_and_what_it_took_is_served(world: &mut World) {
                 accepted.push(user.name.to_string());
             }
             Err(error) => {
-                assert_eq!(*error.kind(), ErrorKind::Busy);
+                assert_eq!(*error.kind(), Busy);
                 assert!(error.is_retryable());
             }
         }
     }
     assert!((4..=10).contains(&accepted.len()), "{accepted:?}");
-    assert_eq!(names(store.as_ref()), accepted, "what got `Busy` was not accepted");
-    store.users().create(local("afterwards")).await.unwrap();
+    assert_eq!(names(&store), accepted, "what got `Busy` was not accepted");
+    create(&store, "afterwards").await;
 }
 
 async fn what_is_large_waits_until_there_is_room(world: &mut World) {
@@ -259,8 +232,7 @@ async fn what_is_large_waits_until_there_is_room(world: &mut World) {
     let first = swap(None, 3);
     until_held(world).await;
     let version = PolicyVersion::FIRST;
-    let error = swap(Some(version), 1).await.unwrap().unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Busy, "{error}");
+    let error = fails(swap(Some(version), 1).await.unwrap(), Busy);
     assert!(error.context().iter().any(|(key, _)| *key == "queue_bytes"), "{error}");
     // What is small is not held up by it.
     let small = spawn_create(&store, "alice");
@@ -272,31 +244,7 @@ async fn what_is_large_waits_until_there_is_room(world: &mut World) {
     let (one, other) = (swap(Some(version), 1), spawn_create(&store, "bob"));
     one.await.unwrap().unwrap();
     other.await.unwrap().unwrap();
-    let points = (0..10_000).map(|second| MetricPoint {
-        node: None,
-        metric: "rx_bytes".parse().unwrap(),
-        at: Timestamp::from_secs(second).unwrap(),
-        value: Sample::new(1.0).unwrap(),
-    });
+    let points = (0..10_000)
+        .map(|second| point(None, "rx_bytes", Timestamp::from_secs(second).unwrap(), 1.0));
     store.metrics().record_many(points.collect()).await.unwrap();
-}
-
-pub(crate) type Created = tokio::task::JoinHandle<Result<Arc<User>>>;
-
-pub(crate) fn spawn_create(store: &Arc<dyn Store>, name: &str) -> Created {
-    let (store, new) = (store.clone(), local(name));
-    tokio::spawn(async move { store.users().create(new).await })
-}
-
-pub(crate) async fn until_held(world: &World) {
-    while world.faults().held_commits() == 0 {
-        tokio::task::yield_now().await;
-    }
-}
-
-/// The names of all users, sorted.
-pub(crate) fn names(store: &dyn Store) -> Vec<String> {
-    let mut names: Vec<_> = store.view().users().iter().map(|user| user.name.to_string()).collect();
-    names.sort_unstable();
-    names
 }

@@ -1,20 +1,6 @@
 //! Commits that fail, and what the writer does about it.
 
-use std::sync::{Arc, Mutex};
-
-use async_trait::async_trait;
-use futures_util::FutureExt;
-use futures_util::future::join_all;
-use ghostwire_store_core::backend::{Backend, Head};
-use ghostwire_store_core::block::{BlockHash, Serial};
-use ghostwire_store_core::layer::{FaultKind, Layer};
-use ghostwire_store_core::options::{StoreOptions, WriterOptions};
-use ghostwire_store_core::{ErrorKind, Result};
-
-use crate::case::cases;
-use crate::cases::writes::commits::{names, spawn_create, until_held};
-use crate::cases::writes::durable::{audit_lines, local};
-use crate::world::World;
+use crate::prelude::*;
 
 cases! {
     stored {
@@ -23,37 +9,36 @@ cases! {
     once {
         "failed-commit" => [
             nobody_in_the_group_is_told_yes,
-            what_was_refused_because_of_a_lost_write_is_decided_again,
             nothing_is_accepted_until_the_backend_was_reopened,
+        ],
+    }
+    once_unopened {
+        "failed-commit" => [
+            what_was_refused_because_of_a_lost_write_is_decided_again,
             a_backend_that_lost_commits_is_corrupt,
             a_backend_that_replaced_commits_is_corrupt,
         ],
     }
 }
-async fn a_commit_that_was_not_stored_leaves_no_trace(world: &mut World) {
-    let mut store = world.open().await;
-    store.users().create(local("alice")).await.unwrap();
-    for (fault, kind) in
-        [(FaultKind::Before, ErrorKind::Unavailable), (FaultKind::DiskFull, ErrorKind::Exhausted)]
-    {
+async fn a_commit_that_was_not_stored_leaves_no_trace(world: &mut World, mut store: Opened) {
+    create(&store, "alice").await;
+    for (fault, kind) in [(FaultKind::Before, Unavailable), (FaultKind::DiskFull, Exhausted)] {
         let before = (store.view().serial(), store.digests().await.unwrap());
         world.faults().fail_next_commits(1, fault);
-        let error = store.users().create(local("bob")).await.unwrap_err();
-        assert_eq!(*error.kind(), kind);
+        let error = fails(store.users().create(local("bob")).await, kind);
         assert_eq!(error.operation(), Some("user.create"));
         assert_eq!((store.view().serial(), store.digests().await.unwrap()), before);
         store = world.pass(store).await;
-        assert_eq!(names(store.as_ref()), ["alice"]);
+        assert_eq!(names(&store), ["alice"]);
         // The name was not taken by the command that failed.
-        let bob = store.users().create(local("bob")).await.unwrap();
+        let bob = create(&store, "bob").await;
         store = world.pass(store).await;
-        assert_eq!(names(store.as_ref()), ["alice", "bob"]);
+        assert_eq!(names(&store), ["alice", "bob"]);
         store.users().delete(bob.id, false).await.unwrap();
     }
 }
 
-async fn nobody_in_the_group_is_told_yes(world: &mut World) {
-    let store = world.open().await;
+async fn nobody_in_the_group_is_told_yes(world: &mut World, store: Opened) {
     let hold = world.faults().hold_commits();
     let first = spawn_create(&store, "first");
     until_held(world).await;
@@ -66,12 +51,12 @@ async fn nobody_in_the_group_is_told_yes(world: &mut World) {
     drop(hold);
     first.await.unwrap().unwrap();
     for outcome in calls.await {
-        assert_eq!(*outcome.unwrap_err().kind(), ErrorKind::Exhausted);
+        fails(outcome, Exhausted);
     }
-    assert_eq!(names(store.as_ref()), ["first"]);
+    assert_eq!(names(&store), ["first"]);
     let store = world.crash(store).await;
-    assert_eq!(names(store.as_ref()), ["first"]);
-    assert_eq!(audit_lines(store.as_ref()).await, 1);
+    assert_eq!(names(&store), ["first"]);
+    assert_eq!(audit_lines(&store).await, 1);
 }
 
 async fn what_was_refused_because_of_a_lost_write_is_decided_again(world: &mut World) {
@@ -91,25 +76,22 @@ async fn what_was_refused_because_of_a_lost_write_is_decided_again(world: &mut W
     let outcomes: Vec<_> = calls.await.iter().map(|outcome| outcome.is_ok()).collect();
     assert_eq!(outcomes, [false, false, true, true]);
     let store = world.crash(store).await;
-    assert_eq!(names(store.as_ref()), ["a", "b", "first"]);
+    assert_eq!(names(&store), ["a", "b", "first"]);
 }
 
-async fn nothing_is_accepted_until_the_backend_was_reopened(world: &mut World) {
-    let store = world.open().await;
-    store.users().create(local("first")).await.unwrap();
+async fn nothing_is_accepted_until_the_backend_was_reopened(world: &mut World, store: Opened) {
+    create(&store, "first").await;
     world.faults().fail_next_commits(1, FaultKind::Before);
     world.faults().fail_next_reopens(usize::MAX);
-    let error = store.users().create(local("alice")).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Unavailable);
+    fails(store.users().create(local("alice")).await, Unavailable);
     // A first attempt to reopen was made at once; another one fails here.
-    let error = store.users().create(local("bob")).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Unavailable);
-    assert_eq!(names(store.as_ref()), ["first"], "reads go on");
+    fails(store.users().create(local("bob")).await, Unavailable);
+    assert_eq!(names(&store), ["first"], "reads go on");
     world.faults().clear();
-    store.users().create(local("carol")).await.unwrap();
+    create(&store, "carol").await;
     assert_eq!(store.info().recoveries, 1);
     let store = world.crash(store).await;
-    assert_eq!(names(store.as_ref()), ["carol", "first"]);
+    assert_eq!(names(&store), ["carol", "first"]);
 }
 
 async fn a_backend_that_lost_commits_is_corrupt(world: &mut World) {
@@ -132,18 +114,17 @@ async fn a_backend_that_reopens_wrongly(world: &mut World, wrongly: fn(Head) -> 
     let backend =
         Arc::new(Forgetful { inner: world.open_backend().await, wrongly: Mutex::new(None) });
     let store = ghostwire_store_core::open(backend.clone(), world.options()).await.unwrap();
-    let alice = store.users().create(local("alice")).await.unwrap();
+    let alice = create(&store, "alice").await;
     *backend.wrongly.lock().unwrap() = Some(wrongly);
-    store.users().create(local("bob")).await.unwrap();
+    create(&store, "bob").await;
     world.faults().fail_next_commits(1, FaultKind::Before);
     for name in ["carol", "dave"] {
-        let error = store.users().create(local(name)).await.unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error}");
+        fails(store.users().create(local(name)).await, Corrupt);
     }
-    assert_eq!(names(store.as_ref()), ["alice", "bob"]);
+    assert_eq!(names(&store), ["alice", "bob"]);
     assert_eq!(store.users().get(alice.id).await.unwrap(), Some(alice));
     *backend.wrongly.lock().unwrap() = None;
-    store.users().create(local("erin")).await.unwrap();
+    create(&store, "erin").await;
 }
 
 /// A backend that says something wrong about where it stands when it is reopened.

@@ -2,30 +2,21 @@
 
 use std::path::PathBuf;
 
-use ghostwire_store_core::ErrorKind;
-use ghostwire_store_core::backend::Commit;
-use ghostwire_store_core::block::{BlockBuilder, BlockHash, ChangeKind, RowChange, Serial};
-use ghostwire_store_core::domain::*;
-use ghostwire_store_core::options::StoreOptions;
-use ghostwire_store_core::schema::Schema;
-
-use crate::case::{Verdict, cases};
-use crate::cases::writes::durable::{at, local};
-use crate::world::World;
+use crate::prelude::*;
 
 cases! {
-    stored {
+    stored_unopened {
         "migrate-at-open" => [an_older_store_is_migrated_when_it_is_opened],
     }
     once {
+        "migrate-at-open" => [a_store_of_this_schema_is_opened_without_a_copy],
+    }
+    once_unopened {
         "one-process" => [
             a_second_writer_is_busy_at_once,
             readers_share_a_store_and_a_writer_does_not,
         ],
-        "migrate-at-open" => [
-            a_reader_reads_an_older_store_as_it_is,
-            a_store_of_this_schema_is_opened_without_a_copy,
-        ],
+        "migrate-at-open" => [a_reader_reads_an_older_store_as_it_is],
     }
 }
 
@@ -34,10 +25,9 @@ const ALONE: Verdict = Verdict::Skipped("no other process can open this backend"
 async fn a_second_writer_is_busy_at_once(world: &mut World) -> Verdict {
     let Some(location) = world.place().location() else { return ALONE };
     let store = world.open().await;
-    store.users().create(local("alice")).await.unwrap();
+    create(&store, "alice").await;
     for opening in [world.opening(), world.opening().read_only()] {
-        let error = world.try_open_backend(opening).await.unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::Busy);
+        let error = fails(world.try_open_backend(opening).await, Busy);
         assert!(error.is_retryable());
         let fact = |name| {
             let mut facts = error.context().iter();
@@ -47,7 +37,7 @@ async fn a_second_writer_is_busy_at_once(world: &mut World) -> Verdict {
         assert_eq!(fact("pid"), Some(std::process::id().to_string().as_str()), "{error}");
     }
     // Who was refused did not disturb the one who has it.
-    store.users().create(local("bob")).await.unwrap();
+    create(&store, "bob").await;
     let store = world.reopen(store).await;
     assert_eq!(store.view().users().len(), 2);
     Verdict::Passed
@@ -58,9 +48,8 @@ async fn readers_share_a_store_and_a_writer_does_not(world: &mut World) -> Verdi
         return ALONE;
     }
     let store = world.open().await;
-    store.users().create(local("alice")).await.unwrap();
-    store.close().await.unwrap();
-    drop(store);
+    create(&store, "alice").await;
+    close(store).await;
     let mut readers = Vec::new();
     for _ in 0..3 {
         let reading = world.try_open_backend(world.opening().read_only()).await.unwrap();
@@ -69,16 +58,14 @@ async fn readers_share_a_store_and_a_writer_does_not(world: &mut World) -> Verdi
     }
     for reader in &readers {
         assert_eq!(reader.view().users().len(), 1);
-        let error = reader.users().create(local("bob")).await.unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::ReadOnly);
+        fails(reader.users().create(local("bob")).await, ReadOnly);
     }
-    let error = world.try_open_backend(world.opening()).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Busy);
+    fails(world.try_open_backend(world.opening()).await, Busy);
     for reader in readers {
         reader.close().await.unwrap();
     }
     let store = world.open().await;
-    store.users().create(local("bob")).await.unwrap();
+    create(&store, "bob").await;
     store.close().await.unwrap();
     Verdict::Passed
 }
@@ -112,8 +99,7 @@ async fn an_older_store_is_migrated_when_it_is_opened(world: &mut World) {
     let store = world.pass(store).await;
     let found = store.dns().get(old.id).await.unwrap().unwrap();
     assert_eq!((found.ttl, found.revision.get()), (Some(60), 2));
-    store.close().await.unwrap();
-    drop(store);
+    close(store).await;
     let backend = world.open_backend().await;
     assert_eq!(backend.head().await.unwrap().schema, Schema::current().version());
     backend.close().await.unwrap();
@@ -127,8 +113,7 @@ async fn a_reader_reads_an_older_store_as_it_is(world: &mut World) {
     let reader = ghostwire_store_core::open(backend.clone(), options).await.unwrap();
     assert_eq!(*reader.dns().get(old.id).await.unwrap().unwrap(), old);
     let patch = DnsRecordPatch { ttl: Patch::Set(60), ..DnsRecordPatch::default() };
-    let error = reader.dns().update(old.id, patch, None).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::ReadOnly);
+    fails(reader.dns().update(old.id, patch, None).await, ReadOnly);
     assert_eq!(backend.head().await.unwrap().schema, Schema::at(1).unwrap().version());
     reader.close().await.unwrap();
     drop((reader, backend));
@@ -138,11 +123,9 @@ async fn a_reader_reads_an_older_store_as_it_is(world: &mut World) {
     store.close().await.unwrap();
 }
 
-async fn a_store_of_this_schema_is_opened_without_a_copy(world: &mut World) {
-    let store = world.open().await;
-    store.users().create(local("alice")).await.unwrap();
-    store.close().await.unwrap();
-    drop(store);
+async fn a_store_of_this_schema_is_opened_without_a_copy(world: &mut World, store: Opened) {
+    create(&store, "alice").await;
+    close(store).await;
     let names = |world: &World| files(world).into_iter().map(|(path, _)| path).collect::<Vec<_>>();
     let before = names(world);
     let store = world.open().await;

@@ -1,28 +1,9 @@
 //! Calls over many entities, whose rows are more than one commit holds.
 
-use futures_util::StreamExt;
-use futures_util::future::join_all;
-use ghostwire_store_core::ErrorKind;
-use ghostwire_store_core::block::{ChangeKind, Serial};
-use ghostwire_store_core::command::{
-    Command, Image, NodeCommand, Part, PresenceCommand, Restore, Transaction, UserCommand,
-};
-use ghostwire_store_core::domain::{
-    Change, Clock, Endpoint, EndpointList, HostInfo, NewApiKey, NewPreAuthKey, NodeId, PageRequest,
-    Registration, SecretHash, Session, SessionId, SessionNumber, SessionOwner, Timestamp, UserId,
-};
-use ghostwire_store_core::state::Handle;
-
-use crate::case::cases;
-use crate::cases::nodes::addresses::{network, put_network};
-use crate::cases::nodes::registration::{
-    Opened, audit_of, by, idle, machine, node, refused, user, with,
-};
-use crate::cases::routes::offers::{approve, carry, primary};
-use crate::world::World;
+use crate::prelude::*;
 
 cases! {
-    stored {
+    stored_unopened {
         "block-size" => [
             backfilling_goes_on_in_parts,
             expiring_goes_on_in_parts,
@@ -40,9 +21,9 @@ cases! {
 /// The longest block that is allowed here; the calls write several times as much.
 const MOST: usize = 64 * 1024;
 /// Each of them with a row of some 2 KiB.
-const NODES: u16 = 80;
+const NODES: u32 = 80;
 /// Each of them with so many routes.
-const ROUTERS: u16 = 16;
+const ROUTERS: u32 = 16;
 const ROUTES: u16 = 300;
 
 async fn open(world: &World) -> Opened {
@@ -54,10 +35,7 @@ async fn open(world: &World) -> Opened {
 }
 
 /// Makes a call that has to take several commits.
-async fn in_parts<T>(
-    store: &Opened,
-    call: impl Future<Output = ghostwire_store_core::Result<T>>,
-) -> T {
+async fn in_parts<T>(store: &Opened, call: impl Future<Output = Result<T>>) -> T {
     let before = store.view().serial().get();
     let answer = call.await.unwrap();
     let commits = store.view().serial().get() - before;
@@ -95,8 +73,7 @@ async fn backfilling_goes_on_in_parts(world: &mut World) {
     world.advance(1);
     assert_eq!(in_parts(&store, store.nodes().backfill_addresses()).await, ids);
     let store = world.pass(store).await;
-    let sixes: std::collections::BTreeSet<_> =
-        store.view().nodes().iter().map(|node| node.ipv6.unwrap()).collect();
+    let sixes: BTreeSet<_> = store.view().nodes().iter().map(|node| node.ipv6.unwrap()).collect();
     assert_eq!(sixes.len(), ids.len());
     for id in ids {
         let lines = audit_of(&store, id).await;
@@ -112,7 +89,7 @@ async fn too_few_addresses_for_many_parts_change_none(world: &mut World) {
     let ids = many_nodes(&store, alice).await;
     // 63 for 80 nodes: enough for the first part.
     put_network(&store, network(Some("10.1.0.0/24"), Some("fd01::/122"))).await;
-    refused(&store, store.nodes().backfill_addresses(), ErrorKind::Exhausted).await;
+    refused(&store, store.nodes().backfill_addresses(), Exhausted).await;
     let store = world.pass(store).await;
     assert!(store.view().nodes().iter().all(|node| node.ipv6.is_none()));
     put_network(&store, network(Some("10.1.0.0/24"), Some("fd01::/121"))).await;
@@ -142,8 +119,7 @@ async fn a_node_that_does_not_exist_among_many_changes_none(world: &mut World) {
     let alice = user(&store, "alice").await;
     let mut named = many_nodes(&store, alice).await;
     named.push(NodeId::from_bytes([0xff; 16]));
-    let at = world.clock().now();
-    refused(&store, store.nodes().expire(named, at), ErrorKind::NotFound).await;
+    refused(&store, store.nodes().expire(named, world.clock().now()), NotFound).await;
     let store = world.pass(store).await;
     assert!(store.view().nodes().iter().all(|node| node.expires_at.is_none()));
 }
@@ -178,16 +154,10 @@ async fn disconnecting_all_goes_on_in_parts(world: &mut World) {
 async fn reaping_goes_on_in_parts(world: &mut World) {
     let store = open(world).await;
     let alice = user(&store, "alice").await;
-    let new = NewPreAuthKey {
-        user: Some(alice),
-        reusable: true,
-        ephemeral: true,
-        ..NewPreAuthKey::default()
-    };
-    let key = store.preauth_keys().create(new).await.unwrap().0;
+    let key = store.preauth_keys().create(ephemeral(alice)).await.unwrap().0;
     let mut ids = Vec::new();
     for number in 1..=ROUTERS {
-        ids.push(store.nodes().register(machine(number, with(&key))).await.unwrap().id);
+        ids.push(register(&store, number, with(&key)).await.id);
     }
     with_routes(&store, &ids).await;
     let stays = node(&store, alice, 1000).await.id;
@@ -211,11 +181,11 @@ async fn deleting_a_user_with_all_it_owns_goes_on_in_parts(world: &mut World) {
     }
     with_routes(&store, &ids).await;
     let stays = node(&store, bob, 1000).await.id;
-    let key = NewPreAuthKey { user: Some(alice), ..NewPreAuthKey::default() };
+    let key = one_time(alice);
     let (key, _) = store.preauth_keys().create(key).await.unwrap();
-    let api_key = NewApiKey { user: Some(alice), ..NewApiKey::default() };
+    let api_key = api_key_of(alice);
     let (api_key, _) = store.api_keys().create(api_key).await.unwrap();
-    refused(&store, store.users().delete(alice, false), ErrorKind::Restricted).await;
+    refused(&store, store.users().delete(alice, false), Restricted).await;
     world.advance(1);
     let before = store.view().serial();
     in_parts(&store, store.users().delete(alice, true)).await;
@@ -253,7 +223,7 @@ async fn sweeping_goes_on_in_parts(world: &mut World) {
         id[12..].copy_from_slice(&n.to_be_bytes());
         let owner = SessionOwner::User(alice);
         let hash = SecretHash::hmac([1; 4], [2; 32]);
-        let expires_at = began.saturating_add(std::time::Duration::from_secs(lasts));
+        let expires_at = began.saturating_add(Duration::from_secs(lasts));
         let id = SessionId::from_bytes(id);
         let session = Session {
             id,
@@ -289,7 +259,7 @@ async fn in_a_transaction_a_command_is_one_commit_or_none(world: &mut World) {
     let at: Timestamp = world.clock().now();
     let whole = |command: Command| Transaction::new().then(command).unwrap();
     let expire = NodeCommand::Expire { nodes: ids, at, part };
-    refused(&store, store.transact(whole(expire.into())), ErrorKind::Exhausted).await;
+    refused(&store, store.transact(whole(expire.into())), Exhausted).await;
     let before = store.view().serial();
     store.transact(whole(PresenceCommand::DisconnectAll { part }.into())).await.unwrap();
     let delete = UserCommand::Delete { id: alice, cascade: true, part };

@@ -1,12 +1,6 @@
 //! Revisions: edits that do not overwrite each other, and updates that change nothing.
 
-use futures_util::future::join_all;
-use ghostwire_store_core::domain::*;
-use ghostwire_store_core::{ErrorKind, Result};
-
-use crate::case::cases;
-use crate::cases::writes::durable::{OneOfEach, audit_lines, local, text};
-use crate::world::World;
+use crate::prelude::*;
 
 cases! {
     stored {
@@ -23,9 +17,8 @@ cases! {
     }
 }
 
-async fn changes_are_counted_from_one(world: &mut World) {
-    let store = world.open().await;
-    let made = OneOfEach::make(store.as_ref()).await;
+async fn changes_are_counted_from_one(world: &mut World, store: Opened) {
+    let made = OneOfEach::make(&store).await;
     let first = [
         made.user.revision,
         made.node.revision,
@@ -75,9 +68,8 @@ async fn changes_are_counted_from_one(world: &mut World) {
     assert_eq!(key.revision.get(), 2);
 }
 
-async fn a_stale_patch_does_not_overwrite_an_edit(world: &mut World) {
-    let mut store = world.open().await;
-    let made = OneOfEach::make(store.as_ref()).await;
+async fn a_stale_patch_does_not_overwrite_an_edit(world: &mut World, mut store: Opened) {
+    let made = OneOfEach::make(&store).await;
     let patch = UserPatch { display_name: Patch::Set(text("edited")), ..UserPatch::default() };
     let user = store.users().update(made.user.id, patch, Some(made.user.revision)).await.unwrap();
     let patch = NodePatch { label: Change::Set("edited".parse().unwrap()), ..NodePatch::default() };
@@ -97,21 +89,21 @@ async fn a_stale_patch_does_not_overwrite_an_edit(world: &mut World) {
         let patch =
             UserPatch { email: Patch::Set("a@b.c".parse().unwrap()), ..UserPatch::default() };
         let stale = Some(made.user.revision);
-        conflict(store.users().update(made.user.id, patch, stale).await);
+        fails(store.users().update(made.user.id, patch, stale).await, Conflict);
         let patch =
             NodePatch { hostname: Change::Set("stale".parse().unwrap()), ..NodePatch::default() };
         let stale = Some(made.node.revision);
-        conflict(store.nodes().update(made.node.id, patch, stale).await);
+        fails(store.nodes().update(made.node.id, patch, stale).await, Conflict);
         let patch = DnsRecordPatch { ttl: Patch::Set(60), ..DnsRecordPatch::default() };
         let stale = Some(made.record.revision);
-        conflict(store.dns().update(made.record.id, patch, stale).await);
+        fails(store.dns().update(made.record.id, patch, stale).await, Conflict);
         let stale = Some(made.setting.revision);
-        conflict(store.settings().put(made.setting.document.clone(), stale).await);
+        fails(store.settings().put(made.setting.document.clone(), stale).await, Conflict);
         // A revision from the future is no better, and a default has none.
         let ahead = Some(Revision::new(3).unwrap());
-        conflict(store.users().update(made.user.id, UserPatch::default(), ahead).await);
+        fails(store.users().update(made.user.id, UserPatch::default(), ahead).await, Conflict);
         let network = SettingDocument::Network(NetworkSettings::default());
-        conflict(store.settings().put(network, Some(Revision::FIRST)).await);
+        fails(store.settings().put(network, Some(Revision::FIRST)).await, Conflict);
         assert_eq!(store.view().serial(), serial);
         store = world.pass(store).await;
     }
@@ -125,22 +117,14 @@ async fn a_stale_patch_does_not_overwrite_an_edit(world: &mut World) {
     assert_eq!(user.revision.get(), 3);
 }
 
-async fn an_update_that_changes_nothing_writes_nothing(world: &mut World) {
-    let mut store = world.open().await;
-    let made = OneOfEach::make(store.as_ref()).await;
-    let profile = OidcProfile {
-        provider: text("https://id.example.com"),
-        subject: text("1"),
-        name: "carol".parse().unwrap(),
-        display_name: Some(text("Carol")),
-        email: None,
-        picture_url: None,
-    };
+async fn an_update_that_changes_nothing_writes_nothing(world: &mut World, mut store: Opened) {
+    let made = OneOfEach::make(&store).await;
+    let profile = OidcProfile { display_name: Some(text("Carol")), ..profile("1", "carol") };
     let carol = store.users().upsert_oidc(profile.clone()).await.unwrap();
     let reached = store.nodes().expire(vec![made.node.id], Timestamp::MAX).await.unwrap();
     assert_eq!(reached, 1);
     let node = store.nodes().get(made.node.id).await.unwrap().unwrap();
-    let before = (store.view().serial(), audit_lines(store.as_ref()).await);
+    let before = (store.view().serial(), audit_lines(&store).await);
     // As it is, and as it is read again.
     for _ in 0..2 {
         world.advance(3600);
@@ -176,14 +160,13 @@ async fn an_update_that_changes_nothing_writes_nothing(world: &mut World) {
         assert_eq!(store.dns().update(made.record.id, patch, None).await.unwrap(), made.record);
         let document = made.setting.document.clone();
         assert_eq!(store.settings().put(document, None).await.unwrap(), made.setting);
-        assert_eq!((store.view().serial(), audit_lines(store.as_ref()).await), before);
+        assert_eq!((store.view().serial(), audit_lines(&store).await), before);
         store = world.pass(store).await;
     }
 }
 
-async fn a_primary_that_moves_is_no_change(world: &mut World) {
-    let store = world.open().await;
-    let made = OneOfEach::make(store.as_ref()).await;
+async fn a_primary_that_moves_is_no_change(world: &mut World, store: Opened) {
+    let made = OneOfEach::make(&store).await;
     let prefix = made.route.prefix;
     let approved = store.routes().approve(made.node.id, vec![prefix]).await.unwrap().remove(0);
     assert!(approved.primary, "its node is online");
@@ -199,22 +182,20 @@ async fn a_primary_that_moves_is_no_change(world: &mut World) {
     assert_eq!(store.routes().get(approved.id).await.unwrap(), Some(approved));
 }
 
-async fn the_use_of_an_api_key_is_no_change(world: &mut World) {
-    let store = world.open().await;
+async fn the_use_of_an_api_key_is_no_change(world: &mut World, store: Opened) {
     let (key, secret) = store.api_keys().create(NewApiKey::default()).await.unwrap();
     world.advance(60);
     store.api_keys().authenticate(secret.expose()).await.unwrap();
     // The use is recorded in the background, before what is written after it.
-    store.users().create(local("alice")).await.unwrap();
+    create(&store, "alice").await;
     let store = world.pass(store).await;
     let used = store.api_keys().get(key.id).await.unwrap().unwrap();
     assert_eq!(used.last_used_at, Some(world.clock().now()));
     assert_eq!(used.revision, Revision::FIRST);
 }
 
-async fn of_many_edits_of_one_revision_one_wins(world: &mut World) {
-    let store = world.open().await;
-    let alice = store.users().create(local("alice")).await.unwrap();
+async fn of_many_edits_of_one_revision_one_wins(_: &mut World, store: Opened) {
+    let alice = create(&store, "alice").await;
     let edits = (0..16).map(|n| {
         let store = store.clone();
         let (id, expected) = (alice.id, Some(alice.revision));
@@ -227,17 +208,11 @@ async fn of_many_edits_of_one_revision_one_wins(world: &mut World) {
         match edit.unwrap() {
             Ok(user) => won.push(user),
             Err(error) => {
-                assert_eq!(*error.kind(), ErrorKind::Conflict);
+                assert_eq!(*error.kind(), Conflict);
                 lost += 1;
             }
         }
     }
     assert_eq!((won.len(), lost), (1, 15));
     assert_eq!(store.users().get(alice.id).await.unwrap(), won.pop());
-}
-
-fn conflict<T: std::fmt::Debug>(outcome: Result<T>) {
-    let error = outcome.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Conflict, "{error}");
-    assert!(!error.is_retryable());
 }

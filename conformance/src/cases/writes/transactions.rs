@@ -1,18 +1,8 @@
 //! Transactions.
 
-use futures_util::future::join_all;
-use futures_util::{FutureExt, StreamExt};
-use ghostwire_store_core::block::Serial;
-use ghostwire_store_core::command::*;
-use ghostwire_store_core::domain::*;
-use ghostwire_store_core::layer::FaultKind;
 use ghostwire_store_core::state::Reply;
-use ghostwire_store_core::{Error, ErrorKind};
 
-use crate::case::cases;
-use crate::cases::writes::commits::{names, spawn_create, until_held};
-use crate::cases::writes::durable::{OneOfEach, at, audit_lines, local, machine, record, text};
-use crate::world::World;
+use crate::prelude::*;
 
 cases! {
     stored {
@@ -33,8 +23,7 @@ cases! {
     }
 }
 
-async fn each_step_sees_those_before_it(world: &mut World) {
-    let store = world.open().await;
+async fn each_step_sees_those_before_it(world: &mut World, store: Opened) {
     let serial = store.view().serial();
     let (user, key, node) = (user_id(1), preauth_key_id(1), node_id(1));
     let prefix: Prefix = "10.1.0.0/16".parse().unwrap();
@@ -45,7 +34,7 @@ async fn each_step_sees_those_before_it(world: &mut World) {
             id: key,
             prefix: "abc".parse().unwrap(),
             hash: SecretHash::hmac([1; 4], [2; 32]),
-            key: NewPreAuthKey { user: Some(user), ..NewPreAuthKey::default() },
+            key: one_time(user),
         }
         .into(),
         NodeCommand::Register {
@@ -95,9 +84,8 @@ async fn each_step_sees_those_before_it(world: &mut World) {
     assert_eq!(view.policies().len(), 2);
 }
 
-async fn a_refused_step_leaves_nothing_and_is_named(world: &mut World) {
-    let mut store = world.open().await;
-    let alice = store.users().create(local("alice")).await.unwrap();
+async fn a_refused_step_leaves_nothing_and_is_named(world: &mut World, mut store: Opened) {
+    let alice = create(&store, "alice").await;
     let before = (store.view().serial(), store.digests().await.unwrap());
     let refused: [(Command, fn(&Error)); 3] = [
         (UserCommand::Create { id: user_id(9), user: local("alice") }.into(), |error| {
@@ -105,7 +93,7 @@ async fn a_refused_step_leaves_nothing_and_is_named(world: &mut World) {
         }),
         (
             UserCommand::Delete { id: user_id(8), cascade: false, part: Part::WHOLE }.into(),
-            |error| assert_eq!(*error.kind(), ErrorKind::NotFound),
+            |error| assert_eq!(*error.kind(), NotFound),
         ),
         (
             DnsCommand::Create {
@@ -113,7 +101,7 @@ async fn a_refused_step_leaves_nothing_and_is_named(world: &mut World) {
                 record: record("wiki.example.com", "no address"),
             }
             .into(),
-            |error| assert_eq!(*error.kind(), ErrorKind::InvalidArgument),
+            |error| assert_eq!(*error.kind(), InvalidArgument),
         ),
     ];
     for (command, check) in refused {
@@ -140,9 +128,8 @@ async fn a_refused_step_leaves_nothing_and_is_named(world: &mut World) {
     }
 }
 
-async fn a_precondition_that_does_not_hold_is_a_conflict(world: &mut World) {
-    let store = world.open().await;
-    let made = OneOfEach::make(store.as_ref()).await;
+async fn a_precondition_that_does_not_hold_is_a_conflict(world: &mut World, store: Opened) {
+    let made = OneOfEach::make(&store).await;
     let store = world.pass(store).await;
     let (second, serial) = (Revision::new(2).unwrap(), store.view().serial());
     let (user, node) = (made.user.id, made.node.id);
@@ -184,19 +171,18 @@ async fn a_precondition_that_does_not_hold_is_a_conflict(world: &mut World) {
             .then(UserCommand::Delete { id: user_id(9), cascade: false, part: Part::WHOLE })
             .unwrap();
         let error = store.transact(transaction).await.unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::Conflict, "{condition:?}: {error}");
+        assert_eq!(*error.kind(), Conflict, "{condition:?}: {error}");
     }
     let nothing = store.transact(all_met()).await.unwrap();
     assert_eq!((nothing.value.len(), store.view().serial()), (0, serial));
     let create = UserCommand::Create { id: user_id(1), user: local("bob") };
     store.transact(all_met().then(create).unwrap()).await.unwrap();
     let store = world.pass(store).await;
-    assert_eq!(names(store.as_ref()), ["alice", "bob"]);
+    assert_eq!(names(&store), ["alice", "bob"]);
 }
 
-async fn eight_thousand_commands_are_one_commit(world: &mut World) {
+async fn eight_thousand_commands_are_one_commit(world: &mut World, store: Opened) {
     const COMMANDS: u16 = 8_000;
-    let store = world.open().await;
     let transaction = (0..COMMANDS).fold(Transaction::new(), |whole, n| {
         let user = local(&format!("user{n}"));
         whole.then(UserCommand::Create { id: user_id(n), user }).unwrap()
@@ -213,8 +199,7 @@ async fn eight_thousand_commands_are_one_commit(world: &mut World) {
     }
 }
 
-async fn a_commit_that_fails_takes_all_of_it_along(world: &mut World) {
-    let mut store = world.open().await;
+async fn a_commit_that_fails_takes_all_of_it_along(world: &mut World, mut store: Opened) {
     let transaction = || {
         Transaction::new()
             .then(UserCommand::Create { id: user_id(1), user: local("a") })
@@ -223,20 +208,18 @@ async fn a_commit_that_fails_takes_all_of_it_along(world: &mut World) {
             .unwrap()
     };
     world.faults().fail_next_commits(1, FaultKind::Before);
-    let error = store.transact(transaction()).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Unavailable);
+    fails(store.transact(transaction()).await, Unavailable);
     store = world.pass(store).await;
     assert!(store.view().users().is_empty());
     world.faults().fail_next_commits(1, FaultKind::After);
     let committed = store.transact(transaction()).await.unwrap();
     assert_eq!(committed.value.len(), 2);
     store = world.pass(store).await;
-    assert_eq!(names(store.as_ref()), ["a", "b"]);
-    assert_eq!(audit_lines(store.as_ref()).await, 2);
+    assert_eq!(names(&store), ["a", "b"]);
+    assert_eq!(audit_lines(&store).await, 2);
 }
 
-async fn it_shares_its_commit_with_nobody(world: &mut World) {
-    let store = world.open().await;
+async fn it_shares_its_commit_with_nobody(world: &mut World, store: Opened) {
     let hold = world.faults().hold_commits();
     let first = spawn_create(&store, "first");
     until_held(world).await;
@@ -262,8 +245,7 @@ async fn it_shares_its_commit_with_nobody(world: &mut World) {
     assert_eq!(store.view().serial(), Serial::new(5));
 }
 
-async fn it_has_at_most_10000_steps(world: &mut World) {
-    let store = world.open().await;
+async fn it_has_at_most_10000_steps(_: &mut World, store: Opened) {
     let prune = || PolicyCommand::Prune { keep: 1, part: Part::WHOLE };
     let full = (0..MAX_STEPS / 2).fold(Transaction::new(), |whole, _| {
         let condition = Precondition::PolicyVersion(None);
@@ -279,8 +261,7 @@ async fn it_has_at_most_10000_steps(world: &mut World) {
     invalid(&store.transact(read).await.unwrap_err());
 }
 
-async fn it_cannot_contain_a_transaction(world: &mut World) {
-    let store = world.open().await;
+async fn it_cannot_contain_a_transaction(_: &mut World, store: Opened) {
     let create = || UserCommand::Create { id: user_id(1), user: local("alice") };
     invalid(&Transaction::new().then(Transaction::new()).unwrap_err());
     let inner = "{ transaction = { preconditions = [], commands = [] } }";
@@ -295,7 +276,7 @@ fn read_transaction(text: &str) -> Transaction {
 }
 
 fn invalid(error: &Error) {
-    assert_eq!(*error.kind(), ErrorKind::InvalidArgument, "{error}");
+    assert_eq!(*error.kind(), InvalidArgument, "{error}");
 }
 
 pub(crate) fn user_id(n: u16) -> UserId {

@@ -3,7 +3,7 @@ use std::time::Duration;
 use ghostwire_store_core::ErrorKind;
 use ghostwire_store_core::domain::*;
 
-use super::{Oracle, Predicted, is_over, plus_one};
+use super::{Oracle, Predicted, is_over, plus_one, remove};
 use crate::model::call::{Answer, Fresh};
 
 fn hash(fresh: &Fresh) -> SecretHash {
@@ -48,9 +48,7 @@ impl Oracle {
     }
 
     pub(super) fn delete_preauth_key(&mut self, id: PreAuthKeyId) -> Predicted {
-        let count = self.preauth_keys.len();
-        self.preauth_keys.retain(|key| key.id != id);
-        if self.preauth_keys.len() == count { Err(ErrorKind::NotFound) } else { Ok(Answer::Done) }
+        remove(&mut self.preauth_keys, |key| key.id == id)
     }
 
     pub(super) fn create_api_key(&mut self, new: &NewApiKey, fresh: &Fresh) -> Predicted {
@@ -86,9 +84,7 @@ impl Oracle {
     }
 
     pub(super) fn delete_api_key(&mut self, id: ApiKeyId) -> Predicted {
-        let count = self.api_keys.len();
-        self.api_keys.retain(|key| key.id != id);
-        if self.api_keys.len() == count { Err(ErrorKind::NotFound) } else { Ok(Answer::Done) }
+        remove(&mut self.api_keys, |key| key.id == id)
     }
 
     pub(super) fn begin_session(&mut self, new: &NewSession, fresh: &Fresh) -> Predicted {
@@ -138,9 +134,7 @@ impl Oracle {
     }
 
     pub(super) fn end_session(&mut self, id: SessionId) -> Predicted {
-        let count = self.sessions.len();
-        self.sessions.retain(|session| session.id != id);
-        if self.sessions.len() == count { Err(ErrorKind::NotFound) } else { Ok(Answer::Done) }
+        remove(&mut self.sessions, |session| session.id == id)
     }
 
     pub(super) fn sweep_sessions(&mut self) -> Answer {

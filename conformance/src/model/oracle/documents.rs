@@ -3,7 +3,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use ghostwire_store_core::ErrorKind;
 use ghostwire_store_core::domain::*;
 
-use super::{Oracle, Predicted, changed, expect, patched, plus_one, taken};
+use super::{Oracle, Predicted, changed, expect, patched, plus_one, remove, taken};
 use crate::model::call::{Answer, Fresh};
 
 impl Oracle {
@@ -109,9 +109,7 @@ impl Oracle {
     }
 
     pub(super) fn delete_dns_record(&mut self, id: DnsRecordId) -> Predicted {
-        let count = self.dns_records.len();
-        self.dns_records.retain(|record| record.id != id);
-        if self.dns_records.len() == count { Err(ErrorKind::NotFound) } else { Ok(Answer::Done) }
+        remove(&mut self.dns_records, |record| record.id == id)
     }
 
     pub(in super::super) fn setting(&self, kind: SettingKind) -> Option<&Setting> {
@@ -144,9 +142,7 @@ impl Oracle {
     }
 
     pub(super) fn reset_setting(&mut self, kind: SettingKind) -> Predicted {
-        let count = self.settings.len();
-        self.settings.retain(|setting| setting.document.kind() != kind);
-        if self.settings.len() == count { Err(ErrorKind::NotFound) } else { Ok(Answer::Done) }
+        remove(&mut self.settings, |setting| setting.document.kind() == kind)
     }
 }
 

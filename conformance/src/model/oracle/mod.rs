@@ -77,6 +77,13 @@ fn changed<T: Clone>(field: &T, change: &Change<T>) -> T {
     }
 }
 
+/// Removes the entity that is meant, which has to be there.
+fn remove<T>(entities: &mut Vec<T>, is_meant: impl Fn(&T) -> bool) -> Predicted {
+    let count = entities.len();
+    entities.retain(|entity| !is_meant(entity));
+    if entities.len() == count { Err(ErrorKind::NotFound) } else { Ok(Answer::Done) }
+}
+
 impl Oracle {
     pub(super) fn new(now: Timestamp) -> Self {
         Self {

@@ -1,9 +1,8 @@
 use std::net::IpAddr;
 
-use ghostwire_store_core::ErrorKind;
 use ghostwire_store_core::domain::*;
 
-use super::{Oracle, Predicted, plus_one};
+use super::{Oracle, Predicted, plus_one, remove};
 use crate::model::call::{Answer, Fresh};
 
 /// One of the two sides that make a route.
@@ -83,9 +82,7 @@ impl Oracle {
     }
 
     pub(super) fn delete_route(&mut self, id: RouteId) -> Predicted {
-        let count = self.routes.len();
-        self.routes.retain(|route| route.id != id);
-        if self.routes.len() == count { Err(ErrorKind::NotFound) } else { Ok(Answer::Done) }
+        remove(&mut self.routes, |route| route.id == id)
     }
 
     pub(super) fn as_they_are(&self, routes: &[Route]) -> Vec<Route> {

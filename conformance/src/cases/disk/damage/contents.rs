@@ -1,19 +1,9 @@
 //! What is stored, as callers read it.
 
-use std::collections::BTreeSet;
-use std::fmt::Debug;
-
-use futures_util::StreamExt;
-use ghostwire_store_core::block::Serial;
-use ghostwire_store_core::command::{Command, NodeCommand, Transaction, UserCommand};
-use ghostwire_store_core::digest::{Digest, state_digest};
-use ghostwire_store_core::domain::*;
-use ghostwire_store_core::error::{Entity, ErrorKind};
-use ghostwire_store_core::{Result, Store};
+use ghostwire_store_core::digest::Digest;
 use sha2::{Digest as _, Sha256};
 
-use super::super::life::registration;
-use crate::world::BEGINNING;
+use crate::prelude::*;
 
 /// Points of each series: a tree of three levels, where a row takes 80 bytes.
 const MOMENTS: usize = 600;
@@ -40,7 +30,7 @@ fn id(number: usize) -> [u8; 10] {
 
 /// Stores so much that the trees have inner pages, and series are in every place that a backend has
 /// for them.
-pub(super) async fn populate(store: &dyn Store) -> Result<()> {
+pub(super) async fn populate(store: &Opened) -> Result<()> {
     let moment = Timestamp::from_micros(BEGINNING).unwrap();
     let user = UserId::time_ordered(moment, id(0));
     let mut transaction = Transaction::new()
@@ -48,8 +38,7 @@ pub(super) async fn populate(store: &dyn Store) -> Result<()> {
     let mut nodes = Vec::new();
     for number in 1..=NODES {
         let node = NodeId::time_ordered(moment, id(number.into()));
-        let admission = Admission::User { user, method: RegisterMethod::Cli };
-        let registration = Box::new(registration(u32::MAX - u32::from(number), admission));
+        let registration = Box::new(machine(u32::MAX - u32::from(number), by(user)));
         let register: Command = NodeCommand::Register { id: node, registration }.into();
         transaction = transaction.then(register)?;
         nodes.push(node);
@@ -57,32 +46,23 @@ pub(super) async fn populate(store: &dyn Store) -> Result<()> {
     store.transact(transaction).await?;
     for first in (0..MOMENTS).step_by(MOMENTS_AT_ONCE) {
         let of_series = |(number, node): (usize, Option<NodeId>)| {
-            (first..first + MOMENTS_AT_ONCE).map(move |moment| MetricPoint {
-                node,
-                metric: MetricName::new("rx_bytes_total").unwrap(),
-                at: at(moment),
-                value: Sample::new((moment * number) as f64 * 0.25).unwrap(),
+            (first..first + MOMENTS_AT_ONCE).map(move |moment| {
+                point(node, "rx_bytes_total", at(moment), (moment * number) as f64 * 0.25)
             })
         };
         let nodes = nodes.iter().take(NODES_WITH_SERIES).copied().map(Some);
         let points = [None].into_iter().chain(nodes).enumerate().flat_map(of_series).collect();
         store.metrics().record_many(points).await?;
         let entries = ENTRIES * first / MOMENTS..ENTRIES * (first + MOMENTS_AT_ONCE) / MOMENTS;
-        store.audit().append(entries.map(entry).collect()).await?;
+        store.audit().append(entries.map(numbered).collect()).await?;
     }
     Ok(())
 }
 
-fn entry(number: usize) -> AuditEntry {
+fn numbered(number: usize) -> AuditEntry {
     let at = at(number);
-    AuditEntry {
-        id: AuditId::time_ordered(at, id(number)),
-        at,
-        actor: ActorName::system(),
-        action: Text::new("door.opened").unwrap(),
-        entity: Entity::Node,
-        subject: Text::new(format!("{number:0>200}")).unwrap(),
-    }
+    let id = AuditId::time_ordered(at, id(number));
+    AuditEntry { id, subject: text(&format!("{number:0>200}")), ..entry(1, at) }
 }
 
 /// What somebody finds who opens a store and reads all of it.
@@ -104,7 +84,7 @@ impl Contents {
     }
 
     /// Reads everything by the calls that callers have, and with none that is there to find damage.
-    pub(super) async fn read(store: &dyn Store) -> Result<Self> {
+    pub(super) async fn read(store: &Opened) -> Result<Self> {
         let (points, aggregates) = read_metrics(store).await?;
         Ok(Self {
             state: state_digest(&store.view()),
@@ -133,7 +113,7 @@ impl Fingerprint {
 }
 
 /// The points page by page, and each series' aggregates from its middle on.
-async fn read_metrics(store: &dyn Store) -> Result<(Fingerprint, Fingerprint)> {
+async fn read_metrics(store: &Opened) -> Result<(Fingerprint, Fingerprint)> {
     let all = MetricQuery { node: None, metric: None, from: Timestamp::EPOCH, to: at(MOMENTS) };
     let (mut points, mut aggregates) = (Fingerprint::default(), Fingerprint::default());
     let mut series = BTreeSet::new();
@@ -159,7 +139,7 @@ async fn read_metrics(store: &dyn Store) -> Result<(Fingerprint, Fingerprint)> {
     Ok((points, aggregates))
 }
 
-async fn read_entries(store: &dyn Store, newest_first: bool) -> Result<Fingerprint> {
+async fn read_entries(store: &Opened, newest_first: bool) -> Result<Fingerprint> {
     let query = AuditQuery { newest_first, ..AuditQuery::default() };
     let mut found = Fingerprint::default();
     let limit = Limit::new(ENTRIES_PER_PAGE).unwrap();
@@ -173,7 +153,7 @@ async fn read_entries(store: &dyn Store, newest_first: bool) -> Result<Fingerpri
 }
 
 /// The commits whose blocks are kept.
-async fn read_changes(store: &dyn Store) -> Result<Fingerprint> {
+async fn read_changes(store: &Opened) -> Result<Fingerprint> {
     let last = store.view().serial();
     let (mut found, mut next) = (Fingerprint::default(), Serial::ZERO);
     let mut watch = store.watch(next);
@@ -184,7 +164,7 @@ async fn read_changes(store: &dyn Store) -> Result<Fingerprint> {
                 next = commit.serial;
             }
             Some(Err(error)) => match *error.kind() {
-                ErrorKind::Compacted { oldest } if found.count == 0 => {
+                Compacted { oldest } if found.count == 0 => {
                     next = Serial::new(oldest - 1);
                     watch = store.watch(next);
                     found.add(&oldest);

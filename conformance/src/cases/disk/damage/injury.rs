@@ -1,9 +1,7 @@
 //! What is done to a file.
 
-use ghostwire_store_core::error::{Error, ErrorKind};
-
 use super::pages::{self, HEADER, Kind, PAGE, TreePage};
-use crate::dice::Dice;
+use crate::prelude::*;
 
 /// What a damage is aimed at. Each is tried as often as the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -135,7 +133,6 @@ impl Damage {
     }
 
     pub(super) fn may_give(self, error: &Error) -> bool {
-        use ErrorKind::{Corrupt, InvalidArgument, ReadOnly, SchemaMismatch, Unsupported};
         match error.kind() {
             Corrupt => true,
             // It looks like a file of somebody else, of another release, or one that only others

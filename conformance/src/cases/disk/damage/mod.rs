@@ -4,21 +4,11 @@ mod contents;
 mod injury;
 mod pages;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
-use std::sync::Arc;
-
-use ghostwire_store_core::Result;
-use ghostwire_store_core::domain::StoreId;
-use ghostwire_store_core::error::ErrorKind;
-use ghostwire_store_core::options::Materialize;
 
 use super::life::{Life, clock, open, opening, options};
-use crate::case::Verdict;
-use crate::dice::Dice;
-use crate::factory::{Factory, Opening, Place};
-use crate::suite::Effort;
+use crate::prelude::*;
 use contents::{Contents, populate};
 use injury::{Aim, Damage};
 
@@ -69,9 +59,8 @@ async fn read(place: &dyn Place, materialize: Materialize) -> Result<Contents> {
         }
     };
     assert_eq!(backend.head().await?.store, opening().store, "another store is in its place");
-    let options = options(materialize, &clock(), 99);
-    let store = ghostwire_store_core::open(backend, options).await?;
-    let contents = Contents::read(store.as_ref()).await;
+    let store = ghostwire_store_core::open(backend, options(materialize, &clock(), 99)).await?;
+    let contents = Contents::read(&store).await;
     // What was found is what counts.
     let _ = store.close().await;
     contents
@@ -117,12 +106,12 @@ impl Sample {
                 return None;
             }
             if time == 0 {
-                populate(store.as_ref()).await.unwrap();
+                populate(&store).await.unwrap();
             }
             for _ in 0..STEPS {
-                life.step(store.as_ref()).await.unwrap();
+                life.step(&store).await.unwrap();
             }
-            expected = Some(Contents::read(store.as_ref()).await.unwrap());
+            expected = Some(Contents::read(&store).await.unwrap());
             store.close().await.unwrap();
             older = std::mem::replace(&mut files, files_of(place.as_ref()));
         }
@@ -249,7 +238,7 @@ pub(super) async fn damage_after_a_crash_gives_an_earlier_state_or_none(
                     assert!(existed, "a state that never was: {when}: {found:?}");
                 }
                 Err(error) => {
-                    assert!(*error.kind() == ErrorKind::Corrupt, "{when} gives {error:?}");
+                    assert!(*error.kind() == Corrupt, "{when} gives {error:?}");
                     refused += 1;
                 }
             }
@@ -271,8 +260,8 @@ async fn live_and_remember(
     if place.files().is_empty() {
         return None;
     }
-    populate(store.as_ref()).await.unwrap();
-    let mut history = vec![Contents::read(store.as_ref()).await.unwrap()];
+    populate(&store).await.unwrap();
+    let mut history = vec![Contents::read(&store).await.unwrap()];
     store.close().await.unwrap();
     let mut moments = vec![files_of(place)];
     // Twice, so that there are logs of which each begins on a file of its own.
@@ -280,8 +269,8 @@ async fn live_and_remember(
         let options = options(materialize, &life.clock, effort.seed + time);
         let (_, store) = open(place, options).await.unwrap();
         for step in 1..=STEPS / 2 {
-            life.step(store.as_ref()).await.unwrap();
-            history.push(Contents::read(store.as_ref()).await.unwrap());
+            life.step(&store).await.unwrap();
+            history.push(Contents::read(&store).await.unwrap());
             if step % STEPS_PER_MOMENT == 0 {
                 moments.push(files_of(place));
             }
