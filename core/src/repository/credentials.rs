@@ -154,7 +154,7 @@ pub trait ApiKeyRepository: Send + Sync {
 ///
 /// // A machine presents the secret.
 /// let key = store.preauth_keys().authenticate(secret.expose()).await?;
-/// let machine = |number: u8| {
+/// let machine = |number: u8| -> ghostwire_store::Result<Registration> {
 ///     let keys = (MachineKey::from_bytes([number; 32])?, NodeKey::from_bytes([number; 32])?);
 ///     Ok(Registration::new(keys.0, keys.1, "runner".parse()?, Admission::PreAuthKey(key.id)))
 /// };

@@ -31,7 +31,7 @@ const POINTS_PER_READ: usize = 1000;
 /// # ghostwire_store_memory::example(async |store| {
 /// use ghostwire_store::domain::{MetricPoint, MetricQuery, Rollup, Sample, Timestamp};
 ///
-/// let point = |second: i64, value: f64| {
+/// let point = |second: i64, value: f64| -> ghostwire_store::Result<MetricPoint> {
 ///     let at = Timestamp::from_secs(1_760_000_400 + second)?;
 ///     // `None` is the network as a whole.
 ///     Ok(MetricPoint { node: None, metric: "rx_bytes".parse()?, at, value: Sample::new(value)? })
