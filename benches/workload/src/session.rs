@@ -38,6 +38,12 @@ pub fn needs_a_fresh_subject(operation: Operation) -> bool {
 }
 
 impl Session {
+    /// The subject.
+    #[must_use]
+    pub fn subject(&self) -> &Arc<dyn Subject> {
+        &self.subject
+    }
+
     /// Opens a candidate in a directory of its own below `within`, and loads what it shall hold.
     ///
     /// # Errors
