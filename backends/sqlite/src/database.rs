@@ -149,8 +149,9 @@ impl<C: Connection> Database<C> {
     ///   further one is `Unavailable`.
     /// - Those of `work` and of SQLite: nothing was stored.
     pub fn write<T>(&self, frees: bool, mut work: impl FnMut(&mut C) -> Result<T>) -> Result<T> {
-        self.file.log().require_trusted()?;
         let mut writer = self.lock_writer()?;
+        // With the lock: whoever had it before may have found the log not to be trusted.
+        self.file.log().require_trusted()?;
         let done = self.file.commit(frees, || self.write_once(&mut writer, &mut work))?;
         self.file.log().after_commit(&mut self.mover(&mut writer.connection));
         Ok(done)
