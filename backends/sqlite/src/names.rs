@@ -28,10 +28,17 @@ pub const EXPORT_PREFIX: &str = ".gwstore-";
 pub const SCRATCH_PREFIX: &str = "ghostwire-conformance-";
 
 /// Whether a store keeps a file whose name is its own with this appended. **Every file that a store
-/// makes beside itself belongs here**: nothing that is named so is ever replaced by an export.
+/// makes beside itself belongs here**: nothing that is named so is ever replaced by an export. Its
+/// copies are opened as stores, which have such files of their own.
 fn is_kept(suffix: &str) -> bool {
+    let is_of_copy = |at| {
+        let (copy, rest) = suffix.split_at_checked(at)?;
+        let is_copy = copy == COPY_FILE || is_backup(copy).unwrap_or(false);
+        Some(is_copy && is_kept(rest))
+    };
     ENGINE_FILES.contains(&suffix)
         || [LOCK_FILE, KEY_FILE, RESERVE_FILE, COPY_FILE].contains(&suffix)
+        || (1..suffix.len()).any(|at| is_of_copy(at).unwrap_or(false))
         || suffix
             .strip_prefix(KEY_FILE)
             .is_some_and(|rest| rest.starts_with('.') && rest.ends_with(".part"))
@@ -48,7 +55,7 @@ fn is_backup(suffix: &str) -> Option<bool> {
 }
 
 /// The stores that would keep a file under this name, whether they are there or not: first the one
-/// whose own file it would be.
+/// whose own file it would be, and then the others by the length of their names.
 pub fn possible_stores_of(file: &Path) -> impl Iterator<Item = PathBuf> {
     let name = file.file_name().and_then(OsStr::to_str).unwrap_or_default();
     let splits = name.char_indices().filter_map(move |(at, _)| name.split_at_checked(at));
@@ -56,16 +63,12 @@ pub fn possible_stores_of(file: &Path) -> impl Iterator<Item = PathBuf> {
     std::iter::once(file.to_owned()).chain(stores.map(|(store, _)| file.with_file_name(store)))
 }
 
-/// Whether a store keeps something else than its hash key under this name.
+/// Whether a store keeps something else than a hash key under this name.
 #[must_use]
 pub fn is_beside(store: &Path, file: &Path) -> bool {
     let (store, file) = (resolved(store), resolved(file));
-    store == file
-        || possible_stores_of(&file).skip(1).any(|found| {
-            let is_key = file.as_os_str().as_encoded_bytes().get(found.as_os_str().len()..)
-                == Some(KEY_FILE.as_bytes());
-            found == store && !is_key
-        })
+    let is_key = file.as_os_str().as_encoded_bytes().ends_with(KEY_FILE.as_bytes());
+    store == file || (!is_key && possible_stores_of(&file).any(|found| found == store))
 }
 
 /// Whether a file of this name is in the making beside the store of that name, or was left by what was
@@ -106,7 +109,7 @@ mod tests {
             let found = possible_stores_of(&file).skip(1);
             found.map(|path| path.strip_prefix("/data").map(Path::to_owned)).collect()
         };
-        let store = [Ok(PathBuf::from("s.db"))];
+        let store = Some(&Ok(PathBuf::from("s.db")));
         for suffix in [
             "-wal",
             "-shm",
@@ -120,16 +123,22 @@ mod tests {
             ".v12.bak.3",
             ".v1.bak.part",
             ".v1.bak.2.part",
+            ".compact.part-wal",
+            ".compact.part-journal",
+            ".compact.part.lock",
         ] {
-            assert_eq!(stores(&format!("s.db{suffix}")), store, "{suffix}");
+            assert_eq!(stores(&format!("s.db{suffix}")).first(), store, "{suffix}");
         }
         for other in
             ["s.db", "-wal", ".lock", "s.db-wall", "s.db.v.bak", "s.db.v1.bak.x", "s.jsonl"]
         {
             assert_eq!(stores(other), [], "{other}");
         }
-        // A backup is a store of its own.
-        assert_eq!(stores("s.db.v1.bak-wal"), [Ok(PathBuf::from("s.db.v1.bak"))]);
+        // A copy is a store of its own.
+        for copy in ["s.db.v1.bak", "s.db.compact.part"] {
+            let both = ["s.db", copy].map(|name| Ok(PathBuf::from(name)));
+            assert_eq!(stores(&format!("{copy}-wal")), both);
+        }
     }
 
     #[test]
@@ -153,10 +162,19 @@ mod tests {
     #[test]
     fn a_key_has_no_name_that_the_store_uses() {
         let store = Path::new("/nowhere/s.db");
-        for name in ["s.db", "s.db-wal", "s.db.lock", "s.db.reserve", "s.db.v1.bak"] {
+        for name in [
+            "s.db",
+            "s.db-wal",
+            "s.db.lock",
+            "s.db.reserve",
+            "s.db.v1.bak",
+            "s.db.v1.bak.part-journal",
+            "s.db.compact.part-wal",
+            "s.db.compact.part.lock",
+        ] {
             assert!(is_beside(store, &store.with_file_name(name)), "{name}");
         }
-        for name in ["s.db.key", "t.db", "t.db.lock", "s.db.old"] {
+        for name in ["s.db.key", "s.db.v1.bak.key", "t.db", "t.db.lock", "s.db.old"] {
             assert!(!is_beside(store, &store.with_file_name(name)), "{name}");
         }
         assert!(!is_beside(store, Path::new("/elsewhere/s.db-wal")));

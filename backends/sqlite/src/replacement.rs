@@ -7,8 +7,9 @@ use ghostwire_store_core::backend::Compacted;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
 use crate::backup::Backup;
+use crate::lock::{self, is_absent};
 use crate::names::{COPY_FILE, LOCK_FILE, files_of};
-use crate::{StoreFile, failed, free_bytes, sync_directory, with_suffix};
+use crate::{Access, StoreFile, failed, free_bytes, sync_directory, with_suffix};
 
 /// A copy takes little more than the pages in use.
 const MARGIN: u64 = 1024 * 1024;
@@ -28,7 +29,11 @@ pub(crate) struct Replacement<'f> {
 /// locked.
 pub(crate) fn remove_leftover(store: &Path) {
     let copy = with_suffix(store, COPY_FILE);
-    for file in files_of(&copy).chain([with_suffix(&copy, LOCK_FILE)]) {
+    let lock = with_suffix(&copy, LOCK_FILE);
+    // What is no lock was left by somebody else.
+    let lock =
+        lock::existing(&lock, Access::ReadOnly).is_ok_and(|lock| lock.is_some()).then_some(lock);
+    for file in files_of(&copy).chain(lock) {
         match fs::remove_file(&file) {
             Ok(()) => {
                 tracing::info!(path = %file.display(), "removed: a compaction was broken off")
@@ -58,7 +63,8 @@ impl StoreFile {
         let before = self.total_bytes();
         let part = with_suffix(self.path(), COPY_FILE);
         let copy = Backup::begin_in(part, self.path().to_owned(), self.path())?;
-        let lock = CopyLock(with_suffix(copy.part(), ".lock"));
+        let lock = with_suffix(copy.part(), LOCK_FILE);
+        let lock = CopyLock(is_absent(&lock)?.then_some(lock));
         Ok(Replacement { file: self, copy, lock, before })
     }
 }
@@ -100,16 +106,18 @@ impl Replacement<'_> {
     }
 }
 
-/// The lock of whoever opened the copy to check it; nobody else knows of the copy.
+/// The lock of whoever opened the copy to check it; nobody else knows of the copy. `None` if something
+/// of that name was there before.
 #[derive(Debug)]
-struct CopyLock(PathBuf);
+struct CopyLock(Option<PathBuf>);
 
 impl Drop for CopyLock {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.0)
+        if let Some(lock) = &self.0
+            && let Err(error) = fs::remove_file(lock)
             && error.kind() != std::io::ErrorKind::NotFound
         {
-            tracing::warn!(path = %self.0.display(), %error, "the lock of a copy stays");
+            tracing::warn!(path = %lock.display(), %error, "the lock of a copy stays");
         }
     }
 }

@@ -418,11 +418,16 @@ fn what_a_compaction_left_is_removed_by_who_may_write() {
     fs::write(&path, sqlite_file(KIND.application_id, 2)).unwrap();
     let left = [".compact.part", ".compact.part-wal", ".compact.part.lock"];
     let left = left.map(|suffix| with_suffix(&path, suffix));
-    left.iter().for_each(|file| fs::write(file, "half").unwrap());
+    left[..2].iter().for_each(|file| fs::write(file, "half").unwrap());
+    fs::write(&left[2], "4711").unwrap();
     drop(StoreFile::open(&path, KIND, Access::ReadOnly).unwrap());
     assert!(left.iter().all(|file| file.exists()));
     drop(StoreFile::open(&path, KIND, Access::Existing).unwrap());
     assert!(!left.iter().any(|file| file.exists()));
+    // That is another program's.
+    fs::write(&left[2], "shopping").unwrap();
+    drop(StoreFile::open(&path, KIND, Access::Existing).unwrap());
+    assert!(left[2].exists());
 }
 
 #[test]

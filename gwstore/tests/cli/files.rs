@@ -30,6 +30,14 @@ fn an_init_that_fails_leaves_nothing_and_says_why() {
             ("--path s.db --set secret_key_file=s.db".to_owned(), ["secret_key_file", "itself"]),
             ("--path s.db --set secret_key_file=s.db-wal".to_owned(), ["s.db-wal", "itself"]),
             ("--path s.db --set secret_key_file=s.db.lock".to_owned(), ["s.db.lock", "itself"]),
+            (
+                "--path s.db --set secret_key_file=s.db.compact.part-wal".to_owned(),
+                ["-wal", "itself"],
+            ),
+            (
+                "--path s.db --set secret_key_file=s.db.compact.part.lock".to_owned(),
+                [".lock", "itself"],
+            ),
             ("--path s.db --set secret_key_file=.".to_owned(), ["directory", "hash key"]),
         ] {
             let ran = place.run(&format!("--backend {backend} {options} init"));
@@ -218,5 +226,21 @@ fn a_compaction_that_gives_nothing_back_says_so() {
         place.on(backend, "compact").ok();
         let again = place.on(backend, "compact").ok();
         assert!(again.out.contains("nothing to give back"), "{again:#?}");
+    }
+}
+
+/// A program that knows nothing of the store's names may have made it.
+#[test]
+fn a_compaction_removes_no_lock_but_its_own() {
+    for backend in BACKENDS {
+        let place = Place::new();
+        place.init(backend);
+        let name = format!("{backend}.db.compact.part.lock");
+        place.write(&name, "this is a shopping list\n");
+        place.unchanged(backend, &[&name], || place.on(backend, "compact"));
+        assert_eq!(place.read(&name), b"this is a shopping list\n");
+        fs::remove_file(place.file(&name)).unwrap();
+        place.on(backend, "compact").ok();
+        assert!(!place.file(&name).exists());
     }
 }

@@ -47,7 +47,19 @@ fn the_files_of_stores_are_not_replaced_by_any_output() {
         symlink(place.file(&format!("{other}.db")), place.file("link")).unwrap();
         symlink(place.file("nowhere"), place.file("dangling")).unwrap();
         fs::create_dir(place.file("directory")).unwrap();
-        let own = ["", "-wal", "-shm", "-journal", ".lock", ".key", ".v1.bak", ".v1.bak.part"];
+        let own = [
+            "",
+            "-wal",
+            "-shm",
+            "-journal",
+            ".lock",
+            ".key",
+            ".v1.bak",
+            ".v1.bak.part",
+            ".compact.part-wal",
+            ".compact.part-journal",
+            ".compact.part.lock",
+        ];
         let victims = own
             .map(|suffix| format!("{backend}.db{suffix}"))
             .into_iter()

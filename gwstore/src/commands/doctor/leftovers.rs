@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ghostwire_store::config::Config;
 use ghostwire_store_sqlite::{
-    ENGINE_FILES, LOCK_FILE, RESERVE_FILE, directory_of, is_unfinished, with_suffix,
+    ENGINE_FILES, LOCK_FILE, RESERVE_FILE, directory_of, is_unfinished, resolved, with_suffix,
 };
 
 use super::{Checkup, Finding};
@@ -18,7 +18,7 @@ const CHECK: &str = "leftovers";
 /// The lock's file stays when a store is closed; without a store it says that one was lost, as a log
 /// does. What is unfinished has no use either way.
 pub(super) fn check(config: &Config, path: &Path, checkup: &mut Checkup<'_, '_>) -> Outcome {
-    let found = orphans(config, path).and_then(|orphans| Ok((orphans, unfinished(path)?)));
+    let found = orphans(config, path).and_then(|orphans| Ok((orphans, unfinished(config, path)?)));
     let (orphans, unfinished) = match found {
         Ok(found) => found,
         Err(error) => {
@@ -71,17 +71,19 @@ fn is_there(path: &Path) -> io::Result<bool> {
     }
 }
 
-fn unfinished(path: &Path) -> io::Result<Vec<PathBuf>> {
+fn unfinished(config: &Config, path: &Path) -> io::Result<Vec<PathBuf>> {
     let Some(name) = path.file_name() else { return Ok(Vec::new()) };
     let entries = match fs::read_dir(directory_of(path)) {
         // The check of the directory says so.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
     };
+    // Whatever its name, it is in use: the check of opening says that it needs another.
+    let key = config.secret_key_path().map(|key| resolved(&key));
     let mut left = Vec::new();
     for entry in entries {
         let entry = entry?;
-        if is_unfinished(name, &entry.file_name()) {
+        if is_unfinished(name, &entry.file_name()) && key != Some(resolved(&entry.path())) {
             left.push(entry.path());
         }
     }
