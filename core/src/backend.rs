@@ -281,6 +281,22 @@ pub struct LogInfo {
     /// When the store was opened the log ended before its last frame: acknowledged commits may be
     /// missing.
     pub ended_early: bool,
+    /// Whether that was looked for in its index, too.
+    pub index: LogIndex,
+}
+
+/// The index that SQLite keeps beside a log, as it was before the store was opened. It alone tells that
+/// a log was cut between two commits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogIndex {
+    /// There was none.
+    #[default]
+    Absent,
+    /// The log was compared with it.
+    Compared,
+    /// It was not looked at: another reader has the store open, or it cannot be read.
+    Unread,
 }
 
 /// The effect of compacting a store's file, in bytes on disk, with what lies beside the file.

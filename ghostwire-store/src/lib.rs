@@ -102,7 +102,9 @@ pub mod command {
 /// What a store says about itself.
 pub mod info {
     #[doc(inline)]
-    pub use ghostwire_store_core::backend::{BackendCounters, BackendInfo, Compacted, LogInfo};
+    pub use ghostwire_store_core::backend::{
+        BackendCounters, BackendInfo, Compacted, LogIndex, LogInfo,
+    };
     #[doc(inline)]
     pub use ghostwire_store_core::digest::{Digest, Digests};
     #[doc(inline)]

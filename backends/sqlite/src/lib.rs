@@ -150,7 +150,7 @@ impl StoreFile {
                 looked?;
             }
         }
-        let lock = Lock::take(&lock_path, &path, access)?;
+        let mut lock = Lock::take(&lock_path, &path, access)?;
         // Somebody may have made or removed it before the lock was held.
         let (_, exists) = check::resolve(&path, access)?;
         let making = (!exists).then(|| Making::begin(&path, lock.is_new())).transpose()?;
@@ -165,13 +165,17 @@ impl StoreFile {
                 .map_err(|error| failed("the file cannot be made", &path, error))?;
             sync_directory(&path)?;
         }
-        let files = OpenedFiles::of(&path, lock.is_held())?;
         // SQLite locks the index as it does the file. While the lock is shared another engine of this
         // process may have it open, and would lose what it locked.
-        let index = (access != Access::ReadOnly).then(|| with_suffix(&path, "-shm"));
-        let found = wal::survey(&with_suffix(&path, "-wal"), index.as_deref())
+        let indexed = match lock.is_exclusive() {
+            true => wal::Indexed::read(&with_suffix(&path, "-shm")),
+            false => wal::Indexed::UNREAD,
+        };
+        lock.share(&lock_path, &path)?;
+        let files = OpenedFiles::of(&path, lock.is_held())?;
+        let found = wal::survey(&with_suffix(&path, "-wal"), indexed)
             .map_err(|error| failed("the store's log cannot be read", &path, error))?;
-        let log = LogKeeper::new(&path, found);
+        let log = LogKeeper::new(&path, found, indexed.index);
         let reserve = (access != Access::ReadOnly).then(|| Reserve::beside(&path));
         if access != Access::ReadOnly {
             replacement::remove_leftover(&path);

@@ -168,35 +168,44 @@ fn a_store_that_another_process_holds() {
     place.on("zqlite", "status").ok();
 }
 
-/// SQLite takes what is before the damage for all of it, and the store opens as an older one.
-#[test]
-fn a_log_that_lost_commits() {
+/// What a process that is killed after six commits leaves.
+fn left_by_a_kill(backend: &str, suffixes: &[&str]) -> Place {
     use ghostwire_store::Opener;
     use ghostwire_store::config::{BackendChoice, Config, LibsqlOptions, ZqliteOptions};
     use ghostwire_store::domain::NewUser;
+    let (place, left) = (Place::new(), Place::new());
+    place.init(backend);
+    let path = place.file(&format!("{backend}.db"));
+    let choice = match backend {
+        "libsql" => BackendChoice::Libsql(LibsqlOptions { path, ..LibsqlOptions::default() }),
+        _ => BackendChoice::Zqlite(ZqliteOptions { path, ..ZqliteOptions::default() }),
+    };
+    let config = Config { backend: choice, ..Config::default() };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let store = Opener::new(&config).open().await.unwrap();
+        for number in 0..6 {
+            let user = NewUser::local(format!("user-{number}").parse().unwrap());
+            store.users().create(user).await.unwrap();
+        }
+        copy_store(&place, &left, backend, suffixes);
+        store.close().await.unwrap();
+    });
+    left
+}
+
+fn copy_store(from: &Place, to: &Place, backend: &str, suffixes: &[&str]) {
+    for suffix in suffixes {
+        let name = format!("{backend}.db{suffix}");
+        fs::copy(from.file(&name), to.file(&name)).unwrap();
+    }
+}
+
+/// SQLite takes what is before the damage for all of it, and the store opens as an older one.
+#[test]
+fn a_log_that_lost_commits() {
     for backend in BACKENDS {
-        let (place, left) = (Place::new(), Place::new());
-        place.init(backend);
-        let path = place.file(&format!("{backend}.db"));
-        let choice = match backend {
-            "libsql" => BackendChoice::Libsql(LibsqlOptions { path, ..LibsqlOptions::default() }),
-            _ => BackendChoice::Zqlite(ZqliteOptions { path, ..ZqliteOptions::default() }),
-        };
-        let config = Config { backend: choice, ..Config::default() };
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        runtime.block_on(async {
-            let store = Opener::new(&config).open().await.unwrap();
-            for number in 0..6 {
-                let user = NewUser::local(format!("user-{number}").parse().unwrap());
-                store.users().create(user).await.unwrap();
-            }
-            // As a process that is killed leaves it.
-            for suffix in ["", "-wal", ".key"] {
-                let name = format!("{backend}.db{suffix}");
-                fs::copy(place.file(&name), left.file(&name)).unwrap();
-            }
-            store.close().await.unwrap();
-        });
+        let left = left_by_a_kill(backend, &["", "-wal", ".key"]);
         let status = left.on(backend, "status --json").ok().json();
         assert_eq!(status["backend"]["log"]["ended_early"], false, "{status}");
         assert_eq!(status["serial"], 6);
@@ -210,6 +219,45 @@ fn a_log_that_lost_commits() {
         let doctor = left.on(backend, "doctor");
         assert_eq!(doctor.code, 3, "{doctor:#?}");
         assert!(doctor.out.contains("FAIL  log: "), "{doctor:#?}");
+    }
+}
+
+/// Only the index beside it tells, until SQLite has the store open.
+#[test]
+fn a_log_that_was_cut_is_told_of_by_whoever_looks_first() {
+    const SUFFIXES: [&str; 4] = ["", "-wal", "-shm", ".key"];
+    for backend in BACKENDS {
+        let whole = left_by_a_kill(backend, &SUFFIXES);
+        let log = format!("{backend}.db-wal");
+        let length = whole.read(&log).len();
+        for command in [
+            "status",
+            "digest",
+            "doctor",
+            "clock show",
+            "import portable more.jsonl --dry-run",
+            "import portable more.jsonl",
+            "compact",
+        ] {
+            for (length, is_cut) in [(length, false), (length * 2 / 3, true)] {
+                let left = Place::new();
+                copy_store(&whole, &left, backend, &SUFFIXES);
+                left.write("more.jsonl", portable(&[&user(1, "ann")]));
+                let bytes = left.read(&log);
+                left.write(&log, &bytes[..length]);
+                let ran = left.on(backend, command);
+                let is_told = ran.err.contains("acknowledged commits may be missing");
+                assert_eq!(is_told, is_cut, "{ran:#?}");
+                if command == "doctor" {
+                    let found = if is_cut { "FAIL  log: " } else { "no commit is known" };
+                    assert!(ran.out.contains(found), "{ran:#?}");
+                }
+            }
+        }
+        // There is nothing to compare it with.
+        fs::remove_file(whole.file(&format!("{backend}.db-shm"))).unwrap();
+        let doctor = whole.on(backend, "doctor").ok();
+        assert!(doctor.out.contains("without an index"), "{doctor:#?}");
     }
 }
 

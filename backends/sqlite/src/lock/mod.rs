@@ -23,6 +23,9 @@ use text::{CLOSING, HOLDER, Text, holder_line, store_line, write_at};
 /// So long is waited for a store that is being closed.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// So long a reader waits for another that has the lock alone, which takes no time.
+const GLANCE: Duration = Duration::from_millis(250);
+
 /// Held until it is given back, or dropped. The file itself stays: removing it would let two
 /// processes lock two files of the same name.
 #[derive(Debug)]
@@ -33,11 +36,13 @@ pub(crate) struct Lock {
     /// Where a writer would make one, if there is none.
     absent: Option<PathBuf>,
     is_new: bool,
+    is_exclusive: bool,
 }
 
 impl Lock {
+    /// A reader that nobody else is beside has it alone until it [shares](Lock::share) it.
     pub(crate) fn take(lock_path: &Path, store_path: &Path, access: Access) -> Result<Self> {
-        let deadline = Instant::now() + PATIENCE;
+        let began = Instant::now();
         loop {
             let Some((file, is_new)) = open(lock_path, store_path, access)? else {
                 tracing::warn!(
@@ -45,16 +50,36 @@ impl Lock {
                     "reading a store without a lock: nobody can write its directory"
                 );
                 let absent = Some(lock_path.to_owned());
-                return Ok(Self { file: Mutex::new(None), access, absent, is_new: false });
+                let (file, is_new, is_exclusive) = (Mutex::new(None), false, false);
+                return Ok(Self { file, access, absent, is_new, is_exclusive });
             };
-            lock(&file, access, deadline)
+            let is_exclusive = lock(&file, access, began)
                 .map_err(|refused| refused.explained(lock_path, store_path))?;
             // Who held it may have removed the file, with the store that could not be made.
             if is_named(&file, lock_path)? {
                 note_holder(&file, access, "");
-                return Ok(Self { file: Mutex::new(Some(file)), access, absent: None, is_new });
+                let (file, absent) = (Mutex::new(Some(file)), None);
+                return Ok(Self { file, access, absent, is_new, is_exclusive });
             }
         }
+    }
+
+    /// Whether nobody else has the store open, this process included.
+    pub(crate) fn is_exclusive(&self) -> bool {
+        self.is_exclusive
+    }
+
+    /// Lets other readers in, if this is one.
+    pub(crate) fn share(&mut self, lock_path: &Path, store_path: &Path) -> Result<()> {
+        if self.access == Access::ReadOnly && std::mem::take(&mut self.is_exclusive) {
+            let file = self.file();
+            if let Some(file) = file.as_ref() {
+                // The one lock is given back before the other is taken.
+                let shared = file.try_lock_shared().map_err(|error| Refused::by(file, error));
+                shared.map_err(|refused| refused.explained(lock_path, store_path))?;
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn is_held(&self) -> bool {
@@ -131,6 +156,16 @@ enum Refused {
 }
 
 impl Refused {
+    fn by(file: &File, error: TryLockError) -> Self {
+        match error {
+            // What cannot be read tells of nobody.
+            TryLockError::WouldBlock => {
+                Self::HeldBy(Text::read(file).ok().flatten().unwrap_or_default())
+            }
+            TryLockError::Error(error) => Self::Failed(error),
+        }
+    }
+
     fn explained(self, lock_path: &Path, store_path: &Path) -> Error {
         match self {
             Self::HeldBy(holder) => holder.keeps_out(store_path),
@@ -139,23 +174,35 @@ impl Refused {
     }
 }
 
-/// Locks a file. Waits for a holder that is about to give it back.
-fn lock(file: &File, access: Access, deadline: Instant) -> std::result::Result<(), Refused> {
+/// Locks a file, also for a reader exclusively if it can be: the value says so. Waits for a holder that
+/// is about to give it back.
+fn lock(file: &File, access: Access, began: Instant) -> std::result::Result<bool, Refused> {
     loop {
-        let outcome =
-            if access == Access::ReadOnly { file.try_lock_shared() } else { file.try_lock() };
-        match outcome {
-            Ok(()) => return Ok(()),
-            Err(TryLockError::WouldBlock) => {
-                // What cannot be read tells of nobody.
-                let holder = Text::read(file).ok().flatten().unwrap_or_default();
-                if !holder.is_waited_for() || Instant::now() >= deadline {
-                    return Err(Refused::HeldBy(holder));
-                }
-                std::thread::sleep(Duration::from_millis(2));
+        // Elsewhere than with flock(2) an exclusive lock does not become a shared one.
+        let tried = match access == Access::ReadOnly && cfg!(not(unix)) {
+            true => Err(TryLockError::WouldBlock),
+            false => file.try_lock(),
+        };
+        let outcome = match tried {
+            Err(TryLockError::WouldBlock) if access == Access::ReadOnly => {
+                file.try_lock_shared().map(|()| false)
             }
-            Err(TryLockError::Error(error)) => return Err(Refused::Failed(error)),
+            outcome => outcome.map(|()| true),
+        };
+        let refused = match outcome {
+            Ok(is_exclusive) => return Ok(is_exclusive),
+            Err(error) => Refused::by(file, error),
+        };
+        let patience = match &refused {
+            Refused::HeldBy(holder) if holder.is_waited_for() => PATIENCE,
+            // It may be a reader that is about to share it.
+            Refused::HeldBy(_) if access == Access::ReadOnly => GLANCE,
+            _ => Duration::ZERO,
+        };
+        if began.elapsed() >= patience {
+            return Err(refused);
         }
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ghostwire_store_core::backend::LogInfo;
+use ghostwire_store_core::backend::{LogIndex, LogInfo};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
 use super::gate::{Gate, Inside};
@@ -77,7 +77,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl LogKeeper {
     /// Of the store at `path`, whose log was looked at before an engine opened it.
-    pub(crate) fn new(path: &Path, found: Survey) -> Self {
+    pub(crate) fn new(path: &Path, found: Survey, index: LogIndex) -> Self {
         if let Some(missing) = found.missing {
             tracing::warn!(
                 path = %path.display(),
@@ -101,6 +101,7 @@ impl LogKeeper {
             }),
             info: Mutex::new(LogInfo {
                 ended_early: found.missing.is_some(),
+                index,
                 ..LogInfo::default()
             }),
         }

@@ -13,6 +13,8 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use ghostwire_store_core::backend::LogIndex;
+
 use super::format::{FRAME_HEADER, FrameHeader, INDEX_HEADERS, Index, LOG_HEADER, LogHeader};
 use crate::read::fill;
 
@@ -46,19 +48,36 @@ impl Missing {
     }
 }
 
-/// Looks at the log in this file, which is empty if it is not there, and at its index, if it may be
-/// read.
-pub(crate) fn survey(log: &Path, index: Option<&Path>) -> io::Result<Survey> {
-    let Some(mut log) = existing(log)? else { return Ok(Survey::default()) };
-    let index = index.and_then(read_index);
-    of_log(&mut io::BufReader::with_capacity(1 << 16, &mut log), index)
+/// What a log's index says. It only adds to what the log says by itself.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Indexed {
+    pub(crate) index: LogIndex,
+    known: Option<Index>,
 }
 
-/// It only adds to what the log says by itself.
-fn read_index(path: &Path) -> Option<Index> {
-    let mut bytes = [0; INDEX_HEADERS];
-    let filled = fill(&mut File::open(path).ok()?, &mut bytes).ok()?;
-    if filled == bytes.len() { Index::read(&bytes) } else { None }
+impl Indexed {
+    pub(crate) const UNREAD: Self = Self { index: LogIndex::Unread, known: None };
+
+    /// Before an engine opens it: the first that does writes it anew.
+    pub(crate) fn read(path: &Path) -> Self {
+        let read = || {
+            let mut bytes = [0; INDEX_HEADERS];
+            let Some(mut file) = existing(path)? else { return Ok(None) };
+            let filled = fill(&mut file, &mut bytes)?;
+            Ok::<_, io::Error>(Some(bytes).filter(|bytes| filled == bytes.len()))
+        };
+        match read() {
+            Ok(None) => Self { index: LogIndex::Absent, known: None },
+            Ok(Some(bytes)) => Self { index: LogIndex::Compared, known: Index::read(&bytes) },
+            Err(_) => Self::UNREAD,
+        }
+    }
+}
+
+/// Looks at the log in this file, which is empty if it is not there.
+pub(crate) fn survey(log: &Path, indexed: Indexed) -> io::Result<Survey> {
+    let Some(mut log) = existing(log)? else { return Ok(Survey::default()) };
+    of_log(&mut io::BufReader::with_capacity(1 << 16, &mut log), indexed.known)
 }
 
 fn existing(path: &Path) -> io::Result<Option<File>> {

@@ -3,6 +3,7 @@
 
 use std::io::Cursor;
 
+use ghostwire_store_core::backend::LogIndex;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
 use super::format::{Checksum, FRAME_HEADER, INDEX_HEADERS, Index, LOG_HEADER, Salts};
@@ -230,7 +231,7 @@ fn after_a_checkpoint_that_fails_nothing_is_moved_until_the_log_is_read_anew() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store.db");
     std::fs::write(directory.path().join("store.db-wal"), Log::new().commit(9).bytes).unwrap();
-    let log = LogKeeper::new(&path, Survey::default());
+    let log = LogKeeper::new(&path, Survey::default(), LogIndex::Absent);
     log.set_limits(LogLimits { checkpoint: 1, hold_out: 1 << 20, warn: 1 << 30 });
     let mut writer = Fake { outcome: || failed(ErrorKind::Exhausted), modes: Vec::new() };
     // A full disk says at once what it does not take.
@@ -273,7 +274,7 @@ fn own_readers_are_held_out_while_the_log_is_cut() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store.db");
     std::fs::write(directory.path().join("store.db-wal"), Log::new().commit(9).bytes).unwrap();
-    let log = LogKeeper::new(&path, Survey::default());
+    let log = LogKeeper::new(&path, Survey::default(), LogIndex::Absent);
     log.set_limits(LogLimits { checkpoint: 1, hold_out: 1, warn: 2 });
     let mut writer = Fake { outcome: part, modes: Vec::new() };
     let inside = log.enter();

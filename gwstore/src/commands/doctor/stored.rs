@@ -1,6 +1,6 @@
 //! Checks of what is stored.
 
-use ghostwire_store::backend::{Head, LogInfo};
+use ghostwire_store::backend::{Head, LogIndex, LogInfo};
 use ghostwire_store::block::Serial;
 use ghostwire_store::config::Config;
 use ghostwire_store::domain::{Clock, SystemClock, Timestamp};
@@ -77,7 +77,22 @@ fn check_log(log: Option<LogInfo>, checkup: &mut Checkup<'_, '_>) -> Outcome {
                       backup if it is behind";
         Finding::fail(CHECK, found, advice)
     } else {
-        Finding::ok(CHECK, format!("{}, and no commit is known to be missing", bytes(log.bytes)))
+        let size = bytes(log.bytes);
+        match log.index {
+            _ if log.bytes == 0 => Finding::ok(CHECK, "there is none, as after a store was closed"),
+            LogIndex::Compared => {
+                Finding::ok(CHECK, format!("{size}, and no commit is known to be missing"))
+            }
+            LogIndex::Absent => {
+                let found = format!("{size}, without an index, which alone tells of one that was cut");
+                Finding::ok(CHECK, found)
+            }
+            LogIndex::Unread => {
+                let found = format!("{size}, but its index was not looked at");
+                let advice = "try again once nobody uses the store, as a user who may read its files";
+                Finding { is_busy: true, ..Finding::unchecked(CHECK, found, advice) }
+            }
+        }
     })
 }
 
