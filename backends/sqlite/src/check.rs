@@ -136,12 +136,34 @@ pub(crate) fn nothing_was_here(path: &Path, exists: bool) -> Result<()> {
 /// new.
 pub(crate) fn content(path: &Path, kind: FileKind, access: Access) -> Result<bool> {
     require_one_name(path)?;
-    require_one_name(&with_suffix(path, "-wal"))?;
+    engine_files(path)?;
     header(path, kind, access)
 }
 
-/// Refuses what an engine could not open of what lies beside the store's file.
+/// Refuses what lies beside the store's file under the name of an engine's and is none: at a pipe it
+/// would wait for ever, through a link or another name it would write what is somebody else's.
 pub(crate) fn engine_files(path: &Path) -> Result<()> {
+    for file in ENGINE_FILES.map(|suffix| with_suffix(path, suffix)) {
+        match fs::symlink_metadata(&file) {
+            Ok(metadata) if metadata.is_file() => require_one_name(&file)?,
+            Ok(_) => {
+                return Err(Error::invalid(
+                    "beside the store's file lies something that is not a regular file (a link, a \
+                     directory or a pipe) where SQLite's log, index or journal would be; move it away",
+                )
+                .with("path", file.display()));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(failed("a file beside the store cannot be looked up", &file, error));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Refuses what an engine could not open of its files.
+pub(crate) fn writable_engine_files(path: &Path) -> Result<()> {
     for file in ENGINE_FILES.map(|suffix| with_suffix(path, suffix)) {
         match may_be_written(&file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

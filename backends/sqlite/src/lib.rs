@@ -125,8 +125,8 @@ impl StoreFile {
     /// - `NotFound`: the directory does not exist, or there is no store and `access` would not
     ///   make one, or there was a store and its file is gone.
     /// - `InvalidArgument`: the path is a directory or some other thing that is no file, or is not
-    ///   UTF-8, the file is not one of this kind, it has several names (hard links), or another file has the lock's
-    ///   name.
+    ///   UTF-8, the file is not one of this kind, it or one of SQLite's beside it has several names (hard
+    ///   links), one of those is no regular file, or another file has the lock's name.
     /// - `Unsupported`: the file is mounted by itself, or is on a file system of the network.
     /// - `PermissionDenied`, `ReadOnly`: the file system does not let this process. Reading needs the
     ///   lock, too, unless there is none and nobody can make one.
@@ -194,7 +194,7 @@ impl StoreFile {
             let path = locate(path, Access::Existing)?;
             lock::existing(&with_suffix(&path, LOCK_FILE), Access::Existing)?;
             check::content(&path, kind, Access::Existing)?;
-            check::engine_files(&path)
+            check::writable_engine_files(&path)
         };
         probe().map_err(|error| error.during("file.open"))
     }
@@ -454,6 +454,8 @@ fn locate(path: &Path, access: Access) -> Result<PathBuf> {
     volume::require_local(directory_of(&path), exists.then_some(&path))?;
     #[cfg(not(target_os = "linux"))]
     let _ = exists;
+    // Also beside a store that is to be made.
+    check::engine_files(&path)?;
     Ok(path)
 }
 

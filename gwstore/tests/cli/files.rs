@@ -244,3 +244,43 @@ fn a_compaction_removes_no_lock_but_its_own() {
         assert!(!place.file(&name).exists());
     }
 }
+
+#[test]
+fn what_is_no_file_of_sqlites_is_refused_at_once_and_left_alone() {
+    for backend in BACKENDS {
+        let place = Place::new();
+        place.init(backend);
+        place.write("more.jsonl", portable(&[&user(1, "ann")]));
+        let notes = place.write("notes.txt", vec![b'A'; 40_000]);
+        for suffix in ["-wal", "-shm", "-journal"] {
+            let name = format!("{backend}.db{suffix}");
+            let file = place.file(&name);
+            for kind in ["link", "dangling", "directory", "hard link", "pipe"] {
+                match kind {
+                    "link" => symlink(&notes, &file).unwrap(),
+                    "dangling" => symlink("/nonexistent/x", &file).unwrap(),
+                    "directory" => fs::create_dir(&file).unwrap(),
+                    "hard link" => fs::hard_link(&notes, &file).unwrap(),
+                    _ => {
+                        let mut mkfifo = std::process::Command::new("mkfifo");
+                        if !mkfifo.arg(&file).status().is_ok_and(|made| made.success()) {
+                            continue;
+                        }
+                    }
+                }
+                for command in ["status", "import portable more.jsonl", "compact"] {
+                    let ran = place.on(backend, command).refused(&[&name]);
+                    assert_eq!(ran.code, 1, "{kind}: {ran:#?}");
+                }
+                let doctor = place.on(backend, "doctor");
+                assert!(doctor.code == 3 && doctor.out.contains(&name), "{kind}: {doctor:#?}");
+                let new = Place::new();
+                fs::rename(&file, new.file(&name)).unwrap();
+                new.on(backend, "init").refused(&[&name]);
+                assert_eq!(names(&new), [name.clone()]);
+                assert_eq!(place.read("notes.txt"), [b'A'; 40_000]);
+            }
+        }
+        place.on(backend, "doctor").ok();
+    }
+}
