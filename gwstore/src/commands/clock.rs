@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, IsTerminal};
 use std::time::Duration;
 
+use ghostwire_store::backend::Head;
 use ghostwire_store::block::Serial;
 use ghostwire_store::config::Config;
 use ghostwire_store::domain::{Clock, SystemClock, Timestamp};
@@ -30,6 +31,22 @@ pub(super) fn require_plausible(clock: Timestamp) -> Result<()> {
     }
     let error = Error::invalid("the clock cannot be right, and what is written is dated by it");
     Err(error.with("clock", clock).with("help", "set the clock first"))
+}
+
+/// Refuses a clock under which the store could not be opened to be written.
+pub(super) fn require_openable(standing: Standing, config: &Config) -> Result<()> {
+    if !standing.is_beyond_gap(config) {
+        return Ok(());
+    }
+    let message =
+        "the clock is too far ahead of the last commit: the store cannot be opened to be written";
+    let error = Error::new(ErrorKind::Unavailable, message).with("clock", standing.clock);
+    let error = error.with("max_gap_days", config.clock.max_gap_days);
+    Err(error.with(
+        "help",
+        "if the clock is right and the store was not used for so long, run `gwstore clock accept`; \
+         otherwise set the clock",
+    ))
 }
 
 /// Why what is written now gets another time than the clock's.
@@ -64,7 +81,7 @@ pub(super) async fn run(config: &Config, command: &ClockCommand, shell: &mut She
 
 /// The time of the last commit, if there is one, and what the clock says.
 #[derive(Clone, Copy)]
-struct Standing {
+pub(super) struct Standing {
     store: Option<Timestamp>,
     clock: Timestamp,
 }
@@ -75,9 +92,13 @@ impl Standing {
         let backend = open_to_read(config).await?;
         let head = backend.head().await;
         backend.close().await?;
-        let head = head?;
+        Ok(Self::of_head(&head?))
+    }
+
+    /// Now.
+    pub(super) fn of_head(head: &Head) -> Self {
         let store = (head.serial > Serial::ZERO).then_some(head.time);
-        Ok(Self { store, clock: SystemClock.now() })
+        Self { store, clock: SystemClock.now() }
     }
 
     fn of(report: &ClockReport) -> Self {
@@ -92,7 +113,7 @@ impl Standing {
     }
 
     /// Whether opening the store to write would be refused.
-    fn is_beyond_gap(self, config: &Config) -> bool {
+    pub(super) fn is_beyond_gap(self, config: &Config) -> bool {
         let gap = Duration::from_secs(config.clock.max_gap_days.saturating_mul(86_400));
         self.store.is_some_and(|store| self.clock.since(store) > gap)
     }

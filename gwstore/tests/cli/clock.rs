@@ -147,9 +147,12 @@ fn a_store_that_was_not_written_for_long_is_opened_once_the_clock_is_accepted() 
         let sample = place.sample();
         let import = format!("import portable {}", sample.display());
         place.unchanged(backend, &["clock", "gwstore clock accept"], || place.on(backend, &import));
+        let dry_run = format!("{import} --dry-run");
+        place
+            .unchanged(backend, &["clock", "gwstore clock accept"], || place.on(backend, &dry_run));
         place.on(backend, "status").ok();
-        let doctor = place.on(backend, "doctor").ok();
-        assert!(doctor.out.contains("gwstore clock accept"), "{doctor:#?}");
+        let doctor = place.on(backend, "doctor");
+        assert!(doctor.code == 3 && doctor.out.contains("gwstore clock accept"), "{doctor:#?}");
 
         let shown = place.on(backend, "clock show").ok();
         assert!(shown.out.contains("`gwstore clock accept`"), "{shown:#?}");

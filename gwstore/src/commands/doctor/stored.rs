@@ -1,14 +1,13 @@
 //! Checks of what is stored.
 
 use ghostwire_store::backend::{Head, LogIndex, LogInfo};
-use ghostwire_store::block::Serial;
 use ghostwire_store::config::Config;
 use ghostwire_store::domain::{Clock, SystemClock, Timestamp};
 use ghostwire_store::schema::Schema;
 use ghostwire_store::state::{CredentialHashes, State};
 use ghostwire_store::{Error, ErrorKind};
 
-use super::super::clock::{TOLERANCE, YEAR_2024};
+use super::super::clock::{Standing, TOLERANCE, YEAR_2024};
 use super::{Checkup, Finding};
 use crate::credentials::{KeyFit, StoreKey, configured_key};
 use crate::failure::Outcome;
@@ -119,10 +118,9 @@ fn check_schema(head: &Head, checkup: &mut Checkup<'_, '_>) -> Outcome<bool> {
 fn check_clock(config: &Config, head: &Head, checkup: &mut Checkup<'_, '_>) -> Outcome {
     const CHECK: &str = "clock";
     let now = SystemClock.now();
-    let (ahead, behind) = (head.time.since(now), now.since(head.time));
+    let ahead = head.time.since(now);
     let is_old = Timestamp::from_secs(YEAR_2024).is_ok_and(|earliest| now < earliest);
     let days = config.clock.max_gap_days;
-    let is_new = head.serial == Serial::ZERO;
     checkup.add(if is_old {
         let advice = "set the clock; expiry and new writes depend on it";
         Finding::fail(CHECK, format!("it says {now}"), advice)
@@ -134,8 +132,8 @@ fn check_clock(config: &Config, head: &Head, checkup: &mut Checkup<'_, '_>) -> O
             "if the clock is wrong, set it; if it is right, run `gwstore clock repair`: until then \
              everything that is written gets that time",
         )
-    } else if !is_new && behind.as_secs() > days.saturating_mul(86_400) {
-        Finding::warn(
+    } else if Standing::of_head(head).is_beyond_gap(config) {
+        Finding::fail(
             CHECK,
             format!("the last commit is from {}, more than {days} days ago", head.time),
             "if the clock is wrong, set it; if it is right, run `gwstore clock accept`: until then \

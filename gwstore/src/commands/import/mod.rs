@@ -51,6 +51,12 @@ impl Present {
             _ => error,
         };
         let reading = Reading::open(config).await.map_err(explained)?;
+        let openable = clock::require_openable(clock::Standing::of_head(&reading.head), config);
+        if let Err(error) = openable {
+            // The error of the clock is the one to tell.
+            let _ = reading.close().await;
+            return Err(error);
+        }
         Ok(Self { state: State::clone(&reading.store.view()), reading: Some(reading) })
     }
 
