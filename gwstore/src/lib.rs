@@ -26,7 +26,7 @@ use clap::Parser;
 
 use crate::cli::Cli;
 use crate::failure::{Ending, Failure};
-use crate::output::{Shell, json_line};
+use crate::output::{Shell, json_line, printable};
 
 /// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {
@@ -43,7 +43,7 @@ pub fn main() -> ExitCode {
     let mut notes = io::stderr();
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
-        Err(error) => return explain_usage(&error, &arguments, &mut out, &mut notes),
+        Err(error) => return explain_usage(error, &arguments, &mut out, &mut notes),
     };
     start_logging(&cli);
     let mut shell = Shell {
@@ -83,21 +83,25 @@ fn run(cli: &Cli, shell: &mut Shell<'_>) -> failure::Outcome {
 
 /// Help and version are no errors, and go where they are asked for.
 fn explain_usage(
-    error: &clap::Error,
+    error: clap::Error,
     arguments: &[OsString],
     out: &mut dyn Write,
     notes: &mut dyn Write,
 ) -> ExitCode {
-    let said = if !error.use_stderr() {
+    if !error.use_stderr() {
         let shown = write!(out, "{}", error.render()).and_then(|()| out.flush());
         return shown
             .map_or_else(|error| Failure::from(error).ending().into(), |()| ExitCode::SUCCESS);
-    } else if arguments.iter().any(|argument| argument == "--json") {
-        let text = error.render().to_string();
+    };
+    // It repeats arguments as they are, so the same is asked of what can be shown.
+    let shown = arguments.iter().map(|argument| printable(&argument.to_string_lossy()));
+    let error = Cli::try_parse_from(shown).err().filter(clap::Error::use_stderr).unwrap_or(error);
+    let text = error.render().to_string();
+    let said = if arguments.iter().any(|argument| argument == "--json") {
         let message = text.trim().trim_start_matches("error: ");
         json_line(notes, &serde_json::json!({ "kind": "usage", "message": message }))
     } else {
-        write!(notes, "{}", error.render())
+        text.lines().try_for_each(|line| writeln!(notes, "{}", printable(line)))
     };
     // There is nowhere left to say that it could not be said.
     let _ = said;
@@ -106,6 +110,8 @@ fn explain_usage(
 
 fn start_logging(cli: &Cli) {
     use tracing::level_filters::LevelFilter;
+    use tracing_subscriber::field::MakeExt;
+    use tracing_subscriber::fmt::format::debug_fn;
     let level = match (cli.global.quiet, cli.global.verbose) {
         // A program reads the one object that says how it ended.
         (_, 0) if cli.global.json => LevelFilter::OFF,
@@ -119,7 +125,15 @@ fn start_logging(cli: &Cli) {
         (false, 2) => LevelFilter::DEBUG,
         (false, _) => LevelFilter::TRACE,
     };
+    let fields = debug_fn(|to, field, value| {
+        let value = printable(&format!("{value:?}"));
+        match field.name() {
+            "message" => write!(to, "{value}"),
+            name => write!(to, "{name}={value}"),
+        }
+    });
     tracing_subscriber::fmt()
+        .fmt_fields(fields.delimited(" "))
         .with_max_level(level)
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())

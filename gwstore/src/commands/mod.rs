@@ -20,7 +20,7 @@ use ghostwire_store::{Error, ErrorKind};
 
 use crate::cli::{Cli, Command, ConfigCommand, GlobalOptions, ImportCommand};
 use crate::failure::{Ending, Failure, Outcome};
-use crate::output::Shell;
+use crate::output::{Shell, shown};
 use crate::session::load_config;
 
 /// Does what the command line says.
@@ -97,13 +97,13 @@ fn not_built(command: &str) -> Failure {
 
 /// The demonstration, whose errors tell of a store that is not as it has to be.
 async fn demo(args: &crate::demo::Args, shell: &mut Shell<'_>) -> Outcome {
-    let shown = crate::demo::run(args.clone(), &mut *shell.out, shell.json).await;
-    shown.map_err(|error| match error.kind() {
+    let done = crate::demo::run(args.clone(), &mut *shell.out, shell.json).await;
+    done.map_err(|error| match error.kind() {
         ErrorKind::Corrupt | ErrorKind::Unexpected => Failure::As(Ending::Found, error),
         _ => error.into(),
     })?;
     match &args.write_sample {
-        Some(path) => shell.say(format_args!("Wrote the sample network to {}", path.display())),
+        Some(path) => shell.say(format_args!("Wrote the sample network to {}", shown(path))),
         None => Ok(()),
     }
 }

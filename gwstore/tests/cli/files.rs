@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
-use crate::support::{BACKENDS, Place, command_in, portable, user};
+use crate::support::{BACKENDS, Place, command_in, portable, run_in, user};
 
 fn names(place: &Place) -> Vec<String> {
     let entries = fs::read_dir(place.file("")).unwrap();
@@ -167,6 +167,37 @@ fn paths_cannot_steer_a_terminal() {
     assert!(!made.out.contains('\u{1b}') && made.out.contains("\\u{1b}[31m.db"), "{made:#?}");
     let export = place.run(&format!("--backend libsql --path {file} export x{file}")).ok();
     assert!(!export.out.contains('\u{1b}'), "{export:#?}");
+
+    // ESC, a line feed, a C1 control, marks that turn text round or do not show.
+    let odd = "a\u{1b}[2Jb\nc\u{202e}d\u{9b}e\u{200b}";
+    fs::create_dir(place.file(odd)).unwrap();
+    let store = format!("{odd}/s.db");
+    let run = |arguments: &[&str]| run_in(&place.file("."), arguments, None);
+    let on = ["--backend", "libsql", "--path", store.as_str()];
+    run(&[&on[..], &["init"]].concat()).ok();
+    chmod(&place, &store, 0o644);
+    place.write("more.jsonl", portable(&[&user(1, "ann")]));
+    let logged = run(&[&on[..], &["-vv", "import", "portable", "more.jsonl"]].concat()).ok();
+    assert!(logged.err.contains("others may read"), "{logged:#?}");
+    let sample = run(&["demo", "--write-sample", &format!("{odd}/sample.jsonl")]).ok();
+    let (mut told, option) = (vec![logged, sample], format!("--{odd}"));
+    for arguments in [
+        vec![odd],
+        vec!["--set", odd, "status"],
+        vec!["list", odd],
+        vec!["list", "nodes", "--limit", odd],
+        vec![option.as_str()],
+    ] {
+        let usage = run(&arguments);
+        assert_eq!(usage.code, 2, "{usage:#?}");
+        told.push(usage);
+    }
+    for ran in told {
+        let text = ran.out.clone() + &ran.err;
+        let obeyed = ['\u{1b}', '\u{202e}', '\u{9b}', '\u{200b}'];
+        assert!(!text.contains(obeyed) && !text.contains("b\nc"), "{ran:#?}");
+        assert!(text.contains("\\u{202e}"), "{ran:#?}");
+    }
 }
 
 #[test]
