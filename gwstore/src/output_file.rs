@@ -75,7 +75,8 @@ impl Target {
                 file_error("the file that is there cannot be looked at", None, error)
             })?;
         if let Some(what) = precious(&beginning) {
-            return Err(Error::invalid(format!("this file is {what}; name another")));
+            let message = format!("this file is {what}; name another");
+            return Err(Error::new(ErrorKind::Restricted, message));
         }
         if self.replace {
             return Ok(());
