@@ -277,7 +277,8 @@ impl Suite {
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2).thread_stack_size(2 * 1024 * 1024).enable_all().build()
 }
 
 fn all_proofs() -> Vec<(&'static str, &'static str)> {

@@ -17,7 +17,7 @@ use crate::log::chain::{Chain, read_chain};
 use crate::log::retention::Retained;
 use crate::schema::{Record, RowKey, Schema, Table, WriterPosition};
 use crate::state::{Loading, State};
-use crate::threads::{may_block, no_thread};
+use crate::threads::{STACK, may_block, no_thread};
 
 /// Rows are read this many at a time.
 const ROWS_PER_READ: usize = 4096;
@@ -144,7 +144,10 @@ fn decode_on_all_cores(table: Table, rows: &[Row]) -> Result<Vec<Image>> {
     }
     let share = rows.len().div_ceil(cores);
     std::thread::scope(|scope| {
-        let spawn = |part| std::thread::Builder::new().spawn_scoped(scope, move || decode(part));
+        let spawn = |part| {
+            let thread = std::thread::Builder::new().stack_size(STACK);
+            thread.spawn_scoped(scope, move || decode(part))
+        };
         let parts: Vec<_> = rows.chunks(share).map(spawn).collect();
         let mut images = Vec::with_capacity(rows.len());
         for part in parts {

@@ -38,6 +38,10 @@ pub(crate) enum Waits {
     Everything,
 }
 
+/// Bytes of a thread's stack: as much as the standard library gives, unless a variable of the
+/// environment says otherwise.
+pub(crate) const STACK: usize = 2 * 1024 * 1024;
+
 /// Starts a thread that does `work` with a runtime of its own. It is there when this returns.
 ///
 /// # Errors
@@ -55,7 +59,7 @@ pub(crate) async fn start(
             Waits::Timers => runtime.enable_time(),
             Waits::Everything => runtime.enable_all(),
         };
-        match runtime.thread_name(name).build() {
+        match runtime.thread_name(name).thread_stack_size(STACK).build() {
             Ok(runtime) => {
                 // The opening may have been cancelled.
                 if started.send(Ok(())).is_ok() {
@@ -65,7 +69,8 @@ pub(crate) async fn start(
             Err(error) => drop(started.send(Err(error))),
         }
     };
-    let started = match std::thread::Builder::new().name(name.to_owned()).spawn(body) {
+    let thread = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK);
+    let started = match thread.spawn(body) {
         Ok(_) => outcome.await.unwrap_or_else(|_| Err(io::Error::other("it stopped at once"))),
         Err(error) => Err(error),
     };

@@ -21,12 +21,17 @@ use std::ffi::OsString;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::panic;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
+use tokio::runtime::Runtime;
 
 use crate::cli::Cli;
 use crate::failure::{Ending, Failure};
 use crate::output::{Shell, json_line, printable};
+
+/// Bytes of a thread's stack, as the standard library has it where no variable says otherwise.
+const STACK: usize = 2 * 1024 * 1024;
 
 /// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {
@@ -67,7 +72,26 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli, shell: &mut Shell<'_>) -> failure::Outcome {
-    let build = || tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime()
+        .map_err(|error| failure::file_error("the runtime cannot be started", None, error))?;
+    runtime.block_on(commands::run(cli, shell))
+}
+
+/// What is said here is not left to variables of the environment.
+fn runtime() -> io::Result<Runtime> {
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    // One more waits for work that blocks. It stays: tokio would wait for one that is not to be had.
+    require_threads(workers + 1)?;
+    let build = || {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(workers)
+            .thread_stack_size(STACK)
+            .thread_keep_alive(Duration::from_secs(u64::from(u32::MAX)))
+            .enable_all()
+            .build()?;
+        runtime.block_on(runtime.spawn_blocking(|| ())).map_err(io::Error::other)?;
+        Ok::<_, io::Error>(runtime)
+    };
     // Where there is no thread or file to be had, tokio panics. That is told as other errors are.
     let hook = panic::take_hook();
     panic::set_hook(Box::new(|_| {}));
@@ -76,9 +100,30 @@ fn run(cli: &Cli, shell: &mut Shell<'_>) -> failure::Outcome {
         Err(io::Error::other(what))
     });
     panic::set_hook(hook);
-    let runtime =
-        built.map_err(|error| failure::file_error("the runtime cannot be started", None, error))?;
-    runtime.block_on(commands::run(cli, shell))
+    built
+}
+
+/// Starts so many threads, and ends them: a runtime that gets only some of its threads waits for ever.
+fn require_threads(count: usize) -> io::Result<()> {
+    let mut started = Vec::with_capacity(count);
+    for _ in 0..count {
+        let (ends, waits) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::Builder::new().stack_size(STACK);
+        let thread = thread.spawn(move || drop(waits.recv()));
+        started.push((ends, thread.map_err(no_threads)?));
+    }
+    for (ends, thread) in started {
+        drop(ends);
+        thread.join().map_err(|_| io::Error::other("a thread stopped"))?;
+    }
+    Ok(())
+}
+
+fn no_threads(error: io::Error) -> io::Error {
+    io::Error::new(
+        error.kind(),
+        format!("no more threads are to be had; raise their limit: {error}"),
+    )
 }
 
 /// Help and version are no errors, and go where they are asked for.
@@ -92,7 +137,7 @@ fn explain_usage(
         let shown = write!(out, "{}", error.render()).and_then(|()| out.flush());
         return shown
             .map_or_else(|error| Failure::from(error).ending().into(), |()| ExitCode::SUCCESS);
-    };
+    }
     // It repeats arguments as they are, so the same is asked of what can be shown.
     let shown = arguments.iter().map(|argument| printable(&argument.to_string_lossy()));
     let error = Cli::try_parse_from(shown).err().filter(clap::Error::use_stderr).unwrap_or(error);

@@ -6,7 +6,7 @@ use super::{Addresses, Change, Nodes, State};
 use crate::command::Image;
 use crate::domain::Node;
 use crate::error::{Error, ErrorKind, Result};
-use crate::threads::no_thread;
+use crate::threads::{STACK, no_thread};
 
 /// Rows as they are read. Indexes over nodes, of which there may be a million, are built when all
 /// are there: sorting once takes a fraction of the time of as many insertions.
@@ -62,7 +62,8 @@ pub(super) fn at_once<A: Send, B>(
         return Ok((aside(), here()));
     }
     std::thread::scope(|scope| {
-        let aside = std::thread::Builder::new().spawn_scoped(scope, aside).map_err(no_thread)?;
+        let thread = std::thread::Builder::new().stack_size(STACK);
+        let aside = thread.spawn_scoped(scope, aside).map_err(no_thread)?;
         let here = here();
         let stopped = |_| Error::new(ErrorKind::Unexpected, "building the indexes stopped");
         Ok((aside.join().map_err(stopped)?, here))

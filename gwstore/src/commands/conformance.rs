@@ -182,6 +182,7 @@ fn run_aside(suite: Suite, filter: String, shell: &mut Shell<'_>) -> Ended<Repor
         })
     };
     let running = std::thread::Builder::new()
+        .stack_size(crate::STACK)
         .spawn(run)
         .map_err(|error| file_error("no thread can be started", None, error))?;
     let mut bar = None;

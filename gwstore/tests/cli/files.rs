@@ -315,3 +315,49 @@ fn what_is_no_file_of_sqlites_is_refused_at_once_and_left_alone() {
         place.on(backend, "doctor").ok();
     }
 }
+
+/// What the standard library and tokio read, and what sets no more than they need.
+#[test]
+fn variables_of_others_change_nothing() {
+    let place = Place::new();
+    place.init("libsql");
+    let arguments = ["--backend", "libsql", "--path", "libsql.db", "digest"];
+    let expected = run_in(&place.file("."), &arguments, None).ok().out;
+    for (name, value) in [
+        ("TOKIO_WORKER_THREADS", "0"),
+        ("TOKIO_WORKER_THREADS", "many"),
+        ("TOKIO_WORKER_THREADS", "100000"),
+        ("RUST_MIN_STACK", "0"),
+        ("RUST_MIN_STACK", "100000000000"),
+    ] {
+        let output = command_in(&place.file("."), &arguments).env(name, value).output().unwrap();
+        assert!(output.status.success(), "{name}={value}: {output:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{name}={value}");
+    }
+}
+
+/// The limit is that of a user, and none of root's.
+#[test]
+fn too_few_threads_are_an_error_at_once() {
+    if rustix::process::getuid().is_root() {
+        let place = Place::new();
+        chmod(&place, "", 0o777);
+        for limit in 1..6 {
+            let output = std::process::Command::new("timeout")
+                .args(["20", "prlimit", &format!("--nproc={limit}")])
+                .args(["setpriv", "--reuid=64999", "--regid=64999", "--clear-groups"])
+                .arg(env!("CARGO_BIN_EXE_gwstore"))
+                .args(["--json", "--backend", "libsql", "--path", "s.db", "init"])
+                .current_dir(place.file(""))
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            if said.contains("No such file") || said.contains("Permission denied") {
+                eprintln!("skipped: {said}");
+                return;
+            }
+            assert!(!said.contains("panicked"), "{limit}: {said}");
+            assert!(matches!(output.status.code(), Some(0 | 1)), "{limit}: {output:?}");
+        }
+    }
+}
