@@ -58,6 +58,13 @@ impl<C: Connection> Database<C> {
         file: &Arc<StoreFile>,
         moment: impl Fn(&mut C) -> Result<[u64; N]>,
     ) -> Result<Self> {
+        Self::connect(file, moment).map_err(|error| file.explain_full(error))
+    }
+
+    fn connect<const N: usize>(
+        file: &Arc<StoreFile>,
+        moment: impl Fn(&mut C) -> Result<[u64; N]>,
+    ) -> Result<Self> {
         let path = file.path();
         let is_read_only = file.access() == Access::ReadOnly;
         let index = if is_read_only { LeftoverIndex::of(path) } else { LeftoverIndex::default() };

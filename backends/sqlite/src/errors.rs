@@ -17,11 +17,11 @@ pub fn sqlite_error(what: &'static str, code: i32, cause: impl Into<Cause>) -> E
 }
 
 /// Whether SQLite could not write to a file. A disk that is full it tells itself, but a quota that is
-/// used up looks like this.
+/// used up looks like this, and so does an index of the log for which there is no room.
 pub(crate) fn is_failed_write(error: &Error) -> bool {
-    /// SQLITE_IOERR_WRITE
-    const FAILED: &str = "778";
-    error.context().iter().any(|(key, value)| *key == CODE && value == FAILED)
+    /// SQLITE_IOERR_WRITE, _SHMSIZE
+    const FAILED: [&str; 2] = ["778", "4874"];
+    error.context().iter().any(|(key, value)| *key == CODE && FAILED.contains(&value.as_str()))
 }
 
 /// Every statement is one of this program's, for tables that were compared with what it makes. So what

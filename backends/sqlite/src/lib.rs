@@ -270,7 +270,9 @@ impl StoreFile {
     /// Those of `fill` and of SQLite.
     pub fn fill_new<C: Connection>(&self, fill: impl FnOnce(&mut C) -> Result<()>) -> Result<()> {
         match self.is_new {
-            true => connection::create(self, self.kind, fill),
+            true => {
+                connection::create(self, self.kind, fill).map_err(|error| self.explain_full(error))
+            }
             false => Ok(()),
         }
     }

@@ -438,5 +438,6 @@ fn a_write_that_fails_on_a_disk_with_room_is_no_full_disk() {
     let error = file.explain_full(sqlite_error("x", 778, "EIO"));
     assert_eq!(*error.kind(), ErrorKind::Unavailable);
     assert!(errors::is_failed_write(&error));
+    assert!(errors::is_failed_write(&sqlite_error("x", 4874, "SHMSIZE")));
     assert!(!errors::is_failed_write(&sqlite_error("x", 1034, "EIO")));
 }

@@ -281,9 +281,9 @@ fn a_lost_or_foreign_key() {
 struct Tmpfs(std::path::PathBuf);
 
 impl Tmpfs {
-    fn mount(at: &Path) -> Option<Self> {
+    fn mount(at: &Path, size: &str) -> Option<Self> {
         let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
             .arg(at)
             .output()
             .is_ok_and(|output| output.status.success());
@@ -311,7 +311,7 @@ fn a_full_disk() {
         let place = Place::new();
         let small = place.file("small");
         fs::create_dir(&small).unwrap();
-        let Some(_tmpfs) = Tmpfs::mount(&small) else {
+        let Some(_tmpfs) = Tmpfs::mount(&small, "1m") else {
             eprintln!("skipped: no file system can be mounted here");
             return;
         };
@@ -340,12 +340,31 @@ fn a_full_disk() {
 }
 
 #[test]
+fn a_disk_without_room_for_a_store_is_named_so_and_stays_empty() {
+    for (backend, size) in
+        BACKENDS.into_iter().flat_map(|backend| [(backend, "32k"), (backend, "40k")])
+    {
+        let place = Place::new();
+        let small = place.file("small");
+        fs::create_dir(&small).unwrap();
+        let Some(_tmpfs) = Tmpfs::mount(&small, size) else {
+            eprintln!("skipped: no file system can be mounted here");
+            return;
+        };
+        let arguments = ["--json", "--backend", backend, "--path", "s.db", "init"];
+        let ran = run_in(&small, &arguments, None);
+        assert_eq!(ran.refused(&[]).error()["kind"], "exhausted");
+        assert_eq!(fs::read_dir(&small).unwrap().count(), 0);
+    }
+}
+
+#[test]
 fn a_read_only_file_system() {
     for backend in BACKENDS {
         let place = Place::new();
         let small = place.file("small");
         fs::create_dir(&small).unwrap();
-        let Some(_tmpfs) = Tmpfs::mount(&small) else {
+        let Some(_tmpfs) = Tmpfs::mount(&small, "1m") else {
             eprintln!("skipped: no file system can be mounted here");
             return;
         };
