@@ -1,5 +1,6 @@
 //! `gwstore digest`.
 
+use ghostwire_store::Result;
 use ghostwire_store::config::Config;
 use ghostwire_store::digest::Digests;
 
@@ -9,11 +10,15 @@ use crate::session::Reading;
 
 /// The digests of what is stored, computed from the files and not from anybody's memory.
 pub(super) async fn run(config: &Config, shell: &mut Shell<'_>) -> Outcome {
+    let digests = of(config).await?;
+    if shell.json { shell.object(&digests) } else { print(&digests, shell) }
+}
+
+pub(super) async fn of(config: &Config) -> Result<Digests> {
     let reading = Reading::open(config).await?;
     let digests = reading.store.digests().await;
     reading.close().await?;
-    let digests = digests?;
-    if shell.json { shell.object(&digests) } else { print(&digests, shell) }
+    digests
 }
 
 /// The digests, one a line.

@@ -10,6 +10,7 @@ use ghostwire_store::schema::{Migration, Schema};
 use ghostwire_store_sqlite::{directory_of, resolved};
 use serde_json::json;
 
+use super::clock;
 use crate::cli::MigrateArgs;
 use crate::failure::{Outcome, file_error};
 use crate::output::{Shell, shown};
@@ -21,9 +22,13 @@ pub(super) async fn run(config: &Config, args: &MigrateArgs, shell: &mut Shell<'
     let backend = open_to_read(config).await?;
     let head = backend.head().await;
     backend.close().await?;
-    let stored = head?.schema;
+    let head = head?;
+    let stored = head.schema;
     let current = Schema::current();
     let steps = current.steps_from(stored)?;
+    if !steps.is_empty() {
+        clock::require_openable(clock::Standing::of_head(&head), config)?;
+    }
     let backups = if steps.is_empty() || args.dry_run {
         Vec::new()
     } else {

@@ -175,7 +175,9 @@ fn a_store_that_also_needs_a_migration_can_be_accepted() {
     for backend in BACKENDS {
         let place = Place::new();
         first_schema_under(&place, backend, SystemClock.now().saturating_sub(40 * DAY));
-        place.on(backend, "migrate").refused(&["gwstore clock accept"]);
+        for migrate in ["migrate", "migrate --dry-run"] {
+            place.on(backend, migrate).refused(&["gwstore clock accept"]);
+        }
         place.on(backend, "clock accept --yes").ok();
         place.on(backend, "migrate").ok();
         let show = place.on(backend, "clock show --json").ok().json();

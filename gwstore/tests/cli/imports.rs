@@ -202,3 +202,20 @@ fn nonsense_without_an_end_is_not_kept() {
     assert!(said.contains("not the portable form"), "{said}");
     assert!(written < MUCH / piece.len(), "all of it was read");
 }
+
+#[test]
+fn an_import_that_changes_nothing_writes_nothing() {
+    for backend in BACKENDS {
+        let place = Place::new();
+        place.sample();
+        place.on(backend, "import portable sample.jsonl --create").ok();
+        let name = format!("{backend}.db");
+        let before = (place.read(&name), place.digest(backend));
+        let again = place.on(backend, "import portable sample.jsonl --json").ok().json();
+        assert_eq!(again["changed"], false, "{again}");
+        assert_eq!(again["digests"], before.1);
+        assert!(place.read(&name) == before.0, "the file changed");
+        let again = place.on(backend, "import portable sample.jsonl").ok();
+        assert!(again.out.contains("Nothing changes"), "{again:#?}");
+    }
+}

@@ -84,6 +84,13 @@ pub(in super::super) async fn run(
     if args.target.dry_run {
         return report(&tried, &force, None, shell);
     }
+    if !is_new && !tried.changes() {
+        // Writing again what is there already takes room.
+        let digests = super::super::digest::of(config).await?;
+        report(&tried, &force, Some(&digests), shell)?;
+        tell_of_repeated(count_series(config).await, &tried.summary, shell);
+        return Ok(());
+    }
     let file = source.again();
     let file = file.map_err(|error| file_error("cannot be read again", Some(&args.file), error))?;
     let store = open_target(config, &args.target, shell).await?;
