@@ -167,15 +167,19 @@ impl StoreFile {
         }
         // SQLite locks the index as it does the file. While the lock is shared another engine of this
         // process may have it open, and would lose what it locked.
+        let index = with_suffix(&path, "-shm");
         let indexed = match lock.is_exclusive() {
-            true => wal::Indexed::read(&with_suffix(&path, "-shm")),
+            true => wal::Indexed::read(&index),
             false => wal::Indexed::UNREAD,
         };
         lock.share(&lock_path, &path)?;
         let files = OpenedFiles::of(&path, lock.is_held())?;
-        let found = wal::survey(&with_suffix(&path, "-wal"), indexed)
+        let found = wal::survey(&with_suffix(&path, "-wal"), &indexed)
             .map_err(|error| failed("the store's log cannot be read", &path, error))?;
         let log = LogKeeper::new(&path, found, indexed.index);
+        if access == Access::ReadOnly {
+            lock.keep(wal::Sign::of(&found, index, indexed));
+        }
         let reserve = (access != Access::ReadOnly).then(|| Reserve::beside(&path));
         if access != Access::ReadOnly {
             replacement::remove_leftover(&path);

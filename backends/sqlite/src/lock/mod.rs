@@ -17,6 +17,7 @@ use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
 use crate::opened::{is_named, require_one_name};
 use crate::private::{create_private, directory_of};
+use crate::wal::Sign;
 use crate::{Access, failed};
 use text::{CLOSING, HOLDER, Text, holder_line, store_line, write_at};
 
@@ -37,6 +38,8 @@ pub(crate) struct Lock {
     absent: Option<PathBuf>,
     is_new: bool,
     is_exclusive: bool,
+    /// What a reader puts back, when nobody else has the store open.
+    sign: Option<Sign>,
 }
 
 impl Lock {
@@ -51,7 +54,7 @@ impl Lock {
                 );
                 let absent = Some(lock_path.to_owned());
                 let (file, is_new, is_exclusive) = (Mutex::new(None), false, false);
-                return Ok(Self { file, access, absent, is_new, is_exclusive });
+                return Ok(Self { file, access, absent, is_new, is_exclusive, sign: None });
             };
             let is_exclusive = lock(&file, access, began)
                 .map_err(|refused| refused.explained(lock_path, store_path))?;
@@ -59,7 +62,7 @@ impl Lock {
             if is_named(&file, lock_path)? {
                 note_holder(&file, access, "");
                 let (file, absent) = (Mutex::new(Some(file)), None);
-                return Ok(Self { file, access, absent, is_new, is_exclusive });
+                return Ok(Self { file, access, absent, is_new, is_exclusive, sign: None });
             }
         }
     }
@@ -84,6 +87,11 @@ impl Lock {
 
     pub(crate) fn is_held(&self) -> bool {
         self.file().is_some()
+    }
+
+    /// What is to be put back when it is given back.
+    pub(crate) fn keep(&mut self, sign: Option<Sign>) {
+        self.sign = sign;
     }
 
     /// Whether its file was made now.
@@ -130,9 +138,14 @@ impl Lock {
     /// Gives it back. A child that this process is starting has a copy of every open file until it
     /// runs its program, and a lock ends with the last copy: so closing the file is not enough.
     pub(crate) fn release(&self) {
-        if let Some(file) = self.file().take()
-            && let Err(error) = file.unlock()
+        let Some(file) = self.file().take() else { return };
+        if let Some(sign) = &self.sign
+            && file.try_lock().is_ok()
+            && let Err(error) = sign.put_back()
         {
+            tracing::debug!(%error, "the index of the log does not tell any more what is missing");
+        }
+        if let Err(error) = file.unlock() {
             tracing::debug!(%error, "the lock ends when its file is closed");
         }
     }

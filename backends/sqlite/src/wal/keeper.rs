@@ -302,7 +302,7 @@ impl LogKeeper {
 /// Whether no process has the index of a log locked, as every connection does. Only for a process
 /// that has none: its locks would end with this.
 #[cfg(unix)]
-fn is_used_by_nobody(index: &Path) -> bool {
+pub(super) fn is_used_by_nobody(index: &Path) -> bool {
     use rustix::fs::{FlockOperation, fcntl_lock};
     match File::options().write(true).open(index) {
         Ok(index) => fcntl_lock(&index, FlockOperation::NonBlockingLockExclusive).is_ok(),
@@ -311,6 +311,6 @@ fn is_used_by_nobody(index: &Path) -> bool {
 }
 
 #[cfg(not(unix))]
-fn is_used_by_nobody(_: &Path) -> bool {
+pub(super) fn is_used_by_nobody(_: &Path) -> bool {
     true
 }

@@ -16,7 +16,7 @@ pub use keeper::LogKeeper;
 pub(crate) use keeper::{Checkpointer, Mode};
 pub(crate) use policy::Checkpoint;
 pub use policy::LogLimits;
-pub(crate) use survey::{Indexed, survey};
+pub(crate) use survey::{Indexed, Sign, survey};
 
 #[cfg(test)]
 mod tests;

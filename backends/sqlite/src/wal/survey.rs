@@ -10,12 +10,13 @@
 //! - The index is told of a commit once that is synchronised.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
-use std::path::Path;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
 
 use ghostwire_store_core::backend::LogIndex;
 
 use super::format::{FRAME_HEADER, FrameHeader, INDEX_HEADERS, Index, LOG_HEADER, LogHeader};
+use super::keeper::is_used_by_nobody;
 use crate::read::fill;
 
 /// What a log holds.
@@ -49,14 +50,16 @@ impl Missing {
 }
 
 /// What a log's index says. It only adds to what the log says by itself.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Indexed {
     pub(crate) index: LogIndex,
     known: Option<Index>,
+    headers: Vec<u8>,
 }
 
 impl Indexed {
-    pub(crate) const UNREAD: Self = Self { index: LogIndex::Unread, known: None };
+    pub(crate) const UNREAD: Self =
+        Self { index: LogIndex::Unread, known: None, headers: Vec::new() };
 
     /// Before an engine opens it: the first that does writes it anew.
     pub(crate) fn read(path: &Path) -> Self {
@@ -67,15 +70,42 @@ impl Indexed {
             Ok::<_, io::Error>(Some(bytes).filter(|bytes| filled == bytes.len()))
         };
         match read() {
-            Ok(None) => Self { index: LogIndex::Absent, known: None },
-            Ok(Some(bytes)) => Self { index: LogIndex::Compared, known: Index::read(&bytes) },
+            Ok(None) => Self { index: LogIndex::Absent, ..Self::UNREAD },
+            Ok(Some(bytes)) => {
+                let (known, headers) = (Index::read(&bytes), bytes.to_vec());
+                Self { index: LogIndex::Compared, known, headers }
+            }
             Err(_) => Self::UNREAD,
         }
     }
 }
 
+/// What an index said of missing commits, for those who come after a reader.
+#[derive(Debug)]
+pub(crate) struct Sign {
+    index: PathBuf,
+    headers: Vec<u8>,
+}
+
+impl Sign {
+    /// The sign that this index was, if it was one.
+    pub(crate) fn of(found: &Survey, index: PathBuf, indexed: Indexed) -> Option<Self> {
+        let is_sign = matches!(found.missing, Some(Missing::Indexed(_)));
+        is_sign.then_some(Self { index, headers: indexed.headers })
+    }
+
+    /// Writes again what SQLite wrote anew. SQLite takes no index that nobody has open for what the log
+    /// holds. Call it while no process has the store open.
+    pub(crate) fn put_back(&self) -> io::Result<()> {
+        if is_used_by_nobody(&self.index) {
+            File::options().write(true).open(&self.index)?.write_all(&self.headers)?;
+        }
+        Ok(())
+    }
+}
+
 /// Looks at the log in this file, which is empty if it is not there.
-pub(crate) fn survey(log: &Path, indexed: Indexed) -> io::Result<Survey> {
+pub(crate) fn survey(log: &Path, indexed: &Indexed) -> io::Result<Survey> {
     let Some(mut log) = existing(log)? else { return Ok(Survey::default()) };
     of_log(&mut io::BufReader::with_capacity(1 << 16, &mut log), indexed.known)
 }
