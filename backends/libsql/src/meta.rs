@@ -4,10 +4,11 @@ use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use ghostwire_store_core::backend::Head;
 use ghostwire_store_core::block::{BlockHash, EncodedBlock, Serial};
+use ghostwire_store_core::chain::Chain;
 use ghostwire_store_core::domain::{BlockId, StoreId, Timestamp};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::schema::{Schema, SchemaVersion, Table};
-use ghostwire_store_sqlite::{Chain, Connection};
+use ghostwire_store_sqlite::Connection;
 use libsql::{Row, Value};
 
 use crate::layout::create_table;
@@ -211,7 +212,7 @@ fn block_at(row: &Row) -> Result<(Serial, EncodedBlock)> {
 
 /// At most `limit` blocks after `after`; to be called in a transaction.
 pub(crate) fn blocks(link: &mut Link, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
-    let (mut chain, wanted) = Chain::after(head(link)?, after, limit)?;
+    let (mut chain, wanted) = Chain::after(&head(link)?, after, limit)?;
     let mut blocks = Vec::new();
     let count = Value::Integer(i64::try_from(wanted).unwrap_or(i64::MAX));
     link.query(SELECT_BLOCKS, vec![number(after), count], |row| {
@@ -225,7 +226,7 @@ pub(crate) fn blocks(link: &mut Link, after: Serial, limit: usize) -> Result<Vec
 
 /// Reads every block and compares it with its columns and its neighbours.
 pub(crate) fn verify_blocks(link: &mut Link) -> Result<u64> {
-    let mut chain = Chain::whole(head(link)?)?;
+    let mut chain = Chain::whole(&head(link)?)?;
     let mut count = 0;
     link.query(VERIFY_BLOCKS, Vec::new(), |row| {
         let (serial, block) = block_at(row)?;

@@ -15,7 +15,6 @@
 //! close it before.
 
 mod backup;
-mod blocks;
 mod check;
 mod compact;
 mod connection;
@@ -43,7 +42,6 @@ use ghostwire_store_core::domain::StoreId;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
 use backup::Backup;
-pub use blocks::Chain;
 pub use check::require_file_name;
 pub use compact::{Compact, compact};
 pub use connection::{Connection, Role, check_structure, connect};

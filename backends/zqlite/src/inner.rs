@@ -6,9 +6,10 @@ use std::time::Instant;
 
 use ghostwire_store_core::backend::{BackendCounters, BackendInfo, Commit, Head, Row, Scan};
 use ghostwire_store_core::block::{EncodedBlock, Serial};
+use ghostwire_store_core::chain::Chain;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::schema::Schema;
-use ghostwire_store_sqlite::{Chain, FileKind, StoreFile};
+use ghostwire_store_sqlite::{FileKind, StoreFile};
 
 use crate::engine::{Batch, embedded};
 use crate::envelope::Envelope;
@@ -132,7 +133,7 @@ impl Inner {
         self.with_file(|open| {
             let mut snapshot = open.engine.snapshot()?;
             let head = open.envelope.open_head(&snapshot.head()?)?.head;
-            let (mut chain, wanted) = Chain::after(head, after, limit)?;
+            let (mut chain, wanted) = Chain::after(&head, after, limit)?;
             let mut blocks = Vec::new();
             let (first, last) = (after.next().get(), head.serial.get());
             snapshot.blocks(first, last, wanted, &mut |serial, frame, body| {

@@ -8,8 +8,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use bytes::Bytes;
 use ghostwire_store_core::backend::{Commit, Row, Scan};
 use ghostwire_store_core::block::Serial;
+use ghostwire_store_core::chain::Chain;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_sqlite::{Access, Chain, Compact, StoreFile};
+use ghostwire_store_sqlite::{Access, Compact, StoreFile};
 
 use crate::engine::embedded::Embedded;
 use crate::engine::{Batch, Engine, SeriesRange, Snapshot};
@@ -53,7 +54,7 @@ impl Open {
         let head = stored.head;
         if head.oldest_block <= head.serial {
             let serial = head.serial.get();
-            let (mut chain, _) = Chain::after(head, Serial::new(serial - 1), 1)?;
+            let (mut chain, _) = Chain::after(&head, Serial::new(serial - 1), 1)?;
             snapshot.blocks(serial, serial, 1, &mut |serial, frame, body| {
                 let block = envelope.open_block(serial, frame, body)?;
                 chain.follow(Serial::new(serial), &block)
@@ -202,7 +203,7 @@ impl Open {
         read_journal(&mut *snapshot, &self.envelope, &stored)?;
         check_data_block_keys(&mut *snapshot, &self.envelope, &stored)?;
         check_data_blocks(&mut *snapshot, &self.envelope, &stored)?;
-        let mut chain = Chain::whole(stored.head)?;
+        let mut chain = Chain::whole(&stored.head)?;
         let last = i64::MAX.unsigned_abs();
         snapshot.blocks(0, last, usize::MAX, &mut |serial, frame, body| {
             let block = self.envelope.open_block(serial, frame, body)?;
