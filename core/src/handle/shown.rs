@@ -1,4 +1,4 @@
-//! What was read from the backend, and when the state shows it.
+//! Waiting until the state shows what was read from the backend.
 
 use std::sync::atomic::Ordering;
 
@@ -11,7 +11,7 @@ impl StoreHandle {
     /// Waits until the state shows every block whose rows may have been read so far: rows that are
     /// written with their block can be read from its commit on, which is before it is published.
     ///
-    /// Nothing is waited for, and nothing read, while no such commit is under way.
+    /// Nothing is waited for, and nothing read, while no such commit is in flight.
     pub(crate) async fn until_shown(&self) -> Result<()> {
         let core = &self.core;
         if core.options.materialize != Materialize::Commit && !core.is_shared {
