@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::factory::Factory;
 use crate::suite::Effort;
-use crate::world::World;
+use crate::test_env::TestEnv;
 
 /// How a case ended, unless it panicked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub(crate) fn message_of(panic: &(dyn std::any::Any + Send)) -> String {
     message.unwrap_or_else(|| "panicked without a message".to_owned())
 }
 
-pub(crate) type Judged<'a> = Pin<Box<dyn Future<Output = Verdict> + Send + 'a>>;
+pub(crate) type CaseFuture<'a> = Pin<Box<dyn Future<Output = Verdict> + Send + 'a>>;
 
 /// A short proof of one line of the contract. It fails by panicking.
 #[derive(Debug, Clone, Copy)]
@@ -38,10 +38,10 @@ pub(crate) struct Case {
     pub(crate) rule: &'static str,
     /// What is shown of it.
     pub(crate) name: &'static str,
-    /// Whether it is about what is stored: then it runs in every mode, and has to pass through
-    /// [`World::pass`].
+    /// Whether it is about what is stored: then it runs in every mode, and has to go through
+    /// [`TestEnv::reload`].
     pub(crate) stored: bool,
-    pub(crate) run: fn(&mut World) -> Judged<'_>,
+    pub(crate) run: fn(&mut TestEnv) -> CaseFuture<'_>,
 }
 
 /// A longer proof, which makes its own places. It runs once for each backend.
@@ -49,12 +49,12 @@ pub(crate) struct Case {
 pub(crate) struct Check {
     pub(crate) rule: &'static str,
     pub(crate) name: &'static str,
-    pub(crate) run: fn(Arc<dyn Factory>, Effort) -> Judged<'static>,
+    pub(crate) run: fn(Arc<dyn Factory>, Effort) -> CaseFuture<'static>,
 }
 
 /// Declares the `CASES` of a module. Those that are `stored` run in every mode, and call
-/// [`World::pass`] between what they do and what they check; those that run `once` do not. A case is
-/// given an open store, an open backend, or, if it opens one itself, neither.
+/// [`TestEnv::reload`] between what they do and what they check; those that run `once` do not. A
+/// case is given an open store, an open backend, or, if it opens one itself, neither.
 macro_rules! cases {
     ($($kind:ident { $($rule:literal => [$($name:ident),* $(,)?]),* $(,)? })*) => {
         pub(in $crate::cases) const CASES: &[$crate::case::Case] = &[
@@ -62,7 +62,7 @@ macro_rules! cases {
                 rule: $rule,
                 name: stringify!($name),
                 stored: cases!(@stored $kind),
-                run: |world| Box::pin(async move { cases!(@run $kind $name world) }),
+                run: |env| Box::pin(async move { cases!(@run $kind $name env) }),
             },)*)*)*
         ];
     };
@@ -70,17 +70,17 @@ macro_rules! cases {
     (@stored stored_backend) => { true };
     (@stored stored_unopened) => { true };
     (@stored $once:ident) => { false };
-    (@run stored $name:ident $world:ident) => {{
-        let store = $world.open().await;
-        $name($world, store).await.into()
+    (@run stored $name:ident $env:ident) => {{
+        let store = $env.open().await;
+        $name($env, store).await.into()
     }};
-    (@run once $name:ident $world:ident) => { cases!(@run stored $name $world) };
-    (@run stored_backend $name:ident $world:ident) => {{
-        let backend = $world.open_backend().await;
-        $name($world, backend).await.into()
+    (@run once $name:ident $env:ident) => { cases!(@run stored $name $env) };
+    (@run stored_backend $name:ident $env:ident) => {{
+        let backend = $env.open_backend().await;
+        $name($env, backend).await.into()
     }};
-    (@run once_backend $name:ident $world:ident) => { cases!(@run stored_backend $name $world) };
-    (@run $unopened:ident $name:ident $world:ident) => { $name($world).await.into() };
+    (@run once_backend $name:ident $env:ident) => { cases!(@run stored_backend $name $env) };
+    (@run $unopened:ident $name:ident $env:ident) => { $name($env).await.into() };
 }
 pub(crate) use cases;
 

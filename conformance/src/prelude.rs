@@ -27,10 +27,10 @@ pub(crate) use ghostwire_store_core::state::Handle;
 pub(crate) use ghostwire_store_core::{Entity, Error, ErrorKind, Result, Store};
 
 pub(crate) use crate::case::{Check, Verdict, cases, check};
-pub(crate) use crate::dice::Dice;
 pub(crate) use crate::disk::{Disk, Frozen};
 pub(crate) use crate::factory::{Factory, Opening, Place};
 pub(crate) use crate::fixtures::*;
+pub(crate) use crate::rng::Rng;
 pub(crate) use crate::stack::Stack;
 pub(crate) use crate::suite::Effort;
-pub(crate) use crate::world::{BEGINNING, Mode, World};
+pub(crate) use crate::test_env::{BEGINNING, Mode, TestEnv};

@@ -15,7 +15,7 @@ use crate::exceptions::Exceptions;
 use crate::factory::Factory;
 use crate::report::{Outcome, Report, Trial};
 use crate::stack::Stack;
-use crate::world::{Mode, World};
+use crate::test_env::{Mode, TestEnv};
 
 /// How much work the checks do. Read from the environment, so that a nightly run does more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +72,7 @@ impl Effort {
 }
 
 /// So long may a case take before it counts as one that does not end.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIME_LIMIT: Duration = Duration::from_secs(120);
 
 /// Told of every trial that ends.
 pub type Progress<'a> = &'a mut dyn FnMut(&Trial, usize, usize);
@@ -229,7 +229,8 @@ impl Suite {
         });
         plan.iter().find_map(|planned| {
             let began = Instant::now();
-            let message = planned.judge_within(PATIENCE, self.effort.unwrap_or_default()).err()?;
+            let message =
+                planned.evaluate_within(TIME_LIMIT, self.effort.unwrap_or_default()).err()?;
             Some(planned.trial(Outcome::Failed(message), began))
         })
     }
@@ -240,7 +241,7 @@ impl Suite {
     /// [`Suite::main`] does so itself. Arguments do not matter: the part is in the environment.
     #[must_use]
     pub fn play_part(&self) -> Option<ExitCode> {
-        crate::crash::play(&self.backends)
+        crate::crash::run_child(&self.backends)
     }
 
     /// The `main` of a test without the standard harness: takes its arguments, and behaves like
@@ -304,15 +305,15 @@ impl Planned {
 
     fn run(&self, exceptions: &Exceptions, effort: Effort) -> Trial {
         let began = Instant::now();
-        let patience = match self.what {
-            What::Case(..) => PATIENCE,
+        let limit = match self.what {
+            What::Case(..) => TIME_LIMIT,
             // How long a check takes depends on the effort.
             What::Check(_) => Duration::MAX,
         };
-        let judged = self.judge_within(patience, effort);
+        let evaluated = self.evaluate_within(limit, effort);
         let case = self.trial(Outcome::Passed, began).case();
         let reason = exceptions.reason(self.backend.name(), &case);
-        let outcome = match (judged, reason) {
+        let outcome = match (evaluated, reason) {
             (Ok(Verdict::Passed), None) => Outcome::Passed,
             (Ok(Verdict::Passed), Some(_)) => {
                 Outcome::Failed("is excepted, but passes; remove the exception".to_owned())
@@ -326,18 +327,18 @@ impl Planned {
         self.trial(outcome, began)
     }
 
-    /// As [`Planned::judge`], but gives up after a while.
-    fn judge_within(
+    /// As [`Planned::evaluate`], but gives up after a while.
+    fn evaluate_within(
         &self,
-        patience: Duration,
+        limit: Duration,
         effort: Effort,
     ) -> std::result::Result<Verdict, String> {
         let runtime = runtime().map_err(|error| error.to_string())?;
-        let judged =
-            runtime.block_on(async { tokio::time::timeout(patience, self.judge(effort)).await });
+        let evaluated =
+            runtime.block_on(async { tokio::time::timeout(limit, self.evaluate(effort)).await });
         // What still runs is not waited for.
         runtime.shutdown_background();
-        judged.unwrap_or_else(|_| Err("it does not end".to_owned()))
+        evaluated.unwrap_or_else(|_| Err("it does not end".to_owned()))
     }
 
     fn trial(&self, outcome: Outcome, began: Instant) -> Trial {
@@ -356,23 +357,24 @@ impl Planned {
         }
     }
 
-    async fn judge(&self, effort: Effort) -> std::result::Result<Verdict, String> {
-        let judged = async {
+    async fn evaluate(&self, effort: Effort) -> std::result::Result<Verdict, String> {
+        let evaluated = async {
             match self.what {
                 What::Check(check) => (check.run)(self.backend.clone(), effort).await,
                 What::Case(case, mode) => {
                     let seed = effort.seed;
-                    let made = World::create(self.backend.as_ref(), &self.stack, mode, seed).await;
-                    let mut world = made.expect("a place can be made");
-                    let verdict = (case.run)(&mut world).await;
+                    let made =
+                        TestEnv::create(self.backend.as_ref(), &self.stack, mode, seed).await;
+                    let mut env = made.expect("a place can be made");
+                    let verdict = (case.run)(&mut env).await;
                     assert!(
-                        world.passes() > 0 || !case.stored || verdict != Verdict::Passed,
+                        env.reloads() > 0 || !case.stored || verdict != Verdict::Passed,
                         "the case is about what is stored, and never lets it be read again"
                     );
                     verdict
                 }
             }
         };
-        AssertUnwindSafe(judged).catch_unwind().await.map_err(|panic| message_of(&*panic))
+        AssertUnwindSafe(evaluated).catch_unwind().await.map_err(|panic| message_of(&*panic))
     }
 }

@@ -12,7 +12,7 @@ use ghostwire_store_core::error::{Entity, Error, ErrorKind, Result};
 use ghostwire_store_core::schema::{RowKey, Schema, Table};
 use ghostwire_store_memory::MemoryBackend;
 
-use super::{Fault, Past, Step, bodies, locked};
+use super::{Fault, Persistent, Step, bodies, locked};
 use crate::factory::Opening;
 
 /// Does what the backend below it does, but for one [`Fault`].
@@ -20,7 +20,7 @@ use crate::factory::Opening;
 pub struct BrokenBackend {
     inner: Arc<dyn Backend>,
     fault: Fault,
-    past: Arc<Past>,
+    persistent: Arc<Persistent>,
     opening: Opening,
     /// Where it stood when it was opened.
     first: Head,
@@ -49,13 +49,13 @@ impl BrokenBackend {
     pub(super) async fn open(
         inner: Arc<dyn Backend>,
         fault: Fault,
-        past: Arc<Past>,
+        persistent: Arc<Persistent>,
         opening: Opening,
     ) -> Result<Self> {
         let first = inner.head().await?;
         let behind = MemoryBackend::at_schema(opening.store, opening.schema);
         if fault == Fault::ScansACommitBehind {
-            let log = locked(&past.log).clone();
+            let log = locked(&persistent.log).clone();
             for step in log {
                 match step {
                     Step::Commit(commit) => behind.commit(&commit).await?,
@@ -63,7 +63,7 @@ impl BrokenBackend {
                 }
             }
         }
-        let known = match (fault, *locked(&past.at_close)) {
+        let known = match (fault, *locked(&persistent.at_close)) {
             (Fault::RemembersTheHeadOfTheLastClose, Some(head)) => head,
             (Fault::RemembersTheHeadOfTheLastClose, None) => Head {
                 serial: Serial::ZERO,
@@ -76,7 +76,7 @@ impl BrokenBackend {
         Ok(Self {
             inner,
             fault,
-            past,
+            persistent,
             opening,
             first,
             known: Mutex::new(known),
@@ -231,7 +231,7 @@ impl BrokenBackend {
 
     /// Remembers a commit that was stored.
     async fn remember(&self, commit: &Commit) -> Result<()> {
-        locked(&self.past.log).push(Step::Commit(commit.clone()));
+        locked(&self.persistent.log).push(Step::Commit(commit.clone()));
         let head = self.inner.head().await?;
         *locked(&self.known) = head;
         let overdue = {
@@ -304,7 +304,7 @@ impl Backend for BrokenBackend {
             _ => {}
         }
         self.inner.migrate(target).await?;
-        locked(&self.past.log).push(Step::Migrate(target));
+        locked(&self.persistent.log).push(Step::Migrate(target));
         *locked(&self.known) = self.inner.head().await?;
         Ok(())
     }
@@ -393,7 +393,7 @@ impl Backend for BrokenBackend {
     async fn commit(&self, commit: &Commit) -> Result<()> {
         self.check_open()?;
         let _held = self.lock.lock().await;
-        self.past.disk.about_to_change();
+        self.persistent.disk.about_to_change();
         let error = match self.store(commit).await {
             Ok(()) => return self.remember(commit).await,
             Err(error) => error,
@@ -449,7 +449,7 @@ impl Backend for BrokenBackend {
             return Ok(());
         }
         if let Ok(head) = self.inner.head().await {
-            *locked(&self.past.at_close) = Some(head);
+            *locked(&self.persistent.at_close) = Some(head);
         }
         self.closed.store(true, Ordering::Release);
         self.inner.close().await

@@ -1,8 +1,8 @@
 //! Backends that are broken on purpose, to prove the suite itself: each has one [`Fault`], and a
 //! suite that finds nothing wrong with one of them is too weak.
 //!
-//! Whoever adds a promise that a case proves adds a fault that breaks it, so that a case which cannot
-//! fail is noticed.
+//! Whoever adds a promise that a case proves adds a fault that breaks it, so that a case which
+//! cannot fail is noticed.
 
 mod backend;
 mod bodies;
@@ -178,19 +178,19 @@ impl Factory for BrokenMemory {
     }
 
     async fn create(&self) -> Result<Box<dyn Place>> {
-        Ok(Box::new(BrokenPlace { fault: self.fault, past: Arc::default() }))
+        Ok(Box::new(BrokenPlace { fault: self.fault, persistent: Arc::default() }))
     }
 }
 
 #[derive(Debug)]
 struct BrokenPlace {
     fault: Fault,
-    past: Arc<Past>,
+    persistent: Arc<Persistent>,
 }
 
 /// What outlives a handle.
 #[derive(Debug, Default)]
-struct Past {
+struct Persistent {
     memory: Mutex<Option<MemoryBackend>>,
     /// What it was made with.
     made: Mutex<Option<Opening>>,
@@ -206,7 +206,7 @@ enum Step {
     Migrate(Schema),
 }
 
-impl Past {
+impl Persistent {
     /// The same store again, but for what is lost or comes back.
     async fn replay(&self, fault: Fault, opening: Opening) -> Result<MemoryBackend> {
         let made = *locked(&self.made).get_or_insert(opening);
@@ -247,11 +247,11 @@ impl Past {
 #[async_trait]
 impl Place for BrokenPlace {
     async fn open(&self, opening: Opening) -> Result<Arc<dyn Backend>> {
-        let is_held = locked(&self.past.handle).strong_count() > 0;
+        let is_held = locked(&self.persistent.handle).strong_count() > 0;
         if self.fault == Fault::StaysLocked && is_held {
             return Err(Error::new(ErrorKind::Busy, "another handle is still there"));
         }
-        let known = locked(&self.past.memory).clone();
+        let known = locked(&self.persistent.memory).clone();
         let memory = match (self.fault, known) {
             (
                 Fault::LosesTheLastCommit
@@ -260,26 +260,27 @@ impl Place for BrokenPlace {
                 | Fault::BringsBackPurgedBlocks
                 | Fault::LosesSeries,
                 _,
-            ) => self.past.replay(self.fault, opening).await?,
+            ) => self.persistent.replay(self.fault, opening).await?,
             (_, Some(memory)) => memory,
             (_, None) => MemoryBackend::at_schema(opening.store, opening.schema),
         };
-        *locked(&self.past.memory) = Some(memory.clone());
+        *locked(&self.persistent.memory) = Some(memory.clone());
         let inner = Arc::new(memory);
-        let backend = BrokenBackend::open(inner, self.fault, self.past.clone(), opening).await?;
+        let backend =
+            BrokenBackend::open(inner, self.fault, self.persistent.clone(), opening).await?;
         let backend = Arc::new(backend);
-        *locked(&self.past.handle) = Arc::downgrade(&backend);
+        *locked(&self.persistent.handle) = Arc::downgrade(&backend);
         Ok(backend)
     }
 
     async fn after_crash(&self) -> Result<Box<dyn Place>> {
         // The process that held it is gone.
-        *locked(&self.past.handle) = Weak::new();
-        Ok(Box::new(Self { fault: self.fault, past: self.past.clone() }))
+        *locked(&self.persistent.handle) = Weak::new();
+        Ok(Box::new(Self { fault: self.fault, persistent: self.persistent.clone() }))
     }
 
     fn disk(&self) -> Option<&dyn Disk> {
-        Some(&self.past.disk)
+        Some(&self.persistent.disk)
     }
 }
 

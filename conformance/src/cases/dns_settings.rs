@@ -20,16 +20,16 @@ cases! {
     }
 }
 
-async fn a_record_is_unique_by_name_kind_and_value(world: &mut World, store: Opened) {
+async fn a_record_is_unique_by_name_kind_and_value(env: &mut TestEnv, store: Opened) {
     let a = DnsRecordKind::A;
     let first = store.dns().create(record("wiki.example.com", a, "10.0.0.1")).await.unwrap();
     let second = store.dns().create(record("wiki.example.com", a, "10.0.0.2")).await.unwrap();
     store.dns().create(record("wiki.example.com", DnsRecordKind::Txt, "10.0.0.1")).await.unwrap();
     store.dns().create(record("mail.example.com", a, "10.0.0.1")).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     for name in ["wiki.example.com", "Wiki.EXAMPLE.com."] {
-        let twin = NewDnsRecord { ttl: Some(60), ..record(name, a, "10.0.0.1") };
-        let error = store.dns().create(twin).await.unwrap_err();
+        let duplicate = NewDnsRecord { ttl: Some(60), ..record(name, a, "10.0.0.1") };
+        let error = store.dns().create(duplicate).await.unwrap_err();
         assert_eq!(error.constraint(), Some("content"));
     }
     let patch = DnsRecordPatch { value: set("10.0.0.1"), ..DnsRecordPatch::default() };
@@ -41,7 +41,7 @@ async fn a_record_is_unique_by_name_kind_and_value(world: &mut World, store: Ope
     let patch = DnsRecordPatch { value: set("10.0.0.1"), ..DnsRecordPatch::default() };
     store.dns().update(second.id, patch, None).await.unwrap();
     store.dns().create(record("wiki.example.com", a, "10.0.0.2")).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.dns().get(first.id).await.unwrap(), None);
     fails(store.dns().delete(first.id).await, NotFound);
     assert_eq!(store.view().dns_records().len(), 4);
@@ -53,7 +53,7 @@ async fn a_record_is_unique_by_name_kind_and_value(world: &mut World, store: Ope
     assert_eq!(values, ["10.0.0.1", "10.0.0.2"]);
 }
 
-async fn a_value_fits_its_kind(world: &mut World, store: Opened) {
+async fn a_value_fits_its_kind(env: &mut TestEnv, store: Opened) {
     use DnsRecordKind::{A, Aaaa, Cname, Txt};
     let good = [
         (A, "255.255.255.255"),
@@ -64,7 +64,7 @@ async fn a_value_fits_its_kind(world: &mut World, store: Opened) {
         (Txt, "any text; \"at all\" é"),
     ];
     for (kind, value) in good {
-        world.advance(1);
+        env.advance(1);
         let created = store.dns().create(record("x.example.com", kind, value)).await.unwrap();
         assert_eq!((created.kind, created.value.as_str()), (kind, value));
     }
@@ -84,7 +84,7 @@ async fn a_value_fits_its_kind(world: &mut World, store: Opened) {
         let error = store.dns().create(record("y.example.com", kind, value)).await.unwrap_err();
         assert_eq!(*error.kind(), InvalidArgument, "{kind:?} {value:?}");
     }
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let found =
         store.dns().list(&DnsRecordFilter::default(), &PageRequest::default()).await.unwrap();
     let found: Vec<_> =
@@ -92,25 +92,25 @@ async fn a_value_fits_its_kind(world: &mut World, store: Opened) {
     assert_eq!(found, good);
 }
 
-async fn records_change_in_value_and_lifetime_only(world: &mut World, store: Opened) {
+async fn records_change_in_value_and_lifetime_only(env: &mut TestEnv, store: Opened) {
     let new = record("wiki.example.com", DnsRecordKind::A, "10.0.0.1");
     let created = store.dns().create(new).await.unwrap();
     assert_eq!((created.revision, created.ttl), (Revision::FIRST, None));
-    world.advance(1);
+    env.advance(1);
     let patch = DnsRecordPatch { value: set("10.0.0.2"), ttl: Patch::Set(0) };
     let expected = Some(Revision::FIRST);
     let updated = store.dns().update(created.id, patch.clone(), expected).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let value = DnsRecord {
         value: "10.0.0.2".parse().unwrap(),
         ttl: Some(0),
-        updated_at: world.options().clock.now(),
+        updated_at: env.options().clock.now(),
         revision: Revision::new(2).unwrap(),
         ..DnsRecord::clone(&created)
     };
     assert_eq!(*updated, value);
     assert_eq!(store.dns().get(created.id).await.unwrap(), Some(updated.clone()));
-    world.advance(1);
+    env.advance(1);
     let idle = store.dns().update(created.id, patch.clone(), None).await.unwrap();
     assert_eq!(idle, updated, "nothing changed");
     fails(store.dns().update(created.id, patch, expected).await, Conflict);
@@ -121,27 +121,27 @@ async fn records_change_in_value_and_lifetime_only(world: &mut World, store: Ope
     store.dns().update(created.id, clear.clone(), None).await.unwrap();
     let nobody = DnsRecordId::from_bytes([9; 16]);
     fails(store.dns().update(nobody, clear, None).await, NotFound);
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let found = store.dns().get(created.id).await.unwrap().unwrap();
     assert_eq!((found.ttl, found.revision.get()), (None, 3));
 }
 
-async fn a_cname_may_stand_beside_other_records(world: &mut World, store: Opened) {
+async fn a_cname_may_stand_beside_other_records(env: &mut TestEnv, store: Opened) {
     use DnsRecordKind::{A, Aaaa, Cname};
     let kinds =
         [(Cname, "a.example.com"), (A, "10.0.0.1"), (Cname, "b.example.com"), (Aaaa, "fd00::1")];
     for (kind, value) in kinds {
         store.dns().create(record("x.example.com", kind, value)).await.unwrap();
     }
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let name = "x.example.com".parse().unwrap();
     let view = store.view();
     let found: Vec<_> = view.dns_records().of_name(&name).map(|record| record.kind).collect();
     assert_eq!(found, [A, Aaaa, Cname, Cname]);
 }
 
-async fn what_was_never_set_is_at_its_default(world: &mut World, store: Opened) {
-    let store = world.pass(store).await;
+async fn what_was_never_set_is_at_its_default(env: &mut TestEnv, store: Opened) {
+    let store = env.reload(store).await;
     for kind in KINDS {
         assert_eq!(store.settings().get(kind).await.unwrap(), None);
     }
@@ -157,12 +157,12 @@ async fn what_was_never_set_is_at_its_default(world: &mut World, store: Opened) 
     assert_eq!(*view.settings().dns(), DnsSettings::default());
     // Setting a default is not the same as having set nothing.
     let put = store.settings().put(documents()[0].clone(), None).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.settings().get(SettingKind::Network).await.unwrap(), Some(put));
     assert_eq!(store.settings().get(SettingKind::Dns).await.unwrap(), None);
 }
 
-async fn put_replaces_the_whole_document(world: &mut World, mut store: Opened) {
+async fn put_replaces_the_whole_document(env: &mut TestEnv, mut store: Opened) {
     for document in documents() {
         let kind = document.kind();
         let first = Some(Revision::FIRST);
@@ -170,9 +170,9 @@ async fn put_replaces_the_whole_document(world: &mut World, mut store: Opened) {
         assert_eq!(*error.kind(), Conflict, "there is no revision yet");
         let put = store.settings().put(document.clone(), None).await.unwrap();
         assert_eq!((put.revision, &put.document), (Revision::FIRST, &document));
-        store = world.pass(store).await;
+        store = env.reload(store).await;
         assert_eq!(store.settings().get(kind).await.unwrap(), Some(put.clone()));
-        world.advance(1);
+        env.advance(1);
         let idle = store.settings().put(document, first).await.unwrap();
         assert_eq!(idle, put, "an equal document changes nothing");
         let bare = match kind {
@@ -187,9 +187,9 @@ async fn put_replaces_the_whole_document(world: &mut World, mut store: Opened) {
         };
         let replaced = store.settings().put(bare.clone(), first).await.unwrap();
         assert_eq!((replaced.revision.get(), &replaced.document), (2, &bare));
-        assert_eq!(replaced.updated_at, world.options().clock.now());
+        assert_eq!(replaced.updated_at, env.options().clock.now());
         fails(store.settings().put(bare, first).await, Conflict);
-        store = world.pass(store).await;
+        store = env.reload(store).await;
         assert_eq!(store.view().settings().get(kind), Some(&replaced));
     }
     let view = store.view();
@@ -198,27 +198,27 @@ async fn put_replaces_the_whole_document(world: &mut World, mut store: Opened) {
     assert!(view.settings().dns().nameservers.is_empty());
 }
 
-async fn reset_goes_back_to_the_default(world: &mut World, mut store: Opened) {
+async fn reset_goes_back_to_the_default(env: &mut TestEnv, mut store: Opened) {
     for document in documents() {
         let kind = document.kind();
         fails(store.settings().reset(kind).await, NotFound);
         store.settings().put(document.clone(), None).await.unwrap();
         store.settings().reset(kind).await.unwrap();
-        store = world.pass(store).await;
+        store = env.reload(store).await;
         assert_eq!(store.settings().get(kind).await.unwrap(), None);
         fails(store.settings().reset(kind).await, NotFound);
         let again = store.settings().put(document, None).await.unwrap();
         assert_eq!(again.revision, Revision::FIRST);
         store.settings().reset(kind).await.unwrap();
     }
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let view = store.view();
     assert_eq!(*view.settings().network(), NetworkSettings::default());
     assert_eq!(*view.settings().derp_map(), DerpMap::default());
     assert_eq!(*view.settings().dns(), DnsSettings::default());
 }
 
-async fn a_document_has_at_most_a_mebibyte(world: &mut World, store: Opened) {
+async fn a_document_has_at_most_a_mebibyte(env: &mut TestEnv, store: Opened) {
     // The document with nothing in it, with one domain, and with 256 and their resolvers.
     let bare =
         r#"{"dns":{"magic_dns":false,"nameservers":[""],"split":{},"search_domains":[]}}"#.len();
@@ -246,11 +246,11 @@ async fn a_document_has_at_most_a_mebibyte(world: &mut World, store: Opened) {
     let bytes = error.context().iter().find(|(key, _)| *key == "bytes").unwrap();
     assert_eq!(bytes.1, "1048577");
     let put = store.settings().put(of(1024 * 1024), None).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.settings().get(SettingKind::Dns).await.unwrap(), Some(put));
 }
 
-async fn a_document_that_breaks_its_rules_is_refused(world: &mut World, store: Opened) {
+async fn a_document_that_breaks_its_rules_is_refused(env: &mut TestEnv, store: Opened) {
     let network = NetworkSettings::default;
     let prefix = |text: &str| text.parse::<Prefix>().ok();
     let many = |count: usize| vec![prefix("10.0.0.0/8").unwrap(); count];
@@ -299,7 +299,7 @@ async fn a_document_that_breaks_its_rules_is_refused(world: &mut World, store: O
     ] {
         fails(store.settings().put(bad, None).await, InvalidArgument);
     }
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.view().serial().get(), 0, "nothing was written");
     for good in [
         of_network(NetworkSettings { reserved: many(1024), ..network() }),
@@ -311,7 +311,7 @@ async fn a_document_that_breaks_its_rules_is_refused(world: &mut World, store: O
     ] {
         store.settings().put(good, None).await.unwrap();
     }
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.view().settings().derp_map().regions.len(), 2);
     assert_eq!(store.view().settings().dns().search_domains.len(), 64);
 }

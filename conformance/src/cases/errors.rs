@@ -27,7 +27,7 @@ cases! {
     }
 }
 
-async fn exactly_three_kinds_are_retryable(_: &mut World, store: Opened) {
+async fn exactly_three_kinds_are_retryable(_: &mut TestEnv, store: Opened) {
     let kinds = [
         (NotFound, false),
         (AlreadyExists { constraint: "name" }, false),
@@ -56,14 +56,14 @@ async fn exactly_three_kinds_are_retryable(_: &mut World, store: Opened) {
     assert!(store.users().delete(user_id(1), false).await.unwrap_err().is_retryable());
 }
 
-async fn what_is_unique_is_refused_by_its_constraint(world: &mut World, store: Opened) {
+async fn what_is_unique_is_refused_by_its_constraint(env: &mut TestEnv, store: Opened) {
     let made = OneOfEach::make(&store).await;
     let carol = store.users().upsert_oidc(profile("1", "carol")).await.unwrap();
     let bob = store.users().create(local("bob")).await.unwrap();
     let of_bob = |n| machine(n, by(bob.id));
     let second = store.nodes().register(of_bob(2)).await.unwrap();
     let other = store.dns().create(record("wiki.example.com", "10.0.0.2")).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let before = (store.view().serial(), store.digests().await.unwrap());
 
     taken("name", Entity::User, store.users().create(local("bob")).await);
@@ -106,7 +106,7 @@ async fn what_is_unique_is_refused_by_its_constraint(world: &mut World, store: O
     taken("content", Entity::DnsRecord, store.dns().update(other.id, patch, None).await);
 
     assert_eq!((store.view().serial(), store.digests().await.unwrap()), before);
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     // What is not quite the same is welcome.
     store.users().upsert_oidc(profile("2", "carol")).await.unwrap();
     store.nodes().register(of_bob(3)).await.unwrap();
@@ -114,7 +114,7 @@ async fn what_is_unique_is_refused_by_its_constraint(world: &mut World, store: O
     store.dns().create(txt).await.unwrap();
 }
 
-async fn what_is_restored_is_refused_by_its_constraint(world: &mut World, store: Opened) {
+async fn what_is_restored_is_refused_by_its_constraint(env: &mut TestEnv, store: Opened) {
     let made = OneOfEach::make(&store).await;
     let prefix = made.route.prefix;
     let approved = store.routes().approve(made.node.id, vec![prefix]).await.unwrap().remove(0);
@@ -138,7 +138,7 @@ async fn what_is_restored_is_refused_by_its_constraint(world: &mut World, store:
     restore(&store, Image::Node(second.clone().into())).await.unwrap();
     let online = Presence { node: second.id, ..Presence::clone(&made.presence) };
     restore(&store, Image::Presence(online.into())).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let before = store.digests().await.unwrap();
 
     let other = User { email: Some("a@b.c".parse().unwrap()), ..User::clone(&made.user) };
@@ -167,7 +167,7 @@ async fn what_is_restored_is_refused_by_its_constraint(world: &mut World, store:
     restore(&store, Image::Route(standby.into())).await.unwrap();
 }
 
-async fn what_was_removed_is_missing_the_second_time_too(world: &mut World, mut store: Opened) {
+async fn what_was_removed_is_missing_the_second_time_too(env: &mut TestEnv, mut store: Opened) {
     let made = OneOfEach::make(&store).await;
     store.routes().delete(made.route.id).await.unwrap();
     store.sessions().end(made.session.id).await.unwrap();
@@ -182,16 +182,16 @@ async fn what_was_removed_is_missing_the_second_time_too(world: &mut World, mut 
         let serial = store.view().serial();
         all_is_missing(&store, &made).await;
         assert_eq!(store.view().serial(), serial);
-        store = world.pass(store).await;
+        store = env.reload(store).await;
     }
 }
 
-async fn what_went_with_its_owner_is_missing(world: &mut World, store: Opened) {
+async fn what_went_with_its_owner_is_missing(env: &mut TestEnv, store: Opened) {
     let made = OneOfEach::make(&store).await;
     store.users().delete(made.user.id, true).await.unwrap();
     store.dns().delete(made.record.id).await.unwrap();
     store.settings().reset(SettingKind::Dns).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     all_is_missing(&store, &made).await;
     let version = PolicyVersion::new(9).unwrap();
     missing(Entity::Policy, store.policies().rollback(made.policy.version, version).await);
@@ -259,18 +259,18 @@ async fn all_is_missing(store: &Opened, made: &OneOfEach) {
     missing(Entity::Setting, store.settings().reset(SettingKind::Dns).await);
 }
 
-async fn what_was_withdrawn_cannot_be_withdrawn_again(world: &mut World, mut store: Opened) {
+async fn what_was_withdrawn_cannot_be_withdrawn_again(env: &mut TestEnv, mut store: Opened) {
     let made = OneOfEach::make(&store).await;
     let api_key = store.api_keys().revoke(made.api_key.id).await.unwrap();
     let preauth_key = store.preauth_keys().revoke(made.preauth_key.id).await.unwrap();
     let new = session_of(SessionOwner::User(made.user.id), at(60));
     let (session, _) = store.sessions().begin(new).await.unwrap();
-    world.advance(60);
+    env.advance(60);
     for _ in 0..2 {
         missing(Entity::ApiKey, store.api_keys().revoke(api_key.id).await);
         missing(Entity::PreAuthKey, store.preauth_keys().revoke(preauth_key.id).await);
         missing(Entity::Session, store.sessions().touch(session.id, Some(at(600))).await);
-        store = world.pass(store).await;
+        store = env.reload(store).await;
     }
     // They are still there to be seen.
     assert_eq!(store.api_keys().get(api_key.id).await.unwrap(), Some(api_key));
@@ -278,7 +278,7 @@ async fn what_was_withdrawn_cannot_be_withdrawn_again(world: &mut World, mut sto
     assert_eq!(store.sessions().sweep().await.unwrap(), 1);
 }
 
-async fn a_secret_is_not_repeated_by_its_refusal(_: &mut World, store: Opened) {
+async fn a_secret_is_not_repeated_by_its_refusal(_: &mut TestEnv, store: Opened) {
     let made = OneOfEach::make(&store).await;
     let secrets = [made.api_secret.expose(), made.preauth_secret.expose(), made.token.expose()];
     // Each of the wrong kind, and with a letter too many.
@@ -301,7 +301,7 @@ async fn a_secret_is_not_repeated_by_its_refusal(_: &mut World, store: Opened) {
     }
 }
 
-async fn what_is_given_by_mistake_is_not_repeated(_: &mut World, store: Opened) {
+async fn what_is_given_by_mistake_is_not_repeated(_: &mut TestEnv, store: Opened) {
     let (key, secret) = store.api_keys().create(NewApiKey::default()).await.unwrap();
     let secret = secret.expose();
     let hash = key.hash.as_str();
@@ -334,7 +334,7 @@ async fn what_is_given_by_mistake_is_not_repeated(_: &mut World, store: Opened) 
     says_nothing_of(&cut.parse::<Cursor>().unwrap_err(), &[&cut]);
 }
 
-async fn long_values_are_cut(_: &mut World, store: Opened) {
+async fn long_values_are_cut(_: &mut TestEnv, store: Opened) {
     let long = "é".repeat(500);
     let error = fails(store.dns().create(record("wiki.example.com", &long)).await, InvalidArgument);
     let (_, value) = error.context().iter().find(|(name, _)| *name == "value").unwrap();

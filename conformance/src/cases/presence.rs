@@ -32,25 +32,25 @@ cases! {
     }
 }
 
-async fn an_old_sessions_offline_is_ignored(world: &mut World, store: Opened) {
+async fn an_old_sessions_offline_is_ignored(env: &mut TestEnv, store: Opened) {
     let id = some_node(&store).await.id;
     connect(&store, id, 1).await;
-    world.advance(1);
+    env.advance(1);
     let current = connect(&store, id, 2).await;
-    let store = world.pass(store).await;
-    world.advance(1);
+    let store = env.reload(store).await;
+    env.advance(1);
     assert_eq!(idle(&store, store.presence().disconnect(id, session(1))).await, current);
     let call = store.presence().heartbeat(id, session(1), Change::Set(endpoints(&["1.2.3.4:5"])));
     assert_eq!(idle(&store, call).await, current);
     assert!(store.view().presence().is_online(id));
     // The current one's is heeded.
     let gone = disconnect(&store, id, 2).await;
-    assert_eq!((gone.online, gone.last_seen), (false, Some(world.clock().now())));
-    let store = world.pass(store).await;
+    assert_eq!((gone.online, gone.last_seen), (false, Some(env.clock().now())));
+    let store = env.reload(store).await;
     assert_eq!(store.presence().get(id).await.unwrap(), Some(gone));
 }
 
-async fn a_newer_session_is_always_heeded(world: &mut World, mut store: Opened) {
+async fn a_newer_session_is_always_heeded(env: &mut TestEnv, mut store: Opened) {
     let alice = user(&store, "alice").await;
     // Whatever comes first: each kind of message, with any number, and 0 is one.
     let mut ids = Vec::new();
@@ -60,14 +60,14 @@ async fn a_newer_session_is_always_heeded(world: &mut World, mut store: Opened) 
     }
     for numbers in [[0, 1], [7, 9], [10, i64::MAX as u64]] {
         for number in numbers {
-            world.advance(1);
-            let now = Some(world.clock().now());
+            env.advance(1);
+            let now = Some(env.clock().now());
             let answers = [
                 (connect(&store, ids[0], number).await, true),
                 (heartbeat(&store, ids[1], number).await, true),
                 (disconnect(&store, ids[2], number).await, false),
             ];
-            store = world.pass(store).await;
+            store = env.reload(store).await;
             for (id, (answer, online)) in ids.iter().zip(answers) {
                 let expected = Presence {
                     node: *id,
@@ -85,29 +85,29 @@ async fn a_newer_session_is_always_heeded(world: &mut World, mut store: Opened) 
     }
 }
 
-async fn the_current_session_is_heeded_while_it_is_up(world: &mut World, store: Opened) {
+async fn the_current_session_is_heeded_while_it_is_up(env: &mut TestEnv, store: Opened) {
     let id = some_node(&store).await.id;
     connect(&store, id, 4).await;
-    let store = world.pass(store).await;
-    world.advance(30);
+    let store = env.reload(store).await;
+    env.advance(30);
     let beat = heartbeat(&store, id, 4).await;
-    assert_eq!((beat.online, beat.last_seen), (true, Some(world.clock().now())));
-    let store = world.pass(store).await;
-    world.advance(30);
+    assert_eq!((beat.online, beat.last_seen), (true, Some(env.clock().now())));
+    let store = env.reload(store).await;
+    env.advance(30);
     let gone = disconnect(&store, id, 4).await;
-    assert_eq!((gone.online, gone.last_seen), (false, Some(world.clock().now())));
-    let store = world.pass(store).await;
+    assert_eq!((gone.online, gone.last_seen), (false, Some(env.clock().now())));
+    let store = env.reload(store).await;
     assert_eq!(store.presence().get(id).await.unwrap(), Some(gone.clone()));
-    world.advance(30);
+    env.advance(30);
     assert_eq!(idle(&store, store.presence().disconnect(id, session(4))).await, gone);
 }
 
-async fn a_closed_session_is_not_opened_again(world: &mut World, store: Opened) {
+async fn a_closed_session_is_not_opened_again(env: &mut TestEnv, store: Opened) {
     let id = some_node(&store).await.id;
     connect(&store, id, 4).await;
     let gone = disconnect(&store, id, 4).await;
-    let store = world.pass(store).await;
-    world.advance(60);
+    let store = env.reload(store).await;
+    env.advance(60);
     let given = || Change::Set(endpoints(&["1.2.3.4:5"]));
     for number in [3, 4] {
         assert_eq!(
@@ -123,52 +123,52 @@ async fn a_closed_session_is_not_opened_again(world: &mut World, store: Opened) 
     assert!(heartbeat(&store, id, 5).await.online);
 }
 
-async fn a_session_is_not_opened_twice(world: &mut World, store: Opened) {
+async fn a_session_is_not_opened_twice(env: &mut TestEnv, store: Opened) {
     let id = some_node(&store).await.id;
     let first = connect(&store, id, 4).await;
-    let store = world.pass(store).await;
-    world.advance(60);
+    let store = env.reload(store).await;
+    env.advance(60);
     let given = Change::Set(endpoints(&["1.2.3.4:5"]));
     assert_eq!(idle(&store, store.presence().connect(id, session(4), given)).await, first);
 }
 
-async fn endpoints_stay_unless_new_ones_are_given(world: &mut World, store: Opened) {
+async fn endpoints_stay_unless_new_ones_are_given(env: &mut TestEnv, store: Opened) {
     let id = some_node(&store).await.id;
     let (some, others) =
         (endpoints(&["192.0.2.1:41641", "[2001:db8::1]:7"]), endpoints(&["192.0.2.2:1"]));
     let given = store.presence().connect(id, session(1), Change::Set(some.clone())).await.unwrap();
     assert_eq!(given.endpoints, some);
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(heartbeat(&store, id, 1).await.endpoints, some);
     assert_eq!(disconnect(&store, id, 1).await.endpoints, some);
     assert_eq!(connect(&store, id, 2).await.endpoints, some);
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let call = store.presence().heartbeat(id, session(2), Change::Set(others.clone()));
     assert_eq!(call.await.unwrap().endpoints, others);
     // None at all is a list, too, and stays one.
     let none = Change::Set(EndpointList::empty());
     let emptied = store.presence().heartbeat(id, session(2), none).await.unwrap();
-    let store = world.pass(store).await;
-    let store = world.reopen(store).await;
+    let store = env.reload(store).await;
+    let store = env.reopen(store).await;
     assert_eq!(emptied.endpoints.len(), 0);
     assert_eq!(store.presence().get(id).await.unwrap(), Some(emptied));
 }
 
-async fn sessions_of_nodes_are_apart(world: &mut World, store: Opened) {
+async fn sessions_of_nodes_are_apart(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let (a, b) = (node(&store, alice, 1).await.id, node(&store, alice, 2).await.id);
     connect(&store, a, 9).await;
     connect(&store, b, 1).await;
     disconnect(&store, b, 1).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(online(&store).await, [a]);
     connect(&store, b, 2).await;
     disconnect(&store, a, 9).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(online(&store).await, [b]);
 }
 
-async fn of_messages_at_once_the_newest_session_counts(world: &mut World, store: Opened) {
+async fn of_messages_at_once_the_newest_session_counts(env: &mut TestEnv, store: Opened) {
     let id = some_node(&store).await.id;
     let calls = (1..=32).map(|number| {
         let store = store.clone();
@@ -183,16 +183,16 @@ async fn of_messages_at_once_the_newest_session_counts(world: &mut World, store:
     for call in calls {
         call.await.unwrap();
     }
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let presence = store.presence().get(id).await.unwrap().unwrap();
     assert_eq!((presence.session, presence.online), (session(32), true));
 }
 
-async fn messages_for_a_node_that_is_gone_are_not_found(world: &mut World, store: Opened) {
+async fn messages_for_a_node_that_is_gone_are_not_found(env: &mut TestEnv, store: Opened) {
     let gone = some_node(&store).await.id;
     connect(&store, gone, 1).await;
     store.nodes().delete(gone).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     for id in [gone, NodeId::from_bytes([9; 16])] {
         for number in [1, 2] {
             let number = session(number);
@@ -206,26 +206,26 @@ async fn messages_for_a_node_that_is_gone_are_not_found(world: &mut World, store
     }
 }
 
-async fn a_late_heartbeat_does_not_resurrect_a_reaped_node(world: &mut World, store: Opened) {
+async fn a_late_heartbeat_does_not_resurrect_a_reaped_node(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let new = NewPreAuthKey { user: Some(alice), ephemeral: true, ..NewPreAuthKey::default() };
     let (key, _) = store.preauth_keys().create(new).await.unwrap();
     let id = register(&store, 1, with(&key)).await.id;
     connect(&store, id, 1).await;
     disconnect(&store, id, 1).await;
-    world.advance(1800);
+    env.advance(1800);
     assert_eq!(store.nodes().reap_ephemeral().await.unwrap(), [id]);
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     for number in [1, 2] {
         refused(&store, store.presence().heartbeat(id, session(number), Change::Keep), NotFound)
             .await;
     }
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert!(store.view().nodes().is_empty() && store.view().presence().is_empty());
     assert!(store.view().addresses().is_empty());
 }
 
-async fn each_heeded_message_is_one_commit_of_one_row(world: &mut World, store: Opened) {
+async fn each_heeded_message_is_one_commit_of_one_row(env: &mut TestEnv, store: Opened) {
     let id = some_node(&store).await.id;
     let begin = store.view().serial();
     let mut watch = store.watch(begin);
@@ -240,7 +240,7 @@ async fn each_heeded_message_is_one_commit_of_one_row(world: &mut World, store: 
         assert_eq!(commit.changes.len(), 1);
         assert_eq!(commit.changes[0].handle, Handle::Presence(id));
         kinds.push(commit.changes[0].kind);
-        world.advance(1);
+        env.advance(1);
         if message < 2 {
             heartbeat(&store, id, 1).await;
         }
@@ -249,23 +249,23 @@ async fn each_heeded_message_is_one_commit_of_one_row(world: &mut World, store: 
     // What is not heeded is none.
     idle(&store, store.presence().heartbeat(id, session(0), Change::Keep)).await;
     let last = heartbeat(&store, id, 1).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.view().serial(), serial.next());
     assert_eq!(store.presence().get(id).await.unwrap(), Some(last));
     assert_eq!(store.view().presence().len(), 1);
 }
 
-async fn a_heartbeat_changes_neither_node_nor_audit_trail(world: &mut World, store: Opened) {
+async fn a_heartbeat_changes_neither_node_nor_audit_trail(env: &mut TestEnv, store: Opened) {
     let first = some_node(&store).await;
     let before = store.digests().await.unwrap();
     connect(&store, first.id, 1).await;
-    world.advance(1);
+    env.advance(1);
     heartbeat(&store, first.id, 1).await;
-    world.advance(1);
+    env.advance(1);
     disconnect(&store, first.id, 1).await;
     connect(&store, first.id, 2).await;
     store.presence().disconnect_all().await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let after = store.digests().await.unwrap();
     assert_ne!(after.state, before.state);
     assert_eq!((after.audit, after.metrics), (before.audit, before.metrics));
@@ -273,7 +273,7 @@ async fn a_heartbeat_changes_neither_node_nor_audit_trail(world: &mut World, sto
     assert_eq!(store.nodes().get(first.id).await.unwrap(), Some(first));
 }
 
-async fn whoever_was_online_is_online_after_a_crash(world: &mut World, store: Opened) {
+async fn whoever_was_online_is_online_after_a_crash(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let new = NewPreAuthKey { user: Some(alice), ephemeral: true, ..NewPreAuthKey::default() };
     let (key, _) = store.preauth_keys().create(new).await.unwrap();
@@ -281,33 +281,33 @@ async fn whoever_was_online_is_online_after_a_crash(world: &mut World, store: Op
     let b = node(&store, alice, 2).await.id;
     for id in [a, b] {
         connect(&store, id, 5).await;
-        world.advance(1);
+        env.advance(1);
         carry(&store, id, &["10.1.0.0/16"]).await;
     }
     let before = store.presence().get(a).await.unwrap();
-    let store = world.pass(store).await;
-    let store = world.crash(store).await;
+    let store = env.reload(store).await;
+    let store = env.crash(store).await;
     assert_eq!(store.presence().get(a).await.unwrap(), before);
     assert_eq!(primary(&store, "10.1.0.0/16").await, Some(a));
-    world.advance(1_000_000);
+    env.advance(1_000_000);
     assert_eq!(idle(&store, store.nodes().reap_ephemeral()).await, []);
     let mut both = vec![a, b];
     both.sort();
     assert_eq!(online(&store).await, both);
     // Until a disconnect of that session, which is still the current one.
     disconnect(&store, a, 5).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(online(&store).await, [b]);
     assert_eq!(primary(&store, "10.1.0.0/16").await, Some(b));
 }
 
-async fn after_disconnect_all_nobody_is_online_until_a_newer_session(world: &mut World) {
-    let store = world.open().await;
+async fn after_disconnect_all_nobody_is_online_until_a_newer_session(env: &mut TestEnv) {
+    let store = env.open().await;
     let alice = user(&store, "alice").await;
     let mut ids = Vec::new();
     for number in 1..=4 {
         let id = node(&store, alice, number).await.id;
-        world.advance(1);
+        env.advance(1);
         if number < 4 {
             connect(&store, id, u64::from(number)).await;
             carry(&store, id, &["10.1.0.0/16"]).await;
@@ -316,11 +316,11 @@ async fn after_disconnect_all_nobody_is_online_until_a_newer_session(world: &mut
     }
     disconnect(&store, ids[2], 3).await;
     let before: Vec<_> = store.view().presence().iter().cloned().collect();
-    let store = world.pass(store).await;
-    let store = world.crash(store).await;
-    world.advance(60);
+    let store = env.reload(store).await;
+    let store = env.crash(store).await;
+    env.advance(60);
     assert_eq!(store.presence().disconnect_all().await.unwrap(), 2);
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let after: Vec<_> = store.view().presence().iter().cloned().collect();
     let offline: Vec<_> = before
         .iter()
@@ -336,12 +336,12 @@ async fn after_disconnect_all_nobody_is_online_until_a_newer_session(world: &mut
         idle(&store, store.presence().connect(*id, session(number), Change::Keep)).await;
     }
     heartbeat(&store, ids[1], 3).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(online(&store).await, [ids[1]]);
     assert_eq!(primary(&store, "10.1.0.0/16").await, Some(ids[1]));
 }
 
-async fn a_session_number_has_a_limit(_: &mut World) {
+async fn a_session_number_has_a_limit(_: &mut TestEnv) {
     assert_eq!(session(i64::MAX as u64).get(), i64::MAX as u64);
     for number in [1 << 63, u64::MAX] {
         fails(SessionNumber::new(number), InvalidArgument);

@@ -24,8 +24,8 @@ cases! {
 
 const NOT_SHARED: Verdict = Verdict::Skipped("no other process can write to this backend");
 
-async fn processes_never_overwrite_each_other(world: &mut World) -> Verdict {
-    let Some((a, b)) = two(world, |_| ()).await else { return NOT_SHARED };
+async fn processes_never_overwrite_each_other(env: &mut TestEnv) -> Verdict {
+    let Some((a, b)) = two(env, |_| ()).await else { return NOT_SHARED };
     let alice = user(&a, "alice").await;
     let key = reusable_key(&a, alice).await;
     let calls = (1..=60).map(|n| {
@@ -53,13 +53,13 @@ async fn processes_never_overwrite_each_other(world: &mut World) -> Verdict {
     assert_eq!((fresh_a.serial(), fresh_a.hash()), (fresh_b.serial(), fresh_b.hash()));
     assert_eq!(a.digests().await.unwrap(), b.digests().await.unwrap());
     b.close().await.unwrap();
-    let store = world.pass(a).await;
+    let store = env.reload(a).await;
     assert_eq!((store.view().nodes().len(), store.view().users().len()), (60, 21));
     Verdict::Passed
 }
 
-async fn a_process_that_is_behind_learns_before_it_decides(world: &mut World) -> Verdict {
-    let Some((a, b)) = two(world, |_| ()).await else { return NOT_SHARED };
+async fn a_process_that_is_behind_learns_before_it_decides(env: &mut TestEnv) -> Verdict {
+    let Some((a, b)) = two(env, |_| ()).await else { return NOT_SHARED };
     let alice = a.users().create(local("alice")).await.unwrap();
     assert!(b.view().users().is_empty());
     // A refusal may not rest on what has changed meanwhile, nor may an acceptance.
@@ -79,13 +79,13 @@ async fn a_process_that_is_behind_learns_before_it_decides(world: &mut World) ->
     fails(b.nodes().register(machine(2, with(&key))).await, PermissionDenied);
     b.close().await.unwrap();
     a.fresh_view().await.unwrap();
-    let store = world.pass(a).await;
+    let store = env.reload(a).await;
     assert_eq!((store.view().nodes().len(), store.view().users().len()), (1, 2));
     Verdict::Passed
 }
 
-async fn series_of_several_processes_are_all_there(world: &mut World) -> Verdict {
-    let Some((a, b)) = two(world, |_| ()).await else { return NOT_SHARED };
+async fn series_of_several_processes_are_all_there(env: &mut TestEnv) -> Verdict {
+    let Some((a, b)) = two(env, |_| ()).await else { return NOT_SHARED };
     let point = |second, value| point(None, "load", Timestamp::from_secs(second).unwrap(), value);
     for n in 0..10 {
         a.users().create(local(&format!("user{n}"))).await.unwrap();
@@ -104,7 +104,7 @@ async fn series_of_several_processes_are_all_there(world: &mut World) -> Verdict
     a.metrics().record(point(7, 3.0)).await.unwrap();
     b.close().await.unwrap();
     a.fresh_view().await.unwrap();
-    let store = world.pass(a).await;
+    let store = env.reload(a).await;
     let query = all_points();
     let found = store.metrics().range(&query, &PageRequest::default()).await.unwrap().items;
     let expected = [
@@ -122,14 +122,14 @@ async fn series_of_several_processes_are_all_there(world: &mut World) -> Verdict
     Verdict::Passed
 }
 
-async fn after_32_lost_attempts_a_write_is_busy(world: &mut World) -> Verdict {
-    let rival = world.open().await;
+async fn after_32_lost_attempts_a_write_is_busy(env: &mut TestEnv) -> Verdict {
+    let rival = env.open().await;
     if !rival.info().backend.shared {
         return NOT_SHARED;
     }
-    let inner = world.open_backend().await;
+    let inner = env.open_backend().await;
     let backend = Arc::new(Overtaken::new(inner, rival.clone()));
-    let store = ghostwire_store_core::open(backend.clone(), world.options()).await.unwrap();
+    let store = ghostwire_store_core::open(backend.clone(), env.options()).await.unwrap();
     // The 32nd attempt may be the one that is first.
     backend.lose(31);
     let alice = create(&store, "alice").await;
@@ -156,8 +156,8 @@ async fn after_32_lost_attempts_a_write_is_busy(world: &mut World) -> Verdict {
     Verdict::Passed
 }
 
-async fn a_fresh_view_has_what_others_made_durable(world: &mut World) -> Verdict {
-    let Some((a, b)) = two(world, |_| ()).await else { return NOT_SHARED };
+async fn a_fresh_view_has_what_others_made_durable(env: &mut TestEnv) -> Verdict {
+    let Some((a, b)) = two(env, |_| ()).await else { return NOT_SHARED };
     for n in 0..20 {
         let (writer, reader) = if n % 2 == 0 { (&a, &b) } else { (&b, &a) };
         let made = writer.users().create(local(&format!("user{n}"))).await.unwrap();
@@ -165,12 +165,12 @@ async fn a_fresh_view_has_what_others_made_durable(world: &mut World) -> Verdict
         assert_eq!(reader.view().users().get(made.id), Some(&made), "it is the view from then on");
     }
     b.close().await.unwrap();
-    let store = world.pass(a).await;
+    let store = env.reload(a).await;
     assert_eq!(store.view().users().len(), 20);
     Verdict::Passed
 }
 
-async fn a_view_grows_old_only_where_others_may_write(_: &mut World, store: Opened) {
+async fn a_view_grows_old_only_where_others_may_write(_: &mut TestEnv, store: Opened) {
     create(&store, "alice").await;
     let view = store.view();
     if !store.info().backend.shared {
@@ -189,10 +189,10 @@ async fn a_view_grows_old_only_where_others_may_write(_: &mut World, store: Open
     assert!(view.age() > fresh.age(), "a view that is held grows old");
 }
 
-async fn a_credential_check_refreshes_a_view_that_is_too_old(world: &mut World) -> Verdict {
+async fn a_credential_check_refreshes_a_view_that_is_too_old(env: &mut TestEnv) -> Verdict {
     for (max_view_age, refreshes) in [(Duration::ZERO, true), (HOUR, false)] {
         let set = |options: &mut StoreOptions| options.max_view_age = max_view_age;
-        let Some((a, b)) = two(world, set).await else { return NOT_SHARED };
+        let Some((a, b)) = two(env, set).await else { return NOT_SHARED };
         let alice = user(&a, if refreshes { "alice" } else { "bob" }).await;
         let (api, api_text) = a.api_keys().create(NewApiKey::default()).await.unwrap();
         let (preauth, preauth_text) = a.preauth_keys().create(reusable(alice)).await.unwrap();
@@ -227,18 +227,18 @@ async fn a_credential_check_refreshes_a_view_that_is_too_old(world: &mut World) 
 
 /// Two processes on one place; `None` if there cannot be two.
 async fn two(
-    world: &World,
+    env: &TestEnv,
     set: impl Fn(&mut StoreOptions),
 ) -> Option<(Arc<dyn Store>, Arc<dyn Store>)> {
-    let mut options = world.options();
+    let mut options = env.options();
     // Who is behind learns from blocks, so they have to be there.
     options.writer = WriterOptions::default();
     set(&mut options);
-    let first = world.open_with(options.clone()).await;
+    let first = env.open_with(options.clone()).await;
     if !first.info().backend.shared {
         return None;
     }
-    Some((first, world.open_with(options).await))
+    Some((first, env.open_with(options).await))
 }
 
 /// A process whose commits come second as often as they are told to.

@@ -22,9 +22,9 @@ cases! {
     }
 }
 
-async fn a_local_name_is_unique_to_the_byte(world: &mut World, store: Opened) {
+async fn a_local_name_is_unique_to_the_byte(env: &mut TestEnv, store: Opened) {
     let ann = create(&store, "Ann").await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let error = store.users().create(local("Ann")).await.unwrap_err();
     assert_eq!(error.constraint(), Some("name"));
     let lower = create(&store, "ann").await;
@@ -34,7 +34,7 @@ async fn a_local_name_is_unique_to_the_byte(world: &mut World, store: Opened) {
     assert_eq!(error.constraint(), Some("name"));
     // Its own name is no duplicate.
     store.users().update(ann.id, rename("Ann"), None).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(by_name(&store, "Ann").await, Some(ann));
     assert_eq!(by_name(&store, "ann").await, Some(lower));
     assert_eq!(by_name(&store, "ANN").await, None);
@@ -42,11 +42,11 @@ async fn a_local_name_is_unique_to_the_byte(world: &mut World, store: Opened) {
     store.users().create(known).await.unwrap();
 }
 
-async fn users_of_a_provider_may_share_names(world: &mut World, store: Opened) {
+async fn users_of_a_provider_may_share_names(env: &mut TestEnv, store: Opened) {
     let own = create(&store, "ann").await;
     let first = store.users().upsert_oidc(profile("1", "ann")).await.unwrap();
     let second = store.users().upsert_oidc(profile("2", "ann")).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     // By name there is only the local one.
     assert_eq!(by_name(&store, "ann").await, Some(own.clone()));
     let filter = UserFilter { name: Some("ann".parse().unwrap()), ..UserFilter::default() };
@@ -55,27 +55,27 @@ async fn users_of_a_provider_may_share_names(world: &mut World, store: Opened) {
     expected.sort_by_key(|user| user.id);
     assert_eq!(all.items, expected);
     store.users().delete(own.id, false).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(by_name(&store, "ann").await, None);
 }
 
-async fn a_freed_name_can_be_taken_again(world: &mut World, store: Opened) {
+async fn a_freed_name_can_be_taken_again(env: &mut TestEnv, store: Opened) {
     let first = create(&store, "ann").await;
     store.users().delete(first.id, false).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let second = create(&store, "ann").await;
     assert_ne!(second.id, first.id);
     let patch = UserPatch { name: Change::Set("eve".parse().unwrap()), ..UserPatch::default() };
     let renamed = store.users().update(second.id, patch, None).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let third = create(&store, "ann").await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(by_name(&store, "eve").await, Some(renamed));
     assert_eq!(by_name(&store, "ann").await, Some(third));
     assert_eq!(store.users().get(first.id).await.unwrap(), None);
 }
 
-async fn a_sign_in_creates_the_user_or_brings_it_up_to_date(world: &mut World, store: Opened) {
+async fn a_sign_in_creates_the_user_or_brings_it_up_to_date(env: &mut TestEnv, store: Opened) {
     let full = OidcProfile {
         display_name: Some(text("Ann")),
         email: Some("ann@example.com".parse().unwrap()),
@@ -85,13 +85,13 @@ async fn a_sign_in_creates_the_user_or_brings_it_up_to_date(world: &mut World, s
     let created = store.users().upsert_oidc(full.clone()).await.unwrap();
     assert_eq!(created.identity, identity("1"));
     assert_eq!((created.revision.get(), created.email.clone()), (1, full.email.clone()));
-    let store = world.pass(store).await;
-    world.advance(60);
+    let store = env.reload(store).await;
+    env.advance(60);
     let same = store.users().upsert_oidc(full).await.unwrap();
     assert_eq!(same, created, "nothing new, nothing written");
     // The provider is the authority: what it leaves out is cleared.
     let changed = store.users().upsert_oidc(profile("1", "anna")).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let found = store.users().get_by_identity(&identity("1")).await.unwrap().unwrap();
     assert_eq!(found, changed);
     assert_eq!((found.id, found.created_at, found.updated_at), (created.id, at(0), at(60)));
@@ -100,9 +100,9 @@ async fn a_sign_in_creates_the_user_or_brings_it_up_to_date(world: &mut World, s
     assert_eq!(store.view().users().len(), 1);
 }
 
-async fn provider_and_subject_together_are_unique(world: &mut World, store: Opened) {
+async fn provider_and_subject_together_are_unique(env: &mut TestEnv, store: Opened) {
     let first = store.users().upsert_oidc(profile("1", "ann")).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let new = NewUser { identity: identity("1"), ..local("other") };
     let error = fails(store.users().create(new).await, AlreadyExists { constraint: "identity" });
     assert_eq!(error.entity(), Some(Entity::User));
@@ -112,7 +112,7 @@ async fn provider_and_subject_together_are_unique(world: &mut World, store: Open
     // Byte-exact, too.
     let fourth = OidcProfile { provider: text("https://ID.example.com"), ..profile("1", "ann") };
     let fourth = store.users().upsert_oidc(fourth).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.view().users().len(), 4);
     for user in [first, second, third, fourth] {
         let found = store.users().get_by_identity(&user.identity).await.unwrap();
@@ -122,58 +122,58 @@ async fn provider_and_subject_together_are_unique(world: &mut World, store: Open
     assert_eq!(store.users().get_by_identity(&Identity::Local {}).await.unwrap(), None);
 }
 
-async fn addresses_of_mail_may_be_shared(world: &mut World, store: Opened) {
+async fn addresses_of_mail_may_be_shared(env: &mut TestEnv, store: Opened) {
     let email: Option<Email> = Some("team@example.com".parse().unwrap());
     for name in ["a", "b"] {
         store.users().create(NewUser { email: email.clone(), ..local(name) }).await.unwrap();
     }
     let signed_in = OidcProfile { email: email.clone(), ..profile("1", "c") };
     store.users().upsert_oidc(signed_in).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let filter = UserFilter { email, ..UserFilter::default() };
     let found = store.users().list(&filter, &PageRequest::default()).await.unwrap();
     assert_eq!(found.items.len(), 3);
 }
 
-async fn what_a_user_owns_keeps_it(world: &mut World, mut store: Opened) {
+async fn what_a_user_owns_keeps_it(env: &mut TestEnv, mut store: Opened) {
     let made = OneOfEach::make(&store).await;
     let user = made.user.id;
     // Revoked keys count, too; each thing for itself keeps the user.
     store.api_keys().revoke(made.api_key.id).await.unwrap();
     store.preauth_keys().revoke(made.preauth_key.id).await.unwrap();
-    store = world.pass(store).await;
+    store = env.reload(store).await;
     is_kept(&store, user).await;
     store.nodes().delete(made.node.id).await.unwrap();
-    store = world.pass(store).await;
+    store = env.reload(store).await;
     is_kept(&store, user).await;
     store.preauth_keys().delete(made.preauth_key.id).await.unwrap();
-    store = world.pass(store).await;
+    store = env.reload(store).await;
     is_kept(&store, user).await;
     store.api_keys().delete(made.api_key.id).await.unwrap();
     let key = one_time_key(&store, user).await;
-    store = world.pass(store).await;
+    store = env.reload(store).await;
     is_kept(&store, user).await;
     store.preauth_keys().delete(key.id).await.unwrap();
     store.users().delete(user, false).await.unwrap();
-    store = world.pass(store).await;
+    store = env.reload(store).await;
     assert!(store.view().users().is_empty());
 }
 
-async fn its_sessions_go_in_any_case(world: &mut World, store: Opened) {
+async fn its_sessions_go_in_any_case(env: &mut TestEnv, store: Opened) {
     let alice = create(&store, "alice").await;
     let bob = create(&store, "bob").await;
     let begin = |user: UserId| session_of(SessionOwner::User(user), Timestamp::MAX);
     let (_, token) = store.sessions().begin(begin(alice.id)).await.unwrap();
     let (kept, kept_token) = store.sessions().begin(begin(bob.id)).await.unwrap();
     store.users().delete(alice.id, false).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     fails(store.sessions().authenticate(token.expose()).await, PermissionDenied);
     let sessions = store.sessions().list(None, &PageRequest::default()).await.unwrap();
     assert_eq!(sessions.items, std::slice::from_ref(&kept));
     assert_eq!(store.sessions().authenticate(kept_token.expose()).await.unwrap(), kept);
 }
 
-async fn the_cascade_takes_everything_of_it_and_nothing_else(world: &mut World, store: Opened) {
+async fn the_cascade_takes_everything_of_it_and_nothing_else(env: &mut TestEnv, store: Opened) {
     let made = OneOfEach::make(&store).await;
     let of_node = session_of(SessionOwner::Node(made.node.id), Timestamp::MAX);
     store.sessions().begin(of_node).await.unwrap();
@@ -188,7 +188,7 @@ async fn the_cascade_takes_everything_of_it_and_nothing_else(world: &mut World, 
     let (preauth_key, _) = store.preauth_keys().create(new).await.unwrap();
 
     store.users().delete(made.user.id, true).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let view = store.view();
     assert_eq!(view.users().iter().collect::<Vec<_>>(), [&bob]);
     assert_eq!(view.nodes().iter().collect::<Vec<_>>(), [&node]);

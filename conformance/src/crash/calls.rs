@@ -5,7 +5,7 @@ use ghostwire_store_core::domain::*;
 use ghostwire_store_core::state::State;
 use ghostwire_store_core::{Error, ErrorKind, Result};
 
-use super::said::{Done, Op};
+use super::protocol::{Done, Op};
 use crate::fixtures::Opened;
 
 /// Calls the store as a control plane would.
@@ -151,7 +151,7 @@ async fn dns(store: &Opened, command: DnsCommand) -> Result<()> {
     }
 }
 
-/// What followed from a call, as `state` shows it.
+/// The result of a call, as `state` shows it.
 pub(super) fn done(op: &Op, state: &State) -> Done {
     let commands = match op {
         Op::Write(command) => std::slice::from_ref(command),

@@ -11,74 +11,75 @@ use ghostwire_store_core::entropy::SystemEntropy;
 use ghostwire_store_core::options::{Materialize, StoreOptions, WriterOptions};
 use ghostwire_store_core::secrets::HashKey;
 
-use super::process::PART;
-use super::said::{Part, Play, Said};
+use super::process::CHILD;
+use super::protocol::{Job, Message, Task};
 use super::{export, import, workload};
 use crate::factory::{Factory, Opening, Place};
-use crate::world::BEGINNING;
+use crate::test_env::BEGINNING;
 
-/// Plays the part that this process was started for, if it was started for one.
-pub(crate) fn play(backends: &[Arc<dyn Factory>]) -> Option<ExitCode> {
+/// Does the job that a check started this process for, if it was started by one.
+pub(crate) fn run_child(backends: &[Arc<dyn Factory>]) -> Option<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
-    arguments.next().filter(|first| first == PART)?;
-    let part = arguments.next().unwrap_or_default();
-    let Ok(part) = serde_json::from_str::<Part>(&part.to_string_lossy()) else {
-        eprintln!("what follows {PART} is no part of a check");
+    arguments.next().filter(|first| first == CHILD)?;
+    let job = arguments.next().unwrap_or_default();
+    let Ok(job) = serde_json::from_str::<Job>(&job.to_string_lossy()) else {
+        eprintln!("what follows {CHILD} is not a job of a check");
         return Some(ExitCode::from(2));
     };
-    Said::Here.say();
-    // Whoever was to kill this process is gone when its end of the pipe is.
+    Message::Here.send();
+    // If the parent is gone, its end of the pipe is closed, and nobody is left to kill this
+    // process.
     std::thread::spawn(|| {
         let _ = std::io::stdin().read(&mut [0]);
         std::process::exit(0);
     });
-    let factory = backends.iter().find(|factory| factory.name() == part.factory);
+    let factory = backends.iter().find(|factory| factory.name() == job.factory);
     let factory = factory.expect("the parent's backends are the child's").clone();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(2).enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let place = factory.at(&part.location).await.expect("the parent's place");
-        run(place, part).await;
-        Said::Finished.say();
+        let place = factory.at(&job.location).await.expect("the parent's place");
+        run(place, job).await;
+        Message::Finished.send();
         std::future::pending::<()>().await;
     });
     Some(ExitCode::SUCCESS)
 }
 
-async fn run(place: Box<dyn Place>, part: Part) {
-    let materialize = part.materialize();
-    match part.play {
-        Play::Work { round } => {
+async fn run(place: Box<dyn Place>, job: Job) {
+    let materialize = job.materialize();
+    match job.task {
+        Task::Work { round } => {
             let store = open(place.as_ref(), at(round), materialize).await;
-            Said::Opened.say();
-            workload::run(store, part.seed, round).await;
+            Message::Opened.send();
+            workload::run(store, job.seed, round).await;
         }
-        Play::Open => {
+        Task::Open => {
             let _open = open(place.as_ref(), at(0), materialize).await;
-            Said::Opened.say();
+            Message::Opened.send();
             std::future::pending::<()>().await;
         }
-        Play::Import { file } => {
+        Task::Import { file } => {
             let store = open(place.as_ref(), at(0), materialize).await;
-            Said::Opened.say();
-            import::run(&store, &file, |batches| Said::Imported { batches }.say()).await;
+            Message::Opened.send();
+            import::run(&store, &file, |batches| Message::Imported { batches }.send()).await;
         }
-        Play::Export { directory, round } => {
+        Task::Export { directory, round } => {
             let store = open(place.as_ref(), at(round), materialize).await;
-            Said::Opened.say();
-            let work = workload::run(store.clone(), part.seed, round);
+            Message::Opened.send();
+            let work = workload::run(store.clone(), job.seed, round);
             tokio::join!(work, export::run(store, &directory));
         }
     }
 }
 
-/// The time of a round. It stands still while the round lasts, so that what a command comes to
-/// does not depend on when it is carried out.
+/// The time of a round. It does not move during the round, so that the result of a command does not
+/// depend on when it is executed.
 pub(super) fn at(round: u32) -> Timestamp {
     Timestamp::from_micros(BEGINNING + i64::from(round) * 3_600_000_000).expect("a moment")
 }
 
-/// Opens a place so that much is folded, checkpointed and purged.
+/// Opens a place with limits so small that rows are often folded and blocks purged.
 pub(super) async fn open(
     place: &dyn Place,
     now: Timestamp,

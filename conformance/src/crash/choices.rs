@@ -1,4 +1,4 @@
-//! What a caller asks for.
+//! The calls that a caller chooses.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use ghostwire_store_core::command::*;
 use ghostwire_store_core::domain::*;
 
 use super::child::{at, hash_key};
-use super::said::Op;
+use super::protocol::Op;
 use super::workload::Caller;
 use crate::fixtures;
 
@@ -23,10 +23,8 @@ impl Caller {
     pub(super) fn user(&self) -> Command {
         let Some(user) = self.some_user() else { return self.new_user() };
         let id = user.id;
-        match self.dice.below(6) {
-            0 => {
-                UserCommand::Delete { id, cascade: self.dice.once_in(2), part: Part::WHOLE }.into()
-            }
+        match self.rng.below(6) {
+            0 => UserCommand::Delete { id, cascade: self.rng.one_in(2), part: Part::WHOLE }.into(),
             1 => {
                 // Taken.
                 let user = NewUser::local(user.name.clone());
@@ -35,7 +33,7 @@ impl Caller {
             2 | 3 => {
                 let display_name = Patch::Set(self.mark().parse().unwrap());
                 let patch = UserPatch { display_name, ..UserPatch::default() };
-                let expected = [user.revision, user.revision.next()][self.dice.below(2)];
+                let expected = [user.revision, user.revision.next()][self.rng.below(2)];
                 UserCommand::Update { id, patch, expected: Some(expected) }.into()
             }
             4 => {
@@ -50,16 +48,16 @@ impl Caller {
     fn new_key(&self) -> NewPreAuthKey {
         let tag = Tag::new(format!("tag:{}", self.mark())).unwrap();
         NewPreAuthKey {
-            user: self.some_user().map(|user| user.id).filter(|_| self.dice.once_in(2)),
+            user: self.some_user().map(|user| user.id).filter(|_| self.rng.one_in(2)),
             tags: TagSet::new([tag]).unwrap(),
-            reusable: self.dice.once_in(3),
-            ephemeral: self.dice.once_in(4),
+            reusable: self.rng.one_in(3),
+            ephemeral: self.rng.one_in(4),
             expires_at: None,
         }
     }
 
     pub(super) fn preauth_key(&self) -> Command {
-        match (self.dice.below(6), self.some_key()) {
+        match (self.rng.below(6), self.some_key()) {
             (0, Some(key)) => PreAuthKeyCommand::Revoke { id: key.id }.into(),
             (1, Some(key)) => PreAuthKeyCommand::Delete { id: key.id }.into(),
             _ => PreAuthKeyCommand::Create {
@@ -74,16 +72,16 @@ impl Caller {
 
     pub(super) fn registration(&self) -> Command {
         let admission = match (self.some_key(), self.some_user()) {
-            (Some(key), _) if !self.dice.once_in(4) => Admission::PreAuthKey(key.id),
+            (Some(key), _) if !self.rng.one_in(4) => Admission::PreAuthKey(key.id),
             (_, Some(user)) => Admission::User { user: user.id, method: RegisterMethod::Cli },
             _ => return self.new_user(),
         };
-        let known = self.some_node().filter(|_| self.dice.once_in(4));
+        let known = self.some_node().filter(|_| self.rng.one_in(4));
         let mut registration = self.machine(admission);
         if let Some(node) = known {
             registration.machine_key = node.machine_key;
-            if self.dice.once_in(2) {
-                // The same again, as by a client that heard no answer.
+            if self.rng.one_in(2) {
+                // The same again, as by a client that got no answer.
                 registration.node_key = node.node_key;
                 if let Some(key) = node.preauth_key {
                     registration.admission = Admission::PreAuthKey(key);
@@ -106,7 +104,7 @@ impl Caller {
     pub(super) fn node(&self) -> Command {
         let Some(node) = self.some_node() else { return self.registration() };
         let id = node.id;
-        match self.dice.below(5) {
+        match self.rng.below(5) {
             0 => NodeCommand::Delete { id }.into(),
             1 => {
                 let label = Change::Set(self.mark().parse().unwrap());
@@ -135,7 +133,7 @@ impl Caller {
         let endpoint = Endpoint { addr, seen_at: at(self.round) };
         let endpoints = Change::Set(EndpointList::new([endpoint]).unwrap());
         let node = node.id;
-        match (self.dice.below(4), known) {
+        match (self.rng.below(4), known) {
             (0 | 1, Some(session)) => PresenceCommand::Heartbeat { node, session, endpoints },
             (2, Some(session)) => PresenceCommand::Disconnect { node, session },
             _ => PresenceCommand::Connect { node, session: next, endpoints },
@@ -145,7 +143,7 @@ impl Caller {
 
     fn prefixes(&self) -> Vec<(RouteId, Prefix)> {
         let prefix = |third: usize| format!("10.{}.{third}.0/24", self.number).parse().unwrap();
-        let chosen = (0..4).filter(|_| self.dice.once_in(2));
+        let chosen = (0..4).filter(|_| self.rng.one_in(2));
         chosen.map(|third| (RouteId::from_bytes(TO_BE_DRAWN), prefix(third))).collect()
     }
 
@@ -154,7 +152,7 @@ impl Caller {
         let (node, prefixes) = (node.id, self.prefixes());
         let view = self.store.view();
         let routes: Vec<_> = view.routes().of_node(node).map(|route| route.id).collect();
-        match (self.dice.below(5), self.dice.one_of(&routes)) {
+        match (self.rng.below(5), self.rng.choose(&routes)) {
             (0, Some(&id)) => RouteCommand::Delete { id },
             (1 | 2, _) => RouteCommand::Approve { node, prefixes },
             _ => RouteCommand::Advertise { node, prefixes },
@@ -168,7 +166,7 @@ impl Caller {
             key.description.as_ref().is_some_and(|text| text.as_str().starts_with(&own))
         };
         let keys: Vec<_> = view.api_keys().iter().filter(is_own).collect();
-        match (self.dice.below(4), self.dice.one_of(&keys)) {
+        match (self.rng.below(4), self.rng.choose(&keys)) {
             (0, Some(key)) => ApiKeyCommand::Revoke { id: key.id },
             (1, Some(key)) => ApiKeyCommand::Delete { id: key.id },
             _ => ApiKeyCommand::Create {
@@ -189,7 +187,7 @@ impl Caller {
         let Some(user) = self.some_user() else { return self.new_user() };
         let (view, owner) = (self.store.view(), SessionOwner::User(user.id));
         let own = view.sessions().iter().find(|session| session.owner == owner).cloned();
-        match (self.dice.below(3), own) {
+        match (self.rng.below(3), own) {
             (0, Some(session)) => SessionCommand::End { id: session.id },
             (1, Some(session)) => {
                 SessionCommand::Touch { id: session.id, expires_at: Some(at(self.round + 2)) }
@@ -211,7 +209,7 @@ impl Caller {
         let (view, own) = (self.store.view(), self.own());
         let is_own = |record: &&Arc<DnsRecord>| record.name.as_str().starts_with(&own);
         let records: Vec<_> = view.dns_records().iter().filter(is_own).collect();
-        match (self.dice.below(4), self.dice.one_of(&records)) {
+        match (self.rng.below(4), self.rng.choose(&records)) {
             (0, Some(record)) => DnsCommand::Delete { id: record.id },
             (1, Some(record)) => {
                 let patch =
@@ -238,7 +236,7 @@ impl Caller {
         }
         let view = self.store.view();
         let current = view.policies().current().map(|policy| policy.version);
-        match (self.dice.below(6), current) {
+        match (self.rng.below(6), current) {
             (0, Some(expected)) => PolicyCommand::Rollback { expected, to: expected }.into(),
             (1, _) => PolicyCommand::Prune { keep: 2, part: Part::WHOLE }.into(),
             (2, _) => SettingCommand::Reset { kind: SettingKind::Dns }.into(),
@@ -254,15 +252,15 @@ impl Caller {
         }
     }
 
-    /// Somebody joins with a machine that routes something; sometimes the last step is refused.
+    /// A user joins with a machine that offers routes; sometimes the last step is refused.
     pub(super) fn transaction(&self) -> Vec<Command> {
         let now = at(self.round);
-        let user = UserId::time_ordered(now, self.dice.bytes());
-        let key = PreAuthKeyId::time_ordered(now, self.dice.bytes());
-        let node = NodeId::time_ordered(now, self.dice.bytes());
+        let user = UserId::time_ordered(now, self.rng.bytes());
+        let key = PreAuthKeyId::time_ordered(now, self.rng.bytes());
+        let node = NodeId::time_ordered(now, self.rng.bytes());
         let prefix = self.prefixes();
         let routes = |prefixes: &[(RouteId, Prefix)]| {
-            let drawn = |&(_, prefix)| (RouteId::time_ordered(now, self.dice.bytes()), prefix);
+            let drawn = |&(_, prefix)| (RouteId::time_ordered(now, self.rng.bytes()), prefix);
             prefixes.iter().map(drawn).collect::<Vec<_>>()
         };
         let mut commands: Vec<Command> = vec![
@@ -283,7 +281,7 @@ impl Caller {
             RouteCommand::Advertise { node, prefixes: routes(&prefix) }.into(),
             RouteCommand::Approve { node, prefixes: routes(&prefix) }.into(),
         ];
-        match (self.dice.below(4), self.some_node(), self.some_user()) {
+        match (self.rng.below(4), self.some_node(), self.some_user()) {
             (0, _, _) => {
                 commands.push(NodeCommand::Delete { id: NodeId::from_bytes([9; 16]) }.into())
             }
@@ -306,8 +304,8 @@ impl Caller {
             let at = Timestamp::from_micros(first + index as i64).unwrap();
             fixtures::point(None, &metric, at, self.step)
         };
-        let points: Vec<_> = (0..=self.dice.below(8)).map(point).collect();
-        if self.dice.once_in(2) {
+        let points: Vec<_> = (0..=self.rng.below(8)).map(point).collect();
+        if self.rng.one_in(2) {
             return Op::Record(points);
         }
         let writer = WriterId::from_bytes([self.number + 1; 16]);
@@ -316,13 +314,13 @@ impl Caller {
 
     pub(super) fn audit(&self) -> Op {
         let entry = |index| AuditEntry {
-            id: AuditId::time_ordered(at(self.round), self.dice.bytes()),
+            id: AuditId::time_ordered(at(self.round), self.rng.bytes()),
             at: at(self.round),
             actor: ActorName::system(),
             action: "note".parse().unwrap(),
             entity: Entity::User,
             subject: format!("{}-{index}", self.mark()).parse().unwrap(),
         };
-        Op::Append((0..=self.dice.below(5)).map(entry).collect())
+        Op::Append((0..=self.rng.below(5)).map(entry).collect())
     }
 }

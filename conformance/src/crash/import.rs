@@ -13,19 +13,19 @@ use ghostwire_store_memory::MemoryBackend;
 use super::child::{STORE, at, open, options};
 use super::oracle::by_key;
 use super::process::{Moment, run_and_kill};
-use super::said::{Part, Play, Said};
+use super::protocol::{Job, Message, Task};
 use super::share;
 use super::work::NO_LOCATION;
 use crate::case::Verdict;
-use crate::dice::Dice;
 use crate::factory::Factory;
 use crate::fixtures::{self, Opened, carry, connect, one_time_key, point, register, user, with};
+use crate::rng::Rng;
 use crate::suite::Effort;
 
 /// Items that are brought in at a time.
 const BATCH: usize = 50;
 
-/// Brings in a file, and tells after each batch how many there were.
+/// Imports a file, and reports the number of batches after each.
 pub(super) async fn run(store: &Opened, file: impl AsRef<Path>, mut each: impl FnMut(usize)) {
     let file = BufReader::new(File::open(file).expect("the file can be opened"));
     let reader = Reader::new(file).expect("the first line can be read");
@@ -74,33 +74,33 @@ pub(super) async fn check(factory: Arc<dyn Factory>, effort: Effort) -> Verdict 
     let network = network().await;
     fixtures::export(&network, BufWriter::new(File::create(&path).expect("a file"))).await;
     let images = images(&path);
-    // What a direct import comes to.
+    // The result of an import that is not killed.
     let direct = scratch_store().await;
     let mut batches = 0;
     run(&direct, &path, |count| batches = count).await;
     let expected = direct.digests().await.expect("the digests can be computed");
 
-    let dice = Dice::new(effort.seed);
+    let rng = Rng::new(effort.seed);
     let mut kills = share(effort.kills, 3);
     while kills > 0 {
         let place = factory.create().await.expect("a place can be made");
         let location = place.location().expect("as before");
-        let play = Play::Import { file: path.to_str().expect("a readable path").to_owned() };
-        let part = Part::new(&*factory, &location, dice.once_in(2), effort, play);
-        let times = kills.min(1 + u32::from(dice.once_in(2)));
+        let task = Task::Import { file: path.to_str().expect("a readable path").to_owned() };
+        let job = Job::new(&*factory, &location, rng.one_in(2), effort, task);
+        let times = kills.min(1 + u32::from(rng.one_in(2)));
         kills -= times;
         for _ in 0..times {
-            let lines = dice.below(batches);
-            let moment = Moment { lines, micros: dice.number() % 3_000 };
-            let stored = |said: &Said| matches!(said, Said::Imported { .. });
-            let said = run_and_kill(part.clone(), moment, stored).await;
+            let lines = rng.below(batches);
+            let moment = Moment { lines, micros: rng.number() % 3_000 };
+            let stored = |said: &Message| matches!(said, Message::Imported { .. });
+            let said = run_and_kill(job.clone(), moment, stored).await;
             let copy = place.after_crash().await.expect("a place can be copied");
-            let store = open(copy.as_ref(), at(0), part.materialize()).await;
+            let store = open(copy.as_ref(), at(0), job.materialize()).await;
             store.verify().await.expect("nothing is wrong with what was rebuilt");
             check_prefix(&store, &images, said.iter().filter(|said| stored(said)).count());
             store.close().await.expect("the store closes");
         }
-        let store = open(place.as_ref(), at(0), part.materialize()).await;
+        let store = open(place.as_ref(), at(0), job.materialize()).await;
         run(&store, &path, |_| ()).await;
         store.verify().await.expect("nothing is wrong with what was imported");
         assert_eq!(store.digests().await.expect("the digests can be computed"), expected);
@@ -109,7 +109,7 @@ pub(super) async fn check(factory: Arc<dyn Factory>, effort: Effort) -> Verdict 
     Verdict::Passed
 }
 
-/// What is there is the beginning of the file: whole batches, and no fewer than were acknowledged.
+/// The store holds a prefix of the file: whole batches, and no fewer than were acknowledged.
 fn check_prefix(store: &Opened, images: &[Image], acknowledged: usize) {
     let found = by_key(&store.view());
     let whole = found.len() == images.len() || found.len().is_multiple_of(BATCH);
@@ -131,7 +131,7 @@ fn images(path: &Path) -> Vec<Image> {
         .collect()
 }
 
-/// A few hundred of everything that is not made by a registration alone.
+/// A few hundred of each kind of entity.
 async fn network() -> Arc<dyn Store> {
     let store = scratch_store().await;
     for number in 0..150 {

@@ -16,17 +16,17 @@ use ghostwire_store_core::state::{self, State};
 
 use super::child::{STORE, at, open};
 use super::process::{Moment, run_and_kill};
-use super::said::{Part, Play, Said};
+use super::protocol::{Job, Message, Task};
 use super::share;
 use super::work::NO_LOCATION;
 use crate::case::Verdict;
-use crate::dice::Dice;
 use crate::factory::{Factory, Opening, Place};
+use crate::rng::Rng;
 use crate::suite::Effort;
 
 const BLOCKS: u32 = 30;
 const RECORDS_IN_A_BLOCK: u32 = 100;
-/// The rows of the last blocks are in these alone.
+/// The last blocks, whose rows are not folded yet.
 const FOLDED: u32 = 25;
 
 pub(super) async fn check(factory: Arc<dyn Factory>, effort: Effort) -> Verdict {
@@ -42,20 +42,20 @@ pub(super) async fn check(factory: Arc<dyn Factory>, effort: Effort) -> Verdict 
     store.close().await.expect("the store closes");
     let takes = u64::try_from(began.elapsed().as_micros()).expect("some moments");
 
-    let dice = Dice::new(effort.seed);
+    let rng = Rng::new(effort.seed);
     let mut kills = share(effort.kills, 3);
     while kills > 0 {
         let place = old.after_crash().await.expect("a place can be copied");
         let location = place.location().expect("as before");
-        let part = Part::new(&*factory, &location, dice.once_in(2), effort, Play::Open);
-        let times = kills.min(1 + u32::from(dice.once_in(3)));
+        let job = Job::new(&*factory, &location, rng.one_in(2), effort, Task::Open);
+        let times = kills.min(1 + u32::from(rng.one_in(3)));
         kills -= times;
         for _ in 0..times {
-            let moment = Moment { lines: 1, micros: dice.number() % takes };
-            run_and_kill(part.clone(), moment, |said| matches!(said, Said::Here)).await;
+            let moment = Moment { lines: 1, micros: rng.number() % takes };
+            run_and_kill(job.clone(), moment, |said| matches!(said, Message::Here)).await;
             check_backups(factory.as_ref(), place.as_ref()).await;
         }
-        let store = open(place.as_ref(), at(0), part.materialize()).await;
+        let store = open(place.as_ref(), at(0), job.materialize()).await;
         store.verify().await.expect("nothing is wrong with what was migrated");
         let digests = store.digests().await.expect("the digests can be computed");
         assert_eq!(digests.state, expected);
@@ -74,7 +74,7 @@ pub(super) async fn check(factory: Arc<dyn Factory>, effort: Effort) -> Verdict 
     Verdict::Passed
 }
 
-/// Thousands of rows as the first schema had them. Gives the digest of the state that they are.
+/// Writes thousands of rows in the first schema. Returns the digest of their state.
 async fn write_version_1(place: &dyn Place) -> Digest {
     let schema = Schema::at(1).expect("there was a first schema");
     let opening = Opening::new(STORE).schema(schema);

@@ -1,22 +1,21 @@
-//! Processes that are killed, with SIGKILL, wherever they happen to be.
+//! Processes that are killed with SIGKILL at random moments.
 //!
 //! A check starts this program again as a child ([`Suite::main`](crate::Suite::main) sees to that),
-//! which opens a place of the parent's and works there. Before each call the child writes a line
-//! with everything it asks for, and after each answer a line with what followed. The parent notes
-//! each line before it counts it, and kills the child a random time after a random number of
-//! answers. Then it opens the place and compares what is there with what the child said.
+//! which opens a place of the parent's and works there. Before each call the child writes a message
+//! with the call, and after each answer a message with the result. The parent records each message
+//! before it counts it, and kills the child a random time after a random number of answers. Then it
+//! opens the place and compares what is stored with the messages.
 //!
 //! # What this proves, and what not
-//! - What was acknowledged is there, field by field, its line in the audit trail included, and the
-//!   digest is that of an independent state which was fed with the calls from the pipe. That state
-//!   obeys the same rules, since it is the same state machine: what is proved is that nothing is
+//! - What was acknowledged is stored, field by field, with its line in the audit trail, and the
+//!   digest is that of an independent state to which the calls from the pipe were applied. That
+//!   state obeys the same rules, since it is the same state machine: this proves that nothing is
 //!   lost, invented or torn, not that the rules are right.
-//! - Of a call that was not answered all traces are there, or none.
-//! - Nothing else is there.
+//! - A call that was not answered has left all of its changes, or none.
+//! - Nothing else is stored.
 //!
-//! The operating system survives, so everything that the process wrote before it died is there
-//! for the parent to read: a missing `fsync` is not found like this. Loss of power is simulated
-//! elsewhere.
+//! The operating system survives, so the parent can read everything that the process wrote before
+//! it died: this does not find a missing `fsync`. Loss of power is simulated elsewhere.
 
 mod calls;
 mod child;
@@ -26,8 +25,8 @@ mod import;
 mod migration;
 mod oracle;
 mod process;
-mod said;
-mod survivor;
+mod protocol;
+mod recovered;
 #[cfg(test)]
 mod tests;
 mod work;
@@ -35,7 +34,7 @@ mod workload;
 
 use crate::case::{Check, check};
 
-pub(crate) use child::play;
+pub(crate) use child::run_child;
 
 pub(crate) const CHECKS: &[Check] = &[
     check!("durable-reply", what_a_killed_process_acknowledged_is_there, work::check, true),
@@ -54,7 +53,7 @@ pub(crate) const CHECKS: &[Check] = &[
     check!("view", an_export_under_way_is_of_one_moment_or_known_to_be_unfinished, export::check),
 ];
 
-/// How many processes a check kills, of all that the effort allows; at least one.
+/// The share of the effort's kills that a check gets; at least one.
 fn share(kills: u32, of_25: u32) -> u32 {
     kills.saturating_mul(of_25).div_ceil(25).max(1)
 }

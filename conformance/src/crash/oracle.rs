@@ -1,10 +1,9 @@
-//! What has to be stored, by what the process said.
+//! What has to be stored, according to the messages of a process.
 //!
-//! The rules are not what is in question here, so the oracle takes them from the state machine: it
-//! carries out every acknowledged command in the order of acknowledgements. Of different callers
-//! that need not be the store's order, but their commands touch different entities, so it makes no
-//! difference, with one exception: which addresses are free. Those are taken from the
-//! acknowledgement.
+//! This does not test the rules, so the oracle takes them from the state machine: it executes every
+//! acknowledged command in the order of the acknowledgements. For different callers this need not
+//! be the store's order, but their commands change different entities, so it makes no difference,
+//! with one exception: which addresses are free. Those are taken from the acknowledgement.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -19,8 +18,8 @@ use ghostwire_store_core::{Entity, Result};
 
 use super::calls::{done, transaction};
 use super::child::at;
-use super::said::{Addresses, Done, Op, Said};
-use super::survivor::Survivor;
+use super::protocol::{Addresses, Done, Message, Op};
+use super::recovered::Recovered;
 
 /// A line of the audit trail, but for its id, which the store draws.
 pub(super) type AuditLine = (Timestamp, String, String, Entity, String);
@@ -42,26 +41,26 @@ pub(super) struct Oracle {
     pub(super) acknowledged: usize,
     /// How often a process was killed before.
     pub(super) round: u32,
-    /// Calls that were in doubt and turned out to have happened, or not.
+    /// Calls that were in doubt: how many happened, and how many did not.
     pub(super) doubts: [usize; 2],
 }
 
 impl Oracle {
-    /// Takes in what a process said, and what is found of the calls that it did not live to see
-    /// answered.
-    pub(super) fn learn(&mut self, said: Vec<Said>, round: u32, found: &Survivor) {
+    /// Adds the messages of a process, and what is found of the calls that were not answered when
+    /// it was killed.
+    pub(super) fn learn(&mut self, said: Vec<Message>, round: u32, found: &Recovered) {
         self.round = round;
         let now = at(round);
         let mut open: BTreeMap<u8, Op> = BTreeMap::new();
         for said in said {
             match said {
-                Said::Intent { caller, op } => assert!(open.insert(caller, op).is_none()),
-                Said::Done { caller, done } => {
+                Message::Intent { caller, op } => assert!(open.insert(caller, op).is_none()),
+                Message::Done { caller, done } => {
                     let op = open.remove(&caller).expect("what was done was intended");
                     self.acknowledged += 1;
                     self.happened(&op, &done, now);
                 }
-                Said::Refused { caller, kind } => {
+                Message::Refused { caller, kind } => {
                     let op = open.remove(&caller).expect("what was refused was intended");
                     let refusal = self.decide(&op, &Done::default(), now);
                     let refusal = refusal.expect("only commands are refused").map(|_| ());
@@ -81,8 +80,8 @@ impl Oracle {
         }
     }
 
-    /// What a command does here, with the ids and addresses that the store chose. `None` for what
-    /// is no command.
+    /// The effect of a command, with the ids and addresses that the store chose. `None` for an
+    /// operation that is not a command.
     fn decide(&self, op: &Op, done: &Done, now: Timestamp) -> Option<Result<Decision>> {
         let command = match op {
             Op::Write(command) => done.command.as_ref().unwrap_or(command).clone(),
@@ -139,8 +138,8 @@ impl Oracle {
         }
     }
 
-    /// Whether a call in doubt left its traces. All of them have to be there, or none.
-    fn is_found(&self, op: &Op, done: &Done, now: Timestamp, found: &Survivor) -> bool {
+    /// Whether a call in doubt happened. All of its changes have to be there, or none.
+    fn is_found(&self, op: &Op, done: &Done, now: Timestamp, found: &Recovered) -> bool {
         let traces: Vec<bool> = match op {
             Op::Write(_) | Op::Transact(_) => match self.decide(op, done, now) {
                 Some(Ok(decision)) => self.traces(decision, found),
@@ -176,7 +175,7 @@ impl Oracle {
     }
 
     /// For each row that a decision changes: whether what is stored is its new image.
-    fn traces(&self, decision: Decision, found: &Survivor) -> Vec<bool> {
+    fn traces(&self, decision: Decision, found: &Recovered) -> Vec<bool> {
         let mut last: BTreeMap<(Table, RowKey), Option<Image>> = BTreeMap::new();
         for change in decision.changes {
             match change {
@@ -189,8 +188,8 @@ impl Oracle {
         changed.map(|(key, image)| found.images.get(&key) == image.as_ref()).collect()
     }
 
-    /// Everything is there, and nothing else is.
-    pub(super) fn check(&self, found: &Survivor) {
+    /// What is expected is stored, and nothing else.
+    pub(super) fn check(&self, found: &Recovered) {
         let expected = by_key(&self.state);
         let round = self.round;
         assert_same(round, "an entity", &expected, &found.images);

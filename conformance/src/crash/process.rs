@@ -4,29 +4,29 @@ use std::io::{BufRead, BufReader, Read, Seek};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use super::said::{Part, Said};
+use super::protocol::{Job, Message};
 
-/// The first argument of a process that is to play a part instead of running cases; the part follows.
-/// It is no variable, which any process would inherit.
-pub(super) const PART: &str = "__part-for-conformance";
+/// The first argument of a child that does a job instead of running cases; the job follows. It is
+/// not an environment variable, because every descendant would inherit that.
+pub(super) const CHILD: &str = "__child-of-conformance";
 
 /// When to kill.
 pub(super) struct Moment {
-    /// After so many lines of the kind that is counted.
+    /// After this many messages of the kind that is counted.
     pub(super) lines: usize,
-    /// And so many microseconds more.
+    /// And this many microseconds later.
     pub(super) micros: u64,
 }
 
-/// Starts a process, kills it, and gives what it said. Each line is noted before it is counted.
-/// Lines that were written before the kill and read after it count as said: they were written.
+/// Starts a process, kills it, and returns its messages. Each message is recorded before it is
+/// counted. Messages that were written before the kill and read after it are included.
 pub(super) async fn run_and_kill(
-    part: Part,
+    job: Job,
     moment: Moment,
-    counts: fn(&Said) -> bool,
-) -> Vec<Said> {
+    counts: fn(&Message) -> bool,
+) -> Vec<Message> {
     let killed = move || {
-        let mut process = Process::start(&part);
+        let mut process = Process::start(&job);
         let mut noted = Vec::new();
         let mut counted = 0;
         while counted < moment.lines {
@@ -36,7 +36,7 @@ pub(super) async fn run_and_kill(
             counted += usize::from(counts);
         }
         std::thread::sleep(Duration::from_micros(moment.micros));
-        process.kill(&part);
+        process.kill(&job);
         noted.extend(std::iter::from_fn(|| process.next()));
         noted
     };
@@ -50,12 +50,12 @@ struct Process {
 }
 
 impl Process {
-    fn start(part: &Part) -> Self {
+    fn start(job: &Job) -> Self {
         let errors = tempfile::tempfile().expect("a scratch file");
         let program = std::env::current_exe().expect("this program has a path");
         let mut child = Command::new(program)
-            .arg(PART)
-            .arg(serde_json::to_string(part).expect("a part has a JSON form"))
+            .arg(CHILD)
+            .arg(serde_json::to_string(job).expect("a job has a JSON form"))
             // Stays open as long as this process lives, and no longer.
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -66,8 +66,8 @@ impl Process {
         Self { child, lines, errors }
     }
 
-    /// The next whole line. A line that was cut by the kill was not said.
-    fn next(&mut self) -> Option<Said> {
+    /// The next whole message. One that was cut off by the kill does not count.
+    fn next(&mut self) -> Option<Message> {
         let mut line = Vec::new();
         self.lines.read_until(b'\n', &mut line).expect("a pipe can be read");
         if line.last() != Some(&b'\n') {
@@ -79,7 +79,7 @@ impl Process {
         }))
     }
 
-    fn kill(&mut self, part: &Part) {
+    fn kill(&mut self, job: &Job) {
         let ended = self.child.try_wait().expect("a child can be waited for");
         self.child.kill().expect("a child can be killed");
         let status = self.child.wait().expect("a child can be waited for");
@@ -87,7 +87,7 @@ impl Process {
             let mut told = String::new();
             self.errors.rewind().expect("a scratch file can be read again");
             let _ = self.errors.read_to_string(&mut told);
-            panic!("{part:?} ended before it was killed, with {status}: {told}");
+            panic!("{job:?} ended before it was killed, with {status}: {told}");
         }
     }
 }

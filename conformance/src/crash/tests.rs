@@ -7,8 +7,8 @@ use super::calls::{done, perform};
 use super::child::at;
 use super::import::scratch_store;
 use super::oracle::Oracle;
-use super::said::{Op, Said};
-use super::survivor::Survivor;
+use super::protocol::{Message, Op};
+use super::recovered::Recovered;
 use crate::fixtures::{self, Opened, machine, one_time, one_time_key, point, with};
 
 fn user(number: u8) -> Op {
@@ -26,19 +26,19 @@ fn points() -> Vec<MetricPoint> {
     ["one", "two"].map(|name| point(None, name, at(0), 1.0)).into()
 }
 
-fn intent(op: Op) -> Said {
-    Said::Intent { caller: 1, op }
+fn intent(op: Op) -> Message {
+    Message::Intent { caller: 1, op }
 }
 
 /// Calls, and gives what a process would have said of it.
-async fn call(store: &Opened, op: Op) -> [Said; 2] {
+async fn call(store: &Opened, op: Op) -> [Message; 2] {
     perform(store, &op).await.unwrap();
-    let done = Said::Done { caller: 1, done: done(&op, &store.view()) };
+    let done = Message::Done { caller: 1, done: done(&op, &store.view()) };
     [intent(op), done]
 }
 
-async fn compare(said: impl IntoIterator<Item = Said>, store: &Opened) -> Oracle {
-    let found = Survivor::of(store).await;
+async fn compare(said: impl IntoIterator<Item = Message>, store: &Opened) -> Oracle {
+    let found = Recovered::of(store).await;
     let mut oracle = Oracle::default();
     oracle.learn(said.into_iter().collect(), 0, &found);
     oracle.check(&found);
@@ -125,7 +125,7 @@ async fn a_node_whose_key_was_not_used_up_is_found() {
     };
     let create = Op::Write(create.into());
     let found = done(&create, &store.view());
-    said.extend([intent(create), Said::Done { caller: 1, done: found }]);
+    said.extend([intent(create), Message::Done { caller: 1, done: found }]);
     let registration = machine(1, with(&key));
     let id = NodeId::from_bytes([1; 16]);
     let register = NodeCommand::Register { id, registration: Box::new(registration) };
@@ -133,7 +133,7 @@ async fn a_node_whose_key_was_not_used_up_is_found() {
     compare(said.clone(), &store).await;
     // A store in which the node was admitted, and the key is as it was.
     perform(&store, &Op::Write(register.into())).await.unwrap();
-    let mut found = Survivor::of(&store).await;
+    let mut found = Recovered::of(&store).await;
     let unused = ghostwire_store_core::command::Image::PreAuthKey(key);
     found.images.insert((unused.table(), unused.key()), unused);
     Oracle::default().learn(said, 0, &found);

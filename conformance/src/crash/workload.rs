@@ -1,8 +1,8 @@
-//! Callers that write whatever comes to their minds, each to entities of its own.
+//! Callers that make random writes, each to entities of its own.
 //!
 //! A caller waits for its answer before it goes on, so at most one call of each is in doubt when
-//! the process is killed. What callers share is only what nobody can share out: the queue, the
-//! commits, the files, the network's addresses.
+//! the process is killed. Callers share only what cannot be divided: the queue, the commits, the
+//! files, the network's addresses.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use ghostwire_store_core::{ErrorKind, Store};
 
 use super::calls::{done, perform};
 use super::child::at;
-use super::said::{Op, Said};
-use crate::dice::Dice;
+use super::protocol::{Message, Op};
+use crate::rng::Rng;
 
 const CALLERS: u8 = 6;
 /// Who does what concerns everybody, before the others begin.
@@ -26,7 +26,7 @@ pub(super) async fn run(store: Arc<dyn Store>, seed: u64, round: u32) {
         number,
         round,
         step: 0,
-        dice: Dice::new(seed ^ (u64::from(round) << 32) ^ (u64::from(number) << 56)),
+        rng: Rng::new(seed ^ (u64::from(round) << 32) ^ (u64::from(number) << 56)),
     };
     caller(FIRST).begin().await;
     let mut callers = tokio::task::JoinSet::new();
@@ -43,19 +43,19 @@ pub(super) struct Caller {
     pub(super) number: u8,
     pub(super) round: u32,
     pub(super) step: u32,
-    pub(super) dice: Dice,
+    pub(super) rng: Rng,
 }
 
 impl Caller {
-    /// What a control plane does that starts.
+    /// What a control plane does when it starts.
     async fn begin(mut self) {
         self.call(Op::Write(PresenceCommand::DisconnectAll { part: Part::WHOLE }.into())).await;
         self.call(Op::Write(NodeCommand::ReapEphemeral { part: Part::WHOLE }.into())).await;
         self.call(Op::Write(SessionCommand::Sweep { part: Part::WHOLE }.into())).await;
-        if self.dice.once_in(2) {
+        if self.rng.one_in(2) {
             self.call(Op::PruneMetrics(at(self.round))).await;
         }
-        if self.dice.once_in(2) {
+        if self.rng.one_in(2) {
             self.call(Op::PruneAudit(at(self.round))).await;
         }
     }
@@ -70,9 +70,9 @@ impl Caller {
 
     async fn call(&mut self, op: Op) {
         let caller = self.number;
-        Said::Intent { caller, op: op.clone() }.say();
+        Message::Intent { caller, op: op.clone() }.send();
         match perform(&self.store, &op).await {
-            Ok(()) => Said::Done { caller, done: done(&op, &self.store.view()) }.say(),
+            Ok(()) => Message::Done { caller, done: done(&op, &self.store.view()) }.send(),
             Err(error) => {
                 use ErrorKind::*;
                 let is_refusal = matches!(
@@ -85,7 +85,7 @@ impl Caller {
                         | PermissionDenied
                 );
                 assert!(is_refusal, "{op:?}: {error}");
-                Said::Refused { caller, kind: error.kind().name().to_owned() }.say();
+                Message::Refused { caller, kind: error.kind().name().to_owned() }.send();
             }
         }
     }
@@ -113,7 +113,7 @@ impl Caller {
     }
 
     fn next(&self) -> Op {
-        match self.dice.below(24) {
+        match self.rng.below(24) {
             0 | 1 => self.user().into(),
             2 | 3 => self.preauth_key().into(),
             4..=6 => self.registration().into(),
@@ -127,7 +127,7 @@ impl Caller {
             18..=20 => Op::Transact(self.transaction()),
             21 => self.metrics(),
             22 => self.audit(),
-            _ if self.dice.once_in(4) => Op::Verify,
+            _ if self.rng.one_in(4) => Op::Verify,
             _ => Op::Checkpoint,
         }
     }
@@ -136,21 +136,21 @@ impl Caller {
         let (view, own) = (self.store.view(), self.own());
         let users: Vec<_> = view.users().iter().collect();
         let users: Vec<_> = users.iter().filter(|it| it.name.as_str().starts_with(&own)).collect();
-        self.dice.one_of(&users).map(|&&user| user.clone())
+        self.rng.choose(&users).map(|&&user| user.clone())
     }
 
     pub(super) fn some_key(&self) -> Option<Arc<PreAuthKey>> {
         let (view, own) = (self.store.view(), self.own());
         let is_own = |key: &&Arc<PreAuthKey>| key.tags.iter().any(|it| it.name().starts_with(&own));
         let keys: Vec<_> = view.preauth_keys().iter().filter(is_own).collect();
-        self.dice.one_of(&keys).map(|&key| key.clone())
+        self.rng.choose(&keys).map(|&key| key.clone())
     }
 
     pub(super) fn some_node(&self) -> Option<Arc<Node>> {
         let (view, own) = (self.store.view(), self.own());
         let is_own = |node: &&Arc<Node>| node.hostname.as_str().starts_with(&own);
         let nodes: Vec<_> = view.nodes().iter().filter(is_own).collect();
-        self.dice.one_of(&nodes).map(|&node| node.clone())
+        self.rng.choose(&nodes).map(|&node| node.clone())
     }
 }
 

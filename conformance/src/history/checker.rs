@@ -8,15 +8,14 @@
 //! in *Testing for Linearizability* (Concurrency and Computation 29, 2017), which set of calls led
 //! to which state already.
 //!
-//! It is written out here because of the crates that there are: `todc-utils`, the one that does
-//! the same, has been left alone since 2024, takes no call that was not answered, and says no more
-//! than yes or no, while whoever sees a check fail needs to know where.
+//! The one crate that does the same, `todc-utils`, has had no release since 2024, supports no call
+//! without an answer, and answers only yes or no; a failing check has to show where it fails.
 
 use std::collections::HashSet;
 use std::fmt::Debug;
 use std::hash::Hash;
 
-/// One thing that can be called, as it behaves if nobody else calls at the same time.
+/// An object as it behaves when its calls are sequential.
 pub(super) trait Model {
     type Call: Clone + Debug;
     type Answer: PartialEq + Debug;
@@ -25,9 +24,9 @@ pub(super) trait Model {
     fn begin(&self) -> Self::State;
     fn step(&self, state: &Self::State, call: &Self::Call) -> (Self::State, Self::Answer);
 
-    /// Whether another call of the history may have seen what this one did. A call of which nobody
-    /// knows whether it happened, and which no other one saw, can be left out: wherever an order holds
-    /// with it, one holds without it, too. Each that is left out halves the search.
+    /// Whether another call of the history may have seen the effect of this one. A call without a
+    /// known outcome that no other call saw can be left out: if there is an order with it, there is
+    /// one without it. Each call that is left out halves the search.
     fn is_seen_by(&self, _: &Self::Call, _: &Entry<Self::Call, Self::Answer>) -> bool {
         true
     }
@@ -45,14 +44,14 @@ pub(super) struct Entry<C, A> {
 
 pub(super) type History<M> = Vec<Entry<<M as Model>::Call, <M as Model>::Answer>>;
 
-/// How far the search came at best.
+/// The longest order that the search found.
 #[derive(Debug)]
 pub(super) struct Failure<S> {
     /// Calls that could be put in order, by their place in the history.
     pub(super) order: Vec<usize>,
     /// What they led to.
     pub(super) state: S,
-    /// A call that then fits nowhere, though it had ended.
+    /// A call that ended, and that fits nowhere after those.
     pub(super) stuck: usize,
 }
 
@@ -77,7 +76,7 @@ pub(super) fn check<M: Model>(model: &M, history: &History<M>) -> Result<usize, 
             let (next, answer) = model.step(&state, &entry.call);
             let fits = match &entry.answer {
                 Some(given) => *given == answer,
-                // What changes nothing need not have happened.
+                // A call without an answer that changes nothing can be left out.
                 None => next != state && !left_out[event.entry],
             };
             flip(&mut taken, event.entry);
@@ -167,7 +166,7 @@ impl Events {
         }
     }
 
-    /// In the opposite order, so that each finds its neighbours where it left them.
+    /// In the opposite order of taking, so that its neighbours are in the list again.
     fn put_back(&mut self, call: usize) {
         for place in [self.list[call].other, call] {
             let (previous, next) = (self.previous[place], self.next[place]);

@@ -1,4 +1,4 @@
-//! Writing down who called what when.
+//! Recording calls and their times.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -7,7 +7,7 @@ use ghostwire_store_core::{Error, ErrorKind, Result};
 
 use super::checker::{Entry, History, Model};
 
-/// What became of a call.
+/// The outcome of a call.
 #[derive(Debug)]
 pub(super) enum Outcome<A> {
     Answered(A),
@@ -58,13 +58,13 @@ impl<M: Model> Log<M> {
         let answer = match outcome {
             Outcome::Answered(answer) => Some(answer),
             Outcome::Unknown => None,
-            // If something of it were seen all the same, no order would explain that.
+            // If its effect were seen nevertheless, no order would explain that.
             Outcome::Nothing => return,
         };
         self.add(Entry { call, answer, began, ended });
     }
 
-    /// The next moment, for who writes an entry down himself.
+    /// The next moment, for a caller that records an entry itself.
     pub(super) fn moment(&self) -> u64 {
         self.moments.fetch_add(1, Ordering::SeqCst)
     }

@@ -27,12 +27,12 @@ use ghostwire_store_core::domain::*;
 use ghostwire_store_core::layer::{FaultKind, Faults};
 
 use crate::case::{Check, Verdict, check};
-use crate::dice::Dice;
 use crate::factory::Factory;
 use crate::fixtures::{Opened, advertise, approve, node, one_time_key, user};
+use crate::rng::Rng;
 use crate::stack::Stack;
 use crate::suite::Effort;
-use crate::world::{Mode, World};
+use crate::test_env::{Mode, TestEnv};
 use checker::{Entry, Failure};
 use log::Log;
 use models::ROUTERS;
@@ -51,31 +51,31 @@ const STEPS: u32 = 40;
 const KEYS: u8 = 24;
 /// Points of a series.
 const POINTS: u8 = 6;
-/// Calls of each caller of a key, which soon is used up, or of a point. Who replaces a point does
-/// so whatever it was, so that there are many orders to try.
+/// Calls of each caller of a key, which is used up soon, or of a point. Recording a point never
+/// fails, so that there are many orders to try.
 const STEPS_OF_ONE: u32 = 8;
 
 async fn run(factory: Arc<dyn Factory>, effort: Effort, failing: bool) -> Verdict {
     for mode in [Mode::Live, Mode::AtOnce] {
-        let made = World::create(factory.as_ref(), &Stack::bare(), mode, effort.seed).await;
-        let world = made.expect("a place can be made");
-        let first = world.open().await;
+        let made = TestEnv::create(factory.as_ref(), &Stack::bare(), mode, effort.seed).await;
+        let env = made.expect("a place can be made");
+        let first = env.open().await;
         // Where several processes may write, callers call two of them.
         let mut stores = vec![first];
         if stores[0].info().backend.shared {
-            stores.push(world.open().await);
+            stores.push(env.open().await);
         }
-        let stage = Stage::new(stores.clone(), effort.seed);
-        let histories = histories(&stage).await;
+        let harness = Harness::new(stores.clone(), effort.seed);
+        let histories = histories(&harness).await;
         if failing {
             tokio::select! {
                 () = histories => {}
-                () = disturb(world.faults(), &stage) => {}
+                () = disturb(env.faults(), &harness) => {}
             }
         } else {
             histories.await;
         }
-        world.faults().clear();
+        env.faults().clear();
         for store in stores {
             let recoveries = store.info().recoveries;
             assert!(!failing || recoveries > 0, "no commit failed, so nothing was tried");
@@ -86,46 +86,46 @@ async fn run(factory: Arc<dyn Factory>, effort: Effort, failing: bool) -> Verdic
     Verdict::Passed
 }
 
-/// Lets a commit fail now and then, for ever.
-async fn disturb(faults: &Faults, stage: &Stage) {
-    let dice = Dice::new(stage.seed);
+/// Lets a commit fail from time to time, without end.
+async fn disturb(faults: &Faults, harness: &Harness) {
+    let rng = Rng::new(harness.seed);
     loop {
-        let until = stage.moments.load(Ordering::SeqCst) + 40 + dice.number() % 160;
-        while stage.moments.load(Ordering::SeqCst) < until {
+        let until = harness.moments.load(Ordering::SeqCst) + 40 + rng.number() % 160;
+        while harness.moments.load(Ordering::SeqCst) < until {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let kinds = [FaultKind::Before, FaultKind::After, FaultKind::Lost];
-        let kind = dice.one_of(&kinds).expect("there are some");
-        // If it cannot be reopened either, callers learn that nobody knows what became of it.
-        faults.fail_next_reopens(dice.below(2));
+        let kind = rng.choose(&kinds).expect("there are some");
+        // If reopening fails, too, callers are told that the outcome is unknown.
+        faults.fail_next_reopens(rng.below(2));
         faults.fail_next_commits(1, *kind);
     }
 }
 
-/// Where subjects are called.
-struct Stage {
+/// Calls subjects and records their histories.
+struct Harness {
     /// Of one place.
     stores: Vec<Arc<dyn Store>>,
     moments: Arc<AtomicU64>,
     seed: u64,
 }
 
-impl Stage {
+impl Harness {
     fn new(stores: Vec<Arc<dyn Store>>, seed: u64) -> Self {
         Self { stores, moments: Arc::default(), seed }
     }
 
     /// Has a subject called by several at the same time, and looks for an order of their calls.
-    async fn play<S: Subject>(&self, subject: S, steps: u32) -> Result<usize, String> {
+    async fn run<S: Subject>(&self, subject: S, steps: u32) -> Result<usize, String> {
         let model = S::Model::default();
         let (subject, log) = (Arc::new(subject), Arc::new(Log::new(self.moments.clone())));
         let mut callers = tokio::task::JoinSet::new();
         for (number, store) in (0..CALLERS).zip(self.stores.iter().cycle().cloned()) {
             let (subject, log) = (subject.clone(), log.clone());
-            let dice = Dice::new(self.seed ^ (u64::from(number) << 56));
+            let rng = Rng::new(self.seed ^ (u64::from(number) << 56));
             callers.spawn(async move {
                 for step in 0..steps {
-                    subject.act(&store, &dice, Caller { number, step }, &log).await;
+                    subject.act(&store, &rng, Caller { number, step }, &log).await;
                 }
             });
         }
@@ -134,7 +134,7 @@ impl Stage {
         }
         let log = Arc::into_inner(log).expect("every caller has ended");
         let history = log.into_history();
-        // It takes the time of a processor, and others are still playing.
+        // The search is CPU-bound, and other subjects are still being called.
         let explained = tokio::task::spawn_blocking(move || {
             checker::check(&model, &history).map_err(|failure| told(&failure, &history))
         });
@@ -158,8 +158,8 @@ fn told<S: Debug, C: Debug, A: Debug>(failure: &Failure<S>, history: &[Entry<C, 
 }
 
 /// Prepares the subjects; the future that is given calls all of them at the same time.
-async fn histories(stage: &Stage) -> impl Future<Output = ()> {
-    let store = &stage.stores[0];
+async fn histories(harness: &Harness) -> impl Future<Output = ()> {
+    let store = &harness.stores[0];
     let mut users = Vec::new();
     for number in 0..3 + 2 + 1 {
         users.push(user(store, &format!("user-{number}")).await);
@@ -170,38 +170,38 @@ async fn histories(stage: &Stage) -> impl Future<Output = ()> {
         keys.push(ContestedKey { key, number });
     }
     let offering = offering(store, users[5]).await;
-    for store in &stage.stores {
-        // What was prepared by way of one is known to each.
+    for store in &harness.stores {
+        // Each store sees what was prepared through the first one.
         store.fresh_view().await.unwrap();
     }
     async move {
-        let played = tokio::join!(
-            stage.play(UserRecord(users[0]), STEPS),
-            stage.play(UserRecord(users[1]), STEPS),
-            stage.play(UserRecord(users[2]), STEPS),
-            stage.play(TwoOwners([users[3], users[4]]), STEPS),
-            stage.play(PolicyInForce, STEPS),
-            stage.play(offering, STEPS),
-            stage.play(LinesOf(0), STEPS),
+        let outcome = tokio::join!(
+            harness.run(UserRecord(users[0]), STEPS),
+            harness.run(UserRecord(users[1]), STEPS),
+            harness.run(UserRecord(users[2]), STEPS),
+            harness.run(TwoOwners([users[3], users[4]]), STEPS),
+            harness.run(PolicyInForce, STEPS),
+            harness.run(offering, STEPS),
+            harness.run(LinesOf(0), STEPS),
             async {
-                let played =
-                    (0..POINTS).map(|number| stage.play(SharedPoint(number), STEPS_OF_ONE));
-                for played in futures_util::future::join_all(played).await {
-                    played.unwrap_or_else(|why| panic!("a point of a series: {why}"));
+                let outcome =
+                    (0..POINTS).map(|number| harness.run(SharedPoint(number), STEPS_OF_ONE));
+                for outcome in futures_util::future::join_all(outcome).await {
+                    outcome.unwrap_or_else(|why| panic!("a point of a series: {why}"));
                 }
             },
             async {
                 // A few at a time, so that there are some to be contested all the time.
                 for keys in keys.chunks(4) {
-                    let played = keys.iter().map(|key| stage.play(*key, STEPS_OF_ONE));
-                    for played in futures_util::future::join_all(played).await {
-                        played.unwrap_or_else(|why| panic!("a one-time key: {why}"));
+                    let outcome = keys.iter().map(|key| harness.run(*key, STEPS_OF_ONE));
+                    for outcome in futures_util::future::join_all(outcome).await {
+                        outcome.unwrap_or_else(|why| panic!("a one-time key: {why}"));
                     }
                 }
             },
         );
-        let (first, second, third, owners, policy, routers, lines, (), ()) = played;
-        for (what, played) in [
+        let (first, second, third, owners, policy, routers, lines, (), ()) = outcome;
+        for (what, outcome) in [
             ("a user", first),
             ("another user", second),
             ("a third user", third),
@@ -210,7 +210,7 @@ async fn histories(stage: &Stage) -> impl Future<Output = ()> {
             ("presence and the primary route", routers),
             ("users and their lines in the audit trail", lines),
         ] {
-            played.unwrap_or_else(|why| panic!("{what}: {why}"));
+            outcome.unwrap_or_else(|why| panic!("{what}: {why}"));
         }
     }
 }

@@ -1,9 +1,9 @@
-//! What is called, as it behaves if nobody else calls at the same time.
+//! The models: how each subject behaves when its calls are sequential.
 
 use super::checker::{Entry, Model};
 
-/// `N` values with their revisions, of which the first is `FIRST`. They are written together by
-/// whoever knows all revisions: (revision, value).
+/// `N` values with their revisions, which begin at `FIRST`: (revision, value). A write names the
+/// revisions that it expects, and replaces all values.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Versioned<const N: usize, const FIRST: u64>;
 
@@ -140,7 +140,7 @@ impl Model for Routers {
     }
 }
 
-/// A point of a series, which whoever comes replaces: its value.
+/// A point of a series, which every recording replaces: its value.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Point;
 

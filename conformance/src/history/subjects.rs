@@ -1,4 +1,4 @@
-//! How the things that are called are called on a store.
+//! The subjects: how each model's calls are made on a store.
 
 use std::net::IpAddr;
 
@@ -11,10 +11,10 @@ use ghostwire_store_core::{Error, ErrorKind};
 use super::checker::{Entry, Model};
 use super::log::{Log, Outcome};
 use super::models::*;
-use crate::dice::Dice;
 use crate::fixtures::{Opened, machine, point};
+use crate::rng::Rng;
 
-/// Who calls, for the how-manieth time.
+/// The caller's number, and the number of its call.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Caller {
     pub(super) number: u8,
@@ -33,7 +33,7 @@ pub(super) trait Subject: Send + Sync + 'static {
     type Model: Model<Call: Send + Sync, Answer: Send> + Default + Send + Sync + 'static;
 
     /// Calls once.
-    async fn act(&self, store: &Opened, dice: &Dice, caller: Caller, log: &Log<Self::Model>);
+    async fn act(&self, store: &Opened, rng: &Rng, caller: Caller, log: &Log<Self::Model>);
 }
 
 /// The newest view; where other processes write, too, one has to ask for it.
@@ -73,14 +73,14 @@ fn set_value(value: u32) -> UserPatch {
 impl Subject for UserRecord {
     type Model = Record;
 
-    async fn act(&self, store: &Opened, dice: &Dice, caller: Caller, log: &Log<Record>) {
+    async fn act(&self, store: &Opened, rng: &Rng, caller: Caller, log: &Log<Record>) {
         let read = |view: &View| view.users().get(self.0).map(|user| [record_of(user)]);
-        if dice.once_in(2) {
+        if rng.one_in(2) {
             return log.call(VersionedCall::Read, looked(store, read)).await;
         }
         // Mostly what was last seen, which others may have changed meanwhile.
         let known = store.view().users().get(self.0).map_or(1, |user| user.revision.get());
-        let expected = known - u64::from(known > 1 && dice.once_in(8));
+        let expected = known - u64::from(known > 1 && rng.one_in(8));
         let value = caller.mark();
         let update = async {
             let revision = Some(Revision::new(expected).unwrap());
@@ -123,8 +123,8 @@ impl ContestedKey {
 impl Subject for ContestedKey {
     type Model = OneTimeKey;
 
-    async fn act(&self, store: &Opened, dice: &Dice, caller: Caller, log: &Log<OneTimeKey>) {
-        if dice.once_in(2) {
+    async fn act(&self, store: &Opened, rng: &Rng, caller: Caller, log: &Log<OneTimeKey>) {
+        if rng.one_in(2) {
             return log.call(KeyCall::Look, looked(store, |view| self.look(view))).await;
         }
         let machine = caller.number;
@@ -152,9 +152,9 @@ fn policy_of(policy: &Policy) -> Values<1> {
 impl Subject for PolicyInForce {
     type Model = Policies;
 
-    async fn act(&self, store: &Opened, dice: &Dice, caller: Caller, log: &Log<Policies>) {
+    async fn act(&self, store: &Opened, rng: &Rng, caller: Caller, log: &Log<Policies>) {
         let read = |view: &View| view.policies().current().map_or([(0, 0)], |it| policy_of(it));
-        if dice.once_in(2) {
+        if rng.one_in(2) {
             let current = looked(store, |view| Some(read(view)));
             return log.call(VersionedCall::Read, current).await;
         }
@@ -198,16 +198,16 @@ fn presence_of(presence: &Presence) -> (u64, bool) {
 impl Subject for Offering {
     type Model = Routers;
 
-    async fn act(&self, store: &Opened, dice: &Dice, _: Caller, log: &Log<Routers>) {
+    async fn act(&self, store: &Opened, rng: &Rng, _: Caller, log: &Log<Routers>) {
         let look = |view: &View| self.look(view);
-        if dice.once_in(2) {
+        if rng.one_in(2) {
             let looked = looked(store, |view| RouterAnswer::Is(look(view)));
             return log.call(RouterCall::Look, looked).await;
         }
-        let node = dice.below(ROUTERS);
+        let node = rng.below(ROUTERS);
         let (current, _) = look(&store.view()).nodes[node];
         // One that is late, the current one, or the next.
-        let number = (current + dice.number() % 3).saturating_sub(1).max(1);
+        let number = (current + rng.number() % 3).saturating_sub(1).max(1);
         let (id, session) = (self.nodes[node], SessionNumber::new(number).unwrap());
         let presence = store.presence();
         let answered = |result| {
@@ -217,7 +217,7 @@ impl Subject for Offering {
             };
             Outcome::of(result, done, |error| panic!("{error}"))
         };
-        match dice.below(4) {
+        match rng.below(4) {
             0 => {
                 let call = async { answered(presence.heartbeat(id, session, Change::Keep).await) };
                 log.call(RouterCall::Heartbeat(node, number), call).await;
@@ -248,14 +248,14 @@ impl TwoOwners {
 impl Subject for TwoOwners {
     type Model = Owners;
 
-    async fn act(&self, store: &Opened, dice: &Dice, caller: Caller, log: &Log<Owners>) {
-        if dice.once_in(2) {
+    async fn act(&self, store: &Opened, rng: &Rng, caller: Caller, log: &Log<Owners>) {
+        if rng.one_in(2) {
             return log
                 .call(VersionedCall::Read, looked(store, |view| Some(self.look(view))))
                 .await;
         }
         let expected = self.look(&store.view()).map(|(revision, _)| revision);
-        // A thing that only this call knows goes to one of them, and its complement to the other.
+        // A value that only this call uses goes to one user, and its complement to the other.
         let then = [caller.mark(), !caller.mark()];
         let mut transaction = Transaction::new();
         for (id, revision) in self.0.into_iter().zip(expected) {
@@ -278,7 +278,7 @@ impl Subject for TwoOwners {
     }
 }
 
-/// Users that are created by an actor of their own, and the lines that he leaves.
+/// Users that are created by an actor of their own, and the actor's audit lines.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LinesOf(pub(super) u8);
 
@@ -291,9 +291,9 @@ impl LinesOf {
         UserId::from_bytes([user + 1, self.0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1])
     }
 
-    /// Reads the lines, and at once the state: of a line that the state does not show that one is
-    /// written down, otherwise of any.
-    async fn look(&self, store: &Opened, dice: &Dice, log: &Log<Trail>) {
+    /// Reads the lines and then the state. If the state lacks the user of a line, that line is
+    /// recorded, otherwise any.
+    async fn look(&self, store: &Opened, rng: &Rng, log: &Log<Trail>) {
         let query = AuditQuery { actor: Some(self.actor()), ..AuditQuery::default() };
         let page = PageRequest::first(Limit::MAX);
         let began = log.moment();
@@ -307,7 +307,7 @@ impl LinesOf {
         let users: Vec<UserId> = subjects.map(|subject| subject.parse().unwrap()).collect();
         let is_there = |user: &UserId| view.users().get(*user).is_some();
         let missing = users.iter().find(|user| !is_there(user));
-        let Some(id) = missing.or_else(|| dice.one_of(&users)) else { return };
+        let Some(id) = missing.or_else(|| rng.choose(&users)) else { return };
         let user = id.as_bytes()[0] - 1;
         log.add(Entry { call: TrailCall::ReadLine(user), answer: Some(true), began, ended });
         let answer = Some(is_there(id));
@@ -319,10 +319,10 @@ impl LinesOf {
 impl Subject for LinesOf {
     type Model = Trail;
 
-    async fn act(&self, store: &Opened, dice: &Dice, caller: Caller, log: &Log<Trail>) {
-        // Everybody creates a user of his own now and then, and reads in between.
+    async fn act(&self, store: &Opened, rng: &Rng, caller: Caller, log: &Log<Trail>) {
+        // Each caller creates a user of its own from time to time, and reads in between.
         if !caller.step.is_multiple_of(5) {
-            return self.look(store, dice, log).await;
+            return self.look(store, rng, log).await;
         }
         let user = caller.number * 8 + u8::try_from(caller.step / 5).unwrap();
         let name = format!("user-{}-{user}", self.0 + 100).parse().unwrap();
@@ -336,7 +336,7 @@ impl Subject for LinesOf {
     }
 }
 
-/// A point that everybody records, together with one of its own.
+/// A point that every caller records, together with one of its own.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SharedPoint(pub(super) u8);
 
@@ -354,8 +354,8 @@ impl SharedPoint {
 impl Subject for SharedPoint {
     type Model = Point;
 
-    async fn act(&self, store: &Opened, dice: &Dice, caller: Caller, log: &Log<Point>) {
-        if dice.once_in(2) {
+    async fn act(&self, store: &Opened, rng: &Rng, caller: Caller, log: &Log<Point>) {
+        if rng.one_in(2) {
             let shared = Self::point(&self.name(), 0);
             let query = MetricQuery {
                 node: Some(None),

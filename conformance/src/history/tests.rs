@@ -8,13 +8,13 @@ use ghostwire_store_core::options::StoreOptions;
 use ghostwire_store_core::view::View;
 use ghostwire_store_memory::MemoryBackend;
 
-use super::Stage;
+use super::Harness;
 use super::checker::{Entry, Model, check};
 use super::log::{Log, Outcome};
 use super::models::*;
 use super::subjects::{Caller, Subject, UserRecord, record_of};
-use crate::dice::Dice;
 use crate::fixtures::Opened;
+use crate::rng::Rng;
 
 /// A call from one moment to another.
 fn entry<C, A>(began: u64, ended: u64, call: C, answer: A) -> Entry<C, A> {
@@ -155,14 +155,14 @@ fn a_line_that_is_read_before_its_user_is_there_is_found() {
     assert!(!is_linearizable::<Trail>(history(false)));
 }
 
-async fn stage() -> Stage {
+async fn harness() -> Harness {
     let backend = Arc::new(MemoryBackend::new(StoreId::from_bytes([7; 16])));
     let store = ghostwire_store_core::open(backend, StoreOptions::default()).await.unwrap();
-    Stage::new(vec![store], 1)
+    Harness::new(vec![store], 1)
 }
 
-async fn user(stage: &Stage, name: &str) -> UserRecord {
-    UserRecord(crate::fixtures::user(&stage.stores[0], name).await)
+async fn user(harness: &Harness, name: &str) -> UserRecord {
+    UserRecord(crate::fixtures::user(&harness.stores[0], name).await)
 }
 
 /// Calls as it should, but now and then it reads a view of long ago.
@@ -172,21 +172,21 @@ struct LongAgo(UserRecord, View);
 impl Subject for LongAgo {
     type Model = Record;
 
-    async fn act(&self, store: &Opened, dice: &Dice, caller: Caller, log: &Log<Record>) {
-        if dice.once_in(20) {
+    async fn act(&self, store: &Opened, rng: &Rng, caller: Caller, log: &Log<Record>) {
+        if rng.one_in(20) {
             let user = self.1.users().get(self.0.0).map(|user| [record_of(user)]);
             return log.call(VersionedCall::Read, async { Outcome::Answered(user) }).await;
         }
-        self.0.act(store, dice, caller, log).await;
+        self.0.act(store, rng, caller, log).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_shows_old_views_is_found() {
-    let stage = stage().await;
-    let [alice, bob] = [user(&stage, "alice").await, user(&stage, "bob").await];
-    assert_eq!(stage.play(alice, 40).await, Ok(320));
-    let view = stage.stores[0].view();
-    let why = stage.play(LongAgo(bob, view), 40).await.unwrap_err();
+    let harness = harness().await;
+    let [alice, bob] = [user(&harness, "alice").await, user(&harness, "bob").await];
+    assert_eq!(harness.run(alice, 40).await, Ok(320));
+    let view = harness.stores[0].view();
+    let why = harness.run(LongAgo(bob, view), 40).await.unwrap_err();
     assert!(why.contains("no order explains"), "{why}");
 }

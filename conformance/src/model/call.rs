@@ -66,7 +66,7 @@ pub(super) struct Rotation {
     pub(super) expires_at: Option<Timestamp>,
 }
 
-/// What whoever carries a call out is free to choose.
+/// What the store is free to choose when it executes a call.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Fresh {
     /// Of the entity that is made, if one is.

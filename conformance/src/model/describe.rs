@@ -5,7 +5,7 @@ use std::fmt::{Display, Write as _};
 use ghostwire_store_core::ErrorKind;
 
 use super::call::{Answer, Call, Refusal};
-use super::scene::Known;
+use super::generator::Known;
 
 impl Known {
     /// A call on one line. What was made has its number instead of its id, in the order of making.
@@ -25,7 +25,7 @@ impl Known {
     }
 }
 
-/// What a call came to, in words.
+/// The outcome of a call, in words.
 pub(super) fn outcome(outcome: &Result<Answer, Refusal>) -> String {
     match outcome {
         Ok(Answer::Count(count)) => format!("{count}"),

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use ghostwire_store_core::domain::*;
 
 use super::describe::difference;
-use super::operation::Dice;
+use super::generator::Known;
+use super::operation::Choices;
 use super::oracle::Oracle;
-use super::run::Wrong;
-use super::scene::Known;
+use super::run::Mismatch;
 use super::values::{DNS_NAMES, METRICS, PREFIXES};
 use crate::fixtures::Opened;
 
@@ -48,7 +48,9 @@ fn plain<T: Clone>(listed: Vec<Arc<T>>) -> Vec<T> {
     listed.iter().map(|item| T::clone(item)).collect()
 }
 
-fn one<T: Clone>(found: ghostwire_store_core::Result<Option<Arc<T>>>) -> Result<Option<T>, Wrong> {
+fn one<T: Clone>(
+    found: ghostwire_store_core::Result<Option<Arc<T>>>,
+) -> Result<Option<T>, Mismatch> {
     found.map(|found| found.map(|found| T::clone(&found))).map_err(|error| error.to_string())
 }
 
@@ -59,10 +61,10 @@ fn wanted<T: Clone, K: Ord>(all: &[T], key: impl Fn(&T) -> K, is: impl Fn(&T) ->
     wanted
 }
 
-type Compared = Result<(), Wrong>;
+type Compared = Result<(), Mismatch>;
 
-fn among<T: Clone>(dice: &mut Dice, pool: &[T]) -> Option<T> {
-    if pool.is_empty() || !dice.happens(6) { None } else { Some(dice.one_of(pool).clone()) }
+fn among<T: Clone>(choices: &mut Choices, pool: &[T]) -> Option<T> {
+    if pool.is_empty() || !choices.happens(6) { None } else { Some(choices.one_of(pool).clone()) }
 }
 
 fn fits<T: PartialEq>(filter: &Option<T>, value: &T) -> bool {
@@ -74,19 +76,19 @@ pub(super) async fn compare(
     store: &Opened,
     oracle: &Oracle,
     known: &Known,
-    dice: &mut Dice,
+    choices: &mut Choices,
 ) -> Compared {
-    let limit = *dice.one_of(&[2, 1, 3, 100]);
-    users(store, oracle, dice, limit).await?;
-    nodes(store, oracle, known, dice, limit).await?;
-    routes(store, oracle, dice, limit).await?;
-    keys(store, oracle, dice, limit).await?;
-    documents(store, oracle, dice, limit).await?;
+    let limit = *choices.one_of(&[2, 1, 3, 100]);
+    users(store, oracle, choices, limit).await?;
+    nodes(store, oracle, known, choices, limit).await?;
+    routes(store, oracle, choices, limit).await?;
+    keys(store, oracle, choices, limit).await?;
+    documents(store, oracle, choices, limit).await?;
     metrics(store, oracle, limit).await?;
     gone(store, oracle, known).await
 }
 
-async fn users(store: &Opened, oracle: &Oracle, dice: &mut Dice, limit: usize) -> Compared {
+async fn users(store: &Opened, oracle: &Oracle, choices: &mut Choices, limit: usize) -> Compared {
     let names: Vec<_> = oracle.users.iter().map(|user| user.name.clone()).collect();
     let emails: Vec<_> = oracle.users.iter().filter_map(|user| user.email.clone()).collect();
     let provider = |user: &User| match &user.identity {
@@ -95,9 +97,9 @@ async fn users(store: &Opened, oracle: &Oracle, dice: &mut Dice, limit: usize) -
     };
     let providers: Vec<_> = oracle.users.iter().filter_map(provider).collect();
     let chosen = UserFilter {
-        name: among(dice, &names),
-        email: among(dice, &emails),
-        provider: among(dice, &providers),
+        name: among(choices, &names),
+        email: among(choices, &emails),
+        provider: among(choices, &providers),
     };
     for filter in [UserFilter::default(), chosen] {
         let is = |user: &User| {
@@ -128,16 +130,16 @@ async fn nodes(
     store: &Opened,
     oracle: &Oracle,
     known: &Known,
-    dice: &mut Dice,
+    choices: &mut Choices,
     limit: usize,
 ) -> Compared {
     let tags: Vec<_> = oracle.nodes.iter().flat_map(|node| node.tags.iter().cloned()).collect();
     let chosen = NodeFilter {
-        user: among(dice, &known.users),
-        tag: among(dice, &tags),
-        online: among(dice, &[true, false]),
-        ephemeral: among(dice, &[true, false]),
-        expired_at: among(dice, &[(true, oracle.now), (false, oracle.now)]),
+        user: among(choices, &known.users),
+        tag: among(choices, &tags),
+        online: among(choices, &[true, false]),
+        ephemeral: among(choices, &[true, false]),
+        expired_at: among(choices, &[(true, oracle.now), (false, oracle.now)]),
     };
     for filter in [NodeFilter::default(), chosen] {
         let is = |node: &Node| {
@@ -191,13 +193,13 @@ async fn nodes(
     Ok(())
 }
 
-async fn routes(store: &Opened, oracle: &Oracle, dice: &mut Dice, limit: usize) -> Compared {
+async fn routes(store: &Opened, oracle: &Oracle, choices: &mut Choices, limit: usize) -> Compared {
     let nodes: Vec<_> = oracle.nodes.iter().map(|node| node.id).collect();
     let chosen = RouteFilter {
-        node: among(dice, &nodes),
-        prefix: among(dice, &PREFIXES).map(|prefix| prefix.parse().expect("a prefix")),
-        approved: among(dice, &[true, false]),
-        primary: among(dice, &[true, false]),
+        node: among(choices, &nodes),
+        prefix: among(choices, &PREFIXES).map(|prefix| prefix.parse().expect("a prefix")),
+        approved: among(choices, &[true, false]),
+        primary: among(choices, &[true, false]),
     };
     for filter in [RouteFilter::default(), chosen] {
         let is = |route: &Route| {
@@ -222,11 +224,11 @@ async fn routes(store: &Opened, oracle: &Oracle, dice: &mut Dice, limit: usize) 
     Ok(())
 }
 
-async fn keys(store: &Opened, oracle: &Oracle, dice: &mut Dice, limit: usize) -> Compared {
+async fn keys(store: &Opened, oracle: &Oracle, choices: &mut Choices, limit: usize) -> Compared {
     let users: Vec<_> = oracle.users.iter().map(|user| user.id).collect();
     let chosen = KeyFilter {
-        user: among(dice, &users),
-        active_at: among(dice, &[(true, oracle.now), (false, oracle.now)]),
+        user: among(choices, &users),
+        active_at: among(choices, &[(true, oracle.now), (false, oracle.now)]),
     };
     let is_over = |end: Option<Timestamp>, at| end.is_some_and(|end| end <= at);
     for filter in [KeyFilter::default(), chosen] {
@@ -257,7 +259,7 @@ async fn keys(store: &Opened, oracle: &Oracle, dice: &mut Dice, limit: usize) ->
         same(&format!("the listing of pre-auth keys by {filter:?}"), &plain(listed), &wanted_keys)?;
     }
     let owners: Vec<_> = oracle.sessions.iter().map(|session| session.owner).collect();
-    for owner in [None, among(dice, &owners)] {
+    for owner in [None, among(choices, &owners)] {
         let is = |session: &Session| fits(&owner, &session.owner);
         let wanted = wanted(&oracle.sessions, |session| session.id, is);
         let listed = pages!(limit, |page| store.sessions().list(owner, page));
@@ -266,7 +268,12 @@ async fn keys(store: &Opened, oracle: &Oracle, dice: &mut Dice, limit: usize) ->
     Ok(())
 }
 
-async fn documents(store: &Opened, oracle: &Oracle, dice: &mut Dice, limit: usize) -> Compared {
+async fn documents(
+    store: &Opened,
+    oracle: &Oracle,
+    choices: &mut Choices,
+    limit: usize,
+) -> Compared {
     let wanted_policies =
         wanted(&oracle.policies, |policy| std::cmp::Reverse(policy.version), |_| true);
     let listed = pages!(limit, |page| store.policies().history(page));
@@ -280,8 +287,8 @@ async fn documents(store: &Opened, oracle: &Oracle, dice: &mut Dice, limit: usiz
         same(&format!("policy {version}"), &found, &wanted.cloned())?;
     }
     let chosen = DnsRecordFilter {
-        name: among(dice, &DNS_NAMES).map(|name| name.parse().expect("a name")),
-        kind: among(dice, &[DnsRecordKind::Txt, DnsRecordKind::Aaaa]),
+        name: among(choices, &DNS_NAMES).map(|name| name.parse().expect("a name")),
+        kind: among(choices, &[DnsRecordKind::Txt, DnsRecordKind::Aaaa]),
     };
     for filter in [DnsRecordFilter::default(), chosen] {
         let is = |record: &DnsRecord| {
@@ -321,7 +328,7 @@ async fn metrics(store: &Opened, oracle: &Oracle, limit: usize) -> Compared {
     Ok(())
 }
 
-/// What was ever made is there as it is, or is not there.
+/// Everything that was ever created is found as it is, or not at all if it was deleted.
 async fn gone(store: &Opened, oracle: &Oracle, known: &Known) -> Compared {
     macro_rules! each {
         ($($entities:ident in $repository:ident),*) => {$(

@@ -6,15 +6,15 @@
 //! difference is made as short as it can be, and printed line by line.
 
 mod call;
+mod coverage;
 mod describe;
 mod digest;
+mod generator;
 mod listings;
 mod operation;
 mod oracle;
+mod reference;
 mod run;
-mod scene;
-mod tally;
-mod twin;
 mod values;
 
 use std::panic::AssertUnwindSafe;
@@ -28,10 +28,10 @@ use crate::case::{Check, Verdict, check, message_of};
 use crate::factory::Factory;
 use crate::stack::Stack;
 use crate::suite::Effort;
-use crate::world::{Mode, World};
+use crate::test_env::{Mode, TestEnv};
+use coverage::Coverage;
 use operation::Step;
-use run::{Manner, Wrong};
-use tally::Tally;
+use run::{Mismatch, RunConfig};
 
 pub(crate) const CHECKS: &[Check] = &[
     check!("same-everywhere", random_calls_do_what_the_contract_says, against_the_model),
@@ -52,9 +52,9 @@ async fn beside_memory(factory: Arc<dyn Factory>, effort: Effort) -> Verdict {
 /// A commit that has to be durable takes several times as long as the rest of a call: fewer scripts
 /// have to do then. What they reach depends on the scripts, and not on the backend.
 async fn waits_for_disks(factory: &dyn Factory) -> bool {
-    let world = World::create(factory, &Stack::bare(), Mode::Live, 0).await;
-    let world = world.expect("a place can be made");
-    let backend = world.open_backend().await;
+    let env = TestEnv::create(factory, &Stack::bare(), Mode::Live, 0).await;
+    let env = env.expect("a place can be made");
+    let backend = env.open_backend().await;
     let waits = backend.info().durable;
     backend.close().await.expect("the backend closes");
     waits
@@ -70,21 +70,21 @@ async fn compare(
     beside_memory: bool,
 ) -> Verdict {
     let scripts = operation::scripts();
-    let mut tally = Tally::default();
+    let mut coverage = Coverage::default();
     for number in 0..sequences {
         let seed = seed.wrapping_add(u64::from(number));
         let mode = if seed % 4 == 3 { Mode::AtOnce } else { Mode::Blocks };
-        let manner = Manner { mode, seed, beside_memory };
+        let config = RunConfig { mode, seed, beside_memory };
         let mut script = scripts.new_tree(&mut runner(seed)).expect("nothing is filtered");
         let mut log = Vec::new();
-        let played = attempt(&*factory, &script.current(), manner, &mut tally, &mut log).await;
-        if let Err(wrong) = played {
-            let (log, wrong) = shorten(&*factory, &mut script, manner, (log, wrong)).await;
-            panic!("{}", report(&log, &wrong, manner));
+        let ended = attempt(&*factory, &script.current(), config, &mut coverage, &mut log).await;
+        if let Err(wrong) = ended {
+            let (log, wrong) = shorten(&*factory, &mut script, config, (log, wrong)).await;
+            panic!("{}", report(&log, &wrong, config));
         }
     }
-    let missing = tally.missing(sequences);
-    assert!(missing.is_empty(), "no script came to this: {missing:#?}\n{tally:#?}");
+    let missing = coverage.missing(sequences);
+    assert!(missing.is_empty(), "no script came to this: {missing:#?}\n{coverage:#?}");
     Verdict::Passed
 }
 
@@ -95,32 +95,32 @@ fn runner(seed: u64) -> TestRunner {
     TestRunner::new_with_rng(Config::default(), random)
 }
 
-/// A panic is as wrong as another answer.
+/// Runs a script; a panic is a mismatch, too.
 async fn attempt(
     factory: &dyn Factory,
     script: &[Step],
-    manner: Manner,
-    tally: &mut Tally,
+    config: RunConfig,
+    coverage: &mut Coverage,
     log: &mut Vec<String>,
-) -> Result<(), Wrong> {
-    let played = AssertUnwindSafe(run::play(factory, script, manner, tally, log));
-    played.catch_unwind().await.unwrap_or_else(|panic| Err(message_of(&*panic)))
+) -> Result<(), Mismatch> {
+    let ended = AssertUnwindSafe(run::run_script(factory, script, config, coverage, log));
+    ended.catch_unwind().await.unwrap_or_else(|panic| Err(message_of(&*panic)))
 }
 
 /// The shortest script that is found to fail, as its log, and what is wrong in it.
 async fn shorten(
     factory: &dyn Factory,
     script: &mut impl ValueTree<Value = Vec<Step>>,
-    manner: Manner,
-    mut shortest: (Vec<String>, Wrong),
-) -> (Vec<String>, Wrong) {
+    config: RunConfig,
+    mut shortest: (Vec<String>, Mismatch),
+) -> (Vec<String>, Mismatch) {
     let mut goes_on = script.simplify();
     for _ in 0..ATTEMPTS_TO_SHORTEN {
         if !goes_on {
             break;
         }
-        let (mut log, mut tally) = (Vec::new(), Tally::default());
-        match attempt(factory, &script.current(), manner, &mut tally, &mut log).await {
+        let (mut log, mut coverage) = (Vec::new(), Coverage::default());
+        match attempt(factory, &script.current(), config, &mut coverage, &mut log).await {
             Err(wrong) => {
                 shortest = (log, wrong);
                 goes_on = script.simplify();
@@ -131,9 +131,9 @@ async fn shorten(
     shortest
 }
 
-fn report(log: &[String], wrong: &str, manner: Manner) -> String {
+fn report(log: &[String], wrong: &str, config: RunConfig) -> String {
     let lines: Vec<_> = log.iter().map(|line| format!("    {line}")).collect();
-    let seed = if manner.beside_memory { !manner.seed } else { manner.seed };
+    let seed = if config.beside_memory { !config.seed } else { config.seed };
     format!(
         "After\n{}\n{wrong}\n\nTo repeat it: GHOSTWIRE_CONFORMANCE_SEED={seed} \
          GHOSTWIRE_CONFORMANCE_SEQUENCES=1\n",

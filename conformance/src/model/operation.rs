@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 macro_rules! operations {
     ($($name:ident: $weight:literal),* $(,)?) => {
-        /// What a step of a script does. Its arguments are chosen when it comes to it, see [`Step`].
+        /// What a step of a script does. Its arguments are chosen when it runs, see [`Step`].
         /// `Wait` moves the clock, after `Crash` another process finds blocks, after `Reopen` rows.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
         pub(super) enum Operation {
@@ -34,9 +34,9 @@ use Operation as Op;
 
 impl Operation {
     /// Those that a transaction may contain.
-    pub(super) fn in_transaction(dice: &mut Dice) -> Self {
+    pub(super) fn in_transaction(choices: &mut Choices) -> Self {
         let steps: Vec<_> = Self::ALL.iter().filter(|(step, _)| step.is_step()).collect();
-        let mut number = dice.roll_to(steps.iter().map(|(_, weight)| weight).sum());
+        let mut number = choices.roll_to(steps.iter().map(|(_, weight)| weight).sum());
         for (step, weight) in &steps {
             if number < *weight {
                 return *step;
@@ -61,18 +61,18 @@ impl Operation {
     }
 }
 
-/// One step of a script: an operation, and dice that choose its arguments from what there is when
-/// it comes to it. Smaller numbers are plainer choices, so that scripts shrink to plain ones.
+/// One step of a script: an operation, and random numbers that choose its arguments from what there
+/// is when it runs. Smaller numbers make simpler choices, so that scripts shrink to simple ones.
 #[derive(Debug, Clone)]
 pub(super) struct Step {
     pub(super) operation: Operation,
     pub(super) numbers: Vec<u8>,
 }
 
-/// The sides of a die.
+/// Each number is below this.
 const SIDES: u8 = 16;
-/// Enough for every operation but transactions, which roll on.
-const DICE: usize = 12;
+/// Enough for every operation but transactions, which use them again.
+const CHOICES: usize = 12;
 
 /// How most scripts begin, and how likely each step is: without users and nodes little happens.
 const BEGINNING: [(Operation, f64); 14] = [
@@ -106,8 +106,8 @@ const THEMES: [&[Operation]; 9] = [
     &[Op::SwapPolicy, Op::RollbackPolicy, Op::PrunePolicies, Op::PutDns, Op::PutDerpMap],
 ];
 
-/// How scripts about routes go on, with the first dice: three nodes offer the same, so that one
-/// can be the oldest of several that may take over.
+/// How scripts about routes go on, with the first random numbers: three nodes offer the same, so
+/// that one can be the oldest of several that may take over.
 const ROUTES: [(Operation, f64, &[u8]); 16] = [
     (Op::CreateUser, 0.9, &[0, 0]),
     (Op::Register, 0.9, &[0, 0, 0, 0, 0]),
@@ -143,7 +143,7 @@ pub(super) fn scripts() -> impl Strategy<Value = Vec<Step>, Tree: Send> {
 }
 
 fn about(theme: &[Operation]) -> impl Strategy<Value = Vec<Step>, Tree: Send> + use<> {
-    let numbers = || proptest::collection::vec(0..SIDES, DICE);
+    let numbers = || proptest::collection::vec(0..SIDES, CHOICES);
     let step = |(operation, numbers)| Step { operation, numbers };
     let everywhere = BEGINNING.into_iter().map(|(operation, likely)| (operation, likely, &[][..]));
     let of_routes = ROUTES.into_iter().filter(|_| theme.contains(&Op::Advertise));
@@ -172,14 +172,14 @@ fn about(theme: &[Operation]) -> impl Strategy<Value = Vec<Step>, Tree: Send> + 
         .prop_map(|(beginning, rest)| beginning.into_iter().flatten().chain(rest).collect())
 }
 
-/// Numbers that were rolled, one after the other.
+/// Random numbers, one after the other.
 #[derive(Debug, Clone)]
-pub(super) struct Dice {
+pub(super) struct Choices {
     numbers: Vec<u8>,
     next: usize,
 }
 
-impl Dice {
+impl Choices {
     pub(super) fn new(numbers: &[u8]) -> Self {
         Self { numbers: numbers.to_vec(), next: 0 }
     }

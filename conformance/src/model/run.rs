@@ -1,4 +1,4 @@
-//! Carries a script out on a store and on the oracle, and compares what they say.
+//! Runs a script on a store and on the oracle, and compares their answers.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -8,25 +8,25 @@ use ghostwire_store_core::Store;
 use ghostwire_store_core::domain::*;
 
 use super::call::{Answer, Call, Fresh, Refusal};
+use super::coverage::Coverage;
 use super::describe;
 use super::digest;
+use super::generator::{Generator, Known};
 use super::listings;
-use super::operation::{Dice, Operation, Step};
+use super::operation::{Choices, Operation, Step};
 use super::oracle::Oracle;
-use super::scene::{Known, Scene};
-use super::tally::Tally;
-use super::twin::Twin;
+use super::reference::Reference;
 use crate::factory::Factory;
 use crate::fixtures::Opened;
 use crate::stack::Stack;
-use crate::world::{Mode, World};
+use crate::test_env::{Mode, TestEnv};
 
-/// What is not as it ought to be.
-pub(super) type Wrong = String;
+/// A difference between the store and the oracle.
+pub(super) type Mismatch = String;
 
-/// How a script is carried out.
+/// How a script is run.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Manner {
+pub(super) struct RunConfig {
     pub(super) mode: Mode,
     pub(super) seed: u64,
     /// A store in memory gets the same calls.
@@ -37,36 +37,36 @@ pub(super) struct Manner {
 /// and are compared half as often.
 const CALLS_BETWEEN: usize = 7;
 
-/// Carries a script out. `log` gets a line for each call.
-pub(super) async fn play(
+/// Runs a script. `log` gets a line for each call.
+pub(super) async fn run_script(
     factory: &dyn Factory,
     script: &[Step],
-    manner: Manner,
-    tally: &mut Tally,
+    config: RunConfig,
+    coverage: &mut Coverage,
     log: &mut Vec<String>,
-) -> Result<(), Wrong> {
-    let mut play = Play::begin(factory, manner, log).await?;
+) -> Result<(), Mismatch> {
+    let mut run = Run::begin(factory, config, log).await?;
     for (index, step) in script.iter().enumerate() {
-        play.step(step, tally).await?;
+        run.step(step, coverage).await?;
         if (index + 1) % CALLS_BETWEEN == 0 {
-            play.compare(step).await?;
+            run.compare(step).await?;
         }
         if (index + 1) % (2 * CALLS_BETWEEN) == 0 {
-            play.compare_digest().await?;
+            run.compare_digest().await?;
         }
     }
     if let Some(last) = script.last() {
-        play.compare(last).await?;
+        run.compare(last).await?;
     }
-    play.compare_digest().await?;
-    play.end(manner.seed % 8 < 2).await
+    run.compare_digest().await?;
+    run.end(config.seed % 8 < 2).await
 }
 
-struct Play<'l> {
-    world: World,
-    /// There is one, except while it is opened anew.
+struct Run<'l> {
+    env: TestEnv,
+    /// `None` only while it is reopened.
     store: Option<Arc<dyn Store>>,
-    twin: Option<Twin>,
+    reference: Option<Reference>,
     oracle: Oracle,
     known: Known,
     /// Every identifier that was ever given.
@@ -83,24 +83,24 @@ enum Owner {
     PreAuthKey(PreAuthKeyId),
 }
 
-impl<'l> Play<'l> {
+impl<'l> Run<'l> {
     async fn begin(
         factory: &dyn Factory,
-        manner: Manner,
+        config: RunConfig,
         log: &'l mut Vec<String>,
-    ) -> Result<Self, Wrong> {
-        let world = World::create(factory, &Stack::bare(), manner.mode, manner.seed).await;
-        let world = world.map_err(|error| format!("no place can be made: {error}"))?;
-        let store = world.open().await;
-        let twin = match manner.beside_memory {
-            true => Some(Twin::create(manner.mode, manner.seed).await),
+    ) -> Result<Self, Mismatch> {
+        let env = TestEnv::create(factory, &Stack::bare(), config.mode, config.seed).await;
+        let env = env.map_err(|error| format!("no place can be made: {error}"))?;
+        let store = env.open().await;
+        let reference = match config.beside_memory {
+            true => Some(Reference::create(config.mode, config.seed).await),
             false => None,
         };
-        let now = world.clock().now();
+        let now = env.clock().now();
         Ok(Self {
-            world,
+            env,
             store: Some(store),
-            twin,
+            reference,
             oracle: Oracle::new(now),
             known: Known::default(),
             given: HashSet::new(),
@@ -114,11 +114,11 @@ impl<'l> Play<'l> {
         self.store.as_ref().expect("it is open")
     }
 
-    async fn step(&mut self, step: &Step, tally: &mut Tally) -> Result<(), Wrong> {
-        let mut dice = Dice::new(&step.numbers);
+    async fn step(&mut self, step: &Step, coverage: &mut Coverage) -> Result<(), Mismatch> {
+        let mut choices = Choices::new(&step.numbers);
         match step.operation {
             Operation::Wait => {
-                self.wait(&mut dice);
+                self.wait(&mut choices);
                 return Ok(());
             }
             Operation::Crash => {
@@ -142,8 +142,8 @@ impl<'l> Play<'l> {
             // The last byte of an identifier decides its place in the digest.
             *NodeId::time_ordered(now, [b0, b1, b2, b3, b4, b5, b6, 0xaa, 0xaa, b7]).as_bytes()
         };
-        let call = Scene { oracle: &self.oracle, known: &self.known, fresh: &mut fresh }
-            .call(step.operation, &mut dice);
+        let call = Generator { oracle: &self.oracle, known: &self.known, fresh: &mut fresh }
+            .call(step.operation, &mut choices);
         self.drawn = drawn;
         let line = self.known.describe(&call);
         self.log.push(line);
@@ -153,53 +153,53 @@ impl<'l> Play<'l> {
             line.push_str(" -> ");
             line.push_str(&said);
         }
-        tally.count(step.operation, &outcome, wrote);
+        coverage.count(step.operation, &outcome, wrote);
         if self.oracle.has_late_primary() {
-            tally.saw_late_primary();
+            coverage.saw_late_primary();
         }
         Ok(())
     }
 
-    fn wait(&mut self, dice: &mut Dice) {
+    fn wait(&mut self, choices: &mut Choices) {
         let millis = [1_000, 1_000_000, 30_000, 60_000, 2_000_000, 120_000];
         // Sometimes too short a time for identifiers to tell.
-        let time = match dice.happens(5) {
+        let time = match choices.happens(5) {
             true => Duration::from_micros(300),
-            false => Duration::from_millis(*dice.one_of(&millis)),
+            false => Duration::from_millis(*choices.one_of(&millis)),
         };
         self.log.push(format!("{time:?} pass"));
-        self.world.clock().advance(time);
-        if let Some(twin) = &self.twin {
-            twin.advance(time);
+        self.env.clock().advance(time);
+        if let Some(reference) = &self.reference {
+            reference.advance(time);
         }
-        self.oracle.now = self.world.clock().now();
+        self.oracle.now = self.env.clock().now();
     }
 
     async fn crash(&mut self) {
         let store = self.store.take().expect("it is open");
-        self.store = Some(self.world.crash(store).await);
-        if let Some(twin) = &mut self.twin {
-            twin.crash().await;
+        self.store = Some(self.env.crash(store).await);
+        if let Some(reference) = &mut self.reference {
+            reference.crash().await;
         }
     }
 
-    async fn reopen(&mut self) -> Result<(), Wrong> {
+    async fn reopen(&mut self) -> Result<(), Mismatch> {
         let store = self.store.take().expect("it is open");
         store.close().await.map_err(|error| format!("it does not close: {error}"))?;
         drop(store);
-        self.store = Some(self.world.open().await);
-        if let Some(twin) = &mut self.twin {
-            twin.reopen().await;
+        self.store = Some(self.env.open().await);
+        if let Some(reference) = &mut self.reference {
+            reference.reopen().await;
         }
         Ok(())
     }
 
     /// Makes a call, and holds it against the oracle. Tells whether something was to be written.
-    async fn call(&mut self, call: &Call) -> Result<(Result<Answer, Refusal>, bool), Wrong> {
+    async fn call(&mut self, call: &Call) -> Result<(Result<Answer, Refusal>, bool), Mismatch> {
         let serial = self.store().view().serial();
         let answered = call.perform(self.store()).await;
-        if let Some(twin) = &self.twin {
-            twin.call(call, &answered).await?;
+        if let Some(reference) = &self.reference {
+            reference.call(call, &answered).await?;
         }
         let (found, secret) = match answered {
             Ok((answer, secret)) => (Ok(answer), secret),
@@ -240,7 +240,7 @@ impl<'l> Play<'l> {
     }
 
     /// Takes note of what is new. Its identifiers have to be.
-    fn note_new(&mut self, before: &Oracle) -> Result<(), Wrong> {
+    fn note_new(&mut self, before: &Oracle) -> Result<(), Mismatch> {
         let now = self.oracle.now;
         let given = &mut self.given;
         let mut ids = Ids { given, now };
@@ -264,19 +264,19 @@ impl<'l> Play<'l> {
         ids.take(&before.sessions, &oracle.sessions, |session| session.id, &mut known.sessions)
     }
 
-    async fn compare(&self, step: &Step) -> Result<(), Wrong> {
-        let mut dice = Dice::new(&step.numbers);
-        listings::compare(self.store(), &self.oracle, &self.known, &mut dice).await?;
+    async fn compare(&self, step: &Step) -> Result<(), Mismatch> {
+        let mut choices = Choices::new(&step.numbers);
+        listings::compare(self.store(), &self.oracle, &self.known, &mut choices).await?;
         for (owner, secret) in &self.secrets {
             self.present(*owner, secret.expose()).await?;
         }
-        if let Some(twin) = &self.twin {
-            twin.compare(self.store()).await?;
+        if let Some(reference) = &self.reference {
+            reference.compare(self.store()).await?;
         }
         Ok(())
     }
 
-    async fn compare_digest(&self) -> Result<(), Wrong> {
+    async fn compare_digest(&self) -> Result<(), Mismatch> {
         let digests = self.store().digests().await.map_err(|error| error.to_string())?;
         if *digests.state.as_bytes() == digest::of(&self.oracle) {
             return Ok(());
@@ -285,7 +285,7 @@ impl<'l> Play<'l> {
     }
 
     /// A secret works exactly as long as what it is for.
-    async fn present(&self, owner: Owner, secret: &str) -> Result<(), Wrong> {
+    async fn present(&self, owner: Owner, secret: &str) -> Result<(), Mismatch> {
         let denied = "permission_denied".to_owned();
         let (found, wanted) = match owner {
             Owner::Session(id) => {
@@ -314,7 +314,7 @@ impl<'l> Play<'l> {
     }
 
     /// What is stored has to be sound.
-    async fn end(self, verifies: bool) -> Result<(), Wrong> {
+    async fn end(self, verifies: bool) -> Result<(), Mismatch> {
         if verifies {
             self.store().verify().await.map_err(|error| format!("it is not sound: {error}"))?;
         }
@@ -334,7 +334,7 @@ impl Ids<'_> {
         after: &[T],
         id: impl Fn(&T) -> I,
         known: &mut Vec<I>,
-    ) -> Result<(), Wrong> {
+    ) -> Result<(), Mismatch> {
         let old: HashSet<_> = before.iter().map(&id).collect();
         let mut new: Vec<_> = after.iter().map(id).filter(|id| !old.contains(id)).collect();
         new.sort();

@@ -2,7 +2,7 @@
 
 use ghostwire_store_core::domain::*;
 
-use super::operation::Dice;
+use super::operation::Choices;
 
 pub(super) const NAMES: [&str; 4] = ["ann", "bob", "Ann", "Ångström"];
 pub(super) const TEXTS: [&str; 3] = ["one", "two", ""];
@@ -43,48 +43,52 @@ where
     text.parse().expect("a constant of the pools")
 }
 
-pub(super) fn parsed_one<T: std::str::FromStr>(dice: &mut Dice, pool: &[&str]) -> T
+pub(super) fn parsed_one<T: std::str::FromStr>(choices: &mut Choices, pool: &[&str]) -> T
 where
     T::Err: std::fmt::Debug,
 {
-    parsed(dice.one_of::<&str>(pool))
+    parsed(choices.one_of::<&str>(pool))
 }
 
-pub(super) fn patch<T>(dice: &mut Dice, value: impl FnOnce(&mut Dice) -> T) -> Patch<T> {
-    match dice.roll() {
+pub(super) fn patch<T>(choices: &mut Choices, value: impl FnOnce(&mut Choices) -> T) -> Patch<T> {
+    match choices.roll() {
         0..8 => Patch::Keep,
         8..11 => Patch::Clear,
-        _ => Patch::Set(value(dice)),
+        _ => Patch::Set(value(choices)),
     }
 }
 
-pub(super) fn change<T>(dice: &mut Dice, value: impl FnOnce(&mut Dice) -> T) -> Change<T> {
-    if dice.happens(7) { Change::Set(value(dice)) } else { Change::Keep }
+pub(super) fn change<T>(choices: &mut Choices, value: impl FnOnce(&mut Choices) -> T) -> Change<T> {
+    if choices.happens(7) { Change::Set(value(choices)) } else { Change::Keep }
 }
 
 /// Sometimes what is there already, so that things meet.
 pub(super) fn echo<T: Clone>(
-    dice: &mut Dice,
+    choices: &mut Choices,
     there: &[T],
-    other: impl FnOnce(&mut Dice) -> T,
+    other: impl FnOnce(&mut Choices) -> T,
 ) -> T {
-    if dice.happens(6) && !there.is_empty() { dice.one_of(there).clone() } else { other(dice) }
+    if choices.happens(6) && !there.is_empty() {
+        choices.one_of(there).clone()
+    } else {
+        other(choices)
+    }
 }
 
-pub(super) fn name(dice: &mut Dice) -> UserName {
-    parsed_one(dice, &NAMES)
+pub(super) fn name(choices: &mut Choices) -> UserName {
+    parsed_one(choices, &NAMES)
 }
 
-pub(super) fn email(dice: &mut Dice) -> Email {
-    parsed_one(dice, &EMAILS)
+pub(super) fn email(choices: &mut Choices) -> Email {
+    parsed_one(choices, &EMAILS)
 }
 
-pub(super) fn text<const MAX: usize>(dice: &mut Dice) -> Text<MAX> {
-    parsed_one(dice, &TEXTS)
+pub(super) fn text<const MAX: usize>(choices: &mut Choices) -> Text<MAX> {
+    parsed_one(choices, &TEXTS)
 }
 
-pub(super) fn tags(dice: &mut Dice) -> TagSet {
-    let tags = dice.one_of(&TAGS);
+pub(super) fn tags(choices: &mut Choices) -> TagSet {
+    let tags = choices.one_of(&TAGS);
     TagSet::new(tags.iter().map(|tag| parsed(tag))).expect("few tags")
 }
 
@@ -92,27 +96,27 @@ pub(super) fn key_bytes(number: usize) -> [u8; 32] {
     [u8::try_from(number + 1).expect("few keys"); 32]
 }
 
-pub(super) fn machine_key(dice: &mut Dice) -> MachineKey {
-    MachineKey::from_bytes(key_bytes(dice.roll() % 6)).expect("not zero")
+pub(super) fn machine_key(choices: &mut Choices) -> MachineKey {
+    MachineKey::from_bytes(key_bytes(choices.roll() % 6)).expect("not zero")
 }
 
-pub(super) fn node_key(dice: &mut Dice) -> NodeKey {
-    NodeKey::from_bytes(key_bytes(dice.roll() % 8)).expect("not zero")
+pub(super) fn node_key(choices: &mut Choices) -> NodeKey {
+    NodeKey::from_bytes(key_bytes(choices.roll() % 8)).expect("not zero")
 }
 
-pub(super) fn disco_key(dice: &mut Dice) -> DiscoKey {
-    DiscoKey::from_bytes(key_bytes(dice.roll() % 2)).expect("not zero")
+pub(super) fn disco_key(choices: &mut Choices) -> DiscoKey {
+    DiscoKey::from_bytes(key_bytes(choices.roll() % 2)).expect("not zero")
 }
 
 /// Mostly the first few, so that nodes offer the same.
-pub(super) fn prefixes(dice: &mut Dice) -> Vec<Prefix> {
+pub(super) fn prefixes(choices: &mut Choices) -> Vec<Prefix> {
     let mut prefixes = Vec::new();
     for (place, prefix) in PREFIXES.iter().enumerate() {
-        if dice.happens(if place < 2 { 11 } else { 3 }) {
+        if choices.happens(if place < 2 { 11 } else { 3 }) {
             prefixes.push(parsed(prefix));
         }
     }
-    if dice.happens(2) {
+    if choices.happens(2) {
         // Twice in one list is as good as once.
         prefixes.extend(prefixes.first().copied());
     }
@@ -120,9 +124,9 @@ pub(super) fn prefixes(dice: &mut Dice) -> Vec<Prefix> {
 }
 
 /// Mostly small ones, in which addresses run out.
-pub(super) fn network(dice: &mut Dice) -> NetworkSettings {
+pub(super) fn network(choices: &mut Choices) -> NetworkSettings {
     let prefix = |text: &str| Some(parsed::<Prefix>(text));
-    let (ipv4, ipv6) = match dice.roll() {
+    let (ipv4, ipv6) = match choices.roll() {
         0..3 => (prefix("10.9.0.0/29"), prefix("fd09::/126")),
         3..6 => (prefix("10.9.0.0/30"), None),
         6..8 => (prefix("10.9.0.4/31"), prefix("fd09::/127")),
@@ -133,7 +137,7 @@ pub(super) fn network(dice: &mut Dice) -> NetworkSettings {
         14 => (None, prefix("10.9.0.0/29")),
         _ => (prefix("10.9.0.0/24"), prefix("fd09::/120")),
     };
-    let reserved: &[&str] = match dice.roll() {
+    let reserved: &[&str] = match choices.roll() {
         0..8 => &[],
         8..12 => &["10.9.0.1/32", "fd09::2/127"],
         _ => &["10.9.0.2/31", "10.0.0.0/24", "fd09::1/128"],
@@ -142,12 +146,12 @@ pub(super) fn network(dice: &mut Dice) -> NetworkSettings {
         ipv4,
         ipv6,
         reserved: reserved.iter().map(|text| parsed(text)).collect(),
-        ephemeral_cutoff_seconds: *dice.one_of(&[60, 1800, 0]),
+        ephemeral_cutoff_seconds: *choices.one_of(&[60, 1800, 0]),
     }
 }
 
-pub(super) fn derp_map(dice: &mut Dice) -> DerpMap {
-    let codes: &[&str] = match dice.roll() {
+pub(super) fn derp_map(choices: &mut Choices) -> DerpMap {
+    let codes: &[&str] = match choices.roll() {
         0..6 => &["fra"],
         6..9 => &[],
         9..12 => &["fra", "nyc"],
@@ -160,11 +164,11 @@ pub(super) fn derp_map(dice: &mut Dice) -> DerpMap {
     DerpMap { regions: (1..).zip(codes).map(region).collect() }
 }
 
-pub(super) fn dns_settings(dice: &mut Dice) -> DnsSettings {
-    let nameservers = [0, 1, 16, 17][dice.roll() % 4];
+pub(super) fn dns_settings(choices: &mut Choices) -> DnsSettings {
+    let nameservers = [0, 1, 16, 17][choices.roll() % 4];
     DnsSettings {
-        base_domain: dice.maybe(8, |dice| parsed_one(dice, &DNS_NAMES)),
-        magic_dns: dice.happens(8),
+        base_domain: choices.maybe(8, |choices| parsed_one(choices, &DNS_NAMES)),
+        magic_dns: choices.happens(8),
         nameservers: (0..nameservers).map(|number| parsed(&format!("192.0.2.{number}"))).collect(),
         ..DnsSettings::default()
     }

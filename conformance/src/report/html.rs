@@ -34,7 +34,7 @@ impl Report {
 }
 
 fn column_of(trial: &Trial) -> Column<'_> {
-    (&trial.backend, &trial.stack, trial.mode.map_or("check", crate::world::Mode::name))
+    (&trial.backend, &trial.stack, trial.mode.map_or("check", crate::test_env::Mode::name))
 }
 
 fn write_page(
@@ -198,7 +198,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::world::Mode;
+    use crate::test_env::Mode;
 
     #[test]
     fn the_page_has_every_case_once_and_no_markup_of_strangers() {

@@ -4,7 +4,7 @@ mod html;
 
 use std::time::Duration;
 
-use crate::world::Mode;
+use crate::test_env::Mode;
 
 /// How one trial ended.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]

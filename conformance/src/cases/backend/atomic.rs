@@ -1,6 +1,6 @@
 //! All of a commit, or nothing.
 
-use super::hand::*;
+use super::fixtures::*;
 
 cases! {
     stored_unopened {
@@ -26,8 +26,8 @@ fn full(head: &Head, id: u8) -> Commit {
     }
 }
 
-async fn three_blocks(world: &World) -> Arc<dyn Backend> {
-    let backend = world.open_backend().await;
+async fn three_blocks(env: &TestEnv) -> Arc<dyn Backend> {
+    let backend = env.open_backend().await;
     for round in 0..3 {
         let tables = [Table::Users, Table::Metrics, Table::Audit];
         let numbers = round * 3..round * 3 + 3;
@@ -39,12 +39,12 @@ async fn three_blocks(world: &World) -> Arc<dyn Backend> {
     backend
 }
 
-async fn everything_of_a_commit_is_stored(world: &mut World) {
-    let backend = three_blocks(world).await;
+async fn everything_of_a_commit_is_stored(env: &mut TestEnv) {
+    let backend = three_blocks(env).await;
     let before = Content::of(&backend).await;
     let commit = full(&before.head, 9);
     backend.commit(&commit).await.unwrap();
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     let block = commit.block.unwrap();
     let wanted = Head {
         serial: Serial::new(4),
@@ -72,11 +72,11 @@ async fn everything_of_a_commit_is_stored(world: &mut World) {
     }
 }
 
-async fn a_refused_commit_changes_nothing(world: &mut World) {
-    let backend = three_blocks(world).await;
+async fn a_refused_commit_changes_nothing(env: &mut TestEnv) {
+    let backend = three_blocks(env).await;
     let checkpoint = Some(Serial::new(1));
     commit_next(&backend, Commit { checkpoint, ..Commit::default() }).await.unwrap();
-    let mut backend = world.pass_backend(backend).await;
+    let mut backend = env.reload_backend(backend).await;
     let before = Content::of(&backend).await;
     let head = &before.head;
     let fork = Head { hash: BlockHash::GENESIS, ..*head };
@@ -95,7 +95,7 @@ async fn a_refused_commit_changes_nothing(world: &mut World) {
         let is_stale = commit.expected != head.serial;
         fails(backend.commit(&commit).await, if is_stale { Conflict } else { InvalidArgument });
         assert_eq!(Content::of(&backend).await, before, "{what}");
-        backend = world.pass_backend(backend).await;
+        backend = env.reload_backend(backend).await;
         assert_eq!(Content::of(&backend).await, before, "{what}");
     }
     // None of them stands in the way of a good one.
@@ -103,8 +103,8 @@ async fn a_refused_commit_changes_nothing(world: &mut World) {
     assert_eq!(backend.head().await.unwrap().serial, Serial::new(4));
 }
 
-async fn what_failed_is_there_as_a_whole_or_not_at_all(world: &mut World) {
-    let mut backend = three_blocks(world).await;
+async fn what_failed_is_there_as_a_whole_or_not_at_all(env: &mut TestEnv) {
+    let mut backend = three_blocks(env).await;
     for (id, fault, kind, is_stored) in [
         (10, FaultKind::Before, Unavailable, false),
         (11, FaultKind::DiskFull, Exhausted, false),
@@ -113,10 +113,10 @@ async fn what_failed_is_there_as_a_whole_or_not_at_all(world: &mut World) {
     ] {
         let before = Content::of(&backend).await;
         let commit = full(&before.head, id);
-        world.faults().fail_next_commits(1, fault);
+        env.faults().fail_next_commits(1, fault);
         fails(backend.commit(&commit).await, kind);
         assert_eq!(backend.reopen().await.unwrap(), backend.head().await.unwrap());
-        backend = world.pass_backend(backend).await;
+        backend = env.reload_backend(backend).await;
         let after = Content::of(&backend).await;
         if is_stored {
             assert_eq!(after.head, before.head.after(&commit).unwrap());

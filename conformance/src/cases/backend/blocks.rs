@@ -1,6 +1,6 @@
 //! Reading blocks.
 
-use super::hand::*;
+use super::fixtures::*;
 
 cases! {
     stored_backend {
@@ -16,11 +16,11 @@ cases! {
 const MIB: usize = 1024 * 1024;
 
 async fn blocks_come_in_order_and_no_more_than_asked_for(
-    world: &mut World,
+    env: &mut TestEnv,
     backend: OpenedBackend,
 ) {
     let stored = commit_blocks(&backend, 12).await;
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     for after in 0..12usize {
         for limit in [0, 1, 2, 5, 11, 12, 13, 1_000_000, usize::MAX] {
             let found = backend.blocks(Serial::new(after as u64), limit).await.unwrap();
@@ -33,9 +33,9 @@ async fn blocks_come_in_order_and_no_more_than_asked_for(
     }
 }
 
-async fn there_is_no_block_beyond_the_head(world: &mut World, backend: OpenedBackend) {
+async fn there_is_no_block_beyond_the_head(env: &mut TestEnv, backend: OpenedBackend) {
     commit_blocks(&backend, 3).await;
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     for after in [3, 4, 1_000, u64::MAX].map(Serial::new) {
         for limit in [0, 1, usize::MAX] {
             assert_eq!(backend.blocks(after, limit).await.unwrap(), [], "after {after}");
@@ -44,7 +44,7 @@ async fn there_is_no_block_beyond_the_head(world: &mut World, backend: OpenedBac
 }
 
 async fn blocks_of_several_megabytes_come_back_byte_for_byte(
-    world: &mut World,
+    env: &mut TestEnv,
     backend: OpenedBackend,
 ) {
     let mut stored = Vec::new();
@@ -56,7 +56,7 @@ async fn blocks_of_several_megabytes_come_back_byte_for_byte(
         commit_next(&backend, commit).await.unwrap();
         stored.push(block);
     }
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     let found = backend.blocks(Serial::ZERO, 9).await.unwrap();
     assert_eq!(found.len(), stored.len());
     for (found, stored) in found.iter().zip(&stored) {
@@ -68,12 +68,12 @@ async fn blocks_of_several_megabytes_come_back_byte_for_byte(
     }
 }
 
-async fn a_block_is_there_as_soon_as_it_is_stored(world: &mut World, backend: OpenedBackend) {
+async fn a_block_is_there_as_soon_as_it_is_stored(env: &mut TestEnv, backend: OpenedBackend) {
     for number in 0..20 {
         let block = commit_block(&backend, vec![]).await;
         assert_eq!(backend.blocks(Serial::new(number), 9).await.unwrap(), [block]);
     }
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     let block = commit_block(&backend, vec![]).await;
     assert_eq!(backend.blocks(Serial::new(20), 9).await.unwrap(), [block]);
 }

@@ -1,6 +1,6 @@
 //! The checkpoint, and the blocks before it.
 
-use super::hand::*;
+use super::fixtures::*;
 
 cases! {
     stored_backend {
@@ -26,28 +26,28 @@ fn purge(serial: u64) -> Commit {
     Commit { purge_before: Some(Serial::new(serial)), ..Commit::default() }
 }
 
-async fn a_checkpoint_moves_forward(world: &mut World, mut backend: OpenedBackend) {
+async fn a_checkpoint_moves_forward(env: &mut TestEnv, mut backend: OpenedBackend) {
     commit_blocks(&backend, 5).await;
     for serial in [1, 2, 4, 5] {
         commit_next(&backend, checkpoint(serial)).await.unwrap();
-        backend = world.pass_backend(backend).await;
+        backend = env.reload_backend(backend).await;
         assert_eq!(backend.head().await.unwrap().checkpoint.get(), serial);
     }
     // Also to the block that comes with it.
     let head = backend.head().await.unwrap();
     let block = Some(block_after(&head, 9));
     commit_next(&backend, Commit { block, ..checkpoint(6) }).await.unwrap();
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     let head = backend.head().await.unwrap();
     assert_eq!((head.serial.get(), head.checkpoint.get(), head.oldest_block.get()), (6, 6, 1));
 }
 
-async fn a_checkpoint_moves_neither_back_nor_beyond_the_last_block(world: &mut World) {
-    let backend = world.open_backend().await;
+async fn a_checkpoint_moves_neither_back_nor_beyond_the_last_block(env: &mut TestEnv) {
+    let backend = env.open_backend().await;
     fails(commit_next(&backend, checkpoint(1)).await, InvalidArgument);
     commit_blocks(&backend, 4).await;
     commit_next(&backend, checkpoint(2)).await.unwrap();
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     let before = Content::of(&backend).await;
     for serial in [0, 1, 5, 6, u64::MAX] {
         fails(commit_next(&backend, checkpoint(serial)).await, InvalidArgument);
@@ -57,15 +57,15 @@ async fn a_checkpoint_moves_neither_back_nor_beyond_the_last_block(world: &mut W
         let commit = Commit { block: block.clone(), ..checkpoint(serial) };
         fails(commit_next(&backend, commit).await, InvalidArgument);
     }
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     assert_eq!(Content::of(&backend).await, before);
 }
 
-async fn purged_blocks_are_gone(world: &mut World, backend: OpenedBackend) {
+async fn purged_blocks_are_gone(env: &mut TestEnv, backend: OpenedBackend) {
     let stored = commit_blocks(&backend, 6).await;
     let serial = Some(Serial::new(6));
     commit_next(&backend, Commit { checkpoint: serial, ..purge(4) }).await.unwrap();
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     assert_eq!(backend.head().await.unwrap().oldest_block.get(), 4);
     for after in 0..3 {
         for limit in [1, 9] {
@@ -78,7 +78,7 @@ async fn purged_blocks_are_gone(world: &mut World, backend: OpenedBackend) {
     }
 }
 
-async fn no_block_beyond_the_checkpoint_is_purged(world: &mut World, mut backend: OpenedBackend) {
+async fn no_block_beyond_the_checkpoint_is_purged(env: &mut TestEnv, mut backend: OpenedBackend) {
     let stored = commit_blocks(&backend, 5).await;
     // Nothing is folded yet, so nothing goes.
     commit_next(&backend, purge(4)).await.unwrap();
@@ -86,14 +86,14 @@ async fn no_block_beyond_the_checkpoint_is_purged(world: &mut World, mut backend
     for (folded, oldest) in [(1, 2), (3, 4)] {
         let commit = Commit { checkpoint: Some(Serial::new(folded)), ..purge(100) };
         commit_next(&backend, commit).await.unwrap();
-        backend = world.pass_backend(backend).await;
+        backend = env.reload_backend(backend).await;
         let found = Content::of(&backend).await;
         assert_eq!(found.head.oldest_block.get(), oldest);
         assert_eq!(found.blocks, stored[usize::try_from(oldest).unwrap() - 1..]);
     }
 }
 
-async fn what_was_purged_stays_so(world: &mut World, backend: OpenedBackend) {
+async fn what_was_purged_stays_so(env: &mut TestEnv, backend: OpenedBackend) {
     commit_blocks(&backend, 5).await;
     commit_next(&backend, Commit { purge_before: Some(Serial::new(4)), ..checkpoint(5) })
         .await
@@ -103,7 +103,7 @@ async fn what_was_purged_stays_so(world: &mut World, backend: OpenedBackend) {
     }
     commit_block(&backend, vec![]).await;
     backend.reopen().await.unwrap();
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     let found = Content::of(&backend).await;
     assert_eq!(found.head.oldest_block.get(), 4);
     let serials: Vec<_> = found.blocks.iter().map(|block| block.serial.get()).collect();
@@ -111,30 +111,30 @@ async fn what_was_purged_stays_so(world: &mut World, backend: OpenedBackend) {
     fails(backend.blocks(Serial::new(2), 9).await, Compacted { oldest: 4 });
 }
 
-async fn all_blocks_may_be_purged(world: &mut World, backend: OpenedBackend) {
+async fn all_blocks_may_be_purged(env: &mut TestEnv, backend: OpenedBackend) {
     commit_blocks(&backend, 3).await;
     commit_next(&backend, Commit { purge_before: Some(Serial::new(4)), ..checkpoint(3) })
         .await
         .unwrap();
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     assert_eq!(backend.head().await.unwrap().oldest_block.get(), 4);
     assert_eq!(backend.blocks(Serial::new(3), 9).await.unwrap(), []);
     fails(backend.blocks(Serial::new(2), 9).await, Compacted { oldest: 4 });
     // The next one follows all the same.
     let block = commit_block(&backend, vec![]).await;
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     assert_eq!(backend.blocks(Serial::new(3), 9).await.unwrap(), [block]);
     assert_eq!(backend.head().await.unwrap().oldest_block.get(), 4);
 }
 
-async fn a_commit_may_purge_its_own_block(world: &mut World, backend: OpenedBackend) {
+async fn a_commit_may_purge_its_own_block(env: &mut TestEnv, backend: OpenedBackend) {
     commit_block(&backend, vec![]).await;
     let head = backend.head().await.unwrap();
     let block = block_after(&head, 9);
     let commit =
         Commit { block: Some(block.clone()), purge_before: Some(Serial::new(3)), ..checkpoint(2) };
     commit_next(&backend, commit).await.unwrap();
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     let found = Content::of(&backend).await;
     assert_eq!((found.head.hash, found.head.oldest_block.get()), (block.hash, 3));
     assert_eq!(found.blocks, []);

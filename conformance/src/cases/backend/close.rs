@@ -1,6 +1,6 @@
 //! A backend that was closed.
 
-use super::hand::*;
+use super::fixtures::*;
 
 cases! {
     stored_backend {
@@ -29,25 +29,25 @@ async fn refuses_everything(backend: &OpenedBackend) {
     fails(backend.head().await, Unavailable);
 }
 
-async fn a_closed_backend_is_unavailable(world: &mut World, backend: OpenedBackend) {
+async fn a_closed_backend_is_unavailable(env: &mut TestEnv, backend: OpenedBackend) {
     commit_block(&backend, vec![put(Table::Users, 1, 1)]).await;
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     let before = Content::of(&backend).await;
     backend.close().await.unwrap();
     refuses_everything(&backend).await;
     drop(backend);
-    let backend = world.open_backend().await;
+    let backend = env.open_backend().await;
     assert_eq!(Content::of(&backend).await, before);
 }
 
-async fn the_place_can_be_opened_again_at_once(world: &mut World, mut backend: OpenedBackend) {
+async fn the_place_can_be_opened_again_at_once(env: &mut TestEnv, mut backend: OpenedBackend) {
     for round in 1..5 {
         commit_block(&backend, vec![put(Table::Users, round, round)]).await;
-        backend = world.pass_backend(backend).await;
+        backend = env.reload_backend(backend).await;
         let before = Content::of(&backend).await;
         backend.close().await.unwrap();
         // The old handle is still there, and stays closed.
-        let next = world.open_backend().await;
+        let next = env.open_backend().await;
         refuses_everything(&backend).await;
         assert_eq!(Content::of(&next).await, before);
         assert_eq!(next.head().await.unwrap().serial.get(), u64::from(round));
@@ -56,9 +56,9 @@ async fn the_place_can_be_opened_again_at_once(world: &mut World, mut backend: O
 }
 
 /// Whoever reads, or asks what the backend is, has a part in it for a moment.
-async fn nobody_who_reads_keeps_the_place(world: &mut World) {
+async fn nobody_who_reads_keeps_the_place(env: &mut TestEnv) {
     for round in 1..50u32 {
-        let backend = world.open_backend().await;
+        let backend = env.open_backend().await;
         commit_block(&backend, vec![put(Table::Users, round, round)]).await;
         let done = Arc::new(AtomicBool::new(false));
         let readers: Vec<_> = (0..4)
@@ -78,7 +78,7 @@ async fn nobody_who_reads_keeps_the_place(world: &mut World) {
             })
             .collect();
         backend.close().await.unwrap();
-        let next = world.open_backend().await;
+        let next = env.open_backend().await;
         done.store(true, Ordering::Release);
         for reader in readers {
             reader.await.unwrap();
@@ -88,7 +88,7 @@ async fn nobody_who_reads_keeps_the_place(world: &mut World) {
     }
 }
 
-async fn an_announced_close_is_waited_for(world: &mut World, backend: OpenedBackend) {
+async fn an_announced_close_is_waited_for(env: &mut TestEnv, backend: OpenedBackend) {
     commit_block(&backend, vec![put(Table::Users, 1, 1)]).await;
     backend.announce_close();
     // It goes on as it was.
@@ -99,7 +99,7 @@ async fn an_announced_close_is_waited_for(world: &mut World, backend: OpenedBack
         }
         backend.close().await
     });
-    let next = world.open_backend().await;
+    let next = env.open_backend().await;
     closing.await.unwrap().unwrap();
     assert_eq!(next.head().await.unwrap().serial.get(), 2);
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Condvar;
 
-use super::hand::*;
+use super::fixtures::*;
 
 cases! {
     stored_backend {
@@ -17,7 +17,7 @@ cases! {
 }
 
 /// The commit waits above the backend, so this is about layers; what is below one may lie far away.
-async fn reads_go_on_while_a_commit_waits(world: &mut World, backend: OpenedBackend) {
+async fn reads_go_on_while_a_commit_waits(env: &mut TestEnv, backend: OpenedBackend) {
     commit_block(&backend, vec![put(Table::Nodes, 1, 1), put(Table::Metrics, 1, 1)]).await;
     let before = Content::of(&backend).await;
     let block = block_after(&before.head, 9);
@@ -27,28 +27,28 @@ async fn reads_go_on_while_a_commit_waits(world: &mut World, backend: OpenedBack
         rows: vec![put(Table::Nodes, 1, 2), delete(Table::Metrics, 1)],
         ..Commit::default()
     };
-    let hold = world.faults().hold_commits();
+    let hold = env.faults().hold_commits();
     let handle = backend.clone();
     let waiting = tokio::spawn(async move { handle.commit(&commit).await });
-    until_held(world).await;
+    until_held(env).await;
     assert_eq!(Content::of(&backend).await, before);
     assert_eq!(backend.blocks(before.head.serial, 9).await.unwrap(), []);
     drop(hold);
     waiting.await.unwrap().unwrap();
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     assert_eq!(backend.blocks(before.head.serial, 9).await.unwrap(), [block]);
     assert_eq!(marks_of(&backend, Table::Nodes).await, [(1, 2)]);
     assert_eq!(marks_of(&backend, Table::Metrics).await, []);
 }
 
 /// The commit waits within the backend: before everything that it does to the disk.
-async fn reads_go_on_at_every_operation_of_the_disk(world: &mut World) -> Verdict {
+async fn reads_go_on_at_every_operation_of_the_disk(env: &mut TestEnv) -> Verdict {
     const LIVELY: Duration = Duration::from_secs(10);
     // Asked for before the backend is opened.
-    if world.place().disk().is_none() {
+    if env.place().disk().is_none() {
         return Verdict::Skipped("the place has no disk that can be made to wait");
     }
-    let backend = world.open_backend().await;
+    let backend = env.open_backend().await;
     commit_block(&backend, vec![put(Table::Nodes, 1, 1), put(Table::Metrics, 1, 1)]).await;
     let before = Lively::of(&backend).await;
     let commit = Commit {
@@ -59,7 +59,7 @@ async fn reads_go_on_at_every_operation_of_the_disk(world: &mut World) -> Verdic
     };
     let mut found = Vec::new();
     {
-        let disk = world.place().disk().expect("it was there before");
+        let disk = env.place().disk().expect("it was there before");
         let held = HeldDisk::new(disk);
         let handle = backend.clone();
         let waiting = tokio::spawn(async move { handle.commit(&commit).await });
@@ -76,7 +76,7 @@ async fn reads_go_on_at_every_operation_of_the_disk(world: &mut World) -> Verdic
     let unseen = found.iter().take_while(|content| **content == before).count();
     assert!(unseen > 0, "the commit used no disk, or was seen before it was stored: {found:?}");
     assert!(found[unseen..].iter().all(|content| *content == after), "torn: {found:?}");
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     assert_eq!(marks_of(&backend, Table::Nodes).await, [(1, 2)]);
     assert_eq!(marks_of(&backend, Table::Metrics).await, []);
     Verdict::Passed
@@ -108,12 +108,12 @@ struct HeldDisk<'d> {
 
 #[derive(Default)]
 struct Gate {
-    state: Mutex<Passage>,
+    state: Mutex<GateState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct Passage {
+struct GateState {
     waiting: usize,
     leaves: usize,
     open: bool,
@@ -169,7 +169,7 @@ impl Drop for HeldDisk<'_> {
 }
 
 /// Every commit replaces all rows of two tables; pruned ones are written under the same keys.
-async fn readers_see_all_of_a_commit_or_nothing(world: &mut World, backend: OpenedBackend) {
+async fn readers_see_all_of_a_commit_or_nothing(env: &mut TestEnv, backend: OpenedBackend) {
     const ROUNDS: u32 = 25;
     const ROWS: u32 = 20;
     let tables = [Table::Nodes, Table::Metrics];
@@ -233,7 +233,7 @@ async fn readers_see_all_of_a_commit_or_nothing(world: &mut World, backend: Open
     for reader in readers {
         reader.await.unwrap();
     }
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     for table in tables {
         let wanted: Vec<_> = (0..ROWS).map(|number| (number, ROUNDS)).collect();
         assert_eq!(marks_of(&backend, table).await, wanted);

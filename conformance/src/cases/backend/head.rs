@@ -1,6 +1,6 @@
 //! What `head` and `reopen` tell.
 
-use super::hand::*;
+use super::fixtures::*;
 
 cases! {
     stored_backend {
@@ -17,8 +17,8 @@ cases! {
     }
 }
 
-async fn a_new_store_stands_at_the_beginning(world: &mut World, backend: OpenedBackend) {
-    let backend = world.pass_backend(backend).await;
+async fn a_new_store_stands_at_the_beginning(env: &mut TestEnv, backend: OpenedBackend) {
+    let backend = env.reload_backend(backend).await;
     assert_eq!(backend.head().await.unwrap(), genesis());
     assert_eq!(backend.reopen().await.unwrap(), genesis());
     for table in Table::ALL {
@@ -27,7 +27,7 @@ async fn a_new_store_stands_at_the_beginning(world: &mut World, backend: OpenedB
     assert_eq!(backend.blocks(Serial::ZERO, 9).await.unwrap(), []);
 }
 
-async fn the_head_follows_every_commit(world: &mut World, mut backend: OpenedBackend) {
+async fn the_head_follows_every_commit(env: &mut TestEnv, mut backend: OpenedBackend) {
     let mut wanted = genesis();
     for (number, (checkpoint, purge_before)) in
         [(None, None), (Some(1), None), (None, None), (Some(3), Some(3)), (Some(5), None)]
@@ -56,46 +56,46 @@ async fn the_head_follows_every_commit(world: &mut World, mut backend: OpenedBac
         };
         assert_eq!(backend.head().await.unwrap(), wanted);
         assert_eq!(backend.reopen().await.unwrap(), wanted);
-        backend = world.pass_backend(backend).await;
+        backend = env.reload_backend(backend).await;
         assert_eq!(backend.head().await.unwrap(), wanted);
         assert_eq!(backend.reopen().await.unwrap(), wanted);
     }
 }
 
-async fn rows_alone_do_not_move_the_head(world: &mut World, backend: OpenedBackend) {
+async fn rows_alone_do_not_move_the_head(env: &mut TestEnv, backend: OpenedBackend) {
     commit_block(&backend, vec![]).await;
     let head = backend.head().await.unwrap();
     commit_rows(&backend, vec![put(Table::Nodes, 1, 1), put(Table::Metrics, 1, 1)]).await;
     backend.commit(&Commit { expected: head.serial, ..Commit::default() }).await.unwrap();
     assert_eq!(backend.head().await.unwrap(), head);
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     assert_eq!(backend.head().await.unwrap(), head);
     assert_eq!(marks_of(&backend, Table::Nodes).await, [(1, 1)]);
     assert_eq!(marks_of(&backend, Table::Metrics).await, [(1, 1)]);
 }
 
-async fn a_store_keeps_its_identity(world: &mut World, backend: OpenedBackend) {
+async fn a_store_keeps_its_identity(env: &mut TestEnv, backend: OpenedBackend) {
     commit_block(&backend, vec![]).await;
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     let before = Content::of(&backend).await;
     backend.close().await.unwrap();
     let other = Opening::new(StoreId::from_bytes([8; 16]));
-    let backend = world.try_open_backend(other).await.unwrap();
+    let backend = env.try_open_backend(other).await.unwrap();
     assert_eq!(before.head.store, StoreId::from_bytes([7; 16]));
     assert_eq!(Content::of(&backend).await, before);
 }
 
-async fn the_schema_is_the_one_it_was_made_with(world: &mut World) {
+async fn the_schema_is_the_one_it_was_made_with(env: &mut TestEnv) {
     let first = Schema::at(1).unwrap();
-    let backend = world.try_open_backend(world.opening().schema(first)).await.unwrap();
+    let backend = env.try_open_backend(env.opening().schema(first)).await.unwrap();
     assert_eq!(backend.head().await.unwrap(), Head { schema: first.version(), ..genesis() });
     // A store that exists is opened as it is, whatever a new one would get.
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     assert_eq!(backend.head().await.unwrap().schema, first.version());
     assert_eq!(backend.reopen().await.unwrap().schema, first.version());
 }
 
-async fn nothing_is_wrong_after_any_commit(world: &mut World, mut backend: OpenedBackend) {
+async fn nothing_is_wrong_after_any_commit(env: &mut TestEnv, mut backend: OpenedBackend) {
     backend.verify().await.unwrap();
     let tables = [Table::Users, Table::Metrics, Table::Audit];
     for round in 0..6 {
@@ -116,7 +116,7 @@ async fn nothing_is_wrong_after_any_commit(world: &mut World, mut backend: Opene
         backend.verify().await.unwrap();
         backend.reopen().await.unwrap();
         backend.verify().await.unwrap();
-        backend = world.pass_backend(backend).await;
+        backend = env.reload_backend(backend).await;
     }
     // All blocks gone, and a block with the largest time that there is.
     let purge_before = Some(Serial::new(7));
@@ -129,7 +129,7 @@ async fn nothing_is_wrong_after_any_commit(world: &mut World, mut backend: Opene
         .commit(&Commit { expected: head.serial, block: Some(last.clone()), ..Commit::default() })
         .await
         .unwrap();
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     backend.verify().await.unwrap();
     let head = backend.head().await.unwrap();
     assert_eq!((head.time, head.block, head.oldest_block), (Timestamp::MAX, id, head.serial));

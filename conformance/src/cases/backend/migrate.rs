@@ -2,7 +2,7 @@
 
 use ghostwire_store_core::schema::{ColumnKind, SchemaVersion, Value};
 
-use super::hand::*;
+use super::fixtures::*;
 
 cases! {
     stored_unopened {
@@ -16,9 +16,9 @@ cases! {
     }
 }
 
-async fn first(world: &World) -> Arc<dyn Backend> {
-    let opening = world.opening().schema(Schema::at(1).unwrap());
-    let backend = world.try_open_backend(opening).await.unwrap();
+async fn first(env: &TestEnv) -> Arc<dyn Backend> {
+    let opening = env.opening().schema(Schema::at(1).unwrap());
+    let backend = env.try_open_backend(opening).await.unwrap();
     for table in Table::ALL {
         commit_block(&backend, (0..5).map(|number| put(table, number, number)).collect()).await;
     }
@@ -34,9 +34,9 @@ fn fitted(content: &Content, table: Table) -> Vec<Row> {
     content.rows[&table].iter().map(fit).collect()
 }
 
-async fn an_older_store_is_brought_forward(world: &mut World) {
-    let backend = first(world).await;
-    let mut backend = world.pass_backend(backend).await;
+async fn an_older_store_is_brought_forward(env: &mut TestEnv) {
+    let backend = first(env).await;
+    let mut backend = env.reload_backend(backend).await;
     let before = Content::of(&backend).await;
     assert_eq!(before.head.schema, Schema::at(1).unwrap().version());
     assert_eq!(before.blocks.len(), Table::ALL.len());
@@ -50,7 +50,7 @@ async fn an_older_store_is_brought_forward(world: &mut World) {
         for table in Table::ALL {
             assert_eq!(fitted(&after, table), fitted(&before, table), "{table:?}");
         }
-        backend = world.pass_backend(backend).await;
+        backend = env.reload_backend(backend).await;
     }
     // What the newer schema added can be stored now.
     let with_all = body_of(Table::DnsRecords, |column| match column.kind {
@@ -59,37 +59,37 @@ async fn an_older_store_is_brought_forward(world: &mut World) {
     });
     let row = image(Table::DnsRecords, key(Table::DnsRecords, 2), with_all.clone());
     commit_block(&backend, vec![row]).await;
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     assert_eq!(rows_of(&backend, Table::DnsRecords).await[2].body, with_all);
 }
 
-async fn a_migration_that_is_repeated_does_nothing(world: &mut World) {
-    let backend = first(world).await;
+async fn a_migration_that_is_repeated_does_nothing(env: &mut TestEnv) {
+    let backend = first(env).await;
     let before = Content::of(&backend).await;
     backend.migrate(Schema::at(1).unwrap()).await.unwrap();
     assert_eq!(Content::of(&backend).await, before);
     backend.migrate(Schema::current()).await.unwrap();
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     let after = Content::of(&backend).await;
     for _ in 0..2 {
         backend.migrate(Schema::current()).await.unwrap();
         // Nor does it go back.
         backend.migrate(Schema::at(1).unwrap()).await.unwrap();
     }
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     assert_eq!(Content::of(&backend).await, after);
     assert_eq!(after.head.schema, Schema::current().version());
 }
 
 /// No program can make a store that is newer than itself, so the head is changed on the way.
-async fn a_newer_schema_is_refused_unless_it_admits_this_program(world: &mut World) {
+async fn a_newer_schema_is_refused_unless_it_admits_this_program(env: &mut TestEnv) {
     let supported = Schema::current().version().version;
     let found = supported + 7;
     let newer = |oldest_reader| SchemaVersion { version: found, oldest_reader };
-    let backend = world.open_backend().await;
+    let backend = env.open_backend().await;
     commit_block(&backend, vec![]).await;
     let refuses = Arc::new(Newer { inner: backend.clone(), schema: newer(found) });
-    let error = ghostwire_store_core::open(refuses, world.options()).await.unwrap_err();
+    let error = ghostwire_store_core::open(refuses, env.options()).await.unwrap_err();
     assert_eq!(*error.kind(), SchemaMismatch { found, supported });
     let text = error.to_string();
     let names = |what: &str, version: u32| text.contains(&format!("{what}={version}"));
@@ -97,9 +97,9 @@ async fn a_newer_schema_is_refused_unless_it_admits_this_program(world: &mut Wor
     let error = Schema::at(found).unwrap_err();
     assert_eq!(*error.kind(), SchemaMismatch { found, supported });
     // Who is refused leaves the backend closed.
-    let backend = world.open_backend().await;
+    let backend = env.open_backend().await;
     let admits = Arc::new(Newer { inner: backend, schema: newer(1) });
-    let store = ghostwire_store_core::open(admits, world.options()).await.unwrap();
+    let store = ghostwire_store_core::open(admits, env.options()).await.unwrap();
     assert_eq!(store.view().serial(), Serial::new(1));
 }
 

@@ -6,7 +6,7 @@ pub(super) mod blocks;
 pub(super) mod checkpoint;
 pub(super) mod close;
 pub(super) mod concurrent;
-mod hand;
+mod fixtures;
 pub(super) mod head;
 pub(super) mod migrate;
 pub(super) mod prune;

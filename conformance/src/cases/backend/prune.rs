@@ -1,6 +1,6 @@
 //! Ranges of rows that are removed.
 
-use super::hand::*;
+use super::fixtures::*;
 
 cases! {
     stored_unopened {
@@ -25,16 +25,16 @@ async fn numbers(backend: &OpenedBackend, table: Table) -> Vec<u32> {
     marks_of(backend, table).await.into_iter().map(|(number, _)| number).collect()
 }
 
-async fn filled(world: &World) -> Arc<dyn Backend> {
-    let backend = world.open_backend().await;
+async fn filled(env: &TestEnv) -> Arc<dyn Backend> {
+    let backend = env.open_backend().await;
     for table in TABLES {
         commit_rows(&backend, (0..20).map(|number| put(table, number, 1)).collect()).await;
     }
     backend
 }
 
-async fn a_range_is_removed_exactly(world: &mut World) {
-    let backend = filled(world).await;
+async fn a_range_is_removed_exactly(env: &mut TestEnv) {
+    let backend = filled(env).await;
     for table in TABLES {
         commit_next(&backend, prune(vec![range(table, 5, Some(9))])).await.unwrap();
         // Bounds that are no keys.
@@ -43,15 +43,15 @@ async fn a_range_is_removed_exactly(world: &mut World) {
         commit_next(&backend, prune(vec![KeyRange { table, from, to }])).await.unwrap();
         commit_next(&backend, prune(vec![range(table, 19, None)])).await.unwrap();
     }
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     for table in TABLES {
         let found = numbers(&backend, table).await;
         assert_eq!(found, [0, 1, 2, 3, 4, 9, 10, 11, 12, 13, 14, 15, 18], "{table:?}");
     }
 }
 
-async fn rows_of_the_same_commit_are_written_after_pruning(world: &mut World) {
-    let backend = filled(world).await;
+async fn rows_of_the_same_commit_are_written_after_pruning(env: &mut TestEnv) {
+    let backend = filled(env).await;
     for table in TABLES {
         let rows = vec![
             put(table, 3, 9),
@@ -65,7 +65,7 @@ async fn rows_of_the_same_commit_are_written_after_pruning(world: &mut World) {
         let prune = vec![range(table, 2, Some(15)), range(table, 25, None)];
         commit_next(&backend, Commit { rows, prune, ..Commit::default() }).await.unwrap();
     }
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     for table in TABLES {
         let wanted =
             [(0, 1), (1, 1), (3, 9), (12, 8), (15, 1), (16, 1), (17, 1), (18, 1), (19, 1), (30, 7)];
@@ -73,8 +73,8 @@ async fn rows_of_the_same_commit_are_written_after_pruning(world: &mut World) {
     }
 }
 
-async fn ranges_may_overlap_repeat_and_be_empty(world: &mut World) {
-    let backend = filled(world).await;
+async fn ranges_may_overlap_repeat_and_be_empty(env: &mut TestEnv) {
+    let backend = filled(env).await;
     for table in TABLES {
         let ranges = vec![
             range(table, 3, Some(8)),
@@ -90,31 +90,31 @@ async fn ranges_may_overlap_repeat_and_be_empty(world: &mut World) {
             commit_next(&backend, prune(ranges.clone())).await.unwrap();
         }
     }
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     for table in TABLES {
         let wanted = [1, 2, 11, 12, 13, 14, 15, 16, 17, 18, 19];
         assert_eq!(numbers(&backend, table).await, wanted, "{table:?}");
     }
 }
 
-async fn other_tables_are_left_alone(world: &mut World) {
-    let backend = filled(world).await;
+async fn other_tables_are_left_alone(env: &mut TestEnv) {
+    let backend = filled(env).await;
     commit_next(&backend, prune(vec![KeyRange::all(Table::Metrics)])).await.unwrap();
     commit_next(&backend, prune(vec![range(Table::Audit, 10, None)])).await.unwrap();
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     assert_eq!(rows_of(&backend, Table::Metrics).await, []);
     assert_eq!(numbers(&backend, Table::Audit).await, Vec::from_iter(0..10));
     assert_eq!(numbers(&backend, Table::Nodes).await, Vec::from_iter(0..20));
 }
 
-async fn a_whole_table_may_be_pruned(world: &mut World) {
-    let backend = filled(world).await;
+async fn a_whole_table_may_be_pruned(env: &mut TestEnv) {
+    let backend = filled(env).await;
     for table in TABLES {
         let rows = vec![put(table, 7, 7)];
         let prune = vec![KeyRange::all(table)];
         commit_next(&backend, Commit { rows, prune, ..Commit::default() }).await.unwrap();
     }
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     for table in TABLES {
         assert_eq!(marks_of(&backend, table).await, [(7, 7)], "{table:?}");
     }

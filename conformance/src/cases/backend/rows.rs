@@ -1,6 +1,6 @@
 //! Which image of a row counts, and rows that are gone.
 
-use super::hand::*;
+use super::fixtures::*;
 
 cases! {
     stored_backend {
@@ -19,7 +19,7 @@ cases! {
 /// One of the state's tables, and the series, which backends may keep apart.
 const TABLES: [Table; 4] = [Table::Nodes, Table::Metrics, Table::Audit, Table::Settings];
 
-async fn the_last_image_of_a_row_counts(world: &mut World, backend: OpenedBackend) {
+async fn the_last_image_of_a_row_counts(env: &mut TestEnv, backend: OpenedBackend) {
     for table in TABLES {
         let rows = vec![
             put(table, 1, 1),
@@ -36,13 +36,13 @@ async fn the_last_image_of_a_row_counts(world: &mut World, backend: OpenedBacken
         ];
         commit_block(&backend, rows).await;
     }
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     for table in TABLES {
         assert_eq!(marks_of(&backend, table).await, [(1, 2), (3, 3), (4, 8)], "{table:?}");
     }
 }
 
-async fn of_many_images_of_one_row_the_last_one_counts(world: &mut World, backend: OpenedBackend) {
+async fn of_many_images_of_one_row_the_last_one_counts(env: &mut TestEnv, backend: OpenedBackend) {
     for table in TABLES {
         // The images of three rows, mixed; one of them ends deleted.
         let mut rows: Vec<_> = (0..600).map(|mark| put(table, mark % 3, mark)).collect();
@@ -53,13 +53,13 @@ async fn of_many_images_of_one_row_the_last_one_counts(world: &mut World, backen
         let rows = (0..300).rev().map(|mark| put(table, mark % 3, mark)).collect();
         commit_rows(&backend, rows).await;
     }
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     for table in TABLES {
         assert_eq!(marks_of(&backend, table).await, [(0, 0), (1, 1), (2, 2)], "{table:?}");
     }
 }
 
-async fn deleting_what_is_not_there_is_no_error(world: &mut World, backend: OpenedBackend) {
+async fn deleting_what_is_not_there_is_no_error(env: &mut TestEnv, backend: OpenedBackend) {
     for table in TABLES {
         commit_rows(&backend, vec![delete(table, 1)]).await;
         commit_rows(&backend, vec![put(table, 1, 1), put(table, 2, 2)]).await;
@@ -67,18 +67,18 @@ async fn deleting_what_is_not_there_is_no_error(world: &mut World, backend: Open
             commit_rows(&backend, vec![delete(table, 1), delete(table, 1), delete(table, 3)]).await;
         }
     }
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     for table in TABLES {
         assert_eq!(marks_of(&backend, table).await, [(2, 2)], "{table:?}");
         commit_rows(&backend, vec![delete(table, 1), put(table, 3, 3)]).await;
     }
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     for table in TABLES {
         assert_eq!(marks_of(&backend, table).await, [(2, 2), (3, 3)], "{table:?}");
     }
 }
 
-async fn a_row_is_replaced_as_a_whole(world: &mut World, backend: OpenedBackend) {
+async fn a_row_is_replaced_as_a_whole(env: &mut TestEnv, backend: OpenedBackend) {
     use ghostwire_store_core::schema::{ColumnKind, Value};
     let table = Table::Nodes;
     let full = body(table, 5);
@@ -107,12 +107,12 @@ async fn a_row_is_replaced_as_a_whole(world: &mut World, backend: OpenedBackend)
         ],
     )
     .await;
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     let bodies: Vec<_> = rows_of(&backend, table).await.into_iter().map(|row| row.body).collect();
     assert_eq!(bodies, [sparse, full]);
 }
 
-async fn a_row_stays_until_it_is_written_again(world: &mut World, mut backend: OpenedBackend) {
+async fn a_row_stays_until_it_is_written_again(env: &mut TestEnv, mut backend: OpenedBackend) {
     let table = Table::Routes;
     commit_block(&backend, vec![put(table, 1, 1), put(table, 2, 1), put(table, 3, 1)]).await;
     commit_block(&backend, vec![put(table, 2, 2)]).await;
@@ -123,14 +123,14 @@ async fn a_row_stays_until_it_is_written_again(world: &mut World, mut backend: O
         if round == 5 {
             commit_block(&backend, vec![delete(table, 3)]).await;
         }
-        backend = world.pass_backend(backend).await;
+        backend = env.reload_backend(backend).await;
         let third = (round < 5).then_some((3, 1));
         let wanted: Vec<_> = [(1, 1), (2, 2)].into_iter().chain(third).collect();
         assert_eq!(marks_of(&backend, table).await, wanted);
     }
 }
 
-async fn neighbours_are_left_alone(world: &mut World, backend: OpenedBackend) {
+async fn neighbours_are_left_alone(env: &mut TestEnv, backend: OpenedBackend) {
     for table in TABLES {
         // Keys that differ in their last byte only where they are numbers or text.
         commit_rows(&backend, (10..30).map(|number| put(table, number, number)).collect()).await;
@@ -139,7 +139,7 @@ async fn neighbours_are_left_alone(world: &mut World, backend: OpenedBackend) {
     // One key in two tables of the same shape.
     commit_rows(&backend, vec![put(Table::Users, 20, 2), put(Table::Routes, 20, 3)]).await;
     commit_rows(&backend, vec![delete(Table::Routes, 20)]).await;
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     for table in TABLES {
         let wanted: Vec<_> = (10..30)
             .filter(|&number| number != 20)
@@ -151,7 +151,7 @@ async fn neighbours_are_left_alone(world: &mut World, backend: OpenedBackend) {
     assert_eq!(marks_of(&backend, Table::Routes).await, []);
 }
 
-async fn a_commit_may_have_thousands_of_rows(world: &mut World, backend: OpenedBackend) {
+async fn a_commit_may_have_thousands_of_rows(env: &mut TestEnv, backend: OpenedBackend) {
     let head = backend.head().await.unwrap();
     // In no order, half of them deleted again by the next commit.
     let numbers = || (0..3_000u32).map(|number| number * 1_201 % 3_000);
@@ -160,7 +160,7 @@ async fn a_commit_may_have_thousands_of_rows(world: &mut World, backend: OpenedB
     commit_next(&backend, Commit { block, rows, ..Commit::default() }).await.unwrap();
     let rows = numbers().filter(|number| number % 2 == 1).map(|odd| delete(Table::Presence, odd));
     commit_rows(&backend, rows.collect()).await;
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     let found = rows_of(&backend, Table::Presence).await;
     assert_eq!(found.len(), 1_500);
     for (row, number) in found.iter().zip((0..3_000).step_by(2)) {

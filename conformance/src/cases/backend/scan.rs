@@ -4,7 +4,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-use super::hand::*;
+use super::fixtures::*;
 
 cases! {
     stored_backend {
@@ -152,7 +152,7 @@ async fn check(backend: &OpenedBackend, model: &BTreeMap<RowKey, Bytes>, scan: S
     assert_eq!(found, wanted(model, &scan), "{scan:?}");
 }
 
-async fn keys_compare_like_their_bytes(world: &mut World, backend: OpenedBackend) {
+async fn keys_compare_like_their_bytes(env: &mut TestEnv, backend: OpenedBackend) {
     let sets =
         [by_id(Table::Nodes), by_id(Table::WriterPositions), by_word(), by_number(), measured()];
     for rows in &sets {
@@ -161,7 +161,7 @@ async fn keys_compare_like_their_bytes(world: &mut World, backend: OpenedBackend
         shuffled.extend(rows.iter().rev().skip(1).step_by(2).cloned());
         commit_rows(&backend, shuffled).await;
     }
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     for rows in &sets {
         let table = rows[0].table;
         let model = model_of(rows);
@@ -177,9 +177,9 @@ async fn keys_compare_like_their_bytes(world: &mut World, backend: OpenedBackend
     }
 }
 
-async fn text_has_no_other_order_than_its_bytes(world: &mut World, backend: OpenedBackend) {
+async fn text_has_no_other_order_than_its_bytes(env: &mut TestEnv, backend: OpenedBackend) {
     commit_rows(&backend, by_word()).await;
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     let mut words = WORDS;
     words.sort_unstable();
     let keys = |rows: Vec<Row>| rows.into_iter().map(|row| row.key).collect::<Vec<_>>();
@@ -197,12 +197,12 @@ async fn text_has_no_other_order_than_its_bytes(world: &mut World, backend: Open
     assert_eq!(found, begins.map(|word| RowKey::new().text(word)).collect::<Vec<_>>());
 }
 
-async fn a_range_begins_at_its_first_key_and_ends_before_its_last(world: &mut World) {
-    let backend = world.open_backend().await;
+async fn a_range_begins_at_its_first_key_and_ends_before_its_last(env: &mut TestEnv) {
+    let backend = env.open_backend().await;
     for table in Table::ALL {
         commit_rows(&backend, (0..8).map(|number| put(table, number, number)).collect()).await;
     }
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     for table in Table::ALL {
         let keys = |rows: Vec<Row>| rows.into_iter().map(|row| row.key).collect::<Vec<_>>();
         for (from, to, wanted) in
@@ -218,13 +218,13 @@ async fn a_range_begins_at_its_first_key_and_ends_before_its_last(world: &mut Wo
     }
 }
 
-async fn a_scan_gives_no_more_than_its_limit(world: &mut World, backend: OpenedBackend) {
+async fn a_scan_gives_no_more_than_its_limit(env: &mut TestEnv, backend: OpenedBackend) {
     let tables = [Table::Nodes, Table::Metrics];
     let rows = |table| (0..20).map(|number| put(table, number, number)).collect::<Vec<_>>();
     for table in tables {
         commit_rows(&backend, rows(table)).await;
     }
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     for table in tables {
         let model = model_of(&rows(table));
         for limit in [0, 1, 2, 19, 20, 21, 1_000_000, u32::MAX as usize, usize::MAX] {
@@ -237,11 +237,11 @@ async fn a_scan_gives_no_more_than_its_limit(world: &mut World, backend: OpenedB
     }
 }
 
-async fn a_scan_may_go_backwards(world: &mut World, backend: OpenedBackend) {
+async fn a_scan_may_go_backwards(env: &mut TestEnv, backend: OpenedBackend) {
     for table in [Table::Users, Table::Audit] {
         commit_rows(&backend, (0..10).map(|number| put(table, number, number)).collect()).await;
     }
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     for table in [Table::Users, Table::Audit] {
         let scan = Scan { range: range(table, 2, Some(9)), reverse: true, limit: 3 };
         let found = backend.scan(scan).await.unwrap();
@@ -251,12 +251,12 @@ async fn a_scan_may_go_backwards(world: &mut World, backend: OpenedBackend) {
     }
 }
 
-async fn empty_and_inverted_ranges_are_empty(world: &mut World, backend: OpenedBackend) {
+async fn empty_and_inverted_ranges_are_empty(env: &mut TestEnv, backend: OpenedBackend) {
     let tables = [Table::Nodes, Table::Metrics, Table::Audit, Table::Settings];
     for table in tables {
         commit_rows(&backend, (0..9).map(|number| put(table, number, 1)).collect()).await;
     }
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     for table in tables {
         let ranges = [
             range(table, 4, Some(4)),
@@ -281,10 +281,10 @@ async fn empty_and_inverted_ranges_are_empty(world: &mut World, backend: OpenedB
     assert_eq!(rows_of(&backend, Table::Users).await, []);
 }
 
-async fn pages_give_every_row_once(world: &mut World, backend: OpenedBackend) {
+async fn pages_give_every_row_once(env: &mut TestEnv, backend: OpenedBackend) {
     let rows = measured();
     commit_rows(&backend, rows.clone()).await;
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     let model = model_of(&rows);
     for limit in [1, 7, 20] {
         let (mut forwards, mut backwards) = (Vec::new(), Vec::new());
@@ -311,7 +311,7 @@ async fn pages_give_every_row_once(world: &mut World, backend: OpenedBackend) {
     }
 }
 
-async fn a_scan_sees_what_was_stored_before_it(world: &mut World, backend: OpenedBackend) {
+async fn a_scan_sees_what_was_stored_before_it(env: &mut TestEnv, backend: OpenedBackend) {
     for mark in 1..30 {
         for table in [Table::Nodes, Table::Metrics] {
             commit_rows(&backend, vec![put(table, 1, mark), put(table, mark + 1, 0)]).await;
@@ -324,6 +324,6 @@ async fn a_scan_sees_what_was_stored_before_it(world: &mut World, backend: Opene
             assert_eq!(read.await.unwrap(), wanted);
         }
     }
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     assert_eq!(marks_of(&backend, Table::Nodes).await[0], (1, 29));
 }

@@ -1,6 +1,6 @@
 //! On what a commit may build.
 
-use super::hand::*;
+use super::fixtures::*;
 
 cases! {
     stored_backend {
@@ -14,10 +14,10 @@ cases! {
     }
 }
 
-async fn a_commit_on_another_serial_is_a_conflict(world: &mut World, backend: OpenedBackend) {
+async fn a_commit_on_another_serial_is_a_conflict(env: &mut TestEnv, backend: OpenedBackend) {
     let first = commit_block(&backend, vec![put(Table::Users, 1, 1)]).await;
     commit_block(&backend, vec![put(Table::Users, 2, 2)]).await;
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     let before = Content::of(&backend).await;
     for expected in [0, 1, 3, 4, u64::MAX].map(Serial::new) {
         let mut head = before.head;
@@ -31,13 +31,13 @@ async fn a_commit_on_another_serial_is_a_conflict(world: &mut World, backend: Op
         }
     }
     assert_eq!(Content::of(&backend).await, before);
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     assert_eq!(Content::of(&backend).await, before);
     commit_block(&backend, vec![put(Table::Users, 1, 3)]).await;
     assert_eq!(marks_of(&backend, Table::Users).await, [(1, 3), (2, 2)]);
 }
 
-async fn rows_without_a_block_need_the_right_serial_too(world: &mut World, backend: OpenedBackend) {
+async fn rows_without_a_block_need_the_right_serial_too(env: &mut TestEnv, backend: OpenedBackend) {
     commit_block(&backend, vec![]).await;
     for expected in [0, 2].map(Serial::new) {
         let rows = vec![put(Table::Metrics, 1, 1)];
@@ -52,12 +52,12 @@ async fn rows_without_a_block_need_the_right_serial_too(world: &mut World, backe
             fails(backend.commit(&commit).await, Conflict);
         }
     }
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     assert_eq!(rows_of(&backend, Table::Metrics).await, []);
     assert_eq!(backend.head().await.unwrap().checkpoint, Serial::ZERO);
 }
 
-async fn a_block_that_does_not_follow_is_invalid(world: &mut World, backend: OpenedBackend) {
+async fn a_block_that_does_not_follow_is_invalid(env: &mut TestEnv, backend: OpenedBackend) {
     // Also before the first block.
     let mut strange = genesis();
     strange.hash = BlockHash::from_bytes([1; 32]);
@@ -66,7 +66,7 @@ async fn a_block_that_does_not_follow_is_invalid(world: &mut World, backend: Ope
     fails(backend.commit(&commit).await, InvalidArgument);
     commit_block(&backend, vec![]).await;
     let second = commit_block(&backend, vec![]).await;
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     let before = Content::of(&backend).await;
     let mut wrong_previous = before.head;
     wrong_previous.hash = second.previous;
@@ -89,25 +89,25 @@ async fn a_block_that_does_not_follow_is_invalid(world: &mut World, backend: Ope
         };
         fails(backend.commit(&commit).await, InvalidArgument);
     }
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     assert_eq!(Content::of(&backend).await, before);
 }
 
-async fn a_block_is_stored_once(world: &mut World, backend: OpenedBackend) {
+async fn a_block_is_stored_once(env: &mut TestEnv, backend: OpenedBackend) {
     let block = Some(block_after(&genesis(), 1));
     let commit = Commit { block, rows: vec![put(Table::Routes, 1, 1)], ..Commit::default() };
     backend.commit(&commit).await.unwrap();
     fails(backend.commit(&commit).await, Conflict);
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     fails(backend.commit(&commit).await, Conflict);
     assert_eq!(Content::of(&backend).await.blocks, commit.block.as_slice());
 }
 
-async fn of_16_commits_at_once_one_wins(world: &mut World, backend: OpenedBackend) {
+async fn of_16_commits_at_once_one_wins(env: &mut TestEnv, backend: OpenedBackend) {
     let mut winners = Vec::new();
     for round in 0..4 {
         let head = backend.head().await.unwrap();
-        let hold = world.faults().hold_commits();
+        let hold = env.faults().hold_commits();
         let commits: Vec<_> = (0..16u8)
             .map(|number| {
                 let backend: Arc<dyn Backend> = backend.clone();
@@ -119,7 +119,7 @@ async fn of_16_commits_at_once_one_wins(world: &mut World, backend: OpenedBacken
                 tokio::spawn(async move { backend.commit(&commit).await })
             })
             .collect();
-        while world.faults().held_commits() < 16 {
+        while env.faults().held_commits() < 16 {
             tokio::task::yield_now().await;
         }
         drop(hold);
@@ -136,7 +136,7 @@ async fn of_16_commits_at_once_one_wins(world: &mut World, backend: OpenedBacken
         assert_eq!(after.block.as_bytes(), &[winner + 1; 16]);
         winners.push((winner, round));
     }
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     let nodes: Vec<_> = winners.iter().map(|&(winner, round)| (round, winner.into())).collect();
     assert_eq!(marks_of(&backend, Table::Nodes).await, nodes);
     // Of two rounds that the same one won, the later image counts.

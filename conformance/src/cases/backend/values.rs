@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use ghostwire_store_core::schema::{Column, ColumnKind, MAX_BODY, MAX_KEY, Value};
 
-use super::hand::*;
+use super::fixtures::*;
 
 cases! {
     stored_unopened {
@@ -20,9 +20,9 @@ cases! {
     }
 }
 
-/// Stores `rows`, and reads them after the passage.
-async fn come_back(world: &mut World, rows: Vec<RowChange>) {
-    let backend = world.open_backend().await;
+/// Stores `rows`, and reads them after the reload.
+async fn come_back(env: &mut TestEnv, rows: Vec<RowChange>) {
+    let backend = env.open_backend().await;
     let mut wanted: BTreeMap<Table, BTreeMap<RowKey, Bytes>> = BTreeMap::new();
     for row in &rows {
         let body = row.body.clone().unwrap();
@@ -31,7 +31,7 @@ async fn come_back(world: &mut World, rows: Vec<RowChange>) {
     }
     commit_block(&backend, rows).await;
     compare(&backend, &wanted).await;
-    let backend = world.pass_backend(backend).await;
+    let backend = env.reload_backend(backend).await;
     compare(&backend, &wanted).await;
 }
 
@@ -82,7 +82,7 @@ fn one_at_a_time(values: impl Fn(&Column) -> Vec<Value<'static>>) -> Vec<RowChan
     rows
 }
 
-async fn every_column_comes_back_as_it_was(world: &mut World) {
+async fn every_column_comes_back_as_it_was(env: &mut TestEnv) {
     const LOW: [u8; 32] = [0; 32];
     const HIGH: [u8; 32] = [0xff; 32];
     const MIXED: [u8; 32] = *b"\0\xff\x01\xfe'\"\\;--%_\n\r\t\x7f\x80\xc3\x28 \0abc \xff\0.last";
@@ -95,10 +95,10 @@ async fn every_column_comes_back_as_it_was(world: &mut World) {
             .to_vec(),
         kind => vec![plain(kind)],
     });
-    come_back(world, rows).await;
+    come_back(env, rows).await;
 }
 
-async fn nothing_is_not_the_same_as_empty(world: &mut World) {
+async fn nothing_is_not_the_same_as_empty(env: &mut TestEnv) {
     let mut rows = one_at_a_time(|column| {
         let nothing = column.nullable.then_some(Value::Null);
         let empty = match column.kind {
@@ -116,10 +116,10 @@ async fn nothing_is_not_the_same_as_empty(world: &mut World) {
             body_of(table, |column| if column.nullable { Value::Null } else { plain(column.kind) });
         rows.push(image(table, key(table, 1_000), nothing));
     }
-    come_back(world, rows).await;
+    come_back(env, rows).await;
 }
 
-async fn whole_numbers_and_times_keep_every_digit(world: &mut World) {
+async fn whole_numbers_and_times_keep_every_digit(env: &mut TestEnv) {
     let numbers = |column: &Column| match column.kind {
         ColumnKind::Integer => {
             let edges = [7, 8, 15, 16, 23, 24, 31, 32, 47, 48, 53, 63];
@@ -145,10 +145,10 @@ async fn whole_numbers_and_times_keep_every_digit(world: &mut World) {
         .to_vec(),
         _ => Vec::new(),
     };
-    come_back(world, one_at_a_time(numbers)).await;
+    come_back(env, one_at_a_time(numbers)).await;
 }
 
-async fn fractions_keep_every_bit(world: &mut World) {
+async fn fractions_keep_every_bit(env: &mut TestEnv) {
     let bits = [
         0.0,
         0.1,
@@ -176,7 +176,7 @@ async fn fractions_keep_every_bit(world: &mut World) {
         ColumnKind::Real => bits.map(Value::Real).to_vec(),
         _ => Vec::new(),
     });
-    come_back(world, rows).await;
+    come_back(env, rows).await;
 }
 
 const TEXTS: [&str; 22] = [
@@ -204,12 +204,12 @@ const TEXTS: [&str; 22] = [
     "upper LOWER mIxEd",
 ];
 
-async fn text_in_any_script_comes_back(world: &mut World) {
+async fn text_in_any_script_comes_back(env: &mut TestEnv) {
     let rows = one_at_a_time(|column| match column.kind {
         ColumnKind::Text | ColumnKind::Json => TEXTS.map(Value::Text).to_vec(),
         _ => Vec::new(),
     });
-    come_back(world, rows).await;
+    come_back(env, rows).await;
 }
 
 /// A policy whose text has this many bytes.
@@ -223,26 +223,26 @@ fn long(number: u32, length: usize) -> RowChange {
     image(Table::Policies, key(Table::Policies, number), body)
 }
 
-async fn bodies_of_every_size_come_back(world: &mut World) {
+async fn bodies_of_every_size_come_back(env: &mut TestEnv) {
     let powers = (0..17).map(|bits| 1usize << bits);
     let sizes = powers.flat_map(|power| [power - 1, power, power + 1]);
     let pages = [4_000, 4_050, 4_061, 4_080, 8_150, 12_288, 65_000, 100_000];
     let mut sizes: Vec<_> = sizes.chain(pages).collect();
     sizes.sort_unstable();
     sizes.dedup();
-    come_back(world, (0..).zip(sizes).map(|(number, size)| long(number, size)).collect()).await;
+    come_back(env, (0..).zip(sizes).map(|(number, size)| long(number, size)).collect()).await;
 }
 
-async fn bodies_of_megabytes_come_back(world: &mut World) {
+async fn bodies_of_megabytes_come_back(env: &mut TestEnv) {
     let mib = 1024 * 1024;
     let long_one = long(2, 3 * mib + 5);
     let beside = long_one.body.as_ref().unwrap().len() - (3 * mib + 5);
     let largest = long(3, MAX_BODY - beside);
     assert_eq!(largest.body.as_ref().unwrap().len(), MAX_BODY);
-    come_back(world, vec![long(1, mib), long_one, largest]).await;
+    come_back(env, vec![long(1, mib), long_one, largest]).await;
 }
 
-async fn keys_of_every_shape_come_back(world: &mut World) {
+async fn keys_of_every_shape_come_back(env: &mut TestEnv) {
     let ids: [[u8; 16]; 8] = [
         [0; 16],
         [0xff; 16],
@@ -278,5 +278,5 @@ async fn keys_of_every_shape_come_back(world: &mut World) {
     let longest = RowKey::new().id(&ids[1]).text(&"n".repeat(MAX_KEY - 25)).integer(i64::MAX);
     assert_eq!(longest.as_bytes().len(), MAX_KEY);
     rows.push(image(Table::Metrics, longest, body(Table::Metrics, 77)));
-    come_back(world, rows).await;
+    come_back(env, rows).await;
 }

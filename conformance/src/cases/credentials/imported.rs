@@ -30,9 +30,9 @@ cases! {
     }
 }
 
-async fn imported_credentials_keep_their_text(world: &mut World, store: Opened) {
-    let now = world.options().clock.now();
-    let key = world.options().hash_key.unwrap();
+async fn imported_credentials_keep_their_text(env: &mut TestEnv, store: Opened) {
+    let now = env.options().clock.now();
+    let key = env.options().hash_key.unwrap();
     let alice = create(&store, "alice").await;
     // The public part of such a key may contain the separator.
     let recent = api_key(1, "ab-cd_Ef-123", BCRYPT_2A, now);
@@ -47,7 +47,7 @@ async fn imported_credentials_keep_their_text(world: &mut World, store: Opened) 
         Image::PreAuthKey(bare.clone().into()),
     ];
     store.restore(Restore { images, skip_invalid: false }).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let api = [
         (format!("hskey-api-ab-cd_Ef-123-{SECRET}"), recent.id),
         (format!("XyZ7890.{SECRET}"), older.id),
@@ -65,7 +65,7 @@ async fn imported_credentials_keep_their_text(world: &mut World, store: Opened) 
         // The second time with the hashes that replaced the imported ones.
         settle(&store).await;
     }
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     for (text, id) in &api {
         assert_eq!(store.api_keys().authenticate(text).await.unwrap().id, *id);
     }
@@ -74,13 +74,13 @@ async fn imported_credentials_keep_their_text(world: &mut World, store: Opened) 
     }
 }
 
-async fn an_imported_hash_is_replaced_at_its_first_use(world: &mut World, store: Opened) {
-    let imported = Imported::bring(world, &store, bcrypt(BCRYPT_2A)).await;
-    let store = world.pass(store).await;
+async fn an_imported_hash_is_replaced_at_its_first_use(env: &mut TestEnv, store: Opened) {
+    let imported = Imported::bring(env, &store, bcrypt(BCRYPT_2A)).await;
+    let store = env.reload(store).await;
     imported.check(&store).await.unwrap();
     settle(&store).await;
-    let store = world.pass(store).await;
-    let key_id = world.options().hash_key.unwrap().id();
+    let store = env.reload(store).await;
+    let key_id = env.options().hash_key.unwrap().id();
     for (hash, revision) in imported.hashes(&store) {
         assert_eq!(hash.scheme(), SecretScheme::Hmac { key_id });
         assert_eq!(revision.get(), 2);
@@ -90,28 +90,28 @@ async fn an_imported_hash_is_replaced_at_its_first_use(world: &mut World, store:
     assert!(audit.iter().all(|entry| entry.action.as_str() == "user.create"), "{audit:?}");
     imported.check(&store).await.unwrap();
     settle(&store).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert!(imported.hashes(&store).iter().all(|(_, revision)| revision.get() == 2));
 }
 
-async fn a_wrong_secret_replaces_nothing(world: &mut World, store: Opened) {
-    let imported = Imported::bring(world, &store, bcrypt(BCRYPT_2A)).await;
+async fn a_wrong_secret_replaces_nothing(env: &mut TestEnv, store: Opened) {
+    let imported = Imported::bring(env, &store, bcrypt(BCRYPT_2A)).await;
     let wrong = SECRET.replace('f', "e");
     for (api, preauth) in [(imported.api_text(&wrong), imported.preauth_text(&wrong))] {
         fails(store.api_keys().authenticate(&api).await, PermissionDenied);
         fails(store.preauth_keys().authenticate(&preauth).await, PermissionDenied);
     }
     settle(&store).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     for (hash, revision) in imported.hashes(&store) {
         assert_eq!((hash, revision), (bcrypt(BCRYPT_2A), Revision::FIRST));
     }
     imported.check(&store).await.unwrap();
 }
 
-async fn what_bcrypt_takes_for_the_secret_is_wrong(world: &mut World, store: Opened) {
-    let imported = Imported::bring(world, &store, bcrypt(BCRYPT_2A)).await;
-    let store = world.pass(store).await;
+async fn what_bcrypt_takes_for_the_secret_is_wrong(env: &mut TestEnv, store: Opened) {
+    let imported = Imported::bring(env, &store, bcrypt(BCRYPT_2A)).await;
+    let store = env.reload(store).await;
     // bcrypt ends a secret with a zero, repeats it, and reads 72 bytes.
     let again = format!("{SECRET}\0{}", &SECRET[..7]);
     for wrong in [again.clone(), format!("{again} and more"), format!("{SECRET}\0")] {
@@ -123,12 +123,12 @@ async fn what_bcrypt_takes_for_the_secret_is_wrong(world: &mut World, store: Ope
     }
     assert_eq!(store.info().imported_hash_checks, 0);
     settle(&store).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     imported.check(&store).await.unwrap();
 }
 
-async fn a_key_that_ended_costs_no_check(world: &mut World, store: Opened) {
-    let now = world.options().clock.now();
+async fn a_key_that_ended_costs_no_check(env: &mut TestEnv, store: Opened) {
+    let now = env.options().clock.now();
     let alice = user(&store, "alice").await;
     let ended = Some(now);
     let api = |n: u8| api_key(n, &format!("abcdef01234{n}"), BCRYPT_2A, now);
@@ -145,7 +145,7 @@ async fn a_key_that_ended_costs_no_check(world: &mut World, store: Opened) {
         Image::PreAuthKey(used_up.clone().into()),
     ];
     store.restore(Restore { images, skip_invalid: false }).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     for secret in [SECRET, "a guess"] {
         for n in [1, 2] {
             let text = format!("hskey-api-abcdef01234{n}-{secret}");
@@ -165,10 +165,10 @@ async fn a_key_that_ended_costs_no_check(world: &mut World, store: Opened) {
     assert_eq!(store.info().imported_hash_checks, 1);
 }
 
-async fn a_hash_above_cost_14_is_crypto(world: &mut World, store: Opened) {
+async fn a_hash_above_cost_14_is_crypto(env: &mut TestEnv, store: Opened) {
     let costly = bcrypt(&BCRYPT_2A.replacen("$04$", "$15$", 1));
-    let imported = Imported::bring(world, &store, costly.clone()).await;
-    let store = world.pass(store).await;
+    let imported = Imported::bring(env, &store, costly.clone()).await;
+    let store = env.reload(store).await;
     fails(store.api_keys().authenticate(&imported.api_text(SECRET)).await, Crypto);
     let text = imported.preauth_text(SECRET);
     fails(store.preauth_keys().authenticate(&text).await, Crypto);
@@ -176,11 +176,11 @@ async fn a_hash_above_cost_14_is_crypto(world: &mut World, store: Opened) {
     assert!(imported.hashes(&store).iter().all(|(hash, _)| *hash == costly));
 }
 
-async fn a_newer_hash_is_never_overwritten(world: &mut World, store: Opened) {
-    let imported = Imported::bring(world, &store, bcrypt(BCRYPT_2A)).await;
+async fn a_newer_hash_is_never_overwritten(env: &mut TestEnv, store: Opened) {
+    let imported = Imported::bring(env, &store, bcrypt(BCRYPT_2A)).await;
     imported.check(&store).await.unwrap();
     settle(&store).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let newer = imported.hashes(&store);
     // What a check that began before the hash was replaced would send now.
     let (from, to) = (bcrypt(BCRYPT_2A), SecretHash::hmac([9; 4], [9; 32]));
@@ -193,13 +193,13 @@ async fn a_newer_hash_is_never_overwritten(world: &mut World, store: Opened) {
     let before = store.view().serial();
     store.transact(late).await.unwrap();
     assert_eq!(store.view().serial(), before);
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(imported.hashes(&store), newer);
     imported.check(&store).await.unwrap();
 }
 
-async fn concurrent_first_uses_replace_it_once(world: &mut World, store: Opened) {
-    let imported = Imported::bring(world, &store, bcrypt(BCRYPT_2A)).await;
+async fn concurrent_first_uses_replace_it_once(env: &mut TestEnv, store: Opened) {
+    let imported = Imported::bring(env, &store, bcrypt(BCRYPT_2A)).await;
     let text: Arc<str> = imported.api_text(SECRET).into();
     let checks: Vec<_> = (0..8)
         .map(|_| {
@@ -211,15 +211,15 @@ async fn concurrent_first_uses_replace_it_once(world: &mut World, store: Opened)
         assert_eq!(check.await.unwrap().unwrap().id, imported.api);
     }
     settle(&store).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let key = store.view().api_keys().get(imported.api).unwrap().clone();
     assert_eq!(key.revision.get(), 2);
     assert_eq!(store.api_keys().authenticate(&text).await.unwrap().id, imported.api);
 }
 
-async fn a_key_without_a_public_part_is_found_by_its_newest_hash(world: &mut World, store: Opened) {
-    let now = world.options().clock.now();
-    let hash_key = world.options().hash_key.unwrap();
+async fn a_key_without_a_public_part_is_found_by_its_newest_hash(env: &mut TestEnv, store: Opened) {
+    let now = env.options().clock.now();
+    let hash_key = env.options().hash_key.unwrap();
     let alice = create(&store, "alice").await;
     let hash_of = |text: &str| preauth_key_hash(&hash_key, text);
     let (older, newer) = ("0f".repeat(24), "1e".repeat(24));
@@ -229,22 +229,22 @@ async fn a_key_without_a_public_part_is_found_by_its_newest_hash(world: &mut Wor
     let (from, to) = (hash_of(&older), hash_of(&newer));
     let replace = PreAuthKeyCommand::Rehash { id: key.id, from, to };
     store.transact(Transaction::new().then(replace).unwrap()).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.preauth_keys().authenticate(&newer).await.unwrap().id, key.id);
     fails(store.preauth_keys().authenticate(&older).await, PermissionDenied);
 }
 
-async fn a_hash_of_cost_14_is_checked(world: &mut World, store: Opened) {
-    let imported = Imported::bring(world, &store, bcrypt(BCRYPT_COST_14)).await;
+async fn a_hash_of_cost_14_is_checked(env: &mut TestEnv, store: Opened) {
+    let imported = Imported::bring(env, &store, bcrypt(BCRYPT_COST_14)).await;
     let text = imported.api_text(SECRET);
     assert_eq!(store.api_keys().authenticate(&text).await.unwrap().id, imported.api);
 }
 
-async fn an_imported_hash_is_checked_while_the_writer_is_busy(world: &mut World, store: Opened) {
-    let imported = Imported::bring(world, &store, bcrypt(BCRYPT_2A)).await;
-    let hold = world.faults().hold_commits();
+async fn an_imported_hash_is_checked_while_the_writer_is_busy(env: &mut TestEnv, store: Opened) {
+    let imported = Imported::bring(env, &store, bcrypt(BCRYPT_2A)).await;
+    let hold = env.faults().hold_commits();
     let write = spawn_create(&store, "bob");
-    until_held(world).await;
+    until_held(env).await;
     imported.check(&store).await.unwrap();
     assert!(!write.is_finished());
     drop(hold);
@@ -253,10 +253,10 @@ async fn an_imported_hash_is_checked_while_the_writer_is_busy(world: &mut World,
     assert!(imported.hashes(&store).iter().all(|(_, revision)| revision.get() == 2));
 }
 
-async fn guesses_at_a_key_delay_nothing_else(world: &mut World, store: Opened) {
+async fn guesses_at_a_key_delay_nothing_else(env: &mut TestEnv, store: Opened) {
     const GUESSES: usize = 600;
     let slow = bcrypt(&BCRYPT_2A.replacen("$04$", "$08$", 1));
-    let imported = Imported::bring(world, &store, slow).await;
+    let imported = Imported::bring(env, &store, slow).await;
     let (asked, answered) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let guesses: Vec<_> = (0..GUESSES)
         .map(|number| {
@@ -347,8 +347,8 @@ struct Imported {
 }
 
 impl Imported {
-    async fn bring(world: &World, store: &Opened, hash: SecretHash) -> Self {
-        let now = world.options().clock.now();
+    async fn bring(env: &TestEnv, store: &Opened, hash: SecretHash) -> Self {
+        let now = env.options().clock.now();
         let alice = user(store, "alice").await;
         let api = ApiKey { hash: hash.clone(), ..api_key(1, "abcdef012345", BCRYPT_2A, now) };
         let preauth = preauth_key(2, Some("543210fedcba"), hash, alice, now);

@@ -31,10 +31,10 @@ cases! {
     }
 }
 
-async fn the_use_of_an_api_key_is_recorded_once_a_minute(world: &mut World, mut store: Opened) {
+async fn the_use_of_an_api_key_is_recorded_once_a_minute(env: &mut TestEnv, mut store: Opened) {
     let (key, text) = store.api_keys().create(NewApiKey::default()).await.unwrap();
     assert_eq!(key.last_used_at, None);
-    let start = world.options().clock.now();
+    let start = env.options().clock.now();
     let second = Duration::from_secs(1);
     for (after, recorded) in [
         (Duration::ZERO, 0),
@@ -45,13 +45,13 @@ async fn the_use_of_an_api_key_is_recorded_once_a_minute(world: &mut World, mut 
         (119 * second, 60),
         (200 * second, 200),
     ] {
-        world.clock().set(start.saturating_add(after));
+        env.clock().set(start.saturating_add(after));
         store.api_keys().authenticate(text.expose()).await.unwrap();
         settle(&store).await;
         let found = store.api_keys().get(key.id).await.unwrap().unwrap();
         assert_eq!(found.last_used_at, Some(start.saturating_add(recorded * second)));
         assert_eq!(found.revision, Revision::FIRST, "a use is no edit");
-        store = world.pass(store).await;
+        store = env.reload(store).await;
         assert_eq!(store.api_keys().get(key.id).await.unwrap(), Some(found));
     }
     // One commit for making it, three for its uses.
@@ -60,66 +60,66 @@ async fn the_use_of_an_api_key_is_recorded_once_a_minute(world: &mut World, mut 
     assert_eq!(audit.items.len(), 1, "uses leave no lines");
 }
 
-async fn the_use_of_a_session_is_recorded_once_a_minute(world: &mut World, mut store: Opened) {
-    let (session, text) = begin(world, &store, HOUR).await;
-    let start = world.options().clock.now();
+async fn the_use_of_a_session_is_recorded_once_a_minute(env: &mut TestEnv, mut store: Opened) {
+    let (session, text) = begin(env, &store, HOUR).await;
+    let start = env.options().clock.now();
     assert_eq!(session.last_seen, start);
     let second = Duration::from_secs(1);
     for (after, recorded) in
         [(60 * second - MICROSECOND, 0), (60 * second, 60), (119 * second, 60), (120 * second, 120)]
     {
-        world.clock().set(start.saturating_add(after));
+        env.clock().set(start.saturating_add(after));
         let touched = store.sessions().touch(session.id, None).await.unwrap();
         assert_eq!(touched.last_seen, start.saturating_add(recorded * second));
         assert_eq!(touched.expires_at, session.expires_at);
-        store = world.pass(store).await;
+        store = env.reload(store).await;
         assert_eq!(store.sessions().authenticate(text.expose()).await.unwrap(), touched);
     }
     // The user, the session, and two uses.
     assert_eq!(store.view().serial().get(), 4);
 }
 
-async fn moving_a_sessions_end_is_always_recorded(world: &mut World, mut store: Opened) {
-    let (session, _) = begin(world, &store, HOUR).await;
+async fn moving_a_sessions_end_is_always_recorded(env: &mut TestEnv, mut store: Opened) {
+    let (session, _) = begin(env, &store, HOUR).await;
     let mut end = session.expires_at;
     for _ in 0..3 {
-        world.advance(1);
+        env.advance(1);
         end = end.saturating_add(Duration::from_secs(1));
         let touched = store.sessions().touch(session.id, Some(end)).await.unwrap();
         assert_eq!(touched.expires_at, end);
-        store = world.pass(store).await;
+        store = env.reload(store).await;
         assert_eq!(store.view().sessions().get(session.id), Some(&touched));
     }
     let before = store.view().serial();
     store.sessions().touch(session.id, Some(end)).await.unwrap();
     assert_eq!(store.view().serial(), before, "the end did not move");
-    let now = world.options().clock.now();
+    let now = env.options().clock.now();
     let error = store.sessions().touch(session.id, Some(now)).await.unwrap_err();
     assert_eq!(*error.kind(), InvalidArgument, "it would end at once");
     assert_eq!(store.view().serial(), before);
 }
 
-async fn a_check_does_not_wait_for_the_record(world: &mut World, store: Opened) {
+async fn a_check_does_not_wait_for_the_record(env: &mut TestEnv, store: Opened) {
     let (key, text) = store.api_keys().create(NewApiKey::default()).await.unwrap();
-    let hold = world.faults().hold_commits();
+    let hold = env.faults().hold_commits();
     let found = store.api_keys().authenticate(text.expose()).await.unwrap();
     assert_eq!(found.last_used_at, None);
-    until_held(world).await;
+    until_held(env).await;
     assert_eq!(store.view().api_keys().get(key.id).unwrap().last_used_at, None);
     drop(hold);
     settle(&store).await;
-    let now = world.options().clock.now();
+    let now = env.options().clock.now();
     assert_eq!(store.view().api_keys().get(key.id).unwrap().last_used_at, Some(now));
 }
 
-async fn a_record_is_lost_if_the_queue_is_full(world: &mut World) {
-    let mut options = world.options();
+async fn a_record_is_lost_if_the_queue_is_full(env: &mut TestEnv) {
+    let mut options = env.options();
     options.writer.queue_capacity = 1;
     options.writer.max_group = 1;
     options.writer.queue_timeout = Duration::from_millis(20);
-    let store = world.open_with(options).await;
+    let store = env.open_with(options).await;
     let (key, text) = store.api_keys().create(NewApiKey::default()).await.unwrap();
-    let hold = world.faults().hold_commits();
+    let hold = env.faults().hold_commits();
     let mut writes: FuturesUnordered<_> = (0..64)
         .map(|n| {
             let store = store.clone();
@@ -137,20 +137,20 @@ async fn a_record_is_lost_if_the_queue_is_full(world: &mut World) {
     assert_eq!(store.view().api_keys().get(key.id).unwrap().last_used_at, None);
     store.api_keys().authenticate(text.expose()).await.unwrap();
     settle(&store).await;
-    let now = world.options().clock.now();
+    let now = env.options().clock.now();
     assert_eq!(store.view().api_keys().get(key.id).unwrap().last_used_at, Some(now));
 }
 
-async fn a_revoked_api_key_stays_listed_and_works_no_longer(world: &mut World, store: Opened) {
+async fn a_revoked_api_key_stays_listed_and_works_no_longer(env: &mut TestEnv, store: Opened) {
     let (key, text) = store.api_keys().create(NewApiKey::default()).await.unwrap();
     let (other, other_text) = store.api_keys().create(NewApiKey::default()).await.unwrap();
     store.api_keys().authenticate(text.expose()).await.unwrap();
     settle(&store).await;
-    world.advance(1);
-    let now = world.options().clock.now();
+    env.advance(1);
+    let now = env.options().clock.now();
     let revoked = store.api_keys().revoke(key.id).await.unwrap();
     assert_eq!((revoked.revoked_at, revoked.revision.get()), (Some(now), 2));
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     fails(store.api_keys().authenticate(text.expose()).await, PermissionDenied);
     store.api_keys().authenticate(other_text.expose()).await.unwrap();
     settle(&store).await;
@@ -165,20 +165,20 @@ async fn a_revoked_api_key_stays_listed_and_works_no_longer(world: &mut World, s
     assert_eq!(store.api_keys().get(key.id).await.unwrap(), Some(revoked));
     fails(store.api_keys().revoke(key.id).await, NotFound);
     store.api_keys().delete(key.id).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.api_keys().get(key.id).await.unwrap(), None);
     fails(store.api_keys().delete(key.id).await, NotFound);
     fails(store.api_keys().revoke(key.id).await, NotFound);
     assert_eq!(store.view().api_keys().len(), 1);
 }
 
-async fn a_revoked_preauth_key_stays_listed_and_its_nodes_stay(world: &mut World, store: Opened) {
+async fn a_revoked_preauth_key_stays_listed_and_its_nodes_stay(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let key = reusable_key(&store, alice).await;
     let node = register(&store, 1, with(&key)).await;
     let revoked = store.preauth_keys().revoke(key.id).await.unwrap();
-    assert_eq!(revoked.revoked_at, Some(world.options().clock.now()));
-    let store = world.pass(store).await;
+    assert_eq!(revoked.revoked_at, Some(env.options().clock.now()));
+    let store = env.reload(store).await;
     fails(store.nodes().register(machine(2, with(&key))).await, PermissionDenied);
     let page = PageRequest::default();
     let listed = store.preauth_keys().list(&KeyFilter::default(), &page).await.unwrap();
@@ -186,26 +186,26 @@ async fn a_revoked_preauth_key_stays_listed_and_its_nodes_stay(world: &mut World
     assert_eq!(store.nodes().get(node.id).await.unwrap(), Some(node.clone()));
     fails(store.preauth_keys().revoke(key.id).await, NotFound);
     store.preauth_keys().delete(key.id).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.preauth_keys().get(key.id).await.unwrap(), None);
     assert_eq!(store.nodes().get(node.id).await.unwrap(), Some(node));
     fails(store.preauth_keys().delete(key.id).await, NotFound);
     fails(store.nodes().register(machine(2, with(&key))).await, NotFound);
 }
 
-async fn a_check_only_says_which_key_it_is(world: &mut World, store: Opened) {
+async fn a_check_only_says_which_key_it_is(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let once = one_time(alice);
     let (fresh, fresh_text) = store.preauth_keys().create(once.clone()).await.unwrap();
     let (used, used_text) = store.preauth_keys().create(once.clone()).await.unwrap();
     register(&store, 1, with(&used)).await;
-    let expires_at = Some(world.options().clock.now().saturating_add(Duration::from_secs(1)));
+    let expires_at = Some(env.options().clock.now().saturating_add(Duration::from_secs(1)));
     let new = NewPreAuthKey { expires_at, ..once.clone() };
     let (expired, expired_text) = store.preauth_keys().create(new).await.unwrap();
     let (revoked, revoked_text) = store.preauth_keys().create(once).await.unwrap();
     store.preauth_keys().revoke(revoked.id).await.unwrap();
-    world.advance(1);
-    let store = world.pass(store).await;
+    env.advance(1);
+    let store = env.reload(store).await;
     let before = store.view().serial();
     for _ in 0..3 {
         for (id, text) in [
@@ -230,18 +230,18 @@ async fn a_check_only_says_which_key_it_is(world: &mut World, store: Opened) {
     }
     assert_eq!(reasons.len(), 3, "{reasons:?}");
     register(&store, 2, with(&fresh)).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.view().nodes().len(), 2);
 }
 
-async fn a_session_ends_at_its_moment(world: &mut World, store: Opened) {
-    let (session, text) = begin(world, &store, HOUR).await;
-    let store = world.pass(store).await;
-    world.clock().set(session.expires_at.saturating_sub(MICROSECOND));
+async fn a_session_ends_at_its_moment(env: &mut TestEnv, store: Opened) {
+    let (session, text) = begin(env, &store, HOUR).await;
+    let store = env.reload(store).await;
+    env.clock().set(session.expires_at.saturating_sub(MICROSECOND));
     store.sessions().authenticate(text.expose()).await.unwrap();
     store.sessions().touch(session.id, None).await.unwrap();
-    let store = world.pass(store).await;
-    world.clock().set(session.expires_at);
+    let store = env.reload(store).await;
+    env.clock().set(session.expires_at);
     fails(store.sessions().authenticate(text.expose()).await, PermissionDenied);
     for end in [None, Some(session.expires_at.saturating_add(HOUR))] {
         let error = store.sessions().touch(session.id, end).await.unwrap_err();
@@ -249,10 +249,10 @@ async fn a_session_ends_at_its_moment(world: &mut World, store: Opened) {
     }
 }
 
-async fn sweeping_removes_exactly_the_expired(world: &mut World, store: Opened) {
+async fn sweeping_removes_exactly_the_expired(env: &mut TestEnv, store: Opened) {
     let mut sessions = Vec::new();
     let alice = user(&store, "alice").await;
-    let now = world.options().clock.now();
+    let now = env.options().clock.now();
     for seconds in [30, 10, 20, 20, 40] {
         let expires_at = now.saturating_add(Duration::from_secs(seconds));
         let new = session_of(SessionOwner::User(alice), expires_at);
@@ -263,20 +263,20 @@ async fn sweeping_removes_exactly_the_expired(world: &mut World, store: Opened) 
     sessions[2] = store.sessions().touch(sessions[2].id, moved).await.unwrap();
     let sooner = Some(now.saturating_add(Duration::from_secs(15)));
     sessions[4] = store.sessions().touch(sessions[4].id, sooner).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.sessions().sweep().await.unwrap(), 0);
-    world.advance(20);
+    env.advance(20);
     assert_eq!(store.sessions().sweep().await.unwrap(), 3);
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let page = store.sessions().list(None, &PageRequest::default()).await.unwrap();
     assert_eq!(page.items, [sessions[0].clone(), sessions[2].clone()]);
     assert_eq!(store.sessions().sweep().await.unwrap(), 0);
     fails(store.sessions().end(sessions[1].id).await, NotFound);
 }
 
-async fn a_session_that_would_end_at_once_is_refused(world: &mut World, store: Opened) {
+async fn a_session_that_would_end_at_once_is_refused(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
-    let now = world.options().clock.now();
+    let now = env.options().clock.now();
     let new = |owner, expires_at| session_of(owner, expires_at);
     let owner = SessionOwner::User(alice);
     for end in [now, now.saturating_sub(HOUR), Timestamp::EPOCH] {
@@ -290,13 +290,13 @@ async fn a_session_that_would_end_at_once_is_refused(world: &mut World, store: O
     }
     let end = now.saturating_add(MICROSECOND);
     let (shortest, _) = store.sessions().begin(new(owner, end)).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let page = store.sessions().list(None, &PageRequest::default()).await.unwrap();
     assert_eq!(page.items, [shortest]);
 }
 
-async fn an_ended_session_is_gone(world: &mut World, store: Opened) {
-    let (session, text) = begin(world, &store, HOUR).await;
+async fn an_ended_session_is_gone(env: &mut TestEnv, store: Opened) {
+    let (session, text) = begin(env, &store, HOUR).await;
     let (key, _) = match session.owner {
         SessionOwner::User(user) => store.preauth_keys().create(reusable(user)).await.unwrap(),
         SessionOwner::Node(_) => unreachable!("it was begun for a user"),
@@ -307,7 +307,7 @@ async fn an_ended_session_is_gone(world: &mut World, store: Opened) {
     let new = NewSession { owner, client, expires_at: session.expires_at };
     let (of_node, node_text) = store.sessions().begin(new).await.unwrap();
     store.sessions().end(session.id).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     fails(store.sessions().authenticate(text.expose()).await, PermissionDenied);
     fails(store.sessions().end(session.id).await, NotFound);
     fails(store.sessions().touch(session.id, None).await, NotFound);
@@ -318,9 +318,9 @@ async fn an_ended_session_is_gone(world: &mut World, store: Opened) {
 }
 
 /// A session of a new user.
-async fn begin(world: &World, store: &Opened, length: Duration) -> (Arc<Session>, Secret) {
+async fn begin(env: &TestEnv, store: &Opened, length: Duration) -> (Arc<Session>, Secret) {
     let alice = user(store, "alice").await;
-    let expires_at = world.options().clock.now().saturating_add(length);
+    let expires_at = env.options().clock.now().saturating_add(length);
     let new = session_of(SessionOwner::User(alice), expires_at);
     store.sessions().begin(new).await.unwrap()
 }

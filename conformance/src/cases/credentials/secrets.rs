@@ -24,21 +24,21 @@ cases! {
     }
 }
 
-async fn a_secret_is_shown_once_and_still_checks(world: &mut World, store: Opened) {
-    let all = Credentials::make(world, &store).await;
-    let store = world.pass(store).await;
+async fn a_secret_is_shown_once_and_still_checks(env: &mut TestEnv, store: Opened) {
+    let all = Credentials::make(env, &store).await;
+    let store = env.reload(store).await;
     all.check(&store).await;
-    let store = world.reopen(store).await;
+    let store = env.reopen(store).await;
     all.check(&store).await;
 }
 
-async fn no_secret_is_among_what_is_kept(world: &mut World, store: Opened) {
-    let all = Credentials::make(world, &store).await;
+async fn no_secret_is_among_what_is_kept(env: &mut TestEnv, store: Opened) {
+    let all = Credentials::make(env, &store).await;
     // Uses and refusals leave nothing of it either.
     all.check(&store).await;
     store.api_keys().authenticate(&format!("{}x", all.api_text.expose())).await.unwrap_err();
     settle(&store).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let secrets = [&all.api_text, &all.preauth_text, &all.session_text]
         .map(|text| text.expose().rsplit_once('-').unwrap().1.to_owned());
     let mut kept: Vec<u8> = Vec::new();
@@ -53,7 +53,7 @@ async fn no_secret_is_among_what_is_kept(world: &mut World, store: Opened) {
     let audit = store.audit().query(&AuditQuery::default(), &page).await.unwrap();
     kept.extend(format!("{audit:?}").bytes());
     store.close().await.unwrap();
-    let backend = world.open_backend().await;
+    let backend = env.open_backend().await;
     let head = backend.head().await.unwrap();
     for table in Table::ALL {
         let scan = Scan { range: KeyRange::all(table), reverse: false, limit: 10_000 };
@@ -67,7 +67,7 @@ async fn no_secret_is_among_what_is_kept(world: &mut World, store: Opened) {
         kept.extend(block.bytes);
     }
     backend.close().await.unwrap();
-    for file in world.place().files() {
+    for file in env.place().files() {
         kept.extend(std::fs::read(file).unwrap());
     }
     let is_kept = |sought: &[u8]| kept.windows(sought.len()).any(|window| window == sought);
@@ -79,10 +79,10 @@ async fn no_secret_is_among_what_is_kept(world: &mut World, store: Opened) {
     }
 }
 
-async fn what_is_kept_is_a_hash_under_the_key_outside(world: &mut World, store: Opened) {
-    let all = Credentials::make(world, &store).await;
-    let store = world.pass(store).await;
-    let key = world.options().hash_key.unwrap();
+async fn what_is_kept_is_a_hash_under_the_key_outside(env: &mut TestEnv, store: Opened) {
+    let all = Credentials::make(env, &store).await;
+    let store = env.reload(store).await;
+    let key = env.options().hash_key.unwrap();
     let view = store.view();
     let api = &view.api_keys().get(all.api_key.id).unwrap().hash;
     let preauth = &view.preauth_keys().get(all.preauth_key.id).unwrap().hash;
@@ -95,52 +95,52 @@ async fn what_is_kept_is_a_hash_under_the_key_outside(world: &mut World, store: 
     assert_ne!(*preauth, preauth_key_hash(&HashKey::new([4; 32]), secret));
 }
 
-async fn without_the_hash_key_credentials_are_crypto_and_all_else_works(world: &mut World) {
-    let store = world.open().await;
-    let all = Credentials::make(world, &store).await;
-    let store = world.pass(store).await;
+async fn without_the_hash_key_credentials_are_crypto_and_all_else_works(env: &mut TestEnv) {
+    let store = env.open().await;
+    let all = Credentials::make(env, &store).await;
+    let store = env.reload(store).await;
     store.close().await.unwrap();
-    let mut options = world.options();
+    let mut options = env.options();
     options.hash_key = None;
-    let store = world.open_with(options).await;
+    let store = env.open_with(options).await;
     let before = store.view().serial();
     for error in all.errors(&store).await {
         assert_eq!(*error.kind(), Crypto, "{error}");
     }
-    let new = session_of(all.session.owner, world.options().clock.now().saturating_add(HOUR));
+    let new = session_of(all.session.owner, env.options().clock.now().saturating_add(HOUR));
     fails(store.api_keys().create(NewApiKey::default()).await, Crypto);
     fails(store.preauth_keys().create(reusable(all.alice)).await, Crypto);
     fails(store.sessions().begin(new).await, Crypto);
     assert_eq!(store.view().serial(), before, "nothing was made");
     create(&store, "bob").await;
     store.api_keys().revoke(all.api_key.id).await.unwrap();
-    let store = world.reopen(store).await;
+    let store = env.reopen(store).await;
     store.preauth_keys().authenticate(all.preauth_text.expose()).await.unwrap();
     fails(store.api_keys().authenticate(all.api_text.expose()).await, PermissionDenied);
 }
 
-async fn another_hash_key_is_noticed(world: &mut World, store: Opened) {
-    let all = Credentials::make(world, &store).await;
-    let store = world.pass(store).await;
+async fn another_hash_key_is_noticed(env: &mut TestEnv, store: Opened) {
+    let all = Credentials::make(env, &store).await;
+    let store = env.reload(store).await;
     store.close().await.unwrap();
-    let mut options = world.options();
+    let mut options = env.options();
     options.hash_key = Some(Arc::new(HashKey::new([4; 32])));
-    let store = world.open_with(options).await;
+    let store = env.open_with(options).await;
     for error in all.errors(&store).await {
         assert_eq!(*error.kind(), Crypto, "{error}");
     }
     let (key, text) = store.api_keys().create(NewApiKey::default()).await.unwrap();
     assert_eq!(store.api_keys().authenticate(text.expose()).await.unwrap().id, key.id);
     settle(&store).await;
-    let store = world.reopen(store).await;
+    let store = env.reopen(store).await;
     all.check(&store).await;
     fails(store.api_keys().authenticate(text.expose()).await, Crypto);
 }
 
-async fn new_credentials_have_mark_public_part_and_secret(world: &mut World, store: Opened) {
-    let all = Credentials::make(world, &store).await;
-    let other = Credentials::make_named(world, &store, "bob").await;
-    let store = world.pass(store).await;
+async fn new_credentials_have_mark_public_part_and_secret(env: &mut TestEnv, store: Opened) {
+    let all = Credentials::make(env, &store).await;
+    let other = Credentials::make_named(env, &store, "bob").await;
+    let store = env.reload(store).await;
     let view = store.view();
     let prefix = |id| view.preauth_keys().get(id).unwrap().prefix.clone().unwrap().to_string();
     for all in [&all, &other] {
@@ -176,9 +176,9 @@ async fn new_credentials_have_mark_public_part_and_secret(world: &mut World, sto
     }
 }
 
-async fn every_reason_gives_the_same_refusal(world: &mut World, store: Opened) {
-    let now = world.options().clock.now();
-    let all = Credentials::make(world, &store).await;
+async fn every_reason_gives_the_same_refusal(env: &mut TestEnv, store: Opened) {
+    let now = env.options().clock.now();
+    let all = Credentials::make(env, &store).await;
     let expires_at = Some(now.saturating_add(HOUR));
     let new = NewApiKey { expires_at, ..NewApiKey::default() };
     let (_, expiring) = store.api_keys().create(new).await.unwrap();
@@ -190,12 +190,12 @@ async fn every_reason_gives_the_same_refusal(world: &mut World, store: Opened) {
     let (_, ending) = store.sessions().begin(new.clone()).await.unwrap();
     let (ended, ended_text) = store.sessions().begin(new).await.unwrap();
     store.sessions().end(ended.id).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
 
-    world.clock().set(now.saturating_add(HOUR).saturating_sub(MICROSECOND));
+    env.clock().set(now.saturating_add(HOUR).saturating_sub(MICROSECOND));
     store.api_keys().authenticate(expiring.expose()).await.unwrap();
     store.sessions().authenticate(ending.expose()).await.unwrap();
-    world.clock().set(now.saturating_add(HOUR));
+    env.clock().set(now.saturating_add(HOUR));
     let mut refusals = Vec::new();
     for text in [
         other_secret(&all.api_text),
@@ -228,11 +228,11 @@ async fn every_reason_gives_the_same_refusal(world: &mut World, store: Opened) {
     assert_equal_refusals(&refusals);
 }
 
-async fn a_preauth_key_is_refused_if_wrong_or_unknown(world: &mut World, store: Opened) {
-    let all = Credentials::make(world, &store).await;
+async fn a_preauth_key_is_refused_if_wrong_or_unknown(env: &mut TestEnv, store: Opened) {
+    let all = Credentials::make(env, &store).await;
     let (deleted_key, deleted) = store.preauth_keys().create(reusable(all.alice)).await.unwrap();
     store.preauth_keys().delete(deleted_key.id).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let mut refusals = Vec::new();
     for text in [
         other_secret(&all.preauth_text),
@@ -285,16 +285,16 @@ struct Credentials {
 }
 
 impl Credentials {
-    async fn make(world: &World, store: &Opened) -> Self {
-        Self::make_named(world, store, "alice").await
+    async fn make(env: &TestEnv, store: &Opened) -> Self {
+        Self::make_named(env, store, "alice").await
     }
 
-    async fn make_named(world: &World, store: &Opened, name: &str) -> Self {
+    async fn make_named(env: &TestEnv, store: &Opened, name: &str) -> Self {
         let alice = user(store, name).await;
         let (api_key, api_text) = store.api_keys().create(api_key_of(alice)).await.unwrap();
         let (preauth_key, preauth_text) =
             store.preauth_keys().create(reusable(alice)).await.unwrap();
-        let expires_at = world.options().clock.now().saturating_add(24 * HOUR);
+        let expires_at = env.options().clock.now().saturating_add(24 * HOUR);
         let new = session_of(SessionOwner::User(alice), expires_at);
         let (session, session_text) = store.sessions().begin(new).await.unwrap();
         Self { alice, api_key, api_text, preauth_key, preauth_text, session, session_text }

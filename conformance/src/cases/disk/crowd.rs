@@ -1,6 +1,6 @@
 //! Power that is lost while several callers write: their commands share commits.
 
-use super::life::{Life, open, options};
+use super::workload::{Workload, open, options};
 use crate::prelude::*;
 
 const CALLERS: u32 = 6;
@@ -32,8 +32,8 @@ pub(super) async fn of_concurrent_registrations_each_is_whole_or_absent(
         let Some(disk) = place.disk() else {
             return Verdict::Skipped("the place has no disk that loses power");
         };
-        let life = Life::new(effort.seed);
-        let made = options(materialize, &life.clock, effort.seed);
+        let workload = Workload::new(effort.seed);
+        let made = options(materialize, &workload.clock, effort.seed);
         let (_, store) = open(place.as_ref(), made).await.unwrap();
         let owner = user(&store, "owner").await;
         let recorder = Arc::new(Recorder::default());
@@ -49,14 +49,14 @@ pub(super) async fn of_concurrent_registrations_each_is_whole_or_absent(
         let acknowledged = recorder.acknowledged.lock().unwrap().clone();
         assert_eq!(acknowledged.len(), (CALLERS * REGISTRATIONS) as usize);
         let losses = std::mem::take(&mut *recorder.losses.lock().unwrap());
-        let dice = Dice::new(effort.seed);
+        let rng = Rng::new(effort.seed);
         for _ in 0..effort.kills * 2 {
-            let (disk, count) = &losses[dice.below(losses.len())];
-            let seed = dice.number();
+            let (disk, count) = &losses[rng.below(losses.len())];
+            let seed = rng.number();
             let image = place.after_power_loss(disk.as_ref(), seed).await.unwrap();
             image.disk();
             let (_, left) =
-                open(image.as_ref(), options(materialize, &life.clock, 99)).await.unwrap();
+                open(image.as_ref(), options(materialize, &workload.clock, 99)).await.unwrap();
             left.verify().await.unwrap();
             check(&left, &acknowledged[..*count]).await;
             left.close().await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::life::{Life, open, options, sound};
+use super::workload::{Workload, open, options, sound};
 use crate::disk::Fault;
 use crate::prelude::*;
 
@@ -43,15 +43,15 @@ pub(super) async fn what_is_acknowledged_after_a_fault_is_durable(
     for materialize in MATERIALIZE {
         let place = factory.create().await.unwrap();
         let Some(disk) = place.disk() else { return NO_DISK };
-        let mut life = Life::new(effort.seed);
-        let made = options(materialize, &life.clock, effort.seed);
+        let mut workload = Workload::new(effort.seed);
+        let made = options(materialize, &workload.clock, effort.seed);
         let (_, store) = open(place.as_ref(), made).await.unwrap();
-        let dice = Dice::new(effort.seed);
+        let rng = Rng::new(effort.seed);
         for round in 0..effort.kills as usize {
             for _ in 0..3 {
-                life.step(&store).await.unwrap();
+                workload.step(&store).await.unwrap();
             }
-            let fault = PASSING[dice.below(PASSING.len())];
+            let fault = PASSING[rng.below(PASSING.len())];
             let when = format!("{materialize:?}, seed {}, round {round}, {fault:?}", effort.seed);
             let met = disk.met();
             disk.fail(fault);
@@ -69,10 +69,10 @@ pub(super) async fn what_is_acknowledged_after_a_fault_is_durable(
                 }
             }
             for _ in 0..2 {
-                let seed = dice.number();
+                let seed = rng.number();
                 let image = place.after_power_loss(frozen.as_ref(), seed).await.unwrap();
                 image.disk();
-                let again = options(materialize, &life.clock, 99);
+                let again = options(materialize, &workload.clock, 99);
                 let (_, left) = open(image.as_ref(), again).await.unwrap();
                 let found = sound(&left).await.unwrap();
                 let name = left.users().get_by_name(&user.name).await.unwrap();
@@ -138,11 +138,11 @@ pub(super) async fn reads_go_on_and_writes_do_once_the_disk_is_healed(
 
 async fn endure(place: &dyn Place, materialize: Materialize, fault: Fault, seed: u64, when: &str) {
     let disk = place.disk().unwrap();
-    let mut life = Life::new(seed);
-    let made = options(materialize, &life.clock, seed);
+    let mut workload = Workload::new(seed);
+    let made = options(materialize, &workload.clock, seed);
     let (_, store) = open(place, made).await.unwrap();
     for _ in 0..12 {
-        life.step(&store).await.unwrap();
+        workload.step(&store).await.unwrap();
     }
     let owner = user(&store, "owner").await;
     let told = Arc::new(Told::default());
@@ -181,7 +181,7 @@ async fn endure(place: &dyn Place, materialize: Materialize, fault: Fault, seed:
     let frozen = disk.freeze();
     check(&store, &told, when).await;
     store.close().await.unwrap();
-    let again = || options(materialize, &life.clock, 99);
+    let again = || options(materialize, &workload.clock, 99);
     let (_, store) = open(place, again()).await.unwrap();
     assert_eq!(sound(&store).await.unwrap(), digests, "after a reopen: {when}");
     check(&store, &told, when).await;

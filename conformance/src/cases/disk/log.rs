@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use ghostwire_store_core::backend::LogInfo;
 
 use super::faults::is_of_a_disk;
-use super::life::{Life, clock, open, options};
+use super::workload::{Workload, clock, open, options};
 use crate::disk::Fault;
 use crate::prelude::*;
 
@@ -25,27 +25,27 @@ fn log_file(place: &dyn Place) -> PathBuf {
     place.files().into_iter().find(is_log).expect("a store in use has a log")
 }
 
-/// A byte of the log is flipped, and SQLite drops what follows. If that is more than the last commit
-/// it is told, and it is not told of a log that is whole.
+/// A byte of the log is flipped, and SQLite drops what follows. If that is more than the last
+/// commit it is told, and it is not told of a log that is whole.
 pub(super) async fn a_log_that_lost_commits_is_told_of(
     factory: Arc<dyn Factory>,
     effort: Effort,
 ) -> Verdict {
     for materialize in [Materialize::Commit, Materialize::Checkpoint] {
         let place = factory.create().await.unwrap();
-        let mut life = Life::new(effort.seed);
-        let made = options(materialize, &life.clock, effort.seed);
+        let mut workload = Workload::new(effort.seed);
+        let made = options(materialize, &workload.clock, effort.seed);
         let (backend, store) = open(place.as_ref(), made).await.unwrap();
         if backend.info().log.is_none() {
             return NO_LOG;
         }
         let mut history = vec![store.digests().await.unwrap()];
         for _ in 0..STEPS {
-            life.step(&store).await.unwrap();
+            workload.step(&store).await.unwrap();
             history.push(store.digests().await.unwrap());
         }
-        let dice = Dice::new(effort.seed);
-        let again = || options(materialize, &life.clock, 99);
+        let rng = Rng::new(effort.seed);
+        let again = || options(materialize, &workload.clock, 99);
         let mut noticed = 0;
         for round in 0..effort.kills as usize * DAMAGES_PER_KILL {
             let copy = place.after_crash().await.unwrap();
@@ -53,9 +53,9 @@ pub(super) async fn a_log_that_lost_commits_is_told_of(
             let log = log_file(copy.as_ref());
             let mut bytes = fs::read(&log).unwrap();
             let is_damaged = round % 4 > 0;
-            let at = dice.below(bytes.len() / 2);
+            let at = rng.below(bytes.len() / 2);
             if is_damaged {
-                bytes[at] ^= 1 << dice.below(8);
+                bytes[at] ^= 1 << rng.below(8);
                 fs::write(&log, bytes).unwrap();
             }
             let when = format!("{materialize:?}, seed {}, round {round}, at {at}", effort.seed);
@@ -139,13 +139,16 @@ pub(super) async fn a_disk_that_fails_once_loses_nothing(
     effort: Effort,
 ) -> Verdict {
     for materialize in [Materialize::Commit, Materialize::Checkpoint] {
-        let Some(whole) = live(factory.as_ref(), materialize, usize::MAX).await else {
+        let Some(whole) = write_with_a_failure(factory.as_ref(), materialize, usize::MAX).await
+        else {
             return Verdict::Skipped("the place has no disk that fails");
         };
-        let dice = Dice::new(effort.seed);
+        let rng = Rng::new(effort.seed);
         let mut failed_checkpoints = 0;
         for _ in 0..effort.kills * 2 {
-            let trial = live(factory.as_ref(), materialize, dice.below(whole.operations)).await;
+            let trial =
+                write_with_a_failure(factory.as_ref(), materialize, rng.below(whole.operations))
+                    .await;
             failed_checkpoints += trial.map_or(0, |trial| trial.failed_checkpoints);
         }
         assert!(failed_checkpoints > 0, "the log was never being moved: {materialize:?}");
@@ -153,14 +156,18 @@ pub(super) async fn a_disk_that_fails_once_loses_nothing(
     Verdict::Passed
 }
 
-/// What one life of a store came to.
-struct Lived {
+/// The outcome of one workload.
+struct Ended {
     operations: usize,
     failed_checkpoints: u64,
 }
 
 /// Writes while the disk's operation of this number fails; `None` if there is no such disk.
-async fn live(factory: &dyn Factory, materialize: Materialize, fails_at: usize) -> Option<Lived> {
+async fn write_with_a_failure(
+    factory: &dyn Factory,
+    materialize: Materialize,
+    fails_at: usize,
+) -> Option<Ended> {
     const USERS: u32 = 60;
     let when = format!("{materialize:?}, operation {fails_at}");
     let place = factory.create().await.unwrap();
@@ -216,5 +223,5 @@ async fn live(factory: &dyn Factory, materialize: Materialize, fails_at: usize) 
     let failed_checkpoints =
         backend.info().log.expect("what has such a disk has a log").failed_checkpoints;
     store.close().await.unwrap();
-    Some(Lived { operations: operations.load(Ordering::SeqCst), failed_checkpoints })
+    Some(Ended { operations: operations.load(Ordering::SeqCst), failed_checkpoints })
 }

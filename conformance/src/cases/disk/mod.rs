@@ -3,10 +3,10 @@
 mod crowd;
 mod damage;
 mod faults;
-mod life;
 mod log;
 mod moved;
 mod power;
+mod workload;
 
 use crate::case::{Check, check};
 

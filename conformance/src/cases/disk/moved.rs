@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::life::{clock, open, options};
+use super::workload::{clock, open, options};
 use crate::prelude::*;
 
 const NO_FILE: Verdict = Verdict::Skipped("the place is no file");

@@ -1,13 +1,13 @@
 //! Power that is lost at any moment.
 
-use super::life::{Life, open, options, sound};
+use super::workload::{Workload, open, options, sound};
 use crate::prelude::*;
 
 const NO_DISK: Verdict = Verdict::Skipped("the place has no disk that loses power");
 
 /// So many moments for each process that the checks kill.
 const MOMENTS_PER_KILL: usize = 6;
-/// Writes in one life of a store.
+/// Writes in one workload.
 const STEPS: usize = 60;
 
 /// A moment at which power is lost.
@@ -53,7 +53,7 @@ pub(super) async fn what_was_acknowledged_survives_whenever_power_is_lost(
         let mut seed = effort.seed;
         let mut done = 0;
         while done < wanted {
-            match live_and_die(factory.as_ref(), materialize, seed, wanted - done).await {
+            match lose_power_at_moments(factory.as_ref(), materialize, seed, wanted - done).await {
                 Some(losses) => done += losses,
                 None => return NO_DISK,
             }
@@ -65,7 +65,7 @@ pub(super) async fn what_was_acknowledged_survives_whenever_power_is_lost(
 
 /// One store from its first file to its end, and what is left of it at moments in between. Tells
 /// how many; `None` if there is no disk.
-async fn live_and_die(
+async fn lose_power_at_moments(
     factory: &dyn Factory,
     materialize: Materialize,
     seed: u64,
@@ -74,15 +74,15 @@ async fn live_and_die(
     let place = factory.create().await.unwrap();
     let (history, losses) = record(place.as_ref(), materialize, seed).await?;
     let examined = losses.len().min(most);
-    let dice = Dice::new(seed);
+    let rng = Rng::new(seed);
     for index in 0..examined {
-        // One of each part of the life.
+        // One of each part of the workload.
         let part = index * losses.len() / examined..(index + 1) * losses.len() / examined;
-        let loss = &losses[part.start + dice.below(part.len())];
-        let (seed, life) = (dice.number(), seed);
+        let loss = &losses[part.start + rng.below(part.len())];
+        let (seed, first) = (rng.number(), seed);
         let image = place.after_power_loss(loss.disk.as_ref(), seed).await.unwrap();
         let when = format!(
-            "{materialize:?}, life {life}, operation {}, {} acknowledged, seed {seed}",
+            "{materialize:?}, workload {first}, operation {}, {} acknowledged, seed {seed}",
             loss.operation, loss.acknowledged
         );
         examine(image.as_ref(), materialize, loss.allowed(&history), &history, &when).await;
@@ -101,13 +101,13 @@ pub(super) async fn what_a_new_process_finds_survives_the_loss_of_power(
         let Some((history, losses)) = record(place.as_ref(), materialize, effort.seed).await else {
             return NO_DISK;
         };
-        let dice = Dice::new(effort.seed);
+        let rng = Rng::new(effort.seed);
         for _ in 0..effort.kills * 2 {
-            let loss = &losses[dice.below(losses.len())];
+            let loss = &losses[rng.below(losses.len())];
             let when = format!("{materialize:?}, operation {}", loss.operation);
             let next = place.after_process_death(loss.disk.as_ref()).await.unwrap();
             let disk = next.disk().unwrap();
-            let options = || options(materialize, &super::life::clock(), 99);
+            let options = || options(materialize, &super::workload::clock(), 99);
             let (backend, store) = open(next.as_ref(), options())
                 .await
                 .unwrap_or_else(|error| panic!("{when}: {error:?}"));
@@ -117,7 +117,7 @@ pub(super) async fn what_a_new_process_finds_survives_the_loss_of_power(
             assert!(loss.allowed(&history).contains(&shown), "{when}");
             let frozen = disk.freeze();
             for _ in 0..2 {
-                let seed = dice.number();
+                let seed = rng.number();
                 let image = next.after_power_loss(frozen.as_ref(), seed).await.unwrap();
                 image.disk();
                 let (_, left) = open(image.as_ref(), options())
@@ -143,17 +143,17 @@ pub(super) async fn a_store_that_was_being_made_can_be_made_again(
     let recorder = Arc::new(Recorder::default());
     let watcher = recorder.clone();
     disk.watch(Some(Arc::new(move |disk| watcher.record(disk))));
-    let made = options(Materialize::Commit, &super::life::clock(), effort.seed);
+    let made = options(Materialize::Commit, &super::workload::clock(), effort.seed);
     let (_, store) = open(place.as_ref(), made).await.unwrap();
     disk.watch(None);
     let empty = [store.digests().await.unwrap()];
     let mut losses = std::mem::take(&mut *recorder.losses.lock().unwrap());
     losses.push(Loss { operation: losses.len(), acknowledged: 0, disk: disk.freeze() });
-    let dice = Dice::new(effort.seed);
+    let rng = Rng::new(effort.seed);
     let tries = (effort.kills as usize * 2 * MOMENTS_PER_KILL).div_ceil(losses.len());
     for loss in losses {
         for _ in 0..tries {
-            let seed = dice.number();
+            let seed = rng.number();
             let image = place.after_power_loss(loss.disk.as_ref(), seed).await.unwrap();
             let when = format!("operation {}, seed {seed}", loss.operation);
             examine(image.as_ref(), Materialize::Commit, &empty, &empty, &when).await;
@@ -162,7 +162,7 @@ pub(super) async fn a_store_that_was_being_made_can_be_made_again(
     Verdict::Passed
 }
 
-/// The life of one store: what it held after each write, and what the disk did before each of its
+/// The workload of one store: what it held after each write, and what the disk did before each of its
 /// operations. `None` if there is no disk.
 async fn record(
     place: &dyn Place,
@@ -173,7 +173,7 @@ async fn record(
     let recorder = Arc::new(Recorder::default());
     let watcher = recorder.clone();
     disk.watch(Some(Arc::new(move |disk| watcher.record(disk))));
-    let history = live(place, materialize, seed, &recorder.acknowledged).await;
+    let history = write_with_a_failure(place, materialize, seed, &recorder.acknowledged).await;
     disk.watch(None);
     let losses = std::mem::take(&mut *recorder.losses.lock().unwrap());
     assert!(losses.len() > STEPS, "the disk was used {} times only", losses.len());
@@ -181,13 +181,13 @@ async fn record(
 }
 
 /// Writes, and gives what the store held before the first write and after each.
-async fn live(
+async fn write_with_a_failure(
     place: &dyn Place,
     materialize: Materialize,
     seed: u64,
     acknowledged: &AtomicUsize,
 ) -> Vec<Digests> {
-    let mut life = Life::new(seed);
+    let mut workload = Workload::new(seed);
     let mut history = Vec::new();
     let mut store = None;
     for step in 0..STEPS {
@@ -195,14 +195,14 @@ async fn live(
         let opened = match store.take() {
             Some(opened) => opened,
             None => {
-                let options = options(materialize, &life.clock, seed + step as u64);
+                let options = options(materialize, &workload.clock, seed + step as u64);
                 open(place, options).await.unwrap()
             }
         };
         if history.is_empty() {
             history.push(opened.1.digests().await.unwrap());
         }
-        life.step(&opened.1).await.unwrap();
+        workload.step(&opened.1).await.unwrap();
         acknowledged.fetch_add(1, Ordering::SeqCst);
         history.push(opened.1.digests().await.unwrap());
         if step % 20 == 19 {
@@ -224,7 +224,7 @@ async fn examine(
 ) {
     // Asked for before it is opened, so that nothing waits for this machine's disk.
     image.disk();
-    let opened = open(image, options(materialize, &super::life::clock(), 99)).await;
+    let opened = open(image, options(materialize, &super::workload::clock(), 99)).await;
     let (backend, store) =
         opened.unwrap_or_else(|error| panic!("cannot be opened: {when}: {error:?}"));
     let warns = backend.info().log.is_some_and(|log| log.ended_early);

@@ -21,44 +21,44 @@ pub(crate) const CHECKS: &[Check] = &[check!(
     what_was_carried_over_has_equal_digests
 )];
 
-async fn every_kind_of_change_changes_the_right_digest(world: &mut World, mut store: Opened) {
+async fn every_kind_of_change_changes_the_right_digest(env: &mut TestEnv, mut store: Opened) {
     let mut before = store.digests().await.unwrap();
     let mut seen = BTreeSet::from([before.state.to_string()]);
     for image in sample() {
         let entity = image.entity();
         restore(&store, vec![image]).await.unwrap();
-        store = world.pass(store).await;
+        store = env.reload(store).await;
         let after = store.digests().await.unwrap();
         assert!(seen.insert(after.state.to_string()), "{entity}");
         assert_eq!((after.metrics, after.audit), (before.metrics, before.audit), "{entity}");
         before = after;
     }
     store.metrics().record(load(1.0)).await.unwrap();
-    store = world.pass(store).await;
+    store = env.reload(store).await;
     let after = store.digests().await.unwrap();
     assert_ne!(after.metrics, before.metrics);
     assert_eq!(Digests { metrics: before.metrics, ..after }, before);
     before = after;
     store.audit().append(vec![entry_by("anna")]).await.unwrap();
-    store = world.pass(store).await;
+    store = env.reload(store).await;
     let after = store.digests().await.unwrap();
     assert_ne!(after.audit, before.audit);
     assert_eq!(Digests { audit: before.audit, ..after }, before);
     before = after;
     // An administrative write changes the state and the trail.
     create(&store, "bertha").await;
-    store = world.pass(store).await;
+    store = env.reload(store).await;
     let after = store.digests().await.unwrap();
     assert_ne!(after.state, before.state);
     assert_ne!(after.audit, before.audit);
     assert_eq!(after.metrics, before.metrics);
 }
 
-async fn content_that_comes_back_has_its_digest_back(world: &mut World, store: Opened) {
-    populate(world, &store).await;
+async fn content_that_comes_back_has_its_digest_back(env: &mut TestEnv, store: Opened) {
+    populate(env, &store).await;
     store.metrics().record(load(1.0)).await.unwrap();
     store.audit().append(vec![entry_by("anna")]).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let before = store.digests().await.unwrap();
     let carol = create(&store, "carol").await;
     store.metrics().record(load(2.0)).await.unwrap();
@@ -69,21 +69,21 @@ async fn content_that_comes_back_has_its_digest_back(world: &mut World, store: O
     assert_ne!(between.audit, before.audit);
     store.users().delete(carol.id, false).await.unwrap();
     store.metrics().record(load(1.0)).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let after = store.digests().await.unwrap();
     assert_eq!((after.state, after.metrics), (before.state, before.metrics));
     assert_ne!(after.audit, before.audit, "the trail tells what happened");
     store.audit().append(vec![entry_by("anna")]).await.unwrap();
     store.metrics().prune(Timestamp::MAX).await.unwrap();
     store.audit().prune(Timestamp::MAX).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let emptied = store.digests().await.unwrap();
     assert_eq!(emptied.state, before.state);
     assert_ne!(emptied.metrics, before.metrics);
     assert_ne!(emptied.audit, before.audit);
 }
 
-async fn revisions_times_and_hashes_are_content(world: &mut World, mut store: Opened) {
+async fn revisions_times_and_hashes_are_content(env: &mut TestEnv, mut store: Opened) {
     restore(&store, vec![sample().remove(0)]).await.unwrap();
     let base = store.digests().await.unwrap().state;
     let Some(Image::ApiKey(key)) = sample().into_iter().nth(5) else { panic!("an API key") };
@@ -105,7 +105,7 @@ async fn revisions_times_and_hashes_are_content(world: &mut World, mut store: Op
     ] {
         let id = variant.id;
         restore(&store, vec![Image::ApiKey(variant.clone().into())]).await.unwrap();
-        store = world.pass(store).await;
+        store = env.reload(store).await;
         let digest = store.digests().await.unwrap().state;
         assert!(seen.insert(digest.to_string()), "{variant:?}");
         store.api_keys().delete(id).await.unwrap();
@@ -121,12 +121,12 @@ async fn what_was_carried_over_has_equal_digests(
 ) -> Verdict {
     let stack = Stack::bare();
     for mode in Mode::ALL {
-        let make = |seed| World::create(&*factory, &stack, mode, seed);
+        let make = |seed| TestEnv::create(&*factory, &stack, mode, seed);
         let mut from = make(effort.seed).await.unwrap();
         let mut to = make(effort.seed + 1).await.unwrap();
         let store = from.open().await;
         populate(&from, &store).await;
-        let store = from.pass(store).await;
+        let store = from.reload(store).await;
         let expected = store.digests().await.unwrap();
         let bytes = exported(&store).await;
         assert_eq!(exported(&store).await, bytes, "the same content gives the same bytes");
@@ -138,12 +138,12 @@ async fn what_was_carried_over_has_equal_digests(
         import(&copy, &bytes).await;
         assert_ne!(copy.view().serial(), store.view().serial());
         assert_eq!(copy.digests().await.unwrap(), expected, "{mode:?}");
-        let copy = to.pass(copy).await;
+        let copy = to.reload(copy).await;
         assert_eq!(copy.digests().await.unwrap(), expected, "{mode:?}");
         // Importing once more changes nothing.
         let serial = copy.view().serial();
         import(&copy, &bytes).await;
-        let copy = to.pass(copy).await;
+        let copy = to.reload(copy).await;
         assert_eq!(copy.view().serial(), serial);
         assert_eq!(copy.digests().await.unwrap(), expected, "{mode:?}");
         assert_eq!(exported(&copy).await, bytes);

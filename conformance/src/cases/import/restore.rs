@@ -18,14 +18,14 @@ cases! {
     }
 }
 
-async fn entities_come_with_their_ids_times_and_revisions(world: &mut World, store: Opened) {
+async fn entities_come_with_their_ids_times_and_revisions(env: &mut TestEnv, store: Opened) {
     let images = sample();
-    world.advance(1_000_000);
+    env.advance(1_000_000);
     let restored = restore(&store, &images).await;
     assert_eq!(restored, Restored { restored: 12, unchanged: 0, skipped: vec![] });
     let audit = store.audit().query(&AuditQuery::default(), &PageRequest::default()).await.unwrap();
     assert!(audit.items.is_empty(), "no lines");
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let view = store.view();
     assert_eq!(view.images().count(), images.len());
     for image in &images {
@@ -49,28 +49,28 @@ async fn entities_come_with_their_ids_times_and_revisions(world: &mut World, sto
     assert_eq!(updated.revision.get(), 8);
     let next = store.policies().swap(PolicyVersion::new(3).ok(), DocumentText::empty()).await;
     assert_eq!(next.unwrap().version.get(), 4);
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.view().policies().len(), 2);
 }
 
-async fn repeating_a_restore_changes_nothing(world: &mut World, store: Opened) {
+async fn repeating_a_restore_changes_nothing(env: &mut TestEnv, store: Opened) {
     let images = sample();
     // As if it had been interrupted.
     restore(&store, &images[..5]).await;
     let rest = restore(&store, &images).await;
     assert_eq!(rest, Restored { restored: 7, unchanged: 5, skipped: vec![] });
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let before = (store.view().serial(), store.digests().await.unwrap());
     let again = restore(&store, &images).await;
     assert_eq!(again, Restored { restored: 0, unchanged: 12, skipped: vec![] });
     // One that comes twice within a restore is there already the second time.
     let twice = restore(&store, &[images[0].clone(), images[0].clone()]).await;
     assert_eq!(twice.unchanged, 2);
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!((store.view().serial(), store.digests().await.unwrap()), before);
 }
 
-async fn every_uniqueness_rule_holds(world: &mut World, store: Opened) {
+async fn every_uniqueness_rule_holds(env: &mut TestEnv, store: Opened) {
     restore(&store, &sample()).await;
     let digests = store.digests().await.unwrap();
     let node = |change: fn(&mut Node)| {
@@ -127,11 +127,11 @@ async fn every_uniqueness_rule_holds(world: &mut World, store: Opened) {
     assert_eq!(error.constraint(), Some("primary"));
     restore(&store, &[route("10.0.0.0/8", id(12), false)]).await;
     assert_ne!(store.digests().await.unwrap(), digests);
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.view().images().count(), 15);
 }
 
-async fn nothing_is_overwritten(world: &mut World, store: Opened) {
+async fn nothing_is_overwritten(env: &mut TestEnv, store: Opened) {
     let images = sample();
     restore(&store, &images).await;
     let digests = store.digests().await.unwrap();
@@ -170,11 +170,11 @@ async fn nothing_is_overwritten(world: &mut World, store: Opened) {
         let error = refused(&store, other).await;
         assert_eq!((error.constraint(), error.entity()), (Some("id"), Some(entity)));
     }
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.digests().await.unwrap(), digests);
 }
 
-async fn what_is_referred_to_comes_first(world: &mut World, store: Opened) {
+async fn what_is_referred_to_comes_first(env: &mut TestEnv, store: Opened) {
     let tagged = Node { user: None, tags: tags(), ..second_node() };
     let of_user = SessionOwner::User(id(1));
     for image in [
@@ -196,11 +196,11 @@ async fn what_is_referred_to_comes_first(world: &mut World, store: Opened) {
     assert_eq!(store.view().images().count(), 0);
     restore(&store, &[Image::User(local_user().into()), node]).await;
     restore(&store, &[Image::Node(tagged.into())]).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.view().images().count(), 3);
 }
 
-async fn a_primary_route_is_eligible(world: &mut World, store: Opened) {
+async fn a_primary_route_is_eligible(env: &mut TestEnv, store: Opened) {
     let mut offline = presence();
     offline.online = false;
     let owner = Image::User(local_user().into());
@@ -223,14 +223,14 @@ async fn a_primary_route_is_eligible(world: &mut World, store: Opened) {
         let error = refused(&store, Image::Route(bad.clone().into())).await;
         assert_eq!(*error.kind(), InvalidArgument, "{error}");
     }
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert!(store.view().routes().primary(good.prefix).is_none());
     restore(&store, &[Image::Route(good.clone().into())]).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.view().routes().primary(good.prefix).map(AsRef::as_ref), Some(&good));
 }
 
-async fn rules_of_single_entities_hold(world: &mut World, store: Opened) {
+async fn rules_of_single_entities_hold(env: &mut TestEnv, store: Opened) {
     restore(&store, &[Image::User(local_user().into())]).await;
     let network = NetworkSettings { ipv4: None, ipv6: None, ..NetworkSettings::default() };
     let document = SettingDocument::Network(network);
@@ -248,11 +248,11 @@ async fn rules_of_single_entities_hold(world: &mut World, store: Opened) {
         let error = refused(&store, image).await;
         assert_eq!(*error.kind(), InvalidArgument, "{error}");
     }
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.view().images().count(), 1);
 }
 
-async fn the_first_that_breaks_a_rule_rejects_all(world: &mut World, store: Opened) {
+async fn the_first_that_breaks_a_rule_rejects_all(env: &mut TestEnv, store: Opened) {
     let mut images = sample();
     images.insert(7, Image::User(User { id: id(9), ..local_user() }.into()));
     images.push(Image::Session(Session { owner: SessionOwner::Node(id(99)), ..session() }.into()));
@@ -260,11 +260,11 @@ async fn the_first_that_breaks_a_rule_rejects_all(world: &mut World, store: Open
     assert_eq!(error.constraint(), Some("name"));
     assert!(error.context().contains(&("index", "7".to_owned())), "{error}");
     assert_eq!(store.view().serial().get(), 0);
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.view().images().count(), 0);
 }
 
-async fn what_breaks_a_rule_is_left_out_and_reported(world: &mut World, store: Opened) {
+async fn what_breaks_a_rule_is_left_out_and_reported(env: &mut TestEnv, store: Opened) {
     let mut images = sample();
     images.insert(3, Image::User(User { id: id(9), ..local_user() }.into()));
     let stranger = Session { id: id(99), owner: SessionOwner::Node(id(99)), ..session() };
@@ -281,7 +281,7 @@ async fn what_breaks_a_rule_is_left_out_and_reported(world: &mut World, store: O
     assert!(reasons[0].contains("user already exists (name)"), "{reasons:?}");
     assert!(reasons[1].contains("node does not exist"), "{reasons:?}");
     assert!(reasons[2].contains("user does not exist"), "{reasons:?}");
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let view = store.view();
     assert_eq!(view.images().count(), 12);
     // What was left out can still be had in another way.

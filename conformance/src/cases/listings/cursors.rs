@@ -61,9 +61,9 @@ impl Listing {
 }
 
 /// Of the filters, any difference counts, also one that gives the same items.
-async fn a_cursor_fits_its_own_listing_and_filter_only(world: &mut World, store: Opened) {
+async fn a_cursor_fits_its_own_listing_and_filter_only(env: &mut TestEnv, store: Opened) {
     let listings = fill(&store).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let mut cursors = Vec::new();
     for listing in &listings {
         let page = listing.page(&store, PageRequest::first(Limit::MIN)).await.unwrap();
@@ -91,10 +91,10 @@ fn parts(cursor: &Cursor) -> ([u8; 8], Vec<u8>) {
     (bytes[1..9].try_into().unwrap(), bytes[9..].to_vec())
 }
 
-async fn a_made_up_cursor_never_leaves_its_query(world: &mut World, store: Opened) {
+async fn a_made_up_cursor_never_leaves_its_query(env: &mut TestEnv, store: Opened) {
     let listings = fill(&store).await;
-    let store = world.pass(store).await;
-    let dice = Dice::new(7);
+    let store = env.reload(store).await;
+    let rng = Rng::new(7);
     let (mut walked, mut positions) = (Vec::new(), vec![Vec::new()]);
     for listing in &listings {
         let (items, cursors) = listing.walk(&store).await;
@@ -107,17 +107,17 @@ async fn a_made_up_cursor_never_leaves_its_query(world: &mut World, store: Opene
     let known = positions.len();
     for _ in 0..POSITIONS {
         // Of any bytes, or nearly one that is known.
-        let mut position = match dice.below(3) {
-            0 => (0..dice.below(48)).map(|_| byte(&dice)).collect(),
-            _ => positions[dice.below(known)].clone(),
+        let mut position = match rng.below(3) {
+            0 => (0..rng.below(48)).map(|_| byte(&rng)).collect(),
+            _ => positions[rng.below(known)].clone(),
         };
-        match dice.below(3) {
-            0 => position.truncate(dice.below(position.len() + 1)),
-            1 => position.push(byte(&dice)),
+        match rng.below(3) {
+            0 => position.truncate(rng.below(position.len() + 1)),
+            1 => position.push(byte(&rng)),
             _ if position.is_empty() => {}
             _ => {
-                let place = dice.below(position.len());
-                position[place] = byte(&dice);
+                let place = rng.below(position.len());
+                position[place] = byte(&rng);
             }
         }
         positions.push(position);
@@ -125,7 +125,7 @@ async fn a_made_up_cursor_never_leaves_its_query(world: &mut World, store: Opene
     let mut read = 0;
     for (listing, (items, fingerprint)) in listings.iter().zip(&walked) {
         for _ in 0..POSITIONS {
-            let position = dice.one_of(&positions).unwrap();
+            let position = rng.choose(&positions).unwrap();
             let cursor = Cursor::new(*fingerprint, position).unwrap();
             let page = PageRequest::after(Limit::MAX, cursor);
             match listing.page(&store, page).await {
@@ -148,11 +148,11 @@ async fn a_made_up_cursor_never_leaves_its_query(world: &mut World, store: Opene
     assert!(read > listings.len() * 20, "most were refused: {read} were not");
 }
 
-fn byte(dice: &Dice) -> u8 {
-    match dice.below(4) {
+fn byte(rng: &Rng) -> u8 {
+    match rng.below(4) {
         0 => 0,
         1 => 0xff,
-        _ => dice.bytes::<1>()[0],
+        _ => rng.bytes::<1>()[0],
     }
 }
 

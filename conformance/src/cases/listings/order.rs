@@ -33,7 +33,7 @@ macro_rules! is_by_id {
     };
 }
 
-async fn entities_of_one_moment_are_ordered_by_id(world: &mut World, store: Opened) {
+async fn entities_of_one_moment_are_ordered_by_id(env: &mut TestEnv, store: Opened) {
     let owner = user(&store, "user0").await;
     for n in 0..30 {
         if n > 0 {
@@ -46,7 +46,7 @@ async fn entities_of_one_moment_are_ordered_by_id(world: &mut World, store: Open
         store.sessions().begin(new).await.unwrap();
         store.dns().create(record("a.example.com", &format!("10.0.0.{n}"))).await.unwrap();
     }
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let store = &store;
     assert!(store.view().users().iter().all(|user| user.created_at == at(0)), "one clock reading");
     is_by_id!(store, users, UserFilter::default());
@@ -63,12 +63,12 @@ async fn entities_of_one_moment_are_ordered_by_id(world: &mut World, store: Open
         assert!(sessions.is_sorted_by(|a, b| a.id < b.id));
     }
     // What is made a millisecond later comes last.
-    world.advance(1);
+    env.advance(1);
     let last = create(store, "0").await;
     assert_eq!(all!(7, store, users, UserFilter::default()).pop(), Some(last));
 }
 
-async fn routes_are_ordered_by_prefix_then_id(world: &mut World, store: Opened) {
+async fn routes_are_ordered_by_prefix_then_id(env: &mut TestEnv, store: Opened) {
     // As they are to be listed: IPv4 first, by address and not by digits, shorter ones first.
     const PREFIXES: [&str; 10] = [
         "0.0.0.0/0",
@@ -90,7 +90,7 @@ async fn routes_are_ordered_by_prefix_then_id(world: &mut World, store: Opened) 
         store.routes().advertise(node.id, prefixes.clone()).await.unwrap();
         prefixes.rotate_left(3);
     }
-    let store = &world.pass(store).await;
+    let store = &env.reload(store).await;
     let whole: Vec<_> = all!(1000, store, routes, RouteFilter::default());
     let found: Vec<_> = whole.iter().map(|route| route.prefix.to_string()).collect();
     let expected: Vec<_> = PREFIXES.iter().flat_map(|prefix| [*prefix; 3]).collect();
@@ -118,13 +118,13 @@ async fn routes_are_ordered_by_prefix_then_id(world: &mut World, store: Opened) 
     }
 }
 
-async fn policies_are_ordered_newest_first(world: &mut World, store: Opened) {
+async fn policies_are_ordered_newest_first(env: &mut TestEnv, store: Opened) {
     for version in 0..12 {
         let expected = PolicyVersion::new(version).ok();
         store.policies().swap(expected, DocumentText::empty()).await.unwrap();
     }
     store.policies().prune(11).await.unwrap();
-    let store = &world.pass(store).await;
+    let store = &env.reload(store).await;
     for limit in [1, 5, 11, 100] {
         let versions =
             all_pages(limit, |page| async move { store.policies().history(&page).await });
@@ -133,7 +133,7 @@ async fn policies_are_ordered_newest_first(world: &mut World, store: Opened) {
     }
 }
 
-async fn metrics_are_ordered_by_node_metric_and_time(world: &mut World, store: Opened) {
+async fn metrics_are_ordered_by_node_metric_and_time(env: &mut TestEnv, store: Opened) {
     let nodes = [None, Some(NodeId::from_bytes([1; 16])), Some(NodeId::from_bytes([0xff; 16]))];
     let mut expected = Vec::new();
     for node in nodes {
@@ -149,7 +149,7 @@ async fn metrics_are_ordered_by_node_metric_and_time(world: &mut World, store: O
     let mut shuffled = expected.clone();
     shuffled.reverse();
     store.metrics().record_many(shuffled).await.unwrap();
-    let store = &world.pass(store).await;
+    let store = &env.reload(store).await;
     let query = &all_points();
     for limit in [1, 7, 75, 1000] {
         let found =
@@ -158,17 +158,17 @@ async fn metrics_are_ordered_by_node_metric_and_time(world: &mut World, store: O
     }
 }
 
-async fn the_audit_trail_is_ordered_by_time_then_id(world: &mut World, store: Opened) {
+async fn the_audit_trail_is_ordered_by_time_then_id(env: &mut TestEnv, store: Opened) {
     for n in 0..20 {
         create(&store, &format!("user{n}")).await;
         if n % 5 == 4 {
-            world.advance(1);
+            env.advance(1);
         }
     }
     // Appended ones are sorted in between: one is older than all.
     let entries = vec![entry(0xff, at(2)), entry(1, at(2)), entry(7, at(-1))];
     store.audit().append(entries).await.unwrap();
-    let store = &world.pass(store).await;
+    let store = &env.reload(store).await;
     let query = &AuditQuery::default();
     let newest = &AuditQuery { newest_first: true, ..AuditQuery::default() };
     for limit in [1, 7, 1000] {

@@ -22,8 +22,8 @@ cases! {
         "paging" => [a_limit_is_1_to_1000],
     }
 }
-async fn pages_neither_repeat_nor_skip_while_users_come_and_go(world: &mut World) {
-    let mut store = world.open().await;
+async fn pages_neither_repeat_nor_skip_while_users_come_and_go(env: &mut TestEnv) {
+    let mut store = env.open().await;
     let id = |n: u8| UserId::time_ordered(at(i64::from(n)), [n; 10]);
     let create = |n: u8| {
         let user = local(&format!("user{n}"));
@@ -46,14 +46,14 @@ async fn pages_neither_repeat_nor_skip_while_users_come_and_go(world: &mut World
         store.transact(create(n)).await.unwrap();
     }
     while let Some(cursor) = page.next {
-        store = world.pass(store).await;
+        store = env.reload(store).await;
         page = store.users().list(&filter, &PageRequest::after(limit, cursor)).await.unwrap();
         seen.extend(ids(&page.items));
     }
     assert_eq!(seen, [10, 20, 30, 31, 50, 60, 70, 80, 90, 100, 110].map(id));
 }
 
-async fn pages_of_routes_go_on_behind_one_that_is_gone(world: &mut World, store: Opened) {
+async fn pages_of_routes_go_on_behind_one_that_is_gone(env: &mut TestEnv, store: Opened) {
     let made = OneOfEach::make(&store).await;
     let prefixes = |thirds: &[u8]| {
         thirds.iter().map(|n| format!("10.1.{n}.0/24").parse().unwrap()).collect::<Vec<Prefix>>()
@@ -67,7 +67,7 @@ async fn pages_of_routes_go_on_behind_one_that_is_gone(world: &mut World, store:
     assert_eq!(first, prefixes(&[10, 20]));
     // The one that the cursor names is replaced by its neighbours.
     store.routes().advertise(node, prefixes(&[5, 19, 21, 30, 40])).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let request = PageRequest::after(Limit::MAX, page.next.unwrap());
     let page = store.routes().list(&filter, &request).await.unwrap();
     let rest: Vec<_> = page.items.iter().map(|route| route.prefix).collect();
@@ -75,7 +75,7 @@ async fn pages_of_routes_go_on_behind_one_that_is_gone(world: &mut World, store:
     assert_eq!(page.next, None);
 }
 
-async fn pages_of_policies_do_not_see_newer_versions(world: &mut World, store: Opened) {
+async fn pages_of_policies_do_not_see_newer_versions(env: &mut TestEnv, store: Opened) {
     let swap = |store: Arc<dyn Store>, version| async move {
         let expected = PolicyVersion::new(version).ok();
         store.policies().swap(expected, DocumentText::empty()).await.unwrap();
@@ -91,13 +91,13 @@ async fn pages_of_policies_do_not_see_newer_versions(world: &mut World, store: O
     assert_eq!(versions(&page), [6, 5]);
     swap(store.clone(), 6).await;
     store.policies().prune(5).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let request = PageRequest::after(limit, page.next.unwrap());
     let page = store.policies().history(&request).await.unwrap();
     assert_eq!((versions(&page), page.next), (vec![4, 3], None));
 }
 
-async fn pages_of_series_go_on_while_they_grow(world: &mut World, store: Opened) {
+async fn pages_of_series_go_on_while_they_grow(env: &mut TestEnv, store: Opened) {
     let point = |second| point(None, "rx", at(second), 1.0);
     store.metrics().record_many([10, 20, 30, 40].map(point).to_vec()).await.unwrap();
     let limit = Limit::new(2).unwrap();
@@ -106,14 +106,14 @@ async fn pages_of_series_go_on_while_they_grow(world: &mut World, store: Opened)
     // All that was seen is pruned; there is more on both sides of the cursor.
     store.metrics().prune(at(25)).await.unwrap();
     store.metrics().record_many([15, 21, 50].map(point).to_vec()).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let request = PageRequest::after(Limit::MAX, page.next.unwrap());
     let page = store.metrics().range(&all_points(), &request).await.unwrap();
     assert_eq!((page.items, page.next), ([21, 30, 40, 50].map(point).to_vec(), None));
 
     for n in 0..4 {
         create(&store, &format!("user{n}")).await;
-        world.advance(1);
+        env.advance(1);
     }
     let newest = AuditQuery { newest_first: true, ..AuditQuery::default() };
     let page = store.audit().query(&newest, &PageRequest::first(limit)).await.unwrap();
@@ -122,13 +122,13 @@ async fn pages_of_series_go_on_while_they_grow(world: &mut World, store: Opened)
     assert_eq!(times(&page), [at(3), at(2)]);
     create(&store, "newer").await;
     store.audit().prune(at(1)).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let request = PageRequest::after(limit, page.next.unwrap());
     let page = store.audit().query(&newest, &request).await.unwrap();
     assert_eq!((times(&page), page.next), (vec![at(1)], None));
 }
 
-async fn the_last_page_has_no_cursor(world: &mut World, store: Opened) {
+async fn the_last_page_has_no_cursor(env: &mut TestEnv, store: Opened) {
     let filter = UserFilter::default();
     let nothing = store.users().list(&filter, &PageRequest::default()).await.unwrap();
     assert_eq!(nothing, Page::default());
@@ -137,7 +137,7 @@ async fn the_last_page_has_no_cursor(world: &mut World, store: Opened) {
     }
     let point = |second| point(None, "rx", at(second), 1.0);
     store.metrics().record_many((0..6).map(point).collect()).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     for (limit, more) in [(5, true), (6, false), (7, false)] {
         let request = PageRequest::first(Limit::new(limit).unwrap());
         let page = store.users().list(&filter, &request).await.unwrap();
@@ -153,7 +153,7 @@ async fn the_last_page_has_no_cursor(world: &mut World, store: Opened) {
     assert_eq!((page.items.len(), page.next), (1, None));
 }
 
-async fn a_limit_is_1_to_1000(_: &mut World) {
+async fn a_limit_is_1_to_1000(_: &mut TestEnv) {
     for good in [1, 2, 999, 1000] {
         assert_eq!(Limit::new(good).unwrap().get(), good);
     }
@@ -163,7 +163,7 @@ async fn a_limit_is_1_to_1000(_: &mut World) {
     }
 }
 
-async fn a_view_lists_one_moment(world: &mut World, store: Opened) {
+async fn a_view_lists_one_moment(env: &mut TestEnv, store: Opened) {
     for n in 0..5 {
         create(&store, &format!("user{n}")).await;
     }
@@ -171,7 +171,7 @@ async fn a_view_lists_one_moment(world: &mut World, store: Opened) {
     let (filter, limit) = (UserFilter::default(), Limit::new(2).unwrap());
     let mut page = view.users().list(&filter, &PageRequest::first(limit)).unwrap();
     let mut seen = ids(&page.items);
-    world.advance(1);
+    env.advance(1);
     for user in view.users().iter() {
         store.users().delete(user.id, false).await.unwrap();
     }
@@ -187,7 +187,7 @@ async fn a_view_lists_one_moment(world: &mut World, store: Opened) {
     assert_eq!(seen, view.users().iter().map(|user| user.id).collect::<Vec<_>>());
 }
 
-async fn a_damaged_cursor_is_refused(_: &mut World, store: Opened) {
+async fn a_damaged_cursor_is_refused(_: &mut TestEnv, store: Opened) {
     for n in 0..2 {
         create(&store, &format!("user{n}")).await;
     }

@@ -23,13 +23,13 @@ cases! {
     }
 }
 
-async fn the_lowest_free_address_is_given(world: &mut World, store: Opened) {
+async fn the_lowest_free_address_is_given(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let mut expected = Expected::of(&store);
     for number in 1..=40 {
         expected.check(&node(&store, alice, number).await);
     }
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     for number in 41..=50 {
         expected.check(&node(&store, alice, number).await);
     }
@@ -40,13 +40,13 @@ async fn the_lowest_free_address_is_given(world: &mut World, store: Opened) {
     assert_eq!(store.nodes().get_by_address([100, 64, 0, 51].into()).await.unwrap(), None);
 }
 
-async fn gaps_are_used_again(world: &mut World, mut store: Opened) {
+async fn gaps_are_used_again(env: &mut TestEnv, mut store: Opened) {
     let alice = user(&store, "alice").await;
     put_network(&store, network(Some("10.9.0.0/26"), Some("fd09::/122"))).await;
     let mut expected = Expected::of(&store);
     let mut nodes = Vec::new();
     let mut number = 0;
-    let dice = Dice::new(7);
+    let rng = Rng::new(7);
     for round in 0..4 {
         for _ in 0..14 {
             number += 1;
@@ -57,13 +57,13 @@ async fn gaps_are_used_again(world: &mut World, mut store: Opened) {
         // The first and the last one, and some in between.
         let mut gone = vec![nodes.remove(0), nodes.pop().unwrap()];
         for _ in 0..7 {
-            gone.push(nodes.swap_remove(dice.below(nodes.len())));
+            gone.push(nodes.swap_remove(rng.below(nodes.len())));
         }
         for node in gone {
             store.nodes().delete(node.id).await.unwrap();
             expected.free(&node);
         }
-        store = world.pass(store).await;
+        store = env.reload(store).await;
         assert_eq!(store.view().addresses().len(), expected.taken.len(), "round {round}");
     }
     for node in &nodes {
@@ -72,7 +72,7 @@ async fn gaps_are_used_again(world: &mut World, mut store: Opened) {
     }
 }
 
-async fn addresses_given_at_once_are_those_of_a_sequence(world: &mut World, store: Opened) {
+async fn addresses_given_at_once_are_those_of_a_sequence(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let nodes = register_at_once(&store, 1..=40, &by(alice)).await;
     let nodes: Vec<_> = nodes.into_iter().map(Result::unwrap).collect();
@@ -85,13 +85,13 @@ async fn addresses_given_at_once_are_those_of_a_sequence(world: &mut World, stor
         store.nodes().delete(node.id).await.unwrap();
         expected.free(node);
     }
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let more = register_at_once(&store, 41..=60, &by(alice)).await;
     let more: Vec<_> = more.into_iter().map(Result::unwrap).collect();
     assert_eq!(given(&more), expected.next(20));
 }
 
-async fn network_and_broadcast_addresses_are_left_out(world: &mut World, mut store: Opened) {
+async fn network_and_broadcast_addresses_are_left_out(env: &mut TestEnv, mut store: Opened) {
     let alice = user(&store, "alice").await;
     let mut number = 0;
     for (ipv4, ipv6, given) in [
@@ -117,12 +117,12 @@ async fn network_and_broadcast_addresses_are_left_out(world: &mut World, mut sto
             refused(&store, store.nodes().register(machine(number + 1, by(alice))), Exhausted)
                 .await;
         }
-        store = world.pass(store).await;
+        store = env.reload(store).await;
         refused(&store, store.nodes().register(machine(number + 1, by(alice))), Exhausted).await;
     }
 }
 
-async fn a_full_prefix_is_exhausted_and_uses_nothing_up(world: &mut World, mut store: Opened) {
+async fn a_full_prefix_is_exhausted_and_uses_nothing_up(env: &mut TestEnv, mut store: Opened) {
     let alice = user(&store, "alice").await;
     let key = one_time_key(&store, alice).await;
     // Either of the two families is enough to refuse.
@@ -130,7 +130,7 @@ async fn a_full_prefix_is_exhausted_and_uses_nothing_up(world: &mut World, mut s
     {
         put_network(&store, network(Some(ipv4), Some(ipv6))).await;
         let nodes = [node(&store, alice, first).await, node(&store, alice, first + 1).await];
-        store = world.pass(store).await;
+        store = env.reload(store).await;
         refused(&store, store.nodes().register(machine(1, with(&key))), Exhausted).await;
         assert_eq!(store.preauth_keys().get(key.id).await.unwrap().as_ref(), Some(&key));
         // Who has its addresses may still register again.
@@ -139,14 +139,14 @@ async fn a_full_prefix_is_exhausted_and_uses_nothing_up(world: &mut World, mut s
     }
     let gone = store.view().nodes().by_node_key(&node_key(20)).unwrap().clone();
     store.nodes().delete(gone.id).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let node = register(&store, 1, with(&key)).await;
     assert_eq!((node.ipv4, node.ipv6), (gone.ipv4, gone.ipv6));
 }
 
 /// Whoever tried one address after the other would not come to an end: the time limit of a case
 /// is what finds that.
-async fn a_prefix_of_any_size_is_full_at_once(world: &mut World, store: Opened) {
+async fn a_prefix_of_any_size_is_full_at_once(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let huge = NetworkSettings {
         reserved: vec!["fd00::/9".parse().unwrap(), "fd80::/9".parse().unwrap()],
@@ -157,21 +157,21 @@ async fn a_prefix_of_any_size_is_full_at_once(world: &mut World, store: Opened) 
         ..NetworkSettings::default()
     };
     put_network(&store, huge).await;
-    let mut store = world.pass(store).await;
+    let mut store = env.reload(store).await;
     for settings in [None, Some(both)] {
         if let Some(settings) = settings {
             put_network(&store, settings).await;
-            store = world.pass(store).await;
+            store = env.reload(store).await;
         }
         refused(&store, store.nodes().register(machine(1, by(alice))), Exhausted).await;
     }
 }
 
-async fn addresses_stay_when_the_settings_change(world: &mut World, store: Opened) {
+async fn addresses_stay_when_the_settings_change(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let first = node(&store, alice, 1).await;
     put_network(&store, network(Some("10.1.0.0/16"), None)).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.nodes().get(first.id).await.unwrap(), Some(first.clone()));
     // Neither registering again nor filling up what is missing moves it.
     let again = node(&store, alice, 1).await;
@@ -180,19 +180,19 @@ async fn addresses_stay_when_the_settings_change(world: &mut World, store: Opene
     let second = node(&store, alice, 2).await;
     assert_eq!((second.ipv4, second.ipv6), (Some([10, 1, 0, 1].into()), None));
     store.settings().reset(SettingKind::Network).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let third = node(&store, alice, 3).await;
     assert_eq!(third.ipv4, Some([100, 64, 0, 2].into()));
     assert_eq!(store.nodes().get(second.id).await.unwrap(), Some(second));
 }
 
-async fn only_configured_families_get_addresses(world: &mut World, store: Opened) {
+async fn only_configured_families_get_addresses(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     put_network(&store, network(Some("10.1.0.0/16"), None)).await;
     let four = node(&store, alice, 1).await;
     put_network(&store, network(None, Some("fd01::/64"))).await;
     let six = node(&store, alice, 2).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!((four.ipv4, four.ipv6), (Some([10, 1, 0, 1].into()), None));
     assert_eq!((six.ipv4, six.ipv6), (None, Some("fd01::1".parse().unwrap())));
     for node in [four, six] {
@@ -202,7 +202,7 @@ async fn only_configured_families_get_addresses(world: &mut World, store: Opened
     refused(&store, store.settings().put(nothing, None), InvalidArgument).await;
 }
 
-async fn restored_addresses_are_taken(world: &mut World, store: Opened) {
+async fn restored_addresses_are_taken(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     put_network(&store, network(Some("10.1.0.0/24"), Some("fd01::/64"))).await;
     let first = node(&store, alice, 1).await;
@@ -236,13 +236,13 @@ async fn restored_addresses_are_taken(world: &mut World, store: Opened) {
     for node in store.view().nodes().iter() {
         expected.taken.extend(addresses(node));
     }
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     for number in 10..14 {
         expected.check(&node(&store, alice, number).await);
     }
 }
 
-async fn reserved_addresses_are_never_given(world: &mut World, store: Opened) {
+async fn reserved_addresses_are_never_given(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let reserved = [
         "10.1.0.0/30",
@@ -267,7 +267,7 @@ async fn reserved_addresses_are_never_given(world: &mut World, store: Opened) {
     let gone = store.view().nodes().by_node_key(&node_key(3)).unwrap().clone();
     store.nodes().delete(gone.id).await.unwrap();
     expected.free(&gone);
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     for number in 11..=14 {
         expected.check(&node(&store, alice, number).await);
     }
@@ -276,20 +276,20 @@ async fn reserved_addresses_are_never_given(world: &mut World, store: Opened) {
     let mut settings = store.view().settings().network().into_owned();
     settings.reserved.extend(addresses(&late).map(|address| Prefix::host(address).unwrap()));
     put_network(&store, settings).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.nodes().get(late.id).await.unwrap().as_ref(), Some(&late));
     store.nodes().delete(late.id).await.unwrap();
     let mut expected = Expected { taken: expected.taken, ..Expected::of(&store) };
     expected.check(&node(&store, alice, 15).await);
 }
 
-async fn some_are_reserved_by_default(world: &mut World, store: Opened) {
+async fn some_are_reserved_by_default(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let defaults = store.view().settings().network().into_owned();
     let texts: Vec<_> = defaults.reserved.iter().map(ToString::to_string).collect();
     assert_eq!(texts, ["100.100.100.100/32", "100.115.92.0/23", "fd7a:115c:a1e0::53/128"]);
     // Prefixes that begin shortly before what is reserved, with the list of the defaults.
-    let mut store = world.pass(store).await;
+    let mut store = env.reload(store).await;
     let mut number = 0;
     for (ipv4, ipv6) in [
         ("100.100.100.96/29", "fd7a:115c:a1e0::50/124"),
@@ -307,7 +307,7 @@ async fn some_are_reserved_by_default(world: &mut World, store: Opened) {
             number += 1;
             expected.check(&node(&store, alice, number).await);
         }
-        store = world.pass(store).await;
+        store = env.reload(store).await;
     }
     for reserved in ["100.100.100.100", "100.115.92.0", "100.115.93.255", "fd7a:115c:a1e0::53"] {
         let holder = store.nodes().get_by_address(reserved.parse().unwrap()).await.unwrap();
@@ -326,7 +326,7 @@ async fn some_are_reserved_by_default(world: &mut World, store: Opened) {
     assert_eq!(node.ipv6, Some("fd7a:115c:a1e0::53".parse().unwrap()));
 }
 
-async fn a_prefix_of_reserved_addresses_is_full(world: &mut World, store: Opened) {
+async fn a_prefix_of_reserved_addresses_is_full(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let key = one_time_key(&store, alice).await;
     put_network(&store, network(Some("100.115.92.0/24"), None)).await;
@@ -335,7 +335,7 @@ async fn a_prefix_of_reserved_addresses_is_full(world: &mut World, store: Opened
         ..network(Some("100.115.92.0/24"), None)
     };
     put_network(&store, settings).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     refused(&store, store.nodes().register(machine(1, with(&key))), Exhausted).await;
     let too_many = vec!["10.0.0.0/32".parse().unwrap(); 1025];
     let settings = NetworkSettings { reserved: too_many, ..NetworkSettings::default() };

@@ -51,7 +51,7 @@ fn samples() -> Vec<(String, String)> {
     samples
 }
 
-async fn a_label_is_made_of_the_host_name(world: &mut World, store: Opened) {
+async fn a_label_is_made_of_the_host_name(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let mut nodes = Vec::new();
     for (number, (hostname, label)) in (1..).zip(samples()) {
@@ -65,27 +65,27 @@ async fn a_label_is_made_of_the_host_name(world: &mut World, store: Opened) {
         assert_eq!(node.hostname.as_str(), hostname);
         nodes.push((node, label));
     }
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     for (node, _) in nodes {
         let found = store.nodes().get_by_label(&node.label).await.unwrap();
         assert_eq!(found, Some(node));
     }
 }
 
-async fn a_taken_label_gets_digits_of_the_id(world: &mut World, store: Opened) {
+async fn a_taken_label_gets_digits_of_the_id(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let first = register(&store, alice, 1, "web.a").await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let second = register(&store, alice, 2, "WEB.b").await;
     assert_eq!(first.label.as_str(), "web");
     assert_eq!(second.label.as_str(), format!("web-{}", ending(second.id, 4)));
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     for node in [first, second] {
         assert_eq!(store.nodes().get_by_label(&node.label).await.unwrap(), Some(node));
     }
 }
 
-async fn more_digits_follow_while_those_are_taken_too(world: &mut World, store: Opened) {
+async fn more_digits_follow_while_those_are_taken_too(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let id: NodeId = "018bcfe5-6800-7000-8000-0123456789ab".parse().unwrap();
     let labels = ["web", "web-89ab", "web-456789ab", "web-80000123456789ab"].map(str::to_owned);
@@ -99,28 +99,28 @@ async fn more_digits_follow_while_those_are_taken_too(world: &mut World, store: 
         store.nodes().delete(id).await.unwrap();
         let holder = register(&store, alice, number, &label).await;
         assert_eq!(holder.label.as_str(), label);
-        store = world.pass(store).await;
+        store = env.reload(store).await;
     }
     // All of them are taken.
     let kind = AlreadyExists { constraint: "label" };
     refused(&store, register_as(&store, id, alice, "web"), kind).await;
 }
 
-async fn a_long_label_is_cut_for_its_digits(world: &mut World, store: Opened) {
+async fn a_long_label_is_cut_for_its_digits(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     register(&store, alice, 1, &"x".repeat(63)).await;
     let hyphened = format!("{}-yyyy", "w".repeat(57));
     register(&store, alice, 2, &hyphened).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let cut = register(&store, alice, 3, &"x".repeat(80)).await;
     assert_eq!(cut.label.as_str(), format!("{}-{}", "x".repeat(58), ending(cut.id, 4)));
     let cut = register(&store, alice, 4, &hyphened).await;
     assert_eq!(cut.label.as_str(), format!("{}-{}", "w".repeat(57), ending(cut.id, 4)));
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.nodes().get_by_label(&cut.label).await.unwrap(), Some(cut));
 }
 
-async fn sixty_four_machines_of_one_name_get_a_label_each(world: &mut World, store: Opened) {
+async fn sixty_four_machines_of_one_name_get_a_label_each(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let calls = (1..=64).map(|number| {
         let store = store.clone();
@@ -130,7 +130,7 @@ async fn sixty_four_machines_of_one_name_get_a_label_each(world: &mut World, sto
     for call in calls {
         call.await.unwrap();
     }
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let view = store.view();
     let labels: BTreeSet<_> = view.nodes().iter().map(|node| node.label.clone()).collect();
     assert_eq!(labels.len(), 64);
@@ -143,7 +143,7 @@ async fn sixty_four_machines_of_one_name_get_a_label_each(world: &mut World, sto
     }
 }
 
-async fn update_renames(world: &mut World, store: Opened) {
+async fn update_renames(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let first = node(&store, alice, 1).await;
     let renamed = store.nodes().update(first.id, label("WEB-1"), None).await.unwrap();
@@ -153,7 +153,7 @@ async fn update_renames(world: &mut World, store: Opened) {
         ..Node::clone(&first)
     };
     assert_eq!(*renamed, expected);
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let found = store.nodes().get_by_label(&expected.label).await.unwrap();
     assert_eq!(found.as_deref(), Some(&expected));
     assert_eq!(store.nodes().get_by_label(&first.label).await.unwrap(), None);
@@ -171,14 +171,14 @@ async fn update_renames(world: &mut World, store: Opened) {
         AlreadyExists { constraint: "label" },
     )
     .await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.nodes().get_by_label(&expected.label).await.unwrap(), Some(node));
 }
 
-async fn update_to_a_taken_label_is_refused(world: &mut World, store: Opened) {
+async fn update_to_a_taken_label_is_refused(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let (first, second) = (node(&store, alice, 1).await, node(&store, alice, 2).await);
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     for text in [first.label.as_str().to_owned(), first.label.as_str().to_uppercase()] {
         refused(
             &store,
@@ -192,23 +192,23 @@ async fn update_to_a_taken_label_is_refused(world: &mut World, store: Opened) {
     }
 }
 
-async fn a_label_is_free_again_after_a_delete_or_a_rename(world: &mut World, store: Opened) {
+async fn a_label_is_free_again_after_a_delete_or_a_rename(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let (first, second) =
         (register(&store, alice, 1, "web").await, register(&store, alice, 2, "db").await);
     store.nodes().delete(first.id).await.unwrap();
     store.nodes().update(second.id, label("archive"), None).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let web = register(&store, alice, 3, "web").await;
     assert_eq!(web.label.as_str(), "web");
     store.nodes().update(web.id, label("db"), None).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let found = store.nodes().get_by_label(&second.label).await.unwrap().unwrap();
     assert_eq!(found.id, web.id);
     assert_eq!(store.nodes().get_by_label(&first.label).await.unwrap(), None);
 }
 
-async fn what_is_no_host_name_is_refused(_: &mut World) {
+async fn what_is_no_host_name_is_refused(_: &mut TestEnv) {
     let too_long = "x".repeat(256);
     let too_many_bytes = "é".repeat(128);
     for bad in ["", "a\nb", "a\0b", "\u{7f}", &too_long, &too_many_bytes] {

@@ -22,12 +22,12 @@ cases! {
     }
 }
 
-async fn a_key_is_rotated_from_the_one_that_is_known(world: &mut World, store: Opened) {
+async fn a_key_is_rotated_from_the_one_that_is_known(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let first = node(&store, alice, 1).await;
     let other = node(&store, alice, 2).await;
-    world.advance(10);
-    let now = world.clock().now();
+    env.advance(10);
+    let now = env.clock().now();
     let later = now.saturating_add(HOUR);
     let rotated = rotate(&store, &first, node_key(30), Some(disco(7)), Some(later)).await.unwrap();
     let expected = Node {
@@ -39,7 +39,7 @@ async fn a_key_is_rotated_from_the_one_that_is_known(world: &mut World, store: O
         ..Node::clone(&first)
     };
     assert_eq!(*rotated, expected);
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let found = store.nodes().get_by_node_key(&node_key(30)).await.unwrap();
     assert_eq!(found.as_deref(), Some(&expected));
     assert_eq!(store.nodes().get_by_node_key(&first.node_key).await.unwrap(), None);
@@ -51,29 +51,29 @@ async fn a_key_is_rotated_from_the_one_that_is_known(world: &mut World, store: O
     // The same key may come with another discovery key; and a key that was given up is free.
     let rotated = rotate(&store, &rotated, node_key(31), Some(disco(8)), None).await.unwrap();
     rotate(&store, &other, first.node_key, None, None).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.nodes().get(first.id).await.unwrap(), Some(rotated));
     let holder = store.nodes().get_by_node_key(&first.node_key).await.unwrap().unwrap();
     assert_eq!(holder.id, other.id);
 }
 
-async fn repeating_a_rotation_does_nothing(world: &mut World, store: Opened) {
+async fn repeating_a_rotation_does_nothing(env: &mut TestEnv, store: Opened) {
     let first = some_node(&store).await;
     let rotated = rotate(&store, &first, node_key(30), Some(disco(7)), None).await.unwrap();
-    let store = world.pass(store).await;
-    world.advance(60);
+    let store = env.reload(store).await;
+    env.advance(60);
     assert_eq!(
         idle(&store, rotate(&store, &first, node_key(30), Some(disco(7)), None)).await,
         rotated
     );
 }
 
-async fn a_rotation_from_another_key_is_a_conflict(world: &mut World, store: Opened) {
+async fn a_rotation_from_another_key_is_a_conflict(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let first = node(&store, alice, 1).await;
     let other = node(&store, alice, 2).await;
     rotate(&store, &first, node_key(30), None, None).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     // From the one before, to another one or with other companions; from that of another node.
     let claim = Node { node_key: other.node_key, ..Node::clone(&first) };
     let conflict = Conflict;
@@ -84,11 +84,11 @@ async fn a_rotation_from_another_key_is_a_conflict(world: &mut World, store: Ope
     assert_eq!(store.nodes().get(other.id).await.unwrap(), Some(other));
 }
 
-async fn a_rotation_to_a_key_of_another_node_is_refused(world: &mut World, store: Opened) {
+async fn a_rotation_to_a_key_of_another_node_is_refused(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let first = node(&store, alice, 1).await;
     let other = node(&store, alice, 2).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let kind = || AlreadyExists { constraint: "node_key" };
     refused(&store, rotate(&store, &first, other.node_key, None, None), kind()).await;
     rotate(&store, &other, node_key(30), None, None).await.unwrap();
@@ -96,31 +96,31 @@ async fn a_rotation_to_a_key_of_another_node_is_refused(world: &mut World, store
     rotate(&store, &first, other.node_key, None, None).await.unwrap();
 }
 
-async fn a_rotation_of_an_unknown_machine_is_not_found(world: &mut World, store: Opened) {
+async fn a_rotation_of_an_unknown_machine_is_not_found(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let first = node(&store, alice, 1).await;
     let stranger = machine(2, with(&*one_time_key(&store, alice).await)).machine_key;
     store.nodes().delete(first.id).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let unknown = Node { machine_key: stranger, ..Node::clone(&first) };
     for node in [first, unknown.into()] {
         refused(&store, rotate(&store, &node, node_key(30), None, None), NotFound).await;
     }
 }
 
-async fn an_expired_node_does_not_rotate_but_registers_again(world: &mut World, store: Opened) {
+async fn an_expired_node_does_not_rotate_but_registers_again(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let first = node(&store, alice, 1).await;
-    let end = world.clock().now().saturating_add(Duration::from_secs(10));
+    let end = env.clock().now().saturating_add(Duration::from_secs(10));
     store.nodes().expire(vec![first.id], end).await.unwrap();
-    let store = world.pass(store).await;
-    world.advance(9);
+    let store = env.reload(store).await;
+    env.advance(9);
     let rotated = rotate(&store, &first, node_key(30), None, Some(end)).await.unwrap();
-    world.advance(1);
+    env.advance(1);
     let later = end.saturating_add(HOUR);
     refused(&store, rotate(&store, &rotated, node_key(31), None, Some(later)), PermissionDenied)
         .await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     refused(&store, rotate(&store, &rotated, node_key(31), None, Some(later)), PermissionDenied)
         .await;
     let renewed = node(&store, alice, 1).await;
@@ -128,7 +128,7 @@ async fn an_expired_node_does_not_rotate_but_registers_again(world: &mut World, 
     rotate(&store, &renewed, node_key(31), None, Some(later)).await.unwrap();
 }
 
-async fn of_concurrent_rotations_one_wins(world: &mut World, store: Opened) {
+async fn of_concurrent_rotations_one_wins(env: &mut TestEnv, store: Opened) {
     let first = some_node(&store).await;
     let calls = (100..116).map(|number| {
         let (store, first) = (store.clone(), first.clone());
@@ -142,25 +142,25 @@ async fn of_concurrent_rotations_one_wins(world: &mut World, store: Opened) {
             Err(error) => assert_eq!(*error.kind(), Conflict),
         }
     }
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(won.len(), 1);
     assert_eq!(store.view().nodes().iter().collect::<Vec<_>>(), [&won[0]]);
 }
 
-async fn several_nodes_expire_at_once(world: &mut World, store: Opened) {
+async fn several_nodes_expire_at_once(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let mut nodes = Vec::new();
     for number in 1..=4 {
         nodes.push(node(&store, alice, number).await);
     }
     let before = store.view().serial();
-    world.advance(1);
-    let now = world.clock().now();
+    env.advance(1);
+    let now = env.clock().now();
     let at = now.saturating_add(Duration::from_secs(10));
     let ids: Vec<_> = nodes[..3].iter().map(|node| node.id).collect();
     assert_eq!(store.nodes().expire(ids.clone(), at).await.unwrap(), 3);
     assert_eq!(store.view().serial(), before.next());
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     for node in &nodes[..3] {
         let expected = Node {
             expires_at: Some(at),
@@ -182,15 +182,15 @@ async fn several_nodes_expire_at_once(world: &mut World, store: Opened) {
     assert_eq!(view.nodes().expiring(at, at.saturating_add(micro)).count(), 0);
 }
 
-async fn a_node_expires_when_it_was_last_told_to(world: &mut World, store: Opened) {
+async fn a_node_expires_when_it_was_last_told_to(env: &mut TestEnv, store: Opened) {
     let node = some_node(&store).await;
-    let in_seconds = |seconds| world.clock().now().saturating_add(Duration::from_secs(seconds));
+    let in_seconds = |seconds| env.clock().now().saturating_add(Duration::from_secs(seconds));
     let [sooner, later] = [10, 20].map(in_seconds);
     let micro = MICROSECOND;
     let mut store = store;
     for (at, none_at) in [(sooner, later), (later, sooner), (sooner, later)] {
         store.nodes().expire(vec![node.id], at).await.unwrap();
-        store = world.pass(store).await;
+        store = env.reload(store).await;
         let view = store.view();
         for (moment, count) in [(at, 1), (none_at, 0)] {
             assert_eq!(view.nodes().expiring(moment.saturating_sub(micro), moment).count(), count);
@@ -198,16 +198,16 @@ async fn a_node_expires_when_it_was_last_told_to(world: &mut World, store: Opene
         assert_eq!(view.nodes().expiring(Timestamp::EPOCH, Timestamp::MAX).count(), 1);
     }
     store.nodes().delete(node.id).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.view().nodes().expiring(Timestamp::EPOCH, Timestamp::MAX).count(), 0);
 }
 
-async fn with_an_unknown_node_none_expires(world: &mut World, store: Opened) {
+async fn with_an_unknown_node_none_expires(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let (first, gone) = (node(&store, alice, 1).await, node(&store, alice, 2).await);
     store.nodes().delete(gone.id).await.unwrap();
-    let store = world.pass(store).await;
-    let now = world.clock().now();
+    let store = env.reload(store).await;
+    let now = env.clock().now();
     for unknown in [gone.id, NodeId::from_bytes([9; 16])] {
         for ids in [vec![first.id, unknown], vec![unknown, first.id], vec![unknown]] {
             refused(&store, store.nodes().expire(ids, now), NotFound).await;
@@ -216,18 +216,18 @@ async fn with_an_unknown_node_none_expires(world: &mut World, store: Opened) {
     assert_eq!(expired_at(&store, now).await, []);
 }
 
-async fn only_those_that_change_are_counted(world: &mut World, store: Opened) {
+async fn only_those_that_change_are_counted(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let (first, second) = (node(&store, alice, 1).await, node(&store, alice, 2).await);
-    let now = world.clock().now();
+    let now = env.clock().now();
     let twice = vec![first.id, first.id];
     assert_eq!(store.nodes().expire(twice, now).await.unwrap(), 1);
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let both = vec![first.id, second.id];
     assert_eq!(store.nodes().expire(both.clone(), now).await.unwrap(), 1);
     assert_eq!(idle(&store, store.nodes().expire(both, now)).await, 0);
     assert_eq!(idle(&store, store.nodes().expire(Vec::new(), now)).await, 0);
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     for node in [first, second] {
         assert_eq!(store.nodes().get(node.id).await.unwrap().unwrap().revision.get(), 2);
         let lines = audit_of(&store, node.id).await;

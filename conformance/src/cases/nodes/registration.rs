@@ -22,12 +22,12 @@ cases! {
     }
 }
 
-async fn a_registration_is_one_commit(world: &mut World, store: Opened) {
+async fn a_registration_is_one_commit(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let key = one_time_key(&store, alice).await;
     let before = store.view().serial();
-    world.advance(5);
-    let now = world.clock().now();
+    env.advance(5);
+    let now = env.clock().now();
     let admin = store.acting_as("admin".parse().unwrap());
     let node = admin.nodes().register(machine(1, with(&key))).await.unwrap();
     assert_eq!(store.view().serial(), before.next());
@@ -41,7 +41,7 @@ async fn a_registration_is_one_commit(world: &mut World, store: Opened) {
             (Handle::PreAuthKey(key.id), ChangeKind::Updated),
         ]
     );
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.nodes().get(node.id).await.unwrap(), Some(node.clone()));
     let used =
         PreAuthKey { used_at: Some(now), revision: key.revision.next(), ..PreAuthKey::clone(&key) };
@@ -50,7 +50,7 @@ async fn a_registration_is_one_commit(world: &mut World, store: Opened) {
     assert_eq!(store.nodes().get_by_address(node.ipv4.unwrap().into()).await.unwrap(), Some(node));
 }
 
-async fn a_node_is_what_its_registration_says(world: &mut World, store: Opened) {
+async fn a_node_is_what_its_registration_says(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let new = NewPreAuthKey {
         user: Some(alice),
@@ -59,7 +59,7 @@ async fn a_node_is_what_its_registration_says(world: &mut World, store: Opened) 
         ..NewPreAuthKey::default()
     };
     let (key, _) = store.preauth_keys().create(new).await.unwrap();
-    let now = world.clock().now();
+    let now = env.clock().now();
     let registration = Registration {
         disco_key: Some(format!("discokey:{}", "07".repeat(32)).parse().unwrap()),
         hostname: "Büro Rechner.lan".parse().unwrap(),
@@ -90,7 +90,7 @@ async fn a_node_is_what_its_registration_says(world: &mut World, store: Opened) 
     let node = store.nodes().register(registration).await.unwrap();
     let expected = Node { id: node.id, ..expected };
     assert_eq!(*node, expected);
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let nodes = store.nodes();
     for found in [
         nodes.get(node.id).await.unwrap(),
@@ -104,7 +104,7 @@ async fn a_node_is_what_its_registration_says(world: &mut World, store: Opened) 
     }
 }
 
-async fn a_refused_registration_leaves_no_trace(world: &mut World, store: Opened) {
+async fn a_refused_registration_leaves_no_trace(env: &mut TestEnv, store: Opened) {
     let (alice, bob) = (user(&store, "alice").await, user(&store, "bob").await);
     let taken = node(&store, alice, 1).await;
     let key = one_time_key(&store, bob).await;
@@ -123,7 +123,7 @@ async fn a_refused_registration_leaves_no_trace(world: &mut World, store: Opened
     ] {
         refused(&store, store.nodes().register(registration), kind).await;
     }
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.preauth_keys().get(key.id).await.unwrap().unwrap().used_at, None);
     let node = register(&store, 2, with(&key)).await;
     // Neither an address nor the key was used up.
@@ -131,11 +131,11 @@ async fn a_refused_registration_leaves_no_trace(world: &mut World, store: Opened
     assert_eq!(node.user, Some(bob));
 }
 
-async fn a_node_key_of_another_machine_is_refused(world: &mut World, store: Opened) {
+async fn a_node_key_of_another_machine_is_refused(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let (first, second) = (node(&store, alice, 1).await, node(&store, alice, 2).await);
     let kind = || AlreadyExists { constraint: "node_key" };
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     for number in [2, 3] {
         let claim = Registration { node_key: first.node_key, ..machine(number, by(alice)) };
         let error = refused(&store, store.nodes().register(claim), kind()).await;
@@ -146,44 +146,44 @@ async fn a_node_key_of_another_machine_is_refused(world: &mut World, store: Open
     store.nodes().register(other).await.unwrap();
     let claim = Registration { node_key: first.node_key, ..machine(2, by(alice)) };
     store.nodes().register(claim).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let holder = store.nodes().get_by_node_key(&first.node_key).await.unwrap().unwrap();
     assert_eq!(holder.id, second.id);
     assert_eq!(store.nodes().get_by_node_key(&second.node_key).await.unwrap(), None);
     assert_eq!(store.view().nodes().len(), 2);
 }
 
-async fn a_registration_whose_commit_fails_leaves_no_trace(world: &mut World, store: Opened) {
+async fn a_registration_whose_commit_fails_leaves_no_trace(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let key = one_time_key(&store, alice).await;
     for (fault, kind) in [(FaultKind::Before, Unavailable), (FaultKind::DiskFull, Exhausted)] {
-        world.faults().fail_next_commits(1, fault);
+        env.faults().fail_next_commits(1, fault);
         refused(&store, store.nodes().register(machine(1, with(&key))), kind).await;
     }
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.view().nodes().len(), 0);
     assert_eq!(store.view().addresses().len(), 0);
     assert_eq!(store.preauth_keys().get(key.id).await.unwrap(), Some(key.clone()));
     let node = register(&store, 1, with(&key)).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.nodes().get(node.id).await.unwrap(), Some(node));
 }
 
-async fn a_registration_whose_answer_is_lost_happens_once(world: &mut World, store: Opened) {
+async fn a_registration_whose_answer_is_lost_happens_once(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let key = one_time_key(&store, alice).await;
     let before = store.view().serial();
-    world.faults().fail_next_commits(1, FaultKind::After);
+    env.faults().fail_next_commits(1, FaultKind::After);
     let node = register(&store, 1, with(&key)).await;
     assert_eq!(store.view().serial(), before.next());
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.nodes().get(node.id).await.unwrap(), Some(node.clone()));
     assert_eq!(audit_of(&store, node.id).await, ["node.register by system"]);
     let again = idle(&store, store.nodes().register(machine(1, with(&key)))).await;
     assert_eq!(again, node);
 }
 
-async fn of_64_concurrent_uses_exactly_one_wins(world: &mut World, store: Opened) {
+async fn of_64_concurrent_uses_exactly_one_wins(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let key = one_time_key(&store, alice).await;
     let outcomes = register_at_once(&store, 1..=64, &with(&key)).await;
@@ -193,7 +193,7 @@ async fn of_64_concurrent_uses_exactly_one_wins(world: &mut World, store: Opened
         assert_eq!(*error.kind(), PermissionDenied);
     }
     let winner = won.into_iter().next().unwrap().unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let view = store.view();
     assert_eq!(view.nodes().iter().collect::<Vec<_>>(), [&winner]);
     assert_eq!(view.addresses().len(), 2);
@@ -202,13 +202,13 @@ async fn of_64_concurrent_uses_exactly_one_wins(world: &mut World, store: Opened
     refused(&store, store.nodes().register(machine(65, with(&key))), PermissionDenied).await;
 }
 
-async fn a_reusable_key_admits_64_at_once(world: &mut World, store: Opened) {
+async fn a_reusable_key_admits_64_at_once(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let key = reusable_key(&store, alice).await;
     let outcomes = register_at_once(&store, 1..=64, &with(&key)).await;
     let mut nodes: Vec<_> = outcomes.into_iter().map(Result::unwrap).collect();
     nodes.sort_by_key(|node| node.id);
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.view().nodes().iter().cloned().collect::<Vec<_>>(), nodes);
     assert_eq!(store.view().addresses().len(), 128);
     // Only the first use is kept.
@@ -216,24 +216,24 @@ async fn a_reusable_key_admits_64_at_once(world: &mut World, store: Opened) {
     register(&store, 65, with(&key)).await;
 }
 
-async fn a_known_machine_uses_a_one_time_key_up(world: &mut World, store: Opened) {
+async fn a_known_machine_uses_a_one_time_key_up(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let first = node(&store, alice, 1).await;
     let key = one_time_key(&store, alice).await;
     let again = register(&store, 1, with(&key)).await;
     assert_eq!((again.id, again.preauth_key), (first.id, Some(key.id)));
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     refused(&store, store.nodes().register(machine(2, with(&key))), PermissionDenied).await;
 }
 
-async fn a_revoked_key_admits_nobody(world: &mut World, store: Opened) {
+async fn a_revoked_key_admits_nobody(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let keys = [one_time_key(&store, alice).await, reusable_key(&store, alice).await];
     let admitted = register(&store, 1, with(&keys[1])).await;
     for key in &keys {
         store.preauth_keys().revoke(key.id).await.unwrap();
     }
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     for key in &keys {
         for number in [1, 2] {
             refused(&store, store.nodes().register(machine(number, with(key))), PermissionDenied)
@@ -243,19 +243,19 @@ async fn a_revoked_key_admits_nobody(world: &mut World, store: Opened) {
     assert_eq!(store.nodes().get(admitted.id).await.unwrap(), Some(admitted));
 }
 
-async fn an_expired_key_admits_nobody(world: &mut World, store: Opened) {
+async fn an_expired_key_admits_nobody(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let new = NewPreAuthKey {
         user: Some(alice),
         reusable: true,
-        expires_at: Some(world.clock().now().saturating_add(Duration::from_secs(10))),
+        expires_at: Some(env.clock().now().saturating_add(Duration::from_secs(10))),
         ..NewPreAuthKey::default()
     };
     let (key, _) = store.preauth_keys().create(new).await.unwrap();
-    world.advance(9);
+    env.advance(9);
     register(&store, 1, with(&key)).await;
-    let store = world.pass(store).await;
-    world.advance(1);
+    let store = env.reload(store).await;
+    env.advance(1);
     for number in [1, 2] {
         refused(&store, store.nodes().register(machine(number, with(&key))), PermissionDenied)
             .await;

@@ -13,7 +13,7 @@ cases! {
     }
 }
 
-async fn the_longest_prefix_wins(world: &mut World, store: Opened) {
+async fn the_longest_prefix_wins(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let (a, b) = (node(&store, alice, 1).await.id, node(&store, alice, 2).await.id);
     for id in [a, b] {
@@ -21,7 +21,7 @@ async fn the_longest_prefix_wins(world: &mut World, store: Opened) {
     }
     carry(&store, a, &["10.0.0.0/8", "10.1.2.0/24", "10.1.2.3/32", "fd01::/16"]).await;
     carry(&store, b, &["10.1.0.0/16", "fd01:2::/32", "fd01:2::9/128"]).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     for (address, found) in [
         ("10.1.2.3", Some((a, "10.1.2.3/32"))),
         ("10.1.2.4", Some((a, "10.1.2.0/24"))),
@@ -40,7 +40,7 @@ async fn the_longest_prefix_wins(world: &mut World, store: Opened) {
     }
 }
 
-async fn only_primaries_are_found(world: &mut World, store: Opened) {
+async fn only_primaries_are_found(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let (a, b) = (node(&store, alice, 1).await.id, node(&store, alice, 2).await.id);
     connect(&store, a, 1).await;
@@ -49,7 +49,7 @@ async fn only_primaries_are_found(world: &mut World, store: Opened) {
     carry(&store, b, &["10.1.0.0/16"]).await;
     advertise(&store, a, &["10.0.0.0/8", "10.1.2.0/24"]).await.unwrap();
     approve(&store, b, &["10.1.0.0/16", "10.1.2.0/25"]).await.unwrap();
-    let mut store = world.pass(store).await;
+    let mut store = env.reload(store).await;
     let address = "10.1.2.3".parse().unwrap();
     for (step, found) in [Some(b), Some(a), None, Some(b)].into_iter().enumerate() {
         match step {
@@ -58,13 +58,13 @@ async fn only_primaries_are_found(world: &mut World, store: Opened) {
             3 => drop(connect(&store, b, 2).await),
             _ => {}
         }
-        store = world.pass(store).await;
+        store = env.reload(store).await;
         let route = store.routes().lookup(address).await.unwrap();
         assert_eq!(route.map(|route| route.node), found, "step {step}");
     }
 }
 
-async fn those_of_one_length_are_found_one_by_one(world: &mut World, mut store: Opened) {
+async fn those_of_one_length_are_found_one_by_one(env: &mut TestEnv, mut store: Opened) {
     let alice = user(&store, "alice").await;
     let mut carriers = Vec::new();
     for number in 1..=3 {
@@ -82,7 +82,7 @@ async fn those_of_one_length_are_found_one_by_one(world: &mut World, mut store: 
         if !is_there[at] {
             disconnect(&store, carriers[at], session).await;
         }
-        store = world.pass(store).await;
+        store = env.reload(store).await;
         for (index, carrier) in carriers.iter().enumerate() {
             let address = IpAddr::from([10, index as u8 + 1, 0, 1]);
             let found = store.routes().lookup(address).await.unwrap();
@@ -92,20 +92,20 @@ async fn those_of_one_length_are_found_one_by_one(world: &mut World, mut store: 
     }
 }
 
-async fn lookups_agree_with_a_plain_search(world: &mut World, store: Opened) {
+async fn lookups_agree_with_a_plain_search(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
-    let dice = Dice::new(11);
+    let rng = Rng::new(11);
     // Few different leading bits, so that many prefixes lie in one another.
     let mut lists: [BTreeSet<Prefix>; 3] = Default::default();
     for number in 0..420 {
-        let (address, bits) = if number % 2 == 0 { (four(&dice), 32) } else { (six(&dice), 128) };
-        let length = u8::try_from(dice.below(bits + 1)).unwrap();
-        lists[dice.below(3)].insert(Prefix::containing(address, length).unwrap());
+        let (address, bits) = if number % 2 == 0 { (four(&rng), 32) } else { (six(&rng), 128) };
+        let length = u8::try_from(rng.below(bits + 1)).unwrap();
+        lists[rng.below(3)].insert(Prefix::containing(address, length).unwrap());
     }
     let mut carried: Vec<(NodeId, Prefix)> = Vec::new();
     for (number, list) in (1..).zip(&lists) {
         let id = node(&store, alice, number).await.id;
-        world.advance(1);
+        env.advance(1);
         let list: Vec<_> = list.iter().copied().collect();
         store.routes().advertise(id, list.clone()).await.unwrap();
         // Every fifth one is not approved, and the third node is offline.
@@ -123,13 +123,13 @@ async fn lookups_agree_with_a_plain_search(world: &mut World, store: Opened) {
         }
     }
     assert!(carried.len() > 150, "{}", carried.len());
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let mut probes: Vec<IpAddr> = Vec::new();
     for prefix in lists.iter().flatten() {
         let (first, last) = (prefix.first(), prefix.last());
         probes.extend([first, last, beside(first, -1), beside(last, 1)]);
     }
-    probes.extend((0..300).map(|number| if number % 2 == 0 { four(&dice) } else { six(&dice) }));
+    probes.extend((0..300).map(|number| if number % 2 == 0 { four(&rng) } else { six(&rng) }));
     let mut found_any = 0;
     for address in probes {
         let plain = carried
@@ -165,15 +165,15 @@ fn lies_in(address: IpAddr, prefix: &Prefix) -> bool {
     bits == other && (of_address ^ of_prefix).checked_shr(rest).unwrap_or(0) == 0
 }
 
-fn four(dice: &Dice) -> IpAddr {
-    bytes::<4>(dice).into()
+fn four(rng: &Rng) -> IpAddr {
+    bytes::<4>(rng).into()
 }
 
-fn six(dice: &Dice) -> IpAddr {
-    bytes::<16>(dice).into()
+fn six(rng: &Rng) -> IpAddr {
+    bytes::<16>(rng).into()
 }
 
 /// Each byte is one of two.
-fn bytes<const N: usize>(dice: &Dice) -> [u8; N] {
-    std::array::from_fn(|_| if dice.below(2) == 0 { 0x0a } else { 0xf5 })
+fn bytes<const N: usize>(rng: &Rng) -> [u8; N] {
+    std::array::from_fn(|_| if rng.below(2) == 0 { 0x0a } else { 0xf5 })
 }

@@ -29,15 +29,15 @@ cases! {
     }
 }
 
-async fn each_side_takes_the_whole_list(world: &mut World, store: Opened) {
+async fn each_side_takes_the_whole_list(env: &mut TestEnv, store: Opened) {
     let id = some_node(&store).await.id;
-    let made = world.clock().now();
+    let made = env.clock().now();
     let first = advertise(&store, id, &["fd01::/64", "10.2.0.0/16", "10.1.0.0/16"]).await.unwrap();
     // By prefix, whatever the order they were given in.
     assert_eq!(sides(&first), ["10.1.0.0/16 a-", "10.2.0.0/16 a-", "fd01::/64 a-"]);
-    let store = world.pass(store).await;
-    world.advance(1);
-    let changed = world.clock().now();
+    let store = env.reload(store).await;
+    env.advance(1);
+    let changed = env.clock().now();
     let second = approve(&store, id, &["10.2.0.0/16", "10.3.0.0/16"]).await.unwrap();
     assert_eq!(
         sides(&second),
@@ -57,7 +57,7 @@ async fn each_side_takes_the_whole_list(world: &mut World, store: Opened) {
     assert_eq!(*second[1], expected);
     assert_eq!((second[0].clone(), second[3].clone()), (first[0].clone(), first[2].clone()));
     let third = advertise(&store, id, &["10.3.0.0/16", "10.4.0.0/16"]).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(sides(&third), ["10.2.0.0/16 -p", "10.3.0.0/16 ap", "10.4.0.0/16 a-"]);
     assert_eq!(of_node(&store, id).await, third);
     for route in third {
@@ -74,29 +74,29 @@ async fn each_side_takes_the_whole_list(world: &mut World, store: Opened) {
     );
 }
 
-async fn approving_may_come_first(world: &mut World, store: Opened) {
+async fn approving_may_come_first(env: &mut TestEnv, store: Opened) {
     let id = some_node(&store).await.id;
     connect(&store, id, 1).await;
     let approved = approve(&store, id, &["10.1.0.0/16"]).await.unwrap();
     assert_eq!(sides(&approved), ["10.1.0.0/16 -p"]);
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(primary(&store, "10.1.0.0/16").await, None);
     let advertised = advertise(&store, id, &["10.1.0.0/16"]).await.unwrap();
     assert_eq!(sides(&advertised), ["10.1.0.0/16 ap"]);
     assert_eq!(advertised[0].id, approved[0].id);
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(primary(&store, "10.1.0.0/16").await, Some(id));
 }
 
-async fn a_route_that_is_on_neither_side_disappears(world: &mut World, store: Opened) {
+async fn a_route_that_is_on_neither_side_disappears(env: &mut TestEnv, store: Opened) {
     let id = some_node(&store).await.id;
     carry(&store, id, &["10.1.0.0/16", "10.2.0.0/16"]).await;
     let routes = of_node(&store, id).await;
     advertise(&store, id, &["10.2.0.0/16"]).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(sides(&of_node(&store, id).await), ["10.1.0.0/16 -p", "10.2.0.0/16 ap"]);
     approve(&store, id, &["10.2.0.0/16"]).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(sides(&of_node(&store, id).await), ["10.2.0.0/16 ap"]);
     assert_eq!(store.routes().get(routes[0].id).await.unwrap(), None);
     // If it comes again, it is another route.
@@ -105,52 +105,52 @@ async fn a_route_that_is_on_neither_side_disappears(world: &mut World, store: Op
     assert_eq!(again[1].id, routes[1].id);
 }
 
-async fn a_prefix_is_one_route_of_a_node(world: &mut World, store: Opened) {
+async fn a_prefix_is_one_route_of_a_node(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let (a, b) = (node(&store, alice, 1).await.id, node(&store, alice, 2).await.id);
     let twice = advertise(&store, a, &["10.1.0.0/16", "10.1.0.0/16"]).await.unwrap();
     assert_eq!(sides(&twice), ["10.1.0.0/16 a-"]);
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let approved = approve(&store, a, &["10.1.0.0/16", "10.1.0.0/16"]).await.unwrap();
     assert_eq!(approved[0].id, twice[0].id);
     // That of another node is another route, and so is another length.
     carry(&store, b, &["10.1.0.0/16", "10.1.0.0/17"]).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(sides(&of_node(&store, a).await), ["10.1.0.0/16 ap"]);
     assert_eq!(sides(&of_node(&store, b).await), ["10.1.0.0/16 ap", "10.1.0.0/17 ap"]);
     assert_eq!(store.view().routes().len(), 3);
 }
 
-async fn emptied_routes_stay_empty(world: &mut World, store: Opened) {
+async fn emptied_routes_stay_empty(env: &mut TestEnv, store: Opened) {
     let id = some_node(&store).await.id;
     connect(&store, id, 1).await;
     carry(&store, id, &["10.1.0.0/16", "::/0"]).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let approved = advertise(&store, id, &[]).await.unwrap();
     assert_eq!(sides(&approved), ["10.1.0.0/16 -p", "::/0 -p"]);
-    let store = world.pass(store).await;
-    let store = world.reopen(store).await;
+    let store = env.reload(store).await;
+    let store = env.reopen(store).await;
     assert_eq!(of_node(&store, id).await, approved);
     assert_eq!(approve(&store, id, &[]).await.unwrap(), []);
-    let store = world.pass(store).await;
-    let store = world.reopen(store).await;
+    let store = env.reload(store).await;
+    let store = env.reopen(store).await;
     assert_eq!(of_node(&store, id).await, []);
     assert!(store.view().routes().is_empty());
     assert_eq!(idle(&store, approve(&store, id, &[])).await, []);
 }
 
-async fn the_same_list_again_writes_nothing(world: &mut World, store: Opened) {
+async fn the_same_list_again_writes_nothing(env: &mut TestEnv, store: Opened) {
     let id = some_node(&store).await.id;
     carry(&store, id, &["10.1.0.0/16", "10.2.0.0/16"]).await;
-    let store = world.pass(store).await;
-    world.advance(60);
+    let store = env.reload(store).await;
+    env.advance(60);
     let routes = of_node(&store, id).await;
     let other_order = ["10.2.0.0/16", "10.1.0.0/16"];
     assert_eq!(idle(&store, advertise(&store, id, &other_order)).await, routes);
     assert_eq!(idle(&store, approve(&store, id, &other_order)).await, routes);
 }
 
-async fn a_call_takes_at_most_1024_prefixes(world: &mut World, store: Opened) {
+async fn a_call_takes_at_most_1024_prefixes(env: &mut TestEnv, store: Opened) {
     let id = some_node(&store).await.id;
     let prefixes: Vec<_> = (0..1025u32)
         .map(|number| Prefix::host(Ipv4Addr::from_bits(0x0a00_0000 + number).into()).unwrap())
@@ -161,17 +161,17 @@ async fn a_call_takes_at_most_1024_prefixes(world: &mut World, store: Opened) {
     }
     assert_eq!(routes.advertise(id, prefixes[1..].to_vec()).await.unwrap().len(), 1024);
     routes.approve(id, prefixes[1..].to_vec()).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let view = store.view();
     let found: Vec<_> = view.routes().of_node(id).map(|route| route.prefix).collect();
     assert_eq!(found, prefixes[1..]);
     assert!(view.routes().iter().all(|route| route.advertised && route.approved));
 }
 
-async fn routes_of_an_unknown_node_are_not_found(world: &mut World, store: Opened) {
+async fn routes_of_an_unknown_node_are_not_found(env: &mut TestEnv, store: Opened) {
     let gone = some_node(&store).await.id;
     store.nodes().delete(gone).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     for id in [gone, NodeId::from_bytes([9; 16])] {
         for prefixes in [&[][..], &["10.1.0.0/16"]] {
             refused(&store, advertise(&store, id, prefixes), NotFound).await;
@@ -180,13 +180,13 @@ async fn routes_of_an_unknown_node_are_not_found(world: &mut World, store: Opene
     }
 }
 
-async fn a_deleted_route_is_gone(world: &mut World, store: Opened) {
+async fn a_deleted_route_is_gone(env: &mut TestEnv, store: Opened) {
     let id = some_node(&store).await.id;
     carry(&store, id, &["10.1.0.0/16", "10.2.0.0/16"]).await;
     let routes = of_node(&store, id).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     store.routes().delete(routes[0].id).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     for unknown in [routes[0].id, RouteId::from_bytes([9; 16])] {
         refused(&store, store.routes().delete(unknown), NotFound).await;
         assert_eq!(store.routes().get(unknown).await.unwrap(), None);
@@ -195,11 +195,11 @@ async fn a_deleted_route_is_gone(world: &mut World, store: Opened) {
     assert_eq!(audit_of(&store, routes[0].id).await, ["route.delete by system"]);
 }
 
-async fn exit_routes_have_no_primary_and_are_not_looked_up(world: &mut World, store: Opened) {
+async fn exit_routes_have_no_primary_and_are_not_looked_up(env: &mut TestEnv, store: Opened) {
     let id = some_node(&store).await.id;
     connect(&store, id, 1).await;
     carry(&store, id, &["0.0.0.0/0", "::/0", "0.0.0.0/1", "8000::/1"]).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     for (prefix, carrier) in
         [("0.0.0.0/0", None), ("::/0", None), ("0.0.0.0/1", Some(id)), ("8000::/1", Some(id))]
     {
@@ -216,30 +216,30 @@ async fn exit_routes_have_no_primary_and_are_not_looked_up(world: &mut World, st
     }
 }
 
-async fn each_family_is_approved_by_itself(world: &mut World, store: Opened) {
+async fn each_family_is_approved_by_itself(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let id = node(&store, alice, 1).await.id;
     let exits = Prefix::exits();
     store.routes().advertise(id, exits.to_vec()).await.unwrap();
     approve(&store, id, &["0.0.0.0/0"]).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(sides(&of_node(&store, id).await), ["0.0.0.0/0 ap", "::/0 a-"]);
     // A map of the network has what is on both sides.
     let other = node(&store, alice, 2).await.id;
     let map = store.view().netmap(other).unwrap();
     assert_eq!(sides(&map.routes), ["0.0.0.0/0 ap"]);
     store.routes().approve(id, exits.to_vec()).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(sides(&of_node(&store, id).await), ["0.0.0.0/0 ap", "::/0 ap"]);
 }
 
-async fn prefixes_of_every_length_come_back(world: &mut World, store: Opened) {
+async fn prefixes_of_every_length_come_back(env: &mut TestEnv, store: Opened) {
     let id = some_node(&store).await.id;
     let four = |length| Prefix::containing(IpAddr::from([0xff; 4]), length).unwrap();
     let six = |length| Prefix::containing(IpAddr::from([0xff; 16]), length).unwrap();
     let prefixes: Vec<_> = (0..=32).map(four).chain((0..=128).map(six)).collect();
     store.routes().advertise(id, prefixes.clone()).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let routes = of_node(&store, id).await;
     let found: Vec<_> = routes.iter().map(|route| route.prefix).collect();
     let mut sorted = prefixes;
@@ -253,7 +253,7 @@ async fn prefixes_of_every_length_come_back(world: &mut World, store: Opened) {
     }
 }
 
-async fn host_bits_are_refused_with_the_canonical_form(_: &mut World) {
+async fn host_bits_are_refused_with_the_canonical_form(_: &mut TestEnv) {
     let four = Ipv4Addr::new(203, 0, 113, 255);
     let six: Ipv6Addr = "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff".parse().unwrap();
     for (address, bits) in [(IpAddr::V4(four), 32), (IpAddr::V6(six), 128)] {
@@ -283,7 +283,7 @@ async fn host_bits_are_refused_with_the_canonical_form(_: &mut World) {
     }
 }
 
-async fn mapped_prefixes_are_refused(_: &mut World) {
+async fn mapped_prefixes_are_refused(_: &mut TestEnv) {
     for (text, ipv4) in [
         ("::ffff:10.0.0.0/104", "10.0.0.0"),
         ("::ffff:0:0/96", "0.0.0.0"),

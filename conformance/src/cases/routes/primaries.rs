@@ -25,12 +25,12 @@ cases! {
 }
 
 /// Nodes that are online and carry the shared prefix, oldest first.
-async fn routers(world: &World, store: &Opened, count: u32) -> Vec<NodeId> {
+async fn routers(env: &TestEnv, store: &Opened, count: u32) -> Vec<NodeId> {
     let alice = user(store, "alice").await;
     let mut ids = Vec::new();
     for number in 1..=count {
         let id = node(store, alice, number).await.id;
-        world.advance(1);
+        env.advance(1);
         connect(store, id, 1).await;
         carry(store, id, &[SHARED]).await;
         ids.push(id);
@@ -38,7 +38,7 @@ async fn routers(world: &World, store: &Opened, count: u32) -> Vec<NodeId> {
     ids
 }
 
-async fn a_primary_is_advertised_approved_and_online(world: &mut World, mut store: Opened) {
+async fn a_primary_is_advertised_approved_and_online(env: &mut TestEnv, mut store: Opened) {
     let id = some_node(&store).await.id;
     // In each order of the three, it is the last one that makes it primary.
     for (session, order) in [(1, [0, 1, 2]), (2, [1, 2, 0]), (3, [2, 0, 1]), (4, [2, 1, 0])] {
@@ -50,107 +50,107 @@ async fn a_primary_is_advertised_approved_and_online(world: &mut World, mut stor
                 _ => drop(connect(&store, id, session).await),
             }
         }
-        store = world.pass(store).await;
+        store = env.reload(store).await;
         assert_eq!(primary(&store, SHARED).await, Some(id), "{order:?}");
         disconnect(&store, id, session).await;
         carry(&store, id, &[]).await;
-        store = world.pass(store).await;
+        store = env.reload(store).await;
     }
 }
 
-async fn a_primary_fails_over_on_a_disconnect_and_not_back(world: &mut World, store: Opened) {
-    let ids = routers(world, &store, 2).await;
-    let store = world.pass(store).await;
+async fn a_primary_fails_over_on_a_disconnect_and_not_back(env: &mut TestEnv, store: Opened) {
+    let ids = routers(env, &store, 2).await;
+    let store = env.reload(store).await;
     assert_eq!(primary(&store, SHARED).await, Some(ids[0]));
     disconnect(&store, ids[0], 1).await;
     assert_eq!(primary(&store, SHARED).await, Some(ids[1]));
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(primary(&store, SHARED).await, Some(ids[1]));
     connect(&store, ids[0], 2).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(primary(&store, SHARED).await, Some(ids[1]), "coming back does not take over");
     // With nobody else online there is none, and the first who comes gets it.
     disconnect(&store, ids[0], 2).await;
     disconnect(&store, ids[1], 1).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(primary(&store, SHARED).await, None);
     connect(&store, ids[1], 2).await;
     connect(&store, ids[0], 3).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(primary(&store, SHARED).await, Some(ids[1]));
 }
 
-async fn a_primary_fails_over_when_its_node_is_deleted(world: &mut World, mut store: Opened) {
-    let ids = routers(world, &store, 3).await;
+async fn a_primary_fails_over_when_its_node_is_deleted(env: &mut TestEnv, mut store: Opened) {
+    let ids = routers(env, &store, 3).await;
     for (gone, next) in [(ids[0], Some(ids[1])), (ids[1], Some(ids[2])), (ids[2], None)] {
-        store = world.pass(store).await;
+        store = env.reload(store).await;
         assert_eq!(primary(&store, SHARED).await, Some(gone));
         store.nodes().delete(gone).await.unwrap();
         assert_eq!(primary(&store, SHARED).await, next);
     }
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert!(store.view().routes().is_empty());
 }
 
-async fn a_primary_fails_over_when_it_is_no_longer_advertised(world: &mut World, store: Opened) {
-    let ids = routers(world, &store, 2).await;
-    let store = world.pass(store).await;
+async fn a_primary_fails_over_when_it_is_no_longer_advertised(env: &mut TestEnv, store: Opened) {
+    let ids = routers(env, &store, 2).await;
+    let store = env.reload(store).await;
     advertise(&store, ids[0], &["10.9.0.0/16"]).await.unwrap();
     assert_eq!(primary(&store, SHARED).await, Some(ids[1]));
     advertise(&store, ids[0], &[SHARED]).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(primary(&store, SHARED).await, Some(ids[1]), "coming back does not take over");
     advertise(&store, ids[1], &[]).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(primary(&store, SHARED).await, Some(ids[0]));
     advertise(&store, ids[0], &[]).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(primary(&store, SHARED).await, None);
 }
 
-async fn a_primary_fails_over_when_it_is_no_longer_approved(world: &mut World, store: Opened) {
-    let ids = routers(world, &store, 2).await;
-    let store = world.pass(store).await;
+async fn a_primary_fails_over_when_it_is_no_longer_approved(env: &mut TestEnv, store: Opened) {
+    let ids = routers(env, &store, 2).await;
+    let store = env.reload(store).await;
     approve(&store, ids[0], &[]).await.unwrap();
     assert_eq!(primary(&store, SHARED).await, Some(ids[1]));
     approve(&store, ids[0], &[SHARED]).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(primary(&store, SHARED).await, Some(ids[1]), "coming back does not take over");
     approve(&store, ids[1], &["10.9.0.0/16"]).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(primary(&store, SHARED).await, Some(ids[0]));
     approve(&store, ids[0], &[]).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(primary(&store, SHARED).await, None);
 }
 
-async fn a_primary_fails_over_when_the_route_is_deleted(world: &mut World, store: Opened) {
-    let ids = routers(world, &store, 2).await;
-    let store = world.pass(store).await;
+async fn a_primary_fails_over_when_the_route_is_deleted(env: &mut TestEnv, store: Opened) {
+    let ids = routers(env, &store, 2).await;
+    let store = env.reload(store).await;
     let route = store.view().routes().primary(prefix(SHARED)).unwrap().clone();
     assert_eq!(route.node, ids[0]);
     store.routes().delete(route.id).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(primary(&store, SHARED).await, Some(ids[1]));
     let route = store.view().routes().primary(prefix(SHARED)).unwrap().clone();
     store.routes().delete(route.id).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(primary(&store, SHARED).await, None);
 }
 
-async fn the_oldest_that_can_takes_over(world: &mut World, store: Opened) {
-    let ids = routers(world, &store, 5).await;
+async fn the_oldest_that_can_takes_over(env: &mut TestEnv, store: Opened) {
+    let ids = routers(env, &store, 5).await;
     // Of the four others the first two cannot.
     disconnect(&store, ids[1], 1).await;
     approve(&store, ids[2], &[]).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     disconnect(&store, ids[0], 1).await;
     assert_eq!(primary(&store, SHARED).await, Some(ids[3]));
     // The oldest by its route, whatever it was before.
     connect(&store, ids[1], 2).await;
     connect(&store, ids[0], 2).await;
     approve(&store, ids[2], &[SHARED]).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(primary(&store, SHARED).await, Some(ids[3]));
     for next in [ids[0], ids[1], ids[2], ids[4]] {
         let carrier = primary(&store, SHARED).await.unwrap();
@@ -159,7 +159,7 @@ async fn the_oldest_that_can_takes_over(world: &mut World, store: Opened) {
     }
 }
 
-async fn what_nobody_approved_decides_nothing(world: &mut World, store: Opened) {
+async fn what_nobody_approved_decides_nothing(env: &mut TestEnv, store: Opened) {
     let bob = user(&store, "bob").await;
     let mut others = Vec::new();
     for number in 10..15 {
@@ -168,9 +168,9 @@ async fn what_nobody_approved_decides_nothing(world: &mut World, store: Opened) 
         advertise(&store, id, &[SHARED]).await.unwrap();
         others.push(id);
     }
-    world.advance(1);
-    let ids = routers(world, &store, 2).await;
-    let mut store = world.pass(store).await;
+    env.advance(1);
+    let ids = routers(env, &store, 2).await;
+    let mut store = env.reload(store).await;
     assert_eq!(primary(&store, SHARED).await, Some(ids[0]));
     // Whatever they do, older as they are.
     for (number, id) in others.iter().enumerate() {
@@ -185,13 +185,13 @@ async fn what_nobody_approved_decides_nothing(world: &mut World, store: Opened) 
         assert_eq!(primary(&store, SHARED).await, Some(ids[0]));
     }
     disconnect(&store, ids[0], 1).await;
-    store = world.pass(store).await;
+    store = env.reload(store).await;
     assert_eq!(primary(&store, SHARED).await, Some(ids[1]));
     disconnect(&store, ids[1], 1).await;
     assert_eq!(primary(&store, SHARED).await, None);
     disconnect(&store, others[2], 2).await;
     connect(&store, others[2], 3).await;
-    store = world.pass(store).await;
+    store = env.reload(store).await;
     assert_eq!(primary(&store, SHARED).await, None);
     // Only an approval makes one of them the oldest that can.
     connect(&store, ids[1], 2).await;
@@ -199,25 +199,25 @@ async fn what_nobody_approved_decides_nothing(world: &mut World, store: Opened) 
     assert_eq!(primary(&store, SHARED).await, Some(ids[1]));
     connect(&store, ids[0], 2).await;
     disconnect(&store, ids[1], 2).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(primary(&store, SHARED).await, Some(others[3]));
 }
 
-async fn the_oldest_takes_over_even_if_the_clock_was_set_back(world: &mut World, store: Opened) {
+async fn the_oldest_takes_over_even_if_the_clock_was_set_back(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
-    let beginning = world.clock().now();
+    let beginning = env.clock().now();
     let mut ids = Vec::new();
     for (number, seconds) in [(1, 10), (2, 20), (3, 30)] {
         let id = node(&store, alice, number).await.id;
         // Whatever comes now comes at this moment, since times in the store do not move back.
-        world.clock().set(beginning.saturating_add(Duration::from_secs(seconds)));
+        env.clock().set(beginning.saturating_add(Duration::from_secs(seconds)));
         connect(&store, id, 1).await;
         let hours = Duration::from_secs(3600 * seconds);
-        world.clock().set(beginning.saturating_sub(hours));
+        env.clock().set(beginning.saturating_sub(hours));
         carry(&store, id, &[SHARED]).await;
         ids.push(id);
     }
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let made: Vec<_> = ids
         .iter()
         .map(|id| store.view().routes().find(*id, prefix(SHARED)).unwrap().created_at)
@@ -230,38 +230,38 @@ async fn the_oldest_takes_over_even_if_the_clock_was_set_back(world: &mut World,
     }
 }
 
-async fn another_connection_of_the_same_node_moves_nothing(world: &mut World, store: Opened) {
-    let ids = routers(world, &store, 2).await;
+async fn another_connection_of_the_same_node_moves_nothing(env: &mut TestEnv, store: Opened) {
+    let ids = routers(env, &store, 2).await;
     connect(&store, ids[0], 2).await;
     disconnect(&store, ids[0], 1).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(primary(&store, SHARED).await, Some(ids[0]));
 }
 
-async fn each_prefix_has_a_primary_of_its_own(world: &mut World, store: Opened) {
-    let ids = routers(world, &store, 2).await;
+async fn each_prefix_has_a_primary_of_its_own(env: &mut TestEnv, store: Opened) {
+    let ids = routers(env, &store, 2).await;
     // The same address with another length, and another family, are other prefixes.
     carry(&store, ids[1], &[SHARED, "10.1.0.0/17", "fd01::/16"]).await;
-    world.advance(1);
+    env.advance(1);
     carry(&store, ids[0], &[SHARED, "10.1.0.0/17", "fd01::/16"]).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(primary(&store, SHARED).await, Some(ids[0]));
     for prefix in ["10.1.0.0/17", "fd01::/16"] {
         assert_eq!(primary(&store, prefix).await, Some(ids[1]), "{prefix}");
     }
     disconnect(&store, ids[1], 1).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     for prefix in [SHARED, "10.1.0.0/17", "fd01::/16"] {
         assert_eq!(primary(&store, prefix).await, Some(ids[0]), "{prefix}");
     }
 }
 
-async fn the_flag_is_no_change_of_a_route(world: &mut World, store: Opened) {
-    let ids = routers(world, &store, 2).await;
+async fn the_flag_is_no_change_of_a_route(env: &mut TestEnv, store: Opened) {
+    let ids = routers(env, &store, 2).await;
     let before: Vec<_> = store.view().routes().iter().cloned().collect();
-    world.advance(60);
+    env.advance(60);
     disconnect(&store, ids[0], 1).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let after: Vec<_> = store.view().routes().iter().map(|route| Route::clone(route)).collect();
     let expected: Vec<_> = before
         .iter()
@@ -279,7 +279,7 @@ struct Sides {
     made: usize,
 }
 
-async fn primaries_agree_with_a_model(world: &mut World, mut store: Opened) {
+async fn primaries_agree_with_a_model(env: &mut TestEnv, mut store: Opened) {
     const PREFIXES: [&str; 3] = [SHARED, "10.1.0.0/24", "fd01::/64"];
     let alice = user(&store, "alice").await;
     let mut ids = Vec::new();
@@ -290,11 +290,11 @@ async fn primaries_agree_with_a_model(world: &mut World, mut store: Opened) {
     let mut online = [false; 4];
     let mut routes: BTreeMap<(usize, usize), Sides> = BTreeMap::new();
     let mut primaries: [Option<usize>; 3] = [None; 3];
-    let dice = Dice::new(3);
+    let rng = Rng::new(3);
     for step in 0..160 {
-        world.advance(1);
-        let who = dice.below(4);
-        match dice.below(4) {
+        env.advance(1);
+        let who = rng.below(4);
+        match rng.below(4) {
             0 => {
                 sessions[who] += 1;
                 connect(&store, ids[who], sessions[who]).await;
@@ -305,7 +305,7 @@ async fn primaries_agree_with_a_model(world: &mut World, mut store: Opened) {
                 online[who] = false;
             }
             side => {
-                let chosen: Vec<_> = (0..3).filter(|_| dice.below(3) > 0).collect();
+                let chosen: Vec<_> = (0..3).filter(|_| rng.below(3) > 0).collect();
                 let texts: Vec<_> = chosen.iter().map(|which| PREFIXES[*which]).collect();
                 match side {
                     2 => advertise(&store, ids[who], &texts).await.unwrap(),
@@ -336,7 +336,7 @@ async fn primaries_agree_with_a_model(world: &mut World, mut store: Opened) {
             assert_eq!(found, primaries[which].map(|who| ids[who]), "{text} after step {step}");
         }
         if step % 40 == 39 {
-            store = world.pass(store).await;
+            store = env.reload(store).await;
         }
     }
 }

@@ -21,18 +21,18 @@ cases! {
     }
 }
 
-async fn lines_name_the_actor_of_the_handle(world: &mut World) {
-    let mut options = world.options();
+async fn lines_name_the_actor_of_the_handle(env: &mut TestEnv) {
+    let mut options = env.options();
     options.actor = "control-plane".parse().unwrap();
-    let store = world.open_with(options).await;
+    let store = env.open_with(options).await;
     let anna = store.acting_as("anna@example.com".parse().unwrap());
     let bert = anna.acting_as("bert".parse().unwrap());
     for (handle, name) in [(&store, "a"), (&anna, "b"), (&bert, "c"), (&anna, "d"), (&store, "e")] {
         handle.users().create(local(name)).await.unwrap();
-        world.advance(1);
+        env.advance(1);
     }
-    let store = world.pass(store).await;
-    let store = world.reopen(store).await;
+    let store = env.reload(store).await;
+    let store = env.reopen(store).await;
     create(&store, "f").await;
     let actors: Vec<_> = trail(&store, &AuditQuery::default(), 1000)
         .await
@@ -45,15 +45,15 @@ async fn lines_name_the_actor_of_the_handle(world: &mut World) {
     assert_eq!(actors[5..], ["system"]);
 }
 
-async fn a_change_and_its_lines_are_one_commit(world: &mut World, store: Opened) {
-    world.faults().fail_next_commits(1, FaultKind::Before);
+async fn a_change_and_its_lines_are_one_commit(env: &mut TestEnv, store: Opened) {
+    env.faults().fail_next_commits(1, FaultKind::Before);
     store.users().create(local("alice")).await.unwrap_err();
     assert_eq!(lines(&store).await, []);
-    world.faults().fail_next_commits(1, FaultKind::After);
+    env.faults().fail_next_commits(1, FaultKind::After);
     let alice = store.users().create(local("alice")).await.unwrap();
     assert_eq!(lines(&store).await, [("user.create".to_owned(), alice.id.to_string())]);
-    world.advance(1);
-    let now = world.options().clock.now();
+    env.advance(1);
+    let now = env.options().clock.now();
     let bob = UserId::time_ordered(now, [1; 10]);
     let create = |id, name| UserCommand::Create { id, user: local(name) };
     let refused = Transaction::new().then(create(bob, "bob")).unwrap();
@@ -63,21 +63,21 @@ async fn a_change_and_its_lines_are_one_commit(world: &mut World, store: Opened)
     let deleted = UserCommand::Delete { id: alice.id, cascade: false, part: Part::WHOLE };
     let both = Transaction::new().then(create(bob, "bob")).unwrap().then(deleted).unwrap();
     store.transact(both).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let mut found = lines(&store).await.split_off(1);
     found.sort();
     let expected = [("user.create", bob), ("user.delete", alice.id)];
     assert_eq!(found, expected.map(|(action, id)| (action.to_owned(), id.to_string())));
 }
 
-async fn queries_merge_what_is_folded_and_what_is_not(world: &mut World, mut store: Opened) {
+async fn queries_merge_what_is_folded_and_what_is_not(env: &mut TestEnv, mut store: Opened) {
     let mut expected = Vec::new();
     for n in 0..90_u8 {
         // Several lines at one moment, and others between them in time that were appended.
         if n % 3 == 0 {
-            world.advance(10);
+            env.advance(10);
         }
-        let now = world.options().clock.now();
+        let now = env.options().clock.now();
         let actor: ActorName = ["anna", "bert", "system"][usize::from(n) % 3].parse().unwrap();
         let handle = store.acting_as(actor.clone());
         let created = handle.users().create(local(&format!("user{n}"))).await.unwrap();
@@ -90,47 +90,47 @@ async fn queries_merge_what_is_folded_and_what_is_not(world: &mut World, mut sto
         }
         match n {
             30 => drop(store.checkpoint().await.unwrap()),
-            60 => store = world.pass(store).await,
+            60 => store = env.reload(store).await,
             _ => {}
         }
     }
     check_trail(&store, &mut expected).await;
-    store = world.pass(store).await;
+    store = env.reload(store).await;
     check_trail(&store, &mut expected).await;
     store.checkpoint().await.unwrap();
     check_trail(&store, &mut expected).await;
 }
 
-async fn appended_entries_are_found_and_replaced(world: &mut World, store: Opened) {
-    let now = world.options().clock.now();
+async fn appended_entries_are_found_and_replaced(env: &mut TestEnv, store: Opened) {
+    let now = env.options().clock.now();
     let before = store.view().serial();
     let first = entry(now, 1, "anna", Entity::User, "u1");
     let other = entry(now, 2, "anna", Entity::User, "u1");
     let later = entry(now.saturating_add(MICROSECOND), 1, "a", Entity::Audit, "");
     store.audit().append(vec![later.clone(), other.clone(), first.clone()]).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(entries(&store).await, [first.clone(), other.clone(), later.clone()]);
     let replaced = AuditEntry { actor: "bert".parse().unwrap(), ..first };
     store.audit().append(vec![replaced.clone()]).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(entries(&store).await, [replaced, other, later]);
     assert_eq!(store.view().serial(), before, "no block is made");
 }
 
-async fn a_line_of_the_store_can_be_replaced_too(world: &mut World, store: Opened) {
+async fn a_line_of_the_store_can_be_replaced_too(env: &mut TestEnv, store: Opened) {
     create(&store, "alice").await;
     let line = entries(&store).await.remove(0);
     let replaced = AuditEntry { actor: "bert".parse().unwrap(), ..line };
     store.audit().append(vec![replaced.clone()]).await.unwrap();
     assert_eq!(entries(&store).await, std::slice::from_ref(&replaced));
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(entries(&store).await, std::slice::from_ref(&replaced));
     store.checkpoint().await.unwrap();
     assert_eq!(entries(&store).await, [replaced]);
 }
 
-async fn a_batch_of_entries_is_stored_as_a_whole(world: &mut World, store: Opened) {
-    let now = world.options().clock.now();
+async fn a_batch_of_entries_is_stored_as_a_whole(env: &mut TestEnv, store: Opened) {
+    let now = env.options().clock.now();
     let batch = |count: u64| {
         let one = |n: u64| {
             let at = now.saturating_add(Duration::from_micros(n));
@@ -139,21 +139,21 @@ async fn a_batch_of_entries_is_stored_as_a_whole(world: &mut World, store: Opene
         (0..count).map(one).collect::<Vec<_>>()
     };
     fails(store.audit().append(batch(10_001)).await, InvalidArgument);
-    world.faults().fail_next_commits(1, FaultKind::DiskFull);
+    env.faults().fail_next_commits(1, FaultKind::DiskFull);
     fails(store.audit().append(batch(10)).await, Exhausted);
     assert_eq!(entries(&store).await, []);
     store.audit().append(Vec::new()).await.unwrap();
     store.audit().append(batch(10_000)).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(entries(&store).await, batch(10_000));
 }
 
-async fn pruned_entries_do_not_come_back(world: &mut World, store: Opened) {
+async fn pruned_entries_do_not_come_back(env: &mut TestEnv, store: Opened) {
     for n in 0..12 {
         create(&store, &format!("user{n}")).await;
-        let now = world.options().clock.now();
+        let now = env.options().clock.now();
         store.audit().append(vec![entry(now, n, "anna", Entity::Node, "n")]).await.unwrap();
-        world.advance(1);
+        env.advance(1);
         if n == 4 {
             store.checkpoint().await.unwrap();
         }
@@ -165,32 +165,32 @@ async fn pruned_entries_do_not_come_back(world: &mut World, store: Opened) {
     assert_eq!(left.len(), 10, "the moment itself is kept");
     store.audit().prune(cut).await.unwrap();
     assert_eq!(entries(&store).await, left);
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(entries(&store).await, left);
-    let store = world.crash(store).await;
+    let store = env.crash(store).await;
     assert_eq!(entries(&store).await, left);
     store.audit().prune(Timestamp::MAX).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(entries(&store).await, []);
     assert_eq!(store.view().users().len(), 12, "only the record of it is gone");
 }
 
-async fn blocks_keep_pruned_entries_until_they_are_dropped(world: &mut World, store: Opened) {
+async fn blocks_keep_pruned_entries_until_they_are_dropped(env: &mut TestEnv, store: Opened) {
     create(&store, "alice").await;
     let line = entries(&store).await;
     store.audit().prune(Timestamp::MAX).await.unwrap();
     store.close().await.unwrap();
-    let backend = world.open_backend().await;
+    let backend = env.open_backend().await;
     let blocks = backend.blocks(Serial::ZERO, 10).await.unwrap();
     assert_eq!(blocks[0].decode().unwrap().audit, Some(line));
     backend.close().await.unwrap();
-    let mut options = world.options();
+    let mut options = env.options();
     options.writer.retain_block_bytes = 0;
-    let store = world.open_with(options).await;
+    let store = env.open_with(options).await;
     create(&store, "bob").await;
     store.checkpoint().await.unwrap();
     store.close().await.unwrap();
-    let backend = world.open_backend().await;
+    let backend = env.open_backend().await;
     let error = backend.blocks(Serial::ZERO, 10).await.unwrap_err();
     assert!(matches!(error.kind(), Compacted { .. }), "{error}");
 }

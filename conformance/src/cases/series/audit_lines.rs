@@ -18,53 +18,53 @@ cases! {
     }
 }
 
-async fn every_write_to_users_and_keys_leaves_its_lines(world: &mut World) {
-    let mut trail = Trail::begin(world).await;
+async fn every_write_to_users_and_keys_leaves_its_lines(env: &mut TestEnv) {
+    let mut trail = Trail::begin(env).await;
     let store = trail.admin.clone();
     let users = store.users();
     let alice = users.create(local("alice")).await.unwrap().id;
-    trail.has(world, &[("user.create", Entity::User, &alice)]).await;
+    trail.has(env, &[("user.create", Entity::User, &alice)]).await;
     let patch = UserPatch { email: set("a@example.com"), ..UserPatch::default() };
     users.update(alice, patch, None).await.unwrap();
-    trail.has(world, &[("user.update", Entity::User, &alice)]).await;
+    trail.has(env, &[("user.update", Entity::User, &alice)]).await;
     let profile = profile("1", "bob");
     let bob = users.upsert_oidc(profile.clone()).await.unwrap().id;
-    trail.has(world, &[("user.create", Entity::User, &bob)]).await;
+    trail.has(env, &[("user.create", Entity::User, &bob)]).await;
     users.upsert_oidc(OidcProfile { name: "robert".parse().unwrap(), ..profile }).await.unwrap();
-    trail.has(world, &[("user.update", Entity::User, &bob)]).await;
+    trail.has(env, &[("user.update", Entity::User, &bob)]).await;
 
     let keys = store.api_keys();
     let new = api_key_of(alice);
     let api = keys.create(new.clone()).await.unwrap().0.id;
-    trail.has(world, &[("api_key.create", Entity::ApiKey, &api)]).await;
+    trail.has(env, &[("api_key.create", Entity::ApiKey, &api)]).await;
     keys.revoke(api).await.unwrap();
-    trail.has(world, &[("api_key.revoke", Entity::ApiKey, &api)]).await;
+    trail.has(env, &[("api_key.revoke", Entity::ApiKey, &api)]).await;
     keys.delete(api).await.unwrap();
-    trail.has(world, &[("api_key.delete", Entity::ApiKey, &api)]).await;
+    trail.has(env, &[("api_key.delete", Entity::ApiKey, &api)]).await;
     let api = keys.create(new).await.unwrap().0.id;
-    trail.has(world, &[("api_key.create", Entity::ApiKey, &api)]).await;
+    trail.has(env, &[("api_key.create", Entity::ApiKey, &api)]).await;
 
     let keys = store.preauth_keys();
     let new = one_time(alice);
     let key = keys.create(new.clone()).await.unwrap().0.id;
-    trail.has(world, &[("preauth_key.create", Entity::PreAuthKey, &key)]).await;
+    trail.has(env, &[("preauth_key.create", Entity::PreAuthKey, &key)]).await;
     keys.revoke(key).await.unwrap();
-    trail.has(world, &[("preauth_key.revoke", Entity::PreAuthKey, &key)]).await;
+    trail.has(env, &[("preauth_key.revoke", Entity::PreAuthKey, &key)]).await;
     keys.delete(key).await.unwrap();
-    trail.has(world, &[("preauth_key.delete", Entity::PreAuthKey, &key)]).await;
+    trail.has(env, &[("preauth_key.delete", Entity::PreAuthKey, &key)]).await;
     let key = keys.create(new).await.unwrap().0.id;
-    trail.has(world, &[("preauth_key.create", Entity::PreAuthKey, &key)]).await;
+    trail.has(env, &[("preauth_key.create", Entity::PreAuthKey, &key)]).await;
 
     let new = session_of(SessionOwner::User(alice), Timestamp::MAX);
     let session = store.sessions().begin(new.clone()).await.unwrap().0.id;
-    trail.has(world, &[("session.begin", Entity::Session, &session)]).await;
+    trail.has(env, &[("session.begin", Entity::Session, &session)]).await;
     store.sessions().end(session).await.unwrap();
-    trail.has(world, &[("session.end", Entity::Session, &session)]).await;
+    trail.has(env, &[("session.end", Entity::Session, &session)]).await;
     let session = store.sessions().begin(new).await.unwrap().0.id;
-    trail.has(world, &[("session.begin", Entity::Session, &session)]).await;
+    trail.has(env, &[("session.begin", Entity::Session, &session)]).await;
 
     let node = register(&store, 1, Admission::PreAuthKey(key)).await.id;
-    trail.has(world, &[("node.register", Entity::Node, &node)]).await;
+    trail.has(env, &[("node.register", Entity::Node, &node)]).await;
     users.delete(alice, true).await.unwrap();
     let gone: [Line<'_>; 4] = [
         ("node.delete", Entity::Node, &node),
@@ -72,92 +72,92 @@ async fn every_write_to_users_and_keys_leaves_its_lines(world: &mut World) {
         ("api_key.delete", Entity::ApiKey, &api),
         ("user.delete", Entity::User, &alice),
     ];
-    trail.has(world, &gone).await;
+    trail.has(env, &gone).await;
     users.delete(bob, false).await.unwrap();
-    trail.has(world, &[("user.delete", Entity::User, &bob)]).await;
+    trail.has(env, &[("user.delete", Entity::User, &bob)]).await;
     drop(store);
-    trail.end(world).await;
+    trail.end(env).await;
 }
 
-async fn every_write_to_nodes_and_routes_leaves_its_lines(world: &mut World) {
-    let mut trail = Trail::begin(world).await;
+async fn every_write_to_nodes_and_routes_leaves_its_lines(env: &mut TestEnv) {
+    let mut trail = Trail::begin(env).await;
     let store = trail.admin.clone();
     let nodes = store.nodes();
     let alice = user(&store, "alice").await;
-    trail.has(world, &[("user.create", Entity::User, &alice)]).await;
+    trail.has(env, &[("user.create", Entity::User, &alice)]).await;
     let admission = || by(alice);
     let one = nodes.register(machine(1, admission())).await.unwrap().id;
-    trail.has(world, &[("node.register", Entity::Node, &one)]).await;
+    trail.has(env, &[("node.register", Entity::Node, &one)]).await;
     let two = nodes.register(machine(2, admission())).await.unwrap().id;
-    trail.has(world, &[("node.register", Entity::Node, &two)]).await;
+    trail.has(env, &[("node.register", Entity::Node, &two)]).await;
     let again = Registration { node_key: node_key(11), ..machine(1, admission()) };
     nodes.register(again).await.unwrap();
-    trail.has(world, &[("node.register", Entity::Node, &one)]).await;
+    trail.has(env, &[("node.register", Entity::Node, &one)]).await;
     let patch =
         NodePatch { label: Change::Set("renamed".parse().unwrap()), ..NodePatch::default() };
     nodes.update(one, patch, None).await.unwrap();
-    trail.has(world, &[("node.update", Entity::Node, &one)]).await;
+    trail.has(env, &[("node.update", Entity::Node, &one)]).await;
     nodes.rotate_key(machine_key(1), node_key(11), node_key(12), None, None).await.unwrap();
-    trail.has(world, &[("node.rotate_key", Entity::Node, &one)]).await;
+    trail.has(env, &[("node.rotate_key", Entity::Node, &one)]).await;
     nodes.expire(vec![one, two], Timestamp::MAX).await.unwrap();
     let both: [Line<'_>; 2] =
         [("node.expire", Entity::Node, &one), ("node.expire", Entity::Node, &two)];
-    trail.has(world, &both).await;
+    trail.has(env, &both).await;
 
     let prefixes = || vec!["10.0.0.0/8".parse().unwrap(), "10.1.0.0/16".parse().unwrap()];
     let routes = store.routes().advertise(one, prefixes()).await.unwrap();
-    trail.has(world, &[("route.advertise", Entity::Node, &one)]).await;
+    trail.has(env, &[("route.advertise", Entity::Node, &one)]).await;
     store.routes().approve(one, prefixes()).await.unwrap();
-    trail.has(world, &[("route.approve", Entity::Node, &one)]).await;
+    trail.has(env, &[("route.approve", Entity::Node, &one)]).await;
     store.routes().delete(routes[0].id).await.unwrap();
-    trail.has(world, &[("route.delete", Entity::Route, &routes[0].id)]).await;
+    trail.has(env, &[("route.delete", Entity::Route, &routes[0].id)]).await;
 
     let network = NetworkSettings { ipv6: None, ..NetworkSettings::default() };
     store.settings().put(SettingDocument::Network(network), None).await.unwrap();
-    trail.has(world, &[("setting.put", Entity::Setting, &"network")]).await;
+    trail.has(env, &[("setting.put", Entity::Setting, &"network")]).await;
     let three = nodes.register(machine(3, admission())).await.unwrap();
     assert_eq!(three.ipv6, None);
-    trail.has(world, &[("node.register", Entity::Node, &three.id)]).await;
+    trail.has(env, &[("node.register", Entity::Node, &three.id)]).await;
     store.settings().reset(SettingKind::Network).await.unwrap();
-    trail.has(world, &[("setting.reset", Entity::Setting, &"network")]).await;
+    trail.has(env, &[("setting.reset", Entity::Setting, &"network")]).await;
     assert_eq!(nodes.backfill_addresses().await.unwrap(), [three.id]);
-    trail.has(world, &[("node.backfill_addresses", Entity::Node, &three.id)]).await;
+    trail.has(env, &[("node.backfill_addresses", Entity::Node, &three.id)]).await;
 
     let new = NewPreAuthKey { user: Some(alice), ephemeral: true, ..NewPreAuthKey::default() };
     let key = store.preauth_keys().create(new).await.unwrap().0.id;
-    trail.has(world, &[("preauth_key.create", Entity::PreAuthKey, &key)]).await;
+    trail.has(env, &[("preauth_key.create", Entity::PreAuthKey, &key)]).await;
     let short = nodes.register(machine(4, Admission::PreAuthKey(key))).await.unwrap().id;
-    trail.has(world, &[("node.register", Entity::Node, &short)]).await;
-    world.advance(3600);
+    trail.has(env, &[("node.register", Entity::Node, &short)]).await;
+    env.advance(3600);
     assert_eq!(nodes.reap_ephemeral().await.unwrap(), [short]);
-    trail.has(world, &[("node.reap", Entity::Node, &short)]).await;
+    trail.has(env, &[("node.reap", Entity::Node, &short)]).await;
     nodes.delete(one).await.unwrap();
-    trail.has(world, &[("node.delete", Entity::Node, &one)]).await;
+    trail.has(env, &[("node.delete", Entity::Node, &one)]).await;
     drop(store);
-    trail.end(world).await;
+    trail.end(env).await;
 }
 
-async fn every_write_to_documents_leaves_its_lines(world: &mut World) {
-    let mut trail = Trail::begin(world).await;
+async fn every_write_to_documents_leaves_its_lines(env: &mut TestEnv) {
+    let mut trail = Trail::begin(env).await;
     let store = trail.admin.clone();
     let policies = store.policies();
     let text = |text: &str| DocumentText::new(text).unwrap();
     let first = policies.swap(None, text("{}")).await.unwrap().version;
-    trail.has(world, &[("policy.swap", Entity::Policy, &1)]).await;
+    trail.has(env, &[("policy.swap", Entity::Policy, &1)]).await;
     let second = policies.swap(Some(first), text("{ }")).await.unwrap().version;
-    trail.has(world, &[("policy.swap", Entity::Policy, &2)]).await;
+    trail.has(env, &[("policy.swap", Entity::Policy, &2)]).await;
     policies.rollback(second, first).await.unwrap();
-    trail.has(world, &[("policy.rollback", Entity::Policy, &3)]).await;
+    trail.has(env, &[("policy.rollback", Entity::Policy, &3)]).await;
     assert_eq!(policies.prune(2).await.unwrap(), 1);
-    trail.has(world, &[("policy.prune", Entity::Policy, &2)]).await;
+    trail.has(env, &[("policy.prune", Entity::Policy, &2)]).await;
 
     let id = store.dns().create(record("wiki.example.com", "10.0.0.1")).await.unwrap().id;
-    trail.has(world, &[("dns_record.create", Entity::DnsRecord, &id)]).await;
+    trail.has(env, &[("dns_record.create", Entity::DnsRecord, &id)]).await;
     let patch = DnsRecordPatch { ttl: Patch::Set(60), ..DnsRecordPatch::default() };
     store.dns().update(id, patch, None).await.unwrap();
-    trail.has(world, &[("dns_record.update", Entity::DnsRecord, &id)]).await;
+    trail.has(env, &[("dns_record.update", Entity::DnsRecord, &id)]).await;
     store.dns().delete(id).await.unwrap();
-    trail.has(world, &[("dns_record.delete", Entity::DnsRecord, &id)]).await;
+    trail.has(env, &[("dns_record.delete", Entity::DnsRecord, &id)]).await;
 
     for (document, name) in [
         (SettingDocument::Network(NetworkSettings::default()), "network"),
@@ -166,19 +166,19 @@ async fn every_write_to_documents_leaves_its_lines(world: &mut World) {
     ] {
         let kind = document.kind();
         store.settings().put(document, None).await.unwrap();
-        trail.has(world, &[("setting.put", Entity::Setting, &name)]).await;
+        trail.has(env, &[("setting.put", Entity::Setting, &name)]).await;
         store.settings().reset(kind).await.unwrap();
-        trail.has(world, &[("setting.reset", Entity::Setting, &name)]).await;
+        trail.has(env, &[("setting.reset", Entity::Setting, &name)]).await;
     }
     drop(store);
-    trail.end(world).await;
+    trail.end(env).await;
 }
 
-async fn what_nobody_administers_leaves_no_line(world: &mut World, store: Opened) {
+async fn what_nobody_administers_leaves_no_line(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let node = register(&store, 1, by(alice)).await.id;
     let (_, text) = store.api_keys().create(NewApiKey::default()).await.unwrap();
-    let expires_at = world.options().clock.now().saturating_add(HOUR);
+    let expires_at = env.options().clock.now().saturating_add(HOUR);
     let new = session_of(SessionOwner::User(alice), expires_at);
     let (session, _) = store.sessions().begin(new).await.unwrap();
     let before = trail(&store, &AuditQuery::default(), 1000).await;
@@ -193,9 +193,9 @@ async fn what_nobody_administers_leaves_no_line(world: &mut World, store: Opened
     assert_eq!(presence.disconnect_all().await.unwrap(), 1);
     store.api_keys().authenticate(text.expose()).await.unwrap();
     settle(&store).await;
-    world.advance(120);
+    env.advance(120);
     store.sessions().touch(session.id, None).await.unwrap();
-    world.clock().set(expires_at);
+    env.clock().set(expires_at);
     assert_eq!(store.sessions().sweep().await.unwrap(), 1);
     let bob = User {
         id: UserId::from_bytes([9; 16]),
@@ -211,12 +211,12 @@ async fn what_nobody_administers_leaves_no_line(world: &mut World, store: Opened
     store.verify().await.unwrap();
     store.checkpoint().await.unwrap();
 
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(trail(&store, &AuditQuery::default(), 1000).await, before);
     assert_eq!(store.digests().await.unwrap().audit, digest);
 }
 
-async fn what_changes_nothing_leaves_no_line(world: &mut World, store: Opened) {
+async fn what_changes_nothing_leaves_no_line(env: &mut TestEnv, store: Opened) {
     let alice = create(&store, "alice").await;
     let node = register(&store, 1, by(alice.id)).await;
     store.nodes().expire(vec![node.id], Timestamp::MAX).await.unwrap();
@@ -240,7 +240,7 @@ async fn what_changes_nothing_leaves_no_line(world: &mut World, store: Opened) {
     store.settings().reset(SettingKind::Network).await.unwrap_err();
 
     assert_eq!(store.view().serial(), serial);
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(trail(&store, &AuditQuery::default(), 1000).await, before);
 }
 
@@ -254,15 +254,15 @@ struct Trail {
 }
 
 impl Trail {
-    async fn begin(world: &World) -> Self {
-        let store = world.open().await;
+    async fn begin(env: &TestEnv) -> Self {
+        let store = env.open().await;
         let admin = store.acting_as("anna".parse().unwrap());
         Self { store, admin, seen: Vec::new() }
     }
 
     /// Since the last call there are exactly these lines, in any order.
-    async fn has(&mut self, world: &World, expected: &[Line<'_>]) {
-        let now = world.options().clock.now();
+    async fn has(&mut self, env: &TestEnv, expected: &[Line<'_>]) {
+        let now = env.options().clock.now();
         let query = AuditQuery { from: Some(now), ..AuditQuery::default() };
         let new = trail(&self.store, &query, 1000).await;
         let mut found: Vec<_> = new
@@ -278,13 +278,13 @@ impl Trail {
         assert_eq!(found, expected);
         assert!(new.iter().all(|entry| entry.at == now && entry.actor.as_str() == "anna"));
         self.seen.extend(new);
-        world.advance(1);
+        env.advance(1);
     }
 
-    async fn end(self, world: &mut World) {
+    async fn end(self, env: &mut TestEnv) {
         let Self { store, admin, seen } = self;
         drop(admin);
-        let store = world.pass(store).await;
+        let store = env.reload(store).await;
         assert_eq!(trail(&store, &AuditQuery::default(), 1000).await, seen);
     }
 }

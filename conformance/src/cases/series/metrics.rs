@@ -28,7 +28,7 @@ cases! {
     }
 }
 
-async fn a_point_recorded_again_replaces_the_value(world: &mut World, mut store: Opened) {
+async fn a_point_recorded_again_replaces_the_value(env: &mut TestEnv, mut store: Opened) {
     let metrics = |value| vec![point(None, "load", 0, value)];
     store.metrics().record_many(metrics(1.0)).await.unwrap();
     let neighbours = [
@@ -37,43 +37,43 @@ async fn a_point_recorded_again_replaces_the_value(world: &mut World, mut store:
         point(None, "load", 1, 30.0),
     ];
     store.metrics().record_many(neighbours.to_vec()).await.unwrap();
-    store = world.pass(store).await;
+    store = env.reload(store).await;
     store.metrics().record(point(None, "load", 0, 2.0)).await.unwrap();
     assert_eq!(value_of(&store, "load", 0).await, Some(2.0));
     // Within one batch the last one counts.
     store.metrics().record_many([metrics(3.0), metrics(5.0), metrics(4.0)].concat()).await.unwrap();
-    store = world.pass(store).await;
+    store = env.reload(store).await;
     assert_eq!(value_of(&store, "load", 0).await, Some(4.0));
     let [of_node, longer, later] = neighbours;
     let all = [point(None, "load", 0, 4.0), later, longer, of_node];
     assert_eq!(range(&store, &all_points(), 1000).await, all);
 }
 
-async fn a_batch_is_stored_as_a_whole(world: &mut World, store: Opened) {
+async fn a_batch_is_stored_as_a_whole(env: &mut TestEnv, store: Opened) {
     let batch = |from: i64, count: i64| {
         (from..from + count).map(|second| point(None, "load", second, 1.0)).collect::<Vec<_>>()
     };
     fails(store.metrics().record_many(batch(0, 10_001)).await, InvalidArgument);
     let writer = WriterId::from_bytes([1; 16]);
     fails(store.metrics().record_batch(writer, 1, batch(0, 10_001)).await, InvalidArgument);
-    world.faults().fail_next_commits(1, FaultKind::DiskFull);
+    env.faults().fail_next_commits(1, FaultKind::DiskFull);
     fails(store.metrics().record_many(batch(0, 500)).await, Exhausted);
     assert_eq!(store.metrics().aggregate(&all_points()).await.unwrap(), None);
     store.metrics().record_many(Vec::new()).await.unwrap();
     store.metrics().record_many(batch(0, 10_000)).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let all = store.metrics().aggregate(&all_points()).await.unwrap().unwrap();
     assert_eq!(all.count, 10_000);
 }
 
-async fn metrics_make_no_block(world: &mut World, store: Opened) {
+async fn metrics_make_no_block(env: &mut TestEnv, store: Opened) {
     create(&store, "alice").await;
     let before = store.view();
     for second in 0..3 {
         store.metrics().record(point(None, "load", second, 1.0)).await.unwrap();
     }
     store.metrics().prune(at(1)).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!((store.view().serial(), store.view().hash()), (before.serial(), before.hash()));
     let mut watch = store.watch(before.serial());
     let bob = create(&store, "bob").await;
@@ -84,12 +84,12 @@ async fn metrics_make_no_block(world: &mut World, store: Opened) {
     assert_eq!(store.metrics().aggregate(&all_points()).await.unwrap().unwrap().count, 2);
 }
 
-async fn answers_are_those_of_a_naive_computation(world: &mut World, store: Opened) {
+async fn answers_are_those_of_a_naive_computation(env: &mut TestEnv, store: Opened) {
     let points = sample();
     for batch in points.chunks(700) {
         store.metrics().record_many(batch.to_vec()).await.unwrap();
     }
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     // Of points with one key the last one counts.
     let mut sorted: Vec<_> = points
         .into_iter()
@@ -104,11 +104,11 @@ async fn answers_are_those_of_a_naive_computation(world: &mut World, store: Open
     check_queries(&store, &sorted, &nodes, &metrics, &times).await;
     store.metrics().prune(at(86_400)).await.unwrap();
     sorted.retain(|point| point.at >= at(86_400));
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     check_queries(&store, &sorted, &nodes, &metrics, &times).await;
 }
 
-async fn eight_thousand_points_come_back_page_by_page(world: &mut World, store: Opened) {
+async fn eight_thousand_points_come_back_page_by_page(env: &mut TestEnv, store: Opened) {
     let mut points = Vec::new();
     for series in 0..8 {
         let owner = [None, Some(node(1)), Some(node(2)), Some(node(3))][series / 2];
@@ -119,7 +119,7 @@ async fn eight_thousand_points_come_back_page_by_page(world: &mut World, store: 
     shuffled.reverse();
     shuffled.rotate_left(1234);
     store.metrics().record_many(shuffled).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     for limit in [1000, 999, 333] {
         assert_eq!(range(&store, &all_points(), limit).await, points);
     }
@@ -137,19 +137,19 @@ async fn eight_thousand_points_come_back_page_by_page(world: &mut World, store: 
     assert_eq!(page.next, None);
 }
 
-async fn values_come_back_bit_by_bit(world: &mut World, store: Opened) {
+async fn values_come_back_bit_by_bit(env: &mut TestEnv, store: Opened) {
     let values = [0.1 + 0.2, f64::MAX, f64::MIN, f64::MIN_POSITIVE, 5e-324, 1.0 / 3.0, -0.0];
     let points: Vec<_> =
         (0..).zip(values).map(|(second, value)| point(None, "load", second, value)).collect();
     store.metrics().record_many(points).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let found = range(&store, &all_points(), 1000).await;
     let bits: Vec<_> = found.iter().map(|point| point.value.get().to_bits()).collect();
     let expected = values.map(|value| if value == 0.0 { 0 } else { value.to_bits() });
     assert_eq!(bits, expected, "negative zero becomes zero");
 }
 
-async fn a_sum_beyond_a_float_is_infinite_and_never_nan(world: &mut World, store: Opened) {
+async fn a_sum_beyond_a_float_is_infinite_and_never_nan(env: &mut TestEnv, store: Opened) {
     // Added one by one; that others would bring it back into range does not count.
     let values = [f64::MAX, f64::MAX, f64::MIN, f64::MIN, f64::MIN];
     let points: Vec<_> =
@@ -160,7 +160,7 @@ async fn a_sum_beyond_a_float_is_infinite_and_never_nan(world: &mut World, store
         ..point.clone()
     });
     store.metrics().record_many(negative.chain(points.clone()).collect()).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     for (metric, sum) in [("load", f64::INFINITY), ("negative", f64::NEG_INFINITY)] {
         let query = MetricQuery { metric: Some(metric.parse().unwrap()), ..all_points() };
         let found = store.metrics().aggregate(&query).await.unwrap().unwrap();
@@ -173,7 +173,7 @@ async fn a_sum_beyond_a_float_is_infinite_and_never_nan(world: &mut World, store
     }
 }
 
-async fn a_value_is_a_finite_number(_: &mut World) {
+async fn a_value_is_a_finite_number(_: &mut TestEnv) {
     for value in [f64::NAN, -f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
         fails(Sample::new(value), InvalidArgument);
         fails(Sample::try_from(value), InvalidArgument);
@@ -182,7 +182,7 @@ async fn a_value_is_a_finite_number(_: &mut World) {
     assert_eq!(Sample::new(f64::MAX).unwrap().get(), f64::MAX);
 }
 
-async fn a_rollup_has_at_most_10000_buckets(_: &mut World, store: Opened) {
+async fn a_rollup_has_at_most_10000_buckets(_: &mut TestEnv, store: Opened) {
     let micros = |micros| Timestamp::from_micros(micros).unwrap();
     for width in [Rollup::Minute, Rollup::Hour, Rollup::Day] {
         let bucket = width.micros();
@@ -215,7 +215,7 @@ async fn a_rollup_has_at_most_10000_buckets(_: &mut World, store: Opened) {
     }
 }
 
-async fn a_cursor_belongs_to_its_query(_: &mut World, store: Opened) {
+async fn a_cursor_belongs_to_its_query(_: &mut TestEnv, store: Opened) {
     let points = (0..3).map(|second| point(None, "load", second, 1.0)).collect();
     store.metrics().record_many(points).await.unwrap();
     let first = PageRequest::first(Limit::MIN);
@@ -231,7 +231,7 @@ async fn a_cursor_belongs_to_its_query(_: &mut World, store: Opened) {
     }
 }
 
-async fn pruning_removes_exactly_what_is_before_a_moment(world: &mut World, store: Opened) {
+async fn pruning_removes_exactly_what_is_before_a_moment(env: &mut TestEnv, store: Opened) {
     let mut points = Vec::new();
     for owner in [None, Some(node(1)), Some(node(0xff))] {
         for metric in ["rx", "rx_bytes"] {
@@ -243,7 +243,7 @@ async fn pruning_removes_exactly_what_is_before_a_moment(world: &mut World, stor
     assert_eq!(range(&store, &all_points(), 1000).await, points);
     store.metrics().prune(at(20)).await.unwrap();
     points.retain(|point| point.at >= at(20));
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(range(&store, &all_points(), 1000).await, points);
     // What is older can be recorded again, and is removed again.
     let late = point(Some(node(1)), "rx", 5, 2.0);
@@ -251,10 +251,10 @@ async fn pruning_removes_exactly_what_is_before_a_moment(world: &mut World, stor
     let query = MetricQuery { to: at(20), ..all_points() };
     assert_eq!(range(&store, &query, 10).await, [late]);
     store.metrics().prune(at(20)).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(range(&store, &all_points(), 1000).await, points);
     store.metrics().prune(Timestamp::MAX).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(range(&store, &all_points(), 1000).await, []);
 }
 

@@ -78,8 +78,8 @@ impl Racing {
     }
 }
 
-async fn a_series_of_one_read_is_of_one_moment(world: &mut World) {
-    let store = &world.open().await;
+async fn a_series_of_one_read_is_of_one_moment(env: &mut TestEnv) {
+    let store = &env.open().await;
     let query = MetricQuery { to: at(3600 * i64::from(SERIES)), from: at(0), ..all_points() };
     let calls = Racing::read(store, |store| {
         let query = query.clone();
@@ -104,8 +104,8 @@ async fn a_series_of_one_read_is_of_one_moment(world: &mut World) {
     calls.await.iter().for_each(|(_, sum)| is_of_one_batch(sum));
 }
 
-async fn what_was_recorded_before_is_read_and_nothing_that_was_not_recorded(world: &mut World) {
-    let store = &world.open().await;
+async fn what_was_recorded_before_is_read_and_nothing_that_was_not_recorded(env: &mut TestEnv) {
+    let store = &env.open().await;
     let calls = Racing::read(store, |store| async move {
         let mut points = Vec::new();
         let mut page = PageRequest::first(Limit::MAX);
@@ -126,7 +126,7 @@ async fn what_was_recorded_before_is_read_and_nothing_that_was_not_recorded(worl
     }
 }
 
-async fn what_the_audit_trail_had_before_a_query_is_in_it(_: &mut World, store: Opened) {
+async fn what_the_audit_trail_had_before_a_query_is_in_it(_: &mut TestEnv, store: Opened) {
     let written = Arc::new(AtomicU32::new(0));
     let writer = tokio::spawn({
         let (store, written) = (store.clone(), written.clone());

@@ -16,7 +16,7 @@ cases! {
     }
 }
 
-async fn a_repeated_batch_does_nothing(world: &mut World, mut store: Opened) {
+async fn a_repeated_batch_does_nothing(env: &mut TestEnv, mut store: Opened) {
     let (writer, other) = (WriterId::from_bytes([1; 16]), WriterId::from_bytes([2; 16]));
     // A writer may begin at 0.
     record(&store, writer, 0, 1.0).await;
@@ -28,9 +28,9 @@ async fn a_repeated_batch_does_nothing(world: &mut World, mut store: Opened) {
     for reopening in 0..4 {
         store = match reopening {
             0 => store,
-            1 => world.pass(store).await,
-            2 => world.reopen(store).await,
-            _ => world.crash(store).await,
+            1 => env.reload(store).await,
+            2 => env.reopen(store).await,
+            _ => env.crash(store).await,
         };
         let sequence = 5 + 3 * reopening;
         let value = value_of(&store, "load", 0).await;
@@ -50,47 +50,47 @@ async fn a_repeated_batch_does_nothing(world: &mut World, mut store: Opened) {
     let most = i64::MAX.unsigned_abs();
     fails(store.metrics().record_batch(other, most + 1, Vec::new()).await, InvalidArgument);
     record(&store, other, most, 8.0).await;
-    store = world.pass(store).await;
+    store = env.reload(store).await;
     record(&store, other, most, 9.0).await;
     assert_eq!(value_of(&store, "load", 0).await, Some(8.0));
 }
 
-async fn a_batch_that_was_not_stored_can_be_repeated(world: &mut World, store: Opened) {
+async fn a_batch_that_was_not_stored_can_be_repeated(env: &mut TestEnv, store: Opened) {
     let writer = WriterId::from_bytes([1; 16]);
-    world.faults().fail_next_commits(1, FaultKind::Before);
+    env.faults().fail_next_commits(1, FaultKind::Before);
     let batch = |value| vec![point(None, "load", 0, value)];
     fails(store.metrics().record_batch(writer, 1, batch(1.0)).await, Unavailable);
     assert_eq!(value_of(&store, "load", 0).await, None);
     record(&store, writer, 1, 2.0).await;
     assert_eq!(value_of(&store, "load", 0).await, Some(2.0));
     // Stored, but the answer got lost: whatever the caller makes of that, it happens once.
-    world.faults().fail_next_commits(1, FaultKind::After);
+    env.faults().fail_next_commits(1, FaultKind::After);
     record(&store, writer, 2, 3.0).await;
     record(&store, writer, 2, 4.0).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     record(&store, writer, 2, 5.0).await;
     assert_eq!(value_of(&store, "load", 0).await, Some(3.0));
 }
 
-async fn a_batch_that_is_stored_is_a_repetition_though_nobody_knew(world: &mut World) {
-    let store = world.open().await;
+async fn a_batch_that_is_stored_is_a_repetition_though_nobody_knew(env: &mut TestEnv) {
+    let store = env.open().await;
     let writer = WriterId::from_bytes([1; 16]);
     let batch = |value| vec![point(None, "load", 0, value)];
     // It is stored, but neither this answer arrives nor that to sending it again.
-    world.faults().fail_next_commits(2, FaultKind::After);
+    env.faults().fail_next_commits(2, FaultKind::After);
     fails(store.metrics().record_batch(writer, 1, batch(1.0)).await, OutcomeUnknown);
     // Somebody else replaces the point before the writer tries again.
     store.metrics().record_many(batch(2.0)).await.unwrap();
     record(&store, writer, 1, 1.0).await;
     assert_eq!(value_of(&store, "load", 0).await, Some(2.0));
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     record(&store, writer, 1, 1.0).await;
     assert_eq!(value_of(&store, "load", 0).await, Some(2.0));
     record(&store, writer, 2, 3.0).await;
     assert_eq!(value_of(&store, "load", 0).await, Some(3.0));
 }
 
-async fn of_concurrent_repetitions_one_counts(world: &mut World, store: Opened) {
+async fn of_concurrent_repetitions_one_counts(env: &mut TestEnv, store: Opened) {
     let writer = WriterId::from_bytes([1; 16]);
     for sequence in 1..=4 {
         let calls: Vec<_> = (0..16)
@@ -106,7 +106,7 @@ async fn of_concurrent_repetitions_one_counts(world: &mut World, store: Opened) 
             call.await.unwrap().unwrap();
         }
     }
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     // Each sequence wrote one point, maybe over an earlier one.
     let points = range(&store, &all_points(), 1000).await;
     assert!((1..=4).contains(&points.len()), "{points:?}");

@@ -14,7 +14,7 @@ cases! {
         ],
     }
 }
-async fn nothing_is_not_empty(world: &mut World, store: Opened) {
+async fn nothing_is_not_empty(env: &mut TestEnv, store: Opened) {
     let empty =
         NewUser { display_name: Some(text("")), picture_url: Some(text("")), ..local("empty") };
     let empty = store.users().create(empty).await.unwrap().id;
@@ -36,7 +36,7 @@ async fn nothing_is_not_empty(world: &mut World, store: Opened) {
     let bare = SettingDocument::DerpMap(DerpMap::default());
     store.settings().put(bare.clone(), None).await.unwrap();
 
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let user = store.users().get(empty).await.unwrap().unwrap();
     assert_eq!((user.display_name.clone(), user.email.clone()), (Some(text("")), None));
     assert_eq!(user.picture_url, Some(text("")));
@@ -58,7 +58,7 @@ async fn nothing_is_not_empty(world: &mut World, store: Opened) {
     assert_eq!(store.settings().get(SettingKind::Dns).await.unwrap(), None);
 }
 
-async fn an_emptied_list_stays_empty(world: &mut World, mut store: Opened) {
+async fn an_emptied_list_stays_empty(env: &mut TestEnv, mut store: Opened) {
     let made = OneOfEach::make(&store).await;
     let (node, session) = (made.node.id, made.presence.session);
     let tags = TagSet::new(["tag:a".parse().unwrap(), "tag:b".parse().unwrap()]).unwrap();
@@ -75,7 +75,7 @@ async fn an_emptied_list_stays_empty(world: &mut World, mut store: Opened) {
         search_domains: vec!["example.com".parse().unwrap()],
     };
     store.settings().put(SettingDocument::Dns(dns.clone()), None).await.unwrap();
-    store = world.pass(store).await;
+    store = env.reload(store).await;
     assert_eq!(store.nodes().get(node).await.unwrap().unwrap().tags.len(), 2);
     assert_eq!(store.presence().get(node).await.unwrap().unwrap().endpoints.as_slice(), [seen]);
     assert_eq!(*store.view().settings().dns(), dns);
@@ -99,22 +99,22 @@ async fn an_emptied_list_stays_empty(world: &mut World, mut store: Opened) {
     assert_ne!(network, NetworkSettings::default());
     store.settings().put(SettingDocument::Network(network.clone()), None).await.unwrap();
     for _ in 0..2 {
-        store = world.pass(store).await;
+        store = env.reload(store).await;
         assert!(store.nodes().get(node).await.unwrap().unwrap().tags.is_empty());
         assert!(store.presence().get(node).await.unwrap().unwrap().endpoints.is_empty());
         assert!(store.view().routes().is_empty());
         assert_eq!(*store.view().settings().dns(), emptied);
         assert_eq!(*store.view().settings().network(), network);
         // What touches the entity otherwise brings nothing back.
-        world.advance(1);
+        env.advance(1);
         store.presence().heartbeat(node, session, Change::Keep).await.unwrap();
-        let hostname = Change::Set(format!("at-{:?}", world.clock().now()).parse().unwrap());
+        let hostname = Change::Set(format!("at-{:?}", env.clock().now()).parse().unwrap());
         let patch = NodePatch { hostname, ..NodePatch::default() };
         store.nodes().update(node, patch, None).await.unwrap();
     }
 }
 
-async fn a_patch_keeps_clears_or_sets(world: &mut World, mut store: Opened) {
+async fn a_patch_keeps_clears_or_sets(env: &mut TestEnv, mut store: Opened) {
     let new = NewUser {
         display_name: Some(text("Ann")),
         email: Some("ann@example.com".parse().unwrap()),
@@ -122,14 +122,14 @@ async fn a_patch_keeps_clears_or_sets(world: &mut World, mut store: Opened) {
         ..local("ann")
     };
     let first = store.users().create(new).await.unwrap();
-    store = world.pass(store).await;
+    store = env.reload(store).await;
     let patch = UserPatch {
         display_name: Patch::Clear,
         email: Patch::Set("a@example.com".parse().unwrap()),
         ..UserPatch::default()
     };
     let user = store.users().update(first.id, patch, None).await.unwrap();
-    store = world.pass(store).await;
+    store = env.reload(store).await;
     let expected = User {
         display_name: None,
         email: Some("a@example.com".parse().unwrap()),
@@ -152,7 +152,7 @@ async fn a_patch_keeps_clears_or_sets(world: &mut World, mut store: Opened) {
         ..NodePatch::default()
     };
     store.nodes().update(node.id, patch, None).await.unwrap();
-    store = world.pass(store).await;
+    store = env.reload(store).await;
     let found = store.nodes().get(node.id).await.unwrap().unwrap();
     let expected = Node {
         disco_key: None,
@@ -163,11 +163,11 @@ async fn a_patch_keeps_clears_or_sets(world: &mut World, mut store: Opened) {
     assert_eq!(*found, expected, "the label and the expiry among them");
     let patch = NodePatch { expires_at: Patch::Clear, ..NodePatch::default() };
     store.nodes().update(node.id, patch, None).await.unwrap();
-    store = world.pass(store).await;
+    store = env.reload(store).await;
     assert_eq!(store.nodes().get(node.id).await.unwrap().unwrap().expires_at, None);
 }
 
-async fn a_list_is_replaced_as_a_whole(world: &mut World, mut store: Opened) {
+async fn a_list_is_replaced_as_a_whole(env: &mut TestEnv, mut store: Opened) {
     let made = OneOfEach::make(&store).await;
     let node = made.node.id;
     let tags = |names: &[&str]| {
@@ -183,7 +183,7 @@ async fn a_list_is_replaced_as_a_whole(world: &mut World, mut store: Opened) {
         let patch = NodePatch { tags: Change::Set(tags(names)), ..NodePatch::default() };
         store.nodes().update(node, patch, None).await.unwrap();
         store.routes().advertise(node, prefixes(texts)).await.unwrap();
-        store = world.pass(store).await;
+        store = env.reload(store).await;
         assert_eq!(store.nodes().get(node).await.unwrap().unwrap().tags, tags(names));
         let view = store.view();
         let found: Vec<_> = view.routes().of_node(node).map(|route| route.prefix).collect();

@@ -33,7 +33,7 @@ const LOOKALIKES: [&str; 13] = [
     "\u{df}", "\u{131}", "i",
 ];
 
-async fn names_that_look_alike_are_different(world: &mut World, store: Opened) {
+async fn names_that_look_alike_are_different(env: &mut TestEnv, store: Opened) {
     let mut users = Vec::new();
     for name in LOOKALIKES {
         users.push(store.users().create(local(name)).await.unwrap());
@@ -59,7 +59,7 @@ async fn names_that_look_alike_are_different(world: &mut World, store: Opened) {
     let points = points.map(|(metric, value)| point(None, metric, at(0), value)).collect();
     store.metrics().record_many(points).await.unwrap();
 
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     for (name, user) in LOOKALIKES.iter().zip(users) {
         let found = store.users().get_by_name(&name.parse().unwrap()).await.unwrap().unwrap();
         assert_eq!(found.name.as_str().as_bytes(), name.as_bytes());
@@ -89,7 +89,7 @@ async fn names_that_look_alike_are_different(world: &mut World, store: Opened) {
     }
 }
 
-async fn what_the_dns_and_mail_ignore_is_stored_in_lower_case(world: &mut World, store: Opened) {
+async fn what_the_dns_and_mail_ignore_is_stored_in_lower_case(env: &mut TestEnv, store: Opened) {
     let new = NewUser { email: Some("ÅNN+Tag@Exämple.ORG".parse().unwrap()), ..local("ann") };
     let user = store.users().create(new).await.unwrap();
     let node = register(&store, 1, by(user.id)).await;
@@ -105,7 +105,7 @@ async fn what_the_dns_and_mail_ignore_is_stored_in_lower_case(world: &mut World,
         ..DnsSettings::default()
     };
     store.settings().put(SettingDocument::Dns(dns), None).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let found = store.users().get(user.id).await.unwrap().unwrap();
     // Only the letters of ASCII.
     assert_eq!(found.email.as_ref().unwrap().as_str(), "Ånn+tag@exämple.org");
@@ -126,14 +126,14 @@ async fn what_the_dns_and_mail_ignore_is_stored_in_lower_case(world: &mut World,
     invalid("wiki.example.com..".parse::<DnsName>());
 }
 
-async fn tags_with_capitals_are_refused(_: &mut World) {
+async fn tags_with_capitals_are_refused(_: &mut TestEnv) {
     for bad in ["tag:Server", "TAG:server", "Tag:server", "tag:", "server", "tag:\u{430}"] {
         invalid(bad.parse::<Tag>());
     }
     assert_eq!("tag:server-1".parse::<Tag>().unwrap().as_str(), "tag:server-1");
 }
 
-async fn times_come_back_to_the_microsecond(world: &mut World, mut store: Opened) {
+async fn times_come_back_to_the_microsecond(env: &mut TestEnv, mut store: Opened) {
     let instants = [
         Timestamp::from_micros(BEGINNING + 1).unwrap(),
         "2024-02-29T13:00:00.1234569+01:00".parse().unwrap(),
@@ -147,7 +147,7 @@ async fn times_come_back_to_the_microsecond(world: &mut World, mut store: Opened
         keys.push((store.api_keys().create(new).await.unwrap().0.id, expires_at));
     }
     let odd = Timestamp::from_micros(BEGINNING + 123_457).unwrap();
-    world.clock().set(odd);
+    env.clock().set(odd);
     let user = create(&store, "ann").await;
     for _ in 0..2 {
         for (id, expires_at) in &keys {
@@ -155,11 +155,11 @@ async fn times_come_back_to_the_microsecond(world: &mut World, mut store: Opened
             assert_eq!(found.expires_at, Some(*expires_at));
         }
         assert_eq!(store.users().get(user.id).await.unwrap().unwrap().created_at, odd);
-        store = world.pass(store).await;
+        store = env.reload(store).await;
     }
 }
 
-async fn times_outside_of_1970_to_9999_are_refused(_: &mut World) {
+async fn times_outside_of_1970_to_9999_are_refused(_: &mut TestEnv) {
     for bad in [-1, i64::MIN, Timestamp::MAX.as_micros() + 1, i64::MAX] {
         invalid(Timestamp::from_micros(bad));
     }
@@ -174,7 +174,7 @@ async fn times_outside_of_1970_to_9999_are_refused(_: &mut World) {
     assert_eq!("1969-12-31T23:00:00-01:00".parse::<Timestamp>().unwrap(), Timestamp::EPOCH);
 }
 
-async fn things_expire_at_the_instant_itself(world: &mut World, store: Opened) {
+async fn things_expire_at_the_instant_itself(env: &mut TestEnv, store: Opened) {
     let end = at(10);
     let before = Timestamp::from_micros(end.as_micros() - 1).unwrap();
     let expires_at = Some(end);
@@ -188,9 +188,9 @@ async fn things_expire_at_the_instant_itself(world: &mut World, store: Opened) {
     let (session, token) = store.sessions().begin(begin.clone()).await.unwrap();
     let with_key =
         |n| Registration { expires_at, ..machine(n, Admission::PreAuthKey(preauth_key.id)) };
-    let mut store = world.pass(store).await;
+    let mut store = env.reload(store).await;
 
-    world.clock().set(before);
+    env.clock().set(before);
     store.api_keys().authenticate(api_secret.expose()).await.unwrap();
     store.sessions().authenticate(token.expose()).await.unwrap();
     let node = store.nodes().register(with_key(1)).await.unwrap();
@@ -199,7 +199,7 @@ async fn things_expire_at_the_instant_itself(world: &mut World, store: Opened) {
     assert_eq!(active(&store, before).await, (1, 1, 0));
     assert_eq!(store.sessions().sweep().await.unwrap(), 0);
 
-    world.clock().set(end);
+    env.clock().set(end);
     for _ in 0..2 {
         denied(store.api_keys().authenticate(api_secret.expose()).await);
         denied(store.sessions().authenticate(token.expose()).await);
@@ -209,7 +209,7 @@ async fn things_expire_at_the_instant_itself(world: &mut World, store: Opened) {
         fails(store.sessions().touch(session.id, Some(Timestamp::MAX)).await, NotFound);
         invalid(store.sessions().begin(begin.clone()).await);
         assert_eq!(active(&store, end).await, (0, 0, 1));
-        store = world.pass(store).await;
+        store = env.reload(store).await;
     }
     assert_eq!(store.sessions().sweep().await.unwrap(), 1);
 }
@@ -244,7 +244,7 @@ const TEXTS: [&str; 14] = [
     "\\0\\u0000",
 ];
 
-async fn any_text_comes_back_unmodified(world: &mut World, store: Opened) {
+async fn any_text_comes_back_unmodified(env: &mut TestEnv, store: Opened) {
     let mut expected = None;
     let mut made = Vec::new();
     for (n, given) in TEXTS.iter().enumerate() {
@@ -261,7 +261,7 @@ async fn any_text_comes_back_unmodified(world: &mut World, store: Opened) {
     let longest = format!("{}a", "é".repeat(127));
     let new = NewUser { display_name: Some(text(&longest)), ..local(&longest) };
     let long = store.users().create(new).await.unwrap().id;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     for (given, user, txt, policy) in made {
         let user = store.users().get(user).await.unwrap().unwrap();
         assert_eq!(user.display_name.as_ref().unwrap().as_str(), given);
@@ -274,7 +274,7 @@ async fn any_text_comes_back_unmodified(world: &mut World, store: Opened) {
     assert_eq!(user.display_name.as_ref().unwrap().as_str(), longest);
 }
 
-async fn text_that_is_too_long_or_not_text_is_refused(_: &mut World) {
+async fn text_that_is_too_long_or_not_text_is_refused(_: &mut TestEnv) {
     let too_long = format!("{}aa", "é".repeat(127));
     invalid(Text::<255>::new(&too_long));
     invalid(too_long.parse::<UserName>());
@@ -290,7 +290,7 @@ async fn text_that_is_too_long_or_not_text_is_refused(_: &mut World) {
     }
 }
 
-async fn numbers_come_back_exactly(world: &mut World, store: Opened) {
+async fn numbers_come_back_exactly(env: &mut TestEnv, store: Opened) {
     let values = [
         0.1,
         1.0 / 3.0,
@@ -318,7 +318,7 @@ async fn numbers_come_back_exactly(world: &mut World, store: Opened) {
     let new = NewDnsRecord { ttl: Some(u32::MAX), ..record("a.example.com", "10.0.0.1") };
     let ttl = store.dns().create(new).await.unwrap().id;
 
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let query = all_points();
     let found = store.metrics().range(&query, &PageRequest::default()).await.unwrap().items;
     for (point, value) in found.iter().zip(values) {
@@ -331,7 +331,7 @@ async fn numbers_come_back_exactly(world: &mut World, store: Opened) {
     assert_eq!(store.dns().get(ttl).await.unwrap().unwrap().ttl, Some(u32::MAX));
 }
 
-async fn numbers_out_of_range_are_refused(_: &mut World, store: Opened) {
+async fn numbers_out_of_range_are_refused(_: &mut TestEnv, store: Opened) {
     let above = i64::MAX as u64 + 1;
     for number in [above, u64::MAX] {
         invalid(Revision::new(number));
@@ -346,7 +346,7 @@ async fn numbers_out_of_range_are_refused(_: &mut World, store: Opened) {
     assert!(Sample::new(-0.0).unwrap().get().is_sign_positive());
 }
 
-async fn keys_come_back_to_the_bit(world: &mut World, store: Opened) {
+async fn keys_come_back_to_the_bit(env: &mut TestEnv, store: Opened) {
     let user = user(&store, "ann").await;
     let mut almost_zero = [0; 32];
     almost_zero[31] = 1;
@@ -362,7 +362,7 @@ async fn keys_come_back_to_the_bit(world: &mut World, store: Opened) {
         };
         nodes.push((bytes, store.nodes().register(registration).await.unwrap()));
     }
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     for (bytes, node) in nodes {
         let key = MachineKey::from_bytes(bytes).unwrap();
         let found = store.nodes().get_by_machine_key(&key).await.unwrap().unwrap();
@@ -374,7 +374,7 @@ async fn keys_come_back_to_the_bit(world: &mut World, store: Opened) {
     }
 }
 
-async fn a_key_of_zeros_is_refused(_: &mut World) {
+async fn a_key_of_zeros_is_refused(_: &mut TestEnv) {
     invalid(MachineKey::from_bytes([0; 32]));
     invalid(NodeKey::from_bytes([0; 32]));
     invalid(DiscoKey::from_bytes([0; 32]));

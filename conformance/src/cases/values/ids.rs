@@ -46,11 +46,11 @@ fn under_nil(image: &Image) -> Option<Image> {
     )
 }
 
-async fn nothing_is_stored_under_the_nil_id(world: &mut World, store: Opened) {
+async fn nothing_is_stored_under_the_nil_id(env: &mut TestEnv, store: Opened) {
     let made = OneOfEach::make(&store).await;
     let point = |node| point(node, "load", at(0), f64::from(u8::from(node.is_some())));
     store.metrics().record(point(None)).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let before = store.digests().await.unwrap();
 
     // Whole entities, as an import brings them.
@@ -97,12 +97,12 @@ async fn nothing_is_stored_under_the_nil_id(world: &mut World, store: Opened) {
     assert_refused(store.audit().append(vec![entry]).await);
 
     assert_eq!(store.digests().await.unwrap(), before);
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.digests().await.unwrap(), before);
     made.check(&store).await;
 }
 
-async fn no_text_gives_the_nil_id(_: &mut World) {
+async fn no_text_gives_the_nil_id(_: &mut TestEnv) {
     fn check<I: Id + FromStr<Err = Error>>() {
         for text in ["00000000-0000-0000-0000-000000000000", "00000000000000000000000000000000"] {
             assert_refused(text.parse::<I>());

@@ -18,7 +18,7 @@ cases! {
 const HIDDEN: &str = "\u{ad}\u{34f}\u{61c}\u{200b}\u{200d}\u{2028}\u{2029}\u{202e}\
                       \u{2062}\u{2800}\u{3164}\u{e000}\u{feff}\u{fe0f}\u{fff9}\u{e0001}";
 
-async fn a_name_consists_of_characters_that_show(_: &mut World) {
+async fn a_name_consists_of_characters_that_show(_: &mut TestEnv) {
     let every = |name: &str| {
         let address = format!("{name}@example.com").parse::<Email>().map(drop);
         let [user, host, actor] = [
@@ -47,7 +47,7 @@ async fn a_name_consists_of_characters_that_show(_: &mut World) {
     }
 }
 
-async fn a_name_from_outside_keeps_what_shows(world: &mut World, store: Opened) {
+async fn a_name_from_outside_keeps_what_shows(env: &mut TestEnv, store: Opened) {
     let admin = create(&store, "admin").await;
     let claim = "\u{feff} ad\u{ad}min\u{200b}\u{3000}\t2\n";
     let profile = OidcProfile {
@@ -64,7 +64,7 @@ async fn a_name_from_outside_keeps_what_shows(world: &mut World, store: Opened) 
     };
     let named = store.nodes().register(reported(1, "Ann\u{2019}s\u{a0}Mac\n")).await.unwrap();
     let nameless = store.nodes().register(reported(2, "\u{3164}\u{200b}")).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let found = store.users().get(user.id).await.unwrap().unwrap();
     assert_eq!(found.name.as_str(), "admin 2");
     assert_eq!(found.email.as_ref().unwrap().as_str(), "admin@example.com");
@@ -80,7 +80,7 @@ async fn a_name_from_outside_keeps_what_shows(world: &mut World, store: Opened) 
     assert!(UserName::from_outside("\u{200b}").is_err(), "there is no user without a name");
 }
 
-async fn a_name_that_was_stored_before_stays_readable(world: &mut World, store: Opened) {
+async fn a_name_that_was_stored_before_stays_readable(env: &mut TestEnv, store: Opened) {
     const NAME: &str = "admin\u{200b}";
     let json = format!(
         r#"{{"id":"018df0a0-0000-7000-8000-000000000001","name":"{NAME}","email":"a\u00adb@c",
@@ -94,7 +94,7 @@ async fn a_name_that_was_stored_before_stays_readable(world: &mut World, store: 
         "actor":"\u2028","action":"user.create","entity":"user","subject":"x"}"#;
     let entry: AuditEntry = serde_json::from_str(entry).unwrap();
     store.audit().append(vec![entry.clone()]).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let found = store.users().get(user.id).await.unwrap().unwrap();
     assert_eq!((found.name.as_str(), &*found), (NAME, &user));
     let lines = store.audit().query(&AuditQuery::default(), &PageRequest::default()).await.unwrap();

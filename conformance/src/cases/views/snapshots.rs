@@ -33,8 +33,8 @@ cases! {
     }
 }
 
-async fn a_view_never_changes_over_1000_writes(world: &mut World, store: Opened) {
-    populate(world, &store).await;
+async fn a_view_never_changes_over_1000_writes(env: &mut TestEnv, store: Opened) {
+    populate(env, &store).await;
     let view = store.view();
     let (serial, hash, time) = (view.serial(), view.hash(), view.time());
     let images: Vec<Image> = view.images().collect();
@@ -67,7 +67,7 @@ async fn a_view_never_changes_over_1000_writes(world: &mut World, store: Opened)
     }
     assert!(store.view().serial() > serial);
     assert!(store.view().users().len() >= 950);
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert!(store.view().users().len() >= 950);
     for view in [view, clone] {
         assert_eq!((view.serial(), view.hash(), view.time()), (serial, hash, time));
@@ -77,13 +77,13 @@ async fn a_view_never_changes_over_1000_writes(world: &mut World, store: Opened)
     }
 }
 
-async fn a_view_counts_what_it_holds(world: &mut World, store: Opened) {
+async fn a_view_counts_what_it_holds(env: &mut TestEnv, store: Opened) {
     assert_eq!(counts(&store.view()), [(0, true); 10]);
-    populate(world, &store).await;
+    populate(env, &store).await;
     let owner = store.view().users().iter().next().unwrap().id;
     store.api_keys().create(NewApiKey::default()).await.unwrap();
     store.preauth_keys().create(reusable(owner)).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let held = [2, 6, 2, 4, 12, 2, 2, 2, 2, 2];
     assert_eq!(counts(&store.view()), held.map(|count| (count, false)));
 }
@@ -107,11 +107,11 @@ fn counts(view: &View) -> [(usize, bool); 10] {
     )
 }
 
-async fn a_view_is_had_while_commits_wait(world: &mut World, store: Opened) {
+async fn a_view_is_had_while_commits_wait(env: &mut TestEnv, store: Opened) {
     create(&store, "alice").await;
-    let hold = world.faults().hold_commits();
+    let hold = env.faults().hold_commits();
     let write = spawn_create(&store, "bob");
-    until_held(world).await;
+    until_held(env).await;
     let view = store.view();
     assert_eq!((view.serial().get(), view.users().len()), (1, 1));
     assert!(!write.is_finished());
@@ -121,7 +121,7 @@ async fn a_view_is_had_while_commits_wait(world: &mut World, store: Opened) {
     assert_eq!(store.view().users().len(), 2);
 }
 
-async fn every_writer_sees_its_own_writes_among_others(world: &mut World, store: Opened) {
+async fn every_writer_sees_its_own_writes_among_others(env: &mut TestEnv, store: Opened) {
     let writers: Vec<_> = (0..8)
         .map(|writer| {
             let store = store.acting_as(format!("writer-{writer}").parse().unwrap());
@@ -148,11 +148,11 @@ async fn every_writer_sees_its_own_writes_among_others(world: &mut World, store:
     for writer in writers {
         writer.await.unwrap();
     }
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.view().users().len(), 8 * 16);
 }
 
-async fn every_kind_of_write_is_seen_at_once(world: &mut World, store: Opened) {
+async fn every_kind_of_write_is_seen_at_once(env: &mut TestEnv, store: Opened) {
     let alice = create(&store, "alice").await;
     assert_eq!(store.users().get(alice.id).await.unwrap().as_ref(), Some(&alice));
     let (api, _) = store.api_keys().create(NewApiKey::default()).await.unwrap();
@@ -186,13 +186,13 @@ async fn every_kind_of_write_is_seen_at_once(world: &mut World, store: Opened) {
     assert_eq!(store.metrics().range(&query, &page).await.unwrap().items, [point]);
     let lines = store.audit().query(&AuditQuery::default(), &page).await.unwrap().items.len();
     assert_eq!(lines, 10);
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.view().images().count(), 10);
 }
 
-async fn a_network_map_has_everything_of_one_view(world: &mut World, store: Opened) {
-    populate(world, &store).await;
-    let store = world.pass(store).await;
+async fn a_network_map_has_everything_of_one_view(env: &mut TestEnv, store: Opened) {
+    populate(env, &store).await;
+    let store = env.reload(store).await;
     let view = store.view();
     let nodes: Vec<_> = view.nodes().iter().cloned().collect();
     assert_eq!(nodes.len(), 6);
@@ -225,12 +225,12 @@ async fn a_network_map_has_everything_of_one_view(world: &mut World, store: Open
     assert!(map.peers().all(|peer| peer.node.id != gone));
 }
 
-async fn a_network_map_is_of_one_moment_under_writes(world: &mut World, store: Opened) {
+async fn a_network_map_is_of_one_moment_under_writes(env: &mut TestEnv, store: Opened) {
     const ROUNDS: u64 = 60;
     let alice = user(&store, "alice").await;
     let key = reusable_key(&store, alice).await;
     let node = register(&store, 1, with(&key)).await.id;
-    let now = world.options().clock.now();
+    let now = env.options().clock.now();
     let writer = tokio::spawn({
         let store = store.clone();
         async move {
@@ -261,29 +261,29 @@ async fn a_network_map_is_of_one_moment_under_writes(world: &mut World, store: O
         tokio::task::yield_now().await;
     }
     writer.await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.view().netmap(node).unwrap().dns_records.len() as u64, ROUNDS);
 }
 
-async fn nothing_is_wrong_after_everything(world: &mut World, store: Opened) {
+async fn nothing_is_wrong_after_everything(env: &mut TestEnv, store: Opened) {
     store.verify().await.unwrap();
-    let store = world.pass(store).await;
-    populate(world, &store).await;
+    let store = env.reload(store).await;
+    populate(env, &store).await;
     store.verify().await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let alice = store.view().users().iter().next().unwrap().id;
     store.users().delete(alice, true).await.unwrap();
-    store.audit().prune(world.options().clock.now()).await.unwrap();
+    store.audit().prune(env.options().clock.now()).await.unwrap();
     store.verify().await.unwrap();
-    let store = world.pass(store).await;
-    let store = world.reopen(store).await;
+    let store = env.reload(store).await;
+    let store = env.reopen(store).await;
     store.verify().await.unwrap();
-    let store = world.crash(store).await;
+    let store = env.crash(store).await;
     store.verify().await.unwrap();
     assert_eq!(store.view().nodes().len(), 0);
 }
 
-async fn verifying_under_writes_finds_nothing_wrong(world: &mut World, store: Opened) {
+async fn verifying_under_writes_finds_nothing_wrong(env: &mut TestEnv, store: Opened) {
     let writer = tokio::spawn({
         let store = store.clone();
         async move {
@@ -302,15 +302,15 @@ async fn verifying_under_writes_finds_nothing_wrong(world: &mut World, store: Op
         verified += 1;
     }
     writer.await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.view().users().len(), 200);
 }
 
-async fn verifying_folds(world: &mut World) {
-    let mut options = world.options();
+async fn verifying_folds(env: &mut TestEnv) {
+    let mut options = env.options();
     options.writer.idle_before_fold = HOUR;
-    let store = world.open_with(options).await;
-    populate(world, &store).await;
+    let store = env.open_with(options).await;
+    populate(env, &store).await;
     let rows_at_once = store.info().backend.shared;
     assert_eq!(store.info().fold_debt == 0, rows_at_once);
     store.verify().await.unwrap();
@@ -318,7 +318,7 @@ async fn verifying_folds(world: &mut World) {
 }
 
 /// As a disk leaves them that lost a write, or a copy of files that were of different moments.
-async fn rows_that_contradict_the_kept_blocks_are_found(world: &mut World, store: Opened) {
+async fn rows_that_contradict_the_kept_blocks_are_found(env: &mut TestEnv, store: Opened) {
     let row = |user: &User| RowChange {
         table: Table::Users,
         kind: ChangeKind::Updated,
@@ -343,12 +343,12 @@ async fn rows_that_contradict_the_kept_blocks_are_found(world: &mut World, store
         (row(&deleted), false),
         (gone(&deleted), true),
     ] {
-        let backend = world.open_backend().await;
+        let backend = env.open_backend().await;
         let expected = backend.head().await.unwrap().serial;
         let commit = Commit { expected, rows: vec![change.clone()], ..Commit::default() };
         backend.commit(&commit).await.unwrap();
         backend.close().await.unwrap();
-        let store = world.open().await;
+        let store = env.open().await;
         match store.verify().await {
             Ok(()) => assert!(is_sound, "nothing is wrong with {change:?}"),
             Err(error) => {

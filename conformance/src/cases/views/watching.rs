@@ -26,14 +26,14 @@ cases! {
     }
 }
 
-async fn a_watcher_that_comes_back_misses_nothing(world: &mut World, store: Opened) {
+async fn a_watcher_that_comes_back_misses_nothing(env: &mut TestEnv, store: Opened) {
     create(&store, 0..10).await;
     let known = store.view();
     create(&store, 10..20).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let mut seen: Vec<_> = known.users().iter().map(|user| user.name.to_string()).collect();
     let mut last = known.serial();
-    let dropped = world.options().writer.retain_block_bytes == 0;
+    let dropped = env.options().writer.retain_block_bytes == 0;
     let mut watch = store.watch(last);
     match watch.next().await.unwrap() {
         Ok(commit) => {
@@ -57,7 +57,7 @@ async fn a_watcher_that_comes_back_misses_nothing(world: &mut World, store: Open
     // From here on blocks are kept, so the watcher cannot be outrun.
     store.close().await.unwrap();
     let store =
-        world.open_with(StoreOptions { writer: WriterOptions::default(), ..world.options() }).await;
+        env.open_with(StoreOptions { writer: WriterOptions::default(), ..env.options() }).await;
     let mut watch = store.watch(last);
     create(&store, 20..22).await;
     for _ in 0..2 {
@@ -70,7 +70,7 @@ async fn a_watcher_that_comes_back_misses_nothing(world: &mut World, store: Open
     assert_eq!(seen, expected);
 }
 
-async fn every_commit_is_told_once_and_in_order(_: &mut World, store: Opened) {
+async fn every_commit_is_told_once_and_in_order(_: &mut TestEnv, store: Opened) {
     let mut watchers: Vec<_> = (0..3).map(|_| follow(&store)).collect();
     let writers: Vec<_> = (0..4)
         .map(|writer| {
@@ -116,20 +116,20 @@ fn follow(store: &Opened) -> UnboundedReceiver<Result<CommitChanges>> {
     receiver
 }
 
-async fn changes_name_what_was_created_updated_or_deleted(world: &mut World, store: Opened) {
+async fn changes_name_what_was_created_updated_or_deleted(env: &mut TestEnv, store: Opened) {
     let mut watch = store.watch(Serial::ZERO);
     let mut next = async || watch.next().await.unwrap().unwrap();
     let alice = user(&store, "alice").await;
     let change = |entity, handle, kind| EntityChange { entity, handle, kind };
     let of_alice = |kind| change(Entity::User, Handle::User(alice), kind);
     let first = next().await;
-    assert_eq!(first.at, world.options().clock.now());
+    assert_eq!(first.at, env.options().clock.now());
     assert_eq!((first.serial.get(), first.changes), (1, vec![of_alice(ChangeKind::Created)]));
-    world.advance(5);
+    env.advance(5);
     let name = Change::Set("alicia".parse().unwrap());
     store.users().update(alice, UserPatch { name, ..UserPatch::default() }, None).await.unwrap();
     let second = next().await;
-    assert_eq!(second.at, world.options().clock.now());
+    assert_eq!(second.at, env.options().clock.now());
     assert_eq!(second.changes, [of_alice(ChangeKind::Updated)]);
     // A refused command and one that changes nothing make no commit.
     store.users().create(local("alicia")).await.unwrap_err();
@@ -156,7 +156,7 @@ async fn changes_name_what_was_created_updated_or_deleted(world: &mut World, sto
     assert_eq!(next().await.changes, [change(Entity::Setting, setting, ChangeKind::Deleted)]);
 }
 
-async fn a_slow_watcher_that_starts_late_hears_everything(_: &mut World, store: Opened) {
+async fn a_slow_watcher_that_starts_late_hears_everything(_: &mut TestEnv, store: Opened) {
     create(&store, 0..150).await;
     store.checkpoint().await.unwrap();
     create(&store, 150..200).await;
@@ -171,7 +171,7 @@ async fn a_slow_watcher_that_starts_late_hears_everything(_: &mut World, store: 
     assert!(late.next().now_or_never().is_none(), "it waits at the end");
 }
 
-async fn a_watch_continues_after_a_restart(world: &mut World, mut store: Opened) {
+async fn a_watch_continues_after_a_restart(env: &mut TestEnv, mut store: Opened) {
     let mut last = Serial::ZERO;
     for round in 0..3 {
         let mut watch = store.watch(last);
@@ -183,7 +183,7 @@ async fn a_watch_continues_after_a_restart(world: &mut World, mut store: Opened)
             last = commit.serial;
         }
         drop(watch);
-        store = if round == 1 { world.crash(store).await } else { world.reopen(store).await };
+        store = if round == 1 { env.crash(store).await } else { env.reopen(store).await };
     }
     assert_eq!(last.get(), 11);
     let rest = store.watch(last).next().await.unwrap().unwrap();
@@ -191,26 +191,26 @@ async fn a_watch_continues_after_a_restart(world: &mut World, mut store: Opened)
     assert!(store.watch(rest.serial).next().now_or_never().is_none());
 }
 
-async fn what_is_not_durable_is_not_told(world: &mut World, store: Opened) {
+async fn what_is_not_durable_is_not_told(env: &mut TestEnv, store: Opened) {
     create(&store, 0..1).await;
     let mut watch = store.watch(Serial::ZERO);
     assert_eq!(watch.next().await.unwrap().unwrap().serial.get(), 1);
-    let hold = world.faults().hold_commits();
+    let hold = env.faults().hold_commits();
     let write = tokio::spawn({
         let store = store.clone();
         async move { create(&store, 1..2).await }
     });
-    until_held(world).await;
+    until_held(env).await;
     assert!(watch.next().now_or_never().is_none());
     drop(hold);
     write.await.unwrap();
     assert_eq!(watch.next().await.unwrap().unwrap().serial.get(), 2);
 }
 
-async fn if_blocks_are_gone_the_stream_ends_with_compacted(world: &mut World) {
-    let mut options = world.options();
+async fn if_blocks_are_gone_the_stream_ends_with_compacted(env: &mut TestEnv) {
+    let mut options = env.options();
     options.writer.retain_block_bytes = 0;
-    let store = world.open_with(options).await;
+    let store = env.open_with(options).await;
     create(&store, 0..5).await;
     store.checkpoint().await.unwrap();
     create(&store, 5..6).await;
@@ -223,7 +223,7 @@ async fn if_blocks_are_gone_the_stream_ends_with_compacted(world: &mut World) {
     store.close().await.unwrap();
     // What is left can still be had, and what is to come.
     let store =
-        world.open_with(StoreOptions { writer: WriterOptions::default(), ..world.options() }).await;
+        env.open_with(StoreOptions { writer: WriterOptions::default(), ..env.options() }).await;
     let view = store.view();
     assert_eq!((view.serial().get(), view.users().len()), (6, 6));
     let mut watch = store.watch(Serial::new(oldest - 1));
@@ -233,7 +233,7 @@ async fn if_blocks_are_gone_the_stream_ends_with_compacted(world: &mut World) {
     }
 }
 
-async fn a_serial_that_is_still_to_come_is_refused(_: &mut World, store: Opened) {
+async fn a_serial_that_is_still_to_come_is_refused(_: &mut TestEnv, store: Opened) {
     create(&store, 0..3).await;
     // Behind the last commit one waits.
     let mut waiting = store.watch(Serial::new(3));
@@ -249,7 +249,7 @@ async fn a_serial_that_is_still_to_come_is_refused(_: &mut World, store: Opened)
     assert_eq!(waiting.next().await.unwrap().unwrap().serial.get(), 4);
 }
 
-async fn a_place_of_another_history_is_refused(world: &mut World, mut store: Opened) {
+async fn a_place_of_another_history_is_refused(env: &mut TestEnv, mut store: Opened) {
     let start = store.view().place();
     create(&store, 0..3).await;
     let mut places = vec![start];
@@ -277,11 +277,11 @@ async fn a_place_of_another_history_is_refused(world: &mut World, mut store: Ope
             assert!(watch.next().await.is_none(), "the stream has ended");
         }
         drop(waiting);
-        store = if restart == 0 { world.crash(store).await } else { world.reopen(store).await };
+        store = if restart == 0 { env.crash(store).await } else { env.reopen(store).await };
     }
 }
 
-async fn closing_ends_every_watch(_: &mut World, store: Opened) {
+async fn closing_ends_every_watch(_: &mut TestEnv, store: Opened) {
     create(&store, 0..3).await;
     let mut waiting = store.watch(Serial::new(3));
     let waits = tokio::spawn(async move { waiting.next().await.is_none() });

@@ -16,13 +16,13 @@ cases! {
         ],
     }
 }
-async fn a_group_that_grows_too_large_is_continued_in_the_next_commit(world: &mut World) {
+async fn a_group_that_grows_too_large_is_continued_in_the_next_commit(env: &mut TestEnv) {
     // Four texts of 4 MiB and the rows around them are more than 16 MiB.
     const POLICIES: u64 = 12;
-    let store = world.open().await;
-    let hold = world.faults().hold_commits();
+    let store = env.open().await;
+    let hold = env.faults().hold_commits();
     let first = spawn_create(&store, "first");
-    until_held(world).await;
+    until_held(env).await;
     let document = large_text();
     let mut calls =
         Box::pin(join_all((0..POLICIES).map(|version| {
@@ -39,12 +39,12 @@ async fn a_group_that_grows_too_large_is_continued_in_the_next_commit(world: &mu
     let sizes: Vec<_> = told.into_iter().map(|commit| commit.unwrap().changes.len()).collect();
     assert_eq!(sizes.iter().sum::<usize>() as u64, POLICIES);
     assert!(sizes.iter().all(|size| (1..=4).contains(size)), "{sizes:?}");
-    let store = world.reopen(store).await;
+    let store = env.reopen(store).await;
     assert_eq!(store.view().policies().len() as u64, POLICIES);
     assert!(store.view().policies().iter().all(|policy| policy.document == document));
 }
 
-async fn a_large_transaction_is_one_commit(world: &mut World, store: Opened) {
+async fn a_large_transaction_is_one_commit(env: &mut TestEnv, store: Opened) {
     const POLICIES: u64 = 5;
     let committed = store.transact(large_transaction(POLICIES)).await.unwrap();
     assert_eq!(committed.serial, Serial::new(1));
@@ -52,7 +52,7 @@ async fn a_large_transaction_is_one_commit(world: &mut World, store: Opened) {
     assert_eq!(changes.len() as u64, POLICIES);
     assert!(changes.iter().all(|change| change.entity == Entity::Policy));
     assert!(changes.iter().all(|change| change.kind == ChangeKind::Created));
-    let store = world.reopen(store).await;
+    let store = env.reopen(store).await;
     let large = large_text();
     for version in 1..=POLICIES {
         let version = PolicyVersion::new(version).unwrap();
@@ -60,7 +60,7 @@ async fn a_large_transaction_is_one_commit(world: &mut World, store: Opened) {
     }
 }
 
-async fn what_is_too_large_for_one_commit_is_exhausted(_: &mut World, store: Opened) {
+async fn what_is_too_large_for_one_commit_is_exhausted(_: &mut TestEnv, store: Opened) {
     // 64 texts of 4 MiB and the rows around them are more than 256 MiB.
     const POLICIES: u64 = 64;
     create(&store, "alice").await;
@@ -81,13 +81,13 @@ async fn what_is_too_large_for_one_commit_is_exhausted(_: &mut World, store: Ope
     store.policies().swap(None, DocumentText::empty()).await.unwrap();
 }
 
-async fn what_is_too_large_by_itself_disturbs_nobody_in_its_group(world: &mut World) {
-    let mut options = world.options();
+async fn what_is_too_large_by_itself_disturbs_nobody_in_its_group(env: &mut TestEnv) {
+    let mut options = env.options();
     options.writer.max_block_bytes = 64 * 1024;
-    let store = world.open_with(options).await;
-    let hold = world.faults().hold_commits();
+    let store = env.open_with(options).await;
+    let hold = env.faults().hold_commits();
     let first = spawn_create(&store, "first");
-    until_held(world).await;
+    until_held(env).await;
     let mut before =
         Box::pin(join_all(["a", "b", "a"].map(|name| store.users().create(local(name)))));
     assert!((&mut before).now_or_never().is_none());
@@ -100,7 +100,7 @@ async fn what_is_too_large_by_itself_disturbs_nobody_in_its_group(world: &mut Wo
     fails(large.await, Exhausted);
     let told = before.await.into_iter().chain(behind.await).map(|outcome| outcome.is_ok());
     assert_eq!(told.collect::<Vec<_>>(), [true, true, false, false, true]);
-    let store = world.reopen(store).await;
+    let store = env.reopen(store).await;
     assert_eq!((store.view().users().len(), store.view().policies().len()), (4, 0));
 }
 

@@ -29,22 +29,22 @@ cases! {
     }
 }
 
-async fn a_closed_store_is_all_there(world: &mut World, store: Opened) {
+async fn a_closed_store_is_all_there(env: &mut TestEnv, store: Opened) {
     let made = OneOfEach::make(&store).await;
-    let store = world.reopen(store).await;
+    let store = env.reopen(store).await;
     assert_eq!(store.info().fold_debt, 0, "closing folded it");
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     made.check(&store).await;
 }
 
-async fn what_was_accepted_is_completed_and_folded(world: &mut World) {
+async fn what_was_accepted_is_completed_and_folded(env: &mut TestEnv) {
     const CALLS: usize = 50;
-    let store = world.open_with(never_folding(world)).await;
-    let hold = world.faults().hold_commits();
+    let store = env.open_with(never_folding(env)).await;
+    let hold = env.faults().hold_commits();
     let create = |n: usize| store.users().create(local(&format!("user{n}")));
     let mut accepted = Box::pin(join_all((0..CALLS).map(create)));
     assert!((&mut accepted).now_or_never().is_none());
-    until_held(world).await;
+    until_held(env).await;
     let (mut first, mut second) = (store.close(), store.close());
     assert!((&mut first).now_or_never().is_none());
     assert!((&mut second).now_or_never().is_none_or(|closed| closed.is_ok()));
@@ -55,17 +55,17 @@ async fn what_was_accepted_is_completed_and_folded(world: &mut World) {
     assert!(accepted.await.iter().all(|outcome| outcome.is_ok()));
     store.close().await.unwrap();
     // The files are free at once.
-    let again = world.open_with(never_folding(world)).await;
+    let again = env.open_with(never_folding(env)).await;
     assert_eq!(again.view().users().len(), CALLS);
     assert_eq!(again.info().fold_debt, 0);
 }
 
-async fn closing_again_waits_for_a_close_that_was_given_up(world: &mut World) {
-    let store = world.open_with(never_folding(world)).await;
-    let hold = world.faults().hold_commits();
+async fn closing_again_waits_for_a_close_that_was_given_up(env: &mut TestEnv) {
+    let store = env.open_with(never_folding(env)).await;
+    let hold = env.faults().hold_commits();
     let mut accepted = store.users().create(local("alice"));
     assert!((&mut accepted).now_or_never().is_none());
-    until_held(world).await;
+    until_held(env).await;
     assert!(store.close().now_or_never().is_none());
     let mut second = store.close();
     for _ in 0..100 {
@@ -76,7 +76,7 @@ async fn closing_again_waits_for_a_close_that_was_given_up(world: &mut World) {
     second.await.unwrap();
     accepted.await.unwrap();
     // Nothing is left of the store but its last view.
-    let again = world.open().await;
+    let again = env.open().await;
     assert_eq!(again.view().users().len(), 1);
     assert_eq!(again.info().fold_debt, 0);
     store.close().await.unwrap();
@@ -84,12 +84,12 @@ async fn closing_again_waits_for_a_close_that_was_given_up(world: &mut World) {
 
 /// Under load: while commits, reads, watchers and what a commit leaves to be tidied up are all
 /// under way.
-async fn the_place_is_free_once_it_returns(world: &mut World) {
+async fn the_place_is_free_once_it_returns(env: &mut TestEnv) {
     const CALLERS: usize = 2048;
     const ROUNDS: usize = 3;
     let mut stored = 0;
     for round in 0..ROUNDS {
-        let store = world.open().await;
+        let store = env.open().await;
         assert_eq!(store.view().users().len(), stored, "round {round}");
         let calls: Vec<_> = (0..CALLERS)
             .map(|caller| {
@@ -114,7 +114,7 @@ async fn the_place_is_free_once_it_returns(world: &mut World) {
             watch.next().await.unwrap().unwrap();
         }
         store.close().await.unwrap();
-        let again = world.open().await;
+        let again = env.open().await;
         for call in calls {
             stored += call.await.unwrap();
         }
@@ -123,7 +123,7 @@ async fn the_place_is_free_once_it_returns(world: &mut World) {
     }
 }
 
-async fn every_watch_ends(_: &mut World, store: Opened) {
+async fn every_watch_ends(_: &mut TestEnv, store: Opened) {
     for name in ["a", "b", "c"] {
         create(&store, name).await;
     }
@@ -145,7 +145,7 @@ async fn every_watch_ends(_: &mut World, store: Opened) {
     assert!(late.next().await.is_none());
 }
 
-async fn the_last_view_is_still_given(_: &mut World, store: Opened) {
+async fn the_last_view_is_still_given(_: &mut TestEnv, store: Opened) {
     let alice = create(&store, "alice").await;
     let other = store.acting_as("other".parse().unwrap());
     let serial = store.view().serial();
@@ -157,8 +157,8 @@ async fn the_last_view_is_still_given(_: &mut World, store: Opened) {
     }
 }
 
-async fn dropping_every_handle_loses_nothing(world: &mut World) {
-    let store = world.open_with(never_folding(world)).await;
+async fn dropping_every_handle_loses_nothing(env: &mut TestEnv) {
+    let store = env.open_with(never_folding(env)).await;
     let other = store.acting_as("other".parse().unwrap());
     create(&store, "alice").await;
     drop(store);
@@ -166,14 +166,14 @@ async fn dropping_every_handle_loses_nothing(world: &mut World) {
     other.users().create(local("bob")).await.unwrap();
     drop(other);
     // The writer is still on its way out, and is waited for.
-    let backend = world.open_backend().await;
+    let backend = env.open_backend().await;
     let head = backend.head().await.unwrap();
     assert_eq!(head.serial, Serial::new(2));
     if !backend.info().shared {
         // On a shared one rows are written with each commit.
         assert_eq!(head.checkpoint, Serial::ZERO, "nothing is folded");
     }
-    let store = ghostwire_store_core::open(backend, world.options()).await.unwrap();
+    let store = ghostwire_store_core::open(backend, env.options()).await.unwrap();
     let names: Vec<_> = store.view().users().iter().map(|user| user.name.to_string()).collect();
     assert_eq!(names.len(), 2, "{names:?}");
     store.verify().await.unwrap();
@@ -191,14 +191,14 @@ impl Entropy for BadEntropy {
     }
 }
 
-async fn open_with_bad_entropy(world: &World) -> (Arc<dyn Store>, Arc<BadEntropy>) {
+async fn open_with_bad_entropy(env: &TestEnv) -> (Arc<dyn Store>, Arc<BadEntropy>) {
     let entropy = Arc::new(BadEntropy::default());
-    let options = StoreOptions { entropy: entropy.clone(), ..never_folding(world) };
-    (world.open_with(options).await, entropy)
+    let options = StoreOptions { entropy: entropy.clone(), ..never_folding(env) };
+    (env.open_with(options).await, entropy)
 }
 
-async fn a_panic_of_the_writer_ends_the_store_and_frees_its_place(world: &mut World) {
-    let (store, entropy) = open_with_bad_entropy(world).await;
+async fn a_panic_of_the_writer_ends_the_store_and_frees_its_place(env: &mut TestEnv) {
+    let (store, entropy) = open_with_bad_entropy(env).await;
     let alice = create(&store, "alice").await;
     let mut watch = store.watch(store.view().serial());
     entropy.0.store(true, Ordering::SeqCst);
@@ -209,7 +209,7 @@ async fn a_panic_of_the_writer_ends_the_store_and_frees_its_place(world: &mut Wo
     closed(store.users().get(alice.id).await);
     assert_eq!(store.view().users().get(alice.id), Some(&alice));
     // Nobody has closed it yet, and still the place is free.
-    let again = world.open().await;
+    let again = env.open().await;
     let names: Vec<_> = again.view().users().iter().map(|user| user.name.to_string()).collect();
     assert_eq!(names, ["alice"]);
     again.verify().await.unwrap();
@@ -218,13 +218,13 @@ async fn a_panic_of_the_writer_ends_the_store_and_frees_its_place(world: &mut Wo
     }
 }
 
-async fn a_panic_of_the_writer_refuses_what_waits(world: &mut World) {
-    let (store, entropy) = open_with_bad_entropy(world).await;
-    let hold = world.faults().hold_commits();
+async fn a_panic_of_the_writer_refuses_what_waits(env: &mut TestEnv) {
+    let (store, entropy) = open_with_bad_entropy(env).await;
+    let hold = env.faults().hold_commits();
     let create = |n: usize| store.users().create(local(&format!("user{n}")));
     let mut calls = Box::pin(join_all((0..50).map(create)));
     assert!((&mut calls).now_or_never().is_none());
-    until_held(world).await;
+    until_held(env).await;
     let mut verify = store.verify();
     assert!((&mut verify).now_or_never().is_none());
     entropy.0.store(true, Ordering::SeqCst);
@@ -240,12 +240,12 @@ async fn a_panic_of_the_writer_refuses_what_waits(world: &mut World) {
     let stored = stored.count();
     fails(verify.await, Unavailable);
     store.close().await.unwrap_err();
-    let again = world.open().await;
+    let again = env.open().await;
     assert!(again.view().users().len() >= stored);
     again.verify().await.unwrap();
 }
 
-async fn afterwards_every_call_is_unavailable_on_every_handle(world: &mut World, store: Opened) {
+async fn afterwards_every_call_is_unavailable_on_every_handle(env: &mut TestEnv, store: Opened) {
     let made = OneOfEach::make(&store).await;
     let before = store.acting_as("before".parse().unwrap());
     let digests = store.digests().await.unwrap();
@@ -259,7 +259,7 @@ async fn afterwards_every_call_is_unavailable_on_every_handle(world: &mut World,
         store.close().await.unwrap();
     }
     drop((before, after));
-    let store = world.reopen(store).await;
+    let store = env.reopen(store).await;
     assert_eq!(store.digests().await.unwrap(), digests);
     made.check(&store).await;
 }

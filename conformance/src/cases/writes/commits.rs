@@ -29,14 +29,14 @@ cases! {
     }
 }
 
-async fn nothing_shows_while_its_commit_is_under_way(world: &mut World, store: Opened) {
+async fn nothing_shows_while_its_commit_is_under_way(env: &mut TestEnv, store: Opened) {
     store.users().create(local("before")).await.unwrap();
     let (before, digests) = (store.view().serial(), store.digests().await.unwrap());
     let lines = audit_lines(&store).await;
     let mut watch = store.watch(before);
-    let hold = world.faults().hold_commits();
+    let hold = env.faults().hold_commits();
     let create = spawn_create(&store, "alice");
-    until_held(world).await;
+    until_held(env).await;
 
     let name: UserName = "alice".parse().unwrap();
     let reader = store.acting_as("reader".parse().unwrap());
@@ -64,24 +64,24 @@ async fn nothing_shows_while_its_commit_is_under_way(world: &mut World, store: O
     assert_eq!(watch.next().await.unwrap().unwrap().serial, before.next());
     assert_eq!(audit_lines(&store).await, lines + 1);
 
-    let point = point(None, "rx_bytes", world.clock().now(), 1.0);
+    let point = point(None, "rx_bytes", env.clock().now(), 1.0);
     let query = all_points();
-    let hold = world.faults().hold_commits();
+    let hold = env.faults().hold_commits();
     let writer = store.clone();
     let record = tokio::spawn(async move { writer.metrics().record(point).await });
-    until_held(world).await;
+    until_held(env).await;
     assert_eq!(store.metrics().aggregate(&query).await.unwrap(), None);
     drop(hold);
     record.await.unwrap().unwrap();
     assert_eq!(store.metrics().aggregate(&query).await.unwrap().unwrap().count, 1);
 }
 
-async fn a_revocation_counts_once_it_is_durable(world: &mut World, store: Opened) {
+async fn a_revocation_counts_once_it_is_durable(env: &mut TestEnv, store: Opened) {
     let (key, secret) = store.api_keys().create(NewApiKey::default()).await.unwrap();
-    let hold = world.faults().hold_commits();
+    let hold = env.faults().hold_commits();
     let (writer, id) = (store.clone(), key.id);
     let revoke = tokio::spawn(async move { writer.api_keys().revoke(id).await });
-    until_held(world).await;
+    until_held(env).await;
     store.api_keys().authenticate(secret.expose()).await.unwrap();
     assert!(!revoke.is_finished());
     drop(hold);
@@ -89,10 +89,10 @@ async fn a_revocation_counts_once_it_is_durable(world: &mut World, store: Opened
     fails(store.api_keys().authenticate(secret.expose()).await, PermissionDenied);
 }
 
-async fn a_refused_command_does_not_disturb_its_neighbours(world: &mut World, store: Opened) {
-    let hold = world.faults().hold_commits();
+async fn a_refused_command_does_not_disturb_its_neighbours(env: &mut TestEnv, store: Opened) {
+    let hold = env.faults().hold_commits();
     let first = spawn_create(&store, "first");
-    until_held(world).await;
+    until_held(env).await;
     // These wait together and share the next commit.
     let mut calls =
         Box::pin(join_all(["a", "a", "b", "b", "c"].map(|name| store.users().create(local(name)))));
@@ -106,35 +106,35 @@ async fn a_refused_command_does_not_disturb_its_neighbours(world: &mut World, st
         .collect();
     assert_eq!(constraints, [None, Some(Some("name")), None, Some(Some("name")), None]);
     assert_eq!(store.view().serial(), Serial::new(2), "the five shared one commit");
-    let store = world.crash(store).await;
+    let store = env.crash(store).await;
     assert_eq!(names(&store), ["a", "b", "c", "first"]);
     assert_eq!(audit_lines(&store).await, 4);
 }
 
-async fn what_is_stored_is_acknowledged_though_its_answer_was_lost(world: &mut World) {
-    lost_answers(world, FaultKind::After).await;
+async fn what_is_stored_is_acknowledged_though_its_answer_was_lost(env: &mut TestEnv) {
+    lost_answers(env, FaultKind::After).await;
 }
 
-async fn what_never_arrived_is_sent_again(world: &mut World) {
-    lost_answers(world, FaultKind::Lost).await;
+async fn what_never_arrived_is_sent_again(env: &mut TestEnv) {
+    lost_answers(env, FaultKind::Lost).await;
 }
 
 /// Callers get `Ok`, and everything is stored once.
-async fn lost_answers(world: &mut World, fault: FaultKind) {
-    let store = world.open().await;
-    world.faults().fail_next_commits(1, fault);
+async fn lost_answers(env: &mut TestEnv, fault: FaultKind) {
+    let store = env.open().await;
+    env.faults().fail_next_commits(1, fault);
     let alice = create(&store, "alice").await;
     assert_eq!(store.info().recoveries, 1);
-    world.faults().fail_next_commits(1, fault);
+    env.faults().fail_next_commits(1, fault);
     let patch = UserPatch { name: Change::Set("bob".parse().unwrap()), ..UserPatch::default() };
     let bob = store.users().update(alice.id, patch, None).await.unwrap();
     assert_eq!(bob.revision.get(), 2);
     let writer = WriterId::from_bytes([4; 16]);
-    let point = point(None, "rx_bytes", world.clock().now(), 1.0);
-    world.faults().fail_next_commits(1, fault);
+    let point = point(None, "rx_bytes", env.clock().now(), 1.0);
+    env.faults().fail_next_commits(1, fault);
     store.metrics().record_batch(writer, 1, vec![point]).await.unwrap();
     assert_eq!(store.info().recoveries, 3);
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.view().serial(), Serial::new(2));
     assert_eq!(store.users().get(alice.id).await.unwrap(), Some(bob));
     assert_eq!(audit_lines(&store).await, 2);
@@ -142,24 +142,24 @@ async fn lost_answers(world: &mut World, fault: FaultKind) {
     assert_eq!(store.metrics().aggregate(&query).await.unwrap().unwrap().count, 1);
 }
 
-async fn a_backend_that_cannot_be_asked_leaves_the_outcome_open(world: &mut World, store: Opened) {
+async fn a_backend_that_cannot_be_asked_leaves_the_outcome_open(env: &mut TestEnv, store: Opened) {
     for (fault, name) in [(FaultKind::After, "stored"), (FaultKind::Lost, "lost")] {
-        world.faults().fail_next_commits(1, fault);
-        world.faults().fail_next_reopens(usize::MAX);
+        env.faults().fail_next_commits(1, fault);
+        env.faults().fail_next_reopens(usize::MAX);
         let error = fails(store.users().create(local(name)).await, OutcomeUnknown);
         assert!(!error.is_retryable(), "a blind repetition may do it twice");
-        world.faults().clear();
+        env.faults().clear();
         // The next write asks again; then reading tells.
         create(&store, &format!("after-{name}")).await;
     }
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(names(&store), ["after-lost", "after-stored", "stored"]);
 }
 
-async fn dropping_a_future_takes_nothing_back(world: &mut World, store: Opened) {
-    let hold = world.faults().hold_commits();
+async fn dropping_a_future_takes_nothing_back(env: &mut TestEnv, store: Opened) {
+    let hold = env.faults().hold_commits();
     let under_way = spawn_create(&store, "under-way");
-    until_held(world).await;
+    until_held(env).await;
     let mut queued = Box::pin(store.users().create(local("queued")));
     assert!((&mut queued).now_or_never().is_none());
     drop(queued);
@@ -167,18 +167,18 @@ async fn dropping_a_future_takes_nothing_back(world: &mut World, store: Opened) 
     assert!(under_way.await.unwrap_err().is_cancelled());
     drop(hold);
     create(&store, "later").await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(names(&store), ["later", "queued", "under-way"]);
 }
 
-async fn a_future_that_was_never_polled_does_nothing(_: &mut World, store: Opened) {
+async fn a_future_that_was_never_polled_does_nothing(_: &mut TestEnv, store: Opened) {
     drop(store.users().create(local("nobody")));
     create(&store, "somebody").await;
     assert_eq!(names(&store), ["somebody"]);
     assert_eq!(store.view().serial(), Serial::new(1));
 }
 
-async fn a_full_queue_is_busy_and_what_it_took_is_served(world: &mut World) {
+async fn a_full_queue_is_busy_and_what_it_took_is_served(env: &mut TestEnv) {
     const CALLS: usize = 20;
     let writer = WriterOptions {
         queue_capacity: 4,
@@ -186,8 +186,8 @@ async fn a_full_queue_is_busy_and_what_it_took_is_served(world: &mut World) {
         max_group: 2,
         ..WriterOptions::default()
     };
-    let store = world.open_with(StoreOptions { writer, ..world.options() }).await;
-    let hold = world.faults().hold_commits();
+    let store = env.open_with(StoreOptions { writer, ..env.options() }).await;
+    let hold = env.faults().hold_commits();
     let calls: Vec<_> = (0..CALLS).map(|n| spawn_create(&store, &format!("user{n:02}"))).collect();
     // At most 4 wait, 2 are in the held group, 2 in the next one, and 2 may be on their way. All
     // of them have waited for longer than the queue's timeout by then.
@@ -214,23 +214,23 @@ async fn a_full_queue_is_busy_and_what_it_took_is_served(world: &mut World) {
     create(&store, "afterwards").await;
 }
 
-async fn what_is_large_waits_until_there_is_room(world: &mut World) {
+async fn what_is_large_waits_until_there_is_room(env: &mut TestEnv) {
     const MIB: usize = 1024 * 1024;
     let writer = WriterOptions {
         queue_bytes: 2 * MIB as u64,
         queue_timeout: Duration::from_millis(20),
         ..WriterOptions::default()
     };
-    let store = world.open_with(StoreOptions { writer, ..world.options() }).await;
+    let store = env.open_with(StoreOptions { writer, ..env.options() }).await;
     let text = |mib: usize| DocumentText::new("x".repeat(mib * MIB)).unwrap();
     let swap = |expected, mib| {
         let store = store.clone();
         tokio::spawn(async move { store.policies().swap(expected, text(mib)).await })
     };
-    let hold = world.faults().hold_commits();
+    let hold = env.faults().hold_commits();
     // More than all that is allowed: it has the queue to itself, while it is being stored, too.
     let first = swap(None, 3);
-    until_held(world).await;
+    until_held(env).await;
     let version = PolicyVersion::FIRST;
     let error = fails(swap(Some(version), 1).await.unwrap(), Busy);
     assert!(error.context().iter().any(|(key, _)| *key == "queue_bytes"), "{error}");

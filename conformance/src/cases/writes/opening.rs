@@ -22,12 +22,12 @@ cases! {
 
 const ALONE: Verdict = Verdict::Skipped("no other process can open this backend");
 
-async fn a_second_writer_is_busy_at_once(world: &mut World) -> Verdict {
-    let Some(location) = world.place().location() else { return ALONE };
-    let store = world.open().await;
+async fn a_second_writer_is_busy_at_once(env: &mut TestEnv) -> Verdict {
+    let Some(location) = env.place().location() else { return ALONE };
+    let store = env.open().await;
     create(&store, "alice").await;
-    for opening in [world.opening(), world.opening().read_only()] {
-        let error = fails(world.try_open_backend(opening).await, Busy);
+    for opening in [env.opening(), env.opening().read_only()] {
+        let error = fails(env.try_open_backend(opening).await, Busy);
         assert!(error.is_retryable());
         let fact = |name| {
             let mut facts = error.context().iter();
@@ -38,44 +38,44 @@ async fn a_second_writer_is_busy_at_once(world: &mut World) -> Verdict {
     }
     // Who was refused did not disturb the one who has it.
     create(&store, "bob").await;
-    let store = world.reopen(store).await;
+    let store = env.reopen(store).await;
     assert_eq!(store.view().users().len(), 2);
     Verdict::Passed
 }
 
-async fn readers_share_a_store_and_a_writer_does_not(world: &mut World) -> Verdict {
-    if world.place().location().is_none() {
+async fn readers_share_a_store_and_a_writer_does_not(env: &mut TestEnv) -> Verdict {
+    if env.place().location().is_none() {
         return ALONE;
     }
-    let store = world.open().await;
+    let store = env.open().await;
     create(&store, "alice").await;
     close(store).await;
     let mut readers = Vec::new();
     for _ in 0..3 {
-        let reading = world.try_open_backend(world.opening().read_only()).await.unwrap();
-        let options = StoreOptions { read_only: true, ..world.options() };
+        let reading = env.try_open_backend(env.opening().read_only()).await.unwrap();
+        let options = StoreOptions { read_only: true, ..env.options() };
         readers.push(ghostwire_store_core::open(reading, options).await.unwrap());
     }
     for reader in &readers {
         assert_eq!(reader.view().users().len(), 1);
         fails(reader.users().create(local("bob")).await, ReadOnly);
     }
-    fails(world.try_open_backend(world.opening()).await, Busy);
+    fails(env.try_open_backend(env.opening()).await, Busy);
     for reader in readers {
         reader.close().await.unwrap();
     }
-    let store = world.open().await;
+    let store = env.open().await;
     create(&store, "bob").await;
     store.close().await.unwrap();
     Verdict::Passed
 }
 
-async fn an_older_store_is_migrated_when_it_is_opened(world: &mut World) {
-    let old = write_as_version_1(world).await;
-    let before = files(world);
-    let store = world.open().await;
+async fn an_older_store_is_migrated_when_it_is_opened(env: &mut TestEnv) {
+    let old = write_as_version_1(env).await;
+    let before = files(env);
+    let store = env.open().await;
     // In one step, whatever lies in between, and after a copy of what was there.
-    let copies: Vec<_> = files(world)
+    let copies: Vec<_> = files(env)
         .into_iter()
         .filter(|(path, _)| !before.iter().any(|(old, _)| old == path))
         .collect();
@@ -92,24 +92,24 @@ async fn an_older_store_is_migrated_when_it_is_opened(world: &mut World) {
     }
     let found = store.dns().get(old.id).await.unwrap().unwrap();
     assert_eq!(*found, old);
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     // It can hold what the older schema could not.
     let patch = DnsRecordPatch { ttl: Patch::Set(60), ..DnsRecordPatch::default() };
     store.dns().update(old.id, patch, Some(old.revision)).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let found = store.dns().get(old.id).await.unwrap().unwrap();
     assert_eq!((found.ttl, found.revision.get()), (Some(60), 2));
     close(store).await;
-    let backend = world.open_backend().await;
+    let backend = env.open_backend().await;
     assert_eq!(backend.head().await.unwrap().schema, Schema::current().version());
     backend.close().await.unwrap();
 }
 
-async fn a_reader_reads_an_older_store_as_it_is(world: &mut World) {
-    let old = write_as_version_1(world).await;
-    let before = files(world);
-    let backend = world.try_open_backend(world.opening().read_only()).await.unwrap();
-    let options = StoreOptions { read_only: true, ..world.options() };
+async fn a_reader_reads_an_older_store_as_it_is(env: &mut TestEnv) {
+    let old = write_as_version_1(env).await;
+    let before = files(env);
+    let backend = env.try_open_backend(env.opening().read_only()).await.unwrap();
+    let options = StoreOptions { read_only: true, ..env.options() };
     let reader = ghostwire_store_core::open(backend.clone(), options).await.unwrap();
     assert_eq!(*reader.dns().get(old.id).await.unwrap().unwrap(), old);
     let patch = DnsRecordPatch { ttl: Patch::Set(60), ..DnsRecordPatch::default() };
@@ -117,32 +117,32 @@ async fn a_reader_reads_an_older_store_as_it_is(world: &mut World) {
     assert_eq!(backend.head().await.unwrap().schema, Schema::at(1).unwrap().version());
     reader.close().await.unwrap();
     drop((reader, backend));
-    assert!(files(world) == before, "nothing was written");
-    let store = world.open().await;
+    assert!(files(env) == before, "nothing was written");
+    let store = env.open().await;
     assert_eq!(*store.dns().get(old.id).await.unwrap().unwrap(), old);
     store.close().await.unwrap();
 }
 
-async fn a_store_of_this_schema_is_opened_without_a_copy(world: &mut World, store: Opened) {
+async fn a_store_of_this_schema_is_opened_without_a_copy(env: &mut TestEnv, store: Opened) {
     create(&store, "alice").await;
     close(store).await;
-    let names = |world: &World| files(world).into_iter().map(|(path, _)| path).collect::<Vec<_>>();
-    let before = names(world);
-    let store = world.open().await;
+    let names = |env: &TestEnv| files(env).into_iter().map(|(path, _)| path).collect::<Vec<_>>();
+    let before = names(env);
+    let store = env.open().await;
     store.close().await.unwrap();
-    assert_eq!(names(world), before);
+    assert_eq!(names(env), before);
 }
 
 /// The files of the store, and what is in them.
-fn files(world: &World) -> Vec<(PathBuf, Vec<u8>)> {
-    let paths = world.place().files().into_iter();
+fn files(env: &TestEnv) -> Vec<(PathBuf, Vec<u8>)> {
+    let paths = env.place().files().into_iter();
     paths.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
 }
 
 /// Makes a store of the first schema, with a record that lacks the later columns.
-async fn write_as_version_1(world: &World) -> DnsRecord {
+async fn write_as_version_1(env: &TestEnv) -> DnsRecord {
     let schema = Schema::at(1).unwrap();
-    let backend = world.try_open_backend(world.opening().schema(schema)).await.unwrap();
+    let backend = env.try_open_backend(env.opening().schema(schema)).await.unwrap();
     assert_eq!(backend.head().await.unwrap().schema, schema.version());
     let record = DnsRecord {
         id: DnsRecordId::time_ordered(at(0), [1; 10]),

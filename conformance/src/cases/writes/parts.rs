@@ -26,12 +26,12 @@ const NODES: u32 = 80;
 const ROUTERS: u32 = 16;
 const ROUTES: u16 = 300;
 
-async fn open(world: &World) -> Opened {
-    let mut options = world.options();
+async fn open(env: &TestEnv) -> Opened {
+    let mut options = env.options();
     options.writer.max_block_bytes = MOST;
     // For those who look at each of the commits.
     options.writer.retain_block_bytes = u64::MAX;
-    world.open_with(options).await
+    env.open_with(options).await
 }
 
 /// Makes a call that has to take several commits.
@@ -64,15 +64,15 @@ async fn with_routes(store: &Opened, nodes: &[NodeId]) {
     }
 }
 
-async fn backfilling_goes_on_in_parts(world: &mut World) {
-    let store = open(world).await;
+async fn backfilling_goes_on_in_parts(env: &mut TestEnv) {
+    let store = open(env).await;
     let alice = user(&store, "alice").await;
     put_network(&store, network(Some("10.1.0.0/24"), None)).await;
     let ids = many_nodes(&store, alice).await;
     put_network(&store, network(Some("10.1.0.0/24"), Some("fd01::/64"))).await;
-    world.advance(1);
+    env.advance(1);
     assert_eq!(in_parts(&store, store.nodes().backfill_addresses()).await, ids);
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let sixes: BTreeSet<_> = store.view().nodes().iter().map(|node| node.ipv6.unwrap()).collect();
     assert_eq!(sixes.len(), ids.len());
     for id in ids {
@@ -82,30 +82,30 @@ async fn backfilling_goes_on_in_parts(world: &mut World) {
     assert_eq!(idle(&store, store.nodes().backfill_addresses()).await, []);
 }
 
-async fn too_few_addresses_for_many_parts_change_none(world: &mut World) {
-    let store = open(world).await;
+async fn too_few_addresses_for_many_parts_change_none(env: &mut TestEnv) {
+    let store = open(env).await;
     let alice = user(&store, "alice").await;
     put_network(&store, network(Some("10.1.0.0/24"), None)).await;
     let ids = many_nodes(&store, alice).await;
     // 63 for 80 nodes: enough for the first part.
     put_network(&store, network(Some("10.1.0.0/24"), Some("fd01::/122"))).await;
     refused(&store, store.nodes().backfill_addresses(), Exhausted).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert!(store.view().nodes().iter().all(|node| node.ipv6.is_none()));
     put_network(&store, network(Some("10.1.0.0/24"), Some("fd01::/121"))).await;
     assert_eq!(store.nodes().backfill_addresses().await.unwrap(), ids);
 }
 
-async fn expiring_goes_on_in_parts(world: &mut World) {
-    let store = open(world).await;
+async fn expiring_goes_on_in_parts(env: &mut TestEnv) {
+    let store = open(env).await;
     let alice = user(&store, "alice").await;
     let ids = many_nodes(&store, alice).await;
-    world.advance(1);
-    let at = world.clock().now();
+    env.advance(1);
+    let at = env.clock().now();
     // In any order, and some of them twice.
     let named: Vec<_> = ids.iter().rev().chain(&ids[..10]).copied().collect();
     assert_eq!(in_parts(&store, store.nodes().expire(named.clone(), at)).await, u64::from(NODES));
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert!(store.view().nodes().iter().all(|node| node.expires_at == Some(at)));
     for id in ids {
         let lines = audit_of(&store, id).await;
@@ -114,25 +114,25 @@ async fn expiring_goes_on_in_parts(world: &mut World) {
     assert_eq!(idle(&store, store.nodes().expire(named, at)).await, 0);
 }
 
-async fn a_node_that_does_not_exist_among_many_changes_none(world: &mut World) {
-    let store = open(world).await;
+async fn a_node_that_does_not_exist_among_many_changes_none(env: &mut TestEnv) {
+    let store = open(env).await;
     let alice = user(&store, "alice").await;
     let mut named = many_nodes(&store, alice).await;
     named.push(NodeId::from_bytes([0xff; 16]));
-    refused(&store, store.nodes().expire(named, world.clock().now()), NotFound).await;
-    let store = world.pass(store).await;
+    refused(&store, store.nodes().expire(named, env.clock().now()), NotFound).await;
+    let store = env.reload(store).await;
     assert!(store.view().nodes().iter().all(|node| node.expires_at.is_none()));
 }
 
-async fn disconnecting_all_goes_on_in_parts(world: &mut World) {
+async fn disconnecting_all_goes_on_in_parts(env: &mut TestEnv) {
     const PREFIX: &str = "10.9.0.0/16";
-    let store = open(world).await;
+    let store = open(env).await;
     let alice = user(&store, "alice").await;
     let ids = many_nodes(&store, alice).await;
     for id in [ids[0], ids[ids.len() - 1]] {
         carry(&store, id, &[PREFIX]).await;
     }
-    let seen_at = world.clock().now();
+    let seen_at = env.clock().now();
     let endpoint = |port| Endpoint { addr: ([192, 0, 2, 1], port).into(), seen_at };
     let endpoints =
         EndpointList::new((1..=EndpointList::MAX_ENDPOINTS as u16).map(endpoint)).unwrap();
@@ -141,9 +141,9 @@ async fn disconnecting_all_goes_on_in_parts(world: &mut World) {
     let calls = ids.iter().map(|id| presence.connect(*id, session, Change::Set(endpoints.clone())));
     join_all(calls).await.into_iter().for_each(|call| assert!(call.unwrap().online));
     assert!(primary(&store, PREFIX).await.is_some());
-    world.advance(60);
+    env.advance(60);
     assert_eq!(in_parts(&store, store.presence().disconnect_all()).await, u64::from(NODES));
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let view = store.view();
     assert!(view.presence().iter().all(|presence| !presence.online));
     assert!(view.presence().iter().all(|presence| presence.last_seen == Some(seen_at)));
@@ -151,8 +151,8 @@ async fn disconnecting_all_goes_on_in_parts(world: &mut World) {
     assert_eq!(idle(&store, store.presence().disconnect_all()).await, 0);
 }
 
-async fn reaping_goes_on_in_parts(world: &mut World) {
-    let store = open(world).await;
+async fn reaping_goes_on_in_parts(env: &mut TestEnv) {
+    let store = open(env).await;
     let alice = user(&store, "alice").await;
     let key = store.preauth_keys().create(ephemeral(alice)).await.unwrap().0;
     let mut ids = Vec::new();
@@ -161,10 +161,10 @@ async fn reaping_goes_on_in_parts(world: &mut World) {
     }
     with_routes(&store, &ids).await;
     let stays = node(&store, alice, 1000).await.id;
-    world.advance(1800);
+    env.advance(1800);
     ids.sort_unstable();
     assert_eq!(in_parts(&store, store.nodes().reap_ephemeral()).await, ids);
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.view().nodes().iter().map(|node| node.id).collect::<Vec<_>>(), [stays]);
     assert!(store.view().routes().is_empty());
     for id in ids {
@@ -172,8 +172,8 @@ async fn reaping_goes_on_in_parts(world: &mut World) {
     }
 }
 
-async fn deleting_a_user_with_all_it_owns_goes_on_in_parts(world: &mut World) {
-    let store = open(world).await;
+async fn deleting_a_user_with_all_it_owns_goes_on_in_parts(env: &mut TestEnv) {
+    let store = open(env).await;
     let (alice, bob) = (user(&store, "alice").await, user(&store, "bob").await);
     let mut ids = Vec::new();
     for number in 1..=ROUTERS {
@@ -186,7 +186,7 @@ async fn deleting_a_user_with_all_it_owns_goes_on_in_parts(world: &mut World) {
     let api_key = api_key_of(alice);
     let (api_key, _) = store.api_keys().create(api_key).await.unwrap();
     refused(&store, store.users().delete(alice, false), Restricted).await;
-    world.advance(1);
+    env.advance(1);
     let before = store.view().serial();
     in_parts(&store, store.users().delete(alice, true)).await;
     // The user goes last, and what admits nodes goes first.
@@ -200,7 +200,7 @@ async fn deleting_a_user_with_all_it_owns_goes_on_in_parts(world: &mut World) {
         .collect();
     assert_eq!(gone[..2], [Handle::PreAuthKey(key.id), Handle::ApiKey(api_key.id)]);
     assert_eq!(gone.last(), Some(&Handle::User(alice)));
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let view = store.view();
     assert_eq!(view.users().iter().map(|user| user.id).collect::<Vec<_>>(), [bob]);
     assert_eq!(view.nodes().iter().map(|node| node.id).collect::<Vec<_>>(), [stays]);
@@ -212,12 +212,12 @@ async fn deleting_a_user_with_all_it_owns_goes_on_in_parts(world: &mut World) {
     }
 }
 
-async fn sweeping_goes_on_in_parts(world: &mut World) {
+async fn sweeping_goes_on_in_parts(env: &mut TestEnv) {
     const SESSIONS: u32 = 4_000;
     const AT_ONCE: usize = 200;
-    let store = open(world).await;
+    let store = open(env).await;
     let alice = user(&store, "alice").await;
-    let began = world.clock().now();
+    let began = env.clock().now();
     let session = |n: u32, lasts| {
         let mut id = [1; 16];
         id[12..].copy_from_slice(&n.to_be_bytes());
@@ -241,22 +241,22 @@ async fn sweeping_goes_on_in_parts(world: &mut World) {
     for part in images.chunks(AT_ONCE) {
         store.restore(Restore { images: part.to_vec(), skip_invalid: false }).await.unwrap();
     }
-    world.advance(60);
+    env.advance(60);
     assert_eq!(in_parts(&store, store.sessions().sweep()).await, u64::from(SESSIONS));
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let left = store.sessions().list(None, &PageRequest::default()).await.unwrap();
     assert_eq!(left.items.len(), 1);
     assert_eq!(idle(&store, store.sessions().sweep()).await, 0);
 }
 
-async fn in_a_transaction_a_command_is_one_commit_or_none(world: &mut World) {
-    let store = open(world).await;
+async fn in_a_transaction_a_command_is_one_commit_or_none(env: &mut TestEnv) {
+    let store = open(env).await;
     let alice = user(&store, "alice").await;
     let ids = many_nodes(&store, alice).await;
     let session = SessionNumber::new(1).unwrap();
     store.presence().connect(ids[0], session, Change::Keep).await.unwrap();
     let part = Part::WHOLE;
-    let at: Timestamp = world.clock().now();
+    let at: Timestamp = env.clock().now();
     let whole = |command: Command| Transaction::new().then(command).unwrap();
     let expire = NodeCommand::Expire { nodes: ids, at, part };
     refused(&store, store.transact(whole(expire.into())), Exhausted).await;
@@ -265,6 +265,6 @@ async fn in_a_transaction_a_command_is_one_commit_or_none(world: &mut World) {
     let delete = UserCommand::Delete { id: alice, cascade: true, part };
     store.transact(whole(delete.into())).await.unwrap();
     assert_eq!(store.view().serial(), Serial::new(before.get() + 2));
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert!(store.view().nodes().is_empty());
 }

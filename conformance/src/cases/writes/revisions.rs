@@ -17,7 +17,7 @@ cases! {
     }
 }
 
-async fn changes_are_counted_from_one(world: &mut World, store: Opened) {
+async fn changes_are_counted_from_one(env: &mut TestEnv, store: Opened) {
     let made = OneOfEach::make(&store).await;
     let first = [
         made.user.revision,
@@ -30,7 +30,7 @@ async fn changes_are_counted_from_one(world: &mut World, store: Opened) {
     ];
     assert_eq!(first, [Revision::FIRST; 7]);
     assert_eq!(Revision::FIRST.get(), 1);
-    world.advance(1);
+    env.advance(1);
     for round in 2..=4u64 {
         let name = format!("{round}");
         let patch = UserPatch { display_name: Patch::Set(text(&name)), ..UserPatch::default() };
@@ -50,25 +50,25 @@ async fn changes_are_counted_from_one(world: &mut World, store: Opened) {
     store.routes().approve(made.node.id, vec![prefix]).await.unwrap();
     store.api_keys().revoke(made.api_key.id).await.unwrap();
     store.preauth_keys().revoke(made.preauth_key.id).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let user = store.users().get(made.user.id).await.unwrap().unwrap();
-    assert_eq!((user.revision.get(), user.updated_at), (4, world.clock().now()));
+    assert_eq!((user.revision.get(), user.updated_at), (4, env.clock().now()));
     assert_eq!(user.created_at, made.user.created_at);
     let node = store.nodes().get(made.node.id).await.unwrap().unwrap();
-    assert_eq!((node.revision.get(), node.updated_at), (4, world.clock().now()));
+    assert_eq!((node.revision.get(), node.updated_at), (4, env.clock().now()));
     let record = store.dns().get(made.record.id).await.unwrap().unwrap();
-    assert_eq!((record.revision.get(), record.updated_at), (4, world.clock().now()));
+    assert_eq!((record.revision.get(), record.updated_at), (4, env.clock().now()));
     let setting = store.settings().get(SettingKind::Dns).await.unwrap().unwrap();
-    assert_eq!((setting.revision.get(), setting.updated_at), (4, world.clock().now()));
+    assert_eq!((setting.revision.get(), setting.updated_at), (4, env.clock().now()));
     let route = store.routes().get(made.route.id).await.unwrap().unwrap();
-    assert_eq!((route.revision.get(), route.updated_at), (2, world.clock().now()));
+    assert_eq!((route.revision.get(), route.updated_at), (2, env.clock().now()));
     let key = store.api_keys().get(made.api_key.id).await.unwrap().unwrap();
     assert_eq!(key.revision.get(), 2);
     let key = store.preauth_keys().get(made.preauth_key.id).await.unwrap().unwrap();
     assert_eq!(key.revision.get(), 2);
 }
 
-async fn a_stale_patch_does_not_overwrite_an_edit(world: &mut World, mut store: Opened) {
+async fn a_stale_patch_does_not_overwrite_an_edit(env: &mut TestEnv, mut store: Opened) {
     let made = OneOfEach::make(&store).await;
     let patch = UserPatch { display_name: Patch::Set(text("edited")), ..UserPatch::default() };
     let user = store.users().update(made.user.id, patch, Some(made.user.revision)).await.unwrap();
@@ -105,7 +105,7 @@ async fn a_stale_patch_does_not_overwrite_an_edit(world: &mut World, mut store: 
         let network = SettingDocument::Network(NetworkSettings::default());
         fails(store.settings().put(network, Some(Revision::FIRST)).await, Conflict);
         assert_eq!(store.view().serial(), serial);
-        store = world.pass(store).await;
+        store = env.reload(store).await;
     }
     assert_eq!(store.users().get(user.id).await.unwrap(), Some(user.clone()));
     assert_eq!(store.nodes().get(node.id).await.unwrap(), Some(node.clone()));
@@ -117,7 +117,7 @@ async fn a_stale_patch_does_not_overwrite_an_edit(world: &mut World, mut store: 
     assert_eq!(user.revision.get(), 3);
 }
 
-async fn an_update_that_changes_nothing_writes_nothing(world: &mut World, mut store: Opened) {
+async fn an_update_that_changes_nothing_writes_nothing(env: &mut TestEnv, mut store: Opened) {
     let made = OneOfEach::make(&store).await;
     let profile = OidcProfile { display_name: Some(text("Carol")), ..profile("1", "carol") };
     let carol = store.users().upsert_oidc(profile.clone()).await.unwrap();
@@ -127,7 +127,7 @@ async fn an_update_that_changes_nothing_writes_nothing(world: &mut World, mut st
     let before = (store.view().serial(), audit_lines(&store).await);
     // As it is, and as it is read again.
     for _ in 0..2 {
-        world.advance(3600);
+        env.advance(3600);
         let patch = UserPatch {
             name: Change::Set("alice".parse().unwrap()),
             display_name: Patch::Clear,
@@ -161,40 +161,40 @@ async fn an_update_that_changes_nothing_writes_nothing(world: &mut World, mut st
         let document = made.setting.document.clone();
         assert_eq!(store.settings().put(document, None).await.unwrap(), made.setting);
         assert_eq!((store.view().serial(), audit_lines(&store).await), before);
-        store = world.pass(store).await;
+        store = env.reload(store).await;
     }
 }
 
-async fn a_primary_that_moves_is_no_change(world: &mut World, store: Opened) {
+async fn a_primary_that_moves_is_no_change(env: &mut TestEnv, store: Opened) {
     let made = OneOfEach::make(&store).await;
     let prefix = made.route.prefix;
     let approved = store.routes().approve(made.node.id, vec![prefix]).await.unwrap().remove(0);
     assert!(approved.primary, "its node is online");
-    world.advance(60);
+    env.advance(60);
     store.presence().disconnect(made.node.id, made.presence.session).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let offline = store.routes().get(approved.id).await.unwrap().unwrap();
     assert!(!offline.primary);
     assert_eq!((offline.revision, offline.updated_at), (approved.revision, approved.updated_at));
     let number = SessionNumber::new(2).unwrap();
     store.presence().connect(made.node.id, number, Change::Keep).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.routes().get(approved.id).await.unwrap(), Some(approved));
 }
 
-async fn the_use_of_an_api_key_is_no_change(world: &mut World, store: Opened) {
+async fn the_use_of_an_api_key_is_no_change(env: &mut TestEnv, store: Opened) {
     let (key, secret) = store.api_keys().create(NewApiKey::default()).await.unwrap();
-    world.advance(60);
+    env.advance(60);
     store.api_keys().authenticate(secret.expose()).await.unwrap();
     // The use is recorded in the background, before what is written after it.
     create(&store, "alice").await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let used = store.api_keys().get(key.id).await.unwrap().unwrap();
-    assert_eq!(used.last_used_at, Some(world.clock().now()));
+    assert_eq!(used.last_used_at, Some(env.clock().now()));
     assert_eq!(used.revision, Revision::FIRST);
 }
 
-async fn of_many_edits_of_one_revision_one_wins(_: &mut World, store: Opened) {
+async fn of_many_edits_of_one_revision_one_wins(_: &mut TestEnv, store: Opened) {
     let alice = create(&store, "alice").await;
     let edits = (0..16).map(|n| {
         let store = store.clone();

@@ -23,7 +23,7 @@ cases! {
     }
 }
 
-async fn each_step_sees_those_before_it(world: &mut World, store: Opened) {
+async fn each_step_sees_those_before_it(env: &mut TestEnv, store: Opened) {
     let serial = store.view().serial();
     let (user, key, node) = (user_id(1), preauth_key_id(1), node_id(1));
     let prefix: Prefix = "10.1.0.0/16".parse().unwrap();
@@ -74,7 +74,7 @@ async fn each_step_sees_those_before_it(world: &mut World, store: Opened) {
     assert!(matches!(&replies[5], Reply::Presence(found) if found.online));
     assert!(matches!(&replies[7], Reply::Policy(found) if found.version.get() == 2));
     let Reply::User(last) = &replies[8] else { panic!("{replies:?}") };
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let view = store.view();
     assert_eq!(view.users().get(user), Some(last));
     assert_eq!(last.revision.get(), 2);
@@ -84,7 +84,7 @@ async fn each_step_sees_those_before_it(world: &mut World, store: Opened) {
     assert_eq!(view.policies().len(), 2);
 }
 
-async fn a_refused_step_leaves_nothing_and_is_named(world: &mut World, mut store: Opened) {
+async fn a_refused_step_leaves_nothing_and_is_named(env: &mut TestEnv, mut store: Opened) {
     let alice = create(&store, "alice").await;
     let before = (store.view().serial(), store.digests().await.unwrap());
     let refused: [(Command, fn(&Error)); 3] = [
@@ -123,14 +123,14 @@ async fn a_refused_step_leaves_nothing_and_is_named(world: &mut World, mut store
         check(&error);
         assert!(error.context().contains(&("step", "3".to_owned())), "{error}");
         assert_eq!((store.view().serial(), store.digests().await.unwrap()), before);
-        store = world.pass(store).await;
+        store = env.reload(store).await;
         assert_eq!(store.users().get(alice.id).await.unwrap(), Some(alice.clone()));
     }
 }
 
-async fn a_precondition_that_does_not_hold_is_a_conflict(world: &mut World, store: Opened) {
+async fn a_precondition_that_does_not_hold_is_a_conflict(env: &mut TestEnv, store: Opened) {
     let made = OneOfEach::make(&store).await;
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     let (second, serial) = (Revision::new(2).unwrap(), store.view().serial());
     let (user, node) = (made.user.id, made.node.id);
     let unmet = [
@@ -177,11 +177,11 @@ async fn a_precondition_that_does_not_hold_is_a_conflict(world: &mut World, stor
     assert_eq!((nothing.value.len(), store.view().serial()), (0, serial));
     let create = UserCommand::Create { id: user_id(1), user: local("bob") };
     store.transact(all_met().then(create).unwrap()).await.unwrap();
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(names(&store), ["alice", "bob"]);
 }
 
-async fn eight_thousand_commands_are_one_commit(world: &mut World, store: Opened) {
+async fn eight_thousand_commands_are_one_commit(env: &mut TestEnv, store: Opened) {
     const COMMANDS: u16 = 8_000;
     let transaction = (0..COMMANDS).fold(Transaction::new(), |whole, n| {
         let user = local(&format!("user{n}"));
@@ -190,7 +190,7 @@ async fn eight_thousand_commands_are_one_commit(world: &mut World, store: Opened
     let committed = store.transact(transaction).await.unwrap();
     assert_eq!(committed.value.len(), usize::from(COMMANDS));
     assert_eq!(committed.serial, Serial::new(1));
-    let store = world.pass(store).await;
+    let store = env.reload(store).await;
     assert_eq!(store.view().serial(), Serial::new(1));
     assert_eq!(store.view().users().len(), usize::from(COMMANDS));
     for n in [0, 1, COMMANDS / 2, COMMANDS - 1] {
@@ -199,7 +199,7 @@ async fn eight_thousand_commands_are_one_commit(world: &mut World, store: Opened
     }
 }
 
-async fn a_commit_that_fails_takes_all_of_it_along(world: &mut World, mut store: Opened) {
+async fn a_commit_that_fails_takes_all_of_it_along(env: &mut TestEnv, mut store: Opened) {
     let transaction = || {
         Transaction::new()
             .then(UserCommand::Create { id: user_id(1), user: local("a") })
@@ -207,22 +207,22 @@ async fn a_commit_that_fails_takes_all_of_it_along(world: &mut World, mut store:
             .then(UserCommand::Create { id: user_id(2), user: local("b") })
             .unwrap()
     };
-    world.faults().fail_next_commits(1, FaultKind::Before);
+    env.faults().fail_next_commits(1, FaultKind::Before);
     fails(store.transact(transaction()).await, Unavailable);
-    store = world.pass(store).await;
+    store = env.reload(store).await;
     assert!(store.view().users().is_empty());
-    world.faults().fail_next_commits(1, FaultKind::After);
+    env.faults().fail_next_commits(1, FaultKind::After);
     let committed = store.transact(transaction()).await.unwrap();
     assert_eq!(committed.value.len(), 2);
-    store = world.pass(store).await;
+    store = env.reload(store).await;
     assert_eq!(names(&store), ["a", "b"]);
     assert_eq!(audit_lines(&store).await, 2);
 }
 
-async fn it_shares_its_commit_with_nobody(world: &mut World, store: Opened) {
-    let hold = world.faults().hold_commits();
+async fn it_shares_its_commit_with_nobody(env: &mut TestEnv, store: Opened) {
+    let hold = env.faults().hold_commits();
     let first = spawn_create(&store, "first");
-    until_held(world).await;
+    until_held(env).await;
     let create = |n: u16, name: &str| UserCommand::Create { id: user_id(n), user: local(name) };
     let one = || Transaction::new().then(create(1, "t1")).unwrap().then(create(2, "t2")).unwrap();
     let two = || Transaction::new().then(create(3, "t3")).unwrap();
@@ -245,7 +245,7 @@ async fn it_shares_its_commit_with_nobody(world: &mut World, store: Opened) {
     assert_eq!(store.view().serial(), Serial::new(5));
 }
 
-async fn it_has_at_most_10000_steps(_: &mut World, store: Opened) {
+async fn it_has_at_most_10000_steps(_: &mut TestEnv, store: Opened) {
     let prune = || PolicyCommand::Prune { keep: 1, part: Part::WHOLE };
     let full = (0..MAX_STEPS / 2).fold(Transaction::new(), |whole, _| {
         let condition = Precondition::PolicyVersion(None);
@@ -261,7 +261,7 @@ async fn it_has_at_most_10000_steps(_: &mut World, store: Opened) {
     invalid(&store.transact(read).await.unwrap_err());
 }
 
-async fn it_cannot_contain_a_transaction(_: &mut World, store: Opened) {
+async fn it_cannot_contain_a_transaction(_: &mut TestEnv, store: Opened) {
     let create = || UserCommand::Create { id: user_id(1), user: local("alice") };
     invalid(&Transaction::new().then(Transaction::new()).unwrap_err());
     let inner = "{ transaction = { preconditions = [], commands = [] } }";

@@ -65,22 +65,22 @@ pub(super) enum Damage {
 
 impl Damage {
     /// `None` if the file has nothing of the kind.
-    pub(super) fn aimed(aim: Aim, dice: &Dice, content: &[u8], older: &[u8]) -> Option<Self> {
+    pub(super) fn aimed(aim: Aim, rng: &Rng, content: &[u8], older: &[u8]) -> Option<Self> {
         let length = content.len();
-        let flip = |at| Self::Flip { at, bit: dice.below(8) as u8, key_of: None };
-        let any_page = || dice.below(length.div_ceil(PAGE)) * PAGE;
+        let flip = |at| Self::Flip { at, bit: rng.below(8) as u8, key_of: None };
+        let any_page = || rng.below(length.div_ceil(PAGE)) * PAGE;
         Some(match aim {
-            Aim::AnyByte => flip(dice.below(length)),
-            Aim::FileHeader => flip(dice.below(HEADER.min(length))),
-            Aim::PageHeader => flip((any_page() + dice.below(16)).min(length - 1)),
-            Aim::InnerKey => key_of(dice, content, &[Kind::IndexInner, Kind::TableInner])?,
-            Aim::LeafKey => key_of(dice, content, &[Kind::IndexLeaf, Kind::TableLeaf])?,
+            Aim::AnyByte => flip(rng.below(length)),
+            Aim::FileHeader => flip(rng.below(HEADER.min(length))),
+            Aim::PageHeader => flip((any_page() + rng.below(16)).min(length - 1)),
+            Aim::InnerKey => key_of(rng, content, &[Kind::IndexInner, Kind::TableInner])?,
+            Aim::LeafKey => key_of(rng, content, &[Kind::IndexLeaf, Kind::TableLeaf])?,
             Aim::InnerPointer => {
                 let pages = pages::of(content);
                 let children: Vec<_> = pages.iter().map(TreePage::children).collect();
                 let inner: Vec<_> = children.iter().filter(|page| page.len() > 1).collect();
-                let children = dice.one_of(&inner)?;
-                let one = dice.below(children.len() - 1);
+                let children = rng.choose(&inner)?;
+                let one = rng.below(children.len() - 1);
                 Self::Swap { one: children[one], other: children[one + 1], bytes: 4 }
             }
             Aim::SwappedPages => {
@@ -97,10 +97,10 @@ impl Damage {
                         && pages::kind(older, page.at) == Some(page.kind)
                 };
                 let changed: Vec<_> = pages::of(content).into_iter().filter(has_changed).collect();
-                Self::OlderPage { at: dice.one_of(&changed)?.at }
+                Self::OlderPage { at: rng.choose(&changed)?.at }
             }
             Aim::ZeroPage => Self::ZeroPage { at: any_page() },
-            Aim::Cut => Self::Cut { length: 1 + dice.below(length - 1) },
+            Aim::Cut => Self::Cut { length: 1 + rng.below(length - 1) },
         })
     }
 
@@ -143,13 +143,13 @@ impl Damage {
     }
 }
 
-/// Of a page of one of these kinds, which are tried as often as each other, though a file may have few
-/// of one and many of another.
-fn key_of(dice: &Dice, content: &[u8], kinds: &[Kind]) -> Option<Damage> {
-    let kind = *dice.one_of(kinds)?;
+/// Of a page of one of these kinds, which are tried as often as each other, though a file may have
+/// few of one and many of another.
+fn key_of(rng: &Rng, content: &[u8], kinds: &[Kind]) -> Option<Damage> {
+    let kind = *rng.choose(kinds)?;
     let pages: Vec<_> = pages::of(content).into_iter().filter(|page| page.kind == kind).collect();
-    let page = dice.one_of(&pages)?;
-    let key = dice.one_of(&page.keys(content))?.clone();
-    let at = key.start + dice.below(key.len());
-    Some(Damage::Flip { at, bit: dice.below(8) as u8, key_of: Some(page.kind) })
+    let page = rng.choose(&pages)?;
+    let key = rng.choose(&page.keys(content))?.clone();
+    let at = key.start + rng.below(key.len());
+    Some(Damage::Flip { at, bit: rng.below(8) as u8, key_of: Some(page.kind) })
 }

@@ -7,7 +7,7 @@ mod pages;
 use std::ffi::OsString;
 use std::fs;
 
-use super::life::{Life, clock, open, opening, options};
+use super::workload::{Workload, clock, open, opening, options};
 use crate::prelude::*;
 use contents::{Contents, populate};
 use injury::{Aim, Damage};
@@ -68,9 +68,9 @@ async fn read(place: &dyn Place, materialize: Materialize) -> Result<Contents> {
 
 /// How damages ended: how many were refused, and how many did no harm.
 #[derive(Debug, Default)]
-struct Tally(BTreeMap<Aim, (usize, usize)>);
+struct Counts(BTreeMap<Aim, (usize, usize)>);
 
-impl Tally {
+impl Counts {
     fn count(&mut self, aim: Aim, was_refused: bool) {
         let (refused, harmless) = self.0.entry(aim).or_default();
         *(if was_refused { refused } else { harmless }) += 1;
@@ -97,10 +97,10 @@ impl Sample {
     /// `None` if the place has no files.
     async fn make(factory: &dyn Factory, effort: Effort) -> Option<Self> {
         let place = factory.create().await.unwrap();
-        let mut life = Life::new(effort.seed);
+        let mut workload = Workload::new(effort.seed);
         let (mut older, mut files, mut expected) = (Files::new(), Files::new(), None);
         for time in 0..2 {
-            let options = options(Materialize::Commit, &life.clock, effort.seed + time);
+            let options = options(Materialize::Commit, &workload.clock, effort.seed + time);
             let (_, store) = open(place.as_ref(), options).await.unwrap();
             if place.files().is_empty() {
                 return None;
@@ -109,7 +109,7 @@ impl Sample {
                 populate(&store).await.unwrap();
             }
             for _ in 0..STEPS {
-                life.step(&store).await.unwrap();
+                workload.step(&store).await.unwrap();
             }
             expected = Some(Contents::read(&store).await.unwrap());
             store.close().await.unwrap();
@@ -119,10 +119,10 @@ impl Sample {
     }
 
     /// Damages a file and tells what is then read, unless the file has nothing of the kind.
-    async fn damage(&self, aim: Aim, dice: &Dice) -> Option<(Damage, Result<Contents>)> {
-        let (name, whole) = self.files.iter().nth(dice.below(self.files.len())).unwrap();
+    async fn damage(&self, aim: Aim, rng: &Rng) -> Option<(Damage, Result<Contents>)> {
+        let (name, whole) = self.files.iter().nth(rng.below(self.files.len())).unwrap();
         let older = self.older.get(name).map_or(&[][..], Vec::as_slice);
-        let damage = Damage::aimed(aim, dice, whole, older)?;
+        let damage = Damage::aimed(aim, rng, whole, older)?;
         let mut damaged = self.files.clone();
         damage.apply(damaged.get_mut(name).unwrap(), older);
         let copy = place_with(self.place.as_ref(), &damaged).await;
@@ -138,17 +138,17 @@ pub(super) async fn a_damaged_file_is_refused_or_reads_the_same(
     factory: Arc<dyn Factory>,
     effort: Effort,
 ) -> Verdict {
-    let dice = Dice::new(effort.seed);
+    let rng = Rng::new(effort.seed);
     let Some(sample) = Sample::make(factory.as_ref(), effort).await else { return NO_FILES };
-    let (mut tally, mut keys_of) = (Tally::default(), BTreeSet::new());
+    let (mut counts, mut keys_of) = (Counts::default(), BTreeSet::new());
     let count = effort.kills as usize * DAMAGES_PER_KILL;
     for aim in Aim::OF_BYTES.into_iter().cycle().take(count) {
-        let Some((damage, read)) = sample.damage(aim, &dice).await else { continue };
-        tally.count(aim, read.is_err());
+        let Some((damage, read)) = sample.damage(aim, &rng).await else { continue };
+        counts.count(aim, read.is_err());
         if let Ok(found) = read {
             assert!(
                 found == sample.expected,
-                "read as other data: {damage:?}: {found:?}, not {:?}; {tally:?}",
+                "read as other data: {damage:?}: {found:?}, not {:?}; {counts:?}",
                 sample.expected
             );
         }
@@ -156,9 +156,9 @@ pub(super) async fn a_damaged_file_is_refused_or_reads_the_same(
             keys_of.insert(kind);
         }
     }
-    tally.require_some_of_each_refused();
+    counts.require_some_of_each_refused();
     if sample.files.values().any(|content| pages::is_sqlite(content)) && count >= 150 {
-        assert_eq!(tally.0.len(), Aim::OF_BYTES.len(), "of each kind: {tally:?}");
+        assert_eq!(counts.0.len(), Aim::OF_BYTES.len(), "of each kind: {counts:?}");
         assert_eq!(keys_of.len(), 4, "keys of each kind of page: {keys_of:?}");
     }
     Verdict::Passed
@@ -170,17 +170,17 @@ pub(super) async fn an_older_page_is_refused_or_entities_read_the_same(
     factory: Arc<dyn Factory>,
     effort: Effort,
 ) -> Verdict {
-    let dice = Dice::new(effort.seed ^ 0x01d);
+    let rng = Rng::new(effort.seed ^ 0x01d);
     let Some(sample) = Sample::make(factory.as_ref(), effort).await else { return NO_FILES };
-    let mut tally = Tally::default();
+    let mut counts = Counts::default();
     let mut unnoticed = 0;
     for _ in 0..effort.kills as usize * DAMAGES_PER_KILL / 3 {
-        let Some((_, read)) = sample.damage(Aim::OlderPage, &dice).await else { continue };
-        tally.count(Aim::OlderPage, read.is_err());
+        let Some((_, read)) = sample.damage(Aim::OlderPage, &rng).await else { continue };
+        counts.count(Aim::OlderPage, read.is_err());
         let differs = |found: Contents| found.entities() != sample.expected.entities();
         unnoticed += usize::from(read.is_ok_and(differs));
     }
-    tally.require_some_of_each_refused();
+    counts.require_some_of_each_refused();
     match unnoticed {
         0 => Verdict::Passed,
         _ => Verdict::Skipped("a page of entities that is an older one is not noticed"),
@@ -193,12 +193,12 @@ pub(super) async fn damage_after_a_crash_gives_an_earlier_state_or_none(
     factory: Arc<dyn Factory>,
     effort: Effort,
 ) -> Verdict {
-    let dice = Dice::new(effort.seed ^ 0xda);
+    let rng = Rng::new(effort.seed ^ 0xda);
     for materialize in [Materialize::Commit, Materialize::Checkpoint] {
         let place = factory.create().await.unwrap();
-        let mut life = Life::new(effort.seed);
+        let mut workload = Workload::new(effort.seed);
         let Some((history, moments)) =
-            live_and_remember(place.as_ref(), materialize, &mut life, effort).await
+            live_and_remember(place.as_ref(), materialize, &mut workload, effort).await
         else {
             return NO_FILES;
         };
@@ -208,8 +208,8 @@ pub(super) async fn damage_after_a_crash_gives_an_earlier_state_or_none(
         let count = effort.kills as usize * DAMAGES_PER_KILL / 2;
         let aims = [Aim::AnyByte, Aim::PageHeader, Aim::Cut, Aim::ZeroPage, Aim::FileHeader];
         for aim in aims.into_iter().cycle().take(count) {
-            let (name, whole) = crashed.iter().nth(dice.below(crashed.len())).unwrap();
-            let Some(damage) = Damage::aimed(aim, &dice, whole, &[]) else { continue };
+            let (name, whole) = crashed.iter().nth(rng.below(crashed.len())).unwrap();
+            let Some(damage) = Damage::aimed(aim, &rng, whole, &[]) else { continue };
             let when = format!("{materialize:?}, {}, {damage:?}", name.display());
             let mut damaged = crashed.clone();
             damage.apply(damaged.get_mut(name).unwrap(), &[]);
@@ -225,7 +225,7 @@ pub(super) async fn damage_after_a_crash_gives_an_earlier_state_or_none(
         assert!(older > 0 || count < ENOUGH, "no damage gave an earlier state");
         // A copy that took the file and its log at different moments.
         for _ in 0..count {
-            let (one, other) = (dice.below(moments.len()), dice.below(moments.len()));
+            let (one, other) = (rng.below(moments.len()), rng.below(moments.len()));
             let when = format!("{materialize:?}, the file of moment {one}, the log of {other}");
             let mut mixed = moments[other].clone();
             mixed.retain(|name, _| !closed.contains_key(name));
@@ -253,10 +253,10 @@ pub(super) async fn damage_after_a_crash_gives_an_earlier_state_or_none(
 async fn live_and_remember(
     place: &dyn Place,
     materialize: Materialize,
-    life: &mut Life,
+    workload: &mut Workload,
     effort: Effort,
 ) -> Option<(Vec<Contents>, Vec<Files>)> {
-    let (_, store) = open(place, options(materialize, &life.clock, effort.seed)).await.unwrap();
+    let (_, store) = open(place, options(materialize, &workload.clock, effort.seed)).await.unwrap();
     if place.files().is_empty() {
         return None;
     }
@@ -266,10 +266,10 @@ async fn live_and_remember(
     let mut moments = vec![files_of(place)];
     // Twice, so that there are logs of which each begins on a file of its own.
     for time in 1..=2 {
-        let options = options(materialize, &life.clock, effort.seed + time);
+        let options = options(materialize, &workload.clock, effort.seed + time);
         let (_, store) = open(place, options).await.unwrap();
         for step in 1..=STEPS / 2 {
-            life.step(&store).await.unwrap();
+            workload.step(&store).await.unwrap();
             history.push(Contents::read(&store).await.unwrap());
             if step % STEPS_PER_MOMENT == 0 {
                 moments.push(files_of(place));

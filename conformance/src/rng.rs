@@ -4,9 +4,9 @@ use ghostwire_store_core::entropy::{Entropy, SeededEntropy};
 
 /// Equal seeds give equal choices.
 #[derive(Debug)]
-pub(crate) struct Dice(SeededEntropy);
+pub(crate) struct Rng(SeededEntropy);
 
-impl Dice {
+impl Rng {
     pub(crate) fn new(seed: u64) -> Self {
         Self(SeededEntropy::new(seed))
     }
@@ -28,12 +28,12 @@ impl Dice {
     }
 
     /// Once in `times`.
-    pub(crate) fn once_in(&self, times: usize) -> bool {
+    pub(crate) fn one_in(&self, times: usize) -> bool {
         self.below(times) == 0
     }
 
     /// One of these, unless there are none.
-    pub(crate) fn one_of<'a, T>(&self, from: &'a [T]) -> Option<&'a T> {
+    pub(crate) fn choose<'a, T>(&self, from: &'a [T]) -> Option<&'a T> {
         from.get(self.below(from.len()))
     }
 }

@@ -1,4 +1,5 @@
-//! What a process that will be killed says, line by line, and what it is told to do.
+//! The protocol of a process that will be killed: its job as an argument, and a message on each
+//! line of its output.
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -11,30 +12,30 @@ use serde::{Deserialize, Serialize};
 use crate::factory::Factory;
 use crate::suite::Effort;
 
-/// What a child does with a place until it is killed.
+/// What a child does at a place until it is killed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Part {
+pub(super) struct Job {
     /// The name of the backend's factory.
     pub(super) factory: String,
     /// What [`Place::location`](crate::Place::location) gave.
     pub(super) location: String,
     /// Whether rows are written with each commit.
     pub(super) at_once: bool,
-    /// Where random choices begin.
+    /// The seed of its random choices.
     pub(super) seed: u64,
-    pub(super) play: Play,
+    pub(super) task: Task,
 }
 
-impl Part {
+impl Job {
     pub(super) fn new(
         factory: &dyn Factory,
         location: &str,
         at_once: bool,
         effort: Effort,
-        play: Play,
+        task: Task,
     ) -> Self {
         let (factory, location) = (factory.name().to_owned(), location.to_owned());
-        Self { factory, location, at_once, seed: effort.seed, play }
+        Self { factory, location, at_once, seed: effort.seed, task }
     }
 
     pub(super) fn materialize(&self) -> Materialize {
@@ -43,8 +44,8 @@ impl Part {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) enum Play {
-    /// Several callers write whatever comes to their minds.
+pub(super) enum Task {
+    /// Several callers make random writes.
     Work {
         /// How often a process was started here before; later rounds are at later times.
         round: u32,
@@ -57,20 +58,20 @@ pub(super) enum Play {
     Export { directory: String, round: u32 },
 }
 
-/// A line.
+/// A message of a child.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) enum Said {
+pub(super) enum Message {
     /// The process runs.
     Here,
     /// The store is open.
     Opened,
-    /// This will be called next.
+    /// This call is next.
     Intent { caller: u8, op: Op },
-    /// It was acknowledged, with what follows from that.
+    /// It was acknowledged, with this result.
     Done { caller: u8, done: Done },
     /// It was refused: the name of the error's kind.
     Refused { caller: u8, kind: String },
-    /// So many batches of an import are acknowledged.
+    /// This many batches of an import are acknowledged.
     Imported { batches: usize },
     /// The export of this number begins.
     Exporting { number: u32 },
@@ -80,13 +81,13 @@ pub(super) enum Said {
     Finished,
 }
 
-impl Said {
+impl Message {
     /// Writes the line at once.
-    pub(super) fn say(&self) {
+    pub(super) fn send(&self) {
         let mut line = serde_json::to_vec(self).expect("a line has a JSON form");
         line.push(b'\n');
         let mut out = std::io::stdout().lock();
-        // Nobody listens any more: the parent is gone, and so is the reason to go on.
+        // The parent is gone.
         if out.write_all(&line).and_then(|()| out.flush()).is_err() {
             std::process::exit(0);
         }
@@ -113,7 +114,7 @@ pub(super) enum Op {
     Verify,
 }
 
-/// What an acknowledgement tells.
+/// The result of a call that was acknowledged.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Done {
     /// The command with the ids that the store drew.

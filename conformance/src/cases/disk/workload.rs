@@ -48,9 +48,9 @@ pub(super) async fn sound(store: &Opened) -> Result<Digests> {
 }
 
 /// Writes at random.
-pub(super) struct Life {
+pub(super) struct Workload {
     pub(super) clock: ManualClock,
-    dice: Dice,
+    rng: Rng,
     number: u32,
     users: Vec<UserId>,
     nodes: Vec<(NodeId, UserId)>,
@@ -58,11 +58,11 @@ pub(super) struct Life {
     policy: Option<PolicyVersion>,
 }
 
-impl Life {
+impl Workload {
     pub(super) fn new(seed: u64) -> Self {
         Self {
             clock: clock(),
-            dice: Dice::new(seed),
+            rng: Rng::new(seed),
             number: 0,
             users: Vec::new(),
             nodes: Vec::new(),
@@ -79,7 +79,7 @@ impl Life {
         if self.users.is_empty() {
             return self.create_user(store).await;
         }
-        match self.dice.below(32) {
+        match self.rng.below(32) {
             0..=1 => self.create_user(store).await,
             2..=8 => self.register(store).await,
             9..=11 => self.update_node(store).await,
@@ -99,7 +99,7 @@ impl Life {
     }
 
     fn some_time_ago(&mut self) -> Timestamp {
-        let seconds = self.dice.below(40) as i64;
+        let seconds = self.rng.below(40) as i64;
         Timestamp::from_micros(self.clock.now().as_micros() - seconds * 1_000_000).unwrap()
     }
 
@@ -111,11 +111,11 @@ impl Life {
     }
 
     async fn register(&mut self, store: &Opened) -> Result<()> {
-        let key = if self.dice.once_in(2) { self.keys.pop() } else { None };
+        let key = if self.rng.one_in(2) { self.keys.pop() } else { None };
         let (user, admission) = match key {
             Some((key, user)) => (user, Admission::PreAuthKey(key)),
             None => {
-                let user = self.dice.one_of(&self.users).copied().unwrap();
+                let user = self.rng.choose(&self.users).copied().unwrap();
                 (user, by(user))
             }
         };
@@ -125,7 +125,7 @@ impl Life {
     }
 
     async fn update_node(&mut self, store: &Opened) -> Result<()> {
-        let Some((id, _)) = self.dice.one_of(&self.nodes).copied() else {
+        let Some((id, _)) = self.rng.choose(&self.nodes).copied() else {
             return self.register(store).await;
         };
         let hostname = format!("renamed-{}", self.number).parse().unwrap();
@@ -134,7 +134,7 @@ impl Life {
     }
 
     async fn connect(&mut self, store: &Opened) -> Result<()> {
-        let Some((id, _)) = self.dice.one_of(&self.nodes).copied() else {
+        let Some((id, _)) = self.rng.choose(&self.nodes).copied() else {
             return self.register(store).await;
         };
         let session = SessionNumber::new(self.number.into()).unwrap();
@@ -142,7 +142,7 @@ impl Life {
     }
 
     async fn delete_node(&mut self, store: &Opened) -> Result<()> {
-        let Some((id, _)) = self.dice.one_of(&self.nodes).copied() else {
+        let Some((id, _)) = self.rng.choose(&self.nodes).copied() else {
             return self.register(store).await;
         };
         store.nodes().delete(id).await?;
@@ -151,7 +151,7 @@ impl Life {
     }
 
     async fn delete_user(&mut self, store: &Opened) -> Result<()> {
-        let user = self.dice.one_of(&self.users).copied().unwrap();
+        let user = self.rng.choose(&self.users).copied().unwrap();
         store.users().delete(user, true).await?;
         self.users.retain(|other| *other != user);
         self.nodes.retain(|(_, owner)| *owner != user);
@@ -160,7 +160,7 @@ impl Life {
     }
 
     async fn create_key(&mut self, store: &Opened) -> Result<()> {
-        let user = self.dice.one_of(&self.users).copied().unwrap();
+        let user = self.rng.choose(&self.users).copied().unwrap();
         let (key, _) = store.preauth_keys().create(one_time(user)).await?;
         self.keys.push((key.id, user));
         Ok(())
@@ -200,7 +200,7 @@ impl Life {
     async fn measure(&mut self, store: &Opened, points: usize) -> Result<()> {
         let now = self.clock.now().as_micros();
         let point = |index: usize| {
-            let node = self.dice.one_of(&self.nodes).copied().map(|(node, _)| node);
+            let node = self.rng.choose(&self.nodes).copied().map(|(node, _)| node);
             let at = Timestamp::from_micros(now - index as i64 * 50_000).unwrap();
             point(node, "rx_bytes_total", at, index as f64 * 0.25)
         };
@@ -222,7 +222,7 @@ impl Life {
     }
 
     async fn swap_policy(&mut self, store: &Opened) -> Result<()> {
-        let length = self.dice.below(60_000);
+        let length = self.rng.below(60_000);
         let document = DocumentText::new("p".repeat(length)).unwrap();
         self.policy = Some(store.policies().swap(self.policy, document).await?.version);
         Ok(())

@@ -51,7 +51,7 @@ pub(crate) const BEGINNING: i64 = 1_700_000_000_000_000;
 
 /// A place for one store, with a clock and random numbers that are the same in every run.
 #[derive(Debug)]
-pub struct World {
+pub struct TestEnv {
     place: Box<dyn Place>,
     /// Where it was before it crashed; its writer may not have ended yet.
     former: Vec<Box<dyn Place>>,
@@ -60,10 +60,10 @@ pub struct World {
     clock: ManualClock,
     entropy: Arc<SeededEntropy>,
     faults: Arc<Faults>,
-    passes: usize,
+    reloads: usize,
 }
 
-impl World {
+impl TestEnv {
     /// An empty one. Equal seeds give equal random numbers.
     ///
     /// # Errors
@@ -82,7 +82,7 @@ impl World {
             clock: ManualClock::new(Timestamp::from_micros(BEGINNING)?),
             entropy: Arc::new(SeededEntropy::new(seed)),
             faults: Arc::default(),
-            passes: 0,
+            reloads: 0,
         })
     }
 
@@ -109,8 +109,8 @@ impl World {
         self.place.as_ref()
     }
 
-    /// What stores are opened with here: the clock, random numbers and key of this world, and the
-    /// folding of its mode.
+    /// What stores are opened with here: the clock, random numbers and key of this environment, and
+    /// the folding of its mode.
     #[must_use]
     pub fn options(&self) -> StoreOptions {
         let never = Duration::from_secs(3600);
@@ -171,8 +171,8 @@ impl World {
 
     /// What the mode says, between what a case does and what it checks. Whatever happens, the
     /// store has to hold the same afterwards, and to find nothing wrong with itself.
-    pub async fn pass(&mut self, store: Arc<dyn Store>) -> Arc<dyn Store> {
-        self.passes += 1;
+    pub async fn reload(&mut self, store: Arc<dyn Store>) -> Arc<dyn Store> {
+        self.reloads += 1;
         let before = Standing::of(&store).await;
         let store = match self.mode {
             Mode::Live => store,
@@ -188,7 +188,7 @@ impl World {
                 ghostwire_store_core::open(backend, self.options()).await.expect("the store opens")
             }
         };
-        assert_eq!(Standing::of(&store).await, before, "after the passage: {:?}", self.mode);
+        assert_eq!(Standing::of(&store).await, before, "after the reload: {:?}", self.mode);
         match self.mode {
             // It folds, and what follows is to be rebuilt from blocks again.
             Mode::Blocks => self.verify_copy().await,
@@ -224,10 +224,11 @@ impl World {
         self.open().await
     }
 
-    /// As [`World::pass`], for a case about a backend alone, which knows of no rows and blocks that
-    /// wait: it is left as it is, found after a crash, closed and opened, or reopened in place.
-    pub async fn pass_backend(&mut self, backend: Arc<dyn Backend>) -> Arc<dyn Backend> {
-        self.passes += 1;
+    /// As [`TestEnv::reload`], for a case about a backend alone, which knows of no rows and blocks
+    /// that wait: it is left as it is, found after a crash, closed and opened, or reopened in
+    /// place.
+    pub async fn reload_backend(&mut self, backend: Arc<dyn Backend>) -> Arc<dyn Backend> {
+        self.reloads += 1;
         let before = backend.head().await.expect("the head can be read");
         let backend = match self.mode {
             Mode::Live => backend,
@@ -257,8 +258,8 @@ impl World {
         self.former.push(std::mem::replace(&mut self.place, place));
     }
 
-    pub(crate) fn passes(&self) -> usize {
-        self.passes
+    pub(crate) fn reloads(&self) -> usize {
+        self.reloads
     }
 }
 

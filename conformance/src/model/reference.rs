@@ -6,26 +6,26 @@ use std::time::Duration;
 use ghostwire_store_core::Store;
 
 use super::call::{Answered, Call};
-use super::run::Wrong;
+use super::run::Mismatch;
 use crate::fixtures;
 use crate::fixtures::Opened;
 use crate::in_memory::InMemory;
 use crate::stack::Stack;
-use crate::world::{Mode, World};
+use crate::test_env::{Mode, TestEnv};
 
-/// The other store, with a clock and random numbers that are the same.
-pub(super) struct Twin {
-    world: World,
-    /// There is one, except while it is opened anew.
+/// The reference store, with the same clock and random numbers.
+pub(super) struct Reference {
+    env: TestEnv,
+    /// `None` only while it is reopened.
     store: Option<Arc<dyn Store>>,
 }
 
-impl Twin {
+impl Reference {
     pub(super) async fn create(mode: Mode, seed: u64) -> Self {
-        let world = World::create(&InMemory::new(), &Stack::bare(), mode, seed).await;
-        let world = world.expect("there is memory");
-        let store = world.open().await;
-        Self { world, store: Some(store) }
+        let env = TestEnv::create(&InMemory::new(), &Stack::bare(), mode, seed).await;
+        let env = env.expect("there is memory");
+        let store = env.open().await;
+        Self { env, store: Some(store) }
     }
 
     fn store(&self) -> &Opened {
@@ -33,21 +33,21 @@ impl Twin {
     }
 
     pub(super) fn advance(&self, time: Duration) {
-        self.world.clock().advance(time);
+        self.env.clock().advance(time);
     }
 
     pub(super) async fn crash(&mut self) {
         let store = self.store.take().expect("it is open");
-        self.store = Some(self.world.crash(store).await);
+        self.store = Some(self.env.crash(store).await);
     }
 
     pub(super) async fn reopen(&mut self) {
         let store = self.store.take().expect("it is open");
-        self.store = Some(self.world.reopen(store).await);
+        self.store = Some(self.env.reopen(store).await);
     }
 
     /// Makes the same call; the answer has to be the same, and an error to the letter.
-    pub(super) async fn call(&self, call: &Call, answered: &Answered) -> Result<(), Wrong> {
+    pub(super) async fn call(&self, call: &Call, answered: &Answered) -> Result<(), Mismatch> {
         let said = |answered: &Answered| match answered {
             Ok((answer, secret)) => {
                 format!("{answer:#?} {:?}", secret.as_ref().map(|secret| secret.expose()))
@@ -62,7 +62,7 @@ impl Twin {
     }
 
     /// Both have to hold the same.
-    pub(super) async fn compare(&self, store: &Opened) -> Result<(), Wrong> {
+    pub(super) async fn compare(&self, store: &Opened) -> Result<(), Mismatch> {
         let (here, there) = (digests(store).await?, digests(self.store()).await?);
         if here != there {
             return Err(format!("the digests\n  are      {here}\n  in memory {there}"));
@@ -77,7 +77,7 @@ impl Twin {
     }
 }
 
-async fn digests(store: &Opened) -> Result<String, Wrong> {
+async fn digests(store: &Opened) -> Result<String, Mismatch> {
     let digests = store.digests().await.map_err(|error| error.to_string())?;
     Ok(format!("{digests:?}"))
 }

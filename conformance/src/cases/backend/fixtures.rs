@@ -7,7 +7,7 @@ use ghostwire_store_core::schema::{Column, ColumnKind, KeyKind, Value, encode_va
 
 pub(super) use crate::prelude::*;
 
-/// Where a new store of [`World::opening`](crate::world::World::opening) stands.
+/// Where a new store of [`TestEnv::opening`](crate::test_env::TestEnv::opening) stands.
 pub(super) fn genesis() -> Head {
     Head {
         store: StoreId::from_bytes([7; 16]),

@@ -1,13 +1,13 @@
-//! What random scripts came to. Scripts that never reach a state prove nothing about it.
+//! What random scripts covered. Scripts that never reach a state prove nothing about it.
 
 use std::collections::BTreeMap;
 
 use super::call::{Answer, Refusal};
 use super::operation::Operation;
 
-/// How often each operation came to what.
+/// How often each operation had which outcome.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct Coverage {
     outcomes: BTreeMap<(Operation, String), u64>,
     /// How often a route was primary although an older one could be.
     late_primaries: u64,
@@ -80,11 +80,11 @@ const REFUSALS: &[(Operation, &[&str])] = {
     ]
 };
 
-/// Fewer scripts than this need not have reached everything. As many run on a durable backend
-/// unless less is asked for, so that a script which proves nothing is noticed there, too.
+/// Fewer scripts than this need not cover everything. This many run on a durable backend by
+/// default, so that a lack of coverage is noticed there, too.
 const ENOUGH: u32 = 500;
 
-impl Tally {
+impl Coverage {
     pub(super) fn count(
         &mut self,
         operation: Operation,
@@ -103,7 +103,7 @@ impl Tally {
         self.late_primaries += 1;
     }
 
-    /// Everything that has to occur in so many scripts and did not.
+    /// What has to occur in this many scripts and did not.
     pub(super) fn missing(&self, scripts: u32) -> Vec<String> {
         if scripts < ENOUGH {
             return Vec::new();

@@ -11,7 +11,7 @@ use ghostwire_store_core::state::State;
 use super::oracle::{AuditLine, Oracle, audit_line, by_key};
 use crate::fixtures::{Opened, all_points, point, range, whole_trail};
 
-pub(super) struct Survivor {
+pub(super) struct Recovered {
     pub(super) state: State,
     pub(super) images: BTreeMap<(Table, RowKey), Image>,
     pub(super) audit: BTreeMap<AuditLine, usize>,
@@ -19,8 +19,8 @@ pub(super) struct Survivor {
     pub(super) digest: Digest,
 }
 
-impl Survivor {
-    /// Reads everything. What was rebuilt has to be what is stored, and to hang together.
+impl Recovered {
+    /// Reads everything. The rebuilt state has to match the stored rows, and be consistent.
     pub(super) async fn of(store: &Opened) -> Self {
         store.verify().await.expect("nothing is wrong with what was rebuilt");
         let view = store.view();
