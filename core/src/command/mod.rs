@@ -91,7 +91,7 @@ pub struct Submission {
 }
 
 impl Submission {
-    /// When it happens, behind a commit of that time.
+    /// When it happens, after a commit of that time.
     pub(crate) fn effective_time(&self, last: Timestamp) -> Timestamp {
         match &self.command {
             Command::Clock(ClockCommand::Repair { .. }) => self.at,

@@ -10,7 +10,7 @@ use crate::domain::NodeId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Part {
-    /// Only the nodes behind this one. Commands that remove what they have dealt with need no
+    /// Only the nodes after this one. Commands that remove what they have dealt with need no
     /// place to go on from.
     pub after: Option<NodeId>,
     /// The part ends once its rows take about so many bytes of a block; it has one entity at least.

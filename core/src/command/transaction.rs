@@ -70,7 +70,7 @@ impl Transaction {
         self.checked()
     }
 
-    /// Adds a command behind those added before.
+    /// Adds a command after those added before.
     ///
     /// # Errors
     /// `InvalidArgument` above [`MAX_STEPS`], and for a transaction within a transaction.

@@ -105,9 +105,9 @@ impl BlockBuilder {
         Sizes { changes: self.changes.len(), audit: self.audit.len() }
     }
 
-    /// The lines of the audit trail so far.
+    /// The audit entries so far.
     #[must_use]
-    pub fn audit_lines(&self) -> &[AuditEntry] {
+    pub fn audit_entries(&self) -> &[AuditEntry] {
         &self.entries
     }
 

@@ -98,7 +98,7 @@ impl<'de, const BYTES: usize> Deserialize<'de> for Hex<BYTES> {
     }
 }
 
-/// A line behind the first.
+/// A line after the first.
 pub(super) enum Line {
     Item(Item),
     End(Trailer),

@@ -122,7 +122,7 @@ impl<R: io::BufRead> Reader<R> {
         Ok(header)
     }
 
-    /// The next item, or `None` behind a last line that is right.
+    /// The next item, or `None` after a last line that is right.
     fn advance(&mut self) -> Result<Option<Item>> {
         if !self.read_line()? {
             return Err(truncated());
@@ -137,7 +137,7 @@ impl<R: io::BufRead> Reader<R> {
             Line::End(trailer) => {
                 let summary = self.checked(trailer.into())?;
                 if self.read_line()? {
-                    return Err(Error::corrupt("there is more behind the last line"));
+                    return Err(Error::corrupt("there is more after the last line"));
                 }
                 self.summary = Some(summary);
                 Ok(None)

@@ -239,7 +239,7 @@ fn lines_that_are_missing_or_too_many_are_noticed() {
     let error = refused([lines[0], lines[2], lines[1], lines[3]].concat().as_bytes());
     assert!(error.contains("SHA-256") && error.contains("line=4"), "{error}");
     let error = refused((text.clone() + lines[1]).as_bytes());
-    assert!(error.contains("behind the last line") && error.contains("line=5"), "{error}");
+    assert!(error.contains("after the last line") && error.contains("line=5"), "{error}");
 }
 
 #[test]

@@ -32,7 +32,7 @@ pub enum KeyKind {
     OptionalId,
     /// A number of 0 to `i64::MAX`: 8 bytes, big-endian.
     Integer,
-    /// Text without NUL, and a NUL behind it.
+    /// Text without NUL, and a NUL after it.
     Text,
 }
 

@@ -114,7 +114,7 @@ impl<'a> RowReader<'a> {
         self.version
     }
 
-    /// The next column, or `None` behind the last.
+    /// The next column, or `None` after the last.
     ///
     /// # Errors
     /// `Corrupt` for an unknown tag, a length beyond the end, or invalid UTF-8.

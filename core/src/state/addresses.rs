@@ -83,7 +83,7 @@ impl Addresses {
             if let Some((_, end)) = here.or_else(|| self.run_before(family, candidate))
                 && end >= candidate
             {
-                // Runs do not touch, so what is behind one is free.
+                // Runs do not touch, so what is after one is free.
                 candidate = end.checked_add(1)?;
             }
             if candidate > last {
@@ -136,7 +136,7 @@ impl Addresses {
         }
     }
 
-    /// Takes the address, also from a node that has it still: until the blocks behind them are
+    /// Takes the address, also from a node that has it still: until the blocks after them are
     /// replayed, rows may be of different moments.
     fn take(&mut self, address: IpAddr, node: NodeId) {
         let (family, number) = to_number(address);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::listing::{Listing, behind, owned};
+use super::listing::{Listing, after, owned};
 use super::{Map, Set};
 use crate::domain::{Id, Page, PageRequest};
 use crate::entity::StateEntity;
@@ -99,9 +99,9 @@ impl<E: StateEntity, I> Collection<E, I> {
         self.by_id.get_max().map(|(_, last)| last)
     }
 
-    /// Those behind an id; all of them behind none.
-    pub(super) fn behind(&self, id: Option<E::Id>) -> impl Iterator<Item = &Arc<E>> {
-        self.by_id.range(behind(id.as_ref())).map(|(_, entity)| entity)
+    /// Those after an id; all of them after none.
+    pub(super) fn after(&self, id: Option<E::Id>) -> impl Iterator<Item = &Arc<E>> {
+        self.by_id.range(after(id.as_ref())).map(|(_, entity)| entity)
     }
 
     /// Those before an id, the last one first; all of them before none.
@@ -118,7 +118,7 @@ impl<E: StateEntity, I> Collection<E, I> {
         matches: impl Fn(&E) -> bool,
     ) -> Result<Page<Arc<E>>> {
         let listing = Listing::new(E::KIND, filter);
-        let found = self.behind(listing.start(request)?).filter(|entity| matches(entity));
+        let found = self.after(listing.start(request)?).filter(|entity| matches(entity));
         Ok(listing.take(request, found.cloned(), |entity| entity.id()))
     }
 

@@ -13,7 +13,7 @@ use crate::error::{Entity, Error, ErrorKind, Result};
 
 pub use crate::entity::{Handle, Reply};
 
-/// When a command happens, who sent it, and what the ids of its audit lines are made of.
+/// When a command happens, who sent it, and what the ids of its audit entries are made of.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
     /// The effective time.
@@ -158,8 +158,8 @@ impl Draft {
     }
 
     /// Carries out what was decided on the draft.
-    pub(super) fn carry_out(&mut self, decision: &mut Decision) {
-        self.kinds.extend(self.state.carry_out(decision));
+    pub(super) fn apply(&mut self, decision: &mut Decision) {
+        self.kinds.extend(self.state.apply(decision));
         self.changes.append(&mut decision.changes);
     }
 
@@ -174,7 +174,7 @@ impl Draft {
 impl State {
     /// Carries out a decision, which must have been made on this very state. Gives what each of its
     /// changes did, in their order.
-    pub fn carry_out(&mut self, decision: &mut Decision) -> ChangeKinds {
+    pub fn apply(&mut self, decision: &mut Decision) -> ChangeKinds {
         match decision.drafted.take() {
             Some(drafted) => {
                 let Drafted { state: State { serial, hash, .. }, .. } = drafted.as_ref();

@@ -1,4 +1,4 @@
-//! The one way of a command: decide, carry out, put into a block.
+//! The one way of a command: decide it, evolve the state, encode into a block.
 
 use super::State;
 use super::decision::{Change, Context, Reply};
@@ -8,8 +8,8 @@ use crate::domain::{AuditEntry, AuditId, Text, Timestamp};
 use crate::error::Result;
 
 impl State {
-    /// Decides `command`, carries out what it changes, and adds its rows and its lines of the audit
-    /// trail to `block`. A refused command leaves no trace in either.
+    /// Decides `command`, applies what it changes, and adds its rows and audit entries to `block`. A
+    /// refused command leaves no trace in either.
     ///
     /// The serial stays: several commands may share a block, and [`State::advance`] ends it.
     ///
@@ -23,7 +23,7 @@ impl State {
     ) -> Result<Reply> {
         let mut decision = self.decide(command, context)?;
         let notes = std::mem::take(&mut decision.audit).into_iter().enumerate();
-        let lines = notes.map(|(index, note)| {
+        let entries = notes.map(|(index, note)| {
             Ok(AuditEntry {
                 id: audit_id(context.now, context.seed, index),
                 at: context.now,
@@ -33,10 +33,10 @@ impl State {
                 subject: Text::new(note.subject)?,
             })
         });
-        let lines = lines.collect::<Result<Vec<_>>>()?;
+        let entries = entries.collect::<Result<Vec<_>>>()?;
         // Nothing may fail from here on.
-        lines.into_iter().for_each(|line| block.audit(line));
-        let kinds = self.carry_out(&mut decision);
+        entries.into_iter().for_each(|entry| block.audit(entry));
+        let kinds = self.apply(&mut decision);
         for (change, kind) in decision.changes.into_iter().zip(kinds) {
             match change {
                 Change::Put(image) => image.put_into(block, kind),
@@ -47,7 +47,7 @@ impl State {
     }
 }
 
-/// Distinct for each line of a command.
+/// Distinct for each audit entry of a command.
 fn audit_id(now: Timestamp, seed: [u8; 10], index: usize) -> AuditId {
     let mut random = seed;
     let index = (index as u32).to_be_bytes();

@@ -20,7 +20,7 @@ impl Listing {
         Self { fingerprint: fingerprint(&[entity.name().as_bytes(), &filter]) }
     }
 
-    /// Where a page begins: behind the cursor's position, if there is one.
+    /// Where a page begins: after the cursor's position, if there is one.
     pub(super) fn start<K: Position>(&self, request: &PageRequest) -> Result<Option<K>> {
         let Some(cursor) = &request.cursor else { return Ok(None) };
         let position = cursor.position_for(self.fingerprint)?;
@@ -36,7 +36,7 @@ impl Listing {
         Cursor::new(self.fingerprint, &position.to_position()).unwrap()
     }
 
-    /// Takes a page from `items`, which begin behind the cursor.
+    /// Takes a page from `items`, which begin after the cursor.
     pub(super) fn take<K: Position, T>(
         &self,
         request: &PageRequest,
@@ -86,7 +86,7 @@ impl Position for (crate::domain::Prefix, crate::domain::RouteId) {
     }
 }
 
-/// What belongs to `owner` in an index by owner and id: the range behind a position, or all of it.
+/// What belongs to `owner` in an index by owner and id: the range after a position, or all of it.
 pub(super) fn owned<O: Copy, I: Id>(owner: O, start: Option<I>) -> (Bound<(O, I)>, Bound<(O, I)>) {
     let first = match start {
         Some(start) => Bound::Excluded((owner, start)),
@@ -95,7 +95,7 @@ pub(super) fn owned<O: Copy, I: Id>(owner: O, start: Option<I>) -> (Bound<(O, I)
     (first, Bound::Included((owner, I::from_bytes([0xff; 16]))))
 }
 
-/// The range behind a position, or everything.
-pub(super) fn behind<K: Clone>(start: Option<&K>) -> (Bound<K>, Bound<K>) {
+/// The range after a position, or everything.
+pub(super) fn after<K: Clone>(start: Option<&K>) -> (Bound<K>, Bound<K>) {
     (start.map_or(Bound::Unbounded, |key| Bound::Excluded(key.clone())), Bound::Unbounded)
 }

@@ -118,7 +118,7 @@ fn disconnect_all(state: &State, part: Part) -> Decision {
     let mut scales = Scales::of(part);
     let (mut count, mut last, mut ended) = (0, part.after, None);
     let mut prefixes = Vec::new();
-    for old in state.presence().behind(part.after).filter(|presence| presence.online) {
+    for old in state.presence().after(part.after).filter(|presence| presence.online) {
         if scales.are_full() {
             ended = Some(last);
             break;

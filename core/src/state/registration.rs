@@ -137,7 +137,7 @@ fn admit(
     Ok(node)
 }
 
-/// The label derived from the hostname; if it is taken, with some of the id's random digits behind
+/// The label derived from the hostname; if it is taken, with some of the id's random digits after
 /// it, which keeps the search short however many nodes report one name.
 fn free_label(state: &State, registration: &Registration, id: NodeId) -> Result<DnsLabel> {
     let nodes = state.nodes();

@@ -30,7 +30,7 @@ pub(crate) fn decide(
             .state
             .decide(command, context)
             .map_err(|error| error.with("step", step).with("command", command.name()))?;
-        draft.carry_out(&mut part);
+        draft.apply(&mut part);
         audit.extend(part.audit);
         replies.push(part.reply);
     }

@@ -1,6 +1,6 @@
 //! Nodes: keys, labels, owners, expiry.
 
-mod places;
+mod slots;
 mod table;
 
 use std::collections::BTreeSet;
@@ -39,10 +39,10 @@ impl State {
         let start: Option<NodeId> = listing.start(page)?;
         let candidates: Box<dyn Iterator<Item = &Arc<Node>>> = match filter.user {
             Some(user) => {
-                let ids = self.nodes().of_user_behind(user, start);
+                let ids = self.nodes().of_user_after(user, start);
                 Box::new(ids.filter_map(|id| self.nodes().get(id)))
             }
-            None => Box::new(self.nodes().behind(start)),
+            None => Box::new(self.nodes().after(start)),
         };
         let matching = candidates.filter(|node| {
             filter.tag.as_ref().is_none_or(|tag| node.tags.contains(tag))
@@ -272,7 +272,7 @@ fn backfill(state: &State, part: Part, context: &Context<'_>) -> Result<Decision
     let mut draft = Draft::of(state);
     let mut scales = Scales::of(part);
     let mut filled = Vec::new();
-    let mut lacking = state.nodes().behind(part.after).filter(lacks);
+    let mut lacking = state.nodes().after(part.after).filter(lacks);
     for old in lacking.by_ref() {
         let mut node = Node::clone(old);
         draft.state.addresses.fill(&mut node, &network)?;
@@ -447,7 +447,7 @@ mod tests {
             );
             assert_eq!(*other.unwrap_err().kind(), ErrorKind::InvalidArgument);
             page = PageRequest::after(page.limit, cursor);
-            // The last one seen goes, and a new one comes behind all others.
+            // The last one seen goes, and a new one comes after all others.
             world.run(NodeCommand::Delete { id: *seen.last().unwrap() }).unwrap();
             world.register(alice.id, 100 + round).unwrap();
         }

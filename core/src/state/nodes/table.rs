@@ -3,11 +3,11 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
-use super::places::{Place, Places};
+use super::slots::{Slot, Slots};
 use crate::domain::{DnsLabel, MachineKey, Node, NodeId, NodeKey, Timestamp, UserId};
 use crate::error::{Entity, Error, Result};
 use crate::state::collection::update_set;
-use crate::state::listing::{behind, owned};
+use crate::state::listing::{after, owned};
 use crate::state::loading::at_once;
 use crate::state::unique::UniqueIndex;
 use crate::state::{Map, Set};
@@ -15,13 +15,13 @@ use crate::state::{Map, Set};
 /// All nodes.
 #[derive(Clone, Default, Debug)]
 pub struct Nodes {
-    places: Places,
+    slots: Slots,
     /// In the order of ids, for listings.
-    ordered: Map<NodeId, Place>,
-    by_id: UniqueIndex<Place>,
-    by_machine_key: UniqueIndex<Place>,
-    by_node_key: UniqueIndex<Place>,
-    by_label: UniqueIndex<Place>,
+    ordered: Map<NodeId, Slot>,
+    by_id: UniqueIndex<Slot>,
+    by_machine_key: UniqueIndex<Slot>,
+    by_node_key: UniqueIndex<Slot>,
+    by_label: UniqueIndex<Slot>,
     by_user: Set<(UserId, NodeId)>,
     by_expiry: Set<(Timestamp, NodeId)>,
     ephemeral: Set<NodeId>,
@@ -31,42 +31,42 @@ impl Nodes {
     /// The node with this id.
     #[must_use]
     pub fn get(&self, id: NodeId) -> Option<&Arc<Node>> {
-        self.by_id.find(&id, |place| self.places.get(place).filter(|node| node.id == id))
+        self.by_id.find(&id, |slot| self.slots.get(slot).filter(|node| node.id == id))
     }
 
-    fn place_of(&self, id: NodeId) -> Option<Place> {
-        let is_there = |place| self.places.get(place).filter(|node| node.id == id).map(|_| place);
+    fn slot_of(&self, id: NodeId) -> Option<Slot> {
+        let is_there = |slot| self.slots.get(slot).filter(|node| node.id == id).map(|_| slot);
         self.by_id.find(&id, is_there)
     }
 
     /// The node of this machine.
     #[must_use]
     pub fn by_machine_key(&self, key: &MachineKey) -> Option<&Arc<Node>> {
-        let held = |place| self.places.get(place).filter(|node| node.machine_key == *key);
+        let held = |slot| self.slots.get(slot).filter(|node| node.machine_key == *key);
         self.by_machine_key.find(key, held)
     }
 
     /// The node with this WireGuard key.
     #[must_use]
     pub fn by_node_key(&self, key: &NodeKey) -> Option<&Arc<Node>> {
-        let held = |place| self.places.get(place).filter(|node| node.node_key == *key);
+        let held = |slot| self.slots.get(slot).filter(|node| node.node_key == *key);
         self.by_node_key.find(key, held)
     }
 
     /// The node with this DNS label.
     #[must_use]
     pub fn by_label(&self, label: &DnsLabel) -> Option<&Arc<Node>> {
-        let held = |place| self.places.get(place).filter(|node| node.label == *label);
+        let held = |slot| self.slots.get(slot).filter(|node| node.label == *label);
         self.by_label.find(label, held)
     }
 
     /// The ids of a user's nodes, in the order of creation.
     pub fn of_user(&self, user: UserId) -> impl Iterator<Item = NodeId> + '_ {
-        self.of_user_behind(user, None)
+        self.of_user_after(user, None)
     }
 
-    /// A user's nodes behind this one, by id; all of them behind none.
-    pub(in crate::state) fn of_user_behind(
+    /// A user's nodes after this one, by id; all of them after none.
+    pub(in crate::state) fn of_user_after(
         &self,
         user: UserId,
         start: Option<NodeId>,
@@ -91,15 +91,15 @@ impl Nodes {
 
     /// All nodes by id, which is the order of creation.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Node>> {
-        self.places.each(self.ordered.values())
+        self.slots.each(self.ordered.values())
     }
 
-    /// The nodes behind this one, by id; all of them behind none.
-    pub(in crate::state) fn behind(
+    /// The nodes after this one, by id; all of them after none.
+    pub(in crate::state) fn after(
         &self,
         start: Option<NodeId>,
     ) -> impl Iterator<Item = &Arc<Node>> {
-        self.places.each(self.ordered.range(behind(start.as_ref())).map(|(_, place)| place))
+        self.slots.each(self.ordered.range(after(start.as_ref())).map(|(_, slot)| slot))
     }
 
     /// The ephemeral nodes, by id.
@@ -122,22 +122,22 @@ impl Nodes {
     /// These nodes, which are in the order of their ids. Their indexes are built at once, on several
     /// threads.
     pub(in crate::state) fn of(nodes: &[Arc<Node>]) -> Result<Self> {
-        let placed = || (0..).zip(nodes);
+        let numbered = || (0..).zip(nodes);
         let keys = || {
-            let machine_keys = placed().map(|(place, node)| (&node.machine_key, place));
-            let node_keys = placed().map(|(place, node)| (&node.node_key, place));
+            let machine_keys = numbered().map(|(slot, node)| (&node.machine_key, slot));
+            let node_keys = numbered().map(|(slot, node)| (&node.node_key, slot));
             (UniqueIndex::of(machine_keys), UniqueIndex::of(node_keys))
         };
         let names = || {
-            let by_id = UniqueIndex::of(placed().map(|(place, node)| (&node.id, place)));
-            let by_label = UniqueIndex::of(placed().map(|(place, node)| (&node.label, place)));
+            let by_id = UniqueIndex::of(numbered().map(|(slot, node)| (&node.id, slot)));
+            let by_label = UniqueIndex::of(numbered().map(|(slot, node)| (&node.label, slot)));
             (by_id, by_label)
         };
         let rest = || {
             let mut table = Self::default();
             for node in nodes {
-                let place = table.places.insert(node.clone());
-                table.ordered.insert(node.id, place);
+                let slot = table.slots.insert(node.clone());
+                table.ordered.insert(node.id, slot);
                 table.update_sets(None, Some(node));
             }
             table
@@ -164,37 +164,37 @@ impl Nodes {
 
     /// Puts a node in. Gives the one that it replaces.
     pub(crate) fn put(&mut self, node: Arc<Node>) -> Option<Arc<Node>> {
-        let (place, old) = match self.place_of(node.id) {
-            Some(place) => (place, self.places.replace(place, node.clone())),
-            None => (self.places.insert(node.clone()), None),
+        let (slot, old) = match self.slot_of(node.id) {
+            Some(slot) => (slot, self.slots.replace(slot, node.clone())),
+            None => (self.slots.insert(node.clone()), None),
         };
         if old.is_none() {
-            self.ordered.insert(node.id, place);
-            self.by_id.insert(&node.id, place);
+            self.ordered.insert(node.id, slot);
+            self.by_id.insert(&node.id, slot);
         }
-        self.update_unique(place, old.as_deref(), Some(&node));
+        self.update_unique(slot, old.as_deref(), Some(&node));
         self.update_sets(old.as_deref(), Some(&node));
         old
     }
 
     /// Takes a node out.
     pub(crate) fn remove(&mut self, id: NodeId) -> Option<Arc<Node>> {
-        let place = self.place_of(id)?;
-        let old = self.places.remove(place)?;
+        let slot = self.slot_of(id)?;
+        let old = self.slots.remove(slot)?;
         self.ordered.remove(&id);
-        self.by_id.remove(&id, place);
-        self.update_unique(place, Some(&old), None);
+        self.by_id.remove(&id, slot);
+        self.update_unique(slot, Some(&old), None);
         self.update_sets(Some(&old), None);
         Some(old)
     }
 
     /// Brings up to date what finds at most one node.
-    fn update_unique(&mut self, place: Place, old: Option<&Node>, new: Option<&Node>) {
+    fn update_unique(&mut self, slot: Slot, old: Option<&Node>, new: Option<&Node>) {
         let machine_keys = (old.map(|node| &node.machine_key), new.map(|node| &node.machine_key));
-        self.by_machine_key.update(place, machine_keys.0, machine_keys.1);
+        self.by_machine_key.update(slot, machine_keys.0, machine_keys.1);
         let node_keys = (old.map(|node| &node.node_key), new.map(|node| &node.node_key));
-        self.by_node_key.update(place, node_keys.0, node_keys.1);
-        self.by_label.update(place, old.map(|node| &node.label), new.map(|node| &node.label));
+        self.by_node_key.update(slot, node_keys.0, node_keys.1);
+        self.by_label.update(slot, old.map(|node| &node.label), new.map(|node| &node.label));
     }
 
     /// Brings up to date what finds more than one.

@@ -35,7 +35,7 @@ struct Level {
 /// The bits of an address or a prefix that are still to be gone through.
 #[derive(Clone, Copy)]
 struct Steps {
-    /// From the first bit on; zero behind the last.
+    /// From the first bit on; zero after the last.
     bits: u128,
     length: u8,
 }

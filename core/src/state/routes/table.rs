@@ -7,7 +7,7 @@ use super::primaries::Primaries;
 use crate::domain::{NodeId, Page, PageRequest, Prefix, Route, RouteFilter, RouteId, Timestamp};
 use crate::error::{Entity, Result};
 use crate::state::collection::{Collection, Index, update_set};
-use crate::state::listing::{Listing, behind, owned};
+use crate::state::listing::{Listing, after, owned};
 use crate::state::{Map, Set};
 
 /// All routes.
@@ -28,12 +28,12 @@ pub struct RouteIndex {
 
 impl Index<Route> for RouteIndex {
     fn update(&mut self, id: RouteId, old: Option<&Route>, new: Option<&Arc<Route>>) {
-        let place = |route: &Route| (route.node, route.prefix);
-        let key = |route: &Route| (route.prefix, id);
-        update_set(&mut self.by_prefix, old.map(key), new.map(|new| key(new)));
+        let by_node = |route: &Route| (route.node, route.prefix);
+        let by_prefix = |route: &Route| (route.prefix, id);
+        update_set(&mut self.by_prefix, old.map(by_prefix), new.map(|new| by_prefix(new)));
         if let Some(old) = old {
-            if new.is_none_or(|new| place(new) != place(old)) {
-                self.by_node.remove(&place(old));
+            if new.is_none_or(|new| by_node(new) != by_node(old)) {
+                self.by_node.remove(&by_node(old));
             }
             if old.carries_traffic() && new.is_none_or(|new| !new.carries_traffic()) {
                 self.carrying.remove(&id);
@@ -43,7 +43,7 @@ impl Index<Route> for RouteIndex {
             }
         }
         if let Some(new) = new {
-            self.by_node.insert(place(new), new.clone());
+            self.by_node.insert(by_node(new), new.clone());
             if new.carries_traffic() {
                 self.carrying.insert(id, new.clone());
             }
@@ -77,10 +77,10 @@ impl Routes {
 
     /// All routes for exactly this prefix, by id.
     pub fn of_prefix(&self, prefix: Prefix) -> impl Iterator<Item = &Arc<Route>> + '_ {
-        self.of_prefix_behind(prefix, None)
+        self.of_prefix_after(prefix, None)
     }
 
-    fn of_prefix_behind(
+    fn of_prefix_after(
         &self,
         prefix: Prefix,
         start: Option<RouteId>,
@@ -133,10 +133,10 @@ impl Routes {
             },
             (None, Some(prefix)) => {
                 let start = start.filter(|(of, _)| *of == prefix).map(|(_, id)| id);
-                Box::new(self.of_prefix_behind(prefix, start))
+                Box::new(self.of_prefix_after(prefix, start))
             }
             (None, None) => {
-                let ids = self.index.by_prefix.range(behind(start.as_ref()));
+                let ids = self.index.by_prefix.range(after(start.as_ref()));
                 Box::new(ids.filter_map(|(_, id)| self.get(*id)))
             }
         };

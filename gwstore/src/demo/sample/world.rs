@@ -54,9 +54,9 @@ impl World {
         let context = Context { now: self.now, actor: &actor, seed: [0; 10] };
         let mut block = BlockBuilder::default();
         let reply = self.state.execute(&command.into(), &context, &mut block)?;
-        for line in block.audit_lines() {
-            let id = AuditId::time_ordered(line.at, self.draw()?);
-            self.audit.push(AuditEntry { id, ..line.clone() });
+        for entry in block.audit_entries() {
+            let id = AuditId::time_ordered(entry.at, self.draw()?);
+            self.audit.push(AuditEntry { id, ..entry.clone() });
         }
         self.pass(Duration::from_millis(3_517));
         Ok(reply)
