@@ -311,17 +311,17 @@ pub struct Compacted {
 /// What a backend did since it was opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct BackendCounters {
-    /// Commits stored.
+    /// Commits that were stored, those without a block included.
     pub commits: u64,
     /// Commits refused or failed.
     pub failed_commits: u64,
-    /// Blocks stored.
+    /// Blocks that those commits brought.
     pub blocks: u64,
     /// Bytes of those blocks.
     pub block_bytes: u64,
     /// Rows written to tables.
     pub rows: u64,
-    /// Scans answered.
+    /// Calls of `scan` that were answered.
     pub scans: u64,
 }
 

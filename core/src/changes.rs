@@ -47,7 +47,7 @@ impl CommitChanges {
 pub struct EntityChange {
     /// The kind of entity.
     pub entity: Entity,
-    /// Its id.
+    /// The identifier of the entity.
     pub handle: Handle,
     /// What happened to it.
     pub kind: ChangeKind,

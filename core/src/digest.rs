@@ -26,7 +26,7 @@ const BUCKETS: usize = 256;
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// The bytes.
+    /// The 32 bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0

@@ -19,7 +19,7 @@ pub enum ErrorKind {
     NotFound,
     /// A uniqueness rule would be broken; `constraint` names the rule, for example `node_key`.
     AlreadyExists {
-        /// Which rule.
+        /// The name of the uniqueness rule, such as `node_key`.
         constraint: &'static str,
     },
     /// A precondition (an expected version, revision or serial) no longer holds: read again, retry.

@@ -10,7 +10,7 @@ use crate::state::State;
 /// A node, and whether it can be reached.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    /// The node.
+    /// The node, with its keys and addresses.
     pub node: Arc<Node>,
     /// Its presence; `None` if it was never heard of.
     pub presence: Option<Arc<Presence>>,

@@ -148,7 +148,7 @@ impl Answer {
 pub struct Progress {
     /// Durable commits.
     pub groups: u64,
-    /// Completed checkpoints.
+    /// Checkpoints that were completed since the store was opened.
     pub checkpoints: u64,
     /// Rows that wait to be folded.
     pub debt: u64,

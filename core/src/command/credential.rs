@@ -18,7 +18,7 @@ commands! {
         TOUCH = "api_key.touch" Touch { id: ApiKeyId },
         /// Replace the hash, if it is still the one that was verified.
         REHASH = "api_key.rehash" Rehash { id: ApiKeyId, from: SecretHash, to: SecretHash },
-        /// Removal.
+        /// Removes it; `NotFound` if it is not there.
         DELETE = "api_key.delete" Delete { id: ApiKeyId },
     }
 

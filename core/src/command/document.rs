@@ -29,7 +29,7 @@ commands! {
         CREATE = "dns_record.create" Create { id: DnsRecordId, record: NewDnsRecord },
         /// A change to a record; with `expected`, only if that is still its revision.
         UPDATE = "dns_record.update" Update { id: DnsRecordId, patch: DnsRecordPatch, expected: Option<Revision> },
-        /// Removal.
+        /// Removes it; `NotFound` if it is not there.
         DELETE = "dns_record.delete" Delete { id: DnsRecordId },
     }
 

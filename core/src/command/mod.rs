@@ -82,11 +82,11 @@ pub struct Submission {
     /// The caller's clock. The effective time is never before the previous block's, but for
     /// [`ClockCommand::Repair`].
     pub at: Timestamp,
-    /// Who.
+    /// Whom the audit trail names for it.
     pub actor: ActorName,
     /// Random; identifiers of audit entries come from it.
     pub seed: [u8; 10],
-    /// What.
+    /// The write itself.
     pub command: Command,
 }
 

@@ -26,7 +26,7 @@ impl DerpRegionId {
             .ok_or_else(|| Error::invalid("the number of a DERP region must be 1 to 65535"))
     }
 
-    /// The number.
+    /// As a plain integer.
     #[must_use]
     pub const fn get(self) -> u16 {
         self.0.get()

@@ -13,7 +13,7 @@ pub struct DnsRecord {
     pub id: DnsRecordId,
     /// The name it answers for.
     pub name: DnsName,
-    /// Its type.
+    /// A, AAAA, CNAME or TXT.
     pub kind: DnsRecordKind,
     /// Its data in presentation form.
     pub value: Text<1024>,
@@ -44,7 +44,7 @@ pub enum DnsRecordKind {
 pub struct NewDnsRecord {
     /// The name it answers for.
     pub name: DnsName,
-    /// Its type.
+    /// A, AAAA, CNAME or TXT.
     pub kind: DnsRecordKind,
     /// Its data; an address for `A` and `AAAA`, a DNS name for `CNAME`, any text for `TXT`.
     pub value: Text<1024>,
@@ -56,7 +56,7 @@ pub struct NewDnsRecord {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DnsRecordPatch {
-    /// New data.
+    /// New data; it has to fit the record's kind.
     pub value: Change<Text<1024>>,
     /// New time to live.
     pub ttl: Patch<u32>,

@@ -34,7 +34,7 @@ impl HostInfo {
         Self(object)
     }
 
-    /// The object.
+    /// The JSON object, as the client sent it.
     #[must_use]
     pub fn object(&self) -> &JsonObject {
         &self.0

@@ -95,7 +95,7 @@ impl SessionNumber {
         Ok(Self(value))
     }
 
-    /// The number.
+    /// As a plain integer.
     #[must_use]
     pub fn get(self) -> u64 {
         self.0
@@ -126,7 +126,7 @@ impl std::fmt::Display for SessionNumber {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Presence {
-    /// Whose presence.
+    /// The node that is or is not connected.
     pub node: NodeId,
     /// The newest control connection.
     pub session: SessionNumber,
@@ -190,7 +190,7 @@ pub enum Admission {
     PreAuthKey(PreAuthKeyId),
     /// A user who signed in.
     User {
-        /// The owner.
+        /// The user who owns the node from then on.
         user: UserId,
         /// `Oidc` or `Cli`.
         method: RegisterMethod,

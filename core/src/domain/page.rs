@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 pub struct Limit(u16);
 
 impl Limit {
-    /// One item.
+    /// The smallest page, of one item.
     pub const MIN: Self = Self(1);
 
     /// 1000 items.

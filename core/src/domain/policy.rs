@@ -27,7 +27,7 @@ impl PolicyVersion {
         Ok(Self(value))
     }
 
-    /// The number.
+    /// As a plain integer.
     #[must_use]
     pub fn get(self) -> u64 {
         self.0
@@ -61,7 +61,7 @@ impl fmt::Display for PolicyVersion {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
-    /// Which version.
+    /// Its number; versions count from 1.
     pub version: PolicyVersion,
     /// The policy as it was written, byte for byte.
     pub document: DocumentText,

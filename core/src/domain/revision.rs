@@ -30,7 +30,7 @@ impl Revision {
         Ok(Self(value))
     }
 
-    /// The number.
+    /// As a plain integer.
     #[must_use]
     pub fn get(self) -> u64 {
         self.0

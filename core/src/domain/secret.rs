@@ -60,7 +60,7 @@ impl fmt::Debug for Secret {
 pub enum SecretScheme {
     /// HMAC-SHA-256 under a key that is kept outside the database.
     Hmac {
-        /// Which key.
+        /// Tells which hash key it was made with.
         key_id: [u8; 4],
     },
     /// bcrypt, imported from Headscale.

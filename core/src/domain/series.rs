@@ -22,7 +22,7 @@ impl Sample {
         Ok(Self(value + 0.0))
     }
 
-    /// The number.
+    /// The value; it is finite.
     #[must_use]
     pub fn get(self) -> f64 {
         self.0
@@ -101,9 +101,9 @@ pub struct Aggregate {
     pub from: Timestamp,
     /// How many points; never 0.
     pub count: u64,
-    /// Smallest value.
+    /// The smallest of the values.
     pub min: f64,
-    /// Largest value.
+    /// The largest of the values.
     pub max: f64,
     /// Sum of the values, added in the order of (node, metric, time). Once it is beyond what an
     /// `f64` holds (about 1.8e308) it is infinite and stays so; it is never NaN. In JSON an
@@ -157,6 +157,6 @@ pub struct AuditQuery {
     pub entity: Option<Entity>,
     /// Only this one.
     pub subject: Option<Text<255>>,
-    /// Newest first.
+    /// Whether the newest entry comes first; otherwise the oldest does.
     pub newest_first: bool,
 }

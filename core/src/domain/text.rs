@@ -50,7 +50,7 @@ impl<const MAX: usize> Text<MAX> {
         Ok(Self(text.into()))
     }
 
-    /// The text.
+    /// The text, as it was given and is stored.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -45,7 +45,7 @@ pub enum Identity {
     Local {},
     /// Signed in through an OpenID Connect provider; (provider, subject) is unique.
     Oidc {
-        /// The issuer.
+        /// The identity provider: the issuer of its tokens.
         provider: Text<255>,
         /// The issuer's identifier of the person (the `sub` claim).
         subject: Text<255>,
@@ -86,7 +86,7 @@ impl NewUser {
 /// What an identity provider says about a person at sign-in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OidcProfile {
-    /// The issuer.
+    /// The identity provider: the issuer of its tokens.
     pub provider: Text<255>,
     /// The issuer's identifier of the person.
     pub subject: Text<255>,
@@ -104,13 +104,13 @@ pub struct OidcProfile {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct UserPatch {
-    /// New name.
+    /// New name; unique among local users.
     pub name: Change<UserName>,
     /// New display name.
     pub display_name: Patch<Text<255>>,
     /// New e-mail address.
     pub email: Patch<Email>,
-    /// New picture.
+    /// Where a picture can be had now.
     pub picture_url: Patch<Text<2048>>,
 }
 
@@ -122,6 +122,6 @@ pub struct UserFilter {
     pub name: Option<UserName>,
     /// This e-mail address.
     pub email: Option<Email>,
-    /// This provider.
+    /// Signed in through this identity provider.
     pub provider: Option<Text<255>>,
 }

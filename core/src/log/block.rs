@@ -36,7 +36,7 @@ impl Serial {
         Self(number.min(i64::MAX as u64))
     }
 
-    /// The number.
+    /// As a plain integer; 0 is before the first commit.
     #[must_use]
     pub fn get(self) -> u64 {
         self.0
@@ -107,7 +107,7 @@ pub struct RowChange {
     pub table: Table,
     /// What happened to it.
     pub kind: ChangeKind,
-    /// Its key.
+    /// The key, by whose bytes rows are ordered.
     pub key: RowKey,
     /// Its new body; `None` if and only if it is gone.
     pub body: Option<Bytes>,

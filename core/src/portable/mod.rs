@@ -40,9 +40,9 @@ pub const ORDER: [Table; Table::STATE.len()] = Table::RESTORED;
 /// One line between the first and the last.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Item {
-    /// An entity.
+    /// An entity of the state.
     Image(Image),
-    /// A measurement.
+    /// A point of a metric.
     Metric(MetricPoint),
     /// A line of the audit trail.
     Audit(AuditEntry),
@@ -76,7 +76,7 @@ pub struct Summary {
 /// A code for the SHA-256 of a file that only a holder of a hash key can make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mac {
-    /// Which key.
+    /// Tells which hash key the file was signed with.
     pub key_id: [u8; 4],
     /// HMAC-SHA-256 under that key.
     pub hmac_sha256: [u8; 32],

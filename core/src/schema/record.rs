@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 
 /// An entity that is a row of a table.
 pub trait Record: Sized {
-    /// Which table.
+    /// The table's name, key and columns.
     const SCHEMA: TableSchema;
 
     /// The row's key.
@@ -38,7 +38,7 @@ pub trait Record: Sized {
 /// How far a writer's metric batches got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WriterPosition {
-    /// Which writer.
+    /// The writer that numbers its batches.
     pub writer: WriterId,
     /// The sequence number of its last stored batch.
     pub sequence: Revision,

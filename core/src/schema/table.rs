@@ -18,7 +18,7 @@ pub enum ColumnKind {
     Real,
     /// Microseconds since the epoch.
     Time,
-    /// Text.
+    /// UTF-8, stored as it is.
     Text,
     /// A JSON document.
     Json,
@@ -31,9 +31,9 @@ pub enum ColumnKind {
 /// One column of a table's body.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Column {
-    /// Its name.
+    /// The name, also in SQL.
     pub name: &'static str,
-    /// Its type.
+    /// What its values are.
     pub kind: ColumnKind,
     /// Whether it may be null. A column that came after version 1 always may.
     pub nullable: bool,
@@ -44,16 +44,16 @@ pub struct Column {
 /// One column of a table's key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyColumn {
-    /// Its name.
+    /// The name, also in SQL.
     pub name: &'static str,
-    /// Its type.
+    /// What its values are.
     pub kind: KeyKind,
 }
 
 /// A table's shape.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TableSchema {
-    /// Which table.
+    /// The table whose shape this is.
     pub table: Table,
     /// Its key, in order.
     pub key: &'static [KeyColumn],
@@ -64,7 +64,7 @@ pub struct TableSchema {
 /// The version of a stored schema, and who may read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SchemaVersion {
-    /// The version.
+    /// The version that this step leads to.
     pub version: u32,
     /// The oldest version whose code may still open what this one writes.
     pub oldest_reader: u32,

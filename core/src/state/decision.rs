@@ -18,7 +18,7 @@ pub use crate::entity::{Handle, Reply};
 pub struct Context<'a> {
     /// The effective time.
     pub now: Timestamp,
-    /// Who.
+    /// Whom the audit trail names for it.
     pub actor: &'a ActorName,
     /// Random; only [`State::execute`] reads it.
     pub seed: [u8; 10],
@@ -42,9 +42,9 @@ pub type ChangeKinds = SmallVec<[ChangeKind; 8]>;
 /// What a command changes, what it answers, and what the audit trail says of it.
 #[derive(Debug, Clone)]
 pub struct Decision {
-    /// In order.
+    /// What changes, in the order in which it has to be carried out.
     pub changes: Changes,
-    /// The answer.
+    /// What the caller is told.
     pub reply: Reply,
     /// What to say in the audit trail; empty for what nobody administers, such as heartbeats.
     pub audit: SmallVec<[Note; 1]>,

@@ -207,7 +207,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 /// What a store is and does, for people and dashboards.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct StoreInfo {
-    /// The backend.
+    /// What the backend says about itself.
     pub backend: BackendInfo,
     /// The last durable commit.
     pub serial: Serial,
@@ -219,7 +219,7 @@ pub struct StoreInfo {
     pub rejected: u64,
     /// Commits that held them.
     pub groups: u64,
-    /// Completed checkpoints.
+    /// Checkpoints that were completed since the store was opened.
     pub checkpoints: u64,
     /// Commits whose outcome had to be found out.
     pub recoveries: u64,

@@ -20,7 +20,7 @@ pub(super) const MAX_DEPTH: usize = 16;
 pub struct FlagFile {
     /// Its path: the extension decides the format, and relative paths resolve against its directory.
     pub path: PathBuf,
-    /// Its content.
+    /// What it holds, as text.
     pub text: String,
 }
 
