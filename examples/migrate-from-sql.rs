@@ -8,7 +8,7 @@ use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
 
-use ghostwire_store::command::{Image, Restore, Restored};
+use ghostwire_store::command::{EntityRecord, Restore, Restored};
 use ghostwire_store::config::{BackendChoice, Config, LibsqlOptions};
 use ghostwire_store::domain::{
     DnsLabel, HostInfo, Hostname, Identity, Node, NodeId, RegisterMethod, Revision, TagSet,
@@ -35,10 +35,10 @@ fn user_id(created: Timestamp, old: i64) -> UserId {
     UserId::derived(created, &[b"old", b"users", old.to_string().as_bytes()])
 }
 
-fn user(row: &Row<'_>) -> Outcome<Image> {
+fn user(row: &Row<'_>) -> Outcome<EntityRecord> {
     let created_at = Timestamp::from_secs(row.get("created")?)?;
     let email: Option<String> = row.get("email")?;
-    Ok(Image::User(Arc::new(User {
+    Ok(EntityRecord::User(Arc::new(User {
         id: user_id(created_at, row.get("id")?),
         // Leaves out what does not show, and cuts what is too long.
         name: UserName::from_outside(&row.get::<_, String>("name")?)?,
@@ -52,12 +52,12 @@ fn user(row: &Row<'_>) -> Outcome<Image> {
     })))
 }
 
-fn node(row: &Row<'_>) -> Outcome<Image> {
+fn node(row: &Row<'_>) -> Outcome<EntityRecord> {
     let created_at = Timestamp::from_secs(row.get("created")?)?;
     let old: i64 = row.get("id")?;
     let owner = user_id(Timestamp::from_secs(row.get("user_created")?)?, row.get("user_id")?);
     let hostname = Hostname::from_outside(&row.get::<_, String>("name")?);
-    Ok(Image::Node(Arc::new(Node {
+    Ok(EntityRecord::Node(Arc::new(Node {
         id: NodeId::derived(created_at, &[b"old", b"nodes", old.to_string().as_bytes()]),
         user: Some(owner),
         tags: TagSet::empty(),
@@ -81,7 +81,7 @@ fn node(row: &Row<'_>) -> Outcome<Image> {
 }
 
 /// Everything, in an order in which what is referred to comes first.
-fn read_old(path: &Path) -> Outcome<Vec<Image>> {
+fn read_old(path: &Path) -> Outcome<Vec<EntityRecord>> {
     let old = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let mut images = Vec::new();
     let mut users = old.prepare("SELECT * FROM users ORDER BY id")?;

@@ -6,7 +6,7 @@ use std::error::Error;
 use ghostwire_store::Opener;
 use ghostwire_store::config::{BackendChoice, Config, LibsqlOptions};
 use ghostwire_store::domain::{
-    Admission, Change, MachineKey, NewPreAuthKey, NewUser, NodeKey, Registration, SessionNumber,
+    Admission, MachineKey, NewPreAuthKey, NewUser, NodeKey, Registration, SessionNumber, Update,
 };
 
 #[tokio::main]
@@ -33,7 +33,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let laptop = Registration::new(machine_key, node_key, "laptop".parse()?, admission);
     // Uses the key up, allocates addresses and leaves a line in the audit trail: all or nothing.
     let node = store.nodes().register(laptop).await?;
-    store.presence().connect(node.id, SessionNumber::new(1)?, Change::Keep).await?;
+    store.presence().connect(node.id, SessionNumber::new(1)?, Update::Keep).await?;
 
     // Reads are plain functions on a snapshot: no await, no lock, no disk.
     let view = store.view();

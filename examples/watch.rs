@@ -8,11 +8,11 @@ use std::error::Error;
 use std::net::Ipv4Addr;
 
 use futures_util::StreamExt;
-use ghostwire_store::changes::{Handle, Place};
+use ghostwire_store::changes::{EntityId, Place};
 use ghostwire_store::config::{BackendChoice, Config, LibsqlOptions};
 use ghostwire_store::domain::{
-    Admission, Change, DnsLabel, MachineKey, NewUser, NodeId, NodeKey, NodePatch, RegisterMethod,
-    Registration,
+    Admission, DnsLabel, MachineKey, NewUser, NodeId, NodeKey, NodePatch, RegisterMethod,
+    Registration, Update,
 };
 use ghostwire_store::{ErrorKind, Opener, Store, View};
 
@@ -39,7 +39,7 @@ async fn follow(
                 place = commit.place();
                 // A commit names the entities that changed; a view has what they are now.
                 for change in commit.changes {
-                    let Handle::Node(id) = change.handle else { continue };
+                    let EntityId::Node(id) = change.handle else { continue };
                     println!("commit {}: {:?}", commit.serial, change.kind);
                     match read(&view, id) {
                         Some(host) => hosts.insert(id, host),
@@ -92,7 +92,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     store.nodes().register(machine(2, "phone", admission)?).await?;
     let place = follow(store.as_ref(), start, &mut hosts).await?;
 
-    let patch = NodePatch { label: Change::Set("desk".parse()?), ..NodePatch::default() };
+    let patch = NodePatch { label: Update::Set("desk".parse()?), ..NodePatch::default() };
     store.nodes().update(laptop.id, patch, None).await?;
 
     // The place outlives the process.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use ghostwire_store::Store;
-use ghostwire_store::command::{Image, PresenceCommand, Restore, RouteCommand};
+use ghostwire_store::command::{EntityRecord, PresenceCommand, Restore, RouteCommand};
 use ghostwire_store::domain::{self, Limit, PageRequest, Route, RouteFilter, SessionNumber};
 use ghostwire_store_benches::{Target, World, apply, heartbeat, open, prefix, route};
 use serde::{Deserialize, Serialize};
@@ -141,7 +141,7 @@ fn look_up() {
     let mut world = World::with_nodes(NODES).unwrap();
     for (number, owner) in (0..ROUTES).zip(world.nodes.clone().iter().cycle()) {
         let route = route(owner.id, number, prefix(number).unwrap(), world.now).unwrap();
-        world.put(Image::Route(Arc::new(route)));
+        world.put(EntityRecord::Route(Arc::new(route)));
     }
     let mut found = 0;
     for number in 0..OPERATIONS as u32 {
@@ -168,7 +168,7 @@ fn offers(others: u64) -> World {
         for (number, prefix) in (first..).zip(&prefixes) {
             let route = route(owner.id, number, *prefix, world.now).unwrap();
             let route = Route { approved: false, primary: false, ..route };
-            world.put(Image::Route(Arc::new(route)));
+            world.put(EntityRecord::Route(Arc::new(route)));
         }
     }
     assert_eq!(world.state.routes().len() as u64, (others + 1) * u64::from(OFFERED));
@@ -180,7 +180,7 @@ fn come_and_go(others: u64) {
     let node = world.nodes.first().unwrap().id;
     for number in 1..=8 {
         let session = SessionNumber::new(number).unwrap();
-        let endpoints = domain::Change::Keep;
+        let endpoints = domain::Update::Keep;
         let come = PresenceCommand::Connect { node, session, endpoints }.into();
         let go = PresenceCommand::Disconnect { node, session }.into();
         hot_path(&mut || {

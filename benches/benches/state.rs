@@ -12,17 +12,17 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ghostwire_store::block::{BlockBuilder, BlockHash, ChangeKind, Serial};
-use ghostwire_store::command::{Command, Image};
+use ghostwire_store::command::{Command, EntityRecord};
 use ghostwire_store::domain::BlockId;
 use ghostwire_store::schema::Record;
-use ghostwire_store::state::{Change, Decision};
+use ghostwire_store::state::{Decision, StateChange};
 use ghostwire_store_benches::{World, apply, heartbeat, prefix, route};
 
 const GROUP: u64 = 256;
 
 fn encode_all(builder: &mut BlockBuilder, decision: &Decision) {
     for change in &decision.changes {
-        if let Change::Put(image) = change {
+        if let StateChange::Put(image) = change {
             image.put_into(builder, ChangeKind::Created);
         }
     }
@@ -158,7 +158,7 @@ fn single(c: &mut Criterion) {
     for number in 0..100_000 {
         let owner = world.nodes[number as usize % 10_000].id;
         let route = route(owner, number, prefix(number).unwrap(), world.now).unwrap();
-        world.put(Image::Route(Arc::new(route)));
+        world.put(EntityRecord::Route(Arc::new(route)));
     }
     let mut address = 0_u32;
     group.bench_function("route lookup among 100,000 prefixes", |bencher| {

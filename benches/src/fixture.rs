@@ -5,13 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ghostwire_store::block::{BlockBuilder, BlockHash, ChangeKind, Serial};
-use ghostwire_store::command::{Command, Image, NodeCommand, PresenceCommand, UserCommand};
+use ghostwire_store::command::{Command, EntityRecord, NodeCommand, PresenceCommand, UserCommand};
 use ghostwire_store::config::{BackendChoice, Config, LibsqlOptions, Materialize, ZqliteOptions};
 use ghostwire_store::domain::{
-    ActorName, Admission, Change as Field, Endpoint, EndpointList, NewUser, Node, NodeId, Prefix,
-    RegisterMethod, Registration, Revision, Route, RouteId, SessionNumber, Timestamp, UserId,
+    ActorName, Admission, Endpoint, EndpointList, NewUser, Node, NodeId, Prefix, RegisterMethod,
+    Registration, Revision, Route, RouteId, SessionNumber, Timestamp, Update as Field, UserId,
 };
-use ghostwire_store::state::{Change, Context, Reply, State};
+use ghostwire_store::state::{Context, Reply, State, StateChange};
 use ghostwire_store::{Opener, Result, Store};
 use ghostwire_store_bench_workload::data::{self, key_bytes};
 
@@ -193,12 +193,12 @@ impl World {
     }
 
     /// Puts an entity in as it is.
-    pub fn put(&mut self, image: Image) -> ChangeKind {
-        self.state.evolve(Change::Put(image))
+    pub fn put(&mut self, image: EntityRecord) -> ChangeKind {
+        self.state.evolve(StateChange::Put(image))
     }
 
     /// Everything but the serial.
-    pub fn images(&self) -> Vec<Image> {
+    pub fn images(&self) -> Vec<EntityRecord> {
         debug_assert!(self.state.serial() > Serial::ZERO);
         self.state.images().collect()
     }

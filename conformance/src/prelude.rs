@@ -23,8 +23,8 @@ pub(crate) use ghostwire_store_core::options::{
     ClockOptions, Materialize, StoreOptions, WriterOptions,
 };
 pub(crate) use ghostwire_store_core::schema::{RowKey, Schema, Table};
-pub(crate) use ghostwire_store_core::state::Handle;
-pub(crate) use ghostwire_store_core::{Entity, Error, ErrorKind, Result, Store};
+pub(crate) use ghostwire_store_core::state::EntityId;
+pub(crate) use ghostwire_store_core::{EntityKind, Error, ErrorKind, Result, Store};
 
 pub(crate) use crate::case::{Check, Verdict, cases, check};
 pub(crate) use crate::disk::{Disk, Frozen};

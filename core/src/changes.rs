@@ -6,8 +6,8 @@ use futures_core::Stream;
 
 use crate::block::{BlockHash, ChangeKind, EncodedBlock, Serial};
 use crate::domain::Timestamp;
-use crate::error::{Entity, Result};
-use crate::state::Handle;
+use crate::error::{EntityKind, Result};
+use crate::state::EntityId;
 
 /// A position in the log: after one commit. The hash covers that commit and all before it, so a store
 /// that was put back to an older copy and went on from there has other positions.
@@ -46,9 +46,9 @@ impl CommitChanges {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EntityChange {
     /// The kind of entity.
-    pub entity: Entity,
+    pub entity: EntityKind,
     /// The identifier of the entity.
-    pub handle: Handle,
+    pub handle: EntityId,
     /// What happened to it.
     pub kind: ChangeKind,
 }
@@ -62,7 +62,7 @@ pub(crate) fn of_block(encoded: &EncodedBlock) -> Result<CommitChanges> {
     let mut changes = Vec::with_capacity(block.changes.len());
     for change in &block.changes {
         if let Some(entity) = change.table.entity() {
-            let handle = Handle::from_key(change.table, &change.key)?;
+            let handle = EntityId::from_key(change.table, &change.key)?;
             changes.push(EntityChange { entity, handle, kind: change.kind });
         }
     }

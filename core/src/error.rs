@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-pub use crate::entity::Entity;
+pub use crate::entity::EntityKind;
 
 /// Shorthand for a result that carries the store's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -88,7 +88,7 @@ impl ErrorKind {
     }
 }
 
-impl fmt::Display for Entity {
+impl fmt::Display for EntityKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
@@ -105,7 +105,7 @@ struct Inner {
     kind: ErrorKind,
     message: Cow<'static, str>,
     operation: Option<&'static str>,
-    entity: Option<Entity>,
+    entity: Option<EntityKind>,
     context: Vec<(&'static str, String)>,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
@@ -132,13 +132,13 @@ impl Error {
 
     /// The entity does not exist.
     #[must_use]
-    pub fn not_found(entity: Entity, id: impl fmt::Display) -> Self {
+    pub fn not_found(entity: EntityKind, id: impl fmt::Display) -> Self {
         Self::new(ErrorKind::NotFound, "does not exist").about(entity).with("id", id)
     }
 
     /// A uniqueness rule would be broken.
     #[must_use]
-    pub fn already_exists(entity: Entity, constraint: &'static str) -> Self {
+    pub fn already_exists(entity: EntityKind, constraint: &'static str) -> Self {
         Self::new(ErrorKind::AlreadyExists { constraint }, "already exists").about(entity)
     }
 
@@ -157,7 +157,7 @@ impl Error {
 
     /// Names the entity the error is about; the innermost one wins.
     #[must_use]
-    pub fn about(mut self, entity: Entity) -> Self {
+    pub fn about(mut self, entity: EntityKind) -> Self {
         self.0.entity.get_or_insert(entity);
         self
     }
@@ -196,7 +196,7 @@ impl Error {
 
     /// What the error is about.
     #[must_use]
-    pub fn entity(&self) -> Option<Entity> {
+    pub fn entity(&self) -> Option<EntityKind> {
         self.0.entity
     }
 
@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn says_what_where_which_value_and_why() {
-        let error = Error::already_exists(Entity::Node, "node_key")
+        let error = Error::already_exists(EntityKind::Node, "node_key")
             .with("node_key", "nodekey:ab")
             .during("node.register")
             .during("outer");

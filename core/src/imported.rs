@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::domain::{Secret, SecretHash};
-use crate::error::{Entity, Error, ErrorKind, Result};
+use crate::error::{EntityKind, Error, ErrorKind, Result};
 use crate::secrets::verify_bcrypt;
 use crate::threads::may_block;
 
@@ -18,7 +18,7 @@ use crate::threads::may_block;
 const MAX_QUEUE: usize = 1024;
 
 /// The credential whose hash it is.
-pub(crate) type Holder = (Entity, [u8; 16]);
+pub(crate) type Holder = (EntityKind, [u8; 16]);
 
 type Verify = dyn Fn(&str, &SecretHash) -> Result<bool> + Send + Sync;
 
@@ -196,7 +196,7 @@ mod tests {
     }
 
     fn holder(n: u8) -> Holder {
-        (Entity::ApiKey, [n; 16])
+        (EntityKind::ApiKey, [n; 16])
     }
 
     fn hash() -> SecretHash {
@@ -288,7 +288,10 @@ mod tests {
         let first = check(&hashes, 1, "first").await;
         for n in [1, 2] {
             let error = check(&hashes, n, "later").await.await.unwrap().unwrap_err();
-            assert_eq!((error.kind(), error.entity()), (&ErrorKind::Busy, Some(Entity::ApiKey)));
+            assert_eq!(
+                (error.kind(), error.entity()),
+                (&ErrorKind::Busy, Some(EntityKind::ApiKey))
+            );
         }
         gate.end.send(true).unwrap();
         assert!(first.await.unwrap().unwrap());

@@ -41,6 +41,6 @@ mod writer;
 
 pub use log::{block, chain};
 
-pub use error::{Entity, Error, ErrorKind, Result};
+pub use error::{EntityKind, Error, ErrorKind, Result};
 pub use store::{Store, open};
 pub use writer::Committed;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::backend::{Backend, Head, KeyRange, Row, Scan};
 use crate::block::{ChangeKind, RowChange};
 use crate::checkpoint::{Checkpointer, FlushBacklog, UnflushedAudit};
-use crate::command::Image;
+use crate::command::EntityRecord;
 use crate::domain::WriterId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::chain::{Chain, read_chain};
@@ -45,7 +45,7 @@ pub(crate) async fn load(backend: &Arc<dyn Backend>, retain_block_bytes: u64) ->
     created.sort_unstable_by(|a, b| (a.table, &a.key).cmp(&(b.table, &b.key)));
     for change in &created {
         if let Some(body) = &change.body {
-            loading.add(Image::decode(change.table, &change.key, body)?);
+            loading.add(EntityRecord::decode(change.table, &change.key, body)?);
         }
     }
     let mut state = may_block(move || loading.finish()).await?;
@@ -130,11 +130,11 @@ fn read_ahead(
     })
 }
 
-fn decode_on_all_cores(table: Table, rows: &[Row]) -> Result<Vec<Image>> {
-    let decode = |rows: &[Row]| -> Result<Vec<Image>> {
+fn decode_on_all_cores(table: Table, rows: &[Row]) -> Result<Vec<EntityRecord>> {
+    let decode = |rows: &[Row]| -> Result<Vec<EntityRecord>> {
         let mut images = Vec::with_capacity(rows.len());
         for row in rows {
-            images.push(Image::decode(table, &row.key, &row.body)?);
+            images.push(EntityRecord::decode(table, &row.key, &row.body)?);
         }
         Ok(images)
     };

@@ -7,7 +7,7 @@ use crate::backend::{Backend, KeyRange, Row, Scan};
 use crate::checkpoint::{Entries, UnflushedAudit};
 use crate::digest::{Digest, RowHasher};
 use crate::domain::{AuditEntry, Id, MetricName, MetricPoint, MetricQuery, NodeId, Timestamp};
-use crate::error::{Entity, Result};
+use crate::error::{EntityKind, Result};
 use crate::schema::{Record, RowKey, Table};
 
 /// Rows are read at most this many at a time.
@@ -16,7 +16,7 @@ const ROWS_PER_READ: usize = 1000;
 /// In a key, the nil id means the network as a whole, which is not a node.
 pub(crate) fn check_node(node: Option<NodeId>) -> Result<()> {
     let checked = node.map_or(Ok(()), |node| node.not_nil().map(drop));
-    checked.map_err(|error| error.about(Entity::Metric))
+    checked.map_err(|error| error.about(EntityKind::Metric))
 }
 
 fn of_series(node: Option<NodeId>, metric: &MetricName) -> RowKey {

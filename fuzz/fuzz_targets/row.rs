@@ -1,6 +1,6 @@
 #![no_main]
 
-use ghostwire_store::command::Image;
+use ghostwire_store::command::EntityRecord;
 use ghostwire_store::schema::{RowKey, Schema, Table};
 use libfuzzer_sys::fuzz_target;
 
@@ -10,9 +10,9 @@ fuzz_target!(|input: (u8, &[u8], &[u8])| {
     let Ok(key) = RowKey::from_bytes(key) else { return };
     let _ = key.values(Schema::current().key(table));
     let _ = Schema::current().fit(table, &bytes::Bytes::copy_from_slice(body));
-    if let Ok(image) = Image::decode(table, &key, body) {
+    if let Ok(image) = EntityRecord::decode(table, &key, body) {
         assert_eq!(image.key(), key);
-        let again = Image::decode(table, &key, &image.encode()).expect("what is written is read");
+        let again = EntityRecord::decode(table, &key, &image.encode()).expect("what is written is read");
         assert_eq!(again, image);
     }
 });

@@ -59,7 +59,7 @@ pub use ghostwire_store_core::secrets::HashKey;
 pub use ghostwire_store_core::view::View;
 #[doc(inline)]
 pub use ghostwire_store_core::{
-    Entity, Error, ErrorKind, Result, Store, domain, entropy, portable, repository,
+    EntityKind, Error, ErrorKind, Result, Store, domain, entropy, portable, repository,
 };
 
 pub use hash_key::{create_hash_key, hash_key_is_absent, read_hash_key};
@@ -86,7 +86,7 @@ pub mod changes {
     #[doc(inline)]
     pub use ghostwire_store_core::changes::*;
     #[doc(inline)]
-    pub use ghostwire_store_core::state::Handle;
+    pub use ghostwire_store_core::state::EntityId;
 }
 
 /// Writes as values: what [`Store::transact`] and [`Store::restore`] take, and what they answer.

@@ -8,13 +8,13 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesOrdered, StreamExt};
 use ghostwire_store::block::BlockBuilder;
-use ghostwire_store::command::{Command, Image, Restore};
+use ghostwire_store::command::{Command, EntityRecord, Restore};
 use ghostwire_store::digest::{Digest, state_digest};
 use ghostwire_store::domain::{
     ActorName, AuditEntry, Clock, MetricPoint, PolicyVersion, SystemClock, Timestamp,
 };
 use ghostwire_store::state::{Context, CredentialHashes, Reply, State};
-use ghostwire_store::{Entity, Error, ErrorKind, Result, Store};
+use ghostwire_store::{EntityKind, Error, ErrorKind, Result, Store};
 
 use crate::progress::Progress;
 
@@ -47,7 +47,7 @@ impl Rehearsal {
     }
 
     /// Tries these entities. Those that break a rule are left out and named: index, and reason.
-    pub(crate) fn admit(&mut self, images: &[Image]) -> Result<Vec<(usize, String)>> {
+    pub(crate) fn admit(&mut self, images: &[EntityRecord]) -> Result<Vec<(usize, String)>> {
         let mut refused = Vec::new();
         for (number, batch) in images.chunks(MOST_IMAGES).enumerate() {
             let restore = Restore { images: batch.to_vec(), skip_invalid: true };
@@ -70,7 +70,7 @@ impl Rehearsal {
     }
 
     /// How many entities of each kind are not there yet.
-    pub(crate) fn new_by_kind(&self) -> BTreeMap<Entity, u64> {
+    pub(crate) fn new_by_kind(&self) -> BTreeMap<EntityKind, u64> {
         let mut counts = BTreeMap::new();
         for image in self.state.images() {
             *counts.entry(image.entity()).or_default() += 1;
@@ -148,7 +148,7 @@ pub(crate) struct Batches<'a> {
     store: &'a dyn Store,
     under_way: FuturesOrdered<BoxFuture<'a, Result<u64>>>,
     progress: Progress,
-    images: Vec<Image>,
+    images: Vec<EntityRecord>,
     bytes: usize,
     scratch: BytesMut,
     metrics: Vec<MetricPoint>,
@@ -169,7 +169,7 @@ impl<'a> Batches<'a> {
         }
     }
 
-    pub(crate) async fn image(&mut self, image: Image) -> Result<()> {
+    pub(crate) async fn image(&mut self, image: EntityRecord) -> Result<()> {
         self.scratch.clear();
         image.encode_into(&mut self.scratch);
         self.bytes += self.scratch.len();

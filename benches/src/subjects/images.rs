@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use ghostwire_store::Result;
-use ghostwire_store::command::Image;
+use ghostwire_store::command::EntityRecord;
 use ghostwire_store::domain::{
     ActorName, Admission, ApiKey, ApiKeyId, AuditEntry, AuditId, DiscoKey, DocumentText, Endpoint,
     EndpointList, Identity, MachineKey, MetricPoint, Node, NodeId, NodeKey, Policy, PolicyVersion,
     PreAuthKey, PreAuthKeyId, Prefix, Presence, RegisterMethod, Registration, Revision, Route,
     RouteId, Sample, SessionNumber, TagSet, Text, Timestamp, User, UserId,
 };
-use ghostwire_store::error::Entity;
+use ghostwire_store::error::EntityKind;
 use ghostwire_store::secrets::HashKey;
 use ghostwire_store_bench_workload::rows::{
     AuditRow, CredentialRow, EndpointRow, Machine, NodeRow, PointRow, PolicyRow, PresenceRow,
@@ -18,7 +18,7 @@ use ghostwire_store_bench_workload::rows::{
 };
 
 /// Rows as whole entities. `key` hashes the secrets of credentials.
-pub(super) fn images(rows: Rows, key: &HashKey) -> Result<Vec<Image>> {
+pub(super) fn images(rows: Rows, key: &HashKey) -> Result<Vec<EntityRecord>> {
     match rows {
         Rows::Users(rows) => rows.into_iter().map(user).collect(),
         Rows::Nodes(rows) => rows.into_iter().map(node).collect(),
@@ -38,8 +38,8 @@ fn revision(number: i64) -> Result<Revision> {
     Revision::new(number.unsigned_abs())
 }
 
-fn user(row: UserRow) -> Result<Image> {
-    Ok(Image::User(Arc::new(User {
+fn user(row: UserRow) -> Result<EntityRecord> {
+    Ok(EntityRecord::User(Arc::new(User {
         id: UserId::from_bytes(row.id),
         name: row.name.parse()?,
         display_name: None,
@@ -52,9 +52,9 @@ fn user(row: UserRow) -> Result<Image> {
     })))
 }
 
-fn node(row: NodeRow) -> Result<Image> {
+fn node(row: NodeRow) -> Result<EntityRecord> {
     let tags: Result<Vec<_>> = row.tags.iter().map(|tag| tag.parse()).collect();
-    Ok(Image::Node(Arc::new(Node {
+    Ok(EntityRecord::Node(Arc::new(Node {
         id: NodeId::from_bytes(row.id),
         user: row.user.map(UserId::from_bytes),
         tags: TagSet::new(tags?)?,
@@ -88,8 +88,8 @@ pub(super) fn endpoints(rows: Vec<EndpointRow>) -> Result<EndpointList> {
     EndpointList::new(endpoints?)
 }
 
-fn presence(row: PresenceRow) -> Result<Image> {
-    Ok(Image::Presence(Arc::new(Presence {
+fn presence(row: PresenceRow) -> Result<EntityRecord> {
+    Ok(EntityRecord::Presence(Arc::new(Presence {
         node: NodeId::from_bytes(row.node),
         session: SessionNumber::new(row.session.unsigned_abs())?,
         online: row.online,
@@ -98,8 +98,8 @@ fn presence(row: PresenceRow) -> Result<Image> {
     })))
 }
 
-fn route(row: RouteRow) -> Result<Image> {
-    Ok(Image::Route(Arc::new(Route {
+fn route(row: RouteRow) -> Result<EntityRecord> {
+    Ok(EntityRecord::Route(Arc::new(Route {
         id: RouteId::from_bytes(row.id),
         node: NodeId::from_bytes(row.node),
         prefix: Prefix::new(row.network.into(), row.length)?,
@@ -112,8 +112,8 @@ fn route(row: RouteRow) -> Result<Image> {
     })))
 }
 
-fn preauth_key(row: CredentialRow, key: &HashKey) -> Result<Image> {
-    Ok(Image::PreAuthKey(Arc::new(PreAuthKey {
+fn preauth_key(row: CredentialRow, key: &HashKey) -> Result<EntityRecord> {
+    Ok(EntityRecord::PreAuthKey(Arc::new(PreAuthKey {
         id: PreAuthKeyId::from_bytes(row.id),
         prefix: Some(row.prefix.parse()?),
         hash: key.hash("preauth_key", &row.secret),
@@ -129,8 +129,8 @@ fn preauth_key(row: CredentialRow, key: &HashKey) -> Result<Image> {
     })))
 }
 
-fn api_key(row: CredentialRow, key: &HashKey) -> Result<Image> {
-    Ok(Image::ApiKey(Arc::new(ApiKey {
+fn api_key(row: CredentialRow, key: &HashKey) -> Result<EntityRecord> {
+    Ok(EntityRecord::ApiKey(Arc::new(ApiKey {
         id: ApiKeyId::from_bytes(row.id),
         prefix: row.prefix.parse()?,
         hash: key.hash("api_key", &row.secret),
@@ -144,8 +144,8 @@ fn api_key(row: CredentialRow, key: &HashKey) -> Result<Image> {
     })))
 }
 
-fn policy(row: PolicyRow) -> Result<Image> {
-    Ok(Image::Policy(Arc::new(Policy {
+fn policy(row: PolicyRow) -> Result<EntityRecord> {
+    Ok(EntityRecord::Policy(Arc::new(Policy {
         version: PolicyVersion::new(row.version.unsigned_abs())?,
         document: DocumentText::new(row.document)?,
         author: ActorName::system(),
@@ -187,7 +187,7 @@ pub(super) fn entries(rows: Vec<AuditRow>) -> Result<Vec<AuditEntry>> {
                 at: time(row.at)?,
                 actor: row.actor.parse()?,
                 action: Text::new(row.action)?,
-                entity: Entity::Node,
+                entity: EntityKind::Node,
                 subject: Text::new(row.subject)?,
             })
         })

@@ -10,8 +10,8 @@ use ghostwire_store::block::Serial;
 use ghostwire_store::command::Restore;
 use ghostwire_store::config::Config;
 use ghostwire_store::domain::{
-    Admission, AuditQuery, Change, Limit, MetricPoint, MetricQuery, Node, NodeFilter, NodeId,
-    NodeKey, Page, PageRequest, RegisterMethod, SessionNumber, Timestamp, UserId,
+    Admission, AuditQuery, Limit, MetricPoint, MetricQuery, Node, NodeFilter, NodeId, NodeKey,
+    Page, PageRequest, RegisterMethod, SessionNumber, Timestamp, Update, UserId,
 };
 use ghostwire_store::secrets::HashKey;
 use ghostwire_store::{ErrorKind, Opener, Store, create_hash_key, hash_key_is_absent};
@@ -182,8 +182,8 @@ impl Subject for OfStore {
             }
             Write::Heartbeat { node, at: _, endpoints } => {
                 let endpoints = match endpoints {
-                    Some(endpoints) => Change::Set(images::endpoints(endpoints)?),
-                    None => Change::Keep,
+                    Some(endpoints) => Update::Set(images::endpoints(endpoints)?),
+                    None => Update::Keep,
                 };
                 let (node, session) = (NodeId::from_bytes(node), SessionNumber::new(1)?);
                 self.store.presence().heartbeat(node, session, endpoints).await?;

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use ghostwire_store_core::backend::{Backend, BackendInfo, Commit, Head, KeyRange, Row, Scan};
 use ghostwire_store_core::block::{EncodedBlock, RowChange, Serial};
 use ghostwire_store_core::domain::Timestamp;
-use ghostwire_store_core::error::{Entity, Error, ErrorKind, Result};
+use ghostwire_store_core::error::{EntityKind, Error, ErrorKind, Result};
 use ghostwire_store_core::schema::{RowKey, Schema, Table};
 use ghostwire_store_memory::MemoryBackend;
 
@@ -198,7 +198,7 @@ impl BrokenBackend {
             let range = KeyRange { table: row.table, from: row.key.clone(), to };
             let found = self.inner.scan(Scan { range, reverse: false, limit: 1 }).await?;
             if found.is_empty() {
-                return Err(Error::not_found(Entity::Node, "a row"));
+                return Err(Error::not_found(EntityKind::Node, "a row"));
             }
         }
         Ok(())

@@ -353,6 +353,6 @@ fn record(name: &str, kind: DnsRecordKind, value: &str) -> NewDnsRecord {
     NewDnsRecord { name, kind, value, ttl: None }
 }
 
-fn set(value: &str) -> Change<Text<1024>> {
-    Change::Set(value.parse().unwrap())
+fn set(value: &str) -> Update<Text<1024>> {
+    Update::Set(value.parse().unwrap())
 }

@@ -66,22 +66,22 @@ async fn what_is_unique_is_refused_by_its_constraint(env: &mut TestEnv, store: O
     let store = env.reload(store).await;
     let before = (store.view().serial(), store.digests().await.unwrap());
 
-    taken("name", Entity::User, store.users().create(local("bob")).await);
-    let patch = UserPatch { name: Change::Set("alice".parse().unwrap()), ..UserPatch::default() };
-    taken("name", Entity::User, store.users().update(bob.id, patch, None).await);
+    taken("name", EntityKind::User, store.users().create(local("bob")).await);
+    let patch = UserPatch { name: Update::Set("alice".parse().unwrap()), ..UserPatch::default() };
+    taken("name", EntityKind::User, store.users().update(bob.id, patch, None).await);
     let new = NewUser { identity: carol.identity.clone(), ..local("carol") };
-    taken("identity", Entity::User, store.users().create(new).await);
+    taken("identity", EntityKind::User, store.users().create(new).await);
     let create = UserCommand::Create { id: bob.id, user: local("dave") };
-    taken("id", Entity::User, store.transact(Transaction::new().then(create).unwrap()).await);
+    taken("id", EntityKind::User, store.transact(Transaction::new().then(create).unwrap()).await);
 
-    taken("machine_key", Entity::Node, store.nodes().register(of_bob(1)).await);
+    taken("machine_key", EntityKind::Node, store.nodes().register(of_bob(1)).await);
     let new = Registration { node_key: made.node.node_key, ..of_bob(3) };
-    taken("node_key", Entity::Node, store.nodes().register(new).await);
+    taken("node_key", EntityKind::Node, store.nodes().register(new).await);
     let (from, to) = (second.node_key, made.node.node_key);
     let rotated = store.nodes().rotate_key(second.machine_key, from, to, None, None).await;
-    taken("node_key", Entity::Node, rotated);
-    let patch = NodePatch { label: Change::Set(made.node.label.clone()), ..NodePatch::default() };
-    taken("label", Entity::Node, store.nodes().update(second.id, patch, None).await);
+    taken("node_key", EntityKind::Node, rotated);
+    let patch = NodePatch { label: Update::Set(made.node.label.clone()), ..NodePatch::default() };
+    taken("label", EntityKind::Node, store.nodes().update(second.id, patch, None).await);
 
     let create = ApiKeyCommand::Create {
         id: ApiKeyId::from_bytes([1; 16]),
@@ -89,7 +89,11 @@ async fn what_is_unique_is_refused_by_its_constraint(env: &mut TestEnv, store: O
         hash: SecretHash::hmac([1; 4], [1; 32]),
         key: NewApiKey::default(),
     };
-    taken("prefix", Entity::ApiKey, store.transact(Transaction::new().then(create).unwrap()).await);
+    taken(
+        "prefix",
+        EntityKind::ApiKey,
+        store.transact(Transaction::new().then(create).unwrap()).await,
+    );
     let create = PreAuthKeyCommand::Create {
         id: PreAuthKeyId::from_bytes([1; 16]),
         prefix: made.preauth_key.prefix.clone().unwrap(),
@@ -97,13 +101,13 @@ async fn what_is_unique_is_refused_by_its_constraint(env: &mut TestEnv, store: O
         key: one_time(bob.id),
     };
     let again = Transaction::new().then(create).unwrap();
-    taken("prefix", Entity::PreAuthKey, store.transact(again).await);
+    taken("prefix", EntityKind::PreAuthKey, store.transact(again).await);
 
     let again = record("WIKI.example.com.", "10.0.0.1");
-    taken("content", Entity::DnsRecord, store.dns().create(again).await);
+    taken("content", EntityKind::DnsRecord, store.dns().create(again).await);
     let patch =
-        DnsRecordPatch { value: Change::Set(text("10.0.0.1")), ..DnsRecordPatch::default() };
-    taken("content", Entity::DnsRecord, store.dns().update(other.id, patch, None).await);
+        DnsRecordPatch { value: Update::Set(text("10.0.0.1")), ..DnsRecordPatch::default() };
+    taken("content", EntityKind::DnsRecord, store.dns().update(other.id, patch, None).await);
 
     assert_eq!((store.view().serial(), store.digests().await.unwrap()), before);
     let store = env.reload(store).await;
@@ -125,7 +129,7 @@ async fn what_is_restored_is_refused_by_its_constraint(env: &mut TestEnv, store:
         hash: SecretHash::hmac([1; 4], [1; 32]),
         ..PreAuthKey::clone(&made.preauth_key)
     };
-    restore(&store, Image::PreAuthKey(keyless.clone().into())).await.unwrap();
+    restore(&store, EntityRecord::PreAuthKey(keyless.clone().into())).await.unwrap();
     let second = Node {
         id: NodeId::from_bytes([2; 16]),
         label: "second".parse().unwrap(),
@@ -135,16 +139,20 @@ async fn what_is_restored_is_refused_by_its_constraint(env: &mut TestEnv, store:
         ipv6: None,
         ..Node::clone(&made.node)
     };
-    restore(&store, Image::Node(second.clone().into())).await.unwrap();
+    restore(&store, EntityRecord::Node(second.clone().into())).await.unwrap();
     let online = Presence { node: second.id, ..Presence::clone(&made.presence) };
-    restore(&store, Image::Presence(online.into())).await.unwrap();
+    restore(&store, EntityRecord::Presence(online.into())).await.unwrap();
     let store = env.reload(store).await;
     let before = store.digests().await.unwrap();
 
     let other = User { email: Some("a@b.c".parse().unwrap()), ..User::clone(&made.user) };
-    taken("id", Entity::User, restore(&store, Image::User(other.into())).await);
+    taken("id", EntityKind::User, restore(&store, EntityRecord::User(other.into())).await);
     let hash = PreAuthKey { id: PreAuthKeyId::from_bytes([2; 16]), ..keyless };
-    taken("hash", Entity::PreAuthKey, restore(&store, Image::PreAuthKey(hash.into())).await);
+    taken(
+        "hash",
+        EntityKind::PreAuthKey,
+        restore(&store, EntityRecord::PreAuthKey(hash.into())).await,
+    );
     let third = Node {
         id: NodeId::from_bytes([3; 16]),
         label: "third".parse().unwrap(),
@@ -153,18 +161,18 @@ async fn what_is_restored_is_refused_by_its_constraint(env: &mut TestEnv, store:
         ..second.clone()
     };
     let address = Node { ipv4: made.node.ipv4, ..third.clone() };
-    taken("address", Entity::Node, restore(&store, Image::Node(address.into())).await);
+    taken("address", EntityKind::Node, restore(&store, EntityRecord::Node(address.into())).await);
     let address = Node { ipv6: made.node.ipv6, ..third };
-    taken("address", Entity::Node, restore(&store, Image::Node(address.into())).await);
+    taken("address", EntityKind::Node, restore(&store, EntityRecord::Node(address.into())).await);
     let route = Route { id: RouteId::from_bytes([1; 16]), ..Route::clone(&approved) };
-    let again = Image::Route(Route { primary: false, ..route.clone() }.into());
-    taken("node_prefix", Entity::Route, restore(&store, again).await);
-    let rival = Image::Route(Route { node: second.id, ..route.clone() }.into());
-    taken("primary", Entity::Route, restore(&store, rival).await);
+    let again = EntityRecord::Route(Route { primary: false, ..route.clone() }.into());
+    taken("node_prefix", EntityKind::Route, restore(&store, again).await);
+    let rival = EntityRecord::Route(Route { node: second.id, ..route.clone() }.into());
+    taken("primary", EntityKind::Route, restore(&store, rival).await);
 
     assert_eq!(store.digests().await.unwrap(), before);
     let standby = Route { node: second.id, primary: false, ..route };
-    restore(&store, Image::Route(standby.into())).await.unwrap();
+    restore(&store, EntityRecord::Route(standby.into())).await.unwrap();
 }
 
 async fn what_was_removed_is_missing_the_second_time_too(env: &mut TestEnv, mut store: Opened) {
@@ -194,11 +202,11 @@ async fn what_went_with_its_owner_is_missing(env: &mut TestEnv, store: Opened) {
     let store = env.reload(store).await;
     all_is_missing(&store, &made).await;
     let version = PolicyVersion::new(9).unwrap();
-    missing(Entity::Policy, store.policies().rollback(made.policy.version, version).await);
+    missing(EntityKind::Policy, store.policies().rollback(made.policy.version, version).await);
     assert_eq!(store.policies().get(version).await.unwrap(), None);
     // These were at their defaults all the time.
-    missing(Entity::Setting, store.settings().reset(SettingKind::Network).await);
-    missing(Entity::Setting, store.settings().reset(SettingKind::DerpMap).await);
+    missing(EntityKind::Setting, store.settings().reset(SettingKind::Network).await);
+    missing(EntityKind::Setting, store.settings().reset(SettingKind::DerpMap).await);
 }
 
 /// `get` gives nothing, and everything else says that there is nothing.
@@ -206,57 +214,57 @@ async fn all_is_missing(store: &Opened, made: &OneOfEach) {
     let (user, node, number) = (made.user.id, made.node.id, made.presence.session);
     assert_eq!(store.users().get(user).await.unwrap(), None);
     assert_eq!(store.users().get_by_name(&made.user.name).await.unwrap(), None);
-    missing(Entity::User, store.users().update(user, UserPatch::default(), None).await);
+    missing(EntityKind::User, store.users().update(user, UserPatch::default(), None).await);
     let stale = Some(Revision::FIRST);
-    missing(Entity::User, store.users().update(user, UserPatch::default(), stale).await);
-    missing(Entity::User, store.users().delete(user, false).await);
-    missing(Entity::User, store.users().delete(user, true).await);
+    missing(EntityKind::User, store.users().update(user, UserPatch::default(), stale).await);
+    missing(EntityKind::User, store.users().delete(user, false).await);
+    missing(EntityKind::User, store.users().delete(user, true).await);
 
     assert_eq!(store.nodes().get(node).await.unwrap(), None);
     assert_eq!(store.nodes().get_by_machine_key(&made.node.machine_key).await.unwrap(), None);
     assert_eq!(store.nodes().get_by_node_key(&made.node.node_key).await.unwrap(), None);
     assert_eq!(store.nodes().get_by_label(&made.node.label).await.unwrap(), None);
     assert_eq!(store.nodes().get_by_address(made.node.ipv4.unwrap().into()).await.unwrap(), None);
-    missing(Entity::Node, store.nodes().update(node, NodePatch::default(), None).await);
+    missing(EntityKind::Node, store.nodes().update(node, NodePatch::default(), None).await);
     let (machine_key, key) = (made.node.machine_key, made.node.node_key);
     let rotated = store.nodes().rotate_key(machine_key, key, key, None, None).await;
-    missing(Entity::Node, rotated);
-    missing(Entity::Node, store.nodes().expire(vec![node], at(0)).await);
-    missing(Entity::Node, store.nodes().delete(node).await);
-    missing(Entity::User, store.nodes().register(machine(1, by(user))).await);
+    missing(EntityKind::Node, rotated);
+    missing(EntityKind::Node, store.nodes().expire(vec![node], at(0)).await);
+    missing(EntityKind::Node, store.nodes().delete(node).await);
+    missing(EntityKind::User, store.nodes().register(machine(1, by(user))).await);
     let admission = Admission::PreAuthKey(made.preauth_key.id);
-    missing(Entity::PreAuthKey, store.nodes().register(machine(1, admission)).await);
+    missing(EntityKind::PreAuthKey, store.nodes().register(machine(1, admission)).await);
 
     assert_eq!(store.presence().get(node).await.unwrap(), None);
-    missing(Entity::Node, store.presence().connect(node, number, Change::Keep).await);
-    missing(Entity::Node, store.presence().heartbeat(node, number, Change::Keep).await);
-    missing(Entity::Node, store.presence().disconnect(node, number).await);
+    missing(EntityKind::Node, store.presence().connect(node, number, Update::Keep).await);
+    missing(EntityKind::Node, store.presence().heartbeat(node, number, Update::Keep).await);
+    missing(EntityKind::Node, store.presence().disconnect(node, number).await);
     assert_eq!(store.routes().get(made.route.id).await.unwrap(), None);
-    missing(Entity::Node, store.routes().advertise(node, vec![]).await);
-    missing(Entity::Node, store.routes().approve(node, vec![made.route.prefix]).await);
-    missing(Entity::Route, store.routes().delete(made.route.id).await);
+    missing(EntityKind::Node, store.routes().advertise(node, vec![]).await);
+    missing(EntityKind::Node, store.routes().approve(node, vec![made.route.prefix]).await);
+    missing(EntityKind::Route, store.routes().delete(made.route.id).await);
 
     let id = made.api_key.id;
     assert_eq!(store.api_keys().get(id).await.unwrap(), None);
-    missing(Entity::ApiKey, store.api_keys().revoke(id).await);
-    missing(Entity::ApiKey, store.api_keys().delete(id).await);
-    missing(Entity::User, store.api_keys().create(api_key_of(user)).await);
+    missing(EntityKind::ApiKey, store.api_keys().revoke(id).await);
+    missing(EntityKind::ApiKey, store.api_keys().delete(id).await);
+    missing(EntityKind::User, store.api_keys().create(api_key_of(user)).await);
     let id = made.preauth_key.id;
     assert_eq!(store.preauth_keys().get(id).await.unwrap(), None);
-    missing(Entity::PreAuthKey, store.preauth_keys().revoke(id).await);
-    missing(Entity::PreAuthKey, store.preauth_keys().delete(id).await);
+    missing(EntityKind::PreAuthKey, store.preauth_keys().revoke(id).await);
+    missing(EntityKind::PreAuthKey, store.preauth_keys().delete(id).await);
     let id = made.session.id;
-    missing(Entity::Session, store.sessions().touch(id, None).await);
-    missing(Entity::Session, store.sessions().end(id).await);
+    missing(EntityKind::Session, store.sessions().touch(id, None).await);
+    missing(EntityKind::Session, store.sessions().end(id).await);
     let new = session_of(SessionOwner::Node(node), Timestamp::MAX);
-    missing(Entity::Node, store.sessions().begin(new).await);
+    missing(EntityKind::Node, store.sessions().begin(new).await);
 
     let id = made.record.id;
     assert_eq!(store.dns().get(id).await.unwrap(), None);
-    missing(Entity::DnsRecord, store.dns().update(id, DnsRecordPatch::default(), None).await);
-    missing(Entity::DnsRecord, store.dns().delete(id).await);
+    missing(EntityKind::DnsRecord, store.dns().update(id, DnsRecordPatch::default(), None).await);
+    missing(EntityKind::DnsRecord, store.dns().delete(id).await);
     assert_eq!(store.settings().get(SettingKind::Dns).await.unwrap(), None);
-    missing(Entity::Setting, store.settings().reset(SettingKind::Dns).await);
+    missing(EntityKind::Setting, store.settings().reset(SettingKind::Dns).await);
 }
 
 async fn what_was_withdrawn_cannot_be_withdrawn_again(env: &mut TestEnv, mut store: Opened) {
@@ -267,9 +275,9 @@ async fn what_was_withdrawn_cannot_be_withdrawn_again(env: &mut TestEnv, mut sto
     let (session, _) = store.sessions().begin(new).await.unwrap();
     env.advance(60);
     for _ in 0..2 {
-        missing(Entity::ApiKey, store.api_keys().revoke(api_key.id).await);
-        missing(Entity::PreAuthKey, store.preauth_keys().revoke(preauth_key.id).await);
-        missing(Entity::Session, store.sessions().touch(session.id, Some(at(600))).await);
+        missing(EntityKind::ApiKey, store.api_keys().revoke(api_key.id).await);
+        missing(EntityKind::PreAuthKey, store.preauth_keys().revoke(preauth_key.id).await);
+        missing(EntityKind::Session, store.sessions().touch(session.id, Some(at(600))).await);
         store = env.reload(store).await;
     }
     // They are still there to be seen.
@@ -348,14 +356,14 @@ async fn long_values_are_cut(_: &mut TestEnv, store: Opened) {
     }
 }
 
-fn taken<T: Debug>(constraint: &'static str, entity: Entity, outcome: Result<T>) {
+fn taken<T: Debug>(constraint: &'static str, entity: EntityKind, outcome: Result<T>) {
     let error = fails(outcome, AlreadyExists { constraint });
     assert_eq!(error.constraint(), Some(constraint));
     assert_eq!(error.entity(), Some(entity));
     assert!(error.operation().is_some(), "{error}");
 }
 
-fn missing<T: Debug>(entity: Entity, outcome: Result<T>) {
+fn missing<T: Debug>(entity: EntityKind, outcome: Result<T>) {
     let error = fails(outcome, NotFound);
     assert_eq!(error.entity(), Some(entity), "{error}");
     assert!(error.operation().is_some(), "{error}");
@@ -373,7 +381,7 @@ fn says_nothing_of(error: &Error, secrets: &[&str]) {
     }
 }
 
-async fn restore(store: &Opened, image: Image) -> Result<Restored> {
+async fn restore(store: &Opened, image: EntityRecord) -> Result<Restored> {
     let restore = Restore { images: vec![image], skip_invalid: false };
     store.restore(restore).await.map(|committed| committed.value)
 }

@@ -40,7 +40,7 @@ async fn an_old_sessions_offline_is_ignored(env: &mut TestEnv, store: Opened) {
     let store = env.reload(store).await;
     env.advance(1);
     assert_eq!(idle(&store, store.presence().disconnect(id, session(1))).await, current);
-    let call = store.presence().heartbeat(id, session(1), Change::Set(endpoints(&["1.2.3.4:5"])));
+    let call = store.presence().heartbeat(id, session(1), Update::Set(endpoints(&["1.2.3.4:5"])));
     assert_eq!(idle(&store, call).await, current);
     assert!(store.view().presence().is_online(id));
     // The current one's is heeded.
@@ -108,7 +108,7 @@ async fn a_closed_session_is_not_opened_again(env: &mut TestEnv, store: Opened) 
     let gone = disconnect(&store, id, 4).await;
     let store = env.reload(store).await;
     env.advance(60);
-    let given = || Change::Set(endpoints(&["1.2.3.4:5"]));
+    let given = || Update::Set(endpoints(&["1.2.3.4:5"]));
     for number in [3, 4] {
         assert_eq!(
             idle(&store, store.presence().heartbeat(id, session(number), given())).await,
@@ -128,7 +128,7 @@ async fn a_session_is_not_opened_twice(env: &mut TestEnv, store: Opened) {
     let first = connect(&store, id, 4).await;
     let store = env.reload(store).await;
     env.advance(60);
-    let given = Change::Set(endpoints(&["1.2.3.4:5"]));
+    let given = Update::Set(endpoints(&["1.2.3.4:5"]));
     assert_eq!(idle(&store, store.presence().connect(id, session(4), given)).await, first);
 }
 
@@ -136,17 +136,17 @@ async fn endpoints_stay_unless_new_ones_are_given(env: &mut TestEnv, store: Open
     let id = some_node(&store).await.id;
     let (some, others) =
         (endpoints(&["192.0.2.1:41641", "[2001:db8::1]:7"]), endpoints(&["192.0.2.2:1"]));
-    let given = store.presence().connect(id, session(1), Change::Set(some.clone())).await.unwrap();
+    let given = store.presence().connect(id, session(1), Update::Set(some.clone())).await.unwrap();
     assert_eq!(given.endpoints, some);
     let store = env.reload(store).await;
     assert_eq!(heartbeat(&store, id, 1).await.endpoints, some);
     assert_eq!(disconnect(&store, id, 1).await.endpoints, some);
     assert_eq!(connect(&store, id, 2).await.endpoints, some);
     let store = env.reload(store).await;
-    let call = store.presence().heartbeat(id, session(2), Change::Set(others.clone()));
+    let call = store.presence().heartbeat(id, session(2), Update::Set(others.clone()));
     assert_eq!(call.await.unwrap().endpoints, others);
     // None at all is a list, too, and stays one.
-    let none = Change::Set(EndpointList::empty());
+    let none = Update::Set(EndpointList::empty());
     let emptied = store.presence().heartbeat(id, session(2), none).await.unwrap();
     let store = env.reload(store).await;
     let store = env.reopen(store).await;
@@ -197,8 +197,8 @@ async fn messages_for_a_node_that_is_gone_are_not_found(env: &mut TestEnv, store
         for number in [1, 2] {
             let number = session(number);
             let presence = store.presence();
-            refused(&store, presence.connect(id, number, Change::Keep), NotFound).await;
-            refused(&store, presence.heartbeat(id, number, Change::Keep), NotFound).await;
+            refused(&store, presence.connect(id, number, Update::Keep), NotFound).await;
+            refused(&store, presence.heartbeat(id, number, Update::Keep), NotFound).await;
             refused(&store, presence.disconnect(id, number), NotFound).await;
         }
         assert_eq!(store.presence().get(id).await.unwrap(), None);
@@ -217,7 +217,7 @@ async fn a_late_heartbeat_does_not_resurrect_a_reaped_node(env: &mut TestEnv, st
     assert_eq!(store.nodes().reap_ephemeral().await.unwrap(), [id]);
     let store = env.reload(store).await;
     for number in [1, 2] {
-        refused(&store, store.presence().heartbeat(id, session(number), Change::Keep), NotFound)
+        refused(&store, store.presence().heartbeat(id, session(number), Update::Keep), NotFound)
             .await;
     }
     let store = env.reload(store).await;
@@ -238,7 +238,7 @@ async fn each_heeded_message_is_one_commit_of_one_row(env: &mut TestEnv, store: 
         let commit = watch.next().await.unwrap().unwrap();
         assert_eq!(commit.serial, serial);
         assert_eq!(commit.changes.len(), 1);
-        assert_eq!(commit.changes[0].handle, Handle::Presence(id));
+        assert_eq!(commit.changes[0].handle, EntityId::Presence(id));
         kinds.push(commit.changes[0].kind);
         env.advance(1);
         if message < 2 {
@@ -247,7 +247,7 @@ async fn each_heeded_message_is_one_commit_of_one_row(env: &mut TestEnv, store: 
     }
     assert_eq!(kinds, [ChangeKind::Created, ChangeKind::Updated, ChangeKind::Updated]);
     // What is not heeded is none.
-    idle(&store, store.presence().heartbeat(id, session(0), Change::Keep)).await;
+    idle(&store, store.presence().heartbeat(id, session(0), Update::Keep)).await;
     let last = heartbeat(&store, id, 1).await;
     let store = env.reload(store).await;
     assert_eq!(store.view().serial(), serial.next());
@@ -332,8 +332,8 @@ async fn after_disconnect_all_nobody_is_online_until_a_newer_session(env: &mut T
     assert_eq!(idle(&store, store.presence().disconnect_all()).await, 0);
     // Sessions from before are over; newer ones are heeded, and routes follow.
     for (id, number) in ids.iter().zip(1..=2) {
-        idle(&store, store.presence().heartbeat(*id, session(number), Change::Keep)).await;
-        idle(&store, store.presence().connect(*id, session(number), Change::Keep)).await;
+        idle(&store, store.presence().heartbeat(*id, session(number), Update::Keep)).await;
+        idle(&store, store.presence().connect(*id, session(number), Update::Keep)).await;
     }
     heartbeat(&store, ids[1], 3).await;
     let store = env.reload(store).await;

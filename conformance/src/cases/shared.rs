@@ -65,7 +65,7 @@ async fn a_process_that_is_behind_learns_before_it_decides(env: &mut TestEnv) ->
     // A refusal may not rest on what has changed meanwhile, nor may an acceptance.
     let error = b.users().create(local("alice")).await.unwrap_err();
     assert_eq!(error.constraint(), Some("name"));
-    let name = Change::Set("alicia".parse().unwrap());
+    let name = Update::Set("alicia".parse().unwrap());
     let rename = UserPatch { name, ..UserPatch::default() };
     a.users().update(alice.id, rename.clone(), None).await.unwrap();
     b.users().create(local("alice")).await.unwrap();

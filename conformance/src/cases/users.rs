@@ -29,7 +29,7 @@ async fn a_local_name_is_unique_to_the_byte(env: &mut TestEnv, store: Opened) {
     assert_eq!(error.constraint(), Some("name"));
     let lower = create(&store, "ann").await;
     let rename =
-        |name: &str| UserPatch { name: Change::Set(name.parse().unwrap()), ..UserPatch::default() };
+        |name: &str| UserPatch { name: Update::Set(name.parse().unwrap()), ..UserPatch::default() };
     let error = store.users().update(lower.id, rename("Ann"), None).await.unwrap_err();
     assert_eq!(error.constraint(), Some("name"));
     // Its own name is no duplicate.
@@ -65,7 +65,7 @@ async fn a_freed_name_can_be_taken_again(env: &mut TestEnv, store: Opened) {
     let store = env.reload(store).await;
     let second = create(&store, "ann").await;
     assert_ne!(second.id, first.id);
-    let patch = UserPatch { name: Change::Set("eve".parse().unwrap()), ..UserPatch::default() };
+    let patch = UserPatch { name: Update::Set("eve".parse().unwrap()), ..UserPatch::default() };
     let renamed = store.users().update(second.id, patch, None).await.unwrap();
     let store = env.reload(store).await;
     let third = create(&store, "ann").await;
@@ -105,7 +105,7 @@ async fn provider_and_subject_together_are_unique(env: &mut TestEnv, store: Open
     let store = env.reload(store).await;
     let new = NewUser { identity: identity("1"), ..local("other") };
     let error = fails(store.users().create(new).await, AlreadyExists { constraint: "identity" });
-    assert_eq!(error.entity(), Some(Entity::User));
+    assert_eq!(error.entity(), Some(EntityKind::User));
     let elsewhere = OidcProfile { provider: text("https://other.example"), ..profile("1", "ann") };
     let second = store.users().upsert_oidc(elsewhere).await.unwrap();
     let third = store.users().upsert_oidc(profile("2", "ann")).await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ghostwire_store_core::Entity;
+use ghostwire_store_core::EntityKind;
 use ghostwire_store_core::command::*;
 use ghostwire_store_core::domain::*;
 
@@ -107,7 +107,7 @@ impl Caller {
         match self.rng.below(5) {
             0 => NodeCommand::Delete { id }.into(),
             1 => {
-                let label = Change::Set(self.mark().parse().unwrap());
+                let label = Update::Set(self.mark().parse().unwrap());
                 let patch = Box::new(NodePatch { label, ..NodePatch::default() });
                 NodeCommand::Update { id, patch, expected: Some(node.revision) }.into()
             }
@@ -131,7 +131,7 @@ impl Caller {
         let next = SessionNumber::new(self.number()).unwrap();
         let addr = format!("192.0.2.{}:41641", self.step % 250).parse().unwrap();
         let endpoint = Endpoint { addr, seen_at: at(self.round) };
-        let endpoints = Change::Set(EndpointList::new([endpoint]).unwrap());
+        let endpoints = Update::Set(EndpointList::new([endpoint]).unwrap());
         let node = node.id;
         match (self.rng.below(4), known) {
             (0 | 1, Some(session)) => PresenceCommand::Heartbeat { node, session, endpoints },
@@ -318,7 +318,7 @@ impl Caller {
             at: at(self.round),
             actor: ActorName::system(),
             action: "note".parse().unwrap(),
-            entity: Entity::User,
+            entity: EntityKind::User,
             subject: format!("{}-{index}", self.mark()).parse().unwrap(),
         };
         Op::Append((0..=self.rng.below(5)).map(entry).collect())

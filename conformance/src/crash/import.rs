@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ghostwire_store_core::Store;
-use ghostwire_store_core::command::{Image, Restore};
+use ghostwire_store_core::command::{EntityRecord, Restore};
 use ghostwire_store_core::portable::{Item, Reader};
 use ghostwire_store_memory::MemoryBackend;
 
@@ -32,7 +32,7 @@ pub(super) async fn run(store: &Opened, file: impl AsRef<Path>, mut each: impl F
     let (mut images, mut points, mut entries) = (Vec::new(), Vec::new(), Vec::new());
     for item in reader {
         match item.expect("the file is whole") {
-            Item::Image(image) => images.push(image),
+            Item::Entity(image) => images.push(image),
             Item::Metric(point) => points.push(point),
             Item::Audit(entry) => entries.push(entry),
         }
@@ -110,7 +110,7 @@ pub(super) async fn check(factory: Arc<dyn Factory>, effort: Effort) -> Verdict 
 }
 
 /// The store holds a prefix of the file: whole batches, and no fewer than were acknowledged.
-fn check_prefix(store: &Opened, images: &[Image], acknowledged: usize) {
+fn check_prefix(store: &Opened, images: &[EntityRecord], acknowledged: usize) {
     let found = by_key(&store.view());
     let whole = found.len() == images.len() || found.len().is_multiple_of(BATCH);
     assert!(whole, "{} entities are no whole batches", found.len());
@@ -120,12 +120,12 @@ fn check_prefix(store: &Opened, images: &[Image], acknowledged: usize) {
     }
 }
 
-fn images(path: &Path) -> Vec<Image> {
+fn images(path: &Path) -> Vec<EntityRecord> {
     let reader = Reader::new(BufReader::new(File::open(path).expect("the file")));
     let items = reader.expect("the first line can be read").map(|item| item.expect("an item"));
     items
         .filter_map(|item| match item {
-            Item::Image(image) => Some(image),
+            Item::Entity(image) => Some(image),
             _ => None,
         })
         .collect()

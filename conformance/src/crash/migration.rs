@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use ghostwire_store_core::backend::{Backend, Commit, KeyRange, Scan};
 use ghostwire_store_core::block::{BlockBuilder, ChangeKind, RowChange};
-use ghostwire_store_core::command::Image;
+use ghostwire_store_core::command::EntityRecord;
 use ghostwire_store_core::digest::{Digest, state_digest};
 use ghostwire_store_core::domain::{BlockId, DnsRecord, DnsRecordId, DnsRecordKind, Revision};
 use ghostwire_store_core::options::Materialize;
@@ -85,7 +85,7 @@ async fn write_version_1(place: &dyn Place) -> Digest {
         for index in 0..RECORDS_IN_A_BLOCK {
             let record = record(number * RECORDS_IN_A_BLOCK + index);
             builder.put(ChangeKind::Created, &record);
-            state.evolve(state::Change::Put(Image::DnsRecord(record.into())));
+            state.evolve(state::StateChange::Put(EntityRecord::DnsRecord(record.into())));
         }
         let head = backend.head().await.expect("the head can be read");
         let mut random = [1; 10];

@@ -7,14 +7,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use ghostwire_store_core::command::{Command, Image};
+use ghostwire_store_core::command::{Command, EntityRecord};
 use ghostwire_store_core::digest::state_digest;
 use ghostwire_store_core::domain::{
     ActorName, AuditEntry, MetricPoint, Node, NodeId, Timestamp, WriterId,
 };
 use ghostwire_store_core::schema::{Record as _, RowKey, Table};
-use ghostwire_store_core::state::{Change, Context, Decision, State};
-use ghostwire_store_core::{Entity, Result};
+use ghostwire_store_core::state::{Context, Decision, State, StateChange};
+use ghostwire_store_core::{EntityKind, Result};
 
 use super::calls::{done, transaction};
 use super::child::at;
@@ -22,7 +22,7 @@ use super::protocol::{Addresses, Done, Message, Op};
 use super::recovered::Recovered;
 
 /// A line of the audit trail, but for its id, which the store draws.
-pub(super) type AuditLine = (Timestamp, String, String, Entity, String);
+pub(super) type AuditLine = (Timestamp, String, String, EntityKind, String);
 
 pub(super) fn audit_line(entry: &AuditEntry) -> AuditLine {
     let [actor, action, subject] =
@@ -95,7 +95,7 @@ impl Oracle {
         let decision = self.state.decide(&command, &Context { now, actor: &actor, seed: [0; 10] });
         Some(decision.map(|mut decision| {
             for change in &mut decision.changes {
-                if let Change::Put(Image::Node(node)) = change
+                if let StateChange::Put(EntityRecord::Node(node)) = change
                     && self.state.nodes().get(node.id).is_none()
                     && let Some((ipv4, ipv6)) = addresses_of(node.id, done)
                 {
@@ -176,11 +176,11 @@ impl Oracle {
 
     /// For each row that a decision changes: whether what is stored is its new image.
     fn traces(&self, decision: Decision, found: &Recovered) -> Vec<bool> {
-        let mut last: BTreeMap<(Table, RowKey), Option<Image>> = BTreeMap::new();
+        let mut last: BTreeMap<(Table, RowKey), Option<EntityRecord>> = BTreeMap::new();
         for change in decision.changes {
             match change {
-                Change::Put(image) => last.insert((image.table(), image.key()), Some(image)),
-                Change::Delete(handle) => last.insert((handle.table(), handle.key()), None),
+                StateChange::Put(image) => last.insert((image.table(), image.key()), Some(image)),
+                StateChange::Delete(handle) => last.insert((handle.table(), handle.key()), None),
             };
         }
         let before = by_key(&self.state);
@@ -200,7 +200,7 @@ impl Oracle {
 }
 
 /// Every entity, by where it is stored.
-pub(super) fn by_key(state: &State) -> BTreeMap<(Table, RowKey), Image> {
+pub(super) fn by_key(state: &State) -> BTreeMap<(Table, RowKey), EntityRecord> {
     state.images().map(|image| ((image.table(), image.key()), image)).collect()
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ghostwire_store_core::command::Image;
+use ghostwire_store_core::command::EntityRecord;
 use ghostwire_store_core::digest::Digest;
 use ghostwire_store_core::domain::MetricPoint;
 use ghostwire_store_core::schema::{Record as _, RowKey, Table};
@@ -13,7 +13,7 @@ use crate::fixtures::{Opened, all_points, point, range, whole_trail};
 
 pub(super) struct Recovered {
     pub(super) state: State,
-    pub(super) images: BTreeMap<(Table, RowKey), Image>,
+    pub(super) images: BTreeMap<(Table, RowKey), EntityRecord>,
     pub(super) audit: BTreeMap<AuditLine, usize>,
     pub(super) points: BTreeMap<RowKey, MetricPoint>,
     pub(super) digest: Digest,

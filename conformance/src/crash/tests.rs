@@ -134,7 +134,7 @@ async fn a_node_whose_key_was_not_used_up_is_found() {
     // A store in which the node was admitted, and the key is as it was.
     perform(&store, &Op::Write(register.into())).await.unwrap();
     let mut found = Recovered::of(&store).await;
-    let unused = ghostwire_store_core::command::Image::PreAuthKey(key);
+    let unused = ghostwire_store_core::command::EntityRecord::PreAuthKey(key);
     found.images.insert((unused.table(), unused.key()), unused);
     Oracle::default().learn(said, 0, &found);
 }

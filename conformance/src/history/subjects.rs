@@ -219,7 +219,7 @@ impl Subject for Offering {
         };
         match rng.below(4) {
             0 => {
-                let call = async { answered(presence.heartbeat(id, session, Change::Keep).await) };
+                let call = async { answered(presence.heartbeat(id, session, Update::Keep).await) };
                 log.call(RouterCall::Heartbeat(node, number), call).await;
             }
             1 => {
@@ -227,7 +227,7 @@ impl Subject for Offering {
                 log.call(RouterCall::Disconnect(node, number), call).await;
             }
             _ => {
-                let call = async { answered(presence.connect(id, session, Change::Keep).await) };
+                let call = async { answered(presence.connect(id, session, Update::Keep).await) };
                 log.call(RouterCall::Connect(node, number), call).await;
             }
         }

@@ -91,7 +91,7 @@ impl Generator<'_> {
         SessionNumber::new(number).expect("a small number")
     }
 
-    fn endpoints(&self, choices: &mut Choices) -> Change<EndpointList> {
+    fn endpoints(&self, choices: &mut Choices) -> Update<EndpointList> {
         change(choices, |choices| {
             let count = choices.roll() % 3;
             let endpoints = (0..count).map(|_| Endpoint {
@@ -273,8 +273,8 @@ impl Generator<'_> {
                 let expected = Self::revision(choices, record.map(|record| record.revision));
                 let patch = DnsRecordPatch {
                     value: match choices.happens(11) {
-                        true => Change::Set(self.dns_value(choices)),
-                        false => Change::Keep,
+                        true => Update::Set(self.dns_value(choices)),
+                        false => Update::Keep,
                     },
                     ttl: patch(choices, |choices| *choices.one_of(&[60, 0])),
                 };

@@ -58,8 +58,8 @@ pub(super) fn patch<T>(choices: &mut Choices, value: impl FnOnce(&mut Choices) -
     }
 }
 
-pub(super) fn change<T>(choices: &mut Choices, value: impl FnOnce(&mut Choices) -> T) -> Change<T> {
-    if choices.happens(7) { Change::Set(value(choices)) } else { Change::Keep }
+pub(super) fn change<T>(choices: &mut Choices, value: impl FnOnce(&mut Choices) -> T) -> Update<T> {
+    if choices.happens(7) { Update::Set(value(choices)) } else { Update::Keep }
 }
 
 /// Sometimes what is there already, so that things meet.

@@ -124,7 +124,7 @@ impl Iterator for Entries {
 mod tests {
     use super::*;
     use crate::domain::{AuditId, Text};
-    use crate::error::Entity;
+    use crate::error::EntityKind;
     use crate::schema::Table;
 
     fn entry(at: i64, id: u8) -> Entry {
@@ -133,7 +133,7 @@ mod tests {
             at: Timestamp::from_micros(at).unwrap(),
             actor: "system".parse().unwrap(),
             action: Text::new("noted").unwrap(),
-            entity: Entity::User,
+            entity: EntityKind::User,
             subject: Text::new("somebody").unwrap(),
         })
     }

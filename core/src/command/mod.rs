@@ -59,7 +59,7 @@ pub use transaction::*;
 pub use user::*;
 pub(crate) use weight::LIGHT;
 
-pub use crate::entity::{Command, Image};
+pub use crate::entity::{Command, EntityRecord};
 
 macro_rules! into_command {
     ($($type:ident => $variant:ident),* $(,)?) => {$(

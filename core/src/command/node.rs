@@ -2,8 +2,8 @@
 
 use super::Part;
 use crate::domain::{
-    Change, DiscoKey, EndpointList, MachineKey, NodeId, NodeKey, NodePatch, Registration, Revision,
-    SessionNumber, Timestamp,
+    DiscoKey, EndpointList, MachineKey, NodeId, NodeKey, NodePatch, Registration, Revision,
+    SessionNumber, Timestamp, Update,
 };
 
 commands! {
@@ -42,9 +42,9 @@ commands! {
     /// A write to a node's presence. Messages of an older or closed session change nothing.
     PresenceCommand {
         /// A control connection came up. Its number is larger than any before.
-        CONNECT = "presence.connect" Connect { node: NodeId, session: SessionNumber, endpoints: Change<EndpointList> },
+        CONNECT = "presence.connect" Connect { node: NodeId, session: SessionNumber, endpoints: Update<EndpointList> },
         /// A sign of life on a connection.
-        HEARTBEAT = "presence.heartbeat" Heartbeat { node: NodeId, session: SessionNumber, endpoints: Change<EndpointList> },
+        HEARTBEAT = "presence.heartbeat" Heartbeat { node: NodeId, session: SessionNumber, endpoints: Update<EndpointList> },
         /// A control connection went down.
         DISCONNECT = "presence.disconnect" Disconnect { node: NodeId, session: SessionNumber },
         /// Every control connection went down: the control plane was restarted.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Image;
+use super::EntityRecord;
 
 /// Brings entities in as they are, with their ids, times and revisions, under the same rules as
 /// any other write. One that is there already, equal in every field, counts as unchanged, so that
@@ -10,7 +10,7 @@ use super::Image;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Restore {
     /// In an order in which what is referred to comes first.
-    pub images: Vec<Image>,
+    pub images: Vec<EntityRecord>,
     /// Leave out what breaks a rule and report it; otherwise the first such entity rejects the
     /// whole command.
     pub skip_invalid: bool,

@@ -1,9 +1,10 @@
 //! What commands own, about, so that what waits for the writer is bounded in bytes.
 
 use super::{
-    Command, Image, NodeCommand, PolicyCommand, Restore, RouteCommand, SettingCommand, Transaction,
+    Command, EntityRecord, NodeCommand, PolicyCommand, Restore, RouteCommand, SettingCommand,
+    Transaction,
 };
-use crate::domain::{Change, Endpoint};
+use crate::domain::{Endpoint, Update};
 
 /// What a command owns at most whose fields are all short.
 pub(crate) const LIGHT: usize = 4096;
@@ -27,8 +28,8 @@ impl Command {
                     registration.host_info.as_str().len()
                 }
                 Self::Node(NodeCommand::Update { patch, .. }) => match &patch.host_info {
-                    Change::Set(host_info) => host_info.as_str().len(),
-                    Change::Keep => 0,
+                    Update::Set(host_info) => host_info.as_str().len(),
+                    Update::Keep => 0,
                 },
                 Self::Node(NodeCommand::Expire { nodes, .. }) => size_of_val(nodes.as_slice()),
                 Self::Route(
@@ -48,14 +49,14 @@ impl Command {
     }
 }
 
-fn image(image: &Image) -> usize {
+fn image(image: &EntityRecord) -> usize {
     ENTITY
         + match image {
-            Image::Node(node) => node.host_info.as_str().len() + node.tags.len() * TAG,
-            Image::Presence(presence) => presence.endpoints.len() * size_of::<Endpoint>(),
-            Image::PreAuthKey(key) => key.tags.len() * TAG,
-            Image::Policy(policy) => policy.document.as_str().len(),
-            Image::Setting(_) => SETTING,
+            EntityRecord::Node(node) => node.host_info.as_str().len() + node.tags.len() * TAG,
+            EntityRecord::Presence(presence) => presence.endpoints.len() * size_of::<Endpoint>(),
+            EntityRecord::PreAuthKey(key) => key.tags.len() * TAG,
+            EntityRecord::Policy(policy) => policy.document.as_str().len(),
+            EntityRecord::Setting(_) => SETTING,
             // All fields are short.
             _ => 0,
         }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Change, DnsName, DnsRecordId, Patch, Revision, Text, Timestamp};
+use super::{DnsName, DnsRecordId, Patch, Revision, Text, Timestamp, Update};
 use crate::error::{Error, Result};
 
 /// One DNS record; (name, kind, value) is unique.
@@ -57,7 +57,7 @@ pub struct NewDnsRecord {
 #[serde(default)]
 pub struct DnsRecordPatch {
     /// New data; it has to fit the record's kind.
-    pub value: Change<Text<1024>>,
+    pub value: Update<Text<1024>>,
     /// New time to live.
     pub ttl: Patch<u32>,
 }

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::deserialize_stored;
 use super::{
-    Change, DiscoKey, DnsLabel, EndpointList, HostInfo, Hostname, MachineKey, NodeId, NodeKey,
-    Patch, PreAuthKeyId, Revision, TagSet, Timestamp, UserId,
+    DiscoKey, DnsLabel, EndpointList, HostInfo, Hostname, MachineKey, NodeId, NodeKey, Patch,
+    PreAuthKeyId, Revision, TagSet, Timestamp, Update, UserId,
 };
 use crate::error::{Error, Result};
 
@@ -202,15 +202,15 @@ pub enum Admission {
 #[serde(default)]
 pub struct NodePatch {
     /// Rename: a new DNS label.
-    pub label: Change<DnsLabel>,
+    pub label: Update<DnsLabel>,
     /// The name as the machine reports it.
-    pub hostname: Change<Hostname>,
+    pub hostname: Update<Hostname>,
     /// New tags; an empty set clears them.
-    pub tags: Change<TagSet>,
+    pub tags: Update<TagSet>,
     /// New owner; `Clear` needs tags.
     pub user: Patch<UserId>,
     /// What the client says about its machine.
-    pub host_info: Change<HostInfo>,
+    pub host_info: Update<HostInfo>,
     /// Path discovery key.
     pub disco_key: Patch<DiscoKey>,
     /// New expiry; `Clear` is never.

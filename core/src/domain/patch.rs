@@ -81,7 +81,7 @@ impl<T: Clone + PartialEq> Patch<T> {
 /// In serde `"keep"` or `{"set": value}`; see [`Patch`] for how to leave `Keep` out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Change<T> {
+pub enum Update<T> {
     /// Leaves the field as it is.
     #[default]
     Keep,
@@ -89,7 +89,7 @@ pub enum Change<T> {
     Set(T),
 }
 
-impl<T> Change<T> {
+impl<T> Update<T> {
     /// Whether it leaves the field as it is.
     #[must_use]
     pub fn is_keep(&self) -> bool {
@@ -110,15 +110,15 @@ impl<T> Change<T> {
     /// # Errors
     ///
     /// Those of `with`.
-    pub fn try_map<U, E>(self, with: impl FnOnce(T) -> Result<U, E>) -> Result<Change<U>, E> {
+    pub fn try_map<U, E>(self, with: impl FnOnce(T) -> Result<U, E>) -> Result<Update<U>, E> {
         Ok(match self {
-            Self::Keep => Change::Keep,
-            Self::Set(value) => Change::Set(with(value)?),
+            Self::Keep => Update::Keep,
+            Self::Set(value) => Update::Set(with(value)?),
         })
     }
 }
 
-impl<T: Clone + PartialEq> Change<T> {
+impl<T: Clone + PartialEq> Update<T> {
     /// Changes the field; says whether its value is now another one.
     pub fn apply(&self, field: &mut T) -> bool {
         match self {
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn so_does_a_change() {
-        for (change, after) in [(Change::Keep, 1), (Change::Set(1), 1), (Change::Set(2), 2)] {
+        for (change, after) in [(Update::Keep, 1), (Update::Set(1), 1), (Update::Set(2), 2)] {
             let mut field = 1;
             assert_eq!(change.apply(&mut field), after != 1);
             assert_eq!(field, after);
@@ -171,32 +171,32 @@ mod tests {
         assert_eq!(Patch::Set("1").try_map(parse), Ok(Patch::Set(1)));
         assert_eq!(Patch::Clear.try_map(parse), Ok(Patch::Clear));
         assert!(Patch::Set("x").try_map(parse).is_err());
-        assert_eq!(Change::Keep.try_map(parse), Ok(Change::Keep));
-        assert!(Change::Set("x").try_map(parse).is_err());
+        assert_eq!(Update::Keep.try_map(parse), Ok(Update::Keep));
+        assert!(Update::Set("x").try_map(parse).is_err());
     }
 
     #[test]
     fn what_is_not_given_is_kept() {
         #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
         #[serde(default)]
-        struct Update {
-            #[serde(skip_serializing_if = "Change::is_keep")]
-            name: Change<String>,
+        struct Example {
+            #[serde(skip_serializing_if = "Update::is_keep")]
+            name: Update<String>,
             #[serde(skip_serializing_if = "Patch::is_keep")]
             note: Patch<Option<u8>>,
         }
 
-        assert_eq!(serde_json::to_string(&Update::default()).unwrap(), "{}");
-        assert_eq!(serde_json::from_str::<Update>("{}").unwrap(), Update::default());
+        assert_eq!(serde_json::to_string(&Example::default()).unwrap(), "{}");
+        assert_eq!(serde_json::from_str::<Example>("{}").unwrap(), Example::default());
         for (text, note) in [
             (r#"{"note":"clear"}"#, Patch::Clear),
             (r#"{"note":{"set":null}}"#, Patch::Set(None)),
             (r#"{"note":{"set":1}}"#, Patch::Set(Some(1))),
         ] {
-            let update = Update { note, ..Update::default() };
+            let update = Example { note, ..Example::default() };
             assert_eq!(serde_json::to_string(&update).unwrap(), text);
-            assert_eq!(serde_json::from_str::<Update>(text).unwrap(), update);
+            assert_eq!(serde_json::from_str::<Example>(text).unwrap(), update);
         }
-        assert!(serde_json::from_str::<Update>(r#"{"note":null}"#).is_err());
+        assert!(serde_json::from_str::<Example>(r#"{"note":null}"#).is_err());
     }
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::deserialize_stored;
 use super::{ActorName, AuditId, MetricName, NodeId, Text, Timestamp};
-use crate::error::{Entity, Error, Result};
+use crate::error::{EntityKind, Error, Result};
 
 /// A measured value: any finite 64-bit float. Negative zero becomes zero, so that every
 /// database gives back the same bits.
@@ -138,7 +138,7 @@ pub struct AuditEntry {
     /// What was done, for example `node.register`.
     pub action: Text<64>,
     /// To which kind of entity.
-    pub entity: Entity,
+    pub entity: EntityKind,
     /// To which one; the identifier stays when the entity is gone.
     pub subject: Text<255>,
 }
@@ -154,7 +154,7 @@ pub struct AuditQuery {
     /// Only by this actor.
     pub actor: Option<ActorName>,
     /// Only this kind of entity.
-    pub entity: Option<Entity>,
+    pub entity: Option<EntityKind>,
     /// Only this one.
     pub subject: Option<Text<255>>,
     /// Whether the newest entry comes first; otherwise the oldest does.

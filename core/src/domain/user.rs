@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Change, Email, Patch, Revision, Text, Timestamp, UserId, UserName};
+use super::{Email, Patch, Revision, Text, Timestamp, Update, UserId, UserName};
 use super::{deserialize_stored, deserialize_stored_option};
 
 /// A person or service account that owns nodes.
@@ -105,7 +105,7 @@ pub struct OidcProfile {
 #[serde(default)]
 pub struct UserPatch {
     /// New name; unique among local users.
-    pub name: Change<UserName>,
+    pub name: Update<UserName>,
     /// New display name.
     pub display_name: Patch<Text<255>>,
     /// New e-mail address.

@@ -21,13 +21,13 @@ macro_rules! entities {
         #[non_exhaustive]
         #[repr(u8)]
         #[allow(missing_docs)]
-        pub enum Entity {
+        pub enum EntityKind {
             $(#[serde(rename = $name)] $kind = $number,)+
             Metric = 11,
             Audit = 12,
         }
 
-        impl Entity {
+        impl EntityKind {
             /// Every kind, those of the state in the order in which a restore takes them.
             pub(crate) const ALL: &[Self] = &[$(Self::$kind,)+ Self::Metric, Self::Audit];
 
@@ -100,11 +100,11 @@ macro_rules! entities {
 
             /// What its rows are about; `None` for bookkeeping.
             #[must_use]
-            pub fn entity(self) -> Option<Entity> {
+            pub fn entity(self) -> Option<EntityKind> {
                 Some(match self {
-                    $(Self::$table => Entity::$kind,)+
-                    Self::Metrics => Entity::Metric,
-                    Self::Audit => Entity::Audit,
+                    $(Self::$table => EntityKind::$kind,)+
+                    Self::Metrics => EntityKind::Metric,
+                    Self::Audit => EntityKind::Audit,
                     Self::WriterPositions => return None,
                 })
             }
@@ -130,15 +130,15 @@ macro_rules! entities {
         /// An entity of the state, whole. Cheap to clone.
         #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
         #[allow(missing_docs)]
-        pub enum Image {
+        pub enum EntityRecord {
             $(#[serde(rename = $name)] $kind(Arc<domain::$kind>),)+
         }
 
-        impl Image {
+        impl EntityRecord {
             /// What kind of entity it is.
             #[must_use]
-            pub fn entity(&self) -> Entity {
-                match self { $(Self::$kind(_) => Entity::$kind),+ }
+            pub fn entity(&self) -> EntityKind {
+                match self { $(Self::$kind(_) => EntityKind::$kind),+ }
             }
 
             /// The row's table.
@@ -220,11 +220,11 @@ macro_rules! entities {
         /// Names one entity of the state.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[allow(missing_docs)]
-        pub enum Handle {
+        pub enum EntityId {
             $($kind(domain::$id),)+
         }
 
-        impl Handle {
+        impl EntityId {
             /// The row's table.
             #[must_use]
             pub fn table(self) -> Table {
@@ -237,7 +237,7 @@ macro_rules! entities {
                 match self { $(Self::$kind(id) => id.push(RowKey::new())),+ }
             }
 
-            /// The inverse of [`Handle::table`] and [`Handle::key`].
+            /// The inverse of [`EntityId::table`] and [`EntityId::key`].
             ///
             /// # Errors
             /// `Corrupt` if the key does not have its table's shape.
@@ -273,9 +273,9 @@ macro_rules! entities {
             )+
 
             /// Every entity of one table, in the order of keys.
-            pub fn images_of(&self, table: Table) -> Box<dyn Iterator<Item = Image> + '_> {
+            pub fn images_of(&self, table: Table) -> Box<dyn Iterator<Item = EntityRecord> + '_> {
                 match table {
-                    $(Table::$table => Box::new(self.$module().iter().cloned().map(Image::$kind)),)+
+                    $(Table::$table => Box::new(self.$module().iter().cloned().map(EntityRecord::$kind)),)+
                     Table::Metrics | Table::Audit | Table::WriterPositions => {
                         Box::new(std::iter::empty())
                     }
@@ -283,9 +283,9 @@ macro_rules! entities {
             }
 
             /// Puts an entity in. Whether it replaced another.
-            pub(crate) fn put(&mut self, image: Image) -> bool {
+            pub(crate) fn put(&mut self, image: EntityRecord) -> bool {
                 match image {
-                    $(Image::$kind(new) => {
+                    $(EntityRecord::$kind(new) => {
                         let old = self.tables.$module.put(new.clone());
                         domain::$kind::follow(self, old.as_deref(), Some(&new));
                         old.is_some()
@@ -294,9 +294,9 @@ macro_rules! entities {
             }
 
             /// Takes an entity out, if it is there.
-            pub(crate) fn remove(&mut self, handle: Handle) {
+            pub(crate) fn remove(&mut self, handle: EntityId) {
                 match handle {
-                    $(Handle::$kind(id) => {
+                    $(EntityId::$kind(id) => {
                         if let Some(old) = self.tables.$module.remove(id) {
                             domain::$kind::follow(self, Some(&old), None);
                         }
@@ -360,20 +360,20 @@ macro_rules! entities {
         $(
             impl StateEntity for domain::$kind {
                 type Id = domain::$id;
-                const KIND: Entity = Entity::$kind;
+                const KIND: EntityKind = EntityKind::$kind;
 
                 fn id(&self) -> Self::Id {
                     self.$($path)+
                 }
             }
 
-            impl From<Arc<domain::$kind>> for Image {
+            impl From<Arc<domain::$kind>> for EntityRecord {
                 fn from(record: Arc<domain::$kind>) -> Self {
                     Self::$kind(record)
                 }
             }
 
-            impl From<domain::$kind> for Image {
+            impl From<domain::$kind> for EntityRecord {
                 fn from(record: domain::$kind) -> Self {
                     Self::$kind(Arc::new(record))
                 }

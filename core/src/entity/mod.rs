@@ -38,7 +38,7 @@ pub trait StateEntity: Record + Clone + Debug + PartialEq + Send + Sync + 'stati
     type Id: KeyField + Copy + Ord + Debug + Display + Send + Sync + 'static;
 
     /// What kind of entity it is.
-    const KIND: Entity;
+    const KIND: EntityKind;
 
     /// Its id, which is all of its row's key.
     fn id(&self) -> Self::Id;

@@ -366,7 +366,7 @@ fn take_array<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N]> {
 mod tests {
     use super::*;
     use crate::domain::{AuditId, Text};
-    use crate::error::Entity;
+    use crate::error::EntityKind;
 
     #[test]
     fn a_block_whose_audit_section_was_erased_is_the_same_link_of_the_chain() {
@@ -377,7 +377,7 @@ mod tests {
             at: Timestamp::EPOCH,
             actor: "system".parse().unwrap(),
             action: Text::new("user.delete").unwrap(),
-            entity: Entity::User,
+            entity: EntityKind::User,
             subject: Text::new("ann").unwrap(),
         });
         let (serial, id) = (Serial::new(1), BlockId::from_bytes([2; 16]));

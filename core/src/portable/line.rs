@@ -8,8 +8,8 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Vis
 use serde::{Deserialize as Read, Serialize as Write};
 
 use super::{Item, Mac, Summary};
-use crate::command::Image;
-use crate::error::{Entity, Error, Result};
+use crate::command::EntityRecord;
+use crate::error::{EntityKind, Error, Result};
 
 /// The first line.
 #[derive(Read, Write)]
@@ -29,7 +29,7 @@ pub(super) struct AnyHeader {
 #[derive(Read, Write)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Trailer {
-    counts: BTreeMap<Entity, u64>,
+    counts: BTreeMap<EntityKind, u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     state_digest: Option<Hex>,
     sha256: Hex,
@@ -127,8 +127,8 @@ impl<'de> Visitor<'de> for LineVisitor {
             "metric" => Line::Item(Item::Metric(map.next_value()?)),
             "audit" => Line::Item(Item::Audit(map.next_value()?)),
             "end" => Line::End(map.next_value()?),
-            name => match Image::next_of(name, &mut map)? {
-                Some(image) => Line::Item(Item::Image(image)),
+            name => match EntityRecord::next_of(name, &mut map)? {
+                Some(image) => Line::Item(Item::Entity(image)),
                 None => return Err(unknown(name)),
             },
         };
@@ -140,7 +140,7 @@ impl<'de> Visitor<'de> for LineVisitor {
 }
 
 fn unknown<E: serde::de::Error>(name: &str) -> E {
-    let known: Vec<_> = Entity::ALL.iter().map(|kind| format!("`{kind}`")).collect();
+    let known: Vec<_> = EntityKind::ALL.iter().map(|kind| format!("`{kind}`")).collect();
     E::custom(format_args!("unknown variant `{name}`, expected one of {}, `end`", known.join(", ")))
 }
 

@@ -12,9 +12,9 @@ mod writer;
 
 use std::collections::BTreeMap;
 
-use crate::command::Image;
+use crate::command::EntityRecord;
 use crate::domain::{AuditEntry, MetricPoint};
-use crate::error::{Entity, Error, Result};
+use crate::error::{EntityKind, Error, Result};
 use crate::schema::Table;
 use crate::secrets::HashKey;
 
@@ -41,7 +41,7 @@ pub const ORDER: [Table; Table::STATE.len()] = Table::RESTORED;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Item {
     /// An entity of the state.
-    Image(Image),
+    Entity(EntityRecord),
     /// A point of a metric.
     Metric(MetricPoint),
     /// A line of the audit trail.
@@ -51,11 +51,11 @@ pub enum Item {
 impl Item {
     /// What kind of thing the line holds.
     #[must_use]
-    pub fn entity(&self) -> Entity {
+    pub fn entity(&self) -> EntityKind {
         match self {
-            Self::Image(image) => image.entity(),
-            Self::Metric(_) => Entity::Metric,
-            Self::Audit(_) => Entity::Audit,
+            Self::Entity(image) => image.entity(),
+            Self::Metric(_) => EntityKind::Metric,
+            Self::Audit(_) => EntityKind::Audit,
         }
     }
 }
@@ -64,7 +64,7 @@ impl Item {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
     /// How many items of each kind; kinds without any are absent.
-    pub counts: BTreeMap<Entity, u64>,
+    pub counts: BTreeMap<EntityKind, u64>,
     /// The digest of the state that was exported, if the exporter knew it.
     pub state_digest: Option<[u8; 32]>,
     /// Of all bytes before the last line.

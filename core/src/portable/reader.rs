@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::line::{AnyHeader, Header, Line, parse};
 use super::{FORMAT_VERSION, Item, MAX_LINE, Summary, WITHOUT_MAC};
-use crate::error::{Entity, Error, ErrorKind, Result};
+use crate::error::{EntityKind, Error, ErrorKind, Result};
 use crate::schema::Schema;
 
 /// Reads the portable form from `R`: an iterator over the items, with one line in memory.
@@ -22,7 +22,7 @@ pub struct Reader<R> {
     line: Vec<u8>,
     number: u64,
     hash: Sha256,
-    counts: BTreeMap<Entity, u64>,
+    counts: BTreeMap<EntityKind, u64>,
     summary: Option<Summary>,
     ended: bool,
 }

@@ -14,7 +14,7 @@ const ID: &str = "0190a5c8-7e1f-7000-8000-000000000001";
 const AT: &str = "2024-02-29T12:00:00.000000Z";
 
 fn image(json: &str) -> Item {
-    Item::Image(serde_json::from_str(json).unwrap())
+    Item::Entity(serde_json::from_str(json).unwrap())
 }
 
 fn user() -> Item {
@@ -45,7 +45,7 @@ fn audit() -> Item {
         at: AT.parse().unwrap(),
         actor: "ann \u{1f600}".parse().unwrap(),
         action: "user.create".parse().unwrap(),
-        entity: Entity::User,
+        entity: EntityKind::User,
         subject: ID.parse().unwrap(),
     })
 }
@@ -85,7 +85,7 @@ fn what_is_written_can_be_read() {
     let (back, summary) = read(&bytes).unwrap();
     assert_eq!(back, items);
     assert_eq!(summary.total(), 5);
-    assert_eq!(summary.counts[&Entity::Metric], 2);
+    assert_eq!(summary.counts[&EntityKind::Metric], 2);
     assert_eq!(summary.state_digest, Some([7; 32]));
     assert_eq!(written(&back), bytes, "the same items give the same bytes");
     assert_eq!(Reader::new(bytes.as_slice()).unwrap().verify().unwrap(), summary);
@@ -344,7 +344,7 @@ fn the_longest_policy_fits() {
         author: "ann".parse().unwrap(),
         created_at: AT.parse().unwrap(),
     };
-    let items = [Item::Image(Image::Policy(policy.into()))];
+    let items = [Item::Entity(EntityRecord::Policy(policy.into()))];
     assert!(read(&written(&items)).unwrap().0 == items);
 }
 

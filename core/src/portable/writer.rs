@@ -9,9 +9,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::line::{End, Header};
 use super::{FORMAT_VERSION, Item, MAX_LINE, Mac, Summary, WITHOUT_MAC};
-use crate::command::Image;
+use crate::command::EntityRecord;
 use crate::domain::{AuditEntry, MetricPoint};
-use crate::error::{Entity, Error, Result};
+use crate::error::{EntityKind, Error, Result};
 use crate::schema::Schema;
 use crate::secrets::HashKey;
 
@@ -23,7 +23,7 @@ pub struct Writer<W> {
     to: W,
     line: Vec<u8>,
     hash: Sha256,
-    counts: BTreeMap<Entity, u64>,
+    counts: BTreeMap<EntityKind, u64>,
     key: Option<Arc<HashKey>>,
 }
 
@@ -60,7 +60,7 @@ impl<W: io::Write> Writer<W> {
     /// [`MAX_LINE`].
     pub fn item(&mut self, item: &Item) -> Result<()> {
         match item {
-            Item::Image(image) => self.image(image),
+            Item::Entity(image) => self.image(image),
             Item::Metric(point) => self.metric(point),
             Item::Audit(entry) => self.audit(entry),
         }
@@ -70,7 +70,7 @@ impl<W: io::Write> Writer<W> {
     ///
     /// # Errors
     /// As for [`Writer::item`].
-    pub fn image(&mut self, image: &Image) -> Result<()> {
+    pub fn image(&mut self, image: &EntityRecord) -> Result<()> {
         self.put(image)?;
         self.count(image.entity());
         Ok(())
@@ -82,7 +82,7 @@ impl<W: io::Write> Writer<W> {
     /// As for [`Writer::item`].
     pub fn metric(&mut self, point: &MetricPoint) -> Result<()> {
         self.put(&Keyed::Metric(point))?;
-        self.count(Entity::Metric);
+        self.count(EntityKind::Metric);
         Ok(())
     }
 
@@ -92,7 +92,7 @@ impl<W: io::Write> Writer<W> {
     /// As for [`Writer::item`].
     pub fn audit(&mut self, entry: &AuditEntry) -> Result<()> {
         self.put(&Keyed::Audit(entry))?;
-        self.count(Entity::Audit);
+        self.count(EntityKind::Audit);
         Ok(())
     }
 
@@ -110,7 +110,7 @@ impl<W: io::Write> Writer<W> {
         Ok((self.to, summary))
     }
 
-    fn count(&mut self, entity: Entity) {
+    fn count(&mut self, entity: EntityKind) {
         let count = self.counts.entry(entity).or_default();
         *count = count.saturating_add(1);
     }

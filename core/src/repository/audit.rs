@@ -78,12 +78,12 @@ impl AuditRepository for StoreHandle {
         const OPERATION: &str = "audit.append";
         if entries.len() > MAX_ENTRIES {
             return Err(Error::invalid("a batch has at most 10000 entries")
-                .about(crate::error::Entity::Audit)
+                .about(crate::error::EntityKind::Audit)
                 .with("entries", entries.len())
                 .during(OPERATION));
         }
         if entries.iter().any(|entry| entry.id.is_nil()) {
-            return Err(nil_id().about(crate::error::Entity::Audit).during(OPERATION));
+            return Err(nil_id().about(crate::error::EntityKind::Audit).during(OPERATION));
         }
         let rows: Vec<_> =
             entries.iter().map(|entry| RowChange::put(ChangeKind::Created, entry)).collect();

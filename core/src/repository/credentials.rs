@@ -14,7 +14,7 @@ use crate::domain::{
     SessionOwner, Timestamp, expired,
 };
 use crate::entropy::draw;
-use crate::error::{Entity, Error, ErrorKind, Result};
+use crate::error::{EntityKind, Error, ErrorKind, Result};
 use crate::handle::StoreHandle;
 use crate::secrets::{HashKey, Verdict};
 use crate::view::View;
@@ -23,19 +23,19 @@ const API_KEY: Purpose = Purpose {
     name: "api_key",
     mark: "gwapi-",
     imported_mark: "hskey-api-",
-    entity: Entity::ApiKey,
+    entity: EntityKind::ApiKey,
 };
 const PREAUTH_KEY: Purpose = Purpose {
     name: "preauth_key",
     mark: "gwauth-",
     imported_mark: "hskey-auth-",
-    entity: Entity::PreAuthKey,
+    entity: EntityKind::PreAuthKey,
 };
 const SESSION: Purpose = Purpose {
     name: "session",
     mark: "gwsession-",
     imported_mark: "gwsession-",
-    entity: Entity::Session,
+    entity: EntityKind::Session,
 };
 
 /// Hashes the text of a pre-auth key that has no public part, as imports of such keys need it.
@@ -50,7 +50,7 @@ struct Purpose {
     mark: &'static str,
     /// Keys that were imported from Headscale 0.28 or later begin like this.
     imported_mark: &'static str,
-    entity: Entity,
+    entity: EntityKind,
 }
 
 impl Purpose {

@@ -17,7 +17,7 @@ use crate::handle::StoreHandle;
 ///
 /// ```
 /// # ghostwire_store_memory::example(async |store| {
-/// use ghostwire_store::domain::{Change, DnsRecordKind, DnsRecordPatch, NewDnsRecord};
+/// use ghostwire_store::domain::{Update, DnsRecordKind, DnsRecordPatch, NewDnsRecord};
 ///
 /// let new = NewDnsRecord {
 ///     name: "wiki.example.com".parse()?,
@@ -27,7 +27,7 @@ use crate::handle::StoreHandle;
 /// };
 /// let record = store.dns().create(new).await?;
 ///
-/// let patch = DnsRecordPatch { value: Change::Set("10.20.0.8".parse()?), ..Default::default() };
+/// let patch = DnsRecordPatch { value: Update::Set("10.20.0.8".parse()?), ..Default::default() };
 /// store.dns().update(record.id, patch, Some(record.revision)).await?;
 /// assert_eq!(store.view().dns_records().of_name(&record.name).count(), 1);
 /// # Ok(()) }).unwrap();

@@ -121,7 +121,7 @@ pub trait MetricRepository: Send + Sync {
 fn rows(points: &[MetricPoint]) -> Result<Vec<RowChange>> {
     if points.len() > MAX_POINTS {
         return Err(Error::invalid("a batch has at most 10000 points")
-            .about(crate::error::Entity::Metric)
+            .about(crate::error::EntityKind::Metric)
             .with("points", points.len()));
     }
     let nil = points.iter().filter_map(|point| point.node).find(Id::is_nil);

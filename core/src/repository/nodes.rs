@@ -21,7 +21,7 @@ use crate::handle::StoreHandle;
 /// use std::net::{IpAddr, Ipv4Addr};
 ///
 /// use ghostwire_store::domain::{
-///     Admission, Change, MachineKey, NewUser, NodeKey, NodePatch, RegisterMethod, Registration,
+///     Admission, Update, MachineKey, NewUser, NodeKey, NodePatch, RegisterMethod, Registration,
 /// };
 ///
 /// let alice = store.users().create(NewUser::local("alice".parse()?)).await?;
@@ -35,7 +35,7 @@ use crate::handle::StoreHandle;
 /// // A machine that is known gets its node back.
 /// assert_eq!(store.nodes().register(laptop).await?.id, node.id);
 ///
-/// let patch = NodePatch { label: Change::Set("desk".parse()?), ..NodePatch::default() };
+/// let patch = NodePatch { label: Update::Set("desk".parse()?), ..NodePatch::default() };
 /// store.nodes().update(node.id, patch, None).await?;
 /// let found = store.nodes().get_by_address(IpAddr::from([100, 64, 0, 1])).await?;
 /// assert_eq!(found.map(|node| node.label.to_string()).as_deref(), Some("desk"));

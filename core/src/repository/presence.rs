@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::expect_reply;
 use crate::command::PresenceCommand;
-use crate::domain::{Change, EndpointList, NodeId, Presence, SessionNumber};
+use crate::domain::{EndpointList, NodeId, Presence, SessionNumber, Update};
 use crate::error::Result;
 use crate::handle::StoreHandle;
 
@@ -25,11 +25,11 @@ use crate::handle::StoreHandle;
 /// # let (machine, key) = (MachineKey::from_bytes([1; 32])?, NodeKey::from_bytes([2; 32])?);
 /// # let laptop = Registration::new(machine, key, "laptop".parse()?, admission);
 /// # let node = store.nodes().register(laptop).await?.id;
-/// use ghostwire_store::domain::{Change, SessionNumber};
+/// use ghostwire_store::domain::{Update, SessionNumber};
 ///
 /// let (old, new) = (SessionNumber::new(1)?, SessionNumber::new(2)?);
-/// store.presence().connect(node, old, Change::Keep).await?;
-/// store.presence().connect(node, new, Change::Keep).await?;
+/// store.presence().connect(node, old, Update::Keep).await?;
+/// store.presence().connect(node, new, Update::Keep).await?;
 /// // The goodbye of the first connection comes late.
 /// assert!(store.presence().disconnect(node, old).await?.online);
 /// assert!(!store.presence().disconnect(node, new).await?.online);
@@ -48,7 +48,7 @@ pub trait PresenceRepository: Send + Sync {
         &self,
         node: NodeId,
         session: SessionNumber,
-        endpoints: Change<EndpointList>,
+        endpoints: Update<EndpointList>,
     ) -> Result<Arc<Presence>>;
 
     /// A sign of life, and maybe other endpoints. Gives the presence as it is now.
@@ -65,7 +65,7 @@ pub trait PresenceRepository: Send + Sync {
         &self,
         node: NodeId,
         session: SessionNumber,
-        endpoints: Change<EndpointList>,
+        endpoints: Update<EndpointList>,
     ) -> Result<Arc<Presence>>;
 
     /// A control connection went down. Gives the presence as it is now.
@@ -103,7 +103,7 @@ impl PresenceRepository for StoreHandle {
         &self,
         node: NodeId,
         session: SessionNumber,
-        endpoints: Change<EndpointList>,
+        endpoints: Update<EndpointList>,
     ) -> Result<Arc<Presence>> {
         let command = PresenceCommand::Connect { node, session, endpoints };
         expect_reply!(self.run(command).await?, Presence)
@@ -113,7 +113,7 @@ impl PresenceRepository for StoreHandle {
         &self,
         node: NodeId,
         session: SessionNumber,
-        endpoints: Change<EndpointList>,
+        endpoints: Update<EndpointList>,
     ) -> Result<Arc<Presence>> {
         let command = PresenceCommand::Heartbeat { node, session, endpoints };
         expect_reply!(self.run(command).await?, Presence)

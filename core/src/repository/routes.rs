@@ -19,7 +19,7 @@ use crate::handle::StoreHandle;
 /// ```
 /// # ghostwire_store_memory::example(async |store| {
 /// # use ghostwire_store::domain::{
-/// #     Admission, Change, MachineKey, NewUser, NodeKey, RegisterMethod, Registration, SessionNumber,
+/// #     Admission, Update, MachineKey, NewUser, NodeKey, RegisterMethod, Registration, SessionNumber,
 /// # };
 /// # let alice = store.users().create(NewUser::local("alice".parse()?)).await?;
 /// # let admission = Admission::User { user: alice.id, method: RegisterMethod::Cli };
@@ -31,7 +31,7 @@ use crate::handle::StoreHandle;
 /// let office = "10.20.0.0/16".parse()?;
 /// store.routes().advertise(node, vec![office]).await?;
 /// store.routes().approve(node, vec![office]).await?;
-/// store.presence().connect(node, SessionNumber::new(1)?, Change::Keep).await?;
+/// store.presence().connect(node, SessionNumber::new(1)?, Update::Keep).await?;
 ///
 /// let route = store.routes().lookup(IpAddr::from([10, 20, 30, 40])).await?;
 /// assert_eq!(route.map(|route| route.node), Some(node));

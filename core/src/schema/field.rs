@@ -8,7 +8,7 @@ use super::table::ColumnKind;
 use super::value::{RowWriter, Value};
 use crate::domain::short_text::ShortText;
 use crate::domain::*;
-use crate::error::{Entity, Error, Result};
+use crate::error::{EntityKind, Error, Result};
 
 /// A type that is one column of a row.
 pub(crate) trait Field: Sized {
@@ -359,7 +359,7 @@ words! {
     DnsRecordKind { A = "A", Aaaa = "AAAA", Cname = "CNAME", Txt = "TXT" }
 }
 
-impl Field for Entity {
+impl Field for EntityKind {
     const KIND: ColumnKind = ColumnKind::Text;
 
     fn write(&self, row: &mut RowWriter<'_>) {

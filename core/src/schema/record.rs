@@ -344,7 +344,7 @@ record! { AuditEntry in Audit {
     key { at: Timestamp, id: AuditId }
     actor: ActorName,
     action: Text<64>,
-    entity: crate::error::Entity,
+    entity: crate::error::EntityKind,
     subject: Text<255>,
 }}
 

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::Map;
 use super::holders::Holders;
 use crate::domain::{NetworkSettings, Node, NodeId, Prefix};
-use crate::error::{Entity, Error, ErrorKind, Result};
+use crate::error::{EntityKind, Error, ErrorKind, Result};
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Family {
@@ -106,7 +106,7 @@ impl Addresses {
                     ErrorKind::Exhausted,
                     "gets no address: none is free; remove nodes or configure a larger prefix",
                 )
-                .about(Entity::Node)
+                .about(EntityKind::Node)
                 .with("prefix", prefix)
             })
         };

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::collection::{Collection, Index, update_set};
-use super::decision::{Context, Decision, Handle, Reply};
+use super::decision::{Context, Decision, EntityId, Reply};
 use super::listing::owned;
 use super::unique::UniqueIndex;
 use super::{Set, State};
 use crate::command::ApiKeyCommand;
 use crate::domain::{ApiKey, ApiKeyId, KeyFilter, KeyPrefix, Page, PageRequest, Revision, UserId};
 use crate::entity::{Rules, dates};
-use crate::error::{Entity, Error, Result};
+use crate::error::{EntityKind, Error, Result};
 
 /// Uses are recorded at most this often.
 pub(super) const TOUCH_INTERVAL: Duration = Duration::from_secs(60);
@@ -70,7 +70,7 @@ impl Rules for ApiKey {
         }
         match state.api_keys().by_prefix(&self.prefix) {
             Some(holder) if holder.id != self.id => {
-                Err(Error::already_exists(Entity::ApiKey, "prefix")
+                Err(Error::already_exists(EntityKind::ApiKey, "prefix")
                     .with("prefix", &self.prefix)
                     .with("held_by", holder.id))
             }
@@ -101,19 +101,19 @@ pub(crate) fn decide(
                 revision: Revision::FIRST,
             };
             key.check_beside(state)?;
-            Ok(Decision::put(key).noting(ApiKeyCommand::CREATE, Entity::ApiKey, id))
+            Ok(Decision::put(key).noting(ApiKeyCommand::CREATE, EntityKind::ApiKey, id))
         }
         ApiKeyCommand::Revoke { id } => {
             let old = keys.require(*id)?;
             if old.revoked_at.is_some() {
-                return Err(Error::not_found(Entity::ApiKey, id).with("revoked", true));
+                return Err(Error::not_found(EntityKind::ApiKey, id).with("revoked", true));
             }
             let key = ApiKey {
                 revoked_at: Some(context.now),
                 revision: old.revision.next(),
                 ..ApiKey::clone(old)
             };
-            Ok(Decision::put(key).noting(ApiKeyCommand::REVOKE, Entity::ApiKey, id))
+            Ok(Decision::put(key).noting(ApiKeyCommand::REVOKE, EntityKind::ApiKey, id))
         }
         ApiKeyCommand::Touch { id } => {
             let old = keys.require(*id)?;
@@ -136,8 +136,8 @@ pub(crate) fn decide(
         }
         ApiKeyCommand::Delete { id } => {
             keys.require(*id)?;
-            let decision = Decision::delete(Handle::ApiKey(*id));
-            Ok(decision.noting(ApiKeyCommand::DELETE, Entity::ApiKey, id))
+            let decision = Decision::delete(EntityId::ApiKey(*id));
+            Ok(decision.noting(ApiKeyCommand::DELETE, EntityKind::ApiKey, id))
         }
     }
 }

@@ -7,7 +7,7 @@ use super::decision::{Context, Decision, Draft, Reply};
 use super::part::Scales;
 use crate::command::{ClockCommand, Part};
 use crate::domain::Timestamp;
-use crate::error::Entity;
+use crate::error::EntityKind;
 use crate::schema::Table;
 
 impl State {
@@ -29,7 +29,7 @@ pub(crate) fn decide(state: &State, command: &ClockCommand, context: &Context<'_
     match command {
         ClockCommand::Accept => Decision::unchanged(Reply::Done).noting(
             ClockCommand::ACCEPT,
-            Entity::Setting,
+            EntityKind::Setting,
             format_args!("clock from {}", state.time()),
         ),
         ClockCommand::Repair { part } => repair(state, *part, context),
@@ -54,7 +54,7 @@ fn repair(state: &State, part: Part, context: &Context<'_>) -> Decision {
         return decision;
     }
     let subject = format_args!("clock from {}", state.time());
-    decision.noting(ClockCommand::REPAIR, Entity::Setting, subject)
+    decision.noting(ClockCommand::REPAIR, EntityKind::Setting, subject)
 }
 
 #[cfg(test)]
@@ -64,7 +64,7 @@ mod tests {
 
     use super::*;
     use crate::command::{NodeCommand, PresenceCommand, SessionCommand};
-    use crate::domain::{Change, NewSession, SecretHash, SessionId, SessionNumber, SessionOwner};
+    use crate::domain::{NewSession, SecretHash, SessionId, SessionNumber, SessionOwner, Update};
     use crate::state::testing::*;
 
     const DAY: Duration = Duration::from_secs(86_400);
@@ -84,7 +84,7 @@ mod tests {
         let right = world.now;
         world.advance(YEARS);
         let session = SessionNumber::new(1).unwrap();
-        world.run(PresenceCommand::Connect { node, session, endpoints: Change::Keep }).unwrap();
+        world.run(PresenceCommand::Connect { node, session, endpoints: Update::Keep }).unwrap();
         let bob = world.user("bob");
         let id = SessionId::from_bytes(world.id());
         let owner = SessionOwner::User(bob.id);

@@ -6,12 +6,12 @@ use smallvec::{SmallVec, smallvec};
 
 use super::State;
 use crate::block::ChangeKind;
-use crate::command::Image;
+use crate::command::EntityRecord;
 use crate::domain::{ActorName, Revision, Timestamp};
 use crate::entity::StateEntity;
-use crate::error::{Entity, Error, ErrorKind, Result};
+use crate::error::{EntityKind, Error, ErrorKind, Result};
 
-pub use crate::entity::{Handle, Reply};
+pub use crate::entity::{EntityId, Reply};
 
 /// When a command happens, who sent it, and what the ids of its audit entries are made of.
 #[derive(Debug, Clone, Copy)]
@@ -26,15 +26,15 @@ pub struct Context<'a> {
 
 /// One entity's change.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub enum StateChange {
     /// It is new, or replaces the one with its id.
-    Put(Image),
+    Put(EntityRecord),
     /// It is gone.
-    Delete(Handle),
+    Delete(EntityId),
 }
 
 /// The changes of one command; most have one or two.
-pub type Changes = SmallVec<[Change; 3]>;
+pub type Changes = SmallVec<[StateChange; 3]>;
 
 /// What each of them did.
 pub type ChangeKinds = SmallVec<[ChangeKind; 8]>;
@@ -72,7 +72,7 @@ pub struct Note {
     /// What was done.
     pub action: &'static str,
     /// To which kind of entity.
-    pub entity: Entity,
+    pub entity: EntityKind,
     /// To which one.
     pub subject: String,
 }
@@ -80,7 +80,7 @@ pub struct Note {
 impl Note {
     pub(super) fn new(
         action: &'static str,
-        entity: Entity,
+        entity: EntityKind,
         subject: impl std::fmt::Display,
     ) -> Self {
         Self { action, entity, subject: subject.to_string() }
@@ -101,17 +101,17 @@ impl Decision {
     /// Puts one entity in, and answers with it.
     pub(super) fn put<E: StateEntity>(entity: E) -> Self
     where
-        Arc<E>: Into<Image> + Into<Reply>,
+        Arc<E>: Into<EntityRecord> + Into<Reply>,
     {
         let entity = Arc::new(entity);
         let mut changes = Changes::new();
-        changes.push(Change::Put(entity.clone().into()));
+        changes.push(StateChange::Put(entity.clone().into()));
         Self::changed(changes, entity.into())
     }
 
     /// Deletes one entity.
-    pub(super) fn delete(handle: Handle) -> Self {
-        Self::changed(smallvec![Change::Delete(handle)], Reply::Done)
+    pub(super) fn delete(handle: EntityId) -> Self {
+        Self::changed(smallvec![StateChange::Delete(handle)], Reply::Done)
     }
 
     /// Adds a line to the audit trail.
@@ -119,7 +119,7 @@ impl Decision {
     pub(super) fn noting(
         mut self,
         action: &'static str,
-        entity: Entity,
+        entity: EntityKind,
         subject: impl std::fmt::Display,
     ) -> Self {
         self.audit.push(Note::new(action, entity, subject));
@@ -140,19 +140,19 @@ impl Draft {
         Self { state: state.clone(), changes: Changes::new(), kinds: ChangeKinds::new() }
     }
 
-    pub(super) fn changes(&self) -> &[Change] {
+    pub(super) fn changes(&self) -> &[StateChange] {
         &self.changes
     }
 
-    pub(super) fn put(&mut self, entity: impl Into<Image>) {
-        self.change(Change::Put(entity.into()));
+    pub(super) fn put(&mut self, entity: impl Into<EntityRecord>) {
+        self.change(StateChange::Put(entity.into()));
     }
 
-    pub(super) fn delete(&mut self, handle: Handle) {
-        self.change(Change::Delete(handle));
+    pub(super) fn delete(&mut self, handle: EntityId) {
+        self.change(StateChange::Delete(handle));
     }
 
-    pub(super) fn change(&mut self, change: Change) {
+    pub(super) fn change(&mut self, change: StateChange) {
         self.kinds.push(self.state.evolve(change.clone()));
         self.changes.push(change);
     }
@@ -189,7 +189,7 @@ impl State {
 
 /// Refuses if the caller expected another revision.
 pub(super) fn check_revision(
-    entity: Entity,
+    entity: EntityKind,
     id: impl std::fmt::Display,
     found: Revision,
     expected: Option<Revision>,

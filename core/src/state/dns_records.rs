@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::collection::{Collection, Index, update_map};
-use super::decision::{Context, Decision, Handle, Reply, check_revision};
+use super::decision::{Context, Decision, EntityId, Reply, check_revision};
 use super::{Map, State};
 use crate::command::DnsCommand;
 use crate::domain::{
@@ -11,7 +11,7 @@ use crate::domain::{
     Text,
 };
 use crate::entity::{Rules, dates};
-use crate::error::{Entity, Error, Result};
+use crate::error::{EntityKind, Error, Result};
 
 /// All DNS records.
 pub type DnsRecords = Collection<DnsRecord, DnsIndex>;
@@ -69,7 +69,7 @@ impl Rules for DnsRecord {
         self.kind.check(self.value.as_str())?;
         match state.dns_records().index.by_content.get(&content(self)) {
             Some(holder) if *holder != self.id => {
-                Err(Error::already_exists(Entity::DnsRecord, "content")
+                Err(Error::already_exists(EntityKind::DnsRecord, "content")
                     .with("name", &self.name)
                     .with("held_by", holder))
             }
@@ -98,11 +98,11 @@ pub(crate) fn decide(
                 revision: Revision::FIRST,
             };
             record.check_beside(state)?;
-            Ok(Decision::put(record).noting(DnsCommand::CREATE, Entity::DnsRecord, id))
+            Ok(Decision::put(record).noting(DnsCommand::CREATE, EntityKind::DnsRecord, id))
         }
         DnsCommand::Update { id, patch, expected } => {
             let old = records.require(*id)?;
-            check_revision(Entity::DnsRecord, id, old.revision, *expected)?;
+            check_revision(EntityKind::DnsRecord, id, old.revision, *expected)?;
             let mut record = DnsRecord::clone(old);
             let mut changed = patch.value.apply(&mut record.value);
             changed |= patch.ttl.apply(&mut record.ttl);
@@ -112,12 +112,12 @@ pub(crate) fn decide(
             record.revision = old.revision.next();
             record.updated_at = context.now;
             record.check_beside(state)?;
-            Ok(Decision::put(record).noting(DnsCommand::UPDATE, Entity::DnsRecord, id))
+            Ok(Decision::put(record).noting(DnsCommand::UPDATE, EntityKind::DnsRecord, id))
         }
         DnsCommand::Delete { id } => {
             records.require(*id)?;
-            let decision = Decision::delete(Handle::DnsRecord(*id));
-            Ok(decision.noting(DnsCommand::DELETE, Entity::DnsRecord, id))
+            let decision = Decision::delete(EntityId::DnsRecord(*id));
+            Ok(decision.noting(DnsCommand::DELETE, EntityKind::DnsRecord, id))
         }
     }
 }
@@ -126,7 +126,7 @@ pub(crate) fn decide(
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::domain::{Change, DnsRecordPatch, NewDnsRecord};
+    use crate::domain::{DnsRecordPatch, NewDnsRecord, Update};
     use crate::error::ErrorKind;
     use crate::state::testing::*;
 
@@ -149,7 +149,7 @@ mod tests {
         let other = create(&mut world, DnsRecordKind::A, "10.0.0.2").unwrap();
         let error = create(&mut world, DnsRecordKind::A, "10.0.0.1").unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::AlreadyExists { constraint: "content" });
-        let value = Change::Set("10.0.0.1".parse().unwrap());
+        let value = Update::Set("10.0.0.1".parse().unwrap());
         let patch = DnsRecordPatch { value, ..DnsRecordPatch::default() };
         let update = DnsCommand::Update { id: other, patch, expected: None };
         assert!(world.run(update).is_err());

@@ -1,7 +1,7 @@
 //! The one way of a command: decide it, evolve the state, encode into a block.
 
 use super::State;
-use super::decision::{Change, Context, Reply};
+use super::decision::{Context, Reply, StateChange};
 use crate::block::BlockBuilder;
 use crate::command::Command;
 use crate::domain::{AuditEntry, AuditId, Text, Timestamp};
@@ -39,8 +39,8 @@ impl State {
         let kinds = self.apply(&mut decision);
         for (change, kind) in decision.changes.into_iter().zip(kinds) {
             match change {
-                Change::Put(image) => image.put_into(block, kind),
-                Change::Delete(handle) => block.delete(handle.table(), handle.key()),
+                StateChange::Put(image) => image.put_into(block, kind),
+                StateChange::Delete(handle) => block.delete(handle.table(), handle.key()),
             }
         }
         Ok(decision.reply)

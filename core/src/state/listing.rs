@@ -5,7 +5,7 @@ use std::ops::Bound;
 use serde::Serialize;
 
 use crate::domain::{Cursor, Id, Page, PageRequest, fingerprint};
-use crate::error::{Entity, Error, Result};
+use crate::error::{EntityKind, Error, Result};
 use crate::schema::{KeyField, RowKey};
 
 /// One listing: what a cursor belongs to.
@@ -15,7 +15,7 @@ pub(super) struct Listing {
 
 impl Listing {
     /// A cursor of one listing is refused by every other, also by the same with another filter.
-    pub(super) fn new(entity: Entity, filter: &impl Serialize) -> Self {
+    pub(super) fn new(entity: EntityKind, filter: &impl Serialize) -> Self {
         let filter = serde_json::to_vec(filter).unwrap_or_default();
         Self { fingerprint: fingerprint(&[entity.name().as_bytes(), &filter]) }
     }

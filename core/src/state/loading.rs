@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Addresses, Change, Nodes, State};
-use crate::command::Image;
+use super::{Addresses, Nodes, State, StateChange};
+use crate::command::EntityRecord;
 use crate::domain::Node;
 use crate::error::{Error, ErrorKind, Result};
 use crate::threads::{STACK, no_thread};
@@ -17,11 +17,11 @@ pub(crate) struct Loading {
 }
 
 impl Loading {
-    pub(crate) fn add(&mut self, image: Image) {
+    pub(crate) fn add(&mut self, image: EntityRecord) {
         match image {
-            Image::Node(node) => self.nodes.push(node),
+            EntityRecord::Node(node) => self.nodes.push(node),
             other => {
-                self.state.evolve(Change::Put(other));
+                self.state.evolve(StateChange::Put(other));
             }
         }
     }
@@ -87,7 +87,7 @@ mod tests {
         let node = world.register(alice, 1).unwrap();
         let mut loading = Loading::default();
         world.state.images().for_each(|image| loading.add(image));
-        loading.add(Image::Node(node.clone()));
+        loading.add(EntityRecord::Node(node.clone()));
         let error = loading.finish().unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::Corrupt);
         assert!(error.to_string().contains(&node.id.to_string()), "{error}");
@@ -164,7 +164,7 @@ mod tests {
 
             let rest: Vec<_> = state.nodes().iter().map(|node| node.id).collect();
             for id in rest.into_iter().step_by(2) {
-                let delete = || Change::Delete(crate::state::Handle::Node(id));
+                let delete = || StateChange::Delete(crate::state::EntityId::Node(id));
                 loaded.evolve(delete());
                 world.state.evolve(delete());
             }

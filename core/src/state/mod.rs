@@ -44,7 +44,7 @@ pub(crate) mod testing;
 pub use addresses::Addresses;
 pub use api_keys::ApiKeys;
 pub use collection::Collection;
-pub use decision::{Change, ChangeKinds, Changes, Context, Decision, Handle, Note, Reply};
+pub use decision::{ChangeKinds, Changes, Context, Decision, EntityId, Note, Reply, StateChange};
 pub use dns_records::DnsRecords;
 pub use hashes::CredentialHashes;
 pub(crate) use loading::Loading;
@@ -58,7 +58,7 @@ pub use settings::Settings;
 pub use users::Users;
 
 use crate::block::{BlockHash, ChangeKind, RowChange, Serial};
-use crate::command::{Command, Image};
+use crate::command::{Command, EntityRecord};
 use crate::domain::Timestamp;
 use crate::entity::Tables;
 use crate::error::Result;
@@ -111,7 +111,7 @@ impl State {
     pub fn decide(&self, command: &Command, context: &Context<'_>) -> Result<Decision> {
         let decision = command.decide(self, context)?;
         for change in &decision.changes {
-            if let Change::Put(image) = change {
+            if let StateChange::Put(image) = change {
                 image.check()?;
             }
         }
@@ -119,16 +119,16 @@ impl State {
     }
 
     /// Carries out one change. Cannot fail: whether it may happen was decided before.
-    pub fn evolve(&mut self, change: Change) -> ChangeKind {
+    pub fn evolve(&mut self, change: StateChange) -> ChangeKind {
         match change {
-            Change::Put(image) => {
+            StateChange::Put(image) => {
                 if self.put(image) {
                     ChangeKind::Updated
                 } else {
                     ChangeKind::Created
                 }
             }
-            Change::Delete(handle) => {
+            StateChange::Delete(handle) => {
                 self.remove(handle);
                 ChangeKind::Deleted
             }
@@ -141,8 +141,8 @@ impl State {
     /// `Corrupt` if the row cannot be read.
     pub fn evolve_row(&mut self, change: &RowChange) -> Result<()> {
         let change = match &change.body {
-            Some(body) => Change::Put(Image::decode(change.table, &change.key, body)?),
-            None => Change::Delete(Handle::from_key(change.table, &change.key)?),
+            Some(body) => StateChange::Put(EntityRecord::decode(change.table, &change.key, body)?),
+            None => StateChange::Delete(EntityId::from_key(change.table, &change.key)?),
         };
         self.evolve(change);
         Ok(())
@@ -156,7 +156,7 @@ impl State {
     }
 
     /// Every entity, in the order of tables and keys.
-    pub fn images(&self) -> impl Iterator<Item = Image> + '_ {
+    pub fn images(&self) -> impl Iterator<Item = EntityRecord> + '_ {
         Table::STATE.into_iter().flat_map(|table| self.images_of(table))
     }
 }

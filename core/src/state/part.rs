@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 
-use super::decision::{Change, Draft, Reply};
+use super::decision::{Draft, Reply, StateChange};
 use crate::command::Part;
 use crate::domain::NodeId;
 
@@ -44,7 +44,7 @@ impl Scales {
         }
         for change in draft.changes().get(self.weighed..).unwrap_or_default() {
             self.scratch.clear();
-            if let Change::Put(image) = change {
+            if let StateChange::Put(image) = change {
                 image.encode_into(&mut self.scratch);
             }
             self.bytes += ROW + self.scratch.len() as u64;
@@ -86,7 +86,7 @@ impl Reply {
 mod tests {
     use super::*;
     use crate::command::*;
-    use crate::domain::{Change, *};
+    use crate::domain::{Update, *};
     use crate::state::testing::*;
 
     /// Runs a command as a whole and in parts of a few rows; gives how many parts there were.
@@ -128,7 +128,7 @@ mod tests {
         for machine in 1..=9 {
             let node = world.register_with(key, machine).unwrap().id;
             let session = SessionNumber::new(1).unwrap();
-            world.run(PresenceCommand::Connect { node, session, endpoints: Change::Keep }).unwrap();
+            world.run(PresenceCommand::Connect { node, session, endpoints: Update::Keep }).unwrap();
             let prefixes = world.prefixes(&["10.1.0.0/16", "0.0.0.0/0"]);
             world.run(RouteCommand::Advertise { node, prefixes: prefixes.clone() }).unwrap();
             world.run(RouteCommand::Approve { node, prefixes }).unwrap();

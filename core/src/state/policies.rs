@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::State;
 use super::collection::Collection;
-use super::decision::{Change, Changes, Context, Decision, Handle, Reply};
+use super::decision::{Changes, Context, Decision, EntityId, Reply, StateChange};
 use super::listing::Listing;
 use crate::command::PolicyCommand;
 use crate::domain::{DocumentText, Page, PageRequest, Policy, PolicyVersion};
 use crate::entity::{Rules, dates};
-use crate::error::{Entity, Error, ErrorKind, Result};
+use crate::error::{EntityKind, Error, ErrorKind, Result};
 
 /// All kept policy versions, oldest first.
 pub type Policies = Collection<Policy, ()>;
@@ -26,7 +26,7 @@ impl Policies {
     /// # Errors
     /// `InvalidArgument` for a cursor of another listing.
     pub fn history(&self, page: &PageRequest) -> Result<Page<Arc<Policy>>> {
-        let listing = Listing::new(Entity::Policy, &());
+        let listing = Listing::new(EntityKind::Policy, &());
         let versions = self.before(listing.start(page)?);
         Ok(listing.take(page, versions.cloned(), |policy| policy.version))
     }
@@ -58,15 +58,16 @@ pub(crate) fn decide(
             let all = policies.len().saturating_sub((*keep).max(1) as usize);
             let gone = all.min(part.deletions());
             let oldest = policies.iter().take(gone);
-            let changes: Changes =
-                oldest.map(|policy| Change::Delete(Handle::Policy(policy.version))).collect();
+            let changes: Changes = oldest
+                .map(|policy| StateChange::Delete(EntityId::Policy(policy.version)))
+                .collect();
             let ended = (gone < all).then_some(None);
             let reply = Reply::Count(gone as u64).of_part(ended);
             let decision = Decision::changed(changes, reply);
             if gone == 0 {
                 return Ok(decision);
             }
-            Ok(decision.noting(PolicyCommand::PRUNE, Entity::Policy, keep))
+            Ok(decision.noting(PolicyCommand::PRUNE, EntityKind::Policy, keep))
         }
     }
 }
@@ -81,7 +82,7 @@ pub(super) fn check_version(state: &State, expected: Option<PolicyVersion>) -> R
         version.map_or_else(|| "none".to_owned(), |version| version.to_string())
     };
     Err(Error::new(ErrorKind::Conflict, "in force is another version; read it again")
-        .about(Entity::Policy)
+        .about(EntityKind::Policy)
         .with("expected_version", shown(expected))
         .with("version", shown(current)))
 }
@@ -102,7 +103,7 @@ fn swap(
     };
     let (author, created_at) = (context.actor.clone(), context.now);
     let decision = Decision::put(Policy { version, document, author, created_at });
-    Ok(decision.noting(action, Entity::Policy, version))
+    Ok(decision.noting(action, EntityKind::Policy, version))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::collection::{Collection, Index, update_set};
-use super::decision::{Context, Decision, Handle, Reply};
+use super::decision::{Context, Decision, EntityId, Reply};
 use super::listing::owned;
 use super::registration::refused;
 use super::unique::UniqueIndex;
@@ -14,7 +14,7 @@ use crate::domain::{
     Timestamp, UserId, expired,
 };
 use crate::entity::{Rules, dates};
-use crate::error::{Entity, Error, Result};
+use crate::error::{EntityKind, Error, Result};
 
 /// All pre-auth keys.
 pub type PreAuthKeys = Collection<PreAuthKey, PreAuthKeyIndex>;
@@ -92,7 +92,9 @@ impl Rules for PreAuthKey {
             Some(user) => state.users().require(user).map(|_| ())?,
             None if self.tags.is_empty() => {
                 let message = "needs a user or at least one tag for the nodes it admits";
-                return Err(Error::invalid(message).about(Entity::PreAuthKey).with("id", self.id));
+                return Err(Error::invalid(message)
+                    .about(EntityKind::PreAuthKey)
+                    .with("id", self.id));
             }
             None => {}
         }
@@ -103,7 +105,7 @@ impl Rules for PreAuthKey {
         };
         match holder {
             Some(holder) if holder.id != self.id => {
-                Err(Error::already_exists(Entity::PreAuthKey, constraint)
+                Err(Error::already_exists(EntityKind::PreAuthKey, constraint)
                     .with("id", self.id)
                     .with("held_by", holder.id))
             }
@@ -149,19 +151,19 @@ pub(crate) fn decide(
                 revision: Revision::FIRST,
             };
             key.check_beside(state)?;
-            Ok(Decision::put(key).noting(PreAuthKeyCommand::CREATE, Entity::PreAuthKey, id))
+            Ok(Decision::put(key).noting(PreAuthKeyCommand::CREATE, EntityKind::PreAuthKey, id))
         }
         PreAuthKeyCommand::Revoke { id } => {
             let old = keys.require(*id)?;
             if old.revoked_at.is_some() {
-                return Err(Error::not_found(Entity::PreAuthKey, id).with("revoked", true));
+                return Err(Error::not_found(EntityKind::PreAuthKey, id).with("revoked", true));
             }
             let key = PreAuthKey {
                 revoked_at: Some(context.now),
                 revision: old.revision.next(),
                 ..PreAuthKey::clone(old)
             };
-            Ok(Decision::put(key).noting(PreAuthKeyCommand::REVOKE, Entity::PreAuthKey, id))
+            Ok(Decision::put(key).noting(PreAuthKeyCommand::REVOKE, EntityKind::PreAuthKey, id))
         }
         PreAuthKeyCommand::Rehash { id, from, to } => {
             let old = keys.require(*id)?;
@@ -178,8 +180,8 @@ pub(crate) fn decide(
         }
         PreAuthKeyCommand::Delete { id } => {
             keys.require(*id)?;
-            let decision = Decision::delete(Handle::PreAuthKey(*id));
-            Ok(decision.noting(PreAuthKeyCommand::DELETE, Entity::PreAuthKey, id))
+            let decision = Decision::delete(EntityId::PreAuthKey(*id));
+            Ok(decision.noting(PreAuthKeyCommand::DELETE, EntityKind::PreAuthKey, id))
         }
     }
 }

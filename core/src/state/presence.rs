@@ -62,7 +62,7 @@ pub(crate) fn decide(
     command: &PresenceCommand,
     context: &Context<'_>,
 ) -> Result<Decision> {
-    let keep = domain::Change::Keep;
+    let keep = domain::Update::Keep;
     let (node, session, endpoints, message) = match command {
         PresenceCommand::Connect { node, session, endpoints } => {
             (*node, *session, endpoints, Message::Connect)
@@ -151,12 +151,12 @@ mod tests {
 
     fn connect(node: NodeId, session: u64) -> PresenceCommand {
         let session = SessionNumber::new(session).unwrap();
-        PresenceCommand::Connect { node, session, endpoints: domain::Change::Keep }
+        PresenceCommand::Connect { node, session, endpoints: domain::Update::Keep }
     }
 
     fn heartbeat(node: NodeId, session: u64) -> PresenceCommand {
         let session = SessionNumber::new(session).unwrap();
-        PresenceCommand::Heartbeat { node, session, endpoints: domain::Change::Keep }
+        PresenceCommand::Heartbeat { node, session, endpoints: domain::Update::Keep }
     }
 
     fn reap() -> NodeCommand {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use data_encoding::HEXLOWER;
 
 use super::State;
-use super::decision::{Change, Context, Decision, Reply};
+use super::decision::{Context, Decision, Reply, StateChange};
 use super::nodes::check_owned;
 use super::preauth_keys::check_usable;
 use crate::command::NodeCommand;
@@ -13,7 +13,7 @@ use crate::domain::{
     Admission, DnsLabel, Node, NodeId, PreAuthKey, RegisterMethod, Registration, Revision, TagSet,
     UserId, expired,
 };
-use crate::error::{Entity, Error, ErrorKind, Result};
+use crate::error::{EntityKind, Error, ErrorKind, Result};
 
 /// What an admission grants.
 struct Grant<'a> {
@@ -45,7 +45,7 @@ pub(super) fn register(
     // The machine key and the label were looked up on the way here.
     state.nodes().check_node_key(node.id, &node.node_key)?;
     let id = node.id;
-    let mut decision = Decision::put(node).noting(NodeCommand::REGISTER, Entity::Node, id);
+    let mut decision = Decision::put(node).noting(NodeCommand::REGISTER, EntityKind::Node, id);
     if let Some(key) = grant.key
         && key.used_at.is_none()
     {
@@ -54,7 +54,7 @@ pub(super) fn register(
             revision: key.revision.next(),
             ..PreAuthKey::clone(key)
         };
-        decision.changes.push(Change::Put(used.into()));
+        decision.changes.push(StateChange::Put(used.into()));
     }
     Ok(decision)
 }
@@ -90,7 +90,7 @@ fn grant<'s>(state: &'s State, admission: &Admission, context: &Context<'_>) -> 
         Admission::User { user, method } => {
             if *method == RegisterMethod::AuthKey {
                 return Err(Error::invalid("a user is admitted by `oidc` or `cli`")
-                    .about(Entity::Node)
+                    .about(EntityKind::Node)
                     .with("user", user));
             }
             state.users().require(*user)?;
@@ -153,7 +153,7 @@ fn free_label(state: &State, registration: &Registration, id: NodeId) -> Result<
             return Ok(label);
         }
     }
-    Err(Error::already_exists(Entity::Node, "label").with("label", base))
+    Err(Error::already_exists(EntityKind::Node, "label").with("label", base))
 }
 
 /// The machine is known: it gets new keys and keeps its id, label and addresses.
@@ -164,7 +164,7 @@ fn rekey(
     context: &Context<'_>,
 ) -> Result<Node> {
     if old.user != grant.user {
-        return Err(Error::already_exists(Entity::Node, "machine_key")
+        return Err(Error::already_exists(EntityKind::Node, "machine_key")
             .with("id", old.id)
             .with("help", "the machine belongs to another owner; move or delete its node first"));
     }
@@ -188,7 +188,7 @@ fn rekey(
 
 /// Says why a pre-auth key is refused.
 pub(super) fn refused(id: impl std::fmt::Display, why: &'static str) -> Error {
-    Error::new(ErrorKind::PermissionDenied, why).about(Entity::PreAuthKey).with("id", id)
+    Error::new(ErrorKind::PermissionDenied, why).about(EntityKind::PreAuthKey).with("id", id)
 }
 
 #[cfg(test)]

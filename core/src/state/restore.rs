@@ -2,7 +2,7 @@
 
 use super::State;
 use super::decision::{Decision, Draft, Reply};
-use crate::command::{Image, Restore, Restored};
+use crate::command::{EntityRecord, Restore, Restored};
 use crate::error::{Error, Result};
 
 pub(crate) fn decide(state: &State, restore: &Restore) -> Result<Decision> {
@@ -25,7 +25,7 @@ pub(crate) fn decide(state: &State, restore: &Restore) -> Result<Decision> {
 }
 
 /// Whether an entity is to be brought in, or there already; refuses it if it cannot be.
-fn is_new(state: &State, image: &Image) -> Result<bool> {
+fn is_new(state: &State, image: &EntityRecord) -> Result<bool> {
     image.check()?;
     match image.is_in(state) {
         Some(true) => Ok(false),
@@ -43,7 +43,7 @@ mod tests {
     use crate::domain::{NewSession, Session, SessionId, SessionOwner, Timestamp};
     use crate::state::testing::*;
 
-    fn everything(world: &World) -> Vec<Image> {
+    fn everything(world: &World) -> Vec<EntityRecord> {
         world.state.images().collect()
     }
 
@@ -77,7 +77,7 @@ mod tests {
             last_seen: alice.created_at,
         };
         let forged = "bcrypt:$2b$04$ABCDEFGHIJKLMNOPQRSTUu5pUYnC0pESokJLt705oY3/ycNDD4BIW";
-        let images = |hash: &str| vec![Image::Session(session(hash).into())];
+        let images = |hash: &str| vec![EntityRecord::Session(session(hash).into())];
         let restore = |hash: &str, skip_invalid| Restore { images: images(hash), skip_invalid };
         let error = world.run(restore(forged, false)).unwrap_err();
         assert!(error.to_string().contains("not with bcrypt"), "{error}");
@@ -109,7 +109,7 @@ mod tests {
         twin.machine_key = machine_key(9);
         twin.node_key = node_key(9);
         twin.label = "other".parse().unwrap();
-        let images = vec![Image::Node(twin.into())];
+        let images = vec![EntityRecord::Node(twin.into())];
         let error = world.run(Restore { images: images.clone(), skip_invalid: false }).unwrap_err();
         assert_eq!(error.constraint(), Some("address"));
         let Reply::Restored(restored) = world.run(Restore { images, skip_invalid: true }).unwrap()

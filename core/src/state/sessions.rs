@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::api_keys::TOUCH_INTERVAL;
 use super::collection::{Collection, Index, update_set};
-use super::decision::{Change, Changes, Context, Decision, Handle, Reply};
+use super::decision::{Changes, Context, Decision, EntityId, Reply, StateChange};
 use super::listing::owned;
 use super::{Set, State};
 use crate::command::SessionCommand;
@@ -12,7 +12,7 @@ use crate::domain::{
     Page, PageRequest, SecretScheme, Session, SessionId, SessionOwner, Timestamp, expired,
 };
 use crate::entity::{Rules, dates};
-use crate::error::{Entity, Error, Result};
+use crate::error::{EntityKind, Error, Result};
 
 /// All sessions, also those that have expired but were not swept yet.
 pub type Sessions = Collection<Session, SessionIndex>;
@@ -62,7 +62,7 @@ impl Rules for Session {
         // No store makes one, and anybody can: it proves nothing but who made it up.
         if self.hash.scheme() == SecretScheme::Bcrypt {
             let message = "a session's token is hashed with the store's key, not with bcrypt";
-            return Err(Error::invalid(message).about(Entity::Session).with("id", self.id));
+            return Err(Error::invalid(message).about(EntityKind::Session).with("id", self.id));
         }
         Ok(())
     }
@@ -96,12 +96,12 @@ pub(crate) fn decide(
             };
             session.check_beside(state)?;
             check_end(session.expires_at, context.now)?;
-            Ok(Decision::put(session).noting(SessionCommand::BEGIN, Entity::Session, id))
+            Ok(Decision::put(session).noting(SessionCommand::BEGIN, EntityKind::Session, id))
         }
         SessionCommand::Touch { id, expires_at } => {
             let old = sessions.require(*id)?;
             if expired(Some(old.expires_at), context.now) {
-                return Err(Error::not_found(Entity::Session, id).with("expired", true));
+                return Err(Error::not_found(EntityKind::Session, id).with("expired", true));
             }
             let expires_at = expires_at.unwrap_or(old.expires_at);
             check_end(expires_at, context.now)?;
@@ -114,14 +114,14 @@ pub(crate) fn decide(
         }
         SessionCommand::End { id } => {
             sessions.require(*id)?;
-            let decision = Decision::delete(Handle::Session(*id));
-            Ok(decision.noting(SessionCommand::END, Entity::Session, id))
+            let decision = Decision::delete(EntityId::Session(*id));
+            Ok(decision.noting(SessionCommand::END, EntityKind::Session, id))
         }
         SessionCommand::Sweep { part } => {
             let by_expiry = sessions.index.by_expiry.iter();
             let mut expired = by_expiry
                 .take_while(|(at, _)| expired(Some(*at), context.now))
-                .map(|(_, id)| Change::Delete(Handle::Session(*id)));
+                .map(|(_, id)| StateChange::Delete(EntityId::Session(*id)));
             let changes: Changes = expired.by_ref().take(part.deletions()).collect();
             let ended = expired.next().map(|_| None);
             let count = changes.len() as u64;
@@ -133,7 +133,7 @@ pub(crate) fn decide(
 fn check_end(expires_at: Timestamp, now: Timestamp) -> Result<()> {
     if expired(Some(expires_at), now) {
         return Err(Error::invalid("a session that ends at once is none; end it instead")
-            .about(Entity::Session)
+            .about(EntityKind::Session)
             .with("expires_at", expires_at));
     }
     Ok(())

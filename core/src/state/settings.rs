@@ -4,13 +4,13 @@ use std::borrow::Cow;
 
 use super::State;
 use super::collection::Collection;
-use super::decision::{Context, Decision, Handle, Reply, check_revision};
+use super::decision::{Context, Decision, EntityId, Reply, check_revision};
 use crate::command::SettingCommand;
 use crate::domain::{
     DerpMap, DnsSettings, NetworkSettings, Revision, Setting, SettingDocument, SettingKind,
 };
 use crate::entity::{Rules, dates};
-use crate::error::{Entity, Error, ErrorKind, Result};
+use crate::error::{EntityKind, Error, ErrorKind, Result};
 
 /// All settings that differ from their defaults.
 pub type Settings = Collection<Setting, ()>;
@@ -61,8 +61,8 @@ pub(crate) fn decide(
         SettingCommand::Put { document, expected } => put(state, document, *expected, context),
         SettingCommand::Reset { kind } => {
             state.settings().require(*kind)?;
-            let decision = Decision::delete(Handle::Setting(*kind));
-            Ok(decision.noting(SettingCommand::RESET, Entity::Setting, kind))
+            let decision = Decision::delete(EntityId::Setting(*kind));
+            Ok(decision.noting(SettingCommand::RESET, EntityKind::Setting, kind))
         }
     }
 }
@@ -77,11 +77,11 @@ fn put(
     let kind = document.kind();
     let old = state.settings().get(kind);
     match (old, expected) {
-        (Some(old), expected) => check_revision(Entity::Setting, kind, old.revision, expected)?,
+        (Some(old), expected) => check_revision(EntityKind::Setting, kind, old.revision, expected)?,
         (None, Some(expected)) => {
             let message = "is at its default; it has no revision yet";
             return Err(Error::new(ErrorKind::Conflict, message)
-                .about(Entity::Setting)
+                .about(EntityKind::Setting)
                 .with("kind", kind)
                 .with("expected_revision", expected));
         }
@@ -95,7 +95,7 @@ fn put(
     let revision = old.map_or(Revision::FIRST, |old| old.revision.next());
     let document = document.clone();
     let decision = Decision::put(Setting { document, revision, updated_at: context.now });
-    Ok(decision.noting(SettingCommand::PUT, Entity::Setting, kind))
+    Ok(decision.noting(SettingCommand::PUT, EntityKind::Setting, kind))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 use super::decision::{Context, Decision, Draft, Reply, check_revision};
 use super::{State, policies};
 use crate::command::{Command, Precondition, Transaction};
-use crate::error::{Entity, Error, ErrorKind, Result};
+use crate::error::{EntityKind, Error, ErrorKind, Result};
 
 pub(crate) fn decide(
     state: &State,
@@ -57,16 +57,18 @@ fn check(state: &State, precondition: &Precondition) -> Result<()> {
         Precondition::UserExists(id) => state.users().require(*id).map(|_| ()).map_err(unmet),
         Precondition::UserRevision(id, revision) => {
             let user = state.users().require(*id).map_err(unmet)?;
-            check_revision(Entity::User, id, user.revision, Some(*revision))
+            check_revision(EntityKind::User, id, user.revision, Some(*revision))
         }
         Precondition::NodeExists(id) => state.nodes().require(*id).map(|_| ()).map_err(unmet),
         Precondition::NodeAbsent(id) => match state.nodes().get(*id) {
             None => Ok(()),
-            Some(_) => Err(conflict("exists, and should not").about(Entity::Node).with("id", id)),
+            Some(_) => {
+                Err(conflict("exists, and should not").about(EntityKind::Node).with("id", id))
+            }
         },
         Precondition::NodeRevision(id, revision) => {
             let node = state.nodes().require(*id).map_err(unmet)?;
-            check_revision(Entity::Node, id, node.revision, Some(*revision))
+            check_revision(EntityKind::Node, id, node.revision, Some(*revision))
         }
         Precondition::PolicyVersion(expected) => policies::check_version(state, *expected),
         Precondition::SettingRevision(kind, expected) => {
@@ -75,7 +77,7 @@ fn check(state: &State, precondition: &Precondition) -> Result<()> {
                 return Ok(());
             }
             Err(conflict("has another revision; read it again")
-                .about(Entity::Setting)
+                .about(EntityKind::Setting)
                 .with("kind", kind))
         }
     }

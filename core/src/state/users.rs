@@ -5,7 +5,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::collection::{Collection, Index, update_map};
-use super::decision::{Context, Decision, Draft, Handle, Note, Reply, check_revision};
+use super::decision::{Context, Decision, Draft, EntityId, Note, Reply, check_revision};
 use super::part::Scales;
 use super::{Map, State, nodes};
 use crate::command::{ApiKeyCommand, NodeCommand, Part, PreAuthKeyCommand, UserCommand};
@@ -14,7 +14,7 @@ use crate::domain::{
     UserId, UserName, UserPatch,
 };
 use crate::entity::{Rules, dates};
-use crate::error::{Entity, Error, ErrorKind, Result};
+use crate::error::{EntityKind, Error, ErrorKind, Result};
 
 /// All users.
 pub type Users = Collection<User, UserIndex>;
@@ -85,7 +85,7 @@ impl Rules for User {
         };
         match holder {
             Some(holder) if *holder != self.id => {
-                Err(Error::already_exists(Entity::User, constraint)
+                Err(Error::already_exists(EntityKind::User, constraint)
                     .with("name", &self.name)
                     .with("held_by", holder))
             }
@@ -123,7 +123,7 @@ fn create(state: &State, id: UserId, new: &NewUser, context: &Context<'_>) -> Re
         revision: Revision::FIRST,
     };
     user.check_beside(state)?;
-    Ok(Decision::put(user).noting(UserCommand::CREATE, Entity::User, id))
+    Ok(Decision::put(user).noting(UserCommand::CREATE, EntityKind::User, id))
 }
 
 fn update(
@@ -134,7 +134,7 @@ fn update(
     context: &Context<'_>,
 ) -> Result<Decision> {
     let old = state.users().require(id)?;
-    check_revision(Entity::User, id, old.revision, expected)?;
+    check_revision(EntityKind::User, id, old.revision, expected)?;
     let mut user = User::clone(old);
     let mut changed = patch.name.apply(&mut user.name);
     changed |= patch.display_name.apply(&mut user.display_name);
@@ -146,7 +146,7 @@ fn update(
     user.check_beside(state)?;
     user.revision = old.revision.next();
     user.updated_at = context.now;
-    Ok(Decision::put(user).noting(UserCommand::UPDATE, Entity::User, id))
+    Ok(Decision::put(user).noting(UserCommand::UPDATE, EntityKind::User, id))
 }
 
 fn upsert_oidc(
@@ -178,7 +178,7 @@ fn upsert_oidc(
         return Ok(Decision::unchanged(Reply::User(old.clone())));
     }
     let user = User { revision: old.revision.next(), updated_at: context.now, ..user };
-    Ok(Decision::put(user).noting(UserCommand::UPDATE, Entity::User, old.id))
+    Ok(Decision::put(user).noting(UserCommand::UPDATE, EntityKind::User, old.id))
 }
 
 /// Whatever admits nodes goes before them, so that none is added while parts of this remain.
@@ -187,11 +187,11 @@ fn delete(state: &State, id: UserId, cascade: bool, part: Part) -> Result<Decisi
     if !cascade {
         check_owns_nothing(state, id)?;
     }
-    let preauth_keys = state.preauth_keys().of_user(id).map(Handle::PreAuthKey);
-    let api_keys = state.api_keys().of_user(id).map(Handle::ApiKey);
-    let sessions = state.sessions().of_owner(SessionOwner::User(id)).map(Handle::Session);
-    let nodes = state.nodes().of_user(id).map(Handle::Node);
-    let user = std::iter::once(Handle::User(id));
+    let preauth_keys = state.preauth_keys().of_user(id).map(EntityId::PreAuthKey);
+    let api_keys = state.api_keys().of_user(id).map(EntityId::ApiKey);
+    let sessions = state.sessions().of_owner(SessionOwner::User(id)).map(EntityId::Session);
+    let nodes = state.nodes().of_user(id).map(EntityId::Node);
+    let user = std::iter::once(EntityId::User(id));
     let mut draft = Draft::of(state);
     let mut scales = Scales::of(part);
     let mut notes = SmallVec::new();
@@ -202,7 +202,7 @@ fn delete(state: &State, id: UserId, cascade: bool, part: Part) -> Result<Decisi
             break;
         }
         match handle {
-            Handle::Node(node) => nodes::delete(&mut draft, node),
+            EntityId::Node(node) => nodes::delete(&mut draft, node),
             other => draft.delete(other),
         }
         scales.weigh(&draft);
@@ -226,21 +226,21 @@ fn check_owns_nothing(state: &State, id: UserId) -> Result<()> {
         ErrorKind::Restricted,
         "still owns nodes or keys; delete those first or ask for the cascade",
     )
-    .about(Entity::User)
+    .about(EntityKind::User)
     .with("id", id)
     .with("nodes", nodes)
     .with("keys", keys))
 }
 
 /// What the audit trail says of what goes with a user, and of the user; sessions just end.
-fn note_of_deletion(handle: Handle) -> Option<Note> {
+fn note_of_deletion(handle: EntityId) -> Option<Note> {
     match handle {
-        Handle::Node(id) => Some(Note::new(NodeCommand::DELETE, Entity::Node, id)),
-        Handle::PreAuthKey(id) => {
-            Some(Note::new(PreAuthKeyCommand::DELETE, Entity::PreAuthKey, id))
+        EntityId::Node(id) => Some(Note::new(NodeCommand::DELETE, EntityKind::Node, id)),
+        EntityId::PreAuthKey(id) => {
+            Some(Note::new(PreAuthKeyCommand::DELETE, EntityKind::PreAuthKey, id))
         }
-        Handle::ApiKey(id) => Some(Note::new(ApiKeyCommand::DELETE, Entity::ApiKey, id)),
-        Handle::User(id) => Some(Note::new(UserCommand::DELETE, Entity::User, id)),
+        EntityId::ApiKey(id) => Some(Note::new(ApiKeyCommand::DELETE, EntityKind::ApiKey, id)),
+        EntityId::User(id) => Some(Note::new(UserCommand::DELETE, EntityKind::User, id)),
         _ => None,
     }
 }
@@ -275,7 +275,7 @@ mod tests {
         let mut world = World::new();
         let alice = create(&mut world, "alice").unwrap();
         let patch = UserPatch {
-            name: crate::domain::Change::Set("bob".parse().unwrap()),
+            name: crate::domain::Update::Set("bob".parse().unwrap()),
             ..UserPatch::default()
         };
         world.run(UserCommand::Update { id: alice.id, patch, expected: None }).unwrap();

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::Writer;
 use crate::backend::Backend;
 use crate::block::RowChange;
-use crate::command::Image;
+use crate::command::EntityRecord;
 use crate::error::{Error, Result};
 use crate::log::chain::{Chain, read_chain};
 use crate::schema::{RowKey, Table, content_of};
@@ -62,7 +62,7 @@ impl LastImages {
         self.0.extend(changes.into_iter().map(image));
     }
 
-    fn compare(mut self, images: impl Iterator<Item = Image>) -> Result<()> {
+    fn compare(mut self, images: impl Iterator<Item = EntityRecord>) -> Result<()> {
         for image in images {
             let row = (image.table(), image.key());
             let same = match self.0.remove(&row) {

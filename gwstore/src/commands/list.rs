@@ -6,7 +6,7 @@ mod pages;
 use ghostwire_store::config::Config;
 use ghostwire_store::domain::{Clock, PageRequest, SystemClock, UserId, UserName};
 use ghostwire_store::state::State;
-use ghostwire_store::{Entity, Error, ErrorKind, Result};
+use ghostwire_store::{EntityKind, Error, ErrorKind, Result};
 use serde_json::json;
 
 use crate::cli::{ListArgs, Listing};
@@ -96,7 +96,7 @@ fn find_user(state: &State, text: &str) -> Result<UserId> {
     match (named.next(), named.next()) {
         (Some(user), None) => Ok(user.id),
         (None, _) => Err(Error::new(ErrorKind::NotFound, "does not exist")
-            .about(Entity::User)
+            .about(EntityKind::User)
             .with("name", name)
             .during("list")),
         _ => Err(Error::invalid("several users have this name; give an id")

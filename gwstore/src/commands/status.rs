@@ -6,7 +6,7 @@ use ghostwire_store::config::Config;
 use ghostwire_store::schema::Schema;
 use ghostwire_store::state::{CredentialHashes, State};
 use ghostwire_store::store::StoreInfo;
-use ghostwire_store::{Entity, Result};
+use ghostwire_store::{EntityKind, Result};
 use serde_json::{Map, Value, json};
 
 use crate::cli::StatusArgs;
@@ -35,12 +35,12 @@ pub(super) async fn run(config: &Config, args: &StatusArgs, shell: &mut Shell<'_
     }
 }
 
-async fn count(reading: &Reading, most: u64) -> Result<Vec<(Entity, SeriesCount)>> {
+async fn count(reading: &Reading, most: u64) -> Result<Vec<(EntityKind, SeriesCount)>> {
     let view = reading.store.view();
     let state = entity_counts(&view).map(|(entity, count)| (entity, exactly(count)));
     let mut counts = Vec::from(state);
-    counts.push((Entity::Metric, count_metrics(reading.backend.as_ref(), most).await?));
-    counts.push((Entity::Audit, count_audit(reading.store.as_ref(), most).await?));
+    counts.push((EntityKind::Metric, count_metrics(reading.backend.as_ref(), most).await?));
+    counts.push((EntityKind::Audit, count_audit(reading.store.as_ref(), most).await?));
     Ok(counts)
 }
 
@@ -70,18 +70,18 @@ fn exactly(count: usize) -> SeriesCount {
 }
 
 /// How many there are of each entity of the state.
-pub(super) fn entity_counts(state: &State) -> [(Entity, usize); 10] {
+pub(super) fn entity_counts(state: &State) -> [(EntityKind, usize); 10] {
     [
-        (Entity::User, state.users().len()),
-        (Entity::Node, state.nodes().len()),
-        (Entity::Presence, state.presence().len()),
-        (Entity::Route, state.routes().len()),
-        (Entity::ApiKey, state.api_keys().len()),
-        (Entity::PreAuthKey, state.preauth_keys().len()),
-        (Entity::Policy, state.policies().len()),
-        (Entity::DnsRecord, state.dns_records().len()),
-        (Entity::Session, state.sessions().len()),
-        (Entity::Setting, state.settings().iter().count()),
+        (EntityKind::User, state.users().len()),
+        (EntityKind::Node, state.nodes().len()),
+        (EntityKind::Presence, state.presence().len()),
+        (EntityKind::Route, state.routes().len()),
+        (EntityKind::ApiKey, state.api_keys().len()),
+        (EntityKind::PreAuthKey, state.preauth_keys().len()),
+        (EntityKind::Policy, state.policies().len()),
+        (EntityKind::DnsRecord, state.dns_records().len()),
+        (EntityKind::Session, state.sessions().len()),
+        (EntityKind::Setting, state.settings().iter().count()),
     ]
 }
 
@@ -89,7 +89,7 @@ fn print(
     config: &Config,
     info: &StoreInfo,
     head: &Head,
-    counts: &[(Entity, SeriesCount)],
+    counts: &[(EntityKind, SeriesCount)],
     credentials: String,
     shell: &mut Shell<'_>,
 ) -> Outcome {
@@ -140,11 +140,11 @@ fn print_json(
     config: &Config,
     info: &StoreInfo,
     head: &Head,
-    counts: &[(Entity, SeriesCount)],
+    counts: &[(EntityKind, SeriesCount)],
     credentials: &Value,
     shell: &mut Shell<'_>,
 ) -> Outcome {
-    let number = |(entity, counted): &(Entity, SeriesCount)| {
+    let number = |(entity, counted): &(EntityKind, SeriesCount)| {
         (entity.name().to_owned(), counted.count.into())
     };
     let inexact: Vec<_> =

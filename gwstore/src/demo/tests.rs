@@ -7,7 +7,7 @@ use ghostwire_store::digest::state_digest;
 use ghostwire_store::domain::ActorName;
 use ghostwire_store::portable::{Item, Reader};
 use ghostwire_store::state::{Context, Reply, State};
-use ghostwire_store::{Entity, ErrorKind};
+use ghostwire_store::{EntityKind, ErrorKind};
 
 use super::{Args, run, sample};
 
@@ -32,15 +32,15 @@ fn the_sample_is_imported_without_a_problem() {
     let mut reader = Reader::new(sample::FILE).unwrap();
     let mut images = Vec::new();
     for item in &mut reader {
-        if let Item::Image(image) = item.unwrap() {
+        if let Item::Entity(image) = item.unwrap() {
             images.push(image);
         }
     }
     let summary = reader.summary().unwrap().clone();
-    assert_eq!(summary.counts.get(&Entity::Node), Some(&150));
-    assert_eq!(summary.counts.get(&Entity::User), Some(&6));
-    assert_eq!(summary.counts.get(&Entity::Policy), Some(&2));
-    assert!(summary.counts.get(&Entity::Metric).unwrap() > &5000);
+    assert_eq!(summary.counts.get(&EntityKind::Node), Some(&150));
+    assert_eq!(summary.counts.get(&EntityKind::User), Some(&6));
+    assert_eq!(summary.counts.get(&EntityKind::Policy), Some(&2));
+    assert!(summary.counts.get(&EntityKind::Metric).unwrap() > &5000);
     let mut state = State::default();
     let actor = ActorName::system();
     let context = Context { now: sample::END.parse().unwrap(), actor: &actor, seed: [0; 10] };

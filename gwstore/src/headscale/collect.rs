@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use ghostwire_store_core::block::BlockBuilder;
-use ghostwire_store_core::command::{Command, Image, Restore};
+use ghostwire_store_core::command::{Command, EntityRecord, Restore};
 use ghostwire_store_core::domain::{ActorName, Timestamp};
 use ghostwire_store_core::error::Result;
 use ghostwire_store_core::state::{Context, Reply, State};
@@ -12,7 +12,7 @@ use super::Problem;
 
 /// An entity and the row that it was made of.
 pub(super) struct Candidate {
-    pub(super) image: Image,
+    pub(super) image: EntityRecord,
     pub(super) table: &'static str,
     pub(super) id: i64,
 }
@@ -58,7 +58,7 @@ impl<T: Copy> Parents<T> {
 #[derive(Default)]
 pub(super) struct Collector {
     state: State,
-    pub(super) images: Vec<Image>,
+    pub(super) images: Vec<EntityRecord>,
     pub(super) problems: Vec<Problem>,
     /// By table and text, the rows concerned.
     remarks: BTreeMap<(&'static str, &'static str), Vec<i64>>,
@@ -134,7 +134,7 @@ impl Collector {
     }
 
     /// What there is to say, remarks on rows first.
-    pub(super) fn finish(self) -> (Vec<Image>, Vec<Problem>, Vec<String>) {
+    pub(super) fn finish(self) -> (Vec<EntityRecord>, Vec<Problem>, Vec<String>) {
         let left_out = self.left_out;
         let remarks = self.remarks.into_iter().filter_map(|((table, remark), mut rows)| {
             rows.retain(|id| !left_out.contains(&(table, *id)));
@@ -150,13 +150,13 @@ impl Collector {
     }
 }
 
-fn identifier(image: &Image) -> Option<String> {
+fn identifier(image: &EntityRecord) -> Option<String> {
     Some(match image {
-        Image::User(user) => user.id.to_string(),
-        Image::Node(node) => node.id.to_string(),
-        Image::Route(route) => route.id.to_string(),
-        Image::ApiKey(key) => key.id.to_string(),
-        Image::PreAuthKey(key) => key.id.to_string(),
+        EntityRecord::User(user) => user.id.to_string(),
+        EntityRecord::Node(node) => node.id.to_string(),
+        EntityRecord::Route(route) => route.id.to_string(),
+        EntityRecord::ApiKey(key) => key.id.to_string(),
+        EntityRecord::PreAuthKey(key) => key.id.to_string(),
         _ => return None,
     })
 }

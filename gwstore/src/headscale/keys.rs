@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use ghostwire_store_core::command::Image;
+use ghostwire_store_core::command::EntityRecord;
 use ghostwire_store_core::domain::{
     PreAuthKey, PreAuthKeyId, Revision, SecretHash, TagSet, Timestamp, UserId,
 };
@@ -88,7 +88,7 @@ pub(super) fn preauth_keys(
             Ok(None) => keys.parents.set(id, Fate::Deleted),
             Ok(Some(key)) => {
                 keys.parents.set(id, Fate::Imported(key.id));
-                let image = Image::PreAuthKey(key.into());
+                let image = EntityRecord::PreAuthKey(key.into());
                 candidates.push(Candidate { image, table: "pre_auth_keys", id });
             }
             Err(reason) => collector.problem("pre_auth_keys", id, reason),

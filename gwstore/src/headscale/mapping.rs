@@ -1,6 +1,6 @@
 //! Users, API keys and policies.
 
-use ghostwire_store_core::command::Image;
+use ghostwire_store_core::command::EntityRecord;
 use ghostwire_store_core::domain::{
     ApiKey, ApiKeyId, Email, Identity, Policy, PolicyVersion, Revision, SecretHash, Text,
     Timestamp, User, UserId, UserName,
@@ -61,7 +61,11 @@ pub(super) fn users(tables: &Tables, collector: &mut Collector) -> Result<Users>
             Ok(None) => parents.set(id, Fate::Deleted),
             Ok(Some(user)) => {
                 parents.set(id, Fate::Imported(user.id));
-                candidates.push(Candidate { image: Image::User(user.into()), table: "users", id });
+                candidates.push(Candidate {
+                    image: EntityRecord::User(user.into()),
+                    table: "users",
+                    id,
+                });
             }
             Err(reason) => collector.problem("users", id, reason),
         }
@@ -190,7 +194,7 @@ pub(super) fn api_keys(
         match api_key(row, id, users, collector) {
             Ok(None) => {}
             Ok(Some(key)) => candidates.push(Candidate {
-                image: Image::ApiKey(key.into()),
+                image: EntityRecord::ApiKey(key.into()),
                 table: "api_keys",
                 id,
             }),
@@ -270,7 +274,7 @@ pub(super) fn policies(tables: &Tables, collector: &mut Collector) -> Result<()>
         match policy(row, id, version, collector) {
             Ok(None) => {}
             Ok(Some(policy)) => candidates.push(Candidate {
-                image: Image::Policy(policy.into()),
+                image: EntityRecord::Policy(policy.into()),
                 table: "policies",
                 id,
             }),

@@ -24,7 +24,7 @@ mod unistr;
 
 use std::path::Path;
 
-use ghostwire_store_core::command::Image;
+use ghostwire_store_core::command::EntityRecord;
 use ghostwire_store_core::domain::SecretHash;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use rusqlite::Connection;
@@ -39,7 +39,7 @@ use tables::Tables;
 pub struct Import {
     /// The entities, ready for a restore: users, pre-auth keys, nodes, presence, routes, API keys,
     /// policies.
-    pub images: Vec<Image>,
+    pub images: Vec<EntityRecord>,
     /// What was left out.
     pub problems: Vec<Problem>,
     /// What an operator should know beyond that, a sentence each.

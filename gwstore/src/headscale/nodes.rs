@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use ghostwire_store_core::command::Image;
+use ghostwire_store_core::command::EntityRecord;
 use ghostwire_store_core::domain::{
     DiscoKey, DnsLabel, Endpoint, EndpointList, HostInfo, Hostname, Node, NodeId, Prefix, Presence,
     RegisterMethod, Revision, SessionNumber, TagSet, Timestamp, UserId,
@@ -73,7 +73,11 @@ pub(super) fn nodes(
                     approved,
                 };
                 others.push((presence, routes));
-                candidates.push(Candidate { image: Image::Node(node.into()), table: "nodes", id });
+                candidates.push(Candidate {
+                    image: EntityRecord::Node(node.into()),
+                    table: "nodes",
+                    id,
+                });
             }
             Err(reason) => collector.problem("nodes", id, reason),
         }
@@ -87,7 +91,7 @@ pub(super) fn nodes(
             continue;
         }
         if presence.last_seen.is_some() || !presence.endpoints.is_empty() {
-            let image = Image::Presence(presence.into());
+            let image = EntityRecord::Presence(presence.into());
             presences.push(Candidate { image, table: "nodes", id: of_node.row });
         }
         routes.push(of_node);

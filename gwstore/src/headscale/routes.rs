@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ghostwire_store_core::command::Image;
+use ghostwire_store_core::command::EntityRecord;
 use ghostwire_store_core::domain::{Prefix, Revision, Route, RouteId};
 use ghostwire_store_core::error::Result;
 
@@ -43,7 +43,7 @@ pub(super) fn routes(
         node_row(node, &mut found, collector);
     }
     let candidates = found.into_values().map(|(table, id, route)| Candidate {
-        image: Image::Route(route.into()),
+        image: EntityRecord::Route(route.into()),
         table,
         id,
     });

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ghostwire_store_core::block::BlockBuilder;
-use ghostwire_store_core::command::{Command, Image, Restore};
+use ghostwire_store_core::command::{Command, EntityRecord, Restore};
 use ghostwire_store_core::domain::SecretHash;
 use ghostwire_store_core::domain::{
     ActorName, ApiKey, Node, Policy, PreAuthKey, Presence, Route, Timestamp, User,
@@ -95,8 +95,8 @@ macro_rules! entities {
     ($($function:ident, $variant:ident, $type:ty;)+) => {
         impl Import {$(
             fn $function(&self) -> Vec<Arc<$type>> {
-                let of_kind = |image: &Image| match image {
-                    Image::$variant(entity) => Some(entity.clone()),
+                let of_kind = |image: &EntityRecord| match image {
+                    EntityRecord::$variant(entity) => Some(entity.clone()),
                     _ => None,
                 };
                 self.images.iter().filter_map(of_kind).collect()

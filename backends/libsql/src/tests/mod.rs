@@ -17,7 +17,7 @@ use bytes::Bytes;
 use ghostwire_store_core::backend::{Backend, Commit, Head, KeyRange, Row, Scan};
 use ghostwire_store_core::block::{BlockBuilder, ChangeKind, EncodedBlock, RowChange, Serial};
 use ghostwire_store_core::domain::*;
-use ghostwire_store_core::error::{Entity, Error, ErrorKind, Result};
+use ghostwire_store_core::error::{EntityKind, Error, ErrorKind, Result};
 use ghostwire_store_core::schema::{
     MIGRATIONS, Record, RowKey, Schema, Table, Value, WriterPosition, encode_values,
 };
@@ -128,7 +128,7 @@ fn audit(number: u32) -> AuditEntry {
         at: at(i64::from(number / 4)),
         actor: ActorName::system(),
         action: Text::new("node.register").unwrap(),
-        entity: Entity::Node,
+        entity: EntityKind::Node,
         subject: Text::new("n").unwrap(),
     }
 }

@@ -52,7 +52,7 @@ pub fn block_after(head: &Head, padding: usize) -> EncodedBlock {
             id: AuditId::time_ordered(time, [u8::try_from(number % 256).unwrap(); 10]),
             actor: "somebody".parse::<ActorName>().unwrap(),
             action: "node.register".parse().unwrap(),
-            entity: ghostwire_store_core::error::Entity::Node,
+            entity: ghostwire_store_core::error::EntityKind::Node,
             subject: "a subject of some length".parse().unwrap(),
         });
     }

@@ -129,7 +129,7 @@ impl Workload {
             return self.register(store).await;
         };
         let hostname = format!("renamed-{}", self.number).parse().unwrap();
-        let patch = NodePatch { hostname: Change::Set(hostname), ..NodePatch::default() };
+        let patch = NodePatch { hostname: Update::Set(hostname), ..NodePatch::default() };
         store.nodes().update(id, patch, None).await.map(|_| ())
     }
 
@@ -138,7 +138,7 @@ impl Workload {
             return self.register(store).await;
         };
         let session = SessionNumber::new(self.number.into()).unwrap();
-        store.presence().connect(id, session, Change::Keep).await.map(|_| ())
+        store.presence().connect(id, session, Update::Keep).await.map(|_| ())
     }
 
     async fn delete_node(&mut self, store: &Opened) -> Result<()> {

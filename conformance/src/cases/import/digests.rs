@@ -86,7 +86,7 @@ async fn content_that_comes_back_has_its_digest_back(env: &mut TestEnv, store: O
 async fn revisions_times_and_hashes_are_content(env: &mut TestEnv, mut store: Opened) {
     restore(&store, vec![sample().remove(0)]).await.unwrap();
     let base = store.digests().await.unwrap().state;
-    let Some(Image::ApiKey(key)) = sample().into_iter().nth(5) else { panic!("an API key") };
+    let Some(EntityRecord::ApiKey(key)) = sample().into_iter().nth(5) else { panic!("an API key") };
     let key = ApiKey::clone(&key);
     let later = |at: Timestamp| at.saturating_add(MICROSECOND);
     let mut seen = BTreeSet::from([base.to_string()]);
@@ -104,7 +104,7 @@ async fn revisions_times_and_hashes_are_content(env: &mut TestEnv, mut store: Op
         ApiKey { id: ApiKeyId::from_bytes([32; 16]), ..key.clone() },
     ] {
         let id = variant.id;
-        restore(&store, vec![Image::ApiKey(variant.clone().into())]).await.unwrap();
+        restore(&store, vec![EntityRecord::ApiKey(variant.clone().into())]).await.unwrap();
         store = env.reload(store).await;
         let digest = store.digests().await.unwrap().state;
         assert!(seen.insert(digest.to_string()), "{variant:?}");
@@ -164,7 +164,7 @@ async fn import(store: &Opened, exported: &[u8]) {
     // Tables have to come in their order; within them the last one comes first.
     for table in Table::STATE {
         for item in items.iter().rev() {
-            if let Item::Image(image) = item
+            if let Item::Entity(image) = item
                 && image.table() == table
             {
                 restore(store, vec![image.clone()]).await.unwrap();
@@ -173,7 +173,7 @@ async fn import(store: &Opened, exported: &[u8]) {
     }
     for item in items.iter().rev() {
         match item {
-            Item::Image(_) => {}
+            Item::Entity(_) => {}
             Item::Metric(point) => store.metrics().record(point.clone()).await.unwrap(),
             Item::Audit(entry) => store.audit().append(vec![entry.clone()]).await.unwrap(),
         }

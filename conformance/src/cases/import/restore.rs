@@ -76,40 +76,43 @@ async fn every_uniqueness_rule_holds(env: &mut TestEnv, store: Opened) {
     let node = |change: fn(&mut Node)| {
         let mut node = second_node();
         change(&mut node);
-        Image::Node(node.into())
+        EntityRecord::Node(node.into())
     };
     let first = |change: fn(&Node, &mut Node)| {
         let mut node = second_node();
         change(&first_node(), &mut node);
-        Image::Node(node.into())
+        EntityRecord::Node(node.into())
     };
     let route = |prefix: &str, node, primary| {
         let route = Route { id: id(29), node, primary, ..route_of(prefix) };
-        Image::Route(route.into())
+        EntityRecord::Route(route.into())
     };
     let key = |prefix: Option<&str>, hash| {
         let prefix = prefix.map(|prefix| prefix.parse().unwrap());
-        Image::PreAuthKey(PreAuthKey { id: id(49), prefix, hash, ..preauth_key() }.into())
+        EntityRecord::PreAuthKey(PreAuthKey { id: id(49), prefix, hash, ..preauth_key() }.into())
     };
     let oidc = User { id: id(9), name: "other".parse().unwrap(), ..oidc_user() };
     let of_taken_node = Route { node: id(11), ..route_of("10.0.0.0/8") };
     for (image, constraint) in [
-        (Image::User(User { id: id(9), ..local_user() }.into()), "name"),
-        (Image::User(oidc.into()), "identity"),
+        (EntityRecord::User(User { id: id(9), ..local_user() }.into()), "name"),
+        (EntityRecord::User(oidc.into()), "identity"),
         (first(|first, node| node.machine_key = first.machine_key), "machine_key"),
         (first(|first, node| node.node_key = first.node_key), "node_key"),
         (first(|first, node| node.label = first.label.clone()), "label"),
         (node(|node| node.ipv4 = first_node().ipv4), "address"),
         (node(|node| node.ipv6 = first_node().ipv6), "address"),
-        (Image::Route(Route { id: id(29), primary: false, ..of_taken_node }.into()), "node_prefix"),
-        (Image::ApiKey(ApiKey { id: id(39), ..api_key() }.into()), "prefix"),
+        (
+            EntityRecord::Route(Route { id: id(29), primary: false, ..of_taken_node }.into()),
+            "node_prefix",
+        ),
+        (EntityRecord::ApiKey(ApiKey { id: id(39), ..api_key() }.into()), "prefix"),
         (key(Some("abcdef"), SecretHash::hmac([1; 4], [9; 32])), "prefix"),
         (key(None, SecretHash::hmac([1; 4], [5; 32])), "hash"),
-        (Image::DnsRecord(DnsRecord { id: id(59), ..dns_record() }.into()), "content"),
+        (EntityRecord::DnsRecord(DnsRecord { id: id(59), ..dns_record() }.into()), "content"),
     ] {
         let error = refused(&store, image.clone()).await;
         assert_eq!(error.constraint(), Some(constraint), "{error}");
-        if let Image::Node(node) = image {
+        if let EntityRecord::Node(node) = image {
             // It says which value that is.
             let value = match constraint {
                 "machine_key" => node.machine_key.to_string(),
@@ -122,7 +125,11 @@ async fn every_uniqueness_rule_holds(env: &mut TestEnv, store: Opened) {
     }
     // The prefix has a primary: another eligible node is none beside it.
     let online = Presence { node: id(12), ..presence() };
-    restore(&store, &[Image::Node(second_node().into()), Image::Presence(online.into())]).await;
+    restore(
+        &store,
+        &[EntityRecord::Node(second_node().into()), EntityRecord::Presence(online.into())],
+    )
+    .await;
     let error = refused(&store, route("10.0.0.0/8", id(12), true)).await;
     assert_eq!(error.constraint(), Some("primary"));
     restore(&store, &[route("10.0.0.0/8", id(12), false)]).await;
@@ -139,31 +146,35 @@ async fn nothing_is_overwritten(env: &mut TestEnv, store: Opened) {
     let two = Revision::new(99).unwrap();
     for image in images {
         let other = match image {
-            Image::User(user) => Image::User(User { revision: two, ..(*user).clone() }.into()),
-            Image::Node(node) => Image::Node(Node { updated_at: later, ..(*node).clone() }.into()),
-            Image::Presence(presence) => {
-                Image::Presence(Presence { online: false, ..(*presence).clone() }.into())
+            EntityRecord::User(user) => {
+                EntityRecord::User(User { revision: two, ..(*user).clone() }.into())
             }
-            Image::Route(route) => {
-                Image::Route(Route { primary: false, ..(*route).clone() }.into())
+            EntityRecord::Node(node) => {
+                EntityRecord::Node(Node { updated_at: later, ..(*node).clone() }.into())
             }
-            Image::ApiKey(key) => {
-                Image::ApiKey(ApiKey { last_used_at: Some(later), ..(*key).clone() }.into())
+            EntityRecord::Presence(presence) => {
+                EntityRecord::Presence(Presence { online: false, ..(*presence).clone() }.into())
             }
-            Image::PreAuthKey(key) => {
-                Image::PreAuthKey(PreAuthKey { revoked_at: Some(later), ..(*key).clone() }.into())
+            EntityRecord::Route(route) => {
+                EntityRecord::Route(Route { primary: false, ..(*route).clone() }.into())
             }
-            Image::Policy(policy) => {
-                Image::Policy(Policy { author: "x".parse().unwrap(), ..(*policy).clone() }.into())
+            EntityRecord::ApiKey(key) => {
+                EntityRecord::ApiKey(ApiKey { last_used_at: Some(later), ..(*key).clone() }.into())
             }
-            Image::DnsRecord(record) => {
-                Image::DnsRecord(DnsRecord { ttl: Some(1), ..(*record).clone() }.into())
+            EntityRecord::PreAuthKey(key) => EntityRecord::PreAuthKey(
+                PreAuthKey { revoked_at: Some(later), ..(*key).clone() }.into(),
+            ),
+            EntityRecord::Policy(policy) => EntityRecord::Policy(
+                Policy { author: "x".parse().unwrap(), ..(*policy).clone() }.into(),
+            ),
+            EntityRecord::DnsRecord(record) => {
+                EntityRecord::DnsRecord(DnsRecord { ttl: Some(1), ..(*record).clone() }.into())
             }
-            Image::Session(session) => {
-                Image::Session(Session { last_seen: later, ..(*session).clone() }.into())
+            EntityRecord::Session(session) => {
+                EntityRecord::Session(Session { last_seen: later, ..(*session).clone() }.into())
             }
-            Image::Setting(setting) => {
-                Image::Setting(Setting { updated_at: later, ..(*setting).clone() }.into())
+            EntityRecord::Setting(setting) => {
+                EntityRecord::Setting(Setting { updated_at: later, ..(*setting).clone() }.into())
             }
         };
         let entity = other.entity();
@@ -178,24 +189,24 @@ async fn what_is_referred_to_comes_first(env: &mut TestEnv, store: Opened) {
     let tagged = Node { user: None, tags: tags(), ..second_node() };
     let of_user = SessionOwner::User(id(1));
     for image in [
-        Image::Node(first_node().into()),
-        Image::Presence(presence().into()),
-        Image::Route(route_of("10.0.0.0/8").into()),
-        Image::ApiKey(api_key().into()),
-        Image::PreAuthKey(preauth_key().into()),
-        Image::Session(session().into()),
-        Image::Session(Session { owner: of_user, ..session() }.into()),
+        EntityRecord::Node(first_node().into()),
+        EntityRecord::Presence(presence().into()),
+        EntityRecord::Route(route_of("10.0.0.0/8").into()),
+        EntityRecord::ApiKey(api_key().into()),
+        EntityRecord::PreAuthKey(preauth_key().into()),
+        EntityRecord::Session(session().into()),
+        EntityRecord::Session(Session { owner: of_user, ..session() }.into()),
     ] {
         assert_eq!(*refused(&store, image).await.kind(), NotFound);
     }
     // The order within one restore counts, too.
-    let node = Image::Node(first_node().into());
-    let backwards = vec![node.clone(), Image::User(local_user().into())];
+    let node = EntityRecord::Node(first_node().into());
+    let backwards = vec![node.clone(), EntityRecord::User(local_user().into())];
     let restore_of = |images| Restore { images, skip_invalid: false };
     fails(store.restore(restore_of(backwards)).await, NotFound);
     assert_eq!(store.view().images().count(), 0);
-    restore(&store, &[Image::User(local_user().into()), node]).await;
-    restore(&store, &[Image::Node(tagged.into())]).await;
+    restore(&store, &[EntityRecord::User(local_user().into()), node]).await;
+    restore(&store, &[EntityRecord::Node(tagged.into())]).await;
     let store = env.reload(store).await;
     assert_eq!(store.view().images().count(), 3);
 }
@@ -203,11 +214,11 @@ async fn what_is_referred_to_comes_first(env: &mut TestEnv, store: Opened) {
 async fn a_primary_route_is_eligible(env: &mut TestEnv, store: Opened) {
     let mut offline = presence();
     offline.online = false;
-    let owner = Image::User(local_user().into());
+    let owner = EntityRecord::User(local_user().into());
     let node = |number, node: Node| {
         let presence =
             if number == 11 { presence() } else { Presence { node: id(12), ..offline.clone() } };
-        [Image::Node(node.into()), Image::Presence(presence.into())]
+        [EntityRecord::Node(node.into()), EntityRecord::Presence(presence.into())]
     };
     restore(&store, &[owner]).await;
     restore(&store, &node(11, first_node())).await;
@@ -220,30 +231,30 @@ async fn a_primary_route_is_eligible(env: &mut TestEnv, store: Opened) {
         Route { prefix: "0.0.0.0/0".parse().unwrap(), ..good.clone() },
         Route { prefix: "::/0".parse().unwrap(), ..good.clone() },
     ] {
-        let error = refused(&store, Image::Route(bad.clone().into())).await;
+        let error = refused(&store, EntityRecord::Route(bad.clone().into())).await;
         assert_eq!(*error.kind(), InvalidArgument, "{error}");
     }
     let store = env.reload(store).await;
     assert!(store.view().routes().primary(good.prefix).is_none());
-    restore(&store, &[Image::Route(good.clone().into())]).await;
+    restore(&store, &[EntityRecord::Route(good.clone().into())]).await;
     let store = env.reload(store).await;
     assert_eq!(store.view().routes().primary(good.prefix).map(AsRef::as_ref), Some(&good));
 }
 
 async fn rules_of_single_entities_hold(env: &mut TestEnv, store: Opened) {
-    restore(&store, &[Image::User(local_user().into())]).await;
+    restore(&store, &[EntityRecord::User(local_user().into())]).await;
     let network = NetworkSettings { ipv4: None, ipv6: None, ..NetworkSettings::default() };
     let document = SettingDocument::Network(network);
     let forged = SecretHash::bcrypt(BCRYPT).unwrap();
     let nobodys = PreAuthKey { user: None, tags: TagSet::empty(), ..preauth_key() };
     for image in [
-        Image::Node(Node { user: None, tags: TagSet::empty(), ..first_node() }.into()),
-        Image::PreAuthKey(nobodys.into()),
-        Image::Session(
+        EntityRecord::Node(Node { user: None, tags: TagSet::empty(), ..first_node() }.into()),
+        EntityRecord::PreAuthKey(nobodys.into()),
+        EntityRecord::Session(
             Session { owner: SessionOwner::User(id(1)), hash: forged, ..session() }.into(),
         ),
-        Image::DnsRecord(DnsRecord { kind: DnsRecordKind::Aaaa, ..dns_record() }.into()),
-        Image::Setting(Setting { document, ..setting() }.into()),
+        EntityRecord::DnsRecord(DnsRecord { kind: DnsRecordKind::Aaaa, ..dns_record() }.into()),
+        EntityRecord::Setting(Setting { document, ..setting() }.into()),
     ] {
         let error = refused(&store, image).await;
         assert_eq!(*error.kind(), InvalidArgument, "{error}");
@@ -254,8 +265,10 @@ async fn rules_of_single_entities_hold(env: &mut TestEnv, store: Opened) {
 
 async fn the_first_that_breaks_a_rule_rejects_all(env: &mut TestEnv, store: Opened) {
     let mut images = sample();
-    images.insert(7, Image::User(User { id: id(9), ..local_user() }.into()));
-    images.push(Image::Session(Session { owner: SessionOwner::Node(id(99)), ..session() }.into()));
+    images.insert(7, EntityRecord::User(User { id: id(9), ..local_user() }.into()));
+    images.push(EntityRecord::Session(
+        Session { owner: SessionOwner::Node(id(99)), ..session() }.into(),
+    ));
     let error = store.restore(Restore { images, skip_invalid: false }).await.unwrap_err();
     assert_eq!(error.constraint(), Some("name"));
     assert!(error.context().contains(&("index", "7".to_owned())), "{error}");
@@ -266,12 +279,12 @@ async fn the_first_that_breaks_a_rule_rejects_all(env: &mut TestEnv, store: Open
 
 async fn what_breaks_a_rule_is_left_out_and_reported(env: &mut TestEnv, store: Opened) {
     let mut images = sample();
-    images.insert(3, Image::User(User { id: id(9), ..local_user() }.into()));
+    images.insert(3, EntityRecord::User(User { id: id(9), ..local_user() }.into()));
     let stranger = Session { id: id(99), owner: SessionOwner::Node(id(99)), ..session() };
-    images.push(Image::Session(stranger.into()));
+    images.push(EntityRecord::Session(stranger.into()));
     // What refers to what was left out is left out as well.
     let of_stranger = ApiKey { id: id(98), user: Some(id(9)), ..api_key() };
-    images.push(Image::ApiKey(of_stranger.into()));
+    images.push(EntityRecord::ApiKey(of_stranger.into()));
     let done = store.restore(Restore { images, skip_invalid: true }).await.unwrap();
     assert_eq!(done.serial, store.view().serial());
     assert_eq!((done.value.restored, done.value.unchanged), (12, 0));
@@ -288,12 +301,12 @@ async fn what_breaks_a_rule_is_left_out_and_reported(env: &mut TestEnv, store: O
     create(&store, "bertha").await;
 }
 
-async fn restore(store: &Opened, images: &[Image]) -> Restored {
+async fn restore(store: &Opened, images: &[EntityRecord]) -> Restored {
     let restore = Restore { images: images.to_vec(), skip_invalid: false };
     store.restore(restore).await.unwrap().value
 }
 
-async fn refused(store: &Opened, image: Image) -> Error {
+async fn refused(store: &Opened, image: EntityRecord) -> Error {
     let serial = store.view().serial();
     let restore = Restore { images: vec![image], skip_invalid: false };
     let error = store.restore(restore).await.unwrap_err();
@@ -314,20 +327,20 @@ fn tags() -> TagSet {
 }
 
 /// Twelve entities, of every kind, in an order in which what is referred to comes first.
-pub(crate) fn sample() -> Vec<Image> {
+pub(crate) fn sample() -> Vec<EntityRecord> {
     vec![
-        Image::User(local_user().into()),
-        Image::User(oidc_user().into()),
-        Image::Node(first_node().into()),
-        Image::Presence(presence().into()),
-        Image::Route(Route { primary: true, ..route_of("10.0.0.0/8") }.into()),
-        Image::ApiKey(api_key().into()),
-        Image::PreAuthKey(preauth_key().into()),
-        Image::PreAuthKey(bare_key().into()),
-        Image::Policy(policy().into()),
-        Image::DnsRecord(dns_record().into()),
-        Image::Session(session().into()),
-        Image::Setting(setting().into()),
+        EntityRecord::User(local_user().into()),
+        EntityRecord::User(oidc_user().into()),
+        EntityRecord::Node(first_node().into()),
+        EntityRecord::Presence(presence().into()),
+        EntityRecord::Route(Route { primary: true, ..route_of("10.0.0.0/8") }.into()),
+        EntityRecord::ApiKey(api_key().into()),
+        EntityRecord::PreAuthKey(preauth_key().into()),
+        EntityRecord::PreAuthKey(bare_key().into()),
+        EntityRecord::Policy(policy().into()),
+        EntityRecord::DnsRecord(dns_record().into()),
+        EntityRecord::Session(session().into()),
+        EntityRecord::Setting(setting().into()),
     ]
 }
 

@@ -210,7 +210,7 @@ async fn restored_addresses_are_taken(env: &mut TestEnv, store: Opened) {
         let machine = machine(number.into(), by(alice));
         let mut id = [8; 16];
         id[..2].copy_from_slice(&number.to_be_bytes());
-        Image::Node(
+        EntityRecord::Node(
             Node {
                 id: NodeId::from_bytes(id),
                 label: machine.hostname.as_str().parse().unwrap(),

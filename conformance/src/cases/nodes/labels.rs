@@ -160,7 +160,7 @@ async fn update_renames(env: &mut TestEnv, store: Opened) {
     // The same label once more changes nothing; another host name changes no label.
     assert_eq!(idle(&store, store.nodes().update(first.id, label("web-1"), None)).await, renamed);
     let patch =
-        NodePatch { hostname: Change::Set("other".parse().unwrap()), ..NodePatch::default() };
+        NodePatch { hostname: Update::Set("other".parse().unwrap()), ..NodePatch::default() };
     let node = store.nodes().update(first.id, patch, None).await.unwrap();
     assert_eq!((node.hostname.as_str(), node.label.as_str()), ("other", "web-1"));
     // It is still found by it, and nobody else can have it.
@@ -238,7 +238,7 @@ async fn register_as(store: &Opened, id: NodeId, user: UserId, hostname: &str) -
 }
 
 fn label(text: &str) -> NodePatch {
-    NodePatch { label: Change::Set(text.parse().unwrap()), ..NodePatch::default() }
+    NodePatch { label: Update::Set(text.parse().unwrap()), ..NodePatch::default() }
 }
 
 /// The last hexadecimal digits of an id.

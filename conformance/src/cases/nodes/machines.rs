@@ -257,8 +257,8 @@ async fn a_node_keeps_a_user_or_a_tag(env: &mut TestEnv, store: Opened) {
     let store = env.reload(store).await;
     let update = |store: Opened, patch| async move { store.nodes().update(id, patch, None).await };
     let no_user = NodePatch { user: Patch::Clear, ..NodePatch::default() };
-    let no_tags = NodePatch { tags: Change::Set(TagSet::empty()), ..NodePatch::default() };
-    let tagged = NodePatch { tags: Change::Set(tags(&["tag:web"])), ..NodePatch::default() };
+    let no_tags = NodePatch { tags: Update::Set(TagSet::empty()), ..NodePatch::default() };
+    let tagged = NodePatch { tags: Update::Set(tags(&["tag:web"])), ..NodePatch::default() };
     let refusal = InvalidArgument;
     refused(&store, update(store.clone(), no_user.clone()), refusal.clone()).await;
     // From its user to a tag, and back.
@@ -290,7 +290,7 @@ async fn emptied_tags_stay_empty(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let key = tagged_key(&store, Some(alice), &["tag:web", "tag:db"]).await;
     let first = register(&store, 1, with(&key)).await;
-    let patch = NodePatch { tags: Change::Set(TagSet::empty()), ..NodePatch::default() };
+    let patch = NodePatch { tags: Update::Set(TagSet::empty()), ..NodePatch::default() };
     let store = env.reload(store).await;
     let emptied = store.nodes().update(first.id, patch.clone(), None).await.unwrap();
     assert_eq!((emptied.tags.len(), emptied.revision), (0, first.revision.next()));

@@ -37,8 +37,8 @@ async fn a_registration_is_one_commit(env: &mut TestEnv, store: Opened) {
     assert_eq!(
         changes,
         [
-            (Handle::Node(node.id), ChangeKind::Created),
-            (Handle::PreAuthKey(key.id), ChangeKind::Updated),
+            (EntityId::Node(node.id), ChangeKind::Created),
+            (EntityId::PreAuthKey(key.id), ChangeKind::Updated),
         ]
     );
     let store = env.reload(store).await;

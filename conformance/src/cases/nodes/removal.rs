@@ -103,7 +103,7 @@ async fn a_delete_takes_exactly_the_node_of_this_id(env: &mut TestEnv, store: Op
     let of_user = node(&store, by_user, 3).await;
     let renamed = node(&store, alice, 4).await;
     let label = text.replace('-', "");
-    let patch = NodePatch { label: Change::Set(label.parse().unwrap()), ..NodePatch::default() };
+    let patch = NodePatch { label: Update::Set(label.parse().unwrap()), ..NodePatch::default() };
     let renamed = store.nodes().update(renamed.id, patch, None).await.unwrap();
     let store = env.reload(store).await;
     store.nodes().delete(target.id).await.unwrap();

@@ -22,7 +22,7 @@ async fn a_repetition_gives_the_node_as_it_is_and_writes_nothing(env: &mut TestE
     let again = idle(&store, store.nodes().register(machine(1, with(&key)))).await;
     assert_eq!(again, first);
     // As it is, whatever else the repetition says.
-    let patch = NodePatch { tags: Change::Set(tags(&["tag:web"])), ..NodePatch::default() };
+    let patch = NodePatch { tags: Update::Set(tags(&["tag:web"])), ..NodePatch::default() };
     let changed = store.nodes().update(first.id, patch, None).await.unwrap();
     let other = Registration { hostname: "other".parse().unwrap(), ..machine(1, with(&key)) };
     assert_eq!(idle(&store, store.nodes().register(other)).await, changed);
@@ -88,7 +88,7 @@ async fn an_unused_key_is_used_up_even_if_the_node_names_it(env: &mut TestEnv, s
         ipv6: None,
         ..Node::clone(&other)
     };
-    let images = vec![Image::Node(restored.clone().into())];
+    let images = vec![EntityRecord::Node(restored.clone().into())];
     store.restore(Restore { images, skip_invalid: false }).await.unwrap();
     let store = env.reload(store).await;
     let node = store.nodes().register(machine.clone()).await.unwrap();

@@ -84,7 +84,7 @@ async fn queries_merge_what_is_folded_and_what_is_not(env: &mut TestEnv, mut sto
         expected.push((now, actor.to_string(), "user.create".to_owned(), created.id.to_string()));
         if n % 5 == 0 {
             let at = now.saturating_sub(Duration::from_secs(4));
-            let entry = entry(at, n, "clara", Entity::Node, "node-1");
+            let entry = entry(at, n, "clara", EntityKind::Node, "node-1");
             expected.push((at, "clara".to_owned(), "test".to_owned(), "node-1".to_owned()));
             store.audit().append(vec![entry]).await.unwrap();
         }
@@ -104,9 +104,9 @@ async fn queries_merge_what_is_folded_and_what_is_not(env: &mut TestEnv, mut sto
 async fn appended_entries_are_found_and_replaced(env: &mut TestEnv, store: Opened) {
     let now = env.options().clock.now();
     let before = store.view().serial();
-    let first = entry(now, 1, "anna", Entity::User, "u1");
-    let other = entry(now, 2, "anna", Entity::User, "u1");
-    let later = entry(now.saturating_add(MICROSECOND), 1, "a", Entity::Audit, "");
+    let first = entry(now, 1, "anna", EntityKind::User, "u1");
+    let other = entry(now, 2, "anna", EntityKind::User, "u1");
+    let later = entry(now.saturating_add(MICROSECOND), 1, "a", EntityKind::Audit, "");
     store.audit().append(vec![later.clone(), other.clone(), first.clone()]).await.unwrap();
     let store = env.reload(store).await;
     assert_eq!(entries(&store).await, [first.clone(), other.clone(), later.clone()]);
@@ -134,7 +134,7 @@ async fn a_batch_of_entries_is_stored_as_a_whole(env: &mut TestEnv, store: Opene
     let batch = |count: u64| {
         let one = |n: u64| {
             let at = now.saturating_add(Duration::from_micros(n));
-            entry(at, (n % 256) as u8, "anna", Entity::User, "u1")
+            entry(at, (n % 256) as u8, "anna", EntityKind::User, "u1")
         };
         (0..count).map(one).collect::<Vec<_>>()
     };
@@ -152,7 +152,7 @@ async fn pruned_entries_do_not_come_back(env: &mut TestEnv, store: Opened) {
     for n in 0..12 {
         create(&store, &format!("user{n}")).await;
         let now = env.options().clock.now();
-        store.audit().append(vec![entry(now, n, "anna", Entity::Node, "n")]).await.unwrap();
+        store.audit().append(vec![entry(now, n, "anna", EntityKind::Node, "n")]).await.unwrap();
         env.advance(1);
         if n == 4 {
             store.checkpoint().await.unwrap();
@@ -195,7 +195,7 @@ async fn blocks_keep_pruned_entries_until_they_are_dropped(env: &mut TestEnv, st
     assert!(matches!(error.kind(), Compacted { .. }), "{error}");
 }
 
-fn entry(at: Timestamp, n: u8, actor: &str, entity: Entity, subject: &str) -> AuditEntry {
+fn entry(at: Timestamp, n: u8, actor: &str, entity: EntityKind, subject: &str) -> AuditEntry {
     // In the order of the numbers, and none is nil.
     let mut id = [n; 16];
     id[15] = 1;
@@ -234,12 +234,12 @@ async fn check_trail(store: &Opened, expected: &mut Vec<(Timestamp, String, Stri
         AuditQuery { from: Some(middle), to: Some(middle), ..default() },
         AuditQuery { actor: Some("anna".parse().unwrap()), ..default() },
         AuditQuery { actor: Some("nobody".parse().unwrap()), ..default() },
-        AuditQuery { entity: Some(Entity::Node), ..default() },
+        AuditQuery { entity: Some(EntityKind::Node), ..default() },
         AuditQuery { subject: Some(all[7].subject.clone()), ..default() },
         AuditQuery {
             to: Some(middle),
             actor: Some("clara".parse().unwrap()),
-            entity: Some(Entity::Node),
+            entity: Some(EntityKind::Node),
             subject: Some("node-1".parse().unwrap()),
             ..default()
         },

@@ -23,58 +23,58 @@ async fn every_write_to_users_and_keys_leaves_its_lines(env: &mut TestEnv) {
     let store = trail.admin.clone();
     let users = store.users();
     let alice = users.create(local("alice")).await.unwrap().id;
-    trail.has(env, &[("user.create", Entity::User, &alice)]).await;
+    trail.has(env, &[("user.create", EntityKind::User, &alice)]).await;
     let patch = UserPatch { email: set("a@example.com"), ..UserPatch::default() };
     users.update(alice, patch, None).await.unwrap();
-    trail.has(env, &[("user.update", Entity::User, &alice)]).await;
+    trail.has(env, &[("user.update", EntityKind::User, &alice)]).await;
     let profile = profile("1", "bob");
     let bob = users.upsert_oidc(profile.clone()).await.unwrap().id;
-    trail.has(env, &[("user.create", Entity::User, &bob)]).await;
+    trail.has(env, &[("user.create", EntityKind::User, &bob)]).await;
     users.upsert_oidc(OidcProfile { name: "robert".parse().unwrap(), ..profile }).await.unwrap();
-    trail.has(env, &[("user.update", Entity::User, &bob)]).await;
+    trail.has(env, &[("user.update", EntityKind::User, &bob)]).await;
 
     let keys = store.api_keys();
     let new = api_key_of(alice);
     let api = keys.create(new.clone()).await.unwrap().0.id;
-    trail.has(env, &[("api_key.create", Entity::ApiKey, &api)]).await;
+    trail.has(env, &[("api_key.create", EntityKind::ApiKey, &api)]).await;
     keys.revoke(api).await.unwrap();
-    trail.has(env, &[("api_key.revoke", Entity::ApiKey, &api)]).await;
+    trail.has(env, &[("api_key.revoke", EntityKind::ApiKey, &api)]).await;
     keys.delete(api).await.unwrap();
-    trail.has(env, &[("api_key.delete", Entity::ApiKey, &api)]).await;
+    trail.has(env, &[("api_key.delete", EntityKind::ApiKey, &api)]).await;
     let api = keys.create(new).await.unwrap().0.id;
-    trail.has(env, &[("api_key.create", Entity::ApiKey, &api)]).await;
+    trail.has(env, &[("api_key.create", EntityKind::ApiKey, &api)]).await;
 
     let keys = store.preauth_keys();
     let new = one_time(alice);
     let key = keys.create(new.clone()).await.unwrap().0.id;
-    trail.has(env, &[("preauth_key.create", Entity::PreAuthKey, &key)]).await;
+    trail.has(env, &[("preauth_key.create", EntityKind::PreAuthKey, &key)]).await;
     keys.revoke(key).await.unwrap();
-    trail.has(env, &[("preauth_key.revoke", Entity::PreAuthKey, &key)]).await;
+    trail.has(env, &[("preauth_key.revoke", EntityKind::PreAuthKey, &key)]).await;
     keys.delete(key).await.unwrap();
-    trail.has(env, &[("preauth_key.delete", Entity::PreAuthKey, &key)]).await;
+    trail.has(env, &[("preauth_key.delete", EntityKind::PreAuthKey, &key)]).await;
     let key = keys.create(new).await.unwrap().0.id;
-    trail.has(env, &[("preauth_key.create", Entity::PreAuthKey, &key)]).await;
+    trail.has(env, &[("preauth_key.create", EntityKind::PreAuthKey, &key)]).await;
 
     let new = session_of(SessionOwner::User(alice), Timestamp::MAX);
     let session = store.sessions().begin(new.clone()).await.unwrap().0.id;
-    trail.has(env, &[("session.begin", Entity::Session, &session)]).await;
+    trail.has(env, &[("session.begin", EntityKind::Session, &session)]).await;
     store.sessions().end(session).await.unwrap();
-    trail.has(env, &[("session.end", Entity::Session, &session)]).await;
+    trail.has(env, &[("session.end", EntityKind::Session, &session)]).await;
     let session = store.sessions().begin(new).await.unwrap().0.id;
-    trail.has(env, &[("session.begin", Entity::Session, &session)]).await;
+    trail.has(env, &[("session.begin", EntityKind::Session, &session)]).await;
 
     let node = register(&store, 1, Admission::PreAuthKey(key)).await.id;
-    trail.has(env, &[("node.register", Entity::Node, &node)]).await;
+    trail.has(env, &[("node.register", EntityKind::Node, &node)]).await;
     users.delete(alice, true).await.unwrap();
     let gone: [Line<'_>; 4] = [
-        ("node.delete", Entity::Node, &node),
-        ("preauth_key.delete", Entity::PreAuthKey, &key),
-        ("api_key.delete", Entity::ApiKey, &api),
-        ("user.delete", Entity::User, &alice),
+        ("node.delete", EntityKind::Node, &node),
+        ("preauth_key.delete", EntityKind::PreAuthKey, &key),
+        ("api_key.delete", EntityKind::ApiKey, &api),
+        ("user.delete", EntityKind::User, &alice),
     ];
     trail.has(env, &gone).await;
     users.delete(bob, false).await.unwrap();
-    trail.has(env, &[("user.delete", Entity::User, &bob)]).await;
+    trail.has(env, &[("user.delete", EntityKind::User, &bob)]).await;
     drop(store);
     trail.end(env).await;
 }
@@ -84,55 +84,55 @@ async fn every_write_to_nodes_and_routes_leaves_its_lines(env: &mut TestEnv) {
     let store = trail.admin.clone();
     let nodes = store.nodes();
     let alice = user(&store, "alice").await;
-    trail.has(env, &[("user.create", Entity::User, &alice)]).await;
+    trail.has(env, &[("user.create", EntityKind::User, &alice)]).await;
     let admission = || by(alice);
     let one = nodes.register(machine(1, admission())).await.unwrap().id;
-    trail.has(env, &[("node.register", Entity::Node, &one)]).await;
+    trail.has(env, &[("node.register", EntityKind::Node, &one)]).await;
     let two = nodes.register(machine(2, admission())).await.unwrap().id;
-    trail.has(env, &[("node.register", Entity::Node, &two)]).await;
+    trail.has(env, &[("node.register", EntityKind::Node, &two)]).await;
     let again = Registration { node_key: node_key(11), ..machine(1, admission()) };
     nodes.register(again).await.unwrap();
-    trail.has(env, &[("node.register", Entity::Node, &one)]).await;
+    trail.has(env, &[("node.register", EntityKind::Node, &one)]).await;
     let patch =
-        NodePatch { label: Change::Set("renamed".parse().unwrap()), ..NodePatch::default() };
+        NodePatch { label: Update::Set("renamed".parse().unwrap()), ..NodePatch::default() };
     nodes.update(one, patch, None).await.unwrap();
-    trail.has(env, &[("node.update", Entity::Node, &one)]).await;
+    trail.has(env, &[("node.update", EntityKind::Node, &one)]).await;
     nodes.rotate_key(machine_key(1), node_key(11), node_key(12), None, None).await.unwrap();
-    trail.has(env, &[("node.rotate_key", Entity::Node, &one)]).await;
+    trail.has(env, &[("node.rotate_key", EntityKind::Node, &one)]).await;
     nodes.expire(vec![one, two], Timestamp::MAX).await.unwrap();
     let both: [Line<'_>; 2] =
-        [("node.expire", Entity::Node, &one), ("node.expire", Entity::Node, &two)];
+        [("node.expire", EntityKind::Node, &one), ("node.expire", EntityKind::Node, &two)];
     trail.has(env, &both).await;
 
     let prefixes = || vec!["10.0.0.0/8".parse().unwrap(), "10.1.0.0/16".parse().unwrap()];
     let routes = store.routes().advertise(one, prefixes()).await.unwrap();
-    trail.has(env, &[("route.advertise", Entity::Node, &one)]).await;
+    trail.has(env, &[("route.advertise", EntityKind::Node, &one)]).await;
     store.routes().approve(one, prefixes()).await.unwrap();
-    trail.has(env, &[("route.approve", Entity::Node, &one)]).await;
+    trail.has(env, &[("route.approve", EntityKind::Node, &one)]).await;
     store.routes().delete(routes[0].id).await.unwrap();
-    trail.has(env, &[("route.delete", Entity::Route, &routes[0].id)]).await;
+    trail.has(env, &[("route.delete", EntityKind::Route, &routes[0].id)]).await;
 
     let network = NetworkSettings { ipv6: None, ..NetworkSettings::default() };
     store.settings().put(SettingDocument::Network(network), None).await.unwrap();
-    trail.has(env, &[("setting.put", Entity::Setting, &"network")]).await;
+    trail.has(env, &[("setting.put", EntityKind::Setting, &"network")]).await;
     let three = nodes.register(machine(3, admission())).await.unwrap();
     assert_eq!(three.ipv6, None);
-    trail.has(env, &[("node.register", Entity::Node, &three.id)]).await;
+    trail.has(env, &[("node.register", EntityKind::Node, &three.id)]).await;
     store.settings().reset(SettingKind::Network).await.unwrap();
-    trail.has(env, &[("setting.reset", Entity::Setting, &"network")]).await;
+    trail.has(env, &[("setting.reset", EntityKind::Setting, &"network")]).await;
     assert_eq!(nodes.backfill_addresses().await.unwrap(), [three.id]);
-    trail.has(env, &[("node.backfill_addresses", Entity::Node, &three.id)]).await;
+    trail.has(env, &[("node.backfill_addresses", EntityKind::Node, &three.id)]).await;
 
     let new = NewPreAuthKey { user: Some(alice), ephemeral: true, ..NewPreAuthKey::default() };
     let key = store.preauth_keys().create(new).await.unwrap().0.id;
-    trail.has(env, &[("preauth_key.create", Entity::PreAuthKey, &key)]).await;
+    trail.has(env, &[("preauth_key.create", EntityKind::PreAuthKey, &key)]).await;
     let short = nodes.register(machine(4, Admission::PreAuthKey(key))).await.unwrap().id;
-    trail.has(env, &[("node.register", Entity::Node, &short)]).await;
+    trail.has(env, &[("node.register", EntityKind::Node, &short)]).await;
     env.advance(3600);
     assert_eq!(nodes.reap_ephemeral().await.unwrap(), [short]);
-    trail.has(env, &[("node.reap", Entity::Node, &short)]).await;
+    trail.has(env, &[("node.reap", EntityKind::Node, &short)]).await;
     nodes.delete(one).await.unwrap();
-    trail.has(env, &[("node.delete", Entity::Node, &one)]).await;
+    trail.has(env, &[("node.delete", EntityKind::Node, &one)]).await;
     drop(store);
     trail.end(env).await;
 }
@@ -143,21 +143,21 @@ async fn every_write_to_documents_leaves_its_lines(env: &mut TestEnv) {
     let policies = store.policies();
     let text = |text: &str| DocumentText::new(text).unwrap();
     let first = policies.swap(None, text("{}")).await.unwrap().version;
-    trail.has(env, &[("policy.swap", Entity::Policy, &1)]).await;
+    trail.has(env, &[("policy.swap", EntityKind::Policy, &1)]).await;
     let second = policies.swap(Some(first), text("{ }")).await.unwrap().version;
-    trail.has(env, &[("policy.swap", Entity::Policy, &2)]).await;
+    trail.has(env, &[("policy.swap", EntityKind::Policy, &2)]).await;
     policies.rollback(second, first).await.unwrap();
-    trail.has(env, &[("policy.rollback", Entity::Policy, &3)]).await;
+    trail.has(env, &[("policy.rollback", EntityKind::Policy, &3)]).await;
     assert_eq!(policies.prune(2).await.unwrap(), 1);
-    trail.has(env, &[("policy.prune", Entity::Policy, &2)]).await;
+    trail.has(env, &[("policy.prune", EntityKind::Policy, &2)]).await;
 
     let id = store.dns().create(record("wiki.example.com", "10.0.0.1")).await.unwrap().id;
-    trail.has(env, &[("dns_record.create", Entity::DnsRecord, &id)]).await;
+    trail.has(env, &[("dns_record.create", EntityKind::DnsRecord, &id)]).await;
     let patch = DnsRecordPatch { ttl: Patch::Set(60), ..DnsRecordPatch::default() };
     store.dns().update(id, patch, None).await.unwrap();
-    trail.has(env, &[("dns_record.update", Entity::DnsRecord, &id)]).await;
+    trail.has(env, &[("dns_record.update", EntityKind::DnsRecord, &id)]).await;
     store.dns().delete(id).await.unwrap();
-    trail.has(env, &[("dns_record.delete", Entity::DnsRecord, &id)]).await;
+    trail.has(env, &[("dns_record.delete", EntityKind::DnsRecord, &id)]).await;
 
     for (document, name) in [
         (SettingDocument::Network(NetworkSettings::default()), "network"),
@@ -166,9 +166,9 @@ async fn every_write_to_documents_leaves_its_lines(env: &mut TestEnv) {
     ] {
         let kind = document.kind();
         store.settings().put(document, None).await.unwrap();
-        trail.has(env, &[("setting.put", Entity::Setting, &name)]).await;
+        trail.has(env, &[("setting.put", EntityKind::Setting, &name)]).await;
         store.settings().reset(kind).await.unwrap();
-        trail.has(env, &[("setting.reset", Entity::Setting, &name)]).await;
+        trail.has(env, &[("setting.reset", EntityKind::Setting, &name)]).await;
     }
     drop(store);
     trail.end(env).await;
@@ -186,10 +186,10 @@ async fn what_nobody_administers_leaves_no_line(env: &mut TestEnv, store: Opened
 
     let number = |n| SessionNumber::new(n).unwrap();
     let presence = store.presence();
-    presence.connect(node, number(1), Change::Keep).await.unwrap();
-    presence.heartbeat(node, number(1), Change::Keep).await.unwrap();
+    presence.connect(node, number(1), Update::Keep).await.unwrap();
+    presence.heartbeat(node, number(1), Update::Keep).await.unwrap();
     presence.disconnect(node, number(1)).await.unwrap();
-    presence.connect(node, number(2), Change::Keep).await.unwrap();
+    presence.connect(node, number(2), Update::Keep).await.unwrap();
     assert_eq!(presence.disconnect_all().await.unwrap(), 1);
     store.api_keys().authenticate(text.expose()).await.unwrap();
     settle(&store).await;
@@ -202,7 +202,7 @@ async fn what_nobody_administers_leaves_no_line(env: &mut TestEnv, store: Opened
         name: "bob".parse().unwrap(),
         ..User::clone(store.view().users().get(alice).unwrap())
     };
-    let images = vec![Image::User(bob.into())];
+    let images = vec![EntityRecord::User(bob.into())];
     store.restore(Restore { images, skip_invalid: false }).await.unwrap();
     let point = point(Some(node), "load", expires_at, 1.0);
     store.metrics().record(point).await.unwrap();
@@ -244,7 +244,7 @@ async fn what_changes_nothing_leaves_no_line(env: &mut TestEnv, store: Opened) {
     assert_eq!(trail(&store, &AuditQuery::default(), 1000).await, before);
 }
 
-type Line<'a> = (&'a str, Entity, &'a (dyn Display + Sync));
+type Line<'a> = (&'a str, EntityKind, &'a (dyn Display + Sync));
 
 /// What one administrator does, step by step, and what the trail has to say of it.
 struct Trail {

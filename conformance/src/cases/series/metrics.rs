@@ -80,7 +80,7 @@ async fn metrics_make_no_block(env: &mut TestEnv, store: Opened) {
     let told = watch.next().await.unwrap().unwrap();
     assert_eq!(told.serial, Serial::new(before.serial().get() + 1));
     assert_eq!(told.changes.len(), 1);
-    assert_eq!(told.changes[0].handle, Handle::User(bob.id));
+    assert_eq!(told.changes[0].handle, EntityId::User(bob.id));
     assert_eq!(store.metrics().aggregate(&all_points()).await.unwrap().unwrap().count, 2);
 }
 

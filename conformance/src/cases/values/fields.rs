@@ -62,10 +62,10 @@ async fn an_emptied_list_stays_empty(env: &mut TestEnv, mut store: Opened) {
     let made = OneOfEach::make(&store).await;
     let (node, session) = (made.node.id, made.presence.session);
     let tags = TagSet::new(["tag:a".parse().unwrap(), "tag:b".parse().unwrap()]).unwrap();
-    let patch = NodePatch { tags: Change::Set(tags), ..NodePatch::default() };
+    let patch = NodePatch { tags: Update::Set(tags), ..NodePatch::default() };
     store.nodes().update(node, patch, None).await.unwrap();
     let seen = Endpoint { addr: "192.0.2.1:41641".parse().unwrap(), seen_at: at(0) };
-    let endpoints = Change::Set(EndpointList::new([seen]).unwrap());
+    let endpoints = Update::Set(EndpointList::new([seen]).unwrap());
     store.presence().heartbeat(node, session, endpoints).await.unwrap();
     let dns = DnsSettings {
         base_domain: Some("mesh.example.com".parse().unwrap()),
@@ -80,9 +80,9 @@ async fn an_emptied_list_stays_empty(env: &mut TestEnv, mut store: Opened) {
     assert_eq!(store.presence().get(node).await.unwrap().unwrap().endpoints.as_slice(), [seen]);
     assert_eq!(*store.view().settings().dns(), dns);
 
-    let patch = NodePatch { tags: Change::Set(TagSet::empty()), ..NodePatch::default() };
+    let patch = NodePatch { tags: Update::Set(TagSet::empty()), ..NodePatch::default() };
     store.nodes().update(node, patch, None).await.unwrap();
-    let endpoints = Change::Set(EndpointList::empty());
+    let endpoints = Update::Set(EndpointList::empty());
     store.presence().heartbeat(node, session, endpoints).await.unwrap();
     assert_eq!(store.routes().advertise(node, vec![]).await.unwrap(), []);
     // A domain without resolvers is there, and has none.
@@ -107,8 +107,8 @@ async fn an_emptied_list_stays_empty(env: &mut TestEnv, mut store: Opened) {
         assert_eq!(*store.view().settings().network(), network);
         // What touches the entity otherwise brings nothing back.
         env.advance(1);
-        store.presence().heartbeat(node, session, Change::Keep).await.unwrap();
-        let hostname = Change::Set(format!("at-{:?}", env.clock().now()).parse().unwrap());
+        store.presence().heartbeat(node, session, Update::Keep).await.unwrap();
+        let hostname = Update::Set(format!("at-{:?}", env.clock().now()).parse().unwrap());
         let patch = NodePatch { hostname, ..NodePatch::default() };
         store.nodes().update(node, patch, None).await.unwrap();
     }
@@ -148,7 +148,7 @@ async fn a_patch_keeps_clears_or_sets(env: &mut TestEnv, mut store: Opened) {
     let node = store.nodes().register(registration).await.unwrap();
     let patch = NodePatch {
         disco_key: Patch::Clear,
-        hostname: Change::Set("other".parse().unwrap()),
+        hostname: Update::Set("other".parse().unwrap()),
         ..NodePatch::default()
     };
     store.nodes().update(node.id, patch, None).await.unwrap();
@@ -180,7 +180,7 @@ async fn a_list_is_replaced_as_a_whole(env: &mut TestEnv, mut store: Opened) {
         (&["c"], &["10.1.0.0/16"]),
         (&[], &[]),
     ] {
-        let patch = NodePatch { tags: Change::Set(tags(names)), ..NodePatch::default() };
+        let patch = NodePatch { tags: Update::Set(tags(names)), ..NodePatch::default() };
         store.nodes().update(node, patch, None).await.unwrap();
         store.routes().advertise(node, prefixes(texts)).await.unwrap();
         store = env.reload(store).await;

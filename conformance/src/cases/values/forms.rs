@@ -94,8 +94,8 @@ async fn what_the_dns_and_mail_ignore_is_stored_in_lower_case(env: &mut TestEnv,
     let user = store.users().create(new).await.unwrap();
     let node = register(&store, 1, by(user.id)).await;
     let patch = NodePatch {
-        label: Change::Set("Web-1".parse().unwrap()),
-        hostname: Change::Set("Ann's MacBook".parse().unwrap()),
+        label: Update::Set("Web-1".parse().unwrap()),
+        hostname: Update::Set("Ann's MacBook".parse().unwrap()),
         ..NodePatch::default()
     };
     store.nodes().update(node.id, patch, None).await.unwrap();
@@ -314,7 +314,7 @@ async fn numbers_come_back_exactly(env: &mut TestEnv, store: Opened) {
     store.metrics().record_batch(writer, largest, vec![]).await.unwrap();
     let made = OneOfEach::make(&store).await;
     let session = SessionNumber::new(largest).unwrap();
-    store.presence().connect(made.node.id, session, Change::Keep).await.unwrap();
+    store.presence().connect(made.node.id, session, Update::Keep).await.unwrap();
     let new = NewDnsRecord { ttl: Some(u32::MAX), ..record("a.example.com", "10.0.0.1") };
     let ttl = store.dns().create(new).await.unwrap().id;
 

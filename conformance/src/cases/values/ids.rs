@@ -22,15 +22,15 @@ fn assert_refused<T: Debug>(result: Result<T>) -> Error {
 }
 
 /// The same entity under the nil id; `None` for those that have none.
-fn under_nil(image: &Image) -> Option<Image> {
+fn under_nil(image: &EntityRecord) -> Option<EntityRecord> {
     macro_rules! with_nil {
         ($($kind:ident($entity:ident . $id:ident)),*) => {
             match image {
-                $(Image::$kind(found) => {
+                $(EntityRecord::$kind(found) => {
                     let $id = Id::from_bytes(NIL);
-                    Some(Image::$kind($entity { $id, ..$entity::clone(found) }.into()))
+                    Some(EntityRecord::$kind($entity { $id, ..$entity::clone(found) }.into()))
                 })*
-                Image::Policy(_) | Image::Setting(_) => None,
+                EntityRecord::Policy(_) | EntityRecord::Setting(_) => None,
             }
         };
     }
@@ -74,7 +74,7 @@ async fn nothing_is_stored_under_the_nil_id(env: &mut TestEnv, store: Opened) {
         preauth_key,
         ..Node::clone(&made.node)
     };
-    let images = vec![Image::Node(Arc::new(node))];
+    let images = vec![EntityRecord::Node(Arc::new(node))];
     assert_refused(store.restore(Restore { images, skip_invalid: false }).await);
 
     // Commands with an id that the caller chose.

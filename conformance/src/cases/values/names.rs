@@ -88,7 +88,7 @@ async fn a_name_that_was_stored_before_stays_readable(env: &mut TestEnv, store: 
         "updated_at":"2024-02-29T12:00:00Z","revision":1}}"#
     );
     let user: User = serde_json::from_str(&json).unwrap();
-    let images = vec![Image::User(user.clone().into())];
+    let images = vec![EntityRecord::User(user.clone().into())];
     store.restore(Restore { images, skip_invalid: false }).await.unwrap();
     let entry = r#"{"id":"018df0a0-0000-7000-8000-000000000002","at":"2024-02-29T12:00:00Z",
         "actor":"\u2028","action":"user.create","entity":"user","subject":"x"}"#;

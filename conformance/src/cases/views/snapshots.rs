@@ -37,7 +37,7 @@ async fn a_view_never_changes_over_1000_writes(env: &mut TestEnv, store: Opened)
     populate(env, &store).await;
     let view = store.view();
     let (serial, hash, time) = (view.serial(), view.hash(), view.time());
-    let images: Vec<Image> = view.images().collect();
+    let images: Vec<EntityRecord> = view.images().collect();
     let digest = state_digest(&view);
     let node = view.nodes().iter().next().unwrap().id;
     let peers = view.netmap(node).unwrap().peer_count();
@@ -52,15 +52,17 @@ async fn a_view_never_changes_over_1000_writes(env: &mut TestEnv, store: Opened)
         for (image, n) in images.iter().zip(0..) {
             // Everything that the view holds is changed or removed.
             let _ = match image {
-                Image::User(user) if n % 2 == 0 => {
+                EntityRecord::User(user) if n % 2 == 0 => {
                     let name = format!("renamed{round}-{n}").parse().unwrap();
-                    let patch = UserPatch { name: Change::Set(name), ..UserPatch::default() };
+                    let patch = UserPatch { name: Update::Set(name), ..UserPatch::default() };
                     store.users().update(user.id, patch, None).await.map(|_| ())
                 }
-                Image::User(user) => store.users().delete(user.id, true).await,
-                Image::Node(node) => store.nodes().delete(node.id).await,
-                Image::DnsRecord(record) => store.dns().delete(record.id).await,
-                Image::Setting(setting) => store.settings().reset(setting.document.kind()).await,
+                EntityRecord::User(user) => store.users().delete(user.id, true).await,
+                EntityRecord::Node(node) => store.nodes().delete(node.id).await,
+                EntityRecord::DnsRecord(record) => store.dns().delete(record.id).await,
+                EntityRecord::Setting(setting) => {
+                    store.settings().reset(setting.document.kind()).await
+                }
                 _ => Ok(()),
             };
         }
@@ -162,7 +164,7 @@ async fn every_kind_of_write_is_seen_at_once(env: &mut TestEnv, store: Opened) {
     let node = register(&store, 1, with(&key)).await;
     assert_eq!(store.nodes().get_by_label(&node.label).await.unwrap(), Some(node.clone()));
     let number = SessionNumber::new(1).unwrap();
-    let presence = store.presence().connect(node.id, number, Change::Keep).await.unwrap();
+    let presence = store.presence().connect(node.id, number, Update::Keep).await.unwrap();
     assert_eq!(store.presence().get(node.id).await.unwrap(), Some(presence));
     let prefix = || vec!["10.0.0.0/8".parse().unwrap()];
     store.routes().advertise(node.id, prefix()).await.unwrap();

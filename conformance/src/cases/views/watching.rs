@@ -121,12 +121,12 @@ async fn changes_name_what_was_created_updated_or_deleted(env: &mut TestEnv, sto
     let mut next = async || watch.next().await.unwrap().unwrap();
     let alice = user(&store, "alice").await;
     let change = |entity, handle, kind| EntityChange { entity, handle, kind };
-    let of_alice = |kind| change(Entity::User, Handle::User(alice), kind);
+    let of_alice = |kind| change(EntityKind::User, EntityId::User(alice), kind);
     let first = next().await;
     assert_eq!(first.at, env.options().clock.now());
     assert_eq!((first.serial.get(), first.changes), (1, vec![of_alice(ChangeKind::Created)]));
     env.advance(5);
-    let name = Change::Set("alicia".parse().unwrap());
+    let name = Update::Set("alicia".parse().unwrap());
     store.users().update(alice, UserPatch { name, ..UserPatch::default() }, None).await.unwrap();
     let second = next().await;
     assert_eq!(second.at, env.options().clock.now());
@@ -142,18 +142,18 @@ async fn changes_name_what_was_created_updated_or_deleted(env: &mut TestEnv, sto
         .unwrap();
     store.transact(transaction).await.unwrap();
     let third = next().await;
-    let created = change(Entity::User, Handle::User(bob), ChangeKind::Created);
+    let created = change(EntityKind::User, EntityId::User(bob), ChangeKind::Created);
     assert_eq!(third.serial.get(), 3);
     assert_eq!(third.changes, [created, of_alice(ChangeKind::Deleted)]);
     store.policies().swap(None, DocumentText::empty()).await.unwrap();
-    let version = Handle::Policy(PolicyVersion::FIRST);
-    assert_eq!(next().await.changes, [change(Entity::Policy, version, ChangeKind::Created)]);
+    let version = EntityId::Policy(PolicyVersion::FIRST);
+    assert_eq!(next().await.changes, [change(EntityKind::Policy, version, ChangeKind::Created)]);
     let dns = SettingDocument::Dns(DnsSettings::default());
     store.settings().put(dns, None).await.unwrap();
-    let setting = Handle::Setting(SettingKind::Dns);
-    assert_eq!(next().await.changes, [change(Entity::Setting, setting, ChangeKind::Created)]);
+    let setting = EntityId::Setting(SettingKind::Dns);
+    assert_eq!(next().await.changes, [change(EntityKind::Setting, setting, ChangeKind::Created)]);
     store.settings().reset(SettingKind::Dns).await.unwrap();
-    assert_eq!(next().await.changes, [change(Entity::Setting, setting, ChangeKind::Deleted)]);
+    assert_eq!(next().await.changes, [change(EntityKind::Setting, setting, ChangeKind::Deleted)]);
 }
 
 async fn a_slow_watcher_that_starts_late_hears_everything(_: &mut TestEnv, store: Opened) {
@@ -301,7 +301,7 @@ async fn create(store: &Opened, numbers: std::ops::Range<u32>) {
 
 /// Of the one user that a commit created.
 fn name_of(store: &Opened, commit: &CommitChanges) -> String {
-    let [EntityChange { handle: Handle::User(id), kind: ChangeKind::Created, .. }] =
+    let [EntityChange { handle: EntityId::User(id), kind: ChangeKind::Created, .. }] =
         commit.changes[..]
     else {
         panic!("{commit:?}")

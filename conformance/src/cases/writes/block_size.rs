@@ -50,7 +50,7 @@ async fn a_large_transaction_is_one_commit(env: &mut TestEnv, store: Opened) {
     assert_eq!(committed.serial, Serial::new(1));
     let changes = store.watch(Serial::ZERO).next().await.unwrap().unwrap().changes;
     assert_eq!(changes.len() as u64, POLICIES);
-    assert!(changes.iter().all(|change| change.entity == Entity::Policy));
+    assert!(changes.iter().all(|change| change.entity == EntityKind::Policy));
     assert!(changes.iter().all(|change| change.kind == ChangeKind::Created));
     let store = env.reopen(store).await;
     let large = large_text();
@@ -72,7 +72,9 @@ async fn what_is_too_large_for_one_commit_is_exhausted(_: &mut TestEnv, store: O
         let version = PolicyVersion::new(version).unwrap();
         let author = ActorName::system();
         let created_at = at(0);
-        Image::Policy(Policy { version, document: document.clone(), author, created_at }.into())
+        EntityRecord::Policy(
+            Policy { version, document: document.clone(), author, created_at }.into(),
+        )
     };
     let images = (1..=POLICIES).map(image).collect();
     fails(store.restore(Restore { images, skip_invalid: true }).await, Exhausted);

@@ -65,7 +65,7 @@ async fn under_a_clock_that_jumped_nothing_is_written_and_later_writes_go_on(env
     let id = node(&store, alice, 1).await.id;
     env.clock().step(at(YEARS));
     held_back(&store, store.users().create(local("bob"))).await;
-    held_back(&store, store.presence().connect(id, SessionNumber::new(1).unwrap(), Change::Keep))
+    held_back(&store, store.presence().connect(id, SessionNumber::new(1).unwrap(), Update::Keep))
         .await;
     held_back(&store, store.nodes().reap_ephemeral()).await;
     held_back(&store, store.sessions().sweep()).await;
@@ -247,7 +247,7 @@ async fn after_a_repair_logins_keys_and_reaping_work_again(env: &mut TestEnv, st
     let session = |expires_at| session_of(SessionOwner::User(alice), expires_at);
     let store = open_ahead(env).await;
     let number = SessionNumber::new(1).unwrap();
-    store.presence().connect(guest, number, Change::Keep).await.unwrap();
+    store.presence().connect(guest, number, Update::Keep).await.unwrap();
     store.presence().disconnect(guest, number).await.unwrap();
     let (_, token) = store.sessions().begin(session(at(YEARS + DAY))).await.unwrap();
     env.clock().step(at(0));

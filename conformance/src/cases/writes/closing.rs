@@ -286,8 +286,8 @@ async fn writes_are_unavailable(store: &Opened, made: &OneOfEach) {
     closed(store.nodes().delete(node).await);
     closed(store.nodes().reap_ephemeral().await);
     closed(store.nodes().backfill_addresses().await);
-    closed(store.presence().connect(node, session, Change::Keep).await);
-    closed(store.presence().heartbeat(node, session, Change::Keep).await);
+    closed(store.presence().connect(node, session, Update::Keep).await);
+    closed(store.presence().heartbeat(node, session, Update::Keep).await);
     closed(store.presence().disconnect(node, session).await);
     closed(store.presence().disconnect_all().await);
     closed(store.routes().advertise(node, vec![]).await);

@@ -126,7 +126,7 @@ async fn lost_answers(env: &mut TestEnv, fault: FaultKind) {
     let alice = create(&store, "alice").await;
     assert_eq!(store.info().recoveries, 1);
     env.faults().fail_next_commits(1, fault);
-    let patch = UserPatch { name: Change::Set("bob".parse().unwrap()), ..UserPatch::default() };
+    let patch = UserPatch { name: Update::Set("bob".parse().unwrap()), ..UserPatch::default() };
     let bob = store.users().update(alice.id, patch, None).await.unwrap();
     assert_eq!(bob.revision.get(), 2);
     let writer = WriterId::from_bytes([4; 16]);

@@ -132,7 +132,7 @@ async fn a_clock_that_moves_back_dates_nothing_back(env: &mut TestEnv, store: Op
     let alice = store.users().update(alice.id, patch, None).await.unwrap();
     assert_eq!(alice.updated_at, last);
     let session = SessionNumber::new(1).unwrap();
-    let presence = store.presence().connect(node.id, session, Change::Keep).await.unwrap();
+    let presence = store.presence().connect(node.id, session, Update::Keep).await.unwrap();
     assert_eq!(presence.last_seen, Some(last));
 
     let store = env.reload(store).await;

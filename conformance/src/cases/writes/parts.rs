@@ -138,7 +138,7 @@ async fn disconnecting_all_goes_on_in_parts(env: &mut TestEnv) {
         EndpointList::new((1..=EndpointList::MAX_ENDPOINTS as u16).map(endpoint)).unwrap();
     let session = SessionNumber::new(1).unwrap();
     let presence = store.presence();
-    let calls = ids.iter().map(|id| presence.connect(*id, session, Change::Set(endpoints.clone())));
+    let calls = ids.iter().map(|id| presence.connect(*id, session, Update::Set(endpoints.clone())));
     join_all(calls).await.into_iter().for_each(|call| assert!(call.unwrap().online));
     assert!(primary(&store, PREFIX).await.is_some());
     env.advance(60);
@@ -198,8 +198,8 @@ async fn deleting_a_user_with_all_it_owns_goes_on_in_parts(env: &mut TestEnv) {
         .inspect(|change| assert_eq!(change.kind, ChangeKind::Deleted))
         .map(|change| change.handle)
         .collect();
-    assert_eq!(gone[..2], [Handle::PreAuthKey(key.id), Handle::ApiKey(api_key.id)]);
-    assert_eq!(gone.last(), Some(&Handle::User(alice)));
+    assert_eq!(gone[..2], [EntityId::PreAuthKey(key.id), EntityId::ApiKey(api_key.id)]);
+    assert_eq!(gone.last(), Some(&EntityId::User(alice)));
     let store = env.reload(store).await;
     let view = store.view();
     assert_eq!(view.users().iter().map(|user| user.id).collect::<Vec<_>>(), [bob]);
@@ -234,7 +234,7 @@ async fn sweeping_goes_on_in_parts(env: &mut TestEnv) {
             expires_at,
             last_seen: began,
         };
-        Image::Session(session.into())
+        EntityRecord::Session(session.into())
     };
     let images: Vec<_> =
         (0..SESSIONS).map(|n| session(n, 60)).chain([session(SESSIONS, 3600)]).collect();
@@ -254,7 +254,7 @@ async fn in_a_transaction_a_command_is_one_commit_or_none(env: &mut TestEnv) {
     let alice = user(&store, "alice").await;
     let ids = many_nodes(&store, alice).await;
     let session = SessionNumber::new(1).unwrap();
-    store.presence().connect(ids[0], session, Change::Keep).await.unwrap();
+    store.presence().connect(ids[0], session, Update::Keep).await.unwrap();
     let part = Part::WHOLE;
     let at: Timestamp = env.clock().now();
     let whole = |command: Command| Transaction::new().then(command).unwrap();

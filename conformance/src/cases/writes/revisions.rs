@@ -36,7 +36,7 @@ async fn changes_are_counted_from_one(env: &mut TestEnv, store: Opened) {
         let patch = UserPatch { display_name: Patch::Set(text(&name)), ..UserPatch::default() };
         store.users().update(made.user.id, patch, None).await.unwrap();
         let patch =
-            NodePatch { hostname: Change::Set(name.parse().unwrap()), ..NodePatch::default() };
+            NodePatch { hostname: Update::Set(name.parse().unwrap()), ..NodePatch::default() };
         store.nodes().update(made.node.id, patch, None).await.unwrap();
         let patch = DnsRecordPatch {
             ttl: Patch::Set(u32::try_from(round).unwrap()),
@@ -72,10 +72,10 @@ async fn a_stale_patch_does_not_overwrite_an_edit(env: &mut TestEnv, mut store: 
     let made = OneOfEach::make(&store).await;
     let patch = UserPatch { display_name: Patch::Set(text("edited")), ..UserPatch::default() };
     let user = store.users().update(made.user.id, patch, Some(made.user.revision)).await.unwrap();
-    let patch = NodePatch { label: Change::Set("edited".parse().unwrap()), ..NodePatch::default() };
+    let patch = NodePatch { label: Update::Set("edited".parse().unwrap()), ..NodePatch::default() };
     let node = store.nodes().update(made.node.id, patch, Some(made.node.revision)).await.unwrap();
     let patch =
-        DnsRecordPatch { value: Change::Set(text("10.0.0.2")), ..DnsRecordPatch::default() };
+        DnsRecordPatch { value: Update::Set(text("10.0.0.2")), ..DnsRecordPatch::default() };
     let record =
         store.dns().update(made.record.id, patch, Some(made.record.revision)).await.unwrap();
     let edited = SettingDocument::Dns(DnsSettings {
@@ -91,7 +91,7 @@ async fn a_stale_patch_does_not_overwrite_an_edit(env: &mut TestEnv, mut store: 
         let stale = Some(made.user.revision);
         fails(store.users().update(made.user.id, patch, stale).await, Conflict);
         let patch =
-            NodePatch { hostname: Change::Set("stale".parse().unwrap()), ..NodePatch::default() };
+            NodePatch { hostname: Update::Set("stale".parse().unwrap()), ..NodePatch::default() };
         let stale = Some(made.node.revision);
         fails(store.nodes().update(made.node.id, patch, stale).await, Conflict);
         let patch = DnsRecordPatch { ttl: Patch::Set(60), ..DnsRecordPatch::default() };
@@ -129,7 +129,7 @@ async fn an_update_that_changes_nothing_writes_nothing(env: &mut TestEnv, mut st
     for _ in 0..2 {
         env.advance(3600);
         let patch = UserPatch {
-            name: Change::Set("alice".parse().unwrap()),
+            name: Update::Set("alice".parse().unwrap()),
             display_name: Patch::Clear,
             ..UserPatch::default()
         };
@@ -137,8 +137,8 @@ async fn an_update_that_changes_nothing_writes_nothing(env: &mut TestEnv, mut st
         assert_eq!(user, made.user);
         assert_eq!(store.users().upsert_oidc(profile.clone()).await.unwrap(), carol);
         let patch = NodePatch {
-            label: Change::Set(node.label.clone()),
-            tags: Change::Set(TagSet::empty()),
+            label: Update::Set(node.label.clone()),
+            tags: Update::Set(TagSet::empty()),
             user: Patch::Set(made.user.id),
             expires_at: Patch::Set(Timestamp::MAX),
             ..NodePatch::default()
@@ -177,7 +177,7 @@ async fn a_primary_that_moves_is_no_change(env: &mut TestEnv, store: Opened) {
     assert!(!offline.primary);
     assert_eq!((offline.revision, offline.updated_at), (approved.revision, approved.updated_at));
     let number = SessionNumber::new(2).unwrap();
-    store.presence().connect(made.node.id, number, Change::Keep).await.unwrap();
+    store.presence().connect(made.node.id, number, Update::Keep).await.unwrap();
     let store = env.reload(store).await;
     assert_eq!(store.routes().get(approved.id).await.unwrap(), Some(approved));
 }

@@ -47,7 +47,7 @@ async fn each_step_sees_those_before_it(env: &mut TestEnv, store: Opened) {
         PresenceCommand::Connect {
             node,
             session: SessionNumber::new(1).unwrap(),
-            endpoints: Change::Keep,
+            endpoints: Update::Keep,
         }
         .into(),
         PolicyCommand::Swap { expected: None, document: document.clone() }.into(),

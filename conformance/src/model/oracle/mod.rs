@@ -70,10 +70,10 @@ fn patched<T: Clone>(field: &Option<T>, patch: &Patch<T>) -> Option<T> {
     }
 }
 
-fn changed<T: Clone>(field: &T, change: &Change<T>) -> T {
+fn changed<T: Clone>(field: &T, change: &Update<T>) -> T {
     match change {
-        Change::Keep => field.clone(),
-        Change::Set(value) => value.clone(),
+        Update::Keep => field.clone(),
+        Update::Set(value) => value.clone(),
     }
 }
 

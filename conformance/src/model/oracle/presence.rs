@@ -17,7 +17,7 @@ impl Oracle {
         &mut self,
         node: NodeId,
         session: SessionNumber,
-        endpoints: &Change<EndpointList>,
+        endpoints: &Update<EndpointList>,
     ) -> Predicted {
         self.hear(node, session, Message::Up, endpoints)
     }
@@ -26,13 +26,13 @@ impl Oracle {
         &mut self,
         node: NodeId,
         session: SessionNumber,
-        endpoints: &Change<EndpointList>,
+        endpoints: &Update<EndpointList>,
     ) -> Predicted {
         self.hear(node, session, Message::Alive, endpoints)
     }
 
     pub(super) fn disconnect(&mut self, node: NodeId, session: SessionNumber) -> Predicted {
-        self.hear(node, session, Message::Down, &Change::Keep)
+        self.hear(node, session, Message::Down, &Update::Keep)
     }
 
     fn hear(
@@ -40,7 +40,7 @@ impl Oracle {
         node: NodeId,
         session: SessionNumber,
         message: Message,
-        endpoints: &Change<EndpointList>,
+        endpoints: &Update<EndpointList>,
     ) -> Predicted {
         if !self.nodes.iter().any(|known| known.id == node) {
             return Err(ErrorKind::NotFound);

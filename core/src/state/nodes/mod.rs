@@ -10,7 +10,7 @@ use std::sync::Arc;
 pub use table::Nodes;
 
 use super::State;
-use super::decision::{Context, Decision, Draft, Handle, Reply, check_revision};
+use super::decision::{Context, Decision, Draft, EntityId, Reply, check_revision};
 use super::listing::Listing;
 use super::part::Scales;
 use super::registration::register;
@@ -21,7 +21,7 @@ use crate::domain::{
     Revision, SessionOwner, Timestamp, expired, nil_id,
 };
 use crate::entity::{Rules, dates};
-use crate::error::{Entity, Error, ErrorKind, Result};
+use crate::error::{EntityKind, Error, ErrorKind, Result};
 
 impl State {
     /// The node that has this address.
@@ -35,7 +35,7 @@ impl State {
     /// # Errors
     /// `InvalidArgument` for a cursor of another listing.
     pub fn list_nodes(&self, filter: &NodeFilter, page: &PageRequest) -> Result<Page<Arc<Node>>> {
-        let listing = Listing::new(Entity::Node, filter);
+        let listing = Listing::new(EntityKind::Node, filter);
         let start: Option<NodeId> = listing.start(page)?;
         let candidates: Box<dyn Iterator<Item = &Arc<Node>>> = match filter.user {
             Some(user) => {
@@ -75,7 +75,7 @@ impl Rules for Node {
     /// The key that admitted it need not exist any more.
     fn check(&self) -> Result<()> {
         match self.preauth_key {
-            Some(key) if key.is_nil() => Err(nil_id().about(Entity::Node)),
+            Some(key) if key.is_nil() => Err(nil_id().about(EntityKind::Node)),
             _ => Ok(()),
         }
     }
@@ -86,7 +86,7 @@ impl Rules for Node {
         for address in [self.ipv4.map(IpAddr::V4), self.ipv6.map(IpAddr::V6)].into_iter().flatten()
         {
             if let Some(holder) = state.addresses.holder(address) {
-                return Err(Error::already_exists(Entity::Node, "address")
+                return Err(Error::already_exists(EntityKind::Node, "address")
                     .with("address", address)
                     .with("held_by", holder));
             }
@@ -117,7 +117,7 @@ pub(crate) fn decide(
             state.nodes().require(*id)?;
             let mut draft = Draft::of(state);
             delete(&mut draft, *id);
-            Ok(draft.finish(Reply::Done).noting(NodeCommand::DELETE, Entity::Node, id))
+            Ok(draft.finish(Reply::Done).noting(NodeCommand::DELETE, EntityKind::Node, id))
         }
         NodeCommand::ReapEphemeral { part } => Ok(reap(state, *part, context)),
         NodeCommand::BackfillAddresses { part } => backfill(state, *part, context),
@@ -132,7 +132,7 @@ fn update(
     context: &Context<'_>,
 ) -> Result<Decision> {
     let old = state.nodes().require(id)?;
-    check_revision(Entity::Node, id, old.revision, expected)?;
+    check_revision(EntityKind::Node, id, old.revision, expected)?;
     let mut node = Node::clone(old);
     let mut changed = patch.label.apply(&mut node.label);
     changed |= patch.hostname.apply(&mut node.hostname);
@@ -148,7 +148,7 @@ fn update(
     state.nodes().check_unique(&node)?;
     node.revision = old.revision.next();
     node.updated_at = context.now;
-    Ok(Decision::put(node).noting(NodeCommand::UPDATE, Entity::Node, id))
+    Ok(Decision::put(node).noting(NodeCommand::UPDATE, EntityKind::Node, id))
 }
 
 /// A node has an owner that exists, or tags.
@@ -157,7 +157,7 @@ pub(super) fn check_owned(state: &State, node: &Node) -> Result<()> {
         Some(user) => state.users().require(user).map(|_| ()),
         None if node.tags.is_empty() => {
             Err(Error::invalid("a node needs a user or at least one tag")
-                .about(Entity::Node)
+                .about(EntityKind::Node)
                 .with("id", node.id))
         }
         None => Ok(()),
@@ -176,21 +176,21 @@ fn rotate_key(
     let old = state
         .nodes()
         .by_machine_key(machine_key)
-        .ok_or_else(|| Error::not_found(Entity::Node, machine_key))?;
+        .ok_or_else(|| Error::not_found(EntityKind::Node, machine_key))?;
     if old.node_key == *to && old.disco_key == disco_key && old.expires_at == expires_at {
         return Ok(Decision::unchanged(Reply::Node(old.clone())));
     }
     if old.node_key != *from {
         let message = "has another node key than the one to rotate from";
         return Err(Error::new(ErrorKind::Conflict, message)
-            .about(Entity::Node)
+            .about(EntityKind::Node)
             .with("id", old.id)
             .with("node_key", old.node_key));
     }
     if expired(old.expires_at, context.now) {
         let message = "has an expired key; it must register again";
         return Err(Error::new(ErrorKind::PermissionDenied, message)
-            .about(Entity::Node)
+            .about(EntityKind::Node)
             .with("id", old.id));
     }
     let node = Node {
@@ -202,7 +202,7 @@ fn rotate_key(
         ..Node::clone(old)
     };
     state.nodes().check_unique(&node)?;
-    Ok(Decision::put(node).noting(NodeCommand::ROTATE_KEY, Entity::Node, old.id))
+    Ok(Decision::put(node).noting(NodeCommand::ROTATE_KEY, EntityKind::Node, old.id))
 }
 
 /// That all of them exist is made sure of at the beginning. One that is gone when its part comes has
@@ -302,7 +302,7 @@ fn backfill(state: &State, part: Part, context: &Context<'_>) -> Result<Decision
 }
 
 fn noting_each(decision: Decision, action: &'static str, nodes: &[NodeId]) -> Decision {
-    nodes.iter().fold(decision, |decision, id| decision.noting(action, Entity::Node, id))
+    nodes.iter().fold(decision, |decision, id| decision.noting(action, EntityKind::Node, id))
 }
 
 /// Deletes a node with its routes, its presence and its sessions.
@@ -310,15 +310,15 @@ pub(super) fn delete(draft: &mut Draft, id: NodeId) {
     let routes: Vec<_> = draft.state.routes().of_node(id).cloned().collect();
     let sessions: Vec<_> = draft.state.sessions().of_owner(SessionOwner::Node(id)).collect();
     for session in sessions {
-        draft.delete(Handle::Session(session));
+        draft.delete(EntityId::Session(session));
     }
     if draft.state.presence().get(id).is_some() {
-        draft.delete(Handle::Presence(id));
+        draft.delete(EntityId::Presence(id));
     }
     for route in &routes {
-        draft.delete(Handle::Route(route.id));
+        draft.delete(EntityId::Route(route.id));
     }
-    draft.delete(Handle::Node(id));
+    draft.delete(EntityId::Node(id));
     for route in routes.iter().filter(|route| route.carries_traffic()) {
         elect_primary(draft, route.prefix);
     }
@@ -421,7 +421,7 @@ mod tests {
         let error = world.run(update(disowned.clone())).unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::InvalidArgument);
         let tagged =
-            NodePatch { tags: crate::domain::Change::Set(tags(&["tag:server"])), ..disowned };
+            NodePatch { tags: crate::domain::Update::Set(tags(&["tag:server"])), ..disowned };
         world.run(update(tagged)).unwrap();
         assert_eq!(world.state.nodes().of_user(alice.id).count(), 0);
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::slots::{Slot, Slots};
 use crate::domain::{DnsLabel, MachineKey, Node, NodeId, NodeKey, Timestamp, UserId};
-use crate::error::{Entity, Error, Result};
+use crate::error::{EntityKind, Error, Result};
 use crate::state::collection::update_set;
 use crate::state::listing::{after, owned};
 use crate::state::loading::at_once;
@@ -151,13 +151,13 @@ impl Nodes {
 
     /// The node with this id, or `NotFound`.
     pub(in crate::state) fn require(&self, id: NodeId) -> Result<&Arc<Node>> {
-        self.get(id).ok_or_else(|| Error::not_found(Entity::Node, id))
+        self.get(id).ok_or_else(|| Error::not_found(EntityKind::Node, id))
     }
 
     /// Refuses an id that is taken.
     pub(in crate::state) fn check_fresh(&self, id: NodeId) -> Result<()> {
         match self.get(id) {
-            Some(_) => Err(Error::already_exists(Entity::Node, "id").with("id", id)),
+            Some(_) => Err(Error::already_exists(EntityKind::Node, "id").with("id", id)),
             None => Ok(()),
         }
     }
@@ -210,9 +210,11 @@ impl Nodes {
     /// Refuses a node key that another node has.
     pub(in crate::state) fn check_node_key(&self, id: NodeId, key: &NodeKey) -> Result<()> {
         match self.by_node_key(key) {
-            Some(holder) if holder.id != id => Err(Error::already_exists(Entity::Node, "node_key")
-                .with("value", key)
-                .with("held_by", holder.id)),
+            Some(holder) if holder.id != id => {
+                Err(Error::already_exists(EntityKind::Node, "node_key")
+                    .with("value", key)
+                    .with("held_by", holder.id))
+            }
             _ => Ok(()),
         }
     }
@@ -233,7 +235,7 @@ impl Nodes {
                     "node_key" => &node.node_key,
                     _ => &node.label,
                 };
-                return Err(Error::already_exists(Entity::Node, constraint)
+                return Err(Error::already_exists(EntityKind::Node, constraint)
                     .with("value", value)
                     .with("held_by", holder.id));
             }

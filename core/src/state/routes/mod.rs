@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 pub use table::Routes;
 
 use super::State;
-use super::decision::{Context, Decision, Draft, Handle, Reply};
+use super::decision::{Context, Decision, Draft, EntityId, Reply};
 use crate::command::RouteCommand;
 use crate::domain::{NodeId, Prefix, Revision, Route, RouteId};
 use crate::entity::{Rules, dates};
-use crate::error::{Entity, Error, Result};
+use crate::error::{EntityKind, Error, Result};
 
 /// A node offers at most this many routes.
 const MAX_ROUTES_OF_NODE: usize = 1024;
@@ -31,7 +31,7 @@ impl Rules for Route {
     fn check_beside(&self, state: &State) -> Result<()> {
         state.nodes().require(self.node)?;
         if state.routes().find(self.node, self.prefix).is_some() {
-            return Err(Error::already_exists(Entity::Route, "node_prefix")
+            return Err(Error::already_exists(EntityKind::Route, "node_prefix")
                 .with("node", self.node)
                 .with("prefix", self.prefix));
         }
@@ -39,7 +39,7 @@ impl Rules for Route {
             return Ok(());
         }
         if let Some(holder) = state.routes().primary(self.prefix) {
-            return Err(Error::already_exists(Entity::Route, "primary")
+            return Err(Error::already_exists(EntityKind::Route, "primary")
                 .with("prefix", self.prefix)
                 .with("held_by", holder.id));
         }
@@ -48,7 +48,7 @@ impl Rules for Route {
             return Err(Error::invalid(
                 "a primary route is advertised, approved, no exit route, and its node is online",
             )
-            .about(Entity::Route)
+            .about(EntityKind::Route)
             .with("id", self.id));
         }
         Ok(())
@@ -76,11 +76,11 @@ pub(crate) fn decide(
         RouteCommand::Delete { id } => {
             let route = state.routes().require(*id)?;
             let mut draft = Draft::of(state);
-            draft.delete(Handle::Route(*id));
+            draft.delete(EntityId::Route(*id));
             if route.carries_traffic() {
                 elect_primary(&mut draft, route.prefix);
             }
-            Ok(draft.finish(Reply::Done).noting(RouteCommand::DELETE, Entity::Route, id))
+            Ok(draft.finish(Reply::Done).noting(RouteCommand::DELETE, EntityKind::Route, id))
         }
     }
 }
@@ -97,7 +97,7 @@ fn set(
     state.nodes().require(node)?;
     if wanted.len() > MAX_ROUTES_OF_NODE {
         return Err(Error::invalid("a call takes at most 1024 prefixes")
-            .about(Entity::Route)
+            .about(EntityKind::Route)
             .with("node", node)
             .with("routes", wanted.len()));
     }
@@ -115,7 +115,7 @@ fn set(
             Side::Approved => route.approved = on,
         }
         if !route.advertised && !route.approved {
-            draft.delete(Handle::Route(old.id));
+            draft.delete(EntityId::Route(old.id));
         } else if route != **old {
             if route.carries_traffic() != old.carries_traffic() {
                 carriers.push(old.prefix);
@@ -154,7 +154,7 @@ fn set(
         Side::Advertised => RouteCommand::ADVERTISE,
         Side::Approved => RouteCommand::APPROVE,
     };
-    Ok(draft.finish(reply).noting(action, Entity::Node, node))
+    Ok(draft.finish(reply).noting(action, EntityKind::Node, node))
 }
 
 /// Keeps the primary of a prefix while it can be; otherwise hands over to the oldest route that can
@@ -180,7 +180,7 @@ pub(super) fn elect_primary(draft: &mut Draft, prefix: Prefix) {
 mod tests {
     use super::*;
     use crate::command::{NodeCommand, PresenceCommand};
-    use crate::domain::{Change, SessionNumber};
+    use crate::domain::{SessionNumber, Update};
     use crate::state::testing::*;
 
     fn prefix(text: &str) -> Prefix {
@@ -189,7 +189,7 @@ mod tests {
 
     fn online(world: &mut World, node: NodeId, session: u64) {
         let session = SessionNumber::new(session).unwrap();
-        world.run(PresenceCommand::Connect { node, session, endpoints: Change::Keep }).unwrap();
+        world.run(PresenceCommand::Connect { node, session, endpoints: Update::Keep }).unwrap();
     }
 
     fn offline(world: &mut World, node: NodeId, session: u64) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::primaries::Primaries;
 use crate::domain::{NodeId, Page, PageRequest, Prefix, Route, RouteFilter, RouteId, Timestamp};
-use crate::error::{Entity, Result};
+use crate::error::{EntityKind, Result};
 use crate::state::collection::{Collection, Index, update_set};
 use crate::state::listing::{Listing, after, owned};
 use crate::state::{Map, Set};
@@ -124,7 +124,7 @@ impl Routes {
     /// # Errors
     /// `InvalidArgument` for a cursor of another listing.
     pub fn list(&self, filter: &RouteFilter, page: &PageRequest) -> Result<Page<Arc<Route>>> {
-        let listing = Listing::new(Entity::Route, filter);
+        let listing = Listing::new(EntityKind::Route, filter);
         let start: Option<(Prefix, RouteId)> = listing.start(page)?;
         let candidates: Box<dyn Iterator<Item = &Arc<Route>>> = match (filter.node, filter.prefix) {
             (Some(node), _) => match start {
@@ -270,7 +270,7 @@ mod tests {
         for filter in filters {
             for at in ["0.0.0.0/0", "10.2.0.0/16", "10.3.0.0/16", "fd00::/8"] {
                 let start = (at.parse().unwrap(), RouteId::from_bytes([0x80; 16]));
-                let cursor = Listing::new(Entity::Route, &filter).cursor(&start);
+                let cursor = Listing::new(EntityKind::Route, &filter).cursor(&start);
                 let page = PageRequest::after(Limit::new(100).unwrap(), cursor);
                 for route in routes.list(&filter, &page).unwrap().items {
                     assert!((route.prefix, route.id) > start);

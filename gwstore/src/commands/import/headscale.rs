@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use ghostwire_store::command::Image;
+use ghostwire_store::command::EntityRecord;
 use ghostwire_store::config::Config;
 use ghostwire_store::digest::Digests;
 use ghostwire_store::entropy::{Entropy, SystemEntropy};
@@ -177,18 +177,18 @@ fn sha256_of(path: &Path) -> Result<[u8; 32]> {
     read().map_err(|error| input_error("the file cannot be read", Some(path), error))
 }
 
-fn identifier(image: &Image) -> String {
+fn identifier(image: &EntityRecord) -> String {
     match image {
-        Image::User(user) => format!("{} ({})", user.id, user.name),
-        Image::Node(node) => format!("{} ({})", node.id, node.label),
-        Image::Presence(presence) => presence.node.to_string(),
-        Image::Route(route) => format!("{} ({})", route.id, route.prefix),
-        Image::ApiKey(key) => key.id.to_string(),
-        Image::PreAuthKey(key) => key.id.to_string(),
-        Image::Policy(policy) => policy.version.to_string(),
-        Image::DnsRecord(record) => format!("{} ({})", record.id, record.name),
-        Image::Session(session) => session.id.to_string(),
-        Image::Setting(setting) => format!("{:?}", setting.document.kind()),
+        EntityRecord::User(user) => format!("{} ({})", user.id, user.name),
+        EntityRecord::Node(node) => format!("{} ({})", node.id, node.label),
+        EntityRecord::Presence(presence) => presence.node.to_string(),
+        EntityRecord::Route(route) => format!("{} ({})", route.id, route.prefix),
+        EntityRecord::ApiKey(key) => key.id.to_string(),
+        EntityRecord::PreAuthKey(key) => key.id.to_string(),
+        EntityRecord::Policy(policy) => policy.version.to_string(),
+        EntityRecord::DnsRecord(record) => format!("{} ({})", record.id, record.name),
+        EntityRecord::Session(session) => session.id.to_string(),
+        EntityRecord::Setting(setting) => format!("{:?}", setting.document.kind()),
     }
 }
 

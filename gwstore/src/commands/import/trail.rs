@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ghostwire_store::domain::{ActorName, AuditEntry, AuditId, Clock, SystemClock, Text};
 use ghostwire_store::entropy::{Entropy, SystemEntropy};
-use ghostwire_store::{Entity, Result, Store};
+use ghostwire_store::{EntityKind, Result, Store};
 
 /// Says of what kinds the import brings something, and from which file: a line for each kind, so
 /// that whoever asks where a key came from finds it among the lines about keys. It is written
@@ -15,7 +15,7 @@ pub(super) async fn write(
     store: &dyn Store,
     action: &str,
     sha256: &[u8; 32],
-    new: &BTreeMap<Entity, u64>,
+    new: &BTreeMap<EntityKind, u64>,
 ) -> Result<()> {
     let at = SystemClock.now().max(store.view().time());
     let entries = new.iter().filter(|(_, count)| **count > 0).map(|(entity, count)| {

@@ -3,7 +3,7 @@
 
 use std::fmt::Display;
 
-use ghostwire_store::command::Image;
+use ghostwire_store::command::EntityRecord;
 use ghostwire_store::domain::{
     ApiKey, DnsRecord, Identity, MetricPoint, Node, NodeId, Policy, PreAuthKey, Presence, Route,
     Session, SessionOwner, Setting, SettingDocument, TagSet, Timestamp, User, UserId,
@@ -40,17 +40,17 @@ pub(super) fn titles(listing: Listing) -> &'static [&'static str] {
 /// A row of such a table.
 pub(super) fn cells(item: &Item, state: &State, now: Timestamp) -> Vec<String> {
     match item {
-        Item::Image(image) => match image {
-            Image::User(user) => user_cells(user),
-            Image::Node(node) => node_cells(node, state),
-            Image::Presence(presence) => presence_cells(presence, state),
-            Image::Route(route) => route_cells(route, state),
-            Image::ApiKey(key) => api_key_cells(key, state, now),
-            Image::PreAuthKey(key) => preauth_key_cells(key, state, now),
-            Image::Policy(policy) => policy_cells(policy, state),
-            Image::DnsRecord(record) => dns_cells(record),
-            Image::Session(session) => session_cells(session, state),
-            Image::Setting(setting) => setting_cells(setting),
+        Item::Entity(image) => match image {
+            EntityRecord::User(user) => user_cells(user),
+            EntityRecord::Node(node) => node_cells(node, state),
+            EntityRecord::Presence(presence) => presence_cells(presence, state),
+            EntityRecord::Route(route) => route_cells(route, state),
+            EntityRecord::ApiKey(key) => api_key_cells(key, state, now),
+            EntityRecord::PreAuthKey(key) => preauth_key_cells(key, state, now),
+            EntityRecord::Policy(policy) => policy_cells(policy, state),
+            EntityRecord::DnsRecord(record) => dns_cells(record),
+            EntityRecord::Session(session) => session_cells(session, state),
+            EntityRecord::Setting(setting) => setting_cells(setting),
         },
         Item::Metric(MetricPoint { node, metric, at, value }) => vec![
             node.map_or_else(|| "(network)".to_owned(), |node| label_of(node, state)),
@@ -245,17 +245,17 @@ fn standing(
 /// The item for programs: all of it, but for hashes of secrets, of which only the scheme is left.
 pub(super) fn object(item: &Item) -> Result<Value> {
     let object = match item {
-        Item::Image(image) => match image {
-            Image::User(user) => serde_json::to_value(user),
-            Image::Node(node) => serde_json::to_value(node),
-            Image::Presence(presence) => serde_json::to_value(presence),
-            Image::Route(route) => serde_json::to_value(route),
-            Image::ApiKey(key) => serde_json::to_value(key),
-            Image::PreAuthKey(key) => serde_json::to_value(key),
-            Image::Policy(policy) => serde_json::to_value(policy),
-            Image::DnsRecord(record) => serde_json::to_value(record),
-            Image::Session(session) => serde_json::to_value(session),
-            Image::Setting(setting) => serde_json::to_value(setting),
+        Item::Entity(image) => match image {
+            EntityRecord::User(user) => serde_json::to_value(user),
+            EntityRecord::Node(node) => serde_json::to_value(node),
+            EntityRecord::Presence(presence) => serde_json::to_value(presence),
+            EntityRecord::Route(route) => serde_json::to_value(route),
+            EntityRecord::ApiKey(key) => serde_json::to_value(key),
+            EntityRecord::PreAuthKey(key) => serde_json::to_value(key),
+            EntityRecord::Policy(policy) => serde_json::to_value(policy),
+            EntityRecord::DnsRecord(record) => serde_json::to_value(record),
+            EntityRecord::Session(session) => serde_json::to_value(session),
+            EntityRecord::Setting(setting) => serde_json::to_value(setting),
         },
         Item::Metric(point) => serde_json::to_value(point),
         Item::Audit(entry) => serde_json::to_value(entry),
@@ -263,8 +263,12 @@ pub(super) fn object(item: &Item) -> Result<Value> {
     let mut object = object.map_err(|error| {
         Error::new(ErrorKind::Unexpected, "an item has no JSON form").because(error)
     })?;
-    let has_hash =
-        matches!(item, Item::Image(Image::ApiKey(_) | Image::PreAuthKey(_) | Image::Session(_)));
+    let has_hash = matches!(
+        item,
+        Item::Entity(
+            EntityRecord::ApiKey(_) | EntityRecord::PreAuthKey(_) | EntityRecord::Session(_)
+        )
+    );
     if has_hash && let Some(hash) = object.get_mut("hash") {
         let scheme = hash.as_str().and_then(|hash| hash.split(':').next()).unwrap_or_default();
         *hash = Value::String(format!("{scheme}:…redacted"));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use clap::ValueEnum;
 use ghostwire_store::Result;
-use ghostwire_store::command::Image;
+use ghostwire_store::command::EntityRecord;
 use ghostwire_store::domain::{
     AuditQuery, Cursor, DnsRecordFilter, KeyFilter, MetricQuery, NodeFilter, Page, PageRequest,
     RouteFilter, SessionOwner, Tag, Timestamp, UserFilter, UserId, fingerprint,
@@ -41,7 +41,7 @@ pub(super) async fn read(
         Listing::Users => view
             .users()
             .list(&UserFilter::default(), request)?
-            .map(|item| Item::Image(Image::User(item))),
+            .map(|item| Item::Entity(EntityRecord::User(item))),
         Listing::Nodes => {
             let filter = NodeFilter {
                 user: filters.user,
@@ -49,30 +49,33 @@ pub(super) async fn read(
                 online: filters.online,
                 ..NodeFilter::default()
             };
-            view.list_nodes(&filter, request)?.map(|item| Item::Image(Image::Node(item)))
+            view.list_nodes(&filter, request)?.map(|item| Item::Entity(EntityRecord::Node(item)))
         }
         Listing::Presence => presence(view, filters, request)?,
         Listing::Routes => view
             .routes()
             .list(&RouteFilter::default(), request)?
-            .map(|item| Item::Image(Image::Route(item))),
-        Listing::ApiKeys => {
-            view.api_keys().list(&keys, request)?.map(|item| Item::Image(Image::ApiKey(item)))
-        }
+            .map(|item| Item::Entity(EntityRecord::Route(item))),
+        Listing::ApiKeys => view
+            .api_keys()
+            .list(&keys, request)?
+            .map(|item| Item::Entity(EntityRecord::ApiKey(item))),
         Listing::PreauthKeys => view
             .preauth_keys()
             .list(&keys, request)?
-            .map(|item| Item::Image(Image::PreAuthKey(item))),
+            .map(|item| Item::Entity(EntityRecord::PreAuthKey(item))),
         Listing::Policies => {
-            view.policies().history(request)?.map(|item| Item::Image(Image::Policy(item)))
+            view.policies().history(request)?.map(|item| Item::Entity(EntityRecord::Policy(item)))
         }
         Listing::DnsRecords => view
             .dns_records()
             .list(&DnsRecordFilter::default(), request)?
-            .map(|item| Item::Image(Image::DnsRecord(item))),
+            .map(|item| Item::Entity(EntityRecord::DnsRecord(item))),
         Listing::Sessions => {
             let owner = filters.user.map(SessionOwner::User);
-            view.sessions().list(owner, request)?.map(|item| Item::Image(Image::Session(item)))
+            view.sessions()
+                .list(owner, request)?
+                .map(|item| Item::Entity(EntityRecord::Session(item)))
         }
         Listing::Settings => settings(view, request)?,
         Listing::Metrics => {
@@ -102,7 +105,7 @@ fn presence(view: &View, filters: &Filters, request: &PageRequest) -> Result<Pag
     keyset(
         fingerprint,
         request,
-        all.map(|presence| (*presence.node.as_bytes(), Image::Presence(presence.clone()))),
+        all.map(|presence| (*presence.node.as_bytes(), EntityRecord::Presence(presence.clone()))),
     )
 }
 
@@ -113,7 +116,7 @@ fn settings(view: &View, request: &PageRequest) -> Result<Page<Item>> {
         fingerprint(&[b"settings"]),
         request,
         all.map(|(position, setting)| {
-            ((position as u64).to_be_bytes(), Image::Setting(setting.clone()))
+            ((position as u64).to_be_bytes(), EntityRecord::Setting(setting.clone()))
         }),
     )
 }
@@ -122,7 +125,7 @@ fn settings(view: &View, request: &PageRequest) -> Result<Page<Item>> {
 fn keyset<const N: usize>(
     fingerprint: [u8; 8],
     request: &PageRequest,
-    items: impl Iterator<Item = ([u8; N], Image)>,
+    items: impl Iterator<Item = ([u8; N], EntityRecord)>,
 ) -> Result<Page<Item>> {
     let after = match &request.cursor {
         Some(cursor) => Some(cursor.position_for(fingerprint)?),
@@ -132,7 +135,7 @@ fn keyset<const N: usize>(
     let mut page = Page::default();
     let mut last = None;
     for (key, image) in items.by_ref().take(request.limit.get()) {
-        page.items.push(Item::Image(image));
+        page.items.push(Item::Entity(image));
         last = Some(key);
     }
     if let (Some(last), Some(_)) = (last, items.next()) {

@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use ghostwire_store::domain::{
-    Admission, Change, Clock, Endpoint, EndpointList, HostInfo, MachineKey, NewPreAuthKey, NewUser,
-    Node, NodeKey, OidcProfile, PreAuthKeyId, RegisterMethod, Registration, SessionNumber, Text,
+    Admission, Clock, Endpoint, EndpointList, HostInfo, MachineKey, NewPreAuthKey, NewUser, Node,
+    NodeKey, OidcProfile, PreAuthKeyId, RegisterMethod, Registration, SessionNumber, Text, Update,
     UserId, expired,
 };
 use ghostwire_store::{ErrorKind, Result};
@@ -146,7 +146,7 @@ impl Day<'_> {
         let session = SessionNumber::new(1)?;
         let mut calls = Vec::new();
         for (number, node) in nodes.iter().enumerate() {
-            let endpoints = Change::Set(self.endpoints(number)?);
+            let endpoints = Update::Set(self.endpoints(number)?);
             calls.push(store.presence().connect(node.id, session, endpoints));
         }
         self.waves("connect", calls).await.map(|_| ())
@@ -170,9 +170,9 @@ impl Day<'_> {
             let mut calls = Vec::new();
             for (number, presence) in view.presence().iter().filter(|is| is.online).enumerate() {
                 let endpoints = if (number + round).is_multiple_of(3) {
-                    Change::Set(self.endpoints(number)?)
+                    Update::Set(self.endpoints(number)?)
                 } else {
-                    Change::Keep
+                    Update::Keep
                 };
                 let beat = store.presence().heartbeat(presence.node, presence.session, endpoints);
                 calls.push(beat);
@@ -226,7 +226,7 @@ impl Day<'_> {
         )?;
         // A late sign of life does not bring one back.
         if let Some((node, session)) = leaving.first() {
-            let late = store.presence().heartbeat(*node, *session, Change::Keep).await;
+            let late = store.presence().heartbeat(*node, *session, Update::Keep).await;
             refused(&late, &ErrorKind::NotFound, "a removed machine came back")?;
         }
         Ok(())

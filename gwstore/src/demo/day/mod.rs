@@ -9,7 +9,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use ghostwire_store::command::{Image, Restore};
+use ghostwire_store::command::{EntityRecord, Restore};
 use ghostwire_store::domain::{AuditQuery, Limit, ManualClock, MetricQuery, PageRequest, Rollup};
 use ghostwire_store::entropy::{Entropy, SeededEntropy};
 use ghostwire_store::portable::{Item, Reader};
@@ -95,7 +95,7 @@ impl Day<'_> {
         let mut reader = Reader::new(sample::FILE)?;
         for item in &mut reader {
             match item? {
-                Item::Image(image) => images.push(image),
+                Item::Entity(image) => images.push(image),
                 Item::Metric(point) => points.push(point),
                 Item::Audit(entry) => entries.push(entry),
             }
@@ -103,7 +103,7 @@ impl Day<'_> {
         let summary = reader.summary().cloned().unwrap_or_default();
         let store = self.store;
         for batch in images.chunks(BATCH) {
-            let images: Vec<Image> = batch.to_vec();
+            let images: Vec<EntityRecord> = batch.to_vec();
             let restore = Restore { images, skip_invalid: false };
             self.measure.call("restore (64 entities)", store.restore(restore)).await?;
         }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use ghostwire_store::command::Transaction;
 use ghostwire_store::domain::{
-    Change, DnsRecordKind, DnsRecordPatch, DnsSettings, DocumentText, NewDnsRecord, Node, Patch,
-    PolicyVersion, Prefix, SessionNumber, SettingDocument, Text,
+    DnsRecordKind, DnsRecordPatch, DnsSettings, DocumentText, NewDnsRecord, Node, Patch,
+    PolicyVersion, Prefix, SessionNumber, SettingDocument, Text, Update,
 };
 use ghostwire_store::{ErrorKind, Result};
 
@@ -89,7 +89,7 @@ impl Day<'_> {
         check(found == Some(other), "an address is not routed to the router that took over")?;
         // It comes back, and does not disturb the other.
         let session = SessionNumber::new(session.get() + 1)?;
-        store.presence().connect(down, session, Change::Keep).await?;
+        store.presence().connect(down, session, Update::Keep).await?;
         self.pass(5);
         check(carries() == Some(other), "a prefix moved without need")
     }
@@ -108,7 +108,7 @@ impl Day<'_> {
         let records = self.waves("create DNS record", calls).await?;
         let mut calls = Vec::new();
         for (number, record) in records.iter().enumerate().take(32) {
-            let value = Change::Set(Text::new(format!("100.64.2.{number}"))?);
+            let value = Update::Set(Text::new(format!("100.64.2.{number}"))?);
             let patch = DnsRecordPatch { value, ttl: Patch::Set(120) };
             calls.push(store.dns().update(record.id, patch, Some(record.revision)));
         }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use ghostwire_store::command::{NodeCommand, PresenceCommand, RouteCommand};
 use ghostwire_store::domain::{
-    Admission, Change, DiscoKey, Endpoint, EndpointList, MachineKey, Node, NodeId, NodeKey, Prefix,
-    RegisterMethod, Registration, RouteId, SessionNumber,
+    Admission, DiscoKey, Endpoint, EndpointList, MachineKey, Node, NodeId, NodeKey, Prefix,
+    RegisterMethod, Registration, RouteId, SessionNumber, Update,
 };
 use ghostwire_store::state::Reply;
 use ghostwire_store::{Error, ErrorKind, Result};
@@ -92,7 +92,7 @@ pub(super) fn add(world: &mut World, people: &People) -> Result<()> {
     }
     for (index, node) in nodes.iter().enumerate() {
         routes(world, node)?;
-        let endpoints = Change::Set(endpoints(world, index)?);
+        let endpoints = Update::Set(endpoints(world, index)?);
         let session = SessionNumber::new(1)?;
         let connect = PresenceCommand::Connect { node: node.id, session, endpoints };
         world.run("control", connect)?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ghostwire_store::domain::{ActorName, MetricPoint, NodeId, Sample, Timestamp};
-use ghostwire_store::{Entity, Result};
+use ghostwire_store::{EntityKind, Result};
 
 use super::people::People;
 use super::world::World;
@@ -63,7 +63,7 @@ pub(super) fn sign_ins(world: &mut World, people: &People, from: Timestamp) -> R
             let actor: ActorName = format!("user:{name}").parse()?;
             let at = from.saturating_add(MINUTE * (5 * round));
             let at = at.saturating_add(Duration::from_millis(world.below(290_000)?.into()));
-            world.note(at, &actor, "session.sign_in", Entity::User, &id.to_string())?;
+            world.note(at, &actor, "session.sign_in", EntityKind::User, &id.to_string())?;
         }
     }
     Ok(())

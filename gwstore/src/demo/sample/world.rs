@@ -7,7 +7,7 @@ use ghostwire_store::command::Command;
 use ghostwire_store::domain::{ActorName, AuditEntry, AuditId, Text, Timestamp};
 use ghostwire_store::entropy::{Entropy, SeededEntropy};
 use ghostwire_store::state::{Context, Reply, State};
-use ghostwire_store::{Entity, Error, ErrorKind, Result};
+use ghostwire_store::{EntityKind, Error, ErrorKind, Result};
 
 /// What the sample network is built in.
 pub(super) struct World {
@@ -68,7 +68,7 @@ impl World {
         at: Timestamp,
         actor: &ActorName,
         action: &str,
-        entity: Entity,
+        entity: EntityKind,
         subject: &str,
     ) -> Result<()> {
         self.audit.push(AuditEntry {

@@ -17,7 +17,7 @@ use std::path::Path;
 use ghostwire_store::config::Config;
 use ghostwire_store::digest::{Digest, Digests};
 use ghostwire_store::portable::{Item, Reader, Summary};
-use ghostwire_store::{Entity, Error, ErrorKind, Result, Store};
+use ghostwire_store::{EntityKind, Error, ErrorKind, Result, Store};
 use serde_json::{Value, json};
 
 use self::force::InForce;
@@ -117,11 +117,11 @@ impl Tried {
     }
 
     /// What the import brings that is not there.
-    fn new_by_kind(&self) -> std::collections::BTreeMap<Entity, u64> {
+    fn new_by_kind(&self) -> std::collections::BTreeMap<EntityKind, u64> {
         let mut new = self.rehearsal.new_by_kind();
         let points = self.series.new_points + self.series.replaced_points;
-        new.insert(Entity::Metric, points);
-        new.insert(Entity::Audit, self.series.new_entries);
+        new.insert(EntityKind::Metric, points);
+        new.insert(EntityKind::Audit, self.series.new_entries);
         new
     }
 }
@@ -145,7 +145,7 @@ async fn attempt(from: impl Read, present: &Present, mut progress: Progress) -> 
         let (mut lines, mut images) = (Vec::new(), Vec::new());
         for (line, item) in part {
             match item {
-                Item::Image(image) => {
+                Item::Entity(image) => {
                     lines.push(line);
                     images.push(image);
                 }
@@ -162,7 +162,7 @@ async fn attempt(from: impl Read, present: &Present, mut progress: Progress) -> 
     let series = series.finish().await?;
     refusals.extend(series.altered.iter().map(|&line| Refusal {
         line,
-        entity: Entity::Audit.name(),
+        entity: EntityKind::Audit.name(),
         reason: "another version of this line of the audit trail is there".to_owned(),
     }));
     refusals.sort_by_key(|refusal| refusal.line);
@@ -254,7 +254,7 @@ async fn write(
         }
         for (_, item) in part {
             match item {
-                Item::Image(image) => batches.image(image).await?,
+                Item::Entity(image) => batches.image(image).await?,
                 Item::Metric(point) => batches.metric(point).await?,
                 Item::Audit(entry) => batches.audit(entry).await?,
             }
@@ -267,12 +267,12 @@ async fn write(
 }
 
 /// Counts the series that are stored now.
-async fn count_series(config: &Config) -> Result<[(Entity, SeriesCount); 2]> {
+async fn count_series(config: &Config) -> Result<[(EntityKind, SeriesCount); 2]> {
     let reading = Reading::open(config).await?;
     let counted = async {
         Ok([
-            (Entity::Metric, count_metrics(reading.backend.as_ref(), u64::MAX).await?),
-            (Entity::Audit, count_audit(reading.store.as_ref(), u64::MAX).await?),
+            (EntityKind::Metric, count_metrics(reading.backend.as_ref(), u64::MAX).await?),
+            (EntityKind::Audit, count_audit(reading.store.as_ref(), u64::MAX).await?),
         ])
     };
     let counted = counted.await;
@@ -283,7 +283,7 @@ async fn count_series(config: &Config) -> Result<[(Entity, SeriesCount); 2]> {
 /// Points and entries with one key replace each other, so a file made by other means than `gwstore
 /// export` may come to fewer of them than it has lines.
 fn tell_of_repeated(
-    counted: Result<[(Entity, SeriesCount); 2]>,
+    counted: Result<[(EntityKind, SeriesCount); 2]>,
     summary: &Summary,
     shell: &mut Shell<'_>,
 ) {

@@ -3,14 +3,14 @@
 use std::io::{Seek, SeekFrom, Write};
 
 use ghostwire_store::Opener;
-use ghostwire_store::command::Image;
+use ghostwire_store::command::EntityRecord;
 use ghostwire_store::config::BackendKind;
 use ghostwire_store::portable::Writer;
 use ghostwire_store::state::State;
 
 use super::*;
 
-fn user(number: u32) -> Image {
+fn user(number: u32) -> EntityRecord {
     let json = json!({ "user": {
         "id": format!("0190a5c8-7e1f-7000-8000-{number:012x}"),
         "name": format!("user-{number:04}"),
@@ -64,10 +64,10 @@ fn a_store_that_is_in_use_again_is_not_counted_once_more() {
         quiet: false,
         is_interactive: false,
     };
-    let summary = Summary { counts: [(Entity::Metric, 3)].into(), ..Summary::default() };
+    let summary = Summary { counts: [(EntityKind::Metric, 3)].into(), ..Summary::default() };
     let counted = |count| {
         let counted = |count| SeriesCount { count, is_exact: true };
-        Ok([(Entity::Metric, counted(count)), (Entity::Audit, counted(0))])
+        Ok([(EntityKind::Metric, counted(count)), (EntityKind::Audit, counted(0))])
     };
     tell_of_repeated(Err(Error::new(ErrorKind::Busy, "it is in use")), &summary, &mut shell);
     tell_of_repeated(counted(3), &summary, &mut shell);
