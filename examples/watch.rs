@@ -1,6 +1,6 @@
 //! Keeps something of one's own up to date with the store: here a host table.
 //!
-//! The place in the history is all that has to be remembered to go on later, also in another process.
+//! The position in the history is all that has to be remembered to go on later, also in another process.
 #![allow(clippy::print_stdout)]
 
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use std::error::Error;
 use std::net::Ipv4Addr;
 
 use futures_util::StreamExt;
-use ghostwire_store::changes::{EntityId, Place};
+use ghostwire_store::changes::{EntityId, LogPosition};
 use ghostwire_store::config::{BackendChoice, Config, LibsqlOptions};
 use ghostwire_store::domain::{
     Admission, DnsLabel, MachineKey, NewUser, NodeId, NodeKey, NodePatch, RegisterMethod,
@@ -24,19 +24,19 @@ fn read(view: &View, id: NodeId) -> Option<(DnsLabel, Ipv4Addr)> {
     Some((node.label.clone(), node.ipv4?))
 }
 
-/// Brings `hosts` from `place` to what the store holds now, and tells the place where that is.
+/// Brings `hosts` from `position` to what the store holds now, and tells the position where that is.
 async fn follow(
     store: &dyn Store,
-    place: Place,
+    position: LogPosition,
     hosts: &mut Hosts,
-) -> Result<Place, ghostwire_store::Error> {
+) -> Result<LogPosition, ghostwire_store::Error> {
     let view = store.view();
-    let mut changes = store.watch_from(place);
-    let mut place = place;
-    while place.serial < view.serial() {
+    let mut changes = store.watch_from(position);
+    let mut position = position;
+    while position.serial < view.serial() {
         match changes.next().await {
             Some(Ok(commit)) => {
-                place = commit.place();
+                position = commit.position();
                 // A commit names the entities that changed; a view has what they are now.
                 for change in commit.changes {
                     let EntityId::Node(id) = change.handle else { continue };
@@ -55,14 +55,14 @@ async fn follow(
                 let all =
                     view.nodes().iter().filter_map(|node| Some((node.id, read(&view, node.id)?)));
                 *hosts = all.collect();
-                return Ok(view.place());
+                return Ok(view.position());
             }
             Some(Err(error)) => return Err(error),
             // The store was closed.
             None => break,
         }
     }
-    Ok(place)
+    Ok(position)
 }
 
 fn machine(
@@ -84,21 +84,21 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let store = Opener::new(&config).open().await?;
 
     let mut hosts = Hosts::new();
-    let start = store.view().place();
+    let start = store.view().position();
 
     let alice = store.users().create(NewUser::local("alice".parse()?)).await?;
     let admission = Admission::User { user: alice.id, method: RegisterMethod::Cli };
     let laptop = store.nodes().register(machine(1, "laptop", admission.clone())?).await?;
     store.nodes().register(machine(2, "phone", admission)?).await?;
-    let place = follow(store.as_ref(), start, &mut hosts).await?;
+    let position = follow(store.as_ref(), start, &mut hosts).await?;
 
     let patch = NodePatch { label: Update::Set("desk".parse()?), ..NodePatch::default() };
     store.nodes().update(laptop.id, patch, None).await?;
 
-    // The place outlives the process.
+    // The position outlives the process.
     store.close().await?;
     let store = Opener::new(&config).open().await?;
-    follow(store.as_ref(), place, &mut hosts).await?;
+    follow(store.as_ref(), position, &mut hosts).await?;
 
     let mut table: Vec<_> = hosts.into_values().collect();
     table.sort();

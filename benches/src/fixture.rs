@@ -18,9 +18,9 @@ use ghostwire_store_bench_workload::data::{self, key_bytes};
 /// Which store to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
-    /// zqlite; rows are folded in the background.
+    /// zqlite; rows are flushed in the background.
     Zqlite,
-    /// libsql; rows are folded in the background.
+    /// libsql; rows are flushed in the background.
     LibsqlCheckpoint,
     /// libsql; rows are written with every commit.
     LibsqlCommit,

@@ -22,9 +22,9 @@ use crate::stack::Stack;
 pub enum Mode {
     /// Nothing: it is checked as it is.
     Live,
-    /// The process dies before anything was folded; the store is rebuilt from its blocks.
+    /// The process dies before anything was flushed; the store is rebuilt from its blocks.
     Blocks,
-    /// Everything is folded, blocks are purged, and the store is closed; it is rebuilt from rows.
+    /// Everything is flushed, blocks are purged, and the store is closed; it is rebuilt from rows.
     Rows,
     /// Rows are written with each commit; the process dies.
     AtOnce,
@@ -110,14 +110,14 @@ impl TestEnv {
     }
 
     /// What stores are opened with here: the clock, random numbers and key of this environment, and
-    /// the folding of its mode.
+    /// the flushing of its mode.
     #[must_use]
     pub fn options(&self) -> StoreOptions {
         let never = Duration::from_secs(3600);
         let writer = match self.mode {
             Mode::Blocks => WriterOptions {
-                idle_before_fold: never,
-                max_fold_debt: 1_000_000_000,
+                idle_before_flush: never,
+                max_dirty_rows: 1_000_000_000,
                 ..WriterOptions::default()
             },
             Mode::Rows => WriterOptions { retain_block_bytes: 0, ..WriterOptions::default() },
@@ -178,7 +178,7 @@ impl TestEnv {
             Mode::Live => store,
             Mode::Blocks | Mode::AtOnce => self.crash(store).await,
             Mode::Rows => {
-                store.checkpoint().await.expect("everything folds");
+                store.checkpoint().await.expect("everything flushes");
                 store.close().await.expect("the store closes");
                 drop(store);
                 let backend = self.open_backend().await;
@@ -190,7 +190,7 @@ impl TestEnv {
         };
         assert_eq!(Standing::of(&store).await, before, "after the reload: {:?}", self.mode);
         match self.mode {
-            // It folds, and what follows is to be rebuilt from blocks again.
+            // It flushes, and what follows is to be rebuilt from blocks again.
             Mode::Blocks => self.verify_copy().await,
             _ => store.verify().await.expect("nothing is wrong with what is stored"),
         }

@@ -168,7 +168,7 @@ fn bytes(disk: &SmallDisk) -> u64 {
     length(&disk.path("store.db")) + length(&disk.path("store.db-wal"))
 }
 
-/// Blocks that cannot be folded for want of room are in nobody's way, and use up no kept room.
+/// Blocks that cannot be flushed for want of room are in nobody's way, and use up no kept room.
 #[tokio::test(flavor = "multi_thread")]
 async fn retention_relieves_a_disk_that_is_full_of_blocks() {
     for (name, disk) in small_disks(24).await {
@@ -186,7 +186,7 @@ async fn retention_relieves_a_disk_that_is_full_of_blocks() {
             let created = create_user(&*store, more).await;
             created.unwrap_or_else(|error| panic!("{name}, {more}: {error:?}"));
         }
-        // Whether there is room by now to fold all of it does not matter here.
+        // Whether there is room by now to flush all of it does not matter here.
         let _ = store.close().await;
     }
 }

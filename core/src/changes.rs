@@ -14,7 +14,7 @@ use crate::state::EntityId;
 ///
 /// To keep one elsewhere, keep the serial's number and the hash's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Place {
+pub struct LogPosition {
     /// The last commit; zero before the first.
     pub serial: Serial,
     /// Its block's hash.
@@ -37,8 +37,8 @@ pub struct CommitChanges {
 impl CommitChanges {
     /// The position after this commit, for [`Store::watch_from`](crate::Store::watch_from).
     #[must_use]
-    pub fn place(&self) -> Place {
-        Place { serial: self.serial, hash: self.hash }
+    pub fn position(&self) -> LogPosition {
+        LogPosition { serial: self.serial, hash: self.hash }
     }
 }
 

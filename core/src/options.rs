@@ -34,11 +34,11 @@ pub struct WriterOptions {
     /// Writes that share one commit at most; 1 to 65,536.
     pub max_group: usize,
     /// Dirty rows that may wait to be flushed; beyond it, flushing takes precedence over writes.
-    pub max_fold_debt: usize,
+    pub max_dirty_rows: usize,
     /// Bytes of blocks that are kept for `watch` once their rows are flushed.
     pub retain_block_bytes: u64,
     /// How long the queue must be empty before the writer flushes.
-    pub idle_before_fold: Duration,
+    pub idle_before_flush: Duration,
     /// The longest block, in bytes: 65,536 to [`MAX_BLOCK`], which is the default. Less is for tests
     /// and for consumers of blocks that cannot take as much. A call over many entities makes
     /// commits of a quarter of it, at most of 16 MiB.
@@ -61,9 +61,9 @@ impl Default for WriterOptions {
             queue_bytes: 256 * 1024 * 1024,
             queue_timeout: Duration::from_secs(5),
             max_group: 1024,
-            max_fold_debt: 65_536,
+            max_dirty_rows: 65_536,
             retain_block_bytes: 64 * 1024 * 1024,
-            idle_before_fold: Duration::from_millis(50),
+            idle_before_flush: Duration::from_millis(50),
             max_block_bytes: MAX_BLOCK,
         }
     }

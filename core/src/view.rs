@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::changes::Place;
+use crate::changes::LogPosition;
 use crate::checkpoint::UnflushedAudit;
 use crate::domain::NodeId;
 use crate::netmap::{NetMap, Network};
@@ -79,8 +79,8 @@ impl View {
 
     /// Where it stands in the store's history.
     #[must_use]
-    pub fn place(&self) -> Place {
-        Place { serial: self.serial(), hash: self.hash() }
+    pub fn position(&self) -> LogPosition {
+        LogPosition { serial: self.serial(), hash: self.hash() }
     }
 
     pub(crate) fn unflushed_audit(&self) -> &UnflushedAudit {

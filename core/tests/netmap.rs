@@ -33,7 +33,7 @@ async fn maps_share_the_network_until_it_changes() {
     assert!(std::ptr::eq::<Network>(&*map, &*other));
     assert!(map.peers().map(|peer| peer.node.id).eq([second]));
     assert!(other.peers().map(|peer| peer.node.id).eq([first]));
-    // Neither series nor folding change it.
+    // Neither series nor flushing change it.
     let point = MetricPoint {
         node: None,
         metric: "load".parse().unwrap(),

@@ -227,22 +227,22 @@ async fn the_audit_trail_does_not_wait_for_a_state_that_nobody_knows() {
 }
 
 #[tokio::test]
-async fn pruning_folds_only_where_it_removes_lines_that_are_not_folded() {
+async fn pruning_flushes_only_where_it_removes_lines_that_are_not_flushed() {
     let backend = Arc::new(MemoryBackend::new(StoreId::from_bytes([1; 16])));
     let writer =
-        WriterOptions { idle_before_fold: Duration::from_secs(3600), ..WriterOptions::default() };
+        WriterOptions { idle_before_flush: Duration::from_secs(3600), ..WriterOptions::default() };
     let options = StoreOptions { writer, ..StoreOptions::default() };
     let store = open(backend.clone(), options).await.unwrap();
     store.users().create(alice()).await.unwrap();
     let (metric, value) = ("m".parse().unwrap(), Sample::new(1.0).unwrap());
     let point = MetricPoint { node: None, metric, at: Timestamp::EPOCH, value };
     store.metrics().record(point).await.unwrap();
-    let debt = store.info().fold_debt;
+    let debt = store.info().dirty_rows;
     assert!(debt > 0);
     store.metrics().prune(Timestamp::MAX).await.unwrap();
     store.audit().prune(Timestamp::from_secs(1).unwrap()).await.unwrap();
-    assert_eq!(store.info().fold_debt, debt);
+    assert_eq!(store.info().dirty_rows, debt);
     store.audit().prune(Timestamp::MAX).await.unwrap();
-    assert_eq!((store.info().fold_debt, lines(store.as_ref()).await.unwrap()), (0, 0));
+    assert_eq!((store.info().dirty_rows, lines(store.as_ref()).await.unwrap()), (0, 0));
     store.verify().await.unwrap();
 }

@@ -97,9 +97,9 @@ async fn a_stale_process_learns_before_it_decides() {
 }
 
 #[tokio::test]
-async fn folding_keeps_up_under_a_sustained_load() {
+async fn flushing_keeps_up_under_a_sustained_load() {
     let backend = memory();
-    let writer = WriterOptions { max_fold_debt: 512, ..WriterOptions::default() };
+    let writer = WriterOptions { max_dirty_rows: 512, ..WriterOptions::default() };
     let options =
         StoreOptions { writer, materialize: Materialize::Checkpoint, ..StoreOptions::default() };
     let store = open(backend.handle(), options).await.unwrap();
@@ -109,7 +109,7 @@ async fn folding_keeps_up_under_a_sustained_load() {
         for call in join_all(calls).await {
             call.unwrap();
         }
-        most = most.max(store.info().fold_debt);
+        most = most.max(store.info().dirty_rows);
     }
     assert!(most <= 512 + 4 * 128, "{most}");
     assert!(store.info().checkpoints >= 3);
@@ -122,7 +122,7 @@ async fn blocks_of_few_busy_rows_do_not_pile_up() {
     // The queue is never idle for long enough, and the rows are far too few to be a debt.
     let writer = WriterOptions {
         retain_block_bytes: 64 * 1024,
-        idle_before_fold: Duration::from_secs(3600),
+        idle_before_flush: Duration::from_secs(3600),
         ..WriterOptions::default()
     };
     let options = StoreOptions { writer, ..StoreOptions::default() };
@@ -145,7 +145,7 @@ async fn a_lost_answer_and_a_failed_reopen_bring_no_old_rows_back() {
     let backend = memory();
     let store = open_on(&backend).await;
     let alice = store.users().create(user("alice")).await.unwrap();
-    // Another process finds the blocks unfolded, and folds with every commit.
+    // Another process finds the blocks unflushed, and flushes with every commit.
     drop(store);
     let options = StoreOptions { materialize: Materialize::Commit, ..StoreOptions::default() };
     let store = open(backend.handle(), options).await.unwrap();
@@ -178,7 +178,7 @@ async fn failures_under_load_leave_exactly_what_was_acknowledged() {
     const CALLS: usize = 60;
     for materialize in [Materialize::Checkpoint, Materialize::Commit] {
         let backend = memory();
-        let writer = WriterOptions { max_group: 8, max_fold_debt: 64, ..WriterOptions::default() };
+        let writer = WriterOptions { max_group: 8, max_dirty_rows: 64, ..WriterOptions::default() };
         let options = StoreOptions { writer, materialize, ..StoreOptions::default() };
         let store = open(backend.handle(), options).await.unwrap();
         let callers = (0..CALLERS).map(|caller| {

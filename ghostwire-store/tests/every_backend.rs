@@ -44,7 +44,7 @@ async fn what_was_acknowledged_is_there_after_a_reopen() {
         store.close().await.unwrap();
         let store = site.open().await;
         assert_eq!(store.digests().await.unwrap(), digests, "from rows");
-        assert_eq!(store.info().fold_debt, 0);
+        assert_eq!(store.info().dirty_rows, 0);
         let found = store.nodes().get_by_node_key(&node.node_key).await.unwrap();
         assert_eq!(found.as_deref(), Some(node.as_ref()));
         let again = store.preauth_keys().authenticate(secret.expose()).await.unwrap();
@@ -63,7 +63,7 @@ async fn changing_when_rows_are_written_loses_nothing() {
         let store = site.open().await;
         store.users().create(NewUser::local("alice".parse().unwrap())).await.unwrap();
         let digests = store.digests().await.unwrap();
-        // As after a crash: the blocks are not folded.
+        // As after a crash: the blocks are not flushed.
         let mut site = site.crashed(store);
         site.materialize(Materialize::Commit);
         let store = site.open().await;
@@ -72,7 +72,7 @@ async fn changing_when_rows_are_written_loses_nothing() {
         let digests = store.digests().await.unwrap();
         let mut site = site.crashed(store);
         let store = site.open().await;
-        assert_eq!(store.info().fold_debt, 0);
+        assert_eq!(store.info().dirty_rows, 0);
         assert_eq!(store.digests().await.unwrap(), digests);
         store.verify().await.unwrap();
         store.close().await.unwrap();

@@ -167,7 +167,7 @@ impl Reading {
 
     /// Releases the files.
     pub(crate) async fn close(self) -> Result<()> {
-        // Closing the store instead would fold what waits to be folded.
+        // Closing the store instead would flush what waits to be flushed.
         self.backend.close().await
     }
 }

@@ -121,7 +121,7 @@ async fn scans_are_bounded_and_ordered_and_prunes_come_first() {
 }
 
 #[tokio::test]
-async fn only_folded_blocks_are_purged() {
+async fn only_flushed_blocks_are_purged() {
     let memory = memory();
     for _ in 0..5 {
         commit_block(&memory, vec![]).await;

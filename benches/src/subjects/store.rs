@@ -260,12 +260,12 @@ impl Subject for OfStore {
 
     fn progress(&self) -> Option<Progress> {
         let info = self.store.info();
-        // A store that folds with every commit has no other checkpoints.
+        // A store that flushes with every commit has no other checkpoints.
         let checkpoints = match self.target {
             Target::LibsqlCommit => info.groups,
             _ => info.checkpoints,
         };
-        Some(Progress { groups: info.groups, checkpoints, debt: info.fold_debt })
+        Some(Progress { groups: info.groups, checkpoints, debt: info.dirty_rows })
     }
 
     async fn settle(&self) -> Result<()> {

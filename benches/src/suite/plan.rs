@@ -188,8 +188,8 @@ impl Sizes {
             }
             Kind::Write | Kind::Special => self.seconds,
         };
-        // With few callers it would take minutes until enough rows wait to be folded; what they
-        // leave is folded at the end of the run, and that counts.
+        // With few callers it would take minutes until enough rows wait to be flushed; what they
+        // leave is flushed at the end of the run, and that counts.
         let counts = matches!(operation, Operation::Register | Operation::SignIn) && callers > 64;
         let checkpoints = if counts { self.checkpoints } else { 0 };
         let case = Case { operation, callers, content, seconds, checkpoints };

@@ -99,21 +99,21 @@ impl<'f> Found<'f> {
 
     fn registrations(&self) -> Reach {
         let target = "durable registrations, 2,048 callers: at least 100,000/s over three \
-                      checkpoints, and no more waits to be folded at the end";
+                      checkpoints, and no more waits to be flushed at the end";
         let Some(of) = self.registering() else {
             return not_measured(target, "it takes --callers 2048 on zqlite");
         };
         let checkpoints = of.runs.iter().map(Run::checkpoints).min().unwrap_or(0);
-        let is_folded = of.runs.iter().all(|run| {
+        let is_flushed = of.runs.iter().all(|run| {
             run.progress.is_some_and(|(first, last)| last.debt <= first.debt) && !run.ran_out
         });
         let measured = format!(
-            "{}/s, at least {checkpoints} checkpoints, fold debt {}",
+            "{}/s, at least {checkpoints} checkpoints, flush backlog {}",
             range(of, Run::rate, whole),
-            if is_folded { "no larger" } else { "larger" },
+            if is_flushed { "no larger" } else { "larger" },
         );
         let is_fast = of.spread(Run::rate).median >= 100_000.0;
-        judged(target, measured, is_fast && checkpoints >= 3 && is_folded)
+        judged(target, measured, is_fast && checkpoints >= 3 && is_flushed)
     }
 
     fn beside_a_plain_file(&self) -> Reach {

@@ -46,7 +46,7 @@ fn found(tables: &[Measured], words: &str) -> Reach {
 }
 
 #[test]
-fn registrations_need_rate_and_folding() {
+fn registrations_need_rate_and_flushing() {
     let goal = |count, debt| found(&[registering(count, debt)], "over three").reached;
     assert_eq!(goal(100_000, 100), Some(true));
     assert_eq!(goal(99_000, 100), Some(false));

@@ -89,7 +89,7 @@ async fn call(
 }
 
 /// From the end of the warm-up to the end of the run. With `checkpoints`, both are moments at
-/// which a checkpoint has just been completed, and at the second no more rows wait to be folded
+/// which a checkpoint has just been completed, and at the second no more rows wait to be flushed
 /// than at the first: work that is put off is not counted as done.
 async fn watch(subject: &dyn Subject, callers: &Callers, case: &Case) -> (Reading, Reading) {
     let least = Duration::from_secs_f64(case.seconds);

@@ -10,7 +10,7 @@ use crate::{Content, Operation};
 #[derive(Default)]
 struct Counting {
     written: AtomicU64,
-    folded: AtomicU64,
+    flushed: AtomicU64,
     checkpoints: AtomicU64,
     fails_after: Option<u64>,
 }
@@ -38,17 +38,17 @@ impl Subject for Counting {
     }
 
     fn progress(&self) -> Option<Progress> {
-        let (written, folded) =
-            (self.written.load(Ordering::SeqCst), self.folded.load(Ordering::SeqCst));
+        let (written, flushed) =
+            (self.written.load(Ordering::SeqCst), self.flushed.load(Ordering::SeqCst));
         Some(Progress {
             groups: written,
             checkpoints: self.checkpoints.load(Ordering::SeqCst),
-            debt: written.saturating_sub(folded),
+            debt: written.saturating_sub(flushed),
         })
     }
 
     async fn settle(&self) -> Result<()> {
-        self.folded.store(self.written.load(Ordering::SeqCst), Ordering::SeqCst);
+        self.flushed.store(self.written.load(Ordering::SeqCst), Ordering::SeqCst);
         self.checkpoints.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }

@@ -150,7 +150,7 @@ pub struct Progress {
     pub groups: u64,
     /// Checkpoints that were completed since the store was opened.
     pub checkpoints: u64,
-    /// Rows that wait to be folded.
+    /// Dirty rows that wait to be flushed.
     pub debt: u64,
 }
 

@@ -143,7 +143,7 @@ impl BrokenBackend {
                 let mut seen = HashSet::new();
                 altered.rows.retain(|row| seen.insert((row.table, row.key.clone())));
             }
-            Fault::FoldsTwice => altered.rows.extend(locked(&self.before).rows.clone()),
+            Fault::FlushesTwice => altered.rows.extend(locked(&self.before).rows.clone()),
             Fault::IgnoresDeletes => altered.rows.retain(|row| row.body.is_some()),
             Fault::RefusesToDeleteNothing => self.require_what_is_deleted(commit).await?,
             Fault::MergesNeighbours => {

@@ -62,7 +62,7 @@ faults! {
         RemembersTheHeadOfTheLastClose = "tells after a crash where it stood when it was last closed",
         TakesTheIdentityOfTheOpener = "tells the identity that a new store would have been given",
         CutsBlockTimes = "tells the last block's time in milliseconds",
-        ForgetsTheCheckpoint = "tells that nothing was ever folded",
+        ForgetsTheCheckpoint = "tells that nothing was ever flushed",
         ReopensFromMemory = "tells after reopening where it stood when it was opened",
     }
     "backend-serial" => {
@@ -83,7 +83,7 @@ faults! {
         BringsBackDeletedRows = "has all deleted rows again when it is opened again",
         LosesSeries = "loses metrics and audit entries when it is opened again",
         KeepsTheOlderImage = "keeps the first of several images of a row",
-        FoldsTwice = "writes the rows of the commit before once more with every commit",
+        FlushesTwice = "writes the rows of the commit before once more with every commit",
         IgnoresDeletes = "deletes nothing",
         RefusesToDeleteNothing = "answers NotFound if there is nothing to delete",
         MergesNeighbours = "takes keys that differ in their last byte only for the same",
@@ -122,7 +122,7 @@ faults! {
     "backend-purge" => {
         BringsBackPurgedBlocks = "has all purged blocks again when it is opened again",
         ForgetsAPurge = "keeps blocks that may be dropped",
-        PurgesBeyondTheCheckpoint = "drops blocks that are not folded yet",
+        PurgesBeyondTheCheckpoint = "drops blocks that are not flushed yet",
         NeverCompacted = "gives later blocks instead of answering Compacted",
         NamesAnotherOldest = "answers Compacted with the first serial that is gone",
     }

@@ -6,8 +6,8 @@ cases! {
     stored {
         "session-fencing" => [
             an_old_sessions_offline_is_ignored,
-            a_newer_session_is_always_heeded,
-            the_current_session_is_heeded_while_it_is_up,
+            a_newer_session_is_always_applied,
+            the_current_session_is_applied_while_it_is_up,
             a_closed_session_is_not_opened_again,
             a_session_is_not_opened_twice,
             endpoints_stay_unless_new_ones_are_given,
@@ -19,7 +19,7 @@ cases! {
             a_late_heartbeat_does_not_resurrect_a_reaped_node,
         ],
         "heartbeat-is-a-write" => [
-            each_heeded_message_is_one_commit_of_one_row,
+            each_applied_message_is_one_commit_of_one_row,
             a_heartbeat_changes_neither_node_nor_audit_trail,
         ],
         "presence-after-restart" => [whoever_was_online_is_online_after_a_crash],
@@ -43,14 +43,14 @@ async fn an_old_sessions_offline_is_ignored(env: &mut TestEnv, store: Opened) {
     let call = store.presence().heartbeat(id, session(1), Update::Set(endpoints(&["1.2.3.4:5"])));
     assert_eq!(idle(&store, call).await, current);
     assert!(store.view().presence().is_online(id));
-    // The current one's is heeded.
+    // The current one's is applied.
     let gone = disconnect(&store, id, 2).await;
     assert_eq!((gone.online, gone.last_seen), (false, Some(env.clock().now())));
     let store = env.reload(store).await;
     assert_eq!(store.presence().get(id).await.unwrap(), Some(gone));
 }
 
-async fn a_newer_session_is_always_heeded(env: &mut TestEnv, mut store: Opened) {
+async fn a_newer_session_is_always_applied(env: &mut TestEnv, mut store: Opened) {
     let alice = user(&store, "alice").await;
     // Whatever comes first: each kind of message, with any number, and 0 is one.
     let mut ids = Vec::new();
@@ -85,7 +85,7 @@ async fn a_newer_session_is_always_heeded(env: &mut TestEnv, mut store: Opened) 
     }
 }
 
-async fn the_current_session_is_heeded_while_it_is_up(env: &mut TestEnv, store: Opened) {
+async fn the_current_session_is_applied_while_it_is_up(env: &mut TestEnv, store: Opened) {
     let id = some_node(&store).await.id;
     connect(&store, id, 4).await;
     let store = env.reload(store).await;
@@ -225,7 +225,7 @@ async fn a_late_heartbeat_does_not_resurrect_a_reaped_node(env: &mut TestEnv, st
     assert!(store.view().addresses().is_empty());
 }
 
-async fn each_heeded_message_is_one_commit_of_one_row(env: &mut TestEnv, store: Opened) {
+async fn each_applied_message_is_one_commit_of_one_row(env: &mut TestEnv, store: Opened) {
     let id = some_node(&store).await.id;
     let begin = store.view().serial();
     let mut watch = store.watch(begin);
@@ -246,7 +246,7 @@ async fn each_heeded_message_is_one_commit_of_one_row(env: &mut TestEnv, store: 
         }
     }
     assert_eq!(kinds, [ChangeKind::Created, ChangeKind::Updated, ChangeKind::Updated]);
-    // What is not heeded is none.
+    // What is not applied is none.
     idle(&store, store.presence().heartbeat(id, session(0), Update::Keep)).await;
     let last = heartbeat(&store, id, 1).await;
     let store = env.reload(store).await;
@@ -330,7 +330,7 @@ async fn after_disconnect_all_nobody_is_online_until_a_newer_session(env: &mut T
     assert_eq!(online(&store).await, []);
     assert_eq!(primary(&store, "10.1.0.0/16").await, None);
     assert_eq!(idle(&store, store.presence().disconnect_all()).await, 0);
-    // Sessions from before are over; newer ones are heeded, and routes follow.
+    // Sessions from before are over; newer ones are applied, and routes follow.
     for (id, number) in ids.iter().zip(1..=2) {
         idle(&store, store.presence().heartbeat(*id, session(number), Update::Keep)).await;
         idle(&store, store.presence().connect(*id, session(number), Update::Keep)).await;

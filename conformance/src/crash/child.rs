@@ -79,7 +79,7 @@ pub(super) fn at(round: u32) -> Timestamp {
     Timestamp::from_micros(BEGINNING + i64::from(round) * 3_600_000_000).expect("a moment")
 }
 
-/// Opens a place with limits so small that rows are often folded and blocks purged.
+/// Opens a place with limits so small that rows are often flushed and blocks purged.
 pub(super) async fn open(
     place: &dyn Place,
     now: Timestamp,
@@ -100,9 +100,9 @@ pub(super) fn options(now: Timestamp, materialize: Materialize) -> StoreOptions 
         hash_key: Some(Arc::new(hash_key())),
         materialize,
         writer: WriterOptions {
-            max_fold_debt: 64,
+            max_dirty_rows: 64,
             retain_block_bytes: 4096,
-            idle_before_fold: Duration::from_millis(1),
+            idle_before_flush: Duration::from_millis(1),
             ..WriterOptions::default()
         },
         ..StoreOptions::default()

@@ -26,8 +26,8 @@ use crate::suite::Effort;
 
 const BLOCKS: u32 = 30;
 const RECORDS_IN_A_BLOCK: u32 = 100;
-/// The last blocks, whose rows are not folded yet.
-const FOLDED: u32 = 25;
+/// The last blocks, whose rows are not flushed yet.
+const FLUSHED: u32 = 25;
 
 pub(super) async fn check(factory: Arc<dyn Factory>, effort: Effort) -> Verdict {
     let old = factory.create().await.expect("a place can be made");
@@ -96,12 +96,12 @@ async fn write_version_1(place: &dyn Place) -> Digest {
             body: change.body.map(|body| schema.fit(change.table, &body).expect("a body")),
             ..change
         });
-        let is_folded = number < FOLDED;
+        let is_flushed = number < FLUSHED;
         let commit = Commit {
             expected: head.serial,
-            checkpoint: is_folded.then_some(closed.block.serial),
+            checkpoint: is_flushed.then_some(closed.block.serial),
             block: Some(closed.block),
-            rows: if is_folded { rows.collect() } else { Vec::new() },
+            rows: if is_flushed { rows.collect() } else { Vec::new() },
             ..Commit::default()
         };
         backend.commit(&commit).await.expect("a commit is stored");
@@ -168,7 +168,7 @@ async fn check_version_1(backend: &dyn Backend) {
     let limit = usize::try_from(BLOCKS * RECORDS_IN_A_BLOCK).expect("some thousands");
     let scan = Scan { range: KeyRange::all(Table::DnsRecords), reverse: false, limit };
     let rows = backend.scan(scan).await.expect("rows can be read");
-    assert_eq!(rows.len(), usize::try_from(FOLDED * RECORDS_IN_A_BLOCK).expect("some thousands"));
+    assert_eq!(rows.len(), usize::try_from(FLUSHED * RECORDS_IN_A_BLOCK).expect("some thousands"));
     let blocks = backend.blocks(head.checkpoint, limit).await.expect("blocks can be read");
-    assert_eq!(blocks.len(), usize::try_from(BLOCKS - FOLDED).expect("a few"));
+    assert_eq!(blocks.len(), usize::try_from(BLOCKS - FLUSHED).expect("a few"));
 }

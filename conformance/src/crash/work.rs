@@ -44,8 +44,8 @@ pub(super) async fn check(factory: Arc<dyn Factory>, effort: Effort, at_once: bo
         let found = Recovered::of(&store).await;
         oracle.learn(said, round, &found);
         oracle.check(&found);
-        // Folding, checkpointing and purging do not change what was acknowledged.
-        store.checkpoint().await.expect("everything folds");
+        // Flushing, checkpointing and purging do not change what was acknowledged.
+        store.checkpoint().await.expect("everything flushes");
         oracle.check(&Recovered::of(&store).await);
         store.close().await.expect("the store closes");
     }

@@ -173,7 +173,7 @@ impl fmt::Display for Escaped<'_> {
 
 const LEGEND: &str = "<p>Columns are backend, layers on top of it, and what happened between \
 what a case did and what it checked: nothing (live), the process died and blocks were read (blocks), \
-everything was folded and rows were read (rows), rows were written with each commit and the process \
+everything was flushed and rows were read (rows), rows were written with each commit and the process \
 died (at_once). Other layers than none run in one mode. A check sees to that itself.</p>\n";
 
 const STYLE: &str = "\

@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn rows_of_different_moments_converge_when_blocks_are_replayed() {
-        // The rows of the new holder were folded, those of the old one not yet.
+        // The rows of the new holder were flushed, those of the old one not yet.
         let mut world = World::new();
         let alice = world.user("alice");
         let template = world.register(alice.id, 1).unwrap();

@@ -50,9 +50,9 @@ enum Message {
     Disconnect,
 }
 
-/// Whether a message is heeded: one of a newer session always is, one of the current session only
+/// Whether a message is applied: one of a newer session always is, one of the current session only
 /// while that is up, and a session cannot be opened twice.
-fn is_heeded(presence: &Presence, message: Message, session: SessionNumber) -> bool {
+fn is_applied(presence: &Presence, message: Message, session: SessionNumber) -> bool {
     session > presence.session
         || (session == presence.session && presence.online && message != Message::Connect)
 }
@@ -79,7 +79,7 @@ pub(crate) fn decide(
     state.nodes().require(node)?;
     let old = state.presence().get(node);
     if let Some(old) = old
-        && !is_heeded(old, message, session)
+        && !is_applied(old, message, session)
     {
         return Ok(Decision::unchanged(Reply::Presence(old.clone())));
     }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use super::{Store, StoreInfo, watch};
 use crate::backend::KeyRange;
 use crate::block::Serial;
-use crate::changes::{ChangeStream, Place};
+use crate::changes::{ChangeStream, LogPosition};
 use crate::command::{Restore, Restored, Transaction};
 use crate::digest::Digests;
 use crate::domain::ActorName;
@@ -89,7 +89,7 @@ impl Store for StoreHandle {
         watch::stream(self.core.backend.clone(), progress, after, None)
     }
 
-    fn watch_from(&self, Place { serial, hash }: Place) -> ChangeStream {
+    fn watch_from(&self, LogPosition { serial, hash }: LogPosition) -> ChangeStream {
         let progress = self.core.shared.progress.subscribe();
         watch::stream(self.core.backend.clone(), progress, serial, Some(hash))
     }
@@ -145,7 +145,7 @@ impl Store for StoreHandle {
         StoreInfo {
             backend: self.core.backend.info(),
             serial: self.current_view().serial(),
-            fold_debt: read(&counters.dirty_rows),
+            dirty_rows: read(&counters.dirty_rows),
             commands: read(&counters.commands),
             rejected: read(&counters.rejected),
             groups: read(&counters.groups),

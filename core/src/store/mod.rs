@@ -10,7 +10,7 @@ use async_trait::async_trait;
 
 use crate::backend::BackendInfo;
 use crate::block::Serial;
-use crate::changes::{ChangeStream, Place};
+use crate::changes::{ChangeStream, LogPosition};
 use crate::command::{Restore, Restored, Transaction};
 use crate::digest::Digests;
 use crate::domain::ActorName;
@@ -114,16 +114,16 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     ///   [`watch_from`](Store::watch_from) can.
     fn watch(&self, after: Serial) -> ChangeStream;
 
-    /// Like [`watch`](Store::watch), from a place that [`CommitChanges::place`] or [`View::place`]
+    /// Like [`watch`](Store::watch), after a position that [`CommitChanges::position`] or [`View::position`]
     /// gave.
     ///
     /// # Behavior
-    /// - Its first item is `Conflict` if this store's history does not contain the place: it was put
+    /// - Its first item is `Conflict` if this store's history does not contain the position: it was put
     ///   back to an older copy, or is another store. What the caller knows is then of a history that is
-    ///   gone: forget it, take a view, and watch from its place.
+    ///   gone: forget it, take a view, and watch from its position.
     ///
-    /// [`CommitChanges::place`]: crate::changes::CommitChanges::place
-    fn watch_from(&self, place: Place) -> ChangeStream;
+    /// [`CommitChanges::position`]: crate::changes::CommitChanges::position
+    fn watch_from(&self, position: LogPosition) -> ChangeStream;
 
     /// Several commands in one commit, all or nothing. Gives their replies in order.
     ///
@@ -211,8 +211,8 @@ pub struct StoreInfo {
     pub backend: BackendInfo,
     /// The last durable commit.
     pub serial: Serial,
-    /// Rows that wait to be folded.
-    pub fold_debt: u64,
+    /// Dirty rows that wait to be flushed.
+    pub dirty_rows: u64,
     /// Commands served since the store was opened.
     pub commands: u64,
     /// Those that were refused.

@@ -81,7 +81,7 @@ fn check_options(options: &StoreOptions) -> Result<()> {
         ("queue_capacity", writer.queue_capacity as u64, 1, 1_000_000),
         ("queue_bytes", writer.queue_bytes, 1, 1 << 40),
         ("max_group", writer.max_group as u64, 1, 65_536),
-        ("max_fold_debt", writer.max_fold_debt as u64, 1, 1_000_000_000),
+        ("max_dirty_rows", writer.max_dirty_rows as u64, 1, 1_000_000_000),
         ("max_block_bytes", writer.max_block_bytes as u64, 65_536, MAX_BLOCK as u64),
     ];
     for (name, value, least, most) in ranges {

@@ -105,7 +105,7 @@ impl Following {
 }
 
 fn another_history() -> Error {
-    let what = "the store's history does not contain the place to watch from: it was put back to an \
-                older copy, or is another store; take a view, and watch from its place";
+    let what = "the store's history does not contain the position to watch from: it was put back to an \
+                older copy, or is another store; take a view, and watch from its position";
     Error::new(ErrorKind::Conflict, what)
 }

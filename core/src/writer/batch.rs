@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{Answer, Committed, Request, SeriesRows};
 use crate::block::{BlockBuilder, ChangeKind, ClosedBlock, RowChange, Serial, Sizes};
-use crate::changes::Place;
+use crate::changes::LogPosition;
 use crate::command::{ClockCommand, Command, Submission};
 use crate::domain::{BlockId, Revision, Timestamp, WriterId};
 use crate::entropy::{Entropy, draw};
@@ -40,7 +40,7 @@ const FULL_SERIES: usize = 65_536;
 /// that need not be durable yet. If it never becomes durable, the requests can be taken back.
 pub(super) struct Batch {
     /// The commit that the batch follows.
-    base: Place,
+    base: LogPosition,
     state: State,
     builder: BlockBuilder,
     time: Timestamp,
@@ -73,7 +73,7 @@ impl Batch {
     /// A batch on top of `state`, about as long as the one before it and at most `max_block` bytes.
     pub(super) fn on(state: &State, before: Sizes, max_block: usize) -> Self {
         Self {
-            base: Place { serial: state.serial(), hash: state.hash() },
+            base: LogPosition { serial: state.serial(), hash: state.hash() },
             state: state.clone(),
             builder: BlockBuilder::like(before).at_most(max_block),
             time: state.time(),

@@ -16,7 +16,7 @@ impl Writer {
     /// Serves the queue until the store is closed, or until every handle on it is gone. Flushes only
     /// in the first case, where `close` waits for it; otherwise the next opening does.
     pub(super) async fn run(&mut self, queue: &mut mpsc::Receiver<Request>) -> Result<()> {
-        let mut idle_timeout = self.options.idle_before_fold;
+        let mut idle_timeout = self.options.idle_before_flush;
         while self.step(queue, &mut idle_timeout).await {}
         self.backend.announce_close();
         match self.closing {
@@ -98,7 +98,7 @@ impl Writer {
                 Err(_) => {
                     // If the disk is full, the next attempt waits longer.
                     *idle_timeout = match self.flush_slice(1024).await {
-                        true => self.options.idle_before_fold,
+                        true => self.options.idle_before_flush,
                         false => (*idle_timeout * 2).min(LONGEST_TIMEOUT),
                     };
                     None

@@ -304,7 +304,9 @@ impl Writer {
         let FlushSlice { mut rows, advance } = match self.materialize {
             // There is a backlog only if the store was opened with one.
             Materialize::Commit => self.checkpointer.backlog.take(usize::MAX),
-            Materialize::Checkpoint => self.checkpointer.take(arriving, self.options.max_fold_debt),
+            Materialize::Checkpoint => {
+                self.checkpointer.take(arriving, self.options.max_dirty_rows)
+            }
         };
         // The backlog is older than this batch's rows, and has no key of the series.
         let flushed = 0..rows.len();

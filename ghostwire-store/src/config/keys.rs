@@ -268,11 +268,11 @@ pub(super) static KEYS: &[Key] = &[
         |c, v| v.integer().map(|n| c.writer.retain_blocks_mib = n),
     ),
     Key::field(
-        "writer.max_fold_debt",
+        "writer.max_dirty_rows",
         integer(1, 1_000_000_000),
-        "How many rows may wait to be folded before writers are slowed down.",
-        |c| Some(Value::Integer(c.writer.max_fold_debt)),
-        |c, v| v.integer().map(|n| c.writer.max_fold_debt = n),
+        "How many dirty rows may wait to be flushed before writers are slowed down.",
+        |c| Some(Value::Integer(c.writer.max_dirty_rows)),
+        |c, v| v.integer().map(|n| c.writer.max_dirty_rows = n),
     ),
     Key::field(
         "writer.max_view_age_ms",

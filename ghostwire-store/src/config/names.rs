@@ -80,7 +80,7 @@ named_enum! {
 }
 
 named_enum! {
-    /// When committed blocks are folded into rows. Both give the same state.
+    /// When the rows of committed blocks are flushed to the tables. Both give the same state.
     Materialize {
         /// With each commit, so that other tools always read current tables.
         Commit = "commit",

@@ -253,8 +253,8 @@ pub struct WriterOptions {
     pub max_group: u64,
     /// How much of the newest blocks is kept for mirrors, followers and backups.
     pub retain_blocks_mib: u64,
-    /// How many rows may wait to be folded before writers are slowed down.
-    pub max_fold_debt: u64,
+    /// How many dirty rows may wait to be flushed before writers are slowed down.
+    pub max_dirty_rows: u64,
     /// How old a view may be for a credential check; only shared backends need it.
     pub max_view_age_ms: u64,
 }
@@ -267,7 +267,7 @@ impl Default for WriterOptions {
             queue_timeout_ms: 5000,
             max_group: 1024,
             retain_blocks_mib: 64,
-            max_fold_debt: 65_536,
+            max_dirty_rows: 65_536,
             max_view_age_ms: 2000,
         }
     }

@@ -357,7 +357,7 @@ fn writer_options(options: &config::WriterOptions) -> WriterOptions {
         queue_bytes: options.queue_mib.saturating_mul(1024 * 1024),
         queue_timeout: Duration::from_millis(options.queue_timeout_ms),
         max_group: number(options.max_group),
-        max_fold_debt: number(options.max_fold_debt),
+        max_dirty_rows: number(options.max_dirty_rows),
         retain_block_bytes: options.retain_blocks_mib.saturating_mul(1024 * 1024),
         ..WriterOptions::default()
     }

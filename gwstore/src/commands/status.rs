@@ -117,7 +117,7 @@ fn print(
         ("last commit", last_commit),
         ("checkpoint", head.checkpoint.to_string()),
         ("oldest block", head.oldest_block.to_string()),
-        ("rows to fold", info.fold_debt.to_string()),
+        ("dirty rows", info.dirty_rows.to_string()),
         ("credentials", credentials),
     ])?;
     shell.line("")?;
@@ -161,7 +161,7 @@ fn print_json(
         "time": head.time,
         "checkpoint": head.checkpoint,
         "oldest_block": head.oldest_block,
-        "fold_debt": info.fold_debt,
+        "dirty_rows": info.dirty_rows,
         "credentials": credentials,
         "counts": counts.iter().map(number).collect::<Map<_, _>>(),
         "counts_at_least": inexact,

@@ -75,7 +75,7 @@ fn the_configuration_says_where_each_value_comes_from() {
         "feature-flags.toml",
         "[staging]\nbackend = \"zqlite\"\n[staging.writer]\nmax_group = 7\n",
     );
-    let shown = place.run("--environment staging --set writer.max_fold_debt=9 config show --json");
+    let shown = place.run("--environment staging --set writer.max_dirty_rows=9 config show --json");
     let explained = shown.ok().json();
     let find = |key: &str| {
         let found = explained.as_array().unwrap().iter().find(|value| value["key"] == key);
@@ -83,7 +83,7 @@ fn the_configuration_says_where_each_value_comes_from() {
     };
     assert_eq!(find("writer.max_group")["value"], "7");
     assert_eq!(find("writer.max_group")["origin"]["file"]["line"], 4);
-    assert_eq!(find("writer.max_fold_debt")["origin"], "command_line");
+    assert_eq!(find("writer.max_dirty_rows")["origin"], "command_line");
     assert_eq!(find("writer.queue_capacity")["origin"], "default");
 }
 

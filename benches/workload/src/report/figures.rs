@@ -121,7 +121,7 @@ fn notes(of: &OfSubject) -> String {
     if let Some((first, last)) = debts.max_by_key(|(_, last)| last.debt)
         && (first.debt > 0 || last.debt > 0)
     {
-        notes.push(format!("fold debt {} to {}", grouped(first.debt), grouped(last.debt)));
+        notes.push(format!("flush backlog {} to {}", grouped(first.debt), grouped(last.debt)));
     }
     if let Some(cpu) = of.some(|run| run.cpu_us.map(|(_, all)| all)) {
         notes.push(format!("{} us CPU", shown(cpu.median)));

@@ -80,11 +80,11 @@ async fn purged_blocks_are_gone(env: &mut TestEnv, backend: OpenedBackend) {
 
 async fn no_block_beyond_the_checkpoint_is_purged(env: &mut TestEnv, mut backend: OpenedBackend) {
     let stored = commit_blocks(&backend, 5).await;
-    // Nothing is folded yet, so nothing goes.
+    // Nothing is flushed yet, so nothing goes.
     commit_next(&backend, purge(4)).await.unwrap();
     assert_eq!(backend.head().await.unwrap().oldest_block.get(), 1);
-    for (folded, oldest) in [(1, 2), (3, 4)] {
-        let commit = Commit { checkpoint: Some(Serial::new(folded)), ..purge(100) };
+    for (flushed, oldest) in [(1, 2), (3, 4)] {
+        let commit = Commit { checkpoint: Some(Serial::new(flushed)), ..purge(100) };
         commit_next(&backend, commit).await.unwrap();
         backend = env.reload_backend(backend).await;
         let found = Content::of(&backend).await;

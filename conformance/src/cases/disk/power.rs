@@ -191,7 +191,7 @@ async fn write_with_a_failure(
     let mut history = Vec::new();
     let mut store = None;
     for step in 0..STEPS {
-        // Closing folds, moves logs into files and deletes them; opening makes them anew.
+        // Closing flushes, moves logs into files and deletes them; opening makes them anew.
         let opened = match store.take() {
             Some(opened) => opened,
             None => {

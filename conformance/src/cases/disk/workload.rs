@@ -9,7 +9,7 @@ pub(super) fn opening() -> Opening {
     Opening::new(StoreId::from_bytes([7; 16]))
 }
 
-/// Nothing happens by itself; folding rides along with commits, and blocks are purged soon.
+/// Nothing happens by itself; flushing rides along with commits, and blocks are purged soon.
 pub(super) fn options(materialize: Materialize, clock: &ManualClock, seed: u64) -> StoreOptions {
     StoreOptions {
         clock: Arc::new(clock.clone()),
@@ -17,8 +17,8 @@ pub(super) fn options(materialize: Materialize, clock: &ManualClock, seed: u64) 
         hash_key: Some(Arc::new(HashKey::new([3; 32]))),
         materialize,
         writer: WriterOptions {
-            idle_before_fold: HOUR,
-            max_fold_debt: 60,
+            idle_before_flush: HOUR,
+            max_dirty_rows: 60,
             retain_block_bytes: 32 * 1024,
             ..WriterOptions::default()
         },

@@ -81,7 +81,7 @@ async fn twelve_registrations_at_once_give_one_node(env: &mut TestEnv, store: Op
     let outcomes = register_at_once(&store, std::iter::repeat_n(7, 12), &by(alice)).await;
     let ids: Vec<NodeId> = outcomes.into_iter().map(|outcome| outcome.unwrap().id).collect();
     assert_eq!(ids, [ids[0]; 12]);
-    // With a node key each, the last one that was heeded counts.
+    // With a node key each, the last one that was applied counts.
     let calls = (100..112).map(|number| {
         let store = store.clone();
         let registration = Registration { node_key: node_key(number), ..machine(7, by(alice)) };

@@ -6,7 +6,7 @@ cases! {
     stored {
         "audit-trail" => [
             a_change_and_its_lines_are_one_commit,
-            queries_merge_what_is_folded_and_what_is_not,
+            queries_merge_what_is_flushed_and_what_is_not,
             appended_entries_are_found_and_replaced,
             a_line_of_the_store_can_be_replaced_too,
             a_batch_of_entries_is_stored_as_a_whole,
@@ -70,7 +70,7 @@ async fn a_change_and_its_lines_are_one_commit(env: &mut TestEnv, store: Opened)
     assert_eq!(found, expected.map(|(action, id)| (action.to_owned(), id.to_string())));
 }
 
-async fn queries_merge_what_is_folded_and_what_is_not(env: &mut TestEnv, mut store: Opened) {
+async fn queries_merge_what_is_flushed_and_what_is_not(env: &mut TestEnv, mut store: Opened) {
     let mut expected = Vec::new();
     for n in 0..90_u8 {
         // Several lines at one moment, and others between them in time that were appended.

@@ -29,7 +29,7 @@ cases! {
         "verify" => [rows_that_contradict_the_kept_blocks_are_found],
     }
     once_unopened {
-        "verify" => [verifying_folds],
+        "verify" => [verifying_flushes],
     }
 }
 
@@ -308,15 +308,15 @@ async fn verifying_under_writes_finds_nothing_wrong(env: &mut TestEnv, store: Op
     assert_eq!(store.view().users().len(), 200);
 }
 
-async fn verifying_folds(env: &mut TestEnv) {
+async fn verifying_flushes(env: &mut TestEnv) {
     let mut options = env.options();
-    options.writer.idle_before_fold = HOUR;
+    options.writer.idle_before_flush = HOUR;
     let store = env.open_with(options).await;
     populate(env, &store).await;
     let rows_at_once = store.info().backend.shared;
-    assert_eq!(store.info().fold_debt == 0, rows_at_once);
+    assert_eq!(store.info().dirty_rows == 0, rows_at_once);
     store.verify().await.unwrap();
-    assert_eq!(store.info().fold_debt, 0);
+    assert_eq!(store.info().dirty_rows, 0);
 }
 
 /// As a disk leaves them that lost a write, or a copy of files that were of different moments.

@@ -1,6 +1,6 @@
 //! The feed of changes.
 
-use ghostwire_store_core::changes::{CommitChanges, EntityChange, Place};
+use ghostwire_store_core::changes::{CommitChanges, EntityChange, LogPosition};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::prelude::*;
@@ -250,29 +250,29 @@ async fn a_serial_that_is_still_to_come_is_refused(_: &mut TestEnv, store: Opene
 }
 
 async fn a_place_of_another_history_is_refused(env: &mut TestEnv, mut store: Opened) {
-    let start = store.view().place();
+    let start = store.view().position();
     create(&store, 0..3).await;
-    let mut places = vec![start];
-    places.extend(
+    let mut positions = vec![start];
+    positions.extend(
         store
             .watch_from(start)
             .take(3)
-            .map(|commit| commit.unwrap().place())
+            .map(|commit| commit.unwrap().position())
             .collect::<Vec<_>>()
             .await,
     );
     for restart in 0..3 {
-        assert_eq!(store.view().place(), places[3]);
-        for (place, next) in places.iter().zip(&places[1..]) {
-            let commit = store.watch_from(*place).next().await.unwrap().unwrap();
-            assert_eq!(commit.place(), *next);
+        assert_eq!(store.view().position(), positions[3]);
+        for (position, next) in positions.iter().zip(&positions[1..]) {
+            let commit = store.watch_from(*position).next().await.unwrap().unwrap();
+            assert_eq!(commit.position(), *next);
         }
-        let mut waiting = store.watch_from(places[3]);
+        let mut waiting = store.watch_from(positions[3]);
         assert!(waiting.next().now_or_never().is_none());
         // Of the same serial, but of other commits: before the last one, at it, and behind it.
         for (serial, hash) in [(1, 2), (3, 1), (4, 3)] {
-            let place = Place { serial: Serial::new(serial), hash: places[hash].hash };
-            let mut watch = store.watch_from(place);
+            let position = LogPosition { serial: Serial::new(serial), hash: positions[hash].hash };
+            let mut watch = store.watch_from(position);
             fails(watch.next().await.unwrap(), Conflict);
             assert!(watch.next().await.is_none(), "the stream has ended");
         }

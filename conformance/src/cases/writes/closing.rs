@@ -17,7 +17,7 @@ cases! {
     }
     once_unopened {
         "close" => [
-            what_was_accepted_is_completed_and_folded,
+            what_was_accepted_is_completed_and_flushed,
             closing_again_waits_for_a_close_that_was_given_up,
             the_place_is_free_once_it_returns,
             dropping_every_handle_loses_nothing,
@@ -32,14 +32,14 @@ cases! {
 async fn a_closed_store_is_all_there(env: &mut TestEnv, store: Opened) {
     let made = OneOfEach::make(&store).await;
     let store = env.reopen(store).await;
-    assert_eq!(store.info().fold_debt, 0, "closing folded it");
+    assert_eq!(store.info().dirty_rows, 0, "closing flushed it");
     let store = env.reload(store).await;
     made.check(&store).await;
 }
 
-async fn what_was_accepted_is_completed_and_folded(env: &mut TestEnv) {
+async fn what_was_accepted_is_completed_and_flushed(env: &mut TestEnv) {
     const CALLS: usize = 50;
-    let store = env.open_with(never_folding(env)).await;
+    let store = env.open_with(never_flushing(env)).await;
     let hold = env.faults().hold_commits();
     let create = |n: usize| store.users().create(local(&format!("user{n}")));
     let mut accepted = Box::pin(join_all((0..CALLS).map(create)));
@@ -55,13 +55,13 @@ async fn what_was_accepted_is_completed_and_folded(env: &mut TestEnv) {
     assert!(accepted.await.iter().all(|outcome| outcome.is_ok()));
     store.close().await.unwrap();
     // The files are free at once.
-    let again = env.open_with(never_folding(env)).await;
+    let again = env.open_with(never_flushing(env)).await;
     assert_eq!(again.view().users().len(), CALLS);
-    assert_eq!(again.info().fold_debt, 0);
+    assert_eq!(again.info().dirty_rows, 0);
 }
 
 async fn closing_again_waits_for_a_close_that_was_given_up(env: &mut TestEnv) {
-    let store = env.open_with(never_folding(env)).await;
+    let store = env.open_with(never_flushing(env)).await;
     let hold = env.faults().hold_commits();
     let mut accepted = store.users().create(local("alice"));
     assert!((&mut accepted).now_or_never().is_none());
@@ -78,7 +78,7 @@ async fn closing_again_waits_for_a_close_that_was_given_up(env: &mut TestEnv) {
     // Nothing is left of the store but its last view.
     let again = env.open().await;
     assert_eq!(again.view().users().len(), 1);
-    assert_eq!(again.info().fold_debt, 0);
+    assert_eq!(again.info().dirty_rows, 0);
     store.close().await.unwrap();
 }
 
@@ -158,7 +158,7 @@ async fn the_last_view_is_still_given(_: &mut TestEnv, store: Opened) {
 }
 
 async fn dropping_every_handle_loses_nothing(env: &mut TestEnv) {
-    let store = env.open_with(never_folding(env)).await;
+    let store = env.open_with(never_flushing(env)).await;
     let other = store.acting_as("other".parse().unwrap());
     create(&store, "alice").await;
     drop(store);
@@ -171,7 +171,7 @@ async fn dropping_every_handle_loses_nothing(env: &mut TestEnv) {
     assert_eq!(head.serial, Serial::new(2));
     if !backend.info().shared {
         // On a shared one rows are written with each commit.
-        assert_eq!(head.checkpoint, Serial::ZERO, "nothing is folded");
+        assert_eq!(head.checkpoint, Serial::ZERO, "nothing is flushed");
     }
     let store = ghostwire_store_core::open(backend, env.options()).await.unwrap();
     let names: Vec<_> = store.view().users().iter().map(|user| user.name.to_string()).collect();
@@ -193,7 +193,7 @@ impl Entropy for BadEntropy {
 
 async fn open_with_bad_entropy(env: &TestEnv) -> (Arc<dyn Store>, Arc<BadEntropy>) {
     let entropy = Arc::new(BadEntropy::default());
-    let options = StoreOptions { entropy: entropy.clone(), ..never_folding(env) };
+    let options = StoreOptions { entropy: entropy.clone(), ..never_flushing(env) };
     (env.open_with(options).await, entropy)
 }
 

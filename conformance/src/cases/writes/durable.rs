@@ -45,16 +45,16 @@ async fn every_kind_of_write_is_there_afterwards(env: &mut TestEnv, store: Opene
 
 async fn each_reply_survives_a_crash_right_after_it(env: &mut TestEnv) {
     for round in 0..10 {
-        let store = env.open_with(never_folding(env)).await;
+        let store = env.open_with(never_flushing(env)).await;
         assert_eq!(store.view().users().len(), round, "before round {round}");
         let made = create(&store, &format!("user{round}")).await;
         env.crash_place().await;
         drop(store);
-        let store = env.open_with(never_folding(env)).await;
+        let store = env.open_with(never_flushing(env)).await;
         let found = store.users().get(made.id).await.unwrap();
         assert_eq!(found.as_ref(), Some(&made), "in round {round}");
         let info = store.info();
-        assert!(info.backend.shared || info.fold_debt > 0, "nothing was folded meanwhile");
+        assert!(info.backend.shared || info.dirty_rows > 0, "nothing was flushed meanwhile");
         env.crash_place().await;
         drop(store);
     }

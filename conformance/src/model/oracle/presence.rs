@@ -46,7 +46,7 @@ impl Oracle {
             return Err(ErrorKind::NotFound);
         }
         let known = self.presence.iter().position(|presence| presence.node == node);
-        let is_heeded = match known.map(|place| &self.presence[place]) {
+        let is_applied = match known.map(|place| &self.presence[place]) {
             None => true,
             Some(presence) if session > presence.session => true,
             Some(presence) => {
@@ -63,7 +63,7 @@ impl Oracle {
             });
             self.presence.len() - 1
         });
-        if is_heeded {
+        if is_applied {
             let presence = &mut self.presence[place];
             presence.session = session;
             presence.online = message != Message::Down;

@@ -152,12 +152,12 @@ async fn check_content(
     const CHECK: &str = "integrity";
     let info = reading.store.info();
     checkup.add(Finding::ok("store", format!("opens, serial {}", info.serial)))?;
-    // The full check folds first, and nothing may change here.
-    let verified = if info.fold_debt == 0 {
+    // The full check flushes first, and nothing may change here.
+    let verified = if info.dirty_rows == 0 {
         reading.store.verify().await.map(|()| "file, rows and blocks are whole, and agree")
     } else {
         reading.backend.verify().await.map(
-            |()| "file, rows and blocks are whole; some rows wait to be folded, as after a crash",
+            |()| "file, rows and blocks are whole; some rows wait to be flushed, as after a crash",
         )
     };
     checkup.add(match verified {
