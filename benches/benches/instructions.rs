@@ -19,7 +19,7 @@ use futures_util::FutureExt;
 use ghostwire_store::Store;
 use ghostwire_store::command::{EntityRecord, PresenceCommand, Restore, RouteCommand};
 use ghostwire_store::domain::{self, Limit, PageRequest, Route, RouteFilter, SessionNumber};
-use ghostwire_store_benches::{Target, World, apply, heartbeat, open, prefix, route};
+use ghostwire_store_benches::{StateFixture, Target, apply, heartbeat, open, prefix, route};
 use serde::{Deserialize, Serialize};
 
 const NODES: u64 = 2_000;
@@ -82,21 +82,21 @@ fn hot_path(work: &mut dyn FnMut()) {
     black_box(());
 }
 
-fn store() -> (Arc<dyn Store>, World) {
-    let world = World::with_nodes(NODES).unwrap();
+fn store() -> (Arc<dyn Store>, StateFixture) {
+    let fixture = StateFixture::with_nodes(NODES).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let store = runtime.block_on(async {
         let store = open(Target::Memory, Path::new("")).await.unwrap();
-        let restore = Restore { images: world.images(), skip_invalid: false };
+        let restore = Restore { images: fixture.images(), skip_invalid: false };
         store.restore(restore).await.unwrap();
         store
     });
-    (store, world)
+    (store, fixture)
 }
 
 fn read_by_id() {
-    let (store, world) = store();
-    for node in world.nodes.iter().take(OPERATIONS as usize) {
+    let (store, fixture) = store();
+    for node in fixture.nodes.iter().take(OPERATIONS as usize) {
         let mut found = None;
         hot_path(&mut || found = store.nodes().get(node.id).now_or_never());
         assert_eq!(found.unwrap().unwrap().unwrap().id, node.id);
@@ -104,8 +104,8 @@ fn read_by_id() {
 }
 
 fn read_by_node_key() {
-    let (store, world) = store();
-    for node in world.nodes.iter().take(OPERATIONS as usize) {
+    let (store, fixture) = store();
+    for node in fixture.nodes.iter().take(OPERATIONS as usize) {
         let mut found = None;
         hot_path(&mut || found = store.nodes().get_by_node_key(&node.node_key).now_or_never());
         assert_eq!(found.unwrap().unwrap().unwrap().id, node.id);
@@ -113,35 +113,35 @@ fn read_by_node_key() {
 }
 
 fn register() {
-    let world = World::with_nodes(NODES).unwrap();
-    let mut state = world.state.clone();
+    let fixture = StateFixture::with_nodes(NODES).unwrap();
+    let mut state = fixture.state.clone();
     for group in 0..OPERATIONS / GROUP {
         let first = NODES + group * GROUP;
         let commands: Vec<_> =
-            (first..first + GROUP).map(|number| world.register(number).unwrap().1).collect();
-        hot_path(&mut || state = apply(&world, &state, &commands).unwrap());
+            (first..first + GROUP).map(|number| fixture.register(number).unwrap().1).collect();
+        hot_path(&mut || state = apply(&fixture, &state, &commands).unwrap());
     }
     assert_eq!(state.nodes().len() as u64, NODES + OPERATIONS);
 }
 
 fn beat() {
-    let mut world = World::with_nodes(NODES).unwrap();
+    let mut fixture = StateFixture::with_nodes(NODES).unwrap();
     let beats: Vec<ghostwire_store::command::Command> = (0..)
-        .zip(&world.nodes)
-        .map(|(number, node)| heartbeat(node.id, number, world.now).unwrap().into())
+        .zip(&fixture.nodes)
+        .map(|(number, node)| heartbeat(node.id, number, fixture.now).unwrap().into())
         .collect();
-    beats.iter().for_each(|beat| drop(world.run(beat).unwrap()));
-    let mut state = world.state.clone();
+    beats.iter().for_each(|beat| drop(fixture.run(beat).unwrap()));
+    let mut state = fixture.state.clone();
     for group in beats.chunks_exact(GROUP as usize).take((OPERATIONS / GROUP) as usize) {
-        hot_path(&mut || state = apply(&world, &state, group).unwrap());
+        hot_path(&mut || state = apply(&fixture, &state, group).unwrap());
     }
 }
 
 fn look_up() {
-    let mut world = World::with_nodes(NODES).unwrap();
-    for (number, owner) in (0..ROUTES).zip(world.nodes.clone().iter().cycle()) {
-        let route = route(owner.id, number, prefix(number).unwrap(), world.now).unwrap();
-        world.put(EntityRecord::Route(Arc::new(route)));
+    let mut fixture = StateFixture::with_nodes(NODES).unwrap();
+    for (number, owner) in (0..ROUTES).zip(fixture.nodes.clone().iter().cycle()) {
+        let route = route(owner.id, number, prefix(number).unwrap(), fixture.now).unwrap();
+        fixture.put(EntityRecord::Route(Arc::new(route)));
     }
     let mut found = 0;
     for number in 0..OPERATIONS as u32 {
@@ -151,64 +151,64 @@ fn look_up() {
         } else {
             IpAddr::V4(Ipv4Addr::from(number.wrapping_mul(2_654_435_761)))
         };
-        hot_path(&mut || found += u64::from(world.state.routes().lookup(address).is_some()));
+        hot_path(&mut || found += u64::from(fixture.state.routes().lookup(address).is_some()));
     }
     assert!(found >= OPERATIONS / 2);
 }
 
 /// A network in which one node offers as much as it may, and so do `others`; nobody approved any of
 /// it.
-fn offers(others: u64) -> World {
-    let mut world = World::with_nodes(OTHERS + 1).unwrap();
+fn offers(others: u64) -> StateFixture {
+    let mut fixture = StateFixture::with_nodes(OTHERS + 1).unwrap();
     let prefixes: Vec<_> = (0..OFFERED).map(|number| prefix(number).unwrap()).collect();
-    for (owner, first) in world.nodes.clone().iter().zip((0..).step_by(OFFERED as usize)) {
+    for (owner, first) in fixture.nodes.clone().iter().zip((0..).step_by(OFFERED as usize)) {
         if first > others as u32 * OFFERED {
             break;
         }
         for (number, prefix) in (first..).zip(&prefixes) {
-            let route = route(owner.id, number, *prefix, world.now).unwrap();
+            let route = route(owner.id, number, *prefix, fixture.now).unwrap();
             let route = Route { approved: false, primary: false, ..route };
-            world.put(EntityRecord::Route(Arc::new(route)));
+            fixture.put(EntityRecord::Route(Arc::new(route)));
         }
     }
-    assert_eq!(world.state.routes().len() as u64, (others + 1) * u64::from(OFFERED));
-    world
+    assert_eq!(fixture.state.routes().len() as u64, (others + 1) * u64::from(OFFERED));
+    fixture
 }
 
 fn come_and_go(others: u64) {
-    let mut world = offers(others);
-    let node = world.nodes.first().unwrap().id;
+    let mut fixture = offers(others);
+    let node = fixture.nodes.first().unwrap().id;
     for number in 1..=8 {
         let session = SessionNumber::new(number).unwrap();
         let endpoints = domain::Update::Keep;
         let come = PresenceCommand::Connect { node, session, endpoints }.into();
         let go = PresenceCommand::Disconnect { node, session }.into();
         hot_path(&mut || {
-            world.run(&come).unwrap();
-            world.run(&go).unwrap();
+            fixture.run(&come).unwrap();
+            fixture.run(&go).unwrap();
         });
     }
 }
 
 fn advertise() {
-    let mut world = offers(OTHERS);
-    let node = world.nodes.first().unwrap().id;
-    let routes = world.state.routes().of_node(node);
+    let mut fixture = offers(OTHERS);
+    let node = fixture.nodes.first().unwrap().id;
+    let routes = fixture.state.routes().of_node(node);
     let prefixes = routes.map(|route| (route.id, route.prefix)).collect();
     let command = RouteCommand::Advertise { node, prefixes }.into();
     for _ in 0..8 {
-        hot_path(&mut || drop(black_box(world.run(&command).unwrap())));
+        hot_path(&mut || drop(black_box(fixture.run(&command).unwrap())));
     }
 }
 
 fn list_routes(others: u64) {
-    let world = offers(others);
+    let fixture = offers(others);
     let filter =
-        RouteFilter { node: Some(world.nodes.first().unwrap().id), ..RouteFilter::default() };
+        RouteFilter { node: Some(fixture.nodes.first().unwrap().id), ..RouteFilter::default() };
     let page = PageRequest::first(Limit::new(100).unwrap());
     for _ in 0..8 {
         hot_path(&mut || {
-            assert_eq!(world.state.routes().list(&filter, &page).unwrap().items.len(), 100)
+            assert_eq!(fixture.state.routes().list(&filter, &page).unwrap().items.len(), 100)
         });
     }
 }

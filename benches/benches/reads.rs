@@ -14,7 +14,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use ghostwire_store::Store;
 use ghostwire_store::command::Restore;
 use ghostwire_store::domain::Node;
-use ghostwire_store_benches::{Target, World, open};
+use ghostwire_store_benches::{StateFixture, Target, open};
 use tokio::runtime::{Builder, Runtime};
 
 const NODES: u64 = 10_000;
@@ -24,15 +24,15 @@ fn runtime() -> Runtime {
 }
 
 fn store() -> (Arc<dyn Store>, Arc<[Arc<Node>]>) {
-    let world = World::with_nodes(NODES).unwrap();
+    let fixture = StateFixture::with_nodes(NODES).unwrap();
     let store = runtime().block_on(async {
         let store = open(Target::Memory, Path::new("")).await.unwrap();
-        let restore = Restore { images: world.images(), skip_invalid: false };
+        let restore = Restore { images: fixture.images(), skip_invalid: false };
         store.restore(restore).await.unwrap();
         store
     });
     // In no order that a cache could foresee.
-    let mut nodes = world.nodes;
+    let mut nodes = fixture.nodes;
     for index in 0..nodes.len() {
         nodes.swap(index, index.wrapping_mul(2_654_435_761) % NODES as usize);
     }

@@ -16,7 +16,7 @@ use ghostwire_store::command::{Command, EntityRecord};
 use ghostwire_store::domain::BlockId;
 use ghostwire_store::schema::Record;
 use ghostwire_store::state::{Decision, StateChange};
-use ghostwire_store_benches::{World, apply, heartbeat, prefix, route};
+use ghostwire_store_benches::{StateFixture, apply, heartbeat, prefix, route};
 
 const GROUP: u64 = 256;
 
@@ -28,47 +28,47 @@ fn encode_all(builder: &mut BlockBuilder, decision: &Decision) {
     }
 }
 
-fn registrations(world: &World, from: u64, count: u64) -> Vec<Command> {
-    (from..from + count).map(|number| world.register(number).unwrap().1).collect()
+fn registrations(fixture: &StateFixture, from: u64, count: u64) -> Vec<Command> {
+    (from..from + count).map(|number| fixture.register(number).unwrap().1).collect()
 }
 
 fn register(c: &mut Criterion) {
     let mut group = c.benchmark_group("group of 256/register");
     group.throughput(Throughput::Elements(GROUP));
     for nodes in [1_000, 10_000, 100_000] {
-        let world = World::with_nodes(nodes).unwrap();
+        let fixture = StateFixture::with_nodes(nodes).unwrap();
         group.bench_function(BenchmarkId::new("queue to block", nodes), |bencher| {
             bencher.iter_custom(|iterations| {
                 // Each group follows the last, as under load, for at most a tenth more nodes.
                 let round = (nodes / 10 / GROUP).max(1);
-                let mut published = world.state.clone();
+                let mut published = fixture.state.clone();
                 let mut spent = Duration::ZERO;
                 for iteration in 0..iterations {
                     if iteration % round == 0 {
-                        published = world.state.clone();
+                        published = fixture.state.clone();
                     }
                     let from = nodes + (iteration % round) * GROUP;
-                    let commands = registrations(&world, from, GROUP);
+                    let commands = registrations(&fixture, from, GROUP);
                     let began = Instant::now();
-                    published = apply(&world, &published, &commands).unwrap();
+                    published = apply(&fixture, &published, &commands).unwrap();
                     spent += began.elapsed();
                 }
                 spent
             });
         });
-        let commands = registrations(&world, nodes, GROUP);
+        let commands = registrations(&fixture, nodes, GROUP);
         group.bench_function(BenchmarkId::new("decide alone", nodes), |bencher| {
             bencher.iter(|| {
                 for command in &commands {
-                    black_box(world.state.decide(command, &world.context()).unwrap());
+                    black_box(fixture.state.decide(command, &fixture.context()).unwrap());
                 }
             });
         });
-        let mut after = world.state.clone();
+        let mut after = fixture.state.clone();
         let decisions: Vec<Decision> = commands
             .iter()
             .map(|command| {
-                let decision = after.decide(command, &world.context()).unwrap();
+                let decision = after.decide(command, &fixture.context()).unwrap();
                 decision.changes.iter().cloned().for_each(|change| {
                     after.evolve(change);
                 });
@@ -77,7 +77,7 @@ fn register(c: &mut Criterion) {
             .collect();
         group.bench_function(BenchmarkId::new("evolve alone", nodes), |bencher| {
             bencher.iter(|| {
-                let mut working = world.state.clone();
+                let mut working = fixture.state.clone();
                 for decision in &decisions {
                     for change in &decision.changes {
                         working.evolve(change.clone());
@@ -103,7 +103,9 @@ fn register(c: &mut Criterion) {
                         encode_all(&mut builder, decision);
                     }
                     let id = BlockId::from_bytes([1; 16]);
-                    builder.finish(Serial::ZERO.next(), id, BlockHash::GENESIS, world.now).unwrap()
+                    builder
+                        .finish(Serial::ZERO.next(), id, BlockHash::GENESIS, fixture.now)
+                        .unwrap()
                 });
             });
         }
@@ -114,25 +116,27 @@ fn register(c: &mut Criterion) {
 fn heartbeats(c: &mut Criterion) {
     let mut group = c.benchmark_group("group of 256/heartbeat");
     group.throughput(Throughput::Elements(GROUP));
-    let mut world = World::with_nodes(100_000).unwrap();
-    for index in 0..world.nodes.len() {
-        let beat = heartbeat(world.nodes[index].id, index as u64, world.now).unwrap();
-        world.run(&beat.into()).unwrap();
+    let mut fixture = StateFixture::with_nodes(100_000).unwrap();
+    for index in 0..fixture.nodes.len() {
+        let beat = heartbeat(fixture.nodes[index].id, index as u64, fixture.now).unwrap();
+        fixture.run(&beat.into()).unwrap();
     }
     let mut number = 0_usize;
     group.bench_function(BenchmarkId::new("queue to block", 100_000), |bencher| {
         bencher.iter_custom(|iterations| {
-            let mut published = world.state.clone();
+            let mut published = fixture.state.clone();
             let mut spent = Duration::ZERO;
             for _ in 0..iterations {
                 let commands: Vec<Command> = (0..GROUP)
                     .map(|_| {
-                        number = number.wrapping_add(2_654_435_761) % world.nodes.len();
-                        heartbeat(world.nodes[number].id, number as u64, world.now).unwrap().into()
+                        number = number.wrapping_add(2_654_435_761) % fixture.nodes.len();
+                        heartbeat(fixture.nodes[number].id, number as u64, fixture.now)
+                            .unwrap()
+                            .into()
                     })
                     .collect();
                 let began = Instant::now();
-                published = apply(&world, &published, &commands).unwrap();
+                published = apply(&fixture, &published, &commands).unwrap();
                 spent += began.elapsed();
             }
             spent
@@ -143,28 +147,29 @@ fn heartbeats(c: &mut Criterion) {
 
 fn single(c: &mut Criterion) {
     let mut group = c.benchmark_group("single");
-    let mut world = World::with_nodes(10_000).unwrap();
-    let node = world.nodes[5_000].clone();
+    let mut fixture = StateFixture::with_nodes(10_000).unwrap();
+    let node = fixture.nodes[5_000].clone();
     group.bench_function("encode a node's row", |bencher| bencher.iter(|| node.encode()));
     let (key, body) = (node.key(), node.encode());
     group.bench_function("decode a node's row", |bencher| {
         bencher.iter(|| <ghostwire_store::domain::Node as Record>::decode(&key, &body).unwrap());
     });
-    let network = world.state.settings().network().into_owned();
+    let network = fixture.state.settings().network().into_owned();
     group.bench_function("lowest free address", |bencher| {
         let prefix = network.ipv4.unwrap();
-        bencher.iter(|| world.state.addresses().lowest_free(black_box(prefix), &network.reserved));
+        bencher
+            .iter(|| fixture.state.addresses().lowest_free(black_box(prefix), &network.reserved));
     });
     for number in 0..100_000 {
-        let owner = world.nodes[number as usize % 10_000].id;
-        let route = route(owner, number, prefix(number).unwrap(), world.now).unwrap();
-        world.put(EntityRecord::Route(Arc::new(route)));
+        let owner = fixture.nodes[number as usize % 10_000].id;
+        let route = route(owner, number, prefix(number).unwrap(), fixture.now).unwrap();
+        fixture.put(EntityRecord::Route(Arc::new(route)));
     }
     let mut address = 0_u32;
     group.bench_function("route lookup among 100,000 prefixes", |bencher| {
         bencher.iter(|| {
             address = address.wrapping_add(2_654_435_761);
-            black_box(world.state.routes().lookup(IpAddr::V4(Ipv4Addr::from(address))))
+            black_box(fixture.state.routes().lookup(IpAddr::V4(Ipv4Addr::from(address))))
         });
     });
     group.finish();

@@ -119,7 +119,7 @@ pub fn route(node: NodeId, number: u32, prefix: Prefix, at: Timestamp) -> Result
 
 /// A state that is driven directly, without a store.
 #[derive(Debug, Clone)]
-pub struct World {
+pub struct StateFixture {
     /// The state.
     pub state: State,
     /// Who owns the nodes.
@@ -134,13 +134,13 @@ pub struct World {
 /// Of audit lines, which nobody reads.
 const SEED: [u8; 10] = [9; 10];
 
-impl World {
+impl StateFixture {
     /// A hundred users and this many nodes.
     ///
     /// # Errors
     /// None, unless a rule changed.
     pub fn with_nodes(count: u64) -> Result<Self> {
-        let mut world = Self {
+        let mut fixture = Self {
             state: State::default(),
             users: Vec::new(),
             nodes: Vec::new(),
@@ -148,18 +148,18 @@ impl World {
             actor: ActorName::system(),
         };
         for number in 0..100 {
-            let id = UserId::time_ordered(world.now, key_bytes(7, number));
+            let id = UserId::time_ordered(fixture.now, key_bytes(7, number));
             let user = NewUser::local(format!("user-{number}").parse()?);
-            world.run(&UserCommand::Create { id, user }.into())?;
-            world.users.push(id);
+            fixture.run(&UserCommand::Create { id, user }.into())?;
+            fixture.users.push(id);
         }
         for number in 0..count {
-            let (_, command) = world.register(number)?;
-            if let Reply::Node(node) = world.run(&command)? {
-                world.nodes.push(node);
+            let (_, command) = fixture.register(number)?;
+            if let Reply::Node(node) = fixture.run(&command)? {
+                fixture.nodes.push(node);
             }
         }
-        Ok(world)
+        Ok(fixture)
     }
 
     /// The command that registers machine `number`, and the id of its node.

@@ -8,23 +8,23 @@ use ghostwire_store::state::State;
 
 use ghostwire_store_bench_workload::data::key_bytes;
 
-use crate::World;
+use crate::StateFixture;
 
 /// Executes all commands on a copy of what is published, as the writer does, and hashes their block.
 /// Gives the new state.
 ///
 /// # Errors
 /// Those of the commands.
-pub fn apply(world: &World, published: &State, commands: &[Command]) -> Result<State> {
+pub fn apply(fixture: &StateFixture, published: &State, commands: &[Command]) -> Result<State> {
     let mut working = published.clone();
     let mut builder = BlockBuilder::default();
     for command in commands {
-        working.execute(command, &world.context(), &mut builder)?;
+        working.execute(command, &fixture.context(), &mut builder)?;
     }
     let serial = published.serial().next();
-    let id = BlockId::time_ordered(world.now, key_bytes(8, serial.get()));
-    let closed = builder.finish(serial, id, published.hash(), world.now)?;
-    working.advance(serial, closed.block.hash, world.now);
+    let id = BlockId::time_ordered(fixture.now, key_bytes(8, serial.get()));
+    let closed = builder.finish(serial, id, published.hash(), fixture.now)?;
+    working.advance(serial, closed.block.hash, fixture.now);
     std::hint::black_box(closed);
     Ok(working)
 }

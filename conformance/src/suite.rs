@@ -235,12 +235,12 @@ impl Suite {
         })
     }
 
-    /// If this process was started by a check, to be killed: plays that part, and gives the exit
+    /// If this process was started by a check, to be killed: does its job, and returns the exit
     /// code should it ever end. Checks start the program that they run in, so a program that runs
     /// them by [`Suite::run`] calls this before it does anything else, with the same backends;
-    /// [`Suite::main`] does so itself. Arguments do not matter: the part is in the environment.
+    /// [`Suite::main`] does so itself.
     #[must_use]
-    pub fn play_part(&self) -> Option<ExitCode> {
+    pub fn run_child(&self) -> Option<ExitCode> {
         crate::crash::run_child(&self.backends)
     }
 
@@ -248,7 +248,7 @@ impl Suite {
     /// it.
     #[must_use]
     pub fn main(self) -> ExitCode {
-        if let Some(ended) = self.play_part() {
+        if let Some(ended) = self.run_child() {
             return ended;
         }
         let arguments = libtest_mimic::Arguments::from_args();

@@ -36,11 +36,11 @@ const STACK: usize = 2 * 1024 * 1024;
 /// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {
     #[cfg(feature = "conformance")]
-    if let Some(ended) = commands::conformance::play_part() {
+    if let Some(ended) = commands::conformance::run_child() {
         return ended;
     }
     #[cfg(feature = "bench")]
-    if let Some(ended) = commands::bench::play_part() {
+    if let Some(ended) = commands::bench::run_child() {
         return ended;
     }
     let arguments: Vec<OsString> = std::env::args_os().collect();

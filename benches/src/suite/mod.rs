@@ -15,7 +15,7 @@ use ghostwire_store_bench_workload::{
 };
 
 use crate::ALLOCATOR;
-pub use opening::play_part;
+pub use opening::run_child;
 use others::Others;
 pub use plan::{Effort, Request};
 use plan::{Planned, Sizes, Who, keys_for, plan};

@@ -9,16 +9,16 @@ use ghostwire_store_bench_workload::results::Opening;
 use ghostwire_store_bench_workload::subject::{Candidate, Result};
 use ghostwire_store_bench_workload::{Spread, fill};
 
-/// The first argument of a process that is to open a subject: its name and directory follow. It is no
-/// variable, which any command would inherit.
-const PART: &str = "__open-for-bench";
+/// The first argument of a child that opens a subject; its name and directory follow. It is not an environment
+/// variable, because every descendant would inherit that.
+const CHILD: &str = "__open-for-bench";
 
-/// Plays the part of a process that opens a subject, if this one was started for that. A program
+/// Does the job of a child that opens a subject, if this process was started as one. A program
 /// that runs the suite calls this first.
 #[must_use]
-pub fn play_part() -> Option<ExitCode> {
+pub fn run_child() -> Option<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
-    arguments.next().filter(|first| first == PART)?;
+    arguments.next().filter(|first| first == CHILD)?;
     let name = arguments.next()?;
     let directory = PathBuf::from(arguments.next()?);
     Some(match open(&name.to_string_lossy(), directory) {
@@ -30,10 +30,7 @@ pub fn play_part() -> Option<ExitCode> {
     })
 }
 
-#[allow(
-    clippy::print_stderr,
-    reason = "a part that is played speaks to the process that started it"
-)]
+#[allow(clippy::print_stderr, reason = "a child reports to the process that started it")]
 fn complain(error: &str) {
     eprintln!("{error}");
 }
@@ -56,7 +53,7 @@ fn open(name: &str, directory: PathBuf) -> Result<ExitCode> {
 /// Gives the seconds it took, and the bytes that were resident before and after it.
 async fn open_in_child(name: &str, directory: &Path) -> Result<[f64; 3]> {
     let output = tokio::process::Command::new(std::env::current_exe()?)
-        .arg(PART)
+        .arg(CHILD)
         .arg(name)
         .arg(directory)
         .output()

@@ -12,9 +12,9 @@ use crate::failure::{Failure, Outcome};
 use crate::output::Shell;
 use crate::output_file::Target;
 
-/// Plays the part of a process that opens a store, if this one was started for that.
-pub(crate) fn play_part() -> Option<ExitCode> {
-    suite::play_part()
+/// Does the job of a child that opens a store, if this process was started as one.
+pub(crate) fn run_child() -> Option<ExitCode> {
+    suite::run_child()
 }
 
 /// Measures, and says what was found.

@@ -23,8 +23,8 @@ const EXCEPTIONS: [&str; 2] = [
     include_str!("conformance-exceptions.toml"),
 ];
 
-/// Plays the part of a process that is to be killed, if this one was started for that.
-pub(crate) fn play_part() -> Option<ExitCode> {
+/// Does the job of a child that is to be killed, if this process was started as one.
+pub(crate) fn run_child() -> Option<ExitCode> {
     let on_all = |suite: Suite, kind: &BackendKind| {
         let config = Config::with_backend(*kind);
         match files(&config, std::env::temp_dir()) {
@@ -32,7 +32,7 @@ pub(crate) fn play_part() -> Option<ExitCode> {
             None => suite,
         }
     };
-    COMPILED_BACKENDS.iter().fold(Suite::new(), on_all).play_part()
+    COMPILED_BACKENDS.iter().fold(Suite::new(), on_all).run_child()
 }
 
 /// The suite on the configured backend, and where its scratch stores lie.
