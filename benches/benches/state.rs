@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use ghostwire_store::block::{BlockBuilder, BlockHash, ChangeKind, Serial};
 use ghostwire_store::command::{Command, EntityRecord};
 use ghostwire_store::domain::BlockId;
-use ghostwire_store::schema::Record;
-use ghostwire_store::state::{Decision, StateChange};
 use ghostwire_store_benches::{StateFixture, apply, heartbeat, prefix, route};
+use ghostwire_store_core::block::{BlockBuilder, BlockHash, ChangeKind, Serial};
+use ghostwire_store_core::schema::Record;
+use ghostwire_store_core::state::{Decision, StateChange};
 
 const GROUP: u64 = 256;
 

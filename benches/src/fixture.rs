@@ -4,16 +4,16 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
 
-use ghostwire_store::block::{BlockBuilder, BlockHash, ChangeKind, Serial};
 use ghostwire_store::command::{Command, EntityRecord, NodeCommand, PresenceCommand, UserCommand};
 use ghostwire_store::config::{BackendChoice, Config, LibsqlOptions, Materialize, ZqliteOptions};
 use ghostwire_store::domain::{
     ActorName, Admission, Endpoint, EndpointList, NewUser, Node, NodeId, Prefix, RegisterMethod,
     Registration, Revision, Route, RouteId, SessionNumber, Timestamp, Update as Field, UserId,
 };
-use ghostwire_store::state::{Context, Reply, State, StateChange};
 use ghostwire_store::{Opener, Result, Store};
 use ghostwire_store_bench_workload::data::{self, key_bytes};
+use ghostwire_store_core::block::{BlockBuilder, BlockHash, ChangeKind, Serial};
+use ghostwire_store_core::state::{Context, Reply, State, StateChange};
 
 /// Which store to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

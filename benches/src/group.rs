@@ -1,10 +1,10 @@
 //! A group of commands, from the queue to the encoded block.
 
 use ghostwire_store::Result;
-use ghostwire_store::block::BlockBuilder;
 use ghostwire_store::command::Command;
 use ghostwire_store::domain::BlockId;
-use ghostwire_store::state::State;
+use ghostwire_store_core::block::BlockBuilder;
+use ghostwire_store_core::state::State;
 
 use ghostwire_store_bench_workload::data::key_bytes;
 

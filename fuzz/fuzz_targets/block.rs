@@ -1,6 +1,6 @@
 #![no_main]
 
-use ghostwire_store::block::EncodedBlock;
+use ghostwire_store_core::block::EncodedBlock;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

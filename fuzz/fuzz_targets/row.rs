@@ -1,7 +1,7 @@
 #![no_main]
 
 use ghostwire_store::command::EntityRecord;
-use ghostwire_store::schema::{RowKey, Schema, Table};
+use ghostwire_store_core::schema::{RowKey, Schema, Table};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (u8, &[u8], &[u8])| {

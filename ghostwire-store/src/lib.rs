@@ -111,12 +111,6 @@ pub mod info {
     pub use ghostwire_store_core::store::StoreInfo;
 }
 
-// For the tools of this workspace. Backends and tools of others depend on the core itself.
-#[doc(hidden)]
-pub use ghostwire_store_core::{
-    Committed, backend, block, digest, error, netmap, options, schema, secrets, state, store,
-};
-
 /// The example on the first page, kept compiling and running.
 #[cfg(all(doctest, feature = "libsql"))]
 #[doc = include_str!("../../README.md")]

@@ -4,8 +4,8 @@
 mod world;
 
 use ghostwire_store::domain::*;
-use ghostwire_store::schema::{MIGRATIONS, Schema};
 use ghostwire_store::{ErrorKind, Opener};
+use ghostwire_store_core::schema::{MIGRATIONS, Schema};
 use world::{Site, registration};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use data_encoding::HEXLOWER;
 use ghostwire_store::config::Config;
-use ghostwire_store::secrets::HashKey;
-use ghostwire_store::state::CredentialHashes;
 use ghostwire_store::{ErrorKind, Result, read_hash_key};
+use ghostwire_store_core::secrets::HashKey;
+use ghostwire_store_core::state::CredentialHashes;
 use serde_json::{Value, json};
 
 /// The configured hash key; `None` if there is none.

@@ -7,14 +7,14 @@ use bytes::BytesMut;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesOrdered, StreamExt};
-use ghostwire_store::block::BlockBuilder;
 use ghostwire_store::command::{Command, EntityRecord, Restore};
-use ghostwire_store::digest::{Digest, state_digest};
 use ghostwire_store::domain::{
     ActorName, AuditEntry, Clock, MetricPoint, PolicyVersion, SystemClock, Timestamp,
 };
-use ghostwire_store::state::{Context, CredentialHashes, Reply, State};
 use ghostwire_store::{EntityKind, Error, ErrorKind, Result, Store};
+use ghostwire_store_core::block::BlockBuilder;
+use ghostwire_store_core::digest::{Digest, state_digest};
+use ghostwire_store_core::state::{Context, CredentialHashes, Reply, State};
 
 use crate::progress::Progress;
 

@@ -4,12 +4,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ghostwire_store::backend::{Backend, Compacted, Head, KeyRange, Scan};
 use ghostwire_store::config::{self, BackendKind, Config, LoadRequest};
 use ghostwire_store::domain::{AuditQuery, Limit, PageRequest};
-use ghostwire_store::options::StoreOptions;
-use ghostwire_store::schema::{RowKey, Schema, Table};
-use ghostwire_store::{Error, ErrorKind, Opener, Result, Store, hash_key_is_absent, store};
+use ghostwire_store::{Error, ErrorKind, Opener, Result, Store, hash_key_is_absent};
+use ghostwire_store_core::backend::{Backend, Compacted, Head, KeyRange, Scan};
+use ghostwire_store_core::options::StoreOptions;
+use ghostwire_store_core::schema::{RowKey, Schema, Table};
+use ghostwire_store_core::store;
 
 use crate::cli::GlobalOptions;
 use crate::failure::{Failure, Outcome, with_help};

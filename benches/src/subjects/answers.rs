@@ -3,11 +3,11 @@
 use ghostwire_store::domain::{
     AuditEntry, MetricPoint, Node, Presence, RegisterMethod, Route, User,
 };
-use ghostwire_store::netmap::NetMap;
 use ghostwire_store_bench_workload::rows::{
     AuditRow, EndpointRow, NodeRow, PointRow, PresenceRow, RouteRow, UserRow,
 };
 use ghostwire_store_bench_workload::subject::{NetMapAnswer, Result};
+use ghostwire_store_core::netmap::NetMap;
 
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)

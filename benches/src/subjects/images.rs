@@ -10,12 +10,12 @@ use ghostwire_store::domain::{
     PreAuthKey, PreAuthKeyId, Prefix, Presence, RegisterMethod, Registration, Revision, Route,
     RouteId, Sample, SessionNumber, TagSet, Text, Timestamp, User, UserId,
 };
-use ghostwire_store::error::EntityKind;
-use ghostwire_store::secrets::HashKey;
 use ghostwire_store_bench_workload::rows::{
     AuditRow, CredentialRow, EndpointRow, Machine, NodeRow, PointRow, PolicyRow, PresenceRow,
     RouteRow, Rows, UserRow,
 };
+use ghostwire_store_core::error::EntityKind;
+use ghostwire_store_core::secrets::HashKey;
 
 /// Rows as whole entities. `key` hashes the secrets of credentials.
 pub(super) fn images(rows: Rows, key: &HashKey) -> Result<Vec<EntityRecord>> {

@@ -6,14 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use ghostwire_store::block::Serial;
 use ghostwire_store::command::Restore;
 use ghostwire_store::config::Config;
 use ghostwire_store::domain::{
     Admission, AuditQuery, Limit, MetricPoint, MetricQuery, Node, NodeFilter, NodeId, NodeKey,
     Page, PageRequest, RegisterMethod, SessionNumber, Timestamp, Update, UserId,
 };
-use ghostwire_store::secrets::HashKey;
 use ghostwire_store::{ErrorKind, Opener, Store, create_hash_key, hash_key_is_absent};
 use ghostwire_store_bench_workload::credential::HASH_KEY;
 use ghostwire_store_bench_workload::data::METRIC;
@@ -21,6 +19,8 @@ use ghostwire_store_bench_workload::subject::{
     Answer, PolicyAnswer, Progress, Read, Result, Write,
 };
 use ghostwire_store_bench_workload::{Subject, rows::Id};
+use ghostwire_store_core::block::Serial;
+use ghostwire_store_core::secrets::HashKey;
 
 use super::{answers, images};
 use crate::Target;

@@ -15,6 +15,7 @@ impl State {
     ///
     /// # Errors
     /// Those of [`State::decide`].
+    #[doc(hidden)]
     pub fn execute(
         &mut self,
         command: &Command,

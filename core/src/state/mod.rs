@@ -108,6 +108,7 @@ impl State {
     ///
     /// # Errors
     /// The rules of docs/contract.md, as the kinds they name.
+    #[doc(hidden)]
     pub fn decide(&self, command: &Command, context: &Context<'_>) -> Result<Decision> {
         let decision = command.decide(self, context)?;
         for change in &decision.changes {
@@ -119,6 +120,7 @@ impl State {
     }
 
     /// Carries out one change. Cannot fail: whether it may happen was decided before.
+    #[doc(hidden)]
     pub fn evolve(&mut self, change: StateChange) -> ChangeKind {
         match change {
             StateChange::Put(image) => {
@@ -139,6 +141,7 @@ impl State {
     ///
     /// # Errors
     /// `Corrupt` if the row cannot be read.
+    #[doc(hidden)]
     pub fn evolve_row(&mut self, change: &RowChange) -> Result<()> {
         let change = match &change.body {
             Some(body) => StateChange::Put(EntityRecord::decode(change.table, &change.key, body)?),
@@ -149,6 +152,7 @@ impl State {
     }
 
     /// Marks that everything up to this block has been carried out.
+    #[doc(hidden)]
     pub fn advance(&mut self, serial: Serial, hash: BlockHash, time: Timestamp) {
         self.serial = serial;
         self.hash = Some(hash);

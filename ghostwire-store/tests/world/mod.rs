@@ -4,12 +4,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use ghostwire_store::backend::{Backend, Commit};
-use ghostwire_store::block::{BlockBuilder, BlockHash, ChangeKind, RowChange, Serial};
 use ghostwire_store::config::*;
 use ghostwire_store::domain::*;
-use ghostwire_store::schema::Schema;
 use ghostwire_store::{Opener, Store};
+use ghostwire_store_core::backend::{Backend, Commit};
+use ghostwire_store_core::block::{BlockBuilder, BlockHash, ChangeKind, RowChange, Serial};
+use ghostwire_store_core::schema::Schema;
 
 /// A scratch place, and the configuration of the store in it.
 pub struct Site {
@@ -65,8 +65,8 @@ impl Site {
     pub async fn open(&mut self) -> Arc<dyn Store> {
         #[cfg(feature = "memory")]
         if matches!(self.config.backend, BackendChoice::Memory) {
-            use ghostwire_store::options::StoreOptions;
-            use ghostwire_store::secrets::HashKey;
+            use ghostwire_store_core::options::StoreOptions;
+            use ghostwire_store_core::secrets::HashKey;
             let id = StoreId::from_bytes([7; 16]);
             let memory = self
                 .memory
@@ -76,7 +76,7 @@ impl Site {
                 hash_key: Some(Arc::new(HashKey::new([3; 32]))),
                 ..StoreOptions::default()
             };
-            return ghostwire_store::store::open(Arc::new(memory), options).await.unwrap();
+            return ghostwire_store_core::store::open(Arc::new(memory), options).await.unwrap();
         }
         Opener::new(&self.config).open().await.unwrap()
     }

@@ -3,12 +3,12 @@
 use std::io::{self, BufRead, IsTerminal};
 use std::time::Duration;
 
-use ghostwire_store::backend::Head;
-use ghostwire_store::block::Serial;
 use ghostwire_store::config::Config;
 use ghostwire_store::domain::{Clock, SystemClock, Timestamp};
 use ghostwire_store::repository::ClockReport;
 use ghostwire_store::{Error, ErrorKind, Result};
+use ghostwire_store_core::backend::Head;
+use ghostwire_store_core::block::Serial;
 use serde_json::json;
 
 use crate::cli::{ClockCommand, ConfirmArgs};

@@ -2,7 +2,7 @@
 
 use ghostwire_store::Result;
 use ghostwire_store::config::Config;
-use ghostwire_store::digest::Digests;
+use ghostwire_store_core::digest::Digests;
 
 use crate::failure::Outcome;
 use crate::output::Shell;

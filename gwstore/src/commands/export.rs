@@ -5,13 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use data_encoding::HEXLOWER;
-use ghostwire_store::backend::{KeyRange, Scan};
 use ghostwire_store::config::Config;
 use ghostwire_store::domain::{AuditQuery, Limit, MetricPoint, PageRequest};
 use ghostwire_store::portable::{ORDER, Summary, Writer};
-use ghostwire_store::schema::{Record, RowKey, Table};
-use ghostwire_store::secrets::HashKey;
 use ghostwire_store::{Error, Result};
+use ghostwire_store_core::backend::{KeyRange, Scan};
+use ghostwire_store_core::schema::{Record, RowKey, Table};
+use ghostwire_store_core::secrets::HashKey;
 use serde_json::json;
 
 use crate::cli::ExportArgs;
@@ -158,7 +158,7 @@ async fn write<W: Write>(
     }
     write_metrics(reading, &mut writer, &mut progress).await?;
     write_audit(reading, &mut writer, &mut progress).await?;
-    let digest = *ghostwire_store::digest::state_digest(&view).as_bytes();
+    let digest = *ghostwire_store_core::digest::state_digest(&view).as_bytes();
     writer.finish(Some(digest))
 }
 

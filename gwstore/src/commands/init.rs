@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ghostwire_store::block::Serial;
 use ghostwire_store::config::Config;
 use ghostwire_store::{Error, ErrorKind, Opener, Result, Store, hash_key_is_absent};
+use ghostwire_store_core::block::Serial;
 use ghostwire_store_sqlite::directory_of;
 use serde_json::json;
 

@@ -5,8 +5,8 @@ mod pages;
 
 use ghostwire_store::config::Config;
 use ghostwire_store::domain::{Clock, PageRequest, SystemClock, UserId, UserName};
-use ghostwire_store::state::State;
 use ghostwire_store::{EntityKind, Error, ErrorKind, Result};
+use ghostwire_store_core::state::State;
 use serde_json::json;
 
 use crate::cli::{ListArgs, Listing};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ghostwire_store::Result;
 use ghostwire_store::config::Config;
-use ghostwire_store::schema::{Migration, Schema};
+use ghostwire_store_core::schema::{Migration, Schema};
 use ghostwire_store_sqlite::{directory_of, resolved};
 use serde_json::json;
 

@@ -1,12 +1,12 @@
 //! `gwstore status`.
 
 use data_encoding::HEXLOWER;
-use ghostwire_store::backend::{Head, LogInfo};
 use ghostwire_store::config::Config;
-use ghostwire_store::schema::Schema;
-use ghostwire_store::state::{CredentialHashes, State};
-use ghostwire_store::store::StoreInfo;
 use ghostwire_store::{EntityKind, Result};
+use ghostwire_store_core::backend::{Head, LogInfo};
+use ghostwire_store_core::schema::Schema;
+use ghostwire_store_core::state::{CredentialHashes, State};
+use ghostwire_store_core::store::StoreInfo;
 use serde_json::{Map, Value, json};
 
 use crate::cli::StatusArgs;

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ghostwire_store::config::Config;
-use ghostwire_store::digest::Digests;
 use ghostwire_store::domain::ManualClock;
 use ghostwire_store::{Error, ErrorKind, Result};
+use ghostwire_store_core::digest::Digests;
 use ghostwire_store_sqlite::{LOCK_FILE, RESERVE_FILE, files_of, with_suffix};
 use serde::Serialize;
 

@@ -19,10 +19,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ghostwire_store::config::{BackendKind, Config};
-use ghostwire_store::digest::{Digests, state_digest};
 use ghostwire_store::domain::ManualClock;
-use ghostwire_store::store::StoreInfo;
 use ghostwire_store::{Error, ErrorKind, Result};
+use ghostwire_store_core::digest::{Digests, state_digest};
+use ghostwire_store_core::store::StoreInfo;
 
 use damage::{Flips, Victim};
 use disk::Disk;

@@ -1,13 +1,13 @@
 //! The sample network is what its generator makes, and the demonstration does what it says.
 #![allow(clippy::unwrap_used)]
 
-use ghostwire_store::block::BlockBuilder;
 use ghostwire_store::command::{Command, Restore};
-use ghostwire_store::digest::state_digest;
 use ghostwire_store::domain::ActorName;
 use ghostwire_store::portable::{Item, Reader};
-use ghostwire_store::state::{Context, Reply, State};
 use ghostwire_store::{EntityKind, ErrorKind};
+use ghostwire_store_core::block::BlockBuilder;
+use ghostwire_store_core::digest::state_digest;
+use ghostwire_store_core::state::{Context, Reply, State};
 
 use super::{Args, run, sample};
 

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ghostwire_store::Opener;
-use ghostwire_store::backend::Commit;
-use ghostwire_store::block::{BlockBuilder, BlockHash, ChangeKind, RowChange, Serial};
 use ghostwire_store::config::{self, Config, LoadRequest};
 use ghostwire_store::domain::{
     BlockId, Clock, Identity, ManualClock, NewUser, Revision, SystemClock, Timestamp, User, UserId,
 };
-use ghostwire_store::schema::Schema;
+use ghostwire_store_core::backend::Commit;
+use ghostwire_store_core::block::{BlockBuilder, BlockHash, ChangeKind, RowChange, Serial};
+use ghostwire_store_core::schema::Schema;
 
 use serde_json::Value;
 

@@ -143,7 +143,7 @@ fn lists_page_filter_and_keep_secrets() {
 fn an_older_schema_is_migrated_with_a_backup() {
     use ghostwire_store::Opener;
     use ghostwire_store::config::{BackendChoice, Config, LibsqlOptions, ZqliteOptions};
-    use ghostwire_store::schema::Schema;
+    use ghostwire_store_core::schema::Schema;
     for backend in BACKENDS {
         let place = Place::new();
         let path = place.file(&format!("{backend}.db"));

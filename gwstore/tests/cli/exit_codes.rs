@@ -147,7 +147,7 @@ fn some_was_left_out() {
 fn a_check_could_not_be_made() {
     use ghostwire_store::Opener;
     use ghostwire_store::config::{BackendChoice, Config, LibsqlOptions};
-    use ghostwire_store::schema::Schema;
+    use ghostwire_store_core::schema::Schema;
     let place = Place::new();
     let options = LibsqlOptions { path: place.file("libsql.db"), ..LibsqlOptions::default() };
     let config = Config { backend: BackendChoice::Libsql(options), ..Config::default() };

@@ -158,7 +158,7 @@ pub(crate) fn dump(name: &str) -> String {
 
 /// A portable file with these lines between its first and its last, and a right last line.
 pub(crate) fn portable(lines: &[&str]) -> Vec<u8> {
-    let schema = ghostwire_store::schema::Schema::current().version().version;
+    let schema = ghostwire_store_core::schema::Schema::current().version().version;
     let mut text = format!("{{\"ghostwire_store\":1,\"schema\":{schema}}}\n");
     let mut counts = serde_json::Map::new();
     for line in lines {

@@ -1,11 +1,11 @@
 //! Checks of what is stored.
 
-use ghostwire_store::backend::{Head, LogIndex, LogInfo};
 use ghostwire_store::config::Config;
 use ghostwire_store::domain::{Clock, SystemClock, Timestamp};
-use ghostwire_store::schema::Schema;
-use ghostwire_store::state::{CredentialHashes, State};
 use ghostwire_store::{Error, ErrorKind};
+use ghostwire_store_core::backend::{Head, LogIndex, LogInfo};
+use ghostwire_store_core::schema::Schema;
+use ghostwire_store_core::state::{CredentialHashes, State};
 
 use super::super::clock::{Standing, TOLERANCE, YEAR_2024};
 use super::{Checkup, Finding};

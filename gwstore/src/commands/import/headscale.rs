@@ -7,12 +7,12 @@ use std::path::Path;
 
 use ghostwire_store::command::EntityRecord;
 use ghostwire_store::config::Config;
-use ghostwire_store::digest::Digests;
 use ghostwire_store::entropy::{Entropy, SystemEntropy};
 use ghostwire_store::repository::preauth_key_hash;
-use ghostwire_store::secrets::HashKey;
-use ghostwire_store::state::State;
 use ghostwire_store::{Error, ErrorKind, Result, Store, hash_key_is_absent, read_hash_key};
+use ghostwire_store_core::digest::Digests;
+use ghostwire_store_core::secrets::HashKey;
+use ghostwire_store_core::state::State;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 

@@ -9,10 +9,10 @@ mod trail;
 use std::sync::Arc;
 
 use ghostwire_store::config::Config;
-use ghostwire_store::digest::Digests;
 use ghostwire_store::domain::{Clock, SystemClock};
-use ghostwire_store::state::State;
 use ghostwire_store::{Result, Store};
+use ghostwire_store_core::digest::Digests;
+use ghostwire_store_core::state::State;
 
 pub(super) use headscale::run as headscale;
 pub(super) use portable::run as portable;

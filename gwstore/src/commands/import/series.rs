@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use ghostwire_store::Result;
-use ghostwire_store::backend::{KeyRange, Scan};
 use ghostwire_store::domain::{
     AuditEntry, AuditId, AuditQuery, Limit, MetricPoint, PageRequest, Timestamp,
 };
-use ghostwire_store::schema::{Record, RowKey, Table};
+use ghostwire_store_core::backend::{KeyRange, Scan};
+use ghostwire_store_core::schema::{Record, RowKey, Table};
 
 use crate::session::Reading;
 

@@ -9,8 +9,8 @@ use ghostwire_store::domain::{
     Session, SessionOwner, Setting, SettingDocument, TagSet, Timestamp, User, UserId,
 };
 use ghostwire_store::portable::Item;
-use ghostwire_store::state::State;
 use ghostwire_store::{Error, ErrorKind, Result};
+use ghostwire_store_core::state::State;
 use serde_json::Value;
 
 use crate::cli::Listing;

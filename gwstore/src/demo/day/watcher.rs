@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use ghostwire_store::block::Serial;
 use ghostwire_store::{Result, Store};
+use ghostwire_store_core::block::Serial;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 

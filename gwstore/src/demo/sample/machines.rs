@@ -9,8 +9,8 @@ use ghostwire_store::domain::{
     Admission, DiscoKey, Endpoint, EndpointList, MachineKey, Node, NodeId, NodeKey, Prefix,
     RegisterMethod, Registration, RouteId, SessionNumber, Update,
 };
-use ghostwire_store::state::Reply;
 use ghostwire_store::{Error, ErrorKind, Result};
+use ghostwire_store_core::state::Reply;
 
 use super::people::{ADMIN, People};
 use super::world::{World, unexpected};

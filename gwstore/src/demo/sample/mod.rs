@@ -10,10 +10,10 @@ mod world;
 
 use std::io;
 
-use ghostwire_store::digest::state_digest;
 use ghostwire_store::portable::{ORDER, Summary, Writer};
-use ghostwire_store::secrets::HashKey;
 use ghostwire_store::{Error, ErrorKind, Result};
+use ghostwire_store_core::digest::state_digest;
+use ghostwire_store_core::secrets::HashKey;
 
 use world::World;
 

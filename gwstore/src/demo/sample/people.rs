@@ -14,7 +14,7 @@ use ghostwire_store::domain::{
     NewUser, OidcProfile, PolicyVersion, PreAuthKeyId, SessionId, SessionOwner, SettingDocument,
     TagSet, Text, UserId,
 };
-use ghostwire_store::state::Reply;
+use ghostwire_store_core::state::Reply;
 
 use super::world::{World, unexpected};
 use super::{POLICIES, SECRET, hash_key};

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use ghostwire_store::block::BlockBuilder;
 use ghostwire_store::command::Command;
 use ghostwire_store::domain::{ActorName, AuditEntry, AuditId, Text, Timestamp};
 use ghostwire_store::entropy::{Entropy, SeededEntropy};
-use ghostwire_store::state::{Context, Reply, State};
 use ghostwire_store::{EntityKind, Error, ErrorKind, Result};
+use ghostwire_store_core::block::BlockBuilder;
+use ghostwire_store_core::state::{Context, Reply, State};
 
 /// What the sample network is built in.
 pub(super) struct World {

@@ -2,8 +2,8 @@
 
 use data_encoding::HEXLOWER;
 use ghostwire_store::portable::Summary;
-use ghostwire_store::secrets::HashKey;
 use ghostwire_store::{Error, ErrorKind, Result};
+use ghostwire_store_core::secrets::HashKey;
 use serde_json::Value;
 
 use super::super::credentials::Credentials;

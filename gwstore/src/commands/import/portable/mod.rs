@@ -15,9 +15,9 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 
 use ghostwire_store::config::Config;
-use ghostwire_store::digest::{Digest, Digests};
 use ghostwire_store::portable::{Item, Reader, Summary};
 use ghostwire_store::{EntityKind, Error, ErrorKind, Result, Store};
+use ghostwire_store_core::digest::{Digest, Digests};
 use serde_json::{Value, json};
 
 use self::force::InForce;

@@ -6,7 +6,7 @@ use ghostwire_store::Opener;
 use ghostwire_store::command::EntityRecord;
 use ghostwire_store::config::BackendKind;
 use ghostwire_store::portable::Writer;
-use ghostwire_store::state::State;
+use ghostwire_store_core::state::State;
 
 use super::*;
 
