@@ -407,6 +407,20 @@ mod tests {
     }
 
     #[test]
+    fn a_reader_has_the_lock_alone_until_it_shares_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let (lock_path, store_path) =
+            (directory.path().join("store.db.lock"), directory.path().join("store.db"));
+        let take = |access| Lock::take(&lock_path, &store_path, access);
+        let mut first = take(Access::ReadOnly).unwrap();
+        assert_eq!(first.is_exclusive(), cfg!(unix));
+        first.share(&lock_path, &store_path).unwrap();
+        let second = take(Access::ReadOnly).unwrap();
+        assert!(!first.is_exclusive() && !second.is_exclusive());
+        assert_eq!(*take(Access::Existing).unwrap_err().kind(), ErrorKind::Busy);
+    }
+
+    #[test]
     fn a_lock_that_is_about_to_be_given_back_is_waited_for() {
         let directory = tempfile::tempdir().unwrap();
         let (lock_path, store_path) =
