@@ -109,7 +109,10 @@ fn require_threads(count: usize) -> io::Result<()> {
     for _ in 0..count {
         let (ends, waits) = std::sync::mpsc::channel::<()>();
         let thread = std::thread::Builder::new().stack_size(STACK);
-        let thread = thread.spawn(move || drop(waits.recv()));
+        let thread = thread.spawn(move || {
+            // Nothing is sent: it ends when the other end is dropped.
+            let _ = waits.recv();
+        });
         started.push((ends, thread.map_err(no_threads)?));
     }
     for (ends, thread) in started {
