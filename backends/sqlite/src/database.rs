@@ -477,7 +477,7 @@ mod tests {
             assert_eq!(outcome(&[("COMMIT", kind.clone())], false), ("unknown", true), "{kind:?}");
         }
         let no_way_back = ("ROLLBACK", Unavailable);
-        assert_eq!(outcome(&[no_way_back.clone()], true), ("unknown", false));
+        assert_eq!(outcome(std::slice::from_ref(&no_way_back), true), ("unknown", false));
         assert_eq!(outcome(&[("COMMIT", Exhausted), no_way_back], false), ("unknown", false));
     }
 
