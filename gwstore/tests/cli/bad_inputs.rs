@@ -38,7 +38,7 @@ fn portable_files_that_are_damaged() {
     import(&whole[..whole.len() - 40], &["cut off", "help: ", "copy it again"]);
     let text = String::from_utf8(whole).unwrap();
     import(text.replace("\"bo\"", "\"bu\""), &["altered", "help: ", "export the store once more"]);
-    import(text.clone() + "{}\n", &["behind the last line"]);
+    import(text.clone() + "{}\n", &["after the last line"]);
     let nested = "[".repeat(100_000);
     import(portable(&[&format!("{{\"user\":{nested}}}")]), &["line: 2"]);
 }
