@@ -115,7 +115,7 @@ pub struct StoreFile {
 impl StoreFile {
     /// Checks the path, takes the lock, checks the header, and makes the file if there is none and
     /// `access` says so. A new file is empty and only its owner may read it; unless
-    /// [`StoreFile::note_store`] says that the store is whole, it is gone again when this is dropped.
+    /// `StoreFile::note_store` says that the store is whole, it is gone again when this is dropped.
     ///
     /// What root makes belongs to the owner of the store's file or, for a new store, of its directory.
     ///

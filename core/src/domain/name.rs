@@ -73,7 +73,7 @@ impl UserName {
 
 canonical_newtype! {
     /// The host name as the machine itself reports it: 1 to 255 bytes, of characters as in
-    /// [`UserName`]. [`DnsLabel::from_hostname`] makes a label of it.
+    /// [`UserName`]. [`super::DnsLabel::from_hostname`] makes a label of it.
     ///
     /// ```
     /// use ghostwire_store::domain::Hostname;
