@@ -27,10 +27,13 @@ pub(crate) struct GlobalOptions {
     /// Override a configuration key, such as writer.max_group=512; may be repeated.
     #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = key_and_value)]
     pub(crate) set: Vec<(String, String)>,
-    /// Short for --set backend=…: zqlite, libsql, memory.
+    /// Which of the configured stores is meant; short for --set store=….
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) store: Option<String>,
+    /// The store's backend, whatever its key is called: zqlite, libsql, memory.
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) backend: Option<String>,
-    /// The store file; short for `--set BACKEND.path=…`, but relative to the working directory.
+    /// The store file, whatever its key is called; relative to the working directory.
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) path: Option<PathBuf>,
     /// Print JSON: an object, or for listings one object a line, and behind a part of a listing one with

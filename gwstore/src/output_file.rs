@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
-use ghostwire_store::config::Config;
+use ghostwire_store::config::{Config, NamedStore};
 use ghostwire_store::{Error, ErrorKind, Result};
 use ghostwire_store_sqlite::{EXPORT_PREFIX, directory_of, possible_stores_of, resolved};
 use tempfile::NamedTempFile;
@@ -234,16 +234,18 @@ impl OutputFile {
     }
 }
 
-/// The store to which a file of this name belongs: the configured one, or one that is there.
+/// The store to which a file of this name belongs: a configured one, or one that is there.
 fn owner(file: &Path, config: Option<&Config>) -> Option<PathBuf> {
-    let is_same = |own: Option<PathBuf>| own.is_some_and(|own| resolved(&own) == file);
-    let store = config.and_then(|config| config.backend.path());
-    if is_same(config.and_then(Config::secret_key_path)) {
-        return Some(store.unwrap_or(file).to_owned());
+    let stores = config.map(Config::stores).unwrap_or_default();
+    let is_key =
+        |store: &&NamedStore| store.secret_key_path().is_some_and(|own| resolved(&own) == file);
+    if let Some(store) = stores.values().find(is_key) {
+        return Some(store.backend.path().unwrap_or(file).to_owned());
     }
-    let store = store.map(resolved);
+    let paths = stores.values().filter_map(|store| store.backend.path());
+    let configured: Vec<_> = paths.map(resolved).collect();
     let is_store =
-        |path: &PathBuf| store.as_ref() == Some(path) || (path != file && is_sqlite_file(path));
+        |path: &PathBuf| configured.contains(path) || (path != file && is_sqlite_file(path));
     possible_stores_of(file).find(is_store)
 }
 

@@ -25,19 +25,27 @@ pub(crate) fn load_config(global: &GlobalOptions) -> Outcome<Config> {
     refuse_contradictions(global)?;
     let variables = config::process_variables()?;
     let mut overrides = global.set.clone();
-    if let Some(backend) = &global.backend {
-        overrides.push(("backend".to_owned(), backend.clone()));
-    }
-    let mut request =
-        LoadRequest { path: flag_file(global), environment: global.environment.clone(), overrides };
+    overrides.extend(global.store.iter().map(|name| ("store".to_owned(), name.clone())));
+    let mut request = LoadRequest {
+        path: flag_file(global),
+        environment: global.environment.clone(),
+        backend: global.backend.clone(),
+        overrides,
+    };
     let config = config::load(&request, &variables).map_err(|error| match error.kind() {
         ErrorKind::NotFound if request.path.is_none() => {
             with_help(error, "--config FILE names the flag file")
         }
         _ => error,
     })?;
+    let key = config.store_key("backend");
+    let is_other =
+        |(set, value): &(String, String)| *set == key && Some(value) != global.backend.as_ref();
+    if global.backend.is_some() && global.set.iter().any(is_other) {
+        return Err(contradiction(&key, "--backend", &format!("--set {key}")));
+    }
     let Some(path) = &global.path else { return Ok(config) };
-    let key = format!("{}.path", config.backend.kind());
+    let key = config.store_key("path");
     let [given, absolute] = path_overrides(&config, path)?;
     let is_set = global.set.iter().any(|(set, value)| *set == key && *value != given);
     let absolutely = config.backend.path().and_then(|path| std::path::absolute(path).ok());
@@ -50,7 +58,11 @@ pub(crate) fn load_config(global: &GlobalOptions) -> Outcome<Config> {
 
 /// Refuses options that give one key different values: one of them would be ignored.
 fn refuse_contradictions(global: &GlobalOptions) -> Outcome {
-    let short = [("backend", &global.backend), ("environment", &global.environment)];
+    let short = [
+        ("environment", &global.environment),
+        ("store", &global.store),
+        ("backend", &global.backend),
+    ];
     let short = short.into_iter().filter_map(|(key, value)| Some((key, value.as_ref()?)));
     let mut given: Vec<_> =
         short.map(|(key, value)| (format!("--{key}"), key, value.as_str())).collect();
@@ -80,7 +92,7 @@ fn flag_file(global: &GlobalOptions) -> Option<PathBuf> {
     global.config.clone().or_else(default)
 }
 
-/// Which key `--path` stands for depends on the backend. People mean the working directory, where
+/// Which key `--path` stands for depends on the store and its backend. People mean the working directory, where
 /// the configuration means that of the flag file. Before that the path is given as it is, so that it
 /// is checked: made absolute, `libsql://db` is a path like others.
 fn path_overrides(config: &Config, path: &Path) -> Result<[String; 2]> {
@@ -112,7 +124,7 @@ pub(crate) fn refuse_to_forget(config: &Config) -> Result<()> {
          ends",
     );
     let error = error.with("backend", config.backend.kind());
-    let error = error.with("source", config.origin_of("backend"));
+    let error = error.with("source", config.origin_of(&config.store_key("backend")));
     Err(error.with("help", "choose another with --backend, or in the flag file"))
 }
 

@@ -9,10 +9,10 @@ use super::ENVIRONMENT_KEY;
 use super::hint;
 use super::keys::{Access, KEYS, Key};
 use super::layer::{Layer, Setting};
-use super::names::{BackendKind, Role, SwitchState};
+use super::names::{BackendKind, SwitchState};
 use super::origin::Origin;
 use super::source::Node;
-use super::types::{Config, Switch};
+use super::types::{Config, NamedStore, Switch};
 use super::value::{self, Kind, Value};
 
 /// Whoever asks for it needs to know what there is instead.
@@ -29,57 +29,69 @@ pub(super) fn assemble(
     layer.settings.insert(ENVIRONMENT_KEY.to_owned(), Setting { value: Value::Text(name), origin });
     let flag_file = flag_file.map(Path::to_owned);
     let directory = flag_file.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
-    let mut config = Config { flag_file, ..Config::default() };
+    let mut stores = layer.build_stores(&directory)?;
+    let store = layer.chosen_store()?;
+    let NamedStore { backend, secret_key_file } = stores.remove(&store).unwrap_or_default();
+    let mut config =
+        Config { flag_file, backend, secret_key_file, other_stores: stores, ..Config::default() };
     for key in KEYS {
-        if let Some(setting) = layer.settings.get(key.path) {
-            set(&mut config, key, setting.value.clone())?;
+        if let Access::Field { set, .. } = key.access
+            && let Some(setting) = layer.settings.get(key.path)
+        {
+            set(&mut config, setting.value.clone()).ok_or_else(|| misfit(key))?;
         }
     }
-    resolve_paths(&mut config, &directory)?;
+    config.store = store;
     for (name, declared) in &layer.switches {
         let switch = Switch::assemble(name, declared, &layer.settings)?;
         config.switches.insert(name.clone(), switch);
     }
-    record_origins(&mut config, &layer.settings);
+    record_origins(&mut config, &layer);
     config.check()?;
     Ok(config)
 }
 
-fn set(config: &mut Config, key: &Key, value: Value) -> Result<()> {
-    let Access::Field { set, .. } = key.access else { return Ok(()) };
-    set(config, value).ok_or_else(|| {
-        Error::new(ErrorKind::Unexpected, "a checked value does not fit its key")
-            .with("key", key.path)
-    })
+fn misfit(key: &Key) -> Error {
+    Error::new(ErrorKind::Unexpected, "a checked value does not fit its key").with("key", key.path)
 }
 
-fn resolve_paths(config: &mut Config, directory: &Path) -> Result<()> {
-    for key in KEYS.iter().filter(|key| matches!(key.kind, Kind::Path)) {
-        let Access::Field { get, .. } = key.access else { continue };
-        if let Some(Value::Path(path)) = get(config)
-            && path.is_relative()
-        {
-            // Component by component, which leaves out the `.` of `./data`.
-            let resolved: PathBuf = directory.join(path).components().collect();
-            set(config, key, Value::Path(resolved))?;
+impl Key {
+    /// Sets an option of a store. One of another backend is checked like any other and then has no
+    /// effect.
+    pub(super) fn set_in(&self, store: &mut NamedStore, value: Value) -> Result<()> {
+        let Access::Store { set, .. } = self.access else { return Ok(()) };
+        set(store, value).ok_or_else(|| misfit(self))
+    }
+
+    /// Lets a relative path of a store start at this directory.
+    pub(super) fn resolve_in(&self, store: &mut NamedStore, directory: &Path) -> Result<()> {
+        let Access::Store { get, .. } = self.access else { return Ok(()) };
+        match get(store) {
+            Some(Value::Path(path)) if path.is_relative() => {
+                // Component by component, which leaves out the `.` of `./data`.
+                let resolved: PathBuf = directory.join(path).components().collect();
+                self.set_in(store, Value::Path(resolved))
+            }
+            _ => Ok(()),
         }
     }
-    Ok(())
 }
 
-fn record_origins(config: &mut Config, settings: &BTreeMap<String, Setting>) {
+fn record_origins(config: &mut Config, layer: &Layer) {
     let origin_of =
-        |key: &str| settings.get(key).map_or(Origin::Default, |setting| setting.origin.clone());
-    for key in KEYS {
-        if let Access::Field { get, .. } = key.access
-            && let Some(value) = get(config)
-        {
-            config.origins.record(key.path, value.to_string(), origin_of(key.path));
-        }
+        |found: Option<&Setting>| found.map_or(Origin::Default, |found| found.origin.clone());
+    config.origins.by_name = layer.names_stores();
+    for held in config.held() {
+        let Some(value) = held.value else { continue };
+        let setting = match &held.store {
+            Some(store) => layer.of_store(store, held.key),
+            None => layer.settings.get(&held.path),
+        };
+        config.origins.record(&held.path, value.to_string(), origin_of(setting));
     }
     for (name, switch) in &config.switches {
         for (key, value) in switch.settings(name) {
-            let origin = origin_of(&key);
+            let origin = origin_of(layer.settings.get(&key));
             config.origins.record(&key, value, origin);
         }
     }
@@ -136,50 +148,39 @@ impl Config {
     /// `InvalidArgument` for a value that its key does not allow, `Unsupported` for one that this
     /// version cannot serve yet.
     pub fn check(&self) -> Result<()> {
-        let defaults = Self::with_backend(self.backend.kind());
-        for key in KEYS {
-            let Access::Field { get, .. } = key.access else { continue };
-            let Some(value) = get(self) else { continue };
-            key.kind.check(&value).map_err(|refusal| {
-                let default = get(&defaults).map(|default| default.to_string());
-                let origin = self.origins.of(key.path, &value.to_string(), default.as_deref());
-                value::refused(key, key.path, &Node::from(&value), &origin, refusal)
+        for held in self.held() {
+            let Some(value) = &held.value else { continue };
+            held.key.kind.check(value).map_err(|refusal| {
+                let origin = held.origin(self);
+                value::refused(held.key, &held.path, &Node::from(value), &origin, refusal)
             })?;
         }
-        self.check_roles()?;
+        self.check_stores()?;
+        self.check_store_names()?;
         self.check_switches()?;
-        if self.backend.kind() == BackendKind::Postgres && self.secret_key_file.is_none() {
-            return Err(Error::invalid(
+        self.check_postgres()
+    }
+
+    fn check_postgres(&self) -> Result<()> {
+        let stores = self.stores();
+        let lacks_key = |name: &String| {
+            stores.get(name).is_some_and(|store| {
+                store.backend.kind() == BackendKind::Postgres && store.secret_key_file.is_none()
+            })
+        };
+        let held = self.held();
+        let mut backends = held.iter().filter(|held| held.key.option() == "backend");
+        match backends.find(|held| held.store.as_ref().is_some_and(lacks_key)) {
+            None => Ok(()),
+            Some(held) => Err(Error::invalid(
                 "secret_key_file has to be set with the postgres backend: there is no store file \
                  to keep the key beside, and every process needs the same one",
             )
-            .with("key", "backend")
-            .with("value", self.backend.kind())
-            .with("source", self.origin_of("backend"))
-            .with("help", NO_POSTGRES));
+            .with("key", &held.path)
+            .with("value", BackendKind::Postgres)
+            .with("source", held.origin(self))
+            .with("help", NO_POSTGRES)),
         }
-        Ok(())
-    }
-
-    fn check_roles(&self) -> Result<()> {
-        let backend = self.backend.kind();
-        for role in Role::ALL {
-            let wanted = self.backend_of(*role);
-            if wanted != backend {
-                let key = format!("roles.{role}");
-                let origin = self.origins.of(&key, wanted.name(), None);
-                return Err(Error::new(
-                    ErrorKind::Unsupported,
-                    "this version serves all roles from one backend: leave the role out, or give it \
-                     the same backend",
-                )
-                .with("key", key)
-                .with("value", wanted)
-                .with("allowed", backend)
-                .with("source", origin));
-            }
-        }
-        Ok(())
     }
 
     fn check_switches(&self) -> Result<()> {

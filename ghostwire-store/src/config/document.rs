@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::keys::{Access, KEYS, Key, Place};
 use super::names::BackendKind;
-use super::types::Config;
+use super::types::{Config, NamedStore};
 
 /// The table of known keys in Markdown, as `docs/configuration.md` contains it.
 #[must_use]
@@ -16,11 +16,12 @@ pub fn known_keys_markdown() -> String {
             Place::FileOnly => " In the flag file only.",
             Place::OutsideFile => " Not in the flag file.",
         };
-        let path = key.path.replace('*', "NAME");
+        let paths: Vec<_> = key.patterns().map(|path| path.replace('*', "NAME")).collect();
         // Writing to a string cannot fail.
         let _ = writeln!(
             table,
-            "| `{path}` | {} | {} | {}{place} |",
+            "| `{}` | {} | {} | {}{place} |",
+            paths.join("`, `"),
             key.kind.to_string().replace('"', "`"),
             default_of(key),
             key.help,
@@ -33,9 +34,11 @@ fn default_of(key: &Key) -> String {
     if !key.unset.is_empty() {
         return key.unset.to_owned();
     }
-    let config = Config::with_backend(key.backend().unwrap_or(BackendKind::Libsql));
-    match key.access {
-        Access::Field { get, .. } => get(&config).map_or_else(String::new, |v| format!("`{v}`")),
-        Access::Switch => String::new(),
-    }
+    let store = NamedStore::with_backend(key.backend().unwrap_or(BackendKind::Libsql));
+    let value = match key.access {
+        Access::Field { get, .. } => get(&Config::default()),
+        Access::Store { get, .. } => get(&store),
+        Access::Switch => None,
+    };
+    value.map_or_else(String::new, |value| format!("`{value}`"))
 }

@@ -1,8 +1,12 @@
 //! The one table of known keys. Validation, hints, `explain` and the documentation derive from it;
 //! the defaults are those of [`Config`].
 
-use super::names::{BackendKind, Materialize, MigrationStage, Role, SwitchState, ZqliteEngine};
-use super::types::{BackendChoice, Config, LibsqlOptions, PostgresOptions, ZqliteOptions};
+use super::names::{
+    self, BackendKind, MigrationStage, Role, SwitchState, ZqliteEngine, materialize_named,
+};
+use super::types::{
+    BackendChoice, Config, LibsqlOptions, NamedStore, PostgresOptions, ZqliteOptions,
+};
 use super::value::{Kind, Value};
 
 /// A known key.
@@ -28,26 +32,44 @@ pub(super) enum Place {
     OutsideFile,
 }
 
-type Get = fn(&Config) -> Option<Value>;
+type Get<From = Config> = fn(&From) -> Option<Value>;
+type Set<To = Config> = fn(&mut To, Value) -> Option<()>;
 
-/// How a key's value gets in and out of a [`Config`].
+/// How a key's value gets in and out of a [`Config`]. `set` gives `None` only for a value of another
+/// kind; `derive` is what holds without a value.
 #[derive(Clone, Copy)]
 pub(super) enum Access {
-    /// `set` gives `None` only for a value of another kind; `derive` is what holds without a value.
-    Field { get: Get, set: fn(&mut Config, Value) -> Option<()>, derive: Get },
+    Field {
+        get: Get,
+        set: Set,
+        derive: Get,
+    },
+    /// An option of a store. The key's path is that of the store `main`; [`Key::in_store`] has the
+    /// others.
+    Store {
+        get: Get<NamedStore>,
+        set: Set<NamedStore>,
+        derive: Get<NamedStore>,
+    },
     /// Part of a switch, which has a name of its own.
     Switch,
 }
 
 impl Key {
-    const fn field(
+    const fn field(path: &'static str, kind: Kind, help: &'static str, get: Get, set: Set) -> Self {
+        let access = Access::Field { get, set, derive: |_| None };
+        let place = Place::Everywhere;
+        Self { path, kind, help, unset: "", place, not_yet: None, access }
+    }
+
+    const fn store(
         path: &'static str,
         kind: Kind,
         help: &'static str,
-        get: Get,
-        set: fn(&mut Config, Value) -> Option<()>,
+        get: Get<NamedStore>,
+        set: Set<NamedStore>,
     ) -> Self {
-        let access = Access::Field { get, set, derive: |_| None };
+        let access = Access::Store { get, set, derive: |_| None };
         let place = Place::Everywhere;
         Self { path, kind, help, unset: "", place, not_yet: None, access }
     }
@@ -62,9 +84,20 @@ impl Key {
         Self { path, kind, help, unset, place, not_yet: None, access: Access::Switch }
     }
 
-    const fn unless_set(mut self, unset: &'static str, derived: Get) -> Self {
+    const fn unless_set(mut self, unset: &'static str) -> Self {
         self.unset = unset;
+        self
+    }
+
+    const fn derived(mut self, derived: Get) -> Self {
         if let Access::Field { derive, .. } = &mut self.access {
+            *derive = derived;
+        }
+        self
+    }
+
+    const fn derived_from_store(mut self, derived: Get<NamedStore>) -> Self {
+        if let Access::Store { derive, .. } = &mut self.access {
             *derive = derived;
         }
         self
@@ -84,6 +117,37 @@ impl Key {
     pub(super) fn backend(&self) -> Option<BackendKind> {
         self.path.split_once('.').and_then(|(section, _)| BackendKind::from_name(section))
     }
+
+    /// Whether it is an option of every store.
+    pub(super) const fn is_of_store(&self) -> bool {
+        matches!(self.access, Access::Store { .. })
+    }
+
+    /// Whether a store on this backend has this option.
+    pub(super) fn is_of(&self, kind: BackendKind) -> bool {
+        self.is_of_store() && self.backend().is_none_or(|backend| backend == kind)
+    }
+
+    /// What a store's option is called in the table of a store, where the backend is known.
+    pub(super) fn option(&self) -> &'static str {
+        self.path.rsplit('.').next().unwrap_or(self.path)
+    }
+
+    /// The path of a store's option under the store's name.
+    pub(super) fn in_store(&self, name: &str) -> String {
+        format!("stores.{name}.{}", self.option())
+    }
+
+    /// Its paths, with `*` for free names.
+    pub(super) fn patterns(&self) -> impl Iterator<Item = String> {
+        let in_store = self.is_of_store().then(|| self.in_store("*"));
+        std::iter::once(self.path.to_owned()).chain(in_store)
+    }
+}
+
+/// The options of stores.
+pub(super) fn of_stores() -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().filter(|key| key.is_of_store())
 }
 
 const fn integer(lowest: u64, highest: u64) -> Kind {
@@ -94,16 +158,16 @@ const BACKEND: Kind = Kind::Choice(BackendKind::NAMES);
 const DAYS: Kind = integer(1, 36_500);
 const FOR_EVER: &str = "kept for ever";
 
-fn zqlite(config: &Config) -> Option<&ZqliteOptions> {
-    if let BackendChoice::Zqlite(options) = &config.backend { Some(options) } else { None }
+fn zqlite(store: &NamedStore) -> Option<&ZqliteOptions> {
+    if let BackendChoice::Zqlite(options) = &store.backend { Some(options) } else { None }
 }
 
-fn libsql(config: &Config) -> Option<&LibsqlOptions> {
-    if let BackendChoice::Libsql(options) = &config.backend { Some(options) } else { None }
+fn libsql(store: &NamedStore) -> Option<&LibsqlOptions> {
+    if let BackendChoice::Libsql(options) = &store.backend { Some(options) } else { None }
 }
 
-fn postgres(config: &Config) -> Option<&PostgresOptions> {
-    if let BackendChoice::Postgres(options) = &config.backend { Some(options) } else { None }
+fn postgres(store: &NamedStore) -> Option<&PostgresOptions> {
+    if let BackendChoice::Postgres(options) = &store.backend { Some(options) } else { None }
 }
 
 fn backend_name(value: &Value) -> Option<BackendKind> {
@@ -111,10 +175,11 @@ fn backend_name(value: &Value) -> Option<BackendKind> {
 }
 
 fn role(config: &Config, role: Role) -> Option<Value> {
-    Some(Value::text(config.backend_of(role)))
+    Some(Value::text(config.store_of(role)))
 }
 
-/// Every known key. `backend` comes before the options, which have an effect only on their own.
+/// Every known key. The options of stores stand together, `backend` before those of a backend, which
+/// have an effect only on their own.
 pub(super) static KEYS: &[Key] = &[
     Key::field(
         "environment",
@@ -125,112 +190,131 @@ pub(super) static KEYS: &[Key] = &[
     )
     .only(Place::OutsideFile),
     Key::field(
+        "store",
+        Kind::StoreName,
+        "Which store is opened.",
+        |c| Some(Value::text(&c.store)),
+        |c, v| v.into_text().map(|name| c.store = name),
+    )
+    .unless_set("the only one, else `main`"),
+    Key::store(
         "backend",
         BACKEND,
         "The backend that remembers the state.",
-        |c| Some(Value::text(c.backend.kind())),
-        |c, v| {
+        |s| Some(Value::text(s.backend.kind())),
+        |s, v| {
             let kind = backend_name(&v)?;
-            if c.backend.kind() != kind {
-                c.backend = BackendChoice::with_defaults(kind);
+            if s.backend.kind() != kind {
+                s.backend = BackendChoice::with_defaults(kind);
             }
             Some(())
         },
     ),
-    Key::field(
+    Key::store(
         "zqlite.path",
         Kind::Path,
         "The store file.",
-        |c| zqlite(c).map(|o| Value::Path(o.path.clone())),
-        |c, v| with_zqlite(c, v.into_path()?, |o, path| o.path = path),
+        |s| zqlite(s).map(|o| Value::Path(o.path.clone())),
+        |s, v| with_zqlite(s, v.into_path()?, |o, path| o.path = path),
     ),
-    Key::field(
+    Key::store(
         "zqlite.engine",
         Kind::Choice(ZqliteEngine::NAMES),
         "What the store runs on: the SQLite that is linked in, or the ZQLite library, which this release refuses.",
-        |c| zqlite(c).map(|o| Value::text(o.engine)),
-        |c, v| with_zqlite(c, ZqliteEngine::from_name(v.as_text()?)?, |o, e| o.engine = e),
+        |s| zqlite(s).map(|o| Value::text(o.engine)),
+        |s, v| with_zqlite(s, ZqliteEngine::from_name(v.as_text()?)?, |o, e| o.engine = e),
     ),
-    Key::field(
+    Key::store(
         "zqlite.materialize",
-        Kind::Choice(Materialize::NAMES),
+        Kind::Choice(names::MATERIALIZE),
         "When blocks become rows: with each commit, or at checkpoints in the background.",
-        |c| zqlite(c).map(|o| Value::text(o.materialize)),
-        |c, v| with_zqlite(c, Materialize::from_name(v.as_text()?)?, |o, m| o.materialize = m),
+        |s| zqlite(s).map(|o| Value::text(names::name_of(o.materialize))),
+        |s, v| with_zqlite(s, materialize_named(v.as_text()?)?, |o, m| o.materialize = m),
     ),
-    Key::field(
+    Key::store(
         "libsql.path",
         Kind::Path,
         "The store file.",
-        |c| libsql(c).map(|o| Value::Path(o.path.clone())),
-        |c, v| with_libsql(c, v.into_path()?, |o, path| o.path = path),
+        |s| libsql(s).map(|o| Value::Path(o.path.clone())),
+        |s, v| with_libsql(s, v.into_path()?, |o, path| o.path = path),
     ),
-    Key::field(
+    Key::store(
         "libsql.materialize",
-        Kind::Choice(Materialize::NAMES),
+        Kind::Choice(names::MATERIALIZE),
         "When blocks become rows: with each commit, so that other tools read current tables, or at \
          checkpoints in the background, which is faster.",
-        |c| libsql(c).map(|o| Value::text(o.materialize)),
-        |c, v| with_libsql(c, Materialize::from_name(v.as_text()?)?, |o, m| o.materialize = m),
+        |s| libsql(s).map(|o| Value::text(names::name_of(o.materialize))),
+        |s, v| with_libsql(s, materialize_named(v.as_text()?)?, |o, m| o.materialize = m),
     ),
-    Key::field(
+    Key::store(
         "postgres.url_file",
         Kind::Path,
         "The file that holds the connection URL, which is a secret.",
-        |c| postgres(c)?.url_file.clone().map(Value::Path),
-        |c, v| with_postgres(c, v.into_path()?, |o, path| o.url_file = Some(path)),
+        |s| postgres(s)?.url_file.clone().map(Value::Path),
+        |s, v| with_postgres(s, v.into_path()?, |o, path| o.url_file = Some(path)),
     )
-    .unless_set("the variable holds the URL", |_| None),
-    Key::field(
+    .unless_set("the variable holds the URL"),
+    Key::store(
         "postgres.url_variable",
         Kind::VariableName,
         "The environment variable that holds the connection URL if no file is named.",
-        |c| postgres(c).map(|o| Value::text(&o.url_variable)),
-        |c, v| with_postgres(c, v.into_text()?, |o, name| o.url_variable = name),
+        |s| postgres(s).map(|o| Value::text(&o.url_variable)),
+        |s, v| with_postgres(s, v.into_text()?, |o, name| o.url_variable = name),
     ),
-    Key::field(
+    Key::store(
         "secret_key_file",
         Kind::Path,
         "The file with the key that hashes API and pre-auth keys and sessions: 64 hex digits, mode 0600; `gwstore init` makes it. postgres needs it set.",
-        |c| c.secret_key_file.clone().map(Value::Path),
-        |c, v| v.into_path().map(|path| c.secret_key_file = Some(path)),
+        |s| s.secret_key_file.clone().map(Value::Path),
+        |s, v| v.into_path().map(|path| s.secret_key_file = Some(path)),
     )
-    .unless_set("the store file's path and `.key`", |c| c.secret_key_path().map(Value::Path)),
+    .unless_set("the store file's path and `.key`")
+    .derived_from_store(|s| s.secret_key_path().map(Value::Path)),
     Key::field(
         "roles.core",
-        BACKEND,
-        "The backend of users, nodes, routes, policies and DNS; must be `backend` for now.",
-        |c| c.roles.core.map(Value::text),
-        |c, v| backend_name(&v).map(|kind| c.roles.core = Some(kind)),
+        Kind::StoreName,
+        "The store of users, nodes, routes, policies and DNS; must be `store` for now.",
+        |c| c.roles.core.clone().map(Value::Text),
+        |c, v| v.into_text().map(|name| c.roles.core = Some(name)),
     )
-    .unless_set("as `backend`", |c| role(c, Role::Core)),
+    .unless_set("as `store`")
+    .derived(|c| role(c, Role::Core)),
     Key::field(
         "roles.secrets",
-        BACKEND,
-        "The backend of API keys, pre-auth keys and sessions; must be `backend` for now.",
-        |c| c.roles.secrets.map(Value::text),
-        |c, v| backend_name(&v).map(|kind| c.roles.secrets = Some(kind)),
+        Kind::StoreName,
+        "The store of API keys, pre-auth keys and sessions; must be `store` for now.",
+        |c| c.roles.secrets.clone().map(Value::Text),
+        |c, v| v.into_text().map(|name| c.roles.secrets = Some(name)),
     )
-    .unless_set("as `roles.core`", |c| role(c, Role::Secrets)),
+    .unless_set("as `roles.core`")
+    .derived(|c| role(c, Role::Secrets)),
     Key::field(
         "roles.telemetry",
-        BACKEND,
-        "The backend of metrics and audit; must be `backend` for now.",
-        |c| c.roles.telemetry.map(Value::text),
-        |c, v| backend_name(&v).map(|kind| c.roles.telemetry = Some(kind)),
+        Kind::StoreName,
+        "The store of metrics and audit; must be `store` for now.",
+        |c| c.roles.telemetry.clone().map(Value::Text),
+        |c, v| v.into_text().map(|name| c.roles.telemetry = Some(name)),
     )
-    .unless_set("as `roles.core`", |c| role(c, Role::Telemetry)),
+    .unless_set("as `roles.core`")
+    .derived(|c| role(c, Role::Telemetry)),
     Key::field(
         "migration.stage",
         Kind::Choice(MigrationStage::NAMES),
-        "How far a move between two backends has come.",
+        "How far a move between two stores has come.",
         |c| Some(Value::text(c.migration.stage)),
         |c, v| MigrationStage::from_name(v.as_text()?).map(|stage| c.migration.stage = stage),
     )
     .others_later(
-        "this version cannot move a live store between backends yet: leave migration.stage at \
-         \"none\"",
+        "this version cannot move a live store yet: leave migration.stage at \"none\"",
     ),
+    Key::field(
+        "migration.target",
+        Kind::StoreName,
+        "The store that a move leads to; must be left out for now.",
+        |c| c.migration.target.clone().map(Value::Text),
+        |c, v| v.into_text().map(|name| c.migration.target = Some(name)),
+    )
+    .unless_set("none"),
     Key::field(
         "writer.queue_capacity",
         integer(1, 1_000_000),
@@ -302,7 +386,7 @@ pub(super) static KEYS: &[Key] = &[
         |c| c.series.metrics_retention_days.map(Value::Integer),
         |c, v| v.integer().map(|n| c.series.metrics_retention_days = Some(n)),
     )
-    .unless_set(FOR_EVER, |_| None),
+    .unless_set(FOR_EVER),
     Key::field(
         "series.audit_retention_days",
         DAYS,
@@ -310,7 +394,7 @@ pub(super) static KEYS: &[Key] = &[
         |c| c.series.audit_retention_days.map(Value::Integer),
         |c, v| v.integer().map(|n| c.series.audit_retention_days = Some(n)),
     )
-    .unless_set(FOR_EVER, |_| None),
+    .unless_set(FOR_EVER),
     Key::switch(
         "switches.*.state",
         Kind::Choice(SwitchState::NAMES),
@@ -334,22 +418,22 @@ pub(super) static KEYS: &[Key] = &[
 
 // An option of a backend that is not chosen is checked like any other and then has no effect.
 
-fn with_zqlite<V>(c: &mut Config, value: V, set: fn(&mut ZqliteOptions, V)) -> Option<()> {
-    if let BackendChoice::Zqlite(options) = &mut c.backend {
+fn with_zqlite<V>(s: &mut NamedStore, value: V, set: fn(&mut ZqliteOptions, V)) -> Option<()> {
+    if let BackendChoice::Zqlite(options) = &mut s.backend {
         set(options, value);
     }
     Some(())
 }
 
-fn with_libsql<V>(c: &mut Config, value: V, set: fn(&mut LibsqlOptions, V)) -> Option<()> {
-    if let BackendChoice::Libsql(options) = &mut c.backend {
+fn with_libsql<V>(s: &mut NamedStore, value: V, set: fn(&mut LibsqlOptions, V)) -> Option<()> {
+    if let BackendChoice::Libsql(options) = &mut s.backend {
         set(options, value);
     }
     Some(())
 }
 
-fn with_postgres<V>(c: &mut Config, value: V, set: fn(&mut PostgresOptions, V)) -> Option<()> {
-    if let BackendChoice::Postgres(options) = &mut c.backend {
+fn with_postgres<V>(s: &mut NamedStore, value: V, set: fn(&mut PostgresOptions, V)) -> Option<()> {
+    if let BackendChoice::Postgres(options) = &mut s.backend {
         set(options, value);
     }
     Some(())

@@ -12,7 +12,7 @@ use super::keys::{Key, Place};
 use super::lookup::{self, Found};
 use super::origin::Origin;
 use super::source::{Entry, Node};
-use super::value::{self, Value};
+use super::value::{self, Kind, Value};
 use super::{ENVIRONMENT_KEY, RESERVED_PREFIX, VARIABLE_PREFIX};
 
 /// The table of the file that all environments share.
@@ -31,6 +31,8 @@ pub(super) struct Layer {
     pub(super) settings: BTreeMap<String, Setting>,
     /// The switches that are declared, also those of which nothing is set.
     pub(super) switches: BTreeMap<String, Origin>,
+    /// The stores that are declared, likewise.
+    pub(super) stores: BTreeMap<String, Origin>,
 }
 
 impl Layer {
@@ -38,10 +40,11 @@ impl Layer {
     pub(super) fn merge(&mut self, upper: Self) {
         self.settings.extend(upper.settings);
         self.switches.extend(upper.switches);
+        self.stores.extend(upper.stores);
     }
 
     /// Checks and adds one value; `shown` is its path as messages give it.
-    fn set(
+    pub(super) fn set(
         &mut self,
         key: &Key,
         path: &[&str],
@@ -83,12 +86,13 @@ impl Environments {
                 (Node::Table(inner), _) if value::is_name(name) => inner.as_slice(),
                 (Node::Null, _) if value::is_name(name) => &[],
                 (Node::Table(_) | Node::Null, _) => {
-                    return Err(bad_name("an environment", name, &origin));
+                    return Err(bad_name("an environment", Kind::Name, name, &origin));
                 }
                 _ => return Err(lookup::unknown(name, &[name], &origin)),
             };
             let mut layer = Layer::default();
             walk(&mut layer, inner, &[], name, file)?;
+            layer.refuse_both_forms()?;
             if name == DEFAULTS {
                 environments.defaults = layer;
             } else {
@@ -131,10 +135,10 @@ fn misplaced(name: &str, origin: &Origin) -> Error {
     .with("for_example", format_args!("{DEFAULTS}.{name}"))
 }
 
-fn bad_name(what: &str, shown: &str, origin: &Origin) -> Error {
+fn bad_name(what: &str, allowed: Kind, shown: &str, origin: &Origin) -> Error {
     Error::invalid(format!("{what} cannot have this name"))
         .with("path", shown)
-        .with("allowed", value::Kind::Name)
+        .with("allowed", allowed)
         .with("source", origin)
 }
 
@@ -150,8 +154,10 @@ fn walk(
         path.push(&entry.name);
         let shown = format!("{environment}.{}", path.join("."));
         let origin = Origin::File { path: file.to_owned(), line: entry.line };
-        if lookup::ends_in_free_name(&path) && !value::is_name(&entry.name) {
-            return Err(bad_name("a switch or variant", &shown, &origin));
+        if let Some((what, allowed)) = lookup::free_name(&path)
+            && allowed.check(&Value::text(&entry.name)).is_err()
+        {
+            return Err(bad_name(what, allowed, &shown, &origin));
         }
         match lookup::find(&path) {
             Found::Key(key) if key.place != Place::OutsideFile => {
@@ -164,9 +170,11 @@ fn walk(
                     Node::Null => &[],
                     _ => return Err(not_a_table(&entry.name, &shown, &origin)),
                 };
-                if let ["switches", name] = path.as_slice() {
-                    layer.switches.insert((*name).to_owned(), origin);
-                }
+                match path.as_slice() {
+                    ["switches", name] => layer.switches.insert((*name).to_owned(), origin),
+                    ["stores", name] => layer.stores.insert((*name).to_owned(), origin),
+                    _ => None,
+                };
                 walk(layer, inner, &path, environment, file)?;
             }
             Found::Key(_) | Found::Unknown => {
@@ -186,10 +194,10 @@ fn not_a_table(name: &str, shown: &str, origin: &Origin) -> Error {
 }
 
 /// What the variables say that start with the prefix. One that misses it by an underscore is refused;
-/// all others are somebody else's.
+/// all others are somebody else's. The file's layer has `declared` the switches and stores.
 pub(super) fn from_variables(
     variables: &BTreeMap<String, String>,
-    declared: &BTreeMap<String, Origin>,
+    declared: &Layer,
 ) -> Result<Layer> {
     let mut layer = Layer::default();
     let from_prefix = (Bound::Included(RESERVED_PREFIX), Bound::Unbounded);
@@ -216,10 +224,7 @@ pub(super) fn from_variables(
 }
 
 /// What the command line says; the last one wins.
-pub(super) fn from_overrides(
-    overrides: &[(String, String)],
-    declared: &BTreeMap<String, Origin>,
-) -> Result<Layer> {
+pub(super) fn from_overrides(overrides: &[(String, String)], declared: &Layer) -> Result<Layer> {
     let mut layer = Layer::default();
     for (path, text) in overrides {
         let path: Vec<&str> = path.split('.').collect();
@@ -230,13 +235,13 @@ pub(super) fn from_overrides(
     Ok(layer)
 }
 
-/// Adds a setting that is given as text. `spelling` is how a declared switch is written here.
+/// Adds a setting that is given as text. `spelling` is how a declared name is written here.
 fn add(
     layer: &mut Layer,
     path: &[&str],
     text: &str,
     origin: Origin,
-    declared: &BTreeMap<String, Origin>,
+    declared: &Layer,
     spelling: impl Fn(&str) -> String,
 ) -> Result<()> {
     let key = match lookup::find(path) {
@@ -244,16 +249,20 @@ fn add(
         _ => return Err(lookup::unknown(path.join("."), path, &origin)),
     };
     let mut path = path.to_vec();
-    if let ["switches", name, ..] = path.as_mut_slice() {
+    if let [section @ ("switches" | "stores"), name, ..] = path.as_mut_slice() {
+        let (what, declared) = match *section {
+            "stores" => ("store", &declared.stores),
+            _ => ("switch", &declared.switches),
+        };
         let mut matching = declared.keys().filter(|declared| spelling(declared) == *name);
         *name = match (matching.next(), matching.next()) {
             (Some(only), None) => only,
             (found, _) => {
-                // A name that is only misspelt must not make a new switch.
+                // A name that is only misspelt must not make a new switch or store.
                 let message = if found.is_some() {
-                    "several switches of the flag file could be meant: rename one"
+                    format!("more than one {what} of the flag file could be meant: rename one")
                 } else {
-                    "unknown switch: the flag file has to declare it"
+                    format!("unknown {what}: the flag file has to declare it")
                 };
                 let error = Error::invalid(message).with("key", *name).with("source", &origin);
                 return Err(match hint::nearest(name, declared.keys()) {

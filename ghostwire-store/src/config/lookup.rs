@@ -9,6 +9,7 @@ use super::hint;
 use super::keys::{KEYS, Key, Place};
 use super::names::BackendKind;
 use super::origin::Origin;
+use super::value::Kind;
 use super::{RESERVED_PREFIX, VARIABLE_PREFIX};
 
 /// What a path stands for.
@@ -21,8 +22,8 @@ pub(super) enum Found {
 /// Looks a path up in the table of known keys.
 pub(super) fn find(path: &[&str]) -> Found {
     let mut section = is_section_without_keys(path);
-    for key in KEYS {
-        let mut pattern = key.path.split('.');
+    for (key, pattern) in KEYS.iter().flat_map(|key| key.patterns().map(move |it| (key, it))) {
+        let mut pattern = pattern.split('.');
         let fits = path.iter().all(|part| pattern.next().is_some_and(|p| p == "*" || p == *part));
         if fits {
             if pattern.next().is_none() {
@@ -39,20 +40,27 @@ fn is_section_without_keys(path: &[&str]) -> bool {
     matches!(path, [section] if *section == BackendKind::Memory.name())
 }
 
-/// Whether the last part of this path is a name that the user chose.
-pub(super) fn ends_in_free_name(path: &[&str]) -> bool {
-    matches!(path, ["switches", _] | ["switches", _, "variants", _])
+/// What the last part of this path names and which names it can have, if it is a name that the user
+/// chose.
+pub(super) fn free_name(path: &[&str]) -> Option<(&'static str, Kind)> {
+    match path {
+        ["switches", _] | ["switches", _, "variants", _] => {
+            Some(("a switch or variant", Kind::Name))
+        }
+        ["stores", _] => Some(("a store", Kind::StoreName)),
+        _ => None,
+    }
 }
 
 /// Every key and section that may stand where `path` does. Free names are taken from `path`, so that
 /// they do not count as differences.
 fn known_like(path: &[&str], in_file: bool) -> BTreeSet<String> {
     let elsewhere = if in_file { Place::OutsideFile } else { Place::FileOnly };
-    let below_switches = path.first() == Some(&"switches");
     let mut known = BTreeSet::new();
-    for key in KEYS.iter().filter(|key| key.place != elsewhere) {
+    for pattern in KEYS.iter().filter(|key| key.place != elsewhere).flat_map(Key::patterns) {
+        let is_here = path.first().copied() == pattern.split('.').next();
         let mut prefix = String::new();
-        for (index, part) in key.path.split('.').enumerate() {
+        for (index, part) in pattern.split('.').enumerate() {
             if !prefix.is_empty() {
                 // A file's walk stops at the first unknown part, which may well be a section.
                 if in_file {
@@ -60,7 +68,7 @@ fn known_like(path: &[&str], in_file: bool) -> BTreeSet<String> {
                 }
                 prefix.push('.');
             }
-            let free_name = path.get(index).filter(|_| below_switches).copied().unwrap_or("NAME");
+            let free_name = path.get(index).filter(|_| is_here).copied().unwrap_or("NAME");
             prefix.push_str(if part == "*" { free_name } else { part });
         }
         known.insert(prefix);
@@ -121,11 +129,16 @@ mod tests {
         assert!(matches!(find(&["backend"]), Found::Key(key) if key.path == "backend"));
         assert!(matches!(find(&["writer", "max_group"]), Found::Key(_)));
         assert!(matches!(find(&["switches", "x", "variants", "on"]), Found::Key(_)));
-        for section in [&["writer"][..], &["memory"], &["switches"], &["switches", "x"]] {
+        assert!(
+            matches!(find(&["stores", "x", "engine"]), Found::Key(key) if key.path == "zqlite.engine")
+        );
+        for section in
+            [&["writer"][..], &["memory"], &["switches"], &["switches", "x"], &["stores", "x"]]
+        {
             assert!(matches!(find(section), Found::Section), "{section:?}");
         }
         for unknown in
-            [&["wrtier"][..], &["backend", "x"], &["memory", "x"], &["switches", "x", "y"]]
+            [&["wrtier"][..], &["backend", "x"], &["memory", "x"], &["stores", "x", "libsql"]]
         {
             assert!(matches!(find(unknown), Found::Unknown), "{unknown:?}");
         }

@@ -12,6 +12,9 @@
 //! is not known is an error wherever it stands, and so is a secret: those come from files and
 //! variables that the configuration only names. Relative paths resolve against the directory of the
 //! flag file, wherever they were given, and without a flag file against the working directory.
+//!
+//! An environment may have several stores, each with a name; [`Config::for_store`] chooses another
+//! than the one that the configuration does.
 //! `docs/configuration.md` has all keys and examples.
 
 mod assemble;
@@ -23,6 +26,7 @@ mod lookup;
 mod names;
 mod origin;
 mod source;
+mod stores;
 mod types;
 mod value;
 mod yaml;
@@ -38,14 +42,16 @@ use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
 pub(crate) use self::assemble::NO_POSTGRES;
 pub use self::document::known_keys_markdown;
-pub use self::names::{BackendKind, Materialize, MigrationStage, Role, SwitchState, ZqliteEngine};
+pub use self::names::{BackendKind, MigrationStage, Role, SwitchState, ZqliteEngine};
 pub use self::origin::{Explained, Origin, Origins};
 pub use self::source::{FlagFile, MAX_FILE_BYTES};
 pub use self::types::{
     BackendChoice, ClockOptions, Config, DEFAULT_ENVIRONMENT, DEFAULT_POSTGRES_URL_VARIABLE,
-    LibsqlOptions, Migration, PostgresOptions, Roles, SeriesOptions, Switch, WriterOptions,
-    ZqliteOptions,
+    DEFAULT_STORE, LibsqlOptions, Migration, NamedStore, PostgresOptions, Roles, SeriesOptions,
+    Switch, WriterOptions, ZqliteOptions,
 };
+#[doc(inline)]
+pub use ghostwire_store_core::options::Materialize;
 
 /// Every environment variable that starts so is a configuration key.
 pub const VARIABLE_PREFIX: &str = "GHOSTWIRE_STORE__";
@@ -66,6 +72,8 @@ pub struct LoadRequest {
     /// The environment; `None` leaves it to the variable, and without that to
     /// [`DEFAULT_ENVIRONMENT`].
     pub environment: Option<String>,
+    /// The backend of the store that is opened, whatever its name, from the command line.
+    pub backend: Option<String>,
     /// Key paths, for example `writer.max_group`, and values from the command line.
     pub overrides: Vec<(String, String)>,
 }
@@ -116,10 +124,16 @@ fn resolve_unnamed(
         // Else the defaults would be taken for what that environment says.
         None => return Err(no_flag_file(&environment, &chosen_by)),
     };
-    let from_variables = layer::from_variables(variables, &layer.switches)?;
-    let from_overrides = layer::from_overrides(&request.overrides, &layer.switches)?;
+    layer.declare_default();
+    let from_variables = layer::from_variables(variables, &layer)?;
+    let from_overrides = layer::from_overrides(&request.overrides, &layer)?;
     layer.merge(from_variables);
     layer.merge(from_overrides);
+    layer.refuse_both_forms()?;
+    layer.refuse_unnamed()?;
+    if let Some(backend) = &request.backend {
+        layer.set_backend(&layer.chosen_store()?, backend)?;
+    }
     assemble::assemble((environment, chosen_by), layer, file.map(|file| file.path.as_path()))
 }
 

@@ -1,5 +1,7 @@
 //! The closed vocabularies of the configuration: every value that is one of a few names.
 
+use ghostwire_store_core::options::Materialize;
+
 /// Writes an enum whose values have one spelling each, so that parsing, printing, hints and the
 /// documentation cannot disagree about it.
 macro_rules! named_enum {
@@ -79,18 +81,22 @@ named_enum! {
     }
 }
 
-named_enum! {
-    /// When the rows of committed blocks are flushed to the tables. Both give the same state.
-    Materialize {
-        /// With each commit, so that other tools always read current tables.
-        Commit = "commit",
-        /// In the background, so that a commit only writes its block.
-        Checkpoint = "checkpoint",
+/// The spellings of [`Materialize`].
+pub(super) const MATERIALIZE: &[&str] = &["commit", "checkpoint"];
+
+pub(super) const fn name_of(materialize: Materialize) -> &'static str {
+    match materialize {
+        Materialize::Commit => "commit",
+        Materialize::Checkpoint => "checkpoint",
     }
 }
 
+pub(super) fn materialize_named(name: &str) -> Option<Materialize> {
+    [Materialize::Commit, Materialize::Checkpoint].into_iter().find(|it| name_of(*it) == name)
+}
+
 named_enum! {
-    /// The parts of the data that may one day live in different backends.
+    /// The parts of the data that may one day live in different stores.
     Role {
         /// Users, nodes, routes, policies, DNS.
         Core = "core",
@@ -102,7 +108,7 @@ named_enum! {
 }
 
 named_enum! {
-    /// How far a move between two backends has come.
+    /// How far a move between two stores has come.
     MigrationStage {
         /// No move is under way.
         None = "none",
@@ -131,5 +137,7 @@ mod tests {
             assert_eq!(kind.to_string(), kind.cargo_feature());
         }
         assert_eq!(BackendKind::from_name("Libsql"), None);
+        let there_and_back = |name: &&str| materialize_named(name).map(name_of) == Some(*name);
+        assert!(MATERIALIZE.iter().all(there_and_back));
     }
 }

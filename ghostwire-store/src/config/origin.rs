@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use super::keys::{self, Access};
-use super::types::Config;
+use super::keys::{Access, KEYS, Key};
+use super::types::{Config, NamedStore};
+use super::value::Value;
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -47,16 +48,20 @@ impl fmt::Display for Origin {
 /// The value is remembered beside its origin: once code changes the value, the origin no longer
 /// holds and [`Config::explain`] says so.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Origins(BTreeMap<String, (String, Origin)>);
+pub struct Origins {
+    values: BTreeMap<String, (String, Origin)>,
+    /// Whether keys of stores were given under the stores' names.
+    pub(super) by_name: bool,
+}
 
 impl Origins {
     pub(super) fn record(&mut self, key: &str, value: String, origin: Origin) {
-        self.0.insert(key.to_owned(), (value, origin));
+        self.values.insert(key.to_owned(), (value, origin));
     }
 
     /// The origin of this value of this key; `default` is the key's built-in value.
     pub(super) fn of(&self, key: &str, value: &str, default: Option<&str>) -> Origin {
-        match self.0.get(key) {
+        match self.values.get(key) {
             Some((recorded, origin)) if recorded == value => origin.clone(),
             None if default == Some(value) => Origin::Default,
             _ => Origin::Code,
@@ -75,31 +80,41 @@ pub struct Explained {
     pub origin: Origin,
 }
 
+/// A key of a [`Config`] and what it holds.
+pub(super) struct Held {
+    pub(super) key: &'static Key,
+    /// The store whose key it is.
+    pub(super) store: Option<String>,
+    /// As errors and `explain` name it.
+    pub(super) path: String,
+    pub(super) value: Option<Value>,
+    default: Option<Value>,
+    /// What holds without a value.
+    derived: Option<Value>,
+}
+
+impl Held {
+    /// Where its value came from.
+    pub(super) fn origin(&self, config: &Config) -> Origin {
+        let Some(value) = &self.value else { return Origin::Default };
+        let default = self.default.as_ref().map(Value::to_string);
+        config.origins.of(&self.path, &value.to_string(), default.as_deref())
+    }
+}
+
 impl Config {
     /// The flag file that was read, as `flag_file`, then every effective value and where it came
     /// from, in the order of the documentation. Options of backends that are not chosen have no effect
-    /// and are left out.
+    /// and are left out. The keys of stores have the stores' names in them, unless there is only
+    /// `main` and no key was given so.
     #[must_use]
     pub fn explain(&self) -> Vec<Explained> {
-        let kind = self.backend.kind();
-        let defaults = Self::with_backend(kind);
         let mut explained = vec![self.explain_flag_file()];
-        for key in keys::KEYS {
-            let Access::Field { get, derive, .. } = key.access else { continue };
-            if key.backend().is_some_and(|other| other != kind) {
-                continue;
-            }
-            let (value, origin) = if let Some(value) = get(self) {
-                let value = value.to_string();
-                let default = get(&defaults).map(|default| default.to_string());
-                let origin = self.origins.of(key.path, &value, default.as_deref());
-                (value, origin)
-            } else {
-                let derived = derive(self).map(|value| value.to_string());
-                (derived.unwrap_or_else(|| "none".to_owned()), Origin::Default)
-            };
-            explained.push(Explained { key: key.path.to_owned(), value, origin });
-        }
+        explained.extend(self.held().into_iter().map(|held| {
+            let value = held.value.as_ref().or(held.derived.as_ref());
+            let value = value.map_or_else(|| "none".to_owned(), Value::to_string);
+            Explained { value, origin: held.origin(self), key: held.path }
+        }));
         for (name, switch) in &self.switches {
             for (key, value) in switch.settings(name) {
                 let origin = self.origins.of(&key, &value, None);
@@ -109,11 +124,39 @@ impl Config {
         explained
     }
 
-    /// Where the effective value of a key came from, for example of `backend`.
+    /// Where the effective value of a key came from, for example of `writer.max_group`;
+    /// [`Config::store_key`] has the keys of the store that is opened.
     #[must_use]
     pub fn origin_of(&self, key: &str) -> Origin {
         let found = self.explain().into_iter().find(|explained| explained.key == key);
         found.map_or(Origin::Default, |explained| explained.origin)
+    }
+
+    /// Every key but those of switches, in the order of the documentation.
+    pub(super) fn held(&self) -> Vec<Held> {
+        let (stores, defaults) = (self.stores(), Self::default());
+        let mut all = Vec::new();
+        for keys in KEYS.chunk_by(|one, next| one.is_of_store() && next.is_of_store()) {
+            let of_field = keys.iter().filter_map(|key| {
+                let Access::Field { get, derive, .. } = key.access else { return None };
+                let (value, default) = (get(self), get(&defaults));
+                let path = key.path.to_owned();
+                Some(Held { key, store: None, path, value, default, derived: derive(self) })
+            });
+            all.extend(of_field);
+            for (name, store) in &stores {
+                let kind = store.backend.kind();
+                let defaults = NamedStore::with_backend(kind);
+                all.extend(keys.iter().filter(|key| key.is_of(kind)).filter_map(|key| {
+                    let Access::Store { get, derive, .. } = key.access else { return None };
+                    let (value, default) = (get(store), get(&defaults));
+                    let path = self.path_in(name, key);
+                    let (store, derived) = (Some(name.clone()), derive(store));
+                    Some(Held { key, store, path, value, default, derived })
+                }));
+            }
+        }
+        all
     }
 
     fn explain_flag_file(&self) -> Explained {

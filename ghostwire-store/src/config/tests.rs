@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod refusals;
+mod stores;
 
 use super::*;
 use ghostwire_store_core::error::ErrorKind;
@@ -297,8 +298,8 @@ fn a_config_built_in_code_is_checked() {
     assert!(error.contains("key=writer.max_group") && error.contains("set in code"), "{error}");
 
     let mut config = Config::default();
-    config.roles.telemetry = Some(BackendKind::Memory);
-    assert_eq!(config.check().unwrap_err().kind(), &ErrorKind::Unsupported);
+    config.roles.telemetry = Some("memory".into());
+    assert_eq!(config.check().unwrap_err().kind(), &ErrorKind::InvalidArgument);
 
     let mut config = Config::default();
     let variants = Switch::default_variants();
@@ -352,7 +353,7 @@ fn the_documentation_is_current_and_its_examples_load() {
             examples += 1;
         }
     }
-    assert_eq!(examples, 2);
+    assert_eq!(examples, 3);
 }
 
 #[test]

@@ -3,13 +3,17 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use ghostwire_store_core::options::Materialize;
 use ghostwire_store_sqlite::{KEY_FILE, with_suffix};
 
-use super::names::{BackendKind, Materialize, MigrationStage, Role, SwitchState, ZqliteEngine};
+use super::names::{BackendKind, MigrationStage, Role, SwitchState, ZqliteEngine};
 use super::origin::Origins;
 
 /// The environment that holds when nobody chooses one.
 pub const DEFAULT_ENVIRONMENT: &str = "development";
+
+/// The store that keys without a store's name belong to, and that holds when nobody chooses one.
+pub const DEFAULT_STORE: &str = "main";
 
 /// The variable that holds the PostgreSQL URL when nobody names another.
 pub const DEFAULT_POSTGRES_URL_VARIABLE: &str = "GHOSTWIRE_POSTGRES_URL";
@@ -33,16 +37,20 @@ pub struct Config {
     /// The flag file that was read. `None`: only built-in defaults, variables and the command line
     /// hold, or the `Config` was built in code.
     pub flag_file: Option<PathBuf>,
-    /// The backend and its options.
+    /// The name of the store that is opened, which `backend` and `secret_key_file` describe.
+    pub store: String,
+    /// Its backend and the options of that.
     pub backend: BackendChoice,
-    /// Which backend serves which part of the data.
+    /// Its 32-byte key that hashes API and pre-auth keys; see [`Config::secret_key_path`].
+    pub secret_key_file: Option<PathBuf>,
+    /// The further stores by their names; see [`Config::for_store`].
+    pub other_stores: BTreeMap<String, NamedStore>,
+    /// Which store serves which part of the data.
     pub roles: Roles,
-    /// A move between backends.
+    /// A move between stores.
     pub migration: Migration,
     /// The writer's limits.
     pub writer: WriterOptions,
-    /// The 32-byte key that hashes API and pre-auth keys; see [`Config::secret_key_path`].
-    pub secret_key_file: Option<PathBuf>,
     /// When the clock is taken for wrong.
     pub clock: ClockOptions,
     /// How long series are kept.
@@ -58,11 +66,13 @@ impl Default for Config {
         Self {
             environment: DEFAULT_ENVIRONMENT.to_owned(),
             flag_file: None,
+            store: DEFAULT_STORE.to_owned(),
             backend: BackendChoice::default(),
+            secret_key_file: None,
+            other_stores: BTreeMap::new(),
             roles: Roles::default(),
             migration: Migration::default(),
             writer: WriterOptions::default(),
-            secret_key_file: None,
             clock: ClockOptions::default(),
             series: SeriesOptions::default(),
             switches: BTreeMap::new(),
@@ -85,6 +95,40 @@ impl Config {
         self.switches.get(name).and_then(Switch::value)
     }
 
+    /// The hash key's file of the store that is opened; see [`NamedStore::secret_key_path`].
+    #[must_use]
+    pub fn secret_key_path(&self) -> Option<PathBuf> {
+        self.opened_store().secret_key_path()
+    }
+
+    /// The store that serves this part of the data.
+    #[must_use]
+    pub fn store_of(&self, role: Role) -> &str {
+        let core = self.roles.core.as_deref().unwrap_or(&self.store);
+        match role {
+            Role::Core => core,
+            Role::Secrets => self.roles.secrets.as_deref().unwrap_or(core),
+            Role::Telemetry => self.roles.telemetry.as_deref().unwrap_or(core),
+        }
+    }
+}
+
+/// A store as it is configured; its name is the key of the map that holds it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NamedStore {
+    /// Its backend and the options of that.
+    pub backend: BackendChoice,
+    /// Its 32-byte key that hashes API and pre-auth keys.
+    pub secret_key_file: Option<PathBuf>,
+}
+
+impl NamedStore {
+    /// The built-in defaults with this backend.
+    #[must_use]
+    pub fn with_backend(kind: BackendKind) -> Self {
+        Self { backend: BackendChoice::with_defaults(kind), secret_key_file: None }
+    }
+
     /// The file of the 32-byte key that hashes API and pre-auth keys: the configured one, else the
     /// store file's path with `.key` appended. `None` if there is neither. If the store's path is a
     /// symbolic link, the key lies beside what it leads to, as the log and the lock do.
@@ -95,17 +139,6 @@ impl Config {
             let target = path.is_symlink().then(|| path.canonicalize().ok()).flatten();
             Some(with_suffix(target.as_deref().unwrap_or(path), KEY_FILE))
         })
-    }
-
-    /// The backend that serves this part of the data.
-    #[must_use]
-    pub fn backend_of(&self, role: Role) -> BackendKind {
-        let core = self.roles.core.unwrap_or(self.backend.kind());
-        match role {
-            Role::Core => core,
-            Role::Secrets => self.roles.secrets.unwrap_or(core),
-            Role::Telemetry => self.roles.telemetry.unwrap_or(core),
-        }
     }
 }
 
@@ -215,27 +248,30 @@ impl Default for PostgresOptions {
     }
 }
 
-/// Which backend serves which part of the data; `None` follows `core`, and `core` the backend.
+/// Which store serves which part of the data, by name; `None` follows `core`, and `core` the store
+/// that is opened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Roles {
     /// See [`Role::Core`].
-    pub core: Option<BackendKind>,
+    pub core: Option<String>,
     /// See [`Role::Secrets`].
-    pub secrets: Option<BackendKind>,
+    pub secrets: Option<String>,
     /// See [`Role::Telemetry`].
-    pub telemetry: Option<BackendKind>,
+    pub telemetry: Option<String>,
 }
 
-/// A move between backends.
+/// A move between stores.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Migration {
     /// How far it has come.
     pub stage: MigrationStage,
+    /// The name of the store that it leads to; refused in this release.
+    pub target: Option<String>,
 }
 
 impl Default for Migration {
     fn default() -> Self {
-        Self { stage: MigrationStage::None }
+        Self { stage: MigrationStage::None, target: None }
     }
 }
 

@@ -13,6 +13,9 @@ use super::source::Node;
 /// The longest name of an environment, a switch or a variant.
 pub(super) const LONGEST_NAME: usize = 64;
 
+/// The longest name of a store.
+const LONGEST_STORE_NAME: usize = 32;
+
 /// A value that is of its key's kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Value {
@@ -68,6 +71,7 @@ pub(super) enum Kind {
     Path,
     VariableName,
     Name,
+    StoreName,
 }
 
 impl fmt::Display for Kind {
@@ -85,6 +89,11 @@ impl fmt::Display for Kind {
             Self::Name => {
                 write!(f, "a name of 1 to {LONGEST_NAME} letters, digits, \"-\" and \"_\"")
             }
+            Self::StoreName => write!(
+                f,
+                "a name of 1 to {LONGEST_STORE_NAME} lowercase letters, digits, \"-\" and \"_\" that \
+                 begins with a letter"
+            ),
         }
     }
 }
@@ -124,9 +133,10 @@ impl Kind {
             }
             (Self::Integer { .. }, Node::Text(text)) if from_text => Value::Integer(integer(text)?),
             (Self::Path, Node::Text(text)) => Value::Path(PathBuf::from(text)),
-            (Self::Choice(_) | Self::VariableName | Self::Name, Node::Text(text)) => {
-                Value::Text(text.clone())
-            }
+            (
+                Self::Choice(_) | Self::VariableName | Self::Name | Self::StoreName,
+                Node::Text(text),
+            ) => Value::Text(text.clone()),
             _ => return Err(Refusal::Type),
         };
         self.check(&value)?;
@@ -178,6 +188,13 @@ impl Kind {
                     Err(Refusal::Malformed)
                 }
             }
+            (Self::StoreName, Value::Text(name)) => {
+                if is_store_name(name) {
+                    Ok(())
+                } else {
+                    Err(Refusal::Malformed)
+                }
+            }
             _ => Err(Refusal::Type),
         }
     }
@@ -196,6 +213,14 @@ fn integer(text: &str) -> Result<u64, Refusal> {
 pub(super) fn is_name(name: &str) -> bool {
     (1..=LONGEST_NAME).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+}
+
+/// In capitals and without its `-` a store's name is part of a variable's.
+pub(super) fn is_store_name(name: &str) -> bool {
+    is_name(name)
+        && name.len() <= LONGEST_STORE_NAME
+        && name.starts_with(|first: char| first.is_ascii_lowercase())
+        && !name.bytes().any(|byte| byte.is_ascii_uppercase())
 }
 
 /// Whether this is the address of something remote, as in RFC 3986, and no path.
@@ -330,6 +355,13 @@ mod tests {
         }
         for bad in ["", "a.b", "a b", "größe", "<<", &"x".repeat(65)] {
             assert_eq!(Kind::Name.read(&text(bad), false), Err(Refusal::Malformed), "{bad}");
+        }
+        for good in ["main", "a", "eu-west_1", &"x".repeat(32)] {
+            assert_eq!(Kind::StoreName.read(&text(good), false), Ok(Value::text(good)));
+        }
+        for bad in ["", "1", "-a", "_a", "Main", "a.b", "größe", &"x".repeat(33)] {
+            let refused = Kind::StoreName.read(&text(bad), false);
+            assert_eq!(refused, Err(Refusal::Malformed), "{bad}");
         }
         let variable = Kind::VariableName;
         assert_eq!(variable.read(&text("DB_URL2"), false), Ok(Value::text("DB_URL2")));

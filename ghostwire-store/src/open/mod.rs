@@ -32,7 +32,8 @@ pub const COMPILED_BACKENDS: &[BackendKind] = &[
     BackendKind::Memory,
 ];
 
-/// Opens the store that a configuration describes.
+/// Opens the store that a configuration describes; of several, the one that it chooses, or that
+/// [`Config::for_store`] does.
 #[derive(Clone)]
 pub struct Opener<'c> {
     config: &'c Config,
@@ -263,7 +264,7 @@ impl<'c> Opener<'c> {
         let opened = ZqliteBackend::open(wanted).await;
         let opened = opened.map_err(|error| match options.engine {
             config::ZqliteEngine::Native => {
-                error.with("source", self.config.origin_of("zqlite.engine"))
+                error.with("source", self.config.origin_of(&self.config.store_key("engine")))
             }
             config::ZqliteEngine::Embedded => error,
         });
@@ -313,7 +314,7 @@ impl<'c> Opener<'c> {
         let compiled: Vec<_> = COMPILED_BACKENDS.iter().map(|kind| kind.name()).collect();
         let error = Error::new(ErrorKind::Unsupported, "this backend is not compiled in")
             .with("backend", kind.name())
-            .with("source", self.config.origin_of("backend"))
+            .with("source", self.config.origin_of(&self.config.store_key("backend")))
             .with("compiled_in", compiled.join(", "));
         if kind == BackendKind::Postgres {
             return error.with("help", config::NO_POSTGRES);
@@ -339,14 +340,10 @@ pub async fn prepare_process() -> Result<()> {
 }
 
 fn materialize(backend: &BackendChoice) -> Materialize {
-    let chosen = match backend {
+    match backend {
         BackendChoice::Zqlite(options) => options.materialize,
         BackendChoice::Libsql(options) => options.materialize,
-        BackendChoice::Postgres(_) | BackendChoice::Memory => config::Materialize::Checkpoint,
-    };
-    match chosen {
-        config::Materialize::Commit => Materialize::Commit,
-        config::Materialize::Checkpoint => Materialize::Checkpoint,
+        BackendChoice::Postgres(_) | BackendChoice::Memory => Materialize::Checkpoint,
     }
 }
 

@@ -114,6 +114,7 @@ fn refuse_store_options(global: &GlobalOptions, why: &'static str) -> Outcome {
         ("--config", global.config.is_some()),
         ("--environment", global.environment.is_some()),
         ("--set", !global.set.is_empty()),
+        ("--store", global.store.is_some()),
         ("--backend", global.backend.is_some()),
         ("--path", global.path.is_some()),
     ];

@@ -100,6 +100,7 @@ fn print(
     let flag_file = flag_file.map_or_else(|| "none".to_owned(), |path| path.display().to_string());
     shell.pairs(&[
         ("flag file", flag_file),
+        ("store", config.store.clone()),
         ("backend", backend.name.to_owned()),
         ("engine", backend.engine.clone()),
         ("location", backend.location.clone().unwrap_or_else(|| "none".to_owned())),
@@ -151,6 +152,7 @@ fn print_json(
         counts.iter().filter(|(_, counted)| !counted.is_exact).map(|(entity, _)| entity).collect();
     shell.object(&json!({
         "flag_file": config.flag_file,
+        "store_name": config.store,
         "backend": info.backend,
         "store": head.store,
         "schema": {

@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ghostwire_store::config::{
-    self, BackendChoice, BackendKind, Config, FlagFile, LibsqlOptions, LoadRequest, Migration,
-    Roles, ZqliteOptions,
+    self, BackendChoice, BackendKind, Config, FlagFile, LibsqlOptions, LoadRequest, ZqliteOptions,
 };
 use ghostwire_store::domain::{Clock, ManualClock};
 use ghostwire_store::{Error, ErrorKind, Opener, Result, Store};
@@ -79,13 +78,7 @@ impl Environment {
             }
             _ => BackendChoice::Libsql(LibsqlOptions { path, ..LibsqlOptions::default() }),
         };
-        Config {
-            backend,
-            roles: Roles::default(),
-            migration: Migration::default(),
-            secret_key_file: Some(hash_key.to_owned()),
-            ..self.config.clone()
-        }
+        Config { backend, secret_key_file: Some(hash_key.to_owned()), ..self.config.clone() }
     }
 }
 

@@ -109,6 +109,41 @@ fn options_that_contradict_each_other_are_refused() {
 }
 
 #[test]
+fn a_named_store_is_one_of_several() {
+    let place = Place::new();
+    place.write(
+        "feature-flags.toml",
+        "[development]\nstore = 'a'\n[development.stores]\n\
+         a = { backend = 'zqlite', path = 'a.db' }\n\
+         b = { backend = 'zqlite', path = 'b.db', secret_key_file = 'apart' }\n",
+    );
+    place.run("init").ok();
+    place.run("--store b init").ok();
+    for name in ["a.db", "a.db.key", "b.db", "apart"] {
+        assert!(place.file(name).exists(), "{name}");
+    }
+    assert_eq!(place.run("status --json").ok().json()["store_name"], "a");
+    assert_eq!(place.run("--store b status --json").ok().json()["store_name"], "b");
+    let shown = place.run("config show").ok().out;
+    assert!(shown.contains("stores.a.path") && shown.contains("stores.b.path"), "{shown}");
+    place.run("--store c status").refused(&["known=a, b"]);
+    place.run("export apart --force").refused(&["belongs to a store"]);
+
+    // `--backend` and `--path` are about the store that is opened.
+    place.run("--backend libsql --path c.db init").ok();
+    assert!(place.file("c.db").exists());
+    for options in [
+        "--path c.db --set stores.a.path=d.db",
+        "--backend libsql --set stores.a.backend=zqlite",
+        "--store a --set store=b",
+    ] {
+        let ran = place.run(&format!("{options} status"));
+        assert_eq!(ran.code, 2, "{ran:#?}");
+        ran.refused(&["leave one"]);
+    }
+}
+
+#[test]
 fn a_variable_with_an_underscore_too_few_is_refused() {
     let place = Place::new();
     let ran = with_variable(&place, "GHOSTWIRE_STORE_LIBSQL_PATH", "/x", &["init"]);

@@ -146,21 +146,16 @@ fn what_is_planned_is_refused_as_unsupported() {
     );
     from_toml("[development]\nmigration.stage = 'none'").unwrap();
     for role in ["core", "secrets", "telemetry"] {
+        let stores = "[development.stores]\nmain = {}\nother = { path = 'x' }\n";
         refused(
-            from_toml(&format!("[development.roles]\n{role} = 'zqlite'")),
+            from_toml(&format!("{stores}[development.roles]\n{role} = 'other'")),
             ErrorKind::Unsupported,
-            &[
-                "one backend",
-                &format!("key=roles.{role}"),
-                "value=zqlite",
-                "allowed=libsql",
-                "line 2",
-            ],
+            &["one store", &format!("key=roles.{role}"), "value=other", "allowed=main", "line 5"],
         );
-        from_toml(&format!("[development.roles]\n{role} = 'libsql'")).unwrap();
+        from_toml(&format!("[development.roles]\n{role} = 'main'")).unwrap();
     }
     // Only the environment that runs has to be supported in this respect.
-    from_toml("[development]\n[production.roles]\ncore = 'zqlite'").unwrap();
+    from_toml("[development]\n[production.roles]\ncore = 'other'").unwrap();
 }
 
 #[test]
@@ -234,5 +229,5 @@ fn bad_switches_are_refused() {
     let twins =
         "[development.switches]\na-b = {default_variant='on'}\na_b = {default_variant='on'}";
     let either = [("GHOSTWIRE_STORE__SWITCHES__A_B__STATE", "DISABLED")];
-    invalid(from_all(twins, &either, &[]), &["several switches"]);
+    invalid(from_all(twins, &either, &[]), &["more than one switch"]);
 }

@@ -141,8 +141,9 @@ pub(super) async fn run(config: Outcome<Config>, shell: &mut Shell<'_>) -> Outco
     };
     let kind = config.backend.kind();
     let loaded = format!(
-        "environment {}, backend {kind}, {}",
+        "environment {}, store {}, backend {kind}, {}",
         config.environment,
+        config.store,
         match &config.flag_file {
             Some(path) => format!("flag file {}", path.display()),
             None => "no flag file: built-in defaults, variables and options hold".to_owned(),
