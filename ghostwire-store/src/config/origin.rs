@@ -192,7 +192,7 @@ mod tests {
             origin_of(&config, "secret_key_file"),
             ("data/ghostwire.zqlite.key".into(), Origin::Default)
         );
-        assert_eq!(origin_of(&config, "roles.secrets"), ("zqlite".into(), Origin::Default));
+        assert_eq!(origin_of(&config, "roles.secrets"), ("main".into(), Origin::Default));
         assert_eq!(
             origin_of(&config, "series.audit_retention_days"),
             ("none".into(), Origin::Default)
