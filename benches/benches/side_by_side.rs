@@ -29,51 +29,29 @@ const CONTENT: Content = Content {
     audit: 0,
 };
 
-fn bench_reads(
-    c: &mut Criterion,
-    runtime: &Runtime,
-    targets: &Targets,
-    session: &Session,
-    name: &str,
-) {
-    for operation in
-        [Operation::NodeById, Operation::NodeByKey, Operation::NodeByLabel, Operation::ListOnline]
-    {
-        let subject = session.subject().clone();
-        let mut turn = 0;
-        c.benchmark_group(operation.name()).bench_function(
-            BenchmarkId::from_parameter(name),
-            |b| {
-                b.iter(|| {
-                    turn += 1;
-                    let read = targets.read(operation, turn).unwrap();
-                    black_box(runtime.block_on(subject.read(&read)).unwrap())
-                });
-            },
-        );
-    }
-}
+const READS: [Operation; 4] =
+    [Operation::NodeById, Operation::NodeByKey, Operation::NodeByLabel, Operation::ListOnline];
+const WRITES: [Operation; 2] = [Operation::Heartbeat, Operation::Register];
 
-fn bench_writes(
-    c: &mut Criterion,
-    runtime: &Runtime,
-    targets: &Targets,
-    session: &Session,
-    name: &str,
-) {
-    for operation in [Operation::Heartbeat, Operation::Register] {
-        let subject = session.subject().clone();
+fn bench(c: &mut Criterion, runtime: &Runtime, targets: &Targets, session: &Session, name: &str) {
+    let subject = session.subject();
+    for operation in READS.into_iter().chain(WRITES) {
         let mut turn = 0;
-        c.benchmark_group(operation.name()).bench_function(
-            BenchmarkId::from_parameter(name),
-            |b| {
-                b.iter(|| {
-                    let write = targets.write(operation, turn).unwrap();
-                    turn += 1;
-                    runtime.block_on(subject.write(write)).unwrap();
-                });
-            },
-        );
+        let mut group = c.benchmark_group(operation.name());
+        group.bench_function(BenchmarkId::from_parameter(name), |b| {
+            b.iter(|| {
+                turn += 1;
+                match targets.read(operation, turn) {
+                    Some(read) => {
+                        black_box(runtime.block_on(subject.read(&read)).unwrap());
+                    }
+                    None => {
+                        let write = targets.write(operation, turn - 1).unwrap();
+                        runtime.block_on(subject.write(write)).unwrap();
+                    }
+                }
+            });
+        });
         // What was put off shall not disturb what follows.
         runtime.block_on(subject.settle()).unwrap();
     }
@@ -85,8 +63,7 @@ fn side_by_side(c: &mut Criterion) {
     for candidate in candidates() {
         let Candidate { about, .. } = &candidate;
         let session = runtime.block_on(Session::open(&candidate, CONTENT, &directory())).unwrap();
-        bench_reads(c, &runtime, &targets, &session, &about.name);
-        bench_writes(c, &runtime, &targets, &session, &about.name);
+        bench(c, &runtime, &targets, &session, &about.name);
         runtime.block_on(session.end()).unwrap();
     }
 }

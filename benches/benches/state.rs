@@ -20,12 +20,14 @@ use ghostwire_store_core::state::{Decision, StateChange};
 
 const GROUP: u64 = 256;
 
-fn encode_all(builder: &mut BlockBuilder, decision: &Decision) {
-    for change in &decision.changes {
+fn encoded(decisions: &[Decision]) -> BlockBuilder {
+    let mut builder = BlockBuilder::default();
+    for change in decisions.iter().flat_map(|decision| &decision.changes) {
         if let StateChange::Put(image) = change {
-            image.put_into(builder, ChangeKind::Created);
+            image.put_into(&mut builder, ChangeKind::Created);
         }
     }
+    builder
 }
 
 fn registrations(fixture: &StateFixture, from: u64, count: u64) -> Vec<Command> {
@@ -87,25 +89,12 @@ fn register(c: &mut Criterion) {
             });
         });
         if nodes == 10_000 {
-            group.bench_function("encode rows", |bencher| {
-                bencher.iter(|| {
-                    let mut builder = BlockBuilder::default();
-                    for decision in &decisions {
-                        encode_all(&mut builder, decision);
-                    }
-                    builder
-                });
-            });
+            group.bench_function("encode rows", |bencher| bencher.iter(|| encoded(&decisions)));
             group.bench_function("encode rows and finish the block", |bencher| {
                 bencher.iter(|| {
-                    let mut builder = BlockBuilder::default();
-                    for decision in &decisions {
-                        encode_all(&mut builder, decision);
-                    }
                     let id = BlockId::from_bytes([1; 16]);
-                    builder
-                        .finish(Serial::ZERO.next(), id, BlockHash::GENESIS, fixture.now)
-                        .unwrap()
+                    let (serial, before) = (Serial::ZERO.next(), BlockHash::GENESIS);
+                    encoded(&decisions).finish(serial, id, before, fixture.now).unwrap()
                 });
             });
         }

@@ -15,7 +15,6 @@ use ghostwire_store_bench_workload::data::{self, key_bytes};
 use ghostwire_store_core::block::{BlockBuilder, BlockHash, ChangeKind, Serial};
 use ghostwire_store_core::state::{Context, Reply, State, StateChange};
 
-/// Which store to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     /// zqlite; rows are flushed in the background.
@@ -29,8 +28,6 @@ pub enum Target {
 }
 
 impl Target {
-    /// A short name.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Zqlite => "zqlite, checkpoint",
@@ -55,27 +52,18 @@ impl Target {
 }
 
 /// Opens a store as a program would, with its default options.
-///
-/// # Errors
-/// Those of [`Opener::open`].
 pub async fn open(target: Target, path: &Path) -> Result<Arc<dyn Store>> {
     let config = Config { backend: target.backend(path), ..Config::default() };
     Opener::new(&config).open().await
 }
 
 /// What machine `number` presents for a user who signed in.
-///
-/// # Errors
-/// None for any number.
 pub fn registration(user: UserId, number: u64) -> Result<Registration> {
     let admission = Admission::User { user, method: RegisterMethod::Oidc };
     crate::subjects::registration(data::machine(number), admission)
 }
 
 /// A sign of life of a node, with two endpoints.
-///
-/// # Errors
-/// None for any number.
 pub fn heartbeat(node: NodeId, number: u64, at: Timestamp) -> Result<PresenceCommand> {
     let host = u32::try_from(number % 0xffff_ffff).unwrap_or_default();
     let endpoint = |first: u8| Endpoint {
@@ -91,18 +79,12 @@ pub fn heartbeat(node: NodeId, number: u64, at: Timestamp) -> Result<PresenceCom
 }
 
 /// The `number`th of many prefixes with lengths from /16 to /28.
-///
-/// # Errors
-/// None for any number.
 pub fn prefix(number: u32) -> Result<Prefix> {
     let (network, length) = data::prefix(number);
     Prefix::new(network.into(), length)
 }
 
 /// A route that is in use.
-///
-/// # Errors
-/// None.
 pub fn route(node: NodeId, number: u32, prefix: Prefix, at: Timestamp) -> Result<Route> {
     Ok(Route {
         id: RouteId::time_ordered(at, key_bytes(5, u64::from(number))),
@@ -120,13 +102,10 @@ pub fn route(node: NodeId, number: u32, prefix: Prefix, at: Timestamp) -> Result
 /// A state that is driven directly, without a store.
 #[derive(Debug, Clone)]
 pub struct StateFixture {
-    /// The state.
     pub state: State,
-    /// Who owns the nodes.
     pub users: Vec<UserId>,
     /// The nodes, in the order of registration.
     pub nodes: Vec<Arc<Node>>,
-    /// The clock.
     pub now: Timestamp,
     actor: ActorName,
 }
@@ -136,9 +115,6 @@ const SEED: [u8; 10] = [9; 10];
 
 impl StateFixture {
     /// A hundred users and this many nodes.
-    ///
-    /// # Errors
-    /// None, unless a rule changed.
     pub fn with_nodes(count: u64) -> Result<Self> {
         let mut fixture = Self {
             state: State::default(),
@@ -163,9 +139,6 @@ impl StateFixture {
     }
 
     /// The command that registers machine `number`, and the id of its node.
-    ///
-    /// # Errors
-    /// None.
     pub fn register(&self, number: u64) -> Result<(NodeId, Command)> {
         // Ids are time-ordered: 20 machines a millisecond.
         let at = self.now.saturating_add(std::time::Duration::from_micros(number * 50));
@@ -181,10 +154,6 @@ impl StateFixture {
         Context { now: self.now, actor: &self.actor, seed: SEED }
     }
 
-    /// Carries the command out.
-    ///
-    /// # Errors
-    /// Those of the command.
     pub fn run(&mut self, command: &Command) -> Result<Reply> {
         let context = Context { now: self.now, actor: &self.actor, seed: SEED };
         let reply = self.state.execute(command, &context, &mut BlockBuilder::default())?;

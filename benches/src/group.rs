@@ -12,9 +12,6 @@ use crate::StateFixture;
 
 /// Executes all commands on a copy of what is published, as the writer does, and hashes their block.
 /// Gives the new state.
-///
-/// # Errors
-/// Those of the commands.
 pub fn apply(fixture: &StateFixture, published: &State, commands: &[Command]) -> Result<State> {
     let mut working = published.clone();
     let mut builder = BlockBuilder::default();

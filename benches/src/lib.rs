@@ -1,5 +1,8 @@
 //! Measurements of this store: beside a database that is called directly, and piece by piece.
 
+// What the benchmarks use among themselves; names say most of it.
+#![allow(missing_docs)]
+
 /// A commit is taken apart on another thread than it was put together on, which glibc's allocator
 /// is slow at.
 #[cfg(feature = "mimalloc")]

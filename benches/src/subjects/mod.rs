@@ -16,7 +16,6 @@ use crate::{ALLOCATOR, Target};
 pub(crate) use images::registration;
 
 /// All of them: this store on each of its backends, and the `libsql` crate.
-#[must_use]
 pub fn candidates() -> Vec<Candidate> {
     let stores = [Target::Zqlite, Target::LibsqlCheckpoint, Target::LibsqlCommit, Target::Memory];
     stores.into_iter().map(of_store).chain([direct(), batched()]).collect()

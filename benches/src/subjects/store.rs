@@ -25,7 +25,6 @@ use ghostwire_store_core::secrets::HashKey;
 use super::{answers, images};
 use crate::Target;
 
-/// The store's file in its directory.
 const FILE: &str = "store.db";
 
 /// The bytes of the hash key, where they are known.
@@ -40,9 +39,6 @@ impl ghostwire_store::entropy::Entropy for KnownKey {
 
 /// Opens a store in this directory as a program would, with its default options. A new one gets
 /// the key with which the workload hashes credentials.
-///
-/// # Errors
-/// Those of [`Opener::open`].
 async fn open_with_known_key(
     target: Target,
     directory: &Path,
@@ -81,7 +77,6 @@ where
     }
 }
 
-/// An open store.
 pub(super) struct OfStore {
     target: Target,
     directory: PathBuf,

@@ -40,9 +40,6 @@ impl Participant {
 }
 
 /// Who could take part.
-///
-/// # Errors
-/// If the program of the others does not say who they are.
 async fn participants(request: &Request) -> Result<Vec<Participant>> {
     let mut all: Vec<_> = crate::candidates().into_iter().map(Participant::Here).collect();
     if let Some(program) = &request.others {
@@ -65,10 +62,6 @@ async fn participants(request: &Request) -> Result<Vec<Participant>> {
     Ok(all)
 }
 
-/// Runs it.
-///
-/// # Errors
-/// For a subject that is not known, and whatever a subject or the disk gives.
 pub async fn run(request: &Request, watcher: Watcher<'_>) -> Result<Results> {
     let participants = participants(request).await?;
     let sizes = Sizes::of(request);

@@ -15,7 +15,6 @@ const CHILD: &str = "__open-for-bench";
 
 /// Does the job of a child that opens a subject, if this process was started as one. A program
 /// that runs the suite calls this first.
-#[must_use]
 pub fn run_child() -> Option<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
     arguments.next().filter(|first| first == CHILD)?;

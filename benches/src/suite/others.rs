@@ -7,7 +7,6 @@ use ghostwire_store_bench_workload::subject::{About, Result};
 
 const IS_IT: &str = "is it the program that is built in benches/others?";
 
-/// That program.
 #[derive(Debug, Clone)]
 pub(super) struct Others {
     program: PathBuf,
@@ -18,7 +17,6 @@ impl Others {
         Self { program }
     }
 
-    /// Who they are.
     pub(super) async fn list(&self) -> Result<Vec<About>> {
         let answer = self.output(&["list".to_owned()]).await?;
         serde_json::from_str(&answer).map_err(|error| self.misunderstood(&error).into())

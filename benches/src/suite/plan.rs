@@ -7,20 +7,14 @@ use ghostwire_store_bench_workload::results::Case;
 use ghostwire_store_bench_workload::subject::About;
 use ghostwire_store_bench_workload::{Content, Operation};
 
-/// How much is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effort {
-    /// Small sizes, under a minute: whether everything works.
     Quick,
-    /// A few minutes.
     Default,
-    /// All sizes and numbers of callers.
     Full,
 }
 
 impl Effort {
-    /// As the results name it.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Quick => "quick",
@@ -33,19 +27,13 @@ impl Effort {
 /// What is asked of the suite. Empty lists are everything.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// How much.
     pub effort: Effort,
-    /// Only these.
     pub subjects: Vec<String>,
-    /// Only these.
     pub operations: Vec<Operation>,
     /// Only with so many callers at once, where there are many.
     pub callers: Vec<usize>,
-    /// How often each subject runs each case, instead of what the effort says.
     pub rounds: Option<usize>,
-    /// How long each run takes at least, instead of what the effort says.
     pub seconds: Option<f64>,
-    /// Below which directory files are made.
     pub directory: PathBuf,
     /// The program that measures what cannot be linked into this one.
     pub others: Option<PathBuf>,
@@ -54,7 +42,6 @@ pub struct Request {
 /// The subject that stands for this store where only one is measured.
 pub(super) const FIRST: &str = "zqlite";
 
-/// A case, and who takes part.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Planned {
     pub(super) case: Case,
@@ -63,10 +50,8 @@ pub(super) struct Planned {
     pub(super) shares_subject: bool,
 }
 
-/// Who takes part in a case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Who {
-    /// Everybody.
     All,
     /// One of those that store the same bytes, since it takes minutes to store so many; the memory
     /// backend stores none.
@@ -93,7 +78,6 @@ impl Who {
     }
 }
 
-/// The sizes of an effort.
 #[derive(Debug, Clone)]
 pub(super) struct Sizes {
     pub(super) rounds: usize,
@@ -133,7 +117,7 @@ impl Sizes {
                 openings: vec![0, 1_000],
                 growth: [100, 1_000],
             },
-            Effort::Default => Self {
+            Effort::Default | Effort::Full => Self {
                 rounds: 3,
                 seconds: 0.5,
                 read_seconds: 0.25,
@@ -148,22 +132,14 @@ impl Sizes {
                 openings: vec![0, 1_000, 100_000],
                 growth: [1_000, 100_000],
             },
-            Effort::Full => Self {
-                rounds: 3,
-                seconds: 0.75,
-                read_seconds: 0.25,
-                small_write_seconds: 0.4,
-                callers: vec![1, 16, 256, 2_048],
-                nodes: 10_000,
-                many_nodes: 50_000,
-                routes: 100_000,
-                points: 10_000_000,
-                import: 100_000,
-                checkpoints: 3,
-                openings: vec![0, 1_000, 100_000, 1_000_000],
-                growth: [1_000, 1_000_000],
-            },
         };
+        if request.effort == Effort::Full {
+            sizes.seconds = 0.75;
+            sizes.callers = vec![1, 16, 256, 2_048];
+            sizes.points = 10_000_000;
+            sizes.openings.push(1_000_000);
+            sizes.growth = [1_000, 1_000_000];
+        }
         if let Some(rounds) = request.rounds {
             sizes.rounds = rounds;
         }

@@ -15,7 +15,6 @@ const PREFIXES: u32 = 100_000;
 const POINTS: u64 = 10_000_000;
 const LARGE: u64 = 1_000_000;
 
-/// All goals.
 pub(super) fn reach(tables: &[Measured], openings: &[Opening], growth: [u64; 2]) -> Vec<Reach> {
     let found = Found { tables, openings };
     vec![

@@ -9,12 +9,9 @@ use crate::rows::CredentialRow;
 /// The key of the hashes; a deployment keeps its own outside the database.
 pub const HASH_KEY: [u8; 32] = *b"a key that every benchmark knows";
 
-/// What a credential is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// Admits a node.
     PreAuthKey,
-    /// Lets a program in.
     ApiKey,
 }
 
@@ -28,13 +25,11 @@ impl Purpose {
 }
 
 /// The text that the holder presents.
-#[must_use]
 pub fn text(purpose: Purpose, row: &CredentialRow) -> String {
     format!("{}{}-{}", purpose.mark(), row.prefix, row.secret)
 }
 
 /// The public part and the secret part of a text.
-#[must_use]
 pub fn split(purpose: Purpose, text: &str) -> Option<(&str, &str)> {
     text.strip_prefix(purpose.mark())?.split_once('-')
 }
@@ -49,14 +44,11 @@ fn mac(purpose: Purpose, secret: &str) -> Hmac<Sha256> {
     mac
 }
 
-/// The hash that is stored.
-#[must_use]
 pub fn hash(purpose: Purpose, secret: &str) -> [u8; 32] {
     mac(purpose, secret).finalize().into_bytes().into()
 }
 
 /// Whether the hash is of this secret; compared in constant time.
-#[must_use]
 pub fn proves(purpose: Purpose, secret: &str, stored: &[u8]) -> bool {
     mac(purpose, secret).verify_slice(stored).is_ok()
 }

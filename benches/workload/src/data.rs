@@ -23,7 +23,6 @@ pub const METRIC: &str = "rx_bytes_total";
 const CHUNK: u64 = 1_000;
 
 /// Bytes that look random and differ for each kind and number (SplitMix64).
-#[must_use]
 pub fn key_bytes<const N: usize>(kind: u8, number: u64) -> [u8; N] {
     let mut state = (u64::from(kind) << 56) ^ number;
     let mut bytes = [0; N];
@@ -41,7 +40,6 @@ pub fn key_bytes<const N: usize>(kind: u8, number: u64) -> [u8; N] {
 }
 
 /// A time-ordered identifier (UUIDv7) of this moment, in microseconds.
-#[must_use]
 pub fn time_ordered(at: i64, kind: u8, number: u64) -> Id {
     let [_, _, time @ ..] = (at / 1000).to_be_bytes();
     let [a, b, rest @ ..] = key_bytes::<10>(kind, number);
@@ -57,20 +55,15 @@ fn created(number: u64) -> i64 {
     EPOCH + i64::try_from(number).unwrap_or_default() * 50
 }
 
-/// The identifier of the node with this number.
-#[must_use]
 pub fn node_id(number: u64) -> Id {
     time_ordered(created(number), 6, number)
 }
 
-/// The identifier of the user who owns the node with this number.
-#[must_use]
 pub fn user_id(number: u64) -> Id {
     time_ordered(EPOCH, 7, number % USERS)
 }
 
 /// What machine `number` presents: distinct keys, its own hostname, a small host info.
-#[must_use]
 pub fn machine(number: u64) -> Machine {
     Machine {
         machine_key: key_bytes(1, number),
@@ -84,8 +77,6 @@ pub fn machine(number: u64) -> Machine {
     }
 }
 
-/// The DNS label of machine `number`.
-#[must_use]
 pub fn label(number: u64) -> String {
     format!("host-{number}")
 }
@@ -93,7 +84,6 @@ pub fn label(number: u64) -> String {
 /// The addresses of the `index`th node: the lowest of 100.64.0.0/10 and fd7a:115c:a1e0::/48 that
 /// are free, if no node ever goes. Leaves out what the mesh reserves: its resolver's addresses, and
 /// 100.115.92.0/23.
-#[must_use]
 pub fn addresses(index: u64) -> (Ipv4Addr, Ipv6Addr) {
     const NETWORK: u64 = 0x6440_0000;
     const RESOLVER: u64 = 0x6464_6464;
@@ -111,14 +101,12 @@ pub fn addresses(index: u64) -> (Ipv4Addr, Ipv6Addr) {
 }
 
 /// Node `number`, as it stands in a network that has been up for a while.
-#[must_use]
 pub fn node(number: u64) -> NodeRow {
     let ids = (node_id(number), user_id(number));
     signed_in(machine(number), ids, addresses(number), created(number))
 }
 
 /// The row of a machine whose user signed in.
-#[must_use]
 pub fn signed_in(
     machine: Machine,
     (id, user): (Id, Id),
@@ -148,7 +136,6 @@ pub fn signed_in(
 }
 
 /// Two endpoints of a node; they change with `turn`.
-#[must_use]
 pub fn endpoints(number: u64, turn: u64, seen_at: i64) -> Vec<EndpointRow> {
     let host = u32::try_from(number & 0x00ff_ffff).unwrap_or_default();
     let port = 41_641 + u16::try_from(turn % 1_000).unwrap_or_default();
@@ -162,7 +149,6 @@ pub fn endpoints(number: u64, turn: u64, seen_at: i64) -> Vec<EndpointRow> {
 }
 
 /// The presence of node `number`: every second one is online.
-#[must_use]
 pub fn presence(number: u64) -> PresenceRow {
     PresenceRow {
         node: node_id(number),
@@ -174,7 +160,6 @@ pub fn presence(number: u64) -> PresenceRow {
 }
 
 /// The `number`th of many prefixes with lengths from /16 to /28.
-#[must_use]
 pub fn prefix(number: u32) -> (Ipv4Addr, u8) {
     let length = 16 + u8::try_from(number % 13).unwrap_or_default();
     // Spread over the whole family; the low bits that the length cuts off are dropped.
@@ -183,7 +168,6 @@ pub fn prefix(number: u32) -> (Ipv4Addr, u8) {
 }
 
 /// Route `number`: advertised, approved and primary.
-#[must_use]
 pub fn route(number: u32, nodes: u64) -> RouteRow {
     let (network, length) = prefix(number);
     let at = created(u64::from(number));
@@ -202,8 +186,6 @@ pub fn route(number: u32, nodes: u64) -> RouteRow {
     }
 }
 
-/// A policy with this many rules.
-#[must_use]
 pub fn policy(rules: u32) -> PolicyRow {
     let rules: Vec<String> = (0..rules)
         .map(|rule| {
@@ -232,13 +214,10 @@ fn credential(kind: u8, number: u64) -> CredentialRow {
 }
 
 /// The pre-auth key that admits machine `number`, and no other.
-#[must_use]
 pub fn preauth_key(number: u64) -> CredentialRow {
     credential(10, number)
 }
 
-/// An API key.
-#[must_use]
 pub fn api_key(number: u64) -> CredentialRow {
     credential(11, number)
 }
@@ -248,7 +227,6 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// The `number`th point of `nodes` nodes: all nodes at one moment, then all at the next.
-#[must_use]
 pub fn point(number: u64, nodes: u64) -> PointRow {
     let (turn, node) = (number / nodes.max(1), number % nodes.max(1));
     PointRow {
@@ -260,7 +238,6 @@ pub fn point(number: u64, nodes: u64) -> PointRow {
 }
 
 /// An audit line that the control plane appends.
-#[must_use]
 pub fn audit(number: u64) -> AuditRow {
     let at = created(number);
     AuditRow {
@@ -280,11 +257,9 @@ pub fn audit(number: u64) -> AuditRow {
 pub struct Content {
     /// Nodes with their presences.
     pub nodes: u64,
-    /// Routes.
     pub routes: u32,
     /// Rules of the policy; none is no policy.
     pub rules: u32,
-    /// API keys.
     pub api_keys: u64,
     /// Pre-auth keys, each for one of the machines that follow the nodes.
     pub preauth_keys: u64,
@@ -296,7 +271,6 @@ pub struct Content {
 
 impl Content {
     /// How many nodes the points are spread over: as many as have a month of them.
-    #[must_use]
     pub fn measured_nodes(&self) -> u64 {
         (self.points / POINTS_PER_MONTH).max(1)
     }
@@ -328,14 +302,12 @@ impl Content {
             .chain(policy)
     }
 
-    /// The points, ten thousand at a time.
     pub fn point_batches(self) -> impl Iterator<Item = Vec<PointRow>> {
         let nodes = self.measured_nodes();
         numbers(self.points, 10 * CHUNK)
             .map(move |range| range.map(|number| point(number, nodes)).collect())
     }
 
-    /// The audit lines, a thousand at a time.
     pub fn audit_batches(self) -> impl Iterator<Item = Vec<AuditRow>> {
         numbers(self.audit, CHUNK).map(|range| range.map(audit).collect())
     }

@@ -40,7 +40,6 @@ impl Callers {
     }
 }
 
-/// All counters at one moment.
 #[derive(Debug, Clone, Copy)]
 struct Reading {
     at: Instant,

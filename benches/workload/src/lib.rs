@@ -4,6 +4,9 @@
 //! A subject implements [`Subject`] (or one of the smaller traits below [`direct`]); everything
 //! else is the same for all of them.
 
+// What the benchmarks use among themselves; names say most of it.
+#![allow(missing_docs)]
+
 pub mod credential;
 pub mod data;
 pub mod direct;

@@ -9,15 +9,11 @@ use crate::results::Machine;
 
 /// Where stores are made: `GHOSTWIRE_BENCH_DIR`, else the directory for temporary files. It should
 /// be on the disk that is to be measured.
-#[must_use]
 pub fn directory() -> PathBuf {
     std::env::var_os("GHOSTWIRE_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from)
 }
 
 /// An empty directory in another, which only its owner may enter, removed when dropped.
-///
-/// # Errors
-/// If it cannot be made.
 pub fn scratch(directory: &Path) -> std::io::Result<tempfile::TempDir> {
     let mut scratch = tempfile::Builder::new();
     scratch.prefix("ghostwire-bench-");
@@ -27,7 +23,6 @@ pub fn scratch(directory: &Path) -> std::io::Result<tempfile::TempDir> {
 }
 
 /// The bytes of the files in a directory and below.
-#[must_use]
 pub fn files_in(directory: &Path) -> u64 {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     let sizes = entries.filter_map(|entry| {
@@ -38,9 +33,6 @@ pub fn files_in(directory: &Path) -> u64 {
 }
 
 /// What it is, and how fast the disk below `directory` makes a page durable.
-///
-/// # Errors
-/// If nothing can be written there.
 pub fn examine(directory: &Path, allocator: &str, rounds: usize) -> std::io::Result<Machine> {
     let times = fdatasync(directory, rounds)?;
     let (device, file_system) = mounted(directory).unwrap_or_default();
@@ -83,9 +75,6 @@ fn innermost(mounts: &str, path: &Path) -> Option<(String, String)> {
 
 /// How long it takes to append so many bytes to a file and make them durable, again and again for
 /// a while.
-///
-/// # Errors
-/// If the file cannot be written.
 pub fn append_and_sync(
     directory: &Path,
     bytes: usize,
@@ -108,9 +97,6 @@ pub fn append_and_sync(
 }
 
 /// How long it takes to write 4 KiB over a file's beginning and make them durable: `rounds` times.
-///
-/// # Errors
-/// If the file cannot be written.
 pub fn fdatasync(directory: &Path, rounds: usize) -> std::io::Result<Vec<Duration>> {
     let path = directory.join("fdatasync");
     let mut file = std::fs::File::create(&path)?;
@@ -131,7 +117,6 @@ pub fn fdatasync(directory: &Path, rounds: usize) -> std::io::Result<Vec<Duratio
 }
 
 /// The processor's name, as Linux tells it.
-#[must_use]
 pub fn cpu_model() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let line = info.lines().find(|line| line.starts_with("model name"));
@@ -139,15 +124,12 @@ pub fn cpu_model() -> String {
         .map_or_else(String::new, |(_, name)| name.trim().to_owned())
 }
 
-/// The kernel's version.
-#[must_use]
 pub fn kernel() -> String {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     release.trim().to_owned()
 }
 
 /// The memory of this process that is resident; 0 where Linux does not tell.
-#[must_use]
 pub fn resident_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -157,7 +139,6 @@ pub fn resident_bytes() -> u64 {
 
 /// The processor time of this process so far: of the threads with this name, and of all others
 /// that still run.
-#[must_use]
 pub fn thread_cpu(name: &str) -> (Duration, Duration) {
     let mut named = Duration::ZERO;
     let mut others = Duration::ZERO;

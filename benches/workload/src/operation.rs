@@ -7,7 +7,6 @@ macro_rules! operations {
         /// An operation of the control plane.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(rename_all = "kebab-case")]
-        #[allow(missing_docs)]
         pub enum Operation {
             $($operation,)+
         }
@@ -16,14 +15,11 @@ macro_rules! operations {
             /// All of them, in the order of the report.
             pub const ALL: [Self; [$($name),+].len()] = [$(Self::$operation),+];
 
-            /// By which it is chosen.
-            #[must_use]
             pub fn name(self) -> &'static str {
                 match self { $(Self::$operation => $name,)+ }
             }
 
             /// What it does, for a reader of the report.
-            #[must_use]
             pub fn title(self) -> &'static str {
                 match self { $(Self::$operation => $title,)+ }
             }
@@ -75,8 +71,6 @@ pub enum Kind {
 }
 
 impl Operation {
-    /// How it is driven.
-    #[must_use]
     pub fn kind(self) -> Kind {
         match self {
             Register | SignIn | Heartbeat | Endpoints | Audit | Metrics => Kind::Write,
@@ -86,7 +80,6 @@ impl Operation {
     }
 
     /// Whether one more node makes it do more by its nature, so that it is compared per row.
-    #[must_use]
     pub fn answers_with_all(self) -> bool {
         matches!(self, ListOnline | NetMap | PolicyInput)
     }
@@ -99,7 +92,6 @@ impl std::fmt::Display for Operation {
 }
 
 /// The known name that is most like this one.
-#[must_use]
 pub fn nearest<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     known
         .into_iter()

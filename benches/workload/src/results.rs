@@ -10,21 +10,16 @@ use crate::{Kind, Operation};
 /// Everything one call of the suite found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Results {
-    /// What it ran on.
     pub machine: Machine,
-    /// How much was asked of it.
     pub settings: Settings,
-    /// One for each table.
     pub tables: Vec<Measured>,
     /// What each subject takes to open and to be kept open.
     pub openings: Vec<Opening>,
-    /// How the goals were met.
     pub reach: Vec<Reach>,
 }
 
 /// What the machine tells about itself.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub struct Machine {
     pub processor: String,
     pub processors: usize,
@@ -37,9 +32,7 @@ pub struct Machine {
     pub fdatasync_us: Spread,
 }
 
-/// How much was asked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub struct Settings {
     /// `quick`, `default` or `full`.
     pub effort: String,
@@ -50,11 +43,9 @@ pub struct Settings {
 /// One thing to measure.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Case {
-    /// What is done.
     pub operation: Operation,
     /// By how many callers at once; for reads, on how many threads.
     pub callers: usize,
-    /// What the subject holds before.
     pub content: Content,
     /// How long, at least.
     pub seconds: f64,
@@ -63,8 +54,6 @@ pub struct Case {
 }
 
 impl Case {
-    /// What the numbers of the table are about.
-    #[must_use]
     pub fn title(&self) -> String {
         let by = match (self.operation.kind(), self.callers) {
             (Kind::Read, 1) => "1 thread".to_owned(),
@@ -90,7 +79,6 @@ impl Case {
 }
 
 /// A whole number with its thousands apart.
-#[must_use]
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -106,9 +94,7 @@ pub fn grouped(number: u64) -> String {
 /// What one run of one subject came to.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Run {
-    /// How long it was measured.
     pub seconds: f64,
-    /// How many operations were done in that time.
     pub count: u64,
     /// How many rows one of them gave; 0 for writes.
     #[serde(default)]
@@ -139,40 +125,30 @@ pub struct Run {
 }
 
 impl Run {
-    /// Operations a second.
-    #[must_use]
     pub fn rate(&self) -> f64 {
         if self.seconds > 0.0 { self.count as f64 / self.seconds } else { 0.0 }
     }
 
     /// Commits of a subject that tells, in the measured time.
-    #[must_use]
     pub fn groups(&self) -> u64 {
         self.progress.map_or(0, |(first, last)| last.groups.saturating_sub(first.groups))
     }
 
     /// Checkpoints of a subject that tells, in the measured time.
-    #[must_use]
     pub fn checkpoints(&self) -> u64 {
         self.progress.map_or(0, |(first, last)| last.checkpoints.saturating_sub(first.checkpoints))
     }
 }
 
-/// All rounds of one case.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
-    /// What was measured.
     pub case: Case,
-    /// One for each subject.
     pub subjects: Vec<OfSubject>,
 }
 
-/// All rounds of one subject.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OfSubject {
-    /// Whose.
     pub about: About,
-    /// One for each round.
     pub runs: Vec<Run>,
     /// Why there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -180,21 +156,16 @@ pub struct OfSubject {
 }
 
 impl OfSubject {
-    /// Of its rounds.
-    #[must_use]
     pub fn spread(&self, figure: impl Fn(&Run) -> f64) -> Spread {
         Spread::of(self.runs.iter().map(figure))
     }
 
-    /// Of the rounds that have this figure.
-    #[must_use]
     pub fn some(&self, figure: impl Fn(&Run) -> Option<f64>) -> Option<Spread> {
         let figures: Vec<f64> = self.runs.iter().filter_map(figure).collect();
         (!figures.is_empty()).then(|| Spread::of(figures))
     }
 
     /// How many times as many operations a second as another subject did in the same round.
-    #[must_use]
     pub fn ratio_to(&self, other: &Self) -> Option<Spread> {
         let pairs = self.runs.iter().zip(&other.runs);
         let ratios: Vec<f64> = pairs
@@ -209,8 +180,6 @@ impl OfSubject {
 pub const DIRECT: &str = "libsql-crate";
 
 impl Measured {
-    /// The subject with this name, if it was measured.
-    #[must_use]
     pub fn of(&self, name: &str) -> Option<&OfSubject> {
         self.subjects.iter().find(|of| of.about.name == name && !of.runs.is_empty())
     }
@@ -219,24 +188,19 @@ impl Measured {
 /// What a subject takes to open.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Opening {
-    /// Who opened.
     pub about: About,
-    /// How many nodes it held.
     pub nodes: u64,
     /// Until it could be used.
     pub seconds: Spread,
     /// The whole process, resident, before it was opened.
     pub resident_before_bytes: Spread,
-    /// And after that.
     pub resident_bytes: Spread,
-    /// All files.
     pub bytes_on_disk: u64,
 }
 
 /// A goal, and what was found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Reach {
-    /// What is to be reached.
     pub target: String,
     /// What was measured; why not, if it was not.
     pub measured: String,

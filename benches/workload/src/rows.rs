@@ -4,14 +4,10 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-/// The 16 bytes of an identifier.
 pub type Id = [u8; 16];
-/// A public key.
 pub type Key = [u8; 32];
 
-/// Who owns nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub struct UserRow {
     pub id: Id,
     pub name: String,
@@ -20,7 +16,6 @@ pub struct UserRow {
 
 /// A machine of the mesh. Times are microseconds since the epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub struct NodeRow {
     pub id: Id,
     pub user: Option<Id>,
@@ -45,7 +40,6 @@ pub struct NodeRow {
 
 /// Where a node was seen, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub struct EndpointRow {
     pub addr: SocketAddr,
     pub seen_at: i64,
@@ -53,7 +47,6 @@ pub struct EndpointRow {
 
 /// Whether and where a node is reachable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub struct PresenceRow {
     pub node: Id,
     pub session: i64,
@@ -64,7 +57,6 @@ pub struct PresenceRow {
 
 /// A prefix behind a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub struct RouteRow {
     pub id: Id,
     pub node: Id,
@@ -81,7 +73,6 @@ pub struct RouteRow {
 /// A pre-auth key that admits one node, or an API key. The text that its holder presents is not
 /// stored: [`crate::credential`] makes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub struct CredentialRow {
     pub id: Id,
     pub prefix: String,
@@ -91,9 +82,7 @@ pub struct CredentialRow {
     pub expires_at: i64,
 }
 
-/// The access policy in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub struct PolicyRow {
     pub version: i64,
     pub document: String,
@@ -102,7 +91,6 @@ pub struct PolicyRow {
 
 /// One measurement of one node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub struct PointRow {
     pub node: Id,
     pub metric: String,
@@ -110,9 +98,7 @@ pub struct PointRow {
     pub value: f64,
 }
 
-/// A line of the audit trail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub struct AuditRow {
     pub id: Id,
     pub at: i64,
@@ -124,7 +110,6 @@ pub struct AuditRow {
 
 /// What a machine presents to register.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub struct Machine {
     pub machine_key: Key,
     pub node_key: Key,
@@ -136,7 +121,6 @@ pub struct Machine {
 
 /// Rows of one kind, as they are loaded.
 #[derive(Debug, Clone, PartialEq)]
-#[allow(missing_docs)]
 pub enum Rows {
     Users(Vec<UserRow>),
     Nodes(Vec<NodeRow>),

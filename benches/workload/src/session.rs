@@ -15,7 +15,6 @@ use crate::{Kind, Operation, Spread, driver, machine};
 /// How long a plain file is appended to, for comparison.
 const BARE: Duration = Duration::from_millis(300);
 
-/// An open subject.
 pub struct Session {
     subject: Arc<dyn Subject>,
     targets: Arc<Targets>,
@@ -31,23 +30,17 @@ impl std::fmt::Debug for Session {
 
 /// Whether a run changes what the next one of its kind would find, so that each needs a subject of
 /// its own.
-#[must_use]
 pub fn needs_a_fresh_subject(operation: Operation) -> bool {
     use Operation::*;
     matches!(operation, Register | SignIn | Import | Metrics | ReadsWhileWriting)
 }
 
 impl Session {
-    /// The subject.
-    #[must_use]
     pub fn subject(&self) -> &Arc<dyn Subject> {
         &self.subject
     }
 
     /// Opens a candidate in a directory of its own below `within`, and loads what it shall hold.
-    ///
-    /// # Errors
-    /// The subject's, and those of making the directory.
     pub async fn open(candidate: &Candidate, content: Content, within: &Path) -> Result<Self> {
         let session = Self::open_empty(candidate, content, within).await?;
         load(session.subject.as_ref(), content).await?;
@@ -60,10 +53,6 @@ impl Session {
         Ok(Self { subject, targets: Arc::new(Targets::new(content)), directory, content })
     }
 
-    /// Measures it once.
-    ///
-    /// # Errors
-    /// The subject's.
     pub async fn run(&self, case: &Case) -> Result<Run> {
         let (subject, targets) = (&self.subject, &self.targets);
         let run = match case.operation.kind() {
@@ -77,10 +66,6 @@ impl Session {
         Ok(driver::with_files(run?, self.directory.path()))
     }
 
-    /// Closes it and removes its files.
-    ///
-    /// # Errors
-    /// The subject's.
     pub async fn end(self) -> Result<()> {
         self.subject.close().await
     }
@@ -93,9 +78,6 @@ impl Session {
 }
 
 /// Measures a candidate once, with a subject of its own.
-///
-/// # Errors
-/// The subject's.
 pub async fn run_once(candidate: &Candidate, case: &Case, within: &Path) -> Result<Run> {
     // Importing is what the run does.
     let session = if case.operation == Operation::Import {
@@ -116,9 +98,6 @@ pub async fn run_once(candidate: &Candidate, case: &Case, within: &Path) -> Resu
 }
 
 /// A candidate that holds nothing but users and nodes, in this directory.
-///
-/// # Errors
-/// The subject's.
 pub async fn fill(candidate: &Candidate, nodes: u64, directory: &Path) -> Result<()> {
     let subject = candidate.open(directory.to_owned()).await?;
     driver::fill(&subject, Content { nodes, ..Content::default() }).await?;

@@ -8,17 +8,13 @@ use serde::{Deserialize, Serialize};
 /// Median and range of a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Spread {
-    /// The smallest.
     pub least: f64,
-    /// The one in the middle.
     pub median: f64,
-    /// The largest.
     pub most: f64,
 }
 
 impl Spread {
     /// Of these; all zero of none. Of an even number, the median is the mean of the middle two.
-    #[must_use]
     pub fn of(figures: impl IntoIterator<Item = f64>) -> Self {
         let mut figures: Vec<f64> = figures.into_iter().collect();
         figures.sort_by(f64::total_cmp);
@@ -29,7 +25,6 @@ impl Spread {
     }
 
     /// With every figure replaced.
-    #[must_use]
     pub fn map(self, with: impl Fn(f64) -> f64) -> Self {
         Self { least: with(self.least), median: with(self.median), most: with(self.most) }
     }
@@ -46,7 +41,6 @@ impl Default for Latencies {
 }
 
 impl Latencies {
-    /// One more call.
     pub fn record(&mut self, time: Duration) {
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         if let Some(histogram) = &mut self.0 {
@@ -55,7 +49,6 @@ impl Latencies {
         }
     }
 
-    /// Also those calls.
     pub fn add(&mut self, others: &Self) {
         if let (Some(all), Some(others)) = (&mut self.0, &others.0) {
             // They have the same precision, and grow.
@@ -65,7 +58,6 @@ impl Latencies {
 
     /// Microseconds within which this share of the calls, from 0 to 1, was done; `None` without
     /// calls.
-    #[must_use]
     pub fn quantile(&self, share: f64) -> Option<f64> {
         let histogram = self.0.as_ref().filter(|histogram| !histogram.is_empty())?;
         let nanoseconds = Duration::from_nanos(histogram.value_at_quantile(share));

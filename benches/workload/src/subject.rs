@@ -19,12 +19,9 @@ pub type Error = Box<dyn std::error::Error + Send + Sync>;
 /// With the subject's error.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Who is measured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
-    /// By which it is chosen.
     pub name: String,
-    /// What stores the bytes.
     pub backend: String,
     /// When this store writes its tables; for others `-`.
     pub materialize: String,
@@ -36,16 +33,21 @@ pub struct About {
     pub allocator: String,
 }
 
-/// A write of the workload.
 #[derive(Debug, Clone)]
-#[allow(missing_docs)]
 pub enum Write {
     /// Admits a machine: checks the pre-auth key's text and uses it up (without one, its user
     /// signed in), gives it the lowest free addresses, stores node and audit line.
-    Register { machine: Box<Machine>, preauth_key: Option<String>, user: Id },
+    Register {
+        machine: Box<Machine>,
+        preauth_key: Option<String>,
+        user: Id,
+    },
     /// A sign of life, and maybe new endpoints.
-    Heartbeat { node: Id, at: i64, endpoints: Option<Vec<EndpointRow>> },
-    /// Appends an audit line.
+    Heartbeat {
+        node: Id,
+        at: i64,
+        endpoints: Option<Vec<EndpointRow>>,
+    },
     Audit(AuditRow),
     /// Points, all or none.
     Metrics(Vec<PointRow>),
@@ -55,9 +57,7 @@ pub enum Write {
     LoadAudit(Vec<AuditRow>),
 }
 
-/// A read of the workload.
 #[derive(Debug, Clone)]
-#[allow(missing_docs)]
 pub enum Read<'a> {
     NodeById(Id),
     NodeByKey(&'a Key),
@@ -87,9 +87,7 @@ pub enum Read<'a> {
     Nothing,
 }
 
-/// What a read gives.
 #[derive(Debug, Clone, PartialEq)]
-#[allow(missing_docs)]
 pub enum Answer {
     Node(Option<Box<NodeRow>>),
     Nodes(Vec<NodeRow>),
@@ -104,7 +102,6 @@ pub enum Answer {
 
 /// Everything from which one node's network map follows.
 #[derive(Debug, Clone, PartialEq, Default)]
-#[allow(missing_docs)]
 pub struct NetMapAnswer {
     pub peers: Vec<(NodeRow, Option<PresenceRow>)>,
     pub routes: Vec<RouteRow>,
@@ -117,7 +114,6 @@ pub type Principal = (Id, Option<Id>, Vec<String>, Option<Ipv4Addr>, Option<std:
 
 /// Everything from which a policy is evaluated.
 #[derive(Debug, Clone, PartialEq, Default)]
-#[allow(missing_docs)]
 pub struct PolicyAnswer {
     pub document: String,
     pub users: Vec<UserRow>,
@@ -125,8 +121,6 @@ pub struct PolicyAnswer {
 }
 
 impl Answer {
-    /// How many rows it has.
-    #[must_use]
     pub fn items(&self) -> u64 {
         let items = match self {
             Self::Node(node) => usize::from(node.is_some()),
@@ -146,7 +140,6 @@ impl Answer {
 /// How far the work that a subject does beside its callers has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Progress {
-    /// Durable commits.
     pub groups: u64,
     /// Checkpoints that were completed since the store was opened.
     pub checkpoints: u64,
@@ -164,7 +157,6 @@ pub trait Subject: Send + Sync {
     /// many rows it found.
     async fn read(&self, read: &Read<'_>) -> Result<u64>;
 
-    /// What a read gives, for comparing subjects.
     async fn answer(&self, read: &Read<'_>) -> Result<Answer>;
 
     /// How far it is, if it puts work off.
@@ -175,7 +167,6 @@ pub trait Subject: Send + Sync {
     /// Does what it put off.
     async fn settle(&self) -> Result<()>;
 
-    /// Releases the files.
     async fn close(&self) -> Result<()>;
 
     /// The mean bytes of the blocks that it kept, if it makes groups durable as blocks. To be
@@ -190,7 +181,6 @@ type Opening = Pin<Box<dyn Future<Output = Result<Arc<dyn Subject>>> + Send>>;
 /// Who can be measured, and how to open it.
 #[derive(Clone)]
 pub struct Candidate {
-    /// Who it is.
     pub about: About,
     open: Arc<dyn Fn(PathBuf) -> Opening + Send + Sync>,
 }
@@ -211,19 +201,12 @@ impl Candidate {
         Self { about, open }
     }
 
-    /// Opens it.
-    ///
-    /// # Errors
-    /// The subject's.
     pub async fn open(&self, directory: PathBuf) -> Result<Arc<dyn Subject>> {
         (self.open)(directory).await
     }
 }
 
 /// Loads everything that is to be there before measuring.
-///
-/// # Errors
-/// The subject's.
 pub async fn load(subject: &dyn Subject, content: crate::Content) -> Result<()> {
     for rows in content.chunks() {
         subject.write(Write::Load(rows)).await?;

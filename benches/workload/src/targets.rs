@@ -15,7 +15,6 @@ const MOST_TARGETS: u64 = 65_536;
 const BATCH: u64 = 1_000;
 
 /// Now, in microseconds since the epoch.
-#[must_use]
 pub fn now() -> i64 {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX)
@@ -33,7 +32,6 @@ pub struct Targets {
 
 impl Targets {
     /// For a subject that holds this.
-    #[must_use]
     pub fn new(content: Content) -> Self {
         let count = content.nodes.min(MOST_TARGETS);
         // In no order that a cache could foresee; the factor is prime, so none comes twice.
@@ -56,7 +54,6 @@ impl Targets {
     }
 
     /// The `turn`th read of a run; `None` if the subject holds nothing to read.
-    #[must_use]
     pub fn read(&self, operation: Operation, turn: u64) -> Option<Read<'_>> {
         let month = i64::try_from(POINTS_PER_MONTH).unwrap_or_default() * POINT_INTERVAL;
         Some(match operation {
@@ -85,7 +82,6 @@ impl Targets {
     }
 
     /// The `turn`th write of a run; `None` if there is no further one.
-    #[must_use]
     pub fn write(&self, operation: Operation, turn: u64) -> Option<Write> {
         let fresh = self.base + turn;
         Some(match operation {
@@ -125,7 +121,6 @@ impl Targets {
 }
 
 /// How many operations one write counts as.
-#[must_use]
 pub fn weight(operation: Operation) -> u64 {
     if operation == Operation::Metrics { BATCH } else { 1 }
 }

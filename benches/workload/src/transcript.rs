@@ -22,9 +22,6 @@ const CONTENT: Content = Content {
 };
 
 /// Whether all candidates answer as the first one does.
-///
-/// # Errors
-/// Which one answers what otherwise; the subjects' own.
 pub async fn compare(candidates: &[Candidate]) -> Result<()> {
     let mut expected = None;
     for candidate in candidates {
@@ -48,10 +45,6 @@ pub async fn compare(candidates: &[Candidate]) -> Result<()> {
 }
 
 /// Writes a little, then reads everything in every way.
-///
-/// # Errors
-/// The subject's, where it should have done what it was asked for; and if it did what it should
-/// have refused.
 async fn transcript(subject: &dyn Subject) -> Result<Vec<(String, Answer)>> {
     load(subject, CONTENT).await?;
     let first = CONTENT.nodes;

@@ -34,10 +34,8 @@ pub trait Engine: Send + Sync + 'static {
         addresses: &mut Addresses,
     ) -> impl Future<Output = Result<Vec<Result<()>>>> + Send;
 
-    /// Carries a read out.
     fn answer(&self, read: &Read<'_>) -> impl Future<Output = Result<Answer>> + Send;
 
-    /// How many nodes are stored.
     fn count_nodes(&self) -> impl Future<Output = Result<u64>> + Send;
 
     /// Does what is put off, if anything.
@@ -53,7 +51,6 @@ pub struct Addresses {
 impl Addresses {
     /// Both addresses of the next node. They count as given only when [`Addresses::take`] is
     /// called.
-    #[must_use]
     pub fn lowest_free(&self) -> (std::net::Ipv4Addr, std::net::Ipv6Addr) {
         data::addresses(self.next)
     }
@@ -70,7 +67,6 @@ impl Addresses {
 }
 
 /// The row of a machine that is admitted now. `preauth_key` is the key that admits it.
-#[must_use]
 pub fn admitted(
     machine: Machine,
     (user, preauth_key): (Id, Option<Id>),
@@ -87,7 +83,6 @@ pub fn admitted(
 }
 
 /// The audit line of a registration.
-#[must_use]
 pub fn registered(node: &NodeRow) -> AuditRow {
     AuditRow {
         id: fresh_id(node.created_at, &node.machine_key),
@@ -106,15 +101,11 @@ fn fresh_id(at: i64, key: &[u8; 32]) -> Id {
 }
 
 /// The parts of a credential's text.
-///
-/// # Errors
-/// If it is none.
 pub fn presented(purpose: Purpose, text: &str) -> Result<(&str, &str)> {
     credential::split(purpose, text).ok_or_else(refused)
 }
 
 /// One refusal for every reason.
-#[must_use]
 pub fn refused() -> Error {
     "the credential is not valid".into()
 }
@@ -137,9 +128,6 @@ pub struct Direct<E> {
 
 impl<E: Engine> Direct<E> {
     /// With a transaction, and so an fsync, for each write.
-    ///
-    /// # Errors
-    /// The engine's.
     pub async fn alone(engine: E) -> Result<Arc<dyn Subject>> {
         let next = engine.count_nodes().await?;
         let path = Path::Alone(Mutex::new(Addresses { next }));
@@ -148,9 +136,6 @@ impl<E: Engine> Direct<E> {
 
     /// With transactions that callers share: a thread takes what waits, and answers all of them
     /// when it is durable.
-    ///
-    /// # Errors
-    /// The engine's, and that of starting the thread.
     pub async fn batched(engine: E) -> Result<Arc<dyn Subject>> {
         let next = engine.count_nodes().await?;
         let engine = Arc::new(engine);

@@ -8,9 +8,7 @@ use super::sql_schema::{COUNT_NODES, TABLES};
 use super::{Addresses, Engine, sql_reads, sql_writes};
 use crate::subject::{Answer, Read, Result, Write};
 
-/// A value of SQLite.
 #[derive(Debug, Clone, PartialEq)]
-#[allow(missing_docs)]
 pub enum Value {
     Null,
     Integer(i64),
@@ -21,10 +19,6 @@ pub enum Value {
 
 /// The columns of one row.
 pub trait Columns {
-    /// The value of a column.
-    ///
-    /// # Errors
-    /// The crate's.
     fn get(&self, index: usize) -> Result<Value>;
 }
 
@@ -33,14 +27,12 @@ pub type Decode<T> = fn(&dyn Columns) -> Result<T>;
 
 /// A connection of a crate. It prepares a statement once and keeps it.
 pub trait Connection: Send + 'static {
-    /// Carries a statement out. Gives how many rows changed.
     fn execute(
         &mut self,
         sql: &'static str,
         values: Vec<Value>,
     ) -> impl Future<Output = Result<u64>> + Send;
 
-    /// All rows of a query.
     fn query<T: Send + 'static>(
         &mut self,
         sql: &'static str,
@@ -61,9 +53,6 @@ pub struct Sql<C> {
 
 impl<C: Connection> Sql<C> {
     /// Makes the tables. Without `readers`, the writing connection reads, too.
-    ///
-    /// # Errors
-    /// The crate's; and if a connection does not do what makes commits durable.
     pub async fn new(mut writer: C, mut readers: Vec<C>) -> Result<Self> {
         for connection in std::iter::once(&mut writer).chain(&mut readers) {
             for pragma in PRAGMAS {

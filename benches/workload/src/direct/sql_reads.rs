@@ -15,7 +15,6 @@ use crate::targets::now;
 /// A page ends after so many rows.
 const PAGE: usize = 1_000;
 
-/// Carries a read out.
 pub(super) async fn answer<C: Connection>(connection: &mut C, read: &Read<'_>) -> Result<Answer> {
     let mut one = async |sql, value| {
         let found = connection.query(sql, vec![value], node).await?;

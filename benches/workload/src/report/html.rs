@@ -23,7 +23,6 @@ pub(super) fn escaped(text: &str) -> String {
 }
 
 /// The page: the goals, then each case with a chart and its table.
-#[must_use]
 pub fn page(results: &Results) -> String {
     let settings = &results.settings;
     let mut page = format!(

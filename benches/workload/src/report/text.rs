@@ -4,7 +4,6 @@ use super::figures::{self, Table};
 use crate::results::Results;
 
 /// All tables, the goals last.
-#[must_use]
 pub fn text(results: &Results) -> String {
     let settings = &results.settings;
     let mut text = format!(
