@@ -5,21 +5,18 @@ use std::os::unix::fs::symlink;
 
 use serde_json::json;
 
-use crate::support::{BACKENDS, Place, portable, user};
+use crate::support::{Place, places, portable, stores, user};
 
 #[test]
 fn a_link_that_leads_nowhere_is_not_made_by_init() {
-    for backend in BACKENDS {
-        let place = Place::new();
+    for (backend, place) in places() {
         symlink("nowhere", place.file(&format!("{backend}.db"))).unwrap();
         for command in ["status", "init", "export -"] {
-            let ran = place.on(backend, command);
-            assert_eq!(ran.code, 4, "{ran:#?}");
+            let ran = place.on(backend, command).ended(4);
             let words = ["leads nowhere", "leads_to: nowhere", "help: ", "remove the link"];
             assert!(!ran.refused(&words).err.contains("gwstore init"));
         }
-        let doctor = place.on(backend, "doctor");
-        assert!(doctor.code == 3 && doctor.out.contains("remove the link"), "{doctor:#?}");
+        let doctor = place.on(backend, "doctor").ended(3).says(&["remove the link"]);
         assert!(!doctor.out.contains("`gwstore init` makes the configured"), "{doctor:#?}");
         fs::remove_file(place.file(&format!("{backend}.db"))).unwrap();
         place.init(backend);
@@ -28,9 +25,7 @@ fn a_link_that_leads_nowhere_is_not_made_by_init() {
 
 #[test]
 fn a_lost_store_can_be_begun_anew_by_what_is_said() {
-    for backend in BACKENDS {
-        let place = Place::new();
-        place.init(backend);
+    for (backend, place) in stores() {
         fs::remove_file(place.file(&format!("{backend}.db"))).unwrap();
         let doctor = place.on(backend, "doctor");
         for suffix in [".key", ".reserve", ".lock"] {
@@ -41,8 +36,10 @@ fn a_lost_store_can_be_begun_anew_by_what_is_said() {
         for suffix in [".reserve", ".lock", ".key"] {
             for command in ["status", "init"] {
                 let key = format!("{backend}.db.key");
-                let ran = place.on(backend, command).refused(&[&key, "restore", "begin anew"]);
-                assert!(!ran.err.contains("gwstore init"), "{ran:#?}");
+                place
+                    .on(backend, command)
+                    .refused(&[&key, "restore", "begin anew"])
+                    .omits("gwstore init");
             }
             fs::remove_file(place.file(&format!("{backend}.db{suffix}"))).unwrap();
         }
@@ -51,24 +48,18 @@ fn a_lost_store_can_be_begun_anew_by_what_is_said() {
         fs::remove_file(place.file(&format!("{backend}.db.lock"))).unwrap();
         place.write(&format!("{backend}.db"), "");
         place.on(backend, "status").refused(&[".db.key", "begin anew"]);
-        let doctor = place.on(backend, "doctor");
-        assert!(doctor.out.contains("warn  leftovers: "), "{doctor:#?}");
+        let doctor = place.on(backend, "doctor").says(&["warn  leftovers: "]);
         assert!(!doctor.out.contains("chmod"), "{doctor:#?}");
     }
 }
 
 #[test]
 fn before_the_first_init_nothing_is_to_be_restored() {
-    for backend in BACKENDS {
-        let place = Place::new();
-        let doctor = place.on(backend, "doctor");
-        assert_eq!(doctor.code, 3, "{doctor:#?}");
-        assert!(doctor.out.contains("warn  hash key"), "{doctor:#?}");
-        assert!(doctor.out.contains("`gwstore init` makes both"), "{doctor:#?}");
+    for (backend, place) in places() {
+        place.on(backend, "doctor").ended(3).says(&["warn  hash key", "`gwstore init` makes both"]);
         // A directory that is not there yet is made by init.
         let ran = place.run(&format!("--backend {backend} --path new/s.db status"));
-        let ran = ran.refused(&["directory does not exist", "gwstore init"]);
-        assert!(!ran.err.contains("make it first"), "{ran:#?}");
+        ran.refused(&["directory does not exist", "gwstore init"]).omits("make it first");
         place.run(&format!("--backend {backend} --path new/s.db init")).ok();
     }
 }
@@ -80,8 +71,7 @@ fn advice_on_a_hash_key_is_about_what_is_wrong_with_it() {
     place.init("libsql");
     let key = place.file("libsql.db.key");
     let said = |wanted: &str| {
-        let doctor = place.on("libsql", "doctor");
-        assert_eq!(doctor.code, 3, "{doctor:#?}");
+        let doctor = place.on("libsql", "doctor").ended(3);
         let mut lines = doctor.out.lines().skip_while(|line| !line.starts_with("FAIL  hash key"));
         let advice = lines.nth(1).unwrap_or_default().to_owned();
         assert!(advice.contains(wanted), "{wanted}: {doctor:#?}");
@@ -101,9 +91,7 @@ fn advice_on_a_hash_key_is_about_what_is_wrong_with_it() {
 
 #[test]
 fn a_store_without_its_key_has_no_other_key() {
-    for backend in BACKENDS {
-        let place = Place::new();
-        place.init(backend);
+    for (backend, place) in stores() {
         let session = json!({ "session": {
             "id": "0190a5c8-7e1f-7000-8000-0000000000dd",
             "owner": { "user": "0190a5c8-7e1f-7000-8000-000000000001" },
@@ -117,34 +105,31 @@ fn a_store_without_its_key_has_no_other_key() {
         place.on(backend, "import portable new.jsonl").ok();
         place.on(backend, "export all.jsonl").ok();
         fs::rename(place.file(&format!("{backend}.db.key")), place.file("away")).unwrap();
-        let told = place.on(backend, "import portable all.jsonl").ok();
-        assert!(told.err.contains("note: the hash key is missing"), "{told:#?}");
-        assert!(told.err.contains("put the key's file back"), "{told:#?}");
-        assert!(!told.err.contains("another key"), "{told:#?}");
-        assert!(told.out.contains("key is missing, and only that could tell"), "{told:#?}");
-        let doctor = place.on(backend, "doctor");
-        assert!(doctor.out.contains("FAIL  credentials: the hash key is missing"), "{doctor:#?}");
-        assert!(doctor.out.contains("1 with key 00000001"), "{doctor:#?}");
-        let status = place.on(backend, "status").ok();
-        assert!(status.out.contains("the hash key is missing"), "{status:#?}");
+        place
+            .on(backend, "import portable all.jsonl")
+            .ok()
+            .warns(&["note: the hash key is missing", "put the key's file back"])
+            .omits("another key")
+            .says(&["key is missing, and only that could tell"]);
+        place
+            .on(backend, "doctor")
+            .says(&["FAIL  credentials: the hash key is missing", "1 with key 00000001"]);
+        place.on(backend, "status").ok().says(&["the hash key is missing"]);
     }
 }
 
 #[test]
 fn readers_that_keep_a_writer_out_can_be_found() {
     use ghostwire_store::Opener;
-    use ghostwire_store::config::{BackendChoice, Config, LibsqlOptions};
     let place = Place::new();
     place.init("libsql");
     place.write("new.jsonl", portable(&[&user(1, "ada")]));
-    let options = LibsqlOptions { path: place.file("libsql.db"), ..LibsqlOptions::default() };
-    let config = Config { backend: BackendChoice::Libsql(options), ..Config::default() };
+    let config = place.config("libsql");
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let opener = Opener::new(&config).create(false).read_only(true);
     let reader = runtime.block_on(opener.open_backend()).unwrap();
     place.on("libsql", "status").ok();
-    let ran = place.on("libsql", "import portable new.jsonl");
-    assert_eq!(ran.code, 75, "{ran:#?}");
+    let ran = place.on("libsql", "import portable new.jsonl").ended(75);
     ran.refused(&["only read", "lsof", "the lock beside it"]);
     runtime.block_on(reader.close()).unwrap();
     place.on("libsql", "import portable new.jsonl").ok();
@@ -179,8 +164,7 @@ fn the_environment_in_a_flag_file_has_no_nearest_key() {
     for text in ["environment = 'x'\n[development]\n", "[development]\nenvironment = 'x'\n"] {
         place.write("flags.toml", text);
         let ran = place.run("--config flags.toml status");
-        let ran = ran.refused(&["chosen by the variable GHOSTWIRE_STORE__ENVIRONMENT"]);
-        assert!(!ran.err.contains("nearest"), "{ran:#?}");
+        ran.refused(&["chosen by the variable GHOSTWIRE_STORE__ENVIRONMENT"]).omits("nearest");
     }
     place.run("--environment production status").refused(&["--config FILE"]);
 }
@@ -196,8 +180,7 @@ fn options_without_a_use_say_why() {
         calls.push(("bench --backend libsql", "--dir says where"));
     }
     for (call, why) in calls {
-        let ran = place.run(call);
-        assert_eq!(ran.code, 2, "{ran:#?}");
+        let ran = place.run(call).ended(2);
         ran.refused(&[why, "help: leave the option out"]);
     }
 }

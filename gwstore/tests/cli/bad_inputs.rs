@@ -2,13 +2,12 @@
 
 use std::fs;
 
-use crate::support::{BACKENDS, Place, Ran, dump, permissions_hold, portable, user};
+use crate::support::{Place, Ran, dump, permissions_hold, places, portable, stores, user};
 
 /// A store that holds something, and a try to import `content` into it.
 #[track_caller]
 fn import(content: impl AsRef<[u8]>, words: &[&str]) {
-    for backend in BACKENDS {
-        let place = Place::new();
+    for (backend, place) in places() {
         place.write("first.jsonl", portable(&[&user(1, "ann")]));
         place.on(backend, "import portable first.jsonl --create").ok();
         place.write("bad.jsonl", content.as_ref());
@@ -150,9 +149,7 @@ fn configurations() {
     let error = place.run("--json --config typo.toml status").refused(&[]).error();
     assert_eq!(error["kind"], "invalid_argument");
     assert_eq!(error["context"]["nearest"], "writer.max_group", "{error}");
-    let doctor = place.run("--config typo.toml doctor");
-    assert_eq!(doctor.code, 3);
-    assert!(doctor.out.contains("max_group"), "{doctor:#?}");
+    place.run("--config typo.toml doctor").ended(3).says(&["max_group"]);
 }
 
 #[test]
@@ -171,8 +168,7 @@ fn usage() {
 #[test]
 fn listings() {
     let place = Place::new();
-    place.sample();
-    place.on("libsql", "import portable sample.jsonl --create").ok();
+    place.filled("libsql");
     let refused = |arguments: &str, words: &[&str]| -> Ran {
         place.unchanged("libsql", words, || place.on("libsql", &format!("list {arguments}")))
     };
@@ -223,9 +219,7 @@ fn files_that_may_not_be_touched() {
         eprintln!("skipped: this user may read and write everything");
         return;
     }
-    for backend in BACKENDS {
-        let place = Place::new();
-        place.init(backend);
+    for (backend, place) in stores() {
         place.write("more.jsonl", portable(&[&user(1, "ann")]));
         // An engine gives its side files the mode of the store's.
         let set = |mode| {
@@ -236,8 +230,7 @@ fn files_that_may_not_be_touched() {
         };
         set(0o400);
         place.on(backend, "import portable more.jsonl").refused(&[".db"]);
-        let doctor = place.on(backend, "doctor").ok();
-        assert!(doctor.out.contains("chmod 600"), "{doctor:#?}");
+        place.on(backend, "doctor").ok().says(&["chmod 600"]);
         set(0o000);
         place.on(backend, "status").refused(&[".db"]);
         set(0o600);

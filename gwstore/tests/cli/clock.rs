@@ -1,11 +1,9 @@
 //! `gwstore clock`, and what the others say about a clock.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ghostwire_store::Opener;
-use ghostwire_store::config::{self, Config, LoadRequest};
 use ghostwire_store::domain::{
     BlockId, Clock, Identity, ManualClock, NewUser, Revision, SystemClock, Timestamp, User, UserId,
 };
@@ -15,21 +13,13 @@ use ghostwire_store_core::schema::Schema;
 
 use serde_json::Value;
 
-use crate::support::{BACKENDS, Place, dump, portable, user};
+use crate::support::{Place, dump, places, portable, user};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-fn config(place: &Place, backend: &str) -> Config {
-    let path = place.file(&format!("{backend}.db")).to_str().unwrap().to_owned();
-    let overrides =
-        vec![("backend".to_owned(), backend.to_owned()), (format!("{backend}.path"), path)];
-    let request = LoadRequest { overrides, ..LoadRequest::default() };
-    config::load(&request, &BTreeMap::new()).unwrap()
-}
-
 /// Makes users under clocks that show these times, one after the other.
 fn written_under(place: &Place, backend: &str, times: &[Timestamp]) {
-    let config = config(place, backend);
+    let config = place.config(backend);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         for (n, at) in times.iter().enumerate() {
@@ -44,7 +34,7 @@ fn written_under(place: &Place, backend: &str, times: &[Timestamp]) {
 
 /// Makes a store of the first schema, under a clock that showed this time.
 fn first_schema_under(place: &Place, backend: &str, at: Timestamp) {
-    let config = config(place, backend);
+    let config = place.config(backend);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let schema = Schema::at(1).unwrap();
@@ -81,21 +71,19 @@ fn ahead() -> Timestamp {
 
 #[test]
 fn what_a_clock_that_was_ahead_has_dated_is_brought_back() {
-    for backend in BACKENDS {
-        let place = Place::new();
+    for (backend, place) in places() {
         written_under(&place, backend, &[SystemClock.now().saturating_sub(DAY), ahead()]);
-        let doctor = place.on(backend, "doctor");
-        assert_eq!(doctor.code, 3, "{doctor:#?}");
-        assert!(doctor.out.contains("gwstore clock repair"), "{doctor:#?}");
+        place.on(backend, "doctor").ended(3).says(&["gwstore clock repair"]);
         let show = place.on(backend, "clock show --json").ok().json();
         assert_eq!(show["store"], "2086-11-13T02:09:50.000000Z");
         assert_eq!(show["entities_beyond"], serde_json::json!({ "users": 1 }));
         assert_eq!((&show["audit_beyond"], &show["metrics_beyond"]), (&1.into(), &0.into()));
         assert!(show["store_ahead_seconds"].as_i64().unwrap() > 0);
         assert_eq!(show["needs"], "repair");
-        let shown = place.on(backend, "clock show").ok();
-        assert!(shown.out.contains("days ahead of the clock"), "{shown:#?}");
-        assert!(shown.out.contains("`gwstore clock repair`"), "{shown:#?}");
+        place
+            .on(backend, "clock show")
+            .ok()
+            .says(&["days ahead of the clock", "`gwstore clock repair`"]);
 
         place.unchanged(backend, &["confirmation", "--dry-run"], || {
             place.on(backend, "clock repair")
@@ -112,37 +100,31 @@ fn what_a_clock_that_was_ahead_has_dated_is_brought_back() {
         let show = place.on(backend, "clock show --json").ok().json();
         assert_eq!(show["entities_beyond"], serde_json::json!({}));
         assert!(show["store_ahead_seconds"].as_i64().unwrap() <= 0);
-        let again = place.on(backend, "clock repair --yes").ok();
-        assert!(again.out.contains("nothing to do"), "{again:#?}");
-        let trail = place.on(backend, "list audit --all --json").ok();
-        let lines = trail.out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        let lines: Vec<_> = lines.collect();
-        assert!(lines.iter().any(|line| line["action"] == "clock.repair"), "{trail:#?}");
+        place.on(backend, "clock repair --yes").ok().says(&["nothing to do"]);
+        let lines = place.on(backend, "list audit --all --json").ok().items();
+        assert!(lines.iter().any(|line| line["action"] == "clock.repair"), "{lines:#?}");
         assert!(lines.iter().all(|line| !line["at"].as_str().unwrap().starts_with("2086")));
     }
 }
 
 #[test]
 fn an_import_says_that_its_times_will_be_those_of_a_clock_that_was_ahead() {
-    for backend in BACKENDS {
-        let place = Place::new();
+    for (backend, place) in places() {
         written_under(&place, backend, &[SystemClock.now().saturating_sub(DAY), ahead()]);
         place.write("new.jsonl", portable(&[&user(1, "zoe")]));
         let headscale = format!("headscale {}", dump("request_tags_migration_test.sql"));
         for import in ["portable new.jsonl --dry-run", "portable new.jsonl", &headscale] {
-            let told = place.on(backend, &format!("import {import}")).ok();
-            assert!(
-                told.err.contains("2086-11-13") && told.err.contains("clock show"),
-                "{told:#?}"
-            );
+            place
+                .on(backend, &format!("import {import}"))
+                .ok()
+                .warns(&["2086-11-13", "clock show"]);
         }
     }
 }
 
 #[test]
 fn a_store_that_was_not_written_for_long_is_opened_once_the_clock_is_accepted() {
-    for backend in BACKENDS {
-        let place = Place::new();
+    for (backend, place) in places() {
         written_under(&place, backend, &[SystemClock.now().saturating_sub(40 * DAY)]);
         let sample = place.sample();
         let import = format!("import portable {}", sample.display());
@@ -151,11 +133,9 @@ fn a_store_that_was_not_written_for_long_is_opened_once_the_clock_is_accepted() 
         place
             .unchanged(backend, &["clock", "gwstore clock accept"], || place.on(backend, &dry_run));
         place.on(backend, "status").ok();
-        let doctor = place.on(backend, "doctor");
-        assert!(doctor.code == 3 && doctor.out.contains("gwstore clock accept"), "{doctor:#?}");
+        place.on(backend, "doctor").ended(3).says(&["gwstore clock accept"]);
 
-        let shown = place.on(backend, "clock show").ok();
-        assert!(shown.out.contains("`gwstore clock accept`"), "{shown:#?}");
+        place.on(backend, "clock show").ok().says(&["`gwstore clock accept`"]);
         assert_eq!(place.on(backend, "clock show --json").ok().json()["needs"], "accept");
 
         place.unchanged(backend, &["confirmation"], || place.on(backend, "clock accept"));
@@ -164,16 +144,14 @@ fn a_store_that_was_not_written_for_long_is_opened_once_the_clock_is_accepted() 
         let done = place.on(backend, "clock accept --yes --json").ok().json();
         assert_eq!(done["accepted"], true);
         place.on(backend, &import).ok();
-        let again = place.on(backend, "clock accept --yes").ok();
-        assert!(again.out.contains("nothing to do"), "{again:#?}");
+        place.on(backend, "clock accept --yes").ok().says(&["nothing to do"]);
         assert!(place.on(backend, "clock show --json").ok().json()["needs"].is_null());
     }
 }
 
 #[test]
 fn a_store_that_also_needs_a_migration_can_be_accepted() {
-    for backend in BACKENDS {
-        let place = Place::new();
+    for (backend, place) in places() {
         first_schema_under(&place, backend, SystemClock.now().saturating_sub(40 * DAY));
         for migrate in ["migrate", "migrate --dry-run"] {
             place.on(backend, migrate).refused(&["gwstore clock accept"]);

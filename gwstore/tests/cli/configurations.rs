@@ -5,12 +5,7 @@ use std::os::unix::fs::symlink;
 use crate::support::{Place, Ran, command_in};
 
 fn with_variable(place: &Place, name: &str, value: &str, arguments: &[&str]) -> Ran {
-    let output = command_in(&place.file(""), arguments).env(name, value).output().unwrap();
-    Ran {
-        code: output.status.code().unwrap_or(-1),
-        out: String::from_utf8(output.stdout).unwrap(),
-        err: String::from_utf8(output.stderr).unwrap(),
-    }
+    Ran::of(command_in(&place.file(""), arguments).env(name, value).output().unwrap())
 }
 
 #[test]
@@ -19,8 +14,7 @@ fn a_chosen_environment_needs_a_flag_file() {
     let words = ["no flag file", "production"];
     place.run("--environment production init").refused(&words);
     let variable = "GHOSTWIRE_STORE__ENVIRONMENT";
-    let ran = with_variable(&place, variable, "production", &["init"]).refused(&words);
-    assert!(ran.err.contains(variable), "{ran:#?}");
+    with_variable(&place, variable, "production", &["init"]).refused(&words).warns(&[variable]);
     assert!(!place.file("data").exists(), "no store is made on the defaults");
     place.write("feature-flags.toml", "[production]\nlibsql.path = 's.db'\n");
     with_variable(&place, variable, "production", &["init"]).ok();
@@ -34,8 +28,7 @@ fn a_flag_file_that_leads_nowhere_is_an_error() {
     for command in ["init", "config show", "status"] {
         place.run(command).refused(&["leads nowhere", "feature-flags.toml"]);
     }
-    let doctor = place.run("doctor");
-    assert!(doctor.code == 3 && doctor.out.contains("leads nowhere"), "{doctor:#?}");
+    place.run("doctor").ended(3).says(&["leads nowhere"]);
     assert!(!place.file("data").exists());
 }
 
@@ -92,8 +85,7 @@ fn options_that_contradict_each_other_are_refused() {
         ),
     ] {
         for command in ["status", "doctor", "init", "config show"] {
-            let ran = place.run(&format!("{options} {command}"));
-            assert_eq!(ran.code, 2, "{ran:#?}");
+            let ran = place.run(&format!("{options} {command}")).ended(2);
             ran.refused(&words);
         }
     }

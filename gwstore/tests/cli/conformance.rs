@@ -1,11 +1,10 @@
 //! `gwstore conformance`.
 
-use crate::support::{BACKENDS, Place};
+use crate::support::{Place, places};
 
 #[test]
 fn a_configured_backend_is_tried_beside_its_store() {
-    for backend in BACKENDS {
-        let place = Place::new();
+    for (backend, place) in places() {
         let on = format!("--backend {backend} --path {}", place.file("store.db").display());
         let page = place.file("page.html");
         let ran = place.run(&format!("{on} conformance one-time-retry --html {}", page.display()));

@@ -5,7 +5,10 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{BACKENDS, Place, command_in, dump, portable, run_in, user};
+use ghostwire_store::Opener;
+use ghostwire_store::domain::NewUser;
+
+use crate::support::{BACKENDS, Place, command_in, dump, places, portable, run_in, user};
 
 /// Every command that opens a store.
 const COMMANDS: [&str; 8] = [
@@ -38,10 +41,8 @@ fn refused_by_all(place: &Place, backend: &str, words: &[&str]) {
 
 #[test]
 fn a_truncated_store() {
-    for backend in BACKENDS {
-        let place = Place::new();
-        place.sample();
-        place.on(backend, "import portable sample.jsonl --create").ok();
+    for (backend, place) in places() {
+        place.filled(backend);
         let name = format!("{backend}.db");
         let whole = place.read(&name);
         place.write(&name, &whole[..whole.len() / 2]);
@@ -51,18 +52,14 @@ fn a_truncated_store() {
 
 #[test]
 fn a_flipped_byte_is_found_by_the_doctor_at_the_latest() {
-    for backend in BACKENDS {
-        let place = Place::new();
-        place.sample();
-        place.on(backend, "import portable sample.jsonl --create").ok();
+    for (backend, place) in places() {
+        place.filled(backend);
         let name = format!("{backend}.db");
         let mut bytes = place.read(&name);
         let at = bytes.windows(10).position(|window| window == b"ada-laptop").unwrap();
         bytes[at] ^= 1;
         place.write(&name, bytes);
-        let doctor = place.on(backend, "doctor");
-        assert_eq!(doctor.code, 3, "{doctor:#?}");
-        assert!(doctor.out.contains("FAIL"), "{doctor:#?}");
+        place.on(backend, "doctor").ended(3).says(&["FAIL"]);
     }
 }
 
@@ -100,8 +97,7 @@ fn an_init_that_is_killed_can_be_repeated() {
 
 #[test]
 fn a_foreign_file() {
-    for backend in BACKENDS {
-        let place = Place::new();
+    for (backend, place) in places() {
         let name = format!("{backend}.db");
         place.init(backend);
         place.write(&name, "this is a shopping list, and quite a long one at that\n".repeat(10));
@@ -142,15 +138,9 @@ fn the_other_backends_file() {
 
 #[test]
 fn a_store_that_another_process_holds() {
-    use ghostwire_store::Opener;
-    use ghostwire_store::config::{BackendChoice, Config, ZqliteOptions};
     let place = Place::new();
     place.init("zqlite");
-    let path = place.file("zqlite.db");
-    let config = Config {
-        backend: BackendChoice::Zqlite(ZqliteOptions { path, ..ZqliteOptions::default() }),
-        ..Config::default()
-    };
+    let config = place.config("zqlite");
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let store = runtime.block_on(Opener::new(&config).open()).unwrap();
     let held = place.on("zqlite", "status --json").refused(&[]);
@@ -160,9 +150,7 @@ fn a_store_that_another_process_holds() {
     assert_eq!(held["context"]["pid"], std::process::id().to_string());
     // That a store is in use is no fault of it, but nobody knows whether it is in order.
     for json in ["", " --json"] {
-        let doctor = place.on("zqlite", &format!("doctor{json}"));
-        assert_eq!(doctor.code, 75, "{doctor:#?}");
-        assert!(doctor.out.contains("another process"), "{doctor:#?}");
+        place.on("zqlite", &format!("doctor{json}")).ended(75).says(&["another process"]);
     }
     runtime.block_on(store.close()).unwrap();
     place.on("zqlite", "status").ok();
@@ -170,17 +158,9 @@ fn a_store_that_another_process_holds() {
 
 /// What a process that is killed after six commits leaves.
 fn left_by_a_kill(backend: &str, suffixes: &[&str]) -> Place {
-    use ghostwire_store::Opener;
-    use ghostwire_store::config::{BackendChoice, Config, LibsqlOptions, ZqliteOptions};
-    use ghostwire_store::domain::NewUser;
     let (place, left) = (Place::new(), Place::new());
     place.init(backend);
-    let path = place.file(&format!("{backend}.db"));
-    let choice = match backend {
-        "libsql" => BackendChoice::Libsql(LibsqlOptions { path, ..LibsqlOptions::default() }),
-        _ => BackendChoice::Zqlite(ZqliteOptions { path, ..ZqliteOptions::default() }),
-    };
-    let config = Config { backend: choice, ..Config::default() };
+    let config = place.config(backend);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let store = Opener::new(&config).open().await.unwrap();
@@ -213,12 +193,11 @@ fn a_log_that_lost_commits() {
         let mut bytes = left.read(&log);
         bytes[100] ^= 1;
         left.write(&log, bytes);
-        let status = left.on(backend, "status").ok();
-        assert!(status.out.contains("acknowledged commits may be missing"), "{status:#?}");
-        assert!(status.err.contains("acknowledged commits may be missing"), "{status:#?}");
-        let doctor = left.on(backend, "doctor");
-        assert_eq!(doctor.code, 3, "{doctor:#?}");
-        assert!(doctor.out.contains("FAIL  log: "), "{doctor:#?}");
+        left.on(backend, "status")
+            .ok()
+            .says(&["acknowledged commits may be missing"])
+            .warns(&["acknowledged commits may be missing"]);
+        left.on(backend, "doctor").ended(3).says(&["FAIL  log: "]);
     }
 }
 
@@ -258,8 +237,7 @@ fn a_log_that_was_cut_is_told_of_until_somebody_writes() {
         }
         // There is nothing to compare it with.
         fs::remove_file(whole.file(&format!("{backend}.db-shm"))).unwrap();
-        let doctor = whole.on(backend, "doctor").ok();
-        assert!(doctor.out.contains("without an index"), "{doctor:#?}");
+        whole.on(backend, "doctor").ok().says(&["without an index"]);
     }
 }
 
@@ -272,9 +250,7 @@ fn a_lost_or_foreign_key() {
     place.unchanged("zqlite", &["zqlite.db.key"], || {
         place.on("zqlite", &format!("import headscale {file}"))
     });
-    let doctor = place.on("zqlite", "doctor");
-    assert_eq!(doctor.code, 3, "{doctor:#?}");
-    assert!(doctor.out.contains("FAIL  hash key"), "{doctor:#?}");
+    place.on("zqlite", "doctor").ended(3).says(&["FAIL  hash key"]);
     place.write("zqlite.db.key", "not a key");
     place.unchanged("zqlite", &["key"], || place.on("zqlite", &format!("import headscale {file}")));
 }
@@ -309,8 +285,7 @@ fn fill_but(filler: &Path, left: u64) {
 
 #[test]
 fn a_full_disk() {
-    for backend in BACKENDS {
-        let place = Place::new();
+    for (backend, place) in places() {
         let small = place.file("small");
         fs::create_dir(&small).unwrap();
         let Some(_tmpfs) = Tmpfs::mount(&small, "1m") else {
@@ -362,8 +337,7 @@ fn a_disk_without_room_for_a_store_is_named_so_and_stays_empty() {
 
 #[test]
 fn a_read_only_file_system() {
-    for backend in BACKENDS {
-        let place = Place::new();
+    for (backend, place) in places() {
         let small = place.file("small");
         fs::create_dir(&small).unwrap();
         let Some(_tmpfs) = Tmpfs::mount(&small, "1m") else {
@@ -385,9 +359,7 @@ fn a_read_only_file_system() {
         remount("ro");
         run("import portable more.jsonl").refused(&["read-only", "s.db"]);
         run("export out.jsonl").refused(&["out.jsonl"]);
-        let doctor = run("doctor");
-        assert_eq!(doctor.code, 3, "{doctor:#?}");
-        assert!(doctor.out.contains("FAIL  directory"), "{doctor:#?}");
+        run("doctor").ended(3).says(&["FAIL  directory"]);
         // Reading needs no more than reading.
         assert_eq!(run("digest --json").ok().json(), before);
         remount("rw");

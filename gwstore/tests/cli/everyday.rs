@@ -2,17 +2,13 @@
 
 use std::fs;
 
-use serde_json::Value;
-
-use crate::support::{BACKENDS, Place};
+use crate::support::{Place, places};
 
 #[test]
 fn a_new_store_is_there_once_and_healthy() {
-    for backend in BACKENDS {
-        let place = Place::new();
+    for (backend, place) in places() {
         place.on(backend, "status").refused(&["there is no store", "gwstore init"]);
-        let made = place.on(backend, "init").ok();
-        assert!(made.out.contains("Back the key up"), "{made:#?}");
+        place.on(backend, "init").ok().says(&["Back the key up"]);
         place.unchanged(backend, &["left as it is", ".db"], || place.on(backend, "init"));
         let status = place.on(backend, "status --json").ok().json();
         assert_eq!(status["backend"]["name"], backend);
@@ -27,8 +23,7 @@ fn a_new_store_is_there_once_and_healthy() {
 
 #[test]
 fn a_store_that_was_begun_is_completed_and_one_that_was_lost_is_not_replaced() {
-    for backend in BACKENDS {
-        let place = Place::new();
+    for (backend, place) in places() {
         let name = format!("{backend}.db");
         let [file, key, lock] = ["", ".key", ".lock"].map(|end| place.file(&(name.clone() + end)));
         place.init(backend);
@@ -43,8 +38,7 @@ fn a_store_that_was_begun_is_completed_and_one_that_was_lost_is_not_replaced() {
         fs::rename(&file, place.file("aside")).unwrap();
         place.on(backend, "init").refused(&["its file is gone", &name, "restore"]);
         place.on(backend, "status").refused(&["a store was here", &name, "restore"]);
-        let doctor = place.on(backend, "doctor");
-        assert!(doctor.code == 3 && doctor.out.contains("the lock last"), "{doctor:#?}");
+        place.on(backend, "doctor").ended(3).says(&["the lock last"]);
         assert!(!file.exists());
         fs::rename(place.file("aside"), &file).unwrap();
         place.on(backend, "doctor").ok();
@@ -63,9 +57,7 @@ fn files_are_private() {
         assert_eq!(mode(file), 0o600, "{file}");
     }
     fs::set_permissions(place.file("data/z.db.key"), fs::Permissions::from_mode(0o644)).unwrap();
-    let doctor = place.run("--backend zqlite --path data/z.db doctor");
-    assert_eq!(doctor.code, 3);
-    assert!(doctor.out.contains("chmod 600"), "{doctor:#?}");
+    place.run("--backend zqlite --path data/z.db doctor").ended(3).says(&["chmod 600"]);
 }
 
 #[test]
@@ -90,12 +82,9 @@ fn the_configuration_says_where_each_value_comes_from() {
 #[test]
 fn lists_page_filter_and_keep_secrets() {
     let place = Place::new();
-    place.sample();
-    place.on("zqlite", "import portable sample.jsonl --create").ok();
-    let lines = |arguments: &str| {
-        let ran = place.on("zqlite", &format!("list {arguments} --json")).ok();
-        ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
-    };
+    place.filled("zqlite");
+    let lines =
+        |arguments: &str| place.on("zqlite", &format!("list {arguments} --json")).ok().items();
     let all = lines("nodes --all --limit 7");
     assert_eq!(all.len(), 150);
     assert_eq!(lines("nodes --limit 1000"), all);
@@ -112,14 +101,13 @@ fn lists_page_filter_and_keep_secrets() {
     let mut cursor = String::new();
     loop {
         let ran = place.on("zqlite", &format!("list presence --json --limit 60 {cursor}")).ok();
-        paged.extend(ran.out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()));
+        paged.extend(ran.items());
         let Some(next) = paged.last().and_then(|last| last["next"].as_str()) else { break };
         cursor = format!("--cursor {next}");
         paged.pop();
     }
     assert_eq!(paged, lines("presence --all"));
-    let part = place.on("zqlite", "list presence --limit 60 -q").ok();
-    assert!(part.err.contains("--cursor"), "a part is not taken for the whole: {part:#?}");
+    place.on("zqlite", "list presence --limit 60 -q").ok().warns(&["--cursor"]);
 
     for entity in ["api-keys", "preauth-keys", "sessions"] {
         for form in ["", "--json"] {
@@ -142,16 +130,9 @@ fn lists_page_filter_and_keep_secrets() {
 #[test]
 fn an_older_schema_is_migrated_with_a_backup() {
     use ghostwire_store::Opener;
-    use ghostwire_store::config::{BackendChoice, Config, LibsqlOptions, ZqliteOptions};
     use ghostwire_store_core::schema::Schema;
-    for backend in BACKENDS {
-        let place = Place::new();
-        let path = place.file(&format!("{backend}.db"));
-        let choice = match backend {
-            "libsql" => BackendChoice::Libsql(LibsqlOptions { path, ..LibsqlOptions::default() }),
-            _ => BackendChoice::Zqlite(ZqliteOptions { path, ..ZqliteOptions::default() }),
-        };
-        let config = Config { backend: choice, ..Config::default() };
+    for (backend, place) in places() {
+        let config = place.config(backend);
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {
             let opener = Opener::new(&config).schema(Schema::at(1).unwrap());
@@ -175,10 +156,8 @@ fn an_older_schema_is_migrated_with_a_backup() {
 /// Whatever moment it is: one whole store has the name.
 #[test]
 fn a_compaction_that_is_killed_leaves_a_whole_store() {
-    for backend in BACKENDS {
-        let place = Place::new();
-        place.sample();
-        place.on(backend, "import portable sample.jsonl --create").ok();
+    for (backend, place) in places() {
+        place.filled(backend);
         let before = place.digest(backend);
         let name = format!("{backend}.db");
         for moment in 0..12 {
@@ -197,9 +176,7 @@ fn a_compaction_that_is_killed_leaves_a_whole_store() {
         let done = place.on(backend, "compact --json").ok().json();
         assert!(done["after"].as_u64() <= done["before"].as_u64(), "{done}");
         assert_eq!(place.digest(backend), before);
-        let doctor = place.on(backend, "doctor");
-        assert!(doctor.out.contains("nothing unfinished"), "{doctor:#?}");
-        assert!(doctor.out.contains("rows and blocks are whole"), "{doctor:#?}");
+        place.on(backend, "doctor").says(&["nothing unfinished", "rows and blocks are whole"]);
         assert!(place.on(backend, "compact").ok().out.contains("Compacted"));
     }
     Place::new().on("libsql", "compact").refused(&["gwstore init"]);
@@ -218,9 +195,10 @@ fn the_demonstration_leaves_stores_that_can_be_looked_at() {
     for call in calls {
         place.run(call).ok();
         // The day of the demonstration is long ago, so the clock is asked about before it is served.
-        let doctor = place.run(&call.replace(" status", " doctor"));
-        assert!(doctor.out.contains("gwstore clock accept"), "{doctor:#?}");
-        assert!(doctor.out.contains(" 0 not checked, 1 failed"), "{doctor:#?}");
-        assert!(doctor.out.contains("ok    credentials: the hash key fits"), "{doctor:#?}");
+        place.run(&call.replace(" status", " doctor")).says(&[
+            "gwstore clock accept",
+            " 0 not checked, 1 failed",
+            "ok    credentials: the hash key fits",
+        ]);
     }
 }

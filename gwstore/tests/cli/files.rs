@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
-use crate::support::{BACKENDS, Place, command_in, portable, run_in, user};
+use crate::support::{BACKENDS, Place, command_in, places, portable, run_in, stores, user};
 
 fn names(place: &Place) -> Vec<String> {
     let entries = fs::read_dir(place.file("")).unwrap();
@@ -19,8 +19,7 @@ fn chmod(place: &Place, name: &str, mode: u32) {
 
 #[test]
 fn an_init_that_fails_leaves_nothing_and_says_why() {
-    for backend in BACKENDS {
-        let place = Place::new();
+    for (backend, place) in places() {
         let long = "k".repeat(250);
         for (options, words) in [
             ("--path x/".to_owned(), ["is a directory", "x"]),
@@ -61,8 +60,7 @@ fn an_empty_file_is_no_store_yet() {
             place.write("more.jsonl", portable(&[&user(1, "ann")]));
             place.write(&name, "");
             place.on(backend, "status").refused(&["nothing in it", "gwstore init"]);
-            let doctor = place.on(backend, "doctor");
-            assert!(doctor.code == 3 && doctor.out.contains("gwstore init"), "{doctor:#?}");
+            place.on(backend, "doctor").ended(3).says(&["gwstore init"]);
             place.on(backend, make).ok();
             place.on(backend, "status").ok();
         }
@@ -79,15 +77,12 @@ fn an_empty_file_is_no_store_yet() {
 
 #[test]
 fn a_store_without_its_key_is_refused_where_keys_are_needed() {
-    for backend in BACKENDS {
-        let place = Place::new();
-        place.init(backend);
+    for (backend, place) in stores() {
         place.write("more.jsonl", portable(&[&user(1, "ann")]));
         let key = place.file(&format!("{backend}.db.key"));
         fs::rename(&key, place.file("away")).unwrap();
         // Nothing is hashed, and it is said.
-        let ran = place.on(backend, "import portable more.jsonl").ok();
-        assert!(ran.err.contains("hash key is not there"), "{ran:#?}");
+        place.on(backend, "import portable more.jsonl").ok().warns(&["hash key is not there"]);
         symlink("/nonexistent/key", &key).unwrap();
         place.write("other.jsonl", portable(&[&user(2, "bob")]));
         place.on(backend, "import portable other.jsonl").refused(&[".db.key"]);
@@ -96,8 +91,7 @@ fn a_store_without_its_key_is_refused_where_keys_are_needed() {
         // The key goes with the file that a link leads to, as the lock does.
         symlink(format!("{backend}.db"), place.file("current.db")).unwrap();
         let on = format!("--backend {backend} --path current.db");
-        let ran = place.run(&format!("{on} import portable more.jsonl")).ok();
-        assert!(!ran.err.contains("hash key"), "{ran:#?}");
+        place.run(&format!("{on} import portable more.jsonl")).ok().omits("hash key");
         place.run(&format!("{on} doctor")).ok();
     }
 }
@@ -114,8 +108,7 @@ fn a_pipe_in_the_place_of_the_key_does_not_hang() {
     }
     place.write("more.jsonl", portable(&[&user(1, "ann")]));
     place.on("libsql", "import portable more.jsonl").refused(&["not a regular file"]);
-    let doctor = place.on("libsql", "doctor");
-    assert!(doctor.code == 3 && doctor.out.contains("not a regular file"), "{doctor:#?}");
+    place.on("libsql", "doctor").ended(3).says(&["not a regular file"]);
 }
 
 #[test]
@@ -142,8 +135,10 @@ fn a_directory_that_others_can_write_is_told_at_once() {
     let place = Place::new();
     fs::create_dir(place.file("open")).unwrap();
     chmod(&place, "open", 0o777);
-    let made = place.run("--backend libsql --path open/s.db init").ok();
-    assert!(made.err.contains("can be written by others (mode 777)"), "{made:#?}");
+    place
+        .run("--backend libsql --path open/s.db init")
+        .ok()
+        .warns(&["can be written by others (mode 777)"]);
 }
 
 #[test]
@@ -178,8 +173,9 @@ fn paths_cannot_steer_a_terminal() {
     run(&[&on[..], &["init"]].concat()).ok();
     chmod(&place, &store, 0o644);
     place.write("more.jsonl", portable(&[&user(1, "ann")]));
-    let logged = run(&[&on[..], &["-vv", "import", "portable", "more.jsonl"]].concat()).ok();
-    assert!(logged.err.contains("others may read"), "{logged:#?}");
+    let logged = run(&[&on[..], &["-vv", "import", "portable", "more.jsonl"]].concat())
+        .ok()
+        .warns(&["others may read"]);
     let sample = run(&["demo", "--write-sample", &format!("{odd}/sample.jsonl")]).ok();
     let (mut told, option) = (vec![logged, sample], format!("--{odd}"));
     for arguments in [
@@ -189,8 +185,7 @@ fn paths_cannot_steer_a_terminal() {
         vec!["list", "nodes", "--limit", odd],
         vec![option.as_str()],
     ] {
-        let usage = run(&arguments);
-        assert_eq!(usage.code, 2, "{usage:#?}");
+        let usage = run(&arguments).ended(2);
         told.push(usage);
     }
     for ran in told {
@@ -246,27 +241,21 @@ fn doctor_looks_at_the_directory_that_a_link_leads_to() {
     fs::create_dir(place.file("links")).unwrap();
     place.run("--backend libsql --path real/s.db init").ok();
     symlink(place.file("real/s.db"), place.file("links/s.db")).unwrap();
-    let doctor = place.run("--backend libsql --path links/s.db doctor").ok();
-    assert!(doctor.out.contains("real can be written"), "{doctor:#?}");
+    place.run("--backend libsql --path links/s.db doctor").ok().says(&["real can be written"]);
 }
 
 #[test]
 fn a_compaction_that_gives_nothing_back_says_so() {
-    for backend in BACKENDS {
-        let place = Place::new();
-        place.init(backend);
+    for (backend, place) in stores() {
         place.on(backend, "compact").ok();
-        let again = place.on(backend, "compact").ok();
-        assert!(again.out.contains("nothing to give back"), "{again:#?}");
+        place.on(backend, "compact").ok().says(&["nothing to give back"]);
     }
 }
 
 /// A program that knows nothing of the store's names may have made it.
 #[test]
 fn a_compaction_removes_no_lock_but_its_own() {
-    for backend in BACKENDS {
-        let place = Place::new();
-        place.init(backend);
+    for (backend, place) in stores() {
         let name = format!("{backend}.db.compact.part.lock");
         place.write(&name, "this is a shopping list\n");
         place.unchanged(backend, &[&name], || place.on(backend, "compact"));
@@ -279,9 +268,7 @@ fn a_compaction_removes_no_lock_but_its_own() {
 
 #[test]
 fn what_is_no_file_of_sqlites_is_refused_at_once_and_left_alone() {
-    for backend in BACKENDS {
-        let place = Place::new();
-        place.init(backend);
+    for (backend, place) in stores() {
         place.write("more.jsonl", portable(&[&user(1, "ann")]));
         let notes = place.write("notes.txt", vec![b'A'; 40_000]);
         for suffix in ["-wal", "-shm", "-journal"] {
@@ -301,11 +288,9 @@ fn what_is_no_file_of_sqlites_is_refused_at_once_and_left_alone() {
                     }
                 }
                 for command in ["status", "import portable more.jsonl", "compact"] {
-                    let ran = place.on(backend, command).refused(&[&name]);
-                    assert_eq!(ran.code, 1, "{kind}: {ran:#?}");
+                    place.on(backend, command).refused(&[&name]).ended(1);
                 }
-                let doctor = place.on(backend, "doctor");
-                assert!(doctor.code == 3 && doctor.out.contains(&name), "{kind}: {doctor:#?}");
+                place.on(backend, "doctor").ended(3).says(&[&name]);
                 let new = Place::new();
                 fs::rename(&file, new.file(&name)).unwrap();
                 new.on(backend, "init").refused(&[&name]);

@@ -5,12 +5,11 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::support::{BACKENDS, Place, portable, user};
+use crate::support::{Place, places, portable, user};
 
 /// The sample network in a store of its own, and the lines of its export without the first and last.
 fn network(place: &Place, backend: &str) -> Vec<String> {
-    place.sample();
-    place.on(backend, "import portable sample.jsonl --create").ok();
+    place.filled(backend);
     place.on(backend, "export all.jsonl").ok();
     let text = String::from_utf8(place.read("all.jsonl")).unwrap();
     let lines: Vec<_> = text.lines().map(str::to_owned).collect();
@@ -33,8 +32,7 @@ fn changed(lines: &mut [String], kind: &str, field: &str, to: Value) -> usize {
 
 #[test]
 fn a_line_of_the_audit_trail_is_not_rewritten() {
-    for backend in BACKENDS {
-        let place = Place::new();
+    for (backend, place) in places() {
         let mut lines = network(&place, backend);
         let at = changed(&mut lines, "audit", "actor", "nobody".into());
         file(&place, &lines);
@@ -60,15 +58,16 @@ fn a_line_of_the_audit_trail_is_not_rewritten() {
 
 #[test]
 fn points_that_are_replaced_are_counted() {
-    for backend in BACKENDS {
-        let place = Place::new();
+    for (backend, place) in places() {
         let mut lines = network(&place, backend);
         changed(&mut lines, "metric", "value", 4711.5.into());
         file(&place, &lines);
         let plan = place.on(backend, "import portable new.jsonl --dry-run --json").ok().json();
         assert_eq!((&plan["replaced_metrics"], &plan["new_metrics"]), (&1.into(), &0.into()));
-        let told = place.on(backend, "import portable new.jsonl").ok();
-        assert!(told.out.contains("points that get another value: 1"), "{told:#?}");
+        place
+            .on(backend, "import portable new.jsonl")
+            .ok()
+            .says(&["points that get another value: 1"]);
         let again = place.on(backend, "import portable new.jsonl --json").ok().json();
         assert_eq!(again["replaced_metrics"], 0);
     }
@@ -76,8 +75,7 @@ fn points_that_are_replaced_are_counted() {
 
 #[test]
 fn series_are_compared_wherever_their_items_lie() {
-    for backend in BACKENDS {
-        let place = Place::new();
+    for (backend, place) in places() {
         let lines = network(&place, backend);
         // A few that lie far apart, among others that are not there.
         let series = |kind: &str| {
@@ -112,13 +110,12 @@ fn series_are_compared_wherever_their_items_lie() {
 
 #[test]
 fn what_an_import_adds_to_a_store_is_in_its_trail() {
-    for backend in BACKENDS {
-        let place = Place::new();
+    for (backend, place) in places() {
         network(&place, backend);
         let lines = |place: &Place| {
-            let listed = place.on(backend, "list audit --all --json").ok().out;
-            let lines = listed.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-            lines.filter(|line| line["action"] == "import.portable").collect::<Vec<_>>()
+            let mut lines = place.on(backend, "list audit --all --json").ok().items();
+            lines.retain(|line| line["action"] == "import.portable");
+            lines
         };
         assert_eq!(lines(&place), [] as [Value; 0], "a store that an import made is a copy");
         place.write("new.jsonl", portable(&[&user(1, "zoe"), &user(2, "zac")]));
@@ -137,8 +134,7 @@ fn what_an_import_adds_to_a_store_is_in_its_trail() {
 
 #[test]
 fn a_policy_comes_into_force_only_on_request() {
-    for backend in BACKENDS {
-        let place = Place::new();
+    for (backend, place) in places() {
         let mut lines = network(&place, backend);
         let policies = lines.iter().filter(|line| line.starts_with("{\"policy\"")).count();
         changed(&mut lines, "policy", "version", 99.into());
@@ -149,8 +145,7 @@ fn a_policy_comes_into_force_only_on_request() {
                 place.on(backend, &format!("import portable new.jsonl{dry}"))
             });
         }
-        let plan = place.on(backend, "import portable new.jsonl --policy --dry-run").ok();
-        assert!(plan.out.contains("policy 99"), "{plan:#?}");
+        place.on(backend, "import portable new.jsonl --policy --dry-run").ok().says(&["policy 99"]);
         let done = place.on(backend, "import portable new.jsonl --policy --json").ok().json();
         assert_eq!(done["policy"], serde_json::json!({ "from": policies, "to": 99 }));
         // It is in force, and nothing changes.
@@ -175,8 +170,7 @@ fn a_backend_that_keeps_nothing_imports_and_exports_nothing() {
         assert_eq!(ran.out, "", "{command}");
     }
     assert_eq!(place.read("last.jsonl"), b"the last good backup");
-    let doctor = place.run("--backend memory doctor").ok();
-    assert!(doctor.out.contains("warn  backend"), "{doctor:#?}");
+    place.run("--backend memory doctor").ok().says(&["warn  backend"]);
 }
 
 #[test]
@@ -205,17 +199,14 @@ fn nonsense_without_an_end_is_not_kept() {
 
 #[test]
 fn an_import_that_changes_nothing_writes_nothing() {
-    for backend in BACKENDS {
-        let place = Place::new();
-        place.sample();
-        place.on(backend, "import portable sample.jsonl --create").ok();
+    for (backend, place) in places() {
+        place.filled(backend);
         let name = format!("{backend}.db");
         let before = (place.read(&name), place.digest(backend));
         let again = place.on(backend, "import portable sample.jsonl --json").ok().json();
         assert_eq!(again["changed"], false, "{again}");
         assert_eq!(again["digests"], before.1);
         assert!(place.read(&name) == before.0, "the file changed");
-        let again = place.on(backend, "import portable sample.jsonl").ok();
-        assert!(again.out.contains("Nothing changes"), "{again:#?}");
+        place.on(backend, "import portable sample.jsonl").ok().says(&["Nothing changes"]);
     }
 }

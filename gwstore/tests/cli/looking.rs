@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use crate::support::{BACKENDS, Place};
+use crate::support::{Place, places};
 
 /// Commands that look at what the configured path names, or refuse to replace it.
 const LOOKING: [&str; 10] = [
@@ -40,8 +40,7 @@ fn leaves_nothing(place: &Place, backend: &str, commands: &[&str]) {
 fn a_foreign_file_gets_no_lock() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(ghostwire_store::prepare_process()).unwrap();
-    for backend in BACKENDS {
-        let place = Place::new();
+    for (backend, place) in places() {
         place.sample();
         let name = format!("{backend}.db");
         let mut commands = LOOKING.to_vec();
@@ -60,8 +59,7 @@ fn a_foreign_file_gets_no_lock() {
 
 #[test]
 fn an_empty_or_missing_file_gets_no_lock() {
-    for backend in BACKENDS {
-        let place = Place::new();
+    for (backend, place) in places() {
         place.sample();
         leaves_nothing(&place, backend, &LOOKING);
         place.write(&format!("{backend}.db"), "");
@@ -84,8 +82,7 @@ fn the_other_backends_store_gets_no_lock() {
 /// An empty file is what many programs lock.
 #[test]
 fn another_programs_lock_stays_empty() {
-    for backend in BACKENDS {
-        let place = Place::new();
+    for (backend, place) in places() {
         place.sample();
         place.write(&format!("{backend}.db"), "this is a shopping list\n");
         place.write(&format!("{backend}.db.lock"), "");

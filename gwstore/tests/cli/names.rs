@@ -1,22 +1,22 @@
 //! Names that other people chose, as the program takes and shows them.
 
-use crate::support::{BACKENDS, Place, dump, portable, user};
+use crate::support::{Place, dump, places, portable, user};
 
 /// The first would look like another one, the second like what is printed of the first.
 const ODD: [&str; 2] = ["admin\u{200b}", "\u{202e}admin\\u{200b}"];
 
 #[test]
 fn what_does_not_show_is_shown_as_an_escape() {
-    for backend in BACKENDS {
-        let place = Place::new();
+    for (backend, place) in places() {
         // As an earlier release stored them.
         let lines = [user(1, "admin"), user(2, ODD[0]), user(3, ODD[1])];
         let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
         place.write("old.jsonl", portable(&lines));
         place.on(backend, "import portable old.jsonl --create").ok();
-        let table = place.on(backend, "list users").ok();
-        assert!(table.out.contains("admin\\u{200b}"), "{table:#?}");
-        assert!(table.out.contains("\\u{202e}admin\\\\u{200b}"), "{table:#?}");
+        let table = place
+            .on(backend, "list users")
+            .ok()
+            .says(&["admin\\u{200b}", "\\u{202e}admin\\\\u{200b}"]);
         let json = place.on(backend, "list users --json").ok();
         for text in [&table.out, &json.out] {
             assert!(
@@ -29,8 +29,7 @@ fn what_does_not_show_is_shown_as_an_escape() {
             serde_json::from_str(json.out.lines().nth(1).unwrap()).unwrap();
         assert_eq!(second["name"], ODD[0], "escapes are JSON's own");
         // The store opens, is in order, and moves to another with the same digest.
-        let doctor = place.on(backend, "doctor");
-        assert!(doctor.out.contains("rows and blocks are whole"), "{doctor:#?}");
+        place.on(backend, "doctor").says(&["rows and blocks are whole"]);
         place.on(backend, "export new.jsonl").ok();
         place.run("--backend libsql --path copy.db import portable new.jsonl --create").ok();
         let copy = place.run("--backend libsql --path copy.db digest --json").ok().json();
@@ -46,10 +45,8 @@ fn a_headscale_name_keeps_what_shows_and_says_so() {
     let odd = whole.replacen(&format!("'{name}'"), &format!("'{name}\u{200b}'"), 1);
     assert_ne!(whole, odd);
     place.write("odd.sql", odd);
-    let ran = place.on("libsql", "import headscale odd.sql --create").ok();
-    assert!(ran.err.contains("do not show"), "{ran:#?}");
-    let users = place.on("libsql", "list users --json").ok();
-    assert!(users.out.contains(&format!("\"name\":\"{name}\"")), "{users:#?}");
+    place.on("libsql", "import headscale odd.sql --create").ok().warns(&["do not show"]);
+    place.on("libsql", "list users --json").ok().says(&[&format!("\"name\":\"{name}\"")]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 
-use crate::support::{BACKENDS, Place};
+use crate::support::{Place, stores};
 
 /// Each way to name a file that is written, where this store is configured.
 fn outputs(backend: &str, file: &str) -> Vec<String> {
@@ -34,9 +34,7 @@ fn content(place: &Place) -> BTreeMap<PathBuf, Vec<u8>> {
 
 #[test]
 fn the_files_of_stores_are_not_replaced_by_any_output() {
-    for backend in BACKENDS {
-        let place = Place::new();
-        place.init(backend);
+    for (backend, place) in stores() {
         let other = if backend == "libsql" { "zqlite" } else { "libsql" };
         place.init(other);
         fs::copy(place.file(&format!("{other}.db")), place.file("renamed")).unwrap();

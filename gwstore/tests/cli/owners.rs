@@ -44,12 +44,7 @@ impl Machine {
     /// Runs the program as the service.
     fn service(&self, arguments: &str) -> Ran {
         let mut command = command(&self.program, &self.file(""));
-        let output = command.args(arguments.split_whitespace()).output().unwrap();
-        Ran {
-            code: output.status.code().unwrap_or(-1),
-            out: String::from_utf8(output.stdout).unwrap(),
-            err: String::from_utf8(output.stderr).unwrap(),
-        }
+        Ran::of(command.args(arguments.split_whitespace()).output().unwrap())
     }
 
     fn owner(&self, name: &str) -> u32 {
@@ -68,8 +63,7 @@ fn what_root_makes_is_the_services() {
     for backend in BACKENDS {
         let Some(machine) = Machine::new() else { return };
         let on = format!("--backend {backend} --path new/s.db");
-        let made = machine.place.run(&format!("{on} init")).ok();
-        assert!(made.out.contains("belongs to user 65534"), "{made:#?}");
+        machine.place.run(&format!("{on} init")).ok().says(&["belongs to user 65534"]);
         for name in ["new", "new/s.db", "new/s.db.key", "new/s.db.lock"] {
             assert_eq!(machine.owner(name), SERVICE, "{name}");
         }
@@ -82,8 +76,7 @@ fn what_root_makes_is_the_services() {
         machine.place.run(&format!("{on} doctor")).ok();
         machine.service(&format!("{on} digest")).ok();
         machine.service(&format!("{on} import portable more.jsonl")).ok();
-        let doctor = machine.service(&format!("{on} doctor")).ok();
-        assert!(doctor.out.contains("are user 65534's"), "{doctor:#?}");
+        machine.service(&format!("{on} doctor")).ok().says(&["are user 65534's"]);
     }
 }
 
@@ -118,8 +111,7 @@ fn a_lock_of_roots_keeps_the_service_out_and_everybody_is_told() {
             assert!(doctor.out.contains("s.db.lock to user 0"), "{doctor:#?}");
             assert!(doctor.out.contains("chown 65534"), "{doctor:#?}");
         }
-        let doctor = machine.service(&format!("{on} doctor"));
-        assert!(doctor.out.contains("FAIL  opening"), "{doctor:#?}");
+        machine.service(&format!("{on} doctor")).says(&["FAIL  opening"]);
     }
 }
 
@@ -132,8 +124,7 @@ fn a_key_that_cannot_be_looked_up_is_not_taken_for_none() {
     fs::set_permissions(machine.file("keys"), fs::Permissions::from_mode(0o700)).unwrap();
     machine.place.write("more.jsonl", portable(&[&user(1, "ann")]));
     machine.service(&format!("{on} import portable more.jsonl")).refused(&["keys/key"]);
-    let doctor = machine.service(&format!("{on} doctor"));
-    assert!(doctor.code == 3 && doctor.out.contains("FAIL  hash key"), "{doctor:#?}");
+    machine.service(&format!("{on} doctor")).ended(3).says(&["FAIL  hash key"]);
 }
 
 #[test]
@@ -145,8 +136,7 @@ fn a_file_that_may_not_be_read_is_not_imported_and_the_advice_fits() {
         let own = machine.place.write("own.jsonl", portable(&[&user(1, "ann")]));
         fs::set_permissions(&own, fs::Permissions::from_mode(0o600)).unwrap();
         for import in ["portable", "headscale"] {
-            let ran = machine.service(&format!("{on} import {import} own.jsonl"));
-            assert_eq!(ran.code, 5, "{ran:#?}");
+            let ran = machine.service(&format!("{on} import {import} own.jsonl")).ended(5);
             ran.refused(&[
                 "own.jsonl",
                 "Permission denied",
@@ -155,10 +145,8 @@ fn a_file_that_may_not_be_read_is_not_imported_and_the_advice_fits() {
         }
         // Nor is a store damaged that this user may not read.
         chown(machine.file("s.db"), Some(0), Some(0)).unwrap();
-        let doctor = machine.service(&format!("{on} doctor"));
-        assert_eq!(doctor.code, 3, "{doctor:#?}");
-        assert!(!doctor.out.contains("backup"), "{doctor:#?}");
-        assert!(doctor.out.contains("run this as the store's user"), "{doctor:#?}");
+        let doctor = machine.service(&format!("{on} doctor")).ended(3);
+        assert!(!doctor.says(&["run this as the store's user"]).out.contains("backup"));
     }
 }
 
@@ -168,9 +156,7 @@ fn a_directory_that_cannot_be_listed_is_a_check_that_was_not_made() {
     let on = "--backend libsql --path s.db";
     machine.place.run(&format!("{on} init")).ok();
     fs::set_permissions(machine.file(""), fs::Permissions::from_mode(0o300)).unwrap();
-    let doctor = machine.service(&format!("{on} doctor"));
-    assert_eq!(doctor.code, 6, "{doctor:#?}");
-    assert!(doctor.out.contains("skip  leftovers"), "{doctor:#?}");
+    machine.service(&format!("{on} doctor")).ended(6).says(&["skip  leftovers"]);
     fs::set_permissions(machine.file(""), fs::Permissions::from_mode(0o700)).unwrap();
     machine.service(&format!("{on} doctor")).ok();
 }
@@ -189,8 +175,7 @@ fn a_reader_without_rights_does_not_read_beside_a_writer() {
         fs::remove_file(machine.file("data/s.db.lock")).unwrap();
         machine.service(&format!("{on} status")).refused(&["no lock", "s.db.lock", "read a copy"]);
         fs::set_permissions(machine.file("data"), fs::Permissions::from_mode(0o555)).unwrap();
-        let read = machine.service(&format!("{on} status")).ok();
-        assert!(read.err.contains("without a lock"), "{read:#?}");
+        machine.service(&format!("{on} status")).ok().warns(&["without a lock"]);
         assert!(!machine.file("data/s.db.lock").exists());
     }
 }

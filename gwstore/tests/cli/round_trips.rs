@@ -125,8 +125,7 @@ fn an_import_that_was_interrupted_is_continued() {
 #[test]
 fn standard_input_and_output_will_do() {
     let place = Place::new();
-    place.sample();
-    place.on("libsql", "import portable sample.jsonl --create").ok();
+    place.filled("libsql");
     let exported = place.on("libsql", "export -").ok();
     place.on("libsql", "export file.jsonl").ok();
     assert_eq!(exported.out.as_bytes(), place.read("file.jsonl"));

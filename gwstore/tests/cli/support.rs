@@ -1,14 +1,26 @@
 //! A directory of its own, and a short way to run the program in it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
+use ghostwire_store::config::{self, Config, LoadRequest};
 use serde_json::Value;
 use tempfile::TempDir;
 
 pub(crate) const BACKENDS: [&str; 2] = ["libsql", "zqlite"];
+
+/// Each backend, with a working directory.
+pub(crate) fn places() -> impl Iterator<Item = (&'static str, Place)> {
+    BACKENDS.into_iter().map(|backend| (backend, Place::new()))
+}
+
+/// Each backend, with a working directory in which its store was made.
+pub(crate) fn stores() -> impl Iterator<Item = (&'static str, Place)> {
+    places().inspect(|(backend, place)| place.init(backend))
+}
 
 /// What the program did.
 #[derive(Debug)]
@@ -19,9 +31,47 @@ pub(crate) struct Ran {
 }
 
 impl Ran {
+    pub(crate) fn of(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
     #[track_caller]
     pub(crate) fn ok(self) -> Self {
-        assert_eq!(self.code, 0, "{self:#?}");
+        self.ended(0)
+    }
+
+    #[track_caller]
+    pub(crate) fn ended(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "{self:#?}");
+        self
+    }
+
+    /// Each of `words` is on standard output.
+    #[track_caller]
+    pub(crate) fn says(self, words: &[&str]) -> Self {
+        for word in words {
+            assert!(self.out.contains(word), "{word:?} is not on standard output: {self:#?}");
+        }
+        self
+    }
+
+    /// Each of `words` is on standard error.
+    #[track_caller]
+    pub(crate) fn warns(self, words: &[&str]) -> Self {
+        for word in words {
+            assert!(self.err.contains(word), "{word:?} is not on standard error: {self:#?}");
+        }
+        self
+    }
+
+    /// `word` is not on standard error.
+    #[track_caller]
+    pub(crate) fn omits(self, word: &str) -> Self {
+        assert!(!self.err.contains(word), "{word:?} is on standard error: {self:#?}");
         self
     }
 
@@ -30,16 +80,20 @@ impl Ran {
     #[track_caller]
     pub(crate) fn refused(self, words: &[&str]) -> Self {
         assert!(matches!(self.code, 1..=5 | 75), "{self:#?}");
-        assert!(!self.err.contains("panicked"), "{self:#?}");
-        for word in words {
-            assert!(self.err.contains(word), "{word:?} is not in {self:#?}");
-        }
-        self
+        self.omits("panicked").warns(words)
     }
 
     #[track_caller]
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
+    }
+
+    /// A listing as JSON, one item a line.
+    #[track_caller]
+    pub(crate) fn items(&self) -> Vec<Value> {
+        let item = |line| serde_json::from_str(line);
+        let items = self.out.lines().map(item).collect::<Result<_, _>>();
+        items.unwrap_or_else(|error| panic!("{error}: {self:#?}"))
     }
 
     #[track_caller]
@@ -105,6 +159,22 @@ impl Place {
         self.file("sample.jsonl")
     }
 
+    /// Makes a store that holds the sample network.
+    #[track_caller]
+    pub(crate) fn filled(&self, backend: &str) {
+        self.sample();
+        self.on(backend, "import portable sample.jsonl --create").ok();
+    }
+
+    /// The configuration that `on` gives the program.
+    pub(crate) fn config(&self, backend: &str) -> Config {
+        let path = self.file(&format!("{backend}.db")).to_str().unwrap().to_owned();
+        let overrides =
+            vec![("backend".to_owned(), backend.to_owned()), (format!("{backend}.path"), path)];
+        let request = LoadRequest { path: None, environment: None, overrides };
+        config::load(&request, &BTreeMap::new()).unwrap()
+    }
+
     /// What `act` does must be refused, and must not change what the store of `backend` holds.
     #[track_caller]
     pub(crate) fn unchanged(
@@ -143,12 +213,7 @@ pub(crate) fn run_in(directory: &Path, arguments: &[&str], input: Option<&[u8]>)
         // Whoever refuses the beginning does not read the rest.
         let _ = child.stdin.take().unwrap().write_all(input);
     }
-    let output = child.wait_with_output().unwrap();
-    Ran {
-        code: output.status.code().unwrap_or(-1),
-        out: String::from_utf8(output.stdout).unwrap(),
-        err: String::from_utf8(output.stderr).unwrap(),
-    }
+    Ran::of(child.wait_with_output().unwrap())
 }
 
 pub(crate) fn dump(name: &str) -> String {

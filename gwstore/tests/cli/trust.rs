@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::{BACKENDS, Place, dump, edited, portable, user};
+use crate::support::{Place, dump, edited, places, portable, stores, user};
 
 const BCRYPT: &str = "$2b$04$ABCDEFGHIJKLMNOPQRSTUu5pUYnC0pESokJLt705oY3/ycNDD4BIW";
 const USER: &str = "0190a5c8-7e1f-7000-8000-000000000001";
@@ -46,8 +46,7 @@ fn exported(place: &Place, backend: &str) -> String {
 
 #[test]
 fn a_key_that_was_edited_into_an_export_is_not_let_in() {
-    for backend in BACKENDS {
-        let place = Place::new();
+    for (backend, place) in places() {
         let export = exported(&place, backend);
         let import = |more: &str| place.on(backend, &format!("import portable new.jsonl{more}"));
         // Whoever edits a file can compute its SHA-256, but not its code.
@@ -73,13 +72,8 @@ fn a_key_that_was_edited_into_an_export_is_not_let_in() {
             (&plan["credentials"]["new"]["bcrypt"], &plan["changed"]),
             (&1.into(), &true.into())
         );
-        let done = import(" --unsigned").ok();
-        assert!(
-            done.out.contains("nobody known") && done.out.contains("1 imported with bcrypt"),
-            "{done:#?}"
-        );
-        let doctor = place.on(backend, "doctor").ok();
-        assert!(doctor.out.contains("1 imported with bcrypt"), "{doctor:#?}");
+        import(" --unsigned").ok().says(&["nobody known", "1 imported with bcrypt"]);
+        place.on(backend, "doctor").ok().says(&["1 imported with bcrypt"]);
         let trail = place.on(backend, "list audit --all --json").ok().out;
         assert!(trail.contains("import.portable") && trail.contains("\"api_key\""), "{trail}");
         // It is there, and so nobody has to be asked.
@@ -90,8 +84,7 @@ fn a_key_that_was_edited_into_an_export_is_not_let_in() {
 
 #[test]
 fn a_session_with_a_hash_that_anybody_can_make_is_refused_always() {
-    for backend in BACKENDS {
-        let place = Place::new();
+    for (backend, place) in places() {
         exported(&place, backend);
         place.write("new.jsonl", portable(&[&session(&forged(4))]));
         for more in ["", " --unsigned", " --dry-run"] {
@@ -107,8 +100,7 @@ fn a_session_with_a_hash_that_anybody_can_make_is_refused_always() {
 
 #[test]
 fn a_holder_of_the_same_key_is_known_and_others_are_not() {
-    for backend in BACKENDS {
-        let place = Place::new();
+    for (backend, place) in places() {
         let on = |path: &str, key: &str, arguments: &str| {
             place.run(&format!(
                 "--backend {backend} --path {path} --set secret_key_file={key} {arguments}"
@@ -123,17 +115,20 @@ fn a_holder_of_the_same_key_is_known_and_others_are_not() {
         let status = on("one.db", "one.key", "status --json").ok().json();
         assert_eq!(export["mac_key_id"], status["credentials"]["key_id"]);
 
-        let copied = on("two.db", "one.key", "import portable all.jsonl --create").ok();
-        assert!(copied.out.contains("written by a holder of this store's hash key"), "{copied:#?}");
+        on("two.db", "one.key", "import portable all.jsonl --create")
+            .ok()
+            .says(&["written by a holder of this store's hash key"]);
         let again = on("two.db", "one.key", "import portable all.jsonl --json").ok().json();
         assert_eq!(again["written_by"], "key_holder");
 
         let elsewhere = "import portable all.jsonl --create";
         on("three.db", "three.key", elsewhere).refused(&["nobody known", "--unsigned"]);
-        let moved = on("three.db", "three.key", &format!("{elsewhere} --unsigned")).ok();
-        assert!(moved.out.contains("no hash key before"), "{moved:#?}");
-        let again = on("three.db", "three.key", "import portable all.jsonl").ok();
-        assert!(again.out.contains("of another hash key"), "{again:#?}");
+        on("three.db", "three.key", &format!("{elsewhere} --unsigned"))
+            .ok()
+            .says(&["no hash key before"]);
+        on("three.db", "three.key", "import portable all.jsonl")
+            .ok()
+            .says(&["of another hash key"]);
     }
 }
 
@@ -142,28 +137,25 @@ fn an_export_without_a_hash_key_says_that_it_proves_nothing() {
     let place = Place::new();
     exported(&place, "libsql");
     fs::rename(place.file("libsql.db.key"), place.file("away")).unwrap();
-    let ran = place.on("libsql", "export without.jsonl").ok();
-    assert!(ran.err.contains("does not prove who wrote it"), "{ran:#?}");
+    place.on("libsql", "export without.jsonl").ok().warns(&["does not prove who wrote it"]);
     assert!(place.read("without.jsonl").starts_with(b"{\"ghostwire_store\":1,"));
     fs::rename(place.file("away"), place.file("libsql.db.key")).unwrap();
-    let report = place.on("libsql", "import portable without.jsonl").ok();
-    assert!(report.out.contains("no code of a hash key"), "{report:#?}");
+    place.on("libsql", "import portable without.jsonl").ok().says(&["no code of a hash key"]);
 }
 
 #[test]
 fn everybody_says_whether_the_hash_key_fits() {
-    for backend in BACKENDS {
-        let place = Place::new();
+    for (backend, place) in places() {
         exported(&place, backend);
         let keyed = format!("hmac-sha256:00000001:{}", "5e".repeat(32));
         place.write("new.jsonl", portable(&[&session(&keyed), &api_key("costly", &forged(15))]));
-        let told = place.on(backend, "import portable new.jsonl --unsigned").ok();
-        assert!(told.err.contains("1 with key 00000001"), "{told:#?}");
-        assert!(told.out.contains("1 of them never usable"), "{told:#?}");
-        let status = place.on(backend, "status").ok();
-        assert!(status.out.contains("another key hashed 1 with key 00000001"), "{status:#?}");
-        let doctor = place.on(backend, "doctor");
-        assert!(doctor.code == 3 && doctor.out.contains("FAIL  credentials"), "{doctor:#?}");
+        place
+            .on(backend, "import portable new.jsonl --unsigned")
+            .ok()
+            .warns(&["1 with key 00000001"])
+            .says(&["1 of them never usable"]);
+        place.on(backend, "status").ok().says(&["another key hashed 1 with key 00000001"]);
+        place.on(backend, "doctor").ended(3).says(&["FAIL  credentials"]);
         let wanted = json!({ "total": 2, "bcrypt": 1, "bcrypt_too_costly": 1, "other_keys": { "00000001": 1 } });
         let json = place.on(backend, "import portable new.jsonl --json").ok().json();
         assert_eq!(json["credentials"]["all"], wanted);
@@ -175,8 +167,7 @@ fn everybody_says_whether_the_hash_key_fits() {
         assert_eq!(status["credentials"], wanted);
         // Whoever opens it to write hears it, too.
         place.write("more.jsonl", portable(&[&user(2, "bo")]));
-        let opened = place.on(backend, "import portable more.jsonl").ok();
-        assert!(opened.err.contains("WARN") && opened.err.contains("another key"), "{opened:#?}");
+        place.on(backend, "import portable more.jsonl").ok().warns(&["WARN", "another key"]);
     }
 }
 
@@ -194,9 +185,7 @@ fn headscale(place: &Place) {
 
 #[test]
 fn an_import_of_headscale_says_which_credentials_it_takes_over() {
-    for backend in BACKENDS {
-        let place = Place::new();
-        place.init(backend);
+    for (backend, place) in stores() {
         headscale(&place);
         let plan = place.on(backend, "import headscale dump.sql --dry-run --json").ok().json();
         let wanted = json!({ "total": 3, "bcrypt": 2, "bcrypt_too_costly": 1, "other_keys": {} });
@@ -204,25 +193,20 @@ fn an_import_of_headscale_says_which_credentials_it_takes_over() {
         let done = place.on(backend, "import headscale dump.sql").ok();
         let told = "new credentials: 3; 2 imported with bcrypt and not used since, 1 of them never";
         assert!(done.out.contains(told), "{done:#?}");
-        let trail = place.on(backend, "list audit --all --json").ok().out;
-        let lines = trail.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        let mut kinds: Vec<_> = lines
-            .filter(|line| line["action"] == "import.headscale")
-            .map(|line| line["entity"].as_str().unwrap().to_owned())
-            .collect();
-        kinds.sort_unstable();
-        assert!(kinds.contains(&"api_key".to_owned()) && kinds.contains(&"preauth_key".to_owned()));
-        let again = place.on(backend, "import headscale dump.sql").ok();
-        assert!(again.out.contains("Nothing changes"), "{again:#?}");
-        let doctor = place.on(backend, "doctor").ok();
-        assert!(doctor.out.contains("warn  credentials"), "{doctor:#?}");
+        let trail = place.on(backend, "list audit --all --json").ok().items();
+        for kind in ["api_key", "preauth_key"] {
+            let is_its =
+                |line: &Value| line["action"] == "import.headscale" && line["entity"] == kind;
+            assert!(trail.iter().any(is_its), "{kind}: {trail:#?}");
+        }
+        place.on(backend, "import headscale dump.sql").ok().says(&["Nothing changes"]);
+        place.on(backend, "doctor").ok().says(&["warn  credentials"]);
     }
 }
 
 #[test]
 fn plain_keys_are_not_hashed_with_a_key_unlike_the_stores() {
-    for backend in BACKENDS {
-        let place = Place::new();
+    for (backend, place) in places() {
         exported(&place, backend);
         let keyed = format!("hmac-sha256:00000001:{}", "5e".repeat(32));
         place.write("new.jsonl", portable(&[&session(&keyed)]));
@@ -244,15 +228,16 @@ fn plain_keys_are_not_hashed_with_a_key_unlike_the_stores() {
 
 #[test]
 fn what_imports_nothing_says_so() {
-    for backend in BACKENDS {
-        let place = Place::new();
+    for (backend, place) in places() {
         exported(&place, backend);
         place.write("empty.jsonl", portable(&[]));
         let empty = dump("headscale_0.26.1_dump.sql");
         for import in ["portable empty.jsonl".to_owned(), format!("headscale {empty}")] {
             for more in ["", "--dry-run", "--quiet"] {
-                let told = place.on(backend, &format!("import {import} {more}")).ok();
-                assert!(told.err.contains("holds nothing"), "{told:#?}");
+                place
+                    .on(backend, &format!("import {import} {more}"))
+                    .ok()
+                    .warns(&["holds nothing"]);
             }
             let told = place.on(backend, &format!("import {import} --json")).ok();
             assert_eq!(told.json()["changed"], false);
@@ -272,8 +257,7 @@ fn what_imports_nothing_says_so() {
 
 #[test]
 fn a_policy_of_headscale_comes_into_force_only_on_request() {
-    for backend in BACKENDS {
-        let place = Place::new();
+    for (backend, place) in places() {
         let policy = json!({ "policy": {
             "version": 1,
             "document": "{}",
@@ -291,8 +275,9 @@ fn a_policy_of_headscale_comes_into_force_only_on_request() {
             let words = ["--policy", "in_force: 1", "in_file: 2", "nothing was written"];
             place.unchanged(backend, &words, || place.on(backend, &format!("{import}{more}")));
         }
-        let done = place.on(backend, &format!("{import} --policy"));
-        assert!(done.out.contains("policy 2 of the file, in place of policy 1"), "{done:#?}");
+        place
+            .on(backend, &format!("{import} --policy"))
+            .says(&["policy 2 of the file, in place of policy 1"]);
         assert_eq!(place.on(backend, "status --json").ok().json()["counts"]["policy"], 2);
     }
 }
