@@ -1,11 +1,7 @@
 //! What is run: cases, and checks that take longer.
 
+use crate::prelude::*;
 use std::pin::Pin;
-use std::sync::Arc;
-
-use crate::factory::Factory;
-use crate::suite::Effort;
-use crate::test_env::TestEnv;
 
 /// How a case ended, unless it panicked.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,10 +1,8 @@
 //! The disk under a place, for the rules that are about one.
 
-use std::fmt::Debug;
+use crate::prelude::*;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
 
 /// Called before an operation of a disk, with the disk.
 pub type Watcher = Arc<dyn Fn(&dyn Disk) + Send + Sync>;

@@ -1,15 +1,6 @@
 //! What the suite needs of whoever brings a backend.
 
-use std::fmt::Debug;
-use std::sync::Arc;
-
-use async_trait::async_trait;
-use ghostwire_store_core::backend::Backend;
-use ghostwire_store_core::domain::StoreId;
-use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_core::schema::Schema;
-
-use crate::disk::{Disk, Frozen};
+use crate::prelude::*;
 
 /// Makes places for stores.
 #[async_trait]
@@ -28,7 +19,7 @@ pub trait Factory: Debug + Send + Sync + 'static {
     /// # Errors
     /// `Unsupported`, unless places have locations.
     async fn at(&self, location: &str) -> Result<Box<dyn Place>> {
-        let error = Error::new(ErrorKind::Unsupported, "no other process can open this backend");
+        let error = Error::new(Unsupported, "no other process can open this backend");
         Err(error.with("location", location))
     }
 }
@@ -76,7 +67,7 @@ pub trait Place: Debug + Send + Sync {
     /// `Unsupported`, unless there is a disk that can be made to fail; or whatever keeps it from
     /// being made.
     async fn after_power_loss(&self, disk: &dyn Frozen, seed: u64) -> Result<Box<dyn Place>> {
-        let error = Error::new(ErrorKind::Unsupported, "this place has no disk that loses power");
+        let error = Error::new(Unsupported, "this place has no disk that loses power");
         Err(error.with("disk", format_args!("{disk:?}")).with("seed", seed))
     }
 
@@ -85,7 +76,7 @@ pub trait Place: Debug + Send + Sync {
     /// # Errors
     /// As [`Place::after_power_loss`].
     async fn after_process_death(&self, disk: &dyn Frozen) -> Result<Box<dyn Place>> {
-        let error = Error::new(ErrorKind::Unsupported, "this place has no disk that remembers");
+        let error = Error::new(Unsupported, "this place has no disk that remembers");
         Err(error.with("disk", format_args!("{disk:?}")))
     }
 }

@@ -1,14 +1,8 @@
 //! The memory backend, on which cases run fastest.
 
-use std::sync::Arc;
-
-use async_trait::async_trait;
-use ghostwire_store_core::backend::Backend;
-use ghostwire_store_core::error::Result;
+use crate::prelude::*;
 use ghostwire_store_memory::MemoryBackend;
 use tokio::sync::OnceCell;
-
-use crate::factory::{Factory, Opening, Place};
 
 /// Stores in memory. What they hold lives as long as this process, so a crash loses nothing.
 #[derive(Debug, Clone, Copy, Default)]

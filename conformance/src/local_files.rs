@@ -1,18 +1,13 @@
 //! Backends that keep a store in one file, with others beside it.
 
+use crate::prelude::*;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
-use async_trait::async_trait;
-use ghostwire_store_core::backend::Backend;
-use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_sqlite::SCRATCH_PREFIX;
-
-use crate::disk::{Disk, Frozen};
-use crate::factory::{Factory, Opening, Place};
 
 type Opened = Pin<Box<dyn Future<Output = Result<Arc<dyn Backend>>> + Send>>;
 type Open = Arc<dyn Fn(PathBuf, Opening) -> Opened + Send + Sync>;
@@ -75,7 +70,7 @@ impl LocalFiles {
     }
 }
 
-impl fmt::Debug for LocalFiles {
+impl Debug for LocalFiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("LocalFiles").field(&self.name).finish()
     }
@@ -95,7 +90,7 @@ impl Factory for LocalFiles {
         let location = PathBuf::from(location);
         let name = location.file_name().unwrap_or_default().to_string_lossy();
         if !name.starts_with(SCRATCH_PREFIX) {
-            return Err(Error::new(ErrorKind::InvalidArgument, "this is no scratch directory")
+            return Err(Error::new(InvalidArgument, "this is no scratch directory")
                 .with("directory", location.display()));
         }
         Ok(self.place(Directory::Foreign(location)))
@@ -150,7 +145,7 @@ impl Files {
     }
 }
 
-impl fmt::Debug for Files {
+impl Debug for Files {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Files").field(&self.directory.path()).finish()
     }
@@ -213,5 +208,5 @@ impl Place for Files {
 }
 
 fn cannot_copy(error: std::io::Error) -> Error {
-    Error::new(ErrorKind::Unavailable, "a scratch directory cannot be filled").because(error)
+    Error::new(Unavailable, "a scratch directory cannot be filled").because(error)
 }

@@ -1,4 +1,4 @@
-//! The names that most cases use: entities, commands, what a backend takes, and the fixtures.
+//! The names that most of the suite uses: entities, commands, what a backend takes, and the fixtures.
 
 pub(crate) use std::collections::{BTreeMap, BTreeSet};
 pub(crate) use std::fmt::{Debug, Display};

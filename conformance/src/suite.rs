@@ -2,20 +2,14 @@
 
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use futures_util::FutureExt;
-use ghostwire_store_core::error::{Error, Result};
-
-use crate::case::{Case, Check, Verdict, message_of};
+use crate::case::{Case, message_of};
 use crate::cases;
 use crate::contract;
 use crate::exceptions::Exceptions;
-use crate::factory::Factory;
+use crate::prelude::*;
 use crate::report::{Outcome, Report, Trial};
-use crate::stack::Stack;
-use crate::test_env::{Mode, TestEnv};
 
 /// How much work the checks do. Read from the environment, so that a nightly run does more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +29,7 @@ impl Default for Effort {
     }
 }
 
-impl std::fmt::Display for Effort {
+impl Display for Effort {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}, {}, {}", self.sequences, self.kills, self.seed)
     }

@@ -1,20 +1,9 @@
 //! Where a case takes place.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use ghostwire_store_core::Store;
-use ghostwire_store_core::backend::Backend;
-use ghostwire_store_core::domain::{ManualClock, StoreId, Timestamp};
+use crate::prelude::*;
 use ghostwire_store_core::entropy::SeededEntropy;
-use ghostwire_store_core::error::Result;
 use ghostwire_store_core::layer::{Chaos, Faults};
-use ghostwire_store_core::options::{ClockOptions, Materialize, StoreOptions, WriterOptions};
 use ghostwire_store_core::secrets::HashKey;
-
-use crate::factory::{Factory, Opening, Place};
-use crate::fixtures::Opened;
-use crate::stack::Stack;
 
 /// What happens to a store between what a case does and what it checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
@@ -266,9 +255,9 @@ impl TestEnv {
 /// Where a store stands, and what it holds.
 #[derive(Debug, PartialEq, Eq)]
 struct Standing {
-    serial: ghostwire_store_core::block::Serial,
-    hash: ghostwire_store_core::block::BlockHash,
-    digests: ghostwire_store_core::digest::Digests,
+    serial: Serial,
+    hash: BlockHash,
+    digests: Digests,
 }
 
 impl Standing {

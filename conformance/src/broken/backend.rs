@@ -1,19 +1,13 @@
 //! A backend with a fault, on top of one that has none.
 
-use std::collections::{BTreeMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::collections::HashSet;
+use std::sync::atomic::AtomicU64;
 
-use async_trait::async_trait;
-use ghostwire_store_core::backend::{Backend, BackendInfo, Commit, Head, KeyRange, Row, Scan};
-use ghostwire_store_core::block::{EncodedBlock, RowChange, Serial};
-use ghostwire_store_core::domain::Timestamp;
-use ghostwire_store_core::error::{EntityKind, Error, ErrorKind, Result};
-use ghostwire_store_core::schema::{RowKey, Schema, Table};
+use ghostwire_store_core::backend::BackendInfo;
 use ghostwire_store_memory::MemoryBackend;
 
 use super::{Fault, Persistent, Step, bodies, locked};
-use crate::factory::Opening;
+use crate::prelude::*;
 
 /// Does what the backend below it does, but for one [`Fault`].
 #[derive(Debug)]
@@ -96,7 +90,7 @@ impl BrokenBackend {
 
     fn check_open(&self) -> Result<()> {
         if self.fault == Fault::CallsClosedUnexpected && self.closed.load(Ordering::Acquire) {
-            return Err(Error::new(ErrorKind::Unexpected, "it is closed"));
+            return Err(Error::new(Unexpected, "it is closed"));
         }
         Ok(())
     }
@@ -224,7 +218,7 @@ impl BrokenBackend {
         }
         self.inner.commit(&altered).await?;
         if self.fault == Fault::FailsAfterStoring && number == 3 {
-            return Err(Error::new(ErrorKind::Unavailable, "the answer got lost"));
+            return Err(Error::new(Unavailable, "the answer got lost"));
         }
         Ok(())
     }
@@ -294,7 +288,7 @@ impl Backend for BrokenBackend {
         match self.fault {
             Fault::MigratesInWordsOnly => return Ok(()),
             Fault::RefusesASecondMigration if !has_steps => {
-                return Err(Error::new(ErrorKind::Unexpected, "there is nothing to migrate"));
+                return Err(Error::new(Unexpected, "there is nothing to migrate"));
             }
             Fault::LosesRowsInMigrations if has_steps => {
                 let expected = self.inner.head().await?.serial;
@@ -348,7 +342,7 @@ impl Backend for BrokenBackend {
             Fault::PurgesBeyondTheCheckpoint => {
                 let oldest = locked(&self.before).purged;
                 if after.next() < oldest && after < self.inner.head().await?.serial {
-                    let kind = ErrorKind::Compacted { oldest: oldest.get() };
+                    let kind = Compacted { oldest: oldest.get() };
                     return Err(Error::new(kind, "gone"));
                 }
             }
@@ -357,13 +351,13 @@ impl Backend for BrokenBackend {
         let mut blocks = match self.inner.blocks(after, limit).await {
             Ok(blocks) => blocks,
             Err(error) => match (self.fault, error.kind()) {
-                (Fault::NeverCompacted, ErrorKind::Compacted { oldest }) => {
+                (Fault::NeverCompacted, Compacted { oldest }) => {
                     let before = Serial::new(oldest.saturating_sub(1));
                     self.inner.blocks(before, limit).await?
                 }
-                (Fault::NamesAnotherOldest, ErrorKind::Compacted { .. }) => {
+                (Fault::NamesAnotherOldest, Compacted { .. }) => {
                     let oldest = after.next().get();
-                    return Err(Error::new(ErrorKind::Compacted { oldest }, "gone"));
+                    return Err(Error::new(Compacted { oldest }, "gone"));
                 }
                 _ => return Err(error),
             },
@@ -399,24 +393,22 @@ impl Backend for BrokenBackend {
             Err(error) => error,
         };
         match (self.fault, error.kind()) {
-            (Fault::FailsAfterStoring, ErrorKind::Unavailable) => {
+            (Fault::FailsAfterStoring, Unavailable) => {
                 // There is nothing to remember once it is closed.
                 let _ = self.remember(commit).await;
                 Err(error)
             }
-            (Fault::StoresWhatItRefuses, ErrorKind::Conflict) => {
+            (Fault::StoresWhatItRefuses, Conflict) => {
                 let expected = self.inner.head().await?.serial;
                 let rows = commit.rows.clone();
                 self.inner.commit(&Commit { expected, rows, ..Commit::default() }).await?;
                 Err(error)
             }
-            (Fault::CallsConflictsUnexpected, ErrorKind::Conflict) => {
-                Err(Error::new(ErrorKind::Unexpected, "the serial is another one"))
+            (Fault::CallsConflictsUnexpected, Conflict) => {
+                Err(Error::new(Unexpected, "the serial is another one"))
             }
-            (Fault::CallsStrangeBlocksConflicts, ErrorKind::InvalidArgument)
-                if commit.block.is_some() =>
-            {
-                Err(Error::new(ErrorKind::Conflict, "the block does not follow"))
+            (Fault::CallsStrangeBlocksConflicts, InvalidArgument) if commit.block.is_some() => {
+                Err(Error::new(Conflict, "the block does not follow"))
             }
             _ => Err(error),
         }

@@ -8,16 +8,11 @@ mod backend;
 mod bodies;
 mod watched;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use crate::prelude::*;
+use std::sync::{MutexGuard, PoisonError, Weak};
 
-use async_trait::async_trait;
-use ghostwire_store_core::backend::{Backend, Commit, Head};
-use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_core::schema::Schema;
 use ghostwire_store_memory::MemoryBackend;
 
-use crate::disk::Disk;
-use crate::factory::{Factory, Opening, Place};
 pub use backend::BrokenBackend;
 use watched::WatchedMemory;
 
@@ -249,7 +244,7 @@ impl Place for BrokenPlace {
     async fn open(&self, opening: Opening) -> Result<Arc<dyn Backend>> {
         let is_held = locked(&self.persistent.handle).strong_count() > 0;
         if self.fault == Fault::StaysLocked && is_held {
-            return Err(Error::new(ErrorKind::Busy, "another handle is still there"));
+            return Err(Error::new(Busy, "another handle is still there"));
         }
         let known = locked(&self.persistent.memory).clone();
         let memory = match (self.fault, known) {

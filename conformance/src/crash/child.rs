@@ -2,20 +2,14 @@
 
 use std::io::Read as _;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Duration;
 
-use ghostwire_store_core::Store;
-use ghostwire_store_core::domain::{ManualClock, StoreId, Timestamp};
 use ghostwire_store_core::entropy::SystemEntropy;
-use ghostwire_store_core::options::{Materialize, StoreOptions, WriterOptions};
 use ghostwire_store_core::secrets::HashKey;
 
 use super::process::CHILD;
 use super::protocol::{Job, Message, Task};
 use super::{export, import, workload};
-use crate::factory::{Factory, Opening, Place};
-use crate::test_env::BEGINNING;
+use crate::prelude::*;
 
 /// Does the job that a check started this process for, if it was started by one.
 pub(crate) fn run_child(backends: &[Arc<dyn Factory>]) -> Option<ExitCode> {

@@ -1,15 +1,9 @@
 //! The calls that a caller chooses.
 
-use std::sync::Arc;
-
-use ghostwire_store_core::EntityKind;
-use ghostwire_store_core::command::*;
-use ghostwire_store_core::domain::*;
-
 use super::child::{at, hash_key};
 use super::protocol::Op;
 use super::workload::Caller;
-use crate::fixtures;
+use crate::prelude::*;
 
 /// In place of an id that the store will draw.
 const TO_BE_DRAWN: [u8; 16] = [0xff; 16];
@@ -97,7 +91,7 @@ impl Caller {
             machine_key: MachineKey::from_bytes(self.key()).unwrap(),
             node_key: NodeKey::from_bytes(self.key()).unwrap(),
             hostname: self.mark().parse().unwrap(),
-            ..fixtures::machine(0, admission)
+            ..machine(0, admission)
         }
     }
 
@@ -302,7 +296,7 @@ impl Caller {
         let first = at(self.round).as_micros() + (self.step / 20 * 8) as i64;
         let point = |index: usize| {
             let at = Timestamp::from_micros(first + index as i64).unwrap();
-            fixtures::point(None, &metric, at, self.step)
+            point(None, &metric, at, self.step)
         };
         let points: Vec<_> = (0..=self.rng.below(8)).map(point).collect();
         if self.rng.one_in(2) {

@@ -3,20 +3,14 @@
 use std::fs::File;
 use std::io::{BufReader, BufWriter};
 use std::path::Path;
-use std::sync::Arc;
 
 use ghostwire_store_core::portable::Reader;
-use ghostwire_store_core::{ErrorKind, Store};
 
 use super::process::{Moment, run_and_kill};
 use super::protocol::{Job, Message, Task};
 use super::work::NO_LOCATION;
 use super::{import, share};
-use crate::case::Verdict;
-use crate::factory::Factory;
-use crate::fixtures;
-use crate::rng::Rng;
-use crate::suite::Effort;
+use crate::prelude::*;
 
 /// Exports again and again, until the process is killed.
 pub(super) async fn run(store: Arc<dyn Store>, directory: &str) {
@@ -24,7 +18,7 @@ pub(super) async fn run(store: Arc<dyn Store>, directory: &str) {
         Message::Exporting { number }.send();
         let file = File::create(file_of(directory, number)).expect("a file can be made");
         // A small buffer, so that an unfinished file is not empty.
-        fixtures::export(&store, BufWriter::with_capacity(512, file)).await;
+        export(&store, BufWriter::with_capacity(512, file)).await;
         Message::Exported { number }.send();
     }
 }
@@ -71,7 +65,7 @@ async fn is_whole(path: &Path) -> bool {
     let summary = match Reader::new(open()).and_then(Reader::verify) {
         Ok(summary) => summary,
         Err(error) => {
-            assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error}");
+            assert_eq!(*error.kind(), Corrupt, "{error}");
             return false;
         }
     };

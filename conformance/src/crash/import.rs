@@ -3,10 +3,7 @@
 use std::fs::File;
 use std::io::{BufReader, BufWriter};
 use std::path::Path;
-use std::sync::Arc;
 
-use ghostwire_store_core::Store;
-use ghostwire_store_core::command::{EntityRecord, Restore};
 use ghostwire_store_core::portable::{Item, Reader};
 use ghostwire_store_memory::MemoryBackend;
 
@@ -16,11 +13,7 @@ use super::process::{Moment, run_and_kill};
 use super::protocol::{Job, Message, Task};
 use super::share;
 use super::work::NO_LOCATION;
-use crate::case::Verdict;
-use crate::factory::Factory;
-use crate::fixtures::{self, Opened, carry, connect, one_time_key, point, register, user, with};
-use crate::rng::Rng;
-use crate::suite::Effort;
+use crate::prelude::*;
 
 /// Items that are brought in at a time.
 const BATCH: usize = 50;
@@ -60,7 +53,7 @@ pub(super) async fn run(store: &Opened, file: impl AsRef<Path>, mut each: impl F
 /// A store in memory.
 pub(super) async fn scratch_store() -> Arc<dyn Store> {
     let backend = Arc::new(MemoryBackend::new(STORE));
-    let options = options(at(0), ghostwire_store_core::options::Materialize::Checkpoint);
+    let options = options(at(0), Materialize::Checkpoint);
     ghostwire_store_core::open(backend, options).await.expect("a store in memory opens")
 }
 
@@ -72,7 +65,7 @@ pub(super) async fn check(factory: Arc<dyn Factory>, effort: Effort) -> Verdict 
     let directory = crate::local_files::scratch().expect("a scratch directory");
     let path = directory.path().join("network.jsonl");
     let network = network().await;
-    fixtures::export(&network, BufWriter::new(File::create(&path).expect("a file"))).await;
+    export(&network, BufWriter::new(File::create(&path).expect("a file"))).await;
     let images = images(&path);
     // The result of an import that is not killed.
     let direct = scratch_store().await;

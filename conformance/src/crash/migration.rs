@@ -2,16 +2,9 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Instant;
 
-use ghostwire_store_core::backend::{Backend, Commit, KeyRange, Scan};
-use ghostwire_store_core::block::{BlockBuilder, ChangeKind, RowChange};
-use ghostwire_store_core::command::EntityRecord;
-use ghostwire_store_core::digest::{Digest, state_digest};
-use ghostwire_store_core::domain::{BlockId, DnsRecord, DnsRecordId, DnsRecordKind, Revision};
-use ghostwire_store_core::options::Materialize;
-use ghostwire_store_core::schema::{Schema, Table};
+use ghostwire_store_core::digest::Digest;
 use ghostwire_store_core::state::{self, State};
 
 use super::child::{STORE, at, open};
@@ -19,10 +12,7 @@ use super::process::{Moment, run_and_kill};
 use super::protocol::{Job, Message, Task};
 use super::share;
 use super::work::NO_LOCATION;
-use crate::case::Verdict;
-use crate::factory::{Factory, Opening, Place};
-use crate::rng::Rng;
-use crate::suite::Effort;
+use crate::prelude::*;
 
 const BLOCKS: u32 = 30;
 const RECORDS_IN_A_BLOCK: u32 = 100;

@@ -5,21 +5,16 @@
 //! be the store's order, but their commands change different entities, so it makes no difference,
 //! with one exception: which addresses are free. Those are taken from the acknowledgement.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
-use ghostwire_store_core::command::{Command, EntityRecord};
-use ghostwire_store_core::digest::state_digest;
-use ghostwire_store_core::domain::{
-    ActorName, AuditEntry, MetricPoint, Node, NodeId, Timestamp, WriterId,
-};
-use ghostwire_store_core::schema::{Record as _, RowKey, Table};
+use ghostwire_store_core::schema::Record as _;
 use ghostwire_store_core::state::{Context, Decision, State, StateChange};
-use ghostwire_store_core::{EntityKind, Result};
 
 use super::calls::{done, transaction};
 use super::child::at;
 use super::protocol::{Addresses, Done, Message, Op};
 use super::recovered::Recovered;
+use crate::prelude::*;
 
 /// A line of the audit trail, but for its id, which the store draws.
 pub(super) type AuditLine = (Timestamp, String, String, EntityKind, String);
@@ -209,7 +204,7 @@ fn addresses_of(node: NodeId, done: &Done) -> Option<Addresses> {
     given.find(|(id, _)| *id == node).map(|(_, addresses)| *addresses)
 }
 
-fn assert_same<K: Ord + std::fmt::Debug, V: PartialEq + std::fmt::Debug>(
+fn assert_same<K: Ord + Debug, V: PartialEq + Debug>(
     round: u32,
     what: &str,
     expected: &BTreeMap<K, V>,

@@ -1,16 +1,10 @@
 //! The protocol of a process that will be killed: its job as an argument, and a message on each
 //! line of its output.
 
+use crate::prelude::*;
 use std::io::Write as _;
-use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ghostwire_store_core::command::Command;
-use ghostwire_store_core::domain::{AuditEntry, MetricPoint, NodeId, Timestamp, WriterId};
-use ghostwire_store_core::options::Materialize;
 use serde::{Deserialize, Serialize};
-
-use crate::factory::Factory;
-use crate::suite::Effort;
 
 /// What a child does at a place until it is killed.
 #[derive(Debug, Clone, Serialize, Deserialize)]

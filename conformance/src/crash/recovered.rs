@@ -1,15 +1,11 @@
 //! What is found where a process was killed.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use ghostwire_store_core::command::EntityRecord;
 use ghostwire_store_core::digest::Digest;
-use ghostwire_store_core::domain::MetricPoint;
-use ghostwire_store_core::schema::{Record as _, RowKey, Table};
+use ghostwire_store_core::schema::Record as _;
 use ghostwire_store_core::state::State;
 
 use super::oracle::{AuditLine, Oracle, audit_line, by_key};
-use crate::fixtures::{Opened, all_points, point, range, whole_trail};
+use crate::prelude::*;
 
 pub(super) struct Recovered {
     pub(super) state: State,

@@ -1,15 +1,13 @@
 //! The comparison can fail.
 
-use ghostwire_store_core::command::{Command, DnsCommand, NodeCommand, UserCommand};
-use ghostwire_store_core::domain::*;
-
 use super::calls::{done, perform};
 use super::child::at;
 use super::import::scratch_store;
 use super::oracle::Oracle;
 use super::protocol::{Message, Op};
 use super::recovered::Recovered;
-use crate::fixtures::{self, Opened, machine, one_time, one_time_key, point, with};
+use crate::fixtures::{self};
+use crate::prelude::*;
 
 fn user(number: u8) -> Op {
     let name = format!("user-{number}").parse().unwrap();
@@ -117,7 +115,7 @@ async fn a_node_whose_key_was_not_used_up_is_found() {
     let mut said: Vec<_> = call(&store, user(1)).await.into();
     let user = store.view().users().iter().next().unwrap().id;
     let key = one_time_key(&store, user).await;
-    let create = ghostwire_store_core::command::PreAuthKeyCommand::Create {
+    let create = PreAuthKeyCommand::Create {
         id: key.id,
         prefix: key.prefix.clone().unwrap(),
         hash: key.hash.clone(),
@@ -134,7 +132,7 @@ async fn a_node_whose_key_was_not_used_up_is_found() {
     // A store in which the node was admitted, and the key is as it was.
     perform(&store, &Op::Write(register.into())).await.unwrap();
     let mut found = Recovered::of(&store).await;
-    let unused = ghostwire_store_core::command::EntityRecord::PreAuthKey(key);
+    let unused = EntityRecord::PreAuthKey(key);
     found.images.insert((unused.table(), unused.key()), unused);
     Oracle::default().learn(said, 0, &found);
 }

@@ -1,17 +1,12 @@
 //! Callers are killed in the middle of their work.
 
-use std::sync::Arc;
-
 use super::child::{at, open};
 use super::oracle::Oracle;
 use super::process::{Moment, run_and_kill};
 use super::protocol::{Job, Message, Task};
 use super::recovered::{Recovered, repeat_batches};
 use super::share;
-use crate::case::Verdict;
-use crate::factory::Factory;
-use crate::rng::Rng;
-use crate::suite::Effort;
+use crate::prelude::*;
 
 pub(super) const NO_LOCATION: Verdict =
     Verdict::Skipped("no other process can open a place of this backend");

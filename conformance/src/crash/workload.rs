@@ -4,16 +4,10 @@
 //! the process is killed. Callers share only what cannot be divided: the queue, the commits, the
 //! files, the network's addresses.
 
-use std::sync::Arc;
-
-use ghostwire_store_core::command::*;
-use ghostwire_store_core::domain::*;
-use ghostwire_store_core::{ErrorKind, Store};
-
 use super::calls::{done, perform};
 use super::child::at;
 use super::protocol::{Message, Op};
-use crate::rng::Rng;
+use crate::prelude::*;
 
 const CALLERS: u8 = 6;
 /// Who does what concerns everybody, before the others begin.

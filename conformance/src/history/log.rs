@@ -1,11 +1,9 @@
 //! Recording calls and their times.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-
-use ghostwire_store_core::{Error, ErrorKind, Result};
+use std::sync::atomic::AtomicU64;
 
 use super::checker::{Entry, History, Model};
+use crate::prelude::*;
 
 /// The outcome of a call.
 #[derive(Debug)]
@@ -27,8 +25,8 @@ impl<A> Outcome<A> {
         match result {
             Ok(value) => Self::Answered(done(value)),
             Err(error) => match error.kind() {
-                ErrorKind::OutcomeUnknown => Self::Unknown,
-                ErrorKind::Unavailable | ErrorKind::Exhausted | ErrorKind::Busy => Self::Nothing,
+                OutcomeUnknown => Self::Unknown,
+                Unavailable | Exhausted | Busy => Self::Nothing,
                 _ => Self::Answered(refused(&error)),
             },
         }

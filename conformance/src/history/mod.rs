@@ -17,22 +17,11 @@ mod subjects;
 #[cfg(test)]
 mod tests;
 
-use std::fmt::Debug;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use crate::prelude::*;
+use std::sync::atomic::AtomicU64;
 
-use ghostwire_store_core::Store;
-use ghostwire_store_core::domain::*;
-use ghostwire_store_core::layer::{FaultKind, Faults};
+use ghostwire_store_core::layer::Faults;
 
-use crate::case::{Check, Verdict, check};
-use crate::factory::Factory;
-use crate::fixtures::{Opened, advertise, approve, node, one_time_key, user};
-use crate::rng::Rng;
-use crate::stack::Stack;
-use crate::suite::Effort;
-use crate::test_env::{Mode, TestEnv};
 use checker::{Entry, Failure};
 use log::Log;
 use models::ROUTERS;
@@ -186,7 +175,7 @@ async fn histories(harness: &Harness) -> impl Future<Output = ()> {
             async {
                 let outcome =
                     (0..POINTS).map(|number| harness.run(SharedPoint(number), STEPS_OF_ONE));
-                for outcome in futures_util::future::join_all(outcome).await {
+                for outcome in join_all(outcome).await {
                     outcome.unwrap_or_else(|why| panic!("a point of a series: {why}"));
                 }
             },
@@ -194,7 +183,7 @@ async fn histories(harness: &Harness) -> impl Future<Output = ()> {
                 // A few at a time, so that there are some to be contested all the time.
                 for keys in keys.chunks(4) {
                     let outcome = keys.iter().map(|key| harness.run(*key, STEPS_OF_ONE));
-                    for outcome in futures_util::future::join_all(outcome).await {
+                    for outcome in join_all(outcome).await {
                         outcome.unwrap_or_else(|why| panic!("a one-time key: {why}"));
                     }
                 }

@@ -1,18 +1,11 @@
 //! The subjects: how each model's calls are made on a store.
 
-use std::net::IpAddr;
-
-use async_trait::async_trait;
-use ghostwire_store_core::command::{Precondition, Transaction, UserCommand};
-use ghostwire_store_core::domain::*;
 use ghostwire_store_core::view::View;
-use ghostwire_store_core::{Error, ErrorKind};
 
 use super::checker::{Entry, Model};
 use super::log::{Log, Outcome};
 use super::models::*;
-use crate::fixtures::{Opened, machine, point};
-use crate::rng::Rng;
+use crate::prelude::*;
 
 /// The caller's number, and the number of its call.
 #[derive(Debug, Clone, Copy)]
@@ -85,11 +78,7 @@ impl Subject for UserRecord {
         let update = async {
             let revision = Some(Revision::new(expected).unwrap());
             let updated = store.users().update(self.0, set_value(value), revision).await;
-            Outcome::of(
-                updated,
-                |user| Some([record_of(&user)]),
-                refused(ErrorKind::Conflict, None),
-            )
+            Outcome::of(updated, |user| Some([record_of(&user)]), refused(Conflict, None))
         };
         let write = VersionedCall::Write { expected: [expected], values: [value] };
         log.call(write, update).await;
@@ -133,7 +122,7 @@ impl Subject for ContestedKey {
             Outcome::of(
                 registered,
                 |_| KeyAnswer::Admitted,
-                refused(ErrorKind::PermissionDenied, KeyAnswer::Refused),
+                refused(PermissionDenied, KeyAnswer::Refused),
             )
         };
         log.call(KeyCall::Register(machine), register).await;
@@ -163,11 +152,7 @@ impl Subject for PolicyInForce {
         let swap = async {
             let text = document.to_string().parse().unwrap();
             let swapped = store.policies().swap(expected, text).await;
-            Outcome::of(
-                swapped,
-                |policy| Some(policy_of(&policy)),
-                refused(ErrorKind::Conflict, None),
-            )
+            Outcome::of(swapped, |policy| Some(policy_of(&policy)), refused(Conflict, None))
         };
         let expected = [expected.map_or(0, PolicyVersion::get)];
         log.call(VersionedCall::Write { expected, values: [document] }, swap).await;
@@ -211,7 +196,7 @@ impl Subject for Offering {
         let (id, session) = (self.nodes[node], SessionNumber::new(number).unwrap());
         let presence = store.presence();
         let answered = |result| {
-            let done = |it: std::sync::Arc<Presence>| {
+            let done = |it: Arc<Presence>| {
                 let (session, online) = presence_of(&it);
                 RouterAnswer::Presence(session, online)
             };
@@ -268,11 +253,7 @@ impl Subject for TwoOwners {
         }
         let moved = async {
             let next = [0, 1].map(|owner: usize| (expected[owner] + 1, then[owner]));
-            Outcome::of(
-                store.transact(transaction).await,
-                |_| Some(next),
-                refused(ErrorKind::Conflict, None),
-            )
+            Outcome::of(store.transact(transaction).await, |_| Some(next), refused(Conflict, None))
         };
         log.call(VersionedCall::Write { expected, values: then }, moved).await;
     }

@@ -1,10 +1,5 @@
 //! The checks can fail.
 
-use std::sync::Arc;
-
-use async_trait::async_trait;
-use ghostwire_store_core::domain::StoreId;
-use ghostwire_store_core::options::StoreOptions;
 use ghostwire_store_core::view::View;
 use ghostwire_store_memory::MemoryBackend;
 
@@ -13,8 +8,7 @@ use super::checker::{Entry, Model, check};
 use super::log::{Log, Outcome};
 use super::models::*;
 use super::subjects::{Caller, Subject, UserRecord, record_of};
-use crate::fixtures::Opened;
-use crate::rng::Rng;
+use crate::prelude::*;
 
 /// A call from one moment to another.
 fn entry<C, A>(began: u64, ended: u64, call: C, answer: A) -> Entry<C, A> {

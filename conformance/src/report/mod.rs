@@ -1,10 +1,8 @@
 //! What a run came to.
 
+use crate::prelude::*;
+
 mod html;
-
-use std::time::Duration;
-
-use crate::test_env::Mode;
 
 /// How one trial ended.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
