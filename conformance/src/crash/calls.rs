@@ -1,18 +1,15 @@
 //! Commands as calls of a store, and which ids the store drew for them.
 
-use ghostwire_store_core::command::*;
-use ghostwire_store_core::domain::*;
 use ghostwire_store_core::state::State;
-use ghostwire_store_core::{Error, ErrorKind, Result};
 
 use super::protocol::{Done, Op};
-use crate::fixtures::Opened;
+use crate::prelude::*;
 
 /// Calls the store as a control plane would.
 pub(super) async fn perform(store: &Opened, op: &Op) -> Result<()> {
     match op.clone() {
-        Op::Write(command) => write(store, command).await,
-        Op::Transact(commands) => store.transact(transaction(commands)?).await.map(|_| ()),
+        Op::Write(command) => call(store, command).await.map(drop),
+        Op::Transact(commands) => store.transact(transaction(commands)?).await.map(drop),
         Op::Record(points) => store.metrics().record_many(points).await,
         Op::Batch { writer, sequence, points } => {
             store.metrics().record_batch(writer, sequence, points).await
@@ -20,135 +17,13 @@ pub(super) async fn perform(store: &Opened, op: &Op) -> Result<()> {
         Op::Append(entries) => store.audit().append(entries).await,
         Op::PruneMetrics(before) => store.metrics().prune(before).await,
         Op::PruneAudit(before) => store.audit().prune(before).await,
-        Op::Checkpoint => store.checkpoint().await.map(|_| ()),
+        Op::Checkpoint => store.checkpoint().await.map(drop),
         Op::Verify => store.verify().await,
     }
 }
 
 pub(super) fn transaction(commands: Vec<Command>) -> Result<Transaction> {
     commands.into_iter().try_fold(Transaction::new(), Transaction::then)
-}
-
-/// Whether a call worked, whatever it gave.
-async fn unit<T>(call: impl Future<Output = Result<T>>) -> Result<()> {
-    call.await.map(drop)
-}
-
-async fn write(store: &Opened, command: Command) -> Result<()> {
-    match command {
-        Command::User(command) => user(store, command).await,
-        Command::Node(command) => node(store, command).await,
-        Command::Presence(command) => presence(store, command).await,
-        Command::Route(command) => route(store, command).await,
-        Command::ApiKey(ApiKeyCommand::Create { key, .. }) => {
-            unit(store.api_keys().create(key)).await
-        }
-        Command::ApiKey(ApiKeyCommand::Revoke { id }) => unit(store.api_keys().revoke(id)).await,
-        Command::ApiKey(ApiKeyCommand::Delete { id }) => store.api_keys().delete(id).await,
-        Command::PreAuthKey(PreAuthKeyCommand::Create { key, .. }) => {
-            unit(store.preauth_keys().create(key)).await
-        }
-        Command::PreAuthKey(PreAuthKeyCommand::Revoke { id }) => {
-            unit(store.preauth_keys().revoke(id)).await
-        }
-        Command::PreAuthKey(PreAuthKeyCommand::Delete { id }) => {
-            store.preauth_keys().delete(id).await
-        }
-        Command::Session(command) => session(store, command).await,
-        Command::Policy(command) => policy(store, command).await,
-        Command::DnsRecord(command) => dns(store, command).await,
-        Command::Setting(SettingCommand::Put { document, expected }) => {
-            unit(store.settings().put(document, expected)).await
-        }
-        Command::Setting(SettingCommand::Reset { kind }) => store.settings().reset(kind).await,
-        other => Err(Error::new(ErrorKind::Unsupported, "no call makes this command")
-            .with("command", other.name())),
-    }
-}
-
-async fn user(store: &Opened, command: UserCommand) -> Result<()> {
-    use UserCommand::{Create, Delete, Update, UpsertOidc};
-    let users = store.users();
-    match command {
-        Create { user, .. } => unit(users.create(user)).await,
-        Update { id, patch, expected } => unit(users.update(id, patch, expected)).await,
-        UpsertOidc { profile, .. } => unit(users.upsert_oidc(profile)).await,
-        Delete { id, cascade, .. } => users.delete(id, cascade).await,
-    }
-}
-
-async fn node(store: &Opened, command: NodeCommand) -> Result<()> {
-    use NodeCommand::{
-        BackfillAddresses, Delete, Expire, ReapEphemeral, Register, RotateKey, Update,
-    };
-    let nodes = store.nodes();
-    match command {
-        Register { registration, .. } => unit(nodes.register(*registration)).await,
-        Update { id, patch, expected } => unit(nodes.update(id, *patch, expected)).await,
-        RotateKey { machine_key, from, to, disco_key, expires_at } => {
-            unit(nodes.rotate_key(machine_key, from, to, disco_key, expires_at)).await
-        }
-        Expire { nodes: ids, at, .. } => unit(nodes.expire(ids, at)).await,
-        Delete { id } => nodes.delete(id).await,
-        ReapEphemeral { .. } => unit(nodes.reap_ephemeral()).await,
-        BackfillAddresses { .. } => unit(nodes.backfill_addresses()).await,
-    }
-}
-
-async fn presence(store: &Opened, command: PresenceCommand) -> Result<()> {
-    use PresenceCommand::{Connect, Disconnect, DisconnectAll, Heartbeat};
-    let presence = store.presence();
-    match command {
-        Connect { node, session, endpoints } => {
-            unit(presence.connect(node, session, endpoints)).await
-        }
-        Heartbeat { node, session, endpoints } => {
-            unit(presence.heartbeat(node, session, endpoints)).await
-        }
-        Disconnect { node, session } => unit(presence.disconnect(node, session)).await,
-        DisconnectAll { .. } => unit(presence.disconnect_all()).await,
-    }
-}
-
-async fn route(store: &Opened, command: RouteCommand) -> Result<()> {
-    use RouteCommand::{Advertise, Approve, Delete};
-    let only = |prefixes: Vec<(RouteId, Prefix)>| prefixes.into_iter().map(|(_, of)| of).collect();
-    let routes = store.routes();
-    match command {
-        Advertise { node, prefixes } => unit(routes.advertise(node, only(prefixes))).await,
-        Approve { node, prefixes } => unit(routes.approve(node, only(prefixes))).await,
-        Delete { id } => routes.delete(id).await,
-    }
-}
-
-async fn session(store: &Opened, command: SessionCommand) -> Result<()> {
-    use SessionCommand::{Begin, End, Sweep, Touch};
-    let sessions = store.sessions();
-    match command {
-        Begin { session, .. } => unit(sessions.begin(session)).await,
-        Touch { id, expires_at } => unit(sessions.touch(id, expires_at)).await,
-        End { id } => sessions.end(id).await,
-        Sweep { .. } => unit(sessions.sweep()).await,
-    }
-}
-
-async fn policy(store: &Opened, command: PolicyCommand) -> Result<()> {
-    use PolicyCommand::{Prune, Rollback, Swap};
-    let policies = store.policies();
-    match command {
-        Swap { expected, document } => unit(policies.swap(expected, document)).await,
-        Rollback { expected, to } => unit(policies.rollback(expected, to)).await,
-        Prune { keep, .. } => unit(policies.prune(keep)).await,
-    }
-}
-
-async fn dns(store: &Opened, command: DnsCommand) -> Result<()> {
-    use DnsCommand::{Create, Delete, Update};
-    match command {
-        Create { record, .. } => unit(store.dns().create(record)).await,
-        Update { id, patch, expected } => unit(store.dns().update(id, patch, expected)).await,
-        Delete { id } => store.dns().delete(id).await,
-    }
 }
 
 /// The result of a call, as `state` shows it.

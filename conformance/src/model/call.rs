@@ -1,17 +1,6 @@
 //! Calls with every argument chosen, and their answers.
 
-use std::sync::Arc;
-
-use crate::fixtures::Opened;
-use ghostwire_store_core::command::{
-    ApiKeyCommand, Command, DnsCommand, NodeCommand, Part, PolicyCommand, PreAuthKeyCommand,
-    Precondition, PresenceCommand, RouteCommand, SessionCommand, SettingCommand, Transaction,
-    UserCommand,
-};
-use ghostwire_store_core::domain::*;
-use ghostwire_store_core::error::Result;
-use ghostwire_store_core::state::Reply;
-use ghostwire_store_core::{Error, ErrorKind};
+use crate::prelude::*;
 
 /// One call of a repository.
 #[derive(Debug, Clone)]
@@ -113,23 +102,7 @@ impl Fresh {
 }
 
 /// What a call gives.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Answer {
-    Done,
-    User(User),
-    Node(Node),
-    Nodes(Vec<NodeId>),
-    Presence(Presence),
-    Routes(Vec<Route>),
-    ApiKey(ApiKey),
-    PreAuthKey(PreAuthKey),
-    Session(Session),
-    Policy(Policy),
-    DnsRecord(DnsRecord),
-    Setting(Setting),
-    Count(u64),
-    All(Vec<Answer>),
-}
+pub(super) use ghostwire_store_core::state::Reply as Answer;
 
 /// Why a call is refused, as far as callers may rely on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,85 +130,24 @@ pub(super) type Answered = Result<(Answer, Option<Secret>)>;
 
 impl Call {
     /// Calls the store.
-    #[allow(clippy::too_many_lines)]
     pub(super) async fn perform(&self, store: &Opened) -> Answered {
         let answer = match self.clone() {
-            Self::CreateUser(user) => store.users().create(user).await?.into(),
-            Self::UpsertOidc(profile) => store.users().upsert_oidc(profile).await?.into(),
-            Self::UpdateUser(id, patch, expected) => {
-                store.users().update(id, patch, expected).await?.into()
-            }
-            Self::DeleteUser(id, cascade) => done(store.users().delete(id, cascade).await)?,
             Self::CreatePreAuthKey(key) => {
                 let (key, secret) = store.preauth_keys().create(key).await?;
                 return Ok((key.into(), Some(secret)));
             }
-            Self::RevokePreAuthKey(id) => store.preauth_keys().revoke(id).await?.into(),
-            Self::DeletePreAuthKey(id) => done(store.preauth_keys().delete(id).await)?,
-            Self::Register(registration) => store.nodes().register(registration).await?.into(),
-            Self::UpdateNode(id, patch, expected) => {
-                store.nodes().update(id, patch, expected).await?.into()
-            }
-            Self::RotateKey(Rotation { machine_key, from, to, disco_key, expires_at }) => {
-                let rotated =
-                    store.nodes().rotate_key(machine_key, from, to, disco_key, expires_at);
-                rotated.await?.into()
-            }
-            Self::ExpireNodes(nodes, at) => Answer::Count(store.nodes().expire(nodes, at).await?),
-            Self::DeleteNode(id) => done(store.nodes().delete(id).await)?,
-            Self::BackfillAddresses => Answer::Nodes(store.nodes().backfill_addresses().await?),
-            Self::ReapEphemeral => Answer::Nodes(store.nodes().reap_ephemeral().await?),
-            Self::Connect(node, session, endpoints) => {
-                let presence = store.presence().connect(node, session, endpoints).await?;
-                presence.into()
-            }
-            Self::Heartbeat(node, session, endpoints) => {
-                let presence = store.presence().heartbeat(node, session, endpoints).await?;
-                presence.into()
-            }
-            Self::Disconnect(node, session) => {
-                let presence = store.presence().disconnect(node, session).await?;
-                presence.into()
-            }
-            Self::DisconnectAll => Answer::Count(store.presence().disconnect_all().await?),
-            Self::Advertise(node, prefixes) => {
-                store.routes().advertise(node, prefixes).await?.into()
-            }
-            Self::Approve(node, prefixes) => store.routes().approve(node, prefixes).await?.into(),
-            Self::DeleteRoute(id) => done(store.routes().delete(id).await)?,
-            Self::SwapPolicy(expected, document) => {
-                store.policies().swap(expected, document).await?.into()
-            }
-            Self::RollbackPolicy(expected, to) => {
-                store.policies().rollback(expected, to).await?.into()
-            }
-            Self::PrunePolicies(keep) => Answer::Count(store.policies().prune(keep).await?),
-            Self::CreateDnsRecord(record) => store.dns().create(record).await?.into(),
-            Self::UpdateDnsRecord(id, patch, expected) => {
-                let record = store.dns().update(id, patch, expected).await?;
-                record.into()
-            }
-            Self::DeleteDnsRecord(id) => done(store.dns().delete(id).await)?,
-            Self::PutSetting(document, expected) => {
-                store.settings().put(document, expected).await?.into()
-            }
-            Self::ResetSetting(kind) => done(store.settings().reset(kind).await)?,
             Self::BeginSession(session) => {
                 let (session, secret) = store.sessions().begin(session).await?;
                 return Ok((session.into(), Some(secret)));
             }
-            Self::TouchSession(id, expires_at) => {
-                store.sessions().touch(id, expires_at).await?.into()
-            }
-            Self::EndSession(id) => done(store.sessions().end(id).await)?,
-            Self::SweepSessions => Answer::Count(store.sessions().sweep().await?),
             Self::CreateApiKey(key) => {
                 let (key, secret) = store.api_keys().create(key).await?;
                 return Ok((key.into(), Some(secret)));
             }
-            Self::RevokeApiKey(id) => store.api_keys().revoke(id).await?.into(),
-            Self::DeleteApiKey(id) => done(store.api_keys().delete(id).await)?,
-            Self::RecordMetrics(points) => done(store.metrics().record_many(points).await)?,
+            Self::RecordMetrics(points) => {
+                store.metrics().record_many(points).await?;
+                Answer::Done
+            }
             Self::Transact(preconditions, steps) => {
                 let mut transaction = Transaction::new();
                 for precondition in preconditions {
@@ -246,7 +158,11 @@ impl Call {
                     transaction = transaction.then(command)?;
                 }
                 let committed = store.transact(transaction).await?;
-                Answer::All(committed.value.into_iter().map(Answer::of_reply).collect())
+                Answer::All(committed.value)
+            }
+            of_command => {
+                let command = of_command.command(&Fresh::default());
+                call(store, command.expect("the others are commands")).await?
             }
         };
         Ok((answer, None))
@@ -333,50 +249,5 @@ impl Call {
 impl Fresh {
     fn with_ids(&self, prefixes: Vec<Prefix>) -> Vec<(RouteId, Prefix)> {
         prefixes.into_iter().map(|prefix| (self.route(prefix), prefix)).collect()
-    }
-}
-
-fn done(result: Result<()>) -> Result<Answer> {
-    result.map(|()| Answer::Done)
-}
-
-impl Answer {
-    fn of_reply(reply: Reply) -> Self {
-        match reply {
-            Reply::Done => Self::Done,
-            Reply::User(user) => user.into(),
-            Reply::Node(node) => node.into(),
-            Reply::Nodes(ids) => Self::Nodes(ids),
-            Reply::Presence(presence) => presence.into(),
-            Reply::Routes(routes) => routes.into(),
-            Reply::Route(_) => panic!("routes are answered as a list"),
-            Reply::ApiKey(key) => key.into(),
-            Reply::PreAuthKey(key) => key.into(),
-            Reply::Session(session) => session.into(),
-            Reply::Policy(policy) => policy.into(),
-            Reply::DnsRecord(record) => record.into(),
-            Reply::Setting(setting) => setting.into(),
-            Reply::Count(count) => Self::Count(count),
-            Reply::All(replies) => Self::All(replies.into_iter().map(Self::of_reply).collect()),
-            Reply::Restored(_) => panic!("nothing was restored"),
-            Reply::Unfinished { .. } => panic!("a whole command is no part"),
-        }
-    }
-}
-
-macro_rules! from_entities {
-    ($($entity:ident),*) => {$(
-        impl From<Arc<$entity>> for Answer {
-            fn from(entity: Arc<$entity>) -> Self {
-                Self::$entity($entity::clone(&entity))
-            }
-        }
-    )*};
-}
-from_entities!(User, Node, Presence, ApiKey, PreAuthKey, Session, Policy, DnsRecord, Setting);
-
-impl From<Vec<Arc<Route>>> for Answer {
-    fn from(routes: Vec<Arc<Route>>) -> Self {
-        Self::Routes(routes.iter().map(|route| Route::clone(route)).collect())
     }
 }

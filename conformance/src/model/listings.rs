@@ -1,17 +1,12 @@
 //! Everything that can be read, compared with the oracle.
 
-use std::net::IpAddr;
-use std::sync::Arc;
-
-use ghostwire_store_core::domain::*;
-
 use super::describe::difference;
 use super::generator::Known;
 use super::operation::Choices;
 use super::oracle::Oracle;
 use super::run::Mismatch;
 use super::values::{DNS_NAMES, METRICS, PREFIXES};
-use crate::fixtures::Opened;
+use crate::prelude::*;
 
 /// Reads a listing page by page.
 macro_rules! pages {
@@ -37,7 +32,7 @@ macro_rules! pages {
 }
 
 /// Fails unless both are the same.
-fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: &T, wanted: &T) -> Compared {
+fn same<T: PartialEq + Debug>(what: &str, found: &T, wanted: &T) -> Compared {
     if found == wanted {
         return Ok(());
     }
@@ -48,9 +43,7 @@ fn plain<T: Clone>(listed: Vec<Arc<T>>) -> Vec<T> {
     listed.iter().map(|item| T::clone(item)).collect()
 }
 
-fn one<T: Clone>(
-    found: ghostwire_store_core::Result<Option<Arc<T>>>,
-) -> Result<Option<T>, Mismatch> {
+fn one<T: Clone>(found: Result<Option<Arc<T>>>) -> Result<Option<T>, Mismatch> {
     found.map(|found| found.map(|found| T::clone(&found))).map_err(|error| error.to_string())
 }
 

@@ -18,17 +18,12 @@ mod run;
 mod values;
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 
-use futures_util::FutureExt;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-use crate::case::{Check, Verdict, check, message_of};
-use crate::factory::Factory;
-use crate::stack::Stack;
-use crate::suite::Effort;
-use crate::test_env::{Mode, TestEnv};
+use crate::case::message_of;
+use crate::prelude::*;
 use coverage::Coverage;
 use operation::Step;
 use run::{Mismatch, RunConfig};

@@ -1,17 +1,10 @@
 //! A store in memory that gets the same calls.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use ghostwire_store_core::Store;
-
 use super::call::{Answered, Call};
 use super::run::Mismatch;
 use crate::fixtures;
-use crate::fixtures::Opened;
 use crate::in_memory::InMemory;
-use crate::stack::Stack;
-use crate::test_env::{Mode, TestEnv};
+use crate::prelude::*;
 
 /// The reference store, with the same clock and random numbers.
 pub(super) struct Reference {

@@ -1,11 +1,6 @@
 //! Runs a script on a store and on the oracle, and compares their answers.
 
 use std::collections::HashSet;
-use std::sync::Arc;
-use std::time::Duration;
-
-use ghostwire_store_core::Store;
-use ghostwire_store_core::domain::*;
 
 use super::call::{Answer, Call, Fresh, Refusal};
 use super::coverage::Coverage;
@@ -16,10 +11,7 @@ use super::listings;
 use super::operation::{Choices, Operation, Step};
 use super::oracle::Oracle;
 use super::reference::Reference;
-use crate::factory::Factory;
-use crate::fixtures::Opened;
-use crate::stack::Stack;
-use crate::test_env::{Mode, TestEnv};
+use crate::prelude::*;
 
 /// A difference between the store and the oracle.
 pub(super) type Mismatch = String;
@@ -292,16 +284,12 @@ impl<'l> Run<'l> {
                 let found = self.store().sessions().authenticate(secret).await;
                 let session = self.oracle.sessions.iter().find(|session| session.id == id);
                 let valid = session.filter(|session| session.expires_at > self.oracle.now);
-                (found.map(|session| Answer::Session(Session::clone(&session))), {
-                    valid.cloned().map(Answer::Session)
-                })
+                (found.map(Answer::from), valid.cloned().map(Arc::new).map(Answer::from))
             }
             Owner::PreAuthKey(id) => {
                 let found = self.store().preauth_keys().authenticate(secret).await;
                 let key = self.oracle.preauth_keys.iter().find(|key| key.id == id);
-                (found.map(|key| Answer::PreAuthKey(PreAuthKey::clone(&key))), {
-                    key.cloned().map(Answer::PreAuthKey)
-                })
+                (found.map(Answer::from), key.cloned().map(Arc::new).map(Answer::from))
             }
         };
         let found = found.map_err(|error| error.kind().name().to_owned());

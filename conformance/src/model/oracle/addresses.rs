@@ -1,9 +1,5 @@
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-use ghostwire_store_core::ErrorKind;
-use ghostwire_store_core::domain::*;
-
 use super::{Oracle, Predicted};
+use crate::prelude::*;
 
 /// The settings that are in force as long as nobody set others.
 fn default_network() -> NetworkSettings {
@@ -76,7 +72,7 @@ impl Oracle {
             }
             address += 1;
         }
-        Err(ErrorKind::Exhausted)
+        Err(Exhausted)
     }
 
     pub(super) fn free_ipv4(&self) -> Predicted<Option<Ipv4Addr>> {

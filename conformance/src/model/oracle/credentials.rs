@@ -1,10 +1,6 @@
-use std::time::Duration;
-
-use ghostwire_store_core::ErrorKind;
-use ghostwire_store_core::domain::*;
-
 use super::{Oracle, Predicted, is_over, plus_one, remove};
 use crate::model::call::{Answer, Fresh};
+use crate::prelude::*;
 
 fn hash(fresh: &Fresh) -> SecretHash {
     fresh.hash.clone().unwrap_or(SecretHash::hmac([0; 4], [0; 32]))
@@ -13,10 +9,10 @@ fn hash(fresh: &Fresh) -> SecretHash {
 impl Oracle {
     pub(super) fn create_preauth_key(&mut self, new: &NewPreAuthKey, fresh: &Fresh) -> Predicted {
         if new.user.is_none() && new.tags.is_empty() {
-            return Err(ErrorKind::InvalidArgument);
+            return Err(InvalidArgument);
         }
         if new.user.is_some_and(|user| !self.has_user(user)) {
-            return Err(ErrorKind::NotFound);
+            return Err(NotFound);
         }
         let key = PreAuthKey {
             id: PreAuthKeyId::from_bytes(fresh.id),
@@ -33,7 +29,7 @@ impl Oracle {
             revision: Revision::FIRST,
         };
         self.preauth_keys.push(key.clone());
-        Ok(Answer::PreAuthKey(key))
+        Ok(Answer::PreAuthKey(key.into()))
     }
 
     pub(super) fn revoke_preauth_key(&mut self, id: PreAuthKeyId) -> Predicted {
@@ -41,10 +37,10 @@ impl Oracle {
             if key.id == id && key.revoked_at.is_none() {
                 key.revoked_at = Some(self.now);
                 key.revision = plus_one(key.revision);
-                return Ok(Answer::PreAuthKey(key.clone()));
+                return Ok(Answer::PreAuthKey(key.clone().into()));
             }
         }
-        Err(ErrorKind::NotFound)
+        Err(NotFound)
     }
 
     pub(super) fn delete_preauth_key(&mut self, id: PreAuthKeyId) -> Predicted {
@@ -53,7 +49,7 @@ impl Oracle {
 
     pub(super) fn create_api_key(&mut self, new: &NewApiKey, fresh: &Fresh) -> Predicted {
         if new.user.is_some_and(|user| !self.has_user(user)) {
-            return Err(ErrorKind::NotFound);
+            return Err(NotFound);
         }
         let nothing = || "nothing".parse().expect("a prefix");
         let key = ApiKey {
@@ -69,7 +65,7 @@ impl Oracle {
             revision: Revision::FIRST,
         };
         self.api_keys.push(key.clone());
-        Ok(Answer::ApiKey(key))
+        Ok(Answer::ApiKey(key.into()))
     }
 
     pub(super) fn revoke_api_key(&mut self, id: ApiKeyId) -> Predicted {
@@ -77,10 +73,10 @@ impl Oracle {
             if key.id == id && key.revoked_at.is_none() {
                 key.revoked_at = Some(self.now);
                 key.revision = plus_one(key.revision);
-                return Ok(Answer::ApiKey(key.clone()));
+                return Ok(Answer::ApiKey(key.clone().into()));
             }
         }
-        Err(ErrorKind::NotFound)
+        Err(NotFound)
     }
 
     pub(super) fn delete_api_key(&mut self, id: ApiKeyId) -> Predicted {
@@ -93,10 +89,10 @@ impl Oracle {
             SessionOwner::Node(id) => self.place_of_node(id).is_ok(),
         };
         if !is_known {
-            return Err(ErrorKind::NotFound);
+            return Err(NotFound);
         }
         if is_over(Some(new.expires_at), self.now) {
-            return Err(ErrorKind::InvalidArgument);
+            return Err(InvalidArgument);
         }
         let session = Session {
             id: SessionId::from_bytes(fresh.id),
@@ -108,7 +104,7 @@ impl Oracle {
             last_seen: self.now,
         };
         self.sessions.push(session.clone());
-        Ok(Answer::Session(session))
+        Ok(Answer::Session(session.into()))
     }
 
     pub(super) fn touch_session(
@@ -118,19 +114,19 @@ impl Oracle {
     ) -> Predicted {
         let now = self.now;
         let session = self.sessions.iter_mut().find(|session| session.id == id);
-        let session = session.ok_or(ErrorKind::NotFound)?;
+        let session = session.ok_or(NotFound)?;
         if is_over(Some(session.expires_at), now) {
-            return Err(ErrorKind::NotFound);
+            return Err(NotFound);
         }
         if is_over(expires_at, now) {
-            return Err(ErrorKind::InvalidArgument);
+            return Err(InvalidArgument);
         }
         let moves = expires_at.is_some_and(|at| at != session.expires_at);
         if moves || now.since(session.last_seen) >= Duration::from_secs(60) {
             session.last_seen = now;
             session.expires_at = expires_at.unwrap_or(session.expires_at);
         }
-        Ok(Answer::Session(session.clone()))
+        Ok(Answer::Session(session.clone().into()))
     }
 
     pub(super) fn end_session(&mut self, id: SessionId) -> Predicted {

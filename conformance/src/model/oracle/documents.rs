@@ -1,10 +1,6 @@
-use std::net::{Ipv4Addr, Ipv6Addr};
-
-use ghostwire_store_core::ErrorKind;
-use ghostwire_store_core::domain::*;
-
 use super::{Oracle, Predicted, changed, expect, patched, plus_one, remove, taken};
 use crate::model::call::{Answer, Fresh};
+use crate::prelude::*;
 
 impl Oracle {
     pub(in super::super) fn policy_in_force(&self) -> Option<PolicyVersion> {
@@ -18,7 +14,7 @@ impl Oracle {
     ) -> Predicted {
         let current = self.policy_in_force();
         if current != expected {
-            return Err(ErrorKind::Conflict);
+            return Err(Conflict);
         }
         let next = current.map_or(1, |version| version.get() + 1);
         let policy = Policy {
@@ -28,7 +24,7 @@ impl Oracle {
             created_at: self.now,
         };
         self.policies.push(policy.clone());
-        Ok(Answer::Policy(policy))
+        Ok(Answer::Policy(policy.into()))
     }
 
     pub(super) fn rollback_policy(
@@ -37,7 +33,7 @@ impl Oracle {
         to: PolicyVersion,
     ) -> Predicted {
         let old = self.policies.iter().find(|policy| policy.version == to);
-        let document = old.ok_or(ErrorKind::NotFound)?.document.clone();
+        let document = old.ok_or(NotFound)?.document.clone();
         self.swap_policy(Some(expected), &document)
     }
 
@@ -57,7 +53,7 @@ impl Oracle {
             DnsRecordKind::Txt => true,
         };
         if !fits {
-            return Err(ErrorKind::InvalidArgument);
+            return Err(InvalidArgument);
         }
         let content = |record: &DnsRecord| (record.name.clone(), record.kind, record.value.clone());
         for other in &self.dns_records {
@@ -81,7 +77,7 @@ impl Oracle {
         };
         self.check_content(&record)?;
         self.dns_records.push(record.clone());
-        Ok(Answer::DnsRecord(record))
+        Ok(Answer::DnsRecord(record.into()))
     }
 
     pub(super) fn update_dns_record(
@@ -91,7 +87,7 @@ impl Oracle {
         expected: Option<Revision>,
     ) -> Predicted {
         let place = self.dns_records.iter().position(|record| record.id == id);
-        let place = place.ok_or(ErrorKind::NotFound)?;
+        let place = place.ok_or(NotFound)?;
         let record = self.dns_records[place].clone();
         expect(expected, record.revision)?;
         let mut wanted = DnsRecord {
@@ -105,7 +101,7 @@ impl Oracle {
             wanted.revision = plus_one(record.revision);
             self.dns_records[place] = wanted.clone();
         }
-        Ok(Answer::DnsRecord(wanted))
+        Ok(Answer::DnsRecord(wanted.into()))
     }
 
     pub(super) fn delete_dns_record(&mut self, id: DnsRecordId) -> Predicted {
@@ -122,23 +118,25 @@ impl Oracle {
         expected: Option<Revision>,
     ) -> Predicted {
         if !is_sound(document) {
-            return Err(ErrorKind::InvalidArgument);
+            return Err(InvalidArgument);
         }
         let known = self.setting(document.kind()).cloned();
         match (&known, expected) {
             (Some(setting), expected) => expect(expected, setting.revision)?,
-            (None, Some(_)) => return Err(ErrorKind::Conflict),
+            (None, Some(_)) => return Err(Conflict),
             (None, None) => {}
         }
         let revision = match known {
-            Some(setting) if setting.document == *document => return Ok(Answer::Setting(setting)),
+            Some(setting) if setting.document == *document => {
+                return Ok(Answer::Setting(setting.into()));
+            }
             Some(setting) => plus_one(setting.revision),
             None => Revision::FIRST,
         };
         let setting = Setting { document: document.clone(), revision, updated_at: self.now };
         self.settings.retain(|known| known.document.kind() != document.kind());
         self.settings.push(setting.clone());
-        Ok(Answer::Setting(setting))
+        Ok(Answer::Setting(setting.into()))
     }
 
     pub(super) fn reset_setting(&mut self, kind: SettingKind) -> Predicted {

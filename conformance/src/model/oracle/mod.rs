@@ -10,11 +10,8 @@ mod register;
 mod routes;
 mod users;
 
-use ghostwire_store_core::ErrorKind;
-use ghostwire_store_core::command::Precondition;
-use ghostwire_store_core::domain::*;
-
 use super::call::{Answer, Call, Fresh, Refusal};
+use crate::prelude::*;
 
 /// Everything that is stored.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,7 +36,7 @@ pub(super) struct Oracle {
 type Predicted<T = Answer> = Result<T, ErrorKind>;
 
 fn taken(constraint: &'static str) -> ErrorKind {
-    ErrorKind::AlreadyExists { constraint }
+    AlreadyExists { constraint }
 }
 
 /// Whether it is over at `now`.
@@ -53,7 +50,7 @@ fn is_over(expires_at: Option<Timestamp>, now: Timestamp) -> bool {
 /// What an update has to be told about the revision that is there.
 fn expect(expected: Option<Revision>, revision: Revision) -> Predicted<()> {
     match expected {
-        Some(expected) if expected != revision => Err(ErrorKind::Conflict),
+        Some(expected) if expected != revision => Err(Conflict),
         _ => Ok(()),
     }
 }
@@ -81,7 +78,7 @@ fn changed<T: Clone>(field: &T, change: &Update<T>) -> T {
 fn remove<T>(entities: &mut Vec<T>, is_meant: impl Fn(&T) -> bool) -> Predicted {
     let count = entities.len();
     entities.retain(|entity| !is_meant(entity));
-    if entities.len() == count { Err(ErrorKind::NotFound) } else { Ok(Answer::Done) }
+    if entities.len() == count { Err(NotFound) } else { Ok(Answer::Done) }
 }
 
 impl Oracle {
@@ -122,7 +119,7 @@ impl Oracle {
         steps: &[(Call, Fresh)],
     ) -> Result<Answer, Refusal> {
         if !preconditions.iter().all(|precondition| self.holds(precondition)) {
-            return Err(ErrorKind::Conflict.into());
+            return Err(Conflict.into());
         }
         let mut answers = Vec::new();
         for (index, (call, fresh)) in steps.iter().enumerate() {

@@ -1,14 +1,10 @@
-use std::time::Duration;
-
-use ghostwire_store_core::ErrorKind;
-use ghostwire_store_core::domain::*;
-
 use super::{Oracle, Predicted, changed, expect, is_over, patched, plus_one, taken};
 use crate::model::call::{Answer, Rotation};
+use crate::prelude::*;
 
 impl Oracle {
     pub(super) fn place_of_node(&self, id: NodeId) -> Predicted<usize> {
-        self.nodes.iter().position(|node| node.id == id).ok_or(ErrorKind::NotFound)
+        self.nodes.iter().position(|node| node.id == id).ok_or(NotFound)
     }
 
     /// Stores a node, unless it is as it was. Tells whether it was not.
@@ -42,16 +38,16 @@ impl Oracle {
             ..node
         };
         if wanted.user.is_some_and(|user| !self.has_user(user)) {
-            return Err(ErrorKind::NotFound);
+            return Err(NotFound);
         }
         if wanted.user.is_none() && wanted.tags.is_empty() {
-            return Err(ErrorKind::InvalidArgument);
+            return Err(InvalidArgument);
         }
         if self.nodes.iter().any(|other| other.id != id && other.label == wanted.label) {
             return Err(taken("label"));
         }
         self.put_node(place, wanted);
-        Ok(Answer::Node(self.nodes[place].clone()))
+        Ok(Answer::Node(self.nodes[place].clone().into()))
     }
 
     pub(super) fn rotate_key(&mut self, rotation: &Rotation) -> Predicted {
@@ -59,7 +55,7 @@ impl Oracle {
             .nodes
             .iter()
             .position(|node| node.machine_key == rotation.machine_key)
-            .ok_or(ErrorKind::NotFound)?;
+            .ok_or(NotFound)?;
         let node = self.nodes[place].clone();
         let wanted = Node {
             node_key: rotation.to,
@@ -69,19 +65,19 @@ impl Oracle {
         };
         // Repeating it does nothing, even for a node that has expired meanwhile.
         if wanted == node {
-            return Ok(Answer::Node(node));
+            return Ok(Answer::Node(node.into()));
         }
         if node.node_key != rotation.from {
-            return Err(ErrorKind::Conflict);
+            return Err(Conflict);
         }
         if is_over(node.expires_at, self.now) {
-            return Err(ErrorKind::PermissionDenied);
+            return Err(PermissionDenied);
         }
         if self.nodes.iter().any(|other| other.id != node.id && other.node_key == rotation.to) {
             return Err(taken("node_key"));
         }
         self.put_node(place, wanted);
-        Ok(Answer::Node(self.nodes[place].clone()))
+        Ok(Answer::Node(self.nodes[place].clone().into()))
     }
 
     pub(super) fn expire_nodes(&mut self, nodes: &[NodeId], at: Timestamp) -> Predicted {

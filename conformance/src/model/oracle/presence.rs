@@ -1,8 +1,6 @@
-use ghostwire_store_core::ErrorKind;
-use ghostwire_store_core::domain::*;
-
 use super::{Oracle, Predicted, changed};
 use crate::model::call::Answer;
+use crate::prelude::*;
 
 /// What a message says.
 #[derive(Clone, Copy, PartialEq)]
@@ -43,7 +41,7 @@ impl Oracle {
         endpoints: &Update<EndpointList>,
     ) -> Predicted {
         if !self.nodes.iter().any(|known| known.id == node) {
-            return Err(ErrorKind::NotFound);
+            return Err(NotFound);
         }
         let known = self.presence.iter().position(|presence| presence.node == node);
         let is_applied = match known.map(|place| &self.presence[place]) {
@@ -72,7 +70,7 @@ impl Oracle {
             // It is a write, whatever it says.
             self.writes += 1;
         }
-        Ok(Answer::Presence(self.presence[place].clone()))
+        Ok(Answer::Presence(self.presence[place].clone().into()))
     }
 
     pub(super) fn disconnect_all(&mut self) -> Answer {

@@ -1,8 +1,6 @@
-use ghostwire_store_core::ErrorKind;
-use ghostwire_store_core::domain::*;
-
 use super::{Oracle, Predicted, is_over, plus_one, taken};
 use crate::model::call::{Answer, Fresh};
+use crate::prelude::*;
 
 /// What an admission gives to a node.
 struct Admitted {
@@ -17,7 +15,7 @@ impl Oracle {
     pub(super) fn register(&mut self, registration: &Registration, fresh: &Fresh) -> Predicted {
         let known = self.nodes.iter().position(|node| node.machine_key == registration.machine_key);
         if let Some(node) = self.repeated(registration, known) {
-            return Ok(Answer::Node(node));
+            return Ok(Answer::Node(node.into()));
         }
         let admitted = self.admit(&registration.admission)?;
         if let Some(place) = known
@@ -47,7 +45,7 @@ impl Oracle {
                 }
             }
         }
-        Ok(Answer::Node(node))
+        Ok(Answer::Node(node.into()))
     }
 
     /// The node of a machine that repeats its registration with the one-time key that it used up.
@@ -67,7 +65,7 @@ impl Oracle {
         match admission {
             Admission::User { user, method } => {
                 if !self.has_user(*user) {
-                    return Err(ErrorKind::NotFound);
+                    return Err(NotFound);
                 }
                 Ok(Admitted {
                     user: Some(*user),
@@ -79,10 +77,10 @@ impl Oracle {
             }
             Admission::PreAuthKey(id) => {
                 let key = self.preauth_keys.iter().find(|key| key.id == *id);
-                let key = key.ok_or(ErrorKind::NotFound)?;
+                let key = key.ok_or(NotFound)?;
                 let is_used_up = !key.reusable && key.used_at.is_some();
                 if is_used_up || key.revoked_at.is_some() || is_over(key.expires_at, self.now) {
-                    return Err(ErrorKind::PermissionDenied);
+                    return Err(PermissionDenied);
                 }
                 Ok(Admitted {
                     user: key.user,

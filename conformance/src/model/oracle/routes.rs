@@ -1,9 +1,6 @@
-use std::net::IpAddr;
-
-use ghostwire_store_core::domain::*;
-
 use super::{Oracle, Predicted, plus_one, remove};
 use crate::model::call::{Answer, Fresh};
+use crate::prelude::*;
 
 /// One of the two sides that make a route.
 #[derive(Clone, Copy)]
@@ -75,19 +72,18 @@ impl Oracle {
             self.routes.push(route);
         }
         self.routes.retain(|route| route.advertised || route.approved);
-        let mut routes = self.routes.clone();
-        routes.retain(|route| route.node == node);
+        let mut routes: Vec<_> = self.routes.iter().filter(|route| route.node == node).collect();
         routes.sort_by_key(|route| route.prefix);
-        Ok(Answer::Routes(routes))
+        Ok(Answer::Routes(routes.into_iter().cloned().map(Arc::new).collect()))
     }
 
     pub(super) fn delete_route(&mut self, id: RouteId) -> Predicted {
         remove(&mut self.routes, |route| route.id == id)
     }
 
-    pub(super) fn as_they_are(&self, routes: &[Route]) -> Vec<Route> {
-        let now = |old: &Route| self.routes.iter().find(|route| route.id == old.id).cloned();
-        routes.iter().filter_map(now).collect()
+    pub(super) fn as_they_are(&self, routes: &[Arc<Route>]) -> Vec<Arc<Route>> {
+        let now = |old: &Arc<Route>| self.routes.iter().find(|route| route.id == old.id).cloned();
+        routes.iter().filter_map(now).map(Arc::new).collect()
     }
 
     /// Those that could be primary, the oldest first.

@@ -1,8 +1,6 @@
-use ghostwire_store_core::ErrorKind;
-use ghostwire_store_core::domain::*;
-
 use super::{Oracle, Predicted, changed, expect, patched, plus_one, taken};
 use crate::model::call::{Answer, Fresh};
+use crate::prelude::*;
 
 impl Oracle {
     fn new_user(&self, user: &NewUser, fresh: &Fresh) -> User {
@@ -33,7 +31,7 @@ impl Oracle {
         }
         let user = self.new_user(new, fresh);
         self.users.push(user.clone());
-        Ok(Answer::User(user))
+        Ok(Answer::User(user.into()))
     }
 
     pub(super) fn upsert_oidc(&mut self, profile: &OidcProfile, fresh: &Fresh) -> Predicted {
@@ -60,10 +58,10 @@ impl Oracle {
                 as_wanted.revision = plus_one(user.revision);
                 *user = as_wanted.clone();
             }
-            return Ok(Answer::User(as_wanted));
+            return Ok(Answer::User(as_wanted.into()));
         }
         self.users.push(as_wanted.clone());
-        Ok(Answer::User(as_wanted))
+        Ok(Answer::User(as_wanted.into()))
     }
 
     pub(super) fn update_user(
@@ -72,7 +70,7 @@ impl Oracle {
         patch: &UserPatch,
         expected: Option<Revision>,
     ) -> Predicted {
-        let place = self.users.iter().position(|user| user.id == id).ok_or(ErrorKind::NotFound)?;
+        let place = self.users.iter().position(|user| user.id == id).ok_or(NotFound)?;
         let user = self.users[place].clone();
         expect(expected, user.revision)?;
         let mut wanted = User {
@@ -93,19 +91,19 @@ impl Oracle {
             wanted.revision = plus_one(user.revision);
             self.users[place] = wanted.clone();
         }
-        Ok(Answer::User(wanted))
+        Ok(Answer::User(wanted.into()))
     }
 
     pub(super) fn delete_user(&mut self, id: UserId, cascade: bool) -> Predicted {
         if !self.users.iter().any(|user| user.id == id) {
-            return Err(ErrorKind::NotFound);
+            return Err(NotFound);
         }
         let of_user = |user: Option<UserId>| user == Some(id);
         let owns = self.nodes.iter().any(|node| of_user(node.user))
             || self.preauth_keys.iter().any(|key| of_user(key.user))
             || self.api_keys.iter().any(|key| of_user(key.user));
         if owns && !cascade {
-            return Err(ErrorKind::Restricted);
+            return Err(Restricted);
         }
         for node in self.nodes.clone() {
             if of_user(node.user) {
