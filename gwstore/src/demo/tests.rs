@@ -1,4 +1,4 @@
-//! The sample network is what its generator makes, and the demonstration does what it says.
+//! The sample network is as this build exports it, and the demonstration does what it says.
 #![allow(clippy::unwrap_used)]
 
 use ghostwire_store::command::{Command, Restore};
@@ -17,14 +17,14 @@ fn args() -> Args {
 }
 
 #[test]
-fn the_committed_sample_is_what_the_generator_makes() {
-    let mut made = Vec::new();
-    sample::write(&mut made).unwrap();
+fn the_committed_sample_is_as_this_build_writes_it() {
+    let mut written = Vec::new();
+    sample::write(&mut written).unwrap();
     assert!(
-        made == sample::FILE,
-        "run `cargo run --release -- demo --write-sample examples/sample-network.jsonl`"
+        written == sample::FILE,
+        "run `cargo run --release -- demo --write-sample examples/sample-network.jsonl --force`"
     );
-    assert!(made.len() <= 1_500_000, "{} bytes", made.len());
+    assert!(written.len() <= 1_500_000, "{} bytes", written.len());
 }
 
 #[test]
