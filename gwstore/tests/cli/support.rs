@@ -171,7 +171,7 @@ impl Place {
         let path = self.file(&format!("{backend}.db")).to_str().unwrap().to_owned();
         let overrides =
             vec![("backend".to_owned(), backend.to_owned()), (format!("{backend}.path"), path)];
-        let request = LoadRequest { path: None, environment: None, overrides };
+        let request = LoadRequest { overrides, ..LoadRequest::default() };
         config::load(&request, &BTreeMap::new()).unwrap()
     }
 
