@@ -58,6 +58,12 @@ pub enum ErrorKind {
         /// The oldest serial that can still be read.
         oldest: u64,
     },
+    /// Another database of the network, or another process, has taken over: this one may not write any
+    /// more. Nothing was stored; open the store anew.
+    Fenced {
+        /// The epoch in which somebody else writes.
+        epoch: u64,
+    },
     /// A fault of the store itself; please report it.
     Unexpected,
 }
@@ -83,6 +89,7 @@ impl ErrorKind {
             Self::ReadOnly => "read_only",
             Self::SchemaMismatch { .. } => "schema_mismatch",
             Self::Compacted { .. } => "compacted",
+            Self::Fenced { .. } => "fenced",
             Self::Unexpected => "unexpected",
         }
     }

@@ -29,6 +29,7 @@ mod log;
 pub mod netmap;
 pub mod options;
 pub mod portable;
+pub mod position;
 pub mod repository;
 pub mod schema;
 pub mod secrets;
@@ -39,7 +40,7 @@ pub mod threads;
 pub mod view;
 mod writer;
 
-pub use log::{block, chain};
+pub use log::{block, chain, feed};
 
 pub use error::{EntityKind, Error, ErrorKind, Result};
 pub use store::{Store, open};

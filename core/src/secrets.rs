@@ -4,7 +4,7 @@
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest as _, Sha256};
 
-use crate::domain::SecretHash;
+use crate::domain::{SecretHash, StoreId};
 use crate::error::{Error, ErrorKind, Result};
 
 /// bcrypt hashes above this cost are not verified: each step doubles the time, and 14 already
@@ -29,6 +29,25 @@ impl std::fmt::Debug for HashKey {
 impl Drop for HashKey {
     fn drop(&mut self) {
         self.key.fill(0);
+    }
+}
+
+/// Tells whether a key is the one that a network's credentials were hashed with, and nothing else about
+/// it: a code under the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyCheck([u8; 16]);
+
+impl KeyCheck {
+    /// The check with these bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 16 bytes, which are no secret.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
     }
 }
 
@@ -63,6 +82,15 @@ impl HashKey {
     /// Whether `code` is the one for this message; compared in constant time.
     pub(crate) fn is_code(&self, purpose: &str, message: &[u8], code: &[u8; 32]) -> bool {
         self.mac(purpose, message).verify_slice(code).is_ok()
+    }
+
+    /// By which a network's databases recognise this key.
+    #[must_use]
+    pub fn check(&self, store: StoreId) -> KeyCheck {
+        let mut check = [0; 16];
+        let code = self.code("credential key check", store.as_bytes());
+        check.iter_mut().zip(code).for_each(|(byte, code)| *byte = code);
+        KeyCheck(check)
     }
 
     fn mac(&self, purpose: &str, message: &[u8]) -> Hmac<Sha256> {

@@ -187,9 +187,18 @@ entity_id! {
     SessionId;
     /// Identifies an entry of the audit trail.
     AuditId;
-    /// Identifies a store, the same in all its copies.
+    /// Identifies a network: the same in every database that holds it, and in all their copies.
     StoreId;
-    /// Identifies a block (a commit).
+    /// Identifies one database of a network; drawn when it was made. That of a network's first one has
+    /// the bytes of the network's id.
+    SideId;
+    /// Identifies a history of a network: whoever puts it back to an older copy draws a new one. The
+    /// first has the bytes of the network's id.
+    LineageId;
+    /// Identifies a commit that changes what is stored. That of a commit with a block has the bytes of
+    /// the block's id.
+    CommitId;
+    /// Identifies a block.
     BlockId;
     /// Identifies a writer: one opening of a store for writing.
     WriterId;

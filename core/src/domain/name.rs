@@ -133,6 +133,22 @@ text_newtype! {
     MetricName, metric_name
 }
 
+fn consumer_name(text: &str) -> Result<Box<str>> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':');
+    if (1..=64).contains(&text.len()) && text.bytes().all(allowed) {
+        return Ok(text.into());
+    }
+    Err(Error::invalid(
+        "the name of a consumer must be 1 to 64 ASCII letters, digits, `-`, `_`, `.` and `:`",
+    )
+    .with("name", shown(text)))
+}
+
+text_newtype! {
+    /// The name of a consumer of the log: 1 to 64 bytes of `[A-Za-z0-9_.:-]`. Byte-exact.
+    ConsumerName, consumer_name
+}
+
 fn key_prefix(text: &str) -> Result<Box<str>> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
     if (1..=64).contains(&text.len()) && text.bytes().all(allowed) {

@@ -54,6 +54,10 @@ macro_rules! entities {
             Audit = 12,
             /// How far each writer's metric batches got.
             WriterPositions = 13,
+            /// The commits that consumers have not taken yet.
+            Feed = 14,
+            /// Who follows the feed, and how far they are.
+            Consumers = 15,
         }
 
         impl Table {
@@ -64,8 +68,14 @@ macro_rules! entities {
             pub const STATE: [Self; Self::RESTORED.len()] = by_number(Self::RESTORED);
 
             /// Every table, in the order of their numbers.
-            pub const ALL: [Self; Self::STATE.len() + 3] =
-                by_number([$(Self::$table,)+ Self::Metrics, Self::Audit, Self::WriterPositions]);
+            pub const ALL: [Self; Self::STATE.len() + 5] = by_number([
+                $(Self::$table,)+
+                Self::Metrics,
+                Self::Audit,
+                Self::WriterPositions,
+                Self::Feed,
+                Self::Consumers,
+            ]);
 
             /// The table with this number.
             ///
@@ -77,6 +87,8 @@ macro_rules! entities {
                     11 => Self::Metrics,
                     12 => Self::Audit,
                     13 => Self::WriterPositions,
+                    14 => Self::Feed,
+                    15 => Self::Consumers,
                     _ => return Err(Error::corrupt("unknown table").with("number", number)),
                 })
             }
@@ -95,6 +107,8 @@ macro_rules! entities {
                     Self::Metrics => "metrics",
                     Self::Audit => "audit",
                     Self::WriterPositions => "writer_positions",
+                    Self::Feed => "feed",
+                    Self::Consumers => "consumers",
                 }
             }
 
@@ -105,7 +119,7 @@ macro_rules! entities {
                     $(Self::$table => EntityKind::$kind,)+
                     Self::Metrics => EntityKind::Metric,
                     Self::Audit => EntityKind::Audit,
-                    Self::WriterPositions => return None,
+                    Self::WriterPositions | Self::Feed | Self::Consumers => return None,
                 })
             }
 
@@ -123,6 +137,8 @@ macro_rules! entities {
                     Self::Metrics => MetricPoint::SCHEMA,
                     Self::Audit => AuditEntry::SCHEMA,
                     Self::WriterPositions => WriterPosition::SCHEMA,
+                    Self::Feed => FeedRow::SCHEMA,
+                    Self::Consumers => Consumer::SCHEMA,
                 }
             }
         }
@@ -171,10 +187,8 @@ macro_rules! entities {
             pub fn decode(table: Table, key: &RowKey, body: &[u8]) -> Result<Self> {
                 match table {
                     $(Table::$table => Record::decode(key, body).map(|it| Self::$kind(Arc::new(it))),)+
-                    Table::Metrics | Table::Audit | Table::WriterPositions => {
-                        Err(Error::corrupt("a series row stands among the rows of the state")
-                            .with("table", table.name()))
-                    }
+                    _ => Err(Error::corrupt("a series row stands among the rows of the state")
+                        .with("table", table.name())),
                 }
             }
 
@@ -244,9 +258,7 @@ macro_rules! entities {
             pub fn from_key(table: Table, key: &RowKey) -> Result<Self> {
                 let id = match table {
                     $(Table::$table => key.only().map(Self::$kind),)+
-                    Table::Metrics | Table::Audit | Table::WriterPositions => {
-                        Err(Error::corrupt("a series has no entities"))
-                    }
+                    _ => Err(Error::corrupt("a series has no entities")),
                 };
                 id.map_err(|error| {
                     Error::corrupt("a row's key does not have its table's shape")
@@ -276,9 +288,7 @@ macro_rules! entities {
             pub fn images_of(&self, table: Table) -> Box<dyn Iterator<Item = EntityRecord> + '_> {
                 match table {
                     $(Table::$table => Box::new(self.$module().iter().cloned().map(EntityRecord::$kind)),)+
-                    Table::Metrics | Table::Audit | Table::WriterPositions => {
-                        Box::new(std::iter::empty())
-                    }
+                    _ => Box::new(std::iter::empty()),
                 }
             }
 

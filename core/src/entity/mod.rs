@@ -15,6 +15,7 @@ use crate::block::{BlockBuilder, ChangeKind};
 use crate::command::{self, ClockCommand, Restore, Restored, Transaction};
 use crate::domain::{self, AuditEntry, MetricPoint, NodeId, Timestamp, nil_id};
 use crate::error::{Error, Result};
+use crate::log::feed::{Consumer, FeedRow};
 use crate::schema::{KeyField, Record, RowKey, TableSchema, WriterPosition};
 use crate::state::{self, Context, Decision, State};
 

@@ -9,50 +9,9 @@ use crate::schema::{Record, RowKey, Table};
 
 pub use super::encoding::{BlockBuilder, ClosedBlock, EncodedBlock, MAX_BLOCK, Sizes};
 
-/// A commit's number: 0 is the empty store, then 1, 2, 3 without gaps. At most `i64::MAX`.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Default,
-    serde::Serialize,
-    serde::Deserialize,
-)]
-#[serde(transparent)]
-pub struct Serial(u64);
-
-impl Serial {
-    /// Before the first commit.
-    pub const ZERO: Self = Self(0);
-
-    /// The serial with this number, cut to `i64::MAX`.
-    #[must_use]
-    pub fn new(number: u64) -> Self {
-        Self(number.min(i64::MAX as u64))
-    }
-
-    /// As a plain integer; 0 is before the first commit.
-    #[must_use]
-    pub fn get(self) -> u64 {
-        self.0
-    }
-
-    /// The serial after this one.
-    #[must_use]
-    pub fn next(self) -> Self {
-        Self::new(self.0.saturating_add(1))
-    }
-}
-
-impl fmt::Display for Serial {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
+crate::position::count! {
+    /// A block's number: 0 is the empty store, then 1, 2, 3 without gaps. At most `i64::MAX`.
+    Serial, "Before the first block."
 }
 
 /// A block's SHA-256.

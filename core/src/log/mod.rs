@@ -2,6 +2,8 @@
 
 pub mod block;
 pub mod chain;
+pub(crate) mod consumers;
 pub(crate) mod encoding;
+pub mod feed;
 pub(crate) mod replay;
 pub(crate) mod retention;

@@ -4,11 +4,15 @@ use std::fmt::Display;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use bytes::Bytes;
+
 use super::table::ColumnKind;
 use super::value::{RowWriter, Value};
+use crate::block::Serial;
 use crate::domain::short_text::ShortText;
 use crate::domain::*;
 use crate::error::{EntityKind, Error, Result};
+use crate::position::Position;
 
 /// A type that is one column of a row.
 pub(crate) trait Field: Sized {
@@ -150,6 +154,49 @@ macro_rules! counters {
     )*};
 }
 counters!(Revision, SessionNumber);
+
+impl Field for u64 {
+    const KIND: ColumnKind = ColumnKind::Integer;
+
+    /// Cut to `i64::MAX`.
+    fn write(&self, row: &mut RowWriter<'_>) {
+        row.put(Value::Integer(i64::try_from(*self).unwrap_or(i64::MAX)));
+    }
+
+    fn read(value: Value<'_>) -> Result<Self> {
+        Self::try_from(integer(value)?).map_err(|_| unfit(value))
+    }
+}
+
+macro_rules! counts {
+    ($($type:ty),*) => {$(
+        impl Field for $type {
+            const KIND: ColumnKind = ColumnKind::Integer;
+
+            fn write(&self, row: &mut RowWriter<'_>) {
+                self.get().write(row);
+            }
+
+            fn read(value: Value<'_>) -> Result<Self> {
+                u64::read(value).map(Self::new)
+            }
+        }
+    )*};
+}
+counts!(Serial, Position);
+
+impl Field for Bytes {
+    const KIND: ColumnKind = ColumnKind::Bytes;
+
+    fn write(&self, row: &mut RowWriter<'_>) {
+        row.put(Value::Bytes(self));
+    }
+
+    fn read(value: Value<'_>) -> Result<Self> {
+        let Value::Bytes(bytes) = value else { return Err(unfit(value)) };
+        Ok(Self::copy_from_slice(bytes))
+    }
+}
 
 impl<I: Id> Field for I {
     const KIND: ColumnKind = ColumnKind::Id;

@@ -6,8 +6,11 @@ use super::field::Field;
 use super::key::{KeyKind, RowKey};
 use super::table::{Column, KeyColumn, Schema, Table, TableSchema};
 use super::value::{RowReader, RowWriter, Value};
+use crate::block::Serial;
 use crate::domain::*;
 use crate::error::{Error, Result};
+use crate::log::feed::{Consumer, FeedRow};
+use crate::position::Position;
 
 /// An entity that is a row of a table.
 pub trait Record: Sized {
@@ -120,32 +123,46 @@ impl KeyField for Timestamp {
     }
 }
 
-impl KeyField for PolicyVersion {
-    const KIND: KeyKind = KeyKind::Integer;
+/// Numbers of 0 to `i64::MAX`.
+macro_rules! number_keys {
+    ($($type:ty: $get:expr, $new:expr;)+) => {$(
+        impl KeyField for $type {
+            const KIND: KeyKind = KeyKind::Integer;
 
-    fn push(&self, key: RowKey) -> RowKey {
-        key.integer(i64::try_from(self.get()).unwrap_or(i64::MAX))
-    }
+            fn push(&self, key: RowKey) -> RowKey {
+                key.integer(i64::try_from($get(*self)).unwrap_or(i64::MAX))
+            }
 
-    fn read(value: Value<'_>) -> Result<Self> {
-        let Value::Integer(number) = value else { return Err(unfit_key()) };
-        let number = u64::try_from(number).map_err(|_| unfit_key())?;
-        Self::new(number).map_err(|error| unfit_key().because(error))
-    }
+            fn read(value: Value<'_>) -> Result<Self> {
+                let Value::Integer(number) = value else { return Err(unfit_key()) };
+                u64::try_from(number).ok().and_then($new).ok_or_else(unfit_key)
+            }
+        }
+    )+};
+}
+number_keys! {
+    PolicyVersion: PolicyVersion::get, |number| PolicyVersion::new(number).ok();
+    Position: Position::get, |number| Some(Position::new(number));
+    u32: u64::from, |number| u32::try_from(number).ok();
 }
 
-impl KeyField for MetricName {
-    const KIND: KeyKind = KeyKind::Text;
+macro_rules! text_keys {
+    ($($type:ty),+) => {$(
+        impl KeyField for $type {
+            const KIND: KeyKind = KeyKind::Text;
 
-    fn push(&self, key: RowKey) -> RowKey {
-        key.text(self.as_str())
-    }
+            fn push(&self, key: RowKey) -> RowKey {
+                key.text(self.as_str())
+            }
 
-    fn read(value: Value<'_>) -> Result<Self> {
-        let Value::Text(text) = value else { return Err(unfit_key()) };
-        text.parse().map_err(|error: Error| unfit_key().because(error))
-    }
+            fn read(value: Value<'_>) -> Result<Self> {
+                let Value::Text(text) = value else { return Err(unfit_key()) };
+                text.parse().map_err(|error: Error| unfit_key().because(error))
+            }
+        }
+    )+};
 }
+text_keys!(MetricName, ConsumerName);
 
 impl KeyField for SettingKind {
     const KIND: KeyKind = KeyKind::Text;
@@ -160,10 +177,10 @@ impl KeyField for SettingKind {
     }
 }
 
-/// The columns of an entity: its key, then its body in stored order. A column that came later
+/// The columns of an entity: its key, then its body in stored order. A column or table that came later
 /// says with which schema version (`= 2`).
 macro_rules! record {
-    ($entity:ident in $table:ident {
+    ($entity:ident in $table:ident $(= $table_since:literal)? {
         key { $($key:ident: $key_type:ty),+ }
         $($field:ident: $type:ty $(= $since:literal)?),* $(,)?
     }) => {
@@ -180,6 +197,7 @@ macro_rules! record {
                     nullable: <$type as Field>::NULLABLE,
                     since: record!(@since $($since)?),
                 }),*],
+                since: record!(@since $($table_since)?),
             };
 
             fn key(&self) -> RowKey {
@@ -353,6 +371,26 @@ record! { WriterPosition in WriterPositions {
     sequence: Revision,
 }}
 
+record! { FeedRow in Feed = 3 {
+    key { position: Position, part: u32 }
+    commit: CommitId = 3,
+    serial: Serial = 3,
+    has_block: bool = 3,
+    parts: u32 = 3,
+    total: u64 = 3,
+    body: Bytes = 3,
+}}
+
+record! { Consumer in Consumers = 3 {
+    key { name: ConsumerName }
+    position: Position = 3,
+    serial: Serial = 3,
+    total: u64 = 3,
+    max_bytes: u64 = 3,
+    resync: bool = 3,
+    registered_at: Timestamp = 3,
+}}
+
 /// The document's kind is its key, so that there is at most one of each.
 impl Record for Setting {
     const SCHEMA: TableSchema = TableSchema {
@@ -373,6 +411,7 @@ impl Record for Setting {
                 since: 1,
             },
         ],
+        since: 1,
     };
 
     fn key(&self) -> RowKey {

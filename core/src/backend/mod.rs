@@ -1,11 +1,17 @@
 //! What a backend must do: store rows and blocks. Every rule lives above it.
 
+mod commit;
+mod head;
+
 use async_trait::async_trait;
 
-use crate::block::{BlockHash, EncodedBlock, RowChange, Serial};
-use crate::domain::{BlockId, StoreId, Timestamp};
-use crate::error::{Error, ErrorKind, Result};
-use crate::schema::{RowKey, Schema, SchemaVersion, Table};
+use crate::block::{EncodedBlock, Serial};
+use crate::error::Result;
+use crate::position::Position;
+use crate::schema::{RowKey, Schema, Table};
+
+pub use commit::{Commit, HeadChange};
+pub use head::Head;
 
 /// What stores rows and blocks.
 ///
@@ -13,11 +19,12 @@ use crate::schema::{RowKey, Schema, SchemaVersion, Table};
 /// A backend keeps these, and the conformance suite checks them:
 /// - [`commit`](Backend::commit) is all or nothing, also across a crash, and durable when it returns
 ///   `Ok`, unless [`BackendInfo::durable`] says otherwise.
-/// - `commit` succeeds only if the head's serial is [`Commit::expected`]; otherwise it gives
-///   `Conflict` and changes nothing.
+/// - `commit` succeeds only if the head's position is [`Commit::expected`] and its epoch
+///   [`Commit::epoch`], checked in the transaction that writes; otherwise it gives `Conflict` or `Fenced`
+///   and changes nothing.
 /// - Of two rows with the same table and key, the later one counts; deleting an absent row is no error.
-/// - [`scan`](Backend::scan) sees every commit that returned before it began, and compares keys
-///   bytewise.
+/// - [`scan`](Backend::scan) sees every commit that returned before it began, compares keys bytewise,
+///   and reads rows, position and serial of one moment.
 /// - Bodies and blocks come back byte for byte, up to [`Schema::fit`] for bodies.
 ///
 /// A backend need not be fast at concurrent commits: the writer sends one at a time. `scan`,
@@ -47,11 +54,12 @@ pub trait Backend: Send + Sync + std::fmt::Debug + 'static {
     /// `SchemaMismatch`, `Unavailable`, `ReadOnly`.
     async fn migrate(&self, target: Schema) -> Result<()>;
 
-    /// At most `limit` rows of one table, in the order of their keys.
+    /// At most `limit` rows of one table, in the order of their keys, and where the store stood when
+    /// they were read. Nothing of the read outlives the call: no snapshot, no lock, no cursor.
     ///
     /// # Errors
     /// `Unavailable`, `Corrupt`.
-    async fn scan(&self, scan: Scan) -> Result<Vec<Row>>;
+    async fn scan(&self, scan: Scan) -> Result<ScanPage>;
 
     /// At most `limit` blocks after `after`, in order; the first is `after + 1` unless it was
     /// purged.
@@ -60,13 +68,22 @@ pub trait Backend: Send + Sync + std::fmt::Debug + 'static {
     /// `Compacted` if `after + 1` was purged, `Unavailable`, `Corrupt`.
     async fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>>;
 
-    /// Stores everything in `commit`, or nothing.
+    /// Stores everything in `commit`, or nothing. If the future is dropped the outcome is unknown, and
+    /// what it used (a connection, a transaction) is closed, never used again.
     ///
     /// # Errors
-    /// `Conflict` if the head is not the expected one; `OutcomeUnknown` if it cannot be told
-    /// whether the commit was stored; `Unavailable`, `Busy`, `ReadOnly`, `Exhausted` (disk full) if
-    /// it surely was not.
+    /// `Conflict` if the head is not the expected one; `Fenced` if its epoch is another one;
+    /// `OutcomeUnknown` if it cannot be told whether the commit was stored; `Unavailable`, `Busy`,
+    /// `ReadOnly`, `Exhausted` (disk full) if it surely was not.
     async fn commit(&self, commit: &Commit) -> Result<()>;
+
+    /// Has an empty store stand where `head` does, without the history that leads there, so that it can
+    /// be filled as a copy: [`Head::adopt`] has the rule, and says what is taken over. From then on it is
+    /// [`filling`](Head::filling), until a commit ends that.
+    ///
+    /// # Errors
+    /// `Restricted` if the store is not empty, and then it changes nothing; those of `commit`.
+    async fn adopt(&self, head: &Head) -> Result<()>;
 
     /// Drops and re-establishes connections after a failed commit, and tells where the store
     /// stands, from what is stored: never from memory, and never from what was written and not
@@ -76,7 +93,9 @@ pub trait Backend: Send + Sync + std::fmt::Debug + 'static {
     /// `Unavailable`, `Corrupt`.
     async fn reopen(&self) -> Result<Head>;
 
-    /// Reads everything stored and checks what the engine can check of it.
+    /// Reads everything stored and checks what the engine can check of it. Commits go on meanwhile: no
+    /// snapshot is held for longer than a page or a structure takes, and none keeps a log from being
+    /// begun anew for long.
     ///
     /// # Errors
     /// `Corrupt`, saying where.
@@ -93,108 +112,6 @@ pub trait Backend: Send + Sync + std::fmt::Debug + 'static {
     /// # Errors
     /// `Unavailable` if the last bytes could not be written.
     async fn close(&self) -> Result<()>;
-}
-
-/// Where a store stands: its last commit, and what is kept of the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Head {
-    /// Identifies the store; drawn when it was made.
-    pub store: StoreId,
-    /// The last commit's number.
-    pub serial: Serial,
-    /// The last block's id; all zero before the first.
-    pub block: BlockId,
-    /// The last block's hash.
-    pub hash: BlockHash,
-    /// The last block's time.
-    pub time: Timestamp,
-    /// Up to here the tables are complete; they may hold some of what follows.
-    pub checkpoint: Serial,
-    /// The oldest block that is still stored; `serial + 1` if none is.
-    pub oldest_block: Serial,
-    /// The schema of what is stored.
-    pub schema: SchemaVersion,
-}
-
-impl Head {
-    /// Where a new store stands.
-    #[must_use]
-    pub fn genesis(store: StoreId, schema: Schema) -> Self {
-        Self {
-            store,
-            serial: Serial::ZERO,
-            block: BlockId::from_bytes([0; 16]),
-            hash: BlockHash::GENESIS,
-            time: Timestamp::EPOCH,
-            checkpoint: Serial::ZERO,
-            oldest_block: Serial::ZERO.next(),
-            schema: schema.version(),
-        }
-    }
-
-    /// The head that `commit` leads to. These are the rules for a commit, for every backend.
-    ///
-    /// # Errors
-    /// `Conflict` if this is not the head that the commit builds on; `InvalidArgument` for a block
-    /// that does not follow, or a checkpoint that moves back or beyond the last block.
-    pub fn after(mut self, commit: &Commit) -> Result<Self> {
-        if commit.expected != self.serial {
-            return Err(Error::new(ErrorKind::Conflict, "the store has moved on")
-                .with("expected", commit.expected)
-                .with("serial", self.serial));
-        }
-        if let Some(block) = &commit.block {
-            if block.serial != self.serial.next() || block.previous != self.hash {
-                return Err(Error::invalid("a block does not follow the last one")
-                    .with("block", block.serial)
-                    .with("serial", self.serial));
-            }
-            self.serial = block.serial;
-            self.block = block.id;
-            self.hash = block.hash;
-            self.time = block.time;
-        }
-        if let Some(checkpoint) = commit.checkpoint {
-            if checkpoint < self.checkpoint || checkpoint > self.serial {
-                return Err(Error::invalid("a checkpoint moves forward, up to the last block")
-                    .with("checkpoint", checkpoint)
-                    .with("stored", self.checkpoint)
-                    .with("serial", self.serial));
-            }
-            self.checkpoint = checkpoint;
-        }
-        if let Some(before) = commit.purge_before {
-            // A block whose rows are not flushed is the only copy of them.
-            self.oldest_block = self.oldest_block.max(before.min(self.checkpoint.next()));
-        }
-        Ok(self)
-    }
-}
-
-/// What to store in one step. The default is nothing.
-#[derive(Debug, Clone, Default)]
-pub struct Commit {
-    /// The head's serial that this builds on.
-    pub expected: Serial,
-    /// The next block, numbered `expected + 1`.
-    pub block: Option<EncodedBlock>,
-    /// Rows to write: dirty rows that are flushed, and rows of series. If one key occurs twice, the later
-    /// one counts.
-    pub rows: Vec<RowChange>,
-    /// Ranges of series rows to delete, before `rows` are written.
-    pub prune: Vec<KeyRange>,
-    /// The new checkpoint.
-    pub checkpoint: Option<Serial>,
-    /// Blocks before this one may be dropped.
-    pub purge_before: Option<Serial>,
-}
-
-impl Commit {
-    /// Whether it only removes rows of series, or blocks: what makes room on a full disk.
-    #[must_use]
-    pub fn frees(&self) -> bool {
-        self.block.is_none() && self.rows.is_empty()
-    }
 }
 
 /// The keys `from <= key < to` of one table.
@@ -240,6 +157,17 @@ pub struct Row {
     pub key: RowKey,
     /// Its columns, encoded.
     pub body: bytes::Bytes,
+}
+
+/// Rows of one moment, and which moment that was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScanPage {
+    /// The rows.
+    pub rows: Vec<Row>,
+    /// The head's position when they were read.
+    pub position: Position,
+    /// The head's serial when they were read.
+    pub serial: Serial,
 }
 
 /// What a backend says about itself.

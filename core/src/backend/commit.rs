@@ -1,0 +1,66 @@
+//! What is stored in one step.
+
+use super::{Head, KeyRange};
+use crate::block::{EncodedBlock, RowChange, Serial};
+use crate::domain::{CommitId, LineageId};
+use crate::position::{Epoch, Position};
+use crate::secrets::KeyCheck;
+
+/// What to store in one step. The default is nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Commit {
+    /// The head's position that this builds on.
+    pub expected: Position,
+    /// The head's epoch, in which whoever sends this may write.
+    pub epoch: Epoch,
+    /// The id of a commit that has no block and changes content all the same: rows of series, or a
+    /// registration. `None` if it only flushes, purges blocks, moves a consumer or changes the head.
+    pub entry: Option<CommitId>,
+    /// The next block, numbered as the one after the head's.
+    pub block: Option<EncodedBlock>,
+    /// Rows to write: dirty rows that are flushed, and rows of series. If one key occurs twice, the later
+    /// one counts.
+    pub rows: Vec<RowChange>,
+    /// Ranges of series rows to delete, before `rows` are written.
+    pub prune: Vec<KeyRange>,
+    /// The new checkpoint.
+    pub checkpoint: Option<Serial>,
+    /// Blocks before this one may be dropped.
+    pub purge_before: Option<Serial>,
+    /// What else changes of the head.
+    pub head: HeadChange,
+}
+
+/// What a commit changes of the head beside where the store stands. The default is nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HeadChange {
+    /// A later epoch: whoever writes in an earlier one is fenced from then on.
+    pub epoch: Option<Epoch>,
+    /// A new history.
+    pub lineage: Option<LineageId>,
+    /// The key that credentials are hashed with.
+    pub credential_key: Option<KeyCheck>,
+    /// The copy is complete.
+    pub filled: bool,
+}
+
+impl Commit {
+    /// One that builds on `head` and does nothing yet.
+    #[must_use]
+    pub fn on(head: &Head) -> Self {
+        Self { expected: head.position, epoch: head.epoch, ..Self::default() }
+    }
+
+    /// The id, if it changes content: that of the block, where it has one.
+    #[must_use]
+    pub fn id(&self) -> Option<CommitId> {
+        let of_block = |block: &EncodedBlock| CommitId::from_bytes(*block.id.as_bytes());
+        self.block.as_ref().map(of_block).or(self.entry)
+    }
+
+    /// Whether it only removes rows of series, or blocks: what makes room on a full disk.
+    #[must_use]
+    pub fn frees(&self) -> bool {
+        self.block.is_none() && self.rows.is_empty()
+    }
+}

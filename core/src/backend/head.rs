@@ -1,0 +1,240 @@
+//! Where a store stands, and the rules by which a commit moves that.
+
+use super::Commit;
+use crate::block::{BlockHash, Serial};
+use crate::domain::{BlockId, CommitId, LineageId, SideId, StoreId, Timestamp};
+use crate::error::{Error, ErrorKind, Result};
+use crate::position::{Epoch, Position};
+use crate::schema::{Schema, SchemaVersion};
+use crate::secrets::KeyCheck;
+
+/// Where a store stands: its last commit, and what is kept of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// Identifies the network; the same in every database that holds it.
+    pub store: StoreId,
+    /// Identifies this database.
+    pub side: SideId,
+    /// Identifies the history; another one once the network was put back to an older copy.
+    pub lineage: LineageId,
+    /// Who may write: commits name it.
+    pub epoch: Epoch,
+    /// How many commits changed what is stored.
+    pub position: Position,
+    /// The id of the last of them; all zero before the first.
+    pub commit: CommitId,
+    /// The last block's number.
+    pub serial: Serial,
+    /// The last block's id; all zero before the first.
+    pub block: BlockId,
+    /// The last block's hash.
+    pub hash: BlockHash,
+    /// The last block's time.
+    pub time: Timestamp,
+    /// Up to here the tables are complete; they may hold some of what follows.
+    pub checkpoint: Serial,
+    /// The oldest block that is still stored; `serial + 1` if none is.
+    pub oldest_block: Serial,
+    /// The schema of what is stored.
+    pub schema: SchemaVersion,
+    /// Tells whether a key is the one that credentials were hashed with. `None` until the store was
+    /// opened with one.
+    pub credential_key: Option<KeyCheck>,
+    /// Whether it is being filled as a copy of another database, and so is not complete.
+    pub filling: bool,
+}
+
+impl Head {
+    /// Where a new store stands.
+    #[must_use]
+    pub fn genesis(store: StoreId, schema: Schema) -> Self {
+        Self {
+            store,
+            side: SideId::from_bytes(*store.as_bytes()),
+            lineage: LineageId::from_bytes(*store.as_bytes()),
+            epoch: Epoch::ZERO,
+            position: Position::ZERO,
+            commit: CommitId::from_bytes([0; 16]),
+            serial: Serial::ZERO,
+            block: BlockId::from_bytes([0; 16]),
+            hash: BlockHash::GENESIS,
+            time: Timestamp::EPOCH,
+            checkpoint: Serial::ZERO,
+            oldest_block: Serial::ZERO.next(),
+            schema: schema.version(),
+            credential_key: None,
+            filling: false,
+        }
+    }
+
+    /// Gives a head that was stored by schema 1 or 2, whose commits were not counted, what it lacks:
+    /// every block counts as one commit.
+    #[must_use]
+    pub fn carried_forward(self) -> Self {
+        Self {
+            position: Position::new(self.serial.get()),
+            commit: CommitId::from_bytes(*self.block.as_bytes()),
+            side: SideId::from_bytes(*self.store.as_bytes()),
+            lineage: LineageId::from_bytes(*self.store.as_bytes()),
+            ..self
+        }
+    }
+
+    /// The head that `commit` leads to. These are the rules for a commit, for every backend.
+    ///
+    /// # Errors
+    /// `Fenced` if the commit is of another epoch; `Conflict` if this is not the head that it builds on;
+    /// `InvalidArgument` for a block that does not follow, a checkpoint that moves back or beyond the
+    /// last block, or an epoch that is not above this one's.
+    pub fn after(mut self, commit: &Commit) -> Result<Self> {
+        if commit.epoch != self.epoch {
+            return Err(fenced(self.epoch).with("expected", commit.epoch));
+        }
+        if commit.expected != self.position {
+            return Err(Error::new(ErrorKind::Conflict, "the store has moved on")
+                .with("expected", commit.expected)
+                .with("position", self.position));
+        }
+        if let Some(block) = &commit.block {
+            if block.serial != self.serial.next() || block.previous != self.hash {
+                return Err(Error::invalid("a block does not follow the last one")
+                    .with("block", block.serial)
+                    .with("serial", self.serial));
+            }
+            self.serial = block.serial;
+            self.block = block.id;
+            self.hash = block.hash;
+            self.time = block.time;
+        }
+        if let Some(id) = commit.id() {
+            self.position = self.position.next();
+            self.commit = id;
+        }
+        if let Some(checkpoint) = commit.checkpoint {
+            if checkpoint < self.checkpoint || checkpoint > self.serial {
+                return Err(Error::invalid("a checkpoint moves forward, up to the last block")
+                    .with("checkpoint", checkpoint)
+                    .with("stored", self.checkpoint)
+                    .with("serial", self.serial));
+            }
+            self.checkpoint = checkpoint;
+        }
+        if let Some(before) = commit.purge_before {
+            // A block whose rows are not flushed is the only copy of them.
+            self.oldest_block = self.oldest_block.max(before.min(self.checkpoint.next()));
+        }
+        let change = &commit.head;
+        if let Some(epoch) = change.epoch {
+            if epoch <= self.epoch {
+                return Err(Error::invalid("an epoch is followed by a later one")
+                    .with("epoch", self.epoch)
+                    .with("next", epoch));
+            }
+            self.epoch = epoch;
+        }
+        self.lineage = change.lineage.unwrap_or(self.lineage);
+        self.credential_key = change.credential_key.or(self.credential_key);
+        self.filling &= !change.filled;
+        Ok(self)
+    }
+
+    /// The head of this store, which is empty, once it stands where `other` does: network, lineage,
+    /// epoch, position, last block and the check of the credential key are taken over, as if every
+    /// block had been stored, flushed and purged. Which database this is, and its schema, stay.
+    ///
+    /// # Errors
+    /// `Restricted` if anything was ever committed to this store, or if it is filling already.
+    pub fn adopt(self, other: &Self) -> Result<Self> {
+        let is_empty = self.position == Position::ZERO && self.serial == Serial::ZERO;
+        if !is_empty || self.filling {
+            return Err(Error::new(
+                ErrorKind::Restricted,
+                "only an empty store can become a copy of another one; name an empty one",
+            )
+            .with("store", self.store)
+            .with("position", self.position)
+            .with("filling", self.filling));
+        }
+        Ok(Self {
+            side: self.side,
+            schema: self.schema,
+            checkpoint: other.serial,
+            oldest_block: other.serial.next(),
+            filling: true,
+            ..*other
+        })
+    }
+}
+
+/// The refusal of a commit of another epoch.
+fn fenced(epoch: Epoch) -> Error {
+    Error::new(
+        ErrorKind::Fenced { epoch: epoch.get() },
+        "another database of the network, or another process, has taken over; open the store anew by \
+         its configuration",
+    )
+    .with("epoch", epoch)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::backend::HeadChange;
+    use crate::block::BlockBuilder;
+
+    fn genesis() -> Head {
+        Head::genesis(StoreId::from_bytes([1; 16]), Schema::current())
+    }
+
+    fn entry(head: &Head) -> Commit {
+        Commit { entry: Some(CommitId::from_bytes([9; 16])), ..Commit::on(head) }
+    }
+
+    #[test]
+    fn the_position_counts_what_changes_content() {
+        let head = genesis();
+        let (serial, id) = (head.serial.next(), BlockId::from_bytes([2; 16]));
+        let block = BlockBuilder::default().finish(serial, id, head.hash, head.time).unwrap().block;
+        let with_block = Commit { block: Some(block), ..Commit::on(&head) };
+        let head = head.after(&with_block).unwrap();
+        assert_eq!((head.position.get(), head.serial.get()), (1, 1));
+        assert_eq!(head.commit.as_bytes(), head.block.as_bytes());
+        let head = head.after(&entry(&head)).unwrap();
+        assert_eq!((head.position.get(), head.serial.get()), (2, 1));
+        assert_eq!(head.commit, CommitId::from_bytes([9; 16]));
+        let flush = Commit { checkpoint: Some(head.serial), ..Commit::on(&head) };
+        let flushed = head.after(&flush).unwrap();
+        assert_eq!((flushed.position, flushed.commit), (head.position, head.commit));
+        assert_eq!(*head.after(&with_block).unwrap_err().kind(), ErrorKind::Conflict);
+    }
+
+    #[test]
+    fn a_stale_epoch_is_fenced_whatever_the_position() {
+        let head = genesis();
+        let raise = HeadChange { epoch: Some(Epoch::new(2)), ..HeadChange::default() };
+        let raised = head.after(&Commit { head: raise, ..Commit::on(&head) }).unwrap();
+        assert_eq!((raised.epoch.get(), raised.position), (2, head.position));
+        for stale in [entry(&head), Commit { expected: Position::new(7), ..Commit::on(&head) }] {
+            let error = raised.after(&stale).unwrap_err();
+            assert_eq!(*error.kind(), ErrorKind::Fenced { epoch: 2 });
+        }
+        let lower = Commit { head: raise, ..Commit::on(&raised) };
+        assert_eq!(*raised.after(&lower).unwrap_err().kind(), ErrorKind::InvalidArgument);
+    }
+
+    #[test]
+    fn only_an_empty_store_adopts_a_head() {
+        let source = genesis();
+        let source = source.after(&entry(&source)).unwrap();
+        let empty = Head::genesis(StoreId::from_bytes([5; 16]), Schema::current());
+        let adopted = empty.adopt(&source).unwrap();
+        assert_eq!((adopted.store, adopted.position), (source.store, source.position));
+        assert_eq!((adopted.side, adopted.filling), (empty.side, true));
+        assert_eq!(*adopted.adopt(&source).unwrap_err().kind(), ErrorKind::Restricted);
+        let filled = HeadChange { filled: true, ..HeadChange::default() };
+        let filled = adopted.after(&Commit { head: filled, ..Commit::on(&adopted) }).unwrap();
+        assert!(!filled.filling);
+        assert_eq!(*filled.adopt(&source).unwrap_err().kind(), ErrorKind::Restricted);
+    }
+}
