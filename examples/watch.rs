@@ -36,7 +36,7 @@ async fn follow(
     while position.serial < view.serial() {
         match changes.next().await {
             Some(Ok(commit)) => {
-                position = commit.position();
+                position = commit.log_position();
                 // A commit names the entities that changed; a view has what they are now.
                 for change in commit.changes {
                     let EntityId::Node(id) = change.handle else { continue };
@@ -55,7 +55,7 @@ async fn follow(
                 let all =
                     view.nodes().iter().filter_map(|node| Some((node.id, read(&view, node.id)?)));
                 *hosts = all.collect();
-                return Ok(view.position());
+                return Ok(view.log_position());
             }
             Some(Err(error)) => return Err(error),
             // The store was closed.
@@ -84,7 +84,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let store = Opener::new(&config).open().await?;
 
     let mut hosts = Hosts::new();
-    let start = store.view().position();
+    let start = store.view().log_position();
 
     let alice = store.users().create(NewUser::local("alice".parse()?)).await?;
     let admission = Admission::User { user: alice.id, method: RegisterMethod::Cli };

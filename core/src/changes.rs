@@ -37,7 +37,7 @@ pub struct CommitChanges {
 impl CommitChanges {
     /// The position after this commit, for [`Store::watch_from`](crate::Store::watch_from).
     #[must_use]
-    pub fn position(&self) -> LogPosition {
+    pub fn log_position(&self) -> LogPosition {
         LogPosition { serial: self.serial, hash: self.hash }
     }
 }

@@ -159,6 +159,11 @@ impl DigestCache {
         Self { changed, computed: Mutex::new(None) }
     }
 
+    /// Notes that a state was loaded anew, in which anything may differ.
+    pub(crate) fn mark_all(&self, serial: Serial) {
+        self.changed.iter().for_each(|changed| changed.store(serial.get(), Ordering::Release));
+    }
+
     /// Notes, before a commit is published, which buckets it touches.
     pub(crate) fn mark(&self, serial: Serial, changes: &[RowChange]) {
         for change in changes {

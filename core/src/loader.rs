@@ -1,67 +1,118 @@
 //! Opening: the rows at the checkpoint, and the blocks after it.
 //!
-//! Rows may be newer than the checkpoint, where a flush was interrupted. So the blocks are not
-//! replayed one by one; of each row that they changed only the last image counts, and it replaces the
-//! stored one. The state is built from those final images alone.
+//! Each page of rows is of a moment of its own, since no snapshot outlives a page, and rows may be newer
+//! than the checkpoint, where a flush was interrupted or somebody else writes meanwhile. So blocks are
+//! not replayed one by one: of each row that they changed since the checkpoint only the last image
+//! counts, up to the moment at which the last page was read, and it replaces the stored one. The state,
+//! with its indexes, is built from those final images alone.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::backend::{Backend, Head, KeyRange, Row, Scan};
-use crate::block::{ChangeKind, RowChange};
+use crate::backend::{Backend, Commit, Head, KeyRange, Row, Scan, ScanPage};
+use crate::block::{ChangeKind, RowChange, Serial};
+use crate::changes::LogPosition;
 use crate::checkpoint::{Checkpointer, FlushBacklog, UnflushedAudit};
 use crate::command::EntityRecord;
-use crate::domain::WriterId;
+use crate::domain::{CommitId, ConsumerName, WriterId};
+use crate::entropy::{Entropy, draw};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::chain::{Chain, read_chain};
+use crate::log::consumers::{self, Consumers};
+use crate::log::feed::Consumer;
 use crate::log::retention::Retained;
+use crate::position::Position;
 use crate::schema::{Record, RowKey, Schema, Table, WriterPosition};
 use crate::state::{Loading, State};
 use crate::threads::{STACK, may_block, no_thread};
+use crate::writer::Found;
 
 /// Rows are read this many at a time.
 const ROWS_PER_READ: usize = 4096;
+
+/// The last image of each row that blocks changed.
+type Images = HashMap<(Table, RowKey), RowChange>;
 
 /// A store as it was found.
 pub(crate) struct Loaded {
     pub(crate) state: State,
     pub(crate) audit: UnflushedAudit,
-    pub(crate) positions: HashMap<WriterId, u64>,
-    pub(crate) checkpointer: Checkpointer,
+    pub(crate) found: Found,
 }
 
-/// Loads everything but the series.
-pub(crate) async fn load(backend: &Arc<dyn Backend>, retain_block_bytes: u64) -> Result<Loaded> {
-    let head = backend.head().await?;
-    let retained = read_retained(backend.as_ref(), &head, retain_block_bytes).await?;
-    let unflushed = read_unflushed(backend.as_ref(), &head).await?;
-    let mut loading = Loading::default();
-    let mut replaced = unflushed.images;
-    for table in Table::STATE {
-        load_table(backend, table, &mut loading, &mut replaced).await?;
-    }
-    // What is left is new since the checkpoint.
-    let mut created: Vec<RowChange> = replaced.into_values().collect();
-    created.sort_unstable_by(|a, b| (a.table, &a.key).cmp(&(b.table, &b.key)));
-    for change in &created {
-        if let Some(body) = &change.body {
-            loading.add(EntityRecord::decode(change.table, &change.key, body)?);
+/// Loads everything but the series. If the blocks that are needed are purged meanwhile, again; if that
+/// happens again and again, a consumer holds them.
+pub(crate) async fn load(
+    backend: &Arc<dyn Backend>,
+    entropy: &dyn Entropy,
+    retain_block_bytes: u64,
+) -> Result<Loaded> {
+    const ATTEMPTS: usize = 3;
+    for _ in 0..ATTEMPTS {
+        match try_load(backend, retain_block_bytes).await {
+            Err(error) if matches!(error.kind(), ErrorKind::Compacted { .. }) => {
+                tracing::info!(%error, "blocks were purged while the store was loaded; again");
+            }
+            loaded => return loaded,
         }
+    }
+    let name = hold_blocks(backend.as_ref(), entropy).await?;
+    let loaded = try_load(backend, retain_block_bytes).await;
+    let released = release_blocks(backend.as_ref(), entropy, &name).await;
+    let mut loaded = loaded?;
+    let head = released?;
+    // Nothing but the consumer has changed if nobody else has committed; otherwise the next commit is
+    // in conflict, and catches up.
+    if head.position.get() == loaded.state.position().get() + 1 {
+        loaded.state.set_position(head.position);
+        loaded.found.consumers = Consumers::read(backend.as_ref(), &head).await?;
+    }
+    Ok(loaded)
+}
+
+async fn try_load(backend: &Arc<dyn Backend>, retain_block_bytes: u64) -> Result<Loaded> {
+    let mut head = backend.head().await?;
+    let retained = read_retained(backend.as_ref(), &head, retain_block_bytes).await?;
+    let mut unflushed = read_unflushed(backend.as_ref(), &head).await?;
+    let mut images = std::mem::take(&mut unflushed.images);
+    let mut loading = Loading::default();
+    let mut newest = head.position;
+    for table in Table::STATE {
+        newest = newest.max(load_table(backend, table, &mut loading, &mut images).await?);
+    }
+    loading.add_images(images)?;
+    let mut retained = retained;
+    if newest > head.position {
+        let later = backend.head().await?;
+        let from = LogPosition { serial: head.serial, hash: head.hash };
+        let mut images = Images::new();
+        read_chain(backend.as_ref(), Chain::between(from, &later), |encoded| {
+            retained.add(encoded.serial, encoded.bytes.len() as u64, retain_block_bytes);
+            let changes = encoded.decode()?.changes.into_iter();
+            images.extend(changes.map(|change| ((change.table, change.key.clone()), change)));
+            Ok(())
+        })
+        .await?
+        .require_whole()?;
+        loading.replace(images)?;
+        // What the other process has flushed by now is no backlog of this one.
+        unflushed = read_unflushed(backend.as_ref(), &later).await?;
+        head = later;
     }
     let mut state = may_block(move || loading.finish()).await?;
     state.advance(head.serial, head.hash, head.time);
-    Ok(Loaded {
-        state,
-        audit: unflushed.audit,
-        positions: read_positions(backend.as_ref()).await?,
-        checkpointer: Checkpointer::new(unflushed.backlog, retained, head.checkpoint),
-    })
+    state.set_position(head.position);
+    let checkpointer = Checkpointer::new(unflushed.backlog, retained, head.checkpoint);
+    let positions = read_positions(backend.as_ref()).await?;
+    let consumers = Consumers::read(backend.as_ref(), &head).await?;
+    let found = Found { head, checkpointer, positions, consumers };
+    Ok(Loaded { state, audit: unflushed.audit, found })
 }
 
 /// What the blocks after the checkpoint changed.
 #[derive(Default)]
 struct Unflushed {
-    images: HashMap<(Table, RowKey), RowChange>,
+    images: Images,
     backlog: FlushBacklog,
     audit: UnflushedAudit,
 }
@@ -85,26 +136,27 @@ async fn read_unflushed(backend: &dyn Backend, head: &Head) -> Result<Unflushed>
     Ok(unflushed)
 }
 
+/// Gives the newest position that a page was read at.
 async fn load_table(
     backend: &Arc<dyn Backend>,
     table: Table,
     loading: &mut Loading,
-    replaced: &mut HashMap<(Table, RowKey), RowChange>,
-) -> Result<()> {
+    images: &mut Images,
+) -> Result<Position> {
     let mut from = RowKey::new();
     let mut next = read_ahead(backend, table, from);
     loop {
-        let rows = next.await.map_err(|error| {
+        let ScanPage { rows, position, .. } = next.await.map_err(|error| {
             Error::new(ErrorKind::Unexpected, "reading rows stopped").because(error)
         })??;
-        let Some(last) = rows.last().map(|row| row.key.clone()) else { return Ok(()) };
+        let Some(last) = rows.last().map(|row| row.key.clone()) else { return Ok(position) };
         let complete = rows.len() < ROWS_PER_READ;
         from = last.successor();
         // The next page is read while this one is decoded.
         next = read_ahead(backend, table, from);
         let mut kept = Vec::with_capacity(rows.len());
         for row in rows {
-            match replaced.remove(&(table, row.key.clone())) {
+            match images.remove(&(table, row.key.clone())) {
                 Some(RowChange { body: Some(body), .. }) => kept.push(Row { key: row.key, body }),
                 Some(_) => {}
                 None => kept.push(row),
@@ -113,7 +165,7 @@ async fn load_table(
         decode_on_all_cores(table, &kept)?.into_iter().for_each(|image| loading.add(image));
         if complete {
             next.abort();
-            return Ok(());
+            return Ok(position);
         }
     }
 }
@@ -122,7 +174,7 @@ fn read_ahead(
     backend: &Arc<dyn Backend>,
     table: Table,
     from: RowKey,
-) -> tokio::task::JoinHandle<Result<Vec<Row>>> {
+) -> tokio::task::JoinHandle<Result<ScanPage>> {
     let backend = backend.clone();
     tokio::spawn(async move {
         let range = KeyRange { table, from, to: None };
@@ -177,14 +229,80 @@ pub(crate) async fn read_positions(backend: &dyn Backend) -> Result<HashMap<Writ
     let mut from = RowKey::new();
     loop {
         let range = KeyRange { table: Table::WriterPositions, from, to: None };
-        let rows = backend.scan(Scan { range, reverse: false, limit: ROWS_PER_READ }).await?;
-        let Some(last) = rows.last() else { return Ok(positions) };
+        let page = backend.scan(Scan { range, reverse: false, limit: ROWS_PER_READ }).await?;
+        let Some(last) = page.rows.last() else { return Ok(positions) };
         from = last.key.clone().successor();
-        for row in &rows {
+        for row in &page.rows {
             let position = WriterPosition::decode(&row.key, &row.body)?;
             positions.insert(position.writer, position.sequence.get());
         }
     }
+}
+
+/// Registers a consumer that keeps blocks from being purged.
+async fn hold_blocks(backend: &dyn Backend, entropy: &dyn Entropy) -> Result<ConsumerName> {
+    const MAX_BYTES: u64 = 1 << 40;
+    let random: [u8; 8] = draw(entropy)?;
+    let name = ConsumerName::new(format!("loading-{}", data_encoding::HEXLOWER.encode(&random)))?;
+    commit_entry(backend, entropy, |head, consumers, commit| {
+        let (_, consumer) = consumers.with(Consumer {
+            name: name.clone(),
+            position: head.position.next(),
+            // The blocks since the checkpoint are needed, too.
+            serial: head.checkpoint.min(Serial::new(head.oldest_block.get().saturating_sub(1))),
+            total: 0,
+            max_bytes: MAX_BYTES,
+            resync: false,
+            registered_at: head.time,
+        })?;
+        commit.rows.push(RowChange::put(ChangeKind::Created, &consumer));
+        Ok(())
+    })
+    .await?;
+    Ok(name)
+}
+
+/// Removes that consumer. Gives the head after that.
+async fn release_blocks(
+    backend: &dyn Backend,
+    entropy: &dyn Entropy,
+    name: &ConsumerName,
+) -> Result<Head> {
+    commit_entry(backend, entropy, |_, consumers, commit| {
+        let (_, taken) = consumers.without(name)?;
+        commit.prune.extend(taken);
+        commit.rows.push(RowChange {
+            table: Table::Consumers,
+            kind: ChangeKind::Deleted,
+            key: consumers::key(name),
+            body: None,
+        });
+        Ok(())
+    })
+    .await
+}
+
+/// Commits a change of the consumers, again while others commit first. Gives the head after it.
+async fn commit_entry(
+    backend: &dyn Backend,
+    entropy: &dyn Entropy,
+    change: impl Fn(&Head, &Consumers, &mut Commit) -> Result<()>,
+) -> Result<Head> {
+    const ATTEMPTS: usize = 32;
+    for _ in 0..ATTEMPTS {
+        let head = backend.head().await?;
+        let consumers = Consumers::read(backend, &head).await?;
+        let entry = Some(CommitId::time_ordered(head.time, draw(entropy)?));
+        let mut commit = Commit { entry, ..Commit::on(&head) };
+        consumers.enter(&mut commit, &[], head.serial);
+        change(&head, &consumers, &mut commit)?;
+        match backend.commit(&commit).await {
+            Ok(()) => return head.after(&commit),
+            Err(error) if *error.kind() == ErrorKind::Conflict => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Error::new(ErrorKind::Busy, "other processes kept writing first; try again"))
 }
 
 /// Brings what is stored to the current schema. A reader takes an older one as it is: every row

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::block::MAX_BLOCK;
 use crate::domain::{ActorName, Clock, SystemClock};
 use crate::entropy::{Entropy, SystemEntropy};
+use crate::layer::Deadlines;
 use crate::secrets::HashKey;
 
 /// When row changes reach the backend's tables. Both give the same state; blocks are durable at
@@ -115,6 +116,8 @@ pub struct StoreOptions {
     pub actor: ActorName,
     /// A shared backend's view may be at most this old when a credential is checked.
     pub max_view_age: Duration,
+    /// How long the calls of a shared backend may take.
+    pub deadlines: Deadlines,
 }
 
 impl Default for StoreOptions {
@@ -130,6 +133,7 @@ impl Default for StoreOptions {
             read_only: false,
             actor: ActorName::system(),
             max_view_age: Duration::from_secs(2),
+            deadlines: Deadlines::default(),
         }
     }
 }
@@ -144,6 +148,7 @@ impl std::fmt::Debug for StoreOptions {
             .field("read_only", &self.read_only)
             .field("actor", &self.actor)
             .field("max_view_age", &self.max_view_age)
+            .field("deadlines", &self.deadlines)
             .finish_non_exhaustive()
     }
 }

@@ -55,8 +55,8 @@ macro_rules! count {
 pub(crate) use count;
 
 count! {
-    /// How many commits changed what a store holds: blocks, rows of series, and the registration of a
-    /// consumer. Commits that only flush, purge or move a consumer do not count. At most `i64::MAX`.
+    /// How many commits changed what a store holds: blocks, rows of series, and the coming and going of
+    /// consumers. Commits that only flush, purge or move a consumer do not count. At most `i64::MAX`.
     Position, "Before the first commit."
 }
 

@@ -119,7 +119,7 @@ impl<'b> MetricReader<'b> {
 
     async fn rows(&self, from: RowKey, to: Option<RowKey>, limit: usize) -> Result<Vec<Row>> {
         let range = KeyRange { table: Table::Metrics, from, to };
-        self.backend.scan(Scan { range, reverse: false, limit }).await
+        Ok(self.backend.scan(Scan { range, reverse: false, limit }).await?.rows)
     }
 }
 
@@ -132,7 +132,7 @@ pub(crate) async fn metric_ranges_before(
     let mut from = RowKey::new();
     loop {
         let range = KeyRange { table: Table::Metrics, from, to: None };
-        let rows = backend.scan(Scan { range, reverse: false, limit: 1 }).await?;
+        let rows = backend.scan(Scan { range, reverse: false, limit: 1 }).await?.rows;
         let Some(row) = rows.first() else { return Ok(ranges) };
         let point = MetricPoint::decode(&row.key, &row.body)?;
         let series = of_series(point.node, &point.metric);
@@ -174,7 +174,7 @@ pub(crate) async fn count_rows(backend: &dyn Backend, ranges: &[KeyRange]) -> Re
         let mut range = range.clone();
         loop {
             let scan = Scan { range: range.clone(), reverse: false, limit: ROWS_PER_READ };
-            let rows = backend.scan(scan).await?;
+            let rows = backend.scan(scan).await?.rows;
             count += rows.len() as u64;
             match rows.last() {
                 Some(last) if rows.len() == ROWS_PER_READ => {
@@ -259,7 +259,7 @@ impl<'b> AuditReader<'b> {
             return Ok(None);
         }
         let scan = Scan { range: self.range.clone(), reverse: self.reverse, limit: self.ahead };
-        let rows = self.backend.scan(scan).await?;
+        let rows = self.backend.scan(scan).await?.rows;
         self.exhausted = rows.len() < self.ahead;
         self.ahead = (self.ahead * 2).min(ROWS_PER_READ);
         if let Some(last) = rows.last() {
@@ -280,7 +280,8 @@ pub(crate) async fn metrics_digest(backend: &dyn Backend) -> Result<Digest> {
     let mut from = RowKey::new();
     loop {
         let range = KeyRange { table: Table::Metrics, from, to: None };
-        let rows = backend.scan(Scan { range, reverse: false, limit: ROWS_PER_READ }).await?;
+        let page = backend.scan(Scan { range, reverse: false, limit: ROWS_PER_READ }).await?;
+        let rows = page.rows;
         for row in &rows {
             let point = MetricPoint::decode(&row.key, &row.body)?;
             hasher.add(&row.key, &point.encode());

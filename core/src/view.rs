@@ -79,7 +79,7 @@ impl View {
 
     /// Where it stands in the store's history.
     #[must_use]
-    pub fn position(&self) -> LogPosition {
+    pub fn log_position(&self) -> LogPosition {
         LogPosition { serial: self.serial(), hash: self.hash() }
     }
 

@@ -13,8 +13,8 @@ pub struct Commit {
     pub expected: Position,
     /// The head's epoch, in which whoever sends this may write.
     pub epoch: Epoch,
-    /// The id of a commit that has no block and changes content all the same: rows of series, or a
-    /// registration. `None` if it only flushes, purges blocks, moves a consumer or changes the head.
+    /// The id of a commit that has no block and changes content all the same: rows of series, or the
+    /// coming and going of a consumer. `None` if it only flushes, purges blocks, moves a consumer or changes the head.
     pub entry: Option<CommitId>,
     /// The next block, numbered as the one after the head's.
     pub block: Option<EncodedBlock>,

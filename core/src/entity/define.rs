@@ -292,6 +292,37 @@ macro_rules! entities {
                 }
             }
 
+            /// The entities of one table after a key, in the order of keys; all of them after none.
+            ///
+            /// # Errors
+            /// `Corrupt` for a key that is none of the table's.
+            pub(crate) fn images_after<'s>(
+                &'s self,
+                table: Table,
+                key: Option<&RowKey>,
+            ) -> Result<Box<dyn Iterator<Item = EntityRecord> + 's>> {
+                Ok(match table {
+                    $(Table::$table => {
+                        let after = key.map(RowKey::only).transpose()?;
+                        let entities = self.$module().after(after).cloned();
+                        Box::new(entities.map(EntityRecord::$kind))
+                    })+
+                    _ => Box::new(std::iter::empty()),
+                })
+            }
+
+            /// The entity whose row has this key.
+            ///
+            /// # Errors
+            /// `Corrupt` for a key that is none of the table's.
+            pub(crate) fn image(&self, table: Table, key: &RowKey) -> Result<Option<EntityRecord>> {
+                Ok(match EntityId::from_key(table, key)? {
+                    $(EntityId::$kind(id) => {
+                        self.$module().get(id).cloned().map(EntityRecord::$kind)
+                    })+
+                })
+            }
+
             /// Puts an entity in. Whether it replaced another.
             pub(crate) fn put(&mut self, image: EntityRecord) -> bool {
                 match image {

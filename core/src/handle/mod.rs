@@ -2,12 +2,13 @@
 
 mod queue;
 mod shown;
+mod verify;
 
 use std::sync::Arc;
 
 use tracing::Instrument;
 
-use crate::backend::{Backend, KeyRange};
+use crate::backend::{Backend, Head, KeyRange};
 use crate::block::{RowChange, Serial};
 use crate::clock::{ClockGuard, Reading, Verdict};
 use crate::command::{Command, Submission};
@@ -26,6 +27,8 @@ pub(crate) use queue::Queue;
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) backend: Arc<dyn Backend>,
+    /// As it was found.
+    pub(crate) head: Head,
     pub(crate) shared: Arc<Shared>,
     pub(crate) imported_hashes: ImportedHashes,
     pub(crate) queue: Queue,

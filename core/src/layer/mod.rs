@@ -1,17 +1,19 @@
 //! Layers: each is a [`Backend`] on top of another one, and keeps its promises.
 
 mod chaos;
+mod deadline;
 mod faults;
 mod observe;
 
 use async_trait::async_trait;
 
-use crate::backend::{Backend, BackendInfo, Commit, Head, Row, Scan};
+use crate::backend::{Backend, BackendInfo, Commit, Head, Scan, ScanPage};
 use crate::block::{EncodedBlock, Serial};
 use crate::error::Result;
 use crate::schema::Schema;
 
 pub use chaos::Chaos;
+pub use deadline::{Deadline, Deadlines};
 pub use faults::{CommitHold, FaultKind, Faults};
 pub use observe::{DURATION_BOUNDS, Durations, Observations, Observe, OperationStats};
 
@@ -68,7 +70,7 @@ pub trait Layer: Send + Sync + std::fmt::Debug + 'static {
         self.inner().migrate(target).await
     }
 
-    async fn scan(&self, scan: Scan) -> Result<Vec<Row>> {
+    async fn scan(&self, scan: Scan) -> Result<ScanPage> {
         self.inner().scan(scan).await
     }
 
@@ -78,6 +80,10 @@ pub trait Layer: Send + Sync + std::fmt::Debug + 'static {
 
     async fn commit(&self, commit: &Commit) -> Result<()> {
         self.inner().commit(commit).await
+    }
+
+    async fn adopt(&self, head: &Head) -> Result<()> {
+        self.inner().adopt(head).await
     }
 
     async fn reopen(&self) -> Result<Head> {
@@ -111,7 +117,7 @@ impl<L: Layer> Backend for L {
         Layer::migrate(self, target).await
     }
 
-    async fn scan(&self, scan: Scan) -> Result<Vec<Row>> {
+    async fn scan(&self, scan: Scan) -> Result<ScanPage> {
         Layer::scan(self, scan).await
     }
 
@@ -121,6 +127,10 @@ impl<L: Layer> Backend for L {
 
     async fn commit(&self, commit: &Commit) -> Result<()> {
         Layer::commit(self, commit).await
+    }
+
+    async fn adopt(&self, head: &Head) -> Result<()> {
+        Layer::adopt(self, head).await
     }
 
     async fn reopen(&self) -> Result<Head> {

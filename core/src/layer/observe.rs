@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 use tracing::field::Empty;
 
-use crate::backend::{Backend, BackendInfo, Commit, Head, Row, Scan};
+use crate::backend::{Backend, BackendInfo, Commit, Head, Scan, ScanPage};
 use crate::block::{EncodedBlock, Serial};
 use crate::error::Result;
 use crate::schema::Schema;
@@ -36,9 +36,9 @@ const CANCELLED: &str = "cancelled";
 /// use std::sync::Arc;
 ///
 /// use ghostwire_store_core::backend::{Backend, Commit};
-/// use ghostwire_store_core::block::Serial;
 /// use ghostwire_store_core::domain::StoreId;
 /// use ghostwire_store_core::layer::Observe;
+/// use ghostwire_store_core::position::Position;
 /// use ghostwire_store_memory::MemoryBackend;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
@@ -46,7 +46,7 @@ const CANCELLED: &str = "cancelled";
 /// let observe = Observe::new(Arc::new(MemoryBackend::new(StoreId::from_bytes([1; 16]))));
 /// let backend: Arc<dyn Backend> = Arc::new(observe.clone());
 /// backend.commit(&Commit::default()).await?;
-/// backend.commit(&Commit { expected: Serial::new(9), ..Commit::default() }).await.unwrap_err();
+/// backend.commit(&Commit { expected: Position::new(9), ..Commit::default() }).await.unwrap_err();
 ///
 /// let commits = &observe.snapshot().operations["commit"];
 /// assert_eq!((commits.calls, commits.failures["conflict"]), (2, 1));
@@ -64,8 +64,8 @@ pub struct Observe {
 /// What was observed so far.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Observations {
-    /// By the name of the operation: `head`, `migrate`, `scan`, `blocks`, `commit`, `reopen`,
-    /// `verify`, `close`. An operation that was never called is missing.
+    /// By the name of the operation: `head`, `migrate`, `scan`, `blocks`, `commit`, `adopt`,
+    /// `reopen`, `verify`, `close`. An operation that was never called is missing.
     pub operations: BTreeMap<&'static str, OperationStats>,
 }
 
@@ -188,7 +188,7 @@ impl Backend for Observe {
         self.observe("migrate", self.span("migrate"), self.inner.migrate(target)).await
     }
 
-    async fn scan(&self, scan: Scan) -> Result<Vec<Row>> {
+    async fn scan(&self, scan: Scan) -> Result<ScanPage> {
         let span = self.span("scan");
         span.record("db.collection.name", scan.range.table.name());
         self.observe("scan", span, self.inner.scan(scan)).await
@@ -205,6 +205,10 @@ impl Backend for Observe {
             span.record("db.operation.batch.size", commit.rows.len());
         }
         self.observe("commit", span, self.inner.commit(commit)).await
+    }
+
+    async fn adopt(&self, head: &Head) -> Result<()> {
+        self.observe("adopt", self.span("adopt"), self.inner.adopt(head)).await
     }
 
     async fn reopen(&self) -> Result<Head> {

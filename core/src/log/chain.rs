@@ -3,6 +3,7 @@
 
 use super::block::{BlockHash, EncodedBlock, Serial};
 use crate::backend::{Backend, Head};
+use crate::changes::LogPosition;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Checks blocks in the order in which they are read: none is missing, each names the one before it,
@@ -18,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// let genesis = Head::genesis(StoreId::from_bytes([1; 16]), Schema::current());
 /// let (serial, id) = (genesis.serial.next(), BlockId::from_bytes([2; 16]));
 /// let block = BlockBuilder::default().finish(serial, id, genesis.hash, Timestamp::EPOCH)?.block;
-/// let head = genesis.after(&Commit { block: Some(block.clone()), ..Commit::default() })?;
+/// let head = genesis.after(&Commit { block: Some(block.clone()), ..Commit::on(&genesis) })?;
 ///
 /// let mut chain = Chain::whole(&head)?;
 /// assert!(chain.require_whole().is_err());
@@ -90,9 +91,19 @@ impl Chain {
         Self { last: after, hash, head: Some(*head) }
     }
 
+    /// The stored blocks after one whose hash is known, of which the last is the head's.
+    pub(crate) fn between(LogPosition { serial, hash }: LogPosition, head: &Head) -> Self {
+        Self { last: serial, hash: Some(hash), head: Some(*head) }
+    }
+
     /// The blocks that follow the one with this serial and, where it is known, this hash.
     pub(crate) fn from(serial: Serial, hash: impl Into<Option<BlockHash>>) -> Self {
         Self { last: serial, hash: hash.into(), head: None }
+    }
+
+    /// The last block's hash; `None` if no block was taken, and that before the first is not known.
+    pub(crate) fn hash(&self) -> Option<BlockHash> {
+        self.hash
     }
 
     /// The serial of the last block, or of the one that the chain begins after.
@@ -149,22 +160,40 @@ impl Chain {
     }
 }
 
-/// Reads and checks the blocks of a chain that has just been made, up to the last that is stored.
+/// Reads and checks the blocks of a chain that has just been made, up to its head's.
 pub(crate) async fn read_chain(
     backend: &dyn Backend,
     mut chain: Chain,
-    mut each: impl FnMut(EncodedBlock) -> Result<()>,
+    each: impl FnMut(EncodedBlock) -> Result<()>,
 ) -> Result<Chain> {
+    let last = chain.head.map_or(chain.last, |head| head.serial);
+    read_chain_to(backend, &mut chain, last, each).await?;
+    Ok(chain)
+}
+
+/// Reads and checks the blocks of a chain that come next, up to and including a serial, or to the last
+/// that is stored.
+pub(crate) async fn read_chain_to(
+    backend: &dyn Backend,
+    chain: &mut Chain,
+    last: Serial,
+    mut each: impl FnMut(EncodedBlock) -> Result<()>,
+) -> Result<()> {
     const BLOCKS_PER_READ: usize = 256;
     loop {
-        let blocks = backend.blocks(chain.last, BLOCKS_PER_READ).await?;
+        let left = last.get().saturating_sub(chain.last.get());
+        let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(BLOCKS_PER_READ);
+        if wanted == 0 {
+            return Ok(());
+        }
+        let blocks = backend.blocks(chain.last, wanted).await?;
         let read = blocks.len();
         for block in blocks {
             chain.follow(block.serial, &block)?;
             each(block)?;
         }
-        if read < BLOCKS_PER_READ {
-            return Ok(chain);
+        if read < wanted {
+            return Ok(());
         }
     }
 }
@@ -190,7 +219,7 @@ mod tests {
         for id in 1..=3 {
             let block = Some(after(head.serial.get(), head.hash, id));
             blocks.extend(block.clone());
-            let commit = Commit { expected: head.serial, block, ..Commit::default() };
+            let commit = Commit { block, ..Commit::on(&head) };
             head = head.after(&commit).unwrap();
         }
         (blocks, head)

@@ -71,8 +71,9 @@ impl Consumers {
         self.active().any(|consumer| is_over(consumer, self.total + bytes))
     }
 
-    /// Adds to a commit that builds on `head` what the feed tells of it: its prunes and these rows of
-    /// series. Whoever is then too far behind gets nothing more, from this commit on.
+    /// Adds to a commit what the feed tells of it: its prunes and these rows of series, which are not
+    /// among its rows yet. `before` is the serial that it builds on. Whoever is then too far behind gets
+    /// nothing more, from this commit on.
     pub(crate) fn enter(&self, commit: &mut Commit, series: &[RowChange], before: Serial) -> Entered {
         let Some(id) = commit.id().filter(|_| self.is_followed()) else {
             return Entered { total: self.total, ..Entered::default() };

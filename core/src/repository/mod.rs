@@ -16,6 +16,7 @@
 
 mod audit;
 mod clock;
+mod consumers;
 mod credentials;
 mod dns;
 mod metrics;
@@ -29,6 +30,7 @@ mod users;
 
 pub use audit::AuditRepository;
 pub use clock::{ClockRepair, ClockReport, ClockRepository};
+pub use consumers::ConsumerRepository;
 pub use credentials::{
     ApiKeyRepository, PreAuthKeyRepository, SessionRepository, preauth_key_hash,
 };

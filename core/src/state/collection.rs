@@ -100,7 +100,7 @@ impl<E: StateEntity, I> Collection<E, I> {
     }
 
     /// Those after an id; all of them after none.
-    pub(super) fn after(&self, id: Option<E::Id>) -> impl Iterator<Item = &Arc<E>> {
+    pub(crate) fn after(&self, id: Option<E::Id>) -> impl Iterator<Item = &Arc<E>> {
         self.by_id.range(after(id.as_ref())).map(|(_, entity)| entity)
     }
 

@@ -1,34 +1,60 @@
 //! A state that is built from its rows, each of which is there once.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{Addresses, Nodes, State, StateChange};
+use crate::block::RowChange;
 use crate::command::EntityRecord;
 use crate::domain::Node;
 use crate::error::{Error, ErrorKind, Result};
+use crate::schema::{Record, RowKey, Table};
 use crate::threads::{STACK, no_thread};
 
-/// Rows as they are read. Indexes over nodes, of which there may be a million, are built when all
-/// are there: sorting once takes a fraction of the time of as many insertions.
+/// Rows as they are read. Nothing is built before all are there: rows of two moments would break what
+/// finds entities by unique values, and of nodes, of which there may be a million, sorting once takes
+/// a fraction of the time of as many insertions.
 #[derive(Default)]
 pub(crate) struct Loading {
-    state: State,
     nodes: Vec<Arc<Node>>,
+    others: Vec<EntityRecord>,
 }
 
 impl Loading {
     pub(crate) fn add(&mut self, image: EntityRecord) {
         match image {
             EntityRecord::Node(node) => self.nodes.push(node),
-            other => {
-                self.state.evolve(StateChange::Put(other));
+            other => self.others.push(other),
+        }
+    }
+
+    /// Adds those that blocks put in, and that were not among the rows.
+    pub(crate) fn add_images(&mut self, images: HashMap<(Table, RowKey), RowChange>) -> Result<()> {
+        let mut images: Vec<RowChange> = images.into_values().collect();
+        images.sort_unstable_by(|a, b| (a.table, &a.key).cmp(&(b.table, &b.key)));
+        for change in &images {
+            if let Some(body) = &change.body {
+                self.add(EntityRecord::decode(change.table, &change.key, body)?);
             }
         }
+        Ok(())
+    }
+
+    /// Puts later images in the place of what was added.
+    pub(crate) fn replace(&mut self, images: HashMap<(Table, RowKey), RowChange>) -> Result<()> {
+        let is_old = |table, key| images.contains_key(&(table, key));
+        self.nodes.retain(|node| !is_old(Table::Nodes, node.key()));
+        self.others.retain(|other| !is_old(other.table(), other.key()));
+        self.add_images(images)
     }
 
     /// The state with all rows that were added.
     pub(crate) fn finish(self) -> Result<State> {
-        let Self { mut state, mut nodes } = self;
+        let Self { mut nodes, others } = self;
+        let mut state = State::default();
+        for other in others {
+            state.evolve(StateChange::Put(other));
+        }
         // Mostly they are: rows are read in the order of their keys.
         nodes.sort_by_key(|node| node.id);
         let twice = nodes.windows(2).find_map(|pair| match pair {

@@ -62,6 +62,7 @@ use crate::command::{Command, EntityRecord};
 use crate::domain::Timestamp;
 use crate::entity::Tables;
 use crate::error::Result;
+use crate::position::Position;
 use crate::schema::Table;
 
 type Map<K, V> = imbl::OrdMap<K, V>;
@@ -71,6 +72,7 @@ type Set<K> = imbl::OrdSet<K>;
 /// everything.
 #[derive(Clone, Default, Debug)]
 pub struct State {
+    position: Position,
     serial: Serial,
     hash: Option<BlockHash>,
     time: Timestamp,
@@ -79,7 +81,13 @@ pub struct State {
 }
 
 impl State {
-    /// The last commit that this state contains.
+    /// How many commits there had been, those of series included.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// The last block that this state contains.
     #[must_use]
     pub fn serial(&self) -> Serial {
         self.serial
@@ -157,6 +165,12 @@ impl State {
         self.serial = serial;
         self.hash = Some(hash);
         self.time = time;
+    }
+
+    /// Marks how many commits there have been.
+    #[doc(hidden)]
+    pub fn set_position(&mut self, position: Position) {
+        self.position = position;
     }
 
     /// Every entity, in the order of tables and keys.

@@ -20,7 +20,7 @@ use crate::series;
 use crate::state::Reply;
 use crate::threads::may_block;
 use crate::view::View;
-use crate::writer::{Committed, Request};
+use crate::writer::Committed;
 
 #[async_trait]
 impl Store for StoreHandle {
@@ -73,6 +73,10 @@ impl Store for StoreHandle {
     }
 
     fn clock(&self) -> &dyn ClockRepository {
+        self
+    }
+
+    fn consumers(&self) -> &dyn ConsumerRepository {
         self
     }
 
@@ -136,15 +140,20 @@ impl Store for StoreHandle {
     async fn verify(&self) -> Result<()> {
         const OPERATION: &str = "store.verify";
         self.open_view(OPERATION)?;
-        self.send(0, Request::Verify).await.map_err(|error| error.during(OPERATION))
+        self.verify_stored().await.map_err(|error| error.during(OPERATION))
     }
 
     fn info(&self) -> StoreInfo {
-        let counters = &self.core.shared.counters;
+        let (counters, view) = (&self.core.shared.counters, self.current_view());
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         StoreInfo {
             backend: self.core.backend.info(),
-            serial: self.current_view().serial(),
+            store: self.core.head.store,
+            side: self.core.head.side,
+            lineage: self.core.head.lineage,
+            epoch: self.core.head.epoch,
+            position: view.position(),
+            serial: view.serial(),
             dirty_rows: read(&counters.dirty_rows),
             commands: read(&counters.commands),
             rejected: read(&counters.rejected),

@@ -13,8 +13,9 @@ use crate::block::Serial;
 use crate::changes::{ChangeStream, LogPosition};
 use crate::command::{Restore, Restored, Transaction};
 use crate::digest::Digests;
-use crate::domain::ActorName;
+use crate::domain::{ActorName, LineageId, SideId, StoreId};
 use crate::error::Result;
+use crate::position::{Epoch, Position};
 use crate::repository::*;
 use crate::state::Reply;
 use crate::view::View;
@@ -81,6 +82,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     fn audit(&self) -> &dyn AuditRepository;
     /// The store's time.
     fn clock(&self) -> &dyn ClockRepository;
+    /// Who follows the log from elsewhere, and the log itself.
+    fn consumers(&self) -> &dyn ConsumerRepository;
 
     /// The last durable state.
     ///
@@ -114,7 +117,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     ///   [`watch_from`](Store::watch_from) can.
     fn watch(&self, after: Serial) -> ChangeStream;
 
-    /// Like [`watch`](Store::watch), after a position that [`CommitChanges::position`] or [`View::position`]
+    /// Like [`watch`](Store::watch), after a position that [`CommitChanges::log_position`] or [`View::log_position`]
     /// gave.
     ///
     /// # Behavior
@@ -122,7 +125,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     ///   back to an older copy, or is another store. What the caller knows is then of a history that is
     ///   gone: forget it, take a view, and watch from its position.
     ///
-    /// [`CommitChanges::position`]: crate::changes::CommitChanges::position
+    /// [`CommitChanges::log_position`]: crate::changes::CommitChanges::log_position
     fn watch_from(&self, position: LogPosition) -> ChangeStream;
 
     /// Several commands in one commit, all or nothing. Gives their replies in order.
@@ -177,7 +180,10 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// chain of blocks, and that what is stored amounts to what is in memory.
     ///
     /// # Behavior
-    /// - Writes wait meanwhile.
+    /// - Nobody waits meanwhile: rows are read page by page while others write, and compared with a
+    ///   snapshot and the blocks since.
+    /// - It takes time in proportion to what is stored, and memory in proportion to the blocks that are
+    ///   kept and to what changes meanwhile.
     ///
     /// # Errors
     /// `Corrupt`, saying where; `Unavailable`.
@@ -209,7 +215,17 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 pub struct StoreInfo {
     /// What the backend says about itself.
     pub backend: BackendInfo,
-    /// The last durable commit.
+    /// The network.
+    pub store: StoreId,
+    /// The database that was opened.
+    pub side: SideId,
+    /// The history of the network.
+    pub lineage: LineageId,
+    /// The epoch in which this writes.
+    pub epoch: Epoch,
+    /// How many commits changed what is stored.
+    pub position: Position,
+    /// The last durable block.
     pub serial: Serial,
     /// Dirty rows that wait to be flushed.
     pub dirty_rows: u64,

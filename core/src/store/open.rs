@@ -6,14 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tracing::Instrument;
 
 use super::Store;
-use crate::backend::Backend;
+use crate::backend::{Backend, Commit, Head, HeadChange};
 use crate::block::{MAX_BLOCK, Serial};
 use crate::clock::{ClockGuard, Reading};
 use crate::digest::DigestCache;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::handle::{Core, Queue, StoreHandle};
 use crate::imported::ImportedHashes;
 use crate::loader;
+use crate::layer::Deadline;
 use crate::options::StoreOptions;
 use crate::secrets::HashKey;
 use crate::state::{CredentialHashes, State};
@@ -30,13 +31,21 @@ use crate::writer::{Closing, CommitThread, Progress, Shared, Writer, WriterCount
 /// commit than [`ClockOptions::max_gap`](crate::options::ClockOptions).
 pub async fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<Arc<dyn Store>> {
     const OPERATION: &str = "store.open";
+    // A file is waited for by the system; a server could keep everybody waiting for ever.
+    let backend: Arc<dyn Backend> = match backend.info().shared {
+        true => Arc::new(Deadline::new(backend, options.deadlines)),
+        false => backend,
+    };
     let opened = async {
         check_options(&options)?;
         let guard = watch_clock(backend.as_ref(), &options).await?;
         loader::migrate(backend.as_ref(), options.read_only).await?;
-        let loaded = loader::load(&backend, options.writer.retain_block_bytes).await?;
+        let (entropy, retain) = (&options.entropy, options.writer.retain_block_bytes);
+        let loaded = loader::load(&backend, entropy.as_ref(), retain).await?;
         if let Some(key) = &options.hash_key {
-            warn_of_other_keys(&loaded.state, key);
+            let others = warn_of_other_keys(&loaded.state, key);
+            let remembers = !others && !options.read_only;
+            check_key(backend.as_ref(), loaded.found.head, key, remembers).await?;
         }
         start(backend.clone(), options, loaded, guard).await
     };
@@ -50,8 +59,41 @@ pub async fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<Ar
     opened
 }
 
-/// Such credentials are refused one by one, which looks like many people with wrong secrets.
-fn warn_of_other_keys(state: &State, key: &HashKey) {
+/// Refuses another key than the one that credentials were hashed with. The first one is remembered.
+async fn check_key(
+    backend: &dyn Backend,
+    mut head: Head,
+    key: &HashKey,
+    remembers: bool,
+) -> Result<()> {
+    const ATTEMPTS: usize = 32;
+    let check = key.check(head.store);
+    for _ in 0..ATTEMPTS {
+        match head.credential_key {
+            Some(stored) if stored == check => return Ok(()),
+            Some(_) => {
+                return Err(Error::new(
+                    ErrorKind::Crypto,
+                    "the store's credentials were hashed with another key than the configured one; \
+                     set `secret_key_file` to the file of that key",
+                )
+                .with("configured_key", data_encoding::HEXLOWER.encode(&key.id())));
+            }
+            None if !remembers => return Ok(()),
+            None => {}
+        }
+        let change = HeadChange { credential_key: Some(check), ..HeadChange::default() };
+        match backend.commit(&Commit { head: change, ..Commit::on(&head) }).await {
+            Err(error) if *error.kind() == ErrorKind::Conflict => head = backend.head().await?,
+            stored => return stored,
+        }
+    }
+    Err(Error::new(ErrorKind::Busy, "other processes kept writing first; try again"))
+}
+
+/// Such credentials are refused one by one, which looks like many people with wrong secrets. Tells
+/// whether there are some.
+fn warn_of_other_keys(state: &State, key: &HashKey) -> bool {
     let mut hashes = CredentialHashes::of(state);
     let credentials = hashes.total();
     hashes.keyed.remove(&key.id());
@@ -65,11 +107,21 @@ fn warn_of_other_keys(state: &State, key: &HashKey) {
             "some credentials were hashed with another key than the configured one, and are refused"
         );
     }
+    others > 0
 }
 
 /// Before anything is written: a migration, too, would be dated by a clock that is wrong.
 async fn watch_clock(backend: &dyn Backend, options: &StoreOptions) -> Result<ClockGuard> {
     let head = backend.head().await?;
+    if head.filling {
+        return Err(Error::new(
+            ErrorKind::Unavailable,
+            "the store is being filled as a copy of another one and is not complete; let that end, or \
+             discard it",
+        )
+        .with("store", head.store)
+        .with("side", head.side));
+    }
     // Opened read-only, a wrong clock does no harm.
     let last = (head.serial > Serial::ZERO && !options.read_only).then_some(head.time);
     ClockGuard::start(Reading::of(options.clock.as_ref()), last, &options.clock_bounds)
@@ -103,8 +155,10 @@ async fn start(
 ) -> Result<Arc<dyn Store>> {
     let info = backend.info();
     let serial = loaded.state.serial();
+    let head = loaded.found.head;
     let counters = WriterCounters::default();
-    counters.dirty_rows.store(loaded.checkpointer.backlog.len() as u64, Ordering::Relaxed);
+    let dirty = loaded.found.checkpointer.backlog.len() as u64;
+    counters.dirty_rows.store(dirty, Ordering::Relaxed);
     let shared = Arc::new(Shared {
         published: arc_swap::ArcSwap::from_pointee(Published::new(loaded.state, loaded.audit)),
         progress: tokio::sync::watch::Sender::new(Progress { serial, end: None }),
@@ -117,9 +171,7 @@ async fn start(
     // one for the commits that are in flight while it decides the next batch.
     let waits = if info.shared { Waits::Everything } else { Waits::Timers };
     let commits = CommitThread::start(waits).await?;
-    let (checkpointer, positions) = (loaded.checkpointer, loaded.positions);
-    let writer =
-        Writer::new(backend.clone(), shared.clone(), &options, checkpointer, positions, commits);
+    let writer = Writer::new(backend.clone(), shared.clone(), &options, loaded.found, commits);
     let (queue, receiver) = Queue::new(&options.writer);
     threads::start("ghostwire-store", waits, move |runtime| {
         runtime.block_on(writer.serve_all(receiver));
@@ -128,6 +180,7 @@ async fn start(
     let actor = options.actor.clone();
     let core = Arc::new(Core {
         backend,
+        head,
         shared,
         imported_hashes: ImportedHashes::new(options.writer.queue_timeout),
         queue,

@@ -6,9 +6,10 @@ use super::{Answer, Committed, Request, SeriesRows};
 use crate::block::{BlockBuilder, ChangeKind, ClosedBlock, RowChange, Serial, Sizes};
 use crate::changes::LogPosition;
 use crate::command::{ClockCommand, Command, Submission};
-use crate::domain::{BlockId, Revision, Timestamp, WriterId};
+use crate::domain::{BlockId, CommitId, Revision, Timestamp, WriterId};
 use crate::entropy::{Entropy, draw};
 use crate::error::{Error, ErrorKind, Result};
+use crate::position::Position;
 use crate::schema::WriterPosition;
 use crate::state::{Reply, State};
 
@@ -41,6 +42,7 @@ const FULL_SERIES: usize = 65_536;
 pub(super) struct Batch {
     /// The commit that the batch follows.
     base: LogPosition,
+    position: Position,
     state: State,
     builder: BlockBuilder,
     time: Timestamp,
@@ -55,8 +57,11 @@ pub(super) struct Batch {
 pub(super) struct SealedBatch {
     /// The state after the batch.
     pub(super) state: State,
-    /// The serial that the batch builds on.
-    pub(super) expected: Serial,
+    /// The position and serial that the batch builds on.
+    pub(super) expected: Position,
+    pub(super) before: Serial,
+    /// The id of the commit, if it has no block.
+    pub(super) entry: Option<CommitId>,
     pub(super) block: Option<ClosedBlock>,
     pub(super) series: Vec<RowChange>,
     pub(super) positions: Vec<(WriterId, u64)>,
@@ -74,6 +79,7 @@ impl Batch {
     pub(super) fn on(state: &State, before: Sizes, max_block: usize) -> Self {
         Self {
             base: LogPosition { serial: state.serial(), hash: state.hash() },
+            position: state.position(),
             state: state.clone(),
             builder: BlockBuilder::like(before).at_most(max_block),
             time: state.time(),
@@ -130,19 +136,25 @@ impl Batch {
         entropy: &dyn Entropy,
         positions: &HashMap<WriterId, u64>,
     ) -> (Callers, Result<SealedBatch>) {
-        let Self { base, mut state, builder, time, .. } = self;
+        let Self { base, position, mut state, builder, time, .. } = self;
         let callers =
             Callers { submissions: self.submissions, outcomes: self.outcomes, series: self.series };
         let seal = || {
             let (series, positions) = new_rows(&callers.series, positions)?;
-            let mut block = None;
+            let (mut block, mut entry) = (None, None);
             if !builder.is_empty() {
                 let id = BlockId::time_ordered(time, draw(entropy)?);
                 let closed = builder.finish(base.serial.next(), id, base.hash, time)?;
                 state.advance(closed.block.serial, closed.block.hash, time);
                 block = Some(closed);
+            } else if !series.is_empty() {
+                entry = Some(CommitId::time_ordered(time, draw(entropy)?));
             }
-            Ok(SealedBatch { state, expected: base.serial, block, series, positions })
+            if block.is_some() || entry.is_some() {
+                state.set_position(position.next());
+            }
+            let (expected, before) = (position, base.serial);
+            Ok(SealedBatch { state, expected, before, entry, block, series, positions })
         };
         let sealed = seal();
         (callers, sealed)

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 use super::batch::{Batch, Load};
 use super::in_flight::Step;
-use super::{Request, Writer, read_only};
+use super::{Request, Writer};
 use crate::error::{Error, Result};
 
 /// So many requests are taken at a time: between them the writer looks whether a commit has ended.
@@ -77,7 +77,8 @@ impl Writer {
         let mut received = Vec::with_capacity(DRAIN_LIMIT);
         let taken = self.batch.as_ref().map_or(0, Batch::len);
         let room = self.options.max_group.saturating_sub(taken).clamp(1, DRAIN_LIMIT);
-        let flushes = self.checkpointer.backlog.len() > 0 && !self.poisoned && !self.read_only;
+        let flushes =
+            self.checkpointer.backlog.len() > 0 && !self.poisoned && self.refusal().is_none();
         let listens = !blocked && !self.drained;
         let (shared, closing) = (self.shared.clone(), self.closing);
         let arrival = async {
@@ -125,13 +126,10 @@ impl Writer {
                 return None;
             }
         };
-        let refusal = if self.read_only {
-            Some(read_only())
-        } else if self.poisoned {
-            self.reopen().await.err()
-        } else {
-            None
-        };
+        let mut refusal = self.refusal();
+        if refusal.is_none() && self.poisoned {
+            refusal = self.reopen().await.err();
+        }
         if let Some(error) = refusal {
             self.refuse_writes(request, queue, &error);
             return None;

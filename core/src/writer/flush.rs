@@ -27,11 +27,10 @@ impl Writer {
         }
         let checkpoint = slice.advance.map(|advance| advance.to);
         let commit = Commit {
-            expected: self.state().serial(),
             rows: slice.rows,
             checkpoint,
-            purge_before: self.checkpointer.purge_before(checkpoint),
-            ..Commit::default()
+            purge_before: self.purge_before(checkpoint),
+            ..self.next_commit()
         };
         if let Err(error) = self.store(&commit).await {
             self.checkpointer.backlog.put_back(&commit.rows, slice.advance);
@@ -56,7 +55,7 @@ impl Writer {
         if self.poisoned {
             self.reopen().await?;
         }
-        while self.checkpointer.backlog.len() > 0 && !self.read_only {
+        while self.checkpointer.backlog.len() > 0 && self.refusal().is_none() {
             self.try_flush(4096).await?;
         }
         Ok(self.state().serial())

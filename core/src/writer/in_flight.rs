@@ -8,18 +8,20 @@ use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
 use tracing::Instrument;
 
 use super::batch::{Batch, Callers, SealedBatch};
-use super::{ATTEMPTS, CommitThread, Request, Writer, outrun};
+use super::{ATTEMPTS, CommitThread, Request, Writer, outrun, weight};
 use crate::backend::{Backend, Commit};
 use crate::block::{ClosedBlock, RowChange, Serial};
 use crate::checkpoint::{Advance, FlushSlice, UnflushedAudit};
 use crate::domain::{AuditEntry, WriterId};
 use crate::error::{Error, ErrorKind, Result};
+use crate::log::consumers::{Consumers, Entered};
 use crate::options::Materialize;
 use crate::state::State;
 use crate::view::Published;
@@ -37,6 +39,8 @@ pub(super) struct InFlight {
     /// Which rows of the commit come from the backlog.
     flushed: Range<usize>,
     advance: Option<Advance>,
+    /// What it changes of the consumers.
+    entered: Entered,
     storing: Storing,
 }
 
@@ -198,6 +202,7 @@ impl Writer {
         let (callers, sealed) = batch.seal(self.entropy.as_ref(), &self.positions);
         match sealed {
             Ok(sealed) if !sealed.is_empty() => {
+                self.look_for_consumers(&sealed).await;
                 let mut in_flight = self.prepare(callers, sealed);
                 if overlaps {
                     in_flight.begin(self.backend.clone(), &self.commit_thread);
@@ -214,7 +219,7 @@ impl Writer {
                 if let Some(durable) = durable {
                     self.publish(durable, false);
                 }
-                self.answer_without_commit(callers, sealed.expected).await;
+                self.answer_without_commit(callers, sealed.before).await;
             }
             Err(error) => {
                 if let Some(durable) = durable {
@@ -272,6 +277,7 @@ impl Writer {
             Ok(()) => {
                 self.conflicts = 0;
                 self.positions.extend(in_flight.positions.iter().copied());
+                self.consumers.stored(std::mem::take(&mut in_flight.entered));
                 return Some(Durable(in_flight));
             }
             Err(error) => error,
@@ -291,8 +297,29 @@ impl Writer {
         None
     }
 
+    /// A consumer may have taken more than this process knows, where others serve it.
+    async fn look_for_consumers(&mut self, sealed: &SealedBatch) {
+        let block = sealed.block.as_ref().map_or(0, |closed| closed.block.bytes.len());
+        let bytes = (block + weight(&sealed.series)) as u64;
+        if !self.is_shared || !self.consumers.would_overflow(bytes) {
+            return;
+        }
+        // What cannot be read now is taken as it was known.
+        if let Ok(head) = self.backend.head().await
+            && let Ok(consumers) = Consumers::read(self.backend.as_ref(), &head).await
+        {
+            self.consumers = consumers;
+        }
+    }
+
+    /// Up to where a commit that advances the checkpoint may purge blocks.
+    pub(super) fn purge_before(&self, checkpoint: Option<Serial>) -> Option<Serial> {
+        let before = self.checkpointer.purge_before(checkpoint)?;
+        Some(self.consumers.taken().map_or(before, |taken| before.min(taken.next())))
+    }
+
     fn prepare(&mut self, callers: Callers, sealed: SealedBatch) -> InFlight {
-        let SealedBatch { state, expected, block, series, positions } = sealed;
+        let SealedBatch { state, expected, before, entry, block, series, positions } = sealed;
         let (mut unflushed, mut encoded) = (Unflushed::default(), None);
         if let Some(ClosedBlock { block, changes, audit_rows, audit }) = block {
             self.shared.submitted.store(block.serial.get(), Ordering::SeqCst);
@@ -310,19 +337,21 @@ impl Writer {
         };
         // The backlog is older than this batch's rows, and has no key of the series.
         let flushed = 0..rows.len();
-        rows.extend(series);
-        let mut commit =
-            Commit { expected, checkpoint: advance.map(|advance| advance.to), ..Commit::default() };
+        let epoch = self.epoch;
+        let checkpoint = advance.map(|advance| advance.to);
+        let mut commit = Commit { expected, epoch, entry, checkpoint, ..Commit::default() };
         if self.materialize == Materialize::Commit {
             let Unflushed { changes, audit_rows, .. } = std::mem::take(&mut unflushed);
             rows.extend(changes);
             rows.extend(audit_rows);
             commit.checkpoint = encoded.as_ref().map(|block| block.serial).or(commit.checkpoint);
         }
-        commit.purge_before = self.checkpointer.purge_before(commit.checkpoint);
+        commit.purge_before = self.purge_before(commit.checkpoint);
         let block = encoded.as_ref().map(|block| (block.serial, block.bytes.len() as u64));
         commit.block = encoded;
         commit.rows = rows;
+        let entered = self.consumers.enter(&mut commit, &series, before);
+        commit.rows.extend(series);
         InFlight {
             callers,
             state,
@@ -332,6 +361,7 @@ impl Writer {
             commit: Arc::new(commit),
             flushed,
             advance,
+            entered,
             storing: Storing::Ended(Ok(())),
         }
     }
@@ -366,11 +396,22 @@ impl Writer {
 
     /// Gives what was published before.
     pub(super) fn publish_state(&self, state: State, audit: UnflushedAudit) -> Arc<Published> {
+        self.publish_state_of(state, audit, Instant::now())
+    }
+
+    /// Publishes a state that was the newest one at a moment. Gives what was published before.
+    pub(super) fn publish_state_of(
+        &self,
+        state: State,
+        audit: UnflushedAudit,
+        fresh_at: Instant,
+    ) -> Arc<Published> {
         let serial = state.serial();
         let dirty = self.checkpointer.backlog.len() as u64;
         self.shared.counters.dirty_rows.store(dirty, Ordering::Relaxed);
         let replaced = self.shared.published.load();
-        let published = Arc::new(Published::new(state, audit).after(&replaced));
+        let published = Published { fresh_at, ..Published::new(state, audit) };
+        let published = Arc::new(published.after(&replaced));
         drop(replaced);
         let replaced = self.shared.published.swap(published);
         self.shared.progress.send_modify(|progress| progress.serial = serial);

@@ -1,43 +1,173 @@
 //! Requests that are no commands. They are served while no batch is open and nothing is in flight.
 
-use super::{ATTEMPTS, Request, Writer, outrun, read_only};
+use super::{ATTEMPTS, ConsumerChange, Request, Writer, outrun, read_only};
 use crate::backend::{Commit, KeyRange};
-use crate::block::RowChange;
-use crate::error::{ErrorKind, Result};
+use crate::block::{ChangeKind, RowChange, Serial};
+use crate::domain::{CommitId, ConsumerName};
+use crate::entropy::draw;
+use crate::error::{Error, ErrorKind, Result};
+use crate::log::consumers::{self, Consumers};
+use crate::log::feed::{self, Consumer};
+use crate::position::Position;
 use crate::schema::Table;
+
+/// A commit that changes the consumers, and what there is once it is stored.
+struct Planned {
+    commit: Commit,
+    consumers: Consumers,
+    consumer: Option<Consumer>,
+}
 
 impl Writer {
     pub(super) async fn maintain(&mut self, request: Request) {
         match request {
             Request::Refresh(answer) => answer.send(self.refresh().await),
             Request::Replace(ranges, rows, answer) => answer.send(self.replace(ranges, rows).await),
-            Request::Checkpoint(answer) => answer.send(self.flush_all().await),
-            Request::Verify(answer) => answer.send(self.verify().await),
+            Request::Checkpoint(answer) => answer.send(self.checkpoint().await),
+            Request::Consumers(change, answer) => {
+                answer.send(self.change_consumers(change).await);
+            }
             Request::Submit(..) | Request::Append(..) => {}
+        }
+    }
+
+    async fn checkpoint(&mut self) -> Result<Serial> {
+        match &self.fenced {
+            Some(error) => Err(error.clone()),
+            None => self.flush_all().await,
         }
     }
 
     /// Removes rows of series and writes others, in one commit without a block.
     async fn replace(&mut self, prune: Vec<KeyRange>, rows: Vec<RowChange>) -> Result<()> {
-        if self.read_only {
-            return Err(read_only());
-        }
         for _ in 0..ATTEMPTS {
-            self.refresh().await?;
+            self.require_writable().await?;
             if self.has_unflushed_in(&prune) {
                 self.flush_all().await?;
             }
-            let expected = self.state().serial();
-            let (prune, rows) = (prune.clone(), rows.clone());
-            let commit = Commit { expected, prune, rows, ..Commit::default() };
-            match self.store(&commit).await {
-                Err(error) if *error.kind() == ErrorKind::Conflict => {
-                    self.catch_up_after_conflict().await?;
-                }
-                stored => return stored,
+            let before = self.state().serial();
+            let entry = Some(self.new_commit_id()?);
+            let mut commit = Commit { prune: prune.clone(), entry, ..self.next_commit() };
+            let entered = self.consumers.enter(&mut commit, &rows, before);
+            commit.rows.extend(rows.iter().cloned());
+            if self.stored(&commit).await? {
+                self.consumers.stored(entered);
+                return Ok(());
             }
         }
         Err(outrun())
+    }
+
+    async fn change_consumers(&mut self, change: ConsumerChange) -> Result<Option<Consumer>> {
+        for _ in 0..ATTEMPTS {
+            self.require_writable().await?;
+            let planned = match &change {
+                ConsumerChange::Register(name, max_bytes) => self.registration(name, *max_bytes)?,
+                ConsumerChange::Advance(name, to) => {
+                    let (serial, total) = self.place(name, *to).await?;
+                    let (consumers, consumer, taken) =
+                        self.consumers.advanced(name, (*to, serial, total))?;
+                    let rows = vec![RowChange::put(ChangeKind::Updated, &consumer)];
+                    let prune = taken.into_iter().collect();
+                    let commit = Commit { rows, prune, ..self.next_commit() };
+                    Planned { commit, consumers, consumer: Some(consumer) }
+                }
+                ConsumerChange::Remove(name) => self.removal(name)?,
+            };
+            if self.stored(&planned.commit).await? {
+                self.consumers = planned.consumers;
+                return Ok(planned.consumer);
+            }
+        }
+        Err(outrun())
+    }
+
+    /// That somebody follows the log, or no longer does, is a commit that counts: so every other process
+    /// learns of it before its next one.
+    fn registration(&self, name: &ConsumerName, max_bytes: u64) -> Result<Planned> {
+        let state = self.state();
+        let mut commit = Commit { entry: Some(self.new_commit_id()?), ..self.next_commit() };
+        let mut consumers = self.consumers.clone();
+        let entered = consumers.enter(&mut commit, &[], state.serial());
+        consumers.stored(entered);
+        let (consumers, consumer) = consumers.with(Consumer {
+            name: name.clone(),
+            position: state.position().next(),
+            serial: state.serial(),
+            total: 0,
+            max_bytes,
+            resync: false,
+            registered_at: state.time(),
+        })?;
+        commit.rows.push(RowChange::put(ChangeKind::Created, &consumer));
+        Ok(Planned { commit, consumers, consumer: Some(consumer) })
+    }
+
+    fn removal(&self, name: &ConsumerName) -> Result<Planned> {
+        let (mut consumers, taken) = self.consumers.without(name)?;
+        let mut commit = Commit { entry: Some(self.new_commit_id()?), ..self.next_commit() };
+        let entered = consumers.enter(&mut commit, &[], self.state().serial());
+        consumers.stored(entered);
+        commit.prune.extend(taken);
+        commit.rows.push(RowChange {
+            table: Table::Consumers,
+            kind: ChangeKind::Deleted,
+            key: consumers::key(name),
+            body: None,
+        });
+        Ok(Planned { commit, consumers, consumer: None })
+    }
+
+    /// The serial at a position that a consumer has come to, and the bytes up to there.
+    async fn place(&self, name: &ConsumerName, to: Position) -> Result<(Serial, u64)> {
+        let consumer = self.consumers.require(name)?;
+        let position = self.state().position();
+        if to > position {
+            return Err(Error::invalid("the store has no such position yet")
+                .with("to", to)
+                .with("position", position));
+        }
+        if to <= consumer.position || consumer.resync {
+            return Ok((consumer.serial, consumer.total));
+        }
+        let row = feed::row_at(self.backend.as_ref(), to).await?;
+        row.map(|row| (row.serial, row.total)).ok_or_else(|| {
+            Error::corrupt("a commit is missing in the feed; copy the store anew")
+                .with("position", to)
+        })
+    }
+
+    async fn require_writable(&mut self) -> Result<()> {
+        if self.read_only {
+            return Err(read_only());
+        }
+        self.refresh().await?;
+        self.fenced.clone().map_or(Ok(()), Err)
+    }
+
+    /// Stores a commit without a block. Tells whether it was stored; if another process was first, the
+    /// state is the one after that.
+    async fn stored(&mut self, commit: &Commit) -> Result<bool> {
+        match self.store(commit).await {
+            Ok(()) => {
+                let published = self.shared.published.load_full();
+                let mut state = published.state.clone();
+                if commit.id().is_some() {
+                    state.set_position(commit.expected.next());
+                }
+                self.publish_state(state, published.audit.clone());
+                Ok(true)
+            }
+            Err(error) if *error.kind() == ErrorKind::Conflict => {
+                self.catch_up_after_conflict().await?;
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn new_commit_id(&self) -> Result<CommitId> {
+        Ok(CommitId::time_ordered(self.state().time(), draw(self.entropy.as_ref())?))
     }
 
     /// Whether audit entries in these ranges are only in blocks: a later flush would bring them back.

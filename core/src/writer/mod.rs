@@ -27,7 +27,7 @@
 //! - [`outcome`]: how a commit ended. After an error that leaves this open the writer is *poisoned*: it
 //!   accepts nothing until it has reopened the backend and compared.
 //! - [`event_loop`]: the queue, and what is done when. [`flush`]: commits that only flush.
-//!   [`maintenance`], [`verify`]: requests that are no commands. [`shutdown`]: how it ends.
+//!   [`maintenance`]: requests that are no commands. [`shutdown`]: how it ends.
 
 mod batch;
 mod commit_thread;
@@ -38,20 +38,21 @@ mod maintenance;
 mod outcome;
 mod request;
 mod shutdown;
-mod verify;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use crate::backend::Backend;
+use crate::backend::{Backend, Commit, Head};
 use crate::block::{Serial, Sizes};
 use crate::checkpoint::Checkpointer;
 use crate::digest::DigestCache;
-use crate::domain::WriterId;
+use crate::domain::{LineageId, SideId, StoreId, WriterId};
 use crate::entropy::Entropy;
 use crate::error::{Error, ErrorKind};
+use crate::log::consumers::Consumers;
 use crate::options::{Materialize, StoreOptions, WriterOptions};
+use crate::position::Epoch;
 use crate::state::State;
 use crate::view::Published;
 
@@ -59,8 +60,26 @@ use batch::Batch;
 pub(crate) use commit_thread::CommitThread;
 use in_flight::InFlight;
 pub use request::Committed;
-pub(crate) use request::{Answer, Request, SeriesRows, weight};
+pub(crate) use request::{Answer, ConsumerChange, Request, SeriesRows, weight};
 pub(crate) use shutdown::{Closing, End};
+
+/// What the writer begins with beside the state.
+pub(crate) struct Found {
+    pub(crate) head: Head,
+    pub(crate) checkpointer: Checkpointer,
+    pub(crate) positions: HashMap<WriterId, u64>,
+    pub(crate) consumers: Consumers,
+}
+
+/// Which database of which network, and which of its histories.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Identity(StoreId, SideId, LineageId);
+
+impl Identity {
+    fn of(head: &Head) -> Self {
+        Self(head.store, head.side, head.lineage)
+    }
+}
 
 /// How often in a row a write is decided anew because another process committed first.
 const ATTEMPTS: usize = 32;
@@ -111,6 +130,12 @@ pub(crate) struct Writer {
     /// The last sequence number of each source of series.
     positions: HashMap<WriterId, u64>,
     checkpointer: Checkpointer,
+    consumers: Consumers,
+    /// The store that was opened, and the epoch in which this may write to it.
+    identity: Identity,
+    epoch: Epoch,
+    /// Why nothing may be written any more: somebody else has taken over.
+    fenced: Option<Error>,
     /// Set by a commit of unknown outcome: nothing is accepted until the backend was reopened and
     /// compared.
     poisoned: bool,
@@ -140,8 +165,7 @@ impl Writer {
         backend: Arc<dyn Backend>,
         shared: Arc<Shared>,
         options: &StoreOptions,
-        checkpointer: Checkpointer,
-        positions: HashMap<WriterId, u64>,
+        found: Found,
         commit_thread: CommitThread,
     ) -> Self {
         let is_shared = backend.info().shared;
@@ -155,8 +179,12 @@ impl Writer {
             materialize: if is_shared { Materialize::Commit } else { options.materialize },
             read_only: options.read_only,
             is_shared,
-            positions,
-            checkpointer,
+            positions: found.positions,
+            checkpointer: found.checkpointer,
+            consumers: found.consumers,
+            identity: Identity::of(&found.head),
+            epoch: found.head.epoch,
+            fenced: None,
             poisoned: false,
             waiting: VecDeque::new(),
             batch: None,
@@ -169,6 +197,17 @@ impl Writer {
             closing: false,
             drained: false,
         }
+    }
+
+    /// A commit on the last published state, which does nothing yet.
+    fn next_commit(&self) -> Commit {
+        let expected = self.shared.published.load().state.position();
+        Commit { expected, epoch: self.epoch, ..Commit::default() }
+    }
+
+    /// Why nothing can be written at all.
+    fn refusal(&self) -> Option<Error> {
+        if self.read_only { Some(read_only()) } else { self.fenced.clone() }
     }
 
     /// The last published state.

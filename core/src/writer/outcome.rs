@@ -1,14 +1,20 @@
 //! How a commit ended, and catching up with what other processes committed.
 
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
-use super::Writer;
 use super::in_flight::store;
+use super::{Found, Identity, Writer};
 use crate::backend::{Commit, Head};
-use crate::block::{ChangeKind, RowChange};
+use crate::block::{ChangeKind, RowChange, Serial};
+use crate::changes::LogPosition;
 use crate::checkpoint::{FlushBacklog, UnflushedAudit};
+use crate::domain::CommitId;
 use crate::error::{Error, ErrorKind, Result};
+use crate::loader;
 use crate::log::chain::{Chain, read_chain};
+use crate::log::consumers::Consumers;
+use crate::log::feed;
 use crate::log::replay::replay;
 use crate::options::Materialize;
 
@@ -19,9 +25,9 @@ impl Writer {
         self.resolve_outcome(commit, outcome).await
     }
 
-    /// Makes the outcome of a commit certain. After any error but `Conflict` the writer is poisoned,
-    /// reopens the backend and compares. `Ok` and `Conflict` are then certain; so is any other error
-    /// unless it is `OutcomeUnknown`, or the backend could not be reopened.
+    /// Makes the outcome of a commit certain. After any error but `Conflict` and `Fenced` the writer is
+    /// poisoned, reopens the backend and compares. `Ok` and those two are then certain; so is any other
+    /// error unless it is `OutcomeUnknown`, or the backend could not be reopened.
     pub(super) async fn resolve_outcome(
         &mut self,
         commit: &Commit,
@@ -29,9 +35,13 @@ impl Writer {
     ) -> Result<()> {
         let error = match outcome {
             Ok(()) => return Ok(()),
-            Err(error) if *error.kind() == ErrorKind::Conflict => return Err(error),
             Err(error) => error,
         };
+        match error.kind() {
+            ErrorKind::Conflict => return Err(error),
+            ErrorKind::Fenced { .. } => return Err(self.fence(error)),
+            _ => {}
+        }
         tracing::warn!(%error, "a commit failed; reopening the backend to compare");
         self.poisoned = true;
         self.shared.counters.recoveries.fetch_add(1, Ordering::Relaxed);
@@ -43,68 +53,101 @@ impl Writer {
             }
         };
         self.check_head(&head)?;
-        if head.serial > commit.expected {
-            return self.resolve_by_block(commit, error).await;
+        if head.position > commit.expected {
+            return self.resolve_by_id(commit, &head, error).await;
         }
         if *error.kind() != ErrorKind::OutcomeUnknown {
             self.poisoned = false;
             return Err(error);
         }
-        // It is not there, but may still arrive. Sending the identical block again settles that:
+        // It is not there, but may still arrive. Sending the identical commit again settles that:
         // either this one is stored, or it is in conflict with the first.
         match store(self.backend.as_ref(), commit).await {
             Ok(()) => {
                 self.poisoned = false;
                 Ok(())
             }
-            Err(second) if *second.kind() == ErrorKind::Conflict => {
-                if self.backend.reopen().await.is_err() {
-                    return Err(error);
-                }
-                self.resolve_by_block(commit, error).await
-            }
-            Err(_) => Err(error),
+            Err(second) => match second.kind() {
+                ErrorKind::Conflict => match self.backend.reopen().await {
+                    Ok(head) => self.resolve_by_id(commit, &head, error).await,
+                    Err(_) => Err(error),
+                },
+                ErrorKind::Fenced { .. } => Err(self.fence(second)),
+                _ => Err(error),
+            },
         }
     }
 
-    /// Some commit follows the one that this built on: this one, or another process's.
-    async fn resolve_by_block(&mut self, commit: &Commit, error: Error) -> Result<()> {
+    /// Some commit follows the one that this built on: this one, or another process's. Which it was
+    /// tell the head, the block or the feed.
+    async fn resolve_by_id(&mut self, commit: &Commit, head: &Head, error: Error) -> Result<()> {
         let unknown = |why: Error| {
             Error::new(ErrorKind::OutcomeUnknown, "the outcome of a commit cannot be read back")
                 .with("cause", &error)
                 .because(why)
         };
-        let blocks = self.backend.blocks(commit.expected, 1).await.map_err(unknown)?;
+        let next = commit.expected.next();
+        let found = if head.position == next {
+            Some(head.commit)
+        } else if let Some(block) = &commit.block {
+            let before = Serial::new(block.serial.get().saturating_sub(1));
+            let blocks = self.backend.blocks(before, 1).await.map_err(unknown)?;
+            blocks.first().map(|block| CommitId::from_bytes(*block.id.as_bytes()))
+        } else {
+            let row = feed::row_at(self.backend.as_ref(), next).await.map_err(unknown)?;
+            row.map(|row| row.commit)
+        };
         self.poisoned = false;
-        let found = blocks.first().map(|block| block.id);
-        if found.is_some() && found == commit.block.as_ref().map(|block| block.id) {
-            return Ok(());
+        match (commit.id(), found) {
+            (Some(id), Some(found)) if id == found => Ok(()),
+            // Others went on, and nobody follows the log, so that it does not tell.
+            (Some(_), None) if commit.block.is_none() => Err(unknown(Error::new(
+                ErrorKind::Compacted { oldest: head.position.get() },
+                "other processes have committed since, and their commits are not kept",
+            ))),
+            _ => Err(Error::new(ErrorKind::Conflict, "another commit came first")),
         }
-        Err(Error::new(ErrorKind::Conflict, "another commit came first"))
+    }
+
+    /// Nothing is written any more: somebody else has taken over. Nothing of the commit was stored.
+    fn fence(&mut self, error: Error) -> Error {
+        tracing::error!(%error, "this store may not write any more");
+        self.poisoned = false;
+        self.fenced = Some(error.clone());
+        error
     }
 
     /// Reopens the backend and catches up with it.
     pub(super) async fn reopen(&mut self) -> Result<()> {
         let head = self.backend.reopen().await?;
         self.check_head(&head)?;
-        if head.serial > self.state().serial() {
+        if head.position > self.state().position() {
             self.catch_up().await?;
-        } else {
-            // Series rows move no serial, and some of unknown outcome may have been stored.
-            self.positions = crate::loader::read_positions(self.backend.as_ref()).await?;
         }
         self.poisoned = false;
         Ok(())
     }
 
-    /// The backend must not have less than what callers were told is durable.
+    /// The backend must be the one that was opened, and not have less than what callers were told is
+    /// durable.
     fn check_head(&self, head: &Head) -> Result<()> {
+        if Identity::of(head) != self.identity {
+            return Err(Error::corrupt(
+                "the backend holds another store, or another history of it, than the one that was \
+                 opened; open it anew",
+            )
+            .with("store", head.store)
+            .with("side", head.side)
+            .with("lineage", head.lineage));
+        }
         let state = self.state();
         let replaced = head.serial == state.serial() && head.hash != state.hash();
-        if head.serial < state.serial() || replaced {
+        if head.position < state.position() || head.serial < state.serial() || replaced {
             return Err(Error::corrupt(
                 "the backend lost or replaced commits that were durable; restore a backup",
             )
+            .with("stored_position", head.position)
+            .with("position", state.position())
             .with("stored_serial", head.serial)
             .with("serial", state.serial()));
         }
@@ -114,28 +157,45 @@ impl Writer {
     /// Catches up with the commits of other processes after a `Conflict`. If there are none, the
     /// backend has fewer commits than were acknowledged, which reopening reports.
     pub(super) async fn catch_up_after_conflict(&mut self) -> Result<()> {
-        let known = self.state().serial();
+        let known = self.state().position();
         self.catch_up().await?;
-        if self.state().serial() == known { self.reopen().await } else { Ok(()) }
+        if self.state().position() == known { self.reopen().await } else { Ok(()) }
     }
 
-    /// Applies and publishes the commits that other processes made.
+    /// Applies and publishes the commits that other processes made. If their blocks are gone, the store
+    /// is loaded anew; meanwhile readers have the state as it was.
     pub(super) async fn catch_up(&mut self) -> Result<()> {
+        match self.follow_blocks().await {
+            Err(error) if matches!(error.kind(), ErrorKind::Compacted { .. }) => {
+                tracing::warn!(%error, "the blocks to catch up by are gone; loading the store anew");
+                self.load_anew().await
+            }
+            followed => followed,
+        }
+    }
+
+    async fn follow_blocks(&mut self) -> Result<()> {
+        let asked_at = Instant::now();
+        let head = self.backend.head().await?;
+        self.check_head(&head)?;
         let published = self.shared.published.load_full();
         let mut state = published.state.clone();
         let mut audit = published.audit.clone();
-        let chain = Chain::from(state.serial(), state.hash());
+        let chain = Chain::between(LogPosition { serial: state.serial(), hash: state.hash() }, &head);
         read_chain(self.backend.as_ref(), chain, |encoded| {
             let changes = replay(&mut state, &encoded)?;
             self.shared.digests.mark(encoded.serial, &changes.rows);
             audit.extend(changes.audit.iter().cloned());
             let rows = changes.audit.iter();
             let rows = rows.map(|entry| RowChange::put(ChangeKind::Created, entry.as_ref()));
-            self.checkpointer.backlog.add(encoded.serial, changes.rows, rows.collect());
+            let block = (encoded.serial, encoded.bytes.len() as u64);
+            let retain = self.options.retain_block_bytes;
+            self.checkpointer.add_block(block, changes.rows, rows.collect(), retain);
             Ok(())
         })
-        .await?;
-        let head = self.backend.head().await?;
+        .await?
+        .require_whole()?;
+        state.set_position(head.position);
         self.checkpointer.set_checkpoint(head.checkpoint);
         if self.materialize == Materialize::Commit {
             // The next commit flushes the whole backlog, so nothing in it may be older than what
@@ -146,8 +206,23 @@ impl Writer {
                 audit = UnflushedAudit::default();
             }
         }
-        self.positions = crate::loader::read_positions(self.backend.as_ref()).await?;
-        self.publish_state(state, audit);
+        if head.position != published.state.position() {
+            self.positions = loader::read_positions(self.backend.as_ref()).await?;
+            self.consumers = Consumers::read(self.backend.as_ref(), &head).await?;
+        }
+        self.publish_state_of(state, audit, asked_at);
+        Ok(())
+    }
+
+    async fn load_anew(&mut self) -> Result<()> {
+        let asked_at = Instant::now();
+        let retain = self.options.retain_block_bytes;
+        let loaded = loader::load(&self.backend, self.entropy.as_ref(), retain).await?;
+        self.check_head(&loaded.found.head)?;
+        let Found { checkpointer, positions, consumers, .. } = loaded.found;
+        (self.checkpointer, self.positions, self.consumers) = (checkpointer, positions, consumers);
+        self.shared.digests.mark_all(loaded.state.serial());
+        self.publish_state_of(loaded.state, loaded.audit, asked_at);
         Ok(())
     }
 }

@@ -6,8 +6,10 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use crate::backend::KeyRange;
 use crate::block::{RowChange, Serial};
 use crate::command::Submission;
-use crate::domain::WriterId;
+use crate::domain::{ConsumerName, WriterId};
 use crate::error::{Error, Result};
+use crate::log::feed::Consumer;
+use crate::position::Position;
 use crate::state::Reply;
 
 /// Where a caller waits, and the room in the queue that the request takes until it is answered.
@@ -47,8 +49,17 @@ pub(crate) enum Request {
     Refresh(Answer<()>),
     /// Flush every dirty row.
     Checkpoint(Answer<Serial>),
-    /// Read everything that is stored and compare.
-    Verify(Answer<()>),
+    /// Change who follows the log.
+    Consumers(ConsumerChange, Answer<Option<Consumer>>),
+}
+
+/// A change of who follows the log.
+pub(crate) enum ConsumerChange {
+    /// From the next commit on, with so many bytes kept at most.
+    Register(ConsumerName, u64),
+    /// It has taken everything up to this position.
+    Advance(ConsumerName, Position),
+    Remove(ConsumerName),
 }
 
 impl Request {
@@ -56,10 +67,10 @@ impl Request {
         match self {
             Self::Submit(_, answer) => answer.send(Err(error.clone())),
             Self::Checkpoint(answer) => answer.send(Err(error.clone())),
-            Self::Append(_, answer)
-            | Self::Replace(_, _, answer)
-            | Self::Refresh(answer)
-            | Self::Verify(answer) => answer.send(Err(error.clone())),
+            Self::Consumers(_, answer) => answer.send(Err(error.clone())),
+            Self::Append(_, answer) | Self::Replace(_, _, answer) | Self::Refresh(answer) => {
+                answer.send(Err(error.clone()));
+            }
         }
     }
 

@@ -95,7 +95,7 @@ impl Nodes {
     }
 
     /// The nodes after this one, by id; all of them after none.
-    pub(in crate::state) fn after(
+    pub(crate) fn after(
         &self,
         start: Option<NodeId>,
     ) -> impl Iterator<Item = &Arc<Node>> {
