@@ -89,6 +89,18 @@ pub mod changes {
     pub use ghostwire_store_core::state::EntityId;
 }
 
+/// Every commit, with what it wrote: what [`Store::consumers`] gives to those who keep a copy elsewhere.
+pub mod log {
+    #[doc(inline)]
+    pub use ghostwire_store_core::backend::KeyRange;
+    #[doc(inline)]
+    pub use ghostwire_store_core::block::{EncodedBlock, RowChange};
+    #[doc(inline)]
+    pub use ghostwire_store_core::feed::{Consumer, LogEntry};
+    #[doc(inline)]
+    pub use ghostwire_store_core::position::{Epoch, Position};
+}
+
 /// Writes as values: what [`Store::transact`] and [`Store::restore`] take, and what they answer.
 pub mod command {
     #[doc(inline)]
