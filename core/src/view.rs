@@ -23,8 +23,9 @@ pub(crate) struct Published {
 }
 
 impl Published {
-    pub(crate) fn new(state: State, audit: UnflushedAudit) -> Self {
-        Self { state, audit, fresh_at: Instant::now(), network: OnceLock::new() }
+    /// What was the newest state at a moment.
+    pub(crate) fn new(state: State, audit: UnflushedAudit, fresh_at: Instant) -> Self {
+        Self { state, audit, fresh_at, network: OnceLock::new() }
     }
 
     /// Takes over the network of `replaced` if the state is still the same: only rows were flushed, or

@@ -134,7 +134,8 @@ text_newtype! {
 }
 
 fn consumer_name(text: &str) -> Result<Box<str>> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':');
+    let allowed =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':');
     if (1..=64).contains(&text.len()) && text.bytes().all(allowed) {
         return Ok(text.into());
     }

@@ -73,7 +73,8 @@ impl StoreHandle {
             loop {
                 let from = last.clone().map_or_else(RowKey::new, RowKey::successor);
                 let range = KeyRange { table, from, to: None };
-                let page = self.backend().scan(Scan { range, reverse: false, limit: ROWS_PER_READ });
+                let page =
+                    self.backend().scan(Scan { range, reverse: false, limit: ROWS_PER_READ });
                 let page = page.await?;
                 newest = newest.max(page.serial);
                 // Read at once, before they are purged.

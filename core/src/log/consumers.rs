@@ -74,7 +74,12 @@ impl Consumers {
     /// Adds to a commit what the feed tells of it: its prunes and these rows of series, which are not
     /// among its rows yet. `before` is the serial that it builds on. Whoever is then too far behind gets
     /// nothing more, from this commit on.
-    pub(crate) fn enter(&self, commit: &mut Commit, series: &[RowChange], before: Serial) -> Entered {
+    pub(crate) fn enter(
+        &self,
+        commit: &mut Commit,
+        series: &[RowChange],
+        before: Serial,
+    ) -> Entered {
         let Some(id) = commit.id().filter(|_| self.is_followed()) else {
             return Entered { total: self.total, ..Entered::default() };
         };
@@ -175,7 +180,11 @@ impl Consumers {
         }
         let moved = Consumer { position, serial, total, ..found.clone() };
         let mut after = self.clone();
-        after.registered.iter_mut().filter(|it| it.name == *name).for_each(|it| *it = moved.clone());
+        after
+            .registered
+            .iter_mut()
+            .filter(|it| it.name == *name)
+            .for_each(|it| *it = moved.clone());
         let taken = taken_by(after.active());
         Ok((after, moved, taken))
     }

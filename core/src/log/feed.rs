@@ -185,11 +185,8 @@ pub(crate) fn rows_of(row: &FeedRow, body: &Bytes) -> Vec<RowChange> {
 
 /// The row of a commit in the feed, without its body's further parts.
 pub(crate) async fn row_at(backend: &dyn Backend, position: Position) -> Result<Option<FeedRow>> {
-    let range = KeyRange {
-        table: Table::Feed,
-        from: key_of(position),
-        to: Some(key_of(position.next())),
-    };
+    let range =
+        KeyRange { table: Table::Feed, from: key_of(position), to: Some(key_of(position.next())) };
     let page = backend.scan(Scan { range, reverse: false, limit: 1 }).await?;
     page.rows.first().map(|row| FeedRow::decode(&row.key, &row.body)).transpose()
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use tracing::Instrument;
 
@@ -13,8 +14,8 @@ use crate::digest::DigestCache;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handle::{Core, Queue, StoreHandle};
 use crate::imported::ImportedHashes;
-use crate::loader;
 use crate::layer::Deadline;
+use crate::loader;
 use crate::options::StoreOptions;
 use crate::secrets::HashKey;
 use crate::state::{CredentialHashes, State};
@@ -31,6 +32,7 @@ use crate::writer::{Closing, CommitThread, Progress, Shared, Writer, WriterCount
 /// commit than [`ClockOptions::max_gap`](crate::options::ClockOptions).
 pub async fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<Arc<dyn Store>> {
     const OPERATION: &str = "store.open";
+    let opened_at = Instant::now();
     // A file is waited for by the system; a server could keep everybody waiting for ever.
     let backend: Arc<dyn Backend> = match backend.info().shared {
         true => Arc::new(Deadline::new(backend, options.deadlines)),
@@ -47,7 +49,7 @@ pub async fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<Ar
             let remembers = !others && !options.read_only;
             check_key(backend.as_ref(), loaded.found.head, key, remembers).await?;
         }
-        start(backend.clone(), options, loaded, guard).await
+        start(backend.clone(), options, loaded, (guard, opened_at)).await
     };
     let span = tracing::info_span!("store.open");
     let opened = opened.instrument(span).await.map_err(|error| error.during(OPERATION));
@@ -151,7 +153,7 @@ async fn start(
     backend: Arc<dyn Backend>,
     options: StoreOptions,
     loaded: loader::Loaded,
-    guard: ClockGuard,
+    (guard, opened_at): (ClockGuard, Instant),
 ) -> Result<Arc<dyn Store>> {
     let info = backend.info();
     let serial = loaded.state.serial();
@@ -160,7 +162,11 @@ async fn start(
     let dirty = loaded.found.checkpointer.backlog.len() as u64;
     counters.dirty_rows.store(dirty, Ordering::Relaxed);
     let shared = Arc::new(Shared {
-        published: arc_swap::ArcSwap::from_pointee(Published::new(loaded.state, loaded.audit)),
+        published: arc_swap::ArcSwap::from_pointee(Published::new(
+            loaded.state,
+            loaded.audit,
+            opened_at,
+        )),
         progress: tokio::sync::watch::Sender::new(Progress { serial, end: None }),
         closing: Closing::default(),
         submitted: AtomicU64::new(serial.get()),

@@ -410,8 +410,7 @@ impl Writer {
         let dirty = self.checkpointer.backlog.len() as u64;
         self.shared.counters.dirty_rows.store(dirty, Ordering::Relaxed);
         let replaced = self.shared.published.load();
-        let published = Published { fresh_at, ..Published::new(state, audit) };
-        let published = Arc::new(published.after(&replaced));
+        let published = Arc::new(Published::new(state, audit, fresh_at).after(&replaced));
         drop(replaced);
         let replaced = self.shared.published.swap(published);
         self.shared.progress.send_modify(|progress| progress.serial = serial);

@@ -181,7 +181,8 @@ impl Writer {
         let published = self.shared.published.load_full();
         let mut state = published.state.clone();
         let mut audit = published.audit.clone();
-        let chain = Chain::between(LogPosition { serial: state.serial(), hash: state.hash() }, &head);
+        let chain =
+            Chain::between(LogPosition { serial: state.serial(), hash: state.hash() }, &head);
         read_chain(self.backend.as_ref(), chain, |encoded| {
             let changes = replay(&mut state, &encoded)?;
             self.shared.digests.mark(encoded.serial, &changes.rows);

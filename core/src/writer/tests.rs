@@ -113,6 +113,7 @@ impl Bench {
             published: arc_swap::ArcSwap::from_pointee(Published::new(
                 State::default(),
                 UnflushedAudit::default(),
+                std::time::Instant::now(),
             )),
             progress: tokio::sync::watch::Sender::new(Progress { serial: Serial::ZERO, end: None }),
             closing: Closing::default(),
@@ -124,9 +125,13 @@ impl Bench {
         let checkpointer = Checkpointer::new(backlog, Retained::new(Serial::new(1)), Serial::ZERO);
         let commit_thread = CommitThread::start(crate::threads::Waits::Timers).await.unwrap();
         let options = StoreOptions::default();
-        let positions = HashMap::new();
-        let writer =
-            Writer::new(backend.clone(), shared, &options, checkpointer, positions, commit_thread);
+        let found = Found {
+            head: Head::genesis(StoreId::from_bytes([1; 16]), Schema::current()),
+            checkpointer,
+            positions: HashMap::new(),
+            consumers: Consumers::default(),
+        };
+        let writer = Writer::new(backend.clone(), shared, &options, found, commit_thread);
         let (sender, queue) = mpsc::channel(4096);
         Self { writer, backend, sender, queue, sent: 0 }
     }

@@ -95,10 +95,7 @@ impl Nodes {
     }
 
     /// The nodes after this one, by id; all of them after none.
-    pub(crate) fn after(
-        &self,
-        start: Option<NodeId>,
-    ) -> impl Iterator<Item = &Arc<Node>> {
+    pub(crate) fn after(&self, start: Option<NodeId>) -> impl Iterator<Item = &Arc<Node>> {
         self.slots.each(self.ordered.range(after(start.as_ref())).map(|(_, slot)| slot))
     }
 
