@@ -191,6 +191,10 @@ impl LogKeeper {
         }
         let mut state = lock(&self.state);
         let State { policy, tail, .. } = &mut *state;
+        // Mostly it is short, and how short does not matter.
+        if tail.reaches(policy.checkpoint_at()).is_ok_and(|reaches| !reaches) {
+            return;
+        }
         let bytes = tail.measure().unwrap_or_else(|error| {
             tracing::debug!(path = %self.path.display(), %error, "the log cannot be measured");
             tail.forget();

@@ -85,6 +85,11 @@ impl Policy {
         Self { limits, hold_out_at: limits.hold_out, ..Self::default() }
     }
 
+    /// How many bytes in use something is done about.
+    pub(super) fn checkpoint_at(&self) -> u64 {
+        self.limits.checkpoint
+    }
+
     /// A commit was stored, and so many bytes of the log are in use.
     pub(super) fn committed(&mut self, bytes: u64) -> Step {
         self.bytes = bytes;

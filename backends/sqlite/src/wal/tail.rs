@@ -15,13 +15,11 @@ pub(super) struct Tail {
     header: Option<LogHeader>,
     /// Of this many frames it is known that they belong to that header.
     frames: u64,
-    /// By how many it grew the last time.
-    growth: u64,
 }
 
 impl Tail {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, file: None, header: None, frames: 0, growth: 0 }
+        Self { path, file: None, header: None, frames: 0 }
     }
 
     /// Looks anew, at whatever file has the name then.
@@ -29,32 +27,32 @@ impl Tail {
         *self = Self::new(std::mem::take(&mut self.path));
     }
 
+    /// Whether at least so many bytes of the log are in use, which two looks tell.
+    pub(super) fn reaches(&mut self, bytes: u64) -> io::Result<bool> {
+        let file = self.take_file()?;
+        let reaches = match read_header(&file)? {
+            Some(header) => {
+                let frames = bytes.saturating_sub(LOG_HEADER as u64);
+                let frames = frames.div_ceil(header.frame_size() as u64);
+                frames == 0 || has_frame(&file, &header, frames - 1)?
+            }
+            None => false,
+        };
+        self.file = Some(file);
+        Ok(reaches)
+    }
+
     /// Bytes of the log that are in use.
     pub(super) fn measure(&mut self) -> io::Result<u64> {
-        let file = match self.file.take() {
-            Some(file) => file,
-            None => File::open(&self.path)?,
-        };
-        let before = self.frames;
-        if !self.repeats(&file)? {
-            self.search(&file)?;
-        }
-        self.growth = self.frames.saturating_sub(before);
+        let file = self.take_file()?;
+        self.search(&file)?;
         self.file = Some(file);
         let Some(header) = &self.header else { return Ok(0) };
         Ok(LOG_HEADER as u64 + self.frames * header.frame_size() as u64)
     }
 
-    /// Whether it grew by as much as the last time, which two looks tell: frames of this header stand
-    /// before those that an earlier one left.
-    fn repeats(&mut self, file: &File) -> io::Result<bool> {
-        let Some(header) = &self.header else { return Ok(false) };
-        let end = self.frames + self.growth;
-        if self.growth == 0 || !has_frame(file, header, end - 1)? || has_frame(file, header, end)? {
-            return Ok(false);
-        }
-        self.frames = end;
-        Ok(true)
+    fn take_file(&mut self) -> io::Result<File> {
+        self.file.take().map_or_else(|| File::open(&self.path), Ok)
     }
 
     fn search(&mut self, file: &File) -> io::Result<()> {

@@ -187,12 +187,16 @@ fn the_end_of_a_log_in_use_is_followed() {
         std::fs::write(&path, &log.bytes).unwrap();
         assert_eq!(tail.measure().unwrap(), bytes(total));
         assert_eq!(tail.measure().unwrap(), bytes(total));
+        let reached = [bytes(0), bytes(total) - 1, bytes(total)];
+        assert!(reached.into_iter().all(|bytes| tail.reaches(bytes).unwrap()));
+        assert!(!tail.reaches(bytes(total) + 1).unwrap());
     }
+    // Begun anew over what is there.
     let mut log = Log::over(log.bytes, *b"salt two", false);
-    // Commits as long as the one before are found by two looks.
     for total in [3, 6, 9, 12] {
         log = log.commit(3);
         std::fs::write(&path, &log.bytes).unwrap();
+        assert!(!tail.reaches(bytes(total + 1)).unwrap());
         assert_eq!(tail.measure().unwrap(), bytes(total));
     }
     std::fs::write(&path, []).unwrap();
