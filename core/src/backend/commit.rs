@@ -4,6 +4,7 @@ use super::{Head, KeyRange};
 use crate::block::{EncodedBlock, RowChange, Serial};
 use crate::domain::{CommitId, LineageId};
 use crate::position::{Epoch, Position};
+use crate::schema::Table;
 use crate::secrets::KeyCheck;
 
 /// What to store in one step. The default is nothing.
@@ -58,9 +59,13 @@ impl Commit {
         self.block.as_ref().map(of_block).or(self.entry)
     }
 
-    /// Whether it only removes rows of series, or blocks: what makes room on a full disk.
+    /// Whether it only removes rows of series, or blocks, and keeps the books on that: what makes room on
+    /// a full disk.
     #[must_use]
     pub fn frees(&self) -> bool {
-        self.block.is_none() && self.rows.is_empty()
+        let keeps_books = |row: &RowChange| {
+            !self.prune.is_empty() && matches!(row.table, Table::Feed | Table::Consumers)
+        };
+        self.block.is_none() && self.rows.iter().all(keeps_books)
     }
 }

@@ -80,6 +80,16 @@ impl Head {
         }
     }
 
+    /// The refusal of a commit of another epoch.
+    pub(crate) fn fenced(&self) -> Error {
+        Error::new(
+            ErrorKind::Fenced { epoch: self.epoch.get() },
+            "another database of the network, or another process, has taken over; open the store anew by \
+             its configuration",
+        )
+        .with("epoch", self.epoch)
+    }
+
     /// The head that `commit` leads to. These are the rules for a commit, for every backend.
     ///
     /// # Errors
@@ -88,7 +98,7 @@ impl Head {
     /// last block, or an epoch that is not above this one's.
     pub fn after(mut self, commit: &Commit) -> Result<Self> {
         if commit.epoch != self.epoch {
-            return Err(fenced(self.epoch).with("expected", commit.epoch));
+            return Err(self.fenced().with("expected", commit.epoch));
         }
         if commit.expected != self.position {
             return Err(Error::new(ErrorKind::Conflict, "the store has moved on")
@@ -164,16 +174,6 @@ impl Head {
             ..*other
         })
     }
-}
-
-/// The refusal of a commit of another epoch.
-fn fenced(epoch: Epoch) -> Error {
-    Error::new(
-        ErrorKind::Fenced { epoch: epoch.get() },
-        "another database of the network, or another process, has taken over; open the store anew by \
-         its configuration",
-    )
-    .with("epoch", epoch)
 }
 
 #[cfg(test)]

@@ -125,7 +125,15 @@ impl Writer {
             self.catch_up().await?;
         }
         self.poisoned = false;
+        self.watch_epoch(&head);
         Ok(())
+    }
+
+    /// Refuses writes from now on if the epoch is another one.
+    fn watch_epoch(&mut self, head: &Head) {
+        if head.epoch != self.epoch && self.fenced.is_none() {
+            self.fence(head.fenced().with("expected", self.epoch));
+        }
     }
 
     /// The backend must be the one that was opened, and not have less than what callers were told is
@@ -178,6 +186,7 @@ impl Writer {
         let asked_at = Instant::now();
         let head = self.backend.head().await?;
         self.check_head(&head)?;
+        self.watch_epoch(&head);
         let published = self.shared.published.load_full();
         let mut state = published.state.clone();
         let mut audit = published.audit.clone();
