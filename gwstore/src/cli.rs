@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use ghostwire_store::domain::{Cursor, Limit};
+use ghostwire_store::domain::{ConsumerName, Cursor, Limit};
 
 /// Sets up, inspects, checks and moves stores of a mesh VPN's control plane.
 #[derive(Debug, Parser)]
@@ -70,6 +70,9 @@ pub(crate) enum Command {
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// See who follows the store's log from elsewhere, and end that.
+    #[command(subcommand)]
+    Consumers(ConsumersCommand),
     /// Print digests of everything stored; equal digests mean equal content, on any backend.
     Digest,
     /// Bring entities in.
@@ -114,6 +117,17 @@ pub(crate) enum ClockCommand {
     Accept(ConfirmArgs),
     /// Bring what a clock that was ahead has dated back to the present.
     Repair(ConfirmArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConsumersCommand {
+    /// List the mirrors, followers and backups for which commits are kept, and how far they are.
+    Show,
+    /// Keep nothing for this one any longer. If it comes back it has to copy the store anew.
+    Remove {
+        /// Its name, as `show` prints it.
+        name: ConsumerName,
+    },
 }
 
 #[derive(Debug, Args)]

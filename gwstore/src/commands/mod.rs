@@ -7,6 +7,7 @@ mod compact;
 mod config;
 #[cfg(feature = "conformance")]
 pub(crate) mod conformance;
+mod consumers;
 mod digest;
 mod doctor;
 mod export;
@@ -70,6 +71,7 @@ pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
         }
         #[cfg(not(feature = "conformance"))]
         Command::Conformance(_) => Ok(()),
+        Command::Consumers(command) => consumers::run(&config, command, shell).await,
         Command::Digest => digest::run(&config, shell).await,
         Command::Import(ImportCommand::Headscale(args)) => {
             import::headscale(&config, args, shell).await
