@@ -1,6 +1,6 @@
 //! Where a store stands, and the rules by which a commit moves that.
 
-use super::Commit;
+use super::{Commit, HeadChange};
 use crate::block::{BlockHash, Serial};
 use crate::domain::{BlockId, CommitId, LineageId, SideId, StoreId, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
@@ -68,7 +68,7 @@ impl Head {
     }
 
     /// Gives a head that was stored by schema 1 or 2, whose commits were not counted, what it lacks:
-    /// every block counts as one commit.
+    /// every block counts as one commit. Until it is migrated that holds for what is committed, too.
     #[must_use]
     pub fn carried_forward(self) -> Self {
         Self {
@@ -95,7 +95,8 @@ impl Head {
     /// # Errors
     /// `Fenced` if the commit is of another epoch; `Conflict` if this is not the head that it builds on;
     /// `InvalidArgument` for a block that does not follow, a checkpoint that moves back or beyond the
-    /// last block, or an epoch that is not above this one's.
+    /// last block, or an epoch that is not above this one's; `SchemaMismatch` for what the stored schema
+    /// has no place for.
     pub fn after(mut self, commit: &Commit) -> Result<Self> {
         if commit.epoch != self.epoch {
             return Err(self.fenced().with("expected", commit.epoch));
@@ -105,6 +106,7 @@ impl Head {
                 .with("expected", commit.expected)
                 .with("position", self.position));
         }
+        self.require_place(commit)?;
         if let Some(block) = &commit.block {
             if block.serial != self.serial.next() || block.previous != self.hash {
                 return Err(Error::invalid("a block does not follow the last one")
@@ -145,7 +147,24 @@ impl Head {
         self.lineage = change.lineage.unwrap_or(self.lineage);
         self.credential_key = change.credential_key.or(self.credential_key);
         self.filling &= !change.filled;
-        Ok(self)
+        Ok(if self.schema.counts_positions() { self } else { self.carried_forward() })
+    }
+
+    /// Refuses what can only be stored after a migration.
+    fn require_place(&self, commit: &Commit) -> Result<()> {
+        let (stored, current) = (self.schema, Schema::current().version());
+        if stored.version >= current.version {
+            return Ok(());
+        }
+        let tables = commit.rows.iter().map(|row| row.table);
+        let mut tables = tables.chain(commit.prune.iter().map(|range| range.table));
+        if let Some(table) = tables.find(|table| table.schema().since > stored.version) {
+            return Err(unmigrated(stored).with("table", table.name()));
+        }
+        match commit.head == HeadChange::default() {
+            false if !stored.counts_positions() => Err(unmigrated(stored)),
+            _ => Ok(()),
+        }
     }
 
     /// The head of this store, which is empty, once it stands where `other` does: network, lineage,
@@ -153,8 +172,12 @@ impl Head {
     /// block had been stored, flushed and purged. Which database this is, and its schema, stay.
     ///
     /// # Errors
-    /// `Restricted` if anything was ever committed to this store, or if it is filling already.
+    /// `Restricted` if anything was ever committed to this store, or if it is filling already;
+    /// `SchemaMismatch` if it has to be migrated first.
     pub fn adopt(self, other: &Self) -> Result<Self> {
+        if !self.schema.counts_positions() {
+            return Err(unmigrated(self.schema));
+        }
         let is_empty = self.position == Position::ZERO && self.serial == Serial::ZERO;
         if !is_empty || self.filling {
             return Err(Error::new(
@@ -176,12 +199,24 @@ impl Head {
     }
 }
 
+/// The refusal of what the stored schema has no place for.
+fn unmigrated(stored: SchemaVersion) -> Error {
+    let (found, supported) = (stored.version, Schema::current().version().version);
+    Error::new(
+        ErrorKind::SchemaMismatch { found, supported },
+        "the stored schema has no place for this; migrate the store first",
+    )
+    .with("found", found)
+    .with("supported", supported)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::backend::HeadChange;
-    use crate::block::BlockBuilder;
+    use crate::backend::KeyRange;
+    use crate::block::{BlockBuilder, EncodedBlock};
+    use crate::schema::Table;
 
     fn genesis() -> Head {
         Head::genesis(StoreId::from_bytes([1; 16]), Schema::current())
@@ -191,12 +226,15 @@ mod tests {
         Commit { entry: Some(CommitId::from_bytes([9; 16])), ..Commit::on(head) }
     }
 
+    fn next_block(head: &Head) -> EncodedBlock {
+        let (serial, id) = (head.serial.next(), BlockId::from_bytes([2; 16]));
+        BlockBuilder::default().finish(serial, id, head.hash, head.time).unwrap().block
+    }
+
     #[test]
     fn the_position_counts_what_changes_content() {
         let head = genesis();
-        let (serial, id) = (head.serial.next(), BlockId::from_bytes([2; 16]));
-        let block = BlockBuilder::default().finish(serial, id, head.hash, head.time).unwrap().block;
-        let with_block = Commit { block: Some(block), ..Commit::on(&head) };
+        let with_block = Commit { block: Some(next_block(&head)), ..Commit::on(&head) };
         let head = head.after(&with_block).unwrap();
         assert_eq!((head.position.get(), head.serial.get()), (1, 1));
         assert_eq!(head.commit.as_bytes(), head.block.as_bytes());
@@ -236,5 +274,26 @@ mod tests {
         let filled = adopted.after(&Commit { head: filled, ..Commit::on(&adopted) }).unwrap();
         assert!(!filled.filling);
         assert_eq!(*filled.adopt(&source).unwrap_err().kind(), ErrorKind::Restricted);
+    }
+
+    #[test]
+    fn what_an_older_schema_lacks_is_not_committed_before_it_is_migrated() {
+        let head = Head::genesis(StoreId::from_bytes([1; 16]), Schema::at(2).unwrap());
+        let with_block = Commit { block: Some(next_block(&head)), ..Commit::on(&head) };
+        let head = head.after(&with_block).unwrap();
+        assert_eq!(head, head.carried_forward());
+        // Its commits without a block are not counted.
+        assert_eq!(head.after(&entry(&head)).unwrap(), head);
+        let raise = HeadChange { epoch: Some(Epoch::new(2)), ..HeadChange::default() };
+        let prune = vec![KeyRange::all(Table::Feed)];
+        for misplaced in
+            [Commit { head: raise, ..Commit::on(&head) }, Commit { prune, ..Commit::on(&head) }]
+        {
+            let kind = head.after(&misplaced).unwrap_err().kind().clone();
+            assert!(matches!(kind, ErrorKind::SchemaMismatch { found: 2, .. }), "{kind:?}");
+        }
+        let empty = Head::genesis(StoreId::from_bytes([1; 16]), Schema::at(2).unwrap());
+        let kind = empty.adopt(&head).unwrap_err().kind().clone();
+        assert!(matches!(kind, ErrorKind::SchemaMismatch { found: 2, .. }), "{kind:?}");
     }
 }

@@ -74,6 +74,14 @@ pub struct SchemaVersion {
     pub oldest_reader: u32,
 }
 
+impl SchemaVersion {
+    /// Whether the head of what is stored counts positions, and has an epoch and an id of its own.
+    #[must_use]
+    pub fn counts_positions(self) -> bool {
+        self.version >= 3
+    }
+}
+
 /// One step of the schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Migration {
