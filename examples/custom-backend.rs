@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use ghostwire_store_core::backend::{Backend, BackendInfo, Commit, Head, KeyRange, Row, Scan};
+use ghostwire_store_core::backend::{
+    Backend, BackendInfo, Commit, Head, KeyRange, Row, Scan, ScanPage,
+};
 use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::domain::{NewUser, StoreId};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
@@ -65,8 +67,10 @@ impl Backend for MapBackend {
         Ok(())
     }
 
-    async fn scan(&self, scan: Scan) -> Result<Vec<Row>> {
+    async fn scan(&self, scan: Scan) -> Result<ScanPage> {
+        // The page and its place in the history are of one moment: in a database, of one transaction.
         let content = self.content();
+        let Head { position, serial, .. } = content.head;
         let row = |((_, key), body): (&(Table, RowKey), &bytes::Bytes)| Row {
             key: key.clone(),
             body: body.clone(),
@@ -80,7 +84,7 @@ impl Backend for MapBackend {
             rows.reverse();
         }
         rows.truncate(scan.limit);
-        Ok(rows)
+        Ok(ScanPage { rows, position, serial })
     }
 
     async fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
@@ -120,6 +124,12 @@ impl Backend for MapBackend {
         Ok(())
     }
 
+    async fn adopt(&self, head: &Head) -> Result<()> {
+        let mut content = self.content();
+        content.head = content.head.adopt(head)?;
+        Ok(())
+    }
+
     async fn reopen(&self) -> Result<Head> {
         self.head().await
     }
@@ -141,7 +151,7 @@ async fn main() -> Result<()> {
     let serial = store.checkpoint().await?;
     store.close().await?;
     let users = Scan { range: KeyRange::all(Table::Users), reverse: false, limit: 100 };
-    println!("rows of users up to commit {serial}: {}", backend.scan(users).await?.len());
+    println!("rows of users up to commit {serial}: {}", backend.scan(users).await?.rows.len());
 
     // Opened again, it has what was acknowledged.
     let store = ghostwire_store_core::open(backend, StoreOptions::default()).await?;

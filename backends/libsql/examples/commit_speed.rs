@@ -67,25 +67,11 @@ fn group(head: &Head, numbers: impl Iterator<Item = u32>, fold: bool) -> Result<
     let time = Timestamp::from_secs(1_800_000_000)?;
     let closed = builder.finish(serial, BlockId::from_bytes(id), head.hash, time)?;
     Ok(Commit {
-        expected: head.serial,
         block: Some(closed.block),
         rows: if fold { closed.changes } else { Vec::new() },
         checkpoint: fold.then_some(serial),
-        ..Commit::default()
+        ..Commit::on(head)
     })
-}
-
-fn follow(head: &Head, commit: &Commit) -> Head {
-    match &commit.block {
-        Some(block) => Head {
-            serial: block.serial,
-            block: block.id,
-            hash: block.hash,
-            time: block.time,
-            ..*head
-        },
-        None => *head,
-    }
 }
 
 fn report(what: &str, mut times: Vec<Duration>, each: usize) {
@@ -109,7 +95,7 @@ async fn commits(
     for numbers in groups {
         each = numbers.len();
         let commit = group(&head, numbers.into_iter(), fold)?;
-        head = follow(&head, &commit);
+        head = head.after(&commit)?;
         let start = Instant::now();
         backend.commit(&commit).await?;
         times.push(start.elapsed());
@@ -138,7 +124,7 @@ async fn series(backend: &LibsqlBackend) -> Result<()> {
                 })
             })
             .collect::<Result<Vec<_>>>()?;
-        let commit = Commit { expected: head.serial, rows, ..Commit::default() };
+        let commit = Commit { rows, ..Commit::on(&head) };
         let start = Instant::now();
         backend.commit(&commit).await?;
         times.push(start.elapsed());
@@ -153,7 +139,7 @@ async fn reading(backend: &LibsqlBackend, nodes: u32) -> Result<()> {
     let mut count = 0;
     loop {
         let scan = Scan { range: range.clone(), reverse: false, limit: 4096 };
-        let rows = backend.scan(scan).await?;
+        let rows = backend.scan(scan).await?.rows;
         count += rows.len();
         let Some(last) = rows.last() else { break };
         range.from = last.key.clone().successor();

@@ -6,23 +6,23 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use ghostwire_store_core::backend::{
-    Backend, BackendCounters, BackendInfo, Commit, Compacted, Head, Row, Scan,
+    Backend, BackendCounters, BackendInfo, Commit, Compacted, Head, Row, Scan, ScanPage,
 };
 use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_core::schema::{Schema, Table};
+use ghostwire_store_core::schema::Schema;
 use ghostwire_store_core::threads::may_block;
 use ghostwire_store_sqlite::{Compact, Connection, FileKind, StoreFile, check_structure, compact};
 
 use crate::check::{check_beside, check_order, check_state};
-use crate::commit::fill;
-use crate::layout::{add_columns, check_layout, create_table};
+use crate::commit::{adopt, fill};
+use crate::layout::{carry_forward, check_layout};
 use crate::link::Link;
 use crate::opening::Open;
 use crate::process::set_up_engine;
 use crate::range::End;
 use crate::shape::Shapes;
-use crate::{LibsqlOptions, NAME, meta};
+use crate::{LibsqlOptions, NAME, blocks, meta};
 
 /// A store in a local SQLite file.
 #[derive(Debug)]
@@ -94,7 +94,7 @@ impl LibsqlBackend {
             created = file.is_new(),
             "opened"
         );
-        file.opened(head.store, || open.database.settle()).map_err(named)?;
+        file.opened(head.side, || open.database.settle()).map_err(named)?;
         let shared = Shared {
             path,
             engine: format!("libsql 0.10 (SQLite {})", String::from_utf8_lossy(&version)),
@@ -130,15 +130,17 @@ impl LibsqlBackend {
         database.writer()?.run(&format!("PRAGMA max_page_count = {pages}"))
     }
 
-    /// Reads on one of the threads that may block, with a connection of its own.
+    /// Reads what is stored at one moment, on one of the threads that may block, with a connection of its
+    /// own.
     async fn read<T: Send + 'static>(
         &self,
         operation: &'static str,
         read: impl FnOnce(&mut Link, &Shapes) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let shared = Arc::clone(&self.shared);
-        let read =
-            move || shared.with_open(|open| open.database.read(|link| read(link, &open.shapes)));
+        let read = move || {
+            shared.with_open(|open| open.database.read_once(|link| read(link, &open.shapes)))
+        };
         blocking(read).await.map_err(|error| error.during(operation))
     }
 }
@@ -200,20 +202,19 @@ impl Shared {
             "migrating the schema"
         );
         database.write(false, |link| {
-            let head = meta::head(link)?;
+            let head = shapes.meta.head(link)?;
             if head.schema != stored {
                 return Err(Error::new(ErrorKind::Conflict, "another program migrated the file"));
             }
-            for table in Table::ALL {
-                for sql in add_columns(table, stored.version, target) {
+            for table in target.tables() {
+                for sql in carry_forward(table, stored.version, target) {
                     link.run(&sql)?;
                 }
-                link.run(&create_table(table, target))?;
             }
+            meta::rebuild(link, &Head { schema: to, ..head })?;
             // A table of that name may have been there, and another one.
             check_layout(link, to)?;
-            link.run(&format!("PRAGMA user_version = {}", to.version))?;
-            meta::move_head(link, head.serial, &Head { schema: to, ..head })
+            link.run(&format!("PRAGMA user_version = {}", to.version))
         })?;
         // Statements that were prepared before describe the old columns.
         let begin = || Open::begin(&file).map(|(open, _)| open);
@@ -251,21 +252,23 @@ impl Backend for LibsqlBackend {
     }
 
     async fn head(&self) -> Result<Head> {
-        self.read("libsql.head", |link, _| meta::head(link)).await
+        self.read("libsql.head", |link, shapes| shapes.meta.head(link)).await
     }
 
     async fn migrate(&self, target: Schema) -> Result<()> {
         self.shared.migrate_inline(target).map_err(|error| error.during("libsql.migrate"))
     }
 
-    async fn scan(&self, scan: Scan) -> Result<Vec<Row>> {
+    async fn scan(&self, scan: Scan) -> Result<ScanPage> {
         let table = scan.range.table;
-        let rows = self
+        let page = self
             .read("libsql.scan", move |link, shapes| {
                 let start = Instant::now();
-                let shape = shapes.of(table)?;
+                let Head { position, serial, .. } = shapes.meta.head(link)?;
+                let page = |rows| ScanPage { rows, position, serial };
+                let Some(shape) = shapes.of(table) else { return Ok(page(Vec::new())) };
                 let query = shape.scan(&scan.range, scan.reverse, scan.limit);
-                let Some((sql, parameters)) = query else { return Ok(Vec::new()) };
+                let Some((sql, parameters)) = query else { return Ok(page(Vec::new())) };
                 let mut scratch = Vec::new();
                 let mut rows: Vec<Row> = Vec::with_capacity(scan.limit.min(4096));
                 link.query(&sql, parameters, |row| {
@@ -291,23 +294,19 @@ impl Backend for LibsqlBackend {
                     micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX),
                     "scanned"
                 );
-                Ok(rows)
+                Ok(page(rows))
             })
             .await?;
         lock(&self.shared.counters).scans += 1;
-        Ok(rows)
+        Ok(page)
     }
 
     async fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
-        let shared = Arc::clone(&self.shared);
-        let read = move || {
-            shared.with_open(|open| {
-                let mut reader = open.database.reader()?;
-                let blocks = reader.at_one_moment(|link| meta::blocks(link, after, limit));
-                open.database.file().undisturbed(blocks)
-            })
-        };
-        blocking(read).await.map_err(|error| error.during("libsql.blocks"))
+        self.read("libsql.blocks", move |link, shapes| {
+            let head = shapes.meta.head(link)?;
+            blocks::blocks(link, &head, after, limit)
+        })
+        .await
     }
 
     async fn commit(&self, commit: &Commit) -> Result<()> {
@@ -317,7 +316,7 @@ impl Backend for LibsqlBackend {
             db.system.name = NAME,
             db.operation.name = "commit",
             db.operation.batch.size = commit.rows.len(),
-            serial = commit.expected.get(),
+            position = commit.expected.get(),
         )
         .entered();
         let stored = self.shared.commit_inline(commit);
@@ -339,6 +338,13 @@ impl Backend for LibsqlBackend {
                 Err(error.during("libsql.commit"))
             }
         }
+    }
+
+    async fn adopt(&self, head: &Head) -> Result<()> {
+        let adopted = self
+            .shared
+            .with_open(|open| open.database.write(false, |link| adopt(link, &open.shapes, head)));
+        adopted.map_err(|error| error.during("libsql.adopt"))
     }
 
     async fn reopen(&self) -> Result<Head> {

@@ -5,8 +5,8 @@ use ghostwire_store_core::error::{Error, Result};
 use ghostwire_store_core::schema::{RowKey, Table};
 use ghostwire_store_sqlite::check_structure;
 
+use crate::blocks::verify_blocks;
 use crate::link::Link;
-use crate::meta;
 use crate::range::End;
 use crate::shape::{Shape, Shapes};
 
@@ -15,14 +15,16 @@ pub(crate) fn verify(link: &mut Link, shapes: &Shapes) -> Result<(usize, u64)> {
     check_structure(link)?;
     let rows =
         shapes.all().try_fold(0, |rows, shape| check_rows(link, shape).map(|more| rows + more))?;
-    Ok((rows, meta::verify_blocks(link)?))
+    let head = shapes.meta.head(link)?;
+    Ok((rows, verify_blocks(link, &head)?))
 }
 
 /// Reads and checks what loading a store reads: the state and the blocks.
 pub(crate) fn check_state(link: &mut Link, shapes: &Shapes) -> Result<()> {
     let mut state = shapes.all().filter(|shape| shape.table.is_state());
     state.try_for_each(|shape| check_rows(link, shape).map(drop))?;
-    meta::verify_blocks(link).map(drop)
+    let head = shapes.meta.head(link)?;
+    verify_blocks(link, &head).map(drop)
 }
 
 fn check_rows(link: &mut Link, shape: &Shape) -> Result<usize> {

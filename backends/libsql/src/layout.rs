@@ -6,8 +6,9 @@ use std::fmt::Write as _;
 use ghostwire_store_core::error::{Error, Result};
 use ghostwire_store_core::schema::{Column, ColumnKind, KeyKind, Schema, SchemaVersion, Table};
 
+use crate::blocks::{BLOCKS, CREATE_BLOCKS};
 use crate::link::{Link, integer, text};
-use crate::meta::{BLOCKS, CREATE_BLOCKS, CREATE_META, META};
+use crate::meta::{META, MetaLayout};
 use crate::shape::{CHECK, column_storage, key_storage};
 
 fn column_definition(column: &Column) -> String {
@@ -21,6 +22,7 @@ fn column_comment(kind: ColumnKind) -> &'static str {
         ColumnKind::Bool => " -- 0 or 1",
         ColumnKind::Time => " -- microseconds since 1970-01-01 UTC",
         ColumnKind::Json => " -- JSON",
+        ColumnKind::Bytes => " -- docs/file-formats.md",
         ColumnKind::Integer
         | ColumnKind::Real
         | ColumnKind::Text
@@ -57,7 +59,10 @@ pub(crate) fn create_table(table: Table, schema: Schema) -> String {
 }
 
 /// The statements that carry `table` from version `from` to `schema`.
-pub(crate) fn add_columns(table: Table, from: u32, schema: Schema) -> Vec<String> {
+pub(crate) fn carry_forward(table: Table, from: u32, schema: Schema) -> Vec<String> {
+    if table.schema().since > from {
+        return vec![create_table(table, schema)];
+    }
     schema
         .columns(table)
         .filter(|column| column.since > from)
@@ -78,8 +83,9 @@ pub(crate) fn check_layout(link: &mut Link, stored: SchemaVersion) -> Result<()>
     let current = Schema::current();
     let is_newer = stored.version > current.version().version;
     let schema = if is_newer { current } else { Schema::at(stored.version)? };
-    let mut expected = vec![(META, CREATE_META.to_owned()), (BLOCKS, CREATE_BLOCKS.to_owned())];
-    expected.extend(Table::ALL.map(|table| (table.name(), create_table(table, schema))));
+    let meta = MetaLayout::of(stored).create;
+    let mut expected = vec![(META, meta.to_owned()), (BLOCKS, CREATE_BLOCKS.to_owned())];
+    expected.extend(schema.tables().map(|table| (table.name(), create_table(table, schema))));
     let mut missing: Vec<&str> = expected.iter().map(|(name, _)| *name).collect();
     let sql = "SELECT CAST(type AS BLOB), CAST(name AS BLOB), CAST(tbl_name AS BLOB), \
                coalesce(rootpage, 0), CAST(coalesce(sql, '') AS BLOB) FROM sqlite_schema";

@@ -25,6 +25,7 @@
 //! libsql panics if another crate used the same SQLite before it: see [`prepare_process`].
 
 mod backend;
+mod blocks;
 mod check;
 mod commit;
 mod layout;

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use ghostwire_store_core::backend::Head;
 use ghostwire_store_core::error::{Error, Result};
 use ghostwire_store_core::schema::Schema;
-use ghostwire_store_sqlite::{Compact, Connection, Database, StoreFile};
+use ghostwire_store_sqlite::{Compact, Database, StoreFile};
 
+use crate::blocks::check_last_block;
 use crate::check::verify;
 use crate::layout::check_layout;
 use crate::link::Link;
@@ -24,7 +25,10 @@ pub(crate) struct Open {
 impl Open {
     /// Connects to a store that was made, and reads what its tables look like and where it stands.
     pub(crate) fn begin(file: &Arc<StoreFile>) -> Result<(Self, Head)> {
-        let moment = |link: &mut Link| meta::head(link).map(|head| [head.serial.get()]);
+        let moment = |link: &mut Link| {
+            let Head { position, checkpoint, epoch, .. } = meta::head(link)?;
+            Ok([position.get(), checkpoint.get(), epoch.get()])
+        };
         let begin = || {
             let database = Database::open(file, moment)?;
             let (shapes, head) = database.read(read_tables)?;
@@ -36,9 +40,8 @@ impl Open {
 
 fn read_tables(link: &mut Link) -> Result<(Shapes, Head)> {
     let head = meta::head(link)?;
-    meta::check_last_block(link, &head)?;
-    let [version] = link.integers("SELECT user_version FROM pragma_user_version")?;
-    if version != i64::from(head.schema.version) {
+    check_last_block(link, &head)?;
+    if meta::version_of(link)?.version != head.schema.version {
         return Err(Error::corrupt("the file's header and its tables tell different schemas")
             .with("tables", head.schema.version));
     }
@@ -61,7 +64,7 @@ impl Compact for Open {
         let mut reader = self.database.fresh_reader()?;
         let verified = reader.at_one_moment(|link| {
             let (rows, blocks) = verify(link, &self.shapes)?;
-            Ok((meta::head(link)?, rows, blocks))
+            Ok((self.shapes.meta.head(link)?, rows, blocks))
         });
         let found = file.undisturbed(verified)?;
         file.require_in_place()?;

@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use uuid::Uuid;
 
 use crate::link::{Link, Storage, cell, integer, text};
+use crate::meta::MetaLayout;
 use crate::range::{End, beyond, condition};
 
 /// The column that holds a row's check.
@@ -48,6 +49,7 @@ pub(crate) fn column_storage(kind: ColumnKind) -> Storage {
         ColumnKind::Bool | ColumnKind::Integer | ColumnKind::Time => Storage::Integer,
         ColumnKind::Real => Storage::Real,
         ColumnKind::Text | ColumnKind::Json | ColumnKind::Id | ColumnKind::Key(_) => Storage::Text,
+        ColumnKind::Bytes => Storage::Blob,
     }
 }
 
@@ -149,6 +151,7 @@ fn column_value(column: &Column, field: Field<'_>) -> Result<Value> {
             HEXLOWER.encode_append(bytes, &mut text);
             Value::Text(text)
         }
+        (ColumnKind::Bytes, Field::Bytes(bytes)) => Value::Blob(bytes.to_vec()),
         _ => return Err(misfit(kind_name(column.kind)).with("column", column.name)),
     };
     Ok(value)
@@ -164,6 +167,7 @@ fn kind_name(kind: ColumnKind) -> &'static str {
         ColumnKind::Json => "JSON",
         ColumnKind::Id => "an identifier",
         ColumnKind::Key(_) => "a key of 32 bytes",
+        ColumnKind::Bytes => "bytes",
     }
 }
 
@@ -197,6 +201,7 @@ fn column_field<'v>(
         }
         (Value::Real(real), None) => Ok(Field::Real(*real)),
         (Value::Text(text), None) => Ok(Field::Text(text)),
+        (Value::Blob(bytes), None) => Ok(Field::Bytes(bytes)),
         _ => Err(misfit(kind_name(column.kind)).with("column", column.name)),
     }
 }
@@ -259,6 +264,11 @@ impl Shape {
         let select = format!("SELECT {} FROM [{name}]", selected.join(", "));
         let version = schema.version().version;
         Self { table, schema, version, keys, columns, unknown, insert, delete, select, key_list }
+    }
+
+    /// The query that tells whether there is a row.
+    pub(crate) fn has_rows(&self) -> String {
+        format!("SELECT EXISTS (SELECT 1 FROM [{}])", self.table.name())
     }
 
     /// The query that gives every row, in the order of the keys.
@@ -398,6 +408,7 @@ impl Shape {
 pub(crate) struct Shapes {
     tables: Vec<Shape>,
     pub(crate) stored: SchemaVersion,
+    pub(crate) meta: &'static MetaLayout,
 }
 
 impl Shapes {
@@ -406,8 +417,8 @@ impl Shapes {
         let current = Schema::current();
         let is_newer = stored.version > current.version().version;
         let schema = if is_newer { current } else { Schema::at(stored.version)? };
-        let tables = Table::ALL
-            .into_iter()
+        let tables = schema
+            .tables()
             .map(|table| {
                 let unknown =
                     if is_newer { unknown_columns(link, table, schema)? } else { Vec::new() };
@@ -417,7 +428,7 @@ impl Shapes {
                 Ok(shape)
             })
             .collect::<Result<_>>()?;
-        Ok(Self { tables, stored })
+        Ok(Self { tables, stored, meta: MetaLayout::of(stored) })
     }
 
     /// Every table, in the order of their numbers.
@@ -425,12 +436,9 @@ impl Shapes {
         self.tables.iter()
     }
 
-    /// One of them.
-    pub(crate) fn of(&self, table: Table) -> Result<&Shape> {
-        self.tables
-            .iter()
-            .find(|shape| shape.table == table)
-            .ok_or_else(|| Error::corrupt("unknown table").with("table", table.name()))
+    /// One of them; `None` for one that a later schema brought, which has no rows here.
+    pub(crate) fn of(&self, table: Table) -> Option<&Shape> {
+        self.tables.iter().find(|shape| shape.table == table)
     }
 }
 

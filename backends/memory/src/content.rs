@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 
 use bytes::Bytes;
-use ghostwire_store_core::backend::{Commit, Head, KeyRange, Row, Scan};
+use ghostwire_store_core::backend::{Commit, Head, KeyRange, Row, Scan, ScanPage};
 use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::chain::Chain;
 use ghostwire_store_core::domain::StoreId;
-use ghostwire_store_core::error::Result;
+use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::schema::{RowKey, Schema, Table};
 
 type Rows = BTreeMap<RowKey, Bytes>;
@@ -64,7 +64,22 @@ impl Content {
         Ok(())
     }
 
-    pub(crate) fn scan(&self, scan: &Scan) -> Vec<Row> {
+    pub(crate) fn adopt(&mut self, head: &Head) -> Result<()> {
+        let head = self.head.adopt(head)?;
+        // What is only flushed is not counted by the head.
+        if self.tables.values().any(|rows| !rows.is_empty()) {
+            return Err(Error::new(ErrorKind::Restricted, "the store has rows; name an empty one"));
+        }
+        self.head = head;
+        Ok(())
+    }
+
+    pub(crate) fn scan(&self, scan: &Scan) -> ScanPage {
+        let Head { position, serial, .. } = self.head;
+        ScanPage { rows: self.rows(scan), position, serial }
+    }
+
+    fn rows(&self, scan: &Scan) -> Vec<Row> {
         let (Some(bounds), Some(rows)) = (bounds(&scan.range), self.tables.get(&scan.range.table))
         else {
             return Vec::new();
@@ -85,14 +100,20 @@ impl Content {
         Ok(self.blocks.iter().skip(skipped).take(wanted).cloned().collect())
     }
 
-    pub(crate) fn verify(&self) -> Result<()> {
-        let mut chain = Chain::whole(&self.head)?;
-        for stored in &self.blocks {
-            let block = EncodedBlock::parse(stored.bytes.clone())?;
-            chain.follow(block.serial, &block)?;
-        }
-        chain.require_whole()
+    /// The head and the blocks up to it, to be checked while commits go on.
+    pub(crate) fn chain(&self) -> (Head, Vec<EncodedBlock>) {
+        (self.head, self.blocks.iter().cloned().collect())
     }
+}
+
+/// Checks the blocks that a head has.
+pub(crate) fn verify(head: &Head, blocks: Vec<EncodedBlock>) -> Result<()> {
+    let mut chain = Chain::whole(head)?;
+    for stored in blocks {
+        let block = EncodedBlock::parse(stored.bytes)?;
+        chain.follow(stored.serial, &block)?;
+    }
+    chain.require_whole()
 }
 
 /// `None` for an empty range, which `BTreeMap::range` would answer with a panic.

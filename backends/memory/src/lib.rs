@@ -12,7 +12,7 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> ghostwire_store_core::Result<()> {
 //! let memory = MemoryBackend::new(StoreId::from_bytes([1; 16]));
-//! memory.commit(&Commit::default()).await?;
+//! memory.commit(&Commit::on(&memory.head().await?)).await?;
 //! memory.clone().close().await?;
 //! assert_eq!(memory.head().await?.serial, Serial::ZERO);
 //! # Ok(())
@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use ghostwire_store_core::backend::{
-    Backend, BackendCounters, BackendInfo, Commit, Head, Row, Scan,
+    Backend, BackendCounters, BackendInfo, Commit, Head, Scan, ScanPage,
 };
 use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::domain::StoreId;
@@ -124,10 +124,10 @@ impl Backend for MemoryBackend {
         self.content()?.migrate(target)
     }
 
-    async fn scan(&self, scan: Scan) -> Result<Vec<Row>> {
-        let rows = self.content()?.scan(&scan);
+    async fn scan(&self, scan: Scan) -> Result<ScanPage> {
+        let page = self.content()?.scan(&scan);
         locked(&self.counters).scans += 1;
-        Ok(rows)
+        Ok(page)
     }
 
     async fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
@@ -144,12 +144,17 @@ impl Backend for MemoryBackend {
         })
     }
 
+    async fn adopt(&self, head: &Head) -> Result<()> {
+        self.content()?.adopt(head).map_err(|error| error.during("memory.adopt"))
+    }
+
     async fn reopen(&self) -> Result<Head> {
         self.head().await
     }
 
     async fn verify(&self) -> Result<()> {
-        self.content()?.verify()
+        let (head, blocks) = self.content()?.chain();
+        content::verify(&head, blocks)
     }
 
     async fn close(&self) -> Result<()> {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use ghostwire_store_core::backend::KeyRange;
 use ghostwire_store_core::block::{BlockBuilder, BlockHash, ChangeKind, RowChange};
-use ghostwire_store_core::domain::{BlockId, Timestamp};
+use ghostwire_store_core::domain::{BlockId, CommitId, Timestamp};
 use ghostwire_store_core::schema::{RowKey, Table};
 
 use super::*;
@@ -39,14 +39,13 @@ fn block_after(head: &Head) -> EncodedBlock {
 async fn commit_block(memory: &MemoryBackend, rows: Vec<RowChange>) -> EncodedBlock {
     let head = memory.head().await.unwrap();
     let block = block_after(&head);
-    let commit =
-        Commit { expected: head.serial, block: Some(block.clone()), rows, ..Commit::default() };
+    let commit = Commit { block: Some(block.clone()), rows, ..Commit::on(&head) };
     memory.commit(&commit).await.unwrap();
     block
 }
 
 async fn keys(memory: &MemoryBackend, scan: Scan) -> Vec<u8> {
-    memory.scan(scan).await.unwrap().iter().map(|row| row.key.as_bytes()[0]).collect()
+    memory.scan(scan).await.unwrap().rows.iter().map(|row| row.key.as_bytes()[0]).collect()
 }
 
 fn all(table: Table) -> Scan {
@@ -85,7 +84,7 @@ async fn a_refused_commit_changes_nothing() {
         Commit { checkpoint: Some(Serial::new(2)), ..Commit::default() },
     ];
     for commit in bad {
-        let commit = Commit { expected: head.serial, rows: rows.clone(), ..commit };
+        let commit = Commit { expected: head.position, rows: rows.clone(), ..commit };
         assert_eq!(*memory.commit(&commit).await.unwrap_err().kind(), ErrorKind::InvalidArgument);
     }
     assert_eq!(memory.head().await.unwrap(), head);
@@ -127,10 +126,9 @@ async fn only_flushed_blocks_are_purged() {
         commit_block(&memory, vec![]).await;
     }
     let commit = Commit {
-        expected: Serial::new(5),
         checkpoint: Some(Serial::new(3)),
         purge_before: Some(Serial::new(100)),
-        ..Commit::default()
+        ..Commit::on(&memory.head().await.unwrap())
     };
     memory.commit(&commit).await.unwrap();
     let head = memory.head().await.unwrap();
@@ -150,4 +148,45 @@ async fn an_old_schema_is_carried_forward_once() {
     memory.migrate(Schema::current()).await.unwrap();
     memory.migrate(Schema::current()).await.unwrap();
     assert_eq!(memory.head().await.unwrap().schema, Schema::current().version());
+}
+
+#[tokio::test]
+async fn a_page_says_when_it_was_read() {
+    let memory = memory();
+    commit_block(&memory, vec![put(Table::Users, 1, b"a")]).await;
+    let head = memory.head().await.unwrap();
+    let entry = Some(CommitId::from_bytes([3; 16]));
+    let rows = vec![put(Table::Metrics, 1, b"m")];
+    memory.commit(&Commit { entry, rows, ..Commit::on(&head) }).await.unwrap();
+    for table in [Table::Users, Table::Metrics, Table::Nodes] {
+        let page = memory.scan(all(table)).await.unwrap();
+        assert_eq!((page.position.get(), page.serial.get()), (2, 1));
+    }
+    // Whoever did not see the entry is too late.
+    let stale = Commit::on(&head);
+    assert_eq!(*memory.commit(&stale).await.unwrap_err().kind(), ErrorKind::Conflict);
+}
+
+#[tokio::test]
+async fn only_an_empty_store_adopts_a_head() {
+    let source = memory();
+    commit_block(&source, vec![]).await;
+    let head = source.head().await.unwrap();
+    let copy = MemoryBackend::new(StoreId::from_bytes([9; 16]));
+    let side = copy.head().await.unwrap().side;
+    copy.adopt(&head).await.unwrap();
+    let adopted = copy.head().await.unwrap();
+    assert_eq!((adopted.position, adopted.hash, adopted.side), (head.position, head.hash, side));
+    assert!(adopted.filling);
+    commit_block(&copy, vec![]).await;
+    copy.verify().await.unwrap();
+    let flushed = memory();
+    let rows = vec![put(Table::Users, 1, b"a")];
+    flushed.commit(&Commit { rows, ..Commit::default() }).await.unwrap();
+    for refused in [copy, flushed, source] {
+        let before = refused.head().await.unwrap();
+        let error = refused.adopt(&head).await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Restricted);
+        assert_eq!(refused.head().await.unwrap(), before);
+    }
 }

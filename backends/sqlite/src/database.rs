@@ -115,6 +115,12 @@ impl<C: Connection> Database<C> {
         self.file.undisturbed(read)
     }
 
+    /// As [`Database::read`], of what is stored at one moment.
+    pub fn read_once<T>(&self, read: impl FnOnce(&mut C) -> Result<T>) -> Result<T> {
+        let read = self.reader()?.at_one_moment(read);
+        self.file.undisturbed(read)
+    }
+
     /// A connection for reading that owes nothing to a cache.
     pub fn fresh_reader(&self) -> Result<Reader<'_, C>> {
         let inside = self.file.log().enter();

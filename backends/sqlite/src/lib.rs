@@ -38,7 +38,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use ghostwire_store_core::domain::StoreId;
+use ghostwire_store_core::domain::SideId;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
 use backup::Backup;
@@ -241,21 +241,21 @@ impl StoreFile {
 
     /// Call it when the store is stored durably: from then on it stays, and no new one is made here
     /// without a word, whatever becomes of the file.
-    fn note_store(&self, store: StoreId) {
+    fn note_store(&self, side: SideId) {
         if self.access == Access::ReadOnly {
             return;
         }
         if let Some(making) = &mut *self.making.lock().unwrap_or_else(PoisonError::into_inner) {
             making.keep();
         }
-        if self.lock.names(store) {
+        if self.lock.names(side) {
             return;
         }
         let write = || {
             // After everything that making the store did to the directory.
             sync_directory(&self.path)?;
             self.lock
-                .note(store)
+                .note(side)
                 .map_err(|error| failed("the lock cannot be written", &self.path, error))
         };
         // A store on a full disk can be opened all the same.
@@ -283,10 +283,10 @@ impl StoreFile {
     ///
     /// # Errors
     /// As [`StoreFile::require_in_place`], and those of `settle`.
-    pub fn opened(&self, store: StoreId, settle: impl FnOnce() -> Result<()>) -> Result<()> {
+    pub fn opened(&self, side: SideId, settle: impl FnOnce() -> Result<()>) -> Result<()> {
         self.watch_log()?;
         settle()?;
-        self.note_store(store);
+        self.note_store(side);
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use ghostwire_store_core::domain::StoreId;
+use ghostwire_store_core::domain::SideId;
 use tempfile::{TempDir, tempdir};
 
 use super::*;
@@ -51,7 +51,7 @@ fn makes_an_empty_file_and_finds_it_again() {
     assert!(file.is_new() && file.is_locked());
     assert_eq!(file.path(), path);
     assert_eq!(file.total_bytes(), 0);
-    file.note_store(StoreId::from_bytes([7; 16]));
+    file.note_store(SideId::from_bytes([7; 16]));
     fs::write(&path, sqlite_file(KIND.application_id, 2)).unwrap();
     drop(file);
     fs::write(with_suffix(&path, "-wal"), [0; 32]).unwrap();
@@ -95,7 +95,7 @@ fn a_store_that_does_not_become_whole_leaves_nothing() {
     drop(begin());
     assert_eq!(names().len(), 2, "{:?}", names());
     let file = begin();
-    file.note_store(StoreId::from_bytes([7; 16]));
+    file.note_store(SideId::from_bytes([7; 16]));
     drop(file);
     assert!(path.exists() && with_suffix(&path, ".lock").exists());
 }

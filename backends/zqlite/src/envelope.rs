@@ -5,7 +5,7 @@
 //! it stands in front of the content; for a block it stands beside it, so that the block need not be
 //! copied.
 //!
-//! The checksum is SHA-256 (FIPS 180-4), cut to 16 bytes, of a context (this format, the store, the
+//! The checksum is SHA-256 (FIPS 180-4), cut to 16 bytes, of a context (this format, the database, the
 //! kind of record, its slot or number or table and key) and the content. It shows damage, and a
 //! record that came to lie at another location. **It is a checksum and no authentication**: whoever
 //! can write to the file can compute it. Sealing will replace it here, behind the same functions,
@@ -16,12 +16,12 @@
 
 use bytes::Bytes;
 use ghostwire_store_core::block::EncodedBlock;
-use ghostwire_store_core::domain::StoreId;
+use ghostwire_store_core::domain::SideId;
 use ghostwire_store_core::error::{Error, Result};
 use ghostwire_store_core::schema::{RowKey, Table};
 use sha2::{Digest, Sha256};
 
-use crate::head::{FULL_LENGTH, Stored};
+use crate::head::{LENGTH, Stored};
 use crate::series::data_block::DataBlock;
 
 const PLAIN: u8 = 1;
@@ -29,13 +29,13 @@ const CHECKSUM: usize = 16;
 /// A frame's length.
 pub(crate) const FRAME: usize = 1 + CHECKSUM;
 
-/// Frames and unframes the records of one store.
+/// Frames and unframes the records of one database.
 #[derive(Debug, Clone)]
 pub(crate) struct Envelope {
     context: Sha256Context,
 }
 
-/// A hash that has taken in what all records of a store have in common.
+/// A hash that has taken in what all records of a database have in common.
 #[derive(Clone)]
 struct Sha256Context(Sha256);
 
@@ -70,20 +70,20 @@ impl OpenedRow<'_> {
 }
 
 impl Envelope {
-    /// For the head, which says which store it is.
+    /// For the head, which says which database it is.
     pub(crate) fn new() -> Self {
         Self { context: Sha256Context(Sha256::new_with_prefix(b"ghostwire-store zqlite plain 1")) }
     }
 
     /// For everything else.
-    pub(crate) fn of_store(store: StoreId) -> Self {
+    pub(crate) fn of_database(side: SideId) -> Self {
         let Sha256Context(hash) = Self::new().context;
-        Self { context: Sha256Context(hash.chain_update(store.as_bytes())) }
+        Self { context: Sha256Context(hash.chain_update(side.as_bytes())) }
     }
 
     fn checksum(&self, location: Location<'_>, content: &[&[u8]]) -> [u8; CHECKSUM] {
         let mut hash = match location {
-            // The same for every store: it is read before the store is known.
+            // The same for every database: it is read before that is known.
             Location::Head => Self::new().context.0.chain_update([0]),
             _ => self.context.0.clone(),
         };
@@ -143,7 +143,7 @@ impl Envelope {
     }
 
     pub(crate) fn seal_head(&self, stored: &Stored) -> Vec<u8> {
-        let mut into = Vec::with_capacity(FRAME + FULL_LENGTH);
+        let mut into = Vec::with_capacity(FRAME + LENGTH);
         self.seal(Location::Head, &[&stored.encode()], &mut into);
         into
     }

@@ -3,9 +3,11 @@
 use bytes::{Buf, BufMut};
 use ghostwire_store_core::backend::Head;
 use ghostwire_store_core::block::{BlockHash, Serial};
-use ghostwire_store_core::domain::{BlockId, StoreId, Timestamp};
-use ghostwire_store_core::error::{Error, Result};
+use ghostwire_store_core::domain::{BlockId, CommitId, LineageId, SideId, StoreId, Timestamp};
+use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::position::{Epoch, Position};
 use ghostwire_store_core::schema::{Schema, SchemaVersion};
+use ghostwire_store_core::secrets::KeyCheck;
 
 use crate::series::SeriesHead;
 
@@ -34,10 +36,17 @@ pub(crate) struct Sums {
     pub(crate) data_block_keys: u64,
 }
 
-/// Numbers are big-endian.
-const LENGTH: usize = 16 + 8 + 16 + 32 + 8 + 8 + 8 + 4 + 4 + 8 + 8 + 4 * 8;
-/// With the sums behind it.
-pub(crate) const FULL_LENGTH: usize = LENGTH + 3 * 8;
+/// Of a build that kept no sums. Numbers are big-endian.
+const WITHOUT_SUMS: usize = 16 + 8 + 16 + 32 + 8 + 8 + 8 + 4 + 4 + 8 + 8 + 4 * 8;
+/// Of schemas 1 and 2.
+const UNCOUNTED: usize = WITHOUT_SUMS + 3 * 8;
+/// Since schema 3.
+pub(crate) const LENGTH: usize = UNCOUNTED + 3 * 16 + 2 * 8 + 16 + 1;
+
+/// Bits of the last byte.
+const FILLING: u8 = 1;
+const HAS_CREDENTIAL_KEY: u8 = 2;
+const HAS_SUMS: u8 = 4;
 
 impl Stored {
     /// An empty store.
@@ -52,13 +61,25 @@ impl Stored {
     }
 
     /// Numbers that never fall.
-    pub(crate) fn moment(&self) -> [u64; 3] {
-        [self.head.serial.get(), self.series.next, self.next_slot]
+    pub(crate) fn moment(&self) -> [u64; 5] {
+        let Head { position, epoch, checkpoint, .. } = self.head;
+        [position.get(), epoch.get(), checkpoint.get(), self.series.next, self.next_slot]
+    }
+
+    /// Where an empty store stands once it is to become a copy of one that stands at `head`.
+    pub(crate) fn adopt(self, head: &Head) -> Result<Self> {
+        let adopted = self.head.adopt(head)?;
+        // What is only flushed is not counted by the head.
+        if self.rows > 0 || self.series != SeriesHead::EMPTY {
+            return Err(Error::new(ErrorKind::Restricted, "the store has rows; name an empty one")
+                .with("rows", self.rows));
+        }
+        Ok(Self { head: adopted, ..self })
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
         let head = &self.head;
-        let mut bytes = Vec::with_capacity(FULL_LENGTH);
+        let mut bytes = Vec::with_capacity(LENGTH);
         bytes.put_slice(head.store.as_bytes());
         bytes.put_u64(head.serial.get());
         bytes.put_slice(head.block.as_bytes());
@@ -74,20 +95,37 @@ impl Stored {
         [first, immutable_until, next, data_blocks]
             .into_iter()
             .for_each(|number| bytes.put_u64(number));
-        if let Some(Sums { rows, data_blocks, data_block_keys }) = self.sums {
+        let is_counted = head.schema.counts_positions();
+        if self.sums.is_some() || is_counted {
+            let Sums { rows, data_blocks, data_block_keys } = self.sums.unwrap_or_default();
             [rows, data_blocks, data_block_keys]
                 .into_iter()
                 .for_each(|number| bytes.put_u64(number));
+        }
+        if is_counted {
+            bytes.put_slice(head.side.as_bytes());
+            bytes.put_slice(head.lineage.as_bytes());
+            bytes.put_u64(head.epoch.get());
+            bytes.put_u64(head.position.get());
+            bytes.put_slice(head.commit.as_bytes());
+            bytes.put_slice(head.credential_key.map_or([0; 16], |key| *key.as_bytes()).as_slice());
+            let flags = [
+                (head.filling, FILLING),
+                (head.credential_key.is_some(), HAS_CREDENTIAL_KEY),
+                (self.sums.is_some(), HAS_SUMS),
+            ];
+            let set = flags.iter().filter(|(is_set, _)| *is_set);
+            bytes.put_u8(set.fold(0, |flags, (_, flag)| flags | flag));
         }
         bytes
     }
 
     pub(crate) fn decode(mut bytes: &[u8]) -> Result<Self> {
-        let has_sums = bytes.len() == FULL_LENGTH;
-        if !has_sums && bytes.len() != LENGTH {
+        let length = bytes.len();
+        if ![LENGTH, UNCOUNTED, WITHOUT_SUMS].contains(&length) {
             return Err(Error::corrupt("the store's head has the wrong length")
-                .with("bytes", bytes.len())
-                .with("expected", FULL_LENGTH));
+                .with("bytes", length)
+                .with("expected", LENGTH));
         }
         fn array<const N: usize>(bytes: &mut &[u8]) -> [u8; N] {
             let mut array = [0; N];
@@ -95,8 +133,8 @@ impl Stored {
             array
         }
         // Evaluated in the order in which it is written; the length was checked.
+        let store = StoreId::from_bytes(array(&mut bytes));
         let head = Head {
-            store: StoreId::from_bytes(array(&mut bytes)),
             serial: Serial::new(bytes.get_u64()),
             block: BlockId::from_bytes(array(&mut bytes)),
             hash: BlockHash::from_bytes(array(&mut bytes)),
@@ -105,7 +143,13 @@ impl Stored {
             checkpoint: Serial::new(bytes.get_u64()),
             oldest_block: Serial::new(bytes.get_u64()),
             schema: SchemaVersion { version: bytes.get_u32(), oldest_reader: bytes.get_u32() },
+            ..Head::genesis(store, Schema::current())
         };
+        if head.schema.counts_positions() != (length == LENGTH) {
+            return Err(Error::corrupt("the store's head is of another schema than it says")
+                .with("bytes", length)
+                .with("schema", head.schema.version));
+        }
         let (rows, next_slot) = (bytes.get_u64(), bytes.get_u64());
         let series = SeriesHead {
             first: bytes.get_u64(),
@@ -119,11 +163,28 @@ impl Stored {
                 .with("journal_frozen_until", series.immutable_until)
                 .with("journal_next", series.next));
         }
-        let sums = has_sums.then(|| Sums {
+        let mut sums = (length > WITHOUT_SUMS).then(|| Sums {
             rows: bytes.get_u64(),
             data_blocks: bytes.get_u64(),
             data_block_keys: bytes.get_u64(),
         });
+        let mut head = head.carried_forward();
+        if length == LENGTH {
+            head.side = SideId::from_bytes(array(&mut bytes));
+            head.lineage = LineageId::from_bytes(array(&mut bytes));
+            head.epoch = Epoch::new(bytes.get_u64());
+            head.position = Position::new(bytes.get_u64());
+            head.commit = CommitId::from_bytes(array(&mut bytes));
+            let key = KeyCheck::from_bytes(array(&mut bytes));
+            let flags = bytes.get_u8();
+            if flags > FILLING | HAS_CREDENTIAL_KEY | HAS_SUMS {
+                return Err(Error::corrupt("the store's head is damaged").with("flags", flags));
+            }
+            let has = |flag| flags & flag != 0;
+            head.filling = has(FILLING);
+            head.credential_key = has(HAS_CREDENTIAL_KEY).then_some(key);
+            sums = sums.filter(|_| has(HAS_SUMS));
+        }
         let stored = Self { head, rows, next_slot, series, sums };
         if head.checkpoint > head.serial || head.oldest_block > head.checkpoint.next() {
             return Err(Error::corrupt("the store's head contradicts itself")
@@ -132,5 +193,64 @@ impl Stored {
                 .with("oldest_block", head.oldest_block));
         }
         Ok(stored)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn stored(schema: Schema) -> Stored {
+        let mut stored = Stored::empty(StoreId::from_bytes([7; 16]), schema);
+        stored.head.serial = Serial::new(9);
+        stored.head.block = BlockId::from_bytes([8; 16]);
+        stored.sums = Some(Sums { rows: 1, data_blocks: 2, data_block_keys: 3 });
+        stored
+    }
+
+    #[test]
+    fn a_head_comes_back_as_it_was() {
+        let whole = stored(Schema::current());
+        let with_all = Head {
+            side: SideId::from_bytes([1; 16]),
+            lineage: LineageId::from_bytes([2; 16]),
+            epoch: Epoch::new(3),
+            position: Position::new(11),
+            commit: CommitId::from_bytes([4; 16]),
+            credential_key: Some(KeyCheck::from_bytes([0; 16])),
+            filling: true,
+            ..whole.head
+        };
+        for head in [whole.head, with_all] {
+            for sums in [None, whole.sums] {
+                let stored = Stored { head, sums, ..whole };
+                let bytes = stored.encode();
+                assert_eq!(bytes.len(), LENGTH);
+                assert_eq!(Stored::decode(&bytes).unwrap(), stored);
+            }
+        }
+        let mut bytes = whole.encode();
+        *bytes.last_mut().unwrap() = 8;
+        assert!(Stored::decode(&bytes).is_err());
+    }
+
+    #[test]
+    fn heads_of_older_schemas_are_carried_forward() {
+        for schema in [1, 2] {
+            let whole = stored(Schema::at(schema).unwrap());
+            for (sums, length) in [(None, 152), (whole.sums, 176)] {
+                let bytes = Stored { sums, ..whole }.encode();
+                assert_eq!(bytes.len(), length);
+                let head = whole.head.carried_forward();
+                assert_eq!(Stored::decode(&bytes).unwrap(), Stored { head, sums, ..whole });
+                assert_eq!(head.position.get(), 9);
+            }
+        }
+        // A length is of one schema.
+        let mut bytes = stored(Schema::at(2).unwrap()).encode();
+        bytes.resize(LENGTH, 0);
+        assert!(Stored::decode(&bytes).is_err());
+        assert!(Stored::decode(bytes.get(..175).unwrap()).is_err());
     }
 }

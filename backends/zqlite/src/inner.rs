@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
-use ghostwire_store_core::backend::{BackendCounters, BackendInfo, Commit, Head, Row, Scan};
+use ghostwire_store_core::backend::{BackendCounters, BackendInfo, Commit, Head, Scan, ScanPage};
 use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::chain::Chain;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
@@ -49,7 +49,7 @@ impl Inner {
             || Envelope::new().seal_head(&Stored::empty(options.file.store, options.file.schema));
         embedded::create(&file, empty)?;
         let (open, stored) = file.undisturbed(Open::begin(&file))?;
-        file.opened(stored.head.store, || open.engine.settle())?;
+        file.opened(stored.head.side, || open.engine.settle())?;
         tracing::debug!(
             db.system.name = "zqlite",
             db.namespace = %file.path().display(),
@@ -94,10 +94,15 @@ impl Inner {
     }
 
     pub(crate) fn commit(&self, commit: &Commit) -> Result<()> {
-        if self.options.file.read_only {
-            return Err(Error::new(ErrorKind::ReadOnly, "the store was opened to be read only"));
-        }
+        self.require_writable()?;
         self.with_open(|open| self.commit_to(open, commit))
+    }
+
+    fn require_writable(&self) -> Result<()> {
+        match self.options.file.read_only {
+            false => Ok(()),
+            true => Err(Error::new(ErrorKind::ReadOnly, "the store was opened to be read only")),
+        }
     }
 
     fn commit_to(&self, open: &Open, commit: &Commit) -> Result<()> {
@@ -116,9 +121,9 @@ impl Inner {
         Ok(())
     }
 
-    pub(crate) fn scan(&self, scan: &Scan) -> Result<Vec<Row>> {
+    pub(crate) fn scan(&self, scan: &Scan) -> Result<ScanPage> {
         if scan.range.to.as_ref().is_some_and(|to| *to <= scan.range.from) {
-            return Ok(Vec::new());
+            return self.with_file(Open::empty_page);
         }
         match scan.range.table.is_state() {
             true => self.with_open(|open| open.scan_state(scan)),
@@ -132,7 +137,7 @@ impl Inner {
         }
         self.with_file(|open| {
             let mut snapshot = open.engine.snapshot()?;
-            let head = open.envelope.open_head(&snapshot.head()?)?.head;
+            let head = open.envelope.open_head(snapshot.head())?.head;
             let (mut chain, wanted) = Chain::after(&head, after, limit)?;
             let mut blocks = Vec::new();
             let (first, last) = (after.next().get(), head.serial.get());
@@ -165,10 +170,7 @@ impl Inner {
             // Rows say themselves which schema wrote them, and are fitted when they are read.
             let mut after = stored;
             after.head.schema = target.version();
-            let batch =
-                Batch::new(open.envelope.seal_head(&stored), open.envelope.seal_head(&after));
-            open.write(&batch)?;
-            self.set_stored(after);
+            self.replace_head(open, &stored, after)?;
             tracing::info!(
                 db.system.name = "zqlite",
                 from = stored.head.schema.version,
@@ -178,6 +180,24 @@ impl Inner {
             );
             Ok(())
         })
+    }
+
+    pub(crate) fn adopt(&self, head: &Head) -> Result<()> {
+        self.require_writable()?;
+        self.with_open(|open| {
+            let _slots = open.slots.write().unwrap_or_else(PoisonError::into_inner);
+            open.require_known()?;
+            let stored = self.status()?.stored;
+            self.replace_head(open, &stored, stored.adopt(head)?)
+        })
+    }
+
+    /// Moves the head alone.
+    fn replace_head(&self, open: &Open, stored: &Stored, after: Stored) -> Result<()> {
+        let batch = Batch::new(open.envelope.seal_head(stored), open.envelope.seal_head(&after));
+        open.write(&batch)?;
+        self.set_stored(after);
+        Ok(())
     }
 
     pub(crate) fn reopen(&self) -> Result<Head> {

@@ -36,7 +36,7 @@
 //! # What is in the file
 //! | table | key | blob |
 //! |---|---|---|
-//! | `meta` | 1 | the head: store, serial, last block, checkpoint, schema, number of rows |
+//! | `meta` | 1 | the head: where the store stands, its schema, number of rows |
 //! | `blocks` | serial | the block, its frame in a column beside it |
 //! | `rows` | slot | table, key and body of a row of the state |
 //! | `journal` | number | what a commit did to metrics, audit or writer positions |
@@ -68,7 +68,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use ghostwire_store_core::backend::{Backend, BackendInfo, Commit, Compacted, Head, Row, Scan};
+use ghostwire_store_core::backend::{
+    Backend, BackendInfo, Commit, Compacted, Head, Scan, ScanPage,
+};
 use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::error::Result;
 use ghostwire_store_core::schema::Schema;
@@ -139,10 +141,10 @@ impl Backend for ZqliteBackend {
         self.0.migrate(target).map_err(|error| error.during("zqlite.migrate"))
     }
 
-    async fn scan(&self, scan: Scan) -> Result<Vec<Row>> {
+    async fn scan(&self, scan: Scan) -> Result<ScanPage> {
         let began = Instant::now();
         let table = scan.range.table;
-        let rows = self
+        let page = self
             .in_background(move |inner| inner.scan(&scan))
             .await
             .map_err(|error| error.during("zqlite.scan"))?;
@@ -151,11 +153,11 @@ impl Backend for ZqliteBackend {
             db.system.name = "zqlite",
             db.operation.name = "scan",
             db.collection.name = table.name(),
-            db.response.returned_rows = rows.len(),
+            db.response.returned_rows = page.rows.len(),
             elapsed_us = began.elapsed().as_micros(),
             "scanned"
         );
-        Ok(rows)
+        Ok(page)
     }
 
     async fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
@@ -193,6 +195,10 @@ impl Backend for ZqliteBackend {
                 Err(error.during("zqlite.commit"))
             }
         }
+    }
+
+    async fn adopt(&self, head: &Head) -> Result<()> {
+        self.0.adopt(head).map_err(|error| error.during("zqlite.adopt"))
     }
 
     async fn reopen(&self) -> Result<Head> {

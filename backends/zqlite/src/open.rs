@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
-use ghostwire_store_core::backend::{Commit, Row, Scan};
+use ghostwire_store_core::backend::{Commit, Head, Row, Scan, ScanPage};
 use ghostwire_store_core::block::Serial;
 use ghostwire_store_core::chain::Chain;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
@@ -48,8 +48,8 @@ impl Open {
         let moment = |head: &[u8]| envelope.open_head(head).map(|stored| stored.moment());
         let engine: Box<dyn Engine> = Box::new(Embedded::open(file, moment)?);
         let mut snapshot = engine.snapshot()?;
-        let mut stored = envelope.open_head(&snapshot.head()?)?;
-        let envelope = Envelope::of_store(stored.head.store);
+        let mut stored = envelope.open_head(snapshot.head())?;
+        let envelope = Envelope::of_database(stored.head.side);
         let (slots, rows) = Slots::read(&mut *snapshot, &envelope, &stored)?;
         let head = stored.head;
         if head.oldest_block <= head.serial {
@@ -111,7 +111,7 @@ impl Open {
         }
     }
 
-    pub(crate) fn scan_state(&self, scan: &Scan) -> Result<Vec<Row>> {
+    pub(crate) fn scan_state(&self, scan: &Scan) -> Result<ScanPage> {
         let (mut snapshot, found) = {
             let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
             self.require_known()?;
@@ -134,7 +134,7 @@ impl Open {
                 }
             })
             .map_err(|error| error.with("table", scan.range.table.name()))?;
-        Ok(rows)
+        Ok(page(&self.head_of(&*snapshot)?.head, rows))
     }
 
     /// What `commit` does to the series. Data blocks are only read if it changes some.
@@ -166,29 +166,39 @@ impl Open {
         outcome
     }
 
-    pub(crate) fn scan_series(&self, scan: &Scan) -> Result<Vec<Row>> {
+    pub(crate) fn scan_series(&self, scan: &Scan) -> Result<ScanPage> {
+        let (mut snapshot, stored, memtable) = self.series_snapshot()?;
         if scan.limit == 0 {
-            return Ok(Vec::new());
+            return Ok(page(&stored.head, Vec::new()));
         }
-        let (mut snapshot, memtable) = self.series_snapshot()?;
         let table = scan.range.table.number();
-        let mut page = Page::new(scan, &memtable);
+        let mut found = Page::new(scan, &memtable);
         snapshot.data_blocks(&SeriesRange::of(&scan.range), scan.reverse, &mut |key, stored| {
-            page.take(key, self.envelope.open_data_block(table, key, stored)?)?;
-            Ok(if page.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            found.take(key, self.envelope.open_data_block(table, key, stored)?)?;
+            Ok(if found.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
-        page.finish()
+        Ok(page(&stored.head, found.finish()?))
     }
 
-    /// A snapshot and the memtable of that moment.
-    fn series_snapshot(&self) -> Result<(Box<dyn Snapshot + '_>, Arc<Memtable>)> {
+    /// A page of no rows.
+    pub(crate) fn empty_page(&self) -> Result<ScanPage> {
+        let snapshot = self.engine.snapshot()?;
+        Ok(page(&self.head_of(&*snapshot)?.head, Vec::new()))
+    }
+
+    fn head_of(&self, snapshot: &dyn Snapshot) -> Result<Stored> {
+        self.envelope.open_head(snapshot.head())
+    }
+
+    /// A snapshot, its head, and the memtable of that moment.
+    fn series_snapshot(&self) -> Result<(Box<dyn Snapshot + '_>, Stored, Arc<Memtable>)> {
         /// A commit may land between the two, but hardly again and again.
         const ATTEMPTS: usize = 1000;
         for _ in 0..ATTEMPTS {
-            let mut snapshot = self.engine.snapshot()?;
-            let stored = self.envelope.open_head(&snapshot.head()?)?;
+            let snapshot = self.engine.snapshot()?;
+            let stored = self.head_of(&*snapshot)?;
             if let Some(memtable) = self.versions.get(stored.series.next) {
-                return Ok((snapshot, memtable));
+                return Ok((snapshot, stored, memtable));
             }
         }
         Err(Error::corrupt("the file was changed by somebody who does not hold its lock"))
@@ -198,7 +208,7 @@ impl Open {
     fn read_everything(&self) -> Result<Stored> {
         let mut snapshot = self.engine.fresh_snapshot()?;
         snapshot.check()?;
-        let stored = self.envelope.open_head(&snapshot.head()?)?;
+        let stored = self.head_of(&*snapshot)?;
         Slots::read(&mut *snapshot, &self.envelope, &stored)?;
         read_journal(&mut *snapshot, &self.envelope, &stored)?;
         check_data_block_keys(&mut *snapshot, &self.envelope, &stored)?;
@@ -238,6 +248,10 @@ impl Compact for Open {
     fn close(self) -> Result<()> {
         self.engine.close()
     }
+}
+
+fn page(head: &Head, rows: Vec<Row>) -> ScanPage {
+    ScanPage { rows, position: head.position, serial: head.serial }
 }
 
 /// Reads the keys of all data blocks in the order in which data blocks are searched for. Were one damaged, a

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use ghostwire_store_core::backend::KeyRange;
+use ghostwire_store_core::backend::{KeyRange, Row};
 use ghostwire_store_core::block::{ChangeKind, RowChange};
 use ghostwire_store_core::domain::StoreId;
 use ghostwire_store_core::error::{Error, ErrorKind};
@@ -86,15 +86,15 @@ async fn after_an_unknown_outcome_only_reopening_helps() {
         let error = backend.commit(&commit).await.unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::Unavailable);
         // A series can be read whichever way it went.
-        let series = backend.scan(all(Table::Metrics)).await.unwrap();
+        let series = backend.scan(all(Table::Metrics)).await.unwrap().rows;
         assert_eq!(series.len(), usize::from(stores));
         let scan = all(Table::Users);
         let error = backend.scan(scan.clone()).await.unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::Unavailable);
         backend.reopen().await.unwrap();
-        assert_eq!(backend.scan(scan.clone()).await.unwrap().len(), usize::from(stores));
+        assert_eq!(backend.scan(scan.clone()).await.unwrap().rows.len(), usize::from(stores));
         backend.commit(&commit).await.unwrap();
-        assert_eq!(backend.scan(scan).await.unwrap().len(), 1);
+        assert_eq!(backend.scan(scan).await.unwrap().rows.len(), 1);
         backend.verify().await.unwrap();
     }
 }
@@ -168,17 +168,17 @@ async fn series_that_are_read_while_they_are_compacted_are_of_one_commit() {
     };
     let mut last = 0;
     while !writer.is_finished() {
-        let rows = backend.scan(all(Table::Metrics)).await.unwrap();
+        let rows = backend.scan(all(Table::Metrics)).await.unwrap().rows;
         assert_eq!(rows.len(), 60);
         let round = rows.first().unwrap().body.first().copied().unwrap();
         assert!(round >= last && rows.iter().all(|row| *row.body == [round; 9]));
         last = round;
     }
     writer.await.unwrap();
-    let before = backend.scan(all(Table::Metrics)).await.unwrap();
+    let before = backend.scan(all(Table::Metrics)).await.unwrap().rows;
     backend.verify().await.unwrap();
     backend.reopen().await.unwrap();
-    assert_eq!(backend.scan(all(Table::Metrics)).await.unwrap(), before);
+    assert_eq!(backend.scan(all(Table::Metrics)).await.unwrap().rows, before);
     let series = backend.0.status().unwrap().stored.series;
     assert!(series.data_blocks > 0 && series.first > 1 && series.next == 121, "{series:?}");
 }
@@ -199,8 +199,8 @@ async fn compacted(path: &Path) -> Vec<Row> {
 }
 
 async fn series_of(backend: &ZqliteBackend) -> Result<Vec<Row>> {
-    let mut rows = backend.scan(all(Table::Metrics)).await?;
-    rows.extend(backend.scan(all(Table::Audit)).await?);
+    let mut rows = backend.scan(all(Table::Metrics)).await?.rows;
+    rows.extend(backend.scan(all(Table::Audit)).await?.rows);
     Ok(rows)
 }
 

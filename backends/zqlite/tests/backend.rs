@@ -14,7 +14,7 @@ use ghostwire_store_core::schema::{Schema, Table};
 use ghostwire_store_zqlite::{EngineChoice, ZqliteBackend, ZqliteOptions};
 
 async fn keys(backend: &ZqliteBackend, scan: Scan) -> Vec<u8> {
-    let rows = backend.scan(scan).await.unwrap();
+    let rows = backend.scan(scan).await.unwrap().rows;
     rows.iter().map(|row| *row.key.as_bytes().last().unwrap()).collect()
 }
 
@@ -83,7 +83,7 @@ async fn a_refused_commit_changes_nothing() {
         Commit { block: Some(foreign), ..Commit::default() },
         Commit { checkpoint: Some(Serial::new(2)), ..Commit::default() },
     ] {
-        let commit = Commit { expected: head.serial, rows: rows.clone(), ..commit };
+        let commit = Commit { expected: head.position, rows: rows.clone(), ..commit };
         let error = backend.commit(&commit).await.unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::InvalidArgument);
     }
@@ -143,10 +143,9 @@ async fn only_folded_blocks_are_purged() {
         commit_block(&backend, vec![]).await;
     }
     let commit = Commit {
-        expected: Serial::new(5),
         checkpoint: Some(Serial::new(3)),
         purge_before: Some(Serial::new(100)),
-        ..Commit::default()
+        ..Commit::on(&backend.head().await.unwrap())
     };
     backend.commit(&commit).await.unwrap();
     let head = backend.head().await.unwrap();
@@ -161,10 +160,9 @@ async fn only_folded_blocks_are_purged() {
     backend.verify().await.unwrap();
     // All of them may go; the next block follows all the same.
     let commit = Commit {
-        expected: Serial::new(5),
         checkpoint: Some(Serial::new(5)),
         purge_before: Some(Serial::new(6)),
-        ..Commit::default()
+        ..Commit::on(&backend.head().await.unwrap())
     };
     backend.commit(&commit).await.unwrap();
     assert_eq!(backend.head().await.unwrap().oldest_block.get(), 6);
@@ -213,7 +211,7 @@ async fn a_store_that_is_read_only_refuses_to_change() {
     let backend = ZqliteBackend::open(options(&path).read_only(true)).await.unwrap();
     assert_eq!(read(&backend).await.unwrap(), before);
     backend.verify().await.unwrap();
-    let commit = Commit { expected: Serial::new(1), ..Commit::default() };
+    let commit = Commit::on(&before.head);
     assert_eq!(*backend.commit(&commit).await.unwrap_err().kind(), ErrorKind::ReadOnly);
     let migrated = backend.migrate(Schema::current()).await.unwrap_err();
     assert_eq!(*migrated.kind(), ErrorKind::ReadOnly);
@@ -335,17 +333,14 @@ async fn scans_during_commits_see_whole_commits() {
                     to: Some(key(25 + u32::from(round % 20))),
                 }];
                 let rows = (0..50).map(|number| put(Table::Nodes, number, [round])).collect();
-                let expected = backend.head().await.unwrap().serial;
-                backend
-                    .commit(&Commit { expected, rows, prune, ..Commit::default() })
-                    .await
-                    .unwrap();
+                let head = backend.head().await.unwrap();
+                backend.commit(&Commit { rows, prune, ..Commit::on(&head) }).await.unwrap();
             }
         })
     };
     let mut last = 0;
     while !writer.is_finished() {
-        let rows = backend.scan(all(Table::Nodes)).await.unwrap();
+        let rows = backend.scan(all(Table::Nodes)).await.unwrap().rows;
         assert_eq!(rows.len(), 50);
         let round = rows[0].body[0];
         assert!(round >= last && rows.iter().all(|row| row.body[0] == round));

@@ -29,11 +29,10 @@ async fn sample(path: &Path) -> Everything {
         commit_block(&backend, rows).await;
     }
     let commit = Commit {
-        expected: Serial::new(12),
         checkpoint: Some(Serial::new(12)),
         purge_before: Some(Serial::new(5)),
         rows: vec![delete(Table::Policies, 1)],
-        ..Commit::default()
+        ..Commit::on(&backend.head().await.unwrap())
     };
     backend.commit(&commit).await.unwrap();
     let everything = read(&backend).await.unwrap();
@@ -218,9 +217,9 @@ async fn a_log_of_an_earlier_moment_than_the_file_is_refused() {
         open(&path).await.close().await.unwrap();
         let backend = open(&path).await;
         let store = async |number: u32| {
-            let expected = backend.head().await.unwrap().serial;
+            let head = backend.head().await.unwrap();
             let rows = vec![put(table, number, "u")];
-            backend.commit(&Commit { expected, rows, ..Commit::default() }).await.unwrap();
+            backend.commit(&Commit { rows, ..Commit::on(&head) }).await.unwrap();
         };
         store(1).await;
         let log = directory.path().join("store.db-wal");

@@ -27,7 +27,7 @@ async fn durable_blocks() {
         for _ in 0..300 {
             let head = backend.head().await.unwrap();
             let block = block_after(&head, size * 11 / 10);
-            let commit = Commit { expected: head.serial, block: Some(block), ..Commit::default() };
+            let commit = Commit { block: Some(block), ..Commit::on(&head) };
             let began = Instant::now();
             backend.commit(&commit).await.unwrap();
             times.push(began.elapsed());
@@ -87,7 +87,7 @@ async fn folding_opening_and_scanning() {
         let mut scan = Scan { range: KeyRange::all(table), reverse: false, limit: 4096 };
         let mut found = 0;
         loop {
-            let rows = backend.scan(scan.clone()).await.unwrap();
+            let rows = backend.scan(scan.clone()).await.unwrap().rows;
             let Some(last) = rows.last() else { break };
             found += rows.len();
             scan.range.from = last.key.clone().successor();

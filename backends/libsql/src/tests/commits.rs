@@ -50,8 +50,8 @@ async fn a_stale_or_strange_block_changes_nothing() {
     let stale = commit(&genesis, |block| block.put(ChangeKind::Created, &node(2)));
     let error = backend.commit(&stale).await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Conflict);
-    assert!(error.to_string().contains("expected=0, serial=1"), "{error}");
-    let fork = Head { serial: before.head.serial, ..genesis };
+    assert!(error.to_string().contains("expected=0, position=1"), "{error}");
+    let fork = Head { serial: before.head.serial, position: before.head.position, ..genesis };
     let fork = commit(&fork, |block| block.put(ChangeKind::Created, &node(2)));
     assert_eq!(*backend.commit(&fork).await.unwrap_err().kind(), ErrorKind::InvalidArgument);
     assert_eq!(content(&backend).await.unwrap(), before);
@@ -98,8 +98,7 @@ async fn purged_blocks_are_compacted() {
     let backend = open(&path).await.unwrap();
     fill(&backend).await;
     let head = backend.head().await.unwrap();
-    let purge =
-        Commit { expected: head.serial, purge_before: Some(Serial::new(3)), ..Commit::default() };
+    let purge = Commit { purge_before: Some(Serial::new(3)), ..Commit::on(&head) };
     backend.commit(&purge).await.unwrap();
     assert_eq!(backend.head().await.unwrap().oldest_block, Serial::new(3));
     let error = backend.blocks(Serial::new(1), 10).await.unwrap_err();

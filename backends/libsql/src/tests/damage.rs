@@ -48,9 +48,9 @@ async fn a_row_whose_key_left_its_range_is_missed_there() {
         }
         // A page that ends within the series meets one end of it.
         let scan = Scan { limit: 10, reverse: seconds == 0, ..series("bbb") };
-        assert_eq!(backend.scan(scan).await.unwrap().len(), 10);
+        assert_eq!(backend.scan(scan).await.unwrap().rows.len(), 10);
         let untouched = if seconds == 0 { "ddd" } else { "aaa" };
-        assert_eq!(backend.scan(series(untouched)).await.unwrap().len(), POINTS as usize);
+        assert_eq!(backend.scan(series(untouched)).await.unwrap().rows.len(), POINTS as usize);
         backend.close().await.unwrap();
         std::fs::write(&path, whole).unwrap();
     }

@@ -1,6 +1,7 @@
 //! Schemas, older and newer.
 
 use super::*;
+use crate::meta::MetaLayout;
 
 #[tokio::test]
 async fn a_version_1_file_is_carried_forward_and_backed_up() {
@@ -47,6 +48,45 @@ async fn a_version_1_file_is_carried_forward_and_backed_up() {
 }
 
 #[tokio::test]
+async fn a_file_of_an_older_schema_is_read_as_it_is() {
+    for version in [1, 2] {
+        let (_directory, path) = place();
+        let schema = Schema::at(version).unwrap();
+        let options = LibsqlOptions::new(&path, STORE).create(true).schema(schema);
+        let backend = LibsqlBackend::open(options).await.unwrap();
+        fill(&backend).await;
+        let head = backend.head().await.unwrap();
+        assert_eq!((head.position.get(), head.serial.get()), (4, 4));
+        // What came later has no place yet.
+        let later = RowChange { table: Table::Feed, ..put(&node(1)) };
+        let error = backend.commit(&rows_only(&head, vec![later])).await.unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::SchemaMismatch { .. }), "{error}");
+        let error = backend.adopt(&head).await.unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::SchemaMismatch { .. }), "{error}");
+        let before = content(&backend).await.unwrap();
+        backend.close().await.unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        let options = LibsqlOptions::new(&path, STORE).read_only(true);
+        let reader = LibsqlBackend::open(options).await.unwrap();
+        assert_eq!(content(&reader).await.unwrap(), before);
+        assert_eq!(before.head, before.head.carried_forward());
+        assert!(all(&reader, Table::Feed).await.unwrap().is_empty());
+        reader.verify().await.unwrap();
+        let error = reader.migrate(Schema::current()).await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::ReadOnly);
+        reader.close().await.unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), whole);
+        let backend = open(&path).await.unwrap();
+        backend.migrate(Schema::current()).await.unwrap();
+        let after = content(&backend).await.unwrap();
+        assert_eq!(after.head, Head { schema: Schema::current().version(), ..before.head });
+        backend.verify().await.unwrap();
+        // Of two programs that have the file, one that knows schema 2 would not count.
+        assert_eq!(after.head.schema.oldest_reader, 3);
+    }
+}
+
+#[tokio::test]
 async fn a_migration_that_fails_leaves_the_old_schema() {
     let (_directory, path) = place();
     let options = LibsqlOptions::new(&path, STORE).create(true).schema(Schema::at(1).unwrap());
@@ -58,6 +98,11 @@ async fn a_migration_that_fails_leaves_the_old_schema() {
     assert_eq!(content(&backend).await.unwrap(), before);
     edit(&path, "ALTER TABLE dns_records DROP COLUMN ttl").await;
     assert_eq!(backend.reopen().await.unwrap(), before.head);
+    // Somebody else's table is let be until its name is wanted.
+    edit(&path, "CREATE TABLE consumers (id)").await;
+    let error = backend.migrate(Schema::current()).await.unwrap_err();
+    assert!(error.to_string().contains("consumers"), "{error}");
+    assert_eq!(content(&backend).await.unwrap(), before);
 }
 
 #[tokio::test]
@@ -73,7 +118,7 @@ async fn a_newer_schema_is_read_by_name_if_it_admits_this_build() {
         let mut head = crate::meta::head(&mut link).unwrap();
         head.schema.version = newer;
         head.schema.oldest_reader = oldest_reader;
-        crate::meta::move_head(&mut link, head.serial, &head).unwrap();
+        MetaLayout::of(head.schema).move_head(&mut link, &head, &head).unwrap();
         link.run(&format!("PRAGMA user_version = {newer}")).unwrap();
     };
     edit(&path, "ALTER TABLE nodes ADD COLUMN colour TEXT").await;

@@ -7,6 +7,7 @@ mod damage;
 mod files;
 mod layout;
 mod migrations;
+mod positions;
 mod ranges;
 
 use std::collections::BTreeMap;
@@ -154,21 +155,16 @@ fn commit(head: &Head, build: impl FnOnce(&mut BlockBuilder)) -> Commit {
     let id = BlockId::from_bytes(bytes(9, u32::try_from(serial.get()).unwrap()));
     let closed = builder.finish(serial, id, head.hash, at(100)).unwrap();
     let rows = closed.changes.into_iter().chain(closed.audit_rows).collect();
-    Commit {
-        expected: head.serial,
-        block: Some(closed.block),
-        rows,
-        checkpoint: Some(serial),
-        ..Commit::default()
-    }
+    Commit { block: Some(closed.block), rows, checkpoint: Some(serial), ..Commit::on(head) }
 }
 
 fn rows_only(head: &Head, rows: Vec<RowChange>) -> Commit {
-    Commit { expected: head.serial, rows, ..Commit::default() }
+    Commit { rows, ..Commit::on(head) }
 }
 
 async fn all(backend: &LibsqlBackend, table: Table) -> Result<Vec<Row>> {
-    backend.scan(Scan { range: KeyRange::all(table), reverse: false, limit: usize::MAX }).await
+    let scan = Scan { range: KeyRange::all(table), reverse: false, limit: usize::MAX };
+    backend.scan(scan).await.map(|page| page.rows)
 }
 
 /// Everything that can be read.

@@ -42,7 +42,7 @@ async fn ranges_agree(backend: &LibsqlBackend, rows: Vec<RowChange>) {
             let range = KeyRange { table, from: from.clone(), to };
             for (reverse, limit) in [(false, 1000), (true, 1000), (false, 5), (true, 3)] {
                 let scan = Scan { range: range.clone(), reverse, limit };
-                let found = backend.scan(scan.clone()).await.unwrap();
+                let found = backend.scan(scan.clone()).await.unwrap().rows;
                 let found: Vec<&RowKey> = found.iter().map(|row| &row.key).collect();
                 if reverse {
                     wanted.reverse();

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ghostwire_store_core::domain::StoreId;
+use ghostwire_store_core::domain::SideId;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
 use crate::opened::{is_named, require_one_name};
@@ -112,17 +112,17 @@ impl Lock {
         }
     }
 
-    /// Whether it says already that this store is here. Without a lock there is nowhere to say it.
-    pub(crate) fn names(&self, store: StoreId) -> bool {
-        let line = store_line(store);
+    /// Whether it says already that this database is here. Without a lock there is nowhere to say it.
+    pub(crate) fn names(&self, side: SideId) -> bool {
+        let line = store_line(side);
         self.file().as_ref().is_none_or(|file| noted(file).as_deref() == Some(line.trim()))
     }
 
-    /// Says, durably, that this store is here.
-    pub(crate) fn note(&self, store: StoreId) -> io::Result<()> {
+    /// Says, durably, that this database is here.
+    pub(crate) fn note(&self, side: SideId) -> io::Result<()> {
         let file = self.file();
         let Some(file) = file.as_ref() else { return Ok(()) };
-        let line = store_line(store);
+        let line = store_line(side);
         write_at(file, HOLDER as u64, &line)?;
         file.set_len((HOLDER + line.len()) as u64)?;
         file.sync_all()

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 
-use ghostwire_store_core::domain::StoreId;
+use ghostwire_store_core::domain::SideId;
 
 /// The first line has this many bytes, so that writing it leaves the second one alone.
 pub(super) const HOLDER: usize = 20;
@@ -73,9 +73,9 @@ pub(super) fn holder_line(pid: Option<u32>, state: &str) -> String {
     format!("{holder:<0$}\n", HOLDER - 1)
 }
 
-/// The second line.
-pub(super) fn store_line(store: StoreId) -> String {
-    format!("store {store}\n")
+/// The second line. The database is the one that the path is of, whatever network it holds.
+pub(super) fn store_line(side: SideId) -> String {
+    format!("store {side}\n")
 }
 
 pub(super) fn write_at(mut file: &File, at: u64, text: &str) -> io::Result<()> {
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn what_a_lock_says_is_read_back() {
-        let id = StoreId::from_bytes([7; 16]);
+        let id = SideId::from_bytes([7; 16]);
         for (pid, state) in [(Some(1), ""), (Some(u32::MAX), CLOSING), (None, "")] {
             let first = holder_line(pid, state);
             assert_eq!(first.len(), HOLDER);

@@ -106,7 +106,7 @@ fn a_file_with_several_names_is_not_opened_by_any() {
 #[test]
 fn where_a_store_was_none_is_made() {
     let (_directory, path) = in_new_directory();
-    let store = StoreId::from_bytes([7; 16]);
+    let store = SideId::from_bytes([7; 16]);
     let lock = with_suffix(&path, ".lock");
     // What is killed while it is made can be made again.
     fs::write(&path, "").unwrap();
@@ -135,7 +135,7 @@ fn where_a_store_was_none_is_made() {
     assert_eq!(*refusal(&path, Access::Create).kind(), ErrorKind::NotFound);
     // Another store in its place is what somebody wanted.
     fs::write(&path, sqlite_file(KIND.application_id, 2)).unwrap();
-    let other = StoreId::from_bytes([8; 16]);
+    let other = SideId::from_bytes([8; 16]);
     StoreFile::open(&path, KIND, Access::Create).unwrap().note_store(other);
     assert!(fs::read_to_string(&lock).unwrap().ends_with(&format!("\nstore {other}\n")));
     fs::remove_file(&path).unwrap();

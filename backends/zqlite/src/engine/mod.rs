@@ -55,8 +55,8 @@ pub(crate) type Visit<'v> = &'v mut dyn FnMut(&[u8]) -> Result<()>;
 
 /// What was stored at one moment.
 pub(crate) trait Snapshot {
-    /// The head.
-    fn head(&mut self) -> Result<Vec<u8>>;
+    /// The head, which was read when the snapshot was taken.
+    fn head(&self) -> &[u8];
 
     /// Visits the rows in these slots, in this order; `Corrupt` if one is empty.
     fn rows(

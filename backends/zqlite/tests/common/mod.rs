@@ -62,8 +62,7 @@ pub fn block_after(head: &Head, padding: usize) -> EncodedBlock {
 pub async fn commit_block(backend: &dyn Backend, rows: Vec<RowChange>) -> EncodedBlock {
     let head = backend.head().await.unwrap();
     let block = block_after(&head, 5_000);
-    let commit =
-        Commit { expected: head.serial, block: Some(block.clone()), rows, ..Commit::default() };
+    let commit = Commit { block: Some(block.clone()), rows, ..Commit::on(&head) };
     backend.commit(&commit).await.unwrap();
     block
 }
@@ -84,7 +83,7 @@ pub async fn read(backend: &dyn Backend) -> Result<Everything> {
     let head = backend.head().await?;
     let mut rows = Vec::new();
     for table in Table::ALL {
-        rows.extend(backend.scan(all(table)).await?.into_iter().map(|row| (table, row)));
+        rows.extend(backend.scan(all(table)).await?.rows.into_iter().map(|row| (table, row)));
     }
     let after = Serial::new(head.oldest_block.get() - 1);
     let blocks = backend.blocks(after, usize::MAX).await?;

@@ -24,7 +24,12 @@ macro_rules! data_blocks {
     };
 }
 
-pub(super) enum EmbeddedSnapshot<'e> {
+pub(super) struct EmbeddedSnapshot<'e> {
+    source: Source<'e>,
+    head: Vec<u8>,
+}
+
+enum Source<'e> {
     Reader(Reader<'e, Link>),
     /// Nobody can write meanwhile.
     Writer(WriterGuard<'e, Link>),
@@ -32,24 +37,25 @@ pub(super) enum EmbeddedSnapshot<'e> {
 
 impl<'e> EmbeddedSnapshot<'e> {
     pub(super) fn of_reader(reader: Reader<'e, Link>) -> Result<Self> {
-        Self::Reader(reader).begin()
+        Self::begin(Source::Reader(reader))
     }
 
     pub(super) fn of_writer(writer: WriterGuard<'e, Link>) -> Result<Self> {
-        Self::Writer(writer).begin()
+        Self::begin(Source::Writer(writer))
     }
 
-    fn begin(mut self) -> Result<Self> {
-        self.link()?.run_prepared("BEGIN")?;
+    fn begin(source: Source<'e>) -> Result<Self> {
+        let mut snapshot = Self { source, head: Vec::new() };
+        snapshot.link()?.run_prepared("BEGIN")?;
         // The snapshot begins with the first read.
-        read_head(self.connection()?)?;
-        Ok(self)
+        snapshot.head = read_head(snapshot.connection()?)?;
+        Ok(snapshot)
     }
 
     fn link(&mut self) -> Result<&mut Link> {
-        match self {
-            Self::Reader(reader) => reader.connection(),
-            Self::Writer(writer) => Ok(writer),
+        match &mut self.source {
+            Source::Reader(reader) => reader.connection(),
+            Source::Writer(writer) => Ok(writer),
         }
     }
 
@@ -88,7 +94,7 @@ impl<'e> EmbeddedSnapshot<'e> {
 impl Drop for EmbeddedSnapshot<'_> {
     fn drop(&mut self) {
         // A reader ends its transaction itself. If this fails the next one cannot begin, and says so.
-        if let Self::Writer(writer) = self {
+        if let Source::Writer(writer) = &mut self.source {
             drop(writer.run_prepared("ROLLBACK"));
         }
     }
@@ -105,8 +111,8 @@ pub(super) fn read_head(reader: &Connection) -> Result<Vec<u8>> {
 }
 
 impl Snapshot for EmbeddedSnapshot<'_> {
-    fn head(&mut self) -> Result<Vec<u8>> {
-        read_head(self.connection()?)
+    fn head(&self) -> &[u8] {
+        &self.head
     }
 
     fn rows(
