@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ghostwire_store_core::backend::{Backend, BackendInfo, Commit, Head, KeyRange, Row, Scan};
+use ghostwire_store_core::backend::{Backend, BackendInfo, Commit, Head, KeyRange, Scan, ScanPage};
 use ghostwire_store_core::block::{BlockBuilder, EncodedBlock, Serial};
 use ghostwire_store_core::domain::*;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
@@ -115,7 +115,7 @@ impl Backend for Scripted {
         self.memory.migrate(target).await
     }
 
-    async fn scan(&self, scan: Scan) -> Result<Vec<Row>> {
+    async fn scan(&self, scan: Scan) -> Result<ScanPage> {
         self.call("scan").await?;
         self.memory.scan(scan).await
     }
@@ -128,6 +128,11 @@ impl Backend for Scripted {
     async fn commit(&self, commit: &Commit) -> Result<()> {
         self.call("commit").await?;
         self.memory.commit(commit).await
+    }
+
+    async fn adopt(&self, head: &Head) -> Result<()> {
+        self.call("adopt").await?;
+        self.memory.adopt(head).await
     }
 
     async fn reopen(&self) -> Result<Head> {

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ghostwire_store_core::backend::{Backend, Commit, Row, Scan};
+use ghostwire_store_core::backend::{Backend, Commit, Scan, ScanPage};
 use ghostwire_store_core::domain::*;
 use ghostwire_store_core::layer::{Chaos, FaultKind, Layer, Observe};
 use ghostwire_store_core::options::{Materialize, StoreOptions, WriterOptions};
@@ -55,10 +55,10 @@ impl Layer for CountRows {
         &self.inner
     }
 
-    async fn scan(&self, scan: Scan) -> Result<Vec<Row>> {
-        let rows = self.inner.scan(scan).await?;
-        self.read.fetch_add(rows.len(), Ordering::Relaxed);
-        Ok(rows)
+    async fn scan(&self, scan: Scan) -> Result<ScanPage> {
+        let page = self.inner.scan(scan).await?;
+        self.read.fetch_add(page.rows.len(), Ordering::Relaxed);
+        Ok(page)
     }
 }
 
@@ -112,13 +112,13 @@ impl Layer for RecordsMeanwhile {
         &self.inner
     }
 
-    async fn scan(&self, scan: Scan) -> Result<Vec<Row>> {
-        let rows = self.inner.scan(scan).await?;
+    async fn scan(&self, scan: Scan) -> Result<ScanPage> {
+        let page = self.inner.scan(scan).await?;
         if let Some(store) = self.store.get() {
             let number = self.batches.fetch_add(1, Ordering::Relaxed) + 1;
             store.metrics().record_many(batch(number)).await?;
         }
-        Ok(rows)
+        Ok(page)
     }
 }
 

@@ -225,6 +225,7 @@ async fn failures_under_load_leave_exactly_what_was_acknowledged() {
         assert_eq!(stored, acknowledged);
         agrees_with_a_reopen(&backend, &store).await;
         store.verify().await.unwrap();
+        store.checkpoint().await.unwrap();
         let head = backend.handle().head().await.unwrap();
         assert_eq!(head.checkpoint, head.serial);
         // Each has its line in the audit trail, once.

@@ -9,11 +9,11 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use super::event_loop::DRAIN_LIMIT;
 use super::in_flight::{Step, next_step};
 use super::*;
-use crate::backend::{BackendCounters, BackendInfo, Commit, Head, Row, Scan};
+use crate::backend::{BackendCounters, BackendInfo, Commit, Head, Scan, ScanPage};
 use crate::block::EncodedBlock;
 use crate::checkpoint::{FlushBacklog, UnflushedAudit};
 use crate::command::{Submission, UserCommand};
-use crate::domain::{ActorName, NewUser, Timestamp, UserId};
+use crate::domain::{ActorName, NewUser, StoreId, Timestamp, UserId};
 use crate::error::Result;
 use crate::log::retention::Retained;
 use crate::schema::Schema;
@@ -77,11 +77,15 @@ impl Backend for Permitting {
         Err(unsupported())
     }
 
-    async fn scan(&self, _: Scan) -> Result<Vec<Row>> {
+    async fn scan(&self, _: Scan) -> Result<ScanPage> {
         Err(unsupported())
     }
 
     async fn blocks(&self, _: Serial, _: usize) -> Result<Vec<EncodedBlock>> {
+        Err(unsupported())
+    }
+
+    async fn adopt(&self, _: &Head) -> Result<()> {
         Err(unsupported())
     }
 
