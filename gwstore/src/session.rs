@@ -255,7 +255,7 @@ pub(crate) async fn count_metrics(backend: &dyn Backend, most: u64) -> Result<Se
     let mut from = RowKey::new();
     loop {
         let range = KeyRange { table: Table::Metrics, from, to: None };
-        let rows = backend.scan(Scan { range, reverse: false, limit: ROWS_PER_READ }).await?;
+        let rows = backend.scan(Scan { range, reverse: false, limit: ROWS_PER_READ }).await?.rows;
         let Some(last) = rows.last() else { return Ok(SeriesCount { count, is_exact: true }) };
         count += rows.len() as u64;
         if count >= most {

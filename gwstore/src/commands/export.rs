@@ -171,7 +171,7 @@ async fn write_metrics<W: Write>(
     loop {
         let range = KeyRange { table: Table::Metrics, from, to: None };
         let scan = Scan { range, reverse: false, limit: ROWS_PER_READ };
-        let rows = reading.backend.scan(scan).await?;
+        let rows = reading.backend.scan(scan).await?.rows;
         let Some(last) = rows.last() else { return Ok(()) };
         from = last.key.clone().successor();
         for row in &rows {

@@ -80,7 +80,7 @@ impl<'r> SeriesTrial<'r> {
         let mut limit = after(points.len());
         loop {
             let range = KeyRange { table: Table::Metrics, from, to: to.clone() };
-            let rows = reading.backend.scan(Scan { range, reverse: false, limit }).await?;
+            let rows = reading.backend.scan(Scan { range, reverse: false, limit }).await?.rows;
             let mut hits: usize = 0;
             for row in &rows {
                 let Some(point) = points.get(&row.key) else { continue };
