@@ -10,7 +10,9 @@ pub(crate) use std::time::Duration;
 pub(crate) use async_trait::async_trait;
 pub(crate) use futures_util::future::join_all;
 pub(crate) use futures_util::{FutureExt, StreamExt};
-pub(crate) use ghostwire_store_core::backend::{Backend, Commit, Head, KeyRange, Row, Scan};
+pub(crate) use ghostwire_store_core::backend::{
+    Backend, Commit, Head, HeadChange, KeyRange, Row, Scan, ScanPage,
+};
 pub(crate) use ghostwire_store_core::block::{
     BlockBuilder, BlockHash, ChangeKind, EncodedBlock, RowChange, Serial,
 };
@@ -18,10 +20,12 @@ pub(crate) use ghostwire_store_core::command::*;
 pub(crate) use ghostwire_store_core::digest::{Digests, state_digest};
 pub(crate) use ghostwire_store_core::domain::*;
 pub(crate) use ghostwire_store_core::error::ErrorKind::*;
+pub(crate) use ghostwire_store_core::feed::{Consumer, LogEntry};
 pub(crate) use ghostwire_store_core::layer::{FaultKind, Layer};
 pub(crate) use ghostwire_store_core::options::{
     ClockOptions, Materialize, StoreOptions, WriterOptions,
 };
+pub(crate) use ghostwire_store_core::position::{Epoch, Position};
 pub(crate) use ghostwire_store_core::schema::{RowKey, Schema, Table};
 pub(crate) use ghostwire_store_core::state::EntityId;
 pub(crate) use ghostwire_store_core::{EntityKind, Error, ErrorKind, Result, Store};

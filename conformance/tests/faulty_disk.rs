@@ -7,7 +7,7 @@ use std::sync::{Arc, Once};
 
 use async_trait::async_trait;
 use ghostwire_store_conformance::{Disk, Fault, LocalFiles, Opening, Outcome, Suite};
-use ghostwire_store_core::backend::{Backend, Commit, Row, Scan};
+use ghostwire_store_core::backend::{Backend, Commit, Head, Scan, ScanPage};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::layer::Layer;
 use ghostwire_store_faulty_disk::FaultyDisk;
@@ -81,12 +81,13 @@ impl Layer for Careless {
         &self.inner
     }
 
-    async fn scan(&self, scan: Scan) -> Result<Vec<Row>> {
+    async fn scan(&self, scan: Scan) -> Result<ScanPage> {
         match self.inner.scan(scan).await {
             Err(error)
                 if self.carelessness == Carelessness::ReadsWhatItCan && is_damage(&error) =>
             {
-                Ok(Vec::new())
+                let Head { position, serial, .. } = self.inner.head().await?;
+                Ok(ScanPage { rows: Vec::new(), position, serial })
             }
             scanned => scanned,
         }

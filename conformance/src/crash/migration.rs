@@ -88,11 +88,10 @@ async fn write_version_1(place: &dyn Place) -> Digest {
         });
         let is_flushed = number < FLUSHED;
         let commit = Commit {
-            expected: head.serial,
             checkpoint: is_flushed.then_some(closed.block.serial),
             block: Some(closed.block),
             rows: if is_flushed { rows.collect() } else { Vec::new() },
-            ..Commit::default()
+            ..Commit::on(&head)
         };
         backend.commit(&commit).await.expect("a commit is stored");
     }
@@ -157,7 +156,7 @@ async fn check_version_1(backend: &dyn Backend) {
     assert_eq!((head.schema.version, head.serial.get()), (1, u64::from(BLOCKS)));
     let limit = usize::try_from(BLOCKS * RECORDS_IN_A_BLOCK).expect("some thousands");
     let scan = Scan { range: KeyRange::all(Table::DnsRecords), reverse: false, limit };
-    let rows = backend.scan(scan).await.expect("rows can be read");
+    let rows = backend.scan(scan).await.expect("rows can be read").rows;
     assert_eq!(rows.len(), usize::try_from(FLUSHED * RECORDS_IN_A_BLOCK).expect("some thousands"));
     let blocks = backend.blocks(head.checkpoint, limit).await.expect("blocks can be read");
     assert_eq!(blocks.len(), usize::try_from(BLOCKS - FLUSHED).expect("a few"));

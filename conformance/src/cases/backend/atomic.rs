@@ -1,5 +1,7 @@
 //! All of a commit, or nothing.
 
+use ghostwire_store_core::secrets::KeyCheck;
+
 use super::fixtures::*;
 
 cases! {
@@ -17,12 +19,18 @@ fn full(head: &Head, id: u8) -> Commit {
     let mut rows: Vec<_> = Table::ALL.into_iter().map(|table| put(table, 1, 7)).collect();
     rows.push(delete(Table::Users, 2));
     Commit {
-        expected: head.serial,
         block: Some(block_after(head, id)),
         rows,
         prune: vec![range(Table::Metrics, 3, Some(6)), range(Table::Audit, 5, None)],
         checkpoint: Some(Serial::new(2)),
         purge_before: Some(Serial::new(2)),
+        head: HeadChange {
+            epoch: Some(head.epoch.next()),
+            lineage: Some(LineageId::from_bytes([id; 16])),
+            credential_key: Some(KeyCheck::from_bytes([id; 16])),
+            filled: false,
+        },
+        ..Commit::on(head)
     }
 }
 
@@ -47,6 +55,11 @@ async fn everything_of_a_commit_is_stored(env: &mut TestEnv) {
     let backend = env.reload_backend(backend).await;
     let block = commit.block.unwrap();
     let wanted = Head {
+        lineage: LineageId::from_bytes([9; 16]),
+        epoch: before.head.epoch.next(),
+        credential_key: Some(KeyCheck::from_bytes([9; 16])),
+        position: Position::new(4),
+        commit: CommitId::from_bytes(*block.id.as_bytes()),
         serial: Serial::new(4),
         block: block.id,
         hash: block.hash,
@@ -81,8 +94,9 @@ async fn a_refused_commit_changes_nothing(env: &mut TestEnv) {
     let head = &before.head;
     let fork = Head { hash: BlockHash::GENESIS, ..*head };
     let refused = [
-        ("a serial too low", Commit { expected: Serial::new(2), ..full(head, 9) }),
-        ("a serial too high", Commit { expected: Serial::new(4), ..full(head, 9) }),
+        ("a position too low", Commit { expected: Position::new(2), ..full(head, 9) }),
+        ("a position too high", Commit { expected: Position::new(4), ..full(head, 9) }),
+        ("an epoch too high", Commit { epoch: Epoch::new(1), ..full(head, 9) }),
         ("a fork", Commit { block: Some(block_after(&fork, 9)), ..full(head, 9) }),
         ("a checkpoint back", Commit { checkpoint: Some(Serial::ZERO), ..full(head, 9) }),
         ("a checkpoint ahead", Commit { checkpoint: Some(Serial::new(5)), ..full(head, 9) }),
@@ -92,8 +106,12 @@ async fn a_refused_commit_changes_nothing(env: &mut TestEnv) {
         ),
     ];
     for (what, commit) in refused {
-        let is_stale = commit.expected != head.serial;
-        fails(backend.commit(&commit).await, if is_stale { Conflict } else { InvalidArgument });
+        let kind = match (commit.expected == head.position, commit.epoch == head.epoch) {
+            (_, false) => Fenced { epoch: head.epoch.get() },
+            (false, true) => Conflict,
+            (true, true) => InvalidArgument,
+        };
+        fails(backend.commit(&commit).await, kind);
         assert_eq!(Content::of(&backend).await, before, "{what}");
         backend = env.reload_backend(backend).await;
         assert_eq!(Content::of(&backend).await, before, "{what}");

@@ -23,6 +23,7 @@ async fn refuses_everything(backend: &OpenedBackend) {
     fails(backend.scan(everything(Table::Users)).await, Unavailable);
     fails(backend.blocks(Serial::ZERO, 9).await, Unavailable);
     fails(backend.commit(&commit).await, Unavailable);
+    fails(backend.adopt(&genesis()).await, Unavailable);
     fails(backend.migrate(Schema::current()).await, Unavailable);
     fails(backend.reopen().await, Unavailable);
     fails(backend.verify().await, Unavailable);

@@ -22,10 +22,9 @@ async fn reads_go_on_while_a_commit_waits(env: &mut TestEnv, backend: OpenedBack
     let before = Content::of(&backend).await;
     let block = block_after(&before.head, 9);
     let commit = Commit {
-        expected: before.head.serial,
         block: Some(block.clone()),
         rows: vec![put(Table::Nodes, 1, 2), delete(Table::Metrics, 1)],
-        ..Commit::default()
+        ..Commit::on(&before.head)
     };
     let hold = env.faults().hold_commits();
     let handle = backend.clone();
@@ -52,10 +51,9 @@ async fn reads_go_on_at_every_operation_of_the_disk(env: &mut TestEnv) -> Verdic
     commit_block(&backend, vec![put(Table::Nodes, 1, 1), put(Table::Metrics, 1, 1)]).await;
     let before = Lively::of(&backend).await;
     let commit = Commit {
-        expected: before.head.serial,
         block: Some(block_after(&before.head, 9)),
         rows: vec![put(Table::Nodes, 1, 2), delete(Table::Metrics, 1)],
-        ..Commit::default()
+        ..Commit::on(&before.head)
     };
     let mut found = Vec::new();
     {
@@ -185,11 +183,10 @@ async fn readers_see_all_of_a_commit_or_nothing(env: &mut TestEnv, backend: Open
         for round in 2..=ROUNDS {
             let head = handle.head().await.unwrap();
             let commit = Commit {
-                expected: head.serial,
                 block: Some(block_after(&head, 9)),
                 rows: round_of(round),
                 prune: tables.map(|table| range(table, 0, Some(round % ROWS))).to_vec(),
-                ..Commit::default()
+                ..Commit::on(&head)
             };
             handle.commit(&commit).await.unwrap();
         }
@@ -206,14 +203,14 @@ async fn readers_see_all_of_a_commit_or_nothing(env: &mut TestEnv, backend: Open
                     let is_last = is_done.load(Ordering::Acquire);
                     // As many blocks as rounds, so a scan sees what the head told before it.
                     let head = backend.head().await.unwrap();
-                    let rows = backend.scan(everything(table)).await.unwrap();
+                    let rows = rows_of(&backend, table).await;
                     assert_eq!(rows.len(), ROWS as usize);
                     let seen = (last..=ROUNDS).find(|&mark| body(table, mark) == rows[0].body);
                     let seen = seen.expect("no older round than before");
                     assert!(u64::from(seen) >= head.serial.get(), "older than the head");
                     assert!(rows.iter().all(|row| row.body == rows[0].body), "a torn scan");
                     let half = Scan { reverse: true, limit: 5, ..everything(table) };
-                    let rows = backend.scan(half).await.unwrap();
+                    let rows = backend.scan(half).await.unwrap().rows;
                     assert!(rows.iter().all(|row| row.body == rows[0].body), "a torn scan");
                     let blocks = backend.blocks(Serial::ZERO, usize::MAX).await.unwrap();
                     assert!(blocks.len() as u64 >= head.serial.get());

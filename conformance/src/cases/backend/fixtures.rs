@@ -9,16 +9,7 @@ pub(super) use crate::prelude::*;
 
 /// Where a new store of [`TestEnv::opening`](crate::test_env::TestEnv::opening) stands.
 pub(super) fn genesis() -> Head {
-    Head {
-        store: StoreId::from_bytes([7; 16]),
-        serial: Serial::ZERO,
-        block: BlockId::from_bytes([0; 16]),
-        hash: BlockHash::GENESIS,
-        time: Timestamp::EPOCH,
-        checkpoint: Serial::ZERO,
-        oldest_block: Serial::new(1),
-        schema: Schema::current().version(),
-    }
+    Head::genesis(StoreId::from_bytes([7; 16]), Schema::current())
 }
 
 pub(super) fn at(micros: i64) -> Timestamp {
@@ -56,6 +47,7 @@ pub(super) fn body(table: Table, mark: u32) -> Bytes {
         ColumnKind::Text | ColumnKind::Json => Value::Text(&text),
         ColumnKind::Id => Value::Bytes(&id[..16]),
         ColumnKind::Key(_) => Value::Bytes(&id),
+        ColumnKind::Bytes => Value::Bytes(text.as_bytes()),
     })
 }
 
@@ -113,8 +105,7 @@ pub(super) fn block_of(head: &Head, id: u8, length: usize) -> EncodedBlock {
 pub(super) async fn commit_block(backend: &OpenedBackend, rows: Vec<RowChange>) -> EncodedBlock {
     let head = backend.head().await.unwrap();
     let block = block_after(&head, u8::try_from(head.serial.get() % 200).unwrap() + 1);
-    let commit =
-        Commit { expected: head.serial, block: Some(block.clone()), rows, ..Commit::default() };
+    let commit = Commit { block: Some(block.clone()), rows, ..Commit::on(&head) };
     backend.commit(&commit).await.unwrap();
     block
 }
@@ -130,8 +121,8 @@ pub(super) async fn commit_blocks(backend: &OpenedBackend, count: usize) -> Vec<
 
 /// Commits `commit` on what is stored now.
 pub(super) async fn commit_next(backend: &OpenedBackend, commit: Commit) -> Result<()> {
-    let expected = backend.head().await.unwrap().serial;
-    backend.commit(&Commit { expected, ..commit }).await
+    let Commit { expected, epoch, .. } = Commit::on(&backend.head().await.unwrap());
+    backend.commit(&Commit { expected, epoch, ..commit }).await
 }
 
 /// Commits rows without a block, which has to work.
@@ -144,7 +135,7 @@ pub(super) fn everything(table: Table) -> Scan {
 }
 
 pub(super) async fn rows_of(backend: &OpenedBackend, table: Table) -> Vec<Row> {
-    backend.scan(everything(table)).await.unwrap()
+    backend.scan(everything(table)).await.unwrap().rows
 }
 
 /// The rows of a table as the numbers and marks that [`put`] made them of.
@@ -169,7 +160,7 @@ impl Content {
     pub(super) async fn of(backend: &OpenedBackend) -> Self {
         let head = backend.head().await.unwrap();
         let mut rows = BTreeMap::new();
-        for table in Table::ALL {
+        for table in Schema::at(head.schema.version).unwrap().tables() {
             let found = rows_of(backend, table).await;
             if !found.is_empty() {
                 rows.insert(table, found);

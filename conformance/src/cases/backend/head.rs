@@ -37,15 +37,16 @@ async fn the_head_follows_every_commit(env: &mut TestEnv, mut backend: OpenedBac
         let number = u8::try_from(number).unwrap();
         let block = block_after(&wanted, number + 1);
         let commit = Commit {
-            expected: wanted.serial,
             block: Some(block.clone()),
             rows: vec![put(Table::Users, number.into(), 1)],
             checkpoint: checkpoint.map(Serial::new),
             purge_before: purge_before.map(Serial::new),
-            ..Commit::default()
+            ..Commit::on(&wanted)
         };
         backend.commit(&commit).await.unwrap();
         wanted = Head {
+            position: Position::new(u64::from(number) + 1),
+            commit: CommitId::from_bytes(*block.id.as_bytes()),
             serial: Serial::new(u64::from(number) + 1),
             block: block.id,
             hash: block.hash,
@@ -66,7 +67,7 @@ async fn rows_alone_do_not_move_the_head(env: &mut TestEnv, backend: OpenedBacke
     commit_block(&backend, vec![]).await;
     let head = backend.head().await.unwrap();
     commit_rows(&backend, vec![put(Table::Nodes, 1, 1), put(Table::Metrics, 1, 1)]).await;
-    backend.commit(&Commit { expected: head.serial, ..Commit::default() }).await.unwrap();
+    backend.commit(&Commit::on(&head)).await.unwrap();
     assert_eq!(backend.head().await.unwrap(), head);
     let backend = env.reload_backend(backend).await;
     assert_eq!(backend.head().await.unwrap(), head);
@@ -105,12 +106,12 @@ async fn nothing_is_wrong_after_any_commit(env: &mut TestEnv, mut backend: Opene
             numbers.map(move |number| put(table, number, round)).chain([delete(table, round)])
         });
         let commit = Commit {
-            expected: head.serial,
             block: Some(block_after(&head, 9)),
             rows: rows.collect(),
             prune: vec![range(Table::Metrics, 0, Some(round * 3))],
             checkpoint: (round % 2 == 1).then(|| head.serial.next()),
             purge_before: (round > 2).then_some(head.serial),
+            ..Commit::on(&head)
         };
         backend.commit(&commit).await.unwrap();
         backend.verify().await.unwrap();
@@ -125,10 +126,7 @@ async fn nothing_is_wrong_after_any_commit(env: &mut TestEnv, mut backend: Opene
     let builder = BlockBuilder::default();
     let id = BlockId::from_bytes([0xff; 16]);
     let last = builder.finish(head.serial.next(), id, head.hash, Timestamp::MAX).unwrap().block;
-    backend
-        .commit(&Commit { expected: head.serial, block: Some(last.clone()), ..Commit::default() })
-        .await
-        .unwrap();
+    backend.commit(&Commit { block: Some(last.clone()), ..Commit::on(&head) }).await.unwrap();
     let backend = env.reload_backend(backend).await;
     backend.verify().await.unwrap();
     let head = backend.head().await.unwrap();

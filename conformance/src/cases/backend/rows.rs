@@ -90,6 +90,7 @@ async fn a_row_is_replaced_as_a_whole(env: &mut TestEnv, backend: OpenedBackend)
         ColumnKind::Text | ColumnKind::Json => Value::Text(""),
         ColumnKind::Id => Value::Bytes(&[5; 16]),
         ColumnKind::Key(_) => Value::Bytes(&[5; 32]),
+        ColumnKind::Bytes => Value::Bytes(&[]),
     });
     commit_rows(
         &backend,

@@ -16,6 +16,7 @@ cases! {
             empty_and_inverted_ranges_are_empty,
             pages_give_every_row_once,
             a_scan_sees_what_was_stored_before_it,
+            a_page_says_at_which_moment_it_was_read,
         ],
     }
     stored_unopened {
@@ -148,7 +149,7 @@ fn model_of(rows: &[RowChange]) -> BTreeMap<RowKey, Bytes> {
 }
 
 async fn check(backend: &OpenedBackend, model: &BTreeMap<RowKey, Bytes>, scan: Scan) {
-    let found = backend.scan(scan.clone()).await.unwrap();
+    let found = backend.scan(scan.clone()).await.unwrap().rows;
     assert_eq!(found, wanted(model, &scan), "{scan:?}");
 }
 
@@ -187,12 +188,13 @@ async fn text_has_no_other_order_than_its_bytes(env: &mut TestEnv, backend: Open
     assert_eq!(keys(rows_of(&backend, Table::Settings).await), sorted);
     let backwards = Scan { reverse: true, ..everything(Table::Settings) };
     sorted.reverse();
-    assert_eq!(keys(backend.scan(backwards).await.unwrap()), sorted);
+    assert_eq!(keys(backend.scan(backwards).await.unwrap().rows), sorted);
     // Everything that begins with `a`, and nothing that begins with `A` or `á`.
     let from = RowKey::from_bytes(b"a").unwrap();
     let to = from.clone().after_prefix();
     let range = KeyRange { table: Table::Settings, from, to };
-    let found = keys(backend.scan(Scan { range, ..everything(Table::Settings) }).await.unwrap());
+    let scan = Scan { range, ..everything(Table::Settings) };
+    let found = keys(backend.scan(scan).await.unwrap().rows);
     let begins = words.iter().filter(|word| word.starts_with('a'));
     assert_eq!(found, begins.map(|word| RowKey::new().text(word)).collect::<Vec<_>>());
 }
@@ -210,10 +212,10 @@ async fn a_range_begins_at_its_first_key_and_ends_before_its_last(env: &mut Test
         {
             let wanted: Vec<_> = wanted.map(|number| key(table, number)).collect();
             let mut scan = Scan { range: range(table, from, to), ..everything(table) };
-            assert_eq!(keys(backend.scan(scan.clone()).await.unwrap()), wanted, "{scan:?}");
+            assert_eq!(keys(backend.scan(scan.clone()).await.unwrap().rows), wanted, "{scan:?}");
             scan.reverse = true;
             let wanted: Vec<_> = wanted.into_iter().rev().collect();
-            assert_eq!(keys(backend.scan(scan.clone()).await.unwrap()), wanted, "{scan:?}");
+            assert_eq!(keys(backend.scan(scan.clone()).await.unwrap().rows), wanted, "{scan:?}");
         }
     }
 }
@@ -244,7 +246,7 @@ async fn a_scan_may_go_backwards(env: &mut TestEnv, backend: OpenedBackend) {
     let backend = env.reload_backend(backend).await;
     for table in [Table::Users, Table::Audit] {
         let scan = Scan { range: range(table, 2, Some(9)), reverse: true, limit: 3 };
-        let found = backend.scan(scan).await.unwrap();
+        let found = backend.scan(scan).await.unwrap().rows;
         let wanted =
             [8, 7, 6].map(|number| Row { key: key(table, number), body: body(table, number) });
         assert_eq!(found, wanted, "{table:?}");
@@ -273,7 +275,7 @@ async fn empty_and_inverted_ranges_are_empty(env: &mut TestEnv, backend: OpenedB
         for range in ranges {
             for reverse in [false, true] {
                 let scan = Scan { range: range.clone(), reverse, limit: 9 };
-                assert_eq!(backend.scan(scan.clone()).await.unwrap(), [], "{scan:?}");
+                assert_eq!(backend.scan(scan.clone()).await.unwrap().rows, [], "{scan:?}");
             }
         }
     }
@@ -291,7 +293,7 @@ async fn pages_give_every_row_once(env: &mut TestEnv, backend: OpenedBackend) {
         let mut range = KeyRange::all(Table::Metrics);
         loop {
             let scan = Scan { range: range.clone(), reverse: false, limit };
-            let page = backend.scan(scan).await.unwrap();
+            let page = backend.scan(scan).await.unwrap().rows;
             let Some(last) = page.last() else { break };
             range.from = last.key.clone().successor();
             forwards.extend(page);
@@ -299,7 +301,7 @@ async fn pages_give_every_row_once(env: &mut TestEnv, backend: OpenedBackend) {
         let mut range = KeyRange::all(Table::Metrics);
         loop {
             let scan = Scan { range: range.clone(), reverse: true, limit };
-            let page = backend.scan(scan).await.unwrap();
+            let page = backend.scan(scan).await.unwrap().rows;
             let Some(last) = page.last() else { break };
             range.to = Some(last.key.clone());
             backwards.extend(page);
@@ -326,4 +328,74 @@ async fn a_scan_sees_what_was_stored_before_it(env: &mut TestEnv, backend: Opene
     }
     let backend = env.reload_backend(backend).await;
     assert_eq!(marks_of(&backend, Table::Nodes).await[0], (1, 29));
+}
+
+/// Every commit replaces all rows, and every third has no block: a page's rows tell its position, and that
+/// tells the serial.
+async fn a_page_says_at_which_moment_it_was_read(env: &mut TestEnv, backend: OpenedBackend) {
+    const COMMITS: u64 = 60;
+    const ROWS: u32 = 10;
+    let tables = [Table::Nodes, Table::Metrics];
+    let commit_at = move |head: &Head| {
+        let number = head.position.next().get();
+        let mark = u32::try_from(number).unwrap();
+        let rows = move |table| (0..ROWS).map(move |number| put(table, number, mark));
+        let rows = tables.into_iter().flat_map(rows).collect();
+        let id = u8::try_from(number).unwrap();
+        match number % 3 {
+            0 => {
+                let entry = Some(CommitId::from_bytes([id; 16]));
+                Commit { entry, rows, ..Commit::on(head) }
+            }
+            _ => Commit { block: Some(block_after(head, id)), rows, ..Commit::on(head) },
+        }
+    };
+    backend.commit(&commit_at(&genesis())).await.unwrap();
+    let handle = backend.clone();
+    let writer = tokio::spawn(async move {
+        for number in 1..COMMITS {
+            let head = handle.head().await.unwrap();
+            handle.commit(&commit_at(&head)).await.unwrap();
+            if number % 4 == 0 {
+                // What does not count leaves pages as they are.
+                let flush = Commit { checkpoint: Some(head.serial), ..Commit::default() };
+                commit_next(&handle, flush).await.unwrap();
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    let readers: Vec<_> = tables
+        .into_iter()
+        .map(|table| {
+            let backend = backend.clone();
+            tokio::spawn(async move {
+                let mut pages = 0;
+                loop {
+                    let head = backend.head().await.unwrap();
+                    let limit = [1, 3, usize::MAX][pages % 3];
+                    let scan = Scan { reverse: pages % 2 == 0, limit, ..everything(table) };
+                    let page = backend.scan(scan).await.unwrap();
+                    let (position, serial) = (page.position.get(), page.serial.get());
+                    assert!((position, serial) >= (head.position.get(), head.serial.get()));
+                    assert_eq!(serial, position - position / 3, "the serial of another moment");
+                    assert_eq!(page.rows.len(), limit.min(ROWS as usize));
+                    let body = body(table, u32::try_from(position).unwrap());
+                    let fit = page.rows.iter().all(|row| row.body == body);
+                    assert!(fit, "rows of another moment than {position}");
+                    if position == COMMITS {
+                        break;
+                    }
+                    pages += 1;
+                    tokio::task::yield_now().await;
+                }
+            })
+        })
+        .collect();
+    writer.await.unwrap();
+    for reader in readers {
+        reader.await.unwrap();
+    }
+    let backend = env.reload_backend(backend).await;
+    let page = backend.scan(everything(Table::Routes)).await.unwrap();
+    assert_eq!((page.position.get(), page.serial.get()), (COMMITS, COMMITS - COMMITS / 3));
 }

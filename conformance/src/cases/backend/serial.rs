@@ -1,60 +1,15 @@
-//! On what a commit may build.
+//! Blocks follow one another.
 
 use super::fixtures::*;
 
 cases! {
     stored_backend {
         "backend-serial" => [
-            a_commit_on_another_serial_is_a_conflict,
-            rows_without_a_block_need_the_right_serial_too,
             a_block_that_does_not_follow_is_invalid,
             a_block_is_stored_once,
             of_16_commits_at_once_one_wins,
         ],
     }
-}
-
-async fn a_commit_on_another_serial_is_a_conflict(env: &mut TestEnv, backend: OpenedBackend) {
-    let first = commit_block(&backend, vec![put(Table::Users, 1, 1)]).await;
-    commit_block(&backend, vec![put(Table::Users, 2, 2)]).await;
-    let backend = env.reload_backend(backend).await;
-    let before = Content::of(&backend).await;
-    for expected in [0, 1, 3, 4, u64::MAX].map(Serial::new) {
-        let mut head = before.head;
-        head.serial = expected;
-        let rows = vec![put(Table::Users, 1, 9), delete(Table::Users, 2), put(Table::Audit, 3, 9)];
-        let fitting = block_after(&before.head, 9);
-        for block in [fitting, block_after(&head, 9), first.clone()] {
-            let commit =
-                Commit { expected, block: Some(block), rows: rows.clone(), ..Commit::default() };
-            fails(backend.commit(&commit).await, Conflict);
-        }
-    }
-    assert_eq!(Content::of(&backend).await, before);
-    let backend = env.reload_backend(backend).await;
-    assert_eq!(Content::of(&backend).await, before);
-    commit_block(&backend, vec![put(Table::Users, 1, 3)]).await;
-    assert_eq!(marks_of(&backend, Table::Users).await, [(1, 3), (2, 2)]);
-}
-
-async fn rows_without_a_block_need_the_right_serial_too(env: &mut TestEnv, backend: OpenedBackend) {
-    commit_block(&backend, vec![]).await;
-    for expected in [0, 2].map(Serial::new) {
-        let rows = vec![put(Table::Metrics, 1, 1)];
-        let commits = [
-            Commit { expected, rows, ..Commit::default() },
-            Commit { expected, prune: vec![range(Table::Metrics, 0, None)], ..Commit::default() },
-            Commit { expected, checkpoint: Some(Serial::new(1)), ..Commit::default() },
-            Commit { expected, purge_before: Some(Serial::new(1)), ..Commit::default() },
-            Commit { expected, ..Commit::default() },
-        ];
-        for commit in commits {
-            fails(backend.commit(&commit).await, Conflict);
-        }
-    }
-    let backend = env.reload_backend(backend).await;
-    assert_eq!(rows_of(&backend, Table::Metrics).await, []);
-    assert_eq!(backend.head().await.unwrap().checkpoint, Serial::ZERO);
 }
 
 async fn a_block_that_does_not_follow_is_invalid(env: &mut TestEnv, backend: OpenedBackend) {
@@ -82,10 +37,9 @@ async fn a_block_that_does_not_follow_is_invalid(env: &mut TestEnv, backend: Ope
         second,
     ] {
         let commit = Commit {
-            expected: before.head.serial,
             block: Some(block),
             rows: vec![put(Table::Users, 1, 9)],
-            ..Commit::default()
+            ..Commit::on(&before.head)
         };
         fails(backend.commit(&commit).await, InvalidArgument);
     }
@@ -115,7 +69,7 @@ async fn of_16_commits_at_once_one_wins(env: &mut TestEnv, backend: OpenedBacken
                 // Each has a row of its own, and one that all of them write.
                 let mark = u32::from(number);
                 let rows = vec![put(Table::Nodes, round, mark), put(Table::Audit, mark, round)];
-                let commit = Commit { expected: head.serial, block, rows, ..Commit::default() };
+                let commit = Commit { block, rows, ..Commit::on(&head) };
                 tokio::spawn(async move { backend.commit(&commit).await })
             })
             .collect();

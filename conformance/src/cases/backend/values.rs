@@ -60,6 +60,7 @@ fn plain(kind: ColumnKind) -> Value<'static> {
         ColumnKind::Json => Value::Text("{}"),
         ColumnKind::Id => Value::Bytes(&[3; 16]),
         ColumnKind::Key(_) => Value::Bytes(&[4; 32]),
+        ColumnKind::Bytes => Value::Bytes(b"plain"),
     }
 }
 
@@ -90,6 +91,9 @@ async fn every_column_comes_back_as_it_was(env: &mut TestEnv) {
         ColumnKind::Bool => vec![Value::Integer(0), Value::Integer(1)],
         ColumnKind::Id => [&LOW, &HIGH, &MIXED].map(|bytes| Value::Bytes(&bytes[..16])).to_vec(),
         ColumnKind::Key(_) => [&LOW, &HIGH, &MIXED].map(|bytes| Value::Bytes(bytes)).to_vec(),
+        ColumnKind::Bytes => [&LOW[..], &HIGH, &MIXED, &[0], b"x'00'", TEXTS[11].as_bytes()]
+            .map(Value::Bytes)
+            .to_vec(),
         ColumnKind::Json => ["{}", "[]", "{\"a\": [1, 2.50, null]}", "[ 1 ,2]", "\"\\u0041\""]
             .map(Value::Text)
             .to_vec(),
@@ -106,6 +110,7 @@ async fn nothing_is_not_the_same_as_empty(env: &mut TestEnv) {
             ColumnKind::Real => Value::Real(0.0),
             ColumnKind::Text | ColumnKind::Json => Value::Text(""),
             ColumnKind::Id => Value::Bytes(&[0; 16]),
+            ColumnKind::Bytes => Value::Bytes(&[]),
             ColumnKind::Bool | ColumnKind::Key(_) => plain(column.kind),
         };
         nothing.into_iter().chain([empty]).collect()

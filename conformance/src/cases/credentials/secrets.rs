@@ -57,7 +57,7 @@ async fn no_secret_is_among_what_is_kept(env: &mut TestEnv, store: Opened) {
     let head = backend.head().await.unwrap();
     for table in Table::ALL {
         let scan = Scan { range: KeyRange::all(table), reverse: false, limit: 10_000 };
-        for row in backend.scan(scan).await.unwrap() {
+        for row in backend.scan(scan).await.unwrap().rows {
             kept.extend(row.key.as_bytes());
             kept.extend(row.body);
         }

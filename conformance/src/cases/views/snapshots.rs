@@ -346,8 +346,8 @@ async fn rows_that_contradict_the_kept_blocks_are_found(env: &mut TestEnv, store
         (gone(&deleted), true),
     ] {
         let backend = env.open_backend().await;
-        let expected = backend.head().await.unwrap().serial;
-        let commit = Commit { expected, rows: vec![change.clone()], ..Commit::default() };
+        let head = backend.head().await.unwrap();
+        let commit = Commit { rows: vec![change.clone()], ..Commit::on(&head) };
         backend.commit(&commit).await.unwrap();
         backend.close().await.unwrap();
         let store = env.open().await;

@@ -250,22 +250,22 @@ async fn a_serial_that_is_still_to_come_is_refused(_: &mut TestEnv, store: Opene
 }
 
 async fn a_place_of_another_history_is_refused(env: &mut TestEnv, mut store: Opened) {
-    let start = store.view().position();
+    let start = store.view().log_position();
     create(&store, 0..3).await;
     let mut positions = vec![start];
     positions.extend(
         store
             .watch_from(start)
             .take(3)
-            .map(|commit| commit.unwrap().position())
+            .map(|commit| commit.unwrap().log_position())
             .collect::<Vec<_>>()
             .await,
     );
     for restart in 0..3 {
-        assert_eq!(store.view().position(), positions[3]);
+        assert_eq!(store.view().log_position(), positions[3]);
         for (position, next) in positions.iter().zip(&positions[1..]) {
             let commit = store.watch_from(*position).next().await.unwrap().unwrap();
-            assert_eq!(commit.position(), *next);
+            assert_eq!(commit.log_position(), *next);
         }
         let mut waiting = store.watch_from(positions[3]);
         assert!(waiting.next().now_or_never().is_none());
