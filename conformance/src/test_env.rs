@@ -255,6 +255,7 @@ impl TestEnv {
 /// Where a store stands, and what it holds.
 #[derive(Debug, PartialEq, Eq)]
 struct Standing {
+    position: Position,
     serial: Serial,
     hash: BlockHash,
     digests: Digests,
@@ -264,6 +265,6 @@ impl Standing {
     async fn of(store: &Opened) -> Self {
         let view = store.view();
         let digests = store.digests().await.expect("the digests can be computed");
-        Self { serial: view.serial(), hash: view.hash(), digests }
+        Self { position: view.position(), serial: view.serial(), hash: view.hash(), digests }
     }
 }

@@ -20,6 +20,8 @@ pub struct BrokenBackend {
     first: Head,
     /// Where it stood after the last commit of this handle.
     known: Mutex<Head>,
+    /// Which opening of the store this is.
+    opening_number: u8,
     commits: AtomicU64,
     closed: AtomicBool,
     /// Held by a commit.
@@ -47,12 +49,14 @@ impl BrokenBackend {
         opening: Opening,
     ) -> Result<Self> {
         let first = inner.head().await?;
+        let opening_number = persistent.openings.fetch_add(1, Ordering::Relaxed);
         let behind = MemoryBackend::at_schema(opening.store, opening.schema);
         if fault == Fault::ScansACommitBehind {
             let log = locked(&persistent.log).clone();
             for step in log {
                 match step {
                     Step::Commit(commit) => behind.commit(&commit).await?,
+                    Step::Adopt(head) => behind.adopt(&head).await?,
                     Step::Migrate(target) => behind.migrate(target).await?,
                 }
             }
@@ -73,6 +77,7 @@ impl BrokenBackend {
             persistent,
             opening,
             first,
+            opening_number,
             known: Mutex::new(known),
             commits: AtomicU64::new(0),
             closed: AtomicBool::new(false),
@@ -110,6 +115,32 @@ impl BrokenBackend {
                 head.oldest_block = head.oldest_block.max(before.purged);
             }
             Fault::RemembersTheHeadOfTheLastClose => head = *locked(&self.known),
+            Fault::CountsBlocksOnly => head.position = Position::new(head.serial.get()),
+            Fault::CountsEveryCommit => {
+                let more = self.persistent.miscounted.load(Ordering::Relaxed);
+                head.position = Position::new(head.position.get() + more);
+            }
+            Fault::TakesTheSideOver | Fault::KeepsItsOwnHistory => {
+                let log = locked(&self.persistent.log);
+                match (self.fault, log.first()) {
+                    (Fault::TakesTheSideOver, Some(Step::Adopt(other))) => head.side = other.side,
+                    (_, Some(Step::Adopt(_))) => {
+                        head.lineage = LineageId::from_bytes(*self.opening.store.as_bytes());
+                    }
+                    _ => {}
+                }
+            }
+            Fault::ForgetsThatItIsFilling => head.filling = false,
+            Fault::DrawsASideAtEachOpening => {
+                head.side = SideId::from_bytes([self.opening_number; 16]);
+            }
+            Fault::IsAnotherOnceMigrated => {
+                let log = locked(&self.persistent.log);
+                if log.iter().any(|step| matches!(step, Step::Migrate(_))) {
+                    head.store = StoreId::from_bytes([0xee; 16]);
+                }
+            }
+            Fault::TellsBlocksOnly => head.commit = CommitId::from_bytes(*head.block.as_bytes()),
             _ => {}
         }
         head
@@ -124,7 +155,30 @@ impl BrokenBackend {
             }
         }
         match self.fault {
-            Fault::IgnoresTheExpectedSerial => altered.expected = self.inner.head().await?.serial,
+            Fault::IgnoresTheExpectedPosition => {
+                altered.expected = self.inner.head().await?.position;
+            }
+            Fault::CountsBlocksOnly => {
+                let head = self.inner.head().await?;
+                if commit.expected.get() == head.serial.get() {
+                    altered.expected = head.position;
+                }
+            }
+            Fault::CountsEveryCommit => {
+                let more = self.persistent.miscounted.load(Ordering::Relaxed);
+                altered.expected = Position::new(commit.expected.get().saturating_sub(more));
+            }
+            Fault::IgnoresTheEpoch => altered.epoch = self.inner.head().await?.epoch,
+            Fault::LetsTheEpochMoveBack => {
+                let stored = self.inner.head().await?.epoch;
+                altered.head.epoch = commit.head.epoch.filter(|epoch| *epoch > stored);
+            }
+            Fault::IsFilledForEver => altered.head.filled = false,
+            Fault::FeedsBlocksOnly if commit.block.is_none() => {
+                altered.rows.retain(|row| row.table != Table::Feed);
+            }
+            Fault::FeedsForNobody => altered.prune.retain(|range| range.table != Table::Feed),
+            Fault::PurgesWhatIsNeeded => altered.purge_before = Some(Serial::new(u64::MAX)),
             Fault::StoresRowsWithoutTheBlock => {
                 altered.block = None;
                 altered.checkpoint = None;
@@ -191,7 +245,7 @@ impl BrokenBackend {
             let to = Some(row.key.clone().successor());
             let range = KeyRange { table: row.table, from: row.key.clone(), to };
             let found = self.inner.scan(Scan { range, reverse: false, limit: 1 }).await?;
-            if found.is_empty() {
+            if found.rows.is_empty() {
                 return Err(Error::not_found(EntityKind::Node, "a row"));
             }
         }
@@ -205,8 +259,11 @@ impl BrokenBackend {
             return Ok(());
         }
         let altered = self.altered(commit).await?;
-        if self.fault == Fault::StoresInTwoSteps && altered.rows.len() > 1 {
-            let mut first = Commit { expected: altered.expected, ..Commit::default() };
+        let in_steps =
+            matches!(self.fault, Fault::StoresInTwoSteps | Fault::KeepsHalfOfWhatIsGivenUp);
+        if in_steps && altered.rows.len() > 1 {
+            let Commit { expected, epoch, .. } = altered;
+            let mut first = Commit { expected, epoch, ..Commit::default() };
             let mut second = altered;
             first.rows = second.rows.drain(..second.rows.len() / 2).collect();
             self.inner.commit(&first).await?;
@@ -217,6 +274,9 @@ impl BrokenBackend {
             return self.inner.commit(&second).await;
         }
         self.inner.commit(&altered).await?;
+        if altered.id().is_none() {
+            self.persistent.miscounted.fetch_add(1, Ordering::Relaxed);
+        }
         if self.fault == Fault::FailsAfterStoring && number == 3 {
             return Err(Error::new(Unavailable, "the answer got lost"));
         }
@@ -291,9 +351,9 @@ impl Backend for BrokenBackend {
                 return Err(Error::new(Unexpected, "there is nothing to migrate"));
             }
             Fault::LosesRowsInMigrations if has_steps => {
-                let expected = self.inner.head().await?.serial;
                 let prune = vec![KeyRange::all(Table::DnsRecords)];
-                self.inner.commit(&Commit { expected, prune, ..Commit::default() }).await?;
+                let head = self.inner.head().await?;
+                self.inner.commit(&Commit { prune, ..Commit::on(&head) }).await?;
             }
             _ => {}
         }
@@ -303,13 +363,13 @@ impl Backend for BrokenBackend {
         Ok(())
     }
 
-    async fn scan(&self, scan: Scan) -> Result<Vec<Row>> {
+    async fn scan(&self, scan: Scan) -> Result<ScanPage> {
         self.check_open()?;
         if self.fault == Fault::LocksReadersOut {
             drop(self.lock.lock().await);
         }
         let altered = self.altered_scan(scan.clone());
-        let mut rows = match self.fault {
+        let mut page = match self.fault {
             Fault::ScansACommitBehind => {
                 self.inner.head().await?;
                 let behind = locked(&self.before).behind.clone();
@@ -317,20 +377,32 @@ impl Backend for BrokenBackend {
             }
             Fault::SortsLikeADictionary => {
                 let all = Scan { reverse: false, limit: usize::MAX, ..altered };
-                let mut rows = self.inner.scan(all).await?;
-                rows.sort_by_key(|row| row.key.as_bytes().to_ascii_lowercase());
+                let mut page = self.inner.scan(all).await?;
+                page.rows.sort_by_key(|row| row.key.as_bytes().to_ascii_lowercase());
                 if scan.reverse {
-                    rows.reverse();
+                    page.rows.reverse();
                 }
-                rows.truncate(scan.limit);
-                rows
+                page.rows.truncate(scan.limit);
+                page
+            }
+            Fault::TellsAnotherMoment => {
+                let ScanPage { rows, .. } = self.inner.scan(altered).await?;
+                for _ in 0..50 {
+                    tokio::task::yield_now().await;
+                }
+                let Head { position, serial, .. } = self.inner.head().await?;
+                ScanPage { rows, position, serial }
+            }
+            Fault::SaysThatPagesAreOld => {
+                let Head { position, serial, .. } = self.first;
+                ScanPage { position, serial, ..self.inner.scan(altered).await? }
             }
             _ => self.inner.scan(altered).await?,
         };
-        for row in &mut rows {
+        for row in &mut page.rows {
             row.body = bodies::read(self.fault, std::mem::take(&mut row.body));
         }
-        Ok(rows)
+        Ok(page)
     }
 
     async fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
@@ -355,6 +427,7 @@ impl Backend for BrokenBackend {
                     let before = Serial::new(oldest.saturating_sub(1));
                     self.inner.blocks(before, limit).await?
                 }
+                (Fault::PurgesInSilence, Compacted { .. }) => Vec::new(),
                 (Fault::NamesAnotherOldest, Compacted { .. }) => {
                     let oldest = after.next().get();
                     return Err(Error::new(Compacted { oldest }, "gone"));
@@ -398,19 +471,38 @@ impl Backend for BrokenBackend {
                 let _ = self.remember(commit).await;
                 Err(error)
             }
-            (Fault::StoresWhatItRefuses, Conflict) => {
-                let expected = self.inner.head().await?.serial;
-                let rows = commit.rows.clone();
-                self.inner.commit(&Commit { expected, rows, ..Commit::default() }).await?;
+            (Fault::StoresWhatItRefuses, Conflict) | (Fault::StoresWhatItFences, Fenced { .. }) => {
+                let (head, rows) = (self.inner.head().await?, commit.rows.clone());
+                self.inner.commit(&Commit { rows, ..Commit::on(&head) }).await?;
                 Err(error)
             }
             (Fault::CallsConflictsUnexpected, Conflict) => {
-                Err(Error::new(Unexpected, "the serial is another one"))
+                Err(Error::new(Unexpected, "the position is another one"))
             }
+            (Fault::CallsFencedConflict, Fenced { .. }) => {
+                Err(Error::new(Conflict, "somebody else has taken over"))
+            }
+            (Fault::TellsSeveralWinners, Conflict) => Ok(()),
             (Fault::CallsStrangeBlocksConflicts, InvalidArgument) if commit.block.is_some() => {
                 Err(Error::new(Conflict, "the block does not follow"))
             }
             _ => Err(error),
+        }
+    }
+
+    async fn adopt(&self, head: &Head) -> Result<()> {
+        self.check_open()?;
+        match self.inner.adopt(head).await {
+            Err(error) if *error.kind() == Restricted => match self.fault {
+                Fault::AdoptsOverContent => Ok(()),
+                _ => Err(error),
+            },
+            adopted => {
+                adopted?;
+                locked(&self.persistent.log).push(Step::Adopt(*head));
+                *locked(&self.known) = self.inner.head().await?;
+                Ok(())
+            }
         }
     }
 

@@ -9,6 +9,8 @@ mod bodies;
 mod watched;
 
 use crate::prelude::*;
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU8, AtomicU64};
 use std::sync::{MutexGuard, PoisonError, Weak};
 
 use ghostwire_store_memory::MemoryBackend;
@@ -60,10 +62,36 @@ faults! {
         ForgetsTheCheckpoint = "tells that nothing was ever flushed",
         ReopensFromMemory = "tells after reopening where it stood when it was opened",
     }
-    "backend-serial" => {
-        IgnoresTheExpectedSerial = "stores a commit whatever serial it builds on",
+    "backend-position" => {
+        IgnoresTheExpectedPosition = "stores a commit whatever position it builds on",
         CallsConflictsUnexpected = "answers Unexpected instead of Conflict",
+        CountsBlocksOnly = "counts blocks, and no other commit",
+        CountsEveryCommit = "counts commits that only flush, too",
+        ForgetsCommitsOfSeries = "has not counted commits without a block when it is opened again",
+    }
+    "backend-epoch" => {
+        IgnoresTheEpoch = "stores a commit whatever epoch it is of",
+        CallsFencedConflict = "answers Conflict to a commit of another epoch",
+        StoresWhatItFences = "stores the rows of a commit that it answers with Fenced",
+        ForgetsTheEpoch = "is back in the first epoch when it is opened again",
+        LetsTheEpochMoveBack = "answers Ok to an epoch that is not above the last one",
+    }
+    "backend-serial" => {
         CallsStrangeBlocksConflicts = "answers Conflict to a block that does not follow",
+        TellsSeveralWinners = "answers Ok to commits that came second",
+    }
+    "backend-adopt" => {
+        AdoptsOverContent = "answers Ok if it is to become a copy and holds something",
+        TakesTheSideOver = "takes itself for the database that it is a copy of",
+        ForgetsThatItIsFilling = "does not tell that it is being filled",
+        IsFilledForEver = "never is complete",
+        LosesWhatItAdopted = "is empty when it is opened again as a copy",
+        KeepsItsOwnHistory = "keeps its own lineage when it becomes a copy",
+    }
+    "identity" => {
+        DrawsASideAtEachOpening = "takes itself for another database each time it is opened",
+        ForgetsItsHistory = "is of its first lineage when it is opened again",
+        IsAnotherOnceMigrated = "is of another network once it was migrated",
     }
     "backend-atomic" => {
         LosesTheLastCommit = "loses the last commit when it is opened again",
@@ -104,6 +132,7 @@ faults! {
         GivesARowTooMany = "gives one row more than the limit",
         GivesARowTooFew = "gives one row less than the limit",
         ScansACommitBehind = "scans what was there before the last commit",
+        TellsAnotherMoment = "tells where it stood some time after rows were read",
     }
     "backend-blocks" => {
         ReadsABlockBehind = "gives the last block only once there is another one",
@@ -143,6 +172,31 @@ faults! {
     }
     "backend-verify" => {
         ComplainsAfterAPurge = "finds fault with a store whose oldest blocks were purged",
+    }
+    "feed" => {
+        LosesTheFeed = "has no feed any more when it is opened again",
+        FeedsBlocksOnly = "stores what the feed has of commits with a block only",
+        FeedsForNobody = "never removes what the feed has",
+    }
+    "consumer-away" => {
+        ForgetsConsumers = "has no consumers any more when it is opened again",
+        PurgesWhatIsNeeded = "drops every block that is flushed",
+        ForgetsWhoIsTooFarBehind = "keeps the first image of a consumer when it is opened again",
+    }
+    "series-outcome" => {
+        TellsBlocksOnly = "tells the last block's id whatever was committed since",
+    }
+    "fuzzy-load" => {
+        SaysThatPagesAreOld = "tells of every page that it is of when it was opened",
+    }
+    "purged-follower" => {
+        PurgesInSilence = "gives nothing instead of answering Compacted",
+    }
+    "deadline" => {
+        KeepsHalfOfWhatIsGivenUp = "stores half of a commit that is given up",
+    }
+    "credential-key" => {
+        ForgetsTheCredentialKey = "does not know the credential key when it is opened again",
     }
     "backend-close" => {
         IgnoresClose = "goes on after it was closed",
@@ -186,6 +240,9 @@ struct BrokenPlace {
 /// What outlives a handle.
 #[derive(Debug, Default)]
 struct Persistent {
+    openings: AtomicU8,
+    /// Commits that count for one fault only.
+    miscounted: AtomicU64,
     memory: Mutex<Option<MemoryBackend>>,
     /// What it was made with.
     made: Mutex<Option<Opening>>,
@@ -198,6 +255,7 @@ struct Persistent {
 #[derive(Debug, Clone)]
 enum Step {
     Commit(Commit),
+    Adopt(Head),
     Migrate(Schema),
 }
 
@@ -217,11 +275,25 @@ impl Persistent {
             }
             _ => {}
         }
+        let mut consumers = HashSet::new();
         for step in &mut log {
             match step {
                 Step::Migrate(target) => memory.migrate(*target).await?,
+                Step::Adopt(_) if fault == Fault::LosesWhatItAdopted => {}
+                Step::Adopt(head) => memory.adopt(head).await?,
                 Step::Commit(commit) => {
                     match fault {
+                        Fault::ForgetsCommitsOfSeries => commit.entry = None,
+                        Fault::ForgetsTheEpoch => commit.head.epoch = None,
+                        Fault::ForgetsItsHistory => commit.head.lineage = None,
+                        Fault::ForgetsTheCredentialKey => commit.head.credential_key = None,
+                        Fault::LosesTheFeed => commit.rows.retain(|row| row.table != Table::Feed),
+                        Fault::ForgetsConsumers => {
+                            commit.rows.retain(|row| row.table != Table::Consumers);
+                        }
+                        Fault::ForgetsWhoIsTooFarBehind => commit.rows.retain(|row| {
+                            row.table != Table::Consumers || consumers.insert(row.key.clone())
+                        }),
                         Fault::BringsBackDeletedRows => {
                             commit.rows.retain(|row| row.body.is_some());
                             commit.prune.clear();
@@ -230,7 +302,9 @@ impl Persistent {
                         Fault::LosesSeries => commit.rows.retain(|row| row.table.is_state()),
                         _ => {}
                     }
-                    memory.commit(commit).await?;
+                    // What was left out of earlier ones is no reason to refuse it.
+                    let Commit { expected, epoch, .. } = Commit::on(&memory.head().await?);
+                    memory.commit(&Commit { expected, epoch, ..commit.clone() }).await?;
                 }
             }
         }
@@ -253,12 +327,22 @@ impl Place for BrokenPlace {
                 | Fault::LosesAnEarlierCommit
                 | Fault::BringsBackDeletedRows
                 | Fault::BringsBackPurgedBlocks
-                | Fault::LosesSeries,
+                | Fault::LosesSeries
+                | Fault::ForgetsCommitsOfSeries
+                | Fault::ForgetsTheEpoch
+                | Fault::LosesWhatItAdopted
+                | Fault::ForgetsItsHistory
+                | Fault::ForgetsTheCredentialKey
+                | Fault::LosesTheFeed
+                | Fault::ForgetsConsumers
+                | Fault::ForgetsWhoIsTooFarBehind,
                 _,
             ) => self.persistent.replay(self.fault, opening).await?,
             (_, Some(memory)) => memory,
             (_, None) => MemoryBackend::at_schema(opening.store, opening.schema),
         };
+        let of_several = self.fault == Fault::PurgesInSilence;
+        let memory = if of_several { memory.shared() } else { memory };
         *locked(&self.persistent.memory) = Some(memory.clone());
         let inner = Arc::new(memory);
         let backend =

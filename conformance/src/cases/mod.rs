@@ -5,6 +5,7 @@ mod credentials;
 mod disk;
 mod dns_settings;
 mod errors;
+mod following;
 mod import;
 mod listings;
 mod nodes;
@@ -58,6 +59,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         dns_settings::CASES,
         credentials::secrets::CASES,
         credentials::imported::CASES,
+        credentials::key::CASES,
         credentials::lifetimes::CASES,
         series::metrics::CASES,
         series::sequences::CASES,
@@ -68,14 +70,24 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         views::watching::CASES,
         import::restore::CASES,
         import::digests::CASES,
-        shared::CASES,
+        following::feed::CASES,
+        following::away::CASES,
+        following::outcomes::CASES,
+        shared::processes::CASES,
+        shared::purged::CASES,
+        shared::loading::CASES,
+        shared::deadline::CASES,
+        backend::adopt::CASES,
         backend::atomic::CASES,
         backend::blocks::CASES,
         backend::checkpoint::CASES,
         backend::close::CASES,
         backend::concurrent::CASES,
+        backend::epoch::CASES,
         backend::head::CASES,
+        backend::identity::CASES,
         backend::migrate::CASES,
+        backend::position::CASES,
         backend::prune::CASES,
         backend::rows::CASES,
         backend::scan::CASES,

@@ -98,7 +98,10 @@ async fn a_store_that_was_overtaken_reads_and_writes_nothing(env: &mut TestEnv) 
         fails(store.consumers().register(consumer("backup"), 1_000).await, over());
         fails(store.transact(one_user("carol")).await, over());
         assert_eq!(store.users().get(alice.id).await.unwrap().as_ref(), Some(&alice));
-        assert_eq!(range(&store, &all_points(), 1000).await, std::slice::from_ref(&measured));
+        assert_eq!(
+            crate::fixtures::range(&store, &all_points(), 1000).await,
+            std::slice::from_ref(&measured)
+        );
         assert_eq!(audit_lines(&store).await, 1);
         assert_eq!(store.fresh_view().await.unwrap().users().len(), 1);
         assert!(store.watch(store.view().serial()).next().now_or_never().is_none());

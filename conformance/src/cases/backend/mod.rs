@@ -10,6 +10,7 @@ pub(super) mod concurrent;
 pub(super) mod epoch;
 mod fixtures;
 pub(super) mod head;
+pub(super) mod identity;
 pub(super) mod migrate;
 pub(super) mod position;
 pub(super) mod prune;

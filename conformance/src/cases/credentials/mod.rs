@@ -1,5 +1,6 @@
 //! Credentials: their secrets, and their use.
 
 pub(super) mod imported;
+pub(super) mod key;
 pub(super) mod lifetimes;
 pub(super) mod secrets;

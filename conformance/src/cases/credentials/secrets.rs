@@ -11,7 +11,6 @@ cases! {
             a_secret_is_shown_once_and_still_checks,
             no_secret_is_among_what_is_kept,
             what_is_kept_is_a_hash_under_the_key_outside,
-            another_hash_key_is_noticed,
         ],
         "credential-forms" => [new_credentials_have_mark_public_part_and_secret],
         "one-refusal" => [
@@ -117,24 +116,6 @@ async fn without_the_hash_key_credentials_are_crypto_and_all_else_works(env: &mu
     let store = env.reopen(store).await;
     store.preauth_keys().authenticate(all.preauth_text.expose()).await.unwrap();
     fails(store.api_keys().authenticate(all.api_text.expose()).await, PermissionDenied);
-}
-
-async fn another_hash_key_is_noticed(env: &mut TestEnv, store: Opened) {
-    let all = Credentials::make(env, &store).await;
-    let store = env.reload(store).await;
-    store.close().await.unwrap();
-    let mut options = env.options();
-    options.hash_key = Some(Arc::new(HashKey::new([4; 32])));
-    let store = env.open_with(options).await;
-    for error in all.errors(&store).await {
-        assert_eq!(*error.kind(), Crypto, "{error}");
-    }
-    let (key, text) = store.api_keys().create(NewApiKey::default()).await.unwrap();
-    assert_eq!(store.api_keys().authenticate(text.expose()).await.unwrap().id, key.id);
-    settle(&store).await;
-    let store = env.reopen(store).await;
-    all.check(&store).await;
-    fails(store.api_keys().authenticate(text.expose()).await, Crypto);
 }
 
 async fn new_credentials_have_mark_public_part_and_secret(env: &mut TestEnv, store: Opened) {

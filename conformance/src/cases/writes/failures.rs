@@ -18,6 +18,7 @@ cases! {
             a_backend_that_lost_commits_is_corrupt,
             a_backend_that_replaced_commits_is_corrupt,
         ],
+        "identity" => [a_backend_that_becomes_another_one_is_corrupt],
     }
 }
 async fn a_commit_that_was_not_stored_leaves_no_trace(env: &mut TestEnv, mut store: Opened) {
@@ -95,36 +96,53 @@ async fn nothing_is_accepted_until_the_backend_was_reopened(env: &mut TestEnv, s
 }
 
 async fn a_backend_that_lost_commits_is_corrupt(env: &mut TestEnv) {
-    a_backend_that_reopens_wrongly(env, |head| Head {
+    let lost = |head: Head| Head {
+        position: Position::new(head.position.get() - 1),
         serial: Serial::new(head.serial.get() - 1),
         ..head
-    })
-    .await;
+    };
+    let lost_series =
+        |head: Head| Head { position: Position::new(head.position.get() - 1), ..head };
+    a_backend_that_reopens_wrongly(env, &[lost, lost_series]).await;
 }
 
 async fn a_backend_that_replaced_commits_is_corrupt(env: &mut TestEnv) {
-    a_backend_that_reopens_wrongly(env, |head| Head {
-        hash: BlockHash::from_bytes([9; 32]),
-        ..head
-    })
+    a_backend_that_reopens_wrongly(
+        env,
+        &[|head| Head { hash: BlockHash::from_bytes([9; 32]), ..head }],
+    )
     .await;
 }
 
-async fn a_backend_that_reopens_wrongly(env: &mut TestEnv, wrongly: fn(Head) -> Head) {
+async fn a_backend_that_becomes_another_one_is_corrupt(env: &mut TestEnv) {
+    a_backend_that_reopens_wrongly(
+        env,
+        &[
+            |head| Head { store: StoreId::from_bytes([9; 16]), ..head },
+            |head| Head { side: SideId::from_bytes([9; 16]), ..head },
+            |head| Head { lineage: LineageId::from_bytes([9; 16]), ..head },
+        ],
+    )
+    .await;
+}
+
+async fn a_backend_that_reopens_wrongly(env: &mut TestEnv, ways: &[fn(Head) -> Head]) {
     let backend =
         Arc::new(Forgetful { inner: env.open_backend().await, wrongly: Mutex::new(None) });
     let store = ghostwire_store_core::open(backend.clone(), env.options()).await.unwrap();
     let alice = create(&store, "alice").await;
-    *backend.wrongly.lock().unwrap() = Some(wrongly);
     create(&store, "bob").await;
-    env.faults().fail_next_commits(1, FaultKind::Before);
-    for name in ["carol", "dave"] {
-        fails(store.users().create(local(name)).await, Corrupt);
+    for (number, wrongly) in ways.iter().enumerate() {
+        *backend.wrongly.lock().unwrap() = Some(*wrongly);
+        env.faults().fail_next_commits(1, FaultKind::Before);
+        for name in ["carol", "dave"] {
+            fails(store.users().create(local(name)).await, Corrupt);
+        }
+        assert_eq!(store.view().users().len(), 2 + number);
+        assert_eq!(store.users().get(alice.id).await.unwrap().as_ref(), Some(&alice));
+        *backend.wrongly.lock().unwrap() = None;
+        create(&store, &format!("erin-{number}")).await;
     }
-    assert_eq!(names(&store), ["alice", "bob"]);
-    assert_eq!(store.users().get(alice.id).await.unwrap(), Some(alice));
-    *backend.wrongly.lock().unwrap() = None;
-    create(&store, "erin").await;
 }
 
 /// A backend that says something wrong about where it stands when it is reopened.

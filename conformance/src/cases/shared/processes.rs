@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::{NOT_SHARED, two};
 use crate::prelude::*;
 
 cases! {
@@ -21,8 +22,6 @@ cases! {
         "view-age" => [a_credential_check_refreshes_a_view_that_is_too_old],
     }
 }
-
-const NOT_SHARED: Verdict = Verdict::Skipped("no other process can write to this backend");
 
 async fn processes_never_overwrite_each_other(env: &mut TestEnv) -> Verdict {
     let Some((a, b)) = two(env, |_| ()).await else { return NOT_SHARED };
@@ -223,22 +222,6 @@ async fn a_credential_check_refreshes_a_view_that_is_too_old(env: &mut TestEnv) 
         b.close().await.unwrap();
     }
     Verdict::Passed
-}
-
-/// Two processes on one place; `None` if there cannot be two.
-async fn two(
-    env: &TestEnv,
-    set: impl Fn(&mut StoreOptions),
-) -> Option<(Arc<dyn Store>, Arc<dyn Store>)> {
-    let mut options = env.options();
-    // Who is behind learns from blocks, so they have to be there.
-    options.writer = WriterOptions::default();
-    set(&mut options);
-    let first = env.open_with(options.clone()).await;
-    if !first.info().backend.shared {
-        return None;
-    }
-    Some((first, env.open_with(options).await))
 }
 
 /// A process whose commits come second as often as they are told to.

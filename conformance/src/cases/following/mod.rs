@@ -1,0 +1,5 @@
+//! Who follows the log from elsewhere, and what the log tells them.
+
+pub(super) mod away;
+pub(super) mod feed;
+pub(super) mod outcomes;
