@@ -45,9 +45,9 @@ pub async fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<Ar
         let (entropy, retain) = (&options.entropy, options.writer.retain_block_bytes);
         let loaded = loader::load(&backend, entropy.as_ref(), retain).await?;
         if let Some(key) = &options.hash_key {
-            let others = warn_of_other_keys(&loaded.state, key);
-            let remembers = !others && !options.read_only;
-            check_key(backend.as_ref(), loaded.found.head, key, remembers).await?;
+            let is_needed = warn_of_other_keys(&loaded.state, key);
+            let found = (loaded.found.head, is_needed);
+            check_key(backend.as_ref(), found, key, options.read_only).await?;
         }
         start(backend.clone(), options, loaded, (guard, opened_at)).await
     };
@@ -61,28 +61,32 @@ pub async fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<Ar
     opened
 }
 
-/// Refuses another key than the one that credentials were hashed with. The first one is remembered.
+/// Refuses another key than the one that credentials were hashed with. The first one is remembered, and
+/// one that takes its place before there are any: but not where others may have the store open.
 async fn check_key(
     backend: &dyn Backend,
-    mut head: Head,
+    (mut head, another_is_needed): (Head, bool),
     key: &HashKey,
-    remembers: bool,
+    read_only: bool,
 ) -> Result<()> {
     const ATTEMPTS: usize = 32;
     let check = key.check(head.store);
+    let is_settled = another_is_needed || backend.info().shared;
     for _ in 0..ATTEMPTS {
         match head.credential_key {
             Some(stored) if stored == check => return Ok(()),
-            Some(_) => {
+            Some(_) if is_settled => {
                 return Err(Error::new(
                     ErrorKind::Crypto,
-                    "the store's credentials were hashed with another key than the configured one; \
-                     set `secret_key_file` to the file of that key",
+                    "the store's credentials were hashed with another key than the configured one; set \
+                     `secret_key_file` to the file of that key. If it is lost, export the store without a \
+                     key file and import it into a new one, and issue the credentials anew",
                 )
                 .with("configured_key", data_encoding::HEXLOWER.encode(&key.id())));
             }
-            None if !remembers => return Ok(()),
-            None => {}
+            None if another_is_needed => return Ok(()),
+            _ if read_only => return Ok(()),
+            _ => {}
         }
         let change = HeadChange { credential_key: Some(check), ..HeadChange::default() };
         match backend.commit(&Commit { head: change, ..Commit::on(&head) }).await {

@@ -118,7 +118,7 @@ fn a_named_store_is_one_of_several() {
     assert_eq!(place.run("--store b status --json").ok().json()["store_name"], "b");
     let shown = place.run("config show").ok().out;
     assert!(shown.contains("stores.a.path") && shown.contains("stores.b.path"), "{shown}");
-    place.run("--store c status").refused(&["known=a, b"]);
+    place.run("--store c status").refused(&["known: a, b"]);
     place.run("export apart --force").refused(&["belongs to a store"]);
 
     // `--backend` and `--path` are about the store that is opened.
