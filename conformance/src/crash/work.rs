@@ -8,15 +8,23 @@ use super::recovered::{Recovered, repeat_batches};
 use super::share;
 use crate::prelude::*;
 
+/// Who follows the log.
+pub(super) const FOLLOWER: &str = "mirror";
+
 pub(super) const NO_LOCATION: Verdict =
     Verdict::Skipped("no other process can open a place of this backend");
 
-/// Starts one process after the other at one place. Most of them write rows at the same time.
+/// Starts one process after the other at one place. Most of them write rows at the same time, or most do not;
+/// then somebody follows the log.
 pub(super) async fn check(factory: Arc<dyn Factory>, effort: Effort, at_once: bool) -> Verdict {
     let place = factory.create().await.expect("a place can be made");
     let Some(location) = place.location() else { return NO_LOCATION };
     let rng = Rng::new(effort.seed ^ u64::from(at_once));
     let mut oracle = Oracle::default();
+    let replica = match at_once {
+        true => None,
+        false => Some(register(place.as_ref()).await),
+    };
     for round in 0..share(effort.kills, 8) {
         let at_once = at_once != rng.one_in(4);
         let job = Job::new(&*factory, &location, at_once, effort, Task::Work { round });
@@ -42,8 +50,22 @@ pub(super) async fn check(factory: Arc<dyn Factory>, effort: Effort, at_once: bo
         // Flushing, checkpointing and purging do not change what was acknowledged.
         store.checkpoint().await.expect("everything flushes");
         oracle.check(&Recovered::of(&store).await);
+        if let Some(replica) = &replica {
+            replica.check(&store).await;
+            let name = consumer(FOLLOWER);
+            let taken = replica.position().await;
+            store.consumers().advance(&name, taken).await.expect("it moves forward");
+        }
         store.close().await.expect("the store closes");
     }
     assert!(oracle.acknowledged > 0, "nothing was acknowledged before the kill");
     Verdict::Passed
+}
+
+/// Registers somebody who follows the log of an empty store.
+async fn register(place: &dyn Place) -> Replica {
+    let store = open(place, at(0), Materialize::Checkpoint).await;
+    let registered = follow(&store, FOLLOWER).await;
+    store.close().await.expect("the store closes");
+    Replica::since(&registered).await
 }

@@ -43,6 +43,11 @@ pub(super) struct Caller {
 impl Caller {
     /// What a control plane does when it starts.
     async fn begin(mut self) {
+        // Whoever follows has seen everything that was there before.
+        for consumer in self.store.consumers().list().await.unwrap() {
+            let seen = self.store.view().position();
+            self.store.consumers().advance(&consumer.name, seen).await.unwrap();
+        }
         self.call(Op::Write(PresenceCommand::DisconnectAll { part: Part::WHOLE }.into())).await;
         self.call(Op::Write(NodeCommand::ReapEphemeral { part: Part::WHOLE }.into())).await;
         self.call(Op::Write(SessionCommand::Sweep { part: Part::WHOLE }.into())).await;

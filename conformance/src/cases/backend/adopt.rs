@@ -142,7 +142,7 @@ async fn only_an_empty_store_becomes_a_copy(env: &mut TestEnv) {
 async fn a_copy_is_opened_once_it_is_complete(env: &mut TestEnv) {
     let source: OpenedBackend = Arc::new(MemoryBackend::new(StoreId::from_bytes([9; 16])));
     let writer = WriterOptions {
-        retain_block_bytes: 0,
+        retain_block_bytes: 2_000,
         idle_before_flush: HOUR,
         ..WriterOptions::default()
     };

@@ -40,6 +40,7 @@ async fn another_key_is_refused_at_opening(env: &mut TestEnv, store: Opened) {
     let store = env.open().await;
     assert_eq!((standing(&store).await, store.view().position()), before);
     all.check(&store).await;
+    settle(&store).await;
     // It is this key, not just one that nobody has used yet.
     let store = env.reload(store).await;
     store.users().delete(all.user.id, true).await.unwrap();

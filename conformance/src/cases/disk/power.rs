@@ -27,6 +27,51 @@ impl Loss {
     }
 }
 
+/// Somebody who follows the log of a workload from its beginning.
+struct Follower {
+    registered: Consumer,
+    replica: Replica,
+    taken: Vec<LogEntry>,
+}
+
+impl Follower {
+    async fn register(store: &Opened) -> Self {
+        let registered = follow(store, "mirror").await;
+        let replica = Replica::since(&registered).await;
+        Self { registered, replica, taken: Vec::new() }
+    }
+
+    async fn take_all(&mut self, store: &Opened, and_says_so: bool) {
+        self.taken.extend(self.replica.take_all(store).await);
+        if and_says_so {
+            let position = self.replica.position().await;
+            store.consumers().advance(&self.registered.name, position).await.unwrap();
+        }
+    }
+
+    /// From where it is on the log is whole, and leads to what is there.
+    async fn check(&self, left: &Opened, when: &str) {
+        // It may have been registered later.
+        for consumer in left.consumers().list().await.unwrap() {
+            let replica = Replica::since(&self.registered).await;
+            for entry in self.taken.iter().filter(|entry| entry.position <= consumer.position) {
+                replica.take(entry).await;
+            }
+            replica.take_all(left).await;
+            let (found, wanted) = (replica.digests().await, left.digests().await.unwrap());
+            assert_eq!(found, wanted, "the log leads elsewhere: {when}");
+        }
+    }
+}
+
+/// What is known of a workload: what the store held after each write, what the disk did before each of its
+/// operations, and who followed.
+struct Record {
+    history: Vec<Digests>,
+    losses: Vec<Loss>,
+    follower: Option<Follower>,
+}
+
 /// Remembers what the disk holds before each of its operations.
 #[derive(Default)]
 struct Recorder {
@@ -72,7 +117,10 @@ async fn lose_power_at_moments(
     most: usize,
 ) -> Option<usize> {
     let place = factory.create().await.unwrap();
-    let (history, losses) = record(place.as_ref(), materialize, seed).await?;
+    // Every other workload is followed.
+    let followed = (materialize == Materialize::Commit) == (seed % 2 == 0);
+    let record = record(place.as_ref(), materialize, seed, followed).await?;
+    let losses = &record.losses;
     let examined = losses.len().min(most);
     let rng = Rng::new(seed);
     for index in 0..examined {
@@ -85,7 +133,8 @@ async fn lose_power_at_moments(
             "{materialize:?}, workload {first}, operation {}, {} acknowledged, seed {seed}",
             loss.operation, loss.acknowledged
         );
-        examine(image.as_ref(), materialize, loss.allowed(&history), &history, &when).await;
+        let allowed = loss.allowed(&record.history);
+        examine(image.as_ref(), materialize, allowed, &record, &when).await;
     }
     Some(examined)
 }
@@ -98,9 +147,8 @@ pub(super) async fn what_a_new_process_finds_survives_the_loss_of_power(
 ) -> Verdict {
     for materialize in [Materialize::Commit, Materialize::Checkpoint] {
         let place = factory.create().await.unwrap();
-        let Some((history, losses)) = record(place.as_ref(), materialize, effort.seed).await else {
-            return NO_DISK;
-        };
+        let record = record(place.as_ref(), materialize, effort.seed, false).await;
+        let Some(Record { history, losses, .. }) = record else { return NO_DISK };
         let rng = Rng::new(effort.seed);
         for _ in 0..effort.kills * 2 {
             let loss = &losses[rng.below(losses.len())];
@@ -146,9 +194,10 @@ pub(super) async fn a_store_that_was_being_made_can_be_made_again(
     let made = options(Materialize::Commit, &super::workload::clock(), effort.seed);
     let (_, store) = open(place.as_ref(), made).await.unwrap();
     disk.watch(None);
-    let empty = [store.digests().await.unwrap()];
+    let empty = store.digests().await.unwrap();
     let mut losses = std::mem::take(&mut *recorder.losses.lock().unwrap());
     losses.push(Loss { operation: losses.len(), acknowledged: 0, disk: disk.freeze() });
+    let record = Record { history: vec![empty], losses: Vec::new(), follower: None };
     let rng = Rng::new(effort.seed);
     let tries = (effort.kills as usize * 2 * MOMENTS_PER_KILL).div_ceil(losses.len());
     for loss in losses {
@@ -156,39 +205,41 @@ pub(super) async fn a_store_that_was_being_made_can_be_made_again(
             let seed = rng.number();
             let image = place.after_power_loss(loss.disk.as_ref(), seed).await.unwrap();
             let when = format!("operation {}, seed {seed}", loss.operation);
-            examine(image.as_ref(), Materialize::Commit, &empty, &empty, &when).await;
+            examine(image.as_ref(), Materialize::Commit, &record.history, &record, &when).await;
         }
     }
     Verdict::Passed
 }
 
-/// The workload of one store: what it held after each write, and what the disk did before each of its
-/// operations. `None` if there is no disk.
+/// The workload of one store. `None` if there is no disk.
 async fn record(
     place: &dyn Place,
     materialize: Materialize,
     seed: u64,
-) -> Option<(Vec<Digests>, Vec<Loss>)> {
+    followed: bool,
+) -> Option<Record> {
     let disk = place.disk()?;
     let recorder = Arc::new(Recorder::default());
     let watcher = recorder.clone();
     disk.watch(Some(Arc::new(move |disk| watcher.record(disk))));
-    let history = write_with_a_failure(place, materialize, seed, &recorder.acknowledged).await;
+    let acknowledged = &recorder.acknowledged;
+    let (history, follower) = write(place, materialize, seed, acknowledged, followed).await;
     disk.watch(None);
     let losses = std::mem::take(&mut *recorder.losses.lock().unwrap());
     assert!(losses.len() > STEPS, "the disk was used {} times only", losses.len());
-    Some((history, losses))
+    Some(Record { history, losses, follower })
 }
 
-/// Writes, and gives what the store held before the first write and after each.
-async fn write_with_a_failure(
+/// Writes, and gives what the store held before the first write and after each, and who followed.
+async fn write(
     place: &dyn Place,
     materialize: Materialize,
     seed: u64,
     acknowledged: &AtomicUsize,
-) -> Vec<Digests> {
+    followed: bool,
+) -> (Vec<Digests>, Option<Follower>) {
     let mut workload = Workload::new(seed);
-    let mut history = Vec::new();
+    let (mut history, mut follower) = (Vec::new(), None);
     let mut store = None;
     for step in 0..STEPS {
         // Closing flushes, moves logs into files and deletes them; opening makes them anew.
@@ -201,17 +252,23 @@ async fn write_with_a_failure(
         };
         if history.is_empty() {
             history.push(opened.1.digests().await.unwrap());
+            if followed {
+                follower = Some(Follower::register(&opened.1).await);
+            }
         }
         workload.step(&opened.1).await.unwrap();
         acknowledged.fetch_add(1, Ordering::SeqCst);
         history.push(opened.1.digests().await.unwrap());
+        if let Some(follower) = &mut follower {
+            follower.take_all(&opened.1, step % 8 == 7).await;
+        }
         if step % 20 == 19 {
             opened.1.close().await.unwrap();
         } else {
             store = Some(opened);
         }
     }
-    history
+    (history, follower)
 }
 
 /// Opens what is left, compares, and goes on writing.
@@ -219,7 +276,7 @@ async fn examine(
     image: &dyn Place,
     materialize: Materialize,
     allowed: &[Digests],
-    history: &[Digests],
+    Record { history, follower, .. }: &Record,
     when: &str,
 ) {
     // Asked for before it is opened, so that nothing waits for this machine's disk.
@@ -238,5 +295,8 @@ async fn examine(
         }
     }
     user(&store, "afterwards").await;
+    if let Some(follower) = follower {
+        follower.check(&store, when).await;
+    }
     store.close().await.unwrap();
 }

@@ -76,9 +76,11 @@ async fn a_batch_that_is_stored_is_a_repetition_though_nobody_knew(env: &mut Tes
     let store = env.open().await;
     let writer = WriterId::from_bytes([1; 16]);
     let batch = |value| vec![point(None, "load", 0, value)];
-    // It is stored, but neither this answer arrives nor that to sending it again.
-    env.faults().fail_next_commits(2, FaultKind::After);
+    // It is stored, but the answer does not arrive, and nobody can be asked.
+    env.faults().fail_next_commits(1, FaultKind::After);
+    env.faults().fail_next_reopens(usize::MAX);
     fails(store.metrics().record_batch(writer, 1, batch(1.0)).await, OutcomeUnknown);
+    env.faults().clear();
     // Somebody else replaces the point before the writer tries again.
     store.metrics().record_many(batch(2.0)).await.unwrap();
     record(&store, writer, 1, 1.0).await;

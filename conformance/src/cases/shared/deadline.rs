@@ -145,6 +145,8 @@ async fn calls_that_do_not_return_end_and_writes_go_on_later(env: &mut TestEnv) 
         let wanted = store.users().get_by_name(&format!("bob-{number}").parse().unwrap()).await;
         assert_eq!(wanted.unwrap().is_some(), is_stored);
     }
+    // The use of the key is recorded in the background.
+    settle(&store).await;
     let store = env.reload(store).await;
     assert_eq!(names(&store), ["alice", "bob-1", "dave-1", "dave-2"]);
 }

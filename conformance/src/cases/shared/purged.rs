@@ -24,8 +24,10 @@ async fn a_process_that_slept_loads_anew_and_goes_on(env: &mut TestEnv) -> Verdi
     for round in 0..3u32 {
         let alice = user(&awake, &format!("alice-{round}")).await;
         let (revoked, revoked_text) = awake.api_keys().create(api_key_of(alice)).await.unwrap();
-        let before = asleep.fresh_view().await.unwrap();
         assert!(asleep.api_keys().authenticate(revoked_text.expose()).await.is_ok());
+        // Its use is recorded in the background.
+        settle(&asleep).await;
+        let before = asleep.fresh_view().await.unwrap();
         let mut behind = asleep.watch(before.serial());
         assert!(behind.next().now_or_never().is_none());
 
