@@ -188,22 +188,27 @@ pub(super) fn api_keys(
     users: &Parents<UserId>,
     collector: &mut Collector,
 ) -> Result<()> {
+    each(tables, "api_keys", collector, |row, id, collector| api_key(row, id, users, collector))
+}
+
+/// Takes what the rows of a table are, where that breaks no rule; nothing else refers to them.
+fn each<E: Into<EntityRecord>>(
+    tables: &Tables,
+    table: &'static str,
+    collector: &mut Collector,
+    mut make: impl FnMut(&Row<'_>, i64, &mut Collector) -> Result<Option<E>, Reason>,
+) -> Result<()> {
     let mut candidates = Vec::new();
-    tables.each("api_keys", "id", |row| {
+    tables.each(table, "id", |row| {
         let id = row.id()?;
-        match api_key(row, id, users, collector) {
+        match make(row, id, collector) {
             Ok(None) => {}
-            Ok(Some(key)) => candidates.push(Candidate {
-                image: EntityRecord::ApiKey(key.into()),
-                table: "api_keys",
-                id,
-            }),
-            Err(reason) => collector.problem("api_keys", id, reason),
+            Ok(Some(entity)) => candidates.push(Candidate { image: entity.into(), table, id }),
+            Err(reason) => collector.problem(table, id, reason),
         }
         Ok(())
     })?;
-    collector.admit(candidates)?;
-    Ok(())
+    collector.admit(candidates).map(drop)
 }
 
 fn api_key(
@@ -267,23 +272,12 @@ pub(super) fn tag_grants(
 }
 
 pub(super) fn policies(tables: &Tables, collector: &mut Collector) -> Result<()> {
-    let mut candidates = Vec::new();
-    tables.each("policies", "id", |row| {
-        let id = row.id()?;
-        let version = candidates.len() as u64 + 1;
-        match policy(row, id, version, collector) {
-            Ok(None) => {}
-            Ok(Some(policy)) => candidates.push(Candidate {
-                image: EntityRecord::Policy(policy.into()),
-                table: "policies",
-                id,
-            }),
-            Err(reason) => collector.problem("policies", id, reason),
-        }
-        Ok(())
-    })?;
-    collector.admit(candidates)?;
-    Ok(())
+    let mut version = 1;
+    each(tables, "policies", collector, |row, id, collector| {
+        let policy = policy(row, id, version, collector)?;
+        version += u64::from(policy.is_some());
+        Ok(policy)
+    })
 }
 
 fn policy(

@@ -38,10 +38,7 @@ pub(super) async fn read(
 ) -> Result<Page<Item>> {
     let keys = KeyFilter { user: filters.user, active_at: None };
     Ok(match listing {
-        Listing::Users => view
-            .users()
-            .list(&UserFilter::default(), request)?
-            .map(|item| Item::Entity(EntityRecord::User(item))),
+        Listing::Users => items(view.users().list(&UserFilter::default(), request)?),
         Listing::Nodes => {
             let filter = NodeFilter {
                 user: filters.user,
@@ -49,33 +46,18 @@ pub(super) async fn read(
                 online: filters.online,
                 ..NodeFilter::default()
             };
-            view.list_nodes(&filter, request)?.map(|item| Item::Entity(EntityRecord::Node(item)))
+            items(view.list_nodes(&filter, request)?)
         }
         Listing::Presence => presence(view, filters, request)?,
-        Listing::Routes => view
-            .routes()
-            .list(&RouteFilter::default(), request)?
-            .map(|item| Item::Entity(EntityRecord::Route(item))),
-        Listing::ApiKeys => view
-            .api_keys()
-            .list(&keys, request)?
-            .map(|item| Item::Entity(EntityRecord::ApiKey(item))),
-        Listing::PreauthKeys => view
-            .preauth_keys()
-            .list(&keys, request)?
-            .map(|item| Item::Entity(EntityRecord::PreAuthKey(item))),
-        Listing::Policies => {
-            view.policies().history(request)?.map(|item| Item::Entity(EntityRecord::Policy(item)))
+        Listing::Routes => items(view.routes().list(&RouteFilter::default(), request)?),
+        Listing::ApiKeys => items(view.api_keys().list(&keys, request)?),
+        Listing::PreauthKeys => items(view.preauth_keys().list(&keys, request)?),
+        Listing::Policies => items(view.policies().history(request)?),
+        Listing::DnsRecords => {
+            items(view.dns_records().list(&DnsRecordFilter::default(), request)?)
         }
-        Listing::DnsRecords => view
-            .dns_records()
-            .list(&DnsRecordFilter::default(), request)?
-            .map(|item| Item::Entity(EntityRecord::DnsRecord(item))),
         Listing::Sessions => {
-            let owner = filters.user.map(SessionOwner::User);
-            view.sessions()
-                .list(owner, request)?
-                .map(|item| Item::Entity(EntityRecord::Session(item)))
+            items(view.sessions().list(filters.user.map(SessionOwner::User), request)?)
         }
         Listing::Settings => settings(view, request)?,
         Listing::Metrics => {
@@ -92,6 +74,13 @@ pub(super) async fn read(
             page.map(|entry| Item::Audit(Arc::unwrap_or_clone(entry)))
         }
     })
+}
+
+fn items<E>(page: Page<Arc<E>>) -> Page<Item>
+where
+    EntityRecord: From<Arc<E>>,
+{
+    page.map(|entity| Item::Entity(entity.into()))
 }
 
 /// The store pages through presences only node by node.
