@@ -129,7 +129,7 @@ async fn what_is_restored_is_refused_by_its_constraint(env: &mut TestEnv, store:
         hash: SecretHash::hmac([1; 4], [1; 32]),
         ..PreAuthKey::clone(&made.preauth_key)
     };
-    restore(&store, EntityRecord::PreAuthKey(keyless.clone().into())).await.unwrap();
+    restore(&store, EntityRecord::from(keyless.clone())).await.unwrap();
     let second = Node {
         id: NodeId::from_bytes([2; 16]),
         label: "second".parse().unwrap(),
@@ -139,20 +139,16 @@ async fn what_is_restored_is_refused_by_its_constraint(env: &mut TestEnv, store:
         ipv6: None,
         ..Node::clone(&made.node)
     };
-    restore(&store, EntityRecord::Node(second.clone().into())).await.unwrap();
+    restore(&store, EntityRecord::from(second.clone())).await.unwrap();
     let online = Presence { node: second.id, ..Presence::clone(&made.presence) };
-    restore(&store, EntityRecord::Presence(online.into())).await.unwrap();
+    restore(&store, EntityRecord::from(online)).await.unwrap();
     let store = env.reload(store).await;
     let before = store.digests().await.unwrap();
 
     let other = User { email: Some("a@b.c".parse().unwrap()), ..User::clone(&made.user) };
-    taken("id", EntityKind::User, restore(&store, EntityRecord::User(other.into())).await);
+    taken("id", EntityKind::User, restore(&store, EntityRecord::from(other)).await);
     let hash = PreAuthKey { id: PreAuthKeyId::from_bytes([2; 16]), ..keyless };
-    taken(
-        "hash",
-        EntityKind::PreAuthKey,
-        restore(&store, EntityRecord::PreAuthKey(hash.into())).await,
-    );
+    taken("hash", EntityKind::PreAuthKey, restore(&store, EntityRecord::from(hash)).await);
     let third = Node {
         id: NodeId::from_bytes([3; 16]),
         label: "third".parse().unwrap(),
@@ -161,18 +157,18 @@ async fn what_is_restored_is_refused_by_its_constraint(env: &mut TestEnv, store:
         ..second.clone()
     };
     let address = Node { ipv4: made.node.ipv4, ..third.clone() };
-    taken("address", EntityKind::Node, restore(&store, EntityRecord::Node(address.into())).await);
+    taken("address", EntityKind::Node, restore(&store, EntityRecord::from(address)).await);
     let address = Node { ipv6: made.node.ipv6, ..third };
-    taken("address", EntityKind::Node, restore(&store, EntityRecord::Node(address.into())).await);
+    taken("address", EntityKind::Node, restore(&store, EntityRecord::from(address)).await);
     let route = Route { id: RouteId::from_bytes([1; 16]), ..Route::clone(&approved) };
-    let again = EntityRecord::Route(Route { primary: false, ..route.clone() }.into());
+    let again = EntityRecord::from(Route { primary: false, ..route.clone() });
     taken("node_prefix", EntityKind::Route, restore(&store, again).await);
-    let rival = EntityRecord::Route(Route { node: second.id, ..route.clone() }.into());
+    let rival = EntityRecord::from(Route { node: second.id, ..route.clone() });
     taken("primary", EntityKind::Route, restore(&store, rival).await);
 
     assert_eq!(store.digests().await.unwrap(), before);
     let standby = Route { node: second.id, primary: false, ..route };
-    restore(&store, EntityRecord::Route(standby.into())).await.unwrap();
+    restore(&store, EntityRecord::from(standby)).await.unwrap();
 }
 
 async fn what_was_removed_is_missing_the_second_time_too(env: &mut TestEnv, mut store: Opened) {

@@ -88,7 +88,7 @@ pub(super) fn preauth_keys(
             Ok(None) => keys.parents.set(id, Fate::Deleted),
             Ok(Some(key)) => {
                 keys.parents.set(id, Fate::Imported(key.id));
-                let image = EntityRecord::PreAuthKey(key.into());
+                let image = EntityRecord::from(key);
                 candidates.push(Candidate { image, table: "pre_auth_keys", id });
             }
             Err(reason) => collector.problem("pre_auth_keys", id, reason),

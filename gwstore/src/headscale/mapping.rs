@@ -61,11 +61,7 @@ pub(super) fn users(tables: &Tables, collector: &mut Collector) -> Result<Users>
             Ok(None) => parents.set(id, Fate::Deleted),
             Ok(Some(user)) => {
                 parents.set(id, Fate::Imported(user.id));
-                candidates.push(Candidate {
-                    image: EntityRecord::User(user.into()),
-                    table: "users",
-                    id,
-                });
+                candidates.push(Candidate { image: EntityRecord::from(user), table: "users", id });
             }
             Err(reason) => collector.problem("users", id, reason),
         }

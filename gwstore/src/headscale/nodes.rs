@@ -73,11 +73,7 @@ pub(super) fn nodes(
                     approved,
                 };
                 others.push((presence, routes));
-                candidates.push(Candidate {
-                    image: EntityRecord::Node(node.into()),
-                    table: "nodes",
-                    id,
-                });
+                candidates.push(Candidate { image: EntityRecord::from(node), table: "nodes", id });
             }
             Err(reason) => collector.problem("nodes", id, reason),
         }
@@ -91,7 +87,7 @@ pub(super) fn nodes(
             continue;
         }
         if presence.last_seen.is_some() || !presence.endpoints.is_empty() {
-            let image = EntityRecord::Presence(presence.into());
+            let image = EntityRecord::from(presence);
             presences.push(Candidate { image, table: "nodes", id: of_node.row });
         }
         routes.push(of_node);

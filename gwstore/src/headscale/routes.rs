@@ -43,7 +43,7 @@ pub(super) fn routes(
         node_row(node, &mut found, collector);
     }
     let candidates = found.into_values().map(|(table, id, route)| Candidate {
-        image: EntityRecord::Route(route.into()),
+        image: EntityRecord::from(route),
         table,
         id,
     });

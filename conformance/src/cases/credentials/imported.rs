@@ -41,10 +41,10 @@ async fn imported_credentials_keep_their_text(env: &mut TestEnv, store: Opened) 
     let plain = "0f".repeat(24);
     let bare = preauth_key(4, None, preauth_key_hash(&key, &plain), alice.id, now);
     let images = vec![
-        EntityRecord::ApiKey(recent.clone().into()),
-        EntityRecord::ApiKey(older.clone().into()),
-        EntityRecord::PreAuthKey(preauth.clone().into()),
-        EntityRecord::PreAuthKey(bare.clone().into()),
+        EntityRecord::from(recent.clone()),
+        EntityRecord::from(older.clone()),
+        EntityRecord::from(preauth.clone()),
+        EntityRecord::from(bare.clone()),
     ];
     store.restore(Restore { images, skip_invalid: false }).await.unwrap();
     let store = env.reload(store).await;
@@ -138,11 +138,11 @@ async fn a_key_that_ended_costs_no_check(env: &mut TestEnv, store: Opened) {
     };
     let used_up = PreAuthKey { reusable: false, used_at: ended, revoked_at: ended, ..preauth(5) };
     let images = vec![
-        EntityRecord::ApiKey(ApiKey { revoked_at: ended, ..api(1) }.into()),
-        EntityRecord::ApiKey(ApiKey { expires_at: ended, ..api(2) }.into()),
-        EntityRecord::PreAuthKey(PreAuthKey { revoked_at: ended, ..preauth(3) }.into()),
-        EntityRecord::PreAuthKey(PreAuthKey { expires_at: ended, ..preauth(4) }.into()),
-        EntityRecord::PreAuthKey(used_up.clone().into()),
+        EntityRecord::from(ApiKey { revoked_at: ended, ..api(1) }),
+        EntityRecord::from(ApiKey { expires_at: ended, ..api(2) }),
+        EntityRecord::from(PreAuthKey { revoked_at: ended, ..preauth(3) }),
+        EntityRecord::from(PreAuthKey { expires_at: ended, ..preauth(4) }),
+        EntityRecord::from(used_up.clone()),
     ];
     store.restore(Restore { images, skip_invalid: false }).await.unwrap();
     let store = env.reload(store).await;
@@ -224,7 +224,7 @@ async fn a_key_without_a_public_part_is_found_by_its_newest_hash(env: &mut TestE
     let hash_of = |text: &str| preauth_key_hash(&hash_key, text);
     let (older, newer) = ("0f".repeat(24), "1e".repeat(24));
     let key = preauth_key(1, None, hash_of(&older), alice.id, now);
-    let images = vec![EntityRecord::PreAuthKey(key.clone().into())];
+    let images = vec![EntityRecord::from(key.clone())];
     store.restore(Restore { images, skip_invalid: false }).await.unwrap();
     let (from, to) = (hash_of(&older), hash_of(&newer));
     let replace = PreAuthKeyCommand::Rehash { id: key.id, from, to };
@@ -353,8 +353,7 @@ impl Imported {
         let api = ApiKey { hash: hash.clone(), ..api_key(1, "abcdef012345", BCRYPT_2A, now) };
         let preauth = preauth_key(2, Some("543210fedcba"), hash, alice, now);
         let imported = Self { api: api.id, preauth: preauth.id };
-        let images =
-            vec![EntityRecord::ApiKey(api.into()), EntityRecord::PreAuthKey(preauth.into())];
+        let images = vec![EntityRecord::from(api), EntityRecord::from(preauth)];
         store.restore(Restore { images, skip_invalid: false }).await.unwrap();
         imported
     }

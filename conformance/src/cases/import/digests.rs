@@ -104,7 +104,7 @@ async fn revisions_times_and_hashes_are_content(env: &mut TestEnv, mut store: Op
         ApiKey { id: ApiKeyId::from_bytes([32; 16]), ..key.clone() },
     ] {
         let id = variant.id;
-        restore(&store, vec![EntityRecord::ApiKey(variant.clone().into())]).await.unwrap();
+        restore(&store, vec![EntityRecord::from(variant.clone())]).await.unwrap();
         store = env.reload(store).await;
         let digest = store.digests().await.unwrap().state;
         assert!(seen.insert(digest.to_string()), "{variant:?}");

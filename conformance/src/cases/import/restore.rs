@@ -76,39 +76,36 @@ async fn every_uniqueness_rule_holds(env: &mut TestEnv, store: Opened) {
     let node = |change: fn(&mut Node)| {
         let mut node = second_node();
         change(&mut node);
-        EntityRecord::Node(node.into())
+        EntityRecord::from(node)
     };
     let first = |change: fn(&Node, &mut Node)| {
         let mut node = second_node();
         change(&first_node(), &mut node);
-        EntityRecord::Node(node.into())
+        EntityRecord::from(node)
     };
     let route = |prefix: &str, node, primary| {
         let route = Route { id: id(29), node, primary, ..route_of(prefix) };
-        EntityRecord::Route(route.into())
+        EntityRecord::from(route)
     };
     let key = |prefix: Option<&str>, hash| {
         let prefix = prefix.map(|prefix| prefix.parse().unwrap());
-        EntityRecord::PreAuthKey(PreAuthKey { id: id(49), prefix, hash, ..preauth_key() }.into())
+        EntityRecord::from(PreAuthKey { id: id(49), prefix, hash, ..preauth_key() })
     };
     let oidc = User { id: id(9), name: "other".parse().unwrap(), ..oidc_user() };
     let of_taken_node = Route { node: id(11), ..route_of("10.0.0.0/8") };
     for (image, constraint) in [
-        (EntityRecord::User(User { id: id(9), ..local_user() }.into()), "name"),
-        (EntityRecord::User(oidc.into()), "identity"),
+        (EntityRecord::from(User { id: id(9), ..local_user() }), "name"),
+        (EntityRecord::from(oidc), "identity"),
         (first(|first, node| node.machine_key = first.machine_key), "machine_key"),
         (first(|first, node| node.node_key = first.node_key), "node_key"),
         (first(|first, node| node.label = first.label.clone()), "label"),
         (node(|node| node.ipv4 = first_node().ipv4), "address"),
         (node(|node| node.ipv6 = first_node().ipv6), "address"),
-        (
-            EntityRecord::Route(Route { id: id(29), primary: false, ..of_taken_node }.into()),
-            "node_prefix",
-        ),
-        (EntityRecord::ApiKey(ApiKey { id: id(39), ..api_key() }.into()), "prefix"),
+        (EntityRecord::from(Route { id: id(29), primary: false, ..of_taken_node }), "node_prefix"),
+        (EntityRecord::from(ApiKey { id: id(39), ..api_key() }), "prefix"),
         (key(Some("abcdef"), SecretHash::hmac([1; 4], [9; 32])), "prefix"),
         (key(None, SecretHash::hmac([1; 4], [5; 32])), "hash"),
-        (EntityRecord::DnsRecord(DnsRecord { id: id(59), ..dns_record() }.into()), "content"),
+        (EntityRecord::from(DnsRecord { id: id(59), ..dns_record() }), "content"),
     ] {
         let error = refused(&store, image.clone()).await;
         assert_eq!(error.constraint(), Some(constraint), "{error}");
@@ -125,11 +122,7 @@ async fn every_uniqueness_rule_holds(env: &mut TestEnv, store: Opened) {
     }
     // The prefix has a primary: another eligible node is none beside it.
     let online = Presence { node: id(12), ..presence() };
-    restore(
-        &store,
-        &[EntityRecord::Node(second_node().into()), EntityRecord::Presence(online.into())],
-    )
-    .await;
+    restore(&store, &[EntityRecord::from(second_node()), EntityRecord::from(online)]).await;
     let error = refused(&store, route("10.0.0.0/8", id(12), true)).await;
     assert_eq!(error.constraint(), Some("primary"));
     restore(&store, &[route("10.0.0.0/8", id(12), false)]).await;
@@ -147,34 +140,34 @@ async fn nothing_is_overwritten(env: &mut TestEnv, store: Opened) {
     for image in images {
         let other = match image {
             EntityRecord::User(user) => {
-                EntityRecord::User(User { revision: two, ..(*user).clone() }.into())
+                EntityRecord::from(User { revision: two, ..(*user).clone() })
             }
             EntityRecord::Node(node) => {
-                EntityRecord::Node(Node { updated_at: later, ..(*node).clone() }.into())
+                EntityRecord::from(Node { updated_at: later, ..(*node).clone() })
             }
             EntityRecord::Presence(presence) => {
-                EntityRecord::Presence(Presence { online: false, ..(*presence).clone() }.into())
+                EntityRecord::from(Presence { online: false, ..(*presence).clone() })
             }
             EntityRecord::Route(route) => {
-                EntityRecord::Route(Route { primary: false, ..(*route).clone() }.into())
+                EntityRecord::from(Route { primary: false, ..(*route).clone() })
             }
             EntityRecord::ApiKey(key) => {
-                EntityRecord::ApiKey(ApiKey { last_used_at: Some(later), ..(*key).clone() }.into())
+                EntityRecord::from(ApiKey { last_used_at: Some(later), ..(*key).clone() })
             }
-            EntityRecord::PreAuthKey(key) => EntityRecord::PreAuthKey(
-                PreAuthKey { revoked_at: Some(later), ..(*key).clone() }.into(),
-            ),
-            EntityRecord::Policy(policy) => EntityRecord::Policy(
-                Policy { author: "x".parse().unwrap(), ..(*policy).clone() }.into(),
-            ),
+            EntityRecord::PreAuthKey(key) => {
+                EntityRecord::from(PreAuthKey { revoked_at: Some(later), ..(*key).clone() })
+            }
+            EntityRecord::Policy(policy) => {
+                EntityRecord::from(Policy { author: "x".parse().unwrap(), ..(*policy).clone() })
+            }
             EntityRecord::DnsRecord(record) => {
-                EntityRecord::DnsRecord(DnsRecord { ttl: Some(1), ..(*record).clone() }.into())
+                EntityRecord::from(DnsRecord { ttl: Some(1), ..(*record).clone() })
             }
             EntityRecord::Session(session) => {
-                EntityRecord::Session(Session { last_seen: later, ..(*session).clone() }.into())
+                EntityRecord::from(Session { last_seen: later, ..(*session).clone() })
             }
             EntityRecord::Setting(setting) => {
-                EntityRecord::Setting(Setting { updated_at: later, ..(*setting).clone() }.into())
+                EntityRecord::from(Setting { updated_at: later, ..(*setting).clone() })
             }
         };
         let entity = other.entity();
@@ -189,24 +182,24 @@ async fn what_is_referred_to_comes_first(env: &mut TestEnv, store: Opened) {
     let tagged = Node { user: None, tags: tags(), ..second_node() };
     let of_user = SessionOwner::User(id(1));
     for image in [
-        EntityRecord::Node(first_node().into()),
-        EntityRecord::Presence(presence().into()),
-        EntityRecord::Route(route_of("10.0.0.0/8").into()),
-        EntityRecord::ApiKey(api_key().into()),
-        EntityRecord::PreAuthKey(preauth_key().into()),
-        EntityRecord::Session(session().into()),
-        EntityRecord::Session(Session { owner: of_user, ..session() }.into()),
+        EntityRecord::from(first_node()),
+        EntityRecord::from(presence()),
+        EntityRecord::from(route_of("10.0.0.0/8")),
+        EntityRecord::from(api_key()),
+        EntityRecord::from(preauth_key()),
+        EntityRecord::from(session()),
+        EntityRecord::from(Session { owner: of_user, ..session() }),
     ] {
         assert_eq!(*refused(&store, image).await.kind(), NotFound);
     }
     // The order within one restore counts, too.
-    let node = EntityRecord::Node(first_node().into());
-    let backwards = vec![node.clone(), EntityRecord::User(local_user().into())];
+    let node = EntityRecord::from(first_node());
+    let backwards = vec![node.clone(), EntityRecord::from(local_user())];
     let restore_of = |images| Restore { images, skip_invalid: false };
     fails(store.restore(restore_of(backwards)).await, NotFound);
     assert_eq!(store.view().images().count(), 0);
-    restore(&store, &[EntityRecord::User(local_user().into()), node]).await;
-    restore(&store, &[EntityRecord::Node(tagged.into())]).await;
+    restore(&store, &[EntityRecord::from(local_user()), node]).await;
+    restore(&store, &[EntityRecord::from(tagged)]).await;
     let store = env.reload(store).await;
     assert_eq!(store.view().images().count(), 3);
 }
@@ -214,11 +207,11 @@ async fn what_is_referred_to_comes_first(env: &mut TestEnv, store: Opened) {
 async fn a_primary_route_is_eligible(env: &mut TestEnv, store: Opened) {
     let mut offline = presence();
     offline.online = false;
-    let owner = EntityRecord::User(local_user().into());
+    let owner = EntityRecord::from(local_user());
     let node = |number, node: Node| {
         let presence =
             if number == 11 { presence() } else { Presence { node: id(12), ..offline.clone() } };
-        [EntityRecord::Node(node.into()), EntityRecord::Presence(presence.into())]
+        [EntityRecord::from(node), EntityRecord::from(presence)]
     };
     restore(&store, &[owner]).await;
     restore(&store, &node(11, first_node())).await;
@@ -231,30 +224,28 @@ async fn a_primary_route_is_eligible(env: &mut TestEnv, store: Opened) {
         Route { prefix: "0.0.0.0/0".parse().unwrap(), ..good.clone() },
         Route { prefix: "::/0".parse().unwrap(), ..good.clone() },
     ] {
-        let error = refused(&store, EntityRecord::Route(bad.clone().into())).await;
+        let error = refused(&store, EntityRecord::from(bad.clone())).await;
         assert_eq!(*error.kind(), InvalidArgument, "{error}");
     }
     let store = env.reload(store).await;
     assert!(store.view().routes().primary(good.prefix).is_none());
-    restore(&store, &[EntityRecord::Route(good.clone().into())]).await;
+    restore(&store, &[EntityRecord::from(good.clone())]).await;
     let store = env.reload(store).await;
     assert_eq!(store.view().routes().primary(good.prefix).map(AsRef::as_ref), Some(&good));
 }
 
 async fn rules_of_single_entities_hold(env: &mut TestEnv, store: Opened) {
-    restore(&store, &[EntityRecord::User(local_user().into())]).await;
+    restore(&store, &[EntityRecord::from(local_user())]).await;
     let network = NetworkSettings { ipv4: None, ipv6: None, ..NetworkSettings::default() };
     let document = SettingDocument::Network(network);
     let forged = SecretHash::bcrypt(BCRYPT).unwrap();
     let nobodys = PreAuthKey { user: None, tags: TagSet::empty(), ..preauth_key() };
     for image in [
-        EntityRecord::Node(Node { user: None, tags: TagSet::empty(), ..first_node() }.into()),
-        EntityRecord::PreAuthKey(nobodys.into()),
-        EntityRecord::Session(
-            Session { owner: SessionOwner::User(id(1)), hash: forged, ..session() }.into(),
-        ),
-        EntityRecord::DnsRecord(DnsRecord { kind: DnsRecordKind::Aaaa, ..dns_record() }.into()),
-        EntityRecord::Setting(Setting { document, ..setting() }.into()),
+        EntityRecord::from(Node { user: None, tags: TagSet::empty(), ..first_node() }),
+        EntityRecord::from(nobodys),
+        EntityRecord::from(Session { owner: SessionOwner::User(id(1)), hash: forged, ..session() }),
+        EntityRecord::from(DnsRecord { kind: DnsRecordKind::Aaaa, ..dns_record() }),
+        EntityRecord::from(Setting { document, ..setting() }),
     ] {
         let error = refused(&store, image).await;
         assert_eq!(*error.kind(), InvalidArgument, "{error}");
@@ -265,10 +256,8 @@ async fn rules_of_single_entities_hold(env: &mut TestEnv, store: Opened) {
 
 async fn the_first_that_breaks_a_rule_rejects_all(env: &mut TestEnv, store: Opened) {
     let mut images = sample();
-    images.insert(7, EntityRecord::User(User { id: id(9), ..local_user() }.into()));
-    images.push(EntityRecord::Session(
-        Session { owner: SessionOwner::Node(id(99)), ..session() }.into(),
-    ));
+    images.insert(7, EntityRecord::from(User { id: id(9), ..local_user() }));
+    images.push(EntityRecord::from(Session { owner: SessionOwner::Node(id(99)), ..session() }));
     let error = store.restore(Restore { images, skip_invalid: false }).await.unwrap_err();
     assert_eq!(error.constraint(), Some("name"));
     assert!(error.context().contains(&("index", "7".to_owned())), "{error}");
@@ -279,12 +268,12 @@ async fn the_first_that_breaks_a_rule_rejects_all(env: &mut TestEnv, store: Open
 
 async fn what_breaks_a_rule_is_left_out_and_reported(env: &mut TestEnv, store: Opened) {
     let mut images = sample();
-    images.insert(3, EntityRecord::User(User { id: id(9), ..local_user() }.into()));
+    images.insert(3, EntityRecord::from(User { id: id(9), ..local_user() }));
     let stranger = Session { id: id(99), owner: SessionOwner::Node(id(99)), ..session() };
-    images.push(EntityRecord::Session(stranger.into()));
+    images.push(EntityRecord::from(stranger));
     // What refers to what was left out is left out as well.
     let of_stranger = ApiKey { id: id(98), user: Some(id(9)), ..api_key() };
-    images.push(EntityRecord::ApiKey(of_stranger.into()));
+    images.push(EntityRecord::from(of_stranger));
     let done = store.restore(Restore { images, skip_invalid: true }).await.unwrap();
     assert_eq!(done.serial, store.view().serial());
     assert_eq!((done.value.restored, done.value.unchanged), (12, 0));
@@ -329,18 +318,18 @@ fn tags() -> TagSet {
 /// Twelve entities, of every kind, in an order in which what is referred to comes first.
 pub(crate) fn sample() -> Vec<EntityRecord> {
     vec![
-        EntityRecord::User(local_user().into()),
-        EntityRecord::User(oidc_user().into()),
-        EntityRecord::Node(first_node().into()),
-        EntityRecord::Presence(presence().into()),
-        EntityRecord::Route(Route { primary: true, ..route_of("10.0.0.0/8") }.into()),
-        EntityRecord::ApiKey(api_key().into()),
-        EntityRecord::PreAuthKey(preauth_key().into()),
-        EntityRecord::PreAuthKey(bare_key().into()),
-        EntityRecord::Policy(policy().into()),
-        EntityRecord::DnsRecord(dns_record().into()),
-        EntityRecord::Session(session().into()),
-        EntityRecord::Setting(setting().into()),
+        EntityRecord::from(local_user()),
+        EntityRecord::from(oidc_user()),
+        EntityRecord::from(first_node()),
+        EntityRecord::from(presence()),
+        EntityRecord::from(Route { primary: true, ..route_of("10.0.0.0/8") }),
+        EntityRecord::from(api_key()),
+        EntityRecord::from(preauth_key()),
+        EntityRecord::from(bare_key()),
+        EntityRecord::from(policy()),
+        EntityRecord::from(dns_record()),
+        EntityRecord::from(session()),
+        EntityRecord::from(setting()),
     ]
 }
 

@@ -339,12 +339,8 @@ async fn a_prefix_of_reserved_addresses_is_full(env: &mut TestEnv, store: Opened
     refused(&store, store.nodes().register(machine(1, with(&key))), Exhausted).await;
     let too_many = vec!["10.0.0.0/32".parse().unwrap(); 1025];
     let settings = NetworkSettings { reserved: too_many, ..NetworkSettings::default() };
-    refused(
-        &store,
-        store.settings().put(SettingDocument::Network(settings), None),
-        InvalidArgument,
-    )
-    .await;
+    let put = store.settings().put(SettingDocument::Network(settings), None);
+    refused(&store, put, InvalidArgument).await;
 }
 
 /// The addresses of a node, IPv4 first.

@@ -165,12 +165,8 @@ async fn update_renames(env: &mut TestEnv, store: Opened) {
     assert_eq!((node.hostname.as_str(), node.label.as_str()), ("other", "web-1"));
     // It is still found by it, and nobody else can have it.
     let second = store.nodes().register(machine(2, by(alice))).await.unwrap();
-    refused(
-        &store,
-        store.nodes().update(second.id, label("web-1"), None),
-        AlreadyExists { constraint: "label" },
-    )
-    .await;
+    let update = store.nodes().update(second.id, label("web-1"), None);
+    refused(&store, update, AlreadyExists { constraint: "label" }).await;
     let store = env.reload(store).await;
     assert_eq!(store.nodes().get_by_label(&expected.label).await.unwrap(), Some(node));
 }
@@ -180,12 +176,8 @@ async fn update_to_a_taken_label_is_refused(env: &mut TestEnv, store: Opened) {
     let (first, second) = (node(&store, alice, 1).await, node(&store, alice, 2).await);
     let store = env.reload(store).await;
     for text in [first.label.as_str().to_owned(), first.label.as_str().to_uppercase()] {
-        refused(
-            &store,
-            store.nodes().update(second.id, label(&text), None),
-            AlreadyExists { constraint: "label" },
-        )
-        .await;
+        let update = store.nodes().update(second.id, label(&text), None);
+        refused(&store, update, AlreadyExists { constraint: "label" }).await;
     }
     for node in [first, second] {
         assert_eq!(store.nodes().get_by_label(&node.label).await.unwrap(), Some(node));

@@ -202,7 +202,7 @@ async fn what_nobody_administers_leaves_no_line(env: &mut TestEnv, store: Opened
         name: "bob".parse().unwrap(),
         ..User::clone(store.view().users().get(alice).unwrap())
     };
-    let images = vec![EntityRecord::User(bob.into())];
+    let images = vec![EntityRecord::from(bob)];
     store.restore(Restore { images, skip_invalid: false }).await.unwrap();
     let point = point(Some(node), "load", expires_at, 1.0);
     store.metrics().record(point).await.unwrap();

@@ -74,7 +74,7 @@ async fn nothing_is_stored_under_the_nil_id(env: &mut TestEnv, store: Opened) {
         preauth_key,
         ..Node::clone(&made.node)
     };
-    let images = vec![EntityRecord::Node(Arc::new(node))];
+    let images = vec![EntityRecord::from(node)];
     assert_refused(store.restore(Restore { images, skip_invalid: false }).await);
 
     // Commands with an id that the caller chose.

@@ -234,7 +234,7 @@ async fn sweeping_goes_on_in_parts(env: &mut TestEnv) {
             expires_at,
             last_seen: began,
         };
-        EntityRecord::Session(session.into())
+        EntityRecord::from(session)
     };
     let images: Vec<_> =
         (0..SESSIONS).map(|n| session(n, 60)).chain([session(SESSIONS, 3600)]).collect();
