@@ -33,22 +33,32 @@ impl StoreHandle {
     /// Compares everything that is stored with the state. Nobody waits meanwhile.
     pub(crate) async fn verify_stored(&self) -> Result<()> {
         const ATTEMPTS: usize = 3;
-        // What another process has committed is no damage.
-        self.newest_view().await?;
-        self.backend().verify().await?;
         for _ in 0..ATTEMPTS {
-            match self.compare_rows().await {
-                Err(error) if matches!(error.kind(), ErrorKind::Compacted { .. }) => {
-                    tracing::info!(%error, "blocks were purged while the store was verified; again");
+            // What another process has committed is no damage, and a commit of unknown outcome is
+            // found out about first.
+            self.send(0, Request::Refresh).await?;
+            match self.check_stored().await {
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::Compacted { .. } | ErrorKind::Unavailable
+                    ) =>
+                {
+                    tracing::info!(%error, "the store changed while it was verified; again");
                 }
-                compared => return compared,
+                checked => return checked,
             }
         }
         let name = self.hold_blocks().await?;
-        let compared = self.compare_rows().await;
+        let checked = self.check_stored().await;
         let remove = ConsumerChange::Remove(name);
         self.send(0, |answer| Request::Consumers(remove, answer)).await?;
-        compared
+        checked
+    }
+
+    async fn check_stored(&self) -> Result<()> {
+        self.backend().verify().await?;
+        self.compare_rows().await
     }
 
     /// Registers a consumer that keeps blocks from being purged.
