@@ -73,7 +73,9 @@ impl<C: Connection> Database<C> {
             let mut reader = connect(path, Role::Reader)?;
             moment(&mut reader).map(|_| reader)
         };
-        let mut last = (!is_read_only && has_log(path)).then(reader).transpose()?;
+        // A journal that came back with the power is rolled back first, which a reader cannot do.
+        let reads_first = !is_read_only && has_log(path) && !has_journal(path);
+        let mut last = reads_first.then(reader).transpose()?;
         let mut writer = None;
         if !is_read_only {
             let mut connection = connect(path, Role::Writer)?;
@@ -352,6 +354,12 @@ impl<C> std::ops::DerefMut for WriterGuard<'_, C> {
     fn deref_mut(&mut self) -> &mut C {
         &mut self.0.connection
     }
+}
+
+/// Whether SQLite's rollback journal lies beside the file, which makes a store and sees it switched to a
+/// log.
+fn has_journal(path: &Path) -> bool {
+    std::fs::metadata(with_suffix(path, "-journal")).is_ok_and(|journal| journal.len() > 0)
 }
 
 /// Refuses a log that is older than the file: SQLite would lay the log's pages over newer ones, and
