@@ -6,21 +6,17 @@ use ghostwire_store_core::layer::Deadlines;
 use crate::prelude::*;
 
 cases! {
-    stored_unopened {
-        "deadline" => [
-            a_commit_that_does_not_return_is_found_out,
-            calls_that_do_not_return_end_and_writes_go_on_later,
-        ],
-    }
     stored_backend {
         "deadline" => [a_commit_that_is_given_up_is_stored_as_a_whole_or_not_at_all],
     }
     once_unopened {
-        "deadline" => [a_store_that_cannot_be_read_is_not_opened],
+        "deadline" => [
+            a_commit_that_does_not_return_is_found_out,
+            calls_that_do_not_return_end_and_writes_go_on_later,
+            a_store_that_cannot_be_read_is_not_opened,
+        ],
     }
 }
-
-const ALL: [&str; 6] = ["head", "scan", "blocks", "commit", "stored commit", "reopen"];
 
 /// A backend that others may write to, and that never answers some calls.
 #[derive(Debug)]
@@ -96,7 +92,8 @@ impl Layer for Hanging {
 }
 
 fn impatient(env: &TestEnv) -> StoreOptions {
-    let soon = Duration::from_millis(50);
+    // Longer than what returns takes on a machine that is busy.
+    let soon = Duration::from_millis(200);
     let deadlines = Deadlines { connect: soon, read: soon, commit: soon };
     StoreOptions { deadlines, max_view_age: Duration::ZERO, ..never_flushing(env) }
 }
@@ -112,8 +109,9 @@ async fn a_commit_that_does_not_return_is_found_out(env: &mut TestEnv) {
         store.metrics().record(load).await.unwrap();
         assert_eq!(store.view().position().get(), 2 * number.unsigned_abs());
     }
-    assert_eq!(store.info().recoveries, 4);
-    let store = env.reload(store).await;
+    assert!(store.info().recoveries >= 4);
+    let store = env.crash(store).await;
+    assert_eq!(store.view().position().get(), 4);
     assert_eq!(names(&store), ["user-1", "user-2"]);
     assert_eq!(range(&store, &all_points(), 1000).await.len(), 2);
 }
@@ -123,32 +121,22 @@ async fn calls_that_do_not_return_end_and_writes_go_on_later(env: &mut TestEnv) 
     let store = ghostwire_store_core::open(hanging.clone(), impatient(env)).await.unwrap();
     let alice = create(&store, "alice").await;
     let (_, secret) = store.api_keys().create(api_key_of(alice.id)).await.unwrap();
-    for (number, is_stored) in [(1, true), (2, false)] {
-        hanging.hang(&ALL, usize::MAX);
-        if is_stored {
-            hanging.hang(&["commit"], 0);
-        }
-        // It would never end.
-        assert!(hanging.inner().head().now_or_never().is_some());
-        assert!(Backend::head(hanging.as_ref()).now_or_never().is_none());
-        fails(store.users().create(local(&format!("bob-{number}"))).await, OutcomeUnknown);
-        fails(store.users().create(local(&format!("carol-{number}"))).await, Unavailable);
-        fails(store.fresh_view().await, Unavailable);
-        fails(store.api_keys().authenticate(secret.expose()).await, Unavailable);
-        let points = store.metrics().range(&all_points(), &PageRequest::default()).await;
-        fails(points, Unavailable);
-        // What is in memory goes on.
-        assert_eq!(store.users().get(alice.id).await.unwrap().as_ref(), Some(&alice));
-        hanging.heal();
-        create(&store, &format!("dave-{number}")).await;
-        store.api_keys().authenticate(secret.expose()).await.unwrap();
-        let wanted = store.users().get_by_name(&format!("bob-{number}").parse().unwrap()).await;
-        assert_eq!(wanted.unwrap().is_some(), is_stored);
-    }
-    // The use of the key is recorded in the background.
+    hanging.hang(&["head", "scan", "blocks", "stored commit", "reopen"], usize::MAX);
+    assert!(Backend::head(hanging.as_ref()).now_or_never().is_none(), "it would never end");
+    fails(store.users().create(local("bob")).await, OutcomeUnknown);
+    fails(store.users().create(local("carol")).await, Unavailable);
+    fails(store.fresh_view().await, Unavailable);
+    fails(store.api_keys().authenticate(secret.expose()).await, Unavailable);
+    fails(store.metrics().range(&all_points(), &PageRequest::default()).await, Unavailable);
+    // What is in memory goes on.
+    assert_eq!(store.users().get(alice.id).await.unwrap().as_ref(), Some(&alice));
+    hanging.heal();
+    create(&store, "dave").await;
+    store.api_keys().authenticate(secret.expose()).await.unwrap();
+    assert_eq!(names(&store), ["alice", "bob", "dave"], "what was unknown was stored");
     settle(&store).await;
-    let store = env.reload(store).await;
-    assert_eq!(names(&store), ["alice", "bob-1", "dave-1", "dave-2"]);
+    let store = env.crash(store).await;
+    assert_eq!(names(&store), ["alice", "bob", "dave"]);
 }
 
 async fn a_store_that_cannot_be_read_is_not_opened(env: &mut TestEnv) {

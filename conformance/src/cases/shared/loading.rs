@@ -1,5 +1,7 @@
 //! Reading everything while others write: opening, and `verify`.
 
+use std::sync::atomic::AtomicU32;
+
 use futures_util::future::BoxFuture;
 use ghostwire_store_core::changes::LogPosition;
 use ghostwire_store_core::digest::Digest;
@@ -18,8 +20,9 @@ cases! {
     }
 }
 
-/// Several pages of a load.
+/// Two pages of a load, and two of `verify`.
 const USERS: u32 = 4_500;
+const FEWER: u32 = 1_200;
 
 /// A moment of a store: where in its history, and with what.
 type Moment = (LogPosition, Digest);
@@ -31,17 +34,18 @@ struct Rival {
     /// Done so far. Held while it writes, so that whoever asks afterwards is told of everything.
     changes: tokio::sync::Mutex<u32>,
     moments: Mutex<BTreeMap<Position, Moment>>,
+    users: AtomicU32,
 }
 
 impl Rival {
     fn new(store: &Opened) -> Arc<Self> {
-        let (changes, moments) = (tokio::sync::Mutex::new(0), Mutex::default());
-        Arc::new(Self { store: store.clone(), changes, moments })
+        let (changes, moments, users) = Default::default();
+        Arc::new(Self { store: store.clone(), changes, moments, users })
     }
 
     /// Users whose names are taken over by new ones: of two moments, somebody would be there twice, or
     /// nobody.
-    async fn fill(&self) {
+    async fn fill(&self, users: u32) {
         let user = |number: u32| {
             let mut random = [0; 10];
             random[..4].copy_from_slice(&number.to_be_bytes());
@@ -50,7 +54,8 @@ impl Rival {
                 ..template(number)
             }))
         };
-        restore(&self.store, (0..USERS).map(user).collect()).await.unwrap();
+        self.users.store(users, Ordering::SeqCst);
+        restore(&self.store, (0..users).map(user).collect()).await.unwrap();
         self.store.checkpoint().await.unwrap();
         self.remember();
     }
@@ -65,8 +70,8 @@ impl Rival {
     async fn change(&self) {
         let mut changes = self.changes.lock().await;
         *changes += 1;
-        let number = *changes;
-        let victim = number.wrapping_mul(797) % USERS;
+        let (number, users) = (*changes, self.users.load(Ordering::SeqCst));
+        let victim = number.wrapping_mul(797) % users;
         let name: UserName = format!("user-{victim}").parse().unwrap();
         let view = self.store.view();
         let old = view.users().by_name(&name).unwrap().id;
@@ -178,7 +183,7 @@ async fn what_is_loaded_while_others_write_is_of_one_moment(env: &mut TestEnv) {
     let backend = env.open_backend().await;
     let store = ghostwire_store_core::open(backend.clone(), never_flushing(env)).await.unwrap();
     let rival = Rival::new(&store);
-    rival.fill().await;
+    rival.fill(USERS).await;
     for _ in 0..2 {
         let restless = Restless::new(backend.clone());
         restless.disturb(&rival);
@@ -203,7 +208,7 @@ async fn a_process_that_is_opened_while_others_write_goes_on_from_there(
     let Some((store, other)) = two(env, |_| ()).await else { return NOT_SHARED };
     other.close().await.unwrap();
     let rival = Rival::new(&store);
-    rival.fill().await;
+    rival.fill(FEWER).await;
     let restless = Restless::new(env.open_backend().await);
     restless.disturb(&rival);
     let opened = ghostwire_store_core::open(restless.clone(), env.options()).await.unwrap();
@@ -227,7 +232,7 @@ async fn a_load_whose_blocks_are_purged_ends_all_the_same(env: &mut TestEnv) -> 
     let Some((store, other)) = two(env, forget).await else { return NOT_SHARED };
     other.close().await.unwrap();
     let rival = Rival::new(&store);
-    rival.fill().await;
+    rival.fill(FEWER).await;
     let restless = Restless::new(env.open_backend().await);
     restless.disturb(&rival);
     let opened = ghostwire_store_core::open(restless.clone(), env.options()).await.unwrap();
@@ -253,7 +258,7 @@ async fn what_is_verified_while_others_write_is_sound_or_damaged(env: &mut TestE
     let options = never_flushing(env);
     let store = ghostwire_store_core::open(restless.clone(), options).await.unwrap();
     let rival = Rival::new(&store);
-    rival.fill().await;
+    rival.fill(FEWER).await;
     let alice = create(&store, "alice").await;
     create(&store, "bob").await;
     store.checkpoint().await.unwrap();
