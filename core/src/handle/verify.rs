@@ -33,10 +33,12 @@ impl StoreHandle {
     /// Compares everything that is stored with the state. Nobody waits meanwhile.
     pub(crate) async fn verify_stored(&self) -> Result<()> {
         const ATTEMPTS: usize = 3;
-        for _ in 0..ATTEMPTS {
-            // What another process has committed is no damage, and a commit of unknown outcome is
-            // found out about first.
-            self.send(0, Request::Refresh).await?;
+        for attempt in 0..ATTEMPTS {
+            // What another process has committed is no damage; and a commit of unknown outcome, which
+            // keeps the backend from being read, has to be found out about.
+            if self.core.is_shared || attempt > 0 {
+                self.send(0, Request::Refresh).await?;
+            }
             match self.check_stored().await {
                 Err(error)
                     if matches!(
