@@ -118,7 +118,7 @@ async fn lose_power_at_moments(
 ) -> Option<usize> {
     let place = factory.create().await.unwrap();
     // Every other workload is followed.
-    let followed = (materialize == Materialize::Commit) == (seed % 2 == 0);
+    let followed = (materialize == Materialize::Commit) == seed.is_multiple_of(2);
     let record = record(place.as_ref(), materialize, seed, followed).await?;
     let losses = &record.losses;
     let examined = losses.len().min(most);
