@@ -119,7 +119,7 @@ fn put_optional(to: &mut BytesMut, bytes: Option<&[u8]>) {
     }
 }
 
-/// The inverse of [`encode`].
+/// The ranges and the rows that the body of an entry tells of, by the format above.
 ///
 /// # Errors
 /// `Corrupt`.
