@@ -61,8 +61,8 @@ pub async fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<Ar
     opened
 }
 
-/// Refuses another key than the one that credentials are hashed with. The first one is remembered, unless
-/// there are credentials that need another.
+/// Refuses another key than the one that credentials are hashed with. The first one is remembered, and one
+/// that takes its place while no credential needs it; but not where others may have the store open.
 async fn check_key(
     backend: &dyn Backend,
     (mut head, another_is_needed): (Head, bool),
@@ -71,10 +71,11 @@ async fn check_key(
 ) -> Result<()> {
     const ATTEMPTS: usize = 32;
     let check = key.check(head.store);
+    let is_settled = another_is_needed || backend.info().shared;
     for _ in 0..ATTEMPTS {
         match head.credential_key {
             Some(stored) if stored == check => return Ok(()),
-            Some(_) => {
+            Some(_) if is_settled => {
                 return Err(Error::new(
                     ErrorKind::Crypto,
                     "the store's credentials were hashed with another key than the configured one; set \
@@ -83,8 +84,9 @@ async fn check_key(
                 )
                 .with("configured_key", data_encoding::HEXLOWER.encode(&key.id())));
             }
-            None if another_is_needed || read_only => return Ok(()),
-            None => {}
+            None if another_is_needed => return Ok(()),
+            _ if read_only => return Ok(()),
+            _ => {}
         }
         let change = HeadChange { credential_key: Some(check), ..HeadChange::default() };
         match backend.commit(&Commit { head: change, ..Commit::on(&head) }).await {

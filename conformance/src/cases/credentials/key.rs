@@ -31,6 +31,7 @@ async fn is_refused(env: &TestEnv, options: StoreOptions) {
 
 async fn another_key_is_refused_at_opening(env: &mut TestEnv, store: Opened) {
     let all = OneOfEach::make(&store).await;
+    store.api_keys().create(NewApiKey::default()).await.unwrap();
     let store = env.reload(store).await;
     let before = (standing(&store).await, store.view().position());
     close(store).await;
@@ -70,6 +71,7 @@ async fn a_store_that_had_no_key_takes_the_first(env: &mut TestEnv) {
     let store = env.open().await;
     let position = store.view().position();
     assert_eq!(position.get(), 2, "nothing was changed by that");
+    store.api_keys().create(NewApiKey::default()).await.unwrap();
     let store = env.reload(store).await;
     close(store).await;
     let own = HashKey::new([OWN; 32]).check(env.opening().store);
