@@ -95,7 +95,7 @@ fn what_is_written_can_be_read() {
 fn the_bytes_are_these() {
     let text = String::from_utf8(written(&[user(), metric(1.0)])).unwrap();
     let lines: Vec<_> = text.lines().collect();
-    assert_eq!(lines[0], r#"{"ghostwire_store":1,"schema":3}"#);
+    assert_eq!(lines[0], r#"{"ghostwire_store":1,"schema":4}"#);
     assert!(lines[1].starts_with(r#"{"user":{"id":"#));
     assert_eq!(
         lines[2],

@@ -103,6 +103,11 @@ pub const MIGRATIONS: &[Migration] = &[
         to: SchemaVersion { version: 3, oldest_reader: 3 },
         summary: "the head counts positions and has an epoch; tables `feed` and `consumers`",
     },
+    // Programs that know version 3 at most refuse the table, and values of forms that they do not know.
+    Migration {
+        to: SchemaVersion { version: 4, oldest_reader: 4 },
+        summary: "what a control plane keeps beside its nodes: sign-ins, settings, details",
+    },
 ];
 
 /// The tables and columns as of one version. [`Schema::current`] is the one in use; older ones
