@@ -9,6 +9,13 @@ cases! {
             a_value_fits_its_kind,
             records_change_in_value_and_lifetime_only,
             a_cname_may_stand_beside_other_records,
+            a_value_of_several_parts_has_one_form,
+        ],
+        "dns-set" => [
+            a_put_keeps_what_stays,
+            a_set_is_deleted_and_counted,
+            of_two_who_read_a_set_one_replaces_it,
+            a_put_takes_at_most_1024_values,
         ],
         "settings" => [
             what_was_never_set_is_at_its_default,
@@ -54,7 +61,7 @@ async fn a_record_is_unique_by_name_kind_and_value(env: &mut TestEnv, store: Ope
 }
 
 async fn a_value_fits_its_kind(env: &mut TestEnv, store: Opened) {
-    use DnsRecordKind::{A, Aaaa, Cname, Txt};
+    use DnsRecordKind::{A, Aaaa, Cname, Mx, Ptr, Srv, Txt};
     let good = [
         (A, "255.255.255.255"),
         (Aaaa, "fd7a:115c:a1e0::53"),
@@ -62,6 +69,11 @@ async fn a_value_fits_its_kind(env: &mut TestEnv, store: Opened) {
         (Cname, "target.example.com"),
         (Txt, ""),
         (Txt, "any text; \"at all\" é"),
+        (Mx, "10 mail.example.com"),
+        (Mx, "0 ."),
+        (Ptr, "web.example.com"),
+        (Srv, "0 5 389 ldap.example.com"),
+        (Srv, "65535 65535 65535 ."),
     ];
     for (kind, value) in good {
         env.advance(1);
@@ -79,6 +91,16 @@ async fn a_value_fits_its_kind(env: &mut TestEnv, store: Opened) {
         (Aaaa, "[fd00::1]"),
         (Cname, "not a name"),
         (Cname, ""),
+        (Mx, "mail.example.com"),
+        (Mx, "65536 mail.example.com"),
+        (Mx, "+1 mail.example.com"),
+        (Mx, "10 *.example.com"),
+        (Mx, "10 mail.example.com 20"),
+        (Ptr, "."),
+        (Ptr, "10.0.0.1 "),
+        (Ptr, "*.example.com"),
+        (Srv, "0 389 ldap.example.com"),
+        (Srv, "0 5 389 not_a_name!"),
     ];
     for (kind, value) in bad {
         let error = store.dns().create(record("y.example.com", kind, value)).await.unwrap_err();
@@ -138,6 +160,164 @@ async fn a_cname_may_stand_beside_other_records(env: &mut TestEnv, store: Opened
     let view = store.view();
     let found: Vec<_> = view.dns_records().of_name(&name).map(|record| record.kind).collect();
     assert_eq!(found, [A, Aaaa, Cname, Cname]);
+}
+
+async fn a_value_of_several_parts_has_one_form(env: &mut TestEnv, store: Opened) {
+    use DnsRecordKind::{Mx, Ptr, Srv};
+    for (owner, kind, given, kept, other) in [
+        ("example.com", Mx, "010  Mail.Example.COM.", "10 mail.example.com", "11 mail.example.com"),
+        ("7.0.20.10.in-addr.arpa", Ptr, "Web.Example.COM.", "web.example.com", "web.example.org"),
+        ("1.0.0.2.ip6.arpa", Ptr, "WEB.example", "web.example", "web2.example"),
+        ("_ldap._tcp.example.com", Srv, "0 05 389 LDAP.example", "0 5 389 ldap.example", "0 0 0 ."),
+    ] {
+        let created = store.dns().create(record(owner, kind, given)).await.unwrap();
+        assert_eq!((created.name.as_str(), created.value.as_str()), (owner, kept));
+        let error = store.dns().create(record(owner, kind, kept)).await.unwrap_err();
+        assert_eq!(error.constraint(), Some("content"));
+        let patch = |value| DnsRecordPatch { value: set(value), ..DnsRecordPatch::default() };
+        let same = store.dns().update(created.id, patch(given), None).await.unwrap();
+        assert_eq!(same, created, "nothing changed");
+        store.dns().update(created.id, patch(other), None).await.unwrap();
+        // Another form of it is not brought in either.
+        let odd = DnsRecord {
+            id: DnsRecordId::from_bytes([9; 16]),
+            value: given.parse().unwrap(),
+            ..DnsRecord::clone(&created)
+        };
+        let restore = Restore { images: vec![odd.into()], skip_invalid: false };
+        assert_eq!(*store.restore(restore).await.unwrap_err().kind(), InvalidArgument);
+    }
+    let store = env.reload(store).await;
+    assert_eq!(store.view().dns_records().len(), 4);
+}
+
+/// The values of a set, with the revision of each.
+fn values(set: &DnsRecordSet) -> Vec<(&str, u64)> {
+    set.records.iter().map(|it| (it.value.as_str(), it.revision.get())).collect()
+}
+
+fn new_set(name: &str, values: &[&str], ttl: Option<u32>) -> NewDnsRecordSet {
+    NewDnsRecordSet {
+        name: name.parse().unwrap(),
+        kind: DnsRecordKind::A,
+        values: values.iter().map(|value| value.parse().unwrap()).collect(),
+        ttl,
+    }
+}
+
+async fn a_put_keeps_what_stays(env: &mut TestEnv, mut store: Opened) {
+    let (name, other) = ("wiki.example.com", "www.example.com");
+    store.dns().create(record(name, DnsRecordKind::Txt, "10.0.0.1")).await.unwrap();
+    store.dns().create(record(other, DnsRecordKind::A, "10.0.0.1")).await.unwrap();
+    let wanted = new_set(name, &["10.0.0.2", "10.0.0.1", "10.0.0.2"], None);
+    let first = store.dns().put(wanted, None).await.unwrap();
+    assert_eq!(values(&first), [("10.0.0.1", 1), ("10.0.0.2", 1)]);
+    store = env.reload(store).await;
+    env.advance(1);
+    let serial = store.view().serial();
+    let wanted = new_set(name, &["10.0.0.3", "10.0.0.2"], None);
+    let second = store.dns().put(wanted.clone(), None).await.unwrap();
+    assert_eq!(store.view().serial(), serial.next(), "one commit");
+    assert_eq!(second.records[0], first.records[1], "what stays is as it was");
+    let new = &second.records[1];
+    let now = env.options().clock.now();
+    assert_eq!((new.value.as_str(), new.created_at, new.updated_at), ("10.0.0.3", now, now));
+    let idle = store.dns().put(wanted, None).await.unwrap();
+    assert_eq!((&idle, store.view().serial()), (&second, serial.next()), "nothing changed");
+    env.advance(1);
+    let wanted = new_set(name, &["10.0.0.2", "10.0.0.3"], Some(60));
+    let third = store.dns().put(wanted, Some(second.fingerprint)).await.unwrap();
+    assert_eq!(values(&third), [("10.0.0.2", 2), ("10.0.0.3", 2)]);
+    for (new, old) in third.records.iter().zip(&second.records) {
+        let times = (old.created_at, env.options().clock.now());
+        assert_eq!(
+            (new.id, new.ttl, new.created_at, new.updated_at),
+            (old.id, Some(60), times.0, times.1)
+        );
+    }
+    let store = env.reload(store).await;
+    let (name, kind) = (name.parse().unwrap(), DnsRecordKind::A);
+    assert_eq!(store.dns().get_set(&name, kind).await.unwrap(), third);
+    assert_eq!(store.view().dns_records().set(&name, kind), third);
+    let other = other.parse().unwrap();
+    assert_eq!(store.view().dns_records().of_name(&other).count(), 1, "another name");
+    assert_eq!(store.view().dns_records().of_name(&name).count(), 3, "another kind");
+    // A value that does not fit changes nothing.
+    let wrong = NewDnsRecordSet { name, ..new_set("x.example", &["10.0.0.9", "fd00::1"], None) };
+    fails(store.dns().put(wrong, None).await, InvalidArgument);
+    assert_eq!(store.view().dns_records().len(), 4);
+}
+
+async fn a_set_is_deleted_and_counted(env: &mut TestEnv, store: Opened) {
+    let name: DnsName = "wiki.example.com".parse().unwrap();
+    let a = DnsRecordKind::A;
+    assert_eq!(store.dns().delete_set(&name, a, None).await.unwrap(), 0);
+    assert_eq!(store.view().serial().get(), 0, "nothing was written");
+    store.dns().put(new_set(name.as_str(), &["10.0.0.1", "10.0.0.2"], None), None).await.unwrap();
+    store.dns().create(record(name.as_str(), DnsRecordKind::Txt, "")).await.unwrap();
+    assert_eq!(store.dns().delete_set(&name, a, None).await.unwrap(), 2);
+    let store = env.reload(store).await;
+    assert_eq!(store.dns().get_set(&name, a).await.unwrap().records, []);
+    assert_eq!(store.view().dns_records().len(), 1);
+    // No values are no set.
+    store.dns().put(new_set(name.as_str(), &["10.0.0.1"], None), None).await.unwrap();
+    let gone = store.dns().put(new_set(name.as_str(), &[], None), None).await.unwrap();
+    assert_eq!(gone.records, []);
+    let store = env.reload(store).await;
+    assert_eq!(store.view().dns_records().len(), 1);
+}
+
+async fn of_two_who_read_a_set_one_replaces_it(env: &mut TestEnv, store: Opened) {
+    let name: DnsName = "wiki.example.com".parse().unwrap();
+    let a = DnsRecordKind::A;
+    let put = |value: &'static str, expected| {
+        let set = new_set(name.as_str(), &[value], None);
+        let store = store.clone();
+        async move { store.dns().put(set, Some(expected)).await }
+    };
+    // Nobody has begun it.
+    let none = store.dns().get_set(&name, a).await.unwrap().fingerprint;
+    let both = join_all([put("10.0.0.1", none), put("10.0.0.2", none)]).await;
+    let (won, lost): (Vec<_>, Vec<_>) = both.into_iter().partition(Result::is_ok);
+    assert_eq!((won.len(), lost.len()), (1, 1));
+    assert_eq!(*lost[0].as_ref().unwrap_err().kind(), Conflict);
+    let set = won[0].as_ref().unwrap();
+    assert_eq!(store.dns().get_set(&name, a).await.unwrap(), *set);
+    // Any change of a record counts, whoever made it, and going back is a change.
+    let id = set.records[0].id;
+    for ttl in [Patch::Set(60), Patch::Clear] {
+        let patch = DnsRecordPatch { ttl, ..DnsRecordPatch::default() };
+        store.dns().update(id, patch, None).await.unwrap();
+    }
+    fails(put("10.0.0.3", set.fingerprint).await, Conflict);
+    fails(store.dns().delete_set(&name, a, Some(set.fingerprint)).await, Conflict);
+    fails(store.dns().delete_set(&name, a, Some(none)).await, Conflict);
+    // What happens to others does not.
+    store.dns().create(record(name.as_str(), DnsRecordKind::Txt, "")).await.unwrap();
+    let read = store.dns().get_set(&name, a).await.unwrap().fingerprint;
+    store.dns().create(record("www.example.com", a, "10.0.0.1")).await.unwrap();
+    let store = env.reload(store).await;
+    assert_eq!(store.dns().get_set(&name, a).await.unwrap().fingerprint, read);
+    assert_eq!(store.dns().delete_set(&name, a, Some(read)).await.unwrap(), 1);
+    assert_eq!(store.dns().get_set(&name, a).await.unwrap().fingerprint, none);
+}
+
+async fn a_put_takes_at_most_1024_values(env: &mut TestEnv, store: Opened) {
+    let set = |count: u16| {
+        let value = |number: u16| {
+            let [high, low] = number.to_be_bytes();
+            Text::new(format!("10.0.{high}.{low}")).unwrap()
+        };
+        NewDnsRecordSet {
+            values: (0..count).map(value).collect(),
+            ..new_set("a.example", &[], None)
+        }
+    };
+    fails(store.dns().put(set(1025), None).await, InvalidArgument);
+    assert_eq!(store.dns().put(set(1024), None).await.unwrap().records.len(), 1024);
+    let store = env.reload(store).await;
+    assert_eq!(store.view().dns_records().len(), 1024);
+    assert_eq!(store.view().serial().get(), 1, "one commit");
 }
 
 async fn what_was_never_set_is_at_its_default(env: &mut TestEnv, store: Opened) {

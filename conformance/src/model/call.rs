@@ -32,6 +32,8 @@ pub(super) enum Call {
     CreateDnsRecord(NewDnsRecord),
     UpdateDnsRecord(DnsRecordId, DnsRecordPatch, Option<Revision>),
     DeleteDnsRecord(DnsRecordId),
+    PutDnsRecords(NewDnsRecordSet, Option<Fingerprint>),
+    DeleteDnsRecords(DnsName, DnsRecordKind, Option<Fingerprint>),
     PutSetting(SettingDocument, Option<Revision>),
     ResetSetting(SettingKind),
     BeginSession(NewSession),
@@ -62,6 +64,8 @@ pub(super) struct Fresh {
     pub(super) id: [u8; 16],
     /// Of routes that are made.
     pub(super) routes: Vec<(Prefix, RouteId)>,
+    /// Of DNS records that a set gains, by their values.
+    pub(super) records: Vec<(Text<1024>, DnsRecordId)>,
     pub(super) prefix: Option<KeyPrefix>,
     pub(super) hash: Option<SecretHash>,
 }
@@ -77,6 +81,10 @@ impl Fresh {
             Answer::Routes(routes) => {
                 let routes = routes.iter().map(|route| (route.prefix, route.id)).collect();
                 Self { routes, ..Self::default() }
+            }
+            Answer::DnsRecords(records) => {
+                let records = records.iter().map(|record| (record.value.clone(), record.id));
+                Self { records: records.collect(), ..Self::default() }
             }
             Answer::ApiKey(key) => Self {
                 prefix: Some(key.prefix.clone()),
@@ -98,6 +106,12 @@ impl Fresh {
     pub(super) fn route(&self, prefix: Prefix) -> RouteId {
         let found = self.routes.iter().find(|(chosen, _)| *chosen == prefix);
         found.map_or(RouteId::from_bytes([0; 16]), |(_, id)| *id)
+    }
+
+    /// For a value in the form in which it is kept.
+    pub(super) fn record(&self, value: &Text<1024>) -> DnsRecordId {
+        let found = self.records.iter().find(|(chosen, _)| chosen == value);
+        found.map_or(DnsRecordId::from_bytes([0; 16]), |(_, id)| *id)
     }
 }
 
@@ -227,6 +241,16 @@ impl Call {
                 DnsCommand::Update { id, patch, expected }.into()
             }
             Self::DeleteDnsRecord(id) => DnsCommand::Delete { id }.into(),
+            Self::PutDnsRecords(NewDnsRecordSet { name, kind, values, ttl }, expected) => {
+                let id = |value: &Text<1024>| {
+                    fresh.record(&kind.canonical(value).unwrap_or_else(|_| value.clone()))
+                };
+                let values = values.into_iter().map(|value| (id(&value), value)).collect();
+                DnsCommand::Put { name, kind, values, ttl, expected }.into()
+            }
+            Self::DeleteDnsRecords(name, kind, expected) => {
+                DnsCommand::DeleteSet { name, kind, expected }.into()
+            }
             Self::PutSetting(document, expected) => {
                 SettingCommand::Put { document, expected }.into()
             }

@@ -65,6 +65,8 @@ const REFUSALS: &[(Operation, &[&str])] = {
             &["not_found", "conflict", "invalid_argument", "already_exists (content)", IDLE],
         ),
         (Op::DeleteDnsRecord, &["not_found"]),
+        (Op::PutDnsRecords, &["conflict", "invalid_argument", IDLE]),
+        (Op::DeleteDnsRecords, &["conflict", IDLE]),
         (Op::PutNetwork, &["conflict", "invalid_argument", IDLE]),
         (Op::PutDerpMap, &["conflict", "invalid_argument", IDLE]),
         (Op::PutDns, &["conflict", "invalid_argument", IDLE]),

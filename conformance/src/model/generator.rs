@@ -112,6 +112,19 @@ impl Generator<'_> {
         }
     }
 
+    /// That of a set, or of one that nobody has begun.
+    fn fingerprint(
+        &self,
+        choices: &mut Choices,
+        name: &DnsName,
+        kind: DnsRecordKind,
+    ) -> Fingerprint {
+        match choices.happens(5) {
+            true => Fingerprint::of::<DnsRecordId>([]),
+            false => self.oracle.fingerprint(name, kind),
+        }
+    }
+
     fn dns_value(&self, choices: &mut Choices) -> Text<1024> {
         let records = self.oracle.dns_records.iter();
         let there: Vec<_> = records.map(|record| record.value.clone()).collect();
@@ -281,6 +294,19 @@ impl Generator<'_> {
                 Call::UpdateDnsRecord(id, patch, expected)
             }
             Op::DeleteDnsRecord => Call::DeleteDnsRecord(self.dns_record(choices)),
+            Op::PutDnsRecords => {
+                let (name, kind) = dns_set(choices);
+                let expected = choices.maybe(6, |choices| self.fingerprint(choices, &name, kind));
+                let count = choices.roll() % 3;
+                let values = (0..count).map(|_| self.dns_value(choices)).collect();
+                let ttl = choices.maybe(3, |choices| *choices.one_of(&[60, 0]));
+                Call::PutDnsRecords(NewDnsRecordSet { name, kind, values, ttl }, expected)
+            }
+            Op::DeleteDnsRecords => {
+                let (name, kind) = dns_set(choices);
+                let expected = choices.maybe(6, |choices| self.fingerprint(choices, &name, kind));
+                Call::DeleteDnsRecords(name, kind, expected)
+            }
             Op::PutNetwork => {
                 let document = SettingDocument::Network(network(choices));
                 self.put(choices, document)
@@ -368,7 +394,7 @@ impl Generator<'_> {
     }
 
     fn transaction(&mut self, choices: &mut Choices) -> Call {
-        let precondition = choices.maybe(7, |choices| match choices.roll() % 7 {
+        let precondition = choices.maybe(7, |choices| match choices.roll() % 8 {
             0 => Precondition::UserExists(self.user(choices)),
             1 => Precondition::NodeExists(self.node(choices)),
             2 => Precondition::NodeAbsent(self.node(choices)),
@@ -385,6 +411,11 @@ impl Generator<'_> {
                 let revision = Self::revision(choices, node.map(|node| node.revision));
                 Precondition::NodeRevision(id, revision.unwrap_or(Revision::FIRST))
             }
+            6 => {
+                let (name, kind) = dns_set(choices);
+                let fingerprint = self.fingerprint(choices, &name, kind);
+                Precondition::DnsRecordSet(name, kind, fingerprint)
+            }
             _ => {
                 let kind = *choices.one_of(&SettingKind::ALL);
                 let setting = self.oracle.setting(kind);
@@ -397,11 +428,21 @@ impl Generator<'_> {
         let mut steps = Vec::new();
         for _ in 0..count {
             let call = self.call(Op::in_transaction(choices), choices);
-            let fresh =
-                Fresh { id: (self.fresh)(), routes: self.route_ids(&call), ..Fresh::default() };
+            let fresh = Fresh {
+                id: (self.fresh)(),
+                routes: self.route_ids(&call),
+                records: self.record_ids(&call),
+                ..Fresh::default()
+            };
             steps.push((call, fresh));
         }
         Call::Transact(precondition.into_iter().collect(), steps)
+    }
+
+    fn record_ids(&mut self, call: &Call) -> Vec<(Text<1024>, DnsRecordId)> {
+        let Call::PutDnsRecords(set, _) = call else { return Vec::new() };
+        let values = set.values.iter().filter_map(|value| set.kind.canonical(value).ok());
+        values.map(|value| (value, DnsRecordId::from_bytes((self.fresh)()))).collect()
     }
 
     fn route_ids(&mut self, call: &Call) -> Vec<(Prefix, RouteId)> {
@@ -416,4 +457,9 @@ impl Generator<'_> {
         }
         ids
     }
+}
+
+/// What could be a set of DNS records.
+fn dns_set(choices: &mut Choices) -> (DnsName, DnsRecordKind) {
+    (parsed_one(choices, &DNS_NAMES), *choices.one_of(&KINDS))
 }

@@ -24,7 +24,7 @@ operations! {
     ExpireNodes: 3, DeleteNode: 3, BackfillAddresses: 5, ReapEphemeral: 5, Connect: 8,
     Heartbeat: 5, Disconnect: 4, DisconnectAll: 1, Advertise: 7, Approve: 7, DeleteRoute: 2,
     SwapPolicy: 6, RollbackPolicy: 3, PrunePolicies: 3, CreateDnsRecord: 5, UpdateDnsRecord: 5,
-    DeleteDnsRecord: 2, PutNetwork: 6, PutDerpMap: 3, PutDns: 3, ResetSetting: 2,
+    DeleteDnsRecord: 2, PutDnsRecords: 5, DeleteDnsRecords: 3, PutNetwork: 6, PutDerpMap: 3, PutDns: 3, ResetSetting: 2,
     BeginSession: 6, TouchSession: 4, EndSession: 2, SweepSessions: 4, CreateApiKey: 3,
     RevokeApiKey: 2, DeleteApiKey: 2, RecordMetrics: 2, Transact: 6, Wait: 6, Crash: 2,
     Reopen: 2,
@@ -102,7 +102,7 @@ const THEMES: [&[Operation]; 9] = [
     &[Op::Connect, Op::Heartbeat, Op::Disconnect, Op::Register, Op::ReapEphemeral, Op::Wait],
     &[Op::Advertise, Op::Approve, Op::DeleteRoute, Op::Connect, Op::Disconnect, Op::Wait],
     &[Op::BeginSession, Op::TouchSession, Op::SweepSessions, Op::CreateApiKey, Op::Wait],
-    &[Op::CreateDnsRecord, Op::UpdateDnsRecord],
+    &[Op::CreateDnsRecord, Op::UpdateDnsRecord, Op::PutDnsRecords, Op::DeleteDnsRecords],
     &[Op::SwapPolicy, Op::RollbackPolicy, Op::PrunePolicies, Op::PutDns, Op::PutDerpMap],
 ];
 

@@ -24,14 +24,24 @@ pub(super) const PREFIXES: [&str; 7] =
     ["10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "fd00::/8", "fd00:1::/32", "0.0.0.0/0", "::/0"];
 pub(super) const DOCUMENTS: [&str; 3] = ["{}", "", "allow"];
 pub(super) const DNS_NAMES: [&str; 2] = ["a.example", "*.b.example"];
-pub(super) const DNS_VALUES: [&str; 6] =
-    ["192.0.2.1", "::1", "host.example", "HOST.example.", "0:0:0:0:0:0:0:1", "not a name!"];
-pub(super) const KINDS: [DnsRecordKind; 5] = [
+pub(super) const DNS_VALUES: [&str; 8] = [
+    "192.0.2.1",
+    "::1",
+    "host.example",
+    "HOST.example.",
+    "0:0:0:0:0:0:0:1",
+    "not a name!",
+    "10 host.example",
+    "010  HOST.example.",
+];
+pub(super) const KINDS: [DnsRecordKind; 7] = [
     DnsRecordKind::Txt,
     DnsRecordKind::A,
     DnsRecordKind::Aaaa,
     DnsRecordKind::Cname,
     DnsRecordKind::Txt,
+    DnsRecordKind::Mx,
+    DnsRecordKind::Ptr,
 ];
 pub(super) const ENDPOINTS: [&str; 2] = ["192.0.2.1:41641", "[2001:db8::1]:41641"];
 pub(super) const METRICS: [&str; 2] = ["rx", "tx"];

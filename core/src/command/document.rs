@@ -2,8 +2,8 @@
 
 use super::Part;
 use crate::domain::{
-    DnsRecordId, DnsRecordPatch, DocumentText, NewDnsRecord, PolicyVersion, Revision,
-    SettingDocument, SettingKind,
+    DnsName, DnsRecordId, DnsRecordKind, DnsRecordPatch, DocumentText, Fingerprint, NewDnsRecord,
+    PolicyVersion, Revision, SettingDocument, SettingKind, Text,
 };
 
 commands! {
@@ -31,6 +31,22 @@ commands! {
         UPDATE = "dns_record.update" Update { id: DnsRecordId, patch: DnsRecordPatch, expected: Option<Revision> },
         /// Removes it; `NotFound` if it is not there.
         DELETE = "dns_record.delete" Delete { id: DnsRecordId },
+        /// Exactly these values are what a name has of a kind, at most 1,024, each with the id of its
+        /// record, should it be new; with `expected`, only if that is still the set's fingerprint.
+        PUT = "dns_record.put" Put {
+            name: DnsName,
+            kind: DnsRecordKind,
+            values: Vec<(DnsRecordId, Text<1024>)>,
+            ttl: Option<u32>,
+            expected: Option<Fingerprint>,
+        },
+        /// Removes whatever a name has of a kind; with `expected`, only if that is still the set's
+        /// fingerprint.
+        DELETE_SET = "dns_record.delete_set" DeleteSet {
+            name: DnsName,
+            kind: DnsRecordKind,
+            expected: Option<Fingerprint>,
+        },
     }
 
     /// A write to settings.

@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Command;
 use crate::block::Serial;
-use crate::domain::{NodeId, PolicyVersion, Revision, SettingKind, UserId};
+use crate::domain::{
+    DnsName, DnsRecordKind, Fingerprint, NodeId, PolicyVersion, Revision, SettingKind, UserId,
+};
 use crate::error::{Error, Result};
 
 /// A transaction has at most this many preconditions and commands together.
@@ -49,6 +51,8 @@ pub enum Precondition {
     PolicyVersion(Option<PolicyVersion>),
     /// The settings document has this revision; `None` is the default document.
     SettingRevision(SettingKind, Option<Revision>),
+    /// What the name has of this kind has this fingerprint.
+    DnsRecordSet(DnsName, DnsRecordKind, Fingerprint),
 }
 
 impl Transaction {

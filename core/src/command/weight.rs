@@ -1,8 +1,8 @@
 //! What commands own, about, so that what waits for the writer is bounded in bytes.
 
 use super::{
-    Command, EntityRecord, NodeCommand, PolicyCommand, Restore, RouteCommand, SettingCommand,
-    Transaction,
+    Command, DnsCommand, EntityRecord, NodeCommand, PolicyCommand, Precondition, Restore,
+    RouteCommand, SettingCommand, Transaction,
 };
 use crate::domain::{Endpoint, Update};
 
@@ -36,16 +36,29 @@ impl Command {
                     RouteCommand::Advertise { prefixes, .. }
                     | RouteCommand::Approve { prefixes, .. },
                 ) => size_of_val(prefixes.as_slice()),
+                Self::DnsRecord(DnsCommand::Put { values, .. }) => {
+                    let texts = values.iter().map(|(_, value)| value.as_str().len());
+                    size_of_val(values.as_slice()) + texts.sum::<usize>()
+                }
                 Self::Policy(PolicyCommand::Swap { document, .. }) => document.as_str().len(),
                 Self::Setting(SettingCommand::Put { .. }) => SETTING,
                 Self::Restore(Restore { images, .. }) => images.iter().map(image).sum(),
                 Self::Transaction(Transaction { preconditions, commands }) => {
                     size_of_val(preconditions.as_slice())
+                        + preconditions.iter().map(precondition).sum::<usize>()
                         + commands.iter().map(Self::weight).sum::<usize>()
                 }
                 // All fields are short.
                 _ => 0,
             }
+    }
+}
+
+/// What it owns besides itself.
+fn precondition(precondition: &Precondition) -> usize {
+    match precondition {
+        Precondition::DnsRecordSet(name, ..) => name.as_str().len(),
+        _ => 0,
     }
 }
 

@@ -388,6 +388,7 @@ macro_rules! entities {
             $($kind(Arc<domain::$kind>),)+
             Nodes(Vec<NodeId>),
             Routes(Vec<Arc<domain::Route>>),
+            DnsRecords(Vec<Arc<domain::DnsRecord>>),
             Count(u64),
             Restored(Restored),
             All(Vec<Reply>),

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use super::expect_reply;
 use crate::command::DnsCommand;
 use crate::domain::{
-    DnsRecord, DnsRecordFilter, DnsRecordId, DnsRecordPatch, NewDnsRecord, Page, PageRequest,
-    Revision,
+    DnsName, DnsRecord, DnsRecordFilter, DnsRecordId, DnsRecordKind, DnsRecordPatch, DnsRecordSet,
+    Fingerprint, NewDnsRecord, NewDnsRecordSet, Page, PageRequest, Revision,
 };
 use crate::error::Result;
 use crate::handle::StoreHandle;
@@ -30,6 +30,24 @@ use crate::handle::StoreHandle;
 /// let patch = DnsRecordPatch { value: Update::Set("10.20.0.8".parse()?), ..Default::default() };
 /// store.dns().update(record.id, patch, Some(record.revision)).await?;
 /// assert_eq!(store.view().dns_records().of_name(&record.name).count(), 1);
+/// # Ok(()) }).unwrap();
+/// ```
+///
+/// What a name has of one kind can be read and replaced as a whole:
+///
+/// ```
+/// # ghostwire_store_memory::example(async |store| {
+/// use ghostwire_store::domain::{DnsRecordKind, NewDnsRecordSet};
+///
+/// let (name, kind) = ("example.com".parse()?, DnsRecordKind::Mx);
+/// let before = store.dns().get_set(&name, kind).await?;
+/// let values = vec!["10 mail.example.com".parse()?, "20 backup.example.com".parse()?];
+/// let wanted = NewDnsRecordSet { name: name.clone(), kind, values, ttl: Some(3600) };
+/// let set = store.dns().put(wanted, Some(before.fingerprint)).await?;
+/// assert_eq!(set.records.len(), 2);
+///
+/// assert!(store.dns().delete_set(&name, kind, Some(before.fingerprint)).await.is_err());
+/// assert_eq!(store.dns().delete_set(&name, kind, Some(set.fingerprint)).await?, 2);
 /// # Ok(()) }).unwrap();
 /// ```
 #[async_trait]
@@ -81,6 +99,43 @@ pub trait DnsRepository: Send + Sync {
     /// # Errors
     /// `NotFound`, also the second time; those of any write.
     async fn delete(&self, id: DnsRecordId) -> Result<()>;
+
+    /// The records that a name has of one kind, by value, with their fingerprint; none if it has none.
+    ///
+    /// # Errors
+    /// `Unavailable` after the store was closed.
+    async fn get_set(&self, name: &DnsName, kind: DnsRecordKind) -> Result<DnsRecordSet>;
+
+    /// Makes exactly these values what a name has of one kind; no values take the set away.
+    ///
+    /// # Behavior
+    /// - A record whose value and time to live stay keeps its id, its times and its revision.
+    /// - A value that is given twice counts once.
+    /// - With `expected`, only if that is still the set's fingerprint. That of a set without records
+    ///   makes sure that nobody else began one.
+    ///
+    /// # Errors
+    /// `Conflict` for another fingerprint; `InvalidArgument` if a value does not fit the kind, and above
+    /// 1,024 values; those of any write.
+    async fn put(
+        &self,
+        set: NewDnsRecordSet,
+        expected: Option<Fingerprint>,
+    ) -> Result<DnsRecordSet>;
+
+    /// Removes whatever a name has of one kind. Gives how many records that were, which may be 0.
+    ///
+    /// # Behavior
+    /// - With `expected`, only if that is still the set's fingerprint.
+    ///
+    /// # Errors
+    /// `Conflict` for another fingerprint; those of any write.
+    async fn delete_set(
+        &self,
+        name: &DnsName,
+        kind: DnsRecordKind,
+        expected: Option<Fingerprint>,
+    ) -> Result<u64>;
 }
 
 #[async_trait]
@@ -116,5 +171,32 @@ impl DnsRepository for StoreHandle {
 
     async fn delete(&self, id: DnsRecordId) -> Result<()> {
         self.run(DnsCommand::Delete { id }).await.map(|_| ())
+    }
+
+    async fn get_set(&self, name: &DnsName, kind: DnsRecordKind) -> Result<DnsRecordSet> {
+        Ok(self.open_view("dns_record.get_set")?.dns_records().set(name, kind))
+    }
+
+    async fn put(
+        &self,
+        set: NewDnsRecordSet,
+        expected: Option<Fingerprint>,
+    ) -> Result<DnsRecordSet> {
+        let NewDnsRecordSet { name, kind, values, ttl } = set;
+        let ids = self.new_ids(DnsCommand::PUT, values.len(), DnsRecordId::time_ordered)?;
+        let values = ids.into_iter().zip(values).collect();
+        let command = DnsCommand::Put { name: name.clone(), kind, values, ttl, expected };
+        let records = expect_reply!(self.run(command).await?, DnsRecords)?;
+        Ok(DnsRecordSet::new(name, kind, records))
+    }
+
+    async fn delete_set(
+        &self,
+        name: &DnsName,
+        kind: DnsRecordKind,
+        expected: Option<Fingerprint>,
+    ) -> Result<u64> {
+        let command = DnsCommand::DeleteSet { name: name.clone(), kind, expected };
+        expect_reply!(self.run(command).await?, Count)
     }
 }

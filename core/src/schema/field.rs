@@ -403,7 +403,9 @@ macro_rules! words {
 }
 words! {
     RegisterMethod { AuthKey = "auth_key", Oidc = "oidc", Cli = "cli" }
-    DnsRecordKind { A = "A", Aaaa = "AAAA", Cname = "CNAME", Txt = "TXT" }
+    DnsRecordKind {
+        A = "A", Aaaa = "AAAA", Cname = "CNAME", Txt = "TXT", Mx = "MX", Ptr = "PTR", Srv = "SRV",
+    }
 }
 
 impl Field for EntityKind {

@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use super::decision::{Context, Decision, Draft, Reply, check_revision};
-use super::{State, policies};
+use super::{State, dns_records, policies};
 use crate::command::{Command, Precondition, Transaction};
 use crate::error::{EntityKind, Error, ErrorKind, Result};
 
@@ -79,6 +79,9 @@ fn check(state: &State, precondition: &Precondition) -> Result<()> {
             Err(conflict("has another revision; read it again")
                 .about(EntityKind::Setting)
                 .with("kind", kind))
+        }
+        Precondition::DnsRecordSet(name, kind, expected) => {
+            dns_records::check_set(state, name, *kind, Some(*expected)).map(|_| ())
         }
     }
 }

@@ -158,6 +158,13 @@ async fn every_write_to_documents_leaves_its_lines(env: &mut TestEnv) {
     trail.has(env, &[("dns_record.update", EntityKind::DnsRecord, &id)]).await;
     store.dns().delete(id).await.unwrap();
     trail.has(env, &[("dns_record.delete", EntityKind::DnsRecord, &id)]).await;
+    let (name, kind): (DnsName, _) = ("wiki.example.com".parse().unwrap(), DnsRecordKind::A);
+    let values = ["10.0.0.1", "10.0.0.2"].map(|value| value.parse().unwrap()).into();
+    let set = NewDnsRecordSet { name: name.clone(), kind, values, ttl: None };
+    store.dns().put(set, None).await.unwrap();
+    trail.has(env, &[("dns_record.put", EntityKind::DnsRecord, &name)]).await;
+    assert_eq!(store.dns().delete_set(&name, kind, None).await.unwrap(), 2);
+    trail.has(env, &[("dns_record.delete_set", EntityKind::DnsRecord, &name)]).await;
 
     for (document, name) in [
         (SettingDocument::Network(NetworkSettings::default()), "network"),

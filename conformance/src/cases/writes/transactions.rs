@@ -133,6 +133,8 @@ async fn a_precondition_that_does_not_hold_is_a_conflict(env: &mut TestEnv, stor
     let store = env.reload(store).await;
     let (second, serial) = (Revision::new(2).unwrap(), store.view().serial());
     let (user, node) = (made.user.id, made.node.id);
+    let (name, kind) = (made.record.name.clone(), made.record.kind);
+    let fingerprint = store.dns().get_set(&name, kind).await.unwrap().fingerprint;
     let unmet = [
         Precondition::SerialIs(serial.next()),
         Precondition::UserExists(user_id(9)),
@@ -147,6 +149,8 @@ async fn a_precondition_that_does_not_hold_is_a_conflict(env: &mut TestEnv, stor
         Precondition::SettingRevision(SettingKind::Dns, None),
         Precondition::SettingRevision(SettingKind::Dns, Some(second)),
         Precondition::SettingRevision(SettingKind::Network, Some(Revision::FIRST)),
+        Precondition::DnsRecordSet(name.clone(), kind, Fingerprint::of::<DnsRecordId>([])),
+        Precondition::DnsRecordSet(name.clone(), DnsRecordKind::Txt, fingerprint),
     ];
     let met = [
         Precondition::SerialIs(serial),
@@ -158,6 +162,7 @@ async fn a_precondition_that_does_not_hold_is_a_conflict(env: &mut TestEnv, stor
         Precondition::PolicyVersion(Some(PolicyVersion::FIRST)),
         Precondition::SettingRevision(SettingKind::Dns, Some(Revision::FIRST)),
         Precondition::SettingRevision(SettingKind::Network, None),
+        Precondition::DnsRecordSet(name.clone(), kind, fingerprint),
     ];
     let all_met = || {
         let met = met.iter().cloned();

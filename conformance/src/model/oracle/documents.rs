@@ -1,5 +1,6 @@
 use super::{Oracle, Predicted, changed, expect, patched, plus_one, remove, taken};
 use crate::model::call::{Answer, Fresh};
+use crate::model::values::parsed;
 use crate::prelude::*;
 
 impl Oracle {
@@ -45,16 +46,6 @@ impl Oracle {
     }
 
     fn check_content(&self, record: &DnsRecord) -> Predicted<()> {
-        let value = record.value.as_str();
-        let fits = match record.kind {
-            DnsRecordKind::A => value.parse::<Ipv4Addr>().is_ok(),
-            DnsRecordKind::Aaaa => value.parse::<Ipv6Addr>().is_ok(),
-            DnsRecordKind::Cname => value.parse::<DnsName>().is_ok(),
-            DnsRecordKind::Txt => true,
-        };
-        if !fits {
-            return Err(InvalidArgument);
-        }
         let content = |record: &DnsRecord| (record.name.clone(), record.kind, record.value.clone());
         for other in &self.dns_records {
             if other.id != record.id && content(other) == content(record) {
@@ -69,7 +60,7 @@ impl Oracle {
             id: DnsRecordId::from_bytes(fresh.id),
             name: new.name.clone(),
             kind: new.kind,
-            value: new.value.clone(),
+            value: kept(new.kind, &new.value)?,
             ttl: new.ttl,
             created_at: self.now,
             updated_at: self.now,
@@ -91,7 +82,7 @@ impl Oracle {
         let record = self.dns_records[place].clone();
         expect(expected, record.revision)?;
         let mut wanted = DnsRecord {
-            value: changed(&record.value, &patch.value),
+            value: kept(record.kind, &changed(&record.value, &patch.value))?,
             ttl: patched(&record.ttl, &patch.ttl),
             ..record.clone()
         };
@@ -106,6 +97,71 @@ impl Oracle {
 
     pub(super) fn delete_dns_record(&mut self, id: DnsRecordId) -> Predicted {
         remove(&mut self.dns_records, |record| record.id == id)
+    }
+
+    /// What a name has of a kind, by value.
+    fn dns_set(&self, name: &DnsName, kind: DnsRecordKind) -> Vec<DnsRecord> {
+        let is_in = |record: &&DnsRecord| record.name == *name && record.kind == kind;
+        let mut set: Vec<_> = self.dns_records.iter().filter(is_in).cloned().collect();
+        set.sort_by(|a, b| a.value.cmp(&b.value));
+        set
+    }
+
+    pub(in super::super) fn fingerprint(&self, name: &DnsName, kind: DnsRecordKind) -> Fingerprint {
+        Fingerprint::of(self.dns_set(name, kind).iter().map(|record| (record.id, record.revision)))
+    }
+
+    pub(super) fn put_dns_records(
+        &mut self,
+        set: &NewDnsRecordSet,
+        expected: Option<Fingerprint>,
+        fresh: &Fresh,
+    ) -> Predicted {
+        let NewDnsRecordSet { name, kind, values, ttl } = set;
+        let values: Vec<_> =
+            values.iter().map(|value| kept(*kind, value)).collect::<Predicted<_>>()?;
+        if expected.is_some_and(|expected| expected != self.fingerprint(name, *kind)) {
+            return Err(Conflict);
+        }
+        let is_in = |record: &DnsRecord| record.name == *name && record.kind == *kind;
+        self.dns_records.retain(|record| !is_in(record) || values.contains(&record.value));
+        for record in self.dns_records.iter_mut().filter(|record| is_in(record)) {
+            if record.ttl != *ttl {
+                record.ttl = *ttl;
+                record.updated_at = self.now;
+                record.revision = plus_one(record.revision);
+            }
+        }
+        for value in values {
+            if !self.dns_records.iter().any(|record| is_in(record) && record.value == value) {
+                self.dns_records.push(DnsRecord {
+                    id: fresh.record(&value),
+                    name: name.clone(),
+                    kind: *kind,
+                    value,
+                    ttl: *ttl,
+                    created_at: self.now,
+                    updated_at: self.now,
+                    revision: Revision::FIRST,
+                });
+            }
+        }
+        let records = self.dns_set(name, *kind).into_iter().map(Arc::new).collect();
+        Ok(Answer::DnsRecords(records))
+    }
+
+    pub(super) fn delete_dns_records(
+        &mut self,
+        name: &DnsName,
+        kind: DnsRecordKind,
+        expected: Option<Fingerprint>,
+    ) -> Predicted {
+        if expected.is_some_and(|expected| expected != self.fingerprint(name, kind)) {
+            return Err(Conflict);
+        }
+        let before = self.dns_records.len();
+        self.dns_records.retain(|record| record.name != *name || record.kind != kind);
+        Ok(Answer::Count((before - self.dns_records.len()) as u64))
     }
 
     pub(in super::super) fn setting(&self, kind: SettingKind) -> Option<&Setting> {
@@ -142,6 +198,27 @@ impl Oracle {
     pub(super) fn reset_setting(&mut self, kind: SettingKind) -> Predicted {
         remove(&mut self.settings, |setting| setting.document.kind() == kind)
     }
+}
+
+/// A value as a record of a kind keeps it.
+fn kept(kind: DnsRecordKind, value: &Text<1024>) -> Predicted<Text<1024>> {
+    let text = value.as_str();
+    let as_it_is = |fits: bool| fits.then(|| text.to_owned());
+    let name = |text: &str| text.parse::<DnsName>().ok().filter(|name| !name.is_wildcard());
+    let kept = match kind {
+        DnsRecordKind::A => as_it_is(text.parse::<Ipv4Addr>().is_ok()),
+        DnsRecordKind::Aaaa => as_it_is(text.parse::<Ipv6Addr>().is_ok()),
+        DnsRecordKind::Cname => as_it_is(text.parse::<DnsName>().is_ok()),
+        DnsRecordKind::Txt => as_it_is(true),
+        DnsRecordKind::Ptr => name(text).map(|name| name.to_string()),
+        // Of the pool, only these have a number in front.
+        DnsRecordKind::Mx => text.split_once(' ').and_then(|(preference, exchange)| {
+            let (preference, exchange) = (preference.parse::<u16>().ok()?, name(exchange.trim())?);
+            Some(format!("{preference} {exchange}"))
+        }),
+        DnsRecordKind::Srv => panic!("no script makes any"),
+    };
+    kept.map(|text| parsed(&text)).ok_or(InvalidArgument)
 }
 
 fn is_sound(document: &SettingDocument) -> bool {

@@ -144,6 +144,9 @@ impl Oracle {
             Precondition::SettingRevision(kind, revision) => {
                 self.setting(*kind).map(|setting| setting.revision) == *revision
             }
+            Precondition::DnsRecordSet(name, kind, fingerprint) => {
+                self.fingerprint(name, *kind) == *fingerprint
+            }
             Precondition::SerialIs(_) => panic!("the oracle counts no commits"),
         }
     }
@@ -195,6 +198,10 @@ impl Oracle {
                 self.update_dns_record(*id, patch, *expected)
             }
             Call::DeleteDnsRecord(id) => self.delete_dns_record(*id),
+            Call::PutDnsRecords(set, expected) => self.put_dns_records(set, *expected, fresh),
+            Call::DeleteDnsRecords(name, kind, expected) => {
+                self.delete_dns_records(name, *kind, *expected)
+            }
             Call::PutSetting(document, expected) => self.put_setting(document, *expected),
             Call::ResetSetting(kind) => self.reset_setting(*kind),
             Call::BeginSession(session) => self.begin_session(session, fresh),

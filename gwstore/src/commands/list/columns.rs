@@ -163,7 +163,7 @@ fn dns_cells(record: &DnsRecord) -> Vec<String> {
     vec![
         record.id.to_string(),
         record.name.to_string(),
-        format!("{:?}", record.kind).to_uppercase(),
+        record.kind.to_string(),
         record.value.to_string(),
         optional(record.ttl),
     ]
