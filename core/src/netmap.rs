@@ -4,7 +4,9 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::block::Serial;
-use crate::domain::{DerpMap, DnsRecord, DnsSettings, Node, Policy, Presence, Route, User};
+use crate::domain::{
+    DerpMap, DnsRecord, DnsSettings, NetworkSettings, Node, Policy, Presence, Route, User,
+};
 use crate::state::State;
 
 /// A node, and whether it can be reached.
@@ -29,6 +31,8 @@ pub struct Network {
     pub users: Vec<Arc<User>>,
     /// The policy in force; `None` if there never was one.
     pub policy: Option<Arc<Policy>>,
+    /// Addresses, and what every node is told.
+    pub settings: NetworkSettings,
     /// Resolvers and search domains.
     pub dns: DnsSettings,
     /// Extra DNS records, by id.
@@ -53,6 +57,7 @@ impl Network {
             routes: state.routes().carrying().cloned().collect(),
             users: state.users().iter().cloned().collect(),
             policy: state.policies().current().cloned(),
+            settings: state.settings().network().into_owned(),
             dns: state.settings().dns().into_owned(),
             dns_records: state.dns_records().iter().cloned().collect(),
             derp_map: state.settings().derp_map().into_owned(),

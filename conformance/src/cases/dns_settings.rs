@@ -23,6 +23,11 @@ cases! {
             reset_goes_back_to_the_default,
             a_document_has_at_most_a_mebibyte,
             a_document_that_breaks_its_rules_is_refused,
+            what_nodes_are_told_comes_back,
+        ],
+        "derp-other-fields" => [
+            fields_that_nobody_knows_come_back,
+            fields_that_nobody_knows_have_limits,
         ],
     }
 }
@@ -320,6 +325,78 @@ async fn a_put_takes_at_most_1024_values(env: &mut TestEnv, store: Opened) {
     assert_eq!(store.view().serial().get(), 1, "one commit");
 }
 
+async fn what_nodes_are_told_comes_back(env: &mut TestEnv, store: Opened) {
+    let network = NetworkSettings {
+        name: Some("Example GmbH".parse().unwrap()),
+        mtu: Mtu::new(1280).ok(),
+        keepalive_seconds: Some(25),
+        default_routes: vec!["10.0.0.0/8".parse().unwrap()],
+        ssh: Some(true),
+        ..NetworkSettings::default()
+    };
+    let dns = DnsSettings {
+        split_enabled: Some(false),
+        internal_domains: vec!["corp.example.com".parse().unwrap()],
+        fallback_to_public: Some(true),
+        cache_ttl_seconds: Some(300),
+        ..DnsSettings::default()
+    };
+    store.settings().put(SettingDocument::Network(network.clone()), None).await.unwrap();
+    store.settings().put(SettingDocument::Dns(dns.clone()), None).await.unwrap();
+    let store = env.reload(store).await;
+    assert_eq!(*store.view().settings().network(), network);
+    assert_eq!(*store.view().settings().dns(), dns);
+    // A document in which nothing of it is said is written as it always was.
+    let bare = SettingDocument::Network(NetworkSettings::default());
+    let text = serde_json::to_string(&bare).unwrap();
+    for field in ["name", "mtu", "keepalive", "default_routes", "ssh"] {
+        assert!(!text.contains(field), "{text}");
+    }
+}
+
+async fn fields_that_nobody_knows_come_back(env: &mut TestEnv, store: Opened) {
+    let text = concat!(
+        r#"{"regions":{"900":{"code":"fra","name":"Frankfurt","servers":[{"host":"a.example","#,
+        r#""stun_only":true,"can_port_80":true,"capabilities":["relay"],"limits":{"up":[1.5,null]}}],"#,
+        r#""avoid":true,"location":{"latitude":50.11,"longitude":-8.68},"cost":-7}},"omit":false}"#
+    );
+    let map: DerpMap = serde_json::from_str(text).unwrap();
+    store.settings().put(SettingDocument::DerpMap(map.clone()), None).await.unwrap();
+    let store = env.reload(store).await;
+    let view = store.view();
+    let kept = view.settings().derp_map();
+    assert_eq!(*kept, map);
+    assert_eq!(serde_json::to_string(&*kept).unwrap(), text);
+}
+
+async fn fields_that_nobody_knows_have_limits(env: &mut TestEnv, store: Opened) {
+    let other = |name: &str, value: serde_json::Value| OtherFields::new([(name.to_owned(), value)]);
+    let nested = |depth: usize| {
+        (1..depth).fold(serde_json::json!([]), |inner, _| [inner].into_iter().collect())
+    };
+    let long = |bytes: usize| serde_json::Value::from("x".repeat(bytes - 8));
+    for bad in [other("a", nested(9)), other("a", long(4097)), other("", 1.into())] {
+        assert_eq!(*bad.unwrap_err().kind(), InvalidArgument);
+    }
+    let map = |other: OtherFields| {
+        let server = DerpServer { other, ..DerpServer::new("a.example".parse().unwrap()) };
+        let region = DerpRegion::new("fra".parse().unwrap(), text(""), vec![server]);
+        let regions = [(DerpRegionId::new(1).unwrap(), region)].into();
+        SettingDocument::DerpMap(DerpMap { regions, ..DerpMap::default() })
+    };
+    // Neither a field that has a place of its own, nor one that would leave a relay unchecked.
+    for name in ["host", "insecure_for_tests", "InsecureForTests"] {
+        let map = map(other(name, true.into()).unwrap());
+        fails(store.settings().put(map, None).await, InvalidArgument);
+    }
+    for good in [other("a", nested(8)), other("a", long(4096))] {
+        store.settings().put(map(good.unwrap()), None).await.unwrap();
+    }
+    let store = env.reload(store).await;
+    let revision = store.settings().get(SettingKind::DerpMap).await.unwrap().unwrap().revision;
+    assert_eq!(revision.get(), 2);
+}
+
 async fn what_was_never_set_is_at_its_default(env: &mut TestEnv, store: Opened) {
     let store = env.reload(store).await;
     for kind in KINDS {
@@ -361,6 +438,7 @@ async fn put_replaces_the_whole_document(env: &mut TestEnv, mut store: Opened) {
                 ipv6: "fd00::/64".parse().ok(),
                 reserved: Vec::new(),
                 ephemeral_cutoff_seconds: 0,
+                ..NetworkSettings::default()
             }),
             SettingKind::DerpMap => SettingDocument::DerpMap(DerpMap::default()),
             SettingKind::Dns => SettingDocument::Dns(DnsSettings::default()),
@@ -434,28 +512,24 @@ async fn a_document_that_breaks_its_rules_is_refused(env: &mut TestEnv, store: O
     let network = NetworkSettings::default;
     let prefix = |text: &str| text.parse::<Prefix>().ok();
     let many = |count: usize| vec![prefix("10.0.0.0/8").unwrap(); count];
-    let region = |code: &str, servers| DerpRegion {
-        code: code.parse().unwrap(),
-        name: "Frankfurt".parse().unwrap(),
-        servers,
+    let region = |code: &str, servers| {
+        DerpRegion::new(code.parse().unwrap(), "Frankfurt".parse().unwrap(), servers)
     };
     let regions = |regions: Vec<DerpRegion>| {
         let numbered = (1..).map(|n| DerpRegionId::new(n).unwrap()).zip(regions);
-        SettingDocument::DerpMap(DerpMap { regions: numbered.collect() })
+        SettingDocument::DerpMap(DerpMap { regions: numbered.collect(), ..DerpMap::default() })
     };
-    let server = || DerpServer {
-        host: "derp.example.com".parse().unwrap(),
-        ipv4: None,
-        ipv6: None,
-        derp_port: None,
-        stun_port: None,
-    };
+    let server = || DerpServer::new("derp.example.com".parse().unwrap());
+    let able = |count: usize| DerpServer { capabilities: vec![text(""); count], ..server() };
     let dns = |dns: DnsSettings| SettingDocument::Dns(dns);
-    let text = |n: usize| Text::new(format!("10.0.0.{n}")).unwrap();
+    let resolver = |n: usize| Text::new(format!("10.0.0.{n}")).unwrap();
     let names = |count: usize| (0..count).map(|n| format!("d{n}.com").parse().unwrap());
     let code = |n: usize| region(&format!("r{n}"), Vec::new());
     let with_nameservers = |count: usize| {
-        dns(DnsSettings { nameservers: (0..count).map(text).collect(), ..DnsSettings::default() })
+        dns(DnsSettings {
+            nameservers: (0..count).map(resolver).collect(),
+            ..DnsSettings::default()
+        })
     };
     let with_split = |count: usize| {
         let split = names(count).map(|name| (name, Vec::new())).collect();
@@ -470,12 +544,15 @@ async fn a_document_that_breaks_its_rules_is_refused(env: &mut TestEnv, store: O
         of_network(NetworkSettings { ipv4: prefix("fd00::/64"), ..network() }),
         of_network(NetworkSettings { ipv6: prefix("10.0.0.0/8"), ..network() }),
         of_network(NetworkSettings { reserved: many(1025), ..network() }),
+        of_network(NetworkSettings { default_routes: many(1025), ..network() }),
+        regions(vec![region("fra", vec![able(65)])]),
         regions((0..513).map(code).collect()),
         regions(vec![region("fra", vec![server(); 65])]),
         regions(vec![region("fra", Vec::new()), region("fra", Vec::new())]),
         with_nameservers(17),
         with_split(257),
         with_search(65),
+        dns(DnsSettings { internal_domains: names(65).collect(), ..DnsSettings::default() }),
     ] {
         fails(store.settings().put(bad, None).await, InvalidArgument);
     }
@@ -483,10 +560,13 @@ async fn a_document_that_breaks_its_rules_is_refused(env: &mut TestEnv, store: O
     assert_eq!(store.view().serial().get(), 0, "nothing was written");
     for good in [
         of_network(NetworkSettings { reserved: many(1024), ..network() }),
+        of_network(NetworkSettings { default_routes: many(1024), ..network() }),
+        regions(vec![region("fra", vec![able(64)])]),
         regions((0..512).map(code).collect()),
         regions(vec![region("fra", vec![server(); 64]), region("ber", Vec::new())]),
         with_nameservers(16),
         with_split(256),
+        dns(DnsSettings { internal_domains: names(64).collect(), ..DnsSettings::default() }),
         with_search(64),
     ] {
         store.settings().put(good, None).await.unwrap();
@@ -501,28 +581,27 @@ const KINDS: [SettingKind; 3] = [SettingKind::Network, SettingKind::DerpMap, Set
 /// One of each kind; the network is at its default, the others are filled.
 fn documents() -> [SettingDocument; 3] {
     let server = DerpServer {
-        host: "derp1.example.com".parse().unwrap(),
         ipv4: "192.0.2.1".parse().ok(),
         ipv6: "2001:db8::1".parse().ok(),
         derp_port: Some(8443),
         stun_port: Some(3479),
+        ..DerpServer::new("derp1.example.com".parse().unwrap())
     };
-    let region = DerpRegion {
-        code: "fra".parse().unwrap(),
-        name: "Frankfurt".parse().unwrap(),
-        servers: vec![server],
-    };
+    let region =
+        DerpRegion::new("fra".parse().unwrap(), "Frankfurt".parse().unwrap(), vec![server]);
     let dns = DnsSettings {
         base_domain: "mesh.example.com".parse().ok(),
         magic_dns: true,
         nameservers: vec!["9.9.9.9".parse().unwrap()],
         split: [("corp.example.com".parse().unwrap(), vec!["10.0.0.53".parse().unwrap()])].into(),
         search_domains: vec!["example.com".parse().unwrap()],
+        ..DnsSettings::default()
     };
     [
         SettingDocument::Network(NetworkSettings::default()),
         SettingDocument::DerpMap(DerpMap {
             regions: [(DerpRegionId::new(900).unwrap(), region)].into(),
+            ..DerpMap::default()
         }),
         SettingDocument::Dns(dns),
     ]

@@ -157,6 +157,7 @@ pub(super) fn network(choices: &mut Choices) -> NetworkSettings {
         ipv6,
         reserved: reserved.iter().map(|text| parsed(text)).collect(),
         ephemeral_cutoff_seconds: *choices.one_of(&[60, 1800, 0]),
+        ..NetworkSettings::default()
     }
 }
 
@@ -168,10 +169,11 @@ pub(super) fn derp_map(choices: &mut Choices) -> DerpMap {
         _ => &["fra", "fra"],
     };
     let region = |(number, code): (u16, &&str)| {
-        let region = DerpRegion { code: parsed(code), name: parsed(code), servers: Vec::new() };
+        let region = DerpRegion::new(parsed(code), parsed(code), Vec::new());
         (DerpRegionId::new(number).expect("not zero"), region)
     };
-    DerpMap { regions: (1..).zip(codes).map(region).collect() }
+    let regions = (1..).zip(codes).map(region).collect();
+    DerpMap { regions, ..DerpMap::default() }
 }
 
 pub(super) fn dns_settings(choices: &mut Choices) -> DnsSettings {

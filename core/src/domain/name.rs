@@ -114,6 +114,15 @@ impl ActorName {
     }
 }
 
+fn network_name(text: &str) -> Result<Box<str>> {
+    canonical_name("the name of a network", text, 63)
+}
+
+text_newtype! {
+    /// What people call a network: 1 to 63 bytes, of characters as in [`UserName`].
+    NetworkName, network_name
+}
+
 fn metric_name(text: &str) -> Result<Box<str>> {
     let first = |byte: u8| byte.is_ascii_alphabetic() || matches!(byte, b'_' | b':');
     let rest = |byte: u8| first(byte) || byte.is_ascii_digit() || byte == b'.';
@@ -236,6 +245,10 @@ mod tests {
         assert!(ActorName::new("ann@example.com via gwstore").is_ok());
         for bad in ["", "a\nb", &"x".repeat(129)] {
             assert!(ActorName::new(bad).is_err());
+        }
+        assert_eq!(NetworkName::new("Example GmbH").unwrap().as_str(), "Example GmbH");
+        for bad in ["", " a", "a\nb", &"x".repeat(64)] {
+            assert!(NetworkName::new(bad).is_err());
         }
         assert!(KeyPrefix::new("hskey-api_0aZ").is_ok());
         assert!(KeyPrefix::new("x".repeat(64)).is_ok());

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{DerpRegionCode, DerpRegionId, DnsName, Prefix, Revision, Text, Timestamp};
+use super::{DerpMap, DnsName, Mtu, NetworkName, Prefix, Revision, Text, Timestamp};
 use crate::error::{Error, Result};
 
 /// A settings document has at most this many bytes as JSON.
@@ -31,7 +31,7 @@ pub enum SettingKind {
     DerpMap,
     /// Resolvers and search domains.
     Dns,
-    /// Address ranges and lifetimes.
+    /// Addresses, lifetimes, and what every node is told.
     Network,
 }
 
@@ -60,7 +60,7 @@ impl std::fmt::Display for SettingKind {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SettingDocument {
-    /// Address ranges and lifetimes.
+    /// Addresses, lifetimes, and what every node is told.
     Network(NetworkSettings),
     /// Relay servers.
     DerpMap(DerpMap),
@@ -99,7 +99,9 @@ impl SettingDocument {
     }
 }
 
-/// Where node addresses come from, and how long things live.
+/// Where node addresses come from, how long things live, and what every node is told. The store
+/// acts on the first four; the rest, since schema version 4, is for the control plane, and `None`
+/// leaves it to its defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkSettings {
@@ -112,6 +114,21 @@ pub struct NetworkSettings {
     pub reserved: Vec<Prefix>,
     /// Seconds after which an ephemeral node that is offline may be removed.
     pub ephemeral_cutoff_seconds: u32,
+    /// What the network is called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<NetworkName>,
+    /// The longest packet in the mesh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<Mtu>,
+    /// Seconds between the packets that keep a path open; 0 sends none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keepalive_seconds: Option<u16>,
+    /// Prefixes that every node sends into the mesh, at most 1,024.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub default_routes: Vec<Prefix>,
+    /// Whether nodes may be reached by the mesh's own SSH.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh: Option<bool>,
 }
 
 impl Default for NetworkSettings {
@@ -137,6 +154,11 @@ impl Default for NetworkSettings {
             .flatten()
             .collect(),
             ephemeral_cutoff_seconds: 1800,
+            name: None,
+            mtu: None,
+            keepalive_seconds: None,
+            default_routes: Vec::new(),
+            ssh: None,
         }
     }
 }
@@ -156,68 +178,9 @@ impl NetworkSettings {
             return Err(Error::invalid("at most 1024 prefixes can be reserved")
                 .with("reserved", self.reserved.len()));
         }
-        Ok(())
-    }
-}
-
-/// The relay servers of the mesh, by region.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DerpMap {
-    /// At most 512 regions.
-    pub regions: BTreeMap<DerpRegionId, DerpRegion>,
-}
-
-/// One region of relay servers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DerpRegion {
-    /// A short code, unique in the map.
-    pub code: DerpRegionCode,
-    /// What a person reads.
-    pub name: Text<255>,
-    /// At most 64 servers.
-    pub servers: Vec<DerpServer>,
-}
-
-/// One relay server.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DerpServer {
-    /// Its name in DNS.
-    pub host: DnsName,
-    /// Its IPv4 address, if DNS shall not be asked.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ipv4: Option<Ipv4Addr>,
-    /// Its IPv6 address, if DNS shall not be asked.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ipv6: Option<Ipv6Addr>,
-    /// HTTPS port; 443 if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub derp_port: Option<u16>,
-    /// STUN port; 3478 if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stun_port: Option<u16>,
-}
-
-impl DerpMap {
-    fn check(&self) -> Result<()> {
-        if self.regions.len() > 512 {
-            return Err(Error::invalid("a DERP map has at most 512 regions")
-                .with("regions", self.regions.len()));
-        }
-        let mut codes = std::collections::BTreeSet::new();
-        for (id, region) in &self.regions {
-            if region.servers.len() > 64 {
-                return Err(Error::invalid("a DERP region has at most 64 servers")
-                    .with("region", id)
-                    .with("servers", region.servers.len()));
-            }
-            if !codes.insert(&region.code) {
-                return Err(
-                    Error::invalid("two DERP regions share a code").with("code", &region.code)
-                );
-            }
+        if self.default_routes.len() > 1024 {
+            return Err(Error::invalid("a network has at most 1024 default routes")
+                .with("default_routes", self.default_routes.len()));
         }
         Ok(())
     }
@@ -242,6 +205,19 @@ pub struct DnsSettings {
     /// Search domains, at most 64.
     #[serde(default)]
     pub search_domains: Vec<DnsName>,
+    /// Whether `split` counts. This and what follows came with schema version 4; `None` leaves it to
+    /// the control plane.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split_enabled: Option<bool>,
+    /// Domains that are resolved in the mesh and never outside, at most 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub internal_domains: Vec<DnsName>,
+    /// Whether public resolvers are asked when `nameservers` do not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback_to_public: Option<bool>,
+    /// Seconds for which answers may be kept; 0 keeps none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_ttl_seconds: Option<u32>,
 }
 
 impl DnsSettings {
@@ -261,6 +237,46 @@ impl DnsSettings {
         if self.search_domains.len() > 64 {
             return too_many("search_domains", 64, self.search_domains.len());
         }
+        if self.internal_domains.len() > 64 {
+            return too_many("internal_domains", 64, self.internal_domains.len());
+        }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn documents_of_earlier_releases_read_as_before() {
+        for older in [
+            r#"{"network":{"ipv4":"100.64.0.0/10","ipv6":null,"reserved":[],"ephemeral_cutoff_seconds":60}}"#,
+            r#"{"derp_map":{"regions":{"900":{"code":"fra","name":"Frankfurt","servers":[{"host":"derp.example.com","derp_port":8443}]}}}}"#,
+            r#"{"dns":{"magic_dns":true,"nameservers":["9.9.9.9"],"split":{},"search_domains":["example.com"]}}"#,
+        ] {
+            let document: SettingDocument = serde_json::from_str(older).unwrap();
+            document.check().unwrap();
+            assert_eq!(serde_json::to_string(&document).unwrap(), older);
+        }
+    }
+
+    #[test]
+    fn documents_have_what_every_node_is_told() {
+        for newer in [
+            r#"{"network":{"ipv4":"100.64.0.0/10","ipv6":null,"reserved":[],"ephemeral_cutoff_seconds":60,"name":"Example GmbH","mtu":1280,"keepalive_seconds":25,"default_routes":["10.0.0.0/8"],"ssh":false}}"#,
+            r#"{"dns":{"magic_dns":true,"nameservers":[],"split":{},"search_domains":[],"split_enabled":true,"internal_domains":["corp.example.com"],"fallback_to_public":false,"cache_ttl_seconds":300}}"#,
+        ] {
+            let document: SettingDocument = serde_json::from_str(newer).unwrap();
+            document.check().unwrap();
+            assert_eq!(serde_json::to_string(&document).unwrap(), newer);
+        }
+        let unknown = r#"{"dns":{"cache_ttl":300}}"#;
+        assert!(serde_json::from_str::<SettingDocument>(unknown).is_err());
+        let small =
+            r#"{"network":{"ipv4":null,"ipv6":null,"ephemeral_cutoff_seconds":60,"mtu":60}}"#;
+        assert!(serde_json::from_str::<SettingDocument>(small).is_err());
     }
 }

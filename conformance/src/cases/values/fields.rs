@@ -73,6 +73,8 @@ async fn an_emptied_list_stays_empty(env: &mut TestEnv, mut store: Opened) {
         nameservers: vec![text("10.0.0.53")],
         split: BTreeMap::from([("corp.example.com".parse().unwrap(), vec![text("10.1.0.53")])]),
         search_domains: vec!["example.com".parse().unwrap()],
+        internal_domains: vec!["corp.example.com".parse().unwrap()],
+        ..DnsSettings::default()
     };
     store.settings().put(SettingDocument::Dns(dns.clone()), None).await.unwrap();
     store = env.reload(store).await;
@@ -92,6 +94,7 @@ async fn an_emptied_list_stays_empty(env: &mut TestEnv, mut store: Opened) {
         nameservers: vec![],
         split: BTreeMap::from([("corp.example.com".parse().unwrap(), vec![])]),
         search_domains: vec![],
+        ..DnsSettings::default()
     };
     store.settings().put(SettingDocument::Dns(emptied.clone()), None).await.unwrap();
     // By default there are some.

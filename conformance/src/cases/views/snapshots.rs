@@ -216,6 +216,7 @@ async fn a_network_map_has_everything_of_one_view(env: &mut TestEnv, store: Open
         assert_eq!(map.policy.as_ref(), view.policies().current());
         assert_eq!(map.policy.as_ref().unwrap().version.get(), 2);
         assert!(map.dns_records.iter().eq(view.dns_records().iter()));
+        assert_eq!(map.settings, *view.settings().network());
         assert!(map.dns.magic_dns);
         assert_eq!(map.derp_map.regions.len(), 1);
     }

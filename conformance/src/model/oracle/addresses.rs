@@ -13,6 +13,11 @@ fn default_network() -> NetworkSettings {
             prefix("fd7a:115c:a1e0::53/128"),
         ],
         ephemeral_cutoff_seconds: 1800,
+        name: None,
+        mtu: None,
+        keepalive_seconds: None,
+        default_routes: Vec::new(),
+        ssh: None,
     }
 }
 
