@@ -1,0 +1,474 @@
+//! The database calls of a Ghostwire server, on a store. What each stands for is in its first line;
+//! docs/porting.md has all of them.
+#![allow(clippy::print_stdout)]
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ghostwire_store::config::{BackendChoice, Config, LibsqlOptions};
+use ghostwire_store::{Opener, Result, Store};
+
+/// `operations::UserOperations`.
+mod users {
+    use ghostwire_store::domain::{NewUser, OidcProfile, User, UserId};
+    use ghostwire_store::{Error, ErrorKind};
+
+    use super::{Arc, Result, Store};
+
+    /// `create`.
+    pub async fn create(store: &dyn Store, name: &str, email: Option<&str>) -> Result<Arc<User>> {
+        let email = email.map(str::parse).transpose()?;
+        store.users().create(NewUser { email, ..NewUser::local(name.parse()?) }).await
+    }
+
+    /// `get_by_identifier`: an id or a name.
+    pub async fn find(store: &dyn Store, identifier: &str) -> Result<Arc<User>> {
+        let found = match identifier.parse::<UserId>() {
+            Ok(id) => store.users().get(id).await?,
+            Err(_) => store.users().get_by_name(&identifier.parse()?).await?,
+        };
+        let missing = || Error::new(ErrorKind::NotFound, "no such user").with("user", identifier);
+        found.ok_or_else(missing)
+    }
+
+    /// `list_all`, by name. A snapshot is sorted where it is shown.
+    pub fn list_all(store: &dyn Store) -> Vec<Arc<User>> {
+        let mut users: Vec<_> = store.view().users().iter().cloned().collect();
+        users.sort_by(|a, b| a.name.cmp(&b.name));
+        users
+    }
+
+    /// `delete`, with all that the user owns.
+    pub async fn delete(store: &dyn Store, identifier: &str) -> Result<()> {
+        let user = find(store, identifier).await?;
+        store.users().delete(user.id, true).await
+    }
+
+    /// `coordinator.upsert_user_from_oidc`. The issuer is part of who somebody is.
+    pub async fn upsert_from_oidc(
+        store: &dyn Store,
+        issuer: &str,
+        subject: &str,
+        name: &str,
+    ) -> Result<Arc<User>> {
+        let profile = OidcProfile {
+            provider: issuer.parse()?,
+            subject: subject.parse()?,
+            // What does not show is left out.
+            name: ghostwire_store::domain::UserName::from_outside(name)?,
+            display_name: None,
+            email: None,
+            picture_url: None,
+        };
+        store.users().upsert_oidc(profile).await
+    }
+}
+
+/// `operations::NodeOperations`, `coordinator::NodeManager` and `HeartbeatMonitor`.
+mod nodes {
+    use ghostwire_store::domain::{
+        Admission, DnsLabel, Endpoint, EndpointList, Hostname, MachineKey, Node, NodeFilter,
+        NodeId, NodeKey, NodePatch, PageRequest, Patch, RegisterMethod, Registration,
+        SessionNumber, Tag, TagSet, Update, UserId,
+    };
+
+    use super::{Arc, Result, SocketAddr, Store};
+
+    /// `create`: addresses and the name in DNS are the store's to choose. Ghostwire has one key for each
+    /// machine, which stands for both.
+    pub async fn create(
+        store: &dyn Store,
+        user: UserId,
+        name: &str,
+        public_key: [u8; 32],
+    ) -> Result<Arc<Node>> {
+        let (machine, key) =
+            (MachineKey::from_bytes(public_key)?, NodeKey::from_bytes(public_key)?);
+        let admission = Admission::User { user, method: RegisterMethod::Cli };
+        let hostname = Hostname::from_outside(name);
+        store.nodes().register(Registration::new(machine, key, hostname, admission)).await
+    }
+
+    /// `get_by_identifier`: an id or a name.
+    pub fn find(store: &dyn Store, identifier: &str) -> Option<Arc<Node>> {
+        let view = store.view();
+        let node = match identifier.parse::<NodeId>() {
+            Ok(id) => view.nodes().get(id),
+            Err(_) => view.nodes().by_label(&identifier.parse::<DnsLabel>().ok()?),
+        };
+        node.cloned()
+    }
+
+    /// `is_key_registered`.
+    pub fn is_key_registered(store: &dyn Store, public_key: [u8; 32]) -> Result<bool> {
+        let key = NodeKey::from_bytes(public_key)?;
+        Ok(store.view().nodes().by_node_key(&key).is_some())
+    }
+
+    /// `get_online_nodes`.
+    pub async fn online(store: &dyn Store) -> Result<Vec<Arc<Node>>> {
+        let filter = NodeFilter { online: Some(true), ..NodeFilter::default() };
+        Ok(store.nodes().list(&filter, &PageRequest::default()).await?.items)
+    }
+
+    /// `move_to_user`.
+    pub async fn move_to_user(store: &dyn Store, node: NodeId, user: UserId) -> Result<Arc<Node>> {
+        let patch = NodePatch { user: Patch::Set(user), ..NodePatch::default() };
+        store.nodes().update(node, patch, None).await
+    }
+
+    /// Tags are free text there: what a tag cannot have becomes a hyphen.
+    pub async fn set_tags(store: &dyn Store, node: NodeId, texts: &[&str]) -> Result<Arc<Node>> {
+        let tag = |text: &&str| {
+            let kept = |letter: char| match letter.to_ascii_lowercase() {
+                letter @ ('a'..='z' | '0'..='9') => letter,
+                _ => '-',
+            };
+            format!("tag:{}", text.chars().map(kept).collect::<String>()).parse::<Tag>()
+        };
+        let tags = texts.iter().map(tag).collect::<Result<Vec<_>>>()?;
+        let patch = NodePatch { tags: Update::Set(TagSet::new(tags)?), ..NodePatch::default() };
+        store.nodes().update(node, patch, None).await
+    }
+
+    /// `update_online_status(true)`. Later connections have larger numbers.
+    pub async fn connect(store: &dyn Store, node: NodeId, number: u64) -> Result<()> {
+        store.presence().connect(node, SessionNumber::new(number)?, Update::Keep).await?;
+        Ok(())
+    }
+
+    /// `update_endpoint`: one more. Nobody else reports those of this connection.
+    pub async fn add_endpoint(
+        store: &dyn Store,
+        node: NodeId,
+        number: u64,
+        addr: SocketAddr,
+    ) -> Result<()> {
+        let seen = Endpoint { addr, seen_at: store.clock().now()? };
+        let view = store.view();
+        let known = view.presence().get(node).map(|presence| presence.endpoints.as_slice());
+        let others = known.unwrap_or_default().iter().copied().filter(|known| known.addr != addr);
+        let endpoints = Update::Set(EndpointList::new(others.chain([seen]))?);
+        store.presence().heartbeat(node, SessionNumber::new(number)?, endpoints).await?;
+        Ok(())
+    }
+
+    /// `update_online_status(false)`.
+    pub async fn disconnect(store: &dyn Store, node: NodeId, number: u64) -> Result<()> {
+        store.presence().disconnect(node, SessionNumber::new(number)?).await?;
+        Ok(())
+    }
+}
+
+/// `operations::RouteOperations`.
+mod routes {
+    use ghostwire_store::domain::{NodeId, Prefix, Route};
+
+    use super::{Arc, Result, Store};
+
+    /// `create`: one more that the node offers.
+    pub async fn add(store: &dyn Store, node: NodeId, prefix: Prefix) -> Result<()> {
+        let view = store.view();
+        let offered = view.routes().of_node(node).filter(|route| route.advertised);
+        let all = offered.map(|route| route.prefix).chain([prefix]).collect();
+        store.routes().advertise(node, all).await?;
+        Ok(())
+    }
+
+    /// `set_enabled`.
+    pub async fn set_enabled(store: &dyn Store, route: &Route, enabled: bool) -> Result<()> {
+        let view = store.view();
+        let others =
+            view.routes().of_node(route.node).filter(|it| it.approved && it.id != route.id);
+        let approved = others.map(|it| it.prefix).chain(enabled.then_some(route.prefix)).collect();
+        store.routes().approve(route.node, approved).await?;
+        Ok(())
+    }
+
+    /// `list_enabled`: advertised and approved.
+    pub fn enabled(store: &dyn Store) -> Vec<Arc<Route>> {
+        store.view().routes().carrying().cloned().collect()
+    }
+}
+
+/// `operations::ApiKeyOperations`, `PreAuthKeyOperations` and `auth::session`.
+mod credentials {
+    use ghostwire_store::domain::{
+        ApiKey, NewApiKey, NewPreAuthKey, NewSession, PreAuthKey, Secret, SessionOwner, UserId,
+    };
+
+    use super::{Arc, Duration, Result, Store};
+
+    /// `ApiKeyOperations::create`. The text of the key is shown once.
+    pub async fn create_api_key(
+        store: &dyn Store,
+        user: UserId,
+        description: &str,
+    ) -> Result<(Arc<ApiKey>, Secret)> {
+        let description = Some(description.parse()?);
+        store
+            .api_keys()
+            .create(NewApiKey { user: Some(user), description, ..NewApiKey::default() })
+            .await
+    }
+
+    /// `PreAuthKeyOperations::create`.
+    pub async fn create_preauth_key(
+        store: &dyn Store,
+        user: UserId,
+        reusable: bool,
+    ) -> Result<(Arc<PreAuthKey>, Secret)> {
+        let new = NewPreAuthKey { user: Some(user), reusable, ..NewPreAuthKey::default() };
+        store.preauth_keys().create(new).await
+    }
+
+    /// `insert_session`. The token is the store's to make.
+    pub async fn sign_in(
+        store: &dyn Store,
+        user: UserId,
+        for_how_long: Duration,
+    ) -> Result<Secret> {
+        let expires_at = store.clock().now()?.saturating_add(for_how_long);
+        let owner = SessionOwner::User(user);
+        Ok(store.sessions().begin(NewSession { owner, client: None, expires_at }).await?.1)
+    }
+
+    /// `coordinator.validate_session`, with `update_session_last_used` in it.
+    pub async fn validate_session(store: &dyn Store, token: &str) -> Result<SessionOwner> {
+        Ok(store.sessions().authenticate(token).await?.owner)
+    }
+}
+
+/// `operations::AclOperations`.
+mod policies {
+    use ghostwire_store::Result;
+    use ghostwire_store::domain::{DocumentText, PolicyVersion};
+
+    use super::Store;
+
+    /// `update_policy`: all rules are one document, whose version is the store's. Whoever edited another
+    /// version is refused (`Conflict`).
+    pub async fn update(
+        store: &dyn Store,
+        edited: Option<PolicyVersion>,
+        document: &str,
+    ) -> Result<PolicyVersion> {
+        Ok(store.policies().swap(edited, DocumentText::new(document)?).await?.version)
+    }
+}
+
+/// `operations::DnsOperations`.
+mod dns {
+    use ghostwire_store::domain::{DnsName, DnsRecordKind, NewDnsRecordSet};
+
+    use super::{Result, Store};
+
+    /// `upsert_record`: whatever the name had of the kind is replaced.
+    pub async fn upsert(
+        store: &dyn Store,
+        name: &str,
+        kind: DnsRecordKind,
+        value: &str,
+        ttl: u32,
+    ) -> Result<()> {
+        let (name, values) = (name.parse()?, vec![value.parse()?]);
+        store.dns().put(NewDnsRecordSet { name, kind, values, ttl: Some(ttl) }, None).await?;
+        Ok(())
+    }
+
+    /// `query_records`.
+    pub fn query(store: &dyn Store, name: &DnsName) -> Vec<String> {
+        let view = store.view();
+        view.dns_records().of_name(name).map(|it| format!("{} {}", it.kind, it.value)).collect()
+    }
+
+    /// `delete_record`.
+    pub async fn delete(store: &dyn Store, name: &DnsName, kind: DnsRecordKind) -> Result<u64> {
+        store.dns().delete_set(name, kind, None).await
+    }
+}
+
+/// `coordinator.get_network_info`, `get_dns_config` and `get_derp_config`.
+mod network {
+    use ghostwire_store::domain::{DerpMap, DnsSettings, Mtu, SettingDocument};
+
+    use super::{Result, Store};
+
+    /// What the configuration says is brought into the store once.
+    pub async fn configure(store: &dyn Store, relays: &str) -> Result<()> {
+        let mut network = store.view().settings().network().into_owned();
+        network.name = Some("ghostwire".parse()?);
+        network.mtu = Some(Mtu::new(1280)?);
+        network.keepalive_seconds = Some(25);
+        store.settings().put(SettingDocument::Network(network), None).await?;
+        let dns = DnsSettings {
+            magic_dns: true,
+            base_domain: Some("mesh.example.com".parse()?),
+            split_enabled: Some(true),
+            internal_domains: vec!["corp.example.com".parse()?],
+            fallback_to_public: Some(false),
+            cache_ttl_seconds: Some(300),
+            ..DnsSettings::default()
+        };
+        store.settings().put(SettingDocument::Dns(dns), None).await?;
+        // Fields that the store does not know stay in it.
+        let map: DerpMap = serde_json::from_str(relays).map_err(|error| {
+            ghostwire_store::Error::invalid("relays are a DERP map").because(error)
+        })?;
+        store.settings().put(SettingDocument::DerpMap(map), None).await?;
+        Ok(())
+    }
+}
+
+/// `operations::MetricsOperations`.
+mod metrics {
+    use ghostwire_store::domain::{
+        MetricPoint, MetricQuery, NodeId, PageRequest, Sample, Timestamp,
+    };
+
+    use super::{Result, Store};
+
+    /// `record_metrics`: a row of several values becomes as many points of one time.
+    pub async fn record(
+        store: &dyn Store,
+        node: NodeId,
+        at: Timestamp,
+        values: &[(&str, f64)],
+    ) -> Result<()> {
+        let point = |(metric, value): &(&str, f64)| {
+            let (metric, value) = (metric.parse()?, Sample::new(*value)?);
+            Ok(MetricPoint { node: Some(node), metric, at, value })
+        };
+        store.metrics().record_many(values.iter().map(point).collect::<Result<_>>()?).await
+    }
+
+    fn query(node: NodeId, metric: Option<&str>, end: Timestamp) -> Result<MetricQuery> {
+        let metric = metric.map(str::parse).transpose()?;
+        Ok(MetricQuery { node: Some(Some(node)), metric, from: Timestamp::EPOCH, to: end })
+    }
+
+    /// `get_node_metrics`. The end is exclusive.
+    pub async fn of_node(
+        store: &dyn Store,
+        node: NodeId,
+        end: Timestamp,
+    ) -> Result<Vec<MetricPoint>> {
+        let query = query(node, None, end)?;
+        Ok(store.metrics().range(&query, &PageRequest::default()).await?.items)
+    }
+
+    /// `get_aggregate_metrics`, of one metric.
+    pub async fn sum(store: &dyn Store, node: NodeId, metric: &str, end: Timestamp) -> Result<f64> {
+        let query = query(node, Some(metric), end)?;
+        Ok(store.metrics().aggregate(&query).await?.map_or(0.0, |all| all.sum))
+    }
+}
+
+/// What relays the configuration names.
+const RELAYS: &str = r#"{"regions": {"900": {"code": "fra", "name": "Frankfurt",
+    "location": {"latitude": 50.11, "longitude": 8.68}, "servers": [
+        {"host": "derp.example.com", "stun_port": 3478, "can_port_80": true, "force_http": true}
+    ]}}}"#;
+
+#[tokio::main]
+async fn main() -> std::result::Result<(), Box<dyn Error>> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("ghostwire.db");
+    let libsql = LibsqlOptions { path, ..LibsqlOptions::default() };
+    let config = Config { backend: BackendChoice::Libsql(libsql), ..Config::default() };
+    // `DatabaseManager::new`, migrations included. Every part of the server has a clone of it.
+    let store: Arc<dyn Store> = Opener::new(&config).open().await?;
+    store.presence().disconnect_all().await?;
+    // The audit trail names the administrator for what goes through this.
+    let admin = store.acting_as("ann@example.com".parse()?);
+
+    let alice = users::create(&*admin, "alice", Some("alice@example.com")).await?;
+    let bob = users::upsert_from_oidc(&*store, "https://id.example.com", "7", "Bob").await?;
+    let names: Vec<_> = users::list_all(&*store).iter().map(|user| user.name.to_string()).collect();
+    println!("users: {}", names.join(", "));
+
+    network::configure(&*admin, RELAYS).await?;
+    let node = nodes::create(&*admin, alice.id, "Alice's Laptop", [7; 32]).await?;
+    println!("{}: {}", node.label, node.ipv4.map(|ip| ip.to_string()).unwrap_or_default());
+    println!("its key is known: {}", nodes::is_key_registered(&*store, [7; 32])?);
+    let node = nodes::set_tags(&*admin, node.id, &["env:prod_1"]).await?;
+    println!("tags: {:?}", node.tags);
+    nodes::connect(&*store, node.id, 1).await?;
+    for addr in ["192.0.2.1:41641", "[2001:db8::1]:41641"] {
+        nodes::add_endpoint(&*store, node.id, 1, addr.parse()?).await?;
+    }
+    let view = store.view();
+    let endpoints = view.presence().get(node.id).map_or(0, |presence| presence.endpoints.len());
+    println!("online: {}, endpoints: {endpoints}", nodes::online(&*store).await?.len());
+    let node = nodes::move_to_user(&*admin, node.id, bob.id).await?;
+    let owner = node.user.map(|id| id.to_string()).unwrap_or_default();
+    println!("its owner: {}", users::find(&*store, &owner).await?.name);
+
+    for prefix in ["10.20.0.0/16", "10.30.0.0/16"] {
+        routes::add(&*store, node.id, prefix.parse()?).await?;
+    }
+    let offered: Vec<_> = store.view().routes().of_node(node.id).cloned().collect();
+    for route in &offered {
+        routes::set_enabled(&*admin, route, true).await?;
+    }
+    routes::set_enabled(&*admin, &offered[0], false).await?;
+    let enabled: Vec<_> =
+        routes::enabled(&*store).iter().map(|route| route.prefix.to_string()).collect();
+    println!("enabled: {}", enabled.join(", "));
+
+    let (key, secret) = credentials::create_api_key(&*admin, bob.id, "dashboard").await?;
+    let known = store.api_keys().authenticate(secret.expose()).await?;
+    println!("the API key is known: {}", known.id == key.id);
+    let (_, secret) = credentials::create_preauth_key(&*admin, bob.id, false).await?;
+    let key = store.preauth_keys().authenticate(secret.expose()).await?;
+    println!("the pre-auth key admits one: {}", !key.reusable);
+    let token = credentials::sign_in(&*store, bob.id, Duration::from_secs(86_400)).await?;
+    let owner = credentials::validate_session(&*store, token.expose()).await?;
+    println!("signed in: {}", owner == ghostwire_store::domain::SessionOwner::User(bob.id));
+
+    let version = policies::update(&*admin, None, r#"{"rules": []}"#).await?;
+    let stale = policies::update(&*admin, None, "{}").await.map_err(|error| error.kind().clone());
+    println!("policy {version}, a stale edit: {stale:?}");
+
+    use ghostwire_store::domain::DnsRecordKind::{A, Mx};
+    dns::upsert(&*admin, "wiki.example.com", A, "10.20.0.7", 300).await?;
+    dns::upsert(&*admin, "wiki.example.com", A, "10.20.0.8", 300).await?;
+    dns::upsert(&*admin, "wiki.example.com", Mx, "10 Mail.Example.COM.", 300).await?;
+    let name = "wiki.example.com".parse()?;
+    println!("records: {}", dns::query(&*store, &name).join(", "));
+    println!("deleted: {}", dns::delete(&*admin, &name, Mx).await?);
+
+    let (now, second) = (store.clock().now()?, Duration::from_secs(1));
+    for (at, bytes) in [(now, 1.0), (now.saturating_add(second), 2.0)] {
+        let values = [("rx_bytes", bytes), ("tx_bytes", 2.0 * bytes)];
+        metrics::record(&*store, node.id, at, &values).await?;
+    }
+    let end = now.saturating_add(2 * second);
+    let points = metrics::of_node(&*store, node.id, end).await?.len();
+    println!("points: {points}, sent: {}", metrics::sum(&*store, node.id, "tx_bytes", end).await?);
+
+    // `get_network_map`, with the settings that a node is told. No cache is needed.
+    let view = store.view();
+    let map = view.netmap(node.id).ok_or("the node is gone")?;
+    let relays = map.derp_map.regions.values().map(|region| region.servers.len()).sum::<usize>();
+    let name = map.settings.name.as_ref().map_or("", |name| name.as_str());
+    println!("map of {name}: MTU {:?}, {relays} relay", map.settings.mtu.map(|mtu| mtu.get()));
+
+    // `audit::query_events`, newest first.
+    let query = ghostwire_store::domain::AuditQuery {
+        actor: Some("ann@example.com".parse()?),
+        newest_first: true,
+        ..Default::default()
+    };
+    let trail = store.audit().query(&query, &Default::default()).await?;
+    let last = trail.items.first().map(|entry| entry.action.to_string());
+    println!("last: {}", last.unwrap_or_default());
+
+    users::delete(&*admin, &bob.id.to_string()).await?;
+    println!("nodes left: {}", store.view().nodes().len());
+    println!("found by label: {}", nodes::find(&*store, "alice-s-laptop").is_some());
+    store.close().await?;
+    Ok(())
+}
