@@ -8,7 +8,8 @@ use ghostwire_store::command::{Command, EntityRecord, NodeCommand, PresenceComma
 use ghostwire_store::config::{BackendChoice, Config, LibsqlOptions, Materialize, ZqliteOptions};
 use ghostwire_store::domain::{
     ActorName, Admission, Endpoint, EndpointList, NewUser, Node, NodeId, Prefix, RegisterMethod,
-    Registration, Revision, Route, RouteId, SessionNumber, Timestamp, Update as Field, UserId,
+    Registration, Revision, Route, RouteId, RouteMetric, SessionNumber, Timestamp, Update as Field,
+    UserId,
 };
 use ghostwire_store::{Opener, Result, Store};
 use ghostwire_store_bench_workload::data::{self, key_bytes};
@@ -93,6 +94,8 @@ pub fn route(node: NodeId, number: u32, prefix: Prefix, at: Timestamp) -> Result
         advertised: true,
         approved: true,
         primary: !prefix.is_exit(),
+        metric: RouteMetric::default(),
+        description: None,
         created_at: at,
         updated_at: at,
         revision: Revision::FIRST,

@@ -8,7 +8,7 @@ use ghostwire_store::domain::{
     ActorName, Admission, ApiKey, ApiKeyId, AuditEntry, AuditId, DiscoKey, DocumentText, Endpoint,
     EndpointList, Identity, MachineKey, MetricPoint, Node, NodeId, NodeKey, Policy, PolicyVersion,
     PreAuthKey, PreAuthKeyId, Prefix, Presence, RegisterMethod, Registration, Revision, Route,
-    RouteId, Sample, SessionNumber, TagSet, Text, Timestamp, User, UserId,
+    RouteId, RouteMetric, Sample, SessionNumber, TagSet, Text, Timestamp, User, UserId,
 };
 use ghostwire_store_bench_workload::rows::{
     AuditRow, CredentialRow, EndpointRow, Machine, NodeRow, PointRow, PolicyRow, PresenceRow,
@@ -106,6 +106,8 @@ fn route(row: RouteRow) -> Result<EntityRecord> {
         advertised: row.advertised,
         approved: row.approved,
         primary: row.primary,
+        metric: RouteMetric::default(),
+        description: None,
         created_at: time(row.created_at)?,
         updated_at: time(row.updated_at)?,
         revision: revision(row.revision)?,

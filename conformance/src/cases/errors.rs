@@ -121,7 +121,8 @@ async fn what_is_unique_is_refused_by_its_constraint(env: &mut TestEnv, store: O
 async fn what_is_restored_is_refused_by_its_constraint(env: &mut TestEnv, store: Opened) {
     let made = OneOfEach::make(&store).await;
     let prefix = made.route.prefix;
-    let approved = store.routes().approve(made.node.id, vec![prefix]).await.unwrap().remove(0);
+    let approved =
+        store.routes().approve(made.node.id, vec![prefix], None).await.unwrap().remove(0);
     assert!(approved.primary);
     let keyless = PreAuthKey {
         id: PreAuthKeyId::from_bytes([1; 16]),
@@ -236,8 +237,8 @@ async fn all_is_missing(store: &Opened, made: &OneOfEach) {
     missing(EntityKind::Node, store.presence().heartbeat(node, number, Update::Keep).await);
     missing(EntityKind::Node, store.presence().disconnect(node, number).await);
     assert_eq!(store.routes().get(made.route.id).await.unwrap(), None);
-    missing(EntityKind::Node, store.routes().advertise(node, vec![]).await);
-    missing(EntityKind::Node, store.routes().approve(node, vec![made.route.prefix]).await);
+    missing(EntityKind::Node, store.routes().advertise(node, vec![], None).await);
+    missing(EntityKind::Node, store.routes().approve(node, vec![made.route.prefix], None).await);
     missing(EntityKind::Route, store.routes().delete(made.route.id).await);
 
     let id = made.api_key.id;

@@ -180,7 +180,8 @@ async fn the_cascade_takes_everything_of_it_and_nothing_else(env: &mut TestEnv, 
     store.api_keys().revoke(made.api_key.id).await.unwrap();
     let bob = create(&store, "bob").await;
     let node = register(&store, 2, by(bob.id)).await;
-    let route = store.routes().advertise(node.id, vec![made.route.prefix]).await.unwrap().remove(0);
+    let route =
+        store.routes().advertise(node.id, vec![made.route.prefix], None).await.unwrap().remove(0);
     let (api_key, _) = store.api_keys().create(api_key_of(bob.id)).await.unwrap();
     let nobodys = store.api_keys().create(NewApiKey::default()).await.unwrap().0;
     let tags = TagSet::new(["tag:server".parse().unwrap()]).unwrap();

@@ -60,13 +60,13 @@ fn identified(command: Command, state: &State) -> Command {
             let id = found.map_or(id, |node| node.id);
             NodeCommand::Register { id, registration }.into()
         }
-        Command::Route(RouteCommand::Advertise { node, prefixes }) => {
+        Command::Route(RouteCommand::Advertise { node, prefixes, expected }) => {
             let prefixes = found_routes(node, prefixes, state);
-            RouteCommand::Advertise { node, prefixes }.into()
+            RouteCommand::Advertise { node, prefixes, expected }.into()
         }
-        Command::Route(RouteCommand::Approve { node, prefixes }) => {
+        Command::Route(RouteCommand::Approve { node, prefixes, expected }) => {
             let prefixes = found_routes(node, prefixes, state);
-            RouteCommand::Approve { node, prefixes }.into()
+            RouteCommand::Approve { node, prefixes, expected }.into()
         }
         Command::ApiKey(ApiKeyCommand::Create { id, prefix, hash, key }) => {
             let mut keys = state.api_keys().iter();

@@ -148,8 +148,8 @@ impl Caller {
         let routes: Vec<_> = view.routes().of_node(node).map(|route| route.id).collect();
         match (self.rng.below(5), self.rng.choose(&routes)) {
             (0, Some(&id)) => RouteCommand::Delete { id },
-            (1 | 2, _) => RouteCommand::Approve { node, prefixes },
-            _ => RouteCommand::Advertise { node, prefixes },
+            (1 | 2, _) => RouteCommand::Approve { node, prefixes, expected: None },
+            _ => RouteCommand::Advertise { node, prefixes, expected: None },
         }
         .into()
     }
@@ -272,8 +272,8 @@ impl Caller {
                 registration: Box::new(self.machine(Admission::PreAuthKey(key))),
             }
             .into(),
-            RouteCommand::Advertise { node, prefixes: routes(&prefix) }.into(),
-            RouteCommand::Approve { node, prefixes: routes(&prefix) }.into(),
+            RouteCommand::Advertise { node, prefixes: routes(&prefix), expected: None }.into(),
+            RouteCommand::Approve { node, prefixes: routes(&prefix), expected: None }.into(),
         ];
         match (self.rng.below(4), self.some_node(), self.some_user()) {
             (0, _, _) => {

@@ -170,7 +170,7 @@ impl Offering {
     fn look(&self, view: &View) -> Online {
         let place = |id: NodeId| self.nodes.iter().position(|node| *node == id);
         let presence = |node| view.presence().get(node).map_or((0, false), |it| presence_of(it));
-        let primary = view.routes().lookup(self.address);
+        let primary = view.route_to(self.address, view.time());
         Online { nodes: self.nodes.map(presence), primary: primary.and_then(|it| place(it.node)) }
     }
 }

@@ -223,10 +223,12 @@ impl Call {
             Self::Disconnect(node, session) => PresenceCommand::Disconnect { node, session }.into(),
             Self::DisconnectAll => PresenceCommand::DisconnectAll { part }.into(),
             Self::Advertise(node, prefixes) => {
-                RouteCommand::Advertise { node, prefixes: fresh.with_ids(prefixes) }.into()
+                RouteCommand::Advertise { node, prefixes: fresh.with_ids(prefixes), expected: None }
+                    .into()
             }
             Self::Approve(node, prefixes) => {
-                RouteCommand::Approve { node, prefixes: fresh.with_ids(prefixes) }.into()
+                RouteCommand::Approve { node, prefixes: fresh.with_ids(prefixes), expected: None }
+                    .into()
             }
             Self::DeleteRoute(id) => RouteCommand::Delete { id }.into(),
             Self::SwapPolicy(expected, document) => {

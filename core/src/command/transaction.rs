@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Command;
 use crate::block::Serial;
 use crate::domain::{
-    DnsName, DnsRecordKind, Fingerprint, NodeId, PolicyVersion, Revision, SettingKind, UserId,
+    DnsName, DnsRecordKind, Fingerprint, NodeId, PolicyVersion, Revision, RouteId, SettingKind, UserId,
 };
 use crate::error::{Error, Result};
 
@@ -53,6 +53,10 @@ pub enum Precondition {
     SettingRevision(SettingKind, Option<Revision>),
     /// What the name has of this kind has this fingerprint.
     DnsRecordSet(DnsName, DnsRecordKind, Fingerprint),
+    /// The route exists and has this revision.
+    RouteRevision(RouteId, Revision),
+    /// The node exists, and its routes are those that this fingerprint stands for.
+    NodeRoutes(NodeId, Fingerprint),
 }
 
 impl Transaction {

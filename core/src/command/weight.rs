@@ -40,6 +40,7 @@ impl Command {
                     let texts = values.iter().map(|(_, value)| value.as_str().len());
                     size_of_val(values.as_slice()) + texts.sum::<usize>()
                 }
+                Self::Route(RouteCommand::Elect { prefixes }) => size_of_val(prefixes.as_slice()),
                 Self::Policy(PolicyCommand::Swap { document, .. }) => document.as_str().len(),
                 Self::Setting(SettingCommand::Put { .. }) => SETTING,
                 Self::Restore(Restore { images, .. }) => images.iter().map(image).sum(),

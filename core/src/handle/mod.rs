@@ -179,7 +179,7 @@ impl StoreHandle {
     }
 
     /// The time that a command of now will have: a clock that was set back makes no older ids.
-    fn command_time(&self) -> Result<Timestamp> {
+    pub(crate) fn command_time(&self) -> Result<Timestamp> {
         Ok(self.now()?.max(self.stored_time()))
     }
 

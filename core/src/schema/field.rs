@@ -112,6 +112,20 @@ impl Field for u32 {
     }
 }
 
+/// The default is null.
+impl Field for RouteMetric {
+    const KIND: ColumnKind = ColumnKind::Integer;
+    const NULLABLE: bool = true;
+
+    fn write(&self, row: &mut RowWriter<'_>) {
+        (!self.is_default()).then_some(self.get()).write(row);
+    }
+
+    fn read(value: Value<'_>) -> Result<Self> {
+        Option::read(value).map(|metric| Self::new(metric.unwrap_or_default()))
+    }
+}
+
 impl Field for Sample {
     const KIND: ColumnKind = ColumnKind::Real;
 

@@ -295,6 +295,8 @@ record! { Route in Routes {
     created_at: Timestamp,
     updated_at: Timestamp,
     revision: Revision,
+    metric: RouteMetric = 4,
+    description: Option<Text<255>> = 4,
 }}
 
 record! { ApiKey in ApiKeys {

@@ -130,8 +130,10 @@ mod tests {
             let session = SessionNumber::new(1).unwrap();
             world.run(PresenceCommand::Connect { node, session, endpoints: Update::Keep }).unwrap();
             let prefixes = world.prefixes(&["10.1.0.0/16", "0.0.0.0/0"]);
-            world.run(RouteCommand::Advertise { node, prefixes: prefixes.clone() }).unwrap();
-            world.run(RouteCommand::Approve { node, prefixes }).unwrap();
+            world
+                .run(RouteCommand::Advertise { node, prefixes: prefixes.clone(), expected: None })
+                .unwrap();
+            world.run(RouteCommand::Approve { node, prefixes, expected: None }).unwrap();
             let expires_at = world.now.saturating_add(std::time::Duration::from_secs(1));
             let owner = SessionOwner::User(alice);
             let session = NewSession { owner, client: None, expires_at };

@@ -5,7 +5,7 @@ use super::State;
 use super::collection::Collection;
 use super::decision::{Context, Decision, Draft, Reply};
 use super::part::Scales;
-use super::routes::elect_primary;
+use super::routes::{elect_primary, electing};
 use crate::command::{Part, PresenceCommand};
 use crate::domain::{self, EndpointList, NodeId, Presence, SessionNumber};
 use crate::entity::{Rules, dates};
@@ -73,7 +73,9 @@ pub(crate) fn decide(
         PresenceCommand::Disconnect { node, session } => {
             (*node, *session, &keep, Message::Disconnect)
         }
-        PresenceCommand::DisconnectAll { part } => return Ok(disconnect_all(state, *part)),
+        PresenceCommand::DisconnectAll { part } => {
+            return Ok(disconnect_all(state, *part, context));
+        }
     };
     // A node that was removed stays removed: its late messages do not bring it back.
     state.nodes().require(node)?;
@@ -95,25 +97,14 @@ pub(crate) fn decide(
             .clone(),
     };
     let decision = Decision::put(presence);
-    // What the node carries, and nobody else's routes, decides who is primary.
-    let mut prefixes = Vec::new();
-    if was_online != online {
-        let carrying = state.routes().of_node(node).filter(|route| route.carries_traffic());
-        prefixes.extend(carrying.map(|route| route.prefix));
-    }
-    if prefixes.is_empty() {
+    if was_online == online {
         return Ok(decision);
     }
-    let mut draft = Draft::of(state);
-    decision.changes.into_iter().for_each(|change| draft.change(change));
-    for prefix in prefixes {
-        elect_primary(&mut draft, prefix);
-    }
-    Ok(draft.finish(decision.reply))
+    Ok(electing(state, decision, node, context))
 }
 
 /// When a node was last seen stays as it is: nobody knows when it went.
-fn disconnect_all(state: &State, part: Part) -> Decision {
+fn disconnect_all(state: &State, part: Part, context: &Context<'_>) -> Decision {
     let mut draft = Draft::of(state);
     let mut scales = Scales::of(part);
     let (mut count, mut last, mut ended) = (0, part.after, None);
@@ -134,7 +125,7 @@ fn disconnect_all(state: &State, part: Part) -> Decision {
     }
     // Not before all of them are offline: none is to take over from another.
     for prefix in prefixes {
-        elect_primary(&mut draft, prefix);
+        elect_primary(&mut draft, prefix, context.now);
     }
     draft.finish(Reply::Count(count).of_part(ended))
 }

@@ -8,6 +8,7 @@ use super::State;
 use super::decision::{Context, Decision, Reply, StateChange};
 use super::nodes::check_owned;
 use super::preauth_keys::check_usable;
+use super::routes::electing;
 use crate::command::NodeCommand;
 use crate::domain::{
     Admission, DnsLabel, Node, NodeId, PreAuthKey, RegisterMethod, Registration, Revision, TagSet,
@@ -56,7 +57,12 @@ pub(super) fn register(
         };
         decision.changes.push(StateChange::Put(used.into()));
     }
-    Ok(decision)
+    match existing {
+        Some(old) if old.expires_at != registration.expires_at => {
+            Ok(electing(state, decision, id, context))
+        }
+        _ => Ok(decision),
+    }
 }
 
 /// A client that did not hear the answer asks again with the one-time key that it used up: same

@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use super::decision::{Context, Decision, Draft, Reply, check_revision};
-use super::{State, dns_records, policies};
+use super::{State, dns_records, policies, routes};
 use crate::command::{Command, Precondition, Transaction};
 use crate::error::{EntityKind, Error, ErrorKind, Result};
 
@@ -82,6 +82,14 @@ fn check(state: &State, precondition: &Precondition) -> Result<()> {
         }
         Precondition::DnsRecordSet(name, kind, expected) => {
             dns_records::check_set(state, name, *kind, Some(*expected)).map(|_| ())
+        }
+        Precondition::RouteRevision(id, revision) => {
+            let route = state.routes().require(*id).map_err(unmet)?;
+            check_revision(EntityKind::Route, id, route.revision, Some(*revision))
+        }
+        Precondition::NodeRoutes(node, expected) => {
+            state.nodes().require(*node).map_err(unmet)?;
+            routes::check_fingerprint(state, *node, Some(*expected))
         }
     }
 }

@@ -105,7 +105,7 @@ pub(crate) fn decide(
             update(state, *id, patch, *expected, context)
         }
         UserCommand::UpsertOidc { id, profile } => upsert_oidc(state, *id, profile, context),
-        UserCommand::Delete { id, cascade, part } => delete(state, *id, *cascade, *part),
+        UserCommand::Delete { id, cascade, part } => delete(state, *id, *cascade, *part, context),
     }
 }
 
@@ -182,7 +182,13 @@ fn upsert_oidc(
 }
 
 /// Whatever admits nodes goes before them, so that none is added while parts of this remain.
-fn delete(state: &State, id: UserId, cascade: bool, part: Part) -> Result<Decision> {
+fn delete(
+    state: &State,
+    id: UserId,
+    cascade: bool,
+    part: Part,
+    context: &Context<'_>,
+) -> Result<Decision> {
     state.users().require(id)?;
     if !cascade {
         check_owns_nothing(state, id)?;
@@ -202,7 +208,7 @@ fn delete(state: &State, id: UserId, cascade: bool, part: Part) -> Result<Decisi
             break;
         }
         match handle {
-            EntityId::Node(node) => nodes::delete(&mut draft, node),
+            EntityId::Node(node) => nodes::delete(&mut draft, node, context.now),
             other => draft.delete(other),
         }
         scales.weigh(&draft);

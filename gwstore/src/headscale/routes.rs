@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ghostwire_store_core::command::EntityRecord;
-use ghostwire_store_core::domain::{Prefix, Revision, Route, RouteId};
+use ghostwire_store_core::domain::{Prefix, Revision, Route, RouteId, RouteMetric};
 use ghostwire_store_core::error::Result;
 
 use super::collect::{Candidate, Collector};
@@ -74,6 +74,8 @@ fn table_row(
         advertised,
         approved,
         primary: false,
+        metric: RouteMetric::default(),
+        description: None,
         created_at,
         updated_at: row.time("updated_at")?.unwrap_or(created_at),
         revision: Revision::FIRST,
@@ -96,6 +98,8 @@ fn node_row(node: &NodeRoutes, found: &mut Found, collector: &mut Collector) {
             advertised,
             approved,
             primary: false,
+            metric: RouteMetric::default(),
+            description: None,
             created_at: node.created_at,
             updated_at: node.updated_at,
             revision: Revision::FIRST,

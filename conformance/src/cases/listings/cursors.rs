@@ -168,7 +168,7 @@ async fn fill(store: &Opened) -> Vec<Listing> {
             nodes.push(node);
             let prefixes = ["10.0.0.0/8", "10.1.0.0/16", "fd00::/8"];
             let prefixes = prefixes.map(|prefix| prefix.parse().unwrap()).to_vec();
-            store.routes().advertise(node, prefixes).await.unwrap();
+            store.routes().advertise(node, prefixes, None).await.unwrap();
             store.api_keys().create(api_key_of(user)).await.unwrap();
             store.preauth_keys().create(one_time(user)).await.unwrap();
             let new = session_of(SessionOwner::User(user), Timestamp::MAX);

@@ -87,7 +87,7 @@ async fn routes_are_ordered_by_prefix_then_id(env: &mut TestEnv, store: Opened) 
     prefixes.reverse();
     for n in 1..=3 {
         let node = register(&store, n, by(user)).await;
-        store.routes().advertise(node.id, prefixes.clone()).await.unwrap();
+        store.routes().advertise(node.id, prefixes.clone(), None).await.unwrap();
         prefixes.rotate_left(3);
     }
     let store = &env.reload(store).await;
@@ -103,7 +103,7 @@ async fn routes_are_ordered_by_prefix_then_id(env: &mut TestEnv, store: Opened) 
     }
     let of = whole[3].node;
     let approved = vec!["2.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
-    store.routes().approve(of, approved).await.unwrap();
+    store.routes().approve(of, approved, None).await.unwrap();
     let whole: Vec<_> = all!(1000, store, routes, RouteFilter::default());
     for wanted in [true, false] {
         let filter = &RouteFilter { approved: Some(wanted), ..RouteFilter::default() };

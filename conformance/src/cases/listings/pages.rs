@@ -59,14 +59,14 @@ async fn pages_of_routes_go_on_behind_one_that_is_gone(env: &mut TestEnv, store:
         thirds.iter().map(|n| format!("10.1.{n}.0/24").parse().unwrap()).collect::<Vec<Prefix>>()
     };
     let node = made.node.id;
-    store.routes().advertise(node, prefixes(&[10, 20, 30, 40])).await.unwrap();
+    store.routes().advertise(node, prefixes(&[10, 20, 30, 40]), None).await.unwrap();
     let filter = RouteFilter { node: Some(node), ..RouteFilter::default() };
     let limit = Limit::new(2).unwrap();
     let page = store.routes().list(&filter, &PageRequest::first(limit)).await.unwrap();
     let first: Vec<_> = page.items.iter().map(|route| route.prefix).collect();
     assert_eq!(first, prefixes(&[10, 20]));
     // The one that the cursor names is replaced by its neighbours.
-    store.routes().advertise(node, prefixes(&[5, 19, 21, 30, 40])).await.unwrap();
+    store.routes().advertise(node, prefixes(&[5, 19, 21, 30, 40]), None).await.unwrap();
     let store = env.reload(store).await;
     let request = PageRequest::after(Limit::MAX, page.next.unwrap());
     let page = store.routes().list(&filter, &request).await.unwrap();

@@ -107,11 +107,11 @@ async fn lookups_agree_with_a_plain_search(env: &mut TestEnv, store: Opened) {
         let id = node(&store, alice, number).await.id;
         env.advance(1);
         let list: Vec<_> = list.iter().copied().collect();
-        store.routes().advertise(id, list.clone()).await.unwrap();
+        store.routes().advertise(id, list.clone(), None).await.unwrap();
         // Every fifth one is not approved, and the third node is offline.
         let approved: Vec<_> =
             list.iter().enumerate().filter(|(index, _)| index % 5 != 0).map(|(_, p)| *p).collect();
-        store.routes().approve(id, approved.clone()).await.unwrap();
+        store.routes().approve(id, approved.clone(), None).await.unwrap();
         if number < 3 {
             connect(&store, id, 1).await;
             for prefix in approved {

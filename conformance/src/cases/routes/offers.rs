@@ -50,6 +50,8 @@ async fn each_side_takes_the_whole_list(env: &mut TestEnv, store: Opened) {
         advertised: true,
         approved: true,
         primary: false,
+        metric: RouteMetric::default(),
+        description: None,
         created_at: made,
         updated_at: changed,
         revision: Revision::FIRST.next(),
@@ -156,11 +158,13 @@ async fn a_call_takes_at_most_1024_prefixes(env: &mut TestEnv, store: Opened) {
         .map(|number| Prefix::host(Ipv4Addr::from_bits(0x0a00_0000 + number).into()).unwrap())
         .collect();
     let routes = store.routes();
-    for call in [routes.advertise(id, prefixes.clone()), routes.approve(id, prefixes.clone())] {
+    for call in
+        [routes.advertise(id, prefixes.clone(), None), routes.approve(id, prefixes.clone(), None)]
+    {
         refused(&store, call, InvalidArgument).await;
     }
-    assert_eq!(routes.advertise(id, prefixes[1..].to_vec()).await.unwrap().len(), 1024);
-    routes.approve(id, prefixes[1..].to_vec()).await.unwrap();
+    assert_eq!(routes.advertise(id, prefixes[1..].to_vec(), None).await.unwrap().len(), 1024);
+    routes.approve(id, prefixes[1..].to_vec(), None).await.unwrap();
     let store = env.reload(store).await;
     let view = store.view();
     let found: Vec<_> = view.routes().of_node(id).map(|route| route.prefix).collect();
@@ -220,7 +224,7 @@ async fn each_family_is_approved_by_itself(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
     let id = node(&store, alice, 1).await.id;
     let exits = Prefix::exits();
-    store.routes().advertise(id, exits.to_vec()).await.unwrap();
+    store.routes().advertise(id, exits.to_vec(), None).await.unwrap();
     approve(&store, id, &["0.0.0.0/0"]).await.unwrap();
     let store = env.reload(store).await;
     assert_eq!(sides(&of_node(&store, id).await), ["0.0.0.0/0 ap", "::/0 a-"]);
@@ -228,7 +232,7 @@ async fn each_family_is_approved_by_itself(env: &mut TestEnv, store: Opened) {
     let other = node(&store, alice, 2).await.id;
     let map = store.view().netmap(other).unwrap();
     assert_eq!(sides(&map.routes), ["0.0.0.0/0 ap"]);
-    store.routes().approve(id, exits.to_vec()).await.unwrap();
+    store.routes().approve(id, exits.to_vec(), None).await.unwrap();
     let store = env.reload(store).await;
     assert_eq!(sides(&of_node(&store, id).await), ["0.0.0.0/0 ap", "::/0 ap"]);
 }
@@ -238,7 +242,7 @@ async fn prefixes_of_every_length_come_back(env: &mut TestEnv, store: Opened) {
     let four = |length| Prefix::containing(IpAddr::from([0xff; 4]), length).unwrap();
     let six = |length| Prefix::containing(IpAddr::from([0xff; 16]), length).unwrap();
     let prefixes: Vec<_> = (0..=32).map(four).chain((0..=128).map(six)).collect();
-    store.routes().advertise(id, prefixes.clone()).await.unwrap();
+    store.routes().advertise(id, prefixes.clone(), None).await.unwrap();
     let store = env.reload(store).await;
     let routes = of_node(&store, id).await;
     let found: Vec<_> = routes.iter().map(|route| route.prefix).collect();

@@ -19,6 +19,8 @@ cases! {
             another_connection_of_the_same_node_moves_nothing,
             each_prefix_has_a_primary_of_its_own,
             the_flag_is_no_change_of_a_route,
+            the_lowest_metric_goes_before_age,
+            a_healthy_primary_yields_to_a_lower_metric_only,
             primaries_agree_with_a_model,
         ],
     }
@@ -268,6 +270,60 @@ async fn the_flag_is_no_change_of_a_route(env: &mut TestEnv, store: Opened) {
         .map(|route| Route { primary: route.node == ids[1], ..Route::clone(route) })
         .collect();
     assert_eq!(after, expected);
+}
+
+/// Sets the metric of a node's route for the shared prefix.
+async fn cost(store: &Opened, id: NodeId, metric: u32) {
+    let route = store.view().routes().find(id, prefix(SHARED)).unwrap().id;
+    let metric = Update::Set(RouteMetric::new(metric));
+    let patch = RoutePatch { metric, ..RoutePatch::default() };
+    store.routes().update(route, patch, None).await.unwrap();
+}
+
+async fn the_lowest_metric_goes_before_age(env: &mut TestEnv, store: Opened) {
+    let ids = routers(env, &store, 4).await;
+    for (id, metric) in [(ids[1], 30), (ids[2], 10), (ids[3], 10)] {
+        cost(&store, id, metric).await;
+    }
+    assert_eq!(primary(&store, SHARED).await, Some(ids[0]), "0 is the lowest there is");
+    let mut store = env.reload(store).await;
+    for next in [Some(ids[2]), Some(ids[3]), Some(ids[1]), None] {
+        let carrier = primary(&store, SHARED).await.unwrap();
+        disconnect(&store, carrier, 1).await;
+        store = env.reload(store).await;
+        assert_eq!(primary(&store, SHARED).await, next);
+    }
+}
+
+async fn a_healthy_primary_yields_to_a_lower_metric_only(env: &mut TestEnv, store: Opened) {
+    let ids = routers(env, &store, 3).await;
+    cost(&store, ids[2], 5).await;
+    cost(&store, ids[1], 5).await;
+    // It goes as soon as its own metric is above another, and to the oldest of the lowest.
+    cost(&store, ids[0], 5).await;
+    assert_eq!(primary(&store, SHARED).await, Some(ids[0]), "an equal metric does not take over");
+    let mut store = env.reload(store).await;
+    cost(&store, ids[0], 6).await;
+    assert_eq!(primary(&store, SHARED).await, Some(ids[1]));
+    store = env.reload(store).await;
+    cost(&store, ids[0], 5).await;
+    assert_eq!(primary(&store, SHARED).await, Some(ids[1]));
+    cost(&store, ids[2], 4).await;
+    store = env.reload(store).await;
+    assert_eq!(primary(&store, SHARED).await, Some(ids[2]));
+    // One with a lower metric takes over when it comes, too, and by nothing but coming.
+    disconnect(&store, ids[2], 1).await;
+    assert_eq!(primary(&store, SHARED).await, Some(ids[0]));
+    connect(&store, ids[2], 2).await;
+    store = env.reload(store).await;
+    assert_eq!(primary(&store, SHARED).await, Some(ids[2]));
+    // The metric of what carries nothing decides nothing.
+    approve(&store, ids[1], &[]).await.unwrap();
+    cost(&store, ids[1], 0).await;
+    store = env.reload(store).await;
+    assert_eq!(primary(&store, SHARED).await, Some(ids[2]));
+    approve(&store, ids[1], &[SHARED]).await.unwrap();
+    assert_eq!(primary(&store, SHARED).await, Some(ids[1]));
 }
 
 /// A route of the model.

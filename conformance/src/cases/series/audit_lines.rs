@@ -105,10 +105,20 @@ async fn every_write_to_nodes_and_routes_leaves_its_lines(env: &mut TestEnv) {
     trail.has(env, &both).await;
 
     let prefixes = || vec!["10.0.0.0/8".parse().unwrap(), "10.1.0.0/16".parse().unwrap()];
-    let routes = store.routes().advertise(one, prefixes()).await.unwrap();
+    let routes = store.routes().advertise(one, prefixes(), None).await.unwrap();
     trail.has(env, &[("route.advertise", EntityKind::Node, &one)]).await;
-    store.routes().approve(one, prefixes()).await.unwrap();
+    store.routes().approve(one, prefixes(), None).await.unwrap();
     trail.has(env, &[("route.approve", EntityKind::Node, &one)]).await;
+    let other: Prefix = "10.2.0.0/16".parse().unwrap();
+    store.routes().advertise_one(one, other).await.unwrap();
+    trail.has(env, &[("route.advertise_one", EntityKind::Node, &one)]).await;
+    store.routes().withdraw_one(one, other).await.unwrap();
+    trail.has(env, &[("route.withdraw_one", EntityKind::Node, &one)]).await;
+    store.routes().set_approved(routes[1].id, false).await.unwrap();
+    trail.has(env, &[("route.set_approved", EntityKind::Route, &routes[1].id)]).await;
+    let patch = RoutePatch { description: Patch::Set(text("uplink")), ..RoutePatch::default() };
+    store.routes().update(routes[1].id, patch, None).await.unwrap();
+    trail.has(env, &[("route.update", EntityKind::Route, &routes[1].id)]).await;
     store.routes().delete(routes[0].id).await.unwrap();
     trail.has(env, &[("route.delete", EntityKind::Route, &routes[0].id)]).await;
 
@@ -240,7 +250,7 @@ async fn what_changes_nothing_leaves_no_line(env: &mut TestEnv, store: Opened) {
     assert_eq!(store.nodes().expire(vec![node.id], Timestamp::MAX).await.unwrap(), 0);
     assert_eq!(store.nodes().reap_ephemeral().await.unwrap(), []);
     assert_eq!(store.nodes().backfill_addresses().await.unwrap(), []);
-    store.routes().approve(node.id, Vec::new()).await.unwrap();
+    store.routes().approve(node.id, Vec::new(), None).await.unwrap();
     assert_eq!(store.policies().prune(5).await.unwrap(), 0);
     store.policies().swap(None, DocumentText::empty()).await.unwrap_err();
     store.settings().put(dns, None).await.unwrap();

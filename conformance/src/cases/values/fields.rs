@@ -86,7 +86,7 @@ async fn an_emptied_list_stays_empty(env: &mut TestEnv, mut store: Opened) {
     store.nodes().update(node, patch, None).await.unwrap();
     let endpoints = Update::Set(EndpointList::empty());
     store.presence().heartbeat(node, session, endpoints).await.unwrap();
-    assert_eq!(store.routes().advertise(node, vec![]).await.unwrap(), []);
+    assert_eq!(store.routes().advertise(node, vec![], None).await.unwrap(), []);
     // A domain without resolvers is there, and has none.
     let emptied = DnsSettings {
         base_domain: None,
@@ -185,7 +185,7 @@ async fn a_list_is_replaced_as_a_whole(env: &mut TestEnv, mut store: Opened) {
     ] {
         let patch = NodePatch { tags: Update::Set(tags(names)), ..NodePatch::default() };
         store.nodes().update(node, patch, None).await.unwrap();
-        store.routes().advertise(node, prefixes(texts)).await.unwrap();
+        store.routes().advertise(node, prefixes(texts), None).await.unwrap();
         store = env.reload(store).await;
         assert_eq!(store.nodes().get(node).await.unwrap().unwrap().tags, tags(names));
         let view = store.view();

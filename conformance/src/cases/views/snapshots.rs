@@ -167,8 +167,8 @@ async fn every_kind_of_write_is_seen_at_once(env: &mut TestEnv, store: Opened) {
     let presence = store.presence().connect(node.id, number, Update::Keep).await.unwrap();
     assert_eq!(store.presence().get(node.id).await.unwrap(), Some(presence));
     let prefix = || vec!["10.0.0.0/8".parse().unwrap()];
-    store.routes().advertise(node.id, prefix()).await.unwrap();
-    let routes = store.routes().approve(node.id, prefix()).await.unwrap();
+    store.routes().advertise(node.id, prefix(), None).await.unwrap();
+    let routes = store.routes().approve(node.id, prefix(), None).await.unwrap();
     let found = store.routes().lookup("10.1.2.3".parse().unwrap()).await.unwrap();
     assert_eq!(found.as_ref(), routes.first());
     let policy = store.policies().swap(None, DocumentText::empty()).await.unwrap();

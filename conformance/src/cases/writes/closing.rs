@@ -290,8 +290,14 @@ async fn writes_are_unavailable(store: &Opened, made: &OneOfEach) {
     closed(store.presence().heartbeat(node, session, Update::Keep).await);
     closed(store.presence().disconnect(node, session).await);
     closed(store.presence().disconnect_all().await);
-    closed(store.routes().advertise(node, vec![]).await);
-    closed(store.routes().approve(node, vec![]).await);
+    closed(store.routes().advertise(node, vec![], None).await);
+    closed(store.routes().approve(node, vec![], None).await);
+    closed(store.routes().advertise_one(node, made.route.prefix).await);
+    closed(store.routes().withdraw_one(node, made.route.prefix).await);
+    closed(store.routes().set_approved(made.route.id, true).await);
+    closed(store.routes().update(made.route.id, RoutePatch::default(), None).await);
+    closed(store.routes().of_node(node).await);
+    closed(store.routes().sweep().await);
     closed(store.routes().delete(made.route.id).await);
 
     closed(store.api_keys().create(NewApiKey::default()).await);

@@ -179,7 +179,7 @@ async fn ids_tell_when_they_were_drawn(env: &mut TestEnv, mut store: Opened) {
         let user = create(&store, &format!("user{round}")).await;
         let node = register(&store, round + 1, by(user.id)).await;
         let prefix = format!("10.{round}.0.0/16").parse().unwrap();
-        let routes = store.routes().advertise(node.id, vec![prefix]).await.unwrap();
+        let routes = store.routes().advertise(node.id, vec![prefix], None).await.unwrap();
         let (api_key, _) = store.api_keys().create(NewApiKey::default()).await.unwrap();
         let ids = [
             *user.id.as_bytes(),

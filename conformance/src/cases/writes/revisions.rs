@@ -47,7 +47,7 @@ async fn changes_are_counted_from_one(env: &mut TestEnv, store: Opened) {
         store.settings().put(SettingDocument::Dns(dns), None).await.unwrap();
     }
     let prefix = made.route.prefix;
-    store.routes().approve(made.node.id, vec![prefix]).await.unwrap();
+    store.routes().approve(made.node.id, vec![prefix], None).await.unwrap();
     store.api_keys().revoke(made.api_key.id).await.unwrap();
     store.preauth_keys().revoke(made.preauth_key.id).await.unwrap();
     let store = env.reload(store).await;
@@ -152,9 +152,10 @@ async fn an_update_that_changes_nothing_writes_nothing(env: &mut TestEnv, mut st
         let same = store.nodes().rotate_key(machine, key, key, None, expiry).await.unwrap();
         assert_eq!(same, node);
         assert_eq!(store.nodes().backfill_addresses().await.unwrap(), []);
-        let routes = store.routes().advertise(node.id, vec![made.route.prefix]).await.unwrap();
+        let routes =
+            store.routes().advertise(node.id, vec![made.route.prefix], None).await.unwrap();
         assert_eq!(routes, std::slice::from_ref(&made.route));
-        let routes = store.routes().approve(node.id, vec![]).await.unwrap();
+        let routes = store.routes().approve(node.id, vec![], None).await.unwrap();
         assert_eq!(routes, std::slice::from_ref(&made.route));
         let patch = DnsRecordPatch { ttl: Patch::Clear, ..DnsRecordPatch::default() };
         assert_eq!(store.dns().update(made.record.id, patch, None).await.unwrap(), made.record);
@@ -168,7 +169,8 @@ async fn an_update_that_changes_nothing_writes_nothing(env: &mut TestEnv, mut st
 async fn a_primary_that_moves_is_no_change(env: &mut TestEnv, store: Opened) {
     let made = OneOfEach::make(&store).await;
     let prefix = made.route.prefix;
-    let approved = store.routes().approve(made.node.id, vec![prefix]).await.unwrap().remove(0);
+    let approved =
+        store.routes().approve(made.node.id, vec![prefix], None).await.unwrap().remove(0);
     assert!(approved.primary, "its node is online");
     env.advance(60);
     store.presence().disconnect(made.node.id, made.presence.session).await.unwrap();

@@ -42,8 +42,10 @@ async fn each_step_sees_those_before_it(env: &mut TestEnv, store: Opened) {
             registration: Box::new(machine(1, Admission::PreAuthKey(key))),
         }
         .into(),
-        RouteCommand::Advertise { node, prefixes: vec![(route_id(1), prefix)] }.into(),
-        RouteCommand::Approve { node, prefixes: vec![(route_id(2), prefix)] }.into(),
+        RouteCommand::Advertise { node, prefixes: vec![(route_id(1), prefix)], expected: None }
+            .into(),
+        RouteCommand::Approve { node, prefixes: vec![(route_id(2), prefix)], expected: None }
+            .into(),
         PresenceCommand::Connect {
             node,
             session: SessionNumber::new(1).unwrap(),

@@ -147,6 +147,14 @@ impl Oracle {
             Precondition::DnsRecordSet(name, kind, fingerprint) => {
                 self.fingerprint(name, *kind) == *fingerprint
             }
+            Precondition::RouteRevision(id, revision) => {
+                self.routes.iter().any(|route| route.id == *id && route.revision == *revision)
+            }
+            Precondition::NodeRoutes(id, expected) => {
+                let routes = self.routes.iter().filter(|route| route.node == *id);
+                let is_there = self.nodes.iter().any(|node| node.id == *id);
+                is_there && Fingerprint::of(routes.map(|route| (route.id, route.revision))) == *expected
+            }
             Precondition::SerialIs(_) => panic!("the oracle counts no commits"),
         }
     }
@@ -154,7 +162,7 @@ impl Oracle {
     fn carry_out_one(&mut self, call: &Call, fresh: &Fresh) -> Predicted {
         let mut next = self.clone();
         let answer = next.answer(call, fresh)?;
-        next.choose_primaries();
+        next.choose_primaries(self);
         let answer = match answer {
             // Whether they are primary is settled only now.
             Answer::Routes(routes) => Answer::Routes(next.as_they_are(&routes)),

@@ -1,4 +1,4 @@
-use super::{Oracle, Predicted, plus_one, remove};
+use super::{Oracle, Predicted, is_over, plus_one, remove};
 use crate::model::call::{Answer, Fresh};
 use crate::prelude::*;
 
@@ -64,6 +64,8 @@ impl Oracle {
                 advertised: false,
                 approved: false,
                 primary: false,
+                metric: RouteMetric::default(),
+                description: None,
                 created_at: self.now,
                 updated_at: self.now,
                 revision: Revision::FIRST,
@@ -86,16 +88,29 @@ impl Oracle {
         routes.iter().filter_map(now).map(Arc::new).collect()
     }
 
-    /// Those that could be primary, the oldest first.
+    /// What an election of a prefix looks at: the routes that carry its traffic, with their metrics,
+    /// whether their nodes are online, and when those nodes' keys expire.
+    fn candidates(&self, prefix: Prefix) -> Vec<(RouteId, RouteMetric, bool, Option<Timestamp>)> {
+        let carrying = self.routes.iter().filter(|route| {
+            route.prefix == prefix && route.advertised && route.approved && prefix.prefix_len() > 0
+        });
+        let candidate = |route: &Route| {
+            let node = self.nodes.iter().find(|node| node.id == route.node);
+            let expires_at = node.and_then(|node| node.expires_at);
+            (route.id, route.metric, self.is_online(route.node), expires_at)
+        };
+        carrying.map(candidate).collect()
+    }
+
+    /// Those that could be primary now, in the order in which they are asked.
     fn able_routes(&self, prefix: Prefix) -> Vec<Route> {
-        let mut able = Vec::new();
-        for route in &self.routes {
-            let carries = route.advertised && route.approved && prefix.prefix_len() > 0;
-            if route.prefix == prefix && carries && self.is_online(route.node) {
-                able.push(route.clone());
-            }
-        }
-        able.sort_by_key(|route| (route.created_at, route.id));
+        let able = self
+            .candidates(prefix)
+            .into_iter()
+            .filter(|(_, _, online, expires_at)| *online && !is_over(*expires_at, self.now));
+        let route = |id| self.routes.iter().find(|route| route.id == id).cloned();
+        let mut able: Vec<_> = able.filter_map(|(id, ..)| route(id)).collect();
+        able.sort_by_key(|route| (route.metric, route.created_at, route.id));
         able
     }
 
@@ -107,14 +122,23 @@ impl Oracle {
         })
     }
 
-    /// Of each prefix's routes one is primary, if one can be; it stays while it can.
-    pub(super) fn choose_primaries(&mut self) {
-        let mut prefixes: Vec<_> = self.routes.iter().map(|route| route.prefix).collect();
-        prefixes.dedup();
+    /// Who is to be primary of a prefix: it stays while it can, and none that can has a lower metric.
+    fn elected(&self, prefix: Prefix) -> Option<Route> {
+        let able = self.able_routes(prefix);
+        let first = able.first()?;
+        let stays = able.iter().find(|route| route.primary && route.metric == first.metric);
+        Some(stays.unwrap_or(first).clone())
+    }
+
+    /// Of each prefix's routes one is primary, if one can be. Nobody is elected where nothing
+    /// happened.
+    pub(super) fn choose_primaries(&mut self, before: &Self) {
+        let prefixes: BTreeSet<_> = self.routes.iter().map(|route| route.prefix).collect();
         for prefix in prefixes {
-            let able = self.able_routes(prefix);
-            let stays = able.iter().find(|route| route.primary);
-            let chosen = stays.or(able.first()).map(|route| route.id);
+            if self.candidates(prefix) == before.candidates(prefix) {
+                continue;
+            }
+            let chosen = self.elected(prefix).map(|route| route.id);
             for route in &mut self.routes {
                 if route.prefix == prefix {
                     route.primary = Some(route.id) == chosen;
@@ -123,8 +147,15 @@ impl Oracle {
         }
     }
 
-    pub(in super::super) fn route_to(&self, address: IpAddr) -> Option<&Route> {
+    /// The primary of the longest prefix, or who would be it if keys had not just expired.
+    pub(in super::super) fn route_to(&self, address: IpAddr) -> Option<Route> {
         let leads = |route: &&Route| route.primary && route.prefix.contains(address);
-        self.routes.iter().filter(leads).max_by_key(|route| route.prefix.prefix_len())
+        let mut primaries: Vec<_> = self.routes.iter().filter(leads).collect();
+        primaries.sort_by_key(|route| std::cmp::Reverse(route.prefix.prefix_len()));
+        primaries.into_iter().find_map(|primary| {
+            let able = self.able_routes(primary.prefix);
+            let is_able = able.iter().any(|route| route.id == primary.id);
+            if is_able { Some(primary.clone()) } else { self.elected(primary.prefix) }
+        })
     }
 }

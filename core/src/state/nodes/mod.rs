@@ -14,7 +14,7 @@ use super::decision::{Context, Decision, Draft, EntityId, Reply, check_revision}
 use super::listing::Listing;
 use super::part::Scales;
 use super::registration::register;
-use super::routes::elect_primary;
+use super::routes::{carried_by, elect_primary, electing};
 use crate::command::{NodeCommand, Part};
 use crate::domain::{
     DiscoKey, Id, MachineKey, Node, NodeFilter, NodeId, NodeKey, NodePatch, Page, PageRequest,
@@ -116,7 +116,7 @@ pub(crate) fn decide(
         NodeCommand::Delete { id } => {
             state.nodes().require(*id)?;
             let mut draft = Draft::of(state);
-            delete(&mut draft, *id);
+            delete(&mut draft, *id, context.now);
             Ok(draft.finish(Reply::Done).noting(NodeCommand::DELETE, EntityKind::Node, id))
         }
         NodeCommand::ReapEphemeral { part } => Ok(reap(state, *part, context)),
@@ -148,7 +148,20 @@ fn update(
     state.nodes().check_unique(&node)?;
     node.revision = old.revision.next();
     node.updated_at = context.now;
-    Ok(Decision::put(node).noting(NodeCommand::UPDATE, EntityKind::Node, id))
+    Ok(replacing(state, old, node, NodeCommand::UPDATE, context))
+}
+
+/// A node with what changed of it. Another expiry decides about primaries, too.
+fn replacing(
+    state: &State,
+    old: &Node,
+    new: Node,
+    action: &'static str,
+    context: &Context<'_>,
+) -> Decision {
+    let (id, expires_anew) = (old.id, new.expires_at != old.expires_at);
+    let decision = Decision::put(new).noting(action, EntityKind::Node, id);
+    if expires_anew { electing(state, decision, id, context) } else { decision }
 }
 
 /// A node has an owner that exists, or tags.
@@ -202,7 +215,7 @@ fn rotate_key(
         ..Node::clone(old)
     };
     state.nodes().check_unique(&node)?;
-    Ok(Decision::put(node).noting(NodeCommand::ROTATE_KEY, EntityKind::Node, old.id))
+    Ok(replacing(state, old, node, NodeCommand::ROTATE_KEY, context))
 }
 
 /// That all of them exist is made sure of at the beginning. One that is gone when its part comes has
@@ -221,6 +234,7 @@ fn expire(
     let mut draft = Draft::of(state);
     let mut scales = Scales::of(part);
     let (mut expired, mut last, mut ended) = (Vec::new(), part.after, None);
+    let mut prefixes = BTreeSet::new();
     for old in ids.into_iter().filter_map(|id| state.nodes().get(id)) {
         if scales.are_full() {
             ended = Some(last);
@@ -239,6 +253,15 @@ fn expire(
         scales.weigh(&draft);
         scales.line();
         expired.push(old.id);
+        for prefix in carried_by(state, old.id) {
+            if prefixes.insert(prefix) {
+                scales.handover();
+            }
+        }
+    }
+    // Not before all of them have the new expiry: none is to take over from another.
+    for prefix in prefixes {
+        elect_primary(&mut draft, prefix, context.now);
     }
     let decision = draft.finish(Reply::Count(expired.len() as u64).of_part(ended));
     Ok(noting_each(decision, NodeCommand::EXPIRE, &expired))
@@ -253,7 +276,7 @@ fn reap(state: &State, part: Part, context: &Context<'_>) -> Decision {
             ended = Some(reaped.last().copied());
             break;
         }
-        delete(&mut draft, node.id);
+        delete(&mut draft, node.id, context.now);
         scales.weigh(&draft);
         scales.line();
         reaped.push(node.id);
@@ -306,7 +329,7 @@ fn noting_each(decision: Decision, action: &'static str, nodes: &[NodeId]) -> De
 }
 
 /// Deletes a node with its routes, its presence and its sessions.
-pub(super) fn delete(draft: &mut Draft, id: NodeId) {
+pub(super) fn delete(draft: &mut Draft, id: NodeId, now: Timestamp) {
     let routes: Vec<_> = draft.state.routes().of_node(id).cloned().collect();
     let sessions: Vec<_> = draft.state.sessions().of_owner(SessionOwner::Node(id)).collect();
     for session in sessions {
@@ -320,7 +343,7 @@ pub(super) fn delete(draft: &mut Draft, id: NodeId) {
     }
     draft.delete(EntityId::Node(id));
     for route in routes.iter().filter(|route| route.carries_traffic()) {
-        elect_primary(draft, route.prefix);
+        elect_primary(draft, route.prefix, now);
     }
 }
 

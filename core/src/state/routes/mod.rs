@@ -4,18 +4,23 @@ mod primaries;
 mod table;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
 
 pub use table::Routes;
 
 use super::State;
-use super::decision::{Context, Decision, Draft, EntityId, Reply};
+use super::decision::{Context, Decision, Draft, EntityId, Reply, check_revision};
 use crate::command::RouteCommand;
-use crate::domain::{NodeId, Prefix, Revision, Route, RouteId};
+use crate::domain::{
+    NodeId, Prefix, Revision, Route, Fingerprint, RouteId, RouteMetric, RoutePatch, Timestamp,
+    expired,
+};
 use crate::entity::{Rules, dates};
-use crate::error::{EntityKind, Error, Result};
+use crate::error::{EntityKind, Error, ErrorKind, Result};
 
-/// A node offers at most this many routes.
-const MAX_ROUTES_OF_NODE: usize = 1024;
+/// A node has at most this many routes on one side, and a call names at most so many prefixes.
+pub(crate) const MAX_PREFIXES: usize = 1024;
 
 /// The two sides of a route.
 #[derive(Clone, Copy)]
@@ -24,10 +29,69 @@ enum Side {
     Approved,
 }
 
+impl Side {
+    fn of(self, route: &Route) -> bool {
+        match self {
+            Self::Advertised => route.advertised,
+            Self::Approved => route.approved,
+        }
+    }
+
+    fn set(self, route: &mut Route, on: bool) {
+        match self {
+            Self::Advertised => route.advertised = on,
+            Self::Approved => route.approved = on,
+        }
+    }
+}
+
+impl State {
+    /// The route that traffic for `address` takes at `now`: the primary with the longest prefix. One
+    /// whose node's key has expired by then is not given, though no election has said so yet, but what
+    /// an election would give.
+    #[must_use]
+    pub fn route_to(&self, address: IpAddr, now: Timestamp) -> Option<&Arc<Route>> {
+        self.routes().lookup(address, |primary| {
+            if self.has_valid_key(primary.node, now) {
+                Some(primary)
+            } else {
+                self.elected(primary.prefix, now)
+            }
+        })
+    }
+
+    /// The prefixes for which an election at `now` would give another primary: keys expire without a
+    /// write.
+    pub fn due_elections(&self, now: Timestamp) -> impl Iterator<Item = Prefix> + '_ {
+        let id = |route: Option<&Arc<Route>>| route.map(|route| route.id);
+        self.routes().carried_online().filter(move |prefix| {
+            id(self.elected(*prefix, now)) != id(self.routes().primary(*prefix))
+        })
+    }
+
+    /// Which route is to be primary at `now`: the present one while it can be and none that can has a
+    /// lower metric. Else, of those with the lowest metric, the oldest.
+    fn elected(&self, prefix: Prefix, now: Timestamp) -> Option<&Arc<Route>> {
+        let routes = self.routes();
+        let first = routes.able(prefix).find(|route| self.has_valid_key(route.node, now))?;
+        let stays = |current: &&Arc<Route>| {
+            routes.is_able(current)
+                && current.metric <= first.metric
+                && self.has_valid_key(current.node, now)
+        };
+        Some(routes.primary(prefix).filter(stays).unwrap_or(first))
+    }
+
+    fn has_valid_key(&self, node: NodeId, now: Timestamp) -> bool {
+        self.nodes().get(node).is_some_and(|node| !expired(node.expires_at, now))
+    }
+}
+
 impl Rules for Route {
     dates! { events: created_at, updated_at; ends: }
 
-    /// Its node exists and has no other for its prefix; it is primary if that can be, and alone.
+    /// Its node exists and has no other for its prefix; it is primary if that can be, and alone. Whether
+    /// keys have expired since is for the next election.
     fn check_beside(&self, state: &State) -> Result<()> {
         state.nodes().require(self.node)?;
         if state.routes().find(self.node, self.prefix).is_some() {
@@ -67,22 +131,80 @@ pub(crate) fn decide(
     context: &Context<'_>,
 ) -> Result<Decision> {
     match command {
-        RouteCommand::Advertise { node, prefixes } => {
+        RouteCommand::Advertise { node, prefixes, expected } => {
+            check_fingerprint(state, *node, *expected)?;
             set(state, *node, prefixes, Side::Advertised, context)
         }
-        RouteCommand::Approve { node, prefixes } => {
+        RouteCommand::AdvertiseOne { id, node, prefix } => {
+            advertise_one(state, *id, *node, *prefix, context)
+        }
+        RouteCommand::WithdrawOne { node, prefix } => withdraw_one(state, *node, *prefix, context),
+        RouteCommand::Approve { node, prefixes, expected } => {
+            check_fingerprint(state, *node, *expected)?;
             set(state, *node, prefixes, Side::Approved, context)
+        }
+        RouteCommand::SetApproved { id, approved } => set_approved(state, *id, *approved, context),
+        RouteCommand::Update { id, patch, expected } => {
+            update(state, *id, patch, *expected, context)
         }
         RouteCommand::Delete { id } => {
             let route = state.routes().require(*id)?;
             let mut draft = Draft::of(state);
             draft.delete(EntityId::Route(*id));
             if route.carries_traffic() {
-                elect_primary(&mut draft, route.prefix);
+                elect_primary(&mut draft, route.prefix, context.now);
             }
             Ok(draft.finish(Reply::Done).noting(RouteCommand::DELETE, EntityKind::Route, id))
         }
+        RouteCommand::Elect { prefixes } => {
+            check_count(prefixes.len())?;
+            let mut draft = Draft::of(state);
+            let moves = |prefix: &&Prefix| elect_primary(&mut draft, **prefix, context.now);
+            let moved = prefixes.iter().filter(moves).count();
+            Ok(draft.finish(Reply::Count(moved as u64)))
+        }
     }
+}
+
+/// Refuses if the caller expected other routes of the node.
+pub(super) fn check_fingerprint(
+    state: &State,
+    node: NodeId,
+    expected: Option<Fingerprint>,
+) -> Result<()> {
+    let Some(expected) = expected else { return Ok(()) };
+    state.nodes().require(node)?;
+    let found = state.routes().fingerprint(node);
+    if found == expected {
+        return Ok(());
+    }
+    let message = "has other routes than were read, somebody changed them; read them again";
+    Err(Error::new(ErrorKind::Conflict, message)
+        .about(EntityKind::Node)
+        .with("id", node)
+        .with("expected_routes", expected)
+        .with("routes", found))
+}
+
+fn check_count(prefixes: usize) -> Result<()> {
+    if prefixes <= MAX_PREFIXES {
+        return Ok(());
+    }
+    Err(Error::invalid("a call takes at most 1024 prefixes")
+        .about(EntityKind::Route)
+        .with("routes", prefixes))
+}
+
+/// Refuses one more route of a node on one side where there are as many as a list can have.
+fn check_room(state: &State, node: NodeId, side: Side) -> Result<()> {
+    if state.routes().of_node(node).filter(|route| side.of(route)).count() < MAX_PREFIXES {
+        return Ok(());
+    }
+    let message = match side {
+        Side::Advertised => "advertises 1024 prefixes, which is the most; withdraw one first",
+        Side::Approved => "has 1024 approved prefixes, which is the most; remove an approval first",
+    };
+    Err(Error::new(ErrorKind::Exhausted, message).about(EntityKind::Node).with("id", node))
 }
 
 /// Makes exactly `wanted` the node's advertised or approved prefixes. What is neither any longer
@@ -95,59 +217,23 @@ fn set(
     context: &Context<'_>,
 ) -> Result<Decision> {
     state.nodes().require(node)?;
-    if wanted.len() > MAX_ROUTES_OF_NODE {
-        return Err(Error::invalid("a call takes at most 1024 prefixes")
-            .about(EntityKind::Route)
-            .with("node", node)
-            .with("routes", wanted.len()));
-    }
+    check_count(wanted.len()).map_err(|error| error.with("node", node))?;
     let mut wanted: BTreeMap<Prefix, RouteId> =
         wanted.iter().map(|(id, prefix)| (*prefix, *id)).collect();
     let mut draft = Draft::of(state);
-    let mut unchanged = true;
-    // Only these can change who is primary.
-    let mut carriers = Vec::new();
+    let mut changed = false;
     for old in state.routes().of_node(node) {
         let on = wanted.remove(&old.prefix).is_some();
-        let mut route = Route::clone(old);
-        match side {
-            Side::Advertised => route.advertised = on,
-            Side::Approved => route.approved = on,
-        }
-        if !route.advertised && !route.approved {
-            draft.delete(EntityId::Route(old.id));
-        } else if route != **old {
-            if route.carries_traffic() != old.carries_traffic() {
-                carriers.push(old.prefix);
-            }
-            let (updated_at, revision) = (context.now, route.revision.next());
-            draft.put(Route { updated_at, revision, ..route });
-        } else {
-            continue;
-        }
-        unchanged = false;
+        changed |= turn(&mut draft, old, side, on, context.now);
     }
-    // What is left has no route yet. It has one side, so it carries nothing.
+    // What is left has no route yet.
+    changed |= !wanted.is_empty();
     for (prefix, id) in wanted {
         draft.state.routes().check_fresh(id)?;
-        draft.put(Route {
-            id,
-            node,
-            prefix,
-            advertised: matches!(side, Side::Advertised),
-            approved: matches!(side, Side::Approved),
-            primary: false,
-            created_at: context.now,
-            updated_at: context.now,
-            revision: Revision::FIRST,
-        });
-        unchanged = false;
-    }
-    for prefix in carriers {
-        elect_primary(&mut draft, prefix);
+        draft.put(one_sided(id, node, prefix, side, context.now));
     }
     let reply = Reply::Routes(draft.state.routes().of_node(node).cloned().collect());
-    if unchanged {
+    if !changed {
         return Ok(Decision::unchanged(reply));
     }
     let action = match side {
@@ -157,22 +243,180 @@ fn set(
     Ok(draft.finish(reply).noting(action, EntityKind::Node, node))
 }
 
-/// Keeps the primary of a prefix while it can be; otherwise hands over to the oldest route that can
-/// be, or to none.
+/// A new route. It has one side, so it carries nothing.
+fn one_sided(id: RouteId, node: NodeId, prefix: Prefix, side: Side, now: Timestamp) -> Route {
+    Route {
+        id,
+        node,
+        prefix,
+        advertised: matches!(side, Side::Advertised),
+        approved: matches!(side, Side::Approved),
+        primary: false,
+        metric: RouteMetric::default(),
+        description: None,
+        created_at: now,
+        updated_at: now,
+        revision: Revision::FIRST,
+    }
+}
+
+/// Turns one side of a route on or off, and elects anew if it begins or ceases to carry traffic. On
+/// neither side it disappears. Gives whether anything changed.
+fn turn(draft: &mut Draft, old: &Route, side: Side, on: bool, now: Timestamp) -> bool {
+    if side.of(old) == on {
+        return false;
+    }
+    let mut route = Route { updated_at: now, revision: old.revision.next(), ..old.clone() };
+    side.set(&mut route, on);
+    if !route.advertised && !route.approved {
+        draft.delete(EntityId::Route(old.id));
+        return true;
+    }
+    draft.put(route);
+    elect_primary(draft, old.prefix, now);
+    true
+}
+
+fn advertise_one(
+    state: &State,
+    id: RouteId,
+    node: NodeId,
+    prefix: Prefix,
+    context: &Context<'_>,
+) -> Result<Decision> {
+    state.nodes().require(node)?;
+    let old = state.routes().find(node, prefix);
+    if let Some(old) = old.filter(|old| old.advertised) {
+        return Ok(Decision::unchanged(Reply::Route(old.clone())));
+    }
+    check_room(state, node, Side::Advertised)?;
+    let mut draft = Draft::of(state);
+    match old {
+        Some(old) => {
+            turn(&mut draft, old, Side::Advertised, true, context.now);
+        }
+        None => {
+            state.routes().check_fresh(id)?;
+            draft.put(one_sided(id, node, prefix, Side::Advertised, context.now));
+        }
+    }
+    let reply = reply_of(&draft, old.map_or(id, |old| old.id));
+    Ok(draft.finish(reply).noting(RouteCommand::ADVERTISE_ONE, EntityKind::Node, node))
+}
+
+fn withdraw_one(
+    state: &State,
+    node: NodeId,
+    prefix: Prefix,
+    context: &Context<'_>,
+) -> Result<Decision> {
+    state.nodes().require(node)?;
+    let old = state.routes().find(node, prefix).filter(|old| old.advertised).ok_or_else(|| {
+        Error::new(ErrorKind::NotFound, "the node does not advertise the prefix")
+            .about(EntityKind::Route)
+            .with("node", node)
+            .with("prefix", prefix)
+    })?;
+    let mut draft = Draft::of(state);
+    turn(&mut draft, old, Side::Advertised, false, context.now);
+    let reply = reply_of(&draft, old.id);
+    Ok(draft.finish(reply).noting(RouteCommand::WITHDRAW_ONE, EntityKind::Node, node))
+}
+
+fn set_approved(
+    state: &State,
+    id: RouteId,
+    approved: bool,
+    context: &Context<'_>,
+) -> Result<Decision> {
+    let old = state.routes().require(id)?;
+    if old.approved == approved {
+        return Ok(Decision::unchanged(Reply::Route(old.clone())));
+    }
+    if approved {
+        check_room(state, old.node, Side::Approved)?;
+    }
+    let mut draft = Draft::of(state);
+    turn(&mut draft, old, Side::Approved, approved, context.now);
+    let reply = reply_of(&draft, id);
+    Ok(draft.finish(reply).noting(RouteCommand::SET_APPROVED, EntityKind::Route, id))
+}
+
+fn update(
+    state: &State,
+    id: RouteId,
+    patch: &RoutePatch,
+    expected: Option<Revision>,
+    context: &Context<'_>,
+) -> Result<Decision> {
+    let old = state.routes().require(id)?;
+    check_revision(EntityKind::Route, id, old.revision, expected)?;
+    let mut route = Route::clone(old);
+    let mut changed = patch.metric.apply(&mut route.metric);
+    changed |= patch.description.apply(&mut route.description);
+    if !changed {
+        return Ok(Decision::unchanged(Reply::Route(old.clone())));
+    }
+    route.revision = old.revision.next();
+    route.updated_at = context.now;
+    let metric_counts = route.metric != old.metric && route.carries_traffic();
+    let mut draft = Draft::of(state);
+    draft.put(route);
+    if metric_counts {
+        elect_primary(&mut draft, old.prefix, context.now);
+    }
+    let reply = reply_of(&draft, id);
+    Ok(draft.finish(reply).noting(RouteCommand::UPDATE, EntityKind::Route, id))
+}
+
+/// The route as it is now; just `Done` if it disappeared.
+fn reply_of(draft: &Draft, id: RouteId) -> Reply {
+    draft.state.routes().get(id).map_or(Reply::Done, |route| Reply::Route(route.clone()))
+}
+
+/// What a node carries decides, and nobody else's routes, whose primary has to be elected anew when
+/// the node comes, goes, or its key has another expiry.
+pub(super) fn carried_by(state: &State, node: NodeId) -> impl Iterator<Item = Prefix> + '_ {
+    let carrying = state.routes().of_node(node).filter(|route| route.carries_traffic());
+    carrying.map(|route| route.prefix)
+}
+
+/// What was decided about a node, and who is primary then for what it carries.
+pub(super) fn electing(
+    state: &State,
+    decision: Decision,
+    node: NodeId,
+    context: &Context<'_>,
+) -> Decision {
+    let mut prefixes = carried_by(state, node).peekable();
+    if prefixes.peek().is_none() {
+        return decision;
+    }
+    let mut draft = Draft::of(state);
+    decision.changes.into_iter().for_each(|change| draft.change(change));
+    for prefix in prefixes {
+        elect_primary(&mut draft, prefix, context.now);
+    }
+    let mut elected = draft.finish(decision.reply);
+    elected.audit = decision.audit;
+    elected
+}
+
+/// Makes that route the primary of a prefix which is to be it, or none. Gives whether it was another.
 ///
 /// The flag is derived, so it counts neither as a revision nor as an update.
-pub(super) fn elect_primary(draft: &mut Draft, prefix: Prefix) {
-    let routes = draft.state.routes();
-    let current = routes.primary(prefix).cloned();
-    if current.as_ref().is_some_and(|current| routes.is_able(current)) {
-        return;
+pub(super) fn elect_primary(draft: &mut Draft, prefix: Prefix, now: Timestamp) -> bool {
+    let current = draft.state.routes().primary(prefix).cloned();
+    let next = draft.state.elected(prefix, now).cloned();
+    if current.as_ref().map(|route| route.id) == next.as_ref().map(|route| route.id) {
+        return false;
     }
-    let next = routes.oldest_able(prefix).cloned();
     for (route, primary) in [(current, false), (next, true)] {
         if let Some(route) = route {
             draft.put(Route { primary, ..Route::clone(&route) });
         }
     }
+    true
 }
 
 #[cfg(test)]
@@ -205,8 +449,10 @@ mod tests {
         for node in [a, b] {
             online(world, node, 1);
             let prefixes = world.prefixes(&["10.1.0.0/16"]);
-            world.run(RouteCommand::Advertise { node, prefixes: prefixes.clone() }).unwrap();
-            world.run(RouteCommand::Approve { node, prefixes }).unwrap();
+            world
+                .run(RouteCommand::Advertise { node, prefixes: prefixes.clone(), expected: None })
+                .unwrap();
+            world.run(RouteCommand::Approve { node, prefixes, expected: None }).unwrap();
         }
         (a, b)
     }
@@ -244,8 +490,10 @@ mod tests {
         for (node, id) in nodes.into_iter().zip(ids) {
             world.advance(std::time::Duration::from_micros(1));
             let prefixes = vec![(id, prefix("10.1.0.0/16"))];
-            world.run(RouteCommand::Advertise { node, prefixes: prefixes.clone() }).unwrap();
-            world.run(RouteCommand::Approve { node, prefixes }).unwrap();
+            world
+                .run(RouteCommand::Advertise { node, prefixes: prefixes.clone(), expected: None })
+                .unwrap();
+            world.run(RouteCommand::Approve { node, prefixes, expected: None }).unwrap();
         }
         let [first, second, third] = nodes;
         for node in [third, second, first] {
@@ -262,12 +510,12 @@ mod tests {
     fn only_advertised_and_approved_routes_carry_traffic() {
         let mut world = World::new();
         let (a, b) = two_routers(&mut world);
-        world.run(RouteCommand::Approve { node: a, prefixes: vec![] }).unwrap();
+        world.run(RouteCommand::Approve { node: a, prefixes: vec![], expected: None }).unwrap();
         assert_eq!(primary(&world), Some(b));
-        world.run(RouteCommand::Advertise { node: b, prefixes: vec![] }).unwrap();
+        world.run(RouteCommand::Advertise { node: b, prefixes: vec![], expected: None }).unwrap();
         assert_eq!(primary(&world), None);
         assert!(world.state.routes().find(b, prefix("10.1.0.0/16")).unwrap().approved);
-        world.run(RouteCommand::Advertise { node: a, prefixes: vec![] }).unwrap();
+        world.run(RouteCommand::Advertise { node: a, prefixes: vec![], expected: None }).unwrap();
         assert!(world.state.routes().find(a, prefix("10.1.0.0/16")).is_none());
     }
 
@@ -280,7 +528,7 @@ mod tests {
             let node = world.register(alice, machine).unwrap().id;
             online(&mut world, node, 1);
             let prefixes = world.prefixes(&["10.1.0.0/16", "10.2.0.0/16"]);
-            world.run(RouteCommand::Advertise { node, prefixes }).unwrap();
+            world.run(RouteCommand::Advertise { node, prefixes, expected: None }).unwrap();
         }
         let routes = world.state.routes();
         assert_eq!(routes.of_prefix(prefix("10.1.0.0/16")).count(), 29);
@@ -300,8 +548,10 @@ mod tests {
         let node = world.register(alice.id, 1).unwrap().id;
         online(&mut world, node, 1);
         let prefixes = world.prefixes(&["0.0.0.0/0", "::/0"]);
-        world.run(RouteCommand::Advertise { node, prefixes: prefixes.clone() }).unwrap();
-        world.run(RouteCommand::Approve { node, prefixes }).unwrap();
+        world
+            .run(RouteCommand::Advertise { node, prefixes: prefixes.clone(), expected: None })
+            .unwrap();
+        world.run(RouteCommand::Approve { node, prefixes, expected: None }).unwrap();
         assert!(world.state.routes().iter().all(|route| !route.primary));
     }
 
@@ -312,10 +562,12 @@ mod tests {
         let node = world.register(alice.id, 1).unwrap().id;
         online(&mut world, node, 1);
         let prefixes = world.prefixes(&["10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "fd01::/16"]);
-        world.run(RouteCommand::Advertise { node, prefixes: prefixes.clone() }).unwrap();
-        world.run(RouteCommand::Approve { node, prefixes }).unwrap();
+        world
+            .run(RouteCommand::Advertise { node, prefixes: prefixes.clone(), expected: None })
+            .unwrap();
+        world.run(RouteCommand::Approve { node, prefixes, expected: None }).unwrap();
         let lookup = |address: &str| {
-            world.state.routes().lookup(address.parse().unwrap()).map(|r| r.prefix.to_string())
+            world.state.route_to(address.parse().unwrap(), world.now).map(|r| r.prefix.to_string())
         };
         assert_eq!(lookup("10.1.2.3").as_deref(), Some("10.1.2.0/24"));
         assert_eq!(lookup("10.1.9.9").as_deref(), Some("10.1.0.0/16"));

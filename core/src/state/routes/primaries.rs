@@ -94,6 +94,20 @@ impl Level {
         }
     }
 
+    /// The longest prefixes are in the levels below.
+    fn lookup<'s>(
+        &'s self,
+        steps: Steps,
+        choose: &impl Fn(&'s Arc<Route>) -> Option<&'s Arc<Route>>,
+    ) -> Option<&'s Arc<Route>> {
+        let below = steps.next().and_then(|next| Some((self.level(steps.chunk())?, next)));
+        let longer = below.and_then(|(level, next)| level.lookup(next, choose));
+        longer.or_else(|| {
+            let here = (0..STRIDE).rev().filter_map(|length| self.route(steps.place(length)));
+            here.filter_map(choose).next()
+        })
+    }
+
     fn put(&mut self, steps: Steps, route: Arc<Route>) {
         let Some(next) = steps.next() else {
             let place = steps.place(steps.length);
@@ -164,21 +178,15 @@ impl Primaries {
         self.family_mut(prefix.addr()).remove(Steps::of(prefix));
     }
 
-    /// The route with the longest prefix that contains `address`. Takes a step for each six bits
-    /// of the longest prefix that begins like the address.
-    pub(super) fn lookup(&self, address: IpAddr) -> Option<&Arc<Route>> {
-        let mut level = self.family(address);
-        let mut steps = Steps::new(address, 128);
-        let mut longest = None;
-        loop {
-            let found = (0..STRIDE).rev().find_map(|length| level.route(steps.place(length)));
-            longest = found.or(longest);
-            let next = steps.next().and_then(|next| Some((level.level(steps.chunk())?, next)));
-            match next {
-                Some(next) => (level, steps) = next,
-                None => return longest,
-            }
-        }
+    /// What `choose` makes of the route with the longest prefix that contains `address`; where it makes
+    /// nothing of it, of the next shorter one. Takes a step for each six bits of the longest prefix
+    /// that begins like the address.
+    pub(super) fn lookup<'s>(
+        &'s self,
+        address: IpAddr,
+        choose: impl Fn(&'s Arc<Route>) -> Option<&'s Arc<Route>>,
+    ) -> Option<&'s Arc<Route>> {
+        self.family(address).lookup(Steps::new(address, 128), &choose)
     }
 }
 
@@ -188,7 +196,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::{NodeId, Revision, RouteId, Timestamp};
+    use crate::domain::{NodeId, Revision, RouteId, RouteMetric, Timestamp};
 
     fn route(prefix: Prefix) -> Arc<Route> {
         Arc::new(Route {
@@ -198,6 +206,8 @@ mod tests {
             advertised: true,
             approved: true,
             primary: true,
+            metric: RouteMetric::default(),
+            description: None,
             created_at: Timestamp::EPOCH,
             updated_at: Timestamp::EPOCH,
             revision: Revision::FIRST,
@@ -243,8 +253,16 @@ mod tests {
                     .iter()
                     .filter(|prefix| prefix.contains(address))
                     .max_by_key(|prefix| prefix.prefix_len());
-                let found = primaries.lookup(address).map(|route| route.prefix);
+                let found = primaries.lookup(address, Some).map(|route| route.prefix);
                 prop_assert_eq!(found.as_ref(), longest.copied());
+                // Where that one is not wanted, the next shorter one is found.
+                let shorter = left
+                    .iter()
+                    .filter(|prefix| prefix.contains(address) && Some(*prefix) != longest)
+                    .max_by_key(|prefix| prefix.prefix_len());
+                let choose = |route| Some(route).filter(|route: &&Arc<Route>| Some(route.prefix) != found);
+                let second = primaries.lookup(address, choose).map(|route| route.prefix);
+                prop_assert_eq!(second.as_ref(), shorter.copied());
             }
         }
     }

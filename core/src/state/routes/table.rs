@@ -4,11 +4,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::primaries::Primaries;
-use crate::domain::{NodeId, Page, PageRequest, Prefix, Route, RouteFilter, RouteId, Timestamp};
+use crate::domain::{
+    NodeId, NodeRoutes, Page, PageRequest, Prefix, Route, RouteFilter, Fingerprint, RouteId,
+    RouteMetric, Timestamp,
+};
 use crate::error::{EntityKind, Result};
 use crate::state::collection::{Collection, Index, update_set};
 use crate::state::listing::{Listing, after, owned};
 use crate::state::{Map, Set};
+
+/// Where a route stands among those for its prefix.
+type Turn = (Prefix, RouteMetric, Timestamp, RouteId);
 
 /// All routes.
 pub type Routes = Collection<Route, RouteIndex>;
@@ -21,8 +27,9 @@ pub struct RouteIndex {
     by_prefix: Set<(Prefix, RouteId)>,
     /// Those that carry traffic.
     carrying: Map<RouteId, Arc<Route>>,
-    /// Of those the ones that can be primary, for each prefix the oldest first.
-    able: Set<(Prefix, Timestamp, RouteId)>,
+    /// Of those the ones whose nodes are online, but for exit routes: they can be primary unless a key
+    /// has expired. For each prefix by metric, and then the oldest first.
+    able: Set<Turn>,
     primaries: Primaries,
 }
 
@@ -99,24 +106,50 @@ impl Routes {
         self.index.primaries.get(prefix)
     }
 
-    /// The primary route with the longest prefix that contains `address`. Takes a step for each six
-    /// bits of the longest prefix that begins like the address.
-    #[must_use]
-    pub fn lookup(&self, address: IpAddr) -> Option<&Arc<Route>> {
-        self.index.primaries.lookup(address)
+    /// What `choose` makes of the primary route with the longest prefix that contains `address`; where
+    /// it makes nothing of it, of the next shorter one. Takes a step for each six bits of the longest
+    /// prefix that begins like the address.
+    pub(super) fn lookup<'s>(
+        &'s self,
+        address: IpAddr,
+        choose: impl Fn(&'s Arc<Route>) -> Option<&'s Arc<Route>>,
+    ) -> Option<&'s Arc<Route>> {
+        self.index.primaries.lookup(address, choose)
     }
 
-    /// Whether the route can be primary: it carries traffic, its node is online, and it is no exit
-    /// route.
-    pub(in crate::state) fn is_able(&self, route: &Route) -> bool {
+    /// All routes of a node, and what stands for them.
+    #[must_use]
+    pub fn all_of_node(&self, node: NodeId) -> NodeRoutes {
+        let routes = self.of_node(node).cloned().collect();
+        NodeRoutes { routes, fingerprint: self.fingerprint(node) }
+    }
+
+    /// What stands for all routes of a node.
+    #[must_use]
+    pub fn fingerprint(&self, node: NodeId) -> Fingerprint {
+        Fingerprint::of(self.of_node(node).map(|route| (route.id, route.revision)))
+    }
+
+    /// Whether the route can be primary, unless its node's key has expired: it carries traffic, its
+    /// node is online, and it is no exit route.
+    pub(super) fn is_able(&self, route: &Route) -> bool {
         turn(route).is_some_and(|turn| self.index.able.contains(&turn))
     }
 
-    /// Of the routes for this prefix that can be primary, the oldest.
-    pub(in crate::state) fn oldest_able(&self, prefix: Prefix) -> Option<&Arc<Route>> {
-        let first = (prefix, Timestamp::EPOCH, RouteId::from_bytes([0; 16]));
-        let (of, _, id) = self.index.able.range(first..).next()?;
-        if *of == prefix { self.index.carrying.get(id) } else { None }
+    /// The routes for this prefix that can be primary, unless their nodes' keys have expired, in the
+    /// order in which they are asked.
+    pub(super) fn able(&self, prefix: Prefix) -> impl Iterator<Item = &Arc<Route>> + '_ {
+        let nil = RouteId::from_bytes([0; 16]);
+        let first = (prefix, RouteMetric::default(), Timestamp::EPOCH, nil);
+        let turns = self.index.able.range(first..).take_while(move |(of, ..)| *of == prefix);
+        turns.filter_map(|(.., id)| self.index.carrying.get(id))
+    }
+
+    /// The prefixes that a node carries which is online, each once.
+    pub(super) fn carried_online(&self) -> impl Iterator<Item = Prefix> + '_ {
+        let mut last = None;
+        let prefixes = self.index.able.iter().map(|(prefix, ..)| *prefix);
+        prefixes.filter(move |prefix| last.replace(*prefix) != Some(*prefix))
     }
 
     /// A page of routes, by prefix (family, address, length) and then id.
@@ -176,9 +209,9 @@ impl Routes {
 }
 
 /// Where a route that carries traffic stands among those for its prefix; exit routes do not.
-fn turn(route: &Route) -> Option<(Prefix, Timestamp, RouteId)> {
+fn turn(route: &Route) -> Option<Turn> {
     let stands = route.carries_traffic() && !route.prefix.is_exit();
-    stands.then_some((route.prefix, route.created_at, route.id))
+    stands.then_some((route.prefix, route.metric, route.created_at, route.id))
 }
 
 #[cfg(test)]
@@ -221,6 +254,8 @@ mod tests {
                 advertised: true,
                 approved: n % 3 == 0,
                 primary: n == 0,
+                metric: RouteMetric::default(),
+                description: None,
                 created_at: at,
                 updated_at: at,
                 revision: Revision::FIRST,

@@ -23,7 +23,9 @@ pub(super) fn titles(listing: Listing) -> &'static [&'static str] {
             &["ID", "LABEL", "USER", "TAGS", "IPV4", "IPV6", "ONLINE", "LAST SEEN", "EXPIRES"]
         }
         Listing::Presence => &["NODE", "LABEL", "ONLINE", "SESSION", "LAST SEEN", "ENDPOINTS"],
-        Listing::Routes => &["ID", "NODE", "PREFIX", "ADVERTISED", "APPROVED", "PRIMARY"],
+        Listing::Routes => {
+            &["ID", "NODE", "PREFIX", "ADVERTISED", "APPROVED", "PRIMARY", "METRIC", "DESCRIPTION"]
+        }
         Listing::ApiKeys => &["ID", "PREFIX", "USER", "DESCRIPTION", "STATE", "CREATED", "EXPIRES"],
         Listing::PreauthKeys => {
             &["ID", "PREFIX", "USER", "TAGS", "REUSABLE", "EPHEMERAL", "STATE", "EXPIRES"]
@@ -120,6 +122,8 @@ fn route_cells(route: &Route, state: &State) -> Vec<String> {
         yes_or_no(route.advertised),
         yes_or_no(route.approved),
         yes_or_no(route.primary),
+        route.metric.to_string(),
+        optional(route.description.as_ref()),
     ]
 }
 

@@ -61,9 +61,9 @@ impl Day<'_> {
         }
         let pairs = || routers.chunks(2).zip(&prefixes);
         let led = || pairs().flat_map(|(pair, prefix)| pair.iter().map(|node| (node.id, *prefix)));
-        let calls = led().map(|(node, prefix)| store.routes().advertise(node, vec![prefix]));
+        let calls = led().map(|(node, prefix)| store.routes().advertise(node, vec![prefix], None));
         self.waves("advertise route", calls).await?;
-        let calls = led().map(|(node, prefix)| store.routes().approve(node, vec![prefix]));
+        let calls = led().map(|(node, prefix)| store.routes().approve(node, vec![prefix], None));
         self.waves("approve route", calls).await?;
 
         let mut failing = vec![SAMPLE_PREFIX.parse()?];
