@@ -11,8 +11,8 @@ use std::sync::Arc;
 use ghostwire_store::command::{EntityRecord, Restore, Restored};
 use ghostwire_store::config::{BackendChoice, Config, LibsqlOptions};
 use ghostwire_store::domain::{
-    DnsLabel, HostInfo, Hostname, Identity, Node, NodeId, RegisterMethod, Revision, TagSet,
-    Timestamp, User, UserId, UserName,
+    AddressFamilies, DnsLabel, HostInfo, Hostname, Identity, Node, NodeId, RegisterMethod,
+    Revision, TagSet, Timestamp, User, UserId, UserName,
 };
 use ghostwire_store::{Opener, prepare_process};
 use rusqlite::{Connection, OpenFlags, Row};
@@ -77,6 +77,8 @@ fn node(row: &Row<'_>) -> Outcome<EntityRecord> {
         created_at,
         updated_at: created_at,
         revision: Revision::FIRST,
+        families: AddressFamilies::Both,
+        settings: None,
     })))
 }
 

@@ -67,10 +67,9 @@ pub fn registration(user: UserId, number: u64) -> Result<Registration> {
 /// A sign of life of a node, with two endpoints.
 pub fn heartbeat(node: NodeId, number: u64, at: Timestamp) -> Result<PresenceCommand> {
     let host = u32::try_from(number % 0xffff_ffff).unwrap_or_default();
-    let endpoint = |first: u8| Endpoint {
-        addr: (IpAddr::V4(Ipv4Addr::from((u32::from(first) << 24) | (host & 0x00ff_ffff))), 41641)
-            .into(),
-        seen_at: at,
+    let endpoint = |first: u8| {
+        let address = Ipv4Addr::from((u32::from(first) << 24) | (host & 0x00ff_ffff));
+        Endpoint::new((IpAddr::V4(address), 41641).into(), at)
     };
     Ok(PresenceCommand::Heartbeat {
         node,

@@ -204,7 +204,9 @@ impl DigestCache {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::command::{Part, Restore, UserCommand};
+    use crate::command::{EntityRecord, Part, PresenceCommand, Restore, RouteCommand, UserCommand};
+    use crate::domain::{Endpoint, EndpointList, SessionNumber, Update};
+    use crate::schema::{Record, Schema};
     use crate::state::testing::World;
 
     #[test]
@@ -221,6 +223,30 @@ mod tests {
         assert_eq!(state_digest(&world.state), state_digest(&copy.state));
         copy.register(alice.id, 99).unwrap();
         assert_ne!(state_digest(&world.state), state_digest(&copy.state));
+    }
+
+    #[test]
+    fn what_nobody_uses_leaves_rows_as_they_were_before_it_came() {
+        let mut world = World::new();
+        let alice = world.user("alice");
+        let node = world.register(alice.id, 1).unwrap().id;
+        let endpoint = Endpoint::new(([192, 0, 2, 1], 41641).into(), world.now);
+        let endpoints = Update::Set(EndpointList::new([endpoint]).unwrap());
+        let session = SessionNumber::new(1).unwrap();
+        world.run(PresenceCommand::Connect { node, session, endpoints }).unwrap();
+        let prefixes = world.prefixes(&["10.1.0.0/16"]);
+        world.run(RouteCommand::Advertise { node, prefixes, expected: None }).unwrap();
+        let older = Schema::at(3).unwrap();
+        for image in world.state.images() {
+            let body = image.encode();
+            let before = older.fit(image.table(), &body).unwrap();
+            assert_eq!(content_of(&before).unwrap(), content_of(&body).unwrap());
+            let read = EntityRecord::decode(image.table(), &image.key(), &before).unwrap();
+            assert_eq!(read, image);
+        }
+        let presence = world.state.presence().get(node).unwrap().encode();
+        let presence = String::from_utf8_lossy(&presence).into_owned();
+        assert!(!presence.contains("kind") && !presence.contains("preference"), "{presence}");
     }
 
     #[test]

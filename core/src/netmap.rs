@@ -25,7 +25,8 @@ pub struct Network {
     pub serial: Serial,
     /// All nodes, by id.
     pub nodes: Vec<Peer>,
-    /// All routes that are advertised and approved, by id.
+    /// All routes that are advertised and approved, by id. `primary` is as it was last written down: for a
+    /// node whose key has expired since, see [`State::route_to`] and [`State::allowed_ips`].
     pub routes: Vec<Arc<Route>>,
     /// All users, by id.
     pub users: Vec<Arc<User>>,

@@ -18,6 +18,7 @@ fn registration(n: u8, user: UserId) -> Registration {
         host_info: HostInfo::default(),
         admission: Admission::User { user, method: RegisterMethod::Cli },
         expires_at: None,
+        families: None,
     }
 }
 

@@ -50,6 +50,8 @@ fn node(number: u32, revision: u64) -> Result<Node> {
         created_at: at,
         updated_at: at,
         revision: Revision::new(revision)?,
+        families: AddressFamilies::Both,
+        settings: None,
     })
 }
 

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use ghostwire_store::Result;
 use ghostwire_store::command::EntityRecord;
 use ghostwire_store::domain::{
-    ActorName, Admission, ApiKey, ApiKeyId, AuditEntry, AuditId, DiscoKey, DocumentText, Endpoint,
-    EndpointList, Identity, MachineKey, MetricPoint, Node, NodeId, NodeKey, Policy, PolicyVersion,
-    PreAuthKey, PreAuthKeyId, Prefix, Presence, RegisterMethod, Registration, Revision, Route,
-    RouteId, RouteMetric, Sample, SessionNumber, TagSet, Text, Timestamp, User, UserId,
+    ActorName, AddressFamilies, Admission, ApiKey, ApiKeyId, AuditEntry, AuditId, DiscoKey,
+    DocumentText, Endpoint, EndpointList, Identity, MachineKey, MetricPoint, Node, NodeId, NodeKey,
+    Policy, PolicyVersion, PreAuthKey, PreAuthKeyId, Prefix, Presence, RegisterMethod,
+    Registration, Revision, Route, RouteId, RouteMetric, Sample, SessionNumber, TagSet, Text,
+    Timestamp, User, UserId,
 };
 use ghostwire_store_bench_workload::rows::{
     AuditRow, CredentialRow, EndpointRow, Machine, NodeRow, PointRow, PolicyRow, PresenceRow,
@@ -76,15 +77,15 @@ fn node(row: NodeRow) -> Result<EntityRecord> {
         created_at: time(row.created_at)?,
         updated_at: time(row.updated_at)?,
         revision: revision(row.revision)?,
+        families: AddressFamilies::Both,
+        settings: None,
     })))
 }
 
 /// Endpoints, sorted.
 pub(super) fn endpoints(rows: Vec<EndpointRow>) -> Result<EndpointList> {
-    let endpoints: Result<Vec<_>> = rows
-        .into_iter()
-        .map(|row| Ok(Endpoint { addr: row.addr, seen_at: time(row.seen_at)? }))
-        .collect();
+    let endpoints: Result<Vec<_>> =
+        rows.into_iter().map(|row| Ok(Endpoint::new(row.addr, time(row.seen_at)?))).collect();
     EndpointList::new(endpoints?)
 }
 
@@ -165,6 +166,7 @@ pub(crate) fn registration(machine: Machine, admission: Admission) -> Result<Reg
         host_info: machine.host_info.parse()?,
         admission,
         expires_at: Some(time(machine.expires_at)?),
+        families: None,
     })
 }
 

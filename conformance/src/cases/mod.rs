@@ -51,6 +51,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         nodes::addresses::CASES,
         nodes::backfill::CASES,
         nodes::node_keys::CASES,
+        nodes::settings::CASES,
         presence::CASES,
         routes::offers::CASES,
         routes::one_by_one::CASES,

@@ -14,6 +14,12 @@ cases! {
             sessions_of_nodes_are_apart,
             of_messages_at_once_the_newest_session_counts,
         ],
+        "endpoints" => [
+            one_endpoint_comes_and_goes_by_itself,
+            an_endpoint_says_how_it_was_found,
+            of_too_many_endpoints_the_oldest_gives_way,
+            messages_about_one_endpoint_are_heartbeats,
+        ],
         "no-resurrection" => [
             messages_for_a_node_that_is_gone_are_not_found,
             a_late_heartbeat_does_not_resurrect_a_reaped_node,
@@ -348,12 +354,99 @@ async fn a_session_number_has_a_limit(_: &mut TestEnv) {
     }
 }
 
+fn endpoint(addr: &str, seen: i64) -> Endpoint {
+    Endpoint::new(addr.parse().unwrap(), at(seen))
+}
+
+async fn put(store: &Opened, id: NodeId, endpoint: Endpoint) -> EndpointList {
+    store.presence().put_endpoint(id, session(1), endpoint).await.unwrap().endpoints.clone()
+}
+
+async fn one_endpoint_comes_and_goes_by_itself(env: &mut TestEnv, store: Opened) {
+    let id = some_node(&store).await.id;
+    connect(&store, id, 1).await;
+    let (one, two) = (endpoint("192.0.2.1:1", 5), endpoint("[2001:db8::1]:1", 5));
+    put(&store, id, two).await;
+    assert_eq!(put(&store, id, one).await.as_slice(), [one, two]);
+    let store = env.reload(store).await;
+    // Seen again, it is the same one; what was seen earlier changes nothing.
+    let again = endpoint("192.0.2.1:1", 7);
+    assert_eq!(put(&store, id, again).await.as_slice(), [again, two]);
+    assert_eq!(put(&store, id, one).await.as_slice(), [again, two]);
+    let left = store.presence().remove_endpoint(id, session(1), two.addr).await.unwrap();
+    assert_eq!(left.endpoints.as_slice(), [again]);
+    let store = env.reload(store).await;
+    assert_eq!(store.presence().get(id).await.unwrap(), Some(left.clone()));
+    let same = store.presence().remove_endpoint(id, session(1), two.addr).await.unwrap();
+    assert_eq!(same.endpoints, left.endpoints);
+    let none = store.presence().remove_endpoint(id, session(1), one.addr).await.unwrap();
+    assert!(none.endpoints.is_empty());
+}
+
+async fn an_endpoint_says_how_it_was_found(env: &mut TestEnv, store: Opened) {
+    let id = some_node(&store).await.id;
+    connect(&store, id, 1).await;
+    let words = ["unknown", "local", "stun", "portmap", "stun4localport", "explicitconf", "relay"];
+    let all = (0..).zip(words).map(|(number, word)| Endpoint {
+        kind: EndpointKind::from_outside(word),
+        preference: if number == 6 { u16::MAX } else { number },
+        ..endpoint(&format!("192.0.2.1:{number}"), 5)
+    });
+    let all = EndpointList::new(all).unwrap();
+    store.presence().heartbeat(id, session(1), Update::Set(all.clone())).await.unwrap();
+    let store = env.reload(store).await;
+    let found = store.presence().get(id).await.unwrap().unwrap();
+    assert_eq!(found.endpoints, all);
+    assert!(found.endpoints.iter().map(|it| it.kind.name()).eq(words));
+    // The one who saw it last says how.
+    let stun = Endpoint { kind: EndpointKind::Stun, ..endpoint("192.0.2.1:1", 5) };
+    let list = put(&store, id, stun).await;
+    let store = env.reload(store).await;
+    assert_eq!(store.presence().get(id).await.unwrap().unwrap().endpoints, list);
+    assert_eq!(list.as_slice()[1], stun);
+}
+
+async fn of_too_many_endpoints_the_oldest_gives_way(env: &mut TestEnv, store: Opened) {
+    let id = some_node(&store).await.id;
+    let full = (1..=64).map(|port| endpoint(&format!("192.0.2.1:{port}"), port));
+    let full = Update::Set(EndpointList::new(full).unwrap());
+    store.presence().connect(id, session(1), full).await.unwrap();
+    let store = env.reload(store).await;
+    let list = put(&store, id, endpoint("192.0.2.9:9", 100)).await;
+    let store = env.reload(store).await;
+    assert_eq!(store.presence().get(id).await.unwrap().unwrap().endpoints, list);
+    assert_eq!((list.len(), list.as_slice()[0]), (64, endpoint("192.0.2.1:2", 2)));
+    assert_eq!(list.as_slice()[63], endpoint("192.0.2.9:9", 100));
+    // That can be the new one itself.
+    assert_eq!(put(&store, id, endpoint("192.0.2.9:8", 1)).await, list);
+}
+
+async fn messages_about_one_endpoint_are_heartbeats(env: &mut TestEnv, store: Opened) {
+    let id = some_node(&store).await.id;
+    connect(&store, id, 2).await;
+    let one = endpoint("192.0.2.1:1", 5);
+    let before = store.presence().get(id).await.unwrap().unwrap();
+    let presence = store.presence();
+    assert_eq!(idle(&store, presence.put_endpoint(id, session(1), one)).await, before);
+    assert_eq!(idle(&store, presence.remove_endpoint(id, session(1), one.addr)).await, before);
+    env.advance(1);
+    let seen = presence.put_endpoint(id, session(2), one).await.unwrap();
+    assert_eq!(seen.last_seen, Some(env.clock().now()));
+    let newer = presence.put_endpoint(id, session(3), one).await.unwrap();
+    assert_eq!((newer.session, newer.online), (session(3), true));
+    let gone = disconnect(&store, id, 3).await;
+    let store = env.reload(store).await;
+    let presence = store.presence();
+    assert_eq!(idle(&store, presence.put_endpoint(id, session(3), one)).await, gone);
+    let unknown = NodeId::from_bytes([9; 16]);
+    refused(&store, presence.put_endpoint(unknown, session(1), one), NotFound).await;
+    refused(&store, presence.remove_endpoint(unknown, session(1), one.addr), NotFound).await;
+}
+
 fn endpoints(addresses: &[&str]) -> EndpointList {
     let seen_at = Timestamp::EPOCH;
-    EndpointList::new(
-        addresses.iter().map(|addr| Endpoint { addr: addr.parse().unwrap(), seen_at }),
-    )
-    .unwrap()
+    EndpointList::new(addresses.iter().map(|addr| Endpoint::new(addr.parse().unwrap(), seen_at)))
+        .unwrap()
 }
 
 async fn online(store: &Opened) -> Vec<NodeId> {

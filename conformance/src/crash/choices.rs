@@ -124,7 +124,7 @@ impl Caller {
         let known = view.presence().get(node.id).filter(|it| it.online).map(|it| it.session);
         let next = SessionNumber::new(self.number()).unwrap();
         let addr = format!("192.0.2.{}:41641", self.step % 250).parse().unwrap();
-        let endpoint = Endpoint { addr, seen_at: at(self.round) };
+        let endpoint = Endpoint::new(addr, at(self.round));
         let endpoints = Update::Set(EndpointList::new([endpoint]).unwrap());
         let node = node.id;
         match (self.rng.below(4), known) {

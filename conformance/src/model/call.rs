@@ -26,6 +26,9 @@ pub(super) enum Call {
     Advertise(NodeId, Vec<Prefix>),
     Approve(NodeId, Vec<Prefix>),
     DeleteRoute(RouteId),
+    SetApproved(RouteId, bool),
+    UpdateRoute(RouteId, RoutePatch, Option<Revision>),
+    SweepRoutes,
     SwapPolicy(Option<PolicyVersion>, DocumentText),
     RollbackPolicy(PolicyVersion, PolicyVersion),
     PrunePolicies(u32),
@@ -158,6 +161,7 @@ impl Call {
                 let (key, secret) = store.api_keys().create(key).await?;
                 return Ok((key.into(), Some(secret)));
             }
+            Self::SweepRoutes => Answer::Count(store.routes().sweep().await?),
             Self::RecordMetrics(points) => {
                 store.metrics().record_many(points).await?;
                 Answer::Done
@@ -231,6 +235,10 @@ impl Call {
                     .into()
             }
             Self::DeleteRoute(id) => RouteCommand::Delete { id }.into(),
+            Self::SetApproved(id, approved) => RouteCommand::SetApproved { id, approved }.into(),
+            Self::UpdateRoute(id, patch, expected) => {
+                RouteCommand::Update { id, patch, expected }.into()
+            }
             Self::SwapPolicy(expected, document) => {
                 PolicyCommand::Swap { expected, document }.into()
             }
@@ -262,10 +270,12 @@ impl Call {
             Self::SweepSessions => SessionCommand::Sweep { part }.into(),
             Self::RevokeApiKey(id) => ApiKeyCommand::Revoke { id }.into(),
             Self::DeleteApiKey(id) => ApiKeyCommand::Delete { id }.into(),
-            // Secrets are made by the repositories, and series are in no transaction.
+            // Secrets are made by the repositories, which also look for what a sweep elects, and series
+            // are in no transaction.
             Self::CreatePreAuthKey(_)
             | Self::CreateApiKey(_)
             | Self::BeginSession(_)
+            | Self::SweepRoutes
             | Self::RecordMetrics(_)
             | Self::Transact(..) => return None,
         })

@@ -94,9 +94,8 @@ impl Generator<'_> {
     fn endpoints(&self, choices: &mut Choices) -> Update<EndpointList> {
         change(choices, |choices| {
             let count = choices.roll() % 3;
-            let endpoints = (0..count).map(|_| Endpoint {
-                addr: parsed_one::<SocketAddr>(choices, &ENDPOINTS),
-                seen_at: self.oracle.now,
+            let endpoints = (0..count).map(|_| {
+                Endpoint::new(parsed_one::<SocketAddr>(choices, &ENDPOINTS), self.oracle.now)
             });
             EndpointList::new(endpoints.collect::<Vec<_>>()).expect("few endpoints")
         })
@@ -217,6 +216,10 @@ impl Generator<'_> {
                     host_info: change(choices, |choices| parsed_one(choices, &HOST_INFOS)),
                     disco_key: patch(choices, disco_key),
                     expires_at: patch(choices, |choices| self.at(choices)),
+                    families: change(choices, |choices| {
+                        use AddressFamilies::{Both, Ipv4, Ipv6};
+                        *choices.one_of(&[Ipv4, Both, Ipv6])
+                    }),
                 };
                 Call::UpdateNode(id, patch, expected)
             }
@@ -259,6 +262,20 @@ impl Generator<'_> {
             Op::Advertise => Call::Advertise(self.node(choices), prefixes(choices)),
             Op::Approve => Call::Approve(self.node(choices), prefixes(choices)),
             Op::DeleteRoute => Call::DeleteRoute(self.route(choices)),
+            Op::SetApproved => Call::SetApproved(self.route(choices), choices.happens(8)),
+            Op::UpdateRoute => {
+                let id = self.route(choices);
+                let route = self.oracle.routes.iter().find(|route| route.id == id);
+                let expected = Self::revision(choices, route.map(|route| route.revision));
+                let patch = RoutePatch {
+                    metric: change(choices, |choices| {
+                        RouteMetric::new(*choices.one_of(&[1, 0, 2, u32::MAX]))
+                    }),
+                    description: patch(choices, |choices| parsed_one(choices, &DESCRIPTIONS)),
+                };
+                Call::UpdateRoute(id, patch, expected)
+            }
+            Op::SweepRoutes => Call::SweepRoutes,
             Op::SwapPolicy => {
                 Call::SwapPolicy(self.version(choices), parsed_one(choices, &DOCUMENTS))
             }
@@ -383,6 +400,7 @@ impl Generator<'_> {
             host_info: parsed_one(choices, &HOST_INFOS),
             admission,
             expires_at: choices.maybe(4, |choices| self.at(choices)),
+            families: None,
         })
     }
 

@@ -23,6 +23,7 @@ operations! {
     RevokePreAuthKey: 2, DeletePreAuthKey: 2, Register: 20, UpdateNode: 6, RotateKey: 5,
     ExpireNodes: 3, DeleteNode: 3, BackfillAddresses: 5, ReapEphemeral: 5, Connect: 8,
     Heartbeat: 5, Disconnect: 4, DisconnectAll: 1, Advertise: 7, Approve: 7, DeleteRoute: 2,
+    SetApproved: 3, UpdateRoute: 4, SweepRoutes: 2,
     SwapPolicy: 6, RollbackPolicy: 3, PrunePolicies: 3, CreateDnsRecord: 5, UpdateDnsRecord: 5,
     DeleteDnsRecord: 2, PutDnsRecords: 5, DeleteDnsRecords: 3, PutNetwork: 6, PutDerpMap: 3, PutDns: 3, ResetSetting: 2,
     BeginSession: 6, TouchSession: 4, EndSession: 2, SweepSessions: 4, CreateApiKey: 3,
@@ -52,6 +53,7 @@ impl Operation {
             Self::CreatePreAuthKey
                 | Self::CreateApiKey
                 | Self::BeginSession
+                | Self::SweepRoutes
                 | Self::RecordMetrics
                 | Self::Transact
                 | Self::Wait
@@ -100,7 +102,18 @@ const THEMES: [&[Operation]; 9] = [
     &[Op::Register, Op::UpdateNode, Op::RotateKey, Op::ExpireNodes, Op::CreatePreAuthKey],
     &[Op::Register, Op::PutNetwork, Op::BackfillAddresses, Op::DeleteNode],
     &[Op::Connect, Op::Heartbeat, Op::Disconnect, Op::Register, Op::ReapEphemeral, Op::Wait],
-    &[Op::Advertise, Op::Approve, Op::DeleteRoute, Op::Connect, Op::Disconnect, Op::Wait],
+    &[
+        Op::Advertise,
+        Op::Approve,
+        Op::DeleteRoute,
+        Op::SetApproved,
+        Op::UpdateRoute,
+        Op::SweepRoutes,
+        Op::ExpireNodes,
+        Op::Connect,
+        Op::Disconnect,
+        Op::Wait,
+    ],
     &[Op::BeginSession, Op::TouchSession, Op::SweepSessions, Op::CreateApiKey, Op::Wait],
     &[Op::CreateDnsRecord, Op::UpdateDnsRecord, Op::PutDnsRecords, Op::DeleteDnsRecords],
     &[Op::SwapPolicy, Op::RollbackPolicy, Op::PrunePolicies, Op::PutDns, Op::PutDerpMap],

@@ -43,6 +43,7 @@ pub(super) const KINDS: [DnsRecordKind; 7] = [
     DnsRecordKind::Mx,
     DnsRecordKind::Ptr,
 ];
+pub(super) const DESCRIPTIONS: [&str; 2] = ["uplink", ""];
 pub(super) const ENDPOINTS: [&str; 2] = ["192.0.2.1:41641", "[2001:db8::1]:41641"];
 pub(super) const METRICS: [&str; 2] = ["rx", "tx"];
 

@@ -1,9 +1,11 @@
 //! Writes to nodes and their presence.
 
+use std::net::SocketAddr;
+
 use super::Part;
 use crate::domain::{
-    DiscoKey, EndpointList, MachineKey, NodeId, NodeKey, NodePatch, Registration, Revision,
-    SessionNumber, Timestamp, Update,
+    DiscoKey, Endpoint, EndpointList, MachineKey, NodeId, NodeKey, NodePatch, NodeSettingsPatch,
+    Registration, Revision, SessionNumber, Timestamp, Update,
 };
 
 commands! {
@@ -14,6 +16,13 @@ commands! {
         REGISTER = "node.register" Register { id: NodeId, registration: Box<Registration> },
         /// A change to a node; with `expected`, only if that is still its revision.
         UPDATE = "node.update" Update { id: NodeId, patch: Box<NodePatch>, expected: Option<Revision> },
+        /// A change to what an administrator set for a node; with `expected`, only if that is still the
+        /// revision of these settings.
+        UPDATE_SETTINGS = "node.update_settings" UpdateSettings {
+            id: NodeId,
+            patch: Box<NodeSettingsPatch>,
+            expected: Option<Revision>,
+        },
         /// The client rotates its WireGuard key, and with it the path discovery key and the expiry. It
         /// proves its identity by the machine key, and says which node key it had.
         ROTATE_KEY = "node.rotate_key" RotateKey {
@@ -45,6 +54,10 @@ commands! {
         CONNECT = "presence.connect" Connect { node: NodeId, session: SessionNumber, endpoints: Update<EndpointList> },
         /// A sign of life on a connection.
         HEARTBEAT = "presence.heartbeat" Heartbeat { node: NodeId, session: SessionNumber, endpoints: Update<EndpointList> },
+        /// A sign of life on a connection, with one endpoint that is new or was seen again.
+        PUT_ENDPOINT = "presence.put_endpoint" PutEndpoint { node: NodeId, session: SessionNumber, endpoint: Endpoint },
+        /// A sign of life on a connection, with one endpoint less.
+        REMOVE_ENDPOINT = "presence.remove_endpoint" RemoveEndpoint { node: NodeId, session: SessionNumber, addr: SocketAddr },
         /// A control connection went down.
         DISCONNECT = "presence.disconnect" Disconnect { node: NodeId, session: SessionNumber },
         /// Every control connection went down: the control plane was restarted.

@@ -18,6 +18,102 @@ pub struct Endpoint {
     pub addr: SocketAddr,
     /// When it was last seen there.
     pub seen_at: Timestamp,
+    /// How it was found. (Schema version 4.)
+    #[serde(default, skip_serializing_if = "EndpointKind::is_unknown")]
+    pub kind: EndpointKind,
+    /// Which one to try first: the one with the highest; 0 if nobody said. (Schema version 4.)
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub preference: u16,
+}
+
+// The signature is what serde asks for.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(preference: &u16) -> bool {
+    *preference == 0
+}
+
+impl Endpoint {
+    /// An address and port of which nothing more is known.
+    #[must_use]
+    pub fn new(addr: SocketAddr, seen_at: Timestamp) -> Self {
+        Self { addr, seen_at, kind: EndpointKind::Unknown, preference: 0 }
+    }
+}
+
+/// How an endpoint was found. In serde and as text the word that Tailscale's clients use, and `relay`.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum EndpointKind {
+    /// Nobody said.
+    #[default]
+    Unknown,
+    /// An address of one of its interfaces.
+    Local,
+    /// What a STUN server saw.
+    Stun,
+    /// What its router opened on request (NAT-PMP, PCP, UPnP).
+    Portmap,
+    /// The address that a STUN server saw with the local port, for a NAT that gives each peer another one.
+    Stun4LocalPort,
+    /// What an administrator wrote down.
+    ExplicitConf,
+    /// A relay that passes its traffic on.
+    Relay,
+}
+
+impl EndpointKind {
+    const ALL: [Self; 7] = [
+        Self::Unknown,
+        Self::Local,
+        Self::Stun,
+        Self::Portmap,
+        Self::Stun4LocalPort,
+        Self::ExplicitConf,
+        Self::Relay,
+    ];
+
+    /// The kind with this name. A word that is not known says nothing, and costs no endpoint:
+    /// `Unknown`.
+    ///
+    /// ```
+    /// use ghostwire_store::domain::EndpointKind;
+    ///
+    /// assert_eq!(EndpointKind::from_outside("stun"), EndpointKind::Stun);
+    /// assert_eq!(EndpointKind::from_outside("by pigeon"), EndpointKind::Unknown);
+    /// ```
+    #[must_use]
+    pub fn from_outside(word: &str) -> Self {
+        let named = |kind: &Self| kind.name().eq_ignore_ascii_case(word);
+        Self::ALL.into_iter().find(named).unwrap_or_default()
+    }
+
+    /// Its name, in lower case.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Local => "local",
+            Self::Stun => "stun",
+            Self::Portmap => "portmap",
+            Self::Stun4LocalPort => "stun4localport",
+            Self::ExplicitConf => "explicitconf",
+            Self::Relay => "relay",
+        }
+    }
+
+    /// Whether nobody said how the endpoint was found.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        *self == Self::Unknown
+    }
+}
+
+impl fmt::Display for EndpointKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 impl fmt::Debug for Endpoint {
@@ -69,7 +165,7 @@ mod addr_text {
 ///
 /// let seen = |secs| -> Result<_, ghostwire_store::Error> {
 ///     let addr = "192.0.2.1:41641".parse().unwrap();
-///     Ok(Endpoint { addr, seen_at: Timestamp::from_secs(secs)? })
+///     Ok(Endpoint::new(addr, Timestamp::from_secs(secs)?))
 /// };
 /// let list = EndpointList::new([seen(7)?, seen(5)?])?;
 /// assert_eq!(list.as_slice(), [seen(7)?]);
@@ -83,28 +179,63 @@ impl EndpointList {
     /// The greatest number of endpoints.
     pub const MAX_ENDPOINTS: usize = 64;
 
-    /// The list of these endpoints. Of several with one address the latest counts. The flow label
-    /// of an IPv6 address, which has no text form, is set to zero.
+    /// The list of these endpoints. Of several with one address the one that was seen last counts, and
+    /// of those the last one given. The flow label of an IPv6 address, which has no text form, is set
+    /// to zero.
     ///
     /// # Errors
     ///
     /// `InvalidArgument` when there are more than [`EndpointList::MAX_ENDPOINTS`] addresses.
     pub fn new(endpoints: impl IntoIterator<Item = Endpoint>) -> Result<Self> {
         let mut latest = BTreeMap::new();
-        for Endpoint { mut addr, seen_at } in endpoints {
-            if let SocketAddr::V6(v6) = &mut addr {
-                v6.set_flowinfo(0);
+        for endpoint in endpoints {
+            let addr = without_flow(endpoint.addr);
+            let endpoint = Endpoint { addr, ..endpoint };
+            let known = latest.entry(addr).or_insert(endpoint);
+            if known.seen_at <= endpoint.seen_at {
+                *known = endpoint;
             }
-            let known = latest.entry(addr).or_insert(seen_at);
-            *known = seen_at.max(*known);
             if latest.len() > Self::MAX_ENDPOINTS {
                 return Err(Error::invalid("there must be at most 64 endpoints"));
             }
         }
-        if latest.is_empty() {
-            return Ok(Self::empty());
+        Ok(Self::of(latest))
+    }
+
+    fn of(endpoints: BTreeMap<SocketAddr, Endpoint>) -> Self {
+        if endpoints.is_empty() { Self::empty() } else { Self(endpoints.into_values().collect()) }
+    }
+
+    fn by_address(&self) -> BTreeMap<SocketAddr, Endpoint> {
+        self.iter().map(|endpoint| (endpoint.addr, *endpoint)).collect()
+    }
+
+    /// The list with one endpoint more, or in the place of that with its address unless that was seen
+    /// later. Beyond [`EndpointList::MAX_ENDPOINTS`] the one that was seen longest ago gives way.
+    #[must_use]
+    pub fn with(&self, endpoint: Endpoint) -> Self {
+        let addr = without_flow(endpoint.addr);
+        let mut all = self.by_address();
+        match all.get(&addr) {
+            Some(known) if known.seen_at > endpoint.seen_at => return self.clone(),
+            _ => all.insert(addr, Endpoint { addr, ..endpoint }),
+        };
+        if all.len() > Self::MAX_ENDPOINTS
+            && let Some(oldest) = all.values().min_by_key(|it| (it.seen_at, it.addr)).copied()
+        {
+            all.remove(&oldest.addr);
         }
-        Ok(Self(latest.into_iter().map(|(addr, seen_at)| Endpoint { addr, seen_at }).collect()))
+        Self::of(all)
+    }
+
+    /// The list without the endpoint that has this address, if it has one.
+    #[must_use]
+    pub fn without(&self, addr: SocketAddr) -> Self {
+        let mut all = self.by_address();
+        match all.remove(&without_flow(addr)) {
+            Some(_) => Self::of(all),
+            None => self.clone(),
+        }
     }
 
     /// The list without endpoints.
@@ -137,6 +268,14 @@ impl EndpointList {
     }
 }
 
+/// The address as its text gives it: a flow label has none.
+fn without_flow(mut addr: SocketAddr) -> SocketAddr {
+    if let SocketAddr::V6(v6) = &mut addr {
+        v6.set_flowinfo(0);
+    }
+    addr
+}
+
 impl TryFrom<Vec<Endpoint>> for EndpointList {
     type Error = Error;
 
@@ -163,7 +302,7 @@ mod tests {
     use super::*;
 
     fn endpoint(addr: &str, secs: i64) -> Endpoint {
-        Endpoint { addr: addr.parse().unwrap(), seen_at: Timestamp::from_secs(secs).unwrap() }
+        Endpoint::new(addr.parse().unwrap(), Timestamp::from_secs(secs).unwrap())
     }
 
     #[test]
@@ -208,9 +347,43 @@ mod tests {
     }
 
     #[test]
+    fn one_is_put_in_or_taken_out() {
+        let list = EndpointList::new([endpoint("192.0.2.1:1", 5), endpoint("192.0.2.2:1", 5)]);
+        let list = list.unwrap();
+        let stun =
+            Endpoint { kind: EndpointKind::Stun, preference: 3, ..endpoint("192.0.2.1:1", 5) };
+        assert_eq!(list.with(stun).as_slice(), [stun, endpoint("192.0.2.2:1", 5)]);
+        assert_eq!(list.with(Endpoint { seen_at: Timestamp::EPOCH, ..stun }), list);
+        assert_eq!(list.without(stun.addr).as_slice(), [endpoint("192.0.2.2:1", 5)]);
+        assert_eq!(list.without("192.0.2.3:1".parse().unwrap()), list);
+        assert_eq!(EndpointList::empty().with(stun).without(stun.addr), EndpointList::empty());
+        // The one that was seen longest ago gives way, and that can be the new one.
+        let full = (1..=64).map(|port: i64| endpoint(&format!("192.0.2.1:{port}"), port));
+        let full = EndpointList::new(full).unwrap();
+        let newer = full.with(endpoint("192.0.2.9:9", 9));
+        assert_eq!(
+            newer,
+            full.without("192.0.2.1:1".parse().unwrap()).with(endpoint("192.0.2.9:9", 9))
+        );
+        assert_eq!(full.with(endpoint("192.0.2.9:9", 0)), full);
+    }
+
+    #[test]
+    fn kind_and_preference_are_written_if_they_say_something() {
+        let text = r#"[{"addr":"192.0.2.1:7","seen_at":"1970-01-01T00:00:01.000000Z","kind":"stun4localport","preference":9}]"#;
+        let list: EndpointList = serde_json::from_str(text).unwrap();
+        assert_eq!(list.as_slice().first().unwrap().kind, EndpointKind::Stun4LocalPort);
+        assert_eq!(serde_json::to_string(&list).unwrap(), text);
+        for kind in EndpointKind::ALL {
+            assert_eq!(serde_json::to_string(&kind).unwrap(), format!("\"{kind}\""));
+            assert_eq!(EndpointKind::from_outside(&kind.name().to_uppercase()), kind);
+        }
+    }
+
+    #[test]
     fn equals_what_its_text_gives() {
         let addr = SocketAddrV6::new(Ipv6Addr::LOCALHOST, 1, 5, 0).into();
-        let list = EndpointList::new([Endpoint { addr, seen_at: Timestamp::EPOCH }]).unwrap();
+        let list = EndpointList::new([Endpoint::new(addr, Timestamp::EPOCH)]).unwrap();
         let text = serde_json::to_string(&list).unwrap();
         assert_eq!(serde_json::from_str::<EndpointList>(&text).unwrap(), list);
     }

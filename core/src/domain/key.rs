@@ -4,9 +4,14 @@ use std::fmt;
 use std::str::FromStr;
 
 use data_encoding::{BASE64, HEXLOWER, HEXLOWER_PERMISSIVE};
+use sha2::{Digest as _, Sha256};
 
 use super::serde_as_text;
 use crate::error::{Error, Result};
+
+/// What is hashed before a node key to make a machine key, so that no other hash of it is one. It
+/// stays: machines that are known would become unknown.
+const MACHINE_KEY_DOMAIN: &[u8] = b"ghostwire-store machine key of node key 1";
 
 /// Decodes hex of either case, after the prefix or alone, or the base64 of WireGuard alone.
 fn parse(prefix: &str, text: &str) -> Option<[u8; 32]> {
@@ -113,6 +118,34 @@ public_key! {
     DiscoKey, "discokey:";
 }
 
+impl MachineKey {
+    /// A machine key for a client that has one WireGuard key and nothing else: a hash of that key.
+    ///
+    /// It names the machine, and proves nothing: a node key is public, and whoever knows it can compute
+    /// this. So a server registers or rotates only after the client has shown in another way, such as a
+    /// handshake or a session, that the node key is its own.
+    ///
+    /// It is derived once, of the first node key, and then belongs to the node. When the client rotates
+    /// its key the node keeps this one: take it from the node that has the present key
+    /// ([`NodeRepository::get_by_node_key`](crate::repository::NodeRepository::get_by_node_key)), and
+    /// do not derive it anew, which would name another machine.
+    ///
+    /// ```
+    /// use ghostwire_store::domain::{MachineKey, NodeKey};
+    ///
+    /// let first = NodeKey::from_bytes([0xab; 32])?;
+    /// let machine = MachineKey::of_node_key(&first);
+    /// assert_eq!(machine, MachineKey::of_node_key(&first));
+    /// assert_ne!(machine.as_bytes(), first.as_bytes());
+    /// # Ok::<(), ghostwire_store_core::error::Error>(())
+    /// ```
+    #[must_use]
+    pub fn of_node_key(key: &NodeKey) -> Self {
+        // No key gives a hash of zeros, as far as anybody knows.
+        Self(Sha256::new_with_prefix(MACHINE_KEY_DOMAIN).chain_update(key.0).finalize().into())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -163,6 +196,17 @@ mod tests {
             let error = bad.parse::<NodeKey>().unwrap_err().to_string();
             assert!(!error.contains("fbfb") && !error.contains("v7+"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_derived_machine_key_stays_the_same() {
+        let key = NodeKey::from_bytes([1; 32]).unwrap();
+        let text = MachineKey::of_node_key(&key).to_string();
+        assert_eq!(text, "mkey:3866185a39e1f238402ae94589eeec5936a7f99c36dd002803c5c0b86148fad4");
+        assert_ne!(
+            MachineKey::of_node_key(&NodeKey::from_bytes([2; 32]).unwrap()).to_string(),
+            text
+        );
     }
 
     #[test]

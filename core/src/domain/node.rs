@@ -1,13 +1,15 @@
 //! Nodes: the machines of the mesh.
 
+use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::deserialize_stored;
 use super::{
-    DiscoKey, DnsLabel, EndpointList, HostInfo, Hostname, MachineKey, NodeId, NodeKey, Patch,
-    PreAuthKeyId, Revision, TagSet, Timestamp, Update, UserId,
+    DiscoKey, DnsLabel, EndpointList, HostInfo, Hostname, MachineKey, NodeId, NodeKey,
+    NodeSettings, Patch, PreAuthKeyId, Revision, TagSet, Timestamp, Update, UserId,
 };
 use crate::error::{Error, Result};
 
@@ -56,6 +58,12 @@ pub struct Node {
     /// When its key expires; `None` is never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
+    /// Of which families it is given addresses. (Schema version 4.)
+    #[serde(default, skip_serializing_if = "AddressFamilies::is_default")]
+    pub families: AddressFamilies,
+    /// What an administrator set for it; `None` if nobody ever did. (Schema version 4.)
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<Arc<NodeSettings>>,
     /// When the node was first registered.
     pub created_at: Timestamp,
     /// When a field last changed.
@@ -74,6 +82,58 @@ pub enum RegisterMethod {
     Oidc,
     /// By an administrator.
     Cli,
+}
+
+/// Of which families a node is given addresses, as far as the network has them.
+///
+/// A limit is for machines that cannot use a family. It says nothing about addresses that the node has
+/// already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AddressFamilies {
+    /// All that the network has.
+    #[default]
+    Both,
+    /// IPv4 only.
+    Ipv4,
+    /// IPv6 only.
+    Ipv6,
+}
+
+impl AddressFamilies {
+    /// Whether IPv4 is one of them.
+    #[must_use]
+    pub fn has_ipv4(self) -> bool {
+        self != Self::Ipv6
+    }
+
+    /// Whether IPv6 is one of them.
+    #[must_use]
+    pub fn has_ipv6(self) -> bool {
+        self != Self::Ipv4
+    }
+
+    /// Whether there is no limit.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::Both
+    }
+
+    /// In snake case.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Both => "both",
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+        }
+    }
+}
+
+impl fmt::Display for AddressFamilies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// A control connection's number. A client's connections must be numbered upwards; messages of
@@ -116,8 +176,8 @@ impl From<SessionNumber> for u64 {
     }
 }
 
-impl std::fmt::Display for SessionNumber {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for SessionNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
@@ -157,10 +217,14 @@ pub struct Registration {
     pub admission: Admission,
     /// When the node's key shall expire.
     pub expires_at: Option<Timestamp>,
+    /// Of which families it can use addresses; `None` is as the node has it, and both for a new one.
+    #[serde(default)]
+    pub families: Option<AddressFamilies>,
 }
 
 impl Registration {
-    /// What every machine presents; no disco key, no host info, and a key that does not expire.
+    /// What every machine presents; no disco key, no host info, a key that does not expire, and no
+    /// limit of families.
     #[must_use]
     pub fn new(
         machine_key: MachineKey,
@@ -176,6 +240,7 @@ impl Registration {
             host_info: HostInfo::default(),
             admission,
             expires_at: None,
+            families: None,
         }
     }
 }
@@ -215,6 +280,8 @@ pub struct NodePatch {
     pub disco_key: Patch<DiscoKey>,
     /// New expiry; `Clear` is never.
     pub expires_at: Patch<Timestamp>,
+    /// Of which families it is given addresses from now on; those that it has stay.
+    pub families: Update<AddressFamilies>,
 }
 
 /// Which nodes to list; all of the given conditions must hold.

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use super::expect_reply;
 use crate::command::{NodeCommand, Part};
 use crate::domain::{
-    DiscoKey, DnsLabel, MachineKey, Node, NodeFilter, NodeId, NodeKey, NodePatch, Page,
-    PageRequest, Registration, Revision, Timestamp,
+    DiscoKey, DnsLabel, MachineKey, Node, NodeFilter, NodeId, NodeKey, NodePatch,
+    NodeSettingsPatch, Page, PageRequest, Prefix, Registration, Revision, Timestamp,
 };
 use crate::error::Result;
 use crate::handle::StoreHandle;
@@ -55,12 +55,13 @@ pub trait NodeRepository: Send + Sync {
     /// - Of any number of concurrent uses of a one-time key one wins. The machine that used it up may
     ///   repeat its registration with the same node key: it gets its node, and nothing is written.
     /// - The label is made of the host name, and ends in digits of the id if that is taken.
-    /// - Each configured family gives its lowest free address.
+    /// - Each configured family gives its lowest free address, unless the registration is limited to the
+    ///   other one.
     ///
     /// # Errors
     /// `PermissionDenied` for a key that is used up, expired or revoked; `AlreadyExists`
     /// (`node_key`) if another node has the key, or (`machine_key`) if the machine is another
-    /// owner's; `Exhausted` if no address is free; `NotFound` for an unknown user or key; those of
+    /// owner's; `Exhausted` if no address is free, or the network has no prefix of the only family; `NotFound` for an unknown user or key; those of
     /// any write.
     async fn register(&self, registration: Registration) -> Result<Arc<Node>>;
 
@@ -122,6 +123,40 @@ pub trait NodeRepository: Send + Sync {
         expected: Option<Revision>,
     ) -> Result<Arc<Node>>;
 
+    /// Changes what an administrator set for a node ([`Node::settings`]). Gives the node.
+    ///
+    /// # Behavior
+    /// - With `expected`, only if that is still the revision of the settings. They count their changes
+    ///   by themselves, from 1; what its client changes of the node is no conflict.
+    /// - It is a change of the node, too, whose revision counts it.
+    /// - Settings that were made once stay, with their count, also if all of them are cleared.
+    /// - An exit node that is set exists and is another node. If it is deleted later, its id stays.
+    /// - If nothing would change, nothing is written.
+    ///
+    /// # Errors
+    /// `NotFound`, also for an exit node that does not exist; `Conflict` for another revision, and for
+    /// any if there are no settings yet; `InvalidArgument` for the node as its own exit node; those of
+    /// any write.
+    async fn update_settings(
+        &self,
+        id: NodeId,
+        patch: NodeSettingsPatch,
+        expected: Option<Revision>,
+    ) -> Result<Arc<Node>>;
+
+    /// What leads to a node now, for WireGuard's `AllowedIPs`; `None` if there is no such node.
+    ///
+    /// # Behavior
+    /// - First its own addresses, as /32 and /128, then by prefix the routes for which it is primary. No
+    ///   prefix is that of two nodes.
+    /// - Routes for which another node is primary are left out, and so are exit routes: whoever chose
+    ///   the node as its exit node adds `0.0.0.0/0` and `::/0`.
+    /// - A view has the same for any time: [`State::allowed_ips`](crate::state::State::allowed_ips).
+    ///
+    /// # Errors
+    /// `Unavailable` after the store was closed.
+    async fn allowed_ips(&self, id: NodeId) -> Result<Option<Vec<Prefix>>>;
+
     /// Replaces the WireGuard key of the node with this machine key.
     ///
     /// # Behavior
@@ -174,6 +209,7 @@ pub trait NodeRepository: Send + Sync {
     /// Gives an address of each configured family to every node that lacks one. Gives which changed.
     ///
     /// # Behavior
+    /// - A node that is limited to one family gets none of the other.
     /// - Beyond what one commit holds it goes on in the next one. What others take meanwhile can be
     ///   missing at the end; the parts before stay.
     ///
@@ -225,6 +261,22 @@ impl NodeRepository for StoreHandle {
     ) -> Result<Arc<Node>> {
         let command = NodeCommand::Update { id, patch: Box::new(patch), expected };
         expect_reply!(self.run(command).await?, Node)
+    }
+
+    async fn update_settings(
+        &self,
+        id: NodeId,
+        patch: NodeSettingsPatch,
+        expected: Option<Revision>,
+    ) -> Result<Arc<Node>> {
+        let command = NodeCommand::UpdateSettings { id, patch: Box::new(patch), expected };
+        expect_reply!(self.run(command).await?, Node)
+    }
+
+    async fn allowed_ips(&self, id: NodeId) -> Result<Option<Vec<Prefix>>> {
+        let view = self.open_view("node.allowed_ips")?;
+        let now = self.now_at_most().max(view.time());
+        Ok(view.nodes().get(id).map(|_| view.allowed_ips(id, now)))
     }
 
     async fn rotate_key(

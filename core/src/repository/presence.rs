@@ -1,12 +1,13 @@
 //! Presence.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use super::expect_reply;
 use crate::command::PresenceCommand;
-use crate::domain::{EndpointList, NodeId, Presence, SessionNumber, Update};
+use crate::domain::{Endpoint, EndpointList, NodeId, Presence, SessionNumber, Update};
 use crate::error::Result;
 use crate::handle::StoreHandle;
 
@@ -68,6 +69,38 @@ pub trait PresenceRepository: Send + Sync {
         endpoints: Update<EndpointList>,
     ) -> Result<Arc<Presence>>;
 
+    /// A sign of life with one endpoint that is new or was seen again, whatever others there are. Gives
+    /// the presence as it is now.
+    ///
+    /// # Behavior
+    /// - It is a [`heartbeat`](Self::heartbeat) in all else.
+    /// - An endpoint with the same address is replaced, unless it was seen later. Beyond 64 the one that
+    ///   was seen longest ago gives way.
+    ///
+    /// # Errors
+    /// `NotFound` if the node does not exist (any longer); those of any write.
+    async fn put_endpoint(
+        &self,
+        node: NodeId,
+        session: SessionNumber,
+        endpoint: Endpoint,
+    ) -> Result<Arc<Presence>>;
+
+    /// A sign of life without the endpoint that has this address; the others stay. Gives the presence
+    /// as it is now.
+    ///
+    /// # Behavior
+    /// - It is a [`heartbeat`](Self::heartbeat) in all else, also if there is no such endpoint.
+    ///
+    /// # Errors
+    /// `NotFound` if the node does not exist (any longer); those of any write.
+    async fn remove_endpoint(
+        &self,
+        node: NodeId,
+        session: SessionNumber,
+        addr: SocketAddr,
+    ) -> Result<Arc<Presence>>;
+
     /// A control connection went down. Gives the presence as it is now.
     ///
     /// # Behavior
@@ -116,6 +149,26 @@ impl PresenceRepository for StoreHandle {
         endpoints: Update<EndpointList>,
     ) -> Result<Arc<Presence>> {
         let command = PresenceCommand::Heartbeat { node, session, endpoints };
+        expect_reply!(self.run(command).await?, Presence)
+    }
+
+    async fn put_endpoint(
+        &self,
+        node: NodeId,
+        session: SessionNumber,
+        endpoint: Endpoint,
+    ) -> Result<Arc<Presence>> {
+        let command = PresenceCommand::PutEndpoint { node, session, endpoint };
+        expect_reply!(self.run(command).await?, Presence)
+    }
+
+    async fn remove_endpoint(
+        &self,
+        node: NodeId,
+        session: SessionNumber,
+        addr: SocketAddr,
+    ) -> Result<Arc<Presence>> {
+        let command = PresenceCommand::RemoveEndpoint { node, session, addr };
         expect_reply!(self.run(command).await?, Presence)
     }
 

@@ -14,6 +14,7 @@ use crate::domain::{
 use crate::error::Result;
 use crate::handle::StoreHandle;
 use crate::state::{Reply, routes::MAX_PREFIXES};
+use crate::threads::may_block;
 
 /// Routes: prefixes outside the mesh that nodes lead to.
 ///
@@ -277,9 +278,12 @@ impl RouteRepository for StoreHandle {
     }
 
     async fn sweep(&self) -> Result<u64> {
-        let view = self.open_view("route.sweep")?;
-        let now = self.command_time().map_err(|error| error.during("route.sweep"))?;
-        let due: Vec<Prefix> = view.due_elections(now).collect();
+        const OPERATION: &str = "route.sweep";
+        let view = self.open_view(OPERATION)?;
+        let now = self.command_time().map_err(|error| error.during(OPERATION))?;
+        // Among many prefixes this takes a while.
+        let due = may_block(move || Ok(view.due_elections(now).collect::<Vec<_>>()));
+        let due = due.await.map_err(|error| error.during(OPERATION))?;
         let mut moved = 0;
         for prefixes in due.chunks(MAX_PREFIXES) {
             let command = RouteCommand::Elect { prefixes: prefixes.to_vec() };

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -372,7 +373,7 @@ macro_rules! json {
         }
     )*};
 }
-json!(Identity, SessionOwner, SettingDocument);
+json!(Identity, SessionOwner, SettingDocument, Arc<NodeSettings>);
 
 /// Lists are JSON too, but mostly empty, which must cost nothing.
 macro_rules! json_lists {
@@ -419,6 +420,25 @@ words! {
     RegisterMethod { AuthKey = "auth_key", Oidc = "oidc", Cli = "cli" }
     DnsRecordKind {
         A = "A", Aaaa = "AAAA", Cname = "CNAME", Txt = "TXT", Mx = "MX", Ptr = "PTR", Srv = "SRV",
+    }
+}
+
+/// The default is null.
+impl Field for AddressFamilies {
+    const KIND: ColumnKind = ColumnKind::Text;
+    const NULLABLE: bool = true;
+
+    fn write(&self, row: &mut RowWriter<'_>) {
+        row.put(if self.is_default() { Value::Null } else { Value::Text(self.name()) });
+    }
+
+    fn read(value: Value<'_>) -> Result<Self> {
+        if value == Value::Null {
+            return Ok(Self::Both);
+        }
+        let word = text(value)?;
+        let limit = [Self::Ipv4, Self::Ipv6].into_iter().find(|families| families.name() == word);
+        limit.ok_or_else(|| Error::corrupt("a stored word is unknown").with("word", word))
     }
 }
 

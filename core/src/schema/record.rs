@@ -275,6 +275,8 @@ record! { Node in Nodes {
     created_at: Timestamp,
     updated_at: Timestamp,
     revision: Revision,
+    families: AddressFamilies = 4,
+    settings: Option<std::sync::Arc<NodeSettings>> = 4,
 }}
 
 record! { Presence in Presence {

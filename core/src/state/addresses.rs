@@ -98,7 +98,8 @@ impl Addresses {
         None
     }
 
-    /// Gives `node` the lowest free address of each configured family that it lacks.
+    /// Gives `node` the lowest free address of each configured family that it lacks and is not limited
+    /// from.
     pub(super) fn fill(&self, node: &mut Node, network: &NetworkSettings) -> Result<()> {
         let allocate = |prefix: Prefix| {
             self.lowest_free(prefix, &network.reserved).ok_or_else(|| {
@@ -110,12 +111,14 @@ impl Addresses {
                 .with("prefix", prefix)
             })
         };
-        if let (None, Some(prefix)) = (node.ipv4, network.ipv4)
+        if node.families.has_ipv4()
+            && let (None, Some(prefix)) = (node.ipv4, network.ipv4)
             && let IpAddr::V4(address) = allocate(prefix)?
         {
             node.ipv4 = Some(address);
         }
-        if let (None, Some(prefix)) = (node.ipv6, network.ipv6)
+        if node.families.has_ipv6()
+            && let (None, Some(prefix)) = (node.ipv6, network.ipv6)
             && let IpAddr::V6(address) = allocate(prefix)?
         {
             node.ipv6 = Some(address);

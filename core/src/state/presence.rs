@@ -1,13 +1,15 @@
 //! Who is online. Sessions are numbered; a message of an older session, or of one that was closed,
 //! changes nothing.
 
+use std::net::SocketAddr;
+
 use super::State;
 use super::collection::Collection;
 use super::decision::{Context, Decision, Draft, Reply};
 use super::part::Scales;
 use super::routes::{elect_primary, electing};
 use crate::command::{Part, PresenceCommand};
-use crate::domain::{self, EndpointList, NodeId, Presence, SessionNumber};
+use crate::domain::{self, Endpoint, EndpointList, NodeId, Presence, SessionNumber};
 use crate::entity::{Rules, dates};
 use crate::error::Result;
 
@@ -50,6 +52,32 @@ enum Message {
     Disconnect,
 }
 
+/// What a message says about its node's endpoints.
+enum Endpoints<'c> {
+    Same,
+    All(&'c EndpointList),
+    With(Endpoint),
+    Without(SocketAddr),
+}
+
+impl<'c> Endpoints<'c> {
+    fn of(update: &'c domain::Update<EndpointList>) -> Self {
+        match update {
+            domain::Update::Keep => Self::Same,
+            domain::Update::Set(all) => Self::All(all),
+        }
+    }
+
+    fn after(self, old: &EndpointList) -> EndpointList {
+        match self {
+            Self::Same => old.clone(),
+            Self::All(all) => all.clone(),
+            Self::With(endpoint) => old.with(endpoint),
+            Self::Without(addr) => old.without(addr),
+        }
+    }
+}
+
 /// Whether a message is applied: one of a newer session always is, one of the current session only
 /// while that is up, and a session cannot be opened twice.
 fn is_applied(presence: &Presence, message: Message, session: SessionNumber) -> bool {
@@ -62,16 +90,21 @@ pub(crate) fn decide(
     command: &PresenceCommand,
     context: &Context<'_>,
 ) -> Result<Decision> {
-    let keep = domain::Update::Keep;
     let (node, session, endpoints, message) = match command {
         PresenceCommand::Connect { node, session, endpoints } => {
-            (*node, *session, endpoints, Message::Connect)
+            (*node, *session, Endpoints::of(endpoints), Message::Connect)
         }
         PresenceCommand::Heartbeat { node, session, endpoints } => {
-            (*node, *session, endpoints, Message::Heartbeat)
+            (*node, *session, Endpoints::of(endpoints), Message::Heartbeat)
+        }
+        PresenceCommand::PutEndpoint { node, session, endpoint } => {
+            (*node, *session, Endpoints::With(*endpoint), Message::Heartbeat)
+        }
+        PresenceCommand::RemoveEndpoint { node, session, addr } => {
+            (*node, *session, Endpoints::Without(*addr), Message::Heartbeat)
         }
         PresenceCommand::Disconnect { node, session } => {
-            (*node, *session, &keep, Message::Disconnect)
+            (*node, *session, Endpoints::Same, Message::Disconnect)
         }
         PresenceCommand::DisconnectAll { part } => {
             return Ok(disconnect_all(state, *part, context));
@@ -92,9 +125,7 @@ pub(crate) fn decide(
         session,
         online,
         last_seen: Some(context.now),
-        endpoints: endpoints
-            .resolve(old.map_or(&EndpointList::empty(), |old| &old.endpoints))
-            .clone(),
+        endpoints: endpoints.after(old.map_or(&EndpointList::empty(), |old| &old.endpoints)),
     };
     let decision = Decision::put(presence);
     if was_online == online {

@@ -135,11 +135,19 @@ fn admit(
         preauth_key: grant.key.map(|key| key.id),
         ephemeral: grant.ephemeral,
         expires_at: registration.expires_at,
+        families: registration.families.unwrap_or_default(),
+        settings: None,
         created_at: context.now,
         updated_at: context.now,
         revision: Revision::FIRST,
     };
     state.addresses.fill(&mut node, &state.settings().network())?;
+    if node.ipv4.is_none() && node.ipv6.is_none() {
+        let message = "gets no address: the network has none of the families that it is limited to";
+        return Err(Error::new(ErrorKind::Exhausted, message)
+            .about(EntityKind::Node)
+            .with("families", node.families));
+    }
     Ok(node)
 }
 
@@ -186,6 +194,7 @@ fn rekey(
         preauth_key: grant.key.map_or(old.preauth_key, |key| Some(key.id)),
         ephemeral,
         expires_at: registration.expires_at,
+        families: registration.families.unwrap_or(old.families),
         updated_at: context.now,
         revision: old.revision.next(),
         ..Node::clone(old)

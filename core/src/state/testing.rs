@@ -112,6 +112,7 @@ impl World {
             host_info: HostInfo::default(),
             admission,
             expires_at: None,
+            families: None,
         }
     }
 

@@ -175,5 +175,6 @@ pub fn registration(n: u8, admission: Admission) -> Registration {
         host_info: HostInfo::default(),
         admission,
         expires_at: None,
+        families: None,
     }
 }

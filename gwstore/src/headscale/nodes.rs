@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ghostwire_store_core::command::EntityRecord;
 use ghostwire_store_core::domain::{
-    DiscoKey, DnsLabel, Endpoint, EndpointList, HostInfo, Hostname, Node, NodeId, Prefix, Presence,
-    RegisterMethod, Revision, SessionNumber, TagSet, Timestamp, UserId,
+    AddressFamilies, DiscoKey, DnsLabel, Endpoint, EndpointList, HostInfo, Hostname, Node, NodeId,
+    Prefix, Presence, RegisterMethod, Revision, SessionNumber, TagSet, Timestamp, UserId,
 };
 use ghostwire_store_core::error::Result;
 
@@ -150,6 +150,8 @@ impl Importer<'_> {
             created_at,
             updated_at,
             revision: Revision::FIRST,
+            families: AddressFamilies::Both,
+            settings: None,
         };
         Ok(Some(Parts { node, presence, approved: row.list("approved_routes")? }))
     }
@@ -341,6 +343,6 @@ fn endpoints(
         );
         addresses.truncate(EndpointList::MAX_ENDPOINTS);
     }
-    let endpoints = addresses.into_iter().map(|addr| Endpoint { addr, seen_at });
+    let endpoints = addresses.into_iter().map(|addr| Endpoint::new(addr, seen_at));
     EndpointList::new(endpoints).map_err(|error| format!("endpoints: {error}"))
 }

@@ -74,6 +74,8 @@ fn node(number: u32) -> Node {
         created_at: at(1),
         updated_at: at(2),
         revision: Revision::FIRST,
+        families: AddressFamilies::Both,
+        settings: None,
     }
 }
 

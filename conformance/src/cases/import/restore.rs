@@ -376,6 +376,8 @@ fn first_node() -> Node {
         created_at: at(3),
         updated_at: at(4),
         revision: Revision::new(5).unwrap(),
+        families: AddressFamilies::Both,
+        settings: None,
     }
 }
 
@@ -425,7 +427,7 @@ fn api_key() -> ApiKey {
         user: Some(id(1)),
         description: "backups".parse().ok(),
         created_at: at(8),
-        expires_at: Some(at(9_000_000_000)),
+        expires_at: Some(at(9_000_000)),
         revoked_at: None,
         last_used_at: Some(at(9)),
         revision: Revision::FIRST,

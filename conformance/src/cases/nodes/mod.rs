@@ -8,3 +8,4 @@ pub(super) mod node_keys;
 pub(super) mod registration;
 pub(super) mod removal;
 pub(super) mod repetitions;
+pub(super) mod settings;

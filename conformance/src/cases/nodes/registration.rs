@@ -86,6 +86,8 @@ async fn a_node_is_what_its_registration_says(env: &mut TestEnv, store: Opened) 
         created_at: now,
         updated_at: now,
         revision: Revision::FIRST,
+        families: AddressFamilies::Both,
+        settings: None,
     };
     let node = store.nodes().register(registration).await.unwrap();
     let expected = Node { id: node.id, ..expected };

@@ -97,6 +97,9 @@ async fn every_write_to_nodes_and_routes_leaves_its_lines(env: &mut TestEnv) {
         NodePatch { label: Update::Set("renamed".parse().unwrap()), ..NodePatch::default() };
     nodes.update(one, patch, None).await.unwrap();
     trail.has(env, &[("node.update", EntityKind::Node, &one)]).await;
+    let patch = NodeSettingsPatch { accept_dns: Patch::Set(false), ..NodeSettingsPatch::default() };
+    nodes.update_settings(one, patch, None).await.unwrap();
+    trail.has(env, &[("node.update_settings", EntityKind::Node, &one)]).await;
     nodes.rotate_key(machine_key(1), node_key(11), node_key(12), None, None).await.unwrap();
     trail.has(env, &[("node.rotate_key", EntityKind::Node, &one)]).await;
     nodes.expire(vec![one, two], Timestamp::MAX).await.unwrap();

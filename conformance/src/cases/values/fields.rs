@@ -64,7 +64,7 @@ async fn an_emptied_list_stays_empty(env: &mut TestEnv, mut store: Opened) {
     let tags = TagSet::new(["tag:a".parse().unwrap(), "tag:b".parse().unwrap()]).unwrap();
     let patch = NodePatch { tags: Update::Set(tags), ..NodePatch::default() };
     store.nodes().update(node, patch, None).await.unwrap();
-    let seen = Endpoint { addr: "192.0.2.1:41641".parse().unwrap(), seen_at: at(0) };
+    let seen = Endpoint::new("192.0.2.1:41641".parse().unwrap(), at(0));
     let endpoints = Update::Set(EndpointList::new([seen]).unwrap());
     store.presence().heartbeat(node, session, endpoints).await.unwrap();
     let dns = DnsSettings {

@@ -285,9 +285,14 @@ async fn writes_are_unavailable(store: &Opened, made: &OneOfEach) {
     closed(store.nodes().expire(vec![], Timestamp::MAX).await);
     closed(store.nodes().delete(node).await);
     closed(store.nodes().reap_ephemeral().await);
+    closed(store.nodes().update_settings(node, NodeSettingsPatch::default(), None).await);
+    closed(store.nodes().allowed_ips(node).await);
     closed(store.nodes().backfill_addresses().await);
     closed(store.presence().connect(node, session, Update::Keep).await);
     closed(store.presence().heartbeat(node, session, Update::Keep).await);
+    let endpoint = Endpoint::new(([192, 0, 2, 1], 1).into(), Timestamp::EPOCH);
+    closed(store.presence().put_endpoint(node, session, endpoint).await);
+    closed(store.presence().remove_endpoint(node, session, endpoint.addr).await);
     closed(store.presence().disconnect(node, session).await);
     closed(store.presence().disconnect_all().await);
     closed(store.routes().advertise(node, vec![], None).await);

@@ -133,7 +133,7 @@ async fn disconnecting_all_goes_on_in_parts(env: &mut TestEnv) {
         carry(&store, id, &[PREFIX]).await;
     }
     let seen_at = env.clock().now();
-    let endpoint = |port| Endpoint { addr: ([192, 0, 2, 1], port).into(), seen_at };
+    let endpoint = |port: u16| Endpoint::new(([192, 0, 2, 1], port).into(), seen_at);
     let endpoints =
         EndpointList::new((1..=EndpointList::MAX_ENDPOINTS as u16).map(endpoint)).unwrap();
     let session = SessionNumber::new(1).unwrap();

@@ -166,6 +166,7 @@ impl Oracle {
         let answer = match answer {
             // Whether they are primary is settled only now.
             Answer::Routes(routes) => Answer::Routes(next.as_they_are(&routes)),
+            Answer::Route(route) => Answer::Route(next.as_they_are(&[route]).remove(0)),
             answer => answer,
         };
         if next != *self && !matches!(call, Call::RecordMetrics(_)) {
@@ -198,6 +199,9 @@ impl Oracle {
             Call::Advertise(node, prefixes) => self.advertise(*node, prefixes, fresh),
             Call::Approve(node, prefixes) => self.approve(*node, prefixes, fresh),
             Call::DeleteRoute(id) => self.delete_route(*id),
+            Call::SetApproved(id, approved) => self.set_approved(*id, *approved),
+            Call::UpdateRoute(id, patch, expected) => self.update_route(*id, patch, *expected),
+            Call::SweepRoutes => Ok(self.sweep_routes()),
             Call::SwapPolicy(expected, document) => self.swap_policy(*expected, document),
             Call::RollbackPolicy(expected, to) => self.rollback_policy(*expected, *to),
             Call::PrunePolicies(keep) => Ok(self.prune_policies(*keep)),

@@ -35,6 +35,7 @@ impl Oracle {
             host_info: changed(&node.host_info, &patch.host_info),
             disco_key: patched(&node.disco_key, &patch.disco_key),
             expires_at: patched(&node.expires_at, &patch.expires_at),
+            families: changed(&node.families, &patch.families),
             ..node
         };
         if wanted.user.is_some_and(|user| !self.has_user(user)) {
@@ -129,10 +130,10 @@ impl Oracle {
         for id in ids {
             let place = self.place_of_node(id)?;
             let mut wanted = self.nodes[place].clone();
-            if wanted.ipv4.is_none() {
+            if wanted.ipv4.is_none() && wanted.families.has_ipv4() {
                 wanted.ipv4 = self.free_ipv4()?;
             }
-            if wanted.ipv6.is_none() {
+            if wanted.ipv6.is_none() && wanted.families.has_ipv6() {
                 wanted.ipv6 = self.free_ipv6()?;
             }
             if self.put_node(place, wanted) {

@@ -140,6 +140,8 @@ impl Oracle {
             created_at: self.now,
             updated_at: self.now,
             revision: Revision::FIRST,
+            families: AddressFamilies::Both,
+            settings: None,
         };
         self.nodes.push(node.clone());
         Ok(node)

@@ -1,4 +1,4 @@
-use super::{Oracle, Predicted, is_over, plus_one, remove};
+use super::{Oracle, Predicted, changed, expect, is_over, patched, plus_one, remove};
 use crate::model::call::{Answer, Fresh};
 use crate::prelude::*;
 
@@ -83,6 +83,60 @@ impl Oracle {
         remove(&mut self.routes, |route| route.id == id)
     }
 
+    fn place_of_route(&self, id: RouteId) -> Predicted<usize> {
+        self.routes.iter().position(|route| route.id == id).ok_or(NotFound)
+    }
+
+    /// Stores a route, unless it is as it was.
+    fn put_route(&mut self, place: usize, mut wanted: Route) -> Answer {
+        if wanted != self.routes[place] {
+            wanted.updated_at = self.now;
+            wanted.revision = plus_one(wanted.revision);
+            self.routes[place] = wanted;
+        }
+        Answer::Route(self.routes[place].clone().into())
+    }
+
+    pub(super) fn set_approved(&mut self, id: RouteId, approved: bool) -> Predicted {
+        let place = self.place_of_route(id)?;
+        let route = self.routes[place].clone();
+        if !approved && !route.advertised {
+            return self.delete_route(id);
+        }
+        Ok(self.put_route(place, Route { approved, ..route }))
+    }
+
+    pub(super) fn update_route(
+        &mut self,
+        id: RouteId,
+        patch: &RoutePatch,
+        expected: Option<Revision>,
+    ) -> Predicted {
+        let place = self.place_of_route(id)?;
+        let route = self.routes[place].clone();
+        expect(expected, route.revision)?;
+        let wanted = Route {
+            metric: changed(&route.metric, &patch.metric),
+            description: patched(&route.description, &patch.description),
+            ..route
+        };
+        Ok(self.put_route(place, wanted))
+    }
+
+    pub(super) fn sweep_routes(&mut self) -> Answer {
+        let before = self.primaries();
+        let prefixes: BTreeSet<_> = self.routes.iter().map(|route| route.prefix).collect();
+        prefixes.into_iter().for_each(|prefix| self.elect(prefix));
+        let after = self.primaries();
+        let moved = after.symmetric_difference(&before).map(|(prefix, _)| *prefix);
+        Answer::Count(moved.collect::<BTreeSet<_>>().len() as u64)
+    }
+
+    fn primaries(&self) -> BTreeSet<(Prefix, RouteId)> {
+        let primaries = self.routes.iter().filter(|route| route.primary);
+        primaries.map(|route| (route.prefix, route.id)).collect()
+    }
+
     pub(super) fn as_they_are(&self, routes: &[Arc<Route>]) -> Vec<Arc<Route>> {
         let now = |old: &Arc<Route>| self.routes.iter().find(|route| route.id == old.id).cloned();
         routes.iter().filter_map(now).map(Arc::new).collect()
@@ -138,11 +192,15 @@ impl Oracle {
             if self.candidates(prefix) == before.candidates(prefix) {
                 continue;
             }
-            let chosen = self.elected(prefix).map(|route| route.id);
-            for route in &mut self.routes {
-                if route.prefix == prefix {
-                    route.primary = Some(route.id) == chosen;
-                }
+            self.elect(prefix);
+        }
+    }
+
+    fn elect(&mut self, prefix: Prefix) {
+        let chosen = self.elected(prefix).map(|route| route.id);
+        for route in &mut self.routes {
+            if route.prefix == prefix {
+                route.primary = Some(route.id) == chosen;
             }
         }
     }

@@ -14,11 +14,12 @@ use super::decision::{Context, Decision, Draft, EntityId, Reply, check_revision}
 use super::listing::Listing;
 use super::part::Scales;
 use super::registration::register;
-use super::routes::{carried_by, elect_primary, electing};
+use super::routes::{carried_by, elect_primary, electing, served_by};
 use crate::command::{NodeCommand, Part};
 use crate::domain::{
-    DiscoKey, Id, MachineKey, Node, NodeFilter, NodeId, NodeKey, NodePatch, Page, PageRequest,
-    Revision, SessionOwner, Timestamp, expired, nil_id,
+    DiscoKey, Id, MachineKey, Node, NodeFilter, NodeId, NodeKey, NodePatch, NodeSettings,
+    NodeSettingsPatch, Page, PageRequest, Patch, Prefix, Revision, SessionOwner, Timestamp,
+    expired, nil_id,
 };
 use crate::entity::{Rules, dates};
 use crate::error::{EntityKind, Error, ErrorKind, Result};
@@ -28,6 +29,21 @@ impl State {
     #[must_use]
     pub fn node_by_address(&self, address: IpAddr) -> Option<&Arc<Node>> {
         self.addresses.holder(address).and_then(|id| self.nodes().get(id))
+    }
+
+    /// What leads to a node at `now`, as WireGuard's `AllowedIPs` wants it: no prefix is that of two
+    /// nodes. First come its own addresses, as /32 and /128, then by prefix the routes for which it is
+    /// primary, as an election at that time would have it. Empty if there is no such node.
+    ///
+    /// Left out is what another node is primary for, and exit routes: whoever chose the node as its exit
+    /// node adds `0.0.0.0/0` and `::/0`.
+    #[must_use]
+    pub fn allowed_ips(&self, node: NodeId, now: Timestamp) -> Vec<Prefix> {
+        let Some(node) = self.nodes().get(node) else { return Vec::new() };
+        let own = [node.ipv4.map(IpAddr::V4), node.ipv6.map(IpAddr::V6)].into_iter().flatten();
+        // An IPv4-mapped address, which only a restore can have brought in, is no prefix.
+        let own = own.filter_map(|address| Prefix::host(address).ok());
+        own.chain(served_by(self, node.id, now)).collect()
     }
 
     /// A page of nodes, by id.
@@ -72,12 +88,20 @@ impl State {
 impl Rules for Node {
     dates! { events: created_at, updated_at; ends: expires_at }
 
-    /// The key that admitted it need not exist any more.
+    /// The key that admitted it need not exist any more, nor need its exit node.
     fn check(&self) -> Result<()> {
-        match self.preauth_key {
-            Some(key) if key.is_nil() => Err(nil_id().about(EntityKind::Node)),
-            _ => Ok(()),
+        let exit_node = self.settings.as_ref().and_then(|settings| settings.exit_node);
+        if self.preauth_key.is_some_and(|key| key.is_nil())
+            || exit_node.is_some_and(|id| id.is_nil())
+        {
+            return Err(nil_id().about(EntityKind::Node));
         }
+        if exit_node == Some(self.id) {
+            return Err(Error::invalid("a node is not its own exit node")
+                .about(EntityKind::Node)
+                .with("id", self.id));
+        }
+        Ok(())
     }
 
     fn check_beside(&self, state: &State) -> Result<()> {
@@ -108,6 +132,9 @@ pub(crate) fn decide(
         NodeCommand::Register { id, registration } => register(state, *id, registration, context),
         NodeCommand::Update { id, patch, expected } => {
             update(state, *id, patch, *expected, context)
+        }
+        NodeCommand::UpdateSettings { id, patch, expected } => {
+            update_settings(state, *id, patch, *expected, context)
         }
         NodeCommand::RotateKey { machine_key, from, to, disco_key, expires_at } => {
             rotate_key(state, machine_key, from, to, *disco_key, *expires_at, context)
@@ -141,6 +168,7 @@ fn update(
     changed |= patch.host_info.apply(&mut node.host_info);
     changed |= patch.disco_key.apply(&mut node.disco_key);
     changed |= patch.expires_at.apply(&mut node.expires_at);
+    changed |= patch.families.apply(&mut node.families);
     if !changed {
         return Ok(Decision::unchanged(Reply::Node(old.clone())));
     }
@@ -149,6 +177,47 @@ fn update(
     node.revision = old.revision.next();
     node.updated_at = context.now;
     Ok(replacing(state, old, node, NodeCommand::UPDATE, context))
+}
+
+/// The settings count their changes by themselves, so that other changes of the node, which its client
+/// makes, are no conflict. Once there, they stay, and so does their count.
+fn update_settings(
+    state: &State,
+    id: NodeId,
+    patch: &NodeSettingsPatch,
+    expected: Option<Revision>,
+    context: &Context<'_>,
+) -> Result<Decision> {
+    let old = state.nodes().require(id)?;
+    match (&old.settings, expected) {
+        (Some(settings), _) => check_revision(EntityKind::Node, id, settings.revision, expected)?,
+        (None, Some(expected)) => {
+            let message = "has no settings of its own, so they have no revision yet";
+            return Err(Error::new(ErrorKind::Conflict, message)
+                .about(EntityKind::Node)
+                .with("id", id)
+                .with("expected_revision", expected));
+        }
+        (None, None) => {}
+    }
+    if let Patch::Set(exit_node) = patch.exit_node {
+        state.nodes().require(exit_node)?;
+    }
+    let (mut settings, revision) = match &old.settings {
+        Some(settings) => (NodeSettings::clone(settings), settings.revision.next()),
+        None => (NodeSettings::unset(), Revision::FIRST),
+    };
+    if !patch.apply(&mut settings) {
+        return Ok(Decision::unchanged(Reply::Node(old.clone())));
+    }
+    settings.revision = revision;
+    let node = Node {
+        settings: Some(settings.into()),
+        revision: old.revision.next(),
+        updated_at: context.now,
+        ..Node::clone(old)
+    };
+    Ok(Decision::put(node).noting(NodeCommand::UPDATE_SETTINGS, EntityKind::Node, id))
 }
 
 /// A node with what changed of it. Another expiry decides about primaries, too.
@@ -289,8 +358,8 @@ fn reap(state: &State, part: Part, context: &Context<'_>) -> Decision {
 fn backfill(state: &State, part: Part, context: &Context<'_>) -> Result<Decision> {
     let network = state.settings().network();
     let lacks = |node: &&Arc<Node>| {
-        (network.ipv4.is_some() && node.ipv4.is_none())
-            || (network.ipv6.is_some() && node.ipv6.is_none())
+        (network.ipv4.is_some() && node.ipv4.is_none() && node.families.has_ipv4())
+            || (network.ipv6.is_some() && node.ipv6.is_none() && node.families.has_ipv6())
     };
     let mut draft = Draft::of(state);
     let mut scales = Scales::of(part);
@@ -440,7 +509,7 @@ mod tests {
         let node = world.register(alice.id, 1).unwrap();
         let update =
             |patch| NodeCommand::Update { id: node.id, patch: Box::new(patch), expected: None };
-        let disowned = NodePatch { user: crate::domain::Patch::Clear, ..NodePatch::default() };
+        let disowned = NodePatch { user: Patch::Clear, ..NodePatch::default() };
         let error = world.run(update(disowned.clone())).unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::InvalidArgument);
         let tagged =

@@ -381,6 +381,17 @@ pub(super) fn carried_by(state: &State, node: NodeId) -> impl Iterator<Item = Pr
     carrying.map(|route| route.prefix)
 }
 
+/// What a node carries as primary, by prefix, as an election at `now` would have it.
+pub(super) fn served_by(
+    state: &State,
+    node: NodeId,
+    now: Timestamp,
+) -> impl Iterator<Item = Prefix> + '_ {
+    let is_served =
+        move |prefix: &Prefix| state.elected(*prefix, now).is_some_and(|route| route.node == node);
+    carried_by(state, node).filter(is_served)
+}
+
 /// What was decided about a node, and who is primary then for what it carries.
 pub(super) fn electing(
     state: &State,
@@ -553,6 +564,76 @@ mod tests {
             .unwrap();
         world.run(RouteCommand::Approve { node, prefixes, expected: None }).unwrap();
         assert!(world.state.routes().iter().all(|route| !route.primary));
+    }
+
+    fn expire(world: &mut World, node: NodeId, at: Timestamp) {
+        let part = crate::command::Part::WHOLE;
+        world.run(NodeCommand::Expire { nodes: vec![node], at, part }).unwrap();
+    }
+
+    #[test]
+    fn a_key_that_expires_by_itself_waits_for_an_election() {
+        let mut world = World::new();
+        let (a, b) = two_routers(&mut world);
+        let soon = world.now.saturating_add(std::time::Duration::from_secs(60));
+        expire(&mut world, a, soon);
+        assert_eq!((primary(&world), world.state.due_elections(world.now).count()), (Some(a), 0));
+        world.now = soon;
+        let address = "10.1.2.3".parse().unwrap();
+        assert_eq!(world.state.route_to(address, soon).map(|route| route.node), Some(b));
+        assert_eq!(primary(&world), Some(a), "nobody was elected yet");
+        let due: Vec<_> = world.state.due_elections(soon).collect();
+        assert_eq!(due, [prefix("10.1.0.0/16")]);
+        let elect = RouteCommand::Elect { prefixes: due };
+        assert_eq!(world.run(elect.clone()).unwrap(), Reply::Count(1));
+        assert_eq!(primary(&world), Some(b));
+        assert_eq!(world.run(elect).unwrap(), Reply::Count(0));
+        // None is left, and a prefix that nobody carries elects nobody.
+        expire(&mut world, b, soon);
+        assert_eq!((primary(&world), world.state.route_to(address, soon)), (None, None));
+        let prefixes = vec![prefix("10.1.0.0/16"), prefix("10.9.0.0/16"), prefix("0.0.0.0/0")];
+        assert_eq!(world.run(RouteCommand::Elect { prefixes }).unwrap(), Reply::Count(0));
+        let too_many = vec![prefix("10.1.0.0/16"); MAX_PREFIXES + 1];
+        let error = world.run(RouteCommand::Elect { prefixes: too_many }).unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::InvalidArgument);
+    }
+
+    #[test]
+    fn an_election_is_due_where_a_repair_of_the_clock_left_none() {
+        let mut world = World::new();
+        let (a, b) = two_routers(&mut world);
+        let right = world.now;
+        let soon = right.saturating_add(std::time::Duration::from_secs(3600));
+        for node in [a, b] {
+            expire(&mut world, node, soon);
+        }
+        // Under a clock that is ahead nobody could be primary.
+        world.now = soon.saturating_add(std::time::Duration::from_secs(1));
+        let prefixes: Vec<_> = world.state.due_elections(world.now).collect();
+        world.run(RouteCommand::Elect { prefixes: prefixes.clone() }).unwrap();
+        assert_eq!(primary(&world), None);
+        assert_eq!(world.state.due_elections(right).collect::<Vec<_>>(), prefixes);
+    }
+
+    #[test]
+    fn the_lowest_metric_is_elected() {
+        let mut world = World::new();
+        let (a, b) = two_routers(&mut world);
+        let cost = |world: &mut World, node, metric| {
+            let id = world.state.routes().find(node, prefix("10.1.0.0/16")).unwrap().id;
+            let metric = Update::Set(RouteMetric::new(metric));
+            let patch = RoutePatch { metric, ..RoutePatch::default() };
+            world.run(RouteCommand::Update { id, patch, expected: None }).unwrap();
+        };
+        cost(&mut world, b, 3);
+        cost(&mut world, a, 3);
+        assert_eq!(primary(&world), Some(a), "an equal metric does not take over");
+        cost(&mut world, a, 4);
+        assert_eq!(primary(&world), Some(b));
+        cost(&mut world, a, 3);
+        assert_eq!(primary(&world), Some(b));
+        offline(&mut world, b, 1);
+        assert_eq!(primary(&world), Some(a));
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::fmt::Display;
 
 use ghostwire_store::command::EntityRecord;
 use ghostwire_store::domain::{
-    ApiKey, DnsRecord, Identity, MetricPoint, Node, NodeId, Policy, PreAuthKey, Presence, Route,
-    Session, SessionOwner, Setting, SettingDocument, TagSet, Timestamp, User, UserId,
+    ApiKey, DnsRecord, Endpoint, Identity, MetricPoint, Node, NodeId, Policy, PreAuthKey, Presence,
+    Route, Session, SessionOwner, Setting, SettingDocument, TagSet, Timestamp, User, UserId,
 };
 use ghostwire_store::portable::Item;
 use ghostwire_store::{Error, ErrorKind, Result};
@@ -19,9 +19,19 @@ use crate::cli::Listing;
 pub(super) fn titles(listing: Listing) -> &'static [&'static str] {
     match listing {
         Listing::Users => &["ID", "NAME", "DISPLAY NAME", "EMAIL", "IDENTITY", "CREATED"],
-        Listing::Nodes => {
-            &["ID", "LABEL", "USER", "TAGS", "IPV4", "IPV6", "ONLINE", "LAST SEEN", "EXPIRES"]
-        }
+        Listing::Nodes => &[
+            "ID",
+            "LABEL",
+            "USER",
+            "TAGS",
+            "IPV4",
+            "IPV6",
+            "FAMILIES",
+            "ONLINE",
+            "LAST SEEN",
+            "EXPIRES",
+            "SETTINGS",
+        ],
         Listing::Presence => &["NODE", "LABEL", "ONLINE", "SESSION", "LAST SEEN", "ENDPOINTS"],
         Listing::Routes => {
             &["ID", "NODE", "PREFIX", "ADVERTISED", "APPROVED", "PRIMARY", "METRIC", "DESCRIPTION"]
@@ -95,15 +105,16 @@ fn node_cells(node: &Node, state: &State) -> Vec<String> {
         tags(&node.tags),
         optional(node.ipv4),
         optional(node.ipv6),
+        node.families.to_string(),
         yes_or_no(state.presence().is_online(node.id)),
         optional(last_seen),
         expiry(node.expires_at),
+        optional(node.settings.as_ref().and_then(|settings| serde_json::to_string(settings).ok())),
     ]
 }
 
 fn presence_cells(presence: &Presence, state: &State) -> Vec<String> {
-    let addresses: Vec<_> =
-        presence.endpoints.iter().map(|endpoint| endpoint.addr.to_string()).collect();
+    let addresses: Vec<_> = presence.endpoints.iter().map(endpoint).collect();
     vec![
         presence.node.to_string(),
         label_of(presence.node, state),
@@ -112,6 +123,16 @@ fn presence_cells(presence: &Presence, state: &State) -> Vec<String> {
         optional(presence.last_seen),
         addresses.join(" "),
     ]
+}
+
+/// An address with what more is known of it, such as `192.0.2.1:41641 (stun, 10)`.
+fn endpoint(endpoint: &Endpoint) -> String {
+    let Endpoint { addr, kind, preference, .. } = endpoint;
+    match (kind.is_unknown(), preference) {
+        (true, 0) => addr.to_string(),
+        (_, 0) => format!("{addr} ({kind})"),
+        _ => format!("{addr} ({kind}, {preference})"),
+    }
 }
 
 fn route_cells(route: &Route, state: &State) -> Vec<String> {

@@ -122,6 +122,7 @@ impl Day<'_> {
             host_info: info.parse::<HostInfo>()?,
             admission,
             expires_at: None,
+            families: None,
         })
     }
 
@@ -158,7 +159,7 @@ impl Day<'_> {
         let port = 1024 + u16::from_be_bytes([high, port]) / 2;
         let host = u8::try_from(number % 254).unwrap_or(0) + 1;
         let addr = SocketAddr::new(Ipv4Addr::new(203, 0, 113, host).into(), port);
-        EndpointList::new([Endpoint { addr, seen_at: self.clock.now() }])
+        EndpointList::new([Endpoint::new(addr, self.clock.now())])
     }
 
     /// A sign of life of every machine that is online; a third of them have moved.
