@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ghostwire_store::config::{BackendChoice, Config, LibsqlOptions};
+use ghostwire_store::domain::DnsRecordKind::{A, Mx};
+use ghostwire_store::domain::{AuditQuery, PageRequest, SessionOwner};
 use ghostwire_store::{Opener, Result, Store};
 
 /// `operations::UserOperations`.
@@ -18,13 +20,17 @@ mod users {
     use super::{Arc, Result, Store};
 
     /// `create`.
-    pub async fn create(store: &dyn Store, name: &str, email: Option<&str>) -> Result<Arc<User>> {
+    pub(super) async fn create(
+        store: &dyn Store,
+        name: &str,
+        email: Option<&str>,
+    ) -> Result<Arc<User>> {
         let email = email.map(str::parse).transpose()?;
         store.users().create(NewUser { email, ..NewUser::local(name.parse()?) }).await
     }
 
     /// `get_by_identifier`: an id or a name.
-    pub async fn find(store: &dyn Store, identifier: &str) -> Result<Arc<User>> {
+    pub(super) async fn find(store: &dyn Store, identifier: &str) -> Result<Arc<User>> {
         let found = match identifier.parse::<UserId>() {
             Ok(id) => store.users().get(id).await?,
             Err(_) => store.users().get_by_name(&identifier.parse()?).await?,
@@ -34,20 +40,20 @@ mod users {
     }
 
     /// `list_all`, by name. A snapshot is sorted where it is shown.
-    pub fn list_all(store: &dyn Store) -> Vec<Arc<User>> {
+    pub(super) fn list_all(store: &dyn Store) -> Vec<Arc<User>> {
         let mut users: Vec<_> = store.view().users().iter().cloned().collect();
         users.sort_by(|a, b| a.name.cmp(&b.name));
         users
     }
 
     /// `delete`, with all that the user owns.
-    pub async fn delete(store: &dyn Store, identifier: &str) -> Result<()> {
+    pub(super) async fn delete(store: &dyn Store, identifier: &str) -> Result<()> {
         let user = find(store, identifier).await?;
         store.users().delete(user.id, true).await
     }
 
     /// `coordinator.upsert_user_from_oidc`. The issuer is part of who somebody is.
-    pub async fn upsert_from_oidc(
+    pub(super) async fn upsert_from_oidc(
         store: &dyn Store,
         issuer: &str,
         subject: &str,
@@ -78,7 +84,7 @@ mod nodes {
 
     /// `create`: addresses and the name in DNS are the store's to choose. Ghostwire has one key for each
     /// machine, which stands for both.
-    pub async fn create(
+    pub(super) async fn create(
         store: &dyn Store,
         user: UserId,
         name: &str,
@@ -92,7 +98,7 @@ mod nodes {
     }
 
     /// `get_by_identifier`: an id or a name.
-    pub fn find(store: &dyn Store, identifier: &str) -> Option<Arc<Node>> {
+    pub(super) fn find(store: &dyn Store, identifier: &str) -> Option<Arc<Node>> {
         let view = store.view();
         let node = match identifier.parse::<NodeId>() {
             Ok(id) => view.nodes().get(id),
@@ -102,25 +108,33 @@ mod nodes {
     }
 
     /// `is_key_registered`.
-    pub fn is_key_registered(store: &dyn Store, public_key: [u8; 32]) -> Result<bool> {
+    pub(super) fn is_key_registered(store: &dyn Store, public_key: [u8; 32]) -> Result<bool> {
         let key = NodeKey::from_bytes(public_key)?;
         Ok(store.view().nodes().by_node_key(&key).is_some())
     }
 
     /// `get_online_nodes`.
-    pub async fn online(store: &dyn Store) -> Result<Vec<Arc<Node>>> {
+    pub(super) async fn online(store: &dyn Store) -> Result<Vec<Arc<Node>>> {
         let filter = NodeFilter { online: Some(true), ..NodeFilter::default() };
         Ok(store.nodes().list(&filter, &PageRequest::default()).await?.items)
     }
 
     /// `move_to_user`.
-    pub async fn move_to_user(store: &dyn Store, node: NodeId, user: UserId) -> Result<Arc<Node>> {
+    pub(super) async fn move_to_user(
+        store: &dyn Store,
+        node: NodeId,
+        user: UserId,
+    ) -> Result<Arc<Node>> {
         let patch = NodePatch { user: Patch::Set(user), ..NodePatch::default() };
         store.nodes().update(node, patch, None).await
     }
 
     /// Tags are free text there: what a tag cannot have becomes a hyphen.
-    pub async fn set_tags(store: &dyn Store, node: NodeId, texts: &[&str]) -> Result<Arc<Node>> {
+    pub(super) async fn set_tags(
+        store: &dyn Store,
+        node: NodeId,
+        texts: &[&str],
+    ) -> Result<Arc<Node>> {
         let tag = |text: &&str| {
             let kept = |letter: char| match letter.to_ascii_lowercase() {
                 letter @ ('a'..='z' | '0'..='9') => letter,
@@ -134,13 +148,13 @@ mod nodes {
     }
 
     /// `update_online_status(true)`. Later connections have larger numbers.
-    pub async fn connect(store: &dyn Store, node: NodeId, number: u64) -> Result<()> {
+    pub(super) async fn connect(store: &dyn Store, node: NodeId, number: u64) -> Result<()> {
         store.presence().connect(node, SessionNumber::new(number)?, Update::Keep).await?;
         Ok(())
     }
 
     /// `update_endpoint`: one more. Nobody else reports those of this connection.
-    pub async fn add_endpoint(
+    pub(super) async fn add_endpoint(
         store: &dyn Store,
         node: NodeId,
         number: u64,
@@ -156,7 +170,7 @@ mod nodes {
     }
 
     /// `update_online_status(false)`.
-    pub async fn disconnect(store: &dyn Store, node: NodeId, number: u64) -> Result<()> {
+    pub(super) async fn disconnect(store: &dyn Store, node: NodeId, number: u64) -> Result<()> {
         store.presence().disconnect(node, SessionNumber::new(number)?).await?;
         Ok(())
     }
@@ -169,7 +183,7 @@ mod routes {
     use super::{Arc, Result, Store};
 
     /// `create`: one more that the node offers.
-    pub async fn add(store: &dyn Store, node: NodeId, prefix: Prefix) -> Result<()> {
+    pub(super) async fn add(store: &dyn Store, node: NodeId, prefix: Prefix) -> Result<()> {
         let view = store.view();
         let offered = view.routes().of_node(node).filter(|route| route.advertised);
         let all = offered.map(|route| route.prefix).chain([prefix]).collect();
@@ -178,7 +192,7 @@ mod routes {
     }
 
     /// `set_enabled`.
-    pub async fn set_enabled(store: &dyn Store, route: &Route, enabled: bool) -> Result<()> {
+    pub(super) async fn set_enabled(store: &dyn Store, route: &Route, enabled: bool) -> Result<()> {
         let view = store.view();
         let others =
             view.routes().of_node(route.node).filter(|it| it.approved && it.id != route.id);
@@ -188,7 +202,7 @@ mod routes {
     }
 
     /// `list_enabled`: advertised and approved.
-    pub fn enabled(store: &dyn Store) -> Vec<Arc<Route>> {
+    pub(super) fn enabled(store: &dyn Store) -> Vec<Arc<Route>> {
         store.view().routes().carrying().cloned().collect()
     }
 }
@@ -202,7 +216,7 @@ mod credentials {
     use super::{Arc, Duration, Result, Store};
 
     /// `ApiKeyOperations::create`. The text of the key is shown once.
-    pub async fn create_api_key(
+    pub(super) async fn create_api_key(
         store: &dyn Store,
         user: UserId,
         description: &str,
@@ -215,7 +229,7 @@ mod credentials {
     }
 
     /// `PreAuthKeyOperations::create`.
-    pub async fn create_preauth_key(
+    pub(super) async fn create_preauth_key(
         store: &dyn Store,
         user: UserId,
         reusable: bool,
@@ -225,7 +239,7 @@ mod credentials {
     }
 
     /// `insert_session`. The token is the store's to make.
-    pub async fn sign_in(
+    pub(super) async fn sign_in(
         store: &dyn Store,
         user: UserId,
         for_how_long: Duration,
@@ -236,7 +250,7 @@ mod credentials {
     }
 
     /// `coordinator.validate_session`, with `update_session_last_used` in it.
-    pub async fn validate_session(store: &dyn Store, token: &str) -> Result<SessionOwner> {
+    pub(super) async fn validate_session(store: &dyn Store, token: &str) -> Result<SessionOwner> {
         Ok(store.sessions().authenticate(token).await?.owner)
     }
 }
@@ -250,7 +264,7 @@ mod policies {
 
     /// `update_policy`: all rules are one document, whose version is the store's. Whoever edited another
     /// version is refused (`Conflict`).
-    pub async fn update(
+    pub(super) async fn update(
         store: &dyn Store,
         edited: Option<PolicyVersion>,
         document: &str,
@@ -266,7 +280,7 @@ mod dns {
     use super::{Result, Store};
 
     /// `upsert_record`: whatever the name had of the kind is replaced.
-    pub async fn upsert(
+    pub(super) async fn upsert(
         store: &dyn Store,
         name: &str,
         kind: DnsRecordKind,
@@ -279,13 +293,17 @@ mod dns {
     }
 
     /// `query_records`.
-    pub fn query(store: &dyn Store, name: &DnsName) -> Vec<String> {
+    pub(super) fn query(store: &dyn Store, name: &DnsName) -> Vec<String> {
         let view = store.view();
         view.dns_records().of_name(name).map(|it| format!("{} {}", it.kind, it.value)).collect()
     }
 
     /// `delete_record`.
-    pub async fn delete(store: &dyn Store, name: &DnsName, kind: DnsRecordKind) -> Result<u64> {
+    pub(super) async fn delete(
+        store: &dyn Store,
+        name: &DnsName,
+        kind: DnsRecordKind,
+    ) -> Result<u64> {
         store.dns().delete_set(name, kind, None).await
     }
 }
@@ -297,7 +315,7 @@ mod network {
     use super::{Result, Store};
 
     /// What the configuration says is brought into the store once.
-    pub async fn configure(store: &dyn Store, relays: &str) -> Result<()> {
+    pub(super) async fn configure(store: &dyn Store, relays: &str) -> Result<()> {
         let mut network = store.view().settings().network().into_owned();
         network.name = Some("ghostwire".parse()?);
         network.mtu = Some(Mtu::new(1280)?);
@@ -331,13 +349,13 @@ mod metrics {
     use super::{Result, Store};
 
     /// `record_metrics`: a row of several values becomes as many points of one time.
-    pub async fn record(
+    pub(super) async fn record(
         store: &dyn Store,
         node: NodeId,
         at: Timestamp,
         values: &[(&str, f64)],
     ) -> Result<()> {
-        let point = |(metric, value): &(&str, f64)| {
+        let point = |(metric, value): &(&str, f64)| -> Result<MetricPoint> {
             let (metric, value) = (metric.parse()?, Sample::new(*value)?);
             Ok(MetricPoint { node: Some(node), metric, at, value })
         };
@@ -350,7 +368,7 @@ mod metrics {
     }
 
     /// `get_node_metrics`. The end is exclusive.
-    pub async fn of_node(
+    pub(super) async fn of_node(
         store: &dyn Store,
         node: NodeId,
         end: Timestamp,
@@ -360,7 +378,12 @@ mod metrics {
     }
 
     /// `get_aggregate_metrics`, of one metric.
-    pub async fn sum(store: &dyn Store, node: NodeId, metric: &str, end: Timestamp) -> Result<f64> {
+    pub(super) async fn sum(
+        store: &dyn Store,
+        node: NodeId,
+        metric: &str,
+        end: Timestamp,
+    ) -> Result<f64> {
         let query = query(node, Some(metric), end)?;
         Ok(store.metrics().aggregate(&query).await?.map_or(0.0, |all| all.sum))
     }
@@ -394,7 +417,7 @@ async fn main() -> std::result::Result<(), Box<dyn Error>> {
     println!("{}: {}", node.label, node.ipv4.map(|ip| ip.to_string()).unwrap_or_default());
     println!("its key is known: {}", nodes::is_key_registered(&*store, [7; 32])?);
     let node = nodes::set_tags(&*admin, node.id, &["env:prod_1"]).await?;
-    println!("tags: {:?}", node.tags);
+    println!("tags: {}", node.tags.iter().map(|tag| tag.name()).collect::<Vec<_>>().join(", "));
     nodes::connect(&*store, node.id, 1).await?;
     for addr in ["192.0.2.1:41641", "[2001:db8::1]:41641"] {
         nodes::add_endpoint(&*store, node.id, 1, addr.parse()?).await?;
@@ -413,7 +436,8 @@ async fn main() -> std::result::Result<(), Box<dyn Error>> {
     for route in &offered {
         routes::set_enabled(&*admin, route, true).await?;
     }
-    routes::set_enabled(&*admin, &offered[0], false).await?;
+    let first = offered.first().ok_or("no route is offered")?;
+    routes::set_enabled(&*admin, first, false).await?;
     let enabled: Vec<_> =
         routes::enabled(&*store).iter().map(|route| route.prefix.to_string()).collect();
     println!("enabled: {}", enabled.join(", "));
@@ -426,13 +450,12 @@ async fn main() -> std::result::Result<(), Box<dyn Error>> {
     println!("the pre-auth key admits one: {}", !key.reusable);
     let token = credentials::sign_in(&*store, bob.id, Duration::from_secs(86_400)).await?;
     let owner = credentials::validate_session(&*store, token.expose()).await?;
-    println!("signed in: {}", owner == ghostwire_store::domain::SessionOwner::User(bob.id));
+    println!("signed in: {}", owner == SessionOwner::User(bob.id));
 
     let version = policies::update(&*admin, None, r#"{"rules": []}"#).await?;
     let stale = policies::update(&*admin, None, "{}").await.map_err(|error| error.kind().clone());
     println!("policy {version}, a stale edit: {stale:?}");
 
-    use ghostwire_store::domain::DnsRecordKind::{A, Mx};
     dns::upsert(&*admin, "wiki.example.com", A, "10.20.0.7", 300).await?;
     dns::upsert(&*admin, "wiki.example.com", A, "10.20.0.8", 300).await?;
     dns::upsert(&*admin, "wiki.example.com", Mx, "10 Mail.Example.COM.", 300).await?;
@@ -457,15 +480,14 @@ async fn main() -> std::result::Result<(), Box<dyn Error>> {
     println!("map of {name}: MTU {:?}, {relays} relay", map.settings.mtu.map(|mtu| mtu.get()));
 
     // `audit::query_events`, newest first.
-    let query = ghostwire_store::domain::AuditQuery {
-        actor: Some("ann@example.com".parse()?),
-        newest_first: true,
-        ..Default::default()
-    };
-    let trail = store.audit().query(&query, &Default::default()).await?;
+    let actor = Some("ann@example.com".parse()?);
+    let query = AuditQuery { actor, newest_first: true, ..AuditQuery::default() };
+    let trail = store.audit().query(&query, &PageRequest::default()).await?;
     let last = trail.items.first().map(|entry| entry.action.to_string());
     println!("last: {}", last.unwrap_or_default());
 
+    nodes::disconnect(&*store, node.id, 1).await?;
+    println!("online: {}", nodes::online(&*store).await?.len());
     users::delete(&*admin, &bob.id.to_string()).await?;
     println!("nodes left: {}", store.view().nodes().len());
     println!("found by label: {}", nodes::find(&*store, "alice-s-laptop").is_some());
