@@ -90,11 +90,11 @@ pub(super) fn endpoints(rows: Vec<EndpointRow>) -> Result<EndpointList> {
 
 fn presence(row: PresenceRow) -> Result<EntityRecord> {
     Ok(EntityRecord::Presence(Arc::new(Presence {
-        node: NodeId::from_bytes(row.node),
         session: SessionNumber::new(row.session.unsigned_abs())?,
         online: row.online,
         last_seen: Some(time(row.last_seen)?),
         endpoints: endpoints(row.endpoints)?,
+        ..Presence::new(NodeId::from_bytes(row.node))
     })))
 }
 

@@ -138,6 +138,32 @@ pub struct Presence {
     /// Where the node says it can be reached.
     #[serde(default, skip_serializing_if = "EndpointList::is_empty")]
     pub endpoints: EndpointList,
+    /// When the store learned that the node is not connected, if that was later than it was last
+    /// seen; `None` while it is connected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub absent_since: Option<Timestamp>,
+}
+
+impl Presence {
+    /// That of a node which was never heard of.
+    #[must_use]
+    pub fn new(node: NodeId) -> Self {
+        Self {
+            node,
+            session: SessionNumber::default(),
+            online: false,
+            last_seen: None,
+            endpoints: EndpointList::empty(),
+            absent_since: None,
+        }
+    }
+
+    /// Since when the node has been absent, from which an ephemeral one's cutoff counts. `None` while
+    /// it is connected, and if it was never heard of.
+    #[must_use]
+    pub fn absent_from(&self) -> Option<Timestamp> {
+        if self.online { None } else { self.last_seen.max(self.absent_since) }
+    }
 }
 
 /// What a node presents to register or to sign in again.

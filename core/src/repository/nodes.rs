@@ -160,8 +160,8 @@ pub trait NodeRepository: Send + Sync {
     /// `NotFound`, also the second time; those of any write.
     async fn delete(&self, id: NodeId) -> Result<()>;
 
-    /// Removes ephemeral nodes that are offline and were last heard of longer ago than the cutoff of
-    /// the network settings. Gives which.
+    /// Removes ephemeral nodes that have been absent for at least the cutoff of the network settings
+    /// ([`Presence::absent_from`](crate::domain::Presence::absent_from)). Gives which.
     ///
     /// # Behavior
     /// - Nothing calls it by itself; the control plane does, once in a while.

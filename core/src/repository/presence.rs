@@ -83,6 +83,8 @@ pub trait PresenceRepository: Send + Sync {
     /// # Behavior
     /// - Presence is stored, so whoever was online when a control plane ended still is. One that
     ///   starts calls this before it accepts connections, unless others run beside it.
+    /// - When each was last seen stays as it was; its absence begins now, so ephemeral nodes have the
+    ///   whole cutoff to come back.
     /// - Beyond what one commit holds it goes on in the next one. If that fails on the way, repeat the
     ///   call.
     ///

@@ -283,6 +283,7 @@ record! { Presence in Presence {
     online: bool,
     last_seen: Option<Timestamp>,
     endpoints: EndpointList,
+    absent_since: Option<Timestamp> = 4,
 }}
 
 record! { Route in Routes {

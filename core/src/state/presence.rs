@@ -9,7 +9,7 @@ use super::routes::elect_primary;
 use crate::command::{Part, PresenceCommand};
 use crate::domain::{self, EndpointList, NodeId, Presence, SessionNumber};
 use crate::entity::{Rules, dates};
-use crate::error::Result;
+use crate::error::{EntityKind, Error, Result};
 
 /// The presence of all nodes that were ever heard of, by node.
 pub type Presences = Collection<Presence, ()>;
@@ -23,7 +23,20 @@ impl Presences {
 }
 
 impl Rules for Presence {
-    dates! { events: last_seen; ends: }
+    dates! { events: last_seen, absent_since; ends: }
+
+    /// Who is connected is not absent.
+    fn check(&self) -> Result<()> {
+        match self.absent_since {
+            Some(since) if self.online => Err(Error::invalid(
+                "a node that is online is not absent; leave `absent_since` out, or `online`",
+            )
+            .about(EntityKind::Presence)
+            .with("node", self.node)
+            .with("absent_since", since)),
+            _ => Ok(()),
+        }
+    }
 
     /// Its node exists.
     fn check_beside(&self, state: &State) -> Result<()> {
@@ -73,7 +86,7 @@ pub(crate) fn decide(
         PresenceCommand::Disconnect { node, session } => {
             (*node, *session, &keep, Message::Disconnect)
         }
-        PresenceCommand::DisconnectAll { part } => return Ok(disconnect_all(state, *part)),
+        PresenceCommand::DisconnectAll { part } => return Ok(disconnect_all(state, *part, context)),
     };
     // A node that was removed stays removed: its late messages do not bring it back.
     state.nodes().require(node)?;
@@ -93,6 +106,7 @@ pub(crate) fn decide(
         endpoints: endpoints
             .resolve(old.map_or(&EndpointList::empty(), |old| &old.endpoints))
             .clone(),
+        absent_since: None,
     };
     let decision = Decision::put(presence);
     // What the node carries, and nobody else's routes, decides who is primary.
@@ -112,8 +126,8 @@ pub(crate) fn decide(
     Ok(draft.finish(decision.reply))
 }
 
-/// When a node was last seen stays as it is: nobody knows when it went.
-fn disconnect_all(state: &State, part: Part) -> Decision {
+/// When a node was last seen stays as it is: nobody knows when it went. That it is absent is learned now.
+fn disconnect_all(state: &State, part: Part, context: &Context<'_>) -> Decision {
     let mut draft = Draft::of(state);
     let mut scales = Scales::of(part);
     let (mut count, mut last, mut ended) = (0, part.after, None);
@@ -123,7 +137,11 @@ fn disconnect_all(state: &State, part: Part) -> Decision {
             ended = Some(last);
             break;
         }
-        draft.put(Presence { online: false, ..Presence::clone(old) });
+        draft.put(Presence {
+            online: false,
+            absent_since: Some(context.now),
+            ..Presence::clone(old)
+        });
         scales.weigh(&draft);
         for route in state.routes().of_node(old.node).filter(|route| route.primary) {
             prefixes.push(route.prefix);
@@ -145,7 +163,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::command::NodeCommand;
+    use crate::command::{NodeCommand, Restore};
     use crate::error::ErrorKind;
     use crate::state::testing::*;
 
@@ -230,6 +248,46 @@ mod tests {
         assert!(!world.state.presence().is_online(node));
         world.run(connect(node, 6)).unwrap();
         assert!(world.state.presence().is_online(node));
+    }
+
+    #[test]
+    fn absence_begins_when_the_store_learns_of_it() {
+        let mut world = World::new();
+        let alice = world.user("alice");
+        let key = world.ephemeral_key(alice.id);
+        let node = world.register_with(key.id, 1).unwrap().id;
+        world.run(connect(node, 1)).unwrap();
+        // Quiet, but connected, for longer than the cutoff; then the control plane restarts.
+        world.advance(Duration::from_secs(1_801));
+        let learned = world.now;
+        world.run(PresenceCommand::DisconnectAll { part: Part::WHOLE }).unwrap();
+        let presence = world.state.presence().get(node).unwrap();
+        assert_eq!(presence.absent_from(), Some(learned));
+        world.advance(Duration::from_secs(1_799));
+        assert_eq!(world.run(reap()).unwrap(), Reply::Nodes(vec![]));
+        // It comes and goes: what counts is when it was last seen.
+        world.run(connect(node, 2)).unwrap();
+        assert_eq!(world.state.presence().get(node).unwrap().absent_from(), None);
+        world.run(disconnect(node, 2)).unwrap();
+        let presence = world.state.presence().get(node).unwrap();
+        assert_eq!((presence.absent_since, presence.absent_from()), (None, Some(world.now)));
+        world.run(PresenceCommand::DisconnectAll { part: Part::WHOLE }).unwrap();
+        world.advance(Duration::from_secs(1_800));
+        assert_eq!(world.run(reap()).unwrap(), Reply::Nodes(vec![node]));
+    }
+
+    #[test]
+    fn who_is_online_is_not_absent() {
+        let mut world = World::new();
+        let alice = world.user("alice");
+        let node = world.register(alice.id, 1).unwrap().id;
+        let presence =
+            Presence { online: true, absent_since: Some(world.now), ..Presence::new(node) };
+        let images = vec![presence.clone().into()];
+        let error = world.run(Restore { images, skip_invalid: false }).unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::InvalidArgument);
+        let images = vec![Presence { online: false, ..presence }.into()];
+        world.run(Restore { images, skip_invalid: false }).unwrap();
     }
 
     #[test]

@@ -106,11 +106,10 @@ fn record(number: u32, ttl: Option<u32>) -> DnsRecord {
 
 fn presence(number: u32) -> Presence {
     Presence {
-        node: NodeId::from_bytes(bytes(1, number)),
         session: SessionNumber::new(7).unwrap(),
         online: true,
         last_seen: Some(at(9)),
-        endpoints: EndpointList::empty(),
+        ..Presence::new(NodeId::from_bytes(bytes(1, number)))
     }
 }
 

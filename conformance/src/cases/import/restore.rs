@@ -393,11 +393,10 @@ fn second_node() -> Node {
 
 fn presence() -> Presence {
     Presence {
-        node: id(11),
         session: SessionNumber::new(3).unwrap(),
         online: true,
         last_seen: Some(at(5)),
-        endpoints: EndpointList::empty(),
+        ..Presence::new(id(11))
     }
 }
 

@@ -62,9 +62,8 @@ impl State {
         self.nodes().ephemeral().filter(move |node| {
             let presence = self.presence().get(node.id);
             let online = presence.is_some_and(|presence| presence.online);
-            let last_seen =
-                presence.and_then(|presence| presence.last_seen).unwrap_or(node.created_at);
-            !online && now.since(last_seen) >= cutoff
+            let absent = presence.and_then(|presence| presence.absent_from());
+            !online && now.since(absent.unwrap_or(node.created_at)) >= cutoff
         })
     }
 }
