@@ -75,6 +75,7 @@ pub fn heartbeat(node: NodeId, number: u64, at: Timestamp) -> Result<PresenceCom
         node,
         session: SessionNumber::new(1)?,
         endpoints: Field::Set(EndpointList::new([endpoint(10), endpoint(203)])?),
+        instance: None,
     })
 }
 

@@ -7,6 +7,7 @@ mod dns_settings;
 mod errors;
 mod following;
 mod import;
+mod instances;
 mod listings;
 mod nodes;
 mod policies;
@@ -52,6 +53,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         nodes::backfill::CASES,
         nodes::node_keys::CASES,
         presence::CASES,
+        instances::CASES,
         routes::offers::CASES,
         routes::primaries::CASES,
         routes::lookups::CASES,

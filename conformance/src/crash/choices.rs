@@ -128,9 +128,19 @@ impl Caller {
         let endpoints = Update::Set(EndpointList::new([endpoint]).unwrap());
         let node = node.id;
         match (self.rng.below(4), known) {
-            (0 | 1, Some(session)) => PresenceCommand::Heartbeat { node, session, endpoints },
+            (0 | 1, Some(session)) => PresenceCommand::Heartbeat {
+                node,
+                session,
+                endpoints,
+                instance: None,
+            },
             (2, Some(session)) => PresenceCommand::Disconnect { node, session },
-            _ => PresenceCommand::Connect { node, session: next, endpoints },
+            _ => PresenceCommand::Connect {
+                node,
+                session: Some(next),
+                endpoints,
+                instance: None,
+            },
         }
         .into()
     }

@@ -147,6 +147,7 @@ pub(super) fn network(choices: &mut Choices) -> NetworkSettings {
         ipv6,
         reserved: reserved.iter().map(|text| parsed(text)).collect(),
         ephemeral_cutoff_seconds: *choices.one_of(&[60, 1800, 0]),
+        ..NetworkSettings::default()
     }
 }
 

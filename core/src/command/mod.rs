@@ -35,6 +35,7 @@ macro_rules! commands {
 mod clock;
 mod credential;
 mod document;
+mod instance;
 mod node;
 mod part;
 mod restore;
@@ -51,6 +52,7 @@ use crate::state::Context;
 pub use clock::ClockCommand;
 pub use credential::*;
 pub use document::*;
+pub use instance::*;
 pub use node::*;
 pub use part::Part;
 pub use restore::*;

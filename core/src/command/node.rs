@@ -2,7 +2,7 @@
 
 use super::Part;
 use crate::domain::{
-    DiscoKey, EndpointList, MachineKey, NodeId, NodeKey, NodePatch, Registration, Revision,
+    DiscoKey, EndpointList, InstanceId, MachineKey, NodeId, NodeKey, NodePatch, Registration, Revision,
     SessionNumber, Timestamp, Update,
 };
 
@@ -41,13 +41,41 @@ commands! {
 
     /// A write to a node's presence. Messages of an older or closed session change nothing.
     PresenceCommand {
-        /// A control connection came up. Its number is larger than any before.
-        CONNECT = "presence.connect" Connect { node: NodeId, session: SessionNumber, endpoints: Update<EndpointList> },
+        /// A control connection came up. Its number is larger than any before; without one, the next is
+        /// drawn.
+        CONNECT = "presence.connect" Connect {
+            node: NodeId,
+            session: Option<SessionNumber>,
+            endpoints: Update<EndpointList>,
+            #[serde(default)]
+            instance: Option<InstanceId>,
+        },
         /// A sign of life on a connection.
-        HEARTBEAT = "presence.heartbeat" Heartbeat { node: NodeId, session: SessionNumber, endpoints: Update<EndpointList> },
+        HEARTBEAT = "presence.heartbeat" Heartbeat {
+            node: NodeId,
+            session: SessionNumber,
+            endpoints: Update<EndpointList>,
+            #[serde(default)]
+            instance: Option<InstanceId>,
+        },
         /// A control connection went down.
         DISCONNECT = "presence.disconnect" Disconnect { node: NodeId, session: SessionNumber },
-        /// Every control connection went down: the control plane was restarted.
-        DISCONNECT_ALL = "presence.disconnect_all" DisconnectAll { #[serde(default)] part: Part },
+        /// The node was seen, on whatever connection or none; not recorded if it was at or after this moment
+        /// already.
+        TOUCH = "presence.touch" Touch { node: NodeId, unless_since: Timestamp },
+        /// Every control connection went down: the control plane was restarted; with `of`, every one that
+        /// this instance holds.
+        DISCONNECT_ALL = "presence.disconnect_all" DisconnectAll {
+            #[serde(default)]
+            of: Option<InstanceId>,
+            #[serde(default)]
+            part: Part,
+        },
+        /// Instances that were last seen before this moment are over: what they held is disconnected.
+        DISCONNECT_LOST = "presence.disconnect_lost" DisconnectLost {
+            unseen_since: Timestamp,
+            #[serde(default)]
+            part: Part,
+        },
     }
 }

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::deserialize_stored;
 use super::{
-    DiscoKey, DnsLabel, EndpointList, HostInfo, Hostname, MachineKey, NodeId, NodeKey, Patch,
-    PreAuthKeyId, Revision, TagSet, Timestamp, Update, UserId,
+    DiscoKey, DnsLabel, EndpointList, HostInfo, Hostname, InstanceId, MachineKey, NodeId, NodeKey,
+    Patch, PreAuthKeyId, Revision, TagSet, Timestamp, Update, UserId,
 };
 use crate::error::{Error, Result};
 
@@ -100,6 +100,12 @@ impl SessionNumber {
     pub fn get(self) -> u64 {
         self.0
     }
+
+    /// The one after it; `None` after the last.
+    #[must_use]
+    pub fn next(self) -> Option<Self> {
+        Self::new(self.0 + 1).ok()
+    }
 }
 
 impl TryFrom<u64> for SessionNumber {
@@ -142,6 +148,10 @@ pub struct Presence {
     /// seen; `None` while it is connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub absent_since: Option<Timestamp>,
+    /// The process of the control plane that holds the connection; `None` if none is up, or if that
+    /// process gave no name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<InstanceId>,
 }
 
 impl Presence {
@@ -155,6 +165,7 @@ impl Presence {
             last_seen: None,
             endpoints: EndpointList::empty(),
             absent_since: None,
+            instance: None,
         }
     }
 

@@ -242,7 +242,7 @@ macro_rules! texts {
         }
     )*};
 }
-texts!(parse: DnsLabel, DnsName, KeyPrefix, SecretHash, DocumentText, MetricName);
+texts!(parse: DnsLabel, DnsName, InstanceName, KeyPrefix, SecretHash, DocumentText, MetricName);
 texts!(stored: UserName, Hostname, Email, ActorName);
 
 impl<const MAX: usize> Field for Text<MAX> {

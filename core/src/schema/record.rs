@@ -284,6 +284,14 @@ record! { Presence in Presence {
     last_seen: Option<Timestamp>,
     endpoints: EndpointList,
     absent_since: Option<Timestamp> = 4,
+    instance: Option<InstanceId> = 4,
+}}
+
+record! { Instance in Instances = 4 {
+    key { id: InstanceId }
+    name: InstanceName = 4,
+    started_at: Timestamp = 4,
+    last_seen: Timestamp = 4,
 }}
 
 record! { Route in Routes {

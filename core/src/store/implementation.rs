@@ -11,7 +11,7 @@ use crate::block::Serial;
 use crate::changes::{ChangeStream, LogPosition};
 use crate::command::{Restore, Restored, Transaction};
 use crate::digest::Digests;
-use crate::domain::ActorName;
+use crate::domain::{ActorName, InstanceId};
 use crate::error::{Error, Result};
 use crate::handle::StoreHandle;
 use crate::repository::*;
@@ -33,6 +33,10 @@ impl Store for StoreHandle {
     }
 
     fn presence(&self) -> &dyn PresenceRepository {
+        self
+    }
+
+    fn instances(&self) -> &dyn InstanceRepository {
         self
     }
 
@@ -111,7 +115,11 @@ impl Store for StoreHandle {
     }
 
     fn acting_as(&self, actor: ActorName) -> Arc<dyn Store> {
-        Arc::new(Self { core: self.core.clone(), actor })
+        Arc::new(Self { actor, ..self.clone() })
+    }
+
+    fn as_instance(&self, instance: InstanceId) -> Arc<dyn Store> {
+        Arc::new(Self { instance: Some(instance), ..self.clone() })
     }
 
     async fn digests(&self) -> Result<Digests> {

@@ -13,7 +13,7 @@ use crate::block::Serial;
 use crate::changes::{ChangeStream, LogPosition};
 use crate::command::{Restore, Restored, Transaction};
 use crate::digest::Digests;
-use crate::domain::{ActorName, LineageId, SideId, StoreId};
+use crate::domain::{ActorName, InstanceId, LineageId, SideId, StoreId};
 use crate::error::Result;
 use crate::position::{Epoch, Position};
 use crate::repository::*;
@@ -62,6 +62,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     fn nodes(&self) -> &dyn NodeRepository;
     /// Who is online, and where.
     fn presence(&self) -> &dyn PresenceRepository;
+    /// The processes of the control plane that hold connections.
+    fn instances(&self) -> &dyn InstanceRepository;
     /// Prefixes outside the mesh that nodes lead to.
     fn routes(&self) -> &dyn RouteRepository;
     /// What lets programs use the control plane's API.
@@ -158,6 +160,14 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// A handle on the same store whose writes the audit trail ascribes to `actor`. Making one is
     /// cheap.
     fn acting_as(&self, actor: ActorName) -> Arc<dyn Store>;
+
+    /// A handle on the same store whose connections are held by this instance: so say the presences of nodes
+    /// that connect through it. Making one is cheap.
+    ///
+    /// # Behavior
+    /// - Once the instance is over, [`connect`](PresenceRepository::connect),
+    ///   [`open`](PresenceRepository::open) and [`heartbeat`](PresenceRepository::heartbeat) give `NotFound`.
+    fn as_instance(&self, instance: InstanceId) -> Arc<dyn Store>;
 
     /// The digests of everything stored. Equal digests mean equal content, on any backend.
     ///

@@ -198,5 +198,5 @@ async fn start(
         is_shared: info.shared,
         guard,
     });
-    Ok(Arc::new(StoreHandle { core, actor }))
+    Ok(Arc::new(StoreHandle { core, actor, instance: None }))
 }

@@ -230,7 +230,10 @@ COMMIT;
 fn absence_of_imported_ephemeral_machines_begins_with_the_import() {
     for (backend, place) in places() {
         let quiet = EPHEMERAL.replace(",auth_key_id,last_seen)", ",auth_key_id)");
-        let quiet = quiet.replace(",1,'2026-01-02 03:04:05+00:00');\nCREATE TABLE pre", ",1);\nCREATE TABLE pre");
+        let quiet = quiet.replace(
+            ",1,'2026-01-02 03:04:05+00:00');\nCREATE TABLE pre",
+            ",1);\nCREATE TABLE pre",
+        );
         for (dump, seen) in [(EPHEMERAL, Some("2026-01-02T03:04:05.000000Z")), (&quiet, None)] {
             let name = if seen.is_some() { "seen" } else { "never" };
             place.write("dump.sql", dump);

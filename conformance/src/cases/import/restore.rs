@@ -145,6 +145,9 @@ async fn nothing_is_overwritten(env: &mut TestEnv, store: Opened) {
             EntityRecord::Node(node) => {
                 EntityRecord::from(Node { updated_at: later, ..(*node).clone() })
             }
+            EntityRecord::Instance(instance) => {
+                EntityRecord::from(Instance { last_seen: later, ..(*instance).clone() })
+            }
             EntityRecord::Presence(presence) => {
                 EntityRecord::from(Presence { online: false, ..(*presence).clone() })
             }

@@ -13,6 +13,7 @@ fn default_network() -> NetworkSettings {
             prefix("fd7a:115c:a1e0::53/128"),
         ],
         ephemeral_cutoff_seconds: 1800,
+        heartbeat_interval_seconds: 0,
     }
 }
 

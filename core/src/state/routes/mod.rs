@@ -188,8 +188,7 @@ mod tests {
     }
 
     fn online(world: &mut World, node: NodeId, session: u64) {
-        let session = SessionNumber::new(session).unwrap();
-        world.run(PresenceCommand::Connect { node, session, endpoints: Update::Keep }).unwrap();
+        world.run(connect(node, session)).unwrap();
     }
 
     fn offline(world: &mut World, node: NodeId, session: u64) {

@@ -185,6 +185,7 @@ fn identifier(image: &EntityRecord) -> String {
     match image {
         EntityRecord::User(user) => format!("{} ({})", user.id, user.name),
         EntityRecord::Node(node) => format!("{} ({})", node.id, node.label),
+        EntityRecord::Instance(instance) => format!("{} ({})", instance.id, instance.name),
         EntityRecord::Presence(presence) => presence.node.to_string(),
         EntityRecord::Route(route) => format!("{} ({})", route.id, route.prefix),
         EntityRecord::ApiKey(key) => key.id.to_string(),
