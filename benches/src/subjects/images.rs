@@ -182,14 +182,13 @@ pub(super) fn points(rows: Vec<PointRow>) -> Result<Vec<MetricPoint>> {
 pub(super) fn entries(rows: Vec<AuditRow>) -> Result<Vec<AuditEntry>> {
     rows.into_iter()
         .map(|row| {
-            Ok(AuditEntry {
-                id: AuditId::from_bytes(row.id),
-                at: time(row.at)?,
-                actor: row.actor.parse()?,
-                action: Text::new(row.action)?,
-                entity: EntityKind::Node,
-                subject: Text::new(row.subject)?,
-            })
+            Ok(AuditEntry::new(
+                (time(row.at)?, AuditId::from_bytes(row.id)),
+                row.actor.parse()?,
+                Text::new(row.action)?,
+                EntityKind::Node,
+                Text::new(row.subject)?,
+            ))
         })
         .collect()
 }

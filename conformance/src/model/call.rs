@@ -201,7 +201,8 @@ impl Call {
             Self::BackfillAddresses => NodeCommand::BackfillAddresses { part }.into(),
             Self::ReapEphemeral => NodeCommand::ReapEphemeral { part }.into(),
             Self::Connect(node, session, endpoints) => {
-                PresenceCommand::Connect { node, session: Some(session), endpoints, instance: None }.into()
+                PresenceCommand::Connect { node, session: Some(session), endpoints, instance: None }
+                    .into()
             }
             Self::Heartbeat(node, session, endpoints) => {
                 PresenceCommand::Heartbeat { node, session, endpoints, instance: None }.into()

@@ -44,9 +44,11 @@ mod transaction;
 mod user;
 mod weight;
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{ActorName, Timestamp};
+use crate::domain::{Actor, Timestamp};
 use crate::state::Context;
 
 pub use clock::ClockCommand;
@@ -85,7 +87,7 @@ pub struct Submission {
     /// [`ClockCommand::Repair`].
     pub at: Timestamp,
     /// Whom the audit trail names for it.
-    pub actor: ActorName,
+    pub actor: Arc<Actor>,
     /// Random; identifiers of audit entries come from it.
     pub seed: [u8; 10],
     /// The write itself.

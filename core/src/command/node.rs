@@ -2,8 +2,8 @@
 
 use super::Part;
 use crate::domain::{
-    DiscoKey, EndpointList, InstanceId, MachineKey, NodeId, NodeKey, NodePatch, Registration, Revision,
-    SessionNumber, Timestamp, Update,
+    DiscoKey, EndpointList, InstanceId, MachineKey, NodeId, NodeKey, NodePatch, Registration,
+    Revision, SessionNumber, Timestamp, Update,
 };
 
 commands! {

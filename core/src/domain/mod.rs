@@ -1,6 +1,7 @@
 //! The entities of a mesh VPN's control plane. Constructing a value validates it: whatever has one
 //! of these types keeps the rules that the type's documentation states.
 
+mod audit;
 mod credential;
 mod derp;
 mod dns;
@@ -31,6 +32,7 @@ mod time;
 mod user;
 mod visible;
 
+pub use audit::*;
 pub use credential::*;
 pub use derp::*;
 pub use dns::*;

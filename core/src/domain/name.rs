@@ -114,6 +114,21 @@ impl ActorName {
     }
 }
 
+canonical_newtype! {
+    /// What a program that sends requests calls itself, in characters that show: 1 to 255 bytes.
+    UserAgent, "a user agent", 255
+}
+
+impl UserAgent {
+    /// What shows of a header, cut at 255 bytes.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if nothing is left.
+    pub fn from_outside(text: impl AsRef<str>) -> Result<Self> {
+        Self::new(canonical(text.as_ref(), Self::MAX_BYTES))
+    }
+}
+
 fn metric_name(text: &str) -> Result<Box<str>> {
     let first = |byte: u8| byte.is_ascii_alphabetic() || matches!(byte, b'_' | b':');
     let rest = |byte: u8| first(byte) || byte.is_ascii_digit() || byte == b'.';

@@ -371,8 +371,13 @@ record! { AuditEntry in Audit {
     key { at: Timestamp, id: AuditId }
     actor: ActorName,
     action: Text<64>,
-    entity: crate::error::EntityKind,
+    entity: ResourceKind,
     subject: Text<255>,
+    address: Option<PeerAddress> = 4,
+    user_agent: Option<UserAgent> = 4,
+    result: AuditResult = 4,
+    details: Option<AuditDetails> = 4,
+    second: Option<Box<AuditSubject>> = 4,
 }}
 
 record! { WriterPosition in WriterPositions {

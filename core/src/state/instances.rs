@@ -143,8 +143,7 @@ mod tests {
 
     fn begin(world: &mut World, name: &str) -> InstanceId {
         let id = InstanceId::from_bytes(world.id());
-        let begin =
-            InstanceCommand::Begin { id, name: name.parse().unwrap(), part: Part::WHOLE };
+        let begin = InstanceCommand::Begin { id, name: name.parse().unwrap(), part: Part::WHOLE };
         let Reply::Instance(instance) = world.run(begin).unwrap() else { panic!() };
         assert_eq!((instance.id, instance.last_seen), (id, world.now));
         id
@@ -239,9 +238,8 @@ mod tests {
         let (mut world, [one, _], [a, b, _]) = network();
         world.run(open(b, one)).unwrap();
         let bytes = Some(1);
-        let first = world
-            .run(InstanceCommand::End { id: one, part: Part { after: None, bytes } })
-            .unwrap();
+        let first =
+            world.run(InstanceCommand::End { id: one, part: Part { after: None, bytes } }).unwrap();
         let so_far = Box::new(Reply::Count(1));
         assert_eq!(first, Reply::Unfinished { so_far, after: Some(a) });
         world.run(open(a, one)).unwrap();

@@ -41,7 +41,7 @@ impl World {
     }
 
     pub(crate) fn run(&mut self, command: impl Into<Command>) -> Result<Reply> {
-        let actor = ActorName::system();
+        let actor = Actor::system();
         let context = Context { now: self.now, actor: &actor, seed: [0; 10] };
         let command = command.into();
         let decision = self.state.decide(&command, &context)?;

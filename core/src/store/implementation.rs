@@ -11,7 +11,7 @@ use crate::block::Serial;
 use crate::changes::{ChangeStream, LogPosition};
 use crate::command::{Restore, Restored, Transaction};
 use crate::digest::Digests;
-use crate::domain::{ActorName, InstanceId};
+use crate::domain::{Actor, InstanceId};
 use crate::error::{Error, Result};
 use crate::handle::StoreHandle;
 use crate::repository::*;
@@ -114,8 +114,8 @@ impl Store for StoreHandle {
         Ok(Committed { value, serial: committed.serial })
     }
 
-    fn acting_as(&self, actor: ActorName) -> Arc<dyn Store> {
-        Arc::new(Self { actor, ..self.clone() })
+    fn acting_as(&self, actor: Actor) -> Arc<dyn Store> {
+        Arc::new(Self { actor: Arc::new(actor), ..self.clone() })
     }
 
     fn as_instance(&self, instance: InstanceId) -> Arc<dyn Store> {

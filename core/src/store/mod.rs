@@ -13,7 +13,7 @@ use crate::block::Serial;
 use crate::changes::{ChangeStream, LogPosition};
 use crate::command::{Restore, Restored, Transaction};
 use crate::digest::Digests;
-use crate::domain::{ActorName, InstanceId, LineageId, SideId, StoreId};
+use crate::domain::{Actor, InstanceId, LineageId, SideId, StoreId};
 use crate::error::Result;
 use crate::position::{Epoch, Position};
 use crate::repository::*;
@@ -157,9 +157,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// `Exhausted` if it is too large for one commit.
     async fn restore(&self, restore: Restore) -> Result<Committed<Restored>>;
 
-    /// A handle on the same store whose writes the audit trail ascribes to `actor`. Making one is
-    /// cheap.
-    fn acting_as(&self, actor: ActorName) -> Arc<dyn Store>;
+    /// A handle on the same store whose writes the audit trail ascribes to `actor`, with the address and the
+    /// user agent of the request. Making one is cheap; a name alone makes an actor, too.
+    fn acting_as(&self, actor: Actor) -> Arc<dyn Store>;
 
     /// A handle on the same store whose connections are held by this instance: so say the presences of nodes
     /// that connect through it. Making one is cheap.

@@ -187,7 +187,7 @@ async fn start(
         runtime.block_on(writer.serve_all(receiver));
     })
     .await?;
-    let actor = options.actor.clone();
+    let actor = Arc::new(options.actor.clone());
     let core = Arc::new(Core {
         backend,
         head,

@@ -123,14 +123,13 @@ fn metric(node: Option<u32>, name: &str, seconds: i64) -> MetricPoint {
 }
 
 fn audit(number: u32) -> AuditEntry {
-    AuditEntry {
-        id: AuditId::from_bytes(bytes(8, number)),
-        at: at(i64::from(number / 4)),
-        actor: ActorName::system(),
-        action: Text::new("node.register").unwrap(),
-        entity: EntityKind::Node,
-        subject: Text::new("n").unwrap(),
-    }
+    AuditEntry::new(
+        (at(i64::from(number / 4)), AuditId::from_bytes(bytes(8, number))),
+        Actor::system(),
+        Text::new("node.register").unwrap(),
+        EntityKind::Node,
+        Text::new("n").unwrap(),
+    )
 }
 
 fn put<R: Record>(record: &R) -> RowChange {

@@ -113,10 +113,13 @@ pub(crate) fn decide(
         }
         NodeCommand::Expire { nodes, at, part } => expire(state, nodes, *at, *part, context),
         NodeCommand::Delete { id } => {
-            state.nodes().require(*id)?;
+            let user = state.nodes().require(*id)?.user;
             let mut draft = Draft::of(state);
             delete(&mut draft, *id);
-            Ok(draft.finish(Reply::Done).noting(NodeCommand::DELETE, EntityKind::Node, id))
+            let decision = draft.finish(Reply::Done);
+            Ok(decision
+                .noting(NodeCommand::DELETE, EntityKind::Node, id)
+                .beside(EntityKind::User, user))
         }
         NodeCommand::ReapEphemeral { part } => Ok(reap(state, *part, context)),
         NodeCommand::BackfillAddresses { part } => backfill(state, *part, context),

@@ -80,7 +80,10 @@ pub(crate) fn decide(
             if route.carries_traffic() {
                 elect_primary(&mut draft, route.prefix);
             }
-            Ok(draft.finish(Reply::Done).noting(RouteCommand::DELETE, EntityKind::Route, id))
+            let decision = draft.finish(Reply::Done);
+            Ok(decision
+                .noting(RouteCommand::DELETE, EntityKind::Route, id)
+                .beside(EntityKind::Node, Some(route.node)))
         }
     }
 }
@@ -180,7 +183,7 @@ pub(super) fn elect_primary(draft: &mut Draft, prefix: Prefix) {
 mod tests {
     use super::*;
     use crate::command::{NodeCommand, PresenceCommand};
-    use crate::domain::{SessionNumber, Update};
+    use crate::domain::SessionNumber;
     use crate::state::testing::*;
 
     fn prefix(text: &str) -> Prefix {

@@ -5,8 +5,8 @@ use std::fmt::Display;
 
 use ghostwire_store::command::EntityRecord;
 use ghostwire_store::domain::{
-    ApiKey, DnsRecord, Identity, Instance, MetricPoint, Node, NodeId, Policy, PreAuthKey, Presence, Route,
-    Session, SessionOwner, Setting, SettingDocument, TagSet, Timestamp, User, UserId,
+    ApiKey, DnsRecord, Identity, Instance, MetricPoint, Node, NodeId, Policy, PreAuthKey, Presence,
+    Route, Session, SessionOwner, Setting, SettingDocument, TagSet, Timestamp, User, UserId,
 };
 use ghostwire_store::portable::Item;
 use ghostwire_store::{Error, ErrorKind, Result};
@@ -43,7 +43,18 @@ pub(super) fn titles(listing: Listing) -> &'static [&'static str] {
         Listing::Sessions => &["ID", "OWNER", "CLIENT", "CREATED", "EXPIRES", "LAST SEEN"],
         Listing::Settings => &["DOCUMENT", "REVISION", "UPDATED", "CONTENT"],
         Listing::Metrics => &["NODE", "METRIC", "AT", "VALUE"],
-        Listing::Audit => &["AT", "ACTOR", "ACTION", "ENTITY", "SUBJECT"],
+        Listing::Audit => &[
+            "AT",
+            "ACTOR",
+            "ACTION",
+            "ENTITY",
+            "SUBJECT",
+            "SECOND",
+            "RESULT",
+            "ADDRESS",
+            "USER AGENT",
+            "DETAILS",
+        ],
     }
 }
 
@@ -75,6 +86,11 @@ pub(super) fn cells(item: &Item, state: &State, now: Timestamp) -> Vec<String> {
             entry.action.to_string(),
             entry.entity.to_string(),
             entry.subject.to_string(),
+            optional(entry.second.as_ref()),
+            entry.result.to_string(),
+            optional(entry.address),
+            optional(entry.user_agent.as_ref()),
+            optional(entry.details.as_ref()),
         ],
     }
 }
