@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
@@ -20,7 +21,7 @@ use crate::series;
 use crate::state::Reply;
 use crate::threads::may_block;
 use crate::view::View;
-use crate::writer::Committed;
+use crate::writer::{Committed, Request};
 
 #[async_trait]
 impl Store for StoreHandle {
@@ -149,6 +150,12 @@ impl Store for StoreHandle {
         const OPERATION: &str = "store.verify";
         self.open_view(OPERATION)?;
         self.verify_stored().await.map_err(|error| error.during(OPERATION))
+    }
+
+    async fn probe(&self) -> Result<Duration> {
+        let begun = Instant::now();
+        let probed = self.send(0, Request::Probe).await;
+        probed.map_err(|error| error.during("store.probe")).map(|()| begun.elapsed())
     }
 
     fn info(&self) -> StoreInfo {

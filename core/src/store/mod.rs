@@ -5,6 +5,7 @@ mod open;
 mod watch;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -198,6 +199,28 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// `Corrupt`, saying where; `Unavailable`.
     async fn verify(&self) -> Result<()>;
+
+    /// Proves that a write would be durable now, and gives how long that took, as a write would have. For
+    /// health checks; views and `info` show nothing of a disk that is full.
+    ///
+    /// ```
+    /// # ghostwire_store_memory::example(async |store| {
+    /// let before = store.view().position();
+    /// let took = store.probe().await?;
+    /// assert!(took < std::time::Duration::from_secs(60));
+    /// assert_eq!(store.view().position(), before);
+    /// # Ok(()) }).unwrap();
+    /// ```
+    ///
+    /// # Behavior
+    /// - It goes the way of a write: through the queue, the writer and the disk, which is synchronised. On a
+    ///   file it costs what the smallest commit does. It makes no block, changes nothing and moves no position.
+    /// - A failed one is dealt with like a failed write: the backend is reopened, and compared with what was
+    ///   acknowledged. Once it succeeds, writes do.
+    ///
+    /// # Errors
+    /// Those of any write, but for the clock's.
+    async fn probe(&self) -> Result<Duration>;
 
     /// What the store is and does, as numbers for people and dashboards. Takes no lock that a write
     /// holds for long, and reads nothing that is stored.

@@ -85,6 +85,10 @@ impl Backend for Permitting {
         Err(unsupported())
     }
 
+    async fn probe(&self, _: Epoch) -> Result<()> {
+        Err(unsupported())
+    }
+
     async fn adopt(&self, _: &Head) -> Result<()> {
         Err(unsupported())
     }
