@@ -10,6 +10,7 @@ use ghostwire_store_conformance::{Disk, Fault, LocalFiles, Opening, Outcome, Sui
 use ghostwire_store_core::backend::{Backend, Commit, Head, Scan, ScanPage};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::layer::Layer;
+use ghostwire_store_core::position::Epoch;
 use ghostwire_store_faulty_disk::FaultyDisk;
 use ghostwire_store_libsql::{LibsqlBackend, LibsqlOptions};
 use ghostwire_store_zqlite::{ZqliteBackend, ZqliteOptions};

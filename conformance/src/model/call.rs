@@ -198,7 +198,9 @@ impl Call {
             }
             Self::ExpireNodes(nodes, at) => NodeCommand::Expire { nodes, at, part }.into(),
             Self::DeleteNode(id) => NodeCommand::Delete { id }.into(),
-            Self::BackfillAddresses => NodeCommand::BackfillAddresses { part }.into(),
+            Self::BackfillAddresses => {
+                NodeCommand::BackfillAddresses { release: false, part }.into()
+            }
             Self::ReapEphemeral => NodeCommand::ReapEphemeral { part }.into(),
             Self::Connect(node, session, endpoints) => {
                 PresenceCommand::Connect { node, session: Some(session), endpoints, instance: None }

@@ -3,7 +3,7 @@
 use super::Part;
 use crate::domain::{
     DiscoKey, EndpointList, InstanceId, MachineKey, NodeId, NodeKey, NodePatch, Registration,
-    Revision, SessionNumber, Timestamp, Update,
+    Renumbering, Revision, SessionNumber, Timestamp, Update,
 };
 
 commands! {
@@ -34,9 +34,22 @@ commands! {
         DELETE = "node.delete" Delete { id: NodeId },
         /// Remove the ephemeral nodes that have been offline for longer than the cutoff.
         REAP = "node.reap" ReapEphemeral { #[serde(default)] part: Part },
-        /// Give an address of each configured family to every node that lacks one. The first part makes
-        /// sure that there are enough for all.
-        BACKFILL_ADDRESSES = "node.backfill_addresses" BackfillAddresses { #[serde(default)] part: Part },
+        /// Give an address of each configured family to every node that lacks one; with `release`, also in
+        /// place of those that the network settings have no place for any more, which are taken back. The
+        /// first part makes sure that there are enough for all.
+        BACKFILL_ADDRESSES = "node.backfill_addresses" BackfillAddresses {
+            #[serde(default)]
+            release: bool,
+            #[serde(default)]
+            part: Part,
+        },
+        /// Other addresses for one node; with `expected`, only if that is still its revision.
+        RENUMBER = "node.renumber" Renumber {
+            id: NodeId,
+            addresses: Renumbering,
+            #[serde(default)]
+            expected: Option<Revision>,
+        },
     }
 
     /// A write to a node's presence. Messages of an older or closed session change nothing.

@@ -316,7 +316,7 @@ pub struct AuditEntry {
     pub details: Option<AuditDetails>,
     /// Whom or what else it is about, such as the user of a node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub second: Option<Box<AuditSubject>>,
+    pub second: Option<AuditSubject>,
 }
 
 impl AuditEntry {
@@ -380,7 +380,7 @@ impl AuditQuery {
         self.actor.as_ref().is_none_or(|actor| *actor == entry.actor)
             && self.action.as_ref().is_none_or(|action| *action == entry.action)
             && self.result.is_none_or(|result| result == entry.result)
-            && (about(&entry.entity, &entry.subject) || entry.second.as_deref().is_some_and(second))
+            && (about(&entry.entity, &entry.subject) || entry.second.as_ref().is_some_and(second))
     }
 }
 
@@ -446,7 +446,7 @@ mod tests {
     fn a_query_is_about_either_subject_and_never_about_a_mixture() {
         let second = "user:u".parse().unwrap();
         let entry = AuditEntry {
-            second: Some(Box::new(second)),
+            second: Some(second),
             result: AuditResult::Denied,
             ..AuditEntry::new(
                 (Timestamp::EPOCH, AuditId::from_bytes([1; 16])),

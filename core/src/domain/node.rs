@@ -254,6 +254,34 @@ pub struct NodePatch {
     pub expires_at: Patch<Timestamp>,
 }
 
+/// Which addresses a node gets in place of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Renumbering {
+    /// Its IPv4 address.
+    pub ipv4: NewAddress<Ipv4Addr>,
+    /// Its IPv6 address.
+    pub ipv6: NewAddress<Ipv6Addr>,
+}
+
+impl Renumbering {
+    /// Another address of each configured family.
+    pub const BOTH: Self = Self { ipv4: NewAddress::Another, ipv6: NewAddress::Another };
+}
+
+/// An address in place of a node's own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NewAddress<A> {
+    /// It stays.
+    #[default]
+    Keep,
+    /// The lowest free one, which is never its own; none if the family is not configured.
+    Another,
+    /// This one, if it is free and the network gives it out.
+    Given(A),
+}
+
 /// Which nodes to list; all of the given conditions must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -334,19 +334,6 @@ macro_rules! displayed {
 }
 displayed!(Prefix, PeerAddress, AuditSubject);
 
-impl<T: Field> Field for Box<T> {
-    const KIND: ColumnKind = T::KIND;
-    const NULLABLE: bool = T::NULLABLE;
-
-    fn write(&self, row: &mut RowWriter<'_>) {
-        T::write(self, row);
-    }
-
-    fn read(value: Value<'_>) -> Result<Self> {
-        T::read(value).map(Self::new)
-    }
-}
-
 impl Field for AuditDetails {
     const KIND: ColumnKind = ColumnKind::Json;
 

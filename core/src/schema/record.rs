@@ -377,7 +377,7 @@ record! { AuditEntry in Audit {
     user_agent: Option<UserAgent> = 4,
     result: AuditResult = 4,
     details: Option<AuditDetails> = 4,
-    second: Option<Box<AuditSubject>> = 4,
+    second: Option<AuditSubject> = 4,
 }}
 
 record! { WriterPosition in WriterPositions {

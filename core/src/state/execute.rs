@@ -26,7 +26,7 @@ impl State {
         let notes = std::mem::take(&mut decision.audit).into_iter().enumerate();
         let entries = notes.map(|(index, note)| {
             let second = note.second.map(|(entity, subject)| {
-                Ok(Box::new(AuditSubject { kind: entity.into(), subject: Text::new(subject)? }))
+                Ok(AuditSubject { kind: entity.into(), subject: Text::new(subject)? })
             });
             let id = audit_id(context.now, context.seed, index);
             let (action, subject) = (Text::new(note.action)?, Text::new(note.subject)?);

@@ -118,8 +118,8 @@ impl Over {
             false => disconnect(&mut draft, part.after, &mut scales, is_held, context),
         };
         // An instance that is over may not know, and connect what an earlier part has passed.
-        let mut held = draft.state.presence().iter();
-        if ended.is_none() && part.after.is_some() && held.any(|it| is_held(it.instance)) {
+        let is_left = || draft.state.presence().iter().any(|it| is_held(it.instance));
+        if ended.is_none() && part.after.is_some() && is_left() {
             ended = Some(None);
         }
         if ended.is_none() {

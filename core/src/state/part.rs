@@ -151,7 +151,7 @@ mod tests {
             world.register(alice, machine).unwrap();
         }
         world.run(SettingCommand::Reset { kind: SettingKind::Network }).unwrap();
-        let backfill = |part| NodeCommand::BackfillAddresses { part }.into();
+        let backfill = |part| NodeCommand::BackfillAddresses { release: false, part }.into();
         assert!(same_in_parts(&mut world, backfill) > 1);
         let mut nodes: Vec<_> = world.state.nodes().iter().map(|node| node.id).collect();
         nodes.reverse();

@@ -65,7 +65,7 @@ async fn an_entry_says_where_from_how_it_ended_and_more(env: &mut TestEnv, store
     let failed = AuditEntry {
         result: AuditResult::Failed,
         details: Some(r#"{"error":"out of range"}"#.parse().unwrap()),
-        second: Some(Box::new("node:n1".parse().unwrap())),
+        second: "node:n1".parse().ok(),
         ..plain.clone()
     };
     let denied = AuditEntry {
