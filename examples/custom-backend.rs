@@ -16,6 +16,7 @@ use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::domain::{NewUser, StoreId};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::options::StoreOptions;
+use ghostwire_store_core::position::Epoch;
 use ghostwire_store_core::schema::{RowKey, Schema, Table};
 
 #[derive(Debug)]
@@ -122,6 +123,11 @@ impl Backend for MapBackend {
         content.blocks.retain(|serial, _| *serial >= head.oldest_block);
         content.head = head;
         Ok(())
+    }
+
+    async fn probe(&self, epoch: Epoch) -> Result<()> {
+        // On a disk: a transaction that is synchronised, and leaves everything as it was.
+        self.content().head.require_epoch(epoch)
     }
 
     async fn adopt(&self, head: &Head) -> Result<()> {

@@ -182,7 +182,9 @@ fn come_and_go(others: u64) {
     for number in 1..=8 {
         let session = SessionNumber::new(number).unwrap();
         let endpoints = domain::Update::Keep;
-        let come = PresenceCommand::Connect { node, session, endpoints }.into();
+        let come =
+            PresenceCommand::Connect { node, session: Some(session), endpoints, instance: None }
+                .into();
         let go = PresenceCommand::Disconnect { node, session }.into();
         hot_path(&mut || {
             fixture.run(&come).unwrap();

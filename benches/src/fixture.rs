@@ -7,9 +7,7 @@ use std::sync::Arc;
 use ghostwire_store::command::{Command, EntityRecord, NodeCommand, PresenceCommand, UserCommand};
 use ghostwire_store::config::{BackendChoice, Config, LibsqlOptions, Materialize, ZqliteOptions};
 use ghostwire_store::domain::{
-    ActorName, Admission, Endpoint, EndpointList, NewUser, Node, NodeId, Prefix, RegisterMethod,
-    Registration, Revision, Route, RouteId, RouteMetric, SessionNumber, Timestamp, Update as Field,
-    UserId,
+    Actor, Admission, Endpoint, EndpointList, NewUser, Node, NodeId, Prefix, RegisterMethod, Registration, Revision, Route, RouteId, RouteMetric, SessionNumber, Timestamp, Update as Field, UserId,
 };
 use ghostwire_store::{Opener, Result, Store};
 use ghostwire_store_bench_workload::data::{self, key_bytes};
@@ -75,6 +73,7 @@ pub fn heartbeat(node: NodeId, number: u64, at: Timestamp) -> Result<PresenceCom
         node,
         session: SessionNumber::new(1)?,
         endpoints: Field::Set(EndpointList::new([endpoint(10), endpoint(203)])?),
+        instance: None,
     })
 }
 
@@ -109,7 +108,7 @@ pub struct StateFixture {
     /// The nodes, in the order of registration.
     pub nodes: Vec<Arc<Node>>,
     pub now: Timestamp,
-    actor: ActorName,
+    actor: Actor,
 }
 
 /// Of audit lines, which nobody reads.
@@ -123,7 +122,7 @@ impl StateFixture {
             users: Vec::new(),
             nodes: Vec::new(),
             now: Timestamp::from_secs(1_700_000_000)?,
-            actor: ActorName::system(),
+            actor: Actor::system(),
         };
         for number in 0..100 {
             let id = UserId::time_ordered(fixture.now, key_bytes(7, number));

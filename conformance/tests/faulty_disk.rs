@@ -10,6 +10,7 @@ use ghostwire_store_conformance::{Disk, Fault, LocalFiles, Opening, Outcome, Sui
 use ghostwire_store_core::backend::{Backend, Commit, Head, Scan, ScanPage};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::layer::Layer;
+use ghostwire_store_core::position::Epoch;
 use ghostwire_store_faulty_disk::FaultyDisk;
 use ghostwire_store_libsql::{LibsqlBackend, LibsqlOptions};
 use ghostwire_store_zqlite::{ZqliteBackend, ZqliteOptions};
@@ -106,6 +107,11 @@ impl Layer for Careless {
         }
     }
 
+    async fn probe(&self, epoch: Epoch) -> Result<()> {
+        let probed = self.inner.probe(epoch).await;
+        if self.carelessness == Carelessness::IgnoresFailedWrites { Ok(()) } else { probed }
+    }
+
     async fn verify(&self) -> Result<()> {
         match self.inner.verify().await {
             Err(error) if self.carelessness != Carelessness::IgnoresFailedWrites => {
@@ -171,4 +177,6 @@ fn a_backend_that_ignores_failed_writes_is_found() {
     fails(careless(Carelessness::IgnoresFailedWrites), check, &["acknowledged, and lost"]);
     let check = "backend-faults/reads_go_on_and_writes_do";
     fails(careless(Carelessness::IgnoresFailedWrites), check, &["is not read"]);
+    let check = "backend-probe/a_probe_fails_on_a_disk";
+    fails(careless(Carelessness::IgnoresFailedWrites), check, &["the probe succeeds"]);
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::block::MAX_BLOCK;
-use crate::domain::{ActorName, Clock, SystemClock};
+use crate::domain::{Actor, Clock, SystemClock};
 use crate::entropy::{Entropy, SystemEntropy};
 use crate::layer::Deadlines;
 use crate::secrets::HashKey;
@@ -113,7 +113,7 @@ pub struct StoreOptions {
     /// Every write gives `ReadOnly`, nothing is flushed, and an older schema is read as it is.
     pub read_only: bool,
     /// Who the audit trail names for writes of this handle.
-    pub actor: ActorName,
+    pub actor: Actor,
     /// A shared backend's view may be at most this old when a credential is checked.
     pub max_view_age: Duration,
     /// How long the calls of a shared backend may take.
@@ -131,7 +131,7 @@ impl Default for StoreOptions {
             materialize: Materialize::default(),
             writer: WriterOptions::default(),
             read_only: false,
-            actor: ActorName::system(),
+            actor: Actor::system(),
             max_view_age: Duration::from_secs(2),
             deadlines: Deadlines::default(),
         }

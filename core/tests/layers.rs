@@ -11,6 +11,7 @@ use ghostwire_store_core::block::{BlockBuilder, EncodedBlock, Serial};
 use ghostwire_store_core::domain::*;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::layer::{Chaos, DURATION_BOUNDS, FaultKind, Observe, OperationStats};
+use ghostwire_store_core::position::Epoch;
 use ghostwire_store_core::schema::{Schema, Table};
 use ghostwire_store_memory::MemoryBackend;
 
@@ -130,6 +131,11 @@ impl Backend for Scripted {
         self.memory.commit(commit).await
     }
 
+    async fn probe(&self, epoch: Epoch) -> Result<()> {
+        self.call("probe").await?;
+        self.memory.probe(epoch).await
+    }
+
     async fn adopt(&self, head: &Head) -> Result<()> {
         self.call("adopt").await?;
         self.memory.adopt(head).await
@@ -162,6 +168,7 @@ async fn call(backend: &dyn Backend, operation: &str) -> Result<()> {
         "scan" => backend.scan(users()).await.map(drop),
         "blocks" => backend.blocks(Serial::ZERO, 9).await.map(drop),
         "commit" => backend.commit(&Commit::default()).await,
+        "probe" => backend.probe(Commit::default().epoch).await,
         "reopen" => backend.reopen().await.map(drop),
         "verify" => backend.verify().await,
         _ => backend.close().await,
@@ -173,7 +180,8 @@ async fn calls_are_counted_and_timed() {
     let scripted = Scripted::new(&[]);
     let observe = Observe::new(scripted.clone());
     assert!(observe.snapshot().operations.is_empty());
-    let operations = ["blocks", "close", "commit", "head", "migrate", "reopen", "scan", "verify"];
+    let operations =
+        ["blocks", "close", "commit", "head", "migrate", "probe", "reopen", "scan", "verify"];
     for operation in operations {
         call(&observe.clone(), operation).await.unwrap();
     }
@@ -182,7 +190,7 @@ async fn calls_are_counted_and_timed() {
     let mut once = OperationStats { calls: 1, ..OperationStats::default() };
     once.durations.counts[0] = 1;
     assert!(seen.values().all(|stats| *stats == once), "{seen:?}");
-    assert_eq!(scripted.calls().len(), 8);
+    assert_eq!(scripted.calls().len(), 9);
     // Each bound belongs to what is no longer than it.
     for bound in DURATION_BOUNDS {
         for slower in [0, 1] {

@@ -336,6 +336,7 @@ pub(crate) struct ListArgs {
 pub(crate) enum Listing {
     Users,
     Nodes,
+    Instances,
     Presence,
     Routes,
     ApiKeys,

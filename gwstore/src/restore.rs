@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesOrdered, StreamExt};
 use ghostwire_store::command::{Command, EntityRecord, Restore};
 use ghostwire_store::domain::{
-    ActorName, AuditEntry, Clock, MetricPoint, PolicyVersion, SystemClock, Timestamp,
+    Actor, AuditEntry, Clock, MetricPoint, PolicyVersion, SystemClock, Timestamp,
 };
 use ghostwire_store::{EntityKind, Error, ErrorKind, Result, Store};
 use ghostwire_store_core::block::BlockBuilder;
@@ -31,7 +31,7 @@ const UNDER_WAY: usize = 2;
 pub(crate) struct Rehearsal {
     before: State,
     state: State,
-    actor: ActorName,
+    actor: Actor,
     now: Timestamp,
     /// Entities that are not there yet.
     pub(crate) new: u64,
@@ -42,7 +42,7 @@ pub(crate) struct Rehearsal {
 impl Rehearsal {
     pub(crate) fn on(state: &State) -> Self {
         let now = SystemClock.now().max(state.time());
-        let (before, actor) = (state.clone(), ActorName::system());
+        let (before, actor) = (state.clone(), Actor::system());
         Self { before, state: state.clone(), actor, now, new: 0, unchanged: 0 }
     }
 

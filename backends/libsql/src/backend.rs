@@ -10,6 +10,7 @@ use ghostwire_store_core::backend::{
 };
 use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::position::Epoch;
 use ghostwire_store_core::schema::Schema;
 use ghostwire_store_core::threads::may_block;
 use ghostwire_store_sqlite::{Compact, Connection, FileKind, StoreFile, check_structure, compact};
@@ -338,6 +339,13 @@ impl Backend for LibsqlBackend {
                 Err(error.during("libsql.commit"))
             }
         }
+    }
+
+    async fn probe(&self, epoch: Epoch) -> Result<()> {
+        let probed = self.shared.with_open(|open| {
+            open.database.probe(|link| open.shapes.meta.head(link)?.require_epoch(epoch))
+        });
+        probed.map_err(|error| error.during("libsql.probe"))
     }
 
     async fn adopt(&self, head: &Head) -> Result<()> {

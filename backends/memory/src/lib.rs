@@ -32,6 +32,7 @@ use ghostwire_store_core::backend::{
 use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::domain::StoreId;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::position::Epoch;
 use ghostwire_store_core::schema::Schema;
 
 use content::Content;
@@ -142,6 +143,10 @@ impl Backend for MemoryBackend {
             tracing::debug!(%error, "commit failed");
             error.during("memory.commit")
         })
+    }
+
+    async fn probe(&self, epoch: Epoch) -> Result<()> {
+        self.content()?.head().require_epoch(epoch).map_err(|error| error.during("memory.probe"))
     }
 
     async fn adopt(&self, head: &Head) -> Result<()> {

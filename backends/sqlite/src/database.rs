@@ -172,6 +172,20 @@ impl<C: Connection> Database<C> {
         Ok(done)
     }
 
+    /// Writes and synchronises as [`Database::write`] does, and leaves everything as it is, if `check` admits
+    /// it.
+    ///
+    /// # Errors
+    /// Those of [`Database::write`].
+    pub fn probe(&self, mut check: impl FnMut(&mut C) -> Result<()>) -> Result<()> {
+        self.write(false, |connection| {
+            check(connection)?;
+            // SQLite writes the page with this number anew, though it stays what it is.
+            let [number] = connection.integers("SELECT user_version FROM pragma_user_version")?;
+            connection.run(&format!("PRAGMA user_version = {number}"))
+        })
+    }
+
     fn write_once<T>(
         &self,
         writer: &mut Writer<C>,

@@ -8,6 +8,7 @@ use ghostwire_store_core::backend::{BackendCounters, BackendInfo, Commit, Head, 
 use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::chain::Chain;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::position::Epoch;
 use ghostwire_store_core::schema::Schema;
 use ghostwire_store_sqlite::{FileKind, StoreFile};
 
@@ -179,6 +180,17 @@ impl Inner {
                 "migrated"
             );
             Ok(())
+        })
+    }
+
+    pub(crate) fn probe(&self, epoch: Epoch) -> Result<()> {
+        self.require_writable()?;
+        self.with_open(|open| {
+            let _slots = open.slots.write().unwrap_or_else(PoisonError::into_inner);
+            open.require_known()?;
+            let stored = self.status()?.stored;
+            stored.head.require_epoch(epoch)?;
+            open.probe(&open.envelope.seal_head(&stored))
         })
     }
 

@@ -73,6 +73,7 @@ use ghostwire_store_core::backend::{
 };
 use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::error::Result;
+use ghostwire_store_core::position::Epoch;
 use ghostwire_store_core::schema::Schema;
 use ghostwire_store_core::threads::may_block;
 use ghostwire_store_sqlite::{Compact, FileKind, StoreFile, compact};
@@ -195,6 +196,10 @@ impl Backend for ZqliteBackend {
                 Err(error.during("zqlite.commit"))
             }
         }
+    }
+
+    async fn probe(&self, epoch: Epoch) -> Result<()> {
+        self.0.probe(epoch).map_err(|error| error.during("zqlite.probe"))
     }
 
     async fn adopt(&self, head: &Head) -> Result<()> {

@@ -93,7 +93,16 @@ impl Open {
 
     /// After an outcome that is not known nothing here is to be trusted until it was read again.
     pub(crate) fn write(&self, batch: &Batch<'_>) -> Result<()> {
-        let outcome = self.engine.write(batch);
+        self.noting(self.engine.write(batch))
+    }
+
+    /// Writes as a batch is written, and changes nothing.
+    pub(crate) fn probe(&self, head: &[u8]) -> Result<()> {
+        self.noting(self.engine.probe(head))
+    }
+
+    /// Remembers that nobody knows what is stored.
+    fn noting(&self, outcome: Result<()>) -> Result<()> {
         if outcome.as_ref().is_err_and(|error| *error.kind() == ErrorKind::OutcomeUnknown) {
             self.lost.store(true, Ordering::Release);
         }

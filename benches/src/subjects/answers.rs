@@ -113,7 +113,7 @@ pub(super) fn line(entry: &AuditEntry) -> AuditRow {
         at: entry.at.as_micros(),
         actor: entry.actor.to_string(),
         action: entry.action.to_string(),
-        entity: entry.entity.name().to_owned(),
+        entity: entry.entity.to_string(),
         subject: entry.subject.to_string(),
     }
 }

@@ -91,11 +91,11 @@ pub(super) fn endpoints(rows: Vec<EndpointRow>) -> Result<EndpointList> {
 
 fn presence(row: PresenceRow) -> Result<EntityRecord> {
     Ok(EntityRecord::Presence(Arc::new(Presence {
-        node: NodeId::from_bytes(row.node),
         session: SessionNumber::new(row.session.unsigned_abs())?,
         online: row.online,
         last_seen: Some(time(row.last_seen)?),
         endpoints: endpoints(row.endpoints)?,
+        ..Presence::new(NodeId::from_bytes(row.node))
     })))
 }
 
@@ -186,14 +186,13 @@ pub(super) fn points(rows: Vec<PointRow>) -> Result<Vec<MetricPoint>> {
 pub(super) fn entries(rows: Vec<AuditRow>) -> Result<Vec<AuditEntry>> {
     rows.into_iter()
         .map(|row| {
-            Ok(AuditEntry {
-                id: AuditId::from_bytes(row.id),
-                at: time(row.at)?,
-                actor: row.actor.parse()?,
-                action: Text::new(row.action)?,
-                entity: EntityKind::Node,
-                subject: Text::new(row.subject)?,
-            })
+            Ok(AuditEntry::new(
+                (time(row.at)?, AuditId::from_bytes(row.id)),
+                row.actor.parse()?,
+                Text::new(row.action)?,
+                EntityKind::Node,
+                Text::new(row.subject)?,
+            ))
         })
         .collect()
 }

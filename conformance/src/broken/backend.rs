@@ -490,6 +490,14 @@ impl Backend for BrokenBackend {
         }
     }
 
+    async fn probe(&self, epoch: Epoch) -> Result<()> {
+        self.check_open()?;
+        match self.fault {
+            Fault::ProbesInWordsOnly => Ok(()),
+            _ => self.inner.probe(epoch).await,
+        }
+    }
+
     async fn adopt(&self, head: &Head) -> Result<()> {
         self.check_open()?;
         match self.inner.adopt(head).await {

@@ -143,6 +143,9 @@ faults! {
         AltersBlocks = "gives blocks with a flipped bit",
         CutsLongBlocks = "cuts blocks behind a megabyte",
     }
+    "backend-probe" => {
+        ProbesInWordsOnly = "answers Ok to a probe, whatever the epoch",
+    }
     "backend-purge" => {
         BringsBackPurgedBlocks = "has all purged blocks again when it is opened again",
         ForgetsAPurge = "keeps blocks that may be dropped",

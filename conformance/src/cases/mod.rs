@@ -7,6 +7,7 @@ mod dns_settings;
 mod errors;
 mod following;
 mod import;
+mod instances;
 mod listings;
 mod nodes;
 mod policies;
@@ -28,6 +29,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         writes::durable::CASES,
         writes::commits::CASES,
         writes::failures::CASES,
+        writes::probing::CASES,
         writes::transactions::CASES,
         writes::revisions::CASES,
         writes::block_size::CASES,
@@ -53,6 +55,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         nodes::node_keys::CASES,
         nodes::settings::CASES,
         presence::CASES,
+        instances::CASES,
         routes::offers::CASES,
         routes::one_by_one::CASES,
         routes::primaries::CASES,
@@ -91,6 +94,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         backend::identity::CASES,
         backend::migrate::CASES,
         backend::position::CASES,
+        backend::probe::CASES,
         backend::prune::CASES,
         backend::rows::CASES,
         backend::scan::CASES,

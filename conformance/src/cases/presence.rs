@@ -76,11 +76,10 @@ async fn a_newer_session_is_always_applied(env: &mut TestEnv, mut store: Opened)
             store = env.reload(store).await;
             for (id, (answer, online)) in ids.iter().zip(answers) {
                 let expected = Presence {
-                    node: *id,
                     session: session(number),
                     online,
                     last_seen: now,
-                    endpoints: EndpointList::empty(),
+                    ..Presence::new(*id)
                 };
                 assert_eq!(*answer, expected);
                 assert_eq!(store.presence().get(*id).await.unwrap(), Some(answer));
@@ -328,9 +327,13 @@ async fn after_disconnect_all_nobody_is_online_until_a_newer_session(env: &mut T
     assert_eq!(store.presence().disconnect_all().await.unwrap(), 2);
     let store = env.reload(store).await;
     let after: Vec<_> = store.view().presence().iter().cloned().collect();
+    let now = Some(env.clock().now());
     let offline: Vec<_> = before
         .iter()
-        .map(|presence| Arc::new(Presence { online: false, ..Presence::clone(presence) }))
+        .map(|presence| {
+            let absent_since = presence.online.then_some(now).flatten();
+            Arc::new(Presence { online: false, absent_since, ..Presence::clone(presence) })
+        })
         .collect();
     assert_eq!(after, offline);
     assert_eq!(online(&store).await, []);

@@ -128,9 +128,11 @@ impl Caller {
         let endpoints = Update::Set(EndpointList::new([endpoint]).unwrap());
         let node = node.id;
         match (self.rng.below(4), known) {
-            (0 | 1, Some(session)) => PresenceCommand::Heartbeat { node, session, endpoints },
+            (0 | 1, Some(session)) => {
+                PresenceCommand::Heartbeat { node, session, endpoints, instance: None }
+            }
             (2, Some(session)) => PresenceCommand::Disconnect { node, session },
-            _ => PresenceCommand::Connect { node, session: next, endpoints },
+            _ => PresenceCommand::Connect { node, session: Some(next), endpoints, instance: None },
         }
         .into()
     }
@@ -307,13 +309,14 @@ impl Caller {
     }
 
     pub(super) fn audit(&self) -> Op {
-        let entry = |index| AuditEntry {
-            id: AuditId::time_ordered(at(self.round), self.rng.bytes()),
-            at: at(self.round),
-            actor: ActorName::system(),
-            action: "note".parse().unwrap(),
-            entity: EntityKind::User,
-            subject: format!("{}-{index}", self.mark()).parse().unwrap(),
+        let entry = |index| {
+            AuditEntry::new(
+                (at(self.round), AuditId::time_ordered(at(self.round), self.rng.bytes())),
+                Actor::system(),
+                "note".parse().unwrap(),
+                EntityKind::User,
+                format!("{}-{index}", self.mark()).parse().unwrap(),
+            )
         };
         Op::Append((0..=self.rng.below(5)).map(entry).collect())
     }

@@ -22,7 +22,7 @@ pub(super) type AuditLine = (Timestamp, String, String, EntityKind, String);
 pub(super) fn audit_line(entry: &AuditEntry) -> AuditLine {
     let [actor, action, subject] =
         [entry.actor.as_str(), entry.action.as_str(), entry.subject.as_str()].map(str::to_owned);
-    (entry.at, actor, action, entry.entity, subject)
+    (entry.at, actor, action, entry.entity.entity().unwrap(), subject)
 }
 
 #[derive(Debug, Default)]
@@ -86,7 +86,7 @@ impl Oracle {
             },
             _ => return None,
         };
-        let actor = ActorName::system();
+        let actor = Actor::system();
         let decision = self.state.decide(&command, &Context { now, actor: &actor, seed: [0; 10] });
         Some(decision.map(|mut decision| {
             for change in &mut decision.changes {

@@ -48,7 +48,8 @@ impl Caller {
             let seen = self.store.view().position();
             self.store.consumers().advance(&consumer.name, seen).await.unwrap();
         }
-        self.call(Op::Write(PresenceCommand::DisconnectAll { part: Part::WHOLE }.into())).await;
+        self.call(Op::Write(PresenceCommand::DisconnectAll { of: None, part: Part::WHOLE }.into()))
+            .await;
         self.call(Op::Write(NodeCommand::ReapEphemeral { part: Part::WHOLE }.into())).await;
         self.call(Op::Write(SessionCommand::Sweep { part: Part::WHOLE }.into())).await;
         if self.rng.one_in(2) {

@@ -310,7 +310,7 @@ impl Subject for LinesOf {
         let command = UserCommand::Create { id: self.id(user), user: NewUser::local(name) };
         let create = async {
             let transaction = Transaction::new().then(command).unwrap();
-            let created = store.acting_as(self.actor()).transact(transaction).await;
+            let created = store.acting_as(self.actor().into()).transact(transaction).await;
             Outcome::of(created, |_| true, |error| panic!("{error}"))
         };
         log.call(TrailCall::Create(user), create).await;

@@ -216,16 +216,19 @@ impl Call {
             }
             Self::ExpireNodes(nodes, at) => NodeCommand::Expire { nodes, at, part }.into(),
             Self::DeleteNode(id) => NodeCommand::Delete { id }.into(),
-            Self::BackfillAddresses => NodeCommand::BackfillAddresses { part }.into(),
+            Self::BackfillAddresses => {
+                NodeCommand::BackfillAddresses { release: false, part }.into()
+            }
             Self::ReapEphemeral => NodeCommand::ReapEphemeral { part }.into(),
             Self::Connect(node, session, endpoints) => {
-                PresenceCommand::Connect { node, session, endpoints }.into()
+                PresenceCommand::Connect { node, session: Some(session), endpoints, instance: None }
+                    .into()
             }
             Self::Heartbeat(node, session, endpoints) => {
-                PresenceCommand::Heartbeat { node, session, endpoints }.into()
+                PresenceCommand::Heartbeat { node, session, endpoints, instance: None }.into()
             }
             Self::Disconnect(node, session) => PresenceCommand::Disconnect { node, session }.into(),
-            Self::DisconnectAll => PresenceCommand::DisconnectAll { part }.into(),
+            Self::DisconnectAll => PresenceCommand::DisconnectAll { of: None, part }.into(),
             Self::Advertise(node, prefixes) => {
                 RouteCommand::Advertise { node, prefixes: fresh.with_ids(prefixes), expected: None }
                     .into()

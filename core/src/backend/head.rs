@@ -90,6 +90,17 @@ impl Head {
         .with("epoch", self.epoch)
     }
 
+    /// Whether somebody may write in this epoch.
+    ///
+    /// # Errors
+    /// `Fenced` if it is another one.
+    pub fn require_epoch(&self, epoch: Epoch) -> Result<()> {
+        match epoch == self.epoch {
+            true => Ok(()),
+            false => Err(self.fenced().with("expected", epoch)),
+        }
+    }
+
     /// The head that `commit` leads to. These are the rules for a commit, for every backend.
     ///
     /// # Errors
@@ -98,9 +109,7 @@ impl Head {
     /// last block, or an epoch that is not above this one's; `SchemaMismatch` for what the stored schema
     /// has no place for.
     pub fn after(mut self, commit: &Commit) -> Result<Self> {
-        if commit.epoch != self.epoch {
-            return Err(self.fenced().with("expected", commit.epoch));
-        }
+        self.require_epoch(commit.epoch)?;
         if commit.expected != self.position {
             return Err(Error::new(ErrorKind::Conflict, "the store has moved on")
                 .with("expected", commit.expected)

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use crate::block::{EncodedBlock, Serial};
 use crate::error::Result;
-use crate::position::Position;
+use crate::position::{Epoch, Position};
 use crate::schema::{RowKey, Schema, Table};
 
 pub use commit::{Commit, HeadChange};
@@ -29,7 +29,7 @@ pub use head::Head;
 ///
 /// A backend need not be fast at concurrent commits: the writer sends one at a time. `scan`,
 /// `blocks` and `head` may be called at any time, also during a commit. Methods may block the
-/// calling thread for the duration of a disk write only in `commit`, `migrate`, `reopen` and
+/// calling thread for the duration of a disk write only in `commit`, `probe`, `migrate`, `reopen` and
 /// `close`, which the writer calls on threads of its own. The runtime of those waits for sockets only
 /// if the backend is [`shared`](BackendInfo::shared).
 ///
@@ -76,6 +76,14 @@ pub trait Backend: Send + Sync + std::fmt::Debug + 'static {
     /// `OutcomeUnknown` if it cannot be told whether the commit was stored; `Unavailable`, `Busy`,
     /// `ReadOnly`, `Exhausted` (disk full) if it surely was not.
     async fn commit(&self, commit: &Commit) -> Result<()>;
+
+    /// Proves that a commit in this epoch would be stored now, by what a commit does: it takes the same way
+    /// to the same place, and is as durable when this returns. Nothing that is stored changes, nor does the
+    /// position. To answer from memory, or from what the last commit came to, is no proof.
+    ///
+    /// # Errors
+    /// Those of `commit`, but for `Conflict`.
+    async fn probe(&self, epoch: Epoch) -> Result<()>;
 
     /// Has an empty store stand where `head` does, without the history that leads there, so that it can
     /// be filled as a copy: [`Head::adopt`] has the rule, and says what is taken over. From then on it is

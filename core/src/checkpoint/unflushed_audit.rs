@@ -123,19 +123,18 @@ impl Iterator for Entries {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::domain::{AuditId, Text};
+    use crate::domain::{Actor, AuditId, Text};
     use crate::error::EntityKind;
     use crate::schema::Table;
 
     fn entry(at: i64, id: u8) -> Entry {
-        Arc::new(AuditEntry {
-            id: AuditId::from_bytes([id; 16]),
-            at: Timestamp::from_micros(at).unwrap(),
-            actor: "system".parse().unwrap(),
-            action: Text::new("noted").unwrap(),
-            entity: EntityKind::User,
-            subject: Text::new("somebody").unwrap(),
-        })
+        Arc::new(AuditEntry::new(
+            (Timestamp::from_micros(at).unwrap(), AuditId::from_bytes([id; 16])),
+            Actor::system(),
+            Text::new("noted").unwrap(),
+            EntityKind::User,
+            Text::new("somebody").unwrap(),
+        ))
     }
 
     fn range(from: RowKey, to: Option<RowKey>) -> KeyRange {

@@ -35,6 +35,7 @@ macro_rules! commands {
 mod clock;
 mod credential;
 mod document;
+mod instance;
 mod node;
 mod part;
 mod restore;
@@ -43,14 +44,17 @@ mod transaction;
 mod user;
 mod weight;
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{ActorName, Timestamp};
+use crate::domain::{Actor, Timestamp};
 use crate::state::Context;
 
 pub use clock::ClockCommand;
 pub use credential::*;
 pub use document::*;
+pub use instance::*;
 pub use node::*;
 pub use part::Part;
 pub use restore::*;
@@ -83,7 +87,7 @@ pub struct Submission {
     /// [`ClockCommand::Repair`].
     pub at: Timestamp,
     /// Whom the audit trail names for it.
-    pub actor: ActorName,
+    pub actor: Arc<Actor>,
     /// Random; identifiers of audit entries come from it.
     pub seed: [u8; 10],
     /// The write itself.

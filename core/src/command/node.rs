@@ -4,8 +4,7 @@ use std::net::SocketAddr;
 
 use super::Part;
 use crate::domain::{
-    DiscoKey, Endpoint, EndpointList, MachineKey, NodeId, NodeKey, NodePatch, NodeSettingsPatch,
-    Registration, Revision, SessionNumber, Timestamp, Update,
+    DiscoKey, Endpoint, EndpointList, InstanceId, MachineKey, NodeId, NodeKey, NodePatch, NodeSettingsPatch, Registration, Renumbering, Revision, SessionNumber, Timestamp, Update,
 };
 
 commands! {
@@ -43,24 +42,77 @@ commands! {
         DELETE = "node.delete" Delete { id: NodeId },
         /// Remove the ephemeral nodes that have been offline for longer than the cutoff.
         REAP = "node.reap" ReapEphemeral { #[serde(default)] part: Part },
-        /// Give an address of each configured family to every node that lacks one. The first part makes
-        /// sure that there are enough for all.
-        BACKFILL_ADDRESSES = "node.backfill_addresses" BackfillAddresses { #[serde(default)] part: Part },
+        /// Give an address of each configured family to every node that lacks one; with `release`, also in
+        /// place of those that the network settings have no place for any more, which are taken back. The
+        /// first part makes sure that there are enough for all.
+        BACKFILL_ADDRESSES = "node.backfill_addresses" BackfillAddresses {
+            #[serde(default)]
+            release: bool,
+            #[serde(default)]
+            part: Part,
+        },
+        /// Other addresses for one node; with `expected`, only if that is still its revision.
+        RENUMBER = "node.renumber" Renumber {
+            id: NodeId,
+            addresses: Renumbering,
+            #[serde(default)]
+            expected: Option<Revision>,
+        },
     }
 
     /// A write to a node's presence. Messages of an older or closed session change nothing.
     PresenceCommand {
-        /// A control connection came up. Its number is larger than any before.
-        CONNECT = "presence.connect" Connect { node: NodeId, session: SessionNumber, endpoints: Update<EndpointList> },
+        /// A control connection came up. Its number is larger than any before; without one, the next is
+        /// drawn.
+        CONNECT = "presence.connect" Connect {
+            node: NodeId,
+            session: Option<SessionNumber>,
+            endpoints: Update<EndpointList>,
+            #[serde(default)]
+            instance: Option<InstanceId>,
+        },
         /// A sign of life on a connection.
-        HEARTBEAT = "presence.heartbeat" Heartbeat { node: NodeId, session: SessionNumber, endpoints: Update<EndpointList> },
+        HEARTBEAT = "presence.heartbeat" Heartbeat {
+            node: NodeId,
+            session: SessionNumber,
+            endpoints: Update<EndpointList>,
+            #[serde(default)]
+            instance: Option<InstanceId>,
+        },
         /// A sign of life on a connection, with one endpoint that is new or was seen again.
-        PUT_ENDPOINT = "presence.put_endpoint" PutEndpoint { node: NodeId, session: SessionNumber, endpoint: Endpoint },
+        PUT_ENDPOINT = "presence.put_endpoint" PutEndpoint {
+            node: NodeId,
+            session: SessionNumber,
+            endpoint: Endpoint,
+            #[serde(default)]
+            instance: Option<InstanceId>,
+        },
         /// A sign of life on a connection, with one endpoint less.
-        REMOVE_ENDPOINT = "presence.remove_endpoint" RemoveEndpoint { node: NodeId, session: SessionNumber, addr: SocketAddr },
+        REMOVE_ENDPOINT = "presence.remove_endpoint" RemoveEndpoint {
+            node: NodeId,
+            session: SessionNumber,
+            addr: SocketAddr,
+            #[serde(default)]
+            instance: Option<InstanceId>,
+        },
         /// A control connection went down.
         DISCONNECT = "presence.disconnect" Disconnect { node: NodeId, session: SessionNumber },
-        /// Every control connection went down: the control plane was restarted.
-        DISCONNECT_ALL = "presence.disconnect_all" DisconnectAll { #[serde(default)] part: Part },
+        /// The node was seen, on whatever connection or none; not recorded if it was at or after this moment
+        /// already.
+        TOUCH = "presence.touch" Touch { node: NodeId, unless_since: Timestamp },
+        /// Every control connection went down: the control plane was restarted; with `of`, every one that
+        /// this instance holds.
+        DISCONNECT_ALL = "presence.disconnect_all" DisconnectAll {
+            #[serde(default)]
+            of: Option<InstanceId>,
+            #[serde(default)]
+            part: Part,
+        },
+        /// Instances that were last seen before this moment are over: what they held is disconnected.
+        DISCONNECT_LOST = "presence.disconnect_lost" DisconnectLost {
+            unseen_since: Timestamp,
+            #[serde(default)]
+            part: Part,
+        },
     }
 }

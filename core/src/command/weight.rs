@@ -91,7 +91,7 @@ mod tests {
         };
         assert_eq!(Command::from(create()).weight(), LIGHT);
         assert_eq!(
-            Command::from(PresenceCommand::DisconnectAll { part: Part::WHOLE }).weight(),
+            Command::from(PresenceCommand::DisconnectAll { of: None, part: Part::WHOLE }).weight(),
             LIGHT
         );
         let document = DocumentText::new("x".repeat(1_000_000)).unwrap();

@@ -255,6 +255,12 @@ impl EndpointList {
         &self.0
     }
 
+    /// Whether both are the same but for when each endpoint was seen.
+    pub(crate) fn says_the_same_as(&self, other: &Self) -> bool {
+        let same = |(a, b): (&Endpoint, &Endpoint)| *a == Endpoint { seen_at: a.seen_at, ..*b };
+        self.len() == other.len() && self.iter().zip(other).all(same)
+    }
+
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

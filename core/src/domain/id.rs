@@ -185,6 +185,8 @@ entity_id! {
     DnsRecordId;
     /// Identifies a session.
     SessionId;
+    /// Identifies a process of the control plane.
+    InstanceId;
     /// Identifies an entry of the audit trail.
     AuditId;
     /// Identifies a network: the same in every database that holds it, and in all their copies.

@@ -1,6 +1,7 @@
 //! The entities of a mesh VPN's control plane. Constructing a value validates it: whatever has one
 //! of these types keeps the rules that the type's documentation states.
 
+mod audit;
 mod credential;
 mod derp;
 mod derp_map;
@@ -12,6 +13,7 @@ mod endpoint;
 mod fingerprint;
 mod host_info;
 mod id;
+mod instance;
 mod json_object;
 mod key;
 mod location;
@@ -37,6 +39,7 @@ mod time;
 mod user;
 mod visible;
 
+pub use audit::*;
 pub use credential::*;
 pub use derp::*;
 pub use derp_map::*;
@@ -48,6 +51,7 @@ pub use endpoint::*;
 pub use fingerprint::*;
 pub use host_info::*;
 pub use id::*;
+pub use instance::*;
 pub use json_object::*;
 pub use key::*;
 pub use location::*;

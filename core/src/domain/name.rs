@@ -123,6 +123,21 @@ text_newtype! {
     NetworkName, network_name
 }
 
+canonical_newtype! {
+    /// What a program that sends requests calls itself, in characters that show: 1 to 255 bytes.
+    UserAgent, "a user agent", 255
+}
+
+impl UserAgent {
+    /// What shows of a header, cut at 255 bytes.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if nothing is left.
+    pub fn from_outside(text: impl AsRef<str>) -> Result<Self> {
+        Self::new(canonical(text.as_ref(), Self::MAX_BYTES))
+    }
+}
+
 fn metric_name(text: &str) -> Result<Box<str>> {
     let first = |byte: u8| byte.is_ascii_alphabetic() || matches!(byte, b'_' | b':');
     let rest = |byte: u8| first(byte) || byte.is_ascii_digit() || byte == b'.';
@@ -142,21 +157,35 @@ text_newtype! {
     MetricName, metric_name
 }
 
-fn consumer_name(text: &str) -> Result<Box<str>> {
+fn program_name(what: &'static str, text: &str) -> Result<Box<str>> {
     let allowed =
         |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':');
     if (1..=64).contains(&text.len()) && text.bytes().all(allowed) {
         return Ok(text.into());
     }
-    Err(Error::invalid(
-        "the name of a consumer must be 1 to 64 ASCII letters, digits, `-`, `_`, `.` and `:`",
-    )
+    Err(Error::invalid(format!(
+        "the name of {what} must be 1 to 64 ASCII letters, digits, `-`, `_`, `.` and `:`"
+    ))
     .with("name", shown(text)))
+}
+
+fn consumer_name(text: &str) -> Result<Box<str>> {
+    program_name("a consumer", text)
+}
+
+fn instance_name(text: &str) -> Result<Box<str>> {
+    program_name("an instance", text)
 }
 
 text_newtype! {
     /// The name of a consumer of the log: 1 to 64 bytes of `[A-Za-z0-9_.:-]`. Byte-exact.
     ConsumerName, consumer_name
+}
+
+text_newtype! {
+    /// The name of a process of the control plane, the same after a restart: 1 to 64 ASCII letters,
+    /// digits, `-`, `_`, `.` and `:`.
+    InstanceName, instance_name
 }
 
 fn key_prefix(text: &str) -> Result<Box<str>> {
@@ -236,6 +265,19 @@ mod tests {
         }
         for bad in ["", "1a", ".a", "a-b", "a b", "é", &"x".repeat(64)] {
             assert!(MetricName::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_of_programs() {
+        for good in ["a", "control-1.eu_west:8080", &"x".repeat(64)] {
+            assert_eq!(ConsumerName::new(good).unwrap().as_str(), good);
+            assert_eq!(InstanceName::new(good).unwrap().as_str(), good);
+        }
+        for bad in ["", "a b", "é", "a\n", &"x".repeat(65)] {
+            assert!(ConsumerName::new(bad).is_err(), "{bad}");
+            let error = InstanceName::new(bad).unwrap_err().to_string();
+            assert!(error.contains("an instance"), "{error}");
         }
     }
 

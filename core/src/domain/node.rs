@@ -8,8 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::deserialize_stored;
 use super::{
-    DiscoKey, DnsLabel, EndpointList, HostInfo, Hostname, MachineKey, NodeId, NodeKey,
-    NodeSettings, Patch, PreAuthKeyId, Revision, TagSet, Timestamp, Update, UserId,
+    DiscoKey, DnsLabel, EndpointList, HostInfo, Hostname, InstanceId, MachineKey, NodeId, NodeKey, NodeSettings, Patch, PreAuthKeyId, Revision, TagSet, Timestamp, Update, UserId,
 };
 use crate::error::{Error, Result};
 
@@ -160,6 +159,12 @@ impl SessionNumber {
     pub fn get(self) -> u64 {
         self.0
     }
+
+    /// The one after it; `None` after the last.
+    #[must_use]
+    pub fn next(self) -> Option<Self> {
+        Self::new(self.0 + 1).ok()
+    }
 }
 
 impl TryFrom<u64> for SessionNumber {
@@ -198,6 +203,37 @@ pub struct Presence {
     /// Where the node says it can be reached.
     #[serde(default, skip_serializing_if = "EndpointList::is_empty")]
     pub endpoints: EndpointList,
+    /// When the store learned that the node is not connected, if that was later than it was last
+    /// seen; `None` while it is connected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub absent_since: Option<Timestamp>,
+    /// The process of the control plane that holds the connection; `None` if none is up, or if that
+    /// process gave no name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<InstanceId>,
+}
+
+impl Presence {
+    /// That of a node which was never heard of.
+    #[must_use]
+    pub fn new(node: NodeId) -> Self {
+        Self {
+            node,
+            session: SessionNumber::default(),
+            online: false,
+            last_seen: None,
+            endpoints: EndpointList::empty(),
+            absent_since: None,
+            instance: None,
+        }
+    }
+
+    /// Since when the node has been absent, from which an ephemeral one's cutoff counts. `None` while
+    /// it is connected, and if it was never heard of.
+    #[must_use]
+    pub fn absent_from(&self) -> Option<Timestamp> {
+        if self.online { None } else { self.last_seen.max(self.absent_since) }
+    }
 }
 
 /// What a node presents to register or to sign in again.
@@ -282,6 +318,34 @@ pub struct NodePatch {
     pub expires_at: Patch<Timestamp>,
     /// Of which families it is given addresses from now on; those that it has stay.
     pub families: Update<AddressFamilies>,
+}
+
+/// Which addresses a node gets in place of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Renumbering {
+    /// Its IPv4 address.
+    pub ipv4: NewAddress<Ipv4Addr>,
+    /// Its IPv6 address.
+    pub ipv6: NewAddress<Ipv6Addr>,
+}
+
+impl Renumbering {
+    /// Another address of each configured family.
+    pub const BOTH: Self = Self { ipv4: NewAddress::Another, ipv6: NewAddress::Another };
+}
+
+/// An address in place of a node's own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NewAddress<A> {
+    /// It stays.
+    #[default]
+    Keep,
+    /// The lowest free one, which is never its own; none if the family is not configured.
+    Another,
+    /// This one, if it is free and the network gives it out.
+    Given(A),
 }
 
 /// Which nodes to list; all of the given conditions must hold.

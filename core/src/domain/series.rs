@@ -1,10 +1,9 @@
-//! The unbounded series: metrics and the audit trail. They are not held in memory.
+//! Metrics, a series that is not held in memory.
 
 use serde::{Deserialize, Serialize};
 
-use super::deserialize_stored;
-use super::{ActorName, AuditId, MetricName, NodeId, Text, Timestamp};
-use crate::error::{EntityKind, Error, Result};
+use super::{MetricName, NodeId, Timestamp};
+use crate::error::{Error, Result};
 
 /// A measured value: any finite 64-bit float. Negative zero becomes zero, so that every
 /// database gives back the same bits.
@@ -122,41 +121,4 @@ impl Aggregate {
     pub fn mean(&self) -> f64 {
         self.sum / self.count as f64
     }
-}
-
-/// One line of the audit trail.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AuditEntry {
-    /// Time-ordered identifier.
-    pub id: AuditId,
-    /// When it happened.
-    pub at: Timestamp,
-    /// Who did it.
-    #[serde(deserialize_with = "deserialize_stored")]
-    pub actor: ActorName,
-    /// What was done, for example `node.register`.
-    pub action: Text<64>,
-    /// To which kind of entity.
-    pub entity: EntityKind,
-    /// To which one; the identifier stays when the entity is gone.
-    pub subject: Text<255>,
-}
-
-/// Which audit entries to read: `from <= at < to`, and all of the given conditions.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct AuditQuery {
-    /// First moment, inclusive.
-    pub from: Option<Timestamp>,
-    /// Last moment, exclusive.
-    pub to: Option<Timestamp>,
-    /// Only by this actor.
-    pub actor: Option<ActorName>,
-    /// Only this kind of entity.
-    pub entity: Option<EntityKind>,
-    /// Only this one.
-    pub subject: Option<Text<255>>,
-    /// Whether the newest entry comes first; otherwise the oldest does.
-    pub newest_first: bool,
 }

@@ -129,6 +129,15 @@ pub struct NetworkSettings {
     /// Whether nodes may be reached by the mesh's own SSH.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh: Option<bool>,
+    /// A heartbeat that says nothing new is recorded only if the last one was at least so many seconds
+    /// ago, at most a day. 0, the default, records each.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub heartbeat_interval_seconds: u32,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Default for NetworkSettings {
@@ -159,6 +168,7 @@ impl Default for NetworkSettings {
             keepalive_seconds: None,
             default_routes: Vec::new(),
             ssh: None,
+            heartbeat_interval_seconds: 0,
         }
     }
 }
@@ -173,6 +183,11 @@ impl NetworkSettings {
         }
         if let Some(prefix) = self.ipv6.filter(Prefix::is_ipv4) {
             return Err(Error::invalid("`ipv6` wants an IPv6 prefix").with("ipv6", prefix));
+        }
+        if self.heartbeat_interval_seconds > 86_400 {
+            return Err(Error::invalid("heartbeats are recorded once a day at least")
+                .with("heartbeat_interval_seconds", self.heartbeat_interval_seconds)
+                .with("limit", 86_400));
         }
         if self.reserved.len() > 1024 {
             return Err(Error::invalid("at most 1024 prefixes can be reserved")

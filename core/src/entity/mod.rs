@@ -25,6 +25,7 @@ entities! {
     User       "user"        (UserId: id)                   Users       = 1  "users"        users:        Users       UserCommand;
     PreAuthKey "preauth_key" (PreAuthKeyId: id)             PreAuthKeys = 6  "preauth_keys" preauth_keys: PreAuthKeys PreAuthKeyCommand;
     Node       "node"        (NodeId: id)                   Nodes       = 2  "nodes"        nodes:        Nodes       NodeCommand;
+    Instance   "instance"    (InstanceId: id)               Instances   = 17 "instances"    instances:    Instances   InstanceCommand;
     Presence   "presence"    (NodeId: node)                 Presence    = 3  "presence"     presence:     Presences   PresenceCommand;
     Route      "route"       (RouteId: id)                  Routes      = 4  "routes"       routes:       Routes      RouteCommand;
     ApiKey     "api_key"     (ApiKeyId: id)                 ApiKeys     = 5  "api_keys"     api_keys:     ApiKeys     ApiKeyCommand;

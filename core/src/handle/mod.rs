@@ -12,7 +12,7 @@ use crate::backend::{Backend, Head, KeyRange};
 use crate::block::{RowChange, Serial};
 use crate::clock::{ClockGuard, Reading, Verdict};
 use crate::command::{Command, Submission};
-use crate::domain::{ActorName, Timestamp};
+use crate::domain::{Actor, InstanceId, Timestamp};
 use crate::entropy::{Entropy, draw};
 use crate::error::{Error, ErrorKind, Result};
 use crate::imported::ImportedHashes;
@@ -71,7 +71,9 @@ impl Drop for Core {
 #[derive(Debug, Clone)]
 pub(crate) struct StoreHandle {
     pub(crate) core: Arc<Core>,
-    pub(crate) actor: ActorName,
+    pub(crate) actor: Arc<Actor>,
+    /// Who holds the connections that come through this handle.
+    pub(crate) instance: Option<InstanceId>,
 }
 
 /// Writes are bounded by the queue, which gives `Busy` when it is full. Dropping a future takes nothing

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use super::{FaultKind, Faults, Layer};
 use crate::backend::{Backend, Commit, Head};
 use crate::error::{Error, ErrorKind, Result};
+use crate::position::Epoch;
 
 /// Makes the commits of a backend fail or wait, to prove what is built on it. Without a fault it
 /// changes nothing.
@@ -56,19 +57,14 @@ impl Chaos {
     }
 }
 
-#[async_trait]
-impl Layer for Chaos {
-    fn inner(&self) -> &dyn Backend {
-        self.inner.as_ref()
-    }
-
-    async fn commit(&self, commit: &Commit) -> Result<()> {
-        let fault = self.faults.before_commit().await;
-        if fault == Some(FaultKind::After) {
-            self.inner.commit(commit).await?;
-        }
-        let (kind, message) = match fault {
-            None => return self.inner.commit(commit).await,
+impl Chaos {
+    async fn write(
+        &self,
+        operation: &'static str,
+        write: impl Future<Output = Result<()>> + Send,
+    ) -> Result<()> {
+        let (kind, message) = match self.faults.before_commit().await {
+            None => return write.await,
             Some(FaultKind::Before) => {
                 (ErrorKind::Unavailable, "the backend cannot be reached (an injected fault)")
             }
@@ -79,12 +75,29 @@ impl Layer for Chaos {
                 ErrorKind::OutcomeUnknown,
                 "the connection died before the commit arrived (an injected fault)",
             ),
-            Some(FaultKind::After) => (
-                ErrorKind::OutcomeUnknown,
-                "the connection died during the commit (an injected fault)",
-            ),
+            Some(FaultKind::After) => {
+                write.await?;
+                let message = "the connection died during the commit (an injected fault)";
+                (ErrorKind::OutcomeUnknown, message)
+            }
         };
-        Err(Error::new(kind, message).during("chaos.commit"))
+        Err(Error::new(kind, message).during(operation))
+    }
+}
+
+#[async_trait]
+impl Layer for Chaos {
+    fn inner(&self) -> &dyn Backend {
+        self.inner.as_ref()
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<()> {
+        self.write("chaos.commit", self.inner.commit(commit)).await
+    }
+
+    /// Fails as a commit would, and counts as one.
+    async fn probe(&self, epoch: Epoch) -> Result<()> {
+        self.write("chaos.probe", self.inner.probe(epoch)).await
     }
 
     async fn reopen(&self) -> Result<Head> {

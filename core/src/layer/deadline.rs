@@ -9,6 +9,7 @@ use super::Layer;
 use crate::backend::{Backend, Commit, Head, Scan, ScanPage};
 use crate::block::{EncodedBlock, Serial};
 use crate::error::{Error, ErrorKind, Result};
+use crate::position::Epoch;
 
 /// How long calls of a backend may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +18,7 @@ pub struct Deadlines {
     pub connect: Duration,
     /// For `head`, `scan` and `blocks`.
     pub read: Duration,
-    /// For `commit` and `adopt`.
+    /// For `commit`, `probe` and `adopt`.
     pub commit: Duration,
 }
 
@@ -107,6 +108,10 @@ impl Layer for Deadline {
 
     async fn commit(&self, commit: &Commit) -> Result<()> {
         self.within("backend.commit", self.write(), self.inner.commit(commit)).await
+    }
+
+    async fn probe(&self, epoch: Epoch) -> Result<()> {
+        self.within("backend.probe", self.write(), self.inner.probe(epoch)).await
     }
 
     async fn adopt(&self, head: &Head) -> Result<()> {

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use crate::backend::{Backend, BackendInfo, Commit, Head, Scan, ScanPage};
 use crate::block::{EncodedBlock, Serial};
 use crate::error::Result;
+use crate::position::Epoch;
 use crate::schema::Schema;
 
 pub use chaos::Chaos;
@@ -82,6 +83,10 @@ pub trait Layer: Send + Sync + std::fmt::Debug + 'static {
         self.inner().commit(commit).await
     }
 
+    async fn probe(&self, epoch: Epoch) -> Result<()> {
+        self.inner().probe(epoch).await
+    }
+
     async fn adopt(&self, head: &Head) -> Result<()> {
         self.inner().adopt(head).await
     }
@@ -127,6 +132,10 @@ impl<L: Layer> Backend for L {
 
     async fn commit(&self, commit: &Commit) -> Result<()> {
         Layer::commit(self, commit).await
+    }
+
+    async fn probe(&self, epoch: Epoch) -> Result<()> {
+        Layer::probe(self, epoch).await
     }
 
     async fn adopt(&self, head: &Head) -> Result<()> {

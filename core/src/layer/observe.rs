@@ -13,6 +13,7 @@ use tracing::field::Empty;
 use crate::backend::{Backend, BackendInfo, Commit, Head, Scan, ScanPage};
 use crate::block::{EncodedBlock, Serial};
 use crate::error::Result;
+use crate::position::Epoch;
 use crate::schema::Schema;
 
 /// Up to how many seconds, inclusive, a call may take to be counted in each of the first
@@ -64,8 +65,8 @@ pub struct Observe {
 /// What was observed so far.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Observations {
-    /// By the name of the operation: `head`, `migrate`, `scan`, `blocks`, `commit`, `adopt`,
-    /// `reopen`, `verify`, `close`. An operation that was never called is missing.
+    /// By the name of the operation: `head`, `migrate`, `scan`, `blocks`, `commit`, `probe`,
+    /// `adopt`, `reopen`, `verify`, `close`. An operation that was never called is missing.
     pub operations: BTreeMap<&'static str, OperationStats>,
 }
 
@@ -205,6 +206,10 @@ impl Backend for Observe {
             span.record("db.operation.batch.size", commit.rows.len());
         }
         self.observe("commit", span, self.inner.commit(commit)).await
+    }
+
+    async fn probe(&self, epoch: Epoch) -> Result<()> {
+        self.observe("probe", self.span("probe"), self.inner.probe(epoch)).await
     }
 
     async fn adopt(&self, head: &Head) -> Result<()> {

@@ -365,21 +365,20 @@ fn take_array<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N]> {
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
-    use crate::domain::{AuditId, Text};
+    use crate::domain::{Actor, AuditId, Text};
     use crate::error::EntityKind;
 
     #[test]
     fn a_block_whose_audit_section_was_erased_is_the_same_link_of_the_chain() {
         let mut builder = BlockBuilder::default();
         builder.delete(Table::Users, RowKey::new().id(&[1; 16]));
-        builder.audit(AuditEntry {
-            id: AuditId::from_bytes([1; 16]),
-            at: Timestamp::EPOCH,
-            actor: "system".parse().unwrap(),
-            action: Text::new("user.delete").unwrap(),
-            entity: EntityKind::User,
-            subject: Text::new("ann").unwrap(),
-        });
+        builder.audit(AuditEntry::new(
+            (Timestamp::EPOCH, AuditId::from_bytes([1; 16])),
+            Actor::system(),
+            Text::new("user.delete").unwrap(),
+            EntityKind::User,
+            Text::new("ann").unwrap(),
+        ));
         let (serial, id) = (Serial::new(1), BlockId::from_bytes([2; 16]));
         let closed = builder.finish(serial, id, BlockHash::GENESIS, Timestamp::EPOCH).unwrap();
         let (changes, audit) = closed.block.sections().unwrap();

@@ -40,14 +40,13 @@ fn metric(value: f64) -> Item {
 }
 
 fn audit() -> Item {
-    Item::Audit(AuditEntry {
-        id: ID.parse().unwrap(),
-        at: AT.parse().unwrap(),
-        actor: "ann \u{1f600}".parse().unwrap(),
-        action: "user.create".parse().unwrap(),
-        entity: EntityKind::User,
-        subject: ID.parse().unwrap(),
-    })
+    Item::Audit(AuditEntry::new(
+        (AT.parse().unwrap(), ID.parse().unwrap()),
+        "ann \u{1f600}".parse().unwrap(),
+        "user.create".parse().unwrap(),
+        EntityKind::User,
+        ID.parse().unwrap(),
+    ))
 }
 
 fn written(items: &[Item]) -> Vec<u8> {

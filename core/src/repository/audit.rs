@@ -21,8 +21,9 @@ const MAX_ENTRIES: usize = 10_000;
 
 /// The audit trail: who did what. A record, and no proof: whoever can write the file can change it.
 ///
-/// Administrative writes leave their lines in the same commit. What the control plane itself has to
-/// say can be appended.
+/// Administrative writes leave their lines in the same commit. A command that was refused or failed leaves
+/// no trace, here neither: who wants a line of that appends it, as whatever else the control plane has to
+/// say.
 ///
 /// ```
 /// # ghostwire_store_memory::example(async |store| {
@@ -36,6 +37,20 @@ const MAX_ENTRIES: usize = 10_000;
 /// let line = &page.items[0];
 /// assert_eq!((line.actor.as_str(), line.action.as_str()), ("root@console", "user.create"));
 /// assert_eq!(line.subject.as_str(), alice.id.to_string());
+///
+/// use ghostwire_store::domain::{Actor, AuditEntry, AuditId, AuditResult, ResourceKind};
+///
+/// // A sign-in was refused.
+/// let visitor = "eve@example.com".parse::<Actor>()?.at([192, 0, 2, 7].into());
+/// let (at, kind) = (store.clock().now()?, "auth".parse::<ResourceKind>()?);
+/// let id = AuditId::time_ordered(at, [7; 10]); // Draw it.
+/// let line = AuditEntry::new((at, id), visitor, "auth.login".parse()?, kind, "console".parse()?);
+/// let details = Some(r#"{"reason":"unknown user"}"#.parse()?);
+/// let line = AuditEntry { result: AuditResult::Denied, details, ..line };
+/// store.audit().append(vec![line.clone()]).await?;
+/// let denied = AuditQuery { result: Some(AuditResult::Denied), ..AuditQuery::default() };
+/// let page = store.audit().query(&denied, &PageRequest::first(Limit::MAX)).await?;
+/// assert_eq!(*page.items[0], line);
 /// # Ok(()) }).unwrap();
 /// ```
 #[async_trait]
@@ -50,8 +65,9 @@ pub trait AuditRepository: Send + Sync {
     ///
     /// # Behavior
     /// - A line that it shows is of a commit that the state shows, too.
-    /// - Only times use an index: a condition on actor, entity or subject looks at every line between
-    ///   `from` and `to` until the page is full.
+    /// - Only times use an index: every other condition looks at each line between `from` and `to` until
+    ///   the page is full.
+    /// - A line is about its second subject as well: those about a user are found among those about nodes.
     ///
     /// # Errors
     /// `InvalidArgument` for a cursor of another query; `Unavailable`, `Corrupt`.
@@ -129,10 +145,7 @@ impl AuditRepository for StoreHandle {
             let mut items = Vec::new();
             while items.len() <= limit {
                 let Some(entry) = reader.next().await? else { break };
-                let wanted = query.actor.as_ref().is_none_or(|actor| entry.actor == *actor)
-                    && query.entity.is_none_or(|entity| entry.entity == entity)
-                    && query.subject.as_ref().is_none_or(|subject| entry.subject == *subject);
-                if wanted {
+                if query.admits(&entry) {
                     items.push(entry);
                 }
             }

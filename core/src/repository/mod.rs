@@ -19,6 +19,7 @@ mod clock;
 mod consumers;
 mod credentials;
 mod dns;
+mod instances;
 mod metrics;
 mod nodes;
 mod parts;
@@ -35,6 +36,7 @@ pub use credentials::{
     ApiKeyRepository, PreAuthKeyRepository, SessionRepository, preauth_key_hash,
 };
 pub use dns::DnsRepository;
+pub use instances::InstanceRepository;
 pub use metrics::MetricRepository;
 pub use nodes::NodeRepository;
 pub use policies::PolicyRepository;

@@ -8,8 +8,7 @@ use async_trait::async_trait;
 use super::expect_reply;
 use crate::command::{NodeCommand, Part};
 use crate::domain::{
-    DiscoKey, DnsLabel, MachineKey, Node, NodeFilter, NodeId, NodeKey, NodePatch,
-    NodeSettingsPatch, Page, PageRequest, Prefix, Registration, Revision, Timestamp,
+    DiscoKey, DnsLabel, MachineKey, Node, NodeFilter, NodeId, NodeKey, NodePatch, NodeSettingsPatch, Page, PageRequest, Prefix, Registration, Renumbering, Revision, Timestamp,
 };
 use crate::error::Result;
 use crate::handle::StoreHandle;
@@ -195,8 +194,8 @@ pub trait NodeRepository: Send + Sync {
     /// `NotFound`, also the second time; those of any write.
     async fn delete(&self, id: NodeId) -> Result<()>;
 
-    /// Removes ephemeral nodes that are offline and were last heard of longer ago than the cutoff of
-    /// the network settings. Gives which.
+    /// Removes ephemeral nodes that have been absent for at least the cutoff of the network settings
+    /// ([`Presence::absent_from`](crate::domain::Presence::absent_from)). Gives which.
     ///
     /// # Behavior
     /// - Nothing calls it by itself; the control plane does, once in a while.
@@ -217,6 +216,54 @@ pub trait NodeRepository: Send + Sync {
     /// `Exhausted` if there are not enough addresses at the beginning; then no node changes; those of
     /// any write.
     async fn backfill_addresses(&self) -> Result<Vec<NodeId>>;
+
+    /// As [`backfill_addresses`](NodeRepository::backfill_addresses), and takes back the addresses that the
+    /// network settings have no place for any more: of a family that is not configured, or outside its
+    /// prefix. Gives which nodes changed.
+    ///
+    /// # Behavior
+    /// - `view().unconfigured_addresses()` lists what this would take back, and changes nothing.
+    /// - A node gets a new address in the same step as it loses the old one, so peers learn of both at once.
+    ///
+    /// # Errors
+    /// As for [`backfill_addresses`](NodeRepository::backfill_addresses).
+    async fn release_addresses(&self) -> Result<Vec<NodeId>>;
+
+    /// Gives one node other addresses: the lowest free ones, or given ones. Gives the node as it is now.
+    ///
+    /// ```
+    /// # ghostwire_store_memory::example(async |store| {
+    /// # use ghostwire_store::domain::{
+    /// #     Admission, MachineKey, NewUser, NodeKey, RegisterMethod, Registration,
+    /// # };
+    /// # let alice = store.users().create(NewUser::local("alice".parse()?)).await?;
+    /// # let admission = Admission::User { user: alice.id, method: RegisterMethod::Cli };
+    /// # let (machine, key) = (MachineKey::from_bytes([1; 32])?, NodeKey::from_bytes([2; 32])?);
+    /// # let laptop = Registration::new(machine, key, "laptop".parse()?, admission);
+    /// # let node = store.nodes().register(laptop).await?;
+    /// use ghostwire_store::domain::{NewAddress, Renumbering};
+    ///
+    /// let ipv4 = NewAddress::Given([100, 64, 7, 7].into());
+    /// let wanted = Renumbering { ipv4, ..Renumbering::default() };
+    /// let moved = store.nodes().renumber(node.id, wanted, Some(node.revision)).await?;
+    /// assert_eq!((moved.ipv4, moved.ipv6), (Some([100, 64, 7, 7].into()), node.ipv6));
+    /// # Ok(()) }).unwrap();
+    /// ```
+    ///
+    /// # Behavior
+    /// - Its former addresses are free from then on, for others, too.
+    /// - What it has already is no change. In place of one of a family that is not configured it gets none.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` if `expected` is not its revision; `InvalidArgument` for an address that the
+    /// network settings do not give out; `AlreadyExists` (`address`) for one that another node has;
+    /// `Exhausted` if no other is free; those of any write.
+    async fn renumber(
+        &self,
+        id: NodeId,
+        addresses: Renumbering,
+        expected: Option<Revision>,
+    ) -> Result<Arc<Node>>;
 }
 
 #[async_trait]
@@ -310,7 +357,22 @@ impl NodeRepository for StoreHandle {
     }
 
     async fn backfill_addresses(&self) -> Result<Vec<NodeId>> {
-        let make = |part| NodeCommand::BackfillAddresses { part }.into();
+        let make = |part| NodeCommand::BackfillAddresses { release: false, part }.into();
         self.nodes_in_parts(make).await
+    }
+
+    async fn release_addresses(&self) -> Result<Vec<NodeId>> {
+        let make = |part| NodeCommand::BackfillAddresses { release: true, part }.into();
+        self.nodes_in_parts(make).await
+    }
+
+    async fn renumber(
+        &self,
+        id: NodeId,
+        addresses: Renumbering,
+        expected: Option<Revision>,
+    ) -> Result<Arc<Node>> {
+        let command = NodeCommand::Renumber { id, addresses, expected };
+        expect_reply!(self.run(command).await?, Node)
     }
 }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::expect_reply;
 use crate::command::PresenceCommand;
-use crate::domain::{Endpoint, EndpointList, NodeId, Presence, SessionNumber, Update};
+    EndpointList, InstanceId, NodeId, Presence, SessionNumber, Timestamp, Update};, use crate::domain::{Endpoint, use crate::domain::{EndpointList,
 use crate::error::Result;
 use crate::handle::StoreHandle;
 
@@ -52,6 +52,33 @@ pub trait PresenceRepository: Send + Sync {
         endpoints: Update<EndpointList>,
     ) -> Result<Arc<Presence>>;
 
+    /// A control connection came up that has no number: the next one is drawn, and is in the presence that
+    /// this gives. For control planes whose connections are not numbered.
+    ///
+    /// ```
+    /// # ghostwire_store_memory::example(async |store| {
+    /// # use ghostwire_store::domain::{
+    /// #     Admission, MachineKey, NewUser, NodeKey, RegisterMethod, Registration, Update,
+    /// # };
+    /// # let alice = store.users().create(NewUser::local("alice".parse()?)).await?;
+    /// # let admission = Admission::User { user: alice.id, method: RegisterMethod::Cli };
+    /// # let (machine, key) = (MachineKey::from_bytes([1; 32])?, NodeKey::from_bytes([2; 32])?);
+    /// # let laptop = Registration::new(machine, key, "laptop".parse()?, admission);
+    /// # let node = store.nodes().register(laptop).await?.id;
+    /// let session = store.presence().open(node, Update::Keep).await?.session;
+    /// store.presence().heartbeat(node, session, Update::Keep).await?;
+    /// assert!(!store.presence().disconnect(node, session).await?.online);
+    /// # Ok(()) }).unwrap();
+    /// ```
+    ///
+    /// # Behavior
+    /// - It is always applied, also while another connection is up, which is then an older one.
+    ///
+    /// # Errors
+    /// `NotFound` if the node does not exist (any longer); `Exhausted` after number `i64::MAX`; those of
+    /// any write.
+    async fn open(&self, node: NodeId, endpoints: Update<EndpointList>) -> Result<Arc<Presence>>;
+
     /// A sign of life, and maybe other endpoints. Gives the presence as it is now.
     ///
     /// # Behavior
@@ -59,6 +86,9 @@ pub trait PresenceRepository: Send + Sync {
     ///   changes nothing.
     /// - It is a durable write, without a line in the audit trail. Many share one commit, so send them
     ///   at once rather than one after the other.
+    /// - Within the network settings' `heartbeat_interval_seconds` after the last one that was recorded, one
+    ///   that says nothing new is no write: same connection, same endpoints, whenever they were seen. It
+    ///   does not matter who sends it.
     ///
     /// # Errors
     /// `NotFound` if the node does not exist (any longer); those of any write.
@@ -101,6 +131,19 @@ pub trait PresenceRepository: Send + Sync {
         addr: SocketAddr,
     ) -> Result<Arc<Presence>>;
 
+    /// The node was seen by other means than a control connection. Gives the presence as it is now.
+    ///
+    /// # Behavior
+    /// - Its connection stays as it is: none is opened, and none ended. An ephemeral node's cutoff counts
+    ///   from now on.
+    /// - If it was last seen at `unless_since` or later, nothing is written; so of several that report the
+    ///   same, one writes.
+    /// - A node that was never heard of then has session 0, so its first connection has a higher number.
+    ///
+    /// # Errors
+    /// `NotFound` if the node does not exist (any longer); those of any write.
+    async fn touch(&self, node: NodeId, unless_since: Timestamp) -> Result<Arc<Presence>>;
+
     /// A control connection went down. Gives the presence as it is now.
     ///
     /// # Behavior
@@ -115,13 +158,38 @@ pub trait PresenceRepository: Send + Sync {
     ///
     /// # Behavior
     /// - Presence is stored, so whoever was online when a control plane ended still is. One that
-    ///   starts calls this before it accepts connections, unless others run beside it.
+    ///   starts calls this before it accepts connections, unless others run beside it: then it
+    ///   [begins](super::InstanceRepository::begin) as an instance.
+    /// - When each was last seen stays as it was; its absence begins now, so ephemeral nodes have the
+    ///   whole cutoff to come back.
     /// - Beyond what one commit holds it goes on in the next one. If that fails on the way, repeat the
     ///   call.
     ///
     /// # Errors
     /// Those of any write.
     async fn disconnect_all(&self) -> Result<u64>;
+
+    /// Every control connection that one instance holds went down. Gives how many nodes were online.
+    /// Otherwise as [`disconnect_all`](PresenceRepository::disconnect_all).
+    ///
+    /// # Errors
+    /// Those of any write.
+    async fn disconnect_all_of(&self, instance: InstanceId) -> Result<u64>;
+
+    /// Instances that were last seen before a moment are over, and so are the connections that they held.
+    /// Gives how many nodes were online.
+    ///
+    /// # Behavior
+    /// - Each control plane calls it once in a while. A sign of life is recorded every 5 seconds, so 30
+    ///   seconds ago is a sensible moment.
+    /// - That an instance was not seen is decided in the same step: one that is seen in time stays.
+    /// - An instance that was declared lost and is there all the same gets `NotFound`, and begins anew.
+    /// - Beyond what one commit holds it goes on in the next one, and an instance that is seen meanwhile
+    ///   keeps what is left of it.
+    ///
+    /// # Errors
+    /// Those of any write.
+    async fn disconnect_lost(&self, unseen_since: Timestamp) -> Result<u64>;
 
     /// A node's presence; `None` if it was never heard of.
     ///
@@ -138,7 +206,14 @@ impl PresenceRepository for StoreHandle {
         session: SessionNumber,
         endpoints: Update<EndpointList>,
     ) -> Result<Arc<Presence>> {
-        let command = PresenceCommand::Connect { node, session, endpoints };
+        let (session, instance) = (Some(session), self.instance);
+        let command = PresenceCommand::Connect { node, session, endpoints, instance };
+        expect_reply!(self.run(command).await?, Presence)
+    }
+
+    async fn open(&self, node: NodeId, endpoints: Update<EndpointList>) -> Result<Arc<Presence>> {
+        let (session, instance) = (None, self.instance);
+        let command = PresenceCommand::Connect { node, session, endpoints, instance };
         expect_reply!(self.run(command).await?, Presence)
     }
 
@@ -148,7 +223,13 @@ impl PresenceRepository for StoreHandle {
         session: SessionNumber,
         endpoints: Update<EndpointList>,
     ) -> Result<Arc<Presence>> {
-        let command = PresenceCommand::Heartbeat { node, session, endpoints };
+        let instance = self.instance;
+        let command = PresenceCommand::Heartbeat { node, session, endpoints, instance };
+        expect_reply!(self.run(command).await?, Presence)
+    }
+
+    async fn touch(&self, node: NodeId, unless_since: Timestamp) -> Result<Arc<Presence>> {
+        let command = PresenceCommand::Touch { node, unless_since };
         expect_reply!(self.run(command).await?, Presence)
     }
 
@@ -158,7 +239,8 @@ impl PresenceRepository for StoreHandle {
         session: SessionNumber,
         endpoint: Endpoint,
     ) -> Result<Arc<Presence>> {
-        let command = PresenceCommand::PutEndpoint { node, session, endpoint };
+        let instance = self.instance;
+        let command = PresenceCommand::PutEndpoint { node, session, endpoint, instance };
         expect_reply!(self.run(command).await?, Presence)
     }
 
@@ -168,7 +250,8 @@ impl PresenceRepository for StoreHandle {
         session: SessionNumber,
         addr: SocketAddr,
     ) -> Result<Arc<Presence>> {
-        let command = PresenceCommand::RemoveEndpoint { node, session, addr };
+        let instance = self.instance;
+        let command = PresenceCommand::RemoveEndpoint { node, session, addr, instance };
         expect_reply!(self.run(command).await?, Presence)
     }
 
@@ -178,7 +261,18 @@ impl PresenceRepository for StoreHandle {
     }
 
     async fn disconnect_all(&self) -> Result<u64> {
-        let make = |part| PresenceCommand::DisconnectAll { part }.into();
+        let make = |part| PresenceCommand::DisconnectAll { of: None, part }.into();
+        self.count_in_parts(make).await
+    }
+
+    async fn disconnect_all_of(&self, instance: InstanceId) -> Result<u64> {
+        let of = Some(instance);
+        let make = |part| PresenceCommand::DisconnectAll { of, part }.into();
+        self.count_in_parts(make).await
+    }
+
+    async fn disconnect_lost(&self, unseen_since: Timestamp) -> Result<u64> {
+        let make = |part| PresenceCommand::DisconnectLost { unseen_since, part }.into();
         self.count_in_parts(make).await
     }
 

@@ -12,7 +12,7 @@ use super::value::{RowWriter, Value};
 use crate::block::Serial;
 use crate::domain::short_text::ShortText;
 use crate::domain::*;
-use crate::error::{EntityKind, Error, Result};
+use crate::error::{Error, Result};
 use crate::position::Position;
 
 /// A type that is one column of a row.
@@ -257,8 +257,8 @@ macro_rules! texts {
         }
     )*};
 }
-texts!(parse: DnsLabel, DnsName, KeyPrefix, SecretHash, DocumentText, MetricName);
-texts!(stored: UserName, Hostname, Email, ActorName);
+texts!(parse: DnsLabel, DnsName, InstanceName, KeyPrefix, SecretHash, DocumentText, MetricName, ResourceKind);
+texts!(stored: UserName, Hostname, Email, ActorName, UserAgent);
 
 impl<const MAX: usize> Field for Text<MAX> {
     const KIND: ColumnKind = ColumnKind::Text;
@@ -331,11 +331,29 @@ addresses!(
     Ipv6Addr: write_displayed
 );
 
-impl Field for Prefix {
-    const KIND: ColumnKind = ColumnKind::Text;
+/// Types whose column is their text form.
+macro_rules! displayed {
+    ($($type:ty),*) => {$(
+        impl Field for $type {
+            const KIND: ColumnKind = ColumnKind::Text;
+
+            fn write(&self, row: &mut RowWriter<'_>) {
+                write_displayed(self, row);
+            }
+
+            fn read(value: Value<'_>) -> Result<Self> {
+                parse(value)
+            }
+        }
+    )*};
+}
+displayed!(Prefix, PeerAddress, AuditSubject);
+
+impl Field for AuditDetails {
+    const KIND: ColumnKind = ColumnKind::Json;
 
     fn write(&self, row: &mut RowWriter<'_>) {
-        write_displayed(self, row);
+        row.put(Value::Text(self.as_str()));
     }
 
     fn read(value: Value<'_>) -> Result<Self> {
@@ -442,16 +460,25 @@ impl Field for AddressFamilies {
     }
 }
 
-impl Field for EntityKind {
+/// Null is success, which most lines tell of.
+impl Field for AuditResult {
     const KIND: ColumnKind = ColumnKind::Text;
+    const NULLABLE: bool = true;
 
     fn write(&self, row: &mut RowWriter<'_>) {
-        row.put(Value::Text(self.name()));
+        match self {
+            Self::Success => row.put(Value::Null),
+            other => row.put(Value::Text(other.name())),
+        }
     }
 
     fn read(value: Value<'_>) -> Result<Self> {
-        let word = text(value)?;
-        let kind = Self::ALL.iter().find(|kind| kind.name() == word);
-        kind.copied().ok_or_else(|| Error::corrupt("a stored word is unknown").with("word", word))
+        match value {
+            Value::Null => Ok(Self::Success),
+            Value::Text("denied") => Ok(Self::Denied),
+            Value::Text("failed") => Ok(Self::Failed),
+            Value::Text(word) => Err(Error::corrupt("a stored word is unknown").with("word", word)),
+            other => Err(unfit(other)),
+        }
     }
 }

@@ -285,6 +285,15 @@ record! { Presence in Presence {
     online: bool,
     last_seen: Option<Timestamp>,
     endpoints: EndpointList,
+    absent_since: Option<Timestamp> = 4,
+    instance: Option<InstanceId> = 4,
+}}
+
+record! { Instance in Instances = 4 {
+    key { id: InstanceId }
+    name: InstanceName = 4,
+    started_at: Timestamp = 4,
+    last_seen: Timestamp = 4,
 }}
 
 record! { Route in Routes {
@@ -366,8 +375,13 @@ record! { AuditEntry in Audit {
     key { at: Timestamp, id: AuditId }
     actor: ActorName,
     action: Text<64>,
-    entity: crate::error::EntityKind,
+    entity: ResourceKind,
     subject: Text<255>,
+    address: Option<PeerAddress> = 4,
+    user_agent: Option<UserAgent> = 4,
+    result: AuditResult = 4,
+    details: Option<AuditDetails> = 4,
+    second: Option<AuditSubject> = 4,
 }}
 
 record! { WriterPosition in WriterPositions {

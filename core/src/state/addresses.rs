@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Map;
 use super::holders::Holders;
-use crate::domain::{NetworkSettings, Node, NodeId, Prefix};
+use crate::domain::{NetworkSettings, NewAddress, Node, NodeId, Prefix, Renumbering};
 use crate::error::{EntityKind, Error, ErrorKind, Result};
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -68,14 +68,7 @@ impl Addresses {
     /// for IPv4, the broadcast address are never given out, except where the prefix has no others.
     #[must_use]
     pub fn lowest_free(&self, prefix: Prefix, reserved: &[Prefix]) -> Option<IpAddr> {
-        let ((family, mut first), (_, mut last)) =
-            (to_number(prefix.first()), to_number(prefix.last()));
-        if last - first >= 2 {
-            first += 1;
-            if prefix.is_ipv4() {
-                last -= 1;
-            }
-        }
+        let (family, first, last) = given_out(prefix);
         let mut candidate = first;
         while candidate <= last {
             // A network is mostly one run from its first address on.
@@ -96,6 +89,76 @@ impl Addresses {
             }
         }
         None
+    }
+
+    /// Gives `node` the addresses that it is to have in place of its own. What it lacks and was not asked for
+    /// is for a backfill.
+    ///
+    /// # Errors
+    /// `Exhausted` if there is no other one; `InvalidArgument` for one that the network does not give out;
+    /// `AlreadyExists` for one that is taken.
+    pub(super) fn renumber(
+        &self,
+        node: &mut Node,
+        Renumbering { ipv4, ipv6 }: Renumbering,
+        network: &NetworkSettings,
+    ) -> Result<()> {
+        let wanted = NetworkSettings {
+            ipv4: network.ipv4.filter(|_| ipv4 == NewAddress::Another),
+            ipv6: network.ipv6.filter(|_| ipv6 == NewAddress::Another),
+            ..network.clone()
+        };
+        // Its own are taken until they are replaced, so that another one is another.
+        match ipv4 {
+            NewAddress::Keep => {}
+            NewAddress::Another => node.ipv4 = None,
+            NewAddress::Given(address) => {
+                self.require_given_out(node, address.into(), network.ipv4, network)?;
+                node.ipv4 = Some(address);
+            }
+        }
+        match ipv6 {
+            NewAddress::Keep => {}
+            NewAddress::Another => node.ipv6 = None,
+            NewAddress::Given(address) => {
+                self.require_given_out(node, address.into(), network.ipv6, network)?;
+                node.ipv6 = Some(address);
+            }
+        }
+        self.fill(node, &wanted)
+    }
+
+    fn require_given_out(
+        &self,
+        node: &Node,
+        address: IpAddr,
+        prefix: Option<Prefix>,
+        network: &NetworkSettings,
+    ) -> Result<()> {
+        let is_of = |prefix: Prefix| {
+            let (_, first, last) = given_out(prefix);
+            prefix.contains(address) && (first..=last).contains(&to_number(address).1)
+        };
+        let is_reserved = network.reserved.iter().any(|reserved| reserved.contains(address));
+        if !prefix.is_some_and(is_of) || is_reserved {
+            let error = Error::invalid(
+                "the network settings do not give out this address; take one that is in their prefix \
+                 and not reserved",
+            );
+            let error = error.about(EntityKind::Node).with("id", node.id).with("address", address);
+            return Err(match prefix {
+                Some(prefix) => error.with("prefix", prefix),
+                None => error,
+            });
+        }
+        match self.holder(address) {
+            Some(holder) if holder != node.id => {
+                Err(Error::already_exists(EntityKind::Node, "address")
+                    .with("address", address)
+                    .with("held_by", holder))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Gives `node` the lowest free address of each configured family that it lacks and is not limited
@@ -179,6 +242,32 @@ impl Addresses {
             self.taken.insert((family, number + 1), last);
         }
     }
+}
+
+/// First and last address of a prefix that nodes may have.
+fn given_out(prefix: Prefix) -> (Family, u128, u128) {
+    let ((family, mut first), (_, mut last)) =
+        (to_number(prefix.first()), to_number(prefix.last()));
+    if last - first >= 2 {
+        first += 1;
+        if prefix.is_ipv4() {
+            last -= 1;
+        }
+    }
+    (family, first, last)
+}
+
+/// The addresses of a node that the network settings have no place for: of a family that is not
+/// configured, or outside its prefix.
+pub(super) fn unconfigured(
+    node: &Node,
+    network: &NetworkSettings,
+) -> impl Iterator<Item = IpAddr> + use<> {
+    let addresses =
+        [(node.ipv4.map(IpAddr::V4), network.ipv4), (node.ipv6.map(IpAddr::V6), network.ipv6)];
+    addresses.into_iter().filter_map(|(address, prefix)| {
+        address.filter(|address| !prefix.is_some_and(|prefix| prefix.contains(*address)))
+    })
 }
 
 fn to_number(address: IpAddr) -> (Family, u128) {

@@ -101,7 +101,9 @@ pub(crate) fn decide(
                 revision: Revision::FIRST,
             };
             key.check_beside(state)?;
-            Ok(Decision::put(key).noting(ApiKeyCommand::CREATE, EntityKind::ApiKey, id))
+            let user = key.user;
+            let decision = Decision::put(key).noting(ApiKeyCommand::CREATE, EntityKind::ApiKey, id);
+            Ok(decision.beside(EntityKind::User, user))
         }
         ApiKeyCommand::Revoke { id } => {
             let old = keys.require(*id)?;
@@ -113,7 +115,9 @@ pub(crate) fn decide(
                 revision: old.revision.next(),
                 ..ApiKey::clone(old)
             };
-            Ok(Decision::put(key).noting(ApiKeyCommand::REVOKE, EntityKind::ApiKey, id))
+            let user = key.user;
+            let decision = Decision::put(key).noting(ApiKeyCommand::REVOKE, EntityKind::ApiKey, id);
+            Ok(decision.beside(EntityKind::User, user))
         }
         ApiKeyCommand::Touch { id } => {
             let old = keys.require(*id)?;
@@ -135,9 +139,10 @@ pub(crate) fn decide(
             Ok(Decision::put(ApiKey { hash: to.clone(), revision, ..ApiKey::clone(old) }))
         }
         ApiKeyCommand::Delete { id } => {
-            keys.require(*id)?;
+            let user = keys.require(*id)?.user;
             let decision = Decision::delete(EntityId::ApiKey(*id));
-            Ok(decision.noting(ApiKeyCommand::DELETE, EntityKind::ApiKey, id))
+            let decision = decision.noting(ApiKeyCommand::DELETE, EntityKind::ApiKey, id);
+            Ok(decision.beside(EntityKind::User, user))
         }
     }
 }

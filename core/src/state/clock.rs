@@ -63,8 +63,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::command::{NodeCommand, PresenceCommand, SessionCommand};
-    use crate::domain::{NewSession, SecretHash, SessionId, SessionNumber, SessionOwner, Update};
+    use crate::command::{NodeCommand, SessionCommand};
+    use crate::domain::{NewSession, SecretHash, SessionId, SessionOwner};
     use crate::state::testing::*;
 
     const DAY: Duration = Duration::from_secs(86_400);
@@ -83,8 +83,7 @@ mod tests {
         world.run(NodeCommand::Expire { nodes: vec![node], at: soon, part: Part::WHOLE }).unwrap();
         let right = world.now;
         world.advance(YEARS);
-        let session = SessionNumber::new(1).unwrap();
-        world.run(PresenceCommand::Connect { node, session, endpoints: Update::Keep }).unwrap();
+        world.run(connect(node, 1)).unwrap();
         let bob = world.user("bob");
         let id = SessionId::from_bytes(world.id());
         let owner = SessionOwner::User(bob.id);

@@ -7,7 +7,7 @@ use smallvec::{SmallVec, smallvec};
 use super::State;
 use crate::block::ChangeKind;
 use crate::command::EntityRecord;
-use crate::domain::{ActorName, Revision, Timestamp};
+use crate::domain::{Actor, Revision, Timestamp};
 use crate::entity::StateEntity;
 use crate::error::{EntityKind, Error, ErrorKind, Result};
 
@@ -19,7 +19,7 @@ pub struct Context<'a> {
     /// The effective time.
     pub now: Timestamp,
     /// Whom the audit trail names for it.
-    pub actor: &'a ActorName,
+    pub actor: &'a Actor,
     /// Random; only [`State::execute`] reads it.
     pub seed: [u8; 10],
 }
@@ -75,6 +75,8 @@ pub struct Note {
     pub entity: EntityKind,
     /// To which one.
     pub subject: String,
+    /// Whom or what it is about beside that.
+    pub second: Option<(EntityKind, String)>,
 }
 
 impl Note {
@@ -83,7 +85,7 @@ impl Note {
         entity: EntityKind,
         subject: impl std::fmt::Display,
     ) -> Self {
-        Self { action, entity, subject: subject.to_string() }
+        Self { action, entity, subject: subject.to_string(), second: None }
     }
 }
 
@@ -123,6 +125,19 @@ impl Decision {
         subject: impl std::fmt::Display,
     ) -> Self {
         self.audit.push(Note::new(action, entity, subject));
+        self
+    }
+
+    /// Adds to the last line whom or what it is about beside its subject, if there is anybody.
+    #[must_use]
+    pub(super) fn beside(
+        mut self,
+        entity: EntityKind,
+        subject: Option<impl std::fmt::Display>,
+    ) -> Self {
+        if let (Some(note), Some(subject)) = (self.audit.last_mut(), subject) {
+            note.second = Some((entity, subject.to_string()));
+        }
         self
     }
 }

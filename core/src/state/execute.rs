@@ -4,7 +4,7 @@ use super::State;
 use super::decision::{Context, Reply, StateChange};
 use crate::block::BlockBuilder;
 use crate::command::Command;
-use crate::domain::{AuditEntry, AuditId, Text, Timestamp};
+use crate::domain::{AuditEntry, AuditId, AuditSubject, Text, Timestamp};
 use crate::error::Result;
 
 impl State {
@@ -25,14 +25,14 @@ impl State {
         let mut decision = self.decide(command, context)?;
         let notes = std::mem::take(&mut decision.audit).into_iter().enumerate();
         let entries = notes.map(|(index, note)| {
-            Ok(AuditEntry {
-                id: audit_id(context.now, context.seed, index),
-                at: context.now,
-                actor: context.actor.clone(),
-                action: Text::new(note.action)?,
-                entity: note.entity,
-                subject: Text::new(note.subject)?,
-            })
+            let second = note.second.map(|(entity, subject)| {
+                Ok(AuditSubject { kind: entity.into(), subject: Text::new(subject)? })
+            });
+            let id = audit_id(context.now, context.seed, index);
+            let (action, subject) = (Text::new(note.action)?, Text::new(note.subject)?);
+            let actor = context.actor.clone();
+            let entry = AuditEntry::new((context.now, id), actor, action, note.entity, subject);
+            Ok(AuditEntry { second: second.transpose()?, ..entry })
         });
         let entries = entries.collect::<Result<Vec<_>>>()?;
         // Nothing may fail from here on.

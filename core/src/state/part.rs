@@ -86,7 +86,7 @@ impl Reply {
 mod tests {
     use super::*;
     use crate::command::*;
-    use crate::domain::{Update, *};
+    use crate::domain::*;
     use crate::state::testing::*;
 
     /// Runs a command as a whole and in parts of a few rows; gives how many parts there were.
@@ -127,8 +127,7 @@ mod tests {
         let key = world.ephemeral_key(alice).id;
         for machine in 1..=9 {
             let node = world.register_with(key, machine).unwrap().id;
-            let session = SessionNumber::new(1).unwrap();
-            world.run(PresenceCommand::Connect { node, session, endpoints: Update::Keep }).unwrap();
+            world.run(connect(node, 1)).unwrap();
             let prefixes = world.prefixes(&["10.1.0.0/16", "0.0.0.0/0"]);
             world
                 .run(RouteCommand::Advertise { node, prefixes: prefixes.clone(), expected: None })
@@ -154,14 +153,14 @@ mod tests {
             world.register(alice, machine).unwrap();
         }
         world.run(SettingCommand::Reset { kind: SettingKind::Network }).unwrap();
-        let backfill = |part| NodeCommand::BackfillAddresses { part }.into();
+        let backfill = |part| NodeCommand::BackfillAddresses { release: false, part }.into();
         assert!(same_in_parts(&mut world, backfill) > 1);
         let mut nodes: Vec<_> = world.state.nodes().iter().map(|node| node.id).collect();
         nodes.reverse();
         let at = world.now;
         let expire = |part| NodeCommand::Expire { nodes: nodes.clone(), at, part }.into();
         assert!(same_in_parts(&mut world, expire) > 1);
-        let disconnect = |part| PresenceCommand::DisconnectAll { part }.into();
+        let disconnect = |part| PresenceCommand::DisconnectAll { of: None, part }.into();
         assert!(same_in_parts(&mut world, disconnect) > 1);
         assert!(world.state.routes().iter().all(|route| !route.primary));
         world.advance(std::time::Duration::from_secs(1800));
@@ -194,7 +193,7 @@ mod tests {
     fn a_part_is_one_entity_at_least() {
         let (mut world, _) = network();
         let part = Part { after: None, bytes: Some(0) };
-        let reply = world.run(PresenceCommand::DisconnectAll { part }).unwrap();
+        let reply = world.run(PresenceCommand::DisconnectAll { of: None, part }).unwrap();
         let first = world.state.presence().iter().next().unwrap().node;
         let so_far = Box::new(Reply::Count(1));
         assert_eq!(reply, Reply::Unfinished { so_far, after: Some(first) });

@@ -101,7 +101,7 @@ fn swap(
         })?,
         None => PolicyVersion::FIRST,
     };
-    let (author, created_at) = (context.actor.clone(), context.now);
+    let (author, created_at) = (context.actor.name.clone(), context.now);
     let decision = Decision::put(Policy { version, document, author, created_at });
     Ok(decision.noting(action, EntityKind::Policy, version))
 }

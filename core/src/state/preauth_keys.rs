@@ -151,7 +151,10 @@ pub(crate) fn decide(
                 revision: Revision::FIRST,
             };
             key.check_beside(state)?;
-            Ok(Decision::put(key).noting(PreAuthKeyCommand::CREATE, EntityKind::PreAuthKey, id))
+            let user = key.user;
+            let decision =
+                Decision::put(key).noting(PreAuthKeyCommand::CREATE, EntityKind::PreAuthKey, id);
+            Ok(decision.beside(EntityKind::User, user))
         }
         PreAuthKeyCommand::Revoke { id } => {
             let old = keys.require(*id)?;
@@ -163,7 +166,10 @@ pub(crate) fn decide(
                 revision: old.revision.next(),
                 ..PreAuthKey::clone(old)
             };
-            Ok(Decision::put(key).noting(PreAuthKeyCommand::REVOKE, EntityKind::PreAuthKey, id))
+            let user = key.user;
+            let decision =
+                Decision::put(key).noting(PreAuthKeyCommand::REVOKE, EntityKind::PreAuthKey, id);
+            Ok(decision.beside(EntityKind::User, user))
         }
         PreAuthKeyCommand::Rehash { id, from, to } => {
             let old = keys.require(*id)?;
@@ -179,9 +185,10 @@ pub(crate) fn decide(
             Ok(Decision::put(key))
         }
         PreAuthKeyCommand::Delete { id } => {
-            keys.require(*id)?;
+            let user = keys.require(*id)?.user;
             let decision = Decision::delete(EntityId::PreAuthKey(*id));
-            Ok(decision.noting(PreAuthKeyCommand::DELETE, EntityKind::PreAuthKey, id))
+            let decision = decision.noting(PreAuthKeyCommand::DELETE, EntityKind::PreAuthKey, id);
+            Ok(decision.beside(EntityKind::User, user))
         }
     }
 }

@@ -2,16 +2,20 @@
 //! changes nothing.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::State;
 use super::collection::Collection;
 use super::decision::{Context, Decision, Draft, Reply};
+use super::instances::disconnect_lost;
 use super::part::Scales;
 use super::routes::{elect_primary, electing};
-use crate::command::{Part, PresenceCommand};
-use crate::domain::{self, Endpoint, EndpointList, NodeId, Presence, SessionNumber};
+use crate::command::PresenceCommand;
+use crate::domain::{
+    self, Endpoint, EndpointList, InstanceId, NodeId, Presence, SessionNumber, Timestamp,
+};
 use crate::entity::{Rules, dates};
-use crate::error::Result;
+use crate::error::{EntityKind, Error, ErrorKind, Result};
 
 /// The presence of all nodes that were ever heard of, by node.
 pub type Presences = Collection<Presence, ()>;
@@ -25,11 +29,22 @@ impl Presences {
 }
 
 impl Rules for Presence {
-    dates! { events: last_seen; ends: }
+    dates! { events: last_seen, absent_since; ends: }
 
-    /// Its node exists.
+    /// Who is connected is not absent, and nobody holds the connection of who is not.
+    fn check(&self) -> Result<()> {
+        let message = match (self.online, self.absent_since, self.instance) {
+            (true, Some(_), _) => "is online, and so not absent; leave `absent_since` out",
+            (false, _, Some(_)) => "is offline, so nobody holds it; leave `instance` out",
+            _ => return Ok(()),
+        };
+        Err(Error::invalid(message).about(EntityKind::Presence).with("node", self.node))
+    }
+
+    /// Its node exists, and so does the instance that holds it.
     fn check_beside(&self, state: &State) -> Result<()> {
-        state.nodes().require(self.node).map(|_| ())
+        state.nodes().require(self.node)?;
+        self.instance.map_or(Ok(()), |id| state.instances().require(id).map(drop))
     }
 
     /// Routes are told whether their node is there.
@@ -90,42 +105,82 @@ pub(crate) fn decide(
     command: &PresenceCommand,
     context: &Context<'_>,
 ) -> Result<Decision> {
-    let (node, session, endpoints, message) = match command {
-        PresenceCommand::Connect { node, session, endpoints } => {
-            (*node, *session, Endpoints::of(endpoints), Message::Connect)
+    match command {
+        PresenceCommand::Connect { node, session, endpoints, instance } => {
+            let endpoints = Endpoints::of(endpoints);
+            hear(state, *node, (Message::Connect, *session), endpoints, *instance, context)
         }
-        PresenceCommand::Heartbeat { node, session, endpoints } => {
-            (*node, *session, Endpoints::of(endpoints), Message::Heartbeat)
+        PresenceCommand::Heartbeat { node, session, endpoints, instance } => {
+            let endpoints = Endpoints::of(endpoints);
+            hear(state, *node, (Message::Heartbeat, Some(*session)), endpoints, *instance, context)
         }
-        PresenceCommand::PutEndpoint { node, session, endpoint } => {
-            (*node, *session, Endpoints::With(*endpoint), Message::Heartbeat)
+        PresenceCommand::PutEndpoint { node, session, endpoint, instance } => {
+            let endpoints = Endpoints::With(*endpoint);
+            hear(state, *node, (Message::Heartbeat, Some(*session)), endpoints, *instance, context)
         }
-        PresenceCommand::RemoveEndpoint { node, session, addr } => {
-            (*node, *session, Endpoints::Without(*addr), Message::Heartbeat)
+        PresenceCommand::RemoveEndpoint { node, session, addr, instance } => {
+            let endpoints = Endpoints::Without(*addr);
+            hear(state, *node, (Message::Heartbeat, Some(*session)), endpoints, *instance, context)
         }
         PresenceCommand::Disconnect { node, session } => {
-            (*node, *session, Endpoints::Same, Message::Disconnect)
+            hear(state, *node, (Message::Disconnect, Some(*session)), Endpoints::Same, None, context)
         }
-        PresenceCommand::DisconnectAll { part } => {
-            return Ok(disconnect_all(state, *part, context));
+        PresenceCommand::Touch { node, unless_since } => {
+            touch(state, *node, *unless_since, context)
         }
-    };
-    // A node that was removed stays removed: its late messages do not bring it back.
+        PresenceCommand::DisconnectAll { of, part } => {
+            let mut draft = Draft::of(state);
+            let is_meant = |holder: Option<InstanceId>| of.is_none() || holder == *of;
+            let mut scales = Scales::of(*part);
+            let (count, ended) = disconnect(&mut draft, part.after, &mut scales, is_meant, context);
+            Ok(draft.finish(Reply::Count(count).of_part(ended)))
+        }
+        PresenceCommand::DisconnectLost { unseen_since, part } => {
+            Ok(disconnect_lost(state, *unseen_since, *part, context))
+        }
+    }
+}
+
+/// A message about a connection, of this number or else of the next one.
+fn hear(
+    state: &State,
+    node: NodeId,
+    (message, session): (Message, Option<SessionNumber>),
+    endpoints: Endpoints<'_>,
+    instance: Option<InstanceId>,
+    context: &Context<'_>,
+) -> Result<Decision> {
+    // A node that was removed stays removed: its late messages do not bring it back. Nor does an instance
+    // hold anything that was declared lost and does not know.
     state.nodes().require(node)?;
+    instance.map_or(Ok(()), |instance| state.instances().require(instance).map(drop))?;
     let old = state.presence().get(node);
+    let session = session.map_or_else(|| next_session(node, old), Ok)?;
     if let Some(old) = old
         && !is_applied(old, message, session)
     {
         return Ok(Decision::unchanged(Reply::Presence(old.clone())));
     }
+    let endpoints = endpoints.after(old.map_or(&EndpointList::empty(), |old| &old.endpoints));
+    let current = old.filter(|old| old.session == session && old.online);
+    if let Some(current) = current
+        && message == Message::Heartbeat
+        && says_nothing_new(state, current, &endpoints, context)
+    {
+        return Ok(Decision::unchanged(Reply::Presence(current.clone())));
+    }
     let was_online = old.is_some_and(|old| old.online);
     let online = message != Message::Disconnect;
+    // Whoever opened a connection holds it, whoever else may hear of it.
+    let holder = current.map_or(instance, |current| current.instance);
     let presence = Presence {
         node,
         session,
         online,
         last_seen: Some(context.now),
-        endpoints: endpoints.after(old.map_or(&EndpointList::empty(), |old| &old.endpoints)),
+        endpoints,
+        absent_since: None,
+        instance: holder.filter(|_| online),
     };
     let decision = Decision::put(presence);
     if was_online == online {
@@ -134,19 +189,73 @@ pub(crate) fn decide(
     Ok(electing(state, decision, node, context))
 }
 
-/// When a node was last seen stays as it is: nobody knows when it went.
-fn disconnect_all(state: &State, part: Part, context: &Context<'_>) -> Decision {
-    let mut draft = Draft::of(state);
-    let mut scales = Scales::of(part);
-    let (mut count, mut last, mut ended) = (0, part.after, None);
+/// The number of a connection that comes without one.
+fn next_session(node: NodeId, old: Option<&Arc<Presence>>) -> Result<SessionNumber> {
+    let next = old.map_or(SessionNumber::new(1).ok(), |old| old.session.next());
+    next.ok_or_else(|| {
+        Error::new(ErrorKind::Exhausted, "had the last session number; register another node")
+            .about(EntityKind::Presence)
+            .with("node", node)
+    })
+}
+
+/// Whether a heartbeat of the current connection need not be recorded: not long after the last one, and
+/// with the endpoints that are known.
+fn says_nothing_new(
+    state: &State,
+    current: &Presence,
+    endpoints: &EndpointList,
+    context: &Context<'_>,
+) -> bool {
+    let interval = state.settings().heartbeat_interval();
+    let is_recent = current.last_seen.is_some_and(|seen| context.now.since(seen) < interval);
+    is_recent && endpoints.says_the_same_as(&current.endpoints)
+}
+
+/// The node was seen; its connection stays as it is.
+fn touch(
+    state: &State,
+    node: NodeId,
+    unless_since: Timestamp,
+    context: &Context<'_>,
+) -> Result<Decision> {
+    state.nodes().require(node)?;
+    let old = state.presence().get(node);
+    if let Some(old) = old
+        && old.last_seen.is_some_and(|seen| seen >= unless_since)
+    {
+        return Ok(Decision::unchanged(Reply::Presence(old.clone())));
+    }
+    let old = old.map_or_else(|| Presence::new(node), |old| Presence::clone(old));
+    Ok(Decision::put(Presence { last_seen: Some(context.now), absent_since: None, ..old }))
+}
+
+/// Turns off the nodes after `after` that are online and whose holder is meant, until the scales are full;
+/// gives how many, and where it ended, if there is more. When a node was last seen stays as it is: nobody
+/// knows when it went. That it is absent is learned now.
+pub(super) fn disconnect(
+    draft: &mut Draft,
+    after: Option<NodeId>,
+    scales: &mut Scales,
+    is_meant: impl Fn(Option<InstanceId>) -> bool,
+    context: &Context<'_>,
+) -> (u64, Option<Option<NodeId>>) {
+    let state = draft.state.clone();
+    let (mut count, mut last, mut ended) = (0, after, None);
     let mut prefixes = Vec::new();
-    for old in state.presence().after(part.after).filter(|presence| presence.online) {
+    let connected = state.presence().after(after).filter(|presence| presence.online);
+    for old in connected.filter(|presence| is_meant(presence.instance)) {
         if scales.are_full() {
             ended = Some(last);
             break;
         }
-        draft.put(Presence { online: false, ..Presence::clone(old) });
-        scales.weigh(&draft);
+        draft.put(Presence {
+            online: false,
+            absent_since: Some(context.now),
+            instance: None,
+            ..Presence::clone(old)
+        });
+        scales.weigh(draft);
         for route in state.routes().of_node(old.node).filter(|route| route.primary) {
             prefixes.push(route.prefix);
             scales.handover();
@@ -156,9 +265,9 @@ fn disconnect_all(state: &State, part: Part, context: &Context<'_>) -> Decision 
     }
     // Not before all of them are offline: none is to take over from another.
     for prefix in prefixes {
-        elect_primary(&mut draft, prefix, context.now);
+        elect_primary(draft, prefix, context.now);
     }
-    draft.finish(Reply::Count(count).of_part(ended))
+    (count, ended)
 }
 
 #[cfg(test)]
@@ -167,18 +276,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::command::NodeCommand;
-    use crate::error::ErrorKind;
+    use crate::command::{NodeCommand, Part, Restore, SettingCommand};
+    use crate::domain::{Endpoint, NetworkSettings, SettingDocument};
     use crate::state::testing::*;
-
-    fn connect(node: NodeId, session: u64) -> PresenceCommand {
-        let session = SessionNumber::new(session).unwrap();
-        PresenceCommand::Connect { node, session, endpoints: domain::Update::Keep }
-    }
 
     fn heartbeat(node: NodeId, session: u64) -> PresenceCommand {
         let session = SessionNumber::new(session).unwrap();
-        PresenceCommand::Heartbeat { node, session, endpoints: domain::Update::Keep }
+        let endpoints = domain::Update::Keep;
+        PresenceCommand::Heartbeat { node, session, endpoints, instance: None }
     }
 
     fn reap() -> NodeCommand {
@@ -243,7 +348,7 @@ mod tests {
         let seen = world.state.presence().get(node).unwrap().last_seen;
         world.advance(Duration::from_secs(60));
         assert_eq!(
-            world.run(PresenceCommand::DisconnectAll { part: Part::WHOLE }).unwrap(),
+            world.run(PresenceCommand::DisconnectAll { of: None, part: Part::WHOLE }).unwrap(),
             Reply::Count(1)
         );
         let presence = world.state.presence().get(node).unwrap();
@@ -252,6 +357,145 @@ mod tests {
         assert!(!world.state.presence().is_online(node));
         world.run(connect(node, 6)).unwrap();
         assert!(world.state.presence().is_online(node));
+    }
+
+    #[test]
+    fn absence_begins_when_the_store_learns_of_it() {
+        let mut world = World::new();
+        let alice = world.user("alice");
+        let key = world.ephemeral_key(alice.id);
+        let node = world.register_with(key.id, 1).unwrap().id;
+        world.run(connect(node, 1)).unwrap();
+        // Quiet, but connected, for longer than the cutoff; then the control plane restarts.
+        world.advance(Duration::from_secs(1_801));
+        let learned = world.now;
+        world.run(PresenceCommand::DisconnectAll { of: None, part: Part::WHOLE }).unwrap();
+        let presence = world.state.presence().get(node).unwrap();
+        assert_eq!(presence.absent_from(), Some(learned));
+        world.advance(Duration::from_secs(1_799));
+        assert_eq!(world.run(reap()).unwrap(), Reply::Nodes(vec![]));
+        // It comes and goes: what counts is when it was last seen.
+        world.run(connect(node, 2)).unwrap();
+        assert_eq!(world.state.presence().get(node).unwrap().absent_from(), None);
+        world.run(disconnect(node, 2)).unwrap();
+        let presence = world.state.presence().get(node).unwrap();
+        assert_eq!((presence.absent_since, presence.absent_from()), (None, Some(world.now)));
+        world.run(PresenceCommand::DisconnectAll { of: None, part: Part::WHOLE }).unwrap();
+        world.advance(Duration::from_secs(1_800));
+        assert_eq!(world.run(reap()).unwrap(), Reply::Nodes(vec![node]));
+    }
+
+    #[test]
+    fn who_is_online_is_not_absent() {
+        let mut world = World::new();
+        let alice = world.user("alice");
+        let node = world.register(alice.id, 1).unwrap().id;
+        let presence =
+            Presence { online: true, absent_since: Some(world.now), ..Presence::new(node) };
+        let images = vec![presence.clone().into()];
+        let error = world.run(Restore { images, skip_invalid: false }).unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::InvalidArgument);
+        let images = vec![Presence { online: false, ..presence }.into()];
+        world.run(Restore { images, skip_invalid: false }).unwrap();
+    }
+
+    #[test]
+    fn a_connection_without_a_number_gets_the_next_one() {
+        let mut world = World::new();
+        let alice = world.user("alice");
+        let node = world.register(alice.id, 1).unwrap().id;
+        let open = || PresenceCommand::Connect {
+            node,
+            session: None,
+            endpoints: domain::Update::Keep,
+            instance: None,
+        };
+        let drawn = |world: &mut World| match world.run(open()).unwrap() {
+            Reply::Presence(presence) => presence.session.get(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((drawn(&mut world), drawn(&mut world)), (1, 2));
+        world.run(connect(node, 7)).unwrap();
+        world.run(disconnect(node, 7)).unwrap();
+        assert_eq!(drawn(&mut world), 8);
+        world.run(connect(node, i64::MAX as u64)).unwrap();
+        assert_eq!(*world.run(open()).unwrap_err().kind(), ErrorKind::Exhausted);
+    }
+
+    #[test]
+    fn a_heartbeat_that_says_nothing_new_is_no_write_within_the_interval() {
+        let mut world = World::new();
+        let alice = world.user("alice");
+        let node = world.register(alice.id, 1).unwrap().id;
+        let network =
+            NetworkSettings { heartbeat_interval_seconds: 60, ..NetworkSettings::default() };
+        let document = SettingDocument::Network(network);
+        world.run(SettingCommand::Put { document, expected: None }).unwrap();
+        let begun = world.now;
+        let seen = |world: &World| world.state.presence().get(node).unwrap().last_seen.unwrap();
+        let told = |world: &World, addr: &str| {
+            let endpoint = Endpoint { addr: addr.parse().unwrap(), seen_at: world.now };
+            PresenceCommand::Heartbeat {
+                node,
+                session: SessionNumber::new(1).unwrap(),
+                endpoints: domain::Update::Set(EndpointList::new([endpoint]).unwrap()),
+                instance: None,
+            }
+        };
+        // It opens the connection.
+        world.run(told(&world, "192.0.2.1:1")).unwrap();
+        world.advance(Duration::from_secs(59));
+        world.run(heartbeat(node, 1)).unwrap();
+        world.run(told(&world, "192.0.2.1:1")).unwrap();
+        assert_eq!(seen(&world), begun);
+        world.run(told(&world, "192.0.2.1:2")).unwrap();
+        assert_eq!(seen(&world), world.now);
+        world.advance(Duration::from_secs(60));
+        world.run(heartbeat(node, 1)).unwrap();
+        assert_eq!(seen(&world), world.now);
+        // A connection that ends or begins always is.
+        world.advance(Duration::from_secs(1));
+        world.run(disconnect(node, 1)).unwrap();
+        assert_eq!(seen(&world), world.now);
+        world.advance(Duration::from_secs(1));
+        world.run(heartbeat(node, 2)).unwrap();
+        assert_eq!(seen(&world), world.now);
+    }
+
+    #[test]
+    fn a_node_can_be_seen_without_a_connection() {
+        let mut world = World::new();
+        let alice = world.user("alice");
+        let key = world.ephemeral_key(alice.id);
+        let node = world.register_with(key.id, 1).unwrap().id;
+        world.advance(Duration::from_secs(1_799));
+        let touch = |world: &mut World, ago: u64| {
+            let unless_since = world.now.saturating_sub(Duration::from_secs(ago));
+            world.run(PresenceCommand::Touch { node, unless_since }).unwrap();
+            world.state.presence().get(node).unwrap().last_seen.unwrap()
+        };
+        let first = touch(&mut world, 60);
+        assert_eq!(first, world.now);
+        assert!(!world.state.presence().is_online(node));
+        world.advance(Duration::from_secs(60));
+        assert_eq!(touch(&mut world, 60), first);
+        world.advance(Duration::from_secs(1));
+        assert_eq!(touch(&mut world, 60), world.now);
+        // It counts for the cutoff, and opens nothing.
+        world.advance(Duration::from_secs(1_799));
+        assert_eq!(world.run(reap()).unwrap(), Reply::Nodes(vec![]));
+        world.run(connect(node, 1)).unwrap();
+        assert_eq!(touch(&mut world, 0), world.now);
+        assert!(world.state.presence().is_online(node));
+        world.run(PresenceCommand::DisconnectAll { of: None, part: Part::WHOLE }).unwrap();
+        world.advance(Duration::from_secs(1_700));
+        touch(&mut world, 60);
+        world.advance(Duration::from_secs(1_799));
+        assert_eq!(world.run(reap()).unwrap(), Reply::Nodes(vec![]));
+        world.advance(Duration::from_secs(1));
+        assert_eq!(world.run(reap()).unwrap(), Reply::Nodes(vec![node]));
+        let late = PresenceCommand::Touch { node, unless_since: world.now };
+        assert_eq!(*world.run(late).unwrap_err().kind(), ErrorKind::NotFound);
     }
 
     #[test]

@@ -46,7 +46,10 @@ pub(super) fn register(
     // The machine key and the label were looked up on the way here.
     state.nodes().check_node_key(node.id, &node.node_key)?;
     let id = node.id;
-    let mut decision = Decision::put(node).noting(NodeCommand::REGISTER, EntityKind::Node, id);
+    let user = node.user;
+    let mut decision = Decision::put(node)
+        .noting(NodeCommand::REGISTER, EntityKind::Node, id)
+        .beside(EntityKind::User, user);
     if let Some(key) = grant.key
         && key.used_at.is_none()
     {

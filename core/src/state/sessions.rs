@@ -76,6 +76,14 @@ impl Rules for Session {
     }
 }
 
+/// Has the audit trail say whose session it is.
+fn beside(decision: Decision, owner: SessionOwner) -> Decision {
+    match owner {
+        SessionOwner::User(user) => decision.beside(EntityKind::User, Some(user)),
+        SessionOwner::Node(node) => decision.beside(EntityKind::Node, Some(node)),
+    }
+}
+
 pub(crate) fn decide(
     state: &State,
     command: &SessionCommand,
@@ -96,7 +104,9 @@ pub(crate) fn decide(
             };
             session.check_beside(state)?;
             check_end(session.expires_at, context.now)?;
-            Ok(Decision::put(session).noting(SessionCommand::BEGIN, EntityKind::Session, id))
+            let owner = session.owner;
+            let decision = Decision::put(session);
+            Ok(beside(decision.noting(SessionCommand::BEGIN, EntityKind::Session, id), owner))
         }
         SessionCommand::Touch { id, expires_at } => {
             let old = sessions.require(*id)?;
@@ -113,9 +123,9 @@ pub(crate) fn decide(
             Ok(Decision::put(Session { expires_at, last_seen, ..Session::clone(old) }))
         }
         SessionCommand::End { id } => {
-            sessions.require(*id)?;
+            let owner = sessions.require(*id)?.owner;
             let decision = Decision::delete(EntityId::Session(*id));
-            Ok(decision.noting(SessionCommand::END, EntityKind::Session, id))
+            Ok(beside(decision.noting(SessionCommand::END, EntityKind::Session, id), owner))
         }
         SessionCommand::Sweep { part } => {
             let by_expiry = sessions.index.by_expiry.iter();

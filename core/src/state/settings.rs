@@ -1,6 +1,7 @@
 //! Settings: documents with a default each.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use super::State;
 use super::collection::Collection;
@@ -23,6 +24,15 @@ impl Settings {
             Some(SettingDocument::Network(network)) => Cow::Borrowed(network),
             _ => Cow::Owned(NetworkSettings::default()),
         }
+    }
+
+    /// How long a heartbeat that says nothing new goes unrecorded after the last one that was recorded.
+    pub(super) fn heartbeat_interval(&self) -> Duration {
+        let seconds = match self.get(SettingKind::Network).map(|setting| &setting.document) {
+            Some(SettingDocument::Network(network)) => network.heartbeat_interval_seconds,
+            _ => 0,
+        };
+        Duration::from_secs(seconds.into())
     }
 
     /// Relay servers in force.

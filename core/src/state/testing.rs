@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Context, Reply, State};
 use crate::block::{BlockBuilder, BlockHash, Serial};
-use crate::command::{Command, NodeCommand, PreAuthKeyCommand, UserCommand};
+use crate::command::{Command, NodeCommand, PreAuthKeyCommand, PresenceCommand, UserCommand};
 use crate::domain::*;
 use crate::error::Result;
 
@@ -41,7 +41,7 @@ impl World {
     }
 
     pub(crate) fn run(&mut self, command: impl Into<Command>) -> Result<Reply> {
-        let actor = ActorName::system();
+        let actor = Actor::system();
         let context = Context { now: self.now, actor: &actor, seed: [0; 10] };
         let command = command.into();
         let decision = self.state.decide(&command, &context)?;
@@ -136,6 +136,12 @@ impl World {
     pub(crate) fn prefixes(&mut self, texts: &[&str]) -> Vec<(RouteId, Prefix)> {
         texts.iter().map(|text| (RouteId::from_bytes(self.id()), text.parse().unwrap())).collect()
     }
+}
+
+/// A connection comes up.
+pub(crate) fn connect(node: NodeId, session: u64) -> PresenceCommand {
+    let session = Some(SessionNumber::new(session).unwrap());
+    PresenceCommand::Connect { node, session, endpoints: Update::Keep, instance: None }
 }
 
 pub(crate) fn machine_key(n: u8) -> MachineKey {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
@@ -11,7 +12,7 @@ use crate::block::Serial;
 use crate::changes::{ChangeStream, LogPosition};
 use crate::command::{Restore, Restored, Transaction};
 use crate::digest::Digests;
-use crate::domain::ActorName;
+use crate::domain::{Actor, InstanceId};
 use crate::error::{Error, Result};
 use crate::handle::StoreHandle;
 use crate::repository::*;
@@ -20,7 +21,7 @@ use crate::series;
 use crate::state::Reply;
 use crate::threads::may_block;
 use crate::view::View;
-use crate::writer::Committed;
+use crate::writer::{Committed, Request};
 
 #[async_trait]
 impl Store for StoreHandle {
@@ -33,6 +34,10 @@ impl Store for StoreHandle {
     }
 
     fn presence(&self) -> &dyn PresenceRepository {
+        self
+    }
+
+    fn instances(&self) -> &dyn InstanceRepository {
         self
     }
 
@@ -110,8 +115,12 @@ impl Store for StoreHandle {
         Ok(Committed { value, serial: committed.serial })
     }
 
-    fn acting_as(&self, actor: ActorName) -> Arc<dyn Store> {
-        Arc::new(Self { core: self.core.clone(), actor })
+    fn acting_as(&self, actor: Actor) -> Arc<dyn Store> {
+        Arc::new(Self { actor: Arc::new(actor), ..self.clone() })
+    }
+
+    fn as_instance(&self, instance: InstanceId) -> Arc<dyn Store> {
+        Arc::new(Self { instance: Some(instance), ..self.clone() })
     }
 
     async fn digests(&self) -> Result<Digests> {
@@ -141,6 +150,12 @@ impl Store for StoreHandle {
         const OPERATION: &str = "store.verify";
         self.open_view(OPERATION)?;
         self.verify_stored().await.map_err(|error| error.during(OPERATION))
+    }
+
+    async fn probe(&self) -> Result<Duration> {
+        let begun = Instant::now();
+        let probed = self.send(0, Request::Probe).await;
+        probed.map_err(|error| error.during("store.probe")).map(|()| begun.elapsed())
     }
 
     fn info(&self) -> StoreInfo {

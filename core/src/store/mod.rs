@@ -5,6 +5,7 @@ mod open;
 mod watch;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -13,7 +14,7 @@ use crate::block::Serial;
 use crate::changes::{ChangeStream, LogPosition};
 use crate::command::{Restore, Restored, Transaction};
 use crate::digest::Digests;
-use crate::domain::{ActorName, LineageId, SideId, StoreId};
+use crate::domain::{Actor, InstanceId, LineageId, SideId, StoreId};
 use crate::error::Result;
 use crate::position::{Epoch, Position};
 use crate::repository::*;
@@ -62,6 +63,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     fn nodes(&self) -> &dyn NodeRepository;
     /// Who is online, and where.
     fn presence(&self) -> &dyn PresenceRepository;
+    /// The processes of the control plane that hold connections.
+    fn instances(&self) -> &dyn InstanceRepository;
     /// Prefixes outside the mesh that nodes lead to.
     fn routes(&self) -> &dyn RouteRepository;
     /// What lets programs use the control plane's API.
@@ -155,9 +158,17 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// `Exhausted` if it is too large for one commit.
     async fn restore(&self, restore: Restore) -> Result<Committed<Restored>>;
 
-    /// A handle on the same store whose writes the audit trail ascribes to `actor`. Making one is
-    /// cheap.
-    fn acting_as(&self, actor: ActorName) -> Arc<dyn Store>;
+    /// A handle on the same store whose writes the audit trail ascribes to `actor`, with the address and the
+    /// user agent of the request. Making one is cheap; a name alone makes an actor, too.
+    fn acting_as(&self, actor: Actor) -> Arc<dyn Store>;
+
+    /// A handle on the same store whose connections are held by this instance: so say the presences of nodes
+    /// that connect through it. Making one is cheap.
+    ///
+    /// # Behavior
+    /// - Once the instance is over, [`connect`](PresenceRepository::connect),
+    ///   [`open`](PresenceRepository::open) and [`heartbeat`](PresenceRepository::heartbeat) give `NotFound`.
+    fn as_instance(&self, instance: InstanceId) -> Arc<dyn Store>;
 
     /// The digests of everything stored. Equal digests mean equal content, on any backend.
     ///
@@ -188,6 +199,28 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// `Corrupt`, saying where; `Unavailable`.
     async fn verify(&self) -> Result<()>;
+
+    /// Proves that a write would be durable now, and gives how long that took, as a write would have. For
+    /// health checks; views and `info` show nothing of a disk that is full.
+    ///
+    /// ```
+    /// # ghostwire_store_memory::example(async |store| {
+    /// let before = store.view().position();
+    /// let took = store.probe().await?;
+    /// assert!(took < std::time::Duration::from_secs(60));
+    /// assert_eq!(store.view().position(), before);
+    /// # Ok(()) }).unwrap();
+    /// ```
+    ///
+    /// # Behavior
+    /// - It goes the way of a write: through the queue, the writer and the disk, which is synchronised. On a
+    ///   file it costs what the smallest commit does. It makes no block, changes nothing and moves no position.
+    /// - A failed one is dealt with like a failed write: the backend is reopened, and compared with what was
+    ///   acknowledged. Once it succeeds, writes do.
+    ///
+    /// # Errors
+    /// Those of any write, but for the clock's.
+    async fn probe(&self) -> Result<Duration>;
 
     /// What the store is and does, as numbers for people and dashboards. Takes no lock that a write
     /// holds for long, and reads nothing that is stored.

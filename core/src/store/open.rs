@@ -187,7 +187,7 @@ async fn start(
         runtime.block_on(writer.serve_all(receiver));
     })
     .await?;
-    let actor = options.actor.clone();
+    let actor = Arc::new(options.actor.clone());
     let core = Arc::new(Core {
         backend,
         head,
@@ -198,5 +198,5 @@ async fn start(
         is_shared: info.shared,
         guard,
     });
-    Ok(Arc::new(StoreHandle { core, actor }))
+    Ok(Arc::new(StoreHandle { core, actor, instance: None }))
 }

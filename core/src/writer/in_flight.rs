@@ -100,8 +100,12 @@ pub(super) fn next_step(
 
 /// Has the backend store a commit. If it panics, the outcome is unknown.
 pub(super) async fn store(backend: &dyn Backend, commit: &Commit) -> Result<()> {
-    let storing = AssertUnwindSafe(async { backend.commit(commit).await });
-    storing.catch_unwind().await.unwrap_or_else(|_| Err(panicked()))
+    uninterrupted(async { backend.commit(commit).await }).await
+}
+
+/// What a call that writes comes to. If it panics, the outcome is unknown.
+pub(super) async fn uninterrupted(call: impl Future<Output = Result<()>>) -> Result<()> {
+    AssertUnwindSafe(call).catch_unwind().await.unwrap_or_else(|_| Err(panicked()))
 }
 
 fn panicked() -> Error {

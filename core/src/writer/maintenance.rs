@@ -1,5 +1,8 @@
 //! Requests that are no commands. They are served while no batch is open and nothing is in flight.
 
+use std::sync::atomic::Ordering;
+
+use super::in_flight::uninterrupted;
 use super::{ATTEMPTS, ConsumerChange, Request, Writer, outrun, read_only};
 use crate::backend::{Commit, KeyRange};
 use crate::block::{ChangeKind, RowChange, Serial};
@@ -22,6 +25,7 @@ impl Writer {
     pub(super) async fn maintain(&mut self, request: Request) {
         match request {
             Request::Refresh(answer) => answer.send(self.refresh().await),
+            Request::Probe(answer) => answer.send(self.probe().await),
             Request::Replace(ranges, rows, answer) => answer.send(self.replace(ranges, rows).await),
             Request::Checkpoint(answer) => answer.send(self.checkpoint().await),
             Request::Consumers(change, answer) => {
@@ -35,6 +39,31 @@ impl Writer {
         match &self.fenced {
             Some(error) => Err(error.clone()),
             None => self.flush_all().await,
+        }
+    }
+
+    /// Proves that a commit would be stored now. An error is dealt with as one of a commit, but that there is
+    /// nothing whose outcome could be open.
+    async fn probe(&mut self) -> Result<()> {
+        self.require_writable().await?;
+        let (backend, epoch) = (self.backend.clone(), self.epoch);
+        let Err(error) = uninterrupted(async { backend.probe(epoch).await }).await else {
+            return Ok(());
+        };
+        if matches!(error.kind(), ErrorKind::Fenced { .. }) {
+            return Err(self.fence(error));
+        }
+        self.poisoned = true;
+        self.shared.counters.recoveries.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(%error, "a probe failed; reopening the backend to compare");
+        match self.reopen().await {
+            Ok(()) => Err(error),
+            // What is stored is not what was acknowledged, or not ours: the graver of the two.
+            Err(found) if *found.kind() == ErrorKind::Corrupt => Err(found),
+            Err(reopening) => {
+                tracing::error!(error = %reopening, "the backend cannot be reopened");
+                Err(error)
+            }
         }
     }
 

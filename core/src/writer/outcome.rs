@@ -110,7 +110,7 @@ impl Writer {
     }
 
     /// Nothing is written any more: somebody else has taken over. Nothing of the commit was stored.
-    fn fence(&mut self, error: Error) -> Error {
+    pub(super) fn fence(&mut self, error: Error) -> Error {
         tracing::error!(%error, "this store may not write any more");
         self.poisoned = false;
         self.fenced = Some(error.clone());

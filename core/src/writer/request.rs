@@ -47,6 +47,8 @@ pub(crate) enum Request {
     Replace(Vec<KeyRange>, Vec<RowChange>, Answer<()>),
     /// Look for commits of other processes.
     Refresh(Answer<()>),
+    /// Prove that a commit would be stored.
+    Probe(Answer<()>),
     /// Flush every dirty row.
     Checkpoint(Answer<Serial>),
     /// Change who follows the log.
@@ -68,9 +70,10 @@ impl Request {
             Self::Submit(_, answer) => answer.send(Err(error.clone())),
             Self::Checkpoint(answer) => answer.send(Err(error.clone())),
             Self::Consumers(_, answer) => answer.send(Err(error.clone())),
-            Self::Append(_, answer) | Self::Replace(_, _, answer) | Self::Refresh(answer) => {
-                answer.send(Err(error.clone()));
-            }
+            Self::Append(_, answer)
+            | Self::Replace(_, _, answer)
+            | Self::Refresh(answer)
+            | Self::Probe(answer) => answer.send(Err(error.clone())),
         }
     }
 

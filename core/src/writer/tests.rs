@@ -13,7 +13,7 @@ use crate::backend::{BackendCounters, BackendInfo, Commit, Head, Scan, ScanPage}
 use crate::block::EncodedBlock;
 use crate::checkpoint::{FlushBacklog, UnflushedAudit};
 use crate::command::{Submission, UserCommand};
-use crate::domain::{ActorName, NewUser, StoreId, Timestamp, UserId};
+use crate::domain::{Actor, NewUser, StoreId, Timestamp, UserId};
 use crate::error::Result;
 use crate::log::retention::Retained;
 use crate::schema::Schema;
@@ -85,6 +85,10 @@ impl Backend for Permitting {
         Err(unsupported())
     }
 
+    async fn probe(&self, _: Epoch) -> Result<()> {
+        Err(unsupported())
+    }
+
     async fn adopt(&self, _: &Head) -> Result<()> {
         Err(unsupported())
     }
@@ -147,7 +151,7 @@ impl Bench {
             let id = UserId::from_bytes((number + 1).to_be_bytes());
             let submission = Submission {
                 at: Timestamp::EPOCH,
-                actor: ActorName::system(),
+                actor: Arc::new(Actor::system()),
                 seed: [0; 10],
                 command: UserCommand::Create { id, user }.into(),
             };

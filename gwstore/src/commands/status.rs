@@ -70,10 +70,11 @@ fn exactly(count: usize) -> SeriesCount {
 }
 
 /// How many there are of each entity of the state.
-pub(super) fn entity_counts(state: &State) -> [(EntityKind, usize); 10] {
+pub(super) fn entity_counts(state: &State) -> [(EntityKind, usize); 11] {
     [
         (EntityKind::User, state.users().len()),
         (EntityKind::Node, state.nodes().len()),
+        (EntityKind::Instance, state.instances().len()),
         (EntityKind::Presence, state.presence().len()),
         (EntityKind::Route, state.routes().len()),
         (EntityKind::ApiKey, state.api_keys().len()),

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use ghostwire_store::command::{Command, Restore};
-use ghostwire_store::domain::ActorName;
+use ghostwire_store::domain::Actor;
 use ghostwire_store::portable::{Item, Reader};
 use ghostwire_store::{EntityKind, ErrorKind};
 use ghostwire_store_core::block::BlockBuilder;
@@ -42,7 +42,7 @@ fn the_sample_is_imported_without_a_problem() {
     assert_eq!(summary.counts.get(&EntityKind::Policy), Some(&2));
     assert!(summary.counts.get(&EntityKind::Metric).unwrap() > &5000);
     let mut state = State::default();
-    let actor = ActorName::system();
+    let actor = Actor::system();
     let context = Context { now: sample::END.parse().unwrap(), actor: &actor, seed: [0; 10] };
     let count = images.len() as u64;
     let command = Command::Restore(Restore { images, skip_invalid: false });

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use ghostwire_store_core::block::BlockBuilder;
 use ghostwire_store_core::command::{Command, EntityRecord, Restore};
-use ghostwire_store_core::domain::{ActorName, Timestamp};
+use ghostwire_store_core::domain::{Actor, Timestamp};
 use ghostwire_store_core::error::Result;
 use ghostwire_store_core::state::{Context, Reply, State};
 
@@ -106,7 +106,7 @@ impl Collector {
         }
         let images = candidates.iter().map(|candidate| candidate.image.clone()).collect();
         let restore = Command::Restore(Restore { images, skip_invalid: true });
-        let actor = ActorName::system();
+        let actor = Actor::system();
         let context = Context { now: Timestamp::EPOCH, actor: &actor, seed: [0; 10] };
         let reply = self.state.execute(&restore, &context, &mut BlockBuilder::default())?;
         if let Reply::Restored(restored) = reply {

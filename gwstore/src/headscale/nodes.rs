@@ -118,11 +118,9 @@ impl Importer<'_> {
             NodeId::derived(created_at, &[b"headscale", b"nodes", row_name(id).as_bytes()]);
         let last_seen = row.time("last_seen")?;
         let presence = Presence {
-            node: node_id,
-            session: SessionNumber::default(),
-            online: false,
             last_seen,
             endpoints: endpoints(row, id, last_seen.unwrap_or(updated_at), collector)?,
+            ..Presence::new(node_id)
         };
         let preauth_key = match key.map(|key| self.keys.parents.find(key)) {
             Some(Err(_)) => {

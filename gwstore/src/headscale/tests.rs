@@ -11,7 +11,7 @@ use ghostwire_store_core::block::BlockBuilder;
 use ghostwire_store_core::command::{Command, EntityRecord, Restore};
 use ghostwire_store_core::domain::SecretHash;
 use ghostwire_store_core::domain::{
-    ActorName, ApiKey, Node, Policy, PreAuthKey, Presence, Route, Timestamp, User,
+    Actor, ApiKey, Node, Policy, PreAuthKey, Presence, Route, Timestamp, User,
 };
 use ghostwire_store_core::state::{Context, State};
 
@@ -129,7 +129,7 @@ impl Import {
     /// Fails unless a store takes everything as it is.
     fn assert_restorable(&self) {
         let restore = Restore { images: self.images.clone(), skip_invalid: false };
-        let actor = ActorName::system();
+        let actor = Actor::system();
         let context = Context { now: Timestamp::EPOCH, actor: &actor, seed: [0; 10] };
         let block = &mut BlockBuilder::default();
         State::default().execute(&Command::Restore(restore), &context, block).unwrap();

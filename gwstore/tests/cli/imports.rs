@@ -210,3 +210,44 @@ fn an_import_that_changes_nothing_writes_nothing() {
         place.on(backend, "import portable sample.jsonl").ok().says(&["Nothing changes"]);
     }
 }
+
+/// One ephemeral machine, which was last seen long ago; it may be connected, and quiet.
+const EPHEMERAL: &str = "\
+PRAGMA foreign_keys=OFF;
+BEGIN TRANSACTION;
+CREATE TABLE migrations(id text PRIMARY KEY);
+INSERT INTO migrations(id) VALUES('202511101554-drop-old-idx');
+CREATE TABLE users(id integer PRIMARY KEY AUTOINCREMENT, name text, created_at datetime);
+INSERT INTO users(id,name,created_at) VALUES(1,'ann','2026-01-02 03:04:05+00:00');
+CREATE TABLE nodes(id integer PRIMARY KEY AUTOINCREMENT, machine_key text, node_key text, ipv4 text, hostname text, given_name text, user_id integer, register_method text, created_at datetime, auth_key_id integer, last_seen datetime);
+INSERT INTO nodes(id,machine_key,node_key,ipv4,hostname,given_name,user_id,register_method,created_at,auth_key_id,last_seen) VALUES(1,'mkey:0101010101010101010101010101010101010101010101010101010101010101','nodekey:8181818181818181818181818181818181818181818181818181818181818181','100.64.0.1','host1','host1',1,'authkey','2026-01-02 03:04:05+00:00',1,'2026-01-02 03:04:05+00:00');
+CREATE TABLE pre_auth_keys(id integer PRIMARY KEY, key text, user_id integer, reusable text, ephemeral text, used text, tags text, created_at datetime);
+INSERT INTO pre_auth_keys(id,key,user_id,reusable,ephemeral,used,tags,created_at) VALUES(1,'000000000000000000000000000000000000000000000abd',1,1,1,1,'[]','2026-01-02 03:04:05+00:00');
+COMMIT;
+";
+
+#[test]
+fn absence_of_imported_ephemeral_machines_begins_with_the_import() {
+    for (backend, place) in places() {
+        let quiet = EPHEMERAL.replace(",auth_key_id,last_seen)", ",auth_key_id)");
+        let quiet = quiet.replace(
+            ",1,'2026-01-02 03:04:05+00:00');\nCREATE TABLE pre",
+            ",1);\nCREATE TABLE pre",
+        );
+        for (dump, seen) in [(EPHEMERAL, Some("2026-01-02T03:04:05.000000Z")), (&quiet, None)] {
+            let name = if seen.is_some() { "seen" } else { "never" };
+            place.write("dump.sql", dump);
+            let run = |arguments: &str| {
+                place.run(&format!("--backend {backend} --path {name}.db {arguments}"))
+            };
+            run("import headscale dump.sql --create").ok();
+            let presence = run("list presence --json").ok().items().remove(0);
+            assert_eq!(presence["last_seen"].as_str(), seen);
+            let since = presence["absent_since"].as_str().unwrap();
+            assert!(since > "2026-01-02T03:04:05.000000Z", "{since}");
+            // The same again changes nothing.
+            let again = run("import headscale dump.sql --json").ok().json();
+            assert_eq!(again["new_entities"], 0);
+        }
+    }
+}

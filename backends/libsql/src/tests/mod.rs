@@ -108,11 +108,10 @@ fn record(number: u32, ttl: Option<u32>) -> DnsRecord {
 
 fn presence(number: u32) -> Presence {
     Presence {
-        node: NodeId::from_bytes(bytes(1, number)),
         session: SessionNumber::new(7).unwrap(),
         online: true,
         last_seen: Some(at(9)),
-        endpoints: EndpointList::empty(),
+        ..Presence::new(NodeId::from_bytes(bytes(1, number)))
     }
 }
 
@@ -126,14 +125,13 @@ fn metric(node: Option<u32>, name: &str, seconds: i64) -> MetricPoint {
 }
 
 fn audit(number: u32) -> AuditEntry {
-    AuditEntry {
-        id: AuditId::from_bytes(bytes(8, number)),
-        at: at(i64::from(number / 4)),
-        actor: ActorName::system(),
-        action: Text::new("node.register").unwrap(),
-        entity: EntityKind::Node,
-        subject: Text::new("n").unwrap(),
-    }
+    AuditEntry::new(
+        (at(i64::from(number / 4)), AuditId::from_bytes(bytes(8, number))),
+        Actor::system(),
+        Text::new("node.register").unwrap(),
+        EntityKind::Node,
+        Text::new("n").unwrap(),
+    )
 }
 
 fn put<R: Record>(record: &R) -> RowChange {

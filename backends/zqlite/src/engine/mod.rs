@@ -26,6 +26,12 @@ pub(crate) trait Engine: Debug + Send + Sync {
     /// cannot be told whether it was stored; anything else if it was not.
     fn write(&self, batch: &Batch<'_>) -> Result<()>;
 
+    /// Writes and synchronises as [`Engine::write`] does, and changes nothing.
+    ///
+    /// # Errors
+    /// `Conflict` if the stored head is another one; those of [`Engine::write`].
+    fn probe(&self, head: &[u8]) -> Result<()>;
+
     /// Makes durable what an earlier process may have written, and died before it was synchronised.
     /// Until then a loss of power may take back what is read.
     fn settle(&self) -> Result<()>;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use ghostwire_store_core::backend::{Backend, Commit, Head, KeyRange, Row, Scan};
 use ghostwire_store_core::block::{BlockBuilder, ChangeKind, EncodedBlock, RowChange, Serial};
-use ghostwire_store_core::domain::{ActorName, AuditEntry, AuditId, BlockId, StoreId, Timestamp};
+use ghostwire_store_core::domain::{AuditEntry, AuditId, BlockId, StoreId, Timestamp};
 use ghostwire_store_core::error::Result;
 use ghostwire_store_core::schema::{Record, RowKey, Table};
 use ghostwire_store_zqlite::{ZqliteBackend, ZqliteOptions};
@@ -47,14 +47,13 @@ pub fn block_after(head: &Head, padding: usize) -> EncodedBlock {
     let time = Timestamp::from_micros(1_000_000 + i64::try_from(serial.get()).unwrap()).unwrap();
     let mut builder = BlockBuilder::default();
     for number in 0..padding / 100 {
-        builder.audit(AuditEntry {
-            at: time,
-            id: AuditId::time_ordered(time, [u8::try_from(number % 256).unwrap(); 10]),
-            actor: "somebody".parse::<ActorName>().unwrap(),
-            action: "node.register".parse().unwrap(),
-            entity: ghostwire_store_core::error::EntityKind::Node,
-            subject: "a subject of some length".parse().unwrap(),
-        });
+        builder.audit(AuditEntry::new(
+            (time, AuditId::time_ordered(time, [u8::try_from(number % 256).unwrap(); 10])),
+            "somebody".parse().unwrap(),
+            "node.register".parse().unwrap(),
+            ghostwire_store_core::error::EntityKind::Node,
+            "a subject of some length".parse().unwrap(),
+        ));
     }
     builder.finish(serial, BlockId::from_bytes(id), head.hash, time).unwrap().block
 }

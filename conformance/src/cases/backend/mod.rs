@@ -13,6 +13,7 @@ pub(super) mod head;
 pub(super) mod identity;
 pub(super) mod migrate;
 pub(super) mod position;
+pub(super) mod probe;
 pub(super) mod prune;
 pub(super) mod rows;
 pub(super) mod scan;

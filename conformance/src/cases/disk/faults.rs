@@ -97,6 +97,46 @@ pub(super) async fn what_is_acknowledged_after_a_fault_is_durable(
     Verdict::Passed
 }
 
+/// With a write behind each probe: neither is acknowledged by a disk that would not keep it.
+pub(super) async fn a_probe_fails_on_a_disk_that_does(
+    factory: Arc<dyn Factory>,
+    effort: Effort,
+) -> Verdict {
+    let faults = [
+        Fault::WritesFail(usize::MAX),
+        Fault::SyncsFail(usize::MAX),
+        Fault::Full(0),
+        Fault::WritesFail(1),
+        Fault::SyncsFail(1),
+        Fault::TornWrite,
+    ];
+    for materialize in MATERIALIZE {
+        let place = factory.create().await.unwrap();
+        let Some(disk) = place.disk() else { return NO_DISK };
+        let mut workload = Workload::new(effort.seed);
+        let made = options(materialize, &workload.clock, effort.seed);
+        let (_, store) = open(place.as_ref(), made).await.unwrap();
+        for fault in faults {
+            let when = format!("{materialize:?}, {fault:?}");
+            workload.step(&store).await.unwrap();
+            store.probe().await.unwrap();
+            let (before, met) = (store.digests().await.unwrap(), disk.met());
+            disk.fail(fault);
+            let error = store.probe().await.err();
+            let error = error.unwrap_or_else(|| panic!("the probe succeeds: {when}"));
+            assert!(is_of_a_disk(&error), "{when}: {error:?}");
+            assert!(disk.met() > met, "nothing met the fault: {when}");
+            disk.heal();
+            store.probe().await.unwrap_or_else(|error| panic!("healed: {when}: {error}"));
+            assert_eq!(store.digests().await.unwrap(), before, "{when}");
+            workload.step(&store).await.unwrap();
+        }
+        store.verify().await.unwrap();
+        store.close().await.unwrap();
+    }
+    Verdict::Passed
+}
+
 /// What concurrent callers were told.
 #[derive(Default)]
 struct Told {

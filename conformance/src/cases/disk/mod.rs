@@ -17,6 +17,8 @@ pub(super) const CHECKS: &[Check] = &[
     check!("backend-damage", damage::damage_after_a_crash_gives_an_earlier_state_or_none),
     check!("backend-faults", faults::what_is_acknowledged_after_a_fault_is_durable),
     check!("backend-faults", faults::reads_go_on_and_writes_do_once_the_disk_is_healed),
+    check!("backend-probe", faults::a_probe_fails_on_a_disk_that_does),
+    check!("backend-probe", moved::a_probe_finds_files_that_were_moved),
     check!("backend-power", power::what_a_new_process_finds_survives_the_loss_of_power),
     check!("backend-power", crowd::of_concurrent_registrations_each_is_whole_or_absent),
     check!("backend-log", log::a_log_that_lost_commits_is_told_of),

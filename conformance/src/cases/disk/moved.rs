@@ -112,6 +112,35 @@ pub(super) async fn a_write_into_a_file_that_was_moved_is_not_acknowledged(
     Verdict::Passed
 }
 
+pub(super) async fn a_probe_finds_files_that_were_moved(
+    factory: Arc<dyn Factory>,
+    effort: Effort,
+) -> Verdict {
+    let Some((_other_place, other)) = another(factory.as_ref()).await else { return NO_FILE };
+    for (suffix, moves) in FILES {
+        for &how in moves {
+            let when = format!("{how:?} of `{suffix}`");
+            let place = factory.create().await.unwrap();
+            let path = place.file().unwrap();
+            let (_, store) = filled(place.as_ref(), Materialize::Commit, effort.seed).await;
+            store.probe().await.unwrap();
+            let file = beside(&path, suffix);
+            if !file.exists() {
+                continue;
+            }
+            how.make(&file, &other);
+            for _ in 0..2 {
+                let error = store.probe().await.err();
+                let error = error.unwrap_or_else(|| panic!("{when}: the probe succeeds"));
+                assert!([OutcomeUnknown, Corrupt].contains(error.kind()), "{when}: {error:?}");
+            }
+            refuses_everything(&store, &when).await;
+            assert!(store.close().await.is_err(), "{when}: closing says that all is well");
+        }
+    }
+    Verdict::Passed
+}
+
 /// Neither the first write nor a later one is acknowledged.
 async fn refuses_everything(store: &Opened, when: &str) {
     for attempt in 0..3 {

@@ -145,6 +145,9 @@ async fn nothing_is_overwritten(env: &mut TestEnv, store: Opened) {
             EntityRecord::Node(node) => {
                 EntityRecord::from(Node { updated_at: later, ..(*node).clone() })
             }
+            EntityRecord::Instance(instance) => {
+                EntityRecord::from(Instance { last_seen: later, ..(*instance).clone() })
+            }
             EntityRecord::Presence(presence) => {
                 EntityRecord::from(Presence { online: false, ..(*presence).clone() })
             }
@@ -395,11 +398,10 @@ fn second_node() -> Node {
 
 fn presence() -> Presence {
     Presence {
-        node: id(11),
         session: SessionNumber::new(3).unwrap(),
         online: true,
         last_seen: Some(at(5)),
-        endpoints: EndpointList::empty(),
+        ..Presence::new(id(11))
     }
 }
 

@@ -15,6 +15,7 @@ cases! {
         "ephemeral" => [
             an_ephemeral_node_is_reaped_after_the_cutoff,
             an_online_or_lasting_node_is_never_reaped,
+            a_quiet_node_outlives_a_restart_by_the_cutoff,
             a_node_is_reaped_by_the_key_it_registered_with_last,
             the_cutoff_is_a_setting,
             nothing_is_reaped_by_itself,
@@ -206,6 +207,28 @@ async fn an_online_or_lasting_node_is_never_reaped(env: &mut TestEnv, store: Ope
     // Hearing that it went is hearing of it.
     disconnect(&store, online.id, 1).await;
     assert_eq!(idle(&store, store.nodes().reap_ephemeral()).await, []);
+}
+
+async fn a_quiet_node_outlives_a_restart_by_the_cutoff(env: &mut TestEnv, store: Opened) {
+    let alice = user(&store, "alice").await;
+    let key = ephemeral_key(&store, alice).await;
+    let quiet = register(&store, 1, with(&key)).await.id;
+    let seen = connect(&store, quiet, 1).await.last_seen;
+    env.advance(1801);
+    let store = env.crash(store).await;
+    let learned = env.clock().now();
+    assert_eq!(store.presence().disconnect_all().await.unwrap(), 1);
+    assert_eq!(idle(&store, store.nodes().reap_ephemeral()).await, []);
+    let store = env.reload(store).await;
+    let presence = store.presence().get(quiet).await.unwrap().unwrap();
+    assert_eq!((presence.last_seen, presence.absent_from()), (seen, Some(learned)));
+    env.advance(1799);
+    assert_eq!(idle(&store, store.nodes().reap_ephemeral()).await, []);
+    // Another restart tells nothing new of who was gone before.
+    assert_eq!(idle(&store, store.presence().disconnect_all()).await, 0);
+    let store = env.reload(store).await;
+    env.advance(1);
+    assert_eq!(store.nodes().reap_ephemeral().await.unwrap(), [quiet]);
 }
 
 async fn a_node_is_reaped_by_the_key_it_registered_with_last(env: &mut TestEnv, store: Opened) {

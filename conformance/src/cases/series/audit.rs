@@ -11,6 +11,11 @@ cases! {
             a_line_of_the_store_can_be_replaced_too,
             a_batch_of_entries_is_stored_as_a_whole,
         ],
+        "audit-details" => [
+            an_entry_says_where_from_how_it_ended_and_more,
+            lines_name_the_second_subject_that_a_command_knows,
+            a_cursor_stays_within_its_action_and_result,
+        ],
         "retention" => [pruned_entries_do_not_come_back],
     }
     stored_unopened {
@@ -43,6 +48,138 @@ async fn lines_name_the_actor_of_the_handle(env: &mut TestEnv) {
         ["control-plane", "anna@example.com", "bert", "anna@example.com", "control-plane"];
     assert_eq!(actors[..5], expected);
     assert_eq!(actors[5..], ["system"]);
+}
+
+async fn an_entry_says_where_from_how_it_ended_and_more(env: &mut TestEnv, store: Opened) {
+    let anna = "anna".parse::<Actor>().unwrap();
+    let anna = anna.at("::ffff:192.0.2.7".parse().unwrap()).with_user_agent("curl/8.9");
+    // What the store writes has where the actor was; and a handle without that leaves nulls.
+    store.acting_as(anna.clone()).users().create(local("alice")).await.unwrap();
+    env.advance(1);
+    create(&store, "bob").await;
+    env.advance(1);
+    let now = env.clock().now();
+    let kind: ResourceKind = "config".parse().unwrap();
+    let id = AuditId::from_bytes([9; 16]);
+    let plain = AuditEntry::new((now, id), anna, text("config.put"), kind.clone(), text("derp"));
+    let failed = AuditEntry {
+        result: AuditResult::Failed,
+        details: Some(r#"{"error":"out of range"}"#.parse().unwrap()),
+        second: "node:n1".parse().ok(),
+        ..plain.clone()
+    };
+    let denied = AuditEntry {
+        id: AuditId::from_bytes([10; 16]),
+        result: AuditResult::Denied,
+        user_agent: None,
+        ..plain
+    };
+    store.audit().append(vec![failed.clone(), denied.clone()]).await.unwrap();
+    let store = env.reload(store).await;
+    let all = entries(&store).await;
+    assert_eq!(all.len(), 4);
+    let from = |entry: &AuditEntry| {
+        let agent = entry.user_agent.as_ref().map(ToString::to_string);
+        (entry.address.map(|address| address.to_string()), agent)
+    };
+    assert_eq!(from(&all[0]), (Some("192.0.2.7".to_owned()), Some("curl/8.9".to_owned())));
+    assert_eq!(from(&all[1]), (None, None));
+    assert!(all[..2].iter().all(|entry| entry.result == AuditResult::Success));
+    assert_eq!(all[2..], [failed.clone(), denied.clone()]);
+    let query = AuditQuery::default;
+    for (query, expected) in [
+        (AuditQuery { result: Some(AuditResult::Failed), ..query() }, vec![&failed]),
+        (AuditQuery { result: Some(AuditResult::Denied), ..query() }, vec![&denied]),
+        (AuditQuery { action: Some(text("config.put")), ..query() }, vec![&failed, &denied]),
+        (AuditQuery { entity: Some(kind), ..query() }, vec![&failed, &denied]),
+        (AuditQuery { entity: Some(EntityKind::Node.into()), ..query() }, vec![&failed]),
+        (AuditQuery { subject: Some(text("n1")), ..query() }, vec![&failed]),
+        (AuditQuery { action: Some(text("config")), ..query() }, vec![]),
+    ] {
+        let found = trail(&store, &query, 1).await;
+        assert!(found.iter().map(Arc::as_ref).eq(expected), "{query:?}");
+    }
+    // A command that is refused leaves no line, whoever asked.
+    store.users().create(local("alice")).await.unwrap_err();
+    assert_eq!(entries(&store).await.len(), 4);
+}
+
+async fn lines_name_the_second_subject_that_a_command_knows(env: &mut TestEnv, store: Opened) {
+    let alice = user(&store, "alice").await;
+    let (key, _) = store.preauth_keys().create(one_time(alice)).await.unwrap();
+    store.preauth_keys().revoke(key.id).await.unwrap();
+    store.preauth_keys().delete(key.id).await.unwrap();
+    let (key, _) = store.api_keys().create(api_key_of(alice)).await.unwrap();
+    store.api_keys().revoke(key.id).await.unwrap();
+    store.api_keys().delete(key.id).await.unwrap();
+    let id = node(&store, alice, 1).await.id;
+    let routes = store.routes().advertise(id, vec![prefix("10.1.0.0/16")]).await.unwrap();
+    store.routes().delete(routes[0].id).await.unwrap();
+    let new = session_of(SessionOwner::Node(id), Timestamp::MAX);
+    let session = store.sessions().begin(new).await.unwrap().0.id;
+    store.sessions().end(session).await.unwrap();
+    store.nodes().delete(id).await.unwrap();
+    let store = env.reload(store).await;
+    let of = |kind: EntityKind, subject: &dyn Display| AuditQuery {
+        entity: Some(kind.into()),
+        subject: Some(text(&subject.to_string())),
+        ..AuditQuery::default()
+    };
+    let actions = async |query: AuditQuery| {
+        let found = trail(&store, &query, 1000).await;
+        let mut actions: Vec<_> = found.iter().map(|entry| entry.action.to_string()).collect();
+        actions.sort();
+        actions
+    };
+    let of_alice = [
+        "api_key.create",
+        "api_key.delete",
+        "api_key.revoke",
+        "node.delete",
+        "node.register",
+        "preauth_key.create",
+        "preauth_key.delete",
+        "preauth_key.revoke",
+        "user.create",
+    ];
+    assert_eq!(actions(of(EntityKind::User, &alice)).await, of_alice);
+    let of_node = [
+        "node.delete",
+        "node.register",
+        "route.advertise",
+        "route.delete",
+        "session.begin",
+        "session.end",
+    ];
+    assert_eq!(actions(of(EntityKind::Node, &id)).await, of_node);
+}
+
+async fn a_cursor_stays_within_its_action_and_result(env: &mut TestEnv, store: Opened) {
+    let results = [AuditResult::Success, AuditResult::Denied, AuditResult::Failed];
+    let lines = (1..=30_u8).map(|n| AuditEntry {
+        action: text(["login", "logout"][usize::from(n) % 2]),
+        result: results[usize::from(n) % 3],
+        ..entry(env.clock().now(), n, "anna", EntityKind::User, "u1")
+    });
+    store.audit().append(lines.collect()).await.unwrap();
+    let store = env.reload(store).await;
+    let query = AuditQuery {
+        action: Some(text("login")),
+        result: Some(AuditResult::Denied),
+        ..AuditQuery::default()
+    };
+    assert_eq!(trail(&store, &query, 2).await.len(), 5);
+    let request = PageRequest::first(Limit::new(2).unwrap());
+    let cursor = store.audit().query(&query, &request).await.unwrap().next.unwrap();
+    let page = PageRequest { cursor: Some(cursor), ..request };
+    for other in [
+        AuditQuery { action: Some(text("logout")), ..query.clone() },
+        AuditQuery { action: None, ..query.clone() },
+        AuditQuery { result: Some(AuditResult::Failed), ..query.clone() },
+        AuditQuery { result: None, ..query.clone() },
+    ] {
+        fails(store.audit().query(&other, &page).await, InvalidArgument);
+    }
 }
 
 async fn a_change_and_its_lines_are_one_commit(env: &mut TestEnv, store: Opened) {
@@ -79,7 +216,7 @@ async fn queries_merge_what_is_flushed_and_what_is_not(env: &mut TestEnv, mut st
         }
         let now = env.options().clock.now();
         let actor: ActorName = ["anna", "bert", "system"][usize::from(n) % 3].parse().unwrap();
-        let handle = store.acting_as(actor.clone());
+        let handle = store.acting_as(actor.clone().into());
         let created = handle.users().create(local(&format!("user{n}"))).await.unwrap();
         expected.push((now, actor.to_string(), "user.create".to_owned(), created.id.to_string()));
         if n % 5 == 0 {
@@ -199,8 +336,8 @@ fn entry(at: Timestamp, n: u8, actor: &str, entity: EntityKind, subject: &str) -
     // In the order of the numbers, and none is nil.
     let mut id = [n; 16];
     id[15] = 1;
-    let (id, actor) = (AuditId::from_bytes(id), actor.parse().unwrap());
-    AuditEntry { id, at, actor, action: text("test"), entity, subject: text(subject) }
+    let actor = actor.parse().unwrap();
+    AuditEntry::new((at, AuditId::from_bytes(id)), actor, text("test"), entity, text(subject))
 }
 
 async fn entries(store: &Opened) -> Vec<AuditEntry> {
@@ -234,12 +371,15 @@ async fn check_trail(store: &Opened, expected: &mut Vec<(Timestamp, String, Stri
         AuditQuery { from: Some(middle), to: Some(middle), ..default() },
         AuditQuery { actor: Some("anna".parse().unwrap()), ..default() },
         AuditQuery { actor: Some("nobody".parse().unwrap()), ..default() },
-        AuditQuery { entity: Some(EntityKind::Node), ..default() },
+        AuditQuery { entity: Some(EntityKind::Node.into()), ..default() },
+        AuditQuery { action: Some("test".parse().unwrap()), ..default() },
+        AuditQuery { result: Some(AuditResult::Success), ..default() },
+        AuditQuery { result: Some(AuditResult::Denied), ..default() },
         AuditQuery { subject: Some(all[7].subject.clone()), ..default() },
         AuditQuery {
             to: Some(middle),
             actor: Some("clara".parse().unwrap()),
-            entity: Some(EntityKind::Node),
+            entity: Some(EntityKind::Node.into()),
             subject: Some("node-1".parse().unwrap()),
             ..default()
         },
@@ -249,7 +389,9 @@ async fn check_trail(store: &Opened, expected: &mut Vec<(Timestamp, String, Stri
             .filter(|entry| query.from.is_none_or(|from| entry.at >= from))
             .filter(|entry| query.to.is_none_or(|to| entry.at < to))
             .filter(|entry| query.actor.as_ref().is_none_or(|actor| entry.actor == *actor))
-            .filter(|entry| query.entity.is_none_or(|entity| entry.entity == entity))
+            .filter(|entry| query.entity.as_ref().is_none_or(|entity| entry.entity == *entity))
+            .filter(|entry| query.action.as_ref().is_none_or(|action| entry.action == *action))
+            .filter(|entry| query.result.is_none_or(|result| entry.result == result))
             .filter(|entry| query.subject.as_ref().is_none_or(|name| entry.subject == *name))
             .cloned()
             .collect();

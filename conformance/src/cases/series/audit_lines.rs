@@ -287,7 +287,13 @@ impl Trail {
         let new = trail(&self.store, &query, 1000).await;
         let mut found: Vec<_> = new
             .iter()
-            .map(|entry| (entry.action.to_string(), entry.entity, entry.subject.to_string()))
+            .map(|entry| {
+                (
+                    entry.action.to_string(),
+                    entry.entity.entity().unwrap(),
+                    entry.subject.to_string(),
+                )
+            })
             .collect();
         let mut expected: Vec<_> = expected
             .iter()

@@ -37,6 +37,7 @@ fn under_nil(image: &EntityRecord) -> Option<EntityRecord> {
     with_nil!(
         User(User.id),
         Node(Node.id),
+        Instance(Instance.id),
         Presence(Presence.node),
         Route(Route.id),
         ApiKey(ApiKey.id),

@@ -8,5 +8,6 @@ pub(super) mod durable;
 pub(super) mod failures;
 pub(super) mod opening;
 pub(super) mod parts;
+pub(super) mod probing;
 pub(super) mod revisions;
 pub(super) mod transactions;

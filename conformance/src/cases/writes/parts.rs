@@ -261,7 +261,7 @@ async fn in_a_transaction_a_command_is_one_commit_or_none(env: &mut TestEnv) {
     let expire = NodeCommand::Expire { nodes: ids, at, part };
     refused(&store, store.transact(whole(expire.into())), Exhausted).await;
     let before = store.view().serial();
-    store.transact(whole(PresenceCommand::DisconnectAll { part }.into())).await.unwrap();
+    store.transact(whole(PresenceCommand::DisconnectAll { of: None, part }.into())).await.unwrap();
     let delete = UserCommand::Delete { id: alice, cascade: true, part };
     store.transact(whole(delete.into())).await.unwrap();
     assert_eq!(store.view().serial(), Serial::new(before.get() + 2));

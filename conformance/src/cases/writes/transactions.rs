@@ -48,8 +48,9 @@ async fn each_step_sees_those_before_it(env: &mut TestEnv, store: Opened) {
             .into(),
         PresenceCommand::Connect {
             node,
-            session: SessionNumber::new(1).unwrap(),
+            session: Some(SessionNumber::new(1).unwrap()),
             endpoints: Update::Keep,
+            instance: None,
         }
         .into(),
         PolicyCommand::Swap { expected: None, document: document.clone() }.into(),

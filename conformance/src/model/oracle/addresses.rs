@@ -18,6 +18,7 @@ fn default_network() -> NetworkSettings {
         keepalive_seconds: None,
         default_routes: Vec::new(),
         ssh: None,
+        heartbeat_interval_seconds: 0,
     }
 }
 

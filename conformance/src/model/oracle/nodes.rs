@@ -110,9 +110,9 @@ impl Oracle {
         for node in &self.nodes {
             let presence = self.presence.iter().find(|presence| presence.node == node.id);
             let is_online = presence.is_some_and(|presence| presence.online);
-            let last_seen = presence.and_then(|presence| presence.last_seen);
-            let quiet_for = self.now.since(last_seen.unwrap_or(node.created_at));
-            if node.ephemeral && !is_online && quiet_for >= cutoff {
+            let absent = presence.and_then(|it| it.last_seen.max(it.absent_since));
+            let absent_for = self.now.since(absent.unwrap_or(node.created_at));
+            if node.ephemeral && !is_online && absent_for >= cutoff {
                 reaped.push(node.id);
             }
         }

@@ -52,13 +52,7 @@ impl Oracle {
             }
         };
         let place = known.unwrap_or_else(|| {
-            self.presence.push(Presence {
-                node,
-                session,
-                online: false,
-                last_seen: None,
-                endpoints: EndpointList::empty(),
-            });
+            self.presence.push(Presence { session, ..Presence::new(node) });
             self.presence.len() - 1
         });
         if is_applied {
@@ -66,6 +60,7 @@ impl Oracle {
             presence.session = session;
             presence.online = message != Message::Down;
             presence.last_seen = Some(self.now);
+            presence.absent_since = None;
             presence.endpoints = changed(&presence.endpoints, endpoints);
             // It is a write, whatever it says.
             self.writes += 1;
@@ -78,6 +73,7 @@ impl Oracle {
         for presence in &mut self.presence {
             if presence.online {
                 presence.online = false;
+                presence.absent_since = Some(self.now);
                 count += 1;
             }
         }

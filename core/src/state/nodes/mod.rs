@@ -10,6 +10,7 @@ use std::sync::Arc;
 pub use table::Nodes;
 
 use super::State;
+use super::addresses::unconfigured;
 use super::decision::{Context, Decision, Draft, EntityId, Reply, check_revision};
 use super::listing::Listing;
 use super::part::Scales;
@@ -17,9 +18,7 @@ use super::registration::register;
 use super::routes::{carried_by, elect_primary, electing, served_by};
 use crate::command::{NodeCommand, Part};
 use crate::domain::{
-    DiscoKey, Id, MachineKey, Node, NodeFilter, NodeId, NodeKey, NodePatch, NodeSettings,
-    NodeSettingsPatch, Page, PageRequest, Patch, Prefix, Revision, SessionOwner, Timestamp,
-    expired, nil_id,
+    DiscoKey, Id, MachineKey, Node, NodeFilter, NodeId, NodeKey, NodePatch, NodeSettings, NodeSettingsPatch, Page, PageRequest, Patch, Prefix, Renumbering, Revision, SessionOwner, Timestamp, expired, nil_id,
 };
 use crate::entity::{Rules, dates};
 use crate::error::{EntityKind, Error, ErrorKind, Result};
@@ -71,6 +70,15 @@ impl State {
         Ok(listing.take(page, matching.cloned(), |node| node.id))
     }
 
+    /// The addresses that the network settings have no place for any more, by node: of a family that is not
+    /// configured, or outside its prefix.
+    pub fn unconfigured_addresses(&self) -> impl Iterator<Item = (NodeId, IpAddr)> + '_ {
+        let network = self.settings().network();
+        self.nodes().iter().flat_map(move |node| {
+            unconfigured(node, &network).map(move |address| (node.id, address))
+        })
+    }
+
     /// The ephemeral nodes that have been offline for at least the configured cutoff.
     pub fn reapable(&self, now: Timestamp) -> impl Iterator<Item = &Arc<Node>> + '_ {
         let cutoff = u64::from(self.settings().network().ephemeral_cutoff_seconds);
@@ -78,9 +86,8 @@ impl State {
         self.nodes().ephemeral().filter(move |node| {
             let presence = self.presence().get(node.id);
             let online = presence.is_some_and(|presence| presence.online);
-            let last_seen =
-                presence.and_then(|presence| presence.last_seen).unwrap_or(node.created_at);
-            !online && now.since(last_seen) >= cutoff
+            let absent = presence.and_then(|presence| presence.absent_from());
+            !online && now.since(absent.unwrap_or(node.created_at)) >= cutoff
         })
     }
 }
@@ -141,13 +148,21 @@ pub(crate) fn decide(
         }
         NodeCommand::Expire { nodes, at, part } => expire(state, nodes, *at, *part, context),
         NodeCommand::Delete { id } => {
-            state.nodes().require(*id)?;
+            let user = state.nodes().require(*id)?.user;
             let mut draft = Draft::of(state);
             delete(&mut draft, *id, context.now);
-            Ok(draft.finish(Reply::Done).noting(NodeCommand::DELETE, EntityKind::Node, id))
+            let decision = draft.finish(Reply::Done);
+            Ok(decision
+                .noting(NodeCommand::DELETE, EntityKind::Node, id)
+                .beside(EntityKind::User, user))
         }
         NodeCommand::ReapEphemeral { part } => Ok(reap(state, *part, context)),
-        NodeCommand::BackfillAddresses { part } => backfill(state, *part, context),
+        NodeCommand::BackfillAddresses { release, part } => {
+            backfill(state, *release, *part, context)
+        }
+        NodeCommand::Renumber { id, addresses, expected } => {
+            renumber(state, *id, *addresses, *expected, context)
+        }
     }
 }
 
@@ -355,18 +370,27 @@ fn reap(state: &State, part: Part, context: &Context<'_>) -> Decision {
 }
 
 /// That the addresses suffice for all is made sure of at the beginning.
-fn backfill(state: &State, part: Part, context: &Context<'_>) -> Result<Decision> {
+fn backfill(state: &State, release: bool, part: Part, context: &Context<'_>) -> Result<Decision> {
     let network = state.settings().network();
-    let lacks = |node: &&Arc<Node>| {
-        (network.ipv4.is_some() && node.ipv4.is_none() && node.families.has_ipv4())
-            || (network.ipv6.is_some() && node.ipv6.is_none() && node.families.has_ipv6())
+    // Nodes that lack an address, or have one to give back, without that.
+    let to_fill = |old: &Arc<Node>| {
+        let (mut ipv4, mut ipv6) = (old.ipv4, old.ipv6);
+        for address in unconfigured(old, &network).filter(|_| release) {
+            match address {
+                IpAddr::V4(_) => ipv4 = None,
+                IpAddr::V6(_) => ipv6 = None,
+            }
+        }
+        let lacks = (network.ipv4.is_some() && ipv4.is_none() && old.families.has_ipv4())
+            || (network.ipv6.is_some() && ipv6.is_none() && old.families.has_ipv6());
+        let changes = lacks || (ipv4, ipv6) != (old.ipv4, old.ipv6);
+        changes.then(|| (old.clone(), Node { ipv4, ipv6, ..Node::clone(old) }))
     };
     let mut draft = Draft::of(state);
     let mut scales = Scales::of(part);
     let mut filled = Vec::new();
-    let mut lacking = state.nodes().after(part.after).filter(lacks);
-    for old in lacking.by_ref() {
-        let mut node = Node::clone(old);
+    let mut lacking = state.nodes().after(part.after).filter_map(to_fill);
+    for (old, mut node) in lacking.by_ref() {
         draft.state.addresses.fill(&mut node, &network)?;
         node.revision = old.revision.next();
         node.updated_at = context.now;
@@ -383,14 +407,32 @@ fn backfill(state: &State, part: Part, context: &Context<'_>) -> Result<Decision
         ended = Some(filled.last().copied());
         let mut addresses = draft.state.addresses.clone();
         let rest = std::iter::once(next).chain(lacking).filter(|_| part.after.is_none());
-        for old in rest {
-            let mut node = Node::clone(old);
+        for (old, mut node) in rest {
             addresses.fill(&mut node, &network)?;
-            addresses.replace(Some(old), Some(&node));
+            addresses.replace(Some(&old), Some(&node));
         }
     }
     let decision = draft.finish(Reply::Nodes(filled.clone()).of_part(ended));
     Ok(noting_each(decision, NodeCommand::BACKFILL_ADDRESSES, &filled))
+}
+
+fn renumber(
+    state: &State,
+    id: NodeId,
+    addresses: Renumbering,
+    expected: Option<Revision>,
+    context: &Context<'_>,
+) -> Result<Decision> {
+    let old = state.nodes().require(id)?;
+    check_revision(EntityKind::Node, id, old.revision, expected)?;
+    let mut node = Node::clone(old);
+    state.addresses.renumber(&mut node, addresses, &state.settings().network())?;
+    if (node.ipv4, node.ipv6) == (old.ipv4, old.ipv6) {
+        return Ok(Decision::unchanged(Reply::Node(old.clone())));
+    }
+    node.revision = old.revision.next();
+    node.updated_at = context.now;
+    Ok(Decision::put(node).noting(NodeCommand::RENUMBER, EntityKind::Node, id))
 }
 
 fn noting_each(decision: Decision, action: &'static str, nodes: &[NodeId]) -> Decision {
@@ -421,7 +463,7 @@ pub(super) fn delete(draft: &mut Draft, id: NodeId, now: Timestamp) {
 mod tests {
     use super::*;
     use crate::command::SettingCommand;
-    use crate::domain::{Limit, NetworkSettings, SettingDocument};
+    use crate::domain::{Limit, NetworkSettings, NewAddress, SettingDocument};
     use crate::state::testing::*;
 
     fn rotate(node: &Node, to: NodeKey) -> NodeCommand {
@@ -473,6 +515,80 @@ mod tests {
     }
 
     #[test]
+    fn addresses_that_are_no_longer_configured_are_released_when_asked() {
+        let mut world = World::new();
+        let alice = world.user("alice");
+        let nodes = [1, 2, 3].map(|number| world.register(alice.id, number).unwrap());
+        let put = |world: &mut World, ipv4: &str| {
+            let network = NetworkSettings {
+                ipv4: ipv4.parse().ok(),
+                ipv6: None,
+                reserved: vec![],
+                ..NetworkSettings::default()
+            };
+            let document = SettingDocument::Network(network);
+            world.run(SettingCommand::Put { document, expected: None }).unwrap();
+        };
+        let backfill = |release| NodeCommand::BackfillAddresses { release, part: Part::WHOLE };
+        let listed = |world: &World| world.state.unconfigured_addresses().count();
+        assert_eq!(listed(&world), 0);
+        put(&mut world, "10.1.0.0/24");
+        assert_eq!(listed(&world), 6);
+        // Not unasked.
+        assert_eq!(world.run(backfill(false)).unwrap(), Reply::Nodes(vec![]));
+        let ids: Vec<_> = nodes.iter().map(|node| node.id).collect();
+        assert_eq!(world.run(backfill(true)).unwrap(), Reply::Nodes(ids));
+        assert_eq!(listed(&world), 0);
+        for (last, node) in (1..).zip(&nodes) {
+            let found = world.state.nodes().get(node.id).unwrap();
+            assert_eq!((found.ipv4, found.ipv6), (Some([10, 1, 0, last].into()), None));
+            assert!(world.state.node_by_address(node.ipv4.unwrap().into()).is_none());
+        }
+        assert_eq!(world.state.addresses().len(), 3);
+        assert_eq!(world.run(backfill(true)).unwrap(), Reply::Nodes(vec![]));
+        // Too few: none changes.
+        put(&mut world, "10.2.0.0/31");
+        let error = world.run(backfill(true)).unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Exhausted);
+        assert_eq!(listed(&world), 3);
+    }
+
+    #[test]
+    fn a_node_is_renumbered_within_the_network_only() {
+        let mut world = World::new();
+        let alice = world.user("alice");
+        let (one, two) =
+            (world.register(alice.id, 1).unwrap(), world.register(alice.id, 2).unwrap());
+        let renumber =
+            |addresses, expected| NodeCommand::Renumber { id: one.id, addresses, expected };
+        let four = |address: &str| Renumbering {
+            ipv4: NewAddress::Given(address.parse().unwrap()),
+            ..Renumbering::default()
+        };
+        world.run(renumber(Renumbering::BOTH, Some(one.revision))).unwrap();
+        let found = world.state.nodes().get(one.id).unwrap().clone();
+        assert_eq!(found.ipv4, "100.64.0.3".parse().ok());
+        assert_eq!(found.ipv6, "fd7a:115c:a1e0::3".parse().ok());
+        assert_eq!(found.revision.get(), 2);
+        // Its former ones are free.
+        world.run(renumber(four("100.64.0.1"), None)).unwrap();
+        let found = world.state.nodes().get(one.id).unwrap().clone();
+        assert_eq!((found.ipv4, found.revision.get()), ("100.64.0.1".parse().ok(), 3));
+        let error = world.run(renumber(four("100.64.0.9"), Some(one.revision))).unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Conflict);
+        for bad in ["100.64.0.0", "100.127.255.255", "100.100.100.100", "10.0.0.1"] {
+            let error = world.run(renumber(four(bad), None)).unwrap_err();
+            assert_eq!(*error.kind(), ErrorKind::InvalidArgument, "{bad}");
+        }
+        let error = world.run(renumber(four(&two.ipv4.unwrap().to_string()), None)).unwrap_err();
+        assert_eq!(error.constraint(), Some("address"));
+        for idle in [Renumbering::default(), four("100.64.0.1")] {
+            world.run(renumber(idle, None)).unwrap();
+            assert_eq!(world.state.nodes().get(one.id), Some(&found));
+        }
+    }
+
+    #[test]
     fn backfilling_gives_what_is_missing_or_nothing_at_all() {
         let mut world = World::new();
         let alice = world.user("alice");
@@ -483,7 +599,7 @@ mod tests {
             })
         };
         let put = |document| SettingCommand::Put { document, expected: None };
-        let backfill = || NodeCommand::BackfillAddresses { part: Part::WHOLE };
+        let backfill = || NodeCommand::BackfillAddresses { release: false, part: Part::WHOLE };
         world.run(put(network(None))).unwrap();
         let nodes: Vec<_> = (1..=3).map(|n| world.register(alice.id, n).unwrap()).collect();
         assert!(nodes.iter().all(|node| node.ipv6.is_none()));

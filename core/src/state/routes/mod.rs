@@ -154,7 +154,10 @@ pub(crate) fn decide(
             if route.carries_traffic() {
                 elect_primary(&mut draft, route.prefix, context.now);
             }
-            Ok(draft.finish(Reply::Done).noting(RouteCommand::DELETE, EntityKind::Route, id))
+            let decision = draft.finish(Reply::Done);
+            Ok(decision
+                .noting(RouteCommand::DELETE, EntityKind::Route, id)
+                .beside(EntityKind::Node, Some(route.node)))
         }
         RouteCommand::Elect { prefixes } => {
             check_count(prefixes.len())?;
@@ -435,7 +438,7 @@ pub(super) fn elect_primary(draft: &mut Draft, prefix: Prefix, now: Timestamp) -
 mod tests {
     use super::*;
     use crate::command::{NodeCommand, PresenceCommand};
-    use crate::domain::{SessionNumber, Update};
+    use crate::domain::SessionNumber;
     use crate::state::testing::*;
 
     fn prefix(text: &str) -> Prefix {
@@ -443,8 +446,7 @@ mod tests {
     }
 
     fn online(world: &mut World, node: NodeId, session: u64) {
-        let session = SessionNumber::new(session).unwrap();
-        world.run(PresenceCommand::Connect { node, session, endpoints: Update::Keep }).unwrap();
+        world.run(connect(node, session)).unwrap();
     }
 
     fn offline(world: &mut World, node: NodeId, session: u64) {

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use ghostwire_store::command::EntityRecord;
 use ghostwire_store::config::Config;
+use ghostwire_store::domain::{Clock, SystemClock};
 use ghostwire_store::entropy::{Entropy, SystemEntropy};
 use ghostwire_store::repository::preauth_key_hash;
 use ghostwire_store::{Error, ErrorKind, Result, Store, hash_key_is_absent, read_hash_key};
@@ -17,7 +18,9 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::credentials::Credentials;
-use super::{NOTHING_FOUND, Present, closed, is_missing, open_target, print_digests, trail};
+use super::{
+    NOTHING_FOUND, Present, absence, closed, is_missing, open_target, print_digests, trail,
+};
 use crate::cli::HeadscaleArgs;
 use crate::commands::export::hex;
 use crate::credentials::StoreKey;
@@ -142,6 +145,7 @@ fn read(config: &Config, args: &HeadscaleArgs, state: &State) -> Result<Found> {
     let key = hash_key(config, args)?;
     let hasher = |text: &str| preauth_key_hash(&key, text);
     let mut import = headscale::read(&args.file, &hasher)?;
+    absence::begin(&mut import.images, state, SystemClock.now().max(state.time()));
     let mut rehearsal = Rehearsal::on(state);
     let refusals = rehearsal.admit(&import.images)?;
     let reasons: BTreeMap<usize, String> = refusals.into_iter().collect();
@@ -181,6 +185,7 @@ fn identifier(image: &EntityRecord) -> String {
     match image {
         EntityRecord::User(user) => format!("{} ({})", user.id, user.name),
         EntityRecord::Node(node) => format!("{} ({})", node.id, node.label),
+        EntityRecord::Instance(instance) => format!("{} ({})", instance.id, instance.name),
         EntityRecord::Presence(presence) => presence.node.to_string(),
         EntityRecord::Route(route) => format!("{} ({})", route.id, route.prefix),
         EntityRecord::ApiKey(key) => key.id.to_string(),

@@ -1,5 +1,6 @@
 //! `gwstore import`.
 
+mod absence;
 mod credentials;
 mod headscale;
 mod portable;

@@ -21,17 +21,16 @@ pub(super) async fn write(
     let entries = new.iter().filter(|(_, count)| **count > 0).map(|(entity, count)| {
         let mut random = [0; 10];
         SystemEntropy.fill(&mut random)?;
-        Ok(AuditEntry {
-            id: AuditId::time_ordered(at, random),
-            at,
-            actor: actor(),
-            action: Text::new(action)?,
-            entity: *entity,
-            subject: Text::new(format!(
-                "{count} of the file with sha256 {}",
-                data_encoding::HEXLOWER.encode(sha256)
-            ))?,
-        })
+        let subject =
+            format!("{count} of the file with sha256 {}", data_encoding::HEXLOWER.encode(sha256));
+        let id = AuditId::time_ordered(at, random);
+        Ok(AuditEntry::new(
+            (at, id),
+            actor().into(),
+            Text::new(action)?,
+            *entity,
+            Text::new(subject)?,
+        ))
     });
     store.audit().append(entries.collect::<Result<_>>()?).await
 }

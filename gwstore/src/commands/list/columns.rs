@@ -5,7 +5,7 @@ use std::fmt::Display;
 
 use ghostwire_store::command::EntityRecord;
 use ghostwire_store::domain::{
-    ApiKey, DnsRecord, Endpoint, Identity, MetricPoint, Node, NodeId, Policy, PreAuthKey, Presence,
+    ApiKey, DnsRecord, Endpoint, Identity, Instance, MetricPoint, Node, NodeId, Policy, PreAuthKey, Presence,
     Route, Session, SessionOwner, Setting, SettingDocument, TagSet, Timestamp, User, UserId,
 };
 use ghostwire_store::portable::Item;
@@ -32,7 +32,17 @@ pub(super) fn titles(listing: Listing) -> &'static [&'static str] {
             "EXPIRES",
             "SETTINGS",
         ],
-        Listing::Presence => &["NODE", "LABEL", "ONLINE", "SESSION", "LAST SEEN", "ENDPOINTS"],
+        Listing::Instances => &["ID", "NAME", "STARTED", "LAST SEEN", "NODES"],
+        Listing::Presence => &[
+            "NODE",
+            "LABEL",
+            "ONLINE",
+            "SESSION",
+            "LAST SEEN",
+            "ENDPOINTS",
+            "INSTANCE",
+            "ABSENT SINCE",
+        ],
         Listing::Routes => {
             &["ID", "NODE", "PREFIX", "ADVERTISED", "APPROVED", "PRIMARY", "METRIC", "DESCRIPTION"]
         }
@@ -45,7 +55,18 @@ pub(super) fn titles(listing: Listing) -> &'static [&'static str] {
         Listing::Sessions => &["ID", "OWNER", "CLIENT", "CREATED", "EXPIRES", "LAST SEEN"],
         Listing::Settings => &["DOCUMENT", "REVISION", "UPDATED", "CONTENT"],
         Listing::Metrics => &["NODE", "METRIC", "AT", "VALUE"],
-        Listing::Audit => &["AT", "ACTOR", "ACTION", "ENTITY", "SUBJECT"],
+        Listing::Audit => &[
+            "AT",
+            "ACTOR",
+            "ACTION",
+            "ENTITY",
+            "SUBJECT",
+            "SECOND",
+            "RESULT",
+            "ADDRESS",
+            "USER AGENT",
+            "DETAILS",
+        ],
     }
 }
 
@@ -55,6 +76,7 @@ pub(super) fn cells(item: &Item, state: &State, now: Timestamp) -> Vec<String> {
         Item::Entity(image) => match image {
             EntityRecord::User(user) => user_cells(user),
             EntityRecord::Node(node) => node_cells(node, state),
+            EntityRecord::Instance(instance) => instance_cells(instance, state),
             EntityRecord::Presence(presence) => presence_cells(presence, state),
             EntityRecord::Route(route) => route_cells(route, state),
             EntityRecord::ApiKey(key) => api_key_cells(key, state, now),
@@ -76,6 +98,11 @@ pub(super) fn cells(item: &Item, state: &State, now: Timestamp) -> Vec<String> {
             entry.action.to_string(),
             entry.entity.to_string(),
             entry.subject.to_string(),
+            optional(entry.second.as_ref()),
+            entry.result.to_string(),
+            optional(entry.address),
+            optional(entry.user_agent.as_ref()),
+            optional(entry.details.as_ref()),
         ],
     }
 }
@@ -122,6 +149,22 @@ fn presence_cells(presence: &Presence, state: &State) -> Vec<String> {
         presence.session.to_string(),
         optional(presence.last_seen),
         addresses.join(" "),
+        optional(presence.instance.map(|id| {
+            let instance = state.instances().get(id);
+            instance.map_or_else(|| id.to_string(), |instance| instance.name.to_string())
+        })),
+        optional(presence.absent_since),
+    ]
+}
+
+fn instance_cells(instance: &Instance, state: &State) -> Vec<String> {
+    let held = state.presence().iter().filter(|it| it.instance == Some(instance.id)).count();
+    vec![
+        instance.id.to_string(),
+        instance.name.to_string(),
+        instance.started_at.to_string(),
+        instance.last_seen.to_string(),
+        held.to_string(),
     ]
 }
 
@@ -273,6 +316,7 @@ pub(super) fn object(item: &Item) -> Result<Value> {
         Item::Entity(image) => match image {
             EntityRecord::User(user) => serde_json::to_value(user),
             EntityRecord::Node(node) => serde_json::to_value(node),
+            EntityRecord::Instance(instance) => serde_json::to_value(instance),
             EntityRecord::Presence(presence) => serde_json::to_value(presence),
             EntityRecord::Route(route) => serde_json::to_value(route),
             EntityRecord::ApiKey(key) => serde_json::to_value(key),

@@ -48,6 +48,7 @@ pub(super) async fn read(
             };
             items(view.list_nodes(&filter, request)?)
         }
+        Listing::Instances => instances(view, request)?,
         Listing::Presence => presence(view, filters, request)?,
         Listing::Routes => items(view.routes().list(&RouteFilter::default(), request)?),
         Listing::ApiKeys => items(view.api_keys().list(&keys, request)?),
@@ -95,6 +96,16 @@ fn presence(view: &View, filters: &Filters, request: &PageRequest) -> Result<Pag
         fingerprint,
         request,
         all.map(|presence| (*presence.node.as_bytes(), EntityRecord::Presence(presence.clone()))),
+    )
+}
+
+/// Few, and yet a limit is a limit.
+fn instances(view: &View, request: &PageRequest) -> Result<Page<Item>> {
+    let all = view.instances().iter();
+    keyset(
+        fingerprint(&[b"instances"]),
+        request,
+        all.map(|instance| (*instance.id.as_bytes(), EntityRecord::Instance(instance.clone()))),
     )
 }
 

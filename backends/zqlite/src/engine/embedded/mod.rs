@@ -90,6 +90,13 @@ impl Engine for Embedded {
         self.0.write(batch.frees, |link| write::write(&link.0, batch))
     }
 
+    fn probe(&self, head: &[u8]) -> Result<()> {
+        self.0.probe(|link| match read_head(&link.0)? == head {
+            true => Ok(()),
+            false => Err(write::changed_elsewhere()),
+        })
+    }
+
     fn settle(&self) -> Result<()> {
         self.0.settle()
     }

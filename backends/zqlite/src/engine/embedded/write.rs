@@ -14,10 +14,7 @@ pub(super) fn write(writer: &Connection, batch: &Batch<'_>) -> Result<()> {
         .and_then(|statement| statement.execute(params![batch.expected_head, batch.head]))
         .map_err(not_stored)?;
     if changed != 1 {
-        return Err(Error::new(
-            ErrorKind::Conflict,
-            "the file was changed by somebody who does not hold its lock",
-        ));
+        return Err(changed_elsewhere());
     }
     let (mut block, mut put_row, mut delete_row) = (None, None, None);
     let (mut put_data_block, mut delete_data_block) = (None, None);
@@ -76,6 +73,10 @@ pub(super) fn write(writer: &Connection, batch: &Batch<'_>) -> Result<()> {
         outcome.map_err(not_stored)?;
     }
     Ok(())
+}
+
+pub(super) fn changed_elsewhere() -> Error {
+    Error::new(ErrorKind::Conflict, "the file was changed by somebody who does not hold its lock")
 }
 
 /// The statement, from the connection's cache the first time.
