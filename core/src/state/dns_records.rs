@@ -314,7 +314,7 @@ mod tests {
             assert_eq!(DnsRecord { updated_at: old.updated_at, ..DnsRecord::clone(new) }, expected);
         }
         let idle = put_command(&mut world, a, &["10.0.0.3", "10.0.0.2"], Some(60), None);
-        let actor = crate::domain::ActorName::system();
+        let actor = crate::domain::Actor::system();
         let context = Context { now: world.now, actor: &actor, seed: [0; 10] };
         let decision = decide(&world.state, &idle, &context).unwrap();
         assert!(decision.changes.is_empty() && decision.audit.is_empty());

@@ -434,7 +434,7 @@ mod tests {
         let begun = world.now;
         let seen = |world: &World| world.state.presence().get(node).unwrap().last_seen.unwrap();
         let told = |world: &World, addr: &str| {
-            let endpoint = Endpoint { addr: addr.parse().unwrap(), seen_at: world.now };
+            let endpoint = Endpoint::new(addr.parse().unwrap(), world.now);
             PresenceCommand::Heartbeat {
                 node,
                 session: SessionNumber::new(1).unwrap(),

@@ -438,7 +438,7 @@ pub(super) fn elect_primary(draft: &mut Draft, prefix: Prefix, now: Timestamp) -
 mod tests {
     use super::*;
     use crate::command::{NodeCommand, PresenceCommand};
-    use crate::domain::SessionNumber;
+    use crate::domain::{SessionNumber, Update};
     use crate::state::testing::*;
 
     fn prefix(text: &str) -> Prefix {
