@@ -3,7 +3,7 @@
 //!
 //! The state's digest is a Merkle root with two levels: entities of each table are put into 256
 //! buckets by their key, a bucket's hash is SHA-256 over its rows in the order of their keys, and
-//! the root is SHA-256 over all buckets. Rows are hashed as [`Record::encode`](crate::schema::Record)
+//! the root is SHA-256 over all buckets; tables that came later count once they have rows. Rows are hashed as [`Record::encode`](crate::schema::Record)
 //! writes them, without the schema version and trailing nulls, so the digest depends neither on the
 //! version they were stored in nor on serials or places. After a change only the buckets that it touched are hashed again.
 
@@ -99,10 +99,21 @@ impl RowHasher {
     }
 }
 
+/// A table of a later schema is left out while it is empty, and otherwise preceded by its number, so
+/// that content which an older release can hold keeps its digest.
 fn root(hashes: &[[u8; 32]]) -> Digest {
     let mut hasher = Sha256::new();
     hasher.update(b"ghostwire-store state 1");
-    hashes.iter().for_each(|hash| hasher.update(hash));
+    let empty = RowHasher::default().finish().0;
+    for (table, hashes) in Table::STATE.into_iter().zip(hashes.chunks(BUCKETS)) {
+        if table.schema().since > 1 {
+            if hashes.iter().all(|hash| *hash == empty) {
+                continue;
+            }
+            hasher.update([table.number()]);
+        }
+        hashes.iter().for_each(|hash| hasher.update(hash));
+    }
     Digest(hasher.finalize().into())
 }
 
@@ -221,6 +232,23 @@ mod tests {
         assert_eq!(state_digest(&world.state), state_digest(&copy.state));
         copy.register(alice.id, 99).unwrap();
         assert_ne!(state_digest(&world.state), state_digest(&copy.state));
+    }
+
+    #[test]
+    fn a_table_of_a_later_schema_counts_once_it_has_rows() {
+        let hashes = all_hashes(&State::default());
+        let first: Vec<_> = Table::STATE.into_iter().filter(|it| it.schema().since == 1).collect();
+        let mut hasher = Sha256::new();
+        hasher.update(b"ghostwire-store state 1");
+        hashes.iter().take(first.len() * BUCKETS).for_each(|hash| hasher.update(hash));
+        assert_eq!(root(&hashes).0, <[u8; 32]>::from(hasher.finalize()));
+        assert_eq!(Table::STATE.first_chunk::<10>().unwrap().as_slice(), first);
+        let mut seen = std::collections::BTreeSet::from([root(&hashes).0]);
+        for table in first.len()..Table::STATE.len() {
+            let mut hashes = hashes.clone();
+            *hashes.get_mut(table * BUCKETS).unwrap() = [7; 32];
+            assert!(seen.insert(root(&hashes).0), "{table}");
+        }
     }
 
     #[test]

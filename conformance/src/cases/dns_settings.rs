@@ -181,6 +181,7 @@ async fn put_replaces_the_whole_document(env: &mut TestEnv, mut store: Opened) {
                 ipv6: "fd00::/64".parse().ok(),
                 reserved: Vec::new(),
                 ephemeral_cutoff_seconds: 0,
+                ..NetworkSettings::default()
             }),
             SettingKind::DerpMap => SettingDocument::DerpMap(DerpMap::default()),
             SettingKind::Dns => SettingDocument::Dns(DnsSettings::default()),

@@ -185,6 +185,8 @@ entity_id! {
     DnsRecordId;
     /// Identifies a session.
     SessionId;
+    /// Identifies a sign-in that is under way.
+    SignInId;
     /// Identifies an entry of the audit trail.
     AuditId;
     /// Identifies a network: the same in every database that holds it, and in all their copies.

@@ -1,6 +1,7 @@
 //! The entities of a mesh VPN's control plane. Constructing a value validates it: whatever has one
 //! of these types keeps the rules that the type's documentation states.
 
+mod bounded_set;
 mod credential;
 mod derp;
 mod dns;
@@ -15,6 +16,7 @@ mod name;
 mod node;
 mod page;
 mod patch;
+mod permission;
 mod policy;
 mod prefix;
 mod revision;
@@ -23,6 +25,7 @@ mod secret;
 mod series;
 mod setting;
 pub(crate) mod short_text;
+mod sign_in;
 mod tag;
 mod text;
 mod text_form;
@@ -30,6 +33,7 @@ mod time;
 mod user;
 mod visible;
 
+pub use bounded_set::*;
 pub use credential::*;
 pub use derp::*;
 pub use dns::*;
@@ -44,6 +48,7 @@ pub use name::*;
 pub use node::*;
 pub use page::*;
 pub use patch::*;
+pub use permission::*;
 pub use policy::*;
 pub use prefix::*;
 pub use revision::*;
@@ -51,6 +56,7 @@ pub use route::*;
 pub use secret::*;
 pub use series::*;
 pub use setting::*;
+pub use sign_in::*;
 pub use tag::*;
 pub use text::*;
 pub(crate) use text_form::*;

@@ -113,6 +113,7 @@ mod tests {
             ipv6: None,
             reserved: vec![],
             ephemeral_cutoff_seconds: 60,
+            ..NetworkSettings::default()
         };
         let document = SettingDocument::Network(network);
         world.run(SettingCommand::Put { document, expected: None }).unwrap();

@@ -70,7 +70,7 @@ fn exactly(count: usize) -> SeriesCount {
 }
 
 /// How many there are of each entity of the state.
-pub(super) fn entity_counts(state: &State) -> [(EntityKind, usize); 10] {
+pub(super) fn entity_counts(state: &State) -> [(EntityKind, usize); 11] {
     [
         (EntityKind::User, state.users().len()),
         (EntityKind::Node, state.nodes().len()),
@@ -81,6 +81,7 @@ pub(super) fn entity_counts(state: &State) -> [(EntityKind, usize); 10] {
         (EntityKind::Policy, state.policies().len()),
         (EntityKind::DnsRecord, state.dns_records().len()),
         (EntityKind::Session, state.sessions().len()),
+        (EntityKind::SignIn, state.sign_ins().len()),
         (EntityKind::Setting, state.settings().iter().count()),
     ]
 }

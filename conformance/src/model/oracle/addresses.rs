@@ -13,6 +13,8 @@ fn default_network() -> NetworkSettings {
             prefix("fd7a:115c:a1e0::53/128"),
         ],
         ephemeral_cutoff_seconds: 1800,
+        max_api_keys_per_user: None,
+        max_preauth_keys_per_user: None,
     }
 }
 
