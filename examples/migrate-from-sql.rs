@@ -11,8 +11,7 @@ use std::sync::Arc;
 use ghostwire_store::command::{EntityRecord, Restore, Restored};
 use ghostwire_store::config::{BackendChoice, Config, LibsqlOptions};
 use ghostwire_store::domain::{
-    AddressFamilies, DnsLabel, HostInfo, Hostname, Identity, Node, NodeId, RegisterMethod,
-    Revision, TagSet, Timestamp, User, UserId, UserName,
+    AddressFamilies, DnsLabel, HostInfo, Hostname, NewUser, Node, NodeId, RegisterMethod, Revision, TagSet, Timestamp, UserId, UserName,
 };
 use ghostwire_store::{Opener, prepare_process};
 use rusqlite::{Connection, OpenFlags, Row};
@@ -38,18 +37,11 @@ fn user_id(created: Timestamp, old: i64) -> UserId {
 fn user(row: &Row<'_>) -> Outcome<EntityRecord> {
     let created_at = Timestamp::from_secs(row.get("created")?)?;
     let email: Option<String> = row.get("email")?;
-    Ok(EntityRecord::User(Arc::new(User {
-        id: user_id(created_at, row.get("id")?),
-        // Leaves out what does not show, and cuts what is too long.
-        name: UserName::from_outside(&row.get::<_, String>("name")?)?,
-        display_name: None,
-        email: email.map(|email| email.parse()).transpose()?,
-        identity: Identity::Local {},
-        picture_url: None,
-        created_at,
-        updated_at: created_at,
-        revision: Revision::FIRST,
-    })))
+    // Leaves out what does not show, and cuts what is too long.
+    let name = UserName::from_outside(&row.get::<_, String>("name")?)?;
+    let email = email.map(|email| email.parse()).transpose()?;
+    let user = NewUser { email, ..NewUser::local(name) };
+    Ok(EntityRecord::User(Arc::new(user.created(user_id(created_at, row.get("id")?), created_at))))
 }
 
 fn node(row: &Row<'_>) -> Outcome<EntityRecord> {

@@ -73,7 +73,7 @@ pub mod view {
     #[doc(inline)]
     pub use ghostwire_store_core::state::{
         Addresses, ApiKeys, DnsRecords, Nodes, Policies, PreAuthKeys, Presences, Routes, Sessions,
-        Settings, Users,
+        Settings, SignIns, Users,
     };
     #[doc(inline)]
     pub use ghostwire_store_core::view::View;

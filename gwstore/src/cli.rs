@@ -172,7 +172,7 @@ pub(crate) struct HeadscaleArgs {
 pub(crate) struct PortableArgs {
     /// The file, or `-` for standard input.
     pub(crate) file: PathBuf,
-    /// Admit keys with bcrypt hashes, which anybody can make, from a file that was not written by a
+    /// Admit keys with bcrypt or BLAKE3 hashes, which anybody can make, from a file that was not written by a
     /// holder of this store's hash key.
     #[arg(long)]
     pub(crate) unsigned: bool,
@@ -344,6 +344,7 @@ pub(crate) enum Listing {
     Policies,
     DnsRecords,
     Sessions,
+    SignIns,
     Settings,
     Metrics,
     Audit,

@@ -60,7 +60,7 @@ impl KeyFit {
             StoreKey::Missing if total > 0 => Some(format!(
                 "the hash key is missing, and without it none of {total} credentials can be checked \
                  (hashed: {})",
-                if listed.is_empty() { "all with bcrypt" } else { &listed }
+                if listed.is_empty() { "all were imported" } else { &listed }
             )),
             _ if listed.is_empty() => None,
             _ => Some(format!("of {total} credentials, another key hashed {listed}")),
@@ -80,13 +80,17 @@ impl KeyFit {
 
     /// What was imported and is yet to be used, in words.
     pub(crate) fn imported(&self) -> Option<String> {
-        let CredentialHashes { bcrypt, too_costly, .. } = self.hashes;
-        let imported = format!("{bcrypt} imported with bcrypt and not used since");
-        match (bcrypt, too_costly) {
+        let CredentialHashes { bcrypt, too_costly, blake3, .. } = self.hashes;
+        let with_bcrypt = format!("{bcrypt} imported with bcrypt and not used since");
+        let with_bcrypt = match (bcrypt, too_costly) {
             (0, _) => None,
-            (_, 0) => Some(imported),
-            _ => Some(format!("{imported}, {too_costly} of them never usable (cost above 14)")),
-        }
+            (_, 0) => Some(with_bcrypt),
+            _ => Some(format!("{with_bcrypt}, {too_costly} of them never usable (cost above 14)")),
+        };
+        let with_blake3 = format!("{blake3} imported with BLAKE3 and not used since");
+        let with_blake3 = (blake3 > 0).then_some(with_blake3);
+        let imported: Vec<_> = with_bcrypt.into_iter().chain(with_blake3).collect();
+        (!imported.is_empty()).then(|| imported.join("; "))
     }
 
     pub(crate) fn object(&self) -> Value {
@@ -95,6 +99,7 @@ impl KeyFit {
             "total": self.hashes.total(),
             "bcrypt": self.hashes.bcrypt,
             "bcrypt_too_costly": self.hashes.too_costly,
+            "blake3": self.hashes.blake3,
             "other_keys": others.collect::<BTreeMap<_, _>>(),
         })
     }

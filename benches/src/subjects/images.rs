@@ -5,11 +5,7 @@ use std::sync::Arc;
 use ghostwire_store::Result;
 use ghostwire_store::command::EntityRecord;
 use ghostwire_store::domain::{
-    ActorName, AddressFamilies, Admission, ApiKey, ApiKeyId, AuditEntry, AuditId, DiscoKey,
-    DocumentText, Endpoint, EndpointList, Identity, MachineKey, MetricPoint, Node, NodeId, NodeKey,
-    Policy, PolicyVersion, PreAuthKey, PreAuthKeyId, Prefix, Presence, RegisterMethod,
-    Registration, Revision, Route, RouteId, RouteMetric, Sample, SessionNumber, TagSet, Text,
-    Timestamp, User, UserId,
+    ActorName, AddressFamilies, Admission, ApiKey, ApiKeyId, AuditEntry, AuditId, DiscoKey, DocumentText, Endpoint, EndpointList, MachineKey, MetricPoint, NewUser, Node, NodeId, NodeKey, PermissionSet, Policy, PolicyVersion, PreAuthKey, PreAuthKeyId, Prefix, Presence, RegisterMethod, Registration, Revision, Route, RouteId, RouteMetric, Sample, SessionNumber, TagSet, Text, Timestamp, UserId,
 };
 use ghostwire_store_bench_workload::rows::{
     AuditRow, CredentialRow, EndpointRow, Machine, NodeRow, PointRow, PolicyRow, PresenceRow,
@@ -40,17 +36,9 @@ fn revision(number: i64) -> Result<Revision> {
 }
 
 fn user(row: UserRow) -> Result<EntityRecord> {
-    Ok(EntityRecord::User(Arc::new(User {
-        id: UserId::from_bytes(row.id),
-        name: row.name.parse()?,
-        display_name: None,
-        email: None,
-        identity: Identity::Local {},
-        picture_url: None,
-        created_at: time(row.created_at)?,
-        updated_at: time(row.created_at)?,
-        revision: Revision::FIRST,
-    })))
+    let new = NewUser::local(row.name.parse()?);
+    let user = new.created(UserId::from_bytes(row.id), time(row.created_at)?);
+    Ok(EntityRecord::User(Arc::new(user)))
 }
 
 fn node(row: NodeRow) -> Result<EntityRecord> {
@@ -139,6 +127,8 @@ fn api_key(row: CredentialRow, key: &HashKey) -> Result<EntityRecord> {
         hash: key.hash("api_key", &row.secret),
         user: Some(UserId::from_bytes(row.user)),
         description: None,
+        permissions: PermissionSet::empty(),
+        created_by: None,
         created_at: time(row.created_at)?,
         expires_at: Some(time(row.expires_at)?),
         revoked_at: None,

@@ -14,6 +14,19 @@ cases! {
             provider_and_subject_together_are_unique,
             addresses_of_mail_may_be_shared,
         ],
+        "sign-in-time" => [
+            a_sign_in_is_recorded_once_a_minute_and_is_no_change,
+            the_providers_sign_ins_are_recorded_too,
+        ],
+        "user-groups" => [
+            groups_are_what_the_provider_said_last,
+            users_are_listed_by_group,
+        ],
+        "user-role" => [a_role_is_given_and_no_provider_takes_it],
+        "user-metadata" => [
+            metadata_have_a_revision_of_their_own,
+            metadata_that_were_never_set_can_be_required,
+        ],
         "delete-user" => [
             what_a_user_owns_keeps_it,
             its_sessions_go_in_any_case,
@@ -88,7 +101,8 @@ async fn a_sign_in_creates_the_user_or_brings_it_up_to_date(env: &mut TestEnv, s
     let store = env.reload(store).await;
     env.advance(60);
     let same = store.users().upsert_oidc(full).await.unwrap();
-    assert_eq!(same, created, "nothing new, nothing written");
+    let recorded = User { last_sign_in_at: Some(at(60)), ..User::clone(&created) };
+    assert_eq!(same, Arc::new(recorded), "nothing new but the time");
     // The provider is the authority: what it leaves out is cleared.
     let changed = store.users().upsert_oidc(profile("1", "anna")).await.unwrap();
     let store = env.reload(store).await;
@@ -133,6 +147,178 @@ async fn addresses_of_mail_may_be_shared(env: &mut TestEnv, store: Opened) {
     let filter = UserFilter { email, ..UserFilter::default() };
     let found = store.users().list(&filter, &PageRequest::default()).await.unwrap();
     assert_eq!(found.items.len(), 3);
+}
+
+async fn a_sign_in_is_recorded_once_a_minute_and_is_no_change(
+    env: &mut TestEnv,
+    mut store: Opened,
+) {
+    let ann = create(&store, "ann").await;
+    assert_eq!(ann.last_sign_in_at, None);
+    let start = env.options().clock.now();
+    let second = Duration::from_secs(1);
+    for (after, recorded) in
+        [(Duration::ZERO, 0), (60 * second - MICROSECOND, 0), (60 * second, 60), (119 * second, 60)]
+    {
+        env.clock().set(start.saturating_add(after));
+        let user = store.users().record_sign_in(ann.id).await.unwrap();
+        assert_eq!(user.last_sign_in_at, Some(start.saturating_add(recorded * second)));
+        assert_eq!((user.revision, user.updated_at), (ann.revision, ann.updated_at));
+        store = env.reload(store).await;
+        assert_eq!(store.users().get(ann.id).await.unwrap(), Some(user));
+    }
+    // One commit for making the user, two for its sign-ins, which leave no lines.
+    assert_eq!(store.view().serial().get(), 3);
+    let audit = store.audit().query(&AuditQuery::default(), &PageRequest::default()).await.unwrap();
+    assert_eq!(audit.items.len(), 1);
+    fails(store.users().record_sign_in(UserId::from_bytes([9; 16])).await, NotFound);
+}
+
+async fn the_providers_sign_ins_are_recorded_too(env: &mut TestEnv, store: Opened) {
+    let created = store.users().upsert_oidc(profile("1", "ann")).await.unwrap();
+    assert_eq!(created.last_sign_in_at, Some(at(0)));
+    env.advance(59);
+    assert_eq!(store.users().upsert_oidc(profile("1", "ann")).await.unwrap(), created);
+    env.advance(1);
+    let again = store.users().upsert_oidc(profile("1", "ann")).await.unwrap();
+    let store = env.reload(store).await;
+    assert_eq!(again, Arc::new(User { last_sign_in_at: Some(at(60)), ..User::clone(&created) }));
+    // With a change there is a write in any case.
+    env.advance(1);
+    let renamed = store.users().upsert_oidc(profile("1", "anna")).await.unwrap();
+    let store = env.reload(store).await;
+    assert_eq!(store.users().get(created.id).await.unwrap(), Some(renamed.clone()));
+    assert_eq!((renamed.last_sign_in_at, renamed.revision.get()), (Some(at(61)), 2));
+}
+
+fn groups(names: &[&str]) -> GroupSet {
+    GroupSet::new(names.iter().map(|name| name.parse().unwrap())).unwrap()
+}
+
+async fn groups_are_what_the_provider_said_last(env: &mut TestEnv, store: Opened) {
+    let said = |names| OidcProfile { groups: groups(names), ..profile("1", "ann") };
+    let created = store.users().upsert_oidc(said(&["staff", "Admins", "staff"])).await.unwrap();
+    let store = env.reload(store).await;
+    let found = store.users().get(created.id).await.unwrap().unwrap();
+    let names: Vec<_> = found.groups.iter().map(GroupName::as_str).collect();
+    assert_eq!(names, ["Admins", "staff"], "sorted bytewise, each once");
+    let same = store.users().upsert_oidc(said(&["Admins", "staff"])).await.unwrap();
+    assert_eq!(same, created);
+    let changed = store.users().upsert_oidc(said(&["staff"])).await.unwrap();
+    assert_eq!((changed.groups.len(), changed.revision.get()), (1, 2));
+    let cleared = store.users().upsert_oidc(said(&[])).await.unwrap();
+    let store = env.reload(store).await;
+    assert_eq!(store.users().get(created.id).await.unwrap(), Some(cleared.clone()));
+    assert!(cleared.groups.is_empty());
+    let many = (0..256).map(|number| format!("group {number}").parse().unwrap());
+    assert!(GroupSet::new(many.clone()).is_ok());
+    let error = GroupSet::new(many.chain(["one more".parse().unwrap()])).unwrap_err();
+    assert_eq!(*error.kind(), InvalidArgument);
+}
+
+async fn users_are_listed_by_group(env: &mut TestEnv, store: Opened) {
+    let mut made = Vec::new();
+    for (subject, names) in
+        [("1", &["staff"][..]), ("2", &["admins", "staff"]), ("3", &["Staff"]), ("4", &[])]
+    {
+        let profile = OidcProfile { groups: groups(names), ..profile(subject, "ann") };
+        made.push(store.users().upsert_oidc(profile).await.unwrap());
+    }
+    let store = env.reload(store).await;
+    for (group, members) in
+        [("staff", &made[..2]), ("admins", &made[1..2]), ("Staff", &made[2..3]), ("sta", &[])]
+    {
+        let filter = UserFilter { group: group.parse().ok(), ..UserFilter::default() };
+        let one = PageRequest::first(Limit::new(1).unwrap());
+        let mut listed = store.users().list(&filter, &one).await.unwrap();
+        let mut found = listed.items;
+        while let Some(next) = listed.next {
+            let request = PageRequest::after(one.limit, next);
+            listed = store.users().list(&filter, &request).await.unwrap();
+            found.extend(listed.items);
+        }
+        found.sort_by_key(|user| user.id);
+        let mut members = members.to_vec();
+        members.sort_by_key(|user| user.id);
+        assert_eq!(found, members, "{group}");
+    }
+}
+
+async fn a_role_is_given_and_no_provider_takes_it(env: &mut TestEnv, store: Opened) {
+    let first = NewUser { role: UserRole::Owner, ..local("ann") };
+    let owner = store.users().create(first).await.unwrap();
+    let bob = store.users().upsert_oidc(profile("1", "bob")).await.unwrap();
+    assert_eq!(bob.role, UserRole::Member);
+    let patch = UserPatch { role: Update::Set(UserRole::Auditor), ..UserPatch::default() };
+    let auditor = store.users().update(bob.id, patch.clone(), Some(bob.revision)).await.unwrap();
+    assert_eq!((auditor.role, auditor.revision.get()), (UserRole::Auditor, 2));
+    assert_eq!(store.users().update(bob.id, patch, None).await.unwrap(), auditor);
+    let store = env.reload(store).await;
+    let renamed = store.users().upsert_oidc(profile("1", "robert")).await.unwrap();
+    assert_eq!(renamed.role, UserRole::Auditor);
+    let store = env.reload(store).await;
+    for (role, user) in [(UserRole::Owner, &owner), (UserRole::Auditor, &renamed)] {
+        let filter = UserFilter { role: Some(role), ..UserFilter::default() };
+        let listed = store.users().list(&filter, &PageRequest::default()).await.unwrap();
+        assert_eq!(listed.items, std::slice::from_ref(user));
+    }
+    let back = UserPatch { role: Update::Set(UserRole::Member), ..UserPatch::default() };
+    let member = store.users().update(bob.id, back, None).await.unwrap();
+    let store = env.reload(store).await;
+    assert_eq!(store.users().get(bob.id).await.unwrap(), Some(member));
+}
+
+async fn metadata_have_a_revision_of_their_own(env: &mut TestEnv, store: Opened) {
+    let ann = create(&store, "ann").await;
+    let notes = |text: &str| Some(JsonObject::new(text).unwrap());
+    env.advance(1);
+    let set = store.users().set_metadata(ann.id, notes(r#"{ "plan": 1 }"#), None).await.unwrap();
+    assert_eq!((set.metadata_revision, set.updated_at), (Some(Revision::FIRST), ann.updated_at));
+    let store = env.reload(store).await;
+    assert_eq!(store.users().get(ann.id).await.unwrap(), Some(set.clone()));
+    // An edit of the user is none of its metadata, nor the other way round.
+    let patch = UserPatch { display_name: Patch::Set(text("Ann")), ..UserPatch::default() };
+    store.users().update(ann.id, patch, Some(ann.revision)).await.unwrap();
+    let first = set.metadata_revision;
+    let second = store.users().set_metadata(ann.id, notes("{}"), first).await.unwrap();
+    assert_eq!(second.metadata_revision, first.map(Revision::next));
+    let before = store.view().serial();
+    fails(store.users().set_metadata(ann.id, notes("{}"), first).await, Conflict);
+    fails(store.users().set_metadata(ann.id, None, first).await, Conflict);
+    let same = store.users().set_metadata(ann.id, notes("{}"), None).await.unwrap();
+    assert_eq!((same, store.view().serial()), (second.clone(), before));
+    // It goes on when they are cleared, so that nobody takes the next ones for these.
+    let cleared = store.users().set_metadata(ann.id, None, second.metadata_revision).await.unwrap();
+    assert_eq!((&cleared.metadata, cleared.metadata_revision.unwrap().get()), (&None, 3));
+    let store = env.reload(store).await;
+    assert_eq!(store.users().get(ann.id).await.unwrap(), Some(cleared));
+    let nobody = UserId::from_bytes([9; 16]);
+    fails(store.users().set_metadata(nobody, None, None).await, NotFound);
+    let lines = store.audit().query(&AuditQuery::default(), &PageRequest::default()).await.unwrap();
+    let set = lines.items.iter().filter(|line| line.action.as_str() == "user.set_metadata");
+    assert_eq!(set.count(), 3);
+}
+
+async fn metadata_that_were_never_set_can_be_required(env: &mut TestEnv, store: Opened) {
+    let ann = create(&store, "ann").await;
+    let first = |revision| {
+        let metadata = JsonObject::new("{}").ok();
+        Transaction::new()
+            .require(Precondition::UserMetadataRevision(ann.id, revision))
+            .unwrap()
+            .then(UserCommand::SetMetadata { id: ann.id, metadata, expected: None })
+            .unwrap()
+    };
+    fails(store.transact(first(Some(Revision::FIRST))).await, Conflict);
+    store.transact(first(None)).await.unwrap();
+    let store = env.reload(store).await;
+    fails(store.transact(first(None)).await, Conflict);
+    store.transact(first(Some(Revision::FIRST))).await.unwrap();
+    let user = store.users().get(ann.id).await.unwrap().unwrap();
+    assert_eq!(user.metadata_revision, Some(Revision::FIRST));
+    let stranger = Precondition::UserMetadataRevision(UserId::from_bytes([9; 16]), None);
+    let absent = Transaction::new().require(stranger).unwrap();
+    fails(store.transact(absent).await, Conflict);
 }
 
 async fn what_a_user_owns_keeps_it(env: &mut TestEnv, mut store: Opened) {

@@ -193,6 +193,7 @@ impl Caller {
                 hash: hash_key().hash("session", "none"),
                 session: NewSession {
                     owner,
+                    node: None,
                     client: Some(self.mark().parse().unwrap()),
                     expires_at: at(self.round + 1),
                 },

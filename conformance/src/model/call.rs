@@ -7,6 +7,8 @@ use crate::prelude::*;
 pub(super) enum Call {
     CreateUser(NewUser),
     UpsertOidc(OidcProfile),
+    SignIn(UserId),
+    SetMetadata(UserId, Option<JsonObject>, Option<Revision>),
     UpdateUser(UserId, UserPatch, Option<Revision>),
     DeleteUser(UserId, bool),
     CreatePreAuthKey(NewPreAuthKey),
@@ -42,10 +44,13 @@ pub(super) enum Call {
     BeginSession(NewSession),
     TouchSession(SessionId, Option<Timestamp>),
     EndSession(SessionId),
+    EndAllSessions(SessionOwner),
     SweepSessions,
     CreateApiKey(NewApiKey),
     RevokeApiKey(ApiKeyId),
     DeleteApiKey(ApiKeyId),
+    SweepApiKeys(Timestamp),
+    SweepPreAuthKeys(Timestamp),
     RecordMetrics(Vec<MetricPoint>),
     Transact(Vec<Precondition>, Vec<(Call, Fresh)>),
 }
@@ -197,6 +202,10 @@ impl Call {
             Self::UpsertOidc(profile) => {
                 UserCommand::UpsertOidc { id: UserId::from_bytes(fresh.id), profile }.into()
             }
+            Self::SignIn(id) => UserCommand::SignIn { id }.into(),
+            Self::SetMetadata(id, metadata, expected) => {
+                UserCommand::SetMetadata { id, metadata, expected }.into()
+            }
             Self::UpdateUser(id, patch, expected) => {
                 UserCommand::Update { id, patch, expected }.into()
             }
@@ -270,9 +279,14 @@ impl Call {
             Self::ResetSetting(kind) => SettingCommand::Reset { kind }.into(),
             Self::TouchSession(id, expires_at) => SessionCommand::Touch { id, expires_at }.into(),
             Self::EndSession(id) => SessionCommand::End { id }.into(),
+            Self::EndAllSessions(owner) => SessionCommand::EndAll { owner, part }.into(),
             Self::SweepSessions => SessionCommand::Sweep { part }.into(),
             Self::RevokeApiKey(id) => ApiKeyCommand::Revoke { id }.into(),
             Self::DeleteApiKey(id) => ApiKeyCommand::Delete { id }.into(),
+            Self::SweepApiKeys(before) => ApiKeyCommand::SweepExpired { before, part }.into(),
+            Self::SweepPreAuthKeys(before) => {
+                PreAuthKeyCommand::SweepExpired { before, part }.into()
+            }
             // Secrets are made by the repositories, which also look for what a sweep elects, and series
             // are in no transaction.
             Self::CreatePreAuthKey(_)

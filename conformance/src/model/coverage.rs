@@ -21,9 +21,12 @@ const REFUSALS: &[(Operation, &[&str])] = {
     use Operation as Op;
     &[
         (Op::CreateUser, &["already_exists (name)", "already_exists (identity)"]),
+        (Op::UpsertOidc, &[IDLE]),
+        (Op::SignIn, &["not_found", IDLE]),
+        (Op::SetMetadata, &["not_found", "conflict", IDLE]),
         (Op::UpdateUser, &["not_found", "conflict", "already_exists (name)"]),
         (Op::DeleteUser, &["not_found", "restricted"]),
-        (Op::CreatePreAuthKey, &["not_found", "invalid_argument"]),
+        (Op::CreatePreAuthKey, &["not_found", "invalid_argument", "exhausted"]),
         (Op::RevokePreAuthKey, &["not_found"]),
         (Op::DeletePreAuthKey, &["not_found"]),
         (
@@ -77,10 +80,13 @@ const REFUSALS: &[(Operation, &[&str])] = {
         (Op::BeginSession, &["not_found", "invalid_argument"]),
         (Op::TouchSession, &["not_found", IDLE]),
         (Op::EndSession, &["not_found"]),
+        (Op::EndAllSessions, &[IDLE]),
         (Op::SweepSessions, &[IDLE]),
-        (Op::CreateApiKey, &["not_found"]),
+        (Op::CreateApiKey, &["not_found", "exhausted"]),
         (Op::RevokeApiKey, &["not_found"]),
         (Op::DeleteApiKey, &["not_found"]),
+        (Op::SweepApiKeys, &[IDLE]),
+        (Op::SweepPreAuthKeys, &[IDLE]),
         (Op::Transact, &["conflict", "not_found in step 0", "not_found in step 1", IDLE]),
     ]
 };

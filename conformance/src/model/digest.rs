@@ -1,5 +1,6 @@
 //! The digest of a state, computed from its description: 256 buckets for each table by the last
-//! byte of the key, a hash over each bucket's rows, and one over all buckets.
+//! byte of the key, a hash over each bucket's rows, and one over all buckets. Scripts begin no sign-ins,
+//! whose table does not count while it is empty.
 
 use ghostwire_store_core::schema::{Record, content_of};
 use sha2::{Digest as _, Sha256};

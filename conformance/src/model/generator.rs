@@ -69,6 +69,14 @@ impl Generator<'_> {
         session: SessionId of sessions, dns_record: DnsRecordId of dns_records,
     }
 
+    fn owner(&self, choices: &mut Choices) -> SessionOwner {
+        if choices.happens(8) {
+            SessionOwner::Node(self.node(choices))
+        } else {
+            SessionOwner::User(self.user(choices))
+        }
+    }
+
     /// None, the one that is there, or another one.
     fn revision(choices: &mut Choices, current: Option<Revision>) -> Option<Revision> {
         let current = current.unwrap_or(Revision::FIRST);
@@ -147,7 +155,8 @@ impl Generator<'_> {
                 let display_name = choices.maybe(5, text);
                 let email = choices.maybe(5, email);
                 let picture_url = choices.maybe(3, text);
-                Call::CreateUser(NewUser { name, display_name, email, identity, picture_url })
+                let role = choices.maybe(4, role).unwrap_or_default();
+                Call::CreateUser(NewUser { name, display_name, email, identity, picture_url, role })
             }
             Op::UpsertOidc => {
                 let profile = |user: &User| match &user.identity {
@@ -158,6 +167,7 @@ impl Generator<'_> {
                         display_name: user.display_name.clone(),
                         email: user.email.clone(),
                         picture_url: user.picture_url.clone(),
+                        groups: user.groups.clone(),
                     }),
                     _ => None,
                 };
@@ -169,7 +179,16 @@ impl Generator<'_> {
                     display_name: choices.maybe(3, text),
                     email: choices.maybe(3, email),
                     picture_url: choices.maybe(3, text),
+                    groups: choices.maybe(6, groups).unwrap_or_default(),
                 }))
+            }
+            Op::SignIn => Call::SignIn(self.user(choices)),
+            Op::SetMetadata => {
+                let id = self.user(choices);
+                let user = self.oracle.users.iter().find(|user| user.id == id);
+                let current = user.and_then(|user| user.metadata_revision);
+                let metadata = choices.maybe(10, |choices| parsed_one(choices, &HOST_INFOS));
+                Call::SetMetadata(id, metadata, Self::revision(choices, current))
             }
             Op::UpdateUser => {
                 let id = self.user(choices);
@@ -182,6 +201,7 @@ impl Generator<'_> {
                     display_name: patch(choices, text),
                     email: patch(choices, email),
                     picture_url: patch(choices, text),
+                    role: change(choices, role),
                 };
                 Call::UpdateUser(id, patch, expected)
             }
@@ -338,22 +358,25 @@ impl Generator<'_> {
             }
             Op::ResetSetting => Call::ResetSetting(*choices.one_of(&SettingKind::ALL)),
             Op::BeginSession => {
-                let owner = if choices.happens(8) {
-                    SessionOwner::Node(self.node(choices))
-                } else {
-                    SessionOwner::User(self.user(choices))
-                };
+                let owner = self.owner(choices);
                 let client = choices.maybe(4, text);
-                Call::BeginSession(NewSession { owner, client, expires_at: self.at(choices) })
+                let is_user = matches!(owner, SessionOwner::User(_));
+                let node = choices.maybe(6, |choices| self.node(choices)).filter(|_| is_user);
+                let expires_at = self.at(choices);
+                Call::BeginSession(NewSession { owner, node, client, expires_at })
             }
+            Op::EndAllSessions => Call::EndAllSessions(self.owner(choices)),
             Op::TouchSession => Call::TouchSession(self.session(choices), self.expiry(choices)),
             Op::EndSession => Call::EndSession(self.session(choices)),
             Op::SweepSessions => Call::SweepSessions,
             Op::CreateApiKey => Call::CreateApiKey(NewApiKey {
                 user: choices.maybe(10, |choices| self.user(choices)),
                 description: choices.maybe(4, text),
+                permissions: choices.maybe(4, permissions).unwrap_or_default(),
                 expires_at: self.expiry(choices),
             }),
+            Op::SweepApiKeys => Call::SweepApiKeys(self.at(choices)),
+            Op::SweepPreAuthKeys => Call::SweepPreAuthKeys(self.at(choices)),
             Op::RevokeApiKey => Call::RevokeApiKey(self.api_key(choices)),
             Op::DeleteApiKey => Call::DeleteApiKey(self.api_key(choices)),
             Op::RecordMetrics => {

@@ -89,16 +89,21 @@ async fn users(store: &Opened, oracle: &Oracle, choices: &mut Choices, limit: us
         _ => None,
     };
     let providers: Vec<_> = oracle.users.iter().filter_map(provider).collect();
+    let groups: Vec<_> = oracle.users.iter().flat_map(|user| user.groups.iter().cloned()).collect();
     let chosen = UserFilter {
         name: among(choices, &names),
         email: among(choices, &emails),
         provider: among(choices, &providers),
+        group: among(choices, &groups),
+        role: among(choices, &UserRole::ALL),
     };
     for filter in [UserFilter::default(), chosen] {
         let is = |user: &User| {
             fits(&filter.name, &user.name)
                 && (filter.email.is_none() || filter.email == user.email)
                 && (filter.provider.is_none() || filter.provider == provider(user))
+                && filter.group.as_ref().is_none_or(|group| user.groups.contains(group))
+                && fits(&filter.role, &user.role)
         };
         let wanted = wanted(&oracle.users, |user| user.id, is);
         let listed = pages!(limit, |page| store.users().list(&filter, page));
@@ -251,9 +256,9 @@ async fn keys(store: &Opened, oracle: &Oracle, choices: &mut Choices, limit: usi
         let listed = pages!(limit, |page| store.preauth_keys().list(&filter, page));
         same(&format!("the listing of pre-auth keys by {filter:?}"), &plain(listed), &wanted_keys)?;
     }
-    let owners: Vec<_> = oracle.sessions.iter().map(|session| session.owner).collect();
+    let owners: Vec<_> = oracle.sessions.iter().flat_map(Session::parties).collect();
     for owner in [None, among(choices, &owners)] {
-        let is = |session: &Session| fits(&owner, &session.owner);
+        let is = |session: &Session| owner.is_none_or(|owner| is_of(session, owner));
         let wanted = wanted(&oracle.sessions, |session| session.id, is);
         let listed = pages!(limit, |page| store.sessions().list(owner, page));
         same(&format!("the listing of sessions of {owner:?}"), &plain(listed), &wanted)?;

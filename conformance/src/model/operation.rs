@@ -19,15 +19,16 @@ macro_rules! operations {
 }
 
 operations! {
-    CreateUser: 6, UpsertOidc: 3, UpdateUser: 4, DeleteUser: 3, CreatePreAuthKey: 6,
+    CreateUser: 6, UpsertOidc: 3, SignIn: 2, SetMetadata: 3, UpdateUser: 4, DeleteUser: 3, CreatePreAuthKey: 6,
     RevokePreAuthKey: 2, DeletePreAuthKey: 2, Register: 20, UpdateNode: 6, RotateKey: 5,
     ExpireNodes: 3, DeleteNode: 3, BackfillAddresses: 5, ReapEphemeral: 5, Connect: 8,
     Heartbeat: 5, Disconnect: 4, DisconnectAll: 1, Advertise: 7, Approve: 7, DeleteRoute: 2,
     SetApproved: 3, UpdateRoute: 4, SweepRoutes: 2,
     SwapPolicy: 6, RollbackPolicy: 3, PrunePolicies: 3, CreateDnsRecord: 5, UpdateDnsRecord: 5,
-    DeleteDnsRecord: 2, PutDnsRecords: 5, DeleteDnsRecords: 3, PutNetwork: 6, PutDerpMap: 3, PutDns: 3, ResetSetting: 2,
-    BeginSession: 6, TouchSession: 4, EndSession: 2, SweepSessions: 4, CreateApiKey: 3,
-    RevokeApiKey: 2, DeleteApiKey: 2, RecordMetrics: 2, Transact: 6, Wait: 6, Crash: 2,
+    DeleteDnsRecord: 2, PutDnsRecords: 5, DeleteDnsRecords: 3, PutNetwork: 6, PutDerpMap: 3,
+    PutDns: 3, ResetSetting: 2, BeginSession: 6, TouchSession: 4, EndSession: 2, EndAllSessions: 2,
+    SweepSessions: 4, CreateApiKey: 3, RevokeApiKey: 2, DeleteApiKey: 2, SweepApiKeys: 2,
+    SweepPreAuthKeys: 2, RecordMetrics: 2, Transact: 6, Wait: 6, Crash: 2,
     Reopen: 2,
 }
 
@@ -74,7 +75,7 @@ pub(super) struct Step {
 /// Each number is below this.
 const SIDES: u8 = 16;
 /// Enough for every operation but transactions, which use them again.
-const CHOICES: usize = 12;
+const CHOICES: usize = 16;
 
 /// How most scripts begin, and how likely each step is: without users and nodes little happens.
 const BEGINNING: [(Operation, f64); 14] = [
@@ -98,7 +99,7 @@ const BEGINNING: [(Operation, f64); 14] = [
 /// everything.
 const THEMES: [&[Operation]; 9] = [
     &[],
-    &[Op::CreateUser, Op::UpsertOidc, Op::UpdateUser, Op::DeleteUser],
+    &[Op::CreateUser, Op::UpsertOidc, Op::UpdateUser, Op::SignIn, Op::SetMetadata, Op::DeleteUser],
     &[Op::Register, Op::UpdateNode, Op::RotateKey, Op::ExpireNodes, Op::CreatePreAuthKey],
     &[Op::Register, Op::PutNetwork, Op::BackfillAddresses, Op::DeleteNode],
     &[Op::Connect, Op::Heartbeat, Op::Disconnect, Op::Register, Op::ReapEphemeral, Op::Wait],
@@ -114,7 +115,16 @@ const THEMES: [&[Operation]; 9] = [
         Op::Disconnect,
         Op::Wait,
     ],
-    &[Op::BeginSession, Op::TouchSession, Op::SweepSessions, Op::CreateApiKey, Op::Wait],
+    &[
+        Op::BeginSession,
+        Op::TouchSession,
+        Op::EndAllSessions,
+        Op::SweepSessions,
+        Op::CreateApiKey,
+        Op::SweepApiKeys,
+        Op::PutNetwork,
+        Op::Wait,
+    ],
     &[Op::CreateDnsRecord, Op::UpdateDnsRecord, Op::PutDnsRecords, Op::DeleteDnsRecords],
     &[Op::SwapPolicy, Op::RollbackPolicy, Op::PrunePolicies, Op::PutDns, Op::PutDerpMap],
 ];

@@ -45,6 +45,8 @@ pub(super) const KINDS: [DnsRecordKind; 7] = [
 ];
 pub(super) const DESCRIPTIONS: [&str; 2] = ["uplink", ""];
 pub(super) const ENDPOINTS: [&str; 2] = ["192.0.2.1:41641", "[2001:db8::1]:41641"];
+pub(super) const PERMISSIONS: [&[&str]; 2] = [&["nodes:read"], &["nodes:write", "nodes:read"]];
+pub(super) const GROUPS: [&[&str]; 3] = [&["staff"], &["admins", "staff"], &[]];
 pub(super) const METRICS: [&str; 2] = ["rx", "tx"];
 
 pub(super) fn parsed<T: std::str::FromStr>(text: &str) -> T
@@ -84,6 +86,20 @@ pub(super) fn echo<T: Clone>(
     } else {
         other(choices)
     }
+}
+
+pub(super) fn role(choices: &mut Choices) -> UserRole {
+    *choices.one_of(&UserRole::ALL)
+}
+
+pub(super) fn permissions(choices: &mut Choices) -> PermissionSet {
+    let names = choices.one_of(&PERMISSIONS).iter();
+    PermissionSet::new(names.map(|name| parsed(name))).expect("few")
+}
+
+pub(super) fn groups(choices: &mut Choices) -> GroupSet {
+    let names = choices.one_of(&GROUPS).iter();
+    GroupSet::new(names.map(|name| parsed(name))).expect("few")
 }
 
 pub(super) fn name(choices: &mut Choices) -> UserName {
@@ -158,6 +174,8 @@ pub(super) fn network(choices: &mut Choices) -> NetworkSettings {
         ipv6,
         reserved: reserved.iter().map(|text| parsed(text)).collect(),
         ephemeral_cutoff_seconds: *choices.one_of(&[60, 1800, 0]),
+        max_api_keys_per_user: choices.maybe(3, |_| 1),
+        max_preauth_keys_per_user: choices.maybe(2, |_| 1),
         ..NetworkSettings::default()
     }
 }

@@ -3,7 +3,7 @@
 use super::Part;
 use crate::domain::{
     ApiKeyId, KeyPrefix, NewApiKey, NewPreAuthKey, NewSession, PreAuthKeyId, SecretHash, SessionId,
-    Timestamp,
+    SessionOwner, Timestamp,
 };
 
 commands! {
@@ -20,6 +20,12 @@ commands! {
         REHASH = "api_key.rehash" Rehash { id: ApiKeyId, from: SecretHash, to: SecretHash },
         /// Removes it; `NotFound` if it is not there.
         DELETE = "api_key.delete" Delete { id: ApiKeyId },
+        /// Remove every key that had expired or was revoked before this moment.
+        SWEEP_EXPIRED = "api_key.sweep_expired" SweepExpired {
+            before: Timestamp,
+            #[serde(default)]
+            part: Part,
+        },
     }
 
     /// A write to pre-auth keys. They are used up by registrations, see `NodeCommand::Register`.
@@ -32,6 +38,12 @@ commands! {
         REHASH = "preauth_key.rehash" Rehash { id: PreAuthKeyId, from: SecretHash, to: SecretHash },
         /// Removal. Nodes that it admitted stay.
         DELETE = "preauth_key.delete" Delete { id: PreAuthKeyId },
+        /// As `ApiKeyCommand::SweepExpired`. Nodes that they admitted stay.
+        SWEEP_EXPIRED = "preauth_key.sweep_expired" SweepExpired {
+            before: Timestamp,
+            #[serde(default)]
+            part: Part,
+        },
     }
 
     /// A write to sessions.
@@ -43,6 +55,12 @@ commands! {
         TOUCH = "session.touch" Touch { id: SessionId, expires_at: Option<Timestamp> },
         /// A sign-out.
         END = "session.end" End { id: SessionId },
+        /// End every session of a user or a node, those included that a user began from the node.
+        END_ALL = "session.end_all" EndAll {
+            owner: SessionOwner,
+            #[serde(default)]
+            part: Part,
+        },
         /// Remove every session that has expired.
         SWEEP = "session.sweep" Sweep { #[serde(default)] part: Part },
     }

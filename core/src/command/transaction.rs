@@ -41,6 +41,8 @@ pub enum Precondition {
     UserExists(UserId),
     /// The user exists and has this revision.
     UserRevision(UserId, Revision),
+    /// The user exists, and its metadata have this revision; `None` is never set.
+    UserMetadataRevision(UserId, Option<Revision>),
     /// The node exists.
     NodeExists(NodeId),
     /// The node does not exist.

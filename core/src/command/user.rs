@@ -1,7 +1,7 @@
 //! Writes to users.
 
 use super::Part;
-use crate::domain::{NewUser, OidcProfile, Revision, UserId, UserPatch};
+use crate::domain::{JsonObject, NewUser, OidcProfile, Revision, UserId, UserPatch};
 
 commands! {
     /// A write to users.
@@ -12,6 +12,14 @@ commands! {
         UPDATE = "user.update" Update { id: UserId, patch: UserPatch, expected: Option<Revision> },
         /// A sign-in through an identity provider: creates the user, with this id, or brings it up to date.
         UPSERT_OIDC = "user.upsert_oidc" UpsertOidc { id: UserId, profile: OidcProfile },
+        /// Record a sign-in. Less than a minute after the last one nothing changes.
+        SIGN_IN = "user.sign_in" SignIn { id: UserId },
+        /// Replace the metadata, or clear them; with `expected`, only if that is still their revision.
+        SET_METADATA = "user.set_metadata" SetMetadata {
+            id: UserId,
+            metadata: Option<JsonObject>,
+            expected: Option<Revision>,
+        },
         /// Removal. With `cascade`, the user's nodes, keys and sessions go, too, and the user last;
         /// otherwise nodes and keys forbid the removal.
         DELETE = "user.delete" Delete {

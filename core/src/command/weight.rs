@@ -1,10 +1,9 @@
 //! What commands own, about, so that what waits for the writer is bounded in bytes.
 
 use super::{
-    Command, DnsCommand, EntityRecord, NodeCommand, PolicyCommand, Precondition, Restore,
-    RouteCommand, SettingCommand, Transaction,
+    ApiKeyCommand, Command, DnsCommand, EntityRecord, NodeCommand, PolicyCommand, Precondition, Restore, RouteCommand, SettingCommand, SignInCommand, Transaction, UserCommand,
 };
-use crate::domain::{Endpoint, Update};
+use crate::domain::{Endpoint, GroupName, Update};
 
 /// What a command owns at most whose fields are all short.
 pub(crate) const LIGHT: usize = 4096;
@@ -18,12 +17,25 @@ const SETTING: usize = 1024 * 1024;
 /// A tag with its text, about.
 const TAG: usize = 64;
 
+/// A permission with its text, about.
+const PERMISSION: usize = 64;
+
+/// A group with its text, at most.
+const GROUP: usize = size_of::<GroupName>() + GroupName::MAX_BYTES;
+
 impl Command {
     /// How many bytes of memory it owns, about, and rather too many. It takes time in proportion to
     /// the length of lists of commands and of entities, and otherwise next to none.
     pub(crate) fn weight(&self) -> usize {
         LIGHT
             + match self {
+                Self::ApiKey(ApiKeyCommand::Create { key, .. }) => {
+                    key.permissions.len() * PERMISSION
+                }
+                Self::User(UserCommand::UpsertOidc { profile, .. }) => profile.groups.len() * GROUP,
+                Self::User(UserCommand::SetMetadata { metadata: Some(metadata), .. }) => {
+                    metadata.as_str().len()
+                }
                 Self::Node(NodeCommand::Register { registration, .. }) => {
                     registration.host_info.as_str().len()
                 }
@@ -32,6 +44,9 @@ impl Command {
                     Update::Keep => 0,
                 },
                 Self::Node(NodeCommand::Expire { nodes, .. }) => size_of_val(nodes.as_slice()),
+                Self::SignIn(SignInCommand::Begin { sign_in, .. }) => {
+                    sign_in.payload.expose().len()
+                }
                 Self::Route(
                     RouteCommand::Advertise { prefixes, .. }
                     | RouteCommand::Approve { prefixes, .. },
@@ -66,9 +81,15 @@ fn precondition(precondition: &Precondition) -> usize {
 fn image(image: &EntityRecord) -> usize {
     ENTITY
         + match image {
+            EntityRecord::User(user) => {
+                user.groups.len() * GROUP
+                    + user.metadata.as_ref().map_or(0, |metadata| metadata.as_str().len())
+            }
             EntityRecord::Node(node) => node.host_info.as_str().len() + node.tags.len() * TAG,
             EntityRecord::Presence(presence) => presence.endpoints.len() * size_of::<Endpoint>(),
             EntityRecord::PreAuthKey(key) => key.tags.len() * TAG,
+            EntityRecord::ApiKey(key) => key.permissions.len() * PERMISSION,
+            EntityRecord::SignIn(sign_in) => sign_in.payload.expose().len(),
             EntityRecord::Policy(policy) => policy.document.as_str().len(),
             EntityRecord::Setting(_) => SETTING,
             // All fields are short.

@@ -5,8 +5,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ApiKeyId, KeyPrefix, NodeId, PreAuthKeyId, Revision, SecretHash, SessionId, TagSet, Text,
-    Timestamp, UserId, expired,
+    ActorName, ApiKeyId, KeyPrefix, NodeId, PermissionSet, PreAuthKeyId, Revision, SecretHash,
+    SessionId, TagSet, Text, Timestamp, UserId, deserialize_stored_option, expired,
 };
 
 /// A key that lets a program use the control plane's API.
@@ -25,6 +25,17 @@ pub struct ApiKey {
     /// What the key is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<Text<255>>,
+    /// What it may be used for, in the control plane's words. What none at all means is for the control
+    /// plane to say.
+    #[serde(default, skip_serializing_if = "PermissionSet::is_empty")]
+    pub permissions: PermissionSet,
+    /// Who made it: the actor of the handle, unless that was the store itself.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "deserialize_stored_option"
+    )]
+    pub created_by: Option<ActorName>,
     /// When the key was made.
     pub created_at: Timestamp,
     /// When it stops working; `None` is never.
@@ -46,6 +57,16 @@ impl ApiKey {
     pub fn is_active(&self, now: Timestamp) -> bool {
         self.revoked_at.is_none() && !expired(self.expires_at, now)
     }
+
+    /// When it was revoked or expires, whichever is first; `None` is never.
+    #[must_use]
+    pub fn ends_at(&self) -> Option<Timestamp> {
+        earlier(self.revoked_at, self.expires_at)
+    }
+}
+
+fn earlier(revoked_at: Option<Timestamp>, expires_at: Option<Timestamp>) -> Option<Timestamp> {
+    revoked_at.into_iter().chain(expires_at).min()
 }
 
 /// What is needed to make an API key.
@@ -56,6 +77,8 @@ pub struct NewApiKey {
     pub user: Option<UserId>,
     /// What it is for.
     pub description: Option<Text<255>>,
+    /// What it may be used for.
+    pub permissions: PermissionSet,
     /// When it stops working.
     pub expires_at: Option<Timestamp>,
 }
@@ -106,6 +129,12 @@ impl PreAuthKey {
             && (self.reusable || self.used_at.is_none())
     }
 
+    /// When it was revoked or expires, whichever is first; `None` is never. That it was used up is no end.
+    #[must_use]
+    pub fn ends_at(&self) -> Option<Timestamp> {
+        earlier(self.revoked_at, self.expires_at)
+    }
+
     /// Whether anybody may still come to something with its secret: a node that it may admit, or the
     /// machine that used it up and asks again.
     #[must_use]
@@ -148,6 +177,9 @@ pub struct Session {
     pub id: SessionId,
     /// Who signed in.
     pub owner: SessionOwner,
+    /// The node from which its user signed in, if that is known. Never in a node's own session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeId>,
     /// Proof of the secret part.
     pub hash: SecretHash,
     /// What the client calls itself.
@@ -159,6 +191,13 @@ pub struct Session {
     pub expires_at: Timestamp,
     /// When it was last recorded as used.
     pub last_seen: Timestamp,
+}
+
+impl Session {
+    /// Whose it is: its owner, and for a user's session the node as well, if it has one.
+    pub fn parties(&self) -> impl Iterator<Item = SessionOwner> + use<> {
+        std::iter::once(self.owner).chain(self.node.map(SessionOwner::Node))
+    }
 }
 
 /// Whose session it is.
@@ -176,6 +215,9 @@ pub enum SessionOwner {
 pub struct NewSession {
     /// Who signed in.
     pub owner: SessionOwner,
+    /// The node from which a user signed in, if it is known.
+    #[serde(default)]
+    pub node: Option<NodeId>,
     /// What the client calls itself.
     pub client: Option<Text<255>>,
     /// When it ends.

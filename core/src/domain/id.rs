@@ -187,6 +187,8 @@ entity_id! {
     SessionId;
     /// Identifies a process of the control plane.
     InstanceId;
+    /// Identifies a sign-in that is under way.
+    SignInId;
     /// Identifies an entry of the audit trail.
     AuditId;
     /// Identifies a network: the same in every database that holds it, and in all their copies.

@@ -2,6 +2,7 @@
 //! of these types keeps the rules that the type's documentation states.
 
 mod audit;
+mod bounded_set;
 mod credential;
 mod derp;
 mod derp_map;
@@ -24,6 +25,7 @@ mod other_fields;
 mod node_settings;
 mod page;
 mod patch;
+mod permission;
 mod policy;
 mod prefix;
 mod revision;
@@ -32,6 +34,7 @@ mod secret;
 mod series;
 mod setting;
 pub(crate) mod short_text;
+mod sign_in;
 mod tag;
 mod text;
 mod text_form;
@@ -40,6 +43,7 @@ mod user;
 mod visible;
 
 pub use audit::*;
+pub use bounded_set::*;
 pub use credential::*;
 pub use derp::*;
 pub use derp_map::*;
@@ -62,6 +66,7 @@ pub use other_fields::*;
 pub use node_settings::*;
 pub use page::*;
 pub use patch::*;
+pub use permission::*;
 pub use policy::*;
 pub use prefix::*;
 pub use revision::*;
@@ -69,6 +74,7 @@ pub use route::*;
 pub use secret::*;
 pub use series::*;
 pub use setting::*;
+pub use sign_in::*;
 pub use tag::*;
 pub use text::*;
 pub(crate) use text_form::*;

@@ -1,7 +1,7 @@
 //! Names: of users, machines, actors, metrics, and the prefixes of keys.
 
 use super::visible::{canonical, check_canonical};
-use super::{Stored, check_length, shown, text_newtype};
+use super::{Element, Stored, check_length, shown, text_newtype};
 use crate::error::{Error, Result};
 
 /// Takes a name in the form in which [`canonical`] leaves it.
@@ -138,6 +138,33 @@ impl UserAgent {
     }
 }
 
+fn group_name(text: &str) -> Result<Box<str>> {
+    canonical_name("the name of a group", text, GroupName::MAX_BYTES)
+}
+
+text_newtype! {
+    /// The name of a group of users, as an identity provider says it: 1 to 255 bytes, of characters as
+    /// in [`UserName`]. Byte-exact.
+    GroupName, group_name
+}
+
+impl GroupName {
+    /// The greatest length, in bytes.
+    pub const MAX_BYTES: usize = 255;
+
+    /// The name in a claim of an identity provider: as [`UserName::from_outside`].
+    ///
+    /// # Errors
+    /// `InvalidArgument` when nothing is left.
+    pub fn from_outside(text: impl AsRef<str>) -> Result<Self> {
+        Self::new(canonical(text.as_ref(), Self::MAX_BYTES))
+    }
+}
+
+impl Element for GroupName {
+    const PLURAL: &'static str = "groups";
+}
+
 fn metric_name(text: &str) -> Result<Box<str>> {
     let first = |byte: u8| byte.is_ascii_alphabetic() || matches!(byte, b'_' | b':');
     let rest = |byte: u8| first(byte) || byte.is_ascii_digit() || byte == b'.';
@@ -202,6 +229,22 @@ text_newtype! {
     /// The public part of an API key or pre-auth key, by which it is looked up: 1 to 64 bytes of
     /// `[A-Za-z0-9_-]`. Byte-exact, and no part of the secret.
     KeyPrefix, key_prefix
+}
+
+impl KeyPrefix {
+    /// The public part of a key that was imported with the BLAKE3 hash of its whole text, which has none:
+    /// `b3-` and the first 24 hexadecimal digits of the hash.
+    ///
+    /// ```
+    /// use ghostwire_store::domain::KeyPrefix;
+    ///
+    /// assert_eq!(KeyPrefix::of_blake3([0xab; 32]).as_str(), "b3-abababababababababababab");
+    /// ```
+    #[must_use]
+    pub fn of_blake3(hash: [u8; 32]) -> Self {
+        let digits = data_encoding::HEXLOWER.encode(hash.first_chunk::<12>().unwrap_or(&[0; 12]));
+        Self(format!("b3-{digits}").into())
+    }
 }
 
 #[cfg(test)]

@@ -65,12 +65,15 @@ pub enum SecretScheme {
     },
     /// bcrypt, imported from Headscale.
     Bcrypt,
+    /// BLAKE3 of a key's whole text, imported from Ghostwire.
+    Blake3,
 }
 
 /// The hash of a secret, with a tag that says how it was made; at most 255 bytes of text:
 ///
 /// - `hmac-sha256:<key id, 8 hex digits>:<64 hex digits>`, in lower case,
-/// - `bcrypt:` and a bcrypt string that begins with `$2a$`, `$2b$` or `$2y$`.
+/// - `bcrypt:` and a bcrypt string that begins with `$2a$`, `$2b$` or `$2y$`,
+/// - `blake3:<64 hex digits>`, in lower case.
 ///
 /// `Debug` shows the scheme only, there is no `Display`, and no error repeats the text. Comparing two
 /// with `==` takes no constant time: it is for comparing states, not for checking a secret.
@@ -80,6 +83,7 @@ pub struct SecretHash(Box<str>);
 
 const HMAC_TAG: &str = "hmac-sha256:";
 const BCRYPT_TAG: &str = "bcrypt:";
+const BLAKE3_TAG: &str = "blake3:";
 
 impl SecretHash {
     /// The greatest length, in bytes.
@@ -101,18 +105,26 @@ impl SecretHash {
         Self::parse(&format!("{BCRYPT_TAG}{text}"))
     }
 
+    /// An imported BLAKE3 hash of a key's whole text.
+    #[must_use]
+    pub fn blake3(hash: [u8; 32]) -> Self {
+        Self(format!("{BLAKE3_TAG}{}", HEXLOWER.encode(&hash)).into())
+    }
+
     /// Checks the text form and takes it.
     ///
     /// # Errors
     ///
     /// `InvalidArgument` when the text has none of the forms above.
     pub fn parse(text: &str) -> Result<Self> {
-        if text.len() <= Self::MAX_BYTES && (parse_hmac(text).is_some() || is_bcrypt(text)) {
+        let has_form =
+            parse_hmac(text).is_some() || is_bcrypt(text) || parse_blake3(text).is_some();
+        if text.len() <= Self::MAX_BYTES && has_form {
             return Ok(Self(text.into()));
         }
         Err(Error::invalid(
-            "a hash of a secret must be `hmac-sha256:<8 hex digits>:<64 hex digits>` in lower case, or \
-             `bcrypt:` and a bcrypt string",
+            "a hash of a secret must be `hmac-sha256:<8 hex digits>:<64 hex digits>` in lower case, \
+             `bcrypt:` and a bcrypt string, or `blake3:<64 hex digits>` in lower case",
         )
         .with("length", text.len()))
     }
@@ -122,6 +134,7 @@ impl SecretHash {
     pub fn scheme(&self) -> SecretScheme {
         match parse_hmac(&self.0) {
             Some((key_id, _)) => SecretScheme::Hmac { key_id },
+            None if self.0.starts_with(BLAKE3_TAG) => SecretScheme::Blake3,
             None => SecretScheme::Bcrypt,
         }
     }
@@ -138,11 +151,23 @@ impl SecretHash {
         self.0.strip_prefix(BCRYPT_TAG)
     }
 
+    /// The hash, if it was made with BLAKE3. Compare it in constant time.
+    #[must_use]
+    pub fn as_blake3(&self) -> Option<[u8; 32]> {
+        parse_blake3(&self.0)
+    }
+
     /// The text form.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+fn parse_blake3(text: &str) -> Option<[u8; 32]> {
+    let mut hash = [0; 32];
+    decode(text.strip_prefix(BLAKE3_TAG)?, &mut hash)?;
+    Some(hash)
 }
 
 fn parse_hmac(text: &str) -> Option<([u8; 4], [u8; 32])> {
@@ -184,6 +209,7 @@ impl fmt::Debug for SecretHash {
                 write!(f, "SecretHash(hmac-sha256:{}:…)", HEXLOWER.encode_display(&key_id))
             }
             SecretScheme::Bcrypt => f.write_str("SecretHash(bcrypt:…)"),
+            SecretScheme::Blake3 => f.write_str("SecretHash(blake3:…)"),
         }
     }
 }
@@ -249,6 +275,18 @@ mod tests {
         for kind in ["$2b$", "$2y$"] {
             assert!(SecretHash::bcrypt(&BCRYPT.replace("$2a$", kind)).is_ok());
         }
+    }
+
+    #[test]
+    fn blake3_hashes() {
+        let hash = SecretHash::blake3([0xab; 32]);
+        assert_eq!(hash.as_str(), format!("blake3:{}", "ab".repeat(32)));
+        assert_eq!((hash.scheme(), hash.as_blake3()), (SecretScheme::Blake3, Some([0xab; 32])));
+        assert_eq!((hash.as_hmac(), hash.as_bcrypt()), (None, None));
+        assert_eq!(SecretHash::parse(hash.as_str()).unwrap(), hash);
+        assert_eq!(format!("{hash:?}"), "SecretHash(blake3:…)");
+        assert!(SecretHash::parse(&hash.as_str().to_uppercase()).is_err());
+        assert!(SecretHash::parse(&format!("blake3:{}", "ab".repeat(31))).is_err());
     }
 
     #[test]

@@ -114,6 +114,12 @@ pub struct NetworkSettings {
     pub reserved: Vec<Prefix>,
     /// Seconds after which an ephemeral node that is offline may be removed.
     pub ephemeral_cutoff_seconds: u32,
+    /// How many API keys a user may have that are neither expired nor revoked; `None` is any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_api_keys_per_user: Option<u32>,
+    /// How many pre-auth keys a user may have that can still admit a node; `None` is any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_preauth_keys_per_user: Option<u32>,
     /// What the network is called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<NetworkName>,
@@ -169,6 +175,8 @@ impl Default for NetworkSettings {
             default_routes: Vec::new(),
             ssh: None,
             heartbeat_interval_seconds: 0,
+            max_api_keys_per_user: None,
+            max_preauth_keys_per_user: None,
         }
     }
 }

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Email, Patch, Revision, Text, Timestamp, Update, UserId, UserName};
+use super::{
+    BoundedSet, Email, GroupName, JsonObject, Patch, Revision, Text, Timestamp, Update, UserId,
+    UserName,
+};
 use super::{deserialize_stored, deserialize_stored_option};
 
 /// A person or service account that owns nodes.
@@ -29,12 +32,83 @@ pub struct User {
     /// Where a picture of the user can be had.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub picture_url: Option<Text<2048>>,
+    /// What the user may do in the control plane.
+    #[serde(default, skip_serializing_if = "UserRole::is_member")]
+    pub role: UserRole,
+    /// The user's groups, as the identity provider said at the last sign-in.
+    #[serde(default, skip_serializing_if = "GroupSet::is_empty")]
+    pub groups: GroupSet,
+    /// What else the control plane keeps about the user, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<JsonObject>,
+    /// Counts changes of `metadata`, from 1; it goes on when that is cleared. `None` while nothing was
+    /// ever set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata_revision: Option<Revision>,
     /// When the user was created.
     pub created_at: Timestamp,
-    /// When a field last changed.
+    /// When a field last changed, other than `metadata` and `last_sign_in_at`.
     pub updated_at: Timestamp,
-    /// Counts changes, from 1.
+    /// When the user was last recorded as signing in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_sign_in_at: Option<Timestamp>,
+    /// Counts changes, from 1, other than those of `metadata` and `last_sign_in_at`.
     pub revision: Revision,
+}
+
+/// At most 256 groups.
+pub type GroupSet = BoundedSet<GroupName, 256>;
+
+/// What a user may do in the control plane, which gives each role its meaning. The store keeps it.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum UserRole {
+    /// To whom the network belongs.
+    Owner,
+    /// Everything but what only owners may.
+    Admin,
+    /// The network: policy, routes, DNS.
+    NetworkAdmin,
+    /// Users and machines.
+    ItAdmin,
+    /// Reads everything, changes nothing.
+    Auditor,
+    /// The user's own machines.
+    #[default]
+    Member,
+}
+
+impl UserRole {
+    /// Every role.
+    pub const ALL: [Self; 6] =
+        [Self::Owner, Self::Admin, Self::NetworkAdmin, Self::ItAdmin, Self::Auditor, Self::Member];
+
+    /// The name in snake case.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::Admin => "admin",
+            Self::NetworkAdmin => "network_admin",
+            Self::ItAdmin => "it_admin",
+            Self::Auditor => "auditor",
+            Self::Member => "member",
+        }
+    }
+
+    /// Whether it is the role of everybody who was given no other.
+    #[must_use]
+    pub fn is_member(&self) -> bool {
+        *self == Self::Member
+    }
+}
+
+impl std::fmt::Display for UserRole {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
 }
 
 /// How a user proves who they are.
@@ -67,6 +141,9 @@ pub struct NewUser {
     pub identity: Identity,
     /// Where to find a picture of the user.
     pub picture_url: Option<Text<2048>>,
+    /// What the user may do.
+    #[serde(default)]
+    pub role: UserRole,
 }
 
 impl NewUser {
@@ -79,6 +156,28 @@ impl NewUser {
             email: None,
             identity: Identity::Local {},
             picture_url: None,
+            role: UserRole::Member,
+        }
+    }
+
+    /// The user as it is right after its creation.
+    #[must_use]
+    pub fn created(self, id: UserId, at: Timestamp) -> User {
+        User {
+            id,
+            name: self.name,
+            display_name: self.display_name,
+            email: self.email,
+            identity: self.identity,
+            picture_url: self.picture_url,
+            role: self.role,
+            groups: GroupSet::empty(),
+            metadata: None,
+            metadata_revision: None,
+            created_at: at,
+            updated_at: at,
+            last_sign_in_at: None,
+            revision: Revision::FIRST,
         }
     }
 }
@@ -98,6 +197,9 @@ pub struct OidcProfile {
     pub email: Option<Email>,
     /// Picture; `None` clears.
     pub picture_url: Option<Text<2048>>,
+    /// The person's groups; none clears.
+    #[serde(default)]
+    pub groups: GroupSet,
 }
 
 /// A change to a user; fields left at `Keep` stay as they are.
@@ -112,6 +214,8 @@ pub struct UserPatch {
     pub email: Patch<Email>,
     /// Where a picture can be had now.
     pub picture_url: Patch<Text<2048>>,
+    /// New role.
+    pub role: Update<UserRole>,
 }
 
 /// Which users to list; all of the given conditions must hold.
@@ -124,4 +228,8 @@ pub struct UserFilter {
     pub email: Option<Email>,
     /// Signed in through this identity provider.
     pub provider: Option<Text<255>>,
+    /// In this group, byte-exact.
+    pub group: Option<GroupName>,
+    /// With this role.
+    pub role: Option<UserRole>,
 }

@@ -32,6 +32,7 @@ entities! {
     Policy     "policy"      (PolicyVersion: version)       Policies    = 7  "policies"     policies:     Policies    PolicyCommand;
     DnsRecord  "dns_record"  (DnsRecordId: id)              DnsRecords  = 8  "dns_records"  dns_records:  DnsRecords  DnsCommand;
     Session    "session"     (SessionId: id)                Sessions    = 9  "sessions"     sessions:     Sessions    SessionCommand;
+    SignIn     "sign_in"     (SignInId: id)                 SignIns     = 16 "sign_ins"     sign_ins:     SignIns     SignInCommand;
 }
 
 /// An entity that is part of the state, which is held in memory.

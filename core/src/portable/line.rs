@@ -241,10 +241,11 @@ fn names_fields_only(message: &str) -> bool {
     })
 }
 
-/// Whether the line is of a kind that has a hash, or has something like one. An escape could spell
-/// either in another way.
+/// Whether the line is of a kind that has a hash or a secret, or has something like one. An escape could
+/// spell either in another way.
 fn may_hold_hash(line: &[u8]) -> bool {
-    let marks: [&[u8]; 6] = [b"api_key", b"preauth_key", b"hmac-", b"bcrypt", b"$2", b"\\u"];
+    let marks: [&[u8]; 8] =
+        [b"api_key", b"preauth_key", b"sign_in", b"hmac-", b"bcrypt", b"blake3", b"$2", b"\\u"];
     marks.iter().any(|mark| line.windows(mark.len()).any(|window| window == *mark))
 }
 

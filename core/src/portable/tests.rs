@@ -90,6 +90,26 @@ fn what_is_written_can_be_read() {
     assert_eq!(Reader::new(bytes.as_slice()).unwrap().verify().unwrap(), summary);
 }
 
+/// What came after the first schema is in a line only where it was given.
+#[test]
+fn a_user_with_everything_comes_back() {
+    let more = format!(
+        r#""role":"it_admin","groups":["admins","staff"],"metadata":"{{ }}","metadata_revision":3,"created_at":"{AT}""#
+    );
+    let plain = text_of(&user());
+    let line = plain.replacen(&format!(r#""created_at":"{AT}""#), &more, 1).replacen(
+        r#""revision":1"#,
+        &format!(r#""last_sign_in_at":"{AT}","revision":1"#),
+        1,
+    );
+    assert_eq!(text_of(&image(&line)), line);
+    let spelled = line.replace(r#""it_admin""#, r#""member""#);
+    assert!(!text_of(&image(&spelled)).contains("role"));
+    for absent in ["role", "groups", "metadata", "last_sign_in_at"] {
+        assert!(!plain.contains(absent), "{plain}");
+    }
+}
+
 #[test]
 fn the_bytes_are_these() {
     let text = String::from_utf8(written(&[user(), metric(1.0)])).unwrap();

@@ -16,7 +16,7 @@ use crate::domain::{
 use crate::entropy::draw;
 use crate::error::{EntityKind, Error, ErrorKind, Result};
 use crate::handle::StoreHandle;
-use crate::secrets::{HashKey, Verdict};
+use crate::secrets::{HashKey, Verdict, blake3_of};
 use crate::view::View;
 
 const API_KEY: Purpose = Purpose {
@@ -72,6 +72,25 @@ impl Purpose {
         // API keys of Headscale before 0.28.
         text.split_once('.')
     }
+
+    /// The public part of a credential that is known, and its secret, which of a key that was imported
+    /// with a BLAKE3 hash is all of its text.
+    fn find<'t>(
+        &self,
+        text: &'t str,
+        is_known: impl Fn(&KeyPrefix) -> bool,
+    ) -> Option<(KeyPrefix, &'t str)> {
+        let split = || {
+            let (prefix, secret) = self.split(text)?;
+            let prefix: KeyPrefix = prefix.parse().ok()?;
+            Some((prefix, secret)).filter(|(prefix, _)| is_known(prefix))
+        };
+        let whole = || {
+            let prefix = KeyPrefix::of_blake3(blake3_of(text));
+            Some((prefix, text)).filter(|(prefix, _)| is_known(prefix))
+        };
+        split().or_else(whole)
+    }
 }
 
 /// API keys: what lets programs use the control plane's API.
@@ -95,8 +114,15 @@ impl Purpose {
 pub trait ApiKeyRepository: Send + Sync {
     /// Makes a key. Its secret is in the answer and nowhere else.
     ///
+    /// # Behavior
+    /// - `created_by` is the actor of the handle ([`Store::acting_as`](crate::store::Store::acting_as)).
+    /// - The network's settings may limit how many live keys a user has
+    ///   ([`NetworkSettings::max_api_keys_per_user`](crate::domain::NetworkSettings::max_api_keys_per_user));
+    ///   however many are made at once, there are never more.
+    ///
     /// # Errors
-    /// `NotFound` for an unknown user; `Crypto` if the store has no hash key; those of any write.
+    /// `NotFound` for an unknown user; `Exhausted` if the user has as many live keys as the settings
+    /// allow; `Crypto` if the store has no hash key; those of any write.
     async fn create(&self, key: NewApiKey) -> Result<(Arc<ApiKey>, Secret)>;
 
     /// The key that `text` is, if it is one and neither expired nor revoked.
@@ -106,7 +132,7 @@ pub trait ApiKeyRepository: Send + Sync {
     /// - A use is recorded in the background, at most once a minute.
     /// - An imported bcrypt hash is checked on a thread of its own and replaced at its first success;
     ///   that takes tens of milliseconds or more. Calls with one such key are served one after the
-    ///   other.
+    ///   other. An imported BLAKE3 hash is replaced, too.
     ///
     /// # Errors
     /// `PermissionDenied`; `Crypto` if it was hashed with another key; `Busy` if too many check the
@@ -137,6 +163,17 @@ pub trait ApiKeyRepository: Send + Sync {
     /// # Errors
     /// `NotFound`, also the second time; those of any write.
     async fn delete(&self, id: ApiKeyId) -> Result<()>;
+
+    /// Removes all keys that had expired or were revoked before this moment. Gives how many there were.
+    ///
+    /// # Behavior
+    /// - A key that still works is never removed, however late the moment is.
+    /// - Each has its line in the audit trail, as with [`delete`](ApiKeyRepository::delete).
+    /// - Beyond what one commit holds it goes on in the next one.
+    ///
+    /// # Errors
+    /// Those of any write.
+    async fn sweep_expired(&self, before: Timestamp) -> Result<u64>;
 }
 
 /// Pre-auth keys: what admits nodes without a person at the keyboard.
@@ -170,9 +207,14 @@ pub trait ApiKeyRepository: Send + Sync {
 pub trait PreAuthKeyRepository: Send + Sync {
     /// Makes a key. Its secret is in the answer and nowhere else.
     ///
+    /// # Behavior
+    /// - The network's settings may limit how many usable keys a user has, as with API keys
+    ///   ([`NetworkSettings::max_preauth_keys_per_user`](crate::domain::NetworkSettings::max_preauth_keys_per_user)).
+    ///
     /// # Errors
-    /// `NotFound` for an unknown user; `InvalidArgument` without user and tags; `Crypto` if the
-    /// store has no hash key; those of any write.
+    /// `NotFound` for an unknown user; `InvalidArgument` without user and tags; `Exhausted` if the user has
+    /// as many usable keys as the settings allow; `Crypto` if the store has no hash key; those of any
+    /// write.
     async fn create(&self, key: NewPreAuthKey) -> Result<(Arc<PreAuthKey>, Secret)>;
 
     /// The key that `text` is.
@@ -211,6 +253,17 @@ pub trait PreAuthKeyRepository: Send + Sync {
     /// # Errors
     /// `NotFound`, also the second time; those of any write.
     async fn delete(&self, id: PreAuthKeyId) -> Result<()>;
+
+    /// Removes all keys that had expired or were revoked before this moment. Gives how many there were.
+    ///
+    /// # Behavior
+    /// - As [`ApiKeyRepository::sweep_expired`]. One that was only used up stays.
+    /// - Nodes that they admitted stay. A machine that used up one of them can no longer repeat its
+    ///   registration.
+    ///
+    /// # Errors
+    /// Those of any write.
+    async fn sweep_expired(&self, before: Timestamp) -> Result<u64>;
 }
 
 /// Sessions: sign-ins that last.
@@ -224,11 +277,12 @@ pub trait PreAuthKeyRepository: Send + Sync {
 /// let alice = store.users().create(NewUser::local("alice".parse()?)).await?;
 /// let day = Duration::from_secs(86_400);
 /// let expires_at = store.clock().now()?.saturating_add(day);
-/// let new = NewSession { owner: SessionOwner::User(alice.id), client: None, expires_at };
+/// let owner = SessionOwner::User(alice.id);
+/// let new = NewSession { owner, node: None, client: None, expires_at };
 ///
 /// let (session, token) = store.sessions().begin(new).await?;
 /// let found = store.sessions().authenticate(token.expose()).await?;
-/// assert_eq!(found.owner, SessionOwner::User(alice.id));
+/// assert_eq!(found.owner, owner);
 ///
 /// // She is still there: another day.
 /// store.sessions().touch(session.id, Some(expires_at.saturating_add(day))).await?;
@@ -239,9 +293,14 @@ pub trait PreAuthKeyRepository: Send + Sync {
 pub trait SessionRepository: Send + Sync {
     /// Begins a session. Its token is in the answer and nowhere else.
     ///
+    /// # Behavior
+    /// - A user's session can name the node that it is begun from. It is then the session of both: it is
+    ///   listed for either, and ends when either is deleted. That the node is the user's is not asked for,
+    ///   nor looked after later: whoever authenticates gets both and compares.
+    ///
     /// # Errors
-    /// `NotFound` for an unknown owner; `InvalidArgument` if it would end at once; `Crypto` if the
-    /// store has no hash key; those of any write.
+    /// `NotFound` for an unknown owner or node; `InvalidArgument` if it would end at once, and for a node's
+    /// own session with a node; `Crypto` if the store has no hash key; those of any write.
     async fn begin(&self, session: NewSession) -> Result<(Arc<Session>, Secret)>;
 
     /// The session that this token is for, if it has not expired.
@@ -265,7 +324,8 @@ pub trait SessionRepository: Send + Sync {
     async fn touch(&self, id: SessionId, expires_at: Option<Timestamp>) -> Result<Arc<Session>>;
 
     /// A page of sessions, in the order of their ids, which is that of their beginning; of one owner,
-    /// if given. Expired ones are listed until they are swept.
+    /// if given: of a node also those that users began from it. Expired ones are listed until they are
+    /// swept.
     ///
     /// # Errors
     /// `InvalidArgument` for a cursor of another listing; `Unavailable` after the store was closed.
@@ -280,6 +340,19 @@ pub trait SessionRepository: Send + Sync {
     /// # Errors
     /// `NotFound`, also the second time; those of any write.
     async fn end(&self, id: SessionId) -> Result<()>;
+
+    /// Ends all sessions of an owner, those included that users began from it, if it is a node. Gives how
+    /// many there were.
+    ///
+    /// # Behavior
+    /// - Beyond what one commit holds it goes on in the next one. A session that is begun meanwhile may
+    ///   stay.
+    /// - Each that ends has a line in the audit trail, as with [`end`](SessionRepository::end).
+    /// - An owner that has none, or does not exist, gives 0.
+    ///
+    /// # Errors
+    /// Those of any write.
+    async fn end_all(&self, owner: SessionOwner) -> Result<u64>;
 
     /// Removes all expired sessions. Gives how many there were.
     ///
@@ -349,25 +422,29 @@ impl StoreHandle {
         find: impl Fn(&View) -> Option<Arc<C>> + Send + Sync,
     ) -> Result<(Arc<C>, Option<SecretHash>)> {
         let (key, purpose) = (self.hash_key()?, C::PURPOSE);
+        let keyed = || key.hash(purpose.name, secret);
+        // Whose secret it is, and, if that is known already, whether a keyed hash is to replace its own.
         let judge = |view: &View| {
             let found = find(view).ok_or_else(|| purpose.refused())?;
             match key.verify(purpose.name, secret, found.hash())? {
                 Verdict::Wrong => Err(purpose.refused()),
-                verdict => Ok((found, verdict == Verdict::Right)),
+                Verdict::Right => Ok((found, Some(None))),
+                Verdict::RightByImported => Ok((found, Some(Some(keyed())))),
+                Verdict::NeedsBcrypt => Ok((found, None)),
             }
         };
-        let (found, right) = judge(view)?;
-        if right {
-            return Ok((found, None));
+        let (found, known) = judge(view)?;
+        if let Some(rehashed) = known {
+            return Ok((found, rehashed));
         }
         let turn = self.imported_hashes().turn((purpose.entity, found.id())).await?;
         // Those in front may have replaced the hash, and the credential may have ended.
-        let (found, right) = judge(&self.current_view())?;
-        if right {
-            return Ok((found, None));
+        let (found, known) = judge(&self.current_view())?;
+        if let Some(rehashed) = known {
+            return Ok((found, rehashed));
         }
         if turn.check(secret, found.hash()).await? {
-            Ok((found, Some(key.hash(purpose.name, secret))))
+            Ok((found, Some(keyed())))
         } else {
             Err(purpose.refused())
         }
@@ -389,8 +466,8 @@ impl ApiKeyRepository for StoreHandle {
         const OPERATION: &str = "api_key.authenticate";
         let view = self.credential_view(OPERATION).await?;
         let checked = async {
-            let (prefix, secret) = API_KEY.split(text).ok_or_else(|| API_KEY.refused())?;
-            let prefix: KeyPrefix = prefix.parse().map_err(|_| API_KEY.refused())?;
+            let is_known = |prefix: &KeyPrefix| view.api_keys().by_prefix(prefix).is_some();
+            let (prefix, secret) = API_KEY.find(text, is_known).ok_or_else(|| API_KEY.refused())?;
             let find = |view: &View| {
                 let key = view.api_keys().by_prefix(&prefix);
                 key.filter(|key| key.is_active(self.now_at_most().max(view.time()))).cloned()
@@ -427,6 +504,10 @@ impl ApiKeyRepository for StoreHandle {
     async fn delete(&self, id: ApiKeyId) -> Result<()> {
         self.run(ApiKeyCommand::Delete { id }).await.map(|_| ())
     }
+
+    async fn sweep_expired(&self, before: Timestamp) -> Result<u64> {
+        self.count_in_parts(|part| ApiKeyCommand::SweepExpired { before, part }.into()).await
+    }
 }
 
 #[async_trait]
@@ -445,11 +526,8 @@ impl PreAuthKeyRepository for StoreHandle {
         const OPERATION: &str = "preauth_key.authenticate";
         let view = self.credential_view(OPERATION).await?;
         let checked = async {
-            let by_prefix = PREAUTH_KEY.split(text).and_then(|(prefix, secret)| {
-                let prefix: KeyPrefix = prefix.parse().ok()?;
-                view.preauth_keys().by_prefix(&prefix).map(|_| (prefix, secret))
-            });
-            match by_prefix {
+            let is_known = |prefix: &KeyPrefix| view.preauth_keys().by_prefix(prefix).is_some();
+            match PREAUTH_KEY.find(text, is_known) {
                 Some((prefix, secret)) => {
                     let find = |view: &View| {
                         let now = self.now_at_most().max(view.time());
@@ -494,6 +572,10 @@ impl PreAuthKeyRepository for StoreHandle {
 
     async fn delete(&self, id: PreAuthKeyId) -> Result<()> {
         self.run(PreAuthKeyCommand::Delete { id }).await.map(|_| ())
+    }
+
+    async fn sweep_expired(&self, before: Timestamp) -> Result<u64> {
+        self.count_in_parts(|part| PreAuthKeyCommand::SweepExpired { before, part }.into()).await
     }
 }
 
@@ -546,8 +628,11 @@ impl SessionRepository for StoreHandle {
         self.run(SessionCommand::End { id }).await.map(|_| ())
     }
 
+    async fn end_all(&self, owner: SessionOwner) -> Result<u64> {
+        self.count_in_parts(|part| SessionCommand::EndAll { owner, part }.into()).await
+    }
+
     async fn sweep(&self) -> Result<u64> {
-        let make = |part| SessionCommand::Sweep { part }.into();
-        self.count_in_parts(make).await
+        self.count_in_parts(|part| SessionCommand::Sweep { part }.into()).await
     }
 }

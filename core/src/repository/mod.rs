@@ -27,6 +27,7 @@ mod policies;
 mod presence;
 mod routes;
 mod settings;
+mod sign_ins;
 mod users;
 
 pub use audit::AuditRepository;
@@ -43,6 +44,7 @@ pub use policies::PolicyRepository;
 pub use presence::PresenceRepository;
 pub use routes::RouteRepository;
 pub use settings::SettingRepository;
+pub use sign_ins::SignInRepository;
 pub use users::UserRepository;
 
 /// Takes the expected variant out of a reply.

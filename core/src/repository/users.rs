@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use super::expect_reply;
 use crate::command::UserCommand;
 use crate::domain::{
-    Identity, NewUser, OidcProfile, Page, PageRequest, Revision, User, UserFilter, UserId,
-    UserName, UserPatch,
+    Identity, JsonObject, NewUser, OidcProfile, Page, PageRequest, Revision, User, UserFilter,
+    UserId, UserName, UserPatch,
 };
 use crate::error::Result;
 use crate::handle::StoreHandle;
@@ -71,6 +71,10 @@ pub trait UserRepository: Send + Sync {
 
     /// A page of users, in the order of their ids, which is that of their creation.
     ///
+    /// # Behavior
+    /// - Takes time in proportion to all users, whatever the filter. Whoever needs the members of many
+    ///   groups reads all users once, from [`Store::view`](crate::store::Store::view).
+    ///
     /// # Errors
     /// `InvalidArgument` for a cursor of another listing; `Unavailable` after the store was closed.
     async fn list(&self, filter: &UserFilter, page: &PageRequest) -> Result<Page<Arc<User>>>;
@@ -94,11 +98,41 @@ pub trait UserRepository: Send + Sync {
     ///
     /// # Behavior
     /// - (provider, subject) names the user; everything else may have changed.
-    /// - The provider is the authority: what the profile leaves out is cleared.
+    /// - The provider is the authority: what the profile leaves out is cleared, groups included. UserRole and
+    ///   metadata are not the provider's, and stay; a new user is a member.
+    /// - The sign-in is recorded as by [`record_sign_in`](UserRepository::record_sign_in).
     ///
     /// # Errors
     /// Those of any write.
     async fn upsert_oidc(&self, profile: OidcProfile) -> Result<Arc<User>>;
+
+    /// Records that the user signed in, in `last_sign_in_at`.
+    ///
+    /// # Behavior
+    /// - At most once a minute: sooner after the last one, nothing is written.
+    /// - It is no change of the user: revision and `updated_at` stay. It leaves no line in the audit trail.
+    ///
+    /// # Errors
+    /// `NotFound`; those of any write.
+    async fn record_sign_in(&self, id: UserId) -> Result<Arc<User>>;
+
+    /// Replaces the user's metadata, or with `None` clears them.
+    ///
+    /// # Behavior
+    /// - With `expected`, only if that is still their revision, which is not the user's. That they were
+    ///   never set can be required in a transaction
+    ///   ([`Precondition::UserMetadataRevision`](crate::command::Precondition::UserMetadataRevision)).
+    /// - If nothing would change, nothing is written. Otherwise `metadata_revision` counts on, also when
+    ///   they are cleared; the user's revision and `updated_at` stay.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` for another revision; those of any write.
+    async fn set_metadata(
+        &self,
+        id: UserId,
+        metadata: Option<JsonObject>,
+        expected: Option<Revision>,
+    ) -> Result<Arc<User>>;
 
     /// Removes a user and its sessions; with `cascade` also its nodes (with their routes and
     /// sessions), pre-auth keys and API keys.
@@ -151,6 +185,20 @@ impl UserRepository for StoreHandle {
     async fn upsert_oidc(&self, profile: OidcProfile) -> Result<Arc<User>> {
         let id = self.new_id(UserCommand::UPSERT_OIDC, UserId::time_ordered)?;
         let command = UserCommand::UpsertOidc { id, profile };
+        expect_reply!(self.run(command).await?, User)
+    }
+
+    async fn record_sign_in(&self, id: UserId) -> Result<Arc<User>> {
+        expect_reply!(self.run(UserCommand::SignIn { id }).await?, User)
+    }
+
+    async fn set_metadata(
+        &self,
+        id: UserId,
+        metadata: Option<JsonObject>,
+        expected: Option<Revision>,
+    ) -> Result<Arc<User>> {
+        let command = UserCommand::SetMetadata { id, metadata, expected };
         expect_reply!(self.run(command).await?, User)
     }
 

@@ -272,6 +272,18 @@ impl<const MAX: usize> Field for Text<MAX> {
     }
 }
 
+impl Field for SignInPayload {
+    const KIND: ColumnKind = ColumnKind::Text;
+
+    fn write(&self, row: &mut RowWriter<'_>) {
+        row.put(Value::Text(self.expose()));
+    }
+
+    fn read(value: Value<'_>) -> Result<Self> {
+        Self::new(text(value)?).map_err(damaged)
+    }
+}
+
 /// Writes short `Display` text without allocating.
 fn write_displayed(value: impl Display, row: &mut RowWriter<'_>) {
     use std::fmt::Write;
@@ -373,6 +385,18 @@ impl Field for HostInfo {
     }
 }
 
+impl Field for JsonObject {
+    const KIND: ColumnKind = ColumnKind::Json;
+
+    fn write(&self, row: &mut RowWriter<'_>) {
+        row.put(Value::Text(self.as_str()));
+    }
+
+    fn read(value: Value<'_>) -> Result<Self> {
+        Self::new(text(value)?).map_err(damaged)
+    }
+}
+
 /// Types whose column is their JSON form.
 macro_rules! json {
     ($($type:ty),*) => {$(
@@ -414,6 +438,52 @@ macro_rules! json_lists {
     )*};
 }
 json_lists!(TagSet, EndpointList);
+
+/// Lists whose column came later: null while they are empty.
+macro_rules! later_lists {
+    ($($type:ty),*) => {$(
+        impl Field for $type {
+            const KIND: ColumnKind = ColumnKind::Json;
+            const NULLABLE: bool = true;
+
+            fn write(&self, row: &mut RowWriter<'_>) {
+                if self.is_empty() {
+                    return row.put(Value::Null);
+                }
+                let text = serde_json::to_string(self).unwrap_or_default();
+                row.put(Value::Text(&text));
+            }
+
+            fn read(value: Value<'_>) -> Result<Self> {
+                match value {
+                    Value::Null => Ok(Self::empty()),
+                    Value::Text("[]") => Err(Error::corrupt("a stored list is empty, not null")),
+                    value => json(value),
+                }
+            }
+        }
+    )*};
+}
+later_lists!(GroupSet, PermissionSet);
+
+/// Null for who was given no other.
+impl Field for UserRole {
+    const KIND: ColumnKind = ColumnKind::Text;
+    const NULLABLE: bool = true;
+
+    fn write(&self, row: &mut RowWriter<'_>) {
+        row.put(if self.is_member() { Value::Null } else { Value::Text(self.name()) });
+    }
+
+    fn read(value: Value<'_>) -> Result<Self> {
+        if value == Value::Null {
+            return Ok(Self::Member);
+        }
+        let word = text(value)?;
+        let role = Self::ALL.into_iter().find(|role| role.name() == word && !role.is_member());
+        role.ok_or_else(|| Error::corrupt("a stored word is unknown").with("word", word))
+    }
+}
 
 /// Enums whose column is one of a few words.
 macro_rules! words {

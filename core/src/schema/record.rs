@@ -254,6 +254,11 @@ record! { User in Users {
     created_at: Timestamp,
     updated_at: Timestamp,
     revision: Revision,
+    last_sign_in_at: Option<Timestamp> = 4,
+    role: UserRole = 4,
+    groups: GroupSet = 4,
+    metadata: Option<JsonObject> = 4,
+    metadata_revision: Option<Revision> = 4,
 }}
 
 record! { Node in Nodes {
@@ -321,6 +326,8 @@ record! { ApiKey in ApiKeys {
     revoked_at: Option<Timestamp>,
     last_used_at: Option<Timestamp>,
     revision: Revision,
+    permissions: PermissionSet = 4,
+    created_by: Option<ActorName> = 4,
 }}
 
 record! { PreAuthKey in PreAuthKeys {
@@ -364,6 +371,16 @@ record! { Session in Sessions {
     created_at: Timestamp,
     expires_at: Timestamp,
     last_seen: Timestamp,
+    node: Option<NodeId> = 4,
+}}
+
+record! { SignIn in SignIns = 4 {
+    key { id: SignInId }
+    purpose: Text<64> = 4,
+    hash: SecretHash = 4,
+    payload: SignInPayload = 4,
+    created_at: Timestamp = 4,
+    expires_at: Timestamp = 4,
 }}
 
 record! { MetricPoint in Metrics {

@@ -5,13 +5,18 @@ use std::time::Duration;
 
 use super::collection::{Collection, Index, update_set};
 use super::decision::{Context, Decision, EntityId, Reply};
+use super::hashes::check_found_by_hash;
 use super::listing::owned;
+use super::part::delete_each;
 use super::unique::UniqueIndex;
 use super::{Set, State};
 use crate::command::ApiKeyCommand;
-use crate::domain::{ApiKey, ApiKeyId, KeyFilter, KeyPrefix, Page, PageRequest, Revision, UserId};
+use crate::domain::{
+    ActorName, ApiKey, ApiKeyId, KeyFilter, KeyPrefix, Page, PageRequest, Revision, Timestamp,
+    UserId,
+};
 use crate::entity::{Rules, dates};
-use crate::error::{EntityKind, Error, Result};
+use crate::error::{EntityKind, Error, ErrorKind, Result};
 
 /// Uses are recorded at most this often.
 pub(super) const TOUCH_INTERVAL: Duration = Duration::from_secs(60);
@@ -63,6 +68,11 @@ impl ApiKeys {
 impl Rules for ApiKey {
     dates! { events: created_at, revoked_at, last_used_at; ends: expires_at }
 
+    fn check(&self) -> Result<()> {
+        check_found_by_hash(&self.hash, Some(&self.prefix))
+            .map_err(|error| error.about(EntityKind::ApiKey).with("id", self.id))
+    }
+
     /// Its owner exists, and nobody else's key has its public part.
     fn check_beside(&self, state: &State) -> Result<()> {
         if let Some(user) = self.user {
@@ -94,6 +104,8 @@ pub(crate) fn decide(
                 hash: hash.clone(),
                 user: key.user,
                 description: key.description.clone(),
+                permissions: key.permissions.clone(),
+                created_by: named(context.actor),
                 created_at: context.now,
                 expires_at: key.expires_at,
                 revoked_at: None,
@@ -101,6 +113,13 @@ pub(crate) fn decide(
                 revision: Revision::FIRST,
             };
             key.check_beside(state)?;
+            if let (Some(user), Some(limit)) =
+                (key.user, state.settings().network().max_api_keys_per_user)
+            {
+                let own = keys.of_user(user).filter_map(|id| keys.get(id));
+                let live = own.filter(|key| key.is_active(context.now)).count();
+                check_room(EntityKind::ApiKey, user, live, limit)?;
+            }
             let user = key.user;
             let decision = Decision::put(key).noting(ApiKeyCommand::CREATE, EntityKind::ApiKey, id);
             Ok(decision.beside(EntityKind::User, user))
@@ -144,23 +163,114 @@ pub(crate) fn decide(
             let decision = decision.noting(ApiKeyCommand::DELETE, EntityKind::ApiKey, id);
             Ok(decision.beside(EntityKind::User, user))
         }
+        ApiKeyCommand::SweepExpired { before, part } => {
+            let ended = |key: &&Arc<ApiKey>| ended_before(key.ends_at(), *before, context.now);
+            let (ids, action) =
+                (keys.iter().filter(ended).map(|key| key.id), ApiKeyCommand::DELETE);
+            Ok(delete_each::<ApiKey>(state, ids, *part, EntityId::ApiKey, action))
+        }
     }
+}
+
+/// Whom to name as the maker of something: nobody, if nobody was named.
+fn named(actor: &ActorName) -> Option<ActorName> {
+    (*actor != ActorName::system()).then(|| actor.clone())
+}
+
+/// Refuses another key of a user who has as many live ones as the network's settings allow.
+pub(super) fn check_room(kind: EntityKind, user: UserId, live: usize, limit: u32) -> Result<()> {
+    if live < usize::try_from(limit).unwrap_or(usize::MAX) {
+        return Ok(());
+    }
+    let message =
+        "its user has as many live keys as the network's settings allow; revoke or delete one";
+    Err(Error::new(ErrorKind::Exhausted, message)
+        .about(kind)
+        .with("user", user)
+        .with("live", live)
+        .with("limit", limit))
+}
+
+/// Whether a key ended before a moment; not if that is yet to come.
+pub(super) fn ended_before(ends_at: Option<Timestamp>, before: Timestamp, now: Timestamp) -> bool {
+    ends_at.is_some_and(|at| at < before && at <= now)
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
-    use crate::domain::{NewApiKey, SecretHash};
-    use crate::error::ErrorKind;
+    use crate::command::{Part, SettingCommand};
+    use crate::domain::{NetworkSettings, NewApiKey, SecretHash, SettingDocument};
     use crate::state::testing::*;
 
     fn create(world: &mut World, prefix: &str) -> Result<ApiKeyId> {
+        create_as(world, prefix, NewApiKey::default())
+    }
+
+    fn create_as(world: &mut World, prefix: &str, key: NewApiKey) -> Result<ApiKeyId> {
         let id = ApiKeyId::from_bytes(world.id());
         let hash = SecretHash::hmac([1; 4], [2; 32]);
         let prefix = prefix.parse().unwrap();
-        world.run(ApiKeyCommand::Create { id, prefix, hash, key: NewApiKey::default() })?;
+        world.run(ApiKeyCommand::Create { id, prefix, hash, key })?;
         Ok(id)
+    }
+
+    #[test]
+    fn a_user_has_so_many_live_keys_at_most() {
+        let mut world = World::new();
+        let alice = world.user("alice").id;
+        let limit = |limit| {
+            let network = NetworkSettings {
+                max_api_keys_per_user: Some(limit),
+                ..NetworkSettings::default()
+            };
+            SettingCommand::Put { document: SettingDocument::Network(network), expected: None }
+        };
+        let of = |user, expires_at| NewApiKey { user, expires_at, ..NewApiKey::default() };
+        let second = Duration::from_secs(1);
+        let soon = Some(world.now.saturating_add(second));
+        world.run(limit(2)).unwrap();
+        let first = create_as(&mut world, "a", of(Some(alice), None)).unwrap();
+        create_as(&mut world, "b", of(Some(alice), soon)).unwrap();
+        let full = |world: &mut World| {
+            let error = create_as(world, "c", of(Some(alice), None)).unwrap_err();
+            assert_eq!(*error.kind(), ErrorKind::Exhausted);
+        };
+        full(&mut world);
+        // Nobody's keys have no limit.
+        create_as(&mut world, "d", of(None, None)).unwrap();
+        world.advance(second);
+        create_as(&mut world, "e", of(Some(alice), None)).unwrap();
+        full(&mut world);
+        world.run(ApiKeyCommand::Revoke { id: first }).unwrap();
+        create_as(&mut world, "f", of(Some(alice), None)).unwrap();
+        world.run(limit(0)).unwrap();
+        full(&mut world);
+    }
+
+    #[test]
+    fn what_ended_before_a_moment_is_swept() {
+        let mut world = World::new();
+        let start = world.now;
+        let at = |seconds| start.saturating_add(Duration::from_secs(seconds));
+        let ending = |end| NewApiKey { expires_at: Some(at(end)), ..NewApiKey::default() };
+        let early = create_as(&mut world, "a", ending(10)).unwrap();
+        let late = create_as(&mut world, "b", ending(20)).unwrap();
+        let revoked = create_as(&mut world, "c", ending(90)).unwrap();
+        let live = create(&mut world, "d").unwrap();
+        world.advance(Duration::from_secs(15));
+        world.run(ApiKeyCommand::Revoke { id: revoked }).unwrap();
+        world.advance(Duration::from_secs(4));
+        let mut sweep = |before| {
+            let sweep = ApiKeyCommand::SweepExpired { before: at(before), part: Part::WHOLE };
+            let Reply::Count(count) = world.run(sweep).unwrap() else { panic!() };
+            (count, world.state.api_keys().iter().map(|key| key.id).collect::<Vec<_>>())
+        };
+        assert_eq!(sweep(10), (0, vec![early, late, revoked, live]));
+        assert_eq!(sweep(11), (1, vec![late, revoked, live]));
+        // What is yet to expire stays, however late the moment is.
+        assert_eq!(sweep(1_000), (1, vec![late, live]));
     }
 
     #[test]

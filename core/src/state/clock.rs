@@ -88,7 +88,7 @@ mod tests {
         let id = SessionId::from_bytes(world.id());
         let owner = SessionOwner::User(bob.id);
         let expires_at = world.now.saturating_add(DAY);
-        let session = NewSession { owner, client: None, expires_at };
+        let session = NewSession { owner, node: None, client: None, expires_at };
         let hash = SecretHash::hmac([1; 4], [2; 32]);
         world.run(SessionCommand::Begin { id, hash, session }).unwrap();
         let counts = world.state.dated_after(right);

@@ -35,6 +35,7 @@ pub(crate) mod restore;
 pub(crate) mod routes;
 pub(crate) mod sessions;
 pub(crate) mod settings;
+pub(crate) mod sign_ins;
 pub(crate) mod transaction;
 mod unique;
 pub(crate) mod users;
@@ -57,6 +58,7 @@ pub use presence::Presences;
 pub use routes::Routes;
 pub use sessions::Sessions;
 pub use settings::Settings;
+pub use sign_ins::SignIns;
 pub use users::Users;
 
 use crate::block::{BlockHash, ChangeKind, RowChange, Serial};

@@ -2,9 +2,13 @@
 
 use bytes::BytesMut;
 
-use super::decision::{Draft, Reply, StateChange};
+use smallvec::SmallVec;
+
+use super::decision::{Changes, Decision, Draft, EntityId, Note, Reply, StateChange};
+use super::{Set, State};
 use crate::command::Part;
-use crate::domain::NodeId;
+use crate::domain::{NodeId, Timestamp, expired};
+use crate::entity::StateEntity;
 
 /// What a row takes in a block besides its body.
 const ROW: u64 = 24;
@@ -71,6 +75,50 @@ impl Part {
     }
 }
 
+/// Deletes these, each with a line in the audit trail, and counts them.
+pub(super) fn delete_each<E: StateEntity>(
+    state: &State,
+    ids: impl Iterator<Item = E::Id>,
+    part: Part,
+    handle: fn(E::Id) -> EntityId,
+    action: &'static str,
+) -> Decision {
+    let mut draft = Draft::of(state);
+    let mut scales = Scales::of(part);
+    let (mut notes, mut ended) = (SmallVec::new(), None);
+    for id in ids {
+        if scales.are_full() {
+            ended = Some(None);
+            break;
+        }
+        draft.delete(handle(id));
+        scales.weigh(&draft);
+        scales.line();
+        notes.push(Note::new(action, E::KIND, id));
+    }
+    let count = notes.len() as u64;
+    let mut decision = draft.finish(Reply::Count(count).of_part(ended));
+    decision.audit = notes;
+    decision
+}
+
+/// Deletes what has expired, and counts it.
+pub(super) fn sweep<I: Copy + Ord>(
+    by_expiry: &Set<(Timestamp, I)>,
+    now: Timestamp,
+    part: Part,
+    handle: fn(I) -> EntityId,
+) -> Decision {
+    let mut expired = by_expiry
+        .iter()
+        .take_while(|(at, _)| expired(Some(*at), now))
+        .map(|(_, id)| StateChange::Delete(handle(*id)));
+    let changes: Changes = expired.by_ref().take(part.deletions()).collect();
+    let ended = expired.next().map(|_| None);
+    let count = changes.len() as u64;
+    Decision::changed(changes, Reply::Count(count).of_part(ended))
+}
+
 impl Reply {
     /// The reply of a part; `ended` says where it did, if there is more.
     pub(super) fn of_part(self, ended: Option<Option<NodeId>>) -> Self {
@@ -135,7 +183,7 @@ mod tests {
             world.run(RouteCommand::Approve { node, prefixes, expected: None }).unwrap();
             let expires_at = world.now.saturating_add(std::time::Duration::from_secs(1));
             let owner = SessionOwner::User(alice);
-            let session = NewSession { owner, client: None, expires_at };
+            let session = NewSession { owner, node: Some(node), client: None, expires_at };
             let hash = SecretHash::hmac([1; 4], [2; 32]);
             let id = SessionId::from_bytes(world.id());
             world.run(SessionCommand::Begin { id, hash, session }).unwrap();
@@ -146,6 +194,11 @@ mod tests {
     #[test]
     fn parts_come_to_the_same_as_the_whole() {
         let (mut world, alice) = network();
+        let mut signed_out = world.clone();
+        let owner = SessionOwner::User(alice);
+        let end_all = |part| SessionCommand::EndAll { owner, part }.into();
+        assert!(same_in_parts(&mut signed_out, end_all) > 1);
+        assert!(signed_out.state.sessions().is_empty());
         let setting = NetworkSettings { ipv6: None, ..NetworkSettings::default() };
         let document = SettingDocument::Network(setting);
         world.run(SettingCommand::Put { document, expected: None }).unwrap();

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use super::api_keys::{check_room, ended_before};
 use super::collection::{Collection, Index, update_set};
 use super::decision::{Context, Decision, EntityId, Reply};
+use super::hashes::check_found_by_hash;
 use super::listing::owned;
+use super::part::delete_each;
 use super::registration::refused;
 use super::unique::UniqueIndex;
 use super::{Set, State};
@@ -86,6 +89,11 @@ impl PreAuthKeys {
 impl Rules for PreAuthKey {
     dates! { events: created_at, revoked_at, used_at; ends: expires_at }
 
+    fn check(&self) -> Result<()> {
+        check_found_by_hash(&self.hash, self.prefix.as_ref())
+            .map_err(|error| error.about(EntityKind::PreAuthKey).with("id", self.id))
+    }
+
     /// Its nodes have an owner that exists, or tags; nobody else's key is found by the same.
     fn check_beside(&self, state: &State) -> Result<()> {
         match self.user {
@@ -151,6 +159,13 @@ pub(crate) fn decide(
                 revision: Revision::FIRST,
             };
             key.check_beside(state)?;
+            if let (Some(user), Some(limit)) =
+                (key.user, state.settings().network().max_preauth_keys_per_user)
+            {
+                let own = keys.of_user(user).filter_map(|id| keys.get(id));
+                let live = own.filter(|key| key.is_usable(context.now)).count();
+                check_room(EntityKind::PreAuthKey, user, live, limit)?;
+            }
             let user = key.user;
             let decision =
                 Decision::put(key).noting(PreAuthKeyCommand::CREATE, EntityKind::PreAuthKey, id);
@@ -189,6 +204,12 @@ pub(crate) fn decide(
             let decision = Decision::delete(EntityId::PreAuthKey(*id));
             let decision = decision.noting(PreAuthKeyCommand::DELETE, EntityKind::PreAuthKey, id);
             Ok(decision.beside(EntityKind::User, user))
+        }
+        PreAuthKeyCommand::SweepExpired { before, part } => {
+            let ended = |key: &&Arc<PreAuthKey>| ended_before(key.ends_at(), *before, context.now);
+            let ids = keys.iter().filter(ended).map(|key| key.id);
+            let action = PreAuthKeyCommand::DELETE;
+            Ok(delete_each::<PreAuthKey>(state, ids, *part, EntityId::PreAuthKey, action))
         }
     }
 }

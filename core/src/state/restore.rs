@@ -70,6 +70,7 @@ mod tests {
         let session = |hash: &str| Session {
             id: SessionId::from_bytes([7; 16]),
             owner: SessionOwner::User(alice.id),
+            node: None,
             hash: hash.parse().unwrap(),
             client: None,
             created_at: alice.created_at,
@@ -80,18 +81,19 @@ mod tests {
         let images = |hash: &str| vec![EntityRecord::Session(session(hash).into())];
         let restore = |hash: &str, skip_invalid| Restore { images: images(hash), skip_invalid };
         let error = world.run(restore(forged, false)).unwrap_err();
-        assert!(error.to_string().contains("not with bcrypt"), "{error}");
+        assert!(error.to_string().contains("the store's key"), "{error}");
         let begin = SessionCommand::Begin {
             id: SessionId::from_bytes([7; 16]),
             hash: forged.parse().unwrap(),
             session: NewSession {
                 owner: SessionOwner::User(alice.id),
+                node: None,
                 client: None,
                 expires_at: Timestamp::MAX,
             },
         };
         let error = world.run(begin).unwrap_err();
-        assert!(error.to_string().contains("not with bcrypt"), "{error}");
+        assert!(error.to_string().contains("the store's key"), "{error}");
         let Reply::Restored(restored) = world.run(restore(forged, true)).unwrap() else { panic!() };
         assert_eq!((restored.restored, restored.skipped.len()), (0, 1));
         assert!(world.state.sessions().is_empty());

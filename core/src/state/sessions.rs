@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::api_keys::TOUCH_INTERVAL;
 use super::collection::{Collection, Index, update_set};
-use super::decision::{Changes, Context, Decision, EntityId, Reply, StateChange};
+use super::decision::{Context, Decision, EntityId, Reply};
 use super::listing::owned;
+use super::part::{delete_each, sweep};
 use super::{Set, State};
 use crate::command::SessionCommand;
 use crate::domain::{
@@ -19,27 +20,35 @@ pub type Sessions = Collection<Session, SessionIndex>;
 
 #[derive(Clone, Default, Debug)]
 pub struct SessionIndex {
+    /// A user's session that was begun from a node is under both.
     by_owner: Set<(SessionOwner, SessionId)>,
     by_expiry: Set<(Timestamp, SessionId)>,
 }
 
 impl Index<Session> for SessionIndex {
     fn update(&mut self, id: SessionId, old: Option<&Session>, new: Option<&Arc<Session>>) {
-        let owners = |session: &Session| (session.owner, id);
         let ends = |session: &Session| (session.expires_at, id);
         let new = new.map(AsRef::as_ref);
-        update_set(&mut self.by_owner, old.map(owners), new.map(owners));
+        if old.map(|old| (old.owner, old.node)) != new.map(|new| (new.owner, new.node)) {
+            for party in old.iter().flat_map(|old| old.parties()) {
+                self.by_owner.remove(&(party, id));
+            }
+            for party in new.iter().flat_map(|new| new.parties()) {
+                self.by_owner.insert((party, id));
+            }
+        }
         update_set(&mut self.by_expiry, old.map(ends), new.map(ends));
     }
 }
 
 impl Sessions {
-    /// The ids of an owner's sessions, in the order of their beginning.
+    /// The ids of an owner's sessions, in the order of their beginning; of a node also those that users
+    /// began from it.
     pub fn of_owner(&self, owner: SessionOwner) -> impl Iterator<Item = SessionId> + '_ {
         self.index.by_owner.range(owned(owner, None)).map(|(_, id)| *id)
     }
 
-    /// A page of sessions, by id; of one owner, if given.
+    /// A page of sessions, by id; of one owner, if given, as by [`Sessions::of_owner`].
     ///
     /// # Errors
     /// `InvalidArgument` for a cursor of another listing.
@@ -59,20 +68,25 @@ impl Rules for Session {
     dates! { events: created_at, last_seen; ends: expires_at }
 
     fn check(&self) -> Result<()> {
-        // No store makes one, and anybody can: it proves nothing but who made it up.
-        if self.hash.scheme() == SecretScheme::Bcrypt {
-            let message = "a session's token is hashed with the store's key, not with bcrypt";
-            return Err(Error::invalid(message).about(EntityKind::Session).with("id", self.id));
+        let refused = |message: &'static str| {
+            Err(Error::invalid(message).about(EntityKind::Session).with("id", self.id))
+        };
+        // No store makes another one, and anybody can: it proves nothing but who made it up.
+        if !matches!(self.hash.scheme(), SecretScheme::Hmac { .. }) {
+            return refused("a session's token is hashed with the store's key, and not otherwise");
+        }
+        if self.node.is_some() && matches!(self.owner, SessionOwner::Node(_)) {
+            return refused("a node's own session is from no other node");
         }
         Ok(())
     }
 
-    /// Its owner exists.
+    /// Its owner exists, and so does the node from which it was begun.
     fn check_beside(&self, state: &State) -> Result<()> {
-        match self.owner {
+        self.parties().try_for_each(|party| match party {
             SessionOwner::User(user) => state.users().require(user).map(|_| ()),
             SessionOwner::Node(node) => state.nodes().require(node).map(|_| ()),
-        }
+        })
     }
 }
 
@@ -96,6 +110,7 @@ pub(crate) fn decide(
             let session = Session {
                 id: *id,
                 owner: session.owner,
+                node: session.node,
                 hash: hash.clone(),
                 client: session.client.clone(),
                 created_at: context.now,
@@ -127,15 +142,12 @@ pub(crate) fn decide(
             let decision = Decision::delete(EntityId::Session(*id));
             Ok(beside(decision.noting(SessionCommand::END, EntityKind::Session, id), owner))
         }
+        SessionCommand::EndAll { owner, part } => {
+            let (all, action) = (sessions.of_owner(*owner), SessionCommand::END);
+            Ok(delete_each::<Session>(state, all, *part, EntityId::Session, action))
+        }
         SessionCommand::Sweep { part } => {
-            let by_expiry = sessions.index.by_expiry.iter();
-            let mut expired = by_expiry
-                .take_while(|(at, _)| expired(Some(*at), context.now))
-                .map(|(_, id)| StateChange::Delete(EntityId::Session(*id)));
-            let changes: Changes = expired.by_ref().take(part.deletions()).collect();
-            let ended = expired.next().map(|_| None);
-            let count = changes.len() as u64;
-            Ok(Decision::changed(changes, Reply::Count(count).of_part(ended)))
+            Ok(sweep(&sessions.index.by_expiry, context.now, *part, EntityId::Session))
         }
     }
 }
@@ -156,17 +168,26 @@ mod tests {
 
     use super::*;
     use crate::command::{NodeCommand, Part};
-    use crate::domain::{NewSession, SecretHash};
+    use crate::domain::{NewSession, NodeId, SecretHash};
     use crate::error::ErrorKind;
     use crate::state::testing::*;
 
     fn begin(world: &mut World, owner: SessionOwner, seconds: u64) -> SessionId {
+        begin_from(world, owner, None, seconds).unwrap()
+    }
+
+    fn begin_from(
+        world: &mut World,
+        owner: SessionOwner,
+        node: Option<NodeId>,
+        seconds: u64,
+    ) -> Result<SessionId> {
         let id = SessionId::from_bytes(world.id());
         let expires_at = world.now.saturating_add(Duration::from_secs(seconds));
-        let session = NewSession { owner, client: None, expires_at };
+        let session = NewSession { owner, node, client: None, expires_at };
         let hash = SecretHash::hmac([1; 4], [2; 32]);
-        world.run(SessionCommand::Begin { id, hash, session }).unwrap();
-        id
+        world.run(SessionCommand::Begin { id, hash, session })?;
+        Ok(id)
     }
 
     #[test]
@@ -194,5 +215,28 @@ mod tests {
         begin(&mut world, SessionOwner::Node(node.id), 10);
         world.run(NodeCommand::Delete { id: node.id }).unwrap();
         assert!(world.state.sessions().is_empty());
+    }
+
+    #[test]
+    fn a_session_from_a_node_goes_with_either() {
+        let mut world = World::new();
+        let alice = world.user("alice").id;
+        let node = world.register(alice, 1).unwrap().id;
+        let (of_user, of_node) = (SessionOwner::User(alice), SessionOwner::Node(node));
+        let own = begin(&mut world, of_node, 10);
+        let both = begin_from(&mut world, of_user, Some(node), 10).unwrap();
+        let stranger = begin_from(&mut world, of_user, Some(NodeId::from_bytes([9; 16])), 10);
+        assert_eq!(*stranger.unwrap_err().kind(), ErrorKind::NotFound);
+        let nested = begin_from(&mut world, of_node, Some(node), 10).unwrap_err();
+        assert_eq!(*nested.kind(), ErrorKind::InvalidArgument);
+        let of = |world: &World, owner| world.state.sessions().of_owner(owner).collect::<Vec<_>>();
+        assert_eq!((of(&world, of_user), of(&world, of_node)), (vec![both], vec![own, both]));
+        let mut other = world.clone();
+        other.run(NodeCommand::Delete { id: node }).unwrap();
+        assert!(other.state.sessions().is_empty() && of(&other, of_user).is_empty());
+        let end_all = |owner| SessionCommand::EndAll { owner, part: Part::WHOLE };
+        assert_eq!(world.run(end_all(of_user)).unwrap(), Reply::Count(1));
+        assert_eq!(of(&world, of_node), [own]);
+        assert_eq!(world.run(end_all(of_user)).unwrap(), Reply::Count(0));
     }
 }

@@ -59,6 +59,15 @@ fn check(state: &State, precondition: &Precondition) -> Result<()> {
             let user = state.users().require(*id).map_err(unmet)?;
             check_revision(EntityKind::User, id, user.revision, Some(*revision))
         }
+        Precondition::UserMetadataRevision(id, expected) => {
+            let user = state.users().require(*id).map_err(unmet)?;
+            if user.metadata_revision == *expected {
+                return Ok(());
+            }
+            Err(conflict("its metadata have another revision; read it again")
+                .about(EntityKind::User)
+                .with("id", id))
+        }
         Precondition::NodeExists(id) => state.nodes().require(*id).map(|_| ()).map_err(unmet),
         Precondition::NodeAbsent(id) => match state.nodes().get(*id) {
             None => Ok(()),

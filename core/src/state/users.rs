@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::api_keys::TOUCH_INTERVAL;
 use super::collection::{Collection, Index, update_map};
 use super::decision::{Context, Decision, Draft, EntityId, Note, Reply, check_revision};
 use super::part::Scales;
 use super::{Map, State, nodes};
 use crate::command::{ApiKeyCommand, NodeCommand, Part, PreAuthKeyCommand, UserCommand};
 use crate::domain::{
-    Identity, NewUser, OidcProfile, Page, PageRequest, Revision, SessionOwner, User, UserFilter,
-    UserId, UserName, UserPatch,
+    Identity, JsonObject, NewUser, OidcProfile, Page, PageRequest, Revision, SessionOwner,
+    Timestamp, User, UserFilter, UserId, UserName, UserPatch, UserRole,
 };
 use crate::entity::{Rules, dates};
 use crate::error::{EntityKind, Error, ErrorKind, Result};
@@ -57,7 +58,8 @@ impl Users {
         self.index.by_identity.get(identity).and_then(|id| self.get(*id))
     }
 
-    /// A page of users, by id.
+    /// A page of users, by id. Takes time in proportion to all users, also for those of a group:
+    /// whoever wants the members of many groups reads all users once.
     ///
     /// # Errors
     /// `InvalidArgument` for a cursor of another listing.
@@ -68,12 +70,22 @@ impl Users {
                 && filter.provider.as_ref().is_none_or(|wanted| {
                     matches!(&user.identity, Identity::Oidc { provider, .. } if provider == wanted)
                 })
+                && filter.group.as_ref().is_none_or(|group| user.groups.contains(group))
+                && filter.role.is_none_or(|role| user.role == role)
         })
     }
 }
 
 impl Rules for User {
-    dates! { events: created_at, updated_at; ends: }
+    dates! { events: created_at, updated_at, last_sign_in_at; ends: }
+
+    fn check(&self) -> Result<()> {
+        if self.metadata.is_some() && self.metadata_revision.is_none() {
+            let message = "metadata have a revision, counted from 1";
+            return Err(Error::invalid(message).about(EntityKind::User).with("id", self.id));
+        }
+        Ok(())
+    }
 
     /// Local names are unique, and so are identities.
     fn check_beside(&self, state: &State) -> Result<()> {
@@ -105,23 +117,21 @@ pub(crate) fn decide(
             update(state, *id, patch, *expected, context)
         }
         UserCommand::UpsertOidc { id, profile } => upsert_oidc(state, *id, profile, context),
+        UserCommand::SignIn { id } => Ok(sign_in(state.users().require(*id)?, context.now)),
+        UserCommand::SetMetadata { id, metadata, expected } => {
+            set_metadata(state, *id, metadata.as_ref(), *expected)
+        }
         UserCommand::Delete { id, cascade, part } => delete(state, *id, *cascade, *part, context),
     }
 }
 
 fn create(state: &State, id: UserId, new: &NewUser, context: &Context<'_>) -> Result<Decision> {
+    put_new(state, new.clone().created(id, context.now))
+}
+
+fn put_new(state: &State, user: User) -> Result<Decision> {
+    let id = user.id;
     state.users().check_fresh(id)?;
-    let user = User {
-        id,
-        name: new.name.clone(),
-        display_name: new.display_name.clone(),
-        email: new.email.clone(),
-        identity: new.identity.clone(),
-        picture_url: new.picture_url.clone(),
-        created_at: context.now,
-        updated_at: context.now,
-        revision: Revision::FIRST,
-    };
     user.check_beside(state)?;
     Ok(Decision::put(user).noting(UserCommand::CREATE, EntityKind::User, id))
 }
@@ -140,6 +150,7 @@ fn update(
     changed |= patch.display_name.apply(&mut user.display_name);
     changed |= patch.email.apply(&mut user.email);
     changed |= patch.picture_url.apply(&mut user.picture_url);
+    changed |= patch.role.apply(&mut user.role);
     if !changed {
         return Ok(Decision::unchanged(Reply::User(old.clone())));
     }
@@ -164,21 +175,64 @@ fn upsert_oidc(
             email: profile.email.clone(),
             identity,
             picture_url: profile.picture_url.clone(),
+            role: UserRole::Member,
         };
-        return create(state, id, &new, context);
+        let user = new.created(id, context.now);
+        let (groups, last_sign_in_at) = (profile.groups.clone(), Some(context.now));
+        return put_new(state, User { groups, last_sign_in_at, ..user });
     };
     let user = User {
         name: profile.name.clone(),
         display_name: profile.display_name.clone(),
         email: profile.email.clone(),
         picture_url: profile.picture_url.clone(),
+        groups: profile.groups.clone(),
         ..User::clone(old)
     };
     if user == **old {
+        return Ok(sign_in(old, context.now));
+    }
+    let user = User {
+        revision: old.revision.next(),
+        updated_at: context.now,
+        last_sign_in_at: Some(context.now),
+        ..user
+    };
+    Ok(Decision::put(user).noting(UserCommand::UPDATE, EntityKind::User, old.id))
+}
+
+/// Records a sign-in, if that is due. It is no edit: the revision stays, so that it does not disturb an
+/// administrator's conditional update.
+fn sign_in(old: &Arc<User>, now: Timestamp) -> Decision {
+    if old.last_sign_in_at.is_some_and(|last| now.since(last) < TOUCH_INTERVAL) {
+        return Decision::unchanged(Reply::User(old.clone()));
+    }
+    Decision::put(User { last_sign_in_at: Some(now), ..User::clone(old) })
+}
+
+/// Metadata are a document of their own: programs that keep notes there, and administrators who edit
+/// the user, do not disturb each other.
+fn set_metadata(
+    state: &State,
+    id: UserId,
+    metadata: Option<&JsonObject>,
+    expected: Option<Revision>,
+) -> Result<Decision> {
+    let old = state.users().require(id)?;
+    if expected.is_some() && old.metadata_revision != expected {
+        let found = old.metadata_revision.map_or(0, Revision::get);
+        return Err(Error::new(ErrorKind::Conflict, "its metadata have another revision")
+            .about(EntityKind::User)
+            .with("id", id)
+            .with("metadata_revision", found));
+    }
+    if old.metadata.as_ref() == metadata {
         return Ok(Decision::unchanged(Reply::User(old.clone())));
     }
-    let user = User { revision: old.revision.next(), updated_at: context.now, ..user };
-    Ok(Decision::put(user).noting(UserCommand::UPDATE, EntityKind::User, old.id))
+    let revision = old.metadata_revision.map_or(Revision::FIRST, Revision::next);
+    let user =
+        User { metadata: metadata.cloned(), metadata_revision: Some(revision), ..User::clone(old) };
+    Ok(Decision::put(user).noting(UserCommand::SET_METADATA, EntityKind::User, id))
 }
 
 /// Whatever admits nodes goes before them, so that none is added while parts of this remain.
@@ -254,7 +308,10 @@ fn note_of_deletion(handle: EntityId) -> Option<Note> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::domain::GroupSet;
     use crate::state::testing::*;
 
     fn create(world: &mut World, name: &str) -> Result<Arc<User>> {
@@ -300,6 +357,7 @@ mod tests {
             display_name: None,
             email: None,
             picture_url: None,
+            groups: GroupSet::empty(),
         };
         let id = UserId::from_bytes(world.id());
         world.run(UserCommand::UpsertOidc { id, profile: profile("alice") }).unwrap();
@@ -326,6 +384,52 @@ mod tests {
         assert_eq!(*world.run(update(clear)).unwrap_err().kind(), ErrorKind::Conflict);
         let user = world.state.users().get(alice.id).unwrap();
         assert_eq!(user.display_name.as_ref().unwrap().as_str(), "A");
+    }
+
+    #[test]
+    fn a_sign_in_is_recorded_once_a_minute_and_is_no_edit() {
+        let mut world = World::new();
+        let alice = create(&mut world, "alice").unwrap();
+        let start = world.now;
+        world.run(UserCommand::SignIn { id: alice.id }).unwrap();
+        world.advance(Duration::from_secs(59));
+        world.run(UserCommand::SignIn { id: alice.id }).unwrap();
+        let recorded = |world: &World| {
+            let user = world.state.users().get(alice.id).unwrap();
+            assert_eq!((user.revision, user.updated_at), (alice.revision, alice.updated_at));
+            user.last_sign_in_at
+        };
+        assert_eq!(recorded(&world), Some(start));
+        world.advance(Duration::from_secs(1));
+        world.run(UserCommand::SignIn { id: alice.id }).unwrap();
+        assert_eq!(recorded(&world), Some(world.now));
+    }
+
+    #[test]
+    fn metadata_count_their_own_changes_also_when_cleared() {
+        let mut world = World::new();
+        let alice = create(&mut world, "alice").unwrap();
+        let notes = |text: &str| Some(JsonObject::new(text).unwrap());
+        let set = |metadata, expected: Option<u64>| UserCommand::SetMetadata {
+            id: alice.id,
+            metadata,
+            expected: expected.map(|number| Revision::new(number).unwrap()),
+        };
+        let conflict = world.run(set(notes("{}"), Some(1))).unwrap_err();
+        assert_eq!(*conflict.kind(), ErrorKind::Conflict);
+        for (metadata, expected, counted) in [
+            (None, None, None),
+            (notes("{}"), None, Some(1)),
+            (notes("{}"), Some(1), Some(1)),
+            (None, Some(1), Some(2)),
+            (notes("{}"), None, Some(3)),
+        ] {
+            let Reply::User(user) = world.run(set(metadata.clone(), expected)).unwrap() else {
+                panic!()
+            };
+            assert_eq!((&user.metadata, user.revision), (&metadata, alice.revision));
+            assert_eq!(user.metadata_revision.map(Revision::get), counted);
+        }
     }
 
     #[test]

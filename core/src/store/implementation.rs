@@ -65,6 +65,10 @@ impl Store for StoreHandle {
         self
     }
 
+    fn sign_ins(&self) -> &dyn SignInRepository {
+        self
+    }
+
     fn settings(&self) -> &dyn SettingRepository {
         self
     }

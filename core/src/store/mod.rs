@@ -77,6 +77,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     fn dns(&self) -> &dyn DnsRepository;
     /// Sign-ins that last.
     fn sessions(&self) -> &dyn SessionRepository;
+    /// Sign-ins that have begun and are not complete.
+    fn sign_ins(&self) -> &dyn SignInRepository;
     /// The documents that hold for the whole network.
     fn settings(&self) -> &dyn SettingRepository;
     /// What nodes and the network measure.

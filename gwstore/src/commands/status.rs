@@ -82,6 +82,7 @@ pub(super) fn entity_counts(state: &State) -> [(EntityKind, usize); 11] {
         (EntityKind::Policy, state.policies().len()),
         (EntityKind::DnsRecord, state.dns_records().len()),
         (EntityKind::Session, state.sessions().len()),
+        (EntityKind::SignIn, state.sign_ins().len()),
         (EntityKind::Setting, state.settings().iter().count()),
     ]
 }

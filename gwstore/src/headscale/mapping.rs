@@ -2,8 +2,8 @@
 
 use ghostwire_store_core::command::EntityRecord;
 use ghostwire_store_core::domain::{
-    ApiKey, ApiKeyId, Email, Identity, Policy, PolicyVersion, Revision, SecretHash, Text,
-    Timestamp, User, UserId, UserName,
+    ApiKey, ApiKeyId, Email, Identity, NewUser, PermissionSet, Policy, PolicyVersion, Revision,
+    SecretHash, Text, Timestamp, User, UserId, UserName, UserRole,
 };
 use ghostwire_store_core::error::Result;
 
@@ -125,8 +125,7 @@ fn user(row: &Row<'_>, id: i64, collector: &mut Collector) -> Result<Option<User
     };
     let display_name = decoration("display_name", "the display name is too long, left out")?;
     let picture = decoration("profile_pic_url", "the picture's address is too long, left out")?;
-    Ok(Some(User {
-        id: UserId::derived(created_at, &[b"headscale", b"users", row_name(id).as_bytes()]),
+    let user = NewUser {
         name,
         display_name: display_name.map(|text| parse("display_name", &text)).transpose()?,
         email: email
@@ -134,10 +133,11 @@ fn user(row: &Row<'_>, id: i64, collector: &mut Collector) -> Result<Option<User
             .transpose()?,
         identity,
         picture_url: picture.map(|text| parse("profile_pic_url", &text)).transpose()?,
-        created_at,
-        updated_at: row.time("updated_at")?.unwrap_or(created_at),
-        revision: Revision::FIRST,
-    }))
+        role: UserRole::Member,
+    };
+    let id = UserId::derived(created_at, &[b"headscale", b"users", row_name(id).as_bytes()]);
+    let updated_at = row.time("updated_at")?.unwrap_or(created_at);
+    Ok(Some(User { updated_at, ..user.created(id, created_at) }))
 }
 
 /// Headscale joins issuer and subject with a slash. The issuer is a URL, the subject what stands
@@ -223,6 +223,8 @@ fn api_key(
         hash: bcrypt(row)?.ok_or("hash: is empty")?,
         user: row.reference("user_id")?.map(|user| users.find(user)).transpose()?,
         description: None,
+        permissions: PermissionSet::empty(),
+        created_by: None,
         created_at,
         expires_at: row.time("expiration")?,
         revoked_at: row.time("revoked")?,

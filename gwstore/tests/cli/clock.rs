@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ghostwire_store::Opener;
 use ghostwire_store::domain::{
-    BlockId, Clock, Identity, ManualClock, NewUser, Revision, SystemClock, Timestamp, User, UserId,
+    BlockId, Clock, ManualClock, NewUser, SystemClock, Timestamp, UserId,
 };
 use ghostwire_store_core::backend::Commit;
 use ghostwire_store_core::block::{BlockBuilder, BlockHash, ChangeKind, RowChange, Serial};
@@ -40,17 +40,8 @@ fn first_schema_under(place: &Place, backend: &str, at: Timestamp) {
         let schema = Schema::at(1).unwrap();
         let backend = Opener::new(&config).schema(schema).open_backend().await.unwrap();
         let mut builder = BlockBuilder::default();
-        let user = User {
-            id: UserId::time_ordered(at, [1; 10]),
-            name: "alice".parse().unwrap(),
-            display_name: None,
-            email: None,
-            identity: Identity::Local {},
-            picture_url: None,
-            created_at: at,
-            updated_at: at,
-            revision: Revision::FIRST,
-        };
+        let alice = NewUser::local("alice".parse().unwrap());
+        let user = alice.created(UserId::time_ordered(at, [1; 10]), at);
         builder.put(ChangeKind::Created, &user);
         let (serial, id) = (Serial::ZERO.next(), BlockId::time_ordered(at, [2; 10]));
         let closed = builder.finish(serial, id, BlockHash::GENESIS, at).unwrap();

@@ -80,17 +80,10 @@ fn node(number: u32) -> Node {
 }
 
 fn user(number: u32) -> User {
-    User {
-        id: UserId::from_bytes(bytes(2, number)),
-        name: UserName::new(format!("user{number}")).unwrap(),
-        display_name: Some(Text::new("Zoë \u{1f980} O'Brien \"x\"").unwrap()),
-        email: None,
-        identity: Identity::Local {},
-        picture_url: None,
-        created_at: at(1),
-        updated_at: at(1),
-        revision: Revision::FIRST,
-    }
+    let display_name = Some(Text::new("Zoë \u{1f980} O'Brien \"x\"").unwrap());
+    let name = UserName::new(format!("user{number}")).unwrap();
+    let new = NewUser { display_name, ..NewUser::local(name) };
+    new.created(UserId::from_bytes(bytes(2, number)), at(1))
 }
 
 fn record(number: u32, ttl: Option<u32>) -> DnsRecord {

@@ -19,6 +19,7 @@ cases! {
             a_newer_hash_is_never_overwritten,
             concurrent_first_uses_replace_it_once,
             a_key_without_a_public_part_is_found_by_its_newest_hash,
+            keys_with_a_blake3_hash_are_found_by_their_text,
         ],
     }
     once {
@@ -72,6 +73,59 @@ async fn imported_credentials_keep_their_text(env: &mut TestEnv, store: Opened) 
     for (text, id) in &preauths {
         assert_eq!(store.preauth_keys().authenticate(text).await.unwrap().id, *id);
     }
+}
+
+/// Keys of Ghostwire, whose texts have no public part and were hashed as a whole.
+async fn keys_with_a_blake3_hash_are_found_by_their_text(env: &mut TestEnv, store: Opened) {
+    let now = env.options().clock.now();
+    let alice = create(&store, "alice").await;
+    // The BLAKE3 of an empty text, and of `abc`.
+    const NOTHING: &str = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
+    const ABC: &str = "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85";
+    let hash = |digits: &str| SecretHash::parse(&format!("blake3:{digits}")).unwrap();
+    let prefix = |digits: &str| format!("b3-{}", &digits[..24]);
+    let api = ApiKey { hash: hash(ABC), ..api_key(1, &prefix(ABC), BCRYPT_2A, now) };
+    let preauth = preauth_key(2, Some(&prefix(ABC)), hash(ABC), alice.id, now);
+    let revoked = ApiKey {
+        hash: hash(NOTHING),
+        revoked_at: Some(now),
+        ..api_key(3, &prefix(NOTHING), BCRYPT_2A, now)
+    };
+    // By another public part nobody would ever find it.
+    let lost = ApiKey { prefix: "abc".parse().unwrap(), ..api.clone() };
+    let lost = vec![EntityRecord::from(lost)];
+    fails(store.restore(Restore { images: lost, skip_invalid: false }).await, InvalidArgument);
+    let bare = vec![EntityRecord::from(PreAuthKey { prefix: None, ..preauth.clone() })];
+    fails(store.restore(Restore { images: bare, skip_invalid: false }).await, InvalidArgument);
+    let images = vec![
+        EntityRecord::from(api.clone()),
+        EntityRecord::from(preauth.clone()),
+        EntityRecord::from(revoked),
+    ];
+    store.restore(Restore { images, skip_invalid: false }).await.unwrap();
+    let store = env.reload(store).await;
+    for wrong in ["abd", "ab", "", "abc.", &prefix(ABC), ABC] {
+        fails(store.api_keys().authenticate(wrong).await, PermissionDenied);
+        fails(store.preauth_keys().authenticate(wrong).await, PermissionDenied);
+    }
+    for _ in 0..2 {
+        assert_eq!(store.api_keys().authenticate("abc").await.unwrap().id, api.id);
+        assert_eq!(store.preauth_keys().authenticate("abc").await.unwrap().id, preauth.id);
+        // The second time with the hashes that replaced the imported ones.
+        settle(&store).await;
+    }
+    assert_eq!(store.info().imported_hash_checks, 0, "it takes no thread of its own");
+    let store = env.reload(store).await;
+    let key_id = env.options().hash_key.unwrap().id();
+    let view = store.view();
+    let found =
+        (view.api_keys().get(api.id).unwrap(), view.preauth_keys().get(preauth.id).unwrap());
+    for hash in [&found.0.hash, &found.1.hash] {
+        assert_eq!(hash.scheme(), SecretScheme::Hmac { key_id });
+    }
+    assert_eq!((found.0.revision.get(), found.1.revision.get()), (2, 2));
+    assert_eq!(store.api_keys().authenticate("abc").await.unwrap().id, api.id);
+    fails(store.api_keys().authenticate("abd").await, PermissionDenied);
 }
 
 async fn an_imported_hash_is_replaced_at_its_first_use(env: &mut TestEnv, store: Opened) {
@@ -309,6 +363,8 @@ fn api_key(n: u8, prefix: &str, hash: &str, at: Timestamp) -> ApiKey {
         hash: bcrypt(hash),
         user: None,
         description: None,
+        permissions: PermissionSet::empty(),
+        created_by: None,
         created_at: at,
         expires_at: None,
         revoked_at: None,

@@ -21,6 +21,12 @@ cases! {
             sweeping_removes_exactly_the_expired,
             a_session_that_would_end_at_once_is_refused,
             an_ended_session_is_gone,
+            all_sessions_of_an_owner_end_at_once,
+        ],
+        "session-from-node" => [
+            a_session_is_of_the_user_and_of_the_node,
+            it_ends_with_the_node_and_with_the_user,
+            a_nodes_own_session_is_from_no_node,
         ],
     }
     once {
@@ -301,7 +307,7 @@ async fn an_ended_session_is_gone(env: &mut TestEnv, store: Opened) {
     let node = register(&store, 1, with(&key)).await;
     let owner = SessionOwner::Node(node.id);
     let client = Some("ghostwire/1.0 (Linux)".parse().unwrap());
-    let new = NewSession { owner, client, expires_at: session.expires_at };
+    let new = NewSession { owner, node: None, client, expires_at: session.expires_at };
     let (of_node, node_text) = store.sessions().begin(new).await.unwrap();
     store.sessions().end(session.id).await.unwrap();
     let store = env.reload(store).await;
@@ -315,6 +321,92 @@ async fn an_ended_session_is_gone(env: &mut TestEnv, store: Opened) {
 }
 
 /// A session of a new user.
+async fn all_sessions_of_an_owner_end_at_once(env: &mut TestEnv, store: Opened) {
+    let (alice, bob) = (user(&store, "alice").await, user(&store, "bob").await);
+    let mut tokens = Vec::new();
+    for owner in [alice, bob, alice, alice] {
+        let new = session_of(SessionOwner::User(owner), at(60));
+        tokens.push(store.sessions().begin(new).await.unwrap());
+    }
+    let store = env.reload(store).await;
+    // Those that have expired are ended, too.
+    env.advance(60);
+    assert_eq!(store.sessions().end_all(SessionOwner::User(alice)).await.unwrap(), 3);
+    let store = env.reload(store).await;
+    assert_eq!(store.view().sessions().iter().collect::<Vec<_>>(), [&tokens[1].0]);
+    let lines = store.audit().query(&AuditQuery::default(), &PageRequest::default()).await.unwrap();
+    let ended = lines.items.iter().filter(|line| line.action.as_str() == "session.end");
+    assert_eq!(ended.count(), 3);
+    let before = store.view().serial();
+    for nobody in [SessionOwner::User(alice), SessionOwner::Node(NodeId::from_bytes([9; 16]))] {
+        assert_eq!(store.sessions().end_all(nobody).await.unwrap(), 0);
+    }
+    assert_eq!(store.view().serial(), before);
+}
+
+/// A user's session that was begun from a node of the user.
+async fn from_a_node(store: &Opened) -> (UserId, NodeId, Arc<Session>, Secret) {
+    let alice = user(store, "alice").await;
+    let node = node(store, alice, 1).await.id;
+    let new = NewSession { node: Some(node), ..session_of(SessionOwner::User(alice), at(60)) };
+    let (session, token) = store.sessions().begin(new).await.unwrap();
+    (alice, node, session, token)
+}
+
+async fn a_session_is_of_the_user_and_of_the_node(env: &mut TestEnv, store: Opened) {
+    let (alice, node, session, token) = from_a_node(&store).await;
+    env.advance(1);
+    let own = session_of(SessionOwner::Node(node), at(60));
+    let (own, _) = store.sessions().begin(own).await.unwrap();
+    let store = env.reload(store).await;
+    let found = store.sessions().authenticate(token.expose()).await.unwrap();
+    assert_eq!((found.owner, found.node), (SessionOwner::User(alice), Some(node)));
+    let page = PageRequest::default();
+    for (owner, wanted) in [
+        (SessionOwner::User(alice), vec![session.clone()]),
+        (SessionOwner::Node(node), vec![session.clone(), own.clone()]),
+    ] {
+        let listed = store.sessions().list(Some(owner), &page).await.unwrap();
+        assert_eq!(listed.items, wanted, "{owner:?}");
+    }
+    env.advance(1);
+    let moved = store.sessions().touch(session.id, Some(at(90))).await.unwrap();
+    assert_eq!((moved.owner, moved.node), (session.owner, session.node));
+    let store = env.reload(store).await;
+    assert_eq!(store.sessions().end_all(SessionOwner::User(alice)).await.unwrap(), 1);
+    assert_eq!(store.view().sessions().iter().collect::<Vec<_>>(), [&own]);
+}
+
+async fn it_ends_with_the_node_and_with_the_user(env: &mut TestEnv, store: Opened) {
+    let (alice, node, _, token) = from_a_node(&store).await;
+    store.nodes().delete(node).await.unwrap();
+    let store = env.reload(store).await;
+    fails(store.sessions().authenticate(token.expose()).await, PermissionDenied);
+    assert!(store.view().sessions().is_empty());
+    // Of another user: whose the node is nobody asks.
+    let bob = user(&store, "bob").await;
+    let node = register(&store, 2, by(bob)).await.id;
+    let new = NewSession { node: Some(node), ..session_of(SessionOwner::User(alice), at(60)) };
+    let (_, token) = store.sessions().begin(new).await.unwrap();
+    store.users().delete(alice, false).await.unwrap();
+    let store = env.reload(store).await;
+    fails(store.sessions().authenticate(token.expose()).await, PermissionDenied);
+    let page = PageRequest::default();
+    let left = store.sessions().list(Some(SessionOwner::Node(node)), &page).await.unwrap();
+    assert!(left.items.is_empty() && store.view().nodes().get(node).is_some());
+}
+
+async fn a_nodes_own_session_is_from_no_node(env: &mut TestEnv, store: Opened) {
+    let (alice, node, session, _) = from_a_node(&store).await;
+    let new = |owner, node: NodeId| NewSession { node: Some(node), ..session_of(owner, at(60)) };
+    let own = new(SessionOwner::Node(node), node);
+    fails(store.sessions().begin(own).await, InvalidArgument);
+    let stranger = new(SessionOwner::User(alice), NodeId::from_bytes([9; 16]));
+    fails(store.sessions().begin(stranger).await, NotFound);
+    let store = env.reload(store).await;
+    assert_eq!(store.view().sessions().iter().collect::<Vec<_>>(), [&session]);
+}
+
 async fn begin(env: &TestEnv, store: &Opened, length: Duration) -> (Arc<Session>, Secret) {
     let alice = user(store, "alice").await;
     let expires_at = env.options().clock.now().saturating_add(length);

@@ -22,7 +22,7 @@ async fn entities_come_with_their_ids_times_and_revisions(env: &mut TestEnv, sto
     let images = sample();
     env.advance(1_000_000);
     let restored = restore(&store, &images).await;
-    assert_eq!(restored, Restored { restored: 12, unchanged: 0, skipped: vec![] });
+    assert_eq!(restored, Restored { restored: 13, unchanged: 0, skipped: vec![] });
     let audit = store.audit().query(&AuditQuery::default(), &PageRequest::default()).await.unwrap();
     assert!(audit.items.is_empty(), "no lines");
     let store = env.reload(store).await;
@@ -58,11 +58,11 @@ async fn repeating_a_restore_changes_nothing(env: &mut TestEnv, store: Opened) {
     // As if it had been interrupted.
     restore(&store, &images[..5]).await;
     let rest = restore(&store, &images).await;
-    assert_eq!(rest, Restored { restored: 7, unchanged: 5, skipped: vec![] });
+    assert_eq!(rest, Restored { restored: 8, unchanged: 5, skipped: vec![] });
     let store = env.reload(store).await;
     let before = (store.view().serial(), store.digests().await.unwrap());
     let again = restore(&store, &images).await;
-    assert_eq!(again, Restored { restored: 0, unchanged: 12, skipped: vec![] });
+    assert_eq!(again, Restored { restored: 0, unchanged: 13, skipped: vec![] });
     // One that comes twice within a restore is there already the second time.
     let twice = restore(&store, &[images[0].clone(), images[0].clone()]).await;
     assert_eq!(twice.unchanged, 2);
@@ -169,6 +169,9 @@ async fn nothing_is_overwritten(env: &mut TestEnv, store: Opened) {
             EntityRecord::Session(session) => {
                 EntityRecord::from(Session { last_seen: later, ..(*session).clone() })
             }
+            EntityRecord::SignIn(sign_in) => {
+                EntityRecord::from(SignIn { purpose: "x".parse().unwrap(), ..(*sign_in).clone() })
+            }
             EntityRecord::Setting(setting) => {
                 EntityRecord::from(Setting { updated_at: later, ..(*setting).clone() })
             }
@@ -241,12 +244,17 @@ async fn rules_of_single_entities_hold(env: &mut TestEnv, store: Opened) {
     restore(&store, &[EntityRecord::from(local_user())]).await;
     let network = NetworkSettings { ipv4: None, ipv6: None, ..NetworkSettings::default() };
     let document = SettingDocument::Network(network);
-    let forged = SecretHash::bcrypt(BCRYPT).unwrap();
+    let (forged, unkeyed) = (SecretHash::bcrypt(BCRYPT).unwrap(), SecretHash::blake3([7; 32]));
     let nobodys = PreAuthKey { user: None, tags: TagSet::empty(), ..preauth_key() };
     for image in [
         EntityRecord::from(Node { user: None, tags: TagSet::empty(), ..first_node() }),
         EntityRecord::from(nobodys),
         EntityRecord::from(Session { owner: SessionOwner::User(id(1)), hash: forged, ..session() }),
+        EntityRecord::from(Session {
+            owner: SessionOwner::User(id(1)),
+            hash: unkeyed,
+            ..session()
+        }),
         EntityRecord::from(DnsRecord { kind: DnsRecordKind::Aaaa, ..dns_record() }),
         EntityRecord::from(Setting { document, ..setting() }),
     ] {
@@ -279,16 +287,16 @@ async fn what_breaks_a_rule_is_left_out_and_reported(env: &mut TestEnv, store: O
     images.push(EntityRecord::from(of_stranger));
     let done = store.restore(Restore { images, skip_invalid: true }).await.unwrap();
     assert_eq!(done.serial, store.view().serial());
-    assert_eq!((done.value.restored, done.value.unchanged), (12, 0));
+    assert_eq!((done.value.restored, done.value.unchanged), (13, 0));
     let skipped: Vec<_> = done.value.skipped.iter().map(|(index, _)| *index).collect();
-    assert_eq!(skipped, [3, 13, 14]);
+    assert_eq!(skipped, [3, 14, 15]);
     let reasons: Vec<_> = done.value.skipped.iter().map(|(_, why)| why.as_str()).collect();
     assert!(reasons[0].contains("user already exists (name)"), "{reasons:?}");
     assert!(reasons[1].contains("node does not exist"), "{reasons:?}");
     assert!(reasons[2].contains("user does not exist"), "{reasons:?}");
     let store = env.reload(store).await;
     let view = store.view();
-    assert_eq!(view.images().count(), 12);
+    assert_eq!(view.images().count(), 13);
     // What was left out can still be had in another way.
     create(&store, "bertha").await;
 }
@@ -318,7 +326,7 @@ fn tags() -> TagSet {
     TagSet::new(["tag:server".parse().unwrap()]).unwrap()
 }
 
-/// Twelve entities, of every kind, in an order in which what is referred to comes first.
+/// Thirteen entities, of every kind, in an order in which what is referred to comes first.
 pub(crate) fn sample() -> Vec<EntityRecord> {
     vec![
         EntityRecord::from(local_user()),
@@ -333,21 +341,17 @@ pub(crate) fn sample() -> Vec<EntityRecord> {
         EntityRecord::from(dns_record()),
         EntityRecord::from(session()),
         EntityRecord::from(setting()),
+        EntityRecord::from(sign_in()),
     ]
 }
 
 fn local_user() -> User {
-    User {
-        id: id(1),
-        name: "alice".parse().unwrap(),
+    let new = NewUser {
         display_name: "Alice".parse().ok(),
         email: "alice@example.com".parse().ok(),
-        identity: Identity::Local {},
-        picture_url: None,
-        created_at: at(1),
-        updated_at: at(2),
-        revision: Revision::new(7).unwrap(),
-    }
+        ..local("alice")
+    };
+    User { updated_at: at(2), revision: Revision::new(7).unwrap(), ..new.created(id(1), at(1)) }
 }
 
 fn oidc_user() -> User {
@@ -356,7 +360,16 @@ fn oidc_user() -> User {
         subject: "1".parse().unwrap(),
     };
     // It shares its name with the local one.
-    User { id: id(2), identity, ..local_user() }
+    User {
+        id: id(2),
+        identity,
+        role: UserRole::Auditor,
+        groups: GroupSet::new(["staff".parse().unwrap()]).unwrap(),
+        metadata: JsonObject::new("{ }").ok(),
+        metadata_revision: Some(Revision::FIRST),
+        last_sign_in_at: Some(at(3)),
+        ..local_user()
+    }
 }
 
 fn first_node() -> Node {
@@ -428,6 +441,8 @@ fn api_key() -> ApiKey {
         hash: SecretHash::hmac([1; 4], [2; 32]),
         user: Some(id(1)),
         description: "backups".parse().ok(),
+        permissions: PermissionSet::new(["nodes:read".parse().unwrap()]).unwrap(),
+        created_by: "anna".parse().ok(),
         created_at: at(8),
         expires_at: Some(at(9_000_000)),
         revoked_at: None,
@@ -487,11 +502,23 @@ fn session() -> Session {
     Session {
         id: id(61),
         owner: SessionOwner::Node(id(11)),
+        node: None,
         hash: SecretHash::hmac([1; 4], [4; 32]),
         client: "browser".parse().ok(),
         created_at: at(14),
         expires_at: at(9_000_000),
         last_seen: at(15),
+    }
+}
+
+fn sign_in() -> SignIn {
+    SignIn {
+        id: id(71),
+        purpose: "oidc".parse().unwrap(),
+        hash: SecretHash::hmac([1; 4], [6; 32]),
+        payload: SignInPayload::new("{}").unwrap(),
+        created_at: at(17),
+        expires_at: at(600),
     }
 }
 

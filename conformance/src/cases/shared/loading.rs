@@ -104,17 +104,7 @@ impl Rival {
 }
 
 fn template(number: u32) -> User {
-    User {
-        id: UserId::from_bytes([1; 16]),
-        name: format!("user-{number}").parse().unwrap(),
-        display_name: None,
-        email: None,
-        picture_url: None,
-        identity: Identity::Local {},
-        created_at: at(0),
-        updated_at: at(0),
-        revision: Revision::FIRST,
-    }
+    local(&format!("user-{number}")).created(UserId::from_bytes([1; 16]), at(0))
 }
 
 type Hook = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;

@@ -23,7 +23,7 @@ async fn nothing_is_not_empty(env: &mut TestEnv, store: Opened) {
     let described = store.api_keys().create(described).await.unwrap().0.id;
     let plain = store.api_keys().create(NewApiKey::default()).await.unwrap().0.id;
     let owner = SessionOwner::User(null);
-    let new = NewSession { owner, client: Some(text("")), expires_at: Timestamp::MAX };
+    let new = NewSession { client: Some(text("")), ..session_of(owner, Timestamp::MAX) };
     let named = store.sessions().begin(new.clone()).await.unwrap().0.id;
     let unnamed = store.sessions().begin(NewSession { client: None, ..new }).await.unwrap().0.id;
     let zero = NewDnsRecord { ttl: Some(0), ..record("a.example.com", "10.0.0.1") };

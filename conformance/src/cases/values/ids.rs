@@ -43,7 +43,8 @@ fn under_nil(image: &EntityRecord) -> Option<EntityRecord> {
         ApiKey(ApiKey.id),
         PreAuthKey(PreAuthKey.id),
         DnsRecord(DnsRecord.id),
-        Session(Session.id)
+        Session(Session.id),
+        SignIn(SignIn.id)
     )
 }
 
@@ -56,7 +57,7 @@ async fn nothing_is_stored_under_the_nil_id(env: &mut TestEnv, store: Opened) {
 
     // Whole entities, as an import brings them.
     let images: Vec<_> = store.view().images().filter_map(|image| under_nil(&image)).collect();
-    assert_eq!(images.len(), 8);
+    assert_eq!(images.len(), 9);
     for image in &images {
         let restore = |skip_invalid| Restore { images: vec![image.clone()], skip_invalid };
         let error = assert_refused(store.restore(restore(false)).await);

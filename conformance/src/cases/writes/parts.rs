@@ -228,6 +228,7 @@ async fn sweeping_goes_on_in_parts(env: &mut TestEnv) {
         let session = Session {
             id,
             owner,
+            node: None,
             hash,
             client: None,
             created_at: began,

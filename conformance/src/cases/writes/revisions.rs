@@ -125,6 +125,8 @@ async fn an_update_that_changes_nothing_writes_nothing(env: &mut TestEnv, mut st
     assert_eq!(reached, 1);
     let node = store.nodes().get(made.node.id).await.unwrap().unwrap();
     let before = (store.view().serial(), audit_lines(&store).await);
+    // Later the sign-in is recorded.
+    assert_eq!(store.users().upsert_oidc(profile).await.unwrap(), carol);
     // As it is, and as it is read again.
     for _ in 0..2 {
         env.advance(3600);
@@ -135,7 +137,6 @@ async fn an_update_that_changes_nothing_writes_nothing(env: &mut TestEnv, mut st
         };
         let user = store.users().update(made.user.id, patch, Some(Revision::FIRST)).await.unwrap();
         assert_eq!(user, made.user);
-        assert_eq!(store.users().upsert_oidc(profile.clone()).await.unwrap(), carol);
         let patch = NodePatch {
             label: Update::Set(node.label.clone()),
             tags: Update::Set(TagSet::empty()),

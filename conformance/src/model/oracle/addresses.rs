@@ -19,6 +19,8 @@ fn default_network() -> NetworkSettings {
         default_routes: Vec::new(),
         ssh: None,
         heartbeat_interval_seconds: 0,
+        max_api_keys_per_user: None,
+        max_preauth_keys_per_user: None,
     }
 }
 

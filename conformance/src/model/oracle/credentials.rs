@@ -1,9 +1,18 @@
-use super::{Oracle, Predicted, is_over, plus_one, remove};
+use super::{Oracle, Predicted, is_of, is_over, plus_one, remove};
 use crate::model::call::{Answer, Fresh};
 use crate::prelude::*;
 
 fn hash(fresh: &Fresh) -> SecretHash {
     fresh.hash.clone().unwrap_or(SecretHash::hmac([0; 4], [0; 32]))
+}
+
+fn ended(
+    revoked_at: Option<Timestamp>,
+    expires_at: Option<Timestamp>,
+    before: Timestamp,
+    now: Timestamp,
+) -> bool {
+    [revoked_at, expires_at].into_iter().flatten().any(|end| end < before && end <= now)
 }
 
 impl Oracle {
@@ -13,6 +22,18 @@ impl Oracle {
         }
         if new.user.is_some_and(|user| !self.has_user(user)) {
             return Err(NotFound);
+        }
+        if let (Some(user), Some(limit)) = (new.user, self.network().max_preauth_keys_per_user) {
+            let now = self.now;
+            let is_live = |key: &&PreAuthKey| {
+                key.user == Some(user)
+                    && key.revoked_at.is_none()
+                    && !is_over(key.expires_at, now)
+                    && (key.reusable || key.used_at.is_none())
+            };
+            if self.preauth_keys.iter().filter(is_live).count() >= limit as usize {
+                return Err(Exhausted);
+            }
         }
         let key = PreAuthKey {
             id: PreAuthKeyId::from_bytes(fresh.id),
@@ -51,6 +72,15 @@ impl Oracle {
         if new.user.is_some_and(|user| !self.has_user(user)) {
             return Err(NotFound);
         }
+        if let (Some(user), Some(limit)) = (new.user, self.network().max_api_keys_per_user) {
+            let now = self.now;
+            let is_live = |key: &&ApiKey| {
+                key.user == Some(user) && key.revoked_at.is_none() && !is_over(key.expires_at, now)
+            };
+            if self.api_keys.iter().filter(is_live).count() >= limit as usize {
+                return Err(Exhausted);
+            }
+        }
         let nothing = || "nothing".parse().expect("a prefix");
         let key = ApiKey {
             id: ApiKeyId::from_bytes(fresh.id),
@@ -58,6 +88,8 @@ impl Oracle {
             hash: hash(fresh),
             user: new.user,
             description: new.description.clone(),
+            permissions: new.permissions.clone(),
+            created_by: None,
             created_at: self.now,
             expires_at: new.expires_at,
             revoked_at: None,
@@ -83,12 +115,25 @@ impl Oracle {
         remove(&mut self.api_keys, |key| key.id == id)
     }
 
+    /// Keys that could be used no longer, `before` and now.
+    pub(super) fn sweep_api_keys(&mut self, before: Timestamp) -> Answer {
+        let (count, now) = (self.api_keys.len(), self.now);
+        self.api_keys.retain(|key| !ended(key.revoked_at, key.expires_at, before, now));
+        Answer::Count((count - self.api_keys.len()) as u64)
+    }
+
+    pub(super) fn sweep_preauth_keys(&mut self, before: Timestamp) -> Answer {
+        let (count, now) = (self.preauth_keys.len(), self.now);
+        self.preauth_keys.retain(|key| !ended(key.revoked_at, key.expires_at, before, now));
+        Answer::Count((count - self.preauth_keys.len()) as u64)
+    }
+
     pub(super) fn begin_session(&mut self, new: &NewSession, fresh: &Fresh) -> Predicted {
         let is_known = match new.owner {
             SessionOwner::User(id) => self.has_user(id),
             SessionOwner::Node(id) => self.place_of_node(id).is_ok(),
         };
-        if !is_known {
+        if !is_known || new.node.is_some_and(|id| self.place_of_node(id).is_err()) {
             return Err(NotFound);
         }
         if is_over(Some(new.expires_at), self.now) {
@@ -97,6 +142,7 @@ impl Oracle {
         let session = Session {
             id: SessionId::from_bytes(fresh.id),
             owner: new.owner,
+            node: new.node,
             hash: hash(fresh),
             client: new.client.clone(),
             created_at: self.now,
@@ -131,6 +177,12 @@ impl Oracle {
 
     pub(super) fn end_session(&mut self, id: SessionId) -> Predicted {
         remove(&mut self.sessions, |session| session.id == id)
+    }
+
+    pub(super) fn end_all_sessions(&mut self, owner: SessionOwner) -> Answer {
+        let count = self.sessions.len();
+        self.sessions.retain(|session| !is_of(session, owner));
+        Answer::Count((count - self.sessions.len()) as u64)
     }
 
     pub(super) fn sweep_sessions(&mut self) -> Answer {

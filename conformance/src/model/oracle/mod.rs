@@ -39,6 +39,11 @@ fn taken(constraint: &'static str) -> ErrorKind {
     AlreadyExists { constraint }
 }
 
+/// Whether a session is a user's, or a node's, or was begun by a user from a node.
+pub(super) fn is_of(session: &Session, owner: SessionOwner) -> bool {
+    session.owner == owner || session.node.is_some_and(|node| owner == SessionOwner::Node(node))
+}
+
 /// Whether it is over at `now`.
 fn is_over(expires_at: Option<Timestamp>, now: Timestamp) -> bool {
     match expires_at {
@@ -135,6 +140,10 @@ impl Oracle {
             Precondition::UserRevision(id, revision) => {
                 self.users.iter().any(|user| user.id == *id && user.revision == *revision)
             }
+            Precondition::UserMetadataRevision(id, revision) => {
+                let mut users = self.users.iter();
+                users.any(|user| user.id == *id && user.metadata_revision == *revision)
+            }
             Precondition::NodeExists(id) => self.nodes.iter().any(|node| node.id == *id),
             Precondition::NodeAbsent(id) => !self.nodes.iter().any(|node| node.id == *id),
             Precondition::NodeRevision(id, revision) => {
@@ -180,6 +189,10 @@ impl Oracle {
         match call {
             Call::CreateUser(user) => self.create_user(user, fresh),
             Call::UpsertOidc(profile) => self.upsert_oidc(profile, fresh),
+            Call::SignIn(id) => self.sign_in(*id),
+            Call::SetMetadata(id, metadata, expected) => {
+                self.set_metadata(*id, metadata, *expected)
+            }
             Call::UpdateUser(id, patch, expected) => self.update_user(*id, patch, *expected),
             Call::DeleteUser(id, cascade) => self.delete_user(*id, *cascade),
             Call::CreatePreAuthKey(key) => self.create_preauth_key(key, fresh),
@@ -219,10 +232,13 @@ impl Oracle {
             Call::BeginSession(session) => self.begin_session(session, fresh),
             Call::TouchSession(id, expires_at) => self.touch_session(*id, *expires_at),
             Call::EndSession(id) => self.end_session(*id),
+            Call::EndAllSessions(owner) => Ok(self.end_all_sessions(*owner)),
             Call::SweepSessions => Ok(self.sweep_sessions()),
             Call::CreateApiKey(key) => self.create_api_key(key, fresh),
             Call::RevokeApiKey(id) => self.revoke_api_key(*id),
             Call::DeleteApiKey(id) => self.delete_api_key(*id),
+            Call::SweepApiKeys(before) => Ok(self.sweep_api_keys(*before)),
+            Call::SweepPreAuthKeys(before) => Ok(self.sweep_preauth_keys(*before)),
             Call::RecordMetrics(points) => Ok(self.record_metrics(points)),
             Call::Transact(..) => panic!("a transaction contains no transaction"),
         }

@@ -1,4 +1,4 @@
-use super::{Oracle, Predicted, changed, expect, is_over, patched, plus_one, taken};
+use super::{Oracle, Predicted, changed, expect, is_of, is_over, patched, plus_one, taken};
 use crate::model::call::{Answer, Rotation};
 use crate::prelude::*;
 
@@ -101,7 +101,7 @@ impl Oracle {
         self.nodes.retain(|node| node.id != id);
         self.presence.retain(|presence| presence.node != id);
         self.routes.retain(|route| route.node != id);
-        self.sessions.retain(|session| session.owner != SessionOwner::Node(id));
+        self.sessions.retain(|session| !is_of(session, SessionOwner::Node(id)));
     }
 
     pub(super) fn reap_ephemeral(&mut self) -> Answer {

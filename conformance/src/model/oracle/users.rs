@@ -11,8 +11,13 @@ impl Oracle {
             email: user.email.clone(),
             identity: user.identity.clone(),
             picture_url: user.picture_url.clone(),
+            role: user.role,
+            groups: GroupSet::empty(),
+            metadata: None,
+            metadata_revision: None,
             created_at: self.now,
             updated_at: self.now,
+            last_sign_in_at: None,
             revision: Revision::FIRST,
         }
     }
@@ -43,8 +48,11 @@ impl Oracle {
             email: profile.email.clone(),
             identity,
             picture_url: profile.picture_url.clone(),
+            role: UserRole::Member,
         };
         let mut as_wanted = self.new_user(&wanted, fresh);
+        as_wanted.groups = profile.groups.clone();
+        as_wanted.last_sign_in_at = Some(self.now);
         for user in &mut self.users {
             if user.identity != wanted.identity {
                 continue;
@@ -53,15 +61,49 @@ impl Oracle {
             as_wanted.created_at = user.created_at;
             as_wanted.updated_at = user.updated_at;
             as_wanted.revision = user.revision;
-            if *user != as_wanted {
+            as_wanted.role = user.role;
+            as_wanted.metadata = user.metadata.clone();
+            as_wanted.metadata_revision = user.metadata_revision;
+            let at_once = User { last_sign_in_at: user.last_sign_in_at, ..as_wanted.clone() };
+            let minute = Duration::from_secs(60);
+            if *user != at_once {
                 as_wanted.updated_at = self.now;
                 as_wanted.revision = plus_one(user.revision);
-                *user = as_wanted.clone();
+            } else if user.last_sign_in_at.is_some_and(|at| self.now.since(at) < minute) {
+                as_wanted = at_once;
             }
+            *user = as_wanted.clone();
             return Ok(Answer::User(as_wanted.into()));
         }
         self.users.push(as_wanted.clone());
         Ok(Answer::User(as_wanted.into()))
+    }
+
+    pub(super) fn sign_in(&mut self, id: UserId) -> Predicted {
+        let now = self.now;
+        let user = self.users.iter_mut().find(|user| user.id == id).ok_or(NotFound)?;
+        if user.last_sign_in_at.is_none_or(|at| now.since(at) >= Duration::from_secs(60)) {
+            user.last_sign_in_at = Some(now);
+        }
+        Ok(Answer::User(user.clone().into()))
+    }
+
+    pub(super) fn set_metadata(
+        &mut self,
+        id: UserId,
+        metadata: &Option<JsonObject>,
+        expected: Option<Revision>,
+    ) -> Predicted {
+        let user = self.users.iter_mut().find(|user| user.id == id).ok_or(NotFound)?;
+        if expected.is_some() && expected != user.metadata_revision {
+            return Err(Conflict);
+        }
+        if user.metadata != *metadata {
+            user.metadata = metadata.clone();
+            let revision = user.metadata_revision.map_or(Revision::FIRST, plus_one);
+            user.metadata_revision = Some(revision);
+        }
+        Ok(Answer::User(user.clone().into()))
     }
 
     pub(super) fn update_user(
@@ -78,6 +120,7 @@ impl Oracle {
             display_name: patched(&user.display_name, &patch.display_name),
             email: patched(&user.email, &patch.email),
             picture_url: patched(&user.picture_url, &patch.picture_url),
+            role: changed(&user.role, &patch.role),
             ..user.clone()
         };
         let is_local = |user: &User| user.identity == Identity::Local {};

@@ -22,19 +22,20 @@ impl Credentials {
         Self { new: KeyFit::of(after.since(&before), key), all: KeyFit::of(after, key), key }
     }
 
-    /// A bcrypt hash can be made by anybody, of a secret of their own: whoever edits an export may
+    /// A bcrypt or BLAKE3 hash can be made by anybody, of a secret of their own: whoever edits an export may
     /// give themselves a key. Those of a file that a holder of the store's key wrote are as good as
     /// the store's.
     pub(super) fn check_writer(&self, is_known: bool, is_accepted: bool) -> Result<()> {
-        if self.new.hashes.bcrypt == 0 || is_known || is_accepted {
+        if self.new.hashes.imported() == 0 || is_known || is_accepted {
             return Ok(());
         }
         Err(Error::new(
             ErrorKind::Restricted,
-            "the file brings keys with bcrypt hashes, which anybody can make who edits it, and \
-             nobody known wrote it; nothing was written",
+            "the file brings keys with bcrypt or BLAKE3 hashes, which anybody can make who edits it, \
+             and nobody known wrote it; nothing was written",
         )
         .with("bcrypt_keys", self.new.hashes.bcrypt)
+        .with("blake3_keys", self.new.hashes.blake3)
         .with(
             "help",
             "name the file of the key with which the store that wrote it was opened as \

@@ -193,6 +193,7 @@ fn identifier(image: &EntityRecord) -> String {
         EntityRecord::Policy(policy) => policy.version.to_string(),
         EntityRecord::DnsRecord(record) => format!("{} ({})", record.id, record.name),
         EntityRecord::Session(session) => session.id.to_string(),
+        EntityRecord::SignIn(sign_in) => sign_in.id.to_string(),
         EntityRecord::Setting(setting) => format!("{:?}", setting.document.kind()),
     }
 }

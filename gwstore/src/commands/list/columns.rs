@@ -1,12 +1,11 @@
-//! What of an item is shown, to people and to programs. Never a hash of a secret: a list is read
+//! What of an item is shown, to people and to programs. Never a secret or a hash of one: a list is read
 //! over shoulders and pasted into tickets.
 
 use std::fmt::Display;
 
 use ghostwire_store::command::EntityRecord;
 use ghostwire_store::domain::{
-    ApiKey, DnsRecord, Endpoint, Identity, Instance, MetricPoint, Node, NodeId, Policy, PreAuthKey, Presence,
-    Route, Session, SessionOwner, Setting, SettingDocument, TagSet, Timestamp, User, UserId,
+    ApiKey, BoundedSet, DnsRecord, Endpoint, Identity, Instance, MetricPoint, Node, NodeId, Policy, PreAuthKey, Presence, Route, Session, SessionOwner, Setting, SettingDocument, SignIn, Timestamp, User, UserId,
 };
 use ghostwire_store::portable::Item;
 use ghostwire_store::{Error, ErrorKind, Result};
@@ -18,7 +17,17 @@ use crate::cli::Listing;
 /// The columns of a table for people.
 pub(super) fn titles(listing: Listing) -> &'static [&'static str] {
     match listing {
-        Listing::Users => &["ID", "NAME", "DISPLAY NAME", "EMAIL", "IDENTITY", "CREATED"],
+        Listing::Users => &[
+            "ID",
+            "NAME",
+            "DISPLAY NAME",
+            "EMAIL",
+            "IDENTITY",
+            "ROLE",
+            "GROUPS",
+            "CREATED",
+            "LAST SIGN-IN",
+        ],
         Listing::Nodes => &[
             "ID",
             "LABEL",
@@ -46,13 +55,26 @@ pub(super) fn titles(listing: Listing) -> &'static [&'static str] {
         Listing::Routes => {
             &["ID", "NODE", "PREFIX", "ADVERTISED", "APPROVED", "PRIMARY", "METRIC", "DESCRIPTION"]
         }
-        Listing::ApiKeys => &["ID", "PREFIX", "USER", "DESCRIPTION", "STATE", "CREATED", "EXPIRES"],
+        Listing::ApiKeys => &[
+            "ID",
+            "PREFIX",
+            "USER",
+            "DESCRIPTION",
+            "PERMISSIONS",
+            "STATE",
+            "CREATED BY",
+            "CREATED",
+            "EXPIRES",
+        ],
         Listing::PreauthKeys => {
             &["ID", "PREFIX", "USER", "TAGS", "REUSABLE", "EPHEMERAL", "STATE", "EXPIRES"]
         }
         Listing::Policies => &["VERSION", "IN FORCE", "AUTHOR", "CREATED", "BYTES"],
         Listing::DnsRecords => &["ID", "NAME", "KIND", "VALUE", "TTL"],
-        Listing::Sessions => &["ID", "OWNER", "CLIENT", "CREATED", "EXPIRES", "LAST SEEN"],
+        Listing::Sessions => {
+            &["ID", "OWNER", "FROM NODE", "CLIENT", "CREATED", "EXPIRES", "LAST SEEN"]
+        }
+        Listing::SignIns => &["ID", "PURPOSE", "CREATED", "EXPIRES"],
         Listing::Settings => &["DOCUMENT", "REVISION", "UPDATED", "CONTENT"],
         Listing::Metrics => &["NODE", "METRIC", "AT", "VALUE"],
         Listing::Audit => &[
@@ -84,6 +106,7 @@ pub(super) fn cells(item: &Item, state: &State, now: Timestamp) -> Vec<String> {
             EntityRecord::Policy(policy) => policy_cells(policy, state),
             EntityRecord::DnsRecord(record) => dns_cells(record),
             EntityRecord::Session(session) => session_cells(session, state),
+            EntityRecord::SignIn(sign_in) => sign_in_cells(sign_in),
             EntityRecord::Setting(setting) => setting_cells(setting),
         },
         Item::Metric(MetricPoint { node, metric, at, value }) => vec![
@@ -119,7 +142,10 @@ fn user_cells(user: &User) -> Vec<String> {
         optional(user.display_name.as_ref()),
         optional(user.email.as_ref()),
         identity,
+        user.role.to_string(),
+        set(&user.groups),
         user.created_at.to_string(),
+        optional(user.last_sign_in_at),
     ]
 }
 
@@ -129,7 +155,7 @@ fn node_cells(node: &Node, state: &State) -> Vec<String> {
         node.id.to_string(),
         node.label.to_string(),
         owner(node.user, state),
-        tags(&node.tags),
+        set(&node.tags),
         optional(node.ipv4),
         optional(node.ipv6),
         node.families.to_string(),
@@ -197,7 +223,9 @@ fn api_key_cells(key: &ApiKey, state: &State, now: Timestamp) -> Vec<String> {
         key.prefix.to_string(),
         owner(key.user, state),
         optional(key.description.as_ref()),
+        set(&key.permissions),
         standing(key.revoked_at, key.expires_at, false, now),
+        optional(key.created_by.as_ref()),
         key.created_at.to_string(),
         expiry(key.expires_at),
     ]
@@ -208,7 +236,7 @@ fn preauth_key_cells(key: &PreAuthKey, state: &State, now: Timestamp) -> Vec<Str
         key.id.to_string(),
         optional(key.prefix.as_ref()),
         owner(key.user, state),
-        tags(&key.tags),
+        set(&key.tags),
         yes_or_no(key.reusable),
         yes_or_no(key.ephemeral),
         standing(key.revoked_at, key.expires_at, !key.reusable && key.used_at.is_some(), now),
@@ -245,10 +273,20 @@ fn session_cells(session: &Session, state: &State) -> Vec<String> {
     vec![
         session.id.to_string(),
         whose,
+        optional(session.node.map(|node| label_of(node, state))),
         optional(session.client.as_ref()),
         session.created_at.to_string(),
         session.expires_at.to_string(),
         session.last_seen.to_string(),
+    ]
+}
+
+fn sign_in_cells(sign_in: &SignIn) -> Vec<String> {
+    vec![
+        sign_in.id.to_string(),
+        sign_in.purpose.to_string(),
+        sign_in.created_at.to_string(),
+        sign_in.expires_at.to_string(),
     ]
 }
 
@@ -278,11 +316,11 @@ fn yes_or_no(is: bool) -> String {
     if is { "yes" } else { "no" }.to_owned()
 }
 
-fn tags(tags: &TagSet) -> String {
-    if tags.is_empty() {
+fn set<T: Display, const MAX: usize>(set: &BoundedSet<T, MAX>) -> String {
+    if set.is_empty() {
         return "-".to_owned();
     }
-    tags.iter().map(|tag| tag.as_str()).collect::<Vec<_>>().join(" ")
+    set.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
 fn owner(user: Option<UserId>, state: &State) -> String {
@@ -310,7 +348,8 @@ fn standing(
     standing.to_owned()
 }
 
-/// The item for programs: all of it, but for hashes of secrets, of which only the scheme is left.
+/// The item for programs: all of it, but for hashes of secrets, of which only the scheme is left, and
+/// for what completes a sign-in.
 pub(super) fn object(item: &Item) -> Result<Value> {
     let object = match item {
         Item::Entity(image) => match image {
@@ -324,6 +363,7 @@ pub(super) fn object(item: &Item) -> Result<Value> {
             EntityRecord::Policy(policy) => serde_json::to_value(policy),
             EntityRecord::DnsRecord(record) => serde_json::to_value(record),
             EntityRecord::Session(session) => serde_json::to_value(session),
+            EntityRecord::SignIn(sign_in) => serde_json::to_value(sign_in),
             EntityRecord::Setting(setting) => serde_json::to_value(setting),
         },
         Item::Metric(point) => serde_json::to_value(point),
@@ -335,12 +375,20 @@ pub(super) fn object(item: &Item) -> Result<Value> {
     let has_hash = matches!(
         item,
         Item::Entity(
-            EntityRecord::ApiKey(_) | EntityRecord::PreAuthKey(_) | EntityRecord::Session(_)
+            EntityRecord::ApiKey(_)
+                | EntityRecord::PreAuthKey(_)
+                | EntityRecord::Session(_)
+                | EntityRecord::SignIn(_)
         )
     );
     if has_hash && let Some(hash) = object.get_mut("hash") {
         let scheme = hash.as_str().and_then(|hash| hash.split(':').next()).unwrap_or_default();
         *hash = Value::String(format!("{scheme}:…redacted"));
+    }
+    if let Item::Entity(EntityRecord::SignIn(_)) = item
+        && let Some(payload) = object.get_mut("payload")
+    {
+        *payload = Value::String("…redacted".to_owned());
     }
     Ok(object)
 }

@@ -60,6 +60,7 @@ pub(super) async fn read(
         Listing::Sessions => {
             items(view.sessions().list(filters.user.map(SessionOwner::User), request)?)
         }
+        Listing::SignIns => items(view.sign_ins().list(request)?),
         Listing::Settings => settings(view, request)?,
         Listing::Metrics => {
             let everything = MetricQuery {

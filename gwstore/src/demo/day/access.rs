@@ -46,6 +46,7 @@ impl Day<'_> {
         for user in view.users().iter() {
             calls.push(store.sessions().begin(NewSession {
                 owner: SessionOwner::User(user.id),
+                node: None,
                 client: Some(Text::new("a browser")?),
                 expires_at: ends,
             }));

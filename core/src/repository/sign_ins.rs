@@ -1,0 +1,121 @@
+//! Sign-ins that are under way. Their states are hashed here.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::expect_reply;
+use crate::command::SignInCommand;
+use crate::domain::{NewSignIn, SecretHash, SignIn, SignInId, Text};
+use crate::error::{EntityKind, Error, Result};
+use crate::handle::StoreHandle;
+use crate::state::sign_ins::refused;
+
+/// A shorter state could be guessed.
+const LEAST_STATE: usize = 8;
+/// More than any provider sends back.
+const LONGEST_STATE: usize = 1024;
+
+/// Sign-ins under way: what a control plane has to remember from the moment at which it sends a person to
+/// the identity provider until the person comes back, to whichever of its processes.
+///
+/// ```
+/// # ghostwire_store_memory::example(async |store| {
+/// use std::time::Duration;
+///
+/// use ghostwire_store::ErrorKind;
+/// use ghostwire_store::domain::{NewSignIn, SignInPayload, Text};
+///
+/// let purpose: Text<64> = "oidc".parse()?;
+/// let payload = SignInPayload::new(r#"{"nonce":"n-0S6_WzA2Mj","redirect":"/machines"}"#)?;
+/// let expires_at = store.clock().now()?.saturating_add(Duration::from_secs(600));
+/// let new = NewSignIn { purpose: purpose.clone(), payload, expires_at };
+/// // The `state` of the request to the provider, from a source of random numbers.
+/// let state = "af0ifjsldkj-3f7Jx0";
+/// store.sign_ins().begin(state, new).await?;
+///
+/// // The provider sends it back.
+/// let taken = store.sign_ins().take(&purpose, state).await?;
+/// assert!(taken.payload.expose().contains("nonce"));
+/// // Nobody can use it a second time.
+/// let again = store.sign_ins().take(&purpose, state).await.unwrap_err();
+/// assert_eq!(*again.kind(), ErrorKind::PermissionDenied);
+/// # Ok(()) }).unwrap();
+/// ```
+#[async_trait]
+pub trait SignInRepository: Send + Sync {
+    /// Begins a sign-in that is found by `state`, a text of 8 to 1,024 bytes which the caller draws at
+    /// random.
+    ///
+    /// # Behavior
+    /// - Of the state only a keyed hash is stored. The payload is stored as it is, and shown by nothing but
+    ///   [`take`](SignInRepository::take) and exports.
+    /// - At most 20,000 are under way at once. When there are as many, one that has expired makes room.
+    /// - It leaves no line in the audit trail: anybody can begin one.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a state that is too short or too long, or an end that is not within a day
+    /// from now; `AlreadyExists` (`hash`) while another has this state; `Exhausted` if too many are under way;
+    /// `Crypto` if the store has no hash key; those of any write.
+    async fn begin(&self, state: &str, sign_in: NewSignIn) -> Result<Arc<SignIn>>;
+
+    /// The sign-in with this purpose and this state, which is thereby over: of any number of calls, in
+    /// whichever processes, one gets it.
+    ///
+    /// # Behavior
+    /// - Unknown, taken and expired, and those of another purpose, are refused alike.
+    /// - It leaves no line in the audit trail; what the sign-in leads to does.
+    ///
+    /// # Errors
+    /// `PermissionDenied`; `Crypto` if the store has no hash key; those of any write.
+    async fn take(&self, purpose: &Text<64>, state: &str) -> Result<Arc<SignIn>>;
+
+    /// Removes all that have expired. Gives how many there were.
+    ///
+    /// # Behavior
+    /// - As [`SessionRepository::sweep`](super::SessionRepository::sweep).
+    ///
+    /// # Errors
+    /// Those of any write.
+    async fn sweep(&self) -> Result<u64>;
+}
+
+impl StoreHandle {
+    fn hash_of_state(&self, state: &str) -> Result<SecretHash> {
+        Ok(self.hash_key()?.hash("sign_in", state))
+    }
+}
+
+#[async_trait]
+impl SignInRepository for StoreHandle {
+    async fn begin(&self, state: &str, sign_in: NewSignIn) -> Result<Arc<SignIn>> {
+        const OPERATION: &str = SignInCommand::BEGIN;
+        if !(LEAST_STATE..=LONGEST_STATE).contains(&state.len()) {
+            return Err(Error::invalid("the state of a sign-in must be 8 to 1024 bytes long")
+                .about(EntityKind::SignIn)
+                .with("length", state.len())
+                .during(OPERATION));
+        }
+        let hash = self.hash_of_state(state).map_err(|error| error.during(OPERATION))?;
+        let id = self.new_id(OPERATION, SignInId::time_ordered)?;
+        let command = SignInCommand::Begin { id, hash, sign_in };
+        expect_reply!(self.run(command).await?, SignIn)
+    }
+
+    async fn take(&self, purpose: &Text<64>, state: &str) -> Result<Arc<SignIn>> {
+        const OPERATION: &str = SignInCommand::TAKE;
+        // Guesses are refused here, so that they do not occupy the writer.
+        let hash = async {
+            let hash = self.hash_of_state(state)?;
+            let view = self.newest_view().await?;
+            view.sign_ins().by_hash(&hash).map(|_| hash).ok_or_else(refused)
+        };
+        let hash = hash.await.map_err(|error| error.during(OPERATION))?;
+        let command = SignInCommand::Take { hash, purpose: purpose.clone() };
+        expect_reply!(self.run(command).await?, SignIn)
+    }
+
+    async fn sweep(&self) -> Result<u64> {
+        self.count_in_parts(|part| SignInCommand::Sweep { part }.into()).await
+    }
+}
