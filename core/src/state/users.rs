@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::collection::{Collection, Index, update_map};
+use super::collection::{Collection, Index, update_map, update_set};
 use super::decision::{Context, Decision, Draft, EntityId, Note, Reply, check_revision};
 use super::part::Scales;
-use super::{Map, State, nodes};
+use super::{Map, Set, State, nodes};
 use crate::command::{ApiKeyCommand, NodeCommand, Part, PreAuthKeyCommand, UserCommand};
 use crate::domain::{
-    Identity, NewUser, OidcProfile, Page, PageRequest, Revision, SessionOwner, User, UserFilter,
-    UserId, UserName, UserPatch,
+    Identity, LinkBy, NewUser, OidcProfile, Page, PageRequest, Revision, SessionOwner, User,
+    UserFilter, UserId, UserName, UserPatch,
 };
 use crate::entity::{Rules, dates};
 use crate::error::{EntityKind, Error, ErrorKind, Result};
@@ -23,15 +23,16 @@ pub type Users = Collection<User, UserIndex>;
 pub struct UserIndex {
     /// Local users only.
     by_name: Map<UserName, UserId>,
-    /// OIDC users only; keyed by the identity.
-    by_identity: Map<Identity, UserId>,
+    /// OIDC users only, by the canonical identity. A store of an older release may have several users
+    /// whose issuer is written in several ways; the first of them counts, in whatever order they came.
+    by_identity: Set<(Identity, UserId)>,
 }
 
 impl Index<User> for UserIndex {
     fn update(&mut self, id: UserId, old: Option<&User>, new: Option<&Arc<User>>) {
         let new = new.map(AsRef::as_ref);
         update_map(&mut self.by_name, old.and_then(local_name), new.and_then(local_name), id);
-        update_map(&mut self.by_identity, old.and_then(identity), new.and_then(identity), id);
+        update_set(&mut self.by_identity, old.and_then(identity), new.and_then(identity));
     }
 }
 
@@ -40,8 +41,16 @@ fn local_name(user: &User) -> Option<UserName> {
     matches!(user.identity, Identity::Local {}).then(|| user.name.clone())
 }
 
-fn identity(user: &User) -> Option<Identity> {
-    matches!(user.identity, Identity::Oidc { .. }).then(|| user.identity.clone())
+fn identity(user: &User) -> Option<(Identity, UserId)> {
+    matches!(user.identity, Identity::Oidc { .. }).then(|| (user.identity.canonical(), user.id))
+}
+
+impl UserIndex {
+    fn holder(&self, identity: &Identity) -> Option<UserId> {
+        let first = (identity.canonical(), UserId::from_bytes([0; 16]));
+        let (found, id) = self.by_identity.range(first.clone()..).next()?;
+        (*found == first.0).then_some(*id)
+    }
 }
 
 impl Users {
@@ -54,7 +63,7 @@ impl Users {
     /// The user whom this provider knows as this subject.
     #[must_use]
     pub fn by_identity(&self, identity: &Identity) -> Option<&Arc<User>> {
-        self.index.by_identity.get(identity).and_then(|id| self.get(*id))
+        self.index.holder(identity).and_then(|id| self.get(id))
     }
 
     /// A page of users, by id.
@@ -66,7 +75,7 @@ impl Users {
             filter.name.as_ref().is_none_or(|name| user.name == *name)
                 && filter.email.as_ref().is_none_or(|email| user.email.as_ref() == Some(email))
                 && filter.provider.as_ref().is_none_or(|wanted| {
-                    matches!(&user.identity, Identity::Oidc { provider, .. } if provider == wanted)
+                    matches!(&user.identity, Identity::Oidc { provider, .. } if provider.canonical() == *wanted)
                 })
         })
     }
@@ -79,12 +88,12 @@ impl Rules for User {
     fn check_beside(&self, state: &State) -> Result<()> {
         let index = &state.users().index;
         let (holder, constraint) = match &self.identity {
-            Identity::Local {} => (index.by_name.get(&self.name), "name"),
-            identity @ Identity::Oidc { .. } => (index.by_identity.get(identity), "identity"),
+            Identity::Local {} => (index.by_name.get(&self.name).copied(), "name"),
+            identity @ Identity::Oidc { .. } => (index.holder(identity), "identity"),
             Identity::PreAuth {} => return Ok(()),
         };
         match holder {
-            Some(holder) if *holder != self.id => {
+            Some(holder) if holder != self.id => {
                 Err(Error::already_exists(EntityKind::User, constraint)
                     .with("name", &self.name)
                     .with("held_by", holder))
@@ -104,7 +113,9 @@ pub(crate) fn decide(
         UserCommand::Update { id, patch, expected } => {
             update(state, *id, patch, *expected, context)
         }
-        UserCommand::UpsertOidc { id, profile } => upsert_oidc(state, *id, profile, context),
+        UserCommand::UpsertOidc { id, profile, link } => {
+            upsert_oidc(state, *id, profile, *link, context)
+        }
         UserCommand::Delete { id, cascade, part } => delete(state, *id, *cascade, *part),
     }
 }
@@ -116,7 +127,7 @@ fn create(state: &State, id: UserId, new: &NewUser, context: &Context<'_>) -> Re
         name: new.name.clone(),
         display_name: new.display_name.clone(),
         email: new.email.clone(),
-        identity: new.identity.clone(),
+        identity: new.identity.canonical(),
         picture_url: new.picture_url.clone(),
         created_at: context.now,
         updated_at: context.now,
@@ -139,9 +150,13 @@ fn update(
     let mut changed = patch.name.apply(&mut user.name);
     changed |= patch.display_name.apply(&mut user.display_name);
     changed |= patch.email.apply(&mut user.email);
+    changed |= patch.identity.apply(&mut user.identity);
     changed |= patch.picture_url.apply(&mut user.picture_url);
     if !changed {
         return Ok(Decision::unchanged(Reply::User(old.clone())));
+    }
+    if user.identity != old.identity {
+        user.identity = user.identity.canonical();
     }
     user.check_beside(state)?;
     user.revision = old.revision.next();
@@ -153,11 +168,14 @@ fn upsert_oidc(
     state: &State,
     id: UserId,
     profile: &OidcProfile,
+    link: LinkBy,
     context: &Context<'_>,
 ) -> Result<Decision> {
     let identity =
-        Identity::Oidc { provider: profile.provider.clone(), subject: profile.subject.clone() };
-    let Some(old) = state.users().by_identity(&identity) else {
+        Identity::Oidc { provider: profile.provider.clone(), subject: profile.subject.clone() }
+            .canonical();
+    let known = state.users().by_identity(&identity).or_else(|| linked(state, profile, link));
+    let Some(old) = known else {
         let new = NewUser {
             name: profile.name.clone(),
             display_name: profile.display_name.clone(),
@@ -171,6 +189,7 @@ fn upsert_oidc(
         name: profile.name.clone(),
         display_name: profile.display_name.clone(),
         email: profile.email.clone(),
+        identity,
         picture_url: profile.picture_url.clone(),
         ..User::clone(old)
     };
@@ -179,6 +198,21 @@ fn upsert_oidc(
     }
     let user = User { revision: old.revision.next(), updated_at: context.now, ..user };
     Ok(Decision::put(user).noting(UserCommand::UPDATE, EntityKind::User, old.id))
+}
+
+/// The only local user with the address that the provider vouches for. It is looked for once in the life
+/// of a user, so no index is kept for it.
+fn linked<'s>(state: &'s State, profile: &OidcProfile, link: LinkBy) -> Option<&'s Arc<User>> {
+    if link != LinkBy::VerifiedEmail || !profile.email_verified {
+        return None;
+    }
+    let email = profile.email.as_ref()?;
+    let is_meant = |user: &&Arc<User>| {
+        user.identity == Identity::Local {} && user.email.as_ref() == Some(email)
+    };
+    let mut found = state.users().iter().filter(is_meant);
+    let first = found.next();
+    first.filter(|_| found.next().is_none())
 }
 
 /// Whatever admits nodes goes before them, so that none is added while parts of this remain.
@@ -293,14 +327,17 @@ mod tests {
             name: name.parse().unwrap(),
             display_name: None,
             email: None,
+            email_verified: false,
             picture_url: None,
         };
-        let id = UserId::from_bytes(world.id());
-        world.run(UserCommand::UpsertOidc { id, profile: profile("alice") }).unwrap();
-        let other = UserId::from_bytes(world.id());
-        let reply =
-            world.run(UserCommand::UpsertOidc { id: other, profile: profile("alice2") }).unwrap();
-        let Reply::User(user) = reply else { panic!() };
+        let mut sign_in = |name: &str| {
+            let (id, link) = (UserId::from_bytes(world.id()), LinkBy::Nothing);
+            let upsert = UserCommand::UpsertOidc { id, profile: profile(name), link };
+            let Reply::User(user) = world.run(upsert).unwrap() else { panic!() };
+            user
+        };
+        let id = sign_in("alice").id;
+        let user = sign_in("alice2");
         assert_eq!((user.id, user.name.as_str()), (id, "alice2"));
         assert_eq!(world.state.users().len(), 2);
     }
