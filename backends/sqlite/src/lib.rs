@@ -57,7 +57,6 @@ use opened::OpenedFiles;
 pub use options::FileOptions;
 pub use private::{create_private, create_private_directory, directory_of};
 use reserve::Reserve;
-pub use volume::file_system_of;
 pub(crate) use wal::Inside;
 pub use wal::{LogKeeper, LogLimits};
 

@@ -25,7 +25,7 @@ pub(crate) fn require_local(directory: &Path, file: Option<&Path>) -> Result<()>
         FUSE => fs::read_to_string("/proc/self/mountinfo").unwrap_or_default(),
         _ => String::new(),
     };
-    match network(parent.kind, mounted(&table, parent.device).map(|mount| mount.kind)) {
+    match network(parent.kind, mounted_type(&table, parent.device)) {
         Some(name) => Err(of_the_network(directory, name)),
         None => Ok(()),
     }
@@ -148,29 +148,12 @@ fn network(kind: u32, fuse: Option<&str>) -> Option<&'static str> {
     PROGRAMS.iter().find(|known| **known == program).copied()
 }
 
-/// What is mounted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Mount<'a> {
-    kind: &'a str,
-    source: &'a str,
-}
-
-/// What is mounted from `device`, in the text of `/proc/self/mountinfo`: fields, some that may be
-/// missing, a dash, the type, the source.
-fn mounted(table: &str, device: (u32, u32)) -> Option<Mount<'_>> {
+/// The type of what is mounted from `device`, in the text of `/proc/self/mountinfo`: fields, some
+/// that may be missing, a dash, the type.
+fn mounted_type(table: &str, device: (u32, u32)) -> Option<&str> {
     let device = format!("{}:{}", device.0, device.1);
     let line = table.lines().find(|line| line.split(' ').nth(2) == Some(&device))?;
-    let mut fields = line.split_once(" - ")?.1.split(' ');
-    Some(Mount { kind: fields.next()?, source: fields.next().unwrap_or_default() })
-}
-
-/// The type of the file system that holds `path`, and what it is mounted from (`ext4`, `/dev/sda1`);
-/// `None` where the kernel does not tell.
-#[must_use]
-pub fn file_system_of(path: &Path) -> Option<(String, String)> {
-    let device = Whereabouts::find(path)?.device;
-    let table = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    mounted(&table, device).map(|mount| (mount.kind.to_owned(), mount.source.to_owned()))
+    line.split_once(" - ")?.1.split(' ').next()
 }
 
 #[cfg(test)]
@@ -229,16 +212,15 @@ mod tests {
     }
 
     #[test]
-    fn the_table_of_mounts_tells_what_is_mounted() {
+    fn the_table_of_mounts_tells_the_type() {
         let table = "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n\
                      35 22 0:39 / /mnt rw,nosuid master:2 propagate_from:1 - fuse.sshfs a@b:/ rw\n\
                      36 22 0:390 / /srv rw - fuse.mergerfs a:b rw\n";
-        let kind = |device| mounted(table, device).map(|mount| mount.kind);
-        assert_eq!(kind((0, 39)), Some("fuse.sshfs"));
-        assert_eq!(kind((0, 390)), Some("fuse.mergerfs"));
-        assert_eq!(mounted(table, (8, 1)), Some(Mount { kind: "ext4", source: "/dev/sda1" }));
-        assert_eq!(kind((8, 2)), None);
-        assert_eq!(mounted("nonsense", (8, 1)), None);
-        assert_eq!(mounted("22 1 8:1 no dash", (8, 1)), None);
+        assert_eq!(mounted_type(table, (0, 39)), Some("fuse.sshfs"));
+        assert_eq!(mounted_type(table, (0, 390)), Some("fuse.mergerfs"));
+        assert_eq!(mounted_type(table, (8, 1)), Some("ext4"));
+        assert_eq!(mounted_type(table, (8, 2)), None);
+        assert_eq!(mounted_type("nonsense", (8, 1)), None);
+        assert_eq!(mounted_type("22 1 8:1 no dash", (8, 1)), None);
     }
 }

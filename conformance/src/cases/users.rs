@@ -27,6 +27,14 @@ cases! {
             metadata_have_a_revision_of_their_own,
             metadata_that_were_never_set_can_be_required,
         ],
+        "issuers" => [
+            an_issuer_is_the_same_however_it_is_written,
+            an_issuer_that_was_stored_before_is_found_and_rewritten_at_sign_in,
+        ],
+        "link-identity" => [
+            a_local_user_can_be_given_an_identity,
+            a_verified_address_links_a_sign_in_only_if_that_is_asked_for,
+        ],
         "delete-user" => [
             what_a_user_owns_keeps_it,
             its_sessions_go_in_any_case,
@@ -120,11 +128,12 @@ async fn provider_and_subject_together_are_unique(env: &mut TestEnv, store: Open
     let new = NewUser { identity: identity("1"), ..local("other") };
     let error = fails(store.users().create(new).await, AlreadyExists { constraint: "identity" });
     assert_eq!(error.entity(), Some(EntityKind::User));
-    let elsewhere = OidcProfile { provider: text("https://other.example"), ..profile("1", "ann") };
+    let elsewhere =
+        OidcProfile { provider: issuer("https://other.example"), ..profile("1", "ann") };
     let second = store.users().upsert_oidc(elsewhere).await.unwrap();
     let third = store.users().upsert_oidc(profile("2", "ann")).await.unwrap();
-    // Byte-exact, too.
-    let fourth = OidcProfile { provider: text("https://ID.example.com"), ..profile("1", "ann") };
+    let fourth =
+        OidcProfile { provider: issuer("https://id.example.com/x"), ..profile("1", "ann") };
     let fourth = store.users().upsert_oidc(fourth).await.unwrap();
     let store = env.reload(store).await;
     assert_eq!(store.view().users().len(), 4);
@@ -405,5 +414,138 @@ async fn by_name(store: &Opened, name: &str) -> Option<Arc<User>> {
 }
 
 fn identity(subject: &str) -> Identity {
-    Identity::Oidc { provider: text("https://id.example.com"), subject: text(subject) }
+    Identity::Oidc { provider: issuer("https://id.example.com"), subject: text(subject) }
+}
+
+fn issuer(text: &str) -> Issuer {
+    text.parse().unwrap()
+}
+
+async fn an_issuer_is_the_same_however_it_is_written(env: &mut TestEnv, store: Opened) {
+    let ann = store.users().upsert_oidc(profile("1", "ann")).await.unwrap();
+    let mut store = env.reload(store).await;
+    for written in
+        ["https://id.example.com/", "HTTPS://ID.Example.com", "https://id.example.com:443//"]
+    {
+        let provider = issuer(written);
+        let signs_in = OidcProfile { provider: provider.clone(), ..profile("1", "ann") };
+        assert_eq!(idle(&store, store.users().upsert_oidc(signs_in)).await, ann, "{written}");
+        let identity = Identity::Oidc { provider: provider.clone(), subject: text("1") };
+        let found = store.users().get_by_identity(&identity).await.unwrap();
+        assert_eq!(found.as_ref(), Some(&ann));
+        let new = NewUser { identity, ..local("other") };
+        fails(store.users().create(new).await, AlreadyExists { constraint: "identity" });
+        let filter = UserFilter { provider: Some(provider), ..UserFilter::default() };
+        let listed = store.users().list(&filter, &PageRequest::default()).await.unwrap();
+        assert_eq!(listed.items, std::slice::from_ref(&ann));
+        store = env.reload(store).await;
+    }
+    // The path is the provider's own, and case matters in it.
+    let realm = |name: &str| OidcProfile {
+        provider: issuer(&format!("https://id.example.com/{name}")),
+        ..profile("1", "ann")
+    };
+    let one = store.users().upsert_oidc(realm("A")).await.unwrap();
+    let two = store.users().upsert_oidc(realm("a/")).await.unwrap();
+    assert!(one.id != two.id && one.id != ann.id);
+}
+
+async fn an_issuer_that_was_stored_before_is_found_and_rewritten_at_sign_in(
+    env: &mut TestEnv,
+    store: Opened,
+) {
+    const OLD: &str = "https://ID.example.com/";
+    let json = |id: u8| {
+        format!(
+            r#"{{"id":"018df0a0-0000-7000-8000-00000000000{id}","name":"ann",
+            "identity":{{"kind":"oidc","provider":"{OLD}","subject":"1"}},
+            "created_at":"2024-02-29T12:00:00Z","updated_at":"2024-02-29T12:00:00Z","revision":1}}"#
+        )
+    };
+    let old: User = serde_json::from_str(&json(1)).unwrap();
+    let restore = |user: &User| {
+        let images = vec![EntityRecord::User(user.clone().into())];
+        store.restore(Restore { images, skip_invalid: false })
+    };
+    restore(&old).await.unwrap();
+    let twin: User = serde_json::from_str(&json(2)).unwrap();
+    fails(restore(&twin).await, AlreadyExists { constraint: "identity" });
+    let store = env.reload(store).await;
+    let found = store.users().get_by_identity(&identity("1")).await.unwrap().unwrap();
+    assert_eq!(*found, old, "as it was stored");
+    let user = store.users().upsert_oidc(profile("1", "ann")).await.unwrap();
+    let expected = User { identity: identity("1"), ..User::clone(&old) };
+    assert_eq!(
+        *user,
+        User { revision: old.revision.next(), updated_at: env.clock().now(), ..expected }
+    );
+    let store = env.reload(store).await;
+    assert_eq!(idle(&store, store.users().upsert_oidc(profile("1", "ann"))).await, user);
+    assert_eq!(store.view().users().len(), 1);
+}
+
+async fn a_local_user_can_be_given_an_identity(env: &mut TestEnv, store: Opened) {
+    let ann = create(&store, "ann").await;
+    let node = node(&store, ann.id, 1).await;
+    let bob = store.users().upsert_oidc(profile("2", "bob")).await.unwrap();
+    let give =
+        |identity: Identity| UserPatch { identity: Update::Set(identity), ..UserPatch::default() };
+    let taken = store.users().update(ann.id, give(bob.identity.clone()), None).await;
+    fails(taken, AlreadyExists { constraint: "identity" });
+    let given = store.users().update(ann.id, give(identity("1")), None).await.unwrap();
+    assert_eq!((given.id, &given.identity), (ann.id, &identity("1")));
+    let store = env.reload(store).await;
+    let again = store.users().update(ann.id, give(identity("1")), None).await.unwrap();
+    assert_eq!(again, given, "nothing new, nothing written");
+    // From now on she signs in, and has what she had.
+    let signed_in = idle(&store, store.users().upsert_oidc(profile("1", "ann"))).await;
+    assert_eq!(signed_in, given);
+    assert_eq!(store.view().nodes().of_user(ann.id).collect::<Vec<_>>(), [node.id]);
+    // Her local name is free, and with the identity taken away she would need one of her own.
+    assert_eq!(by_name(&store, "ann").await, None);
+    create(&store, "ann").await;
+    let back = store.users().update(ann.id, give(Identity::Local {}), None).await;
+    fails(back, AlreadyExists { constraint: "name" });
+}
+
+async fn a_verified_address_links_a_sign_in_only_if_that_is_asked_for(
+    env: &mut TestEnv,
+    store: Opened,
+) {
+    let address = |name: &str| Some(format!("{name}@example.com").parse::<Email>().unwrap());
+    let new = |name: &str, at: &str| NewUser { email: address(at), ..local(name) };
+    let ann = store.users().create(new("ann", "ann")).await.unwrap();
+    for name in ["bob", "robert"] {
+        store.users().create(new(name, "bob")).await.unwrap();
+    }
+    let store = env.reload(store).await;
+    let says = |subject: &str, name: &str, email_verified| OidcProfile {
+        email: address(name),
+        email_verified,
+        ..profile(subject, name)
+    };
+    let link = LinkBy::VerifiedEmail;
+    let users = store.users();
+    let strangers = [
+        users.upsert_oidc(says("1", "ann", true)).await.unwrap(),
+        users.upsert_oidc_linking(says("2", "ann", false), link).await.unwrap(),
+        users
+            .upsert_oidc_linking(OidcProfile { email: None, ..says("3", "ann", true) }, link)
+            .await
+            .unwrap(),
+        // Two local users have this one, and those of a provider are never meant.
+        users.upsert_oidc_linking(says("4", "bob", true), link).await.unwrap(),
+    ];
+    for stranger in strangers {
+        assert_eq!(stranger.created_at, stranger.updated_at);
+        assert_ne!(stranger.id, ann.id);
+    }
+    let linked = users.upsert_oidc_linking(says("5", "ann", true), link).await.unwrap();
+    assert_eq!((linked.id, &linked.identity), (ann.id, &identity("5")));
+    let store = env.reload(store).await;
+    let again = idle(&store, store.users().upsert_oidc(says("5", "ann", false))).await;
+    assert_eq!(again, linked);
+    // She is no local user any longer.
+    let sixth = store.users().upsert_oidc_linking(says("6", "ann", true), link).await.unwrap();
+    assert_ne!(sixth.id, ann.id);
 }

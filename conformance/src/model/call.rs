@@ -200,7 +200,8 @@ impl Call {
                 UserCommand::Create { id: UserId::from_bytes(fresh.id), user }.into()
             }
             Self::UpsertOidc(profile) => {
-                UserCommand::UpsertOidc { id: UserId::from_bytes(fresh.id), profile }.into()
+                let (id, link) = (UserId::from_bytes(fresh.id), LinkBy::Nothing);
+                UserCommand::UpsertOidc { id, profile, link }.into()
             }
             Self::SignIn(id) => UserCommand::SignIn { id }.into(),
             Self::SetMetadata(id, metadata, expected) => {

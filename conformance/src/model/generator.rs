@@ -144,14 +144,7 @@ impl Generator<'_> {
         match operation {
             Op::CreateUser => {
                 let name = name(choices);
-                let identity = match choices.roll() {
-                    0..10 => Identity::Local {},
-                    10..14 => Identity::Oidc {
-                        provider: parsed_one(choices, &PROVIDERS),
-                        subject: parsed_one(choices, &SUBJECTS),
-                    },
-                    _ => Identity::PreAuth {},
-                };
+                let identity = identity(choices);
                 let display_name = choices.maybe(5, text);
                 let email = choices.maybe(5, email);
                 let picture_url = choices.maybe(3, text);
@@ -166,6 +159,7 @@ impl Generator<'_> {
                         name: user.name.clone(),
                         display_name: user.display_name.clone(),
                         email: user.email.clone(),
+                        email_verified: false,
                         picture_url: user.picture_url.clone(),
                         groups: user.groups.clone(),
                     }),
@@ -178,6 +172,7 @@ impl Generator<'_> {
                     name: name(choices),
                     display_name: choices.maybe(3, text),
                     email: choices.maybe(3, email),
+                    email_verified: false,
                     picture_url: choices.maybe(3, text),
                     groups: choices.maybe(6, groups).unwrap_or_default(),
                 }))
@@ -200,6 +195,7 @@ impl Generator<'_> {
                     name: change(choices, |choices| echo(choices, &there, name)),
                     display_name: patch(choices, text),
                     email: patch(choices, email),
+                    identity: change(choices, identity),
                     picture_url: patch(choices, text),
                     role: change(choices, role),
                 };

@@ -7,7 +7,7 @@ use super::operation::Choices;
 pub(super) const NAMES: [&str; 4] = ["ann", "bob", "Ann", "Ångström"];
 pub(super) const TEXTS: [&str; 3] = ["one", "two", ""];
 pub(super) const EMAILS: [&str; 2] = ["ann@example.org", "BOB@Example.org"];
-pub(super) const PROVIDERS: [&str; 2] = ["https://a.example", "https://b.example"];
+pub(super) const PROVIDERS: [&str; 2] = ["https://a.example", "https://b.example/realms/x"];
 pub(super) const SUBJECTS: [&str; 2] = ["1", "2"];
 pub(super) const HOSTNAMES: [&str; 6] = [
     "laptop",
@@ -112,6 +112,17 @@ pub(super) fn email(choices: &mut Choices) -> Email {
 
 pub(super) fn text<const MAX: usize>(choices: &mut Choices) -> Text<MAX> {
     parsed_one(choices, &TEXTS)
+}
+
+pub(super) fn identity(choices: &mut Choices) -> Identity {
+    match choices.roll() {
+        0..10 => Identity::Local {},
+        10..14 => Identity::Oidc {
+            provider: parsed_one(choices, &PROVIDERS),
+            subject: parsed_one(choices, &SUBJECTS),
+        },
+        _ => Identity::PreAuth {},
+    }
 }
 
 pub(super) fn tags(choices: &mut Choices) -> TagSet {

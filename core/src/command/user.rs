@@ -1,7 +1,7 @@
 //! Writes to users.
 
 use super::Part;
-use crate::domain::{JsonObject, NewUser, OidcProfile, Revision, UserId, UserPatch};
+use crate::domain::{JsonObject, LinkBy, NewUser, OidcProfile, Revision, UserId, UserPatch};
 
 commands! {
     /// A write to users.
@@ -11,7 +11,12 @@ commands! {
         /// A change to a user; with `expected`, only if that is still its revision.
         UPDATE = "user.update" Update { id: UserId, patch: UserPatch, expected: Option<Revision> },
         /// A sign-in through an identity provider: creates the user, with this id, or brings it up to date.
-        UPSERT_OIDC = "user.upsert_oidc" UpsertOidc { id: UserId, profile: OidcProfile },
+        UPSERT_OIDC = "user.upsert_oidc" UpsertOidc {
+            id: UserId,
+            profile: OidcProfile,
+            #[serde(default)]
+            link: LinkBy,
+        },
         /// Record a sign-in. Less than a minute after the last one nothing changes.
         SIGN_IN = "user.sign_in" SignIn { id: UserId },
         /// Replace the metadata, or clear them; with `expected`, only if that is still their revision.

@@ -135,11 +135,11 @@ impl PreAuthKey {
         earlier(self.revoked_at, self.expires_at)
     }
 
-    /// Whether anybody may still come to something with its secret: a node that it may admit, or the
-    /// machine that used it up and asks again.
+    /// Whether anybody may still come to something with its secret: a node that it may admit, or a
+    /// machine that it admitted and that asks again.
     #[must_use]
     pub fn is_worth_checking(&self, now: Timestamp) -> bool {
-        self.is_usable(now) || (!self.reusable && self.used_at.is_some())
+        self.is_usable(now) || self.used_at.is_some()
     }
 }
 

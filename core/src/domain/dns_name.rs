@@ -1,6 +1,8 @@
 //! Names of the DNS, and the labels that machines get in it.
 
-use super::{shown, text_newtype};
+use data_encoding::HEXLOWER;
+
+use super::{NodeId, shown, text_newtype};
 use crate::error::{Error, Result};
 
 /// Checks letters, digits, hyphens and, where allowed, underscores; lengths and the ends.
@@ -85,6 +87,18 @@ impl DnsLabel {
         // Labels are ASCII, so that every index is the boundary of a character.
         let base = self.0.get(..room).unwrap_or(&self.0).trim_end_matches('-');
         Self(format!("{base}-{suffix}").into())
+    }
+
+    /// This label if it is free, or else the first free one with 4, 8, 16 or 32 of the last hexadecimal
+    /// digits of the node's id behind it: those are random, which keeps the search short however many
+    /// nodes report one name. `None` if all of them are taken.
+    pub fn free_for(&self, node: NodeId, is_free: impl Fn(&Self) -> bool) -> Option<Self> {
+        let digits = HEXLOWER.encode(node.as_bytes());
+        let suffixed = [4, 8, 16, 32].into_iter().filter_map(|length| {
+            let suffix = digits.get(digits.len().checked_sub(length)?..)?;
+            Some(self.with_suffix(suffix))
+        });
+        std::iter::once(self.clone()).chain(suffixed).find(is_free)
     }
 }
 

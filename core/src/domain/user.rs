@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BoundedSet, Email, GroupName, JsonObject, Patch, Revision, Text, Timestamp, Update, UserId,
-    UserName,
+    BoundedSet, Email, GroupName, Issuer, JsonObject, Patch, Revision, Text, Timestamp, Update,
+    UserId, UserName,
 };
 use super::{deserialize_stored, deserialize_stored_option};
 
@@ -120,12 +120,27 @@ pub enum Identity {
     /// Signed in through an OpenID Connect provider; (provider, subject) is unique.
     Oidc {
         /// The identity provider: the issuer of its tokens.
-        provider: Text<255>,
+        #[serde(deserialize_with = "deserialize_stored")]
+        provider: Issuer,
         /// The issuer's identifier of the person (the `sub` claim).
         subject: Text<255>,
     },
     /// Known only through the pre-auth keys that it was given.
     PreAuth {},
+}
+
+impl Identity {
+    /// The same identity with its issuer in the form of today ([`Issuer::canonical`]), by which
+    /// identities are compared.
+    #[must_use]
+    pub fn canonical(&self) -> Self {
+        match self {
+            Self::Oidc { provider, subject } => {
+                Self::Oidc { provider: provider.canonical(), subject: subject.clone() }
+            }
+            other => other.clone(),
+        }
+    }
 }
 
 /// What is needed to create a user.
@@ -168,7 +183,7 @@ impl NewUser {
             name: self.name,
             display_name: self.display_name,
             email: self.email,
-            identity: self.identity,
+            identity: self.identity.canonical(),
             picture_url: self.picture_url,
             role: self.role,
             groups: GroupSet::empty(),
@@ -186,7 +201,7 @@ impl NewUser {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OidcProfile {
     /// The identity provider: the issuer of its tokens.
-    pub provider: Text<255>,
+    pub provider: Issuer,
     /// The issuer's identifier of the person.
     pub subject: Text<255>,
     /// Preferred user name; [`UserName::from_outside`] makes one of any claim that shows.
@@ -195,11 +210,28 @@ pub struct OidcProfile {
     pub display_name: Option<Text<255>>,
     /// E-mail address; `None` clears.
     pub email: Option<Email>,
+    /// Whether the provider vouches for the address (the `email_verified` claim). Matters to
+    /// [`LinkBy::VerifiedEmail`] only, and is not stored.
+    #[serde(default)]
+    pub email_verified: bool,
     /// Picture; `None` clears.
     pub picture_url: Option<Text<2048>>,
     /// The person's groups; none clears.
     #[serde(default)]
     pub groups: GroupSet,
+}
+
+/// Whether the first sign-in of a person may become that of a local user who is there already.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LinkBy {
+    /// No: it makes a user of its own.
+    #[default]
+    Nothing,
+    /// Yes, of the only local user with the same e-mail address, if the provider vouches for it. Whoever
+    /// can have the provider vouch for an address becomes the user who has it here, so this is for
+    /// providers that the operator trusts with that.
+    VerifiedEmail,
 }
 
 /// A change to a user; fields left at `Keep` stay as they are.
@@ -212,6 +244,9 @@ pub struct UserPatch {
     pub display_name: Patch<Text<255>>,
     /// New e-mail address.
     pub email: Patch<Email>,
+    /// How the user proves who they are from now on. A local user who is given an identity of a provider
+    /// signs in through it, and keeps all it owns.
+    pub identity: Update<Identity>,
     /// Where a picture can be had now.
     pub picture_url: Patch<Text<2048>>,
     /// New role.
@@ -227,7 +262,7 @@ pub struct UserFilter {
     /// This e-mail address.
     pub email: Option<Email>,
     /// Signed in through this identity provider.
-    pub provider: Option<Text<255>>,
+    pub provider: Option<Issuer>,
     /// In this group, byte-exact.
     pub group: Option<GroupName>,
     /// With this role.

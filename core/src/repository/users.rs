@@ -7,8 +7,7 @@ use async_trait::async_trait;
 use super::expect_reply;
 use crate::command::UserCommand;
 use crate::domain::{
-    Identity, JsonObject, NewUser, OidcProfile, Page, PageRequest, Revision, User, UserFilter,
-    UserId, UserName, UserPatch,
+    Identity, JsonObject, LinkBy, NewUser, OidcProfile, Page, PageRequest, Revision, User, UserFilter, UserId, UserName, UserPatch,
 };
 use crate::error::Result;
 use crate::handle::StoreHandle;
@@ -84,9 +83,11 @@ pub trait UserRepository: Send + Sync {
     /// # Behavior
     /// - With `expected`, only if that is still the user's revision.
     /// - If nothing would change, nothing is written, and revision and `updated_at` stay.
+    /// - A local user can be given an identity of a provider, and keeps all it owns.
     ///
     /// # Errors
-    /// `NotFound`; `Conflict` for another revision; `AlreadyExists` (`name`); those of any write.
+    /// `NotFound`; `Conflict` for another revision; `AlreadyExists` (`name`, `identity`); those of any
+    /// write.
     async fn update(
         &self,
         id: UserId,
@@ -105,6 +106,16 @@ pub trait UserRepository: Send + Sync {
     /// # Errors
     /// Those of any write.
     async fn upsert_oidc(&self, profile: OidcProfile) -> Result<Arc<User>>;
+
+    /// As [`upsert_oidc`](Self::upsert_oidc), but the first sign-in of a person becomes that of the local
+    /// user who is the same by `link`, if there is one.
+    ///
+    /// # Behavior
+    /// - Without a match it makes a user, and so it does if several local users match.
+    ///
+    /// # Errors
+    /// Those of any write.
+    async fn upsert_oidc_linking(&self, profile: OidcProfile, link: LinkBy) -> Result<Arc<User>>;
 
     /// Records that the user signed in, in `last_sign_in_at`.
     ///
@@ -183,8 +194,12 @@ impl UserRepository for StoreHandle {
     }
 
     async fn upsert_oidc(&self, profile: OidcProfile) -> Result<Arc<User>> {
+        self.upsert_oidc_linking(profile, LinkBy::Nothing).await
+    }
+
+    async fn upsert_oidc_linking(&self, profile: OidcProfile, link: LinkBy) -> Result<Arc<User>> {
         let id = self.new_id(UserCommand::UPSERT_OIDC, UserId::time_ordered)?;
-        let command = UserCommand::UpsertOidc { id, profile };
+        let command = UserCommand::UpsertOidc { id, profile, link };
         expect_reply!(self.run(command).await?, User)
     }
 

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use data_encoding::HEXLOWER;
-
 use super::State;
 use super::decision::{Context, Decision, Reply, StateChange};
 use super::nodes::check_owned;
@@ -33,9 +31,9 @@ pub(super) fn register(
 ) -> Result<Decision> {
     let existing = state.nodes().by_machine_key(&registration.machine_key);
     if let Some(node) = existing
-        && is_repetition(state, node, registration, context)
+        && is_repetition(node, registration, context)
     {
-        return Ok(Decision::unchanged(Reply::Node(node.clone())));
+        return Ok(repeat(state, node, context));
     }
     let grant = grant(state, &registration.admission, context)?;
     let node = match existing {
@@ -53,12 +51,7 @@ pub(super) fn register(
     if let Some(key) = grant.key
         && key.used_at.is_none()
     {
-        let used = PreAuthKey {
-            used_at: Some(context.now),
-            revision: key.revision.next(),
-            ..PreAuthKey::clone(key)
-        };
-        decision.changes.push(StateChange::Put(used.into()));
+        decision.changes.push(first_use(key, context));
     }
     match existing {
         Some(old) if old.expires_at != registration.expires_at => {
@@ -68,19 +61,38 @@ pub(super) fn register(
     }
 }
 
-/// A client that did not hear the answer asks again with the one-time key that it used up: same
-/// machine, same node key, same pre-auth key. It gets the same answer.
-fn is_repetition(
-    state: &State,
-    node: &Node,
-    registration: &Registration,
-    context: &Context<'_>,
-) -> bool {
+fn first_use(key: &PreAuthKey, context: &Context<'_>) -> StateChange {
+    let used = PreAuthKey {
+        used_at: Some(context.now),
+        revision: key.revision.next(),
+        ..PreAuthKey::clone(key)
+    };
+    StateChange::Put(used.into())
+}
+
+/// A client that starts again, or did not hear the answer, shows the node key that its node has and the
+/// pre-auth key that admitted it. It asks for nothing new, so what became of key, tags and owner since
+/// does not matter.
+fn is_repetition(node: &Node, registration: &Registration, context: &Context<'_>) -> bool {
     let Admission::PreAuthKey(key) = registration.admission else { return false };
     node.preauth_key == Some(key)
         && node.node_key == registration.node_key
         && !expired(node.expires_at, context.now)
-        && state.preauth_keys().get(key).is_some_and(|key| !key.reusable && key.used_at.is_some())
+}
+
+/// The node as it is. A key that admitted it elsewhere, before both were brought in, may not be marked as
+/// used; it is now, or it would admit another machine.
+fn repeat(state: &State, node: &Arc<Node>, context: &Context<'_>) -> Decision {
+    let mut decision = Decision::unchanged(Reply::Node(node.clone()));
+    let key = node.preauth_key.and_then(|key| state.preauth_keys().get(key));
+    if let Some(key) = key
+        && key.used_at.is_none()
+        && key.is_usable(context.now)
+    {
+        decision.changes.push(first_use(key, context));
+        return decision.noting(NodeCommand::REGISTER, EntityKind::Node, node.id);
+    }
+    decision
 }
 
 fn grant<'s>(state: &'s State, admission: &Admission, context: &Context<'_>) -> Result<Grant<'s>> {
@@ -154,23 +166,10 @@ fn admit(
     Ok(node)
 }
 
-/// The label derived from the hostname; if it is taken, with some of the id's random digits after
-/// it, which keeps the search short however many nodes report one name.
 fn free_label(state: &State, registration: &Registration, id: NodeId) -> Result<DnsLabel> {
-    let nodes = state.nodes();
     let base = DnsLabel::from_hostname(registration.hostname.as_str());
-    if nodes.by_label(&base).is_none() {
-        return Ok(base);
-    }
-    let digits = HEXLOWER.encode(id.as_bytes());
-    for length in [4, 8, 16, 32] {
-        let suffix = digits.get(digits.len() - length..).unwrap_or(&digits);
-        let label = base.with_suffix(suffix);
-        if nodes.by_label(&label).is_none() {
-            return Ok(label);
-        }
-    }
-    Err(Error::already_exists(EntityKind::Node, "label").with("label", base))
+    base.free_for(id, |label| state.nodes().by_label(label).is_none())
+        .ok_or_else(|| Error::already_exists(EntityKind::Node, "label").with("label", base))
 }
 
 /// The machine is known: it gets new keys and keeps its id, label and addresses.

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::api_keys::TOUCH_INTERVAL;
-use super::collection::{Collection, Index, update_map};
+use super::collection::{Collection, Index, update_map, update_set};
 use super::decision::{Context, Decision, Draft, EntityId, Note, Reply, check_revision};
 use super::part::Scales;
-use super::{Map, State, nodes};
+use super::{Map, Set, State, nodes};
 use crate::command::{ApiKeyCommand, NodeCommand, Part, PreAuthKeyCommand, UserCommand};
 use crate::domain::{
-    Identity, JsonObject, NewUser, OidcProfile, Page, PageRequest, Revision, SessionOwner,
-    Timestamp, User, UserFilter, UserId, UserName, UserPatch, UserRole,
+    Identity, JsonObject, LinkBy, NewUser, OidcProfile, Page, PageRequest, Revision, SessionOwner, Timestamp, User, UserFilter, UserId, UserName, UserPatch, UserRole,
 };
 use crate::entity::{Rules, dates};
 use crate::error::{EntityKind, Error, ErrorKind, Result};
@@ -24,15 +23,16 @@ pub type Users = Collection<User, UserIndex>;
 pub struct UserIndex {
     /// Local users only.
     by_name: Map<UserName, UserId>,
-    /// OIDC users only; keyed by the identity.
-    by_identity: Map<Identity, UserId>,
+    /// OIDC users only, by the canonical identity. A store of an older release may have several users
+    /// whose issuer is written in several ways; the first of them counts, in whatever order they came.
+    by_identity: Set<(Identity, UserId)>,
 }
 
 impl Index<User> for UserIndex {
     fn update(&mut self, id: UserId, old: Option<&User>, new: Option<&Arc<User>>) {
         let new = new.map(AsRef::as_ref);
         update_map(&mut self.by_name, old.and_then(local_name), new.and_then(local_name), id);
-        update_map(&mut self.by_identity, old.and_then(identity), new.and_then(identity), id);
+        update_set(&mut self.by_identity, old.and_then(identity), new.and_then(identity));
     }
 }
 
@@ -41,8 +41,16 @@ fn local_name(user: &User) -> Option<UserName> {
     matches!(user.identity, Identity::Local {}).then(|| user.name.clone())
 }
 
-fn identity(user: &User) -> Option<Identity> {
-    matches!(user.identity, Identity::Oidc { .. }).then(|| user.identity.clone())
+fn identity(user: &User) -> Option<(Identity, UserId)> {
+    matches!(user.identity, Identity::Oidc { .. }).then(|| (user.identity.canonical(), user.id))
+}
+
+impl UserIndex {
+    fn holder(&self, identity: &Identity) -> Option<UserId> {
+        let first = (identity.canonical(), UserId::from_bytes([0; 16]));
+        let (found, id) = self.by_identity.range(first.clone()..).next()?;
+        (*found == first.0).then_some(*id)
+    }
 }
 
 impl Users {
@@ -55,7 +63,7 @@ impl Users {
     /// The user whom this provider knows as this subject.
     #[must_use]
     pub fn by_identity(&self, identity: &Identity) -> Option<&Arc<User>> {
-        self.index.by_identity.get(identity).and_then(|id| self.get(*id))
+        self.index.holder(identity).and_then(|id| self.get(id))
     }
 
     /// A page of users, by id. Takes time in proportion to all users, also for those of a group:
@@ -68,7 +76,7 @@ impl Users {
             filter.name.as_ref().is_none_or(|name| user.name == *name)
                 && filter.email.as_ref().is_none_or(|email| user.email.as_ref() == Some(email))
                 && filter.provider.as_ref().is_none_or(|wanted| {
-                    matches!(&user.identity, Identity::Oidc { provider, .. } if provider == wanted)
+                    matches!(&user.identity, Identity::Oidc { provider, .. } if provider.canonical() == *wanted)
                 })
                 && filter.group.as_ref().is_none_or(|group| user.groups.contains(group))
                 && filter.role.is_none_or(|role| user.role == role)
@@ -91,12 +99,12 @@ impl Rules for User {
     fn check_beside(&self, state: &State) -> Result<()> {
         let index = &state.users().index;
         let (holder, constraint) = match &self.identity {
-            Identity::Local {} => (index.by_name.get(&self.name), "name"),
-            identity @ Identity::Oidc { .. } => (index.by_identity.get(identity), "identity"),
+            Identity::Local {} => (index.by_name.get(&self.name).copied(), "name"),
+            identity @ Identity::Oidc { .. } => (index.holder(identity), "identity"),
             Identity::PreAuth {} => return Ok(()),
         };
         match holder {
-            Some(holder) if *holder != self.id => {
+            Some(holder) if holder != self.id => {
                 Err(Error::already_exists(EntityKind::User, constraint)
                     .with("name", &self.name)
                     .with("held_by", holder))
@@ -116,7 +124,9 @@ pub(crate) fn decide(
         UserCommand::Update { id, patch, expected } => {
             update(state, *id, patch, *expected, context)
         }
-        UserCommand::UpsertOidc { id, profile } => upsert_oidc(state, *id, profile, context),
+        UserCommand::UpsertOidc { id, profile, link } => {
+            upsert_oidc(state, *id, profile, *link, context)
+        }
         UserCommand::SignIn { id } => Ok(sign_in(state.users().require(*id)?, context.now)),
         UserCommand::SetMetadata { id, metadata, expected } => {
             set_metadata(state, *id, metadata.as_ref(), *expected)
@@ -149,10 +159,14 @@ fn update(
     let mut changed = patch.name.apply(&mut user.name);
     changed |= patch.display_name.apply(&mut user.display_name);
     changed |= patch.email.apply(&mut user.email);
+    changed |= patch.identity.apply(&mut user.identity);
     changed |= patch.picture_url.apply(&mut user.picture_url);
     changed |= patch.role.apply(&mut user.role);
     if !changed {
         return Ok(Decision::unchanged(Reply::User(old.clone())));
+    }
+    if user.identity != old.identity {
+        user.identity = user.identity.canonical();
     }
     user.check_beside(state)?;
     user.revision = old.revision.next();
@@ -164,11 +178,14 @@ fn upsert_oidc(
     state: &State,
     id: UserId,
     profile: &OidcProfile,
+    link: LinkBy,
     context: &Context<'_>,
 ) -> Result<Decision> {
     let identity =
-        Identity::Oidc { provider: profile.provider.clone(), subject: profile.subject.clone() };
-    let Some(old) = state.users().by_identity(&identity) else {
+        Identity::Oidc { provider: profile.provider.clone(), subject: profile.subject.clone() }
+            .canonical();
+    let known = state.users().by_identity(&identity).or_else(|| linked(state, profile, link));
+    let Some(old) = known else {
         let new = NewUser {
             name: profile.name.clone(),
             display_name: profile.display_name.clone(),
@@ -185,6 +202,7 @@ fn upsert_oidc(
         name: profile.name.clone(),
         display_name: profile.display_name.clone(),
         email: profile.email.clone(),
+        identity,
         picture_url: profile.picture_url.clone(),
         groups: profile.groups.clone(),
         ..User::clone(old)
@@ -199,6 +217,21 @@ fn upsert_oidc(
         ..user
     };
     Ok(Decision::put(user).noting(UserCommand::UPDATE, EntityKind::User, old.id))
+}
+
+/// The only local user with the address that the provider vouches for. It is looked for once in the life
+/// of a user, so no index is kept for it.
+fn linked<'s>(state: &'s State, profile: &OidcProfile, link: LinkBy) -> Option<&'s Arc<User>> {
+    if link != LinkBy::VerifiedEmail || !profile.email_verified {
+        return None;
+    }
+    let email = profile.email.as_ref()?;
+    let is_meant = |user: &&Arc<User>| {
+        user.identity == Identity::Local {} && user.email.as_ref() == Some(email)
+    };
+    let mut found = state.users().iter().filter(is_meant);
+    let first = found.next();
+    first.filter(|_| found.next().is_none())
 }
 
 /// Records a sign-in, if that is due. It is no edit: the revision stays, so that it does not disturb an
@@ -356,15 +389,18 @@ mod tests {
             name: name.parse().unwrap(),
             display_name: None,
             email: None,
+            email_verified: false,
             picture_url: None,
             groups: GroupSet::empty(),
         };
-        let id = UserId::from_bytes(world.id());
-        world.run(UserCommand::UpsertOidc { id, profile: profile("alice") }).unwrap();
-        let other = UserId::from_bytes(world.id());
-        let reply =
-            world.run(UserCommand::UpsertOidc { id: other, profile: profile("alice2") }).unwrap();
-        let Reply::User(user) = reply else { panic!() };
+        let mut sign_in = |name: &str| {
+            let (id, link) = (UserId::from_bytes(world.id()), LinkBy::Nothing);
+            let upsert = UserCommand::UpsertOidc { id, profile: profile(name), link };
+            let Reply::User(user) = world.run(upsert).unwrap() else { panic!() };
+            user
+        };
+        let id = sign_in("alice").id;
+        let user = sign_in("alice2");
         assert_eq!((user.id, user.name.as_str()), (id, "alice2"));
         assert_eq!(world.state.users().len(), 2);
     }

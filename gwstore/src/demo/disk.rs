@@ -2,15 +2,52 @@
 
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ghostwire_store::{Error, ErrorKind, Result};
 use ghostwire_store_sqlite::files_of;
 use tempfile::NamedTempFile;
 
+/// What a directory's filesystem is.
+#[derive(Debug, Clone)]
+pub(super) struct Disk {
+    /// Its type, such as `ext4`, if the system tells.
+    pub(super) filesystem: Option<String>,
+    /// What is mounted there.
+    pub(super) device: Option<String>,
+}
+
 /// How often making a file durable is tried at a time.
 pub(super) const ROUNDS: usize = 25;
+
+/// Looks at the filesystem of a directory.
+pub(super) fn examine(directory: &Path) -> Result<Disk> {
+    let resolved = fs::canonicalize(directory).map_err(|error| failed(directory, error))?;
+    let mount = fs::read_to_string("/proc/mounts").ok().and_then(|text| mount(&text, &resolved));
+    let (device, filesystem) = mount.unzip();
+    Ok(Disk { filesystem, device })
+}
+
+/// Device and type of the mount that holds `path`: of those with the longest mount point the last,
+/// since it covers the others.
+fn mount(mounts: &str, path: &Path) -> Option<(String, String)> {
+    let mut best: Option<(usize, String, String)> = None;
+    for line in mounts.lines() {
+        let mut fields = line.split(' ');
+        let (Some(device), Some(point), Some(kind)) = (fields.next(), fields.next(), fields.next())
+        else {
+            continue;
+        };
+        // White space in a mount point is written as an octal number.
+        let point = PathBuf::from(point.replace("\\040", " ").replace("\\011", "\t"));
+        let length = point.components().count();
+        if path.starts_with(&point) && best.as_ref().is_none_or(|(known, ..)| length >= *known) {
+            best = Some((length, device.to_owned(), kind.to_owned()));
+        }
+    }
+    best.map(|(_, device, kind)| (device, kind))
+}
 
 /// How long it takes to make a page durable that overwrites one in a file, as a write-ahead log does;
 /// [`ROUNDS`] times.
@@ -41,4 +78,22 @@ pub(super) fn failed(path: &Path, error: std::io::Error) -> Error {
     Error::new(ErrorKind::Unavailable, "a file of the demonstration cannot be used")
         .with("path", path.display())
         .because(error)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_innermost_mount_counts() {
+        let mounts = "/dev/vda / ext4 rw 0 0\ntmpfs /tmp tmpfs rw 0 0\n\
+                      /dev/vdb /tmp/with\\040space xfs rw 0 0\nbroken\n";
+        let kind = |path: &str| mount(mounts, Path::new(path)).unwrap().1;
+        assert_eq!(kind("/home/x"), "ext4");
+        assert_eq!(kind("/tmp/x"), "tmpfs");
+        assert_eq!(kind("/tmp/with space/x"), "xfs");
+        assert_eq!(kind("/tmpfile"), "ext4");
+        assert_eq!(mount("", Path::new("/")), None);
+    }
 }

@@ -23,9 +23,9 @@ use ghostwire_store::domain::ManualClock;
 use ghostwire_store::{Error, ErrorKind, Result};
 use ghostwire_store_core::digest::{Digests, state_digest};
 use ghostwire_store_core::store::StoreInfo;
-use ghostwire_store_sqlite::file_system_of;
 
 use damage::{Flips, Victim};
+use disk::Disk;
 use lanes::as_caller;
 use stores::Environment;
 use table::say;
@@ -62,8 +62,7 @@ pub struct Args {
 /// What the demonstration found out.
 struct Results {
     stores: Vec<Ran>,
-    /// The type of the file system there, and what is mounted, if the system tells.
-    file_system: Option<(String, String)>,
+    disk: Disk,
     directory: PathBuf,
     kept: bool,
     seed: u64,
@@ -153,7 +152,7 @@ async fn demonstrate(
         Some(file) => say(out, json, format_args!("[development] of {}", file.display()))?,
         None => say(out, json, format_args!("The built-in development environment"))?,
     }
-    let file_system = file_system_of(directory);
+    let disk = disk::examine(directory)?;
     let mut all = Vec::new();
     for kind in stores::KINDS {
         say(out, json, format_args!("{}: running the day ...", kind.name()))?;
@@ -186,7 +185,7 @@ async fn demonstrate(
     }
     let directory = directory.to_owned();
     let (seed, scale) = (args.seed, args.scale);
-    let results = Results { stores: all, file_system, directory, kept, seed, scale };
+    let results = Results { stores: all, disk, directory, kept, seed, scale };
     if json { table::print_json(out, &results) } else { table::print(out, &results) }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use ghostwire_store::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
-use super::disk::ROUNDS;
+use super::disk::{Disk, ROUNDS};
 use super::measure::{Figures, micros};
 use super::{Ran, Results};
 
@@ -103,7 +103,7 @@ fn write_facts(out: &mut dyn io::Write, results: &Results) -> io::Result<()> {
     fact("bytes on disk, closed", &|ran| bytes(ran.bytes))?;
     fact("reopened in", &|ran| time(micros(ran.reopened_in)))?;
     fact("engine", &|ran| ran.info.backend.engine.to_string())?;
-    writeln!(out, "{:<24}{}", "filesystem", filesystem(results))?;
+    writeln!(out, "{:<24}{}", "filesystem", filesystem(&results.disk))?;
     writeln!(out, "{:<24}{}", "directory", directory(results))?;
     let flips = results.flips();
     writeln!(
@@ -151,10 +151,10 @@ fn directory(results: &Results) -> String {
     if results.kept { format!("{shown}, kept") } else { format!("{shown}, removed") }
 }
 
-fn filesystem(results: &Results) -> String {
-    match &results.file_system {
-        Some((kind, source)) => format!("{kind} on {source}"),
-        None => "unknown (the system does not tell)".to_owned(),
+fn filesystem(disk: &Disk) -> String {
+    match (&disk.filesystem, &disk.device) {
+        (Some(filesystem), Some(device)) => format!("{filesystem} on {device}"),
+        _ => "unknown (there is no /proc/mounts)".to_owned(),
     }
 }
 
@@ -193,8 +193,8 @@ fn as_json(results: &Results) -> Value {
         "scale": results.scale,
         "directory": path(&results.directory),
         "kept": results.kept,
-        "filesystem": results.file_system.as_ref().map(|(kind, _)| kind),
-        "device": results.file_system.as_ref().map(|(_, source)| source),
+        "filesystem": results.disk.filesystem,
+        "device": results.disk.device,
         "stores": stores,
         "notes": NOTES,
     })

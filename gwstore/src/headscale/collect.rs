@@ -1,6 +1,7 @@
 //! Gathering what is imported, under the rules of the store it will go to.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
 
 use ghostwire_store_core::block::BlockBuilder;
 use ghostwire_store_core::command::{Command, EntityRecord, Restore};
@@ -8,13 +9,43 @@ use ghostwire_store_core::domain::{Actor, Timestamp};
 use ghostwire_store_core::error::Result;
 use ghostwire_store_core::state::{Context, Reply, State};
 
-use super::Problem;
+use super::findings::{Finding, Findings};
+use super::tables::Reason;
 
 /// An entity and the row that it was made of.
 pub(super) struct Candidate {
     pub(super) image: EntityRecord,
     pub(super) table: &'static str,
     pub(super) id: i64,
+    pub(super) rank: Rank,
+}
+
+/// Which of two candidates stays that cannot both come in: the lesser one. Whether it has expired, and
+/// when it was last seen.
+pub(super) type Rank = (bool, Reverse<Option<Timestamp>>);
+
+/// For what nothing ranks: the first row stays.
+pub(super) const UNRANKED: Rank = (false, Reverse(None));
+
+/// Why a row does not come in.
+#[derive(Debug)]
+pub(super) enum Unfit {
+    /// Something is lost with it.
+    Problem(Reason),
+    /// Nothing is.
+    LeftOver(Reason),
+}
+
+impl From<Reason> for Unfit {
+    fn from(reason: Reason) -> Self {
+        Self::Problem(reason)
+    }
+}
+
+impl From<&str> for Unfit {
+    fn from(reason: &str) -> Self {
+        Self::Problem(reason.into())
+    }
 }
 
 /// What became of a row that others refer to.
@@ -23,6 +54,21 @@ pub(super) enum Fate<T> {
     Imported(T),
     LeftOut,
     Deleted,
+}
+
+/// A row that another one refers to, and that was not imported.
+#[derive(Debug)]
+pub(super) struct Missing {
+    pub(super) reason: Reason,
+    /// Whether Headscale does not have it either.
+    pub(super) is_gone: bool,
+}
+
+impl Missing {
+    /// Of a row that means nothing without the one that is missing.
+    pub(super) fn left_over(self) -> Unfit {
+        if self.is_gone { Unfit::LeftOver(self.reason) } else { Unfit::Problem(self.reason) }
+    }
 }
 
 /// The rows of one table that others refer to.
@@ -43,14 +89,15 @@ impl<T: Copy> Parents<T> {
     }
 
     /// The entity that the row became, or why there is none.
-    pub(super) fn find(&self, id: i64) -> Result<T, String> {
-        let why = match self.fates.get(&id) {
+    pub(super) fn find(&self, id: i64) -> Result<T, Missing> {
+        let (why, is_gone) = match self.fates.get(&id) {
             Some(Fate::Imported(entity)) => return Ok(*entity),
-            Some(Fate::LeftOut) => "was left out",
-            Some(Fate::Deleted) => "was deleted",
-            None => "does not exist",
+            Some(Fate::LeftOut) => ("was left out", false),
+            Some(Fate::Deleted) => ("was deleted", true),
+            None => ("does not exist", true),
         };
-        Err(format!("its {} ({} {id}) {why}", self.what, self.table))
+        let reason = format!("its {} ({} {id}) {why}", self.what, self.table);
+        Err(Missing { reason, is_gone })
     }
 }
 
@@ -58,65 +105,70 @@ impl<T: Copy> Parents<T> {
 #[derive(Default)]
 pub(super) struct Collector {
     state: State,
-    pub(super) images: Vec<EntityRecord>,
-    pub(super) problems: Vec<Problem>,
-    /// By table and text, the rows concerned.
-    remarks: BTreeMap<(&'static str, &'static str), Vec<i64>>,
+    images: Vec<EntityRecord>,
+    findings: Findings,
     left_out: HashSet<(&'static str, i64)>,
-    notes: Vec<String>,
     /// The rows of entities, by their identifiers as text.
     rows: HashMap<String, (&'static str, i64)>,
 }
 
 impl Collector {
-    /// A row is left out, and with it all remarks on it.
-    pub(super) fn problem(&mut self, table: &'static str, id: i64, reason: impl Into<String>) {
+    /// A row is left out, and with it all that was repaired of it.
+    pub(super) fn unfit(&mut self, table: &'static str, id: i64, unfit: Unfit) {
         self.left_out.insert((table, id));
-        self.partial_problem(table, id, reason);
+        match unfit {
+            Unfit::Problem(reason) => self.findings.problems.push(Finding { table, id, reason }),
+            Unfit::LeftOver(reason) => self.findings.left_over.push(Finding { table, id, reason }),
+        }
     }
 
-    /// Something of a row is left out.
-    pub(super) fn partial_problem(
+    /// Something of a row was mapped, or left out.
+    pub(super) fn repaired(&mut self, table: &'static str, id: i64, reason: impl Into<String>) {
+        self.findings.repaired.push(Finding { table, id, reason: reason.into() });
+    }
+
+    /// What was read, or else, with a remark, what stands in for it.
+    pub(super) fn or_repaired<T, E>(
         &mut self,
-        table: &'static str,
-        id: i64,
-        reason: impl Into<String>,
-    ) {
-        self.problems.push(Problem { table, id, reason: reason.into() });
-    }
-
-    /// Something about a row that is worth knowing; rows with the same remark share one note.
-    pub(super) fn remark(&mut self, table: &'static str, id: i64, remark: &'static str) {
-        self.remarks.entry((table, remark)).or_default().push(id);
+        (table, id): (&'static str, i64),
+        read: Result<T, E>,
+        otherwise: T,
+        reason: &'static str,
+    ) -> T {
+        read.unwrap_or_else(|_| {
+            self.repaired(table, id, reason);
+            otherwise
+        })
     }
 
     /// Something worth knowing about the whole.
     pub(super) fn note(&mut self, note: String) {
-        self.notes.push(note);
+        self.findings.notes.push(note);
     }
 
     /// Takes those candidates that break no rule, all of one kind, and reports the others. Gives
     /// for each whether it was taken.
     pub(super) fn admit(&mut self, candidates: Vec<Candidate>) -> Result<Vec<bool>> {
-        let mut taken = vec![true; candidates.len()];
-        for candidate in &candidates {
+        let mut ranked: Vec<(usize, &Candidate)> = candidates.iter().enumerate().collect();
+        ranked.sort_by_key(|(_, candidate)| candidate.rank);
+        for (_, candidate) in &ranked {
             if let Some(id) = identifier(&candidate.image) {
                 self.rows.entry(id).or_insert((candidate.table, candidate.id));
             }
         }
-        let images = candidates.iter().map(|candidate| candidate.image.clone()).collect();
+        let images = ranked.iter().map(|(_, candidate)| candidate.image.clone()).collect();
         let restore = Command::Restore(Restore { images, skip_invalid: true });
         let actor = Actor::system();
         let context = Context { now: Timestamp::EPOCH, actor: &actor, seed: [0; 10] };
         let reply = self.state.execute(&restore, &context, &mut BlockBuilder::default())?;
+        let mut taken = vec![true; candidates.len()];
         if let Reply::Restored(restored) = reply {
-            for (index, reason) in restored.skipped {
-                if let (Some(flag), Some(candidate)) = (taken.get_mut(index), candidates.get(index))
-                {
+            for (place, reason) in restored.skipped {
+                let Some((index, candidate)) = ranked.get(place) else { continue };
+                if let Some(flag) = taken.get_mut(*index) {
                     *flag = false;
-                    let reason = self.with_row(reason);
-                    self.problem(candidate.table, candidate.id, reason);
                 }
+                self.refused(candidate, reason);
             }
         }
         let admitted = candidates.into_iter().zip(&taken).filter(|(_, taken)| **taken);
@@ -124,29 +176,37 @@ impl Collector {
         Ok(taken)
     }
 
+    fn refused(&mut self, candidate: &Candidate, reason: Reason) {
+        let reason = self.with_row(reason);
+        match candidate.image {
+            EntityRecord::Route(_) | EntityRecord::Presence(_) => {
+                let what = candidate.image.entity().name();
+                let reason = format!("a {what} of it was left out: {reason}");
+                self.repaired(candidate.table, candidate.id, reason);
+            }
+            _ => self.unfit(candidate.table, candidate.id, reason.into()),
+        }
+    }
+
     /// Adds to a reason the row of the entity that holds what the other one wants.
     fn with_row(&self, reason: String) -> String {
         let holder = reason.split("held_by=").nth(1).and_then(|behind| behind.get(..36));
         match holder.and_then(|holder| self.rows.get(holder)) {
-            Some((table, id)) => format!("{reason}; {table} {id} came first"),
+            Some((table, id)) => format!("{reason}; {table} {id} stays"),
             None => reason,
         }
     }
 
-    /// What there is to say, remarks on rows first.
-    pub(super) fn finish(self) -> (Vec<EntityRecord>, Vec<Problem>, Vec<String>) {
-        let left_out = self.left_out;
-        let remarks = self.remarks.into_iter().filter_map(|((table, remark), mut rows)| {
-            rows.retain(|id| !left_out.contains(&(table, *id)));
-            let first: Vec<_> = rows.iter().take(5).map(i64::to_string).collect();
-            let more = if rows.len() > first.len() { ", …" } else { "" };
-            let noun = if rows.len() == 1 { "row" } else { "rows" };
-            let note =
-                format!("{table}: {remark} ({} {noun}: {}{more})", rows.len(), first.join(", "));
-            Some(note).filter(|_| !rows.is_empty())
-        });
-        let notes = remarks.chain(self.notes).collect();
-        (self.images, self.problems, notes)
+    /// The entities, and all that there is to say.
+    pub(super) fn finish(self) -> (Vec<EntityRecord>, Findings) {
+        let Self { images, mut findings, left_out, .. } = self;
+        findings.repaired.retain(|found| !left_out.contains(&(found.table, found.id)));
+        (images, findings)
+    }
+
+    /// What was taken so far.
+    pub(super) fn images(&self) -> &[EntityRecord] {
+        &self.images
     }
 }
 

@@ -12,26 +12,57 @@ use rusqlite::{Connection, ErrorCode};
 use super::budget::{Budget, cannot_prepare};
 use super::unistr::unistr;
 
-/// What a statement of a dump begins with, and what it may do then.
-const ALLOWED: &[(&[&str], Deed)] = &[
-    (&["PRAGMA", "FOREIGN_KEYS"], Deed::Frame),
-    (&["BEGIN"], Deed::Frame),
-    (&["COMMIT"], Deed::Frame),
-    (&["END"], Deed::Frame),
-    (&["CREATE", "TABLE"], Deed::Define),
-    (&["CREATE", "INDEX"], Deed::Define),
-    (&["CREATE", "UNIQUE", "INDEX"], Deed::Define),
-    (&["INSERT", "INTO"], Deed::Fill),
-    (&["DELETE", "FROM", "SQLITE_SEQUENCE"], Deed::Frame),
-    (&["ANALYZE"], Deed::Analyze),
-];
-
+/// What a statement of a dump is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Deed {
+    /// Only the shell that reads the dump needs it: settings, and the tables that SQLite keeps itself.
+    Skip,
     Frame,
     Define,
     Fill,
-    Analyze,
+}
+
+/// Whether `.dump` or `.recover` of a shell writes this setting.
+fn is_setting(name: &str, value: &str) -> bool {
+    match name {
+        "FOREIGN_KEYS" | "WRITABLE_SCHEMA" => matches!(value, "ON" | "OFF" | "RESET"),
+        "ENCODING" => matches!(value, "UTF-8" | "UTF-16LE" | "UTF-16BE"),
+        "PAGE_SIZE" | "AUTO_VACUUM" | "USER_VERSION" | "APPLICATION_ID" => {
+            value.bytes().all(|byte| byte.is_ascii_digit())
+        }
+        _ => false,
+    }
+}
+
+/// The first line of what `.recover` of newer shells writes.
+const RECOVER_LINE: &str = ".dbconfig defensive off";
+
+/// The tables that SQLite keeps itself.
+fn is_internal(table: &str) -> bool {
+    matches!(table, "SQLITE_SEQUENCE" | "SQLITE_STAT1" | "SQLITE_STAT3" | "SQLITE_STAT4")
+}
+
+/// What a statement with these first tokens is for; none that a dump has otherwise.
+fn deed(tokens: &[&str]) -> Option<Deed> {
+    Some(match tokens {
+        ["PRAGMA", name, "=", value, ";"] if is_setting(name, value) => Deed::Skip,
+        ["CREATE", "TABLE", "IF", "NOT", "EXISTS", table, ..] | ["CREATE", "TABLE", table, ..]
+            if is_internal(table) =>
+        {
+            Deed::Skip
+        }
+        ["DELETE", "FROM", table, ";"] if is_internal(table) => Deed::Skip,
+        ["INSERT", "INTO", table, ..] | ["INSERT", "OR", "IGNORE", "INTO", table, ..]
+            if is_internal(table) =>
+        {
+            Deed::Skip
+        }
+        ["ANALYZE", "SQLITE_SCHEMA" | "SQLITE_MASTER", ";"] => Deed::Skip,
+        ["BEGIN" | "COMMIT" | "END", ..] => Deed::Frame,
+        ["CREATE", "TABLE" | "INDEX", ..] | ["CREATE", "UNIQUE", "INDEX", ..] => Deed::Define,
+        ["INSERT", "INTO", ..] | ["INSERT", "OR", "IGNORE", "INTO", ..] => Deed::Fill,
+        _ => return None,
+    })
 }
 
 /// Executes the dump.
@@ -60,11 +91,16 @@ pub(super) fn execute(connection: &Connection, bytes: Vec<u8>, budget: &Budget) 
             unistr(text).ok_or_else(|| rusqlite::Error::UserFunctionError("bad escape".into()))
         })
         .map_err(|_| cannot_prepare())?;
+    // Rows come in any order. Whether what they refer to is there is looked at later, row by row.
+    connection.execute_batch("PRAGMA foreign_keys = OFF").map_err(|_| cannot_prepare())?;
     let mut deed = None;
     for statement in Statements::of(text) {
         let mut run = || {
             budget.check_time()?;
             let wanted = statement.deed()?;
+            if wanted == Deed::Skip {
+                return Ok(());
+            }
             if deed.replace(wanted) != Some(wanted) {
                 connection
                     .authorizer(Some(move |context: AuthContext<'_>| allows(wanted, context)));
@@ -101,12 +137,7 @@ fn refused(error: &rusqlite::Error, budget: &Budget) -> Error {
 
 /// What a dump needs, and no more.
 fn allows(deed: Deed, context: AuthContext<'_>) -> Authorization {
-    let is_internal = |table: &str| {
-        matches!(
-            table,
-            "sqlite_master" | "sqlite_sequence" | "sqlite_stat1" | "sqlite_stat3" | "sqlite_stat4"
-        )
-    };
+    let is_own = |table: &str| matches!(table, "sqlite_master" | "sqlite_sequence");
     let allowed = match context.action {
         AuthAction::CreateTable { .. }
         | AuthAction::CreateIndex { .. }
@@ -115,14 +146,12 @@ fn allows(deed: Deed, context: AuthContext<'_>) -> Authorization {
         | AuthAction::Transaction { .. } => true,
         // `CREATE TABLE … AS SELECT` could multiply what is there; so could `INSERT … SELECT`, which to
         // SQLite is no other than `INSERT … VALUES` with several rows.
-        AuthAction::Select => deed == Deed::Analyze || deed == Deed::Fill,
-        AuthAction::Analyze { .. } => deed == Deed::Analyze,
+        AuthAction::Select => deed == Deed::Fill,
         // An index reads its own table, row by row.
-        AuthAction::Read { table_name, .. } => deed != Deed::Fill || is_internal(table_name),
+        AuthAction::Read { table_name, .. } => deed != Deed::Fill || is_own(table_name),
         AuthAction::Update { table_name, .. } | AuthAction::Delete { table_name } => {
-            is_internal(table_name)
+            is_own(table_name)
         }
-        AuthAction::Pragma { pragma_name, .. } => pragma_name.eq_ignore_ascii_case("foreign_keys"),
         // The shell writes line breaks and other control characters with these.
         AuthAction::Function { function_name } => {
             let known = ["replace", "char", "unistr"];
@@ -143,15 +172,13 @@ struct Statement<'a> {
 impl Statement<'_> {
     /// What it does, if a dump has such a statement, to its end.
     fn deed(&self) -> Result<Deed> {
-        let words = self.words();
-        let starts = |with: &[&str]| {
-            with.len() <= words.len() && with.iter().zip(&words).all(|(with, word)| with == word)
-        };
-        if starts(&["ROLLBACK"]) {
+        let tokens = self.tokens();
+        let words: Vec<&str> = tokens.iter().map(String::as_str).collect();
+        if words.first() == Some(&"ROLLBACK") {
             let message = "the dump ends in a rollback: it was made of a damaged file";
             return Err(Error::corrupt(message));
         }
-        let deed = ALLOWED.iter().find(|(allowed, _)| starts(allowed)).map(|(_, deed)| *deed);
+        let deed = deed(&words);
         if !self.complete {
             return Err(Error::corrupt("the dump was cut off: its last statement has no end"));
         }
@@ -162,7 +189,7 @@ impl Statement<'_> {
             let message = "not an SQL dump of Headscale: no such dump has this statement";
             let error = Error::invalid(message);
             // Words of SQL are shown, anything else might be data.
-            let known = |word: &&String| {
+            let known = |word: &&&str| {
                 word.len() <= 12 && word.bytes().all(|byte| byte.is_ascii_uppercase())
             };
             match words.first().filter(known) {
@@ -188,14 +215,30 @@ impl Statement<'_> {
         false
     }
 
-    /// The first three words, in capitals.
-    fn words(&self) -> Vec<String> {
-        let is_word = |byte: char| byte.is_ascii_alphanumeric() || byte == '_';
-        let words = self.text.split(|c: char| !is_word(c)).filter(|word| !word.is_empty());
-        words
-            .take(3)
-            .map(|word| word.chars().take(32).collect::<String>().to_ascii_uppercase())
-            .collect()
+    /// The first six tokens: words and quoted names in capitals, without their quotes, and other
+    /// characters, each by itself.
+    fn tokens(&self) -> Vec<String> {
+        let mut tokens = Vec::new();
+        let mut rest = self.text;
+        while tokens.len() < 6 && !rest.is_empty() {
+            let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            let word = rest.find(|c: char| !is_word(c)).unwrap_or(rest.len());
+            let (length, token) = if let Some(length) = comment(rest) {
+                (length, None)
+            } else if let Some(length) = quoted(rest) {
+                (length, rest.get(1..length.saturating_sub(1)))
+            } else if word > 0 {
+                (word, rest.get(..word))
+            } else {
+                let first = rest.chars().next().map_or(1, char::len_utf8);
+                (first, rest.get(..first).filter(|token| !token.trim().is_empty()))
+            };
+            let short =
+                |token: &str| token.chars().take(32).collect::<String>().to_ascii_uppercase();
+            tokens.extend(token.map(short));
+            rest = rest.get(length..).unwrap_or_default();
+        }
+        tokens
     }
 }
 
@@ -222,7 +265,13 @@ impl<'a> Statements<'a> {
         loop {
             let blank = self.rest.len()
                 - self.rest.trim_start_matches(|c: char| c.is_ascii_whitespace() || c == ';').len();
-            let length = if blank > 0 { Some(blank) } else { comment(self.rest) };
+            let is_recover_line =
+                self.rest.lines().next().is_some_and(|line| line.trim_end() == RECOVER_LINE);
+            let length = match (blank, is_recover_line) {
+                (0, true) => Some(RECOVER_LINE.len()),
+                (0, false) => comment(self.rest),
+                _ => Some(blank),
+            };
             match length {
                 Some(length) => drop(self.take(length)),
                 None => return,

@@ -1,16 +1,16 @@
 //! Pre-auth keys.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use ghostwire_store_core::command::EntityRecord;
 use ghostwire_store_core::domain::{
-    PreAuthKey, PreAuthKeyId, Revision, SecretHash, TagSet, Timestamp, UserId,
+    PreAuthKey, PreAuthKeyId, Revision, SecretHash, Tag, TagSet, Timestamp, UserId,
 };
 use ghostwire_store_core::error::Result;
 
-use super::collect::{Candidate, Collector, Fate, Parents};
+use super::collect::{Candidate, Collector, Fate, Parents, UNRANKED, Unfit};
 use super::mapping::{bcrypt, created, row_name, skip_deleted};
-use super::tables::{Reason, Row, Tables, parse};
+use super::tables::{Row, Tables};
 
 /// Pre-auth keys, for the nodes that they admitted.
 pub(super) struct Keys {
@@ -89,9 +89,9 @@ pub(super) fn preauth_keys(
             Ok(Some(key)) => {
                 keys.parents.set(id, Fate::Imported(key.id));
                 let image = EntityRecord::from(key);
-                candidates.push(Candidate { image, table: "pre_auth_keys", id });
+                candidates.push(Candidate { image, table: "pre_auth_keys", id, rank: UNRANKED });
             }
-            Err(reason) => collector.problem("pre_auth_keys", id, reason),
+            Err(unfit) => collector.unfit("pre_auth_keys", id, unfit),
         }
         Ok(())
     })?;
@@ -111,29 +111,49 @@ fn preauth_key(
     users: &Parents<UserId>,
     elsewhere: &Elsewhere,
     collector: &mut Collector,
-) -> Result<Option<PreAuthKey>, Reason> {
-    if skip_deleted(row, id, collector)? {
+) -> Result<Option<PreAuthKey>, Unfit> {
+    if skip_deleted(row, id, collector) {
         return Ok(None);
     }
-    let created_at = created(row, id, collector)?;
-    let mut tags = row.list("tags")?;
+    let at = (row.table, id);
+    let created_at = created(row, id, collector);
+    let mut tags = collector.or_repaired(at, row.list("tags"), Vec::new(), TAGS_UNREADABLE);
     tags.extend(elsewhere.tags.get(&id).into_iter().flatten().cloned());
-    let tags = tag_set(&tags)?;
-    let user = row.reference("user_id")?;
+    let tags = tag_set(at, &tags, collector);
+    let user = match row.reference("user_id")? {
+        Some(_) if !tags.is_empty() => {
+            collector.repaired(
+                row.table,
+                id,
+                "belongs to its tags, no longer to its user, as the nodes that it admits",
+            );
+            None
+        }
+        Some(user) => Some(users.find(user).map_err(|missing| missing.left_over())?),
+        None => None,
+    };
     if user.is_none() && tags.is_empty() {
-        return Err("neither a user nor tags: nobody would own the nodes it admits".into());
+        let reason = "neither a user nor tags: it could admit nobody";
+        return Err(Unfit::LeftOver(reason.into()));
     }
-    let user = user.map(|user| users.find(user)).transpose()?;
     let (prefix, hash) = match (row.parsed("prefix")?, row.filled("key")?) {
         (Some(prefix), _) => (Some(prefix), bcrypt(row)?.ok_or("hash: is empty")?),
         (None, Some(key)) => (None, hasher(&key)),
-        (None, None) => return Err("neither a key nor a prefix: nothing could use it".into()),
+        (None, None) => {
+            return Err(Unfit::LeftOver("neither a key nor a prefix: nothing could use it".into()));
+        }
     };
-    if row.filled("description")?.is_some() {
-        collector.remark("pre_auth_keys", id, "the description is not kept");
+    if row.filled("description").unwrap_or_default().is_some() {
+        collector.repaired(row.table, id, "the description is not kept");
     }
-    let used = row.flag("used")?;
-    let first_node = elsewhere.first_node.get(&id).copied();
+    let mut flag = |column, otherwise| {
+        let reason = "says neither yes nor no in a column; the one that admits less was taken";
+        collector.or_repaired(at, row.flag(column), otherwise, reason)
+    };
+    let (reusable, ephemeral) = (flag("reusable", false), flag("ephemeral", false));
+    let used = flag("used", true);
+    // Headscale does not mark a reusable key as used; the nodes that it admitted do.
+    let first_node = elsewhere.first_node.get(&id).copied().filter(|_| used || reusable);
     let name = row_name(id);
     Ok(Some(PreAuthKey {
         id: PreAuthKeyId::derived(created_at, &[b"headscale", b"pre_auth_keys", name.as_bytes()]),
@@ -141,18 +161,62 @@ fn preauth_key(
         hash,
         user,
         tags,
-        reusable: row.flag("reusable")?,
-        ephemeral: row.flag("ephemeral")?,
-        used_at: used.then(|| first_node.unwrap_or(created_at)),
+        reusable,
+        ephemeral,
+        used_at: first_node.or(used.then_some(created_at)),
         created_at,
-        expires_at: row.time("expiration")?,
-        revoked_at: row.time("revoked")?,
+        expires_at: end(row, id, "expiration", created_at, collector),
+        revoked_at: end(row, id, "revoked", created_at, collector),
         revision: Revision::FIRST,
     }))
 }
 
-/// The tags as a set; one that breaks the rules for tags refuses all.
-pub(super) fn tag_set(tags: &[String]) -> Result<TagSet, Reason> {
-    let tags = tags.iter().map(|tag| parse("tags", tag)).collect::<Result<Vec<_>, _>>()?;
-    TagSet::new(tags).map_err(|error| format!("tags: {error}"))
+/// When a credential ends. What cannot be read ended at once: better a key too few than one too many.
+pub(super) fn end(
+    row: &Row<'_>,
+    id: i64,
+    column: &'static str,
+    created_at: Timestamp,
+    collector: &mut Collector,
+) -> Option<Timestamp> {
+    let reason = "the time at which it ends cannot be read; it counts as over";
+    collector.or_repaired((row.table, id), row.time(column), Some(created_at), reason)
+}
+
+/// What is said of a list of tags that is none.
+pub(super) const TAGS_UNREADABLE: &str = "the tags are not a JSON list of texts, left out";
+
+/// The tags as a set.
+pub(super) fn tag_set(
+    (table, id): (&'static str, i64),
+    given: &[String],
+    collector: &mut Collector,
+) -> TagSet {
+    let mut tags = BTreeSet::new();
+    for text in given {
+        if let Ok(tag) = text.parse() {
+            tags.insert(tag);
+        } else if let Ok(tag) = Tag::from_outside(text) {
+            collector.repaired(
+                table,
+                id,
+                format!(
+                    "the tag {} became {tag}, which may be another one to the policy",
+                    shown(text)
+                ),
+            );
+            tags.insert(tag);
+        } else {
+            collector.repaired(table, id, "a tag of which nothing shows was left out");
+        }
+    }
+    if tags.len() > TagSet::MAX_TAGS {
+        collector.repaired(table, id, "has more than 64 tags; the first 64 were taken");
+    }
+    TagSet::new(tags.into_iter().take(TagSet::MAX_TAGS)).unwrap_or_default()
+}
+
+/// A text of the database as it may appear in a line.
+fn shown(text: &str) -> String {
+    format!("{:?}", text.chars().take(100).collect::<String>())
 }

@@ -1,13 +1,15 @@
 //! Users, API keys and policies.
 
+use std::collections::{BTreeMap, HashSet};
+
 use ghostwire_store_core::command::EntityRecord;
 use ghostwire_store_core::domain::{
-    ApiKey, ApiKeyId, Email, Identity, NewUser, PermissionSet, Policy, PolicyVersion, Revision,
-    SecretHash, Text, Timestamp, User, UserId, UserName, UserRole,
+    ApiKey, ApiKeyId, Email, Identity, Issuer, NewUser, PermissionSet, Policy, PolicyVersion, Revision, SecretHash, Text, Timestamp, User, UserId, UserName, UserRole,
 };
 use ghostwire_store_core::error::Result;
 
-use super::collect::{Candidate, Collector, Fate, Parents};
+use super::collect::{Candidate, Collector, Fate, Parents, UNRANKED, Unfit};
+use super::keys::end;
 use super::policy::{PolicyUser, TagGrants};
 use super::release::Origin;
 use super::tables::{Reason, Row, Tables, parse};
@@ -20,29 +22,35 @@ pub(super) struct Users {
 }
 
 /// The time of creation, which is part of the identifier.
-pub(super) fn created(
+pub(super) fn created(row: &Row<'_>, id: i64, collector: &mut Collector) -> Timestamp {
+    if let Ok(Some(at)) = row.created() {
+        return at;
+    }
+    collector.repaired(row.table, id, "no time of creation; 1970 was taken");
+    Timestamp::EPOCH
+}
+
+/// The time of the last change, or else that of creation.
+pub(super) fn updated(
     row: &Row<'_>,
     id: i64,
+    created_at: Timestamp,
     collector: &mut Collector,
-) -> Result<Timestamp, Reason> {
-    if let Some(at) = row.created()? {
-        return Ok(at);
-    }
-    collector.remark(row.table, id, "no time of creation; 1970 was taken");
-    Ok(Timestamp::EPOCH)
+) -> Timestamp {
+    let reason = "the time of its last change cannot be read; that of its creation was taken";
+    let at = collector.or_repaired((row.table, id), row.time("updated_at"), None, reason);
+    at.unwrap_or(created_at)
 }
 
 /// Skips a row that Headscale marked as deleted.
-pub(super) fn skip_deleted(
-    row: &Row<'_>,
-    id: i64,
-    collector: &mut Collector,
-) -> Result<bool, Reason> {
-    let deleted = row.is_deleted()?;
+pub(super) fn skip_deleted(row: &Row<'_>, id: i64, collector: &mut Collector) -> bool {
+    // Headscale takes whatever stands there for a mark.
+    let deleted = row.is_deleted().unwrap_or(true);
     if deleted {
-        collector.remark(row.table, id, "marked as deleted in Headscale, not imported");
+        let reason = "marked as deleted in Headscale, not imported";
+        collector.unfit(row.table, id, Unfit::LeftOver(reason.into()));
     }
-    Ok(deleted)
+    deleted
 }
 
 /// The name of a row, of which its identifier is derived.
@@ -54,16 +62,29 @@ pub(super) fn users(tables: &Tables, collector: &mut Collector) -> Result<Users>
     let mut parents = Parents::new("user", "users");
     let mut named = Vec::new();
     let mut candidates = Vec::new();
+    let mut people = People::default();
     tables.each("users", "id", |row| {
         let id = row.id()?;
         parents.set(id, Fate::LeftOut);
         match user(row, id, collector) {
             Ok(None) => parents.set(id, Fate::Deleted),
-            Ok(Some(user)) => {
-                parents.set(id, Fate::Imported(user.id));
-                candidates.push(Candidate { image: EntityRecord::from(user), table: "users", id });
-            }
-            Err(reason) => collector.problem("users", id, reason),
+            Ok(Some(user)) => match people.same(&user) {
+                Some((other, of)) => {
+                    let reason = format!(
+                        "is the same person to the identity provider as users {other}; one user was \
+                         made of both, who owns what either owned"
+                    );
+                    collector.repaired("users", id, reason);
+                    parents.set(id, Fate::Imported(of));
+                }
+                None => {
+                    let user = people.add(user, id, collector);
+                    parents.set(id, Fate::Imported(user.id));
+                    let image = EntityRecord::from(user);
+                    candidates.push(Candidate { image, table: "users", id, rank: UNRANKED });
+                }
+            },
+            Err(reason) => collector.unfit("users", id, reason.into()),
         }
         if !row.is_deleted().unwrap_or(true) {
             let text = |column| row.filled(column).ok().flatten();
@@ -85,59 +106,102 @@ pub(super) fn users(tables: &Tables, collector: &mut Collector) -> Result<Users>
     Ok(Users { parents, named })
 }
 
+/// Those who are there already, by what is unique of them.
+#[derive(Default)]
+struct People {
+    local_names: HashSet<UserName>,
+    identities: BTreeMap<Identity, (i64, UserId)>,
+}
+
+impl People {
+    /// The row and the user who has the same identity of a provider.
+    fn same(&self, user: &User) -> Option<(i64, UserId)> {
+        self.identities.get(&user.identity).copied()
+    }
+
+    /// Adds a user, under a free name.
+    fn add(&mut self, user: User, id: i64, collector: &mut Collector) -> User {
+        if matches!(user.identity, Identity::Oidc { .. }) {
+            self.identities.insert(user.identity.clone(), (id, user.id));
+            return user;
+        }
+        if self.local_names.insert(user.name.clone()) {
+            return user;
+        }
+        let base: String = user.name.as_str().chars().take(50).collect();
+        let names = (0..1000).filter_map(|number| match number {
+            0 => UserName::new(format!("{base}-{id}")).ok(),
+            _ => UserName::new(format!("{base}-{id}-{number}")).ok(),
+        });
+        let free = names.into_iter().find(|name| !self.local_names.contains(name));
+        let Some(name) = free else { return user };
+        let reason = format!("a local user of this name came first; this one is called {name}");
+        collector.repaired("users", id, reason);
+        self.local_names.insert(name.clone());
+        User { name, ..user }
+    }
+}
+
 /// What a person is told of a name that is not taken as it is.
 pub(super) const NAME_CHANGED: &str =
     "the name was too long, or had characters that do not show or white space; those are left out";
 
 fn user(row: &Row<'_>, id: i64, collector: &mut Collector) -> Result<Option<User>, Reason> {
-    if skip_deleted(row, id, collector)? {
+    if skip_deleted(row, id, collector) {
         return Ok(None);
     }
-    let created_at = created(row, id, collector)?;
-    let email = row.filled("email")?;
+    let at = (row.table, id);
+    let created_at = created(row, id, collector);
     let identifier = row.filled("provider_identifier")?;
-    let given = row.filled("name")?;
-    let name = match given.as_ref().map(|given| (given, UserName::from_outside(given))) {
-        Some((given, Ok(name))) => {
-            if name.as_str() != given {
-                collector.remark("users", id, NAME_CHANGED);
-            }
-            name
-        }
-        Some((_, Err(_))) | None => {
-            let other = email.as_ref().or(identifier.as_ref()).ok_or("name: is empty")?;
-            collector.remark("users", id, "no name; the e-mail address or identifier was taken");
-            UserName::from_outside(other).map_err(|error| format!("name: {error}"))?
-        }
-    };
     let identity = match &identifier {
         None => Identity::Local {},
         Some(identifier) => oidc(identifier, row.filled("provider")?.as_deref())?,
     };
-    let mut decoration = |column, remark| -> Result<Option<String>, Reason> {
-        let text = row.filled(column)?;
-        let limit = if column == "display_name" { 255 } else { 2048 };
-        if text.as_ref().is_some_and(|text| text.len() > limit || text.contains('\0')) {
-            collector.remark("users", id, remark);
-            return Ok(None);
-        }
-        Ok(text)
-    };
-    let display_name = decoration("display_name", "the display name is too long, left out")?;
-    let picture = decoration("profile_pic_url", "the picture's address is too long, left out")?;
+    let address = row.filled("email").ok().flatten();
+    let name = user_name(row, id, &[&address, &identifier], collector)?;
+    let email = address.as_ref().map(Email::from_outside).transpose();
+    let email = collector.or_repaired(at, email, None, "the e-mail address is none, left out");
+    let display_name = row.parsed("display_name");
+    let reason = "the display name is too long, or no text; left out";
+    let display_name = collector.or_repaired(at, display_name, None, reason);
+    let picture_url = row.parsed("profile_pic_url");
+    let reason = "the picture's address is too long, or no text; left out";
+    let picture_url = collector.or_repaired(at, picture_url, None, reason);
     let user = NewUser {
         name,
-        display_name: display_name.map(|text| parse("display_name", &text)).transpose()?,
-        email: email
-            .map(|email| Email::from_outside(email).map_err(|error| format!("email: {error}")))
-            .transpose()?,
+        display_name,
+        email,
         identity,
-        picture_url: picture.map(|text| parse("profile_pic_url", &text)).transpose()?,
+        picture_url,
         role: UserRole::Member,
     };
-    let id = UserId::derived(created_at, &[b"headscale", b"users", row_name(id).as_bytes()]);
-    let updated_at = row.time("updated_at")?.unwrap_or(created_at);
-    Ok(Some(User { updated_at, ..user.created(id, created_at) }))
+    let id_of = UserId::derived(created_at, &[b"headscale", b"users", row_name(id).as_bytes()]);
+    let updated_at = updated(row, id, created_at, collector);
+    Ok(Some(User { updated_at, ..user.created(id_of, created_at) }))
+}
+
+/// The name, or else the first of the others of which something shows, or else one of the row's number.
+fn user_name(
+    row: &Row<'_>,
+    id: i64,
+    others: &[&Option<String>],
+    collector: &mut Collector,
+) -> Result<UserName, Reason> {
+    let given = row.filled("name").ok().flatten();
+    if let Some(name) = given.as_ref().and_then(|given| UserName::from_outside(given).ok()) {
+        if given.is_some_and(|given| given != name.as_str()) {
+            collector.repaired("users", id, NAME_CHANGED);
+        }
+        return Ok(name);
+    }
+    let mut others = others.iter().filter_map(|other| other.as_ref());
+    if let Some(name) = others.find_map(|other| UserName::from_outside(other).ok()) {
+        let reason = "no name; the e-mail address or identifier was taken";
+        collector.repaired("users", id, reason);
+        return Ok(name);
+    }
+    collector.repaired("users", id, "no name; one was made of the row's number");
+    parse("name", &format!("user-{id}"))
 }
 
 /// Headscale joins issuer and subject with a slash. The issuer is a URL, the subject what stands
@@ -150,14 +214,12 @@ fn oidc(identifier: &str, provider: Option<&str>) -> Result<Identity, Reason> {
     });
     let (provider, subject) = match split {
         Some((issuer, subject)) => {
-            // Versions before 0.26 doubled the slash behind some issuers.
-            let issuer = issuer.trim_end_matches('/');
             let subject = percent_decoded(subject).unwrap_or_else(|| subject.to_owned());
             (format!("{scheme}://{issuer}"), subject)
         }
         None => (provider.unwrap_or("oidc").to_owned(), identifier.to_owned()),
     };
-    let provider: Text<255> = parse(column, &provider)?;
+    let provider: Issuer = parse(column, &provider)?;
     Ok(Identity::Oidc { provider, subject: parse(column, &subject)? })
 }
 
@@ -192,15 +254,17 @@ fn each<E: Into<EntityRecord>>(
     tables: &Tables,
     table: &'static str,
     collector: &mut Collector,
-    mut make: impl FnMut(&Row<'_>, i64, &mut Collector) -> Result<Option<E>, Reason>,
+    mut make: impl FnMut(&Row<'_>, i64, &mut Collector) -> Result<Option<E>, Unfit>,
 ) -> Result<()> {
     let mut candidates = Vec::new();
     tables.each(table, "id", |row| {
         let id = row.id()?;
         match make(row, id, collector) {
             Ok(None) => {}
-            Ok(Some(entity)) => candidates.push(Candidate { image: entity.into(), table, id }),
-            Err(reason) => collector.problem(table, id, reason),
+            Ok(Some(entity)) => {
+                candidates.push(Candidate { image: entity.into(), table, id, rank: UNRANKED });
+            }
+            Err(unfit) => collector.unfit(table, id, unfit),
         }
         Ok(())
     })?;
@@ -212,23 +276,38 @@ fn api_key(
     id: i64,
     users: &Parents<UserId>,
     collector: &mut Collector,
-) -> Result<Option<ApiKey>, Reason> {
-    if skip_deleted(row, id, collector)? {
+) -> Result<Option<ApiKey>, Unfit> {
+    if skip_deleted(row, id, collector) {
         return Ok(None);
     }
-    let created_at = created(row, id, collector)?;
+    let created_at = created(row, id, collector);
+    let user = match row.reference("user_id").ok().flatten().map(|user| users.find(user)) {
+        Some(Err(missing)) if missing.is_gone => {
+            let reason = "imported without the user it was made for, who is gone; it is as good \
+                          without one, as in Headscale";
+            collector.repaired(row.table, id, reason);
+            None
+        }
+        other => other.transpose().map_err(|missing| Unfit::Problem(missing.reason))?,
+    };
+    let last_used_at = collector.or_repaired(
+        (row.table, id),
+        row.time("last_seen"),
+        None,
+        "the time of its last use cannot be read, left out",
+    );
     Ok(Some(ApiKey {
         id: ApiKeyId::derived(created_at, &[b"headscale", b"api_keys", row_name(id).as_bytes()]),
         prefix: row.required("prefix")?,
         hash: bcrypt(row)?.ok_or("hash: is empty")?,
-        user: row.reference("user_id")?.map(|user| users.find(user)).transpose()?,
+        user,
         description: None,
         permissions: PermissionSet::empty(),
         created_by: None,
         created_at,
-        expires_at: row.time("expiration")?,
-        revoked_at: row.time("revoked")?,
-        last_used_at: row.time("last_seen")?,
+        expires_at: end(row, id, "expiration", created_at, collector),
+        revoked_at: end(row, id, "revoked", created_at, collector),
+        last_used_at,
         revision: Revision::FIRST,
     }))
 }
@@ -270,9 +349,16 @@ pub(super) fn tag_grants(
 }
 
 pub(super) fn policies(tables: &Tables, collector: &mut Collector) -> Result<()> {
+    let mut in_force = None;
+    tables.each("policies", "id", |row| {
+        if !row.is_deleted().unwrap_or(true) {
+            in_force = Some(row.id()?);
+        }
+        Ok(())
+    })?;
     let mut version = 1;
     each(tables, "policies", collector, |row, id, collector| {
-        let policy = policy(row, id, version, collector)?;
+        let policy = policy(row, id, version, in_force == Some(id), collector)?;
         version += u64::from(policy.is_some());
         Ok(policy)
     })
@@ -282,21 +368,29 @@ fn policy(
     row: &Row<'_>,
     id: i64,
     version: u64,
+    in_force: bool,
     collector: &mut Collector,
-) -> Result<Option<Policy>, Reason> {
-    if skip_deleted(row, id, collector)? {
+) -> Result<Option<Policy>, Unfit> {
+    if skip_deleted(row, id, collector) {
         return Ok(None);
     }
-    let document = row.filled("data")?.ok_or(
-        "data: is empty, which means 'everything is allowed' to Headscale, but 'nothing is allowed' \
-         to the store; put the policy that you want in force after the import",
-    )?;
+    let Some(document) = row.filled("data")? else {
+        return Err(if in_force {
+            Unfit::Problem(
+                "data: is empty, which means 'everything is allowed' to Headscale, but 'nothing is \
+                 allowed' to the store; put the policy that you want in force after the import"
+                    .into(),
+            )
+        } else {
+            Unfit::LeftOver("empty, and no longer in force".into())
+        });
+    };
     let failed = |error: ghostwire_store_core::error::Error| format!("data: {error}");
     Ok(Some(Policy {
         version: PolicyVersion::new(version).map_err(failed)?,
         document: parse("data", &document)?,
         author: parse("author", "headscale")?,
-        created_at: created(row, id, collector)?,
+        created_at: created(row, id, collector),
     }))
 }
 

@@ -1,17 +1,21 @@
 //! Reading a network out of Headscale 0.23 to 0.29: its SQLite file, or an SQL dump of it.
 //!
 //! [`read`] gives whole entities to restore, in an order in which what is referred to comes first.
-//! Identifiers are derived from what is read, and nothing depends on the clock or on chance: the
-//! same source gives the same entities, today and tomorrow, in whatever store they end up. What
-//! cannot be imported is listed row by row, with the reason; nothing is left out without a word.
+//! Identifiers are derived from what is read, and nothing depends on chance: the same source gives the
+//! same entities, today and tomorrow, in whatever store they end up. (The clock only decides which of
+//! two nodes stays that cannot both come in.) Each row that is not imported as it is, is listed, at one
+//! of three levels: [`Findings`]. Nothing is left out without a word, and what cannot be understood is
+//! named.
 
 #![allow(unreachable_pub, reason = "the tool's commands use it, whatever crate they are in")]
 
 mod budget;
 mod collect;
 mod dump;
+mod findings;
 mod hujson;
 mod keys;
+mod known;
 mod mapping;
 mod nodes;
 mod policy;
@@ -22,15 +26,16 @@ mod tables;
 mod time;
 mod unistr;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use ghostwire_store_core::command::EntityRecord;
-use ghostwire_store_core::domain::SecretHash;
-use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use rusqlite::Connection;
-
 use collect::Collector;
+pub use findings::{Finding, Findings, counted, grouped};
+use ghostwire_store_core::command::EntityRecord;
+use ghostwire_store_core::domain::{Identity, RegisterMethod, SecretHash, Timestamp, UserId};
+use ghostwire_store_core::error::{Error, ErrorKind, Result};
 pub use release::Origin;
+use source::Source;
 pub use source::SourceKind;
 use tables::Tables;
 
@@ -40,72 +45,93 @@ pub struct Import {
     /// The entities, ready for a restore: users, pre-auth keys, nodes, presence, routes, API keys,
     /// policies.
     pub images: Vec<EntityRecord>,
-    /// What was left out.
-    pub problems: Vec<Problem>,
-    /// What an operator should know beyond that, a sentence each.
-    pub notes: Vec<String>,
+    /// What is to be said of rows.
+    pub findings: Findings,
+    /// Local users among the entities, who have no identity of a provider yet.
+    pub without_identity: usize,
     /// Where it comes from.
     pub origin: Origin,
 }
 
-/// A row, or a part of one, that was left out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// Headscale's table.
-    pub table: &'static str,
-    /// The row's `id`.
-    pub id: i64,
-    /// Why. Never shows a key or hash.
-    pub reason: String,
-}
-
-/// Reads the file at `path`. `hasher` makes the hash under which the store will know a pre-auth key
-/// that Headscale has in plain text.
+/// Reads the file at `path` as it is at the moment `now`. `hasher` makes the hash under which the store
+/// will know a pre-auth key that Headscale has in plain text.
 ///
 /// # Errors
-/// If the file cannot be read, is damaged or cut off, is not Headscale's, or is of a Headscale
-/// before 0.23. Single rows that cannot be imported are no error but [`Import::problems`].
-pub fn read(path: &Path, hasher: &dyn Fn(&str) -> SecretHash) -> Result<Import> {
+/// If the file cannot be read, is damaged or cut off, is not Headscale's, is of a Headscale before 0.23,
+/// or is in the middle of a migration. What is wrong with single rows is no error: [`Import::findings`].
+pub fn read(path: &Path, now: Timestamp, hasher: &dyn Fn(&str) -> SecretHash) -> Result<Import> {
     let import = || {
-        let (connection, kind) = source::open(path)?;
-        convert(connection, kind, hasher).map_err(|error| error.with("file", path.display()))
+        let source = source::open(path)?;
+        convert(source, now, hasher).map_err(|error| error.with("file", path.display()))
     };
     import().map_err(|error| error.during("import.headscale"))
 }
 
-fn convert(
-    connection: Connection,
-    kind: SourceKind,
-    hasher: &dyn Fn(&str) -> SecretHash,
-) -> Result<Import> {
+fn convert(source: Source, now: Timestamp, hasher: &dyn Fn(&str) -> SecretHash) -> Result<Import> {
+    let Source { connection, kind, keeps_log } = source;
     let tables = Tables::new(connection)?;
-    check_tables(&tables)?;
-    let mut collector = Collector::default();
-    let origin = release::origin(&tables, kind, &mut collector)?;
-    let users = mapping::users(&tables, &mut collector)?;
-    let keys = keys::preauth_keys(&tables, hasher, &users.parents, &mut collector)?;
-    let grants = mapping::tag_grants(&tables, &origin, &users.named, &mut collector)?;
-    let nodes = nodes::nodes(&tables, &users.parents, &keys, &grants, &mut collector)?;
-    routes::routes(&tables, &origin, nodes, &mut collector)?;
-    mapping::api_keys(&tables, &users.parents, &mut collector)?;
-    mapping::policies(&tables, &mut collector)?;
-    for table in ["oauth_clients", "oauth_access_tokens"] {
-        let count = tables.count(table)?;
-        if count > 0 {
-            collector
-                .note(format!("{table}: {count} rows not imported: the store has no such thing"));
-        }
-    }
-    let (images, problems, notes) = collector.finish();
-    Ok(Import { images, problems, notes, origin })
-}
-
-/// Says of other databases what they are.
-fn check_tables(tables: &Tables) -> Result<()> {
     // A dump of one, which has tables of the same names.
     if tables.has("ghostwire_meta") {
         return Err(source::own_store());
     }
+    let mut collector = Collector::default();
+    let origin = release::origin(&tables, kind, &mut collector)?;
+    known::refuse_half_migrated(&tables, &origin)?;
+    check_tables(&tables, keeps_log)?;
+    let users = mapping::users(&tables, &mut collector)?;
+    let keys = keys::preauth_keys(&tables, hasher, &users.parents, &mut collector)?;
+    let grants = mapping::tag_grants(&tables, &origin, &users.named, &mut collector)?;
+    let nodes = nodes::nodes(&tables, now, &users.parents, &keys, &grants, &mut collector)?;
+    routes::routes(&tables, &origin, nodes, &mut collector)?;
+    mapping::api_keys(&tables, &users.parents, &mut collector)?;
+    mapping::policies(&tables, &mut collector)?;
+    known::name_unread(&tables, &mut collector)?;
+    if keeps_log {
+        collector.note(format!(
+            "the file's header says that Headscale keeps a write-ahead log beside it, and none is \
+             there: if the file was copied without its `-wal` while Headscale ran, the last changes \
+             are missing. {COPY_WITH_LOG}"
+        ));
+    }
+    let without_identity = name_those_without_identity(&mut collector);
+    let (images, findings) = collector.finish();
+    Ok(Import { images, findings, without_identity, origin })
+}
+
+/// How to come by all that a database with a write-ahead log holds.
+const COPY_WITH_LOG: &str =
+    "`sqlite3 FILE .dump`, run where Headscale has the file, gives all of it";
+
+/// Counts the users without an identity of a provider. Those whose machines signed in through one will
+/// not be known at their next sign-in, unless they are given theirs.
+fn name_those_without_identity(collector: &mut Collector) -> usize {
+    let (mut local, mut signed_in) = (BTreeSet::<UserId>::new(), BTreeSet::new());
+    for image in collector.images() {
+        match image {
+            EntityRecord::User(user) if user.identity == (Identity::Local {}) => {
+                local.insert(user.id);
+            }
+            EntityRecord::Node(node) if node.register_method == RegisterMethod::Oidc => {
+                signed_in.extend(node.user);
+            }
+            _ => {}
+        }
+    }
+    let affected = local.intersection(&signed_in).count();
+    if affected > 0 {
+        collector.note(format!(
+            "users: {} machines that signed in through an identity provider, and no identity of one: \
+             Headscale before 0.24 did not keep it. Give each theirs (`UserPatch::identity`), or let \
+             the first sign-in find them by a verified e-mail address (`LinkBy::VerifiedEmail`); \
+             otherwise a sign-in makes a second user",
+            counted(affected, "user has", "users have")
+        ));
+    }
+    local.len()
+}
+
+/// Says of other databases what they are.
+fn check_tables(tables: &Tables, keeps_log: bool) -> Result<()> {
     if tables.has("users") && tables.has("nodes") {
         return Ok(());
     }
@@ -117,7 +143,14 @@ fn check_tables(tables: &Tables) -> Result<()> {
         ));
     }
     let missing = if tables.has("users") { "nodes" } else { "users" };
-    Err(Error::invalid("not a database of Headscale: a table is missing").with("table", missing))
+    let error = Error::invalid("not a database of Headscale: a table is missing");
+    let error = error.with("table", missing);
+    if !keeps_log {
+        return Err(error);
+    }
+    let likely = "the file's header says that it has a write-ahead log, and none lies beside it: all of \
+                  it may be in the `-wal` that was not copied";
+    Err(error.with("likely", likely).with("help", COPY_WITH_LOG))
 }
 
 #[cfg(test)]

@@ -6,11 +6,12 @@ use ghostwire_store_core::command::EntityRecord;
 use ghostwire_store_core::domain::{Prefix, Revision, Route, RouteId, RouteMetric};
 use ghostwire_store_core::error::Result;
 
-use super::collect::{Candidate, Collector};
-use super::mapping::{created, row_name, skip_deleted};
+use super::collect::{Candidate, Collector, UNRANKED, Unfit};
+use super::findings::counted;
+use super::mapping::{created, row_name, skip_deleted, updated};
 use super::nodes::{NodeRoutes, Nodes};
 use super::release::Origin;
-use super::tables::{Reason, Row, Tables, parse};
+use super::tables::{Row, Tables};
 
 /// Routes by the node's row and the prefix, with the row that each is made of.
 type Found = BTreeMap<(i64, Prefix), (&'static str, i64, Route)>;
@@ -25,16 +26,17 @@ pub(super) fn routes(
     if origin.has_routes_table() {
         tables.each("routes", "id", |row| {
             let id = row.id()?;
-            if let Err(reason) = table_row(row, id, &nodes, &mut found, collector) {
-                collector.problem("routes", id, reason);
+            if let Err(unfit) = table_row(row, id, &nodes, &mut found, collector) {
+                collector.unfit("routes", id, unfit);
             }
             Ok(())
         })?;
     } else {
         let stale = tables.count("routes")?;
         if stale > 0 {
+            let rows = counted(stale, "row", "rows");
             collector.note(format!(
-                "routes: {stale} rows ignored: Headscale 0.26 moved them to the nodes and uses them no \
+                "routes: {rows} ignored: Headscale 0.26 moved them to the nodes and uses them no \
                  more"
             ));
         }
@@ -46,6 +48,7 @@ pub(super) fn routes(
         image: EntityRecord::from(route),
         table,
         id,
+        rank: UNRANKED,
     });
     collector.admit(candidates.collect())?;
     Ok(())
@@ -58,15 +61,22 @@ fn table_row(
     nodes: &Nodes,
     found: &mut Found,
     collector: &mut Collector,
-) -> Result<(), Reason> {
-    if skip_deleted(row, id, collector)? {
+) -> Result<(), Unfit> {
+    if skip_deleted(row, id, collector) {
         return Ok(());
     }
-    let node_row = row.reference("node_id")?.ok_or("node_id: is empty")?;
-    let node = nodes.parents.find(node_row)?;
-    let prefix: Prefix = row.required("prefix")?;
-    let (advertised, approved) = (row.flag("advertised")?, row.flag("enabled")?);
-    let created_at = created(row, id, collector)?;
+    let node_row = row.reference("node_id").ok().flatten();
+    let node_row = node_row.ok_or_else(|| Unfit::LeftOver("it belongs to no node".into()))?;
+    // A node that was left out is a problem of its own.
+    let node = nodes.parents.find(node_row).map_err(|missing| Unfit::LeftOver(missing.reason))?;
+    let text = row.filled("prefix").ok().flatten().unwrap_or_default();
+    let prefix = prefix((row.table, id), &text, collector);
+    let prefix = prefix.ok_or_else(|| Unfit::LeftOver("its prefix is none".into()))?;
+    let at = (row.table, id);
+    let reason = "says neither yes nor no in a column; no was taken";
+    let advertised = collector.or_repaired(at, row.flag("advertised"), false, reason);
+    let approved = collector.or_repaired(at, row.flag("enabled"), false, reason);
+    let created_at = created(row, id, collector);
     let route = Route {
         id: RouteId::derived(created_at, &[b"headscale", b"routes", row_name(id).as_bytes()]),
         node,
@@ -77,7 +87,7 @@ fn table_row(
         metric: RouteMetric::default(),
         description: None,
         created_at,
-        updated_at: row.time("updated_at")?.unwrap_or(created_at),
+        updated_at: updated(row, id, created_at, collector),
         revision: Revision::FIRST,
     };
     add(found, (node_row, prefix), ("routes", id, route));
@@ -110,14 +120,31 @@ fn node_row(node: &NodeRoutes, found: &mut Found, collector: &mut Collector) {
         put(*prefix, true, false);
     }
     for text in &node.approved {
-        match parse("approved_routes", text) {
-            Ok(prefix) => put(prefix, false, true),
-            Err(reason) => {
-                let reason = format!("{reason}; the node itself was imported");
-                collector.partial_problem("nodes", node.row, reason);
+        match prefix(("nodes", node.row), text, collector) {
+            Some(prefix) => put(prefix, false, true),
+            None => {
+                collector.repaired("nodes", node.row, "an approved route is no prefix, left out")
             }
         }
     }
+}
+
+/// A prefix, which Headscale keeps with the bits of a host if it was given them.
+fn prefix(
+    (table, id): (&'static str, i64),
+    text: &str,
+    collector: &mut Collector,
+) -> Option<Prefix> {
+    if let Ok(prefix) = text.parse() {
+        return Some(prefix);
+    }
+    let (address, length) = text.split_once('/')?;
+    let prefix = Prefix::containing(address.parse().ok()?, length.parse().ok()?)?;
+    // One that is IPv4 within IPv6 is none.
+    let prefix: Prefix = prefix.to_string().parse().ok()?;
+    let reason = format!("the route {text} became {prefix}, which it is to every machine");
+    collector.repaired(table, id, reason);
+    Some(prefix)
 }
 
 /// Two rows about one route are one route, which has what either says.

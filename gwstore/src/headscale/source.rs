@@ -26,12 +26,20 @@ pub enum SourceKind {
     Dump,
 }
 
+/// A file that can be read, and nothing else.
+pub(super) struct Source {
+    pub(super) connection: Connection,
+    pub(super) kind: SourceKind,
+    /// Whether changes may be in a log that is not there.
+    pub(super) keeps_log: bool,
+}
+
 /// Opens the file so that nothing in it, and nothing that reads it, can change anything.
-pub(super) fn open(path: &Path) -> Result<(Connection, SourceKind)> {
+pub(super) fn open(path: &Path) -> Result<Source> {
     inspect(path).map_err(|error| error.with("file", path.display()))
 }
 
-fn inspect(path: &Path) -> Result<(Connection, SourceKind)> {
+fn inspect(path: &Path) -> Result<Source> {
     if path.as_os_str() == "-" {
         let message = "standard input is not read here: a database is read more than once";
         return Err(Error::invalid(message).with("help", "write it to a file, and name that"));
@@ -45,7 +53,9 @@ fn inspect(path: &Path) -> Result<(Connection, SourceKind)> {
     }
     let length = metadata.len();
     if length == 0 {
-        return Err(Error::invalid("the file is empty"));
+        let help = "of a database with a write-ahead log all may be in its `-wal`, which has to be \
+                    copied with it";
+        return Err(Error::invalid("the file is empty").with("help", help));
     }
     if length > MAX_FILE {
         return Err(Error::invalid("the file is too large for a Headscale database")
@@ -62,7 +72,9 @@ fn inspect(path: &Path) -> Result<(Connection, SourceKind)> {
             return Err(own_store());
         }
         check_header(&start, length)?;
-        return Ok((open_database(path, length)?, SourceKind::Database));
+        let keeps_log = start.get(18..20) == Some(&[2_u8, 2][..]);
+        let connection = open_database(path, length)?;
+        return Ok(Source { connection, kind: SourceKind::Database, keeps_log });
     }
     for (magic, what) in [
         (&b"SQLite"[..], "a damaged SQLite file"),
@@ -82,7 +94,7 @@ fn inspect(path: &Path) -> Result<(Connection, SourceKind)> {
     budget.impose(&connection)?;
     dump::execute(&connection, start, &budget)?;
     seal(&connection)?;
-    Ok((connection, SourceKind::Dump))
+    Ok(Source { connection, kind: SourceKind::Dump, keeps_log: false })
 }
 
 fn cannot_open(error: std::io::Error) -> Error {
@@ -155,7 +167,8 @@ fn open_database(path: &Path, length: u64) -> Result<Connection> {
             _ => Error::corrupt("the SQLite file is damaged"),
         })?;
     if verdict != "ok" {
-        return Err(Error::corrupt("the SQLite file is damaged; `sqlite3 FILE .recover` may help"));
+        let help = "`sqlite3 FILE .recover > dump.sql` saves what can be saved; import that dump";
+        return Err(Error::corrupt("the SQLite file is damaged").with("help", help));
     }
     seal(&connection)?;
     Ok(connection)

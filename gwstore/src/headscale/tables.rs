@@ -37,14 +37,59 @@ impl Tables {
         self.names.contains(table)
     }
 
+    /// Their names, without those of SQLite itself.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(String::as_str).filter(|name| !name.starts_with("sqlite_"))
+    }
+
     /// How many rows the table has; 0 if it is not there.
-    pub(super) fn count(&self, table: &'static str) -> Result<u64> {
-        let mut count = 0;
-        self.each(table, "id", |_| {
-            count += 1;
-            Ok(())
-        })?;
-        Ok(count)
+    pub(super) fn count(&self, table: &str) -> Result<usize> {
+        if !self.has(table) {
+            return Ok(0);
+        }
+        let count = || -> rusqlite::Result<usize> {
+            let mut statement =
+                self.connection.prepare(&format!("SELECT 1 FROM {}", quoted(table)))?;
+            let (mut rows, mut count) = (statement.query([])?, 0);
+            while rows.next()?.is_some() {
+                count += 1;
+            }
+            Ok(count)
+        };
+        count().map_err(|error| unreadable(table, &error))
+    }
+
+    /// Columns of the table that are not among the known ones, each with how many rows have a value in it
+    /// that says more than nothing, zero or an empty list.
+    pub(super) fn filled_columns(
+        &self,
+        table: &str,
+        known: &[&str],
+    ) -> Result<Vec<(String, usize)>> {
+        if !self.has(table) {
+            return Ok(Vec::new());
+        }
+        let count = || -> rusqlite::Result<Vec<(String, usize)>> {
+            let mut statement =
+                self.connection.prepare(&format!("SELECT * FROM {}", quoted(table)))?;
+            let names = statement.column_names().into_iter().enumerate();
+            let mut counts: Vec<(usize, String, usize)> = names
+                .filter(|(_, name)| !known.iter().any(|known| known.eq_ignore_ascii_case(name)))
+                .map(|(index, name)| (index, name.chars().take(100).collect(), 0))
+                .collect();
+            if counts.is_empty() {
+                return Ok(Vec::new());
+            }
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                for (index, _, count) in &mut counts {
+                    *count += usize::from(says_something(row.get_ref(*index)?));
+                }
+            }
+            let filled = counts.into_iter().filter(|(_, _, count)| *count > 0);
+            Ok(filled.map(|(_, name, count)| (name, count)).collect())
+        };
+        count().map_err(|error| unreadable(table, &error))
     }
 
     /// Whether the table has such a column.
@@ -91,8 +136,22 @@ impl Tables {
     }
 }
 
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn says_something(value: ValueRef<'_>) -> bool {
+    match value {
+        ValueRef::Null | ValueRef::Integer(0) => false,
+        ValueRef::Text(text) | ValueRef::Blob(text) => {
+            !is_any(text, &["", "0", "false", "null", "[]", "{}"])
+        }
+        ValueRef::Integer(_) | ValueRef::Real(_) => true,
+    }
+}
+
 /// An error without SQLite's message, which may repeat what it read.
-fn unreadable(table: &'static str, error: &rusqlite::Error) -> Error {
+fn unreadable(table: &str, error: &rusqlite::Error) -> Error {
     let code = error.sqlite_error_code();
     let message = match code {
         Some(rusqlite::ErrorCode::OperationInterrupted) => {

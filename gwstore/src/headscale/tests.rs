@@ -14,6 +14,7 @@ use ghostwire_store_core::domain::{
     Actor, ApiKey, Node, Policy, PreAuthKey, Presence, Route, Timestamp, User,
 };
 use ghostwire_store_core::state::{Context, State};
+use rusqlite::Connection;
 
 use super::*;
 
@@ -27,7 +28,8 @@ fn hasher(key: &str) -> SecretHash {
 }
 
 fn read_file(path: &Path) -> Result<Import> {
-    read(path, &hasher)
+    let now = "2026-06-01T00:00:00Z".parse().unwrap();
+    read(path, now, &hasher)
 }
 
 fn read_text(text: &str) -> Result<Import> {
@@ -117,13 +119,27 @@ entities! {
 impl Import {
     /// The reason why a row was left out; fails unless it is the only one.
     fn only_problem(&self) -> (&'static str, i64, &str) {
-        assert_eq!(self.problems.len(), 1, "{:?}", self.problems);
-        let problem = &self.problems[0];
-        (problem.table, problem.id, &problem.reason)
+        let problems = &self.findings.problems;
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        (problems[0].table, problems[0].id, &problems[0].reason)
+    }
+
+    /// All that is said beside problems.
+    fn said(&self) -> Vec<String> {
+        let Findings { repaired, left_over, notes, .. } = &self.findings;
+        [grouped(repaired), grouped(left_over), notes.clone()].concat()
     }
 
     fn has_note(&self, part: &str) -> bool {
-        self.notes.iter().any(|note| note.contains(part))
+        self.said().iter().any(|note| note.contains(part))
+    }
+
+    /// The rows of these findings, with part of what is said of each.
+    fn is_left_over(&self, table: &str, id: i64, part: &str) -> bool {
+        let left_over = &self.findings.left_over;
+        left_over
+            .iter()
+            .any(|found| (found.table, found.id) == (table, id) && found.reason.contains(part))
     }
 
     /// Fails unless a store takes everything as it is.

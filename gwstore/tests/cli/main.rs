@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
 
 mod advice;
+mod after_import;
 mod bad_inputs;
 mod bench;
 mod clock;
@@ -10,6 +11,7 @@ mod conformance;
 mod damage;
 mod everyday;
 mod exit_codes;
+mod field;
 mod files;
 mod imports;
 mod looking;

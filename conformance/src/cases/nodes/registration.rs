@@ -238,8 +238,8 @@ async fn a_revoked_key_admits_nobody(env: &mut TestEnv, store: Opened) {
     let store = env.reload(store).await;
     for key in &keys {
         for number in [1, 2] {
-            refused(&store, store.nodes().register(machine(number, with(key))), PermissionDenied)
-                .await;
+            let renewed = Registration { node_key: node_key(30), ..machine(number, with(key)) };
+            refused(&store, store.nodes().register(renewed), PermissionDenied).await;
         }
     }
     assert_eq!(store.nodes().get(admitted.id).await.unwrap(), Some(admitted));
@@ -259,8 +259,8 @@ async fn an_expired_key_admits_nobody(env: &mut TestEnv, store: Opened) {
     let store = env.reload(store).await;
     env.advance(1);
     for number in [1, 2] {
-        refused(&store, store.nodes().register(machine(number, with(&key))), PermissionDenied)
-            .await;
+        let renewed = Registration { node_key: node_key(30), ..machine(number, with(&key)) };
+        refused(&store, store.nodes().register(renewed), PermissionDenied).await;
     }
     assert_eq!(store.view().nodes().len(), 1);
 }

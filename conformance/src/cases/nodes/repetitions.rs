@@ -1,4 +1,4 @@
-//! A machine that did not hear the answer, and registers again with the same one-time key.
+//! A machine that starts again, or did not hear the answer, and registers again with the same keys.
 
 use crate::prelude::*;
 
@@ -9,6 +9,8 @@ cases! {
             a_repetition_with_another_key_is_refused,
             a_repetition_ends_with_the_expiry_of_the_node,
             an_unused_key_is_used_up_even_if_the_node_names_it,
+            what_became_of_key_tags_and_owner_does_not_matter,
+            a_new_node_key_needs_a_valid_key_of_the_same_owner,
         ],
     }
 }
@@ -92,9 +94,104 @@ async fn an_unused_key_is_used_up_even_if_the_node_names_it(env: &mut TestEnv, s
     store.restore(Restore { images, skip_invalid: false }).await.unwrap();
     let store = env.reload(store).await;
     let node = store.nodes().register(machine.clone()).await.unwrap();
-    assert_eq!((node.id, node.revision), (restored.id, restored.revision.next()));
+    assert_eq!(*node, restored);
     let used = store.preauth_keys().get(key.id).await.unwrap().unwrap();
     assert_eq!(used.used_at, Some(env.clock().now()));
     let store = env.reload(store).await;
     assert_eq!(idle(&store, store.nodes().register(machine)).await, node);
+}
+
+/// Each thing that may have happened to a key, or to the node that it admitted.
+#[derive(Debug, Clone, Copy)]
+enum Since {
+    Nothing,
+    KeyExpired,
+    KeyRevoked,
+    KeyDeleted,
+    Tagged,
+    Moved,
+}
+
+impl Since {
+    const ALL: [Self; 6] = [
+        Self::Nothing,
+        Self::KeyExpired,
+        Self::KeyRevoked,
+        Self::KeyDeleted,
+        Self::Tagged,
+        Self::Moved,
+    ];
+
+    async fn happens(self, env: &mut TestEnv, store: &Opened, key: &PreAuthKey, node: NodeId) {
+        let patch = match self {
+            Self::Nothing => return,
+            Self::KeyExpired => return env.advance(60),
+            Self::KeyRevoked => {
+                store.preauth_keys().revoke(key.id).await.unwrap();
+                return;
+            }
+            Self::KeyDeleted => return store.preauth_keys().delete(key.id).await.unwrap(),
+            Self::Tagged => NodePatch {
+                user: Patch::Clear,
+                tags: Update::Set(tags(&["tag:web"])),
+                ..NodePatch::default()
+            },
+            Self::Moved => NodePatch {
+                user: Patch::Set(user(store, &format!("bob-{}", key.id)).await),
+                ..NodePatch::default()
+            },
+        };
+        store.nodes().update(node, patch, None).await.unwrap();
+    }
+}
+
+/// A node that a key admitted, one-time or reusable, which ends in a minute.
+async fn admitted(
+    env: &TestEnv,
+    store: &Opened,
+    owner: UserId,
+    number: u32,
+    reusable: bool,
+) -> (Arc<PreAuthKey>, Arc<Node>) {
+    let expires_at = Some(env.clock().now().saturating_add(Duration::from_secs(60)));
+    let new = NewPreAuthKey { reusable, expires_at, ..one_time(owner) };
+    let (key, _) = store.preauth_keys().create(new).await.unwrap();
+    let node = register(store, number, with(&key)).await;
+    (key, node)
+}
+
+async fn what_became_of_key_tags_and_owner_does_not_matter(env: &mut TestEnv, mut store: Opened) {
+    let alice = user(&store, "alice").await;
+    for (number, since) in (1..).zip(Since::ALL) {
+        for (number, reusable) in [(number, false), (number + 100, true)] {
+            let (key, node) = admitted(env, &store, alice, number, reusable).await;
+            since.happens(env, &store, &key, node.id).await;
+            store = env.reload(store).await;
+            let now = store.nodes().get(node.id).await.unwrap().unwrap();
+            let again = idle(&store, store.nodes().register(machine(number, with(&key)))).await;
+            assert_eq!(again, now, "{since:?}, reusable: {reusable}");
+        }
+    }
+}
+
+async fn a_new_node_key_needs_a_valid_key_of_the_same_owner(env: &mut TestEnv, mut store: Opened) {
+    let alice = user(&store, "alice").await;
+    for (number, since) in (1..).zip(Since::ALL) {
+        let (key, node) = admitted(env, &store, alice, number, true).await;
+        since.happens(env, &store, &key, node.id).await;
+        store = env.reload(store).await;
+        let renewed =
+            Registration { node_key: node_key(number + 50), ..machine(number, with(&key)) };
+        let kind = match since {
+            Since::Nothing => {
+                let again = store.nodes().register(renewed).await.unwrap();
+                assert_eq!((again.id, again.ipv4), (node.id, node.ipv4));
+                continue;
+            }
+            Since::KeyExpired | Since::KeyRevoked => PermissionDenied,
+            Since::KeyDeleted => NotFound,
+            Since::Tagged | Since::Moved => AlreadyExists { constraint: "machine_key" },
+        };
+        refused(&store, store.nodes().register(renewed), kind).await;
+    }
 }

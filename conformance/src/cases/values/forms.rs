@@ -8,6 +8,7 @@ cases! {
             names_that_look_alike_are_different,
             what_the_dns_and_mail_ignore_is_stored_in_lower_case,
         ],
+        "tags" => [every_tag_of_the_field_comes_back],
         "time" => [
             times_come_back_to_the_microsecond,
             things_expire_at_the_instant_itself,
@@ -21,6 +22,7 @@ cases! {
     }
     once_unopened {
         "case" => [tags_with_capitals_are_refused],
+        "tags" => [a_tag_shows_and_has_no_blanks],
         "time" => [times_outside_of_1970_to_9999_are_refused],
         "text" => [text_that_is_too_long_or_not_text_is_refused],
         "keys-not-zero" => [a_key_of_zeros_is_refused],
@@ -127,10 +129,35 @@ async fn what_the_dns_and_mail_ignore_is_stored_in_lower_case(env: &mut TestEnv,
 }
 
 async fn tags_with_capitals_are_refused(_: &mut TestEnv) {
-    for bad in ["tag:Server", "TAG:server", "Tag:server", "tag:", "server", "tag:\u{430}"] {
+    for bad in ["tag:Server", "TAG:server", "Tag:server", "tag:\u{410}"] {
         invalid(bad.parse::<Tag>());
     }
     assert_eq!("tag:server-1".parse::<Tag>().unwrap().as_str(), "tag:server-1");
+}
+
+async fn every_tag_of_the_field_comes_back(env: &mut TestEnv, store: Opened) {
+    let longest = format!("tag:{}", "x".repeat(251));
+    let names = ["tag:location:site1", "tag:prod_db", "tag:1.2/3", "tag:b\u{fc}ro", &longest];
+    let new = NewPreAuthKey { tags: tags(&names), ..NewPreAuthKey::default() };
+    let (key, _) = store.preauth_keys().create(new).await.unwrap();
+    let node = register(&store, 1, with(&key)).await;
+    let store = env.reload(store).await;
+    let stored = store.nodes().get(node.id).await.unwrap().unwrap();
+    assert_eq!((stored.user, &stored.tags), (None, &tags(&names)));
+    for name in names {
+        let filter = NodeFilter { tag: Some(name.parse().unwrap()), ..NodeFilter::default() };
+        let listed = store.nodes().list(&filter, &PageRequest::default()).await.unwrap();
+        assert_eq!(listed.items, std::slice::from_ref(&node), "{name}");
+    }
+}
+
+async fn a_tag_shows_and_has_no_blanks(_: &mut TestEnv) {
+    let too_long = format!("tag:{}", "x".repeat(252));
+    for bad in ["", "tag:", "server", "tag:a b", "tag:a\n", "tag:\0", "tag:a\u{200b}", &too_long] {
+        invalid(bad.parse::<Tag>());
+    }
+    assert_eq!(Tag::from_outside("Tag:Web server\t1").unwrap().as_str(), "tag:web-server-1");
+    invalid(Tag::from_outside("tag:\u{200b}"));
 }
 
 async fn times_come_back_to_the_microsecond(env: &mut TestEnv, mut store: Opened) {

@@ -48,14 +48,11 @@ impl Oracle {
         Ok(Answer::Node(node.into()))
     }
 
-    /// The node of a machine that repeats its registration with the one-time key that it used up.
+    /// The node of a machine that repeats its registration with the key that admitted it.
     fn repeated(&self, registration: &Registration, known: Option<usize>) -> Option<Node> {
         let Admission::PreAuthKey(id) = registration.admission else { return None };
-        let key = self.preauth_keys.iter().find(|key| key.id == id)?;
         let node = &self.nodes[known?];
-        let repeats = !key.reusable
-            && key.used_at.is_some()
-            && node.preauth_key == Some(id)
+        let repeats = node.preauth_key == Some(id)
             && node.node_key == registration.node_key
             && !is_over(node.expires_at, self.now);
         repeats.then(|| node.clone())

@@ -119,14 +119,19 @@ impl Oracle {
             name: changed(&user.name, &patch.name),
             display_name: patched(&user.display_name, &patch.display_name),
             email: patched(&user.email, &patch.email),
+            identity: changed(&user.identity, &patch.identity),
             picture_url: patched(&user.picture_url, &patch.picture_url),
             role: changed(&user.role, &patch.role),
             ..user.clone()
         };
         let is_local = |user: &User| user.identity == Identity::Local {};
         for other in &self.users {
-            if other.id != id && is_local(other) && is_local(&user) && other.name == wanted.name {
+            if other.id != id && is_local(other) && is_local(&wanted) && other.name == wanted.name {
                 return Err(taken("name"));
+            }
+            let is_of_a_provider = matches!(wanted.identity, Identity::Oidc { .. });
+            if other.id != id && is_of_a_provider && other.identity == wanted.identity {
+                return Err(taken("identity"));
             }
         }
         if wanted != user {

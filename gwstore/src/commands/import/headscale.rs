@@ -7,14 +7,15 @@ use std::path::Path;
 
 use ghostwire_store::command::EntityRecord;
 use ghostwire_store::config::Config;
-use ghostwire_store::domain::{Clock, SystemClock};
+use ghostwire_store::domain::{Clock, SystemClock, Timestamp};
 use ghostwire_store::entropy::{Entropy, SystemEntropy};
 use ghostwire_store::repository::preauth_key_hash;
 use ghostwire_store::{Error, ErrorKind, Result, Store, hash_key_is_absent, read_hash_key};
 use ghostwire_store_core::digest::Digests;
+use ghostwire_store_core::error::EntityKind;
 use ghostwire_store_core::secrets::HashKey;
 use ghostwire_store_core::state::State;
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::credentials::Credentials;
@@ -25,12 +26,15 @@ use crate::cli::HeadscaleArgs;
 use crate::commands::export::hex;
 use crate::credentials::StoreKey;
 use crate::failure::{Ending, Failure, Outcome, input_error, with_help};
-use crate::headscale::{self, Import, Problem};
+use crate::headscale::{self, Finding, Findings, Import, counted, grouped};
 use crate::output::{Shell, printable};
 use crate::progress::Progress;
 use crate::restore::{Batches, PolicyChange, Rehearsal, check_digest};
 
 const OPERATION: &str = "import.headscale";
+
+/// What is said where there is nothing to say of lost machines and people.
+const NOTHING_LOST: &str = "Nothing is lost: every machine and every person comes in.";
 
 /// What of a dump can be imported, and what cannot.
 struct Found {
@@ -62,7 +66,8 @@ pub(in super::super) async fn run(
     present.close().await?;
     // The dump is read with the SQLite that a backend may want to set up first.
     ghostwire_store::prepare_process().await?;
-    let mut found = read(config, args, &state)?;
+    let now = SystemClock.now();
+    let mut found = read(config, args, now, &state)?;
     let problems = found.left_out();
     if problems > 0 && !args.skip_invalid {
         report(&found, args, None, shell)?;
@@ -70,6 +75,8 @@ pub(in super::super) async fn run(
         let error = Error::new(ErrorKind::Restricted, message)
             .with("file", args.file.display())
             .with("problems", problems)
+            .with("machines_lost", found.machines_lost())
+            .with("people_lost", found.people_lost())
             .with("help", "--skip-invalid imports the rest")
             .during(OPERATION);
         return Err(error.into());
@@ -83,7 +90,7 @@ pub(in super::super) async fn run(
     let store = open_target(config, &args.target, shell).await?;
     if was_missing {
         // Now there is a key under which the store will know pre-auth keys.
-        found = read(config, args, &state)?;
+        found = read(config, args, now, &state)?;
     }
     let progress = shell.progress("importing", Some(found.import.images.len() as u64));
     let written = async {
@@ -105,7 +112,20 @@ fn all_or_partly(problems: usize) -> Outcome {
 
 impl Found {
     fn left_out(&self) -> usize {
-        self.import.problems.len() + self.refused.len()
+        self.import.findings.problems.len() + self.refused.len()
+    }
+
+    fn machines_lost(&self) -> usize {
+        self.lost("nodes", EntityKind::Node)
+    }
+
+    fn people_lost(&self) -> usize {
+        self.lost("users", EntityKind::User)
+    }
+
+    fn lost(&self, table: &str, kind: EntityKind) -> usize {
+        let refused = self.refused.iter().filter(|refused| refused.entity == kind.name());
+        self.import.findings.lost(table) + refused.count()
     }
 
     /// Refuses what the operator has to ask for, and did not; and what comes to nothing.
@@ -141,11 +161,11 @@ fn random_key() -> Result<HashKey> {
     Ok(HashKey::new(key))
 }
 
-fn read(config: &Config, args: &HeadscaleArgs, state: &State) -> Result<Found> {
+fn read(config: &Config, args: &HeadscaleArgs, now: Timestamp, state: &State) -> Result<Found> {
     let key = hash_key(config, args)?;
     let hasher = |text: &str| preauth_key_hash(&key, text);
-    let mut import = headscale::read(&args.file, &hasher)?;
-    absence::begin(&mut import.images, state, SystemClock.now().max(state.time()));
+    let mut import = headscale::read(&args.file, now, &hasher)?;
+    absence::begin(&mut import.images, state, now);
     let mut rehearsal = Rehearsal::on(state);
     let refusals = rehearsal.admit(&import.images)?;
     let reasons: BTreeMap<usize, String> = refusals.into_iter().collect();
@@ -224,20 +244,19 @@ fn report(
     shell: &mut Shell<'_>,
 ) -> Outcome {
     let Found { import, rehearsal, refused, credentials, .. } = found;
+    let Findings { problems, repaired, left_over, notes } = &import.findings;
     if import.images.is_empty() && found.left_out() == 0 {
         shell.caution(NOTHING_FOUND);
     }
     if shell.json {
-        let problems: Vec<_> = import
-            .problems
-            .iter()
-            .map(|Problem { table, id, reason }| {
-                json!({ "table": table, "id": id, "reason": reason })
-            })
-            .chain(refused.iter().map(|refused| {
-                json!({ "entity": refused.entity, "id": refused.id, "reason": refused.reason })
-            }))
-            .collect();
+        let rows = |findings: &[Finding]| -> Vec<Value> {
+            let row = |Finding { table, id, reason }: &Finding| json!({ "table": table, "id": id, "reason": reason });
+            findings.iter().map(row).collect()
+        };
+        let mut problems = rows(problems);
+        problems.extend(refused.iter().map(|refused| {
+            json!({ "entity": refused.entity, "id": refused.id, "reason": refused.reason })
+        }));
         return shell.object(&json!({
             "release": import.origin.release,
             "version": import.origin.version,
@@ -245,8 +264,12 @@ fn report(
             "new_entities": rehearsal.new,
             "unchanged_entities": rehearsal.unchanged,
             "changed": rehearsal.new > 0,
+            "lost": { "machines": found.machines_lost(), "people": found.people_lost() },
             "problems": problems,
-            "notes": import.notes,
+            "repaired": rows(repaired),
+            "left_over": rows(left_over),
+            "notes": notes,
+            "users_without_identity": import.without_identity,
             "policy": rehearsal.policy_change().as_ref().map(PolicyChange::object),
             "credentials": credentials.object(),
             "sha256": hex(found.sha256),
@@ -255,15 +278,32 @@ fn report(
             "digests": digests,
         }));
     }
-    for Problem { table, id, reason } in &import.problems {
+    match (found.machines_lost(), found.people_lost()) {
+        (0, 0) => shell.say(NOTHING_LOST)?,
+        (machines, people) => shell.line(format_args!(
+            "Lost: {}, {}.",
+            counted(machines, "machine", "machines"),
+            counted(people, "person", "people")
+        ))?,
+    }
+    for Finding { table, id, reason } in problems {
         shell.line(format_args!("problem: {table} {id}: {}", printable(reason)))?;
     }
     for Refused { entity, id, reason } in refused {
         let (id, reason) = (printable(id), printable(reason));
         shell.line(format_args!("problem: {entity} {id}: {reason}"))?;
     }
-    for note in &import.notes {
+    for (level, findings) in [("repaired", repaired), ("left over", left_over)] {
+        for line in grouped(findings) {
+            shell.note(format_args!("{level}: {}", printable(&line)));
+        }
+    }
+    for note in notes {
         shell.note(printable(note));
+    }
+    if import.without_identity > 0 {
+        let users = counted(import.without_identity, "user has", "users have");
+        shell.say(format_args!("{users} no identity of a provider"))?;
     }
     for (entity, count) in counts(found) {
         shell.say(format_args!("{count:>10} {entity}"))?;

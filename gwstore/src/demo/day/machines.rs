@@ -81,11 +81,12 @@ impl Day<'_> {
         }
         for number in 0..8 {
             calls.push(store.users().upsert_oidc(OidcProfile {
-                provider: Text::new("https://id.example.com/realms/mesh")?,
+                provider: "https://id.example.com/realms/mesh".parse()?,
                 subject: Text::new(format!("day-{number}"))?,
                 name: format!("guest-{number}").parse()?,
                 display_name: None,
                 email: Some(format!("guest-{number}@example.com").parse()?),
+                email_verified: true,
                 picture_url: None,
             }));
         }

@@ -13,7 +13,11 @@ fn shipped(name: &str) -> Import {
 fn empty_dumps_of_0_26() {
     for name in ["headscale_0.26.1_dump.sql", "headscale_0.26.1_dump-litestream.sql"] {
         let import = shipped(name);
-        assert!(import.images.is_empty() && import.problems.is_empty() && import.notes.is_empty());
+        assert!(
+            import.images.is_empty()
+                && import.findings.problems.is_empty()
+                && import.said().is_empty()
+        );
         assert_eq!(import.origin.release, Some("0.26"));
         assert_eq!((import.origin.kind, import.origin.version), (SourceKind::Dump, None));
     }
@@ -22,7 +26,7 @@ fn empty_dumps_of_0_26() {
 #[test]
 fn requested_tags_are_granted_as_headscale_does() {
     let import = shipped("request_tags_migration_test.sql");
-    assert_eq!(import.problems, []);
+    assert_eq!(import.findings.problems, []);
     assert_eq!(import.origin.release, Some("0.27.1"));
     assert_eq!((import.users().len(), import.policies().len()), (3, 1));
     let tags: Vec<Vec<_>> = import
@@ -55,7 +59,7 @@ fn requested_tags_are_granted_as_headscale_does() {
 fn reading_twice_gives_the_same() {
     let [one, two] = [(); 2].map(|()| shipped("request_tags_migration_test.sql"));
     assert_eq!(one.images, two.images);
-    assert_eq!(one.notes, two.notes);
+    assert_eq!(one.said(), two.said());
     // Identifiers once given out must not change: a second import would import everything anew.
     assert_eq!(one.nodes()[0].id.to_string(), "018cc251-f400-8204-97c0-5f55bf7224bb");
     assert_eq!(one.users()[0].id.to_string(), "018cc251-f400-8556-a8e4-c76f0c0f4a4f");

@@ -14,7 +14,15 @@ fn hostile_statements_are_refused() {
         ("INSERT INTO users(id, name) VALUES(9, load_extension('x'));", &["line="]),
         ("INSERT INTO users(id, name) VALUES(9, hex(randomblob(9)));", &["line="]),
         ("INSERT INTO users(name) SELECT readfile('/etc/passwd');", &["line="]),
-        ("PRAGMA writable_schema=ON;", &["PRAGMA"]),
+        ("PRAGMA writable_schema = 1;", &["PRAGMA"]),
+        ("PRAGMA writable_schema(1);", &["PRAGMA"]),
+        (
+            "INSERT INTO sqlite_master VALUES('table', 'x', 'x', 2, 'CREATE TABLE x(a)');",
+            &["line="],
+        ),
+        ("DELETE FROM sqlite_sequence WHERE name = 'x';", &["DELETE"]),
+        ("ANALYZE users;", &["ANALYZE"]),
+        (".read /etc/passwd\n;", &["line="]),
         ("PRAGMA temp_store_directory='/etc';", &["PRAGMA"]),
         ("CREATE TRIGGER t AFTER INSERT ON users BEGIN SELECT 1; END;", &["CREATE"]),
         ("CREATE VIEW v AS SELECT 1;", &["CREATE"]),
@@ -195,6 +203,75 @@ fn other_things() {
     assert_refused(tables(odd), &["lacks a column", "table=users", "column=id"]);
     let odd = "CREATE TABLE users(id text); INSERT INTO users VALUES('x'); CREATE TABLE nodes(id);";
     assert_refused(tables(odd), &["no integer as its id", "table=users"]);
+}
+
+/// The frames in which shells put a dump; what is in them is taken.
+#[test]
+fn frames_of_dumps() {
+    let (head, tail) = ("PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\n", "COMMIT;\n");
+    let plain = dump(&node_row(1, &[]));
+    let inner = plain.strip_prefix(head).unwrap().strip_suffix(tail).unwrap();
+    let recovered = inner.replace("INSERT INTO", "INSERT OR IGNORE INTO");
+    for (before, inner, after) in [
+        (
+            head,
+            inner,
+            "PRAGMA writable_schema=ON;\nCREATE TABLE IF NOT EXISTS sqlite_sequence(name,seq);\n\
+             DELETE FROM sqlite_sequence;\nINSERT INTO sqlite_sequence VALUES('users',1);\n\
+             ANALYZE sqlite_schema;\nINSERT INTO sqlite_stat1 VALUES('users',NULL,'1');\n\
+             CREATE INDEX u ON users(name);\nPRAGMA writable_schema=OFF;\nCOMMIT;\n",
+        ),
+        ("BEGIN TRANSACTION;\n", inner, "DELETE FROM \"sqlite_sequence\";\nCOMMIT;\n"),
+        (
+            ".dbconfig defensive off\nBEGIN;\nPRAGMA writable_schema = on;\n\
+             PRAGMA encoding = 'UTF-8';\nPRAGMA page_size = '4096';\nPRAGMA auto_vacuum = '0';\n\
+             PRAGMA user_version = '0';\nPRAGMA application_id = '0';\n",
+            recovered.as_str(),
+            "PRAGMA writable_schema = off;\nCOMMIT;\n",
+        ),
+    ] {
+        let import = read_text(&format!("{before}{inner}{after}")).unwrap();
+        assert_eq!((import.users().len(), import.nodes().len()), (1, 1));
+        assert!(import.said().is_empty());
+    }
+}
+
+#[test]
+fn a_migration_that_was_not_completed_is_refused_by_name() {
+    let aside = "CREATE TABLE nodes_old(id integer); INSERT INTO nodes_old VALUES(1);
+                 CREATE TABLE users__temp(id integer); INSERT INTO users__temp VALUES(1);";
+    assert_refused(
+        read_text(&dump(aside)),
+        &["middle of a migration", "tables=users__temp, nodes_old", "start Headscale"],
+    );
+    // Even if the new table is not there yet.
+    assert_refused(
+        read_text(&dump(aside).replace("CREATE TABLE nodes(", "CREATE TABLE other(")),
+        &["middle of a migration"],
+    );
+    // What a migration could not drop once it had moved all rows is left over.
+    let aside = "CREATE TABLE nodes_old(id integer); INSERT INTO nodes_old VALUES(1);
+                 INSERT INTO migrations VALUES('202507021200');";
+    let import = import(&(aside.to_owned() + &node_row(1, &[])));
+    assert!(import.has_note("nodes_old: 1 row ignored") && import.nodes().len() == 1);
+    assert_refused(read_text(&dump(aside)), &["tables=nodes_old"]);
+    let machines = "CREATE TABLE machines(id integer); INSERT INTO machines VALUES(1);";
+    assert_refused(read_text(&dump(machines)), &["tables=machines"]);
+}
+
+#[test]
+fn a_log_that_may_be_missing_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = database(dir.path());
+    Connection::open(&path).unwrap().pragma_update(None, "journal_mode", "wal").unwrap();
+    let import = read_file(&path).unwrap();
+    assert!(import.has_note("keeps a write-ahead log") && import.nodes().len() == 1);
+    let empty = dir.path().join("empty.sqlite");
+    let connection = Connection::open(&empty).unwrap();
+    connection.pragma_update(None, "journal_mode", "wal").unwrap();
+    connection.execute_batch("CREATE TABLE other(id);").unwrap();
+    drop(connection);
+    assert_refused(read_file(&empty), &["table=users", "`-wal` that was not copied", ".dump"]);
 }
 
 #[test]
