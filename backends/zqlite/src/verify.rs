@@ -66,14 +66,18 @@ impl Budget {
     fn spend(&mut self, bytes: usize) -> ControlFlow<()> {
         self.records += 1;
         self.bytes += bytes;
-        let is_spent = self.records >= RECORDS || self.bytes >= BYTES;
-        if is_spent { Break(()) } else { Continue(()) }
+        if self.is_spent() { Break(()) } else { Continue(()) }
+    }
+
+    fn is_spent(&self) -> bool {
+        self.records >= RECORDS || self.bytes >= BYTES
     }
 }
 
-/// Reads the next page. Gives the head if there is none, and everything adds up to it.
+/// Reads the next page. Gives the head if it is the last one, and everything adds up to that. A page that is
+/// not full is the last, so that this ends though each commit brings more.
 fn check_page(open: &Open) -> Result<Option<Stored>> {
-    let (mut page, mut budget) = (Vec::new(), Budget::default());
+    let (mut page, mut budget, mut agreed) = (Vec::new(), Budget::default(), None);
     {
         let _nothing_is_written = open.slots()?;
         let mut tally = locked(&open.tally);
@@ -93,7 +97,7 @@ fn check_page(open: &Open) -> Result<Option<Stored>> {
                 Ok(budget.spend(stored.len()))
             })?;
         }
-        if page.is_empty() {
+        if !budget.is_spent() {
             // The last one of the page before comes again: the next has to begin behind it.
             let from = data_block.as_ref().map(|(table, key)| (*table, &key[..]));
             snapshot.every_data_block(from, &mut |table, key, stored| {
@@ -105,9 +109,12 @@ fn check_page(open: &Open) -> Result<Option<Stored>> {
                 Ok(budget.spend(stored.len()))
             })?;
         }
-        if budget.records == 0 {
+        if !budget.is_spent() {
             let stored = open.head_of(&*snapshot)?;
-            return if tally.is_of(&stored) { Ok(Some(stored)) } else { Err(not_of(&stored)) };
+            agreed = tally.is_of(&stored).then_some(stored);
+            if agreed.is_none() {
+                return Err(not_of(&stored));
+            }
         }
     }
     let mut before = SortedRun::default();
@@ -122,7 +129,7 @@ fn check_page(open: &Open) -> Result<Option<Stored>> {
             }
         }
     }
-    Ok(None)
+    Ok(agreed)
 }
 
 fn not_of(stored: &Stored) -> Error {
