@@ -17,7 +17,7 @@ use crate::command::EntityRecord;
 use crate::domain::{CommitId, ConsumerName, WriterId};
 use crate::entropy::{Entropy, draw};
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::chain::{Chain, read_chain};
+use crate::log::chain::{Chain, read_chain, read_chain_to};
 use crate::log::consumers::{self, Consumers};
 use crate::log::feed::Consumer;
 use crate::log::retention::Retained;
@@ -213,14 +213,27 @@ fn decode_on_all_cores(table: Table, rows: &[Row]) -> Result<Vec<EntityRecord>> 
     })
 }
 
-/// The blocks that earlier runs left: at most a little more than the limit.
+/// The blocks that earlier runs left. They are read from the newest back until they are a little more
+/// than the limit: for a consumer many more may be kept.
 async fn read_retained(backend: &dyn Backend, head: &Head, limit: u64) -> Result<Retained> {
-    let mut retained = Retained::new(head.oldest_block);
-    read_chain(backend, Chain::kept(head), |block| {
-        retained.add(block.serial, block.bytes.len() as u64, limit);
-        Ok(())
-    })
-    .await?;
+    const BLOCKS_PER_READ: u64 = 64;
+    let (mut newest, mut bytes) = (Vec::new(), 0);
+    let (mut last, purged) = (head.serial.get(), head.oldest_block.get().saturating_sub(1));
+    while last > purged && bytes <= limit {
+        let before = last.saturating_sub(BLOCKS_PER_READ).max(purged);
+        let mut chain = Chain::up_to(head, Serial::new(before));
+        let mut read = Vec::new();
+        read_chain_to(backend, &mut chain, Serial::new(last), |block| {
+            read.push((block.serial, block.bytes.len() as u64));
+            Ok(())
+        })
+        .await?;
+        bytes += read.iter().map(|(_, bytes)| bytes).sum::<u64>();
+        newest.extend(read.into_iter().rev());
+        last = before;
+    }
+    let mut retained = Retained::new(Serial::new(last).next());
+    newest.into_iter().rev().for_each(|(serial, bytes)| retained.add(serial, bytes, limit));
     Ok(retained)
 }
 

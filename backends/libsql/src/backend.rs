@@ -1,7 +1,7 @@
 //! The backend itself: opening, committing, reading, migrating, closing.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -13,9 +13,9 @@ use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::position::Epoch;
 use ghostwire_store_core::schema::Schema;
 use ghostwire_store_core::threads::may_block;
-use ghostwire_store_sqlite::{Compact, Connection, FileKind, StoreFile, check_structure, compact};
+use ghostwire_store_sqlite::{Connection, FileKind, StoreFile, check_structure, compact};
 
-use crate::check::{check_beside, check_order, check_state};
+use crate::check::{Opened, check_beside, check_order, check_state, verify};
 use crate::commit::{adopt, fill};
 use crate::layout::{carry_forward, check_layout};
 use crate::link::Link;
@@ -28,11 +28,11 @@ use crate::{LibsqlOptions, NAME, blocks, meta};
 /// A store in a local SQLite file.
 #[derive(Debug)]
 pub struct LibsqlBackend {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
-struct Shared {
+pub(crate) struct Shared {
     path: PathBuf,
     engine: String,
     read_only: bool,
@@ -154,13 +154,23 @@ async fn blocking<T: Send + 'static>(
     may_block(move || span.in_scope(work)).await
 }
 
-impl Shared {
+impl Opened for Shared {
     fn with_open<T>(&self, work: impl FnOnce(&Open) -> Result<T>) -> Result<T> {
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
         work(open.as_ref().ok_or_else(closed)?)
     }
+}
 
-    fn commit_inline(&self, commit: &Commit) -> Result<usize> {
+impl Shared {
+    /// Once nobody reads or commits.
+    fn alone(&self) -> RwLockWriteGuard<'_, Option<Open>> {
+        if let Some(file) = lock(&self.file).as_ref() {
+            file.end_long_reads();
+        }
+        self.open.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn commit_inline(&self, commit: &Commit) -> Result<usize> {
         let mut scratch = Vec::new();
         self.with_open(|open| {
             open.database
@@ -168,9 +178,9 @@ impl Shared {
         })
     }
 
-    fn reopen_inline(&self) -> Result<Head> {
+    pub(crate) fn reopen_inline(&self) -> Result<Head> {
         let file = lock(&self.file).clone().ok_or_else(closed)?;
-        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.alone();
         let mut found = Err(closed());
         let begin = || {
             let (open, head) = Open::begin(&file)?;
@@ -182,7 +192,7 @@ impl Shared {
     }
 
     fn migrate_inline(&self, target: Schema) -> Result<()> {
-        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.alone();
         let Open { database, shapes } = open.as_ref().ok_or_else(closed)?;
         let stored = shapes.stored;
         let steps = target.steps_from(stored)?;
@@ -223,7 +233,7 @@ impl Shared {
     }
 
     fn close_inline(&self) -> Result<()> {
-        let open = self.open.write().unwrap_or_else(PoisonError::into_inner).take();
+        let open = self.alone().take();
         let file = lock(&self.file).take();
         let closed = open.map_or(Ok(()), |open| open.database.close());
         // Last, and for others who still look at the file, too.
@@ -361,7 +371,7 @@ impl Backend for LibsqlBackend {
 
     async fn verify(&self) -> Result<()> {
         let shared = Arc::clone(&self.shared);
-        let verified = blocking(move || shared.with_open(Open::verify)).await;
+        let verified = blocking(move || verify(&*shared)).await;
         let (_, rows, blocks) = verified.map_err(|error| error.during("libsql.verify"))?;
         tracing::debug!(db.system.name = NAME, rows, blocks, "verified");
         Ok(())

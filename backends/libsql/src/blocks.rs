@@ -27,13 +27,14 @@ CREATE TABLE ghostwire_blocks (
 const INSERT_BLOCK: &str = "INSERT INTO ghostwire_blocks (serial, id, time, hash, previous, body) \
     VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 
-const SELECT_BLOCKS: &str =
-    "SELECT [serial], [body] FROM ghostwire_blocks WHERE [serial] > ?1 ORDER BY [serial] LIMIT ?2";
+const SELECT_BLOCKS: &str = "SELECT [serial], [body], CAST([id] AS BLOB), [time], \
+    CAST([hash] AS BLOB), CAST([previous] AS BLOB) FROM ghostwire_blocks WHERE [serial] > ?1 \
+    ORDER BY [serial] LIMIT ?2";
 
 const LAST_BLOCK: &str = "SELECT [serial] FROM ghostwire_blocks ORDER BY [serial] DESC LIMIT 1";
 
-const VERIFY_BLOCKS: &str = "SELECT [serial], [body], CAST([id] AS BLOB), [time], \
-    CAST([hash] AS BLOB), CAST([previous] AS BLOB) FROM ghostwire_blocks ORDER BY [serial]";
+const STRAY_BLOCK: &str =
+    "SELECT [serial] FROM ghostwire_blocks WHERE [serial] < ?1 OR [serial] > ?2 LIMIT 1";
 
 const PURGE_BLOCKS: &str = "DELETE FROM ghostwire_blocks WHERE serial < ?1";
 
@@ -66,13 +67,22 @@ pub(crate) fn purge_blocks(link: &mut Link, before: Serial) -> Result<()> {
     link.execute(PURGE_BLOCKS, vec![number(before.get())]).map(drop)
 }
 
-/// A block, and the serial under which it is stored.
+/// A block, which its columns do not contradict, and the serial under which it is stored.
 fn block_at(row: &Row) -> Result<(Serial, EncodedBlock)> {
     let serial = serial_at(row, 0)?;
     let Value::Blob(bytes) = cell(row, 1, Storage::Blob)? else {
         return Err(Error::corrupt("a block has no content").with("serial", serial));
     };
     let block = EncodedBlock::parse(Bytes::from(bytes))?;
+    let columns = (
+        parse_id(&text(row, 2)?)?,
+        integer(row, 3)?,
+        parse_hash(&text(row, 4)?)?,
+        parse_hash(&text(row, 5)?)?,
+    );
+    if columns != (*block.id.as_bytes(), block.time.as_micros(), block.hash, block.previous) {
+        return Err(Error::corrupt("a block's columns contradict it").with("serial", serial));
+    }
     Ok((serial, block))
 }
 
@@ -95,27 +105,13 @@ pub(crate) fn blocks(
     if blocks.len() < wanted { Err(chain.missing()) } else { Ok(blocks) }
 }
 
-/// Reads every block and compares it with its columns and its neighbours; to be called as [`blocks`] is.
-pub(crate) fn verify_blocks(link: &mut Link, head: &Head) -> Result<u64> {
-    let mut chain = Chain::whole(head)?;
-    let mut count = 0;
-    link.query(VERIFY_BLOCKS, Vec::new(), |row| {
-        let (serial, block) = block_at(row)?;
-        chain.follow(serial, &block)?;
-        let columns = (
-            parse_id(&text(row, 2)?)?,
-            integer(row, 3)?,
-            parse_hash(&text(row, 4)?)?,
-            parse_hash(&text(row, 5)?)?,
-        );
-        if columns != (*block.id.as_bytes(), block.time.as_micros(), block.hash, block.previous) {
-            return Err(
-                Error::corrupt("a block's columns contradict it").with("serial", block.serial)
-            );
-        }
-        count += 1;
-        Ok(())
-    })?;
-    chain.require_whole()?;
-    Ok(count)
+/// Refuses blocks that the head does not have; to be called as [`blocks`] is.
+pub(crate) fn check_no_others(link: &mut Link, head: &Head) -> Result<()> {
+    let kept = vec![number(head.oldest_block.get()), number(head.serial.get())];
+    link.query(STRAY_BLOCK, kept, |row| {
+        Err(Error::corrupt("a block is stored that the head does not have; restore from a backup")
+            .with("serial", serial_at(row, 0)?)
+            .with("oldest_block", head.oldest_block)
+            .with("last_block", head.serial))
+    })
 }

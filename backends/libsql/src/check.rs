@@ -1,43 +1,113 @@
 //! Finding damage.
 
-use ghostwire_store_core::backend::KeyRange;
+use std::ops::ControlFlow::{Break, Continue};
+
+use ghostwire_store_core::backend::{Head, KeyRange};
+use ghostwire_store_core::chain::follow_kept;
 use ghostwire_store_core::error::{Error, Result};
 use ghostwire_store_core::schema::{RowKey, Table};
-use ghostwire_store_sqlite::check_structure;
 
-use crate::blocks::verify_blocks;
+use crate::blocks::{blocks, check_no_others};
 use crate::link::Link;
+use crate::opening::Open;
 use crate::range::End;
 use crate::shape::{Shape, Shapes};
 
-/// Reads and checks everything. Tells how many rows and blocks there are.
-pub(crate) fn verify(link: &mut Link, shapes: &Shapes) -> Result<(usize, u64)> {
-    check_structure(link)?;
-    let rows =
-        shapes.all().try_fold(0, |rows, shape| check_rows(link, shape).map(|more| rows + more))?;
-    let head = shapes.meta.head(link)?;
-    Ok((rows, verify_blocks(link, &head)?))
+/// Rows that are checked at one moment: a few milliseconds.
+const ROWS: usize = 512;
+/// Bytes of such rows, unless one has more.
+const BYTES: usize = 1 << 20;
+
+/// Who has a store open. Between two calls it may be reopened or closed.
+pub(crate) trait Opened {
+    fn with_open<T>(&self, work: impl FnOnce(&Open) -> Result<T>) -> Result<T>;
 }
 
-/// Reads and checks what loading a store reads: the state and the blocks.
-pub(crate) fn check_state(link: &mut Link, shapes: &Shapes) -> Result<()> {
-    let mut state = shapes.all().filter(|shape| shape.table.is_state());
-    state.try_for_each(|shape| check_rows(link, shape).map(drop))?;
-    let head = shapes.meta.head(link)?;
-    verify_blocks(link, &head).map(drop)
-}
-
-fn check_rows(link: &mut Link, shape: &Shape) -> Result<usize> {
-    let (mut rows, mut scratch) = (0, Vec::new());
-    let mut last: Option<RowKey> = None;
-    link.query(&shape.select_all(), Vec::new(), |row| {
-        let row = shape.read(row, &mut scratch)?;
-        check_order(shape.table, last.as_ref(), &row.key, false)?;
-        last = Some(row.key);
-        rows += 1;
-        Ok(())
+/// Reads and checks everything, page by page, each of a moment of its own. Tells where the store stood,
+/// and how many rows and blocks were read.
+pub(crate) fn verify(store: &impl Opened) -> Result<(Head, usize, u64)> {
+    store.with_open(|open| open.database.check_structure())?;
+    let mut rows = 0;
+    for table in Table::ALL {
+        rows += check_rows(|from| {
+            store.with_open(|open| {
+                open.database.read_afresh(|link| check_page(link, &open.shapes, table, from))
+            })
+        })?;
+    }
+    let head = store.with_open(|open| {
+        open.database.read_afresh(|link| {
+            let head = open.shapes.meta.head(link)?;
+            check_no_others(link, &head).map(|()| head)
+        })
     })?;
+    let blocks = follow_kept(&head, |after, limit| {
+        store.with_open(|open| {
+            open.database.read_afresh(|link| {
+                let now = open.shapes.meta.head(link)?;
+                blocks(link, &now, after, limit)
+            })
+        })
+    })?;
+    store.with_open(|open| open.database.file().require_in_place())?;
+    Ok((head, rows, blocks))
+}
+
+/// Reads and checks what loading a store reads, while nobody writes: the state and the blocks.
+pub(crate) fn check_state(link: &mut Link, shapes: &Shapes) -> Result<()> {
+    for table in Table::STATE {
+        check_rows(|from| check_page(link, shapes, table, from))?;
+    }
+    let head = shapes.meta.head(link)?;
+    check_no_others(link, &head)?;
+    follow_kept(&head, |after, limit| blocks(link, &head, after, limit)).map(drop)
+}
+
+/// How many rows a page had, and where the next one begins.
+type Checked = (usize, Option<RowKey>);
+
+fn check_rows(mut page: impl FnMut(&RowKey) -> Result<Checked>) -> Result<usize> {
+    let (mut rows, mut next) = (0, Some(RowKey::new()));
+    while let Some(from) = next {
+        let (read, then) = page(&from)?;
+        rows += read;
+        next = then;
+    }
     Ok(rows)
+}
+
+fn check_page(link: &mut Link, shapes: &Shapes, table: Table, from: &RowKey) -> Result<Checked> {
+    let range = |from: &RowKey| KeyRange { table, from: from.clone(), to: None };
+    let query = |from, limit| {
+        let shape = shapes.of(table)?;
+        shape.scan(&range(from), false, limit).map(|query| (shape, query))
+    };
+    let Some((shape, (sql, parameters))) = query(from, ROWS) else { return Ok((0, None)) };
+    let (mut rows, mut bytes, mut scratch) = (0, 0, Vec::new());
+    let mut last: Option<RowKey> = None;
+    link.query_until(&sql, parameters, |row| {
+        let row = shape.read(row, &mut scratch)?;
+        check_order(table, last.as_ref(), &row.key, false)?;
+        rows += 1;
+        bytes += row.body.len();
+        last = Some(row.key);
+        Ok(if bytes < BYTES { Continue(()) } else { Break(()) })
+    })?;
+    let Some(last) = last.filter(|_| rows == ROWS || bytes >= BYTES) else {
+        return Ok((rows, None));
+    };
+    // The next page begins with a search for this row. One that goes astray would pass others.
+    let mut found = None;
+    if let Some((shape, (sql, parameters))) = query(&last, 1) {
+        link.query(&sql, parameters, |row| {
+            found = Some(shape.read(row, &mut scratch)?.key);
+            Ok(())
+        })?;
+    }
+    match found {
+        Some(found) if found == last => Ok((rows, Some(last.successor()))),
+        _ => Err(out_of_order(table, &last)),
+    }
 }
 
 /// Reads the rows beside the given ends of a range. Were a key damaged so that its row left the range
@@ -71,7 +141,11 @@ pub(crate) fn check_order(
     if last.is_none_or(|last| if reverse { key < last } else { key > last }) {
         return Ok(());
     }
-    Err(Error::corrupt("a table's rows are out of order; restore the file from a backup")
+    Err(out_of_order(table, key))
+}
+
+fn out_of_order(table: Table, key: &RowKey) -> Error {
+    Error::corrupt("a table's rows are out of order; restore the file from a backup")
         .with("table", table.name())
-        .with("key", format_args!("{key:?}")))
+        .with("key", format_args!("{key:?}"))
 }

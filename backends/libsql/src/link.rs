@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_sqlite::{Connection, sqlite_error};
+use ghostwire_store_sqlite::{Connection, Interrupt, sqlite_error};
 use libsql::params::Params;
 use libsql::{
     AuthContext, AuthHook, Authorization, Builder, Database, OpenFlags, Row, Statement, Value,
@@ -110,6 +111,16 @@ impl Link {
         parameters: Vec<Value>,
         mut each: impl FnMut(&Row) -> Result<()>,
     ) -> Result<()> {
+        self.query_until(sql, parameters, |row| each(row).map(ControlFlow::Continue))
+    }
+
+    /// As [`Link::query`], until `each` says that it is enough.
+    pub(crate) fn query_until(
+        &mut self,
+        sql: &str,
+        parameters: Vec<Value>,
+        mut each: impl FnMut(&Row) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
         let statement = self.statement(sql)?;
         // libsql binds without a look at the result code, and binding to a statement that was
         // stepped and not reset fails.
@@ -117,7 +128,9 @@ impl Link {
         let result = (|| {
             let mut rows = ready(statement.query(Params::Positional(parameters)))?;
             while let Some(row) = ready(rows.next())? {
-                each(&row)?;
+                if each(&row)?.is_break() {
+                    break;
+                }
             }
             Ok(())
         })();
@@ -173,6 +186,12 @@ impl Connection for Link {
             Ok(())
         })?;
         value.ok_or_else(no_row)
+    }
+
+    fn interrupter(&self) -> Interrupt {
+        let connection = self.connection.clone();
+        // It sets a flag, which cannot fail.
+        Arc::new(move || drop(connection.interrupt()))
     }
 
     fn is_idle(&self) -> bool {

@@ -9,7 +9,7 @@ use ghostwire_store_core::schema::Schema;
 use ghostwire_store_sqlite::{Compact, Database, StoreFile};
 
 use crate::blocks::check_last_block;
-use crate::check::verify;
+use crate::check::{Opened, verify};
 use crate::layout::check_layout;
 use crate::link::Link;
 use crate::meta;
@@ -51,6 +51,12 @@ fn read_tables(link: &mut Link) -> Result<(Shapes, Head)> {
     Ok((shapes, head))
 }
 
+impl Opened for Open {
+    fn with_open<T>(&self, work: impl FnOnce(&Open) -> Result<T>) -> Result<T> {
+        work(self)
+    }
+}
+
 impl Compact for Open {
     /// The head, and how many rows and blocks there are.
     type Content = (Head, usize, u64);
@@ -60,15 +66,7 @@ impl Compact for Open {
     }
 
     fn verify(&self) -> Result<Self::Content> {
-        let file = self.database.file();
-        let mut reader = self.database.fresh_reader()?;
-        let verified = reader.at_one_moment(|link| {
-            let (rows, blocks) = verify(link, &self.shapes)?;
-            Ok((self.shapes.meta.head(link)?, rows, blocks))
-        });
-        let found = file.undisturbed(verified)?;
-        file.require_in_place()?;
-        Ok(found)
+        verify(self)
     }
 
     fn bytes_in_use(&self) -> Result<u64> {

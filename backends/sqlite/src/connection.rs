@@ -10,7 +10,7 @@ use std::time::Duration;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
 use crate::wal::{Checkpoint, Mode};
-use crate::{FileKind, StoreFile, file_to_read, file_without_log};
+use crate::{FileKind, Interrupt, StoreFile, file_to_read, file_without_log};
 
 /// How long a connection waits for a lock that a tool of somebody else's holds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -73,6 +73,9 @@ pub trait Connection: Sized + Send {
     /// The first value of a query: a blob, because libsql panics at text that is not UTF-8. `Corrupt` if
     /// there is none.
     fn blob(&mut self, sql: &str) -> Result<Vec<u8>>;
+
+    /// What interrupts it, from another thread.
+    fn interrupter(&self) -> Interrupt;
 
     /// Whether no transaction is open.
     fn is_idle(&self) -> bool;

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
-use crate::connection::{Connection, Role, checkpoint, connect, use_log};
+use crate::connection::{Connection, Role, check_structure, checkpoint, connect, use_log};
+use crate::errors::is_interrupted;
 use crate::wal::{Checkpoint, Checkpointer, Mode};
 use crate::{Access, Inside, StoreFile, file_to_read, has_log, with_suffix};
 
@@ -128,6 +129,39 @@ impl<C: Connection> Database<C> {
         let inside = self.file.log().enter();
         let connection = Some(self.connect_reader()?);
         Ok(Reader { pool: &self.readers, connection, _inside: inside })
+    }
+
+    /// Runs `read` on what is stored at one moment, and owes nothing to a cache.
+    ///
+    /// # Errors
+    /// As [`Database::reader`]; those of `read`.
+    pub fn read_afresh<T>(&self, read: impl FnOnce(&mut C) -> Result<T>) -> Result<T> {
+        let read = self.fresh_reader()?.at_one_moment(read);
+        self.file.undisturbed(read)
+    }
+
+    /// As [`check_structure`], which reads the whole file at one moment. Beside writers that would keep the
+    /// log growing: once it is long this is broken off, which is no error, and what is not checked is logged.
+    ///
+    /// # Errors
+    /// As [`Database::reader`] and [`check_structure`].
+    pub fn check_structure(&self) -> Result<()> {
+        let mut connection = self.connect_reader()?;
+        let inside = self.file.log().enter_until_held(connection.interrupter());
+        let checked = check_structure(&mut connection);
+        drop((connection, inside));
+        match checked {
+            Err(error) if is_interrupted(&error) => {
+                tracing::info!(
+                    path = %self.file.path().display(),
+                    "SQLite's check of its structures was broken off, because it keeps the log from being \
+                     moved or the store from being closed; every record is read all the same. Verify \
+                     again while less is written"
+                );
+                Ok(())
+            }
+            checked => self.file.undisturbed(checked),
+        }
     }
 
     /// On the file that the other connections have, and no other.
@@ -471,6 +505,10 @@ mod tests {
 
         fn blob(&mut self, _: &str) -> Result<Vec<u8>> {
             Ok(self.log.to_vec())
+        }
+
+        fn interrupter(&self) -> crate::Interrupt {
+            Arc::new(|| {})
         }
 
         fn is_idle(&self) -> bool {

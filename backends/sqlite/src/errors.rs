@@ -24,6 +24,12 @@ pub(crate) fn is_failed_write(error: &Error) -> bool {
     error.context().iter().any(|(key, value)| *key == CODE && FAILED.contains(&value.as_str()))
 }
 
+/// Whether its statement was interrupted.
+pub(crate) fn is_interrupted(error: &Error) -> bool {
+    // SQLITE_INTERRUPT
+    error.context().iter().any(|(key, value)| *key == CODE && *value == "9")
+}
+
 /// Every statement is one of this program's, for tables that were compared with what it makes. So what
 /// SQLite cannot make sense of, or finds contradictory, is the file.
 fn meaning(code: i32) -> (ErrorKind, &'static str) {

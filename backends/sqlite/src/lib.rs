@@ -58,7 +58,7 @@ pub use options::FileOptions;
 pub use private::{create_private, create_private_directory, directory_of};
 use reserve::Reserve;
 pub(crate) use wal::Inside;
-pub use wal::{LogKeeper, LogLimits};
+pub use wal::{Interrupt, LogKeeper, LogLimits};
 
 /// A parser of what lies beside the file, for the fuzz target.
 #[cfg(fuzzing)]
@@ -321,6 +321,11 @@ impl StoreFile {
         };
         *open = Some(opened);
         settled
+    }
+
+    /// To be called before waiting for all reads to end: ends those that take longer than a page does.
+    pub fn end_long_reads(&self) {
+        self.log.end_long_reads();
     }
 
     /// Whether the file was just made, or was empty.

@@ -1,12 +1,11 @@
 //! The backend's work, on threads that may block.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
 use ghostwire_store_core::backend::{BackendCounters, BackendInfo, Commit, Head, Scan, ScanPage};
 use ghostwire_store_core::block::{EncodedBlock, Serial};
-use ghostwire_store_core::chain::Chain;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::position::Epoch;
 use ghostwire_store_core::schema::Schema;
@@ -18,6 +17,7 @@ use crate::head::Stored;
 use crate::open::Open;
 use crate::options::{EngineChoice, ZqliteOptions};
 use crate::plan;
+use crate::verify::{Opened, verify};
 
 #[derive(Debug)]
 pub(crate) struct Inner {
@@ -27,6 +27,8 @@ pub(crate) struct Inner {
     status: Mutex<Option<Status>>,
     /// Taken for writing by whoever changes or closes the connections. `None` once closed.
     pub(crate) open: RwLock<Option<Open>>,
+    /// Held by who checks everything: one at a time.
+    verifying: Mutex<()>,
     pub(crate) counters: Mutex<BackendCounters>,
 }
 
@@ -34,6 +36,13 @@ pub(crate) struct Inner {
 pub(crate) struct Status {
     pub(crate) stored: Stored,
     file: Arc<StoreFile>,
+}
+
+impl Opened for Inner {
+    /// Unless what is in memory may not be what is stored.
+    fn with_open<T>(&self, work: impl FnOnce(&Open) -> Result<T>) -> Result<T> {
+        self.with_file(|open| open.require_known().and_then(|()| work(open)))
+    }
 }
 
 impl Inner {
@@ -64,6 +73,7 @@ impl Inner {
             options,
             status: Mutex::new(Some(Status { stored, file })),
             open: RwLock::new(Some(open)),
+            verifying: Mutex::default(),
             counters: Mutex::default(),
         })
     }
@@ -82,9 +92,12 @@ impl Inner {
         }
     }
 
-    /// Runs `work` on the connections, unless what is in memory may not be what is stored.
-    pub(crate) fn with_open<T>(&self, work: impl FnOnce(&Open) -> Result<T>) -> Result<T> {
-        self.with_file(|open| open.require_known().and_then(|()| work(open)))
+    /// Once nobody reads or commits.
+    fn alone(&self) -> RwLockWriteGuard<'_, Option<Open>> {
+        if let Some(status) = locked(&self.status).as_ref() {
+            status.file.end_long_reads();
+        }
+        self.open.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs `work`, which goes by the file alone, on the connections.
@@ -117,7 +130,11 @@ impl Inner {
         let series = open.plan_series(&stored, commit, self.options.limits)?;
         let plan = plan::plan(&stored, &slots, &open.envelope, commit, series)?;
         open.write_series(&plan.batch, plan.memtable)?;
-        slots.apply(plan.moves);
+        let mut tally = locked(&open.tally);
+        if let Some(tally) = tally.as_mut() {
+            tally.follow(&plan.batch, &plan.replaced);
+        }
+        slots.apply(plan.moves, tally.as_mut());
         self.set_stored(plan.stored);
         Ok(())
     }
@@ -136,20 +153,12 @@ impl Inner {
         if after >= self.head()?.serial || limit == 0 {
             return Ok(Vec::new());
         }
-        self.with_file(|open| {
-            let mut snapshot = open.engine.snapshot()?;
-            let head = open.envelope.open_head(snapshot.head())?.head;
-            let (mut chain, wanted) = Chain::after(&head, after, limit)?;
-            let mut blocks = Vec::new();
-            let (first, last) = (after.next().get(), head.serial.get());
-            snapshot.blocks(first, last, wanted, &mut |serial, frame, body| {
-                let block = open.envelope.open_block(serial, frame, body)?;
-                chain.follow(Serial::new(serial), &block)?;
-                blocks.push(block);
-                Ok(())
-            })?;
-            if blocks.len() < wanted { Err(chain.missing()) } else { Ok(blocks) }
-        })
+        self.with_file(|open| open.blocks(&mut *open.engine.snapshot()?, after, limit))
+    }
+
+    pub(crate) fn verify(&self) -> Result<()> {
+        let _alone = locked(&self.verifying);
+        verify(self).map(drop)
     }
 
     pub(crate) fn migrate(&self, target: Schema) -> Result<()> {
@@ -214,7 +223,7 @@ impl Inner {
 
     pub(crate) fn reopen(&self) -> Result<Head> {
         let file = self.status()?.file;
-        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.alone();
         let mut found = Err(closed());
         let begin = || {
             let (opened, stored) = Open::begin(&file)?;
@@ -227,7 +236,7 @@ impl Inner {
     }
 
     pub(crate) fn close(&self) -> Result<()> {
-        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.alone();
         let status = locked(&self.status).take();
         let outcome = match open.take() {
             Some(open) => open.engine.close(),

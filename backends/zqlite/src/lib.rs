@@ -56,6 +56,8 @@ mod options;
 mod plan;
 mod series;
 mod slots;
+mod tally;
+mod verify;
 
 /// Parsers of what is in the file, for the fuzz targets.
 #[cfg(fuzzing)]
@@ -76,7 +78,7 @@ use ghostwire_store_core::error::Result;
 use ghostwire_store_core::position::Epoch;
 use ghostwire_store_core::schema::Schema;
 use ghostwire_store_core::threads::may_block;
-use ghostwire_store_sqlite::{Compact, FileKind, StoreFile, compact};
+use ghostwire_store_sqlite::{FileKind, StoreFile, compact};
 
 use inner::{Inner, locked};
 use open::Open;
@@ -211,9 +213,7 @@ impl Backend for ZqliteBackend {
     }
 
     async fn verify(&self) -> Result<()> {
-        self.in_background(|inner| inner.with_open(Open::verify).map(drop))
-            .await
-            .map_err(|error| error.during("zqlite.verify"))
+        self.in_background(Inner::verify).await.map_err(|error| error.during("zqlite.verify"))
     }
 
     fn announce_close(&self) {

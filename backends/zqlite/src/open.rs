@@ -3,11 +3,11 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
 use ghostwire_store_core::backend::{Commit, Head, Row, Scan, ScanPage};
-use ghostwire_store_core::block::Serial;
+use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::chain::Chain;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_sqlite::{Access, Compact, StoreFile};
@@ -23,6 +23,8 @@ use crate::series::sorted_run::SortedRun;
 use crate::series::versions::Versions;
 use crate::series::{self, Replaced, Replay, SeriesPlan, data_block, journal};
 use crate::slots::Slots;
+use crate::tally::Tally;
+use crate::verify::{Opened, verify};
 
 /// The engine is declared, and so dropped, before the file's lock.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub(crate) struct Open {
     /// Written together with the file, so that a snapshot and the slots belong together.
     pub(crate) slots: RwLock<Slots>,
     pub(crate) versions: Versions,
+    /// Of the check that is under way.
+    pub(crate) tally: Mutex<Option<Tally>>,
     /// A commit ended in the unknown: what is in memory may not be what is stored.
     pub(crate) lost: AtomicBool,
     pub(crate) file: Arc<StoreFile>,
@@ -61,16 +65,12 @@ impl Open {
             })?;
             chain.require_whole()?;
         }
-        let next = head.serial.next().get();
-        snapshot.blocks(next, i64::MAX.unsigned_abs(), 1, &mut |serial, _, _| {
-            Err(Error::corrupt("a block is newer than the store's head; restore from a backup")
-                .with("serial", serial))
-        })?;
+        check_no_newer_block(&mut *snapshot, &head)?;
         let data_block_keys = check_data_block_keys(&mut *snapshot, &envelope, &stored)?;
-        let memtable = read_journal(&mut *snapshot, &envelope, &stored)?;
+        let memtable = replay(&envelope, &stored, &read_journal(&mut *snapshot)?)?;
         // A file of a build that kept no sums is read once.
         let data_blocks = (stored.sums.is_none() && file.access() != Access::ReadOnly)
-            .then(|| check_data_blocks(&mut *snapshot, &envelope, &stored))
+            .then(|| check_data_blocks(&mut *snapshot, &envelope))
             .transpose()?;
         drop(snapshot);
         if let Some(data_blocks) = data_blocks {
@@ -85,6 +85,7 @@ impl Open {
             envelope,
             slots: RwLock::new(slots),
             versions: Versions::new(memtable),
+            tally: Mutex::default(),
             lost: AtomicBool::new(false),
             file: Arc::clone(file),
         };
@@ -120,10 +121,15 @@ impl Open {
         }
     }
 
+    /// The slots, while nothing is written.
+    pub(crate) fn slots(&self) -> Result<RwLockReadGuard<'_, Slots>> {
+        let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
+        self.require_known().map(|()| slots)
+    }
+
     pub(crate) fn scan_state(&self, scan: &Scan) -> Result<ScanPage> {
         let (mut snapshot, found) = {
-            let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
-            self.require_known()?;
+            let slots = self.slots()?;
             (self.engine.snapshot()?, slots.scan(scan))
         };
         let mut rows = Vec::with_capacity(found.len());
@@ -195,7 +201,7 @@ impl Open {
         Ok(page(&self.head_of(&*snapshot)?.head, Vec::new()))
     }
 
-    fn head_of(&self, snapshot: &dyn Snapshot) -> Result<Stored> {
+    pub(crate) fn head_of(&self, snapshot: &dyn Snapshot) -> Result<Stored> {
         self.envelope.open_head(snapshot.head())
     }
 
@@ -213,24 +219,46 @@ impl Open {
         Err(Error::corrupt("the file was changed by somebody who does not hold its lock"))
     }
 
-    /// Reads and checks everything.
-    fn read_everything(&self) -> Result<Stored> {
-        let mut snapshot = self.engine.fresh_snapshot()?;
-        snapshot.check()?;
-        let stored = self.head_of(&*snapshot)?;
-        Slots::read(&mut *snapshot, &self.envelope, &stored)?;
-        read_journal(&mut *snapshot, &self.envelope, &stored)?;
-        check_data_block_keys(&mut *snapshot, &self.envelope, &stored)?;
-        check_data_blocks(&mut *snapshot, &self.envelope, &stored)?;
-        let mut chain = Chain::whole(&stored.head)?;
-        let last = i64::MAX.unsigned_abs();
-        snapshot.blocks(0, last, usize::MAX, &mut |serial, frame, body| {
+    /// At most `limit` blocks after `after`.
+    pub(crate) fn blocks(
+        &self,
+        snapshot: &mut dyn Snapshot,
+        after: Serial,
+        limit: usize,
+    ) -> Result<Vec<EncodedBlock>> {
+        let head = self.head_of(snapshot)?.head;
+        let (mut chain, wanted) = Chain::after(&head, after, limit)?;
+        let mut blocks = Vec::new();
+        let (first, last) = (after.next().get(), head.serial.get());
+        snapshot.blocks(first, last, wanted, &mut |serial, frame, body| {
             let block = self.envelope.open_block(serial, frame, body)?;
-            chain.follow(Serial::new(serial), &block)
+            chain.follow(Serial::new(serial), &block)?;
+            blocks.push(block);
+            Ok(())
         })?;
-        chain.require_whole()?;
-        self.file.require_in_place()?;
-        Ok(stored)
+        if blocks.len() < wanted { Err(chain.missing()) } else { Ok(blocks) }
+    }
+
+    /// Reads and checks the journal, and that there are no blocks but those of the head, which it gives.
+    pub(crate) fn check_journal(&self) -> Result<Head> {
+        let mut snapshot = self.engine.fresh_snapshot()?;
+        let stored = self.head_of(&*snapshot)?;
+        let entries = read_journal(&mut *snapshot)?;
+        check_no_newer_block(&mut *snapshot, &stored.head)?;
+        let before = stored.head.oldest_block.get().saturating_sub(1);
+        snapshot.blocks(0, before, 1, &mut |serial, _, _| {
+            Err(Error::corrupt("a block is there that was purged; restore from a backup")
+                .with("serial", serial))
+        })?;
+        drop(snapshot);
+        replay(&self.envelope, &stored, &entries)?;
+        Ok(stored.head)
+    }
+}
+
+impl Opened for Open {
+    fn with_open<T>(&self, work: impl FnOnce(&Open) -> Result<T>) -> Result<T> {
+        work(self)
     }
 }
 
@@ -243,7 +271,7 @@ impl Compact for Open {
     }
 
     fn verify(&self) -> Result<Stored> {
-        self.read_everything()
+        verify(self)
     }
 
     fn bytes_in_use(&self) -> Result<u64> {
@@ -297,42 +325,59 @@ fn check_data_block_keys(
 
 /// Reads every data block: each begins at or behind its key and ends before the next one's. Gives the sum
 /// over them.
-fn check_data_blocks(
-    snapshot: &mut dyn Snapshot,
-    envelope: &Envelope,
-    stored: &Stored,
-) -> Result<u64> {
+fn check_data_blocks(snapshot: &mut dyn Snapshot, envelope: &Envelope) -> Result<u64> {
     let (mut total, mut before) = (0u64, SortedRun::default());
-    snapshot.every_data_block(&mut |table, key, body| {
-        let rows = data_block::read(table, key, envelope.open_data_block(table, key, body)?)?;
-        if before.last().is_some_and(|last| last.table_key() >= (table, key)) {
-            return Err(Error::corrupt("two data blocks overlap; restore the store from a backup")
-                .with("table", table));
-        }
+    snapshot.every_data_block(None, &mut |table, key, body| {
+        before = read_data_block(envelope, &before, table, key, body)?;
         total = total.wrapping_add(sum_of(body));
-        before = rows;
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     })?;
-    if stored.sums.is_some_and(|sums| sums.data_blocks != total) {
-        return Err(Error::corrupt(
-            "data blocks are not all of one moment: a write of some got lost; restore from a backup",
-        ));
-    }
     Ok(total)
 }
 
-/// The memtable, from the journal.
-fn read_journal(
-    snapshot: &mut dyn Snapshot,
+/// The rows of a data block, which has to begin behind those of the one before it.
+pub(crate) fn read_data_block(
     envelope: &Envelope,
-    stored: &Stored,
-) -> Result<Memtable> {
-    let mut replay = Replay::new(stored.series);
+    before: &SortedRun,
+    table: u8,
+    key: &[u8],
+    stored: &[u8],
+) -> Result<SortedRun> {
+    let rows = data_block::read(table, key, envelope.open_data_block(table, key, stored)?)?;
+    if before.last().is_some_and(|last| last.table_key() >= (table, key)) {
+        return Err(Error::corrupt("two data blocks overlap; restore the store from a backup")
+            .with("table", table));
+    }
+    Ok(rows)
+}
+
+/// A block that the head does not know of, because its page is an older one.
+fn check_no_newer_block(snapshot: &mut dyn Snapshot, head: &Head) -> Result<()> {
+    let next = head.serial.next().get();
+    snapshot.blocks(next, i64::MAX.unsigned_abs(), 1, &mut |serial, _, _| {
+        Err(Error::corrupt("a block is newer than the store's head; restore from a backup")
+            .with("serial", serial))
+    })
+}
+
+/// The entries of the journal as they are stored, and their numbers.
+fn read_journal(snapshot: &mut dyn Snapshot) -> Result<Vec<(u64, Vec<u8>)>> {
+    let mut entries = Vec::new();
     snapshot.journal(&mut |number, stored| {
-        let entry = journal::read(envelope.open_journal(number, stored)?)
-            .map_err(|error| error.with("record", "journal").with("number", number))?;
-        replay.take(number, entry)
+        entries.push((number, stored.to_vec()));
+        Ok(())
     })?;
+    Ok(entries)
+}
+
+/// The memtable, from the journal.
+fn replay(envelope: &Envelope, stored: &Stored, entries: &[(u64, Vec<u8>)]) -> Result<Memtable> {
+    let mut replay = Replay::new(stored.series);
+    for (number, stored) in entries {
+        let entry = journal::read(envelope.open_journal(*number, stored)?)
+            .map_err(|error| error.with("record", "journal").with("number", number))?;
+        replay.take(*number, entry)?;
+    }
     replay.finish()
 }
 

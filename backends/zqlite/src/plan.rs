@@ -24,6 +24,8 @@ pub(crate) struct Plan<'c> {
     pub(crate) stored: Stored,
     /// The memtable once it is written, if that changes.
     pub(crate) memtable: Option<Memtable>,
+    /// The data blocks that it replaces.
+    pub(crate) replaced: Replaced,
 }
 
 pub(crate) fn plan<'c>(
@@ -112,15 +114,15 @@ pub(crate) fn plan<'c>(
     if after.head.oldest_block > stored.head.oldest_block {
         batch.writes.push(Write::PurgeBlocks { before: after.head.oldest_block.get() });
     }
-    let mut memtable = None;
-    if let Some((series, replaced)) = series {
+    let (mut memtable, mut replaced) = (None, Replaced::default());
+    if let Some((series, replaces)) = series {
         after.series = series.head;
-        write_series(stored, &series, &replaced, envelope, &mut sums, &mut batch);
-        memtable = Some(series.memtable);
+        write_series(stored, &series, &replaces, envelope, &mut sums, &mut batch);
+        (memtable, replaced) = (Some(series.memtable), replaces);
     }
     after.sums = after.sums.map(|_| sums);
     batch.head = envelope.seal_head(&after);
-    Ok(Plan { batch, moves, stored: after, memtable })
+    Ok(Plan { batch, moves, stored: after, memtable, replaced })
 }
 
 fn write_series(

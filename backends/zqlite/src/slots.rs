@@ -1,7 +1,7 @@
 //! Which slot holds which row of the state. Kept in memory; rebuilt from the rows at open.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 
 use ghostwire_store_core::backend::{KeyRange, Scan};
 use ghostwire_store_core::error::{Error, Result};
@@ -10,6 +10,7 @@ use ghostwire_store_core::schema::{RowKey, Table};
 use crate::engine::Snapshot;
 use crate::envelope::{Envelope, sum_of};
 use crate::head::Stored;
+use crate::tally::{Place, Tally};
 
 /// (table, key) to slot.
 #[derive(Debug, Default)]
@@ -42,7 +43,7 @@ impl Slots {
     ) -> Result<(Self, u64)> {
         let mut found: BTreeMap<Table, Vec<(RowKey, Slot)>> = BTreeMap::new();
         let (mut count, mut total) = (0u64, 0u64);
-        snapshot.every_row(&mut |number, bytes| {
+        snapshot.every_row(None, &mut |number, bytes| {
             let row = envelope.open_row(number, bytes)?;
             let slot = Slot { number, sum: sum_of(bytes) };
             let table = Table::from_number(row.table)?;
@@ -54,7 +55,7 @@ impl Slots {
             count += 1;
             total = total.wrapping_add(slot.sum);
             found.entry(table).or_default().push((RowKey::from_bytes(row.key)?, slot));
-            Ok(())
+            Ok(ControlFlow::Continue(()))
         })?;
         if count != stored.rows {
             return Err(Error::corrupt("rows are missing or too many; restore from a backup")
@@ -111,13 +112,18 @@ impl Slots {
         }
     }
 
-    pub(crate) fn apply(&mut self, moves: Vec<Move>) {
+    /// To be called once the commit is stored.
+    pub(crate) fn apply(&mut self, moves: Vec<Move>, mut tally: Option<&mut Tally>) {
         for Move { table, key, slot } in moves {
             let rows = self.tables.entry(table).or_default();
-            match slot {
+            let before = match slot {
                 Some(slot) => rows.insert(key, slot),
                 None => rows.remove(&key),
             };
+            if let (Some(tally), Some(Slot { number, .. })) = (&mut tally, slot.or(before)) {
+                let sum = |slot: Option<Slot>| slot.map(|slot| slot.sum);
+                tally.changed(&Place::Row(number), sum(before), sum(slot));
+            }
         }
     }
 }

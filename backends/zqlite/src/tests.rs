@@ -1,5 +1,7 @@
 //! What only shows with an engine that fails.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+mod verify;
 
 use std::path::Path;
 
@@ -13,6 +15,7 @@ use ghostwire_store_core::schema::{RowKey, Table};
 use super::*;
 use crate::engine::{Batch, Engine, Snapshot};
 use crate::head::Stored;
+use crate::verify::Opened;
 
 /// Stores what it is given, or does not, and claims not to know.
 #[derive(Debug)]
@@ -45,6 +48,10 @@ impl Engine for Forgetful {
         self.engine.fresh_snapshot()
     }
 
+    fn check_structure(&self) -> Result<()> {
+        self.engine.check_structure()
+    }
+
     fn writer_snapshot(&self) -> Result<Box<dyn Snapshot + '_>> {
         self.engine.writer_snapshot()
     }
@@ -65,9 +72,9 @@ impl Engine for Forgetful {
 impl ZqliteBackend {
     fn make_forgetful(&self, stores: bool) {
         let mut open = self.0.open.write().unwrap();
-        let Open { engine, envelope, slots, versions, lost, file } = open.take().unwrap();
+        let Open { engine, envelope, slots, versions, tally, lost, file } = open.take().unwrap();
         let engine = Box::new(Forgetful { engine, stores });
-        *open = Some(Open { engine, envelope, slots, versions, lost, file });
+        *open = Some(Open { engine, envelope, slots, versions, tally, lost, file });
     }
 }
 

@@ -54,7 +54,7 @@ impl Chain {
             .with("checkpoint", head.checkpoint)
             .with("oldest_block", oldest));
         }
-        Ok(Self::kept(head))
+        Ok(Self::up_to(head, Serial::new(oldest.get().saturating_sub(1))))
     }
 
     /// The stored blocks after a serial, at most `limit`. Also gives how many of them there must be.
@@ -74,11 +74,6 @@ impl Chain {
         let left = head.serial.get().saturating_sub(after.get());
         let wanted = limit.min(usize::try_from(left).unwrap_or(usize::MAX));
         Ok((Self::up_to(head, after), wanted))
-    }
-
-    /// All blocks that are kept, whatever the head says of them.
-    pub(crate) fn kept(head: &Head) -> Self {
-        Self::up_to(head, Serial::new(head.oldest_block.get().saturating_sub(1)))
     }
 
     /// The stored blocks that follow `after`, of which the last is the head's.
@@ -160,6 +155,51 @@ impl Chain {
     }
 }
 
+/// How many blocks to read at once, so that no read is of one moment for long.
+struct Stride(usize);
+
+impl Stride {
+    const FIRST: Self = Self(8);
+
+    /// After blocks were read that have so many bytes together.
+    fn adapt(&mut self, bytes: usize) {
+        const BYTES: usize = 2 << 20;
+        const MOST: usize = 256;
+        self.0 = if bytes > BYTES { (self.0 / 2).max(1) } else { (self.0 * 2).min(MOST) };
+    }
+}
+
+/// Reads and checks all blocks that are kept, up to a head's, while others may be added and purged. `read` gives
+/// at most so many blocks after a serial, and `Compacted` if they are purged. Tells how many there were.
+///
+/// # Errors
+/// `Corrupt` if they are no chain that ends in the head; those of `read`.
+pub fn follow_kept(
+    head: &Head,
+    mut read: impl FnMut(Serial, usize) -> Result<Vec<EncodedBlock>>,
+) -> Result<u64> {
+    let (mut chain, mut stride, mut count) = (Chain::whole(head)?, Stride::FIRST, 0);
+    while chain.last < head.serial {
+        let blocks = match read(chain.last, stride.0) {
+            Err(error) if let ErrorKind::Compacted { oldest } = *error.kind() => {
+                let purged = Serial::new(oldest.saturating_sub(1));
+                chain = Chain::up_to(head, purged.min(head.serial).max(chain.next()));
+                continue;
+            }
+            blocks => blocks?,
+        };
+        if blocks.is_empty() {
+            return Err(chain.missing());
+        }
+        stride.adapt(blocks.iter().map(|block| block.bytes.len()).sum());
+        for block in blocks.iter().take_while(|block| block.serial <= head.serial) {
+            chain.follow(block.serial, block)?;
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
 /// Reads and checks the blocks of a chain that has just been made, up to its head's.
 pub(crate) async fn read_chain(
     backend: &dyn Backend,
@@ -179,15 +219,16 @@ pub(crate) async fn read_chain_to(
     last: Serial,
     mut each: impl FnMut(EncodedBlock) -> Result<()>,
 ) -> Result<()> {
-    const BLOCKS_PER_READ: usize = 256;
+    let mut stride = Stride::FIRST;
     loop {
         let left = last.get().saturating_sub(chain.last.get());
-        let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(BLOCKS_PER_READ);
+        let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(stride.0);
         if wanted == 0 {
             return Ok(());
         }
         let blocks = backend.blocks(chain.last, wanted).await?;
         let read = blocks.len();
+        stride.adapt(blocks.iter().map(|block| block.bytes.len()).sum());
         for block in blocks {
             chain.follow(block.serial, &block)?;
             each(block)?;
@@ -270,6 +311,43 @@ mod tests {
         // The block before is purged, so its hash cannot be compared.
         let purged = Head { oldest_block: second.serial, checkpoint: second.serial, ..head };
         check(Chain::whole(&purged).unwrap(), &[second, third]).unwrap();
+    }
+
+    #[test]
+    fn blocks_that_are_purged_or_added_meanwhile_are_passed_over() {
+        let (blocks, head) = blocks();
+        let after = |serial: Serial| {
+            let from = usize::try_from(serial.get()).unwrap();
+            blocks[from..].to_vec()
+        };
+        assert_eq!(follow_kept(&head, |serial, _| Ok(after(serial))).unwrap(), 3);
+        let one_by_one = |serial: Serial, _| Ok(after(serial)[..1].to_vec());
+        assert_eq!(follow_kept(&head, one_by_one).unwrap(), 3);
+        let earlier = Head { serial: Serial::new(2), hash: blocks[1].hash, ..head };
+        let earlier = Head { block: blocks[1].id, ..earlier };
+        assert_eq!(follow_kept(&earlier, |serial, _| Ok(after(serial))).unwrap(), 2);
+        for (oldest, left) in [(2, 2), (3, 1), (4, 0), (9, 0)] {
+            let purged = |serial: Serial, _| match serial.get() + 1 < oldest {
+                true => Err(Error::new(ErrorKind::Compacted { oldest }, "purged")),
+                false => Ok(after(serial)),
+            };
+            assert_eq!(follow_kept(&head, purged).unwrap(), left, "{oldest}");
+        }
+        for wrong in [vec![], vec![blocks[1].clone()], vec![blocks[0].clone(), blocks[2].clone()]] {
+            let error = follow_kept(&head, |_, _| Ok(wrong.clone())).unwrap_err();
+            assert_eq!(*error.kind(), ErrorKind::Corrupt);
+        }
+        let other = Head { hash: blocks[0].hash, ..head };
+        assert!(follow_kept(&other, |serial, _| Ok(after(serial))).is_err());
+    }
+
+    #[test]
+    fn long_blocks_are_read_one_by_one() {
+        let mut stride = Stride::FIRST;
+        (0..9).for_each(|_| stride.adapt(100));
+        assert_eq!(stride.0, 256);
+        (0..9).for_each(|_| stride.adapt(16 << 20));
+        assert_eq!(stride.0, 1);
     }
 
     #[test]

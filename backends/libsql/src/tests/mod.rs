@@ -9,6 +9,7 @@ mod layout;
 mod migrations;
 mod positions;
 mod ranges;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -26,7 +27,7 @@ use tempfile::{TempDir, tempdir};
 
 use crate::link::Link;
 use crate::{LibsqlBackend, LibsqlOptions};
-use ghostwire_store_sqlite::{Connection, Role, connect};
+use ghostwire_store_sqlite::{Connection, Role, check_structure, connect};
 
 const STORE: StoreId = StoreId::from_bytes([0x5a; 16]);
 

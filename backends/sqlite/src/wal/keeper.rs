@@ -9,15 +9,15 @@ use std::time::Duration;
 use ghostwire_store_core::backend::{LogIndex, LogInfo};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
-use super::gate::{Gate, Inside};
+use super::gate::{Gate, Inside, Interrupt};
 use super::policy::{Checkpoint, LogLimits, Notice, Policy, Step};
 use super::survey::Survey;
 use super::tail::Tail;
 use crate::{failed, has_log, sync_directory, with_suffix};
 
 /// How long own readers may take to end before holding them out is given up. Those that come wait
-/// as long.
-const PATIENCE: Duration = Duration::from_millis(250);
+/// as long, and so do writers.
+const PATIENCE: Duration = Duration::from_millis(10);
 
 /// How to checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,7 +132,18 @@ impl LogKeeper {
     /// Lets a reader of this process in. It is to be held as long as the reader's transaction, and by
     /// nobody who is inside already.
     pub(crate) fn enter(&self) -> Inside<'_> {
-        self.gate.enter()
+        self.gate.enter(None)
+    }
+
+    /// As [`LogKeeper::enter`], for a transaction that takes longer than a page does: it is interrupted
+    /// when the log is so long that readers are held out.
+    pub(crate) fn enter_until_held(&self, interrupt: Interrupt) -> Inside<'_> {
+        self.gate.enter(Some(interrupt))
+    }
+
+    /// Interrupts those that take long, because somebody waits for all readers to end.
+    pub(crate) fn end_long_reads(&self) {
+        drop(self.gate.hold(PATIENCE));
     }
 
     /// Refuses after a checkpoint that failed, until [`LogKeeper::settle`] succeeds on connections
@@ -229,8 +240,8 @@ impl LogKeeper {
                 %path,
                 bytes,
                 "somebody's open transaction keeps the store's log growing: another program's, such \
-                 as a shell or a backup, or a long `verify`. `lsof` on the file of this name with \
-                 `-shm` behind it names the programs; end that transaction before the disk is full"
+                 as a shell or a backup. `lsof` on the file of this name with `-shm` behind it names the \
+                 programs; end that transaction before the disk is full"
             ),
             Ok(Some(Notice::Released { commits })) => {
                 tracing::info!(%path, commits, "the store's log is no longer held");

@@ -12,6 +12,7 @@ mod tail;
 #[cfg(fuzzing)]
 pub use format::fuzzing;
 pub(crate) use gate::Inside;
+pub use gate::Interrupt;
 pub use keeper::LogKeeper;
 pub(crate) use keeper::{Checkpointer, Mode};
 pub(crate) use policy::Checkpoint;

@@ -10,7 +10,7 @@ pub struct LogLimits {
     /// longest wait doubles.
     pub checkpoint: u64,
     /// this process's own readers are held out, for a moment, so that a checkpoint can move all of
-    /// it.
+    /// it. Those that take long are broken off.
     pub hold_out: u64,
     /// it counts as held by somebody, and a warning says so.
     pub warn: u64,
@@ -113,7 +113,9 @@ impl Policy {
         match outcome {
             Some(outcome) if outcome.is_complete() => self.released(),
             _ => {
-                self.hold_out_at = self.bytes.saturating_add(self.limits.hold_out);
+                // A reader of this process ends soon; that of another program perhaps never.
+                let more = self.limits.hold_out / if outcome.is_none() { 4 } else { 1 };
+                self.hold_out_at = self.bytes.saturating_add(more);
                 self.kept()
             }
         }
@@ -178,6 +180,15 @@ mod tests {
         assert_eq!(commit(&mut policy, 810, ALL), (vec![Step::Move, Step::Rest], vec![]));
         // That it was moved makes the first limit count again.
         assert_eq!(commit(&mut policy, 400, PART), (vec![Step::Move, Step::Cut], vec![]));
+    }
+
+    #[test]
+    fn own_readers_that_took_too_long_are_soon_held_out_again() {
+        let mut policy = Policy::new(LIMITS);
+        assert_eq!(commit(&mut policy, 400, PART).0, [Step::Move, Step::Cut]);
+        assert_eq!(policy.cut(None), None);
+        assert_eq!(commit(&mut policy, 499, PART).0, [Step::Move, Step::Rest]);
+        assert_eq!(commit(&mut policy, 500, PART).0, [Step::Move, Step::Cut]);
     }
 
     #[test]

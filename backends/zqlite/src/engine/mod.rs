@@ -42,6 +42,10 @@ pub(crate) trait Engine: Debug + Send + Sync {
     /// A snapshot that owes nothing to a cache.
     fn fresh_snapshot(&self) -> Result<Box<dyn Snapshot + '_>>;
 
+    /// Lets the engine check its own structures. Nobody waits for that: it is broken off, and then passes,
+    /// if too much is written meanwhile.
+    fn check_structure(&self) -> Result<()>;
+
     /// What is stored now, read through the connection that writes, which knows the pages that it
     /// wrote last. Nothing can be written while it lives.
     fn writer_snapshot(&self) -> Result<Box<dyn Snapshot + '_>>;
@@ -59,6 +63,12 @@ pub(crate) trait Engine: Debug + Send + Sync {
 /// What takes a blob that is read.
 pub(crate) type Visit<'v> = &'v mut dyn FnMut(&[u8]) -> Result<()>;
 
+/// What takes the slot and the body of a row that is read, and says whether that is enough.
+pub(crate) type VisitRow<'v> = &'v mut dyn FnMut(u64, &[u8]) -> Result<ControlFlow<()>>;
+
+/// The same of a data block: table, key, body.
+pub(crate) type VisitDataBlock<'v> = &'v mut dyn FnMut(u8, &[u8], &[u8]) -> Result<ControlFlow<()>>;
+
 /// What was stored at one moment.
 pub(crate) trait Snapshot {
     /// The head, which was read when the snapshot was taken.
@@ -71,8 +81,8 @@ pub(crate) trait Snapshot {
         visit: &mut dyn FnMut(u64, &[u8]) -> Result<()>,
     ) -> Result<()>;
 
-    /// Visits every row.
-    fn every_row(&mut self, visit: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<()>;
+    /// Visits every row after a slot, in the order of slots.
+    fn every_row(&mut self, after: Option<u64>, visit: VisitRow<'_>) -> Result<()>;
 
     /// Visits every entry of the journal, in order.
     fn journal(&mut self, visit: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<()>;
@@ -103,10 +113,11 @@ pub(crate) trait Snapshot {
         visit: &mut dyn FnMut(u8, &[u8]) -> Result<()>,
     ) -> Result<()>;
 
-    /// Visits every data block in order: table, key, body.
+    /// Visits every data block from a place on, in order.
     fn every_data_block(
         &mut self,
-        visit: &mut dyn FnMut(u8, &[u8], &[u8]) -> Result<()>,
+        from: Option<(u8, &[u8])>,
+        visit: VisitDataBlock<'_>,
     ) -> Result<()>;
 
     /// Visits at most `limit` blocks from `first` to `last`, inclusive, in order: serial, frame,
@@ -118,9 +129,6 @@ pub(crate) trait Snapshot {
         limit: usize,
         visit: &mut dyn FnMut(u64, &[u8], &[u8]) -> Result<()>,
     ) -> Result<()>;
-
-    /// Lets the engine check its own structures.
-    fn check(&mut self) -> Result<()>;
 }
 
 /// The keys `from <= key < to` of one series.

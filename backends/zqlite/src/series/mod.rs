@@ -80,6 +80,11 @@ impl Replaced {
         self.0.contains_key(&(table, key.to_vec()))
     }
 
+    /// Table, key, and what it adds to the sum.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u8, &[u8], u64)> {
+        self.0.iter().map(|((table, key), sum)| (*table, &key[..], *sum))
+    }
+
     /// Of those that `edits` name.
     pub(crate) fn only(mut self, edits: &Edits) -> Self {
         let put = edits.put.iter().map(|data_block| (data_block.table, data_block.key.clone()));

@@ -82,7 +82,7 @@ pub(super) async fn a_log_that_lost_commits_is_told_of(
     Verdict::Passed
 }
 
-/// Somebody of this process reads at every moment.
+/// Somebody of this process reads at every moment, and somebody verifies.
 pub(super) async fn own_readers_do_not_keep_the_log_growing(
     factory: Arc<dyn Factory>,
     effort: Effort,
@@ -111,7 +111,15 @@ pub(super) async fn own_readers_do_not_keep_the_log_growing(
             }
         })
     });
-    let readers: Vec<_> = readers.collect();
+    let verifier = {
+        let (store, stop) = (store.clone(), stop.clone());
+        tokio::spawn(async move {
+            while !stop.load(Ordering::Acquire) {
+                store.verify().await.unwrap();
+            }
+        })
+    };
+    let readers: Vec<_> = readers.chain([verifier]).collect();
     let (mut policy, mut longest) = (None, 0);
     for number in 0..SWAPS {
         let document = format!("{number:08}{}", "p".repeat(DOCUMENT));

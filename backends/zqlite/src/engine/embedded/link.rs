@@ -1,10 +1,11 @@
 //! A connection of `libsql-rusqlite`.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ghostwire_store_core::error::Result;
-use ghostwire_store_sqlite::Connection;
+use ghostwire_store_sqlite::{Connection, Interrupt};
 use rusqlite::OpenFlags;
 use rusqlite::config::DbConfig;
 
@@ -66,6 +67,11 @@ impl Connection for Link {
     fn blob(&mut self, sql: &str) -> Result<Vec<u8>> {
         let read = || self.0.prepare_cached(sql)?.query_row([], |row| row.get(0));
         read().map_err(unusable)
+    }
+
+    fn interrupter(&self) -> Interrupt {
+        let handle = self.0.get_interrupt_handle();
+        Arc::new(move || handle.interrupt())
     }
 
     fn is_idle(&self) -> bool {

@@ -109,6 +109,10 @@ impl Engine for Embedded {
         Ok(Box::new(EmbeddedSnapshot::of_reader(self.0.fresh_reader()?)?))
     }
 
+    fn check_structure(&self) -> Result<()> {
+        self.0.check_structure()
+    }
+
     fn writer_snapshot(&self) -> Result<Box<dyn Snapshot + '_>> {
         Ok(Box::new(EmbeddedSnapshot::of_writer(self.0.writer()?)?))
     }

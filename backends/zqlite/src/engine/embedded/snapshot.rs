@@ -3,13 +3,13 @@
 use std::ops::ControlFlow::{self, Continue};
 
 use ghostwire_store_core::error::{Error, Result};
-use ghostwire_store_sqlite::{Connection as _, Reader, WriterGuard, check_structure};
+use ghostwire_store_sqlite::{Connection as _, Reader, WriterGuard};
 use rusqlite::{Connection, Row, params};
 
 use super::errors::unreadable;
 use super::link::Link;
 use super::sql;
-use crate::engine::{SeriesRange, Snapshot, Visit};
+use crate::engine::{SeriesRange, Snapshot, Visit, VisitDataBlock, VisitRow};
 
 /// Data blocks from the one on that covers a key.
 macro_rules! data_blocks {
@@ -139,8 +139,10 @@ impl Snapshot for EmbeddedSnapshot<'_> {
         Ok(())
     }
 
-    fn every_row(&mut self, visit: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
-        self.each("SELECT slot,body FROM rows", [], |row| visit(number(row, 0)?, blob(row, 1)?))
+    fn every_row(&mut self, after: Option<u64>, visit: VisitRow<'_>) -> Result<()> {
+        const QUERY: &str = "SELECT slot,body FROM rows WHERE slot>?1 ORDER BY slot";
+        let after = after.map_or(i64::MIN, sql);
+        self.each_until(QUERY, [after], |row| visit(number(row, 0)?, blob(row, 1)?))
     }
 
     fn journal(&mut self, visit: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
@@ -213,9 +215,13 @@ impl Snapshot for EmbeddedSnapshot<'_> {
 
     fn every_data_block(
         &mut self,
-        visit: &mut dyn FnMut(u8, &[u8], &[u8]) -> Result<()>,
+        from: Option<(u8, &[u8])>,
+        visit: VisitDataBlock<'_>,
     ) -> Result<()> {
-        self.each("SELECT tbl,key,body FROM chunks ORDER BY tbl,key", [], |row| {
+        const QUERY: &str = "SELECT tbl,key,body FROM chunks INDEXED BY chunks_in_order \
+                             WHERE (tbl,key)>=(?1,?2) ORDER BY tbl,key";
+        let (first, key) = from.map_or((i64::MIN, &[][..]), |(table, key)| (table.into(), key));
+        self.each_until(QUERY, params![first, key], |row| {
             visit(table(row, 0)?, blob(row, 1)?, blob(row, 2)?)
         })
     }
@@ -232,10 +238,6 @@ impl Snapshot for EmbeddedSnapshot<'_> {
             [sql(first), sql(last), sql(limit as u64)],
             |row| visit(number(row, 0)?, blob(row, 1)?, blob(row, 2)?),
         )
-    }
-
-    fn check(&mut self) -> Result<()> {
-        check_structure(self.link()?)
     }
 }
 

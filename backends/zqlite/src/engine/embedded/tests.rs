@@ -2,7 +2,7 @@
 
 use ghostwire_store_core::domain::SideId;
 use ghostwire_store_core::error::ErrorKind;
-use ghostwire_store_sqlite::{Access, FileKind};
+use ghostwire_store_sqlite::{Access, FileKind, Role, check_structure, connect};
 
 use super::*;
 use crate::engine::Write;
@@ -89,4 +89,29 @@ fn no_connection_checkpoints_by_itself() {
     };
     check(&mut engine.0.writer().unwrap()).unwrap();
     engine.0.read(check).unwrap();
+}
+
+#[test]
+fn a_check_of_structures_can_be_interrupted() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let (_directory, file, engine) = engine();
+    engine.write(&rows_of(4 << 20)).unwrap();
+    let mut link: Link = connect(file.path(), Role::Reader).unwrap();
+    let (interrupt, has_ended) = (link.interrupter(), AtomicBool::new(false));
+    let error = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !has_ended.load(Ordering::Relaxed) {
+                interrupt();
+            }
+        });
+        let error = loop {
+            if let Err(error) = check_structure(&mut link) {
+                break error;
+            }
+        };
+        has_ended.store(true, Ordering::Relaxed);
+        error
+    });
+    assert!(error.to_string().contains("sqlite_code=9"), "{error}");
+    check_structure(&mut link).unwrap();
 }
