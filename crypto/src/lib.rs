@@ -1,8 +1,8 @@
 //! The cryptography of ghostwire-store: keyrings, sealed records, signatures and pins.
 //!
 //! This crate writes protocols, not primitives, and knows no backend: a record is bytes with a kind and a number. Randomness, the clock
-//! and everything that is stored are handed in; only [`KeyringFile`](keyring::KeyringFile)
-//! touches the system. `docs/cryptography.md` has every construction with its bytes; `crypto/tests/reader.py`
+//! and everything that is stored are handed in; only [`KeyringFile`](keyring::KeyringFile), [`FilePin`](pin::FilePin) and
+//! [`CommandPin`](pin::CommandPin) touch the system. `docs/cryptography.md` has every construction with its bytes; `crypto/tests/reader.py`
 //! is a second reader, written from that.
 //!
 //! Read in this order:
@@ -12,6 +12,7 @@
 //! | [`keyring`] | all secrets of a store, sealed to recipients, and how they change |
 //! | [`sealing`] | records under those keys, and the inventory that binds them to their time |
 //! | [`signature`] | what convinces somebody who has no key |
+//! | [`pin`] | what notices that a store was put back |
 //!
 //! # Example
 //! ```
@@ -45,6 +46,7 @@ mod hash;
 pub mod keyring;
 #[cfg(test)]
 mod known_answers;
+pub mod pin;
 mod random;
 pub mod sealing;
 mod secret;

@@ -27,6 +27,7 @@ use crate::signature::{Purpose, Signature, Subject};
 pub use change::{Rotation, Succession};
 pub use content::{Authority, DataKey, HashKey, Header, Leaving, Member};
 pub use file::KeyringFile;
+pub(crate) use file::{io, sync_directory_of};
 pub use passphrase::Stretch;
 #[cfg(test)]
 pub(crate) use recipient::contributes;
