@@ -1,5 +1,5 @@
-//! ChaCha20-Poly1305 (RFC 8439) by AWS-LC, and XChaCha20-Poly1305
-//! (draft-irtf-cfrg-xchacha-03) as HChaCha20 once for many records, then ChaCha20-Poly1305 for each.
+//! ChaCha20-Poly1305 (RFC 8439) by AWS-LC, and XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03) as
+//! HChaCha20 once for many records, then ChaCha20-Poly1305 for each.
 
 use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use chacha20::R20;
@@ -37,8 +37,8 @@ impl Key {
         tag.as_ref().try_into().map_err(|_| Error::Library("a tag of another length"))
     }
 
-    /// Opens `sealed` into `plain`, which is as long. Whether the tag was right; if not, `plain` has nothing
-    /// that may be used.
+    /// Opens `sealed` into `plain`, which is as long. Whether the tag was right; if not, `plain`
+    /// has nothing that may be used.
     #[must_use]
     pub(crate) fn open(
         &self,

@@ -102,7 +102,8 @@ pub enum Error {
         /// Why, and what to do.
         why: &'static str,
     },
-    /// The pin holds another mark than the one to advance from: somebody else runs this store, or a copy of it.
+    /// The pin holds another mark than the one to advance from: somebody else runs this store, or a
+    /// copy of it.
     Fenced {
         /// The commit that the pin stands at, if it has any.
         holds: Option<u64>,

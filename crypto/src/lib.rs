@@ -1,9 +1,10 @@
 //! The cryptography of ghostwire-store: keyrings, sealed records, signatures and pins.
 //!
-//! This crate writes protocols, not primitives, and knows no backend: a record is bytes with a kind and a number. Randomness, the clock
-//! and everything that is stored are handed in; only [`KeyringFile`](keyring::KeyringFile), [`FilePin`](pin::FilePin) and
-//! [`CommandPin`](pin::CommandPin) touch the system. `docs/cryptography.md` has every construction with its bytes; `crypto/tests/reader.py`
-//! is a second reader, written from that.
+//! This crate writes protocols, not primitives, and knows no backend: a record is bytes with a kind
+//! and a number. Randomness, the clock and everything that is stored are handed in; only
+//! [`KeyringFile`](keyring::KeyringFile), [`FilePin`](pin::FilePin) and
+//! [`CommandPin`](pin::CommandPin) touch the system. `docs/cryptography.md` has every construction
+//! with its bytes; `crypto/tests/reader.py` is a second reader, written from that.
 //!
 //! Read in this order:
 //!
@@ -42,6 +43,9 @@
 
 mod aead;
 mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hash;
 pub mod keyring;
 #[cfg(test)]

@@ -4,9 +4,9 @@ use crate::error::{Error, Result};
 
 /// A source of random bytes.
 ///
-/// Keys and nonces are drawn through it, so that nothing here reads a global. [`SystemRandom`] is the
-/// only implementation to run with; others are for tests. Never derive a nonce or a key from anything that a
-/// file can hold, nor from a generator that somebody can seed.
+/// Keys and nonces are drawn through it, so that nothing here reads a global. [`SystemRandom`] is
+/// the only implementation to run with; others are for tests. Never derive a nonce or a key from
+/// anything that a file can hold, nor from a generator that somebody can seed.
 pub trait Random {
     /// Fills `bytes`.
     ///
@@ -15,8 +15,8 @@ pub trait Random {
     fn fill(&self, bytes: &mut [u8]) -> Result<()>;
 }
 
-/// The operating system's randomness, asked anew each time and kept in no buffer, so that copies of a
-/// process do not share what is drawn after they part.
+/// The operating system's randomness, asked anew each time and kept in no buffer, so that copies of
+/// a process do not share what is drawn after they part.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemRandom;
 

@@ -1,5 +1,6 @@
-//! The file format age v1 (C2SP age): a text header that wraps one file key for each recipient, then the
-//! payload under that key. Only what a keyring needs of it: no armour, nothing larger than a keyring.
+//! The file format age v1 (C2SP age): a text header that wraps one file key for each recipient,
+//! then the payload under that key. Only what a keyring needs of it: no armour, nothing larger than
+//! a keyring.
 
 use data_encoding::BASE64_NOPAD;
 use zeroize::Zeroizing;

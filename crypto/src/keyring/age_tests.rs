@@ -56,8 +56,8 @@ fn open(
     }
 }
 
-/// By the file key that each vector names: everything but the recipients, whatever their kind. Of those with one of a
-/// kind that we do not know, what is wrong with it does not show.
+/// By the file key that each vector names: everything but the recipients, whatever their kind. Of
+/// those with one of a kind that we do not know, what is wrong with it does not show.
 #[test]
 fn headers_and_payloads_are_those_of_the_vectors() {
     let mut count = 0;

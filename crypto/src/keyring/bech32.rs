@@ -1,8 +1,8 @@
 //! Bech32 (BIP-173) without its limit on length, as age uses it.
 //!
-//! An identity is a secret, so what depends on its symbols takes the same time for all of them: each is looked
-//! up by going through the whole alphabet, and the checksum is computed without branches. Only the prefix,
-//! the length and the verdict show.
+//! An identity is a secret, so what depends on its symbols takes the same time for all of them:
+//! each is looked up by going through the whole alphabet, and the checksum is computed without
+//! branches. Only the prefix, the length and the verdict show.
 
 use zeroize::Zeroizing;
 

@@ -1,5 +1,6 @@
-//! Changes of a keyring, as functions from one generation to the next. They draw keys and do nothing else; writing
-//! the result is [`KeyringFile`](super::KeyringFile)'s, and the order of keyring, commit and pin is the store's.
+//! Changes of a keyring, as functions from one generation to the next. They draw keys and do
+//! nothing else; writing the result is [`KeyringFile`](super::KeyringFile)'s, and the order of
+//! keyring, commit and pin is the store's.
 
 use std::mem;
 
@@ -17,8 +18,9 @@ use crate::signature::{PublicKeys, Purpose, Signature};
 pub enum Rotation {
     /// As planned. Inventory, pin and signatures keep their keys.
     Routine,
-    /// Somebody may know the key. Those of inventory, pin and signatures are replaced, too, so that what is forged with
-    /// the old ones is refused at once, and not only when everything was sealed anew.
+    /// Somebody may know the key. Those of inventory, pin and signatures are replaced, too, so that
+    /// what is forged with the old ones is refused at once, and not only when everything was sealed
+    /// anew.
     Leaked,
 }
 
@@ -34,8 +36,9 @@ pub struct Succession {
 }
 
 impl Keyring {
-    /// The first generation of a store's keyring, with one data key, one key that hashes credentials, and the root's
-    /// recipient. `stretch` says how a passphrase becomes the root, if one does; `now` is in microseconds since 1970.
+    /// The first generation of a store's keyring, with one data key, one key that hashes
+    /// credentials, and the root's recipient. `stretch` says how a passphrase becomes the root, if
+    /// one does; `now` is in microseconds since 1970.
     ///
     /// # Errors
     /// `Random`.
@@ -62,8 +65,8 @@ impl Keyring {
         Ok(Self { content, file: None })
     }
 
-    /// A new version of the data key, which seals from now on. Until [`Keyring::finish_rotation`] the head is accepted
-    /// under the version before, too.
+    /// A new version of the data key, which seals from now on. Until [`Keyring::finish_rotation`]
+    /// the head is accepted under the version before, too.
     ///
     /// # Errors
     /// `Refused` while another rotation is under way, or if there are too many versions. `Random`.
@@ -94,8 +97,8 @@ impl Keyring {
         Ok(next)
     }
 
-    /// Gives up what was in force before a rotation, once the head, the inventory and the pin are written under what is now.
-    /// The version before still opens records, until it is destroyed.
+    /// Gives up what was in force before a rotation, once the head, the inventory and the pin are
+    /// written under what is now. The version before still opens records, until it is destroyed.
     ///
     /// # Errors
     /// `Refused` if no rotation is under way.
@@ -107,11 +110,13 @@ impl Keyring {
         }
     }
 
-    /// Without a version of the data key. The caller has read every record's frame and knows that none names it. What
-    /// only it sealed can be read by nobody any more who has no older copy of the keyring.
+    /// Without a version of the data key. The caller has read every record's frame and knows that
+    /// none names it. What only it sealed can be read by nobody any more who has no older copy of
+    /// the keyring.
     ///
     /// # Errors
-    /// `Refused` for the version that seals or that a rotation under way needs; `MissingVersion` or `Foreign` if there is none.
+    /// `Refused` for the version that seals or that a rotation under way needs; `MissingVersion` or
+    /// `Foreign` if there is none.
     pub fn destroy(&self, version: u32) -> Result<Self> {
         const WHAT: &str = "destroy a version of the data key";
         self.data_key(version)?;
@@ -130,10 +135,12 @@ impl Keyring {
         Ok(next)
     }
 
-    /// Sealed to one more. They can read everything in the store that was and will be sealed under the keys in it.
+    /// Sealed to one more. They can read everything in the store that was and will be sealed under
+    /// the keys in it.
     ///
     /// # Errors
-    /// `Refused` for one whom it is sealed to already, or too many; `Invalid` for a label that is too long.
+    /// `Refused` for one whom it is sealed to already, or too many; `Invalid` for a label that is
+    /// too long.
     pub fn add_recipient(&self, recipient: Recipient, label: &str) -> Result<Self> {
         let refused = |why| Err(Error::Refused { what: "add a recipient", why });
         if self.content.members.iter().any(|member| member.recipient == recipient) {
@@ -147,11 +154,12 @@ impl Keyring {
         Ok(next)
     }
 
-    /// Sealed to one fewer, with a new version of the data key and new keys of inventory, pin and signatures. Whoever leaves
-    /// keeps what they could read until now.
+    /// Sealed to one fewer, with a new version of the data key and new keys of inventory, pin and
+    /// signatures. Whoever leaves keeps what they could read until now.
     ///
     /// # Errors
-    /// `Refused` for the root or for one whom it is not sealed to; otherwise as [`Keyring::rotate`].
+    /// `Refused` for the root or for one whom it is not sealed to; otherwise as
+    /// [`Keyring::rotate`].
     pub fn remove_recipient(
         &self,
         recipient: Fingerprint,
@@ -172,7 +180,8 @@ impl Keyring {
         }
     }
 
-    /// Unlocked by another root secret. The data keys stay: older copies of the keyring still open with the old one.
+    /// Unlocked by another root secret. The data keys stay: older copies of the keyring still open
+    /// with the old one.
     ///
     /// # Errors
     /// `Refused` for one whom it is sealed to already.
@@ -188,7 +197,8 @@ impl Keyring {
         Ok(next)
     }
 
-    /// A new version of the key that hashes credentials, which hashes from now on; the others still verify.
+    /// A new version of the key that hashes credentials, which hashes from now on; the others still
+    /// verify.
     ///
     /// # Errors
     /// `Refused` if there are too many; `Random`.
@@ -203,7 +213,8 @@ impl Keyring {
         Err(Error::Random("it repeats itself".to_owned()))
     }
 
-    /// As [`Keyring::rotate_hash_key`] with a key that exists, such as that of a store that had no keyring.
+    /// As [`Keyring::rotate_hash_key`] with a key that exists, such as that of a store that had no
+    /// keyring.
     ///
     /// # Errors
     /// `Invalid` if another key has its id; `Refused` if there are too many.
@@ -225,7 +236,8 @@ impl Keyring {
         Ok(next)
     }
 
-    /// Without a version of the key that hashes credentials. What is hashed with it verifies no more.
+    /// Without a version of the key that hashes credentials. What is hashed with it verifies no
+    /// more.
     ///
     /// # Errors
     /// `Refused` for the one that hashes, and for one that is not there.
@@ -261,7 +273,8 @@ impl Keyring {
         Purpose::ALL.into_iter().map(succession).collect()
     }
 
-    /// The next generation. Changes that follow each other before one is written are one generation.
+    /// The next generation. Changes that follow each other before one is written are one
+    /// generation.
     fn next(&self) -> Result<Self> {
         let mut next = Self { content: self.content.clone(), file: None };
         if let Some(file) = self.file {

@@ -121,7 +121,8 @@ impl HashKey {
     }
 }
 
-/// The secrets by which a store's own word is told from a forgery. A leak of a data key renews them all.
+/// The secrets by which a store's own word is told from a forgery. A leak of a data key renews them
+/// all.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Authority {
     pub(crate) inventory: Secret,
@@ -387,7 +388,8 @@ impl Content {
     }
 }
 
-/// What anybody can read of a keyring. It is signed, and its authenticity is only known once the keyring is open.
+/// What anybody can read of a keyring. It is signed, and its authenticity is only known once the
+/// keyring is open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
     /// The store that it belongs to.

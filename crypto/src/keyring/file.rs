@@ -9,7 +9,8 @@ use crate::error::{Error, Result};
 use crate::hash::sha256;
 use crate::keyring::LONGEST_FILE;
 
-/// The right to replace a keyring, as long as it lives. Reading needs none: whoever reads finds one generation or the next.
+/// The right to replace a keyring, as long as it lives. Reading needs none: whoever reads finds one
+/// generation or the next.
 #[derive(Debug)]
 pub struct KeyringFile {
     path: PathBuf,
@@ -17,7 +18,8 @@ pub struct KeyringFile {
 }
 
 impl KeyringFile {
-    /// Takes the lock beside the keyring, `<path>.lock`, which is made if it is missing. The keyring need not exist.
+    /// Takes the lock beside the keyring, `<path>.lock`, which is made if it is missing. The
+    /// keyring need not exist.
     ///
     /// # Errors
     /// `Locked` if another process has it.
@@ -51,9 +53,10 @@ impl KeyringFile {
         Ok(Some(bytes))
     }
 
-    /// Replaces the keyring whose SHA-256 is `expected` (`None`: there must be none) with `bytes`. They are written beside it,
-    /// synced, read back and given to `check`, which opens them; only then do they take its place. Whatever fails, the
-    /// keyring that was there is still there.
+    /// Replaces the keyring whose SHA-256 is `expected` (`None`: there must be none) with `bytes`.
+    /// They are written beside it, synced, read back and given to `check`, which opens them; only
+    /// then do they take its place. Whatever fails before that, the keyring that was there is still
+    /// there.
     ///
     /// # Errors
     /// `Refused` if the keyring is another one than expected; what `check` says; `Io`.

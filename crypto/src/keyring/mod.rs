@@ -1,8 +1,8 @@
 //! The keyring: every secret of a store in one age v1 file, sealed to each recipient.
 //!
-//! A file is a header that anybody can read, a stanza for each recipient, a signature, and one sealed payload.
-//! Each change writes all of it anew under a new file key, so nothing in it can be replaced by itself. See
-//! `docs/cryptography.md` for the bytes.
+//! A file is a header that anybody can read, a stanza for each recipient, a signature, and one
+//! sealed payload. Each change writes all of it anew under a new file key, so nothing in it can be
+//! replaced by itself. See `docs/cryptography.md` for the bytes.
 
 mod age;
 pub(crate) mod bech32;
@@ -93,9 +93,10 @@ impl Keyring {
     /// Opens a keyring.
     ///
     /// # Errors
-    /// In this order, each before the next is looked at: `Newer` or `Corrupt` by its form; `Foreign`, `Older`; `WrongKey`
-    /// (a passphrase) or `WrongRecipient` (an identity); `Corrupt` if the header or the payload is not what was sealed;
-    /// `Spliced` if parts do not belong together; `Unsigned`.
+    /// In this order, each before the next is looked at: `Newer` or `Corrupt` by its form;
+    /// `Foreign`, `Older`; `WrongKey` (a passphrase) or `WrongRecipient` (an identity); `Corrupt`
+    /// if the header or the payload is not what was sealed; `Spliced` if parts do not belong
+    /// together; `Unsigned`.
     pub fn open(bytes: &[u8], unlock: Unlock<'_>, expected: &Expected) -> Result<Self> {
         let parts = Parts::of(bytes)?;
         let header = &parts.header;
@@ -237,6 +238,15 @@ impl Keyring {
         self.content.leaving.as_ref()
     }
 
+    /// Whether a head that is sealed under this version may be accepted: the newest, or the one
+    /// before while a rotation is under way. A head under any other is forged with a key that was
+    /// given up, or older than it says.
+    #[must_use]
+    pub fn accepts_head_under(&self, version: u32) -> bool {
+        let newest = self.content.data_keys.last().map(DataKey::version);
+        newest == Some(version) || self.leaving().is_some_and(|leaving| leaving.version == version)
+    }
+
     /// How the passphrase is stretched, if one unlocks it.
     #[must_use]
     pub const fn passphrase(&self) -> Option<&Stretch> {
@@ -251,6 +261,11 @@ impl fmt::Debug for Keyring {
             .field("generation", &self.content.generation)
             .finish_non_exhaustive()
     }
+}
+
+#[cfg(fuzzing)]
+pub(crate) fn decode_content(bytes: &[u8]) -> Option<Content> {
+    Content::decode(bytes).ok()
 }
 
 /// The sections of a file.

@@ -12,8 +12,9 @@ const MEMORY: std::ops::RangeInclusive<u32> = 64 * 1024..=1024 * 1024;
 const PASSES: std::ops::RangeInclusive<u32> = 3..=16;
 const LANES: std::ops::RangeInclusive<u32> = 4..=16;
 
-/// How a passphrase is stretched. It stands in the keyring's header and its bounds are checked there, before anything is
-/// computed: a header of somebody else's making costs at most 1 GiB and 16 passes, and never less than 64 MiB and 3.
+/// How a passphrase is stretched. It stands in the keyring's header and its bounds are checked
+/// there, before anything is computed: a header of somebody else's making costs at most 1 GiB and
+/// 16 passes, and never less than 64 MiB and 3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stretch {
     salt: [u8; 16],
@@ -52,7 +53,8 @@ impl Stretch {
         Ok(Self { salt, memory_kib, passes, lanes })
     }
 
-    /// The identity that this passphrase stands for. Takes about a second and the memory that it says.
+    /// The identity that this passphrase stands for. Takes about a second and the memory that it
+    /// says.
     ///
     /// # Errors
     /// `Invalid` for an empty passphrase; `Library` if there is not enough memory.

@@ -1,8 +1,9 @@
 //! Who can open a keyring: hybrid post-quantum recipients and identities of age
 //! (C2SP age, `mlkem768x25519`), which are X-Wing's public and secret keys.
 //!
-//! The key encapsulation is X-Wing (draft-connolly-cfrg-xwing-kem: ML-KEM-768 of FIPS 203 and X25519 of RFC 7748), used
-//! by HPKE in base mode (RFC 9180) with HKDF-SHA-256 and ChaCha20-Poly1305, all by the `hpke` crate.
+//! The key encapsulation is X-Wing (draft-connolly-cfrg-xwing-kem: ML-KEM-768 of FIPS 203 and
+//! X25519 of RFC 7748), used by HPKE in base mode (RFC 9180) with HKDF-SHA-256 and
+//! ChaCha20-Poly1305, all by the `hpke` crate.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -42,7 +43,8 @@ type PublicKey = <XWing as hpke::Kem>::PublicKey;
 type PrivateKey = <XWing as hpke::Kem>::PrivateKey;
 type Encapsulated = <XWing as hpke::Kem>::EncappedKey;
 
-/// The 8 bytes by which a recipient is called: the beginning of SHA-256 over a label and its public key.
+/// The 8 bytes by which a recipient is called: the beginning of SHA-256 over a label and its public
+/// key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint([u8; 8]);
 
@@ -72,7 +74,8 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// Whom a keyring can be sealed to: an X-Wing public key, checked. Its text form is a line `age1pq1…`.
+/// Whom a keyring can be sealed to: an X-Wing public key, checked. Its text form is a line
+/// `age1pq1…`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Recipient(Box<[u8; PUBLIC]>);
 
@@ -80,8 +83,8 @@ impl Recipient {
     /// The recipient with this public key.
     ///
     /// # Errors
-    /// `Invalid` for what is no key: a coefficient of ML-KEM's part out of range (FIPS 203, section 7.2), or a
-    /// point of low order for X25519's.
+    /// `Invalid` for what is no key: a coefficient of ML-KEM's part out of range (FIPS 203, section
+    /// 7.2), or a point of low order for X25519's.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let bytes: Box<[u8; PUBLIC]> =
             bytes.to_vec().into_boxed_slice().try_into().map_err(|_| {
@@ -186,7 +189,8 @@ impl Identity {
         Self::new(Secret::draw(random)?)
     }
 
-    /// From a line `AGE-SECRET-KEY-PQ-1…`, without blanks; in a time that does not depend on the secret.
+    /// From a line `AGE-SECRET-KEY-PQ-1…`, without blanks; in a time that does not depend on the
+    /// secret.
     ///
     /// # Errors
     /// `Invalid` for anything else. What was given is not repeated.
@@ -246,8 +250,9 @@ fn private_key(seed: &Secret) -> Result<PrivateKey> {
     PrivateKey::from_bytes(seed.expose()).map_err(|_| Error::Library("X-Wing"))
 }
 
-/// Whether the X25519 key that these bytes end with takes part in what is agreed. The few points of low order
-/// give zero whatever the other key is (RFC 7748, section 6.1), and age refuses them; `hpke` does not.
+/// Whether the X25519 key that these bytes end with takes part in what is agreed. The few points of
+/// low order give zero whatever the other key is (RFC 7748, section 6.1), and age refuses them;
+/// `hpke` does not.
 pub(crate) fn contributes(bytes: &[u8]) -> bool {
     // Any key tells.
     let Ok(key) = agreement::PrivateKey::from_private_key(&agreement::X25519, &[9; 32]) else {
@@ -259,7 +264,8 @@ pub(crate) fn contributes(bytes: &[u8]) -> bool {
     })
 }
 
-/// Hands our randomness to `hpke`, which cannot be told that there is none: what it makes then is not used.
+/// Hands our randomness to `hpke`, which cannot be told that there is none: what it makes then is
+/// not used.
 struct Drawing<'a> {
     random: &'a dyn Random,
     failed: Option<Error>,

@@ -120,6 +120,8 @@ fn a_rotation_adds_a_version_and_keeps_the_one_before() {
     assert_eq!(rotated.before(), &sha256(&[&file]));
     assert_eq!(rotated.active().unwrap().version(), 2);
     assert_eq!(rotated.leaving().unwrap().version(), 1);
+    assert!(rotated.accepts_head_under(1) && rotated.accepts_head_under(2));
+    assert!(!rotated.accepts_head_under(3) && !keyring.accepts_head_under(2));
     assert!(rotated.leaving().unwrap().authority().is_none());
     assert_eq!(rotated.authority(), keyring.authority());
     assert_eq!(rotated.data_key(1).unwrap(), keyring.data_key(1).unwrap());
@@ -129,6 +131,7 @@ fn a_rotation_adds_a_version_and_keeps_the_one_before() {
     let (finished, _) = stored(&rotated.finish_rotation().unwrap(), &root);
     assert_eq!(finished.generation(), 3);
     assert!(finished.leaving().is_none());
+    assert!(finished.accepts_head_under(2) && !finished.accepts_head_under(1));
     assert!(finished.finish_rotation().is_err());
     assert!(finished.destroy(2).is_err());
     let (destroyed, _) = stored(&finished.destroy(1).unwrap(), &root);

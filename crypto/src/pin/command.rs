@@ -85,7 +85,8 @@ impl Answer {
     }
 }
 
-/// A pin kept by a program. It is started when first needed, with an empty environment, and again after it failed.
+/// A pin kept by a program. It is started when first needed, with an empty environment, and again
+/// after it failed.
 pub struct CommandPin {
     program: PathBuf,
     arguments: Vec<String>,
@@ -170,7 +171,8 @@ impl CommandPin {
             Some(running) => running,
             None => self.start()?,
         };
-        // A process that answered wrongly or late is not asked again: its next line could be the answer to this one.
+        // A process that answered wrongly or late is not asked again: its next line could be the
+        // answer to this one.
         let answer = running.ask(request, self.patience)?;
         self.running = Some(running);
         Ok(answer)

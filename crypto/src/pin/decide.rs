@@ -22,7 +22,8 @@ pub struct Standing {
 /// What became of the block that a mark names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Anchor {
-    /// The store has a block of that serial, with this [`PinKey::anchor`](crate::pin::PinKey::anchor).
+    /// The store has a block of that serial, with this
+    /// [`PinKey::anchor`](crate::pin::PinKey::anchor).
     Is([u8; 32]),
     /// It has none.
     Missing,
@@ -37,12 +38,14 @@ pub enum Verdict {
     First,
     /// Serve: both agree.
     Equal,
-    /// Advance the pin, then serve: the store was stopped between a commit and its mark. Nobody was told of what is ahead.
+    /// Advance the pin, then serve: the store was stopped between a commit and its mark. Nobody was
+    /// told of what is ahead.
     Ahead {
         /// By how many commits.
         by: u64,
     },
-    /// Advance the pin, then serve: somebody accepted that the store was put back, and was interrupted before the new mark.
+    /// Advance the pin, then serve: somebody accepted that the store was put back, and was
+    /// interrupted before the new mark.
     Accepted,
     /// Refuse: commits are missing that the pin knows.
     RolledBack {
@@ -88,8 +91,8 @@ impl Verdict {
     }
 }
 
-/// Compares a store with its pin. `configured` says whether a pin is to be kept at all; `anchor` is that of the store's block with the
-/// mark's serial.
+/// Compares a store with its pin. `configured` says whether a pin is to be kept at all; `anchor` is
+/// that of the store's block with the mark's serial.
 #[must_use]
 pub fn decide(store: &Standing, configured: bool, mark: Option<&Mark>, anchor: Anchor) -> Verdict {
     let Some(mark) = mark else {

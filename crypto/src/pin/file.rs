@@ -10,14 +10,15 @@ use crate::pin::Pin;
 use crate::pin::mark::{Mark, PinKey};
 use crate::pin::slots::{SLOT, Slots, Step, advance, newest};
 
-/// A pin in a file, locked as long as it is used. It belongs on another device than the store: what brings back an older state of
-/// a disk brings back both.
+/// A pin in a file, locked as long as it is used. It belongs on another device than the store: what
+/// brings back an older state of a disk brings back both.
 #[derive(Debug)]
 pub struct FilePin {
     path: PathBuf,
     file: File,
     key: PinKey,
-    /// Once fenced, always: a clone of this store runs, and which of them is right is not to be guessed.
+    /// Once fenced, always: a clone of this store runs, and which of them is right is not to be
+    /// guessed.
     fenced: bool,
 }
 
@@ -53,6 +54,29 @@ impl FilePin {
         }
     }
 
+    /// Whether the file at `other` lies on the same device, which is no place for its pin; `None`
+    /// where that cannot be told.
+    ///
+    /// # Errors
+    /// `Io`.
+    #[cfg(unix)]
+    pub fn shares_device_with(&self, other: &Path) -> Result<Option<bool>> {
+        use std::os::unix::fs::MetadataExt as _;
+        let ours = self.file.metadata().map_err(io("look at the pin", &self.path))?;
+        let theirs = std::fs::metadata(other).map_err(io("look at", other))?;
+        Ok(Some(ours.dev() == theirs.dev()))
+    }
+
+    /// Whether the file at `other` lies on the same device, which is no place for its pin; `None`
+    /// where that cannot be told.
+    ///
+    /// # Errors
+    /// `Io`.
+    #[cfg(not(unix))]
+    pub fn shares_device_with(&self, _other: &Path) -> Result<Option<bool>> {
+        Ok(None)
+    }
+
     fn locked(path: &Path, file: File, key: PinKey) -> Result<Self> {
         match file.try_lock() {
             Ok(()) => Ok(Self { path: path.to_owned(), file, key, fenced: false }),
@@ -61,7 +85,8 @@ impl FilePin {
         }
     }
 
-    /// A file that was cut short reads as if zeros followed: of the slots that are left the newest counts.
+    /// A file that was cut short reads as if zeros followed: of the slots that are left the newest
+    /// counts.
     fn slots(&mut self) -> Result<Slots> {
         let mut slots = [[0; SLOT]; 2];
         let mut read = || {

@@ -72,13 +72,15 @@ impl PinKey {
         Self(MacKey::new(authority.pin().expose()))
     }
 
-    /// By which a block is known again that has this hash; zeros for a store without blocks. It tells nothing about the block.
+    /// By which a block is known again that has this hash; zeros for a store without blocks. It
+    /// tells nothing about the block.
     #[must_use]
     pub fn anchor(&self, block_hash: &[u8; 32]) -> [u8; 32] {
         self.0.code(&[b"ghostwire-store anchor 1", block_hash])
     }
 
-    /// The line of a mark, without an end: title, store, epoch, commit, serial, head, anchor, signer and a code over all of that.
+    /// The line of a mark, without an end: title, store, epoch, commit, serial, head, anchor,
+    /// signer and a code over all of that.
     #[must_use]
     pub fn line(&self, mark: &Mark) -> String {
         let line = mark.unsigned();

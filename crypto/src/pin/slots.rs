@@ -23,7 +23,8 @@ pub enum Step {
     Done,
 }
 
-/// The newest mark in two slots and where it is. A slot of zeros holds none; one that is torn does not count.
+/// The newest mark in two slots and where it is. A slot of zeros holds none; one that is torn does
+/// not count.
 ///
 /// # Errors
 /// `Corrupt` if there is something in them, and nothing that is a mark.
@@ -41,10 +42,12 @@ pub fn newest(key: &PinKey, slots: &Slots) -> Result<Option<(usize, Mark)>> {
     }
 }
 
-/// Moves the mark from `from` to `to`. Compares with what the slots hold, and goes nowhere but forward.
+/// Moves the mark from `from` to `to`. Compares with what the slots hold, and goes nowhere but
+/// forward.
 ///
 /// # Errors
-/// `Fenced` if they hold another mark than `from`; `Invalid` if `to` does not follow it; as [`newest`].
+/// `Fenced` if they hold another mark than `from`; `Invalid` if `to` does not follow it; as
+/// [`newest`].
 pub fn advance(key: &PinKey, slots: &Slots, from: Option<&Mark>, to: &Mark) -> Result<Step> {
     let newest = newest(key, slots)?;
     let holds = newest.as_ref().map(|(_, mark)| mark);

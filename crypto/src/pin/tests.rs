@@ -245,6 +245,7 @@ fn a_file_pin_keeps_its_mark() {
     assert!(FilePin::create(&path, key.clone()).is_err());
     assert!(matches!(FilePin::open(&path, key.clone()), Err(Error::Locked { .. })));
     assert_eq!(pin.read().unwrap(), None);
+    assert_ne!(pin.shares_device_with(folder.path()).unwrap(), Some(false));
     pin.advance(None, &mark(1)).unwrap();
     pin.advance(Some(&mark(1)), &mark(2)).unwrap();
     pin.advance(Some(&mark(1)), &mark(2)).unwrap();

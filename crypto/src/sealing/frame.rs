@@ -25,8 +25,8 @@ pub fn tag_of(stored: &[u8]) -> Option<Tag> {
     Frame::of(stored).map(|frame| Tag(*frame.tag))
 }
 
-/// The version of the data key that a stored record names, whether it was sealed under it or not; `None` if it is no sealed
-/// record.
+/// The version of the data key that a stored record names, whether it was sealed under it or not;
+/// `None` if it is no sealed record.
 #[must_use]
 pub fn version_of(stored: &[u8]) -> Option<u32> {
     Frame::of(stored).filter(|frame| frame.is_sealed()).map(|frame| frame.version)

@@ -1,4 +1,5 @@
-//! What binds records to their time: a sum over the tags of all current ones, kept in the sealed head.
+//! What binds records to their time: a sum over the tags of all current ones, kept in the sealed
+//! head.
 
 use std::fmt;
 
@@ -9,8 +10,9 @@ use crate::secret::equal;
 
 /// Adds records to sums and takes them out.
 ///
-/// A sum is the exclusive or of HMAC-SHA-256(key, kind, number, tag) over records (MSet-XOR-Hash of Clarke et al., ASIACRYPT 2003). It
-/// tells sets apart as long as its key is secret and the sums are sealed, hence a key of its own.
+/// A sum is the exclusive or of HMAC-SHA-256(key, kind, number, tag) over records (MSet-XOR-Hash of
+/// Clarke et al., ASIACRYPT 2003). It tells sets apart as long as its key is secret and the sums
+/// are sealed, hence a key of its own.
 #[derive(Clone)]
 pub struct Inventory(MacKey);
 
@@ -21,8 +23,8 @@ impl Inventory {
         Self(MacKey::new(authority.inventory().expose()))
     }
 
-    /// Puts a record into a sum, or takes it out again: either is the same. A record that is replaced goes out with its old tag,
-    /// and comes in with its new one.
+    /// Puts a record into a sum, or takes it out again: either is the same. A record that is
+    /// replaced goes out with its old tag, and comes in with its new one.
     pub fn toggle(&self, sum: &mut Sum, kind: Kind, number: u64, tag: Tag) {
         let code = self.0.code(&[&[kind as u8], &number.to_be_bytes(), &tag.0]);
         sum.0.iter_mut().zip(code).for_each(|(sum, code)| *sum ^= code);
@@ -35,7 +37,8 @@ impl fmt::Debug for Inventory {
     }
 }
 
-/// The sum over a set of records; all zeros over none. It belongs into the sealed head and nowhere else.
+/// The sum over a set of records; all zeros over none. It belongs into the sealed head and nowhere
+/// else.
 #[derive(Clone, Copy, Default)]
 pub struct Sum([u8; 32]);
 

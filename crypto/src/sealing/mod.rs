@@ -1,8 +1,9 @@
-//! Sealed records: XChaCha20-Poly1305 under a subkey for each purpose, bound to store, purpose, number, key
-//! version and form, in steps of length that hide the true one.
+//! Sealed records: XChaCha20-Poly1305 under a subkey for each purpose, bound to store, purpose,
+//! number, key version and form, in steps of length that hide the true one.
 //!
-//! A commit makes one [`CommitSealer`], which draws the first 16 bytes of all its nonces; the last 8 count its records. Readers
-//! make an [`Opener`] each. What binds records to their time is the [`Inventory`].
+//! A commit makes one [`CommitSealer`], which draws the first 16 bytes of all its nonces; the last
+//! 8 count its records. Readers make an [`Opener`] each. What binds records to their time is the
+//! [`Inventory`].
 
 mod frame;
 mod inventory;

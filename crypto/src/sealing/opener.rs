@@ -11,7 +11,8 @@ use crate::sealing::{Kind, SealingKeys};
 /// How many extended keys are kept.
 const KEPT: usize = 8;
 
-/// Opens records. Keeps the extended keys of the last few commits and kinds that it met; each reader has its own.
+/// Opens records. Keeps the extended keys of the last few commits and kinds that it met; each
+/// reader has its own.
 pub struct Opener {
     keys: SealingKeys,
     bound: Bound,
@@ -35,9 +36,9 @@ impl Opener {
         Self { keys: keys.clone(), bound, kept, oldest: 0 }
     }
 
-    /// Opens a stored record into `plain`, which is overwritten, and gives its content there. It is the record of this kind and number,
-    /// with this `prefix` beside it, or it is refused. It may still be an older one of the same place: see
-    /// [`Inventory`](crate::sealing::Inventory).
+    /// Opens a stored record into `plain`, which is overwritten, and gives its content there. It is
+    /// the record of this kind and number, with this `prefix` beside it, or it is refused. It may
+    /// still be an older one of the same place: see [`Inventory`](crate::sealing::Inventory).
     ///
     /// # Errors
     /// `Record` with what is wrong with it; `MissingVersion` if its key was destroyed.
@@ -100,7 +101,8 @@ impl fmt::Debug for Opener {
     }
 }
 
-/// The content of what was sealed, if it belongs here. All of this comes behind the tag: only somebody with the key gets so far.
+/// The content of what was sealed, if it belongs here. All of this comes behind the tag: only
+/// somebody with the key gets so far.
 fn content_of(kind: Kind, number: u64, plain: &[u8]) -> Result<&[u8], Damage> {
     let (sealed_for, rest) = plain.split_first_chunk().ok_or(Damage::Misshapen)?;
     let (length, rest) = rest.split_first_chunk().ok_or(Damage::Misshapen)?;

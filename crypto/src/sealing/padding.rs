@@ -3,15 +3,17 @@
 use crate::sealing::Kind;
 use crate::sealing::frame::{FRAME, PLACE};
 
-/// A sealed chunk fills one page of SQLite: a body of 4,057 bytes is the longest that needs no second one.
+/// A sealed chunk fills one page of SQLite: a body of 4,057 bytes is the longest that needs no
+/// second one.
 const PAGE: usize = 4057 - FRAME;
 const STEP: usize = 64;
 const LARGEST_STEPPED: usize = 1024;
 
 /// The length of a sealed record whose content is `length` bytes long, in bytes.
 ///
-/// Rows, heads and signatures grow in steps of 64 bytes up to 1 KiB and by Padmé from there; chunks and leaves of the
-/// directory have one length up to 4,000 bytes of content; blocks, their audit sections and the journal grow by Padmé.
+/// Rows, heads and signatures grow in steps of 64 bytes up to 1 KiB and by Padmé from there; chunks
+/// and leaves of the directory have one length up to 4,000 bytes of content; blocks, their audit
+/// sections and the journal grow by Padmé.
 #[must_use]
 pub fn sealed_length(kind: Kind, length: usize) -> usize {
     FRAME + padded(kind, length)
@@ -29,8 +31,9 @@ pub(crate) fn padded(kind: Kind, length: usize) -> usize {
     }
 }
 
-/// Padmé (Nikitin et al., PETS 2019): the lengths whose binary form ends in zeros, more of them the longer it
-/// is. It tells the logarithm of a length and a few bits of it, and costs at most 12 %, for long records 1 %.
+/// Padmé (Nikitin et al., PETS 2019): the lengths whose binary form ends in zeros, more of them the
+/// longer it is. It tells the logarithm of a length and a few bits of it, and costs at most 12 %,
+/// for long records 1 %.
 fn padme(length: usize) -> usize {
     let exponent = length.max(2).ilog2();
     let kept = exponent.ilog2() + 1;

@@ -12,8 +12,9 @@ use crate::sealing::{FRAME, Kind, SealingKeys};
 
 /// Seals the records of one commit, then is dropped.
 ///
-/// Its nonces begin with 16 bytes drawn for it and end with a count of its records. No part of them depends on anything that a
-/// file holds, so that no older copy of a store, no crash and no clone makes one come twice.
+/// Its nonces begin with 16 bytes drawn for it and end with a count of its records. No part of them
+/// depends on anything that a file holds, so that no older copy of a store, no crash and no clone
+/// makes one come twice.
 pub struct CommitSealer {
     keys: SealingKeys,
     version: u32,
@@ -25,9 +26,10 @@ pub struct CommitSealer {
 }
 
 impl CommitSealer {
-    /// Draws the nonces' beginning: SHA-256 over 32 bytes of the operating system, the hash of the commit's block (zeros if it
-    /// has none) and the wall clock in microseconds, cut to 16 bytes. The latter two only help where the first fails: a
-    /// machine that is resumed twice from one image of its memory.
+    /// Draws the nonces' beginning: SHA-256 over 32 bytes of the operating system, the hash of the
+    /// commit's block (zeros if it has none) and the wall clock in microseconds, cut to 16 bytes.
+    /// The latter two only help where the first fails: a machine that is resumed twice from one
+    /// image of its memory.
     ///
     /// # Errors
     /// `Random` if there is no randomness.
@@ -57,8 +59,9 @@ impl CommitSealer {
         self.version
     }
 
-    /// Appends a sealed record to `into`: the parts of its content, one behind the other, for this kind and number. `prefix` stands in
-    /// plain beside it and is bound to it (that of a head; otherwise nothing). The content is copied once, to where it is sealed.
+    /// Appends a sealed record to `into`: the parts of its content, one behind the other, for this
+    /// kind and number. `prefix` stands in plain beside it and is bound to it (that of a head;
+    /// otherwise nothing). The content is copied once, to where it is sealed.
     ///
     /// # Errors
     /// `Invalid` for more than 4 GiB; `Library` if sealing fails. `into` then is as it was.

@@ -1,5 +1,5 @@
-//! What a store says about its state to somebody who has no key of it: a text that anybody can check
-//! who knows the signer's fingerprint.
+//! What a store says about its state to somebody who has no key of it: a text that anybody can
+//! check who knows the signer's fingerprint.
 
 use std::fmt;
 use std::str::FromStr;
@@ -48,7 +48,8 @@ impl Attested {
 
 /// That a store was in some state, with both public keys and both signatures.
 ///
-/// Its text form (`Display`, `FromStr`) has a line for each field, in a fixed order, and one way to write each.
+/// Its text form (`Display`, `FromStr`) has a line for each field, in a fixed order, and one way to
+/// write each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attestation {
     attested: Attested,
@@ -75,7 +76,8 @@ impl Attestation {
     /// What it says, if the signer with this fingerprint signed it.
     ///
     /// # Errors
-    /// `Unsigned` if not. The fingerprint has to be known from elsewhere: the text has that of whoever made it.
+    /// `Unsigned` if not. The fingerprint has to be known from elsewhere: the text has that of
+    /// whoever made it.
     pub fn verify(&self, signer: SignerId) -> Result<&Attested> {
         if self.keys.id() != signer {
             return Err(Error::Unsigned { what: "attestation", why: "another key signed it" });

@@ -1,5 +1,5 @@
-//! Hybrid signatures: Ed25519 (RFC 8032) and ML-DSA-65 (FIPS 204) over the same bytes. Both must hold, so
-//! a forger has to break both.
+//! Hybrid signatures: Ed25519 (RFC 8032) and ML-DSA-65 (FIPS 204) over the same bytes. Both must
+//! hold, so a forger has to break both.
 
 mod attestation;
 mod manifest;
@@ -140,8 +140,8 @@ impl PublicKeys {
         SignerId(sha256(&[label, &[self.purpose as u8], &self.ed25519, self.ml_dsa.as_slice()]))
     }
 
-    /// The bytes that both algorithms sign. They name purpose, subject and both keys, so that neither signature
-    /// means anything without the other.
+    /// The bytes that both algorithms sign. They name purpose, subject and both keys, so that
+    /// neither signature means anything without the other.
     fn message(&self, subject: Subject, body: &[u8]) -> Vec<u8> {
         let mut message = b"ghostwire-store signed 1".to_vec();
         message.extend([self.purpose as u8, subject as u8]);
