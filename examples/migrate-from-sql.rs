@@ -11,7 +11,8 @@ use std::sync::Arc;
 use ghostwire_store::command::{EntityRecord, Restore, Restored};
 use ghostwire_store::config::{BackendChoice, Config, LibsqlOptions};
 use ghostwire_store::domain::{
-    AddressFamilies, DnsLabel, HostInfo, Hostname, NewUser, Node, NodeId, RegisterMethod, Revision, TagSet, Timestamp, UserId, UserName,
+    AddressFamilies, DnsLabel, HostInfo, Hostname, NewUser, Node, NodeId, RegisterMethod, Revision,
+    TagSet, Timestamp, UserId, UserName,
 };
 use ghostwire_store::{Opener, prepare_process};
 use rusqlite::{Connection, OpenFlags, Row};

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use ghostwire_store::command::{Command, EntityRecord, NodeCommand, PresenceCommand, UserCommand};
 use ghostwire_store::config::{BackendChoice, Config, LibsqlOptions, Materialize, ZqliteOptions};
 use ghostwire_store::domain::{
-    Actor, Admission, Endpoint, EndpointList, NewUser, Node, NodeId, Prefix, RegisterMethod, Registration, Revision, Route, RouteId, RouteMetric, SessionNumber, Timestamp, Update as Field, UserId,
+    Actor, Admission, Endpoint, EndpointList, NewUser, Node, NodeId, Prefix, RegisterMethod,
+    Registration, Revision, Route, RouteId, RouteMetric, SessionNumber, Timestamp, Update as Field,
+    UserId,
 };
 use ghostwire_store::{Opener, Result, Store};
 use ghostwire_store_bench_workload::data::{self, key_bytes};

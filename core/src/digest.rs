@@ -244,12 +244,14 @@ mod tests {
         let endpoint = Endpoint::new(([192, 0, 2, 1], 41641).into(), world.now);
         let endpoints = Update::Set(EndpointList::new([endpoint]).unwrap());
         let session = SessionNumber::new(1).unwrap();
-        world.run(PresenceCommand::Connect {
-            node,
-            session: Some(session),
-            endpoints,
-            instance: None,
-        }).unwrap();
+        world
+            .run(PresenceCommand::Connect {
+                node,
+                session: Some(session),
+                endpoints,
+                instance: None,
+            })
+            .unwrap();
         let prefixes = world.prefixes(&["10.1.0.0/16"]);
         world.run(RouteCommand::Advertise { node, prefixes, expected: None }).unwrap();
         let older = Schema::at(3).unwrap();

@@ -5,7 +5,11 @@ use std::sync::Arc;
 use ghostwire_store::Result;
 use ghostwire_store::command::EntityRecord;
 use ghostwire_store::domain::{
-    ActorName, AddressFamilies, Admission, ApiKey, ApiKeyId, AuditEntry, AuditId, DiscoKey, DocumentText, Endpoint, EndpointList, MachineKey, MetricPoint, NewUser, Node, NodeId, NodeKey, PermissionSet, Policy, PolicyVersion, PreAuthKey, PreAuthKeyId, Prefix, Presence, RegisterMethod, Registration, Revision, Route, RouteId, RouteMetric, Sample, SessionNumber, TagSet, Text, Timestamp, UserId,
+    ActorName, AddressFamilies, Admission, ApiKey, ApiKeyId, AuditEntry, AuditId, DiscoKey,
+    DocumentText, Endpoint, EndpointList, MachineKey, MetricPoint, NewUser, Node, NodeId, NodeKey,
+    PermissionSet, Policy, PolicyVersion, PreAuthKey, PreAuthKeyId, Prefix, Presence,
+    RegisterMethod, Registration, Revision, Route, RouteId, RouteMetric, Sample, SessionNumber,
+    TagSet, Text, Timestamp, UserId,
 };
 use ghostwire_store_bench_workload::rows::{
     AuditRow, CredentialRow, EndpointRow, Machine, NodeRow, PointRow, PolicyRow, PresenceRow,

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use super::Part;
 use crate::domain::{
-    DiscoKey, Endpoint, EndpointList, InstanceId, MachineKey, NodeId, NodeKey, NodePatch, NodeSettingsPatch, Registration, Renumbering, Revision, SessionNumber, Timestamp, Update,
+    DiscoKey, Endpoint, EndpointList, InstanceId, MachineKey, NodeId, NodeKey, NodePatch,
+    NodeSettingsPatch, Registration, Renumbering, Revision, SessionNumber, Timestamp, Update,
 };
 
 commands! {

@@ -1,6 +1,6 @@
 //! Writes to routes.
 
-use crate::domain::{NodeId, Prefix, Revision, Fingerprint, RouteId, RoutePatch};
+use crate::domain::{Fingerprint, NodeId, Prefix, Revision, RouteId, RoutePatch};
 
 commands! {
     /// A write to routes.

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::Command;
 use crate::block::Serial;
 use crate::domain::{
-    DnsName, DnsRecordKind, Fingerprint, NodeId, PolicyVersion, Revision, RouteId, SettingKind, UserId,
+    DnsName, DnsRecordKind, Fingerprint, NodeId, PolicyVersion, Revision, RouteId, SettingKind,
+    UserId,
 };
 use crate::error::{Error, Result};
 

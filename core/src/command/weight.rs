@@ -1,7 +1,8 @@
 //! What commands own, about, so that what waits for the writer is bounded in bytes.
 
 use super::{
-    ApiKeyCommand, Command, DnsCommand, EntityRecord, NodeCommand, PolicyCommand, Precondition, Restore, RouteCommand, SettingCommand, SignInCommand, Transaction, UserCommand,
+    ApiKeyCommand, Command, DnsCommand, EntityRecord, NodeCommand, PolicyCommand, Precondition,
+    Restore, RouteCommand, SettingCommand, SignInCommand, Transaction, UserCommand,
 };
 use crate::domain::{Endpoint, GroupName, Update};
 

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::deserialize_stored;
 use super::{
-    DiscoKey, DnsLabel, EndpointList, HostInfo, Hostname, InstanceId, MachineKey, NodeId, NodeKey, NodeSettings, Patch, PreAuthKeyId, Revision, TagSet, Timestamp, Update, UserId,
+    DiscoKey, DnsLabel, EndpointList, HostInfo, Hostname, InstanceId, MachineKey, NodeId, NodeKey,
+    NodeSettings, Patch, PreAuthKeyId, Revision, TagSet, Timestamp, Update, UserId,
 };
 use crate::error::{Error, Result};
 

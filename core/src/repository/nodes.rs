@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use super::expect_reply;
 use crate::command::{NodeCommand, Part};
 use crate::domain::{
-    DiscoKey, DnsLabel, MachineKey, Node, NodeFilter, NodeId, NodeKey, NodePatch, NodeSettingsPatch, Page, PageRequest, Prefix, Registration, Renumbering, Revision, Timestamp,
+    DiscoKey, DnsLabel, MachineKey, Node, NodeFilter, NodeId, NodeKey, NodePatch,
+    NodeSettingsPatch, Page, PageRequest, Prefix, Registration, Renumbering, Revision, Timestamp,
 };
 use crate::error::Result;
 use crate::handle::StoreHandle;

@@ -7,7 +7,9 @@ use async_trait::async_trait;
 
 use super::expect_reply;
 use crate::command::PresenceCommand;
-use crate::domain::{Endpoint, EndpointList, InstanceId, NodeId, Presence, SessionNumber, Timestamp, Update};
+use crate::domain::{
+    Endpoint, EndpointList, InstanceId, NodeId, Presence, SessionNumber, Timestamp, Update,
+};
 use crate::error::Result;
 use crate::handle::StoreHandle;
 

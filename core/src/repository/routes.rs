@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use super::{expect_reply, unexpected};
 use crate::command::RouteCommand;
 use crate::domain::{
-    NodeId, NodeRoutes, Page, PageRequest, Prefix, Revision, Route, RouteFilter, Fingerprint,
+    Fingerprint, NodeId, NodeRoutes, Page, PageRequest, Prefix, Revision, Route, RouteFilter,
     RouteId, RoutePatch,
 };
 use crate::error::Result;

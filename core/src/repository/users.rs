@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use super::expect_reply;
 use crate::command::UserCommand;
 use crate::domain::{
-    Identity, JsonObject, LinkBy, NewUser, OidcProfile, Page, PageRequest, Revision, User, UserFilter, UserId, UserName, UserPatch,
+    Identity, JsonObject, LinkBy, NewUser, OidcProfile, Page, PageRequest, Revision, User,
+    UserFilter, UserId, UserName, UserPatch,
 };
 use crate::error::Result;
 use crate::handle::StoreHandle;

@@ -105,7 +105,7 @@ pub(crate) fn decide(
                 user: key.user,
                 description: key.description.clone(),
                 permissions: key.permissions.clone(),
-                created_by: named(context.actor),
+                created_by: named(&context.actor.name),
                 created_at: context.now,
                 expires_at: key.expires_at,
                 revoked_at: None,

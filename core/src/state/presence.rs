@@ -122,9 +122,14 @@ pub(crate) fn decide(
             let endpoints = Endpoints::Without(*addr);
             hear(state, *node, (Message::Heartbeat, Some(*session)), endpoints, *instance, context)
         }
-        PresenceCommand::Disconnect { node, session } => {
-            hear(state, *node, (Message::Disconnect, Some(*session)), Endpoints::Same, None, context)
-        }
+        PresenceCommand::Disconnect { node, session } => hear(
+            state,
+            *node,
+            (Message::Disconnect, Some(*session)),
+            Endpoints::Same,
+            None,
+            context,
+        ),
         PresenceCommand::Touch { node, unless_since } => {
             touch(state, *node, *unless_since, context)
         }

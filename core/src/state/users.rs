@@ -11,7 +11,8 @@ use super::part::Scales;
 use super::{Map, Set, State, nodes};
 use crate::command::{ApiKeyCommand, NodeCommand, Part, PreAuthKeyCommand, UserCommand};
 use crate::domain::{
-    Identity, JsonObject, LinkBy, NewUser, OidcProfile, Page, PageRequest, Revision, SessionOwner, Timestamp, User, UserFilter, UserId, UserName, UserPatch, UserRole,
+    Identity, JsonObject, LinkBy, NewUser, OidcProfile, Page, PageRequest, Revision, SessionOwner,
+    Timestamp, User, UserFilter, UserId, UserName, UserPatch, UserRole,
 };
 use crate::entity::{Rules, dates};
 use crate::error::{EntityKind, Error, ErrorKind, Result};

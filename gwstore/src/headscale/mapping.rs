@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 
 use ghostwire_store_core::command::EntityRecord;
 use ghostwire_store_core::domain::{
-    ApiKey, ApiKeyId, Email, Identity, Issuer, NewUser, PermissionSet, Policy, PolicyVersion, Revision, SecretHash, Text, Timestamp, User, UserId, UserName, UserRole,
+    ApiKey, ApiKeyId, Email, Identity, Issuer, NewUser, PermissionSet, Policy, PolicyVersion,
+    Revision, SecretHash, Text, Timestamp, User, UserId, UserName, UserRole,
 };
 use ghostwire_store_core::error::Result;
 
@@ -167,14 +168,7 @@ fn user(row: &Row<'_>, id: i64, collector: &mut Collector) -> Result<Option<User
     let picture_url = row.parsed("profile_pic_url");
     let reason = "the picture's address is too long, or no text; left out";
     let picture_url = collector.or_repaired(at, picture_url, None, reason);
-    let user = NewUser {
-        name,
-        display_name,
-        email,
-        identity,
-        picture_url,
-        role: UserRole::Member,
-    };
+    let user = NewUser { name, display_name, email, identity, picture_url, role: UserRole::Member };
     let id_of = UserId::derived(created_at, &[b"headscale", b"users", row_name(id).as_bytes()]);
     let updated_at = updated(row, id, created_at, collector);
     Ok(Some(User { updated_at, ..user.created(id_of, created_at) }))

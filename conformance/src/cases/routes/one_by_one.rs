@@ -161,7 +161,10 @@ async fn a_fingerprint_stands_for_what_was_read(env: &mut TestEnv, mut store: Op
     let mut seen = Vec::new();
     for step in 0..4 {
         let NodeRoutes { routes, fingerprint } = store.routes().of_node(a).await.unwrap();
-        assert_eq!(fingerprint, Fingerprint::of(routes.iter().map(|route| (route.id, route.revision))));
+        assert_eq!(
+            fingerprint,
+            Fingerprint::of(routes.iter().map(|route| (route.id, route.revision)))
+        );
         assert_eq!(fingerprint, store.view().routes().fingerprint(a));
         assert!(!seen.contains(&fingerprint), "step {step}");
         seen.push(fingerprint);

@@ -162,7 +162,8 @@ impl Oracle {
             Precondition::NodeRoutes(id, expected) => {
                 let routes = self.routes.iter().filter(|route| route.node == *id);
                 let is_there = self.nodes.iter().any(|node| node.id == *id);
-                is_there && Fingerprint::of(routes.map(|route| (route.id, route.revision))) == *expected
+                is_there
+                    && Fingerprint::of(routes.map(|route| (route.id, route.revision))) == *expected
             }
             Precondition::SerialIs(_) => panic!("the oracle counts no commits"),
         }

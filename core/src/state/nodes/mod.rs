@@ -18,7 +18,9 @@ use super::registration::register;
 use super::routes::{carried_by, elect_primary, electing, served_by};
 use crate::command::{NodeCommand, Part};
 use crate::domain::{
-    DiscoKey, Id, MachineKey, Node, NodeFilter, NodeId, NodeKey, NodePatch, NodeSettings, NodeSettingsPatch, Page, PageRequest, Patch, Prefix, Renumbering, Revision, SessionOwner, Timestamp, expired, nil_id,
+    DiscoKey, Id, MachineKey, Node, NodeFilter, NodeId, NodeKey, NodePatch, NodeSettings,
+    NodeSettingsPatch, Page, PageRequest, Patch, Prefix, Renumbering, Revision, SessionOwner,
+    Timestamp, expired, nil_id,
 };
 use crate::entity::{Rules, dates};
 use crate::error::{EntityKind, Error, ErrorKind, Result};

@@ -13,7 +13,7 @@ use super::State;
 use super::decision::{Context, Decision, Draft, EntityId, Reply, check_revision};
 use crate::command::RouteCommand;
 use crate::domain::{
-    NodeId, Prefix, Revision, Route, Fingerprint, RouteId, RouteMetric, RoutePatch, Timestamp,
+    Fingerprint, NodeId, Prefix, Revision, Route, RouteId, RouteMetric, RoutePatch, Timestamp,
     expired,
 };
 use crate::entity::{Rules, dates};

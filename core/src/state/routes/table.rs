@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::primaries::Primaries;
 use crate::domain::{
-    NodeId, NodeRoutes, Page, PageRequest, Prefix, Route, RouteFilter, Fingerprint, RouteId,
+    Fingerprint, NodeId, NodeRoutes, Page, PageRequest, Prefix, Route, RouteFilter, RouteId,
     RouteMetric, Timestamp,
 };
 use crate::error::{EntityKind, Result};

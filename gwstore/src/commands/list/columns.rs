@@ -5,7 +5,9 @@ use std::fmt::Display;
 
 use ghostwire_store::command::EntityRecord;
 use ghostwire_store::domain::{
-    ApiKey, BoundedSet, DnsRecord, Endpoint, Identity, Instance, MetricPoint, Node, NodeId, Policy, PreAuthKey, Presence, Route, Session, SessionOwner, Setting, SettingDocument, SignIn, Timestamp, User, UserId,
+    ApiKey, BoundedSet, DnsRecord, Endpoint, Identity, Instance, MetricPoint, Node, NodeId, Policy,
+    PreAuthKey, Presence, Route, Session, SessionOwner, Setting, SettingDocument, SignIn,
+    Timestamp, User, UserId,
 };
 use ghostwire_store::portable::Item;
 use ghostwire_store::{Error, ErrorKind, Result};
