@@ -14,7 +14,7 @@ use ghostwire_store::{Opener, Result, Store};
 
 /// `operations::UserOperations`.
 mod users {
-    use ghostwire_store::domain::{NewUser, OidcProfile, User, UserId};
+    use ghostwire_store::domain::{GroupSet, NewUser, OidcProfile, User, UserId};
     use ghostwire_store::{Error, ErrorKind};
 
     use super::{Arc, Result, Store};
@@ -66,7 +66,9 @@ mod users {
             name: ghostwire_store::domain::UserName::from_outside(name)?,
             display_name: None,
             email: None,
+            email_verified: false,
             picture_url: None,
+            groups: GroupSet::empty(),
         };
         store.users().upsert_oidc(profile).await
     }
@@ -75,7 +77,7 @@ mod users {
 /// `operations::NodeOperations`, `coordinator::NodeManager` and `HeartbeatMonitor`.
 mod nodes {
     use ghostwire_store::domain::{
-        Admission, DnsLabel, Endpoint, EndpointList, Hostname, MachineKey, Node, NodeFilter,
+        Admission, DnsLabel, Endpoint, Hostname, MachineKey, Node, NodeFilter,
         NodeId, NodeKey, NodePatch, PageRequest, Patch, RegisterMethod, Registration,
         SessionNumber, Tag, TagSet, Update, UserId,
     };
@@ -153,19 +155,15 @@ mod nodes {
         Ok(())
     }
 
-    /// `update_endpoint`: one more. Nobody else reports those of this connection.
+    /// `update_endpoint`: one more, or one that was seen again.
     pub(super) async fn add_endpoint(
         store: &dyn Store,
         node: NodeId,
         number: u64,
         addr: SocketAddr,
     ) -> Result<()> {
-        let seen = Endpoint { addr, seen_at: store.clock().now()? };
-        let view = store.view();
-        let known = view.presence().get(node).map(|presence| presence.endpoints.as_slice());
-        let others = known.unwrap_or_default().iter().copied().filter(|known| known.addr != addr);
-        let endpoints = Update::Set(EndpointList::new(others.chain([seen]))?);
-        store.presence().heartbeat(node, SessionNumber::new(number)?, endpoints).await?;
+        let seen = Endpoint::new(addr, store.clock().now()?);
+        store.presence().put_endpoint(node, SessionNumber::new(number)?, seen).await?;
         Ok(())
     }
 
@@ -184,20 +182,13 @@ mod routes {
 
     /// `create`: one more that the node offers.
     pub(super) async fn add(store: &dyn Store, node: NodeId, prefix: Prefix) -> Result<()> {
-        let view = store.view();
-        let offered = view.routes().of_node(node).filter(|route| route.advertised);
-        let all = offered.map(|route| route.prefix).chain([prefix]).collect();
-        store.routes().advertise(node, all).await?;
+        store.routes().advertise_one(node, prefix).await?;
         Ok(())
     }
 
     /// `set_enabled`.
     pub(super) async fn set_enabled(store: &dyn Store, route: &Route, enabled: bool) -> Result<()> {
-        let view = store.view();
-        let others =
-            view.routes().of_node(route.node).filter(|it| it.approved && it.id != route.id);
-        let approved = others.map(|it| it.prefix).chain(enabled.then_some(route.prefix)).collect();
-        store.routes().approve(route.node, approved).await?;
+        store.routes().set_approved(route.id, enabled).await?;
         Ok(())
     }
 
@@ -246,7 +237,7 @@ mod credentials {
     ) -> Result<Secret> {
         let expires_at = store.clock().now()?.saturating_add(for_how_long);
         let owner = SessionOwner::User(user);
-        Ok(store.sessions().begin(NewSession { owner, client: None, expires_at }).await?.1)
+        Ok(store.sessions().begin(NewSession { owner, node: None, client: None, expires_at }).await?.1)
     }
 
     /// `coordinator.validate_session`, with `update_session_last_used` in it.

@@ -36,6 +36,10 @@ impl Engine for Forgetful {
         Err(Error::new(ErrorKind::OutcomeUnknown, "the disk failed"))
     }
 
+    fn probe(&self, head: &[u8]) -> Result<()> {
+        self.engine.probe(head)
+    }
+
     fn settle(&self) -> Result<()> {
         self.engine.settle()
     }

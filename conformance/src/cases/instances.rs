@@ -235,7 +235,7 @@ async fn put_interval(store: &Opened, seconds: u32) {
 }
 
 fn told(env: &TestEnv, addr: &str) -> Update<EndpointList> {
-    let endpoint = Endpoint { addr: addr.parse().unwrap(), seen_at: env.clock().now() };
+    let endpoint = Endpoint::new(addr.parse().unwrap(), env.clock().now());
     Update::Set(EndpointList::new([endpoint]).unwrap())
 }
 

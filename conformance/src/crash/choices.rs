@@ -172,6 +172,7 @@ impl Caller {
                 key: NewApiKey {
                     user: self.some_user().map(|user| user.id),
                     description: Some(self.mark().parse().unwrap()),
+                    permissions: PermissionSet::empty(),
                     expires_at: None,
                 },
             },

@@ -3,7 +3,7 @@
 use super::describe::difference;
 use super::generator::Known;
 use super::operation::Choices;
-use super::oracle::Oracle;
+use super::oracle::{Oracle, is_of};
 use super::run::Mismatch;
 use super::values::{DNS_NAMES, METRICS, PREFIXES};
 use crate::prelude::*;

@@ -70,7 +70,7 @@ fn exactly(count: usize) -> SeriesCount {
 }
 
 /// How many there are of each entity of the state.
-pub(super) fn entity_counts(state: &State) -> [(EntityKind, usize); 11] {
+pub(super) fn entity_counts(state: &State) -> [(EntityKind, usize); 12] {
     [
         (EntityKind::User, state.users().len()),
         (EntityKind::Node, state.nodes().len()),

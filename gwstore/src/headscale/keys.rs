@@ -210,10 +210,10 @@ pub(super) fn tag_set(
             collector.repaired(table, id, "a tag of which nothing shows was left out");
         }
     }
-    if tags.len() > TagSet::MAX_TAGS {
+    if tags.len() > TagSet::MAX_LEN {
         collector.repaired(table, id, "has more than 64 tags; the first 64 were taken");
     }
-    TagSet::new(tags.into_iter().take(TagSet::MAX_TAGS)).unwrap_or_default()
+    TagSet::new(tags.into_iter().take(TagSet::MAX_LEN)).unwrap_or_default()
 }
 
 /// A text of the database as it may appear in a line.

@@ -113,7 +113,7 @@ async fn lines_name_the_second_subject_that_a_command_knows(env: &mut TestEnv, s
     store.api_keys().revoke(key.id).await.unwrap();
     store.api_keys().delete(key.id).await.unwrap();
     let id = node(&store, alice, 1).await.id;
-    let routes = store.routes().advertise(id, vec![prefix("10.1.0.0/16")]).await.unwrap();
+    let routes = store.routes().advertise(id, vec![prefix("10.1.0.0/16")], None).await.unwrap();
     store.routes().delete(routes[0].id).await.unwrap();
     let new = session_of(SessionOwner::Node(id), Timestamp::MAX);
     let session = store.sessions().begin(new).await.unwrap().0.id;

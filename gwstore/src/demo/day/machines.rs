@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use ghostwire_store::domain::{
-    Admission, Clock, Endpoint, EndpointList, HostInfo, MachineKey, NewPreAuthKey, NewUser, Node,
+    Admission, Clock, Endpoint, EndpointList, GroupSet, HostInfo, MachineKey, NewPreAuthKey, NewUser, Node,
     NodeKey, OidcProfile, PreAuthKeyId, RegisterMethod, Registration, SessionNumber, Text, Update,
     UserId, expired,
 };
@@ -88,6 +88,7 @@ impl Day<'_> {
                 email: Some(format!("guest-{number}@example.com").parse()?),
                 email_verified: true,
                 picture_url: None,
+                groups: GroupSet::empty(),
             }));
         }
         let users = self.waves("create user", calls).await?;
