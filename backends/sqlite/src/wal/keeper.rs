@@ -4,20 +4,15 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use ghostwire_store_core::backend::{LogIndex, LogInfo};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
 use super::gate::{Gate, Inside, Interrupt};
-use super::policy::{Checkpoint, LogLimits, Notice, Policy, Step};
+use super::policy::{Checkpoint, LogLimits, Notice, PATIENCE, Policy, Step};
 use super::survey::Survey;
 use super::tail::Tail;
 use crate::{failed, has_log, sync_directory, with_suffix};
-
-/// How long own readers may take to end before holding them out is given up. Those that come wait
-/// as long, and so do writers.
-const PATIENCE: Duration = Duration::from_millis(10);
 
 /// How to checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -226,7 +221,7 @@ impl LogKeeper {
 
     /// Checkpoints while no reader of this process is in the way.
     fn cut(&self, policy: &mut Policy, writer: &mut dyn Checkpointer) -> Result<Option<Notice>> {
-        let outcome = match self.gate.hold(PATIENCE) {
+        let outcome = match self.gate.hold(policy.patience()) {
             Some(_held) => Some(writer.checkpoint(Mode::TruncateAtOnce)?),
             None => None,
         };

@@ -1,5 +1,13 @@
 //! When to move a log into the file, and when to say that it cannot be.
 
+use std::time::Duration;
+
+/// How long own readers may take to end before holding them out is given up. Those that come wait
+/// as long, and so does the commit.
+pub(super) const PATIENCE: Duration = Duration::from_millis(10);
+/// The same once the log is half as long as it may get: then that is worse than a wait.
+const LAST_PATIENCE: Duration = Duration::from_millis(250);
+
 /// What a frame takes with a page of 4,096 bytes.
 const FRAME: u64 = 4096 + 24;
 
@@ -96,6 +104,11 @@ impl Policy {
         if bytes < self.limits.checkpoint { Step::Rest } else { Step::Move }
     }
 
+    /// How long own readers are waited for.
+    pub(super) fn patience(&self) -> Duration {
+        if self.bytes < self.limits.warn / 2 { PATIENCE } else { LAST_PATIENCE }
+    }
+
     /// A checkpoint was made that waits for nobody.
     pub(super) fn moved(&mut self, outcome: Checkpoint) -> (Step, Option<Notice>) {
         let is_complete = outcome.is_complete();
@@ -187,8 +200,14 @@ mod tests {
         let mut policy = Policy::new(LIMITS);
         assert_eq!(commit(&mut policy, 400, PART).0, [Step::Move, Step::Cut]);
         assert_eq!(policy.cut(None), None);
-        assert_eq!(commit(&mut policy, 499, PART).0, [Step::Move, Step::Rest]);
-        assert_eq!(commit(&mut policy, 500, PART).0, [Step::Move, Step::Cut]);
+        assert_eq!(
+            (commit(&mut policy, 499, PART).0, policy.patience()),
+            (vec![Step::Move, Step::Rest], PATIENCE)
+        );
+        assert_eq!(
+            (commit(&mut policy, 500, PART).0, policy.patience()),
+            (vec![Step::Move, Step::Cut], LAST_PATIENCE)
+        );
     }
 
     #[test]
