@@ -77,9 +77,9 @@ mod users {
 /// `operations::NodeOperations`, `coordinator::NodeManager` and `HeartbeatMonitor`.
 mod nodes {
     use ghostwire_store::domain::{
-        Admission, DnsLabel, Endpoint, Hostname, MachineKey, Node, NodeFilter,
-        NodeId, NodeKey, NodePatch, PageRequest, Patch, RegisterMethod, Registration,
-        SessionNumber, Tag, TagSet, Update, UserId,
+        Admission, DnsLabel, Endpoint, Hostname, MachineKey, Node, NodeFilter, NodeId, NodeKey,
+        NodePatch, PageRequest, Patch, RegisterMethod, Registration, SessionNumber, Tag, TagSet,
+        Update, UserId,
     };
 
     use super::{Arc, Result, SocketAddr, Store};
@@ -237,7 +237,11 @@ mod credentials {
     ) -> Result<Secret> {
         let expires_at = store.clock().now()?.saturating_add(for_how_long);
         let owner = SessionOwner::User(user);
-        Ok(store.sessions().begin(NewSession { owner, node: None, client: None, expires_at }).await?.1)
+        Ok(store
+            .sessions()
+            .begin(NewSession { owner, node: None, client: None, expires_at })
+            .await?
+            .1)
     }
 
     /// `coordinator.validate_session`, with `update_session_last_used` in it.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use ghostwire_store_core::command::EntityRecord;
 use ghostwire_store_core::domain::{
     ApiKey, ApiKeyId, Email, Identity, Issuer, NewUser, PermissionSet, Policy, PolicyVersion,
-    Revision, SecretHash, Text, Timestamp, User, UserId, UserName, UserRole,
+    Revision, SecretHash, Timestamp, User, UserId, UserName, UserRole,
 };
 use ghostwire_store_core::error::Result;
 

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use ghostwire_store_core::command::EntityRecord;
 use ghostwire_store_core::domain::{
     AddressFamilies, DiscoKey, DnsLabel, Endpoint, EndpointList, HostInfo, Hostname, Node, NodeId,
-    Prefix, Presence, RegisterMethod, Revision, SessionNumber, TagSet, Timestamp, UserId, expired,
+    Prefix, Presence, RegisterMethod, Revision, TagSet, Timestamp, UserId, expired,
 };
 use ghostwire_store_core::error::Result;
 

@@ -62,6 +62,7 @@ async fn machine_comes_back(store: &dyn Store, node: &Arc<Node>) {
         host_info: node.host_info.clone(),
         admission,
         expires_at: node.expires_at,
+        families: None,
     };
     let has_expired = node.expires_at.is_some_and(|at| at <= store.clock().now().unwrap());
     let fresh = NewPreAuthKey {
@@ -135,6 +136,7 @@ async fn person_comes_back(store: &dyn Store, user: &Arc<User>) {
             email: None,
             email_verified: false,
             picture_url: None,
+            groups: user.groups.clone(),
         };
         let signed_in = store.users().upsert_oidc(profile).await.unwrap();
         assert_eq!((signed_in.id, signed_in.created_at), (user.id, user.created_at));

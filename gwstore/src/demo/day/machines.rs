@@ -4,9 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use ghostwire_store::domain::{
-    Admission, Clock, Endpoint, EndpointList, GroupSet, HostInfo, MachineKey, NewPreAuthKey, NewUser, Node,
-    NodeKey, OidcProfile, PreAuthKeyId, RegisterMethod, Registration, SessionNumber, Text, Update,
-    UserId, expired,
+    Admission, Clock, Endpoint, EndpointList, GroupSet, HostInfo, MachineKey, NewPreAuthKey,
+    NewUser, Node, NodeKey, OidcProfile, PreAuthKeyId, RegisterMethod, Registration, SessionNumber,
+    Text, Update, UserId, expired,
 };
 use ghostwire_store::{ErrorKind, Result};
 
