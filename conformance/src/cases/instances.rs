@@ -192,9 +192,15 @@ async fn a_restart_goes_on_in_parts(env: &mut TestEnv) {
     let store = env.open_with(options).await;
     let alice = user(&store, "alice").await;
     let one = begin(&store, "one").await;
-    for number in 1..=300 {
+    let seen_at = env.clock().now();
+    let endpoint = |port: u16| Endpoint::new(([192, 0, 2, 1], port).into(), seen_at);
+    let endpoints =
+        EndpointList::new((1..=EndpointList::MAX_ENDPOINTS as u16).map(endpoint)).unwrap();
+    let holder = store.as_instance(one);
+    for number in 1..=80 {
         let id = node(&store, alice, number).await.id;
-        held(&store, one, id).await;
+        let known = Update::Set(endpoints.clone());
+        holder.presence().connect(id, session(1), known).await.unwrap();
     }
     let serial = store.view().serial();
     let again = begin(&store, "one").await;

@@ -474,11 +474,15 @@ async fn an_issuer_that_was_stored_before_is_found_and_rewritten_at_sign_in(
     let found = store.users().get_by_identity(&identity("1")).await.unwrap().unwrap();
     assert_eq!(*found, old, "as it was stored");
     let user = store.users().upsert_oidc(profile("1", "ann")).await.unwrap();
-    let expected = User { identity: identity("1"), ..User::clone(&old) };
-    assert_eq!(
-        *user,
-        User { revision: old.revision.next(), updated_at: env.clock().now(), ..expected }
-    );
+    let now = env.clock().now();
+    let expected = User {
+        identity: identity("1"),
+        revision: old.revision.next(),
+        updated_at: now,
+        last_sign_in_at: Some(now),
+        ..User::clone(&old)
+    };
+    assert_eq!(*user, expected);
     let store = env.reload(store).await;
     assert_eq!(idle(&store, store.users().upsert_oidc(profile("1", "ann"))).await, user);
     assert_eq!(store.view().users().len(), 1);
@@ -498,8 +502,9 @@ async fn a_local_user_can_be_given_an_identity(env: &mut TestEnv, store: Opened)
     let again = store.users().update(ann.id, give(identity("1")), None).await.unwrap();
     assert_eq!(again, given, "nothing new, nothing written");
     // From now on she signs in, and has what she had.
-    let signed_in = idle(&store, store.users().upsert_oidc(profile("1", "ann"))).await;
-    assert_eq!(signed_in, given);
+    let signed_in = store.users().upsert_oidc(profile("1", "ann")).await.unwrap();
+    let last_sign_in_at = Some(env.clock().now());
+    assert_eq!(*signed_in, User { last_sign_in_at, ..User::clone(&given) });
     assert_eq!(store.view().nodes().of_user(ann.id).collect::<Vec<_>>(), [node.id]);
     // Her local name is free, and with the identity taken away she would need one of her own.
     assert_eq!(by_name(&store, "ann").await, None);

@@ -128,7 +128,7 @@ async fn every_uniqueness_rule_holds(env: &mut TestEnv, store: Opened) {
     restore(&store, &[route("10.0.0.0/8", id(12), false)]).await;
     assert_ne!(store.digests().await.unwrap(), digests);
     let store = env.reload(store).await;
-    assert_eq!(store.view().images().count(), 15);
+    assert_eq!(store.view().images().count(), 16);
 }
 
 async fn nothing_is_overwritten(env: &mut TestEnv, store: Opened) {

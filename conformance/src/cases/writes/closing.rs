@@ -238,7 +238,10 @@ async fn a_panic_of_the_writer_refuses_what_waits(env: &mut TestEnv) {
         }
     });
     let stored = stored.count();
-    fails(verify.await, Unavailable);
+    // It may have seen all it needs before the writer ended.
+    if let Err(error) = verify.await {
+        assert_eq!(*error.kind(), Unavailable, "{error}");
+    }
     store.close().await.unwrap_err();
     let again = env.open().await;
     assert!(again.view().users().len() >= stored);
