@@ -122,7 +122,8 @@ fn check_page(open: &Open) -> Result<Option<Stored>> {
         match place {
             Place::Row(slot) => {
                 let row = open.envelope.open_row(*slot, stored)?;
-                (Table::from_number(row.table)?, RowKey::from_bytes(row.key)?);
+                Table::from_number(row.table)?;
+                RowKey::from_bytes(row.key)?;
             }
             Place::DataBlock(table, key) => {
                 before = read_data_block(&open.envelope, &before, *table, key, stored)?;

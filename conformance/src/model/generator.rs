@@ -337,7 +337,7 @@ impl Generator<'_> {
             }
             Op::DeleteDnsRecords => {
                 let (name, kind) = dns_set(choices);
-                let expected = choices.maybe(6, |choices| self.fingerprint(choices, &name, kind));
+                let expected = choices.maybe(8, |choices| self.fingerprint(choices, &name, kind));
                 Call::DeleteDnsRecords(name, kind, expected)
             }
             Op::PutNetwork => {
@@ -366,7 +366,7 @@ impl Generator<'_> {
             Op::EndSession => Call::EndSession(self.session(choices)),
             Op::SweepSessions => Call::SweepSessions,
             Op::CreateApiKey => Call::CreateApiKey(NewApiKey {
-                user: choices.maybe(10, |choices| self.user(choices)),
+                user: choices.maybe(14, |choices| self.user(choices)),
                 description: choices.maybe(4, text),
                 permissions: choices.maybe(4, permissions).unwrap_or_default(),
                 expires_at: self.expiry(choices),

@@ -25,9 +25,9 @@ operations! {
     Heartbeat: 5, Disconnect: 4, DisconnectAll: 1, Advertise: 7, Approve: 7, DeleteRoute: 2,
     SetApproved: 3, UpdateRoute: 4, SweepRoutes: 2,
     SwapPolicy: 6, RollbackPolicy: 3, PrunePolicies: 3, CreateDnsRecord: 5, UpdateDnsRecord: 5,
-    DeleteDnsRecord: 2, PutDnsRecords: 5, DeleteDnsRecords: 3, PutNetwork: 6, PutDerpMap: 3,
+    DeleteDnsRecord: 2, PutDnsRecords: 5, DeleteDnsRecords: 5, PutNetwork: 6, PutDerpMap: 3,
     PutDns: 3, ResetSetting: 2, BeginSession: 6, TouchSession: 4, EndSession: 2, EndAllSessions: 2,
-    SweepSessions: 4, CreateApiKey: 3, RevokeApiKey: 2, DeleteApiKey: 2, SweepApiKeys: 2,
+    SweepSessions: 4, CreateApiKey: 8, RevokeApiKey: 2, DeleteApiKey: 2, SweepApiKeys: 2,
     SweepPreAuthKeys: 2, RecordMetrics: 2, Transact: 6, Wait: 6, Crash: 2,
     Reopen: 2,
 }

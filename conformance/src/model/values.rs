@@ -185,7 +185,7 @@ pub(super) fn network(choices: &mut Choices) -> NetworkSettings {
         ipv6,
         reserved: reserved.iter().map(|text| parsed(text)).collect(),
         ephemeral_cutoff_seconds: *choices.one_of(&[60, 1800, 0]),
-        max_api_keys_per_user: choices.maybe(3, |_| 1),
+        max_api_keys_per_user: choices.maybe(6, |_| 1),
         max_preauth_keys_per_user: choices.maybe(2, |_| 1),
         ..NetworkSettings::default()
     }

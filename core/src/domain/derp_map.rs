@@ -198,7 +198,7 @@ mod tests {
         let map = map(text).unwrap();
         assert_eq!(map.other.get("omit"), Some(&false.into()));
         assert_eq!(serde_json::to_string(&map).unwrap(), text);
-        let server = &map.regions.values().next().unwrap().servers[0];
+        let server = map.regions.values().next().unwrap().servers.first().unwrap();
         assert!(server.stun_only && server.can_port_80 && server.capabilities.len() == 1);
     }
 

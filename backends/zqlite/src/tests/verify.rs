@@ -138,7 +138,8 @@ async fn two_at_once_check_one_after_the_other() {
     let directory = tempfile::tempdir().unwrap();
     let (backend, _) = filled(&directory.path().join("store.db"), 30).await;
     let (one, two) = tokio::join!(backend.verify(), backend.verify());
-    (one.unwrap(), two.unwrap());
+    one.unwrap();
+    two.unwrap();
 }
 
 /// Whatever of the file is not what the store wrote last, though each record by itself is sound.

@@ -49,7 +49,7 @@ async fn one_prefix_is_offered_and_withdrawn_by_itself(env: &mut TestEnv, store:
     assert_eq!((first.advertised, first.approved, first.primary), (false, true, false));
     assert_eq!(first.revision, before[0].revision.next());
     let store = env.reload(store).await;
-    assert_eq!(of_node(&store, id).await, [first.clone()]);
+    assert_eq!(of_node(&store, id).await, std::slice::from_ref(&first));
     for gone in [FIRST, SECOND, "10.3.0.0/16"] {
         refused(&store, store.routes().withdraw_one(id, prefix(gone)), NotFound).await;
     }
