@@ -131,20 +131,13 @@ mod nodes {
         store.nodes().update(node, patch, None).await
     }
 
-    /// Tags are free text there: what a tag cannot have becomes a hyphen.
+    /// Tags are free text there; what a tag cannot have becomes a hyphen.
     pub(super) async fn set_tags(
         store: &dyn Store,
         node: NodeId,
         texts: &[&str],
     ) -> Result<Arc<Node>> {
-        let tag = |text: &&str| {
-            let kept = |letter: char| match letter.to_ascii_lowercase() {
-                letter @ ('a'..='z' | '0'..='9') => letter,
-                _ => '-',
-            };
-            format!("tag:{}", text.chars().map(kept).collect::<String>()).parse::<Tag>()
-        };
-        let tags = texts.iter().map(tag).collect::<Result<Vec<_>>>()?;
+        let tags = texts.iter().map(Tag::from_outside).collect::<Result<Vec<_>>>()?;
         let patch = NodePatch { tags: Update::Set(TagSet::new(tags)?), ..NodePatch::default() };
         store.nodes().update(node, patch, None).await
     }

@@ -1,8 +1,8 @@
 //! Primary routes and the expiry of keys, which comes without a write.
 
+use super::primaries::{SHARED, routers};
 use crate::prelude::*;
 
-const SHARED: &str = "10.1.0.0/16";
 const LONGER: &str = "10.1.2.0/24";
 const ADDRESS: &str = "10.1.2.3";
 
@@ -18,20 +18,6 @@ cases! {
             a_node_whose_key_has_expired_is_not_elected,
         ],
     }
-}
-
-/// Nodes that are online and carry the shared prefix, oldest first.
-async fn routers(env: &TestEnv, store: &Opened, count: u32) -> Vec<NodeId> {
-    let alice = user(store, "alice").await;
-    let mut ids = Vec::new();
-    for number in 1..=count {
-        let id = node(store, alice, number).await.id;
-        env.advance(1);
-        connect(store, id, 1).await;
-        carry(store, id, &[SHARED]).await;
-        ids.push(id);
-    }
-    ids
 }
 
 async fn found(store: &Opened) -> Option<NodeId> {

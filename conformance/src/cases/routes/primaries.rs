@@ -2,7 +2,7 @@
 
 use crate::prelude::*;
 
-const SHARED: &str = "10.1.0.0/16";
+pub(super) const SHARED: &str = "10.1.0.0/16";
 
 cases! {
     stored {
@@ -27,7 +27,7 @@ cases! {
 }
 
 /// Nodes that are online and carry the shared prefix, oldest first.
-async fn routers(env: &TestEnv, store: &Opened, count: u32) -> Vec<NodeId> {
+pub(super) async fn routers(env: &TestEnv, store: &Opened, count: u32) -> Vec<NodeId> {
     let alice = user(store, "alice").await;
     let mut ids = Vec::new();
     for number in 1..=count {
