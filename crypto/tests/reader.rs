@@ -32,7 +32,7 @@ fn reader(argument: &Path) -> Option<std::process::Output> {
     };
     eprintln!("skipped: the reader in Python cannot run ({output})");
     // Where it has to run, skipping is a failure.
-    assert!(std::env::var_os("GHOSTWIRE_STORE_READER").is_none(), "{output}");
+    assert!(std::env::var_os("SEALED_READER_REQUIRED").is_none(), "{output}");
     None
 }
 
