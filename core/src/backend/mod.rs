@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::position::{Epoch, Position};
 use crate::schema::{RowKey, Schema, Table};
 
-pub use commit::{Commit, HeadChange};
+pub use commit::{Commit, HeadChange, KeyChange};
 pub use head::Head;
 
 /// What stores rows and blocks.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use tracing::Instrument;
 
 use super::Store;
-use crate::backend::{Backend, Commit, Head, HeadChange};
+use crate::backend::{Backend, Commit, Head, HeadChange, KeyChange};
 use crate::block::{MAX_BLOCK, Serial};
 use crate::clock::{ClockGuard, Reading};
 use crate::digest::DigestCache;
@@ -16,6 +16,7 @@ use crate::handle::{Core, Queue, StoreHandle};
 use crate::imported::ImportedHashes;
 use crate::layer::Deadline;
 use crate::loader;
+use crate::log::hold::Holds;
 use crate::options::StoreOptions;
 use crate::secrets::HashKey;
 use crate::state::{CredentialHashes, State};
@@ -40,10 +41,13 @@ pub async fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<Ar
     };
     let opened = async {
         check_options(&options)?;
-        let guard = watch_clock(backend.as_ref(), &options).await?;
+        let head = backend.head().await?;
+        head.require_filled()?;
+        let guard = watch_clock(&head, &options)?;
         loader::migrate(backend.as_ref(), options.read_only).await?;
         let (entropy, retain) = (&options.entropy, options.writer.retain_block_bytes);
-        let loaded = loader::load(&backend, entropy.as_ref(), retain).await?;
+        let writes_in = (!options.read_only).then_some(head.epoch);
+        let loaded = loader::load(&backend, entropy.as_ref(), retain, writes_in).await?;
         if let Some(key) = &options.hash_key {
             let is_needed = warn_of_other_keys(&loaded.state, key);
             let found = (loaded.found.head, is_needed);
@@ -71,11 +75,11 @@ async fn check_key(
 ) -> Result<()> {
     const ATTEMPTS: usize = 32;
     let check = key.check(head.store);
-    let is_settled = another_is_needed || backend.info().shared;
+    let may_replace = !another_is_needed && !backend.info().shared;
     for _ in 0..ATTEMPTS {
         match head.credential_key {
             Some(stored) if stored == check => return Ok(()),
-            Some(_) if is_settled => {
+            Some(_) if !may_replace => {
                 return Err(Error::new(
                     ErrorKind::Crypto,
                     "the store's credentials were hashed with another key than the configured one; set \
@@ -88,7 +92,8 @@ async fn check_key(
             _ if read_only => return Ok(()),
             _ => {}
         }
-        let change = HeadChange { credential_key: Some(check), ..HeadChange::default() };
+        let key = KeyChange { before: head.credential_key, after: check };
+        let change = HeadChange { credential_key: Some(key), ..HeadChange::default() };
         match backend.commit(&Commit { head: change, ..Commit::on(&head) }).await {
             Err(error) if *error.kind() == ErrorKind::Conflict => head = backend.head().await?,
             stored => return stored,
@@ -117,17 +122,7 @@ fn warn_of_other_keys(state: &State, key: &HashKey) -> bool {
 }
 
 /// Before anything is written: a migration, too, would be dated by a clock that is wrong.
-async fn watch_clock(backend: &dyn Backend, options: &StoreOptions) -> Result<ClockGuard> {
-    let head = backend.head().await?;
-    if head.filling {
-        return Err(Error::new(
-            ErrorKind::Unavailable,
-            "the store is being filled as a copy of another one and is not complete; let that end, or \
-             discard it",
-        )
-        .with("store", head.store)
-        .with("side", head.side));
-    }
+fn watch_clock(head: &Head, options: &StoreOptions) -> Result<ClockGuard> {
     // Opened read-only, a wrong clock does no harm.
     let last = (head.serial > Serial::ZERO && !options.read_only).then_some(head.time);
     ClockGuard::start(Reading::of(options.clock.as_ref()), last, &options.clock_bounds)
@@ -175,6 +170,7 @@ async fn start(
         closing: Closing::default(),
         submitted: AtomicU64::new(serial.get()),
         digests: DigestCache::new(),
+        holds: Holds::default(),
         counters,
     });
     // A commit blocks its thread while the disk works. So the writer has a thread of its own, and

@@ -31,7 +31,7 @@ pub(super) struct InFlight {
     callers: Callers,
     /// The state once it is stored.
     state: State,
-    positions: Vec<(WriterId, u64)>,
+    sequences: Vec<(WriterId, u64)>,
     /// What the block changed and this commit does not flush.
     unflushed: Unflushed,
     block: Option<(Serial, u64)>,
@@ -158,7 +158,7 @@ impl InFlight {
     }
 
     fn span(&self) -> tracing::Span {
-        tracing::debug_span!("writer.group", commands = self.callers.len())
+        tracing::debug_span!("writer.commit", commands = self.callers.len())
     }
 }
 
@@ -203,10 +203,17 @@ impl Writer {
         self.target_len = 0;
         let Some(batch) = self.batch.take() else { return };
         self.last_sizes = batch.sizes();
-        let (callers, sealed) = batch.seal(self.entropy.as_ref(), &self.positions);
+        let (callers, sealed) = batch.seal(self.entropy.as_ref(), &self.sequences);
         match sealed {
             Ok(sealed) if !sealed.is_empty() => {
-                self.look_for_consumers(&sealed).await;
+                let block = sealed.block.as_ref().map_or(0, |closed| closed.block.bytes.len());
+                let bytes = (block + weight(&sealed.series)) as u64;
+                if let Err(error) = self.look_for_consumers(bytes).await {
+                    if let Some(durable) = durable {
+                        self.publish(durable, false);
+                    }
+                    return callers.fail(&error);
+                }
                 let mut in_flight = self.prepare(callers, sealed);
                 if overlaps {
                     in_flight.begin(self.backend.clone(), &self.commit_thread);
@@ -280,7 +287,7 @@ impl Writer {
         let error = match self.resolve_outcome(&in_flight.commit, outcome).await {
             Ok(()) => {
                 self.conflicts = 0;
-                self.positions.extend(in_flight.positions.iter().copied());
+                self.sequences.extend(in_flight.sequences.iter().copied());
                 self.consumers.stored(std::mem::take(&mut in_flight.entered));
                 return Some(Durable(in_flight));
             }
@@ -301,29 +308,31 @@ impl Writer {
         None
     }
 
-    /// A consumer may have taken more than this process knows, where others serve it.
-    async fn look_for_consumers(&mut self, sealed: &SealedBatch) {
-        let block = sealed.block.as_ref().map_or(0, |closed| closed.block.bytes.len());
-        let bytes = (block + weight(&sealed.series)) as u64;
-        if !self.is_shared || !self.consumers.would_overflow(bytes) {
-            return;
+    /// A consumer may have taken more than this process knows, where others serve it: it is not to be
+    /// given up because of that.
+    pub(super) async fn look_for_consumers(&mut self, bytes: u64) -> Result<()> {
+        if self.is_shared && self.consumers.would_overflow(bytes) {
+            self.read_consumers().await?;
         }
-        // What cannot be read now is taken as it was known.
-        if let Ok(head) = self.backend.head().await
-            && let Ok(consumers) = Consumers::read(self.backend.as_ref(), &head).await
-        {
-            self.consumers = consumers;
-        }
+        Ok(())
     }
 
-    /// Up to where a commit that advances the checkpoint may purge blocks.
+    pub(super) async fn read_consumers(&mut self) -> Result<()> {
+        let head = self.backend.head().await?;
+        self.consumers = Consumers::read(self.backend.as_ref(), &head).await?;
+        Ok(())
+    }
+
+    /// Up to where a commit may purge blocks, which perhaps advances the checkpoint.
     pub(super) fn purge_before(&self, checkpoint: Option<Serial>) -> Option<Serial> {
-        let before = self.checkpointer.purge_before(checkpoint)?;
-        Some(self.consumers.taken().map_or(before, |taken| before.min(taken.next())))
+        match self.shared.holds.is_held() {
+            true => None,
+            false => self.checkpointer.purge_before(checkpoint, self.consumers.taken()),
+        }
     }
 
     fn prepare(&mut self, callers: Callers, sealed: SealedBatch) -> InFlight {
-        let SealedBatch { state, expected, before, entry, block, series, positions } = sealed;
+        let SealedBatch { state, expected, before, entry, block, series, sequences } = sealed;
         let (mut unflushed, mut encoded) = (Unflushed::default(), None);
         if let Some(ClosedBlock { block, changes, audit_rows, audit }) = block {
             self.shared.submitted.store(block.serial.get(), Ordering::SeqCst);
@@ -359,7 +368,7 @@ impl Writer {
         InFlight {
             callers,
             state,
-            positions,
+            sequences,
             unflushed,
             block,
             commit: Arc::new(commit),
@@ -381,6 +390,9 @@ impl Writer {
         if let Some(checkpoint) = stored.commit.checkpoint {
             self.checkpointer.set_checkpoint(checkpoint);
             self.shared.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(before) = stored.commit.purge_before {
+            self.checkpointer.set_oldest(before);
         }
         if let Some(block) = stored.block {
             self.shared.counters.groups.fetch_add(1, Ordering::Relaxed);

@@ -51,6 +51,7 @@ use crate::domain::{LineageId, SideId, StoreId, WriterId};
 use crate::entropy::Entropy;
 use crate::error::{Error, ErrorKind};
 use crate::log::consumers::Consumers;
+use crate::log::hold::Holds;
 use crate::options::{Materialize, StoreOptions, WriterOptions};
 use crate::position::Epoch;
 use crate::state::State;
@@ -67,7 +68,7 @@ pub(crate) use shutdown::{Closing, End};
 pub(crate) struct Found {
     pub(crate) head: Head,
     pub(crate) checkpointer: Checkpointer,
-    pub(crate) positions: HashMap<WriterId, u64>,
+    pub(crate) sequences: HashMap<WriterId, u64>,
     pub(crate) consumers: Consumers,
 }
 
@@ -114,6 +115,8 @@ pub(crate) struct Shared {
     pub(crate) submitted: AtomicU64,
     pub(crate) closing: Closing,
     pub(crate) digests: DigestCache,
+    /// While somebody reads blocks that are to stay.
+    pub(crate) holds: Holds,
     pub(crate) counters: WriterCounters,
 }
 
@@ -128,7 +131,7 @@ pub(crate) struct Writer {
     /// Whether other processes may write to the backend.
     is_shared: bool,
     /// The last sequence number of each source of series.
-    positions: HashMap<WriterId, u64>,
+    sequences: HashMap<WriterId, u64>,
     checkpointer: Checkpointer,
     consumers: Consumers,
     /// The store that was opened, and the epoch in which this may write to it.
@@ -179,7 +182,7 @@ impl Writer {
             materialize: if is_shared { Materialize::Commit } else { options.materialize },
             read_only: options.read_only,
             is_shared,
-            positions: found.positions,
+            sequences: found.sequences,
             checkpointer: found.checkpointer,
             consumers: found.consumers,
             identity: Identity::of(&found.head),

@@ -72,10 +72,32 @@ impl Writer {
                     Ok(head) => self.resolve_by_id(commit, &head, error).await,
                     Err(_) => Err(error),
                 },
-                ErrorKind::Fenced { .. } => Err(self.fence(second)),
+                ErrorKind::Fenced { .. } => self.resolve_fenced(commit, second, error).await,
                 _ => Err(error),
             },
         }
+    }
+
+    /// Somebody took over before the commit was sent again; what was sent first may have arrived
+    /// before that.
+    async fn resolve_fenced(
+        &mut self,
+        commit: &Commit,
+        fenced: Error,
+        unknown: Error,
+    ) -> Result<()> {
+        let outcome = match self.backend.reopen().await {
+            Ok(head) => {
+                self.check_head(&head)?;
+                match head.position > commit.expected {
+                    true => self.resolve_by_id(commit, &head, unknown).await,
+                    false => Err(fenced.clone()),
+                }
+            }
+            Err(_) => Err(unknown),
+        };
+        let fenced = self.fence(fenced);
+        outcome.map_err(|error| if *error.kind() == ErrorKind::Conflict { fenced } else { error })
     }
 
     /// Some commit follows the one that this built on: this one, or another process's. Which it was
@@ -139,6 +161,7 @@ impl Writer {
     /// The backend must be the one that was opened, and not have less than what callers were told is
     /// durable.
     fn check_head(&self, head: &Head) -> Result<()> {
+        head.require_filled()?;
         if Identity::of(head) != self.identity {
             return Err(Error::corrupt(
                 "the backend holds another store, or another history of it, than the one that was \
@@ -207,6 +230,7 @@ impl Writer {
         .require_whole()?;
         state.set_position(head.position);
         self.checkpointer.set_checkpoint(head.checkpoint);
+        self.checkpointer.set_oldest(head.oldest_block);
         if self.materialize == Materialize::Commit {
             // The next commit flushes the whole backlog, so nothing in it may be older than what
             // other processes have flushed.
@@ -217,7 +241,7 @@ impl Writer {
             }
         }
         if head.position != published.state.position() {
-            self.positions = loader::read_positions(self.backend.as_ref()).await?;
+            self.sequences = loader::read_sequences(self.backend.as_ref()).await?;
             self.consumers = Consumers::read(self.backend.as_ref(), &head).await?;
         }
         self.publish_state_of(state, audit, asked_at);
@@ -227,10 +251,12 @@ impl Writer {
     async fn load_anew(&mut self) -> Result<()> {
         let asked_at = Instant::now();
         let retain = self.options.retain_block_bytes;
-        let loaded = loader::load(&self.backend, self.entropy.as_ref(), retain).await?;
+        let writes_in = self.refusal().is_none().then_some(self.epoch);
+        let entropy = self.entropy.as_ref();
+        let loaded = loader::load(&self.backend, entropy, retain, writes_in).await?;
         self.check_head(&loaded.found.head)?;
-        let Found { checkpointer, positions, consumers, .. } = loaded.found;
-        (self.checkpointer, self.positions, self.consumers) = (checkpointer, positions, consumers);
+        let Found { checkpointer, sequences, consumers, .. } = loaded.found;
+        (self.checkpointer, self.sequences, self.consumers) = (checkpointer, sequences, consumers);
         self.shared.digests.mark_all(loaded.state.serial());
         self.publish_state_of(loaded.state, loaded.audit, asked_at);
         Ok(())

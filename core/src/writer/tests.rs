@@ -127,16 +127,18 @@ impl Bench {
             closing: Closing::default(),
             submitted: AtomicU64::new(0),
             digests: DigestCache::new(),
+            holds: Holds::default(),
             counters: WriterCounters::default(),
         });
         let backlog = FlushBacklog::default();
-        let checkpointer = Checkpointer::new(backlog, Retained::new(Serial::new(1)), Serial::ZERO);
+        let head = Head::genesis(StoreId::from_bytes([1; 16]), Schema::current());
+        let checkpointer = Checkpointer::new(backlog, Retained::new(head.oldest_block), &head);
         let commit_thread = CommitThread::start(crate::threads::Waits::Timers).await.unwrap();
         let options = StoreOptions::default();
         let found = Found {
-            head: Head::genesis(StoreId::from_bytes([1; 16]), Schema::current()),
+            head,
             checkpointer,
-            positions: HashMap::new(),
+            sequences: HashMap::new(),
             consumers: Consumers::default(),
         };
         let writer = Writer::new(backend.clone(), shared, &options, found, commit_thread);

@@ -104,8 +104,8 @@ fn missing_key(path: &Path) -> Error {
     .with("secret_key_file", path.display())
     .with(
         "help",
-        "put the key's file back, or name its place as secret_key_file. If it is lost for good, put \
-         another there (`openssl rand -hex 32`, mode 600) and issue every credential anew",
+        "put the key's file back, or name its place as secret_key_file. If it is lost for good, export the \
+         store without a key file and import it into a new one, and issue the credentials anew",
     )
 }
 
