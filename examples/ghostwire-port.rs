@@ -304,7 +304,7 @@ mod network {
 
     /// What the configuration says is brought into the store once.
     pub(super) async fn configure(store: &dyn Store, relays: &str) -> Result<()> {
-        let mut network = store.view().settings().network().into_owned();
+        let mut network = store.view().settings().network().clone();
         network.name = Some("ghostwire".parse()?);
         network.mtu = Some(Mtu::new(1280)?);
         network.keepalive_seconds = Some(25);

@@ -300,7 +300,7 @@ async fn documents(
         let found = one(store.settings().get(kind).await)?;
         same(&format!("settings {}", kind.name()), &found, &oracle.setting(kind).cloned())?;
     }
-    let in_force = store.view().settings().network().into_owned();
+    let in_force = store.view().settings().network().clone();
     same("the network settings in force", &in_force, &oracle.network())
 }
 

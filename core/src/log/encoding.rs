@@ -49,6 +49,8 @@ pub struct BlockBuilder {
     audit: BytesMut,
     audit_spans: Vec<Span>,
     entries: Vec<AuditEntry>,
+    /// One entry's row, whose length is before it; kept for its room.
+    row: BytesMut,
     most: Option<usize>,
 }
 
@@ -150,10 +152,11 @@ impl BlockBuilder {
         let key = entry.key();
         put_varint(&mut self.audit, key.as_bytes().len() as u64);
         self.audit.put_slice(key.as_bytes());
-        let body = entry.encode();
-        put_varint(&mut self.audit, body.len() as u64);
+        self.row.clear();
+        entry.encode_into(&mut self.row);
+        put_varint(&mut self.audit, self.row.len() as u64);
         let start = self.audit.len();
-        self.audit.put_slice(&body);
+        self.audit.put_slice(&self.row);
         let body = Some((start, self.audit.len()));
         self.audit_spans.push(Span { table: Table::Audit, kind: ChangeKind::Created, key, body });
         self.entries.push(entry);
