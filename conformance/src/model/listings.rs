@@ -188,7 +188,9 @@ async fn nodes(
         let wanted = oracle.presence.iter().find(|presence| presence.node == *id);
         same("a presence", &found, &wanted.cloned())?;
     }
-    Ok(())
+    let instances: Vec<_> = store.view().instances().iter().cloned().collect();
+    let wanted = wanted(&oracle.instances, |instance| instance.id, |_| true);
+    same("the instances", &plain(instances), &wanted)
 }
 
 async fn routes(store: &Opened, oracle: &Oracle, choices: &mut Choices, limit: usize) -> Compared {
@@ -263,7 +265,9 @@ async fn keys(store: &Opened, oracle: &Oracle, choices: &mut Choices, limit: usi
         let listed = pages!(limit, |page| store.sessions().list(owner, page));
         same(&format!("the listing of sessions of {owner:?}"), &plain(listed), &wanted)?;
     }
-    Ok(())
+    let wanted = wanted(&oracle.sign_ins, |sign_in| sign_in.id, |_| true);
+    let listed = pages!(limit, |page| async { store.view().sign_ins().list(page) });
+    same("the sign-ins", &plain(listed), &wanted)
 }
 
 async fn documents(
@@ -338,6 +342,6 @@ async fn gone(store: &Opened, oracle: &Oracle, known: &Known) -> Compared {
         )*};
     }
     each!(users in users, nodes in nodes, routes in routes, preauth_keys in preauth_keys);
-    each!(api_keys in api_keys, dns_records in dns);
+    each!(api_keys in api_keys, dns_records in dns, instances in instances);
     Ok(())
 }
