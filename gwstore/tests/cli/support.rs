@@ -75,6 +75,16 @@ impl Ran {
         self
     }
 
+    /// None of `words` is on either output.
+    #[track_caller]
+    pub(crate) fn hides(self, words: &[&str]) -> Self {
+        for word in words {
+            let is_there = self.out.contains(word) || self.err.contains(word);
+            assert!(!is_there, "{word:?} is to be seen: {self:#?}");
+        }
+        self
+    }
+
     /// It failed as it should, with a code for something that was not done. Standard error says each of
     /// `words`, and nothing panicked.
     #[track_caller]
