@@ -257,7 +257,7 @@ async fn hold_blocks(backend: &dyn Backend, entropy: &dyn Entropy) -> Result<Con
     const MAX_BYTES: u64 = 1 << 40;
     let random: [u8; 8] = draw(entropy)?;
     let name = ConsumerName::new(format!("loading-{}", data_encoding::HEXLOWER.encode(&random)))?;
-    commit_entry(backend, entropy, |head, consumers, commit| {
+    commit_entry(backend, entropy, &[], |head, consumers, commit| {
         let (_, consumer) = consumers.with(Consumer {
             name: name.clone(),
             position: head.position.next(),
@@ -281,7 +281,7 @@ async fn release_blocks(
     entropy: &dyn Entropy,
     name: &ConsumerName,
 ) -> Result<Head> {
-    commit_entry(backend, entropy, |_, consumers, commit| {
+    commit_entry(backend, entropy, &[], |_, consumers, commit| {
         let (_, taken) = consumers.without(name)?;
         commit.prune.extend(taken);
         commit.rows.push(RowChange {
@@ -295,10 +295,12 @@ async fn release_blocks(
     .await
 }
 
-/// Commits a change of the consumers, again while others commit first. Gives the head after it.
-async fn commit_entry(
+/// Commits rows of series and a change of the consumers or the head, again while others commit first. Gives
+/// the head after it.
+pub(crate) async fn commit_entry(
     backend: &dyn Backend,
     entropy: &dyn Entropy,
+    series: &[RowChange],
     change: impl Fn(&Head, &Consumers, &mut Commit) -> Result<()>,
 ) -> Result<Head> {
     const ATTEMPTS: usize = 32;
@@ -307,7 +309,8 @@ async fn commit_entry(
         let consumers = Consumers::read(backend, &head).await?;
         let entry = Some(CommitId::time_ordered(head.time, draw(entropy)?));
         let mut commit = Commit { entry, ..Commit::on(&head) };
-        consumers.enter(&mut commit, &[], head.serial);
+        consumers.enter(&mut commit, series, head.serial);
+        commit.rows.extend(series.iter().cloned());
         change(&head, &consumers, &mut commit)?;
         match backend.commit(&commit).await {
             Ok(()) => return head.after(&commit),

@@ -84,6 +84,12 @@ impl HashKey {
         self.mac(purpose, message).verify_slice(code).is_ok()
     }
 
+    /// A key for another purpose, which tells nothing about this one nor about that for any other.
+    #[must_use]
+    pub fn subkey(&self, purpose: &str) -> [u8; 32] {
+        self.code("subkey", purpose.as_bytes())
+    }
+
     /// By which a network's databases recognise this key.
     #[must_use]
     pub fn check(&self, store: StoreId) -> KeyCheck {

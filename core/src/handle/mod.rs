@@ -45,6 +45,7 @@ impl Core {
     /// Why nothing is accepted any more.
     pub(crate) fn refusal(&self) -> Error {
         let message = match &self.shared.progress.borrow().end {
+            Some(End::Overtaken(error)) => return error.clone(),
             Some(End::Failed(_)) => "the store stopped by a fault of its own; open it again",
             _ => "the store is closed",
         };

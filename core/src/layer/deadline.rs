@@ -18,7 +18,7 @@ pub struct Deadlines {
     pub connect: Duration,
     /// For `head`, `scan` and `blocks`.
     pub read: Duration,
-    /// For `commit`, `probe` and `adopt`.
+    /// For `commit`, `confirm`, `probe` and `adopt`.
     pub commit: Duration,
 }
 
@@ -108,6 +108,11 @@ impl Layer for Deadline {
 
     async fn commit(&self, commit: &Commit) -> Result<()> {
         self.within("backend.commit", self.write(), self.inner.commit(commit)).await
+    }
+
+    async fn confirm(&self) -> Result<()> {
+        let limit = (self.deadlines.commit, ErrorKind::Unavailable);
+        self.within("backend.confirm", limit, self.inner.confirm()).await
     }
 
     async fn probe(&self, epoch: Epoch) -> Result<()> {

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use tracing::Instrument;
 
 use super::batch::{Batch, Callers, SealedBatch};
+use super::outcome::unconfirmed;
 use super::{ATTEMPTS, CommitThread, Request, Writer, outrun, weight};
 use crate::backend::{Backend, Commit};
 use crate::block::{ClosedBlock, RowChange, Serial};
@@ -186,7 +187,7 @@ impl Writer {
         let Some(durable) = self.await_commit(in_flight).await else { return };
         let overlaps = self.batch.is_some();
         self.target_len = if overlaps { len } else { 0 };
-        self.publish(durable, overlaps);
+        self.conclude(durable, overlaps).await;
     }
 
     /// Seals the open batch and begins its commit, then publishes the commit before it.
@@ -212,6 +213,13 @@ impl Writer {
                     in_flight.begin(self.backend.clone(), &self.commit_thread);
                 }
                 if let Some(durable) = durable {
+                    if let Err(error) = self.confirm().await {
+                        // It builds on what nobody is told of. What it flushed is newer, and so is put
+                        // back first.
+                        in_flight.ended().await;
+                        self.take_back(in_flight).fail(&unconfirmed(&error));
+                        return self.take_back(durable.0).fail(&unconfirmed(&error));
+                    }
                     self.publish(durable, overlaps);
                 }
                 if !overlaps {
@@ -220,14 +228,18 @@ impl Writer {
                 self.in_flight = Some(in_flight);
             }
             Ok(sealed) => {
-                if let Some(durable) = durable {
-                    self.publish(durable, false);
+                if let Some(durable) = durable
+                    && !self.conclude(durable, false).await
+                {
+                    return self.put_back(callers.into_requests());
                 }
                 self.answer_without_commit(callers, sealed.before).await;
             }
             Err(error) => {
-                if let Some(durable) = durable {
-                    self.publish(durable, false);
+                if let Some(durable) = durable
+                    && !self.conclude(durable, false).await
+                {
+                    return self.put_back(callers.into_requests());
                 }
                 if *error.kind() == ErrorKind::Exhausted && callers.len() > 1 {
                     // Their block would be too large. Alone, only those that are too large by
@@ -286,19 +298,40 @@ impl Writer {
             }
             Err(error) => error,
         };
+        let callers = self.take_back(in_flight);
+        if *error.kind() != ErrorKind::Conflict {
+            callers.fail(&error);
+        } else if let Err(error) = self.catch_up_after_conflict().await {
+            callers.fail(&error);
+        } else {
+            self.retry(callers);
+        }
+        None
+    }
+
+    /// Gives up a commit, and the open batch, which was decided on top of it. What it flushed is to be
+    /// flushed again, and its callers are to be answered.
+    fn take_back(&mut self, in_flight: InFlight) -> Callers {
         let flushed = in_flight.commit.rows.get(in_flight.flushed.clone()).unwrap_or_default();
         self.checkpointer.backlog.put_back(flushed, in_flight.advance);
         if let Some(batch) = self.batch.take() {
             self.put_back(batch.into_requests());
         }
-        if *error.kind() != ErrorKind::Conflict {
-            in_flight.callers.fail(&error);
-        } else if let Err(error) = self.catch_up_after_conflict().await {
-            in_flight.callers.fail(&error);
-        } else {
-            self.retry(in_flight.callers);
+        in_flight.callers
+    }
+
+    /// Confirms and publishes a durable commit. Tells whether that could be; otherwise it is for
+    /// reopening to publish it.
+    async fn conclude(&mut self, durable: Durable, overlaps: bool) -> bool {
+        match self.confirm().await {
+            Ok(()) => self.publish(durable, overlaps),
+            Err(error) => {
+                self.target_len = 0;
+                self.take_back(durable.0).fail(&unconfirmed(&error));
+                return false;
+            }
         }
-        None
+        true
     }
 
     /// A consumer may have taken more than this process knows, where others serve it.

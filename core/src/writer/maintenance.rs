@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::in_flight::uninterrupted;
+use super::outcome::unconfirmed;
 use super::{ATTEMPTS, ConsumerChange, Request, Writer, outrun, read_only};
 use crate::backend::{Commit, KeyRange};
 use crate::block::{ChangeKind, RowChange, Serial};
@@ -179,6 +180,7 @@ impl Writer {
     async fn stored(&mut self, commit: &Commit) -> Result<bool> {
         match self.store(commit).await {
             Ok(()) => {
+                self.confirm().await.map_err(|error| unconfirmed(&error))?;
                 let published = self.shared.published.load_full();
                 let mut state = published.state.clone();
                 if commit.id().is_some() {

@@ -5,18 +5,19 @@
 //! decided, on the state that the commit will lead to. The life of a batch:
 //!
 //! ```text
-//!         rotate           begin                Ok               publish
+//!         rotate           begin                Ok          confirm, publish
 //!   open --------> sealed -------> in flight ------> durable ------------> published
-//!    ^                              |      |
-//!    |  retry: another process      |      | any other error
-//!    |  committed first             |      v
-//!    +------------------------------+    failed
+//!    ^                              |      |            |
+//!    |  retry: another process      |      | any other  | the pin cannot
+//!    |  committed first             |      v error      | be moved
+//!    +------------------------------+    failed <-------+
 //! ```
 //!
 //! - *open*: takes commands; each is decided and changes the working state at once.
 //! - *sealed*: takes no more; its block is encoded.
 //! - *in flight*: `Backend::commit` runs, on the commit thread if more requests wait, else on this one.
-//! - *durable*: the commit is stored, or was found to be.
+//! - *durable*: the commit is stored, or was found to be. Where the store has a pin, `Backend::confirm`
+//!   moves it here, while the next commit is in flight.
 //! - *published*: readers get the state and the callers their answers, never before.
 //! - *failed*: the callers get the error. The open batch, which was decided on top, is decided again.
 //!
@@ -43,7 +44,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use crate::backend::{Backend, Commit, Head};
+use crate::backend::{Backend, BackendInfo, Commit, Head};
 use crate::block::{Serial, Sizes};
 use crate::checkpoint::Checkpointer;
 use crate::digest::DigestCache;
@@ -127,6 +128,8 @@ pub(crate) struct Writer {
     read_only: bool,
     /// Whether other processes may write to the backend.
     is_shared: bool,
+    /// Whether commits are confirmed before anybody is told of them.
+    is_pinned: bool,
     /// The last sequence number of each source of series.
     positions: HashMap<WriterId, u64>,
     checkpointer: Checkpointer,
@@ -136,8 +139,10 @@ pub(crate) struct Writer {
     epoch: Epoch,
     /// Why nothing may be written any more: somebody else has taken over.
     fenced: Option<Error>,
-    /// Set by a commit of unknown outcome: nothing is accepted until the backend was reopened and
-    /// compared.
+    /// Why the store ends, though nobody closed it.
+    stopped: Option<Error>,
+    /// Set by a commit of unknown outcome, or one that was not confirmed: nothing is accepted until the
+    /// backend was reopened and compared.
     poisoned: bool,
     /// What was taken from the queue and waits.
     waiting: VecDeque<Request>,
@@ -168,7 +173,7 @@ impl Writer {
         found: Found,
         commit_thread: CommitThread,
     ) -> Self {
-        let is_shared = backend.info().shared;
+        let BackendInfo { shared: is_shared, pinned: is_pinned, .. } = backend.info();
         Self {
             backend,
             shared,
@@ -179,12 +184,14 @@ impl Writer {
             materialize: if is_shared { Materialize::Commit } else { options.materialize },
             read_only: options.read_only,
             is_shared,
+            is_pinned,
             positions: found.positions,
             checkpointer: found.checkpointer,
             consumers: found.consumers,
             identity: Identity::of(&found.head),
             epoch: found.head.epoch,
             fenced: None,
+            stopped: None,
             poisoned: false,
             waiting: VecDeque::new(),
             batch: None,

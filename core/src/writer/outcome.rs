@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::in_flight::store;
+use super::in_flight::{store, uninterrupted};
 use super::{Found, Identity, Writer};
 use crate::backend::{Commit, Head};
 use crate::block::{ChangeKind, RowChange, Serial};
@@ -109,6 +109,26 @@ impl Writer {
         }
     }
 
+    /// Has what is stored confirmed, where the store has a pin. If that cannot be, nobody is told of it,
+    /// and nothing is accepted until it can; a store that another one has overtaken ends.
+    pub(super) async fn confirm(&mut self) -> Result<()> {
+        if !self.is_pinned {
+            return Ok(());
+        }
+        let backend = self.backend.clone();
+        let Err(error) = uninterrupted(async { backend.confirm().await }).await else {
+            return Ok(());
+        };
+        if matches!(error.kind(), ErrorKind::Fenced { .. }) {
+            self.stopped = Some(self.fence(error.clone()));
+            self.shared.closing.begin();
+        } else {
+            tracing::error!(%error, "the pin cannot be moved; nothing is written until it can");
+            self.poisoned = true;
+        }
+        Err(error)
+    }
+
     /// Nothing is written any more: somebody else has taken over. Nothing of the commit was stored.
     pub(super) fn fence(&mut self, error: Error) -> Error {
         tracing::error!(%error, "this store may not write any more");
@@ -121,6 +141,7 @@ impl Writer {
     pub(super) async fn reopen(&mut self) -> Result<()> {
         let head = self.backend.reopen().await?;
         self.check_head(&head)?;
+        self.confirm().await?;
         if head.position > self.state().position() {
             self.catch_up().await?;
         }
@@ -235,4 +256,10 @@ impl Writer {
         self.publish_state_of(loaded.state, loaded.audit, asked_at);
         Ok(())
     }
+}
+
+/// What callers are told of a commit that is stored and not confirmed.
+pub(super) fn unconfirmed(error: &Error) -> Error {
+    Error::new(ErrorKind::OutcomeUnknown, "it is stored, but the pin does not have it")
+        .because(error.to_string())
 }
