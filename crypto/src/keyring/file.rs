@@ -130,11 +130,16 @@ fn private(options: &mut OpenOptions) -> &mut OpenOptions {
 /// So that a new name survives the loss of power.
 #[cfg(unix)]
 pub(crate) fn sync_directory_of(path: &Path) -> Result<()> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let directory = directory.unwrap_or(Path::new("."));
+    let directory = directory_of(path);
     File::open(directory)
         .and_then(|directory| directory.sync_all())
         .map_err(io("sync the directory", directory))
+}
+
+#[cfg(unix)]
+pub(crate) fn directory_of(path: &Path) -> &Path {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    directory.unwrap_or(Path::new("."))
 }
 
 #[cfg(not(unix))]

@@ -27,6 +27,8 @@ use crate::signature::{Purpose, Signature, Subject};
 pub use change::{Rotation, Succession};
 pub use content::{Authority, DataKey, HashKey, Header, Leaving, Member};
 pub use file::KeyringFile;
+#[cfg(unix)]
+pub(crate) use file::directory_of;
 pub(crate) use file::{io, sync_directory_of};
 pub use passphrase::Stretch;
 #[cfg(test)]
