@@ -22,6 +22,18 @@ pub(crate) struct Stored {
     pub(crate) series: SeriesHead,
     /// `None` in a head of a build that did not know them.
     pub(crate) sums: Option<Sums>,
+    /// `None` if the store has no pin.
+    pub(crate) pinned: Option<Pinned>,
+}
+
+/// What the head of a store with a pin says of that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pinned {
+    /// How often the head was written since it has one. The position does not tell that: a commit that only
+    /// flushes leaves it, and gives another head.
+    pub(crate) commits: u64,
+    /// The head of the mark that somebody gave up when he accepted that the store was put back.
+    pub(crate) overridden: Option<[u8; 32]>,
 }
 
 /// Sums of checksums, modulo 2^64. A record that got lost, is there twice or is an older one of its
@@ -42,11 +54,17 @@ const WITHOUT_SUMS: usize = 16 + 8 + 16 + 32 + 8 + 8 + 8 + 4 + 4 + 8 + 8 + 4 * 8
 const UNCOUNTED: usize = WITHOUT_SUMS + 3 * 8;
 /// Since schema 3.
 pub(crate) const LENGTH: usize = UNCOUNTED + 3 * 16 + 2 * 8 + 16 + 1;
+/// With a pin.
+const PINNED_LENGTH: usize = LENGTH + 8;
+/// With a pin that was overridden.
+const LONGEST: usize = PINNED_LENGTH + 32;
 
 /// Bits of the last byte.
 const FILLING: u8 = 1;
 const HAS_CREDENTIAL_KEY: u8 = 2;
 const HAS_SUMS: u8 = 4;
+const IS_PINNED: u8 = 8;
+const OVERRIDES_PIN: u8 = 16;
 
 impl Stored {
     /// An empty store.
@@ -57,6 +75,7 @@ impl Stored {
             next_slot: 1,
             series: SeriesHead::EMPTY,
             sums: Some(Sums::default()),
+            pinned: None,
         }
     }
 
@@ -64,6 +83,12 @@ impl Stored {
     pub(crate) fn moment(&self) -> [u64; 5] {
         let Head { position, epoch, checkpoint, .. } = self.head;
         [position.get(), epoch.get(), checkpoint.get(), self.series.next, self.next_slot]
+    }
+
+    /// What the next head begins with: if the store has a pin, its commits are counted.
+    pub(crate) fn counted(self) -> Self {
+        let count = |pinned: Pinned| Pinned { commits: pinned.commits.saturating_add(1), ..pinned };
+        Self { pinned: self.pinned.map(count), ..self }
     }
 
     /// Where an empty store stands once it is to become a copy of one that stands at `head`.
@@ -79,7 +104,7 @@ impl Stored {
 
     pub(crate) fn encode(&self) -> Vec<u8> {
         let head = &self.head;
-        let mut bytes = Vec::with_capacity(LENGTH);
+        let mut bytes = Vec::with_capacity(LONGEST);
         bytes.put_slice(head.store.as_bytes());
         bytes.put_u64(head.serial.get());
         bytes.put_slice(head.block.as_bytes());
@@ -113,16 +138,22 @@ impl Stored {
                 (head.filling, FILLING),
                 (head.credential_key.is_some(), HAS_CREDENTIAL_KEY),
                 (self.sums.is_some(), HAS_SUMS),
+                (self.pinned.is_some(), IS_PINNED),
+                (self.pinned.is_some_and(|pinned| pinned.overridden.is_some()), OVERRIDES_PIN),
             ];
             let set = flags.iter().filter(|(is_set, _)| *is_set);
             bytes.put_u8(set.fold(0, |flags, (_, flag)| flags | flag));
+            if let Some(Pinned { commits, overridden }) = self.pinned {
+                bytes.put_u64(commits);
+                bytes.put_slice(overridden.as_ref().map_or(&[], <[u8; 32]>::as_slice));
+            }
         }
         bytes
     }
 
     pub(crate) fn decode(mut bytes: &[u8]) -> Result<Self> {
         let length = bytes.len();
-        if ![LENGTH, UNCOUNTED, WITHOUT_SUMS].contains(&length) {
+        if ![LENGTH, PINNED_LENGTH, LONGEST, UNCOUNTED, WITHOUT_SUMS].contains(&length) {
             return Err(Error::corrupt("the store's head has the wrong length")
                 .with("bytes", length)
                 .with("expected", LENGTH));
@@ -145,7 +176,7 @@ impl Stored {
             schema: SchemaVersion { version: bytes.get_u32(), oldest_reader: bytes.get_u32() },
             ..Head::genesis(store, Schema::current())
         };
-        if head.schema.counts_positions() != (length == LENGTH) {
+        if head.schema.counts_positions() != (length >= LENGTH) {
             return Err(Error::corrupt("the store's head is of another schema than it says")
                 .with("bytes", length)
                 .with("schema", head.schema.version));
@@ -168,8 +199,8 @@ impl Stored {
             data_blocks: bytes.get_u64(),
             data_block_keys: bytes.get_u64(),
         });
-        let mut head = head.carried_forward();
-        if length == LENGTH {
+        let (mut head, mut pinned) = (head.carried_forward(), None);
+        if length >= LENGTH {
             head.side = SideId::from_bytes(array(&mut bytes));
             head.lineage = LineageId::from_bytes(array(&mut bytes));
             head.epoch = Epoch::new(bytes.get_u64());
@@ -177,15 +208,26 @@ impl Stored {
             head.commit = CommitId::from_bytes(array(&mut bytes));
             let key = KeyCheck::from_bytes(array(&mut bytes));
             let flags = bytes.get_u8();
-            if flags > FILLING | HAS_CREDENTIAL_KEY | HAS_SUMS {
+            let has = |flag| flags & flag != 0;
+            let expected = match (has(IS_PINNED), has(OVERRIDES_PIN)) {
+                (false, false) => Some(LENGTH),
+                (true, false) => Some(PINNED_LENGTH),
+                (true, true) => Some(LONGEST),
+                (false, true) => None,
+            };
+            let known = FILLING | HAS_CREDENTIAL_KEY | HAS_SUMS | IS_PINNED | OVERRIDES_PIN;
+            if flags & !known != 0 || expected != Some(length) {
                 return Err(Error::corrupt("the store's head is damaged").with("flags", flags));
             }
-            let has = |flag| flags & flag != 0;
+            pinned = has(IS_PINNED).then(|| Pinned {
+                commits: bytes.get_u64(),
+                overridden: has(OVERRIDES_PIN).then(|| array(&mut bytes)),
+            });
             head.filling = has(FILLING);
             head.credential_key = has(HAS_CREDENTIAL_KEY).then_some(key);
             sums = sums.filter(|_| has(HAS_SUMS));
         }
-        let stored = Self { head, rows, next_slot, series, sums };
+        let stored = Self { head, rows, next_slot, series, sums, pinned };
         if head.checkpoint > head.serial || head.oldest_block > head.checkpoint.next() {
             return Err(Error::corrupt("the store's head contradicts itself")
                 .with("serial", head.serial)
@@ -231,8 +273,26 @@ mod tests {
             }
         }
         let mut bytes = whole.encode();
-        *bytes.last_mut().unwrap() = 8;
-        assert!(Stored::decode(&bytes).is_err());
+        for flags in [IS_PINNED, OVERRIDES_PIN, IS_PINNED | OVERRIDES_PIN, 32] {
+            *bytes.last_mut().unwrap() = flags;
+            assert!(Stored::decode(&bytes).is_err(), "{flags}");
+        }
+    }
+
+    #[test]
+    fn a_head_with_a_pin_counts_its_commits() {
+        let whole = stored(Schema::current());
+        assert_eq!(whole.counted(), whole);
+        for (overridden, length) in [(None, LENGTH + 8), (Some([6; 32]), LENGTH + 40)] {
+            let pinned = Some(Pinned { commits: 5, overridden });
+            let stored = Stored { pinned, ..whole };
+            let bytes = stored.encode();
+            assert_eq!(bytes.len(), length);
+            assert_eq!(Stored::decode(&bytes).unwrap(), stored);
+            assert!(Stored::decode(bytes.get(..LENGTH).unwrap()).is_err());
+            let next = Stored { pinned: Some(Pinned { commits: 6, overridden }), ..whole };
+            assert_eq!(stored.counted(), next);
+        }
     }
 
     #[test]

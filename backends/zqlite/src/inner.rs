@@ -1,5 +1,6 @@
 //! The backend's work, on threads that may block.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
@@ -13,9 +14,10 @@ use ghostwire_store_sqlite::{FileKind, StoreFile};
 
 use crate::engine::{Batch, embedded};
 use crate::envelope::Envelope;
-use crate::head::Stored;
+use crate::head::{Pinned, Stored};
 use crate::open::Open;
 use crate::options::{EngineChoice, ZqliteOptions};
+use crate::pinning::{Pinning, admit, stored_head};
 use crate::plan;
 use crate::verify::{Opened, verify};
 
@@ -27,6 +29,8 @@ pub(crate) struct Inner {
     status: Mutex<Option<Status>>,
     /// Taken for writing by whoever changes or closes the connections. `None` once closed.
     pub(crate) open: RwLock<Option<Open>>,
+    /// `None` without a pin, or if the store is only read.
+    pinning: Option<Pinning>,
     /// Held by who checks everything: one at a time.
     verifying: Mutex<()>,
     pub(crate) counters: Mutex<BackendCounters>,
@@ -58,8 +62,16 @@ impl Inner {
         let empty =
             || Envelope::new().seal_head(&Stored::empty(options.file.store, options.file.schema));
         embedded::create(&file, empty)?;
-        let (open, stored) = file.undisturbed(Open::begin(&file))?;
+        let (open, mut stored) = file.undisturbed(Open::begin(&file))?;
+        let access = (file.path(), options.file.read_only);
+        let admitted = file.undisturbed(admit(&options.pin, access, &open, &stored))?;
         file.opened(stored.head.side, || open.engine.settle())?;
+        let replace = |before: &Stored, after: &Stored| {
+            let heads = (open.envelope.seal_head(before), open.envelope.seal_head(after));
+            open.write(&Batch::new(heads.0, heads.1))
+        };
+        let pinning = admitted.map(|admitted| admitted.begin(&open, &mut stored, replace));
+        let pinning = pinning.transpose()?;
         tracing::debug!(
             db.system.name = "zqlite",
             db.namespace = %file.path().display(),
@@ -73,6 +85,7 @@ impl Inner {
             options,
             status: Mutex::new(Some(Status { stored, file })),
             open: RwLock::new(Some(open)),
+            pinning,
             verifying: Mutex::default(),
             counters: Mutex::default(),
         })
@@ -104,6 +117,7 @@ impl Inner {
     fn with_file<T>(&self, work: impl FnOnce(&Open) -> Result<T>) -> Result<T> {
         let open: RwLockReadGuard<'_, _> = self.open.read().unwrap_or_else(PoisonError::into_inner);
         let open = open.as_ref().ok_or_else(closed)?;
+        self.pinning.as_ref().map_or(Ok(()), Pinning::require_unfenced)?;
         open.file.undisturbed(work(open))
     }
 
@@ -127,16 +141,34 @@ impl Inner {
         let stored = self.status()?.stored;
         // Before data blocks are read for a commit that is refused anyway.
         stored.head.after(commit)?;
-        let series = open.plan_series(&stored, commit, self.options.limits)?;
-        let plan = plan::plan(&stored, &slots, &open.envelope, commit, series)?;
+        let (before, commit) = match &self.pinning {
+            Some(pinning) => (pinning.over(&stored, commit)?, pinning.keeping(commit)),
+            None => (stored, Cow::Borrowed(commit)),
+        };
+        let series = open.plan_series(&stored, &commit, self.options.limits)?;
+        let mut plan = plan::plan(&before, &slots, &open.envelope, &commit, series)?;
+        if before != stored {
+            plan.batch.expected_head = open.envelope.seal_head(&stored);
+        }
         open.write_series(&plan.batch, plan.memtable)?;
         let mut tally = locked(&open.tally);
         if let Some(tally) = tally.as_mut() {
             tally.follow(&plan.batch, &plan.replaced);
         }
         slots.apply(plan.moves, tally.as_mut());
+        self.landed(&plan.batch.head, &plan.stored);
         self.set_stored(plan.stored);
         Ok(())
+    }
+
+    fn landed(&self, head: &[u8], stored: &Stored) {
+        if let Some(pinning) = &self.pinning {
+            pinning.landed(head, stored);
+        }
+    }
+
+    pub(crate) fn confirm(&self) -> Result<()> {
+        self.pinning.as_ref().map_or(Ok(()), Pinning::confirm)
     }
 
     pub(crate) fn scan(&self, scan: &Scan) -> Result<ScanPage> {
@@ -180,6 +212,9 @@ impl Inner {
             // Rows say themselves which schema wrote them, and are fitted when they are read.
             let mut after = stored;
             after.head.schema = target.version();
+            if self.pinning.is_some() && after.pinned.is_none() {
+                after.pinned = Some(Pinned { commits: 0, overridden: None });
+            }
             self.replace_head(open, &stored, after)?;
             tracing::info!(
                 db.system.name = "zqlite",
@@ -200,7 +235,8 @@ impl Inner {
             let stored = self.status()?.stored;
             stored.head.require_epoch(epoch)?;
             open.probe(&open.envelope.seal_head(&stored))
-        })
+        })?;
+        self.pinning.as_ref().map_or(Ok(()), Pinning::probe)
     }
 
     pub(crate) fn adopt(&self, head: &Head) -> Result<()> {
@@ -215,8 +251,10 @@ impl Inner {
 
     /// Moves the head alone.
     fn replace_head(&self, open: &Open, stored: &Stored, after: Stored) -> Result<()> {
+        let after = after.counted();
         let batch = Batch::new(open.envelope.seal_head(stored), open.envelope.seal_head(&after));
         open.write(&batch)?;
+        self.landed(&batch.head, &after);
         self.set_stored(after);
         Ok(())
     }
@@ -227,6 +265,7 @@ impl Inner {
         let mut found = Err(closed());
         let begin = || {
             let (opened, stored) = Open::begin(&file)?;
+            self.landed(&stored_head(&opened)?, &stored);
             self.set_stored(stored);
             found = Ok(stored.head);
             Ok(opened)
@@ -237,6 +276,9 @@ impl Inner {
 
     pub(crate) fn close(&self) -> Result<()> {
         let mut open = self.alone();
+        if let Some(pinning) = &self.pinning {
+            pinning.close();
+        }
         let status = locked(&self.status).take();
         let outcome = match open.take() {
             Some(open) => open.engine.close(),
@@ -256,7 +298,8 @@ impl Inner {
     }
 
     pub(crate) fn info(&self) -> BackendInfo {
-        let file = locked(&self.status).as_ref().map(|status| Arc::clone(&status.file));
+        let status = locked(&self.status).clone();
+        let file = status.as_ref().map(|status| &status.file);
         BackendInfo {
             name: "zqlite",
             engine: self.engine_name.clone(),
@@ -264,8 +307,9 @@ impl Inner {
             durable: true,
             shared: false,
             sealed: false,
-            bytes: file.as_ref().map(|file| file.total_bytes()),
-            log: file.as_ref().map(|file| file.log().info()),
+            pinned: status.as_ref().is_some_and(|status| status.stored.pinned.is_some()),
+            bytes: file.map(|file| file.total_bytes()),
+            log: file.map(|file| file.log().info()),
             counters: *locked(&self.counters),
         }
     }

@@ -53,6 +53,7 @@ mod head;
 mod inner;
 mod open;
 mod options;
+mod pinning;
 mod plan;
 mod series;
 mod slots;
@@ -74,7 +75,7 @@ use ghostwire_store_core::backend::{
     Backend, BackendInfo, Commit, Compacted, Head, Scan, ScanPage,
 };
 use ghostwire_store_core::block::{EncodedBlock, Serial};
-use ghostwire_store_core::error::Result;
+use ghostwire_store_core::error::{Error, Result};
 use ghostwire_store_core::position::Epoch;
 use ghostwire_store_core::schema::Schema;
 use ghostwire_store_core::threads::may_block;
@@ -83,6 +84,8 @@ use ghostwire_store_sqlite::{FileKind, StoreFile, compact};
 use inner::{Inner, locked};
 use open::Open;
 pub use options::{EngineChoice, ZqliteOptions};
+use pinning::report;
+pub use pinning::{PinChoice, PinOptions, PinReport, PinnedPlace};
 
 /// A store in one local file.
 #[derive(Debug)]
@@ -119,6 +122,27 @@ impl ZqliteBackend {
         may_block(move || compact(&options.file.path, FileKind::ZQLITE, open))
             .await
             .map_err(|error| error.during("zqlite.compact"))
+    }
+
+    /// Compares a store that nobody has open to write with its pin, and changes neither.
+    ///
+    /// # Errors
+    /// As [`ZqliteBackend::open`], but for what the pin says of the store; `InvalidArgument` if the
+    /// options name no pin.
+    pub async fn compare_with_pin(options: ZqliteOptions) -> Result<PinReport> {
+        may_block(move || {
+            let PinChoice::Commit(pin) = &options.pin else {
+                return Err(Error::invalid("no pin is configured"));
+            };
+            let file = options.clone().read_only(true).file.open(FileKind::ZQLITE)?;
+            let (open, stored) = file.undisturbed(Open::begin(&file))?;
+            let compared = file.undisturbed(report(pin, &open, &stored));
+            open.engine.close()?;
+            file.release();
+            compared
+        })
+        .await
+        .map_err(|error| error.during("zqlite.compare_with_pin"))
     }
 
     async fn in_background<T: Send + 'static>(
@@ -198,6 +222,10 @@ impl Backend for ZqliteBackend {
                 Err(error.during("zqlite.commit"))
             }
         }
+    }
+
+    async fn confirm(&self) -> Result<()> {
+        self.0.confirm().map_err(|error| error.during("zqlite.confirm"))
     }
 
     async fn probe(&self, epoch: Epoch) -> Result<()> {

@@ -7,6 +7,7 @@ use ghostwire_store_core::schema::Schema;
 use ghostwire_store_crypto::keyring::Keyring;
 use ghostwire_store_sqlite::{FileOptions, LogLimits};
 
+use crate::pinning::PinChoice;
 use crate::series::memtable::Limits;
 
 /// What stores the blobs.
@@ -27,6 +28,7 @@ pub struct ZqliteOptions {
     pub(crate) engine: EngineChoice,
     /// `None`: the store is plain.
     pub(crate) keyring: Option<Keyring>,
+    pub(crate) pin: PinChoice,
     /// When series are compacted; others are for tests.
     pub(crate) limits: Limits,
 }
@@ -38,7 +40,7 @@ impl ZqliteOptions {
     pub fn new(path: impl Into<PathBuf>, store: StoreId) -> Self {
         let file = FileOptions::new(path, store);
         let (engine, limits) = (EngineChoice::default(), Limits::default());
-        Self { file, engine, keyring: None, limits }
+        Self { file, engine, keyring: None, pin: PinChoice::default(), limits }
     }
 
     /// Chooses what stores the blobs.
@@ -54,6 +56,13 @@ impl ZqliteOptions {
     pub fn sealed(mut self, keyring: Keyring) -> Self {
         self.file.store = StoreId::from_bytes(*keyring.store());
         self.keyring = Some(keyring);
+        self
+    }
+
+    /// Whether the store has a pin, and where; by default it has none.
+    #[must_use]
+    pub fn pin(mut self, pin: PinChoice) -> Self {
+        self.pin = pin;
         self
     }
 

@@ -35,7 +35,7 @@ pub(crate) fn plan<'c>(
     commit: &'c Commit,
     series: Option<(SeriesPlan, Replaced)>,
 ) -> Result<Plan<'c>> {
-    let mut after = Stored { head: stored.head.after(commit)?, ..*stored };
+    let mut after = Stored { head: stored.head.after(commit)?, ..stored.counted() };
     let mut batch = Batch::new(envelope.seal_head(stored), Vec::new());
     batch.frees = commit.frees();
     let mut sums = after.sums.unwrap_or_default();
