@@ -86,6 +86,9 @@ pub(crate) enum Command {
     Migrate(MigrateArgs),
     /// Give free pages of the store's file back to the disk; nobody may have it open.
     Compact,
+    /// Look after the store's pin: the mark outside of it that tells when an older copy was put back.
+    #[command(subcommand)]
+    Pin(PinCommand),
     /// Prove that the configured backend keeps the contract, on scratch stores beside its own.
     #[cfg_attr(
         not(feature = "conformance"),
@@ -127,6 +130,26 @@ pub(crate) enum ConsumersCommand {
     Remove {
         /// Its name, as `show` prints it.
         name: ConsumerName,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PinCommand {
+    /// Make the configured pin for a store that has none.
+    Init {
+        /// The store has one, and it is lost: what was put back meanwhile is not noticed.
+        #[arg(long)]
+        accept_missing: bool,
+    },
+    /// Say where the pin stands.
+    Show,
+    /// Compare the store with its pin.
+    Verify,
+    /// Go on from an older copy of the store that was put back, without what it lacks.
+    Accept {
+        /// The last serial of that copy, as `verify` prints it.
+        #[arg(long)]
+        serial: u64,
     },
 }
 

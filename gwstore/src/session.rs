@@ -212,7 +212,7 @@ pub(crate) async fn compact(config: &Config) -> Result<Compacted> {
     Opener::new(config).compact().await.map_err(|error| advised(config, error))
 }
 
-fn advised(config: &Config, error: Error) -> Error {
+pub(crate) fn advised(config: &Config, error: Error) -> Error {
     match error.kind() {
         // No new one is made beside the key of one that was lost.
         ErrorKind::NotFound => match lost_key(config) {

@@ -2,7 +2,7 @@
 //! the defaults are those of [`Config`].
 
 use super::names::{
-    self, BackendKind, MigrationStage, Role, SwitchState, ZqliteEngine, materialize_named,
+    self, BackendKind, MigrationStage, PinMode, Role, SwitchState, ZqliteEngine, materialize_named,
 };
 use super::types::{
     BackendChoice, Config, LibsqlOptions, NamedStore, PostgresOptions, ZqliteOptions,
@@ -230,6 +230,36 @@ pub(super) static KEYS: &[Key] = &[
         "When blocks become rows: with each commit, or at checkpoints in the background.",
         |s| zqlite(s).map(|o| Value::text(names::name_of(o.materialize))),
         |s, v| with_zqlite(s, materialize_named(v.as_text()?)?, |o, m| o.materialize = m),
+    ),
+    Key::store(
+        "zqlite.pin",
+        Kind::Choice(PinMode::NAMES),
+        "Whether a mark outside of the store is moved after each commit, before it is answered, so that an older copy that is put back is refused.",
+        |s| zqlite(s).map(|o| Value::text(o.pin)),
+        |s, v| with_zqlite(s, PinMode::from_name(v.as_text()?)?, |o, pin| o.pin = pin),
+    ),
+    Key::store(
+        "zqlite.pin_file",
+        Kind::Path,
+        "The file with that mark, on another device than the store.",
+        |s| zqlite(s)?.pin_file.clone().map(Value::Path),
+        |s, v| with_zqlite(s, v.into_path()?, |o, path| o.pin_file = Some(path)),
+    )
+    .unless_set("none"),
+    Key::store(
+        "zqlite.pin_command",
+        Kind::Path,
+        "The program that keeps that mark instead of a file.",
+        |s| zqlite(s)?.pin_command.clone().map(Value::Path),
+        |s, v| with_zqlite(s, v.into_path()?, |o, path| o.pin_command = Some(path)),
+    )
+    .unless_set("none"),
+    Key::store(
+        "zqlite.pin_same_device",
+        Kind::Boolean,
+        "Takes a pin's file on the store's own device, where it notices accidents alone.",
+        |s| zqlite(s).map(|o| Value::Boolean(o.pin_same_device)),
+        |s, v| with_zqlite(s, v.boolean()?, |o, same| o.pin_same_device = same),
     ),
     Key::store(
         "libsql.path",

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use ghostwire_store_core::options::Materialize;
 use ghostwire_store_sqlite::{KEY_FILE, with_suffix};
 
-use super::names::{BackendKind, MigrationStage, Role, SwitchState, ZqliteEngine};
+use super::names::{BackendKind, MigrationStage, PinMode, Role, SwitchState, ZqliteEngine};
 use super::origin::Origins;
 
 /// The environment that holds when nobody chooses one.
@@ -206,6 +206,14 @@ pub struct ZqliteOptions {
     pub engine: ZqliteEngine,
     /// When blocks become rows.
     pub materialize: Materialize,
+    /// Whether a mark outside of the store tells when an older copy of it was put back.
+    pub pin: PinMode,
+    /// The file that has that mark.
+    pub pin_file: Option<PathBuf>,
+    /// The program that has it, instead of a file.
+    pub pin_command: Option<PathBuf>,
+    /// Whether the file may lie on the store's own device.
+    pub pin_same_device: bool,
 }
 
 impl Default for ZqliteOptions {
@@ -214,6 +222,10 @@ impl Default for ZqliteOptions {
             path: PathBuf::from("data/ghostwire.zqlite"),
             engine: ZqliteEngine::Embedded,
             materialize: Materialize::Checkpoint,
+            pin: PinMode::Off,
+            pin_file: None,
+            pin_command: None,
+            pin_same_device: false,
         }
     }
 }

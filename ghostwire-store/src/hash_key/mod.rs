@@ -124,6 +124,11 @@ impl NewKey {
         Ok(Self { part, path: path.to_owned(), key: HashKey::new(key) })
     }
 
+    #[cfg(feature = "zqlite")]
+    pub(crate) fn key(&self) -> &HashKey {
+        &self.key
+    }
+
     /// Gives it its name.
     pub(crate) fn publish(self) -> Result<HashKey> {
         let Self { part, path, key } = self;

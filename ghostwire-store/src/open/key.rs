@@ -23,6 +23,18 @@ pub(super) enum Key {
     OfStore(PathBuf),
 }
 
+#[cfg(feature = "zqlite")]
+impl Key {
+    /// A key for another purpose, from this one.
+    pub(super) fn subkey(&self, purpose: &str) -> Result<[u8; 32]> {
+        match self {
+            Self::Known(key) => Ok(key.subkey(purpose)),
+            Self::New(key) => Ok(key.key().subkey(purpose)),
+            Self::OfStore(path) => Ok(read_hash_key(path)?.subkey(purpose)),
+        }
+    }
+}
+
 impl Opener<'_> {
     /// The key, as far as it can be told before the store is opened. That of a store that is to be made
     /// is read or written now, so that a key that cannot be had leaves no store without one.

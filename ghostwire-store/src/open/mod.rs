@@ -1,6 +1,8 @@
 //! From a configuration to a store.
 
 mod key;
+#[cfg(feature = "zqlite")]
+mod pin;
 mod place;
 
 use std::sync::Arc;
@@ -43,6 +45,8 @@ pub struct Opener<'c> {
     schema: Option<Schema>,
     clock: Arc<dyn Clock>,
     accept_clock: bool,
+    #[cfg(feature = "zqlite")]
+    accepts_missing_pin: bool,
     entropy: Arc<dyn Entropy>,
 }
 
@@ -68,6 +72,8 @@ impl<'c> Opener<'c> {
             schema: None,
             clock: Arc::new(SystemClock),
             accept_clock: false,
+            #[cfg(feature = "zqlite")]
+            accepts_missing_pin: false,
             entropy: Arc::new(SystemEntropy),
         }
     }
@@ -128,11 +134,16 @@ impl<'c> Opener<'c> {
     /// # Errors
     /// `Unsupported` for a backend that is not compiled in; otherwise those of the backend.
     pub async fn open_backend(&self) -> Result<Arc<dyn Backend>> {
+        self.open_backend_with(None).await
+    }
+
+    /// `key` is that of the store's credentials, if it is at hand.
+    async fn open_backend_with(&self, key: Option<&Key>) -> Result<Arc<dyn Backend>> {
         self.config.check()?;
         let made = self.prepare()?;
         let mut store = [0; 16];
         self.entropy.fill(&mut store)?;
-        let backend = self.backend(StoreId::from_bytes(store)).await?;
+        let backend = self.backend(StoreId::from_bytes(store), key).await?;
         made.keep();
         Ok(backend)
     }
@@ -148,7 +159,7 @@ impl<'c> Opener<'c> {
         self.config.check()?;
         let made = self.prepare()?;
         let key = self.key_before()?;
-        let backend = self.open_backend().await?;
+        let backend = self.open_backend_with(Some(&key)).await?;
         made.keep();
         let opened = self.open_on(backend.clone(), key).await;
         if opened.is_err() {
@@ -233,10 +244,10 @@ impl<'c> Opener<'c> {
         }
     }
 
-    async fn backend(&self, store: StoreId) -> Result<Arc<dyn Backend>> {
+    async fn backend(&self, store: StoreId, key: Option<&Key>) -> Result<Arc<dyn Backend>> {
         prepare_process().await?;
         match &self.config.backend {
-            BackendChoice::Zqlite(options) => self.zqlite(options, store).await,
+            BackendChoice::Zqlite(options) => self.zqlite(options, store, key).await,
             BackendChoice::Libsql(options) => self.libsql(options, store).await,
             BackendChoice::Postgres(_) => Err(self.not_compiled_in(BackendKind::Postgres)),
             BackendChoice::Memory => self.memory(store),
@@ -248,6 +259,7 @@ impl<'c> Opener<'c> {
         &self,
         options: &config::ZqliteOptions,
         store: StoreId,
+        key: Option<&Key>,
     ) -> Result<Arc<dyn Backend>> {
         use ghostwire_store_zqlite::{EngineChoice, ZqliteBackend, ZqliteOptions};
         let engine = match options.engine {
@@ -256,6 +268,7 @@ impl<'c> Opener<'c> {
         };
         let mut wanted = ZqliteOptions::new(&options.path, store)
             .engine(engine)
+            .pin(self.pin_choice(options, key)?)
             .create(self.may_make())
             .read_only(self.read_only);
         if let Some(schema) = self.schema {
@@ -272,7 +285,12 @@ impl<'c> Opener<'c> {
     }
 
     #[cfg(not(feature = "zqlite"))]
-    async fn zqlite(&self, _: &config::ZqliteOptions, _: StoreId) -> Result<Arc<dyn Backend>> {
+    async fn zqlite(
+        &self,
+        _: &config::ZqliteOptions,
+        _: StoreId,
+        _: Option<&Key>,
+    ) -> Result<Arc<dyn Backend>> {
         Err(self.not_compiled_in(BackendKind::Zqlite))
     }
 

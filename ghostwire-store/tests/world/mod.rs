@@ -40,7 +40,12 @@ impl Site {
                 sites.push(Self::at(|directory| {
                     let path = directory.join("zqlite.db");
                     let engine = ZqliteEngine::Embedded;
-                    BackendChoice::Zqlite(ZqliteOptions { path, engine, materialize })
+                    BackendChoice::Zqlite(ZqliteOptions {
+                        path,
+                        engine,
+                        materialize,
+                        ..ZqliteOptions::default()
+                    })
                 }));
             }
         }

@@ -15,6 +15,8 @@ mod import;
 mod init;
 mod list;
 mod migrate;
+#[cfg(feature = "zqlite")]
+mod pin;
 mod status;
 
 use ghostwire_store::{Error, ErrorKind};
@@ -82,11 +84,15 @@ pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
         Command::Export(args) => export::run(&config, args, shell).await,
         Command::List(args) => list::run(&config, args, shell).await,
         Command::Migrate(args) => migrate::run(&config, args, shell).await,
+        #[cfg(feature = "zqlite")]
+        Command::Pin(command) => pin::run(&config, command, shell).await,
+        #[cfg(not(feature = "zqlite"))]
+        Command::Pin(_) => Err(not_built("zqlite")),
     }
 }
 
 /// A command that this build leaves out.
-#[cfg(not(all(feature = "bench", feature = "conformance")))]
+#[cfg(not(all(feature = "bench", feature = "conformance", feature = "zqlite")))]
 fn not_built(command: &str) -> Failure {
     let help = format!(
         "build it in with the Cargo feature of its name: cargo build --release --features {command}"

@@ -18,6 +18,7 @@ mod looking;
 mod names;
 mod outputs;
 mod owners;
+mod pins;
 mod round_trips;
 mod support;
 mod trust;
