@@ -268,6 +268,18 @@ impl EncodedBlock {
         Ok(block)
     }
 
+    /// Its bytes in two parts: header and changes; and the audit section with its length, which can be
+    /// erased by itself. A block that is misshapen has no second part.
+    #[must_use]
+    pub fn parts(&self) -> (&[u8], &[u8]) {
+        let mut rest = self.bytes.get(HEADER..).unwrap_or_default();
+        let changes = take_array(&mut rest).map_or(usize::MAX, |length| {
+            usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX)
+        });
+        let audit = changes.saturating_add(HEADER + 4);
+        self.bytes.split_at_checked(audit).unwrap_or((&self.bytes, &[]))
+    }
+
     fn sections(&self) -> Result<(&[u8], Option<&[u8]>)> {
         let mut rest = self.bytes.get(HEADER..).unwrap_or_default();
         let length = u32::from_be_bytes(take_array(&mut rest)?);
@@ -387,6 +399,12 @@ mod tests {
         bytes.put_u32(ERASED);
         let erased = EncodedBlock::parse(bytes.freeze()).unwrap();
         assert!(audit.is_some_and(|audit| !audit.is_empty()));
+        let (whole, without) = (closed.block.parts(), erased.parts());
+        assert_eq!(
+            (whole.0, [whole.0, whole.1].concat()),
+            (without.0, closed.block.bytes.to_vec())
+        );
+        assert_eq!((whole.0.len(), without.1), (kept, &ERASED.to_be_bytes()[..]));
         assert_eq!(erased.hash, closed.block.hash);
         let (erased, whole) = (erased.decode().unwrap(), closed.block.decode().unwrap());
         assert_eq!((erased.changes, erased.audit), (whole.changes, None));
