@@ -11,17 +11,19 @@ use ghostwire_store_core::position::Epoch;
 use ghostwire_store_core::schema::Schema;
 use ghostwire_store_sqlite::{FileKind, StoreFile};
 
-use crate::engine::{Batch, embedded};
+use crate::engine::embedded;
 use crate::envelope::Envelope;
 use crate::head::Stored;
 use crate::open::Open;
 use crate::options::{EngineChoice, ZqliteOptions};
-use crate::plan;
+use crate::slots::Unread;
 use crate::verify::{Opened, verify};
 
 #[derive(Debug)]
 pub(crate) struct Inner {
     options: ZqliteOptions,
+    /// For heads.
+    envelope: Envelope,
     engine_name: String,
     /// What can be told without waiting for the file. `None` once closed.
     status: Mutex<Option<Status>>,
@@ -54,22 +56,27 @@ impl Inner {
             ));
         }
         let began = Instant::now();
+        let envelope = Envelope::new(options.keyring.as_ref())?;
         let file = options.file.open(FileKind::ZQLITE)?;
-        let empty =
-            || Envelope::new().seal_head(&Stored::empty(options.file.store, options.file.schema));
+        let empty = || {
+            let stored = Stored::empty(options.file.store, options.file.schema);
+            envelope.sealer(None)?.seal_head(&stored)
+        };
         embedded::create(&file, empty)?;
-        let (open, stored) = file.undisturbed(Open::begin(&file))?;
+        let (open, stored) = file.undisturbed(Open::begin(&file, &envelope))?;
         file.opened(stored.head.side, || open.engine.settle())?;
         tracing::debug!(
             db.system.name = "zqlite",
             db.namespace = %file.path().display(),
             serial = stored.head.serial.get(),
             rows = stored.rows,
+            sealed = envelope.is_sealed(),
             elapsed_ms = began.elapsed().as_millis(),
             "opened"
         );
         Ok(Self {
             engine_name: open.engine.describe(),
+            envelope,
             options,
             status: Mutex::new(Some(Status { stored, file })),
             open: RwLock::new(Some(open)),
@@ -127,14 +134,12 @@ impl Inner {
         let stored = self.status()?.stored;
         // Before data blocks are read for a commit that is refused anyway.
         stored.head.after(commit)?;
-        let series = open.plan_series(&stored, commit, self.options.limits)?;
-        let plan = plan::plan(&stored, &slots, &open.envelope, commit, series)?;
-        open.write_series(&plan.batch, plan.memtable)?;
-        let mut tally = locked(&open.tally);
-        if let Some(tally) = tally.as_mut() {
-            tally.follow(&plan.batch, &plan.replaced);
-        }
-        slots.apply(plan.moves, tally.as_mut());
+        let plan = open.plan(&stored, &slots, commit, self.options.limits)?;
+        open.write_series(&plan.batch, plan.version)?;
+        slots.apply(plan.moves);
+        *locked(&open.unread) = Unread::new();
+        let mut tags = open.tags.write().unwrap_or_else(PoisonError::into_inner);
+        plan.tags.apply(&mut tags, &plan.stored);
         self.set_stored(plan.stored);
         Ok(())
     }
@@ -162,8 +167,7 @@ impl Inner {
     }
 
     pub(crate) fn migrate(&self, target: Schema) -> Result<()> {
-        let stored = self.status()?.stored;
-        let steps = target.steps_from(stored.head.schema)?;
+        let steps = target.steps_from(self.head()?.schema)?;
         if steps.is_empty() {
             return Ok(());
         }
@@ -175,12 +179,15 @@ impl Inner {
             ));
         }
         self.with_open(|open| {
+            let _slots = open.slots.write().unwrap_or_else(PoisonError::into_inner);
+            open.require_known()?;
+            let stored = self.status()?.stored;
             let copy = |path: &Path| open.engine.copy_to(path);
             let backup = open.file.back_up(stored.head.schema.version, copy)?;
             // Rows say themselves which schema wrote them, and are fitted when they are read.
-            let mut after = stored;
+            let mut after = stored.moved_to(stored.head);
             after.head.schema = target.version();
-            self.replace_head(open, &stored, after)?;
+            self.replace_head(open, after)?;
             tracing::info!(
                 db.system.name = "zqlite",
                 from = stored.head.schema.version,
@@ -199,7 +206,7 @@ impl Inner {
             open.require_known()?;
             let stored = self.status()?.stored;
             stored.head.require_epoch(epoch)?;
-            open.probe(&open.envelope.seal_head(&stored))
+            open.probe()
         })
     }
 
@@ -209,14 +216,13 @@ impl Inner {
             let _slots = open.slots.write().unwrap_or_else(PoisonError::into_inner);
             open.require_known()?;
             let stored = self.status()?.stored;
-            self.replace_head(open, &stored, stored.adopt(head)?)
+            self.replace_head(open, stored.adopt(head)?)
         })
     }
 
     /// Moves the head alone.
-    fn replace_head(&self, open: &Open, stored: &Stored, after: Stored) -> Result<()> {
-        let batch = Batch::new(open.envelope.seal_head(stored), open.envelope.seal_head(&after));
-        open.write(&batch)?;
+    fn replace_head(&self, open: &Open, after: Stored) -> Result<()> {
+        open.write_head(&after)?;
         self.set_stored(after);
         Ok(())
     }
@@ -226,7 +232,7 @@ impl Inner {
         let mut open = self.alone();
         let mut found = Err(closed());
         let begin = || {
-            let (opened, stored) = Open::begin(&file)?;
+            let (opened, stored) = Open::begin(&file, &self.envelope)?;
             self.set_stored(stored);
             found = Ok(stored.head);
             Ok(opened)
@@ -263,7 +269,7 @@ impl Inner {
             location: Some(self.options.file.path.display().to_string()),
             durable: true,
             shared: false,
-            sealed: false,
+            sealed: self.envelope.is_sealed(),
             bytes: file.as_ref().map(|file| file.total_bytes()),
             log: file.as_ref().map(|file| file.log().info()),
             counters: *locked(&self.counters),
