@@ -144,7 +144,7 @@ impl Envelope {
         Error::new(
             ErrorKind::Crypto,
             "the store is plain, and is not opened under a keyring: somebody may have put it there; if it \
-             is yours, set `zqlite.sealed = false`, or export it and import it into a sealed one",
+             is yours, seal it, or set `zqlite.sealed = false`",
         )
     }
 

@@ -57,6 +57,7 @@ mod inner;
 mod open;
 mod options;
 mod plan;
+mod reframe;
 mod series;
 mod slots;
 mod tags;
@@ -95,6 +96,7 @@ use envelope::Envelope;
 use inner::{Inner, locked};
 use open::Open;
 pub use options::{EngineChoice, ZqliteOptions};
+use reframe::{Form, reframe};
 
 /// A store in one local file.
 #[derive(Debug)]
@@ -133,6 +135,29 @@ impl ZqliteBackend {
             compact(&options.file.path, FileKind::ZQLITE, open)
         };
         may_block(work).await.map_err(|error| error.during("zqlite.compact"))
+    }
+
+    /// Seals a plain store that nobody has open, with the keyring of the options: the store is written
+    /// anew, checked, and put in its own place in one step. Its identity and content stay; nothing plain
+    /// is left in the file or in a log. Copies beside it, such as `.v<N>.bak`, stay as they are, and so
+    /// does what the disk keeps of the old file.
+    ///
+    /// # Errors
+    /// As [`ZqliteBackend::compact`]; `Crypto` if there is no keyring, or it belongs to another store.
+    pub async fn seal(options: ZqliteOptions) -> Result<Compacted> {
+        may_block(move || reframe(&options, Form::Sealed))
+            .await
+            .map_err(|error| error.during("zqlite.seal"))
+    }
+
+    /// Makes a sealed store plain in the same way.
+    ///
+    /// # Errors
+    /// As [`ZqliteBackend::seal`].
+    pub async fn unseal(options: ZqliteOptions) -> Result<Compacted> {
+        may_block(move || reframe(&options, Form::Plain))
+            .await
+            .map_err(|error| error.during("zqlite.unseal"))
     }
 
     async fn in_background<T: Send + 'static>(

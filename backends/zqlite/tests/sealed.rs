@@ -260,6 +260,39 @@ async fn nothing_that_was_planted_is_in_a_sealed_stores_files() {
     }
 }
 
+#[tokio::test]
+async fn a_plain_store_is_sealed_and_made_plain_again() {
+    let (directory, path) = directory();
+    let planted = [NAME.as_bytes(), SUBJECT.as_bytes(), METRIC.as_bytes(), &NODE];
+    assert!(plant(options(&path), directory.path(), &planted).await > 0);
+    let plain = open_whole(options(&path)).await.unwrap();
+    let with = |keyring| options(&path).sealed(keyring);
+    let error = ZqliteBackend::seal(with(keyring(OTHER))).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Crypto, "{error}");
+    let error = ZqliteBackend::seal(options(&path)).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Crypto, "{error}");
+    let error = ZqliteBackend::unseal(sealed(&path)).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Crypto, "{error}");
+    assert_eq!(open_whole(options(&path)).await.unwrap(), plain);
+    ZqliteBackend::seal(sealed(&path)).await.unwrap();
+    assert!(found(directory.path(), &planted).is_empty());
+    assert_eq!(*refusal(options(&path)).await.kind(), ErrorKind::Crypto);
+    assert_eq!(open_whole(sealed(&path)).await.unwrap(), plain);
+    // It is written to like any other.
+    let backend = ZqliteBackend::open(sealed(&path).compact_series_early()).await.unwrap();
+    for round in 0..20 {
+        let points = (0..40).map(|number| put(Table::Metrics, round * 40 + number, "m"));
+        commit_block(&backend, points.collect()).await;
+    }
+    backend.close().await.unwrap();
+    let later = open_whole(sealed(&path)).await.unwrap();
+    let error = ZqliteBackend::seal(sealed(&path)).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Crypto, "{error}");
+    ZqliteBackend::unseal(sealed(&path)).await.unwrap();
+    assert_eq!(open_whole(options(&path)).await.unwrap(), later);
+    assert!(found(directory.path(), &planted).len() > 2);
+}
+
 /// The file as it was, and nothing beside it that a refused opening left.
 fn put_back(path: &Path, content: &[u8]) {
     fs::write(path, content).unwrap();

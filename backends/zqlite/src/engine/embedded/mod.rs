@@ -17,6 +17,7 @@ use rusqlite::params;
 use super::{Batch, Engine, Snapshot};
 use errors::unreadable;
 use link::Link;
+pub(crate) use rewrite::{Rewriter, write_anew};
 use snapshot::{EmbeddedSnapshot, read_head};
 
 const SCHEMA: [(&str, &str); 6] = [

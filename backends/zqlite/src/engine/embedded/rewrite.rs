@@ -1,11 +1,15 @@
 //! A whole store written into empty tables, record by record, whatever it is read from.
 
+use std::path::Path;
+
 use ghostwire_store_core::block::EncodedBlock;
 use ghostwire_store_core::error::{Error, Result};
+use ghostwire_store_sqlite::{Connection as _, FileKind};
 use rusqlite::{Connection, params};
 
 use super::errors::failed;
-use super::sql;
+use super::link::Link;
+use super::{create_tables, sql};
 use crate::envelope::{Envelope, Kind, Part, Placed, Sealer, frame_of};
 use crate::head::{DirectoryHead, Stored, Sums};
 use crate::series::SeriesHead;
@@ -120,4 +124,26 @@ impl<'c> Rewriter<'c> {
 
 fn not_written(error: rusqlite::Error) -> Error {
     failed("the store cannot be written anew", error)
+}
+
+/// Writes a store into an empty file, which is durable once its owner synchronises it.
+pub(crate) fn write_anew(
+    path: &Path,
+    envelope: &Envelope,
+    stored: &Stored,
+    fill: impl FnOnce(&mut Rewriter<'_>) -> Result<()>,
+) -> Result<()> {
+    let mut link = Link::open(path, true)?;
+    for setting in
+        ["page_size = 4096", "encoding = 'UTF-8'", "journal_mode = MEMORY", "synchronous = OFF"]
+    {
+        link.run(&format!("PRAGMA {setting}"))?;
+    }
+    link.run("BEGIN EXCLUSIVE")?;
+    link.run(&format!("PRAGMA application_id = {}", FileKind::ZQLITE.application_id))?;
+    create_tables(&mut link)?;
+    let mut rewriter = Rewriter::begin(&link.0, envelope, stored)?;
+    fill(&mut rewriter)?;
+    rewriter.finish()?;
+    link.run("COMMIT")
 }
