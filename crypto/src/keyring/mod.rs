@@ -22,6 +22,7 @@ use crate::keyring::age::{Draft, File, HYBRID, Stanza};
 use crate::keyring::content::Content;
 use crate::keyring::recipient::FILE_KEY;
 use crate::random::Random;
+use crate::secret::Secret;
 use crate::signature::{Purpose, Signature, Subject};
 
 pub use change::{Rotation, Succession};
@@ -247,6 +248,12 @@ impl Keyring {
         newest == Some(version) || self.leaving().is_some_and(|leaving| leaving.version == version)
     }
 
+    /// Whether its keys are kept out of the swap; see [`Secret::is_locked`](crate::Secret::is_locked).
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        self.content.secrets().all(Secret::is_locked)
+    }
+
     /// How the passphrase is stretched, if one unlocks it.
     #[must_use]
     pub const fn passphrase(&self) -> Option<&Stretch> {
@@ -260,6 +267,13 @@ impl fmt::Debug for Keyring {
             .field("store", &crate::wire::hex(&self.content.store))
             .field("generation", &self.content.generation)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, feature = "constant-time"))]
+impl Keyring {
+    pub(crate) fn mark_data_keys(&mut self, mark: fn(&mut [u8])) {
+        self.content.data_keys.iter_mut().for_each(|key| mark(key.key.expose_mut()));
     }
 }
 
