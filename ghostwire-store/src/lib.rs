@@ -12,6 +12,7 @@
 //! | do several writes as one | [`Store::transact`], [`command`] |
 //! | follow what happens | [`Store::watch_from`], [`changes`] |
 //! | bring data in, take it out | [`Store::restore`], [`portable`] |
+//! | manage the keys of a sealed store | [`keys`] |
 //! | look after it | [`apply_retention`], [`Store::verify`], [`info`] |
 //!
 //! A backend of one's own, a layer over one, or a tool that looks below the store depends on
@@ -50,11 +51,13 @@
 
 pub mod config;
 mod hash_key;
+#[cfg(feature = "zqlite")]
+pub mod keys;
 mod open;
 mod retention;
 
 #[doc(inline)]
-pub use ghostwire_store_core::secrets::HashKey;
+pub use ghostwire_store_core::secrets::{HashKey, HashKeys};
 #[doc(inline)]
 pub use ghostwire_store_core::view::View;
 #[doc(inline)]

@@ -32,7 +32,11 @@ async fn two_stores_of_one_kind_are_open_at_once() {
         other.close().await.unwrap();
         for config in [&live, &next] {
             assert!(config.backend.path().unwrap().exists());
-            assert!(config.secret_key_path().unwrap().exists());
+            let key = match &config.backend {
+                BackendChoice::Zqlite(options) => options.keyring_path(),
+                _ => config.secret_key_path().unwrap(),
+            };
+            assert!(key.exists());
         }
     }
 }

@@ -67,6 +67,16 @@ pub(crate) enum Command {
     /// Compare the store's time with the machine's, or put it right.
     #[command(subcommand)]
     Clock(ClockCommand),
+    /// Seal a plain store that nobody has open, with a keyring that is made for it.
+    #[cfg(feature = "zqlite")]
+    Seal,
+    /// Make a sealed store that nobody has open plain.
+    #[cfg(feature = "zqlite")]
+    Unseal,
+    /// Look after the keyring of a sealed store.
+    #[cfg(feature = "zqlite")]
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -138,6 +148,110 @@ pub(crate) struct ConfirmArgs {
     /// Do it without asking.
     #[arg(long, conflicts_with = "dry_run")]
     pub(crate) yes: bool,
+}
+
+/// Nobody may have the store open, but for `list`, `add-recipient` and `export-recipient`.
+#[cfg(feature = "zqlite")]
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Make the keyring of a store that is still to be made; `gwstore init` makes both.
+    Init,
+    /// List the keys' versions and the recipients.
+    List(UnlockArgs),
+    /// Make identities.
+    #[command(subcommand)]
+    Identity(IdentityCommand),
+    /// Seal with a new data key from now on, or hash with a new hash key.
+    Rotate(RotateArgs),
+    /// Let somebody else open the keyring, such as an escrow holder.
+    AddRecipient(AddRecipientArgs),
+    /// Print the line age1pq1… of a recipient.
+    ExportRecipient(ExportRecipientArgs),
+    /// Unlock the keyring with another root secret from now on.
+    ChangeRoot(ChangeRootArgs),
+    /// Check that the keyring opens and is its store's.
+    Verify(UnlockArgs),
+}
+
+#[cfg(feature = "zqlite")]
+#[derive(Debug, Subcommand)]
+pub(crate) enum IdentityCommand {
+    /// Draw an identity, write it to a file, and print its recipient. It can be a root secret.
+    New {
+        /// The file, which is not there yet, and which only its owner may read.
+        file: PathBuf,
+    },
+}
+
+#[cfg(feature = "zqlite")]
+#[derive(Debug, Default, Args)]
+pub(crate) struct UnlockArgs {
+    /// Open the keyring with the identity in this file instead of the root secret.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) identity: Option<PathBuf>,
+}
+
+#[cfg(feature = "zqlite")]
+#[derive(Debug, Args)]
+pub(crate) struct RotateArgs {
+    /// The key that hashes credentials.
+    #[arg(long)]
+    pub(crate) hash_key: bool,
+    #[command(flatten)]
+    pub(crate) unlock: UnlockArgs,
+}
+
+#[cfg(feature = "zqlite")]
+#[derive(Debug, Args)]
+pub(crate) struct AddRecipientArgs {
+    /// The line age1pq1…, or a file that has it.
+    pub(crate) recipient: String,
+    /// What it is for, up to 64 bytes.
+    #[arg(long)]
+    pub(crate) label: Option<String>,
+    #[command(flatten)]
+    pub(crate) unlock: UnlockArgs,
+}
+
+#[cfg(feature = "zqlite")]
+#[derive(Debug, Args)]
+pub(crate) struct ExportRecipientArgs {
+    /// By which `list` names it [default: that of the root secret].
+    pub(crate) fingerprint: Option<String>,
+    #[command(flatten)]
+    pub(crate) unlock: UnlockArgs,
+}
+
+/// The configuration has to name the new place afterwards.
+#[cfg(feature = "zqlite")]
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct ChangeRootArgs {
+    /// The file of the new identity.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// The environment variable that holds the new identity.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) variable: Option<String>,
+    /// The systemd credential that holds the new identity.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) credential: Option<String>,
+    /// The file of the new passphrase.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) unlock: UnlockArgs,
+}
+
+#[cfg(feature = "zqlite")]
+impl ChangeRootArgs {
+    pub(crate) fn place(&self) -> Option<ghostwire_store::keys::crypto::root::Place> {
+        use ghostwire_store::keys::crypto::root::Place;
+        let passphrase = self.passphrase_file.clone().map(Place::PassphraseFile);
+        let file = self.file.clone().map(Place::File);
+        let variable = self.variable.clone().map(Place::Variable);
+        file.or(variable).or(self.credential.clone().map(Place::Credential)).or(passphrase)
+    }
 }
 
 #[derive(Debug, Subcommand)]

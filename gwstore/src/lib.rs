@@ -10,6 +10,7 @@ mod credentials;
 mod demo;
 mod failure;
 mod headscale;
+mod keyring;
 mod output;
 mod output_file;
 mod permissions;

@@ -17,7 +17,7 @@ use crate::imported::ImportedHashes;
 use crate::layer::Deadline;
 use crate::loader;
 use crate::options::StoreOptions;
-use crate::secrets::HashKey;
+use crate::secrets::HashKeys;
 use crate::state::{CredentialHashes, State};
 use crate::threads::{self, Waits};
 use crate::view::Published;
@@ -44,10 +44,10 @@ pub async fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<Ar
         loader::migrate(backend.as_ref(), options.read_only).await?;
         let (entropy, retain) = (&options.entropy, options.writer.retain_block_bytes);
         let loaded = loader::load(&backend, entropy.as_ref(), retain).await?;
-        if let Some(key) = &options.hash_key {
-            let is_needed = warn_of_other_keys(&loaded.state, key);
+        if let Some(keys) = &options.hash_key {
+            let is_needed = warn_of_other_keys(&loaded.state, keys);
             let found = (loaded.found.head, is_needed);
-            check_key(backend.as_ref(), found, key, options.read_only).await?;
+            check_key(backend.as_ref(), found, keys, options.read_only).await?;
         }
         start(backend.clone(), options, loaded, (guard, opened_at)).await
     };
@@ -61,20 +61,25 @@ pub async fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<Ar
     opened
 }
 
-/// Refuses another key than the one that credentials are hashed with. The first one is remembered, and one
-/// that takes its place while no credential needs it; but not where others may have the store open.
+/// Refuses other keys than those that credentials are hashed with. The first one is remembered, one that
+/// follows it, and one that takes its place while no credential needs it; but not where others may have
+/// the store open.
 async fn check_key(
     backend: &dyn Backend,
     (mut head, another_is_needed): (Head, bool),
-    key: &HashKey,
+    keys: &HashKeys,
     read_only: bool,
 ) -> Result<()> {
     const ATTEMPTS: usize = 32;
-    let check = key.check(head.store);
-    let is_settled = another_is_needed || backend.info().shared;
+    let check = keys.current().check(head.store);
+    let is_shared = backend.info().shared;
+    let is_settled = another_is_needed || is_shared;
     for _ in 0..ATTEMPTS {
+        let follows = |stored| keys.iter().any(|key| key.check(head.store) == stored);
         match head.credential_key {
             Some(stored) if stored == check => return Ok(()),
+            Some(stored) if follows(stored) && (is_shared || read_only) => return Ok(()),
+            Some(stored) if follows(stored) => {}
             Some(_) if is_settled => {
                 return Err(Error::new(
                     ErrorKind::Crypto,
@@ -82,7 +87,7 @@ async fn check_key(
                      `secret_key_file` to the file of that key. If it is lost, export the store without a \
                      key file and import it into a new one, and issue the credentials anew",
                 )
-                .with("configured_key", data_encoding::HEXLOWER.encode(&key.id())));
+                .with("configured_key", data_encoding::HEXLOWER.encode(&keys.current().id())));
             }
             None if another_is_needed => return Ok(()),
             _ if read_only => return Ok(()),
@@ -99,13 +104,15 @@ async fn check_key(
 
 /// Such credentials are refused one by one, which looks like many people with wrong secrets. Tells
 /// whether there are some.
-fn warn_of_other_keys(state: &State, key: &HashKey) -> bool {
+fn warn_of_other_keys(state: &State, keys: &HashKeys) -> bool {
     let mut hashes = CredentialHashes::of(state);
     let credentials = hashes.total();
-    hashes.keyed.remove(&key.id());
+    for key in keys.iter() {
+        hashes.keyed.remove(&key.id());
+    }
     let others: u64 = hashes.keyed.values().sum();
     if others > 0 {
-        let key_id = data_encoding::HEXLOWER.encode(&key.id());
+        let key_id = data_encoding::HEXLOWER.encode(&keys.current().id());
         tracing::warn!(
             credentials,
             others,

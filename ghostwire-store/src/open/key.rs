@@ -6,7 +6,7 @@ use ghostwire_store_core::backend::Backend;
 use ghostwire_store_core::block::Serial;
 use ghostwire_store_core::entropy::Entropy;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_core::secrets::HashKey;
+use ghostwire_store_core::secrets::{HashKey, HashKeys};
 use ghostwire_store_sqlite::{directory_of, is_beside};
 
 use super::Opener;
@@ -16,19 +16,24 @@ use crate::hash_key::{NewKey, hash_key_is_absent, is_cut_short, read_hash_key};
 /// The hash key of a store that is about to be opened.
 #[derive(Debug)]
 pub(super) enum Key {
-    Known(HashKey),
+    Known(HashKeys),
     /// Written, and without its name yet.
     New(NewKey),
     /// That of a store that is there, in this file.
     OfStore(PathBuf),
+    /// In the store's keyring.
+    InKeyring,
 }
 
 impl Opener<'_> {
     /// The key, as far as it can be told before the store is opened. That of a store that is to be made
     /// is read or written now, so that a key that cannot be had leaves no store without one.
     pub(super) fn key_before(&self) -> Result<Key> {
+        if self.is_key_in_keyring() {
+            return Ok(Key::InKeyring);
+        }
         let Some(path) = self.config.secret_key_path() else {
-            return ephemeral_key(self.entropy.as_ref()).map(Key::Known);
+            return ephemeral_key(self.entropy.as_ref()).map(|key| Key::Known(key.into()));
         };
         self.check_key_place()?;
         let store = self.config.backend.path();
@@ -48,11 +53,12 @@ impl Opener<'_> {
         &self,
         key: Key,
         backend: &dyn Backend,
-    ) -> Result<Option<HashKey>> {
+    ) -> Result<Option<HashKeys>> {
         let path = match key {
             Key::Known(key) => return Ok(Some(key)),
-            Key::New(key) => return key.publish().map(Some),
+            Key::New(key) => return key.publish().map(|key| Some(key.into())),
             Key::OfStore(path) => path,
+            Key::InKeyring => return Ok(None),
         };
         let is_unused = backend.head().await?.serial == Serial::ZERO;
         if !hash_key_is_absent(&path)? {
@@ -69,7 +75,8 @@ impl Opener<'_> {
         }
         if is_unused && self.may_make() {
             let like = self.config.backend.path().unwrap_or_else(|| directory_of(&path));
-            return NewKey::begin(&path, like, self.entropy.as_ref())?.publish().map(Some);
+            let key = NewKey::begin(&path, like, self.entropy.as_ref())?.publish()?;
+            return Ok(Some(key.into()));
         }
         if self.allow_missing_key {
             tracing::warn!(
@@ -79,6 +86,12 @@ impl Opener<'_> {
             return Ok(None);
         }
         Err(missing_key(&path))
+    }
+
+    /// Whether the store's keyring has its hash key, too. A file that is named may be other stores' as
+    /// well, and holds.
+    pub(super) fn is_key_in_keyring(&self) -> bool {
+        self.config.is_sealed() && self.config.secret_key_file.is_none()
     }
 
     /// Refuses a key where the store keeps something else.

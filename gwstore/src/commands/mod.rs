@@ -13,12 +13,18 @@ mod doctor;
 mod export;
 mod import;
 mod init;
+#[cfg(feature = "zqlite")]
+mod keys;
 mod list;
 mod migrate;
+#[cfg(feature = "zqlite")]
+mod seal;
 mod status;
 
 use ghostwire_store::{Error, ErrorKind};
 
+#[cfg(feature = "zqlite")]
+use crate::cli::KeysCommand;
 use crate::cli::{Cli, Command, ConfigCommand, GlobalOptions, ImportCommand};
 use crate::failure::{Ending, Failure, Outcome};
 use crate::output::{Shell, shown};
@@ -53,6 +59,11 @@ pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
         refuse_store_options(&cli.global, why)?;
         return conformance::list(args, shell);
     }
+    // It is about no store, and comes before there is a configuration.
+    #[cfg(feature = "zqlite")]
+    if let Command::Keys(KeysCommand::Identity(command)) = &cli.command {
+        return keys::identity(command, shell);
+    }
     // The doctor reports a configuration that does not load as one of its findings.
     if matches!(cli.command, Command::Doctor) {
         return doctor::run(load_config(&cli.global), shell).await;
@@ -63,6 +74,12 @@ pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
         Command::Status(args) => status::run(&config, args, shell).await,
         Command::Doctor | Command::Demo(_) | Command::Bench(_) => Ok(()),
         Command::Clock(command) => clock::run(&config, command, shell).await,
+        #[cfg(feature = "zqlite")]
+        Command::Seal => seal::seal(&config, shell).await,
+        #[cfg(feature = "zqlite")]
+        Command::Unseal => seal::unseal(&config, shell).await,
+        #[cfg(feature = "zqlite")]
+        Command::Keys(command) => keys::run(&config, command, shell).await,
         Command::Compact => compact::run(&config, shell).await,
         Command::Config(ConfigCommand::Show) => config::show(&config, shell),
         #[cfg(feature = "conformance")]

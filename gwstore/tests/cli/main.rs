@@ -14,6 +14,7 @@ mod exit_codes;
 mod field;
 mod files;
 mod imports;
+mod keys;
 mod looking;
 mod names;
 mod outputs;

@@ -22,6 +22,11 @@ pub(crate) fn stores() -> impl Iterator<Item = (&'static str, Place)> {
     places().inspect(|(backend, place)| place.init(backend))
 }
 
+/// The file without which a store's credentials cannot be checked, by what is appended to the store's.
+pub(crate) fn key_file(backend: &str) -> &'static str {
+    if backend == "zqlite" { ".keyring" } else { ".key" }
+}
+
 /// What the program did.
 #[derive(Debug)]
 pub(crate) struct Ran {
