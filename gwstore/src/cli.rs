@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use ghostwire_store::domain::{ConsumerName, Cursor, Limit};
+use ghostwire_store::domain::ConsumerName;
+
+use crate::nouns::{Listed, Noun};
 
 /// Sets up, inspects, checks and moves stores of a mesh VPN's control plane.
 #[derive(Debug, Parser)]
@@ -36,16 +38,36 @@ pub(crate) struct GlobalOptions {
     /// The store file, whatever its key is called; relative to the working directory.
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) path: Option<PathBuf>,
-    /// Print JSON: an object, or for listings one object a line, and behind a part of a listing one with
-    /// the cursor of the `next`. Errors and notes too, on standard error.
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
+    /// Print JSON, an object a line, and behind a part of a listing one with the cursor of the `next`; short
+    /// for --output jsonl. Errors and notes too, on standard error.
+    #[arg(long, global = true, conflicts_with = "output")]
+    json: bool,
+    /// Tables, JSON (of listings and edits an array), or JSON with an object a line.
+    #[arg(short, long, global = true, value_name = "FORMAT")]
+    output: Option<Format>,
     /// Print results and errors only.
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
     /// Say what is going on, on standard error; twice for more.
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(crate) verbose: u8,
+}
+
+/// The form of results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    #[value(alias = "text")]
+    Table,
+    Json,
+    #[value(aliases = ["json-line", "json-lines", "ndjson"])]
+    Jsonl,
+}
+
+impl GlobalOptions {
+    pub(crate) fn format(&self) -> Format {
+        let short = if self.json { Format::Jsonl } else { Format::Table };
+        self.output.unwrap_or(short)
+    }
 }
 
 fn key_and_value(text: &str) -> Result<(String, String), String> {
@@ -81,7 +103,10 @@ pub(crate) enum Command {
     /// Write everything stored to a file in the portable format.
     Export(ExportArgs),
     /// List what is stored.
-    List(ListArgs),
+    #[command(subcommand)]
+    List(Listed),
+    #[command(flatten)]
+    Noun(Noun),
     /// Bring the stored schema to this version's, keeping a backup beside the file.
     Migrate(MigrateArgs),
     /// Give free pages of the store's file back to the disk; nobody may have it open.
@@ -98,6 +123,16 @@ pub(crate) enum Command {
         doc = "Not in this build: it needs the Cargo feature `bench`."
     )]
     Bench(BenchArgs),
+    /// Print what completes this program's commands in a shell.
+    Completions {
+        /// Which shell: bash, elvish, fish, powershell, zsh.
+        shell: clap_complete::Shell,
+    },
+    /// Write a manual page for each command.
+    Man {
+        /// The directory, which is made if it is not there; pages in it are replaced.
+        directory: PathBuf,
+    },
     /// Run the same day of a control plane on libsql and on zqlite, and compare them.
     Demo(crate::demo::Args),
 }
@@ -306,48 +341,6 @@ fn operation(name: &str) -> Result<ghostwire_store_bench_workload::Operation, St
 fn seconds(text: &str) -> Result<f64, String> {
     let seconds = text.parse::<f64>().ok().filter(|seconds| (0.01..=3_600.0).contains(seconds));
     seconds.ok_or_else(|| "it is a number of seconds, 0.01 to 3600".to_owned())
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ListArgs {
-    /// What to list.
-    pub(crate) entity: Listing,
-    /// At most so many, 1 to 1000; with --all, read so many at a time.
-    #[arg(long, default_value_t)]
-    pub(crate) limit: Limit,
-    /// Where the page before ended.
-    #[arg(long, conflicts_with = "all")]
-    pub(crate) cursor: Option<Cursor>,
-    /// Everything.
-    #[arg(long)]
-    pub(crate) all: bool,
-    /// Of this user (id, else name): nodes, api-keys, preauth-keys, sessions.
-    #[arg(long, value_name = "NAME|ID")]
-    pub(crate) user: Option<String>,
-    /// With this tag: nodes.
-    #[arg(long)]
-    pub(crate) tag: Option<String>,
-    /// Online ones, or with --online=false offline ones: nodes, presence.
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
-    pub(crate) online: Option<bool>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Listing {
-    Users,
-    Nodes,
-    Instances,
-    Presence,
-    Routes,
-    ApiKeys,
-    PreauthKeys,
-    Policies,
-    DnsRecords,
-    Sessions,
-    SignIns,
-    Settings,
-    Metrics,
-    Audit,
 }
 
 #[cfg(test)]

@@ -56,7 +56,7 @@ pub(super) async fn run(config: &Config, args: &ExportArgs, shell: &mut Shell<'_
 }
 
 /// The key by which an import will know who wrote the file. An export without it is whole, too.
-fn signing_key(config: &Config, shell: &mut Shell<'_>) -> Option<Arc<HashKey>> {
+pub(super) fn signing_key(config: &Config, shell: &mut Shell<'_>) -> Option<Arc<HashKey>> {
     let why = match configured_key(config) {
         Ok(Some(key)) => return Some(Arc::new(key)),
         Ok(None) => "there is none".to_owned(),
