@@ -53,6 +53,7 @@ impl Backend for MapBackend {
             durable: false,
             shared: false,
             sealed: false,
+            pinned: false,
             bytes: None,
             log: None,
             counters: Default::default(),

@@ -143,7 +143,7 @@ fn single(c: &mut Criterion) {
     group.bench_function("decode a node's row", |bencher| {
         bencher.iter(|| <ghostwire_store::domain::Node as Record>::decode(&key, &body).unwrap());
     });
-    let network = fixture.state.settings().network().into_owned();
+    let network = fixture.state.settings().network().clone();
     group.bench_function("lowest free address", |bencher| {
         let prefix = network.ipv4.unwrap();
         bencher

@@ -42,9 +42,11 @@ impl Target {
         let path = path.to_owned();
         let libsql = |path, materialize| BackendChoice::Libsql(LibsqlOptions { path, materialize });
         match self {
-            Self::Zqlite => {
-                BackendChoice::Zqlite(ZqliteOptions { path, ..ZqliteOptions::default() })
-            }
+            Self::Zqlite => BackendChoice::Zqlite(ZqliteOptions {
+                path,
+                sealed: false,
+                ..ZqliteOptions::default()
+            }),
             Self::LibsqlCheckpoint => libsql(path, Materialize::Checkpoint),
             Self::LibsqlCommit => libsql(path, Materialize::Commit),
             Self::Memory => BackendChoice::Memory,

@@ -74,7 +74,7 @@ pub type Progress<'a> = &'a mut dyn FnMut(&Trial, usize, usize);
 /// The cases, and the backends that they run on.
 #[derive(Debug)]
 pub struct Suite {
-    backends: Vec<Arc<dyn Factory>>,
+    backends: Vec<Participant>,
     stacks: Vec<Stack>,
     exceptions: Exceptions,
     effort: Option<Effort>,
@@ -83,6 +83,19 @@ pub struct Suite {
 impl Default for Suite {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// A backend, and the rules that are checked on it; all if there are none.
+#[derive(Debug)]
+struct Participant {
+    backend: Arc<dyn Factory>,
+    rules: &'static [&'static str],
+}
+
+impl Participant {
+    fn takes_part(&self, rule: &str) -> bool {
+        self.rules.is_empty() || self.rules.contains(&rule)
     }
 }
 
@@ -114,8 +127,14 @@ impl Suite {
 
     /// Runs on this backend, too.
     #[must_use]
-    pub fn backend(mut self, factory: impl Factory) -> Self {
-        self.backends.push(Arc::new(factory));
+    pub fn backend(self, factory: impl Factory) -> Self {
+        self.backend_for(&[], factory)
+    }
+
+    /// Runs on this backend, too, but only what proves one of these rules.
+    #[must_use]
+    pub fn backend_for(mut self, rules: &'static [&'static str], factory: impl Factory) -> Self {
+        self.backends.push(Participant { backend: Arc::new(factory), rules });
         self
     }
 
@@ -160,6 +179,9 @@ impl Suite {
     /// exist, exceptions for cases that do not exist.
     #[must_use]
     pub fn defects(&self) -> Vec<String> {
+        let rules = self.backends.iter().flat_map(|participant| participant.rules);
+        let strange_rules: Vec<_> =
+            rules.filter(|rule| !contract::rules().any(|line| line == **rule)).collect();
         let unproved = Self::proofs().into_iter().filter(|(_, proofs)| proofs.is_empty());
         let mut defects: Vec<_> =
             unproved.map(|(rule, _)| format!("nothing proves `{rule}`")).collect();
@@ -167,6 +189,11 @@ impl Suite {
         let strangers = all.iter().filter(|(rule, _)| !contract::rules().any(|line| line == *rule));
         defects.extend(
             strangers.map(|(rule, name)| format!("{rule}/{name} proves no line of the contract")),
+        );
+        defects.extend(
+            strange_rules
+                .iter()
+                .map(|rule| format!("a backend is checked for {rule}, no line of the contract")),
         );
         let names: Vec<_> = all.iter().map(|(rule, name)| format!("{rule}/{name}")).collect();
         let unknown = self.exceptions.unknown(&names);
@@ -176,11 +203,12 @@ impl Suite {
 
     fn plan(&self) -> Vec<Planned> {
         let mut plan = Vec::new();
-        for backend in &self.backends {
+        for participant in &self.backends {
+            let backend = &participant.backend;
             for stack in &self.stacks {
                 let planned =
                     |what| Planned { backend: backend.clone(), stack: stack.clone(), what };
-                for case in cases::all() {
+                for case in cases::all().filter(|case| participant.takes_part(case.rule)) {
                     // A layer stores nothing, so the modes would show the backend below it once
                     // more. One that reads everything through the layer is enough.
                     let modes = match (case.stored, stack.is_bare()) {
@@ -192,7 +220,8 @@ impl Suite {
                 }
             }
             let planned = |what| Planned { backend: backend.clone(), stack: Stack::bare(), what };
-            plan.extend(cases::checks().map(|check| planned(What::Check(*check))));
+            let checks = cases::checks().filter(|check| participant.takes_part(check.rule));
+            plan.extend(checks.map(|check| planned(What::Check(*check))));
         }
         plan
     }
@@ -235,7 +264,8 @@ impl Suite {
     /// [`Suite::main`] does so itself.
     #[must_use]
     pub fn run_child(&self) -> Option<ExitCode> {
-        crate::crash::run_child(&self.backends)
+        let backends = self.backends.iter().map(|participant| participant.backend.clone());
+        crate::crash::run_child(&backends.collect::<Vec<_>>())
     }
 
     /// The `main` of a test without the standard harness: takes its arguments, and behaves like

@@ -117,7 +117,7 @@ impl TestEnv {
             // Cases let years pass without a commit; those about that say so.
             clock_bounds: ClockOptions { max_gap: Duration::MAX, ..ClockOptions::default() },
             entropy: self.entropy.clone(),
-            hash_key: Some(Arc::new(HashKey::new([3; 32]))),
+            hash_key: Some(Arc::new(HashKey::new([3; 32]).into())),
             materialize: match self.mode {
                 Mode::AtOnce => Materialize::Commit,
                 _ => Materialize::Checkpoint,

@@ -1,7 +1,9 @@
 //! The suite, on every backend of this repository.
 #![allow(missing_docs, clippy::expect_used)]
 
-use std::path::Path;
+mod keyrings;
+
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -36,18 +38,30 @@ fn main() -> ExitCode {
         )
         .backend(
             LocalFiles::new("zqlite", |path, opening: Opening| async move {
-                let options = ZqliteOptions::new(path, opening.store)
-                    .create(!opening.read_only)
-                    .read_only(opening.read_only)
-                    .schema(opening.schema)
-                    .compact_series_early()
-                    .log_limits(LIMITS);
-                Ok(Arc::new(ZqliteBackend::open(options).await?) as Arc<dyn Backend>)
+                let opened = keyrings::open(zqlite(path, &opening), opening.store).await?;
+                Ok(Arc::new(opened) as Arc<dyn Backend>)
             })
             .disk(faulty_disk),
         )
+        // It differs in its frames alone, and damage is what those are for.
+        .backend_for(
+            &["backend-damage"],
+            LocalFiles::new("zqlite-plain", |path, opening: Opening| async move {
+                let options = zqlite(path, &opening);
+                Ok(Arc::new(ZqliteBackend::open(options).await?) as Arc<dyn Backend>)
+            }),
+        )
         .exceptions(include_str!("exceptions.toml"))
         .main()
+}
+
+fn zqlite(path: PathBuf, opening: &Opening) -> ZqliteOptions {
+    ZqliteOptions::new(path, opening.store)
+        .create(!opening.read_only)
+        .read_only(opening.read_only)
+        .schema(opening.schema)
+        .compact_series_early()
+        .log_limits(LIMITS)
 }
 
 fn faulty_disk(directory: &Path) -> std::io::Result<Box<dyn Disk>> {

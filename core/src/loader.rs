@@ -9,19 +9,19 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::backend::{Backend, Commit, Head, KeyRange, Row, Scan, ScanPage};
+use crate::backend::{Backend, Head, KeyRange, Row, Scan, ScanPage};
 use crate::block::{ChangeKind, RowChange, Serial};
 use crate::changes::LogPosition;
 use crate::checkpoint::{Checkpointer, FlushBacklog, UnflushedAudit};
 use crate::command::EntityRecord;
-use crate::domain::{CommitId, ConsumerName, WriterId};
-use crate::entropy::{Entropy, draw};
+use crate::domain::WriterId;
+use crate::entropy::Entropy;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::chain::{Chain, read_chain, read_chain_to};
-use crate::log::consumers::{self, Consumers};
-use crate::log::feed::Consumer;
+use crate::log::consumers::Consumers;
+use crate::log::hold::StoredHold;
 use crate::log::retention::Retained;
-use crate::position::Position;
+use crate::position::{Epoch, Position};
 use crate::schema::{Record, RowKey, Schema, Table, WriterPosition};
 use crate::state::{Loading, State};
 use crate::threads::{STACK, may_block, no_thread};
@@ -41,11 +41,15 @@ pub(crate) struct Loaded {
 }
 
 /// Loads everything but the series. If the blocks that are needed are purged meanwhile, again; if that
-/// happens again and again, a consumer holds them.
+/// happens again and again, a consumer holds them, which is written in the epoch `writes_in`.
+///
+/// # Errors
+/// `Busy` if others keep purging what is needed, and nothing may be written here.
 pub(crate) async fn load(
     backend: &Arc<dyn Backend>,
     entropy: &dyn Entropy,
     retain_block_bytes: u64,
+    writes_in: Option<Epoch>,
 ) -> Result<Loaded> {
     const ATTEMPTS: usize = 3;
     for _ in 0..ATTEMPTS {
@@ -56,9 +60,15 @@ pub(crate) async fn load(
             loaded => return loaded,
         }
     }
-    let name = hold_blocks(backend.as_ref(), entropy).await?;
+    let Some(epoch) = writes_in else {
+        return Err(Error::new(
+            ErrorKind::Busy,
+            "others purge blocks faster than they can be read here; try again",
+        ));
+    };
+    let hold = StoredHold::register(backend.as_ref(), entropy, epoch).await?;
     let loaded = try_load(backend, retain_block_bytes).await;
-    let released = release_blocks(backend.as_ref(), entropy, &name).await;
+    let released = hold.release(backend.as_ref(), entropy).await;
     let mut loaded = loaded?;
     let head = released?;
     // Nothing but the consumer has changed if nobody else has committed; otherwise the next commit is
@@ -102,10 +112,10 @@ async fn try_load(backend: &Arc<dyn Backend>, retain_block_bytes: u64) -> Result
     let mut state = may_block(move || loading.finish()).await?;
     state.advance(head.serial, head.hash, head.time);
     state.set_position(head.position);
-    let checkpointer = Checkpointer::new(unflushed.backlog, retained, head.checkpoint);
-    let positions = read_positions(backend.as_ref()).await?;
+    let checkpointer = Checkpointer::new(unflushed.backlog, retained, &head);
+    let sequences = read_sequences(backend.as_ref()).await?;
     let consumers = Consumers::read(backend.as_ref(), &head).await?;
-    let found = Found { head, checkpointer, positions, consumers };
+    let found = Found { head, checkpointer, sequences, consumers };
     Ok(Loaded { state, audit: unflushed.audit, found })
 }
 
@@ -237,85 +247,19 @@ async fn read_retained(backend: &dyn Backend, head: &Head, limit: u64) -> Result
     Ok(retained)
 }
 
-pub(crate) async fn read_positions(backend: &dyn Backend) -> Result<HashMap<WriterId, u64>> {
-    let mut positions = HashMap::new();
+pub(crate) async fn read_sequences(backend: &dyn Backend) -> Result<HashMap<WriterId, u64>> {
+    let mut sequences = HashMap::new();
     let mut from = RowKey::new();
     loop {
         let range = KeyRange { table: Table::WriterPositions, from, to: None };
         let page = backend.scan(Scan { range, reverse: false, limit: ROWS_PER_READ }).await?;
-        let Some(last) = page.rows.last() else { return Ok(positions) };
+        let Some(last) = page.rows.last() else { return Ok(sequences) };
         from = last.key.clone().successor();
         for row in &page.rows {
             let position = WriterPosition::decode(&row.key, &row.body)?;
-            positions.insert(position.writer, position.sequence.get());
+            sequences.insert(position.writer, position.sequence.get());
         }
     }
-}
-
-/// Registers a consumer that keeps blocks from being purged.
-async fn hold_blocks(backend: &dyn Backend, entropy: &dyn Entropy) -> Result<ConsumerName> {
-    const MAX_BYTES: u64 = 1 << 40;
-    let random: [u8; 8] = draw(entropy)?;
-    let name = ConsumerName::new(format!("loading-{}", data_encoding::HEXLOWER.encode(&random)))?;
-    commit_entry(backend, entropy, |head, consumers, commit| {
-        let (_, consumer) = consumers.with(Consumer {
-            name: name.clone(),
-            position: head.position.next(),
-            // The blocks since the checkpoint are needed, too.
-            serial: head.checkpoint.min(Serial::new(head.oldest_block.get().saturating_sub(1))),
-            total: 0,
-            max_bytes: MAX_BYTES,
-            resync: false,
-            registered_at: head.time,
-        })?;
-        commit.rows.push(RowChange::put(ChangeKind::Created, &consumer));
-        Ok(())
-    })
-    .await?;
-    Ok(name)
-}
-
-/// Removes that consumer. Gives the head after that.
-async fn release_blocks(
-    backend: &dyn Backend,
-    entropy: &dyn Entropy,
-    name: &ConsumerName,
-) -> Result<Head> {
-    commit_entry(backend, entropy, |_, consumers, commit| {
-        let (_, taken) = consumers.without(name)?;
-        commit.prune.extend(taken);
-        commit.rows.push(RowChange {
-            table: Table::Consumers,
-            kind: ChangeKind::Deleted,
-            key: consumers::key(name),
-            body: None,
-        });
-        Ok(())
-    })
-    .await
-}
-
-/// Commits a change of the consumers, again while others commit first. Gives the head after it.
-async fn commit_entry(
-    backend: &dyn Backend,
-    entropy: &dyn Entropy,
-    change: impl Fn(&Head, &Consumers, &mut Commit) -> Result<()>,
-) -> Result<Head> {
-    const ATTEMPTS: usize = 32;
-    for _ in 0..ATTEMPTS {
-        let head = backend.head().await?;
-        let consumers = Consumers::read(backend, &head).await?;
-        let entry = Some(CommitId::time_ordered(head.time, draw(entropy)?));
-        let mut commit = Commit { entry, ..Commit::on(&head) };
-        consumers.enter(&mut commit, &[], head.serial);
-        change(&head, &consumers, &mut commit)?;
-        match backend.commit(&commit).await {
-            Ok(()) => return head.after(&commit),
-            Err(error) if *error.kind() == ErrorKind::Conflict => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Err(Error::new(ErrorKind::Busy, "other processes kept writing first; try again"))
 }
 
 /// Brings what is stored to the current schema. A reader takes an older one as it is: every row

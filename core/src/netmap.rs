@@ -58,10 +58,10 @@ impl Network {
             routes: state.routes().carrying().cloned().collect(),
             users: state.users().iter().cloned().collect(),
             policy: state.policies().current().cloned(),
-            settings: state.settings().network().into_owned(),
-            dns: state.settings().dns().into_owned(),
+            settings: state.settings().network().clone(),
+            dns: state.settings().dns().clone(),
             dns_records: state.dns_records().iter().cloned().collect(),
-            derp_map: state.settings().derp_map().into_owned(),
+            derp_map: state.settings().derp_map().clone(),
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::block::MAX_BLOCK;
 use crate::domain::{Actor, Clock, SystemClock};
 use crate::entropy::{Entropy, SystemEntropy};
 use crate::layer::Deadlines;
-use crate::secrets::HashKey;
+use crate::secrets::HashKeys;
 
 /// When row changes reach the backend's tables. Both give the same state; blocks are durable at
 /// once either way.
@@ -103,9 +103,9 @@ pub struct StoreOptions {
     /// Random numbers, for ids and secrets. The writer draws from it, too, once a commit, so a
     /// seeded sequence is repeatable only where commits are.
     pub entropy: Arc<dyn Entropy>,
-    /// The key that hashes API keys, pre-auth keys and session tokens. Without one, credentials
-    /// can be neither made nor checked.
-    pub hash_key: Option<Arc<HashKey>>,
+    /// The key that hashes API keys, pre-auth keys and session tokens, and its former versions.
+    /// Without one, credentials can be neither made nor checked.
+    pub hash_key: Option<Arc<HashKeys>>,
     /// When rows are written to the tables.
     pub materialize: Materialize,
     /// Limits of the writer.

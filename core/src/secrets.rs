@@ -1,10 +1,12 @@
 //! Hashing secrets. Only tagged, keyed hashes are kept; the key lives outside the database, so a
 //! stolen database alone verifies no guess.
 
+use std::sync::Arc;
+
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest as _, Sha256};
 
-use crate::domain::{SecretHash, StoreId};
+use crate::domain::{SecretHash, SecretScheme, StoreId};
 use crate::error::{Error, ErrorKind, Result};
 
 /// bcrypt hashes above this cost are not verified: each step doubles the time, and 14 already
@@ -84,6 +86,12 @@ impl HashKey {
         self.mac(purpose, message).verify_slice(code).is_ok()
     }
 
+    /// A key for another purpose, which tells nothing about this one nor about that for any other.
+    #[must_use]
+    pub fn subkey(&self, purpose: &str) -> [u8; 32] {
+        self.code("subkey", purpose.as_bytes())
+    }
+
     /// By which a network's databases recognise this key.
     #[must_use]
     pub fn check(&self, store: StoreId) -> KeyCheck {
@@ -110,7 +118,6 @@ impl HashKey {
     /// # Errors
     /// `Crypto` if the hash was made with another key or is of a form this cannot check.
     pub(crate) fn verify(&self, purpose: &str, secret: &str, hash: &SecretHash) -> Result<Verdict> {
-        use crate::domain::SecretScheme;
         match hash.scheme() {
             SecretScheme::Hmac { key_id } if key_id == self.id => {
                 let expected = hash.as_hmac().unwrap_or_default();
@@ -127,7 +134,7 @@ impl HashKey {
                 let expected = blake3::Hash::from_bytes(hash.as_blake3().unwrap_or_default());
                 // The crate compares its hashes in constant time.
                 let matches = blake3::hash(secret.as_bytes()) == expected;
-                Ok(if matches { Verdict::RightByImported } else { Verdict::Wrong })
+                Ok(if matches { Verdict::RightByAnother } else { Verdict::Wrong })
             }
             SecretScheme::Bcrypt => {
                 check_cost(hash)?;
@@ -140,13 +147,76 @@ impl HashKey {
     }
 }
 
+/// The versions of a store's hash key: the one that hashes, and those that did before, which verify
+/// until everything they hashed was hashed anew or has expired.
+#[derive(Debug)]
+pub struct HashKeys {
+    current: Arc<HashKey>,
+    former: Vec<HashKey>,
+}
+
+impl From<HashKey> for HashKeys {
+    fn from(current: HashKey) -> Self {
+        Self { current: Arc::new(current), former: Vec::new() }
+    }
+}
+
+impl HashKeys {
+    /// From the versions in the order in which they came into use; the last one hashes.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if there is none, or if two have the same id, by which hashes name them.
+    pub fn new(versions: impl IntoIterator<Item = HashKey>) -> Result<Self> {
+        let mut former: Vec<HashKey> = versions.into_iter().collect();
+        let current = former.pop().ok_or_else(|| Error::invalid("there is no hash key"))?;
+        let mut ids: Vec<_> = former.iter().map(HashKey::id).chain([current.id()]).collect();
+        ids.sort_unstable();
+        if ids.windows(2).any(|pair| matches!(pair, [one, other] if one == other)) {
+            return Err(Error::invalid("two versions of the hash key have the same id"));
+        }
+        Ok(Self { current: Arc::new(current), former })
+    }
+
+    /// The one that hashes.
+    #[must_use]
+    pub fn current(&self) -> &Arc<HashKey> {
+        &self.current
+    }
+
+    /// The one that came into use first.
+    #[must_use]
+    pub fn first(&self) -> &HashKey {
+        self.former.first().unwrap_or(&self.current)
+    }
+
+    /// All of them, the one that hashes first.
+    pub fn iter(&self) -> impl Iterator<Item = &HashKey> {
+        std::iter::once(&*self.current).chain(&self.former)
+    }
+
+    /// As [`HashKey::verify`], with the version that the hash names.
+    pub(crate) fn verify(&self, purpose: &str, secret: &str, hash: &SecretHash) -> Result<Verdict> {
+        let SecretScheme::Hmac { key_id } = hash.scheme() else {
+            return self.current.verify(purpose, secret, hash);
+        };
+        match self.former.iter().find(|key| key.id == key_id) {
+            None => self.current.verify(purpose, secret, hash),
+            Some(former) => Ok(match former.verify(purpose, secret, hash)? {
+                Verdict::Right => Verdict::RightByAnother,
+                other => other,
+            }),
+        }
+    }
+}
+
 /// What comparing a secret says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Right,
     Wrong,
-    /// Right by an imported hash, which a keyed one is to replace.
-    RightByImported,
+    /// Right by an imported hash or one under a former key, which one under the current key is to
+    /// replace.
+    RightByAnother,
     /// An imported hash that takes long to check; see [`verify_bcrypt`].
     NeedsBcrypt,
 }
@@ -184,6 +254,27 @@ pub(crate) fn verify_bcrypt(secret: &str, hash: &SecretHash) -> Result<bool> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn former_keys_verify_and_are_to_be_replaced() {
+        let hash = HashKey::new([7; 32]).hash("api_key", "hunter2");
+        let keys = HashKeys::new([[6; 32], [7; 32], [8; 32]].map(HashKey::new)).unwrap();
+        let verify = |secret: &str| keys.verify("api_key", secret, &hash).unwrap();
+        assert_eq!(verify("hunter2"), Verdict::RightByAnother);
+        assert_eq!(verify("hunter3"), Verdict::Wrong);
+        assert_eq!(keys.current().id(), HashKey::new([8; 32]).id());
+        let current = keys.current().hash("api_key", "hunter2");
+        assert_eq!(keys.verify("api_key", "hunter2", &current).unwrap(), Verdict::Right);
+        let unknown = HashKey::new([9; 32]).hash("api_key", "hunter2");
+        let error = keys.verify("api_key", "hunter2", &unknown).unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Crypto);
+    }
+
+    #[test]
+    fn hashes_name_one_key_only() {
+        assert!(HashKeys::new([]).is_err());
+        assert!(HashKeys::new([[7; 32], [8; 32], [7; 32]].map(HashKey::new)).is_err());
+    }
 
     #[test]
     fn the_right_secret_for_the_right_purpose_under_the_right_key() {
@@ -224,7 +315,7 @@ mod tests {
         let empty = "blake3:af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
         let hash = SecretHash::parse(empty).unwrap();
         assert_eq!(hash, SecretHash::blake3(blake3_of("")));
-        for (secret, verdict) in [("", Verdict::RightByImported), ("s3cret", Verdict::Wrong)] {
+        for (secret, verdict) in [("", Verdict::RightByAnother), ("s3cret", Verdict::Wrong)] {
             assert_eq!(key.verify("api_key", secret, &hash).unwrap(), verdict);
         }
     }

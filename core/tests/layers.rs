@@ -131,6 +131,10 @@ impl Backend for Scripted {
         self.memory.commit(commit).await
     }
 
+    async fn confirm(&self) -> Result<()> {
+        self.call("confirm").await
+    }
+
     async fn probe(&self, epoch: Epoch) -> Result<()> {
         self.call("probe").await?;
         self.memory.probe(epoch).await
@@ -168,6 +172,7 @@ async fn call(backend: &dyn Backend, operation: &str) -> Result<()> {
         "scan" => backend.scan(users()).await.map(drop),
         "blocks" => backend.blocks(Serial::ZERO, 9).await.map(drop),
         "commit" => backend.commit(&Commit::default()).await,
+        "confirm" => backend.confirm().await,
         "probe" => backend.probe(Commit::default().epoch).await,
         "reopen" => backend.reopen().await.map(drop),
         "verify" => backend.verify().await,
@@ -180,8 +185,10 @@ async fn calls_are_counted_and_timed() {
     let scripted = Scripted::new(&[]);
     let observe = Observe::new(scripted.clone());
     assert!(observe.snapshot().operations.is_empty());
-    let operations =
-        ["blocks", "close", "commit", "head", "migrate", "probe", "reopen", "scan", "verify"];
+    let operations = [
+        "blocks", "close", "commit", "confirm", "head", "migrate", "probe", "reopen", "scan",
+        "verify",
+    ];
     for operation in operations {
         call(&observe.clone(), operation).await.unwrap();
     }
@@ -190,7 +197,7 @@ async fn calls_are_counted_and_timed() {
     let mut once = OperationStats { calls: 1, ..OperationStats::default() };
     once.durations.counts[0] = 1;
     assert!(seen.values().all(|stats| *stats == once), "{seen:?}");
-    assert_eq!(scripted.calls().len(), 9);
+    assert_eq!(scripted.calls().len(), 10);
     // Each bound belongs to what is no longer than it.
     for bound in DURATION_BOUNDS {
         for slower in [0, 1] {

@@ -20,6 +20,13 @@ pub enum Error {
     Random(String),
     /// A primitive failed that does not fail on any input: memory ran out, most likely.
     Library(&'static str),
+    /// The root secret cannot be had.
+    Root {
+        /// Where it should be, for people.
+        place: String,
+        /// What is wrong.
+        fault: RootFault,
+    },
     /// A passphrase that does not unlock the keyring.
     WrongKey {
         /// Whom the keyring is sealed to.
@@ -131,6 +138,46 @@ pub enum Error {
     },
 }
 
+/// Why a root secret cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RootFault {
+    /// Nothing is there.
+    Missing,
+    /// Others than its owner may read or write the file.
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Something else is there.
+    Malformed {
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// It cannot be read, or who has it does not answer.
+    Unavailable {
+        /// Why.
+        why: String,
+    },
+}
+
+impl fmt::Display for RootFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => f.write_str("is not there; put it back, or name its place"),
+            Self::Exposed { path, mode } => write!(
+                f,
+                "can be read or written by others (mode {mode:04o}); run `chmod 600 {}`",
+                path.display()
+            ),
+            Self::Malformed { why } => write!(f, "is not one: {why}"),
+            Self::Unavailable { why } => write!(f, "cannot be had: {why}"),
+        }
+    }
+}
+
 /// What is wrong with a record. Each has its own name, by which it is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -197,6 +244,7 @@ impl fmt::Display for Error {
                 write!(f, "the operating system gave no random bytes ({why}); nothing was written")
             }
             Self::Library(what) => write!(f, "{what} failed; is there enough memory?"),
+            Self::Root { place, fault } => write!(f, "the root secret ({place}) {fault}"),
             Self::WrongKey { recipients } => {
                 f.write_str("the passphrase does not unlock this keyring, which is sealed to ")?;
                 list(f, recipients)?;

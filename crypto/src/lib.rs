@@ -2,7 +2,7 @@
 //!
 //! This crate writes protocols, not primitives, and knows no backend: a record is bytes with a kind
 //! and a number. Randomness, the clock and everything that is stored are handed in; only
-//! [`KeyringFile`](keyring::KeyringFile), [`FilePin`](pin::FilePin) and
+//! [`Place`](root::Place), [`KeyringFile`](keyring::KeyringFile), [`FilePin`](pin::FilePin) and
 //! [`CommandPin`](pin::CommandPin) touch the system. `docs/cryptography.md` has every construction
 //! with its bytes; `crypto/tests/reader.py` is a second reader, written from that.
 //!
@@ -10,6 +10,7 @@
 //!
 //! | module | what it has |
 //! |---|---|
+//! | [`root`] | what unlocks a keyring, and where it is kept |
 //! | [`keyring`] | all secrets of a store, sealed to recipients, and how they change |
 //! | [`sealing`] | records under those keys, and the inventory that binds them to their time |
 //! | [`signature`] | what convinces somebody who has no key |
@@ -42,6 +43,8 @@
 //! ```
 
 mod aead;
+#[cfg(all(test, feature = "constant-time"))]
+mod constant_time;
 mod error;
 #[cfg(fuzzing)]
 #[doc(hidden)]
@@ -52,11 +55,12 @@ pub mod keyring;
 mod known_answers;
 pub mod pin;
 mod random;
+pub mod root;
 pub mod sealing;
 mod secret;
 pub mod signature;
 mod wire;
 
-pub use error::{Damage, Error, Result};
+pub use error::{Damage, Error, Result, RootFault};
 pub use random::{Random, SystemRandom};
 pub use secret::Secret;

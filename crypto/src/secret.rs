@@ -1,4 +1,5 @@
-//! Keys in memory: zeroized when dropped, compared in constant time, never shown.
+//! Keys in memory: zeroized when dropped, compared in constant time, never shown, and kept out of
+//! the swap where the system allows it.
 
 use std::fmt;
 
@@ -8,8 +9,46 @@ use zeroize::Zeroize;
 use crate::error::Result;
 use crate::random::Random;
 
-/// 32 secret bytes, on the heap, so that moving them leaves no copy behind.
-pub struct Secret(Box<[u8; 32]>);
+/// Bytes on a page of their own: the system locks whole pages, and unlocking one that two secrets
+/// share would unlock both.
+#[repr(align(4096))]
+struct Page<const N: usize>([u8; N]);
+
+/// `N` secret bytes, on the heap, so that moving them leaves no copy behind.
+pub(crate) struct Locked<const N: usize> {
+    // Dropped first: memory is unlocked before it is given back.
+    lock: Option<region::LockGuard>,
+    page: Box<Page<N>>,
+}
+
+impl<const N: usize> Locked<N> {
+    /// Zeros. They are not locked if the system refuses, as it does above `RLIMIT_MEMLOCK`.
+    pub(crate) fn zeros() -> Self {
+        let page = Box::new(Page([0; N]));
+        Self { lock: region::lock(page.0.as_ptr(), N).ok(), page }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8; N] {
+        &self.page.0
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8; N] {
+        &mut self.page.0
+    }
+
+    pub(crate) const fn is_locked(&self) -> bool {
+        self.lock.is_some()
+    }
+}
+
+impl<const N: usize> Drop for Locked<N> {
+    fn drop(&mut self) {
+        self.page.0.zeroize();
+    }
+}
+
+/// 32 secret bytes.
+pub struct Secret(Locked<32>);
 
 impl Secret {
     /// A copy of these bytes. They are zeroized where they came from.
@@ -22,8 +61,8 @@ impl Secret {
 
     /// A copy of these bytes, for whoever zeroizes them.
     pub(crate) fn copy_of(bytes: &[u8; 32]) -> Self {
-        let mut secret = Self(Box::new([0; 32]));
-        secret.0.copy_from_slice(bytes);
+        let mut secret = Self(Locked::zeros());
+        secret.expose_mut().copy_from_slice(bytes);
         secret
     }
 
@@ -32,31 +71,32 @@ impl Secret {
     /// # Errors
     /// [`Error::Random`](crate::Error::Random) if it gives none.
     pub fn draw(random: &dyn Random) -> Result<Self> {
-        let mut secret = Self(Box::new([0; 32]));
-        random.fill(secret.0.as_mut_slice())?;
+        let mut secret = Self(Locked::zeros());
+        random.fill(secret.expose_mut())?;
         Ok(secret)
     }
 
     /// The bytes.
     #[must_use]
     pub fn expose(&self) -> &[u8; 32] {
-        &self.0
+        self.0.bytes()
     }
 
     pub(crate) fn expose_mut(&mut self) -> &mut [u8; 32] {
-        &mut self.0
+        self.0.bytes_mut()
+    }
+
+    /// Whether the system keeps the bytes out of the swap. It refuses where a process may lock less
+    /// memory than it has secrets, a page for each.
+    #[must_use]
+    pub const fn is_locked(&self) -> bool {
+        self.0.is_locked()
     }
 }
 
 impl Clone for Secret {
     fn clone(&self) -> Self {
-        Self::copy_of(&self.0)
-    }
-}
-
-impl Drop for Secret {
-    fn drop(&mut self) {
-        self.0.zeroize();
+        Self::copy_of(self.expose())
     }
 }
 
@@ -93,5 +133,14 @@ mod tests {
         assert_eq!(format!("{secret:?}"), "Secret(..)");
         assert_eq!(secret, secret.clone());
         assert_ne!(secret, Secret::copy_of(&[0xa4; 32]));
+    }
+
+    /// One that is gone does not unlock another one's page.
+    #[test]
+    fn each_secret_has_a_page_of_its_own() {
+        let (one, other) = (Secret::copy_of(&[1; 32]), Secret::copy_of(&[2; 32]));
+        let page = |secret: &Secret| secret.expose().as_ptr() as usize;
+        assert_eq!((page(&one) % 4096, page(&other) % 4096), (0, 0));
+        assert!(page(&one).abs_diff(page(&other)) >= 4096);
     }
 }

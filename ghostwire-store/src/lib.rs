@@ -12,6 +12,7 @@
 //! | do several writes as one | [`Store::transact`], [`command`] |
 //! | follow what happens | [`Store::watch_from`], [`changes`] |
 //! | bring data in, take it out | [`Store::restore`], [`portable`] |
+//! | manage the keys of a sealed store | [`keys`] |
 //! | look after it | [`apply_retention`], [`Store::verify`], [`info`] |
 //!
 //! A backend of one's own, a layer over one, or a tool that looks below the store depends on
@@ -50,11 +51,13 @@
 
 pub mod config;
 mod hash_key;
+#[cfg(feature = "zqlite")]
+pub mod keys;
 mod open;
 mod retention;
 
 #[doc(inline)]
-pub use ghostwire_store_core::secrets::HashKey;
+pub use ghostwire_store_core::secrets::{HashKey, HashKeys};
 #[doc(inline)]
 pub use ghostwire_store_core::view::View;
 #[doc(inline)]
@@ -62,6 +65,8 @@ pub use ghostwire_store_core::{
     EntityKind, Error, ErrorKind, Result, Store, domain, entropy, portable, repository,
 };
 
+#[cfg(feature = "zqlite")]
+pub use ghostwire_store_zqlite::{PinReport, PinnedPlace};
 pub use hash_key::{create_hash_key, hash_key_is_absent, read_hash_key};
 pub use open::{COMPILED_BACKENDS, Opener, prepare_process};
 pub use retention::{Pruned, apply_retention};

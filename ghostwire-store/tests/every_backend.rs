@@ -81,7 +81,7 @@ async fn changing_when_rows_are_written_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_hash_key_is_not_replaced() {
-    for mut site in Site::all().into_iter().filter(|site| site.config.backend.path().is_some()) {
+    for mut site in Site::with_key_files() {
         let store = site.open().await;
         let (_, secret) = store.api_keys().create(NewApiKey::default()).await.unwrap();
         store.close().await.unwrap();
@@ -113,7 +113,7 @@ async fn a_lost_hash_key_is_not_replaced() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_store_is_made_beside_the_key_of_one_that_was_lost() {
-    for mut site in Site::all().into_iter().filter(|site| site.config.backend.path().is_some()) {
+    for mut site in Site::with_key_files() {
         let path = site.config.backend.path().unwrap().to_owned();
         site.open().await.close().await.unwrap();
         std::fs::remove_file(&path).unwrap();
@@ -160,7 +160,7 @@ async fn a_store_that_cannot_have_its_key_is_not_made() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_that_was_cut_short_says_what_to_do() {
-    for mut site in Site::all().into_iter().filter(|site| site.config.backend.path().is_some()) {
+    for mut site in Site::with_key_files() {
         site.open().await.close().await.unwrap();
         let key = site.config.secret_key_path().unwrap();
         let whole = std::fs::read(&key).unwrap();

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use ghostwire_store::config::{FlagFile, LoadRequest, resolve};
+use ghostwire_store::config::{BackendChoice, FlagFile, LoadRequest, resolve};
 use ghostwire_store::domain::NewUser;
 use ghostwire_store::{COMPILED_BACKENDS, Opener};
 
@@ -32,7 +32,11 @@ async fn two_stores_of_one_kind_are_open_at_once() {
         other.close().await.unwrap();
         for config in [&live, &next] {
             assert!(config.backend.path().unwrap().exists());
-            assert!(config.secret_key_path().unwrap().exists());
+            let key = match &config.backend {
+                BackendChoice::Zqlite(options) => options.keyring_path(),
+                _ => config.secret_key_path().unwrap(),
+            };
+            assert!(key.exists());
         }
     }
 }

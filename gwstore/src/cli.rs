@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use ghostwire_store::domain::{ConsumerName, Cursor, Limit};
+use ghostwire_store::domain::ConsumerName;
+
+use crate::nouns::{Listed, Noun};
 
 /// Sets up, inspects, checks and moves stores of a mesh VPN's control plane.
 #[derive(Debug, Parser)]
@@ -36,16 +38,36 @@ pub(crate) struct GlobalOptions {
     /// The store file, whatever its key is called; relative to the working directory.
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) path: Option<PathBuf>,
-    /// Print JSON: an object, or for listings one object a line, and behind a part of a listing one with
-    /// the cursor of the `next`. Errors and notes too, on standard error.
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
+    /// Print JSON, an object a line, and behind a part of a listing one with the cursor of the `next`; short
+    /// for --output jsonl. Errors and notes too, on standard error.
+    #[arg(long, global = true, conflicts_with = "output")]
+    json: bool,
+    /// Tables, JSON (of listings and edits an array), or JSON with an object a line.
+    #[arg(short, long, global = true, value_name = "FORMAT")]
+    output: Option<Format>,
     /// Print results and errors only.
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
     /// Say what is going on, on standard error; twice for more.
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(crate) verbose: u8,
+}
+
+/// The form of results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    #[value(alias = "text")]
+    Table,
+    Json,
+    #[value(aliases = ["json-line", "json-lines", "ndjson"])]
+    Jsonl,
+}
+
+impl GlobalOptions {
+    pub(crate) fn format(&self) -> Format {
+        let short = if self.json { Format::Jsonl } else { Format::Table };
+        self.output.unwrap_or(short)
+    }
 }
 
 fn key_and_value(text: &str) -> Result<(String, String), String> {
@@ -67,6 +89,16 @@ pub(crate) enum Command {
     /// Compare the store's time with the machine's, or put it right.
     #[command(subcommand)]
     Clock(ClockCommand),
+    /// Seal a plain store that nobody has open, with a keyring that is made for it.
+    #[cfg(feature = "zqlite")]
+    Seal,
+    /// Make a sealed store that nobody has open plain.
+    #[cfg(feature = "zqlite")]
+    Unseal,
+    /// Look after the keyring of a sealed store.
+    #[cfg(feature = "zqlite")]
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -81,11 +113,17 @@ pub(crate) enum Command {
     /// Write everything stored to a file in the portable format.
     Export(ExportArgs),
     /// List what is stored.
-    List(ListArgs),
+    #[command(subcommand)]
+    List(Listed),
+    #[command(flatten)]
+    Noun(Noun),
     /// Bring the stored schema to this version's, keeping a backup beside the file.
     Migrate(MigrateArgs),
     /// Give free pages of the store's file back to the disk; nobody may have it open.
     Compact,
+    /// Look after the store's pin: the mark outside of it that tells when an older copy was put back.
+    #[command(subcommand)]
+    Pin(PinCommand),
     /// Prove that the configured backend keeps the contract, on scratch stores beside its own.
     #[cfg_attr(
         not(feature = "conformance"),
@@ -98,6 +136,16 @@ pub(crate) enum Command {
         doc = "Not in this build: it needs the Cargo feature `bench`."
     )]
     Bench(BenchArgs),
+    /// Print what completes this program's commands in a shell.
+    Completions {
+        /// Which shell: bash, elvish, fish, powershell, zsh.
+        shell: clap_complete::Shell,
+    },
+    /// Write a manual page for each command.
+    Man {
+        /// The directory, which is made if it is not there; pages in it are replaced.
+        directory: PathBuf,
+    },
     /// Run the same day of a control plane on libsql and on zqlite, and compare them.
     Demo(crate::demo::Args),
 }
@@ -130,6 +178,26 @@ pub(crate) enum ConsumersCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum PinCommand {
+    /// Make the configured pin for a store that has none.
+    Init {
+        /// The store has one, and it is lost: what was put back meanwhile is not noticed.
+        #[arg(long)]
+        accept_missing: bool,
+    },
+    /// Say where the pin stands.
+    Show,
+    /// Compare the store with its pin.
+    Verify,
+    /// Go on from an older copy of the store that was put back, without what it lacks.
+    Accept {
+        /// The last serial of that copy, as `verify` prints it.
+        #[arg(long)]
+        serial: u64,
+    },
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct ConfirmArgs {
     /// Only say what would be done.
@@ -138,6 +206,118 @@ pub(crate) struct ConfirmArgs {
     /// Do it without asking.
     #[arg(long, conflicts_with = "dry_run")]
     pub(crate) yes: bool,
+}
+
+/// Nobody may have the store open, but for `list`, `add-recipient` and `export-recipient`.
+#[cfg(feature = "zqlite")]
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Make the keyring of a store that is still to be made; `gwstore init` makes both.
+    Init,
+    /// List the keys' versions and the recipients.
+    List(UnlockArgs),
+    /// Make identities.
+    #[command(subcommand)]
+    Identity(IdentityCommand),
+    /// Seal with a new data key from now on, or hash with a new hash key.
+    Rotate(RotateArgs),
+    /// Let somebody else open the keyring, such as an escrow holder.
+    AddRecipient(AddRecipientArgs),
+    /// Print the line age1pq1… of a recipient.
+    ExportRecipient(ExportRecipientArgs),
+    /// Unlock the keyring with another root secret from now on.
+    ChangeRoot(ChangeRootArgs),
+    /// Check that the keyring opens and is its store's.
+    Verify(UnlockArgs),
+}
+
+#[cfg(feature = "zqlite")]
+#[derive(Debug, Subcommand)]
+pub(crate) enum IdentityCommand {
+    /// Draw an identity, write it to a file, and print its recipient. It can be a root secret.
+    New {
+        /// The file, which is not there yet, and which only its owner may read.
+        file: PathBuf,
+    },
+}
+
+#[cfg(feature = "zqlite")]
+#[derive(Debug, Default, Args)]
+pub(crate) struct UnlockArgs {
+    /// Open the keyring with the identity in this file instead of the root secret.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) identity: Option<PathBuf>,
+}
+
+#[cfg(feature = "zqlite")]
+#[derive(Debug, Args)]
+pub(crate) struct RotateArgs {
+    /// The key that hashes credentials.
+    #[arg(long)]
+    pub(crate) hash_key: bool,
+    #[command(flatten)]
+    pub(crate) unlock: UnlockArgs,
+}
+
+#[cfg(feature = "zqlite")]
+#[derive(Debug, Args)]
+pub(crate) struct AddRecipientArgs {
+    /// The line age1pq1…, or a file that has it.
+    pub(crate) recipient: String,
+    /// What it is for, up to 64 bytes.
+    #[arg(long)]
+    pub(crate) label: Option<String>,
+    #[command(flatten)]
+    pub(crate) unlock: UnlockArgs,
+}
+
+#[cfg(feature = "zqlite")]
+#[derive(Debug, Args)]
+pub(crate) struct ExportRecipientArgs {
+    /// By which `list` names it [default: that of the root secret].
+    pub(crate) fingerprint: Option<String>,
+    #[command(flatten)]
+    pub(crate) unlock: UnlockArgs,
+}
+
+/// The configuration has to name the new place afterwards.
+#[cfg(feature = "zqlite")]
+#[derive(Debug, Args)]
+pub(crate) struct ChangeRootArgs {
+    #[command(flatten)]
+    pub(crate) root: NewRootArgs,
+    #[command(flatten)]
+    pub(crate) unlock: UnlockArgs,
+}
+
+/// Where the new root secret is.
+#[cfg(feature = "zqlite")]
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct NewRootArgs {
+    /// The file of the new identity.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// The environment variable that holds the new identity.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) variable: Option<String>,
+    /// The systemd credential that holds the new identity.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) credential: Option<String>,
+    /// The file of the new passphrase.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+}
+
+#[cfg(feature = "zqlite")]
+impl NewRootArgs {
+    pub(crate) fn place(&self) -> Option<ghostwire_store::keys::crypto::root::Place> {
+        use ghostwire_store::keys::crypto::root::Place;
+        let passphrase = self.passphrase_file.clone().map(Place::PassphraseFile);
+        let file = self.file.clone().map(Place::File);
+        let variable = self.variable.clone().map(Place::Variable);
+        file.or(variable).or(self.credential.clone().map(Place::Credential)).or(passphrase)
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -306,48 +486,6 @@ fn operation(name: &str) -> Result<ghostwire_store_bench_workload::Operation, St
 fn seconds(text: &str) -> Result<f64, String> {
     let seconds = text.parse::<f64>().ok().filter(|seconds| (0.01..=3_600.0).contains(seconds));
     seconds.ok_or_else(|| "it is a number of seconds, 0.01 to 3600".to_owned())
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ListArgs {
-    /// What to list.
-    pub(crate) entity: Listing,
-    /// At most so many, 1 to 1000; with --all, read so many at a time.
-    #[arg(long, default_value_t)]
-    pub(crate) limit: Limit,
-    /// Where the page before ended.
-    #[arg(long, conflicts_with = "all")]
-    pub(crate) cursor: Option<Cursor>,
-    /// Everything.
-    #[arg(long)]
-    pub(crate) all: bool,
-    /// Of this user (id, else name): nodes, api-keys, preauth-keys, sessions.
-    #[arg(long, value_name = "NAME|ID")]
-    pub(crate) user: Option<String>,
-    /// With this tag: nodes.
-    #[arg(long)]
-    pub(crate) tag: Option<String>,
-    /// Online ones, or with --online=false offline ones: nodes, presence.
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
-    pub(crate) online: Option<bool>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Listing {
-    Users,
-    Nodes,
-    Instances,
-    Presence,
-    Routes,
-    ApiKeys,
-    PreauthKeys,
-    Policies,
-    DnsRecords,
-    Sessions,
-    SignIns,
-    Settings,
-    Metrics,
-    Audit,
 }
 
 #[cfg(test)]

@@ -4,30 +4,34 @@ use std::collections::BTreeMap;
 
 use data_encoding::HEXLOWER;
 use ghostwire_store::config::Config;
-use ghostwire_store::{ErrorKind, Result, read_hash_key};
-use ghostwire_store_core::secrets::HashKey;
+use ghostwire_store::{ErrorKind, HashKey, HashKeys, Opener, Result};
 use ghostwire_store_core::state::CredentialHashes;
 use serde_json::{Value, json};
 
-/// The configured hash key; `None` if there is none.
-pub(crate) fn configured_key(config: &Config) -> Result<Option<HashKey>> {
-    let Some(path) = config.secret_key_path() else { return Ok(None) };
-    match read_hash_key(&path) {
-        Ok(key) => Ok(Some(key)),
+/// The configured hash key, in its file or in the store's keyring; `None` if there is none.
+pub(crate) async fn configured_key(config: &Config) -> Result<Option<HashKeys>> {
+    match Opener::new(config).hash_keys().await {
         Err(error) if *error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+        found => found,
     }
 }
 
 /// Which key a store has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum StoreKey {
-    /// The one with this id.
-    Known([u8; 4]),
+    /// Versions with these ids.
+    Known { current: [u8; 4], former: Vec<[u8; 4]> },
     /// One that is made with the store.
     ToBeMade,
     /// The store is there, and its key is not.
     Missing,
+}
+
+impl From<&HashKeys> for StoreKey {
+    fn from(keys: &HashKeys) -> Self {
+        let former = keys.iter().skip(1).map(HashKey::id).collect();
+        Self::Known { current: keys.current().id(), former }
+    }
 }
 
 /// How credentials (API keys, pre-auth keys, sessions) relate to a hash key.
@@ -42,8 +46,8 @@ pub(crate) struct KeyFit {
 impl KeyFit {
     pub(crate) fn of(hashes: CredentialHashes, key: StoreKey) -> Self {
         let mut others = hashes.keyed.clone();
-        if let StoreKey::Known(id) = key {
-            others.remove(&id);
+        if let StoreKey::Known { current, former } = &key {
+            others.retain(|id, _| id != current && !former.contains(id));
         }
         Self { hashes, key, others }
     }
@@ -56,7 +60,7 @@ impl KeyFit {
             .map(|(id, count)| format!("{count} with key {}", HEXLOWER.encode(id)))
             .collect();
         let (total, listed) = (self.hashes.total(), listed.join(", "));
-        match self.key {
+        match &self.key {
             StoreKey::Missing if total > 0 => Some(format!(
                 "the hash key is missing, and without it none of {total} credentials can be checked \
                  (hashed: {})",
@@ -69,10 +73,10 @@ impl KeyFit {
 
     /// What to do about it.
     pub(crate) fn advice(&self) -> &'static str {
-        match self.key {
+        match &self.key {
             StoreKey::Missing => "put the key's file back, or name its place as secret_key_file",
             StoreKey::ToBeMade => "move that key too, and name its file as secret_key_file",
-            StoreKey::Known(_) => {
+            StoreKey::Known { .. } => {
                 "name that key's file as secret_key_file, or issue these credentials anew"
             }
         }

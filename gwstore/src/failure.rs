@@ -25,6 +25,8 @@ pub(crate) enum Ending {
     Refused = 5,
     /// Some of it was left out, as was allowed, or because it could not be done.
     Partly = 6,
+    /// What was named is several.
+    Ambiguous = 7,
     /// The store is in use; what sysexits.h calls `EX_TEMPFAIL`, so that a timer knows to try again.
     Busy = 75,
     /// Whoever read the output went away; what a shell makes of SIGPIPE.

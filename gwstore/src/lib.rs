@@ -3,13 +3,17 @@
 //! The program is a library with one function, so that its tests can ask for the Cargo features
 //! `bench` and `conformance`, which a plain build leaves out.
 
+mod actor;
 mod cli;
 mod commands;
+mod confirm;
 mod credentials;
 #[allow(unreachable_pub, reason = "its entry is public wherever it is used")]
 mod demo;
 mod failure;
 mod headscale;
+mod keyring;
+mod nouns;
 mod output;
 mod output_file;
 mod permissions;
@@ -26,7 +30,7 @@ use std::time::Duration;
 use clap::Parser;
 use tokio::runtime::Runtime;
 
-use crate::cli::Cli;
+use crate::cli::{Cli, Format};
 use crate::failure::{Ending, Failure};
 use crate::output::{Shell, json_line, printable};
 
@@ -54,7 +58,10 @@ pub fn main() -> ExitCode {
     let mut shell = Shell {
         out: &mut out,
         notes: &mut notes,
-        json: cli.global.json,
+        json: cli.global.format() != Format::Table,
+        is_array: cli.global.format() == Format::Json,
+        is_terminal: io::stdout().is_terminal(),
+        is_coloured: io::stdout().is_terminal() && wants_colours(),
         quiet: cli.global.quiet,
         is_interactive: io::stderr().is_terminal(),
     };
@@ -145,7 +152,7 @@ fn explain_usage(
     let shown = arguments.iter().map(|argument| printable(&argument.to_string_lossy()));
     let error = Cli::try_parse_from(shown).err().filter(clap::Error::use_stderr).unwrap_or(error);
     let text = error.render().to_string();
-    let said = if arguments.iter().any(|argument| argument == "--json") {
+    let said = if wants_json(arguments) {
         let message = text.trim().trim_start_matches("error: ");
         json_line(notes, &serde_json::json!({ "kind": "usage", "message": message }))
     } else {
@@ -156,13 +163,32 @@ fn explain_usage(
     Ending::Usage.into()
 }
 
+/// What was asked for, though the command line as a whole cannot be read.
+fn wants_json(arguments: &[OsString]) -> bool {
+    let is_format = |text: &str| text.starts_with("json") || text == "ndjson";
+    let mut is_value = false;
+    arguments.iter().filter_map(|argument| argument.to_str()).any(|argument| {
+        let value = ["--output=", "-o="].iter().find_map(|option| argument.strip_prefix(option));
+        let found =
+            argument == "--json" || value.is_some_and(is_format) || is_value && is_format(argument);
+        is_value = matches!(argument, "--output" | "-o");
+        found
+    })
+}
+
+/// <https://no-color.org>, and terminals that have none.
+fn wants_colours() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && std::env::var_os("TERM").is_none_or(|terminal| terminal != "dumb")
+}
+
 fn start_logging(cli: &Cli) {
     use tracing::level_filters::LevelFilter;
     use tracing_subscriber::field::MakeExt;
     use tracing_subscriber::fmt::format::debug_fn;
     let level = match (cli.global.quiet, cli.global.verbose) {
         // A program reads the one object that says how it ended.
-        (_, 0) if cli.global.json => LevelFilter::OFF,
+        (_, 0) if cli.global.format() != Format::Table => LevelFilter::OFF,
         // It does damage on purpose.
         (_, 0) if matches!(cli.command, cli::Command::Demo(_)) => LevelFilter::ERROR,
         // It makes commits fail on purpose.

@@ -4,8 +4,11 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::Path;
 
-use ghostwire_store::domain::is_visible;
+use clap::builder::styling::Style;
+use ghostwire_store::domain::{Timestamp, is_visible};
+use indicatif::HumanDuration;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::failure::Outcome;
 use crate::progress::Progress;
@@ -21,6 +24,12 @@ pub(crate) struct Shell<'a> {
     pub(crate) notes: &'a mut dyn Write,
     /// Results are for a program.
     pub(crate) json: bool,
+    /// Several results are one array.
+    pub(crate) is_array: bool,
+    /// Results go to a terminal.
+    pub(crate) is_terminal: bool,
+    /// Results may have colours.
+    pub(crate) is_coloured: bool,
     /// Only results and errors.
     pub(crate) quiet: bool,
     /// Notes go to a terminal.
@@ -63,6 +72,11 @@ impl Shell<'_> {
         Ok(json_line(&mut *self.out, value)?)
     }
 
+    /// Several results for programs.
+    pub(crate) fn items(&self) -> Items {
+        Items { is_array: self.json && self.is_array, count: 0 }
+    }
+
     /// Names and values, aligned.
     pub(crate) fn pairs(&mut self, pairs: &[(&str, String)]) -> Outcome {
         let width = pairs.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
@@ -78,17 +92,41 @@ impl Shell<'_> {
     }
 }
 
+/// Results for programs, one a line or all in one array.
+pub(crate) struct Items {
+    is_array: bool,
+    count: u64,
+}
+
+impl Items {
+    pub(crate) fn item(&mut self, shell: &mut Shell<'_>, value: &impl Serialize) -> Outcome {
+        if self.is_array {
+            shell.out.write_all(if self.count == 0 { b"[" } else { b"," })?;
+        }
+        self.count += 1;
+        shell.object(value)
+    }
+
+    pub(crate) fn end(&self, shell: &mut Shell<'_>) -> Outcome {
+        match (self.is_array, self.count) {
+            (false, _) => Ok(()),
+            (true, 0) => shell.line("[]"),
+            (true, _) => shell.line("]"),
+        }
+    }
+}
+
 /// A table whose rows come page by page. The first page decides how wide the columns are at least.
 pub(crate) struct Table {
-    titles: &'static [&'static str],
+    titles: Vec<&'static str>,
     widths: Vec<usize>,
     is_begun: bool,
 }
 
 impl Table {
-    pub(crate) fn new(titles: &'static [&'static str]) -> Self {
+    pub(crate) fn new(titles: &[&'static str]) -> Self {
         let widths = titles.iter().map(|title| title.len()).collect();
-        Self { titles, widths, is_begun: false }
+        Self { titles: titles.to_vec(), widths, is_begun: false }
     }
 
     /// Prints further rows.
@@ -103,19 +141,22 @@ impl Table {
         if !self.is_begun {
             self.is_begun = true;
             let titles: Vec<String> = self.titles.iter().map(|&title| title.to_owned()).collect();
-            self.row(shell, &titles)?;
+            let style = if shell.is_coloured { Style::new().bold() } else { Style::new() };
+            let line = self.row(&titles);
+            shell.line(format_args!("{style}{line}{style:#}"))?;
         }
-        rows.iter().try_for_each(|row| self.row(shell, row))
+        rows.iter().try_for_each(|row| shell.line(self.row(row)))
     }
 
-    fn row(&self, shell: &mut Shell<'_>, cells: &[String]) -> Outcome {
+    fn row(&self, cells: &[String]) -> String {
         let mut line = String::new();
         for (width, cell) in self.widths.iter().zip(cells) {
             let padding = width.saturating_sub(cell.chars().count()) + 2;
             line.push_str(cell);
             line.extend(std::iter::repeat_n(' ', padding));
         }
-        shell.line(line.trim_end())
+        line.truncate(line.trim_end().len());
+        line
     }
 }
 
@@ -186,6 +227,25 @@ impl serde_json::ser::Formatter for Escaping {
     }
 }
 
+/// A time for people: so long before or after `now`, or, without that, as it is.
+pub(crate) fn moment(at: Timestamp, now: Option<Timestamp>) -> String {
+    match now {
+        None => at.to_string(),
+        Some(now) if at > now => format!("in {}", HumanDuration(at.since(now))),
+        Some(now) => format!("{} ago", HumanDuration(now.since(at))),
+    }
+}
+
+/// A JSON value for people.
+pub(crate) fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Bool(is) => if *is { "yes" } else { "no" }.to_owned(),
+        other => other.to_string(),
+    }
+}
+
 /// Bytes for people.
 pub(crate) fn bytes(count: u64) -> String {
     indicatif::BinaryBytes(count).to_string()
@@ -221,6 +281,9 @@ mod tests {
             out: &mut out,
             notes: &mut notes,
             json: false,
+            is_array: false,
+            is_terminal: false,
+            is_coloured: false,
             quiet: false,
             is_interactive: false,
         };

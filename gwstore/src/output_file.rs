@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
-use ghostwire_store::config::{Config, NamedStore};
+use ghostwire_store::config::{BackendChoice, Config, NamedStore};
 use ghostwire_store::{Error, ErrorKind, Result};
 use ghostwire_store_sqlite::{EXPORT_PREFIX, directory_of, possible_stores_of, resolved};
 use tempfile::NamedTempFile;
@@ -13,8 +13,8 @@ use tempfile::NamedTempFile;
 use crate::failure::{file_error, with_help};
 
 const BUFFER: usize = 256 * 1024;
-/// Longer files are no hash key.
-const LONGEST_KEY: usize = 1024;
+/// Longer files have no hash key.
+const LONGEST_KEY: usize = 8192;
 
 /// A name under which a file may be written.
 #[derive(Debug)]
@@ -237,8 +237,7 @@ impl OutputFile {
 /// The store to which a file of this name belongs: a configured one, or one that is there.
 fn owner(file: &Path, config: Option<&Config>) -> Option<PathBuf> {
     let stores = config.map(Config::stores).unwrap_or_default();
-    let is_key =
-        |store: &&NamedStore| store.secret_key_path().is_some_and(|own| resolved(&own) == file);
+    let is_key = |store: &&NamedStore| keys_of(store).iter().any(|own| resolved(own) == file);
     if let Some(store) = stores.values().find(is_key) {
         return Some(store.backend.path().unwrap_or(file).to_owned());
     }
@@ -247,6 +246,17 @@ fn owner(file: &Path, config: Option<&Config>) -> Option<PathBuf> {
     let is_store =
         |path: &PathBuf| configured.contains(path) || (path != file && is_sqlite_file(path));
     possible_stores_of(file).find(is_store)
+}
+
+/// The files of a store's keys and of what unlocks them, wherever they are configured to be.
+fn keys_of(store: &NamedStore) -> Vec<PathBuf> {
+    let mut files: Vec<_> = store.secret_key_path().into_iter().collect();
+    if let BackendChoice::Zqlite(options) = &store.backend {
+        let root = &options.root;
+        files.extend([options.keyring_path(), options.development_root_path()]);
+        files.extend([&root.secret_file, &root.passphrase_file].into_iter().flatten().cloned());
+    }
+    files
 }
 
 /// What cannot be looked at may be one.
@@ -277,9 +287,19 @@ fn precious(beginning: &[u8]) -> Option<&'static str> {
     if magic(&[0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7]) {
         return Some("SQLite's journal of a database");
     }
-    let text = beginning.trim_ascii();
-    let is_key = text.len() == 64 && text.iter().all(u8::is_ascii_hexdigit);
-    (is_key && beginning.len() <= LONGEST_KEY).then_some("a hash key")
+    if magic(b"age-encryption.org/v1\n") {
+        return Some("a file of age, such as a keyring");
+    }
+    let holds = |line: &[u8]| beginning.windows(line.len()).any(|found| found == line);
+    if holds(b"AGE-SECRET-KEY-") {
+        return Some("an identity, such as a root secret");
+    }
+    let is_key = |line: &[u8]| {
+        let line = line.trim_ascii();
+        line.len() == 64 && line.iter().all(u8::is_ascii_hexdigit)
+    };
+    let mut lines = beginning.trim_ascii().split(|&byte| byte == b'\n');
+    (lines.all(is_key) && beginning.len() <= LONGEST_KEY).then_some("a hash key")
 }
 
 #[cfg(test)]
@@ -297,6 +317,9 @@ mod tests {
             (&[0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7, 0], true),
             (&key, true),
             (&padded, true),
+            (&[key.as_slice(), b"\n", &key].concat(), true),
+            (b"age-encryption.org/v1\n-> ghostwire-store/keyring 1", true),
+            (b"# public key: age1pq1\nAGE-SECRET-KEY-PQ-1QQ", true),
             (key.get(1..).unwrap_or_default(), false),
             (&[b'x'; 64], false),
             (&[key.as_slice(), &[b' '; LONGEST_KEY]].concat(), false),

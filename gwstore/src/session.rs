@@ -14,6 +14,7 @@ use ghostwire_store_core::store;
 
 use crate::cli::GlobalOptions;
 use crate::failure::{Failure, Outcome, with_help};
+use crate::keyring;
 
 /// Read if no other is named.
 const DEFAULT_FLAG_FILE: &str = "feature-flags.toml";
@@ -212,16 +213,16 @@ pub(crate) async fn compact(config: &Config) -> Result<Compacted> {
     Opener::new(config).compact().await.map_err(|error| advised(config, error))
 }
 
-fn advised(config: &Config, error: Error) -> Error {
+pub(crate) fn advised(config: &Config, error: Error) -> Error {
     match error.kind() {
         // No new one is made beside the key of one that was lost.
         ErrorKind::NotFound => match lost_key(config) {
-            Some(key) => error.with(
+            Some((what, file)) => error.with(
                 "help",
                 format_args!(
-                    "its hash key {} is still there: restore the file; or, to begin anew, remove the key, \
-                     too, or name it as secret_key_file",
-                    key.display()
+                    "its {what} {} is still there: restore the file; or, to begin anew, move the {what} \
+                     away, too",
+                    file.display()
                 ),
             ),
             None => with_help(error, "`gwstore init` makes the configured store"),
@@ -233,13 +234,17 @@ fn advised(config: &Config, error: Error) -> Error {
     }
 }
 
-/// The key that is there without its store. One that was configured by name may be meant for a new one.
-pub(crate) fn lost_key(config: &Config) -> Option<PathBuf> {
-    if config.secret_key_file.is_some() || store_exists(config) {
+/// The hash key or the keyring that is there without its store. A hash key that was configured by name
+/// may be meant for a new one.
+pub(crate) fn lost_key(config: &Config) -> Option<(&'static str, PathBuf)> {
+    if store_exists(config) {
         return None;
     }
-    let key = config.secret_key_path()?;
-    hash_key_is_absent(&key).is_ok_and(|is_absent| !is_absent).then_some(key)
+    if config.is_sealed() {
+        return keyring::lost(config).map(|path| ("keyring", path));
+    }
+    let key = config.secret_key_path().filter(|_| config.secret_key_file.is_none())?;
+    hash_key_is_absent(&key).is_ok_and(|is_absent| !is_absent).then_some(("hash key", key))
 }
 
 /// How much of a series there is, and whether that is all.

@@ -256,6 +256,7 @@ impl Backend for LibsqlBackend {
             durable: true,
             shared: false,
             sealed: false,
+            pinned: false,
             bytes: file.as_ref().map(|file| file.total_bytes()),
             log: file.as_ref().map(|file| file.log().info()),
             counters: *lock(&shared.counters),

@@ -22,7 +22,7 @@ pub fn example(run: impl AsyncFnOnce(Arc<dyn Store>) -> Result<()>) -> Result<()
         })?;
     runtime.block_on(async {
         let backend = Arc::new(MemoryBackend::new(StoreId::from_bytes([1; 16])));
-        let hash_key = Some(Arc::new(HashKey::new([7; 32])));
+        let hash_key = Some(Arc::new(HashKey::new([7; 32]).into()));
         let options = StoreOptions { hash_key, ..StoreOptions::default() };
         run(open(backend, options).await?).await
     })

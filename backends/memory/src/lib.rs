@@ -111,6 +111,7 @@ impl Backend for MemoryBackend {
             durable: false,
             shared: self.memory.shared.load(Ordering::Relaxed),
             sealed: false,
+            pinned: false,
             bytes: None,
             log: None,
             counters: *locked(&self.counters),

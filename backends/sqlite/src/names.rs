@@ -15,6 +15,16 @@ pub const LOCK_FILE: &str = ".lock";
 /// The hash key's file, where no other place is configured.
 pub const KEY_FILE: &str = ".key";
 
+/// The keyring of a sealed store, where no other place is configured. [`KEYRING_FILES`] lie beside it.
+pub const KEYRING_FILE: &str = ".keyring";
+
+/// What lies beside a keyring: its lock, the next one until it takes its place, and the sign that its
+/// store is still to be made.
+pub const KEYRING_FILES: [&str; 3] = [".lock", ".new", ".unused"];
+
+/// The root secret of a store that was made in development.
+pub const ROOT_FILE: &str = ".root";
+
 /// Room that is kept for a full disk.
 pub const RESERVE_FILE: &str = ".reserve";
 
@@ -37,11 +47,13 @@ fn is_kept(suffix: &str) -> bool {
         Some(is_copy && is_kept(rest))
     };
     ENGINE_FILES.contains(&suffix)
-        || [LOCK_FILE, KEY_FILE, RESERVE_FILE, COPY_FILE].contains(&suffix)
+        || [LOCK_FILE, KEY_FILE, KEYRING_FILE, ROOT_FILE, RESERVE_FILE, COPY_FILE].contains(&suffix)
+        || suffix.strip_prefix(KEYRING_FILE).is_some_and(|rest| KEYRING_FILES.contains(&rest))
         || (1..suffix.len()).any(|at| is_of_copy(at).unwrap_or(false))
-        || suffix
-            .strip_prefix(KEY_FILE)
-            .is_some_and(|rest| rest.starts_with('.') && rest.ends_with(".part"))
+        || [KEY_FILE, ROOT_FILE]
+            .iter()
+            .filter_map(|kept| suffix.strip_prefix(kept))
+            .any(|rest| rest.starts_with('.') && rest.ends_with(".part"))
         || is_backup(suffix).unwrap_or(false)
 }
 
@@ -117,6 +129,12 @@ mod tests {
             ".lock",
             ".key",
             ".key.0123456789abcdef.part",
+            ".keyring",
+            ".keyring.lock",
+            ".keyring.new",
+            ".keyring.unused",
+            ".root",
+            ".root.0123456789abcdef.part",
             ".reserve",
             ".compact.part",
             ".v1.bak",

@@ -9,61 +9,150 @@ use ghostwire_store_core::position::{Epoch, Position};
 use ghostwire_store_core::schema::{Schema, SchemaVersion};
 use ghostwire_store_core::secrets::KeyCheck;
 
+use crate::envelope::Sum;
 use crate::series::SeriesHead;
 
 /// The head, and what the backend keeps for itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stored {
     pub(crate) head: Head,
+    /// How often the head moved, whatever for: no two heads of a history have the same.
+    pub(crate) commits: u64,
     /// How many rows of the state there are: one that got lost shows.
     pub(crate) rows: u64,
     /// The next row's slot. Slots are never used again.
     pub(crate) next_slot: u64,
     pub(crate) series: SeriesHead,
-    /// `None` in a head of a build that did not know them.
-    pub(crate) sums: Option<Sums>,
+    pub(crate) directory: DirectoryHead,
+    pub(crate) inventory: Sums,
+    /// `None` if the store has no pin.
+    pub(crate) pinned: Option<Pinned>,
 }
 
-/// Sums of checksums, modulo 2^64. A record that got lost, is there twice or is an older one of its
-/// own changes them, though each record by itself is sound.
+/// What the head of a store with a pin says of that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pinned {
+    /// The head of the mark that somebody gave up when he accepted that the store was put back.
+    pub(crate) overridden: Option<[u8; 32]>,
+}
+
+/// The directory of data blocks, as the head says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DirectoryHead {
+    /// How many leaves it has.
+    pub(crate) leaves: u64,
+    /// The next leaf's number. Numbers are never used again.
+    pub(crate) next_leaf: u64,
+    /// The next data block's.
+    pub(crate) next_chunk: u64,
+}
+
+/// Sums over the tags of all current records. One that got lost, is there twice or is an older one of
+/// its own changes them, though each record by itself is sound. Data blocks hang on the directory's
+/// leaves.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Sums {
-    /// Of the rows of the state.
-    pub(crate) rows: u64,
-    /// Of the data blocks.
-    pub(crate) data_blocks: u64,
-    /// Of the data blocks' tables and keys.
-    pub(crate) data_block_keys: u64,
+    pub(crate) rows: Sum,
+    pub(crate) journal: Sum,
+    pub(crate) blocks: Sum,
+    pub(crate) leaves: Sum,
 }
 
-/// Of a build that kept no sums. Numbers are big-endian.
-const WITHOUT_SUMS: usize = 16 + 8 + 16 + 32 + 8 + 8 + 8 + 4 + 4 + 8 + 8 + 4 * 8;
-/// Of schemas 1 and 2.
-const UNCOUNTED: usize = WITHOUT_SUMS + 3 * 8;
-/// Since schema 3.
-pub(crate) const LENGTH: usize = UNCOUNTED + 3 * 16 + 2 * 8 + 16 + 1;
+/// What stands in front of a head, in plain: it says which keyring the rest needs, and which commit it
+/// is of. What is behind it is bound to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Prefix {
+    pub(crate) side: SideId,
+    pub(crate) epoch: u64,
+    pub(crate) commits: u64,
+    /// Of the keyring; 0 in a plain store.
+    pub(crate) generation: u64,
+}
 
-/// Bits of the last byte.
+const PREFIX: usize = 16 + 3 * 8;
+
+impl DirectoryHead {
+    pub(crate) const EMPTY: Self = Self { leaves: 0, next_leaf: 1, next_chunk: 1 };
+}
+
+impl Prefix {
+    pub(crate) fn of(stored: &Stored, generation: u64) -> Self {
+        let Stored { head, commits, .. } = stored;
+        Self { side: head.side, epoch: head.epoch.get(), commits: *commits, generation }
+    }
+
+    /// A prefix, and what is behind it.
+    pub(crate) fn split(stored: &[u8]) -> Result<(&[u8; PREFIX], &[u8])> {
+        stored.split_first_chunk().ok_or_else(|| {
+            Error::corrupt("the store's head is truncated; restore the store from a backup")
+        })
+    }
+
+    pub(crate) fn encode(&self) -> [u8; PREFIX] {
+        let mut bytes = [0; PREFIX];
+        let mut rest = &mut bytes[..];
+        rest.put_slice(self.side.as_bytes());
+        [self.epoch, self.commits, self.generation].iter().for_each(|number| rest.put_u64(*number));
+        bytes
+    }
+
+    pub(crate) fn decode(bytes: &[u8; PREFIX]) -> Self {
+        // Evaluated in the order in which it is written.
+        let mut bytes = &bytes[..];
+        Self {
+            side: SideId::from_bytes(array(&mut bytes)),
+            epoch: bytes.get_u64(),
+            commits: bytes.get_u64(),
+            generation: bytes.get_u64(),
+        }
+    }
+}
+
+/// Of an encoded head. Numbers are big-endian.
+pub(crate) const LENGTH: usize = 16 // store
+    + 8 + 16 + 32 + 8 // block
+    + 8 + 8 // checkpoint, oldest block
+    + 4 + 4 // schema
+    + 3 * 16 // side, lineage, commit
+    + 8 + 8 // epoch, position
+    + 16 + 1 // check of the credential key, flags
+    + 3 * 8 // commits, rows, next slot
+    + 4 * 8 // series
+    + 3 * 8 // directory
+    + 4 * 32 // sums
+    + 32; // the mark that was given up
+
+/// Bits of the flags.
 const FILLING: u8 = 1;
 const HAS_CREDENTIAL_KEY: u8 = 2;
-const HAS_SUMS: u8 = 4;
+const IS_PINNED: u8 = 4;
+const OVERRIDES_PIN: u8 = 8;
 
 impl Stored {
     /// An empty store.
     pub(crate) fn empty(store: StoreId, schema: Schema) -> Self {
         Self {
             head: Head::genesis(store, schema),
+            commits: 0,
             rows: 0,
             next_slot: 1,
             series: SeriesHead::EMPTY,
-            sums: Some(Sums::default()),
+            directory: DirectoryHead::EMPTY,
+            inventory: Sums::default(),
+            pinned: None,
         }
     }
 
+    /// With this head, one commit later.
+    pub(crate) fn moved_to(self, head: Head) -> Self {
+        Self { head, commits: self.commits.saturating_add(1), ..self }
+    }
+
     /// Numbers that never fall.
-    pub(crate) fn moment(&self) -> [u64; 5] {
+    pub(crate) fn moment(&self) -> [u64; 6] {
         let Head { position, epoch, checkpoint, .. } = self.head;
-        [position.get(), epoch.get(), checkpoint.get(), self.series.next, self.next_slot]
+        let (series, slot) = (self.series.next, self.next_slot);
+        [self.commits, position.get(), epoch.get(), checkpoint.get(), series, slot]
     }
 
     /// Where an empty store stands once it is to become a copy of one that stands at `head`.
@@ -74,11 +163,11 @@ impl Stored {
             return Err(Error::new(ErrorKind::Restricted, "the store has rows; name an empty one")
                 .with("rows", self.rows));
         }
-        Ok(Self { head: adopted, ..self })
+        Ok(self.moved_to(adopted))
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let head = &self.head;
+        let Self { head, series, directory, inventory, .. } = self;
         let mut bytes = Vec::with_capacity(LENGTH);
         bytes.put_slice(head.store.as_bytes());
         bytes.put_u64(head.serial.get());
@@ -89,111 +178,125 @@ impl Stored {
         bytes.put_u64(head.oldest_block.get());
         bytes.put_u32(head.schema.version);
         bytes.put_u32(head.schema.oldest_reader);
-        bytes.put_u64(self.rows);
-        bytes.put_u64(self.next_slot);
-        let SeriesHead { first, immutable_until, next, data_blocks } = self.series;
-        [first, immutable_until, next, data_blocks]
-            .into_iter()
-            .for_each(|number| bytes.put_u64(number));
-        let is_counted = head.schema.counts_positions();
-        if self.sums.is_some() || is_counted {
-            let Sums { rows, data_blocks, data_block_keys } = self.sums.unwrap_or_default();
-            [rows, data_blocks, data_block_keys]
-                .into_iter()
-                .for_each(|number| bytes.put_u64(number));
-        }
-        if is_counted {
-            bytes.put_slice(head.side.as_bytes());
-            bytes.put_slice(head.lineage.as_bytes());
-            bytes.put_u64(head.epoch.get());
-            bytes.put_u64(head.position.get());
-            bytes.put_slice(head.commit.as_bytes());
-            bytes.put_slice(head.credential_key.map_or([0; 16], |key| *key.as_bytes()).as_slice());
-            let flags = [
-                (head.filling, FILLING),
-                (head.credential_key.is_some(), HAS_CREDENTIAL_KEY),
-                (self.sums.is_some(), HAS_SUMS),
-            ];
-            let set = flags.iter().filter(|(is_set, _)| *is_set);
-            bytes.put_u8(set.fold(0, |flags, (_, flag)| flags | flag));
-        }
+        bytes.put_slice(head.side.as_bytes());
+        bytes.put_slice(head.lineage.as_bytes());
+        bytes.put_slice(head.commit.as_bytes());
+        bytes.put_u64(head.epoch.get());
+        bytes.put_u64(head.position.get());
+        bytes.put_slice(head.credential_key.map_or([0; 16], |key| *key.as_bytes()).as_slice());
+        let overridden = self.pinned.and_then(|pinned| pinned.overridden);
+        let flags = [
+            (head.filling, FILLING),
+            (head.credential_key.is_some(), HAS_CREDENTIAL_KEY),
+            (self.pinned.is_some(), IS_PINNED),
+            (overridden.is_some(), OVERRIDES_PIN),
+        ];
+        let set = flags.iter().filter(|(is_set, _)| *is_set);
+        bytes.put_u8(set.fold(0, |flags, (_, flag)| flags | flag));
+        [
+            self.commits,
+            self.rows,
+            self.next_slot,
+            series.first,
+            series.immutable_until,
+            series.next,
+            series.data_blocks,
+            directory.leaves,
+            directory.next_leaf,
+            directory.next_chunk,
+        ]
+        .into_iter()
+        .for_each(|number| bytes.put_u64(number));
+        let Sums { rows, journal, blocks, leaves } = inventory;
+        [rows, journal, blocks, leaves].into_iter().for_each(|sum| bytes.put_slice(sum.as_bytes()));
+        bytes.put_slice(&overridden.unwrap_or_default());
         bytes
     }
 
     pub(crate) fn decode(mut bytes: &[u8]) -> Result<Self> {
-        let length = bytes.len();
-        if ![LENGTH, UNCOUNTED, WITHOUT_SUMS].contains(&length) {
+        if bytes.len() != LENGTH {
             return Err(Error::corrupt("the store's head has the wrong length")
-                .with("bytes", length)
+                .with("bytes", bytes.len())
                 .with("expected", LENGTH));
         }
-        fn array<const N: usize>(bytes: &mut &[u8]) -> [u8; N] {
-            let mut array = [0; N];
-            bytes.copy_to_slice(&mut array);
-            array
-        }
+        let damaged = || Error::corrupt("the store's head is damaged; restore it from a backup");
         // Evaluated in the order in which it is written; the length was checked.
         let store = StoreId::from_bytes(array(&mut bytes));
-        let head = Head {
+        let mut head = Head {
             serial: Serial::new(bytes.get_u64()),
             block: BlockId::from_bytes(array(&mut bytes)),
             hash: BlockHash::from_bytes(array(&mut bytes)),
             time: Timestamp::from_micros(bytes.get_i64())
-                .map_err(|error| Error::corrupt("the store's head is damaged").because(error))?,
+                .map_err(|error| damaged().because(error))?,
             checkpoint: Serial::new(bytes.get_u64()),
             oldest_block: Serial::new(bytes.get_u64()),
             schema: SchemaVersion { version: bytes.get_u32(), oldest_reader: bytes.get_u32() },
+            side: SideId::from_bytes(array(&mut bytes)),
+            lineage: LineageId::from_bytes(array(&mut bytes)),
+            commit: CommitId::from_bytes(array(&mut bytes)),
+            epoch: Epoch::new(bytes.get_u64()),
+            position: Position::new(bytes.get_u64()),
             ..Head::genesis(store, Schema::current())
         };
-        if head.schema.counts_positions() != (length == LENGTH) {
-            return Err(Error::corrupt("the store's head is of another schema than it says")
-                .with("bytes", length)
-                .with("schema", head.schema.version));
+        let key = KeyCheck::from_bytes(array(&mut bytes));
+        let flags = bytes.get_u8();
+        let has = |flag| flags & flag != 0;
+        let known = FILLING | HAS_CREDENTIAL_KEY | IS_PINNED | OVERRIDES_PIN;
+        if flags & !known != 0 || (has(OVERRIDES_PIN) && !has(IS_PINNED)) {
+            return Err(damaged().with("flags", flags));
         }
-        let (rows, next_slot) = (bytes.get_u64(), bytes.get_u64());
-        let series = SeriesHead {
-            first: bytes.get_u64(),
-            immutable_until: bytes.get_u64(),
-            next: bytes.get_u64(),
-            data_blocks: bytes.get_u64(),
-        };
-        if series.immutable_until < series.first || series.next < series.immutable_until {
-            return Err(Error::corrupt("the store's head contradicts itself")
-                .with("journal_first", series.first)
-                .with("journal_frozen_until", series.immutable_until)
-                .with("journal_next", series.next));
-        }
-        let mut sums = (length > WITHOUT_SUMS).then(|| Sums {
+        head.filling = has(FILLING);
+        head.credential_key = has(HAS_CREDENTIAL_KEY).then_some(key);
+        let stored = Self {
+            head,
+            commits: bytes.get_u64(),
             rows: bytes.get_u64(),
-            data_blocks: bytes.get_u64(),
-            data_block_keys: bytes.get_u64(),
-        });
-        let mut head = head.carried_forward();
-        if length == LENGTH {
-            head.side = SideId::from_bytes(array(&mut bytes));
-            head.lineage = LineageId::from_bytes(array(&mut bytes));
-            head.epoch = Epoch::new(bytes.get_u64());
-            head.position = Position::new(bytes.get_u64());
-            head.commit = CommitId::from_bytes(array(&mut bytes));
-            let key = KeyCheck::from_bytes(array(&mut bytes));
-            let flags = bytes.get_u8();
-            if flags > FILLING | HAS_CREDENTIAL_KEY | HAS_SUMS {
-                return Err(Error::corrupt("the store's head is damaged").with("flags", flags));
-            }
-            let has = |flag| flags & flag != 0;
-            head.filling = has(FILLING);
-            head.credential_key = has(HAS_CREDENTIAL_KEY).then_some(key);
-            sums = sums.filter(|_| has(HAS_SUMS));
-        }
-        let stored = Self { head, rows, next_slot, series, sums };
-        if head.checkpoint > head.serial || head.oldest_block > head.checkpoint.next() {
+            next_slot: bytes.get_u64(),
+            series: SeriesHead {
+                first: bytes.get_u64(),
+                immutable_until: bytes.get_u64(),
+                next: bytes.get_u64(),
+                data_blocks: bytes.get_u64(),
+            },
+            directory: DirectoryHead {
+                leaves: bytes.get_u64(),
+                next_leaf: bytes.get_u64(),
+                next_chunk: bytes.get_u64(),
+            },
+            inventory: Sums {
+                rows: Sum::from_bytes(array(&mut bytes)),
+                journal: Sum::from_bytes(array(&mut bytes)),
+                blocks: Sum::from_bytes(array(&mut bytes)),
+                leaves: Sum::from_bytes(array(&mut bytes)),
+            },
+            pinned: {
+                let mark = array(&mut bytes);
+                let overridden = has(OVERRIDES_PIN).then_some(mark);
+                has(IS_PINNED).then_some(Pinned { overridden })
+            },
+        };
+        let Self { series, .. } = stored;
+        if series.immutable_until < series.first
+            || series.next < series.immutable_until
+            || head.checkpoint > head.serial
+            || head.oldest_block > head.checkpoint.next()
+        {
             return Err(Error::corrupt("the store's head contradicts itself")
                 .with("serial", head.serial)
                 .with("checkpoint", head.checkpoint)
-                .with("oldest_block", head.oldest_block));
+                .with("oldest_block", head.oldest_block)
+                .with("journal_first", series.first)
+                .with("journal_next", series.next));
         }
         Ok(stored)
     }
+}
+
+/// To be called with enough bytes.
+pub(crate) fn array<const N: usize>(bytes: &mut &[u8]) -> [u8; N] {
+    let mut array = [0; N];
+    bytes.copy_to_slice(&mut array);
+    array
 }
 
 #[cfg(test)]
@@ -205,52 +308,58 @@ mod tests {
         let mut stored = Stored::empty(StoreId::from_bytes([7; 16]), schema);
         stored.head.serial = Serial::new(9);
         stored.head.block = BlockId::from_bytes([8; 16]);
-        stored.sums = Some(Sums { rows: 1, data_blocks: 2, data_block_keys: 3 });
+        stored.commits = 12;
+        stored.directory = DirectoryHead { leaves: 3, next_leaf: 4, next_chunk: 5 };
+        let sum = |byte| Sum::from_bytes([byte; 32]);
+        stored.inventory = Sums { rows: sum(1), journal: sum(2), blocks: sum(3), leaves: sum(4) };
         stored
     }
 
     #[test]
     fn a_head_comes_back_as_it_was() {
-        let whole = stored(Schema::current());
-        let with_all = Head {
-            side: SideId::from_bytes([1; 16]),
-            lineage: LineageId::from_bytes([2; 16]),
-            epoch: Epoch::new(3),
-            position: Position::new(11),
-            commit: CommitId::from_bytes([4; 16]),
-            credential_key: Some(KeyCheck::from_bytes([0; 16])),
-            filling: true,
-            ..whole.head
-        };
-        for head in [whole.head, with_all] {
-            for sums in [None, whole.sums] {
-                let stored = Stored { head, sums, ..whole };
+        for schema in [1, 2, 3, 4] {
+            let whole = stored(Schema::at(schema).unwrap());
+            let with_all = Head {
+                side: SideId::from_bytes([1; 16]),
+                lineage: LineageId::from_bytes([2; 16]),
+                epoch: Epoch::new(3),
+                position: Position::new(11),
+                commit: CommitId::from_bytes([4; 16]),
+                credential_key: Some(KeyCheck::from_bytes([0; 16])),
+                filling: true,
+                ..whole.head
+            };
+            for head in [whole.head, with_all] {
+                let pins = [None, Some([6; 32])].map(|overridden| Some(Pinned { overridden }));
+                for pinned in pins {
+                    let stored = Stored { head, pinned, ..whole };
+                    assert_eq!(Stored::decode(&stored.encode()).unwrap(), stored);
+                }
+                let stored = Stored { head, ..whole };
                 let bytes = stored.encode();
                 assert_eq!(bytes.len(), LENGTH);
                 assert_eq!(Stored::decode(&bytes).unwrap(), stored);
+                let prefix = Prefix::of(&stored, 7);
+                assert_eq!(Prefix::decode(&prefix.encode()), prefix);
             }
+            let bytes = whole.encode();
+            assert!(Stored::decode(bytes.get(1..).unwrap()).is_err());
         }
-        let mut bytes = whole.encode();
-        *bytes.last_mut().unwrap() = 8;
-        assert!(Stored::decode(&bytes).is_err());
     }
 
     #[test]
-    fn heads_of_older_schemas_are_carried_forward() {
-        for schema in [1, 2] {
-            let whole = stored(Schema::at(schema).unwrap());
-            for (sums, length) in [(None, 152), (whole.sums, 176)] {
-                let bytes = Stored { sums, ..whole }.encode();
-                assert_eq!(bytes.len(), length);
-                let head = whole.head.carried_forward();
-                assert_eq!(Stored::decode(&bytes).unwrap(), Stored { head, sums, ..whole });
-                assert_eq!(head.position.get(), 9);
-            }
+    fn a_head_that_contradicts_itself_is_refused() {
+        let whole = stored(Schema::current());
+        let changes: [fn(&mut Stored); 4] = [
+            |stored| stored.series.first = 2,
+            |stored| stored.series.immutable_until = 2,
+            |stored| stored.head.checkpoint = Serial::new(10),
+            |stored| stored.head.oldest_block = Serial::new(2),
+        ];
+        for change in changes {
+            let mut stored = whole;
+            change(&mut stored);
+            assert!(Stored::decode(&stored.encode()).is_err(), "{stored:?}");
         }
-        // A length is of one schema.
-        let mut bytes = stored(Schema::at(2).unwrap()).encode();
-        bytes.resize(LENGTH, 0);
-        assert!(Stored::decode(&bytes).is_err());
-        assert!(Stored::decode(bytes.get(..175).unwrap()).is_err());
     }
 }

@@ -1,5 +1,6 @@
 //! The backend's work, on threads that may block.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
@@ -11,22 +12,27 @@ use ghostwire_store_core::position::Epoch;
 use ghostwire_store_core::schema::Schema;
 use ghostwire_store_sqlite::{FileKind, StoreFile};
 
-use crate::engine::{Batch, embedded};
+use crate::engine::embedded;
 use crate::envelope::Envelope;
-use crate::head::Stored;
+use crate::head::{Pinned, Stored};
 use crate::open::Open;
 use crate::options::{EngineChoice, ZqliteOptions};
-use crate::plan;
+use crate::pinning::{Pinning, admit};
+use crate::slots::Unread;
 use crate::verify::{Opened, verify};
 
 #[derive(Debug)]
 pub(crate) struct Inner {
     options: ZqliteOptions,
+    /// For heads.
+    envelope: Envelope,
     engine_name: String,
     /// What can be told without waiting for the file. `None` once closed.
     status: Mutex<Option<Status>>,
     /// Taken for writing by whoever changes or closes the connections. `None` once closed.
     pub(crate) open: RwLock<Option<Open>>,
+    /// `None` without a pin, or if the store is only read.
+    pinning: Option<Pinning>,
     /// Held by who checks everything: one at a time.
     verifying: Mutex<()>,
     pub(crate) counters: Mutex<BackendCounters>,
@@ -54,25 +60,36 @@ impl Inner {
             ));
         }
         let began = Instant::now();
+        let envelope = Envelope::new(options.keyring.as_ref())?;
         let file = options.file.open(FileKind::ZQLITE)?;
-        let empty =
-            || Envelope::new().seal_head(&Stored::empty(options.file.store, options.file.schema));
+        let empty = || {
+            let stored = Stored::empty(options.file.store, options.file.schema);
+            envelope.sealer(None)?.seal_head(&stored)
+        };
         embedded::create(&file, empty)?;
-        let (open, stored) = file.undisturbed(Open::begin(&file))?;
+        let (open, mut stored) = file.undisturbed(Open::begin(&file, &envelope))?;
+        let access = (file.path(), options.file.read_only);
+        let pin = (&options.pin, options.keyring.as_ref());
+        let admitted = file.undisturbed(admit(pin, access, &open, &stored))?;
         file.opened(stored.head.side, || open.engine.settle())?;
+        let pinning = admitted.map(|admitted| admitted.begin(&open, &mut stored));
+        let pinning = pinning.transpose()?;
         tracing::debug!(
             db.system.name = "zqlite",
             db.namespace = %file.path().display(),
             serial = stored.head.serial.get(),
             rows = stored.rows,
+            sealed = envelope.is_sealed(),
             elapsed_ms = began.elapsed().as_millis(),
             "opened"
         );
         Ok(Self {
             engine_name: open.engine.describe(),
+            envelope,
             options,
             status: Mutex::new(Some(Status { stored, file })),
             open: RwLock::new(Some(open)),
+            pinning,
             verifying: Mutex::default(),
             counters: Mutex::default(),
         })
@@ -104,6 +121,7 @@ impl Inner {
     fn with_file<T>(&self, work: impl FnOnce(&Open) -> Result<T>) -> Result<T> {
         let open: RwLockReadGuard<'_, _> = self.open.read().unwrap_or_else(PoisonError::into_inner);
         let open = open.as_ref().ok_or_else(closed)?;
+        self.pinning.as_ref().map_or(Ok(()), Pinning::require_unfenced)?;
         open.file.undisturbed(work(open))
     }
 
@@ -127,16 +145,29 @@ impl Inner {
         let stored = self.status()?.stored;
         // Before data blocks are read for a commit that is refused anyway.
         stored.head.after(commit)?;
-        let series = open.plan_series(&stored, commit, self.options.limits)?;
-        let plan = plan::plan(&stored, &slots, &open.envelope, commit, series)?;
-        open.write_series(&plan.batch, plan.memtable)?;
-        let mut tally = locked(&open.tally);
-        if let Some(tally) = tally.as_mut() {
-            tally.follow(&plan.batch, &plan.replaced);
-        }
-        slots.apply(plan.moves, tally.as_mut());
+        let (before, commit) = match &self.pinning {
+            Some(pinning) => (pinning.over(&stored, commit)?, pinning.keeping(commit)),
+            None => (stored, Cow::Borrowed(commit)),
+        };
+        let plan = open.plan(&before, &slots, &commit, self.options.limits)?;
+        open.write_series(&plan.batch, plan.version)?;
+        slots.apply(plan.moves);
+        *locked(&open.unread) = Unread::new();
+        let mut tags = open.tags.write().unwrap_or_else(PoisonError::into_inner);
+        plan.tags.apply(&mut tags, &plan.stored);
+        self.landed(&plan.batch.head, &plan.stored);
         self.set_stored(plan.stored);
         Ok(())
+    }
+
+    fn landed(&self, head: &[u8], stored: &Stored) {
+        if let Some(pinning) = &self.pinning {
+            pinning.landed(head, stored);
+        }
+    }
+
+    pub(crate) fn confirm(&self) -> Result<()> {
+        self.pinning.as_ref().map_or(Ok(()), Pinning::confirm)
     }
 
     pub(crate) fn scan(&self, scan: &Scan) -> Result<ScanPage> {
@@ -162,8 +193,7 @@ impl Inner {
     }
 
     pub(crate) fn migrate(&self, target: Schema) -> Result<()> {
-        let stored = self.status()?.stored;
-        let steps = target.steps_from(stored.head.schema)?;
+        let steps = target.steps_from(self.head()?.schema)?;
         if steps.is_empty() {
             return Ok(());
         }
@@ -175,12 +205,18 @@ impl Inner {
             ));
         }
         self.with_open(|open| {
+            let _slots = open.slots.write().unwrap_or_else(PoisonError::into_inner);
+            open.require_known()?;
+            let stored = self.status()?.stored;
             let copy = |path: &Path| open.engine.copy_to(path);
             let backup = open.file.back_up(stored.head.schema.version, copy)?;
             // Rows say themselves which schema wrote them, and are fitted when they are read.
-            let mut after = stored;
+            let mut after = stored.moved_to(stored.head);
             after.head.schema = target.version();
-            self.replace_head(open, &stored, after)?;
+            if self.pinning.is_some() && after.pinned.is_none() {
+                after.pinned = Some(Pinned { overridden: None });
+            }
+            self.replace_head(open, after)?;
             tracing::info!(
                 db.system.name = "zqlite",
                 from = stored.head.schema.version,
@@ -199,8 +235,9 @@ impl Inner {
             open.require_known()?;
             let stored = self.status()?.stored;
             stored.head.require_epoch(epoch)?;
-            open.probe(&open.envelope.seal_head(&stored))
-        })
+            open.probe()
+        })?;
+        self.pinning.as_ref().map_or(Ok(()), Pinning::probe)
     }
 
     pub(crate) fn adopt(&self, head: &Head) -> Result<()> {
@@ -209,14 +246,14 @@ impl Inner {
             let _slots = open.slots.write().unwrap_or_else(PoisonError::into_inner);
             open.require_known()?;
             let stored = self.status()?.stored;
-            self.replace_head(open, &stored, stored.adopt(head)?)
+            self.replace_head(open, stored.adopt(head)?)
         })
     }
 
     /// Moves the head alone.
-    fn replace_head(&self, open: &Open, stored: &Stored, after: Stored) -> Result<()> {
-        let batch = Batch::new(open.envelope.seal_head(stored), open.envelope.seal_head(&after));
-        open.write(&batch)?;
+    fn replace_head(&self, open: &Open, after: Stored) -> Result<()> {
+        open.write_head(&after)?;
+        self.landed(&open.stored_head(), &after);
         self.set_stored(after);
         Ok(())
     }
@@ -226,7 +263,8 @@ impl Inner {
         let mut open = self.alone();
         let mut found = Err(closed());
         let begin = || {
-            let (opened, stored) = Open::begin(&file)?;
+            let (opened, stored) = Open::begin(&file, &self.envelope)?;
+            self.landed(&opened.stored_head(), &stored);
             self.set_stored(stored);
             found = Ok(stored.head);
             Ok(opened)
@@ -237,6 +275,9 @@ impl Inner {
 
     pub(crate) fn close(&self) -> Result<()> {
         let mut open = self.alone();
+        if let Some(pinning) = &self.pinning {
+            pinning.close();
+        }
         let status = locked(&self.status).take();
         let outcome = match open.take() {
             Some(open) => open.engine.close(),
@@ -256,16 +297,18 @@ impl Inner {
     }
 
     pub(crate) fn info(&self) -> BackendInfo {
-        let file = locked(&self.status).as_ref().map(|status| Arc::clone(&status.file));
+        let status = locked(&self.status).clone();
+        let file = status.as_ref().map(|status| &status.file);
         BackendInfo {
             name: "zqlite",
             engine: self.engine_name.clone(),
             location: Some(self.options.file.path.display().to_string()),
             durable: true,
             shared: false,
-            sealed: false,
-            bytes: file.as_ref().map(|file| file.total_bytes()),
-            log: file.as_ref().map(|file| file.log().info()),
+            sealed: self.envelope.is_sealed(),
+            pinned: status.as_ref().is_some_and(|status| status.stored.pinned.is_some()),
+            bytes: file.map(|file| file.total_bytes()),
+            log: file.map(|file| file.log().info()),
             counters: *locked(&self.counters),
         }
     }

@@ -1,11 +1,13 @@
-//! The zqlite backend: one local SQLite file of blobs, which are not encrypted.
+//! The zqlite backend: one local SQLite file of sealed records.
 //!
-//! All lookups happen in memory, so the file needs no columns: a row of the state is one blob under
-//! a slot number that says nothing, and a commit is one blob under its serial. Metrics and the audit
-//! trail are data blocks under the key of their first row, which is in plain. **Blobs have a checksum and
-//! nothing else: damage is detected, tampering is not, and whoever reads the file reads its
-//! content.** [`BackendInfo::sealed`] is false. Every blob passes through `envelope`, so that
-//! encryption can be added in one place.
+//! All lookups happen in memory, so the file needs no columns: a row of the state is one record under
+//! a slot number that says nothing, and a commit is two under its serial. Metrics and the audit
+//! trail are data blocks under numbers; which has what is in a directory of records, too.
+//!
+//! With a keyring ([`ZqliteOptions::sealed`]) records are encrypted and authenticated: the file shows
+//! no content, and whoever alters it is found out. **Without one they have a checksum and nothing else:
+//! damage is detected, tampering is not, and whoever reads the file reads its content.**
+//! [`BackendInfo::sealed`] tells which. Every record passes through `envelope`.
 //!
 //! What stores the blobs is the SQLite that the `libsql` crate links, too. It is not ZQLite, the
 //! database library of a similar name; that engine is refused.
@@ -34,16 +36,17 @@
 //! sees to it; a program that uses this crate directly calls `ghostwire_store_libsql::prepare_process`.
 //!
 //! # What is in the file
-//! | table | key | blob |
+//! | table | key | record |
 //! |---|---|---|
-//! | `meta` | 1 | the head: where the store stands, its schema, number of rows |
-//! | `blocks` | serial | the block, its frame in a column beside it |
+//! | `meta` | 1 | the head: where the store stands, its schema, sums over all records |
+//! | `blocks` | serial | the block in two parts, their tags in a column beside them |
 //! | `rows` | slot | table, key and body of a row of the state |
 //! | `journal` | number | what a commit did to metrics, audit or writer positions |
-//! | `chunks` | table and key | consecutive rows of these, from that key on |
+//! | `chunks` | number | a data block: consecutive rows of these, from a key on |
+//! | `directory` | number | which data blocks there are, with their keys and tags |
 //!
-//! The number of rows in the head, and the sums over them, show a row that got lost or is older than
-//! it should be. A damaged write-ahead log looks to SQLite like one that ends where the damage
+//! The sums in the head show a record that got lost, is there twice, or is older than it should be.
+//! A damaged write-ahead log looks to SQLite like one that ends where the damage
 //! begins; the store then stands where it stood before, whole but older. Opening notices some of that
 //! (`LogInfo::ended_early`); the rest shows only against a serial and hash that were kept elsewhere.
 
@@ -53,10 +56,12 @@ mod head;
 mod inner;
 mod open;
 mod options;
+mod pinning;
 mod plan;
+mod reframe;
 mod series;
 mod slots;
-mod tally;
+mod tags;
 mod verify;
 
 /// Parsers of what is in the file, for the fuzz targets.
@@ -64,6 +69,14 @@ mod verify;
 #[doc(hidden)]
 pub mod fuzzing {
     pub use crate::series::fuzzing::*;
+
+    /// Whatever is accepted comes back as it was written.
+    #[allow(missing_docs)]
+    pub fn head(content: &[u8]) {
+        use crate::head::Stored;
+        let Ok(stored) = Stored::decode(content) else { return };
+        assert_eq!(Stored::decode(&stored.encode()).ok(), Some(stored));
+    }
 }
 
 use std::sync::Arc;
@@ -74,15 +87,19 @@ use ghostwire_store_core::backend::{
     Backend, BackendInfo, Commit, Compacted, Head, Scan, ScanPage,
 };
 use ghostwire_store_core::block::{EncodedBlock, Serial};
-use ghostwire_store_core::error::Result;
+use ghostwire_store_core::error::{Error, Result};
 use ghostwire_store_core::position::Epoch;
 use ghostwire_store_core::schema::Schema;
 use ghostwire_store_core::threads::may_block;
 use ghostwire_store_sqlite::{FileKind, StoreFile, compact};
 
+use envelope::Envelope;
 use inner::{Inner, locked};
 use open::Open;
 pub use options::{EngineChoice, ZqliteOptions};
+use pinning::report;
+pub use pinning::{PinChoice, PinOptions, PinReport, PinnedPlace};
+use reframe::{Form, reframe};
 
 /// A store in one local file.
 #[derive(Debug)]
@@ -115,10 +132,58 @@ impl ZqliteBackend {
     /// As [`ZqliteBackend::open`]; `Exhausted` if the disk has no room for a copy beside the store;
     /// `Busy` if another program has it open.
     pub async fn compact(options: ZqliteOptions) -> Result<Compacted> {
-        let open = |file: &Arc<StoreFile>| Open::begin(file).map(|(open, _)| open);
-        may_block(move || compact(&options.file.path, FileKind::ZQLITE, open))
+        let work = move || {
+            let envelope = Envelope::new(options.keyring.as_ref())?;
+            let open = |file: &Arc<StoreFile>| Open::begin(file, &envelope).map(|(open, _)| open);
+            compact(&options.file.path, FileKind::ZQLITE, open)
+        };
+        may_block(work).await.map_err(|error| error.during("zqlite.compact"))
+    }
+
+    /// Seals a plain store that nobody has open, with the keyring of the options: the store is written
+    /// anew, checked, and put in its own place in one step. Its identity and content stay; nothing plain
+    /// is left in the file or in a log. Copies beside it, such as `.v<N>.bak`, stay as they are, and so
+    /// does what the disk keeps of the old file.
+    ///
+    /// # Errors
+    /// As [`ZqliteBackend::compact`]; `Crypto` if there is no keyring, or it belongs to another store.
+    pub async fn seal(options: ZqliteOptions) -> Result<Compacted> {
+        may_block(move || reframe(&options, Form::Sealed))
             .await
-            .map_err(|error| error.during("zqlite.compact"))
+            .map_err(|error| error.during("zqlite.seal"))
+    }
+
+    /// Makes a sealed store plain in the same way.
+    ///
+    /// # Errors
+    /// As [`ZqliteBackend::seal`].
+    pub async fn unseal(options: ZqliteOptions) -> Result<Compacted> {
+        may_block(move || reframe(&options, Form::Plain))
+            .await
+            .map_err(|error| error.during("zqlite.unseal"))
+    }
+
+    /// Compares a store that nobody has open to write with its pin, and changes neither.
+    ///
+    /// # Errors
+    /// As [`ZqliteBackend::open`], but for what the pin says of the store; `InvalidArgument` if the
+    /// options name no pin.
+    pub async fn compare_with_pin(options: ZqliteOptions) -> Result<PinReport> {
+        may_block(move || {
+            let PinChoice::Commit(pin) = &options.pin else {
+                return Err(Error::invalid("no pin is configured"));
+            };
+            let envelope = Envelope::new(options.keyring.as_ref())?;
+            let file = options.clone().read_only(true).file.open(FileKind::ZQLITE)?;
+            let (open, stored) = file.undisturbed(Open::begin(&file, &envelope))?;
+            let pin = (pin, options.keyring.as_ref());
+            let compared = file.undisturbed(report(pin, &open, &stored));
+            open.engine.close()?;
+            file.release();
+            compared
+        })
+        .await
+        .map_err(|error| error.during("zqlite.compare_with_pin"))
     }
 
     async fn in_background<T: Send + 'static>(
@@ -198,6 +263,10 @@ impl Backend for ZqliteBackend {
                 Err(error.during("zqlite.commit"))
             }
         }
+    }
+
+    async fn confirm(&self) -> Result<()> {
+        self.0.confirm().map_err(|error| error.during("zqlite.confirm"))
     }
 
     async fn probe(&self, epoch: Epoch) -> Result<()> {

@@ -1,6 +1,5 @@
 //! An open file: its connections, and what is known of it in memory.
 
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
@@ -10,20 +9,24 @@ use ghostwire_store_core::backend::{Commit, Head, Row, Scan, ScanPage};
 use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::chain::Chain;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_sqlite::{Access, Compact, StoreFile};
+use ghostwire_store_core::schema::RowKey;
+use ghostwire_store_sqlite::{Access, Compact, Database, StoreFile};
 
-use crate::engine::embedded::Embedded;
+use crate::engine::embedded::{Embedded, Layout, layout1};
 use crate::engine::{Batch, Engine, SeriesRange, Snapshot};
-use crate::envelope::{Envelope, sum_of};
+use crate::envelope::{Envelope, Kind, Reader, Sum, Tag, missing, older};
 use crate::head::{Stored, Sums};
+use crate::inner::locked;
+use crate::plan::{self, Current, Plan};
 use crate::series::compaction::DataBlocks;
+use crate::series::directory::{Directory, Entry, Leaf};
 use crate::series::memtable::{Limits, Memtable};
 use crate::series::scan::Page;
 use crate::series::sorted_run::SortedRun;
-use crate::series::versions::Versions;
-use crate::series::{self, Replaced, Replay, SeriesPlan, data_block, journal};
-use crate::slots::Slots;
-use crate::tally::Tally;
+use crate::series::versions::{Version, Versions};
+use crate::series::{self, Replay, SeriesPlan, data_block, journal};
+use crate::slots::{Slot, Slots, Unread};
+use crate::tags::{Run, Tags, not_of_one_moment, read_blocks, toggle_block};
 use crate::verify::{Opened, verify};
 
 /// The engine is declared, and so dropped, before the file's lock.
@@ -33,73 +36,110 @@ pub(crate) struct Open {
     pub(crate) envelope: Envelope,
     /// Written together with the file, so that a snapshot and the slots belong together.
     pub(crate) slots: RwLock<Slots>,
+    /// Empty from the first commit on.
+    pub(crate) unread: Mutex<Unread>,
+    /// Read and replaced by who has the slots, and then for a moment.
+    pub(crate) tags: RwLock<Tags>,
     pub(crate) versions: Versions,
-    /// Of the check that is under way.
-    pub(crate) tally: Mutex<Option<Tally>>,
+    /// The head as it was read or written last. Sealing it again would give other bytes.
+    pub(crate) head: Mutex<Vec<u8>>,
     /// A commit ended in the unknown: what is in memory may not be what is stored.
     pub(crate) lost: AtomicBool,
     pub(crate) file: Arc<StoreFile>,
 }
 
 impl Open {
-    /// Connects to a store that was made, and learns from what is stored where it stands.
-    pub(crate) fn begin(file: &Arc<StoreFile>) -> Result<(Self, Stored)> {
-        Self::begin_unnamed(file).map_err(|error| error.with("path", file.path().display()))
+    /// Connects to a store that was made, and learns from what is stored where it stands. The envelope
+    /// is one for heads.
+    pub(crate) fn begin(file: &Arc<StoreFile>, envelope: &Envelope) -> Result<(Self, Stored)> {
+        Self::begin_unnamed(file, envelope)
+            .map_err(|error| error.with("path", file.path().display()))
     }
 
-    fn begin_unnamed(file: &Arc<StoreFile>) -> Result<(Self, Stored)> {
-        let envelope = Envelope::new();
-        let moment = |head: &[u8]| envelope.open_head(head).map(|stored| stored.moment());
-        let engine: Box<dyn Engine> = Box::new(Embedded::open(file, moment)?);
+    fn begin_unnamed(file: &Arc<StoreFile>, envelope: &Envelope) -> Result<(Self, Stored)> {
+        let moment = |layout, head: &[u8]| match layout {
+            Layout::First => layout1::moment(head),
+            Layout::Current => envelope.open_head(head).map(|stored| stored.moment()),
+        };
+        let carry = |database: &Database<_>| layout1::carry_forward(database, envelope);
+        let engine: Box<dyn Engine> = Box::new(Embedded::open(file, moment, carry)?);
         let mut snapshot = engine.snapshot()?;
-        let mut stored = envelope.open_head(snapshot.head())?;
-        let envelope = Envelope::of_database(stored.head.side);
-        let (slots, rows) = Slots::read(&mut *snapshot, &envelope, &stored)?;
-        let head = stored.head;
-        if head.oldest_block <= head.serial {
-            let serial = head.serial.get();
-            let (mut chain, _) = Chain::after(&head, Serial::new(serial - 1), 1)?;
-            snapshot.blocks(serial, serial, 1, &mut |serial, frame, body| {
-                let block = envelope.open_block(serial, frame, body)?;
-                chain.follow(Serial::new(serial), &block)
-            })?;
-            chain.require_whole()?;
-        }
-        check_no_newer_block(&mut *snapshot, &head)?;
-        let data_block_keys = check_data_block_keys(&mut *snapshot, &envelope, &stored)?;
-        let memtable = replay(&envelope, &stored, &read_journal(&mut *snapshot)?)?;
-        // A file of a build that kept no sums is read once.
-        let data_blocks = (stored.sums.is_none() && file.access() != Access::ReadOnly)
-            .then(|| check_data_blocks(&mut *snapshot, &envelope))
-            .transpose()?;
+        let head = snapshot.head().to_vec();
+        let mut stored = envelope.open_head(&head)?;
+        let current = envelope.of_database(stored.head.side);
+        let before_rotation = current.before_rotation(&head)?;
+        let is_rotating = before_rotation.is_some();
+        let envelope = before_rotation.unwrap_or_else(|| current.clone());
+        let (slots, unread) = Slots::read(&mut *snapshot, &envelope, &stored)?;
+        let blocks = read_blocks(&mut *snapshot, &envelope, &stored)?;
+        check_last_block(&mut *snapshot, &envelope, &stored.head)?;
+        let directory = read_directory(&mut *snapshot, &envelope, &stored)?;
+        let entries = read_journal(&mut *snapshot)?;
+        let (memtable, journal) = replay(&envelope, &stored, &entries)?;
         drop(snapshot);
-        if let Some(data_blocks) = data_blocks {
-            let with_sums =
-                Stored { sums: Some(Sums { rows, data_blocks, data_block_keys }), ..stored };
-            let (before, after) = (envelope.seal_head(&stored), envelope.seal_head(&with_sums));
-            engine.write(&Batch::new(before, after))?;
-            stored = with_sums;
-        }
-        let open = Self {
+        let tags = Tags { blocks, journal };
+        let mut open = Self {
             engine,
             envelope,
             slots: RwLock::new(slots),
-            versions: Versions::new(memtable),
-            tally: Mutex::default(),
+            unread: Mutex::new(unread),
+            tags: RwLock::new(tags),
+            versions: Versions::new(Version { memtable, directory }),
+            head: Mutex::new(head),
             lost: AtomicBool::new(false),
             file: Arc::clone(file),
         };
+        if is_rotating && file.access() != Access::ReadOnly {
+            open.envelope = current;
+            stored = open.count_anew(stored)?;
+        }
         Ok((open, stored))
+    }
+
+    /// Writes a head whose sums are under the inventory's new key.
+    fn count_anew(&self, stored: Stored) -> Result<Stored> {
+        let (slots, tags, mut sums) = (self.slots()?, self.tags(), Sums::default());
+        for slot in slots.iter() {
+            self.envelope.toggle(&mut sums.rows, Kind::Row, slot.number, slot.tag);
+        }
+        for (serial, tags) in tags.blocks.before(u64::MAX) {
+            toggle_block(&self.envelope, &mut sums.blocks, serial, tags);
+        }
+        for (number, tag) in tags.journal.before(u64::MAX) {
+            self.envelope.toggle(&mut sums.journal, Kind::Journal, number, tag);
+        }
+        for (number, tag) in self.versions.current().directory.tags() {
+            self.envelope.toggle(&mut sums.leaves, Kind::Directory, number, tag);
+        }
+        let after = Stored { inventory: sums, ..stored.moved_to(stored.head) };
+        self.write_head(&after).map(|()| after)
+    }
+
+    /// The head as it is stored, unless somebody else moved it.
+    pub(crate) fn stored_head(&self) -> Vec<u8> {
+        locked(&self.head).clone()
+    }
+
+    fn tags(&self) -> RwLockReadGuard<'_, Tags> {
+        self.tags.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// After an outcome that is not known nothing here is to be trusted until it was read again.
     pub(crate) fn write(&self, batch: &Batch<'_>) -> Result<()> {
-        self.noting(self.engine.write(batch))
+        self.noting(self.engine.write(batch))?;
+        locked(&self.head).clone_from(&batch.head);
+        Ok(())
+    }
+
+    /// Moves the head alone.
+    pub(crate) fn write_head(&self, stored: &Stored) -> Result<()> {
+        let head = self.envelope.sealer(None)?.seal_head(stored)?;
+        self.write(&Batch::new(self.stored_head(), head))
     }
 
     /// Writes as a batch is written, and changes nothing.
-    pub(crate) fn probe(&self, head: &[u8]) -> Result<()> {
-        self.noting(self.engine.probe(head))
+    pub(crate) fn probe(&self) -> Result<()> {
+        self.noting(self.engine.probe(&self.stored_head()))
     }
 
     /// Remembers that nobody knows what is stored.
@@ -132,44 +172,71 @@ impl Open {
             let slots = self.slots()?;
             (self.engine.snapshot()?, slots.scan(scan))
         };
-        let mut rows = Vec::with_capacity(found.len());
-        let mut wanted = found.iter();
-        let slots: Vec<u64> = found.iter().map(|(_, slot)| *slot).collect();
+        let mut bodies: Vec<Option<Bytes>> = {
+            let mut unread = locked(&self.unread);
+            let mut known =
+                |slot: &Slot| unread.remove(&slot.number).filter(|(tag, _)| *tag == slot.tag);
+            found.iter().map(|(_, slot)| Some(known(slot)?.1)).collect()
+        };
+        let (table, mut reader) = (scan.range.table, self.envelope.reader());
+        let unknown = found.iter().zip(&bodies).filter(|(_, body)| body.is_none());
+        let slots: Vec<u64> = unknown.map(|((_, slot), _)| slot.number).collect();
+        let mut wanted = found.iter().zip(&mut bodies).filter(|(_, body)| body.is_none());
         snapshot
-            .rows(&slots, &mut |slot, stored| {
-                let row = self.envelope.open_row(slot, stored)?;
+            .rows(&slots, &mut |number, stored| {
+                let (row, tag) = reader.open_placed(Kind::Row, number, stored)?;
                 match wanted.next() {
-                    Some((key, _)) if row.is(scan.range.table, key) => {
-                        rows.push(Row { key: key.clone(), body: Bytes::copy_from_slice(row.body) });
+                    Some(((key, slot), body))
+                        if row.is(table.number(), key.as_bytes()) && tag == slot.tag =>
+                    {
+                        *body = Some(Bytes::copy_from_slice(row.body));
                         Ok(())
                     }
-                    _ => Err(Error::corrupt("a slot holds another row than it did")
-                        .with("table", scan.range.table.name())
-                        .with("slot", slot)),
+                    _ => Err(older(Kind::Row, number)),
                 }
             })
-            .map_err(|error| error.with("table", scan.range.table.name()))?;
+            .map_err(|error| error.with("table", table.name()))?;
+        let row = |((key, _), body): ((RowKey, Slot), Option<Bytes>)| Row {
+            key,
+            body: body.unwrap_or_default(),
+        };
+        let rows = found.into_iter().zip(bodies).map(row).collect();
         Ok(page(&self.head_of(&*snapshot)?.head, rows))
     }
 
-    /// What `commit` does to the series. Data blocks are only read if it changes some.
-    pub(crate) fn plan_series(
+    /// Plans a commit. The slots are those of what is stored.
+    pub(crate) fn plan<'c>(
         &self,
         stored: &Stored,
-        commit: &Commit,
+        slots: &Slots,
+        commit: &'c Commit,
         limits: Limits,
-    ) -> Result<Option<(SeriesPlan, Replaced)>> {
-        let mut data_blocks =
-            StoredDataBlocks { open: self, snapshot: None, read: Replaced::default() };
-        let current = self.versions.current();
-        let plan = series::plan(&stored.series, &current, commit, limits, &mut data_blocks)?;
-        plan.map(|plan| data_blocks.replaced(plan)).transpose()
+    ) -> Result<Plan<'c>> {
+        let version = self.versions.current();
+        let series = self.plan_series(stored, &version, commit, limits)?;
+        let (tags, head) = (self.tags(), self.stored_head());
+        let (tags, head, version) = (&*tags, &head[..], &*version);
+        let current = Current { stored, head, slots, tags, version };
+        plan::plan(&self.envelope, current, commit, series)
     }
 
-    /// Writes a commit, and keeps the memtable that belongs to it.
-    pub(crate) fn write_series(&self, batch: &Batch<'_>, memtable: Option<Memtable>) -> Result<()> {
-        if let Some(memtable) = memtable {
-            self.versions.announce(memtable);
+    /// What `commit` does to the series. Data blocks are only read if it changes some.
+    fn plan_series(
+        &self,
+        stored: &Stored,
+        version: &Version,
+        commit: &Commit,
+        limits: Limits,
+    ) -> Result<Option<SeriesPlan>> {
+        let (directory, reader) = (&version.directory, self.envelope.reader());
+        let mut data_blocks = StoredDataBlocks { open: self, directory, reader, snapshot: None };
+        series::plan(&stored.series, &version.memtable, commit, limits, &mut data_blocks)
+    }
+
+    /// Writes a commit, and keeps the version of the series that belongs to it.
+    pub(crate) fn write_series(&self, batch: &Batch<'_>, version: Option<Version>) -> Result<()> {
+        if let Some(version) = version {
+            self.versions.announce(version);
         }
         let outcome = self.write(batch);
         match &outcome {
@@ -182,16 +249,23 @@ impl Open {
     }
 
     pub(crate) fn scan_series(&self, scan: &Scan) -> Result<ScanPage> {
-        let (mut snapshot, stored, memtable) = self.series_snapshot()?;
+        let (mut snapshot, stored, version) = self.series_snapshot()?;
         if scan.limit == 0 {
             return Ok(page(&stored.head, Vec::new()));
         }
-        let table = scan.range.table.number();
-        let mut found = Page::new(scan, &memtable);
-        snapshot.data_blocks(&SeriesRange::of(&scan.range), scan.reverse, &mut |key, stored| {
-            found.take(key, self.envelope.open_data_block(table, key, stored)?)?;
-            Ok(if found.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        })?;
+        let (range, mut reader) = (SeriesRange::of(&scan.range), self.envelope.reader());
+        let mut found = Page::new(scan, &version.memtable);
+        let data_blocks: &mut dyn Iterator<Item = &Entry> = match scan.reverse {
+            false => &mut version.directory.range(&range),
+            true => &mut version.directory.range_reversed(&range),
+        };
+        for entry in data_blocks {
+            let content = |content: &[u8]| found.take(entry.key(), content);
+            read_data_block(&mut *snapshot, &mut reader, entry, content)?;
+            if found.is_full() {
+                break;
+            }
+        }
         Ok(page(&stored.head, found.finish()?))
     }
 
@@ -205,15 +279,15 @@ impl Open {
         self.envelope.open_head(snapshot.head())
     }
 
-    /// A snapshot, its head, and the memtable of that moment.
-    fn series_snapshot(&self) -> Result<(Box<dyn Snapshot + '_>, Stored, Arc<Memtable>)> {
+    /// A snapshot, its head, and the series of that moment.
+    fn series_snapshot(&self) -> Result<(Box<dyn Snapshot + '_>, Stored, Arc<Version>)> {
         /// A commit may land between the two, but hardly again and again.
         const ATTEMPTS: usize = 1000;
         for _ in 0..ATTEMPTS {
             let snapshot = self.engine.snapshot()?;
             let stored = self.head_of(&*snapshot)?;
-            if let Some(memtable) = self.versions.get(stored.series.next) {
-                return Ok((snapshot, stored, memtable));
+            if let Some(version) = self.versions.get(stored.series.next) {
+                return Ok((snapshot, stored, version));
             }
         }
         Err(Error::corrupt("the file was changed by somebody who does not hold its lock"))
@@ -230,29 +304,28 @@ impl Open {
         let (mut chain, wanted) = Chain::after(&head, after, limit)?;
         let mut blocks = Vec::new();
         let (first, last) = (after.next().get(), head.serial.get());
-        snapshot.blocks(first, last, wanted, &mut |serial, frame, body| {
-            let block = self.envelope.open_block(serial, frame, body)?;
-            chain.follow(Serial::new(serial), &block)?;
+        let mut reader = self.envelope.reader();
+        snapshot.blocks(first, last, wanted, &mut |stored| {
+            // Those that were purged or written since are not known; the chain has them, too.
+            let current = self.tags().blocks.get(stored.serial);
+            let block = reader.open_block(stored, current)?;
+            chain.follow(Serial::new(stored.serial), &block)?;
             blocks.push(block);
             Ok(())
         })?;
         if blocks.len() < wanted { Err(chain.missing()) } else { Ok(blocks) }
     }
 
-    /// Reads and checks the journal, and that there are no blocks but those of the head, which it gives.
-    pub(crate) fn check_journal(&self) -> Result<Head> {
+    /// Reads and checks the journal, the directory, and what stands beside the blocks. Gives the head.
+    pub(crate) fn check_small(&self) -> Result<Stored> {
         let mut snapshot = self.engine.fresh_snapshot()?;
         let stored = self.head_of(&*snapshot)?;
         let entries = read_journal(&mut *snapshot)?;
-        check_no_newer_block(&mut *snapshot, &stored.head)?;
-        let before = stored.head.oldest_block.get().saturating_sub(1);
-        snapshot.blocks(0, before, 1, &mut |serial, _, _| {
-            Err(Error::corrupt("a block is there that was purged; restore from a backup")
-                .with("serial", serial))
-        })?;
+        read_blocks(&mut *snapshot, &self.envelope, &stored)?;
+        read_directory(&mut *snapshot, &self.envelope, &stored)?;
         drop(snapshot);
         replay(&self.envelope, &stored, &entries)?;
-        Ok(stored.head)
+        Ok(stored)
     }
 }
 
@@ -291,73 +364,75 @@ fn page(head: &Head, rows: Vec<Row>) -> ScanPage {
     ScanPage { rows, position: head.position, serial: head.serial }
 }
 
-/// Reads the keys of all data blocks in the order in which data blocks are searched for. Were one damaged, a
-/// search would go past data blocks. Gives the sum over them.
-fn check_data_block_keys(
+/// Reads the newest block, if it is kept: it has to be the head's.
+fn check_last_block(snapshot: &mut dyn Snapshot, envelope: &Envelope, head: &Head) -> Result<()> {
+    if head.oldest_block > head.serial {
+        return Ok(());
+    }
+    let serial = head.serial.get();
+    let (mut chain, _) = Chain::after(head, Serial::new(serial - 1), 1)?;
+    let mut reader = envelope.reader();
+    snapshot.blocks(serial, serial, 1, &mut |stored| {
+        let block = reader.open_block(stored, None)?;
+        chain.follow(Serial::new(serial), &block)
+    })?;
+    chain.require_whole()
+}
+
+/// Reads the directory: that no leaf is missing or an older one, and that they have as many data blocks
+/// as the head.
+fn read_directory(
     snapshot: &mut dyn Snapshot,
     envelope: &Envelope,
     stored: &Stored,
-) -> Result<u64> {
-    let (mut count, mut total) = (0, 0u64);
-    let mut before: Option<(u8, Vec<u8>)> = None;
-    snapshot.every_data_block_key(&mut |table, key| {
-        if before.as_ref().is_some_and(|(of, before)| (*of, &before[..]) >= (table, key)) {
-            return Err(Error::corrupt(
-                "data blocks are out of order; restore the store from a backup",
-            )
-            .with("table", table));
-        }
-        before = Some((table, key.to_vec()));
-        count += 1;
-        total = total.wrapping_add(envelope.sum_of_location(table, key));
+) -> Result<Directory> {
+    let (mut leaves, mut total, mut reader) = (Vec::new(), Sum::default(), envelope.reader());
+    snapshot.leaves(&mut |number, bytes| {
+        let (content, tag) = reader.open(Kind::Directory, number, bytes)?;
+        envelope.toggle(&mut total, Kind::Directory, number, tag);
+        leaves.push(Leaf::read(number, tag, content)?);
         Ok(())
     })?;
-    let differs = stored.sums.is_some_and(|sums| sums.data_block_keys != total);
-    if count != stored.series.data_blocks || differs {
+    let count = leaves.len() as u64;
+    if count != stored.directory.leaves {
         return Err(Error::corrupt(
-            "data blocks are missing, too many or others; restore from a backup",
+            "leaves of the directory are missing or too many; restore from a backup",
         )
-        .with("data_blocks", count)
-        .with("expected", stored.series.data_blocks));
+        .with("leaves", count)
+        .with("expected", stored.directory.leaves));
     }
-    Ok(total)
+    if total != stored.inventory.leaves {
+        return Err(not_of_one_moment("directory"));
+    }
+    let directory = Directory::of(leaves)?;
+    let chunks = directory.entries().count() as u64;
+    match chunks == stored.series.data_blocks {
+        true => Ok(directory),
+        false => Err(Error::corrupt(
+            "the directory has other data blocks than the head; restore from a backup",
+        )
+        .with("data_blocks", chunks)
+        .with("expected", stored.series.data_blocks)),
+    }
 }
 
-/// Reads every data block: each begins at or behind its key and ends before the next one's. Gives the sum
-/// over them.
-fn check_data_blocks(snapshot: &mut dyn Snapshot, envelope: &Envelope) -> Result<u64> {
-    let (mut total, mut before) = (0u64, SortedRun::default());
-    snapshot.every_data_block(None, &mut |table, key, body| {
-        before = read_data_block(envelope, &before, table, key, body)?;
-        total = total.wrapping_add(sum_of(body));
-        Ok(ControlFlow::Continue(()))
+/// Gives `take` the rows of the data block that the directory names.
+pub(crate) fn read_data_block<T>(
+    snapshot: &mut dyn Snapshot,
+    reader: &mut Reader<'_>,
+    entry: &Entry,
+    take: impl FnOnce(&[u8]) -> Result<T>,
+) -> Result<T> {
+    let (mut take, mut taken, number) = (Some(take), None, entry.number);
+    snapshot.chunk(number, &mut |stored| {
+        let (rows, tag) = reader.open_placed(Kind::Chunk, number, stored)?;
+        if tag != entry.tag || !rows.is(entry.table(), entry.key()) {
+            return Err(older(Kind::Chunk, number));
+        }
+        taken = take.take().map(|take| take(rows.body)).transpose()?;
+        Ok(())
     })?;
-    Ok(total)
-}
-
-/// The rows of a data block, which has to begin behind those of the one before it.
-pub(crate) fn read_data_block(
-    envelope: &Envelope,
-    before: &SortedRun,
-    table: u8,
-    key: &[u8],
-    stored: &[u8],
-) -> Result<SortedRun> {
-    let rows = data_block::read(table, key, envelope.open_data_block(table, key, stored)?)?;
-    if before.last().is_some_and(|last| last.table_key() >= (table, key)) {
-        return Err(Error::corrupt("two data blocks overlap; restore the store from a backup")
-            .with("table", table));
-    }
-    Ok(rows)
-}
-
-/// A block that the head does not know of, because its page is an older one.
-fn check_no_newer_block(snapshot: &mut dyn Snapshot, head: &Head) -> Result<()> {
-    let next = head.serial.next().get();
-    snapshot.blocks(next, i64::MAX.unsigned_abs(), 1, &mut |serial, _, _| {
-        Err(Error::corrupt("a block is newer than the store's head; restore from a backup")
-            .with("serial", serial))
-    })
+    taken.ok_or_else(|| missing(Kind::Chunk, number))
 }
 
 /// The entries of the journal as they are stored, and their numbers.
@@ -370,49 +445,35 @@ fn read_journal(snapshot: &mut dyn Snapshot) -> Result<Vec<(u64, Vec<u8>)>> {
     Ok(entries)
 }
 
-/// The memtable, from the journal.
-fn replay(envelope: &Envelope, stored: &Stored, entries: &[(u64, Vec<u8>)]) -> Result<Memtable> {
-    let mut replay = Replay::new(stored.series);
+/// The memtable, from the journal, and the tags of its entries.
+fn replay(
+    envelope: &Envelope,
+    stored: &Stored,
+    entries: &[(u64, Vec<u8>)],
+) -> Result<(Memtable, Run<Tag>)> {
+    let (mut replay, mut reader) = (Replay::new(stored.series), envelope.reader());
+    let (mut tags, mut total) = (Run::new(stored.series.first), Sum::default());
     for (number, stored) in entries {
-        let entry = journal::read(envelope.open_journal(*number, stored)?)
+        let (content, tag) = reader.open(Kind::Journal, *number, stored)?;
+        envelope.toggle(&mut total, Kind::Journal, *number, tag);
+        tags.push(tag);
+        let entry = journal::read(content)
             .map_err(|error| error.with("record", "journal").with("number", number))?;
         replay.take(*number, entry)?;
     }
-    replay.finish()
+    let memtable = replay.finish()?;
+    match total == stored.inventory.journal {
+        true => Ok((memtable, tags)),
+        false => Err(not_of_one_moment("journal")),
+    }
 }
 
-/// The data blocks that the next commit finds, read when the first is asked for.
+/// The data blocks that the next commit finds. The file is looked at when the rows of one are asked for.
 struct StoredDataBlocks<'o> {
     open: &'o Open,
+    directory: &'o Directory,
+    reader: Reader<'o>,
     snapshot: Option<Box<dyn Snapshot + 'o>>,
-    /// Those whose rows were asked for.
-    read: Replaced,
-}
-
-impl<'o> StoredDataBlocks<'o> {
-    fn snapshot(&mut self) -> Result<&mut (dyn Snapshot + 'o)> {
-        let snapshot = match self.snapshot.take() {
-            Some(snapshot) => snapshot,
-            None => self.open.engine.writer_snapshot()?,
-        };
-        Ok(&mut **self.snapshot.insert(snapshot))
-    }
-
-    /// What `plan` replaces. Data blocks that it removes whole were not read before.
-    fn replaced(mut self, plan: SeriesPlan) -> Result<(SeriesPlan, Replaced)> {
-        for (table, key) in &plan.edits.removed {
-            if !self.read.has(*table, key) {
-                let mut sum = 0;
-                self.snapshot()?.data_block(*table, key, &mut |stored| {
-                    sum = sum_of(stored);
-                    Ok(())
-                })?;
-                self.read.add(*table, key, sum);
-            }
-        }
-        let replaced = self.read.only(&plan.edits);
-        Ok((plan, replaced))
-    }
 }
 
 impl DataBlocks for StoredDataBlocks<'_> {
@@ -423,22 +484,20 @@ impl DataBlocks for StoredDataBlocks<'_> {
         to: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Vec<u8>>> {
-        let mut keys = Vec::new();
-        self.snapshot()?.data_block_keys(&SeriesRange { table, from, to }, limit, &mut |key| {
-            keys.push(key.to_vec());
-            Ok(())
-        })?;
-        Ok(keys)
+        let found = self.directory.range(&SeriesRange { table, from, to });
+        Ok(found.take(limit).map(|entry| entry.key().to_vec()).collect())
     }
 
     fn rows(&mut self, table: u8, key: &[u8]) -> Result<SortedRun> {
-        let (envelope, mut rows, mut sum) = (&self.open.envelope, SortedRun::default(), 0);
-        self.snapshot()?.data_block(table, key, &mut |stored| {
-            rows = data_block::read(table, key, envelope.open_data_block(table, key, stored)?)?;
-            sum = sum_of(stored);
-            Ok(())
+        let entry = self.directory.get(table, key).ok_or_else(|| {
+            Error::new(ErrorKind::Unexpected, "a data block is asked for that there is none of")
         })?;
-        self.read.add(table, key, sum);
-        Ok(rows)
+        let snapshot = match self.snapshot.take() {
+            Some(snapshot) => snapshot,
+            None => self.open.engine.writer_snapshot()?,
+        };
+        let snapshot = &mut **self.snapshot.insert(snapshot);
+        let read = |content: &[u8]| data_block::read(table, key, content);
+        read_data_block(snapshot, &mut self.reader, entry, read)
     }
 }

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use ghostwire_store_core::domain::StoreId;
 use ghostwire_store_core::schema::Schema;
+use ghostwire_store_crypto::keyring::Keyring;
 use ghostwire_store_sqlite::{FileOptions, LogLimits};
 
+use crate::pinning::PinChoice;
 use crate::series::memtable::Limits;
 
 /// What stores the blobs.
@@ -24,6 +26,9 @@ pub enum EngineChoice {
 pub struct ZqliteOptions {
     pub(crate) file: FileOptions,
     pub(crate) engine: EngineChoice,
+    /// `None`: the store is plain.
+    pub(crate) keyring: Option<Keyring>,
+    pub(crate) pin: PinChoice,
     /// When series are compacted; others are for tests.
     pub(crate) limits: Limits,
 }
@@ -34,13 +39,30 @@ impl ZqliteOptions {
     #[must_use]
     pub fn new(path: impl Into<PathBuf>, store: StoreId) -> Self {
         let file = FileOptions::new(path, store);
-        Self { file, engine: EngineChoice::default(), limits: Limits::default() }
+        let (engine, limits) = (EngineChoice::default(), Limits::default());
+        Self { file, engine, keyring: None, pin: PinChoice::default(), limits }
     }
 
     /// Chooses what stores the blobs.
     #[must_use]
     pub fn engine(mut self, engine: EngineChoice) -> Self {
         self.engine = engine;
+        self
+    }
+
+    /// Seals a new store with this keyring, or opens one that is sealed with it. Without one a store is
+    /// plain. The keyring names the store that it belongs to, so a new store gets that identity.
+    #[must_use]
+    pub fn sealed(mut self, keyring: Keyring) -> Self {
+        self.file.store = StoreId::from_bytes(*keyring.store());
+        self.keyring = Some(keyring);
+        self
+    }
+
+    /// Whether the store has a pin, and where; by default it has none.
+    #[must_use]
+    pub fn pin(mut self, pin: PinChoice) -> Self {
+        self.pin = pin;
         self
     }
 

@@ -1,18 +1,32 @@
-//! What a commit means for the file: which slots it writes, and with which bytes.
+//! What a commit means for the file: which records it writes, and with which bytes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 use ghostwire_store_core::backend::Commit;
 use ghostwire_store_core::block::RowChange;
-use ghostwire_store_core::error::{Error, Result};
+use ghostwire_store_core::error::Result;
 use ghostwire_store_core::schema::{RowKey, Table};
 
 use crate::engine::{Batch, Write};
-use crate::envelope::{Envelope, sum_of};
-use crate::head::{Stored, Sums};
-use crate::series::memtable::Memtable;
-use crate::series::{Replaced, SeriesPlan};
+use crate::envelope::{Envelope, Kind, Placed, Sealer, Tag, frame_of};
+use crate::head::Stored;
+use crate::series::SeriesPlan;
+use crate::series::directory::{Changes, Directory, LeafChange, following};
+use crate::series::versions::Version;
 use crate::slots::{Move, Slot, Slots};
+use crate::tags::{Tags, toggle_block};
+
+/// Where the store stands, as far as it is in memory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Current<'a> {
+    pub(crate) stored: &'a Stored,
+    /// The head that it was read from.
+    pub(crate) head: &'a [u8],
+    pub(crate) slots: &'a Slots,
+    pub(crate) tags: &'a Tags,
+    pub(crate) version: &'a Version,
+}
 
 /// A commit, ready to be written.
 #[derive(Debug)]
@@ -20,148 +34,242 @@ pub(crate) struct Plan<'c> {
     pub(crate) batch: Batch<'c>,
     /// What to tell the slots once it is written.
     pub(crate) moves: Vec<Move>,
-    /// Where the store stands once it is written.
+    /// What to tell the tags then.
+    pub(crate) tags: NewTags,
+    /// Where the store stands then.
     pub(crate) stored: Stored,
-    /// The memtable once it is written, if that changes.
-    pub(crate) memtable: Option<Memtable>,
-    /// The data blocks that it replaces.
-    pub(crate) replaced: Replaced,
+    /// The series then, if they change.
+    pub(crate) version: Option<Version>,
+}
+
+/// How the tags of blocks and journal entries change.
+#[derive(Debug, Default)]
+pub(crate) struct NewTags {
+    block: Option<[Tag; 2]>,
+    journal: Option<Tag>,
+}
+
+impl NewTags {
+    /// To be called once the commit is stored.
+    pub(crate) fn apply(self, tags: &mut Tags, stored: &Stored) {
+        self.block.into_iter().for_each(|block| tags.blocks.push(block));
+        self.journal.into_iter().for_each(|entry| tags.journal.push(entry));
+        tags.blocks.cut(stored.head.oldest_block.get());
+        tags.journal.cut(stored.series.first);
+    }
 }
 
 pub(crate) fn plan<'c>(
-    stored: &Stored,
-    slots: &Slots,
     envelope: &Envelope,
+    current: Current<'_>,
     commit: &'c Commit,
-    series: Option<(SeriesPlan, Replaced)>,
+    series: Option<SeriesPlan>,
 ) -> Result<Plan<'c>> {
-    let mut after = Stored { head: stored.head.after(commit)?, ..*stored };
-    let mut batch = Batch::new(envelope.seal_head(stored), Vec::new());
+    let Current { stored, head, .. } = current;
+    let mut batch = Batch::new(head.to_vec(), Vec::new());
     batch.frees = commit.frees();
-    let mut sums = after.sums.unwrap_or_default();
-    if let Some(block) = &commit.block {
-        batch.writes.push(Write::Block {
-            serial: block.serial.get(),
-            frame: envelope.seal_block(block),
-            body: &block.bytes,
+    let mut planner = Planner {
+        envelope,
+        sealer: envelope.sealer(commit.block.as_ref())?,
+        current,
+        after: stored.moved_to(stored.head.after(commit)?),
+        batch,
+        tags: NewTags::default(),
+    };
+    planner.write_block(commit)?;
+    let moves = planner.write_rows(commit)?;
+    planner.purge_blocks();
+    let version = series.map(|series| planner.write_series(series)).transpose()?;
+    let Planner { mut sealer, after, mut batch, tags, .. } = planner;
+    batch.head = sealer.seal_head(&after)?;
+    Ok(Plan { batch, moves, tags, stored: after, version })
+}
+
+/// A plan in the making.
+struct Planner<'p, 'c> {
+    envelope: &'p Envelope,
+    sealer: Sealer<'p>,
+    current: Current<'p>,
+    after: Stored,
+    batch: Batch<'c>,
+    tags: NewTags,
+}
+
+impl<'c> Planner<'_, 'c> {
+    fn write_block(&mut self, commit: &'c Commit) -> Result<()> {
+        let Some(block) = &commit.block else { return Ok(()) };
+        let framed = self.sealer.seal_block(block, &mut self.batch.bytes)?;
+        let serial = block.serial.get();
+        toggle_block(self.envelope, &mut self.after.inventory.blocks, serial, framed.tags);
+        self.tags.block = Some(framed.tags);
+        self.batch.writes.push(Write::Block {
+            serial,
+            frame: frame_of(framed.tags),
+            changes: framed.changes,
+            audit: framed.audit,
         });
+        Ok(())
     }
-    let mut moves = Vec::new();
-    // What became of a row within this commit: the index of its move.
-    let mut moved: HashMap<(Table, &RowKey), usize> = HashMap::new();
-    let pruned: Vec<_> = commit
-        .prune
-        .iter()
-        .filter(|range| range.table.is_state())
-        .flat_map(|range| slots.range(range).map(|(key, slot)| (range.table, key, slot)))
-        .collect();
-    for (table, key, slot) in pruned {
-        if let std::collections::hash_map::Entry::Vacant(entry) = moved.entry((table, key)) {
-            entry.insert(moves.len());
-            moves.push(Move { table, key: key.clone(), slot: None });
-            batch.writes.push(Write::DeleteRow { slot: slot.number });
-            after.rows = after.rows.saturating_sub(1);
-            sums.rows = sums.rows.wrapping_sub(slot.sum);
-        }
-    }
-    // Of the images of one row only the last is written. Rows in order are there once.
-    let key = |row: &'c RowChange| (row.table, &row.key);
-    let mut last: HashMap<(Table, &RowKey), usize> = HashMap::new();
-    let of_state = || commit.rows.iter().filter(|row| row.table.is_state());
-    if !of_state().is_sorted_by(|a, b| key(a) < key(b)) {
-        last.extend(of_state().enumerate().map(|(index, row)| (key(row), index)));
-    }
-    let bytes = |row: &RowChange| row.body.as_ref().map_or(0, |body| body.len() + 64);
-    batch.bytes.reserve(of_state().map(bytes).sum());
-    for (index, change) in of_state().enumerate() {
-        let (table, key) = (change.table, &change.key);
-        if last.get(&(table, key)).is_some_and(|last| *last != index) {
-            continue;
-        }
-        let start = batch.bytes.len();
-        let present = match moved.get(&(table, key)) {
-            Some(_) => None,
-            None => slots.get(table, key),
-        };
-        match (&change.body, present) {
-            (Some(body), present) => {
-                let number = match present {
-                    Some(slot) => slot.number,
-                    None => {
-                        let number = after.next_slot;
-                        after.next_slot = next_slot(number)?;
-                        after.rows += 1;
-                        number
-                    }
-                };
-                envelope.seal_row(number, table, key, body, &mut batch.bytes);
-                let sum = sum_of(batch.bytes.get(start..).unwrap_or_default());
-                let before = present.map_or(0, |slot| slot.sum);
-                sums.rows = sums.rows.wrapping_sub(before).wrapping_add(sum);
-                moves.push(Move { table, key: key.clone(), slot: Some(Slot { number, sum }) });
-                let body = start..batch.bytes.len();
-                batch.writes.push(Write::PutRow { slot: number, body });
+
+    fn purge_blocks(&mut self) {
+        let oldest = self.after.head.oldest_block;
+        if oldest > self.current.stored.head.oldest_block {
+            // A commit may purge the block that it brings.
+            let own = self.tags.block.map(|tags| (self.after.head.serial.get(), tags));
+            let own = own.filter(|(serial, _)| *serial < oldest.get());
+            for (serial, tags) in self.current.tags.blocks.before(oldest.get()).chain(own) {
+                toggle_block(self.envelope, &mut self.after.inventory.blocks, serial, tags);
             }
-            (None, Some(slot)) => {
+            self.batch.writes.push(Write::PurgeBlocks { before: oldest.get() });
+        }
+    }
+
+    fn write_rows(&mut self, commit: &'c Commit) -> Result<Vec<Move>> {
+        let mut moves = Vec::new();
+        // The rows that this commit prunes first.
+        let mut gone: HashSet<(Table, &RowKey)> = HashSet::new();
+        let slots = self.current.slots;
+        let pruned: Vec<_> = commit
+            .prune
+            .iter()
+            .filter(|range| range.table.is_state())
+            .flat_map(|range| slots.range(range).map(|(key, slot)| (range.table, key, slot)))
+            .collect();
+        for (table, key, slot) in pruned {
+            if gone.insert((table, key)) {
                 moves.push(Move { table, key: key.clone(), slot: None });
-                batch.writes.push(Write::DeleteRow { slot: slot.number });
-                after.rows = after.rows.saturating_sub(1);
-                sums.rows = sums.rows.wrapping_sub(slot.sum);
+                self.delete_row(slot);
             }
-            (None, None) => {}
         }
-    }
-    if after.head.oldest_block > stored.head.oldest_block {
-        batch.writes.push(Write::PurgeBlocks { before: after.head.oldest_block.get() });
-    }
-    let (mut memtable, mut replaced) = (None, Replaced::default());
-    if let Some((series, replaces)) = series {
-        after.series = series.head;
-        write_series(stored, &series, &replaces, envelope, &mut sums, &mut batch);
-        (memtable, replaced) = (Some(series.memtable), replaces);
-    }
-    after.sums = after.sums.map(|_| sums);
-    batch.head = envelope.seal_head(&after);
-    Ok(Plan { batch, moves, stored: after, memtable, replaced })
-}
-
-fn write_series(
-    stored: &Stored,
-    series: &SeriesPlan,
-    replaced: &Replaced,
-    envelope: &Envelope,
-    sums: &mut Sums,
-    batch: &mut Batch<'_>,
-) {
-    let before = &stored.series;
-    let start = batch.bytes.len();
-    envelope.seal_journal(before.next, &series.entry, &mut batch.bytes);
-    batch.writes.push(Write::Journal { number: before.next, body: start..batch.bytes.len() });
-    for (table, key) in &series.edits.removed {
-        batch.writes.push(Write::DeleteDataBlock { table: *table, key: key.clone() });
-        sums.data_block_keys =
-            sums.data_block_keys.wrapping_sub(envelope.sum_of_location(*table, key));
-    }
-    for data_block in &series.edits.put {
-        let start = batch.bytes.len();
-        envelope.seal_data_block(data_block, &mut batch.bytes);
-        let sum = sum_of(batch.bytes.get(start..).unwrap_or_default());
-        sums.data_blocks = sums.data_blocks.wrapping_add(sum);
-        let (table, key) = (data_block.table, data_block.key.clone());
-        if !replaced.has(table, &key) {
-            let sum = envelope.sum_of_location(table, &key);
-            sums.data_block_keys = sums.data_block_keys.wrapping_add(sum);
+        // Of the images of one row only the last is written. Rows in order are there once.
+        let key = |row: &'c RowChange| (row.table, &row.key);
+        let mut last: HashMap<(Table, &RowKey), usize> = HashMap::new();
+        let of_state = || commit.rows.iter().filter(|row| row.table.is_state());
+        if !of_state().is_sorted_by(|a, b| key(a) < key(b)) {
+            last.extend(of_state().enumerate().map(|(index, row)| (key(row), index)));
         }
-        batch.writes.push(Write::PutDataBlock { table, key, body: start..batch.bytes.len() });
+        let bytes = |row: &RowChange| row.body.as_ref().map_or(0, |body| body.len() + 160);
+        self.batch.bytes.reserve(of_state().map(bytes).sum());
+        for (index, change) in of_state().enumerate() {
+            let (table, key) = (change.table, &change.key);
+            if last.get(&(table, key)).is_some_and(|last| *last != index) {
+                continue;
+            }
+            let present = match gone.contains(&(table, key)) {
+                true => None,
+                false => slots.get(table, key),
+            };
+            let slot = match (&change.body, present) {
+                (Some(body), present) => Some(self.put_row(table, key, body, present)?),
+                (None, Some(slot)) => {
+                    self.delete_row(slot);
+                    None
+                }
+                (None, None) => continue,
+            };
+            moves.push(Move { table, key: key.clone(), slot });
+        }
+        Ok(moves)
     }
-    sums.data_blocks = sums.data_blocks.wrapping_sub(replaced.sum());
-    if series.head.first > before.first {
-        batch.writes.push(Write::CutJournal { before: series.head.first });
-    }
-}
 
-fn next_slot(slot: u64) -> Result<u64> {
-    slot.checked_add(1)
-        .filter(|next| i64::try_from(*next).is_ok())
-        .ok_or_else(|| Error::corrupt("the slots are used up").with("slot", slot))
+    /// Into the slot that it has, or a new one.
+    fn put_row(
+        &mut self,
+        table: Table,
+        key: &RowKey,
+        body: &[u8],
+        present: Option<Slot>,
+    ) -> Result<Slot> {
+        let number = match present {
+            Some(slot) => slot.number,
+            None => {
+                self.after.rows += 1;
+                following(&mut self.after.next_slot)?
+            }
+        };
+        let start = self.batch.bytes.len();
+        let tag = self.sealer.seal_row(number, table, key, body, &mut self.batch.bytes)?;
+        let rows = &mut self.after.inventory.rows;
+        if let Some(before) = present {
+            self.envelope.toggle(rows, Kind::Row, number, before.tag);
+        }
+        self.envelope.toggle(rows, Kind::Row, number, tag);
+        self.batch.writes.push(Write::PutRow { slot: number, body: self.made(start) });
+        Ok(Slot { number, tag })
+    }
+
+    fn delete_row(&mut self, slot: Slot) {
+        self.batch.writes.push(Write::DeleteRow { slot: slot.number });
+        self.after.rows = self.after.rows.saturating_sub(1);
+        self.envelope.toggle(&mut self.after.inventory.rows, Kind::Row, slot.number, slot.tag);
+    }
+
+    /// The bytes that were made since.
+    fn made(&self, start: usize) -> Range<usize> {
+        start..self.batch.bytes.len()
+    }
+
+    fn write_series(&mut self, series: SeriesPlan) -> Result<Version> {
+        let before = self.current.stored.series;
+        self.after.series = series.head;
+        let start = self.batch.bytes.len();
+        let (number, entry) = (before.next, &series.entry[..]);
+        let tag = self.sealer.seal(Kind::Journal, number, &[entry], &mut self.batch.bytes)?;
+        self.envelope.toggle(&mut self.after.inventory.journal, Kind::Journal, number, tag);
+        self.tags.journal = Some(tag);
+        self.batch.writes.push(Write::Journal { number, body: self.made(start) });
+        let directory = &self.current.version.directory;
+        let mut changes = Changes::new();
+        for (table, key) in series.edits.removed {
+            if let Some(entry) = directory.get(table, &key) {
+                self.batch.writes.push(Write::DeleteChunk { number: entry.number });
+            }
+            changes.insert((table, key), None);
+        }
+        for data_block in series.edits.put {
+            let (table, key) = (data_block.table, data_block.key);
+            let number = match directory.get(table, &key) {
+                Some(entry) if !changes.contains_key(&(table, key.clone())) => entry.number,
+                _ => following(&mut self.after.directory.next_chunk)?,
+            };
+            let start = self.batch.bytes.len();
+            let placed = Placed { table, key: &key, body: &data_block.content };
+            let tag =
+                self.sealer.seal_placed(Kind::Chunk, number, &placed, &mut self.batch.bytes)?;
+            self.batch.writes.push(Write::PutChunk { number, body: self.made(start) });
+            changes.insert((table, key), Some((number, tag)));
+        }
+        if series.head.first > before.first {
+            for (number, tag) in self.current.tags.journal.before(series.head.first) {
+                self.envelope.toggle(&mut self.after.inventory.journal, Kind::Journal, number, tag);
+            }
+            self.batch.writes.push(Write::CutJournal { before: series.head.first });
+        }
+        let directory = self.write_directory(changes)?;
+        Ok(Version { memtable: series.memtable, directory })
+    }
+
+    fn write_directory(&mut self, changes: Changes) -> Result<Directory> {
+        let Self { sealer, batch, after, .. } = self;
+        let mut seal = |number, content: &[u8]| {
+            let start = batch.bytes.len();
+            let tag = sealer.seal(Kind::Directory, number, &[content], &mut batch.bytes)?;
+            batch.writes.push(Write::PutLeaf { number, body: start..batch.bytes.len() });
+            Ok(tag)
+        };
+        let next_leaf = &mut after.directory.next_leaf;
+        let (directory, written) =
+            self.current.version.directory.with(changes, next_leaf, &mut seal)?;
+        for LeafChange { number, before, after } in written {
+            let leaves = &mut self.after.inventory.leaves;
+            for tag in [before, after].into_iter().flatten() {
+                self.envelope.toggle(leaves, Kind::Directory, number, tag);
+            }
+            if after.is_none() {
+                self.batch.writes.push(Write::DeleteLeaf { number });
+            }
+        }
+        self.after.directory.leaves = directory.leaves() as u64;
+        Ok(directory)
+    }
 }

@@ -1,16 +1,16 @@
 //! Which slot holds which row of the state. Kept in memory; rebuilt from the rows at open.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::{Bound, ControlFlow};
 
+use bytes::Bytes;
 use ghostwire_store_core::backend::{KeyRange, Scan};
 use ghostwire_store_core::error::{Error, Result};
 use ghostwire_store_core::schema::{RowKey, Table};
 
 use crate::engine::Snapshot;
-use crate::envelope::{Envelope, sum_of};
+use crate::envelope::{Envelope, Kind, Sum, Tag};
 use crate::head::Stored;
-use crate::tally::{Place, Tally};
 
 /// (table, key) to slot.
 #[derive(Debug, Default)]
@@ -22,9 +22,13 @@ pub(crate) struct Slots {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Slot {
     pub(crate) number: u64,
-    /// What the row adds to the sum over all of them.
-    pub(crate) sum: u64,
+    /// Of the row that it holds now.
+    pub(crate) tag: Tag,
 }
+
+/// Bodies of rows that were opened to learn where they are, by slot and with their tags, for whoever
+/// scans them first: the core, which loads all of them. So no row is opened twice when a store is.
+pub(crate) type Unread = HashMap<u64, (Tag, Bytes)>;
 
 /// A row that is written into a slot, or taken out of its own.
 #[derive(Debug)]
@@ -35,17 +39,17 @@ pub(crate) struct Move {
 }
 
 impl Slots {
-    /// Reads and checks every row. Gives the sum over them, too.
+    /// Reads and checks every row, each once.
     pub(crate) fn read(
         snapshot: &mut dyn Snapshot,
         envelope: &Envelope,
         stored: &Stored,
-    ) -> Result<(Self, u64)> {
+    ) -> Result<(Self, Unread)> {
+        let (mut reader, mut unread) = (envelope.reader(), Unread::new());
         let mut found: BTreeMap<Table, Vec<(RowKey, Slot)>> = BTreeMap::new();
-        let (mut count, mut total) = (0u64, 0u64);
+        let (mut count, mut total) = (0u64, Sum::default());
         snapshot.every_row(None, &mut |number, bytes| {
-            let row = envelope.open_row(number, bytes)?;
-            let slot = Slot { number, sum: sum_of(bytes) };
+            let (row, tag) = reader.open_placed(Kind::Row, number, bytes)?;
             let table = Table::from_number(row.table)?;
             if !table.is_state() || number >= stored.next_slot {
                 return Err(Error::corrupt("a row lies where none can")
@@ -53,8 +57,10 @@ impl Slots {
                     .with("slot", number));
             }
             count += 1;
-            total = total.wrapping_add(slot.sum);
+            envelope.toggle(&mut total, Kind::Row, number, tag);
+            let slot = Slot { number, tag };
             found.entry(table).or_default().push((RowKey::from_bytes(row.key)?, slot));
+            unread.insert(number, (tag, Bytes::copy_from_slice(row.body)));
             Ok(ControlFlow::Continue(()))
         })?;
         if count != stored.rows {
@@ -62,9 +68,10 @@ impl Slots {
                 .with("rows", count)
                 .with("expected", stored.rows));
         }
-        if stored.sums.is_some_and(|sums| sums.rows != total) {
+        if stored.inventory.rows != total {
             return Err(Error::corrupt(
-                "rows are not all of one moment: a write of some got lost; restore from a backup",
+                "rows are not all of one moment: a write of some got lost, or older ones were put back; \
+                 restore from a backup",
             ));
         }
         let mut tables = BTreeMap::new();
@@ -78,7 +85,7 @@ impl Slots {
             }
             tables.insert(table, rows);
         }
-        Ok((Self { tables }, total))
+        Ok((Self { tables }, unread))
     }
 
     pub(crate) fn get(&self, table: Table, key: &RowKey) -> Option<Slot> {
@@ -102,8 +109,8 @@ impl Slots {
             .map(|(key, slot)| (key, *slot))
     }
 
-    pub(crate) fn scan(&self, scan: &Scan) -> Vec<(RowKey, u64)> {
-        let owned = |(key, slot): (&RowKey, Slot)| (key.clone(), slot.number);
+    pub(crate) fn scan(&self, scan: &Scan) -> Vec<(RowKey, Slot)> {
+        let owned = |(key, slot): (&RowKey, Slot)| (key.clone(), slot);
         let rows = self.range(&scan.range);
         if scan.reverse {
             rows.rev().take(scan.limit).map(owned).collect()
@@ -112,18 +119,19 @@ impl Slots {
         }
     }
 
+    /// All of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Slot> {
+        self.tables.values().flat_map(|rows| rows.values().copied())
+    }
+
     /// To be called once the commit is stored.
-    pub(crate) fn apply(&mut self, moves: Vec<Move>, mut tally: Option<&mut Tally>) {
+    pub(crate) fn apply(&mut self, moves: Vec<Move>) {
         for Move { table, key, slot } in moves {
             let rows = self.tables.entry(table).or_default();
-            let before = match slot {
+            match slot {
                 Some(slot) => rows.insert(key, slot),
                 None => rows.remove(&key),
             };
-            if let (Some(tally), Some(Slot { number, .. })) = (&mut tally, slot.or(before)) {
-                let sum = |slot: Option<Slot>| slot.map(|slot| slot.sum);
-                tally.changed(&Place::Row(number), sum(before), sum(slot));
-            }
         }
     }
 }

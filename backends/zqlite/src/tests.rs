@@ -4,6 +4,7 @@
 mod verify;
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 use ghostwire_store_core::backend::{KeyRange, Row};
@@ -11,6 +12,8 @@ use ghostwire_store_core::block::{ChangeKind, RowChange};
 use ghostwire_store_core::domain::StoreId;
 use ghostwire_store_core::error::{Error, ErrorKind};
 use ghostwire_store_core::schema::{RowKey, Table};
+use ghostwire_store_crypto::SystemRandom;
+use ghostwire_store_crypto::keyring::{Identity, Keyring};
 
 use super::*;
 use crate::engine::{Batch, Engine, Snapshot};
@@ -76,9 +79,10 @@ impl Engine for Forgetful {
 impl ZqliteBackend {
     fn make_forgetful(&self, stores: bool) {
         let mut open = self.0.open.write().unwrap();
-        let Open { engine, envelope, slots, versions, tally, lost, file } = open.take().unwrap();
+        let Open { engine, envelope, slots, unread, tags, versions, head, lost, file } =
+            open.take().unwrap();
         let engine = Box::new(Forgetful { engine, stores });
-        *open = Some(Open { engine, envelope, slots, versions, tally, lost, file });
+        *open = Some(Open { engine, envelope, slots, unread, tags, versions, head, lost, file });
     }
 }
 
@@ -86,9 +90,8 @@ impl ZqliteBackend {
 async fn after_an_unknown_outcome_only_reopening_helps() {
     for stores in [false, true] {
         let directory = tempfile::tempdir().unwrap();
-        let store = StoreId::from_bytes([1; 16]);
-        let options = ZqliteOptions::new(directory.path().join("store.db"), store).create(true);
-        let backend = ZqliteBackend::open(options).await.unwrap();
+        let path = directory.path().join("store.db");
+        let backend = ZqliteBackend::open(sealed(&path)).await.unwrap();
         backend.make_forgetful(stores);
         let rows = vec![put(Table::Users, 1, b"a"), put(Table::Metrics, 1, b"b")];
         let commit = Commit { rows, ..Commit::default() };
@@ -124,43 +127,22 @@ fn compacting(path: &Path) -> ZqliteOptions {
     ZqliteOptions::new(path, StoreId::from_bytes([1; 16])).create(true).compact_series_early()
 }
 
-#[tokio::test]
-async fn a_head_without_sums_gets_them_when_it_is_opened_to_be_written() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("store.db");
-    let backend = ZqliteBackend::open(compacting(&path)).await.unwrap();
-    for round in 0..30 {
-        let rows = (0..60).map(|number| put(Table::Metrics, number, &[round; 40]));
-        let rows = rows.chain([put(Table::Users, round, &[round])]).collect();
-        backend.commit(&Commit { rows, ..Commit::default() }).await.unwrap();
-    }
-    let stored = backend.0.status().unwrap().stored;
-    assert!(stored.series.data_blocks > 0);
-    let without = Stored { sums: None, ..stored };
-    let strip = |open: &Open| {
-        let (before, after) = (open.envelope.seal_head(&stored), open.envelope.seal_head(&without));
-        open.write(&Batch::new(before, after))
-    };
-    backend.0.with_open(strip).unwrap();
-    backend.close().await.unwrap();
-    let reader =
-        ZqliteBackend::open(compacting(&path).create(false).read_only(true)).await.unwrap();
-    assert_eq!(reader.0.status().unwrap().stored, without);
-    reader.verify().await.unwrap();
-    reader.close().await.unwrap();
-    for _ in 0..2 {
-        let backend = ZqliteBackend::open(compacting(&path)).await.unwrap();
-        assert_eq!(backend.0.status().unwrap().stored, stored);
-        backend.verify().await.unwrap();
-        backend.close().await.unwrap();
-    }
+fn sealed(path: &Path) -> ZqliteOptions {
+    static KEYRING: LazyLock<Keyring> = LazyLock::new(|| {
+        let root = Identity::draw(&SystemRandom).unwrap().recipient().clone();
+        Keyring::first([1; 16], root, None, 0, &SystemRandom).unwrap()
+    });
+    compacting(path).sealed(KEYRING.clone())
 }
+
+/// The options of a plain and of a sealed store.
+const BOTH: [fn(&Path) -> ZqliteOptions; 2] = [compacting, sealed];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn series_that_are_read_while_they_are_compacted_are_of_one_commit() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store.db");
-    let backend = Arc::new(ZqliteBackend::open(compacting(&path)).await.unwrap());
+    let backend = Arc::new(ZqliteBackend::open(sealed(&path)).await.unwrap());
     let commit_of = |round: u8| {
         let rows = (0..60).map(|number| put(Table::Metrics, number, &[round; 9])).collect();
         let middle = |number| RowKey::new().id(&[number; 16]);
@@ -195,8 +177,8 @@ async fn series_that_are_read_while_they_are_compacted_are_of_one_commit() {
 }
 
 /// A closed store most of whose rows are in data blocks, and its rows.
-async fn compacted(path: &Path) -> Vec<Row> {
-    let backend = ZqliteBackend::open(compacting(path)).await.unwrap();
+async fn compacted(options: ZqliteOptions) -> Vec<Row> {
+    let backend = ZqliteBackend::open(options).await.unwrap();
     for round in 0..40u8 {
         let rows =
             (0..20).map(|number| put(Table::Metrics, number * 12 + round % 12, &[round; 30]));
@@ -217,54 +199,59 @@ async fn series_of(backend: &ZqliteBackend) -> Result<Vec<Row>> {
 
 #[tokio::test]
 async fn a_flipped_byte_of_a_chunk_or_of_the_journal_is_noticed() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("store.db");
-    let expected = compacted(&path).await;
-    let content = std::fs::read(&path).unwrap();
-    let mut noticed = 0;
-    let offsets: Vec<usize> = (4096..content.len()).step_by(193).collect();
-    for at in &offsets {
-        let mut damaged = content.clone();
-        *damaged.get_mut(*at).unwrap() ^= 0x11;
-        std::fs::write(&path, damaged).unwrap();
-        let outcome = async {
-            let backend = ZqliteBackend::open(compacting(&path)).await?;
-            let rows = series_of(&backend).await?;
-            backend.verify().await?;
-            Ok::<_, Error>(rows)
-        };
-        match outcome.await {
-            Ok(rows) => assert!(rows == expected, "byte {at} changed something silently"),
-            Err(error) => {
-                assert_eq!(*error.kind(), ErrorKind::Corrupt, "byte {at}: {error:?}");
-                noticed += 1;
+    for options in BOTH {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.db");
+        let expected = compacted(options(&path)).await;
+        let content = std::fs::read(&path).unwrap();
+        let mut noticed = 0;
+        let offsets: Vec<usize> = (4096..content.len()).step_by(193).collect();
+        for at in &offsets {
+            let mut damaged = content.clone();
+            *damaged.get_mut(*at).unwrap() ^= 0x11;
+            std::fs::write(&path, damaged).unwrap();
+            let outcome = async {
+                let backend = ZqliteBackend::open(options(&path)).await?;
+                let rows = series_of(&backend).await?;
+                backend.verify().await?;
+                Ok::<_, Error>(rows)
+            };
+            match outcome.await {
+                Ok(rows) => assert!(rows == expected, "byte {at} changed something silently"),
+                Err(error) => {
+                    assert_eq!(*error.kind(), ErrorKind::Corrupt, "byte {at}: {error:?}");
+                    noticed += 1;
+                }
             }
         }
+        // The rest are free pages, of entries that were cut off.
+        assert!(noticed * 3 > offsets.len(), "{noticed} of {} noticed", offsets.len());
     }
-    // The rest are free pages, of entries that were cut off.
-    assert!(noticed * 3 > offsets.len(), "{noticed} of {} noticed", offsets.len());
 }
 
 #[tokio::test]
-async fn chunks_and_entries_that_disappear_are_noticed() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("store.db");
-    compacted(&path).await;
-    let content = std::fs::read(&path).unwrap();
-    for (damage, opens) in [
-        ("DELETE FROM chunks WHERE id=(SELECT max(id) FROM chunks)", true),
-        ("DELETE FROM journal WHERE number=(SELECT max(number) FROM journal)", false),
-        ("DELETE FROM journal WHERE number=(SELECT min(number) FROM journal)", false),
-    ] {
-        std::fs::write(&path, &content).unwrap();
-        let file = rusqlite::Connection::open(&path).unwrap();
-        assert_eq!(file.execute(damage, []).unwrap(), 1);
-        file.close().unwrap();
-        let error = match ZqliteBackend::open(compacting(&path)).await {
-            Ok(backend) if opens => backend.verify().await.unwrap_err(),
-            opened => opened.unwrap_err(),
-        };
-        assert_eq!(*error.kind(), ErrorKind::Corrupt, "{damage}: {error:?}");
+async fn chunks_leaves_and_entries_that_disappear_are_noticed() {
+    for options in BOTH {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.db");
+        compacted(options(&path)).await;
+        let content = std::fs::read(&path).unwrap();
+        for (damage, opens) in [
+            ("DELETE FROM chunks WHERE number=(SELECT max(number) FROM chunks)", true),
+            ("DELETE FROM directory WHERE number=(SELECT max(number) FROM directory)", false),
+            ("DELETE FROM journal WHERE number=(SELECT max(number) FROM journal)", false),
+            ("DELETE FROM journal WHERE number=(SELECT min(number) FROM journal)", false),
+        ] {
+            std::fs::write(&path, &content).unwrap();
+            let file = rusqlite::Connection::open(&path).unwrap();
+            assert_eq!(file.execute(damage, []).unwrap(), 1);
+            file.close().unwrap();
+            let error = match ZqliteBackend::open(options(&path)).await {
+                Ok(backend) if opens => backend.verify().await.unwrap_err(),
+                opened => opened.unwrap_err(),
+            };
+            assert_eq!(*error.kind(), ErrorKind::Corrupt, "{damage}: {error:?}");
+        }
     }
 }
 

@@ -1,20 +1,24 @@
 //! Reading and checking everything, page by page, each of a moment of its own.
 //!
-//! Rows of the state and data blocks have to add up to what the head has. Commits change those that were read
-//! before all of them are, so they tell the [`Tally`] what they change.
+//! What is in memory says which records there have to be, and with which tags. Every record of the file
+//! is compared with that while nothing is written, so one that is altered, moved, older or too many shows
+//! with its page. Those that were expected when it began and were not met are missing, unless they are
+//! not expected any more at the end: no number is used twice.
 
+use std::iter::Peekable;
 use std::ops::ControlFlow::{self, Break, Continue};
+use std::vec;
 
 use ghostwire_store_core::chain::follow_kept;
-use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::error::{Error, Result};
 use ghostwire_store_core::schema::{RowKey, Table};
 
-use crate::envelope::sum_of;
+use crate::engine::Snapshot;
+use crate::envelope::{Kind, missing, older, unexpected};
 use crate::head::Stored;
-use crate::inner::locked;
-use crate::open::{Open, read_data_block};
-use crate::series::sorted_run::SortedRun;
-use crate::tally::{Place, Tally};
+use crate::open::Open;
+use crate::series::data_block;
+use crate::slots::Slot;
 
 /// Records that are read at one moment: a millisecond.
 const RECORDS: usize = 256;
@@ -26,33 +30,59 @@ pub(crate) trait Opened {
     fn with_open<T>(&self, work: impl FnOnce(&Open) -> Result<T>) -> Result<T>;
 }
 
-/// Reads and checks everything; one at a time. Gives the head with which records agreed.
+/// Reads and checks everything; one at a time. Gives the head of the end.
 pub(crate) fn verify(store: &impl Opened) -> Result<Stored> {
-    store.with_open(|open| {
-        *locked(&open.tally) = Some(Tally::default());
-        open.engine.check_structure()
-    })?;
-    let verified = read_everything(store);
-    // Once the store is closed there is nothing to end.
-    drop(store.with_open(|open| {
-        *locked(&open.tally) = None;
-        Ok(())
-    }));
-    verified
-}
-
-fn read_everything(store: &impl Opened) -> Result<Stored> {
-    let stored = loop {
-        if let Some(stored) = store.with_open(check_page)? {
-            break stored;
-        }
+    store.with_open(|open| open.engine.check_structure())?;
+    let numbers = |open: &Open| Ok(Walk::of(open.slots()?.iter().map(|slot| slot.number)));
+    let mut rows = store.with_open(numbers)?;
+    while store.with_open(|open| check_rows(open, &mut rows))?.is_continue() {}
+    let numbers = |open: &Open| {
+        let directory = &open.versions.current().directory;
+        Ok(Walk::of(directory.entries().map(|entry| entry.number)))
     };
-    let head = store.with_open(Open::check_journal)?;
-    follow_kept(&head, |after, limit| {
+    let mut chunks = store.with_open(numbers)?;
+    while store.with_open(|open| check_chunks(open, &mut chunks))?.is_continue() {}
+    let stored = store.with_open(Open::check_small)?;
+    follow_kept(&stored.head, |after, limit| {
         store.with_open(|open| open.blocks(&mut *open.engine.fresh_snapshot()?, after, limit))
     })?;
     store.with_open(|open| open.file.require_in_place())?;
     Ok(stored)
+}
+
+/// How far the records of a kind were read, and which of those were not there that there should be.
+#[derive(Debug)]
+struct Walk {
+    expected: Peekable<vec::IntoIter<u64>>,
+    after: Option<u64>,
+    /// In order.
+    absent: Vec<u64>,
+}
+
+impl Walk {
+    fn of(numbers: impl Iterator<Item = u64>) -> Self {
+        let mut numbers: Vec<u64> = numbers.collect();
+        numbers.sort_unstable();
+        Self { expected: numbers.into_iter().peekable(), after: None, absent: Vec::new() }
+    }
+
+    /// The record with this number is the next that is stored.
+    fn meet(&mut self, number: u64) {
+        while let Some(absent) = self.expected.next_if(|expected| *expected < number) {
+            self.absent.push(absent);
+        }
+        self.expected.next_if_eq(&number);
+        self.after = Some(number);
+    }
+
+    /// All that are stored were met. `current` are the numbers of those that there are now.
+    fn end(&mut self, kind: Kind, mut current: impl Iterator<Item = u64>) -> Result<()> {
+        self.absent.extend(self.expected.by_ref());
+        match current.find(|number| self.absent.binary_search(number).is_ok()) {
+            Some(number) => Err(missing(kind, number)),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Says when a page is full.
@@ -74,70 +104,105 @@ impl Budget {
     }
 }
 
-/// Reads the next page. Gives the head if it is the last one, and everything adds up to that. A page that is
-/// not full is the last, so that this ends though each commit brings more.
-fn check_page(open: &Open) -> Result<Option<Stored>> {
-    let (mut page, mut budget, mut agreed) = (Vec::new(), Budget::default(), None);
-    {
-        let _nothing_is_written = open.slots()?;
-        let mut tally = locked(&open.tally);
-        let tally = tally.as_mut().ok_or_else(|| {
-            Error::new(ErrorKind::Unavailable, "the store was reopened while it was verified")
-        })?;
-        let mut snapshot = open.engine.fresh_snapshot()?;
-        let (slot, data_block) = match tally.last().cloned() {
-            None => (Some(None), None),
-            Some(Place::Row(slot)) => (Some(Some(slot)), None),
-            Some(Place::DataBlock(table, key)) => (None, Some((table, key))),
-        };
-        if let Some(after) = slot {
-            snapshot.every_row(after, &mut |slot, stored| {
-                tally.read(Place::Row(slot), sum_of(stored));
-                page.push((Place::Row(slot), stored.to_vec()));
-                Ok(budget.spend(stored.len()))
-            })?;
+/// Reads the next page of rows. One that is not full is the last, so that this ends though each commit
+/// brings more.
+fn check_rows(open: &Open, walk: &mut Walk) -> Result<ControlFlow<()>> {
+    // Nothing is written while they are held.
+    let slots = open.slots()?;
+    let mut snapshot = open.engine.fresh_snapshot()?;
+    require_own_head(open, &*snapshot)?;
+    let (mut reader, mut budget) = (open.envelope.reader(), Budget::default());
+    snapshot.every_row(walk.after, &mut |number, stored| {
+        let (row, tag) = reader.open_placed(Kind::Row, number, stored)?;
+        let table = Table::from_number(row.table)?;
+        match slots.get(table, &RowKey::from_bytes(row.key)?) {
+            Some(slot) if slot == (Slot { number, tag }) => {}
+            Some(slot) if slot.number == number => return Err(older(Kind::Row, number)),
+            _ => return Err(unexpected(Kind::Row, number)),
         }
-        if !budget.is_spent() {
-            // The last one of the page before comes again: the next has to begin behind it.
-            let from = data_block.as_ref().map(|(table, key)| (*table, &key[..]));
-            snapshot.every_data_block(from, &mut |table, key, stored| {
-                page.push((Place::DataBlock(table, key.to_vec()), stored.to_vec()));
-                if from == Some((table, key)) {
-                    return Ok(Continue(()));
-                }
-                tally.read(Place::DataBlock(table, key.to_vec()), sum_of(stored));
-                Ok(budget.spend(stored.len()))
-            })?;
-        }
-        if !budget.is_spent() {
-            let stored = open.head_of(&*snapshot)?;
-            agreed = tally.is_of(&stored).then_some(stored);
-            if agreed.is_none() {
-                return Err(not_of(&stored));
-            }
-        }
+        walk.meet(number);
+        Ok(budget.spend(stored.len()))
+    })?;
+    if budget.is_spent() {
+        return Ok(Continue(()));
     }
-    let mut before = SortedRun::default();
-    for (place, stored) in &page {
-        match place {
-            Place::Row(slot) => {
-                let row = open.envelope.open_row(*slot, stored)?;
-                Table::from_number(row.table)?;
-                RowKey::from_bytes(row.key)?;
-            }
-            Place::DataBlock(table, key) => {
-                before = read_data_block(&open.envelope, &before, *table, key, stored)?;
-            }
-        }
-    }
-    Ok(agreed)
+    walk.end(Kind::Row, slots.iter().map(|slot| slot.number)).map(Break)
 }
 
-fn not_of(stored: &Stored) -> Error {
-    Error::corrupt(
-        "rows or data blocks are missing, too many, or not all of one moment: a write of some got lost; \
-         restore from a backup",
-    )
-    .with("rows", stored.rows)
-    .with("data_blocks", stored.series.data_blocks)
+/// A data block that was read, and where the next one begins.
+struct ReadBlock {
+    table: u8,
+    key: Vec<u8>,
+    rows: Vec<u8>,
+    next: Option<Vec<u8>>,
+}
+
+/// Does the same for data blocks, and reads their rows: each begins at or behind its key and ends before
+/// the next one's.
+fn check_chunks(open: &Open, walk: &mut Walk) -> Result<ControlFlow<()>> {
+    let (mut page, mut flow) = (Vec::new(), Continue(()));
+    {
+        let _nothing_is_written = open.slots()?;
+        let version = open.versions.current();
+        let mut snapshot = open.engine.fresh_snapshot()?;
+        require_own_head(open, &*snapshot)?;
+        let (mut reader, mut budget) = (open.envelope.reader(), Budget::default());
+        let directory = &version.directory;
+        snapshot.every_chunk(walk.after, &mut |number, stored| {
+            let (rows, tag) = reader.open_placed(Kind::Chunk, number, stored)?;
+            let entry = directory
+                .get(rows.table, rows.key)
+                .filter(|entry| entry.number == number)
+                .ok_or_else(|| unexpected(Kind::Chunk, number))?;
+            if entry.tag != tag {
+                return Err(older(Kind::Chunk, number));
+            }
+            let next = directory.following(entry).map(|next| next.key().to_vec());
+            let (table, key, rows) = (rows.table, rows.key.to_vec(), rows.body.to_vec());
+            page.push(ReadBlock { table, key, rows, next });
+            walk.meet(number);
+            Ok(budget.spend(stored.len()))
+        })?;
+        if !budget.is_spent() {
+            walk.end(Kind::Chunk, directory.entries().map(|entry| entry.number))?;
+            flow = Break(());
+        }
+    }
+    for ReadBlock { table, key, rows, next } in page {
+        let rows = data_block::read(table, &key, &rows)?;
+        let last = rows.last().map(|last| last.key);
+        if next.is_some_and(|next| last.is_some_and(|last| last >= &next[..])) {
+            return Err(Error::corrupt("two data blocks overlap; restore the store from a backup")
+                .with("table", table));
+        }
+    }
+    Ok(flow)
+}
+
+/// To be called while nothing is written.
+fn require_own_head(open: &Open, snapshot: &dyn Snapshot) -> Result<()> {
+    match snapshot.head() == open.stored_head() {
+        true => Ok(()),
+        false => Err(older(Kind::Head, 0)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_met_is_missing_unless_it_went_meanwhile() {
+        let walk = |met: &[u64]| {
+            let mut walk = Walk::of([7, 3, 5].into_iter());
+            met.iter().for_each(|number| walk.meet(*number));
+            walk
+        };
+        let end = |mut walk: Walk, current: &[u64]| walk.end(Kind::Row, current.iter().copied());
+        assert!(end(walk(&[3, 5, 7, 9]), &[3, 5, 7, 9]).is_ok());
+        assert!(end(walk(&[3, 7]), &[3, 7, 8]).is_ok());
+        for met in [&[3, 7][..], &[3], &[5, 7], &[]] {
+            assert!(end(walk(met), &[3, 5, 7]).is_err(), "{met:?}");
+        }
+    }
 }

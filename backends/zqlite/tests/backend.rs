@@ -4,6 +4,7 @@
 mod common;
 
 use std::fs;
+use std::path::Path;
 
 use common::*;
 use ghostwire_store_core::backend::{Backend, Commit, KeyRange, Scan};
@@ -20,8 +21,17 @@ async fn keys(backend: &ZqliteBackend, scan: Scan) -> Vec<u8> {
 
 #[tokio::test]
 async fn what_was_stored_is_there_after_reopening() {
+    for (options, sealed) in BOTH.into_iter().zip([false, true]) {
+        require_that_it_is_there_after_reopening(options, sealed).await;
+    }
+}
+
+async fn require_that_it_is_there_after_reopening(
+    options: fn(&Path) -> ZqliteOptions,
+    sealed: bool,
+) {
     let (_directory, path) = directory();
-    let backend = open(&path).await;
+    let backend = ZqliteBackend::open(options(&path)).await.unwrap();
     let empty = backend.head().await.unwrap();
     assert_eq!((empty.serial, empty.oldest_block), (Serial::ZERO, Serial::new(1)));
     assert_eq!(empty.schema, Schema::current().version());
@@ -54,7 +64,7 @@ async fn what_was_stored_is_there_after_reopening() {
     assert_eq!(read(&backend).await.unwrap(), before);
     backend.verify().await.unwrap();
     let info = backend.info();
-    assert!(info.durable && !info.shared && !info.sealed && info.bytes.unwrap() > 10_000);
+    assert!(info.durable && !info.shared && info.sealed == sealed && info.bytes.unwrap() > 10_000);
     assert_eq!((info.counters.commits, info.counters.blocks, info.counters.rows), (2, 2, 8));
     backend.close().await.unwrap();
     assert_eq!(*backend.head().await.unwrap_err().kind(), ErrorKind::Unavailable);
@@ -62,7 +72,10 @@ async fn what_was_stored_is_there_after_reopening() {
     let scan = backend.scan(all(Table::Users)).await.unwrap_err();
     assert_eq!(*scan.kind(), ErrorKind::Unavailable);
     // An existing store keeps its identity.
-    let other = ZqliteOptions::new(&path, StoreId::from_bytes([1; 16]));
+    let other = match sealed {
+        false => ZqliteOptions::new(&path, StoreId::from_bytes([1; 16])),
+        true => options(&path).create(false),
+    };
     let backend = ZqliteBackend::open(other).await.unwrap();
     assert_eq!(read(&backend).await.unwrap(), before);
 }
@@ -170,6 +183,16 @@ async fn only_folded_blocks_are_purged() {
     backend.reopen().await.unwrap();
     commit_block(&backend, vec![]).await;
     assert_eq!(backend.blocks(Serial::new(5), 9).await.unwrap().len(), 1);
+    backend.verify().await.unwrap();
+    // Also the one that the commit itself brings.
+    let head = backend.head().await.unwrap();
+    let block = block_after(&head, 0);
+    let (checkpoint, purge_before) = (Some(block.serial), Some(block.serial.next()));
+    let commit = Commit { block: Some(block), checkpoint, purge_before, ..Commit::on(&head) };
+    backend.commit(&commit).await.unwrap();
+    backend.verify().await.unwrap();
+    backend.reopen().await.unwrap();
+    assert_eq!(backend.head().await.unwrap().oldest_block.get(), 8);
     backend.verify().await.unwrap();
 }
 

@@ -7,7 +7,7 @@ use std::fs;
 use std::sync::Arc;
 
 use common::*;
-use ghostwire_store_core::backend::{Backend, Commit, Head, HeadChange, KeyRange, Scan};
+use ghostwire_store_core::backend::{Backend, Commit, Head, HeadChange, KeyChange, KeyRange, Scan};
 use ghostwire_store_core::block::RowChange;
 use ghostwire_store_core::domain::{CommitId, LineageId, StoreId};
 use ghostwire_store_core::error::ErrorKind;
@@ -25,7 +25,10 @@ fn change(head: &Head) -> Commit {
     let change = HeadChange {
         epoch: Some(Epoch::new(3)),
         lineage: Some(LineageId::from_bytes([5; 16])),
-        credential_key: Some(KeyCheck::from_bytes([6; 16])),
+        credential_key: Some(KeyChange {
+            before: head.credential_key,
+            after: KeyCheck::from_bytes([6; 16]),
+        }),
         filled: true,
     };
     Commit { head: change, ..Commit::on(head) }

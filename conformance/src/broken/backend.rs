@@ -490,6 +490,10 @@ impl Backend for BrokenBackend {
         }
     }
 
+    async fn confirm(&self) -> Result<()> {
+        self.inner.confirm().await
+    }
+
     async fn probe(&self, epoch: Epoch) -> Result<()> {
         self.check_open()?;
         match self.fault {

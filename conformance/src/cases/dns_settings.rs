@@ -366,7 +366,7 @@ async fn fields_that_nobody_knows_come_back(env: &mut TestEnv, store: Opened) {
     let view = store.view();
     let kept = view.settings().derp_map();
     assert_eq!(*kept, map);
-    assert_eq!(serde_json::to_string(&*kept).unwrap(), text);
+    assert_eq!(serde_json::to_string(kept).unwrap(), text);
 }
 
 async fn fields_that_nobody_knows_have_limits(env: &mut TestEnv, store: Opened) {

@@ -91,7 +91,7 @@ pub(super) fn options(now: Timestamp, materialize: Materialize) -> StoreOptions 
     StoreOptions {
         clock: Arc::new(ManualClock::new(now)),
         entropy: Arc::new(SystemEntropy),
-        hash_key: Some(Arc::new(hash_key())),
+        hash_key: Some(Arc::new(hash_key().into())),
         materialize,
         writer: WriterOptions {
             max_dirty_rows: 64,

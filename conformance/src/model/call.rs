@@ -1,5 +1,7 @@
 //! Calls with every argument chosen, and their answers.
 
+use std::net::SocketAddr;
+
 use crate::prelude::*;
 
 /// One call of a repository.
@@ -21,10 +23,19 @@ pub(super) enum Call {
     DeleteNode(NodeId),
     BackfillAddresses,
     ReapEphemeral,
-    Connect(NodeId, SessionNumber, Update<EndpointList>),
-    Heartbeat(NodeId, SessionNumber, Update<EndpointList>),
+    Connect(NodeId, SessionNumber, Update<EndpointList>, Option<InstanceId>),
+    Open(NodeId, Update<EndpointList>, Option<InstanceId>),
+    Heartbeat(NodeId, SessionNumber, Update<EndpointList>, Option<InstanceId>),
+    PutEndpoint(NodeId, SessionNumber, Endpoint, Option<InstanceId>),
+    RemoveEndpoint(NodeId, SessionNumber, SocketAddr, Option<InstanceId>),
+    Touch(NodeId, Timestamp),
     Disconnect(NodeId, SessionNumber),
     DisconnectAll,
+    DisconnectAllOf(InstanceId),
+    DisconnectLost(Timestamp),
+    BeginInstance(InstanceName),
+    BeatInstance(InstanceId),
+    EndInstance(InstanceId),
     Advertise(NodeId, Vec<Prefix>),
     Approve(NodeId, Vec<Prefix>),
     DeleteRoute(RouteId),
@@ -41,6 +52,9 @@ pub(super) enum Call {
     DeleteDnsRecords(DnsName, DnsRecordKind, Option<Fingerprint>),
     PutSetting(SettingDocument, Option<Revision>),
     ResetSetting(SettingKind),
+    BeginSignIn(&'static str, NewSignIn),
+    TakeSignIn(Text<64>, &'static str),
+    SweepSignIns,
     BeginSession(NewSession),
     TouchSession(SessionId, Option<Timestamp>),
     EndSession(SessionId),
@@ -85,6 +99,7 @@ impl Fresh {
         match answer {
             Answer::User(user) => id(user.id.as_bytes()),
             Answer::Node(node) => id(node.id.as_bytes()),
+            Answer::Instance(instance) => id(instance.id.as_bytes()),
             Answer::DnsRecord(record) => id(record.id.as_bytes()),
             Answer::Routes(routes) => {
                 let routes = routes.iter().map(|route| (route.prefix, route.id)).collect();
@@ -104,6 +119,9 @@ impl Fresh {
                 hash: Some(key.hash.clone()),
                 ..id(key.id.as_bytes())
             },
+            Answer::SignIn(sign_in) => {
+                Self { hash: Some(sign_in.hash.clone()), ..id(sign_in.id.as_bytes()) }
+            }
             Answer::Session(session) => {
                 Self { hash: Some(session.hash.clone()), ..id(session.id.as_bytes()) }
             }
@@ -165,6 +183,12 @@ impl Call {
             Self::CreateApiKey(key) => {
                 let (key, secret) = store.api_keys().create(key).await?;
                 return Ok((key.into(), Some(secret)));
+            }
+            Self::BeginSignIn(state, sign_in) => {
+                store.sign_ins().begin(state, sign_in).await?.into()
+            }
+            Self::TakeSignIn(purpose, state) => {
+                store.sign_ins().take(&purpose, state).await?.into()
             }
             Self::SweepRoutes => Answer::Count(store.routes().sweep().await?),
             Self::RecordMetrics(points) => {
@@ -230,15 +254,36 @@ impl Call {
                 NodeCommand::BackfillAddresses { release: false, part }.into()
             }
             Self::ReapEphemeral => NodeCommand::ReapEphemeral { part }.into(),
-            Self::Connect(node, session, endpoints) => {
-                PresenceCommand::Connect { node, session: Some(session), endpoints, instance: None }
+            Self::Connect(node, session, endpoints, instance) => {
+                PresenceCommand::Connect { node, session: Some(session), endpoints, instance }
                     .into()
             }
-            Self::Heartbeat(node, session, endpoints) => {
-                PresenceCommand::Heartbeat { node, session, endpoints, instance: None }.into()
+            Self::Open(node, endpoints, instance) => {
+                PresenceCommand::Connect { node, session: None, endpoints, instance }.into()
             }
+            Self::Heartbeat(node, session, endpoints, instance) => {
+                PresenceCommand::Heartbeat { node, session, endpoints, instance }.into()
+            }
+            Self::PutEndpoint(node, session, endpoint, instance) => {
+                PresenceCommand::PutEndpoint { node, session, endpoint, instance }.into()
+            }
+            Self::RemoveEndpoint(node, session, addr, instance) => {
+                PresenceCommand::RemoveEndpoint { node, session, addr, instance }.into()
+            }
+            Self::Touch(node, unless_since) => PresenceCommand::Touch { node, unless_since }.into(),
             Self::Disconnect(node, session) => PresenceCommand::Disconnect { node, session }.into(),
             Self::DisconnectAll => PresenceCommand::DisconnectAll { of: None, part }.into(),
+            Self::DisconnectAllOf(instance) => {
+                PresenceCommand::DisconnectAll { of: Some(instance), part }.into()
+            }
+            Self::DisconnectLost(unseen_since) => {
+                PresenceCommand::DisconnectLost { unseen_since, part }.into()
+            }
+            Self::BeginInstance(name) => {
+                InstanceCommand::Begin { id: InstanceId::from_bytes(fresh.id), name, part }.into()
+            }
+            Self::BeatInstance(id) => InstanceCommand::Beat { id }.into(),
+            Self::EndInstance(id) => InstanceCommand::End { id, part }.into(),
             Self::Advertise(node, prefixes) => {
                 RouteCommand::Advertise { node, prefixes: fresh.with_ids(prefixes), expected: None }
                     .into()
@@ -278,6 +323,7 @@ impl Call {
                 SettingCommand::Put { document, expected }.into()
             }
             Self::ResetSetting(kind) => SettingCommand::Reset { kind }.into(),
+            Self::SweepSignIns => SignInCommand::Sweep { part }.into(),
             Self::TouchSession(id, expires_at) => SessionCommand::Touch { id, expires_at }.into(),
             Self::EndSession(id) => SessionCommand::End { id }.into(),
             Self::EndAllSessions(owner) => SessionCommand::EndAll { owner, part }.into(),
@@ -293,6 +339,8 @@ impl Call {
             Self::CreatePreAuthKey(_)
             | Self::CreateApiKey(_)
             | Self::BeginSession(_)
+            | Self::BeginSignIn(..)
+            | Self::TakeSignIn(..)
             | Self::SweepRoutes
             | Self::RecordMetrics(_)
             | Self::Transact(..) => return None,

@@ -11,6 +11,8 @@ pub(super) struct Coverage {
     outcomes: BTreeMap<(Operation, String), u64>,
     /// How often a route was primary although an older one could be.
     late_primaries: u64,
+    /// How often an instance held a connection.
+    held_connections: u64,
 }
 
 const WROTE: &str = "wrote";
@@ -53,9 +55,17 @@ const REFUSALS: &[(Operation, &[&str])] = {
         (Op::BackfillAddresses, &["exhausted", IDLE]),
         (Op::ReapEphemeral, &[IDLE]),
         (Op::Connect, &["not_found", IDLE]),
+        (Op::Open, &["not_found"]),
         (Op::Heartbeat, &["not_found", IDLE]),
+        (Op::PutEndpoint, &["not_found", IDLE]),
+        (Op::RemoveEndpoint, &["not_found", IDLE]),
+        (Op::Touch, &["not_found", IDLE]),
         (Op::Disconnect, &["not_found", IDLE]),
         (Op::DisconnectAll, &[IDLE]),
+        (Op::DisconnectAllOf, &[IDLE]),
+        (Op::DisconnectLost, &[IDLE]),
+        (Op::BeatInstance, &["not_found", IDLE]),
+        (Op::EndInstance, &["not_found"]),
         (Op::Advertise, &["not_found", IDLE]),
         (Op::Approve, &["not_found", IDLE]),
         (Op::DeleteRoute, &["not_found"]),
@@ -77,6 +87,9 @@ const REFUSALS: &[(Operation, &[&str])] = {
         (Op::PutDerpMap, &["conflict", "invalid_argument", IDLE]),
         (Op::PutDns, &["conflict", "invalid_argument", IDLE]),
         (Op::ResetSetting, &["not_found"]),
+        (Op::BeginSignIn, &["invalid_argument", "already_exists (hash)"]),
+        (Op::TakeSignIn, &["permission_denied"]),
+        (Op::SweepSignIns, &[IDLE]),
         (Op::BeginSession, &["not_found", "invalid_argument"]),
         (Op::TouchSession, &["not_found", IDLE]),
         (Op::EndSession, &["not_found"]),
@@ -114,6 +127,10 @@ impl Coverage {
         self.late_primaries += 1;
     }
 
+    pub(super) fn saw_held_connection(&mut self) {
+        self.held_connections += 1;
+    }
+
     /// What has to occur in this many scripts and did not.
     pub(super) fn missing(&self, scripts: u32) -> Vec<String> {
         if scripts < ENOUGH {
@@ -125,6 +142,9 @@ impl Coverage {
         let mut missing = Vec::new();
         if self.late_primaries == 0 {
             missing.push("a route that is primary although an older one could be".to_owned());
+        }
+        if self.held_connections == 0 {
+            missing.push("a connection that an instance holds".to_owned());
         }
         for &(operation, _) in Operation::ALL {
             let listed = REFUSALS.iter().filter(|(listed, _)| *listed == operation);

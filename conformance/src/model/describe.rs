@@ -21,7 +21,9 @@ impl Known {
         let text = numbered(text, "pre-auth key", &self.preauth_keys);
         let text = numbered(text, "API key", &self.api_keys);
         let text = numbered(text, "DNS record", &self.dns_records);
-        numbered(text, "session", &self.sessions)
+        let text = numbered(text, "session", &self.sessions);
+        let text = numbered(text, "sign-in", &self.sign_ins);
+        numbered(text, "instance", &self.instances)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The digest of a state, computed from its description: 256 buckets for each table by the last
-//! byte of the key, a hash over each bucket's rows, and one over all buckets. Scripts begin no sign-ins,
-//! whose table does not count while it is empty.
+//! byte of the key, a hash over each bucket's rows, and one over all buckets. The tables of a later
+//! schema are preceded by their numbers, and do not count while they are empty.
 
 use ghostwire_store_core::schema::{Record, content_of};
 use sha2::{Digest as _, Sha256};
@@ -12,19 +12,27 @@ pub(super) fn of(oracle: &Oracle) -> [u8; 32] {
     let mut root = Sha256::new();
     root.update(b"ghostwire-store state 1");
     let tables = [
-        rows(&oracle.users),
-        rows(&oracle.nodes),
-        rows(&oracle.presence),
-        rows(&oracle.routes),
-        rows(&oracle.api_keys),
-        rows(&oracle.preauth_keys),
-        rows(&oracle.policies),
-        rows(&oracle.dns_records),
-        rows(&oracle.sessions),
-        rows(&oracle.settings),
+        (None, rows(&oracle.users)),
+        (None, rows(&oracle.nodes)),
+        (None, rows(&oracle.presence)),
+        (None, rows(&oracle.routes)),
+        (None, rows(&oracle.api_keys)),
+        (None, rows(&oracle.preauth_keys)),
+        (None, rows(&oracle.policies)),
+        (None, rows(&oracle.dns_records)),
+        (None, rows(&oracle.sessions)),
+        (None, rows(&oracle.settings)),
+        (Some(16), rows(&oracle.sign_ins)),
+        (Some(17), rows(&oracle.instances)),
     ];
     let empty = bucket(&[]);
-    for mut rows in tables {
+    for (number, mut rows) in tables {
+        if let Some(number) = number {
+            if rows.is_empty() {
+                continue;
+            }
+            root.update([number]);
+        }
         rows.sort();
         for number in 0..=u8::MAX {
             let own = rows.iter().filter(|(key, _)| key.last() == Some(&number));

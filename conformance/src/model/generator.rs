@@ -20,6 +20,8 @@ pub(super) struct Known {
     pub(super) api_keys: Vec<ApiKeyId>,
     pub(super) dns_records: Vec<DnsRecordId>,
     pub(super) sessions: Vec<SessionId>,
+    pub(super) sign_ins: Vec<SignInId>,
+    pub(super) instances: Vec<InstanceId>,
 }
 
 /// An id that was never used.
@@ -67,6 +69,31 @@ impl Generator<'_> {
         user: UserId of users, node: NodeId of nodes, route: RouteId of routes,
         preauth_key: PreAuthKeyId of preauth_keys, api_key: ApiKeyId of api_keys,
         session: SessionId of sessions, dns_record: DnsRecordId of dns_records,
+        instance: InstanceId of instances,
+    }
+
+    /// Mostly one that is there, or none.
+    fn holder(&self, choices: &mut Choices) -> Option<InstanceId> {
+        choices.maybe(6, |choices| self.instance(choices))
+    }
+
+    /// Mostly one that the node has, sometimes with what else is known of it.
+    fn endpoint(&self, choices: &mut Choices, node: NodeId) -> Endpoint {
+        let presence = self.oracle.presence.iter().find(|presence| presence.node == node);
+        let there = presence.map_or(&[][..], |presence| presence.endpoints.as_slice());
+        let endpoint = echo(choices, there, |choices| {
+            Endpoint::new(parsed_one(choices, &ENDPOINTS), self.at(choices))
+        });
+        let kind = choices.maybe(4, |_| EndpointKind::Stun).unwrap_or_default();
+        Endpoint { kind, preference: choices.maybe(4, |_| 7).unwrap_or_default(), ..endpoint }
+    }
+
+    fn sign_in(&self, choices: &mut Choices) -> NewSignIn {
+        NewSignIn {
+            purpose: parsed_one(choices, &PURPOSES),
+            payload: SignInPayload::new(*choices.one_of(&HOST_INFOS)).expect("a short text"),
+            expires_at: self.at(choices),
+        }
     }
 
     fn owner(&self, choices: &mut Choices) -> SessionOwner {
@@ -263,18 +290,42 @@ impl Generator<'_> {
             Op::Connect => {
                 let node = self.node(choices);
                 let session = self.session_number(choices, node, true);
-                Call::Connect(node, session, self.endpoints(choices))
+                let endpoints = self.endpoints(choices);
+                Call::Connect(node, session, endpoints, self.holder(choices))
+            }
+            Op::Open => {
+                let (node, endpoints) = (self.node(choices), self.endpoints(choices));
+                Call::Open(node, endpoints, self.holder(choices))
             }
             Op::Heartbeat => {
                 let node = self.node(choices);
                 let session = self.session_number(choices, node, false);
-                Call::Heartbeat(node, session, self.endpoints(choices))
+                let endpoints = self.endpoints(choices);
+                Call::Heartbeat(node, session, endpoints, self.holder(choices))
             }
+            Op::PutEndpoint => {
+                let node = self.node(choices);
+                let session = self.session_number(choices, node, false);
+                let endpoint = self.endpoint(choices, node);
+                Call::PutEndpoint(node, session, endpoint, self.holder(choices))
+            }
+            Op::RemoveEndpoint => {
+                let node = self.node(choices);
+                let session = self.session_number(choices, node, false);
+                let addr = self.endpoint(choices, node).addr;
+                Call::RemoveEndpoint(node, session, addr, self.holder(choices))
+            }
+            Op::Touch => Call::Touch(self.node(choices), self.at(choices)),
             Op::Disconnect => {
                 let node = self.node(choices);
                 Call::Disconnect(node, self.session_number(choices, node, false))
             }
             Op::DisconnectAll => Call::DisconnectAll,
+            Op::DisconnectAllOf => Call::DisconnectAllOf(self.instance(choices)),
+            Op::DisconnectLost => Call::DisconnectLost(self.at(choices)),
+            Op::BeginInstance => Call::BeginInstance(parsed_one(choices, &INSTANCES)),
+            Op::BeatInstance => Call::BeatInstance(self.instance(choices)),
+            Op::EndInstance => Call::EndInstance(self.instance(choices)),
             Op::Advertise => Call::Advertise(self.node(choices), prefixes(choices)),
             Op::Approve => Call::Approve(self.node(choices), prefixes(choices)),
             Op::DeleteRoute => Call::DeleteRoute(self.route(choices)),
@@ -353,6 +404,13 @@ impl Generator<'_> {
                 self.put(choices, document)
             }
             Op::ResetSetting => Call::ResetSetting(*choices.one_of(&SettingKind::ALL)),
+            Op::BeginSignIn => {
+                Call::BeginSignIn(choices.one_of::<&str>(&STATES), self.sign_in(choices))
+            }
+            Op::TakeSignIn => {
+                Call::TakeSignIn(parsed_one(choices, &PURPOSES), choices.one_of::<&str>(&STATES))
+            }
+            Op::SweepSignIns => Call::SweepSignIns,
             Op::BeginSession => {
                 let owner = self.owner(choices);
                 let client = choices.maybe(4, text);

@@ -188,7 +188,9 @@ async fn nodes(
         let wanted = oracle.presence.iter().find(|presence| presence.node == *id);
         same("a presence", &found, &wanted.cloned())?;
     }
-    Ok(())
+    let instances: Vec<_> = store.view().instances().iter().cloned().collect();
+    let wanted = wanted(&oracle.instances, |instance| instance.id, |_| true);
+    same("the instances", &plain(instances), &wanted)
 }
 
 async fn routes(store: &Opened, oracle: &Oracle, choices: &mut Choices, limit: usize) -> Compared {
@@ -263,7 +265,9 @@ async fn keys(store: &Opened, oracle: &Oracle, choices: &mut Choices, limit: usi
         let listed = pages!(limit, |page| store.sessions().list(owner, page));
         same(&format!("the listing of sessions of {owner:?}"), &plain(listed), &wanted)?;
     }
-    Ok(())
+    let wanted = wanted(&oracle.sign_ins, |sign_in| sign_in.id, |_| true);
+    let listed = pages!(limit, |page| async { store.view().sign_ins().list(page) });
+    same("the sign-ins", &plain(listed), &wanted)
 }
 
 async fn documents(
@@ -300,7 +304,7 @@ async fn documents(
         let found = one(store.settings().get(kind).await)?;
         same(&format!("settings {}", kind.name()), &found, &oracle.setting(kind).cloned())?;
     }
-    let in_force = store.view().settings().network().into_owned();
+    let in_force = store.view().settings().network().clone();
     same("the network settings in force", &in_force, &oracle.network())
 }
 
@@ -338,6 +342,6 @@ async fn gone(store: &Opened, oracle: &Oracle, known: &Known) -> Compared {
         )*};
     }
     each!(users in users, nodes in nodes, routes in routes, preauth_keys in preauth_keys);
-    each!(api_keys in api_keys, dns_records in dns);
+    each!(api_keys in api_keys, dns_records in dns, instances in instances);
     Ok(())
 }

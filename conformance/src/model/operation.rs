@@ -21,12 +21,13 @@ macro_rules! operations {
 operations! {
     CreateUser: 6, UpsertOidc: 3, SignIn: 2, SetMetadata: 3, UpdateUser: 4, DeleteUser: 3, CreatePreAuthKey: 6,
     RevokePreAuthKey: 2, DeletePreAuthKey: 2, Register: 20, UpdateNode: 6, RotateKey: 5,
-    ExpireNodes: 3, DeleteNode: 3, BackfillAddresses: 5, ReapEphemeral: 5, Connect: 8,
-    Heartbeat: 5, Disconnect: 4, DisconnectAll: 1, Advertise: 7, Approve: 7, DeleteRoute: 2,
+    ExpireNodes: 3, DeleteNode: 3, BackfillAddresses: 5, ReapEphemeral: 5, Connect: 8, Open: 3,
+    Heartbeat: 5, PutEndpoint: 3, RemoveEndpoint: 3, Touch: 3, Disconnect: 4, DisconnectAll: 1,
+    DisconnectAllOf: 2, DisconnectLost: 2, BeginInstance: 4, BeatInstance: 2, EndInstance: 2, Advertise: 7, Approve: 7, DeleteRoute: 2,
     SetApproved: 3, UpdateRoute: 4, SweepRoutes: 2,
     SwapPolicy: 6, RollbackPolicy: 3, PrunePolicies: 3, CreateDnsRecord: 5, UpdateDnsRecord: 5,
     DeleteDnsRecord: 2, PutDnsRecords: 5, DeleteDnsRecords: 5, PutNetwork: 6, PutDerpMap: 3,
-    PutDns: 3, ResetSetting: 2, BeginSession: 6, TouchSession: 4, EndSession: 2, EndAllSessions: 2,
+    PutDns: 3, ResetSetting: 2, BeginSignIn: 3, TakeSignIn: 3, SweepSignIns: 2, BeginSession: 6, TouchSession: 4, EndSession: 2, EndAllSessions: 2,
     SweepSessions: 4, CreateApiKey: 8, RevokeApiKey: 2, DeleteApiKey: 2, SweepApiKeys: 2,
     SweepPreAuthKeys: 2, RecordMetrics: 2, Transact: 6, Wait: 6, Crash: 2,
     Reopen: 2,
@@ -54,6 +55,8 @@ impl Operation {
             Self::CreatePreAuthKey
                 | Self::CreateApiKey
                 | Self::BeginSession
+                | Self::BeginSignIn
+                | Self::TakeSignIn
                 | Self::SweepRoutes
                 | Self::RecordMetrics
                 | Self::Transact
@@ -97,12 +100,27 @@ const BEGINNING: [(Operation, f64); 14] = [
 
 /// Most scripts are about one part of the store, so that they get far in it; the first is about
 /// everything.
-const THEMES: [&[Operation]; 9] = [
+const THEMES: [&[Operation]; 11] = [
     &[],
     &[Op::CreateUser, Op::UpsertOidc, Op::UpdateUser, Op::SignIn, Op::SetMetadata, Op::DeleteUser],
     &[Op::Register, Op::UpdateNode, Op::RotateKey, Op::ExpireNodes, Op::CreatePreAuthKey],
     &[Op::Register, Op::PutNetwork, Op::BackfillAddresses, Op::DeleteNode],
     &[Op::Connect, Op::Heartbeat, Op::Disconnect, Op::Register, Op::ReapEphemeral, Op::Wait],
+    &[
+        Op::BeginInstance,
+        Op::BeatInstance,
+        Op::EndInstance,
+        Op::Open,
+        Op::Heartbeat,
+        Op::PutEndpoint,
+        Op::RemoveEndpoint,
+        Op::Touch,
+        Op::DisconnectAllOf,
+        Op::DisconnectLost,
+        Op::PutNetwork,
+        Op::Wait,
+    ],
+    &[Op::BeginSignIn, Op::TakeSignIn, Op::SweepSignIns, Op::Wait],
     &[
         Op::Advertise,
         Op::Approve,
@@ -131,7 +149,7 @@ const THEMES: [&[Operation]; 9] = [
 
 /// How scripts about routes go on, with the first random numbers: three nodes offer the same, so
 /// that one can be the oldest of several that may take over.
-const ROUTES: [(Operation, f64, &[u8]); 16] = [
+const ROUTES: [(Operation, f64, &[u8]); 19] = [
     (Op::CreateUser, 0.9, &[0, 0]),
     (Op::Register, 0.9, &[0, 0, 0, 0, 0]),
     (Op::Register, 0.9, &[1, 1, 0, 0, 0]),
@@ -148,6 +166,10 @@ const ROUTES: [(Operation, f64, &[u8]); 16] = [
     (Op::Approve, 0.9, &[1, 15]),
     (Op::Approve, 0.9, &[0, 15]),
     (Op::Disconnect, 0.7, &[]),
+    // Their keys expire by themselves.
+    (Op::ExpireNodes, 0.4, &[0, 2, 2, 0, 1, 2]),
+    (Op::Wait, 0.4, &[0, 1]),
+    (Op::SweepRoutes, 0.4, &[]),
 ];
 
 /// How scripts about addresses go on: three nodes without an IPv4 address, and then two addresses.

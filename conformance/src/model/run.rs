@@ -149,6 +149,9 @@ impl<'l> Run<'l> {
         if self.oracle.has_late_primary() {
             coverage.saw_late_primary();
         }
+        if self.oracle.presence.iter().any(|presence| presence.instance.is_some()) {
+            coverage.saw_held_connection();
+        }
         Ok(())
     }
 
@@ -253,7 +256,9 @@ impl<'l> Run<'l> {
             |record| record.id,
             &mut known.dns_records,
         )?;
-        ids.take(&before.sessions, &oracle.sessions, |session| session.id, &mut known.sessions)
+        ids.take(&before.sessions, &oracle.sessions, |session| session.id, &mut known.sessions)?;
+        ids.take(&before.sign_ins, &oracle.sign_ins, |sign_in| sign_in.id, &mut known.sign_ins)?;
+        ids.take(&before.instances, &oracle.instances, |it| it.id, &mut known.instances)
     }
 
     async fn compare(&self, step: &Step) -> Result<(), Mismatch> {

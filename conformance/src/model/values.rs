@@ -48,6 +48,9 @@ pub(super) const ENDPOINTS: [&str; 2] = ["192.0.2.1:41641", "[2001:db8::1]:41641
 pub(super) const PERMISSIONS: [&[&str]; 2] = [&["nodes:read"], &["nodes:write", "nodes:read"]];
 pub(super) const GROUPS: [&[&str]; 3] = [&["staff"], &["admins", "staff"], &[]];
 pub(super) const METRICS: [&str; 2] = ["rx", "tx"];
+pub(super) const INSTANCES: [&str; 2] = ["control-1", "control-2"];
+pub(super) const STATES: [&str; 3] = ["the first state", "the second", "the third"];
+pub(super) const PURPOSES: [&str; 2] = ["oidc", "device"];
 
 pub(super) fn parsed<T: std::str::FromStr>(text: &str) -> T
 where
@@ -187,6 +190,7 @@ pub(super) fn network(choices: &mut Choices) -> NetworkSettings {
         ephemeral_cutoff_seconds: *choices.one_of(&[60, 1800, 0]),
         max_api_keys_per_user: choices.maybe(6, |_| 1),
         max_preauth_keys_per_user: choices.maybe(2, |_| 1),
+        heartbeat_interval_seconds: choices.maybe(4, |_| 60).unwrap_or_default(),
         ..NetworkSettings::default()
     }
 }

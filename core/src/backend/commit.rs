@@ -40,9 +40,18 @@ pub struct HeadChange {
     /// A new history.
     pub lineage: Option<LineageId>,
     /// The key that credentials are hashed with.
-    pub credential_key: Option<KeyCheck>,
+    pub credential_key: Option<KeyChange>,
     /// The copy is complete.
     pub filled: bool,
+}
+
+/// That credentials are hashed with another key from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyChange {
+    /// What the head must say of the key so far; else the commit is in conflict.
+    pub before: Option<KeyCheck>,
+    /// What it says then.
+    pub after: KeyCheck,
 }
 
 impl Commit {

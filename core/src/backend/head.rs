@@ -90,6 +90,21 @@ impl Head {
         .with("epoch", self.epoch)
     }
 
+    /// # Errors
+    /// `Unavailable` if the store is still being filled as a copy of another one.
+    pub(crate) fn require_filled(&self) -> Result<()> {
+        if !self.filling {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Unavailable,
+            "the store is being filled as a copy of another one and is not complete; let that end, or \
+             discard it",
+        )
+        .with("store", self.store)
+        .with("side", self.side))
+    }
+
     /// Whether somebody may write in this epoch.
     ///
     /// # Errors
@@ -154,7 +169,16 @@ impl Head {
             self.epoch = epoch;
         }
         self.lineage = change.lineage.unwrap_or(self.lineage);
-        self.credential_key = change.credential_key.or(self.credential_key);
+        if let Some(key) = change.credential_key {
+            // It is not counted, so two first openings with different keys fit the same position.
+            if key.before != self.credential_key {
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    "the store has another credential key by now",
+                ));
+            }
+            self.credential_key = Some(key.after);
+        }
         self.filling &= !change.filled;
         Ok(if self.schema.counts_positions() { self } else { self.carried_forward() })
     }
@@ -178,11 +202,11 @@ impl Head {
 
     /// The head of this store, which is empty, once it stands where `other` does: network, lineage,
     /// epoch, position, last block and the check of the credential key are taken over, as if every
-    /// block had been stored, flushed and purged. Which database this is, and its schema, stay.
+    /// block had been stored, flushed and purged. Which database this is, and its schema, stay. If
+    /// the outcome is unknown, the head tells: it is then `filling`.
     ///
     /// # Errors
-    /// `Restricted` if anything was ever committed to this store, or if it is filling already;
-    /// `SchemaMismatch` if it has to be migrated first.
+    /// `Restricted` if anything was ever committed to this store, or if it is filling already; `Fenced` if it is of a later epoch; `SchemaMismatch` if it has to be migrated first.
     pub fn adopt(self, other: &Self) -> Result<Self> {
         if !self.schema.counts_positions() {
             return Err(unmigrated(self.schema));
@@ -196,6 +220,9 @@ impl Head {
             .with("store", self.store)
             .with("position", self.position)
             .with("filling", self.filling));
+        }
+        if other.epoch < self.epoch {
+            return Err(self.fenced().with("expected", other.epoch));
         }
         Ok(Self {
             side: self.side,
@@ -223,7 +250,7 @@ fn unmigrated(stored: SchemaVersion) -> Error {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::backend::KeyRange;
+    use crate::backend::{KeyChange, KeyRange};
     use crate::block::{BlockBuilder, EncodedBlock};
     use crate::schema::Table;
 
@@ -283,6 +310,30 @@ mod tests {
         let filled = adopted.after(&Commit { head: filled, ..Commit::on(&adopted) }).unwrap();
         assert!(!filled.filling);
         assert_eq!(*filled.adopt(&source).unwrap_err().kind(), ErrorKind::Restricted);
+    }
+
+    #[test]
+    fn a_copy_is_not_of_an_earlier_epoch() {
+        let raise = HeadChange { epoch: Some(Epoch::new(2)), ..HeadChange::default() };
+        let empty = genesis();
+        let empty = empty.after(&Commit { head: raise, ..Commit::on(&empty) }).unwrap();
+        let source = genesis();
+        let source = source.after(&entry(&source)).unwrap();
+        let error = empty.adopt(&source).unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Fenced { epoch: 2 });
+    }
+
+    #[test]
+    fn of_two_first_keys_the_second_is_in_conflict() {
+        let head = genesis();
+        let first = |key| {
+            let change = KeyChange { before: None, after: KeyCheck::from_bytes([key; 16]) };
+            let change = HeadChange { credential_key: Some(change), ..HeadChange::default() };
+            Commit { head: change, ..Commit::on(&head) }
+        };
+        let after = head.after(&first(1)).unwrap();
+        assert_eq!(*after.after(&first(2)).unwrap_err().kind(), ErrorKind::Conflict);
+        assert_eq!(after.credential_key, Some(KeyCheck::from_bytes([1; 16])));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::position::{Epoch, Position};
 use crate::schema::{RowKey, Schema, Table};
 
-pub use commit::{Commit, HeadChange};
+pub use commit::{Commit, HeadChange, KeyChange};
 pub use head::Head;
 
 /// What stores rows and blocks.
@@ -29,8 +29,8 @@ pub use head::Head;
 ///
 /// A backend need not be fast at concurrent commits: the writer sends one at a time. `scan`,
 /// `blocks` and `head` may be called at any time, also during a commit. Methods may block the
-/// calling thread for the duration of a disk write only in `commit`, `probe`, `migrate`, `reopen` and
-/// `close`, which the writer calls on threads of its own. The runtime of those waits for sockets only
+/// calling thread for the duration of a disk write only in `commit`, `confirm`, `probe`, `migrate`,
+/// `reopen` and `close`, which the writer calls on threads of its own. The runtime of those waits for sockets only
 /// if the backend is [`shared`](BackendInfo::shared).
 ///
 /// Whatever is on top of another backend is better off as a [`Layer`](crate::layer::Layer), which has
@@ -76,6 +76,18 @@ pub trait Backend: Send + Sync + std::fmt::Debug + 'static {
     /// `OutcomeUnknown` if it cannot be told whether the commit was stored; `Unavailable`, `Busy`,
     /// `ReadOnly`, `Exhausted` (disk full) if it surely was not.
     async fn commit(&self, commit: &Commit) -> Result<()>;
+
+    /// Has every commit that is stored by now noted outside of the store, if it has a pin
+    /// ([`BackendInfo::pinned`]). The writer calls it for a commit that is stored before anybody sees it
+    /// or is answered, and meanwhile the next one may be stored. Does nothing by default.
+    ///
+    /// # Errors
+    /// `Unavailable` if the pin cannot be moved: the commits stay, and this may be called again.
+    /// `Fenced` if it is not where this store left it: another copy of the store runs, and nothing is
+    /// answered any more.
+    async fn confirm(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// Proves that a commit in this epoch would be stored now, by what a commit does: it takes the same way
     /// to the same place, and is as durable when this returns. Nothing that is stored changes, nor does the
@@ -193,6 +205,9 @@ pub struct BackendInfo {
     pub shared: bool,
     /// Whether what is stored is encrypted and authenticated.
     pub sealed: bool,
+    /// Whether a pin, a mark outside of the store, tells when an older copy of it was put back. Only then
+    /// [`Backend::confirm`] has to be called.
+    pub pinned: bool,
     /// Bytes on disk, where that is known.
     pub bytes: Option<u64>,
     /// Its write-ahead log, if it has one.

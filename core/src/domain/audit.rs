@@ -202,9 +202,16 @@ pub struct AuditSubject {
     pub subject: Text<255>,
 }
 
+impl AuditSubject {
+    /// What its text is made of.
+    pub(crate) fn parts(&self) -> [&str; 3] {
+        [self.kind.as_str(), ":", self.subject.as_str()]
+    }
+}
+
 impl fmt::Display for AuditSubject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.kind, self.subject)
+        self.parts().into_iter().try_for_each(|part| f.write_str(part))
     }
 }
 

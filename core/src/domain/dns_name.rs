@@ -93,12 +93,15 @@ impl DnsLabel {
     /// digits of the node's id behind it: those are random, which keeps the search short however many
     /// nodes report one name. `None` if all of them are taken.
     pub fn free_for(&self, node: NodeId, is_free: impl Fn(&Self) -> bool) -> Option<Self> {
+        if is_free(self) {
+            return Some(self.clone());
+        }
         let digits = HEXLOWER.encode(node.as_bytes());
-        let suffixed = [4, 8, 16, 32].into_iter().filter_map(|length| {
+        let mut suffixed = [4, 8, 16, 32].into_iter().filter_map(|length| {
             let suffix = digits.get(digits.len().checked_sub(length)?..)?;
             Some(self.with_suffix(suffix))
         });
-        std::iter::once(self.clone()).chain(suffixed).find(is_free)
+        suffixed.find(is_free)
     }
 }
 

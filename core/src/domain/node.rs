@@ -364,3 +364,17 @@ pub struct NodeFilter {
     /// Expired or not, at this moment.
     pub expired_at: Option<(bool, Timestamp)>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Endpoint;
+
+    /// There may be a million of each: what is not used has to cost next to nothing.
+    #[test]
+    #[cfg(target_pointer_width = "64")]
+    fn what_is_kept_of_each_node_stays_small() {
+        let sizes = [size_of::<Node>(), size_of::<Presence>(), size_of::<Endpoint>()];
+        assert_eq!(sizes, [288, 96, 48], "say in docs/performance.md what a node takes now");
+    }
+}

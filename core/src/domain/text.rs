@@ -50,6 +50,12 @@ impl<const MAX: usize> Text<MAX> {
         Ok(Self(text.into()))
     }
 
+    /// The same, without a copy.
+    pub(crate) fn of(text: String) -> Result<Self> {
+        check_length("the text", &text, 0, MAX)?;
+        Ok(Self(text.into()))
+    }
+
     /// The text, as it was given and is stored.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -8,9 +8,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::civil::DateTime;
 use jiff::fmt::temporal::Pieces;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::short_text::ShortText;
-use super::{serde_as_text, shown};
+use super::{deserialize_text, shown};
 use crate::error::{Error, Result};
 
 /// An instant: whole microseconds since 1970-01-01T00:00:00Z, up to the end of the year 9999.
@@ -103,8 +104,8 @@ fn whole_micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-impl fmt::Display for Timestamp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Timestamp {
+    fn text(self) -> ShortText {
         let (secs, micros) = (self.0 / 1_000_000, self.0 % 1_000_000);
         let (days, second) = (secs / 86_400, secs % 86_400);
         // Days to a civil date, after Hinnant: years begin in March, eras have 400 years. Written
@@ -130,7 +131,13 @@ impl fmt::Display for Timestamp {
         put(b'T', day, 2);
         put(b'-', month, 2);
         put(b'-', year, 4);
-        f.write_str(text.as_str())
+        text
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text().as_str())
     }
 }
 
@@ -165,7 +172,17 @@ impl FromStr for Timestamp {
     }
 }
 
-serde_as_text!(Timestamp);
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.text().as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserialize_text(deserializer)
+    }
+}
 
 /// Whether something with this expiry has expired: it has when `expires_at` is `now` or earlier.
 /// `None` never expires.

@@ -17,7 +17,7 @@ use crate::entropy::{Entropy, draw};
 use crate::error::{Error, ErrorKind, Result};
 use crate::imported::ImportedHashes;
 use crate::options::StoreOptions;
-use crate::secrets::HashKey;
+use crate::secrets::HashKeys;
 use crate::state::Reply;
 use crate::view::View;
 use crate::writer::{Answer, Committed, End, Request, SeriesRows, Shared, weight};
@@ -45,6 +45,7 @@ impl Core {
     /// Why nothing is accepted any more.
     pub(crate) fn refusal(&self) -> Error {
         let message = match &self.shared.progress.borrow().end {
+            Some(End::Overtaken(error)) => return error.clone(),
             Some(End::Failed(_)) => "the store stopped by a fault of its own; open it again",
             _ => "the store is closed",
         };
@@ -241,7 +242,7 @@ impl StoreHandle {
         &self.core.imported_hashes
     }
 
-    pub(crate) fn hash_key(&self) -> Result<&HashKey> {
+    pub(crate) fn hash_keys(&self) -> Result<&HashKeys> {
         self.core.options.hash_key.as_deref().ok_or_else(|| {
             Error::new(
                 ErrorKind::Crypto,

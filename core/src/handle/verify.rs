@@ -13,15 +13,14 @@ use super::StoreHandle;
 use crate::backend::{Head, KeyRange, Row, Scan};
 use crate::block::{RowChange, Serial};
 use crate::command::EntityRecord;
-use crate::domain::ConsumerName;
-use crate::entropy::draw;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::chain::{Chain, read_chain_to};
+use crate::log::hold::StoredHold;
 use crate::schema::{RowKey, Table, content_of};
 use crate::state::State;
 use crate::threads::may_block;
 use crate::view::View;
-use crate::writer::{ConsumerChange, Request};
+use crate::writer::Request;
 
 /// Rows are read this many at a time; comparing them takes a few milliseconds of CPU.
 const ROWS_PER_READ: usize = 1024;
@@ -51,27 +50,40 @@ impl StoreHandle {
                 checked => return checked,
             }
         }
-        let name = self.hold_blocks().await?;
+        self.verify_holding_blocks().await.map_err(|error| match error.kind() {
+            ErrorKind::Compacted { .. } => Error::new(
+                ErrorKind::Busy,
+                "others purge blocks faster than they can be verified; try again",
+            )
+            .because(error),
+            _ => error,
+        })
+    }
+
+    /// The same while no block is purged.
+    async fn verify_holding_blocks(&self) -> Result<()> {
+        let hold = self.core.shared.holds.hold();
+        let mut stored = None;
+        // Others do not know of that.
+        if self.core.is_shared && !self.core.options.read_only {
+            let epoch = self.core.head.epoch;
+            stored = Some(StoredHold::register(self.backend(), self.entropy(), epoch).await?);
+        }
+        // It is answered between commits, so what is committed later was prepared later.
+        self.send(0, Request::Refresh).await?;
         let checked = self.check_stored().await;
-        let remove = ConsumerChange::Remove(name);
-        self.send(0, |answer| Request::Consumers(remove, answer)).await?;
+        drop(hold);
+        if let Some(stored) = stored
+            && let Err(error) = stored.release(self.backend(), self.entropy()).await
+        {
+            tracing::warn!(%error, "a consumer that held blocks for `verify` could not be removed");
+        }
         checked
     }
 
     async fn check_stored(&self) -> Result<()> {
         self.backend().verify().await?;
         self.compare_rows().await
-    }
-
-    /// Registers a consumer that keeps blocks from being purged.
-    async fn hold_blocks(&self) -> Result<ConsumerName> {
-        const MAX_BYTES: u64 = 1 << 40;
-        let random: [u8; 8] = draw(self.entropy())?;
-        let random = data_encoding::HEXLOWER.encode(&random);
-        let name = ConsumerName::new(format!("verifying-{random}"))?;
-        let register = ConsumerChange::Register(name.clone(), MAX_BYTES);
-        self.send(0, |answer| Request::Consumers(register, answer)).await?;
-        Ok(name)
     }
 
     async fn compare_rows(&self) -> Result<()> {
@@ -182,6 +194,21 @@ impl Log {
     }
 
     async fn read_to(&mut self, handle: &StoreHandle, last: Serial) -> Result<()> {
+        while let Err(error) = self.read_kept(handle, last).await {
+            let ErrorKind::Compacted { oldest } = *error.kind() else { return Err(error) };
+            let purged = Serial::new(oldest.saturating_sub(1));
+            // Only what the checkpoint has is told by the rows, too.
+            if purged > self.checkpoint || purged <= self.chain.last() {
+                return Err(error);
+            }
+            self.chain = Chain::from(purged, None);
+            // Between these and the next ones a row may have changed again.
+            self.images.clear();
+        }
+        Ok(())
+    }
+
+    async fn read_kept(&mut self, handle: &StoreHandle, last: Serial) -> Result<()> {
         let Self { chain, checkpoint, images, unflushed } = self;
         read_chain_to(handle.backend(), chain, last, |encoded| {
             let is_unflushed = encoded.serial > *checkpoint;

@@ -18,7 +18,7 @@ pub struct Deadlines {
     pub connect: Duration,
     /// For `head`, `scan` and `blocks`.
     pub read: Duration,
-    /// For `commit`, `probe` and `adopt`.
+    /// For `commit`, `confirm`, `probe`, `adopt` and `close`.
     pub commit: Duration,
 }
 
@@ -31,7 +31,8 @@ impl Default for Deadlines {
 }
 
 /// Ends the calls of a backend that waits for others, such as a server behind a network that was cut: a
-/// read that takes too long is `Unavailable`, a commit `OutcomeUnknown`. The call's future is dropped,
+/// read that takes too long is `Unavailable`, a commit `OutcomeUnknown`. `migrate` and `verify` take as long
+/// as there is to do, and end by the deadlines that the backend has for its own statements. The call's future is dropped,
 /// by which the backend closes the connection that it used.
 ///
 /// It cannot end what blocks its thread, which is how files are written: there nothing is to be won, since
@@ -110,12 +111,22 @@ impl Layer for Deadline {
         self.within("backend.commit", self.write(), self.inner.commit(commit)).await
     }
 
+    async fn confirm(&self) -> Result<()> {
+        let limit = (self.deadlines.commit, ErrorKind::Unavailable);
+        self.within("backend.confirm", limit, self.inner.confirm()).await
+    }
+
     async fn probe(&self, epoch: Epoch) -> Result<()> {
         self.within("backend.probe", self.write(), self.inner.probe(epoch)).await
     }
 
     async fn adopt(&self, head: &Head) -> Result<()> {
         self.within("backend.adopt", self.write(), self.inner.adopt(head)).await
+    }
+
+    async fn close(&self) -> Result<()> {
+        let limit = (self.deadlines.commit, ErrorKind::Unavailable);
+        self.within("backend.close", limit, self.inner.close()).await
     }
 
     async fn reopen(&self) -> Result<Head> {

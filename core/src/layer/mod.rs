@@ -83,6 +83,10 @@ pub trait Layer: Send + Sync + std::fmt::Debug + 'static {
         self.inner().commit(commit).await
     }
 
+    async fn confirm(&self) -> Result<()> {
+        self.inner().confirm().await
+    }
+
     async fn probe(&self, epoch: Epoch) -> Result<()> {
         self.inner().probe(epoch).await
     }
@@ -132,6 +136,10 @@ impl<L: Layer> Backend for L {
 
     async fn commit(&self, commit: &Commit) -> Result<()> {
         Layer::commit(self, commit).await
+    }
+
+    async fn confirm(&self) -> Result<()> {
+        Layer::confirm(self).await
     }
 
     async fn probe(&self, epoch: Epoch) -> Result<()> {

@@ -65,8 +65,8 @@ pub struct Observe {
 /// What was observed so far.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Observations {
-    /// By the name of the operation: `head`, `migrate`, `scan`, `blocks`, `commit`, `probe`,
-    /// `adopt`, `reopen`, `verify`, `close`. An operation that was never called is missing.
+    /// By the name of the operation: `head`, `migrate`, `scan`, `blocks`, `commit`, `confirm`,
+    /// `probe`, `adopt`, `reopen`, `verify`, `close`. An operation that was never called is missing.
     pub operations: BTreeMap<&'static str, OperationStats>,
 }
 
@@ -206,6 +206,10 @@ impl Backend for Observe {
             span.record("db.operation.batch.size", commit.rows.len());
         }
         self.observe("commit", span, self.inner.commit(commit)).await
+    }
+
+    async fn confirm(&self) -> Result<()> {
+        self.observe("confirm", self.span("confirm"), self.inner.confirm()).await
     }
 
     async fn probe(&self, epoch: Epoch) -> Result<()> {

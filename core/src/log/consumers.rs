@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::block::{ChangeKind, RowChange, Serial};
 use super::feed::{self, Consumer, FeedRow};
+use super::hold::is_left_behind;
 use crate::backend::{Backend, Commit, Head, KeyRange, Scan};
 use crate::domain::ConsumerName;
 use crate::error::{Error, ErrorKind, Result};
@@ -39,11 +40,11 @@ impl Consumers {
         let page = backend.scan(Scan { range, reverse: false, limit: MOST }).await?;
         let registered = page.rows.iter().map(|row| Consumer::decode(&row.key, &row.body));
         let registered: Vec<Consumer> = registered.collect::<Result<_>>()?;
-        let mut total = 0;
+        let mut total = registered.iter().map(|consumer| consumer.total).max().unwrap_or(0);
+        // The feed is empty while everybody has taken everything. Also what those had taken for whom
+        // nothing is kept counts: the sum never falls while anybody is registered.
         if registered.iter().any(|consumer| !consumer.resync) {
-            let last = feed::last_row(backend).await?.map_or(0, |row| row.total);
-            // The feed is empty while everybody has taken everything.
-            total = registered.iter().map(|consumer| consumer.total).fold(last, u64::max);
+            total = feed::last_row(backend).await?.map_or(total, |row| row.total.max(total));
         }
         Ok(Self { registered, total })
     }
@@ -127,13 +128,18 @@ impl Consumers {
         }
     }
 
-    /// The consumers with this one among them, which begins after the commit that registers it.
+    /// The consumers with this one among them, which begins after the commit that registers it; and what
+    /// takes away the holds that were left behind.
     ///
     /// # Errors
     /// `AlreadyExists` unless the one of that name fell too far behind; `Exhausted`.
-    pub(crate) fn with(&self, new: Consumer) -> Result<(Self, Consumer)> {
+    pub(crate) fn with(&self, new: Consumer) -> Result<(Self, Consumer, Vec<RowChange>)> {
         let mut after = self.clone();
+        let left = self.registered.iter().filter(|consumer| is_left_behind(consumer));
+        let left = left.map(|consumer| removal(&consumer.name)).collect();
+        after.registered.retain(|consumer| !is_left_behind(consumer));
         let new = Consumer { total: self.total, ..new };
+        let is_full = after.registered.len() >= MOST;
         match after.registered.iter_mut().find(|consumer| consumer.name == new.name) {
             Some(consumer) if consumer.resync => *consumer = new.clone(),
             Some(_) => {
@@ -143,13 +149,13 @@ impl Consumers {
                 )
                 .with("name", &new.name));
             }
-            None if self.registered.len() >= MOST => {
+            None if is_full => {
                 return Err(Error::new(ErrorKind::Exhausted, "too many consumers; remove one")
                     .with("most", MOST));
             }
             None => after.registered.push(new.clone()),
         }
-        Ok((after, new))
+        Ok((after, new, left))
     }
 
     /// The consumers once one has taken everything up to `row`, and what nobody needs then.
@@ -216,6 +222,12 @@ pub(crate) fn key(name: &ConsumerName) -> RowKey {
     RowKey::new().text(name.as_str())
 }
 
+/// What takes its row away.
+pub(crate) fn removal(name: &ConsumerName) -> RowChange {
+    let (table, kind) = (Table::Consumers, ChangeKind::Deleted);
+    RowChange { table, kind, key: key(name), body: None }
+}
+
 fn is_over(consumer: &Consumer, total: u64) -> bool {
     total.saturating_sub(consumer.total) > consumer.max_bytes
 }
@@ -226,5 +238,38 @@ fn taken_by<'c>(consumers: impl Iterator<Item = &'c Consumer>) -> Option<KeyRang
         Some(Position::ZERO) => None,
         Some(position) => Some(feed::up_to(position)),
         None => Some(KeyRange::all(Table::Feed)),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::domain::Timestamp;
+
+    fn consumer(name: &str, resync: bool) -> Consumer {
+        Consumer {
+            name: ConsumerName::new(name).unwrap(),
+            position: Position::ZERO,
+            serial: Serial::ZERO,
+            total: 0,
+            max_bytes: 1,
+            resync,
+            registered_at: Timestamp::EPOCH,
+        }
+    }
+
+    #[test]
+    fn holds_that_keep_nothing_go_with_the_next_registration() {
+        let registered = vec![
+            consumer("holding-1", true),
+            consumer("holding-2", false),
+            consumer("mirror", true),
+        ];
+        let consumers = Consumers { registered, total: 0 };
+        let (after, _, left) = consumers.with(consumer("new", false)).unwrap();
+        let names: Vec<_> = after.list().iter().map(|it| it.name.as_str()).collect();
+        assert_eq!(names, ["holding-2", "mirror", "new"]);
+        assert_eq!(left, [removal(&ConsumerName::new("holding-1").unwrap())]);
     }
 }

@@ -49,6 +49,8 @@ pub struct BlockBuilder {
     audit: BytesMut,
     audit_spans: Vec<Span>,
     entries: Vec<AuditEntry>,
+    /// One entry's row, whose length is before it; kept for its room.
+    row: BytesMut,
     most: Option<usize>,
 }
 
@@ -150,10 +152,11 @@ impl BlockBuilder {
         let key = entry.key();
         put_varint(&mut self.audit, key.as_bytes().len() as u64);
         self.audit.put_slice(key.as_bytes());
-        let body = entry.encode();
-        put_varint(&mut self.audit, body.len() as u64);
+        self.row.clear();
+        entry.encode_into(&mut self.row);
+        put_varint(&mut self.audit, self.row.len() as u64);
         let start = self.audit.len();
-        self.audit.put_slice(&body);
+        self.audit.put_slice(&self.row);
         let body = Some((start, self.audit.len()));
         self.audit_spans.push(Span { table: Table::Audit, kind: ChangeKind::Created, key, body });
         self.entries.push(entry);
@@ -266,6 +269,18 @@ impl EncodedBlock {
             return Err(damaged("audit").with("serial", serial));
         }
         Ok(block)
+    }
+
+    /// Its bytes in two parts: header and changes; and the audit section with its length, which can be
+    /// erased by itself. A block that is misshapen has no second part.
+    #[must_use]
+    pub fn parts(&self) -> (&[u8], &[u8]) {
+        let mut rest = self.bytes.get(HEADER..).unwrap_or_default();
+        let changes = take_array(&mut rest).map_or(usize::MAX, |length| {
+            usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX)
+        });
+        let audit = changes.saturating_add(HEADER + 4);
+        self.bytes.split_at_checked(audit).unwrap_or((&self.bytes, &[]))
     }
 
     fn sections(&self) -> Result<(&[u8], Option<&[u8]>)> {
@@ -387,6 +402,12 @@ mod tests {
         bytes.put_u32(ERASED);
         let erased = EncodedBlock::parse(bytes.freeze()).unwrap();
         assert!(audit.is_some_and(|audit| !audit.is_empty()));
+        let (whole, without) = (closed.block.parts(), erased.parts());
+        assert_eq!(
+            (whole.0, [whole.0, whole.1].concat()),
+            (without.0, closed.block.bytes.to_vec())
+        );
+        assert_eq!((whole.0.len(), without.1), (kept, &ERASED.to_be_bytes()[..]));
         assert_eq!(erased.hash, closed.block.hash);
         let (erased, whole) = (erased.decode().unwrap(), closed.block.decode().unwrap());
         assert_eq!((erased.changes, erased.audit), (whole.changes, None));

@@ -222,7 +222,12 @@ pub(crate) async fn read(
         for row in &page.rows {
             let row = FeedRow::decode(&row.key, &row.body)?;
             if row.position != next {
-                return Err(missing(next, row.position, entries.is_empty()));
+                // Pages are of different moments: what comes next may have been let go meanwhile. If
+                // it was lost, the next call says so.
+                if !entries.is_empty() {
+                    return Ok(entries);
+                }
+                return Err(missing(next, row.position));
             }
             parts.push(row);
             let complete = parts.first().is_some_and(|row| parts.len() == row.parts as usize);
@@ -236,21 +241,19 @@ pub(crate) async fn read(
         }
     }
     if entries.is_empty() && next <= last && limit > 0 {
-        return Err(missing(next, last.next(), true));
+        return Err(missing(next, last.next()));
     }
     Ok(entries)
 }
 
-fn missing(wanted: Position, found: Position, is_first: bool) -> Error {
-    let error = match is_first {
-        true => Error::new(
-            ErrorKind::Compacted { oldest: found.get() },
-            "the commits after this position are not kept: nobody was registered then, or fell too far \
-             behind; copy the store anew and register again",
-        ),
-        false => Error::corrupt("a commit is missing in the feed; copy the store anew"),
-    };
-    error.with("position", wanted).with("found", found)
+fn missing(wanted: Position, found: Position) -> Error {
+    Error::new(
+        ErrorKind::Compacted { oldest: found.get() },
+        "the commits after this position are not kept: nobody was registered then, or fell too far \
+         behind; copy the store anew and register again",
+    )
+    .with("position", wanted)
+    .with("found", found)
 }
 
 async fn entry_of(backend: &dyn Backend, parts: &[FeedRow]) -> Result<LogEntry> {

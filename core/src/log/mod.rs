@@ -5,5 +5,6 @@ pub mod chain;
 pub(crate) mod consumers;
 pub(crate) mod encoding;
 pub mod feed;
+pub(crate) mod hold;
 pub(crate) mod replay;
 pub(crate) mod retention;

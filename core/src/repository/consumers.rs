@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use crate::domain::ConsumerName;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::handle::StoreHandle;
 use crate::log::consumers::Consumers;
 use crate::log::feed::{self, Consumer, LogEntry};
@@ -62,7 +62,8 @@ pub trait ConsumerRepository: Send + Sync {
     /// `NotFound`; those of any write.
     async fn remove(&self, name: &ConsumerName) -> Result<()>;
 
-    /// Everybody who is registered, by name.
+    /// Everybody who is registered, by name. One whose name begins with `holding-` is a process that opens
+    /// or verifies a shared database; it keeps at most 1 GiB.
     ///
     /// # Errors
     /// `Unavailable`, `Corrupt`.
@@ -72,11 +73,14 @@ pub trait ConsumerRepository: Send + Sync {
     /// acknowledged. Empty if there are none yet.
     ///
     /// # Behavior
+    /// - Blocks name the hash of the one before: whoever follows compares it with the last that was taken.
+    ///   A store that was put back to an older copy may have passed `after` again.
     /// - Each is whole: a block may have 256 MiB, so read few at a time if they may be large.
     ///
     /// # Errors
-    /// `Compacted` if the first of them is not kept; `InvalidArgument` for a limit of 0, or above 1,000;
-    /// `Unavailable`, `Corrupt`.
+    /// `Compacted` if the first of them is not kept; `Conflict` if the store is not as far as `after`: it was
+    /// put back to an older copy; `InvalidArgument` for a limit of 0, or above 1,000; `Unavailable`,
+    /// `Corrupt`.
     async fn read(&self, after: Position, limit: usize) -> Result<Vec<LogEntry>>;
 }
 
@@ -122,6 +126,7 @@ impl ConsumerRepository for StoreHandle {
             if !(1..=MOST).contains(&limit) {
                 return Err(Error::invalid("a limit is 1 to 1,000").with("limit", limit));
             }
+            let last = self.position_not_before(after, last).await?;
             feed::read(self.backend(), after, last, limit).await
         };
         read.await.map_err(|error| error.during(OPERATION))
@@ -129,13 +134,37 @@ impl ConsumerRepository for StoreHandle {
 }
 
 impl StoreHandle {
+    /// The last position that was acknowledged.
+    ///
+    /// # Errors
+    /// `Conflict` if it is before `after`, also once everything is known that other processes committed.
+    async fn position_not_before(&self, after: Position, known: Position) -> Result<Position> {
+        if known >= after {
+            return Ok(known);
+        }
+        if self.core.is_shared {
+            self.send(0, Request::Refresh).await?;
+        }
+        let last = self.current_view().position();
+        if last >= after {
+            return Ok(last);
+        }
+        Err(Error::new(
+            ErrorKind::Conflict,
+            "the store has not come to this position: it was put back to an older copy, or the position \
+             is another store's; copy it anew and register again",
+        )
+        .with("after", after)
+        .with("position", last))
+    }
+
     async fn change_consumer(
         &self,
         operation: &'static str,
         change: ConsumerChange,
     ) -> Result<Consumer> {
         let changed = self.send(0, |answer| Request::Consumers(change, answer)).await;
-        let gone = || Error::new(crate::error::ErrorKind::Unexpected, "the consumer is gone");
+        let gone = || Error::new(ErrorKind::Unexpected, "the consumer is gone");
         changed
             .and_then(|consumer| consumer.ok_or_else(gone))
             .map_err(|error| error.during(operation))

@@ -401,7 +401,7 @@ struct Minted {
 
 impl StoreHandle {
     fn mint(&self, purpose: &Purpose, prefix: Option<String>) -> Result<Minted> {
-        let key = self.hash_key()?;
+        let key = self.hash_keys()?.current();
         let entropy = self.entropy();
         let prefix = match prefix {
             Some(prefix) => prefix,
@@ -413,23 +413,23 @@ impl StoreHandle {
         Ok(Minted { prefix: prefix.parse()?, hash, text })
     }
 
-    /// What `find` gives, if `secret` is its secret, and the keyed hash to replace an imported one
-    /// with. `find` gives nothing for what no secret could make valid.
+    /// What `find` gives, if `secret` is its secret, and the hash to replace an imported one or one
+    /// of a former key with. `find` gives nothing for what no secret could make valid.
     async fn check<C: Credential>(
         &self,
         view: &View,
         secret: &str,
         find: impl Fn(&View) -> Option<Arc<C>> + Send + Sync,
     ) -> Result<(Arc<C>, Option<SecretHash>)> {
-        let (key, purpose) = (self.hash_key()?, C::PURPOSE);
-        let keyed = || key.hash(purpose.name, secret);
+        let (keys, purpose) = (self.hash_keys()?, C::PURPOSE);
+        let keyed = || keys.current().hash(purpose.name, secret);
         // Whose secret it is, and, if that is known already, whether a keyed hash is to replace its own.
         let judge = |view: &View| {
             let found = find(view).ok_or_else(|| purpose.refused())?;
-            match key.verify(purpose.name, secret, found.hash())? {
+            match keys.verify(purpose.name, secret, found.hash())? {
                 Verdict::Wrong => Err(purpose.refused()),
                 Verdict::Right => Ok((found, Some(None))),
-                Verdict::RightByImported => Ok((found, Some(Some(keyed())))),
+                Verdict::RightByAnother => Ok((found, Some(Some(keyed())))),
                 Verdict::NeedsBcrypt => Ok((found, None)),
             }
         };
@@ -542,9 +542,15 @@ impl PreAuthKeyRepository for StoreHandle {
                 // An imported key without a public part is found by its keyed hash, which nobody
                 // can compute without the hash key.
                 None => {
-                    let hash = preauth_key_hash(self.hash_key()?, text);
-                    let key = view.preauth_keys().by_hash(&hash).cloned();
-                    key.map(|key| (key, None)).ok_or_else(|| PREAUTH_KEY.refused())
+                    let keys = self.hash_keys()?;
+                    let found = keys.iter().find_map(|key| {
+                        let hash = preauth_key_hash(key, text);
+                        view.preauth_keys().by_hash(&hash).map(|found| (found.clone(), key.id()))
+                    });
+                    let (found, by) = found.ok_or_else(|| PREAUTH_KEY.refused())?;
+                    let current = keys.current();
+                    let is_former = by != current.id();
+                    Ok((found, is_former.then(|| preauth_key_hash(current, text))))
                 }
             }
         };

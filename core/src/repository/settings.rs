@@ -19,7 +19,7 @@ use crate::handle::StoreHandle;
 /// use ghostwire_store::domain::{SettingDocument, SettingKind};
 ///
 /// assert_eq!(store.settings().get(SettingKind::Network).await?, None);
-/// let mut network = store.view().settings().network().into_owned();
+/// let mut network = store.view().settings().network().clone();
 /// network.ephemeral_cutoff_seconds = 600;
 /// store.settings().put(SettingDocument::Network(network), None).await?;
 ///

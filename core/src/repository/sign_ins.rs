@@ -9,6 +9,7 @@ use crate::command::SignInCommand;
 use crate::domain::{NewSignIn, SecretHash, SignIn, SignInId, Text};
 use crate::error::{EntityKind, Error, Result};
 use crate::handle::StoreHandle;
+use crate::secrets::HashKey;
 use crate::state::sign_ins::refused;
 
 /// A shorter state could be guessed.
@@ -80,10 +81,8 @@ pub trait SignInRepository: Send + Sync {
     async fn sweep(&self) -> Result<u64>;
 }
 
-impl StoreHandle {
-    fn hash_of_state(&self, state: &str) -> Result<SecretHash> {
-        Ok(self.hash_key()?.hash("sign_in", state))
-    }
+fn hash_of_state(key: &HashKey, state: &str) -> SecretHash {
+    key.hash("sign_in", state)
 }
 
 #[async_trait]
@@ -96,7 +95,8 @@ impl SignInRepository for StoreHandle {
                 .with("length", state.len())
                 .during(OPERATION));
         }
-        let hash = self.hash_of_state(state).map_err(|error| error.during(OPERATION))?;
+        let keys = self.hash_keys().map_err(|error| error.during(OPERATION))?;
+        let hash = hash_of_state(keys.current(), state);
         let id = self.new_id(OPERATION, SignInId::time_ordered)?;
         let command = SignInCommand::Begin { id, hash, sign_in };
         expect_reply!(self.run(command).await?, SignIn)
@@ -106,9 +106,10 @@ impl SignInRepository for StoreHandle {
         const OPERATION: &str = SignInCommand::TAKE;
         // Guesses are refused here, so that they do not occupy the writer.
         let hash = async {
-            let hash = self.hash_of_state(state)?;
+            let keys = self.hash_keys()?;
             let view = self.newest_view().await?;
-            view.sign_ins().by_hash(&hash).map(|_| hash).ok_or_else(refused)
+            let mut hashes = keys.iter().map(|key| hash_of_state(key, state));
+            hashes.find(|hash| view.sign_ins().by_hash(hash).is_some()).ok_or_else(refused)
         };
         let hash = hash.await.map_err(|error| error.during(OPERATION))?;
         let command = SignInCommand::Take { hash, purpose: purpose.clone() };

@@ -72,6 +72,13 @@ impl<'a> RowWriter<'a> {
             }
         }
     }
+
+    /// Appends one column: the text that these are together.
+    pub fn put_text_of(&mut self, parts: &[&str]) {
+        self.buffer.put_u8(TEXT);
+        put_varint(self.buffer, parts.iter().map(|part| part.len() as u64).sum());
+        parts.iter().for_each(|part| self.buffer.put_slice(part.as_bytes()));
+    }
 }
 
 /// Encodes values as the body of a row.
@@ -251,6 +258,14 @@ mod tests {
     fn null_is_not_empty() {
         let body = encode_values(1, [Value::Null, Value::Text(""), Value::Bytes(&[])]);
         assert_eq!(read_all(&body).unwrap(), [Value::Null, Value::Text(""), Value::Bytes(&[])]);
+    }
+
+    #[test]
+    fn a_text_of_parts_is_that_text() {
+        let (mut whole, mut parts) = (BytesMut::new(), BytesMut::new());
+        RowWriter::begin(&mut whole, 1).put(Value::Text("user:ann"));
+        RowWriter::begin(&mut parts, 1).put_text_of(&["user", ":", "ann", ""]);
+        assert_eq!(parts, whole);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The one way of a command: decide it, evolve the state, encode into a block.
 
+use smallvec::SmallVec;
+
 use super::State;
 use super::decision::{Context, Reply, StateChange};
 use crate::block::BlockBuilder;
@@ -26,15 +28,16 @@ impl State {
         let notes = std::mem::take(&mut decision.audit).into_iter().enumerate();
         let entries = notes.map(|(index, note)| {
             let second = note.second.map(|(entity, subject)| {
-                Ok(AuditSubject { kind: entity.into(), subject: Text::new(subject)? })
+                Ok(AuditSubject { kind: entity.into(), subject: Text::of(subject)? })
             });
             let id = audit_id(context.now, context.seed, index);
-            let (action, subject) = (Text::new(note.action)?, Text::new(note.subject)?);
+            let (action, subject) = (Text::new(note.action)?, Text::of(note.subject)?);
             let actor = context.actor.clone();
             let entry = AuditEntry::new((context.now, id), actor, action, note.entity, subject);
             Ok(AuditEntry { second: second.transpose()?, ..entry })
         });
-        let entries = entries.collect::<Result<Vec<_>>>()?;
+        // Most commands have one or none.
+        let entries = entries.collect::<Result<SmallVec<[_; 1]>>>()?;
         // Nothing may fail from here on.
         entries.into_iter().for_each(|entry| block.audit(entry));
         let kinds = self.apply(&mut decision);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::routes::learn_expiry;
 use super::{Addresses, Nodes, State, StateChange};
 use crate::block::RowChange;
 use crate::command::EntityRecord;
@@ -72,6 +73,10 @@ impl Loading {
         };
         let (addresses, found) = at_once(nodes.len(), addresses, || Nodes::of(&nodes))?;
         (state.addresses, state.tables.nodes) = (addresses, found?);
+        let primaries = state.tables.routes.carrying().filter(|route| route.primary);
+        for primary in primaries.cloned().collect::<Vec<_>>() {
+            learn_expiry(&mut state, &primary);
+        }
         Ok(state)
     }
 }
@@ -151,7 +156,7 @@ mod tests {
         world.state.images().for_each(|image| loading.add(image));
         let mut loaded = loading.finish().unwrap();
 
-        let network = world.state.settings().network().into_owned();
+        let network = world.state.settings().network().clone();
         // They also agree after more changes.
         for round in 0..2 {
             let state = &world.state;

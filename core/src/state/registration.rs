@@ -156,7 +156,7 @@ fn admit(
         updated_at: context.now,
         revision: Revision::FIRST,
     };
-    state.addresses.fill(&mut node, &state.settings().network())?;
+    state.addresses.fill(&mut node, state.settings().network())?;
     if node.ipv4.is_none() && node.ipv6.is_none() {
         let message = "gets no address: the network has none of the families that it is limited to";
         return Err(Error::new(ErrorKind::Exhausted, message)

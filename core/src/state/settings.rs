@@ -1,6 +1,6 @@
 //! Settings: documents with a default each.
 
-use std::borrow::Cow;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::State;
@@ -19,37 +19,36 @@ pub type Settings = Collection<Setting, ()>;
 impl Settings {
     /// Address ranges and lifetimes in force.
     #[must_use]
-    pub fn network(&self) -> Cow<'_, NetworkSettings> {
+    pub fn network(&self) -> &NetworkSettings {
+        static DEFAULT: LazyLock<NetworkSettings> = LazyLock::new(NetworkSettings::default);
         match self.get(SettingKind::Network).map(|setting| &setting.document) {
-            Some(SettingDocument::Network(network)) => Cow::Borrowed(network),
-            _ => Cow::Owned(NetworkSettings::default()),
+            Some(SettingDocument::Network(network)) => network,
+            _ => &DEFAULT,
         }
     }
 
     /// How long a heartbeat that says nothing new goes unrecorded after the last one that was recorded.
     pub(super) fn heartbeat_interval(&self) -> Duration {
-        let seconds = match self.get(SettingKind::Network).map(|setting| &setting.document) {
-            Some(SettingDocument::Network(network)) => network.heartbeat_interval_seconds,
-            _ => 0,
-        };
-        Duration::from_secs(seconds.into())
+        Duration::from_secs(self.network().heartbeat_interval_seconds.into())
     }
 
     /// Relay servers in force.
     #[must_use]
-    pub fn derp_map(&self) -> Cow<'_, DerpMap> {
+    pub fn derp_map(&self) -> &DerpMap {
+        static DEFAULT: LazyLock<DerpMap> = LazyLock::new(DerpMap::default);
         match self.get(SettingKind::DerpMap).map(|setting| &setting.document) {
-            Some(SettingDocument::DerpMap(map)) => Cow::Borrowed(map),
-            _ => Cow::Owned(DerpMap::default()),
+            Some(SettingDocument::DerpMap(map)) => map,
+            _ => &DEFAULT,
         }
     }
 
     /// Resolvers and search domains in force.
     #[must_use]
-    pub fn dns(&self) -> Cow<'_, DnsSettings> {
+    pub fn dns(&self) -> &DnsSettings {
+        static DEFAULT: LazyLock<DnsSettings> = LazyLock::new(DnsSettings::default);
         match self.get(SettingKind::Dns).map(|setting| &setting.document) {
-            Some(SettingDocument::Dns(dns)) => Cow::Borrowed(dns),
-            _ => Cow::Owned(DnsSettings::default()),
+            Some(SettingDocument::Dns(dns)) => dns,
+            _ => &DEFAULT,
         }
     }
 }

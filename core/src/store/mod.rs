@@ -2,6 +2,7 @@
 
 mod implementation;
 mod open;
+mod timeline;
 mod watch;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use crate::view::View;
 use crate::writer::Committed;
 
 pub use open::open;
+pub use timeline::begin_timeline;
 
 /// The storage of a control plane: typed repositories, snapshots, and a feed of changes.
 ///

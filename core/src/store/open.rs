@@ -7,7 +7,7 @@ use std::time::Instant;
 use tracing::Instrument;
 
 use super::Store;
-use crate::backend::{Backend, Commit, Head, HeadChange};
+use crate::backend::{Backend, Commit, Head, HeadChange, KeyChange};
 use crate::block::{MAX_BLOCK, Serial};
 use crate::clock::{ClockGuard, Reading};
 use crate::digest::DigestCache;
@@ -16,8 +16,9 @@ use crate::handle::{Core, Queue, StoreHandle};
 use crate::imported::ImportedHashes;
 use crate::layer::Deadline;
 use crate::loader;
+use crate::log::hold::Holds;
 use crate::options::StoreOptions;
-use crate::secrets::HashKey;
+use crate::secrets::HashKeys;
 use crate::state::{CredentialHashes, State};
 use crate::threads::{self, Waits};
 use crate::view::Published;
@@ -40,14 +41,17 @@ pub async fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<Ar
     };
     let opened = async {
         check_options(&options)?;
-        let guard = watch_clock(backend.as_ref(), &options).await?;
+        let head = backend.head().await?;
+        head.require_filled()?;
+        let guard = watch_clock(&head, &options)?;
         loader::migrate(backend.as_ref(), options.read_only).await?;
         let (entropy, retain) = (&options.entropy, options.writer.retain_block_bytes);
-        let loaded = loader::load(&backend, entropy.as_ref(), retain).await?;
-        if let Some(key) = &options.hash_key {
-            let is_needed = warn_of_other_keys(&loaded.state, key);
+        let writes_in = (!options.read_only).then_some(head.epoch);
+        let loaded = loader::load(&backend, entropy.as_ref(), retain, writes_in).await?;
+        if let Some(keys) = &options.hash_key {
+            let is_needed = warn_of_other_keys(&loaded.state, keys);
             let found = (loaded.found.head, is_needed);
-            check_key(backend.as_ref(), found, key, options.read_only).await?;
+            check_key(backend.as_ref(), found, keys, options.read_only).await?;
         }
         start(backend.clone(), options, loaded, (guard, opened_at)).await
     };
@@ -61,34 +65,40 @@ pub async fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<Ar
     opened
 }
 
-/// Refuses another key than the one that credentials are hashed with. The first one is remembered, and one
-/// that takes its place while no credential needs it; but not where others may have the store open.
+/// Refuses other keys than those that credentials are hashed with. The first one is remembered, one that
+/// follows it, and one that takes its place while no credential needs it; but not where others may have
+/// the store open.
 async fn check_key(
     backend: &dyn Backend,
     (mut head, another_is_needed): (Head, bool),
-    key: &HashKey,
+    keys: &HashKeys,
     read_only: bool,
 ) -> Result<()> {
     const ATTEMPTS: usize = 32;
-    let check = key.check(head.store);
-    let is_settled = another_is_needed || backend.info().shared;
+    let check = keys.current().check(head.store);
+    let is_shared = backend.info().shared;
+    let may_replace = !another_is_needed && !is_shared;
     for _ in 0..ATTEMPTS {
+        let follows = |stored| keys.iter().any(|key| key.check(head.store) == stored);
         match head.credential_key {
             Some(stored) if stored == check => return Ok(()),
-            Some(_) if is_settled => {
+            Some(stored) if follows(stored) && (is_shared || read_only) => return Ok(()),
+            Some(stored) if follows(stored) => {}
+            Some(_) if !may_replace => {
                 return Err(Error::new(
                     ErrorKind::Crypto,
                     "the store's credentials were hashed with another key than the configured one; set \
                      `secret_key_file` to the file of that key. If it is lost, export the store without a \
                      key file and import it into a new one, and issue the credentials anew",
                 )
-                .with("configured_key", data_encoding::HEXLOWER.encode(&key.id())));
+                .with("configured_key", data_encoding::HEXLOWER.encode(&keys.current().id())));
             }
             None if another_is_needed => return Ok(()),
             _ if read_only => return Ok(()),
             _ => {}
         }
-        let change = HeadChange { credential_key: Some(check), ..HeadChange::default() };
+        let key = KeyChange { before: head.credential_key, after: check };
+        let change = HeadChange { credential_key: Some(key), ..HeadChange::default() };
         match backend.commit(&Commit { head: change, ..Commit::on(&head) }).await {
             Err(error) if *error.kind() == ErrorKind::Conflict => head = backend.head().await?,
             stored => return stored,
@@ -99,13 +109,15 @@ async fn check_key(
 
 /// Such credentials are refused one by one, which looks like many people with wrong secrets. Tells
 /// whether there are some.
-fn warn_of_other_keys(state: &State, key: &HashKey) -> bool {
+fn warn_of_other_keys(state: &State, keys: &HashKeys) -> bool {
     let mut hashes = CredentialHashes::of(state);
     let credentials = hashes.total();
-    hashes.keyed.remove(&key.id());
+    for key in keys.iter() {
+        hashes.keyed.remove(&key.id());
+    }
     let others: u64 = hashes.keyed.values().sum();
     if others > 0 {
-        let key_id = data_encoding::HEXLOWER.encode(&key.id());
+        let key_id = data_encoding::HEXLOWER.encode(&keys.current().id());
         tracing::warn!(
             credentials,
             others,
@@ -117,17 +129,7 @@ fn warn_of_other_keys(state: &State, key: &HashKey) -> bool {
 }
 
 /// Before anything is written: a migration, too, would be dated by a clock that is wrong.
-async fn watch_clock(backend: &dyn Backend, options: &StoreOptions) -> Result<ClockGuard> {
-    let head = backend.head().await?;
-    if head.filling {
-        return Err(Error::new(
-            ErrorKind::Unavailable,
-            "the store is being filled as a copy of another one and is not complete; let that end, or \
-             discard it",
-        )
-        .with("store", head.store)
-        .with("side", head.side));
-    }
+fn watch_clock(head: &Head, options: &StoreOptions) -> Result<ClockGuard> {
     // Opened read-only, a wrong clock does no harm.
     let last = (head.serial > Serial::ZERO && !options.read_only).then_some(head.time);
     ClockGuard::start(Reading::of(options.clock.as_ref()), last, &options.clock_bounds)
@@ -175,6 +177,7 @@ async fn start(
         closing: Closing::default(),
         submitted: AtomicU64::new(serial.get()),
         digests: DigestCache::new(),
+        holds: Holds::default(),
         counters,
     });
     // A commit blocks its thread while the disk works. So the writer has a thread of its own, and

@@ -58,7 +58,7 @@ impl Following {
             }
             // Blocks beyond the published serial may belong to a commit that is in flight.
             let Progress { serial: published, end, .. } = self.progress.borrow_and_update().clone();
-            if let Some(End::Failed(error)) = end {
+            if let Some(End::Failed(error) | End::Overtaken(error)) = end {
                 return Err(error);
             }
             let after = self.chain.last();
@@ -86,7 +86,7 @@ impl Following {
     /// Refuses a position that is not in the history, where only waiting would follow otherwise.
     async fn check_start(&self) -> Result<()> {
         let Progress { serial: published, end, .. } = self.progress.borrow().clone();
-        if let Some(End::Failed(error)) = end {
+        if let Some(End::Failed(error) | End::Overtaken(error)) = end {
             return Err(error);
         }
         if self.after < published || (self.after == published && self.hash.is_none()) {

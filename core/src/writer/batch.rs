@@ -64,7 +64,7 @@ pub(super) struct SealedBatch {
     pub(super) entry: Option<CommitId>,
     pub(super) block: Option<ClosedBlock>,
     pub(super) series: Vec<RowChange>,
-    pub(super) positions: Vec<(WriterId, u64)>,
+    pub(super) sequences: Vec<(WriterId, u64)>,
 }
 
 /// Who waits for a batch, and the outcome of each command.
@@ -130,17 +130,17 @@ impl Batch {
         self.series.push((series, answer));
     }
 
-    /// Ends the batch. `positions` are those of the commits before it.
+    /// Ends the batch. `sequences` are those of the commits before it.
     pub(super) fn seal(
         self,
         entropy: &dyn Entropy,
-        positions: &HashMap<WriterId, u64>,
+        sequences: &HashMap<WriterId, u64>,
     ) -> (Callers, Result<SealedBatch>) {
         let Self { base, position, mut state, builder, time, .. } = self;
         let callers =
             Callers { submissions: self.submissions, outcomes: self.outcomes, series: self.series };
         let seal = || {
-            let (series, positions) = new_rows(&callers.series, positions)?;
+            let (series, sequences) = new_rows(&callers.series, sequences)?;
             let (mut block, mut entry) = (None, None);
             if !builder.is_empty() {
                 let id = BlockId::time_ordered(time, draw(entropy)?);
@@ -154,7 +154,7 @@ impl Batch {
                 state.set_position(position.next());
             }
             let (expected, before) = (position, base.serial);
-            Ok(SealedBatch { state, expected, before, entry, block, series, positions })
+            Ok(SealedBatch { state, expected, before, entry, block, series, sequences })
         };
         let sealed = seal();
         (callers, sealed)
@@ -173,16 +173,16 @@ impl SealedBatch {
     }
 }
 
-/// The series rows that are no repetitions, and the positions that they lead to.
+/// The series rows that are no repetitions, and the sequences that they lead to.
 fn new_rows(
     series: &[(SeriesRows, Answer<()>)],
-    positions: &HashMap<WriterId, u64>,
+    sequences: &HashMap<WriterId, u64>,
 ) -> Result<(Vec<RowChange>, Vec<(WriterId, u64)>)> {
     let mut reached: HashMap<WriterId, u64> = HashMap::new();
     let mut rows = Vec::new();
     for (series, _) in series {
         if let Some((writer, sequence)) = series.position {
-            let last = reached.get(&writer).or_else(|| positions.get(&writer)).copied();
+            let last = reached.get(&writer).or_else(|| sequences.get(&writer)).copied();
             if last.is_some_and(|last| sequence <= last) {
                 continue;
             }

@@ -77,8 +77,7 @@ impl Writer {
         let mut received = Vec::with_capacity(DRAIN_LIMIT);
         let taken = self.batch.as_ref().map_or(0, Batch::len);
         let room = self.options.max_group.saturating_sub(taken).clamp(1, DRAIN_LIMIT);
-        let flushes =
-            self.checkpointer.backlog.len() > 0 && !self.poisoned && self.refusal().is_none();
+        let flushes = self.has_to_flush() && !self.poisoned && self.refusal().is_none();
         let listens = !blocked && !self.drained;
         let (shared, closing) = (self.shared.clone(), self.closing);
         let arrival = async {

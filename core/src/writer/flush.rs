@@ -22,22 +22,22 @@ impl Writer {
             self.reopen().await?;
         }
         let slice = self.checkpointer.backlog.take(size);
-        if slice.rows.is_empty() {
+        let checkpoint = slice.advance.map(|advance| advance.to);
+        let purge_before =
+            self.purge_before(Some(checkpoint.unwrap_or(self.checkpointer.checkpoint())));
+        if slice.rows.is_empty() && purge_before.is_none() {
             return Ok(());
         }
-        let checkpoint = slice.advance.map(|advance| advance.to);
-        let commit = Commit {
-            rows: slice.rows,
-            checkpoint,
-            purge_before: self.purge_before(checkpoint),
-            ..self.next_commit()
-        };
+        let commit = Commit { rows: slice.rows, checkpoint, purge_before, ..self.next_commit() };
         if let Err(error) = self.store(&commit).await {
             self.checkpointer.backlog.put_back(&commit.rows, slice.advance);
             return match error.kind() {
                 ErrorKind::Conflict => self.catch_up_after_conflict().await,
                 _ => Err(error),
             };
+        }
+        if let Some(before) = purge_before {
+            self.checkpointer.set_oldest(before);
         }
         let published = self.shared.published.load_full();
         let mut audit = published.audit.clone();
@@ -50,12 +50,18 @@ impl Writer {
         Ok(())
     }
 
-    /// Flushes every dirty row. Gives the serial up to which the tables are complete.
+    /// Whether there are dirty rows, or blocks that nobody needs.
+    pub(super) fn has_to_flush(&self) -> bool {
+        let checkpoint = Some(self.checkpointer.checkpoint());
+        self.checkpointer.backlog.len() > 0 || self.purge_before(checkpoint).is_some()
+    }
+
+    /// Flushes every dirty row, and purges every block that nobody needs. Gives the serial up to which the tables are complete.
     pub(super) async fn flush_all(&mut self) -> Result<Serial> {
         if self.poisoned {
             self.reopen().await?;
         }
-        while self.checkpointer.backlog.len() > 0 && self.refusal().is_none() {
+        while self.has_to_flush() && self.refusal().is_none() {
             self.try_flush(4096).await?;
         }
         Ok(self.state().serial())

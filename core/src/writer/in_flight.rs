@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use tracing::Instrument;
 
 use super::batch::{Batch, Callers, SealedBatch};
+use super::outcome::unconfirmed;
 use super::{ATTEMPTS, CommitThread, Request, Writer, outrun, weight};
 use crate::backend::{Backend, Commit};
 use crate::block::{ClosedBlock, RowChange, Serial};
@@ -31,7 +32,7 @@ pub(super) struct InFlight {
     callers: Callers,
     /// The state once it is stored.
     state: State,
-    positions: Vec<(WriterId, u64)>,
+    sequences: Vec<(WriterId, u64)>,
     /// What the block changed and this commit does not flush.
     unflushed: Unflushed,
     block: Option<(Serial, u64)>,
@@ -158,7 +159,7 @@ impl InFlight {
     }
 
     fn span(&self) -> tracing::Span {
-        tracing::debug_span!("writer.group", commands = self.callers.len())
+        tracing::debug_span!("writer.commit", commands = self.callers.len())
     }
 }
 
@@ -186,7 +187,7 @@ impl Writer {
         let Some(durable) = self.await_commit(in_flight).await else { return };
         let overlaps = self.batch.is_some();
         self.target_len = if overlaps { len } else { 0 };
-        self.publish(durable, overlaps);
+        self.conclude(durable, overlaps).await;
     }
 
     /// Seals the open batch and begins its commit, then publishes the commit before it.
@@ -203,15 +204,25 @@ impl Writer {
         self.target_len = 0;
         let Some(batch) = self.batch.take() else { return };
         self.last_sizes = batch.sizes();
-        let (callers, sealed) = batch.seal(self.entropy.as_ref(), &self.positions);
+        let (callers, sealed) = batch.seal(self.entropy.as_ref(), &self.sequences);
+        let sealed = match sealed {
+            Ok(sealed) => self.look_for_consumers(&sealed).await.map(|()| sealed),
+            refused => refused,
+        };
         match sealed {
             Ok(sealed) if !sealed.is_empty() => {
-                self.look_for_consumers(&sealed).await;
                 let mut in_flight = self.prepare(callers, sealed);
                 if overlaps {
                     in_flight.begin(self.backend.clone(), &self.commit_thread);
                 }
                 if let Some(durable) = durable {
+                    if let Err(error) = self.confirm().await {
+                        // It builds on what nobody is told of. What it flushed is newer, and so is put
+                        // back first.
+                        in_flight.ended().await;
+                        self.take_back(in_flight).fail(&unconfirmed(&error));
+                        return self.take_back(durable.0).fail(&unconfirmed(&error));
+                    }
                     self.publish(durable, overlaps);
                 }
                 if !overlaps {
@@ -220,14 +231,18 @@ impl Writer {
                 self.in_flight = Some(in_flight);
             }
             Ok(sealed) => {
-                if let Some(durable) = durable {
-                    self.publish(durable, false);
+                if let Some(durable) = durable
+                    && !self.conclude(durable, false).await
+                {
+                    return self.put_back(callers.into_requests());
                 }
                 self.answer_without_commit(callers, sealed.before).await;
             }
             Err(error) => {
-                if let Some(durable) = durable {
-                    self.publish(durable, false);
+                if let Some(durable) = durable
+                    && !self.conclude(durable, false).await
+                {
+                    return self.put_back(callers.into_requests());
                 }
                 if *error.kind() == ErrorKind::Exhausted && callers.len() > 1 {
                     // Their block would be too large. Alone, only those that are too large by
@@ -280,50 +295,79 @@ impl Writer {
         let error = match self.resolve_outcome(&in_flight.commit, outcome).await {
             Ok(()) => {
                 self.conflicts = 0;
-                self.positions.extend(in_flight.positions.iter().copied());
+                self.sequences.extend(in_flight.sequences.iter().copied());
                 self.consumers.stored(std::mem::take(&mut in_flight.entered));
                 return Some(Durable(in_flight));
             }
             Err(error) => error,
         };
+        let callers = self.take_back(in_flight);
+        if *error.kind() != ErrorKind::Conflict {
+            callers.fail(&error);
+        } else if let Err(error) = self.catch_up_after_conflict().await {
+            callers.fail(&error);
+        } else {
+            self.retry(callers);
+        }
+        None
+    }
+
+    /// Gives up a commit, and the open batch, which was decided on top of it. What it flushed is to be
+    /// flushed again, and its callers are to be answered.
+    fn take_back(&mut self, in_flight: InFlight) -> Callers {
         let flushed = in_flight.commit.rows.get(in_flight.flushed.clone()).unwrap_or_default();
         self.checkpointer.backlog.put_back(flushed, in_flight.advance);
         if let Some(batch) = self.batch.take() {
             self.put_back(batch.into_requests());
         }
-        if *error.kind() != ErrorKind::Conflict {
-            in_flight.callers.fail(&error);
-        } else if let Err(error) = self.catch_up_after_conflict().await {
-            in_flight.callers.fail(&error);
-        } else {
-            self.retry(in_flight.callers);
-        }
-        None
+        in_flight.callers
     }
 
-    /// A consumer may have taken more than this process knows, where others serve it.
-    async fn look_for_consumers(&mut self, sealed: &SealedBatch) {
+    /// Confirms and publishes a durable commit. Tells whether that could be; otherwise it is for
+    /// reopening to publish it.
+    async fn conclude(&mut self, durable: Durable, overlaps: bool) -> bool {
+        match self.confirm().await {
+            Ok(()) => self.publish(durable, overlaps),
+            Err(error) => {
+                self.target_len = 0;
+                self.take_back(durable.0).fail(&unconfirmed(&error));
+                return false;
+            }
+        }
+        true
+    }
+
+    /// A consumer may have taken more than this process knows, where others serve it: it is not to be
+    /// given up because of that.
+    async fn look_for_consumers(&mut self, sealed: &SealedBatch) -> Result<()> {
         let block = sealed.block.as_ref().map_or(0, |closed| closed.block.bytes.len());
-        let bytes = (block + weight(&sealed.series)) as u64;
-        if !self.is_shared || !self.consumers.would_overflow(bytes) {
-            return;
-        }
-        // What cannot be read now is taken as it was known.
-        if let Ok(head) = self.backend.head().await
-            && let Ok(consumers) = Consumers::read(self.backend.as_ref(), &head).await
-        {
-            self.consumers = consumers;
-        }
+        self.make_room_for((block + weight(&sealed.series)) as u64).await
     }
 
-    /// Up to where a commit that advances the checkpoint may purge blocks.
+    /// The same for a commit of so many bytes.
+    pub(super) async fn make_room_for(&mut self, bytes: u64) -> Result<()> {
+        if self.is_shared && self.consumers.would_overflow(bytes) {
+            self.read_consumers().await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn read_consumers(&mut self) -> Result<()> {
+        let head = self.backend.head().await?;
+        self.consumers = Consumers::read(self.backend.as_ref(), &head).await?;
+        Ok(())
+    }
+
+    /// Up to where a commit may purge blocks, which perhaps advances the checkpoint.
     pub(super) fn purge_before(&self, checkpoint: Option<Serial>) -> Option<Serial> {
-        let before = self.checkpointer.purge_before(checkpoint)?;
-        Some(self.consumers.taken().map_or(before, |taken| before.min(taken.next())))
+        match self.shared.holds.is_held() {
+            true => None,
+            false => self.checkpointer.purge_before(checkpoint, self.consumers.taken()),
+        }
     }
 
     fn prepare(&mut self, callers: Callers, sealed: SealedBatch) -> InFlight {
-        let SealedBatch { state, expected, before, entry, block, series, positions } = sealed;
+        let SealedBatch { state, expected, before, entry, block, series, sequences } = sealed;
         let (mut unflushed, mut encoded) = (Unflushed::default(), None);
         if let Some(ClosedBlock { block, changes, audit_rows, audit }) = block {
             self.shared.submitted.store(block.serial.get(), Ordering::SeqCst);
@@ -359,7 +403,7 @@ impl Writer {
         InFlight {
             callers,
             state,
-            positions,
+            sequences,
             unflushed,
             block,
             commit: Arc::new(commit),
@@ -381,6 +425,9 @@ impl Writer {
         if let Some(checkpoint) = stored.commit.checkpoint {
             self.checkpointer.set_checkpoint(checkpoint);
             self.shared.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(before) = stored.commit.purge_before {
+            self.checkpointer.set_oldest(before);
         }
         if let Some(block) = stored.block {
             self.shared.counters.groups.fetch_add(1, Ordering::Relaxed);

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::in_flight::uninterrupted;
+use super::outcome::unconfirmed;
 use super::{ATTEMPTS, ConsumerChange, Request, Writer, outrun, read_only};
 use crate::backend::{Commit, KeyRange};
 use crate::block::{ChangeKind, RowChange, Serial};
@@ -76,6 +77,7 @@ impl Writer {
             }
             let before = self.state().serial();
             let entry = Some(self.new_commit_id()?);
+            self.make_room_for(feed::encode(&prune, &rows).len() as u64).await?;
             let mut commit = Commit { prune: prune.clone(), entry, ..self.next_commit() };
             let entered = self.consumers.enter(&mut commit, &rows, before);
             commit.rows.extend(rows.iter().cloned());
@@ -90,10 +92,14 @@ impl Writer {
     async fn change_consumers(&mut self, change: ConsumerChange) -> Result<Option<Consumer>> {
         for _ in 0..ATTEMPTS {
             self.require_writable().await?;
+            // That another process advanced one is not seen in the position.
+            if self.is_shared {
+                self.read_consumers().await?;
+            }
             let planned = match &change {
                 ConsumerChange::Register(name, max_bytes) => self.registration(name, *max_bytes)?,
                 ConsumerChange::Advance(name, to) => {
-                    let (serial, total) = self.place(name, *to).await?;
+                    let (serial, total) = self.serial_and_total(name, *to).await?;
                     let (consumers, consumer, taken) =
                         self.consumers.advanced(name, (*to, serial, total))?;
                     let rows = vec![RowChange::put(ChangeKind::Updated, &consumer)];
@@ -119,7 +125,7 @@ impl Writer {
         let mut consumers = self.consumers.clone();
         let entered = consumers.enter(&mut commit, &[], state.serial());
         consumers.stored(entered);
-        let (consumers, consumer) = consumers.with(Consumer {
+        let (consumers, consumer, left) = consumers.with(Consumer {
             name: name.clone(),
             position: state.position().next(),
             serial: state.serial(),
@@ -128,6 +134,7 @@ impl Writer {
             resync: false,
             registered_at: state.time(),
         })?;
+        commit.rows.extend(left);
         commit.rows.push(RowChange::put(ChangeKind::Created, &consumer));
         Ok(Planned { commit, consumers, consumer: Some(consumer) })
     }
@@ -138,17 +145,12 @@ impl Writer {
         let entered = consumers.enter(&mut commit, &[], self.state().serial());
         consumers.stored(entered);
         commit.prune.extend(taken);
-        commit.rows.push(RowChange {
-            table: Table::Consumers,
-            kind: ChangeKind::Deleted,
-            key: consumers::key(name),
-            body: None,
-        });
+        commit.rows.push(consumers::removal(name));
         Ok(Planned { commit, consumers, consumer: None })
     }
 
     /// The serial at a position that a consumer has come to, and the bytes up to there.
-    async fn place(&self, name: &ConsumerName, to: Position) -> Result<(Serial, u64)> {
+    async fn serial_and_total(&self, name: &ConsumerName, to: Position) -> Result<(Serial, u64)> {
         let consumer = self.consumers.require(name)?;
         let position = self.state().position();
         if to > position {
@@ -179,6 +181,7 @@ impl Writer {
     async fn stored(&mut self, commit: &Commit) -> Result<bool> {
         match self.store(commit).await {
             Ok(()) => {
+                self.confirm().await.map_err(|error| unconfirmed(&error))?;
                 let published = self.shared.published.load_full();
                 let mut state = published.state.clone();
                 if commit.id().is_some() {

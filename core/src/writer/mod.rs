@@ -5,18 +5,19 @@
 //! decided, on the state that the commit will lead to. The life of a batch:
 //!
 //! ```text
-//!         rotate           begin                Ok               publish
+//!         rotate           begin                Ok          confirm, publish
 //!   open --------> sealed -------> in flight ------> durable ------------> published
-//!    ^                              |      |
-//!    |  retry: another process      |      | any other error
-//!    |  committed first             |      v
-//!    +------------------------------+    failed
+//!    ^                              |      |            |
+//!    |  retry: another process      |      | any other  | the pin cannot
+//!    |  committed first             |      v error      | be moved
+//!    +------------------------------+    failed <-------+
 //! ```
 //!
 //! - *open*: takes commands; each is decided and changes the working state at once.
 //! - *sealed*: takes no more; its block is encoded.
 //! - *in flight*: `Backend::commit` runs, on the commit thread if more requests wait, else on this one.
-//! - *durable*: the commit is stored, or was found to be.
+//! - *durable*: the commit is stored, or was found to be. Where the store has a pin, `Backend::confirm`
+//!   moves it here, while the next commit is in flight.
 //! - *published*: readers get the state and the callers their answers, never before.
 //! - *failed*: the callers get the error. The open batch, which was decided on top, is decided again.
 //!
@@ -43,7 +44,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use crate::backend::{Backend, Commit, Head};
+use crate::backend::{Backend, BackendInfo, Commit, Head};
 use crate::block::{Serial, Sizes};
 use crate::checkpoint::Checkpointer;
 use crate::digest::DigestCache;
@@ -51,6 +52,7 @@ use crate::domain::{LineageId, SideId, StoreId, WriterId};
 use crate::entropy::Entropy;
 use crate::error::{Error, ErrorKind};
 use crate::log::consumers::Consumers;
+use crate::log::hold::Holds;
 use crate::options::{Materialize, StoreOptions, WriterOptions};
 use crate::position::Epoch;
 use crate::state::State;
@@ -67,7 +69,7 @@ pub(crate) use shutdown::{Closing, End};
 pub(crate) struct Found {
     pub(crate) head: Head,
     pub(crate) checkpointer: Checkpointer,
-    pub(crate) positions: HashMap<WriterId, u64>,
+    pub(crate) sequences: HashMap<WriterId, u64>,
     pub(crate) consumers: Consumers,
 }
 
@@ -114,6 +116,8 @@ pub(crate) struct Shared {
     pub(crate) submitted: AtomicU64,
     pub(crate) closing: Closing,
     pub(crate) digests: DigestCache,
+    /// While somebody reads blocks that are to stay.
+    pub(crate) holds: Holds,
     pub(crate) counters: WriterCounters,
 }
 
@@ -127,8 +131,10 @@ pub(crate) struct Writer {
     read_only: bool,
     /// Whether other processes may write to the backend.
     is_shared: bool,
+    /// Whether commits are confirmed before anybody is told of them.
+    is_pinned: bool,
     /// The last sequence number of each source of series.
-    positions: HashMap<WriterId, u64>,
+    sequences: HashMap<WriterId, u64>,
     checkpointer: Checkpointer,
     consumers: Consumers,
     /// The store that was opened, and the epoch in which this may write to it.
@@ -136,8 +142,10 @@ pub(crate) struct Writer {
     epoch: Epoch,
     /// Why nothing may be written any more: somebody else has taken over.
     fenced: Option<Error>,
-    /// Set by a commit of unknown outcome: nothing is accepted until the backend was reopened and
-    /// compared.
+    /// Why the store ends, though nobody closed it.
+    stopped: Option<Error>,
+    /// Set by a commit of unknown outcome, or one that was not confirmed: nothing is accepted until the
+    /// backend was reopened and compared.
     poisoned: bool,
     /// What was taken from the queue and waits.
     waiting: VecDeque<Request>,
@@ -168,7 +176,7 @@ impl Writer {
         found: Found,
         commit_thread: CommitThread,
     ) -> Self {
-        let is_shared = backend.info().shared;
+        let BackendInfo { shared: is_shared, pinned: is_pinned, .. } = backend.info();
         Self {
             backend,
             shared,
@@ -179,12 +187,14 @@ impl Writer {
             materialize: if is_shared { Materialize::Commit } else { options.materialize },
             read_only: options.read_only,
             is_shared,
-            positions: found.positions,
+            is_pinned,
+            sequences: found.sequences,
             checkpointer: found.checkpointer,
             consumers: found.consumers,
             identity: Identity::of(&found.head),
             epoch: found.head.epoch,
             fenced: None,
+            stopped: None,
             poisoned: false,
             waiting: VecDeque::new(),
             batch: None,

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::in_flight::store;
+use super::in_flight::{store, uninterrupted};
 use super::{Found, Identity, Writer};
 use crate::backend::{Commit, Head};
 use crate::block::{ChangeKind, RowChange, Serial};
@@ -72,10 +72,32 @@ impl Writer {
                     Ok(head) => self.resolve_by_id(commit, &head, error).await,
                     Err(_) => Err(error),
                 },
-                ErrorKind::Fenced { .. } => Err(self.fence(second)),
+                ErrorKind::Fenced { .. } => self.resolve_fenced(commit, second, error).await,
                 _ => Err(error),
             },
         }
+    }
+
+    /// Somebody took over before the commit was sent again; what was sent first may have arrived
+    /// before that.
+    async fn resolve_fenced(
+        &mut self,
+        commit: &Commit,
+        fenced: Error,
+        unknown: Error,
+    ) -> Result<()> {
+        let outcome = match self.backend.reopen().await {
+            Ok(head) => {
+                self.check_head(&head)?;
+                match head.position > commit.expected {
+                    true => self.resolve_by_id(commit, &head, unknown).await,
+                    false => Err(fenced.clone()),
+                }
+            }
+            Err(_) => Err(unknown),
+        };
+        let fenced = self.fence(fenced);
+        outcome.map_err(|error| if *error.kind() == ErrorKind::Conflict { fenced } else { error })
     }
 
     /// Some commit follows the one that this built on: this one, or another process's. Which it was
@@ -109,6 +131,26 @@ impl Writer {
         }
     }
 
+    /// Has what is stored confirmed, where the store has a pin. If that cannot be, nobody is told of it,
+    /// and nothing is accepted until it can; a store that another one has overtaken ends.
+    pub(super) async fn confirm(&mut self) -> Result<()> {
+        if !self.is_pinned {
+            return Ok(());
+        }
+        let backend = self.backend.clone();
+        let Err(error) = uninterrupted(async { backend.confirm().await }).await else {
+            return Ok(());
+        };
+        if matches!(error.kind(), ErrorKind::Fenced { .. }) {
+            self.stopped = Some(self.fence(error.clone()));
+            self.shared.closing.begin();
+        } else {
+            tracing::error!(%error, "the pin cannot be moved; nothing is written until it can");
+            self.poisoned = true;
+        }
+        Err(error)
+    }
+
     /// Nothing is written any more: somebody else has taken over. Nothing of the commit was stored.
     pub(super) fn fence(&mut self, error: Error) -> Error {
         tracing::error!(%error, "this store may not write any more");
@@ -121,6 +163,7 @@ impl Writer {
     pub(super) async fn reopen(&mut self) -> Result<()> {
         let head = self.backend.reopen().await?;
         self.check_head(&head)?;
+        self.confirm().await?;
         if head.position > self.state().position() {
             self.catch_up().await?;
         }
@@ -139,6 +182,7 @@ impl Writer {
     /// The backend must be the one that was opened, and not have less than what callers were told is
     /// durable.
     fn check_head(&self, head: &Head) -> Result<()> {
+        head.require_filled()?;
         if Identity::of(head) != self.identity {
             return Err(Error::corrupt(
                 "the backend holds another store, or another history of it, than the one that was \
@@ -207,6 +251,7 @@ impl Writer {
         .require_whole()?;
         state.set_position(head.position);
         self.checkpointer.set_checkpoint(head.checkpoint);
+        self.checkpointer.set_oldest(head.oldest_block);
         if self.materialize == Materialize::Commit {
             // The next commit flushes the whole backlog, so nothing in it may be older than what
             // other processes have flushed.
@@ -217,7 +262,7 @@ impl Writer {
             }
         }
         if head.position != published.state.position() {
-            self.positions = loader::read_positions(self.backend.as_ref()).await?;
+            self.sequences = loader::read_sequences(self.backend.as_ref()).await?;
             self.consumers = Consumers::read(self.backend.as_ref(), &head).await?;
         }
         self.publish_state_of(state, audit, asked_at);
@@ -227,12 +272,20 @@ impl Writer {
     async fn load_anew(&mut self) -> Result<()> {
         let asked_at = Instant::now();
         let retain = self.options.retain_block_bytes;
-        let loaded = loader::load(&self.backend, self.entropy.as_ref(), retain).await?;
+        let writes_in = self.refusal().is_none().then_some(self.epoch);
+        let entropy = self.entropy.as_ref();
+        let loaded = loader::load(&self.backend, entropy, retain, writes_in).await?;
         self.check_head(&loaded.found.head)?;
-        let Found { checkpointer, positions, consumers, .. } = loaded.found;
-        (self.checkpointer, self.positions, self.consumers) = (checkpointer, positions, consumers);
+        let Found { checkpointer, sequences, consumers, .. } = loaded.found;
+        (self.checkpointer, self.sequences, self.consumers) = (checkpointer, sequences, consumers);
         self.shared.digests.mark_all(loaded.state.serial());
         self.publish_state_of(loaded.state, loaded.audit, asked_at);
         Ok(())
     }
+}
+
+/// What callers are told of a commit that is stored and not confirmed.
+pub(super) fn unconfirmed(error: &Error) -> Error {
+    Error::new(ErrorKind::OutcomeUnknown, "it is stored, but the pin does not have it")
+        .because(error.to_string())
 }

@@ -42,6 +42,8 @@ pub(crate) enum End {
     Closed(Result<()>),
     /// The writer panicked.
     Failed(Error),
+    /// Another copy of the store runs, and nothing is answered any more.
+    Overtaken(Error),
 }
 
 impl End {
@@ -49,7 +51,7 @@ impl End {
     pub(crate) fn outcome(&self) -> Result<()> {
         match self {
             Self::Closed(outcome) => outcome.clone(),
-            Self::Failed(error) => Err(error.clone()),
+            Self::Failed(error) | Self::Overtaken(error) => Err(error.clone()),
         }
     }
 }
@@ -73,7 +75,10 @@ impl Writer {
             ))
         });
         let end = match served {
-            Ok(flushed) => End::Closed(flushed.and(closed)),
+            Ok(flushed) => match self.stopped.take() {
+                None => End::Closed(flushed.and(closed)),
+                Some(error) => End::Overtaken(error),
+            },
             Err(_) => {
                 if let Err(error) = closed {
                     tracing::error!(%error, "the backend cannot be closed");

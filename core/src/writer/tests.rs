@@ -40,9 +40,21 @@ fn the_next_step_follows_from_the_open_batch_and_the_commit_in_flight() {
     assert_eq!(next_step(Some(8), None, 9, true), Step::Rotate);
 }
 
-/// Stores one commit for each permit.
+/// Stores one commit for each permit, and moves its pin, if it has one, once for each.
 #[derive(Debug)]
-struct Permitting(Semaphore);
+struct Permitting {
+    commits: Semaphore,
+    /// One for each commit that has begun.
+    begun: Semaphore,
+    /// Closed if it cannot be moved.
+    pin: Option<Semaphore>,
+}
+
+impl Permitting {
+    fn new(pin: Option<Semaphore>) -> Self {
+        Self { commits: Semaphore::new(0), begun: Semaphore::new(0), pin }
+    }
+}
 
 fn unsupported() -> Error {
     Error::new(ErrorKind::Unsupported, "this is about commits")
@@ -58,6 +70,7 @@ impl Backend for Permitting {
             durable: false,
             shared: false,
             sealed: false,
+            pinned: self.pin.is_some(),
             bytes: None,
             log: None,
             counters: BackendCounters::default(),
@@ -65,7 +78,14 @@ impl Backend for Permitting {
     }
 
     async fn commit(&self, _: &Commit) -> Result<()> {
-        self.0.acquire().await.map_err(|_| unsupported())?.forget();
+        self.begun.add_permits(1);
+        self.commits.acquire().await.map_err(|_| unsupported())?.forget();
+        Ok(())
+    }
+
+    async fn confirm(&self) -> Result<()> {
+        let pin = self.pin.as_ref().ok_or_else(unsupported)?.acquire().await;
+        pin.map_err(|_| Error::new(ErrorKind::Unavailable, "the pin is gone"))?.forget();
         Ok(())
     }
 
@@ -116,7 +136,11 @@ struct Bench {
 
 impl Bench {
     async fn new() -> Self {
-        let backend = Arc::new(Permitting(Semaphore::new(0)));
+        Self::on(Permitting::new(None)).await
+    }
+
+    async fn on(backend: Permitting) -> Self {
+        let backend = Arc::new(backend);
         let shared = Arc::new(Shared {
             published: arc_swap::ArcSwap::from_pointee(Published::new(
                 State::default(),
@@ -127,16 +151,18 @@ impl Bench {
             closing: Closing::default(),
             submitted: AtomicU64::new(0),
             digests: DigestCache::new(),
+            holds: Holds::default(),
             counters: WriterCounters::default(),
         });
         let backlog = FlushBacklog::default();
-        let checkpointer = Checkpointer::new(backlog, Retained::new(Serial::new(1)), Serial::ZERO);
+        let head = Head::genesis(StoreId::from_bytes([1; 16]), Schema::current());
+        let checkpointer = Checkpointer::new(backlog, Retained::new(head.oldest_block), &head);
         let commit_thread = CommitThread::start(crate::threads::Waits::Timers).await.unwrap();
         let options = StoreOptions::default();
         let found = Found {
-            head: Head::genesis(StoreId::from_bytes([1; 16]), Schema::current()),
+            head,
             checkpointer,
-            positions: HashMap::new(),
+            sequences: HashMap::new(),
             consumers: Consumers::default(),
         };
         let writer = Writer::new(backend.clone(), shared, &options, found, commit_thread);
@@ -172,7 +198,7 @@ impl Bench {
 
     /// Lets the commit in flight be stored.
     async fn store(&mut self) {
-        self.backend.0.add_permits(1);
+        self.backend.commits.add_permits(1);
         self.writer.in_flight.as_mut().unwrap().ended().await;
     }
 
@@ -220,4 +246,61 @@ async fn callers_of_a_stored_commit_are_answered_within_one_drain_of_the_queue()
     bench.store().await;
     bench.step().await;
     assert!(all_are_answered(third));
+}
+
+#[tokio::test]
+async fn nobody_is_told_before_the_pin_is_moved_and_the_next_commit_runs_meanwhile() {
+    let mut bench = Bench::on(Permitting::new(Some(Semaphore::new(0)))).await;
+    let backend = bench.backend.clone();
+    let mut answers = bench.send(2 * DRAIN_LIMIT as u128);
+    let (first, second) = answers.split_at_mut(DRAIN_LIMIT);
+    bench.step().await;
+    bench.store().await;
+    {
+        let step = bench.step();
+        tokio::pin!(step);
+        tokio::select! {
+            biased;
+            () = &mut step => panic!("nothing was confirmed"),
+            begun = backend.begun.acquire_many(2) => drop(begun.unwrap()),
+        }
+        assert!(first.iter_mut().all(|answer| answer.try_recv().is_err()));
+        backend.pin.as_ref().unwrap().add_permits(1);
+        step.await;
+    }
+    assert!(all_are_answered(first));
+    assert_eq!(bench.open_and_in_flight(), (None, Some(DRAIN_LIMIT)));
+    assert!(second.iter_mut().all(|answer| answer.try_recv().is_err()));
+    backend.pin.as_ref().unwrap().add_permits(1);
+    bench.store().await;
+    bench.step().await;
+    assert!(all_are_answered(second));
+}
+
+#[tokio::test]
+async fn what_cannot_be_confirmed_is_not_told_nor_is_what_builds_on_it() {
+    let mut bench = Bench::on(Permitting::new(Some(Semaphore::new(0)))).await;
+    let mut answers = bench.send(2 * DRAIN_LIMIT as u128);
+    bench.step().await;
+    bench.store().await;
+    bench.backend.pin.as_ref().unwrap().close();
+    // The second is stored, too.
+    bench.backend.commits.add_permits(1);
+    bench.step().await;
+    for answer in &mut answers {
+        let error = answer.try_recv().unwrap().unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::OutcomeUnknown);
+        assert!(error.to_string().contains("the pin is gone"), "{error}");
+    }
+    assert_eq!(bench.open_and_in_flight(), (None, None));
+    assert_eq!(bench.writer.shared.published.load().state.users().len(), 0);
+    // Nothing is accepted until it can be.
+    let mut refused = bench.send(1).remove(0);
+    let answer = tokio::select! {
+        biased;
+        () = bench.step() => None,
+        answer = &mut refused => Some(answer),
+    };
+    let error = answer.unwrap().unwrap().unwrap_err();
+    assert!(error.to_string().contains("was not stored"), "{error}");
 }

@@ -53,12 +53,22 @@ pub(crate) fn encode(prefix: &str, bytes: &[u8], case: Case) -> Zeroizing<String
 }
 
 /// The bytes of a text, if it has this prefix and case and is right in every other respect.
-pub(crate) fn decode(prefix: &str, text: &str, case: Case) -> Option<Zeroizing<Vec<u8>>> {
+pub(crate) fn decode(prefix: &str, text: &[u8], case: Case) -> Option<Zeroizing<Vec<u8>>> {
+    let (bytes, wrong) = decode_blindly(prefix, text, case)?;
+    (wrong == 0).then_some(bytes)
+}
+
+/// The same, and zero if the symbols are right; the outcome is `None` for what is public alone.
+pub(crate) fn decode_blindly(
+    prefix: &str,
+    text: &[u8],
+    case: Case,
+) -> Option<(Zeroizing<Vec<u8>>, u8)> {
     let (named, data) = text.split_at_checked(prefix.len())?;
-    if !named.bytes().eq(prefix.bytes().map(|symbol| case.of(symbol))) {
+    if !named.iter().copied().eq(prefix.bytes().map(|symbol| case.of(symbol))) {
         return None;
     }
-    let data = data.strip_prefix('1')?.as_bytes();
+    let data = data.strip_prefix(b"1")?;
     let mut wrong = 0;
     let mut symbols = Zeroizing::new(Vec::with_capacity(data.len()));
     for &symbol in data {
@@ -67,7 +77,7 @@ pub(crate) fn decode(prefix: &str, text: &str, case: Case) -> Option<Zeroizing<V
         wrong |= !found;
     }
     let (symbols, code) = symbols.split_last_chunk::<CHECKSUM>()?;
-    wrong |= u8::from(checksum(prefix, symbols, *code) != 1);
+    wrong |= nonzero(checksum(prefix, symbols, *code) ^ 1);
     let mut bytes = Zeroizing::new(Vec::with_capacity(symbols.len() * 5 / 8));
     let (mut held, mut bits) = (0_u32, 0_u32);
     for &value in symbols {
@@ -75,23 +85,28 @@ pub(crate) fn decode(prefix: &str, text: &str, case: Case) -> Option<Zeroizing<V
         bits += 5;
         if bits >= 8 {
             bits -= 8;
-            bytes.push(u8::try_from(held >> bits & 0xff).unwrap_or_default());
+            bytes.push((held >> bits).to_le_bytes()[0]);
         }
     }
     // What is left is filling: less than a symbol, and zero.
-    wrong |= u8::from(bits >= 5) | u8::from(held & ((1 << bits) - 1) != 0);
-    (wrong == 0).then_some(bytes)
+    wrong |= u8::from(bits >= 5) | nonzero(held & ((1 << bits) - 1));
+    Some((bytes, wrong))
 }
 
 fn low(bits: u32) -> u8 {
-    u8::try_from(bits & 31).unwrap_or_default()
+    (bits & 31).to_le_bytes()[0]
+}
+
+/// Zero if there are none; without a branch.
+fn nonzero(bits: u32) -> u8 {
+    bits.to_le_bytes().into_iter().fold(0, |all, byte| all | byte)
 }
 
 /// All bits set if both are equal, none if not; without a branch.
 fn same(one: u8, other: u8) -> u8 {
     let difference = u16::from(one ^ other);
     // Borrows from the upper byte only if there is no difference.
-    u8::try_from(difference.wrapping_sub(1) >> 8).unwrap_or_default()
+    difference.wrapping_sub(1).to_be_bytes()[0]
 }
 
 fn symbol_of(value: u8) -> u8 {
@@ -141,7 +156,7 @@ mod tests {
             ("split", "split1checkupstagehandshakeupstreamerranterredcaperred2y9e3w", Case::Lower),
             ("?", "?1ezyfcl", Case::Lower),
         ] {
-            let bytes = decode(prefix, text, case).unwrap();
+            let bytes = decode(prefix, text.as_bytes(), case).unwrap();
             assert_eq!(*encode(prefix, &bytes, case), text);
         }
         for (prefix, text) in [
@@ -154,8 +169,8 @@ mod tests {
             ("a", "a1"),
             ("a", ""),
         ] {
-            assert!(decode(prefix, text, Case::Lower).is_none(), "{text}");
-            assert!(decode(prefix, text, Case::Upper).is_none(), "{text}");
+            assert!(decode(prefix, text.as_bytes(), Case::Lower).is_none(), "{text}");
+            assert!(decode(prefix, text.as_bytes(), Case::Upper).is_none(), "{text}");
         }
     }
 
@@ -169,12 +184,12 @@ mod tests {
         ) {
             let case = if upper { Case::Upper } else { Case::Lower };
             let text = encode("age1pq", &bytes, case);
-            prop_assert_eq!(&*decode("age1pq", &text, case).unwrap(), &bytes);
+            prop_assert_eq!(&*decode("age1pq", text.as_bytes(), case).unwrap(), &bytes);
             let mut changed: Vec<char> = text.chars().collect();
             let place = place.index(changed.len());
             prop_assume!(changed[place] != other);
             changed[place] = other;
-            prop_assert!(decode("age1pq", &changed.into_iter().collect::<String>(), case).is_none());
+            prop_assert!(decode("age1pq", changed.into_iter().collect::<String>().as_bytes(), case).is_none());
         }
     }
 }

@@ -166,6 +166,11 @@ impl Authority {
         Signer::new(purpose, seeds)
     }
 
+    fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        let seeds = self.seeds.iter().flat_map(|seeds| [&seeds.ed25519, &seeds.ml_dsa]);
+        [&self.inventory, &self.pin].into_iter().chain(seeds)
+    }
+
     fn write(&self, into: &mut Vec<u8>) {
         into.extend(self.inventory.expose());
         into.extend(self.pin.expose());
@@ -229,6 +234,14 @@ pub(crate) struct Content {
 }
 
 impl Content {
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        let data_keys = self.data_keys.iter().map(|key| &key.key);
+        let hash_keys = self.hash_keys.iter().map(|key| &key.key);
+        let leaving = self.leaving.iter().filter_map(Leaving::authority);
+        let authorities = [&self.authority].into_iter().chain(leaving);
+        data_keys.chain(hash_keys).chain(authorities.flat_map(Authority::secrets))
+    }
+
     pub(crate) fn encode(&self) -> Result<Zeroizing<Vec<u8>>> {
         // Large enough for all, so that no copy is left behind by growing.
         let labels: usize = self.members.iter().map(|member| PUBLIC + 2 + member.label.len()).sum();

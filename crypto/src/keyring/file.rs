@@ -14,22 +14,22 @@ use crate::keyring::LONGEST_FILE;
 #[derive(Debug)]
 pub struct KeyringFile {
     path: PathBuf,
+    like: PathBuf,
     _lock: File,
 }
 
 impl KeyringFile {
     /// Takes the lock beside the keyring, `<path>.lock`, which is made if it is missing. The
-    /// keyring need not exist.
+    /// keyring need not exist. What is made belongs to whoever owns `like`, such as the store, if
+    /// this process may give it away.
     ///
     /// # Errors
-    /// `Locked` if another process has it.
-    pub fn lock(path: &Path) -> Result<Self> {
+    /// `Locked` if another process has it. `Io`.
+    pub fn lock(path: &Path, like: &Path) -> Result<Self> {
         let at = beside(path, ".lock");
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        let lock = private(&mut options).open(&at).map_err(io("open the lock", &at))?;
+        let lock = open_lock(&at, like).map_err(io("open the lock", &at))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Ok(()) => Ok(Self { path: path.to_owned(), like: like.to_owned(), _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(Error::Locked { path: at }),
             Err(TryLockError::Error(error)) => Err(io("lock", &at)(error)),
         }
@@ -96,6 +96,7 @@ impl KeyringFile {
         let mut file = private(OpenOptions::new().write(true).create_new(true))
             .open(new)
             .map_err(io("create", new))?;
+        give(&file, &self.like);
         file.write_all(bytes).and_then(|()| file.sync_all()).map_err(io("write", new))?;
         drop(file);
         let read = Self::read(new)?.unwrap_or_default();
@@ -106,6 +107,20 @@ impl KeyringFile {
         fs::rename(new, &self.path).map_err(io("rename the new keyring to", &self.path))?;
         sync_directory_of(&self.path)?;
         Ok(checked)
+    }
+}
+
+/// One that is there stays whose it is: its owner may have put a link there, to what is not theirs.
+fn open_lock(at: &Path, like: &Path) -> std::io::Result<File> {
+    match private(OpenOptions::new().write(true).create_new(true)).open(at) {
+        Ok(made) => {
+            give(&made, like);
+            Ok(made)
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            OpenOptions::new().write(true).open(at)
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -127,14 +142,34 @@ fn private(options: &mut OpenOptions) -> &mut OpenOptions {
     options
 }
 
+/// Root may look after the store of a service, which has to read what root made.
+#[cfg(unix)]
+fn give(file: &File, like: &Path) {
+    use std::os::unix::fs::{MetadataExt as _, fchown};
+    if let (Ok(wanted), Ok(found)) = (fs::metadata(like), file.metadata())
+        && wanted.uid() != found.uid()
+    {
+        // Who may not give it away is not root, and keeps it.
+        let _ = fchown(file, Some(wanted.uid()), Some(wanted.gid()));
+    }
+}
+
+#[cfg(not(unix))]
+fn give(_: &File, _: &Path) {}
+
 /// So that a new name survives the loss of power.
 #[cfg(unix)]
 pub(crate) fn sync_directory_of(path: &Path) -> Result<()> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let directory = directory.unwrap_or(Path::new("."));
+    let directory = directory_of(path);
     File::open(directory)
         .and_then(|directory| directory.sync_all())
         .map_err(io("sync the directory", directory))
+}
+
+#[cfg(unix)]
+pub(crate) fn directory_of(path: &Path) -> &Path {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    directory.unwrap_or(Path::new("."))
 }
 
 #[cfg(not(unix))]

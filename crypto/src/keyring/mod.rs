@@ -22,11 +22,14 @@ use crate::keyring::age::{Draft, File, HYBRID, Stanza};
 use crate::keyring::content::Content;
 use crate::keyring::recipient::FILE_KEY;
 use crate::random::Random;
+use crate::secret::Secret;
 use crate::signature::{Purpose, Signature, Subject};
 
 pub use change::{Rotation, Succession};
 pub use content::{Authority, DataKey, HashKey, Header, Leaving, Member};
 pub use file::KeyringFile;
+#[cfg(unix)]
+pub(crate) use file::directory_of;
 pub(crate) use file::{io, sync_directory_of};
 pub use passphrase::Stretch;
 #[cfg(test)]
@@ -247,6 +250,12 @@ impl Keyring {
         newest == Some(version) || self.leaving().is_some_and(|leaving| leaving.version == version)
     }
 
+    /// Whether its keys are kept out of the swap; see [`Secret::is_locked`](crate::Secret::is_locked).
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        self.content.secrets().all(Secret::is_locked)
+    }
+
     /// How the passphrase is stretched, if one unlocks it.
     #[must_use]
     pub const fn passphrase(&self) -> Option<&Stretch> {
@@ -260,6 +269,13 @@ impl fmt::Debug for Keyring {
             .field("store", &crate::wire::hex(&self.content.store))
             .field("generation", &self.content.generation)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, feature = "constant-time"))]
+impl Keyring {
+    pub(crate) fn mark_data_keys(&mut self, mark: fn(&mut [u8])) {
+        self.content.data_keys.iter_mut().for_each(|key| mark(key.key.expose_mut()));
     }
 }
 

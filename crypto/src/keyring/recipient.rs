@@ -157,7 +157,7 @@ impl FromStr for Recipient {
     fn from_str(text: &str) -> Result<Self> {
         let bytes = Some(text)
             .filter(|text| text.len() <= LONGEST_TEXT)
-            .and_then(|text| bech32::decode(RECIPIENT_PREFIX, text, Case::Lower))
+            .and_then(|text| bech32::decode(RECIPIENT_PREFIX, text.as_bytes(), Case::Lower))
             .ok_or_else(|| Error::invalid("recipient", "it is no line of the form age1pq1…"))?;
         Self::from_bytes(&bytes)
     }
@@ -171,6 +171,15 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// The length of its text: the prefix, `1`, 52 symbols for 32 bytes, and the checksum's 6.
+    pub const TEXT_LENGTH: usize = IDENTITY_PREFIX.len() + 1 + 52 + 6;
+
+    /// Whether its secret is kept out of the swap; see [`Secret::is_locked`].
+    #[must_use]
+    pub const fn is_locked(&self) -> bool {
+        self.seed.is_locked()
+    }
+
     /// The identity with this secret.
     ///
     /// # Errors
@@ -194,8 +203,8 @@ impl Identity {
     ///
     /// # Errors
     /// `Invalid` for anything else. What was given is not repeated.
-    pub fn from_text(text: &str) -> Result<Self> {
-        let bytes = Some(text)
+    pub fn from_text(text: impl AsRef<[u8]>) -> Result<Self> {
+        let bytes = Some(text.as_ref())
             .filter(|text| text.len() <= LONGEST_TEXT)
             .and_then(|text| bech32::decode(IDENTITY_PREFIX, text, Case::Upper));
         let invalid =

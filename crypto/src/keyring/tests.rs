@@ -372,8 +372,8 @@ fn a_file_is_replaced_as_a_whole_or_not_at_all() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.keyring");
     let Fixture { root, keyring, file } = fixture();
-    let lock = KeyringFile::lock(&path).unwrap();
-    assert!(matches!(KeyringFile::lock(&path), Err(Error::Locked { .. })));
+    let lock = KeyringFile::lock(&path, &path).unwrap();
+    assert!(matches!(KeyringFile::lock(&path, &path), Err(Error::Locked { .. })));
     assert_eq!(KeyringFile::read(&path).unwrap(), None);
     // Left by somebody who was killed.
     std::fs::write(folder.path().join("store.keyring.new"), b"half").unwrap();
@@ -398,7 +398,7 @@ fn a_file_is_replaced_as_a_whole_or_not_at_all() {
     names.sort();
     assert_eq!(names, ["store.keyring", "store.keyring.lock"]);
     drop(lock);
-    KeyringFile::lock(&path).unwrap();
+    KeyringFile::lock(&path, &path).unwrap();
     std::fs::write(&path, vec![0; LONGEST_FILE + 1]).unwrap();
     assert!(matches!(KeyringFile::read(&path), Err(Error::Corrupt { .. })));
     assert!(KeyringFile::read(Path::new("/nowhere/at/all")).unwrap().is_none());
@@ -410,7 +410,7 @@ fn files_are_for_their_owner_alone() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keyring");
-    KeyringFile::lock(&path).unwrap().replace(None, b"bytes", |_| Ok(())).unwrap();
+    KeyringFile::lock(&path, &path).unwrap().replace(None, b"bytes", |_| Ok(())).unwrap();
     for name in ["keyring", "keyring.lock"] {
         let mode = std::fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
@@ -423,7 +423,7 @@ fn no_error_shows_a_secret() {
     let text = root.to_text();
     let shown = format!("{root:?} {:?}", Unlock::Passphrase(b"hunter2"));
     assert!(!shown.contains(&*text) && !shown.contains("hunter2"));
-    let refused = Identity::from_text(&text.replace('Q', "q")).unwrap_err().to_string();
+    let refused = Identity::from_text(text.replace('Q', "q")).unwrap_err().to_string();
     assert!(!refused.contains(&text[20..40]));
     let refused = Keyring::open(&file, Unlock::Passphrase(b"hunter2"), &ANY).unwrap_err();
     assert!(!format!("{refused} {refused:?}").contains("hunter2"));

@@ -20,6 +20,9 @@ pub struct FilePin {
     /// Once fenced, always: a clone of this store runs, and which of them is right is not to be
     /// guessed.
     fenced: bool,
+    /// A slot whose writing failed. What can be read of it may be in memory alone, so it is written
+    /// again before anything else.
+    unfinished: Option<(usize, Box<[u8; SLOT]>)>,
 }
 
 impl FilePin {
@@ -54,66 +57,99 @@ impl FilePin {
         }
     }
 
-    /// Whether the file at `other` lies on the same device, which is no place for its pin; `None`
-    /// where that cannot be told.
+    /// The mark of a pin that nobody has open to move it, beside others who look; `None` if it has
+    /// none, or there is no file.
+    ///
+    /// # Errors
+    /// `Locked` if a store uses it; as [`Pin::read`].
+    pub fn look(path: &Path, key: &PinKey) -> Result<Option<Mark>> {
+        let mut file = match File::open(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            file => file.map_err(io("open the pin", path))?,
+        };
+        held(path, file.try_lock_shared())?;
+        let slots = read_slots(&mut file).map_err(io("read the pin", path))?;
+        Ok(newest(key, &slots)?.map(|(_, mark)| mark))
+    }
+
+    /// Whether the file at `other` lies on the device where a pin at `path` does, or would: no place for
+    /// its pin. `None` where that cannot be told.
     ///
     /// # Errors
     /// `Io`.
     #[cfg(unix)]
-    pub fn shares_device_with(&self, other: &Path) -> Result<Option<bool>> {
+    pub fn shares_device(path: &Path, other: &Path) -> Result<Option<bool>> {
         use std::os::unix::fs::MetadataExt as _;
-        let ours = self.file.metadata().map_err(io("look at the pin", &self.path))?;
+
+        use crate::keyring::directory_of;
+        let ours = match std::fs::metadata(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                std::fs::metadata(directory_of(path))
+            }
+            found => found,
+        };
+        let ours = ours.map_err(io("look at the pin", path))?;
         let theirs = std::fs::metadata(other).map_err(io("look at", other))?;
         Ok(Some(ours.dev() == theirs.dev()))
     }
 
-    /// Whether the file at `other` lies on the same device, which is no place for its pin; `None`
-    /// where that cannot be told.
+    /// Whether the file at `other` lies on the device where a pin at `path` does, or would: no place for
+    /// its pin. `None` where that cannot be told.
     ///
     /// # Errors
-    /// `Io`.
+    /// None.
     #[cfg(not(unix))]
-    pub fn shares_device_with(&self, _other: &Path) -> Result<Option<bool>> {
+    pub fn shares_device(_: &Path, _: &Path) -> Result<Option<bool>> {
         Ok(None)
     }
 
     fn locked(path: &Path, file: File, key: PinKey) -> Result<Self> {
-        match file.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), file, key, fenced: false }),
-            Err(TryLockError::WouldBlock) => Err(Error::Locked { path: path.to_owned() }),
-            Err(TryLockError::Error(error)) => Err(io("lock the pin", path)(error)),
+        held(path, file.try_lock())?;
+        Ok(Self { path: path.to_owned(), file, key, fenced: false, unfinished: None })
+    }
+
+    fn slots(&mut self) -> Result<Slots> {
+        if let Some((slot, bytes)) = self.unfinished.take() {
+            self.write(slot, bytes)?;
+        }
+        read_slots(&mut self.file).map_err(io("read the pin", &self.path))
+    }
+
+    fn write(&mut self, slot: usize, bytes: Box<[u8; SLOT]>) -> Result<()> {
+        let at = if slot == 0 { 0 } else { SLOT as u64 };
+        let written = self
+            .file
+            .seek(SeekFrom::Start(at))
+            .and_then(|_| self.file.write_all(bytes.as_slice()))
+            .and_then(|()| self.file.sync_data());
+        written.map_err(|error| {
+            self.unfinished = Some((slot, bytes));
+            io("write the pin", &self.path)(error)
+        })
+    }
+}
+
+fn held(path: &Path, locked: Result<(), TryLockError>) -> Result<()> {
+    locked.map_err(|error| match error {
+        TryLockError::WouldBlock => Error::Locked { path: path.to_owned() },
+        TryLockError::Error(error) => io("lock the pin", path)(error),
+    })
+}
+
+/// A file that was cut short reads as if zeros followed: of the slots that are left the newest counts.
+fn read_slots(file: &mut File) -> std::io::Result<Slots> {
+    let mut slots = [[0; SLOT]; 2];
+    file.seek(SeekFrom::Start(0))?;
+    for slot in &mut slots {
+        let mut rest = slot.as_mut_slice();
+        loop {
+            match file.read(rest)? {
+                0 => break,
+                length => rest = rest.split_at_mut(length).1,
+            }
         }
     }
-
-    /// A file that was cut short reads as if zeros followed: of the slots that are left the newest
-    /// counts.
-    fn slots(&mut self) -> Result<Slots> {
-        let mut slots = [[0; SLOT]; 2];
-        let mut read = || {
-            self.file.seek(SeekFrom::Start(0))?;
-            for slot in &mut slots {
-                let mut rest = slot.as_mut_slice();
-                loop {
-                    match self.file.read(rest)? {
-                        0 => break,
-                        length => rest = rest.split_at_mut(length).1,
-                    }
-                }
-            }
-            Ok(())
-        };
-        read().map_err(io("read the pin", &self.path))?;
-        Ok(slots)
-    }
-
-    fn write(&mut self, slot: usize, bytes: &[u8; SLOT]) -> Result<()> {
-        let at = if slot == 0 { 0 } else { SLOT as u64 };
-        self.file
-            .seek(SeekFrom::Start(at))
-            .and_then(|_| self.file.write_all(bytes))
-            .and_then(|()| self.file.sync_data())
-            .map_err(io("write the pin", &self.path))
-    }
+    Ok(slots)
 }
 
 impl Pin for FilePin {
@@ -129,12 +165,68 @@ impl Pin for FilePin {
         }
         let slots = self.slots()?;
         match advance(&self.key, &slots, from, to) {
-            Ok(Step::Write { slot, bytes }) => self.write(slot, &bytes),
+            Ok(Step::Write { slot, bytes }) => self.write(slot, Box::new(bytes)),
             Ok(Step::Done) => Ok(()),
             Err(error) => {
                 self.fenced = matches!(error, Error::Fenced { .. });
                 Err(error)
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+    use crate::signature::SignerId;
+
+    fn mark(commit: u64) -> Mark {
+        Mark {
+            store: [7; 16],
+            epoch: 0,
+            commit,
+            serial: commit,
+            head: [1; 32],
+            anchor: [2; 32],
+            signer: SignerId::from_bytes([0; 32]),
+        }
+    }
+
+    /// What a failed write left in memory is not taken for what is on the disk.
+    #[test]
+    fn a_write_that_failed_is_done_again_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pin");
+        let key = PinKey::of_plain_store(&Secret::take(&mut [5; 32]), &[7; 16]).unwrap();
+        let mut pin = FilePin::create(&path, key.clone()).unwrap();
+        pin.advance(None, &mark(1)).unwrap();
+        let writable = std::mem::replace(&mut pin.file, File::open(&path).unwrap());
+        let refused = pin.advance(Some(&mark(1)), &mark(2)).unwrap_err();
+        assert!(matches!(refused, Error::Io { .. }), "{refused}");
+        assert!(matches!(pin.read(), Err(Error::Io { .. })));
+        pin.file = writable;
+        assert_eq!(pin.read().unwrap(), Some(mark(2)));
+        pin.advance(Some(&mark(2)), &mark(3)).unwrap();
+        drop(pin);
+        assert_eq!(FilePin::look(&path, &key).unwrap(), Some(mark(3)));
+    }
+
+    #[test]
+    fn many_may_look_and_nobody_while_it_is_moved() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pin");
+        let key = PinKey::of_plain_store(&Secret::take(&mut [5; 32]), &[7; 16]).unwrap();
+        assert_eq!(FilePin::look(&path, &key).unwrap(), None);
+        let mut pin = FilePin::create(&path, key.clone()).unwrap();
+        pin.advance(None, &mark(1)).unwrap();
+        assert!(matches!(FilePin::look(&path, &key), Err(Error::Locked { .. })));
+        drop(pin);
+        let looker = File::open(&path).unwrap();
+        looker.try_lock_shared().unwrap();
+        assert_eq!(FilePin::look(&path, &key).unwrap(), Some(mark(1)));
+        let other = PinKey::of_plain_store(&Secret::take(&mut [5; 32]), &[8; 16]).unwrap();
+        assert!(matches!(FilePin::look(&path, &other), Err(Error::Corrupt { .. })));
     }
 }

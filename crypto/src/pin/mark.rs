@@ -3,9 +3,9 @@
 use std::fmt;
 
 use crate::error::{Error, Result};
-use crate::hash::{MacKey, sha256};
+use crate::hash::{MacKey, derive, sha256};
 use crate::keyring::Authority;
-use crate::secret::equal;
+use crate::secret::{Secret, equal};
 use crate::signature::SignerId;
 use crate::wire::{from_decimal, from_hex, hex};
 
@@ -70,6 +70,16 @@ impl PinKey {
     #[must_use]
     pub fn new(authority: &Authority) -> Self {
         Self(MacKey::new(authority.pin().expose()))
+    }
+
+    /// The one of a store that is not sealed, from a secret that it has instead of a keyring: the key
+    /// that its credentials are hashed with. `store` is the id that its marks bear.
+    ///
+    /// # Errors
+    /// `Library`.
+    pub fn of_plain_store(secret: &Secret, store: &[u8; 16]) -> Result<Self> {
+        let key = derive(secret.expose(), store, &[b"ghostwire-store pin of a plain store 1"])?;
+        Ok(Self(MacKey::new(key.expose())))
     }
 
     /// By which a block is known again that has this hash; zeros for a store without blocks. It

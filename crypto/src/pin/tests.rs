@@ -245,7 +245,9 @@ fn a_file_pin_keeps_its_mark() {
     assert!(FilePin::create(&path, key.clone()).is_err());
     assert!(matches!(FilePin::open(&path, key.clone()), Err(Error::Locked { .. })));
     assert_eq!(pin.read().unwrap(), None);
-    assert_ne!(pin.shares_device_with(folder.path()).unwrap(), Some(false));
+    for place in [&path, &folder.path().join("not there")] {
+        assert_ne!(FilePin::shares_device(place, folder.path()).unwrap(), Some(false));
+    }
     pin.advance(None, &mark(1)).unwrap();
     pin.advance(Some(&mark(1)), &mark(2)).unwrap();
     pin.advance(Some(&mark(1)), &mark(2)).unwrap();

@@ -10,7 +10,7 @@ use super::hint;
 use super::keys::{Access, KEYS, Key};
 use super::layer::{Layer, Setting};
 use super::names::{BackendKind, SwitchState};
-use super::origin::Origin;
+use super::origin::{Held, Origin};
 use super::source::Node;
 use super::types::{Config, NamedStore, Switch};
 use super::value::{self, Kind, Value};
@@ -158,7 +158,27 @@ impl Config {
         self.check_stores()?;
         self.check_store_names()?;
         self.check_switches()?;
+        self.check_roots()?;
         self.check_postgres()
+    }
+
+    /// One of two places of a root secret would be overlooked.
+    fn check_roots(&self) -> Result<()> {
+        let held = self.held();
+        let is_root = |held: &&Held| held.key.option().starts_with("root_") && held.value.is_some();
+        for one in held.iter().filter(is_root) {
+            let is_other = |other: &&Held| other.store == one.store && other.path != one.path;
+            if let Some(other) = held.iter().filter(is_root).find(is_other) {
+                return Err(Error::invalid(
+                    "a root secret has one place: leave all but one of these keys out",
+                )
+                .with("key", &one.path)
+                .with("source", one.origin(self))
+                .with("other_key", &other.path)
+                .with("other_source", other.origin(self)));
+            }
+        }
+        Ok(())
     }
 
     fn check_postgres(&self) -> Result<()> {

@@ -2,8 +2,8 @@
 
 /// Said wherever a secret is found.
 pub(super) const NO_SECRETS: &str = "secrets do not belong in the configuration: put this one into \
-     a file and name the file (postgres.url_file, secret_key_file), or into the environment \
-     variable that postgres.url_variable names";
+     a file and name the file (postgres.url_file, secret_key_file, zqlite.root_secret_file), or into \
+     the environment variable that postgres.url_variable or zqlite.root_secret_variable names";
 
 /// Enough to recognise a misspelling; keeps hostile keys from costing time.
 const LONGEST_COMPARED: usize = 96;
@@ -80,7 +80,7 @@ pub(super) fn names_a_secret<N: AsRef<str>>(
 
 /// Whether a value carries a credential: a URL with a password, a parameter that is one, a PEM block.
 pub(super) fn looks_like_secret(value: &str) -> bool {
-    const MARKS: [&str; 9] = [
+    const MARKS: [&str; 10] = [
         "password=",
         "passwd=",
         "pwd=",
@@ -89,6 +89,7 @@ pub(super) fn looks_like_secret(value: &str) -> bool {
         "apikey=",
         "api_key=",
         "-----begin",
+        "age-secret-key-",
         "bearer ",
     ];
     let lowercase = value.to_ascii_lowercase();

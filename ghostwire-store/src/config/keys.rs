@@ -2,7 +2,7 @@
 //! the defaults are those of [`Config`].
 
 use super::names::{
-    self, BackendKind, MigrationStage, Role, SwitchState, ZqliteEngine, materialize_named,
+    self, BackendKind, MigrationStage, PinMode, Role, SwitchState, ZqliteEngine, materialize_named,
 };
 use super::types::{
     BackendChoice, Config, LibsqlOptions, NamedStore, PostgresOptions, ZqliteOptions,
@@ -232,6 +232,86 @@ pub(super) static KEYS: &[Key] = &[
         |s, v| with_zqlite(s, materialize_named(v.as_text()?)?, |o, m| o.materialize = m),
     ),
     Key::store(
+        "zqlite.pin",
+        Kind::Choice(PinMode::NAMES),
+        "Whether a mark outside of the store is moved after each commit, before it is answered, so that an older copy that is put back is refused.",
+        |s| zqlite(s).map(|o| Value::text(o.pin)),
+        |s, v| with_zqlite(s, PinMode::from_name(v.as_text()?)?, |o, pin| o.pin = pin),
+    ),
+    Key::store(
+        "zqlite.pin_file",
+        Kind::Path,
+        "The file with that mark, on another device than the store.",
+        |s| zqlite(s)?.pin_file.clone().map(Value::Path),
+        |s, v| with_zqlite(s, v.into_path()?, |o, path| o.pin_file = Some(path)),
+    )
+    .unless_set("none"),
+    Key::store(
+        "zqlite.pin_command",
+        Kind::Path,
+        "The program that keeps that mark instead of a file.",
+        |s| zqlite(s)?.pin_command.clone().map(Value::Path),
+        |s, v| with_zqlite(s, v.into_path()?, |o, path| o.pin_command = Some(path)),
+    )
+    .unless_set("none"),
+    Key::store(
+        "zqlite.pin_same_device",
+        Kind::Boolean,
+        "Takes a pin's file on the store's own device, where it notices accidents alone.",
+        |s| zqlite(s).map(|o| Value::Boolean(o.pin_same_device)),
+        |s, v| with_zqlite(s, v.boolean()?, |o, same| o.pin_same_device = same),
+    ),
+    Key::store(
+        "zqlite.sealed",
+        Kind::Boolean,
+        "Whether the store is sealed under the keys of its keyring. A plain store is opened with `false` only, a sealed one with `true` only.",
+        |s| zqlite(s).map(|o| Value::Boolean(o.sealed)),
+        |s, v| with_zqlite(s, v.boolean()?, |o, sealed| o.sealed = sealed),
+    ),
+    Key::store(
+        "zqlite.keyring_file",
+        Kind::Path,
+        "The file of the keyring, which has every key of a sealed store, itself sealed to the root secret and to further recipients.",
+        |s| zqlite(s)?.keyring_file.clone().map(Value::Path),
+        |s, v| with_zqlite(s, v.into_path()?, |o, path| o.keyring_file = Some(path)),
+    )
+    .unless_set("the store file's path and `.keyring`")
+    .derived_from_store(|s| {
+        zqlite(s).filter(|o| o.sealed).map(|o| Value::Path(o.keyring_path()))
+    }),
+    Key::store(
+        "zqlite.root_secret_file",
+        Kind::Path,
+        "The file of the root secret, which unlocks the keyring: a line `AGE-SECRET-KEY-PQ-1…`, mode 0600 (or 0440, root's, for a group of the process). One of the four keys that name its place has to be given outside of development.",
+        |s| zqlite(s)?.root.secret_file.clone().map(Value::Path),
+        |s, v| with_zqlite(s, v.into_path()?, |o, path| o.root.secret_file = Some(path)),
+    )
+    .unless_set("in development the store file's path and `.root`"),
+    Key::store(
+        "zqlite.root_secret_variable",
+        Kind::VariableName,
+        "The environment variable that holds the root secret.",
+        |s| zqlite(s)?.root.secret_variable.clone().map(Value::Text),
+        |s, v| with_zqlite(s, v.into_text()?, |o, name| o.root.secret_variable = Some(name)),
+    )
+    .unless_set("none"),
+    Key::store(
+        "zqlite.root_secret_credential",
+        Kind::Name,
+        "The systemd credential that holds the root secret (`LoadCredential=`, `LoadCredentialEncrypted=`).",
+        |s| zqlite(s)?.root.secret_credential.clone().map(Value::Text),
+        |s, v| with_zqlite(s, v.into_text()?, |o, name| o.root.secret_credential = Some(name)),
+    )
+    .unless_set("none"),
+    Key::store(
+        "zqlite.root_passphrase_file",
+        Kind::Path,
+        "The file of a passphrase that the root secret is made of, mode as of `root_secret_file`. Opening takes a second and 64 MiB more.",
+        |s| zqlite(s)?.root.passphrase_file.clone().map(Value::Path),
+        |s, v| with_zqlite(s, v.into_path()?, |o, path| o.root.passphrase_file = Some(path)),
+    )
+    .unless_set("none"),
+    Key::store(
         "libsql.path",
         Kind::Path,
         "The store file.",
@@ -264,7 +344,7 @@ pub(super) static KEYS: &[Key] = &[
     Key::store(
         "secret_key_file",
         Kind::Path,
-        "The file with the key that hashes API and pre-auth keys and sessions: 64 hex digits, mode 0600; `gwstore init` makes it. postgres needs it set.",
+        "The file with the key that hashes API and pre-auth keys and sessions: lines of 64 hex digits, one for each version, of which the last one hashes; mode 0600; `gwstore init` makes it. postgres needs it set. A sealed store has this key in its keyring unless a file is named.",
         |s| s.secret_key_file.clone().map(Value::Path),
         |s, v| v.into_path().map(|path| s.secret_key_file = Some(path)),
     )

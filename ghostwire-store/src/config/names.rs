@@ -81,6 +81,16 @@ named_enum! {
     }
 }
 
+named_enum! {
+    /// When the pin of a zqlite store is moved.
+    PinMode {
+        /// It has none.
+        Off = "off",
+        /// After each commit, before anybody is answered.
+        Commit = "commit",
+    }
+}
+
 /// The spellings of [`Materialize`].
 pub(super) const MATERIALIZE: &[&str] = &["commit", "checkpoint"];
 

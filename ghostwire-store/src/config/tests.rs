@@ -208,7 +208,8 @@ secret_key_file = 'k'
         BackendChoice::Zqlite(ZqliteOptions {
             path: path("z"),
             engine: ZqliteEngine::Native,
-            materialize: Materialize::Commit
+            materialize: Materialize::Commit,
+            ..ZqliteOptions::default()
         })
     );
     assert_eq!(

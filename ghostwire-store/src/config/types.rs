@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ghostwire_store_core::options::Materialize;
-use ghostwire_store_sqlite::{KEY_FILE, with_suffix};
+use ghostwire_store_sqlite::{KEY_FILE, KEYRING_FILE, ROOT_FILE, with_suffix};
 
-use super::names::{BackendKind, MigrationStage, Role, SwitchState, ZqliteEngine};
+use super::names::{BackendKind, MigrationStage, PinMode, Role, SwitchState, ZqliteEngine};
 use super::origin::Origins;
 
 /// The environment that holds when nobody chooses one.
@@ -101,6 +101,12 @@ impl Config {
         self.opened_store().secret_key_path()
     }
 
+    /// Whether the store that is opened is sealed.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        matches!(&self.backend, BackendChoice::Zqlite(options) if options.sealed)
+    }
+
     /// The store that serves this part of the data.
     #[must_use]
     pub fn store_of(&self, role: Role) -> &str {
@@ -134,12 +140,14 @@ impl NamedStore {
     /// symbolic link, the key lies beside what it leads to, as the log and the lock do.
     #[must_use]
     pub fn secret_key_path(&self) -> Option<PathBuf> {
-        self.secret_key_file.clone().or_else(|| {
-            let path = self.backend.path()?;
-            let target = path.is_symlink().then(|| path.canonicalize().ok()).flatten();
-            Some(with_suffix(target.as_deref().unwrap_or(path), KEY_FILE))
-        })
+        self.secret_key_file.clone().or_else(|| Some(beside(self.backend.path()?, KEY_FILE)))
     }
+}
+
+/// Beside a store, or beside what its path leads to, where the log and the lock are, too.
+fn beside(store: &Path, suffix: &str) -> PathBuf {
+    let target = store.is_symlink().then(|| store.canonicalize().ok()).flatten();
+    with_suffix(target.as_deref().unwrap_or(store), suffix)
 }
 
 /// The chosen backend and its options.
@@ -206,6 +214,20 @@ pub struct ZqliteOptions {
     pub engine: ZqliteEngine,
     /// When blocks become rows.
     pub materialize: Materialize,
+    /// Whether it is sealed: a plain store is refused then, and a sealed one otherwise.
+    pub sealed: bool,
+    /// The file of its keyring; see [`ZqliteOptions::keyring_path`].
+    pub keyring_file: Option<PathBuf>,
+    /// Where the root secret is kept that unlocks the keyring.
+    pub root: RootOptions,
+    /// Whether a mark outside of the store tells when an older copy of it was put back.
+    pub pin: PinMode,
+    /// The file that has that mark.
+    pub pin_file: Option<PathBuf>,
+    /// The program that has it, instead of a file.
+    pub pin_command: Option<PathBuf>,
+    /// Whether the file may lie on the store's own device.
+    pub pin_same_device: bool,
 }
 
 impl Default for ZqliteOptions {
@@ -214,8 +236,45 @@ impl Default for ZqliteOptions {
             path: PathBuf::from("data/ghostwire.zqlite"),
             engine: ZqliteEngine::Embedded,
             materialize: Materialize::Checkpoint,
+            sealed: true,
+            keyring_file: None,
+            root: RootOptions::default(),
+            pin: PinMode::Off,
+            pin_file: None,
+            pin_command: None,
+            pin_same_device: false,
         }
     }
+}
+
+impl ZqliteOptions {
+    /// The keyring's file: the configured one, else the store file's path with `.keyring` appended. If
+    /// the store's path is a symbolic link, it lies beside what that leads to.
+    #[must_use]
+    pub fn keyring_path(&self) -> PathBuf {
+        self.keyring_file.clone().unwrap_or_else(|| beside(&self.path, KEYRING_FILE))
+    }
+
+    /// The file of the root secret that is made with a store in the environment `development`, where no
+    /// place is configured: the store file's path with `.root` appended, as for the keyring.
+    #[must_use]
+    pub fn development_root_path(&self) -> PathBuf {
+        beside(&self.path, ROOT_FILE)
+    }
+}
+
+/// Where a root secret is kept, of which one may be named. Without any the environment `development`
+/// keeps it beside the store, and others refuse to open a sealed store.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RootOptions {
+    /// A file with an identity, a line `AGE-SECRET-KEY-PQ-1…`.
+    pub secret_file: Option<PathBuf>,
+    /// The name of an environment variable with an identity.
+    pub secret_variable: Option<String>,
+    /// The name of a systemd credential with an identity.
+    pub secret_credential: Option<String>,
+    /// A file with a passphrase.
+    pub passphrase_file: Option<PathBuf>,
 }
 
 /// Options of the libsql backend.

@@ -1,22 +1,25 @@
-//! The file with the key that hashes credentials: 32 bytes as hexadecimal text, 0600, outside the
-//! database. Whoever loses it loses every API key, pre-auth key and session with it.
+//! The file with the key that hashes credentials: for each version a line of 32 bytes as hexadecimal
+//! text, 0600, outside the database. Whoever loses it loses every API key, pre-auth key and session with
+//! it.
 
+mod hex;
 mod part;
 
-use std::fmt::Write;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use ghostwire_store_core::entropy::Entropy;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_core::secrets::HashKey;
+use ghostwire_store_core::secrets::{HashKey, HashKeys};
 use ghostwire_store_sqlite::{directory_of, failed};
 
-use part::Part;
+pub(crate) use part::Part;
 
-/// Longer files are not a key.
-const MAX_BYTES: u64 = 1024;
+/// Longer files have no keys.
+const MAX_BYTES: u64 = 8192;
+/// The most versions of a key.
+const MOST_VERSIONS: usize = 64;
 
 /// Whether there is no file for the key. One that cannot be looked up, or a link that leads nowhere, may
 /// be there.
@@ -31,12 +34,21 @@ pub fn hash_key_is_absent(path: &Path) -> Result<bool> {
     }
 }
 
-/// Reads a key: 64 hexadecimal digits, white space around them.
+/// Reads a key, a line of 64 hexadecimal digits for each version of it, oldest first, white space
+/// around them. The last one hashes, and the others verify: appending a line rotates the key.
 ///
 /// # Errors
 /// `NotFound`, `PermissionDenied`; `InvalidArgument` if it is no regular file; `Crypto` if the file
 /// holds anything else or a key that nobody drew at random, or if others than its owner may read it.
-pub fn read_hash_key(path: &Path) -> Result<HashKey> {
+pub fn read_hash_key(path: &Path) -> Result<HashKeys> {
+    HashKeys::new(read_versions(path)?.into_iter().map(HashKey::new)).map_err(|error| {
+        let error = error.with("secret_key_file", path.display());
+        error.with("help", "leave one of the two lines out that are alike")
+    })
+}
+
+/// The versions of a key, oldest first.
+pub(crate) fn read_versions(path: &Path) -> Result<Vec<[u8; 32]>> {
     let refused = |kind, message: &'static str, help: &'static str| {
         Err(Error::new(kind, message).with("secret_key_file", path.display()).with("help", help))
     };
@@ -68,22 +80,22 @@ pub fn read_hash_key(path: &Path) -> Result<HashKey> {
     }
     let mut text = Vec::new();
     let read = file.take(MAX_BYTES + 1).read_to_end(&mut text);
-    let key = if text.len() as u64 > MAX_BYTES { None } else { parse(text.trim_ascii()) };
+    let keys = if text.len() as u64 > MAX_BYTES { None } else { parse(text.trim_ascii()) };
     // Safe code cannot promise that no copy is left; it can keep this one short-lived.
     text.fill(0);
     read.map_err(|error| failed("the hash key's file cannot be read", path, error))?;
-    match key {
+    match keys {
         None => refused(
             ErrorKind::Crypto,
-            "the hash key's file must hold 64 hex digits",
+            "the hash key's file must hold 64 hex digits, or a line of them for each version",
             "restore it from its own backup, or name the right file as secret_key_file",
         ),
-        Some(key) if is_no_secret(&key) => refused(
+        Some(keys) if keys.iter().any(is_no_secret) => refused(
             ErrorKind::Crypto,
             "the hash key is one byte again and again, which anybody can guess",
             "restore the real one from its own backup",
         ),
-        Some(key) => Ok(HashKey::new(key)),
+        Some(keys) => Ok(keys),
     }
 }
 
@@ -112,9 +124,9 @@ impl NewKey {
         let (mut key, mut number) = ([0; 32], [0; 8]);
         entropy.fill(&mut key)?;
         entropy.fill(&mut number)?;
-        let mut text = hexadecimal(&key);
+        let mut text = hex::encode(&key);
         text.push('\n');
-        let written = Part::begin(path, &hexadecimal(&number), like).and_then(|mut part| {
+        let written = Part::begin(path, &hex::encode(&number), like).and_then(|mut part| {
             part.fill(text.as_bytes())?;
             Ok(part)
         });
@@ -122,6 +134,11 @@ impl NewKey {
         bytes.fill(0);
         let part = written.map_err(|error| cannot_make(path, error))?;
         Ok(Self { part, path: path.to_owned(), key: HashKey::new(key) })
+    }
+
+    #[cfg(feature = "zqlite")]
+    pub(crate) fn key(&self) -> &HashKey {
+        &self.key
     }
 
     /// Gives it its name.
@@ -142,30 +159,48 @@ fn cannot_make(path: &Path, error: io::Error) -> Error {
     error
 }
 
+/// Writes the versions of a key that lay elsewhere, oldest first. A file that has them already is left.
+///
+/// # Errors
+/// `AlreadyExists` if there is a file with anything else; otherwise as [`create_hash_key`].
+#[cfg(feature = "zqlite")]
+pub(crate) fn write_versions<'k>(
+    path: &Path,
+    versions: impl Iterator<Item = &'k [u8; 32]>,
+    like: &Path,
+    entropy: &dyn Entropy,
+) -> Result<()> {
+    if !hash_key_is_absent(path)? {
+        if read_versions(path)?.iter().eq(versions) {
+            return Ok(());
+        }
+        let kind = ErrorKind::AlreadyExists { constraint: "secret_key_file" };
+        let error = Error::new(kind, "there is a hash key already, and it is not the keyring's");
+        return Err(error.with("secret_key_file", path.display()));
+    }
+    let mut number = [0; 8];
+    entropy.fill(&mut number)?;
+    let mut text = zeroize::Zeroizing::new(String::with_capacity(65 * MOST_VERSIONS));
+    for version in versions {
+        text.push_str(&zeroize::Zeroizing::new(hex::encode(version)));
+        text.push('\n');
+    }
+    let written = Part::begin(path, &hex::encode(&number), like).and_then(|mut part| {
+        part.fill(text.as_bytes())?;
+        part.publish()
+    });
+    written.map_err(|error| cannot_make(path, error))
+}
+
 /// Whether an earlier release was broken off while it wrote the file, which it did in place.
 pub(crate) fn is_cut_short(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() < 64)
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(2 * bytes.len() + 1);
-    for byte in bytes {
-        // Writing to a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
-}
-
-fn parse(text: &[u8]) -> Option<[u8; 32]> {
-    if text.len() != 64 || !text.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    let text = std::str::from_utf8(text).ok()?;
-    let mut key = [0; 32];
-    for (index, byte) in key.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(2 * index..2 * index + 2)?, 16).ok()?;
-    }
-    Some(key)
+fn parse(text: &[u8]) -> Option<Vec<[u8; 32]>> {
+    let lines = text.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+    let keys: Vec<_> = lines.map(hex::decode).collect::<Option<_>>()?;
+    (keys.len() <= MOST_VERSIONS).then_some(keys)
 }
 
 /// A file that was filled with zeros, or typed in for the time being.
@@ -185,14 +220,15 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("key");
         let made = create_hash_key(&path, &SystemEntropy).unwrap();
-        assert_eq!(read_hash_key(&path).unwrap().id(), made.id());
+        assert_eq!(read_hash_key(&path).unwrap().current().id(), made.id());
         assert!(create_hash_key(&path, &SystemEntropy).is_err());
     }
 
     #[test]
     fn a_file_with_anything_else_is_refused_without_showing_it() {
         let directory = tempfile::tempdir().unwrap();
-        let behind = format!("{}{}hunter2", "0f".repeat(32), " ".repeat(1024));
+        let good = "0f".repeat(32);
+        let behind = format!("{good}{}hunter2", " ".repeat(8192));
         for (name, text) in [
             ("short", "abcd"),
             ("long", &"ab".repeat(40)),
@@ -201,6 +237,10 @@ mod tests {
             ("zeros", &"0".repeat(64)),
             ("same", &"ab".repeat(32)),
             ("behind", &behind),
+            ("second", &format!("{good}\nhunter2")),
+            ("blank", &format!("{good}\n\n{}", "0e".repeat(32))),
+            ("zeros-first", &format!("{}\n{good}", "0".repeat(64))),
+            ("many", &format!("{good}\n").repeat(65)),
         ] {
             let path = directory.path().join(name);
             fs::write(&path, text).unwrap();
@@ -215,6 +255,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn each_line_is_a_version_and_the_last_one_hashes() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        create_hash_key(&path, &SystemEntropy).unwrap();
+        let first = read_hash_key(&path).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, format!("{text}{}\r\n", "0F".repeat(32))).unwrap();
+        let ids: Vec<_> = read_hash_key(&path).unwrap().iter().map(HashKey::id).collect();
+        assert_eq!(ids, [HashKey::new([15; 32]).id(), first.current().id()]);
+        fs::write(&path, format!("{text}{text}")).unwrap();
+        let error = read_hash_key(&path).unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::InvalidArgument);
+    }
+
     /// Forgets what is in the making, as a kill does.
     #[test]
     fn whenever_it_is_broken_off_there_is_a_whole_key_or_none() {
@@ -227,7 +282,7 @@ mod tests {
             std::mem::forget(part);
             assert_eq!(*read_hash_key(&path).unwrap_err().kind(), ErrorKind::NotFound);
             let made = create_hash_key(&path, &SystemEntropy).unwrap();
-            assert_eq!(read_hash_key(&path).unwrap().id(), made.id());
+            assert_eq!(read_hash_key(&path).unwrap().current().id(), made.id());
         }
     }
 
@@ -240,7 +295,7 @@ mod tests {
             let error = create_hash_key(&path, &SystemEntropy).map(drop).unwrap_err();
             assert_eq!(*error.kind(), ErrorKind::AlreadyExists { constraint: "path" });
         }
-        assert_eq!(read_hash_key(&path).unwrap().id(), made.id());
+        assert_eq!(read_hash_key(&path).unwrap().current().id(), made.id());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
         let missing = directory.path().join("missing/key");
         let error = create_hash_key(&missing, &SystemEntropy).map(drop).unwrap_err();

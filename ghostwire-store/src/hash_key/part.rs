@@ -8,7 +8,7 @@ use ghostwire_store_sqlite::{create_private, directory_of, with_suffix};
 
 /// A file in the making, under a name of its own. Dropped before it is published, it leaves nothing.
 #[derive(Debug)]
-pub(super) struct Part {
+pub(crate) struct Part {
     file: File,
     part: PathBuf,
     path: PathBuf,
@@ -17,19 +17,19 @@ pub(super) struct Part {
 impl Part {
     /// An empty file beside `path` that only its owner may read: whoever owns `like`, if it may be
     /// given away. Nobody else may use `name`.
-    pub(super) fn begin(path: &Path, name: &str, like: &Path) -> io::Result<Self> {
+    pub(crate) fn begin(path: &Path, name: &str, like: &Path) -> io::Result<Self> {
         let part = with_suffix(path, &format!(".{name}.part"));
         Ok(Self { file: create_private(&part, like)?, part, path: path.to_owned() })
     }
 
     /// Writes its content.
-    pub(super) fn fill(&mut self, content: &[u8]) -> io::Result<()> {
+    pub(crate) fn fill(&mut self, content: &[u8]) -> io::Result<()> {
         self.file.write_all(content)?;
         self.file.sync_all()
     }
 
     /// Gives it its name, durably, unless something has that name already.
-    pub(super) fn publish(self) -> io::Result<()> {
+    pub(crate) fn publish(self) -> io::Result<()> {
         rename_new(&self.part, &self.path)?;
         #[cfg(unix)]
         File::open(directory_of(&self.path))?.sync_all()?;

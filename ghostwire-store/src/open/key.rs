@@ -6,7 +6,7 @@ use ghostwire_store_core::backend::Backend;
 use ghostwire_store_core::block::Serial;
 use ghostwire_store_core::entropy::Entropy;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_core::secrets::HashKey;
+use ghostwire_store_core::secrets::{HashKey, HashKeys};
 use ghostwire_store_sqlite::{directory_of, is_beside};
 
 use super::Opener;
@@ -16,19 +16,37 @@ use crate::hash_key::{NewKey, hash_key_is_absent, is_cut_short, read_hash_key};
 /// The hash key of a store that is about to be opened.
 #[derive(Debug)]
 pub(super) enum Key {
-    Known(HashKey),
+    Known(HashKeys),
     /// Written, and without its name yet.
     New(NewKey),
     /// That of a store that is there, in this file.
     OfStore(PathBuf),
+    /// In the store's keyring.
+    InKeyring,
+}
+
+#[cfg(feature = "zqlite")]
+impl Key {
+    /// A key for another purpose, from this one. It stays the same when newer versions are drawn.
+    pub(super) fn subkey(&self, purpose: &str) -> Result<[u8; 32]> {
+        match self {
+            Self::Known(keys) => Ok(keys.first().subkey(purpose)),
+            Self::New(key) => Ok(key.key().subkey(purpose)),
+            Self::OfStore(path) => Ok(read_hash_key(path)?.first().subkey(purpose)),
+            Self::InKeyring => Err(Error::invalid("the store's keys are in its keyring")),
+        }
+    }
 }
 
 impl Opener<'_> {
     /// The key, as far as it can be told before the store is opened. That of a store that is to be made
     /// is read or written now, so that a key that cannot be had leaves no store without one.
     pub(super) fn key_before(&self) -> Result<Key> {
+        if self.is_key_in_keyring() {
+            return Ok(Key::InKeyring);
+        }
         let Some(path) = self.config.secret_key_path() else {
-            return ephemeral_key(self.entropy.as_ref()).map(Key::Known);
+            return ephemeral_key(self.entropy.as_ref()).map(|key| Key::Known(key.into()));
         };
         self.check_key_place()?;
         let store = self.config.backend.path();
@@ -48,11 +66,12 @@ impl Opener<'_> {
         &self,
         key: Key,
         backend: &dyn Backend,
-    ) -> Result<Option<HashKey>> {
+    ) -> Result<Option<HashKeys>> {
         let path = match key {
             Key::Known(key) => return Ok(Some(key)),
-            Key::New(key) => return key.publish().map(Some),
+            Key::New(key) => return key.publish().map(|key| Some(key.into())),
             Key::OfStore(path) => path,
+            Key::InKeyring => return Ok(None),
         };
         let is_unused = backend.head().await?.serial == Serial::ZERO;
         if !hash_key_is_absent(&path)? {
@@ -69,7 +88,8 @@ impl Opener<'_> {
         }
         if is_unused && self.may_make() {
             let like = self.config.backend.path().unwrap_or_else(|| directory_of(&path));
-            return NewKey::begin(&path, like, self.entropy.as_ref())?.publish().map(Some);
+            let key = NewKey::begin(&path, like, self.entropy.as_ref())?.publish()?;
+            return Ok(Some(key.into()));
         }
         if self.allow_missing_key {
             tracing::warn!(
@@ -79,6 +99,12 @@ impl Opener<'_> {
             return Ok(None);
         }
         Err(missing_key(&path))
+    }
+
+    /// Whether the store's keyring has its hash key, too. A file that is named may be other stores' as
+    /// well, and holds.
+    pub(super) fn is_key_in_keyring(&self) -> bool {
+        self.config.is_sealed() && self.config.secret_key_file.is_none()
     }
 
     /// Refuses a key where the store keeps something else.
@@ -104,8 +130,8 @@ fn missing_key(path: &Path) -> Error {
     .with("secret_key_file", path.display())
     .with(
         "help",
-        "put the key's file back, or name its place as secret_key_file. If it is lost for good, put \
-         another there (`openssl rand -hex 32`, mode 600) and issue every credential anew",
+        "put the key's file back, or name its place as secret_key_file. If it is lost for good, export the \
+         store without a key file and import it into a new one, and issue the credentials anew",
     )
 }
 

@@ -1,7 +1,11 @@
 //! From a configuration to a store.
 
 mod key;
+#[cfg(feature = "zqlite")]
+mod pin;
 mod place;
+#[cfg(feature = "zqlite")]
+mod sealed;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +16,7 @@ use ghostwire_store_core::entropy::{Entropy, SystemEntropy};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::options::{ClockOptions, Materialize, StoreOptions, WriterOptions};
 use ghostwire_store_core::schema::Schema;
+use ghostwire_store_core::secrets::HashKeys;
 use ghostwire_store_core::{Store, store};
 use ghostwire_store_sqlite::{FileKind, StoreFile};
 
@@ -43,7 +48,23 @@ pub struct Opener<'c> {
     schema: Option<Schema>,
     clock: Arc<dyn Clock>,
     accept_clock: bool,
+    #[cfg(feature = "zqlite")]
+    accepts_missing_pin: bool,
     entropy: Arc<dyn Entropy>,
+    #[cfg(feature = "zqlite")]
+    key_source: Option<Arc<dyn crate::keys::crypto::root::KeySource>>,
+}
+
+/// A backend that was opened, and the hash keys if they come with it.
+struct Beneath {
+    backend: Arc<dyn Backend>,
+    hash_keys: Option<HashKeys>,
+}
+
+impl From<Arc<dyn Backend>> for Beneath {
+    fn from(backend: Arc<dyn Backend>) -> Self {
+        Self { backend, hash_keys: None }
+    }
 }
 
 impl std::fmt::Debug for Opener<'_> {
@@ -68,8 +89,22 @@ impl<'c> Opener<'c> {
             schema: None,
             clock: Arc::new(SystemClock),
             accept_clock: false,
+            #[cfg(feature = "zqlite")]
+            accepts_missing_pin: false,
             entropy: Arc::new(SystemEntropy),
+            #[cfg(feature = "zqlite")]
+            key_source: None,
         }
+    }
+
+    /// Takes the root secret of a sealed store from here instead of the configured place: a key
+    /// management service, or the identity of another recipient of the keyring. It is asked while the
+    /// store is opened, and not again.
+    #[cfg(feature = "zqlite")]
+    #[must_use]
+    pub fn key_source(mut self, source: Arc<dyn crate::keys::crypto::root::KeySource>) -> Self {
+        self.key_source = Some(source);
+        self
     }
 
     /// Whether a store, and its hash key, may be made where there is none.
@@ -128,13 +163,40 @@ impl<'c> Opener<'c> {
     /// # Errors
     /// `Unsupported` for a backend that is not compiled in; otherwise those of the backend.
     pub async fn open_backend(&self) -> Result<Arc<dyn Backend>> {
+        self.open_beneath(None).await.map(|beneath| beneath.backend)
+    }
+
+    /// `key` is that of the store's credentials, if it is at hand.
+    async fn open_beneath(&self, key: Option<&Key>) -> Result<Beneath> {
         self.config.check()?;
         let made = self.prepare()?;
         let mut store = [0; 16];
         self.entropy.fill(&mut store)?;
-        let backend = self.backend(StoreId::from_bytes(store)).await?;
+        let beneath = self.beneath(StoreId::from_bytes(store), key).await?;
         made.keep();
-        Ok(backend)
+        Ok(beneath)
+    }
+
+    /// The hash keys of the configured store: those in its keyring, or in their file. `None` if there is
+    /// no file.
+    ///
+    /// # Errors
+    /// As [`read_hash_key`](crate::read_hash_key); `Crypto` if the keyring cannot be opened.
+    pub async fn hash_keys(&self) -> Result<Option<HashKeys>> {
+        #[cfg(feature = "zqlite")]
+        if self.is_key_in_keyring()
+            && let Some(keys) = self.keys()
+        {
+            return match keys.is_absent()? {
+                true => Ok(None),
+                false => self.clone().read_only(true).hash_keys_of(&keys.open().await?).await,
+            };
+        }
+        let Some(path) = self.config.secret_key_path() else { return Ok(None) };
+        match crate::hash_key::hash_key_is_absent(&path)? {
+            true => Ok(None),
+            false => crate::hash_key::read_hash_key(&path).map(Some),
+        }
     }
 
     /// Opens the store. What root makes belongs to the owner of the store or, for a new one, of its
@@ -148,9 +210,9 @@ impl<'c> Opener<'c> {
         self.config.check()?;
         let made = self.prepare()?;
         let key = self.key_before()?;
-        let backend = self.open_backend().await?;
+        let Beneath { backend, hash_keys } = self.open_beneath(Some(&key)).await?;
         made.keep();
-        let opened = self.open_on(backend.clone(), key).await;
+        let opened = self.open_on(backend.clone(), key, hash_keys).await;
         if opened.is_err() {
             // Its files must not stay locked.
             let _ = backend.close().await;
@@ -175,12 +237,21 @@ impl<'c> Opener<'c> {
         }
     }
 
-    async fn open_on(&self, backend: Arc<dyn Backend>, key: Key) -> Result<Arc<dyn Store>> {
+    async fn open_on(
+        &self,
+        backend: Arc<dyn Backend>,
+        key: Key,
+        in_keyring: Option<HashKeys>,
+    ) -> Result<Arc<dyn Store>> {
+        let hash_key = match in_keyring {
+            Some(keys) => Some(keys),
+            None => self.key_after(key, backend.as_ref()).await?,
+        };
         let options = StoreOptions {
             clock: self.clock.clone(),
             clock_bounds: self.clock_bounds(),
             entropy: self.entropy.clone(),
-            hash_key: self.key_after(key, backend.as_ref()).await?.map(Arc::new),
+            hash_key: hash_key.map(Arc::new),
             materialize: materialize(&self.config.backend),
             writer: writer_options(&self.config.writer),
             read_only: self.read_only,
@@ -219,7 +290,12 @@ impl<'c> Opener<'c> {
             #[cfg(feature = "zqlite")]
             BackendChoice::Zqlite(options) => {
                 use ghostwire_store_zqlite::{ZqliteBackend, ZqliteOptions};
-                ZqliteBackend::compact(ZqliteOptions::new(&options.path, NO_STORE)).await
+                let mut wanted = ZqliteOptions::new(&options.path, NO_STORE);
+                let opener = self.clone().create(false);
+                if let Some(unlocked) = opener.unlock(options, NO_STORE).await? {
+                    wanted = wanted.sealed(unlocked.keyring);
+                }
+                ZqliteBackend::compact(wanted).await
             }
             #[cfg(feature = "libsql")]
             BackendChoice::Libsql(options) => {
@@ -233,13 +309,13 @@ impl<'c> Opener<'c> {
         }
     }
 
-    async fn backend(&self, store: StoreId) -> Result<Arc<dyn Backend>> {
+    async fn beneath(&self, store: StoreId, key: Option<&Key>) -> Result<Beneath> {
         prepare_process().await?;
         match &self.config.backend {
-            BackendChoice::Zqlite(options) => self.zqlite(options, store).await,
-            BackendChoice::Libsql(options) => self.libsql(options, store).await,
+            BackendChoice::Zqlite(options) => self.zqlite(options, store, key).await,
+            BackendChoice::Libsql(options) => self.libsql(options, store).await.map(Beneath::from),
             BackendChoice::Postgres(_) => Err(self.not_compiled_in(BackendKind::Postgres)),
-            BackendChoice::Memory => self.memory(store),
+            BackendChoice::Memory => self.memory(store).map(Beneath::from),
         }
     }
 
@@ -248,7 +324,8 @@ impl<'c> Opener<'c> {
         &self,
         options: &config::ZqliteOptions,
         store: StoreId,
-    ) -> Result<Arc<dyn Backend>> {
+        key: Option<&Key>,
+    ) -> Result<Beneath> {
         use ghostwire_store_zqlite::{EngineChoice, ZqliteBackend, ZqliteOptions};
         let engine = match options.engine {
             config::ZqliteEngine::Embedded => EngineChoice::Embedded,
@@ -256,10 +333,15 @@ impl<'c> Opener<'c> {
         };
         let mut wanted = ZqliteOptions::new(&options.path, store)
             .engine(engine)
+            .pin(self.pin_choice(options, key)?)
             .create(self.may_make())
             .read_only(self.read_only);
         if let Some(schema) = self.schema {
             wanted = wanted.schema(schema);
+        }
+        let unlocked = self.unlock(options, store).await?;
+        if let Some(unlocked) = &unlocked {
+            wanted = wanted.sealed(unlocked.keyring.clone());
         }
         let opened = ZqliteBackend::open(wanted).await;
         let opened = opened.map_err(|error| match options.engine {
@@ -268,11 +350,26 @@ impl<'c> Opener<'c> {
             }
             config::ZqliteEngine::Embedded => error,
         });
-        Ok(Arc::new(opened?))
+        let backend: Arc<dyn Backend> =
+            Arc::new(self.settle(options, unlocked.as_ref(), opened)?);
+        let Some(unlocked) = unlocked else { return Ok(backend.into()) };
+        match self.hash_keys_of(&unlocked.keyring).await {
+            Ok(hash_keys) => Ok(Beneath { backend, hash_keys }),
+            Err(error) => {
+                // Its files must not stay locked.
+                let _ = backend.close().await;
+                Err(error)
+            }
+        }
     }
 
     #[cfg(not(feature = "zqlite"))]
-    async fn zqlite(&self, _: &config::ZqliteOptions, _: StoreId) -> Result<Arc<dyn Backend>> {
+    async fn zqlite(
+        &self,
+        _: &config::ZqliteOptions,
+        _: StoreId,
+        _: Option<&Key>,
+    ) -> Result<Beneath> {
         Err(self.not_compiled_in(BackendKind::Zqlite))
     }
 

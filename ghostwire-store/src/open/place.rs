@@ -16,7 +16,8 @@ impl Opener<'_> {
         let Some(path) = path else { return Ok(MadeDirectory(None)) };
         require_file_name(path)?;
         // One that was configured by name may be meant for a new store, too.
-        let key = self.config.secret_key_path().filter(|_| self.config.secret_key_file.is_none());
+        let is_its_own = self.config.secret_key_file.is_none() && !self.is_key_in_keyring();
+        let key = self.config.secret_key_path().filter(|_| is_its_own);
         if let Some(key) = key
             && !hash_key_is_absent(&key)?
         {

@@ -40,14 +40,28 @@ impl Site {
                 sites.push(Self::at(|directory| {
                     let path = directory.join("zqlite.db");
                     let engine = ZqliteEngine::Embedded;
-                    BackendChoice::Zqlite(ZqliteOptions { path, engine, materialize })
+                    let options = ZqliteOptions { path, engine, materialize, ..Default::default() };
+                    BackendChoice::Zqlite(options)
                 }));
             }
+        }
+        if cfg!(feature = "zqlite") {
+            sites.push(Self::at(|directory| {
+                let path = directory.join("plain.db");
+                BackendChoice::Zqlite(ZqliteOptions { path, sealed: false, ..Default::default() })
+            }));
         }
         if cfg!(feature = "memory") {
             sites.push(Self::at(|_| BackendChoice::Memory));
         }
         sites
+    }
+
+    /// Those whose hash key has a file beside the store.
+    pub fn with_key_files() -> impl Iterator<Item = Self> {
+        let has_file =
+            |site: &Self| site.config.backend.path().is_some() && !site.config.is_sealed();
+        Self::all().into_iter().filter(has_file)
     }
 
     fn at(backend: impl FnOnce(&Path) -> BackendChoice) -> Self {
@@ -73,7 +87,7 @@ impl Site {
                 .get_or_insert_with(|| ghostwire_store_memory::MemoryBackend::new(id))
                 .clone();
             let options = StoreOptions {
-                hash_key: Some(Arc::new(HashKey::new([3; 32]))),
+                hash_key: Some(Arc::new(HashKey::new([3; 32]).into())),
                 ..StoreOptions::default()
             };
             return ghostwire_store_core::store::open(Arc::new(memory), options).await.unwrap();

@@ -1,6 +1,5 @@
 //! `gwstore clock`: the store's time beside the machine's, and what to do if they do not agree.
 
-use std::io::{self, BufRead, IsTerminal};
 use std::time::Duration;
 
 use ghostwire_store::config::Config;
@@ -12,7 +11,8 @@ use ghostwire_store_core::block::Serial;
 use serde_json::json;
 
 use crate::cli::{ClockCommand, ConfirmArgs};
-use crate::failure::{Ending, Failure, Outcome};
+use crate::confirm;
+use crate::failure::Outcome;
 use crate::output::Shell;
 use crate::session::{Reading, open_accepting_clock, open_to_read, open_to_write};
 
@@ -243,22 +243,7 @@ fn confirmed(
     if args.dry_run || args.yes {
         return Ok(args.yes);
     }
-    if shell.json || !io::stdin().is_terminal() {
-        let error = Error::new(ErrorKind::Restricted, "this needs a confirmation");
-        return Err(error.with("help", "look at it with --dry-run, then say --yes").into());
-    }
-    shell.out.flush()?;
-    write!(shell.notes, "{question} [y/N] ")?;
-    shell.notes.flush()?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    match answer.trim() {
-        "y" | "Y" | "yes" => Ok(true),
-        _ => {
-            shell.say("Nothing was changed.")?;
-            Err(Failure::Told(Ending::Refused))
-        }
-    }
+    confirm::ask(question, shell).map(|()| true)
 }
 
 fn print(report: &ClockReport, shell: &mut Shell<'_>) -> Outcome {

@@ -105,7 +105,11 @@ fn scratch_directory(path: &Path) -> Result<PathBuf> {
 fn moved(config: &Config, path: PathBuf) -> Config {
     let mut config = config.clone();
     match &mut config.backend {
-        BackendChoice::Zqlite(options) => options.path = path,
+        BackendChoice::Zqlite(options) => {
+            options.path = path;
+            // Cases copy stores without what lies beside them.
+            options.sealed = false;
+        }
         BackendChoice::Libsql(options) => options.path = path,
         _ => {}
     }

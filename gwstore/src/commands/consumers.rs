@@ -29,16 +29,19 @@ async fn show(config: &Config, shell: &mut Shell<'_>) -> Outcome {
     let consumers = consumers?;
     let behind = |consumer: &Consumer| position.get().saturating_sub(consumer.position.get());
     if shell.json {
-        return consumers.iter().try_for_each(|consumer| {
-            shell.object(&json!({
+        let mut items = shell.items();
+        for consumer in &consumers {
+            let object = json!({
                 "name": consumer.name,
                 "position": consumer.position,
                 "commits_behind": behind(consumer),
                 "max_bytes": consumer.max_bytes,
                 "resync": consumer.resync,
                 "registered_at": consumer.registered_at,
-            }))
-        });
+            });
+            items.item(shell, &object)?;
+        }
+        return items.end(shell);
     }
     if consumers.is_empty() {
         return shell.say("Nobody follows the store's log.");

@@ -37,7 +37,7 @@ pub(super) async fn run(config: &Config, args: &ExportArgs, shell: &mut Shell<'_
         check_stdout()?;
         let reading = Reading::open(config).await?;
         let progress = shell.progress("exporting", None);
-        let key = signing_key(config, shell);
+        let key = signing_key(config, shell).await;
         let out = BufWriter::with_capacity(BUFFER, &mut *shell.out);
         let written = write(&reading, out, key, progress).await.map(|(_, summary)| summary);
         reading.close().await?;
@@ -47,7 +47,7 @@ pub(super) async fn run(config: &Config, args: &ExportArgs, shell: &mut Shell<'_
     let target = Target::check(&args.file, args.force, Some(config));
     let target = target.map_err(|error| error.during("export"))?;
     let reading = Reading::open(config).await?;
-    let key = signing_key(config, shell);
+    let key = signing_key(config, shell).await;
     let progress = shell.progress("exporting", None);
     let written = write_file(&reading, target, key, progress).await;
     reading.close().await?;
@@ -56,9 +56,9 @@ pub(super) async fn run(config: &Config, args: &ExportArgs, shell: &mut Shell<'_
 }
 
 /// The key by which an import will know who wrote the file. An export without it is whole, too.
-fn signing_key(config: &Config, shell: &mut Shell<'_>) -> Option<Arc<HashKey>> {
-    let why = match configured_key(config) {
-        Ok(Some(key)) => return Some(Arc::new(key)),
+pub(super) async fn signing_key(config: &Config, shell: &mut Shell<'_>) -> Option<Arc<HashKey>> {
+    let why = match configured_key(config).await {
+        Ok(Some(keys)) => return Some(keys.current().clone()),
         Ok(None) => "there is none".to_owned(),
         Err(error) => error.message().to_owned(),
     };

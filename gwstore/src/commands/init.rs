@@ -10,6 +10,7 @@ use ghostwire_store_sqlite::directory_of;
 use serde_json::json;
 
 use crate::failure::{Outcome, with_help};
+use crate::keyring;
 use crate::output::{Shell, shown};
 use crate::permissions::{owner, this_user, writable_by_others};
 use crate::session::{open_to_read, store_exists};
@@ -20,6 +21,10 @@ pub(super) struct Made {
     path: PathBuf,
     key: Option<PathBuf>,
     key_is_new: bool,
+    /// Of a sealed store.
+    keyring: Option<PathBuf>,
+    /// The root secret, if it was made with the store.
+    root: Option<PathBuf>,
 }
 
 /// Makes the configured store and its hash key.
@@ -34,9 +39,11 @@ pub(super) async fn run(config: &Config, shell: &mut Shell<'_>) -> Outcome {
             "path": made.path,
             "secret_key_file": made.key,
             "secret_key_is_new": made.key_is_new,
+            "keyring": made.keyring,
+            "root_secret_file": made.root,
         }));
     }
-    made.explain(shell)?;
+    made.explain(config, shell)?;
     let options = if std::env::args_os().len() > 2 { " with the same options" } else { "" };
     shell.say(format_args!(
         "\nNext: `gwstore doctor`{options} checks the installation, `gwstore import headscale FILE` \
@@ -47,9 +54,11 @@ pub(super) async fn run(config: &Config, shell: &mut Shell<'_>) -> Outcome {
 impl Made {
     /// Says whom the directories let replace what was made.
     fn caution(&self, shell: &mut Shell<'_>) {
-        let files = [Some(&self.path), self.key.as_ref()];
+        let files =
+            [Some(&self.path), self.key.as_ref(), self.keyring.as_ref(), self.root.as_ref()];
         let mut directories: Vec<&Path> =
             files.into_iter().flatten().map(|file| directory_of(file)).collect();
+        directories.sort_unstable();
         directories.dedup();
         for directory in directories {
             // What cannot be looked up the doctor reports.
@@ -65,7 +74,7 @@ impl Made {
     }
 
     /// Says where things are.
-    pub(super) fn explain(&self, shell: &mut Shell<'_>) -> Outcome {
+    pub(super) fn explain(&self, config: &Config, shell: &mut Shell<'_>) -> Outcome {
         let backend = self.store.info().backend;
         shell.say(format_args!("Made a {} store at {}", backend.name, shown(&self.path)))?;
         let owner = fs::metadata(&self.path).ok().as_ref().and_then(owner);
@@ -73,6 +82,13 @@ impl Made {
             shell.say(format_args!(
                 "What was made belongs to user {owner}, as its directory does"
             ))?;
+        }
+        #[cfg(feature = "zqlite")]
+        if let (Some(keyring), Some(keys)) =
+            (&self.keyring, ghostwire_store::keys::Keys::of(config))
+        {
+            shell.say(format_args!("Made its keyring at {}", shown(keyring)))?;
+            super::keys::explain_root(&keys, self.root.as_deref(), shell)?;
         }
         let Some(key) = &self.key else { return Ok(()) };
         let made = if self.key_is_new { "Made its hash key" } else { "Uses the hash key" };
@@ -108,10 +124,14 @@ pub(super) async fn create(config: &Config) -> Result<Made> {
             "`gwstore status` shows what it holds; choose another with --path",
         ));
     }
-    let key = config.secret_key_path();
+    let is_in_keyring = config.is_sealed() && config.secret_key_file.is_none();
+    let key = config.secret_key_path().filter(|_| !is_in_keyring);
+    let files = keyring::files(config);
+    let (keyring, root) = (files.first().cloned(), files.get(1).filter(|root| !root.exists()));
+    let root = root.cloned();
     let key_is_new = key.as_deref().map(hash_key_is_absent).transpose()?.unwrap_or(false);
     let store = Opener::new(config).create(true).open().await?;
-    Ok(Made { store, path: path.to_owned(), key, key_is_new })
+    Ok(Made { store, path: path.to_owned(), key, key_is_new, keyring, root })
 }
 
 /// Whether what is there is no store yet, or lacks its key and holds nothing. What cannot be read may
@@ -120,9 +140,10 @@ async fn is_unfinished(config: &Config, path: &Path) -> Result<bool> {
     if fs::metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
         return Ok(true);
     }
-    let lacks_key = match config.secret_key_path() {
-        Some(key) => hash_key_is_absent(&key)?,
-        None => false,
+    let lacks_key = match (keyring::is_unused(config)?, config.secret_key_path()) {
+        (Some(is_unused), _) => is_unused,
+        (None, Some(key)) => hash_key_is_absent(&key)?,
+        (None, None) => false,
     };
     let backend = match open_to_read(config).await {
         Ok(backend) => backend,

@@ -1,107 +1,138 @@
-//! `gwstore list`.
+//! Listings, and single items of them.
 
 mod columns;
 mod pages;
 
 use ghostwire_store::config::Config;
-use ghostwire_store::domain::{Clock, PageRequest, SystemClock, UserId, UserName};
-use ghostwire_store::{EntityKind, Error, ErrorKind, Result};
-use ghostwire_store_core::state::State;
+use ghostwire_store::domain::{Limit, PageRequest};
+use ghostwire_store::portable::Item;
+use ghostwire_store::{Error, Store};
+use ghostwire_store_core::schema::Table;
 use serde_json::json;
 
-use crate::cli::{ListArgs, Listing};
+pub(super) use self::columns::object;
 use crate::failure::{Failure, Outcome};
-use crate::output::{Shell, Table};
+use crate::nouns::{Listing, PageArgs, Scene, ShowArgs, Source};
+use crate::output::{self, Shell};
 use crate::session::Reading;
-use pages::Filters;
 
 /// Prints a page of a listing, or all of it.
-pub(super) async fn run(config: &Config, args: &ListArgs, shell: &mut Shell<'_>) -> Outcome {
-    check_filters(args)?;
+pub(super) async fn run(config: &Config, listing: &Listing<'_>, shell: &mut Shell<'_>) -> Outcome {
+    let table = match listing.source {
+        Source::State(table, _) => table,
+        Source::Metrics(_) => Table::Metrics,
+        Source::Audit(_) => Table::Audit,
+    };
+    let columns = Columns::chosen(table, listing.page, shell)?;
     let reading = Reading::open(config).await?;
-    let listed = list(&reading, args, shell).await;
+    let listed = list(reading.store.as_ref(), listing, &columns, shell).await;
     reading.close().await?;
     listed
 }
 
-/// A filter that would be ignored is a mistake.
-fn check_filters(args: &ListArgs) -> Outcome {
-    use Listing::{ApiKeys, Nodes, PreauthKeys, Presence, Sessions};
-    let filters: [(&str, bool, &[Listing]); 3] = [
-        ("--user", args.user.is_some(), &[Nodes, ApiKeys, PreauthKeys, Sessions]),
-        ("--tag", args.tag.is_some(), &[Nodes]),
-        ("--online", args.online.is_some(), &[Nodes, Presence]),
-    ];
-    for (filter, is_given, listings) in filters {
-        if is_given && !listings.contains(&args.entity) {
-            let known: Vec<_> = listings.iter().map(|listing| pages::name(*listing)).collect();
-            let error = Error::invalid("this listing does not have this filter")
-                .with("filter", filter)
-                .with("listing", pages::name(args.entity))
-                .with("for", known.join(", "));
-            return Err(Failure::usage(error.during("list")));
-        }
-    }
-    Ok(())
+/// The columns of a table that are shown, by their number.
+struct Columns {
+    titles: Vec<&'static str>,
+    chosen: Vec<usize>,
 }
 
-async fn list(reading: &Reading, args: &ListArgs, shell: &mut Shell<'_>) -> Outcome {
-    let view = reading.store.view();
-    let filters = Filters {
-        user: args.user.as_deref().map(|user| find_user(&view, user)).transpose()?,
-        tag: args.tag.as_deref().map(str::parse).transpose()?,
-        online: args.online,
-    };
-    let mut request = PageRequest { limit: args.limit, cursor: args.cursor.clone() };
-    let mut table = Table::new(columns::titles(args.entity));
-    // As the store does: its time may be ahead of the clock.
-    let now = SystemClock.now().max(view.time());
+impl Columns {
+    fn chosen(table: Table, page: &PageArgs, shell: &Shell<'_>) -> Outcome<Self> {
+        let titles = columns::titles(table);
+        if page.columns.is_empty() {
+            let chosen = (0..titles.len()).collect();
+            return Ok(Self { titles, chosen });
+        }
+        if shell.json {
+            let error = Error::invalid("--columns is for tables; JSON has every column");
+            return Err(Failure::usage(error));
+        }
+        let find = |wanted: &String| {
+            let wanted = wanted.to_ascii_uppercase().replace(['-', '_'], " ");
+            let spaced = |title: &str| title.replace('-', " ");
+            titles.iter().position(|title| spaced(title) == wanted).ok_or_else(|| {
+                let error = Error::invalid("the table has no such column").with("column", wanted);
+                Failure::usage(error.with("columns", titles.join(", ")))
+            })
+        };
+        let chosen = page.columns.iter().map(find).collect::<Outcome<Vec<_>>>()?;
+        Ok(Self {
+            titles: chosen.iter().filter_map(|&at| titles.get(at).copied()).collect(),
+            chosen,
+        })
+    }
+
+    fn of(&self, row: &[String]) -> Vec<String> {
+        self.chosen.iter().filter_map(|&at| row.get(at).cloned()).collect()
+    }
+}
+
+async fn list(
+    store: &dyn Store,
+    listing: &Listing<'_>,
+    columns: &Columns,
+    shell: &mut Shell<'_>,
+) -> Outcome {
+    let view = store.view();
+    let scene = Scene::of(&view);
+    let page = listing.page;
+    // A program that reads the beginning would take it for the whole.
+    let is_whole =
+        page.all || (page.limit.is_none() && page.cursor.is_none() && !shell.is_terminal);
+    let limit = page.limit.unwrap_or(if is_whole { Limit::MAX } else { Limit::default() });
+    let mut request = PageRequest { limit, cursor: page.cursor.clone() };
+    let mut table = output::Table::new(&columns.titles);
+    let mut items = shell.items();
+    let since = (!page.absolute_times).then_some(scene.now);
     loop {
-        let page = pages::read(reading, &view, args.entity, &filters, &request)
-            .await
-            .map_err(|error| error.during("list"))?;
+        let page = pages::read(store, &scene, &listing.source, &request).await?;
         if page.items.is_empty() {
             shell.note("there is nothing to list");
         }
         if shell.json {
             for item in &page.items {
-                shell.object(&columns::object(item)?)?;
+                items.item(shell, &object(item, &scene)?)?;
             }
         } else {
-            let rows: Vec<_> =
-                page.items.iter().map(|item| columns::cells(item, &view, now)).collect();
-            table.rows(shell, &rows)?;
+            let cells = |item: &Item| columns.of(&columns::cells(item, &scene, since));
+            table.rows(shell, &page.items.iter().map(cells).collect::<Vec<_>>())?;
         }
-        let Some(next) = page.next else { return Ok(()) };
-        if !args.all {
+        let Some(next) = page.next else { return items.end(shell) };
+        if !is_whole {
+            items.end(shell)?;
             // Also for the quiet: a part must not be taken for the whole.
-            return if shell.json {
+            return if shell.json && !shell.is_array {
                 shell.object(&json!({ "next": next }))
             } else {
                 shell.caution(format_args!("there is more: --all, or --cursor {next}"));
                 Ok(())
             };
         }
-        request = PageRequest::after(args.limit, next);
+        request = PageRequest::after(limit, next);
     }
 }
 
-/// A user by id, or by a name that only one has; a name may look like an id.
-fn find_user(state: &State, text: &str) -> Result<UserId> {
-    if let Some(user) = text.parse().ok().and_then(|id| state.users().get(id)) {
-        return Ok(user.id);
+/// Prints all that is known of one entity.
+pub(super) async fn show(
+    config: &Config,
+    table: Table,
+    args: &ShowArgs,
+    shell: &mut Shell<'_>,
+) -> Outcome {
+    let reading = Reading::open(config).await?;
+    let found = {
+        let view = reading.store.view();
+        let scene = Scene::of(&view);
+        args.target
+            .find(table, &scene)
+            .and_then(|record| Ok(object(&Item::Entity(record), &scene)?))
+    };
+    reading.close().await?;
+    let object = found?;
+    if shell.json {
+        return shell.object(&object);
     }
-    let name: UserName = text.parse()?;
-    let mut named = state.users().iter().filter(|user| user.name == name);
-    match (named.next(), named.next()) {
-        (Some(user), None) => Ok(user.id),
-        (None, _) => Err(Error::new(ErrorKind::NotFound, "does not exist")
-            .about(EntityKind::User)
-            .with("name", name)
-            .during("list")),
-        _ => Err(Error::invalid("several users have this name; give an id")
-            .with("name", name)
-            .with("help", "`gwstore list users --all` shows the ids")
-            .during("list")),
-    }
+    let pairs = object.iter().map(|(name, value)| (name.as_str(), output::plain(value)));
+    let pairs: Vec<_> = pairs.collect();
+    shell.pairs(&pairs)
 }

@@ -10,17 +10,29 @@ pub(crate) mod conformance;
 mod consumers;
 mod digest;
 mod doctor;
+mod documents;
+mod edit;
 mod export;
 mod import;
 mod init;
+#[cfg(feature = "zqlite")]
+mod keys;
 mod list;
+mod manual;
 mod migrate;
+#[cfg(feature = "zqlite")]
+mod pin;
+mod seal;
 mod status;
 
+use ghostwire_store::config::Config;
 use ghostwire_store::{Error, ErrorKind};
 
+#[cfg(feature = "zqlite")]
+use crate::cli::KeysCommand;
 use crate::cli::{Cli, Command, ConfigCommand, GlobalOptions, ImportCommand};
 use crate::failure::{Ending, Failure, Outcome};
+use crate::nouns::Act;
 use crate::output::{Shell, shown};
 use crate::session::load_config;
 
@@ -53,6 +65,28 @@ pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
         refuse_store_options(&cli.global, why)?;
         return conformance::list(args, shell);
     }
+    // It is about no store, and comes before there is a configuration.
+    #[cfg(feature = "zqlite")]
+    if let Command::Keys(KeysCommand::Identity(command)) = &cli.command {
+        return keys::identity(command, shell);
+    }
+    match &cli.command {
+        Command::Completions { shell: of } => {
+            refuse_store_options(&cli.global, "completions are the same for every store")?;
+            return manual::completions(*of, shell);
+        }
+        Command::Man { directory } => {
+            refuse_store_options(&cli.global, "manual pages are the same for every store")?;
+            return manual::pages(directory, shell);
+        }
+        Command::Noun(noun) => {
+            if let Act::CheckPolicy(check) = noun.act() {
+                refuse_store_options(&cli.global, "a policy is checked without a store")?;
+                return documents::check_policy(check, shell);
+            }
+        }
+        _ => {}
+    }
     // The doctor reports a configuration that does not load as one of its findings.
     if matches!(cli.command, Command::Doctor) {
         return doctor::run(load_config(&cli.global), shell).await;
@@ -61,8 +95,18 @@ pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
     match &cli.command {
         Command::Init => init::run(&config, shell).await,
         Command::Status(args) => status::run(&config, args, shell).await,
-        Command::Doctor | Command::Demo(_) | Command::Bench(_) => Ok(()),
+        Command::Doctor
+        | Command::Demo(_)
+        | Command::Bench(_)
+        | Command::Completions { .. }
+        | Command::Man { .. } => Ok(()),
         Command::Clock(command) => clock::run(&config, command, shell).await,
+        #[cfg(feature = "zqlite")]
+        Command::Seal => seal::seal(&config, shell).await,
+        #[cfg(feature = "zqlite")]
+        Command::Unseal => seal::unseal(&config, shell).await,
+        #[cfg(feature = "zqlite")]
+        Command::Keys(command) => keys::run(&config, command, shell).await,
         Command::Compact => compact::run(&config, shell).await,
         Command::Config(ConfigCommand::Show) => config::show(&config, shell),
         #[cfg(feature = "conformance")]
@@ -80,13 +124,30 @@ pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
             import::portable(&config, args, shell).await
         }
         Command::Export(args) => export::run(&config, args, shell).await,
-        Command::List(args) => list::run(&config, args, shell).await,
+        Command::List(listed) => list::run(&config, &listed.listing(), shell).await,
+        Command::Noun(noun) => act(&config, noun.act(), shell).await,
         Command::Migrate(args) => migrate::run(&config, args, shell).await,
+        #[cfg(feature = "zqlite")]
+        Command::Pin(command) => pin::run(&config, command, shell).await,
+        #[cfg(not(feature = "zqlite"))]
+        Command::Pin(_) => Err(not_built("zqlite")),
+    }
+}
+
+async fn act(config: &Config, act: Act<'_>, shell: &mut Shell<'_>) -> Outcome {
+    match act {
+        Act::List(listing) => list::run(config, &listing, shell).await,
+        Act::Show(table, args) => list::show(config, table, args, shell).await,
+        Act::Edit(plans, manner) => edit::run(config, plans, manner, shell).await,
+        Act::Issue(issues, how) => edit::issue(config, issues, how, shell).await,
+        Act::GetPolicy(args) => documents::get_policy(config, args, shell).await,
+        Act::GetSetting(args) => documents::get_setting(config, args, shell).await,
+        Act::CheckPolicy(args) => documents::check_policy(args, shell),
     }
 }
 
 /// A command that this build leaves out.
-#[cfg(not(all(feature = "bench", feature = "conformance")))]
+#[cfg(not(all(feature = "bench", feature = "conformance", feature = "zqlite")))]
 fn not_built(command: &str) -> Failure {
     let help = format!(
         "build it in with the Cargo feature of its name: cargo build --release --features {command}"

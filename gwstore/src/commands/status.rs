@@ -2,7 +2,7 @@
 
 use data_encoding::HEXLOWER;
 use ghostwire_store::config::Config;
-use ghostwire_store::{EntityKind, Result};
+use ghostwire_store::{EntityKind, HashKeys, Result};
 use ghostwire_store_core::backend::{Head, LogInfo};
 use ghostwire_store_core::schema::Schema;
 use ghostwire_store_core::state::{CredentialHashes, State};
@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::cli::StatusArgs;
 use crate::credentials::{KeyFit, StoreKey, configured_key};
 use crate::failure::Outcome;
+use crate::keyring;
 use crate::output::{Shell, bytes};
 use crate::session::{Reading, SeriesCount, count_audit, count_metrics};
 
@@ -27,11 +28,16 @@ pub(super) async fn run(config: &Config, args: &StatusArgs, shell: &mut Shell<'_
     let hashes = CredentialHashes::of(&reading.store.view());
     reading.close().await?;
     let counts = counted?;
-    let key = configured_key(config).map(|key| key.map(|key| key.id()));
+    let key = configured_key(config).await;
+    let keyring = keyring::header(config)?;
     if shell.json {
-        print_json(config, &info, &head, &counts, &credentials_object(hashes, &key), shell)
+        let credentials = credentials_object(hashes, &key);
+        let keyring = keyring.as_ref().map(keyring::Summary::object);
+        print_json(config, &info, &head, &counts, &[credentials, keyring.into()], shell)
     } else {
-        print(config, &info, &head, &counts, credentials(hashes, &key), shell)
+        let keyring = keyring.map(|keyring| keyring.to_string());
+        let [credentials, keyring] = [Some(credentials(hashes, &key)), keyring];
+        print(config, &info, &head, &counts, [credentials, keyring], shell)
     }
 }
 
@@ -45,22 +51,23 @@ async fn count(reading: &Reading, most: u64) -> Result<Vec<(EntityKind, SeriesCo
 }
 
 /// Why people can or cannot sign in, as far as the hash key decides it.
-fn credentials(hashes: CredentialHashes, key: &Result<Option<[u8; 4]>>) -> String {
+fn credentials(hashes: CredentialHashes, key: &Result<Option<HashKeys>>) -> String {
     match key {
-        Ok(key) => KeyFit::of(hashes, store_key(*key)).to_string(),
+        Ok(key) => KeyFit::of(hashes, store_key(key.as_ref())).to_string(),
         Err(error) => format!("{}; {}", hashes.total(), error.message()),
     }
 }
 
-fn store_key(id: Option<[u8; 4]>) -> StoreKey {
-    id.map_or(StoreKey::Missing, StoreKey::Known)
+fn store_key(keys: Option<&HashKeys>) -> StoreKey {
+    keys.map_or(StoreKey::Missing, StoreKey::from)
 }
 
-fn credentials_object(hashes: CredentialHashes, key: &Result<Option<[u8; 4]>>) -> Value {
-    let key_id = key.as_ref().ok().copied().flatten();
-    let mut object = KeyFit::of(hashes, store_key(key_id)).object();
+fn credentials_object(hashes: CredentialHashes, key: &Result<Option<HashKeys>>) -> Value {
+    let keys = key.as_ref().ok().and_then(Option::as_ref);
+    let mut object = KeyFit::of(hashes, store_key(keys)).object();
     if let Value::Object(fields) = &mut object {
-        fields.insert("key_id".to_owned(), json!(key_id.map(|id| HEXLOWER.encode(&id))));
+        let key_id = keys.map(|keys| HEXLOWER.encode(&keys.current().id()));
+        fields.insert("key_id".to_owned(), json!(key_id));
     }
     object
 }
@@ -92,7 +99,7 @@ fn print(
     info: &StoreInfo,
     head: &Head,
     counts: &[(EntityKind, SeriesCount)],
-    credentials: String,
+    [credentials, keyring]: [Option<String>; 2],
     shell: &mut Shell<'_>,
 ) -> Outcome {
     let backend = &info.backend;
@@ -111,6 +118,7 @@ fn print(
         ("lineage", head.lineage.to_string()),
         ("durable", yes_or_no(backend.durable)),
         ("sealed", yes_or_no(backend.sealed)),
+        ("pinned", yes_or_no(backend.pinned)),
         ("shared", yes_or_no(backend.shared)),
         ("on disk", backend.bytes.map_or_else(|| "unknown".to_owned(), bytes)),
         ("log", backend.log.map_or_else(|| "none".to_owned(), |log| describe_log(&log))),
@@ -125,7 +133,8 @@ fn print(
         ("checkpoint", head.checkpoint.to_string()),
         ("oldest block", head.oldest_block.to_string()),
         ("dirty rows", info.dirty_rows.to_string()),
-        ("credentials", credentials),
+        ("credentials", credentials.unwrap_or_default()),
+        ("keyring", keyring.unwrap_or_else(|| "none".to_owned())),
     ])?;
     shell.line("")?;
     let counts: Vec<_> = counts
@@ -148,7 +157,7 @@ fn print_json(
     info: &StoreInfo,
     head: &Head,
     counts: &[(EntityKind, SeriesCount)],
-    credentials: &Value,
+    [credentials, keyring]: &[Value; 2],
     shell: &mut Shell<'_>,
 ) -> Outcome {
     let number = |(entity, counted): &(EntityKind, SeriesCount)| {
@@ -175,6 +184,7 @@ fn print_json(
         "oldest_block": head.oldest_block,
         "dirty_rows": info.dirty_rows,
         "credentials": credentials,
+        "keyring": keyring,
         "counts": counts.iter().map(number).collect::<Map<_, _>>(),
         "counts_at_least": inexact,
     }))

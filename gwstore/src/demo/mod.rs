@@ -148,6 +148,7 @@ async fn demonstrate(
 ) -> Result<()> {
     let environment = Environment::find()?;
     let hash_key = stores::write_hash_key(directory)?;
+    stores::write_root_secret(directory)?;
     match &environment.file {
         Some(file) => say(out, json, format_args!("[development] of {}", file.display()))?,
         None => say(out, json, format_args!("The built-in development environment"))?,

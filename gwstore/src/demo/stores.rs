@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ghostwire_store::config::{
-    self, BackendChoice, BackendKind, Config, FlagFile, LibsqlOptions, LoadRequest, ZqliteOptions,
+    self, BackendChoice, BackendKind, Config, FlagFile, LibsqlOptions, LoadRequest, RootOptions,
+    ZqliteOptions,
 };
 use ghostwire_store::domain::{Clock, ManualClock};
 use ghostwire_store::{Error, ErrorKind, Opener, Result, Store};
@@ -20,6 +21,9 @@ use super::sample;
 pub(super) const KINDS: [BackendKind; 2] = [BackendKind::Libsql, BackendKind::Zqlite];
 
 const FLAG_FILE: &str = "feature-flags.toml";
+
+/// The root secret's file.
+const ROOT: &str = "demo.root";
 
 /// The configuration of the default environment.
 #[derive(Debug)]
@@ -71,15 +75,42 @@ impl Environment {
                 BackendChoice::Libsql(LibsqlOptions { path, ..options.clone() })
             }
             (BackendKind::Zqlite, BackendChoice::Zqlite(options)) => {
-                BackendChoice::Zqlite(ZqliteOptions { path, ..options.clone() })
+                BackendChoice::Zqlite(sealed(path, options.clone()))
             }
             (BackendKind::Zqlite, _) => {
-                BackendChoice::Zqlite(ZqliteOptions { path, ..ZqliteOptions::default() })
+                BackendChoice::Zqlite(sealed(path, ZqliteOptions::default()))
             }
             _ => BackendChoice::Libsql(LibsqlOptions { path, ..LibsqlOptions::default() }),
         };
         Config { backend, secret_key_file: Some(hash_key.to_owned()), ..self.config.clone() }
     }
+}
+
+/// The store and its copies in one directory have one keyring.
+fn sealed(path: PathBuf, options: ZqliteOptions) -> ZqliteOptions {
+    let keyring_file = Some(path.with_file_name("demo.keyring"));
+    let secret_file = Some(path.with_file_name(ROOT));
+    let root = RootOptions { secret_file, ..RootOptions::default() };
+    ZqliteOptions { path, keyring_file, root, ..options }
+}
+
+/// Puts a root secret beside the stores. One from an earlier run is as good.
+#[cfg(feature = "zqlite")]
+pub(super) fn write_root_secret(directory: &Path) -> Result<()> {
+    use ghostwire_store::keys::crypto::SystemRandom;
+    use ghostwire_store::keys::crypto::keyring::Identity;
+    let path = directory.join(ROOT);
+    if path.symlink_metadata().is_ok() {
+        return Ok(());
+    }
+    let identity = Identity::draw(&SystemRandom)
+        .map_err(|error| Error::new(ErrorKind::Unavailable, error.to_string()))?;
+    ghostwire_store::keys::write_identity(&path, &identity, directory).map(|_| ())
+}
+
+#[cfg(not(feature = "zqlite"))]
+pub(super) fn write_root_secret(_: &Path) -> Result<()> {
+    Ok(())
 }
 
 /// Opens the store that a configuration describes, with nothing taken over from an earlier opening.

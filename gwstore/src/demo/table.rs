@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use ghostwire_store::config::BackendChoice;
 use ghostwire_store::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
@@ -143,7 +144,20 @@ fn looking_at(ran: &Ran) -> String {
     };
     let key = ran.config.secret_key_path().map(|key| absolute(&key)).unwrap_or_default();
     let (kind, path) = (ran.kind.name(), absolute(&ran.path));
-    format!("--backend {kind} --path {path} --set secret_key_file={key}")
+    let mut options = format!("--backend {kind} --path {path} --set secret_key_file={key}");
+    if let BackendChoice::Zqlite(zqlite) = &ran.config.backend {
+        let (keyring, root) = (&zqlite.keyring_file, &zqlite.root.secret_file);
+        for (name, file) in [("keyring_file", keyring), ("root_secret_file", root)] {
+            if let Some(file) = file {
+                options.push_str(&format!(
+                    " --set {}={}",
+                    ran.config.store_key(name),
+                    absolute(file)
+                ));
+            }
+        }
+    }
+    options
 }
 
 fn directory(results: &Results) -> String {

@@ -4,7 +4,7 @@
 /// stay what they were; everything else is left as it is, right or wrong.
 ///
 /// `None` if a comment or string has no end.
-pub(super) fn to_json(text: &str) -> Option<String> {
+pub fn to_json(text: &str) -> Option<String> {
     let mut json = String::with_capacity(text.len());
     // A comma is held back, with the spaces behind it, until what follows says whether it trails.
     let mut held_comma: Option<usize> = None;

@@ -13,7 +13,7 @@ mod budget;
 mod collect;
 mod dump;
 mod findings;
-mod hujson;
+pub mod hujson;
 mod keys;
 mod known;
 mod mapping;

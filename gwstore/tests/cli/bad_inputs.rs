@@ -183,8 +183,8 @@ fn listings() {
     refused("nodes --user nobody", &["does not exist", "nobody"]);
     refused("nodes --user 00000000-0000-0000-0000-000000000000", &["does not exist"]);
     refused("nodes --tag web", &["tag"]);
-    refused("users --tag tag:web", &["--tag", "nodes"]);
-    refused("routes --online", &["--online", "presence"]);
+    refused("users --tag tag:web", &["--tag"]);
+    refused("routes --online", &["--online"]);
 }
 
 #[test]

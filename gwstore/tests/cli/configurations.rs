@@ -111,7 +111,7 @@ fn a_named_store_is_one_of_several() {
     );
     place.run("init").ok();
     place.run("--store b init").ok();
-    for name in ["a.db", "a.db.key", "b.db", "apart"] {
+    for name in ["a.db", "a.db.keyring", "b.db", "b.db.keyring", "apart"] {
         assert!(place.file(name).exists(), "{name}");
     }
     assert_eq!(place.run("status --json").ok().json()["store_name"], "a");

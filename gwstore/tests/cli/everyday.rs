@@ -2,13 +2,13 @@
 
 use std::fs;
 
-use crate::support::{Place, places};
+use crate::support::{Place, key_file, places};
 
 #[test]
 fn a_new_store_is_there_once_and_healthy() {
     for (backend, place) in places() {
         place.on(backend, "status").refused(&["there is no store", "gwstore init"]);
-        place.on(backend, "init").ok().says(&["Back the key up"]);
+        place.on(backend, "init").ok().says(&["Back the key"]);
         place.unchanged(backend, &["left as it is", ".db"], || place.on(backend, "init"));
         let status = place.on(backend, "status --json").ok().json();
         assert_eq!(status["backend"]["name"], backend);
@@ -25,7 +25,8 @@ fn a_new_store_is_there_once_and_healthy() {
 fn a_store_that_was_begun_is_completed_and_one_that_was_lost_is_not_replaced() {
     for (backend, place) in places() {
         let name = format!("{backend}.db");
-        let [file, key, lock] = ["", ".key", ".lock"].map(|end| place.file(&(name.clone() + end)));
+        let [file, key, lock] =
+            ["", key_file(backend), ".lock"].map(|end| place.file(&(name.clone() + end)));
         place.init(backend);
         // Broken off while the file was filled.
         fs::write(&file, "").unwrap();
@@ -51,10 +52,11 @@ fn files_are_private() {
     place.run("--backend zqlite --path data/z.db export x.jsonl").ok();
     let mode = |name: &str| fs::metadata(place.file(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode("data"), 0o700);
-    for file in ["data/z.db", "data/z.db.key", "data/z.db.lock", "x.jsonl"] {
-        assert_eq!(mode(file), 0o600, "{file}");
+    for end in ["", ".keyring", ".keyring.lock", ".root", ".lock"] {
+        assert_eq!(mode(&format!("data/z.db{end}")), 0o600, "{end}");
     }
-    fs::set_permissions(place.file("data/z.db.key"), fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(mode("x.jsonl"), 0o600);
+    fs::set_permissions(place.file("data/z.db.root"), fs::Permissions::from_mode(0o644)).unwrap();
     place.run("--backend zqlite --path data/z.db doctor").ended(3).says(&["chmod 600"]);
 }
 

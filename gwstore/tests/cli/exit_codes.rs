@@ -27,6 +27,7 @@ fn the_table_has_every_code() {
         ("missing", 4),
         ("refused", 5),
         ("partly", 6),
+        ("ambiguous", 7),
         ("busy", 75),
         ("reader gone", 141),
     ];
@@ -124,6 +125,16 @@ fn what_is_there_refuses() {
     for arguments in refused {
         place.on("libsql", arguments).ended(ended("refused"));
     }
+}
+
+#[test]
+fn what_is_named_is_several() {
+    let place = Place::new();
+    let lines = [user(1, "ann"), user(2, "bob")];
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    place.write("two.jsonl", portable(&lines));
+    place.on("libsql", "import portable two.jsonl --create").ok();
+    place.on("libsql", "user show 0190a5c8").ended(ended("ambiguous")).warns(&["ann", "bob"]);
 }
 
 #[test]

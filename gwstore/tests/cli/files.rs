@@ -77,7 +77,7 @@ fn an_empty_file_is_no_store_yet() {
 
 #[test]
 fn a_store_without_its_key_is_refused_where_keys_are_needed() {
-    for (backend, place) in stores() {
+    for (backend, place) in stores().filter(|(backend, _)| *backend == "libsql") {
         place.write("more.jsonl", portable(&[&user(1, "ann")]));
         let key = place.file(&format!("{backend}.db.key"));
         fs::rename(&key, place.file("away")).unwrap();

@@ -125,7 +125,7 @@ fn what_an_import_adds_to_a_store_is_in_its_trail() {
         let subject = line["subject"].as_str().unwrap();
         assert!(subject.starts_with("2 "), "{line}");
         assert!(subject.contains(imported["sha256"].as_str().unwrap()), "{line}");
-        assert!(line["actor"].as_str().unwrap().ends_with("via gwstore"), "{line}");
+        assert!(line["actor"].as_str().unwrap().starts_with("cli:"), "{line}");
         // Nothing new, and so nothing to say.
         place.on(backend, "import portable new.jsonl").ok();
         assert_eq!(lines(&place).len(), 1);

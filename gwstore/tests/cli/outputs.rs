@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 
-use crate::support::{Place, stores};
+use crate::support::{Place, key_file, stores};
 
 /// Each way to name a file that is written, where this store is configured.
 fn outputs(backend: &str, file: &str) -> Vec<String> {
@@ -38,7 +38,8 @@ fn the_files_of_stores_are_not_replaced_by_any_output() {
         let other = if backend == "libsql" { "zqlite" } else { "libsql" };
         place.init(other);
         fs::copy(place.file(&format!("{other}.db")), place.file("renamed")).unwrap();
-        fs::rename(place.file(&format!("{other}.db.key")), place.file("secret")).unwrap();
+        let key = format!("{other}.db{}", key_file(other));
+        fs::rename(place.file(&key), place.file("secret")).unwrap();
         // Where a log, or what is meant to be one, would be of the greatest harm.
         place.write(&format!("{backend}.db-journal"), "");
         place.write(&format!("{backend}.db.v1.bak"), "");
@@ -52,6 +53,9 @@ fn the_files_of_stores_are_not_replaced_by_any_output() {
             "-journal",
             ".lock",
             ".key",
+            ".keyring",
+            ".keyring.new",
+            ".root",
             ".v1.bak",
             ".v1.bak.part",
             ".compact.part-wal",

@@ -64,9 +64,14 @@ fn what_root_makes_is_the_services() {
         let Some(machine) = Machine::new() else { return };
         let on = format!("--backend {backend} --path new/s.db");
         machine.place.run(&format!("{on} init")).ok().says(&["belongs to user 65534"]);
-        for name in ["new", "new/s.db", "new/s.db.key", "new/s.db.lock"] {
-            assert_eq!(machine.owner(name), SERVICE, "{name}");
+        let keys = match backend {
+            "zqlite" => [".keyring", ".keyring.lock", ".root"].as_slice(),
+            _ => &[".key"],
+        };
+        for end in ["", ".lock"].iter().chain(keys) {
+            assert_eq!(machine.owner(&format!("new/s.db{end}")), SERVICE, "{end}");
         }
+        assert_eq!(machine.owner("new"), SERVICE);
         machine.place.write("more.jsonl", portable(&[&user(1, "ann")]));
         machine.service(&format!("{on} import portable more.jsonl")).ok();
         // A restored backup has no lock.

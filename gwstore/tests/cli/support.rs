@@ -22,6 +22,11 @@ pub(crate) fn stores() -> impl Iterator<Item = (&'static str, Place)> {
     places().inspect(|(backend, place)| place.init(backend))
 }
 
+/// The file without which a store's credentials cannot be checked, by what is appended to the store's.
+pub(crate) fn key_file(backend: &str) -> &'static str {
+    if backend == "zqlite" { ".keyring" } else { ".key" }
+}
+
 /// What the program did.
 #[derive(Debug)]
 pub(crate) struct Ran {
@@ -72,6 +77,16 @@ impl Ran {
     #[track_caller]
     pub(crate) fn omits(self, word: &str) -> Self {
         assert!(!self.err.contains(word), "{word:?} is on standard error: {self:#?}");
+        self
+    }
+
+    /// None of `words` is on either output.
+    #[track_caller]
+    pub(crate) fn hides(self, words: &[&str]) -> Self {
+        for word in words {
+            let is_there = self.out.contains(word) || self.err.contains(word);
+            assert!(!is_there, "{word:?} is to be seen: {self:#?}");
+        }
         self
     }
 

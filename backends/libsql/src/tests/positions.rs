@@ -1,6 +1,6 @@
 //! Positions, epochs, and the head that has them.
 
-use ghostwire_store_core::backend::HeadChange;
+use ghostwire_store_core::backend::{HeadChange, KeyChange};
 use ghostwire_store_core::position::Epoch;
 use ghostwire_store_core::secrets::KeyCheck;
 
@@ -15,7 +15,10 @@ fn change(head: &Head) -> Commit {
     let change = HeadChange {
         epoch: Some(Epoch::new(3)),
         lineage: Some(LineageId::from_bytes([5; 16])),
-        credential_key: Some(KeyCheck::from_bytes([6; 16])),
+        credential_key: Some(KeyChange {
+            before: head.credential_key,
+            after: KeyCheck::from_bytes([6; 16]),
+        }),
         filled: true,
     };
     Commit { head: change, ..Commit::on(head) }

@@ -7,12 +7,12 @@ use std::path::Path;
 use ghostwire_store_core::backend::KeyRange;
 use ghostwire_store_core::error::Result;
 
-use crate::envelope::FRAME;
+use crate::envelope::{BLOCK_FRAME, Part, StoredBlock};
 
 pub(crate) mod embedded;
 
-/// A store of blobs: one head, blocks by serial, rows by slot, a journal by number, data blocks by table
-/// and key.
+/// A store of blobs: one head, blocks by serial, rows by slot; the journal, data blocks and their
+/// directory by number.
 ///
 /// Calls block. Snapshots may be taken and read while another thread writes.
 pub(crate) trait Engine: Debug + Send + Sync {
@@ -63,11 +63,11 @@ pub(crate) trait Engine: Debug + Send + Sync {
 /// What takes a blob that is read.
 pub(crate) type Visit<'v> = &'v mut dyn FnMut(&[u8]) -> Result<()>;
 
-/// What takes the slot and the body of a row that is read, and says whether that is enough.
-pub(crate) type VisitRow<'v> = &'v mut dyn FnMut(u64, &[u8]) -> Result<ControlFlow<()>>;
+/// What takes the number and the bytes of a record that is read.
+pub(crate) type VisitNumbered<'v> = &'v mut dyn FnMut(u64, &[u8]) -> Result<()>;
 
-/// The same of a data block: table, key, body.
-pub(crate) type VisitDataBlock<'v> = &'v mut dyn FnMut(u8, &[u8], &[u8]) -> Result<ControlFlow<()>>;
+/// The same, and says whether that is enough.
+pub(crate) type VisitUntil<'v> = &'v mut dyn FnMut(u64, &[u8]) -> Result<ControlFlow<()>>;
 
 /// What was stored at one moment.
 pub(crate) trait Snapshot {
@@ -75,59 +75,33 @@ pub(crate) trait Snapshot {
     fn head(&self) -> &[u8];
 
     /// Visits the rows in these slots, in this order; `Corrupt` if one is empty.
-    fn rows(
-        &mut self,
-        slots: &[u64],
-        visit: &mut dyn FnMut(u64, &[u8]) -> Result<()>,
-    ) -> Result<()>;
+    fn rows(&mut self, slots: &[u64], visit: VisitNumbered<'_>) -> Result<()>;
 
     /// Visits every row after a slot, in the order of slots.
-    fn every_row(&mut self, after: Option<u64>, visit: VisitRow<'_>) -> Result<()>;
+    fn every_row(&mut self, after: Option<u64>, visit: VisitUntil<'_>) -> Result<()>;
 
     /// Visits every entry of the journal, in order.
-    fn journal(&mut self, visit: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<()>;
+    fn journal(&mut self, visit: VisitNumbered<'_>) -> Result<()>;
 
-    /// Visits the body of one data block; `Corrupt` if there is none.
-    fn data_block(&mut self, table: u8, key: &[u8], visit: Visit<'_>) -> Result<()>;
+    /// Visits the data block with this number; `Corrupt` if there is none.
+    fn chunk(&mut self, number: u64, visit: Visit<'_>) -> Result<()>;
 
-    /// Visits the keys of at most `limit` data blocks that may have rows of the range, in order: the
-    /// last one at or before its beginning, and those within it.
-    fn data_block_keys(
-        &mut self,
-        range: &SeriesRange<'_>,
-        limit: usize,
-        visit: Visit<'_>,
-    ) -> Result<()>;
+    /// Visits every data block after a number, in the order of numbers.
+    fn every_chunk(&mut self, after: Option<u64>, visit: VisitUntil<'_>) -> Result<()>;
 
-    /// Visits such data blocks until it is enough: key, body.
-    fn data_blocks(
-        &mut self,
-        range: &SeriesRange<'_>,
-        reverse: bool,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>>,
-    ) -> Result<()>;
+    /// Visits every leaf of the directory, in the order of numbers.
+    fn leaves(&mut self, visit: VisitNumbered<'_>) -> Result<()>;
 
-    /// Visits the table and key of every data block, in the order in which they are searched.
-    fn every_data_block_key(
-        &mut self,
-        visit: &mut dyn FnMut(u8, &[u8]) -> Result<()>,
-    ) -> Result<()>;
+    /// Visits what stands beside each block, in the order of serials.
+    fn block_frames(&mut self, visit: VisitNumbered<'_>) -> Result<()>;
 
-    /// Visits every data block from a place on, in order.
-    fn every_data_block(
-        &mut self,
-        from: Option<(u8, &[u8])>,
-        visit: VisitDataBlock<'_>,
-    ) -> Result<()>;
-
-    /// Visits at most `limit` blocks from `first` to `last`, inclusive, in order: serial, frame,
-    /// body.
+    /// Visits at most `limit` blocks from `first` to `last`, inclusive, in order.
     fn blocks(
         &mut self,
         first: u64,
         last: u64,
         limit: usize,
-        visit: &mut dyn FnMut(u64, &[u8], &[u8]) -> Result<()>,
+        visit: &mut dyn FnMut(StoredBlock<'_>) -> Result<()>,
     ) -> Result<()>;
 }
 
@@ -173,12 +147,14 @@ impl Batch<'_> {
 /// One write.
 #[derive(Debug)]
 pub(crate) enum Write<'a> {
-    Block { serial: u64, frame: [u8; FRAME], body: &'a [u8] },
+    Block { serial: u64, frame: [u8; BLOCK_FRAME], changes: Part<'a>, audit: Part<'a> },
     PutRow { slot: u64, body: Range<usize> },
     DeleteRow { slot: u64 },
     Journal { number: u64, body: Range<usize> },
     CutJournal { before: u64 },
-    DeleteDataBlock { table: u8, key: Vec<u8> },
-    PutDataBlock { table: u8, key: Vec<u8>, body: Range<usize> },
+    PutChunk { number: u64, body: Range<usize> },
+    DeleteChunk { number: u64 },
+    PutLeaf { number: u64, body: Range<usize> },
+    DeleteLeaf { number: u64 },
     PurgeBlocks { before: u64 },
 }

@@ -5,12 +5,14 @@
 
 use ghostwire_store_core::error::{Error, Result};
 
+use crate::envelope::PLACE;
+
 use super::rows::{RowsWriter, misshapen, take_row};
 use super::sorted_run::SortedRun;
 
-/// Key and content of a data block with more than one row. With its frame it just fits into a page of
-/// SQLite, which is what a change of it costs.
-const FULL: usize = 4030;
+/// Key and content of a data block with more than one row. With what is stored beside them it has 4,000
+/// bytes at most; sealed, that fills a page of SQLite, which is what a change of it costs.
+const FULL: usize = 4_000 - PLACE;
 
 /// A data block, ready to be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,6 +110,21 @@ impl Layout<'_> {
 /// # Errors
 /// `Corrupt` if they are none, are not in order, or too many for one data block.
 pub(crate) fn read(table: u8, key: &[u8], content: &[u8]) -> Result<SortedRun> {
+    let rows = rows(table, key, content)?;
+    let is_long = key.len() + content.len() > FULL;
+    if rows.is_empty() || (is_long && rows.len() > 1) {
+        return Err(Error::corrupt("a data block has no rows, or too many; restore from a backup")
+            .with("rows", rows.len())
+            .with("bytes", content.len()));
+    }
+    Ok(rows)
+}
+
+/// The rows of one that may be longer.
+///
+/// # Errors
+/// `Corrupt` if they are not in order.
+pub(crate) fn rows(table: u8, key: &[u8], content: &[u8]) -> Result<SortedRun> {
     let mut rows = SortedRun::with_capacity(content.len() / 16, content.len() * 4);
     let mut rest = content;
     while !rest.is_empty() {
@@ -115,12 +132,6 @@ pub(crate) fn read(table: u8, key: &[u8], content: &[u8]) -> Result<SortedRun> {
         if rows.last().is_some_and(|row| row.body.is_none()) {
             return Err(misshapen());
         }
-    }
-    let is_long = key.len() + content.len() > FULL;
-    if rows.is_empty() || (is_long && rows.len() > 1) {
-        return Err(Error::corrupt("a data block has no rows, or too many; restore from a backup")
-            .with("rows", rows.len())
-            .with("bytes", content.len()));
     }
     Ok(rows)
 }

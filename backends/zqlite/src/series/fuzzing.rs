@@ -4,7 +4,11 @@
 
 use ghostwire_store_core::schema::Table;
 
-use super::{data_block, journal};
+use super::{data_block, directory, journal};
+
+pub fn leaf(content: &[u8]) {
+    directory::fuzz_leaf(content);
+}
 
 pub fn data_block(key: &[u8], content: &[u8]) {
     let table = Table::Metrics.number();

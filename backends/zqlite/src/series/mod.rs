@@ -4,14 +4,15 @@
 //! a commit writes what it does to the series as one entry of the [`journal`], and adds it to the
 //! [`memtable`]. Once that is large it becomes immutable, and each later commit that brings rows compacts a
 //! slice of it into [`data_block`]s: blobs of consecutive rows, a page of SQLite each. With the
-//! last slice the entries that brought those rows are cut off the journal. Opening reads the journal
-//! and no data blocks.
+//! last slice the entries that brought those rows are cut off the journal. Which data block has
+//! which rows is in the [`directory`]. Opening reads the journal and the directory, and no data blocks.
 //!
-//! Everything happens in the transaction of some commit, so a snapshot of the file and the memtable
-//! of the same version ([`versions`]) are what is stored.
+//! Everything happens in the transaction of some commit, so a snapshot of the file, and the memtable and
+//! the directory of the same version ([`versions`]), are what is stored.
 
 pub(crate) mod compaction;
 pub(crate) mod data_block;
+pub(crate) mod directory;
 pub(crate) mod journal;
 mod last_pruned;
 pub(crate) mod memtable;
@@ -26,8 +27,6 @@ pub(crate) mod versions;
 pub mod fuzzing;
 #[cfg(test)]
 mod tests;
-
-use std::collections::{BTreeMap, BTreeSet};
 
 use ghostwire_store_core::backend::Commit;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
@@ -65,37 +64,6 @@ pub(crate) struct SeriesPlan {
     /// The journal entry, whose number is that of the version before.
     pub(crate) entry: Vec<u8>,
     pub(crate) edits: Edits,
-}
-
-/// The data blocks that a plan replaces or removes, and what each adds to the sum over all of them.
-#[derive(Debug, Default)]
-pub(crate) struct Replaced(BTreeMap<(u8, Vec<u8>), u64>);
-
-impl Replaced {
-    pub(crate) fn add(&mut self, table: u8, key: &[u8], sum: u64) {
-        self.0.insert((table, key.to_vec()), sum);
-    }
-
-    pub(crate) fn has(&self, table: u8, key: &[u8]) -> bool {
-        self.0.contains_key(&(table, key.to_vec()))
-    }
-
-    /// Table, key, and what it adds to the sum.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u8, &[u8], u64)> {
-        self.0.iter().map(|((table, key), sum)| (*table, &key[..], *sum))
-    }
-
-    /// Of those that `edits` name.
-    pub(crate) fn only(mut self, edits: &Edits) -> Self {
-        let put = edits.put.iter().map(|data_block| (data_block.table, data_block.key.clone()));
-        let named: BTreeSet<_> = edits.removed.iter().cloned().chain(put).collect();
-        self.0.retain(|place, _| named.contains(place));
-        self
-    }
-
-    pub(crate) fn sum(&self) -> u64 {
-        self.0.values().fold(0, |sum, data_block| sum.wrapping_add(*data_block))
-    }
 }
 
 /// The commit's rows of series, in order.
@@ -186,11 +154,10 @@ fn compact_slice(
     }
 }
 
+/// The number after this one.
 fn following(number: u64) -> Result<u64> {
-    number
-        .checked_add(1)
-        .filter(|next| i64::try_from(*next).is_ok())
-        .ok_or_else(|| Error::corrupt("the journal's numbers are used up").with("number", number))
+    let mut next = number;
+    directory::following(&mut next).map(|_| next)
 }
 
 /// Makes the memtable of the journal again. Entries are gathered first: a row that a later one

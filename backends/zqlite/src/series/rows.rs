@@ -38,7 +38,7 @@ impl<'r> RowsWriter<'r> {
 }
 
 /// How many bytes at their beginning are the same; eight at a time.
-fn shared(a: &[u8], b: &[u8]) -> usize {
+pub(crate) fn shared(a: &[u8], b: &[u8]) -> usize {
     let words = a.chunks_exact(8).zip(b.chunks_exact(8)).take_while(|(a, b)| a == b).count() * 8;
     let bytes = a.iter().zip(b).skip(words);
     words + bytes.take_while(|(a, b)| a == b).count()

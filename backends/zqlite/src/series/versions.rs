@@ -1,45 +1,53 @@
-//! Which memtable belongs to which snapshot of the file.
+//! Which memtable and which directory belong to which snapshot of the file.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::directory::Directory;
 use super::memtable::Memtable;
 
-/// The memtable as it is now, and during a commit also as it will be after it: whichever of the two the
+/// The series as of some commit, as far as they are in memory. The memtable names the version.
+#[derive(Debug)]
+pub(crate) struct Version {
+    pub(crate) memtable: Memtable,
+    pub(crate) directory: Directory,
+}
+
+/// The version as it is now, and during a commit also as it will be after it: whichever of the two the
 /// file shows, a reader finds what belongs to it, and waits for nobody.
 #[derive(Debug)]
 pub(crate) struct Versions(Mutex<Known>);
 
 #[derive(Debug)]
 struct Known {
-    current: Arc<Memtable>,
-    next: Option<Arc<Memtable>>,
+    current: Arc<Version>,
+    next: Option<Arc<Version>>,
 }
 
 impl Versions {
-    pub(crate) fn new(memtable: Memtable) -> Self {
-        Self(Mutex::new(Known { current: Arc::new(memtable), next: None }))
+    pub(crate) fn new(version: Version) -> Self {
+        Self(Mutex::new(Known { current: Arc::new(version), next: None }))
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn current(&self) -> Arc<Memtable> {
+    pub(crate) fn current(&self) -> Arc<Version> {
         self.known().current.clone()
     }
 
     /// The version that the head of a snapshot names, unless it is an older one.
-    pub(crate) fn get(&self, next: u64) -> Option<Arc<Memtable>> {
+    pub(crate) fn get(&self, next: u64) -> Option<Arc<Version>> {
         let known = self.known();
         [Some(&known.current), known.next.as_ref()]
             .into_iter()
             .flatten()
-            .find(|memtable| memtable.next == next)
+            .find(|version| version.memtable.next == next)
             .cloned()
     }
 
     /// A commit is about to be written. Whether it was shows later.
-    pub(crate) fn announce(&self, next: Memtable) {
+    pub(crate) fn announce(&self, next: Version) {
         self.known().next = Some(Arc::new(next));
     }
 

@@ -1,7 +1,9 @@
 //! What the tests of this crate share.
 #![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used, clippy::indexing_slicing)]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{LazyLock, Mutex};
 
 use bytes::Bytes;
 use ghostwire_store_core::backend::{Backend, Commit, Head, KeyRange, Row, Scan};
@@ -9,6 +11,8 @@ use ghostwire_store_core::block::{BlockBuilder, ChangeKind, EncodedBlock, RowCha
 use ghostwire_store_core::domain::{AuditEntry, AuditId, BlockId, StoreId, Timestamp};
 use ghostwire_store_core::error::Result;
 use ghostwire_store_core::schema::{Record, RowKey, Table};
+use ghostwire_store_crypto::SystemRandom;
+use ghostwire_store_crypto::keyring::{Expected, Identity, Keyring, Unlock};
 use ghostwire_store_zqlite::{ZqliteBackend, ZqliteOptions};
 use tempfile::TempDir;
 
@@ -18,9 +22,38 @@ pub fn directory() -> (TempDir, PathBuf) {
     (directory, path)
 }
 
+const STORE: StoreId = StoreId::from_bytes([9; 16]);
+
 pub fn options(path: &Path) -> ZqliteOptions {
-    ZqliteOptions::new(path, StoreId::from_bytes([9; 16])).create(true)
+    ZqliteOptions::new(path, STORE).create(true)
 }
+
+static ROOT: LazyLock<Identity> = LazyLock::new(|| Identity::draw(&SystemRandom).unwrap());
+
+/// As it is once it was written: the next change makes another generation.
+pub fn written(keyring: &Keyring) -> Keyring {
+    let file = keyring.seal(&SystemRandom).unwrap();
+    Keyring::open(&file, Unlock::Identity(&ROOT), &Expected::default()).unwrap()
+}
+
+/// Of the store with this identity; the same each time.
+pub fn keyring(store: StoreId) -> Keyring {
+    static KEYRINGS: Mutex<BTreeMap<StoreId, Keyring>> = Mutex::new(BTreeMap::new());
+    let mut keyrings = KEYRINGS.lock().unwrap();
+    let first = || {
+        let root = ROOT.recipient().clone();
+        written(&Keyring::first(*store.as_bytes(), root, None, 0, &SystemRandom).unwrap())
+    };
+    keyrings.entry(store).or_insert_with(first).clone()
+}
+
+/// As [`options`], sealed.
+pub fn sealed(path: &Path) -> ZqliteOptions {
+    options(path).sealed(keyring(STORE))
+}
+
+/// The options of a plain and of a sealed store.
+pub const BOTH: [fn(&Path) -> ZqliteOptions; 2] = [options, sealed];
 
 pub async fn open(path: &Path) -> ZqliteBackend {
     ZqliteBackend::open(options(path)).await.unwrap()

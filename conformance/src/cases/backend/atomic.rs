@@ -27,7 +27,10 @@ fn full(head: &Head, id: u8) -> Commit {
         head: HeadChange {
             epoch: Some(head.epoch.next()),
             lineage: Some(LineageId::from_bytes([id; 16])),
-            credential_key: Some(KeyCheck::from_bytes([id; 16])),
+            credential_key: Some(KeyChange {
+                before: head.credential_key,
+                after: KeyCheck::from_bytes([id; 16]),
+            }),
             filled: false,
         },
         ..Commit::on(head)

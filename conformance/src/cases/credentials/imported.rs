@@ -33,7 +33,7 @@ cases! {
 
 async fn imported_credentials_keep_their_text(env: &mut TestEnv, store: Opened) {
     let now = env.options().clock.now();
-    let key = env.options().hash_key.unwrap();
+    let key = env.options().hash_key.unwrap().current().clone();
     let alice = create(&store, "alice").await;
     // The public part of such a key may contain the separator.
     let recent = api_key(1, "ab-cd_Ef-123", BCRYPT_2A, now);
@@ -116,7 +116,7 @@ async fn keys_with_a_blake3_hash_are_found_by_their_text(env: &mut TestEnv, stor
     }
     assert_eq!(store.info().imported_hash_checks, 0, "it takes no thread of its own");
     let store = env.reload(store).await;
-    let key_id = env.options().hash_key.unwrap().id();
+    let key_id = env.options().hash_key.unwrap().current().id();
     let view = store.view();
     let found =
         (view.api_keys().get(api.id).unwrap(), view.preauth_keys().get(preauth.id).unwrap());
@@ -134,7 +134,7 @@ async fn an_imported_hash_is_replaced_at_its_first_use(env: &mut TestEnv, store:
     imported.check(&store).await.unwrap();
     settle(&store).await;
     let store = env.reload(store).await;
-    let key_id = env.options().hash_key.unwrap().id();
+    let key_id = env.options().hash_key.unwrap().current().id();
     for (hash, revision) in imported.hashes(&store) {
         assert_eq!(hash.scheme(), SecretScheme::Hmac { key_id });
         assert_eq!(revision.get(), 2);
@@ -273,7 +273,7 @@ async fn concurrent_first_uses_replace_it_once(env: &mut TestEnv, store: Opened)
 
 async fn a_key_without_a_public_part_is_found_by_its_newest_hash(env: &mut TestEnv, store: Opened) {
     let now = env.options().clock.now();
-    let hash_key = env.options().hash_key.unwrap();
+    let hash_key = env.options().hash_key.unwrap().current().clone();
     let alice = create(&store, "alice").await;
     let hash_of = |text: &str| preauth_key_hash(&hash_key, text);
     let (older, newer) = ("0f".repeat(24), "1e".repeat(24));

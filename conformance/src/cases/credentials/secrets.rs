@@ -87,10 +87,10 @@ async fn what_is_kept_is_a_hash_under_the_key_outside(env: &mut TestEnv, store: 
     let preauth = &view.preauth_keys().get(all.preauth_key.id).unwrap().hash;
     let session = &view.sessions().get(all.session.id).unwrap().hash;
     for hash in [api, preauth, session] {
-        assert_eq!(hash.scheme(), SecretScheme::Hmac { key_id: key.id() });
+        assert_eq!(hash.scheme(), SecretScheme::Hmac { key_id: key.current().id() });
     }
     let secret = all.preauth_text.expose().rsplit_once('-').unwrap().1;
-    assert_eq!(*preauth, preauth_key_hash(&key, secret));
+    assert_eq!(*preauth, preauth_key_hash(key.current(), secret));
     assert_ne!(*preauth, preauth_key_hash(&HashKey::new([4; 32]), secret));
 }
 
@@ -255,18 +255,18 @@ fn assert_equal_refusals(refusals: &[Error]) {
 }
 
 /// One credential of each kind.
-struct Credentials {
-    alice: UserId,
-    api_key: Arc<ApiKey>,
-    api_text: Secret,
-    preauth_key: Arc<PreAuthKey>,
-    preauth_text: Secret,
-    session: Arc<Session>,
-    session_text: Secret,
+pub(super) struct Credentials {
+    pub(super) alice: UserId,
+    pub(super) api_key: Arc<ApiKey>,
+    pub(super) api_text: Secret,
+    pub(super) preauth_key: Arc<PreAuthKey>,
+    pub(super) preauth_text: Secret,
+    pub(super) session: Arc<Session>,
+    pub(super) session_text: Secret,
 }
 
 impl Credentials {
-    async fn make(env: &TestEnv, store: &Opened) -> Self {
+    pub(super) async fn make(env: &TestEnv, store: &Opened) -> Self {
         Self::make_named(env, store, "alice").await
     }
 
@@ -282,7 +282,7 @@ impl Credentials {
     }
 
     /// All of them are right, and what is one digit off is not.
-    async fn check(&self, store: &Opened) {
+    pub(super) async fn check(&self, store: &Opened) {
         let found = store.api_keys().authenticate(self.api_text.expose()).await.unwrap();
         assert_eq!(found.id, self.api_key.id);
         let found = store.preauth_keys().authenticate(self.preauth_text.expose()).await.unwrap();

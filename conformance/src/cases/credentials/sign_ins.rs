@@ -154,7 +154,7 @@ async fn what_completes_a_sign_in_is_not_shown(env: &mut TestEnv, store: Opened)
     let store = env.reload(store).await;
     let found = store.view().sign_ins().get(begun.id).unwrap().clone();
     assert_eq!(found.payload.expose(), PAYLOAD);
-    let key = env.options().hash_key.unwrap();
+    let key = env.options().hash_key.unwrap().current().clone();
     assert_eq!(found.hash, key.hash("sign_in", STATE));
     let shown = format!("{found:?} {:?} {:?}", sign_in(at(60)), EntityRecord::from(found.clone()));
     let again = store.sign_ins().begin(STATE, sign_in(at(60))).await.unwrap_err();

@@ -14,7 +14,7 @@ pub(super) fn options(materialize: Materialize, clock: &ManualClock, seed: u64) 
     StoreOptions {
         clock: Arc::new(clock.clone()),
         entropy: Arc::new(SeededEntropy::new(seed)),
-        hash_key: Some(Arc::new(HashKey::new([3; 32]))),
+        hash_key: Some(Arc::new(HashKey::new([3; 32]).into())),
         materialize,
         writer: WriterOptions {
             idle_before_flush: HOUR,

@@ -10,10 +10,14 @@ cases! {
         "consumer-away" => [
             what_a_consumer_has_not_taken_is_kept,
             beyond_its_bytes_a_consumer_has_to_begin_anew,
+            what_another_one_lost_is_no_part_of_its_bytes,
         ],
     }
     once {
-        "consumer-away" => [a_store_has_64_consumers_at_most],
+        "consumer-away" => [
+            a_store_has_64_consumers_at_most,
+            blocks_that_nobody_needs_go_without_a_further_write,
+        ],
     }
 }
 
@@ -167,6 +171,42 @@ async fn beyond_its_bytes_a_consumer_has_to_begin_anew(env: &mut TestEnv) {
     assert!(store.consumers().list().await.unwrap().is_empty());
 }
 
+async fn what_another_one_lost_is_no_part_of_its_bytes(env: &mut TestEnv) {
+    let store = env.open_with(keeping_nothing(env)).await;
+    let lost = store.consumers().register(consumer("lost"), 20_000).await.unwrap();
+    write(&store, 0..4).await;
+    let taken = store.view().position();
+    store.consumers().advance(&lost.name, taken).await.unwrap();
+    store.policies().swap(None, DocumentText::new("p".repeat(30_000)).unwrap()).await.unwrap();
+    let store = env.reload(store).await;
+    let next = store.consumers().register(consumer("next"), 20_000).await.unwrap();
+    let store = env.reload(store).await;
+    write(&store, 4..6).await;
+    let listed = store.consumers().list().await.unwrap();
+    let behind: Vec<_> = listed.iter().map(|it| (it.name.as_str(), it.resync)).collect();
+    assert_eq!(behind, [("lost", true), ("next", false)]);
+    assert!(!is_compacted(&store, next.position).await);
+    close(store).await;
+}
+
+async fn blocks_that_nobody_needs_go_without_a_further_write(env: &mut TestEnv, store: Opened) {
+    close(store).await;
+    let store = env.open_with(keeping_nothing(env)).await;
+    let mirror = follow(&store, "mirror").await;
+    // More than are purged in one commit.
+    for number in 0..300 {
+        create(&store, &format!("user-{number}")).await;
+    }
+    store.checkpoint().await.unwrap();
+    assert!(!is_gone(&store, mirror.serial).await);
+    store.consumers().remove(&mirror.name).await.unwrap();
+    let last = store.view().serial();
+    store.checkpoint().await.unwrap();
+    assert!(is_gone(&store, Serial::new(last.get() - 1)).await);
+    assert_eq!(store.view().serial(), last);
+    close(store).await;
+}
+
 async fn a_consumer_moves_forward_and_not_beyond_the_end(env: &mut TestEnv, store: Opened) {
     write(&store, 0..2).await;
     let begin = follow(&store, "mirror").await;
@@ -187,6 +227,8 @@ async fn a_consumer_moves_forward_and_not_beyond_the_end(env: &mut TestEnv, stor
     for ahead in [last.get() + 1, u64::MAX] {
         let ahead = Position::new(ahead);
         fails(store.consumers().advance(&name, ahead).await, InvalidArgument);
+        // Another history has come that far.
+        fails(store.consumers().read(ahead, 1).await, Conflict);
     }
     assert_eq!(store.consumers().advance(&name, middle).await.unwrap(), moved);
     let taken = AlreadyExists { constraint: "name" };

@@ -10,6 +10,9 @@ cases! {
             another_process_may_commit_before_it_is_asked,
         ],
     }
+    once_unopened {
+        "lost-answer" => [what_arrives_before_another_takes_over_is_stored],
+    }
     once {
         "series-outcome" => [it_is_open_only_while_the_backend_cannot_be_asked],
     }
@@ -160,4 +163,62 @@ impl Layer for LosesAnswers {
         self.rival.users().create(local(&format!("rival-{number}"))).await?;
         Err(Error::new(OutcomeUnknown, "the answer got lost"))
     }
+}
+
+/// A process whose next commit arrives late: after it was given up, and before another process takes over
+/// and the commit is sent again.
+#[derive(Debug)]
+struct ArrivesLate {
+    inner: Arc<dyn Backend>,
+    late: Mutex<Option<Commit>>,
+    /// Whether it arrives at all.
+    arrives: bool,
+}
+
+#[async_trait]
+impl Layer for ArrivesLate {
+    fn inner(&self) -> &dyn Backend {
+        self.inner.as_ref()
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<()> {
+        let late = self.late.lock().unwrap().replace(commit.clone());
+        let Some(late) = late else { return Err(Error::new(OutcomeUnknown, "given up")) };
+        if self.arrives {
+            self.inner.commit(&late).await?;
+        }
+        let head = self.inner.head().await?;
+        if head.epoch == commit.epoch {
+            let change = HeadChange { epoch: Some(head.epoch.next()), ..HeadChange::default() };
+            self.inner.commit(&Commit { head: change, ..Commit::on(&head) }).await?;
+        }
+        self.inner.commit(commit).await
+    }
+
+    /// It is opened again by the test.
+    async fn close(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+async fn what_arrives_before_another_takes_over_is_stored(env: &mut TestEnv) {
+    let backend = env.open_backend().await;
+    for (epoch, (arrives, name)) in (1..).zip([(true, "alice"), (false, "bob"), (true, "carol")]) {
+        let (inner, late) = (backend.clone(), Mutex::default());
+        let layer = Arc::new(ArrivesLate { inner, late, arrives });
+        // Nothing but the user is written.
+        let options = StoreOptions { hash_key: None, ..never_flushing(env) };
+        let store = ghostwire_store_core::open(layer, options).await.unwrap();
+        let created = store.users().create(local(name)).await;
+        match arrives {
+            true => assert_eq!(created.unwrap().name.as_str(), name),
+            false => drop(fails(created, Fenced { epoch })),
+        }
+        fails(store.users().create(local("late")).await, Fenced { epoch });
+        close(store).await;
+    }
+    let options = never_flushing(env);
+    let store = ghostwire_store_core::open(backend, options).await.unwrap();
+    assert_eq!(names(&store), ["alice", "carol"]);
+    close(store).await;
 }

@@ -273,7 +273,7 @@ async fn reserved_addresses_are_never_given(env: &mut TestEnv, store: Opened) {
     }
     // What was given before it was reserved stays, and is not given again.
     let late = store.view().nodes().by_node_key(&node_key(5)).unwrap().clone();
-    let mut settings = store.view().settings().network().into_owned();
+    let mut settings = store.view().settings().network().clone();
     settings.reserved.extend(addresses(&late).map(|address| Prefix::host(address).unwrap()));
     put_network(&store, settings).await;
     let store = env.reload(store).await;
@@ -285,7 +285,7 @@ async fn reserved_addresses_are_never_given(env: &mut TestEnv, store: Opened) {
 
 async fn some_are_reserved_by_default(env: &mut TestEnv, store: Opened) {
     let alice = user(&store, "alice").await;
-    let defaults = store.view().settings().network().into_owned();
+    let defaults = store.view().settings().network().clone();
     let texts: Vec<_> = defaults.reserved.iter().map(ToString::to_string).collect();
     assert_eq!(texts, ["100.100.100.100/32", "100.115.92.0/23", "fd7a:115c:a1e0::53/128"]);
     // Prefixes that begin shortly before what is reserved, with the list of the defaults.
@@ -364,7 +364,7 @@ struct Expected {
 impl Expected {
     /// With the settings that are in force, and nothing taken yet.
     fn of(store: &Opened) -> Self {
-        let settings = store.view().settings().network().into_owned();
+        let settings = store.view().settings().network().clone();
         Self { settings, taken: BTreeSet::new() }
     }
 

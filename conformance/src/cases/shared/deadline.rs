@@ -14,6 +14,7 @@ cases! {
             a_commit_that_does_not_return_is_found_out,
             calls_that_do_not_return_end_and_writes_go_on_later,
             a_store_that_cannot_be_read_is_not_opened,
+            closing_ends,
         ],
     }
 }
@@ -85,6 +86,11 @@ impl Layer for Hanging {
         Ok(())
     }
 
+    async fn close(&self) -> Result<()> {
+        self.pass("close").await;
+        self.inner.close().await
+    }
+
     async fn reopen(&self) -> Result<Head> {
         self.pass("reopen").await;
         self.inner.reopen().await
@@ -148,6 +154,15 @@ async fn a_store_that_cannot_be_read_is_not_opened(env: &mut TestEnv) {
     let hanging = Hanging::new(env.open_backend().await);
     let store = ghostwire_store_core::open(hanging, impatient(env)).await.unwrap();
     create(&store, "alice").await;
+}
+
+async fn closing_ends(env: &mut TestEnv) {
+    let hanging = Hanging::new(env.open_backend().await);
+    let store = ghostwire_store_core::open(hanging.clone(), impatient(env)).await.unwrap();
+    create(&store, "alice").await;
+    hanging.hang(&["close"], 1);
+    fails(store.close().await, Unavailable);
+    hanging.inner.close().await.unwrap();
 }
 
 /// Whoever gives it up drops its future, at whatever it waits for.

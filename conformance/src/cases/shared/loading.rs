@@ -15,6 +15,8 @@ cases! {
             what_is_loaded_while_others_write_is_of_one_moment,
             a_process_that_is_opened_while_others_write_goes_on_from_there,
             a_load_whose_blocks_are_purged_ends_all_the_same,
+            who_may_not_write_holds_no_blocks,
+            what_is_verified_is_held_for_as_long,
             what_is_verified_while_others_write_is_sound_or_damaged,
         ],
     }
@@ -107,18 +109,38 @@ fn template(number: u32) -> User {
     local(&format!("user-{number}")).created(UserId::from_bytes([1; 16]), at(0))
 }
 
+/// When somebody else writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Before {
+    Rows,
+    Blocks,
+}
+
 type Hook = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// A backend that others write to before each page of rows.
 struct Restless {
     inner: Arc<dyn Backend>,
+    before: Before,
     hook: Mutex<Option<Hook>>,
     pages: AtomicUsize,
 }
 
 impl Restless {
     fn new(inner: Arc<dyn Backend>) -> Arc<Self> {
-        Arc::new(Self { inner, hook: Mutex::default(), pages: AtomicUsize::new(0) })
+        Self::writing_before(Before::Rows, inner)
+    }
+
+    fn writing_before(before: Before, inner: Arc<dyn Backend>) -> Arc<Self> {
+        Arc::new(Self { inner, before, hook: Mutex::default(), pages: AtomicUsize::new(0) })
+    }
+
+    async fn pass(&self, what: Before) {
+        let hook = self.hook.lock().unwrap().clone();
+        if let Some(hook) = hook.filter(|_| what == self.before) {
+            hook().await;
+            self.pages.fetch_add(1, Ordering::SeqCst);
+        }
     }
 
     fn disturb(&self, rival: &Arc<Rival>) {
@@ -153,13 +175,16 @@ impl Layer for Restless {
     }
 
     async fn scan(&self, scan: Scan) -> Result<ScanPage> {
-        let hook = self.hook.lock().unwrap().clone();
         // What is read beside the state is read at once, and then written to.
-        if let Some(hook) = hook.filter(|_| scan.range.table.is_state()) {
-            hook().await;
-            self.pages.fetch_add(1, Ordering::SeqCst);
+        if scan.range.table.is_state() {
+            self.pass(Before::Rows).await;
         }
         self.inner.scan(scan).await
+    }
+
+    async fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
+        self.pass(Before::Blocks).await;
+        self.inner.blocks(after, limit).await
     }
 
     /// It is the other one's to close.
@@ -240,6 +265,53 @@ async fn a_load_whose_blocks_are_purged_ends_all_the_same(env: &mut TestEnv) -> 
     restless.calm();
     assert!(store.consumers().list().await.unwrap().is_empty());
     Verdict::Passed
+}
+
+async fn who_may_not_write_holds_no_blocks(env: &mut TestEnv) -> Verdict {
+    let forget = |options: &mut StoreOptions| options.writer.retain_block_bytes = 0;
+    let Some((store, other)) = two(env, forget).await else { return NOT_SHARED };
+    other.close().await.unwrap();
+    let rival = Rival::new(&store);
+    rival.fill(FEWER).await;
+    let restless = Restless::new(env.open_backend().await);
+    restless.disturb(&rival);
+    let options = StoreOptions { read_only: true, ..env.options() };
+    fails(ghostwire_store_core::open(restless.clone(), options).await, Busy);
+    assert_eq!(store.consumers().list().await.unwrap(), []);
+    restless.calm();
+    Verdict::Passed
+}
+
+/// Blocks are purged with every commit, and somebody commits before every read of blocks.
+async fn what_is_verified_is_held_for_as_long(env: &mut TestEnv) {
+    let backend = env.open_backend().await;
+    let restless = Restless::writing_before(Before::Blocks, backend);
+    let mut options = StoreOptions { materialize: Materialize::Commit, ..env.options() };
+    options.writer.retain_block_bytes = 0;
+    let store = ghostwire_store_core::open(restless.clone(), options).await.unwrap();
+    let rival = Rival::new(&store);
+    rival.fill(FEWER).await;
+    let before = store.view().serial();
+    create(&store, "alice").await;
+    create(&store, "carol").await;
+    let purged = store.watch(before).next().await.unwrap().unwrap_err();
+    assert!(matches!(purged.kind(), Compacted { .. }), "{purged}");
+    restless.disturb(&rival);
+    store.verify().await.unwrap();
+    // Whoever gives it up leaves nothing behind.
+    let mut given_up = Box::pin(store.verify());
+    while restless.pages.load(Ordering::SeqCst) < 12 {
+        assert!((&mut given_up).now_or_never().is_none());
+        tokio::task::yield_now().await;
+    }
+    drop(given_up);
+    restless.calm();
+    assert_eq!(store.consumers().list().await.unwrap(), []);
+    store.checkpoint().await.unwrap();
+    create(&store, "bob").await;
+    let purged = store.watch(before).next().await.unwrap().unwrap_err();
+    assert!(matches!(purged.kind(), Compacted { .. }), "{purged}");
+    close(store).await;
 }
 
 async fn what_is_verified_while_others_write_is_sound_or_damaged(env: &mut TestEnv) {

@@ -11,6 +11,8 @@ cases! {
             reaping_goes_on_in_parts,
             deleting_a_user_with_all_it_owns_goes_on_in_parts,
             sweeping_goes_on_in_parts,
+            ending_all_sessions_of_a_user_goes_on_in_parts,
+            sweeping_expired_keys_goes_on_in_parts,
             in_a_transaction_a_command_is_one_commit_or_none,
         ],
         "backfill" => [too_few_addresses_for_many_parts_change_none],
@@ -25,6 +27,8 @@ const NODES: u32 = 80;
 /// Each of them with so many routes.
 const ROUTERS: u32 = 16;
 const ROUTES: u16 = 300;
+/// Of what is small.
+const MANY: u32 = 1_000;
 
 async fn open(env: &TestEnv) -> Opened {
     let mut options = env.options();
@@ -248,6 +252,57 @@ async fn sweeping_goes_on_in_parts(env: &mut TestEnv) {
     let left = store.sessions().list(None, &PageRequest::default()).await.unwrap();
     assert_eq!(left.items.len(), 1);
     assert_eq!(idle(&store, store.sessions().sweep()).await, 0);
+}
+
+async fn ending_all_sessions_of_a_user_goes_on_in_parts(env: &mut TestEnv) {
+    let store = open(env).await;
+    let (alice, bob) = (user(&store, "alice").await, user(&store, "bob").await);
+    let expires_at = env.clock().now().saturating_add(HOUR);
+    let begin = |user| session_of(SessionOwner::User(user), expires_at);
+    let sessions = store.sessions();
+    let calls = (0..MANY).map(|_| sessions.begin(begin(alice)));
+    join_all(calls).await.into_iter().for_each(|call| drop(call.unwrap()));
+    let (stays, _) = sessions.begin(begin(bob)).await.unwrap();
+    let owner = SessionOwner::User(alice);
+    assert_eq!(in_parts(&store, store.sessions().end_all(owner)).await, u64::from(MANY));
+    let store = env.reload(store).await;
+    assert!(store.view().sessions().iter().eq([&stays]));
+    assert_eq!(lines_of(&store, "session.end").await, MANY as usize);
+    assert_eq!(idle(&store, store.sessions().end_all(owner)).await, 0);
+}
+
+async fn sweeping_expired_keys_goes_on_in_parts(env: &mut TestEnv) {
+    let store = open(env).await;
+    let alice = user(&store, "alice").await;
+    let expires_at = Some(env.clock().now().saturating_add(HOUR));
+    let (api_keys, preauth_keys) = (store.api_keys(), store.preauth_keys());
+    let api_key = || NewApiKey { expires_at, ..api_key_of(alice) };
+    let calls = (0..MANY).map(|_| api_keys.create(api_key()));
+    join_all(calls).await.into_iter().for_each(|call| drop(call.unwrap()));
+    let calls =
+        (0..MANY).map(|_| preauth_keys.create(NewPreAuthKey { expires_at, ..one_time(alice) }));
+    join_all(calls).await.into_iter().for_each(|call| drop(call.unwrap()));
+    let (api_key, _) = api_keys.create(api_key_of(alice)).await.unwrap();
+    let (preauth_key, _) = preauth_keys.create(one_time(alice)).await.unwrap();
+    env.advance(3_601);
+    let now = env.clock().now();
+    assert_eq!(in_parts(&store, store.api_keys().sweep_expired(now)).await, u64::from(MANY));
+    assert_eq!(in_parts(&store, store.preauth_keys().sweep_expired(now)).await, u64::from(MANY));
+    let store = env.reload(store).await;
+    assert!(store.view().api_keys().iter().eq([&api_key]));
+    assert!(store.view().preauth_keys().iter().eq([&preauth_key]));
+    for action in ["api_key.delete", "preauth_key.delete"] {
+        assert_eq!(lines_of(&store, action).await, MANY as usize);
+    }
+    assert_eq!(idle(&store, store.api_keys().sweep_expired(now)).await, 0);
+    assert_eq!(idle(&store, store.preauth_keys().sweep_expired(now)).await, 0);
+}
+
+/// How many lines of the audit trail tell of this action.
+async fn lines_of(store: &Opened, action: &str) -> usize {
+    let query = AuditQuery { action: Some(text(action)), ..AuditQuery::default() };
+    let query = &query;
+    all_pages(500, |page| async move { store.audit().query(query, &page).await }).await.len()
 }
 
 async fn in_a_transaction_a_command_is_one_commit_or_none(env: &mut TestEnv) {

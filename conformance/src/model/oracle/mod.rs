@@ -4,10 +4,12 @@
 mod addresses;
 mod credentials;
 mod documents;
+mod instances;
 mod nodes;
 mod presence;
 mod register;
 mod routes;
+mod sign_ins;
 mod users;
 
 use super::call::{Answer, Call, Fresh, Refusal};
@@ -26,6 +28,10 @@ pub(super) struct Oracle {
     pub(super) policies: Vec<Policy>,
     pub(super) dns_records: Vec<DnsRecord>,
     pub(super) sessions: Vec<Session>,
+    pub(super) sign_ins: Vec<SignIn>,
+    /// By what state each of them is found.
+    pub(super) states: Vec<(SignInId, &'static str)>,
+    pub(super) instances: Vec<Instance>,
     pub(super) settings: Vec<Setting>,
     /// In the order of their keys.
     pub(super) metrics: Vec<MetricPoint>,
@@ -99,6 +105,9 @@ impl Oracle {
             policies: Vec::new(),
             dns_records: Vec::new(),
             sessions: Vec::new(),
+            sign_ins: Vec::new(),
+            states: Vec::new(),
+            instances: Vec::new(),
             settings: Vec::new(),
             metrics: Vec::new(),
             writes: 0,
@@ -206,10 +215,31 @@ impl Oracle {
             Call::DeleteNode(id) => self.delete_node(*id),
             Call::BackfillAddresses => self.backfill_addresses(),
             Call::ReapEphemeral => Ok(self.reap_ephemeral()),
-            Call::Connect(node, session, endpoints) => self.connect(*node, *session, endpoints),
-            Call::Heartbeat(node, session, endpoints) => self.heartbeat(*node, *session, endpoints),
+            Call::Connect(node, session, endpoints, instance) => {
+                self.connect(*node, Some(*session), endpoints, *instance)
+            }
+            Call::Open(node, endpoints, instance) => {
+                self.connect(*node, None, endpoints, *instance)
+            }
+            Call::Heartbeat(node, session, endpoints, instance) => {
+                self.heartbeat(*node, *session, endpoints, *instance)
+            }
+            Call::PutEndpoint(node, session, endpoint, instance) => {
+                self.put_endpoint(*node, *session, *endpoint, *instance)
+            }
+            Call::RemoveEndpoint(node, session, addr, instance) => {
+                self.remove_endpoint(*node, *session, *addr, *instance)
+            }
+            Call::Touch(node, unless_since) => self.touch(*node, *unless_since),
             Call::Disconnect(node, session) => self.disconnect(*node, *session),
-            Call::DisconnectAll => Ok(self.disconnect_all()),
+            Call::DisconnectAll => Ok(self.disconnect_all(|_| true)),
+            Call::DisconnectAllOf(instance) => {
+                Ok(self.disconnect_all(|presence| presence.instance == Some(*instance)))
+            }
+            Call::DisconnectLost(unseen_since) => Ok(self.disconnect_lost(*unseen_since)),
+            Call::BeginInstance(name) => Ok(self.begin_instance(name, fresh)),
+            Call::BeatInstance(id) => self.beat_instance(*id),
+            Call::EndInstance(id) => self.end_instance(*id),
             Call::Advertise(node, prefixes) => self.advertise(*node, prefixes, fresh),
             Call::Approve(node, prefixes) => self.approve(*node, prefixes, fresh),
             Call::DeleteRoute(id) => self.delete_route(*id),
@@ -230,6 +260,9 @@ impl Oracle {
             }
             Call::PutSetting(document, expected) => self.put_setting(document, *expected),
             Call::ResetSetting(kind) => self.reset_setting(*kind),
+            Call::BeginSignIn(state, sign_in) => self.begin_sign_in(state, sign_in, fresh),
+            Call::TakeSignIn(purpose, state) => self.take_sign_in(purpose, state),
+            Call::SweepSignIns => Ok(self.sweep_sign_ins()),
             Call::BeginSession(session) => self.begin_session(session, fresh),
             Call::TouchSession(id, expires_at) => self.touch_session(*id, *expires_at),
             Call::EndSession(id) => self.end_session(*id),

@@ -77,7 +77,7 @@ impl State {
     pub fn unconfigured_addresses(&self) -> impl Iterator<Item = (NodeId, IpAddr)> + '_ {
         let network = self.settings().network();
         self.nodes().iter().flat_map(move |node| {
-            unconfigured(node, &network).map(move |address| (node.id, address))
+            unconfigured(node, network).map(move |address| (node.id, address))
         })
     }
 
@@ -129,6 +129,11 @@ impl Rules for Node {
 
     fn follow(state: &mut State, old: Option<&Self>, new: Option<&Self>) {
         state.addresses.replace(old, new);
+        if let (Some(old), Some(new)) = (old, new)
+            && old.expires_at != new.expires_at
+        {
+            state.tables.routes.expire_all_of(new.id, new.expires_at);
+        }
     }
 }
 
@@ -377,7 +382,7 @@ fn backfill(state: &State, release: bool, part: Part, context: &Context<'_>) -> 
     // Nodes that lack an address, or have one to give back, without that.
     let to_fill = |old: &Arc<Node>| {
         let (mut ipv4, mut ipv6) = (old.ipv4, old.ipv6);
-        for address in unconfigured(old, &network).filter(|_| release) {
+        for address in unconfigured(old, network).filter(|_| release) {
             match address {
                 IpAddr::V4(_) => ipv4 = None,
                 IpAddr::V6(_) => ipv6 = None,
@@ -393,7 +398,7 @@ fn backfill(state: &State, release: bool, part: Part, context: &Context<'_>) -> 
     let mut filled = Vec::new();
     let mut lacking = state.nodes().after(part.after).filter_map(to_fill);
     for (old, mut node) in lacking.by_ref() {
-        draft.state.addresses.fill(&mut node, &network)?;
+        draft.state.addresses.fill(&mut node, network)?;
         node.revision = old.revision.next();
         node.updated_at = context.now;
         filled.push(node.id);
@@ -410,7 +415,7 @@ fn backfill(state: &State, release: bool, part: Part, context: &Context<'_>) -> 
         let mut addresses = draft.state.addresses.clone();
         let rest = std::iter::once(next).chain(lacking).filter(|_| part.after.is_none());
         for (old, mut node) in rest {
-            addresses.fill(&mut node, &network)?;
+            addresses.fill(&mut node, network)?;
             addresses.replace(Some(&old), Some(&node));
         }
     }
@@ -428,7 +433,7 @@ fn renumber(
     let old = state.nodes().require(id)?;
     check_revision(EntityKind::Node, id, old.revision, expected)?;
     let mut node = Node::clone(old);
-    state.addresses.renumber(&mut node, addresses, &state.settings().network())?;
+    state.addresses.renumber(&mut node, addresses, state.settings().network())?;
     if (node.ipv4, node.ipv6) == (old.ipv4, old.ipv6) {
         return Ok(Decision::unchanged(Reply::Node(old.clone())));
     }

@@ -51,13 +51,7 @@ impl State {
     /// an election would give.
     #[must_use]
     pub fn route_to(&self, address: IpAddr, now: Timestamp) -> Option<&Arc<Route>> {
-        self.routes().lookup(address, |primary| {
-            if self.has_valid_key(primary.node, now) {
-                Some(primary)
-            } else {
-                self.elected(primary.prefix, now)
-            }
-        })
+        self.routes().lookup(address, now, |primary| self.elected(primary.prefix, now))
     }
 
     /// The prefixes for which an election at `now` would give another primary: keys expire without a
@@ -122,7 +116,16 @@ impl Rules for Route {
     fn follow(state: &mut State, old: Option<&Self>, new: Option<&Self>) {
         let online = new.is_some_and(|new| state.presence().is_online(new.node));
         state.tables.routes.rank(old, new, online);
+        if let Some(new) = new.filter(|new| new.primary) {
+            learn_expiry(state, new);
+        }
     }
+}
+
+/// Tells the table of routes when the key of a primary's node expires.
+pub(super) fn learn_expiry(state: &mut State, primary: &Route) {
+    let expires_at = state.nodes().get(primary.node).and_then(|node| node.expires_at);
+    state.tables.routes.expire(primary, expires_at);
 }
 
 pub(crate) fn decide(
@@ -438,7 +441,7 @@ pub(super) fn elect_primary(draft: &mut Draft, prefix: Prefix, now: Timestamp) -
 mod tests {
     use super::*;
     use crate::command::{NodeCommand, PresenceCommand};
-    use crate::domain::{SessionNumber, Update};
+    use crate::domain::{NodePatch, Patch, SessionNumber, Update};
     use crate::state::testing::*;
 
     fn prefix(text: &str) -> Prefix {
@@ -598,6 +601,45 @@ mod tests {
         let too_many = vec![prefix("10.1.0.0/16"); MAX_PREFIXES + 1];
         let error = world.run(RouteCommand::Elect { prefixes: too_many }).unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::InvalidArgument);
+    }
+
+    #[test]
+    fn a_lookup_knows_every_expiry_however_it_came() {
+        let mut world = World::new();
+        let (a, b) = two_routers(&mut world);
+        let after = |seconds| std::time::Duration::from_secs(seconds);
+        let (begun, address) = (world.now, "10.1.2.3".parse().unwrap());
+        let found = |state: &State, seconds| {
+            let route = state.route_to(address, begun.saturating_add(after(seconds)));
+            route.map(|route| route.node)
+        };
+        let loaded = |state: &State| {
+            let mut loading = crate::state::Loading::default();
+            state.images().for_each(|image| loading.add(image));
+            loading.finish().unwrap()
+        };
+        expire(&mut world, b, begun.saturating_add(after(90)));
+        assert_eq!((primary(&world), found(&world.state, 600)), (Some(a), Some(a)));
+        expire(&mut world, a, begun.saturating_add(after(60)));
+        for state in [&world.state, &loaded(&world.state)] {
+            let nodes = [59, 60, 89, 90].map(|seconds| found(state, seconds));
+            assert_eq!(nodes, [Some(a), Some(b), Some(b), None]);
+        }
+        // An election hands over, and the next primary's expiry counts.
+        offline(&mut world, a, 1);
+        for state in [&world.state, &loaded(&world.state)] {
+            assert_eq!([89, 90].map(|seconds| found(state, seconds)), [Some(b), None]);
+        }
+        // Later is later, and never is never.
+        let patch = |expires_at| NodePatch { expires_at, ..NodePatch::default() };
+        let later = begun.saturating_add(after(600));
+        for (expires_at, last) in [(Patch::Set(later), None), (Patch::Clear, Some(b))] {
+            let patch = Box::new(patch(expires_at));
+            world.run(NodeCommand::Update { id: b, patch, expected: None }).unwrap();
+            for state in [&world.state, &loaded(&world.state)] {
+                assert_eq!([599, 600].map(|seconds| found(state, seconds)), [Some(b), last]);
+            }
+        }
     }
 
     #[test]

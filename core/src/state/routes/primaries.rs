@@ -7,10 +7,17 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::domain::{Prefix, Route};
+use crate::domain::{Prefix, Route, Timestamp, expired};
 
 /// How many bits of an address a level decides. Its bitmaps have 64 bits.
 const STRIDE: u8 = 6;
+
+/// A route, and when the key of its node expires: whoever looks an address up need not look the node up.
+#[derive(Clone, Debug)]
+pub(super) struct Primary {
+    pub(super) route: Arc<Route>,
+    pub(super) expires_at: Option<Timestamp>,
+}
 
 /// At most one route for each prefix.
 #[derive(Clone, Default, Debug)]
@@ -27,7 +34,7 @@ struct Level {
     /// Which next six bits lead to longer prefixes.
     longer: u64,
     /// One for each bit of `held`, in its order.
-    routes: Vec<Arc<Route>>,
+    routes: Vec<Primary>,
     /// One for each bit of `longer`, in its order.
     levels: Vec<Arc<Self>>,
 }
@@ -77,7 +84,7 @@ fn rank(bitmap: u64, bit: u32) -> (bool, usize) {
 }
 
 impl Level {
-    fn route(&self, place: u32) -> Option<&Arc<Route>> {
+    fn route(&self, place: u32) -> Option<&Primary> {
         let (held, index) = rank(self.held, place);
         if held { self.routes.get(index) } else { None }
     }
@@ -87,28 +94,29 @@ impl Level {
         if held { self.levels.get(index).map(Arc::as_ref) } else { None }
     }
 
-    fn get(&self, steps: Steps) -> Option<&Arc<Route>> {
+    fn get(&self, steps: Steps) -> Option<&Primary> {
         match steps.next() {
             None => self.route(steps.place(steps.length)),
             Some(next) => self.level(steps.chunk())?.get(next),
         }
     }
 
-    /// The longest prefixes are in the levels below.
-    fn lookup<'s>(
+    /// What `choose` makes of the longest prefix of which it makes anything. The longest ones are in the
+    /// levels below.
+    fn choose<'s>(
         &'s self,
         steps: Steps,
-        choose: &impl Fn(&'s Arc<Route>) -> Option<&'s Arc<Route>>,
+        choose: &impl Fn(&'s Primary) -> Option<&'s Arc<Route>>,
     ) -> Option<&'s Arc<Route>> {
         let below = steps.next().and_then(|next| Some((self.level(steps.chunk())?, next)));
-        let longer = below.and_then(|(level, next)| level.lookup(next, choose));
+        let longer = below.and_then(|(level, next)| level.choose(next, choose));
         longer.or_else(|| {
             let here = (0..STRIDE).rev().filter_map(|length| self.route(steps.place(length)));
             here.filter_map(choose).next()
         })
     }
 
-    fn put(&mut self, steps: Steps, route: Arc<Route>) {
+    fn put(&mut self, steps: Steps, route: Primary) {
         let Some(next) = steps.next() else {
             let place = steps.place(steps.length);
             let (held, index) = rank(self.held, place);
@@ -165,28 +173,54 @@ impl Primaries {
         if address.is_ipv4() { &mut self.v4 } else { &mut self.v6 }
     }
 
-    pub(super) fn get(&self, prefix: Prefix) -> Option<&Arc<Route>> {
+    pub(super) fn get(&self, prefix: Prefix) -> Option<&Primary> {
         self.family(prefix.addr()).get(Steps::of(prefix))
     }
 
-    pub(super) fn put(&mut self, route: Arc<Route>) {
+    pub(super) fn put(&mut self, route: Arc<Route>, expires_at: Option<Timestamp>) {
         let prefix = route.prefix;
-        self.family_mut(prefix.addr()).put(Steps::of(prefix), route);
+        self.family_mut(prefix.addr()).put(Steps::of(prefix), Primary { route, expires_at });
     }
 
     pub(super) fn remove(&mut self, prefix: Prefix) {
         self.family_mut(prefix.addr()).remove(Steps::of(prefix));
     }
 
-    /// What `choose` makes of the route with the longest prefix that contains `address`; where it makes
-    /// nothing of it, of the next shorter one. Takes a step for each six bits of the longest prefix
-    /// that begins like the address.
+    /// The route with the longest prefix that contains `address`. In the place of one whose node's key
+    /// has expired by `now` there is what `instead` makes of it, or else the next shorter prefix. Takes a
+    /// step for each six bits of the longest prefix that begins like the address.
     pub(super) fn lookup<'s>(
         &'s self,
         address: IpAddr,
-        choose: impl Fn(&'s Arc<Route>) -> Option<&'s Arc<Route>>,
+        now: Timestamp,
+        instead: impl Fn(&'s Arc<Route>) -> Option<&'s Arc<Route>>,
     ) -> Option<&'s Arc<Route>> {
-        self.family(address).lookup(Steps::new(address, 128), &choose)
+        let longest = self.longest(address)?;
+        if !expired(longest.expires_at, now) {
+            return Some(&longest.route);
+        }
+        self.family(address).choose(Steps::new(address, 128), &|primary| {
+            if expired(primary.expires_at, now) {
+                instead(&primary.route)
+            } else {
+                Some(&primary.route)
+            }
+        })
+    }
+
+    fn longest(&self, address: IpAddr) -> Option<&Primary> {
+        let mut level = self.family(address);
+        let mut steps = Steps::new(address, 128);
+        let mut longest = None;
+        loop {
+            let found = (0..STRIDE).rev().find_map(|length| level.route(steps.place(length)));
+            longest = found.or(longest);
+            let next = steps.next().and_then(|next| Some((level.level(steps.chunk())?, next)));
+            match next {
+                Some(next) => (level, steps) = next,
+                None => return longest,
+            }
+        }
     }
 }
 
@@ -196,7 +230,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::{NodeId, Revision, RouteId, RouteMetric, Timestamp};
+    use crate::domain::{NodeId, Revision, RouteId, RouteMetric};
 
     fn route(prefix: Prefix) -> Arc<Route> {
         Arc::new(Route {
@@ -239,7 +273,7 @@ mod tests {
         ) {
             let mut primaries = Primaries::default();
             for prefix in &prefixes {
-                primaries.put(route(*prefix));
+                primaries.put(route(*prefix), Some(Timestamp::EPOCH));
             }
             for prefix in prefixes.iter().step_by(3).chain(&removed) {
                 primaries.remove(*prefix);
@@ -253,15 +287,16 @@ mod tests {
                     .iter()
                     .filter(|prefix| prefix.contains(address))
                     .max_by_key(|prefix| prefix.prefix_len());
-                let found = primaries.lookup(address, Some).map(|route| route.prefix);
+                let found = primaries.longest(address).map(|primary| primary.route.prefix);
                 prop_assert_eq!(found.as_ref(), longest.copied());
-                // Where that one is not wanted, the next shorter one is found.
+                // Where that one has expired and nothing takes its place, the next shorter one is found.
                 let shorter = left
                     .iter()
                     .filter(|prefix| prefix.contains(address) && Some(*prefix) != longest)
                     .max_by_key(|prefix| prefix.prefix_len());
-                let choose = |route| Some(route).filter(|route: &&Arc<Route>| Some(route.prefix) != found);
-                let second = primaries.lookup(address, choose).map(|route| route.prefix);
+                let instead = |route| Some(route).filter(|route: &&Arc<Route>| Some(route.prefix) != found);
+                let second = primaries.lookup(address, Timestamp::MAX, instead);
+                let second = second.map(|route| route.prefix);
                 prop_assert_eq!(second.as_ref(), shorter.copied());
             }
         }

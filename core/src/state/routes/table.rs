@@ -45,7 +45,7 @@ impl Index<Route> for RouteIndex {
             if old.carries_traffic() && new.is_none_or(|new| !new.carries_traffic()) {
                 self.carrying.remove(&id);
             }
-            if self.primaries.get(old.prefix).is_some_and(|primary| primary.id == id) {
+            if self.primaries.get(old.prefix).is_some_and(|primary| primary.route.id == id) {
                 self.primaries.remove(old.prefix);
             }
         }
@@ -55,7 +55,8 @@ impl Index<Route> for RouteIndex {
                 self.carrying.insert(id, new.clone());
             }
             if new.primary {
-                self.primaries.put(new.clone());
+                // Its expiry is told later.
+                self.primaries.put(new.clone(), None);
             }
         }
     }
@@ -103,18 +104,19 @@ impl Routes {
     /// The primary route for exactly this prefix.
     #[must_use]
     pub fn primary(&self, prefix: Prefix) -> Option<&Arc<Route>> {
-        self.index.primaries.get(prefix)
+        self.index.primaries.get(prefix).map(|primary| &primary.route)
     }
 
-    /// What `choose` makes of the primary route with the longest prefix that contains `address`; where
-    /// it makes nothing of it, of the next shorter one. Takes a step for each six bits of the longest
-    /// prefix that begins like the address.
+    /// The primary route with the longest prefix that contains `address`. In the place of one whose
+    /// node's key has expired by `now` there is what `instead` makes of it, or else the next shorter
+    /// prefix. Takes a step for each six bits of the longest prefix that begins like the address.
     pub(super) fn lookup<'s>(
         &'s self,
         address: IpAddr,
-        choose: impl Fn(&'s Arc<Route>) -> Option<&'s Arc<Route>>,
+        now: Timestamp,
+        instead: impl Fn(&'s Arc<Route>) -> Option<&'s Arc<Route>>,
     ) -> Option<&'s Arc<Route>> {
-        self.index.primaries.lookup(address, choose)
+        self.index.primaries.lookup(address, now, instead)
     }
 
     /// All routes of a node, and what stands for them.
@@ -193,6 +195,24 @@ impl Routes {
         if was != is {
             update_set(&mut self.index.able, was, is.filter(|_| online));
         }
+    }
+
+    /// Must be told of every primary route that is put in, since its node is not known here.
+    pub(super) fn expire(&mut self, route: &Route, expires_at: Option<Timestamp>) {
+        let primary = self.index.primaries.get(route.prefix);
+        if let Some(primary) = primary.filter(|primary| primary.route.id == route.id)
+            && primary.expires_at != expires_at
+        {
+            let route = primary.route.clone();
+            self.index.primaries.put(route, expires_at);
+        }
+    }
+
+    /// Must be told whenever the key of a node gets another expiry.
+    pub(in crate::state) fn expire_all_of(&mut self, node: NodeId, expires_at: Option<Timestamp>) {
+        let primaries = self.of_node(node).filter(|route| route.primary);
+        let primaries: Vec<_> = primaries.cloned().collect();
+        primaries.iter().for_each(|route| self.expire(route, expires_at));
     }
 
     /// Must be told whenever a node comes or goes.

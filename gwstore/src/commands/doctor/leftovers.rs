@@ -53,7 +53,7 @@ fn orphans(config: &Config, path: &Path) -> io::Result<Vec<PathBuf>> {
     if is_there(path)? && store_exists(config) {
         return Ok(Vec::new());
     }
-    let mut left: Vec<_> = lost_key(config).into_iter().collect();
+    let mut left: Vec<_> = lost_key(config).into_iter().map(|(_, file)| file).collect();
     for suffix in ENGINE_FILES.into_iter().chain([RESERVE_FILE, LOCK_FILE]) {
         let file = with_suffix(path, suffix);
         if is_there(&file)? {

@@ -3,6 +3,7 @@
 
 mod disk;
 mod files;
+mod keyring;
 mod leftovers;
 mod owners;
 mod stored;
@@ -166,6 +167,7 @@ pub(super) async fn run(config: Outcome<Config>, shell: &mut Shell<'_>) -> Outco
     if let Some(path) = config.backend.path() {
         files::check(&config, path, &mut checkup)?;
     }
+    keyring::check(&config, &mut checkup).await?;
     stored::check(&config, &mut checkup).await?;
     checkup.end()
 }

@@ -9,6 +9,7 @@ use ghostwire_store_sqlite::{LOCK_FILE, RESERVE_FILE, directory_of, files_of, wi
 
 use super::{Checkup, Finding};
 use crate::failure::Outcome;
+use crate::keyring;
 use crate::permissions::{mode, owner, this_user, writable_by_others};
 
 /// The files of a store that are there, and why others cannot be looked up.
@@ -41,7 +42,8 @@ pub(super) fn check_owners(config: &Config, path: &Path, checkup: &mut Checkup<'
     const CHECK: &str = "owners";
     // Another check says why it cannot be looked up.
     let Some(user) = fs::metadata(path).ok().as_ref().and_then(owner) else { return Ok(()) };
-    let files = Files::of(beside(path).chain(config.secret_key_path()));
+    let keys = config.secret_key_path().into_iter().chain(keyring::files(config));
+    let files = Files::of(beside(path).chain(keys));
     let named = |path: &Path, owner: u32| format!("{} to user {owner}", path.display());
     let mut others = files.unknown;
     for (file, metadata) in &files.found {

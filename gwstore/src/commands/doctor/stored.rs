@@ -164,15 +164,19 @@ async fn check_content(
         Ok(found) => Finding::ok(CHECK, found),
         Err(error) => Finding::error(CHECK, &error, advice_on(&error)),
     })?;
-    check_credentials(config, &reading.store.view(), checkup)
+    check_credentials(config, &reading.store.view(), checkup).await
 }
 
 /// Credentials that were hashed with another key are lost until that key is back.
-fn check_credentials(config: &Config, state: &State, checkup: &mut Checkup<'_, '_>) -> Outcome {
+async fn check_credentials(
+    config: &Config,
+    state: &State,
+    checkup: &mut Checkup<'_, '_>,
+) -> Outcome {
     const CHECK: &str = "credentials";
     let hashes = CredentialHashes::of(state);
-    let key = match configured_key(config) {
-        Ok(key) => key.map_or(StoreKey::Missing, |key| StoreKey::Known(key.id())),
+    let key = match configured_key(config).await {
+        Ok(key) => key.as_ref().map_or(StoreKey::Missing, StoreKey::from),
         Err(error) => {
             let found = format!("{}; {}", hashes.total(), error.message());
             let advice = "the check of the hash key says what to do";

@@ -19,7 +19,8 @@ impl Credentials {
     /// With the key under which the store knows them.
     pub(super) fn of(rehearsal: &Rehearsal, key: StoreKey) -> Self {
         let (before, after) = rehearsal.hashes();
-        Self { new: KeyFit::of(after.since(&before), key), all: KeyFit::of(after, key), key }
+        let new = KeyFit::of(after.since(&before), key.clone());
+        Self { new, all: KeyFit::of(after, key.clone()), key }
     }
 
     /// A bcrypt or BLAKE3 hash can be made by anybody, of a secret of their own: whoever edits an export may
@@ -47,9 +48,9 @@ impl Credentials {
     /// key than those it is likely that the wrong one is configured.
     pub(super) fn check_hashed(&self, is_accepted: bool) -> Result<()> {
         let [others, new] = [&self.all, &self.new].map(|fit| &fit.hashes.keyed);
-        let StoreKey::Known(key) = self.key else { return Ok(()) };
-        let hashed = new.get(&key).copied().unwrap_or_default();
-        let is_first = hashed > 0 && others.get(&key) == Some(&hashed);
+        let StoreKey::Known { current, .. } = &self.key else { return Ok(()) };
+        let hashed = new.get(current).copied().unwrap_or_default();
+        let is_first = hashed > 0 && others.get(current) == Some(&hashed);
         match self.all.misfit() {
             Some(misfit) if is_first && !is_accepted => Err(Error::new(
                 ErrorKind::Restricted,

@@ -10,7 +10,7 @@ use ghostwire_store::config::Config;
 use ghostwire_store::domain::{Clock, SystemClock, Timestamp};
 use ghostwire_store::entropy::{Entropy, SystemEntropy};
 use ghostwire_store::repository::preauth_key_hash;
-use ghostwire_store::{Error, ErrorKind, Result, Store, hash_key_is_absent, read_hash_key};
+use ghostwire_store::{Error, ErrorKind, HashKeys, Result, Store, read_hash_key};
 use ghostwire_store_core::digest::Digests;
 use ghostwire_store_core::error::EntityKind;
 use ghostwire_store_core::secrets::HashKey;
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::cli::HeadscaleArgs;
 use crate::commands::export::hex;
-use crate::credentials::StoreKey;
+use crate::credentials::{StoreKey, configured_key};
 use crate::failure::{Ending, Failure, Outcome, input_error, with_help};
 use crate::headscale::{self, Finding, Findings, Import, counted, grouped};
 use crate::output::{Shell, printable};
@@ -67,7 +67,7 @@ pub(in super::super) async fn run(
     // The dump is read with the SQLite that a backend may want to set up first.
     ghostwire_store::prepare_process().await?;
     let now = SystemClock.now();
-    let mut found = read(config, args, now, &state)?;
+    let mut found = read(config, args, now, &state).await?;
     let problems = found.left_out();
     if problems > 0 && !args.skip_invalid {
         report(&found, args, None, shell)?;
@@ -90,7 +90,7 @@ pub(in super::super) async fn run(
     let store = open_target(config, &args.target, shell).await?;
     if was_missing {
         // Now there is a key under which the store will know pre-auth keys.
-        found = read(config, args, now, &state)?;
+        found = read(config, args, now, &state).await?;
     }
     let progress = shell.progress("importing", Some(found.import.images.len() as u64));
     let written = async {
@@ -144,26 +144,35 @@ impl Found {
 
 /// The key under which the store will know pre-auth keys that Headscale has in plain text.
 /// A key that is made for the occasion stands in for that of a store yet to be made.
-fn hash_key(config: &Config, args: &HeadscaleArgs) -> Result<HashKey> {
-    let Some(path) = config.secret_key_path() else { return random_key() };
-    if is_missing(config, &args.target) && hash_key_is_absent(&path)? {
-        // If the dump is refused, nothing must be left behind, so the key's file comes later.
-        return random_key();
+async fn hash_key(config: &Config, args: &HeadscaleArgs) -> Result<HashKeys> {
+    let found = configured_key(config).await;
+    match (found, config.secret_key_path()) {
+        (Ok(Some(keys)), _) => return Ok(keys),
+        // If the dump is refused, nothing must be left behind, so the key is made later.
+        (Ok(None), None) => return random_key(),
+        (Ok(None), _) if is_missing(config, &args.target) => return random_key(),
+        (Ok(None), Some(path)) => read_hash_key(&path),
+        (Err(error), _) => Err(error),
     }
-    read_hash_key(&path).map_err(|error| {
+    .map_err(|error| {
         with_help(error, "hashes of pre-auth keys need the store's own key; put its file back")
     })
 }
 
-fn random_key() -> Result<HashKey> {
+fn random_key() -> Result<HashKeys> {
     let mut key = [0; 32];
     SystemEntropy.fill(&mut key)?;
-    Ok(HashKey::new(key))
+    Ok(HashKey::new(key).into())
 }
 
-fn read(config: &Config, args: &HeadscaleArgs, now: Timestamp, state: &State) -> Result<Found> {
-    let key = hash_key(config, args)?;
-    let hasher = |text: &str| preauth_key_hash(&key, text);
+async fn read(
+    config: &Config,
+    args: &HeadscaleArgs,
+    now: Timestamp,
+    state: &State,
+) -> Result<Found> {
+    let keys = hash_key(config, args).await?;
+    let hasher = |text: &str| preauth_key_hash(keys.current(), text);
     let mut import = headscale::read(&args.file, now, &hasher)?;
     absence::begin(&mut import.images, state, now);
     let mut rehearsal = Rehearsal::on(state);
@@ -183,7 +192,7 @@ fn read(config: &Config, args: &HeadscaleArgs, now: Timestamp, state: &State) ->
     }
     import.images = admitted;
     let sha256 = sha256_of(&args.file)?;
-    let credentials = Credentials::of(&rehearsal, StoreKey::Known(key.id()));
+    let credentials = Credentials::of(&rehearsal, StoreKey::from(&keys));
     Ok(Found { import, rehearsal, refused, sha256, credentials })
 }
 

@@ -87,7 +87,7 @@ async fn open_target(
         return Ok(open_to_write(config).await?);
     }
     let made = init::create(config).await?;
-    made.explain(shell)?;
+    made.explain(config, shell)?;
     Ok(made.store)
 }
 

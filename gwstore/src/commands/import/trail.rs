@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use ghostwire_store::domain::{ActorName, AuditEntry, AuditId, Clock, SystemClock, Text};
+use ghostwire_store::domain::{AuditEntry, AuditId, Clock, SystemClock, Text};
 use ghostwire_store::entropy::{Entropy, SystemEntropy};
 use ghostwire_store::{EntityKind, Result, Store};
+
+use crate::actor::actor;
 
 /// Says of what kinds the import brings something, and from which file: a line for each kind, so
 /// that whoever asks where a key came from finds it among the lines about keys. It is written
@@ -33,13 +35,4 @@ pub(super) async fn write(
         ))
     });
     store.audit().append(entries.collect::<Result<_>>()?).await
-}
-
-/// Whoever calls, as the environment tells. That proves nothing: who may write to the store may write any
-/// line into it.
-fn actor() -> ActorName {
-    let variables = ["SUDO_USER", "USER", "LOGNAME"].into_iter();
-    let user = variables.filter_map(|name| std::env::var(name).ok()).find(|user| !user.is_empty());
-    let name = format!("{} via gwstore", user.as_deref().unwrap_or("somebody"));
-    ActorName::from_outside(name).unwrap_or_else(|_| ActorName::system())
 }

@@ -119,7 +119,7 @@ impl Day<'_> {
             base_domain: Some("mesh.example.com".parse()?),
             magic_dns: true,
             nameservers: vec![Text::new("198.51.100.53")?],
-            ..store.view().settings().dns().into_owned()
+            ..store.view().settings().dns().clone()
         };
         let put = store.settings().put(SettingDocument::Dns(dns), None);
         self.measure.call("put setting", put).await?;

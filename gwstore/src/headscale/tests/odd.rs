@@ -417,7 +417,27 @@ fn what_is_newer_is_said() {
     assert_eq!(import.origin.version.as_deref(), Some("v0.29.1"));
     assert_eq!(import.origin.release, Some("0.29.0"));
     assert!(import.has_note("does not know") && import.has_note("209901010000-novel"));
-    assert!(import.has_note("oauth_clients: 1 row not imported"));
+    assert!(import.has_note("oauth_clients: 1 row not imported: the store has no OAuth clients"));
+}
+
+/// As it is proposed for 0.30: the tables of each kind of key are gone.
+#[test]
+fn machines_come_in_without_credentials_in_one_table() {
+    let table = "CREATE TABLE credentials(id integer PRIMARY KEY AUTOINCREMENT, kind text, identifier text,
+          hash blob, user_id integer, reusable numeric, ephemeral numeric, used numeric, expiration datetime);
+         INSERT INTO credentials(id, kind, identifier, hash, user_id) VALUES
+           (1, 'authkey', 'abcdef012345', '$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA', 1),
+           (2, 'api', 'abcdef012346', '$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA', 1);";
+    let node = node_row(5, &[("auth_key_id", "1"), ("register_method", "'authkey'")]);
+    let text = dump(&format!("{table}\n{node}"));
+    let mut statements = text.split_inclusive(';').map(str::to_owned).collect::<Vec<_>>();
+    statements.retain(|it| !it.contains("TABLE pre_auth_keys") && !it.contains("TABLE api_keys"));
+    let import = read_text(&statements.concat()).unwrap();
+    assert_eq!(import.nodes().len(), 1);
+    assert_eq!((import.preauth_keys().len(), import.api_keys().len()), (0, 0));
+    assert_eq!(import.findings.problems, []);
+    assert!(import.has_note("credentials: 2 rows not imported: keys in one table"));
+    import.assert_restorable();
 }
 
 #[test]

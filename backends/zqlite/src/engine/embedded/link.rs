@@ -12,7 +12,7 @@ use rusqlite::config::DbConfig;
 use super::errors::unusable;
 
 #[derive(Debug)]
-pub(super) struct Link(pub(super) rusqlite::Connection);
+pub(crate) struct Link(pub(super) rusqlite::Connection);
 
 impl Connection for Link {
     fn open(name: &Path, writes: bool) -> Result<Self> {

@@ -1,7 +1,9 @@
 //! The embedded engine: the SQLite that the `libsql` crate links too.
 
 mod errors;
+pub(crate) mod layout1;
 mod link;
+mod rewrite;
 mod snapshot;
 mod write;
 
@@ -15,55 +17,71 @@ use rusqlite::params;
 use super::{Batch, Engine, Snapshot};
 use errors::unreadable;
 use link::Link;
+pub(crate) use rewrite::{Rewriter, write_anew};
 use snapshot::{EmbeddedSnapshot, read_head};
 
 const SCHEMA: [(&str, &str); 6] = [
     ("meta", "CREATE TABLE meta(id INTEGER PRIMARY KEY,body BLOB NOT NULL)"),
+    // The frame first, so that it is read without the block, which takes pages of its own.
     (
         "blocks",
-        "CREATE TABLE blocks(serial INTEGER PRIMARY KEY,frame BLOB NOT NULL,body BLOB NOT NULL)",
+        "CREATE TABLE blocks(serial INTEGER PRIMARY KEY,frame BLOB NOT NULL,changes BLOB NOT NULL,audit BLOB NOT NULL)",
     ),
+    // By row id, so that a leaf holds a whole page; WITHOUT ROWID it holds a quarter.
     ("rows", "CREATE TABLE rows(slot INTEGER PRIMARY KEY,body BLOB NOT NULL)"),
     ("journal", "CREATE TABLE journal(number INTEGER PRIMARY KEY,body BLOB NOT NULL)"),
-    // By row id, so that a leaf holds a whole page; WITHOUT ROWID it holds a quarter.
-    (
-        "chunks",
-        "CREATE TABLE chunks(id INTEGER PRIMARY KEY,tbl INTEGER NOT NULL,key BLOB NOT NULL,body BLOB NOT NULL)",
-    ),
-    ("chunks_in_order", "CREATE UNIQUE INDEX chunks_in_order ON chunks(tbl,key)"),
+    ("chunks", "CREATE TABLE chunks(number INTEGER PRIMARY KEY,body BLOB NOT NULL)"),
+    ("directory", "CREATE TABLE directory(number INTEGER PRIMARY KEY,body BLOB NOT NULL)"),
 ];
 
 #[derive(Debug)]
 pub(crate) struct Embedded(Database<Link>);
 
 /// Makes the store in a new file; in another one it does nothing.
-pub(crate) fn create(file: &StoreFile, head: impl FnOnce() -> Vec<u8>) -> Result<()> {
+pub(crate) fn create(file: &StoreFile, head: impl FnOnce() -> Result<Vec<u8>>) -> Result<()> {
     file.fill_new(|link: &mut Link| {
-        SCHEMA.iter().try_for_each(|(_, sql)| link.run(sql))?;
+        let head = head()?;
+        create_tables(link)?;
         link.0
-            .execute("INSERT INTO meta(id,body) VALUES(1,?1)", params![head()])
+            .execute("INSERT INTO meta(id,body) VALUES(1,?1)", params![head])
             .map(drop)
             .map_err(|error| errors::failed("a new store cannot be written", error))
     })
 }
 
+/// How the tables lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// That of earlier builds.
+    First,
+    Current,
+}
+
 impl Embedded {
-    /// Connects to a store that was made. `moment` gives numbers of a head that never fall.
+    /// Connects to a store that was made. `moment` gives numbers of a head that never fall. `carry`
+    /// writes a store of an earlier layout anew.
     pub(crate) fn open<const N: usize>(
         file: &Arc<StoreFile>,
-        moment: impl Fn(&[u8]) -> Result<[u64; N]>,
+        moment: impl Fn(Layout, &[u8]) -> Result<[u64; N]>,
+        carry: impl FnOnce(&Database<Link>) -> Result<()>,
     ) -> Result<Self> {
         let database = Database::open(file, |link: &mut Link| {
-            require_schema(link)?;
-            moment(&read_head(&link.0)?)
+            let layout = layout_of(link)?;
+            moment(layout, &read_head(&link.0)?)
         })?;
-        database.read(require_schema)?;
+        if database.read(layout_of)? == Layout::First {
+            carry(&database)?;
+        }
         Ok(Self(database))
     }
 }
 
+fn create_tables(link: &mut Link) -> Result<()> {
+    SCHEMA.iter().try_for_each(|(_, sql)| link.run(sql))
+}
+
 /// A layout that is not ours would give rows that are not ours.
-fn require_schema(link: &mut Link) -> Result<()> {
+fn layout_of(link: &mut Link) -> Result<Layout> {
     let stored = || {
         link.0
             .prepare("SELECT name,sql FROM sqlite_schema ORDER BY rowid")?
@@ -71,8 +89,12 @@ fn require_schema(link: &mut Link) -> Result<()> {
             .collect::<rusqlite::Result<Vec<(String, String)>>>()
     };
     let stored = stored().map_err(unreadable)?;
-    if stored.iter().map(|(name, sql)| (&name[..], &sql[..])).eq(SCHEMA) {
-        return Ok(());
+    let is = |schema| stored.iter().map(|(name, sql)| (&name[..], &sql[..])).eq(schema);
+    if is(SCHEMA) {
+        return Ok(Layout::Current);
+    }
+    if is(layout1::SCHEMA) {
+        return Ok(Layout::First);
     }
     Err(Error::corrupt(
         "the file's layout is not that of a store of this version; restore it from a backup, or, if \

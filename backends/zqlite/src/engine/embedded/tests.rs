@@ -11,8 +11,8 @@ fn engine() -> (tempfile::TempDir, Arc<StoreFile>, Embedded) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a%b?c#d e.db");
     let file = Arc::new(StoreFile::open(&path, FileKind::ZQLITE, Access::Create).unwrap());
-    create(&file, || b"one".to_vec()).unwrap();
-    let engine = Embedded::open(&file, |_| Ok([0])).unwrap();
+    create(&file, || Ok(b"one".to_vec())).unwrap();
+    let engine = Embedded::open(&file, |_, _| Ok([0]), |_| Ok(())).unwrap();
     file.opened(SideId::from_bytes([1; 16]), || engine.settle()).unwrap();
     (directory, file, engine)
 }
@@ -74,7 +74,7 @@ fn odd_paths_are_read_too() {
     let path = file.path().to_owned();
     drop(file);
     let file = StoreFile::open(&path, FileKind::ZQLITE, Access::ReadOnly).unwrap();
-    let engine = Embedded::open(&Arc::new(file), |_| Ok([0])).unwrap();
+    let engine = Embedded::open(&Arc::new(file), |_, _| Ok([0]), |_| Ok(())).unwrap();
     assert_eq!(head(&engine), b"two");
     assert_eq!(*engine.write(&rows_of(1)).unwrap_err().kind(), ErrorKind::ReadOnly);
 }

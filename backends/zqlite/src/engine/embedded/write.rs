@@ -1,11 +1,14 @@
 //! What a batch writes.
 
+use std::ops::Range;
+
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use rusqlite::{CachedStatement, Connection, params};
 
 use super::errors::failed;
 use super::sql;
 use crate::engine::{Batch, Write};
+use crate::envelope::Part;
 
 /// Writes all of `batch`; to be called in a transaction.
 pub(super) fn write(writer: &Connection, batch: &Batch<'_>) -> Result<()> {
@@ -17,62 +20,85 @@ pub(super) fn write(writer: &Connection, batch: &Batch<'_>) -> Result<()> {
         return Err(changed_elsewhere());
     }
     let (mut block, mut put_row, mut delete_row) = (None, None, None);
-    let (mut put_data_block, mut delete_data_block) = (None, None);
+    let (mut put_chunk, mut delete_chunk, mut put_leaf) = (None, None, None);
     for write in &batch.writes {
-        let bytes = |range: &std::ops::Range<usize>| {
-            batch.bytes.get(range.clone()).ok_or_else(|| {
-                Error::new(ErrorKind::Unexpected, "a write refers to bytes that are not there")
-            })
-        };
+        let made = |range: &Range<usize>| made(batch, range);
         let outcome = match write {
-            Write::Block { serial, frame, body } => prepared(
-                &mut block,
-                writer,
-                "INSERT INTO blocks(serial,frame,body) VALUES(?1,?2,?3)",
-            )
-            .and_then(|statement| statement.execute(params![sql(*serial), frame, body])),
+            Write::Block { serial, frame, changes, audit } => {
+                let (changes, audit) = (part(batch, changes)?, part(batch, audit)?);
+                const SQL: &str =
+                    "INSERT INTO blocks(serial,frame,changes,audit) VALUES(?1,?2,?3,?4)";
+                prepared(&mut block, writer, SQL).and_then(|statement| {
+                    statement.execute(params![sql(*serial), frame, changes, audit])
+                })
+            }
             Write::PutRow { slot, body } => {
-                let body = bytes(body)?;
-                prepared(&mut put_row, writer, "REPLACE INTO rows(slot,body) VALUES(?1,?2)")
-                    .and_then(|statement| statement.execute(params![sql(*slot), body]))
+                const SQL: &str = "REPLACE INTO rows(slot,body) VALUES(?1,?2)";
+                put(&mut put_row, writer, SQL, *slot, made(body)?)
             }
             Write::DeleteRow { slot } => {
-                prepared(&mut delete_row, writer, "DELETE FROM rows WHERE slot=?1")
-                    .and_then(|statement| statement.execute([sql(*slot)]))
+                delete(&mut delete_row, writer, "DELETE FROM rows WHERE slot=?1", *slot)
             }
             Write::Journal { number, body } => {
-                let body = bytes(body)?;
-                prepared(&mut None, writer, "INSERT INTO journal(number,body) VALUES(?1,?2)")
-                    .and_then(|statement| statement.execute(params![sql(*number), body]))
+                const SQL: &str = "INSERT INTO journal(number,body) VALUES(?1,?2)";
+                put(&mut None, writer, SQL, *number, made(body)?)
             }
             Write::CutJournal { before } => {
-                prepared(&mut None, writer, "DELETE FROM journal WHERE number<?1")
-                    .and_then(|statement| statement.execute([sql(*before)]))
+                delete(&mut None, writer, "DELETE FROM journal WHERE number<?1", *before)
             }
-            Write::DeleteDataBlock { table, key } => prepared(
-                &mut delete_data_block,
-                writer,
-                "DELETE FROM chunks WHERE tbl=?1 AND key=?2",
-            )
-            .and_then(|statement| statement.execute(params![table, key])),
-            Write::PutDataBlock { table, key, body } => {
-                let body = bytes(body)?;
-                prepared(
-                    &mut put_data_block,
-                    writer,
-                    "INSERT INTO chunks(tbl,key,body) VALUES(?1,?2,?3) \
-                     ON CONFLICT(tbl,key) DO UPDATE SET body=excluded.body",
-                )
-                .and_then(|statement| statement.execute(params![table, key, body]))
+            Write::PutChunk { number, body } => {
+                const SQL: &str = "REPLACE INTO chunks(number,body) VALUES(?1,?2)";
+                put(&mut put_chunk, writer, SQL, *number, made(body)?)
+            }
+            Write::DeleteChunk { number } => {
+                delete(&mut delete_chunk, writer, "DELETE FROM chunks WHERE number=?1", *number)
+            }
+            Write::PutLeaf { number, body } => {
+                const SQL: &str = "REPLACE INTO directory(number,body) VALUES(?1,?2)";
+                put(&mut put_leaf, writer, SQL, *number, made(body)?)
+            }
+            Write::DeleteLeaf { number } => {
+                delete(&mut None, writer, "DELETE FROM directory WHERE number=?1", *number)
             }
             Write::PurgeBlocks { before } => {
-                prepared(&mut None, writer, "DELETE FROM blocks WHERE serial<?1")
-                    .and_then(|statement| statement.execute([sql(*before)]))
+                delete(&mut None, writer, "DELETE FROM blocks WHERE serial<?1", *before)
             }
         };
         outcome.map_err(not_stored)?;
     }
     Ok(())
+}
+
+fn made<'b>(batch: &'b Batch<'_>, range: &Range<usize>) -> Result<&'b [u8]> {
+    batch.bytes.get(range.clone()).ok_or_else(|| {
+        Error::new(ErrorKind::Unexpected, "a write refers to bytes that are not there")
+    })
+}
+
+fn part<'b>(batch: &'b Batch<'_>, part: &Part<'b>) -> Result<&'b [u8]> {
+    match part {
+        Part::Given(bytes) => Ok(bytes),
+        Part::Made(range) => made(batch, range),
+    }
+}
+
+fn put<'c>(
+    place: &mut Option<CachedStatement<'c>>,
+    writer: &'c Connection,
+    statement: &'static str,
+    number: u64,
+    body: &[u8],
+) -> rusqlite::Result<usize> {
+    prepared(place, writer, statement)?.execute(params![sql(number), body])
+}
+
+fn delete<'c>(
+    place: &mut Option<CachedStatement<'c>>,
+    writer: &'c Connection,
+    statement: &'static str,
+    number: u64,
+) -> rusqlite::Result<usize> {
+    prepared(place, writer, statement)?.execute([sql(number)])
 }
 
 pub(super) fn changed_elsewhere() -> Error {

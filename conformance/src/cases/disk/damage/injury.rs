@@ -144,9 +144,11 @@ impl Damage {
 }
 
 /// Of a page of one of these kinds, which are tried as often as each other, though a file may have
-/// few of one and many of another.
+/// few of one and many of another. A file may have none of some.
 fn key_of(rng: &Rng, content: &[u8], kinds: &[Kind]) -> Option<Damage> {
-    let kind = *rng.choose(kinds)?;
+    let all = pages::kinds_of(content);
+    let kinds: Vec<Kind> = kinds.iter().copied().filter(|kind| all.contains(kind)).collect();
+    let kind = *rng.choose(&kinds)?;
     let pages: Vec<_> = pages::of(content).into_iter().filter(|page| page.kind == kind).collect();
     let page = rng.choose(&pages)?;
     let key = rng.choose(&page.keys(content))?.clone();

@@ -1,6 +1,8 @@
 //! The pages of a SQLite file, as far as damages are aimed at them:
 //! <https://sqlite.org/fileformat2.html#b_tree_pages>.
 
+use std::collections::BTreeSet;
+
 pub(super) const PAGE: usize = 4096;
 /// What SQLite keeps about a file at its beginning.
 pub(super) const HEADER: usize = 100;
@@ -38,6 +40,11 @@ pub(super) fn of(content: &[u8]) -> Vec<TreePage> {
         return Vec::new();
     }
     (0..content.len() / PAGE).filter_map(|number| page(content, number * PAGE)).collect()
+}
+
+/// The kinds of pages that a file has.
+pub(super) fn kinds_of(content: &[u8]) -> BTreeSet<Kind> {
+    of(content).iter().map(|page| page.kind).collect()
 }
 
 /// What kind of page it is that begins here, unless it is one of no tree. Those begin with the

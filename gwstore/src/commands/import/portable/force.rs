@@ -2,8 +2,7 @@
 
 use data_encoding::HEXLOWER;
 use ghostwire_store::portable::Summary;
-use ghostwire_store::{Error, ErrorKind, Result};
-use ghostwire_store_core::secrets::HashKey;
+use ghostwire_store::{Error, ErrorKind, HashKeys, Result};
 use serde_json::Value;
 
 use super::super::credentials::Credentials;
@@ -20,15 +19,15 @@ enum Writer {
     Unknown { why: String },
 }
 
-fn writer(summary: &Summary, key: Option<&HashKey>, known: StoreKey) -> Result<Writer> {
+fn writer(summary: &Summary, keys: Option<&HashKeys>, known: &StoreKey) -> Result<Writer> {
     let unknown = |why: &str| Ok(Writer::Unknown { why: why.to_owned() });
-    match (summary.mac, key) {
+    match (summary.mac, keys) {
         (None, _) => unknown("it has no code of a hash key"),
-        (_, None) if known == StoreKey::Missing => {
+        (_, None) if *known == StoreKey::Missing => {
             unknown("this store's hash key is missing, and only that could tell")
         }
         (_, None) => unknown("this store had no hash key before"),
-        (Some(mac), Some(key)) => match summary.is_by_holder_of(key) {
+        (Some(mac), Some(keys)) => match is_by_holder_of(summary, keys) {
             Ok(true) => Ok(Writer::KeyHolder),
             Ok(false) => {
                 let key_id = HEXLOWER.encode(&mac.key_id);
@@ -37,6 +36,15 @@ fn writer(summary: &Summary, key: Option<&HashKey>, known: StoreKey) -> Result<W
             Err(error) => Err(edited(error)),
         },
     }
+}
+
+fn is_by_holder_of(summary: &Summary, keys: &HashKeys) -> Result<bool> {
+    for key in keys.iter() {
+        if summary.is_by_holder_of(key)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Nothing is damaged: somebody meant it so, and cannot be asked.
@@ -61,16 +69,16 @@ impl InForce {
     pub(super) fn of(
         summary: &Summary,
         rehearsal: &Rehearsal,
-        key: Option<&HashKey>,
+        keys: Option<&HashKeys>,
         is_new: bool,
     ) -> Result<Self> {
-        let known = match key {
-            Some(key) => StoreKey::Known(key.id()),
+        let known = match keys {
+            Some(keys) => StoreKey::from(keys),
             None if is_new => StoreKey::ToBeMade,
             None => StoreKey::Missing,
         };
         Ok(Self {
-            writer: writer(summary, key, known)?,
+            writer: writer(summary, keys, &known)?,
             credentials: Credentials::of(rehearsal, known),
             policy: rehearsal.policy_change(),
         })

@@ -72,7 +72,7 @@ pub(in super::super) async fn run(
     let closing = present.close().await;
     let tried = tried.map_err(named)?;
     closing?;
-    let key = configured_key(config)?;
+    let key = configured_key(config).await?;
     let force =
         InForce::of(&tried.summary, &tried.rehearsal, key.as_ref(), is_new).map_err(named)?;
     if !tried.refusals.is_empty() {

@@ -61,6 +61,9 @@ fn a_store_that_is_in_use_again_is_not_counted_once_more() {
         out: &mut out,
         notes: &mut notes,
         json: false,
+        is_array: false,
+        is_terminal: false,
+        is_coloured: false,
         quiet: false,
         is_interactive: false,
     };

@@ -1,0 +1,149 @@
+//! A whole store written into empty tables, record by record, whatever it is read from.
+
+use std::path::Path;
+
+use ghostwire_store_core::block::EncodedBlock;
+use ghostwire_store_core::error::{Error, Result};
+use ghostwire_store_sqlite::{Connection as _, FileKind};
+use rusqlite::{Connection, params};
+
+use super::errors::failed;
+use super::link::Link;
+use super::{create_tables, sql};
+use crate::envelope::{Envelope, Kind, Part, Placed, Sealer, frame_of};
+use crate::head::{DirectoryHead, Stored, Sums};
+use crate::series::SeriesHead;
+use crate::series::data_block::DataBlock;
+use crate::series::directory::{Changes, Directory, following};
+use crate::tags::toggle_block;
+
+/// Rows keep their slots, blocks their serials, entries of the journal their numbers; data blocks and
+/// leaves get new ones.
+pub(crate) struct Rewriter<'c> {
+    link: &'c Connection,
+    envelope: &'c Envelope,
+    sealer: Sealer<'c>,
+    stored: Stored,
+    data_blocks: Changes,
+    /// Of a record that is being written.
+    bytes: Vec<u8>,
+}
+
+impl<'c> Rewriter<'c> {
+    /// To be called in a transaction. The store will stand where `stored` does, one commit later.
+    pub(super) fn begin(
+        link: &'c Connection,
+        envelope: &'c Envelope,
+        stored: &Stored,
+    ) -> Result<Self> {
+        let series = SeriesHead { data_blocks: 0, ..stored.series };
+        let (directory, inventory) = (DirectoryHead::EMPTY, Sums::default());
+        Ok(Self {
+            link,
+            envelope,
+            sealer: envelope.sealer(None)?,
+            stored: Stored { series, directory, inventory, ..stored.moved_to(stored.head) },
+            data_blocks: Changes::new(),
+            bytes: Vec::new(),
+        })
+    }
+
+    fn insert(&self, statement: &str, number: u64) -> Result<()> {
+        let insert = || {
+            let mut statement = self.link.prepare_cached(statement)?;
+            statement.execute(params![sql(number), self.bytes]).map(drop)
+        };
+        insert().map_err(not_written)
+    }
+
+    /// A row as it is within its frame.
+    pub(crate) fn row(&mut self, slot: u64, content: &[u8]) -> Result<()> {
+        self.bytes.clear();
+        let tag = self.sealer.seal(Kind::Row, slot, &[content], &mut self.bytes)?;
+        self.envelope.toggle(&mut self.stored.inventory.rows, Kind::Row, slot, tag);
+        self.insert("INSERT INTO rows(slot,body) VALUES(?1,?2)", slot)
+    }
+
+    /// An entry of the journal as it is within its frame.
+    pub(crate) fn journal_entry(&mut self, number: u64, content: &[u8]) -> Result<()> {
+        self.bytes.clear();
+        let tag = self.sealer.seal(Kind::Journal, number, &[content], &mut self.bytes)?;
+        self.envelope.toggle(&mut self.stored.inventory.journal, Kind::Journal, number, tag);
+        self.insert("INSERT INTO journal(number,body) VALUES(?1,?2)", number)
+    }
+
+    pub(crate) fn block(&mut self, block: &EncodedBlock) -> Result<()> {
+        const SQL: &str = "INSERT INTO blocks(serial,frame,changes,audit) VALUES(?1,?2,?3,?4)";
+        self.bytes.clear();
+        let serial = block.serial.get();
+        let framed = self.sealer.seal_block(block, &mut self.bytes)?;
+        toggle_block(self.envelope, &mut self.stored.inventory.blocks, serial, framed.tags);
+        let part = |part| match part {
+            Part::Given(bytes) => bytes,
+            Part::Made(range) => self.bytes.get(range).unwrap_or_default(),
+        };
+        let (changes, audit) = (part(framed.changes), part(framed.audit));
+        let insert = || {
+            let values = params![sql(serial), frame_of(framed.tags), changes, audit];
+            self.link.prepare_cached(SQL)?.execute(values).map(drop)
+        };
+        insert().map_err(not_written)
+    }
+
+    pub(crate) fn data_block(&mut self, data_block: DataBlock) -> Result<()> {
+        let DataBlock { table, key, content } = data_block;
+        self.bytes.clear();
+        let number = following(&mut self.stored.directory.next_chunk)?;
+        let placed = Placed { table, key: &key, body: &content };
+        let tag = self.sealer.seal_placed(Kind::Chunk, number, &placed, &mut self.bytes)?;
+        self.insert("INSERT INTO chunks(number,body) VALUES(?1,?2)", number)?;
+        self.stored.series.data_blocks += 1;
+        self.data_blocks.insert((table, key), Some((number, tag)));
+        Ok(())
+    }
+
+    /// Writes the directory and the head.
+    pub(super) fn finish(mut self) -> Result<()> {
+        let changes = std::mem::take(&mut self.data_blocks);
+        let mut next_leaf = self.stored.directory.next_leaf;
+        let (directory, _) =
+            Directory::default().with(changes, &mut next_leaf, &mut |number, content| {
+                self.bytes.clear();
+                let tag = self.sealer.seal(Kind::Directory, number, &[content], &mut self.bytes)?;
+                let sum = &mut self.stored.inventory.leaves;
+                self.envelope.toggle(sum, Kind::Directory, number, tag);
+                self.insert("INSERT INTO directory(number,body) VALUES(?1,?2)", number)?;
+                Ok(tag)
+            })?;
+        self.stored.directory.next_leaf = next_leaf;
+        self.stored.directory.leaves = directory.leaves() as u64;
+        self.bytes = self.sealer.seal_head(&self.stored)?;
+        self.insert("INSERT INTO meta(id,body) VALUES(?1,?2)", 1)
+    }
+}
+
+fn not_written(error: rusqlite::Error) -> Error {
+    failed("the store cannot be written anew", error)
+}
+
+/// Writes a store into an empty file, which is durable once its owner synchronises it.
+pub(crate) fn write_anew(
+    path: &Path,
+    envelope: &Envelope,
+    stored: &Stored,
+    fill: impl FnOnce(&mut Rewriter<'_>) -> Result<()>,
+) -> Result<()> {
+    let mut link = Link::open(path, true)?;
+    for setting in
+        ["page_size = 4096", "encoding = 'UTF-8'", "journal_mode = MEMORY", "synchronous = OFF"]
+    {
+        link.run(&format!("PRAGMA {setting}"))?;
+    }
+    link.run("BEGIN EXCLUSIVE")?;
+    link.run(&format!("PRAGMA application_id = {}", FileKind::ZQLITE.application_id))?;
+    create_tables(&mut link)?;
+    let mut rewriter = Rewriter::begin(&link.0, envelope, stored)?;
+    fill(&mut rewriter)?;
+    rewriter.finish()?;
+    link.run("COMMIT")
+}

@@ -1,0 +1,212 @@
+//! What a pin says of a store that is opened, and what follows.
+
+use std::path::Path;
+
+use ghostwire_store_core::block::{BlockHash, Serial};
+use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_crypto::keyring::Keyring;
+use ghostwire_store_crypto::pin::{Anchor, Mark, Pin, PinKey, Standing, Verdict, decide};
+
+use super::choice::{Accepts, PinOptions};
+use super::errors::{other_serial, refusal, unconfigured, unusable};
+use super::{Held, PinChoice, Pinning, mark_of};
+use crate::head::{Pinned, Stored};
+use crate::open::Open;
+
+/// A store that its pin lets be served, before anything was written.
+pub(crate) struct Admitted {
+    options: PinOptions,
+    key: PinKey,
+    pin: Option<Box<dyn Pin>>,
+    mark: Option<Mark>,
+    verdict: Verdict,
+}
+
+/// How a store and its pin stand to each other.
+#[derive(Debug, Clone)]
+pub struct PinReport {
+    /// What the pin says of the store, such as `equal`, `ahead`, `rolled back`, `forked`, `missing`.
+    pub verdict: &'static str,
+    /// Why it is not served; `None` if it is.
+    pub refusal: Option<Error>,
+    /// Where the store stands.
+    pub store: PinnedPlace,
+    /// Where the pin does; `None` without one.
+    pub pin: Option<PinnedPlace>,
+}
+
+/// A place in a store's history, as pins know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PinnedPlace {
+    /// Who might write.
+    pub epoch: u64,
+    /// How often the store's head was written.
+    pub commit: u64,
+    /// The last block's number.
+    pub serial: Serial,
+}
+
+/// Compares a store with its pin, and changes neither.
+pub(crate) fn report(
+    (options, keyring): (&PinOptions, Option<&Keyring>),
+    open: &Open,
+    stored: &Stored,
+) -> Result<PinReport> {
+    let key = options.pin_key(stored.head.side, keyring)?;
+    let mark = options.look(&key).map_err(unusable)?;
+    let verdict = judge(&key, open, stored, mark.as_ref())?;
+    let refusal = refusal(verdict, stored, mark.as_ref(), &options.place());
+    Ok(PinReport {
+        verdict: verdict.name(),
+        refusal,
+        store: PinnedPlace {
+            epoch: stored.head.epoch.get(),
+            commit: stored.commits,
+            serial: stored.head.serial,
+        },
+        pin: mark.map(|Mark { epoch, commit, serial, .. }| PinnedPlace {
+            epoch,
+            commit,
+            serial: Serial::new(serial),
+        }),
+    })
+}
+
+/// Refuses a store that its pin does not know, before anything is written. `None` if it is served
+/// without one, or only to be read.
+pub(crate) fn admit(
+    (choice, keyring): (&PinChoice, Option<&Keyring>),
+    (path, read_only): (&Path, bool),
+    open: &Open,
+    stored: &Stored,
+) -> Result<Option<Admitted>> {
+    let PinChoice::Commit(options) = choice else {
+        return match stored.pinned {
+            Some(_) => Err(unconfigured(stored)),
+            None => Ok(None),
+        };
+    };
+    let key = options.pin_key(stored.head.side, keyring)?;
+    if read_only {
+        let mark = options.look(&key).map_err(unusable)?;
+        let verdict = judge(&key, open, stored, mark.as_ref())?;
+        return match refusal(verdict, stored, mark.as_ref(), &options.place()) {
+            Some(refusal) => Err(refusal),
+            None => Ok(None),
+        };
+    }
+    options.require_other_device(path)?;
+    let mut pin = options.open(&key).map_err(unusable)?;
+    let mark = match &mut pin {
+        Some(pin) => pin.read().map_err(unusable)?,
+        None => None,
+    };
+    let verdict = judge(&key, open, stored, mark.as_ref())?;
+    let is_accepted = match (options.accepts, verdict) {
+        (Accepts::MissingPin, Verdict::Missing) => true,
+        (
+            Accepts::Rollback(serial),
+            Verdict::RolledBack { .. } | Verdict::Superseded { .. } | Verdict::Forked,
+        ) => match serial == stored.head.serial {
+            true => true,
+            false => return Err(other_serial(stored, serial)),
+        },
+        _ => false,
+    };
+    if !is_accepted && let Some(refusal) = refusal(verdict, stored, mark.as_ref(), &options.place())
+    {
+        return Err(refusal);
+    }
+    Ok(Some(Admitted { options: options.clone(), key, pin, mark, verdict }))
+}
+
+impl Admitted {
+    /// Has the pin stand where the store does, which is durable by now; the store serves after that.
+    pub(crate) fn begin(self, open: &Open, stored: &mut Stored) -> Result<Pinning> {
+        let Self { options, key, pin, mark, verdict } = self;
+        let mut pin = match pin {
+            Some(pin) => pin,
+            None => options.create(&key).map_err(unusable)?,
+        };
+        let here = mark_of(&key, &open.stored_head(), stored);
+        let overridden = match verdict {
+            Verdict::RolledBack { .. } | Verdict::Superseded { .. } | Verdict::Forked => mark,
+            _ => None,
+        };
+        let mark = match mark {
+            Some(mark) => mark,
+            None => {
+                pin.advance(None, &here).map_err(unusable)?;
+                here
+            }
+        };
+        let pinning = Pinning::new(key, Held::new(pin, mark), here, overridden);
+        if overridden.is_none() {
+            // First the pin, then the head that demands one: no crash leaves a store without the pin that it
+            // demands.
+            pinning.confirm()?;
+            if stored.pinned.is_none() && stored.head.schema.counts_positions() {
+                let pinned = Some(Pinned { overridden: None });
+                let after = Stored { pinned, ..stored.moved_to(stored.head) };
+                open.write_head(&after)?;
+                *stored = after;
+                pinning.landed(&open.stored_head(), stored);
+                pinning.confirm()?;
+            }
+        }
+        Ok(pinning)
+    }
+}
+
+fn judge(key: &PinKey, open: &Open, stored: &Stored, mark: Option<&Mark>) -> Result<Verdict> {
+    let here = mark_of(key, &open.stored_head(), stored);
+    let standing = Standing {
+        store: here.store,
+        epoch: here.epoch,
+        commit: here.commit,
+        head: here.head,
+        pinned: stored.pinned.is_some(),
+        overridden: stored.pinned.and_then(|pinned| pinned.overridden),
+    };
+    let anchor = match mark {
+        Some(mark) if mark.store == here.store => anchor(key, open, stored, mark.serial)?,
+        _ => Anchor::Missing,
+    };
+    Ok(decide(&standing, true, mark, anchor))
+}
+
+/// What became of the block with this serial: its hash is in the head if it is the last one, else in the
+/// block after it, from which the chain is followed to the head.
+fn anchor(key: &PinKey, open: &Open, stored: &Stored, serial: u64) -> Result<Anchor> {
+    let (head, serial) = (&stored.head, Serial::new(serial));
+    let is = |hash: &BlockHash| Ok(Anchor::Is(key.anchor(hash.as_bytes())));
+    if serial == head.serial {
+        return is(&head.hash);
+    }
+    if serial == Serial::ZERO {
+        return is(&BlockHash::GENESIS);
+    }
+    if serial > head.serial {
+        return Ok(Anchor::Missing);
+    }
+    let mut snapshot = open.engine.snapshot()?;
+    let (mut after, mut chain) = (serial, None);
+    while after < head.serial {
+        // Not all at once: they may have gigabytes.
+        let blocks = match open.blocks(&mut *snapshot, after, 16) {
+            Err(error) if matches!(error.kind(), ErrorKind::Compacted { .. }) => {
+                return Ok(Anchor::Missing);
+            }
+            blocks => blocks?,
+        };
+        for block in blocks {
+            let (first, last) = chain.unwrap_or((block.previous, block.previous));
+            if last != block.previous {
+                return Err(Error::corrupt("a block does not follow the one before it")
+                    .with("serial", block.serial));
+            }
+            (after, chain) = (block.serial, Some((first, block.hash)));
+        }
+    }
+    chain.map_or(Ok(Anchor::Missing), |(first, _)| is(&first))
+}

@@ -1,0 +1,652 @@
+//! Pins: whatever older state of a store is put back, it is refused, and nothing else is.
+#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use common::*;
+use futures_util::StreamExt as _;
+use ghostwire_store_core::backend::{Backend, Commit};
+use ghostwire_store_core::block::Serial;
+use ghostwire_store_core::domain::{
+    Actor, AuditQuery, CommitId, Limit, NewUser, PageRequest, SystemClock,
+};
+use ghostwire_store_core::entropy::SystemEntropy;
+use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::options::StoreOptions;
+use ghostwire_store_core::schema::{Schema, Table};
+use ghostwire_store_core::store::{Store, begin_timeline};
+use ghostwire_store_crypto::Secret;
+use ghostwire_store_zqlite::{PinChoice, PinOptions, PinReport, ZqliteBackend, ZqliteOptions};
+
+/// A store and its pin, in one directory.
+struct Site {
+    _directory: tempfile::TempDir,
+    store: PathBuf,
+    pin: PathBuf,
+}
+
+/// The files of a store as they were.
+#[derive(Clone)]
+struct Files(Vec<(&'static str, Option<Vec<u8>>)>);
+
+const FILES: [&str; 3] = ["", "-wal", "-shm"];
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn key() -> Secret {
+    Secret::take(&mut [7; 32])
+}
+
+impl Site {
+    fn new() -> Self {
+        let (directory, store) = directory();
+        let pin = directory.path().join("pin");
+        Self { _directory: directory, store, pin }
+    }
+
+    fn pin(&self) -> PinOptions {
+        PinOptions::file(&self.pin).same_device(true).key(key())
+    }
+
+    fn options(&self) -> ZqliteOptions {
+        self.options_with(self.pin())
+    }
+
+    fn options_with(&self, pin: PinOptions) -> ZqliteOptions {
+        options(&self.store).pin(PinChoice::Commit(pin))
+    }
+
+    async fn open(&self) -> ZqliteBackend {
+        ZqliteBackend::open(self.options()).await.unwrap()
+    }
+
+    async fn compared(&self) -> PinReport {
+        ZqliteBackend::compare_with_pin(self.options()).await.unwrap()
+    }
+
+    async fn refusal(&self) -> Error {
+        ZqliteBackend::open(self.options()).await.unwrap_err()
+    }
+
+    fn copy(&self) -> Files {
+        let read = |suffix| (suffix, fs::read(beside(&self.store, suffix)).ok());
+        Files(FILES.into_iter().map(read).collect())
+    }
+
+    fn put_back(&self, copy: &Files) {
+        for (suffix, content) in &copy.0 {
+            let path = beside(&self.store, suffix);
+            match content {
+                Some(content) => fs::write(path, content).unwrap(),
+                None => drop(fs::remove_file(path)),
+            }
+        }
+    }
+}
+
+/// A commit that moves no serial.
+async fn record(backend: &dyn Backend, number: u32) {
+    let head = backend.head().await.unwrap();
+    let entry = Some(CommitId::from_bytes([u8::try_from(1 + number % 250).unwrap(); 16]));
+    let rows = vec![put(Table::Metrics, number, [1, 2, 3])];
+    backend.commit(&Commit { entry, rows, ..Commit::on(&head) }).await.unwrap();
+}
+
+/// Commits and confirms, as the writer does.
+async fn work(backend: &dyn Backend, number: u32) {
+    match number % 3 {
+        0 => record(backend, number).await,
+        _ => drop(commit_block(backend, vec![put(Table::Users, number, [4; 30])]).await),
+    }
+    backend.confirm().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_gets_its_pin_and_is_where_it_is() {
+    let site = Site::new();
+    let backend = site.open().await;
+    assert!(backend.info().pinned);
+    for number in 0..5 {
+        work(&backend, number).await;
+    }
+    let head = backend.head().await.unwrap();
+    backend.close().await.unwrap();
+    let report = site.compared().await;
+    assert_eq!((report.verdict, report.pin), ("equal", Some(report.store)));
+    assert_eq!(report.store.serial, head.serial);
+    // Whoever only reads compares, too, and moves nothing.
+    let reading = ZqliteBackend::open(site.options().read_only(true)).await.unwrap();
+    assert!(reading.info().pinned);
+    reading.close().await.unwrap();
+    let error = ZqliteBackend::open(options(&site.store)).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::InvalidArgument);
+    assert!(error.to_string().contains("none is configured"), "{error}");
+    site.open().await.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn every_older_copy_is_refused_with_what_it_lacks() {
+    let site = Site::new();
+    let mut copies = Vec::new();
+    for number in 0..9 {
+        let backend = site.open().await;
+        work(&backend, number).await;
+        // As a crash leaves it, and as closing does.
+        copies.push(site.copy());
+        backend.close().await.unwrap();
+        copies.push(site.copy());
+    }
+    let newest = copies.pop().unwrap();
+    let pin = fs::read(&site.pin).unwrap();
+    let before_closing = copies.pop().unwrap();
+    for (age, copy) in copies.iter().rev().enumerate() {
+        site.put_back(copy);
+        for error in [
+            site.refusal().await,
+            ZqliteBackend::open(site.options().read_only(true)).await.unwrap_err(),
+        ] {
+            assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error}");
+            let text = error.to_string();
+            assert!(text.contains("rolled back"), "{age}: {text}");
+            assert!(text.contains("gwstore pin accept --serial"), "{text}");
+        }
+        let report = site.compared().await;
+        assert_eq!(report.verdict, "rolled back");
+        assert!(report.store.commit < report.pin.unwrap().commit);
+        assert_eq!(fs::read(&site.pin).unwrap(), pin, "{age}");
+    }
+    // Closing flushes nothing here: the state before it is the same.
+    for copy in [before_closing, newest] {
+        site.put_back(&copy);
+        site.open().await.close().await.unwrap();
+    }
+}
+
+/// The rows of the damage table that were "an older state, unnoticed".
+#[tokio::test]
+async fn a_log_that_was_cut_or_changed_is_no_older_state_unnoticed() {
+    let site = Site::new();
+    let backend = site.open().await;
+    for number in 0..12 {
+        work(&backend, number).await;
+    }
+    let expected = read(&backend).await.unwrap();
+    let copy = site.copy();
+    backend.close().await.unwrap();
+    let log = copy.0[1].1.clone().unwrap();
+    let with_log = |log: Option<Vec<u8>>| {
+        let mut copy = copy.clone();
+        copy.0[1].1 = log;
+        // Without the index, which would tell.
+        copy.0[2].1 = None;
+        copy
+    };
+    let mut damaged = vec![with_log(None)];
+    for step in 0..24 {
+        let at = log.len() * step / 24;
+        damaged.push(with_log(Some(log[..at].to_vec())));
+        let mut flipped = log.clone();
+        flipped[at] ^= 0x10;
+        damaged.push(with_log(Some(flipped)));
+    }
+    let (mut refused, mut whole) = (0, 0);
+    for damaged in damaged {
+        site.put_back(&damaged);
+        match ZqliteBackend::open(site.options()).await {
+            Err(error) => {
+                let kind = error.kind();
+                assert!(matches!(kind, ErrorKind::Corrupt | ErrorKind::Unsupported), "{error}");
+                refused += 1;
+            }
+            Ok(backend) => {
+                assert_eq!(read(&backend).await.unwrap(), expected);
+                backend.close().await.unwrap();
+                whole += 1;
+            }
+        }
+    }
+    assert!(refused > 30, "{refused} refused, {whole} whole");
+}
+
+#[tokio::test]
+async fn what_was_stored_and_not_confirmed_is_accepted_and_pinned_before_it_is_served() {
+    let site = Site::new();
+    let backend = site.open().await;
+    work(&backend, 1).await;
+    let pin = fs::read(&site.pin).unwrap();
+    // The second lands, and a third; nobody is told.
+    for number in [2, 4, 3] {
+        work(&backend, number).await;
+    }
+    let (copy, head) = (site.copy(), backend.head().await.unwrap());
+    backend.close().await.unwrap();
+    site.put_back(&copy);
+    fs::write(&site.pin, &pin).unwrap();
+    let report = site.compared().await;
+    assert_eq!((report.verdict, report.refusal.is_none()), ("ahead", true));
+    let backend = site.open().await;
+    assert_eq!(backend.head().await.unwrap(), head);
+    let advanced = fs::read(&site.pin).unwrap();
+    assert_ne!(advanced, pin);
+    backend.close().await.unwrap();
+}
+
+/// Whatever part of a slot reached the disk, the store is served, and goes on from there.
+#[tokio::test]
+async fn a_slot_that_was_torn_at_any_byte_does_no_harm() {
+    let site = Site::new();
+    let backend = site.open().await;
+    work(&backend, 1).await;
+    work(&backend, 2).await;
+    let before = fs::read(&site.pin).unwrap();
+    work(&backend, 4).await;
+    let (after, copy) = (fs::read(&site.pin).unwrap(), site.copy());
+    backend.close().await.unwrap();
+    let places: Vec<_> = (0..before.len()).filter(|&at| before[at] != after[at]).collect();
+    let (first, last) = (places[0], places[places.len() - 1]);
+    for torn in first..=last + 1 {
+        let mut pin = before.clone();
+        pin[first..torn].copy_from_slice(&after[first..torn]);
+        fs::write(&site.pin, &pin).unwrap();
+        site.put_back(&copy);
+        let backend = site.open().await;
+        backend.close().await.unwrap();
+        assert_eq!(site.compared().await.verdict, "equal", "{torn}");
+    }
+}
+
+#[tokio::test]
+async fn another_history_is_forked() {
+    let site = Site::new();
+    let backend = site.open().await;
+    work(&backend, 1).await;
+    backend.close().await.unwrap();
+    let (copy, pin) = (site.copy(), fs::read(&site.pin).unwrap());
+    let backend = site.open().await;
+    work(&backend, 2).await;
+    backend.close().await.unwrap();
+    let theirs = fs::read(&site.pin).unwrap();
+    // The same place, gone on from otherwise: as far, and further.
+    site.put_back(&copy);
+    fs::write(&site.pin, &pin).unwrap();
+    for number in [4, 5] {
+        let backend = site.open().await;
+        let head = backend.head().await.unwrap();
+        let block = Some(block_after(&head, 300));
+        backend.commit(&Commit { block, ..Commit::on(&head) }).await.unwrap();
+        if number == 5 {
+            record(&backend, number).await;
+        }
+        backend.close().await.unwrap();
+        let ours = fs::read(&site.pin).unwrap();
+        fs::write(&site.pin, &theirs).unwrap();
+        let error = site.refusal().await;
+        assert_eq!(*error.kind(), ErrorKind::Corrupt);
+        assert!(error.to_string().contains("forked"), "{error}");
+        fs::write(&site.pin, &ours).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn of_two_clones_one_is_fenced_and_answers_nothing_more() {
+    let (site, clone) = (Site::new(), Site::new());
+    let backend = site.open().await;
+    work(&backend, 1).await;
+    // A clone of the machine, whose pin is the same.
+    clone.put_back(&site.copy());
+    fs::copy(&site.pin, &clone.pin).unwrap();
+    let other = clone.open().await;
+    work(&other, 2).await;
+    fs::write(&site.pin, fs::read(&clone.pin).unwrap()).unwrap();
+    commit_block(&backend, vec![put(Table::Users, 4, [4; 30])]).await;
+    let error = backend.confirm().await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Fenced { .. }), "{error}");
+    assert!(error.to_string().contains("a copy of this store runs"), "{error}");
+    let head = backend.head().await.unwrap();
+    let answers: [Result<()>; 5] = [
+        backend.confirm().await,
+        backend.commit(&Commit::on(&head)).await,
+        backend.probe(head.epoch).await,
+        backend.scan(all(Table::Users)).await.map(drop),
+        backend.blocks(Serial::ZERO, 9).await.map(drop),
+    ];
+    for answer in answers {
+        assert!(matches!(answer.unwrap_err().kind(), ErrorKind::Fenced { .. }));
+    }
+    backend.close().await.unwrap();
+    other.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_probe_looks_at_the_pin() {
+    let site = Site::new();
+    let backend = site.open().await;
+    work(&backend, 1).await;
+    let epoch = backend.head().await.unwrap().epoch;
+    backend.probe(epoch).await.unwrap();
+    fs::write(&site.pin, [0; 8192]).unwrap();
+    let error = backend.probe(epoch).await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Fenced { .. }), "{error}");
+    backend.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_missing_pin_is_refused_until_that_is_accepted() {
+    let site = Site::new();
+    let backend = site.open().await;
+    work(&backend, 1).await;
+    backend.close().await.unwrap();
+    fs::remove_file(&site.pin).unwrap();
+    let error = site.refusal().await;
+    assert_eq!(*error.kind(), ErrorKind::Restricted);
+    assert!(error.to_string().contains("--accept-missing"), "{error}");
+    assert!(!site.pin.exists());
+    let accepting = site.options_with(site.pin().accept_missing());
+    ZqliteBackend::open(accepting).await.unwrap().close().await.unwrap();
+    assert_eq!(site.compared().await.verdict, "equal");
+    // What is there and is no mark is not taken for a missing one.
+    fs::write(&site.pin, [b'x'; 8192]).unwrap();
+    let accepting = site.options_with(site.pin().accept_missing());
+    for options in [site.options(), accepting] {
+        let error = ZqliteBackend::open(options).await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn pins_that_are_no_good_are_refused() {
+    let site = Site::new();
+    // On the store's device: before the store has one, and after.
+    let same_device = || site.options_with(PinOptions::file(&site.pin).key(key()));
+    let error = ZqliteBackend::open(same_device()).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::InvalidArgument);
+    assert!(error.to_string().contains("device"), "{error}");
+    assert!(!site.pin.exists());
+    let backend = site.open().await;
+    work(&backend, 1).await;
+    // In use.
+    let other = Site::new();
+    let borrowed = options(&other.store).pin(PinChoice::Commit(site.pin()));
+    assert_eq!(*ZqliteBackend::open(borrowed.clone()).await.unwrap_err().kind(), ErrorKind::Busy);
+    backend.close().await.unwrap();
+    assert!(ZqliteBackend::open(same_device()).await.is_err());
+    // Of a store with another id.
+    let another = ghostwire_store_core::domain::StoreId::from_bytes([8; 16]);
+    let third = Site::new();
+    let strange = ZqliteOptions::new(&third.store, another).create(true);
+    let error = ZqliteBackend::open(strange.pin(PinChoice::Commit(site.pin()))).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error}");
+    // With another key, and with none.
+    let wrong = PinOptions::file(&site.pin).same_device(true).key(Secret::take(&mut [8; 32]));
+    let error = ZqliteBackend::open(site.options_with(wrong)).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error}");
+    let without = PinOptions::file(&site.pin).same_device(true);
+    let error = ZqliteBackend::open(site.options_with(without)).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::InvalidArgument, "{error}");
+    site.open().await.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn purging_keeps_what_follows_from_the_pin() {
+    let site = Site::new();
+    let backend = site.open().await;
+    for number in [1, 2, 4] {
+        work(&backend, number).await;
+    }
+    let pinned = backend.head().await.unwrap().serial;
+    let pin = fs::read(&site.pin).unwrap();
+    // Each is flushed and purged by its own commit, and none is confirmed.
+    for _ in 0..3 {
+        let head = backend.head().await.unwrap();
+        let block = block_after(&head, 100);
+        let (checkpoint, purge_before) = (Some(block.serial), Some(block.serial.next()));
+        let commit = Commit { block: Some(block), checkpoint, purge_before, ..Commit::on(&head) };
+        backend.commit(&commit).await.unwrap();
+    }
+    assert_eq!(backend.head().await.unwrap().oldest_block, pinned);
+    let copy = site.copy();
+    backend.confirm().await.unwrap();
+    backend.close().await.unwrap();
+    site.put_back(&copy);
+    fs::write(&site.pin, pin).unwrap();
+    assert_eq!(site.compared().await.verdict, "ahead");
+    site.open().await.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_of_an_older_schema_is_pinned_when_it_is_migrated() {
+    let site = Site::new();
+    let old = options(&site.store).schema(Schema::at(2).unwrap());
+    ZqliteBackend::open(old).await.unwrap().close().await.unwrap();
+    let backend = site.open().await;
+    assert_eq!(fs::metadata(&site.pin).unwrap().len(), 8192);
+    backend.migrate(Schema::current()).await.unwrap();
+    work(&backend, 1).await;
+    let copy = site.copy();
+    backend.close().await.unwrap();
+    site.open().await.close().await.unwrap();
+    fs::remove_file(&site.pin).unwrap();
+    site.put_back(&copy);
+    assert_eq!(*site.refusal().await.kind(), ErrorKind::Restricted);
+}
+
+#[tokio::test]
+async fn an_empty_store_with_a_pin_becomes_a_copy() {
+    let (source, site) = (Site::new(), Site::new());
+    let backend = source.open().await;
+    for number in [1, 2] {
+        work(&backend, number).await;
+    }
+    let head = backend.head().await.unwrap();
+    backend.close().await.unwrap();
+    let empty = ghostwire_store_core::domain::StoreId::from_bytes([3; 16]);
+    let empty =
+        || ZqliteOptions::new(&site.store, empty).create(true).pin(PinChoice::Commit(site.pin()));
+    let backend = ZqliteBackend::open(empty()).await.unwrap();
+    let pin = fs::read(&site.pin).unwrap();
+    backend.adopt(&head).await.unwrap();
+    let (copy, adopted) = (site.copy(), backend.head().await.unwrap());
+    assert_eq!(adopted.store, head.store);
+    backend.close().await.unwrap();
+    // Killed before the pin had it.
+    site.put_back(&copy);
+    fs::write(&site.pin, pin).unwrap();
+    let backend = ZqliteBackend::open(empty()).await.unwrap();
+    assert_eq!(backend.head().await.unwrap(), adopted);
+    record(&backend, 3).await;
+    backend.close().await.unwrap();
+    ZqliteBackend::open(empty()).await.unwrap().close().await.unwrap();
+}
+
+/// A program that keeps its line in a file, and ends instead while there is a file `broken`.
+const KEEPER: &str = r#"
+    while read -r word rest; do
+        if [ -e "$1.broken" ]; then exit 1; fi
+        held=none code=none commit=none
+        if [ -s "$1" ]; then read -r held < "$1"; code=${held##* }; set -- "$1" $held; commit=$7; fi
+        case $word in
+        read) if [ "$held" = none ]; then echo none; else echo "mark $held"; fi ;;
+        advance)
+            from=${rest%% *} line=${rest#* }
+            if [ "$from" = "$code" ]; then echo "$line" > "$1"; set -- "$1" $line; echo "ok $7"
+            else echo "refused $commit"; fi ;;
+        esac
+    done
+"#;
+
+impl Site {
+    fn kept_by_a_program(&self) -> ZqliteOptions {
+        let arguments = ["-c", KEEPER, "pin", self.pin.to_str().unwrap()].map(str::to_owned);
+        self.options_with(PinOptions::command("/bin/sh", arguments.into()).key(key()))
+    }
+}
+
+async fn opened(options: ZqliteOptions) -> Arc<dyn Store> {
+    let backend = ZqliteBackend::open(options).await.unwrap();
+    ghostwire_store_core::open(Arc::new(backend), StoreOptions::default()).await.unwrap()
+}
+
+async fn create(store: &dyn Store, name: &str) -> Result<()> {
+    store.users().create(NewUser::local(name.parse().unwrap())).await.map(drop)
+}
+
+fn names(store: &dyn Store) -> BTreeSet<String> {
+    store.view().users().iter().map(|user| user.name.to_string()).collect()
+}
+
+#[tokio::test]
+async fn while_the_pin_cannot_be_moved_nothing_is_answered_or_accepted() {
+    let site = Site::new();
+    let broken = beside(&site.pin, ".broken");
+    let store = opened(site.kept_by_a_program()).await;
+    create(&*store, "before").await.unwrap();
+    fs::write(&broken, "").unwrap();
+    let error = create(&*store, "during").await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::OutcomeUnknown);
+    assert!(error.to_string().contains("the pin"), "{error}");
+    for _ in 0..2 {
+        let error = create(&*store, "refused").await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(error.to_string().contains("pin"), "{error}");
+    }
+    // Nor is it shown.
+    assert_eq!(names(&*store), BTreeSet::from(["before".to_owned()]));
+    fs::remove_file(&broken).unwrap();
+    create(&*store, "after").await.unwrap();
+    let expected = ["after", "before", "during"].map(str::to_owned);
+    assert_eq!(names(&*store), BTreeSet::from(expected));
+    store.close().await.unwrap();
+}
+
+/// With commits that overlap: whoever got an error of unknown outcome finds out, and nothing is half there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pin_that_fails_among_many_callers_loses_and_invents_nothing() {
+    let site = Site::new();
+    let broken = beside(&site.pin, ".broken");
+    let store = opened(site.kept_by_a_program()).await;
+    let mut expected = BTreeSet::new();
+    for round in 0..6 {
+        let callers: Vec<_> = (0..64)
+            .map(|caller| {
+                let (store, broken) = (store.clone(), broken.clone());
+                tokio::spawn(async move {
+                    let name = format!("u{round}-{caller}");
+                    let outcome = create(&*store, &name).await;
+                    // In the middle of it all.
+                    if caller == 7 * round {
+                        fs::write(&broken, "").unwrap();
+                    }
+                    (name, outcome)
+                })
+            })
+            .collect();
+        let (mut maybe, mut refused) = (BTreeSet::new(), BTreeSet::new());
+        for caller in callers {
+            let (name, outcome) = caller.await.unwrap();
+            match outcome.map_err(|error| error.kind().clone()) {
+                Ok(()) => drop(expected.insert(name)),
+                Err(ErrorKind::OutcomeUnknown) => drop(maybe.insert(name)),
+                Err(_) => drop(refused.insert(name)),
+            }
+        }
+        let _ = fs::remove_file(&broken);
+        let last = format!("last-{round}");
+        create(&*store, &last).await.unwrap();
+        expected.insert(last);
+        let found = names(&*store);
+        assert!(found.is_superset(&expected), "round {round}");
+        assert!(found.is_disjoint(&refused), "round {round}");
+        let more: BTreeSet<_> = found.difference(&expected).cloned().collect();
+        assert!(more.is_subset(&maybe), "round {round}");
+        expected = found;
+    }
+    store.checkpoint().await.unwrap();
+    store.verify().await.unwrap();
+    store.close().await.unwrap();
+    let store = opened(site.kept_by_a_program()).await;
+    assert_eq!(names(&*store), expected);
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_that_a_clone_has_overtaken_ends() {
+    let site = Site::new();
+    let store = opened(site.options()).await;
+    create(&*store, "before").await.unwrap();
+    // As if a clone had moved it.
+    let pin = fs::read(&site.pin).unwrap();
+    create(&*store, "between").await.unwrap();
+    fs::write(&site.pin, pin).unwrap();
+    let error = create(&*store, "after").await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+    assert!(error.to_string().contains("a copy of this store runs"), "{error}");
+    let error = store.close().await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Fenced { .. }), "{error}");
+    let error = create(&*store, "later").await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Fenced { .. }), "{error}");
+    let id = store.view().users().iter().next().unwrap().id;
+    let error = store.users().get(id).await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Fenced { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_rollback_that_is_accepted_begins_a_new_epoch() {
+    let site = Site::new();
+    let store = opened(site.options()).await;
+    create(&*store, "kept").await.unwrap();
+    store.close().await.unwrap();
+    let older = site.copy();
+    let store = opened(site.options()).await;
+    create(&*store, "lost").await.unwrap();
+    let newer = store.view().log_position();
+    store.close().await.unwrap();
+    let overridden = fs::read(&site.pin).unwrap();
+    site.put_back(&older);
+    let serial = site.compared().await.store.serial;
+    let accepting = |serial| site.options_with(site.pin().accept_rollback(serial));
+    let error = ZqliteBackend::open(accepting(serial.next())).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Restricted, "{error}");
+    // It is opened for that one commit.
+    let backend = ZqliteBackend::open(accepting(serial)).await.unwrap();
+    let before = backend.head().await.unwrap();
+    let error = backend.commit(&Commit::on(&before)).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Restricted, "{error}");
+    assert_eq!(fs::read(&site.pin).unwrap(), overridden);
+    let (clock, entropy) = (SystemClock, SystemEntropy);
+    let begin = begin_timeline(&backend, before.epoch.next(), Actor::system(), &clock, &entropy);
+    let head = begin.await.unwrap();
+    let begun = site.copy();
+    assert_eq!((head.epoch, head.serial), (before.epoch.next(), serial));
+    assert_ne!(head.lineage, before.lineage);
+    backend.close().await.unwrap();
+    assert_eq!(site.compared().await.verdict, "equal");
+    // Killed before the new mark: it is not asked again.
+    site.put_back(&begun);
+    fs::write(&site.pin, &overridden).unwrap();
+    assert_eq!(site.compared().await.verdict, "accepted");
+    let store = opened(site.options()).await;
+    assert_eq!(names(&*store), BTreeSet::from(["kept".to_owned()]));
+    let lines = AuditQuery { action: Some("pin.accept".parse().unwrap()), ..AuditQuery::default() };
+    let page = store.audit().query(&lines, &PageRequest::first(Limit::MAX)).await.unwrap();
+    assert_eq!(page.items[0].subject.as_str(), serial.to_string());
+    // Whoever followed the other history is told.
+    create(&*store, "other").await.unwrap();
+    assert_eq!(store.view().serial(), newer.serial);
+    let followed = store.watch_from(newer).next().await;
+    assert!(followed.unwrap().is_err());
+    store.close().await.unwrap();
+    // Neither the copy from before nor the pin from before is taken any more.
+    let pin = fs::read(&site.pin).unwrap();
+    site.put_back(&older);
+    assert_eq!(*site.refusal().await.kind(), ErrorKind::Corrupt);
+    assert_eq!(fs::read(&site.pin).unwrap(), pin);
+}

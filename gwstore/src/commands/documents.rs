@@ -1,0 +1,43 @@
+//! Documents as they were written: policies and settings.
+
+use ghostwire_store::config::Config;
+
+use crate::failure::Outcome;
+use crate::nouns::{self, Check, GetPolicy, GetSetting, Scene};
+use crate::output::Shell;
+use crate::session::Reading;
+
+pub(super) async fn get_policy(
+    config: &Config,
+    args: &GetPolicy,
+    shell: &mut Shell<'_>,
+) -> Outcome {
+    let document = read(config, |scene| nouns::policy(args, scene)).await?;
+    // Byte for byte: it may be put in force again.
+    Ok(shell.out.write_all(document.as_str().as_bytes())?)
+}
+
+pub(super) async fn get_setting(
+    config: &Config,
+    args: &GetSetting,
+    shell: &mut Shell<'_>,
+) -> Outcome {
+    let value = read(config, |scene| nouns::setting(args, scene)).await?;
+    shell.object(&value)
+}
+
+async fn read<T>(config: &Config, get: impl Fn(&Scene<'_>) -> Outcome<T>) -> Outcome<T> {
+    let reading = Reading::open(config).await?;
+    let got = {
+        let view = reading.store.view();
+        get(&Scene::of(&view))
+    };
+    reading.close().await?;
+    got
+}
+
+/// Looks at a policy, and at no store.
+pub(super) fn check_policy(args: &Check, shell: &mut Shell<'_>) -> Outcome {
+    let document = args.input.checked()?;
+    shell.say(format_args!("It can be put in force: {} bytes of HuJSON.", document.as_str().len()))
+}

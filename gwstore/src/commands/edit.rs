@@ -1,0 +1,197 @@
+//! Edits: each is tried on a copy of the state, shown, and then made in one commit.
+
+mod save;
+mod trial;
+
+use ghostwire_store::command::{Command, EntityRecord, MAX_STEPS, Transaction};
+use ghostwire_store::config::Config;
+use ghostwire_store::domain::{ApiKeyId, KeyPrefix, PreAuthKeyId, Secret, SecretHash, SessionId};
+use ghostwire_store::portable::Item;
+use ghostwire_store::{Error, ErrorKind, Result, Store, command};
+
+use self::trial::Trial;
+use super::list::object;
+use crate::actor::actor;
+use crate::confirm;
+use crate::failure::{Failure, Outcome};
+use crate::nouns::{How, Issued, Issues, Manner, Plan, Plans, Scene, name_of};
+use crate::output::{Shell, shown};
+use crate::output_file::Target;
+use crate::session::{Reading, open_to_write, refuse_to_forget};
+
+/// A commit takes so many commands, each with its precondition.
+const MOST_COMMANDS: usize = MAX_STEPS / 2;
+
+/// Makes an edit, or with `--dry-run` says what it would come to.
+pub(super) async fn run(
+    config: &Config,
+    plans: &dyn Plans,
+    manner: Manner<'_>,
+    shell: &mut Shell<'_>,
+) -> Outcome {
+    let Manner { how, deleting } = manner;
+    if how.dry_run {
+        return rehearse(config, how, shell, |scene| plans.plan(scene)).await;
+    }
+    if deleting.is_some_and(|deleting| !deleting.yes) {
+        confirm::require_somebody(shell)?;
+    }
+    let save = deleting.and_then(|deleting| deleting.save.as_deref());
+    let save = save.map(|path| Target::check(path, false, Some(config))).transpose()?;
+    refuse_to_forget(config)?;
+    let store = open_to_write(config).await?;
+    let made = make(store.as_ref(), config, plans, manner, save, shell).await;
+    let closed = store.close().await;
+    made?;
+    Ok(closed?)
+}
+
+async fn rehearse(
+    config: &Config,
+    how: &How,
+    shell: &mut Shell<'_>,
+    plan: impl Fn(&Scene<'_>) -> Outcome<Plan>,
+) -> Outcome {
+    let reading = Reading::open(config).await?;
+    let tried = {
+        let view = reading.store.view();
+        let scene = Scene::of(&view);
+        plan(&scene).and_then(|plan| Trial::of(plan, how, &scene))
+    };
+    reading.close().await?;
+    let trial = tried?;
+    shell.note("this is a dry run: nothing is written");
+    trial.tell(true, shell)
+}
+
+/// What an edit needs of a store, wherever that is: a view, and a transaction.
+async fn make(
+    store: &dyn Store,
+    config: &Config,
+    plans: &dyn Plans,
+    manner: Manner<'_>,
+    save: Option<Target>,
+    shell: &mut Shell<'_>,
+) -> Outcome {
+    let attempt = || {
+        let view = store.view();
+        let scene = Scene::of(&view);
+        plans.plan(&scene).and_then(|plan| Trial::of(plan, manner.how, &scene))
+    };
+    let trial = attempt()?;
+    if trial.is_empty() {
+        return trial.tell(false, shell);
+    }
+    let trial = match manner.deleting {
+        Some(deleting) if !deleting.yes => {
+            trial.tell(true, shell)?;
+            confirm::ask("Shall this be done?", shell)?;
+            // Whoever else uses the store did not wait for the answer.
+            let again = attempt()?;
+            if again.plan != trial.plan {
+                let message = "what was shown has changed meanwhile; nothing was written";
+                return Err(Error::new(ErrorKind::Conflict, message).into());
+            }
+            again
+        }
+        _ => trial,
+    };
+    if let Some(target) = save {
+        let path = target.path().to_owned();
+        let count = save::write(&trial, target, config, shell).await?;
+        shell.note(format_args!("saved {count} entities in {}", shown(&path)));
+    }
+    commit(store, &trial.plan).await?;
+    trial.tell(false, shell)
+}
+
+/// All in one commit, as far as one takes it.
+async fn commit(store: &dyn Store, plan: &Plan) -> Result<()> {
+    let store = store.acting_as(actor().into());
+    let mut requires = plan.requires.chunks(MOST_COMMANDS);
+    for commands in plan.commands.chunks(MOST_COMMANDS) {
+        let mut transaction = Transaction::new();
+        for precondition in requires.next().unwrap_or_default() {
+            transaction = transaction.require(precondition.clone())?;
+        }
+        for command in commands {
+            transaction = transaction.then(command.clone())?;
+        }
+        store.transact(transaction).await?;
+    }
+    Ok(())
+}
+
+/// Makes something with a secret, which then stands alone on standard output.
+pub(super) async fn issue(
+    config: &Config,
+    issues: &dyn Issues,
+    how: &How,
+    shell: &mut Shell<'_>,
+) -> Outcome {
+    if how.expect_revision.is_some() {
+        let message = "--expect-revision is for what is there already";
+        return Err(Failure::usage(Error::invalid(message)));
+    }
+    if how.dry_run {
+        return rehearse(config, how, shell, |scene| Ok(Plan::of(stand_in(issues.issue(scene)?)?)))
+            .await;
+    }
+    refuse_to_forget(config)?;
+    let store = open_to_write(config).await?;
+    let issued = make_secret(store.as_ref(), issues).await;
+    let view = store.view();
+    let closed = store.close().await;
+    let (record, secret) = issued?;
+    closed?;
+    let scene = Scene::of(&view);
+    if shell.json {
+        let mut object = object(&Item::Entity(record), &scene)?;
+        object.insert("secret".to_owned(), secret.expose().into());
+        return shell.object(&object);
+    }
+    let name = name_of(&record, &view);
+    shell.note(format_args!("made {} {name}; this is its secret, shown once", record.entity()));
+    shell.line(secret.expose())
+}
+
+async fn make_secret(store: &dyn Store, issues: &dyn Issues) -> Outcome<(EntityRecord, Secret)> {
+    let store = store.acting_as(actor().into());
+    let issued = {
+        let view = store.view();
+        issues.issue(&Scene::of(&view))?
+    };
+    Ok(match issued {
+        Issued::PreauthKey(key) => {
+            let (key, secret) = store.preauth_keys().create(key).await?;
+            (key.into(), secret)
+        }
+        Issued::ApiKey(key) => {
+            let (key, secret) = store.api_keys().create(key).await?;
+            (key.into(), secret)
+        }
+        Issued::Session(session) => {
+            let (session, secret) = store.sessions().begin(session).await?;
+            (session.into(), secret)
+        }
+    })
+}
+
+/// What making a secret comes to, with a public part and a hash that are nobody's.
+fn stand_in(issued: Issued) -> Result<Command> {
+    let (prefix, hash): (KeyPrefix, _) = ("dry-run".parse()?, SecretHash::hmac([0; 4], [0; 32]));
+    let id = [0xff; 16];
+    Ok(match issued {
+        Issued::PreauthKey(key) => {
+            let id = PreAuthKeyId::from_bytes(id);
+            command::PreAuthKeyCommand::Create { id, prefix, hash, key }.into()
+        }
+        Issued::ApiKey(key) => {
+            let id = ApiKeyId::from_bytes(id);
+            command::ApiKeyCommand::Create { id, prefix, hash, key }.into()
+        }
+        Issued::Session(session) => {
+            command::SessionCommand::Begin { id: SessionId::from_bytes(id), hash, session }.into()
+        }
+    })
+}

@@ -1,0 +1,34 @@
+//! Asking before something is done that cannot be taken back.
+
+use std::io::{self, BufRead, IsTerminal};
+
+use ghostwire_store::{Error, ErrorKind};
+
+use crate::failure::{Ending, Failure, Outcome};
+use crate::output::Shell;
+
+/// Refuses what nobody is there to confirm.
+pub(crate) fn require_somebody(shell: &Shell<'_>) -> Outcome {
+    if !shell.json && io::stdin().is_terminal() {
+        return Ok(());
+    }
+    let error = Error::new(ErrorKind::Restricted, "this needs a confirmation");
+    Err(error.with("help", "look at it with --dry-run, then say --yes").into())
+}
+
+/// Asks; a refusal is told, and is no success.
+pub(crate) fn ask(question: &str, shell: &mut Shell<'_>) -> Outcome {
+    require_somebody(shell)?;
+    shell.out.flush()?;
+    write!(shell.notes, "{question} [y/N] ")?;
+    shell.notes.flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => {
+            shell.say("Nothing was changed.")?;
+            Err(Failure::Told(Ending::Refused))
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! `gwstore apikey`.
+
+use clap::{Args, Subcommand};
+use ghostwire_store::command::{ApiKeyCommand, EntityRecord};
+use ghostwire_store::domain::{
+    KeyPrefix, NewApiKey, Permission, PermissionSet, Text, Timestamp, expired,
+};
+use ghostwire_store_core::schema::Table;
+
+use super::user::find_user;
+use super::values::{Ends, given};
+use super::{
+    Act, Admits, Chosen, Delete, Edit, Issued, Issues, ListArgs, Plan, Plans, Scene, Selection,
+    ShowArgs, agrees, nonempty,
+};
+use crate::failure::Outcome;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// List API keys, never their secrets.
+    #[command(visible_alias = "ls")]
+    List(ListArgs<KeySelection>),
+    /// Show all that is known of a key.
+    #[command(visible_alias = "get")]
+    Show(ShowArgs),
+    /// Make a key; its secret is printed once, and stored nowhere.
+    #[command(aliases = ["add", "new"])]
+    Create(Edit<Create>),
+    /// Withdraw keys: they work no longer, and stay listed.
+    #[command(visible_alias = "revoke")]
+    Expire(Edit<Revocation>),
+    /// Delete keys.
+    #[command(visible_alias = "destroy", aliases = ["rm", "remove"])]
+    Delete(Delete<Removal>),
+}
+
+impl Verb {
+    pub(super) fn act(&self) -> Act<'_> {
+        match self {
+            Self::List(list) => list.act(Table::ApiKeys),
+            Self::Show(show) => Act::Show(Table::ApiKeys, show),
+            Self::Create(edit) => edit.issue(),
+            Self::Expire(edit) => edit.act(),
+            Self::Delete(delete) => delete.act(),
+        }
+    }
+}
+
+/// The keys that are meant by options.
+#[derive(Debug, Args)]
+pub(crate) struct KeySelection {
+    /// Of this user.
+    #[arg(short, long, value_name = "USER", value_parser = nonempty())]
+    user: Option<String>,
+    /// With this public part.
+    #[arg(short, long)]
+    prefix: Option<KeyPrefix>,
+    /// Those that work, or with --active=false those that do not.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    active: Option<bool>,
+    /// Those that have expired, or with --expired=false the others.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    expired: Option<bool>,
+    /// Those that were withdrawn, or with --revoked=false the others.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    revoked: Option<bool>,
+}
+
+/// What is asked about keys of either kind.
+pub(super) struct Asked<'k> {
+    pub(super) user: Option<ghostwire_store::domain::UserId>,
+    pub(super) prefix: Option<&'k KeyPrefix>,
+    pub(super) is_active: bool,
+    pub(super) expires_at: Option<Timestamp>,
+    pub(super) revoked_at: Option<Timestamp>,
+}
+
+impl KeySelection {
+    pub(super) fn condition<'a>(
+        &'a self,
+        scene: &Scene<'a>,
+    ) -> Outcome<impl Fn(&Asked<'_>) -> bool + use<'a>> {
+        let now = scene.now;
+        let user = self.user.as_deref().map(|user| find_user(user, scene)).transpose()?;
+        Ok(move |key: &Asked<'_>| {
+            user.is_none_or(|user| key.user == Some(user))
+                && self.prefix.as_ref().is_none_or(|prefix| key.prefix == Some(prefix))
+                && agrees(self.active, key.is_active)
+                && agrees(self.expired, expired(key.expires_at, now))
+                && agrees(self.revoked, key.revoked_at.is_some())
+        })
+    }
+}
+
+impl Selection for KeySelection {
+    fn is_given(&self) -> bool {
+        let Self { user, prefix, active, expired, revoked } = self;
+        user.is_some()
+            || prefix.is_some()
+            || active.is_some()
+            || expired.is_some()
+            || revoked.is_some()
+    }
+
+    fn admits<'a>(&'a self, scene: &Scene<'a>) -> Outcome<Admits<'a>> {
+        let (now, holds) = (scene.now, self.condition(scene)?);
+        Ok(Box::new(move |record| {
+            let EntityRecord::ApiKey(key) = record else { return false };
+            holds(&Asked {
+                user: key.user,
+                prefix: Some(&key.prefix),
+                is_active: key.is_active(now),
+                expires_at: key.expires_at,
+                revoked_at: key.revoked_at,
+            })
+        }))
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    /// On whose behalf it works.
+    #[arg(short, long, value_name = "USER", value_parser = nonempty())]
+    user: Option<String>,
+    /// What it is for.
+    #[arg(short, long, value_parser = given::<Text<255>>)]
+    description: Option<Text<255>>,
+    /// What it may be used for, in the control plane's words; may be repeated.
+    #[arg(long = "permission", alias = "permissions", value_delimiter = ',')]
+    permissions: Vec<Permission>,
+    /// When it stops working: 24h, a date, or never.
+    #[arg(short, long, alias = "expires", value_name = "TIME", default_value = "90d")]
+    expiration: Ends,
+}
+
+impl Issues for Create {
+    fn issue(&self, scene: &Scene<'_>) -> Outcome<Issued> {
+        let user = self.user.as_deref().map(|user| find_user(user, scene)).transpose()?;
+        Ok(Issued::ApiKey(NewApiKey {
+            user,
+            description: self.description.clone(),
+            permissions: PermissionSet::new(self.permissions.iter().cloned())?,
+            expires_at: self.expiration.at(scene.now)?,
+        }))
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Revocation {
+    #[command(flatten)]
+    chosen: Chosen<KeySelection>,
+}
+
+impl Plans for Revocation {
+    fn plan(&self, scene: &Scene<'_>) -> Outcome<Plan> {
+        let keys = self.chosen.find(Table::ApiKeys, scene)?;
+        Ok(Plan::each(&keys, scene, |record| match record {
+            // Of those that are named, one that was withdrawn already has what is wanted.
+            EntityRecord::ApiKey(key) if key.revoked_at.is_none() => {
+                Some(ApiKeyCommand::Revoke { id: key.id })
+            }
+            _ => None,
+        }))
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Removal {
+    #[command(flatten)]
+    chosen: Chosen<KeySelection>,
+}
+
+impl Plans for Removal {
+    fn plan(&self, scene: &Scene<'_>) -> Outcome<Plan> {
+        let keys = self.chosen.find(Table::ApiKeys, scene)?;
+        Ok(Plan::each(&keys, scene, |record| match record {
+            EntityRecord::ApiKey(key) => Some(ApiKeyCommand::Delete { id: key.id }),
+            _ => None,
+        }))
+    }
+}

@@ -1,0 +1,492 @@
+//! The nouns of the command line: a file for each, with its verbs, how its entities are selected, and
+//! what each verb comes to.
+//!
+//! An edit is a function of the state: it gives a [`Plan`] of commands, which is tried on a copy of the state
+//! before anything is written. A dry run ends there, so what it says is what would happen.
+
+mod apikey;
+mod audit;
+mod dns;
+mod node;
+mod policy;
+mod preauthkey;
+mod route;
+mod session;
+mod setting;
+mod target;
+mod user;
+mod values;
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use ghostwire_store::command::{Command, EntityRecord, Precondition};
+use ghostwire_store::domain::{
+    Clock, Cursor, Limit, NewApiKey, NewPreAuthKey, NewSession, Patch, SystemClock, Timestamp,
+    Update,
+};
+use ghostwire_store::entropy::{Entropy, SystemEntropy};
+use ghostwire_store::{Error, ErrorKind, Result};
+use ghostwire_store_core::schema::Table;
+use ghostwire_store_core::state::State;
+
+pub(crate) use self::apikey::KeySelection;
+pub(crate) use self::audit::{AuditSelection, MetricSelection};
+pub(crate) use self::dns::DnsSelection;
+pub(crate) use self::node::{NodeSelection, PresenceSelection};
+pub(crate) use self::policy::{Check, Get as GetPolicy, get as policy};
+pub(crate) use self::preauthkey::PreauthKeySelection;
+pub(crate) use self::route::RouteSelection;
+pub(crate) use self::session::SessionSelection;
+pub(crate) use self::setting::{Get as GetSetting, get as setting};
+pub(crate) use self::target::{Chosen, Target, find, id_of, label_of, name_of, revision_of};
+pub(crate) use self::user::UserSelection;
+use crate::failure::{Failure, Outcome};
+
+/// What is stored, each with its verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Noun {
+    /// People and service accounts.
+    #[command(subcommand, visible_alias = "users")]
+    User(user::Verb),
+    /// The machines of the mesh.
+    #[command(subcommand, visible_alias = "nodes", aliases = ["machine", "machines", "peer", "peers"])]
+    Node(node::Verb),
+    /// Prefixes outside the mesh that nodes lead to.
+    #[command(subcommand, visible_alias = "routes")]
+    Route(route::Verb),
+    /// Keys of either kind.
+    #[command(subcommand)]
+    Key(Key),
+    /// Pre-auth keys: what admits nodes without a person at the keyboard.
+    #[command(
+        subcommand,
+        name = "preauthkey",
+        visible_alias = "preauthkeys",
+        aliases = ["preauth-key", "preauth-keys", "authkey", "authkeys", "auth-key", "auth-keys",
+            "setup-key", "setup-keys"]
+    )]
+    PreauthKey(preauthkey::Verb),
+    /// API keys: what lets programs use the control plane's API.
+    #[command(
+        subcommand,
+        name = "apikey",
+        visible_alias = "apikeys",
+        aliases = ["api-key", "api-keys"]
+    )]
+    ApiKey(apikey::Verb),
+    /// The access policy and its versions.
+    #[command(subcommand, visible_alias = "policies", aliases = ["acl", "acls"])]
+    Policy(policy::Verb),
+    /// DNS records that the mesh serves beside the labels of nodes.
+    #[command(subcommand, aliases = ["dns-record", "dns-records", "record", "records"])]
+    Dns(dns::Verb),
+    /// Sign-ins that last.
+    #[command(subcommand, visible_alias = "sessions")]
+    Session(session::Verb),
+    /// The documents that hold for the whole network.
+    #[command(subcommand, visible_alias = "settings")]
+    Setting(setting::Verb),
+    /// Who did what.
+    #[command(subcommand)]
+    Audit(audit::Verb),
+}
+
+/// Keys of either kind.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Key {
+    /// Those that admit nodes.
+    #[command(subcommand, aliases = ["preauthkey", "pre-auth", "auth"])]
+    Preauth(preauthkey::Verb),
+    /// Those of programs.
+    #[command(subcommand, aliases = ["apikey"])]
+    Api(apikey::Verb),
+}
+
+impl Noun {
+    pub(crate) fn act(&self) -> Act<'_> {
+        match self {
+            Self::User(verb) => verb.act(),
+            Self::Node(verb) => verb.act(),
+            Self::Route(verb) => verb.act(),
+            Self::PreauthKey(verb) | Self::Key(Key::Preauth(verb)) => verb.act(),
+            Self::ApiKey(verb) | Self::Key(Key::Api(verb)) => verb.act(),
+            Self::Policy(verb) => verb.act(),
+            Self::Dns(verb) => verb.act(),
+            Self::Session(verb) => verb.act(),
+            Self::Setting(verb) => verb.act(),
+            Self::Audit(verb) => verb.act(),
+        }
+    }
+}
+
+/// What `gwstore list` lists.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Listed {
+    #[command(alias = "user")]
+    Users(ListArgs<UserSelection>),
+    #[command(alias = "node")]
+    Nodes(ListArgs<NodeSelection>),
+    #[command(alias = "instance")]
+    Instances(ListArgs<Everything>),
+    Presence(ListArgs<PresenceSelection>),
+    #[command(alias = "route")]
+    Routes(ListArgs<RouteSelection>),
+    #[command(aliases = ["apikeys", "apikey", "api-key"])]
+    ApiKeys(ListArgs<KeySelection>),
+    #[command(aliases = ["preauthkeys", "preauthkey", "preauth-key"])]
+    PreauthKeys(ListArgs<PreauthKeySelection>),
+    #[command(alias = "policy")]
+    Policies(ListArgs<Everything>),
+    #[command(alias = "dns")]
+    DnsRecords(ListArgs<DnsSelection>),
+    #[command(alias = "session")]
+    Sessions(ListArgs<SessionSelection>),
+    #[command(alias = "sign-in")]
+    SignIns(ListArgs<Everything>),
+    #[command(alias = "setting")]
+    Settings(ListArgs<Everything>),
+    #[command(alias = "metric")]
+    Metrics(ListArgs<MetricSelection>),
+    Audit(ListArgs<AuditSelection>),
+}
+
+impl Listed {
+    pub(crate) fn listing(&self) -> Listing<'_> {
+        match self {
+            Self::Users(args) => args.of(Table::Users),
+            Self::Nodes(args) => args.of(Table::Nodes),
+            Self::Instances(args) => args.of(Table::Instances),
+            Self::Presence(args) => args.of(Table::Presence),
+            Self::Routes(args) => args.of(Table::Routes),
+            Self::ApiKeys(args) => args.of(Table::ApiKeys),
+            Self::PreauthKeys(args) => args.of(Table::PreAuthKeys),
+            Self::Policies(args) => args.of(Table::Policies),
+            Self::DnsRecords(args) => args.of(Table::DnsRecords),
+            Self::Sessions(args) => args.of(Table::Sessions),
+            Self::SignIns(args) => args.of(Table::SignIns),
+            Self::Settings(args) => args.of(Table::Settings),
+            Self::Metrics(args) => {
+                Listing { source: Source::Metrics(&args.selection), page: &args.page }
+            }
+            Self::Audit(args) => args.audit(),
+        }
+    }
+}
+
+/// What a verb wants to be done.
+pub(crate) enum Act<'a> {
+    List(Listing<'a>),
+    Show(Table, &'a ShowArgs),
+    Edit(&'a dyn Plans, Manner<'a>),
+    /// An edit that makes a secret.
+    Issue(&'a dyn Issues, &'a How),
+    GetPolicy(&'a GetPolicy),
+    CheckPolicy(&'a Check),
+    GetSetting(&'a GetSetting),
+}
+
+/// The state at a moment, which decides what a selection means.
+pub(crate) struct Scene<'a> {
+    pub(crate) state: &'a State,
+    pub(crate) now: Timestamp,
+}
+
+impl<'a> Scene<'a> {
+    /// Now, as the store sees it: its time may be ahead of the clock.
+    pub(crate) fn of(state: &'a State) -> Self {
+        Self { state, now: SystemClock.now().max(state.time()) }
+    }
+}
+
+/// What is to be listed.
+pub(crate) struct Listing<'a> {
+    pub(crate) source: Source<'a>,
+    pub(crate) page: &'a PageArgs,
+}
+
+/// Where the items are.
+pub(crate) enum Source<'a> {
+    State(Table, &'a dyn Selection),
+    Metrics(&'a MetricSelection),
+    Audit(&'a AuditSelection),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs<S: Args> {
+    #[command(flatten)]
+    selection: S,
+    #[command(flatten)]
+    page: PageArgs,
+}
+
+impl<S: Args + Selection> ListArgs<S> {
+    fn of(&self, table: Table) -> Listing<'_> {
+        Listing { source: Source::State(table, &self.selection), page: &self.page }
+    }
+
+    fn act(&self, table: Table) -> Act<'_> {
+        Act::List(self.of(table))
+    }
+}
+
+/// How much of a listing, and how it looks.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Listing")]
+pub(crate) struct PageArgs {
+    /// At most so many, 1 to 1000. [default: 100 on a terminal, otherwise everything]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) limit: Option<Limit>,
+    /// Where the page before ended.
+    #[arg(long, conflicts_with = "all")]
+    pub(crate) cursor: Option<Cursor>,
+    /// Everything, on a terminal, too.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Only these columns of the table, by their titles, in this order: id,label,last-seen.
+    #[arg(long, value_name = "TITLES", value_delimiter = ',', value_parser = nonempty())]
+    pub(crate) columns: Vec<String>,
+    /// Times as they are stored, and not how long ago.
+    #[arg(long)]
+    pub(crate) absolute_times: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowArgs {
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+fn nonempty() -> clap::builder::NonEmptyStringValueParser {
+    clap::builder::NonEmptyStringValueParser::new()
+}
+
+/// Whether an entity is meant.
+pub(crate) type Admits<'a> = Box<dyn Fn(&EntityRecord) -> bool + 'a>;
+
+/// Options that say which entities are meant.
+pub(crate) trait Selection: std::fmt::Debug {
+    /// Whether any is given.
+    fn is_given(&self) -> bool;
+
+    /// What they mean now; all of them have to hold.
+    fn admits<'a>(&'a self, scene: &Scene<'a>) -> Outcome<Admits<'a>>;
+}
+
+/// No options.
+#[derive(Debug, Args)]
+pub(crate) struct Everything {}
+
+impl Selection for Everything {
+    fn is_given(&self) -> bool {
+        false
+    }
+
+    fn admits<'a>(&'a self, _: &Scene<'a>) -> Outcome<Admits<'a>> {
+        Ok(Box::new(|_| true))
+    }
+}
+
+/// What an edit comes to.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Plan {
+    pub(crate) commands: Vec<Command>,
+    /// One for each entity that was looked at, as far as there are such.
+    pub(crate) requires: Vec<Precondition>,
+    /// Of those that the edit is about; 0 of what is not there yet.
+    pub(crate) revisions: Vec<u64>,
+}
+
+impl Plan {
+    /// A command that looks at nothing that is there.
+    pub(crate) fn of(command: impl Into<Command>) -> Self {
+        Self::default().then(command)
+    }
+
+    /// About this entity, as it is.
+    fn on(record: &EntityRecord, scene: &Scene<'_>) -> Self {
+        Self::default().and(record, scene)
+    }
+
+    fn and(mut self, record: &EntityRecord, scene: &Scene<'_>) -> Self {
+        self.revisions.extend(revision_of(record));
+        self.requires.extend(match record {
+            EntityRecord::User(user) => Some(Precondition::UserRevision(user.id, user.revision)),
+            EntityRecord::Node(node) => Some(Precondition::NodeRevision(node.id, node.revision)),
+            EntityRecord::Route(route) => {
+                Some(Precondition::RouteRevision(route.id, route.revision))
+            }
+            EntityRecord::Setting(setting) => {
+                Some(Precondition::SettingRevision(setting.document.kind(), Some(setting.revision)))
+            }
+            EntityRecord::DnsRecord(record) => {
+                let set = scene.state.dns_records().set(&record.name, record.kind);
+                Some(Precondition::DnsRecordSet(set.name, set.kind, set.fingerprint))
+            }
+            _ => None,
+        });
+        self
+    }
+
+    fn then(mut self, command: impl Into<Command>) -> Self {
+        self.commands.push(command.into());
+        self
+    }
+
+    /// A command for each of these.
+    fn each<C: Into<Command>>(
+        records: &[EntityRecord],
+        scene: &Scene<'_>,
+        command: impl Fn(&EntityRecord) -> Option<C>,
+    ) -> Self {
+        records.iter().fold(Self::default(), |plan, record| match command(record) {
+            Some(command) => plan.and(record, scene).then(command),
+            None => plan,
+        })
+    }
+}
+
+/// An edit.
+pub(crate) trait Plans: std::fmt::Debug {
+    /// What it comes to in this state.
+    fn plan(&self, scene: &Scene<'_>) -> Outcome<Plan>;
+}
+
+/// An edit that makes a secret.
+pub(crate) trait Issues: std::fmt::Debug {
+    fn issue(&self, scene: &Scene<'_>) -> Outcome<Issued>;
+}
+
+/// What is to be made.
+#[derive(Debug, Clone)]
+pub(crate) enum Issued {
+    PreauthKey(NewPreAuthKey),
+    ApiKey(NewApiKey),
+    Session(NewSession),
+}
+
+/// How to go about an edit.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Safety")]
+pub(crate) struct How {
+    /// Only say what would be done.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Only if this is still its revision; 0 if it is not there yet. Of a policy the version in force.
+    #[arg(long, value_name = "NUMBER", alias = "expect-version")]
+    pub(crate) expect_revision: Option<u64>,
+}
+
+/// How to go about what deletes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Safety")]
+pub(crate) struct Deleting {
+    #[command(flatten)]
+    how: How,
+    /// Do it without asking.
+    #[arg(short, long, alias = "force", conflicts_with = "dry_run")]
+    pub(crate) yes: bool,
+    /// First write what goes to this new file; `gwstore import portable` of it brings it back.
+    #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
+    pub(crate) save: Option<PathBuf>,
+}
+
+/// How to go about an edit; `deleting` if it takes something away for good.
+#[derive(Clone, Copy)]
+pub(crate) struct Manner<'a> {
+    pub(crate) how: &'a How,
+    pub(crate) deleting: Option<&'a Deleting>,
+}
+
+/// An edit, and how to go about it.
+#[derive(Debug, Args)]
+pub(crate) struct Edit<A: Args> {
+    #[command(flatten)]
+    what: A,
+    #[command(flatten)]
+    how: How,
+}
+
+impl<A: Args + Plans> Edit<A> {
+    fn act(&self) -> Act<'_> {
+        Act::Edit(&self.what, Manner { how: &self.how, deleting: None })
+    }
+}
+
+impl<A: Args + Issues> Edit<A> {
+    fn issue(&self) -> Act<'_> {
+        Act::Issue(&self.what, &self.how)
+    }
+}
+
+/// An edit that deletes, and how to go about it.
+#[derive(Debug, Args)]
+pub(crate) struct Delete<A: Args> {
+    #[command(flatten)]
+    what: A,
+    #[command(flatten)]
+    deleting: Deleting,
+}
+
+impl<A: Args + Plans> Delete<A> {
+    fn act(&self) -> Act<'_> {
+        let deleting = &self.deleting;
+        Act::Edit(&self.what, Manner { how: &deleting.how, deleting: Some(deleting) })
+    }
+}
+
+/// A mistake on the command line.
+fn usage(message: &'static str) -> Failure {
+    Failure::usage(Error::invalid(message))
+}
+
+/// A word of the command line as what it has to be.
+fn parsed<T: std::str::FromStr<Err = Error>>(word: &str) -> Outcome<T> {
+    word.parse().map_err(Failure::usage)
+}
+
+/// The one word that is wanted, be it by itself or in an option.
+fn only<'a>(words: &[&'a str], option: Option<&'a str>) -> Outcome<&'a str> {
+    match (words, option) {
+        ([word], None) => Ok(*word),
+        ([], Some(word)) => Ok(word),
+        ([], None) => Err(usage("say what it shall be; --help shows how")),
+        _ => Err(usage("too many arguments: one value is wanted")),
+    }
+}
+
+/// A change to a field that may be unset.
+fn patch<T: Clone>(value: Option<&T>, is_cleared: bool) -> Outcome<Patch<T>> {
+    match (value, is_cleared) {
+        (Some(_), true) => Err(usage("a field is both set and cleared")),
+        (Some(value), false) => Ok(Patch::Set(value.clone())),
+        (None, true) => Ok(Patch::Clear),
+        (None, false) => Ok(Patch::Keep),
+    }
+}
+
+/// Refuses an edit that says nothing.
+fn require_change(has_changes: bool) -> Outcome {
+    if has_changes { Ok(()) } else { Err(usage("say what to change; --help lists the options")) }
+}
+
+/// A table gave something else than it holds, which it never does.
+fn unlike(record: &EntityRecord) -> Failure {
+    let error = Error::new(ErrorKind::Unexpected, "a table gave another kind of entity");
+    error.about(record.entity()).into()
+}
+
+fn update<T: Clone>(value: Option<&T>) -> Update<T> {
+    value.cloned().map_or(Update::Keep, Update::Set)
+}
+
+/// Whether a condition, if it is given, agrees with what is.
+fn agrees(wanted: Option<bool>, is: bool) -> bool {
+    wanted.is_none_or(|wanted| wanted == is)
+}
+
+fn random() -> Result<[u8; 10]> {
+    let mut random = [0; 10];
+    SystemEntropy.fill(&mut random)?;
+    Ok(random)
+}

@@ -1,0 +1,161 @@
+//! `gwstore route`.
+
+use clap::{Args, Subcommand, ValueEnum};
+use ghostwire_store::command::{EntityRecord, RouteCommand};
+use ghostwire_store::domain::{Prefix, RouteMetric, RoutePatch, Text, Update};
+use ghostwire_store_core::schema::Table;
+
+use super::node::find_node;
+use super::values::given;
+use super::{
+    Act, Admits, Chosen, Delete, Edit, ListArgs, Plan, Plans, Scene, Selection, ShowArgs, Target,
+    agrees, nonempty, patch,
+};
+use crate::failure::Outcome;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// List routes.
+    #[command(visible_alias = "ls")]
+    List(ListArgs<RouteSelection>),
+    /// Show all that is known of a route.
+    #[command(visible_alias = "get")]
+    Show(ShowArgs),
+    /// Adds to what is approved: these routes, whatever else is; `node approve-routes` replaces.
+    #[command(visible_alias = "enable")]
+    Approve(Edit<Approval<true>>),
+    /// Takes from what is approved: these routes, and no other.
+    #[command(visible_alias = "disable", aliases = ["disapprove", "revoke"])]
+    Unapprove(Edit<Approval<false>>),
+    /// Change what an administrator says about a route.
+    #[command(aliases = ["update", "set"])]
+    Edit(Edit<Change>),
+    /// Delete routes, both advertised and approved; their nodes may advertise them again.
+    #[command(aliases = ["rm", "remove"])]
+    Delete(Delete<Removal>),
+}
+
+impl Verb {
+    pub(super) fn act(&self) -> Act<'_> {
+        match self {
+            Self::List(list) => list.act(Table::Routes),
+            Self::Show(show) => Act::Show(Table::Routes, show),
+            Self::Approve(edit) => edit.act(),
+            Self::Unapprove(edit) => edit.act(),
+            Self::Edit(edit) => edit.act(),
+            Self::Delete(delete) => delete.act(),
+        }
+    }
+}
+
+/// The routes that are meant by options.
+#[derive(Debug, Args)]
+pub(crate) struct RouteSelection {
+    /// Of this node.
+    #[arg(short, long, value_name = "NODE", value_parser = nonempty())]
+    node: Option<String>,
+    /// For exactly this prefix.
+    #[arg(long)]
+    prefix: Option<Prefix>,
+    /// Approved ones, or with --approved=false those that wait for it.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    approved: Option<bool>,
+    /// Those that their nodes offer at present, or with --advertised=false the others.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    advertised: Option<bool>,
+    /// Those that traffic takes, or with --primary=false the others.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    primary: Option<bool>,
+}
+
+impl Selection for RouteSelection {
+    fn is_given(&self) -> bool {
+        let Self { node, prefix, approved, advertised, primary } = self;
+        node.is_some()
+            || prefix.is_some()
+            || approved.is_some()
+            || advertised.is_some()
+            || primary.is_some()
+    }
+
+    fn admits<'a>(&'a self, scene: &Scene<'a>) -> Outcome<Admits<'a>> {
+        let node = self.node.as_deref().map(|node| find_node(node, scene)).transpose()?;
+        Ok(Box::new(move |record| {
+            let EntityRecord::Route(route) = record else { return false };
+            node.is_none_or(|node| node == route.node)
+                && self.prefix.is_none_or(|prefix| prefix == route.prefix)
+                && agrees(self.approved, route.approved)
+                && agrees(self.advertised, route.advertised)
+                && agrees(self.primary, route.primary)
+        }))
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Approval<const APPROVED: bool> {
+    #[command(flatten)]
+    chosen: Chosen<RouteSelection>,
+}
+
+impl<const APPROVED: bool> Plans for Approval<APPROVED> {
+    fn plan(&self, scene: &Scene<'_>) -> Outcome<Plan> {
+        let routes = self.chosen.find(Table::Routes, scene)?;
+        Ok(Plan::each(&routes, scene, |record| match record {
+            EntityRecord::Route(route) => {
+                Some(RouteCommand::SetApproved { id: route.id, approved: APPROVED })
+            }
+            _ => None,
+        }))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Clearable {
+    Description,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Change {
+    #[command(flatten)]
+    of: Target,
+    /// What it costs to go this way; the lowest goes first.
+    #[arg(long)]
+    metric: Option<u32>,
+    /// A note.
+    #[arg(long, value_parser = given::<Text<255>>)]
+    description: Option<Text<255>>,
+    /// Leave it without these.
+    #[arg(long, value_name = "FIELDS", value_delimiter = ',')]
+    clear: Vec<Clearable>,
+}
+
+impl Plans for Change {
+    fn plan(&self, scene: &Scene<'_>) -> Outcome<Plan> {
+        let record = self.of.find(Table::Routes, scene)?;
+        let EntityRecord::Route(route) = &record else { return Err(super::unlike(&record)) };
+        let is_cleared = self.clear.contains(&Clearable::Description);
+        let changes = RoutePatch {
+            metric: self.metric.map_or(Update::Keep, |it| Update::Set(RouteMetric::new(it))),
+            description: patch(self.description.as_ref(), is_cleared)?,
+        };
+        super::require_change(changes != RoutePatch::default())?;
+        let command = RouteCommand::Update { id: route.id, patch: changes, expected: None };
+        Ok(Plan::on(&record, scene).then(command))
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Removal {
+    #[command(flatten)]
+    chosen: Chosen<RouteSelection>,
+}
+
+impl Plans for Removal {
+    fn plan(&self, scene: &Scene<'_>) -> Outcome<Plan> {
+        let routes = self.chosen.find(Table::Routes, scene)?;
+        Ok(Plan::each(&routes, scene, |record| match record {
+            EntityRecord::Route(route) => Some(RouteCommand::Delete { id: route.id }),
+            _ => None,
+        }))
+    }
+}

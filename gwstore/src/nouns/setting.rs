@@ -1,0 +1,138 @@
+//! `gwstore setting`.
+
+use clap::{Args, Subcommand};
+use ghostwire_store::command::{Precondition, SettingCommand};
+use ghostwire_store::domain::{SettingDocument, SettingKind};
+use ghostwire_store::{Error, ErrorKind};
+use ghostwire_store_core::schema::Table;
+use serde_json::{Map, Value};
+
+use super::policy::Input;
+use super::values::word;
+use super::{Act, Delete, Edit, Everything, ListArgs, Plan, Plans, Scene};
+use crate::failure::{Failure, Outcome};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// List the documents that were set; others have their defaults.
+    #[command(visible_alias = "ls")]
+    List(ListArgs<Everything>),
+    /// Print a document in force, or one of its fields, as JSON.
+    #[command(visible_alias = "show")]
+    Get(Get),
+    /// Replaces the fields that are given, such as ephemeral_cutoff_seconds=600; --file replaces all.
+    #[command(aliases = ["edit", "create", "put", "update"])]
+    Set(Edit<Set>),
+    /// Delete a document, so that its default is in force.
+    #[command(visible_alias = "delete", alias = "unset")]
+    Reset(Delete<Reset>),
+}
+
+impl Verb {
+    pub(super) fn act(&self) -> Act<'_> {
+        match self {
+            Self::List(list) => list.act(Table::Settings),
+            Self::Get(get) => Act::GetSetting(get),
+            Self::Set(edit) => edit.act(),
+            Self::Reset(delete) => delete.act(),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Get {
+    /// network, dns or derp-map.
+    #[arg(value_parser = word::<SettingKind>)]
+    kind: SettingKind,
+    /// One of its fields.
+    field: Option<String>,
+}
+
+/// What is asked for.
+pub(crate) fn get(args: &Get, scene: &Scene<'_>) -> Outcome<Value> {
+    let document = Value::Object(in_force(args.kind, scene)?);
+    let Some(field) = &args.field else { return Ok(document) };
+    document.get(field).cloned().ok_or_else(|| {
+        let error =
+            Error::new(ErrorKind::NotFound, "the document has no such field, or it is not set");
+        error.with("field", field).into()
+    })
+}
+
+fn in_force(kind: SettingKind, scene: &Scene<'_>) -> Outcome<Map<String, Value>> {
+    let settings = scene.state.settings();
+    let document = match kind {
+        SettingKind::Network => serde_json::to_value(settings.network()),
+        SettingKind::Dns => serde_json::to_value(settings.dns()),
+        SettingKind::DerpMap => serde_json::to_value(settings.derp_map()),
+    };
+    match document {
+        Ok(Value::Object(document)) => Ok(document),
+        _ => Err(Error::new(ErrorKind::Unexpected, "a settings document is no JSON object").into()),
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Set {
+    /// network, dns or derp-map.
+    #[arg(value_parser = word::<SettingKind>)]
+    kind: SettingKind,
+    /// Fields and their values, as JSON or as plain text; null leaves a field out.
+    #[arg(value_name = "FIELD=VALUE", value_parser = field_and_value,
+        required_unless_present = "document")]
+    fields: Vec<(String, Value)>,
+    /// The whole document as JSON: a file, or `-` for standard input.
+    #[arg(short = 'f', long = "file", value_name = "FILE", conflicts_with = "fields")]
+    document: Option<std::path::PathBuf>,
+}
+
+fn field_and_value(text: &str) -> Result<(String, Value), String> {
+    let (field, value) = text.split_once('=').ok_or("write it as field=value")?;
+    if field.is_empty() || value.is_empty() {
+        return Err("neither field nor value may be empty".to_owned());
+    }
+    let plain = |_| Value::from(value);
+    Ok((field.to_owned(), serde_json::from_str(value).unwrap_or_else(plain)))
+}
+
+impl Plans for Set {
+    fn plan(&self, scene: &Scene<'_>) -> Outcome<Plan> {
+        let wrong = |error: serde_json::Error| {
+            let message = "this is no settings document of that kind";
+            Failure::from(Error::invalid(message).with("kind", self.kind).because(error))
+        };
+        let fields = match &self.document {
+            Some(file) => serde_json::from_str(&Input::of(file).read()?).map_err(wrong)?,
+            None => {
+                let mut fields = in_force(self.kind, scene)?;
+                fields.extend(self.fields.iter().cloned());
+                Value::Object(fields)
+            }
+        };
+        let document = Map::from_iter([(self.kind.name().to_owned(), fields)]);
+        let document: SettingDocument = serde_json::from_value(document.into()).map_err(wrong)?;
+        Ok(on(self.kind, scene).then(SettingCommand::Put { document, expected: None }))
+    }
+}
+
+fn on(kind: SettingKind, scene: &Scene<'_>) -> Plan {
+    let revision = scene.state.settings().get(kind).map(|setting| setting.revision);
+    Plan {
+        requires: vec![Precondition::SettingRevision(kind, revision)],
+        revisions: vec![revision.map_or(0, |revision| revision.get())],
+        ..Plan::default()
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Reset {
+    /// network, dns or derp-map.
+    #[arg(value_parser = word::<SettingKind>)]
+    kind: SettingKind,
+}
+
+impl Plans for Reset {
+    fn plan(&self, scene: &Scene<'_>) -> Outcome<Plan> {
+        Ok(on(self.kind, scene).then(SettingCommand::Reset { kind: self.kind }))
+    }
+}

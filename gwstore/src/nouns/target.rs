@@ -1,0 +1,259 @@
+//! Which entity is meant. Nobody guesses: what names several is refused, and they are listed.
+
+use std::net::IpAddr;
+
+use clap::Args;
+use ghostwire_store::command::EntityRecord;
+use ghostwire_store::domain::{NodeId, SessionOwner};
+use ghostwire_store::{Error, ErrorKind};
+use ghostwire_store_core::schema::Table;
+use ghostwire_store_core::state::State;
+
+use super::{Scene, Selection, nonempty, usage};
+use crate::failure::{Ending, Failure, Outcome};
+
+/// A shorter part of an id is rather a mistake.
+const LEAST_PART: usize = 4;
+/// So many candidates are listed.
+const MOST_LISTED: usize = 10;
+
+/// One entity.
+#[derive(Debug, Args)]
+pub(crate) struct Target {
+    /// Which: an id or a unique part of one, a name, label, address, e-mail address or prefix.
+    #[arg(value_name = "TARGET", value_parser = nonempty(), required_unless_present = "identifier")]
+    target: Option<String>,
+    /// The same, as in other tools.
+    #[arg(short, long, alias = "id", value_name = "TARGET", value_parser = nonempty(), hide = true)]
+    identifier: Option<String>,
+}
+
+impl Target {
+    /// What names it, and the words behind that.
+    pub(super) fn split<'a>(&'a self, rest: &'a [String]) -> Outcome<(&'a str, Vec<&'a str>)> {
+        let words = self.target.iter().chain(rest).map(String::as_str);
+        let mut words = self.identifier.as_deref().into_iter().chain(words);
+        let target = words.next().ok_or_else(|| usage("say which one"))?;
+        Ok((target, words.collect()))
+    }
+
+    pub(crate) fn find(&self, table: Table, scene: &Scene<'_>) -> Outcome<EntityRecord> {
+        match self.split(&[])? {
+            (target, rest) if rest.is_empty() => find(table, target, scene),
+            _ => Err(usage("too many arguments: --identifier names it already")),
+        }
+    }
+}
+
+/// Any number of entities.
+#[derive(Debug, Args)]
+pub(crate) struct Chosen<S: Args> {
+    /// Which: an id or a unique part of one, a name, label, address, e-mail address or prefix; may be
+    /// repeated. With options that select, only among those; without a target, all of those. Up to 5,000
+    /// change in one commit, all or none; more go in parts of as many.
+    #[arg(value_name = "TARGET", value_parser = nonempty())]
+    targets: Vec<String>,
+    /// The same, as in other tools.
+    #[arg(short, long, alias = "id", value_name = "TARGET", value_parser = nonempty(), hide = true)]
+    identifier: Vec<String>,
+    #[command(flatten, next_help_heading = "Selection")]
+    selection: S,
+}
+
+impl<S: Args + Selection> Chosen<S> {
+    pub(super) fn find(&self, table: Table, scene: &Scene<'_>) -> Outcome<Vec<EntityRecord>> {
+        let mut targets = self.targets.iter().chain(&self.identifier).peekable();
+        if targets.peek().is_none() && !self.selection.is_given() {
+            return Err(usage("say which: name them, or give options that select"));
+        }
+        let admits = self.selection.admits(scene)?;
+        if targets.peek().is_none() {
+            return Ok(scene.state.images_of(table).filter(|record| admits(record)).collect());
+        }
+        let mut found: Vec<EntityRecord> = Vec::new();
+        for target in targets {
+            let record = find_among(table, target, scene, &admits)?;
+            if !found.contains(&record) {
+                found.push(record);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The entity that a text names.
+pub(crate) fn find(table: Table, text: &str, scene: &Scene<'_>) -> Outcome<EntityRecord> {
+    find_among(table, text, scene, &|_| true)
+}
+
+/// By id, else by what it is called, else by a part of its id.
+fn find_among(
+    table: Table,
+    text: &str,
+    scene: &Scene<'_>,
+    admits: &dyn Fn(&EntityRecord) -> bool,
+) -> Outcome<EntityRecord> {
+    let called = Called::of(text);
+    let part = text.to_ascii_lowercase();
+    let is_part = part.len() >= LEAST_PART;
+    let (mut named, mut partly) = (Vec::new(), Vec::new());
+    for record in scene.state.images_of(table).filter(admits) {
+        let id = id_of(&record);
+        if id == part {
+            return Ok(record);
+        }
+        if called.is(&record) {
+            named.push(record);
+        } else if is_part && id.contains(&part) {
+            partly.push(record);
+        }
+    }
+    let mut found = if named.is_empty() { partly } else { named };
+    match found.len() {
+        0 => Err(missing(table, text, scene.state)),
+        1 => Ok(found.remove(0)),
+        _ => Err(ambiguous(text, &found, scene.state)),
+    }
+}
+
+fn missing(table: Table, text: &str, state: &State) -> Failure {
+    let mut error = Error::new(ErrorKind::NotFound, "does not exist").with("target", text);
+    if let Some(kind) = table.entity() {
+        error = error.about(kind);
+    }
+    let is_node = || state.images_of(Table::Nodes).any(|node| Called::of(text).is(&node));
+    if table == Table::Routes && is_node() {
+        error = error.with("help", "this is a node; --node selects its routes");
+    }
+    error.into()
+}
+
+fn ambiguous(text: &str, found: &[EntityRecord], state: &State) -> Failure {
+    let shown = found.iter().take(MOST_LISTED);
+    let mut candidates: Vec<_> =
+        shown.map(|record| format!("{} ({})", id_of(record), name_of(record, state))).collect();
+    if found.len() > MOST_LISTED {
+        candidates.push(format!("and {} more", found.len() - MOST_LISTED));
+    }
+    let error = Error::invalid("several have this name")
+        .with("target", text)
+        .with("candidates", candidates.join(", "))
+        .with("help", "give an id, or enough of its end");
+    Failure::As(Ending::Ambiguous, error)
+}
+
+/// A text in the forms in which entities are compared with it.
+struct Called<'a> {
+    text: &'a str,
+    /// What has no upper case where it is stored.
+    folded: String,
+    address: Option<IpAddr>,
+}
+
+impl<'a> Called<'a> {
+    fn of(text: &'a str) -> Self {
+        let folded = text.trim_end_matches('.').to_ascii_lowercase();
+        Self { text, folded, address: text.parse().ok() }
+    }
+
+    /// Whether the entity is called so.
+    fn is(&self, record: &EntityRecord) -> bool {
+        match record {
+            EntityRecord::User(user) => {
+                user.name.as_str() == self.text
+                    || user.email.as_ref().is_some_and(|email| email.as_str() == self.folded)
+            }
+            EntityRecord::Node(node) => {
+                node.label.as_str() == self.folded
+                    || node.hostname.as_str() == self.text
+                    || self.address.is_some_and(|address| match address {
+                        IpAddr::V4(address) => node.ipv4 == Some(address),
+                        IpAddr::V6(address) => node.ipv6 == Some(address),
+                    })
+                    || self.text.contains(':') && {
+                        node.machine_key.to_string() == self.text
+                            || node.node_key.to_string() == self.text
+                    }
+            }
+            EntityRecord::Instance(instance) => instance.name.as_str() == self.text,
+            EntityRecord::Route(route) => route.prefix.to_string() == self.folded,
+            EntityRecord::ApiKey(key) => key.prefix.as_str() == self.text,
+            EntityRecord::PreAuthKey(key) => {
+                key.prefix.as_ref().is_some_and(|prefix| prefix.as_str() == self.text)
+            }
+            EntityRecord::DnsRecord(record) => record.name.as_str() == self.folded,
+            EntityRecord::Setting(setting) => {
+                setting.document.kind().name() == self.folded.replace('-', "_")
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The id as text; of a policy its version, of a setting its name.
+pub(crate) fn id_of(record: &EntityRecord) -> String {
+    match record {
+        EntityRecord::User(user) => user.id.to_string(),
+        EntityRecord::Node(node) => node.id.to_string(),
+        EntityRecord::Instance(instance) => instance.id.to_string(),
+        EntityRecord::Presence(presence) => presence.node.to_string(),
+        EntityRecord::Route(route) => route.id.to_string(),
+        EntityRecord::ApiKey(key) => key.id.to_string(),
+        EntityRecord::PreAuthKey(key) => key.id.to_string(),
+        EntityRecord::Policy(policy) => policy.version.to_string(),
+        EntityRecord::DnsRecord(record) => record.id.to_string(),
+        EntityRecord::Session(session) => session.id.to_string(),
+        EntityRecord::SignIn(sign_in) => sign_in.id.to_string(),
+        EntityRecord::Setting(setting) => setting.document.kind().to_string(),
+    }
+}
+
+/// What people call it.
+pub(crate) fn name_of(record: &EntityRecord, state: &State) -> String {
+    match record {
+        EntityRecord::User(user) => user.name.to_string(),
+        EntityRecord::Node(node) => node.label.to_string(),
+        EntityRecord::Instance(instance) => instance.name.to_string(),
+        EntityRecord::Presence(presence) => label_of(presence.node, state),
+        EntityRecord::Route(route) => {
+            format!("{} of {}", route.prefix, label_of(route.node, state))
+        }
+        EntityRecord::ApiKey(key) => key.prefix.to_string(),
+        EntityRecord::PreAuthKey(key) => {
+            key.prefix.as_ref().map_or_else(|| key.id.to_string(), ToString::to_string)
+        }
+        EntityRecord::Policy(policy) => format!("version {}", policy.version),
+        EntityRecord::DnsRecord(record) => {
+            format!("{} {} {}", record.name, record.kind, record.value)
+        }
+        EntityRecord::Session(session) => match session.owner {
+            SessionOwner::User(user) => state
+                .users()
+                .get(user)
+                .map_or_else(|| user.to_string(), |user| format!("of {}", user.name)),
+            SessionOwner::Node(node) => format!("of {}", label_of(node, state)),
+        },
+        EntityRecord::SignIn(sign_in) => sign_in.purpose.to_string(),
+        EntityRecord::Setting(setting) => setting.document.kind().to_string(),
+    }
+}
+
+pub(crate) fn label_of(node: NodeId, state: &State) -> String {
+    state.nodes().get(node).map_or_else(|| node.to_string(), |node| node.label.to_string())
+}
+
+/// What counts its changes; of a policy its version.
+pub(crate) fn revision_of(record: &EntityRecord) -> Option<u64> {
+    let revision = match record {
+        EntityRecord::User(user) => user.revision,
+        EntityRecord::Node(node) => node.revision,
+        EntityRecord::Route(route) => route.revision,
+        EntityRecord::ApiKey(key) => key.revision,
+        EntityRecord::PreAuthKey(key) => key.revision,
+        EntityRecord::DnsRecord(record) => record.revision,
+        EntityRecord::Setting(setting) => setting.revision,
+        EntityRecord::Policy(policy) => return Some(policy.version.get()),
+        _ => return None,
+    };
+    Some(revision.get())
+}
