@@ -106,7 +106,8 @@ async fn a_damaged_store_is_not_copied() {
         let at = bytes
             .windows(7)
             .rposition(|window| window == b"user-1\0" || window == b"xxxxxxx")
-            .unwrap();
+            // Of a sealed store any byte will do.
+            .unwrap_or(bytes.len() / 2);
         *bytes.get_mut(at).unwrap() ^= 1;
         std::fs::write(&path, &bytes).unwrap();
         match Opener::new(&site.config).compact().await {

@@ -245,8 +245,11 @@ impl Inner {
         self.with_open(|open| {
             let _slots = open.slots.write().unwrap_or_else(PoisonError::into_inner);
             open.require_known()?;
-            let stored = self.status()?.stored;
-            self.replace_head(open, stored.adopt(head)?)
+            let adopted = self.status()?.stored.adopt(head)?;
+            self.replace_head(open, adopted)?;
+            let mut tags = open.tags.write().unwrap_or_else(PoisonError::into_inner);
+            tags.blocks.cut(adopted.head.oldest_block.get());
+            Ok(())
         })
     }
 

@@ -65,9 +65,9 @@ pub async fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<Ar
     opened
 }
 
-/// Refuses other keys than those that credentials are hashed with. The first one is remembered, one that
-/// follows it, and one that takes its place while no credential needs it; but not where others may have
-/// the store open.
+/// Refuses other keys than those that credentials are hashed with. The first one is remembered; one that
+/// comes with it, as its successor; and one that takes its place while no credential needs it, but not
+/// where others may have the store open.
 async fn check_key(
     backend: &dyn Backend,
     (mut head, another_is_needed): (Head, bool),
@@ -76,13 +76,12 @@ async fn check_key(
 ) -> Result<()> {
     const ATTEMPTS: usize = 32;
     let check = keys.current().check(head.store);
-    let is_shared = backend.info().shared;
-    let may_replace = !another_is_needed && !is_shared;
+    let may_replace = !another_is_needed && !backend.info().shared;
     for _ in 0..ATTEMPTS {
         let follows = |stored| keys.iter().any(|key| key.check(head.store) == stored);
         match head.credential_key {
             Some(stored) if stored == check => return Ok(()),
-            Some(stored) if follows(stored) && (is_shared || read_only) => return Ok(()),
+            Some(stored) if follows(stored) && read_only => return Ok(()),
             Some(stored) if follows(stored) => {}
             Some(_) if !may_replace => {
                 return Err(Error::new(

@@ -354,7 +354,7 @@ fn the_documentation_is_current_and_its_examples_load() {
             examples += 1;
         }
     }
-    assert_eq!(examples, 3);
+    assert_eq!(examples, 4);
 }
 
 #[test]

@@ -262,9 +262,10 @@ mod tests {
         create_hash_key(&path, &SystemEntropy).unwrap();
         let first = read_hash_key(&path).unwrap();
         let text = fs::read_to_string(&path).unwrap();
-        fs::write(&path, format!("{text}{}\r\n", "0F".repeat(32))).unwrap();
+        fs::write(&path, format!("{text}{}\r\n", "0F1e".repeat(16))).unwrap();
         let ids: Vec<_> = read_hash_key(&path).unwrap().iter().map(HashKey::id).collect();
-        assert_eq!(ids, [HashKey::new([15; 32]).id(), first.current().id()]);
+        let second = std::array::from_fn(|index| if index % 2 == 0 { 15 } else { 30 });
+        assert_eq!(ids, [HashKey::new(second).id(), first.current().id()]);
         fs::write(&path, format!("{text}{text}")).unwrap();
         let error = read_hash_key(&path).unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::InvalidArgument);

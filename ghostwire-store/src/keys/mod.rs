@@ -14,13 +14,13 @@ use std::sync::Arc;
 use ghostwire_store_core::domain::{Clock, StoreId, SystemClock};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::secrets::{HashKey, HashKeys};
+use ghostwire_store_core::threads::may_block;
 use ghostwire_store_crypto::keyring::{
     Expected, Header, Identity, Keyring, KeyringFile, Recipient, Rotation, Stretch, Unlock,
 };
 use ghostwire_store_crypto::root::{KeySource, RootSecret};
 use ghostwire_store_crypto::{Result as CryptoResult, Secret, SystemRandom};
 use ghostwire_store_sqlite::{create_private, directory_of, failed, is_beside, with_suffix};
-use tokio::task::spawn_blocking;
 
 use crate::config::{BackendChoice, Config, ZqliteOptions};
 use crate::hash_key::{hash_key_is_absent, read_versions};
@@ -348,9 +348,7 @@ pub(crate) fn hash_keys(keyring: &Keyring) -> Result<HashKeys> {
 
 /// Away from the threads that others wait on: a passphrase takes a second.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    spawn_blocking(work).await.map_err(|error| {
-        Error::new(ErrorKind::Unexpected, "work on the keyring ended early").because(error)
-    })
+    may_block(move || Ok(work())).await
 }
 
 /// For people: since when a key is used.

@@ -9,7 +9,7 @@ use ghostwire_store_core::domain::StoreId;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::secrets::HashKeys;
 use ghostwire_store_crypto::keyring::Keyring;
-use ghostwire_store_sqlite::has_log;
+use ghostwire_store_sqlite::{KEYRING_FILE, has_log, is_beside, with_suffix};
 use ghostwire_store_zqlite::{ZqliteBackend, ZqliteOptions};
 
 use super::{NO_STORE, Opener};
@@ -42,6 +42,15 @@ impl Opener<'_> {
         store: StoreId,
     ) -> Result<Option<Unlocked>> {
         let Some(keys) = self.keys() else { return Ok(None) };
+        let keyring = keys.path();
+        if keyring != with_suffix(&options.path, KEYRING_FILE) && is_beside(&options.path, &keyring)
+        {
+            return Err(Error::invalid(
+                "keyring_file names a file that the store uses itself; name another",
+            )
+            .with("keyring_file", keyring.display())
+            .with("path", options.path.display()));
+        }
         let is_new = is_missing(&options.path) && !has_log(&options.path);
         let made = Vec::new();
         if is_new && !self.may_make() {
@@ -54,8 +63,7 @@ impl Opener<'_> {
             }
             let root = keys.development_root().filter(|root| !root.exists());
             let path = keys.path();
-            let made =
-                [".lock", ".unused", ""].map(|it| ghostwire_store_sqlite::with_suffix(&path, it));
+            let made = [".lock", ".unused", ""].map(|it| with_suffix(&path, it));
             let made: Vec<_> = made.into_iter().filter(|path| !path.exists()).chain(root).collect();
             let created = keys.create(store).await;
             return match created {

@@ -119,7 +119,7 @@ impl Site {
     pub fn crashed(&self, store: Arc<dyn Store>) -> Self {
         let path = self.config.backend.path().unwrap().to_owned();
         let copy = tempfile::tempdir().unwrap();
-        for suffix in ["", "-wal", ".key"] {
+        for suffix in ["", "-wal", ".key", ".keyring", ".root"] {
             let name = format!("{}{suffix}", path.file_name().unwrap().to_str().unwrap());
             let from = path.with_file_name(&name);
             if from.exists() {
@@ -128,7 +128,12 @@ impl Site {
         }
         drop(store);
         let mut config = self.config.clone();
-        move_to(&mut config, copy.path().join(path.file_name().unwrap()));
+        let copied = copy.path().join(path.file_name().unwrap());
+        match &mut config.backend {
+            BackendChoice::Libsql(options) => options.path = copied,
+            BackendChoice::Zqlite(options) => options.path = copied,
+            _ => {}
+        }
         Self {
             config,
             directory: copy,
@@ -142,7 +147,15 @@ impl Site {
 pub fn move_to(config: &mut Config, path: std::path::PathBuf) {
     match &mut config.backend {
         BackendChoice::Libsql(options) => options.path = path,
-        BackendChoice::Zqlite(options) => options.path = path,
+        BackendChoice::Zqlite(options) => {
+            // Those of the first place go on.
+            if options.sealed {
+                let beside = |suffix: &str| format!("{}{suffix}", options.path.display()).into();
+                options.keyring_file.get_or_insert_with(|| beside(".keyring"));
+                options.root.secret_file.get_or_insert_with(|| beside(".root"));
+            }
+            options.path = path;
+        }
         _ => {}
     }
 }
