@@ -87,7 +87,12 @@ impl Victim<'_> {
     pub(super) async fn corrupt_row(&self, mark: &[u8]) -> Result<usize> {
         let mut content = self.read()?;
         let places = content.windows(mark.len()).enumerate().filter(|(_, bytes)| *bytes == mark);
-        for at in places.map(|(at, _)| at + mark.len() / 2).collect::<Vec<_>>() {
+        let mut places: Vec<_> = places.map(|(at, _)| at + mark.len() / 2).collect();
+        if places.is_empty() {
+            // A sealed file does not show where anything is. The first page is SQLite's own.
+            places.extend((4096..content.len()).step_by(1009));
+        }
+        for at in places {
             let is_row = match self.flip_byte(&content, at, 0x01).await? {
                 Outcome::Harmless => false,
                 Outcome::Detected(error) => !is_about_block(&error),
