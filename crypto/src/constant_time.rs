@@ -61,7 +61,7 @@ fn what_does_depend_on_a_secret_is_found() {
 }
 
 #[test]
-#[ignore = "under valgrind"]
+#[ignore = "run under valgrind by the two tests above; cargo test --release -p ghostwire-store-crypto --lib --features constant-time constant_time"]
 fn ours() {
     let text = Identity::draw(&SystemRandom).expect("an identity").to_text();
     let prefix = "AGE-SECRET-KEY-PQ-1".len();
@@ -114,7 +114,7 @@ fn ours() {
 }
 
 #[test]
-#[ignore = "under valgrind"]
+#[ignore = "run under valgrind by the two tests above; cargo test --release -p ghostwire-store-crypto --lib --features constant-time constant_time"]
 fn a_branch() {
     let mut bytes: [u8; 32] = draw(&SystemRandom).expect("bytes");
     secret(&mut bytes);
@@ -124,7 +124,7 @@ fn a_branch() {
 }
 
 #[test]
-#[ignore = "under valgrind"]
+#[ignore = "run under valgrind by the two tests above; cargo test --release -p ghostwire-store-crypto --lib --features constant-time constant_time"]
 fn an_address() {
     let mut bytes: [u8; 1] = draw(&SystemRandom).expect("bytes");
     let table: [u8; 256] = std::array::from_fn(|at| at.to_le_bytes()[0]);

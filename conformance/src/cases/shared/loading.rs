@@ -242,12 +242,18 @@ async fn a_process_that_is_opened_while_others_write_goes_on_from_there(
     Verdict::Passed
 }
 
-async fn a_load_whose_blocks_are_purged_ends_all_the_same(env: &mut TestEnv) -> Verdict {
+/// Somebody who keeps no block, on a backend that others may open, too.
+async fn purging_at_once(env: &TestEnv) -> Option<(Opened, Arc<Rival>)> {
     let forget = |options: &mut StoreOptions| options.writer.retain_block_bytes = 0;
-    let Some((store, other)) = two(env, forget).await else { return NOT_SHARED };
+    let (store, other) = two(env, forget).await?;
     other.close().await.unwrap();
     let rival = Rival::new(&store);
     rival.fill(FEWER).await;
+    Some((store, rival))
+}
+
+async fn a_load_whose_blocks_are_purged_ends_all_the_same(env: &mut TestEnv) -> Verdict {
+    let Some((store, rival)) = purging_at_once(env).await else { return NOT_SHARED };
     let restless = Restless::new(env.open_backend().await);
     restless.disturb(&rival);
     let opened = ghostwire_store_core::open(restless.clone(), env.options()).await.unwrap();
@@ -268,11 +274,7 @@ async fn a_load_whose_blocks_are_purged_ends_all_the_same(env: &mut TestEnv) -> 
 }
 
 async fn who_may_not_write_holds_no_blocks(env: &mut TestEnv) -> Verdict {
-    let forget = |options: &mut StoreOptions| options.writer.retain_block_bytes = 0;
-    let Some((store, other)) = two(env, forget).await else { return NOT_SHARED };
-    other.close().await.unwrap();
-    let rival = Rival::new(&store);
-    rival.fill(FEWER).await;
+    let Some((store, rival)) = purging_at_once(env).await else { return NOT_SHARED };
     let restless = Restless::new(env.open_backend().await);
     restless.disturb(&rival);
     let options = StoreOptions { read_only: true, ..env.options() };
