@@ -11,6 +11,7 @@
 //!
 //! Reads are plain functions on a view.
 
+pub mod attest;
 pub mod backend;
 pub mod changes;
 mod checkpoint;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::attest::AttestationOptions;
 use crate::block::MAX_BLOCK;
 use crate::domain::{Actor, Clock, SystemClock};
 use crate::entropy::{Entropy, SystemEntropy};
@@ -118,6 +119,8 @@ pub struct StoreOptions {
     pub max_view_age: Duration,
     /// How long the calls of a shared backend may take.
     pub deadlines: Deadlines,
+    /// Who takes what the store attests of its state by itself; nobody by default.
+    pub attestations: Option<AttestationOptions>,
 }
 
 impl Default for StoreOptions {
@@ -134,6 +137,7 @@ impl Default for StoreOptions {
             actor: Actor::system(),
             max_view_age: Duration::from_secs(2),
             deadlines: Deadlines::default(),
+            attestations: None,
         }
     }
 }
@@ -149,6 +153,7 @@ impl std::fmt::Debug for StoreOptions {
             .field("actor", &self.actor)
             .field("max_view_age", &self.max_view_age)
             .field("deadlines", &self.deadlines)
+            .field("attestations", &self.attestations)
             .finish_non_exhaustive()
     }
 }

@@ -6,13 +6,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ghostwire_store_core::backend::{Backend, BackendInfo, Commit, Head, KeyRange, Scan, ScanPage};
-use ghostwire_store_core::block::{BlockBuilder, EncodedBlock, Serial};
+use ghostwire_store_core::backend::{
+    Attestation, AttestedState, Backend, BackendInfo, Commit, Head, KeyRange, Scan, ScanPage,
+};
+use ghostwire_store_core::block::{BlockBuilder, BlockHash, EncodedBlock, Serial};
+use ghostwire_store_core::digest::state_digest;
 use ghostwire_store_core::domain::*;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::layer::{Chaos, DURATION_BOUNDS, FaultKind, Observe, OperationStats};
-use ghostwire_store_core::position::Epoch;
+use ghostwire_store_core::position::{Epoch, Position};
 use ghostwire_store_core::schema::{Schema, Table};
+use ghostwire_store_core::state::State;
 use ghostwire_store_memory::MemoryBackend;
 
 fn chaos() -> Chaos {
@@ -155,8 +159,24 @@ impl Backend for Scripted {
         self.memory.verify().await
     }
 
+    async fn attest(&self, state: &AttestedState) -> Result<Attestation> {
+        self.call("attest").await?;
+        Ok(Attestation { state: *state, signer: "somebody".into(), text: "signed".into() })
+    }
+
     async fn close(&self) -> Result<()> {
         self.call("close").await
+    }
+}
+
+fn state() -> AttestedState {
+    AttestedState {
+        epoch: Epoch::ZERO,
+        position: Position::new(1),
+        serial: Serial::new(1),
+        hash: BlockHash::GENESIS,
+        time: Timestamp::EPOCH,
+        digest: state_digest(&State::default()),
     }
 }
 
@@ -176,6 +196,11 @@ async fn call(backend: &dyn Backend, operation: &str) -> Result<()> {
         "probe" => backend.probe(Commit::default().epoch).await,
         "reopen" => backend.reopen().await.map(drop),
         "verify" => backend.verify().await,
+        "attest" => {
+            let attested = backend.attest(&state()).await?;
+            assert_eq!((attested.state, &attested.text[..]), (state(), "signed"));
+            Ok(())
+        }
         _ => backend.close().await,
     }
 }
@@ -186,8 +211,8 @@ async fn calls_are_counted_and_timed() {
     let observe = Observe::new(scripted.clone());
     assert!(observe.snapshot().operations.is_empty());
     let operations = [
-        "blocks", "close", "commit", "confirm", "head", "migrate", "probe", "reopen", "scan",
-        "verify",
+        "attest", "blocks", "close", "commit", "confirm", "head", "migrate", "probe", "reopen",
+        "scan", "verify",
     ];
     for operation in operations {
         call(&observe.clone(), operation).await.unwrap();
@@ -197,7 +222,7 @@ async fn calls_are_counted_and_timed() {
     let mut once = OperationStats { calls: 1, ..OperationStats::default() };
     once.durations.counts[0] = 1;
     assert!(seen.values().all(|stats| *stats == once), "{seen:?}");
-    assert_eq!(scripted.calls().len(), 10);
+    assert_eq!(scripted.calls().len(), 11);
     // Each bound belongs to what is no longer than it.
     for bound in DURATION_BOUNDS {
         for slower in [0, 1] {

@@ -1,6 +1,8 @@
 """A second reader of what ghostwire-store-crypto writes, made from docs/cryptography.md alone.
 
     reader.py FOLDER      reads FOLDER/case.json and prints what it found, as JSON
+    reader.py STORE KEYRING IDENTITY [PIN]
+                          reads a whole store that nobody has open, and prints where it stands
     reader.py --check     says whether what it needs is there
 
 Primitives come from two packages: cryptography (47 or later) and pycryptodome. Exit status 77 means that
@@ -13,6 +15,7 @@ import hashlib
 import hmac
 import json
 import pathlib
+import sqlite3
 import struct
 import sys
 
@@ -35,7 +38,7 @@ except ImportError as missing:
 
 KINDS = ["head", "row", "chunk", "directory", "block", "audit", "journal", "signature"]
 PURPOSES = ["store", "manifest", "tree-head"]
-KEYRING, MANIFEST, STATE = 1, 2, 3
+KEYRING, MANIFEST, STATE, SUCCESSOR = 1, 2, 3, 4
 
 
 class Refused(Exception):
@@ -368,24 +371,48 @@ def open_manifest(content, record):
     return manifest
 
 
-def open_attestation(text, signer):
+def follow(known, former, purpose, keys):
+    """How many keys lie between the one that is known and these, each signed by the one before."""
+    if signer_id(purpose, keys) == known:
+        return 0
+    ids = [signer_id(purpose, before) for before, _ in former]
+    require(known in ids, "signed by another key")
+    way = former[ids.index(known):]
+    for (before, signature), after in zip(way, [following for following, _ in way[1:]] + [keys]):
+        verify(purpose, before, SUCCESSOR, signer_id(purpose, after), signature)
+    return len(way)
+
+
+def read_former(data):
+    length = 32 + 1952 + 64 + 3309
+    require(len(data) % length == 0 and len(data) // length <= 32, "former signers")
+    entries = [data[at:at + length] for at in range(0, len(data), length)]
+    return [(entry[:1984], entry[1984:]) for entry in entries]
+
+
+def open_attestation(text, known):
     lines = text.splitlines()
-    require(lines[0] == "ghostwire-store attestation 1" and len(lines) == 11, "attestation")
+    require(lines[0] == "ghostwire-store attestation 1" and len(lines) >= 11, "attestation")
     names = ["store", "epoch", "commit", "serial", "block", "time", "digest", "purpose", "keys", "signature"]
     values = {}
     for name, line in zip(names, lines[1:]):
         found, value = line.split(" ")
         require(found == name, "order of lines")
         values[name] = value
+    former = []
+    for line in lines[11:]:
+        name, keys, signature = line.split(" ")
+        require(name == "former", "order of lines")
+        former.append(tuple(base64.b64decode(part, validate=True) for part in (keys, signature)))
     keys = base64.b64decode(values["keys"], validate=True)
-    require(signer_id(values["purpose"], keys) == signer, "signed by another key")
+    successions = follow(known, former, values["purpose"], keys)
     numbers = [int(values[name]).to_bytes(8, "big") for name in ("epoch", "commit", "serial")]
     body = b"".join([
         bytes.fromhex(values["store"]), *numbers, bytes.fromhex(values["block"]),
         int(values["time"]).to_bytes(8, "big"), bytes.fromhex(values["digest"]),
     ])
     verify(values["purpose"], keys, STATE, body, base64.b64decode(values["signature"], validate=True))
-    return values["digest"]
+    return [values["digest"], successions]
 
 
 def open_pin(content, slots):
@@ -405,6 +432,130 @@ def open_pin(content, slots):
             newest = (order, fields[3:])
     require(newest is not None, "no slot holds a mark")
     return newest[1]
+
+
+# A whole store, by docs/file-formats.md
+
+
+def varint(data, at):
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at
+
+
+def read_leaf(content):
+    """Place (table and key), number and tag of each data block."""
+    at, before, entries = 0, b"", []
+    while at < len(content):
+        shared, at = varint(content, at)
+        length, at = varint(content, at)
+        place, at = before[:shared] + content[at:at + length], at + length
+        number, at = varint(content, at)
+        tag, at, before = content[at:at + 16], at + 16, place
+        entries.append((place, number, tag))
+    return entries
+
+
+def read_head(content, stored):
+    prefix, record = stored[:40], stored[40:]
+    plain, _ = open_record(content, "head", 1, prefix, record)
+    fields = Fields(plain)
+    head = {"network": fields.take(16), "serial": fields.number(8), "block": fields.take(16)}
+    head |= {"block_hash": fields.take(32)}
+    head |= {name: fields.number(8) for name in ("time", "checkpoint", "oldest_block")}
+    fields.take(8)  # Schema.
+    head["side"], _lineage, _commit = (fields.take(16) for _ in range(3))
+    head["epoch"], _position = fields.number(8), fields.number(8)
+    fields.take(16 + 1)  # Check of the credential key, flags.
+    names = ("commits", "rows", "next_slot", "first_entry", "immutable_until", "next_entry", "data_blocks",
+             "leaves", "next_leaf", "next_data_block")
+    head |= {name: fields.number(8) for name in names}
+    head["sums"] = {kind: fields.take(32) for kind in ("row", "journal", "block", "directory")}
+    head["overridden"], head["signature"], head["signature_hash"] = fields.take(32), fields.number(8), fields.take(32)
+    plain_part = Fields(prefix)
+    found = plain_part.take(16), plain_part.number(8), plain_part.number(8)
+    require(found == (head["side"], head["epoch"], head["commits"]), "the head's prefix")
+    require(plain_part.number(8) <= content["generation"], "the keyring is older")
+    return head
+
+
+def check_signature(content, meta, head):
+    record, _ = open_record(content, "signature", head["signature"], b"", meta[2])
+    require(sha256(record) == head["signature_hash"], "the signature is of another moment")
+    manifest = open_manifest(content, record)
+    require(manifest["store"] == head["side"].hex(), "store")
+    for name, most in (("commit", "commits"), ("epoch", "epoch"), ("serial", "serial"), ("checkpoint", "checkpoint")):
+        require(manifest[name] <= head[most], name)
+    if manifest["serial"] == head["serial"]:
+        same = (manifest["block"], manifest["block_hash"], manifest["time"])
+        require(same == (head["block"].hex(), head["block_hash"].hex(), head["time"]), "block")
+    if manifest["commit"] == head["commits"]:
+        require([manifest[name] for name in ("epoch", "serial", "checkpoint")]
+                == [head[name] for name in ("epoch", "serial", "checkpoint")], "place")
+        counts = [manifest[name] for name in ("rows", "blocks", "journal", "leaves")]
+        require(counts == [head["rows"], head["serial"] + 1 - head["oldest_block"],
+                           head["next_entry"] - head["first_entry"], head["leaves"]], "counts")
+        require(manifest["inventory"] == sha256(*head["sums"].values()).hex(), "inventory")
+    former = 0
+    if 3 in meta:
+        entries = read_former(open_record(content, "signature", 0, b"", meta[3])[0])
+        keys, former = public_keys(content["authority"]["manifest"]), len(entries)
+        require(follow(signer_id("manifest", entries[0][0]), entries, "manifest", keys) == former, "former")
+    return manifest, former
+
+
+def check_pin(content, stored, head, slots):
+    """A mark that stands where the store does."""
+    _store, *place, mark, anchor, signer = open_pin(content, slots)
+    require([int(number) for number in place] == [head["epoch"], head["commits"], head["serial"]], "place of the pin")
+    require(mark == sha256(stored).hex(), "the pin's head")
+    label = b"ghostwire-store anchor 1"
+    require(anchor == mac(content["authority"]["pin"], label, head["block_hash"]).hex(), "the pin's anchor")
+    keys = public_keys(content["authority"]["manifest"])
+    require(signer == signer_id("manifest", keys).hex(), "the pin's signer")
+
+
+def read_store(path, content, pin):
+    database = sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)
+    meta = dict(database.execute("SELECT id,body FROM meta"))
+    head = read_head(content, meta[1])
+    records = {kind: [] for kind in head["sums"]}
+    for slot, body in database.execute("SELECT slot,body FROM rows"):
+        _, tag = open_record(content, "row", slot, b"", body)
+        records["row"].append(("row", slot, tag))
+    for number, body in database.execute("SELECT number,body FROM journal"):
+        _, tag = open_record(content, "journal", number, b"", body)
+        records["journal"].append(("journal", number, tag))
+    for serial, frame, *parts in database.execute("SELECT serial,frame,changes,audit FROM blocks"):
+        for kind, body, expected in zip(("block", "audit"), parts, (frame[:16], frame[16:])):
+            _, tag = open_record(content, kind, serial, b"", body)
+            require(tag == expected, "the tag beside a block")
+            records["block"].append((kind, serial, tag))
+    chunks = dict(database.execute("SELECT number,body FROM chunks"))
+    listed = 0
+    for number, body in database.execute("SELECT number,body FROM directory"):
+        leaf, tag = open_record(content, "directory", number, b"", body)
+        records["directory"].append(("directory", number, tag))
+        for place, chunk, expected in read_leaf(leaf):
+            rows, tag = open_record(content, "chunk", chunk, b"", chunks[chunk])
+            length = int.from_bytes(rows[1:3], "big")
+            require(tag == expected and rows[:1] + rows[3:3 + length] == place, "a data block")
+            listed += 1
+    require(listed == len(chunks) == head["data_blocks"], "the number of data blocks")
+    for kind, sum_ in head["sums"].items():
+        require(inventory(content, records[kind]) == sum_, f"the inventory of {kind}")
+    manifest, former = check_signature(content, meta, head)
+    if pin is not None:
+        check_pin(content, meta[1], head, pin)
+    return {
+        "serial": head["serial"], "commits": head["commits"], "rows": len(records["row"]),
+        "blocks": len(records["block"]) // 2, "journal": len(records["journal"]), "data_blocks": listed,
+        "signature": head["signature"], "signed_commit": manifest["commit"], "former_signers": former,
+    }
 
 
 def read(folder):
@@ -438,7 +589,8 @@ def read(folder):
         "contents": contents,
         "inventory": inventory(content, records).hex(),
         "manifest": open_manifest(content, (folder / "manifest").read_bytes()),
-        "attestation": open_attestation((folder / "attestation").read_text(), bytes.fromhex(case["signer"])),
+        "attestation": open_attestation((folder / "attestation").read_text(), bytes.fromhex(case["known_signer"])),
+        "former_signers": len(read_former((folder / "former").read_bytes())),
         "pin": open_pin(content, (folder / "pin").read_bytes()),
         "head_mark": sha256(head).hex(),
         "anchor": mac(content["authority"]["pin"], b"ghostwire-store anchor 1", bytes.fromhex(case["block_hash"])).hex(),
@@ -449,8 +601,14 @@ def main():
     if int(cryptography.__version__.split(".")[0]) < 47:
         print(f"cryptography {cryptography.__version__} is too old; pip install 'cryptography>=47'", file=sys.stderr)
         sys.exit(77)
-    if sys.argv[1] != "--check":
+    if sys.argv[1] == "--check":
+        return
+    if len(sys.argv) == 2:
         print(json.dumps(read(pathlib.Path(sys.argv[1]))))
+        return
+    store, keyring, identity, *pin = (pathlib.Path(name) for name in sys.argv[1:])
+    content = open_keyring(keyring.read_bytes(), identity=identity.read_text().strip())
+    print(json.dumps(read_store(store, content, pin[0].read_bytes() if pin else None)))
 
 
 main()

@@ -12,7 +12,7 @@ use ghostwire_store_crypto::keyring::{Expected, Identity, Keyring, Rotation, Str
 use ghostwire_store_crypto::pin::{FilePin, Mark, Pin, PinKey};
 use ghostwire_store_crypto::sealing::{CommitSealer, Inventory, Kind, SealingKeys, Sum};
 use ghostwire_store_crypto::signature::{
-    Attestation, Attested, Counts, Manifest, Purpose, SignedManifest,
+    Attestation, Attested, Counts, Manifest, Purpose, SignedManifest, Successions,
 };
 use serde_json::{Value, json};
 
@@ -120,7 +120,15 @@ fn a_second_reader_reads_everything() {
         time: 13,
         digest: [14; 32],
     };
-    let attestation = Attestation::sign(attested, &signer).unwrap();
+    // Known is the signer before the rotation, who signed the one that follows.
+    let successions = keyring.successions().unwrap();
+    let succession = successions.into_iter().find(|it| it.to.purpose() == Purpose::Manifest);
+    let succession = succession.unwrap();
+    let known = succession.from.id();
+    let mut former = Successions::default();
+    former.note(succession);
+    fs::write(at("former"), former.to_bytes()).unwrap();
+    let attestation = Attestation::sign(attested, &signer, former).unwrap();
     fs::write(at("attestation"), attestation.to_string()).unwrap();
 
     // A pin that was advanced.
@@ -146,6 +154,7 @@ fn a_second_reader_reads_everything() {
         "passphrase": passphrase,
         "records": records,
         "signer": hex(signer.public().id().as_bytes()),
+        "known_signer": hex(known.as_bytes()),
         "head": hex(&head),
         "block_hash": hex(&[5; 32]),
     });
@@ -171,7 +180,8 @@ fn a_second_reader_reads_everything() {
             "rows": 8, "blocks": 9, "journal": 10, "leaves": 11,
             "inventory": hex(sum.as_bytes()), "before": hex(&[12; 32]),
         },
-        "attestation": hex(&[14; 32]),
+        "attestation": [hex(&[14; 32]), 1],
+        "former_signers": 1,
         "pin": [
             hex(&STORE), "1", "12", "3", hex(&Mark::head(&head)), hex(&anchor),
             signer.public().id().to_string(),

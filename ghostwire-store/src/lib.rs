@@ -120,7 +120,7 @@ pub mod command {
 pub mod info {
     #[doc(inline)]
     pub use ghostwire_store_core::backend::{
-        BackendCounters, BackendInfo, Compacted, LogIndex, LogInfo,
+        Attestation, AttestedState, BackendCounters, BackendInfo, Compacted, LogIndex, LogInfo,
     };
     #[doc(inline)]
     pub use ghostwire_store_core::digest::{Digest, Digests};

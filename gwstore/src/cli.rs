@@ -107,6 +107,10 @@ pub(crate) enum Command {
     Consumers(ConsumersCommand),
     /// Print digests of everything stored; equal digests mean equal content, on any backend.
     Digest,
+    /// Sign the digest of the state, for somebody who has no key and no access to the store.
+    Attest(AttestArgs),
+    /// Check what `attest` signed: without the store, its keys or a configuration, and offline.
+    VerifyAttestation(VerifyAttestationArgs),
     /// Bring entities in.
     #[command(subcommand)]
     Import(ImportCommand),
@@ -199,6 +203,29 @@ pub(crate) enum PinCommand {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct AttestArgs {
+    /// The file, or `-` for standard output.
+    #[arg(default_value = "-")]
+    pub(crate) file: PathBuf,
+    /// Replace the file if there is one; never one that belongs to a store.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyAttestationArgs {
+    /// The file that `attest` wrote, or `-` for standard input.
+    pub(crate) file: PathBuf,
+    /// Who has to have signed it: a fingerprint, or a file with one or with what `keys export-signer`
+    /// printed. It has to come from elsewhere than the attestation.
+    #[arg(long, value_name = "FINGERPRINT|FILE")]
+    pub(crate) public_key: String,
+    /// Also ask the configured store whether it is, or was, in that state.
+    #[arg(long)]
+    pub(crate) compare: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct ConfirmArgs {
     /// Only say what would be done.
     #[arg(long)]
@@ -208,7 +235,7 @@ pub(crate) struct ConfirmArgs {
     pub(crate) yes: bool,
 }
 
-/// Nobody may have the store open, but for `list`, `add-recipient` and `export-recipient`.
+/// Nobody may have the store open, but for `list`, `add-recipient`, `export-recipient` and `export-signer`.
 #[cfg(feature = "zqlite")]
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeysCommand {
@@ -225,6 +252,8 @@ pub(crate) enum KeysCommand {
     AddRecipient(AddRecipientArgs),
     /// Print the line age1pq1… of a recipient.
     ExportRecipient(ExportRecipientArgs),
+    /// Print the public keys that check what the store signs.
+    ExportSigner(UnlockArgs),
     /// Unlock the keyring with another root secret from now on.
     ChangeRoot(ChangeRootArgs),
     /// Check that the keyring opens and is its store's.

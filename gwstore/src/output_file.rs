@@ -97,7 +97,6 @@ impl Target {
     }
 
     /// Writes all of it.
-    #[cfg(any(feature = "bench", feature = "conformance"))]
     pub(crate) fn fill(self, bytes: &[u8]) -> Result<()> {
         let mut file = self.begin()?;
         file.write_all(bytes).map_err(|error| file.target.failed(error))?;

@@ -25,11 +25,12 @@ use ghostwire_store_core::block::EncodedBlock;
 use ghostwire_store_core::domain::SideId;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::schema::{RowKey, Table};
-use ghostwire_store_crypto::keyring::{Keyring, Leaving};
+use ghostwire_store_crypto::keyring::{Authority, Keyring, Leaving};
 use ghostwire_store_crypto::sealing::{
     CommitSealer, Inventory, Opener, SealingKeys, tag_of, version_of,
 };
 pub(crate) use ghostwire_store_crypto::sealing::{Kind, Sum, Tag};
+use ghostwire_store_crypto::signature::{PublicKeys, Purpose, Signer, Succession};
 use ghostwire_store_crypto::{self as crypto, Damage, SystemRandom};
 use sha2::{Digest, Sha256};
 
@@ -65,6 +66,27 @@ pub(crate) struct Keys {
     keyring: Keyring,
     sealing: SealingKeys,
     inventory: Inventory,
+    signing: Arc<SigningKeys>,
+}
+
+/// What signs manifests and states, and whose signatures hold.
+struct SigningKeys {
+    signer: Signer,
+    /// Those before a rotation that is under way.
+    before: Option<PublicKeys>,
+}
+
+impl SigningKeys {
+    fn of(keyring: &Keyring) -> Result<Self> {
+        let signer = |authority: &Authority| {
+            authority.signer(Purpose::Manifest).map_err(|error| refused(&error))
+        };
+        let before = keyring.leaving().and_then(Leaving::authority);
+        Ok(Self {
+            signer: signer(keyring.authority())?,
+            before: before.map(signer).transpose()?.map(|signer| signer.public().clone()),
+        })
+    }
 }
 
 impl fmt::Debug for Checksums {
@@ -106,6 +128,7 @@ impl Envelope {
         Ok(Self::Sealed(Arc::new(Keys {
             sealing: SealingKeys::new(keyring).map_err(|error| refused(&error))?,
             inventory: Inventory::new(keyring.authority()),
+            signing: Arc::new(SigningKeys::of(keyring)?),
             keyring: keyring.clone(),
         })))
     }
@@ -131,8 +154,33 @@ impl Envelope {
                 keyring: keys.keyring.clone(),
                 sealing: keys.sealing.clone(),
                 inventory: Inventory::new(authority),
+                signing: Arc::clone(&keys.signing),
             }))
         }))
+    }
+
+    /// What signs; `None` of a plain store.
+    pub(crate) fn signer(&self) -> Option<&Signer> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Sealed(keys) => Some(&keys.signing.signer),
+        }
+    }
+
+    /// Whose signatures hold: those of the keyring, and those before a rotation that is under way.
+    pub(crate) fn signers(&self) -> impl Iterator<Item = &PublicKeys> {
+        let before = match self {
+            Self::Plain(_) => None,
+            Self::Sealed(keys) => keys.signing.before.as_ref(),
+        };
+        self.signer().map(Signer::public).into_iter().chain(before)
+    }
+
+    /// What those before such a rotation signed of the ones that follow.
+    pub(crate) fn succession(&self) -> Result<Option<Succession>> {
+        let Self::Sealed(keys) = self else { return Ok(None) };
+        let successions = keys.keyring.successions().map_err(|error| refused(&error))?;
+        Ok(successions.into_iter().find(|it| it.to.purpose() == Purpose::Manifest))
     }
 
     pub(crate) fn is_sealed(&self) -> bool {
@@ -347,7 +395,12 @@ pub(crate) struct FramedBlock<'c> {
     pub(crate) audit: Part<'c>,
 }
 
-impl Sealer<'_> {
+impl<'e> Sealer<'e> {
+    /// What signs; `None` of a plain store.
+    pub(crate) fn signer(&self) -> Option<&'e Signer> {
+        self.envelope.signer()
+    }
+
     /// Appends a record to `into`.
     pub(crate) fn seal(
         &mut self,
@@ -391,6 +444,16 @@ impl Sealer<'_> {
         let prefix = Prefix::of(stored, self.envelope.generation()).encode();
         let mut into = prefix.to_vec();
         self.seal_beside(Kind::Head, HEAD, &prefix, &[&stored.encode()], &mut into)?;
+        Ok(into)
+    }
+
+    /// A head as an earlier build had it, which knew less.
+    #[cfg(test)]
+    pub(crate) fn seal_shorter_head(&mut self, stored: &Stored, length: usize) -> Result<Vec<u8>> {
+        let prefix = Prefix::of(stored, self.envelope.generation()).encode();
+        let (mut into, mut content) = (prefix.to_vec(), stored.encode());
+        content.truncate(length);
+        self.seal_beside(Kind::Head, HEAD, &prefix, &[&content], &mut into)?;
         Ok(into)
     }
 
@@ -507,6 +570,27 @@ impl Reader<'_> {
             true => Ok(content),
             false => Err(older(kind, number)),
         }
+    }
+
+    /// Opens the signature record with this number. One with another is that of another moment.
+    ///
+    /// # Errors
+    /// As [`Reader::open`].
+    pub(crate) fn open_signature<'r>(
+        &'r mut self,
+        number: u64,
+        stored: &'r [u8],
+    ) -> Result<&'r [u8]> {
+        let Some(opener) = &mut self.opener else {
+            return Err(unexpected(Kind::Signature, number));
+        };
+        let opened = opener.open(Kind::Signature, number, &[], stored, &mut self.plain);
+        opened.map_err(|error| match error {
+            crypto::Error::Record { damage: Damage::Moved { .. }, .. } => {
+                older(Kind::Signature, number)
+            }
+            error => refused(&error),
+        })
     }
 
     fn tag(&self, kind: Kind, number: u64, stored: &[u8]) -> Result<Tag> {
@@ -642,7 +726,7 @@ fn damaged(kind: Kind, number: u64, damage: &'static str) -> Error {
 }
 
 /// What the crate that seals refuses, as a kind that says what to do.
-fn refused(error: &crypto::Error) -> Error {
+pub(crate) fn refused(error: &crypto::Error) -> Error {
     match error {
         crypto::Error::Record { damage, kind, number } => {
             let refused = damaged(*kind, *number, damage.name());

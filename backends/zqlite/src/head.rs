@@ -27,6 +27,17 @@ pub(crate) struct Stored {
     pub(crate) inventory: Sums,
     /// `None` if the store has no pin.
     pub(crate) pinned: Option<Pinned>,
+    /// `None` of a plain store, and of one that nothing signed yet.
+    pub(crate) signature: Option<Signed>,
+}
+
+/// Which signature record is the newest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Signed {
+    /// The first one is 1.
+    pub(crate) number: u64,
+    /// Of the record as it is within its frame.
+    pub(crate) hash: [u8; 32],
 }
 
 /// What the head of a store with a pin says of that.
@@ -120,7 +131,11 @@ pub(crate) const LENGTH: usize = 16 // store
     + 4 * 8 // series
     + 3 * 8 // directory
     + 4 * 32 // sums
-    + 32; // the mark that was given up
+    + 32 // the mark that was given up
+    + 8 + 32; // signature
+
+/// Of heads of earlier builds, which end before what came later: zeros stand for all of that.
+const EARLIER: [usize; 1] = [425];
 
 /// Bits of the flags.
 const FILLING: u8 = 1;
@@ -140,6 +155,7 @@ impl Stored {
             directory: DirectoryHead::EMPTY,
             inventory: Sums::default(),
             pinned: None,
+            signature: None,
         }
     }
 
@@ -210,10 +226,17 @@ impl Stored {
         let Sums { rows, journal, blocks, leaves } = inventory;
         [rows, journal, blocks, leaves].into_iter().for_each(|sum| bytes.put_slice(sum.as_bytes()));
         bytes.put_slice(&overridden.unwrap_or_default());
+        bytes.put_u64(self.signature.map_or(0, |signed| signed.number));
+        bytes.put_slice(&self.signature.map_or([0; 32], |signed| signed.hash));
         bytes
     }
 
-    pub(crate) fn decode(mut bytes: &[u8]) -> Result<Self> {
+    pub(crate) fn decode(stored: &[u8]) -> Result<Self> {
+        let (mut bytes, mut carried_forward) = (stored, [0; LENGTH]);
+        if EARLIER.contains(&bytes.len()) {
+            (&mut carried_forward[..]).put_slice(bytes);
+            bytes = &carried_forward;
+        }
         if bytes.len() != LENGTH {
             return Err(Error::corrupt("the store's head has the wrong length")
                 .with("bytes", bytes.len())
@@ -273,6 +296,13 @@ impl Stored {
                 let mark = array(&mut bytes);
                 let overridden = has(OVERRIDES_PIN).then_some(mark);
                 has(IS_PINNED).then_some(Pinned { overridden })
+            },
+            signature: {
+                let (number, hash) = (bytes.get_u64(), array(&mut bytes));
+                if number == 0 && hash != [0; 32] {
+                    return Err(damaged().with("signature", number));
+                }
+                (number > 0).then_some(Signed { number, hash })
             },
         };
         let Self { series, .. } = stored;
@@ -335,7 +365,8 @@ mod tests {
                     let stored = Stored { head, pinned, ..whole };
                     assert_eq!(Stored::decode(&stored.encode()).unwrap(), stored);
                 }
-                let stored = Stored { head, ..whole };
+                let signature = Some(Signed { number: 5, hash: [7; 32] });
+                let stored = Stored { head, signature, ..whole };
                 let bytes = stored.encode();
                 assert_eq!(bytes.len(), LENGTH);
                 assert_eq!(Stored::decode(&bytes).unwrap(), stored);
@@ -344,6 +375,16 @@ mod tests {
             }
             let bytes = whole.encode();
             assert!(Stored::decode(bytes.get(1..).unwrap()).is_err());
+        }
+    }
+
+    #[test]
+    fn a_head_of_an_earlier_build_lacks_nothing_but_what_came_later() {
+        let whole = stored(Schema::current());
+        let bytes = whole.encode();
+        for length in EARLIER {
+            assert_eq!(Stored::decode(bytes.get(..length).unwrap()).unwrap(), whole);
+            assert!(Stored::decode(bytes.get(..length + 1).unwrap()).is_err());
         }
     }
 

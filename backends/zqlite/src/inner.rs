@@ -5,19 +5,22 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
-use ghostwire_store_core::backend::{BackendCounters, BackendInfo, Commit, Head, Scan, ScanPage};
+use ghostwire_store_core::backend::{
+    Attestation, AttestedState, BackendCounters, BackendInfo, Commit, Head, Scan, ScanPage,
+};
 use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::position::Epoch;
 use ghostwire_store_core::schema::Schema;
 use ghostwire_store_sqlite::{FileKind, StoreFile};
 
-use crate::engine::embedded;
+use crate::engine::embedded::{self, First};
 use crate::envelope::Envelope;
 use crate::head::{Pinned, Stored};
 use crate::open::Open;
 use crate::options::{EngineChoice, ZqliteOptions};
-use crate::pinning::{Pinning, admit};
+use crate::pinning::{Admitted, Pinning, admit};
+use crate::signing;
 use crate::slots::Unread;
 use crate::verify::{Opened, verify};
 
@@ -63,8 +66,11 @@ impl Inner {
         let envelope = Envelope::new(options.keyring.as_ref())?;
         let file = options.file.open(FileKind::ZQLITE)?;
         let empty = || {
-            let stored = Stored::empty(options.file.store, options.file.schema);
-            envelope.sealer(None)?.seal_head(&stored)
+            let mut stored = Stored::empty(options.file.store, options.file.schema);
+            let (mut sealer, mut signature) = (envelope.sealer(None)?, Vec::new());
+            let is_signed = signing::sign_into(&mut sealer, &mut stored, &mut signature)?;
+            let head = sealer.seal_head(&stored)?;
+            Ok(First { head, signature: is_signed.then_some(signature) })
         };
         embedded::create(&file, empty)?;
         let (open, mut stored) = file.undisturbed(Open::begin(&file, &envelope))?;
@@ -72,6 +78,14 @@ impl Inner {
         let pin = (&options.pin, options.keyring.as_ref());
         let admitted = file.undisturbed(admit(pin, access, &open, &stored))?;
         file.opened(stored.head.side, || open.engine.settle())?;
+        let gives_up_a_mark = admitted.as_ref().is_some_and(Admitted::gives_up_a_mark);
+        if !options.file.read_only
+            && envelope.is_sealed()
+            && stored.signature.is_none()
+            && !gives_up_a_mark
+        {
+            stored = file.undisturbed(open.write_signed(stored))?;
+        }
         let pinning = admitted.map(|admitted| admitted.begin(&open, &mut stored));
         let pinning = pinning.transpose()?;
         tracing::debug!(
@@ -192,6 +206,14 @@ impl Inner {
         verify(self).map(drop)
     }
 
+    pub(crate) fn attest(&self, state: &AttestedState) -> Result<Attestation> {
+        let side = self.status()?.stored.head.side;
+        self.with_file(|open| {
+            let mut snapshot = open.engine.snapshot()?;
+            signing::attest(&mut *snapshot, &open.envelope, side, state)
+        })
+    }
+
     pub(crate) fn migrate(&self, target: Schema) -> Result<()> {
         let steps = target.steps_from(self.head()?.schema)?;
         if steps.is_empty() {
@@ -276,8 +298,29 @@ impl Inner {
         found
     }
 
+    /// Signs where the store stands, unless that is signed already.
+    fn sign_last(&self, open: &Open) -> Result<()> {
+        if self.options.file.read_only || open.require_known().is_err() {
+            return Ok(());
+        }
+        if self.pinning.as_ref().is_some_and(|pinning| !pinning.serves()) {
+            return Ok(());
+        }
+        let stored = self.status()?.stored;
+        if open.file.undisturbed(open.is_signed(&stored))? {
+            return Ok(());
+        }
+        let signed = open.file.undisturbed(open.write_signed(stored))?;
+        self.landed(&open.stored_head(), &signed);
+        self.set_stored(signed);
+        Ok(())
+    }
+
     pub(crate) fn close(&self) -> Result<()> {
         let mut open = self.alone();
+        if let Some(Err(error)) = open.as_ref().map(|open| self.sign_last(open)) {
+            tracing::warn!(%error, "the last commits are not signed; the next checkpoint signs them");
+        }
         if let Some(pinning) = &self.pinning {
             pinning.close();
         }
@@ -310,6 +353,7 @@ impl Inner {
             shared: false,
             sealed: self.envelope.is_sealed(),
             pinned: status.as_ref().is_some_and(|status| status.stored.pinned.is_some()),
+            signer: self.envelope.signer().map(|signer| signer.public().id().to_string()),
             bytes: file.map(|file| file.total_bytes()),
             log: file.map(|file| file.log().info()),
             counters: *locked(&self.counters),

@@ -39,6 +39,7 @@
 //! | table | key | record |
 //! |---|---|---|
 //! | `meta` | 1 | the head: where the store stands, its schema, sums over all records |
+//! | `meta` | 2, 3 | of a sealed store: the newest signature over where it stood, and the keys that signed before |
 //! | `blocks` | serial | the block in two parts, their tags in a column beside them |
 //! | `rows` | slot | table, key and body of a row of the state |
 //! | `journal` | number | what a commit did to metrics, audit or writer positions |
@@ -60,6 +61,7 @@ mod pinning;
 mod plan;
 mod reframe;
 mod series;
+mod signing;
 mod slots;
 mod tags;
 mod verify;
@@ -84,7 +86,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use ghostwire_store_core::backend::{
-    Backend, BackendInfo, Commit, Compacted, Head, Scan, ScanPage,
+    Attestation, AttestedState, Backend, BackendInfo, Commit, Compacted, Head, Scan, ScanPage,
 };
 use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::error::{Error, Result};
@@ -279,6 +281,13 @@ impl Backend for ZqliteBackend {
 
     async fn reopen(&self) -> Result<Head> {
         self.0.reopen().map_err(|error| error.during("zqlite.reopen"))
+    }
+
+    async fn attest(&self, state: &AttestedState) -> Result<Attestation> {
+        let state = *state;
+        self.in_background(move |inner| inner.attest(&state))
+            .await
+            .map_err(|error| error.during("zqlite.attest"))
     }
 
     async fn verify(&self) -> Result<()> {

@@ -25,6 +25,7 @@ use crate::series::scan::Page;
 use crate::series::sorted_run::SortedRun;
 use crate::series::versions::{Version, Versions};
 use crate::series::{self, Replay, SeriesPlan, data_block, journal};
+use crate::signing;
 use crate::slots::{Slot, Slots, Unread};
 use crate::tags::{Run, Tags, not_of_one_moment, read_blocks, toggle_block};
 use crate::verify::{Opened, verify};
@@ -76,6 +77,7 @@ impl Open {
         let directory = read_directory(&mut *snapshot, &envelope, &stored)?;
         let entries = read_journal(&mut *snapshot)?;
         let (memtable, journal) = replay(&envelope, &stored, &entries)?;
+        signing::check(&mut *snapshot, &envelope, &stored)?;
         drop(snapshot);
         let tags = Tags { blocks, journal };
         let mut open = Self {
@@ -111,8 +113,29 @@ impl Open {
         for (number, tag) in self.versions.current().directory.tags() {
             self.envelope.toggle(&mut sums.leaves, Kind::Directory, number, tag);
         }
-        let after = Stored { inventory: sums, ..stored.moved_to(stored.head) };
-        self.write_head(&after).map(|()| after)
+        self.write_signed(Stored { inventory: sums, ..stored })
+    }
+
+    /// Moves the head alone, and signs where the store then stands.
+    pub(crate) fn write_signed(&self, stored: Stored) -> Result<Stored> {
+        let (mut sealer, mut after) = (self.envelope.sealer(None)?, stored.moved_to(stored.head));
+        let mut batch = Batch::new(self.stored_head(), Vec::new());
+        let mut snapshot = self.engine.snapshot()?;
+        signing::write_former_signers(&mut *snapshot, &mut sealer, &self.envelope, &mut batch)?;
+        drop(snapshot);
+        signing::sign(&mut sealer, &mut batch, &mut after)?;
+        batch.head = sealer.seal_head(&after)?;
+        self.write(&batch).map(|()| after)
+    }
+
+    /// Whether the newest signature is of where the store stands. A plain store needs none.
+    pub(crate) fn is_signed(&self, stored: &Stored) -> Result<bool> {
+        if !self.envelope.is_sealed() {
+            return Ok(true);
+        }
+        let mut snapshot = self.engine.snapshot()?;
+        let signed = signing::check(&mut *snapshot, &self.envelope, stored)?;
+        Ok(signed == Some(stored.commits))
     }
 
     /// The head as it is stored, unless somebody else moved it.
@@ -323,6 +346,7 @@ impl Open {
         let entries = read_journal(&mut *snapshot)?;
         read_blocks(&mut *snapshot, &self.envelope, &stored)?;
         read_directory(&mut *snapshot, &self.envelope, &stored)?;
+        signing::check(&mut *snapshot, &self.envelope, &stored)?;
         drop(snapshot);
         replay(&self.envelope, &stored, &entries)?;
         Ok(stored)

@@ -14,6 +14,7 @@ use crate::head::Stored;
 use crate::series::SeriesPlan;
 use crate::series::directory::{Changes, Directory, LeafChange, following};
 use crate::series::versions::Version;
+use crate::signing;
 use crate::slots::{Move, Slot, Slots};
 use crate::tags::{Tags, toggle_block};
 
@@ -80,7 +81,10 @@ pub(crate) fn plan<'c>(
     let moves = planner.write_rows(commit)?;
     planner.purge_blocks();
     let version = series.map(|series| planner.write_series(series)).transpose()?;
-    let Planner { mut sealer, after, mut batch, tags, .. } = planner;
+    let Planner { mut sealer, mut after, mut batch, tags, .. } = planner;
+    if after.head.checkpoint > stored.head.checkpoint {
+        signing::sign(&mut sealer, &mut batch, &mut after)?;
+    }
     batch.head = sealer.seal_head(&after)?;
     Ok(Plan { batch, moves, tags, stored: after, version })
 }

@@ -21,7 +21,8 @@ use ghostwire_store_core::error::{ErrorKind, Result};
 use ghostwire_store_core::layer::Layer;
 use ghostwire_store_core::options::{StoreOptions, WriterOptions};
 use ghostwire_store_core::{Store, open};
-use ghostwire_store_crypto::Secret;
+use ghostwire_store_crypto::keyring::{Expected, Identity, Keyring, Unlock};
+use ghostwire_store_crypto::{Secret, SystemRandom};
 use ghostwire_store_zqlite::{PinChoice, PinOptions, ZqliteBackend, ZqliteOptions};
 
 const DIRECTORY: &str = "GHOSTWIRE_PIN_CHILD";
@@ -31,9 +32,27 @@ const FILES: [&str; 3] = ["store.db", "store.db-wal", "store.db-shm"];
 
 fn options(directory: &Path) -> ZqliteOptions {
     let pin = PinOptions::file(directory.join("pin")).same_device(true);
-    ZqliteOptions::new(directory.join("store.db"), StoreId::from_bytes([9; 16]))
+    let options = ZqliteOptions::new(directory.join("store.db"), StoreId::from_bytes([9; 16]))
         .create(true)
-        .pin(PinChoice::Commit(pin.key(Secret::take(&mut [7; 32]))))
+        .pin(PinChoice::Commit(pin.key(Secret::take(&mut [7; 32]))));
+    match fs::read(directory.join("keyring")) {
+        Ok(file) => {
+            let identity = fs::read_to_string(directory.join("identity")).unwrap();
+            let identity = Identity::from_text(&identity).unwrap();
+            let keyring = Keyring::open(&file, Unlock::Identity(&identity), &Expected::default());
+            options.sealed(keyring.unwrap())
+        }
+        Err(_) => options,
+    }
+}
+
+/// Lets the store in this directory be a sealed one.
+fn seal(directory: &Path) {
+    let identity = Identity::draw(&SystemRandom).unwrap();
+    let root = identity.recipient().clone();
+    let keyring = Keyring::first([9; 16], root, None, 0, &SystemRandom).unwrap();
+    fs::write(directory.join("keyring"), keyring.seal(&SystemRandom).unwrap()).unwrap();
+    fs::write(directory.join("identity"), identity.to_text().as_bytes()).unwrap();
 }
 
 /// Where a child stops for ever, so that it can be killed there.
@@ -218,12 +237,16 @@ fn put_back(directory: &Path, state: &State) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_process_leaves_what_it_answered_and_no_false_alarm() {
-    const FRESH_EVERY: u32 = 40;
+    const FRESH_EVERY: u32 = 20;
     let kills = std::env::var(KILLS).map_or(40, |kills| kills.parse().unwrap());
     let mut round = 0;
     while round < kills {
         let directory = tempfile::tempdir().unwrap();
         let directory = directory.path();
+        // Of plain and of sealed stores, in turn.
+        if (round / FRESH_EVERY).is_multiple_of(2) {
+            seal(directory);
+        }
         let (mut answered, mut states) = (BTreeSet::new(), Vec::new());
         let mut verdicts = BTreeSet::new();
         for _ in 0..FRESH_EVERY.min(kills - round) {

@@ -396,7 +396,8 @@ async fn each_byte_in_front_of_the_head_and_of_its_frame_is_bound() {
     sample(sealed(&path)).await;
     let head = {
         let file = rusqlite::Connection::open(&path).unwrap();
-        let head = file.query_row("SELECT body FROM meta", [], |row| row.get::<_, Vec<u8>>(0));
+        let head =
+            file.query_row("SELECT body FROM meta WHERE id=1", [], |row| row.get::<_, Vec<u8>>(0));
         head.unwrap()
     };
     // Side, epoch, commits, generation; format, version, nonce; a piece of the rest.
@@ -404,7 +405,7 @@ async fn each_byte_in_front_of_the_head_and_of_its_frame_is_bound() {
         let mut altered = head.clone();
         altered[at] ^= 1;
         let file = rusqlite::Connection::open(&path).unwrap();
-        file.execute("UPDATE meta SET body=?1", [&altered]).unwrap();
+        file.execute("UPDATE meta SET body=?1 WHERE id=1", [&altered]).unwrap();
         file.close().unwrap();
         let error = refusal(sealed(&path)).await;
         assert_eq!(*error.kind(), ErrorKind::Corrupt, "{at}: {error}");

@@ -99,3 +99,29 @@ async fn folding_opening_and_scanning() {
     println!("verifying: {:?}; {} bytes", began.elapsed(), backend.info().bytes.unwrap());
     assert_eq!(backend.head().await.unwrap().serial, Serial::ZERO);
 }
+
+#[tokio::test]
+#[ignore = "a measurement; cargo test --release -p ghostwire-store-zqlite --test speed -- --ignored --nocapture"]
+async fn signing_checkpoints() {
+    let (_directory, path) = directory();
+    let plain = open(&path.with_file_name("plain.db")).await;
+    let sealed = ghostwire_store_zqlite::ZqliteBackend::open(sealed(&path)).await.unwrap();
+    let mut times = [const { Vec::new() }; 4];
+    // In turn, so that a disk that is busy for a while is so for all of them.
+    for round in 0..1200u32 {
+        let kind = round as usize % 4;
+        let backend = if kind < 2 { &plain } else { &sealed };
+        let head = backend.head().await.unwrap();
+        let block = block_after(&head, 20_000);
+        let rows = (0..200).map(|number| put(Table::Nodes, round / 4 * 7 + number, vec![3; 320]));
+        let (checkpoint, rows) = ((kind % 2 == 1).then_some(block.serial), rows.collect());
+        let commit = Commit { block: Some(block), rows, checkpoint, ..Commit::on(&head) };
+        let began = Instant::now();
+        backend.commit(&commit).await.unwrap();
+        times[kind].push(began.elapsed());
+    }
+    let names = ["plain", "plain, checkpoint", "sealed", "sealed and signed, checkpoint"];
+    for (name, times) in names.into_iter().zip(times) {
+        println!("{name}: block of ~20 kB and 200 rows of 320 B: median {:?}", median(times));
+    }
+}

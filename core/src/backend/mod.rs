@@ -1,5 +1,6 @@
 //! What a backend must do: store rows and blocks. Every rule lives above it.
 
+mod attestation;
 mod commit;
 mod head;
 
@@ -10,6 +11,7 @@ use crate::error::Result;
 use crate::position::{Epoch, Position};
 use crate::schema::{RowKey, Schema, Table};
 
+pub use attestation::{Attestation, AttestedState};
 pub use commit::{Commit, HeadChange, KeyChange};
 pub use head::Head;
 
@@ -121,6 +123,14 @@ pub trait Backend: Send + Sync + std::fmt::Debug + 'static {
     /// `Corrupt`, saying where.
     async fn verify(&self) -> Result<()>;
 
+    /// Signs that the store was in this state, which the caller has found to be so. Refuses by default.
+    ///
+    /// # Errors
+    /// `Unsupported` if there are no keys to sign with; `Unavailable`.
+    async fn attest(&self, _state: &AttestedState) -> Result<Attestation> {
+        Err(attestation::unsigned())
+    }
+
     /// Says that [`Backend::close`] follows as soon as what was accepted is stored. A backend that
     /// locks its files lets another opener wait for that, instead of refusing it at once. Must not
     /// block; does nothing by default.
@@ -208,6 +218,9 @@ pub struct BackendInfo {
     /// Whether a pin, a mark outside of the store, tells when an older copy of it was put back. Only then
     /// [`Backend::confirm`] has to be called.
     pub pinned: bool,
+    /// The fingerprint of the keys that sign what is stored, and what [`Backend::attest`] says; `None` if
+    /// nothing does.
+    pub signer: Option<String>,
     /// Bytes on disk, where that is known.
     pub bytes: Option<u64>,
     /// Its write-ahead log, if it has one.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tracing::Instrument;
 
+use crate::attest::Attester;
 use crate::backend::{Backend, Head, KeyRange};
 use crate::block::{RowChange, Serial};
 use crate::clock::{ClockGuard, Reading, Verdict};
@@ -30,6 +31,7 @@ pub(crate) struct Core {
     /// As it was found.
     pub(crate) head: Head,
     pub(crate) shared: Arc<Shared>,
+    pub(crate) attester: Arc<Attester>,
     pub(crate) imported_hashes: ImportedHashes,
     pub(crate) queue: Queue,
     pub(crate) options: StoreOptions,

@@ -7,7 +7,9 @@ mod observe;
 
 use async_trait::async_trait;
 
-use crate::backend::{Backend, BackendInfo, Commit, Head, Scan, ScanPage};
+use crate::backend::{
+    Attestation, AttestedState, Backend, BackendInfo, Commit, Head, Scan, ScanPage,
+};
 use crate::block::{EncodedBlock, Serial};
 use crate::error::Result;
 use crate::position::Epoch;
@@ -103,6 +105,10 @@ pub trait Layer: Send + Sync + std::fmt::Debug + 'static {
         self.inner().verify().await
     }
 
+    async fn attest(&self, state: &AttestedState) -> Result<Attestation> {
+        self.inner().attest(state).await
+    }
+
     fn announce_close(&self) {
         self.inner().announce_close();
     }
@@ -156,6 +162,10 @@ impl<L: Layer> Backend for L {
 
     async fn verify(&self) -> Result<()> {
         Layer::verify(self).await
+    }
+
+    async fn attest(&self, state: &AttestedState) -> Result<Attestation> {
+        Layer::attest(self, state).await
     }
 
     fn announce_close(&self) {

@@ -10,7 +10,9 @@ use tokio::time::Instant;
 use tracing::Instrument;
 use tracing::field::Empty;
 
-use crate::backend::{Backend, BackendInfo, Commit, Head, Scan, ScanPage};
+use crate::backend::{
+    Attestation, AttestedState, Backend, BackendInfo, Commit, Head, Scan, ScanPage,
+};
 use crate::block::{EncodedBlock, Serial};
 use crate::error::Result;
 use crate::position::Epoch;
@@ -66,7 +68,7 @@ pub struct Observe {
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Observations {
     /// By the name of the operation: `head`, `migrate`, `scan`, `blocks`, `commit`, `confirm`,
-    /// `probe`, `adopt`, `reopen`, `verify`, `close`. An operation that was never called is missing.
+    /// `probe`, `adopt`, `reopen`, `verify`, `attest`, `close`. An operation that was never called is missing.
     pub operations: BTreeMap<&'static str, OperationStats>,
 }
 
@@ -226,6 +228,10 @@ impl Backend for Observe {
 
     async fn verify(&self) -> Result<()> {
         self.observe("verify", self.span("verify"), self.inner.verify()).await
+    }
+
+    async fn attest(&self, state: &AttestedState) -> Result<Attestation> {
+        self.observe("attest", self.span("attest"), self.inner.attest(state)).await
     }
 
     fn announce_close(&self) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 
 use super::{Store, StoreInfo, watch};
-use crate::backend::KeyRange;
+use crate::backend::{Attestation, KeyRange};
 use crate::block::Serial;
 use crate::changes::{ChangeStream, LogPosition};
 use crate::command::{Restore, Restored, Transaction};
@@ -146,6 +146,13 @@ impl Store for StoreHandle {
         computed.await.map_err(|error: Error| error.during(OPERATION))
     }
 
+    async fn attest(&self) -> Result<Attestation> {
+        const OPERATION: &str = "store.attest";
+        self.open_view(OPERATION)?;
+        let attested = async { self.core.attester.attest(self.now()?).await };
+        attested.await.map_err(|error| error.during(OPERATION))
+    }
+
     async fn checkpoint(&self) -> Result<Serial> {
         self.flush().await
     }
@@ -153,7 +160,9 @@ impl Store for StoreHandle {
     async fn verify(&self) -> Result<()> {
         const OPERATION: &str = "store.verify";
         self.open_view(OPERATION)?;
-        self.verify_stored().await.map_err(|error| error.during(OPERATION))
+        self.verify_stored().await.map_err(|error| error.during(OPERATION))?;
+        self.core.attester.publish().await;
+        Ok(())
     }
 
     async fn probe(&self) -> Result<Duration> {

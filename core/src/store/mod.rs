@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::backend::BackendInfo;
+use crate::backend::{Attestation, BackendInfo};
 use crate::block::Serial;
 use crate::changes::{ChangeStream, LogPosition};
 use crate::command::{Restore, Restored, Transaction};
@@ -184,6 +184,18 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// `Unavailable`, `Corrupt`.
     async fn digests(&self) -> Result<Digests>;
+
+    /// The digest of the state, signed, for somebody who has no key and no access.
+    ///
+    /// # Behavior
+    /// - It is of one moment, whose serial it names, and costs what [`digests`](Store::digests) does for
+    ///   the state. Nobody waits meanwhile.
+    /// - Nothing is written, so a store that was opened to be read signs, too.
+    ///
+    /// # Errors
+    /// `Unsupported` if the store is not sealed, so has no keys; `Unavailable`, also if the clock is not
+    /// to be trusted.
+    async fn attest(&self) -> Result<Attestation>;
 
     /// Brings every block into rows. Gives the serial that the rows then hold.
     ///

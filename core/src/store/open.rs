@@ -7,6 +7,7 @@ use std::time::Instant;
 use tracing::Instrument;
 
 use super::Store;
+use crate::attest::Attester;
 use crate::backend::{Backend, Commit, Head, HeadChange, KeyChange};
 use crate::block::{MAX_BLOCK, Serial};
 use crate::clock::{ClockGuard, Reading};
@@ -185,20 +186,34 @@ async fn start(
     let commits = CommitThread::start(waits).await?;
     let writer = Writer::new(backend.clone(), shared.clone(), &options, loaded.found, commits);
     let (queue, receiver) = Queue::new(&options.writer);
+    let attester = Arc::new(Attester::new(
+        backend.clone(),
+        shared.clone(),
+        options.clock.clone(),
+        head.epoch,
+        options.attestations.clone().filter(|_| !options.read_only),
+    ));
+    attester.require_keys()?;
+    let at_end = attester.clone();
     threads::start("ghostwire-store", waits, move |runtime| {
-        runtime.block_on(writer.serve_all(receiver));
+        runtime.block_on(writer.serve_all(receiver, &at_end));
     })
     .await?;
     let actor = Arc::new(options.actor.clone());
+    let by_itself = attester.clone();
     let core = Arc::new(Core {
         backend,
         head,
         shared,
+        attester,
         imported_hashes: ImportedHashes::new(options.writer.queue_timeout),
         queue,
         options,
         is_shared: info.shared,
         guard,
     });
-    Ok(Arc::new(StoreHandle { core, actor, instance: None }))
+    let handle = StoreHandle { core, actor, instance: None };
+    // If there is no thread for it, the writer ends with the handle.
+    by_itself.start().await?;
+    Ok(Arc::new(handle))
 }

@@ -7,6 +7,7 @@ use futures_util::FutureExt;
 use tokio::sync::{Notify, mpsc};
 
 use super::{Request, Writer};
+use crate::attest::Attester;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Whether closing has begun. From then on nothing more is accepted.
@@ -58,12 +59,19 @@ impl End {
 
 impl Writer {
     /// Serves the queue to the end, frees the backend, and tells how it went.
-    pub(crate) async fn serve_all(mut self, mut queue: mpsc::Receiver<Request>) {
+    pub(crate) async fn serve_all(
+        mut self,
+        mut queue: mpsc::Receiver<Request>,
+        attester: &Attester,
+    ) {
         let served = AssertUnwindSafe(self.run(&mut queue)).catch_unwind().await;
         self.shared.closing.begin();
         if served.is_err() {
             tracing::error!("the writer panicked; the store ends");
             self.give_up(&mut queue).await;
+        }
+        if self.stopped.is_none() {
+            attester.publish_at_end().await;
         }
         let backend = self.backend.clone();
         let closing = AssertUnwindSafe(async move { backend.close().await }).catch_unwind().await;

@@ -11,7 +11,7 @@ use crate::keyring::recipient::{Fingerprint, Recipient};
 use crate::keyring::{Keyring, MOST_DATA_KEYS, MOST_HASH_KEYS, MOST_RECIPIENTS};
 use crate::random::Random;
 use crate::secret::Secret;
-use crate::signature::{PublicKeys, Purpose, Signature};
+use crate::signature::{Purpose, Succession};
 
 /// Why a data key is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,17 +22,6 @@ pub enum Rotation {
     /// what is forged with the old ones is refused at once, and not only when everything was sealed
     /// anew.
     Leaked,
-}
-
-/// That signing keys follow others, signed by those.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Succession {
-    /// The keys that go.
-    pub from: PublicKeys,
-    /// The keys that follow.
-    pub to: PublicKeys,
-    /// By those that go, over those that follow.
-    pub signature: Signature,
 }
 
 impl Keyring {

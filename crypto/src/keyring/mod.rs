@@ -25,7 +25,7 @@ use crate::random::Random;
 use crate::secret::Secret;
 use crate::signature::{Purpose, Signature, Subject};
 
-pub use change::{Rotation, Succession};
+pub use change::Rotation;
 pub use content::{Authority, DataKey, HashKey, Header, Leaving, Member};
 pub use file::KeyringFile;
 #[cfg(unix)]

@@ -1,6 +1,7 @@
 //! What a pin says about a store that is opened.
 
 use crate::pin::mark::Mark;
+use crate::signature::SignerId;
 
 /// Where a store stands when it is opened, as its head says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +18,26 @@ pub struct Standing {
     pub pinned: bool,
     /// The head of the mark that somebody accepted to give up ([`Mark::head`] of it).
     pub overridden: Option<[u8; 32]>,
+    /// Whose signatures the store has.
+    pub signers: Signers,
+}
+
+/// Whose signatures a store has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Signers {
+    /// Those of its keyring; zeros if nothing signs it.
+    pub current: SignerId,
+    /// Those before a rotation that is under way.
+    pub before: Option<SignerId>,
+    /// Whether it was signed at most once: its pin may be of a time when nothing was.
+    pub since_now: bool,
+}
+
+impl Signers {
+    fn have(&self, signer: SignerId) -> bool {
+        let was_none = self.since_now && signer == SignerId::NONE;
+        signer == self.current || self.before == Some(signer) || was_none
+    }
 }
 
 /// What became of the block that a mark names.
@@ -63,6 +84,8 @@ pub enum Verdict {
     Missing,
     /// Refuse: the pin is another store's.
     OtherStore,
+    /// Refuse: the pin is of a time when other keys signed the store than its keyring has.
+    OtherSigner,
 }
 
 impl Verdict {
@@ -87,6 +110,7 @@ impl Verdict {
             Self::Forked => "forked",
             Self::Missing => "missing",
             Self::OtherStore => "other store",
+            Self::OtherSigner => "other signer",
         }
     }
 }
@@ -104,6 +128,9 @@ pub fn decide(store: &Standing, configured: bool, mark: Option<&Mark>, anchor: A
     };
     if mark.store != store.store {
         return Verdict::OtherStore;
+    }
+    if !store.signers.have(mark.signer) {
+        return Verdict::OtherSigner;
     }
     if store.epoch < mark.epoch {
         return Verdict::Superseded { epoch: mark.epoch };

@@ -190,7 +190,7 @@ mod tests {
             serial: commit,
             head: [1; 32],
             anchor: [2; 32],
-            signer: SignerId::from_bytes([0; 32]),
+            signer: SignerId::NONE,
         }
     }
 

@@ -14,7 +14,7 @@ mod slots;
 use crate::error::Result;
 
 pub use command::{Answer, CommandPin, Request};
-pub use decide::{Anchor, Standing, Verdict, decide};
+pub use decide::{Anchor, Signers, Standing, Verdict, decide};
 pub use file::FilePin;
 pub use mark::{Mark, PinKey};
 pub use slots::{SLOT, Slots, Step, advance, newest};

@@ -170,6 +170,7 @@ fn standing() -> Standing {
         head: mark(5).head,
         pinned: true,
         overridden: None,
+        signers: Signers { current: mark(5).signer, before: None, since_now: false },
     }
 }
 
@@ -225,12 +226,39 @@ fn the_decision_at_open() {
 }
 
 #[test]
+fn a_mark_of_another_signer_is_refused() {
+    let same = Anchor::Is(mark(5).anchor);
+    let verdict = |signers, signer| {
+        let standing = Standing { signers, ..standing() };
+        decide(&standing, true, Some(&Mark { signer, ..mark(5) }), same)
+    };
+    let [current, before, other] = [3, 4, 5].map(|byte| SignerId::from_bytes([byte; 32]));
+    let signers = Signers { current, before: None, since_now: false };
+    assert_eq!(verdict(signers, current), Verdict::Equal);
+    for signer in [before, other, SignerId::NONE] {
+        assert_eq!(verdict(signers, signer), Verdict::OtherSigner);
+    }
+    let rotating = Signers { before: Some(before), ..signers };
+    assert_eq!(verdict(rotating, before), Verdict::Equal);
+    assert_eq!(verdict(rotating, other), Verdict::OtherSigner);
+    // A pin of before anything was signed.
+    let first = Signers { since_now: true, ..signers };
+    assert_eq!(verdict(first, SignerId::NONE), Verdict::Equal);
+    assert_eq!(verdict(first, other), Verdict::OtherSigner);
+    let unsigned = Signers { current: SignerId::NONE, before: None, since_now: false };
+    assert_eq!(verdict(unsigned, SignerId::NONE), Verdict::Equal);
+    assert_eq!(verdict(unsigned, current), Verdict::OtherSigner);
+}
+
+#[test]
 fn only_what_agrees_is_served() {
     use Verdict::*;
     for verdict in [Unpinned, First, Equal, Ahead { by: 1 }, Accepted] {
         assert!(verdict.serves(), "{}", verdict.name());
     }
-    for verdict in [RolledBack { by: 1 }, Superseded { epoch: 2 }, Forked, Missing, OtherStore] {
+    for verdict in
+        [RolledBack { by: 1 }, Superseded { epoch: 2 }, Forked, Missing, OtherStore, OtherSigner]
+    {
         assert!(!verdict.serves(), "{}", verdict.name());
     }
 }

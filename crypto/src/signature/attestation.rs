@@ -7,12 +7,13 @@ use std::str::FromStr;
 use data_encoding::BASE64;
 
 use crate::error::{Error, Result};
-use crate::signature::{PublicKeys, Purpose, Signature, Signer, SignerId, Subject};
+use crate::signature::succession::Former;
+use crate::signature::{PublicKeys, Purpose, Signature, Signer, SignerId, Subject, Successions};
 use crate::wire::{from_decimal, from_hex, hex};
 
 const TITLE: &str = "ghostwire-store attestation 1";
-/// More than any has.
-const LONGEST: usize = 16 * 1024;
+/// More than any has: each former signer takes 7.2 KB.
+const LONGEST: usize = 256 * 1024;
 
 /// The state that an [`Attestation`] is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,16 +56,29 @@ pub struct Attestation {
     attested: Attested,
     keys: PublicKeys,
     signature: Signature,
+    former: Successions,
+}
+
+/// What an [`Attestation`] comes to for somebody who knows a signer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verified<'a> {
+    /// What it says.
+    pub attested: &'a Attested,
+    /// Who signed it.
+    pub signer: SignerId,
+    /// How many keys lie between the signer that is known and this one, each signed by the one
+    /// before: 0 if they are the same.
+    pub successions: usize,
 }
 
 impl Attestation {
-    /// Signs a statement.
+    /// Signs a statement. `former` lets those who know an earlier signer follow.
     ///
     /// # Errors
     /// `Library` if signing fails.
-    pub fn sign(attested: Attested, signer: &Signer) -> Result<Self> {
+    pub fn sign(attested: Attested, signer: &Signer, former: Successions) -> Result<Self> {
         let signature = signer.sign(Subject::State, &attested.encode())?;
-        Ok(Self { attested, keys: signer.public().clone(), signature })
+        Ok(Self { attested, keys: signer.public().clone(), signature, former })
     }
 
     /// Whose it says it is.
@@ -73,18 +87,16 @@ impl Attestation {
         self.keys.id()
     }
 
-    /// What it says, if the signer with this fingerprint signed it.
+    /// What it says, if the signer with this fingerprint signed it, or one that follows from that.
     ///
     /// # Errors
     /// `Unsigned` if not. The fingerprint has to be known from elsewhere: the text has that of
     /// whoever made it.
-    pub fn verify(&self, signer: SignerId) -> Result<&Attested> {
-        if self.keys.id() != signer {
-            return Err(Error::Unsigned { what: "attestation", why: "another key signed it" });
-        }
+    pub fn verify(&self, known: SignerId) -> Result<Verified<'_>> {
+        let successions = self.former.follow(known, &self.keys)?;
         let body = self.attested.encode();
         self.keys.verify("attestation", Subject::State, &body, &self.signature)?;
-        Ok(&self.attested)
+        Ok(Verified { attested: &self.attested, signer: self.keys.id(), successions })
     }
 }
 
@@ -101,7 +113,11 @@ impl fmt::Display for Attestation {
         writeln!(f, "digest {}", hex(digest))?;
         writeln!(f, "purpose {}", self.keys.purpose().name())?;
         writeln!(f, "keys {}", BASE64.encode(&self.keys.to_bytes()))?;
-        writeln!(f, "signature {}", BASE64.encode(&self.signature.to_bytes()))
+        writeln!(f, "signature {}", BASE64.encode(&self.signature.to_bytes()))?;
+        self.former.0.iter().try_for_each(|Former { keys, signature }| {
+            let [keys, signature] = [keys.to_bytes(), signature.to_bytes()];
+            writeln!(f, "former {} {}", BASE64.encode(&keys), BASE64.encode(&signature))
+        })
     }
 }
 
@@ -139,11 +155,16 @@ impl FromStr for Attestation {
             Some((attested, purpose, keys, signature))
         };
         let (attested, purpose, keys, signature) = read().ok_or_else(misshapen)?;
-        if lines.next().is_some() {
-            return Err(misshapen());
-        }
+        let decoded = |text: &str| BASE64.decode(text.as_bytes()).map_err(|_| misshapen());
+        let former = lines.map(|line| {
+            let fields = line.strip_prefix("former ").and_then(|fields| fields.split_once(' '));
+            let (keys, signature) = fields.ok_or_else(misshapen)?;
+            let keys = PublicKeys::from_bytes(purpose, &decoded(keys)?)?;
+            Ok(Former { keys, signature: Signature::from_bytes(&decoded(signature)?)? })
+        });
         Ok(Self {
             attested,
+            former: Successions(former.collect::<Result<_>>()?),
             keys: PublicKeys::from_bytes(purpose, &keys)?,
             signature: Signature::from_bytes(&signature)?,
         })

@@ -3,22 +3,28 @@
 
 mod attestation;
 mod manifest;
+mod succession;
 
 use std::fmt;
+use std::str::FromStr;
 
 use aws_lc_rs::signature::{
     ED25519, Ed25519KeyPair, KeyPair, ML_DSA_65, ML_DSA_65_SIGNING, PqdsaKeyPair, UnparsedPublicKey,
 };
+use data_encoding::BASE64;
 
 use crate::error::{Error, Result};
 use crate::hash::sha256;
 use crate::random::Random;
 use crate::secret::Secret;
-use crate::wire::{Reader, hex};
+use crate::wire::{Reader, from_hex, hex};
 
-pub use attestation::{Attestation, Attested};
+pub use attestation::{Attestation, Attested, Verified};
 pub use manifest::{Counts, Manifest, SignedManifest};
+pub use succession::{Succession, Successions};
 
+/// Of the line of public keys.
+const TITLE: &str = "ghostwire-store signer 1";
 const ED25519_PUBLIC: usize = 32;
 const ED25519_SIGNATURE: usize = 64;
 const ML_DSA_PUBLIC: usize = 1952;
@@ -71,6 +77,9 @@ pub(crate) enum Subject {
 pub struct SignerId([u8; 32]);
 
 impl SignerId {
+    /// What stands for the signer of what nothing signs.
+    pub const NONE: Self = Self([0; 32]);
+
     /// The one with these bytes.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
@@ -87,6 +96,18 @@ impl SignerId {
 impl fmt::Display for SignerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&hex(&self.0))
+    }
+}
+
+impl FromStr for SignerId {
+    type Err = Error;
+
+    /// Reads 64 hexadecimal digits, in small letters.
+    fn from_str(text: &str) -> Result<Self> {
+        let bytes = from_hex(text);
+        bytes.map(Self).ok_or_else(|| {
+            Error::invalid("fingerprint of a signer", "it is not 64 hexadecimal digits".to_owned())
+        })
     }
 }
 
@@ -136,7 +157,7 @@ impl PublicKeys {
     /// By which they are known.
     #[must_use]
     pub fn id(&self) -> SignerId {
-        let label = b"ghostwire-store signer 1";
+        let label = TITLE.as_bytes();
         SignerId(sha256(&[label, &[self.purpose as u8], &self.ed25519, self.ml_dsa.as_slice()]))
     }
 
@@ -173,6 +194,28 @@ impl PublicKeys {
     /// `Unsigned` if not.
     pub fn verify_successor(&self, successor: &Self, signature: &Signature) -> Result<()> {
         self.verify("new key", Subject::Successor, successor.id().as_bytes(), signature)
+    }
+}
+
+impl fmt::Display for PublicKeys {
+    /// One line, without an end.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{TITLE} {} {}", self.purpose.name(), BASE64.encode(&self.to_bytes()))
+    }
+}
+
+impl FromStr for PublicKeys {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let read = || {
+            let (purpose, keys) = text.strip_prefix(TITLE)?.strip_prefix(' ')?.split_once(' ')?;
+            let keys = BASE64.decode(keys.as_bytes()).ok()?;
+            Some((Purpose::from_name(purpose)?, keys))
+        };
+        let (purpose, keys) =
+            read().ok_or(Error::corrupt("public key", "it is no line of a signer"))?;
+        Self::from_bytes(purpose, &keys)
     }
 }
 

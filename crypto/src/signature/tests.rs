@@ -118,12 +118,26 @@ fn a_new_key_is_signed_by_the_old() {
 }
 
 #[test]
+fn public_keys_and_their_fingerprint_come_back_as_text() {
+    let keys = signer(Purpose::Manifest).public().clone();
+    assert_eq!(keys.to_string().parse::<PublicKeys>().unwrap(), keys);
+    assert_eq!(keys.id().to_string().parse::<SignerId>().unwrap(), keys.id());
+    for text in ["", "ghostwire-store signer 1", "ghostwire-store signer 2 manifest AAAA"] {
+        assert!(text.parse::<PublicKeys>().is_err(), "{text}");
+        assert!(text.parse::<SignerId>().is_err(), "{text}");
+    }
+    assert!(keys.id().to_string().to_uppercase().parse::<SignerId>().is_err());
+}
+
+#[test]
 fn an_attestation_comes_back_as_text() {
     let signer = signer(Purpose::Manifest);
     let id = signer.public().id();
-    let text = Attestation::sign(attested(), &signer).unwrap().to_string();
+    let text = Attestation::sign(attested(), &signer, Successions::default()).unwrap().to_string();
     let read: Attestation = text.parse().unwrap();
-    assert_eq!(read.verify(id).unwrap(), &attested());
+    let attested = attested();
+    let verified = Verified { attested: &attested, signer: id, successions: 0 };
+    assert_eq!(read.verify(id).unwrap(), verified);
     assert_eq!(read.to_string(), text);
     let windows: Attestation = text.replace('\n', "\r\n").parse().unwrap();
     assert_eq!(windows, read);
@@ -135,7 +149,7 @@ fn an_attestation_comes_back_as_text() {
 fn an_attestation_with_another_line_is_refused() {
     let signer = signer(Purpose::Manifest);
     let id = signer.public().id();
-    let text = Attestation::sign(attested(), &signer).unwrap().to_string();
+    let text = Attestation::sign(attested(), &signer, Successions::default()).unwrap().to_string();
     for line in ["epoch 2", "commit 3", "serial 4", "time 8"] {
         for other in
             [format!("{line}0"), line.replace(' ', " 0"), line.replace(' ', " +"), String::new()]
@@ -154,6 +168,54 @@ fn an_attestation_with_another_line_is_refused() {
         changed.verify(id).unwrap_err();
     }
     assert!((text + "more\n").parse::<Attestation>().is_err());
+}
+
+fn succession(from: &Signer, to: &Signer) -> Succession {
+    let signature = from.sign_successor(to.public()).unwrap();
+    Succession { from: from.public().clone(), to: to.public().clone(), signature }
+}
+
+#[test]
+fn who_knows_a_former_signer_follows_to_the_one_that_signed() {
+    let [first, second, third] = [(); 3].map(|()| signer(Purpose::Manifest));
+    let mut former = Successions::default();
+    assert!(former.note(succession(&first, &second)));
+    assert!(former.note(succession(&second, &third)));
+    assert!(!former.note(succession(&second, &third)));
+    assert_eq!(Successions::parse(&former.to_bytes()).unwrap(), former);
+    let text = Attestation::sign(attested(), &third, former.clone()).unwrap().to_string();
+    let read: Attestation = text.parse().unwrap();
+    assert_eq!(read.to_string(), text);
+    for (steps, known) in [(0, &third), (1, &second), (2, &first)] {
+        let verified = read.verify(known.public().id()).unwrap();
+        assert_eq!((verified.successions, verified.signer), (steps, third.public().id()));
+    }
+    let stranger = signer(Purpose::Manifest);
+    assert!(matches!(read.verify(stranger.public().id()), Err(Error::Unsigned { .. })));
+    // A link that somebody put in, and one that leads elsewhere.
+    let mut forged = Successions::default();
+    forged.note(Succession { from: first.public().clone(), ..succession(&stranger, &third) });
+    let forged = Attestation::sign(attested(), &third, forged).unwrap();
+    assert!(matches!(forged.verify(first.public().id()), Err(Error::Unsigned { .. })));
+    let elsewhere = Attestation::sign(attested(), &stranger, former.clone()).unwrap();
+    assert!(matches!(elsewhere.verify(first.public().id()), Err(Error::Unsigned { .. })));
+    let torn = former.to_bytes();
+    assert!(Successions::parse(torn.get(1..).unwrap()).is_err());
+}
+
+#[test]
+fn the_oldest_of_too_many_signers_are_forgotten() {
+    let keys: Vec<_> = (0..=Successions::MOST).map(|_| signer(Purpose::Manifest)).collect();
+    let last = signer(Purpose::Manifest);
+    let mut former = Successions::default();
+    for (from, to) in keys.iter().zip(keys.iter().skip(1).chain([&last])) {
+        former.note(succession(from, to));
+    }
+    assert_eq!(former.len(), Successions::MOST);
+    assert!(former.follow(keys[0].public().id(), last.public()).is_err());
+    assert_eq!(former.follow(keys[1].public().id(), last.public()).unwrap(), Successions::MOST);
+    let text = Attestation::sign(attested(), &last, former).unwrap().to_string();
+    text.parse::<Attestation>().unwrap();
 }
 
 proptest! {

@@ -262,6 +262,14 @@ pub(super) static KEYS: &[Key] = &[
         |s, v| with_zqlite(s, v.boolean()?, |o, same| o.pin_same_device = same),
     ),
     Key::store(
+        "zqlite.attestation_file",
+        Kind::Path,
+        "The file that has the newest signed digest of the state: written every ten minutes while the store changes, when it was verified, and when it is closed. For sealed stores.",
+        |s| zqlite(s)?.attestation_file.clone().map(Value::Path),
+        |s, v| with_zqlite(s, v.into_path()?, |o, path| o.attestation_file = Some(path)),
+    )
+    .unless_set("none"),
+    Key::store(
         "zqlite.sealed",
         Kind::Boolean,
         "Whether the store is sealed under the keys of its keyring. A plain store is opened with `false` only, a sealed one with `true` only.",

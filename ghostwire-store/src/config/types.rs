@@ -228,6 +228,8 @@ pub struct ZqliteOptions {
     pub pin_command: Option<PathBuf>,
     /// Whether the file may lie on the store's own device.
     pub pin_same_device: bool,
+    /// The file into which a sealed store attests its state by itself.
+    pub attestation_file: Option<PathBuf>,
 }
 
 impl Default for ZqliteOptions {
@@ -243,6 +245,7 @@ impl Default for ZqliteOptions {
             pin_file: None,
             pin_command: None,
             pin_same_device: false,
+            attestation_file: None,
         }
     }
 }

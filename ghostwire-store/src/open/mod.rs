@@ -1,5 +1,7 @@
 //! From a configuration to a store.
 
+#[cfg(feature = "zqlite")]
+mod attestations;
 mod key;
 #[cfg(feature = "zqlite")]
 mod pin;
@@ -10,6 +12,7 @@ mod sealed;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ghostwire_store_core::attest::AttestationOptions;
 use ghostwire_store_core::backend::{Backend, Compacted};
 use ghostwire_store_core::domain::{Clock, StoreId, SystemClock};
 use ghostwire_store_core::entropy::{Entropy, SystemEntropy};
@@ -256,9 +259,25 @@ impl<'c> Opener<'c> {
             writer: writer_options(&self.config.writer),
             read_only: self.read_only,
             max_view_age: Duration::from_millis(self.config.writer.max_view_age_ms),
+            attestations: self.attestations()?,
             ..StoreOptions::default()
         };
         store::open(backend, options).await
+    }
+
+    /// Who takes what the store attests by itself.
+    #[cfg(feature = "zqlite")]
+    fn attestations(&self) -> Result<Option<AttestationOptions>> {
+        let BackendChoice::Zqlite(options) = &self.config.backend else { return Ok(None) };
+        let Some(path) = &options.attestation_file else { return Ok(None) };
+        let key = self.config.store_key("attestation_file");
+        let file = attestations::AttestationFile::new(path, &options.path, &key)?;
+        Ok(Some(AttestationOptions::new(Arc::new(file))))
+    }
+
+    #[cfg(not(feature = "zqlite"))]
+    fn attestations(&self) -> Result<Option<AttestationOptions>> {
+        Ok(None)
     }
 
     fn may_make(&self) -> bool {

@@ -11,6 +11,7 @@ use ghostwire_store::domain::{StoreId, Timestamp};
 use ghostwire_store::keys::crypto::SystemRandom;
 use ghostwire_store::keys::crypto::keyring::{Fingerprint, Identity, Keyring, Recipient};
 use ghostwire_store::keys::crypto::root::{KeySource, Place};
+use ghostwire_store::keys::crypto::signature::{PublicKeys, Purpose};
 use ghostwire_store::keys::{Keys, write_identity};
 use ghostwire_store::{Error, ErrorKind, Opener, Result, entropy};
 use ghostwire_store_sqlite::directory_of;
@@ -35,6 +36,7 @@ pub(super) async fn run(config: &Config, command: &KeysCommand, shell: &mut Shel
         KeysCommand::Rotate(args) => rotate(config, args, shell).await,
         KeysCommand::AddRecipient(args) => add_recipient(config, args, shell).await,
         KeysCommand::ExportRecipient(args) => export_recipient(config, args, shell).await,
+        KeysCommand::ExportSigner(unlock) => export_signer(config, unlock, shell).await,
         KeysCommand::ChangeRoot(args) => change_root(config, args, shell).await,
         KeysCommand::Verify(unlock) => verify(config, unlock, shell).await,
     }
@@ -113,11 +115,13 @@ async fn list(config: &Config, unlock: &UnlockArgs, shell: &mut Shell<'_>) -> Ou
     if shell.json {
         return shell.object(&object(&keys, &keyring));
     }
+    let signer = signer(&keyring)?.id().to_string();
     let before = keyring.leaving().map(|leaving| leaving.version());
     shell.pairs(&[
         ("keyring", keys.path().display().to_string()),
         ("store id", StoreId::from_bytes(*keyring.store()).to_string()),
         ("generation", keyring.generation().to_string()),
+        ("signer", signer),
         ("root secret", keyring.passphrase().map_or("an identity", |_| "a passphrase").to_owned()),
         (
             "rotation",
@@ -168,6 +172,7 @@ fn object(keys: &Keys<'_>, keyring: &Keyring) -> Value {
         "path": keys.path(),
         "store": StoreId::from_bytes(*keyring.store()),
         "generation": keyring.generation(),
+        "signer": signer(keyring).ok().map(|signer| signer.id().to_string()),
         "passphrase": keyring.passphrase().is_some(),
         "rotating_from": keyring.leaving().map(|leaving| leaving.version()),
         "data_keys": data_keys.map(|key| json!({ "version": key.version(), "since": since(key.since()) })).collect::<Vec<_>>(),
@@ -321,6 +326,26 @@ async fn export_recipient(
         return shell.object(&json!({ "fingerprint": fingerprint, "recipient": line }));
     }
     shell.line(line)
+}
+
+async fn export_signer(config: &Config, unlock: &UnlockArgs, shell: &mut Shell<'_>) -> Outcome {
+    let keys = keys(config, unlock)?;
+    let keyring = keys.open().await.map_err(|error| error.during("keys.export-signer"))?;
+    let signer = signer(&keyring)?;
+    let (fingerprint, line) = (signer.id().to_string(), signer.to_string());
+    if shell.json {
+        return shell.object(&json!({ "fingerprint": fingerprint, "public_key": line }));
+    }
+    shell.line(line)?;
+    shell.note(format_args!("its fingerprint is {fingerprint}; neither is a secret"));
+    Ok(())
+}
+
+/// Whose signatures the store has.
+fn signer(keyring: &Keyring) -> Result<PublicKeys> {
+    let signer = keyring.authority().signer(Purpose::Manifest);
+    let signer = signer.map_err(|error| Error::new(ErrorKind::Unavailable, error.to_string()))?;
+    Ok(signer.public().clone())
 }
 
 async fn change_root(config: &Config, args: &ChangeRootArgs, shell: &mut Shell<'_>) -> Outcome {

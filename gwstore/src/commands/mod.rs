@@ -1,5 +1,6 @@
 //! What each subcommand does.
 
+mod attest;
 #[cfg(feature = "bench")]
 pub(crate) mod bench;
 mod clock;
@@ -24,6 +25,8 @@ mod migrate;
 mod pin;
 mod seal;
 mod status;
+#[cfg(feature = "zqlite")]
+mod verify_attestation;
 
 use ghostwire_store::config::Config;
 use ghostwire_store::{Error, ErrorKind};
@@ -70,6 +73,14 @@ pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
     if let Command::Keys(KeysCommand::Identity(command)) = &cli.command {
         return keys::identity(command, shell);
     }
+    #[cfg(feature = "zqlite")]
+    if let Command::VerifyAttestation(args) = &cli.command
+        && !args.compare
+    {
+        let why = "an attestation is verified without a store; --compare asks one";
+        refuse_store_options(&cli.global, why)?;
+        return verify_attestation::offline(args, shell);
+    }
     match &cli.command {
         Command::Completions { shell: of } => {
             refuse_store_options(&cli.global, "completions are the same for every store")?;
@@ -100,6 +111,13 @@ pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
         | Command::Bench(_)
         | Command::Completions { .. }
         | Command::Man { .. } => Ok(()),
+        Command::Attest(args) => attest::run(&config, args, shell).await,
+        #[cfg(feature = "zqlite")]
+        Command::VerifyAttestation(args) => {
+            verify_attestation::beside_store(&config, args, shell).await
+        }
+        #[cfg(not(feature = "zqlite"))]
+        Command::VerifyAttestation(_) => Err(not_built("zqlite")),
         Command::Clock(command) => clock::run(&config, command, shell).await,
         #[cfg(feature = "zqlite")]
         Command::Seal => seal::seal(&config, shell).await,

@@ -119,6 +119,7 @@ fn print(
         ("durable", yes_or_no(backend.durable)),
         ("sealed", yes_or_no(backend.sealed)),
         ("pinned", yes_or_no(backend.pinned)),
+        ("signer", backend.signer.clone().unwrap_or_else(|| "none".to_owned())),
         ("shared", yes_or_no(backend.shared)),
         ("on disk", backend.bytes.map_or_else(|| "unknown".to_owned(), bytes)),
         ("log", backend.log.map_or_else(|| "none".to_owned(), |log| describe_log(&log))),

@@ -3,6 +3,7 @@
 
 mod advice;
 mod after_import;
+mod attestations;
 mod bad_inputs;
 mod bench;
 mod clock;

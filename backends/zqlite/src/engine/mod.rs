@@ -74,6 +74,9 @@ pub(crate) trait Snapshot {
     /// The head, which was read when the snapshot was taken.
     fn head(&self) -> &[u8];
 
+    /// The record with this number beside the head; `None` if there is none.
+    fn beside_head(&mut self, id: u64) -> Result<Option<Vec<u8>>>;
+
     /// Visits the rows in these slots, in this order; `Corrupt` if one is empty.
     fn rows(&mut self, slots: &[u64], visit: VisitNumbered<'_>) -> Result<()>;
 
@@ -157,4 +160,5 @@ pub(crate) enum Write<'a> {
     PutLeaf { number: u64, body: Range<usize> },
     DeleteLeaf { number: u64 },
     PurgeBlocks { before: u64 },
+    BesideHead { id: u64, body: Range<usize> },
 }

@@ -83,10 +83,22 @@ pub(super) fn refusal(
         ),
         Verdict::OtherStore => Error::invalid("the pin is another store's")
             .with(HELP, "name the pin of this store, or a place where there is none yet"),
+        Verdict::OtherSigner => Error::corrupt(
+            "the pin is of a time when other keys signed the store than those of its keyring: one of \
+             the three is of another time",
+        )
+        .with(
+            HELP,
+            "put store, keyring and pin of one time back; if the keyring was rotated away from a leaked \
+             key, the newest copy of it follows from the pin",
+        ),
     };
     let error = error.with("pin", place).with("serial", serial).with("commit", stored.commits);
     Some(match mark {
-        Some(mark) => error.with("pin_serial", mark.serial).with("pin_commit", mark.commit),
+        Some(mark) => error
+            .with("pin_serial", mark.serial)
+            .with("pin_commit", mark.commit)
+            .with("pin_signer", mark.signer),
         None => error,
     })
 }

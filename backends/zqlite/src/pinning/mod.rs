@@ -29,12 +29,13 @@ use crate::head::{Pinned, Stored};
 use crate::inner::locked;
 pub use choice::{PinChoice, PinOptions};
 use errors::{overtaken, unusable};
+pub(crate) use opening::{Admitted, admit, report};
 pub use opening::{PinReport, PinnedPlace};
-pub(crate) use opening::{admit, report};
 
 /// The pin of a store that is open to be written.
 pub(crate) struct Pinning {
     key: PinKey,
+    signer: SignerId,
     /// What the newest commit that is stored led to.
     landed: Mutex<Mark>,
     /// `None` once closed.
@@ -87,6 +88,7 @@ impl Pinning {
     fn new(key: PinKey, held: Held, landed: Mark, overridden: Option<Mark>) -> Self {
         Self {
             key,
+            signer: landed.signer,
             kept: AtomicU64::new(held.mark.serial),
             landed: Mutex::new(landed),
             held: Mutex::new(Some(held)),
@@ -99,7 +101,7 @@ impl Pinning {
     /// which cannot say that it has a pin, is about to be migrated.
     pub(crate) fn landed(&self, head: &[u8], stored: &Stored) {
         if let Some(pinned) = stored.pinned {
-            *locked(&self.landed) = mark_of(&self.key, head, stored);
+            *locked(&self.landed) = mark_of(&self.key, self.signer, head, stored);
             locked(&self.overridden).take_if(|mark| pinned.overridden == Some(mark.head));
         }
     }
@@ -171,6 +173,11 @@ impl Pinning {
         self.fenced.get_or_init(|| overtaken(error, epoch)).clone()
     }
 
+    /// Whether commits are accepted, and not only one that gives up the pin's mark.
+    pub(crate) fn serves(&self) -> bool {
+        locked(&self.overridden).is_none() && self.fenced.get().is_none()
+    }
+
     /// Moves the pin a last time, for what was only flushed, and lets go of it.
     pub(crate) fn close(&self) {
         let is_held = locked(&self.held).is_some() && locked(&self.overridden).is_none();
@@ -188,7 +195,7 @@ impl fmt::Debug for Pinning {
 }
 
 /// The mark of a store with this head.
-fn mark_of(key: &PinKey, head: &[u8], stored: &Stored) -> Mark {
+fn mark_of(key: &PinKey, signer: SignerId, head: &[u8], stored: &Stored) -> Mark {
     Mark {
         store: *stored.head.side.as_bytes(),
         epoch: stored.head.epoch.get(),
@@ -196,7 +203,6 @@ fn mark_of(key: &PinKey, head: &[u8], stored: &Stored) -> Mark {
         serial: stored.head.serial.get(),
         head: Mark::head(head),
         anchor: key.anchor(stored.head.hash.as_bytes()),
-        // Nothing signs a store that is not sealed.
-        signer: SignerId::from_bytes([0; 32]),
+        signer,
     }
 }

@@ -5,7 +5,8 @@ use std::path::Path;
 use ghostwire_store_core::block::{BlockHash, Serial};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_crypto::keyring::Keyring;
-use ghostwire_store_crypto::pin::{Anchor, Mark, Pin, PinKey, Standing, Verdict, decide};
+use ghostwire_store_crypto::pin::{Anchor, Mark, Pin, PinKey, Signers, Standing, Verdict, decide};
+use ghostwire_store_crypto::signature::{PublicKeys, SignerId};
 
 use super::choice::{Accepts, PinOptions};
 use super::errors::{other_serial, refusal, unconfigured, unusable};
@@ -121,18 +122,27 @@ pub(crate) fn admit(
 }
 
 impl Admitted {
+    /// Whether the store is opened for nothing but the commit that gives up the pin's mark.
+    pub(crate) fn gives_up_a_mark(&self) -> bool {
+        self.overridden().is_some()
+    }
+
+    fn overridden(&self) -> Option<Mark> {
+        match self.verdict {
+            Verdict::RolledBack { .. } | Verdict::Superseded { .. } | Verdict::Forked => self.mark,
+            _ => None,
+        }
+    }
+
     /// Has the pin stand where the store does, which is durable by now; the store serves after that.
     pub(crate) fn begin(self, open: &Open, stored: &mut Stored) -> Result<Pinning> {
-        let Self { options, key, pin, mark, verdict } = self;
+        let overridden = self.overridden();
+        let Self { options, key, pin, mark, .. } = self;
         let mut pin = match pin {
             Some(pin) => pin,
             None => options.create(&key).map_err(unusable)?,
         };
-        let here = mark_of(&key, &open.stored_head(), stored);
-        let overridden = match verdict {
-            Verdict::RolledBack { .. } | Verdict::Superseded { .. } | Verdict::Forked => mark,
-            _ => None,
-        };
+        let here = mark_of(&key, signers(open, stored).current, &open.stored_head(), stored);
         let mark = match mark {
             Some(mark) => mark,
             None => {
@@ -158,9 +168,21 @@ impl Admitted {
     }
 }
 
+/// Nothing signs a store that is not sealed.
+fn signers(open: &Open, stored: &Stored) -> Signers {
+    let mut keys = open.envelope.signers().map(PublicKeys::id);
+    Signers {
+        current: keys.next().unwrap_or(SignerId::NONE),
+        before: keys.next(),
+        since_now: stored.signature.is_none_or(|signed| signed.number <= 1),
+    }
+}
+
 fn judge(key: &PinKey, open: &Open, stored: &Stored, mark: Option<&Mark>) -> Result<Verdict> {
-    let here = mark_of(key, &open.stored_head(), stored);
+    let signers = signers(open, stored);
+    let here = mark_of(key, signers.current, &open.stored_head(), stored);
     let standing = Standing {
+        signers,
         store: here.store,
         epoch: here.epoch,
         commit: here.commit,

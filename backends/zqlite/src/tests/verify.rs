@@ -188,7 +188,7 @@ async fn require_that_damage_is_found(options: fn(&Path) -> ZqliteOptions) {
         "INSERT INTO blocks SELECT 999999,frame,changes,audit FROM blocks LIMIT 1",
         "UPDATE blocks SET changes=other.changes FROM new_blocks other WHERE other.serial=31 AND \
          blocks.serial=30",
-        "UPDATE meta SET body=(SELECT body FROM old_meta)",
+        "UPDATE meta SET body=(SELECT body FROM old_meta WHERE id=1) WHERE id=1",
     ] {
         assert_eq!(run(damage), 1, "{damage}");
         let verified = backend.verify().await;

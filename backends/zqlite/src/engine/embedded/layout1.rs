@@ -147,6 +147,7 @@ impl OldHead {
             directory: DirectoryHead::EMPTY,
             inventory: Sums::default(),
             pinned: None,
+            signature: None,
         };
         Ok(Self { stored, sums })
     }

@@ -15,6 +15,7 @@ use ghostwire_store_sqlite::{Connection, Database, StoreFile};
 use rusqlite::params;
 
 use super::{Batch, Engine, Snapshot};
+use crate::signing::SIGNATURE;
 use errors::unreadable;
 use link::Link;
 pub(crate) use rewrite::{Rewriter, write_anew};
@@ -34,19 +35,34 @@ const SCHEMA: [(&str, &str); 6] = [
     ("directory", "CREATE TABLE directory(number INTEGER PRIMARY KEY,body BLOB NOT NULL)"),
 ];
 
+/// The head in `meta`.
+const HEAD: u64 = 1;
+
 #[derive(Debug)]
 pub(crate) struct Embedded(Database<Link>);
 
 /// Makes the store in a new file; in another one it does nothing.
-pub(crate) fn create(file: &StoreFile, head: impl FnOnce() -> Result<Vec<u8>>) -> Result<()> {
+pub(crate) fn create(file: &StoreFile, first: impl FnOnce() -> Result<First>) -> Result<()> {
     file.fill_new(|link: &mut Link| {
-        let head = head()?;
+        let First { head, signature } = first()?;
         create_tables(link)?;
-        link.0
-            .execute("INSERT INTO meta(id,body) VALUES(1,?1)", params![head])
-            .map(drop)
-            .map_err(|error| errors::failed("a new store cannot be written", error))
+        let insert = |id, body| {
+            let inserted =
+                link.0.execute("INSERT INTO meta(id,body) VALUES(?1,?2)", params![sql(id), body]);
+            inserted
+                .map(drop)
+                .map_err(|error| errors::failed("a new store cannot be written", error))
+        };
+        insert(HEAD, head)?;
+        signature.map_or(Ok(()), |signature| insert(SIGNATURE, signature))
     })
+}
+
+/// What a new store has.
+pub(crate) struct First {
+    pub(crate) head: Vec<u8>,
+    /// `None` of a plain store.
+    pub(crate) signature: Option<Vec<u8>>,
 }
 
 /// How the tables lie.

@@ -9,12 +9,13 @@ use rusqlite::{Connection, params};
 
 use super::errors::failed;
 use super::link::Link;
-use super::{create_tables, sql};
+use super::{HEAD, create_tables, sql};
 use crate::envelope::{Envelope, Kind, Part, Placed, Sealer, frame_of};
 use crate::head::{DirectoryHead, Stored, Sums};
 use crate::series::SeriesHead;
 use crate::series::data_block::DataBlock;
 use crate::series::directory::{Changes, Directory, following};
+use crate::signing::{self, SIGNATURE};
 use crate::tags::toggle_block;
 
 /// Rows keep their slots, blocks their serials, entries of the journal their numbers; data blocks and
@@ -42,7 +43,13 @@ impl<'c> Rewriter<'c> {
             link,
             envelope,
             sealer: envelope.sealer(None)?,
-            stored: Stored { series, directory, inventory, ..stored.moved_to(stored.head) },
+            stored: Stored {
+                series,
+                directory,
+                inventory,
+                signature: None,
+                ..stored.moved_to(stored.head)
+            },
             data_blocks: Changes::new(),
             bytes: Vec::new(),
         })
@@ -117,8 +124,13 @@ impl<'c> Rewriter<'c> {
             })?;
         self.stored.directory.next_leaf = next_leaf;
         self.stored.directory.leaves = directory.leaves() as u64;
+        const SQL: &str = "INSERT INTO meta(id,body) VALUES(?1,?2)";
+        self.bytes.clear();
+        if signing::sign_into(&mut self.sealer, &mut self.stored, &mut self.bytes)? {
+            self.insert(SQL, SIGNATURE)?;
+        }
         self.bytes = self.sealer.seal_head(&self.stored)?;
-        self.insert("INSERT INTO meta(id,body) VALUES(?1,?2)", 1)
+        self.insert(SQL, HEAD)
     }
 }
 

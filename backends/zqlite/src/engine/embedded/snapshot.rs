@@ -103,6 +103,15 @@ impl Snapshot for EmbeddedSnapshot<'_> {
         &self.head
     }
 
+    fn beside_head(&mut self, id: u64) -> Result<Option<Vec<u8>>> {
+        let mut record = None;
+        self.each("SELECT body FROM meta WHERE id=?1", [sql(id)], |row| {
+            record = Some(blob(row, 0)?.to_vec());
+            Ok(())
+        })?;
+        Ok(record)
+    }
+
     fn rows(&mut self, slots: &[u64], visit: VisitNumbered<'_>) -> Result<()> {
         const QUERY: &str = "SELECT body FROM rows WHERE slot=?1";
         let mut statement = self.connection()?.prepare_cached(QUERY).map_err(unreadable)?;

@@ -11,7 +11,7 @@ fn engine() -> (tempfile::TempDir, Arc<StoreFile>, Embedded) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a%b?c#d e.db");
     let file = Arc::new(StoreFile::open(&path, FileKind::ZQLITE, Access::Create).unwrap());
-    create(&file, || Ok(b"one".to_vec())).unwrap();
+    create(&file, || Ok(First { head: b"one".to_vec(), signature: None })).unwrap();
     let engine = Embedded::open(&file, |_, _| Ok([0]), |_| Ok(())).unwrap();
     file.opened(SideId::from_bytes([1; 16]), || engine.settle()).unwrap();
     (directory, file, engine)

@@ -63,6 +63,10 @@ pub(super) fn write(writer: &Connection, batch: &Batch<'_>) -> Result<()> {
             Write::PurgeBlocks { before } => {
                 delete(&mut None, writer, "DELETE FROM blocks WHERE serial<?1", *before)
             }
+            Write::BesideHead { id, body } => {
+                const SQL: &str = "REPLACE INTO meta(id,body) VALUES(?1,?2)";
+                put(&mut None, writer, SQL, *id, made(body)?)
+            }
         };
         outcome.map_err(not_stored)?;
     }
