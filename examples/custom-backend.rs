@@ -54,6 +54,7 @@ impl Backend for MapBackend {
             shared: false,
             sealed: false,
             pinned: false,
+            resealed: None,
             bytes: None,
             log: None,
             counters: Default::default(),

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ghostwire_store_core::backend::{Backend, BackendInfo, Commit, Head, KeyRange, Scan, ScanPage};
+use ghostwire_store_core::backend::{
+    Backend, BackendInfo, Budget, Commit, Head, KeyRange, Scan, ScanPage,
+};
 use ghostwire_store_core::block::{BlockBuilder, EncodedBlock, Serial};
 use ghostwire_store_core::domain::*;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
@@ -131,6 +133,10 @@ impl Backend for Scripted {
         self.memory.commit(commit).await
     }
 
+    async fn maintain(&self, _: Budget) -> Result<bool> {
+        self.call("maintain").await.map(|()| false)
+    }
+
     async fn confirm(&self) -> Result<()> {
         self.call("confirm").await
     }
@@ -172,6 +178,7 @@ async fn call(backend: &dyn Backend, operation: &str) -> Result<()> {
         "scan" => backend.scan(users()).await.map(drop),
         "blocks" => backend.blocks(Serial::ZERO, 9).await.map(drop),
         "commit" => backend.commit(&Commit::default()).await,
+        "maintain" => backend.maintain(Budget::default()).await.map(drop),
         "confirm" => backend.confirm().await,
         "probe" => backend.probe(Commit::default().epoch).await,
         "reopen" => backend.reopen().await.map(drop),
@@ -186,8 +193,8 @@ async fn calls_are_counted_and_timed() {
     let observe = Observe::new(scripted.clone());
     assert!(observe.snapshot().operations.is_empty());
     let operations = [
-        "blocks", "close", "commit", "confirm", "head", "migrate", "probe", "reopen", "scan",
-        "verify",
+        "blocks", "close", "commit", "confirm", "head", "maintain", "migrate", "probe", "reopen",
+        "scan", "verify",
     ];
     for operation in operations {
         call(&observe.clone(), operation).await.unwrap();

@@ -257,6 +257,7 @@ impl Backend for LibsqlBackend {
             shared: false,
             sealed: false,
             pinned: false,
+            resealed: None,
             bytes: file.as_ref().map(|file| file.total_bytes()),
             log: file.as_ref().map(|file| file.log().info()),
             counters: *lock(&shared.counters),

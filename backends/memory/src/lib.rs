@@ -112,6 +112,7 @@ impl Backend for MemoryBackend {
             shared: self.memory.shared.load(Ordering::Relaxed),
             sealed: false,
             pinned: false,
+            resealed: None,
             bytes: None,
             log: None,
             counters: *locked(&self.counters),

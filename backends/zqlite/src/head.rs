@@ -10,6 +10,7 @@ use ghostwire_store_core::schema::{Schema, SchemaVersion};
 use ghostwire_store_core::secrets::KeyCheck;
 
 use crate::envelope::Sum;
+use crate::resealing::Resealing;
 use crate::series::SeriesHead;
 
 /// The head, and what the backend keeps for itself.
@@ -27,6 +28,7 @@ pub(crate) struct Stored {
     pub(crate) inventory: Sums,
     /// `None` if the store has no pin.
     pub(crate) pinned: Option<Pinned>,
+    pub(crate) resealing: Resealing,
 }
 
 /// What the head of a store with a pin says of that.
@@ -120,7 +122,15 @@ pub(crate) const LENGTH: usize = 16 // store
     + 4 * 8 // series
     + 3 * 8 // directory
     + 4 * 32 // sums
-    + 32; // the mark that was given up
+    + 32 // the mark that was given up
+    + SIGNATURE
+    + Resealing::LENGTH;
+
+/// Where the number and the hash of a signature will be.
+const SIGNATURE: usize = 8 + 32;
+
+/// Heads of earlier builds end here. What they do not have is as if it was zeros.
+const EARLIER: [usize; 1] = [LENGTH - SIGNATURE - Resealing::LENGTH];
 
 /// Bits of the flags.
 const FILLING: u8 = 1;
@@ -140,6 +150,7 @@ impl Stored {
             directory: DirectoryHead::EMPTY,
             inventory: Sums::default(),
             pinned: None,
+            resealing: Resealing::default(),
         }
     }
 
@@ -210,10 +221,17 @@ impl Stored {
         let Sums { rows, journal, blocks, leaves } = inventory;
         [rows, journal, blocks, leaves].into_iter().for_each(|sum| bytes.put_slice(sum.as_bytes()));
         bytes.put_slice(&overridden.unwrap_or_default());
+        bytes.put_bytes(0, SIGNATURE);
+        self.resealing.encode(&mut bytes);
         bytes
     }
 
-    pub(crate) fn decode(mut bytes: &[u8]) -> Result<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
+        let mut filled = bytes.to_vec();
+        if EARLIER.contains(&filled.len()) {
+            filled.resize(LENGTH, 0);
+        }
+        let mut bytes = &filled[..];
         if bytes.len() != LENGTH {
             return Err(Error::corrupt("the store's head has the wrong length")
                 .with("bytes", bytes.len())
@@ -273,6 +291,10 @@ impl Stored {
                 let mark = array(&mut bytes);
                 let overridden = has(OVERRIDES_PIN).then_some(mark);
                 has(IS_PINNED).then_some(Pinned { overridden })
+            },
+            resealing: {
+                bytes.advance(SIGNATURE);
+                Resealing::decode(&mut bytes).ok_or_else(damaged)?
             },
         };
         let Self { series, .. } = stored;

@@ -5,19 +5,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
-use ghostwire_store_core::backend::{Commit, Head, Row, Scan, ScanPage};
+use ghostwire_store_core::backend::{Budget, Commit, Head, Row, Scan, ScanPage};
 use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::chain::Chain;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::schema::RowKey;
-use ghostwire_store_sqlite::{Access, Compact, Database, StoreFile};
+use ghostwire_store_sqlite::{Compact, Database, StoreFile};
 
 use crate::engine::embedded::{Embedded, Layout, layout1};
 use crate::engine::{Batch, Engine, SeriesRange, Snapshot};
-use crate::envelope::{Envelope, Kind, Reader, Sum, Tag, missing, older};
+use crate::envelope::{Envelope, Kind, Reader, Sum, Tag, missing, older, version_of};
 use crate::head::{Stored, Sums};
 use crate::inner::locked;
 use crate::plan::{self, Current, Plan};
+use crate::resealing::{Counts, Slice, Standing, plan_slice};
 use crate::series::compaction::DataBlocks;
 use crate::series::directory::{Directory, Entry, Leaf};
 use crate::series::memtable::{Limits, Memtable};
@@ -43,6 +44,9 @@ pub(crate) struct Open {
     pub(crate) versions: Versions,
     /// The head as it was read or written last. Sealing it again would give other bytes.
     pub(crate) head: Mutex<Vec<u8>>,
+    /// What is to be counted under once the pin was asked: a rotation because of a leak is under way, and
+    /// the sums are under the inventory's key from before. `None` otherwise.
+    pub(crate) successor: Option<Envelope>,
     /// A commit ended in the unknown: what is in memory may not be what is stored.
     pub(crate) lost: AtomicBool,
     pub(crate) file: Arc<StoreFile>,
@@ -68,32 +72,47 @@ impl Open {
         let mut stored = envelope.open_head(&head)?;
         let current = envelope.of_database(stored.head.side);
         let before_rotation = current.before_rotation(&head)?;
-        let is_rotating = before_rotation.is_some();
-        let envelope = before_rotation.unwrap_or_else(|| current.clone());
+        let (envelope, successor) = match before_rotation {
+            Some(before) => (before, Some(current)),
+            None => (current, None),
+        };
         let (slots, unread) = Slots::read(&mut *snapshot, &envelope, &stored)?;
         let blocks = read_blocks(&mut *snapshot, &envelope, &stored)?;
         check_last_block(&mut *snapshot, &envelope, &stored.head)?;
         let directory = read_directory(&mut *snapshot, &envelope, &stored)?;
         let entries = read_journal(&mut *snapshot)?;
         let (memtable, journal) = replay(&envelope, &stored, &entries)?;
+        if stored.resealing.counts.is_empty() {
+            stored.resealing.counts = count_versions(&mut *snapshot, &envelope, &stored)?;
+        }
         drop(snapshot);
         let tags = Tags { blocks, journal };
-        let mut open = Self {
+        let open = Self {
             engine,
             envelope,
+            successor,
             slots: RwLock::new(slots),
             unread: Mutex::new(unread),
             tags: RwLock::new(tags),
-            versions: Versions::new(Version { memtable, directory }),
+            versions: Versions::new(Version { commit: stored.commits, memtable, directory }),
             head: Mutex::new(head),
             lost: AtomicBool::new(false),
             file: Arc::clone(file),
         };
-        if is_rotating && file.access() != Access::ReadOnly {
-            open.envelope = current;
-            stored = open.count_anew(stored)?;
-        }
         Ok((open, stored))
+    }
+
+    /// Counts under the inventory's new key, if a rotation that replaced it is under way. The pin was asked
+    /// by then, whose key is replaced, too, and is moved after.
+    pub(crate) fn succeed(&mut self, stored: Stored) -> Result<Stored> {
+        let Some(successor) = self.successor.take() else { return Ok(stored) };
+        let before = std::mem::replace(&mut self.envelope, successor);
+        let counted = self.count_anew(stored);
+        // What is surely not stored is counted as before.
+        if counted.is_err() && self.require_known().is_ok() {
+            self.successor = Some(std::mem::replace(&mut self.envelope, before));
+        }
+        counted
     }
 
     /// Writes a head whose sums are under the inventory's new key.
@@ -217,7 +236,19 @@ impl Open {
         let (tags, head) = (self.tags(), self.stored_head());
         let (tags, head, version) = (&*tags, &head[..], &*version);
         let current = Current { stored, head, slots, tags, version };
-        plan::plan(&self.envelope, current, commit, series)
+        plan::plan((&self.envelope, &*self.engine), current, commit, series)
+    }
+
+    /// Plans what is sealed anew next; `None` if nothing is to be.
+    pub(crate) fn plan_slice(
+        &self,
+        stored: &Stored,
+        slots: &Slots,
+        budget: &Budget,
+    ) -> Result<Option<Slice>> {
+        let (tags, head, version) = (self.tags(), self.stored_head(), self.versions.current());
+        let standing = Standing { stored, head: &head, slots, tags: &tags, version: &version };
+        plan_slice(&*self.engine, &self.envelope, standing, budget)
     }
 
     /// What `commit` does to the series. Data blocks are only read if it changes some.
@@ -286,7 +317,7 @@ impl Open {
         for _ in 0..ATTEMPTS {
             let snapshot = self.engine.snapshot()?;
             let stored = self.head_of(&*snapshot)?;
-            if let Some(version) = self.versions.get(stored.series.next) {
+            if let Some(version) = self.versions.get(stored.commits) {
                 return Ok((snapshot, stored, version));
             }
         }
@@ -358,6 +389,30 @@ impl Compact for Open {
     fn close(self) -> Result<()> {
         self.engine.close()
     }
+}
+
+/// How many records there are under which version, of a store whose head does not say it: that of an earlier
+/// build, a plain one, one that has none. Read only if the keyring has several versions.
+fn count_versions(
+    snapshot: &mut dyn Snapshot,
+    envelope: &Envelope,
+    stored: &Stored,
+) -> Result<Counts> {
+    let Stored { rows, head, series, directory, .. } = stored;
+    if let Some(version) = envelope.only_version() {
+        let blocks = head.serial.next().get().saturating_sub(head.oldest_block.get());
+        let journal = series.next.saturating_sub(series.first);
+        let records = rows + 2 * blocks + journal + series.data_blocks + directory.leaves;
+        return Ok(Counts::only(version, records));
+    }
+    let mut counts = Counts::default();
+    if envelope.version().is_some() {
+        snapshot.frames(&mut |kind, _, frame| match version_of(frame) {
+            Some(version) if kind != Kind::Signature => counts.add(version),
+            _ => Ok(()),
+        })?;
+    }
+    Ok(counts)
 }
 
 fn page(head: &Head, rows: Vec<Row>) -> ScanPage {

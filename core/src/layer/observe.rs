@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 use tracing::field::Empty;
 
-use crate::backend::{Backend, BackendInfo, Commit, Head, Scan, ScanPage};
+use crate::backend::{Backend, BackendInfo, Budget, Commit, Head, Scan, ScanPage};
 use crate::block::{EncodedBlock, Serial};
 use crate::error::Result;
 use crate::position::Epoch;
@@ -206,6 +206,10 @@ impl Backend for Observe {
             span.record("db.operation.batch.size", commit.rows.len());
         }
         self.observe("commit", span, self.inner.commit(commit)).await
+    }
+
+    async fn maintain(&self, budget: Budget) -> Result<bool> {
+        self.observe("maintain", self.span("maintain"), self.inner.maintain(budget)).await
     }
 
     async fn confirm(&self) -> Result<()> {

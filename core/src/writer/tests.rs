@@ -71,6 +71,7 @@ impl Backend for Permitting {
             shared: false,
             sealed: false,
             pinned: self.pin.is_some(),
+            resealed: None,
             bytes: None,
             log: None,
             counters: BackendCounters::default(),

@@ -4,6 +4,7 @@
 //! `ghostwire-store-crypto`; here they meet the configuration, the files and the clock.
 
 mod error;
+mod live;
 mod root;
 
 use std::fs::{self, File};
@@ -16,7 +17,7 @@ use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::secrets::{HashKey, HashKeys};
 use ghostwire_store_core::threads::may_block;
 use ghostwire_store_crypto::keyring::{
-    Expected, Header, Identity, Keyring, KeyringFile, Recipient, Rotation, Stretch, Unlock,
+    Expected, Header, Identity, Keyring, KeyringFile, Recipient, Stretch, Unlock,
 };
 use ghostwire_store_crypto::root::{KeySource, RootSecret};
 use ghostwire_store_crypto::{Result as CryptoResult, Secret, SystemRandom};
@@ -26,6 +27,7 @@ use crate::config::{BackendChoice, Config, ZqliteOptions};
 use crate::hash_key::{hash_key_is_absent, read_versions};
 
 pub use ghostwire_store_crypto as crypto;
+pub(crate) use live::LiveKeys;
 pub use root::write_identity;
 
 /// The keyring of the store that a configuration opens.
@@ -181,13 +183,7 @@ impl<'c> Keys<'c> {
         self.change(move |keyring| keyring.rotate_hash_key(now, &SystemRandom)).await
     }
 
-    /// The first half of [`Opener::rotate_data_key`](crate::Opener::rotate_data_key).
-    pub(crate) async fn rotate(&self) -> Result<Keyring> {
-        let now = now();
-        self.change(move |keyring| keyring.rotate(Rotation::Routine, now, &SystemRandom)).await
-    }
-
-    /// The second half: the head is sealed under the newest version.
+    /// The end of a rotation: head and pin are under what is new.
     pub(crate) async fn finish_rotation(&self) -> Result<Keyring> {
         self.change(Keyring::finish_rotation).await
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 use ghostwire_store_core::backend::KeyRange;
 use ghostwire_store_core::error::Result;
 
-use crate::envelope::{BLOCK_FRAME, Part, StoredBlock};
+use crate::envelope::{BLOCK_FRAME, Kind, Part, StoredBlock};
 
 pub(crate) mod embedded;
 
@@ -73,6 +73,13 @@ pub(crate) type VisitUntil<'v> = &'v mut dyn FnMut(u64, &[u8]) -> Result<Control
 pub(crate) trait Snapshot {
     /// The head, which was read when the snapshot was taken.
     fn head(&self) -> &[u8];
+
+    /// Visits one record; `Corrupt` if there is none.
+    fn record(&mut self, kind: Kind, number: u64, visit: Visit<'_>) -> Result<()>;
+
+    /// Visits the first bytes of every record, those beside the head included: they say under which version
+    /// of the data key it is sealed.
+    fn frames(&mut self, visit: &mut dyn FnMut(Kind, u64, &[u8]) -> Result<()>) -> Result<()>;
 
     /// Visits the rows in these slots, in this order; `Corrupt` if one is empty.
     fn rows(&mut self, slots: &[u64], visit: VisitNumbered<'_>) -> Result<()>;
@@ -147,14 +154,53 @@ impl Batch<'_> {
 /// One write.
 #[derive(Debug)]
 pub(crate) enum Write<'a> {
-    Block { serial: u64, frame: [u8; BLOCK_FRAME], changes: Part<'a>, audit: Part<'a> },
-    PutRow { slot: u64, body: Range<usize> },
-    DeleteRow { slot: u64 },
-    Journal { number: u64, body: Range<usize> },
-    CutJournal { before: u64 },
-    PutChunk { number: u64, body: Range<usize> },
-    DeleteChunk { number: u64 },
-    PutLeaf { number: u64, body: Range<usize> },
-    DeleteLeaf { number: u64 },
-    PurgeBlocks { before: u64 },
+    Block {
+        serial: u64,
+        frame: [u8; BLOCK_FRAME],
+        changes: Part<'a>,
+        audit: Part<'a>,
+    },
+    /// One that is there, sealed anew.
+    ReplaceBlock {
+        serial: u64,
+        frame: [u8; BLOCK_FRAME],
+        changes: Range<usize>,
+        audit: Range<usize>,
+    },
+    PutRow {
+        slot: u64,
+        body: Range<usize>,
+    },
+    DeleteRow {
+        slot: u64,
+    },
+    Journal {
+        number: u64,
+        body: Range<usize>,
+    },
+    /// One that is there, sealed anew.
+    ReplaceJournal {
+        number: u64,
+        body: Range<usize>,
+    },
+    CutJournal {
+        before: u64,
+    },
+    PutChunk {
+        number: u64,
+        body: Range<usize>,
+    },
+    DeleteChunk {
+        number: u64,
+    },
+    PutLeaf {
+        number: u64,
+        body: Range<usize>,
+    },
+    DeleteLeaf {
+        number: u64,
+    },
+    PurgeBlocks {
+        before: u64,
+    },
 }

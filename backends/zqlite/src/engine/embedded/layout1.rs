@@ -23,6 +23,7 @@ use super::rewrite::Rewriter;
 use super::snapshot::{blob, number, read_head};
 use crate::envelope::Envelope;
 use crate::head::{DirectoryHead, Stored, Sums, array};
+use crate::resealing::Resealing;
 use crate::series::directory::following;
 use crate::series::{SeriesHead, data_block};
 
@@ -147,6 +148,7 @@ impl OldHead {
             directory: DirectoryHead::EMPTY,
             inventory: Sums::default(),
             pinned: None,
+            resealing: Resealing::default(),
         };
         Ok(Self { stored, sums })
     }

@@ -12,6 +12,7 @@ use super::link::Link;
 use super::{create_tables, sql};
 use crate::envelope::{Envelope, Kind, Part, Placed, Sealer, frame_of};
 use crate::head::{DirectoryHead, Stored, Sums};
+use crate::resealing::Resealing;
 use crate::series::SeriesHead;
 use crate::series::data_block::DataBlock;
 use crate::series::directory::{Changes, Directory, following};
@@ -38,14 +39,26 @@ impl<'c> Rewriter<'c> {
     ) -> Result<Self> {
         let series = SeriesHead { data_blocks: 0, ..stored.series };
         let (directory, inventory) = (DirectoryHead::EMPTY, Sums::default());
+        let resealing = Resealing::default();
         Ok(Self {
             link,
             envelope,
             sealer: envelope.sealer(None)?,
-            stored: Stored { series, directory, inventory, ..stored.moved_to(stored.head) },
+            stored: Stored {
+                series,
+                directory,
+                inventory,
+                resealing,
+                ..stored.moved_to(stored.head)
+            },
             data_blocks: Changes::new(),
             bytes: Vec::new(),
         })
+    }
+
+    fn count(&mut self) -> Result<()> {
+        let version = self.envelope.version();
+        version.map_or(Ok(()), |version| self.stored.resealing.counts.add(version))
     }
 
     fn insert(&self, statement: &str, number: u64) -> Result<()> {
@@ -61,6 +74,7 @@ impl<'c> Rewriter<'c> {
         self.bytes.clear();
         let tag = self.sealer.seal(Kind::Row, slot, &[content], &mut self.bytes)?;
         self.envelope.toggle(&mut self.stored.inventory.rows, Kind::Row, slot, tag);
+        self.count()?;
         self.insert("INSERT INTO rows(slot,body) VALUES(?1,?2)", slot)
     }
 
@@ -69,6 +83,7 @@ impl<'c> Rewriter<'c> {
         self.bytes.clear();
         let tag = self.sealer.seal(Kind::Journal, number, &[content], &mut self.bytes)?;
         self.envelope.toggle(&mut self.stored.inventory.journal, Kind::Journal, number, tag);
+        self.count()?;
         self.insert("INSERT INTO journal(number,body) VALUES(?1,?2)", number)
     }
 
@@ -78,6 +93,8 @@ impl<'c> Rewriter<'c> {
         let serial = block.serial.get();
         let framed = self.sealer.seal_block(block, &mut self.bytes)?;
         toggle_block(self.envelope, &mut self.stored.inventory.blocks, serial, framed.tags);
+        self.count()?;
+        self.count()?;
         let part = |part| match part {
             Part::Given(bytes) => bytes,
             Part::Made(range) => self.bytes.get(range).unwrap_or_default(),
@@ -96,6 +113,7 @@ impl<'c> Rewriter<'c> {
         let number = following(&mut self.stored.directory.next_chunk)?;
         let placed = Placed { table, key: &key, body: &content };
         let tag = self.sealer.seal_placed(Kind::Chunk, number, &placed, &mut self.bytes)?;
+        self.count()?;
         self.insert("INSERT INTO chunks(number,body) VALUES(?1,?2)", number)?;
         self.stored.series.data_blocks += 1;
         self.data_blocks.insert((table, key), Some((number, tag)));
@@ -117,6 +135,7 @@ impl<'c> Rewriter<'c> {
             })?;
         self.stored.directory.next_leaf = next_leaf;
         self.stored.directory.leaves = directory.leaves() as u64;
+        (0..directory.leaves()).try_for_each(|_| self.count())?;
         self.bytes = self.sealer.seal_head(&self.stored)?;
         self.insert("INSERT INTO meta(id,body) VALUES(?1,?2)", 1)
     }

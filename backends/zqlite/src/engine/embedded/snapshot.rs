@@ -103,6 +103,39 @@ impl Snapshot for EmbeddedSnapshot<'_> {
         &self.head
     }
 
+    fn record(&mut self, kind: Kind, number: u64, visit: Visit<'_>) -> Result<()> {
+        let query = match kind {
+            Kind::Row => "SELECT body FROM rows WHERE slot=?1",
+            Kind::Chunk => "SELECT body FROM chunks WHERE number=?1",
+            Kind::Directory => "SELECT body FROM directory WHERE number=?1",
+            Kind::Block => "SELECT changes FROM blocks WHERE serial=?1",
+            Kind::Audit => "SELECT audit FROM blocks WHERE serial=?1",
+            Kind::Journal => "SELECT body FROM journal WHERE number=?1",
+            Kind::Head | Kind::Signature => "SELECT body FROM meta WHERE id=?1",
+        };
+        let mut statement = self.connection()?.prepare_cached(query).map_err(unreadable)?;
+        let mut rows = statement.query([sql(number)]).map_err(unreadable)?;
+        match rows.next().map_err(unreadable)? {
+            Some(row) => visit(blob(row, 0)?),
+            None => Err(missing(kind, number)),
+        }
+    }
+
+    fn frames(&mut self, visit: &mut dyn FnMut(Kind, u64, &[u8]) -> Result<()>) -> Result<()> {
+        const RECORDS: [(Kind, &str); 7] = [
+            (Kind::Row, "SELECT slot,substr(body,1,45) FROM rows"),
+            (Kind::Directory, "SELECT number,substr(body,1,45) FROM directory"),
+            (Kind::Chunk, "SELECT number,substr(body,1,45) FROM chunks"),
+            (Kind::Block, "SELECT serial,substr(changes,1,45) FROM blocks"),
+            (Kind::Audit, "SELECT serial,substr(audit,1,45) FROM blocks"),
+            (Kind::Journal, "SELECT number,substr(body,1,45) FROM journal"),
+            (Kind::Signature, "SELECT id,substr(body,1,45) FROM meta WHERE id>1"),
+        ];
+        RECORDS.iter().try_for_each(|(kind, query)| {
+            self.each(query, [], |row| visit(*kind, number(row, 0)?, blob(row, 1)?))
+        })
+    }
+
     fn rows(&mut self, slots: &[u64], visit: VisitNumbered<'_>) -> Result<()> {
         const QUERY: &str = "SELECT body FROM rows WHERE slot=?1";
         let mut statement = self.connection()?.prepare_cached(QUERY).map_err(unreadable)?;
