@@ -11,7 +11,7 @@ use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::keys::Rotation;
 use ghostwire_store_core::secrets::HashKeys;
 use ghostwire_store_crypto::keyring::Keyring;
-use ghostwire_store_sqlite::{KEYRING_FILE, has_log, is_beside, with_suffix};
+use ghostwire_store_sqlite::{KEYRING_FILE, directory_of, has_log, is_beside, with_suffix};
 use ghostwire_store_zqlite::{ZqliteBackend, ZqliteOptions};
 
 use super::{Beneath, NO_STORE, Opener};
@@ -172,6 +172,33 @@ impl Opener<'_> {
         resealed
     }
 
+    /// The copies beside a sealed store, such as a migration makes, that cannot be read any more once this
+    /// version of the data key is destroyed; those that cannot be looked at are among them.
+    ///
+    /// # Errors
+    /// `Crypto` if the keyring cannot be opened.
+    pub async fn copies_sealed_under(&self, version: u32) -> Result<Vec<PathBuf>> {
+        let (keys, path) = self.sealed_place()?;
+        let keyring = keys.open().await?;
+        let mut sealed = Vec::new();
+        for copy in copies_beside(path) {
+            let options = ZqliteOptions::new(&copy, NO_STORE).read_only(true);
+            let is_free = match ZqliteBackend::open(options.sealed(keyring.clone())).await {
+                Ok(backend) => {
+                    let unused = backend.require_unused(version).await;
+                    // It was only read.
+                    let _ = backend.close().await;
+                    unused.is_ok()
+                }
+                Err(_) => false,
+            };
+            if !is_free {
+                sealed.push(copy);
+            }
+        }
+        Ok(sealed)
+    }
+
     /// The backend of a sealed store, to be written.
     async fn with_backend(&self) -> Result<Beneath> {
         if self.keys().is_none() {
@@ -273,6 +300,22 @@ impl Opener<'_> {
             Err(error) => error,
         }
     }
+}
+
+/// Copies of a store that migrations left beside it.
+#[must_use]
+pub fn copies_beside(path: &Path) -> Vec<PathBuf> {
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return Vec::new() };
+    let is_copy = |found: &Path| {
+        let found = found.file_name().and_then(|found| found.to_str());
+        let suffix = found.and_then(|found| found.strip_prefix(name)).unwrap_or_default();
+        suffix.starts_with(".v") && suffix.contains(".bak") && !suffix.contains(".bak-")
+    };
+    let entries = fs::read_dir(directory_of(path)).into_iter().flatten().flatten();
+    let mut copies: Vec<_> =
+        entries.map(|entry| entry.path()).filter(|path| is_copy(path)).collect();
+    copies.sort();
+    copies
 }
 
 fn not_sealed() -> Error {

@@ -3,7 +3,7 @@
 use data_encoding::HEXLOWER;
 use ghostwire_store::config::Config;
 use ghostwire_store::{EntityKind, HashKeys, Result};
-use ghostwire_store_core::backend::{Head, LogInfo};
+use ghostwire_store_core::backend::{Head, LogInfo, Resealed};
 use ghostwire_store_core::schema::Schema;
 use ghostwire_store_core::state::{CredentialHashes, State};
 use ghostwire_store_core::store::StoreInfo;
@@ -134,6 +134,7 @@ fn print(
         ("oldest block", head.oldest_block.to_string()),
         ("dirty rows", info.dirty_rows.to_string()),
         ("credentials", credentials.unwrap_or_default()),
+        ("re-sealed", describe_resealed(backend.resealed)),
         ("keyring", keyring.unwrap_or_else(|| "none".to_owned())),
     ])?;
     shell.line("")?;
@@ -145,6 +146,17 @@ fn print(
         })
         .collect();
     shell.pairs(&counts)
+}
+
+/// The share of what is sealed under the newest key.
+fn describe_resealed(resealed: Option<Resealed>) -> String {
+    let Some(resealed) = resealed else { return "not sealed".to_owned() };
+    let Resealed { version, records, of } = resealed;
+    let left = match resealed.is_under_way() {
+        true => "; the rest while the store is open, or by `gwstore keys reseal`",
+        false => "",
+    };
+    format!("{}% under version {version} ({records} of {of} records){left}", resealed.percent())
 }
 
 fn describe_log(log: &LogInfo) -> String {

@@ -59,7 +59,7 @@ impl Retagged {
 }
 
 /// Seals the next records anew. `None` if all are sealed under the newest version, or the store is plain.
-/// At least one record is done, whatever the budget.
+/// Each gets on by a record at least, whatever the budget.
 pub(crate) fn plan_slice(
     engine: &dyn Engine,
     envelope: &Envelope,
@@ -84,7 +84,7 @@ pub(crate) fn plan_slice(
         directory: None,
         ends: Instant::now() + budget.time,
         bytes: usize::try_from(budget.bytes).unwrap_or(usize::MAX),
-        steps: 0,
+        begin: resealing.cursor,
     };
     {
         // It is not in the way of readers, and nobody can write meanwhile.
@@ -106,8 +106,8 @@ struct Slicer<'s> {
     directory: Option<Directory>,
     ends: Instant,
     bytes: usize,
-    /// Records that were looked at.
-    steps: u64,
+    /// Where it begins.
+    begin: Cursor,
 }
 
 impl Slicer<'_> {
@@ -144,10 +144,10 @@ impl Slicer<'_> {
         }
     }
 
-    /// Whether the slice is full. The first record always goes into it.
-    fn is_spent(&mut self) -> bool {
-        self.steps += 1;
-        self.steps > 1 && (self.batch.bytes.len() >= self.bytes || Instant::now() >= self.ends)
+    /// Whether the slice is full. Each gets somewhere, whatever it may cost.
+    fn is_spent(&self) -> bool {
+        let has_moved = !self.batch.writes.is_empty() || self.after.resealing.cursor != self.begin;
+        has_moved && (self.batch.bytes.len() >= self.bytes || Instant::now() >= self.ends)
     }
 
     fn move_to(&mut self, number: u64) {
