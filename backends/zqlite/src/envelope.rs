@@ -154,6 +154,11 @@ impl Envelope {
         }
     }
 
+    /// Whether the keyring says that a rotation is under way.
+    pub(crate) fn is_rotating(&self) -> bool {
+        matches!(self, Self::Sealed(keys) if keys.keyring.leaving().is_some())
+    }
+
     /// The version of the data key that seals; `None` of a plain store.
     pub(crate) fn version(&self) -> Option<u32> {
         match self {

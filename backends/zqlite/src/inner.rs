@@ -102,6 +102,10 @@ impl Inner {
         })
     }
 
+    pub(crate) fn envelope(&self) -> Envelope {
+        locked(&self.envelope).clone()
+    }
+
     pub(crate) fn status(&self) -> Result<Status> {
         locked(&self.status).clone().ok_or_else(closed)
     }
@@ -389,7 +393,7 @@ impl Inner {
         let mut open = self.alone();
         let mut found = Err(closed());
         let begin = || {
-            let (mut opened, mut stored) = Open::begin(&file, &locked(&self.envelope).clone())?;
+            let (mut opened, mut stored) = Open::begin(&file, &self.envelope())?;
             if !self.options.file.read_only {
                 stored = opened.succeed(stored)?;
             }
@@ -426,7 +430,7 @@ impl Inner {
     }
 
     pub(crate) fn info(&self) -> BackendInfo {
-        let envelope = locked(&self.envelope).clone();
+        let envelope = self.envelope();
         let status = locked(&self.status).clone();
         let file = status.as_ref().map(|status| &status.file);
         BackendInfo {

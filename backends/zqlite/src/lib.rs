@@ -202,6 +202,18 @@ impl ZqliteBackend {
             .map_err(|error| error.during("zqlite.take_up"))
     }
 
+    /// The generation of the keyring that the store is open with; 0 of a plain store.
+    #[must_use]
+    pub fn keyring_generation(&self) -> u64 {
+        self.0.envelope().generation()
+    }
+
+    /// Whether a rotation is under way in that keyring.
+    #[must_use]
+    pub fn is_rotating(&self) -> bool {
+        self.0.envelope().is_rotating()
+    }
+
     /// Refuses a rotation while records are sealed under too many versions of the data key.
     ///
     /// # Errors

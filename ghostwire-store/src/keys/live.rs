@@ -58,7 +58,9 @@ impl LiveKeys {
 
     fn keys(&self) -> Result<Keys<'_>> {
         let keys = Keys::of(&self.config)
-            .ok_or_else(|| Error::new(ErrorKind::Unsupported, "the store is not sealed"))?;
+            .ok_or_else(|| Error::new(ErrorKind::Unsupported, "the store is not sealed"))?
+            // One that was put back would give a number to another key.
+            .at_least(self.backend.keyring_generation());
         let source = self.source.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Ok(match source {
             Some(source) => keys.source(source),
@@ -75,8 +77,12 @@ impl LiveKeys {
         self.keys().map(|keys| (keys, alone))
     }
 
-    /// Completes a rotation that was broken off; `None` if there is none.
+    /// Completes a rotation that was broken off when the store was opened; `None` if there is none. Where
+    /// there is none, no root secret is asked for.
     pub(crate) async fn complete_rotation(&self) -> Result<Option<Keyring>> {
+        if !self.backend.is_rotating() {
+            return Ok(None);
+        }
         let (keys, _alone) = self.to_change().await?;
         Ok(self.complete(&keys).await?.map(|completed| completed.keyring))
     }

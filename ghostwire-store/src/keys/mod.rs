@@ -36,6 +36,8 @@ pub struct Keys<'c> {
     config: &'c Config,
     options: &'c ZqliteOptions,
     source: Option<Arc<dyn KeySource>>,
+    /// The least generation that is not older than the store.
+    least: u64,
 }
 
 impl<'c> Keys<'c> {
@@ -44,7 +46,7 @@ impl<'c> Keys<'c> {
     pub fn of(config: &'c Config) -> Option<Self> {
         match &config.backend {
             BackendChoice::Zqlite(options) if options.sealed => {
-                Some(Self { config, options, source: None })
+                Some(Self { config, options, source: None, least: 0 })
             }
             _ => None,
         }
@@ -55,6 +57,12 @@ impl<'c> Keys<'c> {
     #[must_use]
     pub fn source(mut self, source: Arc<dyn KeySource>) -> Self {
         self.source = Some(source);
+        self
+    }
+
+    /// Refuses a keyring of an earlier generation.
+    pub(crate) fn at_least(mut self, generation: u64) -> Self {
+        self.least = generation;
         self
     }
 
@@ -96,8 +104,8 @@ impl<'c> Keys<'c> {
     pub async fn open(&self) -> Result<Keyring> {
         let bytes = self.read()?;
         let root = self.root_secret().await?;
-        let path = self.path();
-        let opened = blocking(move || Keyring::open(&bytes, root.unlock(), &Expected::default()));
+        let (path, expected) = (self.path(), self.expected());
+        let opened = blocking(move || Keyring::open(&bytes, root.unlock(), &expected));
         let keyring = opened.await?.map_err(|error| error::of(&path, error))?;
         if !keyring.is_locked() {
             tracing::warn!(
@@ -267,6 +275,10 @@ impl<'c> Keys<'c> {
         if store.exists() { store } else { directory_of(store) }
     }
 
+    fn expected(&self) -> Expected {
+        Expected { store: None, generation: self.least }
+    }
+
     fn lock(&self) -> Result<KeyringFile> {
         let path = self.path();
         KeyringFile::lock(&path, self.like()).map_err(|error| error::of(&path, error))
@@ -309,9 +321,9 @@ impl<'c> Keys<'c> {
         new_root: Option<RootSecret>,
         change: impl FnOnce(&Keyring) -> CryptoResult<Keyring> + Send + 'static,
     ) -> Result<Keyring> {
-        let (path, bytes) = (self.path(), self.read()?);
+        let (path, bytes, expected) = (self.path(), self.read()?, self.expected());
         let replaced = blocking(move || {
-            let keyring = Keyring::open(&bytes, root.unlock(), &Expected::default())?;
+            let keyring = Keyring::open(&bytes, root.unlock(), &expected)?;
             let next = change(&keyring)?;
             if next.generation() == keyring.generation() {
                 return Ok(keyring);

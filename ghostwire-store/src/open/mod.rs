@@ -23,8 +23,6 @@ use ghostwire_store_sqlite::{FileKind, StoreFile};
 
 use crate::config::{self, BackendChoice, BackendKind, Config};
 use key::Key;
-#[cfg(feature = "zqlite")]
-pub use sealed::copies_beside;
 
 /// The identity of a store that is never made.
 #[cfg(any(feature = "zqlite", feature = "libsql"))]

@@ -11,7 +11,9 @@ use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::keys::Rotation;
 use ghostwire_store_core::secrets::HashKeys;
 use ghostwire_store_crypto::keyring::Keyring;
-use ghostwire_store_sqlite::{KEYRING_FILE, directory_of, has_log, is_beside, with_suffix};
+use ghostwire_store_sqlite::{
+    COPY_FILE, KEYRING_FILE, directory_of, has_log, is_beside, with_suffix,
+};
 use ghostwire_store_zqlite::{ZqliteBackend, ZqliteOptions};
 
 use super::{Beneath, NO_STORE, Opener};
@@ -199,6 +201,34 @@ impl Opener<'_> {
         Ok(sealed)
     }
 
+    /// The files beside a sealed store that show its content, or its hash key, to whoever reads them: copies
+    /// of while it was plain, what a conversion left that was broken off, the key's file. The store's file
+    /// and its log show none: a conversion writes them anew.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub async fn plaintext_beside(&self) -> Result<Vec<PathBuf>> {
+        let (keys, path) = self.sealed_place()?;
+        let mut plain = Vec::new();
+        for copy in copies_beside(path) {
+            let options = ZqliteOptions::new(&copy, NO_STORE).read_only(true);
+            match ZqliteBackend::open(options).await {
+                // It was only read.
+                Ok(backend) => {
+                    let _ = backend.close().await;
+                    plain.push(copy);
+                }
+                Err(error) if *error.kind() == ErrorKind::Crypto => {}
+                // It may be.
+                Err(_) => plain.push(copy),
+            }
+        }
+        let unfinished = with_suffix(path, COPY_FILE);
+        plain.extend(Some(unfinished).filter(|path| path.exists()));
+        plain.extend(keys.hash_key_beside()?);
+        Ok(plain)
+    }
+
     /// The backend of a sealed store, to be written.
     async fn with_backend(&self) -> Result<Beneath> {
         if self.keys().is_none() {
@@ -303,8 +333,7 @@ impl Opener<'_> {
 }
 
 /// Copies of a store that migrations left beside it.
-#[must_use]
-pub fn copies_beside(path: &Path) -> Vec<PathBuf> {
+fn copies_beside(path: &Path) -> Vec<PathBuf> {
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return Vec::new() };
     let is_copy = |found: &Path| {
         let found = found.file_name().and_then(|found| found.to_str());

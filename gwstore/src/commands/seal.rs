@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use ghostwire_store::Opener;
 use ghostwire_store::config::Config;
 use ghostwire_store::keys::Keys;
-use ghostwire_store::{Opener, copies_beside};
 use serde_json::json;
 
 use crate::failure::Outcome;
@@ -15,7 +15,7 @@ pub(super) async fn seal(config: &Config, shell: &mut Shell<'_>) -> Outcome {
     let root = root.filter(|root| !root.exists());
     Opener::new(config).seal().await.map_err(|error| error.during("seal"))?;
     let (Some(keys), Some(path)) = (Keys::of(config), config.backend.path()) else { return Ok(()) };
-    let plain = copies_beside(path);
+    let plain = Opener::new(config).plaintext_beside().await?;
     if shell.json {
         return shell.object(&json!({
             "path": path,

@@ -1,5 +1,7 @@
 //! `gwstore status`.
 
+use std::path::PathBuf;
+
 use data_encoding::HEXLOWER;
 use ghostwire_store::config::Config;
 use ghostwire_store::{EntityKind, HashKeys, Result};
@@ -30,14 +32,23 @@ pub(super) async fn run(config: &Config, args: &StatusArgs, shell: &mut Shell<'_
     let counts = counted?;
     let key = configured_key(config).await;
     let keyring = keyring::header(config)?;
+    let plaintext = keyring::plaintext_beside(config).await?;
     if shell.json {
         let credentials = credentials_object(hashes, &key);
         let keyring = keyring.as_ref().map(keyring::Summary::object);
-        print_json(config, &info, &head, &counts, &[credentials, keyring.into()], shell)
+        print_json(
+            config,
+            &info,
+            &head,
+            &counts,
+            &[credentials, keyring.into(), json!(plaintext)],
+            shell,
+        )
     } else {
         let keyring = keyring.map(|keyring| keyring.to_string());
-        let [credentials, keyring] = [Some(credentials(hashes, &key)), keyring];
-        print(config, &info, &head, &counts, [credentials, keyring], shell)
+        let plaintext = plaintext.as_deref().map(describe_plaintext);
+        let of_keys = [Some(credentials(hashes, &key)), keyring, plaintext];
+        print(config, &info, &head, &counts, of_keys, shell)
     }
 }
 
@@ -99,7 +110,7 @@ fn print(
     info: &StoreInfo,
     head: &Head,
     counts: &[(EntityKind, SeriesCount)],
-    [credentials, keyring]: [Option<String>; 2],
+    [credentials, keyring, plaintext]: [Option<String>; 3],
     shell: &mut Shell<'_>,
 ) -> Outcome {
     let backend = &info.backend;
@@ -136,6 +147,7 @@ fn print(
         ("credentials", credentials.unwrap_or_default()),
         ("re-sealed", describe_resealed(backend.resealed)),
         ("keyring", keyring.unwrap_or_else(|| "none".to_owned())),
+        ("plaintext", plaintext.unwrap_or_else(|| "everything: it is not sealed".to_owned())),
     ])?;
     shell.line("")?;
     let counts: Vec<_> = counts
@@ -146,6 +158,17 @@ fn print(
         })
         .collect();
     shell.pairs(&counts)
+}
+
+/// What is plain beside a sealed store.
+fn describe_plaintext(files: &[PathBuf]) -> String {
+    match files {
+        [] => "none in its files".to_owned(),
+        files => {
+            let files: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
+            format!("remains in {}", files.join(", "))
+        }
+    }
 }
 
 /// The share of what is sealed under the newest key.
@@ -169,7 +192,7 @@ fn print_json(
     info: &StoreInfo,
     head: &Head,
     counts: &[(EntityKind, SeriesCount)],
-    [credentials, keyring]: &[Value; 2],
+    [credentials, keyring, plaintext]: &[Value; 3],
     shell: &mut Shell<'_>,
 ) -> Outcome {
     let number = |(entity, counted): &(EntityKind, SeriesCount)| {
@@ -197,6 +220,7 @@ fn print_json(
         "dirty_rows": info.dirty_rows,
         "credentials": credentials,
         "keyring": keyring,
+        "plaintext_remains": plaintext,
         "counts": counts.iter().map(number).collect::<Map<_, _>>(),
         "counts_at_least": inexact,
     }))
