@@ -25,6 +25,9 @@ use crate::resealing::too_many_versions;
 use crate::slots::Unread;
 use crate::verify::{Opened, verify};
 
+/// So many frames are read at one moment.
+const FRAMES: usize = 4096;
+
 #[derive(Debug)]
 pub(crate) struct Inner {
     options: ZqliteOptions,
@@ -365,27 +368,32 @@ impl Inner {
             0 => {}
             records => return Err(named(records)),
         }
-        self.with_open(|open| {
-            let (mut records, mut first) = (0_u64, None);
-            open.engine.fresh_snapshot()?.frames(&mut |kind, number, frame| {
-                if version_of(frame) == Some(version) {
-                    records += 1;
-                    first.get_or_insert((kind, number));
-                }
-                Ok(())
-            })?;
-            let head = version_of(Prefix::split(&open.stored_head())?.1);
-            if head == Some(version) {
-                records += 1;
-                first.get_or_insert((Kind::Head, 0));
+        let (mut records, mut first) = (0_u64, None);
+        for kind in Kind::ALL {
+            let mut after = Some(0);
+            while let Some(last) = after.take() {
+                self.with_open(|open| {
+                    // A page at a time: no snapshot keeps the log from being begun anew for long.
+                    let mut snapshot = open.engine.fresh_snapshot()?;
+                    let mut seen = 0;
+                    snapshot.frames(kind, last, FRAMES, &mut |number, frame| {
+                        seen += 1;
+                        after = (seen == FRAMES).then_some(number);
+                        if version_of(frame) == Some(version) {
+                            records += 1;
+                            first.get_or_insert((kind, number));
+                        }
+                        Ok(())
+                    })
+                })?;
             }
-            match first {
-                None => Ok(()),
-                Some((kind, number)) => {
-                    Err(named(records).with("record", kind.name()).with("number", number))
-                }
+        }
+        match first {
+            None => Ok(()),
+            Some((kind, number)) => {
+                Err(named(records).with("record", kind.name()).with("number", number))
             }
-        })
+        }
     }
 
     pub(crate) fn reopen(&self) -> Result<Head> {

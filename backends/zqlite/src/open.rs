@@ -407,10 +407,13 @@ fn count_versions(
     }
     let mut counts = Counts::default();
     if envelope.version().is_some() {
-        snapshot.frames(&mut |kind, _, frame| match version_of(frame) {
-            Some(version) if kind != Kind::Signature => counts.add(version),
-            _ => Ok(()),
-        })?;
+        for kind in
+            Kind::ALL.into_iter().filter(|kind| !matches!(kind, Kind::Head | Kind::Signature))
+        {
+            snapshot.frames(kind, 0, usize::MAX, &mut |_, frame| {
+                version_of(frame).map_or(Ok(()), |version| counts.add(version))
+            })?;
+        }
     }
     Ok(counts)
 }

@@ -100,10 +100,13 @@ impl Writer {
                 let pause = if flushes { pause.min(*idle_timeout) } else { pause };
                 let count = tokio::time::timeout(pause, arrival).await.ok();
                 if count.is_none() {
-                    if flushes && !self.flush_slice(1024).await {
-                        *idle_timeout = (*idle_timeout * 2).min(LONGEST_TIMEOUT);
-                    }
-                    if self.until_upkeep() == Some(Duration::ZERO) {
+                    // In turns, so that nobody waits for both.
+                    if flushes && self.upkeep_yields() {
+                        *idle_timeout = match self.flush_slice(1024).await {
+                            true => self.options.idle_before_flush,
+                            false => (*idle_timeout * 2).min(LONGEST_TIMEOUT),
+                        };
+                    } else {
                         self.keep_up().await;
                     }
                 }

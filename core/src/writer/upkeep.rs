@@ -20,11 +20,13 @@ pub(super) struct Upkeep {
     last: Option<Instant>,
     /// Since the last attempt failed.
     backoff: Option<Duration>,
+    /// Whether a flush comes before the next slice.
+    yields: bool,
 }
 
 impl Default for Upkeep {
     fn default() -> Self {
-        Self { is_left: true, last: None, backoff: None }
+        Self { is_left: true, last: None, backoff: None, yields: false }
     }
 }
 
@@ -56,6 +58,12 @@ impl Writer {
         Some(due.saturating_duration_since(Instant::now()))
     }
 
+    /// Whether a flush that is to be done is done first: while no slice is due, and after each.
+    pub(super) fn upkeep_yields(&mut self) -> bool {
+        let is_due = self.until_upkeep() == Some(Duration::ZERO);
+        std::mem::take(&mut self.upkeep.yields) || !is_due
+    }
+
     /// Between two commits.
     pub(super) async fn keep_up_between_commits(&mut self) {
         if self.upkeep.is_due(BETWEEN_COMMITS) && self.may_keep_up() {
@@ -65,6 +73,10 @@ impl Writer {
 
     /// Does one slice. Whatever comes of it, nothing that is acknowledged depends on it.
     pub(super) async fn keep_up(&mut self) {
+        if !self.upkeep.is_due(Duration::ZERO) {
+            return;
+        }
+        self.upkeep.yields = true;
         let backend = self.backend.clone();
         let outcome = guarded(async { backend.maintain(Budget::default()).await }).await;
         self.upkeep.last = Some(Instant::now());

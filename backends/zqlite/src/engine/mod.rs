@@ -77,9 +77,15 @@ pub(crate) trait Snapshot {
     /// Visits one record; `Corrupt` if there is none.
     fn record(&mut self, kind: Kind, number: u64, visit: Visit<'_>) -> Result<()>;
 
-    /// Visits the first bytes of every record, those beside the head included: they say under which version
-    /// of the data key it is sealed.
-    fn frames(&mut self, visit: &mut dyn FnMut(Kind, u64, &[u8]) -> Result<()>) -> Result<()>;
+    /// Visits the first bytes of records of a kind after a number, in the order of numbers: they say under
+    /// which version of the data key each is sealed. What stands beside the head is of the kind `Signature`.
+    fn frames(
+        &mut self,
+        kind: Kind,
+        after: u64,
+        limit: usize,
+        visit: VisitNumbered<'_>,
+    ) -> Result<()>;
 
     /// Visits the rows in these slots, in this order; `Corrupt` if one is empty.
     fn rows(&mut self, slots: &[u64], visit: VisitNumbered<'_>) -> Result<()>;

@@ -121,18 +121,48 @@ impl Snapshot for EmbeddedSnapshot<'_> {
         }
     }
 
-    fn frames(&mut self, visit: &mut dyn FnMut(Kind, u64, &[u8]) -> Result<()>) -> Result<()> {
-        const RECORDS: [(Kind, &str); 7] = [
-            (Kind::Row, "SELECT slot,substr(body,1,45) FROM rows"),
-            (Kind::Directory, "SELECT number,substr(body,1,45) FROM directory"),
-            (Kind::Chunk, "SELECT number,substr(body,1,45) FROM chunks"),
-            (Kind::Block, "SELECT serial,substr(changes,1,45) FROM blocks"),
-            (Kind::Audit, "SELECT serial,substr(audit,1,45) FROM blocks"),
-            (Kind::Journal, "SELECT number,substr(body,1,45) FROM journal"),
-            (Kind::Signature, "SELECT id,substr(body,1,45) FROM meta WHERE id>1"),
+    fn frames(
+        &mut self,
+        kind: Kind,
+        after: u64,
+        limit: usize,
+        visit: VisitNumbered<'_>,
+    ) -> Result<()> {
+        const LIMITED: [(Kind, &str); 8] = [
+            (
+                Kind::Row,
+                "SELECT slot,substr(body,1,45) FROM rows WHERE slot>?1 ORDER BY 1 LIMIT ?2",
+            ),
+            (
+                Kind::Directory,
+                "SELECT number,substr(body,1,45) FROM directory WHERE number>?1 ORDER BY 1 LIMIT ?2",
+            ),
+            (
+                Kind::Chunk,
+                "SELECT number,substr(body,1,45) FROM chunks WHERE number>?1 ORDER BY 1 LIMIT ?2",
+            ),
+            (
+                Kind::Block,
+                "SELECT serial,substr(changes,1,45) FROM blocks WHERE serial>?1 ORDER BY 1 LIMIT ?2",
+            ),
+            (
+                Kind::Audit,
+                "SELECT serial,substr(audit,1,45) FROM blocks WHERE serial>?1 ORDER BY 1 LIMIT ?2",
+            ),
+            (
+                Kind::Journal,
+                "SELECT number,substr(body,1,45) FROM journal WHERE number>?1 ORDER BY 1 LIMIT ?2",
+            ),
+            // What stands beside the head; the head itself has plain bytes in front.
+            (
+                Kind::Signature,
+                "SELECT id,substr(body,1,45) FROM meta WHERE id>max(?1,1) ORDER BY 1 LIMIT ?2",
+            ),
+            (Kind::Head, "SELECT id,substr(body,41,45) FROM meta WHERE id>?1 AND id=1 LIMIT ?2"),
         ];
-        RECORDS.iter().try_for_each(|(kind, query)| {
-            self.each(query, [], |row| visit(*kind, number(row, 0)?, blob(row, 1)?))
+        let query = LIMITED.iter().find(|(of, _)| *of == kind).map_or("", |(_, query)| query);
+        self.each(query, [sql(after), sql(limit as u64)], |row| {
+            visit(number(row, 0)?, blob(row, 1)?)
         })
     }
 
