@@ -370,6 +370,16 @@ mod tests {
     }
 
     #[test]
+    fn a_head_of_an_earlier_build_is_read_as_if_it_counted_nothing() {
+        let whole = stored(Schema::current());
+        let bytes = whole.encode();
+        let [earlier] = EARLIER;
+        assert_eq!(earlier, 425);
+        assert_eq!(Stored::decode(bytes.get(..earlier).unwrap()).unwrap(), whole);
+        assert!(Stored::decode(bytes.get(..earlier + 1).unwrap()).is_err());
+    }
+
+    #[test]
     fn a_head_that_contradicts_itself_is_refused() {
         let whole = stored(Schema::current());
         let changes: [fn(&mut Stored); 4] = [
