@@ -347,7 +347,10 @@ impl Inner {
     /// Refuses a further version of the data key while too many have records.
     pub(crate) fn require_room_for_version(&self) -> Result<()> {
         self.require_writable()?;
-        match self.status()?.stored.resealing.counts.has_room() {
+        let Some(active) = self.envelope().version() else {
+            return Err(Error::new(ErrorKind::Unsupported, "the store is not sealed"));
+        };
+        match self.status()?.stored.resealing.counts.has_room(active) {
             true => Ok(()),
             false => Err(too_many_versions()),
         }

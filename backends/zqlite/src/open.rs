@@ -411,7 +411,8 @@ fn count_versions(
             Kind::ALL.into_iter().filter(|kind| !matches!(kind, Kind::Head | Kind::Signature))
         {
             snapshot.frames(kind, 0, usize::MAX, &mut |_, frame| {
-                version_of(frame).map_or(Ok(()), |version| counts.add(version))
+                version_of(frame).into_iter().for_each(|version| counts.add(version));
+                Ok(())
             })?;
         }
     }

@@ -102,9 +102,9 @@ struct Planner<'p, 'c> {
 
 impl<'c> Planner<'_, 'c> {
     /// A record is sealed.
-    fn came(&mut self) -> Result<()> {
+    fn came(&mut self) {
         let version = self.envelope.version();
-        version.map_or(Ok(()), |version| self.after.resealing.counts.add(version))
+        version.into_iter().for_each(|version| self.after.resealing.counts.add(version));
     }
 
     /// A record that is stored is replaced or deleted. Under which version it is sealed is looked up only
@@ -135,8 +135,8 @@ impl<'c> Planner<'_, 'c> {
         let serial = block.serial.get();
         toggle_block(self.envelope, &mut self.after.inventory.blocks, serial, framed.tags);
         self.tags.block = Some(framed.tags);
-        self.came()?;
-        self.came()?;
+        self.came();
+        self.came();
         self.batch.writes.push(Write::Block {
             serial,
             frame: frame_of(framed.tags),
@@ -242,7 +242,7 @@ impl<'c> Planner<'_, 'c> {
         if present.is_some() {
             self.went(Kind::Row, number)?;
         }
-        self.came()?;
+        self.came();
         self.batch.writes.push(Write::PutRow { slot: number, body: self.made(start) });
         Ok(Slot { number, tag })
     }
@@ -267,7 +267,7 @@ impl<'c> Planner<'_, 'c> {
         let tag = self.sealer.seal(Kind::Journal, number, &[entry], &mut self.batch.bytes)?;
         self.envelope.toggle(&mut self.after.inventory.journal, Kind::Journal, number, tag);
         self.tags.journal = Some(tag);
-        self.came()?;
+        self.came();
         self.batch.writes.push(Write::Journal { number, body: self.made(start) });
         let directory = &self.current.version.directory;
         let mut changes = Changes::new();
@@ -292,7 +292,7 @@ impl<'c> Planner<'_, 'c> {
             let tag =
                 self.sealer.seal_placed(Kind::Chunk, number, &placed, &mut self.batch.bytes)?;
             self.batch.writes.push(Write::PutChunk { number, body: self.made(start) });
-            self.came()?;
+            self.came();
             changes.insert((table, key), Some((number, tag)));
         }
         if series.head.first > before.first {
@@ -328,7 +328,7 @@ impl<'c> Planner<'_, 'c> {
                 self.went(Kind::Directory, number)?;
             }
             match after {
-                Some(_) => self.came()?,
+                Some(_) => self.came(),
                 None => self.batch.writes.push(Write::DeleteLeaf { number }),
             }
         }

@@ -9,7 +9,7 @@
 mod slice;
 
 use bytes::{Buf, BufMut};
-use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::error::{Error, ErrorKind};
 
 pub(crate) use slice::{Slice, Standing, plan_slice};
 
@@ -90,33 +90,33 @@ impl Counts {
         self.iter().find(|(found, _)| *found == version).map_or(0, |(_, records)| records)
     }
 
-    /// Whether records can be sealed under one more version.
-    pub(crate) fn has_room(&self) -> bool {
-        self.iter().count() < MOST_VERSIONS
+    /// Whether records can be sealed under one more version than `active`, which may have none yet.
+    pub(crate) fn has_room(&self, active: u32) -> bool {
+        self.iter().filter(|(version, _)| *version != active).count() + 2 <= MOST_VERSIONS
     }
 
-    /// One more.
-    ///
-    /// # Errors
-    /// `Restricted` if there are too many versions; a rotation sees to it that there are not.
-    pub(crate) fn add(&mut self, version: u32) -> Result<()> {
-        if let Some((_, records)) =
-            self.0.iter_mut().find(|(it, count)| *it == version && *count > 0)
+    /// One more. Where there is no place for its version, which a rotation sees to, those of the oldest are
+    /// counted with the next: no commit fails because of that.
+    pub(crate) fn add(&mut self, version: u32) {
+        if self.iter().count() == MOST_VERSIONS
+            && self.under(version) == 0
+            && let [(_, oldest), (_, next), ..] = &mut self.0
         {
-            *records = records.saturating_add(1);
-            return Ok(());
+            *next = next.saturating_add(*oldest);
+            *oldest = 0;
+            self.tidy();
         }
-        let free =
-            self.0.iter_mut().find(|(_, records)| *records == 0).ok_or_else(too_many_versions)?;
-        *free = (version, 1);
-        self.tidy();
-        Ok(())
+        let own = self.0.iter_mut().find(|(it, records)| *it == version || *records == 0);
+        if let Some(own) = own {
+            *own = (version, own.1.saturating_add(1));
+            self.tidy();
+        }
     }
 
-    /// One fewer.
+    /// One fewer; of the next version that is counted, where this one's are counted with that.
     pub(crate) fn take(&mut self, version: u32) {
         if let Some((_, records)) =
-            self.0.iter_mut().find(|(it, count)| *it == version && *count > 0)
+            self.0.iter_mut().find(|(it, records)| *it >= version && *records > 0)
         {
             *records -= 1;
             if *records == 0 {
@@ -195,9 +195,9 @@ mod tests {
     fn records_are_counted_by_version() {
         let mut counts = Counts::only(2, 2);
         assert_eq!(counts.single(), Some(2));
-        counts.add(3).unwrap();
-        counts.add(1).unwrap();
-        counts.add(3).unwrap();
+        counts.add(3);
+        counts.add(1);
+        counts.add(3);
         assert_eq!(counts.iter().collect::<Vec<_>>(), [(1, 1), (2, 2), (3, 2)]);
         assert_eq!(
             (counts.total(), counts.under(3), counts.under(9), counts.single()),
@@ -207,16 +207,23 @@ mod tests {
         counts.take(2);
         counts.take(9);
         assert_eq!(counts.iter().collect::<Vec<_>>(), [(2, 1), (3, 2)]);
-        (4..10).for_each(|version| counts.add(version).unwrap());
-        assert!(!counts.has_room());
-        assert_eq!(*counts.add(10).unwrap_err().kind(), ErrorKind::Restricted);
+        (4..9).for_each(|version| counts.add(version));
+        assert_eq!(counts.iter().count(), 7);
+        assert!(counts.has_room(8) && !counts.has_room(9));
+        // No place is left for the second: what is oldest is counted with what follows it.
+        counts.add(9);
+        counts.add(10);
+        assert_eq!(counts.iter().take(2).collect::<Vec<_>>(), [(3, 3), (4, 1)]);
+        assert_eq!((counts.total(), counts.under(10)), (10, 1));
+        counts.take(2);
+        assert_eq!(counts.under(3), 2);
         assert!(Counts::only(1, 0).is_empty());
     }
 
     #[test]
     fn what_is_encoded_comes_back_and_nothing_else_does() {
         let mut counts = Counts::only(2, 7);
-        counts.add(5).unwrap();
+        counts.add(5);
         let cursor = Cursor { stage: Stage::Blocks, number: 9 };
         let whole = Resealing { version: 5, cursor, counts };
         let encode = |resealing: &Resealing| {

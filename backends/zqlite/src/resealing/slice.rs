@@ -158,9 +158,9 @@ impl Slicer<'_> {
         version_of(stored) == Some(self.version)
     }
 
-    fn recount(counts: &mut Counts, stored: &[u8], version: u32) -> Result<()> {
+    fn recount(counts: &mut Counts, stored: &[u8], version: u32) {
         version_of(stored).into_iter().for_each(|before| counts.take(before));
-        counts.add(version)
+        counts.add(version);
     }
 
     /// The bytes that were made since.
@@ -193,7 +193,7 @@ impl Slicer<'_> {
             for tag in [before, tag] {
                 self.envelope.toggle(&mut self.after.inventory.rows, Kind::Row, number, tag);
             }
-            Self::recount(&mut self.after.resealing.counts, stored, self.version)?;
+            Self::recount(&mut self.after.resealing.counts, stored, self.version);
             self.moves.push(Move { table, key, slot: Some(Slot { number, tag }) });
             Ok(Continue(()))
         })?;
@@ -226,7 +226,7 @@ impl Slicer<'_> {
                     let tag = self.sealer.seal_placed(Kind::Chunk, number, &rows, into)?;
                     let body = self.made(start);
                     self.batch.writes.push(Write::PutChunk { number, body });
-                    Self::recount(&mut self.after.resealing.counts, stored, self.version)?;
+                    Self::recount(&mut self.after.resealing.counts, stored, self.version);
                     changes.insert((entry.table(), entry.key().to_vec()), Some((number, tag)));
                     is_touched = true;
                     Ok(())
@@ -277,7 +277,8 @@ impl Slicer<'_> {
             }
             let (counts, version) = (&mut self.after.resealing.counts, self.version);
             snapshot.record(Kind::Directory, number, &mut |stored| {
-                Self::recount(counts, stored, version)
+                Self::recount(counts, stored, version);
+                Ok(())
             })?;
         }
         self.directory = Some(directory);
@@ -313,7 +314,7 @@ impl Slicer<'_> {
                     toggle_block(self.envelope, &mut self.after.inventory.blocks, serial, tags);
                 }
                 for part in [stored.changes, stored.audit] {
-                    Self::recount(&mut self.after.resealing.counts, part, self.version)?;
+                    Self::recount(&mut self.after.resealing.counts, part, self.version);
                 }
                 self.tags.blocks.push((serial, framed.tags));
                 Ok(())
@@ -351,7 +352,7 @@ impl Slicer<'_> {
                     let journal = &mut self.after.inventory.journal;
                     self.envelope.toggle(journal, Kind::Journal, number, tag);
                 }
-                Self::recount(&mut self.after.resealing.counts, stored, self.version)?;
+                Self::recount(&mut self.after.resealing.counts, stored, self.version);
                 self.tags.journal.push((number, tag));
                 Ok(())
             })?;

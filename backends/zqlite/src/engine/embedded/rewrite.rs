@@ -56,9 +56,9 @@ impl<'c> Rewriter<'c> {
         })
     }
 
-    fn count(&mut self) -> Result<()> {
+    fn count(&mut self) {
         let version = self.envelope.version();
-        version.map_or(Ok(()), |version| self.stored.resealing.counts.add(version))
+        version.into_iter().for_each(|version| self.stored.resealing.counts.add(version));
     }
 
     fn insert(&self, statement: &str, number: u64) -> Result<()> {
@@ -74,7 +74,7 @@ impl<'c> Rewriter<'c> {
         self.bytes.clear();
         let tag = self.sealer.seal(Kind::Row, slot, &[content], &mut self.bytes)?;
         self.envelope.toggle(&mut self.stored.inventory.rows, Kind::Row, slot, tag);
-        self.count()?;
+        self.count();
         self.insert("INSERT INTO rows(slot,body) VALUES(?1,?2)", slot)
     }
 
@@ -83,7 +83,7 @@ impl<'c> Rewriter<'c> {
         self.bytes.clear();
         let tag = self.sealer.seal(Kind::Journal, number, &[content], &mut self.bytes)?;
         self.envelope.toggle(&mut self.stored.inventory.journal, Kind::Journal, number, tag);
-        self.count()?;
+        self.count();
         self.insert("INSERT INTO journal(number,body) VALUES(?1,?2)", number)
     }
 
@@ -93,8 +93,8 @@ impl<'c> Rewriter<'c> {
         let serial = block.serial.get();
         let framed = self.sealer.seal_block(block, &mut self.bytes)?;
         toggle_block(self.envelope, &mut self.stored.inventory.blocks, serial, framed.tags);
-        self.count()?;
-        self.count()?;
+        self.count();
+        self.count();
         let part = |part| match part {
             Part::Given(bytes) => bytes,
             Part::Made(range) => self.bytes.get(range).unwrap_or_default(),
@@ -113,7 +113,7 @@ impl<'c> Rewriter<'c> {
         let number = following(&mut self.stored.directory.next_chunk)?;
         let placed = Placed { table, key: &key, body: &content };
         let tag = self.sealer.seal_placed(Kind::Chunk, number, &placed, &mut self.bytes)?;
-        self.count()?;
+        self.count();
         self.insert("INSERT INTO chunks(number,body) VALUES(?1,?2)", number)?;
         self.stored.series.data_blocks += 1;
         self.data_blocks.insert((table, key), Some((number, tag)));
@@ -135,7 +135,7 @@ impl<'c> Rewriter<'c> {
             })?;
         self.stored.directory.next_leaf = next_leaf;
         self.stored.directory.leaves = directory.leaves() as u64;
-        (0..directory.leaves()).try_for_each(|_| self.count())?;
+        (0..directory.leaves()).for_each(|_| self.count());
         self.bytes = self.sealer.seal_head(&self.stored)?;
         self.insert("INSERT INTO meta(id,body) VALUES(?1,?2)", 1)
     }
