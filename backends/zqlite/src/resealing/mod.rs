@@ -98,10 +98,8 @@ impl Counts {
     /// One more. Where there is no place for its version, which a rotation sees to, those of the oldest are
     /// counted with the next: no commit fails because of that.
     pub(crate) fn add(&mut self, version: u32) {
-        if self.iter().count() == MOST_VERSIONS
-            && self.under(version) == 0
-            && let [(_, oldest), (_, next), ..] = &mut self.0
-        {
+        if self.iter().count() == MOST_VERSIONS && self.under(version) == 0 {
+            let [(_, oldest), (_, next), ..] = &mut self.0;
             *next = next.saturating_add(*oldest);
             *oldest = 0;
             self.tidy();
