@@ -14,11 +14,11 @@ use ghostwire_store_sqlite::{Compact, Database, StoreFile};
 
 use crate::engine::embedded::{Embedded, Layout, layout1};
 use crate::engine::{Batch, Engine, SeriesRange, Snapshot};
-use crate::envelope::{Envelope, Kind, Reader, Sum, Tag, missing, older, version_of};
+use crate::envelope::{Envelope, Kind, Reader, Sum, Tag, missing, older};
 use crate::head::{Stored, Sums};
 use crate::inner::locked;
 use crate::plan::{self, Current, Plan};
-use crate::resealing::{Counts, Slice, Standing, plan_slice};
+use crate::resealing::{Slice, Standing, count_versions, plan_slice};
 use crate::series::compaction::DataBlocks;
 use crate::series::directory::{Directory, Entry, Leaf};
 use crate::series::memtable::{Limits, Memtable};
@@ -389,34 +389,6 @@ impl Compact for Open {
     fn close(self) -> Result<()> {
         self.engine.close()
     }
-}
-
-/// How many records there are under which version, of a store whose head does not say it: that of an earlier
-/// build, a plain one, one that has none. Read only if the keyring has several versions.
-fn count_versions(
-    snapshot: &mut dyn Snapshot,
-    envelope: &Envelope,
-    stored: &Stored,
-) -> Result<Counts> {
-    let Stored { rows, head, series, directory, .. } = stored;
-    if let Some(version) = envelope.only_version() {
-        let blocks = head.serial.next().get().saturating_sub(head.oldest_block.get());
-        let journal = series.next.saturating_sub(series.first);
-        let records = rows + 2 * blocks + journal + series.data_blocks + directory.leaves;
-        return Ok(Counts::only(version, records));
-    }
-    let mut counts = Counts::default();
-    if envelope.version().is_some() {
-        for kind in
-            Kind::ALL.into_iter().filter(|kind| !matches!(kind, Kind::Head | Kind::Signature))
-        {
-            snapshot.frames(kind, 0, usize::MAX, &mut |_, frame| {
-                version_of(frame).into_iter().for_each(|version| counts.add(version));
-                Ok(())
-            })?;
-        }
-    }
-    Ok(counts)
 }
 
 fn page(head: &Head, rows: Vec<Row>) -> ScanPage {

@@ -6,11 +6,13 @@
 //! slice is a commit of its own, and the head says how far that came, so that it goes on after a crash.
 //! What stands beside the head is written anew by every checkpoint.
 
+mod count;
 mod slice;
 
 use bytes::{Buf, BufMut};
 use ghostwire_store_core::error::{Error, ErrorKind};
 
+pub(crate) use count::count_versions;
 pub(crate) use slice::{Slice, Standing, plan_slice};
 
 /// How many versions may have records at one time.
