@@ -55,6 +55,7 @@ impl Backend for MapBackend {
             sealed: false,
             pinned: false,
             signer: None,
+            resealed: None,
             bytes: None,
             log: None,
             counters: Default::default(),

@@ -24,6 +24,7 @@ pub mod entropy;
 pub mod error;
 mod handle;
 mod imported;
+pub mod keys;
 pub mod layer;
 mod loader;
 mod log;

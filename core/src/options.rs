@@ -7,6 +7,7 @@ use crate::attest::AttestationOptions;
 use crate::block::MAX_BLOCK;
 use crate::domain::{Actor, Clock, SystemClock};
 use crate::entropy::{Entropy, SystemEntropy};
+use crate::keys::KeyManager;
 use crate::layer::Deadlines;
 use crate::secrets::HashKeys;
 
@@ -107,6 +108,9 @@ pub struct StoreOptions {
     /// The key that hashes API keys, pre-auth keys and session tokens, and its former versions.
     /// Without one, credentials can be neither made nor checked.
     pub hash_key: Option<Arc<HashKeys>>,
+    /// What changes the keys of a sealed store while it is open; without it [`Store::keys`](crate::Store::keys)
+    /// is refused.
+    pub keys: Option<Arc<dyn KeyManager>>,
     /// When rows are written to the tables.
     pub materialize: Materialize,
     /// Limits of the writer.
@@ -131,6 +135,7 @@ impl Default for StoreOptions {
             clock_bounds: ClockOptions::default(),
             entropy: Arc::new(SystemEntropy),
             hash_key: None,
+            keys: None,
             materialize: Materialize::default(),
             writer: WriterOptions::default(),
             read_only: false,

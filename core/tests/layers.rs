@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ghostwire_store_core::backend::{
-    Attestation, AttestedState, Backend, BackendInfo, Commit, Head, KeyRange, Scan, ScanPage,
+    Attestation, AttestedState, Backend, BackendInfo, Budget, Commit, Head, KeyRange, Scan, ScanPage,
 };
 use ghostwire_store_core::block::{BlockBuilder, BlockHash, EncodedBlock, Serial};
 use ghostwire_store_core::digest::state_digest;
@@ -135,6 +135,10 @@ impl Backend for Scripted {
         self.memory.commit(commit).await
     }
 
+    async fn maintain(&self, _: Budget) -> Result<bool> {
+        self.call("maintain").await.map(|()| false)
+    }
+
     async fn confirm(&self) -> Result<()> {
         self.call("confirm").await
     }
@@ -192,6 +196,7 @@ async fn call(backend: &dyn Backend, operation: &str) -> Result<()> {
         "scan" => backend.scan(users()).await.map(drop),
         "blocks" => backend.blocks(Serial::ZERO, 9).await.map(drop),
         "commit" => backend.commit(&Commit::default()).await,
+        "maintain" => backend.maintain(Budget::default()).await.map(drop),
         "confirm" => backend.confirm().await,
         "probe" => backend.probe(Commit::default().epoch).await,
         "reopen" => backend.reopen().await.map(drop),
@@ -211,7 +216,7 @@ async fn calls_are_counted_and_timed() {
     let observe = Observe::new(scripted.clone());
     assert!(observe.snapshot().operations.is_empty());
     let operations = [
-        "attest", "blocks", "close", "commit", "confirm", "head", "migrate", "probe", "reopen",
+        "attest", "blocks", "close", "commit", "confirm", "head", "maintain", "migrate", "probe", "reopen",
         "scan", "verify",
     ];
     for operation in operations {

@@ -116,11 +116,18 @@ pub mod command {
     pub use ghostwire_store_core::state::Reply;
 }
 
+/// The keys of an open sealed store: what [`Store::keys`] gives.
+pub mod key_management {
+    #[doc(inline)]
+    pub use ghostwire_store_core::keys::*;
+}
+
 /// What a store says about itself.
 pub mod info {
     #[doc(inline)]
     pub use ghostwire_store_core::backend::{
         Attestation, AttestedState, BackendCounters, BackendInfo, Compacted, LogIndex, LogInfo,
+        Resealed,
     };
     #[doc(inline)]
     pub use ghostwire_store_core::digest::{Digest, Digests};

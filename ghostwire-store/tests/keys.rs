@@ -146,6 +146,7 @@ async fn a_rotated_hash_key_verifies_and_hashes_anew() {
 /// Each step of it is written before the next, so it can be broken off between any two.
 #[tokio::test]
 async fn a_rotation_that_was_broken_off_is_completed() {
+    use ghostwire_store::key_management::Rotation as KeyRotation;
     use ghostwire_store::keys::crypto::keyring::Rotation;
     let directory = tempfile::tempdir().unwrap();
     let config = config(directory.path(), "development");
@@ -159,13 +160,15 @@ async fn a_rotation_that_was_broken_off_is_completed() {
     let store = Opener::new(&config).open().await.unwrap();
     store.api_keys().authenticate(secret.expose()).await.unwrap();
     store.close().await.unwrap();
-    let completed = Opener::new(&config).rotate_data_key().await.unwrap();
+    // Opening completed it.
+    let completed = keys.open().await.unwrap();
     let versions: Vec<_> = completed.data_keys().iter().map(|key| key.version()).collect();
     assert_eq!((versions, completed.leaving().is_none()), (vec![1, 2], true));
     let store = Opener::new(&config).open().await.unwrap();
     store.api_keys().authenticate(secret.expose()).await.unwrap();
     store.verify().await.unwrap();
-    let busy = Opener::new(&config).rotate_data_key().await.map(drop).unwrap_err();
+    let busy =
+        Opener::new(&config).rotate_data_key(KeyRotation::Routine).await.map(drop).unwrap_err();
     assert_eq!(*busy.kind(), ErrorKind::Busy);
     store.close().await.unwrap();
     assert_eq!(keys.open().await.unwrap().generation(), completed.generation());

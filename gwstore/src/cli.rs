@@ -248,8 +248,15 @@ pub(crate) enum KeysCommand {
     Identity(IdentityCommand),
     /// Seal with a new data key from now on, or hash with a new hash key.
     Rotate(RotateArgs),
+    /// Seal everything under the newest data key, which an open store does by itself. Broken off, it goes on
+    /// where it was.
+    Reseal(UnlockArgs),
+    /// Destroy a version of the data key that nothing is sealed under any more.
+    Destroy(DestroyArgs),
     /// Let somebody else open the keyring, such as an escrow holder.
     AddRecipient(AddRecipientArgs),
+    /// Let somebody no longer open the keyring, and rotate as after a leak.
+    RemoveRecipient(RemoveRecipientArgs),
     /// Print the line age1pq1… of a recipient.
     ExportRecipient(ExportRecipientArgs),
     /// Print the public keys that check what the store signs.
@@ -282,8 +289,38 @@ pub(crate) struct UnlockArgs {
 #[derive(Debug, Args)]
 pub(crate) struct RotateArgs {
     /// The key that hashes credentials.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["leaked", "wait"])]
     pub(crate) hash_key: bool,
+    /// Somebody may know the data key: the keys of inventory, pin and signatures are replaced, too.
+    #[arg(long)]
+    pub(crate) leaked: bool,
+    /// Seal everything under the new key before this ends.
+    #[arg(long)]
+    pub(crate) wait: bool,
+    #[command(flatten)]
+    pub(crate) unlock: UnlockArgs,
+}
+
+#[cfg(feature = "zqlite")]
+#[derive(Debug, Args)]
+pub(crate) struct DestroyArgs {
+    /// As `list` numbers it.
+    pub(crate) version: u32,
+    /// Do it without asking.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) unlock: UnlockArgs,
+}
+
+#[cfg(feature = "zqlite")]
+#[derive(Debug, Args)]
+pub(crate) struct RemoveRecipientArgs {
+    /// By which `list` names it.
+    pub(crate) fingerprint: String,
+    /// Seal everything under the new key before this ends.
+    #[arg(long)]
+    pub(crate) wait: bool,
     #[command(flatten)]
     pub(crate) unlock: UnlockArgs,
 }

@@ -44,6 +44,7 @@ impl fmt::Display for Summary {
 
 #[cfg(feature = "zqlite")]
 mod sealed {
+    use ghostwire_store::Opener;
     use ghostwire_store::keys::Keys;
 
     use super::{Config, PathBuf, Result, Summary};
@@ -59,6 +60,14 @@ mod sealed {
             recipients: header.recipients.iter().map(ToString::to_string).collect(),
             has_passphrase: header.passphrase.is_some(),
         }))
+    }
+
+    /// What is plain beside the configured store; `None` if that is not sealed.
+    pub(crate) async fn plaintext_beside(config: &Config) -> Result<Option<Vec<PathBuf>>> {
+        match Keys::of(config) {
+            Some(_) => Opener::new(config).plaintext_beside().await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// The keyring and the root secret of a sealed store, as far as they have files of their own.
@@ -84,7 +93,7 @@ mod sealed {
 }
 
 #[cfg(feature = "zqlite")]
-pub(crate) use sealed::{files, header, is_unused, lost};
+pub(crate) use sealed::{files, header, is_unused, lost, plaintext_beside};
 
 #[cfg(not(feature = "zqlite"))]
 mod plain {
@@ -92,6 +101,10 @@ mod plain {
 
     pub(crate) fn header(_: &Config) -> Result<Option<Summary>> {
         Ok(None)
+    }
+
+    pub(crate) async fn plaintext_beside(_: &Config) -> Result<Option<Vec<PathBuf>>> {
+        std::future::ready(Ok(None)).await
     }
 
     pub(crate) fn files(_: &Config) -> Vec<PathBuf> {
@@ -108,4 +121,4 @@ mod plain {
 }
 
 #[cfg(not(feature = "zqlite"))]
-pub(crate) use plain::{files, header, is_unused, lost};
+pub(crate) use plain::{files, header, is_unused, lost, plaintext_beside};

@@ -258,6 +258,7 @@ impl Backend for LibsqlBackend {
             sealed: false,
             pinned: false,
             signer: None,
+            resealed: None,
             bytes: file.as_ref().map(|file| file.total_bytes()),
             log: file.as_ref().map(|file| file.log().info()),
             counters: *lock(&shared.counters),

@@ -113,6 +113,7 @@ impl Backend for MemoryBackend {
             sealed: false,
             pinned: false,
             signer: None,
+            resealed: None,
             bytes: None,
             log: None,
             counters: *locked(&self.counters),

@@ -29,7 +29,7 @@ pub const ROOT_FILE: &str = ".root";
 pub const RESERVE_FILE: &str = ".reserve";
 
 /// A smaller copy that is to take the store's place.
-pub(crate) const COPY_FILE: &str = ".compact.part";
+pub const COPY_FILE: &str = ".compact.part";
 
 /// What the names of files begin with that commands write, until they are whole.
 pub const EXPORT_PREFIX: &str = ".gwstore-";

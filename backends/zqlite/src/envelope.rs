@@ -26,10 +26,8 @@ use ghostwire_store_core::domain::SideId;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::schema::{RowKey, Table};
 use ghostwire_store_crypto::keyring::{Authority, Keyring, Leaving};
-use ghostwire_store_crypto::sealing::{
-    CommitSealer, Inventory, Opener, SealingKeys, tag_of, version_of,
-};
-pub(crate) use ghostwire_store_crypto::sealing::{Kind, Sum, Tag};
+use ghostwire_store_crypto::sealing::{CommitSealer, Inventory, Opener, SealingKeys, tag_of};
+pub(crate) use ghostwire_store_crypto::sealing::{Kind, Sum, Tag, version_of};
 use ghostwire_store_crypto::signature::{PublicKeys, Purpose, Signer, Succession};
 use ghostwire_store_crypto::{self as crypto, Damage, SystemRandom};
 use sha2::{Digest, Sha256};
@@ -202,6 +200,53 @@ impl Envelope {
             Self::Plain(_) => 0,
             Self::Sealed(keys) => keys.keyring.generation(),
         }
+    }
+
+    /// Whether the keyring says that a rotation is under way.
+    pub(crate) fn is_rotating(&self) -> bool {
+        matches!(self, Self::Sealed(keys) if keys.keyring.leaving().is_some())
+    }
+
+    /// The version of the data key that seals; `None` of a plain store.
+    pub(crate) fn version(&self) -> Option<u32> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Sealed(keys) => Some(keys.sealing.active()),
+        }
+    }
+
+    /// The one version of the data key that there is.
+    pub(crate) fn only_version(&self) -> Option<u32> {
+        match self {
+            Self::Sealed(keys) if keys.keyring.data_keys().len() == 1 => self.version(),
+            _ => None,
+        }
+    }
+
+    /// Refuses a keyring that does not follow the one that this was made with.
+    pub(crate) fn require_successor_of(&self, before: &Self) -> Result<()> {
+        let (Self::Sealed(after), Self::Sealed(before)) = (self, before) else {
+            return Err(Error::new(ErrorKind::Unsupported, "the store is not sealed"));
+        };
+        let (after, before) = (&after.keyring, &before.keyring);
+        if after.store() != before.store() {
+            return Err(Error::new(
+                ErrorKind::Crypto,
+                "the keyring belongs to another store than the one that is open",
+            )
+            .with("store", SideId::from_bytes(*before.store()))
+            .with("keyring", SideId::from_bytes(*after.store())));
+        }
+        if after.generation() < before.generation() {
+            return Err(Error::new(
+                ErrorKind::Crypto,
+                "the keyring is older than the one that the store was opened with; put back the newest \
+                 copy of it",
+            )
+            .with("generation", after.generation())
+            .with("needed", before.generation()));
+        }
+        Ok(())
     }
 
     /// Seals one commit, whose block, if it has one, has this hash.

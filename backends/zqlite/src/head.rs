@@ -10,6 +10,7 @@ use ghostwire_store_core::schema::{Schema, SchemaVersion};
 use ghostwire_store_core::secrets::KeyCheck;
 
 use crate::envelope::Sum;
+use crate::resealing::Resealing;
 use crate::series::SeriesHead;
 
 /// The head, and what the backend keeps for itself.
@@ -29,6 +30,7 @@ pub(crate) struct Stored {
     pub(crate) pinned: Option<Pinned>,
     /// `None` of a plain store, and of one that nothing signed yet.
     pub(crate) signature: Option<Signed>,
+    pub(crate) resealing: Resealing,
 }
 
 /// Which signature record is the newest.
@@ -132,7 +134,8 @@ pub(crate) const LENGTH: usize = 16 // store
     + 3 * 8 // directory
     + 4 * 32 // sums
     + 32 // the mark that was given up
-    + 8 + 32; // signature
+    + 8 + 32 // signature
+    + Resealing::LENGTH;
 
 /// Of heads of earlier builds, which end before what came later: zeros stand for all of that.
 const EARLIER: [usize; 1] = [425];
@@ -156,6 +159,7 @@ impl Stored {
             inventory: Sums::default(),
             pinned: None,
             signature: None,
+            resealing: Resealing::default(),
         }
     }
 
@@ -228,6 +232,7 @@ impl Stored {
         bytes.put_slice(&overridden.unwrap_or_default());
         bytes.put_u64(self.signature.map_or(0, |signed| signed.number));
         bytes.put_slice(&self.signature.map_or([0; 32], |signed| signed.hash));
+        self.resealing.encode(&mut bytes);
         bytes
     }
 
@@ -303,6 +308,8 @@ impl Stored {
                     return Err(damaged().with("signature", number));
                 }
                 (number > 0).then_some(Signed { number, hash })
+            },
+            resealing: Resealing::decode(&mut bytes).ok_or_else(damaged)?,
             },
         };
         let Self { series, .. } = stored;

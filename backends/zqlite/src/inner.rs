@@ -6,29 +6,36 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use std::time::Instant;
 
 use ghostwire_store_core::backend::{
-    Attestation, AttestedState, BackendCounters, BackendInfo, Commit, Head, Scan, ScanPage,
+    Attestation, AttestedState, BackendCounters, BackendInfo, Budget, Commit, Head, Resealed, Scan,
+    ScanPage,
 };
 use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::position::Epoch;
 use ghostwire_store_core::schema::Schema;
+use ghostwire_store_crypto::keyring::Keyring;
+use ghostwire_store_crypto::signature::SignerId;
 use ghostwire_store_sqlite::{FileKind, StoreFile};
 
 use crate::engine::embedded::{self, First};
-use crate::envelope::Envelope;
-use crate::head::{Pinned, Stored};
+use crate::envelope::{Envelope, Kind, version_of};
+use crate::head::{Pinned, Prefix, Stored};
 use crate::open::Open;
 use crate::options::{EngineChoice, ZqliteOptions};
 use crate::pinning::{Admitted, Pinning, admit};
+use crate::resealing::too_many_versions;
 use crate::signing;
 use crate::slots::Unread;
 use crate::verify::{Opened, verify};
 
+/// So many frames are read at one moment.
+const FRAMES: usize = 4096;
+
 #[derive(Debug)]
 pub(crate) struct Inner {
     options: ZqliteOptions,
-    /// For heads.
-    envelope: Envelope,
+    /// For heads. Replaced by a newer generation of the keyring while nobody uses the connections.
+    envelope: Mutex<Envelope>,
     engine_name: String,
     /// What can be told without waiting for the file. `None` once closed.
     status: Mutex<Option<Status>>,
@@ -73,18 +80,17 @@ impl Inner {
             Ok(First { head, signature: is_signed.then_some(signature) })
         };
         embedded::create(&file, empty)?;
-        let (open, mut stored) = file.undisturbed(Open::begin(&file, &envelope))?;
+        let (mut open, mut stored) = file.undisturbed(Open::begin(&file, &envelope))?;
         let access = (file.path(), options.file.read_only);
         let pin = (&options.pin, options.keyring.as_ref());
         let admitted = file.undisturbed(admit(pin, access, &open, &stored))?;
         file.opened(stored.head.side, || open.engine.settle())?;
-        let gives_up_a_mark = admitted.as_ref().is_some_and(Admitted::gives_up_a_mark);
-        if !options.file.read_only
-            && envelope.is_sealed()
-            && stored.signature.is_none()
-            && !gives_up_a_mark
-        {
-            stored = file.undisturbed(open.write_signed(stored))?;
+        if !options.file.read_only {
+            stored = file.undisturbed(open.succeed(stored))?;
+            let gives_up_a_mark = admitted.as_ref().is_some_and(Admitted::gives_up_a_mark);
+            if envelope.is_sealed() && stored.signature.is_none() && !gives_up_a_mark {
+                stored = file.undisturbed(open.write_signed(stored))?;
+            }
         }
         let pinning = admitted.map(|admitted| admitted.begin(&open, &mut stored));
         let pinning = pinning.transpose()?;
@@ -99,7 +105,7 @@ impl Inner {
         );
         Ok(Self {
             engine_name: open.engine.describe(),
-            envelope,
+            envelope: Mutex::new(envelope),
             options,
             status: Mutex::new(Some(Status { stored, file })),
             open: RwLock::new(Some(open)),
@@ -107,6 +113,10 @@ impl Inner {
             verifying: Mutex::default(),
             counters: Mutex::default(),
         })
+    }
+
+    pub(crate) fn envelope(&self) -> Envelope {
+        locked(&self.envelope).clone()
     }
 
     pub(crate) fn status(&self) -> Result<Status> {
@@ -172,6 +182,32 @@ impl Inner {
         self.landed(&plan.batch.head, &plan.stored);
         self.set_stored(plan.stored);
         Ok(())
+    }
+
+    /// Seals the next records under the newest version of the data key. Tells whether more are left. The pin
+    /// follows with the next commit: a store may be ahead of it.
+    pub(crate) fn maintain(&self, budget: &Budget) -> Result<bool> {
+        // A store that was put back takes one commit, which says so.
+        let is_held = self.pinning.as_ref().is_some_and(Pinning::awaits_commit);
+        if self.options.file.read_only || is_held {
+            return Ok(false);
+        }
+        self.with_open(|open| {
+            let mut slots = open.slots.write().unwrap_or_else(PoisonError::into_inner);
+            // Whoever had the slots before may have lost its way.
+            open.require_known()?;
+            let stored = self.status()?.stored;
+            let Some(slice) = open.plan_slice(&stored, &slots, budget)? else { return Ok(false) };
+            if slice.writes {
+                open.write_series(&slice.batch, slice.version)?;
+                slots.apply(slice.moves);
+                let mut tags = open.tags.write().unwrap_or_else(PoisonError::into_inner);
+                slice.tags.apply(&mut tags);
+                self.landed(&slice.batch.head, &slice.stored);
+            }
+            self.set_stored(slice.stored);
+            Ok(resealed(&open.envelope, &slice.stored).is_some_and(|it| it.is_under_way()))
+        })
     }
 
     fn landed(&self, head: &[u8], stored: &Stored) {
@@ -283,12 +319,112 @@ impl Inner {
         Ok(())
     }
 
+    /// Takes up a newer generation of the keyring. If it seals under another version, so does the head when
+    /// this returns; after a leak the sums are under the new key, then, and the pin is, too. Nothing of that
+    /// is lost if it is broken off: opening completes it.
+    pub(crate) fn take_up(&self, keyring: &Keyring) -> Result<()> {
+        self.require_writable()?;
+        let next = Envelope::new(Some(keyring))?;
+        let mut alone = self.alone();
+        let open = alone.as_mut().ok_or_else(closed)?;
+        self.pinning.as_ref().map_or(Ok(()), Pinning::require_unfenced)?;
+        open.require_known()?;
+        let stored = self.status()?.stored;
+        let next = next.of_database(stored.head.side);
+        next.require_successor_of(&open.envelope)?;
+        // Also for a head whose fate stays unknown.
+        if let Some(pinning) = &self.pinning {
+            let signer = next.signer().map_or(SignerId::NONE, |signer| signer.public().id());
+            pinning.rekey(keyring, signer);
+        }
+        let before = open.envelope.clone();
+        let head = open.stored_head();
+        open.successor = next.before_rotation(&head)?.map(|_| next.clone());
+        let after = if open.successor.is_some() {
+            open.succeed(stored)
+        } else {
+            open.envelope = next.clone();
+            match version_of(Prefix::split(&head)?.1) == next.version() {
+                true => Ok(stored),
+                // What stands beside the head is sealed under that version, too.
+                false => open.write_signed(stored),
+            }
+        };
+        if after.is_err() && open.require_known().is_ok() {
+            (open.envelope, open.successor) = (before, None);
+            return after.map(drop);
+        }
+        *locked(&self.envelope) = next;
+        let after = after?;
+        self.landed(&open.stored_head(), &after);
+        self.set_stored(after);
+        self.confirm()
+    }
+
+    /// Refuses a further version of the data key while too many have records.
+    pub(crate) fn require_room_for_version(&self) -> Result<()> {
+        self.require_writable()?;
+        let Some(active) = self.envelope().version() else {
+            return Err(Error::new(ErrorKind::Unsupported, "the store is not sealed"));
+        };
+        match self.status()?.stored.resealing.counts.has_room(active) {
+            true => Ok(()),
+            false => Err(too_many_versions()),
+        }
+    }
+
+    /// Refuses if a record is sealed under this version of the data key, or may be: by what is counted, and
+    /// then by every record's frame.
+    pub(crate) fn require_unused(&self, version: u32) -> Result<()> {
+        let named = |records: u64| {
+            Error::new(
+                ErrorKind::Restricted,
+                "records are sealed under this version of the data key; destroyed, they could be read by                  nobody. Let them be sealed anew first",
+            )
+            .with("version", version)
+            .with("records", records)
+        };
+        match self.status()?.stored.resealing.counts.under(version) {
+            0 => {}
+            records => return Err(named(records)),
+        }
+        let (mut records, mut first) = (0_u64, None);
+        for kind in Kind::ALL {
+            let mut after = Some(0);
+            while let Some(last) = after.take() {
+                self.with_open(|open| {
+                    // A page at a time: no snapshot keeps the log from being begun anew for long.
+                    let mut snapshot = open.engine.fresh_snapshot()?;
+                    let mut seen = 0;
+                    snapshot.frames(kind, last, FRAMES, &mut |number, frame| {
+                        seen += 1;
+                        after = (seen == FRAMES).then_some(number);
+                        if version_of(frame) == Some(version) {
+                            records += 1;
+                            first.get_or_insert((kind, number));
+                        }
+                        Ok(())
+                    })
+                })?;
+            }
+        }
+        match first {
+            None => Ok(()),
+            Some((kind, number)) => {
+                Err(named(records).with("record", kind.name()).with("number", number))
+            }
+        }
+    }
+
     pub(crate) fn reopen(&self) -> Result<Head> {
         let file = self.status()?.file;
         let mut open = self.alone();
         let mut found = Err(closed());
         let begin = || {
-            let (opened, stored) = Open::begin(&file, &self.envelope)?;
+            let (mut opened, mut stored) = Open::begin(&file, &self.envelope())?;
+            if !self.options.file.read_only {
+                stored = opened.succeed(stored)?;
+            }
             self.landed(&opened.stored_head(), &stored);
             self.set_stored(stored);
             found = Ok(stored.head);
@@ -343,6 +479,7 @@ impl Inner {
     }
 
     pub(crate) fn info(&self) -> BackendInfo {
+        let envelope = self.envelope();
         let status = locked(&self.status).clone();
         let file = status.as_ref().map(|status| &status.file);
         BackendInfo {
@@ -351,14 +488,21 @@ impl Inner {
             location: Some(self.options.file.path.display().to_string()),
             durable: true,
             shared: false,
-            sealed: self.envelope.is_sealed(),
+            sealed: envelope.is_sealed(),
             pinned: status.as_ref().is_some_and(|status| status.stored.pinned.is_some()),
-            signer: self.envelope.signer().map(|signer| signer.public().id().to_string()),
+            signer: envelope.signer().map(|signer| signer.public().id().to_string()),
+            resealed: status.as_ref().and_then(|it| resealed(&envelope, &it.stored)),
             bytes: file.map(|file| file.total_bytes()),
             log: file.map(|file| file.log().info()),
             counters: *locked(&self.counters),
         }
     }
+}
+
+/// How far the store is sealed under the newest version; `None` of a plain one.
+fn resealed(envelope: &Envelope, stored: &Stored) -> Option<Resealed> {
+    let (version, counts) = (envelope.version()?, stored.resealing.counts);
+    Some(Resealed { version, records: counts.under(version), of: counts.total() })
 }
 
 fn closed() -> Error {

@@ -60,6 +60,7 @@ mod options;
 mod pinning;
 mod plan;
 mod reframe;
+mod resealing;
 mod series;
 mod signing;
 mod slots;
@@ -86,13 +87,15 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use ghostwire_store_core::backend::{
-    Attestation, AttestedState, Backend, BackendInfo, Commit, Compacted, Head, Scan, ScanPage,
+    Attestation, AttestedState, Backend, BackendInfo, Budget, Commit, Compacted, Head, Scan,
+    ScanPage,
 };
 use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::error::{Error, Result};
 use ghostwire_store_core::position::Epoch;
 use ghostwire_store_core::schema::Schema;
 use ghostwire_store_core::threads::may_block;
+use ghostwire_store_crypto::keyring::Keyring;
 use ghostwire_store_sqlite::{FileKind, StoreFile, compact};
 
 use envelope::Envelope;
@@ -188,6 +191,50 @@ impl ZqliteBackend {
         .map_err(|error| error.during("zqlite.compare_with_pin"))
     }
 
+    /// Takes up a newer generation of the store's keyring while the store is open. If a rotation is under
+    /// way in it, the head is sealed under the newest version when this returns; if that is because of a
+    /// leak, the inventory is counted under its new key, and the pin moved by its own. To be called once
+    /// the keyring is durable; if it is broken off, opening completes it.
+    ///
+    /// # Errors
+    /// `Unsupported` if the store is plain; `Crypto` for the keyring of another store or an older one; those
+    /// of a commit and of [`Backend::confirm`]: it may be called again then.
+    pub async fn take_up(&self, keyring: Keyring) -> Result<()> {
+        self.in_background(move |inner| inner.take_up(&keyring))
+            .await
+            .map_err(|error| error.during("zqlite.take_up"))
+    }
+
+    /// The generation of the keyring that the store is open with; 0 of a plain store.
+    #[must_use]
+    pub fn keyring_generation(&self) -> u64 {
+        self.0.envelope().generation()
+    }
+
+    /// Whether a rotation is under way in that keyring.
+    #[must_use]
+    pub fn is_rotating(&self) -> bool {
+        self.0.envelope().is_rotating()
+    }
+
+    /// Refuses a rotation while records are sealed under too many versions of the data key.
+    ///
+    /// # Errors
+    /// `Restricted`; `ReadOnly`.
+    pub fn require_room_for_version(&self) -> Result<()> {
+        self.0.require_room_for_version()
+    }
+
+    /// Reads the frame of every record, and refuses if one is sealed under this version of the data key.
+    ///
+    /// # Errors
+    /// `Restricted`, saying how many and naming one; `Corrupt`.
+    pub async fn require_unused(&self, version: u32) -> Result<()> {
+        self.in_background(move |inner| inner.require_unused(version))
+            .await
+            .map_err(|error| error.during("zqlite.require_unused"))
+    }
+
     async fn in_background<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
@@ -265,6 +312,10 @@ impl Backend for ZqliteBackend {
                 Err(error.during("zqlite.commit"))
             }
         }
+    }
+
+    async fn maintain(&self, budget: Budget) -> Result<bool> {
+        self.0.maintain(&budget).map_err(|error| error.during("zqlite.maintain"))
     }
 
     async fn confirm(&self) -> Result<()> {

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
-use ghostwire_store_core::backend::{Commit, Head, Row, Scan, ScanPage};
+use ghostwire_store_core::backend::{Budget, Commit, Head, Row, Scan, ScanPage};
 use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::chain::Chain;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::schema::RowKey;
-use ghostwire_store_sqlite::{Access, Compact, Database, StoreFile};
+use ghostwire_store_sqlite::{Compact, Database, StoreFile};
 
 use crate::engine::embedded::{Embedded, Layout, layout1};
 use crate::engine::{Batch, Engine, SeriesRange, Snapshot};
@@ -18,6 +18,7 @@ use crate::envelope::{Envelope, Kind, Reader, Sum, Tag, missing, older};
 use crate::head::{Stored, Sums};
 use crate::inner::locked;
 use crate::plan::{self, Current, Plan};
+use crate::resealing::{Slice, Standing, count_versions, plan_slice};
 use crate::series::compaction::DataBlocks;
 use crate::series::directory::{Directory, Entry, Leaf};
 use crate::series::memtable::{Limits, Memtable};
@@ -44,6 +45,9 @@ pub(crate) struct Open {
     pub(crate) versions: Versions,
     /// The head as it was read or written last. Sealing it again would give other bytes.
     pub(crate) head: Mutex<Vec<u8>>,
+    /// What is to be counted under once the pin was asked: a rotation because of a leak is under way, and
+    /// the sums are under the inventory's key from before. `None` otherwise.
+    pub(crate) successor: Option<Envelope>,
     /// A commit ended in the unknown: what is in memory may not be what is stored.
     pub(crate) lost: AtomicBool,
     pub(crate) file: Arc<StoreFile>,
@@ -69,8 +73,10 @@ impl Open {
         let mut stored = envelope.open_head(&head)?;
         let current = envelope.of_database(stored.head.side);
         let before_rotation = current.before_rotation(&head)?;
-        let is_rotating = before_rotation.is_some();
-        let envelope = before_rotation.unwrap_or_else(|| current.clone());
+        let (envelope, successor) = match before_rotation {
+            Some(before) => (before, Some(current)),
+            None => (current, None),
+        };
         let (slots, unread) = Slots::read(&mut *snapshot, &envelope, &stored)?;
         let blocks = read_blocks(&mut *snapshot, &envelope, &stored)?;
         check_last_block(&mut *snapshot, &envelope, &stored.head)?;
@@ -78,24 +84,37 @@ impl Open {
         let entries = read_journal(&mut *snapshot)?;
         let (memtable, journal) = replay(&envelope, &stored, &entries)?;
         signing::check(&mut *snapshot, &envelope, &stored)?;
+        if stored.resealing.counts.is_empty() {
+            stored.resealing.counts = count_versions(&mut *snapshot, &envelope, &stored)?;
+        }
         drop(snapshot);
         let tags = Tags { blocks, journal };
-        let mut open = Self {
+        let open = Self {
             engine,
             envelope,
+            successor,
             slots: RwLock::new(slots),
             unread: Mutex::new(unread),
             tags: RwLock::new(tags),
-            versions: Versions::new(Version { memtable, directory }),
+            versions: Versions::new(Version { commit: stored.commits, memtable, directory }),
             head: Mutex::new(head),
             lost: AtomicBool::new(false),
             file: Arc::clone(file),
         };
-        if is_rotating && file.access() != Access::ReadOnly {
-            open.envelope = current;
-            stored = open.count_anew(stored)?;
-        }
         Ok((open, stored))
+    }
+
+    /// Counts under the inventory's new key, if a rotation that replaced it is under way. The pin was asked
+    /// by then, whose key is replaced, too, and is moved after.
+    pub(crate) fn succeed(&mut self, stored: Stored) -> Result<Stored> {
+        let Some(successor) = self.successor.take() else { return Ok(stored) };
+        let before = std::mem::replace(&mut self.envelope, successor);
+        let counted = self.count_anew(stored);
+        // What is surely not stored is counted as before.
+        if counted.is_err() && self.require_known().is_ok() {
+            self.successor = Some(std::mem::replace(&mut self.envelope, before));
+        }
+        counted
     }
 
     /// Writes a head whose sums are under the inventory's new key.
@@ -240,7 +259,19 @@ impl Open {
         let (tags, head) = (self.tags(), self.stored_head());
         let (tags, head, version) = (&*tags, &head[..], &*version);
         let current = Current { stored, head, slots, tags, version };
-        plan::plan(&self.envelope, current, commit, series)
+        plan::plan((&self.envelope, &*self.engine), current, commit, series)
+    }
+
+    /// Plans what is sealed anew next; `None` if nothing is to be.
+    pub(crate) fn plan_slice(
+        &self,
+        stored: &Stored,
+        slots: &Slots,
+        budget: &Budget,
+    ) -> Result<Option<Slice>> {
+        let (tags, head, version) = (self.tags(), self.stored_head(), self.versions.current());
+        let standing = Standing { stored, head: &head, slots, tags: &tags, version: &version };
+        plan_slice(&*self.engine, &self.envelope, standing, budget)
     }
 
     /// What `commit` does to the series. Data blocks are only read if it changes some.
@@ -309,7 +340,7 @@ impl Open {
         for _ in 0..ATTEMPTS {
             let snapshot = self.engine.snapshot()?;
             let stored = self.head_of(&*snapshot)?;
-            if let Some(version) = self.versions.get(stored.series.next) {
+            if let Some(version) = self.versions.get(stored.commits) {
                 return Ok((snapshot, stored, version));
             }
         }

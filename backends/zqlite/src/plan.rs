@@ -8,8 +8,8 @@ use ghostwire_store_core::block::RowChange;
 use ghostwire_store_core::error::Result;
 use ghostwire_store_core::schema::{RowKey, Table};
 
-use crate::engine::{Batch, Write};
-use crate::envelope::{Envelope, Kind, Placed, Sealer, Tag, frame_of};
+use crate::engine::{Batch, Engine, Snapshot, Write};
+use crate::envelope::{Envelope, Kind, Placed, Sealer, Tag, frame_of, version_of};
 use crate::head::Stored;
 use crate::series::SeriesPlan;
 use crate::series::directory::{Changes, Directory, LeafChange, following};
@@ -61,7 +61,7 @@ impl NewTags {
 }
 
 pub(crate) fn plan<'c>(
-    envelope: &Envelope,
+    (envelope, engine): (&Envelope, &dyn Engine),
     current: Current<'_>,
     commit: &'c Commit,
     series: Option<SeriesPlan>,
@@ -76,10 +76,12 @@ pub(crate) fn plan<'c>(
         after: stored.moved_to(stored.head.after(commit)?),
         batch,
         tags: NewTags::default(),
+        engine,
+        before: None,
     };
     planner.write_block(commit)?;
     let moves = planner.write_rows(commit)?;
-    planner.purge_blocks();
+    planner.purge_blocks()?;
     let version = series.map(|series| planner.write_series(series)).transpose()?;
     let Planner { mut sealer, mut after, mut batch, tags, .. } = planner;
     if after.head.checkpoint > stored.head.checkpoint {
@@ -97,15 +99,48 @@ struct Planner<'p, 'c> {
     after: Stored,
     batch: Batch<'c>,
     tags: NewTags,
+    engine: &'p dyn Engine,
+    /// What is stored, while versions of it are asked for.
+    before: Option<Box<dyn Snapshot + 'p>>,
 }
 
 impl<'c> Planner<'_, 'c> {
+    /// A record is sealed.
+    fn came(&mut self) {
+        let version = self.envelope.version();
+        version.into_iter().for_each(|version| self.after.resealing.counts.add(version));
+    }
+
+    /// A record that is stored is replaced or deleted. Under which version it is sealed is looked up only
+    /// while there are several.
+    fn went(&mut self, kind: Kind, number: u64) -> Result<()> {
+        if self.envelope.version().is_none() {
+            return Ok(());
+        }
+        // Before this commit: what it brings itself is not stored yet.
+        if let Some(version) = self.current.stored.resealing.counts.single() {
+            self.after.resealing.counts.take(version);
+            return Ok(());
+        }
+        let before = match self.before.take() {
+            Some(before) => before,
+            None => self.engine.writer_snapshot()?,
+        };
+        let counts = &mut self.after.resealing.counts;
+        self.before.insert(before).record(kind, number, &mut |stored| {
+            version_of(stored).into_iter().for_each(|version| counts.take(version));
+            Ok(())
+        })
+    }
+
     fn write_block(&mut self, commit: &'c Commit) -> Result<()> {
         let Some(block) = &commit.block else { return Ok(()) };
         let framed = self.sealer.seal_block(block, &mut self.batch.bytes)?;
         let serial = block.serial.get();
         toggle_block(self.envelope, &mut self.after.inventory.blocks, serial, framed.tags);
         self.tags.block = Some(framed.tags);
+        self.came();
+        self.came();
         self.batch.writes.push(Write::Block {
             serial,
             frame: frame_of(framed.tags),
@@ -115,17 +150,27 @@ impl<'c> Planner<'_, 'c> {
         Ok(())
     }
 
-    fn purge_blocks(&mut self) {
+    fn purge_blocks(&mut self) -> Result<()> {
         let oldest = self.after.head.oldest_block;
         if oldest > self.current.stored.head.oldest_block {
             // A commit may purge the block that it brings.
             let own = self.tags.block.map(|tags| (self.after.head.serial.get(), tags));
             let own = own.filter(|(serial, _)| *serial < oldest.get());
-            for (serial, tags) in self.current.tags.blocks.before(oldest.get()).chain(own) {
+            let tags = self.current.tags;
+            for (serial, tags) in tags.blocks.before(oldest.get()) {
                 toggle_block(self.envelope, &mut self.after.inventory.blocks, serial, tags);
+                self.went(Kind::Block, serial)?;
+                self.went(Kind::Audit, serial)?;
+            }
+            if let Some((serial, tags)) = own {
+                toggle_block(self.envelope, &mut self.after.inventory.blocks, serial, tags);
+                for version in [self.envelope.version(); 2].into_iter().flatten() {
+                    self.after.resealing.counts.take(version);
+                }
             }
             self.batch.writes.push(Write::PurgeBlocks { before: oldest.get() });
         }
+        Ok(())
     }
 
     fn write_rows(&mut self, commit: &'c Commit) -> Result<Vec<Move>> {
@@ -142,7 +187,7 @@ impl<'c> Planner<'_, 'c> {
         for (table, key, slot) in pruned {
             if gone.insert((table, key)) {
                 moves.push(Move { table, key: key.clone(), slot: None });
-                self.delete_row(slot);
+                self.delete_row(slot)?;
             }
         }
         // Of the images of one row only the last is written. Rows in order are there once.
@@ -166,7 +211,7 @@ impl<'c> Planner<'_, 'c> {
             let slot = match (&change.body, present) {
                 (Some(body), present) => Some(self.put_row(table, key, body, present)?),
                 (None, Some(slot)) => {
-                    self.delete_row(slot);
+                    self.delete_row(slot)?;
                     None
                 }
                 (None, None) => continue,
@@ -198,14 +243,19 @@ impl<'c> Planner<'_, 'c> {
             self.envelope.toggle(rows, Kind::Row, number, before.tag);
         }
         self.envelope.toggle(rows, Kind::Row, number, tag);
+        if present.is_some() {
+            self.went(Kind::Row, number)?;
+        }
+        self.came();
         self.batch.writes.push(Write::PutRow { slot: number, body: self.made(start) });
         Ok(Slot { number, tag })
     }
 
-    fn delete_row(&mut self, slot: Slot) {
+    fn delete_row(&mut self, slot: Slot) -> Result<()> {
         self.batch.writes.push(Write::DeleteRow { slot: slot.number });
         self.after.rows = self.after.rows.saturating_sub(1);
         self.envelope.toggle(&mut self.after.inventory.rows, Kind::Row, slot.number, slot.tag);
+        self.went(Kind::Row, slot.number)
     }
 
     /// The bytes that were made since.
@@ -221,11 +271,13 @@ impl<'c> Planner<'_, 'c> {
         let tag = self.sealer.seal(Kind::Journal, number, &[entry], &mut self.batch.bytes)?;
         self.envelope.toggle(&mut self.after.inventory.journal, Kind::Journal, number, tag);
         self.tags.journal = Some(tag);
+        self.came();
         self.batch.writes.push(Write::Journal { number, body: self.made(start) });
         let directory = &self.current.version.directory;
         let mut changes = Changes::new();
         for (table, key) in series.edits.removed {
             if let Some(entry) = directory.get(table, &key) {
+                self.went(Kind::Chunk, entry.number)?;
                 self.batch.writes.push(Write::DeleteChunk { number: entry.number });
             }
             changes.insert((table, key), None);
@@ -233,7 +285,10 @@ impl<'c> Planner<'_, 'c> {
         for data_block in series.edits.put {
             let (table, key) = (data_block.table, data_block.key);
             let number = match directory.get(table, &key) {
-                Some(entry) if !changes.contains_key(&(table, key.clone())) => entry.number,
+                Some(entry) if !changes.contains_key(&(table, key.clone())) => {
+                    self.went(Kind::Chunk, entry.number)?;
+                    entry.number
+                }
                 _ => following(&mut self.after.directory.next_chunk)?,
             };
             let start = self.batch.bytes.len();
@@ -241,16 +296,20 @@ impl<'c> Planner<'_, 'c> {
             let tag =
                 self.sealer.seal_placed(Kind::Chunk, number, &placed, &mut self.batch.bytes)?;
             self.batch.writes.push(Write::PutChunk { number, body: self.made(start) });
+            self.came();
             changes.insert((table, key), Some((number, tag)));
         }
         if series.head.first > before.first {
-            for (number, tag) in self.current.tags.journal.before(series.head.first) {
+            // Whether or not it cuts its own entry: that one is not among the tags.
+            let tags = self.current.tags;
+            for (number, tag) in tags.journal.before(series.head.first) {
                 self.envelope.toggle(&mut self.after.inventory.journal, Kind::Journal, number, tag);
+                self.went(Kind::Journal, number)?;
             }
             self.batch.writes.push(Write::CutJournal { before: series.head.first });
         }
         let directory = self.write_directory(changes)?;
-        Ok(Version { memtable: series.memtable, directory })
+        Ok(Version { commit: self.after.commits, memtable: series.memtable, directory })
     }
 
     fn write_directory(&mut self, changes: Changes) -> Result<Directory> {
@@ -269,8 +328,12 @@ impl<'c> Planner<'_, 'c> {
             for tag in [before, after].into_iter().flatten() {
                 self.envelope.toggle(leaves, Kind::Directory, number, tag);
             }
-            if after.is_none() {
-                self.batch.writes.push(Write::DeleteLeaf { number });
+            if before.is_some() {
+                self.went(Kind::Directory, number)?;
+            }
+            match after {
+                Some(_) => self.came(),
+                None => self.batch.writes.push(Write::DeleteLeaf { number }),
             }
         }
         self.after.directory.leaves = directory.leaves() as u64;

@@ -32,6 +32,14 @@ impl<T: Copy> Run<T> {
         self.first.saturating_add(self.tags.len() as u64)
     }
 
+    /// Of one that is there.
+    pub(crate) fn replace(&mut self, number: u64, tag: T) {
+        let index = number.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
+        if let Some(own) = index.and_then(|index| self.tags.get_mut(index)) {
+            *own = tag;
+        }
+    }
+
     pub(crate) fn push(&mut self, tag: T) {
         self.tags.push_back(tag);
     }
@@ -127,6 +135,9 @@ mod tests {
             (None, Some(3), Some(7), None)
         );
         assert_eq!(run.before(5).collect::<Vec<_>>(), [(3, 3), (4, 4)]);
+        run.replace(4, 14);
+        run.replace(9, 19);
+        assert_eq!((run.get(4), run.get(9)), (Some(14), None));
         run.cut(5);
         assert_eq!((run.get(4), run.get(5), run.next()), (None, Some(5), 8));
         run.cut(2);

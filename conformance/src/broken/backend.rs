@@ -490,6 +490,10 @@ impl Backend for BrokenBackend {
         }
     }
 
+    async fn maintain(&self, budget: Budget) -> Result<bool> {
+        self.inner.maintain(budget).await
+    }
+
     async fn confirm(&self) -> Result<()> {
         self.inner.confirm().await
     }

@@ -4,6 +4,8 @@ mod attestation;
 mod commit;
 mod head;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use crate::block::{EncodedBlock, Serial};
@@ -31,7 +33,7 @@ pub use head::Head;
 ///
 /// A backend need not be fast at concurrent commits: the writer sends one at a time. `scan`,
 /// `blocks` and `head` may be called at any time, also during a commit. Methods may block the
-/// calling thread for the duration of a disk write only in `commit`, `confirm`, `probe`, `migrate`,
+/// calling thread for the duration of a disk write only in `commit`, `maintain`, `confirm`, `probe`, `migrate`,
 /// `reopen` and `close`, which the writer calls on threads of its own. The runtime of those waits for sockets only
 /// if the backend is [`shared`](BackendInfo::shared).
 ///
@@ -91,6 +93,19 @@ pub trait Backend: Send + Sync + std::fmt::Debug + 'static {
         Ok(())
     }
 
+    /// Does some of what the backend has to do by itself, such as sealing what is stored under a new key, and
+    /// tells whether more is left. The writer calls it while no commit is in flight: between commits now
+    /// and then, and when it is idle. It changes neither content nor position, is a durable step of its own
+    /// or none, and may be broken off anywhere. Has nothing to do by default.
+    ///
+    /// # Errors
+    /// Those of `commit`: nothing of the step is stored, and a later call takes it up again. After
+    /// `OutcomeUnknown` the backend is reopened first.
+    async fn maintain(&self, budget: Budget) -> Result<bool> {
+        let _ = budget;
+        Ok(false)
+    }
+
     /// Proves that a commit in this epoch would be stored now, by what a commit does: it takes the same way
     /// to the same place, and is as durable when this returns. Nothing that is stored changes, nor does the
     /// position. To answer from memory, or from what the last commit came to, is no proof.
@@ -142,6 +157,50 @@ pub trait Backend: Send + Sync + std::fmt::Debug + 'static {
     /// # Errors
     /// `Unavailable` if the last bytes could not be written.
     async fn close(&self) -> Result<()>;
+}
+
+/// What one call of [`Backend::maintain`] may cost. A single record may exceed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// How long it may work before it writes.
+    pub time: Duration,
+    /// How many bytes it may write.
+    pub bytes: u64,
+}
+
+impl Default for Budget {
+    /// 2 ms, 256 KiB.
+    fn default() -> Self {
+        Self { time: Duration::from_millis(2), bytes: 256 * 1024 }
+    }
+}
+
+/// How far a sealed store's records are sealed under the newest version of its data key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Resealed {
+    /// The version that seals.
+    pub version: u32,
+    /// Records under it.
+    pub records: u64,
+    /// All records.
+    pub of: u64,
+}
+
+impl Resealed {
+    /// Whether some are left under older versions.
+    #[must_use]
+    pub fn is_under_way(&self) -> bool {
+        self.records < self.of
+    }
+
+    /// The share of them that is done, in percent, rounded down; 100 only once all are.
+    #[must_use]
+    pub fn percent(&self) -> u64 {
+        match self.of {
+            0 => 100,
+            of => u64::try_from(u128::from(self.records) * 100 / u128::from(of)).unwrap_or(100),
+        }
+    }
 }
 
 /// The keys `from <= key < to` of one table.
@@ -221,6 +280,8 @@ pub struct BackendInfo {
     /// The fingerprint of the keys that sign what is stored, and what [`Backend::attest`] says; `None` if
     /// nothing does.
     pub signer: Option<String>,
+    /// Of a sealed store, how far its records are sealed under the newest key; `None` of any other.
+    pub resealed: Option<Resealed>,
     /// Bytes on disk, where that is known.
     pub bytes: Option<u64>,
     /// Its write-ahead log, if it has one.

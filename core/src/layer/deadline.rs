@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::Layer;
-use crate::backend::{Backend, Commit, Head, Scan, ScanPage};
+use crate::backend::{Backend, Budget, Commit, Head, Scan, ScanPage};
 use crate::block::{EncodedBlock, Serial};
 use crate::error::{Error, ErrorKind, Result};
 use crate::position::Epoch;
@@ -109,6 +109,10 @@ impl Layer for Deadline {
 
     async fn commit(&self, commit: &Commit) -> Result<()> {
         self.within("backend.commit", self.write(), self.inner.commit(commit)).await
+    }
+
+    async fn maintain(&self, budget: Budget) -> Result<bool> {
+        self.within("backend.maintain", self.write(), self.inner.maintain(budget)).await
     }
 
     async fn confirm(&self) -> Result<()> {

@@ -8,7 +8,7 @@ mod observe;
 use async_trait::async_trait;
 
 use crate::backend::{
-    Attestation, AttestedState, Backend, BackendInfo, Commit, Head, Scan, ScanPage,
+    Attestation, AttestedState, Backend, BackendInfo, Budget, Commit, Head, Scan, ScanPage,
 };
 use crate::block::{EncodedBlock, Serial};
 use crate::error::Result;
@@ -85,6 +85,10 @@ pub trait Layer: Send + Sync + std::fmt::Debug + 'static {
         self.inner().commit(commit).await
     }
 
+    async fn maintain(&self, budget: Budget) -> Result<bool> {
+        self.inner().maintain(budget).await
+    }
+
     async fn confirm(&self) -> Result<()> {
         self.inner().confirm().await
     }
@@ -142,6 +146,10 @@ impl<L: Layer> Backend for L {
 
     async fn commit(&self, commit: &Commit) -> Result<()> {
         Layer::commit(self, commit).await
+    }
+
+    async fn maintain(&self, budget: Budget) -> Result<bool> {
+        Layer::maintain(self, budget).await
     }
 
     async fn confirm(&self) -> Result<()> {

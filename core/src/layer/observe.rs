@@ -11,7 +11,7 @@ use tracing::Instrument;
 use tracing::field::Empty;
 
 use crate::backend::{
-    Attestation, AttestedState, Backend, BackendInfo, Commit, Head, Scan, ScanPage,
+    Attestation, AttestedState, Backend, BackendInfo, Budget, Commit, Head, Scan, ScanPage,
 };
 use crate::block::{EncodedBlock, Serial};
 use crate::error::Result;
@@ -208,6 +208,10 @@ impl Backend for Observe {
             span.record("db.operation.batch.size", commit.rows.len());
         }
         self.observe("commit", span, self.inner.commit(commit)).await
+    }
+
+    async fn maintain(&self, budget: Budget) -> Result<bool> {
+        self.observe("maintain", self.span("maintain"), self.inner.maintain(budget)).await
     }
 
     async fn confirm(&self) -> Result<()> {

@@ -15,6 +15,7 @@ use crate::digest::Digests;
 use crate::domain::{Actor, InstanceId};
 use crate::error::{Error, Result};
 use crate::handle::StoreHandle;
+use crate::keys::StoreKeys;
 use crate::repository::*;
 use crate::schema::Table;
 use crate::series;
@@ -87,6 +88,10 @@ impl Store for StoreHandle {
 
     fn consumers(&self) -> &dyn ConsumerRepository {
         self
+    }
+
+    fn keys(&self) -> Result<StoreKeys> {
+        StoreKeys::of(self)
     }
 
     fn view(&self) -> View {

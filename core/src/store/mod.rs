@@ -17,6 +17,7 @@ use crate::command::{Restore, Restored, Transaction};
 use crate::digest::Digests;
 use crate::domain::{Actor, InstanceId, LineageId, SideId, StoreId};
 use crate::error::Result;
+use crate::keys::StoreKeys;
 use crate::position::{Epoch, Position};
 use crate::repository::*;
 use crate::state::Reply;
@@ -91,6 +92,12 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     fn clock(&self) -> &dyn ClockRepository;
     /// Who follows the log from elsewhere, and the log itself.
     fn consumers(&self) -> &dyn ConsumerRepository;
+
+    /// The keys of a sealed store.
+    ///
+    /// # Errors
+    /// `Unsupported` for a store that has none.
+    fn keys(&self) -> Result<StoreKeys>;
 
     /// The last durable state.
     ///

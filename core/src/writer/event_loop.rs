@@ -74,6 +74,7 @@ impl Writer {
         idle_timeout: &mut Duration,
     ) {
         const LONGEST_TIMEOUT: Duration = Duration::from_secs(60);
+        let upkeep = self.until_upkeep().filter(|_| self.is_idle());
         let mut received = Vec::with_capacity(DRAIN_LIMIT);
         let taken = self.batch.as_ref().map_or(0, Batch::len);
         let room = self.options.max_group.saturating_sub(taken).clamp(1, DRAIN_LIMIT);
@@ -93,6 +94,24 @@ impl Writer {
                 () = in_flight.ended() => None,
                 count = arrival, if listens => count,
             },
+            // What arrived is taken before the next slice, also where that is due at once.
+            None if upkeep.is_some() => {
+                let pause = upkeep.unwrap_or_default();
+                let pause = if flushes { pause.min(*idle_timeout) } else { pause };
+                let count = tokio::time::timeout(pause, arrival).await.ok();
+                if count.is_none() {
+                    // In turns, so that nobody waits for both.
+                    if flushes && self.upkeep_yields() {
+                        *idle_timeout = match self.flush_slice(1024).await {
+                            true => self.options.idle_before_flush,
+                            false => (*idle_timeout * 2).min(LONGEST_TIMEOUT),
+                        };
+                    } else {
+                        self.keep_up().await;
+                    }
+                }
+                count.flatten()
+            }
             None if flushes => match tokio::time::timeout(*idle_timeout, arrival).await {
                 Ok(count) => count,
                 Err(_) => {

@@ -106,6 +106,11 @@ pub(super) async fn store(backend: &dyn Backend, commit: &Commit) -> Result<()> 
 
 /// What a call that writes comes to. If it panics, the outcome is unknown.
 pub(super) async fn uninterrupted(call: impl Future<Output = Result<()>>) -> Result<()> {
+    guarded(call).await
+}
+
+/// The same of a call that gives something.
+pub(super) async fn guarded<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
     AssertUnwindSafe(call).catch_unwind().await.unwrap_or_else(|_| Err(panicked()))
 }
 
@@ -202,6 +207,7 @@ impl Writer {
         // A hop to the commit thread pays only if there is something to do meanwhile.
         let overlaps = more_waits || durable.is_some() || self.target_len > 0;
         self.target_len = 0;
+        self.keep_up_between_commits().await;
         let Some(batch) = self.batch.take() else { return };
         self.last_sizes = batch.sizes();
         let (callers, sealed) = batch.seal(self.entropy.as_ref(), &self.sequences);

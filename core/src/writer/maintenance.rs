@@ -26,6 +26,10 @@ impl Writer {
     pub(super) async fn maintain(&mut self, request: Request) {
         match request {
             Request::Refresh(answer) => answer.send(self.refresh().await),
+            Request::Wake(answer) => {
+                self.wake_upkeep();
+                answer.send(Ok(()));
+            }
             Request::Probe(answer) => answer.send(self.probe().await),
             Request::Replace(ranges, rows, answer) => answer.send(self.replace(ranges, rows).await),
             Request::Checkpoint(answer) => answer.send(self.checkpoint().await),

@@ -28,7 +28,8 @@
 //! - [`outcome`]: how a commit ended. After an error that leaves this open the writer is *poisoned*: it
 //!   accepts nothing until it has reopened the backend and compared.
 //! - [`event_loop`]: the queue, and what is done when. [`flush`]: commits that only flush.
-//!   [`maintenance`]: requests that are no commands. [`shutdown`]: how it ends.
+//!   [`maintenance`]: requests that are no commands. [`upkeep`]: what the backend does by itself.
+//!   [`shutdown`]: how it ends.
 
 mod batch;
 mod commit_thread;
@@ -39,6 +40,7 @@ mod maintenance;
 mod outcome;
 mod request;
 mod shutdown;
+mod upkeep;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -64,6 +66,7 @@ use in_flight::InFlight;
 pub use request::Committed;
 pub(crate) use request::{Answer, ConsumerChange, Request, SeriesRows, weight};
 pub(crate) use shutdown::{Closing, End};
+use upkeep::Upkeep;
 
 /// What the writer begins with beside the state.
 pub(crate) struct Found {
@@ -162,6 +165,7 @@ pub(crate) struct Writer {
     commit_thread: CommitThread,
     /// How often in a row another process committed first.
     conflicts: usize,
+    upkeep: Upkeep,
     /// Nothing goes into the queue any more.
     closing: bool,
     /// Nothing comes from the queue any more.
@@ -204,6 +208,7 @@ impl Writer {
             alone: 0,
             commit_thread,
             conflicts: 0,
+            upkeep: Upkeep::default(),
             closing: false,
             drained: false,
         }

@@ -47,6 +47,8 @@ pub(crate) enum Request {
     Replace(Vec<KeyRange>, Vec<RowChange>, Answer<()>),
     /// Look for commits of other processes.
     Refresh(Answer<()>),
+    /// The backend has been given something to do by itself.
+    Wake(Answer<()>),
     /// Prove that a commit would be stored.
     Probe(Answer<()>),
     /// Flush every dirty row.
@@ -73,6 +75,7 @@ impl Request {
             Self::Append(_, answer)
             | Self::Replace(_, _, answer)
             | Self::Refresh(answer)
+            | Self::Wake(answer)
             | Self::Probe(answer) => answer.send(Err(error.clone())),
         }
     }

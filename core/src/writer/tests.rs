@@ -72,6 +72,7 @@ impl Backend for Permitting {
             sealed: false,
             pinned: self.pin.is_some(),
             signer: None,
+            resealed: None,
             bytes: None,
             log: None,
             counters: BackendCounters::default(),

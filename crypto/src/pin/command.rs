@@ -166,6 +166,17 @@ impl CommandPin {
         Ok(running)
     }
 
+    /// The line that it holds if it holds this mark: after a rotation that may be one by the key before.
+    fn held_line(&mut self, mark: &Mark) -> Result<String> {
+        if self.key.succeeds_another()
+            && let Answer::Mark(line) = self.ask(Request::Read)?
+            && self.key.parse(&line)? == *mark
+        {
+            return Ok(line);
+        }
+        Ok(self.key.line(mark))
+    }
+
     fn ask(&mut self, request: Request<'_>) -> Result<Answer> {
         let mut running = match self.running.take() {
             Some(running) => running,
@@ -217,6 +228,10 @@ impl Pin for CommandPin {
         }
     }
 
+    fn rekey(&mut self, key: PinKey) {
+        self.key = key;
+    }
+
     fn advance(&mut self, from: Option<&Mark>, to: &Mark) -> Result<()> {
         let expected = from.map(|mark| mark.commit);
         if self.fenced {
@@ -226,7 +241,7 @@ impl Pin for CommandPin {
             let why = "the mark to advance to does not follow the one to advance from";
             return Err(Error::invalid("pin", why));
         }
-        let from = from.map(|mark| self.key.line(mark));
+        let from = from.map(|mark| self.held_line(mark)).transpose()?;
         let line = self.key.line(to);
         match self.ask(Request::Advance { from: from.as_deref(), to: &line })? {
             Answer::Ok(commit) if commit == to.commit => Ok(()),

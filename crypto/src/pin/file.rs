@@ -158,6 +158,10 @@ impl Pin for FilePin {
         Ok(newest(&self.key, &slots)?.map(|(_, mark)| mark))
     }
 
+    fn rekey(&mut self, key: PinKey) {
+        self.key = key;
+    }
+
     fn advance(&mut self, from: Option<&Mark>, to: &Mark) -> Result<()> {
         let commit = |mark: Option<&Mark>| mark.map(|mark| mark.commit);
         if self.fenced {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::error::{Error, Result};
 use crate::hash::{MacKey, derive, sha256};
-use crate::keyring::Authority;
+use crate::keyring::{Authority, Keyring, Leaving};
 use crate::secret::{Secret, equal};
 use crate::signature::SignerId;
 use crate::wire::{from_decimal, from_hex, hex};
@@ -63,13 +63,30 @@ impl Mark {
 
 /// The key that authenticates marks.
 #[derive(Clone)]
-pub struct PinKey(MacKey);
+pub struct PinKey {
+    key: MacKey,
+    /// Marks by it are read still.
+    before: Option<MacKey>,
+}
 
 impl PinKey {
-    /// The one of a keyring.
+    /// The one of a keyring's authority.
     #[must_use]
     pub fn new(authority: &Authority) -> Self {
-        Self(MacKey::new(authority.pin().expose()))
+        Self { key: MacKey::new(authority.pin().expose()), before: None }
+    }
+
+    /// The one of a keyring. While a rotation is under way that replaced it, marks by the one before are
+    /// read, too, until the pin is moved, which writes them by the new one.
+    #[must_use]
+    pub fn of_keyring(keyring: &Keyring) -> Self {
+        let before = keyring.leaving().and_then(Leaving::authority);
+        let before = before.map(|authority| MacKey::new(authority.pin().expose()));
+        Self { before, ..Self::new(keyring.authority()) }
+    }
+
+    pub(crate) const fn succeeds_another(&self) -> bool {
+        self.before.is_some()
     }
 
     /// The one of a store that is not sealed, from a secret that it has instead of a keyring: the key
@@ -79,14 +96,24 @@ impl PinKey {
     /// `Library`.
     pub fn of_plain_store(secret: &Secret, store: &[u8; 16]) -> Result<Self> {
         let key = derive(secret.expose(), store, &[b"ghostwire-store pin of a plain store 1"])?;
-        Ok(Self(MacKey::new(key.expose())))
+        Ok(Self { key: MacKey::new(key.expose()), before: None })
     }
 
     /// By which a block is known again that has this hash; zeros for a store without blocks. It
     /// tells nothing about the block.
     #[must_use]
     pub fn anchor(&self, block_hash: &[u8; 32]) -> [u8; 32] {
-        self.0.code(&[b"ghostwire-store anchor 1", block_hash])
+        anchor(&self.key, block_hash)
+    }
+
+    /// The anchor of a block with this hash as a mark has it that was written by this key or the one before.
+    #[must_use]
+    pub fn anchor_for(&self, mark: &Mark, block_hash: &[u8; 32]) -> [u8; 32] {
+        let before = self.before.as_ref().map(|before| anchor(before, block_hash));
+        match before.filter(|before| equal(before, &mark.anchor)) {
+            Some(before) => before,
+            None => self.anchor(block_hash),
+        }
     }
 
     /// The line of a mark, without an end: title, store, epoch, commit, serial, head, anchor,
@@ -94,7 +121,7 @@ impl PinKey {
     #[must_use]
     pub fn line(&self, mark: &Mark) -> String {
         let line = mark.unsigned();
-        let code = self.code(&line);
+        let code = code(&self.key, &line);
         format!("{line} {}", hex(&code))
     }
 
@@ -120,7 +147,8 @@ impl PinKey {
             };
         };
         let code: [u8; 32] = from_hex(code).ok_or_else(misshapen)?;
-        if !equal(&self.code(unsigned), &code) {
+        let mut keys = [Some(&self.key), self.before.as_ref()].into_iter().flatten();
+        if !keys.any(|key| equal(&self::code(key, unsigned), &code)) {
             return Err(Error::corrupt(
                 "pin",
                 "its code is not right: it was altered, or is another store's",
@@ -142,10 +170,14 @@ impl PinKey {
         let mark = read().ok_or_else(misshapen)?;
         if field().is_some() { Err(misshapen()) } else { Ok(mark) }
     }
+}
 
-    fn code(&self, line: &str) -> [u8; 32] {
-        self.0.code(&[line.as_bytes()])
-    }
+fn code(key: &MacKey, line: &str) -> [u8; 32] {
+    key.code(&[line.as_bytes()])
+}
+
+fn anchor(key: &MacKey, block_hash: &[u8; 32]) -> [u8; 32] {
+    key.code(&[b"ghostwire-store anchor 1", block_hash])
 }
 
 impl fmt::Debug for PinKey {

@@ -34,6 +34,9 @@ pub trait Pin: Send {
     /// `Fenced` if it is another one: the store then must answer nothing any more. Otherwise as
     /// [`Pin::read`]; the mark then is one of both.
     fn advance(&mut self, from: Option<&Mark>, to: &Mark) -> Result<()>;
+
+    /// Reads and writes marks by this key from now on. The mark stays as it is.
+    fn rekey(&mut self, key: PinKey);
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! `ghostwire-store-crypto`; here they meet the configuration, the files and the clock.
 
 mod error;
+mod live;
 mod root;
 
 use std::fs::{self, File};
@@ -16,7 +17,7 @@ use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::secrets::{HashKey, HashKeys};
 use ghostwire_store_core::threads::may_block;
 use ghostwire_store_crypto::keyring::{
-    Expected, Header, Identity, Keyring, KeyringFile, Recipient, Rotation, Stretch, Unlock,
+    Expected, Header, Identity, Keyring, KeyringFile, Recipient, Stretch, Unlock,
 };
 use ghostwire_store_crypto::root::{KeySource, RootSecret};
 use ghostwire_store_crypto::{Result as CryptoResult, Secret, SystemRandom};
@@ -26,6 +27,7 @@ use crate::config::{BackendChoice, Config, ZqliteOptions};
 use crate::hash_key::{hash_key_is_absent, read_versions};
 
 pub use ghostwire_store_crypto as crypto;
+pub(crate) use live::LiveKeys;
 pub use root::write_identity;
 
 /// The keyring of the store that a configuration opens.
@@ -34,6 +36,8 @@ pub struct Keys<'c> {
     config: &'c Config,
     options: &'c ZqliteOptions,
     source: Option<Arc<dyn KeySource>>,
+    /// The least generation that is not older than the store.
+    least: u64,
 }
 
 impl<'c> Keys<'c> {
@@ -42,7 +46,7 @@ impl<'c> Keys<'c> {
     pub fn of(config: &'c Config) -> Option<Self> {
         match &config.backend {
             BackendChoice::Zqlite(options) if options.sealed => {
-                Some(Self { config, options, source: None })
+                Some(Self { config, options, source: None, least: 0 })
             }
             _ => None,
         }
@@ -53,6 +57,12 @@ impl<'c> Keys<'c> {
     #[must_use]
     pub fn source(mut self, source: Arc<dyn KeySource>) -> Self {
         self.source = Some(source);
+        self
+    }
+
+    /// Refuses a keyring of an earlier generation.
+    pub(crate) fn at_least(mut self, generation: u64) -> Self {
+        self.least = generation;
         self
     }
 
@@ -94,8 +104,8 @@ impl<'c> Keys<'c> {
     pub async fn open(&self) -> Result<Keyring> {
         let bytes = self.read()?;
         let root = self.root_secret().await?;
-        let path = self.path();
-        let opened = blocking(move || Keyring::open(&bytes, root.unlock(), &Expected::default()));
+        let (path, expected) = (self.path(), self.expected());
+        let opened = blocking(move || Keyring::open(&bytes, root.unlock(), &expected));
         let keyring = opened.await?.map_err(|error| error::of(&path, error))?;
         if !keyring.is_locked() {
             tracing::warn!(
@@ -181,13 +191,7 @@ impl<'c> Keys<'c> {
         self.change(move |keyring| keyring.rotate_hash_key(now, &SystemRandom)).await
     }
 
-    /// The first half of [`Opener::rotate_data_key`](crate::Opener::rotate_data_key).
-    pub(crate) async fn rotate(&self) -> Result<Keyring> {
-        let now = now();
-        self.change(move |keyring| keyring.rotate(Rotation::Routine, now, &SystemRandom)).await
-    }
-
-    /// The second half: the head is sealed under the newest version.
+    /// The end of a rotation: head and pin are under what is new.
     pub(crate) async fn finish_rotation(&self) -> Result<Keyring> {
         self.change(Keyring::finish_rotation).await
     }
@@ -271,6 +275,10 @@ impl<'c> Keys<'c> {
         if store.exists() { store } else { directory_of(store) }
     }
 
+    fn expected(&self) -> Expected {
+        Expected { store: None, generation: self.least }
+    }
+
     fn lock(&self) -> Result<KeyringFile> {
         let path = self.path();
         KeyringFile::lock(&path, self.like()).map_err(|error| error::of(&path, error))
@@ -313,9 +321,9 @@ impl<'c> Keys<'c> {
         new_root: Option<RootSecret>,
         change: impl FnOnce(&Keyring) -> CryptoResult<Keyring> + Send + 'static,
     ) -> Result<Keyring> {
-        let (path, bytes) = (self.path(), self.read()?);
+        let (path, bytes, expected) = (self.path(), self.read()?, self.expected());
         let replaced = blocking(move || {
-            let keyring = Keyring::open(&bytes, root.unlock(), &Expected::default())?;
+            let keyring = Keyring::open(&bytes, root.unlock(), &expected)?;
             let next = change(&keyring)?;
             if next.generation() == keyring.generation() {
                 return Ok(keyring);

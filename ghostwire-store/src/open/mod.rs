@@ -17,6 +17,7 @@ use ghostwire_store_core::backend::{Backend, Compacted};
 use ghostwire_store_core::domain::{Clock, StoreId, SystemClock};
 use ghostwire_store_core::entropy::{Entropy, SystemEntropy};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::keys::KeyManager;
 use ghostwire_store_core::options::{ClockOptions, Materialize, StoreOptions, WriterOptions};
 use ghostwire_store_core::schema::Schema;
 use ghostwire_store_core::secrets::HashKeys;
@@ -62,11 +63,38 @@ pub struct Opener<'c> {
 struct Beneath {
     backend: Arc<dyn Backend>,
     hash_keys: Option<HashKeys>,
+    /// Of a sealed store.
+    #[cfg(feature = "zqlite")]
+    keys: Option<Arc<crate::keys::LiveKeys>>,
+}
+
+impl Beneath {
+    /// What changes the keys of a sealed store. A rotation that was broken off is completed before; if that
+    /// cannot be, the store is served by both versions, as before.
+    async fn manager(&self, read_only: bool) -> Option<Arc<dyn KeyManager>> {
+        cfg_if::cfg_if! {
+            if #[cfg(feature = "zqlite")] {
+                let keys = self.keys.clone()?;
+                if !read_only && let Err(error) = keys.complete_rotation().await {
+                    tracing::warn!(%error, "a rotation of the data key is not completed yet");
+                }
+                Some(keys)
+            } else {
+                let _ = read_only;
+                None
+            }
+        }
+    }
 }
 
 impl From<Arc<dyn Backend>> for Beneath {
     fn from(backend: Arc<dyn Backend>) -> Self {
-        Self { backend, hash_keys: None }
+        Self {
+            backend,
+            hash_keys: None,
+            #[cfg(feature = "zqlite")]
+            keys: None,
+        }
     }
 }
 
@@ -213,9 +241,11 @@ impl<'c> Opener<'c> {
         self.config.check()?;
         let made = self.prepare()?;
         let key = self.key_before()?;
-        let Beneath { backend, hash_keys } = self.open_beneath(Some(&key)).await?;
+        let beneath = self.open_beneath(Some(&key)).await?;
         made.keep();
-        let opened = self.open_on(backend.clone(), key, hash_keys).await;
+        let manager = beneath.manager(self.read_only).await;
+        let Beneath { backend, hash_keys, .. } = beneath;
+        let opened = self.open_on(backend.clone(), key, (hash_keys, manager)).await;
         if opened.is_err() {
             // Its files must not stay locked.
             let _ = backend.close().await;
@@ -244,7 +274,7 @@ impl<'c> Opener<'c> {
         &self,
         backend: Arc<dyn Backend>,
         key: Key,
-        in_keyring: Option<HashKeys>,
+        (in_keyring, keys): (Option<HashKeys>, Option<Arc<dyn KeyManager>>),
     ) -> Result<Arc<dyn Store>> {
         let hash_key = match in_keyring {
             Some(keys) => Some(keys),
@@ -255,6 +285,7 @@ impl<'c> Opener<'c> {
             clock_bounds: self.clock_bounds(),
             entropy: self.entropy.clone(),
             hash_key: hash_key.map(Arc::new),
+            keys,
             materialize: materialize(&self.config.backend),
             writer: writer_options(&self.config.writer),
             read_only: self.read_only,
@@ -346,6 +377,8 @@ impl<'c> Opener<'c> {
         key: Option<&Key>,
     ) -> Result<Beneath> {
         use ghostwire_store_zqlite::{EngineChoice, ZqliteBackend, ZqliteOptions};
+
+        use crate::keys::LiveKeys;
         let engine = match options.engine {
             config::ZqliteEngine::Embedded => EngineChoice::Embedded,
             config::ZqliteEngine::Native => EngineChoice::Native,
@@ -369,11 +402,15 @@ impl<'c> Opener<'c> {
             }
             config::ZqliteEngine::Embedded => error,
         });
-        let backend: Arc<dyn Backend> =
-            Arc::new(self.settle(options, unlocked.as_ref(), opened)?);
+        let zqlite = Arc::new(self.settle(options, unlocked.as_ref(), opened)?);
+        let backend: Arc<dyn Backend> = zqlite.clone();
         let Some(unlocked) = unlocked else { return Ok(backend.into()) };
         match self.hash_keys_of(&unlocked.keyring).await {
-            Ok(hash_keys) => Ok(Beneath { backend, hash_keys }),
+            Ok(hash_keys) => {
+                let source = self.key_source.clone();
+                let keys = LiveKeys::new(self.config, source, zqlite, self.read_only);
+                Ok(Beneath { backend, hash_keys, keys: Some(Arc::new(keys)) })
+            }
             Err(error) => {
                 // Its files must not stay locked.
                 let _ = backend.close().await;

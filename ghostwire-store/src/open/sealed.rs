@@ -3,19 +3,23 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use ghostwire_store_core::backend::{Backend, Commit, Compacted};
+use ghostwire_store_core::backend::{Backend, Budget, Compacted, Resealed};
 use ghostwire_store_core::domain::StoreId;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::keys::Rotation;
 use ghostwire_store_core::secrets::HashKeys;
 use ghostwire_store_crypto::keyring::Keyring;
-use ghostwire_store_sqlite::{KEYRING_FILE, has_log, is_beside, with_suffix};
+use ghostwire_store_sqlite::{
+    COPY_FILE, KEYRING_FILE, directory_of, has_log, is_beside, with_suffix,
+};
 use ghostwire_store_zqlite::{ZqliteBackend, ZqliteOptions};
 
-use super::{NO_STORE, Opener};
+use super::{Beneath, NO_STORE, Opener};
 use crate::config;
 use crate::hash_key::{read_hash_key, write_versions};
-use crate::keys::{self, Keys};
+use crate::keys::{self, Keys, LiveKeys};
 use crate::open::place::is_missing;
 
 /// A keyring, and what has to go again if the store that it was made for cannot be made.
@@ -115,35 +119,133 @@ impl Opener<'_> {
         }
     }
 
-    /// Draws a new data key for a sealed store, which seals from then on; what is sealed already stays
-    /// under the version that it has. Nobody may have the store open. Call it again if it was broken
-    /// off: it completes what was begun.
+    /// Draws a new data key for a sealed store that nobody has open, which seals from then on. Call it again
+    /// if it was broken off: it completes what was begun. What is sealed already is sealed anew while the
+    /// store is open, or by [`Opener::reseal`].
     ///
     /// # Errors
     /// `Unsupported` if the store is not sealed; `Busy` if somebody has it open or changes its keyring;
-    /// otherwise those of opening.
-    pub async fn rotate_data_key(&self) -> Result<Keyring> {
-        let keys = self.keys().ok_or_else(|| {
-            Error::new(
-                ErrorKind::Unsupported,
-                "the store is not sealed, so there is no key to rotate",
-            )
-        })?;
-        let opener = self.clone().create(false).read_only(false);
-        // Nobody else has it open, and it is whole: otherwise the keyring is left as it is.
-        opener.open_backend().await?.close().await?;
-        if keys.open().await?.leaving().is_none() {
-            keys.rotate().await?;
+    /// `Restricted` if records are sealed under too many versions; otherwise those of opening.
+    pub async fn rotate_data_key(&self, rotation: Rotation) -> Result<Keyring> {
+        self.with_keys(async |keys| keys.rotate_data_key(rotation).await).await
+    }
+
+    /// Lets a recipient, by his fingerprint, no longer open the keyring of a store that nobody has open, and
+    /// rotates as after a leak. He keeps what he could read.
+    ///
+    /// # Errors
+    /// `NotFound`; `Restricted` for the root; otherwise as [`Opener::rotate_data_key`].
+    pub async fn remove_recipient(&self, fingerprint: &str) -> Result<Keyring> {
+        self.with_keys(async |keys| keys.remove(fingerprint).await).await
+    }
+
+    /// Destroys a version of the data key of a store that nobody has open, after every record's frame was
+    /// read. Whoever has an older copy of the keyring has it still.
+    ///
+    /// # Errors
+    /// `Restricted` if a record names it, or it is the one that seals; `NotFound`; otherwise as
+    /// [`Opener::rotate_data_key`].
+    pub async fn destroy_data_key(&self, version: u32) -> Result<Keyring> {
+        self.with_keys(async |keys| keys.destroy_version(version).await).await
+    }
+
+    /// Seals everything in a store that nobody has open under the newest data key; `progress` is told after
+    /// each slice. Broken off, it goes on where it was.
+    ///
+    /// # Errors
+    /// `Unsupported` if the store is not sealed; `Exhausted` if the disk is full; otherwise those of
+    /// opening.
+    pub async fn reseal(&self, mut progress: impl FnMut(Resealed)) -> Result<Resealed> {
+        /// Nobody waits: fewer, larger commits.
+        const BUDGET: Budget = Budget { time: Duration::from_millis(100), bytes: 4 << 20 };
+        let beneath = self.with_backend().await?;
+        let resealed = async {
+            let backend = &beneath.backend;
+            if let Some(keys) = &beneath.keys {
+                keys.complete_rotation().await?;
+            }
+            while backend.maintain(BUDGET).await? {
+                backend.info().resealed.into_iter().for_each(&mut progress);
+            }
+            backend.info().resealed.ok_or_else(not_sealed)
+        };
+        let resealed = resealed.await;
+        beneath.backend.close().await?;
+        resealed
+    }
+
+    /// The copies beside a sealed store, such as a migration makes, that cannot be read any more once this
+    /// version of the data key is destroyed; those that cannot be looked at are among them.
+    ///
+    /// # Errors
+    /// `Crypto` if the keyring cannot be opened.
+    pub async fn copies_sealed_under(&self, version: u32) -> Result<Vec<PathBuf>> {
+        let (keys, path) = self.sealed_place()?;
+        let keyring = keys.open().await?;
+        let mut sealed = Vec::new();
+        for copy in copies_beside(path) {
+            let options = ZqliteOptions::new(&copy, NO_STORE).read_only(true);
+            let is_free = match ZqliteBackend::open(options.sealed(keyring.clone())).await {
+                Ok(backend) => {
+                    let unused = backend.require_unused(version).await;
+                    // It was only read.
+                    let _ = backend.close().await;
+                    unused.is_ok()
+                }
+                Err(_) => false,
+            };
+            if !is_free {
+                sealed.push(copy);
+            }
         }
-        opener.write_head().await?;
-        let finished = keys.open().await?.finish_rotation();
-        let finished = finished.map_err(|error| keys.error(error))?;
-        // The version before is given up for the head only once the head is known to be under the new one.
-        if let Some(path) = self.config.backend.path() {
-            let options = ZqliteOptions::new(path, NO_STORE).read_only(true).sealed(finished);
-            ZqliteBackend::open(options).await?.close().await?;
+        Ok(sealed)
+    }
+
+    /// The files beside a sealed store that show its content, or its hash key, to whoever reads them: copies
+    /// of while it was plain, what a conversion left that was broken off, the key's file. The store's file
+    /// and its log show none: a conversion writes them anew.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub async fn plaintext_beside(&self) -> Result<Vec<PathBuf>> {
+        let (keys, path) = self.sealed_place()?;
+        let mut plain = Vec::new();
+        for copy in copies_beside(path) {
+            let options = ZqliteOptions::new(&copy, NO_STORE).read_only(true);
+            match ZqliteBackend::open(options).await {
+                // It was only read.
+                Ok(backend) => {
+                    let _ = backend.close().await;
+                    plain.push(copy);
+                }
+                Err(error) if *error.kind() == ErrorKind::Crypto => {}
+                // It may be.
+                Err(_) => plain.push(copy),
+            }
         }
-        keys.finish_rotation().await
+        let unfinished = with_suffix(path, COPY_FILE);
+        plain.extend(Some(unfinished).filter(|path| path.exists()));
+        plain.extend(keys.hash_key_beside()?);
+        Ok(plain)
+    }
+
+    /// The backend of a sealed store, to be written.
+    async fn with_backend(&self) -> Result<Beneath> {
+        if self.keys().is_none() {
+            return Err(not_sealed());
+        }
+        self.clone().create(false).read_only(false).open_beneath(None).await
+    }
+
+    async fn with_keys<T>(&self, work: impl AsyncFnOnce(&LiveKeys) -> Result<T>) -> Result<T> {
+        let beneath = self.with_backend().await?;
+        let done = match &beneath.keys {
+            Some(keys) => work(keys).await,
+            None => Err(not_sealed()),
+        };
+        let closed = beneath.backend.close().await;
+        let done = done?;
+        closed.map(|()| done)
     }
 
     /// Seals a plain store that nobody has open, as the configuration then says: makes its keyring if
@@ -209,18 +311,6 @@ impl Opener<'_> {
         })
     }
 
-    /// Writes the head anew, and so under the newest key.
-    async fn write_head(&self) -> Result<()> {
-        let backend = self.open_backend().await?;
-        let written = async {
-            let head = backend.head().await?;
-            backend.commit(&Commit::on(&head)).await
-        };
-        let written = written.await;
-        let closed = backend.close().await;
-        written.and(closed)
-    }
-
     /// Why a store that is there cannot be opened without a keyring.
     async fn without_keyring(&self, keys: &Keys<'_>, options: &config::ZqliteOptions) -> Error {
         let plain = ZqliteOptions::new(&options.path, NO_STORE).read_only(true);
@@ -240,6 +330,28 @@ impl Opener<'_> {
             Err(error) => error,
         }
     }
+}
+
+/// Copies of a store that migrations left beside it.
+fn copies_beside(path: &Path) -> Vec<PathBuf> {
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return Vec::new() };
+    let is_copy = |found: &Path| {
+        let found = found.file_name().and_then(|found| found.to_str());
+        let suffix = found.and_then(|found| found.strip_prefix(name)).unwrap_or_default();
+        suffix.starts_with(".v") && suffix.contains(".bak") && !suffix.contains(".bak-")
+    };
+    let entries = fs::read_dir(directory_of(path)).into_iter().flatten().flatten();
+    let mut copies: Vec<_> =
+        entries.map(|entry| entry.path()).filter(|path| is_copy(path)).collect();
+    copies.sort();
+    copies
+}
+
+fn not_sealed() -> Error {
+    Error::new(ErrorKind::Unsupported, "the store is not sealed, so it has no keys").with(
+        "help",
+        "only zqlite stores with zqlite.sealed = true have keys; `gwstore seal` seals one",
+    )
 }
 
 fn lost_store(keys: &Keys<'_>, options: &config::ZqliteOptions) -> Error {

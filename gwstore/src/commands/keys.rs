@@ -2,12 +2,15 @@
 
 use std::fmt::Display;
 use std::fs;
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use data_encoding::HEXLOWER;
 use ghostwire_store::config::Config;
 use ghostwire_store::domain::{StoreId, Timestamp};
+use ghostwire_store::info::Resealed;
+use ghostwire_store::key_management::Rotation;
 use ghostwire_store::keys::crypto::SystemRandom;
 use ghostwire_store::keys::crypto::keyring::{Fingerprint, Identity, Keyring, Recipient};
 use ghostwire_store::keys::crypto::root::{KeySource, Place};
@@ -18,11 +21,13 @@ use ghostwire_store_sqlite::directory_of;
 use serde_json::{Value, json};
 
 use crate::cli::{
-    AddRecipientArgs, ChangeRootArgs, ExportRecipientArgs, IdentityCommand, KeysCommand,
-    RotateArgs, UnlockArgs,
+    AddRecipientArgs, ChangeRootArgs, DestroyArgs, ExportRecipientArgs, IdentityCommand,
+    KeysCommand, RemoveRecipientArgs, RotateArgs, UnlockArgs,
 };
+use crate::confirm;
 use crate::failure::{Ending, Failure, Outcome, input_error, with_help};
 use crate::output::{Shell, Table, shown};
+use crate::progress::Progress;
 use crate::session::store_exists;
 
 /// A recipient's line is 1,959 bytes long; nobody writes much beside it.
@@ -34,6 +39,9 @@ pub(super) async fn run(config: &Config, command: &KeysCommand, shell: &mut Shel
         KeysCommand::List(unlock) => list(config, unlock, shell).await,
         KeysCommand::Identity(command) => identity(command, shell),
         KeysCommand::Rotate(args) => rotate(config, args, shell).await,
+        KeysCommand::Reseal(unlock) => reseal_alone(config, unlock, shell).await,
+        KeysCommand::Destroy(args) => destroy(config, args, shell).await,
+        KeysCommand::RemoveRecipient(args) => remove_recipient(config, args, shell).await,
         KeysCommand::AddRecipient(args) => add_recipient(config, args, shell).await,
         KeysCommand::ExportRecipient(args) => export_recipient(config, args, shell).await,
         KeysCommand::ExportSigner(unlock) => export_signer(config, unlock, shell).await,
@@ -218,17 +226,121 @@ async fn rotate(config: &Config, args: &RotateArgs, shell: &mut Shell<'_>) -> Ou
             "A new hash key hashes from now on; what the older ones hashed is hashed anew when it is used.",
         );
     }
-    let mut opener = Opener::new(config);
-    if let Some(source) = source(&args.unlock) {
-        opener = opener.key_source(source);
+    let opener = opener(config, &args.unlock);
+    let rotation = if args.leaked { Rotation::Leaked } else { Rotation::Routine };
+    let changed =
+        opener.rotate_data_key(rotation).await.map_err(|error| error.during("keys.rotate"))?;
+    if args.wait {
+        reseal(&opener, shell).await?;
+        return changed_to(
+            &keys,
+            &changed,
+            shell,
+            "A new data key seals, and has sealed everything.",
+        );
     }
-    let changed = opener.rotate_data_key().await.map_err(|error| error.during("keys.rotate"))?;
-    changed_to(
-        &keys,
-        &changed,
-        shell,
-        "A new data key seals from now on; what the older ones sealed stays sealed under them.",
-    )
+    changed_to(&keys, &changed, shell, RESEALED_LATER)
+}
+
+const RESEALED_LATER: &str = "A new data key seals from now on. What the older ones sealed is sealed anew \
+    while the store is\nopen, or by `gwstore keys reseal`; `gwstore status` says how far that is.";
+
+fn opener<'c>(config: &'c Config, unlock: &UnlockArgs) -> Opener<'c> {
+    match source(unlock) {
+        Some(source) => Opener::new(config).key_source(source),
+        None => Opener::new(config),
+    }
+}
+
+/// Seals everything under the newest key, with a bar.
+async fn reseal(opener: &Opener<'_>, shell: &mut Shell<'_>) -> Outcome<Resealed> {
+    let mut progress: Option<(Progress, u64)> = None;
+    let is_wanted = !shell.json && std::io::stderr().is_terminal();
+    let resealed = opener.reseal(|now| {
+        let (bar, done) = progress
+            .get_or_insert_with(|| (Progress::new("sealing anew", Some(now.of), is_wanted), 0));
+        bar.advance(now.records.saturating_sub(*done));
+        *done = (*done).max(now.records);
+    });
+    Ok(resealed.await.map_err(|error| error.during("keys.reseal"))?)
+}
+
+async fn reseal_alone(config: &Config, unlock: &UnlockArgs, shell: &mut Shell<'_>) -> Outcome {
+    keys(config, unlock)?;
+    let resealed = reseal(&opener(config, unlock), shell).await?;
+    if shell.json {
+        return shell.object(&json!({ "resealed": resealed }));
+    }
+    if resealed.is_under_way() {
+        let missing = resealed.of - resealed.records;
+        return Err(Failure::As(
+            Ending::Found,
+            Error::corrupt("records are counted under older keys and were not found")
+                .with("records", missing)
+                .with("help", "`gwstore doctor --verify` checks every record"),
+        ));
+    }
+    shell.say(format_args!(
+        "All {} records are sealed under version {} of the data key.\nWhat only the older ones sealed in \
+         backups is still read with them: `gwstore keys destroy VERSION` ends that.",
+        resealed.of, resealed.version
+    ))
+}
+
+async fn destroy(config: &Config, args: &DestroyArgs, shell: &mut Shell<'_>) -> Outcome {
+    let keys = keys(config, &args.unlock)?;
+    let (opener, version) = (opener(config, &args.unlock), args.version);
+    if !args.yes {
+        if !std::io::stdin().is_terminal() || shell.json {
+            return Err(Error::new(
+                ErrorKind::Restricted,
+                "a destroyed key does not come back; say --yes",
+            )
+            .with("version", version)
+            .into());
+        }
+        confirm::ask(&format!("Destroy version {version} of the data key?"), shell)?;
+    }
+    // Before it is gone: afterwards none of them can be opened.
+    let copies = opener.copies_sealed_under(version).await?;
+    let changed =
+        opener.destroy_data_key(version).await.map_err(|error| error.during("keys.destroy"))?;
+    if shell.json {
+        let mut object = object(&keys, &changed);
+        if let Value::Object(fields) = &mut object {
+            fields.insert("unreadable".to_owned(), json!(copies));
+        }
+        return shell.object(&object);
+    }
+    for copy in &copies {
+        shell.caution(format_args!("{} cannot be read with this keyring any more", shown(copy)));
+    }
+    let said = format!(
+        "Version {version} of the data key is gone from the keyring. An older copy of the keyring, a backup \
+         or one in\nescrow, brings it back together with an identity that opens it: destroy those copies, or \
+         replace root and\nrecipients (`keys change-root`, new identities) and destroy the old identities."
+    );
+    changed_to(&keys, &changed, shell, &said)
+}
+
+async fn remove_recipient(
+    config: &Config,
+    args: &RemoveRecipientArgs,
+    shell: &mut Shell<'_>,
+) -> Outcome {
+    let keys = keys(config, &args.unlock)?;
+    let opener = opener(config, &args.unlock);
+    let changed = opener.remove_recipient(&args.fingerprint).await;
+    let changed = changed.map_err(|error| error.during("keys.remove-recipient"))?;
+    if args.wait {
+        reseal(&opener, shell).await?;
+    }
+    let said = format!(
+        "{} does not open the keyring any more, and new keys seal and sign from now on. Who leaves keeps \
+         what he\ncould read: everything up to now, and each older copy of keyring and store.",
+        args.fingerprint
+    );
+    changed_to(&keys, &changed, shell, &said)
 }
 
 /// What the keyring has become.

@@ -1,9 +1,11 @@
 //! `gwstore status`.
 
+use std::path::PathBuf;
+
 use data_encoding::HEXLOWER;
 use ghostwire_store::config::Config;
 use ghostwire_store::{EntityKind, HashKeys, Result};
-use ghostwire_store_core::backend::{Head, LogInfo};
+use ghostwire_store_core::backend::{Head, LogInfo, Resealed};
 use ghostwire_store_core::schema::Schema;
 use ghostwire_store_core::state::{CredentialHashes, State};
 use ghostwire_store_core::store::StoreInfo;
@@ -30,14 +32,23 @@ pub(super) async fn run(config: &Config, args: &StatusArgs, shell: &mut Shell<'_
     let counts = counted?;
     let key = configured_key(config).await;
     let keyring = keyring::header(config)?;
+    let plaintext = keyring::plaintext_beside(config).await?;
     if shell.json {
         let credentials = credentials_object(hashes, &key);
         let keyring = keyring.as_ref().map(keyring::Summary::object);
-        print_json(config, &info, &head, &counts, &[credentials, keyring.into()], shell)
+        print_json(
+            config,
+            &info,
+            &head,
+            &counts,
+            &[credentials, keyring.into(), json!(plaintext)],
+            shell,
+        )
     } else {
         let keyring = keyring.map(|keyring| keyring.to_string());
-        let [credentials, keyring] = [Some(credentials(hashes, &key)), keyring];
-        print(config, &info, &head, &counts, [credentials, keyring], shell)
+        let plaintext = plaintext.as_deref().map(describe_plaintext);
+        let of_keys = [Some(credentials(hashes, &key)), keyring, plaintext];
+        print(config, &info, &head, &counts, of_keys, shell)
     }
 }
 
@@ -99,7 +110,7 @@ fn print(
     info: &StoreInfo,
     head: &Head,
     counts: &[(EntityKind, SeriesCount)],
-    [credentials, keyring]: [Option<String>; 2],
+    [credentials, keyring, plaintext]: [Option<String>; 3],
     shell: &mut Shell<'_>,
 ) -> Outcome {
     let backend = &info.backend;
@@ -135,7 +146,9 @@ fn print(
         ("oldest block", head.oldest_block.to_string()),
         ("dirty rows", info.dirty_rows.to_string()),
         ("credentials", credentials.unwrap_or_default()),
+        ("re-sealed", describe_resealed(backend.resealed)),
         ("keyring", keyring.unwrap_or_else(|| "none".to_owned())),
+        ("plaintext", plaintext.unwrap_or_else(|| "everything: it is not sealed".to_owned())),
     ])?;
     shell.line("")?;
     let counts: Vec<_> = counts
@@ -148,6 +161,28 @@ fn print(
     shell.pairs(&counts)
 }
 
+/// What is plain beside a sealed store.
+fn describe_plaintext(files: &[PathBuf]) -> String {
+    match files {
+        [] => "none in its files".to_owned(),
+        files => {
+            let files: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
+            format!("remains in {}", files.join(", "))
+        }
+    }
+}
+
+/// The share of what is sealed under the newest key.
+fn describe_resealed(resealed: Option<Resealed>) -> String {
+    let Some(resealed) = resealed else { return "not sealed".to_owned() };
+    let Resealed { version, records, of } = resealed;
+    let left = match resealed.is_under_way() {
+        true => "; the rest while the store is open, or by `gwstore keys reseal`",
+        false => "",
+    };
+    format!("{}% under version {version} ({records} of {of} records){left}", resealed.percent())
+}
+
 fn describe_log(log: &LogInfo) -> String {
     let lost = "; it ended before its last frame: acknowledged commits may be missing";
     format!("{}{}", bytes(log.bytes), if log.ended_early { lost } else { "" })
@@ -158,7 +193,7 @@ fn print_json(
     info: &StoreInfo,
     head: &Head,
     counts: &[(EntityKind, SeriesCount)],
-    [credentials, keyring]: &[Value; 2],
+    [credentials, keyring, plaintext]: &[Value; 3],
     shell: &mut Shell<'_>,
 ) -> Outcome {
     let number = |(entity, counted): &(EntityKind, SeriesCount)| {
@@ -186,6 +221,7 @@ fn print_json(
         "dirty_rows": info.dirty_rows,
         "credentials": credentials,
         "keyring": keyring,
+        "plaintext_remains": plaintext,
         "counts": counts.iter().map(number).collect::<Map<_, _>>(),
         "counts_at_least": inexact,
     }))

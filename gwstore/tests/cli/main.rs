@@ -24,6 +24,8 @@ mod names;
 mod outputs;
 mod owners;
 mod pins;
+mod rotations;
 mod round_trips;
+mod seal_killed;
 mod support;
 mod trust;

@@ -7,7 +7,7 @@ use std::path::Path;
 use ghostwire_store_core::backend::KeyRange;
 use ghostwire_store_core::error::Result;
 
-use crate::envelope::{BLOCK_FRAME, Part, StoredBlock};
+use crate::envelope::{BLOCK_FRAME, Kind, Part, StoredBlock};
 
 pub(crate) mod embedded;
 
@@ -76,6 +76,19 @@ pub(crate) trait Snapshot {
 
     /// The record with this number beside the head; `None` if there is none.
     fn beside_head(&mut self, id: u64) -> Result<Option<Vec<u8>>>;
+
+    /// Visits one record; `Corrupt` if there is none.
+    fn record(&mut self, kind: Kind, number: u64, visit: Visit<'_>) -> Result<()>;
+
+    /// Visits the first bytes of records of a kind after a number, in the order of numbers: they say under
+    /// which version of the data key each is sealed. What stands beside the head is of the kind `Signature`.
+    fn frames(
+        &mut self,
+        kind: Kind,
+        after: u64,
+        limit: usize,
+        visit: VisitNumbered<'_>,
+    ) -> Result<()>;
 
     /// Visits the rows in these slots, in this order; `Corrupt` if one is empty.
     fn rows(&mut self, slots: &[u64], visit: VisitNumbered<'_>) -> Result<()>;
@@ -150,15 +163,58 @@ impl Batch<'_> {
 /// One write.
 #[derive(Debug)]
 pub(crate) enum Write<'a> {
-    Block { serial: u64, frame: [u8; BLOCK_FRAME], changes: Part<'a>, audit: Part<'a> },
-    PutRow { slot: u64, body: Range<usize> },
-    DeleteRow { slot: u64 },
-    Journal { number: u64, body: Range<usize> },
-    CutJournal { before: u64 },
-    PutChunk { number: u64, body: Range<usize> },
-    DeleteChunk { number: u64 },
-    PutLeaf { number: u64, body: Range<usize> },
-    DeleteLeaf { number: u64 },
-    PurgeBlocks { before: u64 },
-    BesideHead { id: u64, body: Range<usize> },
+    Block {
+        serial: u64,
+        frame: [u8; BLOCK_FRAME],
+        changes: Part<'a>,
+        audit: Part<'a>,
+    },
+    /// One that is there, sealed anew.
+    ReplaceBlock {
+        serial: u64,
+        frame: [u8; BLOCK_FRAME],
+        changes: Range<usize>,
+        audit: Range<usize>,
+    },
+    PutRow {
+        slot: u64,
+        body: Range<usize>,
+    },
+    DeleteRow {
+        slot: u64,
+    },
+    Journal {
+        number: u64,
+        body: Range<usize>,
+    },
+    /// One that is there, sealed anew.
+    ReplaceJournal {
+        number: u64,
+        body: Range<usize>,
+    },
+    CutJournal {
+        before: u64,
+    },
+    PutChunk {
+        number: u64,
+        body: Range<usize>,
+    },
+    DeleteChunk {
+        number: u64,
+    },
+    PutLeaf {
+        number: u64,
+        body: Range<usize>,
+    },
+    DeleteLeaf {
+        number: u64,
+    },
+    PurgeBlocks {
+        before: u64,
+    },
+    /// What stands beside the head.
+    BesideHead {
+        id: u64,
+        body: Range<usize>,
+    },
 }

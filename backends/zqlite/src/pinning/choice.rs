@@ -100,7 +100,7 @@ impl PinOptions {
 
     pub(super) fn pin_key(&self, side: SideId, keyring: Option<&Keyring>) -> Result<PinKey> {
         if let Some(keyring) = keyring {
-            return Ok(PinKey::new(keyring.authority()));
+            return Ok(PinKey::of_keyring(keyring));
         }
         let Some(key) = &self.key else {
             return Err(Error::invalid("the pin of a store that is not sealed needs a key"));

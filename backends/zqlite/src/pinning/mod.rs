@@ -22,6 +22,7 @@ use ghostwire_store_core::backend::Commit;
 use ghostwire_store_core::block::Serial;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_crypto::Error as CryptoError;
+use ghostwire_store_crypto::keyring::Keyring;
 use ghostwire_store_crypto::pin::{Mark, Pin, PinKey};
 use ghostwire_store_crypto::signature::SignerId;
 
@@ -34,8 +35,8 @@ pub use opening::{PinReport, PinnedPlace};
 
 /// The pin of a store that is open to be written.
 pub(crate) struct Pinning {
-    key: PinKey,
-    signer: SignerId,
+    /// What marks are made with: the key, and whose signatures the store has.
+    marks: Mutex<(PinKey, SignerId)>,
     /// What the newest commit that is stored led to.
     landed: Mutex<Mark>,
     /// `None` once closed.
@@ -87,8 +88,7 @@ impl Held {
 impl Pinning {
     fn new(key: PinKey, held: Held, landed: Mark, overridden: Option<Mark>) -> Self {
         Self {
-            key,
-            signer: landed.signer,
+            marks: Mutex::new((key, landed.signer)),
             kept: AtomicU64::new(held.mark.serial),
             landed: Mutex::new(landed),
             held: Mutex::new(Some(held)),
@@ -101,7 +101,8 @@ impl Pinning {
     /// which cannot say that it has a pin, is about to be migrated.
     pub(crate) fn landed(&self, head: &[u8], stored: &Stored) {
         if let Some(pinned) = stored.pinned {
-            *locked(&self.landed) = mark_of(&self.key, self.signer, head, stored);
+            let (key, signer) = &*locked(&self.marks);
+            *locked(&self.landed) = mark_of(key, *signer, head, stored);
             locked(&self.overridden).take_if(|mark| pinned.overridden == Some(mark.head));
         }
     }
@@ -154,6 +155,20 @@ impl Pinning {
             .with("pin_epoch", mark.epoch));
         }
         Ok(Stored { pinned: Some(Pinned { overridden: Some(mark.head) }), ..*stored })
+    }
+
+    /// Reads and writes marks by this key and with this signer from now on.
+    pub(crate) fn rekey(&self, keyring: &Keyring, signer: SignerId) {
+        let key = PinKey::of_keyring(keyring);
+        if let Some(held) = locked(&self.held).as_mut() {
+            held.pin.rekey(key.clone());
+        }
+        *locked(&self.marks) = (key, signer);
+    }
+
+    /// Whether the next commit has to give up a mark.
+    pub(crate) fn awaits_commit(&self) -> bool {
+        locked(&self.overridden).is_some()
     }
 
     /// Proves that the pin is there, and where this store left it.

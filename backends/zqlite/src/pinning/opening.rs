@@ -191,7 +191,7 @@ fn judge(key: &PinKey, open: &Open, stored: &Stored, mark: Option<&Mark>) -> Res
         overridden: stored.pinned.and_then(|pinned| pinned.overridden),
     };
     let anchor = match mark {
-        Some(mark) if mark.store == here.store => anchor(key, open, stored, mark.serial)?,
+        Some(mark) if mark.store == here.store => anchor(key, open, stored, mark)?,
         _ => Anchor::Missing,
     };
     Ok(decide(&standing, true, mark, anchor))
@@ -199,9 +199,9 @@ fn judge(key: &PinKey, open: &Open, stored: &Stored, mark: Option<&Mark>) -> Res
 
 /// What became of the block with this serial: its hash is in the head if it is the last one, else in the
 /// block after it, from which the chain is followed to the head.
-fn anchor(key: &PinKey, open: &Open, stored: &Stored, serial: u64) -> Result<Anchor> {
-    let (head, serial) = (&stored.head, Serial::new(serial));
-    let is = |hash: &BlockHash| Ok(Anchor::Is(key.anchor(hash.as_bytes())));
+fn anchor(key: &PinKey, open: &Open, stored: &Stored, mark: &Mark) -> Result<Anchor> {
+    let (head, serial) = (&stored.head, Serial::new(mark.serial));
+    let is = |hash: &BlockHash| Ok(Anchor::Is(key.anchor_for(mark, hash.as_bytes())));
     if serial == head.serial {
         return is(&head.hash);
     }

@@ -81,6 +81,14 @@ impl Leaf {
         Ok(Self { number, tag, entries })
     }
 
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(crate) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
     fn first(&self) -> &[u8] {
         self.entries.first().map_or(&[], |entry| &entry.place)
     }
@@ -163,6 +171,12 @@ impl Directory {
     /// Number and tag of each leaf.
     pub(crate) fn tags(&self) -> impl Iterator<Item = (u64, Tag)> {
         self.0.iter().map(|leaf| (leaf.number, leaf.tag))
+    }
+
+    /// The leaf with the least number above this one.
+    pub(crate) fn leaf_after(&self, number: u64) -> Option<&Leaf> {
+        let leaves = self.0.iter().map(|leaf| &**leaf);
+        leaves.filter(|leaf| leaf.number > number).min_by_key(|leaf| leaf.number)
     }
 
     /// All data blocks, in order.

@@ -5,9 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::directory::Directory;
 use super::memtable::Memtable;
 
-/// The series as of some commit, as far as they are in memory. The memtable names the version.
+/// The series as of some commit, as far as they are in memory.
 #[derive(Debug)]
 pub(crate) struct Version {
+    /// The head's count of commits when it came about. It holds for later heads until the next version.
+    pub(crate) commit: u64,
     pub(crate) memtable: Memtable,
     pub(crate) directory: Directory,
 }
@@ -36,13 +38,13 @@ impl Versions {
         self.known().current.clone()
     }
 
-    /// The version that the head of a snapshot names, unless it is an older one.
-    pub(crate) fn get(&self, next: u64) -> Option<Arc<Version>> {
+    /// The version that a snapshot has whose head counts so many commits, unless it is an older one.
+    pub(crate) fn get(&self, commits: u64) -> Option<Arc<Version>> {
         let known = self.known();
-        [Some(&known.current), known.next.as_ref()]
+        [known.next.as_ref(), Some(&known.current)]
             .into_iter()
             .flatten()
-            .find(|version| version.memtable.next == next)
+            .find(|version| version.commit <= commits)
             .cloned()
     }
 

@@ -23,6 +23,7 @@ use super::rewrite::Rewriter;
 use super::snapshot::{blob, number, read_head};
 use crate::envelope::Envelope;
 use crate::head::{DirectoryHead, Stored, Sums, array};
+use crate::resealing::Resealing;
 use crate::series::directory::following;
 use crate::series::{SeriesHead, data_block};
 
@@ -148,6 +149,7 @@ impl OldHead {
             inventory: Sums::default(),
             pinned: None,
             signature: None,
+            resealing: Resealing::default(),
         };
         Ok(Self { stored, sums })
     }

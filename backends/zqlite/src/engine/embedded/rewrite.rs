@@ -12,6 +12,7 @@ use super::link::Link;
 use super::{HEAD, create_tables, sql};
 use crate::envelope::{Envelope, Kind, Part, Placed, Sealer, frame_of};
 use crate::head::{DirectoryHead, Stored, Sums};
+use crate::resealing::Resealing;
 use crate::series::SeriesHead;
 use crate::series::data_block::DataBlock;
 use crate::series::directory::{Changes, Directory, following};
@@ -39,6 +40,7 @@ impl<'c> Rewriter<'c> {
     ) -> Result<Self> {
         let series = SeriesHead { data_blocks: 0, ..stored.series };
         let (directory, inventory) = (DirectoryHead::EMPTY, Sums::default());
+        let resealing = Resealing::default();
         Ok(Self {
             link,
             envelope,
@@ -48,11 +50,17 @@ impl<'c> Rewriter<'c> {
                 directory,
                 inventory,
                 signature: None,
+                resealing,
                 ..stored.moved_to(stored.head)
             },
             data_blocks: Changes::new(),
             bytes: Vec::new(),
         })
+    }
+
+    fn count(&mut self) {
+        let version = self.envelope.version();
+        version.into_iter().for_each(|version| self.stored.resealing.counts.add(version));
     }
 
     fn insert(&self, statement: &str, number: u64) -> Result<()> {
@@ -68,6 +76,7 @@ impl<'c> Rewriter<'c> {
         self.bytes.clear();
         let tag = self.sealer.seal(Kind::Row, slot, &[content], &mut self.bytes)?;
         self.envelope.toggle(&mut self.stored.inventory.rows, Kind::Row, slot, tag);
+        self.count();
         self.insert("INSERT INTO rows(slot,body) VALUES(?1,?2)", slot)
     }
 
@@ -76,6 +85,7 @@ impl<'c> Rewriter<'c> {
         self.bytes.clear();
         let tag = self.sealer.seal(Kind::Journal, number, &[content], &mut self.bytes)?;
         self.envelope.toggle(&mut self.stored.inventory.journal, Kind::Journal, number, tag);
+        self.count();
         self.insert("INSERT INTO journal(number,body) VALUES(?1,?2)", number)
     }
 
@@ -85,6 +95,8 @@ impl<'c> Rewriter<'c> {
         let serial = block.serial.get();
         let framed = self.sealer.seal_block(block, &mut self.bytes)?;
         toggle_block(self.envelope, &mut self.stored.inventory.blocks, serial, framed.tags);
+        self.count();
+        self.count();
         let part = |part| match part {
             Part::Given(bytes) => bytes,
             Part::Made(range) => self.bytes.get(range).unwrap_or_default(),
@@ -103,6 +115,7 @@ impl<'c> Rewriter<'c> {
         let number = following(&mut self.stored.directory.next_chunk)?;
         let placed = Placed { table, key: &key, body: &content };
         let tag = self.sealer.seal_placed(Kind::Chunk, number, &placed, &mut self.bytes)?;
+        self.count();
         self.insert("INSERT INTO chunks(number,body) VALUES(?1,?2)", number)?;
         self.stored.series.data_blocks += 1;
         self.data_blocks.insert((table, key), Some((number, tag)));
@@ -124,6 +137,7 @@ impl<'c> Rewriter<'c> {
             })?;
         self.stored.directory.next_leaf = next_leaf;
         self.stored.directory.leaves = directory.leaves() as u64;
+        (0..directory.leaves()).for_each(|_| self.count());
         const SQL: &str = "INSERT INTO meta(id,body) VALUES(?1,?2)";
         self.bytes.clear();
         if signing::sign_into(&mut self.sealer, &mut self.stored, &mut self.bytes)? {

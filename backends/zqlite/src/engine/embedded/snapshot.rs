@@ -112,6 +112,69 @@ impl Snapshot for EmbeddedSnapshot<'_> {
         Ok(record)
     }
 
+    fn record(&mut self, kind: Kind, number: u64, visit: Visit<'_>) -> Result<()> {
+        let query = match kind {
+            Kind::Row => "SELECT body FROM rows WHERE slot=?1",
+            Kind::Chunk => "SELECT body FROM chunks WHERE number=?1",
+            Kind::Directory => "SELECT body FROM directory WHERE number=?1",
+            Kind::Block => "SELECT changes FROM blocks WHERE serial=?1",
+            Kind::Audit => "SELECT audit FROM blocks WHERE serial=?1",
+            Kind::Journal => "SELECT body FROM journal WHERE number=?1",
+            Kind::Head | Kind::Signature => "SELECT body FROM meta WHERE id=?1",
+        };
+        let mut statement = self.connection()?.prepare_cached(query).map_err(unreadable)?;
+        let mut rows = statement.query([sql(number)]).map_err(unreadable)?;
+        match rows.next().map_err(unreadable)? {
+            Some(row) => visit(blob(row, 0)?),
+            None => Err(missing(kind, number)),
+        }
+    }
+
+    fn frames(
+        &mut self,
+        kind: Kind,
+        after: u64,
+        limit: usize,
+        visit: VisitNumbered<'_>,
+    ) -> Result<()> {
+        const LIMITED: [(Kind, &str); 8] = [
+            (
+                Kind::Row,
+                "SELECT slot,substr(body,1,45) FROM rows WHERE slot>?1 ORDER BY 1 LIMIT ?2",
+            ),
+            (
+                Kind::Directory,
+                "SELECT number,substr(body,1,45) FROM directory WHERE number>?1 ORDER BY 1 LIMIT ?2",
+            ),
+            (
+                Kind::Chunk,
+                "SELECT number,substr(body,1,45) FROM chunks WHERE number>?1 ORDER BY 1 LIMIT ?2",
+            ),
+            (
+                Kind::Block,
+                "SELECT serial,substr(changes,1,45) FROM blocks WHERE serial>?1 ORDER BY 1 LIMIT ?2",
+            ),
+            (
+                Kind::Audit,
+                "SELECT serial,substr(audit,1,45) FROM blocks WHERE serial>?1 ORDER BY 1 LIMIT ?2",
+            ),
+            (
+                Kind::Journal,
+                "SELECT number,substr(body,1,45) FROM journal WHERE number>?1 ORDER BY 1 LIMIT ?2",
+            ),
+            // What stands beside the head; the head itself has plain bytes in front.
+            (
+                Kind::Signature,
+                "SELECT id,substr(body,1,45) FROM meta WHERE id>max(?1,1) ORDER BY 1 LIMIT ?2",
+            ),
+            (Kind::Head, "SELECT id,substr(body,41,45) FROM meta WHERE id>?1 AND id=1 LIMIT ?2"),
+        ];
+        let query = LIMITED.iter().find(|(of, _)| *of == kind).map_or("", |(_, query)| query);
+        self.each(query, [sql(after), sql(limit as u64)], |row| {
+            visit(number(row, 0)?, blob(row, 1)?)
+        })
+    }
+
     fn rows(&mut self, slots: &[u64], visit: VisitNumbered<'_>) -> Result<()> {
         const QUERY: &str = "SELECT body FROM rows WHERE slot=?1";
         let mut statement = self.connection()?.prepare_cached(QUERY).map_err(unreadable)?;

@@ -32,6 +32,11 @@ pub(super) fn write(writer: &Connection, batch: &Batch<'_>) -> Result<()> {
                     statement.execute(params![sql(*serial), frame, changes, audit])
                 })
             }
+            Write::ReplaceBlock { serial, frame, changes, audit } => {
+                const SQL: &str = "UPDATE blocks SET frame=?2,changes=?3,audit=?4 WHERE serial=?1";
+                let values = params![sql(*serial), frame, made(changes)?, made(audit)?];
+                prepared(&mut None, writer, SQL).and_then(|statement| statement.execute(values))
+            }
             Write::PutRow { slot, body } => {
                 const SQL: &str = "REPLACE INTO rows(slot,body) VALUES(?1,?2)";
                 put(&mut put_row, writer, SQL, *slot, made(body)?)
@@ -41,6 +46,10 @@ pub(super) fn write(writer: &Connection, batch: &Batch<'_>) -> Result<()> {
             }
             Write::Journal { number, body } => {
                 const SQL: &str = "INSERT INTO journal(number,body) VALUES(?1,?2)";
+                put(&mut None, writer, SQL, *number, made(body)?)
+            }
+            Write::ReplaceJournal { number, body } => {
+                const SQL: &str = "UPDATE journal SET body=?2 WHERE number=?1";
                 put(&mut None, writer, SQL, *number, made(body)?)
             }
             Write::CutJournal { before } => {
