@@ -2,6 +2,9 @@
 //! not initialised, and then complains of every branch and every address that depends on it.
 
 #![allow(clippy::expect_used, clippy::indexing_slicing)]
+
+mod timing;
+
 use std::hint::black_box;
 use std::process::Command;
 

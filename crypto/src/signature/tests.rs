@@ -156,6 +156,20 @@ fn an_attestation_with_another_line_is_refused() {
     assert!((text + "more\n").parse::<Attestation>().is_err());
 }
 
+/// Keys and signature, too; only the end of the last line may be another one.
+#[test]
+fn an_attestation_with_any_other_character_is_refused() {
+    let signer = signer(Purpose::Manifest);
+    let id = signer.public().id();
+    let text = Attestation::sign(attested(), &signer).unwrap().to_string();
+    for place in 0..text.len() - 1 {
+        let mut changed = text.clone().into_bytes();
+        changed[place] ^= 1;
+        let changed = String::from_utf8(changed).unwrap().parse::<Attestation>();
+        assert!(changed.is_err() || changed.unwrap().verify(id).is_err(), "{place}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
