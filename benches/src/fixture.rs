@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ghostwire_store::command::{Command, EntityRecord, NodeCommand, PresenceCommand, UserCommand};
-use ghostwire_store::config::{BackendChoice, Config, LibsqlOptions, Materialize, ZqliteOptions};
+use ghostwire_store::config::{
+    BackendChoice, Config, LibsqlOptions, Materialize, PinMode, ZqliteOptions,
+};
 use ghostwire_store::domain::{
     Actor, Admission, Endpoint, EndpointList, NewUser, Node, NodeId, Prefix, RegisterMethod,
     Registration, Revision, Route, RouteId, RouteMetric, SessionNumber, Timestamp, Update as Field,
@@ -18,8 +20,12 @@ use ghostwire_store_core::state::{Context, Reply, State, StateChange};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
-    /// zqlite; rows are flushed in the background.
+    /// zqlite, plain; rows are flushed in the background.
     Zqlite,
+    /// The same, sealed.
+    ZqliteSealed,
+    /// The same, sealed and with a pin beside it.
+    ZqlitePinned,
     /// libsql; rows are flushed in the background.
     LibsqlCheckpoint,
     /// libsql; rows are written with every commit.
@@ -32,6 +38,8 @@ impl Target {
     pub fn name(self) -> &'static str {
         match self {
             Self::Zqlite => "zqlite, checkpoint",
+            Self::ZqliteSealed => "zqlite, sealed",
+            Self::ZqlitePinned => "zqlite, sealed, with a pin",
             Self::LibsqlCheckpoint => "libsql, checkpoint",
             Self::LibsqlCommit => "libsql, commit",
             Self::Memory => "memory",
@@ -41,11 +49,15 @@ impl Target {
     pub(crate) fn backend(self, path: &Path) -> BackendChoice {
         let path = path.to_owned();
         let libsql = |path, materialize| BackendChoice::Libsql(LibsqlOptions { path, materialize });
+        let zqlite = |path| ZqliteOptions { path, ..ZqliteOptions::default() };
         match self {
-            Self::Zqlite => BackendChoice::Zqlite(ZqliteOptions {
-                path,
-                sealed: false,
-                ..ZqliteOptions::default()
+            Self::Zqlite => BackendChoice::Zqlite(ZqliteOptions { sealed: false, ..zqlite(path) }),
+            Self::ZqliteSealed => BackendChoice::Zqlite(zqlite(path)),
+            Self::ZqlitePinned => BackendChoice::Zqlite(ZqliteOptions {
+                pin: PinMode::Commit,
+                pin_file: Some(path.with_extension("pin")),
+                pin_same_device: true,
+                ..zqlite(path)
             }),
             Self::LibsqlCheckpoint => libsql(path, Materialize::Checkpoint),
             Self::LibsqlCommit => libsql(path, Materialize::Commit),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
 
 use crate::domain::{SecretHash, SecretScheme, StoreId};
 use crate::error::{Error, ErrorKind, Result};
@@ -18,19 +19,14 @@ const MAX_BCRYPT_SECRET: usize = 72;
 
 /// The key for [HMAC-SHA-256](https://www.rfc-editor.org/rfc/rfc2104) over secrets.
 pub struct HashKey {
-    key: [u8; 32],
+    /// On the heap, so that moving it leaves no copy behind.
+    key: Box<Zeroizing<[u8; 32]>>,
     id: [u8; 4],
 }
 
 impl std::fmt::Debug for HashKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "HashKey({})", data_encoding::HEXLOWER.encode(&self.id))
-    }
-}
-
-impl Drop for HashKey {
-    fn drop(&mut self) {
-        self.key.fill(0);
     }
 }
 
@@ -61,7 +57,7 @@ impl HashKey {
         let digest: [u8; 32] = digest.finalize().into();
         let mut id = [0; 4];
         id.iter_mut().zip(digest).for_each(|(byte, digest)| *byte = digest);
-        Self { key, id }
+        Self { key: Box::new(Zeroizing::new(key)), id }
     }
 
     /// Which key it is.
@@ -103,10 +99,9 @@ impl HashKey {
 
     fn mac(&self, purpose: &str, message: &[u8]) -> Hmac<Sha256> {
         // HMAC pads a short key with zeros to the hash's block (RFC 2104, section 2).
-        let mut block = [0; 64];
-        block.iter_mut().zip(self.key).for_each(|(padded, key)| *padded = key);
-        let mut mac = Hmac::<Sha256>::new(&block.into());
-        block.fill(0);
+        let mut block = Zeroizing::new([0; 64]);
+        block.iter_mut().zip(self.key.iter()).for_each(|(padded, key)| *padded = *key);
+        let mut mac = Hmac::<Sha256>::new((&*block).into());
         mac.update(&(purpose.len() as u64).to_be_bytes());
         mac.update(purpose.as_bytes());
         mac.update(message);

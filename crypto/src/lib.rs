@@ -63,4 +63,4 @@ mod wire;
 
 pub use error::{Damage, Error, Result, RootFault};
 pub use random::{Random, SystemRandom};
-pub use secret::Secret;
+pub use secret::{Secret, on_cleared_stack};

@@ -2,6 +2,7 @@
 //! the swap where the system allows it.
 
 use std::fmt;
+use std::hint::black_box;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use zeroize::Zeroize;
@@ -113,6 +114,30 @@ impl PartialEq for Secret {
 }
 
 impl Eq for Secret {}
+
+/// How far below its caller a stack is overwritten: more than X-Wing, the deepest of what runs there, uses.
+const CLEARED: usize = 128 * 1024;
+
+/// Runs `work`, and then overwrites what it left on the stack: copies of keys that libraries moved
+/// about. They would not only stay there: whoever later moves something with gaps in it from there
+/// to the heap takes what was in them along.
+pub fn on_cleared_stack<T>(work: impl FnOnce() -> T) -> T {
+    let outcome = below(work);
+    clear();
+    outcome
+}
+
+/// In a frame of its own, which `clear` covers.
+#[inline(never)]
+fn below<T>(work: impl FnOnce() -> T) -> T {
+    work()
+}
+
+#[inline(never)]
+fn clear() {
+    // Written, as somebody might look at it.
+    black_box(&mut [0_u8; CLEARED]);
+}
 
 /// Whether both are the same, in a time that tells only the lengths.
 #[must_use]

@@ -510,8 +510,9 @@ pub(crate) struct BenchArgs {
     /// hour, and 4 GB of memory and of disk. Without --quick and --full it takes a few minutes.
     #[arg(long)]
     pub(crate) full: bool,
-    /// Only this subject: zqlite, libsql-checkpoint, libsql-commit, memory, libsql-crate,
-    /// libsql-crate-batched, and those of --others; may be repeated.
+    /// Only this subject: zqlite, zqlite-sealed, zqlite-pinned, zqlite-pinned-elsewhere,
+    /// libsql-checkpoint, libsql-commit, memory, libsql-crate, libsql-crate-batched, and those of
+    /// --others; may be repeated.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) subject: Vec<String>,
     /// Only this operation, such as register or node-by-id; may be repeated.

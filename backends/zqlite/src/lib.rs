@@ -75,9 +75,14 @@ pub mod fuzzing {
 
     /// Whatever is accepted comes back as it was written.
     #[allow(missing_docs)]
-    pub fn head(content: &[u8]) {
-        use crate::head::Stored;
-        let Ok(stored) = Stored::decode(content) else { return };
+    pub fn head(bytes: &[u8]) {
+        use crate::envelope::Envelope;
+        use crate::head::{Prefix, Stored};
+        if let Ok((prefix, _)) = Prefix::split(bytes) {
+            assert_eq!(Prefix::decode(prefix).encode(), *prefix);
+        }
+        let _ = Envelope::new(None).map(|plain| plain.open_head(bytes));
+        let Ok(stored) = Stored::decode(bytes) else { return };
         assert_eq!(Stored::decode(&stored.encode()).ok(), Some(stored));
     }
 }

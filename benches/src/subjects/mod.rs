@@ -11,14 +11,23 @@ use ghostwire_store_bench_workload::Subject;
 use ghostwire_store_bench_workload::direct::Direct;
 use ghostwire_store_bench_workload::results::DIRECT;
 use ghostwire_store_bench_workload::subject::{About, Candidate};
+use tempfile::TempDir;
 
 use crate::{ALLOCATOR, Target};
 pub(crate) use images::registration;
 
 /// All of them: this store on each of its backends, and the `libsql` crate.
 pub fn candidates() -> Vec<Candidate> {
-    let stores = [Target::Zqlite, Target::LibsqlCheckpoint, Target::LibsqlCommit, Target::Memory];
-    stores.into_iter().map(of_store).chain([direct(), batched()]).collect()
+    let stores = [
+        Target::Zqlite,
+        Target::ZqliteSealed,
+        Target::ZqlitePinned,
+        Target::LibsqlCheckpoint,
+        Target::LibsqlCommit,
+        Target::Memory,
+    ];
+    let stores = stores.into_iter().map(|target| of_store(target, None));
+    stores.chain(pinned_elsewhere()).chain([direct(), batched()]).collect()
 }
 
 fn about(name: &str, backend: &str, materialize: &str, durability: &str, shares: bool) -> About {
@@ -32,9 +41,26 @@ fn about(name: &str, backend: &str, materialize: &str, durability: &str, shares:
     }
 }
 
-fn of_store(target: Target) -> Candidate {
+/// With a pin on another device, if this machine has one for sure: shared memory, whose syncs cost nothing.
+fn pinned_elsewhere() -> Option<Candidate> {
+    let pins = tempfile::Builder::new().prefix("ghostwire-bench-pins").tempdir_in("/dev/shm");
+    pins.ok().map(|pins| of_store(Target::ZqlitePinned, Some(Arc::new(pins))))
+}
+
+/// The pins of the store lie in `pins` instead of beside it.
+fn of_store(target: Target, pins: Option<Arc<TempDir>>) -> Candidate {
     let about = match target {
         Target::Zqlite => about("zqlite", "zqlite", "checkpoint", "fsync each group", true),
+        Target::ZqliteSealed => {
+            about("zqlite-sealed", "zqlite, sealed", "checkpoint", "fsync each group", true)
+        }
+        Target::ZqlitePinned => {
+            let (name, durability) = match &pins {
+                None => ("zqlite-pinned", "fsync each group and its pin"),
+                Some(_) => ("zqlite-pinned-elsewhere", "fsync each group; the pin is in memory"),
+            };
+            about(name, "zqlite, sealed, pinned", "checkpoint", durability, true)
+        }
         Target::LibsqlCheckpoint => {
             about("libsql-checkpoint", "libsql", "checkpoint", "fsync each group", true)
         }
@@ -43,9 +69,13 @@ fn of_store(target: Target) -> Candidate {
         }
         Target::Memory => about("memory", "memory", "checkpoint", "none: in memory", true),
     };
-    Candidate::new(about, move |directory| async move {
-        let subject: Arc<dyn Subject> = Arc::new(store::OfStore::open(target, directory).await?);
-        Ok(subject)
+    Candidate::new(about, move |directory| {
+        let pins = pins.clone();
+        async move {
+            let opened = store::OfStore::open(target, directory, pins).await?;
+            let subject: Arc<dyn Subject> = Arc::new(opened);
+            Ok(subject)
+        }
     })
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use ghostwire_store::command::Restore;
-use ghostwire_store::config::Config;
+use ghostwire_store::config::{BackendChoice, Config};
 use ghostwire_store::domain::{
     Admission, AuditQuery, Limit, MetricPoint, MetricQuery, Node, NodeFilter, NodeId, NodeKey,
     Page, PageRequest, RegisterMethod, SessionNumber, Timestamp, Update, UserId,
@@ -21,6 +21,7 @@ use ghostwire_store_bench_workload::subject::{
 use ghostwire_store_bench_workload::{Subject, rows::Id};
 use ghostwire_store_core::block::Serial;
 use ghostwire_store_core::secrets::HashKey;
+use tempfile::TempDir;
 
 use super::{answers, images};
 use crate::Target;
@@ -40,20 +41,25 @@ impl ghostwire_store::entropy::Entropy for KnownKey {
 /// Opens a store in this directory as a program would, with its default options. A new one gets
 /// the key with which the workload hashes credentials.
 async fn open_with_known_key(
-    target: Target,
+    config: &Config,
     directory: &Path,
 ) -> ghostwire_store::Result<Arc<dyn Store>> {
-    let config = config(target, directory);
     let key = directory.join(format!("{FILE}.key"));
     if hash_key_is_absent(&key)? {
         create_hash_key(&key, &KnownKey)?;
     }
-    Opener::new(&config).open().await
+    Opener::new(config).open().await
 }
 
-fn config(target: Target, directory: &Path) -> Config {
+/// The pins of stores lie in `pins`, or beside them.
+fn config(target: Target, directory: &Path, pins: Option<&Path>) -> Config {
+    let mut backend = target.backend(&directory.join(FILE));
+    if let (BackendChoice::Zqlite(options), Some(pins)) = (&mut backend, pins) {
+        options.pin_file = directory.file_name().map(|name| pins.join(name));
+        options.pin_same_device = false;
+    }
     Config {
-        backend: target.backend(&directory.join(FILE)),
+        backend,
         secret_key_file: Some(directory.join(format!("{FILE}.key"))),
         ..Config::default()
     }
@@ -79,15 +85,21 @@ where
 
 pub(super) struct OfStore {
     target: Target,
-    directory: PathBuf,
+    config: Config,
+    _pins: Option<Arc<TempDir>>,
     store: Arc<dyn Store>,
     key: HashKey,
 }
 
 impl OfStore {
-    pub(super) async fn open(target: Target, directory: PathBuf) -> Result<Self> {
-        let store = open_with_known_key(target, &directory).await?;
-        Ok(Self { target, directory, store, key: HashKey::new(HASH_KEY) })
+    pub(super) async fn open(
+        target: Target,
+        directory: PathBuf,
+        pins: Option<Arc<TempDir>>,
+    ) -> Result<Self> {
+        let config = config(target, &directory, pins.as_deref().map(TempDir::path));
+        let store = open_with_known_key(&config, &directory).await?;
+        Ok(Self { target, config, _pins: pins, store, key: HashKey::new(HASH_KEY) })
     }
 
     async fn find(&self, read: &Read<'_>) -> Result<Option<Arc<Node>>> {
@@ -276,8 +288,7 @@ impl Subject for OfStore {
         if self.target == Target::Memory {
             return Ok(None);
         }
-        let config = config(self.target, &self.directory);
-        let backend = Opener::new(&config).read_only(true).open_backend().await?;
+        let backend = Opener::new(&self.config).read_only(true).open_backend().await?;
         let head = backend.head().await?;
         // The newest ones, all of which are kept.
         let after = Serial::new(head.serial.get().saturating_sub(64));

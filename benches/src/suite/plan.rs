@@ -67,7 +67,9 @@ impl Who {
 
     /// Why somebody does not take part who could.
     pub(super) fn leaves_out(self, about: &About) -> Option<&'static str> {
-        let is_a_twin = about.name == "libsql-checkpoint" || about.name.ends_with("-batched");
+        let is_a_twin = about.name == "libsql-checkpoint"
+            || about.name.starts_with("zqlite-pinned")
+            || about.name.ends_with("-batched");
         match self {
             Self::Distinct if about.backend == "memory" => {
                 Some("it would hold all of it in memory")

@@ -2,7 +2,7 @@
 
 use ghostwire_store_bench_workload::Operation;
 use ghostwire_store_bench_workload::results::{
-    DIRECT, Measured, OfSubject, Opening, Reach, Run, grouped,
+    Case, DIRECT, Measured, OfSubject, Opening, Reach, Run, grouped,
 };
 
 use super::plan::FIRST;
@@ -14,6 +14,10 @@ const IMPORTED: u64 = 100_000;
 const PREFIXES: u32 = 100_000;
 const POINTS: u64 = 10_000_000;
 const LARGE: u64 = 1_000_000;
+/// From so many on, reading a month is about data blocks.
+const SEVERAL_POINTS: u64 = 1_000_000;
+const SEALED: &str = "zqlite-sealed";
+const PINNED: &str = "zqlite-pinned-elsewhere";
 
 pub(super) fn reach(tables: &[Measured], openings: &[Opening], growth: [u64; 2]) -> Vec<Reach> {
     let found = Found { tables, openings };
@@ -33,6 +37,13 @@ pub(super) fn reach(tables: &[Measured], openings: &[Opening], growth: [u64; 2])
         found.month(),
         found.reads_while_writing(),
         found.growth(growth),
+        found.sealed_registrations(),
+        found.pinned_registrations(),
+        found.pinned_caller(),
+        found.sealed_point_reads(),
+        found.sealed_month(),
+        found.sealed_opening(),
+        found.sealed_file(),
     ]
 }
 
@@ -296,6 +307,98 @@ impl<'f> Found<'f> {
         };
         let p99 = |run: &Run| run.p99_us.unwrap_or(f64::INFINITY);
         judged(target, range(of, p99, time), of.spread(p99).median < 10.0)
+    }
+
+    /// How much of the plain store's rate a sealed one reaches, each round compared with itself.
+    fn beside_plain(
+        &self,
+        target: &str,
+        name: &str,
+        least: f64,
+        wanted: impl Fn(&Case) -> bool,
+    ) -> Reach {
+        let of = |table: &'f Measured| Some((table.of(name)?, table.of(FIRST)?));
+        let found = self.tables.iter().filter(|table| wanted(&table.case)).find_map(of);
+        let Some((of, plain)) = found else {
+            return not_measured(target, &format!("it takes {FIRST} and {name} in such a case"));
+        };
+        let ratio = of.ratio_to(plain).unwrap_or_default();
+        let measured = format!(
+            "{:.2} ({:.2} to {:.2}): {}/s beside {}/s",
+            ratio.median,
+            ratio.least,
+            ratio.most,
+            whole(of.spread(Run::rate).median),
+            whole(plain.spread(Run::rate).median),
+        );
+        judged(target, measured, ratio.median >= least)
+    }
+
+    fn sealed_registrations(&self) -> Reach {
+        let target = "sealed, registrations of 2,048 callers: at least 0.9 of plain";
+        self.beside_plain(target, SEALED, 0.9, |case| {
+            case.operation == Operation::Register && case.callers == MANY_CALLERS
+        })
+    }
+
+    fn pinned_registrations(&self) -> Reach {
+        let target = "sealed, pin on another device, registrations of 2,048 callers: at least 0.8 \
+                      of plain";
+        self.beside_plain(target, PINNED, 0.8, |case| {
+            case.operation == Operation::Register && case.callers == MANY_CALLERS
+        })
+    }
+
+    fn pinned_caller(&self) -> Reach {
+        let target = "sealed, pin on another device, registrations of 1 caller: at least 0.625 of \
+                      plain, which is 1.6 times as long";
+        self.beside_plain(target, PINNED, 0.625, |case| {
+            case.operation == Operation::Register && case.callers == 1
+        })
+    }
+
+    fn sealed_point_reads(&self) -> Reach {
+        let target = "sealed, point reads by 2 threads: as plain (at least 0.95)";
+        self.beside_plain(target, SEALED, 0.95, |case| {
+            (case.operation, case.callers) == (Operation::NodeById, 2)
+        })
+    }
+
+    fn sealed_month(&self) -> Reach {
+        let target = "sealed, a month of one node: at least 0.77 of plain, which is 1.3 times as \
+                      long";
+        self.beside_plain(target, SEALED, 0.77, |case| {
+            case.operation == Operation::MetricRange && case.content.points >= SEVERAL_POINTS
+        })
+    }
+
+    /// The plain store and the sealed one, with most nodes of those that were opened.
+    fn opened_both(&self) -> Option<(&'f Opening, &'f Opening)> {
+        let of = |name: &str| {
+            let named = self.openings.iter().filter(move |one| one.about.name == name);
+            named.max_by_key(|one| one.nodes)
+        };
+        of(FIRST).zip(of(SEALED)).filter(|(plain, _)| plain.nodes == LARGE)
+    }
+
+    fn sealed_opening(&self) -> Reach {
+        let target = "sealed, opening 1,000,000 nodes: at most 1.5 times as long as plain";
+        let Some((plain, sealed)) = self.opened_both() else {
+            return not_measured(target, "only --full opens so many");
+        };
+        let [plain, sealed] = [plain, sealed].map(|one| one.seconds.median);
+        let measured = format!("{:.2}: {sealed:.2} s beside {plain:.2} s", sealed / plain);
+        judged(target, measured, sealed / plain <= 1.5)
+    }
+
+    fn sealed_file(&self) -> Reach {
+        let target = "sealed, files of 1,000,000 nodes: at most 1.25 times plain";
+        let Some((plain, sealed)) = self.opened_both() else {
+            return not_measured(target, "only --full opens so many");
+        };
+        let [plain, sealed] = [plain, sealed].map(|one| one.bytes_on_disk as f64 / 1e6);
+        let measured = format!("{:.2}: {sealed:.0} MB beside {plain:.0} MB", sealed / plain);
+        judged(target, measured, sealed / plain <= 1.25)
     }
 
     /// Of an operation that answers with all nodes, the cost of one of them counts.

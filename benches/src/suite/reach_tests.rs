@@ -108,3 +108,15 @@ fn memory_leaves_the_program_out() {
     assert_eq!(of_empty(&openings), Some(true));
     assert_eq!(of_empty(&[opened(0, 1e6, 11.5e6)]), Some(false));
 }
+
+#[test]
+fn a_sealed_store_is_compared_with_the_plain_one_of_the_same_round() {
+    let run = |count| Run { seconds: 1.0, count, ..Run::default() };
+    let tables = |count| {
+        let runs = vec![("zqlite", run(1_000)), ("zqlite-sealed", run(count))];
+        [table(Operation::Register, 2_048, Content::default(), runs)]
+    };
+    let goal = |count| found(&tables(count), "at least 0.9 of plain").reached;
+    assert_eq!((goal(900), goal(899)), (Some(true), Some(false)));
+    assert_eq!(found(&[registering(1, 0)], "at least 0.9 of plain").reached, None);
+}

@@ -1,11 +1,11 @@
 //! Secrets that are shown once, and the hashes that are kept of them.
 
 use std::fmt;
-use std::hint::black_box;
 use std::str::FromStr;
 
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
 
 use crate::error::{Error, Result};
 
@@ -40,11 +40,7 @@ impl Secret {
 
 impl Drop for Secret {
     fn drop(&mut self) {
-        let mut bytes = std::mem::take(&mut self.0).into_bytes();
-        bytes.fill(0);
-        // Keeps the compiler from leaving the overwriting out.
-        black_box(bytes.as_ptr());
-        black_box(&bytes);
+        self.0.zeroize();
     }
 }
 

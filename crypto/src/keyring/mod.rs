@@ -22,7 +22,7 @@ use crate::keyring::age::{Draft, File, HYBRID, Stanza};
 use crate::keyring::content::Content;
 use crate::keyring::recipient::FILE_KEY;
 use crate::random::Random;
-use crate::secret::Secret;
+use crate::secret::{Secret, on_cleared_stack};
 use crate::signature::{Purpose, Signature, Subject};
 
 pub use change::Rotation;
@@ -101,6 +101,10 @@ impl Keyring {
     /// if the header or the payload is not what was sealed; `Spliced` if parts do not belong
     /// together; `Unsigned`.
     pub fn open(bytes: &[u8], unlock: Unlock<'_>, expected: &Expected) -> Result<Self> {
+        on_cleared_stack(|| Self::open_here(bytes, unlock, expected))
+    }
+
+    fn open_here(bytes: &[u8], unlock: Unlock<'_>, expected: &Expected) -> Result<Self> {
         let parts = Parts::of(bytes)?;
         let header = &parts.header;
         if let Some(store) = expected.store
@@ -141,6 +145,10 @@ impl Keyring {
     /// # Errors
     /// `Random`, `Library`.
     pub fn seal(&self, random: &dyn Random) -> Result<Vec<u8>> {
+        on_cleared_stack(|| self.seal_here(random))
+    }
+
+    fn seal_here(&self, random: &dyn Random) -> Result<Vec<u8>> {
         self.content.check().map_err(|why| Error::invalid("keyring", why))?;
         let mut file_key = Zeroizing::new([0; FILE_KEY]);
         random.fill(file_key.as_mut_slice())?;

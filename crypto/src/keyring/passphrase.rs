@@ -5,7 +5,7 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use crate::error::{Error, Result};
 use crate::keyring::recipient::Identity;
 use crate::random::{Random, draw};
-use crate::secret::Secret;
+use crate::secret::{Secret, on_cleared_stack};
 use crate::wire::Reader;
 
 const MEMORY: std::ops::RangeInclusive<u32> = 64 * 1024..=1024 * 1024;
@@ -66,8 +66,8 @@ impl Stretch {
         let params =
             Params::new(self.memory_kib, self.passes, self.lanes, Some(32)).map_err(failed)?;
         let mut seed = Secret::copy_of(&[0; 32]);
-        Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-            .hash_password_into(passphrase, &self.salt, seed.expose_mut())
+        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+        on_cleared_stack(|| argon2.hash_password_into(passphrase, &self.salt, seed.expose_mut()))
             .map_err(failed)?;
         Identity::new(seed)
     }

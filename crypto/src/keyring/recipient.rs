@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::hash::sha256;
 use crate::keyring::bech32::{self, Case};
 use crate::random::Random;
-use crate::secret::Secret;
+use crate::secret::{Secret, on_cleared_stack};
 use crate::wire::hex;
 
 /// The length of an X-Wing public key.
@@ -185,9 +185,11 @@ impl Identity {
     /// # Errors
     /// `Library` if X-Wing fails.
     pub fn new(seed: Secret) -> Result<Self> {
-        let key = private_key(&seed)?;
-        let recipient = Recipient::from_bytes(&XWing::sk_to_pk(&key).to_bytes())?;
-        Ok(Self { seed, recipient })
+        let recipient = on_cleared_stack(|| {
+            let key = private_key(&seed)?;
+            Recipient::from_bytes(&XWing::sk_to_pk(&key).to_bytes())
+        });
+        Ok(Self { recipient: recipient?, seed })
     }
 
     /// A new one.
@@ -232,17 +234,20 @@ impl Identity {
         encapsulated: &[u8; ENCAPSULATED],
         wrapped: &[u8; WRAPPED],
     ) -> Result<Option<Zeroizing<[u8; FILE_KEY]>>> {
-        let key = private_key(&self.seed)?;
-        let Ok(encapsulated) = Encapsulated::from_bytes(encapsulated) else { return Ok(None) };
-        let opened = hpke::single_shot_open::<ChaCha20Poly1305, HkdfSha256, XWing>(
-            &OpModeR::Base,
-            &key,
-            &encapsulated,
-            INFO,
-            wrapped,
-            &[],
-        );
-        let Ok(mut opened) = opened else { return Ok(None) };
+        let opened = on_cleared_stack(|| {
+            let key = private_key(&self.seed)?;
+            let Ok(encapsulated) = Encapsulated::from_bytes(encapsulated) else { return Ok(None) };
+            let opened = hpke::single_shot_open::<ChaCha20Poly1305, HkdfSha256, XWing>(
+                &OpModeR::Base,
+                &key,
+                &encapsulated,
+                INFO,
+                wrapped,
+                &[],
+            );
+            Ok(opened.ok())
+        });
+        let Some(mut opened) = opened? else { return Ok(None) };
         let file_key = opened.as_slice().try_into().ok().map(Zeroizing::new);
         opened.zeroize();
         Ok(file_key)

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::{Content, KeySource, LONGEST, RootSecret, identity_in, malformed, passphrase_in};
 use crate::error::{Error, Result, RootFault};
-use crate::secret::Locked;
+use crate::secret::{Locked, on_cleared_stack};
 
 /// systemd names the directory of a service's credentials here.
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
@@ -52,6 +52,10 @@ impl Place {
     /// # Errors
     /// [`Error::Root`]: missing, open to others, malformed or not to be read.
     pub fn read(&self) -> Result<RootSecret> {
+        on_cleared_stack(|| self.read_here())
+    }
+
+    fn read_here(&self) -> Result<RootSecret> {
         let (content, length) = match self {
             Self::File(path) | Self::PassphraseFile(path) => {
                 self.read_file(path, is_private_or_of_our_group)?

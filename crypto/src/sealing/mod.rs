@@ -19,7 +19,7 @@ use zeroize::Zeroize;
 use crate::error::{Damage, Error, Result};
 use crate::hash::derive;
 use crate::keyring::Keyring;
-use crate::secret::Secret;
+use crate::secret::{Secret, on_cleared_stack};
 
 pub use frame::{FRAME, Tag, tag_of, version_of};
 pub use inventory::{Inventory, Sum};
@@ -117,6 +117,10 @@ impl SealingKeys {
     /// # Errors
     /// `Library` if deriving fails.
     pub fn new(keyring: &Keyring) -> Result<Self> {
+        on_cleared_stack(|| Self::derive(keyring))
+    }
+
+    fn derive(keyring: &Keyring) -> Result<Self> {
         let store = *keyring.store();
         let subkeys = |key: &crate::keyring::DataKey| {
             let mut subkeys = Subkeys { version: key.version(), keys: Box::new([[0; 32]; 8]) };

@@ -218,6 +218,21 @@ fn the_oldest_of_too_many_signers_are_forgotten() {
     text.parse::<Attestation>().unwrap();
 }
 
+/// Keys and signature, too; only the end of the last line may be another one.
+#[test]
+fn an_attestation_with_any_other_character_is_refused() {
+    let signer = signer(Purpose::Manifest);
+    let id = signer.public().id();
+    let signed = Attestation::sign(attested(), &signer, Successions::default()).unwrap();
+    let text = signed.to_string();
+    for place in 0..text.len() - 1 {
+        let mut changed = text.clone().into_bytes();
+        changed[place] ^= 1;
+        let changed = String::from_utf8(changed).unwrap().parse::<Attestation>();
+        assert!(changed.is_err() || changed.unwrap().verify(id).is_err(), "{place}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

@@ -1,9 +1,11 @@
 //! Hexadecimal digits of a key, read and written in a time that does not depend on them.
 
+use zeroize::Zeroizing;
+
 /// The key of 64 digits.
-pub(super) fn decode(text: &[u8]) -> Option<[u8; 32]> {
+pub(super) fn decode(text: &[u8]) -> Option<Zeroizing<[u8; 32]>> {
     let (pairs, []) = text.as_chunks::<2>() else { return None };
-    let mut key = [0; 32];
+    let mut key = Zeroizing::new([0; 32]);
     if pairs.len() != key.len() {
         return None;
     }
@@ -13,17 +15,16 @@ pub(super) fn decode(text: &[u8]) -> Option<[u8; 32]> {
         *byte = high << 4 | low;
         wrong |= first | second;
     }
-    if wrong == 0 {
-        return Some(key);
-    }
-    key.fill(0);
-    None
+    (wrong == 0).then_some(key)
 }
 
 /// The digits of a key or a number.
-pub(super) fn encode(bytes: &[u8]) -> String {
+pub(super) fn encode(bytes: &[u8]) -> Zeroizing<String> {
+    // With room for the end of a line: growing would leave a copy behind.
+    let mut text = Zeroizing::new(String::with_capacity(2 * bytes.len() + 1));
     let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits.map(|value| char::from(digit(value))).collect()
+    text.extend(digits.map(|value| char::from(digit(value))));
+    text
 }
 
 /// All bits set if `low <= byte <= high`, else none.
@@ -61,7 +62,7 @@ mod tests {
             let mut text = [b'0'; 64];
             text[63] = byte;
             let expected = char::from(byte).to_digit(16);
-            let found = decode(&text).map(|key| u32::from(key[31]));
+            let found = decode(&text).and_then(|key| key.last().copied()).map(u32::from);
             assert_eq!(found, expected, "{byte}");
         }
     }
@@ -69,9 +70,9 @@ mod tests {
     #[test]
     fn keys_come_back() {
         let key: [u8; 32] = std::array::from_fn(|at| u8::try_from(at * 7 % 256).unwrap());
-        assert_eq!(decode(encode(&key).as_bytes()), Some(key));
-        assert_eq!(decode(encode(&key).to_uppercase().as_bytes()), Some(key));
-        assert_eq!(encode(&[0x0f, 0xa0]), "0fa0");
+        assert_eq!(decode(encode(&key).as_bytes()), Some(key.into()));
+        assert_eq!(decode(encode(&key).to_uppercase().as_bytes()), Some(key.into()));
+        assert_eq!(*encode(&[0x0f, 0xa0]), "0fa0");
         for length in [0, 1, 62, 63, 65, 66] {
             assert_eq!(decode(&vec![b'0'; length]), None);
         }

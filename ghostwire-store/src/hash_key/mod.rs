@@ -13,6 +13,7 @@ use ghostwire_store_core::entropy::Entropy;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::secrets::{HashKey, HashKeys};
 use ghostwire_store_sqlite::{directory_of, failed};
+use zeroize::Zeroizing;
 
 pub(crate) use part::Part;
 
@@ -41,14 +42,15 @@ pub fn hash_key_is_absent(path: &Path) -> Result<bool> {
 /// `NotFound`, `PermissionDenied`; `InvalidArgument` if it is no regular file; `Crypto` if the file
 /// holds anything else or a key that nobody drew at random, or if others than its owner may read it.
 pub fn read_hash_key(path: &Path) -> Result<HashKeys> {
-    HashKeys::new(read_versions(path)?.into_iter().map(HashKey::new)).map_err(|error| {
+    let versions = read_versions(path)?;
+    HashKeys::new(versions.iter().map(|key| HashKey::new(**key))).map_err(|error| {
         let error = error.with("secret_key_file", path.display());
         error.with("help", "leave one of the two lines out that are alike")
     })
 }
 
 /// The versions of a key, oldest first.
-pub(crate) fn read_versions(path: &Path) -> Result<Vec<[u8; 32]>> {
+pub(crate) fn read_versions(path: &Path) -> Result<Vec<Zeroizing<[u8; 32]>>> {
     let refused = |kind, message: &'static str, help: &'static str| {
         Err(Error::new(kind, message).with("secret_key_file", path.display()).with("help", help))
     };
@@ -78,11 +80,10 @@ pub(crate) fn read_versions(path: &Path) -> Result<Vec<[u8; 32]>> {
             );
         }
     }
-    let mut text = Vec::new();
+    // Large enough, so that no copy is left behind by growing.
+    let mut text = Zeroizing::new(Vec::with_capacity(2 * MAX_BYTES as usize));
     let read = file.take(MAX_BYTES + 1).read_to_end(&mut text);
     let keys = if text.len() as u64 > MAX_BYTES { None } else { parse(text.trim_ascii()) };
-    // Safe code cannot promise that no copy is left; it can keep this one short-lived.
-    text.fill(0);
     read.map_err(|error| failed("the hash key's file cannot be read", path, error))?;
     match keys {
         None => refused(
@@ -90,7 +91,7 @@ pub(crate) fn read_versions(path: &Path) -> Result<Vec<[u8; 32]>> {
             "the hash key's file must hold 64 hex digits, or a line of them for each version",
             "restore it from its own backup, or name the right file as secret_key_file",
         ),
-        Some(keys) if keys.iter().any(is_no_secret) => refused(
+        Some(keys) if keys.iter().any(|key| is_no_secret(key)) => refused(
             ErrorKind::Crypto,
             "the hash key is one byte again and again, which anybody can guess",
             "restore the real one from its own backup",
@@ -130,8 +131,6 @@ impl NewKey {
             part.fill(text.as_bytes())?;
             Ok(part)
         });
-        let mut bytes = text.into_bytes();
-        bytes.fill(0);
         let part = written.map_err(|error| cannot_make(path, error))?;
         Ok(Self { part, path: path.to_owned(), key: HashKey::new(key) })
     }
@@ -171,7 +170,7 @@ pub(crate) fn write_versions<'k>(
     entropy: &dyn Entropy,
 ) -> Result<()> {
     if !hash_key_is_absent(path)? {
-        if read_versions(path)?.iter().eq(versions) {
+        if read_versions(path)?.iter().map(|key| &**key).eq(versions) {
             return Ok(());
         }
         let kind = ErrorKind::AlreadyExists { constraint: "secret_key_file" };
@@ -180,9 +179,9 @@ pub(crate) fn write_versions<'k>(
     }
     let mut number = [0; 8];
     entropy.fill(&mut number)?;
-    let mut text = zeroize::Zeroizing::new(String::with_capacity(65 * MOST_VERSIONS));
+    let mut text = Zeroizing::new(String::with_capacity(65 * MOST_VERSIONS));
     for version in versions {
-        text.push_str(&zeroize::Zeroizing::new(hex::encode(version)));
+        text.push_str(&hex::encode(version));
         text.push('\n');
     }
     let written = Part::begin(path, &hex::encode(&number), like).and_then(|mut part| {
@@ -197,7 +196,7 @@ pub(crate) fn is_cut_short(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() < 64)
 }
 
-fn parse(text: &[u8]) -> Option<Vec<[u8; 32]>> {
+fn parse(text: &[u8]) -> Option<Vec<Zeroizing<[u8; 32]>>> {
     let lines = text.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
     let keys: Vec<_> = lines.map(hex::decode).collect::<Option<_>>()?;
     (keys.len() <= MOST_VERSIONS).then_some(keys)

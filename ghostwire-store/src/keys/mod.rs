@@ -20,7 +20,7 @@ use ghostwire_store_crypto::keyring::{
     Expected, Header, Identity, Keyring, KeyringFile, Recipient, Stretch, Unlock,
 };
 use ghostwire_store_crypto::root::{KeySource, RootSecret};
-use ghostwire_store_crypto::{Result as CryptoResult, Secret, SystemRandom};
+use ghostwire_store_crypto::{Result as CryptoResult, Secret, SystemRandom, on_cleared_stack};
 use ghostwire_store_sqlite::{create_private, directory_of, failed, is_beside, with_suffix};
 
 use crate::config::{BackendChoice, Config, ZqliteOptions};
@@ -208,9 +208,9 @@ impl<'c> Keys<'c> {
     /// As [`Keys::change`] and [`read_hash_key`](crate::read_hash_key).
     pub async fn take_hash_key(&self) -> Result<Option<Keyring>> {
         let Some(path) = self.hash_key_beside()? else { return Ok(None) };
-        let versions = read_versions(&path)?;
+        let mut versions = read_versions(&path)?;
         let (now, versions): (u64, Vec<Secret>) =
-            (now(), versions.into_iter().map(|mut key| Secret::take(&mut key)).collect());
+            (now(), versions.iter_mut().map(|key| Secret::take(key)).collect());
         let changed = self
             .change(move |keyring| {
                 let is_new = |key: &Secret| keyring.hash_keys().iter().all(|it| it.key() != key);
@@ -351,7 +351,9 @@ fn recipient_of(root: &RootSecret) -> CryptoResult<(Recipient, Option<Stretch>)>
 
 /// The hash keys in a keyring.
 pub(crate) fn hash_keys(keyring: &Keyring) -> Result<HashKeys> {
-    HashKeys::new(keyring.hash_keys().iter().map(|key| HashKey::new(*key.key().expose())))
+    on_cleared_stack(|| {
+        HashKeys::new(keyring.hash_keys().iter().map(|key| HashKey::new(*key.key().expose())))
+    })
 }
 
 /// Away from the threads that others wait on: a passphrase takes a second.

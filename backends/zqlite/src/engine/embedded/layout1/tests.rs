@@ -214,3 +214,38 @@ async fn a_damaged_store_of_layout_1_stays_as_it_is() {
         assert_eq!(*error.kind(), ErrorKind::Corrupt, "{damage}: {error}");
     }
 }
+
+/// The copy from before has to be looked after by whoever seals; nothing else shows what there was.
+#[tokio::test]
+async fn once_it_is_sealed_only_the_copy_shows_what_a_store_of_layout_1_held() {
+    use ghostwire_store_crypto::SystemRandom;
+    use ghostwire_store_crypto::keyring::{Identity, Keyring};
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.db");
+    let made = make(&path).await;
+    take_back(&path, true);
+    ZqliteBackend::open(options(&path)).await.unwrap().close().await.unwrap();
+    let root = Identity::draw(&SystemRandom).unwrap().recipient().clone();
+    let keyring = Keyring::first(*STORE.as_bytes(), root, None, 0, &SystemRandom).unwrap();
+    // Of every key, and of bodies of several rounds.
+    let planted = [vec![3; 16], vec![17; 40], vec![39; 40]];
+    let shown_in = || {
+        let files = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap());
+        let shows = |content: Vec<u8>| {
+            planted.iter().any(|bytes| content.windows(bytes.len()).any(|window| window == bytes))
+        };
+        let mut names: Vec<_> = files
+            .filter(|entry| shows(std::fs::read(entry.path()).unwrap()))
+            .map(|entry| entry.file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(shown_in(), ["store.db", "store.db.v4.bak"]);
+    ZqliteBackend::seal(options(&path).sealed(keyring.clone())).await.unwrap();
+    assert_eq!(shown_in(), ["store.db.v4.bak"]);
+    let sealed = ZqliteBackend::open(options(&path).sealed(keyring)).await.unwrap();
+    assert_eq!(content(&sealed).await, made);
+    sealed.close().await.unwrap();
+    assert_eq!(shown_in(), ["store.db.v4.bak"]);
+}
