@@ -143,6 +143,19 @@ async fn a_rotated_hash_key_verifies_and_hashes_anew() {
     assert_eq!(current.iter().count(), 2);
 }
 
+#[tokio::test]
+async fn a_hash_key_in_a_file_is_not_rotated_in_the_keyring() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = config(directory.path(), "development");
+    config.secret_key_file = Some(directory.path().join("apart"));
+    Opener::new(&config).open().await.unwrap().close().await.unwrap();
+    let keys = Keys::of(&config).unwrap();
+    let error = keys.rotate_hash_key().await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Restricted, "{error}");
+    assert!(error.to_string().contains("apart"), "{error}");
+    assert_eq!(keys.open().await.unwrap().generation(), 1);
+}
+
 /// Each step of it is written before the next, so it can be broken off between any two.
 #[tokio::test]
 async fn a_rotation_that_was_broken_off_is_completed() {

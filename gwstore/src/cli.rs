@@ -9,7 +9,7 @@ use crate::nouns::{Listed, Noun};
 
 /// Sets up, inspects, checks and moves stores of a mesh VPN's control plane.
 #[derive(Debug, Parser)]
-#[command(name = "gwstore", version, propagate_version = true, arg_required_else_help = true)]
+#[command(name = "gwstore", version, arg_required_else_help = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: GlobalOptions,
@@ -85,7 +85,11 @@ pub(crate) enum Command {
     /// Say what the store is and holds.
     Status(StatusArgs),
     /// Check the configuration, the files, the disk and everything stored.
+    #[command(aliases = ["health", "verify", "check"])]
     Doctor,
+    /// Print this program's version.
+    #[command(hide = true)]
+    Version,
     /// Compare the store's time with the machine's, or put it right.
     #[command(subcommand)]
     Clock(ClockCommand),
@@ -115,6 +119,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Import(ImportCommand),
     /// Write everything stored to a file in the portable format.
+    #[command(aliases = ["backup", "dump"])]
     Export(ExportArgs),
     /// List what is stored.
     #[command(subcommand)]
@@ -562,6 +567,21 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn no_two_commands_of_one_kind_are_described_alike() {
+        fn check(command: &clap::Command) {
+            let mut seen = std::collections::BTreeMap::new();
+            for inner in command.get_subcommands() {
+                let about = inner.get_about().map(ToString::to_string).unwrap_or_default();
+                assert!(!about.is_empty(), "{}", inner.get_name());
+                let other = seen.insert(about, inner.get_name());
+                assert_eq!(other, None, "as {}", inner.get_name());
+                check(inner);
+            }
+        }
+        check(&<Cli as clap::CommandFactory>::command());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use ghostwire_store::{Error, ErrorKind};
 use serde_json::{Map, Value, json};
 
-use crate::output::{Shell, json_line, printable};
+use crate::output::{Shell, called, json_line, printable};
 
 /// How the program ends if not all of what was asked is done; `docs/command-line.md` has the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,7 +174,7 @@ fn write_headline(text: &mut String, error: &Error) -> std::fmt::Result {
         write!(text, "{operation}: ")?;
     }
     if let Some(entity) = error.entity() {
-        write!(text, "{entity} ")?;
+        write!(text, "{} ", called(entity))?;
     }
     text.push_str(&printable(error.message()));
     match error.constraint() {

@@ -32,7 +32,7 @@ use tokio::runtime::Runtime;
 
 use crate::cli::{Cli, Format};
 use crate::failure::{Ending, Failure};
-use crate::output::{Shell, json_line, printable};
+use crate::output::{Closed, Shell, json_line, printable, stdout_is_closed};
 
 /// Bytes of a thread's stack, as the standard library has it where no variable says otherwise.
 const STACK: usize = 2 * 1024 * 1024;
@@ -48,7 +48,11 @@ pub fn main() -> ExitCode {
         return ended;
     }
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    let mut out = BufWriter::new(io::stdout().lock());
+    let stdout: Box<dyn Write> = match stdout_is_closed() {
+        true => Box::new(Closed),
+        false => Box::new(io::stdout().lock()),
+    };
+    let mut out = BufWriter::new(stdout);
     let mut notes = io::stderr();
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
@@ -149,7 +153,9 @@ fn explain_usage(
             .map_or_else(|error| Failure::from(error).ending().into(), |()| ExitCode::SUCCESS);
     }
     // It repeats arguments as they are, so the same is asked of what can be shown.
-    let shown = arguments.iter().map(|argument| printable(&argument.to_string_lossy()));
+    let shown = arguments
+        .iter()
+        .map(|argument| printable(&nouns::without_secret(&argument.to_string_lossy())));
     let error = Cli::try_parse_from(shown).err().filter(clap::Error::use_stderr).unwrap_or(error);
     let text = error.render().to_string();
     let said = if wants_json(arguments) {
@@ -185,7 +191,10 @@ fn wants_colours() -> bool {
 fn start_logging(cli: &Cli) {
     use tracing::level_filters::LevelFilter;
     use tracing_subscriber::field::MakeExt;
+    use tracing_subscriber::filter::filter_fn;
     use tracing_subscriber::fmt::format::debug_fn;
+    use tracing_subscriber::layer::SubscriberExt;
+    use tracing_subscriber::util::SubscriberInitExt;
     let level = match (cli.global.quiet, cli.global.verbose) {
         // A program reads the one object that says how it ended.
         (_, 0) if cli.global.format() != Format::Table => LevelFilter::OFF,
@@ -206,6 +215,13 @@ fn start_logging(cli: &Cli) {
             name => write!(to, "{name}={value}"),
         }
     });
+    // `status` and `doctor` count such credentials; of other commands those that make one say it.
+    let is_told_otherwise = |metadata: &tracing::Metadata<'_>| {
+        metadata.fields().field("others").is_some()
+            && metadata.fields().field("configured_key").is_some()
+    };
+    let is_quiet = cli.global.verbose == 0;
+    let wanted = filter_fn(move |metadata| !(is_quiet && is_told_otherwise(metadata)));
     tracing_subscriber::fmt()
         .fmt_fields(fields.delimited(" "))
         .with_max_level(level)
@@ -213,5 +229,7 @@ fn start_logging(cli: &Cli) {
         .with_ansi(io::stderr().is_terminal())
         .without_time()
         .with_target(cli.global.verbose > 1)
+        .finish()
+        .with(wanted)
         .init();
 }

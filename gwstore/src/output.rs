@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use clap::builder::styling::Style;
+use ghostwire_store::EntityKind;
 use ghostwire_store::domain::{Timestamp, is_visible};
 use indicatif::HumanDuration;
 use serde::Serialize;
@@ -243,6 +244,63 @@ pub(crate) fn plain(value: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Bool(is) => if *is { "yes" } else { "no" }.to_owned(),
         other => other.to_string(),
+    }
+}
+
+/// What people call a kind of entities; programs get its name.
+pub(crate) fn called(kind: EntityKind) -> &'static str {
+    spoken(kind.name())
+}
+
+fn spoken(name: &str) -> &str {
+    match name {
+        "api_key" => "API key",
+        "preauth_key" => "pre-auth key",
+        "dns_record" => "DNS record",
+        "sign_in" => "sign-in",
+        "audit" => "audit entry",
+        name => name,
+    }
+}
+
+/// So many of a kind, for people.
+pub(crate) fn counted(count: u64, name: &str) -> String {
+    let name = spoken(name);
+    match (count, name) {
+        (1, _) | (_, "presence") => format!("{count:>10} {name}"),
+        (_, "policy") => format!("{count:>10} policies"),
+        (_, "audit entry") => format!("{count:>10} audit entries"),
+        _ => format!("{count:>10} {name}s"),
+    }
+}
+
+/// Whether standard output was closed: the standard library has put the null device there, to be read and
+/// written, and what is printed would be nowhere.
+#[cfg(unix)]
+pub(crate) fn stdout_is_closed() -> bool {
+    use rustix::fs::{OFlags, fcntl_getfl, fstat, stat};
+    let stdout = io::stdout();
+    let is_null = fstat(&stdout).is_ok_and(|out| {
+        stat("/dev/null").is_ok_and(|null| (null.st_dev, null.st_ino) == (out.st_dev, out.st_ino))
+    });
+    is_null && fcntl_getfl(&stdout).is_ok_and(|flags| flags & OFlags::RWMODE == OFlags::RDWR)
+}
+
+#[cfg(not(unix))]
+pub(crate) fn stdout_is_closed() -> bool {
+    false
+}
+
+/// A standard output that was closed takes nothing.
+pub(crate) struct Closed;
+
+impl Write for Closed {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::Error::other("standard output is closed"))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Layers of settings: what the file, the variables and the command line each say, checked against
 //! the table of known keys and flattened to `path -> value`, so that merging is one map over another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::path::Path;
 
@@ -33,6 +33,8 @@ pub(super) struct Layer {
     pub(super) switches: BTreeMap<String, Origin>,
     /// The stores that are declared, likewise.
     pub(super) stores: BTreeMap<String, Origin>,
+    /// The keys that the environment's own table of the file sets, and not what all environments share.
+    pub(super) own: BTreeSet<String>,
 }
 
 impl Layer {
@@ -120,6 +122,7 @@ impl Environments {
             });
         };
         let mut layer = self.defaults;
+        layer.own = chosen.settings.keys().cloned().collect();
         layer.merge(chosen);
         Ok(layer)
     }

@@ -134,6 +134,7 @@ fn resolve_unnamed(
     if let Some(backend) = &request.backend {
         layer.set_backend(&layer.chosen_store()?, backend)?;
     }
+    layer.refuse_not_chosen()?;
     assemble::assemble((environment, chosen_by), layer, file.map(|file| file.path.as_path()))
 }
 

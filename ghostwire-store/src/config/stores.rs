@@ -12,6 +12,7 @@ use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use super::hint;
 use super::keys::{self, Key};
 use super::layer::{Layer, Setting};
+use super::names::BackendKind;
 use super::names::Role;
 use super::origin::Origin;
 use super::source::Node;
@@ -82,6 +83,45 @@ impl Layer {
         .with("known", self.known_stores()))
     }
 
+    /// Refuses an option of another backend than the store `main` has, if the environment's own table has
+    /// it: where `backend` was forgotten, another store would be made than the one described. Whoever
+    /// chooses a backend outside of the file knows which one it is.
+    pub(super) fn refuse_not_chosen(&self) -> Result<()> {
+        if !self.stores.contains_key(DEFAULT_STORE) {
+            return Ok(());
+        }
+        let chosen = keys::of_stores()
+            .find(|key| key.path == BACKEND)
+            .and_then(|key| self.of_store(DEFAULT_STORE, key));
+        let is_outside = |setting: &Setting| !matches!(setting.origin, Origin::File { .. });
+        if chosen.is_some_and(is_outside) {
+            return Ok(());
+        }
+        let kind = chosen
+            .and_then(|setting| BackendKind::from_name(setting.value.as_text()?))
+            .unwrap_or_else(|| NamedStore::default().backend.kind());
+        let foreign = keys::of_stores().filter(|key| !key.is_of(kind)).find_map(|key| {
+            let setting = self.settings.get(key.path).filter(|_| self.own.contains(key.path))?;
+            Some((key, key.backend()?, setting))
+        });
+        let Some((key, other, setting)) = foreign else { return Ok(()) };
+        let error = Error::invalid("this is an option of a backend that is not the store's")
+            .with("key", key.path)
+            .with("source", &setting.origin)
+            .with("backend", kind);
+        let error = match chosen {
+            Some(chosen) => error.with("backend_source", &chosen.origin),
+            None => error.with("backend_source", Origin::Default),
+        };
+        Err(error.with(
+            "help",
+            format_args!(
+                "set backend = \"{other}\" in the same environment, or leave the option out; what is for \
+                 several environments belongs under `defaults`"
+            ),
+        ))
+    }
+
     fn known_stores(&self) -> String {
         self.stores.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
     }
@@ -144,8 +184,7 @@ impl Layer {
         Ok(store)
     }
 
-    /// Refuses an option in a store's own table that its backend does not have. (Without a store's
-    /// name it says itself which backend it is for, and waits for that.)
+    /// Refuses an option in a store's own table that its backend does not have.
     fn refuse_foreign(&self, name: &str, store: &NamedStore) -> Result<()> {
         let kind = store.backend.kind();
         let options: Vec<_> =

@@ -185,8 +185,21 @@ impl<'c> Keys<'c> {
     /// they hashed is hashed anew when it is used; sessions expire.
     ///
     /// # Errors
-    /// As [`Keys::change`].
+    /// `Restricted` if the configuration names a file for the hash key: that of the keyring hashes nothing
+    /// then. Otherwise as [`Keys::change`].
     pub async fn rotate_hash_key(&self) -> Result<Keyring> {
+        if let Some(file) = &self.config.secret_key_file {
+            let message =
+                "credentials are hashed with the key in a file, and not with that in the keyring";
+            return Err(Error::new(ErrorKind::Restricted, message)
+                .with("secret_key_file", file.display())
+                .with("source", self.config.origin_of(&self.config.store_key("secret_key_file")))
+                .with(
+                    "help",
+                    "append a line of 64 hex digits to that file (`openssl rand -hex 32`), and open the \
+                     store anew: the last line hashes, the others verify",
+                ));
+        }
         let now = now();
         self.change(move |keyring| keyring.rotate_hash_key(now, &SystemRandom)).await
     }

@@ -302,12 +302,24 @@ impl Opener<'_> {
     fn sealed_place(&self) -> Result<(Keys<'_>, &Path)> {
         self.config.check()?;
         self.keys().zip(self.config.backend.path()).ok_or_else(|| {
+            let (key, help) = match self.config.backend.kind() {
+                config::BackendKind::Zqlite => (
+                    "sealed",
+                    "leave sealed = false out of the configuration of this store",
+                ),
+                _ => (
+                    "backend",
+                    "export the store (`gwstore export FILE`), choose the backend zqlite, and import it \
+                     into a new store (`gwstore import portable FILE --create`), which is sealed",
+                ),
+            };
             Error::new(
                 ErrorKind::Unsupported,
                 "only a zqlite store can be sealed, and the configuration has to say that it is",
             )
             .with("backend", self.config.backend.kind())
-            .with("help", "leave zqlite.sealed = false out")
+            .with("source", self.config.origin_of(&self.config.store_key(key)))
+            .with("help", help)
         })
     }
 

@@ -4,7 +4,7 @@ use ghostwire_store::config::Config;
 
 use crate::failure::Outcome;
 use crate::nouns::{self, Check, GetPolicy, GetSetting, Scene};
-use crate::output::Shell;
+use crate::output::{Shell, printable};
 use crate::session::Reading;
 
 pub(super) async fn get_policy(
@@ -39,5 +39,15 @@ async fn read<T>(config: &Config, get: impl Fn(&Scene<'_>) -> Outcome<T>) -> Out
 /// Looks at a policy, and at no store.
 pub(super) fn check_policy(args: &Check, shell: &mut Shell<'_>) -> Outcome {
     let document = args.input.checked()?;
-    shell.say(format_args!("It can be put in force: {} bytes of HuJSON.", document.as_str().len()))
+    for unknown in nouns::unknown_keys(document.as_str()) {
+        shell.caution(printable(&unknown));
+    }
+    let bytes = document.as_str().len();
+    if document.as_str().trim().is_empty() {
+        return shell.say("It is empty, which denies everything.");
+    }
+    shell.say(format_args!(
+        "It is HuJSON with an object at its top ({bytes} bytes). Its rules were not looked at; the control \
+         plane reads them."
+    ))
 }

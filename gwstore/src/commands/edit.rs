@@ -8,14 +8,16 @@ use ghostwire_store::config::Config;
 use ghostwire_store::domain::{ApiKeyId, KeyPrefix, PreAuthKeyId, Secret, SecretHash, SessionId};
 use ghostwire_store::portable::Item;
 use ghostwire_store::{Error, ErrorKind, Result, Store, command};
+use ghostwire_store_core::state::CredentialHashes;
 
 use self::trial::Trial;
 use super::list::object;
 use crate::actor::actor;
 use crate::confirm;
+use crate::credentials::{KeyFit, StoreKey, configured_key};
 use crate::failure::{Failure, Outcome};
 use crate::nouns::{How, Issued, Issues, Manner, Plan, Plans, Scene, name_of};
-use crate::output::{Shell, shown};
+use crate::output::{Shell, called, shown};
 use crate::output_file::Target;
 use crate::session::{Reading, open_to_write, refuse_to_forget};
 
@@ -33,14 +35,28 @@ pub(super) async fn run(
     if how.dry_run {
         return rehearse(config, how, shell, |scene| plans.plan(scene)).await;
     }
-    if deleting.is_some_and(|deleting| !deleting.yes) {
-        confirm::require_somebody(shell)?;
-    }
+    let asked = match deleting {
+        Some(deleting) if !deleting.yes => {
+            let trial = rehearsed(config, how, |scene| plans.plan(scene)).await?;
+            if trial.is_empty() {
+                return trial.tell(false, shell);
+            }
+            confirm::require_somebody(shell)?;
+            Some(trial)
+        }
+        _ => None,
+    };
     let save = deleting.and_then(|deleting| deleting.save.as_deref());
     let save = save.map(|path| Target::check(path, false, Some(config))).transpose()?;
     refuse_to_forget(config)?;
+    if let Some(trial) = &asked {
+        trial.tell(true, shell)?;
+        // Nobody has to wait for the answer: the store is not open.
+        confirm::ask("Shall this be done?", shell)?;
+    }
     let store = open_to_write(config).await?;
-    let made = make(store.as_ref(), config, plans, manner, save, shell).await;
+    let plan = asked.map(|trial| trial.plan);
+    let made = make(store.as_ref(), config, plans, how, plan, save, shell).await;
     let closed = store.close().await;
     made?;
     Ok(closed?)
@@ -52,6 +68,17 @@ async fn rehearse(
     shell: &mut Shell<'_>,
     plan: impl Fn(&Scene<'_>) -> Outcome<Plan>,
 ) -> Outcome {
+    let trial = rehearsed(config, how, plan).await?;
+    shell.note("this is a dry run: nothing is written");
+    trial.tell(true, shell)
+}
+
+/// What an edit comes to, on a store that is only read.
+async fn rehearsed(
+    config: &Config,
+    how: &How,
+    plan: impl Fn(&Scene<'_>) -> Outcome<Plan>,
+) -> Outcome<Trial> {
     let reading = Reading::open(config).await?;
     let tried = {
         let view = reading.store.view();
@@ -59,43 +86,33 @@ async fn rehearse(
         plan(&scene).and_then(|plan| Trial::of(plan, how, &scene))
     };
     reading.close().await?;
-    let trial = tried?;
-    shell.note("this is a dry run: nothing is written");
-    trial.tell(true, shell)
+    tried
 }
 
-/// What an edit needs of a store, wherever that is: a view, and a transaction.
+/// What an edit needs of a store, wherever that is: a view, and a transaction. `agreed` is what somebody
+/// has said yes to.
 async fn make(
     store: &dyn Store,
     config: &Config,
     plans: &dyn Plans,
-    manner: Manner<'_>,
+    how: &How,
+    agreed: Option<Plan>,
     save: Option<Target>,
     shell: &mut Shell<'_>,
 ) -> Outcome {
-    let attempt = || {
+    let trial = {
         let view = store.view();
         let scene = Scene::of(&view);
-        plans.plan(&scene).and_then(|plan| Trial::of(plan, manner.how, &scene))
+        plans.plan(&scene).and_then(|plan| Trial::of(plan, how, &scene))?
     };
-    let trial = attempt()?;
+    // Whoever else uses the store did not wait for the answer.
+    if agreed.is_some_and(|agreed| agreed != trial.plan) {
+        let message = "what was shown has changed meanwhile; nothing was written";
+        return Err(Error::new(ErrorKind::Conflict, message).into());
+    }
     if trial.is_empty() {
         return trial.tell(false, shell);
     }
-    let trial = match manner.deleting {
-        Some(deleting) if !deleting.yes => {
-            trial.tell(true, shell)?;
-            confirm::ask("Shall this be done?", shell)?;
-            // Whoever else uses the store did not wait for the answer.
-            let again = attempt()?;
-            if again.plan != trial.plan {
-                let message = "what was shown has changed meanwhile; nothing was written";
-                return Err(Error::new(ErrorKind::Conflict, message).into());
-            }
-            again
-        }
-        _ => trial,
-    };
     if let Some(target) = save {
         let path = target.path().to_owned();
         let count = save::write(&trial, target, config, shell).await?;
@@ -144,6 +161,13 @@ pub(super) async fn issue(
     let closed = store.close().await;
     let (record, secret) = issued?;
     closed?;
+    if let Ok(Some(keys)) = configured_key(config).await
+        && let Some(misfit) =
+            KeyFit::of(CredentialHashes::of(&view), StoreKey::from(&keys)).misfit()
+    {
+        shell
+            .note(format_args!("{misfit}, and they are refused; `gwstore doctor` says what to do"));
+    }
     let scene = Scene::of(&view);
     if shell.json {
         let mut object = object(&Item::Entity(record), &scene)?;
@@ -151,7 +175,10 @@ pub(super) async fn issue(
         return shell.object(&object);
     }
     let name = name_of(&record, &view);
-    shell.note(format_args!("made {} {name}; this is its secret, shown once", record.entity()));
+    shell.note(format_args!(
+        "made {} {name}; this is its secret, shown once",
+        called(record.entity())
+    ));
     shell.line(secret.expose())
 }
 

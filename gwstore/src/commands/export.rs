@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::cli::ExportArgs;
 use crate::credentials::configured_key;
 use crate::failure::{Failure, Outcome, file_error};
-use crate::output::{Shell, shown};
+use crate::output::{Shell, counted, shown, stdout_is_closed};
 use crate::output_file::Target;
 use crate::progress::Progress;
 use crate::session::{Reading, refuse_to_forget};
@@ -34,7 +34,10 @@ pub(super) async fn run(config: &Config, args: &ExportArgs, shell: &mut Shell<'_
             let error = Error::invalid("--force replaces a file, and standard output is none");
             return Err(Failure::usage(error.during("export")));
         }
-        check_stdout()?;
+        if stdout_is_closed() {
+            let message = "standard output is closed; nothing was exported";
+            return Err(Error::invalid(message).during("export").into());
+        }
         let reading = Reading::open(config).await?;
         let progress = shell.progress("exporting", None);
         let key = signing_key(config, shell).await;
@@ -68,29 +71,6 @@ pub(super) async fn signing_key(config: &Config, shell: &mut Shell<'_>) -> Optio
     None
 }
 
-/// Where standard output was closed, the standard library has put the null device, to be read and
-/// written, and a backup would be nowhere.
-#[cfg(unix)]
-fn check_stdout() -> Result<()> {
-    use rustix::fs::{OFlags, fcntl_getfl, fstat, stat};
-    let stdout = io::stdout();
-    let is_null = fstat(&stdout).is_ok_and(|out| {
-        stat("/dev/null").is_ok_and(|null| (null.st_dev, null.st_ino) == (out.st_dev, out.st_ino))
-    });
-    let is_read = fcntl_getfl(&stdout).is_ok_and(|flags| flags & OFlags::RWMODE == OFlags::RDWR);
-    if is_null && is_read {
-        return Err(
-            Error::invalid("standard output is closed; nothing was exported").during("export")
-        );
-    }
-    Ok(())
-}
-
-#[cfg(not(unix))]
-fn check_stdout() -> Result<()> {
-    Ok(())
-}
-
 fn report(path: &Path, summary: &Summary, shell: &mut Shell<'_>) -> Outcome {
     if shell.json {
         return shell.object(&json!({
@@ -102,7 +82,7 @@ fn report(path: &Path, summary: &Summary, shell: &mut Shell<'_>) -> Outcome {
         }));
     }
     for (entity, count) in &summary.counts {
-        shell.say(format_args!("{count:>10} {entity}"))?;
+        shell.say(counted(*count, entity.name()))?;
     }
     shell.say(format_args!("Wrote {} items to {}", summary.total(), shown(path)))?;
     shell.say(

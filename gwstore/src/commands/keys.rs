@@ -144,7 +144,11 @@ async fn list(config: &Config, unlock: &UnlockArgs, shell: &mut Shell<'_>) -> Ou
     });
     let newest = keyring.hash_keys().last().map(|key| key.number());
     let hash_keys = keyring.hash_keys().iter().map(|key| {
-        let use_ = if newest == Some(key.number()) { "hashes" } else { "verifies" };
+        let use_ = match newest == Some(key.number()) {
+            _ if config.secret_key_file.is_some() => "unused",
+            true => "hashes",
+            false => "verifies",
+        };
         let since = format!("{}, id {}", since(key.since()), HEXLOWER.encode(&key.id()));
         row("hash key", key.number(), use_, since)
     });
@@ -195,6 +199,10 @@ fn object(keys: &Keys<'_>, keyring: &Keyring) -> Value {
 
 pub(super) fn identity(command: &IdentityCommand, shell: &mut Shell<'_>) -> Outcome {
     let IdentityCommand::New { file } = command;
+    if file.as_os_str() == "-" {
+        let error = Error::invalid("an identity is secret, and is not printed: name a file for it");
+        return Err(Failure::usage(error.with("file", "-")));
+    }
     let drawn = Identity::draw(&SystemRandom);
     let identity = drawn.map_err(|error| Error::new(ErrorKind::Unavailable, error.to_string()))?;
     let fingerprint = write_identity(file, &identity, directory_of(file))

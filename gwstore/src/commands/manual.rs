@@ -1,7 +1,7 @@
 //! `gwstore completions` and `gwstore man`.
 
-use std::fs;
 use std::path::Path;
+use std::{fs, io};
 
 use clap::CommandFactory;
 use clap_complete::Shell as Completed;
@@ -19,9 +19,18 @@ pub(super) fn completions(of: Completed, shell: &mut Shell<'_>) -> Outcome {
     Ok(shell.out.write_all(&script)?)
 }
 
+/// As `--version` has it.
+pub(super) fn version() -> String {
+    Cli::command().render_version().trim_end().to_owned()
+}
+
 pub(super) fn pages(directory: &Path, shell: &mut Shell<'_>) -> Outcome {
-    let written = fs::create_dir_all(directory)
-        .and_then(|()| clap_mangen::generate_to(Cli::command(), directory));
+    // The one above it is there, or it is misspelt.
+    let made = match fs::create_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    };
+    let written = made.and_then(|()| clap_mangen::generate_to(Cli::command(), directory));
     written.map_err(|error| file_error("the pages cannot be written", Some(directory), error))?;
     shell.say(format_args!("Wrote the manual pages to {}", shown(directory)))
 }

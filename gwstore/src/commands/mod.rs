@@ -86,16 +86,19 @@ pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
             refuse_store_options(&cli.global, "completions are the same for every store")?;
             return manual::completions(*of, shell);
         }
+        Command::Version => return shell.line(manual::version()),
         Command::Man { directory } => {
             refuse_store_options(&cli.global, "manual pages are the same for every store")?;
             return manual::pages(directory, shell);
         }
-        Command::Noun(noun) => {
-            if let Act::CheckPolicy(check) = noun.act() {
+        Command::Noun(noun) => match noun.act() {
+            Act::CheckPolicy(check) => {
                 refuse_store_options(&cli.global, "a policy is checked without a store")?;
                 return documents::check_policy(check, shell);
             }
-        }
+            Act::Unclear(error) => return Err(Failure::usage(error)),
+            _ => {}
+        },
         _ => {}
     }
     // The doctor reports a configuration that does not load as one of its findings.
@@ -107,6 +110,7 @@ pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
         Command::Init => init::run(&config, shell).await,
         Command::Status(args) => status::run(&config, args, shell).await,
         Command::Doctor
+        | Command::Version
         | Command::Demo(_)
         | Command::Bench(_)
         | Command::Completions { .. }
@@ -161,6 +165,7 @@ async fn act(config: &Config, act: Act<'_>, shell: &mut Shell<'_>) -> Outcome {
         Act::GetPolicy(args) => documents::get_policy(config, args, shell).await,
         Act::GetSetting(args) => documents::get_setting(config, args, shell).await,
         Act::CheckPolicy(args) => documents::check_policy(args, shell),
+        Act::Unclear(error) => Err(Failure::usage(error)),
     }
 }
 

@@ -47,6 +47,8 @@ pub struct Import {
     pub images: Vec<EntityRecord>,
     /// What is to be said of rows.
     pub findings: Findings,
+    /// Whether the last changes may be in a log that was not beside the file.
+    pub lacks_log: bool,
     /// Local users among the entities, who have no identity of a provider yet.
     pub without_identity: usize,
     /// Where it comes from.
@@ -95,12 +97,15 @@ fn convert(source: Source, now: Timestamp, hasher: &dyn Fn(&str) -> SecretHash) 
     }
     let without_identity = name_those_without_identity(&mut collector);
     let (images, findings) = collector.finish();
-    Ok(Import { images, findings, without_identity, origin })
+    Ok(Import { images, findings, lacks_log: keeps_log, without_identity, origin })
 }
 
 /// How to come by all that a database with a write-ahead log holds.
 const COPY_WITH_LOG: &str =
     "`sqlite3 FILE .dump`, run where Headscale has the file, gives all of it";
+
+/// So many users are named.
+const MOST_NAMED: usize = 10;
 
 /// Counts the users without an identity of a provider. Those whose machines signed in through one will
 /// not be known at their next sign-in, unless they are given theirs.
@@ -117,14 +122,29 @@ fn name_those_without_identity(collector: &mut Collector) -> usize {
             _ => {}
         }
     }
-    let affected = local.intersection(&signed_in).count();
-    if affected > 0 {
+    let affected: Vec<UserId> = local.intersection(&signed_in).copied().collect();
+    if !affected.is_empty() {
+        let mut names: Vec<String> = collector
+            .images()
+            .iter()
+            .filter_map(|image| match image {
+                EntityRecord::User(user) if affected.contains(&user.id) => {
+                    Some(user.name.to_string())
+                }
+                _ => None,
+            })
+            .take(MOST_NAMED)
+            .collect();
+        if affected.len() > MOST_NAMED {
+            names.push(format!("and {} more", affected.len() - MOST_NAMED));
+        }
         collector.note(format!(
             "users: {} machines that signed in through an identity provider, and no identity of one: \
-             Headscale before 0.24 did not keep it. Give each theirs (`UserPatch::identity`), or let \
-             the first sign-in find them by a verified e-mail address (`LinkBy::VerifiedEmail`); \
-             otherwise a sign-in makes a second user",
-            counted(affected, "user has", "users have")
+             Headscale before 0.24 did not keep it ({}). Give each theirs (`gwstore user edit NAME \
+             --provider ISSUER --subject SUB`), or have the control plane link the first sign-in by a \
+             verified e-mail address; otherwise a sign-in makes a second user",
+            counted(affected.len(), "user has", "users have"),
+            names.join(", ")
         ));
     }
     local.len()

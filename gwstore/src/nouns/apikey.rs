@@ -7,11 +7,12 @@ use ghostwire_store::domain::{
 };
 use ghostwire_store_core::schema::Table;
 
+use super::target::public_part;
 use super::user::find_user;
 use super::values::{Ends, given};
 use super::{
-    Act, Admits, Chosen, Delete, Edit, Issued, Issues, ListArgs, Plan, Plans, Scene, Selection,
-    ShowArgs, agrees, nonempty,
+    Act, Admits, Chosen, Delete, Edit, Issued, Issues, ListArgs, Named, Plan, Plans, Scene,
+    Selection, ShowArgs, agrees, nonempty,
 };
 use crate::failure::Outcome;
 
@@ -53,8 +54,8 @@ pub(crate) struct KeySelection {
     #[arg(short, long, value_name = "USER", value_parser = nonempty())]
     user: Option<String>,
     /// With this public part.
-    #[arg(short, long)]
-    prefix: Option<KeyPrefix>,
+    #[arg(short, long, value_parser = nonempty())]
+    prefix: Option<String>,
     /// Those that work, or with --active=false those that do not.
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     active: Option<bool>,
@@ -76,6 +77,19 @@ pub(super) struct Asked<'k> {
 }
 
 impl KeySelection {
+    fn has_prefix(&self, prefix: Option<&KeyPrefix>) -> bool {
+        let wanted = self.prefix.as_deref().map(public_part);
+        wanted.is_some() && wanted == prefix.map(KeyPrefix::as_str)
+    }
+
+    pub(super) fn names_key<'a>(
+        &'a self,
+        prefix_of: impl Fn(&EntityRecord) -> Option<KeyPrefix> + 'a,
+    ) -> Option<Named<'a>> {
+        let name = self.prefix.as_ref()?;
+        Some(Named::new("--prefix", name, move |it| self.has_prefix(prefix_of(it).as_ref())))
+    }
+
     pub(super) fn condition<'a>(
         &'a self,
         scene: &Scene<'a>,
@@ -84,7 +98,7 @@ impl KeySelection {
         let user = self.user.as_deref().map(|user| find_user(user, scene)).transpose()?;
         Ok(move |key: &Asked<'_>| {
             user.is_none_or(|user| key.user == Some(user))
-                && self.prefix.as_ref().is_none_or(|prefix| key.prefix == Some(prefix))
+                && (self.prefix.is_none() || self.has_prefix(key.prefix))
                 && agrees(self.active, key.is_active)
                 && agrees(self.expired, expired(key.expires_at, now))
                 && agrees(self.revoked, key.revoked_at.is_some())
@@ -100,6 +114,13 @@ impl Selection for KeySelection {
             || active.is_some()
             || expired.is_some()
             || revoked.is_some()
+    }
+
+    fn names(&self) -> Option<Named<'_>> {
+        self.names_key(|record| match record {
+            EntityRecord::ApiKey(key) => Some(key.prefix.clone()),
+            _ => None,
+        })
     }
 
     fn admits<'a>(&'a self, scene: &Scene<'a>) -> Outcome<Admits<'a>> {

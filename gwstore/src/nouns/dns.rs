@@ -7,10 +7,10 @@ use ghostwire_store::domain::{
 };
 use ghostwire_store_core::schema::Table;
 
-use super::values::{given, word};
+use super::values::{given, record_kind, word};
 use super::{
-    Act, Admits, Chosen, Delete, Edit, ListArgs, Plan, Plans, Scene, Selection, ShowArgs, Target,
-    patch, random, update,
+    Act, Admits, Chosen, Delete, Edit, ListArgs, Named, Plan, Plans, Scene, Selection, ShowArgs,
+    Target, patch, random, update,
 };
 use crate::failure::Outcome;
 
@@ -65,6 +65,14 @@ impl Selection for DnsSelection {
         self.name.is_some() || self.kind.is_some()
     }
 
+    fn names(&self) -> Option<Named<'_>> {
+        let name = self.name.as_ref()?;
+        Some(Named::new("--name", name, move |record| match record {
+            EntityRecord::DnsRecord(record) => record.name == *name,
+            _ => false,
+        }))
+    }
+
     fn admits<'a>(&'a self, _: &Scene<'a>) -> Outcome<Admits<'a>> {
         Ok(Box::new(|record| {
             let EntityRecord::DnsRecord(record) = record else { return false };
@@ -79,7 +87,7 @@ pub(crate) struct Create {
     /// The name that it answers for.
     name: DnsName,
     /// A, AAAA, CNAME, TXT, MX, PTR or SRV.
-    #[arg(value_parser = word::<DnsRecordKind>)]
+    #[arg(value_parser = record_kind)]
     kind: DnsRecordKind,
     /// Its data, as in a zone file: an address, `10 mail.example.com`.
     #[arg(value_parser = given::<Text<1024>>)]
@@ -104,7 +112,7 @@ pub(crate) struct Put {
     /// The name that they answer for.
     name: DnsName,
     /// A, AAAA, CNAME, TXT, MX, PTR or SRV.
-    #[arg(value_parser = word::<DnsRecordKind>)]
+    #[arg(value_parser = record_kind)]
     kind: DnsRecordKind,
     /// The data of each record, as in a zone file.
     #[arg(value_parser = given::<Text<1024>>, required = true)]

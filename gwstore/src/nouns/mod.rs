@@ -33,13 +33,15 @@ use ghostwire_store_core::state::State;
 pub(crate) use self::apikey::KeySelection;
 pub(crate) use self::audit::{AuditSelection, MetricSelection};
 pub(crate) use self::dns::DnsSelection;
-pub(crate) use self::node::{NodeSelection, PresenceSelection};
-pub(crate) use self::policy::{Check, Get as GetPolicy, get as policy};
+pub(crate) use self::node::{ListedNodes, PresenceSelection};
+pub(crate) use self::policy::{Check, Get as GetPolicy, get as policy, unknown_keys};
 pub(crate) use self::preauthkey::PreauthKeySelection;
-pub(crate) use self::route::RouteSelection;
+pub(crate) use self::route::ListedRoutes;
 pub(crate) use self::session::SessionSelection;
 pub(crate) use self::setting::{Get as GetSetting, get as setting};
-pub(crate) use self::target::{Chosen, Target, find, id_of, label_of, name_of, revision_of};
+pub(crate) use self::target::{
+    Chosen, Target, find, id_of, label_of, name_of, revision_of, without_secret,
+};
 pub(crate) use self::user::UserSelection;
 use crate::failure::{Failure, Outcome};
 
@@ -101,6 +103,12 @@ pub(crate) enum Key {
     /// Those of programs.
     #[command(subcommand, aliases = ["apikey"])]
     Api(apikey::Verb),
+    /// Which of the two is to be said.
+    #[command(hide = true, visible_alias = "ls", disable_help_flag = true)]
+    List {
+        #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        _arguments: Vec<std::ffi::OsString>,
+    },
 }
 
 impl Noun {
@@ -110,6 +118,12 @@ impl Noun {
             Self::Node(verb) => verb.act(),
             Self::Route(verb) => verb.act(),
             Self::PreauthKey(verb) | Self::Key(Key::Preauth(verb)) => verb.act(),
+            Self::Key(Key::List { .. }) => {
+                let error = Error::invalid("there are two kinds of keys");
+                let help = "`gwstore key preauth list` lists those that admit nodes, `gwstore key api list` \
+                            those of programs, and `gwstore keys list` what is in the keyring";
+                Act::Unclear(error.with("help", help))
+            }
             Self::ApiKey(verb) | Self::Key(Key::Api(verb)) => verb.act(),
             Self::Policy(verb) => verb.act(),
             Self::Dns(verb) => verb.act(),
@@ -123,31 +137,45 @@ impl Noun {
 /// What `gwstore list` lists.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Listed {
+    /// People and service accounts.
     #[command(alias = "user")]
     Users(ListArgs<UserSelection>),
+    /// Machines of the mesh.
     #[command(alias = "node")]
-    Nodes(ListArgs<NodeSelection>),
+    Nodes(ListArgs<ListedNodes>),
+    /// Processes of the control plane.
     #[command(alias = "instance")]
     Instances(ListArgs<Everything>),
+    /// Which nodes are online, and when each was last seen.
     Presence(ListArgs<PresenceSelection>),
+    /// Prefixes outside the mesh that nodes lead to.
     #[command(alias = "route")]
-    Routes(ListArgs<RouteSelection>),
+    Routes(ListArgs<ListedRoutes>),
+    /// Keys of programs, never their secrets.
     #[command(aliases = ["apikeys", "apikey", "api-key"])]
     ApiKeys(ListArgs<KeySelection>),
+    /// Keys that admit nodes, never their secrets.
     #[command(aliases = ["preauthkeys", "preauthkey", "preauth-key"])]
     PreauthKeys(ListArgs<PreauthKeySelection>),
+    /// Versions of the access policy, the newest first.
     #[command(alias = "policy")]
     Policies(ListArgs<Everything>),
+    /// DNS records that the mesh serves.
     #[command(alias = "dns")]
     DnsRecords(ListArgs<DnsSelection>),
+    /// Sign-ins that last, never their tokens.
     #[command(alias = "session")]
     Sessions(ListArgs<SessionSelection>),
+    /// Sign-ins that are under way.
     #[command(alias = "sign-in")]
     SignIns(ListArgs<Everything>),
+    /// Documents for the whole network that were set.
     #[command(alias = "setting")]
     Settings(ListArgs<Everything>),
+    /// Measured values of nodes and of the network.
     #[command(alias = "metric")]
     Metrics(ListArgs<MetricSelection>),
+    /// Who did what.
     Audit(ListArgs<AuditSelection>),
 }
 
@@ -184,6 +212,8 @@ pub(crate) enum Act<'a> {
     GetPolicy(&'a GetPolicy),
     CheckPolicy(&'a Check),
     GetSetting(&'a GetSetting),
+    /// Nobody guesses what is meant.
+    Unclear(Error),
 }
 
 /// The state at a moment, which decides what a selection means.
@@ -269,8 +299,30 @@ pub(crate) trait Selection: std::fmt::Debug {
     /// Whether any is given.
     fn is_given(&self) -> bool;
 
+    /// What is named rather than described, and so has to be there.
+    fn names(&self) -> Option<Named<'_>> {
+        None
+    }
+
     /// What they mean now; all of them have to hold.
     fn admits<'a>(&'a self, scene: &Scene<'a>) -> Outcome<Admits<'a>>;
+}
+
+/// An entity that an option names.
+pub(crate) struct Named<'a> {
+    option: &'static str,
+    name: String,
+    is_it: Admits<'a>,
+}
+
+impl<'a> Named<'a> {
+    fn new(
+        option: &'static str,
+        name: impl ToString,
+        is_it: impl Fn(&EntityRecord) -> bool + 'a,
+    ) -> Self {
+        Self { option, name: name.to_string(), is_it: Box::new(is_it) }
+    }
 }
 
 /// No options.

@@ -23,7 +23,7 @@ use crate::failure::Outcome;
 pub(crate) enum Verb {
     /// List nodes.
     #[command(visible_alias = "ls")]
-    List(ListArgs<NodeSelection>),
+    List(ListArgs<ListedNodes>),
     /// Show all that is known of a node.
     #[command(visible_alias = "get")]
     Show(ShowArgs),
@@ -44,11 +44,12 @@ pub(crate) enum Verb {
     /// Replaces a node's tags by those that are given; --add and --remove leave the others.
     #[command(alias = "tags")]
     Tag(Edit<Retag>),
-    /// Replaces what is approved of a node's routes by these prefixes; `route approve` adds.
+    /// Replaces what is approved of a node's routes by these prefixes, advertised yet or not; `route approve`
+    /// adds to it.
     ApproveRoutes(Edit<ApproveRoutes>),
     /// List the routes of all nodes, or with --node of one.
     #[command(alias = "routes")]
-    ListRoutes(ListArgs<super::RouteSelection>),
+    ListRoutes(ListArgs<super::ListedRoutes>),
     /// Give a node other addresses: the lowest free ones, or those that are given.
     Renumber(Edit<Renumber>),
     /// Give an address to every node that lacks one of a configured family.
@@ -138,6 +139,26 @@ impl Selection for NodeSelection {
                 && agrees(self.expired, expired(node.expires_at, now))
                 && since.is_none_or(|since| !is_online && last_seen < since)
         }))
+    }
+}
+
+/// The nodes that are listed.
+#[derive(Debug, Args)]
+pub(crate) struct ListedNodes {
+    #[command(flatten)]
+    selection: NodeSelection,
+    /// Other tools show tags only if they are asked to.
+    #[arg(short = 't', long = "tags", hide = true)]
+    _with_tags: bool,
+}
+
+impl Selection for ListedNodes {
+    fn is_given(&self) -> bool {
+        self.selection.is_given()
+    }
+
+    fn admits<'a>(&'a self, scene: &Scene<'a>) -> Outcome<Admits<'a>> {
+        self.selection.admits(scene)
     }
 }
 
@@ -348,6 +369,9 @@ pub(crate) struct Expire {
         default_value = "now"
     )]
     at: Moment,
+    /// Take the expiry back, as in other tools.
+    #[arg(long, hide = true, conflicts_with = "at")]
+    disable: bool,
     #[command(flatten)]
     chosen: Chosen<NodeSelection>,
 }
@@ -357,6 +381,10 @@ impl Plans for Expire {
         let at = self.at.ahead(scene.now)?;
         let nodes = self.chosen.find(Table::Nodes, scene)?;
         Ok(Plan::each(&nodes, scene, |record| match record {
+            EntityRecord::Node(node) if self.disable => {
+                let expires_at = Patch::Clear;
+                Some(updated(node.id, NodePatch { expires_at, ..NodePatch::default() }))
+            }
             EntityRecord::Node(node) => {
                 Some(NodeCommand::Expire { nodes: vec![node.id], at, part: Part::WHOLE })
             }
@@ -385,6 +413,11 @@ impl Plans for Move {
     }
 }
 
+/// What an option lists; the empty text lists nothing.
+fn given(listed: Option<&[String]>) -> impl Iterator<Item = &str> {
+    listed.unwrap_or_default().iter().map(String::as_str).filter(|word| !word.is_empty())
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Retag {
     #[command(flatten)]
@@ -401,7 +434,7 @@ pub(crate) struct Retag {
         value_delimiter = ',',
         hide = true
     )]
-    listed: Vec<Tag>,
+    listed: Option<Vec<String>>,
     /// Add these tags to those that it has.
     #[arg(long, conflicts_with = "remove")]
     add: bool,
@@ -416,9 +449,11 @@ pub(crate) struct Retag {
 impl Plans for Retag {
     fn plan(&self, scene: &Scene<'_>) -> Outcome<Plan> {
         let (target, words) = self.of.split(&self.tags)?;
-        let mut tags = words.into_iter().map(parsed).collect::<Outcome<Vec<Tag>>>()?;
-        tags.extend(self.listed.iter().cloned());
-        if tags.is_empty() != self.clear {
+        let words = words.into_iter().chain(given(self.listed.as_deref()));
+        let tags = words.map(parsed).collect::<Outcome<Vec<Tag>>>()?;
+        // Headscale says `-t ""`.
+        let is_cleared = self.clear || self.listed.is_some() && !self.add && !self.remove;
+        if tags.is_empty() && !is_cleared || !tags.is_empty() && self.clear {
             return Err(usage("name the tags, or leave it without any by --clear"));
         }
         let record = find(Table::Nodes, target, scene)?;
@@ -437,12 +472,13 @@ impl Plans for Retag {
 pub(crate) struct ApproveRoutes {
     #[command(flatten)]
     of: Target,
-    /// The prefixes, such as 10.0.0.0/8; for an exit node 0.0.0.0/0 and ::/0.
+    /// The prefixes, such as 10.0.0.0/8, and of an exit node 0.0.0.0/0 and ::/0. Those of its prefixes that
+    /// are not named are approved no longer.
     #[arg(value_name = "PREFIX", value_parser = nonempty())]
     prefixes: Vec<String>,
     /// The same, as in other tools.
     #[arg(short, long, value_name = "PREFIXES", value_delimiter = ',', hide = true)]
-    routes: Vec<Prefix>,
+    routes: Option<Vec<String>>,
     /// Approve none any longer.
     #[arg(long)]
     clear: bool,
@@ -451,9 +487,11 @@ pub(crate) struct ApproveRoutes {
 impl Plans for ApproveRoutes {
     fn plan(&self, scene: &Scene<'_>) -> Outcome<Plan> {
         let (target, words) = self.of.split(&self.prefixes)?;
-        let mut prefixes = words.into_iter().map(parsed).collect::<Outcome<Vec<Prefix>>>()?;
-        prefixes.extend(&self.routes);
-        if prefixes.is_empty() != self.clear {
+        let words = words.into_iter().chain(given(self.routes.as_deref()));
+        let prefixes = words.map(parsed).collect::<Outcome<Vec<Prefix>>>()?;
+        // Headscale says `--routes ""`.
+        let is_cleared = self.clear || self.routes.is_some();
+        if prefixes.is_empty() && !is_cleared || !prefixes.is_empty() && self.clear {
             return Err(usage("name the prefixes, or approve none by --clear"));
         }
         let record = find(Table::Nodes, target, scene)?;

@@ -54,6 +54,10 @@ pub(crate) struct Get {
     /// Not the one in force, but this version.
     #[arg(value_name = "VERSION", value_parser = version)]
     number: Option<PolicyVersion>,
+    /// The same, as an option.
+    #[arg(long = "version", value_name = "NUMBER", value_parser = version, hide = true,
+        conflicts_with = "number")]
+    named: Option<PolicyVersion>,
 }
 
 fn version(text: &str) -> Result<PolicyVersion, String> {
@@ -70,7 +74,7 @@ pub(crate) struct Check {
 /// A document.
 #[derive(Debug, Args)]
 pub(crate) struct Input {
-    /// Its file, or `-` for standard input.
+    /// The file that has the document, or `-` for standard input.
     #[arg(required_unless_present = "named")]
     file: Option<PathBuf>,
     /// The same, as in other tools.
@@ -118,6 +122,58 @@ fn check(text: &str) -> Result<()> {
         invalid().with("line", error.line()).with("column", error.column())
     })
 }
+
+/// What a control plane may know at the top of a policy.
+const KNOWN_KEYS: [&str; 16] = [
+    "acls",
+    "autoApprovers",
+    "defaultSrcPosture",
+    "derpMap",
+    "disableIPv4",
+    "extraDNSRecords",
+    "grants",
+    "groups",
+    "hosts",
+    "ipsets",
+    "nodeAttrs",
+    "oneCGNATRoute",
+    "postures",
+    "randomizeClientPort",
+    "ssh",
+    "tagOwners",
+];
+/// Of those nobody misspells the other.
+const KNOWN_TESTS: [&str; 2] = ["tests", "sshTests"];
+/// More are rather another document.
+const MOST_UNKNOWN: usize = 10;
+
+/// What is said of each key at the top of a checked document that no control plane is known to read: a
+/// misspelt one is a rule less.
+pub(crate) fn unknown_keys(document: &str) -> Vec<String> {
+    let parsed = hujson::to_json(document).and_then(|json| serde_json::from_str(&json).ok());
+    let object: Map<String, Value> = parsed.unwrap_or_default();
+    let known = || KNOWN_KEYS.into_iter().chain(KNOWN_TESTS);
+    let is_known = |key: &&String| known().any(|known| known.eq_ignore_ascii_case(key));
+    let unknown = object.keys().filter(|key| !is_known(key)).take(MOST_UNKNOWN);
+    let lower = str::to_ascii_lowercase;
+    let told = unknown.map(|key| {
+        let shown: String = key.chars().take(LONGEST_KEY).collect();
+        let nearest = known()
+            .map(|known| (strsim::osa_distance(&lower(&shown), &lower(known)), known))
+            .min()
+            .filter(|(distance, known)| distance * 2 <= known.len());
+        match nearest {
+            Some((_, nearest)) => {
+                format!("`{shown}` at the top is no known part of a policy; nearest is `{nearest}`")
+            }
+            None => format!("`{shown}` at the top is no known part of a policy"),
+        }
+    });
+    told.collect()
+}
+
+/// So much of a key is shown.
+const LONGEST_KEY: usize = 64;
 
 #[derive(Debug, Args)]
 pub(crate) struct Set {
@@ -187,7 +243,7 @@ impl Plans for Prune {
 /// The document that is asked for.
 pub(crate) fn get(args: &Get, scene: &Scene<'_>) -> Outcome<DocumentText> {
     let policies = scene.state.policies();
-    let found = match args.number {
+    let found = match args.number.or(args.named) {
         Some(version) => policies.get(version),
         None => policies.current(),
     };
@@ -198,7 +254,17 @@ pub(crate) fn get(args: &Get, scene: &Scene<'_>) -> Outcome<DocumentText> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::check;
+    use super::{check, unknown_keys};
+
+    #[test]
+    fn a_misspelt_part_of_a_policy_is_named() {
+        assert!(unknown_keys("{\"acls\": [], \"TagOwners\": {}, \"tests\": []}").is_empty());
+        let told = unknown_keys("{\"acl\": [], \"group\": {}, \"weather\": 1}");
+        assert!(told[0].contains("`acl`") && told[0].contains("`acls`"), "{told:?}");
+        assert!(told[1].contains("`groups`"), "{told:?}");
+        assert!(told[2].contains("`weather`") && !told[2].contains("nearest"), "{told:?}");
+        assert!(unknown_keys("").is_empty());
+    }
 
     #[test]
     fn a_policy_is_hujson() {

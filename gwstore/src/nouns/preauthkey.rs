@@ -9,8 +9,8 @@ use super::apikey::{Asked, KeySelection};
 use super::user::find_user;
 use super::values::Ends;
 use super::{
-    Act, Admits, Chosen, Delete, Edit, Issued, Issues, ListArgs, Plan, Plans, Scene, Selection,
-    ShowArgs, agrees, nonempty,
+    Act, Admits, Chosen, Delete, Edit, Issued, Issues, ListArgs, Named, Plan, Plans, Scene,
+    Selection, ShowArgs, agrees, nonempty,
 };
 use crate::failure::Outcome;
 
@@ -72,6 +72,13 @@ impl Selection for PreauthKeySelection {
             || reusable.is_some()
             || ephemeral.is_some()
             || used.is_some()
+    }
+
+    fn names(&self) -> Option<Named<'_>> {
+        self.key.names_key(|record| match record {
+            EntityRecord::PreAuthKey(key) => key.prefix.clone(),
+            _ => None,
+        })
     }
 
     fn admits<'a>(&'a self, scene: &Scene<'a>) -> Outcome<Admits<'a>> {

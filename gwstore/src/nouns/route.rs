@@ -8,8 +8,8 @@ use ghostwire_store_core::schema::Table;
 use super::node::find_node;
 use super::values::given;
 use super::{
-    Act, Admits, Chosen, Delete, Edit, ListArgs, Plan, Plans, Scene, Selection, ShowArgs, Target,
-    agrees, nonempty, patch,
+    Act, Admits, Chosen, Delete, Edit, ListArgs, Named, Plan, Plans, Scene, Selection, ShowArgs,
+    Target, agrees, nonempty, patch,
 };
 use crate::failure::Outcome;
 
@@ -17,7 +17,7 @@ use crate::failure::Outcome;
 pub(crate) enum Verb {
     /// List routes.
     #[command(visible_alias = "ls")]
-    List(ListArgs<RouteSelection>),
+    List(ListArgs<ListedRoutes>),
     /// Show all that is known of a route.
     #[command(visible_alias = "get")]
     Show(ShowArgs),
@@ -78,6 +78,14 @@ impl Selection for RouteSelection {
             || primary.is_some()
     }
 
+    fn names(&self) -> Option<Named<'_>> {
+        let prefix = self.prefix?;
+        Some(Named::new("--prefix", prefix, move |record| match record {
+            EntityRecord::Route(route) => route.prefix == prefix,
+            _ => false,
+        }))
+    }
+
     fn admits<'a>(&'a self, scene: &Scene<'a>) -> Outcome<Admits<'a>> {
         let node = self.node.as_deref().map(|node| find_node(node, scene)).transpose()?;
         Ok(Box::new(move |record| {
@@ -88,6 +96,33 @@ impl Selection for RouteSelection {
                 && agrees(self.advertised, route.advertised)
                 && agrees(self.primary, route.primary)
         }))
+    }
+}
+
+/// The routes that are listed.
+#[derive(Debug, Args)]
+pub(crate) struct ListedRoutes {
+    #[command(flatten)]
+    selection: RouteSelection,
+    /// Of this node, as in other tools.
+    #[arg(short, long, value_name = "NODE", value_parser = nonempty(), hide = true,
+        conflicts_with = "node")]
+    identifier: Option<String>,
+}
+
+impl Selection for ListedRoutes {
+    fn is_given(&self) -> bool {
+        self.selection.is_given() || self.identifier.is_some()
+    }
+
+    fn admits<'a>(&'a self, scene: &Scene<'a>) -> Outcome<Admits<'a>> {
+        let node = self.identifier.as_deref().map(|node| find_node(node, scene)).transpose()?;
+        let admits = self.selection.admits(scene)?;
+        let is_of = move |record: &EntityRecord| match record {
+            EntityRecord::Route(route) => node.is_none_or(|node| node == route.node),
+            _ => false,
+        };
+        Ok(Box::new(move |record| is_of(record) && admits(record)))
     }
 }
 

@@ -77,7 +77,7 @@ pub(crate) struct Set {
     /// network, dns or derp-map.
     #[arg(value_parser = word::<SettingKind>)]
     kind: SettingKind,
-    /// Fields and their values, as JSON or as plain text; null leaves a field out.
+    /// Fields and their values, as JSON or as plain text, of lists with commas; null leaves a field out.
     #[arg(value_name = "FIELD=VALUE", value_parser = field_and_value,
         required_unless_present = "document")]
     fields: Vec<(String, Value)>,
@@ -95,22 +95,45 @@ fn field_and_value(text: &str) -> Result<(String, Value), String> {
     Ok((field.to_owned(), serde_json::from_str(value).unwrap_or_else(plain)))
 }
 
+/// A list, which may be given as plain text.
+fn listed(value: &Value) -> Value {
+    match value {
+        Value::String(text) => {
+            let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
+            words.map(Value::from).collect()
+        }
+        other => other.clone(),
+    }
+}
+
 impl Plans for Set {
     fn plan(&self, scene: &Scene<'_>) -> Outcome<Plan> {
         let wrong = |error: serde_json::Error| {
             let message = "this is no settings document of that kind";
             Failure::from(Error::invalid(message).with("kind", self.kind).because(error))
         };
-        let fields = match &self.document {
-            Some(file) => serde_json::from_str(&Input::of(file).read()?).map_err(wrong)?,
+        let read = |fields: Value| {
+            let document = Map::from_iter([(self.kind.name().to_owned(), fields)]);
+            serde_json::from_value::<SettingDocument>(document.into())
+        };
+        let document = match &self.document {
+            Some(file) => read(serde_json::from_str(&Input::of(file).read()?).map_err(wrong)?),
             None => {
-                let mut fields = in_force(self.kind, scene)?;
-                fields.extend(self.fields.iter().cloned());
-                Value::Object(fields)
+                let in_force = in_force(self.kind, scene)?;
+                let (mut plain, mut as_lists) = (in_force.clone(), in_force.clone());
+                for (name, value) in &self.fields {
+                    let present = in_force.get(name);
+                    let is_list = present.is_some_and(Value::is_array);
+                    let given = if is_list { listed(value) } else { value.clone() };
+                    // A list that is empty may be left out of what is in force.
+                    let perhaps = if present.is_none() { listed(value) } else { given.clone() };
+                    plain.insert(name.clone(), given);
+                    as_lists.insert(name.clone(), perhaps);
+                }
+                read(plain.into()).or_else(|error| read(as_lists.into()).map_err(|_| error))
             }
         };
-        let document = Map::from_iter([(self.kind.name().to_owned(), fields)]);
-        let document: SettingDocument = serde_json::from_value(document.into()).map_err(wrong)?;
+        let document = document.map_err(wrong)?;
         Ok(on(self.kind, scene).then(SettingCommand::Put { document, expected: None }))
     }
 }

@@ -9,13 +9,19 @@ use ghostwire_store::{Error, ErrorKind};
 use ghostwire_store_core::schema::Table;
 use ghostwire_store_core::state::State;
 
-use super::{Scene, Selection, nonempty, usage};
+use super::{Named, Scene, Selection, nonempty, usage};
 use crate::failure::{Ending, Failure, Outcome};
 
 /// A shorter part of an id is rather a mistake.
 const LEAST_PART: usize = 4;
 /// So many candidates are listed.
 const MOST_LISTED: usize = 10;
+/// How credentials begin: those that the store made, and those of Headscale from 0.28 on.
+const MARKS: [&str; 5] = ["gwapi-", "gwauth-", "gwsession-", "hskey-api-", "hskey-auth-"];
+/// So long is the public part of a key from Headscale, which may contain the separator.
+const IMPORTED_PART: usize = 12;
+/// No public part of a key, and no id, is longer.
+const LONGEST_SHOWN: usize = 36;
 
 /// One entity.
 #[derive(Debug, Args)]
@@ -24,7 +30,8 @@ pub(crate) struct Target {
     #[arg(value_name = "TARGET", value_parser = nonempty(), required_unless_present = "identifier")]
     target: Option<String>,
     /// The same, as in other tools.
-    #[arg(short, long, alias = "id", value_name = "TARGET", value_parser = nonempty(), hide = true)]
+    #[arg(short, long, short_alias = 'n', aliases = ["id", "name"], value_name = "TARGET",
+        value_parser = nonempty(), hide = true)]
     identifier: Option<String>,
 }
 
@@ -68,6 +75,12 @@ impl<S: Args + Selection> Chosen<S> {
         }
         let admits = self.selection.admits(scene)?;
         if targets.peek().is_none() {
+            if let Some(Named { option, name, is_it }) = self.selection.names()
+                && !scene.state.images_of(table).any(|record| is_it(&record))
+            {
+                let error = absence(table).with("option", option);
+                return Err(error.with("value", showable(table, &name)).into());
+            }
             return Ok(scene.state.images_of(table).filter(|record| admits(record)).collect());
         }
         let mut found: Vec<EntityRecord> = Vec::new();
@@ -112,23 +125,80 @@ fn find_among(
     match found.len() {
         0 => Err(missing(table, text, scene.state)),
         1 => Ok(found.remove(0)),
-        _ => Err(ambiguous(text, &found, scene.state)),
+        _ => Err(ambiguous(table, text, &found, scene.state)),
     }
 }
 
 fn missing(table: Table, text: &str, state: &State) -> Failure {
-    let mut error = Error::new(ErrorKind::NotFound, "does not exist").with("target", text);
-    if let Some(kind) = table.entity() {
-        error = error.about(kind);
-    }
+    let mut error = absence(table).with("target", showable(table, text));
     let is_node = || state.images_of(Table::Nodes).any(|node| Called::of(text).is(&node));
     if table == Table::Routes && is_node() {
         error = error.with("help", "this is a node; --node selects its routes");
+    } else if matches!(table, Table::Users | Table::Nodes) && is_number(text) {
+        let list = if table == Table::Users { "user" } else { "node" };
+        let help = format!(
+            "ids that are numbers are Headscale's, and were not kept; `gwstore {list} list` has the ids \
+             and names"
+        );
+        error = error.with("help", help);
     }
     error.into()
 }
 
-fn ambiguous(text: &str, found: &[EntityRecord], state: &State) -> Failure {
+fn absence(table: Table) -> Error {
+    let error = Error::new(ErrorKind::NotFound, "does not exist");
+    match table.entity() {
+        Some(kind) => error.about(kind),
+        None => error,
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// The public part of a credential, whether it is given alone, behind its mark or with its secret.
+pub(super) fn public_part(text: &str) -> &str {
+    for mark in MARKS {
+        let Some(rest) = text.strip_prefix(mark) else { continue };
+        let is_imported = mark.starts_with("hskey-");
+        return match rest.split_at_checked(IMPORTED_PART).filter(|_| is_imported) {
+            Some((part, _)) => part,
+            None => rest.split_once('-').map_or(rest, |(part, _)| part),
+        };
+    }
+    text
+}
+
+/// A word of the command line, without what follows the public part of a credential in it.
+pub(crate) fn without_secret(word: &str) -> String {
+    match MARKS.iter().filter_map(|mark| word.find(mark)).min().map(|at| word.split_at(at)) {
+        Some((before, key)) if public_part(key).len() < key.len() => {
+            format!("{before}{}", public_part(key))
+        }
+        _ => word.to_owned(),
+    }
+}
+
+/// What of a name may be repeated: whoever names a key may have pasted all of it.
+fn showable(table: Table, text: &str) -> String {
+    let part = public_part(text);
+    if part.len() < text.len() {
+        return part.chars().take(LONGEST_SHOWN).collect();
+    }
+    let is_of_credentials = matches!(table, Table::ApiKeys | Table::PreAuthKeys | Table::Sessions);
+    let part = match part.split_once('.') {
+        // API keys of Headscale before 0.28.
+        Some((part, _)) if is_of_credentials => part,
+        _ => part,
+    };
+    match is_of_credentials && part.chars().count() > LONGEST_SHOWN {
+        true => part.chars().take(LEAST_PART).chain(['…']).collect(),
+        false => part.to_owned(),
+    }
+}
+
+fn ambiguous(table: Table, text: &str, found: &[EntityRecord], state: &State) -> Failure {
     let shown = found.iter().take(MOST_LISTED);
     let mut candidates: Vec<_> =
         shown.map(|record| format!("{} ({})", id_of(record), name_of(record, state))).collect();
@@ -136,7 +206,7 @@ fn ambiguous(text: &str, found: &[EntityRecord], state: &State) -> Failure {
         candidates.push(format!("and {} more", found.len() - MOST_LISTED));
     }
     let error = Error::invalid("several have this name")
-        .with("target", text)
+        .with("target", showable(table, text))
         .with("candidates", candidates.join(", "))
         .with("help", "give an id, or enough of its end");
     Failure::As(Ending::Ambiguous, error)
@@ -145,6 +215,8 @@ fn ambiguous(text: &str, found: &[EntityRecord], state: &State) -> Failure {
 /// A text in the forms in which entities are compared with it.
 struct Called<'a> {
     text: &'a str,
+    /// Of a credential.
+    public_part: &'a str,
     /// What has no upper case where it is stored.
     folded: String,
     address: Option<IpAddr>,
@@ -153,7 +225,7 @@ struct Called<'a> {
 impl<'a> Called<'a> {
     fn of(text: &'a str) -> Self {
         let folded = text.trim_end_matches('.').to_ascii_lowercase();
-        Self { text, folded, address: text.parse().ok() }
+        Self { text, public_part: public_part(text), folded, address: text.parse().ok() }
     }
 
     /// Whether the entity is called so.
@@ -177,9 +249,9 @@ impl<'a> Called<'a> {
             }
             EntityRecord::Instance(instance) => instance.name.as_str() == self.text,
             EntityRecord::Route(route) => route.prefix.to_string() == self.folded,
-            EntityRecord::ApiKey(key) => key.prefix.as_str() == self.text,
+            EntityRecord::ApiKey(key) => key.prefix.as_str() == self.public_part,
             EntityRecord::PreAuthKey(key) => {
-                key.prefix.as_ref().is_some_and(|prefix| prefix.as_str() == self.text)
+                key.prefix.as_ref().is_some_and(|prefix| prefix.as_str() == self.public_part)
             }
             EntityRecord::DnsRecord(record) => record.name.as_str() == self.folded,
             EntityRecord::Setting(setting) => {

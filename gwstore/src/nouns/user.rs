@@ -1,19 +1,22 @@
 //! `gwstore user`.
 
+use std::path::Path;
+
 use clap::{Args, Subcommand, ValueEnum};
 use ghostwire_store::command::{EntityRecord, Part, UserCommand};
 use ghostwire_store::domain::{
-    Email, GroupName, Identity, Issuer, NewUser, Text, Update, User, UserId, UserName, UserPatch,
-    UserRole,
+    Email, GroupName, Identity, Issuer, JsonObject, NewUser, Patch, Text, Update, User, UserId,
+    UserName, UserPatch, UserRole,
 };
 use ghostwire_store_core::schema::Table;
 
+use super::policy::Input;
 use super::values::{given, word};
 use super::{
-    Act, Admits, Chosen, Delete, Edit, ListArgs, Plan, Plans, Scene, Selection, ShowArgs, Target,
-    find, nonempty, only, parsed, patch, random, update,
+    Act, Admits, Chosen, Delete, Edit, ListArgs, Named, Plan, Plans, Scene, Selection, ShowArgs,
+    Target, find, nonempty, only, parsed, patch, random, update,
 };
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
@@ -61,7 +64,7 @@ pub(super) fn find_user(text: &str, scene: &Scene<'_>) -> Outcome<UserId> {
 #[derive(Debug, Args)]
 pub(crate) struct UserSelection {
     /// With this name; several may have it.
-    #[arg(long)]
+    #[arg(long, short_alias = 'n')]
     name: Option<UserName>,
     /// With this e-mail address.
     #[arg(long)]
@@ -81,6 +84,22 @@ impl Selection for UserSelection {
     fn is_given(&self) -> bool {
         let Self { name, email, provider, group, role } = self;
         name.is_some() || email.is_some() || provider.is_some() || group.is_some() || role.is_some()
+    }
+
+    fn names(&self) -> Option<Named<'_>> {
+        let is_user = |record: &EntityRecord, is_it: &dyn Fn(&User) -> bool| match record {
+            EntityRecord::User(user) => is_it(user),
+            _ => false,
+        };
+        match (&self.name, &self.email) {
+            (Some(name), _) => Some(Named::new("--name", name, move |record| {
+                is_user(record, &|user| user.name == *name)
+            })),
+            (None, Some(email)) => Some(Named::new("--email", email, move |record| {
+                is_user(record, &|user| user.email.as_ref() == Some(email))
+            })),
+            (None, None) => None,
+        }
     }
 
     fn admits<'a>(&'a self, _: &Scene<'a>) -> Outcome<Admits<'a>> {
@@ -161,6 +180,7 @@ enum Clearable {
     DisplayName,
     Email,
     PictureUrl,
+    Metadata,
 }
 
 #[derive(Debug, Args)]
@@ -169,6 +189,10 @@ pub(crate) struct Change {
     of: Target,
     #[command(flatten)]
     fields: Fields,
+    /// What the control plane keeps with the user: a JSON object, or @FILE that has it. It replaces what was
+    /// there. (Groups are the provider's word, renewed at each sign-in.)
+    #[arg(long, value_name = "JSON", value_parser = nonempty())]
+    metadata: Option<String>,
     /// Leave the user without these.
     #[arg(long, value_name = "FIELDS", value_delimiter = ',')]
     clear: Vec<Clearable>,
@@ -177,6 +201,7 @@ pub(crate) struct Change {
 impl Plans for Change {
     fn plan(&self, scene: &Scene<'_>) -> Outcome<Plan> {
         let record = self.of.find(Table::Users, scene)?;
+        let EntityRecord::User(user) = &record else { return Err(super::unlike(&record)) };
         let is_cleared = |field| self.clear.contains(&field);
         let fields = &self.fields;
         let changes = UserPatch {
@@ -187,9 +212,31 @@ impl Plans for Change {
             picture_url: patch(fields.picture_url.as_ref(), is_cleared(Clearable::PictureUrl))?,
             role: update(fields.role.as_ref()),
         };
-        super::require_change(changes != UserPatch::default())?;
-        update_user(&record, changes, scene)
+        let given = self.metadata.as_deref().map(metadata).transpose()?;
+        let metadata = patch(given.as_ref(), is_cleared(Clearable::Metadata))?;
+        let has_changes = changes != UserPatch::default();
+        super::require_change(has_changes || metadata != Patch::Keep)?;
+        let (id, expected) = (user.id, user.metadata_revision);
+        let mut plan = Plan::on(&record, scene);
+        if has_changes {
+            plan = plan.then(UserCommand::Update { id, patch: changes, expected: None });
+        }
+        let metadata = match metadata {
+            Patch::Keep => return Ok(plan),
+            Patch::Clear => None,
+            Patch::Set(metadata) => Some(metadata),
+        };
+        Ok(plan.then(UserCommand::SetMetadata { id, metadata, expected }))
     }
+}
+
+/// A JSON object, or the file that has it. What is wrong with it is said without repeating it.
+fn metadata(text: &str) -> Outcome<JsonObject> {
+    let text = match text.strip_prefix('@') {
+        Some(file) => Input::of(Path::new(file)).read()?,
+        None => text.to_owned(),
+    };
+    JsonObject::new(text).map_err(|error| Failure::usage(error.with("option", "--metadata")))
 }
 
 #[derive(Debug, Args)]
@@ -221,7 +268,8 @@ fn update_user(record: &EntityRecord, patch: UserPatch, scene: &Scene<'_>) -> Ou
 
 #[derive(Debug, Args)]
 pub(crate) struct Removal {
-    /// Also delete the nodes and keys that they own.
+    /// Also delete what they own: nodes with their routes, pre-auth keys and API keys. Without it users who
+    /// own any are not deleted.
     #[arg(long)]
     cascade: bool,
     #[command(flatten)]

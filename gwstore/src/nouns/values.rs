@@ -1,8 +1,9 @@
 //! Values as people type them.
 
+use std::net::IpAddr;
 use std::str::FromStr;
 
-use ghostwire_store::domain::Timestamp;
+use ghostwire_store::domain::{DnsRecordKind, Timestamp};
 use ghostwire_store::{Error, Result};
 use jiff::civil::DateTime;
 use jiff::{SignedDuration, Span, SpanFieldwise};
@@ -101,7 +102,25 @@ impl Ends {
 pub(crate) fn word<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     let snake = text.to_ascii_lowercase().replace('-', "_");
     let read = |text: String| serde_json::from_value(Value::String(text));
-    read(snake.to_ascii_uppercase()).or_else(|_| read(snake)).map_err(|error| error.to_string())
+    let error = match read(snake.to_ascii_uppercase()).or_else(|_| read(snake)) {
+        Ok(word) => return Ok(word),
+        Err(error) => error.to_string(),
+    };
+    // "unknown variant `king`, expected one of `owner`, `network_admin`"
+    let known = error.split_once("expected").map_or("", |(_, known)| known);
+    let known: Vec<_> =
+        known.split('`').skip(1).step_by(2).map(|word| word.replace('_', "-")).collect();
+    Err(format!("write one of {}", known.join(", ")))
+}
+
+/// The kind of DNS records. Whoever leaves it out is told where it belongs.
+pub(crate) fn record_kind(text: &str) -> Result<DnsRecordKind, String> {
+    let kind = match text.parse::<IpAddr>() {
+        Ok(IpAddr::V4(_)) => "A",
+        Ok(IpAddr::V6(_)) => "AAAA",
+        Err(_) => return word(text),
+    };
+    Err(format!("the kind comes before the value: write {kind} {text}"))
 }
 
 /// A text that is not empty.
@@ -115,7 +134,7 @@ pub(crate) fn given<T: FromStr<Err = Error>>(text: &str) -> Result<T, String> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use ghostwire_store::domain::{DnsRecordKind, UserRole};
+    use ghostwire_store::domain::UserRole;
 
     use super::*;
 
@@ -147,6 +166,12 @@ mod tests {
     fn words_are_those_of_the_enumeration() {
         assert_eq!(word("network-admin"), Ok(UserRole::NetworkAdmin));
         assert_eq!(word("aaaa"), Ok(DnsRecordKind::Aaaa));
-        assert!(word::<UserRole>("king").unwrap_err().contains("auditor"));
+        assert_eq!(
+            word::<UserRole>("king").unwrap_err(),
+            "write one of owner, admin, network-admin, it-admin, auditor, member"
+        );
+        let error = record_kind("100.64.0.9").unwrap_err();
+        assert_eq!(error, "the kind comes before the value: write A 100.64.0.9");
+        assert_eq!(record_kind("mx"), Ok(DnsRecordKind::Mx));
     }
 }

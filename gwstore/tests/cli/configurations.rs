@@ -136,6 +136,21 @@ fn a_named_store_is_one_of_several() {
 }
 
 #[test]
+fn a_sealed_store_without_its_backend_is_not_made_plain() {
+    let place = Place::new();
+    let table = "[production.zqlite]\npath = 's.db'\nroot_secret_file = 'root'\n";
+    place.write("feature-flags.toml", table);
+    place.run("keys identity new root").ok();
+    let words = ["key: zqlite.path", "line 2", "backend: libsql", "backend = \"zqlite\""];
+    for command in ["init", "status", "config show"] {
+        place.run(&format!("--environment production {command}")).refused(&words);
+    }
+    assert!(!place.file("data").exists() && !place.file("s.db").exists());
+    place.write("feature-flags.toml", format!("[production]\nbackend = 'zqlite'\n{table}"));
+    place.run("--environment production init").ok().says(&["Made a zqlite store"]);
+}
+
+#[test]
 fn a_variable_with_an_underscore_too_few_is_refused() {
     let place = Place::new();
     let ran = with_variable(&place, "GHOSTWIRE_STORE_LIBSQL_PATH", "/x", &["init"]);

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use ghostwire_store::{ErrorKind, Opener};
 use serde_json::Value;
 
-use crate::support::{BACKENDS, Place, Ran, portable, run_in, stores};
+use crate::support::{BACKENDS, Place, Ran, command_in, portable, run_in, stores};
 
 /// A machine's keys as options.
 fn keys(number: u8) -> String {
@@ -245,11 +245,58 @@ fn policies_records_and_settings() {
 }
 
 #[test]
+fn what_is_not_there_is_missing_before_anybody_is_asked() {
+    for (backend, place) in stores() {
+        for command in ["user delete nobody", "node delete nobody", "session end nobody --json"] {
+            place.on(backend, command).ended(4).omits("confirmation");
+        }
+        place.on(backend, "node delete --expired").ok().warns(&["nothing to do"]);
+    }
+}
+
+#[test]
+fn under_cron_the_trail_names_the_users_number() {
+    let place = Place::new();
+    place.init("libsql");
+    let arguments = ["--backend", "libsql", "--path", "libsql.db", "user", "create", "ann"];
+    let mut command = command_in(&place.file(""), &arguments);
+    for variable in ["SUDO_USER", "USER", "LOGNAME"] {
+        command.env_remove(variable);
+    }
+    Ran::of(command.output().unwrap()).ok();
+    place.on("libsql", "list audit").ok().says(&["cli:uid-"]);
+}
+
+#[test]
+fn mistakes_are_told_in_the_words_of_the_command_line() {
+    let place = Place::new();
+    place.init("libsql");
+    place
+        .on("libsql", "user create ann --role king")
+        .ended(2)
+        .warns(&["write one of owner, admin, network-admin"])
+        .omits("variant");
+    place
+        .on("libsql", "dns create web.example 100.64.0.9")
+        .ended(2)
+        .warns(&["the kind comes before the value: write A 100.64.0.9"]);
+    place.on("libsql", "key list").ended(2).warns(&["key preauth list", "key api list"]);
+    place.on("libsql", "apikey show 1234").ended(4).warns(&["API key does not exist"]);
+    place.run("version").ok().says(&["gwstore "]);
+    place.run("user list --version").ended(2);
+}
+
+#[test]
 fn a_policy_is_checked_without_a_store() {
     let place = Place::new();
     place.write("good", "{} // a policy");
     place.write("bad", "[]");
-    place.run("policy check good").ok();
+    let said = place.run("policy check good").ok().says(&["HuJSON", "rules were not looked at"]);
+    assert!(said.err.is_empty(), "{said:#?}");
+    place.write("misspelt", "{\"acl\": []}");
+    place.run("policy check misspelt").ok().warns(&["note: `acl`", "nearest is `acls`"]);
+    place.write("empty", "");
+    place.run("policy check empty").ok().says(&["denies everything"]);
     place.run("policy check bad").refused(&["no HuJSON"]);
     place.run("policy check nowhere").ended(4);
     place.run_with("policy check -", Some(b"{\"acls\": [],}")).ok();
@@ -319,6 +366,10 @@ fn dry_runs_and_refusals_change_nothing() {
             assert_eq!(place.digest(backend), before, "{edit}");
         }
         for deletion in deletions {
+            if deletion.starts_with("policy prune") {
+                place.on(backend, deletion).ok().warns(&["nothing to do"]);
+                continue;
+            }
             let refused = place.on(backend, deletion).ended(5).warns(&["confirmation", "--yes"]);
             assert!(refused.out.is_empty(), "{refused:#?}");
             place.on(backend, &format!("{deletion} --yes --save dns.json")).ended(5);
@@ -581,6 +632,9 @@ fn completions_and_manual_pages() {
     }
     place.run("completions tcsh").ended(2);
     place.run("man pages").ok();
+    place.run("man pages").ok();
+    place.run("man nowhere/pages").ended(4).warns(&["nowhere/pages"]);
+    assert!(!place.file("nowhere").exists());
     let page = String::from_utf8(place.read("pages/gwstore-node-tag.1")).unwrap();
     assert!(page.contains("Replaces"), "{page}");
     for (verb, words) in [

@@ -149,6 +149,9 @@ fn some_was_left_out() {
             .ended(ended("partly"))
             .says(&["problem: nodes"]);
     }
+    // Refused, it changes nothing, and says so.
+    let refused = place.on("libsql", "import headscale bad.sql --json").ended(ended("refused"));
+    assert_eq!(refused.json()["changed"], false);
 }
 
 #[test]

@@ -101,8 +101,13 @@ fn another_environment_has_to_say_where_the_root_secret_is() {
     let on = |arguments: &str| place.run(&format!("--environment production {arguments}"));
     on("init").ended(1).warns(&["root secret", "production", "keys identity new"]);
     assert!(!place.keyring().exists() && !place.file("zqlite.db").exists());
-    place.identity("root.txt");
+    let doctor = on("doctor").ended(3).says(&["FAIL  sealing", "does not say where it is kept"]);
+    assert!(!doctor.out.contains("makes both"), "{doctor:#?}");
     place.write("feature-flags.toml", format!("{flags}root_secret_file = 'root.txt'\n"));
+    let doctor = on("doctor").ended(3).says(&["FAIL  sealing", "root.txt"]);
+    assert!(!doctor.out.contains("makes both"), "{doctor:#?}");
+    place.identity("root.txt");
+    on("doctor").says(&["warn  sealing", "`gwstore init` makes both"]);
     on("init").ok().says(&["Made its keyring", "Back the keyring up"]);
     on("status").ok();
     assert!(!place.file("zqlite.db.root").exists());
@@ -256,6 +261,48 @@ fn keys_rotate_and_what_was_there_stays_readable() {
     assert_eq!(&credentials["key_id"], ids[1]);
     assert_eq!(place.digest("zqlite"), before);
     place.on("zqlite", "doctor").says(&["opens, generation"]);
+}
+
+#[test]
+fn the_hash_key_in_the_keyring_is_not_rotated_where_another_hashes() {
+    let place = Place::new();
+    let on =
+        |arguments: &str| place.on("zqlite", &format!("--set secret_key_file=apart {arguments}"));
+    on("init").ok();
+    let before = fs::read(place.keyring()).unwrap();
+    on("keys rotate --hash-key").ended(5).warns(&[
+        "key in a file",
+        "secret_key_file: ",
+        "apart",
+        "append a line of 64 hex digits",
+    ]);
+    assert_eq!(fs::read(place.keyring()).unwrap(), before);
+    let listed = on("keys list").ok().says(&["unused"]);
+    assert!(!listed.out.contains("hashes"), "{listed:#?}");
+    on("keys rotate").ok();
+}
+
+#[test]
+fn an_identity_is_not_printed() {
+    let place = Place::new();
+    place.run("keys identity new -").ended(2).warns(&["name a file"]);
+    assert!(!place.file("-").exists());
+}
+
+#[test]
+fn advice_on_sealing_fits_the_backend() {
+    let place = Place::new();
+    place.init("libsql");
+    place
+        .on("libsql", "seal")
+        .ended(1)
+        .warns(&["backend: libsql", "gwstore export", "import portable"])
+        .omits("sealed = false");
+    place.on("zqlite", "--set zqlite.sealed=false init").ok();
+    place
+        .on("zqlite", "--set zqlite.sealed=false seal")
+        .ended(1)
+        .warns(&["leave sealed = false out"]);
 }
 
 #[test]

@@ -155,6 +155,15 @@ fn a_standard_output_that_is_closed_takes_no_export() {
             .output()
             .unwrap()
     };
+    for command in ["list users", "status", "--help"] {
+        let script = format!("exec \"$0\" --backend libsql --path libsql.db {command} >&-");
+        let ended = std::process::Command::new("sh")
+            .args(["-c", &script, env!("CARGO_BIN_EXE_gwstore")])
+            .current_dir(place.file(""))
+            .status()
+            .unwrap();
+        assert_eq!(ended.code(), Some(1), "{command}");
+    }
     let closed = shell(">&-");
     assert_eq!(closed.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&closed.stderr).contains("standard output is closed"));

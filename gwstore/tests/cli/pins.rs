@@ -41,6 +41,7 @@ fn a_pin_is_made_shown_and_compared() {
     let place = Place::new();
     place.init("zqlite");
     pinned(&place, "pin show").ok().says(&["none"]);
+    pinned(&place, "doctor").ok().says(&["warn  pin: it has no mark yet", "gwstore pin init"]);
     pinned(&place, "pin verify").ok().says(&["first"]);
     pinned(&place, "pin init").ok().says(&["Made the pin"]);
     pinned(&place, "pin init").ok().says(&["nothing to do"]);
@@ -57,7 +58,7 @@ fn a_pin_is_made_shown_and_compared() {
     bring(&place, 1, "ann");
     pinned(&place, "list users").ok().says(&["ann"]);
     pinned(&place, "compact").ok();
-    pinned(&place, "doctor").ok();
+    pinned(&place, "doctor").ok().says(&["ok    pin: equal"]);
     assert_eq!(pinned(&place, "pin verify --json").ok().json()["verdict"], "equal");
 }
 
@@ -81,6 +82,9 @@ fn pins_that_are_not_configured_or_not_possible_are_refused() {
     pinned(&place, "pin init").ok();
     place.on("zqlite", "status").refused(&["none is configured"]);
     place.on("zqlite", "pin init").refused(&["no pin is configured"]);
+    place.on("zqlite", &format!("{elsewhere} doctor")).ended(3).says(&["FAIL  pin", "own device"]);
+    let nowhere = format!("{without} --set zqlite.pin_file=nowhere/pin");
+    place.on("zqlite", &format!("{nowhere} doctor")).ended(3).says(&["FAIL  pin", "nowhere/pin"]);
     pinned(&place, "pin accept --serial 0").ended(5).warns(&["nothing to accept"]);
 }
 
@@ -95,6 +99,7 @@ fn an_older_copy_is_refused_until_it_is_accepted() {
     for command in ["status", "list users", "import portable more.jsonl", "pin init"] {
         pinned(&place, command).refused(&["rolled back", "pin accept --serial"]);
     }
+    pinned(&place, "doctor").ended(3).says(&["FAIL  pin", "rolled back"]);
     let compared = pinned(&place, "pin verify --json").ended(3).json();
     assert_eq!((&compared["verdict"], &compared["served"]), (&"rolled back".into(), &false.into()));
     pinned(&place, "pin verify")

@@ -91,7 +91,7 @@ fn keys_without_a_name_mean_the_store_main() {
             "backend = 'postgres'\nsecret_key_file = 'k'\npostgres.url_file = 'u'",
             "store = 'main'\nstores.main.backend = 'postgres'\nstores.main.url_file = 'u'\nsecret_key_file = 'k'",
         ),
-        ("backend = 'memory'\nlibsql.path = 'x'", "stores.main.backend = 'memory'"),
+        ("backend = 'memory'", "stores.main.backend = 'memory'"),
     ] {
         let [unnamed, named] = [unnamed, named]
             .map(|text| from_toml(&format!("[development]\n{text}")).unwrap())
@@ -238,6 +238,26 @@ fn keys_without_a_name_need_their_store() {
     let variable = [("GHOSTWIRE_STORE__BACKEND", "zqlite")];
     let result = from_all("[development.stores.a]", &variable, &[]);
     invalid(result, &["of the store `main`", "variable GHOSTWIRE_STORE__BACKEND"]);
+}
+
+#[test]
+fn an_option_of_a_backend_that_is_not_chosen_is_refused() {
+    let sealed = "zqlite.path = '/x'\nzqlite.root_secret_file = '/root'";
+    let parts = ["not the store's", "key=zqlite.path", "line 2", "backend=libsql", "\"zqlite\""];
+    invalid(from_toml(&format!("[development]\n{sealed}")), &parts);
+    let said = "[development]\nbackend = 'libsql'\nzqlite.path = '/x'";
+    invalid(from_toml(said), &["key=zqlite.path", "backend_source=/etc/gw/flags.toml line 2"]);
+    let by_name = "[development]\nstores.main.backend = 'libsql'\nzqlite.path = '/x'";
+    invalid(from_toml(by_name), &["key=zqlite.path"]);
+    invalid(from_toml("[development]\nbackend = 'memory'\nlibsql.path = 'x'"), &["backend=memory"]);
+    // What environments share may be for one of them; and whoever chooses a backend elsewhere knows it.
+    from_toml(&format!("[defaults]\n{sealed}\n[development]")).unwrap();
+    from_toml(&format!("[development]\nbackend = 'zqlite'\n{sealed}")).unwrap();
+    let sealed = format!("[development]\n{sealed}");
+    for backend in ["zqlite", "libsql"] {
+        from_all(&sealed, &[("GHOSTWIRE_STORE__BACKEND", backend)], &[]).unwrap();
+        from_all(&sealed, &[], &[("backend", backend)]).unwrap();
+    }
 }
 
 #[test]

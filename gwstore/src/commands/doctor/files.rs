@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use ghostwire_store::config::{BackendChoice, Config, DEFAULT_ENVIRONMENT, PinMode};
+use ghostwire_store::config::Config;
 use ghostwire_store::{ErrorKind, Opener, read_hash_key};
 use ghostwire_store_sqlite::directory_of;
 
@@ -25,7 +25,6 @@ pub(super) fn check(config: &Config, path: &Path, checkup: &mut Checkup<'_, '_>)
     }
     owners::check_influence(config, checkup)?;
     check_key(config, checkup)?;
-    check_pin(config, checkup)?;
     leftovers::check(config, path, checkup)?;
     disk::check_log_size(path, checkup)?;
     if is_usable {
@@ -123,26 +122,5 @@ fn check_key(config: &Config, checkup: &mut Checkup<'_, '_>) -> Outcome {
             "put it back from its own backup, or name its place as secret_key_file; if nothing was \
              stored yet, `gwstore init` makes one",
         ),
-    })
-}
-
-/// What the pin says is found when the store is read.
-fn check_pin(config: &Config, checkup: &mut Checkup<'_, '_>) -> Outcome {
-    const CHECK: &str = "pin";
-    let BackendChoice::Zqlite(options) = &config.backend else { return Ok(()) };
-    let is_development = config.environment == DEFAULT_ENVIRONMENT;
-    checkup.add(match options.pin {
-        PinMode::Off if is_development => return Ok(()),
-        PinMode::Off => Finding::warn(
-            CHECK,
-            "there is none: an older copy of the store that is put back is not noticed",
-            "set zqlite.pin to \"commit\", and zqlite.pin_file to a file on another device",
-        ),
-        _ if options.pin_same_device && !is_development => Finding::warn(
-            CHECK,
-            "it may lie on the store's own device, and then is put back with it",
-            "put it on another device, and leave zqlite.pin_same_device out",
-        ),
-        _ => Finding::ok(CHECK, "it is moved with each commit"),
     })
 }

@@ -28,7 +28,22 @@ async fn check_keyring(config: &Config, checkup: &mut Checkup<'_, '_>) -> Outcom
     use crate::session::store_exists;
 
     let Some(keys) = Keys::of(config) else { return Ok(()) };
+    let place = match keys.place() {
+        Ok(place) => place,
+        // Neither `init` nor anything else goes on without it.
+        Err(error) => {
+            let advice = "without it nothing of the store can be read";
+            return checkup.add(Finding::error(CHECK, &error, advice));
+        }
+    };
     if !store_exists(config) && keys.is_absent().unwrap_or(false) {
+        if !keys.root_is_beside_store()
+            && let Err(error) = place.read()
+        {
+            let advice =
+                "`gwstore keys identity new FILE` makes one; or restore it, or correct its place";
+            return checkup.add(Finding::fail(CHECK, error, advice));
+        }
         let advice = "if there was none yet, `gwstore init` makes both; otherwise restore both";
         let found = format!("{} is not there, nor is the store", keys.path().display());
         return checkup.add(Finding::warn(CHECK, found, advice));

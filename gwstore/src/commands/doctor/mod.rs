@@ -6,6 +6,8 @@ mod files;
 mod keyring;
 mod leftovers;
 mod owners;
+#[cfg(feature = "zqlite")]
+mod pin;
 mod stored;
 
 use std::fmt::Display;
@@ -168,6 +170,8 @@ pub(super) async fn run(config: Outcome<Config>, shell: &mut Shell<'_>) -> Outco
         files::check(&config, path, &mut checkup)?;
     }
     keyring::check(&config, &mut checkup).await?;
+    #[cfg(feature = "zqlite")]
+    pin::check(&config, &mut checkup).await?;
     stored::check(&config, &mut checkup).await?;
     checkup.end()
 }

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::object;
 use crate::failure::{Failure, Outcome};
 use crate::nouns::{How, Plan, Scene, id_of, name_of};
-use crate::output::{Shell, plain, printable};
+use crate::output::{Shell, called, plain, printable};
 
 /// So many changes are told one by one.
 const MOST_TOLD: usize = 50;
@@ -96,7 +96,7 @@ impl Trial {
         };
         // It is called what it was called until now.
         let state = if change.before.is_some() { &self.before } else { &self.after };
-        let (kind, name, id) = (record.entity(), name_of(record, state), id_of(record));
+        let (kind, name, id) = (called(record.entity()), name_of(record, state), id_of(record));
         let mut line = format!("{verb} {kind} {name} ({id})");
         let mut separator = ": ";
         for (name, from, to) in self.differences(change)? {

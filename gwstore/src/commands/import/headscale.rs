@@ -27,7 +27,7 @@ use crate::commands::export::hex;
 use crate::credentials::{StoreKey, configured_key};
 use crate::failure::{Ending, Failure, Outcome, input_error, with_help};
 use crate::headscale::{self, Finding, Findings, Import, counted, grouped};
-use crate::output::{Shell, printable};
+use crate::output::{Shell, counted as number_of, printable};
 use crate::progress::Progress;
 use crate::restore::{Batches, PolicyChange, Rehearsal, check_digest};
 
@@ -35,6 +35,18 @@ const OPERATION: &str = "import.headscale";
 
 /// What is said where there is nothing to say of lost machines and people.
 const NOTHING_LOST: &str = "Nothing is lost: every machine and every person comes in.";
+/// The same of a file that may not be all there is.
+const NOTHING_OF_IT_LOST: &str =
+    "Nothing of what the file holds is lost: every machine and every person in it comes in.";
+
+/// What becomes of what was found.
+#[derive(Clone, Copy)]
+enum Fate<'a> {
+    /// Nothing: it is refused.
+    Refused,
+    Rehearsed,
+    Written(&'a Digests),
+}
 
 /// What of a dump can be imported, and what cannot.
 struct Found {
@@ -70,7 +82,7 @@ pub(in super::super) async fn run(
     let mut found = read(config, args, now, &state).await?;
     let problems = found.left_out();
     if problems > 0 && !args.skip_invalid {
-        report(&found, args, None, shell)?;
+        report(&found, args, Fate::Refused, shell)?;
         let message = "not all of it can be imported; nothing was written";
         let error = Error::new(ErrorKind::Restricted, message)
             .with("file", args.file.display())
@@ -84,7 +96,7 @@ pub(in super::super) async fn run(
     let named = |error: Error| error.with("file", args.file.display()).during(OPERATION);
     found.check_force(args).map_err(named)?;
     if args.target.dry_run {
-        report(&found, args, None, shell)?;
+        report(&found, args, Fate::Rehearsed, shell)?;
         return all_or_partly(problems);
     }
     let store = open_target(config, &args.target, shell).await?;
@@ -102,7 +114,7 @@ pub(in super::super) async fn run(
     };
     let written = written.await;
     let digests = closed(store.as_ref(), written).await.map_err(|error| error.during(OPERATION))?;
-    report(&found, args, Some(&digests), shell)?;
+    report(&found, args, Fate::Written(&digests), shell)?;
     all_or_partly(problems)
 }
 
@@ -246,12 +258,11 @@ fn counts(found: &Found) -> BTreeMap<&'static str, u64> {
     counts
 }
 
-fn report(
-    found: &Found,
-    args: &HeadscaleArgs,
-    digests: Option<&Digests>,
-    shell: &mut Shell<'_>,
-) -> Outcome {
+fn report(found: &Found, args: &HeadscaleArgs, fate: Fate<'_>, shell: &mut Shell<'_>) -> Outcome {
+    let digests = match fate {
+        Fate::Written(digests) => Some(digests),
+        Fate::Refused | Fate::Rehearsed => None,
+    };
     let Found { import, rehearsal, refused, credentials, .. } = found;
     let Findings { problems, repaired, left_over, notes } = &import.findings;
     if import.images.is_empty() && found.left_out() == 0 {
@@ -272,7 +283,7 @@ fn report(
             "counts": counts(found),
             "new_entities": rehearsal.new,
             "unchanged_entities": rehearsal.unchanged,
-            "changed": rehearsal.new > 0,
+            "changed": rehearsal.new > 0 && !matches!(fate, Fate::Refused),
             "lost": { "machines": found.machines_lost(), "people": found.people_lost() },
             "problems": problems,
             "repaired": rows(repaired),
@@ -287,7 +298,12 @@ fn report(
             "digests": digests,
         }));
     }
+    let is_somebody =
+        |it: &EntityRecord| matches!(it, EntityRecord::User(_) | EntityRecord::Node(_));
+    let has_somebody = import.images.iter().any(is_somebody);
     match (found.machines_lost(), found.people_lost()) {
+        (0, 0) if !has_somebody => {}
+        (0, 0) if import.lacks_log => shell.say(NOTHING_OF_IT_LOST)?,
         (0, 0) => shell.say(NOTHING_LOST)?,
         (machines, people) => shell.line(format_args!(
             "Lost: {}, {}.",
@@ -315,7 +331,7 @@ fn report(
         shell.say(format_args!("{users} no identity of a provider"))?;
     }
     for (entity, count) in counts(found) {
-        shell.say(format_args!("{count:>10} {entity}"))?;
+        shell.say(number_of(count, entity))?;
     }
     let Rehearsal { new, unchanged, .. } = rehearsal;
     if let Some(change) = rehearsal.policy_change() {
