@@ -162,8 +162,9 @@ mod nodes {
         name: &str,
         public_key: [u8; 32],
     ) -> Result<Arc<Node>> {
-        let (machine, key) =
-            (MachineKey::from_bytes(public_key)?, NodeKey::from_bytes(public_key)?);
+        let key = NodeKey::from_bytes(public_key)?;
+        let known = store.view().nodes().by_node_key(&key).map(|node| node.machine_key);
+        let machine = known.unwrap_or_else(|| MachineKey::of_node_key(&key));
         let admission = Admission::User { user, method: RegisterMethod::Cli };
         let hostname = Hostname::from_outside(name);
         store.nodes().register(Registration::new(machine, key, hostname, admission)).await
@@ -188,7 +189,15 @@ mod nodes {
     /// `get_online_nodes`.
     pub(super) async fn online(store: &dyn Store) -> Result<Vec<Arc<Node>>> {
         let filter = NodeFilter { online: Some(true), ..NodeFilter::default() };
-        Ok(store.nodes().list(&filter, &PageRequest::default()).await?.items)
+        let (mut nodes, mut request) = (Vec::new(), PageRequest::default());
+        loop {
+            let page = store.nodes().list(&filter, &request).await?;
+            nodes.extend(page.items);
+            match page.next {
+                Some(next) => request.cursor = Some(next),
+                None => return Ok(nodes),
+            }
+        }
     }
 
     /// `move_to_user`.

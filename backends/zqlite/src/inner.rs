@@ -176,7 +176,7 @@ impl Inner {
         let plan = open.plan(&before, &slots, &commit, self.options.limits)?;
         open.write_series(&plan.batch, plan.version)?;
         slots.apply(plan.moves);
-        *locked(&open.unread) = Unread::new();
+        *locked(&open.unread) = Unread::default();
         let mut tags = open.tags.write().unwrap_or_else(PoisonError::into_inner);
         plan.tags.apply(&mut tags, &plan.stored);
         self.landed(&plan.batch.head, &plan.stored);

@@ -216,9 +216,7 @@ impl Open {
         };
         let mut bodies: Vec<Option<Bytes>> = {
             let mut unread = locked(&self.unread);
-            let mut known =
-                |slot: &Slot| unread.remove(&slot.number).filter(|(tag, _)| *tag == slot.tag);
-            found.iter().map(|(_, slot)| Some(known(slot)?.1)).collect()
+            found.iter().map(|(_, slot)| unread.take(slot.number)).collect()
         };
         let (table, mut reader) = (scan.range.table, self.envelope.reader());
         let unknown = found.iter().zip(&bodies).filter(|(_, body)| body.is_none());

@@ -1,9 +1,9 @@
 //! Which slot holds which row of the state. Kept in memory; rebuilt from the rows at open.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use ghostwire_store_core::backend::{KeyRange, Scan};
 use ghostwire_store_core::error::{Error, Result};
 use ghostwire_store_core::schema::{RowKey, Table};
@@ -26,9 +26,34 @@ pub(crate) struct Slot {
     pub(crate) tag: Tag,
 }
 
-/// Bodies of rows that were opened to learn where they are, by slot and with their tags, for whoever
-/// scans them first: the core, which loads all of them. So no row is opened twice when a store is.
-pub(crate) type Unread = HashMap<u64, (Tag, Bytes)>;
+/// Bodies of rows that were opened to learn where they are, for whoever scans them first: the core, which
+/// loads all of them. So no row is opened twice when a store is. Bodies share buffers, which go one after
+/// the other as rows are taken: nodes are mostly scanned in the order of their slots.
+#[derive(Debug, Default)]
+pub(crate) struct Unread {
+    /// In the order of slots.
+    bodies: Vec<(u64, Bytes)>,
+    /// Behind the one that was taken last.
+    next: usize,
+}
+
+impl Unread {
+    /// Of one buffer.
+    const BUFFER: usize = 256 << 10;
+
+    /// The body of the row in this slot, unless it was taken.
+    pub(crate) fn take(&mut self, slot: u64) -> Option<Bytes> {
+        let is_next = self.bodies.get(self.next).is_some_and(|(number, _)| *number == slot);
+        let index = match is_next {
+            true => self.next,
+            false => self.bodies.binary_search_by_key(&slot, |(number, _)| *number).ok()?,
+        };
+        self.next = index + 1;
+        let body = std::mem::take(&mut self.bodies.get_mut(index)?.1);
+        // A body is never empty: it begins with the version of its schema.
+        Some(body).filter(|body| !body.is_empty())
+    }
+}
 
 /// A row that is written into a slot, or taken out of its own.
 #[derive(Debug)]
@@ -45,7 +70,8 @@ impl Slots {
         envelope: &Envelope,
         stored: &Stored,
     ) -> Result<(Self, Unread)> {
-        let (mut reader, mut unread) = (envelope.reader(), Unread::new());
+        let (mut reader, mut unread) = (envelope.reader(), Unread::default());
+        let mut buffer = BytesMut::new();
         let mut found: BTreeMap<Table, Vec<(RowKey, Slot)>> = BTreeMap::new();
         let (mut count, mut total) = (0u64, Sum::default());
         snapshot.every_row(None, &mut |number, bytes| {
@@ -60,7 +86,11 @@ impl Slots {
             envelope.toggle(&mut total, Kind::Row, number, tag);
             let slot = Slot { number, tag };
             found.entry(table).or_default().push((RowKey::from_bytes(row.key)?, slot));
-            unread.insert(number, (tag, Bytes::copy_from_slice(row.body)));
+            if buffer.capacity() < row.body.len() {
+                buffer = BytesMut::with_capacity(row.body.len().max(Unread::BUFFER));
+            }
+            buffer.extend_from_slice(row.body);
+            unread.bodies.push((number, buffer.split().freeze()));
             Ok(ControlFlow::Continue(()))
         })?;
         if count != stored.rows {

@@ -85,6 +85,12 @@ async fn a_value_fits_its_kind(env: &mut TestEnv, store: Opened) {
         let created = store.dns().create(record("x.example.com", kind, value)).await.unwrap();
         assert_eq!((created.kind, created.value.as_str()), (kind, value));
     }
+    let forms = [(Aaaa, "FD7A:115C:A1E0:0::53"), (Cname, "Target.Example.com.")];
+    for (kind, value) in forms {
+        // Both are there already.
+        let again = store.dns().create(record("x.example.com", kind, value)).await.unwrap_err();
+        assert_eq!(again.constraint(), Some("content"), "{value}");
+    }
     let bad = [
         (A, "fd00::1"),
         (A, "10.0.0"),

@@ -15,6 +15,7 @@ cases! {
             of_messages_at_once_the_newest_session_counts,
         ],
         "endpoints" => [
+            no_endpoint_was_seen_later_than_it_was_told_of,
             one_endpoint_comes_and_goes_by_itself,
             an_endpoint_says_how_it_was_found,
             of_too_many_endpoints_the_oldest_gives_way,
@@ -366,6 +367,7 @@ async fn put(store: &Opened, id: NodeId, endpoint: Endpoint) -> EndpointList {
 }
 
 async fn one_endpoint_comes_and_goes_by_itself(env: &mut TestEnv, store: Opened) {
+    env.advance(100);
     let id = some_node(&store).await.id;
     connect(&store, id, 1).await;
     let (one, two) = (endpoint("192.0.2.1:1", 5), endpoint("[2001:db8::1]:1", 5));
@@ -386,7 +388,23 @@ async fn one_endpoint_comes_and_goes_by_itself(env: &mut TestEnv, store: Opened)
     assert!(none.endpoints.is_empty());
 }
 
+async fn no_endpoint_was_seen_later_than_it_was_told_of(env: &mut TestEnv, store: Opened) {
+    let id = some_node(&store).await.id;
+    connect(&store, id, 1).await;
+    // By a client whose clock is ahead.
+    let now = env.clock().now();
+    let (ahead, told) =
+        (endpoint("192.0.2.1:1", 90), Endpoint::new(([192, 0, 2, 1], 1).into(), now));
+    assert_eq!(put(&store, id, ahead).await.as_slice(), [told]);
+    env.advance(5);
+    let store = env.reload(store).await;
+    // It is set right, and the endpoint is heard of again.
+    let again = endpoint("192.0.2.1:1", 3);
+    assert_eq!(put(&store, id, again).await.as_slice(), [again]);
+}
+
 async fn an_endpoint_says_how_it_was_found(env: &mut TestEnv, store: Opened) {
+    env.advance(100);
     let id = some_node(&store).await.id;
     connect(&store, id, 1).await;
     let words = ["unknown", "local", "stun", "portmap", "stun4localport", "explicitconf", "relay"];
@@ -410,6 +428,7 @@ async fn an_endpoint_says_how_it_was_found(env: &mut TestEnv, store: Opened) {
 }
 
 async fn of_too_many_endpoints_the_oldest_gives_way(env: &mut TestEnv, store: Opened) {
+    env.advance(100);
     let id = some_node(&store).await.id;
     let full = (1..=64).map(|port| endpoint(&format!("192.0.2.1:{port}"), port));
     let full = Update::Set(EndpointList::new(full).unwrap());

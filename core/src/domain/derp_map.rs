@@ -111,6 +111,7 @@ impl DerpServer {
 impl DerpMap {
     pub(super) fn check(&self) -> Result<()> {
         self.other.check_beside(&["regions"])?;
+        check_secure(&self.other)?;
         if self.regions.len() > 512 {
             return Err(Error::invalid("a DERP map has at most 512 regions")
                 .with("regions", self.regions.len()));
@@ -131,6 +132,7 @@ impl DerpMap {
 impl DerpRegion {
     fn check(&self) -> Result<()> {
         self.other.check_beside(&["code", "name", "servers", "avoid", "location"])?;
+        check_secure(&self.other)?;
         if self.servers.len() > 64 {
             return Err(Error::invalid("a DERP region has at most 64 servers")
                 .with("servers", self.servers.len()));
@@ -153,22 +155,27 @@ impl DerpServer {
             "can_port_80",
             "capabilities",
         ])?;
-        // A client that finds it would check no certificate.
-        let insecure = |name: &&str| {
-            let letters = name.bytes().filter(u8::is_ascii_alphanumeric);
-            letters.map(|byte| byte.to_ascii_lowercase()).eq(*b"insecurefortests")
-        };
-        if let Some(field) = self.other.names().find(insecure) {
-            return Err(Error::invalid(
-                "a relay server is not stored with its certificate unchecked",
-            )
-            .with("field", field));
-        }
+        check_secure(&self.other)?;
         if self.capabilities.len() > 64 {
             return Err(Error::invalid("a relay server has at most 64 capabilities")
                 .with("capabilities", self.capabilities.len()));
         }
         Ok(())
+    }
+}
+
+/// Refuses, at any depth, the field that makes a client check no certificate.
+fn check_secure(other: &OtherFields) -> Result<()> {
+    let insecure = |name: &str| {
+        let letters = name.bytes().filter(u8::is_ascii_alphanumeric);
+        letters.map(|byte| byte.to_ascii_lowercase()).eq(*b"insecurefortests")
+    };
+    match other.find_name(insecure) {
+        Some(field) => {
+            Err(Error::invalid("a relay server is not stored with its certificate unchecked")
+                .with("field", field))
+        }
+        None => Ok(()),
     }
 }
 

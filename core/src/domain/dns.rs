@@ -137,8 +137,8 @@ impl DnsRecordKind {
         }
     }
 
-    /// Checks that `value` is data of this type, and gives it as it is kept: that of MX, PTR and
-    /// SRV records in the one form that it has, that of others as it is.
+    /// Checks that `value` is data of this type, and gives it as it is kept: in the one form that it has;
+    /// that of TXT records as it is.
     ///
     /// ```
     /// use ghostwire_store::domain::DnsRecordKind;
@@ -153,20 +153,20 @@ impl DnsRecordKind {
     /// `InvalidArgument` naming the kind and the value.
     pub fn canonical(self, value: &Text<1024>) -> Result<Text<1024>> {
         let text = value.as_str();
-        let fits = match self {
-            Self::A => text.parse::<std::net::Ipv4Addr>().is_ok(),
-            Self::Aaaa => text.parse::<std::net::Ipv6Addr>().is_ok(),
-            Self::Cname => text.parse::<DnsName>().is_ok(),
-            Self::Txt => true,
-            Self::Mx => return Text::new(text.parse::<Mx>()?.to_string()),
-            Self::Srv => return Text::new(text.parse::<Srv>()?.to_string()),
-            Self::Ptr => match text.parse::<DnsName>() {
-                Ok(name) if !name.is_wildcard() => return Text::new(name),
-                _ => false,
-            },
+        let name = || text.parse::<DnsName>().ok();
+        let kept = match self {
+            Self::A => text.parse::<std::net::Ipv4Addr>().ok().map(|address| address.to_string()),
+            Self::Aaaa => {
+                text.parse::<std::net::Ipv6Addr>().ok().map(|address| address.to_string())
+            }
+            Self::Cname => name().map(|name| name.to_string()),
+            Self::Txt => return Ok(value.clone()),
+            Self::Mx => Some(text.parse::<Mx>()?.to_string()),
+            Self::Srv => Some(text.parse::<Srv>()?.to_string()),
+            Self::Ptr => name().filter(|name| !name.is_wildcard()).map(|name| name.to_string()),
         };
-        if fits {
-            return Ok(value.clone());
+        if let Some(kept) = kept {
+            return Text::new(kept);
         }
         let wanted = match self {
             Self::A => "an A record holds an IPv4 address",
@@ -196,8 +196,8 @@ mod tests {
         for (kind, value, kept) in [
             (A, "10.0.0.1", Some("10.0.0.1")),
             (A, "fd00::1", None),
-            (Aaaa, "FD00::1", Some("FD00::1")),
-            (Cname, "A.example.", Some("A.example.")),
+            (Aaaa, "FD00:0:0::1", Some("fd00::1")),
+            (Cname, "A.example.", Some("a.example")),
             (Txt, " any\ttext ", Some(" any\ttext ")),
             (Mx, "010 A.example.", Some("10 a.example")),
             (Mx, "10.0.0.1", None),

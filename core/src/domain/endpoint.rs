@@ -238,6 +238,20 @@ impl EndpointList {
         }
     }
 
+    /// The list with none seen later than `now`.
+    pub(crate) fn seen_by(&self, now: Timestamp) -> Self {
+        match self.iter().any(|endpoint| endpoint.seen_at > now) {
+            true => self.redated(|at| at.min(now)),
+            false => self.clone(),
+        }
+    }
+
+    /// The list with other times at which its endpoints were seen.
+    pub(crate) fn redated(&self, time: impl Fn(Timestamp) -> Timestamp) -> Self {
+        let endpoints = self.iter();
+        Self(endpoints.map(|it| Endpoint { seen_at: time(it.seen_at), ..*it }).collect())
+    }
+
     /// The list without endpoints.
     #[must_use]
     pub fn empty() -> Self {

@@ -1,7 +1,7 @@
 //! Nodes: the machines of the mesh.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -111,6 +111,12 @@ impl AddressFamilies {
     #[must_use]
     pub fn has_ipv6(self) -> bool {
         self != Self::Ipv4
+    }
+
+    /// Whether the address is of one of them.
+    #[must_use]
+    pub fn has(self, address: IpAddr) -> bool {
+        if address.is_ipv4() { self.has_ipv4() } else { self.has_ipv6() }
     }
 
     /// Whether there is no limit.

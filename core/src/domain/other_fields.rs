@@ -80,6 +80,11 @@ impl OtherFields {
         self.0.is_empty()
     }
 
+    /// The first name of a field, at any depth, for which `is_it`.
+    pub(super) fn find_name(&self, is_it: impl Fn(&str) -> bool + Copy) -> Option<&str> {
+        self.0.iter().find_map(|(name, value)| named(name, value, is_it))
+    }
+
     /// Refuses fields of the names that a document has itself.
     pub(super) fn check_beside(&self, known: &[&str]) -> Result<()> {
         match self.names().find(|name| known.contains(name)) {
@@ -97,6 +102,25 @@ fn is_flat(value: &Value, depth: usize) -> bool {
         (Value::Object(fields), Some(depth)) => fields.values().all(|it| is_flat(it, depth)),
         _ => true,
     }
+}
+
+/// As deep as fields may be nested.
+fn named<'v>(
+    name: &'v str,
+    value: &'v Value,
+    is_it: impl Fn(&str) -> bool + Copy,
+) -> Option<&'v str> {
+    fn within<'v>(value: &'v Value, is_it: impl Fn(&str) -> bool + Copy) -> Option<&'v str> {
+        match value {
+            Value::Array(items) => items.iter().find_map(|item| within(item, is_it)),
+            Value::Object(fields) => {
+                fields.iter().find_map(|(name, value)| named(name, value, is_it))
+            }
+            _ => None,
+        }
+    }
+
+    if is_it(name) { Some(name) } else { within(value, is_it) }
 }
 
 impl Serialize for OtherFields {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::block::{BlockBuilder, ChangeKind};
 use crate::command::{self, ClockCommand, Restore, Restored, Transaction};
-use crate::domain::{self, AuditEntry, MetricPoint, NodeId, Timestamp, nil_id};
+use crate::domain::{self, AuditEntry, EndpointList, MetricPoint, NodeId, Timestamp, nil_id};
 use crate::error::{Error, Result};
 use crate::log::feed::{Consumer, FeedRow};
 use crate::schema::{KeyField, Record, RowKey, TableSchema, WriterPosition};
@@ -116,6 +116,19 @@ impl Date for Option<Timestamp> {
 
     fn set(&mut self, time: impl Fn(Timestamp) -> Timestamp) {
         *self = self.map(time);
+    }
+}
+
+/// When the last one was seen.
+impl Date for EndpointList {
+    fn time(&self) -> Option<Timestamp> {
+        self.iter().map(|endpoint| endpoint.seen_at).max()
+    }
+
+    fn set(&mut self, time: impl Fn(Timestamp) -> Timestamp) {
+        if !self.as_slice().is_empty() {
+            *self = self.redated(time);
+        }
     }
 }
 

@@ -73,21 +73,21 @@ impl Purpose {
         text.split_once('.')
     }
 
-    /// The public part of a credential that is known, and its secret, which of a key that was imported
-    /// with a BLAKE3 hash is all of its text.
-    fn find<'t>(
+    /// What `known` has under the public part of a credential, and its secret, which of a key that was
+    /// imported with a BLAKE3 hash is all of its text.
+    fn find<'t, C>(
         &self,
         text: &'t str,
-        is_known: impl Fn(&KeyPrefix) -> bool,
-    ) -> Option<(KeyPrefix, &'t str)> {
+        known: impl Fn(&KeyPrefix) -> Option<C>,
+    ) -> Option<(KeyPrefix, &'t str, C)> {
         let split = || {
             let (prefix, secret) = self.split(text)?;
             let prefix: KeyPrefix = prefix.parse().ok()?;
-            Some((prefix, secret)).filter(|(prefix, _)| is_known(prefix))
+            known(&prefix).map(|found| (prefix, secret, found))
         };
         let whole = || {
             let prefix = KeyPrefix::of_blake3(blake3_of(text));
-            Some((prefix, text)).filter(|(prefix, _)| is_known(prefix))
+            known(&prefix).map(|found| (prefix, text, found))
         };
         split().or_else(whole)
     }
@@ -413,19 +413,19 @@ impl StoreHandle {
         Ok(Minted { prefix: prefix.parse()?, hash, text })
     }
 
-    /// What `find` gives, if `secret` is its secret, and the hash to replace an imported one or one
-    /// of a former key with. `find` gives nothing for what no secret could make valid.
+    /// What was found, if `secret` is its secret, and the hash to replace an imported one or one of a
+    /// former key with. Found is nothing that no secret could make valid. `again` finds it in a later view.
     async fn check<C: Credential>(
         &self,
-        view: &View,
+        found: Option<Arc<C>>,
         secret: &str,
-        find: impl Fn(&View) -> Option<Arc<C>> + Send + Sync,
+        again: impl Fn(&View) -> Option<Arc<C>> + Send + Sync,
     ) -> Result<(Arc<C>, Option<SecretHash>)> {
         let (keys, purpose) = (self.hash_keys()?, C::PURPOSE);
         let keyed = || keys.current().hash(purpose.name, secret);
         // Whose secret it is, and, if that is known already, whether a keyed hash is to replace its own.
-        let judge = |view: &View| {
-            let found = find(view).ok_or_else(|| purpose.refused())?;
+        let judge = |found: Option<Arc<C>>| {
+            let found = found.ok_or_else(|| purpose.refused())?;
             match keys.verify(purpose.name, secret, found.hash())? {
                 Verdict::Wrong => Err(purpose.refused()),
                 Verdict::Right => Ok((found, Some(None))),
@@ -433,13 +433,13 @@ impl StoreHandle {
                 Verdict::NeedsBcrypt => Ok((found, None)),
             }
         };
-        let (found, known) = judge(view)?;
+        let (found, known) = judge(found)?;
         if let Some(rehashed) = known {
             return Ok((found, rehashed));
         }
         let turn = self.imported_hashes().turn((purpose.entity, found.id())).await?;
         // Those in front may have replaced the hash, and the credential may have ended.
-        let (found, known) = judge(&self.current_view())?;
+        let (found, known) = judge(again(&self.current_view()))?;
         if let Some(rehashed) = known {
             return Ok((found, rehashed));
         }
@@ -466,13 +466,15 @@ impl ApiKeyRepository for StoreHandle {
         const OPERATION: &str = "api_key.authenticate";
         let view = self.credential_view(OPERATION).await?;
         let checked = async {
-            let is_known = |prefix: &KeyPrefix| view.api_keys().by_prefix(prefix).is_some();
-            let (prefix, secret) = API_KEY.find(text, is_known).ok_or_else(|| API_KEY.refused())?;
-            let find = |view: &View| {
-                let key = view.api_keys().by_prefix(&prefix);
-                key.filter(|key| key.is_active(self.now_at_most().max(view.time()))).cloned()
+            let known = |prefix: &KeyPrefix| view.api_keys().by_prefix(prefix);
+            let found = API_KEY.find(text, known).ok_or_else(|| API_KEY.refused())?;
+            let (prefix, secret, key) = found;
+            let live = |key: &Arc<ApiKey>, view: &View| {
+                let now = self.now_at_most().max(view.time());
+                key.is_active(now).then(|| Arc::clone(key))
             };
-            self.check(&view, secret, find).await
+            let again = |view: &View| live(view.api_keys().by_prefix(&prefix)?, view);
+            self.check(live(key, &view), secret, again).await
         };
         let (key, rehashed) = checked.await.map_err(|error: Error| error.during(OPERATION))?;
         if let Some(to) = rehashed {
@@ -526,18 +528,18 @@ impl PreAuthKeyRepository for StoreHandle {
         const OPERATION: &str = "preauth_key.authenticate";
         let view = self.credential_view(OPERATION).await?;
         let checked = async {
-            let is_known = |prefix: &KeyPrefix| view.preauth_keys().by_prefix(prefix).is_some();
-            match PREAUTH_KEY.find(text, is_known) {
-                Some((prefix, secret)) => {
-                    let find = |view: &View| {
-                        let now = self.now_at_most().max(view.time());
-                        let key = view.preauth_keys().by_prefix(&prefix);
-                        key.filter(|key| {
-                            key.hash.scheme() != SecretScheme::Bcrypt || key.is_worth_checking(now)
-                        })
-                        .cloned()
+            let known = |prefix: &KeyPrefix| view.preauth_keys().by_prefix(prefix);
+            match PREAUTH_KEY.find(text, known) {
+                Some((prefix, secret, key)) => {
+                    let worth_checking = |key: &Arc<PreAuthKey>, view: &View| {
+                        let now = || self.now_at_most().max(view.time());
+                        let worth = key.hash.scheme() != SecretScheme::Bcrypt
+                            || key.is_worth_checking(now());
+                        worth.then(|| Arc::clone(key))
                     };
-                    self.check(&view, secret, find).await
+                    let again =
+                        |view: &View| worth_checking(view.preauth_keys().by_prefix(&prefix)?, view);
+                    self.check(worth_checking(key, &view), secret, again).await
                 }
                 // An imported key without a public part is found by its keyed hash, which nobody
                 // can compute without the hash key.
@@ -611,7 +613,7 @@ impl SessionRepository for StoreHandle {
                 let session = view.sessions().get(id);
                 session.filter(|session| !expired(Some(session.expires_at), now)).cloned()
             };
-            self.check(&view, secret, find).await.map(|(session, _)| session)
+            self.check(find(&view), secret, find).await.map(|(session, _)| session)
         };
         checked.await.map_err(|error: Error| error.during(OPERATION))
     }

@@ -273,8 +273,8 @@ impl RouteRepository for StoreHandle {
 
     async fn lookup(&self, address: IpAddr) -> Result<Option<Arc<Route>>> {
         let view = self.open_view("route.lookup")?;
-        let now = self.now_at_most().max(view.time());
-        Ok(view.route_to(address, now).cloned())
+        let now = || self.now_at_most().max(view.time());
+        Ok(view.route_when(address, now).cloned())
     }
 
     async fn sweep(&self) -> Result<u64> {

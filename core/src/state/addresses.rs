@@ -113,7 +113,7 @@ impl Addresses {
             NewAddress::Keep => {}
             NewAddress::Another => node.ipv4 = None,
             NewAddress::Given(address) => {
-                self.require_given_out(node, address.into(), network.ipv4, network)?;
+                self.require_given_out(node, address.into(), network)?;
                 node.ipv4 = Some(address);
             }
         }
@@ -121,32 +121,27 @@ impl Addresses {
             NewAddress::Keep => {}
             NewAddress::Another => node.ipv6 = None,
             NewAddress::Given(address) => {
-                self.require_given_out(node, address.into(), network.ipv6, network)?;
+                self.require_given_out(node, address.into(), network)?;
                 node.ipv6 = Some(address);
             }
         }
-        self.fill(node, &wanted)
+        self.fill(node, &wanted)?;
+        require_some(node)
     }
 
     fn require_given_out(
         &self,
         node: &Node,
         address: IpAddr,
-        prefix: Option<Prefix>,
         network: &NetworkSettings,
     ) -> Result<()> {
-        let is_of = |prefix: Prefix| {
-            let (_, first, last) = given_out(prefix);
-            prefix.contains(address) && (first..=last).contains(&to_number(address).1)
-        };
-        let is_reserved = network.reserved.iter().any(|reserved| reserved.contains(address));
-        if !prefix.is_some_and(is_of) || is_reserved {
+        if !is_given_out(node, address, network) {
             let error = Error::invalid(
-                "the network settings do not give out this address; take one that is in their prefix \
-                 and not reserved",
+                "the network settings do not give out this address, or not to this node; take one that is \
+                 in their prefix, not reserved, and of a family that the node is not limited from",
             );
             let error = error.about(EntityKind::Node).with("id", node.id).with("address", address);
-            return Err(match prefix {
+            return Err(match prefix_of(address, network) {
                 Some(prefix) => error.with("prefix", prefix),
                 None => error,
             });
@@ -257,17 +252,46 @@ fn given_out(prefix: Prefix) -> (Family, u128, u128) {
     (family, first, last)
 }
 
-/// The addresses of a node that the network settings have no place for: of a family that is not
-/// configured, or outside its prefix.
+/// The prefix that the address is to be in; `None` if its family is not configured.
+fn prefix_of(address: IpAddr, network: &NetworkSettings) -> Option<Prefix> {
+    if address.is_ipv4() { network.ipv4 } else { network.ipv6 }
+}
+
+/// Whether `node` could get the address, were it free.
+fn is_given_out(node: &Node, address: IpAddr, network: &NetworkSettings) -> bool {
+    let is_of = |prefix: Prefix| {
+        let (_, first, last) = given_out(prefix);
+        prefix.contains(address) && (first..=last).contains(&to_number(address).1)
+    };
+    let is_reserved = || network.reserved.iter().any(|reserved| reserved.contains(address));
+    node.families.has(address) && prefix_of(address, network).is_some_and(is_of) && !is_reserved()
+}
+
+/// The addresses of a node that it would not get any more: of a family that is not configured or that it is
+/// limited from, outside the prefix, or reserved. None if they are all that it can have.
 pub(super) fn unconfigured(
     node: &Node,
     network: &NetworkSettings,
 ) -> impl Iterator<Item = IpAddr> + use<> {
-    let addresses =
-        [(node.ipv4.map(IpAddr::V4), network.ipv4), (node.ipv6.map(IpAddr::V6), network.ipv6)];
-    addresses.into_iter().filter_map(|(address, prefix)| {
-        address.filter(|address| !prefix.is_some_and(|prefix| prefix.contains(*address)))
-    })
+    let addresses = [node.ipv4.map(IpAddr::V4), node.ipv6.map(IpAddr::V6)];
+    let released =
+        addresses.map(|address| address.filter(|address| !is_given_out(node, *address, network)));
+    let stays = addresses != released;
+    let gets_another = (network.ipv4.is_some() && node.families.has_ipv4())
+        || (network.ipv6.is_some() && node.families.has_ipv6());
+    released.into_iter().flatten().filter(move |_| stays || gets_another)
+}
+
+/// # Errors
+/// `Exhausted` if a node would be left without an address.
+pub(super) fn require_some(node: &Node) -> Result<()> {
+    if node.ipv4.is_some() || node.ipv6.is_some() {
+        return Ok(());
+    }
+    let message = "gets no address: the network has none of the families that it is limited to";
+    Err(Error::new(ErrorKind::Exhausted, message)
+        .about(EntityKind::Node)
+        .with("families", node.families))
 }
 
 fn to_number(address: IpAddr) -> (Family, u128) {

@@ -79,10 +79,12 @@ impl DnsRecords {
 impl Rules for DnsRecord {
     dates! { events: created_at, updated_at; ends: }
 
-    /// The value is one of its kind in its one form, and no other record says the same.
+    /// The value is one of its kind, in its one form unless an older release stored it, and no other record says the same.
     fn check_beside(&self, state: &State) -> Result<()> {
         let canonical = self.kind.canonical(&self.value)?;
-        if canonical != self.value {
+        // An older release kept addresses and names as they were given.
+        let is_older = matches!(self.kind, DnsRecordKind::Aaaa | DnsRecordKind::Cname);
+        if canonical != self.value && !is_older {
             return Err(Error::invalid("a record's value is written in another form")
                 .about(EntityKind::DnsRecord)
                 .with("kind", self.kind)

@@ -1,5 +1,6 @@
 //! Pre-auth keys.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::api_keys::{check_room, ended_before};
@@ -207,17 +208,29 @@ pub(crate) fn decide(
         }
         PreAuthKeyCommand::SweepExpired { before, part } => {
             let ended = |key: &&Arc<PreAuthKey>| ended_before(key.ends_at(), *before, context.now);
-            let ids = keys.iter().filter(ended).map(|key| key.id);
-            let action = PreAuthKeyCommand::DELETE;
+            let mut ids: BTreeSet<_> = keys.iter().filter(ended).map(|key| key.id).collect();
+            if !ids.is_empty() {
+                for key in shown_again(state, context.now) {
+                    ids.remove(&key);
+                }
+            }
+            let (ids, action) = (ids.into_iter(), PreAuthKeyCommand::DELETE);
             Ok(delete_each::<PreAuthKey>(state, ids, *part, EntityId::PreAuthKey, action))
         }
     }
+}
+
+/// The keys with which machines may repeat their registration, though they admit nobody any more.
+fn shown_again(state: &State, now: Timestamp) -> impl Iterator<Item = PreAuthKeyId> + '_ {
+    let nodes = state.nodes().iter().filter(move |node| !expired(node.expires_at, now));
+    nodes.filter_map(|node| node.preauth_key)
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::command::{NodeCommand, Part};
     use crate::domain::NewPreAuthKey;
     use crate::error::ErrorKind;
     use crate::state::testing::*;
@@ -230,6 +243,24 @@ mod tests {
         world.run(PreAuthKeyCommand::Revoke { id: key.id }).unwrap();
         let error = world.run(PreAuthKeyCommand::Revoke { id: key.id }).unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_key_that_a_machine_may_show_again_is_not_swept() {
+        let mut world = World::new();
+        let alice = world.user("alice");
+        let keys = [world.preauth_key(alice.id, true), world.preauth_key(alice.id, true)];
+        let node = world.register_with(keys[0].id, 1).unwrap();
+        for key in &keys {
+            world.run(PreAuthKeyCommand::Revoke { id: key.id }).unwrap();
+        }
+        world.now = world.now.saturating_add(std::time::Duration::from_secs(60));
+        let sweep = PreAuthKeyCommand::SweepExpired { before: world.now, part: Part::WHOLE };
+        assert_eq!(world.run(sweep.clone()).unwrap(), Reply::Count(1));
+        assert!(world.state.preauth_keys().get(keys[0].id).is_some());
+        let (nodes, at, part) = (vec![node.id], world.now, Part::WHOLE);
+        world.run(NodeCommand::Expire { nodes, at, part }).unwrap();
+        assert_eq!(world.run(sweep).unwrap(), Reply::Count(1), "its node key has expired");
     }
 
     #[test]

@@ -29,7 +29,7 @@ impl Presences {
 }
 
 impl Rules for Presence {
-    dates! { events: last_seen, absent_since; ends: }
+    dates! { events: last_seen, absent_since, endpoints; ends: }
 
     /// Who is connected is not absent, and nobody holds the connection of who is not.
     fn check(&self) -> Result<()> {
@@ -167,6 +167,8 @@ fn hear(
         return Ok(Decision::unchanged(Reply::Presence(old.clone())));
     }
     let endpoints = endpoints.after(old.map_or(&EndpointList::empty(), |old| &old.endpoints));
+    // Under a clock that is ahead one would never be heard of again.
+    let endpoints = endpoints.seen_by(context.now);
     let current = old.filter(|old| old.session == session && old.online);
     if let Some(current) = current
         && message == Message::Heartbeat

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::State;
+use super::addresses::require_some;
 use super::decision::{Context, Decision, Reply, StateChange};
 use super::nodes::check_owned;
 use super::preauth_keys::check_usable;
@@ -157,12 +158,7 @@ fn admit(
         revision: Revision::FIRST,
     };
     state.addresses.fill(&mut node, state.settings().network())?;
-    if node.ipv4.is_none() && node.ipv6.is_none() {
-        let message = "gets no address: the network has none of the families that it is limited to";
-        return Err(Error::new(ErrorKind::Exhausted, message)
-            .about(EntityKind::Node)
-            .with("families", node.families));
-    }
+    require_some(&node)?;
     Ok(node)
 }
 

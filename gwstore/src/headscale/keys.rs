@@ -152,8 +152,9 @@ fn preauth_key(
     };
     let (reusable, ephemeral) = (flag("reusable", false), flag("ephemeral", false));
     let used = flag("used", true);
-    // Headscale does not mark a reusable key as used; the nodes that it admitted do.
-    let first_node = elsewhere.first_node.get(&id).copied().filter(|_| used || reusable);
+    // Headscale does not mark a reusable key as used; the nodes that it admitted do. They may show it again,
+    // whether or not it has ended since.
+    let first_node = elsewhere.first_node.get(&id).copied();
     let name = row_name(id);
     Ok(Some(PreAuthKey {
         id: PreAuthKeyId::derived(created_at, &[b"headscale", b"pre_auth_keys", name.as_bytes()]),

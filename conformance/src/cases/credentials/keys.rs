@@ -13,6 +13,7 @@ cases! {
         "key-sweep" => [
             what_ended_before_a_moment_is_removed,
             nodes_of_swept_keys_stay,
+            a_key_that_a_machine_may_show_again_stays,
         ],
     }
 }
@@ -172,9 +173,24 @@ async fn nodes_of_swept_keys_stay(env: &mut TestEnv, store: Opened) {
     // That it was used up is no end.
     assert_eq!(store.preauth_keys().sweep_expired(Timestamp::MAX).await.unwrap(), 0);
     store.preauth_keys().revoke(used.id).await.unwrap();
+    store.nodes().expire(vec![node.id], env.clock().now()).await.unwrap();
     let store = env.reload(store).await;
     assert_eq!(store.preauth_keys().sweep_expired(Timestamp::MAX).await.unwrap(), 1);
     let store = env.reload(store).await;
-    assert_eq!(store.nodes().get(node.id).await.unwrap(), Some(node));
+    let left = store.nodes().get(node.id).await.unwrap().unwrap();
+    assert_eq!((left.id, left.preauth_key), (node.id, Some(used.id)));
     assert!(store.view().preauth_keys().is_empty());
+}
+
+async fn a_key_that_a_machine_may_show_again_stays(env: &mut TestEnv, store: Opened) {
+    let alice = user(&store, "alice").await;
+    let (key, text) = store.preauth_keys().create(one_time(alice)).await.unwrap();
+    let node = register(&store, 1, with(&key)).await;
+    store.preauth_keys().revoke(key.id).await.unwrap();
+    env.advance(1);
+    let store = env.reload(store).await;
+    assert_eq!(store.preauth_keys().sweep_expired(Timestamp::MAX).await.unwrap(), 0);
+    // The machine starts again, and shows the text that it was given.
+    let found = store.preauth_keys().authenticate(text.expose()).await.unwrap();
+    assert_eq!(register(&store, 1, with(&found)).await, node);
 }

@@ -13,6 +13,8 @@ cases! {
         "release-addresses" => [
             what_is_no_longer_configured_is_taken_back_when_asked,
             too_few_new_addresses_release_none,
+            the_last_address_of_a_node_stays,
+            what_is_reserved_or_of_another_family_is_taken_back,
         ],
         "renumber" => [
             a_node_gets_other_addresses,
@@ -138,6 +140,46 @@ async fn too_few_new_addresses_release_none(env: &mut TestEnv, store: Opened) {
     assert_eq!(store.view().unconfigured_addresses().count(), 3);
     put_network(&store, network(Some("10.2.0.0/29"), None)).await;
     assert_eq!(store.nodes().release_addresses().await.unwrap().len(), 3);
+}
+
+async fn the_last_address_of_a_node_stays(env: &mut TestEnv, store: Opened) {
+    let alice = user(&store, "alice").await;
+    put_network(&store, network(Some("10.1.0.0/24"), None)).await;
+    let four = Registration { families: Some(AddressFamilies::Ipv4), ..machine(1, by(alice)) };
+    let four = store.nodes().register(four).await.unwrap();
+    put_network(&store, network(None, Some("fd01::/64"))).await;
+    let store = env.reload(store).await;
+    assert_eq!(store.view().unconfigured_addresses().count(), 0);
+    assert_eq!(idle(&store, store.nodes().release_addresses()).await, []);
+    let none = store.nodes().renumber(four.id, Renumbering::BOTH, None);
+    refused(&store, none, Exhausted).await;
+    assert_eq!(store.nodes().get(four.id).await.unwrap(), Some(four));
+}
+
+async fn what_is_reserved_or_of_another_family_is_taken_back(env: &mut TestEnv, store: Opened) {
+    let alice = user(&store, "alice").await;
+    put_network(&store, network(Some("10.1.0.0/24"), Some("fd01::/64"))).await;
+    let (first, second) = (node(&store, alice, 1).await, node(&store, alice, 2).await);
+    let reserved = vec!["10.1.0.0/31".parse().unwrap()];
+    put_network(
+        &store,
+        NetworkSettings { reserved, ..network(Some("10.1.0.0/24"), Some("fd01::/64")) },
+    )
+    .await;
+    let six = NodePatch { families: Update::Set(AddressFamilies::Ipv6), ..NodePatch::default() };
+    store.nodes().update(second.id, six, None).await.unwrap();
+    let given = store.nodes().renumber(second.id, given("10.1.0.9"), None);
+    refused(&store, given, InvalidArgument).await;
+    let store = env.reload(store).await;
+    let listed: Vec<_> = store.view().unconfigured_addresses().collect();
+    let four = |node: &Node| (node.id, IpAddr::from(node.ipv4.unwrap()));
+    assert_eq!(listed, [four(&first), four(&second)]);
+    assert_eq!(store.nodes().release_addresses().await.unwrap(), [first.id, second.id]);
+    let store = env.reload(store).await;
+    let view = store.view();
+    let found = [&first, &second].map(|node| view.nodes().get(node.id).unwrap().ipv4);
+    // The second had .2 until then.
+    assert_eq!(found, [Some([10, 1, 0, 3].into()), None]);
 }
 
 async fn releasing_goes_on_in_parts(env: &mut TestEnv) {

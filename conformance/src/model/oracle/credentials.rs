@@ -124,7 +124,11 @@ impl Oracle {
 
     pub(super) fn sweep_preauth_keys(&mut self, before: Timestamp) -> Answer {
         let (count, now) = (self.preauth_keys.len(), self.now);
-        self.preauth_keys.retain(|key| !ended(key.revoked_at, key.expires_at, before, now));
+        let nodes = self.nodes.iter().filter(|node| !is_over(node.expires_at, now));
+        let shown: Vec<_> = nodes.filter_map(|node| node.preauth_key).collect();
+        self.preauth_keys.retain(|key| {
+            !ended(key.revoked_at, key.expires_at, before, now) || shown.contains(&key.id)
+        });
         Answer::Count((count - self.preauth_keys.len()) as u64)
     }
 

@@ -207,8 +207,8 @@ fn kept(kind: DnsRecordKind, value: &Text<1024>) -> Predicted<Text<1024>> {
     let name = |text: &str| text.parse::<DnsName>().ok().filter(|name| !name.is_wildcard());
     let kept = match kind {
         DnsRecordKind::A => as_it_is(text.parse::<Ipv4Addr>().is_ok()),
-        DnsRecordKind::Aaaa => as_it_is(text.parse::<Ipv6Addr>().is_ok()),
-        DnsRecordKind::Cname => as_it_is(text.parse::<DnsName>().is_ok()),
+        DnsRecordKind::Aaaa => text.parse::<Ipv6Addr>().ok().map(|address| address.to_string()),
+        DnsRecordKind::Cname => text.parse::<DnsName>().ok().map(|name| name.to_string()),
         DnsRecordKind::Txt => as_it_is(true),
         DnsRecordKind::Ptr => name(text).map(|name| name.to_string()),
         // Of the pool, only these have a number in front.

@@ -100,6 +100,7 @@ impl Oracle {
         }
         let mut endpoints: Vec<_> = old.endpoints.iter().copied().collect();
         change(&mut endpoints);
+        endpoints.iter_mut().for_each(|it| it.seen_at = it.seen_at.min(self.now));
         let endpoints = EndpointList::new(endpoints).expect("few endpoints");
         if is_current && message == Message::Alive && self.says_nothing_new(&old, &endpoints) {
             return Ok(Answer::Presence(old.into()));

@@ -72,8 +72,9 @@ impl State {
         Ok(listing.take(page, matching.cloned(), |node| node.id))
     }
 
-    /// The addresses that the network settings have no place for any more, by node: of a family that is not
-    /// configured, or outside its prefix.
+    /// The addresses that would not be given out any more, by node: of a family that is not configured or
+    /// that the node is limited from, outside the prefix, or reserved. Not those of a node that would be
+    /// left with none.
     pub fn unconfigured_addresses(&self) -> impl Iterator<Item = (NodeId, IpAddr)> + '_ {
         let network = self.settings().network();
         self.nodes().iter().flat_map(move |node| {

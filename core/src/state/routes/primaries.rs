@@ -192,16 +192,18 @@ impl Primaries {
     pub(super) fn lookup<'s>(
         &'s self,
         address: IpAddr,
-        now: Timestamp,
-        instead: impl Fn(&'s Arc<Route>) -> Option<&'s Arc<Route>>,
+        now: impl FnOnce() -> Timestamp,
+        instead: impl Fn(&'s Arc<Route>, Timestamp) -> Option<&'s Arc<Route>>,
     ) -> Option<&'s Arc<Route>> {
         let longest = self.longest(address)?;
-        if !expired(longest.expires_at, now) {
+        let Some(expires_at) = longest.expires_at else { return Some(&longest.route) };
+        let now = now();
+        if now < expires_at {
             return Some(&longest.route);
         }
         self.family(address).choose(Steps::new(address, 128), &|primary| {
             if expired(primary.expires_at, now) {
-                instead(&primary.route)
+                instead(&primary.route, now)
             } else {
                 Some(&primary.route)
             }
@@ -294,8 +296,8 @@ mod tests {
                     .iter()
                     .filter(|prefix| prefix.contains(address) && Some(*prefix) != longest)
                     .max_by_key(|prefix| prefix.prefix_len());
-                let instead = |route| Some(route).filter(|route: &&Arc<Route>| Some(route.prefix) != found);
-                let second = primaries.lookup(address, Timestamp::MAX, instead);
+                let instead = |route, _| Some(route).filter(|route: &&Arc<Route>| Some(route.prefix) != found);
+                let second = primaries.lookup(address, || Timestamp::MAX, instead);
                 let second = second.map(|route| route.prefix);
                 prop_assert_eq!(second.as_ref(), shorter.copied());
             }

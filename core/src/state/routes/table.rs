@@ -113,8 +113,8 @@ impl Routes {
     pub(super) fn lookup<'s>(
         &'s self,
         address: IpAddr,
-        now: Timestamp,
-        instead: impl Fn(&'s Arc<Route>) -> Option<&'s Arc<Route>>,
+        now: impl FnOnce() -> Timestamp,
+        instead: impl Fn(&'s Arc<Route>, Timestamp) -> Option<&'s Arc<Route>>,
     ) -> Option<&'s Arc<Route>> {
         self.index.primaries.lookup(address, now, instead)
     }
