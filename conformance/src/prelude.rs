@@ -11,7 +11,7 @@ pub(crate) use async_trait::async_trait;
 pub(crate) use futures_util::future::join_all;
 pub(crate) use futures_util::{FutureExt, StreamExt};
 pub(crate) use ghostwire_store_core::backend::{
-    Backend, Commit, Head, HeadChange, KeyChange, KeyRange, Row, Scan, ScanPage,
+    Backend, Budget, Commit, Head, HeadChange, KeyChange, KeyRange, Row, Scan, ScanPage,
 };
 pub(crate) use ghostwire_store_core::block::{
     BlockBuilder, BlockHash, ChangeKind, EncodedBlock, RowChange, Serial,
