@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ghostwire_store_core::backend::{
-    Attestation, AttestedState, Backend, BackendInfo, Budget, Commit, Head, KeyRange, Scan, ScanPage,
+    Attestation, AttestedState, Backend, BackendInfo, Budget, Commit, Head, KeyRange, Scan,
+    ScanPage,
 };
 use ghostwire_store_core::block::{BlockBuilder, BlockHash, EncodedBlock, Serial};
 use ghostwire_store_core::digest::state_digest;
@@ -216,8 +217,8 @@ async fn calls_are_counted_and_timed() {
     let observe = Observe::new(scripted.clone());
     assert!(observe.snapshot().operations.is_empty());
     let operations = [
-        "attest", "blocks", "close", "commit", "confirm", "head", "maintain", "migrate", "probe", "reopen",
-        "scan", "verify",
+        "attest", "blocks", "close", "commit", "confirm", "head", "maintain", "migrate", "probe",
+        "reopen", "scan", "verify",
     ];
     for operation in operations {
         call(&observe.clone(), operation).await.unwrap();

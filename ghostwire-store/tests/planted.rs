@@ -327,7 +327,7 @@ async fn nothing_that_was_planted_shows_until_the_store_is_plain() {
     Opener::new(&config).compact().await.unwrap();
     let mut all = planted(&made);
     all.extend(keys_of(&config).await);
-    Opener::new(&config).rotate_data_key().await.unwrap();
+    Opener::new(&config).rotate_data_key(Rotation::Routine).await.unwrap();
     Keys::of(&config).unwrap().rotate_hash_key().await.unwrap();
     write_and_kill(&site, 3, || {});
     let digests = digests_of(&config).await;

@@ -310,7 +310,6 @@ impl Stored {
                 (number > 0).then_some(Signed { number, hash })
             },
             resealing: Resealing::decode(&mut bytes).ok_or_else(damaged)?,
-            },
         };
         let Self { series, .. } = stored;
         if series.immutable_until < series.first

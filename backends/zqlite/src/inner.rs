@@ -206,7 +206,13 @@ impl Inner {
                 self.landed(&slice.batch.head, &slice.stored);
             }
             self.set_stored(slice.stored);
-            Ok(resealed(&open.envelope, &slice.stored).is_some_and(|it| it.is_under_way()))
+            let goes_on =
+                resealed(&open.envelope, &slice.stored).is_some_and(|it| it.is_under_way());
+            if !goes_on {
+                // What stands beside the head is the last that is under the version before.
+                self.sign_last(open)?;
+            }
+            Ok(goes_on)
         })
     }
 
@@ -384,6 +390,10 @@ impl Inner {
             .with("version", version)
             .with("records", records)
         };
+        self.with_open(|open| {
+            let _slots = open.slots.write().unwrap_or_else(PoisonError::into_inner);
+            self.sign_last(open)
+        })?;
         match self.status()?.stored.resealing.counts.under(version) {
             0 => {}
             records => return Err(named(records)),
@@ -434,7 +444,8 @@ impl Inner {
         found
     }
 
-    /// Signs where the store stands, unless that is signed already.
+    /// Signs where the store stands, unless that is signed already, under the newest data key. To be called
+    /// while nobody else writes.
     fn sign_last(&self, open: &Open) -> Result<()> {
         if self.options.file.read_only || open.require_known().is_err() {
             return Ok(());

@@ -14,7 +14,7 @@ use ghostwire_store_sqlite::{Compact, Database, StoreFile};
 
 use crate::engine::embedded::{Embedded, Layout, layout1};
 use crate::engine::{Batch, Engine, SeriesRange, Snapshot};
-use crate::envelope::{Envelope, Kind, Reader, Sum, Tag, missing, older};
+use crate::envelope::{Envelope, Kind, Reader, Sum, Tag, missing, older, version_of};
 use crate::head::{Stored, Sums};
 use crate::inner::locked;
 use crate::plan::{self, Current, Plan};
@@ -26,7 +26,7 @@ use crate::series::scan::Page;
 use crate::series::sorted_run::SortedRun;
 use crate::series::versions::{Version, Versions};
 use crate::series::{self, Replay, SeriesPlan, data_block, journal};
-use crate::signing;
+use crate::signing::{self, SIGNATURE};
 use crate::slots::{Slot, Slots, Unread};
 use crate::tags::{Run, Tags, not_of_one_moment, read_blocks, toggle_block};
 use crate::verify::{Opened, verify};
@@ -147,14 +147,17 @@ impl Open {
         self.write(&batch).map(|()| after)
     }
 
-    /// Whether the newest signature is of where the store stands. A plain store needs none.
+    /// Whether the newest signature is of where the store stands, and sealed as everything is by now. A plain
+    /// store needs none.
     pub(crate) fn is_signed(&self, stored: &Stored) -> Result<bool> {
         if !self.envelope.is_sealed() {
             return Ok(true);
         }
         let mut snapshot = self.engine.snapshot()?;
         let signed = signing::check(&mut *snapshot, &self.envelope, stored)?;
-        Ok(signed == Some(stored.commits))
+        let record = snapshot.beside_head(SIGNATURE)?.unwrap_or_default();
+        let is_newest = version_of(&record) == self.envelope.version();
+        Ok(signed == Some(stored.commits) && is_newest)
     }
 
     /// The head as it is stored, unless somebody else moved it.

@@ -110,7 +110,7 @@ fn named<'v>(
     value: &'v Value,
     is_it: impl Fn(&str) -> bool + Copy,
 ) -> Option<&'v str> {
-    fn within<'v>(value: &'v Value, is_it: impl Fn(&str) -> bool + Copy) -> Option<&'v str> {
+    fn within(value: &Value, is_it: impl Fn(&str) -> bool + Copy) -> Option<&str> {
         match value {
             Value::Array(items) => items.iter().find_map(|item| within(item, is_it)),
             Value::Object(fields) => {
