@@ -310,6 +310,7 @@ pub(crate) struct RotateArgs {
 #[derive(Debug, Args)]
 pub(crate) struct DestroyArgs {
     /// As `list` numbers it.
+    #[arg(id = "key_version", value_name = "VERSION")]
     pub(crate) version: u32,
     /// Do it without asking.
     #[arg(long)]

@@ -79,10 +79,21 @@ impl Engine for Forgetful {
 impl ZqliteBackend {
     fn make_forgetful(&self, stores: bool) {
         let mut open = self.0.open.write().unwrap();
-        let Open { engine, envelope, slots, unread, tags, versions, head, lost, file } =
+        let Open { engine, envelope, slots, unread, tags, versions, head, successor, lost, file } =
             open.take().unwrap();
         let engine = Box::new(Forgetful { engine, stores });
-        *open = Some(Open { engine, envelope, slots, unread, tags, versions, head, lost, file });
+        *open = Some(Open {
+            engine,
+            envelope,
+            slots,
+            unread,
+            tags,
+            versions,
+            head,
+            successor,
+            lost,
+            file,
+        });
     }
 }
 
