@@ -19,6 +19,7 @@ use data_encoding::HEXLOWER;
 use ghostwire_store::config::{BackendChoice, Config, RootOptions, WriterOptions, ZqliteOptions};
 use ghostwire_store::domain::*;
 use ghostwire_store::info::Digests;
+use ghostwire_store::key_management::Rotation;
 use ghostwire_store::keys::{
     Keys, crypto::SystemRandom, crypto::keyring::Identity, write_identity,
 };
