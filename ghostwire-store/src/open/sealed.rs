@@ -16,7 +16,7 @@ use ghostwire_store_sqlite::{
 };
 use ghostwire_store_zqlite::{ZqliteBackend, ZqliteOptions};
 
-use super::{Beneath, NO_STORE, Opener};
+use super::{Beneath, NO_STORE, Opener, prepare_process};
 use crate::config;
 use crate::hash_key::{read_hash_key, write_versions};
 use crate::keys::{self, Keys, LiveKeys};
@@ -181,6 +181,7 @@ impl Opener<'_> {
     /// `Crypto` if the keyring cannot be opened.
     pub async fn copies_sealed_under(&self, version: u32) -> Result<Vec<PathBuf>> {
         let (keys, path) = self.sealed_place()?;
+        prepare_process().await?;
         let keyring = keys.open().await?;
         let mut sealed = Vec::new();
         for copy in copies_beside(path) {
@@ -209,6 +210,7 @@ impl Opener<'_> {
     /// Those of the file system.
     pub async fn plaintext_beside(&self) -> Result<Vec<PathBuf>> {
         let (keys, path) = self.sealed_place()?;
+        prepare_process().await?;
         let mut plain = Vec::new();
         for copy in copies_beside(path) {
             let options = ZqliteOptions::new(&copy, NO_STORE).read_only(true);
