@@ -304,15 +304,15 @@ impl Opener<'_> {
     fn sealed_place(&self) -> Result<(Keys<'_>, &Path)> {
         self.config.check()?;
         self.keys().zip(self.config.backend.path()).ok_or_else(|| {
-            let (key, help) = match self.config.backend.kind() {
-                config::BackendKind::Zqlite => (
-                    "sealed",
-                    "leave sealed = false out of the configuration of this store",
-                ),
+            let (option, help) = match self.config.backend.kind() {
+                config::BackendKind::Zqlite => {
+                    ("sealed", format!("leave {} = false out", self.config.store_key("sealed")))
+                }
                 _ => (
                     "backend",
                     "export the store (`gwstore export FILE`), choose the backend zqlite, and import it \
-                     into a new store (`gwstore import portable FILE --create`), which is sealed",
+                     into a new store (`gwstore import portable FILE --create`), which is sealed"
+                        .to_owned(),
                 ),
             };
             Error::new(
@@ -320,7 +320,7 @@ impl Opener<'_> {
                 "only a zqlite store can be sealed, and the configuration has to say that it is",
             )
             .with("backend", self.config.backend.kind())
-            .with("source", self.config.origin_of(&self.config.store_key(key)))
+            .with("source", self.config.origin_of(&self.config.store_key(option)))
             .with("help", help)
         })
     }

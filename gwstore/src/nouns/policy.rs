@@ -252,7 +252,7 @@ pub(crate) fn get(args: &Get, scene: &Scene<'_>) -> Outcome<DocumentText> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::{check, unknown_keys};
 

@@ -302,7 +302,7 @@ fn advice_on_sealing_fits_the_backend() {
     place
         .on("zqlite", "--set zqlite.sealed=false seal")
         .ended(1)
-        .warns(&["leave sealed = false out"]);
+        .warns(&["leave zqlite.sealed = false out"]);
 }
 
 #[test]
