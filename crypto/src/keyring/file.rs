@@ -15,7 +15,14 @@ use crate::keyring::LONGEST_FILE;
 pub struct KeyringFile {
     path: PathBuf,
     like: PathBuf,
-    _lock: File,
+    lock: File,
+}
+
+/// By name: a program that is being started has a copy of every open file for a moment.
+impl Drop for KeyringFile {
+    fn drop(&mut self) {
+        let _ = self.lock.unlock();
+    }
 }
 
 impl KeyringFile {
@@ -29,7 +36,7 @@ impl KeyringFile {
         let at = beside(path, ".lock");
         let lock = open_lock(&at, like).map_err(io("open the lock", &at))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), like: like.to_owned(), _lock: lock }),
+            Ok(()) => Ok(Self { path: path.to_owned(), like: like.to_owned(), lock }),
             Err(TryLockError::WouldBlock) => Err(Error::Locked { path: at }),
             Err(TryLockError::Error(error)) => Err(io("lock", &at)(error)),
         }

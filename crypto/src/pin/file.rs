@@ -25,6 +25,14 @@ pub struct FilePin {
     unfinished: Option<(usize, Box<[u8; SLOT]>)>,
 }
 
+/// A program that is being started has a copy of every open file for a moment, and with it the lock, unless
+/// it is given up by name.
+impl Drop for FilePin {
+    fn drop(&mut self) {
+        let _ = self.file.unlock();
+    }
+}
+
 impl FilePin {
     /// Makes an empty one.
     ///
@@ -68,8 +76,10 @@ impl FilePin {
             file => file.map_err(io("open the pin", path))?,
         };
         held(path, file.try_lock_shared())?;
-        let slots = read_slots(&mut file).map_err(io("read the pin", path))?;
-        Ok(newest(key, &slots)?.map(|(_, mark)| mark))
+        let slots = read_slots(&mut file).map_err(io("read the pin", path));
+        // See `Drop`.
+        let _ = file.unlock();
+        Ok(newest(key, &slots?)?.map(|(_, mark)| mark))
     }
 
     /// Whether the file at `other` lies on the device where a pin at `path` does, or would: no place for
