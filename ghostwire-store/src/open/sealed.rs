@@ -261,6 +261,7 @@ impl Opener<'_> {
     /// otherwise those of opening.
     pub async fn seal(&self) -> Result<Compacted> {
         let (keys, path) = self.sealed_place()?;
+        prepare_process().await?;
         let plain = ZqliteOptions::new(path, NO_STORE);
         let backend = ZqliteBackend::open(plain.clone().read_only(true)).await;
         let backend = backend.map_err(|error| match error.kind() {
@@ -290,6 +291,7 @@ impl Opener<'_> {
     /// `AlreadyExists` if there is such a file with another key; otherwise as [`Opener::seal`].
     pub async fn unseal(&self) -> Result<Compacted> {
         let (keys, path) = self.sealed_place()?;
+        prepare_process().await?;
         let keyring = keys.open().await?;
         if self.is_key_in_keyring()
             && let Some(key) = self.config.secret_key_path()
