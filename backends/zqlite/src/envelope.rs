@@ -33,6 +33,7 @@ use ghostwire_store_crypto::{self as crypto, Damage, SystemRandom};
 use sha2::{Digest, Sha256};
 
 use crate::head::{Prefix, Stored};
+use crate::resealing::Counts;
 
 const PLAIN: u8 = 1;
 const SEALED: u8 = 2;
@@ -267,7 +268,12 @@ impl Envelope {
             Self::Plain(_) => None,
             Self::Sealed(keys) => Some(Opener::new(&keys.sealing)),
         };
-        Reader { envelope: self, opener, plain: Vec::new() }
+        Reader { envelope: self, opener, counts: Counts::default(), plain: Vec::new() }
+    }
+
+    /// Opens what belongs to a head, which says under which versions of the data key there are records.
+    pub(crate) fn reader_of(&self, stored: &Stored) -> Reader<'_> {
+        Reader { counts: stored.resealing.counts, ..self.reader() }
     }
 
     /// Puts a record into a sum, or takes it out again: either is the same.
@@ -580,6 +586,8 @@ pub(crate) struct StoredBlock<'s> {
 pub(crate) struct Reader<'e> {
     envelope: &'e Envelope,
     opener: Option<Opener>,
+    /// How many records there are under which version. Empty: it is not known.
+    counts: Counts,
     /// What was opened last.
     plain: Vec<u8>,
 }
@@ -658,6 +666,9 @@ impl Reader<'_> {
         let checksums = match (self.envelope, &mut self.opener) {
             (Envelope::Plain(checksums), _) => checksums,
             (_, Some(opener)) => {
+                if kind != Kind::Head {
+                    require_in_use(self.envelope, &self.counts, kind, number, stored)?;
+                }
                 let opened = opener.open(kind, number, prefix, stored, &mut self.plain);
                 return opened.map_err(|error| refused(&error));
             }
@@ -756,6 +767,32 @@ pub(crate) fn unexpected(kind: Kind, number: u64) -> Error {
 /// A record that is not there.
 pub(crate) fn missing(kind: Kind, number: u64) -> Error {
     damaged(kind, number, "missing")
+}
+
+/// Refuses a record under a version that has none left. Whoever had that key can make one with the tag of
+/// the record that is there now, as Poly1305 commits to nothing.
+fn require_in_use(
+    envelope: &Envelope,
+    counts: &Counts,
+    kind: Kind,
+    number: u64,
+    stored: &[u8],
+) -> Result<()> {
+    let version = version_of(stored);
+    let is_in_use = counts.is_empty()
+        || counts.is_full()
+        || version == envelope.version()
+        || version.is_none_or(|version| counts.under(version) > 0);
+    match is_in_use {
+        true => Ok(()),
+        false => Err(damaged(
+            kind,
+            number,
+            "sealed under a version of the data key that has none left: it was \
+                     put there by somebody who had that key, or was put back",
+        )
+        .with("version", version.unwrap_or_default())),
+    }
 }
 
 fn damaged(kind: Kind, number: u64, damage: &'static str) -> Error {

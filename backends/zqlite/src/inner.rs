@@ -14,6 +14,7 @@ use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::position::Epoch;
 use ghostwire_store_core::schema::Schema;
 use ghostwire_store_crypto::keyring::Keyring;
+use ghostwire_store_crypto::pin::PinKey;
 use ghostwire_store_crypto::signature::SignerId;
 use ghostwire_store_sqlite::{FileKind, StoreFile};
 
@@ -240,7 +241,7 @@ impl Inner {
         if after >= self.head()?.serial || limit == 0 {
             return Ok(Vec::new());
         }
-        self.with_file(|open| open.blocks(&mut *open.engine.snapshot()?, after, limit))
+        self.with_file(|open| open.blocks(after, limit, false))
     }
 
     pub(crate) fn verify(&self) -> Result<()> {
@@ -336,12 +337,20 @@ impl Inner {
         self.pinning.as_ref().map_or(Ok(()), Pinning::require_unfenced)?;
         open.require_known()?;
         let stored = self.status()?.stored;
+        if self.pinning.is_some() && stored.pinned.is_none() {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "the store has a pin, and is of a schema that cannot say so: open it once to be written, \
+                 which migrates it, before its keys are changed",
+            ));
+        }
         let next = next.of_database(stored.head.side);
         next.require_successor_of(&open.envelope)?;
         // Also for a head whose fate stays unknown.
+        let mut marks_before = None;
         if let Some(pinning) = &self.pinning {
             let signer = next.signer().map_or(SignerId::NONE, |signer| signer.public().id());
-            pinning.rekey(keyring, signer);
+            marks_before = Some(pinning.rekey(PinKey::of_keyring(keyring), signer));
         }
         let before = open.envelope.clone();
         let head = open.stored_head();
@@ -358,6 +367,9 @@ impl Inner {
         };
         if after.is_err() && open.require_known().is_ok() {
             (open.envelope, open.successor) = (before, None);
+            if let (Some(pinning), Some((key, signer))) = (&self.pinning, marks_before) {
+                pinning.rekey(key, signer);
+            }
             return after.map(drop);
         }
         *locked(&self.envelope) = next;
@@ -385,7 +397,8 @@ impl Inner {
         let named = |records: u64| {
             Error::new(
                 ErrorKind::Restricted,
-                "records are sealed under this version of the data key; destroyed, they could be read by                  nobody. Let them be sealed anew first",
+                "records are sealed under this version of the data key; destroyed, they could be read by \
+                 nobody. Let them be sealed anew first",
             )
             .with("version", version)
             .with("records", records)

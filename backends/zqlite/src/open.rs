@@ -26,7 +26,7 @@ use crate::series::scan::Page;
 use crate::series::sorted_run::SortedRun;
 use crate::series::versions::{Version, Versions};
 use crate::series::{self, Replay, SeriesPlan, data_block, journal};
-use crate::signing::{self, SIGNATURE};
+use crate::signing;
 use crate::slots::{Slot, Slots, Unread};
 use crate::tags::{Run, Tags, not_of_one_moment, read_blocks, toggle_block};
 use crate::verify::{Opened, verify};
@@ -104,6 +104,11 @@ impl Open {
         Ok((open, stored))
     }
 
+    /// Whether the head is of before a rotation that replaces all keys.
+    pub(crate) fn is_giving_up(&self) -> bool {
+        self.successor.is_some()
+    }
+
     /// Counts under the inventory's new key, if a rotation that replaced it is under way. The pin was asked
     /// by then, whose key is replaced, too, and is moved after.
     pub(crate) fn succeed(&mut self, stored: Stored) -> Result<Stored> {
@@ -155,8 +160,11 @@ impl Open {
         }
         let mut snapshot = self.engine.snapshot()?;
         let signed = signing::check(&mut *snapshot, &self.envelope, stored)?;
-        let record = snapshot.beside_head(SIGNATURE)?.unwrap_or_default();
-        let is_newest = version_of(&record) == self.envelope.version();
+        let mut is_newest = true;
+        snapshot.frames(Kind::Signature, 0, usize::MAX >> 1, &mut |_, frame| {
+            is_newest &= version_of(frame) == self.envelope.version();
+            Ok(())
+        })?;
         Ok(signed == Some(stored.commits) && is_newest)
     }
 
@@ -221,7 +229,8 @@ impl Open {
             let mut unread = locked(&self.unread);
             found.iter().map(|(_, slot)| unread.take(slot.number)).collect()
         };
-        let (table, mut reader) = (scan.range.table, self.envelope.reader());
+        let stored = self.head_of(&*snapshot)?;
+        let (table, mut reader) = (scan.range.table, self.envelope.reader_of(&stored));
         let unknown = found.iter().zip(&bodies).filter(|(_, body)| body.is_none());
         let slots: Vec<u64> = unknown.map(|((_, slot), _)| slot.number).collect();
         let mut wanted = found.iter().zip(&mut bodies).filter(|(_, body)| body.is_none());
@@ -244,7 +253,7 @@ impl Open {
             body: body.unwrap_or_default(),
         };
         let rows = found.into_iter().zip(bodies).map(row).collect();
-        Ok(page(&self.head_of(&*snapshot)?.head, rows))
+        Ok(page(&stored.head, rows))
     }
 
     /// Plans a commit. The slots are those of what is stored.
@@ -283,7 +292,7 @@ impl Open {
         commit: &Commit,
         limits: Limits,
     ) -> Result<Option<SeriesPlan>> {
-        let (directory, reader) = (&version.directory, self.envelope.reader());
+        let (directory, reader) = (&version.directory, self.envelope.reader_of(stored));
         let mut data_blocks = StoredDataBlocks { open: self, directory, reader, snapshot: None };
         series::plan(&stored.series, &version.memtable, commit, limits, &mut data_blocks)
     }
@@ -308,7 +317,7 @@ impl Open {
         if scan.limit == 0 {
             return Ok(page(&stored.head, Vec::new()));
         }
-        let (range, mut reader) = (SeriesRange::of(&scan.range), self.envelope.reader());
+        let (range, mut reader) = (SeriesRange::of(&scan.range), self.envelope.reader_of(&stored));
         let mut found = Page::new(scan, &version.memtable);
         let data_blocks: &mut dyn Iterator<Item = &Entry> = match scan.reverse {
             false => &mut version.directory.range(&range),
@@ -348,22 +357,35 @@ impl Open {
         Err(Error::corrupt("the file was changed by somebody who does not hold its lock"))
     }
 
-    /// At most `limit` blocks after `after`.
+    /// At most `limit` blocks after `after`, by a snapshot of its own, which may have to be a fresh one.
     pub(crate) fn blocks(
         &self,
-        snapshot: &mut dyn Snapshot,
         after: Serial,
         limit: usize,
+        is_fresh: bool,
     ) -> Result<Vec<EncodedBlock>> {
-        let head = self.head_of(snapshot)?.head;
-        let (mut chain, wanted) = Chain::after(&head, after, limit)?;
+        let first = after.next().get();
+        let (mut snapshot, tags) = {
+            // Blocks that are sealed anew change their tags: both have to be of one moment.
+            let _slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
+            let snapshot = match is_fresh {
+                true => self.engine.fresh_snapshot()?,
+                false => self.engine.snapshot()?,
+            };
+            // After a commit of unknown outcome they are not to be trusted.
+            let tags = match self.require_known() {
+                Ok(()) => self.tags().blocks.part(first, limit),
+                Err(_) => Run::new(first),
+            };
+            (snapshot, tags)
+        };
+        let stored = self.head_of(&*snapshot)?;
+        let (mut chain, wanted) = Chain::after(&stored.head, after, limit)?;
         let mut blocks = Vec::new();
-        let (first, last) = (after.next().get(), head.serial.get());
-        let mut reader = self.envelope.reader();
+        let last = stored.head.serial.get();
+        let mut reader = self.envelope.reader_of(&stored);
         snapshot.blocks(first, last, wanted, &mut |stored| {
-            // Those that were purged or written since are not known; the chain has them, too.
-            let current = self.tags().blocks.get(stored.serial);
-            let block = reader.open_block(stored, current)?;
+            let block = reader.open_block(stored, tags.get(stored.serial))?;
             chain.follow(Serial::new(stored.serial), &block)?;
             blocks.push(block);
             Ok(())
@@ -442,7 +464,8 @@ fn read_directory(
     envelope: &Envelope,
     stored: &Stored,
 ) -> Result<Directory> {
-    let (mut leaves, mut total, mut reader) = (Vec::new(), Sum::default(), envelope.reader());
+    let (mut leaves, mut total, mut reader) =
+        (Vec::new(), Sum::default(), envelope.reader_of(stored));
     snapshot.leaves(&mut |number, bytes| {
         let (content, tag) = reader.open(Kind::Directory, number, bytes)?;
         envelope.toggle(&mut total, Kind::Directory, number, tag);
@@ -507,7 +530,7 @@ fn replay(
     stored: &Stored,
     entries: &[(u64, Vec<u8>)],
 ) -> Result<(Memtable, Run<Tag>)> {
-    let (mut replay, mut reader) = (Replay::new(stored.series), envelope.reader());
+    let (mut replay, mut reader) = (Replay::new(stored.series), envelope.reader_of(stored));
     let (mut tags, mut total) = (Run::new(stored.series.first), Sum::default());
     for (number, stored) in entries {
         let (content, tag) = reader.open(Kind::Journal, *number, stored)?;

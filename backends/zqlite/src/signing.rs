@@ -125,6 +125,10 @@ pub(crate) fn check(
     })?;
     compare(manifest, stored)?;
     require_descent(manifest, snapshot, &mut reader, stored)?;
+    former_signers(snapshot, envelope)?;
+    snapshot.frames(Kind::Signature, FORMER_SIGNERS, 1, &mut |number, _| {
+        Err(unexpected(Kind::Signature, number))
+    })?;
     Ok(Some(manifest.commit))
 }
 

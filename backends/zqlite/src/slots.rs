@@ -70,7 +70,7 @@ impl Slots {
         envelope: &Envelope,
         stored: &Stored,
     ) -> Result<(Self, Unread)> {
-        let (mut reader, mut unread) = (envelope.reader(), Unread::default());
+        let (mut reader, mut unread) = (envelope.reader_of(stored), Unread::default());
         let mut buffer = BytesMut::new();
         let mut found: BTreeMap<Table, Vec<(RowKey, Slot)>> = BTreeMap::new();
         let (mut count, mut total) = (0u64, Sum::default());

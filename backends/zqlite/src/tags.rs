@@ -27,6 +27,13 @@ impl<T: Copy> Run<T> {
         self.tags.get(index).copied()
     }
 
+    /// At most so many of them, from this number on.
+    pub(crate) fn part(&self, first: u64, limit: usize) -> Self {
+        let skipped = usize::try_from(first.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        let tags = self.tags.iter().skip(skipped).take(limit).copied().collect();
+        Self { first: self.first.max(first), tags }
+    }
+
     /// The number of the next one.
     fn next(&self) -> u64 {
         self.first.saturating_add(self.tags.len() as u64)

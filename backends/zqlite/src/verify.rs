@@ -44,7 +44,7 @@ pub(crate) fn verify(store: &impl Opened) -> Result<Stored> {
     while store.with_open(|open| check_chunks(open, &mut chunks))?.is_continue() {}
     let stored = store.with_open(Open::check_small)?;
     follow_kept(&stored.head, |after, limit| {
-        store.with_open(|open| open.blocks(&mut *open.engine.fresh_snapshot()?, after, limit))
+        store.with_open(|open| open.blocks(after, limit, true))
     })?;
     store.with_open(|open| open.file.require_in_place())?;
     Ok(stored)
@@ -111,7 +111,8 @@ fn check_rows(open: &Open, walk: &mut Walk) -> Result<ControlFlow<()>> {
     let slots = open.slots()?;
     let mut snapshot = open.engine.fresh_snapshot()?;
     require_own_head(open, &*snapshot)?;
-    let (mut reader, mut budget) = (open.envelope.reader(), Budget::default());
+    let stored = open.head_of(&*snapshot)?;
+    let (mut reader, mut budget) = (open.envelope.reader_of(&stored), Budget::default());
     snapshot.every_row(walk.after, &mut |number, stored| {
         let (row, tag) = reader.open_placed(Kind::Row, number, stored)?;
         let table = Table::from_number(row.table)?;
@@ -146,7 +147,8 @@ fn check_chunks(open: &Open, walk: &mut Walk) -> Result<ControlFlow<()>> {
         let version = open.versions.current();
         let mut snapshot = open.engine.fresh_snapshot()?;
         require_own_head(open, &*snapshot)?;
-        let (mut reader, mut budget) = (open.envelope.reader(), Budget::default());
+        let stored = open.head_of(&*snapshot)?;
+        let (mut reader, mut budget) = (open.envelope.reader_of(&stored), Budget::default());
         let directory = &version.directory;
         snapshot.every_chunk(walk.after, &mut |number, stored| {
             let (rows, tag) = reader.open_placed(Kind::Chunk, number, stored)?;

@@ -208,6 +208,27 @@ async fn a_full_disk_leaves_the_cursor_and_the_rest_follows_once_there_is_room()
     backend.close().await.unwrap();
 }
 
+/// Their tags change, and nobody who reads them may take that for damage.
+#[tokio::test(flavor = "multi_thread")]
+async fn blocks_are_read_while_they_are_sealed_anew() {
+    let (_directory, path) = directory();
+    let backend = std::sync::Arc::new(open_with(&path, &first()).await);
+    fill(&*backend, 0..150).await;
+    let before = backend.blocks(Serial::ZERO, 1_000).await.unwrap();
+    backend.take_up(rotated()).await.unwrap();
+    let sealing = {
+        let backend = backend.clone();
+        tokio::spawn(async move { while backend.maintain(LEAST).await.unwrap() {} })
+    };
+    while !sealing.is_finished() {
+        assert_eq!(backend.blocks(Serial::ZERO, 1_000).await.unwrap(), before);
+        backend.verify().await.unwrap();
+    }
+    sealing.await.unwrap();
+    assert_eq!(progress(&*backend).percent(), 100);
+    backend.close().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_keyring_is_taken_up_while_the_store_is_open() {
     use ghostwire_store_core::error::ErrorKind;

@@ -137,16 +137,16 @@ impl LiveKeys {
         let named = |it: &Fingerprint| it.to_string() == fingerprint;
         let members = || keyring.members().iter().map(|member| member.recipient().fingerprint());
         let Some(leaves) = members().find(named) else {
-            // That may be what was broken off.
-            return match completed {
-                Some(completed) if completed.because_of_leak => Ok(completed.keyring),
-                _ => Err(Error::new(
-                    ErrorKind::NotFound,
-                    "the keyring is not sealed to this recipient",
-                )
-                .with("recipient", fingerprint)
-                .with("known", members().map(|it| it.to_string()).collect::<Vec<_>>().join(", "))),
+            let message = match completed {
+                Some(_) => {
+                    "the keyring is not sealed to this recipient; a rotation that was broken off is completed \
+                     now, which may have been its removal"
+                }
+                None => "the keyring is not sealed to this recipient",
             };
+            return Err(Error::new(ErrorKind::NotFound, message)
+                .with("recipient", fingerprint)
+                .with("known", members().map(|it| it.to_string()).collect::<Vec<_>>().join(", ")));
         };
         let now = now();
         let change = move |keyring: &Keyring| keyring.remove_recipient(leaves, now, &SystemRandom);

@@ -22,7 +22,6 @@ use ghostwire_store_core::backend::Commit;
 use ghostwire_store_core::block::Serial;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_crypto::Error as CryptoError;
-use ghostwire_store_crypto::keyring::Keyring;
 use ghostwire_store_crypto::pin::{Mark, Pin, PinKey};
 use ghostwire_store_crypto::signature::SignerId;
 
@@ -158,12 +157,12 @@ impl Pinning {
     }
 
     /// Reads and writes marks by this key and with this signer from now on.
-    pub(crate) fn rekey(&self, keyring: &Keyring, signer: SignerId) {
-        let key = PinKey::of_keyring(keyring);
+    /// Gives those before.
+    pub(crate) fn rekey(&self, key: PinKey, signer: SignerId) -> (PinKey, SignerId) {
         if let Some(held) = locked(&self.held).as_mut() {
             held.pin.rekey(key.clone());
         }
-        *locked(&self.marks) = (key, signer);
+        std::mem::replace(&mut *locked(&self.marks), (key, signer))
     }
 
     /// Whether the next commit has to give up a mark.

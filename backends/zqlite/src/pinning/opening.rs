@@ -190,6 +190,10 @@ fn judge(key: &PinKey, open: &Open, stored: &Stored, mark: Option<&Mark>) -> Res
         pinned: stored.pinned.is_some(),
         overridden: stored.pinned.and_then(|pinned| pinned.overridden),
     };
+    // The head that the rotation gives up is older than a mark by the keys that follow.
+    if open.is_giving_up() && mark.is_some_and(|mark| mark.signer == signers.current) {
+        return Ok(Verdict::Forked);
+    }
     let anchor = match mark {
         Some(mark) if mark.store == here.store => anchor(key, open, stored, mark)?,
         _ => Anchor::Missing,
@@ -211,11 +215,10 @@ fn anchor(key: &PinKey, open: &Open, stored: &Stored, mark: &Mark) -> Result<Anc
     if serial > head.serial {
         return Ok(Anchor::Missing);
     }
-    let mut snapshot = open.engine.snapshot()?;
     let (mut after, mut chain) = (serial, None);
     while after < head.serial {
         // Not all at once: they may have gigabytes.
-        let blocks = match open.blocks(&mut *snapshot, after, 16) {
+        let blocks = match open.blocks(after, 16, false) {
             Err(error) if matches!(error.kind(), ErrorKind::Compacted { .. }) => {
                 return Ok(Anchor::Missing);
             }

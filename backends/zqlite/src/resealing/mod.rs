@@ -74,6 +74,11 @@ impl Counts {
         self.0.into_iter().filter(|(_, records)| *records > 0)
     }
 
+    /// Whether there is no place for a further version, so that two may be counted as one.
+    pub(crate) fn is_full(&self) -> bool {
+        self.iter().count() == MOST_VERSIONS
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.iter().next().is_none()
     }
@@ -100,7 +105,7 @@ impl Counts {
     /// One more. Where there is no place for its version, which a rotation sees to, those of the oldest are
     /// counted with the next: no commit fails because of that.
     pub(crate) fn add(&mut self, version: u32) {
-        if self.iter().count() == MOST_VERSIONS && self.under(version) == 0 {
+        if self.is_full() && self.under(version) == 0 {
             let [(_, oldest), (_, next), ..] = &mut self.0;
             *next = next.saturating_add(*oldest);
             *oldest = 0;

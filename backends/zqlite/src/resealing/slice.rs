@@ -169,7 +169,8 @@ impl Slicer<'_> {
     }
 
     fn rows(&mut self, snapshot: &mut dyn Snapshot) -> Result<bool> {
-        let (mut reader, slots) = (self.envelope.reader(), self.standing.slots);
+        let (mut reader, slots) =
+            (self.envelope.reader_of(self.standing.stored), self.standing.slots);
         let mut is_through = true;
         snapshot.every_row(Some(self.after.resealing.cursor.number), &mut |number, stored| {
             if self.is_spent() {
@@ -203,7 +204,8 @@ impl Slicer<'_> {
     /// A leaf is done once all that it names is.
     fn directory(&mut self, snapshot: &mut dyn Snapshot) -> Result<bool> {
         let directory = &self.standing.version.directory;
-        let (mut reader, mut changes) = (self.envelope.reader(), Changes::new());
+        let (mut reader, mut changes) =
+            (self.envelope.reader_of(self.standing.stored), Changes::new());
         let mut is_through = true;
         while let Some(leaf) = directory.leaf_after(self.after.resealing.cursor.number) {
             let mut is_touched = false;
@@ -287,7 +289,7 @@ impl Slicer<'_> {
 
     fn blocks(&mut self, snapshot: &mut dyn Snapshot) -> Result<bool> {
         let head = &self.standing.stored.head;
-        let mut reader = self.envelope.reader();
+        let mut reader = self.envelope.reader_of(self.standing.stored);
         let oldest = head.oldest_block.get();
         let mut serial = oldest.max(self.after.resealing.cursor.number.saturating_add(1));
         while serial <= head.serial.get() {
@@ -330,7 +332,7 @@ impl Slicer<'_> {
 
     fn journal(&mut self, snapshot: &mut dyn Snapshot) -> Result<bool> {
         let series = &self.standing.stored.series;
-        let mut reader = self.envelope.reader();
+        let mut reader = self.envelope.reader_of(self.standing.stored);
         let mut number = series.first.max(self.after.resealing.cursor.number.saturating_add(1));
         while number < series.next {
             if self.is_spent() {

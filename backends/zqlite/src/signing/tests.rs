@@ -481,3 +481,43 @@ async fn while_a_rotation_is_under_way_the_signature_before_it_holds() {
     let unknown = former.follow(SignerId::NONE, new.public());
     assert!(matches!(unknown, Err(CryptoError::Unsigned { .. })));
 }
+
+#[test]
+fn a_record_under_a_version_that_has_none_left_is_refused() {
+    use ghostwire_store_core::schema::Schema;
+
+    use crate::resealing::Counts;
+
+    let envelope = |keyring: &Keyring| {
+        Envelope::new(Some(keyring)).unwrap().of_database(SideId::from_bytes(STORE))
+    };
+    let (mut record, leaked) = (Vec::new(), envelope(&KEYRING));
+    let tag = leaked.sealer(None).unwrap().seal(Kind::Row, 1, &[b"a row"], &mut record).unwrap();
+    let rotated = written(&KEYRING.rotate(Rotation::Leaked, 0, &SystemRandom).unwrap());
+    let envelope = envelope(&rotated);
+    let mut stored = Stored::empty(StoreId::from_bytes(STORE), Schema::current());
+    let open = |stored: &Stored| {
+        let mut reader = envelope.reader_of(stored);
+        reader.open_current(Kind::Row, 1, tag, &record).map(<[u8]>::to_vec)
+    };
+    // Whoever has the leaked key can give a record any tag, that of the current one included.
+    stored.resealing.counts = Counts::only(2, 1);
+    let error = open(&stored).unwrap_err();
+    assert!(error.to_string().contains("none left"), "{error}");
+    stored.resealing.counts.add(1);
+    assert_eq!(open(&stored).unwrap(), b"a row");
+}
+
+#[tokio::test]
+async fn an_altered_or_foreign_record_beside_the_head_is_refused() {
+    for foreign in [3, 4] {
+        let (_directory, path) = place();
+        open(&path).await.close().await.unwrap();
+        let file = rusqlite::Connection::open(&path).unwrap();
+        let record = [&[2][..], &[0; 60]].concat();
+        file.execute("INSERT INTO meta(id,body) VALUES(?1,?2)", (foreign, record)).unwrap();
+        drop(file);
+        let error = ZqliteBackend::open(sealed(&path)).await.unwrap_err();
+        assert!(error.to_string().contains("record=signature"), "{error}");
+    }
+}
