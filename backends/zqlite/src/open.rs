@@ -366,17 +366,19 @@ impl Open {
     ) -> Result<Vec<EncodedBlock>> {
         let first = after.next().get();
         let (mut snapshot, tags) = {
-            // Blocks that are sealed anew change their tags: both have to be of one moment.
-            let _slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
+            // Blocks that are sealed anew change their tags: both have to be of one moment. While a commit is
+            // on its way to the disk, which may take long, the chain alone tells what belongs to the head.
+            let slots = self.slots.try_read();
             let snapshot = match is_fresh {
                 true => self.engine.fresh_snapshot()?,
                 false => self.engine.snapshot()?,
             };
             // After a commit of unknown outcome they are not to be trusted.
-            let tags = match self.require_known() {
-                Ok(()) => self.tags().blocks.part(first, limit),
-                Err(_) => Run::new(first),
+            let tags = match slots.is_ok() && self.require_known().is_ok() {
+                true => self.tags().blocks.part(first, limit),
+                false => Run::new(first),
             };
+            drop(slots);
             (snapshot, tags)
         };
         let stored = self.head_of(&*snapshot)?;
