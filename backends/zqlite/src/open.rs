@@ -18,7 +18,7 @@ use crate::envelope::{Envelope, Kind, Reader, Sum, Tag, missing, older, version_
 use crate::head::{Stored, Sums};
 use crate::inner::locked;
 use crate::plan::{self, Current, Plan};
-use crate::resealing::{Slice, Standing, count_versions, plan_slice};
+use crate::resealing::{Slice, count_versions, plan_slice};
 use crate::series::compaction::DataBlocks;
 use crate::series::directory::{Directory, Entry, Leaf};
 use crate::series::memtable::{Limits, Memtable};
@@ -280,7 +280,7 @@ impl Open {
         budget: &Budget,
     ) -> Result<Option<Slice>> {
         let (tags, head, version) = (self.tags(), self.stored_head(), self.versions.current());
-        let standing = Standing { stored, head: &head, slots, tags: &tags, version: &version };
+        let standing = Current { stored, head: &head, slots, tags: &tags, version: &version };
         plan_slice(&*self.engine, &self.envelope, standing, budget)
     }
 

@@ -13,7 +13,7 @@ use bytes::{Buf, BufMut};
 use ghostwire_store_core::error::{Error, ErrorKind};
 
 pub(crate) use count::count_versions;
-pub(crate) use slice::{Slice, Standing, plan_slice};
+pub(crate) use slice::{Slice, plan_slice};
 
 /// How many versions may have records at one time.
 pub(crate) const MOST_VERSIONS: usize = 8;

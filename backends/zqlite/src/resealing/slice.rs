@@ -12,21 +12,11 @@ use super::{Counts, Cursor, Stage};
 use crate::engine::{Batch, Engine, Snapshot, Write};
 use crate::envelope::{Envelope, Kind, Part, Sealer, Tag, frame_of, missing, older, version_of};
 use crate::head::Stored;
+use crate::plan::Current;
 use crate::series::directory::{Changes, Directory, LeafChange};
 use crate::series::versions::Version;
-use crate::slots::{Move, Slot, Slots};
+use crate::slots::{Move, Slot};
 use crate::tags::{Tags, toggle_block};
-
-/// Where the store stands, as far as it is in memory.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Standing<'a> {
-    pub(crate) stored: &'a Stored,
-    /// The head that it was read from.
-    pub(crate) head: &'a [u8],
-    pub(crate) slots: &'a Slots,
-    pub(crate) tags: &'a Tags,
-    pub(crate) version: &'a Version,
-}
 
 /// Records sealed anew, ready to be written.
 #[derive(Debug)]
@@ -63,7 +53,7 @@ impl Retagged {
 pub(crate) fn plan_slice(
     engine: &dyn Engine,
     envelope: &Envelope,
-    standing: Standing<'_>,
+    standing: Current<'_>,
     budget: &Budget,
 ) -> Result<Option<Slice>> {
     let stored = standing.stored;
@@ -96,7 +86,7 @@ pub(crate) fn plan_slice(
 
 struct Slicer<'s> {
     envelope: &'s Envelope,
-    standing: Standing<'s>,
+    standing: Current<'s>,
     sealer: Sealer<'s>,
     version: u32,
     after: Stored,
