@@ -1,9 +1,10 @@
 //! How long writes wait while `verify` and `digests` read everything, and how long SQLite's log gets.
 //!
 //! ```text
-//! cargo run --release -p ghostwire-store-benches --example verify_beside_writers -- [NODES] [HEARTBEATS A SECOND]
+//! cargo run --release -p ghostwire-store-benches --example verify_beside_writers -- [NODES] [HEARTBEATS A SECOND] [STORE]
 //! ```
-//! 100,000 nodes and 1,000 heartbeats a second, if nothing else is said. Each phase shows how many
+//! 100,000 nodes and 1,000 heartbeats a second, if nothing else is said, on each store whose name contains
+//! STORE. Each phase shows how many
 //! heartbeats were answered, the median wait, the wait of 999 in 1,000, the longest, and the most bytes that the log had on disk.
 
 #![allow(clippy::print_stdout)]
@@ -28,11 +29,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut number =
         |default: u64| arguments.next().map_or(Ok(default), |text| text.parse::<u64>());
     let (nodes, rate) = (number(100_000)?, number(1_000)?);
+    let only = arguments.next().unwrap_or_default();
     let fixture = StateFixture::with_nodes(nodes)?;
     let images = fixture.images();
     let alive: Vec<NodeId> = fixture.nodes.iter().take(ALIVE).map(|node| node.id).collect();
     drop(fixture);
-    for target in [Target::Zqlite, Target::LibsqlCheckpoint, Target::LibsqlCommit] {
+    let targets =
+        [Target::Zqlite, Target::ZqliteSealed, Target::LibsqlCheckpoint, Target::LibsqlCommit];
+    for target in targets.into_iter().filter(|target| target.name().contains(&only)) {
         let directory = tempfile::tempdir()?;
         let path = directory.path().join("store.db");
         let store = open(target, &path).await?;

@@ -163,7 +163,7 @@ impl Inner {
     }
 
     fn commit_to(&self, open: &Open, commit: &Commit) -> Result<()> {
-        let mut slots = open.slots.write().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = open.slots.write();
         // Whoever had the slots before may have lost its way.
         open.require_known()?;
         // Read and replaced with the slots, so that two commits cannot both build on it.
@@ -194,7 +194,7 @@ impl Inner {
             return Ok(false);
         }
         self.with_open(|open| {
-            let mut slots = open.slots.write().unwrap_or_else(PoisonError::into_inner);
+            let mut slots = open.slots.write();
             // Whoever had the slots before may have lost its way.
             open.require_known()?;
             let stored = self.status()?.stored;
@@ -270,7 +270,7 @@ impl Inner {
             ));
         }
         self.with_open(|open| {
-            let _slots = open.slots.write().unwrap_or_else(PoisonError::into_inner);
+            let _slots = open.slots.write();
             open.require_known()?;
             let stored = self.status()?.stored;
             let copy = |path: &Path| open.engine.copy_to(path);
@@ -296,7 +296,7 @@ impl Inner {
     pub(crate) fn probe(&self, epoch: Epoch) -> Result<()> {
         self.require_writable()?;
         self.with_open(|open| {
-            let _slots = open.slots.write().unwrap_or_else(PoisonError::into_inner);
+            let _slots = open.slots.write();
             open.require_known()?;
             let stored = self.status()?.stored;
             stored.head.require_epoch(epoch)?;
@@ -308,7 +308,7 @@ impl Inner {
     pub(crate) fn adopt(&self, head: &Head) -> Result<()> {
         self.require_writable()?;
         self.with_open(|open| {
-            let _slots = open.slots.write().unwrap_or_else(PoisonError::into_inner);
+            let _slots = open.slots.write();
             open.require_known()?;
             let adopted = self.status()?.stored.adopt(head)?;
             self.replace_head(open, adopted)?;
@@ -404,7 +404,7 @@ impl Inner {
             .with("records", records)
         };
         self.with_open(|open| {
-            let _slots = open.slots.write().unwrap_or_else(PoisonError::into_inner);
+            let _slots = open.slots.write();
             self.sign_last(open)
         })?;
         match self.status()?.stored.resealing.counts.under(version) {

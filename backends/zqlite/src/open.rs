@@ -37,7 +37,7 @@ pub(crate) struct Open {
     pub(crate) engine: Box<dyn Engine>,
     pub(crate) envelope: Envelope,
     /// Written together with the file, so that a snapshot and the slots belong together.
-    pub(crate) slots: RwLock<Slots>,
+    pub(crate) slots: parking_lot::RwLock<Slots>,
     /// Empty from the first commit on.
     pub(crate) unread: Mutex<Unread>,
     /// Read and replaced by who has the slots, and then for a moment.
@@ -93,7 +93,7 @@ impl Open {
             engine,
             envelope,
             successor,
-            slots: RwLock::new(slots),
+            slots: parking_lot::RwLock::new(slots),
             unread: Mutex::new(unread),
             tags: RwLock::new(tags),
             versions: Versions::new(Version { commit: stored.commits, memtable, directory }),
@@ -215,8 +215,8 @@ impl Open {
     }
 
     /// The slots, while nothing is written.
-    pub(crate) fn slots(&self) -> Result<RwLockReadGuard<'_, Slots>> {
-        let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn slots(&self) -> Result<parking_lot::RwLockReadGuard<'_, Slots>> {
+        let slots = self.slots.read();
         self.require_known().map(|()| slots)
     }
 
@@ -374,7 +374,7 @@ impl Open {
                 false => self.engine.snapshot()?,
             };
             // After a commit of unknown outcome they are not to be trusted.
-            let tags = match slots.is_ok() && self.require_known().is_ok() {
+            let tags = match slots.is_some() && self.require_known().is_ok() {
                 true => self.tags().blocks.part(first, limit),
                 false => Run::new(first),
             };

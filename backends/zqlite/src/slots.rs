@@ -154,6 +154,28 @@ impl Slots {
         self.tables.values().flat_map(|rows| rows.values().copied())
     }
 
+    /// The numbers of at most `most` rows behind a row, and which row is the last of them; `None` if none
+    /// is left.
+    pub(crate) fn numbers(
+        &self,
+        after: Option<&(Table, RowKey)>,
+        most: usize,
+    ) -> (Vec<u64>, Option<(Table, RowKey)>) {
+        let first = after.map(|(table, _)| *table);
+        let tables = self.tables.iter().filter(|(table, _)| first.is_none_or(|it| **table >= it));
+        let rows = tables.flat_map(|(table, rows)| {
+            let from = after.filter(|(of, _)| of == table);
+            let from = from.map_or(Bound::Unbounded, |(_, key)| Bound::Excluded(key));
+            rows.range::<RowKey, _>((from, Bound::Unbounded)).map(move |row| (*table, row))
+        });
+        let (mut numbers, mut last) = (Vec::with_capacity(most), None);
+        for (table, (key, slot)) in rows.take(most) {
+            numbers.push(slot.number);
+            last = Some((table, key));
+        }
+        (numbers, last.map(|(table, key)| (table, key.clone())))
+    }
+
     /// To be called once the commit is stored.
     pub(crate) fn apply(&mut self, moves: Vec<Move>) {
         for Move { table, key, slot } in moves {

@@ -12,18 +12,22 @@ use std::vec;
 use ghostwire_store_core::chain::follow_kept;
 use ghostwire_store_core::error::{Error, Result};
 use ghostwire_store_core::schema::{RowKey, Table};
+use parking_lot::RwLockReadGuard;
 
 use crate::engine::Snapshot;
 use crate::envelope::{Kind, missing, older, unexpected};
 use crate::head::Stored;
 use crate::open::Open;
 use crate::series::data_block;
-use crate::slots::Slot;
+use crate::slots::{Slot, Slots};
 
 /// Records that are read at one moment: a millisecond.
 const RECORDS: usize = 256;
 /// Bytes of such records, unless one has more.
 const BYTES: usize = 1 << 20;
+
+/// Numbers of rows that are gathered at one moment, in less than a millisecond.
+const NUMBERS: usize = 4096;
 
 /// Who has a store open. Between two calls it may be reopened or closed.
 pub(crate) trait Opened {
@@ -33,21 +37,46 @@ pub(crate) trait Opened {
 /// Reads and checks everything; one at a time. Gives the head of the end.
 pub(crate) fn verify(store: &impl Opened) -> Result<Stored> {
     store.with_open(|open| open.engine.check_structure())?;
-    let numbers = |open: &Open| Ok(Walk::of(open.slots()?.iter().map(|slot| slot.number)));
-    let mut rows = store.with_open(numbers)?;
+    let mut numbers = Vec::new();
+    every_number(store, |number| Ok(numbers.push(number)))?;
+    let mut rows = Walk::of(numbers);
     while store.with_open(|open| check_rows(open, &mut rows))?.is_continue() {}
-    let numbers = |open: &Open| {
-        let directory = &open.versions.current().directory;
-        Ok(Walk::of(directory.entries().map(|entry| entry.number)))
-    };
-    let mut chunks = store.with_open(numbers)?;
+    let absent = rows.absent();
+    if !absent.is_empty() {
+        every_number(store, |number| absent.require_met(Kind::Row, number))?;
+    }
+    let directory = || store.with_open(|open| Ok(open.versions.current()));
+    let numbers = directory()?.directory.entries().map(|entry| entry.number).collect();
+    let mut chunks = Walk::of(numbers);
     while store.with_open(|open| check_chunks(open, &mut chunks))?.is_continue() {}
+    let absent = chunks.absent();
+    directory()?
+        .directory
+        .entries()
+        .try_for_each(|entry| absent.require_met(Kind::Chunk, entry.number))?;
     let stored = store.with_open(Open::check_small)?;
     follow_kept(&stored.head, |after, limit| {
         store.with_open(|open| open.blocks(after, limit, true))
     })?;
     store.with_open(|open| open.file.require_in_place())?;
     Ok(stored)
+}
+
+/// The number of every row, not all of one moment. Nobody waits for more than a few of them.
+fn every_number(store: &impl Opened, mut each: impl FnMut(u64) -> Result<()>) -> Result<()> {
+    let mut after = None;
+    loop {
+        let page = |open: &Open| {
+            let slots = open.slots()?;
+            let page = slots.numbers(after.as_ref(), NUMBERS);
+            let_writers_in(slots);
+            Ok(page)
+        };
+        let (numbers, last) = store.with_open(page)?;
+        numbers.into_iter().try_for_each(&mut each)?;
+        let Some(last) = last else { return Ok(()) };
+        after = Some(last);
+    }
 }
 
 /// How far the records of a kind were read, and which of those were not there that there should be.
@@ -60,8 +89,7 @@ struct Walk {
 }
 
 impl Walk {
-    fn of(numbers: impl Iterator<Item = u64>) -> Self {
-        let mut numbers: Vec<u64> = numbers.collect();
+    fn of(mut numbers: Vec<u64>) -> Self {
         numbers.sort_unstable();
         Self { expected: numbers.into_iter().peekable(), after: None, absent: Vec::new() }
     }
@@ -75,12 +103,27 @@ impl Walk {
         self.after = Some(number);
     }
 
-    /// All that are stored were met. `current` are the numbers of those that there are now.
-    fn end(&mut self, kind: Kind, mut current: impl Iterator<Item = u64>) -> Result<()> {
-        self.absent.extend(self.expected.by_ref());
-        match current.find(|number| self.absent.binary_search(number).is_ok()) {
-            Some(number) => Err(missing(kind, number)),
-            None => Ok(()),
+    /// All that are stored were met.
+    fn absent(mut self) -> Absent {
+        self.absent.extend(self.expected);
+        Absent(self.absent)
+    }
+}
+
+/// Records that were expected and not met, in order.
+#[derive(Debug)]
+struct Absent(Vec<u64>);
+
+impl Absent {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// One that is expected now is missing if it was expected before, and not met.
+    fn require_met(&self, kind: Kind, number: u64) -> Result<()> {
+        match self.0.binary_search(&number) {
+            Ok(_) => Err(missing(kind, number)),
+            Err(_) => Ok(()),
         }
     }
 }
@@ -124,10 +167,14 @@ fn check_rows(open: &Open, walk: &mut Walk) -> Result<ControlFlow<()>> {
         walk.meet(number);
         Ok(budget.spend(stored.len()))
     })?;
-    if budget.is_spent() {
-        return Ok(Continue(()));
-    }
-    walk.end(Kind::Row, slots.iter().map(|slot| slot.number)).map(Break)
+    let_writers_in(slots);
+    Ok(if budget.is_spent() { Continue(()) } else { Break(()) })
+}
+
+/// Whoever waits to write is next. Otherwise the next page would be first each time, since whoever waits has
+/// to be woken.
+fn let_writers_in(slots: RwLockReadGuard<'_, Slots>) {
+    RwLockReadGuard::unlock_fair(slots);
 }
 
 /// A data block that was read, and where the next one begins.
@@ -143,7 +190,7 @@ struct ReadBlock {
 fn check_chunks(open: &Open, walk: &mut Walk) -> Result<ControlFlow<()>> {
     let (mut page, mut flow) = (Vec::new(), Continue(()));
     {
-        let _nothing_is_written = open.slots()?;
+        let nothing_is_written = open.slots()?;
         let version = open.versions.current();
         let mut snapshot = open.engine.fresh_snapshot()?;
         require_own_head(open, &*snapshot)?;
@@ -166,9 +213,9 @@ fn check_chunks(open: &Open, walk: &mut Walk) -> Result<ControlFlow<()>> {
             Ok(budget.spend(stored.len()))
         })?;
         if !budget.is_spent() {
-            walk.end(Kind::Chunk, directory.entries().map(|entry| entry.number))?;
             flow = Break(());
         }
+        let_writers_in(nothing_is_written);
     }
     for ReadBlock { table, key, rows, next } in page {
         let rows = data_block::read(table, &key, &rows)?;
@@ -196,11 +243,13 @@ mod tests {
     #[test]
     fn what_is_not_met_is_missing_unless_it_went_meanwhile() {
         let walk = |met: &[u64]| {
-            let mut walk = Walk::of([7, 3, 5].into_iter());
+            let mut walk = Walk::of(vec![7, 3, 5]);
             met.iter().for_each(|number| walk.meet(*number));
-            walk
+            walk.absent()
         };
-        let end = |mut walk: Walk, current: &[u64]| walk.end(Kind::Row, current.iter().copied());
+        let end = |absent: Absent, current: &[u64]| {
+            current.iter().try_for_each(|number| absent.require_met(Kind::Row, *number))
+        };
         assert!(end(walk(&[3, 5, 7, 9]), &[3, 5, 7, 9]).is_ok());
         assert!(end(walk(&[3, 7]), &[3, 7, 8]).is_ok());
         for met in [&[3, 7][..], &[3], &[5, 7], &[]] {

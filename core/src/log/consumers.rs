@@ -14,18 +14,28 @@ use crate::schema::{Record, RowKey, Table};
 /// At most so many may be registered.
 const MOST: usize = 64;
 
+/// A commit removes the entries of at most so many positions, since everybody waits for it: what was kept
+/// for a consumer for days may be gigabytes.
+const REMOVED_AT_ONCE: u64 = 256;
+
 /// The registered consumers, and how many bytes there are to take.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Consumers {
     registered: Vec<Consumer>,
     /// The bytes of all entries so far.
     total: u64,
+    /// The feed may have entries after this position,
+    removed: Position,
+    /// and up to this one.
+    last: Position,
 }
 
 /// What a commit changes of the consumers once it is stored.
 #[derive(Debug, Default)]
 pub(crate) struct Entered {
     total: u64,
+    removed: Position,
+    last: Position,
     overflowed: Vec<ConsumerName>,
 }
 
@@ -43,10 +53,13 @@ impl Consumers {
         let mut total = registered.iter().map(|consumer| consumer.total).max().unwrap_or(0);
         // The feed is empty while everybody has taken everything. Also what those had taken for whom
         // nothing is kept counts: the sum never falls while anybody is registered.
-        if registered.iter().any(|consumer| !consumer.resync) {
-            total = feed::last_row(backend).await?.map_or(total, |row| row.total.max(total));
+        let (mut removed, mut last) = (Position::ZERO, Position::ZERO);
+        if let Some(row) = feed::end_row(backend, true).await? {
+            (last, total) = (row.position, total.max(row.total));
+            let first = feed::end_row(backend, false).await?.map_or(last, |row| row.position);
+            removed = Position::new(first.get().saturating_sub(1));
         }
-        Ok(Self { registered, total })
+        Ok(Self { registered, total, removed, last })
     }
 
     pub(crate) fn list(&self) -> &[Consumer] {
@@ -81,8 +94,15 @@ impl Consumers {
         series: &[RowChange],
         before: Serial,
     ) -> Entered {
+        let mut entered = Entered {
+            total: self.total,
+            removed: self.removed,
+            last: self.last,
+            overflowed: Vec::new(),
+        };
         let Some(id) = commit.id().filter(|_| self.is_followed()) else {
-            return Entered { total: self.total, ..Entered::default() };
+            entered.removed = self.remove_taken(commit);
+            return entered;
         };
         let body = feed::encode(&commit.prune, series);
         let block_bytes = commit.block.as_ref().map_or(0, |block| block.bytes.len());
@@ -93,12 +113,14 @@ impl Consumers {
             let resync = Consumer { resync: true, ..(*consumer).clone() };
             commit.rows.push(RowChange::put(ChangeKind::Updated, &resync));
         }
-        if !over.is_empty() {
-            commit.prune.extend(taken_by(kept.iter().copied()));
-        }
+        entered.total = total;
+        entered.overflowed = over.iter().map(|it| it.name.clone()).collect();
+        // Not what the commit itself removes of series, which the entry tells of.
+        entered.removed = self.remove_taken(commit);
         if !kept.is_empty() {
+            entered.last = commit.expected.next();
             let row = FeedRow {
-                position: commit.expected.next(),
+                position: entered.last,
                 part: 0,
                 commit: id,
                 serial: commit.block.as_ref().map_or(before, |block| block.serial),
@@ -109,12 +131,33 @@ impl Consumers {
             };
             commit.rows.extend(feed::rows_of(&row, &body));
         }
-        Entered { total, overflowed: over.into_iter().map(|it| it.name.clone()).collect() }
+        entered
+    }
+
+    /// Adds to a commit the removal of entries that nobody needs any more. Gives up to where they are gone
+    /// once it is stored.
+    pub(crate) fn remove_taken(&self, commit: &mut Commit) -> Position {
+        let Some(to) = self.removable() else { return self.removed };
+        commit.prune.push(feed::up_to(to));
+        to
+    }
+
+    /// Up to where the next commit removes entries; `None` if everything that is there is needed.
+    pub(crate) fn removable(&self) -> Option<Position> {
+        let taken = self.active().map(|consumer| consumer.position).min();
+        let unneeded = taken.map_or(self.last, |taken| taken.min(self.last));
+        let most = Position::new(self.removed.get().saturating_add(REMOVED_AT_ONCE));
+        (unneeded > self.removed).then(|| unneeded.min(most))
+    }
+
+    /// A commit that removes entries up to this position is stored.
+    pub(crate) fn set_removed(&mut self, removed: Position) {
+        self.removed = removed;
     }
 
     /// A commit that was entered is stored.
     pub(crate) fn stored(&mut self, entered: Entered) {
-        self.total = entered.total;
+        (self.total, self.removed, self.last) = (entered.total, entered.removed, entered.last);
         for consumer in &mut self.registered {
             if entered.overflowed.contains(&consumer.name) {
                 consumer.resync = true;
@@ -158,7 +201,7 @@ impl Consumers {
         Ok((after, new, left))
     }
 
-    /// The consumers once one has taken everything up to `row`, and what nobody needs then.
+    /// The consumers once one has taken everything up to `row`.
     ///
     /// # Errors
     /// As [`Consumers::require`]; `Conflict` if it fell too far behind; `InvalidArgument` if it would
@@ -167,7 +210,7 @@ impl Consumers {
         &self,
         name: &ConsumerName,
         (position, serial, total): (Position, Serial, u64),
-    ) -> Result<(Self, Consumer, Option<KeyRange>)> {
+    ) -> Result<(Self, Consumer)> {
         let found = self.require(name)?;
         if found.resync {
             return Err(Error::new(
@@ -191,20 +234,18 @@ impl Consumers {
             .iter_mut()
             .filter(|it| it.name == *name)
             .for_each(|it| *it = moved.clone());
-        let taken = taken_by(after.active());
-        Ok((after, moved, taken))
+        Ok((after, moved))
     }
 
-    /// The consumers without one, and what nobody needs then.
+    /// The consumers without one.
     ///
     /// # Errors
     /// As [`Consumers::require`].
-    pub(crate) fn without(&self, name: &ConsumerName) -> Result<(Self, Option<KeyRange>)> {
+    pub(crate) fn without(&self, name: &ConsumerName) -> Result<Self> {
         self.require(name)?;
         let mut after = self.clone();
         after.registered.retain(|consumer| consumer.name != *name);
-        let taken = taken_by(after.active());
-        Ok((after, taken))
+        Ok(after)
     }
 
     /// # Errors
@@ -232,15 +273,6 @@ fn is_over(consumer: &Consumer, total: u64) -> bool {
     total.saturating_sub(consumer.total) > consumer.max_bytes
 }
 
-/// What all of them have taken; everything if there are none.
-fn taken_by<'c>(consumers: impl Iterator<Item = &'c Consumer>) -> Option<KeyRange> {
-    match consumers.map(|consumer| consumer.position).min() {
-        Some(Position::ZERO) => None,
-        Some(position) => Some(feed::up_to(position)),
-        None => Some(KeyRange::all(Table::Feed)),
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -266,10 +298,37 @@ mod tests {
             consumer("holding-2", false),
             consumer("mirror", true),
         ];
-        let consumers = Consumers { registered, total: 0 };
+        let consumers = Consumers { registered, ..Consumers::default() };
         let (after, _, left) = consumers.with(consumer("new", false)).unwrap();
         let names: Vec<_> = after.list().iter().map(|it| it.name.as_str()).collect();
         assert_eq!(names, ["holding-2", "mirror", "new"]);
         assert_eq!(left, [removal(&ConsumerName::new("holding-1").unwrap())]);
+    }
+
+    #[test]
+    fn a_commit_removes_a_bounded_number_of_entries_and_only_those_that_nobody_needs() {
+        let mut consumers = Consumers {
+            registered: vec![consumer("mirror", false), consumer("left-behind", true)],
+            last: Position::new(1000),
+            ..Consumers::default()
+        };
+        assert_eq!(consumers.removable(), None);
+        consumers.registered[0].position = Position::new(300);
+        for (to, next) in [(256, Some(300)), (300, None)] {
+            assert_eq!(consumers.removable(), Some(Position::new(to)));
+            let mut commit = Commit::default();
+            assert_eq!(consumers.remove_taken(&mut commit), Position::new(to));
+            assert_eq!(commit.prune, [feed::up_to(Position::new(to))]);
+            consumers.set_removed(Position::new(to));
+            assert_eq!(consumers.removable(), next.map(Position::new));
+        }
+        // Nothing is needed, and the end is known.
+        consumers.registered.remove(0);
+        let mut commits = 0;
+        while let Some(to) = consumers.removable() {
+            consumers.set_removed(to);
+            commits += 1;
+        }
+        assert_eq!((commits, consumers.removed), (3, Position::new(1000)));
     }
 }

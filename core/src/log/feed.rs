@@ -191,10 +191,10 @@ pub(crate) async fn row_at(backend: &dyn Backend, position: Position) -> Result<
     page.rows.first().map(|row| FeedRow::decode(&row.key, &row.body)).transpose()
 }
 
-/// The last row of the feed.
-pub(crate) async fn last_row(backend: &dyn Backend) -> Result<Option<FeedRow>> {
+/// The first row of the feed, or from the other end the last.
+pub(crate) async fn end_row(backend: &dyn Backend, reverse: bool) -> Result<Option<FeedRow>> {
     let range = KeyRange::all(Table::Feed);
-    let page = backend.scan(Scan { range, reverse: true, limit: 1 }).await?;
+    let page = backend.scan(Scan { range, reverse, limit: 1 }).await?;
     page.rows.first().map(|row| FeedRow::decode(&row.key, &row.body)).transpose()
 }
 

@@ -87,8 +87,7 @@ impl StoredHold {
         entropy: &dyn Entropy,
     ) -> Result<Head> {
         commit_entry(backend, entropy, None, &[], |_, consumers, commit| {
-            let (_, taken) = consumers.without(&self.0)?;
-            commit.prune.extend(taken);
+            consumers.without(&self.0)?.remove_taken(commit);
             commit.rows.push(consumers::removal(&self.0));
             Ok(())
         })

@@ -25,10 +25,12 @@ impl Writer {
         let checkpoint = slice.advance.map(|advance| advance.to);
         let purge_before =
             self.purge_before(Some(checkpoint.unwrap_or(self.checkpointer.checkpoint())));
-        if slice.rows.is_empty() && purge_before.is_none() {
+        if slice.rows.is_empty() && purge_before.is_none() && self.consumers.removable().is_none() {
             return Ok(());
         }
-        let commit = Commit { rows: slice.rows, checkpoint, purge_before, ..self.next_commit() };
+        let mut commit =
+            Commit { rows: slice.rows, checkpoint, purge_before, ..self.next_commit() };
+        let removed = self.consumers.remove_taken(&mut commit);
         if let Err(error) = self.store(&commit).await {
             self.checkpointer.backlog.put_back(&commit.rows, slice.advance);
             return match error.kind() {
@@ -36,6 +38,7 @@ impl Writer {
                 _ => Err(error),
             };
         }
+        self.consumers.set_removed(removed);
         if let Some(before) = purge_before {
             self.checkpointer.set_oldest(before);
         }
@@ -50,13 +53,15 @@ impl Writer {
         Ok(())
     }
 
-    /// Whether there are dirty rows, or blocks that nobody needs.
+    /// Whether there are dirty rows, or blocks or entries of the feed that nobody needs.
     pub(super) fn has_to_flush(&self) -> bool {
         let checkpoint = Some(self.checkpointer.checkpoint());
-        self.checkpointer.backlog.len() > 0 || self.purge_before(checkpoint).is_some()
+        self.checkpointer.backlog.len() > 0
+            || self.purge_before(checkpoint).is_some()
+            || self.consumers.removable().is_some()
     }
 
-    /// Flushes every dirty row, and purges every block that nobody needs. Gives the serial up to which the tables are complete.
+    /// Flushes every dirty row, and removes every block and entry that nobody needs. Gives the serial up to which the tables are complete.
     pub(super) async fn flush_all(&mut self) -> Result<Serial> {
         if self.poisoned {
             self.reopen().await?;

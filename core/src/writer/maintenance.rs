@@ -104,11 +104,11 @@ impl Writer {
                 ConsumerChange::Register(name, max_bytes) => self.registration(name, *max_bytes)?,
                 ConsumerChange::Advance(name, to) => {
                     let (serial, total) = self.serial_and_total(name, *to).await?;
-                    let (consumers, consumer, taken) =
+                    let (mut consumers, consumer) =
                         self.consumers.advanced(name, (*to, serial, total))?;
                     let rows = vec![RowChange::put(ChangeKind::Updated, &consumer)];
-                    let prune = taken.into_iter().collect();
-                    let commit = Commit { rows, prune, ..self.next_commit() };
+                    let mut commit = Commit { rows, ..self.next_commit() };
+                    consumers.set_removed(consumers.remove_taken(&mut commit));
                     Planned { commit, consumers, consumer: Some(consumer) }
                 }
                 ConsumerChange::Remove(name) => self.removal(name)?,
@@ -144,11 +144,10 @@ impl Writer {
     }
 
     fn removal(&self, name: &ConsumerName) -> Result<Planned> {
-        let (mut consumers, taken) = self.consumers.without(name)?;
+        let mut consumers = self.consumers.without(name)?;
         let mut commit = Commit { entry: Some(self.new_commit_id()?), ..self.next_commit() };
         let entered = consumers.enter(&mut commit, &[], self.state().serial());
         consumers.stored(entered);
-        commit.prune.extend(taken);
         commit.rows.push(consumers::removal(name));
         Ok(Planned { commit, consumers, consumer: None })
     }

@@ -255,6 +255,16 @@ async fn nothing_is_kept_while_nobody_follows(env: &mut TestEnv) {
     create(&store, "erin").await;
     store.metrics().record(point(None, "load", at(1), 1.0)).await.unwrap();
     assert_eq!(kept(&backend).await, 0);
+    // Much is let go in steps, so that nobody waits for all of it.
+    follow(&store, "three").await;
+    for number in 0..300 {
+        let load = point(None, "load", at(2), f64::from(number));
+        store.metrics().record(load).await.unwrap();
+    }
+    assert_eq!(kept(&backend).await, 300);
+    store.consumers().remove(&consumer("three")).await.unwrap();
+    store.checkpoint().await.unwrap();
+    assert_eq!(kept(&backend).await, 0);
     drop(backend);
     let store = env.reload(store).await;
     assert!(store.consumers().list().await.unwrap().is_empty());
