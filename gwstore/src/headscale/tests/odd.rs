@@ -188,7 +188,7 @@ fn an_address_costs_no_machine() {
     );
     assert_eq!(import.findings.problems, []);
     let addresses: Vec<_> = import.nodes().iter().map(|node| (node.ipv4, node.ipv6)).collect();
-    let wanted =
+    let wanted: [(Option<std::net::Ipv4Addr>, Option<std::net::Ipv6Addr>); 2] =
         [(None, "fd7a::1".parse().ok()), ("100.64.0.1".parse().ok(), "fd7a::2".parse().ok())];
     assert_eq!(addresses, wanted, "the one that was seen keeps it");
     assert!(import.has_note("another node has its address 100.64.0.1"));
