@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use ghostwire_store::domain::ConsumerName;
+use ghostwire_store::domain::{ConsumerName, Issuer};
 
 use crate::nouns::{Listed, Noun};
 
@@ -413,6 +413,10 @@ pub(crate) struct HeadscaleArgs {
     /// Leave out what cannot be imported, and report it.
     #[arg(long)]
     pub(crate) skip_invalid: bool,
+    /// The issuer of the tokens with which users sign in, as the identity provider writes it; several if
+    /// the provider was changed. Without it what stands before the last slash of each identity is taken.
+    #[arg(long, value_name = "URL")]
+    pub(crate) issuer: Vec<Issuer>,
     /// Hash plain keys with the configured hash key, though the store's credentials have another.
     #[arg(long)]
     pub(crate) other_key: bool,

@@ -69,7 +69,7 @@ impl Rehearsal {
         Ok(refused)
     }
 
-    /// How many entities of each kind are not there yet.
+    /// How many entities of each kind are not there yet; a document that takes the place of a default is not.
     pub(crate) fn new_by_kind(&self) -> BTreeMap<EntityKind, u64> {
         let mut counts = BTreeMap::new();
         for image in self.state.images() {
@@ -77,6 +77,14 @@ impl Rehearsal {
         }
         for image in self.before.images() {
             counts.entry(image.entity()).and_modify(|count| *count -= 1);
+        }
+        let settings = self.before.settings().iter();
+        let replaced = settings.filter(|before| {
+            let after = self.state.settings().get(before.document.kind());
+            after.is_some_and(|after| after != *before)
+        });
+        if let Some(count) = counts.get_mut(&EntityKind::Setting) {
+            *count += replaced.count() as u64;
         }
         counts
     }

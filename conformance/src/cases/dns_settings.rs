@@ -26,6 +26,7 @@ cases! {
             what_nodes_are_told_comes_back,
         ],
         "derp-other-fields" => [
+            a_map_in_the_fields_form_is_kept_whole,
             fields_that_nobody_knows_come_back,
             fields_that_nobody_knows_have_limits,
         ],
@@ -375,6 +376,27 @@ async fn fields_that_nobody_knows_come_back(env: &mut TestEnv, store: Opened) {
     assert_eq!(serde_json::to_string(kept).unwrap(), text);
 }
 
+async fn a_map_in_the_fields_form_is_kept_whole(env: &mut TestEnv, store: Opened) {
+    let document = serde_json::json!({ "omitDefaultRegions": true, "Regions": { "2": null, "900": {
+        "RegionID": 900, "RegionCode": "fra", "RegionName": "Frankfurt", "Latitude": 50.11,
+        "Nodes": [
+            { "Name": "900a", "RegionID": 900, "HostName": "a.example", "STUNPort": -1 },
+            { "Name": "900b", "RegionID": 900, "HostName": "b.example", "STUNOnly": true, "IPv6": "none" },
+        ],
+    } } });
+    let (map, notes) = DerpMap::from_tailscale(document).unwrap();
+    assert_eq!(notes.len(), 2, "{notes:?}");
+    store.settings().put(SettingDocument::DerpMap(map.clone()), None).await.unwrap();
+    let store = env.reload(store).await;
+    let view = store.view();
+    let kept = view.settings().derp_map();
+    assert_eq!(*kept, map);
+    let servers: Vec<_> = kept.regions.values().flat_map(|region| &region.servers).collect();
+    assert_eq!(servers.iter().map(|it| it.no_stun).collect::<Vec<_>>(), [true, false]);
+    assert_eq!(servers[1].other.get("IPv6"), Some(&"none".into()));
+    assert_eq!(kept.other.get("omitDefaultRegions"), Some(&true.into()));
+}
+
 async fn fields_that_nobody_knows_have_limits(env: &mut TestEnv, store: Opened) {
     let other = |name: &str, value: serde_json::Value| OtherFields::new([(name.to_owned(), value)]);
     let nested = |depth: usize| {
@@ -465,14 +487,32 @@ async fn put_replaces_the_whole_document(env: &mut TestEnv, mut store: Opened) {
 async fn reset_goes_back_to_the_default(env: &mut TestEnv, mut store: Opened) {
     for document in documents() {
         let kind = document.kind();
+        let document = match document {
+            SettingDocument::Network(network) => {
+                SettingDocument::Network(NetworkSettings { ipv6: None, ..network })
+            }
+            other => other,
+        };
         fails(store.settings().reset(kind).await, NotFound);
-        store.settings().put(document.clone(), None).await.unwrap();
+        let first = store.settings().put(document.clone(), None).await.unwrap();
         store.settings().reset(kind).await.unwrap();
         store = env.reload(store).await;
-        assert_eq!(store.settings().get(kind).await.unwrap(), None);
+        let reset = store.settings().get(kind).await.unwrap().unwrap();
+        assert!(reset.document.is_default() && reset.revision == first.revision.next());
         fails(store.settings().reset(kind).await, NotFound);
-        let again = store.settings().put(document, None).await.unwrap();
-        assert_eq!(again.revision, Revision::FIRST);
+        // What somebody read before the reset is not in force.
+        let stale = store.settings().put(document.clone(), Some(first.revision)).await;
+        fails(stale, Conflict);
+        let saved = vec![EntityRecord::from(first.clone())];
+        store.restore(Restore { images: saved.clone(), skip_invalid: false }).await.unwrap();
+        assert_eq!(store.settings().get(kind).await.unwrap(), Some(first.clone()));
+        store.settings().reset(kind).await.unwrap();
+        let again = store.settings().put(document, Some(reset.revision)).await.unwrap();
+        assert_eq!(again.revision.get(), 3);
+        let other = Setting { revision: Revision::new(9).unwrap(), ..Setting::clone(&first) };
+        let images = vec![EntityRecord::from(other)];
+        let taken = store.restore(Restore { images, skip_invalid: false }).await;
+        fails(taken, AlreadyExists { constraint: "id" });
         store.settings().reset(kind).await.unwrap();
     }
     let store = env.reload(store).await;

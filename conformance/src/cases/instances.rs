@@ -77,12 +77,18 @@ async fn an_instance_that_is_not_seen_is_lost_with_its_nodes(env: &mut TestEnv, 
     held(&store, two, b).await;
     env.advance(29);
     store.instances().beat(two).await.unwrap();
-    let cutoff = |env: &TestEnv| env.clock().now().saturating_sub(Duration::from_secs(30));
+    let unseen_for = Duration::from_secs(30);
     env.advance(1);
-    assert_eq!(idle(&store, store.presence().disconnect_lost(cutoff(env))).await, 0);
+    assert_eq!(idle(&store, store.presence().disconnect_lost(unseen_for)).await, 0);
     let store = env.reload(store).await;
     env.advance(1);
-    assert_eq!(store.presence().disconnect_lost(cutoff(env)).await.unwrap(), 1);
+    // Not its own, though it has not been seen for as long.
+    let of_one = store.as_instance(one);
+    assert_eq!(idle(&store, of_one.presence().disconnect_lost(unseen_for)).await, 0);
+    // Nor one that may only not have come to be recorded yet.
+    let hasty = Instance::LEAST_UNSEEN - MICROSECOND;
+    refused(&store, store.presence().disconnect_lost(hasty), InvalidArgument).await;
+    assert_eq!(store.presence().disconnect_lost(unseen_for).await.unwrap(), 1);
     let store = env.reload(store).await;
     let left: Vec<_> = store.view().instances().iter().map(|instance| instance.id).collect();
     assert_eq!(left, [two]);

@@ -270,7 +270,7 @@ async fn a_heartbeat_changes_neither_node_nor_audit_trail(env: &mut TestEnv, sto
     env.advance(1);
     disconnect(&store, first.id, 1).await;
     connect(&store, first.id, 2).await;
-    store.presence().disconnect_all().await.unwrap();
+    store.presence().touch(first.id, env.clock().now().saturating_add(MICROSECOND)).await.unwrap();
     let store = env.reload(store).await;
     let after = store.digests().await.unwrap();
     assert_ne!(after.state, before.state);

@@ -20,6 +20,7 @@ cases! {
         ],
         "user-groups" => [
             groups_are_what_the_provider_said_last,
+            groups_are_edited_where_no_provider_says_them,
             users_are_listed_by_group,
         ],
         "user-role" => [a_role_is_given_and_no_provider_takes_it],
@@ -223,6 +224,29 @@ async fn groups_are_what_the_provider_said_last(env: &mut TestEnv, store: Opened
     assert!(GroupSet::new(many.clone()).is_ok());
     let error = GroupSet::new(many.chain(["one more".parse().unwrap()])).unwrap_err();
     assert_eq!(*error.kind(), InvalidArgument);
+}
+
+async fn groups_are_edited_where_no_provider_says_them(env: &mut TestEnv, store: Opened) {
+    let ann = create(&store, "ann").await;
+    let patch = |names| UserPatch { groups: Update::Set(groups(names)), ..UserPatch::default() };
+    let ann = store.users().update(ann.id, patch(&["staff"]), Some(ann.revision)).await.unwrap();
+    assert_eq!((&ann.groups, ann.revision.get()), (&groups(&["staff"]), 2));
+    let said = OidcProfile { groups: groups(&["staff"]), ..profile("1", "bob") };
+    let bob = store.users().upsert_oidc(said).await.unwrap();
+    let store = env.reload(store).await;
+    refused(&store, store.users().update(bob.id, patch(&["admins"]), None), Restricted).await;
+    let same = idle(&store, store.users().update(bob.id, patch(&["staff"]), None)).await;
+    assert_eq!(same, bob);
+    // Once she has an identity the provider says them.
+    let email = Some("ann@example.org".parse().unwrap());
+    let set = UserPatch { email: Patch::Set("ann@example.org".parse().unwrap()), ..patch(&["a"]) };
+    store.users().update(ann.id, set, None).await.unwrap();
+    let said = OidcProfile { email, email_verified: true, ..profile("2", "ann") };
+    let linked = store.users().upsert_oidc_linking(said, LinkBy::VerifiedEmail).await.unwrap();
+    assert_eq!((linked.id, linked.groups.is_empty()), (ann.id, true));
+    let store = env.reload(store).await;
+    refused(&store, store.users().update(ann.id, patch(&["a"]), None), Restricted).await;
+    assert_eq!(store.users().get(ann.id).await.unwrap(), Some(linked));
 }
 
 async fn users_are_listed_by_group(env: &mut TestEnv, store: Opened) {

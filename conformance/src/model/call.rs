@@ -32,7 +32,7 @@ pub(super) enum Call {
     Disconnect(NodeId, SessionNumber),
     DisconnectAll,
     DisconnectAllOf(InstanceId),
-    DisconnectLost(Timestamp),
+    DisconnectLost(Duration),
     BeginInstance(InstanceName),
     BeatInstance(InstanceId),
     EndInstance(InstanceId),
@@ -54,6 +54,7 @@ pub(super) enum Call {
     ResetSetting(SettingKind),
     BeginSignIn(&'static str, NewSignIn),
     TakeSignIn(Text<64>, &'static str),
+    ReplaceSignIn(Text<64>, &'static str, SignInPayload, SignInPayload),
     SweepSignIns,
     BeginSession(NewSession),
     TouchSession(SessionId, Option<Timestamp>),
@@ -190,6 +191,9 @@ impl Call {
             Self::TakeSignIn(purpose, state) => {
                 store.sign_ins().take(&purpose, state).await?.into()
             }
+            Self::ReplaceSignIn(purpose, state, from, to) => {
+                store.sign_ins().replace(&purpose, state, &from, to).await?.into()
+            }
             Self::SweepRoutes => Answer::Count(store.routes().sweep().await?),
             Self::RecordMetrics(points) => {
                 store.metrics().record_many(points).await?;
@@ -276,8 +280,8 @@ impl Call {
             Self::DisconnectAllOf(instance) => {
                 PresenceCommand::DisconnectAll { of: Some(instance), part }.into()
             }
-            Self::DisconnectLost(unseen_since) => {
-                PresenceCommand::DisconnectLost { unseen_since, part }.into()
+            Self::DisconnectLost(unseen_for) => {
+                PresenceCommand::DisconnectLost { unseen_for, own: None, part }.into()
             }
             Self::BeginInstance(name) => {
                 InstanceCommand::Begin { id: InstanceId::from_bytes(fresh.id), name, part }.into()
@@ -341,6 +345,7 @@ impl Call {
             | Self::BeginSession(_)
             | Self::BeginSignIn(..)
             | Self::TakeSignIn(..)
+            | Self::ReplaceSignIn(..)
             | Self::SweepRoutes
             | Self::RecordMetrics(_)
             | Self::Transact(..) => return None,

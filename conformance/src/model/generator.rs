@@ -1,6 +1,7 @@
 //! Generates the arguments of a call from the entities that exist.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use ghostwire_store_core::command::Precondition;
 use ghostwire_store_core::domain::*;
@@ -225,6 +226,7 @@ impl Generator<'_> {
                     identity: change(choices, identity),
                     picture_url: patch(choices, text),
                     role: change(choices, role),
+                    groups: change(choices, groups),
                 };
                 Call::UpdateUser(id, patch, expected)
             }
@@ -322,7 +324,10 @@ impl Generator<'_> {
             }
             Op::DisconnectAll => Call::DisconnectAll,
             Op::DisconnectAllOf => Call::DisconnectAllOf(self.instance(choices)),
-            Op::DisconnectLost => Call::DisconnectLost(self.at(choices)),
+            Op::DisconnectLost => {
+                let seconds = [30, 10, 60, 1000, 9];
+                Call::DisconnectLost(Duration::from_secs(*choices.one_of(&seconds)))
+            }
             Op::BeginInstance => Call::BeginInstance(parsed_one(choices, &INSTANCES)),
             Op::BeatInstance => Call::BeatInstance(self.instance(choices)),
             Op::EndInstance => Call::EndInstance(self.instance(choices)),
@@ -409,6 +414,25 @@ impl Generator<'_> {
             }
             Op::TakeSignIn => {
                 Call::TakeSignIn(parsed_one(choices, &PURPOSES), choices.one_of::<&str>(&STATES))
+            }
+            Op::ReplaceSignIn => {
+                // Mostly one that is there, of its purpose, and with its payload.
+                let there = STATES.iter().find(|state| self.oracle.sign_in_of(state).is_some());
+                let any = choices.one_of::<&str>(&STATES);
+                let state = there.filter(|_| !choices.happens(4)).copied().unwrap_or(any);
+                let known = self.oracle.sign_in_of(state);
+                let purpose = match known.filter(|_| !choices.happens(3)) {
+                    Some(known) => known.purpose.clone(),
+                    None => parsed_one(choices, &PURPOSES),
+                };
+                let payload = |choices: &mut Choices| {
+                    SignInPayload::new(*choices.one_of(&HOST_INFOS)).expect("a short text")
+                };
+                let from = match known.filter(|_| !choices.happens(6)) {
+                    Some(known) => known.payload.clone(),
+                    None => payload(choices),
+                };
+                Call::ReplaceSignIn(purpose, state, from, payload(choices))
             }
             Op::SweepSignIns => Call::SweepSignIns,
             Op::BeginSession => {

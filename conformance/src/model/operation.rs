@@ -27,7 +27,7 @@ operations! {
     SetApproved: 3, UpdateRoute: 4, SweepRoutes: 2,
     SwapPolicy: 6, RollbackPolicy: 3, PrunePolicies: 3, CreateDnsRecord: 5, UpdateDnsRecord: 5,
     DeleteDnsRecord: 2, PutDnsRecords: 5, DeleteDnsRecords: 5, PutNetwork: 6, PutDerpMap: 3,
-    PutDns: 3, ResetSetting: 2, BeginSignIn: 3, TakeSignIn: 3, SweepSignIns: 2, BeginSession: 6, TouchSession: 4, EndSession: 2, EndAllSessions: 2,
+    PutDns: 3, ResetSetting: 2, BeginSignIn: 5, TakeSignIn: 3, ReplaceSignIn: 6, SweepSignIns: 2, BeginSession: 6, TouchSession: 4, EndSession: 2, EndAllSessions: 2,
     SweepSessions: 4, CreateApiKey: 8, RevokeApiKey: 2, DeleteApiKey: 2, SweepApiKeys: 2,
     SweepPreAuthKeys: 2, RecordMetrics: 2, Transact: 6, Wait: 6, Crash: 2,
     Reopen: 2,
@@ -57,6 +57,7 @@ impl Operation {
                 | Self::BeginSession
                 | Self::BeginSignIn
                 | Self::TakeSignIn
+                | Self::ReplaceSignIn
                 | Self::SweepRoutes
                 | Self::RecordMetrics
                 | Self::Transact
@@ -120,7 +121,7 @@ const THEMES: [&[Operation]; 11] = [
         Op::PutNetwork,
         Op::Wait,
     ],
-    &[Op::BeginSignIn, Op::TakeSignIn, Op::SweepSignIns, Op::Wait],
+    &[Op::BeginSignIn, Op::TakeSignIn, Op::ReplaceSignIn, Op::SweepSignIns, Op::Wait],
     &[
         Op::Advertise,
         Op::Approve,

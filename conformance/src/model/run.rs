@@ -11,6 +11,7 @@ use super::listings;
 use super::operation::{Choices, Operation, Step};
 use super::oracle::Oracle;
 use super::reference::Reference;
+use super::values::{PURPOSES, STATES, parsed};
 use crate::prelude::*;
 
 /// A difference between the store and the oracle.
@@ -264,6 +265,7 @@ impl<'l> Run<'l> {
     async fn compare(&self, step: &Step) -> Result<(), Mismatch> {
         let mut choices = Choices::new(&step.numbers);
         listings::compare(self.store(), &self.oracle, &self.known, &mut choices).await?;
+        self.peek().await?;
         for (owner, secret) in &self.secrets {
             self.present(*owner, secret.expose()).await?;
         }
@@ -279,6 +281,20 @@ impl<'l> Run<'l> {
             return Ok(());
         }
         Err("the digest is another one than the oracle's".to_owned())
+    }
+
+    /// Whoever has a state sees its sign-in, and nobody else.
+    async fn peek(&self) -> Result<(), Mismatch> {
+        for (purpose, state) in PURPOSES.iter().flat_map(|it| STATES.map(|state| (*it, state))) {
+            let purpose = parsed(purpose);
+            let found = self.store().sign_ins().peek(&purpose, state).await;
+            let found = found.map_err(|error| error.kind().clone());
+            let wanted = self.oracle.peek_sign_in(&purpose, state);
+            if found != wanted.map(Arc::new).ok_or(PermissionDenied) {
+                return Err(format!("what is seen of {state:?} is {found:?}"));
+            }
+        }
+        Ok(())
     }
 
     /// A secret works exactly as long as what it is for.

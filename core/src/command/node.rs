@@ -1,6 +1,7 @@
 //! Writes to nodes and their presence.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::Part;
 use crate::domain::{
@@ -109,9 +110,11 @@ commands! {
             #[serde(default)]
             part: Part,
         },
-        /// Instances that were last seen before this moment are over: what they held is disconnected.
+        /// Instances that were not seen for longer than this are over: what they held is disconnected. The
+        /// caller's own stays.
         DISCONNECT_LOST = "presence.disconnect_lost" DisconnectLost {
-            unseen_since: Timestamp,
+            unseen_for: Duration,
+            own: Option<InstanceId>,
             #[serde(default)]
             part: Part,
         },

@@ -33,6 +33,10 @@ impl Command {
                 Self::ApiKey(ApiKeyCommand::Create { key, .. }) => {
                     key.permissions.len() * PERMISSION
                 }
+                Self::User(UserCommand::Update { patch, .. }) => match &patch.groups {
+                    Update::Set(groups) => groups.len() * GROUP,
+                    Update::Keep => 0,
+                },
                 Self::User(UserCommand::UpsertOidc { profile, .. }) => profile.groups.len() * GROUP,
                 Self::User(UserCommand::SetMetadata { metadata: Some(metadata), .. }) => {
                     metadata.as_str().len()
@@ -47,6 +51,9 @@ impl Command {
                 Self::Node(NodeCommand::Expire { nodes, .. }) => size_of_val(nodes.as_slice()),
                 Self::SignIn(SignInCommand::Begin { sign_in, .. }) => {
                     sign_in.payload.expose().len()
+                }
+                Self::SignIn(SignInCommand::Replace { from, to, .. }) => {
+                    from.expose().len() + to.expose().len()
                 }
                 Self::Route(
                     RouteCommand::Advertise { prefixes, .. }

@@ -1,5 +1,7 @@
 //! Control plane processes.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::{InstanceId, InstanceName, Timestamp};
@@ -22,4 +24,6 @@ pub struct Instance {
 impl Instance {
     /// A sign of life is recorded at most once in so many seconds.
     pub const BEAT_SECONDS: u64 = 5;
+    /// For less than two signs of life nobody is lost.
+    pub const LEAST_UNSEEN: Duration = Duration::from_secs(2 * Self::BEAT_SECONDS);
 }

@@ -3,10 +3,12 @@
 use super::{Stored, check_length, text_newtype};
 use crate::error::Result;
 
-/// The canonical form. What is no URL has only white space to lose.
+/// The canonical form. What is no URL has only white space and slashes at its end to lose.
 fn canonical(text: &str) -> String {
     let text = text.trim();
-    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return text.trim_end_matches(|it: char| it == '/' || it.is_whitespace()).to_owned();
+    };
     let scheme = scheme.to_ascii_lowercase();
     let (rest, query) = rest.split_at(rest.find(['?', '#']).unwrap_or(rest.len()));
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
@@ -39,7 +41,7 @@ fn issuer(text: &str) -> Result<Box<str>> {
 text_newtype! {
     /// The issuer of OpenID Connect tokens, at most 255 bytes, in one form however it is written:
     /// scheme and host of a URL in lower case, no default port, no empty segment and no slash at the end
-    /// of its path. Anything else is taken as it is, without white space at its ends.
+    /// of its path. Anything else is taken as it is, without white space at its ends and slashes at its end.
     ///
     /// ```
     /// use ghostwire_store::domain::Issuer;
@@ -89,7 +91,9 @@ mod tests {
             ("https://[2001:DB8::1]:443/", "https://[2001:db8::1]"),
             ("https://Ann@A.example", "https://Ann@a.example"),
             ("https://a.example/?x=Y/", "https://a.example?x=Y/"),
-            ("accounts.example/", "accounts.example/"),
+            ("accounts.example/", "accounts.example"),
+            (" accounts.example / /", "accounts.example"),
+            ("/", ""),
             ("oidc", "oidc"),
             ("", ""),
             ("https://", "https://"),

@@ -79,6 +79,22 @@ impl SettingDocument {
         }
     }
 
+    /// The document of this kind that is in force while none was set, and after a reset.
+    #[must_use]
+    pub fn default_of(kind: SettingKind) -> Self {
+        match kind {
+            SettingKind::Network => Self::Network(NetworkSettings::default()),
+            SettingKind::DerpMap => Self::DerpMap(DerpMap::default()),
+            SettingKind::Dns => Self::Dns(DnsSettings::default()),
+        }
+    }
+
+    /// Whether it says what would be in force without it.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default_of(self.kind())
+    }
+
     /// Checks what the types alone do not.
     ///
     /// # Errors

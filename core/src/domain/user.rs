@@ -35,7 +35,8 @@ pub struct User {
     /// What the user may do in the control plane.
     #[serde(default, skip_serializing_if = "UserRole::is_member")]
     pub role: UserRole,
-    /// The user's groups, as the identity provider said at the last sign-in.
+    /// The user's groups: as the identity provider said at the last sign-in or, of a user of none, as an
+    /// administrator did.
     #[serde(default, skip_serializing_if = "GroupSet::is_empty")]
     pub groups: GroupSet,
     /// What else the control plane keeps about the user, if anything.
@@ -73,6 +74,8 @@ pub enum UserRole {
     NetworkAdmin,
     /// Users and machines.
     ItAdmin,
+    /// What the network costs.
+    BillingAdmin,
     /// Reads everything, changes nothing.
     Auditor,
     /// The user's own machines.
@@ -82,8 +85,15 @@ pub enum UserRole {
 
 impl UserRole {
     /// Every role.
-    pub const ALL: [Self; 6] =
-        [Self::Owner, Self::Admin, Self::NetworkAdmin, Self::ItAdmin, Self::Auditor, Self::Member];
+    pub const ALL: [Self; 7] = [
+        Self::Owner,
+        Self::Admin,
+        Self::NetworkAdmin,
+        Self::ItAdmin,
+        Self::BillingAdmin,
+        Self::Auditor,
+        Self::Member,
+    ];
 
     /// The name in snake case.
     #[must_use]
@@ -93,6 +103,7 @@ impl UserRole {
             Self::Admin => "admin",
             Self::NetworkAdmin => "network_admin",
             Self::ItAdmin => "it_admin",
+            Self::BillingAdmin => "billing_admin",
             Self::Auditor => "auditor",
             Self::Member => "member",
         }
@@ -251,6 +262,9 @@ pub struct UserPatch {
     pub picture_url: Patch<Text<2048>>,
     /// New role.
     pub role: Update<UserRole>,
+    /// All groups from now on, of a user who has no identity of a provider: those of the others are the
+    /// provider's word.
+    pub groups: Update<GroupSet>,
 }
 
 /// Which users to list; all of the given conditions must hold.

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -166,6 +167,7 @@ pub trait PresenceRepository: Send + Sync {
     ///   whole cutoff to come back.
     /// - Beyond what one commit holds it goes on in the next one. If that fails on the way, repeat the
     ///   call.
+    /// - The audit trail has one line of it, if anybody was online.
     ///
     /// # Errors
     /// Those of any write.
@@ -178,20 +180,23 @@ pub trait PresenceRepository: Send + Sync {
     /// Those of any write.
     async fn disconnect_all_of(&self, instance: InstanceId) -> Result<u64>;
 
-    /// Instances that were last seen before a moment are over, and so are the connections that they held.
+    /// Instances that were not seen for longer than this are over, and so are the connections that they held.
     /// Gives how many nodes were online.
     ///
     /// # Behavior
     /// - Each control plane calls it once in a while. A sign of life is recorded every 5 seconds, so 30
-    ///   seconds ago is a sensible moment.
-    /// - That an instance was not seen is decided in the same step: one that is seen in time stays.
+    ///   seconds is a sensible time.
+    /// - How long an instance was not seen is counted in the store's time, and decided in the same step: one
+    ///   that is seen in time stays.
+    /// - The instance of this handle ([`Store::as_instance`](crate::Store::as_instance)) is never among them.
     /// - An instance that was declared lost and is there all the same gets `NotFound`, and begins anew.
     /// - Beyond what one commit holds it goes on in the next one, and an instance that is seen meanwhile
     ///   keeps what is left of it.
     ///
     /// # Errors
-    /// Those of any write.
-    async fn disconnect_lost(&self, unseen_since: Timestamp) -> Result<u64>;
+    /// `InvalidArgument` for less than [`Instance::LEAST_UNSEEN`](crate::domain::Instance::LEAST_UNSEEN);
+    /// those of any write.
+    async fn disconnect_lost(&self, unseen_for: Duration) -> Result<u64>;
 
     /// A node's presence; `None` if it was never heard of.
     ///
@@ -273,8 +278,9 @@ impl PresenceRepository for StoreHandle {
         self.count_in_parts(make).await
     }
 
-    async fn disconnect_lost(&self, unseen_since: Timestamp) -> Result<u64> {
-        let make = |part| PresenceCommand::DisconnectLost { unseen_since, part }.into();
+    async fn disconnect_lost(&self, unseen_for: Duration) -> Result<u64> {
+        let own = self.instance;
+        let make = |part| PresenceCommand::DisconnectLost { unseen_for, own, part }.into();
         self.count_in_parts(make).await
     }
 

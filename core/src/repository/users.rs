@@ -85,10 +85,11 @@ pub trait UserRepository: Send + Sync {
     /// - With `expected`, only if that is still the user's revision.
     /// - If nothing would change, nothing is written, and revision and `updated_at` stay.
     /// - A local user can be given an identity of a provider, and keeps all it owns.
+    /// - Groups of a user of a provider are the provider's word; of others they can be changed.
     ///
     /// # Errors
-    /// `NotFound`; `Conflict` for another revision; `AlreadyExists` (`name`, `identity`); those of any
-    /// write.
+    /// `NotFound`; `Conflict` for another revision; `AlreadyExists` (`name`, `identity`); `Restricted` for
+    /// other groups of a user of a provider; those of any write.
     async fn update(
         &self,
         id: UserId,

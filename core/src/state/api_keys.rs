@@ -1,5 +1,6 @@
 //! API keys.
 
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::unique::UniqueIndex;
 use super::{Set, State};
 use crate::command::ApiKeyCommand;
 use crate::domain::{
-    ActorName, ApiKey, ApiKeyId, KeyFilter, KeyPrefix, Page, PageRequest, Revision, Timestamp,
+    ActorName, ApiKey, ApiKeyId, Id, KeyFilter, KeyPrefix, Page, PageRequest, Revision, Timestamp,
     UserId,
 };
 use crate::entity::{Rules, dates};
@@ -28,13 +29,25 @@ pub type ApiKeys = Collection<ApiKey, ApiKeyIndex>;
 pub struct ApiKeyIndex {
     by_prefix: UniqueIndex<ApiKeyId>,
     by_user: Set<(UserId, ApiKeyId)>,
+    /// Those that end, by when.
+    by_end: Set<(Timestamp, ApiKeyId)>,
+    /// Those of users, by when they end, [`NEVER`] included: who lives at a moment stands behind it.
+    by_user_and_end: Set<(UserId, Timestamp, ApiKeyId)>,
 }
+
+/// The end of what has none, in an index; nothing expires as late as that.
+pub(super) const NEVER: Timestamp = Timestamp::MAX;
 
 impl Index<ApiKey> for ApiKeyIndex {
     fn update(&mut self, id: ApiKeyId, old: Option<&ApiKey>, new: Option<&Arc<ApiKey>>) {
         self.by_prefix.update(id, old.map(|key| &key.prefix), new.map(|key| &key.prefix));
         let of = |key: &ApiKey| Some((key.user?, key.id));
-        update_set(&mut self.by_user, old.and_then(of), new.and_then(|key| of(key)));
+        let end = |key: &ApiKey| Some((key.ends_at()?, key.id));
+        let lives = |key: &ApiKey| Some((key.user?, key.ends_at().unwrap_or(NEVER), key.id));
+        let new = new.map(AsRef::as_ref);
+        update_set(&mut self.by_user, old.and_then(of), new.and_then(of));
+        update_set(&mut self.by_end, old.and_then(end), new.and_then(end));
+        update_set(&mut self.by_user_and_end, old.and_then(lives), new.and_then(lives));
     }
 }
 
@@ -116,8 +129,7 @@ pub(crate) fn decide(
             if let (Some(user), Some(limit)) =
                 (key.user, state.settings().network().max_api_keys_per_user)
             {
-                let own = keys.of_user(user).filter_map(|id| keys.get(id));
-                let live = own.filter(|key| key.is_active(context.now)).count();
+                let live = living(&keys.index.by_user_and_end, user, context.now);
                 check_room(EntityKind::ApiKey, user, live, limit)?;
             }
             let user = key.user;
@@ -164,9 +176,8 @@ pub(crate) fn decide(
             Ok(decision.beside(EntityKind::User, user))
         }
         ApiKeyCommand::SweepExpired { before, part } => {
-            let ended = |key: &&Arc<ApiKey>| ended_before(key.ends_at(), *before, context.now);
-            let (ids, action) =
-                (keys.iter().filter(ended).map(|key| key.id), ApiKeyCommand::DELETE);
+            let ids = ended_before(&keys.index.by_end, *before, context.now);
+            let action = ApiKeyCommand::DELETE;
             Ok(delete_each::<ApiKey>(state, ids, *part, EntityId::ApiKey, action))
         }
     }
@@ -177,9 +188,30 @@ fn named(actor: &ActorName) -> Option<ActorName> {
     (*actor != ActorName::system()).then(|| actor.clone())
 }
 
-/// Refuses another key of a user who has as many live ones as the network's settings allow.
-pub(super) fn check_room(kind: EntityKind, user: UserId, live: usize, limit: u32) -> Result<()> {
-    if live < usize::try_from(limit).unwrap_or(usize::MAX) {
+/// The keys of a user that end after a moment, in an index by user and end.
+pub(super) fn living<I: Id + Copy + Ord>(
+    by_user_and_end: &Set<(UserId, Timestamp, I)>,
+    user: UserId,
+    now: Timestamp,
+) -> impl Iterator<Item = I> + '_ {
+    // An end is a moment at which nothing lives any more.
+    let ids = |byte| I::from_bytes([byte; 16]);
+    let behind = Bound::Excluded((user, now, ids(u8::MAX)));
+    let all = (behind, Bound::Included((user, NEVER, ids(u8::MAX))));
+    by_user_and_end.range(all).map(|(_, _, id)| *id)
+}
+
+/// Refuses another key of a user who has as many live ones as the network's settings allow. Looks at no more
+/// of them than that.
+pub(super) fn check_room<I>(
+    kind: EntityKind,
+    user: UserId,
+    live: impl Iterator<Item = I>,
+    limit: u32,
+) -> Result<()> {
+    let room = usize::try_from(limit).unwrap_or(usize::MAX);
+    let live = live.take(room).count();
+    if live < room {
         return Ok(());
     }
     let message =
@@ -191,9 +223,14 @@ pub(super) fn check_room(kind: EntityKind, user: UserId, live: usize, limit: u32
         .with("limit", limit))
 }
 
-/// Whether a key ended before a moment; not if that is yet to come.
-pub(super) fn ended_before(ends_at: Option<Timestamp>, before: Timestamp, now: Timestamp) -> bool {
-    ends_at.is_some_and(|at| at < before && at <= now)
+/// The keys that ended before a moment, the first one first; none that is yet to end.
+pub(super) fn ended_before<I: Copy + Ord>(
+    by_end: &Set<(Timestamp, I)>,
+    before: Timestamp,
+    now: Timestamp,
+) -> impl Iterator<Item = I> + '_ {
+    let ended = by_end.iter().take_while(move |(at, _)| *at < before && *at <= now);
+    ended.map(|(_, id)| *id)
 }
 
 #[cfg(test)]

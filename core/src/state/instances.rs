@@ -9,7 +9,7 @@ use super::decision::{Context, Decision, Draft, EntityId, Reply};
 use super::part::Scales;
 use super::presence::disconnect;
 use crate::command::{InstanceCommand, Part, PresenceCommand};
-use crate::domain::{Instance, InstanceId, InstanceName, Timestamp};
+use crate::domain::{Instance, InstanceId, InstanceName};
 use crate::entity::{Rules, dates};
 use crate::error::{EntityKind, Error, Result};
 
@@ -80,24 +80,34 @@ pub(crate) fn decide(
     }
 }
 
-/// Takes out the instances that were last seen before a moment, and disconnects what they held.
+/// Takes out the instances that were not seen for longer than `unseen_for`, but for the caller's own, and
+/// disconnects what they held. Both ends of that time are the store's.
 pub(super) fn disconnect_lost(
     state: &State,
-    unseen_since: Timestamp,
+    unseen_for: Duration,
+    own: Option<InstanceId>,
     part: Part,
     context: &Context<'_>,
-) -> Decision {
-    let lost = state.instances().iter().filter(|instance| instance.last_seen < unseen_since);
-    let lost: Vec<_> = lost.map(|instance| instance.id).collect();
+) -> Result<Decision> {
+    if unseen_for < Instance::LEAST_UNSEEN {
+        let message = "instances are recorded as seen every 5 seconds, so wait for 10 at least";
+        return Err(Error::invalid(message)
+            .about(EntityKind::Instance)
+            .with("unseen_for_seconds", unseen_for.as_secs_f64()));
+    }
+    let is_lost = |instance: &&Arc<Instance>| {
+        Some(instance.id) != own && context.now.since(instance.last_seen) > unseen_for
+    };
+    let lost: Vec<_> = state.instances().iter().filter(is_lost).map(|it| it.id).collect();
     if lost.is_empty() {
-        return Decision::unchanged(Reply::Count(0));
+        return Ok(Decision::unchanged(Reply::Count(0)));
     }
     let over = Over::of(state, lost.clone(), part, context);
     let is_whole = over.ended.is_none();
     let noted = lost.iter().filter(|_| is_whole);
-    noted.fold(over.finish(), |decision, id| {
+    Ok(noted.fold(over.finish(), |decision, id| {
         decision.noting(PresenceCommand::DISCONNECT_LOST, EntityKind::Instance, id)
-    })
+    }))
 }
 
 /// Instances that are over, as far as a part deals with them.
@@ -200,9 +210,8 @@ mod tests {
     fn who_was_not_seen_is_lost_with_what_it_holds() {
         let (mut world, [one, two], [a, b, c]) = network();
         let lost = |world: &mut World| {
-            let unseen_since = world.now.saturating_sub(Duration::from_secs(30));
-            let part = Part::WHOLE;
-            world.run(PresenceCommand::DisconnectLost { unseen_since, part }).unwrap()
+            let (unseen_for, part) = (Duration::from_secs(30), Part::WHOLE);
+            world.run(PresenceCommand::DisconnectLost { unseen_for, own: None, part }).unwrap()
         };
         world.advance(Duration::from_secs(4));
         world.run(InstanceCommand::Beat { id: two }).unwrap();
@@ -216,6 +225,15 @@ mod tests {
         let presences = state.presence();
         assert!(!presences.is_online(a) && presences.is_online(b) && presences.is_online(c));
         assert_eq!(lost(&mut world), Reply::Count(0));
+        // Who asks is there, however long ago it said so.
+        world.advance(Duration::from_secs(3_600));
+        let (part, minute) = (Part::WHOLE, Duration::from_secs(60));
+        let own = PresenceCommand::DisconnectLost { unseen_for: minute, own: Some(two), part };
+        assert_eq!(world.run(own).unwrap(), Reply::Count(0));
+        assert!(world.state.presence().is_online(b));
+        let unseen_for = Instance::LEAST_UNSEEN - Duration::from_micros(1);
+        let hasty = PresenceCommand::DisconnectLost { unseen_for, own: None, part };
+        assert_eq!(*world.run(hasty).unwrap_err().kind(), ErrorKind::InvalidArgument);
     }
 
     #[test]

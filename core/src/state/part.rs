@@ -221,7 +221,8 @@ mod tests {
         assert_eq!(world.state.nodes().len(), 9);
         let delete = |part| UserCommand::Delete { id: alice, cascade: true, part }.into();
         assert!(same_in_parts(&mut world, delete) > 1);
-        assert_eq!(world.state.images().count(), 0);
+        let left: Vec<_> = world.state.images().map(|image| image.entity()).collect();
+        assert_eq!(left, [crate::error::EntityKind::Setting], "its default");
     }
 
     #[test]

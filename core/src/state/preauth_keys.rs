@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::api_keys::{check_room, ended_before};
+use super::api_keys::{NEVER, check_room, ended_before, living};
 use super::collection::{Collection, Index, update_set};
 use super::decision::{Context, Decision, EntityId, Reply};
 use super::hashes::check_found_by_hash;
@@ -29,6 +29,11 @@ pub struct PreAuthKeyIndex {
     /// Only keys without a prefix, which can be found by nothing else.
     by_hash: UniqueIndex<PreAuthKeyId>,
     by_user: Set<(UserId, PreAuthKeyId)>,
+    /// Those that end, by when.
+    by_end: Set<(Timestamp, PreAuthKeyId)>,
+    /// Those of users that were not used up, by when they end: who can admit a node at a moment stands behind
+    /// it.
+    by_user_and_end: Set<(UserId, Timestamp, PreAuthKeyId)>,
 }
 
 impl Index<PreAuthKey> for PreAuthKeyIndex {
@@ -48,7 +53,15 @@ impl Index<PreAuthKey> for PreAuthKeyIndex {
         let new = new.map(AsRef::as_ref);
         self.by_prefix.update(id, old.and_then(prefix), new.and_then(prefix));
         self.by_hash.update(id, old.and_then(hash), new.and_then(hash));
+        let end = |key: &PreAuthKey| Some((key.ends_at()?, key.id));
+        let lives = |key: &PreAuthKey| {
+            let is_left = key.reusable || key.used_at.is_none();
+            let user = key.user.filter(|_| is_left)?;
+            Some((user, key.ends_at().unwrap_or(NEVER), key.id))
+        };
         update_set(&mut self.by_user, old.and_then(of), new.and_then(of));
+        update_set(&mut self.by_end, old.and_then(end), new.and_then(end));
+        update_set(&mut self.by_user_and_end, old.and_then(lives), new.and_then(lives));
     }
 }
 
@@ -163,8 +176,7 @@ pub(crate) fn decide(
             if let (Some(user), Some(limit)) =
                 (key.user, state.settings().network().max_preauth_keys_per_user)
             {
-                let own = keys.of_user(user).filter_map(|id| keys.get(id));
-                let live = own.filter(|key| key.is_usable(context.now)).count();
+                let live = living(&keys.index.by_user_and_end, user, context.now);
                 check_room(EntityKind::PreAuthKey, user, live, limit)?;
             }
             let user = key.user;
@@ -207,14 +219,14 @@ pub(crate) fn decide(
             Ok(decision.beside(EntityKind::User, user))
         }
         PreAuthKeyCommand::SweepExpired { before, part } => {
-            let ended = |key: &&Arc<PreAuthKey>| ended_before(key.ends_at(), *before, context.now);
-            let mut ids: BTreeSet<_> = keys.iter().filter(ended).map(|key| key.id).collect();
-            if !ids.is_empty() {
-                for key in shown_again(state, context.now) {
-                    ids.remove(&key);
-                }
-            }
-            let (ids, action) = (ids.into_iter(), PreAuthKeyCommand::DELETE);
+            let ended = || ended_before(&keys.index.by_end, *before, context.now);
+            // All nodes have to be looked at, but not if nothing ended.
+            let shown: BTreeSet<_> = match ended().next() {
+                Some(_) => shown_again(state, context.now).collect(),
+                None => BTreeSet::new(),
+            };
+            let (ids, action) =
+                (ended().filter(|id| !shown.contains(id)), PreAuthKeyCommand::DELETE);
             Ok(delete_each::<PreAuthKey>(state, ids, *part, EntityId::PreAuthKey, action))
         }
     }

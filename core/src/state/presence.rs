@@ -138,10 +138,19 @@ pub(crate) fn decide(
             let is_meant = |holder: Option<InstanceId>| of.is_none() || holder == *of;
             let mut scales = Scales::of(*part);
             let (count, ended) = disconnect(&mut draft, part.after, &mut scales, is_meant, context);
-            Ok(draft.finish(Reply::Count(count).of_part(ended)))
+            let decision = draft.finish(Reply::Count(count).of_part(ended));
+            // One line for the call, with its first part.
+            if count == 0 || part.after.is_some() {
+                return Ok(decision);
+            }
+            let action = PresenceCommand::DISCONNECT_ALL;
+            Ok(match of {
+                Some(instance) => decision.noting(action, EntityKind::Instance, instance),
+                None => decision.noting(action, EntityKind::Presence, "all"),
+            })
         }
-        PresenceCommand::DisconnectLost { unseen_since, part } => {
-            Ok(disconnect_lost(state, *unseen_since, *part, context))
+        PresenceCommand::DisconnectLost { unseen_for, own, part } => {
+            disconnect_lost(state, *unseen_for, *own, *part, context)
         }
     }
 }

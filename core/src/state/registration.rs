@@ -10,8 +10,8 @@ use super::preauth_keys::check_usable;
 use super::routes::electing;
 use crate::command::NodeCommand;
 use crate::domain::{
-    Admission, DnsLabel, Node, NodeId, PreAuthKey, RegisterMethod, Registration, Revision, TagSet,
-    UserId, expired,
+    Admission, DnsLabel, HostInfo, Node, NodeId, PreAuthKey, RegisterMethod, Registration,
+    Revision, TagSet, UserId, expired,
 };
 use crate::error::{EntityKind, Error, ErrorKind, Result};
 
@@ -34,7 +34,7 @@ pub(super) fn register(
     if let Some(node) = existing
         && is_repetition(node, registration, context)
     {
-        return Ok(repeat(state, node, context));
+        return Ok(repeat(state, node, registration, context));
     }
     let grant = grant(state, &registration.admission, context)?;
     let node = match existing {
@@ -72,8 +72,8 @@ fn first_use(key: &PreAuthKey, context: &Context<'_>) -> StateChange {
 }
 
 /// A client that starts again, or did not hear the answer, shows the node key that its node has and the
-/// pre-auth key that admitted it. It asks for nothing new, so what became of key, tags and owner since
-/// does not matter.
+/// pre-auth key that admitted it. It asks for nothing that a key grants, so what became of key, tags and
+/// owner since does not matter.
 fn is_repetition(node: &Node, registration: &Registration, context: &Context<'_>) -> bool {
     let Admission::PreAuthKey(key) = registration.admission else { return false };
     node.preauth_key == Some(key)
@@ -81,19 +81,60 @@ fn is_repetition(node: &Node, registration: &Registration, context: &Context<'_>
         && !expired(node.expires_at, context.now)
 }
 
-/// The node as it is. A key that admitted it elsewhere, before both were brought in, may not be marked as
-/// used; it is now, or it would admit another machine.
-fn repeat(state: &State, node: &Arc<Node>, context: &Context<'_>) -> Decision {
-    let mut decision = Decision::unchanged(Reply::Node(node.clone()));
+/// The node as it is, with what its client says of itself by now. A key that admitted it elsewhere, before
+/// both were brought in, may not be marked as used; it is now, or it would admit another machine.
+fn repeat(
+    state: &State,
+    node: &Arc<Node>,
+    registration: &Registration,
+    context: &Context<'_>,
+) -> Decision {
+    let mut decision = match brought_up_to_date(node, registration, context) {
+        Some(node) => {
+            let (id, user) = (node.id, node.user);
+            Decision::put(node)
+                .noting(NodeCommand::REGISTER, EntityKind::Node, id)
+                .beside(EntityKind::User, user)
+        }
+        None => Decision::unchanged(Reply::Node(node.clone())),
+    };
     let key = node.preauth_key.and_then(|key| state.preauth_keys().get(key));
     if let Some(key) = key
         && key.used_at.is_none()
         && key.is_usable(context.now)
     {
         decision.changes.push(first_use(key, context));
-        return decision.noting(NodeCommand::REGISTER, EntityKind::Node, node.id);
+        if decision.audit.is_empty() {
+            return decision.noting(NodeCommand::REGISTER, EntityKind::Node, node.id);
+        }
     }
     decision
+}
+
+/// The node with what is its client's to say and is not what it was; `None` if there is nothing. What the
+/// client leaves out stays, and so does the expiry, which a repetition could put off for ever.
+fn brought_up_to_date(
+    old: &Arc<Node>,
+    registration: &Registration,
+    context: &Context<'_>,
+) -> Option<Node> {
+    let said = &registration.host_info;
+    let host_info = if *said == HostInfo::default() { &old.host_info } else { said };
+    let disco_key = registration.disco_key.or(old.disco_key);
+    let families = registration.families.unwrap_or(old.families);
+    let is_same = registration.hostname == old.hostname
+        && *host_info == old.host_info
+        && disco_key == old.disco_key
+        && families == old.families;
+    (!is_same).then(|| Node {
+        hostname: registration.hostname.clone(),
+        host_info: host_info.clone(),
+        disco_key,
+        families,
+        updated_at: context.now,
+        revision: old.revision.next(),
+        ..Node::clone(old)
+    })
 }
 
 fn grant<'s>(state: &'s State, admission: &Admission, context: &Context<'_>) -> Result<Grant<'s>> {
@@ -223,6 +264,39 @@ mod tests {
         // The same client, repeating itself, hears the same answer.
         let again = world.register_with(key.id, 1).unwrap();
         assert_eq!(again, first);
+    }
+
+    #[test]
+    fn a_repetition_takes_what_the_client_says_of_itself() {
+        let mut world = World::new();
+        let alice = world.user("alice");
+        let key = world.preauth_key(alice.id, false);
+        let first = world.register_with(key.id, 1).unwrap();
+        let again = Registration {
+            disco_key: crate::domain::DiscoKey::from_bytes([9; 32]).ok(),
+            host_info: r#"{"OS":"linux"}"#.parse().unwrap(),
+            expires_at: Some(world.now.saturating_add(std::time::Duration::from_secs(60))),
+            ..world.registration(Admission::PreAuthKey(key.id), 1)
+        };
+        let mut repeat = |registration: &Registration| {
+            let (id, registration) = (first.id, Box::new(registration.clone()));
+            let reply = world.run(NodeCommand::Register { id, registration }).unwrap();
+            let Reply::Node(node) = reply else { panic!() };
+            node
+        };
+        let second = repeat(&again);
+        let wanted = Node {
+            disco_key: again.disco_key,
+            host_info: again.host_info.clone(),
+            updated_at: second.updated_at,
+            revision: first.revision.next(),
+            ..Node::clone(&first)
+        };
+        assert_eq!(*second, wanted, "and the expiry stays");
+        assert_eq!(repeat(&again), second);
+        // What is left out is not taken back.
+        let bare = Registration { disco_key: None, host_info: HostInfo::default(), ..again };
+        assert_eq!(repeat(&bare), second);
     }
 
     #[test]

@@ -29,18 +29,32 @@ fn is_new(state: &State, image: &EntityRecord) -> Result<bool> {
     image.check()?;
     match image.is_in(state) {
         Some(true) => Ok(false),
+        Some(false) if takes_the_place_of_a_default(state, image) => {
+            image.check_beside(state).map(|()| true)
+        }
         Some(false) => Err(Error::already_exists(image.entity(), "id")
             .with("help", "another version of it is in the store")),
         None => image.check_beside(state).map(|()| true),
     }
 }
 
+/// Nothing is lost with a document that says what would be in force without it, and a reset leaves one. So
+/// what was saved before a reset can come back.
+fn takes_the_place_of_a_default(state: &State, image: &EntityRecord) -> bool {
+    let EntityRecord::Setting(setting) = image else { return false };
+    let present = state.settings().get(setting.document.kind());
+    present.is_some_and(|present| present.document.is_default())
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
-    use crate::command::SessionCommand;
-    use crate::domain::{NewSession, Session, SessionId, SessionOwner, Timestamp};
+    use crate::command::{SessionCommand, SettingCommand};
+    use crate::domain::{
+        DnsSettings, NewSession, Session, SessionId, SessionOwner, SettingDocument, SettingKind,
+        Timestamp,
+    };
     use crate::state::testing::*;
 
     fn everything(world: &World) -> Vec<EntityRecord> {
@@ -61,6 +75,26 @@ mod tests {
             assert_eq!(restored.unchanged, unchanged);
             assert_eq!(everything(&copy), images);
         }
+    }
+
+    #[test]
+    fn a_document_comes_back_after_a_reset_and_replaces_no_other() {
+        let mut world = World::new();
+        let put = |magic_dns| {
+            let dns = DnsSettings { magic_dns, ..DnsSettings::default() };
+            let base_domain = "mesh.example.com".parse().ok();
+            let document = SettingDocument::Dns(DnsSettings { base_domain, ..dns });
+            SettingCommand::Put { document, expected: None }
+        };
+        world.run(put(true)).unwrap();
+        let saved = everything(&world);
+        let restore = Restore { images: saved.clone(), skip_invalid: false };
+        world.run(SettingCommand::Reset { kind: SettingKind::Dns }).unwrap();
+        world.run(restore.clone()).unwrap();
+        assert_eq!(everything(&world), saved);
+        world.run(put(false)).unwrap();
+        let error = world.run(restore).unwrap_err();
+        assert_eq!(error.constraint(), Some("id"));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::State;
 use super::collection::Collection;
-use super::decision::{Context, Decision, EntityId, Reply, check_revision};
+use super::decision::{Context, Decision, Reply, check_revision};
 use crate::command::SettingCommand;
 use crate::domain::{
     DerpMap, DnsSettings, NetworkSettings, Revision, Setting, SettingDocument, SettingKind,
@@ -68,12 +68,25 @@ pub(crate) fn decide(
 ) -> Result<Decision> {
     match command {
         SettingCommand::Put { document, expected } => put(state, document, *expected, context),
-        SettingCommand::Reset { kind } => {
-            state.settings().require(*kind)?;
-            let decision = Decision::delete(EntityId::Setting(*kind));
-            Ok(decision.noting(SettingCommand::RESET, EntityKind::Setting, kind))
-        }
+        SettingCommand::Reset { kind } => reset(state, *kind, context),
     }
+}
+
+/// The default becomes the next revision. Were the document removed, the next one would count from 1 again,
+/// and what somebody read before would seem to be in force still.
+fn reset(state: &State, kind: SettingKind, context: &Context<'_>) -> Result<Decision> {
+    let old = state.settings().require(kind)?;
+    if old.document.is_default() {
+        let error = Error::not_found(EntityKind::Setting, kind);
+        return Err(error.with("help", "it is at its default"));
+    }
+    let mut decision = Decision::put(Setting {
+        document: SettingDocument::default_of(kind),
+        revision: old.revision.next(),
+        updated_at: context.now,
+    });
+    decision.reply = Reply::Done;
+    Ok(decision.noting(SettingCommand::RESET, EntityKind::Setting, kind))
 }
 
 fn put(
@@ -108,7 +121,7 @@ fn put(
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
     use crate::state::testing::*;
@@ -147,5 +160,22 @@ mod tests {
         world.run(put(Some(Revision::FIRST), false)).unwrap();
         let error = world.run(put(Some(Revision::FIRST), true)).unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::Conflict);
+    }
+
+    #[test]
+    fn a_reset_makes_no_old_revision_valid_again() {
+        let mut world = World::new();
+        let document =
+            SettingDocument::Dns(DnsSettings { magic_dns: true, ..DnsSettings::default() });
+        let put = |expected| SettingCommand::Put { document: document.clone(), expected };
+        let reset = SettingCommand::Reset { kind: SettingKind::Dns };
+        world.run(put(None)).unwrap();
+        assert_eq!(world.run(reset.clone()).unwrap(), Reply::Done);
+        assert_eq!(*world.state.settings().dns(), DnsSettings::default());
+        assert_eq!(*world.run(reset).unwrap_err().kind(), ErrorKind::NotFound);
+        let stale = world.run(put(Some(Revision::FIRST))).unwrap_err();
+        assert_eq!(*stale.kind(), ErrorKind::Conflict);
+        let Reply::Setting(third) = world.run(put(None)).unwrap() else { panic!() };
+        assert_eq!(third.revision.get(), 3);
     }
 }

@@ -6,7 +6,7 @@ use super::collection::{Collection, Index, update_set};
 use super::decision::{Context, Decision, Draft, EntityId};
 use super::part::sweep;
 use super::unique::UniqueIndex;
-use super::{Set, State};
+use super::{Map, Set, State};
 use crate::command::SignInCommand;
 use crate::domain::{
     NewSignIn, Page, PageRequest, SecretHash, SecretScheme, SignIn, SignInId, Text, Timestamp,
@@ -15,8 +15,11 @@ use crate::domain::{
 use crate::entity::{Rules, dates};
 use crate::error::{EntityKind, Error, ErrorKind, Result};
 
-/// Whoever asks for a sign-in makes one, so there are at most so many at once.
-const MAX_SIGN_INS: usize = 20_000;
+/// Whoever asks for a sign-in makes one, so there are at most so many of a purpose at once. Those of one
+/// purpose take no room from the others: a flood of one kind of sign-in stops that kind only.
+const MAX_OF_PURPOSE: usize = 20_000;
+/// Purposes are the control plane's words, so there are few.
+const MAX_PURPOSES: usize = 16;
 
 /// All sign-ins under way, also those that have expired but were not swept yet.
 pub type SignIns = Collection<SignIn, SignInIndex>;
@@ -25,6 +28,7 @@ pub type SignIns = Collection<SignIn, SignInIndex>;
 pub struct SignInIndex {
     by_hash: UniqueIndex<SignInId>,
     by_expiry: Set<(Timestamp, SignInId)>,
+    of_purpose: Map<Text<64>, Set<(Timestamp, SignInId)>>,
 }
 
 impl Index<SignIn> for SignInIndex {
@@ -33,6 +37,17 @@ impl Index<SignIn> for SignInIndex {
         let new = new.map(AsRef::as_ref);
         self.by_hash.update(id, old.map(|it| &it.hash), new.map(|it| &it.hash));
         update_set(&mut self.by_expiry, old.map(ends), new.map(ends));
+        if let Some(old) = old
+            && let Some(of_purpose) = self.of_purpose.get_mut(&old.purpose)
+        {
+            of_purpose.remove(&ends(old));
+            if of_purpose.is_empty() {
+                self.of_purpose.remove(&old.purpose);
+            }
+        }
+        if let Some(new) = new {
+            self.of_purpose.entry(new.purpose.clone()).or_default().insert(ends(new));
+        }
     }
 }
 
@@ -41,6 +56,22 @@ impl SignIns {
     #[must_use]
     pub fn by_hash(&self, hash: &SecretHash) -> Option<&Arc<SignIn>> {
         self.index.by_hash.find(hash, |id| self.get(id).filter(|it| it.hash == *hash))
+    }
+
+    /// Those of a purpose, if there are as many as there may be. `Exhausted` for another purpose than
+    /// there may be.
+    fn full(&self, purpose: &Text<64>) -> Result<Option<&Set<(Timestamp, SignInId)>>> {
+        let purposes = &self.index.of_purpose;
+        match purposes.get(purpose) {
+            Some(of_purpose) => Ok(Some(of_purpose).filter(|all| all.len() >= MAX_OF_PURPOSE)),
+            None if purposes.len() >= MAX_PURPOSES => {
+                let message = "sign-ins of too many purposes are under way; use few words for them";
+                Err(Error::new(ErrorKind::Exhausted, message)
+                    .about(EntityKind::SignIn)
+                    .with("limit", MAX_PURPOSES))
+            }
+            None => Ok(None),
+        }
     }
 
     /// A page of them, by id.
@@ -90,6 +121,17 @@ pub(crate) fn decide(
     match command {
         SignInCommand::Begin { id, hash, sign_in } => begin(state, *id, hash, sign_in, context),
         SignInCommand::Take { hash, purpose } => take(state, hash, purpose, context.now),
+        SignInCommand::Replace { hash, purpose, from, to } => {
+            let old = find(state.sign_ins(), hash, purpose, context.now)?;
+            if old.payload != *from {
+                let message = "went on meanwhile; look at it again";
+                return Err(Error::new(ErrorKind::Conflict, message).about(EntityKind::SignIn));
+            }
+            if from == to {
+                return Ok(Decision::unchanged(old.clone().into()));
+            }
+            Ok(Decision::put(SignIn { payload: to.clone(), ..SignIn::clone(old) }))
+        }
         SignInCommand::Sweep { part } => {
             Ok(sweep(&state.sign_ins().index.by_expiry, context.now, *part, EntityId::SignIn))
         }
@@ -114,15 +156,14 @@ fn begin(
         expires_at: new.expires_at,
     };
     sign_in.check_beside(state)?;
-    if sign_ins.len() < MAX_SIGN_INS {
-        return Ok(Decision::put(sign_in));
-    }
-    let first = sign_ins.index.by_expiry.get_min();
+    let Some(full) = sign_ins.full(&new.purpose)? else { return Ok(Decision::put(sign_in)) };
+    let first = full.get_min();
     let Some((_, gone)) = first.filter(|(at, _)| expired(Some(*at), context.now)) else {
-        let message = "too many are under way; try again when some have ended or expired";
+        let message =
+            "too many of its purpose are under way; try again when some have ended or expired";
         return Err(Error::new(ErrorKind::Exhausted, message)
             .about(EntityKind::SignIn)
-            .with("limit", MAX_SIGN_INS));
+            .with("limit", MAX_OF_PURPOSE));
     };
     let sign_in = Arc::new(sign_in);
     let mut draft = Draft::of(state);
@@ -136,10 +177,19 @@ pub(crate) fn refused() -> Error {
     Error::new(ErrorKind::PermissionDenied, "is not valid").about(EntityKind::SignIn)
 }
 
-fn take(state: &State, hash: &SecretHash, purpose: &Text<64>, now: Timestamp) -> Result<Decision> {
-    let found = state.sign_ins().by_hash(hash);
+/// The one that a caller with this state may see, of this purpose, if it has not expired.
+pub(crate) fn find<'s>(
+    sign_ins: &'s SignIns,
+    hash: &SecretHash,
+    purpose: &Text<64>,
+    now: Timestamp,
+) -> Result<&'s Arc<SignIn>> {
     let valid = |it: &&Arc<SignIn>| it.purpose == *purpose && !expired(Some(it.expires_at), now);
-    let taken = found.filter(valid).ok_or_else(refused)?;
+    sign_ins.by_hash(hash).filter(valid).ok_or_else(refused)
+}
+
+fn take(state: &State, hash: &SecretHash, purpose: &Text<64>, now: Timestamp) -> Result<Decision> {
+    let taken = find(state.sign_ins(), hash, purpose, now)?;
     let mut decision = Decision::delete(EntityId::SignIn(taken.id));
     decision.reply = taken.clone().into();
     Ok(decision)
@@ -163,9 +213,13 @@ mod tests {
     }
 
     fn begin(world: &mut World, number: u32, seconds: u64) -> Result<Reply> {
+        begin_as(world, number, seconds, "oidc")
+    }
+
+    fn begin_as(world: &mut World, number: u32, seconds: u64, purpose: &str) -> Result<Reply> {
         let id = SignInId::from_bytes(world.id());
         let sign_in = NewSignIn {
-            purpose: "oidc".parse().unwrap(),
+            purpose: purpose.parse().unwrap(),
             payload: SignInPayload::new("verifier").unwrap(),
             expires_at: world.now.saturating_add(Duration::from_secs(seconds)),
         };
@@ -208,9 +262,50 @@ mod tests {
     }
 
     #[test]
-    fn there_are_so_many_at_most_and_expired_ones_make_room() {
+    fn it_goes_on_only_from_what_it_was() {
         let mut world = World::new();
-        let most = u32::try_from(MAX_SIGN_INS).unwrap();
+        begin(&mut world, 1, 60).unwrap();
+        let replace = |from: &str, to: &str, purpose: &str| SignInCommand::Replace {
+            hash: hash(1),
+            purpose: purpose.parse().unwrap(),
+            from: SignInPayload::new(from).unwrap(),
+            to: SignInPayload::new(to).unwrap(),
+        };
+        let kind = |reply: Result<Reply>| reply.unwrap_err().kind().clone();
+        let payload = |world: &World| {
+            world.state.sign_ins().by_hash(&hash(1)).unwrap().payload.expose().to_owned()
+        };
+        assert_eq!(
+            kind(world.run(replace("verifier", "a", "device"))),
+            ErrorKind::PermissionDenied
+        );
+        assert_eq!(kind(world.run(replace("a", "b", "oidc"))), ErrorKind::Conflict);
+        world.run(replace("verifier", "a", "oidc")).unwrap();
+        assert_eq!(payload(&world), "a");
+        assert_eq!(kind(world.run(replace("verifier", "b", "oidc"))), ErrorKind::Conflict);
+        world.advance(Duration::from_secs(60));
+        assert_eq!(kind(world.run(replace("a", "b", "oidc"))), ErrorKind::PermissionDenied);
+        assert_eq!(payload(&world), "a");
+    }
+
+    #[test]
+    fn purposes_are_few() {
+        let mut world = World::new();
+        let most = u32::try_from(MAX_PURPOSES).unwrap();
+        for number in 0..most {
+            begin_as(&mut world, number, 60, &format!("purpose {number}")).unwrap();
+        }
+        let error = begin_as(&mut world, most, 60, "another").unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Exhausted);
+        begin_as(&mut world, most, 60, "purpose 3").unwrap();
+        take(&mut world, 5, "purpose 5").unwrap();
+        begin_as(&mut world, most + 1, 60, "another").unwrap();
+    }
+
+    #[test]
+    fn there_are_so_many_of_a_purpose_and_expired_ones_make_room() {
+        let mut world = World::new();
+        let most = u32::try_from(MAX_OF_PURPOSE).unwrap();
         let mut state = State::default();
         let now = world.now;
         for number in 0..most {
@@ -228,9 +323,12 @@ mod tests {
         }
         world.state = state;
         assert_eq!(*begin(&mut world, most, 60).unwrap_err().kind(), ErrorKind::Exhausted);
+        // A flood of one kind stops no other.
+        begin_as(&mut world, most + 7, 3_600, "device").unwrap();
+        take(&mut world, most + 7, "device").unwrap();
         world.advance(Duration::from_secs(60));
         begin(&mut world, most, 60).unwrap();
-        assert_eq!(world.state.sign_ins().len(), MAX_SIGN_INS);
+        assert_eq!(world.state.sign_ins().len(), MAX_OF_PURPOSE);
         assert!(world.state.sign_ins().by_hash(&hash(0)).is_none());
         assert_eq!(*begin(&mut world, most + 1, 60).unwrap_err().kind(), ErrorKind::Exhausted);
     }

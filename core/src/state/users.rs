@@ -163,6 +163,14 @@ fn update(
     changed |= patch.identity.apply(&mut user.identity);
     changed |= patch.picture_url.apply(&mut user.picture_url);
     changed |= patch.role.apply(&mut user.role);
+    let has_other_groups = patch.groups.apply(&mut user.groups);
+    if has_other_groups && matches!(user.identity, Identity::Oidc { .. }) {
+        let message = "signs in through a provider, whose word the groups are; change them there";
+        return Err(Error::new(ErrorKind::Restricted, message)
+            .about(EntityKind::User)
+            .with("id", id));
+    }
+    changed |= has_other_groups;
     if !changed {
         return Ok(Decision::unchanged(Reply::User(old.clone())));
     }
@@ -421,6 +429,30 @@ mod tests {
         assert_eq!(*world.run(update(clear)).unwrap_err().kind(), ErrorKind::Conflict);
         let user = world.state.users().get(alice.id).unwrap();
         assert_eq!(user.display_name.as_ref().unwrap().as_str(), "A");
+    }
+
+    #[test]
+    fn groups_are_edited_where_no_provider_says_them() {
+        let mut world = World::new();
+        let alice = create(&mut world, "alice").unwrap();
+        let groups = |names: &[&str]| {
+            crate::domain::Update::Set(
+                GroupSet::new(names.iter().map(|name| name.parse().unwrap())).unwrap(),
+            )
+        };
+        let update = |patch| UserCommand::Update { id: alice.id, patch, expected: None };
+        let staff = UserPatch { groups: groups(&["staff"]), ..UserPatch::default() };
+        let Reply::User(user) = world.run(update(staff.clone())).unwrap() else { panic!() };
+        assert_eq!((user.groups.len(), user.revision), (1, alice.revision.next()));
+        let identity = crate::domain::Update::Set(Identity::Oidc {
+            provider: "https://id.example".parse().unwrap(),
+            subject: "42".parse().unwrap(),
+        });
+        world.run(update(UserPatch { identity, ..UserPatch::default() })).unwrap();
+        let other = UserPatch { groups: groups(&["admins"]), ..UserPatch::default() };
+        assert_eq!(*world.run(update(other)).unwrap_err().kind(), ErrorKind::Restricted);
+        // What changes nothing is no word against the provider's.
+        world.run(update(staff)).unwrap();
     }
 
     #[test]

@@ -4,13 +4,13 @@ use std::collections::{BTreeSet, HashMap};
 
 use ghostwire_store_core::command::EntityRecord;
 use ghostwire_store_core::domain::{
-    PreAuthKey, PreAuthKeyId, Revision, SecretHash, Tag, TagSet, Timestamp, UserId,
+    PreAuthKey, PreAuthKeyId, Revision, SecretHash, Tag, TagSet, Timestamp, UserId, expired,
 };
 use ghostwire_store_core::error::Result;
 
 use super::collect::{Candidate, Collector, Fate, Parents, UNRANKED, Unfit};
-use super::mapping::{bcrypt, created, row_name, skip_deleted};
-use super::tables::{Row, Tables};
+use super::mapping::{created, row_name, skip_deleted};
+use super::tables::{Reason, Row, Tables};
 
 /// Pre-auth keys, for the nodes that they admitted.
 pub(super) struct Keys {
@@ -67,6 +67,7 @@ impl Elsewhere {
 
 pub(super) fn preauth_keys(
     tables: &Tables,
+    now: Timestamp,
     hasher: &dyn Fn(&str) -> SecretHash,
     users: &Parents<UserId>,
     collector: &mut Collector,
@@ -84,7 +85,7 @@ pub(super) fn preauth_keys(
             },
         );
         keys.parents.set(id, Fate::LeftOut);
-        match preauth_key(row, id, hasher, users, &elsewhere, collector) {
+        match preauth_key(row, id, now, hasher, users, &elsewhere, collector) {
             Ok(None) => keys.parents.set(id, Fate::Deleted),
             Ok(Some(key)) => {
                 keys.parents.set(id, Fate::Imported(key.id));
@@ -107,6 +108,7 @@ pub(super) fn preauth_keys(
 fn preauth_key(
     row: &Row<'_>,
     id: i64,
+    now: Timestamp,
     hasher: &dyn Fn(&str) -> SecretHash,
     users: &Parents<UserId>,
     elsewhere: &Elsewhere,
@@ -136,8 +138,21 @@ fn preauth_key(
         let reason = "neither a user nor tags: it could admit nobody";
         return Err(Unfit::LeftOver(reason.into()));
     }
-    let (prefix, hash) = match (row.parsed("prefix")?, row.filled("key")?) {
-        (Some(prefix), _) => (Some(prefix), bcrypt(row)?.ok_or("hash: is empty")?),
+    let mut flag = |column, otherwise| {
+        let reason = "says neither yes nor no in a column; the one that admits less was taken";
+        collector.or_repaired(at, row.flag(column), otherwise, reason)
+    };
+    let (reusable, ephemeral) = (flag("reusable", false), flag("ephemeral", false));
+    let used = flag("used", true);
+    let (expires_at, revoked_at) = (
+        end(row, id, "expiration", created_at, collector),
+        end(row, id, "revoked", created_at, collector),
+    );
+    let ends = Ends { expires_at, revoked_at, is_used_up: used && !reusable };
+    let unfit = |reason| ends.unfit(reason, now);
+    let prefix = row.parsed("prefix").map_err(unfit)?;
+    let (prefix, hash) = match (prefix, row.filled("key").map_err(unfit)?) {
+        (Some(prefix), _) => (Some(prefix), checked_hash(row, ends, now)?),
         (None, Some(key)) => (None, hasher(&key)),
         (None, None) => {
             return Err(Unfit::LeftOver("neither a key nor a prefix: nothing could use it".into()));
@@ -146,12 +161,6 @@ fn preauth_key(
     if row.filled("description").unwrap_or_default().is_some() {
         collector.repaired(row.table, id, "the description is not kept");
     }
-    let mut flag = |column, otherwise| {
-        let reason = "says neither yes nor no in a column; the one that admits less was taken";
-        collector.or_repaired(at, row.flag(column), otherwise, reason)
-    };
-    let (reusable, ephemeral) = (flag("reusable", false), flag("ephemeral", false));
-    let used = flag("used", true);
     // Headscale does not mark a reusable key as used; the nodes that it admitted do. They may show it again,
     // whether or not it has ended since.
     let first_node = elsewhere.first_node.get(&id).copied();
@@ -166,10 +175,39 @@ fn preauth_key(
         ephemeral,
         used_at: first_node.or(used.then_some(created_at)),
         created_at,
-        expires_at: end(row, id, "expiration", created_at, collector),
-        revoked_at: end(row, id, "revoked", created_at, collector),
+        expires_at,
+        revoked_at,
         revision: Revision::FIRST,
     }))
+}
+
+/// When a key ends, as far as that decides whether anybody misses it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ends {
+    pub(super) expires_at: Option<Timestamp>,
+    pub(super) revoked_at: Option<Timestamp>,
+    pub(super) is_used_up: bool,
+}
+
+impl Ends {
+    /// Why a key does not come in: a problem, unless it has ended, so that it proves nothing any more.
+    pub(super) fn unfit(self, reason: Reason, now: Timestamp) -> Unfit {
+        let has_ended =
+            self.is_used_up || self.revoked_at.is_some() || expired(self.expires_at, now);
+        match has_ended {
+            true => Unfit::LeftOver(format!("{reason}; the key has ended, so nobody misses it")),
+            false => Unfit::Problem(reason),
+        }
+    }
+}
+
+/// The bcrypt hash of a row.
+pub(super) fn checked_hash(row: &Row<'_>, ends: Ends, now: Timestamp) -> Result<SecretHash, Unfit> {
+    let read = || {
+        let hash = row.filled("hash")?.ok_or("hash: is empty")?;
+        SecretHash::bcrypt(&hash).map_err(|_| Reason::from("hash: not a bcrypt hash"))
+    };
+    read().map_err(|reason| ends.unfit(reason, now))
 }
 
 /// When a credential ends. What cannot be read ended at once: better a key too few than one too many.

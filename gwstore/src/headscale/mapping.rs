@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, HashSet};
 use ghostwire_store_core::command::EntityRecord;
 use ghostwire_store_core::domain::{
     ApiKey, ApiKeyId, Email, Identity, Issuer, NewUser, PermissionSet, Policy, PolicyVersion,
-    Revision, SecretHash, Timestamp, User, UserId, UserName, UserRole,
+    Revision, Timestamp, User, UserId, UserName, UserRole,
 };
 use ghostwire_store_core::error::Result;
 
 use super::collect::{Candidate, Collector, Fate, Parents, UNRANKED, Unfit};
-use super::keys::end;
+use super::identity::Issuers;
+use super::keys::{Ends, checked_hash, end};
 use super::policy::{PolicyUser, TagGrants};
 use super::release::Origin;
 use super::tables::{Reason, Row, Tables, parse};
@@ -59,7 +60,12 @@ pub(super) fn row_name(id: i64) -> String {
     id.to_string()
 }
 
-pub(super) fn users(tables: &Tables, collector: &mut Collector) -> Result<Users> {
+pub(super) fn users(
+    tables: &Tables,
+    issuers: &[Issuer],
+    collector: &mut Collector,
+) -> Result<Users> {
+    let mut issuers = Issuers::new(issuers);
     let mut parents = Parents::new("user", "users");
     let mut named = Vec::new();
     let mut candidates = Vec::new();
@@ -67,7 +73,7 @@ pub(super) fn users(tables: &Tables, collector: &mut Collector) -> Result<Users>
     tables.each("users", "id", |row| {
         let id = row.id()?;
         parents.set(id, Fate::LeftOut);
-        match user(row, id, collector) {
+        match user(row, id, &mut issuers, collector) {
             Ok(None) => parents.set(id, Fate::Deleted),
             Ok(Some(user)) => match people.same(&user) {
                 Some((other, of)) => {
@@ -98,6 +104,7 @@ pub(super) fn users(tables: &Tables, collector: &mut Collector) -> Result<Users>
         }
         Ok(())
     })?;
+    issuers.tell(collector);
     let ids: Vec<_> = candidates.iter().map(|candidate| candidate.id).collect();
     for (id, taken) in ids.into_iter().zip(collector.admit(candidates)?) {
         if !taken {
@@ -147,7 +154,12 @@ impl People {
 pub(super) const NAME_CHANGED: &str =
     "the name was too long, or had characters that do not show or white space; those are left out";
 
-fn user(row: &Row<'_>, id: i64, collector: &mut Collector) -> Result<Option<User>, Reason> {
+fn user(
+    row: &Row<'_>,
+    id: i64,
+    issuers: &mut Issuers<'_>,
+    collector: &mut Collector,
+) -> Result<Option<User>, Reason> {
     if skip_deleted(row, id, collector) {
         return Ok(None);
     }
@@ -156,7 +168,10 @@ fn user(row: &Row<'_>, id: i64, collector: &mut Collector) -> Result<Option<User
     let identifier = row.filled("provider_identifier")?;
     let identity = match &identifier {
         None => Identity::Local {},
-        Some(identifier) => oidc(identifier, row.filled("provider")?.as_deref())?,
+        Some(identifier) => {
+            let provider = row.filled("provider")?;
+            issuers.identity(id, identifier, provider.as_deref(), collector)?
+        }
     };
     let address = row.filled("email").ok().flatten();
     let name = user_name(row, id, &[&address, &identifier], collector)?;
@@ -198,49 +213,15 @@ fn user_name(
     parse("name", &format!("user-{id}"))
 }
 
-/// Headscale joins issuer and subject with a slash. The issuer is a URL, the subject what stands
-/// behind its last slash, percent-encoded as part of a URL.
-fn oidc(identifier: &str, provider: Option<&str>) -> Result<Identity, Reason> {
-    let column = "provider_identifier";
-    let (scheme, rest) = identifier.split_once("://").unwrap_or(("", identifier));
-    let split = rest.rsplit_once('/').filter(|(issuer, subject)| {
-        !scheme.is_empty() && !issuer.is_empty() && !subject.is_empty()
-    });
-    let (provider, subject) = match split {
-        Some((issuer, subject)) => {
-            let subject = percent_decoded(subject).unwrap_or_else(|| subject.to_owned());
-            (format!("{scheme}://{issuer}"), subject)
-        }
-        None => (provider.unwrap_or("oidc").to_owned(), identifier.to_owned()),
-    };
-    let provider: Issuer = parse(column, &provider)?;
-    Ok(Identity::Oidc { provider, subject: parse(column, &subject)? })
-}
-
-/// `None` if the text is not percent-encoded, or if decoding it would make more of it than a
-/// segment of a path.
-fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, escape)) = rest.split_once('%') {
-        bytes.extend_from_slice(before.as_bytes());
-        let (digits, behind) = escape.split_at_checked(2)?;
-        if !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return None;
-        }
-        bytes.push(u8::from_str_radix(digits, 16).ok()?);
-        rest = behind;
-    }
-    bytes.extend_from_slice(rest.as_bytes());
-    String::from_utf8(bytes).ok().filter(|text| !text.contains(['/', '%', '\0']))
-}
-
 pub(super) fn api_keys(
     tables: &Tables,
+    now: Timestamp,
     users: &Parents<UserId>,
     collector: &mut Collector,
 ) -> Result<()> {
-    each(tables, "api_keys", collector, |row, id, collector| api_key(row, id, users, collector))
+    each(tables, "api_keys", collector, |row, id, collector| {
+        api_key(row, id, now, users, collector)
+    })
 }
 
 /// Takes what the rows of a table are, where that breaks no rule; nothing else refers to them.
@@ -268,6 +249,7 @@ fn each<E: Into<EntityRecord>>(
 fn api_key(
     row: &Row<'_>,
     id: i64,
+    now: Timestamp,
     users: &Parents<UserId>,
     collector: &mut Collector,
 ) -> Result<Option<ApiKey>, Unfit> {
@@ -275,6 +257,11 @@ fn api_key(
         return Ok(None);
     }
     let created_at = created(row, id, collector);
+    let (expires_at, revoked_at) = (
+        end(row, id, "expiration", created_at, collector),
+        end(row, id, "revoked", created_at, collector),
+    );
+    let ends = Ends { expires_at, revoked_at, is_used_up: false };
     let user = match row.reference("user_id").ok().flatten().map(|user| users.find(user)) {
         Some(Err(missing)) if missing.is_gone => {
             let reason = "imported without the user it was made for, who is gone; it is as good \
@@ -292,25 +279,18 @@ fn api_key(
     );
     Ok(Some(ApiKey {
         id: ApiKeyId::derived(created_at, &[b"headscale", b"api_keys", row_name(id).as_bytes()]),
-        prefix: row.required("prefix")?,
-        hash: bcrypt(row)?.ok_or("hash: is empty")?,
+        prefix: row.required("prefix").map_err(|reason| ends.unfit(reason, now))?,
+        hash: checked_hash(row, ends, now)?,
         user,
         description: None,
         permissions: PermissionSet::empty(),
         created_by: None,
         created_at,
-        expires_at: end(row, id, "expiration", created_at, collector),
-        revoked_at: end(row, id, "revoked", created_at, collector),
+        expires_at,
+        revoked_at,
         last_used_at,
         revision: Revision::FIRST,
     }))
-}
-
-/// The bcrypt hash of a row.
-pub(super) fn bcrypt(row: &Row<'_>) -> Result<Option<SecretHash>, Reason> {
-    let hash = row.filled("hash")?;
-    let hash = hash.map(|hash| SecretHash::bcrypt(&hash)).transpose();
-    hash.map_err(|_| "hash: not a bcrypt hash".into())
 }
 
 /// The policy in force, which grants tags.
@@ -386,35 +366,4 @@ fn policy(
         author: parse("author", "headscale")?,
         created_at: created(row, id, collector),
     }))
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    fn split(identifier: &str) -> (String, String) {
-        match oidc(identifier, Some("oidc")).unwrap() {
-            Identity::Oidc { provider, subject } => (provider.into(), subject.into()),
-            other => (format!("{other:?}"), String::new()),
-        }
-    }
-
-    #[test]
-    fn issuer_and_subject() {
-        for (identifier, provider, subject) in [
-            ("https://accounts.google.com/1234", "https://accounts.google.com", "1234"),
-            ("https://id.example.com/realms/x/ab-cd", "https://id.example.com/realms/x", "ab-cd"),
-            ("https://t.auth0.com//auth0%7C5f", "https://t.auth0.com", "auth0|5f"),
-            ("https://id.example.com/a%2Fb", "https://id.example.com", "a%2Fb"),
-            ("https://id.example.com/100%", "https://id.example.com", "100%"),
-            ("https://id.example.com", "oidc", "https://id.example.com"),
-            ("https://id.example.com/", "oidc", "https://id.example.com/"),
-            ("/sub", "oidc", "/sub"),
-            ("f00", "oidc", "f00"),
-        ] {
-            assert_eq!(split(identifier), (provider.into(), subject.into()), "{identifier}");
-        }
-        assert!(oidc(&"x".repeat(256), None).is_err());
-    }
 }

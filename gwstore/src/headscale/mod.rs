@@ -14,6 +14,7 @@ mod collect;
 mod dump;
 mod findings;
 pub mod hujson;
+mod identity;
 mod keys;
 mod known;
 mod mapping;
@@ -32,7 +33,9 @@ use std::path::Path;
 use collect::Collector;
 pub use findings::{Finding, Findings, counted, grouped};
 use ghostwire_store_core::command::EntityRecord;
-use ghostwire_store_core::domain::{Identity, RegisterMethod, SecretHash, Timestamp, UserId};
+use ghostwire_store_core::domain::{
+    Identity, Issuer, RegisterMethod, SecretHash, Timestamp, UserId,
+};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 pub use release::Origin;
 use source::Source;
@@ -55,21 +58,32 @@ pub struct Import {
     pub origin: Origin,
 }
 
-/// Reads the file at `path` as it is at the moment `now`. `hasher` makes the hash under which the store
-/// will know a pre-auth key that Headscale has in plain text.
+/// Reads the file at `path` as it is at the moment `now`. `issuers` are those whose tokens its users sign in
+/// with, as far as somebody says. `hasher` makes the hash under which the store will know a pre-auth key that
+/// Headscale has in plain text.
 ///
 /// # Errors
 /// If the file cannot be read, is damaged or cut off, is not Headscale's, is of a Headscale before 0.23,
 /// or is in the middle of a migration. What is wrong with single rows is no error: [`Import::findings`].
-pub fn read(path: &Path, now: Timestamp, hasher: &dyn Fn(&str) -> SecretHash) -> Result<Import> {
+pub fn read(
+    path: &Path,
+    now: Timestamp,
+    issuers: &[Issuer],
+    hasher: &dyn Fn(&str) -> SecretHash,
+) -> Result<Import> {
     let import = || {
         let source = source::open(path)?;
-        convert(source, now, hasher).map_err(|error| error.with("file", path.display()))
+        convert(source, now, issuers, hasher).map_err(|error| error.with("file", path.display()))
     };
     import().map_err(|error| error.during("import.headscale"))
 }
 
-fn convert(source: Source, now: Timestamp, hasher: &dyn Fn(&str) -> SecretHash) -> Result<Import> {
+fn convert(
+    source: Source,
+    now: Timestamp,
+    issuers: &[Issuer],
+    hasher: &dyn Fn(&str) -> SecretHash,
+) -> Result<Import> {
     let Source { connection, kind, keeps_log } = source;
     let tables = Tables::new(connection)?;
     // A dump of one, which has tables of the same names.
@@ -80,12 +94,12 @@ fn convert(source: Source, now: Timestamp, hasher: &dyn Fn(&str) -> SecretHash) 
     let origin = release::origin(&tables, kind, &mut collector)?;
     known::refuse_half_migrated(&tables, &origin)?;
     check_tables(&tables, keeps_log)?;
-    let users = mapping::users(&tables, &mut collector)?;
-    let keys = keys::preauth_keys(&tables, hasher, &users.parents, &mut collector)?;
+    let users = mapping::users(&tables, issuers, &mut collector)?;
+    let keys = keys::preauth_keys(&tables, now, hasher, &users.parents, &mut collector)?;
     let grants = mapping::tag_grants(&tables, &origin, &users.named, &mut collector)?;
     let nodes = nodes::nodes(&tables, now, &users.parents, &keys, &grants, &mut collector)?;
     routes::routes(&tables, &origin, nodes, &mut collector)?;
-    mapping::api_keys(&tables, &users.parents, &mut collector)?;
+    mapping::api_keys(&tables, now, &users.parents, &mut collector)?;
     mapping::policies(&tables, &mut collector)?;
     known::name_unread(&tables, &mut collector)?;
     if keeps_log {

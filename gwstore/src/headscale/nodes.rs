@@ -82,6 +82,7 @@ pub(super) fn nodes(
         Ok(())
     })?;
     give_labels(&mut found, now, collector);
+    share_no_address(&mut found, now, collector);
     let candidate = |parts: &Parts| Candidate {
         image: EntityRecord::from(parts.node.clone()),
         table: "nodes",
@@ -128,6 +129,26 @@ fn give_labels(found: &mut [Parts], now: Timestamp, collector: &mut Collector) {
         collector.repaired("nodes", *row, reason);
         taken.insert(label.clone());
         node.label = label;
+    }
+}
+
+/// Of nodes with one address the one keeps it that would stay if only one could; the others go without.
+fn share_no_address(found: &mut [Parts], now: Timestamp, collector: &mut Collector) {
+    let mut ranked: Vec<&mut Parts> = found.iter_mut().collect();
+    ranked.sort_by_key(|parts| parts.rank(now));
+    let (mut v4, mut v6) = (HashSet::new(), HashSet::new());
+    for Parts { row, node, .. } in ranked {
+        let taken = [
+            node.ipv4.take_if(|address| !v4.insert(*address)).map(IpAddr::V4),
+            node.ipv6.take_if(|address| !v6.insert(*address)).map(IpAddr::V6),
+        ];
+        for address in taken.into_iter().flatten() {
+            let reason = format!(
+                "another node has its address {address}, so it has none of that family; `gwstore node \
+                 backfillips` gives it a free one"
+            );
+            collector.repaired("nodes", *row, reason);
+        }
     }
 }
 

@@ -29,7 +29,7 @@ fn hasher(key: &str) -> SecretHash {
 
 fn read_file(path: &Path) -> Result<Import> {
     let now = "2026-06-01T00:00:00Z".parse().unwrap();
-    read(path, now, &hasher)
+    read(path, now, &[], &hasher)
 }
 
 fn read_text(text: &str) -> Result<Import> {

@@ -128,13 +128,14 @@ impl Plans for Put {
             Ok((DnsRecordId::time_ordered(scene.now, random()?), value.clone()))
         };
         let set = scene.state.dns_records().set(&self.name, self.kind);
-        Ok(Plan::of(DnsCommand::Put {
+        let command = DnsCommand::Put {
             name: self.name.clone(),
             kind: self.kind,
             values: self.values.iter().map(with_id).collect::<Outcome<_>>()?,
             ttl: self.ttl,
             expected: Some(set.fingerprint),
-        }))
+        };
+        Ok(Plan { set: Some(set.fingerprint), ..Plan::of(command) })
     }
 }
 

@@ -7,6 +7,7 @@
 mod apikey;
 mod audit;
 mod dns;
+mod edit;
 mod node;
 mod policy;
 mod preauthkey;
@@ -17,14 +18,9 @@ mod target;
 mod user;
 mod values;
 
-use std::path::PathBuf;
-
 use clap::{Args, Subcommand};
-use ghostwire_store::command::{Command, EntityRecord, Precondition};
-use ghostwire_store::domain::{
-    Clock, Cursor, Limit, NewApiKey, NewPreAuthKey, NewSession, Patch, SystemClock, Timestamp,
-    Update,
-};
+use ghostwire_store::command::EntityRecord;
+use ghostwire_store::domain::{Clock, Cursor, Limit, Patch, SystemClock, Timestamp, Update};
 use ghostwire_store::entropy::{Entropy, SystemEntropy};
 use ghostwire_store::{Error, ErrorKind, Result};
 use ghostwire_store_core::schema::Table;
@@ -33,6 +29,8 @@ use ghostwire_store_core::state::State;
 pub(crate) use self::apikey::KeySelection;
 pub(crate) use self::audit::{AuditSelection, MetricSelection};
 pub(crate) use self::dns::DnsSelection;
+use self::edit::{Delete, Edit};
+pub(crate) use self::edit::{Expected, How, Issued, Issues, Manner, Plan, Plans};
 pub(crate) use self::node::{ListedNodes, PresenceSelection};
 pub(crate) use self::policy::{Check, Get as GetPolicy, get as policy, unknown_keys};
 pub(crate) use self::preauthkey::PreauthKeySelection;
@@ -336,154 +334,6 @@ impl Selection for Everything {
 
     fn admits<'a>(&'a self, _: &Scene<'a>) -> Outcome<Admits<'a>> {
         Ok(Box::new(|_| true))
-    }
-}
-
-/// What an edit comes to.
-#[derive(Debug, Default, PartialEq)]
-pub(crate) struct Plan {
-    pub(crate) commands: Vec<Command>,
-    /// One for each entity that was looked at, as far as there are such.
-    pub(crate) requires: Vec<Precondition>,
-    /// Of those that the edit is about; 0 of what is not there yet.
-    pub(crate) revisions: Vec<u64>,
-}
-
-impl Plan {
-    /// A command that looks at nothing that is there.
-    pub(crate) fn of(command: impl Into<Command>) -> Self {
-        Self::default().then(command)
-    }
-
-    /// About this entity, as it is.
-    fn on(record: &EntityRecord, scene: &Scene<'_>) -> Self {
-        Self::default().and(record, scene)
-    }
-
-    fn and(mut self, record: &EntityRecord, scene: &Scene<'_>) -> Self {
-        self.revisions.extend(revision_of(record));
-        self.requires.extend(match record {
-            EntityRecord::User(user) => Some(Precondition::UserRevision(user.id, user.revision)),
-            EntityRecord::Node(node) => Some(Precondition::NodeRevision(node.id, node.revision)),
-            EntityRecord::Route(route) => {
-                Some(Precondition::RouteRevision(route.id, route.revision))
-            }
-            EntityRecord::Setting(setting) => {
-                Some(Precondition::SettingRevision(setting.document.kind(), Some(setting.revision)))
-            }
-            EntityRecord::DnsRecord(record) => {
-                let set = scene.state.dns_records().set(&record.name, record.kind);
-                Some(Precondition::DnsRecordSet(set.name, set.kind, set.fingerprint))
-            }
-            _ => None,
-        });
-        self
-    }
-
-    fn then(mut self, command: impl Into<Command>) -> Self {
-        self.commands.push(command.into());
-        self
-    }
-
-    /// A command for each of these.
-    fn each<C: Into<Command>>(
-        records: &[EntityRecord],
-        scene: &Scene<'_>,
-        command: impl Fn(&EntityRecord) -> Option<C>,
-    ) -> Self {
-        records.iter().fold(Self::default(), |plan, record| match command(record) {
-            Some(command) => plan.and(record, scene).then(command),
-            None => plan,
-        })
-    }
-}
-
-/// An edit.
-pub(crate) trait Plans: std::fmt::Debug {
-    /// What it comes to in this state.
-    fn plan(&self, scene: &Scene<'_>) -> Outcome<Plan>;
-}
-
-/// An edit that makes a secret.
-pub(crate) trait Issues: std::fmt::Debug {
-    fn issue(&self, scene: &Scene<'_>) -> Outcome<Issued>;
-}
-
-/// What is to be made.
-#[derive(Debug, Clone)]
-pub(crate) enum Issued {
-    PreauthKey(NewPreAuthKey),
-    ApiKey(NewApiKey),
-    Session(NewSession),
-}
-
-/// How to go about an edit.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Safety")]
-pub(crate) struct How {
-    /// Only say what would be done.
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-    /// Only if this is still its revision; 0 if it is not there yet. Of a policy the version in force.
-    #[arg(long, value_name = "NUMBER", alias = "expect-version")]
-    pub(crate) expect_revision: Option<u64>,
-}
-
-/// How to go about what deletes.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Safety")]
-pub(crate) struct Deleting {
-    #[command(flatten)]
-    how: How,
-    /// Do it without asking.
-    #[arg(short, long, alias = "force", conflicts_with = "dry_run")]
-    pub(crate) yes: bool,
-    /// First write what goes to this new file; `gwstore import portable` of it brings it back.
-    #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
-    pub(crate) save: Option<PathBuf>,
-}
-
-/// How to go about an edit; `deleting` if it takes something away for good.
-#[derive(Clone, Copy)]
-pub(crate) struct Manner<'a> {
-    pub(crate) how: &'a How,
-    pub(crate) deleting: Option<&'a Deleting>,
-}
-
-/// An edit, and how to go about it.
-#[derive(Debug, Args)]
-pub(crate) struct Edit<A: Args> {
-    #[command(flatten)]
-    what: A,
-    #[command(flatten)]
-    how: How,
-}
-
-impl<A: Args + Plans> Edit<A> {
-    fn act(&self) -> Act<'_> {
-        Act::Edit(&self.what, Manner { how: &self.how, deleting: None })
-    }
-}
-
-impl<A: Args + Issues> Edit<A> {
-    fn issue(&self) -> Act<'_> {
-        Act::Issue(&self.what, &self.how)
-    }
-}
-
-/// An edit that deletes, and how to go about it.
-#[derive(Debug, Args)]
-pub(crate) struct Delete<A: Args> {
-    #[command(flatten)]
-    what: A,
-    #[command(flatten)]
-    deleting: Deleting,
-}
-
-impl<A: Args + Plans> Delete<A> {
-    fn act(&self) -> Act<'_> {
-        let deleting = &self.deleting;
-        Act::Edit(&self.what, Manner { how: &deleting.how, deleting: Some(deleting) })
     }
 }
 

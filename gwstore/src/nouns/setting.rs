@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 use ghostwire_store::command::{Precondition, SettingCommand};
-use ghostwire_store::domain::{SettingDocument, SettingKind};
+use ghostwire_store::domain::{DerpMap, SettingDocument, SettingKind};
 use ghostwire_store::{Error, ErrorKind};
 use ghostwire_store_core::schema::Table;
 use serde_json::{Map, Value};
@@ -11,6 +11,7 @@ use super::policy::Input;
 use super::values::word;
 use super::{Act, Delete, Edit, Everything, ListArgs, Plan, Plans, Scene};
 use crate::failure::{Failure, Outcome};
+use crate::headscale::hujson;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
@@ -81,7 +82,8 @@ pub(crate) struct Set {
     #[arg(value_name = "FIELD=VALUE", value_parser = field_and_value,
         required_unless_present = "document")]
     fields: Vec<(String, Value)>,
-    /// The whole document as JSON: a file, or `-` for standard input.
+    /// The whole document as JSON: a file, or `-` for standard input. A DERP map may have Tailscale's form,
+    /// and comments.
     #[arg(short = 'f', long = "file", value_name = "FILE", conflicts_with = "fields")]
     document: Option<std::path::PathBuf>,
 }
@@ -116,8 +118,20 @@ impl Plans for Set {
             let document = Map::from_iter([(self.kind.name().to_owned(), fields)]);
             serde_json::from_value::<SettingDocument>(document.into())
         };
+        let mut notes = Vec::new();
         let document = match &self.document {
-            Some(file) => read(serde_json::from_str(&Input::of(file).read()?).map_err(wrong)?),
+            Some(file) => {
+                let text = Input::of(file).read()?;
+                let json = hujson::to_json(&text).unwrap_or(text);
+                let fields: Value = serde_json::from_str(&json).map_err(wrong)?;
+                if self.kind == SettingKind::DerpMap && DerpMap::is_tailscale(&fields) {
+                    let (map, remarks) = DerpMap::from_tailscale(fields)?;
+                    notes = remarks;
+                    Ok(SettingDocument::DerpMap(map))
+                } else {
+                    read(fields)
+                }
+            }
             None => {
                 let in_force = in_force(self.kind, scene)?;
                 let (mut plain, mut as_lists) = (in_force.clone(), in_force.clone());
@@ -134,7 +148,8 @@ impl Plans for Set {
             }
         };
         let document = document.map_err(wrong)?;
-        Ok(on(self.kind, scene).then(SettingCommand::Put { document, expected: None }))
+        let plan = Plan { notes, ..on(self.kind, scene) };
+        Ok(plan.then(SettingCommand::Put { document, expected: None }))
     }
 }
 

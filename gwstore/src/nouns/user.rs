@@ -5,8 +5,8 @@ use std::path::Path;
 use clap::{Args, Subcommand, ValueEnum};
 use ghostwire_store::command::{EntityRecord, Part, UserCommand};
 use ghostwire_store::domain::{
-    Email, GroupName, Identity, Issuer, JsonObject, NewUser, Patch, Text, Update, User, UserId,
-    UserName, UserPatch, UserRole,
+    Email, GroupName, GroupSet, Identity, Issuer, JsonObject, NewUser, Patch, Text, Update, User,
+    UserId, UserName, UserPatch, UserRole,
 };
 use ghostwire_store_core::schema::Table;
 
@@ -139,7 +139,7 @@ struct Fields {
     /// E-mail address.
     #[arg(short, long)]
     email: Option<Email>,
-    /// What the user may do: owner, admin, network-admin, it-admin, auditor, member.
+    /// What the user may do: owner, admin, network-admin, it-admin, billing-admin, auditor, member.
     #[arg(long, value_parser = word::<UserRole>)]
     role: Option<UserRole>,
     /// Where a picture can be had.
@@ -180,6 +180,7 @@ enum Clearable {
     DisplayName,
     Email,
     PictureUrl,
+    Groups,
     Metadata,
 }
 
@@ -190,9 +191,12 @@ pub(crate) struct Change {
     #[command(flatten)]
     fields: Fields,
     /// What the control plane keeps with the user: a JSON object, or @FILE that has it. It replaces what was
-    /// there. (Groups are the provider's word, renewed at each sign-in.)
+    /// there.
     #[arg(long, value_name = "JSON", value_parser = nonempty())]
     metadata: Option<String>,
+    /// The user's groups, all of them. (Of a user of a provider they are the provider's word.)
+    #[arg(long, value_name = "GROUPS", value_delimiter = ',')]
+    groups: Option<Vec<GroupName>>,
     /// Leave the user without these.
     #[arg(long, value_name = "FIELDS", value_delimiter = ',')]
     clear: Vec<Clearable>,
@@ -211,6 +215,11 @@ impl Plans for Change {
             identity: update(fields.identity().as_ref()),
             picture_url: patch(fields.picture_url.as_ref(), is_cleared(Clearable::PictureUrl))?,
             role: update(fields.role.as_ref()),
+            groups: match patch(self.groups.as_ref(), is_cleared(Clearable::Groups))? {
+                Patch::Keep => Update::Keep,
+                Patch::Clear => Update::Set(GroupSet::empty()),
+                Patch::Set(groups) => Update::Set(GroupSet::new(groups)?),
+            },
         };
         let given = self.metadata.as_deref().map(metadata).transpose()?;
         let metadata = patch(given.as_ref(), is_cleared(Clearable::Metadata))?;

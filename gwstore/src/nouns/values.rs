@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(word("aaaa"), Ok(DnsRecordKind::Aaaa));
         assert_eq!(
             word::<UserRole>("king").unwrap_err(),
-            "write one of owner, admin, network-admin, it-admin, auditor, member"
+            "write one of owner, admin, network-admin, it-admin, billing-admin, auditor, member"
         );
         let error = record_kind("100.64.0.9").unwrap_err();
         assert_eq!(error, "the kind comes before the value: write A 100.64.0.9");

@@ -11,11 +11,15 @@ use ghostwire_store::{Opener, Store};
 
 use crate::support::Place;
 
-/// The text of credentials that the import brought.
+/// What those who come back show, as they have it: nothing of it is read from the store.
 #[derive(Default)]
-pub(crate) struct Texts {
+pub(crate) struct Shown {
+    /// The text of credentials that the import brought.
     pub(crate) api_keys: &'static [&'static str],
     pub(crate) preauth_keys: &'static [&'static str],
+    /// Who signs in through a provider: the name of the user, and the issuer and subject that the
+    /// provider's tokens have.
+    pub(crate) people: &'static [(&'static str, &'static str, &'static str)],
 }
 
 /// Has everybody come back to the imported store of a backend, which has so many users and nodes.
@@ -24,25 +28,38 @@ pub(crate) fn everybody_has_what_they_had(
     place: &Place,
     backend: &str,
     (users, nodes): (usize, usize),
-    texts: &Texts,
+    shown: &Shown,
 ) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let store = Opener::new(&place.config(backend)).open().await.unwrap();
         let view = store.view();
         assert_eq!((view.users().len(), view.nodes().len()), (users, nodes));
-        for text in texts.api_keys {
+        for text in shown.api_keys {
             store.api_keys().authenticate(text).await.unwrap();
         }
-        for text in texts.preauth_keys {
+        for text in shown.preauth_keys {
             store.preauth_keys().authenticate(text).await.unwrap();
         }
         for node in view.nodes().iter() {
             machine_comes_back(&*store, node).await;
         }
-        for user in view.users().iter() {
-            person_comes_back(&*store, user).await;
+        for (name, issuer, subject) in shown.people {
+            let is_it = |user: &&Arc<User>| {
+                user.name.as_str() == *name && matches!(user.identity, Identity::Oidc { .. })
+            };
+            let mut found = view.users().iter().filter(is_it);
+            let user = found.next().unwrap_or_else(|| panic!("{name} has no identity"));
+            assert!(found.next().is_none(), "several are called {name}");
+            sign_in(&*store, user, issuer, subject).await;
         }
+        let others = view.users().iter().filter(|user| user.identity == (Identity::Local {}));
+        let mut count = shown.people.len();
+        for user in others {
+            is_given_an_identity(&*store, user).await;
+            count += 1;
+        }
+        assert_eq!(count, users, "somebody signs in through a provider, and nobody says as whom");
         let after = store.view();
         assert_eq!((after.users().len(), after.nodes().len()), (users, nodes));
         let routes = |view: &ghostwire_store::View| -> Vec<_> {
@@ -108,29 +125,26 @@ fn has_what_it_had(before: &Node, after: &Node) {
     assert_eq!((after.ephemeral, after.created_at), (before.ephemeral, before.created_at));
 }
 
-async fn person_comes_back(store: &dyn Store, user: &Arc<User>) {
+/// Who has no identity is given one, and signs in with it.
+async fn is_given_an_identity(store: &dyn Store, user: &Arc<User>) {
+    const ISSUER: &str = "https://new.example";
+    let subject = user.id.to_string();
+    let identity =
+        Identity::Oidc { provider: ISSUER.parse().unwrap(), subject: subject.parse().unwrap() };
+    let patch = UserPatch { identity: Update::Set(identity), ..UserPatch::default() };
+    store.users().update(user.id, patch, Some(user.revision)).await.unwrap();
+    sign_in(store, user, ISSUER, &subject).await;
+}
+
+/// The provider says who it is: that has to be this user, who has what it had.
+async fn sign_in(store: &dyn Store, user: &Arc<User>, issuer: &str, subject: &str) {
     let nodes = |store: &dyn Store| store.view().nodes().of_user(user.id).collect::<Vec<_>>();
     let before = nodes(store);
-    let identity = match &user.identity {
-        Identity::Local {} => {
-            // Who has no identity is given one.
-            let identity = Identity::Oidc {
-                provider: "https://new.example".parse().unwrap(),
-                subject: user.id.to_string().parse().unwrap(),
-            };
-            let patch =
-                UserPatch { identity: Update::Set(identity.clone()), ..UserPatch::default() };
-            store.users().update(user.id, patch, Some(user.revision)).await.unwrap();
-            identity
-        }
-        other => other.clone(),
-    };
-    let Identity::Oidc { provider, subject } = identity else { return };
     // Providers end their issuers with a slash, or do not.
-    for provider in [format!("{provider}/"), provider.to_string()] {
+    for issuer in [format!("{issuer}/"), issuer.to_owned()] {
         let profile = OidcProfile {
-            provider: provider.parse().unwrap(),
-            subject: subject.clone(),
+            provider: issuer.parse().unwrap(),
+            subject: subject.parse().unwrap(),
             name: user.name.clone(),
             display_name: None,
             email: None,

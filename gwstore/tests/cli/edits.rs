@@ -219,7 +219,14 @@ fn policies_records_and_settings() {
         on("dns show wiki.example.com").ended(7).warns(&["10.0.0.1", "10.0.0.2"]);
         on("dns put wiki.example.com A 10.0.0.2 10.0.0.3 --ttl 60").ok();
         assert_eq!(ids(&on("dns list --name wiki.example.com --kind A --json").ok()).len(), 2);
-        on("dns put wiki.example.com A 10.0.0.3").ok();
+        let set = |what: &str| on(what).ok().items()[0]["set"].as_str().unwrap().to_owned();
+        let read = set("dns list --name wiki.example.com --kind A --json");
+        on("dns put wiki.example.com A 10.0.0.3 --expect-revision 0").ended(5);
+        on("dns put wiki.example.com A 10.0.0.3 --expect-revision 1").ended(2);
+        on(&format!("dns put wiki.example.com A 10.0.0.3 --expect-revision {read}")).ok();
+        on(&format!("dns put wiki.example.com A 10.0.0.9 --expect-revision {read}")).ended(5);
+        on("dns put new.example.com A 10.0.0.3 --expect-revision 0").ok();
+        on("dns rm new.example.com --yes").ok();
         on("dns edit wiki.example.com --value 10.0.0.4 --ttl 5").ok().says(&["ttl: - -> 5"]);
         on("dns edit WIKI.example.com. --clear ttl").ok();
         on("dns rm wiki.example.com --yes").ok();
@@ -239,8 +246,59 @@ fn policies_records_and_settings() {
         place.write("dns.json", r#"{"magic_dns":true,"nameservers":["9.9.9.9"]}"#);
         on("setting set dns --file dns.json").ok();
         on("setting get dns magic_dns").ok().says(&["true"]);
-        on("setting reset dns --yes").ok();
+        on("setting reset dns --yes --save saved").ok().says(&["changed", "dns"]);
         on("setting reset dns --yes").ended(4);
+        // Whoever read the first document has to read again, and what was saved comes back.
+        on("setting set dns magic_dns=true --expect-revision 1").ended(5);
+        on("import portable saved").ok();
+        on("setting get dns magic_dns").ok().says(&["true"]);
+    }
+}
+
+#[test]
+fn a_derp_map_goes_in_as_the_field_writes_it() {
+    for (backend, place) in stores() {
+        let on = |arguments: &str| place.on(backend, arguments);
+        place.write(
+            "derp.json",
+            r#"{ // As in a policy of Tailscale.
+              "OmitDefaultRegions": true,
+              "Regions": {"1": null, "900": {"RegionID": 900, "RegionCode": "Home", "RegionName": "Home",
+                "Nodes": [{"Name": "900a", "RegionID": 900, "HostName": "derp.example.com",
+                           "DERPPort": 8443, "STUNPort": -1}]}},
+            }"#,
+        );
+        let told = on("setting set derp-map --file derp.json --expect-revision 0").ok();
+        told.warns(&["region 1 is null", "the code", "home"]);
+        let map = on("setting get derp-map").ok().json();
+        let region = &map["regions"]["900"];
+        assert_eq!((&region["code"], &region["RegionCode"]), (&"home".into(), &"Home".into()));
+        let server = &region["servers"][0];
+        assert_eq!((&server["derp_port"], &server["no_stun"]), (&8443.into(), &true.into()));
+        assert_eq!((&server["Name"], &map["OmitDefaultRegions"]), (&"900a".into(), &true.into()));
+        // What it prints goes in again, without a word.
+        place.write("own.json", map.to_string());
+        on("setting set derp-map --file own.json").ok().warns(&["nothing to do"]);
+        place.write(
+            "bad.json",
+            r#"{"Regions": {"900": {"Nodes": [{"HostName": "a.example", "STUNPort": -2}]}}}"#,
+        );
+        on("setting set derp-map --file bad.json").refused(&["a.example", "STUNPort"]);
+    }
+}
+
+#[test]
+fn groups_are_an_administrators_where_no_provider_says_them() {
+    for (backend, place) in stores() {
+        let on = |arguments: &str| place.on(backend, arguments);
+        on("user create alice --role billing-admin").ok();
+        on("user edit alice --groups staff,admins").ok().says(&["groups"]);
+        assert_eq!(ids(&on("user list --group staff --json").ok()).len(), 1);
+        on("user edit alice --clear groups").ok();
+        on("user edit alice --clear groups --groups staff").ended(2);
+        on("user list --group staff").ok().warns(&["nothing to list"]);
+        on("user create bob --provider https://id.example --subject 7").ok();
+        on("user edit bob --groups staff").refused(&["provider"]);
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::after_import::{Texts, everybody_has_what_they_had};
+use crate::after_import::{Shown, everybody_has_what_they_had};
 use crate::support::{BACKENDS, Place, Ran, dump, places};
 
 fn data(name: &str) -> String {
@@ -42,18 +42,25 @@ impl Said {
 /// Imports a file into both backends, of which nothing may be lost, and has everybody come back.
 #[track_caller]
 fn imported(name: &str, counts: (usize, usize)) -> Said {
-    with_texts(name, counts, &Texts::default())
+    shown(name, counts, &Shown::default())
 }
 
 #[track_caller]
-fn with_texts(name: &str, counts: (usize, usize), texts: &Texts) -> Said {
+fn shown(name: &str, counts: (usize, usize), shown: &Shown) -> Said {
+    with("", name, counts, shown)
+}
+
+/// With further options.
+#[track_caller]
+fn with(options: &str, name: &str, counts: (usize, usize), shown: &Shown) -> Said {
     let mut said = Vec::new();
     for (backend, place) in places() {
         let file = if name.contains('/') { name.to_owned() } else { data(name) };
+        let file = format!("{file} {options}");
         let plan = place.on(backend, &format!("import headscale {file} --create --dry-run --json"));
         let json = plan.ok().json();
         assert_eq!(json["problems"], json!([]));
-        assert_eq!(json["lost"], json!({ "machines": 0, "people": 0 }));
+        assert_eq!(json["lost"], json!({ "machines": 0, "people": 0, "keys": 0, "other": 0 }));
         let people = place.on(backend, &format!("import headscale {file} --create")).ok();
         let people = match counts {
             // Of nobody nothing can be said.
@@ -65,7 +72,7 @@ fn with_texts(name: &str, counts: (usize, usize), texts: &Texts) -> Said {
         };
         let again = place.on(backend, &format!("import headscale {file} --json")).ok().json();
         assert_eq!(again["changed"], false);
-        everybody_has_what_they_had(&place, backend, counts, texts);
+        everybody_has_what_they_had(&place, backend, counts, shown);
         said.push(Said { people, json });
     }
     assert_eq!(said[0].json["notes"], said[1].json["notes"]);
@@ -124,19 +131,19 @@ fn nodes_that_belong_to_tags_never_expire() {
 
 #[test]
 fn machines_show_the_keys_that_admitted_them() {
-    let texts = Texts {
+    let key = Shown {
         preauth_keys: &["000000000000000000000000000000000000000000000abd"],
-        api_keys: &[],
+        ..Shown::default()
     };
-    with_texts("tagged-node-reusable-key.sql", (1, 1), &texts).notes(&["as the nodes"]);
-    with_texts("reusable-key-expired.sql", (1, 1), &texts);
-    with_texts("ephemeral-import.sql", (1, 1), &texts);
+    shown("tagged-node-reusable-key.sql", (1, 1), &key).notes(&["as the nodes"]);
+    shown("reusable-key-expired.sql", (1, 1), &key);
+    shown("ephemeral-import.sql", (1, 1), &key);
     imported("missing-preauth-key.sql", (1, 1)).notes(&["without the pre-auth key"]);
 }
 
 #[test]
 fn every_credential_proves_what_it_did() {
-    const TEXTS: Texts = Texts {
+    const SHOWN: Shown = Shown {
         api_keys: &[
             "hskey-api-abcdefABC-_3-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
         ],
@@ -145,8 +152,9 @@ fn every_credential_proves_what_it_did() {
             "hskey-auth-abcdefABC-_2-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
             "000000000000000000000000000000000000000000000abd",
         ],
+        people: &[("bob", "https://auth.example", "bob")],
     };
-    let said = with_texts("credentials.sql", (2, 4), &TEXTS);
+    let said = with("--issuer https://auth.example", "credentials.sql", (2, 4), &SHOWN);
     assert_eq!(said.json["release"], "0.29.3");
     assert_eq!(said.json["notes"], json!([]));
     assert_eq!(said.json["users_without_identity"], 1);
@@ -154,11 +162,82 @@ fn every_credential_proves_what_it_did() {
 
 #[test]
 fn people_who_signed_in_elsewhere() {
-    imported("oidc-issuer-slash.sql", (1, 1));
+    const ANN: Shown = Shown {
+        api_keys: &[],
+        preauth_keys: &[],
+        people: &[("ann", "https://auth.example/application/o/vpn", "5f00aa")],
+    };
+    shown("oidc-issuer-slash.sql", (1, 1), &ANN).notes(&[
+        "before the last slash",
+        "https://auth.example/application/o/vpn (1 user)",
+        "--issuer",
+    ]);
     let said = imported("oidc-user-of-0.23.sql", (1, 1));
     said.notes(&["1 user has machines that signed in", "gwstore user edit NAME"]);
     assert_eq!(said.json["users_without_identity"], 1);
     assert!(said.people.out.contains("1 user has no identity of a provider"), "{:#?}", said.people);
+}
+
+#[test]
+fn people_sign_in_as_their_providers_call_them() {
+    const PEOPLE: Shown = Shown {
+        api_keys: &[],
+        preauth_keys: &[],
+        people: &[
+            ("ann", "https://id.example/realms/x", "team/ann"),
+            ("bob", "https://id.example/realms/x", "auth0|7f"),
+            ("cat", "accounts.example", "1234"),
+        ],
+    };
+    let issuers = "--issuer https://id.example/realms/x/ --issuer accounts.example";
+    let said = with(issuers, "oidc-identifiers.sql", (3, 3), &PEOPLE);
+    assert_eq!(said.json["notes"], json!([]));
+    // Without a word ann would be somebody else at her next sign-in, and the import says so.
+    for (backend, place) in places() {
+        let file = data("oidc-identifiers.sql");
+        place.on(backend, &format!("import headscale {file} --create")).ok().warns(&[
+            "https://id.example/realms/x (1 user)",
+            "https://id.example/realms/x/team (1 user)",
+            "accounts.example (1 user)",
+        ]);
+    }
+}
+
+#[test]
+fn keys_that_have_ended_refuse_nothing() {
+    let said = imported("keys-of-no-use.sql", (1, 1));
+    said.notes(&["hash: not a bcrypt hash; the key has ended"]);
+    assert_eq!(said.json["left_over"].as_array().unwrap().len(), 3);
+    assert_eq!(said.json["problems"], json!([]));
+}
+
+#[test]
+fn a_key_that_still_works_is_lost_and_said_to_be() {
+    for backend in BACKENDS {
+        let place = Place::new();
+        let import = format!("import headscale {} --create", data("key-nobody-can-check.sql"));
+        let refused = place.on(backend, &import).refused(&["keys_lost: 1", "machines_lost: 0"]);
+        assert!(refused.out.starts_with("Lost: 0 machines, 0 people, 1 key."), "{refused:#?}");
+        let partly = place.on(backend, &format!("{import} --skip-invalid")).ended(6);
+        partly.says(&["Lost: 0 machines, 0 people, 1 key."]).hides(&["Nothing is lost"]);
+        everybody_has_what_they_had(&place, backend, (1, 1), &Shown::default());
+    }
+}
+
+#[test]
+fn machines_of_one_address_all_come_in() {
+    imported("address-twice.sql", (1, 3)).notes(&["another node has its address 100.64.0.1"]);
+    for (backend, place) in places() {
+        let file = data("address-twice.sql");
+        place.on(backend, &format!("import headscale {file} --create")).ok();
+        let addresses = |place: &Place| -> Vec<Value> {
+            nodes(place, backend).iter().map(|node| node["ipv4"].clone()).collect()
+        };
+        assert_eq!(addresses(&place), ["100.64.0.1".into(), "100.64.0.3".into(), Value::Null]);
+        place.on(backend, "node backfillips").ok();
+        let given = addresses(&place);
+        assert_eq!(given, ["100.64.0.1", "100.64.0.2", "100.64.0.3"].map(Value::from));
+    }
 }
 
 #[test]
@@ -199,6 +278,6 @@ fn of_one_machine_with_two_nodes_the_living_one_stays() {
         let there = nodes(&place, backend);
         assert_eq!(there.len(), 1);
         assert_eq!(there[0]["ipv4"], "100.64.0.2");
-        everybody_has_what_they_had(&place, backend, (2, 1), &Texts::default());
+        everybody_has_what_they_had(&place, backend, (2, 1), &Shown::default());
     }
 }

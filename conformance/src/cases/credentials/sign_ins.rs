@@ -9,15 +9,17 @@ cases! {
             sweeping_removes_exactly_the_expired_sign_ins,
             a_sign_in_ends_within_a_day,
             a_state_belongs_to_one_sign_in_at_a_time,
+            a_sign_in_is_seen_and_stays,
         ],
         "sign-in-once" => [
             of_many_takes_at_once_one_wins,
             what_was_taken_stays_taken,
+            of_many_answers_at_once_one_counts,
         ],
         "sign-in-secrets" => [what_completes_a_sign_in_is_not_shown],
     }
     once {
-        "sign-ins" => [there_are_20_000_at_most_and_expired_ones_make_room],
+        "sign-ins" => [there_are_20_000_of_a_purpose_at_most_and_expired_ones_make_room],
     }
 }
 
@@ -121,6 +123,58 @@ async fn a_state_belongs_to_one_sign_in_at_a_time(env: &mut TestEnv, store: Open
     assert_eq!(take(&store, STATE).await.unwrap(), second);
 }
 
+/// A device asks again and again, and somebody approves it elsewhere.
+async fn a_sign_in_is_seen_and_stays(env: &mut TestEnv, store: Opened) {
+    let begun = store.sign_ins().begin(STATE, sign_in(at(60))).await.unwrap();
+    let store = env.reload(store).await;
+    let oidc = purpose();
+    let peek = || store.sign_ins().peek(&oidc, STATE);
+    assert_eq!(idle(&store, peek()).await, begun);
+    let unknown = fails(store.sign_ins().peek(&purpose(), "another state").await, PermissionDenied);
+    let other = fails(store.sign_ins().peek(&text("device"), STATE).await, PermissionDenied);
+    assert_eq!(other.to_string(), unknown.to_string());
+    let approved = SignInPayload::new("approved").unwrap();
+    let replace = |from: &SignInPayload, to: &SignInPayload| {
+        let (from, to) = (from.clone(), to.clone());
+        let store = store.clone();
+        async move { store.sign_ins().replace(&purpose(), STATE, &from, to).await }
+    };
+    refused(&store, replace(&approved, &begun.payload), Conflict).await;
+    let replaced = replace(&begun.payload, &approved).await.unwrap();
+    assert_eq!(*replaced, SignIn { payload: approved.clone(), ..SignIn::clone(&begun) });
+    assert_eq!(idle(&store, replace(&approved, &approved)).await, replaced);
+    assert_eq!(peek().await.unwrap(), replaced);
+    env.clock().set(at(60));
+    fails(peek().await, PermissionDenied);
+    refused(&store, replace(&approved, &begun.payload), PermissionDenied).await;
+    let store = env.reload(store).await;
+    assert_eq!(store.view().sign_ins().iter().collect::<Vec<_>>(), [&replaced]);
+    let lines = store.audit().query(&AuditQuery::default(), &PageRequest::default()).await.unwrap();
+    assert!(lines.items.is_empty(), "{lines:?}");
+}
+
+async fn of_many_answers_at_once_one_counts(env: &mut TestEnv, store: Opened) {
+    let begun = store.sign_ins().begin(STATE, sign_in(at(60))).await.unwrap();
+    let store = env.reload(store).await;
+    let answers = (0..32).map(|number| {
+        let (store, pending) = (store.clone(), begun.payload.clone());
+        let payload = SignInPayload::new(format!("answer {number}")).unwrap();
+        tokio::spawn(
+            async move { store.sign_ins().replace(&purpose(), STATE, &pending, payload).await },
+        )
+    });
+    let mut won = Vec::new();
+    for answered in join_all(answers).await {
+        match answered.unwrap() {
+            Ok(sign_in) => won.push(sign_in),
+            Err(error) => assert_eq!(*error.kind(), Conflict),
+        }
+    }
+    assert_eq!(won.len(), 1);
+    let store = env.reload(store).await;
+    assert_eq!(take(&store, STATE).await.unwrap(), won[0]);
+}
+
 async fn of_many_takes_at_once_one_wins(env: &mut TestEnv, store: Opened) {
     let begun = store.sign_ins().begin(STATE, sign_in(at(60))).await.unwrap();
     let store = env.reload(store).await;
@@ -172,7 +226,10 @@ async fn what_completes_a_sign_in_is_not_shown(env: &mut TestEnv, store: Opened)
     assert_eq!(restored.value.unchanged, 1);
 }
 
-async fn there_are_20_000_at_most_and_expired_ones_make_room(env: &mut TestEnv, store: Opened) {
+async fn there_are_20_000_of_a_purpose_at_most_and_expired_ones_make_room(
+    env: &mut TestEnv,
+    store: Opened,
+) {
     const MOST: u32 = 20_000;
     let image = |number: u32| {
         let mut id = [1; 16];
@@ -195,6 +252,10 @@ async fn there_are_20_000_at_most_and_expired_ones_make_room(env: &mut TestEnv, 
     }
     let error = fails(store.sign_ins().begin(STATE, sign_in(at(90))).await, Exhausted);
     assert_eq!(error.entity(), Some(EntityKind::SignIn));
+    // A flood of one kind stops no other.
+    let device = NewSignIn { purpose: text("device"), ..sign_in(at(9_000)) };
+    store.sign_ins().begin("a device code", device.clone()).await.unwrap();
+    store.sign_ins().take(&device.purpose, "a device code").await.unwrap();
     env.clock().set(at(60));
     store.sign_ins().begin(STATE, sign_in(at(90))).await.unwrap();
     assert_eq!(store.view().sign_ins().len(), MOST as usize);

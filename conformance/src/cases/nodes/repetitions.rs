@@ -6,6 +6,7 @@ cases! {
     stored {
         "one-time-retry" => [
             a_repetition_gives_the_node_as_it_is_and_writes_nothing,
+            a_repetition_takes_what_the_client_says_of_itself,
             a_repetition_with_another_key_is_refused,
             a_repetition_ends_with_the_expiry_of_the_node,
             an_unused_key_is_used_up_even_if_the_node_names_it,
@@ -23,15 +24,46 @@ async fn a_repetition_gives_the_node_as_it_is_and_writes_nothing(env: &mut TestE
     env.advance(60);
     let again = idle(&store, store.nodes().register(machine(1, with(&key)))).await;
     assert_eq!(again, first);
-    // As it is, whatever else the repetition says.
+    // As it is, whatever it asks for.
     let patch = NodePatch { tags: Update::Set(tags(&["tag:web"])), ..NodePatch::default() };
     let changed = store.nodes().update(first.id, patch, None).await.unwrap();
-    let other = Registration { hostname: "other".parse().unwrap(), ..machine(1, with(&key)) };
+    let later = Some(env.clock().now().saturating_add(Duration::from_secs(3_600)));
+    let other = Registration { expires_at: later, ..machine(1, with(&key)) };
     assert_eq!(idle(&store, store.nodes().register(other)).await, changed);
     store.preauth_keys().revoke(key.id).await.unwrap();
     let store = env.reload(store).await;
     let again = idle(&store, store.nodes().register(machine(1, with(&key)))).await;
     assert_eq!(again, changed);
+}
+
+async fn a_repetition_takes_what_the_client_says_of_itself(env: &mut TestEnv, store: Opened) {
+    let alice = user(&store, "alice").await;
+    let key = one_time_key(&store, alice).await;
+    let first = register(&store, 1, with(&key)).await;
+    store.preauth_keys().revoke(key.id).await.unwrap();
+    let store = env.reload(store).await;
+    env.advance(60);
+    let started_anew = Registration {
+        hostname: "renamed".parse().unwrap(),
+        disco_key: Some(DiscoKey::from_bytes([77; 32]).unwrap()),
+        host_info: r#"{"OS":"linux"}"#.parse().unwrap(),
+        ..machine(1, with(&key))
+    };
+    let second = store.nodes().register(started_anew.clone()).await.unwrap();
+    let wanted = Node {
+        hostname: started_anew.hostname.clone(),
+        disco_key: started_anew.disco_key,
+        host_info: started_anew.host_info.clone(),
+        updated_at: env.clock().now(),
+        revision: first.revision.next(),
+        ..Node::clone(&first)
+    };
+    assert_eq!(*second, wanted, "label, addresses, owner and expiry stay");
+    let store = env.reload(store).await;
+    assert_eq!(idle(&store, store.nodes().register(started_anew.clone())).await, second);
+    // What it leaves out is not taken back.
+    let bare = Registration { disco_key: None, host_info: HostInfo::default(), ..started_anew };
+    assert_eq!(idle(&store, store.nodes().register(bare)).await, second);
 }
 
 async fn a_repetition_with_another_key_is_refused(env: &mut TestEnv, store: Opened) {
@@ -83,6 +115,7 @@ async fn an_unused_key_is_used_up_even_if_the_node_names_it(env: &mut TestEnv, s
     let restored = Node {
         id: NodeId::from_bytes([8; 16]),
         label: "restored".parse().unwrap(),
+        hostname: machine.hostname.clone(),
         machine_key: machine.machine_key,
         node_key: machine.node_key,
         preauth_key: Some(key.id),

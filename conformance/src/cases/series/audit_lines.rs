@@ -14,6 +14,7 @@ cases! {
             every_write_to_users_and_keys_leaves_its_lines,
             every_write_to_nodes_and_routes_leaves_its_lines,
             every_write_to_documents_leaves_its_lines,
+            disconnecting_many_leaves_one_line,
         ],
     }
 }
@@ -150,6 +151,34 @@ async fn every_write_to_nodes_and_routes_leaves_its_lines(env: &mut TestEnv) {
     trail.end(env).await;
 }
 
+async fn disconnecting_many_leaves_one_line(env: &mut TestEnv) {
+    let mut trail = Trail::begin(env).await;
+    let store = trail.admin.clone();
+    let alice = user(&store, "alice").await;
+    trail.has(env, &[("user.create", EntityKind::User, &alice)]).await;
+    let one = store.instances().begin("one".parse().unwrap()).await.unwrap().id;
+    trail.has(env, &[("instance.begin", EntityKind::Instance, &one)]).await;
+    let held = store.as_instance(one);
+    for number in 1..=3 {
+        let node = register(&store, number, by(alice)).await.id;
+        trail.has(env, &[("node.register", EntityKind::Node, &node)]).await;
+        let presence = if number == 1 { held.presence() } else { store.presence() };
+        presence.open(node, Update::Keep).await.unwrap();
+        trail.has(env, &[]).await;
+    }
+    assert_eq!(store.presence().disconnect_all_of(one).await.unwrap(), 1);
+    trail.has(env, &[("presence.disconnect_all", EntityKind::Instance, &one)]).await;
+    assert_eq!(store.presence().disconnect_all().await.unwrap(), 2);
+    trail.has(env, &[("presence.disconnect_all", EntityKind::Presence, &"all")]).await;
+    assert_eq!(store.presence().disconnect_all().await.unwrap(), 0);
+    trail.has(env, &[]).await;
+    env.advance(30);
+    assert_eq!(store.presence().disconnect_lost(Duration::from_secs(30)).await.unwrap(), 0);
+    trail.has(env, &[("presence.disconnect_lost", EntityKind::Instance, &one)]).await;
+    drop((store, held));
+    trail.end(env).await;
+}
+
 async fn every_write_to_documents_leaves_its_lines(env: &mut TestEnv) {
     let mut trail = Trail::begin(env).await;
     let store = trail.admin.clone();
@@ -179,10 +208,13 @@ async fn every_write_to_documents_leaves_its_lines(env: &mut TestEnv) {
     assert_eq!(store.dns().delete_set(&name, kind, None).await.unwrap(), 2);
     trail.has(env, &[("dns_record.delete_set", EntityKind::DnsRecord, &name)]).await;
 
+    let region = DerpRegion::new("fra".parse().unwrap(), "Frankfurt".parse().unwrap(), Vec::new());
+    let regions = [(DerpRegionId::new(900).unwrap(), region)].into();
+    let derp_map = DerpMap { regions, ..DerpMap::default() };
     for (document, name) in [
-        (SettingDocument::Network(NetworkSettings::default()), "network"),
-        (SettingDocument::DerpMap(DerpMap::default()), "derp_map"),
-        (SettingDocument::Dns(DnsSettings::default()), "dns"),
+        (SettingDocument::Network(NetworkSettings { ipv6: None, ..Default::default() }), "network"),
+        (SettingDocument::DerpMap(derp_map), "derp_map"),
+        (SettingDocument::Dns(DnsSettings { magic_dns: true, ..Default::default() }), "dns"),
     ] {
         let kind = document.kind();
         store.settings().put(document, None).await.unwrap();
@@ -201,6 +233,7 @@ async fn what_nobody_administers_leaves_no_line(env: &mut TestEnv, store: Opened
     let expires_at = env.options().clock.now().saturating_add(HOUR);
     let new = session_of(SessionOwner::User(alice), expires_at);
     let (session, _) = store.sessions().begin(new).await.unwrap();
+    let instance = store.instances().begin("one".parse().unwrap()).await.unwrap().id;
     let before = trail(&store, &AuditQuery::default(), 1000).await;
     let digest = store.digests().await.unwrap().audit;
 
@@ -210,10 +243,13 @@ async fn what_nobody_administers_leaves_no_line(env: &mut TestEnv, store: Opened
     presence.heartbeat(node, number(1), Update::Keep).await.unwrap();
     presence.disconnect(node, number(1)).await.unwrap();
     presence.connect(node, number(2), Update::Keep).await.unwrap();
-    assert_eq!(presence.disconnect_all().await.unwrap(), 1);
+    let seen = store.view().presence().get(node).unwrap().last_seen.unwrap();
+    presence.touch(node, seen.saturating_add(MICROSECOND)).await.unwrap();
     store.api_keys().authenticate(text.expose()).await.unwrap();
     settle(&store).await;
     env.advance(120);
+    store.instances().beat(instance).await.unwrap();
+    assert_eq!(store.view().instances().get(instance).unwrap().last_seen, env.clock().now());
     store.sessions().touch(session.id, None).await.unwrap();
     env.clock().set(expires_at);
     assert_eq!(store.sessions().sweep().await.unwrap(), 1);

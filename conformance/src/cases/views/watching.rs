@@ -148,12 +148,12 @@ async fn changes_name_what_was_created_updated_or_deleted(env: &mut TestEnv, sto
     store.policies().swap(None, DocumentText::empty()).await.unwrap();
     let version = EntityId::Policy(PolicyVersion::FIRST);
     assert_eq!(next().await.changes, [change(EntityKind::Policy, version, ChangeKind::Created)]);
-    let dns = SettingDocument::Dns(DnsSettings::default());
-    store.settings().put(dns, None).await.unwrap();
+    let dns = DnsSettings { magic_dns: true, ..DnsSettings::default() };
+    store.settings().put(SettingDocument::Dns(dns), None).await.unwrap();
     let setting = EntityId::Setting(SettingKind::Dns);
     assert_eq!(next().await.changes, [change(EntityKind::Setting, setting, ChangeKind::Created)]);
     store.settings().reset(SettingKind::Dns).await.unwrap();
-    assert_eq!(next().await.changes, [change(EntityKind::Setting, setting, ChangeKind::Deleted)]);
+    assert_eq!(next().await.changes, [change(EntityKind::Setting, setting, ChangeKind::Updated)]);
 }
 
 async fn a_slow_watcher_that_starts_late_hears_everything(_: &mut TestEnv, store: Opened) {

@@ -195,8 +195,21 @@ impl Oracle {
         Ok(Answer::Setting(setting.into()))
     }
 
+    /// The default is the next revision.
     pub(super) fn reset_setting(&mut self, kind: SettingKind) -> Predicted {
-        remove(&mut self.settings, |setting| setting.document.kind() == kind)
+        let document = match kind {
+            SettingKind::Network => SettingDocument::Network(NetworkSettings::default()),
+            SettingKind::DerpMap => SettingDocument::DerpMap(DerpMap::default()),
+            SettingKind::Dns => SettingDocument::Dns(DnsSettings::default()),
+        };
+        let is_it = |setting: &&mut Setting| setting.document.kind() == kind;
+        let setting = self.settings.iter_mut().find(is_it).ok_or(NotFound)?;
+        if setting.document == document {
+            return Err(NotFound);
+        }
+        let revision = plus_one(setting.revision);
+        *setting = Setting { document, revision, updated_at: self.now };
+        Ok(Answer::Done)
     }
 }
 

@@ -33,8 +33,13 @@ impl Oracle {
         Ok(self.end_instances(|instance| instance.id == id))
     }
 
-    pub(super) fn disconnect_lost(&mut self, unseen_since: Timestamp) -> Answer {
-        self.end_instances(|instance| instance.last_seen < unseen_since)
+    /// In no less time than two signs of life take.
+    pub(super) fn disconnect_lost(&mut self, unseen_for: Duration) -> Predicted {
+        if unseen_for < Duration::from_secs(10) {
+            return Err(InvalidArgument);
+        }
+        let now = self.now;
+        Ok(self.end_instances(|instance| now.since(instance.last_seen) > unseen_for))
     }
 
     pub(super) fn has_instance(&self, id: InstanceId) -> bool {

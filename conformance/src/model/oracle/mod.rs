@@ -236,7 +236,7 @@ impl Oracle {
             Call::DisconnectAllOf(instance) => {
                 Ok(self.disconnect_all(|presence| presence.instance == Some(*instance)))
             }
-            Call::DisconnectLost(unseen_since) => Ok(self.disconnect_lost(*unseen_since)),
+            Call::DisconnectLost(unseen_for) => self.disconnect_lost(*unseen_for),
             Call::BeginInstance(name) => Ok(self.begin_instance(name, fresh)),
             Call::BeatInstance(id) => self.beat_instance(*id),
             Call::EndInstance(id) => self.end_instance(*id),
@@ -262,6 +262,9 @@ impl Oracle {
             Call::ResetSetting(kind) => self.reset_setting(*kind),
             Call::BeginSignIn(state, sign_in) => self.begin_sign_in(state, sign_in, fresh),
             Call::TakeSignIn(purpose, state) => self.take_sign_in(purpose, state),
+            Call::ReplaceSignIn(purpose, state, from, to) => {
+                self.replace_sign_in(purpose, state, from, to)
+            }
             Call::SweepSignIns => Ok(self.sweep_sign_ins()),
             Call::BeginSession(session) => self.begin_session(session, fresh),
             Call::TouchSession(id, expires_at) => self.touch_session(*id, *expires_at),

@@ -14,8 +14,8 @@ struct Admitted {
 impl Oracle {
     pub(super) fn register(&mut self, registration: &Registration, fresh: &Fresh) -> Predicted {
         let known = self.nodes.iter().position(|node| node.machine_key == registration.machine_key);
-        if let Some(node) = self.repeated(registration, known) {
-            return Ok(Answer::Node(node.into()));
+        if let Some(place) = self.repeated(registration, known) {
+            return Ok(Answer::Node(self.bring_up_to_date(place, registration).into()));
         }
         let admitted = self.admit(&registration.admission)?;
         if let Some(place) = known
@@ -48,14 +48,33 @@ impl Oracle {
         Ok(Answer::Node(node.into()))
     }
 
+    /// What a client says of itself counts whenever it says it.
+    fn bring_up_to_date(&mut self, place: usize, registration: &Registration) -> Node {
+        let old = self.nodes[place].clone();
+        let mut node = old.clone();
+        node.hostname = registration.hostname.clone();
+        if registration.host_info.as_str() != "{}" {
+            node.host_info = registration.host_info.clone();
+        }
+        if registration.disco_key.is_some() {
+            node.disco_key = registration.disco_key;
+        }
+        if node != old {
+            node.updated_at = self.now;
+            node.revision = plus_one(old.revision);
+        }
+        self.nodes[place] = node.clone();
+        node
+    }
+
     /// The node of a machine that repeats its registration with the key that admitted it.
-    fn repeated(&self, registration: &Registration, known: Option<usize>) -> Option<Node> {
+    fn repeated(&self, registration: &Registration, known: Option<usize>) -> Option<usize> {
         let Admission::PreAuthKey(id) = registration.admission else { return None };
         let node = &self.nodes[known?];
         let repeats = node.preauth_key == Some(id)
             && node.node_key == registration.node_key
             && !is_over(node.expires_at, self.now);
-        repeats.then(|| node.clone())
+        known.filter(|_| repeats)
     }
 
     fn admit(&self, admission: &Admission) -> Predicted<Admitted> {

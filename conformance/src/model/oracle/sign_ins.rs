@@ -32,17 +32,40 @@ impl Oracle {
 
     /// Once, for its purpose, and before it expires.
     pub(super) fn take_sign_in(&mut self, purpose: &Text<64>, state: &str) -> Predicted {
-        let now = self.now;
-        let known = self.states.iter().find(|(_, known)| *known == state);
-        let (id, _) = *known.ok_or(PermissionDenied)?;
-        let is_valid = |sign_in: &&SignIn| {
-            sign_in.id == id
-                && sign_in.purpose == *purpose
-                && !is_over(Some(sign_in.expires_at), now)
-        };
-        let sign_in = self.sign_ins.iter().find(is_valid).cloned().ok_or(PermissionDenied)?;
-        self.forget_sign_ins(|known| known.id == id);
+        let sign_in = self.peek_sign_in(purpose, state).ok_or(PermissionDenied)?;
+        self.forget_sign_ins(|known| known.id == sign_in.id);
         Ok(Answer::SignIn(sign_in.into()))
+    }
+
+    /// What a caller may see.
+    pub(in super::super) fn peek_sign_in(&self, purpose: &Text<64>, state: &str) -> Option<SignIn> {
+        let sign_in = self.sign_in_of(state)?;
+        let is_valid = sign_in.purpose == *purpose && !is_over(Some(sign_in.expires_at), self.now);
+        is_valid.then(|| sign_in.clone())
+    }
+
+    /// Also one that has expired.
+    pub(in super::super) fn sign_in_of(&self, state: &str) -> Option<&SignIn> {
+        let (id, _) = self.states.iter().find(|(_, known)| *known == state)?;
+        self.sign_ins.iter().find(|sign_in| sign_in.id == *id)
+    }
+
+    pub(super) fn replace_sign_in(
+        &mut self,
+        purpose: &Text<64>,
+        state: &str,
+        from: &SignInPayload,
+        to: &SignInPayload,
+    ) -> Predicted {
+        let sign_in = self.peek_sign_in(purpose, state).ok_or(PermissionDenied)?;
+        if sign_in.payload != *from {
+            return Err(Conflict);
+        }
+        let replaced = SignIn { payload: to.clone(), ..sign_in };
+        for known in self.sign_ins.iter_mut().filter(|known| known.id == replaced.id) {
+            *known = replaced.clone();
+        }
+        Ok(Answer::SignIn(replaced.into()))
     }
 
     pub(super) fn sweep_sign_ins(&mut self) -> Answer {

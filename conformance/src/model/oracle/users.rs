@@ -122,8 +122,12 @@ impl Oracle {
             identity: changed(&user.identity, &patch.identity),
             picture_url: patched(&user.picture_url, &patch.picture_url),
             role: changed(&user.role, &patch.role),
+            groups: changed(&user.groups, &patch.groups),
             ..user.clone()
         };
+        if wanted.groups != user.groups && matches!(wanted.identity, Identity::Oidc { .. }) {
+            return Err(Restricted);
+        }
         let is_local = |user: &User| user.identity == Identity::Local {};
         for other in &self.users {
             if other.id != id && is_local(other) && is_local(&wanted) && other.name == wanted.name {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use ghostwire_store::command::EntityRecord;
-use ghostwire_store::domain::{Actor, Timestamp};
+use ghostwire_store::domain::{Actor, DnsRecordId, Fingerprint, Timestamp};
 use ghostwire_store::portable::Item;
 use ghostwire_store::{Error, ErrorKind, Result};
 use ghostwire_store_core::schema::{RowKey, Table};
@@ -12,13 +12,13 @@ use serde_json::{Map, Value, json};
 
 use super::object;
 use crate::failure::{Failure, Outcome};
-use crate::nouns::{How, Plan, Scene, id_of, name_of};
+use crate::nouns::{Expected, How, Plan, Scene, id_of, name_of};
 use crate::output::{Shell, called, plain, printable};
 
 /// So many changes are told one by one.
 const MOST_TOLD: usize = 50;
 /// What every change changes.
-const COUNTERS: [&str; 2] = ["updated_at", "revision"];
+const COUNTERS: [&str; 3] = ["updated_at", "revision", "set"];
 
 /// What an edit comes to.
 pub(super) struct Trial {
@@ -62,6 +62,9 @@ impl Trial {
 
     /// Says what was done, or would be.
     pub(super) fn tell(&self, is_dry_run: bool, shell: &mut Shell<'_>) -> Outcome {
+        for note in &self.plan.notes {
+            shell.note(printable(note));
+        }
         if self.is_empty() {
             shell.note("there is nothing to do");
         }
@@ -146,9 +149,14 @@ impl Trial {
 }
 
 impl Change {
-    /// What was there, if it is no longer.
+    /// What was there, if it is no longer. Of a document that was reset its default is there.
     pub(super) fn gone(&self) -> Option<&EntityRecord> {
-        if self.after.is_none() { self.before.as_ref() } else { None }
+        let is_gone = match &self.after {
+            Some(EntityRecord::Setting(setting)) => setting.document.is_default(),
+            Some(_) => false,
+            None => true,
+        };
+        self.before.as_ref().filter(|_| is_gone)
     }
 
     fn record(&self) -> Option<&EntityRecord> {
@@ -201,13 +209,27 @@ fn record(id: EntityId, state: &State) -> Option<EntityRecord> {
 /// Nobody's change is overwritten without having been seen.
 fn check_expected(plan: &Plan, how: &How) -> Outcome {
     let Some(expected) = how.expect_revision else { return Ok(()) };
+    let changed = |found: &dyn std::fmt::Display| -> Outcome {
+        let message = "was changed by somebody else; look at it again";
+        let error = Error::new(ErrorKind::Conflict, message);
+        Err(error.with("expected_revision", expected).with("revision", found).into())
+    };
+    if let Some(found) = plan.set {
+        let nothing = Fingerprint::of::<DnsRecordId>([]);
+        return match expected {
+            Expected::Set(wanted) if wanted == found => Ok(()),
+            Expected::Revision(0) if found == nothing => Ok(()),
+            Expected::Set(_) | Expected::Revision(0) => changed(&found),
+            Expected::Revision(_) => {
+                let message =
+                    "a set of records has no revision: give the `set` that `dns list --json` shows";
+                Err(Failure::usage(Error::invalid(message).with("option", "--expect-revision")))
+            }
+        };
+    }
     match plan.revisions.as_slice() {
-        [found] if *found == expected => Ok(()),
-        [found] => {
-            let message = "was changed by somebody else; look at it again";
-            let error = Error::new(ErrorKind::Conflict, message);
-            Err(error.with("expected_revision", expected).with("revision", found).into())
-        }
+        [found] if expected == Expected::Revision(*found) => Ok(()),
+        [found] => changed(found),
         _ => {
             let message = "--expect-revision needs one entity that has a revision";
             Err(Failure::usage(Error::invalid(message).with("found", plan.revisions.len())))

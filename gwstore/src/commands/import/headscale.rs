@@ -33,11 +33,36 @@ use crate::restore::{Batches, PolicyChange, Rehearsal, check_digest};
 
 const OPERATION: &str = "import.headscale";
 
-/// What is said where there is nothing to say of lost machines and people.
+/// What is said where nothing is lost.
 const NOTHING_LOST: &str = "Nothing is lost: every machine and every person comes in.";
 /// The same of a file that may not be all there is.
 const NOTHING_OF_IT_LOST: &str =
     "Nothing of what the file holds is lost: every machine and every person in it comes in.";
+
+/// How much of what is known by somebody or something cannot come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+struct Lost {
+    machines: usize,
+    people: usize,
+    keys: usize,
+    /// Such as policies.
+    other: usize,
+}
+
+impl std::fmt::Display for Lost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { machines, people, keys, other } = *self;
+        let machines = counted(machines, "machine", "machines");
+        write!(f, "Lost: {machines}, {}", counted(people, "person", "people"))?;
+        if keys > 0 {
+            write!(f, ", {}", counted(keys, "key", "keys"))?;
+        }
+        if other > 0 {
+            write!(f, ", and {}", counted(other, "other row", "other rows"))?;
+        }
+        f.write_str(".")
+    }
+}
 
 /// What becomes of what was found.
 #[derive(Clone, Copy)]
@@ -87,8 +112,9 @@ pub(in super::super) async fn run(
         let error = Error::new(ErrorKind::Restricted, message)
             .with("file", args.file.display())
             .with("problems", problems)
-            .with("machines_lost", found.machines_lost())
-            .with("people_lost", found.people_lost())
+            .with("machines_lost", found.lost().machines)
+            .with("people_lost", found.lost().people)
+            .with("keys_lost", found.lost().keys)
             .with("help", "--skip-invalid imports the rest")
             .during(OPERATION);
         return Err(error.into());
@@ -127,17 +153,14 @@ impl Found {
         self.import.findings.problems.len() + self.refused.len()
     }
 
-    fn machines_lost(&self) -> usize {
-        self.lost("nodes", EntityKind::Node)
-    }
-
-    fn people_lost(&self) -> usize {
-        self.lost("users", EntityKind::User)
-    }
-
-    fn lost(&self, table: &str, kind: EntityKind) -> usize {
-        let refused = self.refused.iter().filter(|refused| refused.entity == kind.name());
-        self.import.findings.lost(table) + refused.count()
+    fn lost(&self) -> Lost {
+        let of = |table: &str, kind: EntityKind| {
+            let refused = self.refused.iter().filter(|refused| refused.entity == kind.name());
+            self.import.findings.lost(table) + refused.count()
+        };
+        let (machines, people) = (of("nodes", EntityKind::Node), of("users", EntityKind::User));
+        let keys = of("pre_auth_keys", EntityKind::PreAuthKey) + of("api_keys", EntityKind::ApiKey);
+        Lost { machines, people, keys, other: self.left_out() - machines - people - keys }
     }
 
     /// Refuses what the operator has to ask for, and did not; and what comes to nothing.
@@ -185,7 +208,7 @@ async fn read(
 ) -> Result<Found> {
     let keys = hash_key(config, args).await?;
     let hasher = |text: &str| preauth_key_hash(keys.current(), text);
-    let mut import = headscale::read(&args.file, now, &hasher)?;
+    let mut import = headscale::read(&args.file, now, &args.issuer, &hasher)?;
     absence::begin(&mut import.images, state, now);
     let mut rehearsal = Rehearsal::on(state);
     let refusals = rehearsal.admit(&import.images)?;
@@ -284,7 +307,7 @@ fn report(found: &Found, args: &HeadscaleArgs, fate: Fate<'_>, shell: &mut Shell
             "new_entities": rehearsal.new,
             "unchanged_entities": rehearsal.unchanged,
             "changed": rehearsal.new > 0 && !matches!(fate, Fate::Refused),
-            "lost": { "machines": found.machines_lost(), "people": found.people_lost() },
+            "lost": found.lost(),
             "problems": problems,
             "repaired": rows(repaired),
             "left_over": rows(left_over),
@@ -301,15 +324,11 @@ fn report(found: &Found, args: &HeadscaleArgs, fate: Fate<'_>, shell: &mut Shell
     let is_somebody =
         |it: &EntityRecord| matches!(it, EntityRecord::User(_) | EntityRecord::Node(_));
     let has_somebody = import.images.iter().any(is_somebody);
-    match (found.machines_lost(), found.people_lost()) {
-        (0, 0) if !has_somebody => {}
-        (0, 0) if import.lacks_log => shell.say(NOTHING_OF_IT_LOST)?,
-        (0, 0) => shell.say(NOTHING_LOST)?,
-        (machines, people) => shell.line(format_args!(
-            "Lost: {}, {}.",
-            counted(machines, "machine", "machines"),
-            counted(people, "person", "people")
-        ))?,
+    match found.left_out() {
+        0 if !has_somebody => {}
+        0 if import.lacks_log => shell.say(NOTHING_OF_IT_LOST)?,
+        0 => shell.say(NOTHING_LOST)?,
+        _ => shell.line(found.lost())?,
     }
     for Finding { table, id, reason } in problems {
         shell.line(format_args!("problem: {table} {id}: {}", printable(reason)))?;

@@ -376,6 +376,10 @@ pub(crate) fn object(item: &Item, scene: &Scene<'_>) -> Result<Map<String, Value
     if let Item::Entity(record) = item {
         redact(&mut object, record);
     }
+    if let Item::Entity(EntityRecord::DnsRecord(record)) = item {
+        let set = scene.state.dns_records().set(&record.name, record.kind);
+        object.insert("set".to_owned(), set.fingerprint.to_string().into());
+    }
     for (name, cell) in row(item, scene) {
         if !object.contains_key(name) {
             object.insert(name.to_owned(), cell.value());

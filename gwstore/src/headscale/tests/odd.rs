@@ -153,9 +153,10 @@ fn forms_that_need_no_note() {
 
 #[test]
 fn rows_that_want_the_same() {
-    let other_key = format!("'mkey:{}'", "01".repeat(32));
+    let mkey = format!("'mkey:{}'", "01".repeat(32));
+    let node_key = format!("'nodekey:{}'", "01".repeat(32));
     for (column, value, constraint) in
-        [("ipv4", "'100.64.0.1'", "address"), ("machine_key", other_key.as_str(), "machine_key")]
+        [("node_key", node_key.as_str(), "node_key"), ("machine_key", mkey.as_str(), "machine_key")]
     {
         let second = node_row(
             2,
@@ -176,6 +177,22 @@ fn rows_that_want_the_same() {
         );
         import.assert_restorable();
     }
+}
+
+#[test]
+fn an_address_costs_no_machine() {
+    let seen = ("last_seen", "'2024-05-01 12:00:00+00:00'");
+    let import = import(
+        &(node_row(1, &[("ipv6", "'fd7a::1'")])
+            + &node_row(2, &[("ipv4", "'100.64.0.1'"), ("ipv6", "'fd7a::2'"), seen])),
+    );
+    assert_eq!(import.findings.problems, []);
+    let addresses: Vec<_> = import.nodes().iter().map(|node| (node.ipv4, node.ipv6)).collect();
+    let wanted: [(Option<std::net::Ipv4Addr>, Option<std::net::Ipv6Addr>); 2] =
+        [(None, "fd7a::1".parse().ok()), ("100.64.0.1".parse().ok(), "fd7a::2".parse().ok())];
+    assert_eq!(addresses, wanted, "the one that was seen keeps it");
+    assert!(import.has_note("another node has its address 100.64.0.1"));
+    import.assert_restorable();
 }
 
 #[test]

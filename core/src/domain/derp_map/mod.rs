@@ -1,5 +1,7 @@
 //! The relay servers of the mesh.
 
+mod tailscale;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Not;
@@ -68,6 +70,9 @@ pub struct DerpServer {
     /// STUN port; 3478 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stun_port: Option<u16>,
+    /// It answers no STUN, on whatever port. (Tailscale writes that as STUN port -1.)
+    #[serde(default, skip_serializing_if = "Not::not")]
+    pub no_stun: bool,
     /// It answers STUN and relays nothing.
     #[serde(default, skip_serializing_if = "Not::not")]
     pub stun_only: bool,
@@ -100,6 +105,7 @@ impl DerpServer {
             ipv6: None,
             derp_port: None,
             stun_port: None,
+            no_stun: false,
             stun_only: false,
             can_port_80: false,
             capabilities: Vec::new(),
@@ -151,6 +157,7 @@ impl DerpServer {
             "ipv6",
             "derp_port",
             "stun_port",
+            "no_stun",
             "stun_only",
             "can_port_80",
             "capabilities",

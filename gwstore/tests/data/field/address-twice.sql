@@ -1,0 +1,11 @@
+PRAGMA foreign_keys=OFF;
+BEGIN TRANSACTION;
+CREATE TABLE migrations(id text PRIMARY KEY);
+INSERT INTO migrations(id) VALUES('202511101554-drop-old-idx');
+CREATE TABLE users(id integer PRIMARY KEY AUTOINCREMENT, name text, created_at datetime);
+INSERT INTO users(id,name,created_at) VALUES(1,'ann','2026-01-02 03:04:05+00:00');
+CREATE TABLE nodes(id integer PRIMARY KEY AUTOINCREMENT, machine_key text, node_key text, ipv4 text, hostname text, given_name text, user_id integer, register_method text, created_at datetime);
+INSERT INTO nodes(id,machine_key,node_key,ipv4,hostname,given_name,user_id,register_method,created_at) VALUES(1,'mkey:0101010101010101010101010101010101010101010101010101010101010101','nodekey:8181818181818181818181818181818181818181818181818181818181818181','100.64.0.1','host1','host1',1,'cli','2026-01-02 03:04:05+00:00');
+INSERT INTO nodes(id,machine_key,node_key,ipv4,hostname,given_name,user_id,register_method,created_at) VALUES(2,'mkey:0202020202020202020202020202020202020202020202020202020202020202','nodekey:8282828282828282828282828282828282828282828282828282828282828282','100.64.0.1','host2','host2',1,'cli','2026-01-02 03:04:05+00:00');
+INSERT INTO nodes(id,machine_key,node_key,ipv4,hostname,given_name,user_id,register_method,created_at) VALUES(3,'mkey:0303030303030303030303030303030303030303030303030303030303030303','nodekey:8383838383838383838383838383838383838383838383838383838383838383','100.64.0.3','host3','host3',1,'cli','2026-01-02 03:04:05+00:00');
+COMMIT;

@@ -1,0 +1,14 @@
+PRAGMA foreign_keys=OFF;
+BEGIN TRANSACTION;
+CREATE TABLE migrations(id text PRIMARY KEY);
+INSERT INTO migrations(id) VALUES('202511101554-drop-old-idx');
+CREATE TABLE users(id integer PRIMARY KEY AUTOINCREMENT, name text, created_at datetime);
+INSERT INTO users(id,name,created_at) VALUES(1,'ann','2026-01-02 03:04:05+00:00');
+CREATE TABLE pre_auth_keys(id integer PRIMARY KEY AUTOINCREMENT, key text, prefix text, hash blob, user_id integer, reusable numeric, ephemeral numeric DEFAULT false, used numeric DEFAULT false, tags text, expiration datetime, created_at datetime);
+CREATE TABLE api_keys(id integer PRIMARY KEY AUTOINCREMENT, prefix text, hash blob, expiration datetime, last_seen datetime, created_at datetime);
+INSERT INTO pre_auth_keys(id,prefix,hash,user_id,reusable,used,expiration,created_at) VALUES(1,'aaaaaaaaaaaa','not a hash',1,true,false,'2020-01-02 03:04:05+00:00','2019-01-02 03:04:05+00:00');
+INSERT INTO pre_auth_keys(id,prefix,hash,user_id,reusable,used,expiration,created_at) VALUES(2,'bbbbbbbbbbbb','not a hash',1,false,true,NULL,'2019-01-02 03:04:05+00:00');
+INSERT INTO api_keys(id,prefix,hash,expiration,created_at) VALUES(1,'cccccccccccc','not a hash','2020-01-02 03:04:05+00:00','2019-01-02 03:04:05+00:00');
+CREATE TABLE nodes(id integer PRIMARY KEY AUTOINCREMENT, machine_key text, node_key text, ipv4 text, hostname text, given_name text, user_id integer, register_method text, created_at datetime);
+INSERT INTO nodes(id,machine_key,node_key,ipv4,hostname,given_name,user_id,register_method,created_at) VALUES(1,'mkey:0101010101010101010101010101010101010101010101010101010101010101','nodekey:8181818181818181818181818181818181818181818181818181818181818181','100.64.0.1','host1','host1',1,'cli','2026-01-02 03:04:05+00:00');
+COMMIT;
