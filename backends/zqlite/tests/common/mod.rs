@@ -2,6 +2,7 @@
 #![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used, clippy::indexing_slicing)]
 
 pub mod killed;
+pub mod pinned;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
