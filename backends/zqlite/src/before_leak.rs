@@ -51,14 +51,17 @@ impl Contents {
         self.codes.get(&(kind, number))
     }
 
-    /// Takes down the codes of all records under versions below this one. Reads everything.
+    /// Takes down the codes of all records under versions below this one, each after it was checked. Reads
+    /// everything.
     pub(crate) fn take_down(
         snapshot: &mut dyn Snapshot,
         envelope: &Envelope,
         below: u32,
+        check: Check<'_>,
     ) -> Result<(Self, BeforeLeak)> {
         let (mut contents, mut sum) = (Self { below, ..Self::default() }, Sum::default());
         every_record(snapshot, &mut |kind, number, stored| {
+            check(kind, number, stored)?;
             if contents.bind(kind, stored)
                 && let Some(code) = envelope.code_of(kind, number, stored)
             {
@@ -83,7 +86,8 @@ impl Contents {
         if before_leak.is_over() {
             return Ok(Self { below: before_leak.below, ..Self::default() });
         }
-        let (contents, found) = Self::take_down(snapshot, envelope, before_leak.below)?;
+        let (contents, found) =
+            Self::take_down(snapshot, envelope, before_leak.below, &mut |_, _, _| Ok(()))?;
         match found == before_leak {
             true => Ok(contents),
             false => Err(Error::corrupt(
@@ -115,11 +119,11 @@ fn is_bound(kind: Kind) -> bool {
     matches!(kind, Kind::Row | Kind::Chunk | Kind::Directory | Kind::Journal)
 }
 
+/// Takes a record, its kind and its number.
+pub(crate) type Check<'c> = &'c mut dyn FnMut(Kind, u64, &[u8]) -> Result<()>;
+
 /// Rows, data blocks, leaves and entries of the journal, as they are stored.
-pub(crate) fn every_record(
-    snapshot: &mut dyn Snapshot,
-    visit: &mut dyn FnMut(Kind, u64, &[u8]) -> Result<()>,
-) -> Result<()> {
+fn every_record(snapshot: &mut dyn Snapshot, visit: Check<'_>) -> Result<()> {
     let go_on = ControlFlow::Continue;
     snapshot.every_row(None, &mut |slot, stored| visit(Kind::Row, slot, stored).map(go_on))?;
     snapshot.every_chunk(None, &mut |it, stored| visit(Kind::Chunk, it, stored).map(go_on))?;

@@ -303,7 +303,7 @@ async fn a_missing_pin_is_refused_until_that_is_accepted() {
 async fn pins_that_are_no_good_are_refused() {
     let site = Site::new();
     // On the store's device: before the store has one, and after.
-    let same_device = || site.options_with(PinOptions::file(&site.pin).key(key()));
+    let same_device = || site.options_with(PinOptions::file(&site.pin).key(pin_key()));
     let error = ZqliteBackend::open(same_device()).await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::InvalidArgument);
     assert!(error.to_string().contains("device"), "{error}");

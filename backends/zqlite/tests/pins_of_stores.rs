@@ -36,7 +36,7 @@ const KEEPER: &str = r#"
 
 fn kept_by_a_program(site: &Site) -> ZqliteOptions {
     let arguments = ["-c", KEEPER, "pin", site.pin.to_str().unwrap()].map(str::to_owned);
-    site.options_with(PinOptions::command("/bin/sh", arguments.into()).key(key()))
+    site.options_with(PinOptions::command("/bin/sh", arguments.into()).key(pin_key()))
 }
 
 async fn opened(options: ZqliteOptions) -> Arc<dyn Store> {

@@ -7,8 +7,7 @@ use std::sync::atomic::Ordering;
 use ghostwire_store_core::error::Result;
 
 use super::Open;
-use crate::before_leak::{BeforeLeak, Contents, every_record};
-use crate::engine::Snapshot;
+use crate::before_leak::{BeforeLeak, Contents};
 use crate::envelope::{Envelope, Kind, Tag, missing, older, require_content, tag_of};
 use crate::head::{Stored, Sums};
 use crate::resealing::recounted;
@@ -65,31 +64,19 @@ impl Open {
         Ok(sums)
     }
 
-    /// Takes down what is in the records that a rotation because of a leak finds, which have the tags that
-    /// they should have.
+    /// Takes down what is in the records that a rotation because of a leak finds. They have the tags that are
+    /// known of them, and the contents, if a key had leaked before.
     fn take_down_contents(
         &self,
         stored: &Stored,
         before: &Envelope,
     ) -> Result<(Contents, BeforeLeak)> {
         let Some(below) = self.envelope.version() else { return Ok(Default::default()) };
-        let mut snapshot = self.engine.snapshot()?;
-        self.require_known_records(&mut *snapshot, stored, before)?;
-        Contents::take_down(&mut *snapshot, &self.envelope, below)
-    }
-
-    /// Whether every record has the tag that is known of it, and the content, if a key had leaked before.
-    fn require_known_records(
-        &self,
-        snapshot: &mut dyn Snapshot,
-        stored: &Stored,
-        before: &Envelope,
-    ) -> Result<()> {
         let directory = &self.versions.current().directory;
         let chunks: HashMap<u64, Tag> =
             directory.entries().map(|entry| (entry.number, entry.tag)).collect();
         let mut found = Sums { blocks: stored.inventory.blocks, ..Sums::default() };
-        every_record(snapshot, &mut |kind, number, bytes| {
+        let mut check = |kind, number, bytes: &[u8]| {
             require_content(before, kind, number, bytes)?;
             let tag = tag_of(bytes).ok_or_else(|| missing(kind, number))?;
             let sum = match kind {
@@ -101,9 +88,11 @@ impl Open {
             };
             self.envelope.toggle(sum, kind, number, tag);
             Ok(())
-        })?;
+        };
+        let mut snapshot = self.engine.snapshot()?;
+        let taken = Contents::take_down(&mut *snapshot, &self.envelope, below, &mut check)?;
         match found == stored.inventory {
-            true => Ok(()),
+            true => Ok(taken),
             false => Err(not_of_one_moment("rows, leaves or journal")),
         }
     }

@@ -22,7 +22,7 @@ pub struct Site {
 
 /// The files of a store as they were.
 #[derive(Clone)]
-pub struct Files(Vec<(&'static str, Option<Vec<u8>>)>);
+pub struct Files(pub Vec<(&'static str, Option<Vec<u8>>)>);
 
 pub const FILES: [&str; 3] = ["", "-wal", "-shm"];
 
@@ -32,7 +32,7 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-pub fn key() -> Secret {
+pub fn pin_key() -> Secret {
     Secret::take(&mut [7; 32])
 }
 
@@ -58,7 +58,7 @@ impl Site {
     }
 
     pub fn pin(&self) -> PinOptions {
-        PinOptions::file(&self.pin).same_device(true).key(key())
+        PinOptions::file(&self.pin).same_device(true).key(pin_key())
     }
 
     pub fn options(&self) -> ZqliteOptions {

@@ -1,9 +1,5 @@
 //! What a backend does by itself, a slice at a time.
 
-use std::time::Duration;
-
-use ghostwire_store_core::backend::Budget;
-
 use super::fixtures::*;
 
 cases! {
