@@ -76,7 +76,7 @@ impl Open {
         let chunks: HashMap<u64, Tag> =
             directory.entries().map(|entry| (entry.number, entry.tag)).collect();
         let mut found = Sums { blocks: stored.inventory.blocks, ..Sums::default() };
-        let mut check = |kind, number, bytes: &[u8]| {
+        let mut check = |kind: Kind, number: u64, bytes: &[u8]| -> Result<()> {
             require_content(before, kind, number, bytes)?;
             let tag = tag_of(bytes).ok_or_else(|| missing(kind, number))?;
             let sum = match kind {
