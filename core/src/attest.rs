@@ -53,8 +53,8 @@ pub(crate) struct Attester {
     clock: Arc<dyn Clock>,
     epoch: Epoch,
     options: Option<AttestationOptions>,
-    /// The last block of the state that was published last.
-    published: Mutex<Option<BlockHash>>,
+    /// The last block of the state that was published last, and who signed it.
+    published: Mutex<Option<(BlockHash, String)>>,
 }
 
 impl Debug for Attester {
@@ -91,21 +91,30 @@ impl Attester {
         self.backend.attest(&attested).await
     }
 
-    /// Gives the state to who takes it away, unless he has it already. Nobody waits for that to succeed.
+    /// Gives the state to who takes it away, unless he has it already, by the keys that sign now. Nobody waits
+    /// for that to succeed.
     pub(crate) async fn publish(&self) {
         let Some(options) = &self.options else { return };
         let hash = self.shared.published.load().state.hash();
-        if *self.last() == Some(hash) {
+        let signer = self.backend.info().signer.unwrap_or_default();
+        let last = self.last().clone();
+        if last.as_ref().is_some_and(|last| *last == (hash, signer)) {
             return;
         }
         let published = async {
             let (attestation, sink) = (self.attest(self.clock.now()).await?, options.sink.clone());
-            let hash = attestation.state.hash;
+            let published = (attestation.state.hash, attestation.signer.clone());
+            if last.is_some_and(|(_, signer)| signer != published.1) {
+                tracing::info!(
+                    signer = published.1,
+                    "the state is attested by other keys from now on"
+                );
+            }
             may_block(move || sink.publish(&attestation)).await?;
-            Ok::<_, Error>(hash)
+            Ok::<_, Error>(published)
         };
         match published.await {
-            Ok(hash) => *self.last() = Some(hash),
+            Ok(published) => *self.last() = Some(published),
             Err(error) => tracing::warn!(%error, "the state cannot be attested"),
         }
     }
@@ -119,7 +128,7 @@ impl Attester {
         }
     }
 
-    fn last(&self) -> MutexGuard<'_, Option<BlockHash>> {
+    fn last(&self) -> MutexGuard<'_, Option<(BlockHash, String)>> {
         self.published.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -63,6 +63,7 @@ pub struct RecipientInfo {
 pub trait KeyManager: Send + Sync + std::fmt::Debug {
     async fn list(&self) -> Result<KeyringInfo>;
     async fn rotate(&self, rotation: Rotation) -> Result<KeyringInfo>;
+    async fn rotate_from(&self, from: u32, rotation: Rotation) -> Result<KeyringInfo>;
     async fn add_recipient(&self, recipient: &str, label: &str) -> Result<KeyringInfo>;
     async fn remove_recipient(&self, fingerprint: &str) -> Result<KeyringInfo>;
     async fn change_root(&self, identity_file: &Path) -> Result<KeyringInfo>;
@@ -108,6 +109,16 @@ impl StoreKeys {
     /// `Crypto`; those of any write.
     pub async fn rotate(&self, rotation: Rotation) -> Result<KeyringInfo> {
         self.changed("keys.rotate", self.manager.rotate(rotation).await).await
+    }
+
+    /// As [`StoreKeys::rotate`], if this version is the one that seals. It may be repeated when it is not
+    /// known how it ended: a rotation from that version that was made already is not made twice.
+    ///
+    /// # Errors
+    /// `Restricted` if another version seals that is not known to follow from such a rotation: nothing is
+    /// drawn then. Otherwise as [`StoreKeys::rotate`].
+    pub async fn rotate_from(&self, from: u32, rotation: Rotation) -> Result<KeyringInfo> {
+        self.changed("keys.rotate", self.manager.rotate_from(from, rotation).await).await
     }
 
     /// Lets somebody else open the keyring, by his line `age1pq1…`.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::keyring::Fingerprint;
+use crate::pin::Mark;
 use crate::sealing::Kind;
 use crate::wire::hex;
 
@@ -108,6 +109,12 @@ pub enum Error {
         what: &'static str,
         /// Why, and what to do.
         why: &'static str,
+    },
+    /// The pin holds a mark by another key than the store's: of a time before a rotation that replaced it, or
+    /// after one; or somebody made it up.
+    OtherPinKey {
+        /// What it says, which nothing vouches for.
+        mark: Box<Mark>,
     },
     /// The pin holds another mark than the one to advance from: somebody else runs this store, or a
     /// copy of it.
@@ -307,6 +314,12 @@ impl fmt::Display for Error {
             }
             Self::Invalid { what, why } => write!(f, "{what}: {why}"),
             Self::Refused { what, why } => write!(f, "cannot {what}: {why}"),
+            Self::OtherPinKey { mark } => write!(
+                f,
+                "the pin is by another key than the store's (it names the signer {} and commit {}): pin and \
+                 keyring are of different times, or it was altered",
+                mark.signer, mark.commit
+            ),
             Self::Fenced { holds, expected } => {
                 f.write_str("the pin stands at ")?;
                 commit(f, *holds)?;

@@ -476,6 +476,8 @@ def read_head(content, stored):
     head |= {name: fields.number(8) for name in names}
     head["sums"] = {kind: fields.take(32) for kind in ("row", "journal", "block", "directory")}
     head["overridden"], head["signature"], head["signature_hash"] = fields.take(32), fields.number(8), fields.take(32)
+    fields.take(4 + 1 + 8 + 8 * (4 + 8))  # How far it is sealed anew.
+    head["leaked_below"], head["leaked_sum"] = fields.number(4), fields.take(32)
     plain_part = Fields(prefix)
     found = plain_part.take(16), plain_part.number(8), plain_part.number(8)
     require(found == (head["side"], head["epoch"], head["commits"]), "the head's prefix")
@@ -519,6 +521,20 @@ def check_pin(content, stored, head, slots):
     require(signer == signer_id("manifest", keys).hex(), "the pin's signer")
 
 
+def check_leaked(content, database, head):
+    """Whole records under a data key that leaked, which their tags do not bind."""
+    total = bytes(32)
+    tables = [("row", "rows", "slot"), ("chunk", "chunks", "number"), ("directory", "directory", "number"),
+              ("journal", "journal", "number")]
+    for kind, table, column in tables:
+        for number, body in database.execute(f"SELECT {column},body FROM {table}"):
+            if int.from_bytes(body[1:5], "big") < head["leaked_below"]:
+                place = bytes([KINDS.index(kind) + 1]) + number.to_bytes(8, "big")
+                code = mac(content["authority"]["inventory"], place, sha256(body))
+                total = bytes(a ^ b for a, b in zip(total, code))
+    require(total == head["leaked_sum"], "a record under a data key that leaked")
+
+
 def read_store(path, content, pin):
     database = sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)
     meta = dict(database.execute("SELECT id,body FROM meta"))
@@ -548,6 +564,7 @@ def read_store(path, content, pin):
     require(listed == len(chunks) == head["data_blocks"], "the number of data blocks")
     for kind, sum_ in head["sums"].items():
         require(inventory(content, records[kind]) == sum_, f"the inventory of {kind}")
+    check_leaked(content, database, head)
     manifest, former = check_signature(content, meta, head)
     if pin is not None:
         check_pin(content, meta[1], head, pin)
@@ -555,6 +572,7 @@ def read_store(path, content, pin):
         "serial": head["serial"], "commits": head["commits"], "rows": len(records["row"]),
         "blocks": len(records["block"]) // 2, "journal": len(records["journal"]), "data_blocks": listed,
         "signature": head["signature"], "signed_commit": manifest["commit"], "former_signers": former,
+        "leaked_below": head["leaked_below"],
     }
 
 

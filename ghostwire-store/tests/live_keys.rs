@@ -4,14 +4,17 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use ghostwire_store::config::{BackendChoice, Config, ZqliteOptions};
 use ghostwire_store::domain::{NewApiKey, NewUser};
 use ghostwire_store::key_management::{KeyringInfo, Rotation};
 use ghostwire_store::keys::Keys;
-use ghostwire_store::keys::crypto::SystemRandom;
 use ghostwire_store::keys::crypto::keyring::{Identity, Rotation as Reason};
+use ghostwire_store::keys::crypto::root::{KeySource, Place, RootSecret};
+use ghostwire_store::keys::crypto::{Result as CryptoResult, SystemRandom};
 use ghostwire_store::{ErrorKind, Opener, Store};
 
 fn config(directory: &Path) -> Config {
@@ -246,4 +249,122 @@ async fn opening_completes_a_rotation() {
     let version = begun.unwrap().active().unwrap().version();
     let completed = Opener::new(&config).rotate_data_key(Rotation::Routine).await.unwrap();
     assert_eq!(completed.active().unwrap().version(), version);
+}
+
+/// Rotates the keys when it is first asked: after the keyring was read, and before the file is locked.
+#[derive(Debug)]
+struct Meanwhile {
+    config: Config,
+    rotation: Rotation,
+    has_rotated: AtomicBool,
+    place: Place,
+}
+
+#[async_trait]
+impl KeySource for Meanwhile {
+    fn name(&self) -> String {
+        self.place.name()
+    }
+
+    async fn root_secret(&self) -> CryptoResult<RootSecret> {
+        if !self.has_rotated.swap(true, Ordering::SeqCst) {
+            Opener::new(&self.config).rotate_data_key(self.rotation).await.unwrap();
+        }
+        self.place.root_secret().await
+    }
+}
+
+/// Whoever waits for the file may have read the keyring of a generation before.
+#[tokio::test]
+async fn keys_that_are_changed_before_the_file_is_locked_are_read_again() {
+    for rotation in [Rotation::Routine, Rotation::Leaked] {
+        for read_only in [false, true] {
+            let directory = tempfile::tempdir().unwrap();
+            let config = config(directory.path());
+            let store = Opener::new(&config).open().await.unwrap();
+            create(&store, "ann").await;
+            store.close().await.unwrap();
+            let source = Meanwhile {
+                config: config.clone(),
+                rotation,
+                has_rotated: AtomicBool::new(false),
+                place: Place::File(directory.path().join("store.db.root")),
+            };
+            let opener = Opener::new(&config).key_source(Arc::new(source)).read_only(read_only);
+            let store = opener.open().await.unwrap();
+            assert_eq!(store.view().users().len(), 1);
+            assert_eq!(store.keys().unwrap().progress().unwrap().version, 2);
+            assert_eq!(versions(&store.keys().unwrap().list().await.unwrap()), [1, 2]);
+            if !read_only {
+                create(&store, "bob").await;
+            }
+            store.close().await.unwrap();
+        }
+    }
+}
+
+/// Of a rotation that is repeated because nobody knows how it ended only one is made.
+#[tokio::test]
+async fn a_rotation_from_a_version_is_made_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config(directory.path());
+    let store = Opener::new(&config).open().await.unwrap();
+    create(&store, "ann").await;
+    let keys = store.keys().unwrap();
+    for _ in 0..2 {
+        let info = keys.rotate_from(1, Rotation::Routine).await.unwrap();
+        assert_eq!(versions(&info), [1, 2]);
+    }
+    // Whether that was because of a leak is not known: it is not taken for one.
+    let error = keys.rotate_from(1, Rotation::Leaked).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Restricted, "{error}");
+    assert!(error.to_string().contains("version=2"), "{error}");
+    assert_eq!(versions(&keys.rotate_from(2, Rotation::Leaked).await.unwrap()), [1, 2, 3]);
+    assert_eq!(
+        *keys.rotate_from(4, Rotation::Routine).await.unwrap_err().kind(),
+        ErrorKind::Restricted
+    );
+    store.close().await.unwrap();
+    // Broken off after its keyring, and completed by an opening that nobody told of.
+    let begun = Keys::of(&config).unwrap();
+    begun.change(|keyring| keyring.rotate(Reason::Routine, 0, &SystemRandom)).await.unwrap();
+    Opener::new(&config).open().await.unwrap().close().await.unwrap();
+    let keyring = Opener::new(&config).rotate_data_key_from(3, Rotation::Routine).await.unwrap();
+    assert_eq!(keyring.active().unwrap().version(), 4);
+    // Completed by the call itself, which then knows why it was begun.
+    begun.change(|keyring| keyring.rotate(Reason::Leaked, 0, &SystemRandom)).await.unwrap();
+    let keyring = Opener::new(&config).rotate_data_key_from(4, Rotation::Leaked).await.unwrap();
+    assert_eq!(keyring.active().unwrap().version(), 5);
+}
+
+/// Nobody who knows the new keys only can do anything with what the old ones signed.
+#[tokio::test]
+async fn after_a_leak_the_same_state_is_attested_by_the_new_keys() {
+    let directory = tempfile::tempdir().unwrap();
+    let attested = directory.path().join("newest.txt");
+    let part = directory.path().join("newest.txt.part");
+    let mut config = config(directory.path());
+    let BackendChoice::Zqlite(options) = &mut config.backend else { unreachable!() };
+    options.attestation_file = Some(attested.clone());
+    // What a kill left.
+    std::fs::write(&part, "ghostwire-store att").unwrap();
+    let store = Opener::new(&config).open().await.unwrap();
+    assert!(!part.exists());
+    create(&store, "ann").await;
+    let signed_by = async || {
+        store.verify().await.unwrap();
+        let text = std::fs::read_to_string(&attested).unwrap();
+        let line = |name: &str| {
+            let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+            line.to_owned()
+        };
+        (line("digest "), line("keys "))
+    };
+    let before = signed_by().await;
+    assert_eq!(signed_by().await, before);
+    store.keys().unwrap().rotate(Rotation::Leaked).await.unwrap();
+    let after = signed_by().await;
+    assert_eq!(after.0, before.0);
+    assert_ne!(after.1, before.1);
+    store.close().await.unwrap();
 }

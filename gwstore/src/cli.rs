@@ -299,6 +299,10 @@ pub(crate) struct RotateArgs {
     /// Somebody may know the data key: the keys of inventory, pin and signatures are replaced, too.
     #[arg(long)]
     pub(crate) leaked: bool,
+    /// Only if this version of the data key seals, as `list` numbers it: so that it can be repeated when it is
+    /// not known how it ended.
+    #[arg(long, value_name = "VERSION", conflicts_with = "hash_key")]
+    pub(crate) from: Option<u32>,
     /// Seal everything under the new key before this ends.
     #[arg(long)]
     pub(crate) wait: bool,

@@ -15,25 +15,31 @@
 //! covers its header, which covers its sections, and [`EncodedBlock::parse`] checks those: no byte
 //! is hashed twice.
 
+mod plain;
+mod reader;
+mod refusal;
+mod sealer;
+
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use ghostwire_store_core::block::EncodedBlock;
 use ghostwire_store_core::domain::SideId;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_core::schema::{RowKey, Table};
 use ghostwire_store_crypto::keyring::{Authority, Keyring, Leaving};
-use ghostwire_store_crypto::sealing::{CommitSealer, Inventory, Opener, SealingKeys, tag_of};
-pub(crate) use ghostwire_store_crypto::sealing::{Kind, Sum, Tag, version_of};
+use ghostwire_store_crypto::sealing::{CommitSealer, Inventory, Opener, SealingKeys};
+pub(crate) use ghostwire_store_crypto::sealing::{Kind, Sum, Tag, tag_of, version_of};
 use ghostwire_store_crypto::signature::{PublicKeys, Purpose, Signer, Succession};
-use ghostwire_store_crypto::{self as crypto, Damage, SystemRandom};
-use sha2::{Digest, Sha256};
+use ghostwire_store_crypto::{SystemRandom, on_cleared_stack};
 
+use crate::before_leak::Contents;
 use crate::head::{Prefix, Stored};
-use crate::resealing::Counts;
+use plain::Checksums;
+pub(crate) use reader::{Reader, StoredBlock, require_content, tags_beside};
+use refusal::{damaged, keyless};
+pub(crate) use refusal::{missing, older, refused, unexpected};
+pub(crate) use sealer::{Part, Sealer, frame_of};
 
 const PLAIN: u8 = 1;
 const SEALED: u8 = 2;
@@ -51,21 +57,14 @@ pub(crate) enum Envelope {
     Sealed(Arc<Keys>),
 }
 
-/// Hashes that have taken in what plain records have in common.
-#[derive(Clone)]
-pub(crate) struct Checksums {
-    /// The head's: which database it is of is read from it.
-    head: Sha256,
-    /// Those of all other records of a database.
-    of_database: Sha256,
-}
-
 /// What a keyring comes to for sealing.
 pub(crate) struct Keys {
-    keyring: Keyring,
+    keyring: Arc<Keyring>,
     sealing: SealingKeys,
     inventory: Inventory,
     signing: Arc<SigningKeys>,
+    /// Of records from before a leak; of none for heads.
+    contents: Arc<Contents>,
 }
 
 /// What signs manifests and states, and whose signatures hold.
@@ -85,12 +84,6 @@ impl SigningKeys {
             signer: signer(keyring.authority())?,
             before: before.map(signer).transpose()?.map(|signer| signer.public().clone()),
         })
-    }
-}
-
-impl fmt::Debug for Checksums {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Checksums")
     }
 }
 
@@ -121,24 +114,22 @@ impl Envelope {
     /// For the head, which says which database it is.
     pub(crate) fn new(keyring: Option<&Keyring>) -> Result<Self> {
         let Some(keyring) = keyring else {
-            let head = Sha256::new_with_prefix(b"ghostwire-store zqlite plain 2");
-            return Ok(Self::Plain(Checksums { of_database: head.clone(), head }));
+            return Ok(Self::Plain(Checksums::of_heads()));
         };
         Ok(Self::Sealed(Arc::new(Keys {
             sealing: SealingKeys::new(keyring).map_err(|error| refused(&error))?,
             inventory: Inventory::new(keyring.authority()),
-            signing: Arc::new(SigningKeys::of(keyring)?),
-            keyring: keyring.clone(),
+            // Seeds of signing keys pass through a library's stack.
+            signing: Arc::new(on_cleared_stack(|| SigningKeys::of(keyring))?),
+            keyring: Arc::new(keyring.clone()),
+            contents: Arc::default(),
         })))
     }
 
     /// For everything else.
     pub(crate) fn of_database(&self, side: SideId) -> Self {
         match self {
-            Self::Plain(Checksums { head, .. }) => {
-                let of_database = head.clone().chain_update(side.as_bytes());
-                Self::Plain(Checksums { head: head.clone(), of_database })
-            }
+            Self::Plain(checksums) => Self::Plain(checksums.of_database(side)),
             Self::Sealed(keys) => Self::Sealed(Arc::clone(keys)),
         }
     }
@@ -148,14 +139,49 @@ impl Envelope {
         let Self::Sealed(keys) = self else { return Ok(None) };
         let version = version_of(Prefix::split(head)?.1);
         let leaving = keys.keyring.leaving().filter(|leaving| version == Some(leaving.version()));
-        Ok(leaving.and_then(Leaving::authority).map(|authority| {
-            Self::Sealed(Arc::new(Keys {
-                keyring: keys.keyring.clone(),
-                sealing: keys.sealing.clone(),
-                inventory: Inventory::new(authority),
-                signing: Arc::clone(&keys.signing),
-            }))
+        let authority = leaving.and_then(Leaving::authority);
+        Ok(authority.map(|authority| {
+            let inventory = Inventory::new(authority);
+            Self::Sealed(Arc::new(Keys { inventory, ..keys.shared() }))
         }))
+    }
+
+    /// Opens records from before a leak only if they have these contents.
+    pub(crate) fn knowing(&self, contents: Contents) -> Self {
+        match self {
+            Self::Plain(checksums) => Self::Plain(checksums.clone()),
+            Self::Sealed(keys) => {
+                let contents = Arc::new(contents);
+                Self::Sealed(Arc::new(Keys { contents, ..keys.shared() }))
+            }
+        }
+    }
+
+    /// As [`Envelope::knowing`], with what the other one knows. Both have the same key for the inventory.
+    pub(crate) fn knowing_as(&self, other: &Self) -> Self {
+        match (self, other) {
+            (Self::Sealed(keys), Self::Sealed(other)) => {
+                let contents = Arc::clone(&other.contents);
+                Self::Sealed(Arc::new(Keys { contents, ..keys.shared() }))
+            }
+            _ => self.clone(),
+        }
+    }
+
+    /// What is known of records from before a leak; `None` of a plain store.
+    pub(crate) fn contents(&self) -> Option<&Contents> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Sealed(keys) => Some(&keys.contents),
+        }
+    }
+
+    /// A code of a whole record, as far as the inventory's key is secret; `None` of a plain store.
+    pub(crate) fn code_of(&self, kind: Kind, number: u64, stored: &[u8]) -> Option<[u8; 32]> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Sealed(keys) => Some(keys.inventory.code_of_record(kind, number, stored)),
+        }
     }
 
     /// What signs; `None` of a plain store.
@@ -178,7 +204,8 @@ impl Envelope {
     /// What those before such a rotation signed of the ones that follow.
     pub(crate) fn succession(&self) -> Result<Option<Succession>> {
         let Self::Sealed(keys) = self else { return Ok(None) };
-        let successions = keys.keyring.successions().map_err(|error| refused(&error))?;
+        let successions = on_cleared_stack(|| keys.keyring.successions());
+        let successions = successions.map_err(|error| refused(&error))?;
         Ok(successions.into_iter().find(|it| it.to.purpose() == Purpose::Manifest))
     }
 
@@ -260,7 +287,7 @@ impl Envelope {
                 Some(commit.map_err(|error| refused(&error))?)
             }
         };
-        Ok(Sealer { envelope: self, commit })
+        Ok(Sealer::new(self, commit))
     }
 
     pub(crate) fn reader(&self) -> Reader<'_> {
@@ -268,12 +295,12 @@ impl Envelope {
             Self::Plain(_) => None,
             Self::Sealed(keys) => Some(Opener::new(&keys.sealing)),
         };
-        Reader { envelope: self, opener, counts: Counts::default(), plain: Vec::new() }
+        Reader::new(self, opener)
     }
 
     /// Opens what belongs to a head, which says under which versions of the data key there are records.
     pub(crate) fn reader_of(&self, stored: &Stored) -> Reader<'_> {
-        Reader { counts: stored.resealing.counts, ..self.reader() }
+        self.reader().of(stored.resealing.counts)
     }
 
     /// Puts a record into a sum, or takes it out again: either is the same.
@@ -337,6 +364,17 @@ impl Envelope {
 }
 
 impl Keys {
+    /// The same, to change a part of it.
+    fn shared(&self) -> Self {
+        Self {
+            keyring: Arc::clone(&self.keyring),
+            sealing: self.sealing.clone(),
+            inventory: self.inventory.clone(),
+            signing: Arc::clone(&self.signing),
+            contents: Arc::clone(&self.contents),
+        }
+    }
+
     /// Whether a head that does not open was sealed with a keyring of another store. One of this
     /// store whose prefix was altered opens under the prefix that it had.
     fn is_foreign(&self, prefix: &Prefix, bytes: &[u8], record: &[u8]) -> bool {
@@ -385,443 +423,8 @@ impl Keys {
     }
 }
 
-fn keyless(prefix: &Prefix) -> Error {
-    Error::new(
-        ErrorKind::Crypto,
-        "the store is sealed; name its keyring, and set `zqlite.sealed = true`",
-    )
-    .with("store", prefix.side)
-    .with("generation", prefix.generation)
-}
-
 /// Microseconds since 1970: one of the three things that a nonce is made of, and the least of them.
 fn wall_clock() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
-}
-
-impl Checksums {
-    fn of(&self, kind: Kind, number: u64, content: &[&[u8]]) -> Tag {
-        let context = if kind == Kind::Head { &self.head } else { &self.of_database };
-        let mut hash = context.clone().chain_update([kind as u8]);
-        hash.update(number.to_be_bytes());
-        content.iter().for_each(|part| hash.update(part));
-        let hash: [u8; 32] = hash.finalize().into();
-        let mut tag = [0; CHECKSUM];
-        tag.iter_mut().zip(hash).for_each(|(to, from)| *to = from);
-        Tag(tag)
-    }
-
-    /// Of the parts of a block.
-    fn of_block(&self, block: &EncodedBlock) -> [Tag; 2] {
-        let (changes, audit) = block.parts();
-        let serial = block.serial.get();
-        // The hash does not tell whether the audit section was erased; its length does.
-        let of = |kind, part: &[u8]| {
-            self.of(kind, serial, &[block.hash.as_bytes(), &(part.len() as u64).to_be_bytes()])
-        };
-        [of(Kind::Block, changes), of(Kind::Audit, audit)]
-    }
-}
-
-/// Frames the records of one commit.
-#[derive(Debug)]
-pub(crate) struct Sealer<'e> {
-    envelope: &'e Envelope,
-    commit: Option<CommitSealer>,
-}
-
-/// Bytes to write: those of the commit, or among those that were made for it.
-#[derive(Debug)]
-pub(crate) enum Part<'c> {
-    Given(&'c [u8]),
-    Made(Range<usize>),
-}
-
-/// A block, ready to be written.
-#[derive(Debug)]
-pub(crate) struct FramedBlock<'c> {
-    pub(crate) tags: [Tag; 2],
-    pub(crate) changes: Part<'c>,
-    pub(crate) audit: Part<'c>,
-}
-
-impl<'e> Sealer<'e> {
-    /// What signs; `None` of a plain store.
-    pub(crate) fn signer(&self) -> Option<&'e Signer> {
-        self.envelope.signer()
-    }
-
-    /// Appends a record to `into`.
-    pub(crate) fn seal(
-        &mut self,
-        kind: Kind,
-        number: u64,
-        content: &[&[u8]],
-        into: &mut Vec<u8>,
-    ) -> Result<Tag> {
-        self.seal_beside(kind, number, &[], content, into)
-    }
-
-    fn seal_beside(
-        &mut self,
-        kind: Kind,
-        number: u64,
-        prefix: &[u8],
-        content: &[&[u8]],
-        into: &mut Vec<u8>,
-    ) -> Result<Tag> {
-        match (self.envelope, &mut self.commit) {
-            (Envelope::Sealed(_), Some(commit)) => {
-                commit.seal(kind, number, prefix, content, into).map_err(|error| refused(&error))
-            }
-            (Envelope::Plain(checksums), _) => {
-                let parts: Vec<&[u8]> =
-                    [prefix].into_iter().chain(content.iter().copied()).collect();
-                let tag = checksums.of(kind, number, &parts);
-                into.push(PLAIN);
-                into.extend_from_slice(&tag.0);
-                content.iter().for_each(|part| into.extend_from_slice(part));
-                Ok(tag)
-            }
-            (Envelope::Sealed(_), None) => {
-                Err(Error::new(ErrorKind::Unexpected, "a sealed store is written without a sealer"))
-            }
-        }
-    }
-
-    /// The head, sealed last: it has the sums over all other records.
-    pub(crate) fn seal_head(&mut self, stored: &Stored) -> Result<Vec<u8>> {
-        let prefix = Prefix::of(stored, self.envelope.generation()).encode();
-        let mut into = prefix.to_vec();
-        self.seal_beside(Kind::Head, HEAD, &prefix, &[&stored.encode()], &mut into)?;
-        Ok(into)
-    }
-
-    /// A head as an earlier build had it, which knew less.
-    #[cfg(test)]
-    pub(crate) fn seal_shorter_head(&mut self, stored: &Stored, length: usize) -> Result<Vec<u8>> {
-        let prefix = Prefix::of(stored, self.envelope.generation()).encode();
-        let (mut into, mut content) = (prefix.to_vec(), stored.encode());
-        content.truncate(length);
-        self.seal_beside(Kind::Head, HEAD, &prefix, &[&content], &mut into)?;
-        Ok(into)
-    }
-
-    /// A row, or rows of a series.
-    pub(crate) fn seal_placed(
-        &mut self,
-        kind: Kind,
-        number: u64,
-        placed: &Placed<'_>,
-        into: &mut Vec<u8>,
-    ) -> Result<Tag> {
-        let Placed { table, key, body } = placed;
-        // At most MAX_KEY, which fits.
-        let length = u16::try_from(key.len()).unwrap_or(u16::MAX).to_be_bytes();
-        self.seal(kind, number, &[&[*table], &length, key, body], into)
-    }
-
-    pub(crate) fn seal_row(
-        &mut self,
-        slot: u64,
-        table: Table,
-        key: &RowKey,
-        body: &[u8],
-        into: &mut Vec<u8>,
-    ) -> Result<Tag> {
-        let placed = Placed { table: table.number(), key: key.as_bytes(), body };
-        self.seal_placed(Kind::Row, slot, &placed, into)
-    }
-
-    pub(crate) fn seal_block<'c>(
-        &mut self,
-        block: &'c EncodedBlock,
-        into: &mut Vec<u8>,
-    ) -> Result<FramedBlock<'c>> {
-        let (changes, audit) = block.parts();
-        if let Envelope::Plain(checksums) = self.envelope {
-            let tags = checksums.of_block(block);
-            let (changes, audit) = (Part::Given(changes), Part::Given(audit));
-            return Ok(FramedBlock { tags, changes, audit });
-        }
-        let mut part = |kind, content: &[u8]| {
-            let start = into.len();
-            let tag = self.seal(kind, block.serial.get(), &[content], into)?;
-            Ok::<_, Error>((tag, Part::Made(start..into.len())))
-        };
-        let (changes_tag, changes) = part(Kind::Block, changes)?;
-        let (audit_tag, audit) = part(Kind::Audit, audit)?;
-        Ok(FramedBlock { tags: [changes_tag, audit_tag], changes, audit })
-    }
-}
-
-/// What stands beside a block.
-pub(crate) fn frame_of(tags: [Tag; 2]) -> [u8; BLOCK_FRAME] {
-    let mut frame = [0; BLOCK_FRAME];
-    let bytes = tags.iter().flat_map(|tag| tag.0);
-    frame.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
-    frame
-}
-
-/// The tags that stand beside a block. Whether they are its own is seen once it is opened.
-pub(crate) fn tags_beside(serial: u64, frame: &[u8]) -> Result<[Tag; 2]> {
-    let misshapen = || damaged(Kind::Block, serial, "misshapen");
-    let (changes, audit) = frame.split_first_chunk().ok_or_else(misshapen)?;
-    let audit = <&[u8; CHECKSUM]>::try_from(audit).map_err(|_| misshapen())?;
-    Ok([Tag(*changes), Tag(*audit)])
-}
-
-/// A block as it is stored.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct StoredBlock<'s> {
-    pub(crate) serial: u64,
-    pub(crate) frame: &'s [u8],
-    pub(crate) changes: &'s [u8],
-    pub(crate) audit: &'s [u8],
-}
-
-/// Opens records, whichever commit framed them. Whoever reads many keeps one.
-#[derive(Debug)]
-pub(crate) struct Reader<'e> {
-    envelope: &'e Envelope,
-    opener: Option<Opener>,
-    /// How many records there are under which version. Empty: it is not known.
-    counts: Counts,
-    /// What was opened last.
-    plain: Vec<u8>,
-}
-
-impl Reader<'_> {
-    /// Opens a record of which nothing is known but where it lies, and gives its tag, too.
-    ///
-    /// # Errors
-    /// `Corrupt`, with what is wrong with it; `Crypto` if its key was destroyed.
-    pub(crate) fn open<'r>(
-        &'r mut self,
-        kind: Kind,
-        number: u64,
-        stored: &'r [u8],
-    ) -> Result<(&'r [u8], Tag)> {
-        let tag = self.tag(kind, number, stored)?;
-        self.open_beside(kind, number, &[], stored).map(|content| (content, tag))
-    }
-
-    /// Opens the record that has this tag now. One with another was this record once, or will be.
-    ///
-    /// # Errors
-    /// As [`Reader::open`].
-    pub(crate) fn open_current<'r>(
-        &'r mut self,
-        kind: Kind,
-        number: u64,
-        current: Tag,
-        stored: &'r [u8],
-    ) -> Result<&'r [u8]> {
-        let (content, tag) = self.open(kind, number, stored)?;
-        match tag == current {
-            true => Ok(content),
-            false => Err(older(kind, number)),
-        }
-    }
-
-    /// Opens the signature record with this number. One with another is that of another moment.
-    ///
-    /// # Errors
-    /// As [`Reader::open`].
-    pub(crate) fn open_signature<'r>(
-        &'r mut self,
-        number: u64,
-        stored: &'r [u8],
-    ) -> Result<&'r [u8]> {
-        let Some(opener) = &mut self.opener else {
-            return Err(unexpected(Kind::Signature, number));
-        };
-        let opened = opener.open(Kind::Signature, number, &[], stored, &mut self.plain);
-        opened.map_err(|error| match error {
-            crypto::Error::Record { damage: Damage::Moved { .. }, .. } => {
-                older(Kind::Signature, number)
-            }
-            error => refused(&error),
-        })
-    }
-
-    fn tag(&self, kind: Kind, number: u64, stored: &[u8]) -> Result<Tag> {
-        let tag = match self.envelope {
-            Envelope::Plain(_) => {
-                stored.get(1..).and_then(|rest| rest.first_chunk()).copied().map(Tag)
-            }
-            Envelope::Sealed(_) => tag_of(stored),
-        };
-        tag.ok_or_else(|| damaged(kind, number, Damage::Truncated.name()))
-    }
-
-    fn open_beside<'r>(
-        &'r mut self,
-        kind: Kind,
-        number: u64,
-        prefix: &[u8],
-        stored: &'r [u8],
-    ) -> Result<&'r [u8]> {
-        let checksums = match (self.envelope, &mut self.opener) {
-            (Envelope::Plain(checksums), _) => checksums,
-            (_, Some(opener)) => {
-                if kind != Kind::Head {
-                    require_in_use(self.envelope, &self.counts, kind, number, stored)?;
-                }
-                let opened = opener.open(kind, number, prefix, stored, &mut self.plain);
-                return opened.map_err(|error| refused(&error));
-            }
-            (Envelope::Sealed(_), None) => {
-                return Err(Error::new(
-                    ErrorKind::Unexpected,
-                    "a sealed store is read without keys",
-                ));
-            }
-        };
-        let damaged = |damage: Damage| damaged(kind, number, damage.name());
-        let (&format, rest) = stored.split_first().ok_or_else(|| damaged(Damage::Truncated))?;
-        if format != PLAIN {
-            return Err(damaged(Damage::UnknownFormat { format }).with("format", format));
-        }
-        let (tag, content) =
-            rest.split_first_chunk::<CHECKSUM>().ok_or_else(|| damaged(Damage::Truncated))?;
-        match checksums.of(kind, number, &[prefix, content]).0 == *tag {
-            true => Ok(content),
-            false => Err(damaged(Damage::Altered)),
-        }
-    }
-
-    /// A row, or rows of a series, and its tag.
-    pub(crate) fn open_placed<'r>(
-        &'r mut self,
-        kind: Kind,
-        number: u64,
-        stored: &'r [u8],
-    ) -> Result<(Placed<'r>, Tag)> {
-        let (content, tag) = self.open(kind, number, stored)?;
-        let misshapen = || damaged(kind, number, Damage::Misshapen.name());
-        let (&[table], rest) = content.split_first_chunk().ok_or_else(misshapen)?;
-        let (&length, rest) = rest.split_first_chunk().ok_or_else(misshapen)?;
-        let length = usize::from(u16::from_be_bytes(length));
-        let (key, body) = rest.split_at_checked(length).ok_or_else(misshapen)?;
-        Ok((Placed { table, key, body }, tag))
-    }
-
-    /// The block with this serial; with these tags, where they are known.
-    pub(crate) fn open_block(
-        &mut self,
-        stored: StoredBlock<'_>,
-        current: Option<[Tag; 2]>,
-    ) -> Result<EncodedBlock> {
-        let serial = stored.serial;
-        let tags = tags_beside(serial, stored.frame)?;
-        let bytes = match self.envelope {
-            Envelope::Plain(_) => [stored.changes, stored.audit].concat(),
-            Envelope::Sealed(_) => {
-                let [changes, audit] = tags;
-                let mut bytes = Vec::with_capacity(stored.changes.len() + stored.audit.len());
-                bytes.extend_from_slice(self.open_current(
-                    Kind::Block,
-                    serial,
-                    changes,
-                    stored.changes,
-                )?);
-                bytes.extend_from_slice(self.open_current(
-                    Kind::Audit,
-                    serial,
-                    audit,
-                    stored.audit,
-                )?);
-                bytes
-            }
-        };
-        let altered = || damaged(Kind::Block, serial, Damage::Altered.name());
-        let block =
-            EncodedBlock::parse(Bytes::from(bytes)).map_err(|error| altered().because(error))?;
-        if let Envelope::Plain(checksums) = self.envelope
-            && checksums.of_block(&block) != tags
-        {
-            return Err(altered());
-        }
-        if block.serial.get() != serial {
-            return Err(damaged(Kind::Block, serial, "moved").with("found", block.serial));
-        }
-        match current.is_none_or(|current| current == tags) {
-            true => Ok(block),
-            false => Err(older(Kind::Block, serial)),
-        }
-    }
-}
-
-/// A record that is sound, and not the one that belongs there now.
-pub(crate) fn older(kind: Kind, number: u64) -> Error {
-    damaged(kind, number, "of another moment: a later write of it got lost")
-}
-
-/// A record that is sound, and should not be there: it was deleted, or is another one's second.
-pub(crate) fn unexpected(kind: Kind, number: u64) -> Error {
-    damaged(kind, number, "duplicated, or was deleted and put back")
-}
-
-/// A record that is not there.
-pub(crate) fn missing(kind: Kind, number: u64) -> Error {
-    damaged(kind, number, "missing")
-}
-
-/// Refuses a record under a version that has none left. Whoever had that key can make one with the tag of
-/// the record that is there now, as Poly1305 commits to nothing.
-fn require_in_use(
-    envelope: &Envelope,
-    counts: &Counts,
-    kind: Kind,
-    number: u64,
-    stored: &[u8],
-) -> Result<()> {
-    let version = version_of(stored);
-    let is_in_use = counts.is_empty()
-        || counts.is_full()
-        || version == envelope.version()
-        || version.is_none_or(|version| counts.under(version) > 0);
-    match is_in_use {
-        true => Ok(()),
-        false => Err(damaged(
-            kind,
-            number,
-            "sealed under a version of the data key that has none left: it was \
-                     put there by somebody who had that key, or was put back",
-        )
-        .with("version", version.unwrap_or_default())),
-    }
-}
-
-fn damaged(kind: Kind, number: u64, damage: &'static str) -> Error {
-    let error =
-        Error::corrupt(format!("a stored record is {damage}; restore the store from a backup"))
-            .with("record", kind.name());
-    match kind {
-        Kind::Head | Kind::Signature => error,
-        Kind::Row => error.with("slot", number),
-        Kind::Block | Kind::Audit => error.with("serial", number),
-        Kind::Chunk | Kind::Directory | Kind::Journal => error.with("number", number),
-    }
-}
-
-/// What the crate that seals refuses, as a kind that says what to do.
-pub(crate) fn refused(error: &crypto::Error) -> Error {
-    match error {
-        crypto::Error::Record { damage, kind, number } => {
-            let refused = damaged(*kind, *number, damage.name());
-            match damage {
-                Damage::Moved { from } => refused.with("from", from),
-                Damage::UnknownFormat { format } => refused.with("format", format),
-                Damage::Foreign { version } => refused.with("version", version),
-                _ => refused,
-            }
-        }
-        crypto::Error::Random(_) | crypto::Error::Library(_) => {
-            Error::new(ErrorKind::Unavailable, error.to_string())
-        }
-        _ => Error::new(ErrorKind::Crypto, error.to_string()),
-    }
 }

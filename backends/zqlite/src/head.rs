@@ -9,6 +9,7 @@ use ghostwire_store_core::position::{Epoch, Position};
 use ghostwire_store_core::schema::{Schema, SchemaVersion};
 use ghostwire_store_core::secrets::KeyCheck;
 
+use crate::before_leak::BeforeLeak;
 use crate::envelope::Sum;
 use crate::resealing::Resealing;
 use crate::series::SeriesHead;
@@ -31,6 +32,7 @@ pub(crate) struct Stored {
     /// `None` of a plain store, and of one that nothing signed yet.
     pub(crate) signature: Option<Signed>,
     pub(crate) resealing: Resealing,
+    pub(crate) before_leak: BeforeLeak,
 }
 
 /// Which signature record is the newest.
@@ -135,10 +137,11 @@ pub(crate) const LENGTH: usize = 16 // store
     + 4 * 32 // sums
     + 32 // the mark that was given up
     + 8 + 32 // signature
-    + Resealing::LENGTH;
+    + Resealing::LENGTH
+    + BeforeLeak::LENGTH;
 
 /// Of heads of earlier builds, which end before what came later: zeros stand for all of that.
-const EARLIER: [usize; 1] = [425];
+const EARLIER: [usize; 2] = [425, 574];
 
 /// Bits of the flags.
 const FILLING: u8 = 1;
@@ -160,7 +163,18 @@ impl Stored {
             pinned: None,
             signature: None,
             resealing: Resealing::default(),
+            before_leak: BeforeLeak::default(),
         }
+    }
+
+    /// How many records are counted by versions: rows, both parts of blocks, entries of the journal, data
+    /// blocks, leaves.
+    pub(crate) fn records(&self) -> u64 {
+        let Self { rows, head, series, directory, .. } = self;
+        let blocks = head.serial.next().get().saturating_sub(head.oldest_block.get());
+        let journal = series.next.saturating_sub(series.first);
+        let parts = [*rows, blocks, blocks, journal, series.data_blocks, directory.leaves];
+        parts.into_iter().fold(0, u64::saturating_add)
     }
 
     /// With this head, one commit later.
@@ -233,6 +247,8 @@ impl Stored {
         bytes.put_u64(self.signature.map_or(0, |signed| signed.number));
         bytes.put_slice(&self.signature.map_or([0; 32], |signed| signed.hash));
         self.resealing.encode(&mut bytes);
+        bytes.put_u32(self.before_leak.below);
+        bytes.put_slice(self.before_leak.sum.as_bytes());
         bytes
     }
 
@@ -310,6 +326,10 @@ impl Stored {
                 (number > 0).then_some(Signed { number, hash })
             },
             resealing: Resealing::decode(&mut bytes).ok_or_else(damaged)?,
+            before_leak: BeforeLeak {
+                below: bytes.get_u32(),
+                sum: Sum::from_bytes(array(&mut bytes)),
+            },
         };
         let Self { series, .. } = stored;
         if series.immutable_until < series.first
@@ -372,7 +392,8 @@ mod tests {
                     assert_eq!(Stored::decode(&stored.encode()).unwrap(), stored);
                 }
                 let signature = Some(Signed { number: 5, hash: [7; 32] });
-                let stored = Stored { head, signature, ..whole };
+                let before_leak = BeforeLeak { below: 3, sum: Sum::from_bytes([8; 32]) };
+                let stored = Stored { head, signature, before_leak, ..whole };
                 let bytes = stored.encode();
                 assert_eq!(bytes.len(), LENGTH);
                 assert_eq!(Stored::decode(&bytes).unwrap(), stored);

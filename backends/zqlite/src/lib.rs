@@ -51,6 +51,7 @@
 //! begins; the store then stands where it stood before, whole but older. Opening notices some of that
 //! (`LogInfo::ended_early`); the rest shows only against a serial and hash that were kept elsewhere.
 
+mod before_leak;
 mod engine;
 mod envelope;
 mod head;

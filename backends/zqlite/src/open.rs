@@ -1,5 +1,8 @@
 //! An open file: its connections, and what is known of it in memory.
 
+mod reading;
+mod succession;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
@@ -12,24 +15,25 @@ use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::schema::RowKey;
 use ghostwire_store_sqlite::{Compact, Database, StoreFile};
 
+use crate::before_leak::Contents;
 use crate::engine::embedded::{Embedded, Layout, layout1};
 use crate::engine::{Batch, Engine, SeriesRange, Snapshot};
-use crate::envelope::{Envelope, Kind, Reader, Sum, Tag, missing, older, version_of};
-use crate::head::{Stored, Sums};
+use crate::envelope::{Envelope, Kind, older, version_of};
+use crate::head::Stored;
 use crate::inner::locked;
 use crate::plan::{self, Current, Plan};
-use crate::resealing::{Slice, count_versions, plan_slice};
-use crate::series::compaction::DataBlocks;
-use crate::series::directory::{Directory, Entry, Leaf};
-use crate::series::memtable::{Limits, Memtable};
+use crate::resealing::{Slice, plan_slice, recounted};
+use crate::series::directory::Entry;
+use crate::series::memtable::Limits;
 use crate::series::scan::Page;
-use crate::series::sorted_run::SortedRun;
 use crate::series::versions::{Version, Versions};
-use crate::series::{self, Replay, SeriesPlan, data_block, journal};
+use crate::series::{self, SeriesPlan};
 use crate::signing;
 use crate::slots::{Slot, Slots, Unread};
-use crate::tags::{Run, Tags, not_of_one_moment, read_blocks, toggle_block};
+use crate::tags::{Run, Tags, read_blocks};
 use crate::verify::{Opened, verify};
+pub(crate) use reading::read_data_block;
+use reading::{StoredDataBlocks, check_last_block, read_directory, read_journal, replay};
 
 /// The engine is declared, and so dropped, before the file's lock.
 #[derive(Debug)]
@@ -50,6 +54,8 @@ pub(crate) struct Open {
     pub(crate) successor: Option<Envelope>,
     /// A commit ended in the unknown: what is in memory may not be what is stored.
     pub(crate) lost: AtomicBool,
+    /// The records were counted by versions anew, as sealing anew did not find all of them.
+    pub(crate) has_recounted: AtomicBool,
     pub(crate) file: Arc<StoreFile>,
 }
 
@@ -77,6 +83,10 @@ impl Open {
             Some(before) => (before, Some(current)),
             None => (current, None),
         };
+        if stored.resealing.counts.total() != stored.records() {
+            stored.resealing = recounted(&mut *snapshot, &envelope, &stored)?;
+        }
+        let envelope = envelope.knowing(Contents::read(&mut *snapshot, &envelope, &stored)?);
         let (slots, unread) = Slots::read(&mut *snapshot, &envelope, &stored)?;
         let blocks = read_blocks(&mut *snapshot, &envelope, &stored)?;
         check_last_block(&mut *snapshot, &envelope, &stored.head)?;
@@ -84,9 +94,7 @@ impl Open {
         let entries = read_journal(&mut *snapshot)?;
         let (memtable, journal) = replay(&envelope, &stored, &entries)?;
         signing::check(&mut *snapshot, &envelope, &stored)?;
-        if stored.resealing.counts.is_empty() {
-            stored.resealing.counts = count_versions(&mut *snapshot, &envelope, &stored)?;
-        }
+        signing::warn_of_unreadable_signers(&mut *snapshot, &envelope);
         drop(snapshot);
         let tags = Tags { blocks, journal };
         let open = Self {
@@ -99,45 +107,10 @@ impl Open {
             versions: Versions::new(Version { commit: stored.commits, memtable, directory }),
             head: Mutex::new(head),
             lost: AtomicBool::new(false),
+            has_recounted: AtomicBool::new(false),
             file: Arc::clone(file),
         };
         Ok((open, stored))
-    }
-
-    /// Whether the head is of before a rotation that replaces all keys.
-    pub(crate) fn is_giving_up(&self) -> bool {
-        self.successor.is_some()
-    }
-
-    /// Counts under the inventory's new key, if a rotation that replaced it is under way. The pin was asked
-    /// by then, whose key is replaced, too, and is moved after.
-    pub(crate) fn succeed(&mut self, stored: Stored) -> Result<Stored> {
-        let Some(successor) = self.successor.take() else { return Ok(stored) };
-        let before = std::mem::replace(&mut self.envelope, successor);
-        let counted = self.count_anew(stored);
-        // What is surely not stored is counted as before.
-        if counted.is_err() && self.require_known().is_ok() {
-            self.successor = Some(std::mem::replace(&mut self.envelope, before));
-        }
-        counted
-    }
-
-    /// Writes a head whose sums are under the inventory's new key.
-    fn count_anew(&self, stored: Stored) -> Result<Stored> {
-        let (slots, tags, mut sums) = (self.slots()?, self.tags(), Sums::default());
-        for slot in slots.iter() {
-            self.envelope.toggle(&mut sums.rows, Kind::Row, slot.number, slot.tag);
-        }
-        for (serial, tags) in tags.blocks.before(u64::MAX) {
-            toggle_block(&self.envelope, &mut sums.blocks, serial, tags);
-        }
-        for (number, tag) in tags.journal.before(u64::MAX) {
-            self.envelope.toggle(&mut sums.journal, Kind::Journal, number, tag);
-        }
-        for (number, tag) in self.versions.current().directory.tags() {
-            self.envelope.toggle(&mut sums.leaves, Kind::Directory, number, tag);
-        }
-        self.write_signed(Stored { inventory: sums, ..stored })
     }
 
     /// Moves the head alone, and signs where the store then stands.
@@ -403,6 +376,7 @@ impl Open {
         read_blocks(&mut *snapshot, &self.envelope, &stored)?;
         read_directory(&mut *snapshot, &self.envelope, &stored)?;
         signing::check(&mut *snapshot, &self.envelope, &stored)?;
+        signing::former_signers(&mut *snapshot, &self.envelope)?;
         drop(snapshot);
         replay(&self.envelope, &stored, &entries)?;
         Ok(stored)
@@ -442,143 +416,4 @@ impl Compact for Open {
 
 fn page(head: &Head, rows: Vec<Row>) -> ScanPage {
     ScanPage { rows, position: head.position, serial: head.serial }
-}
-
-/// Reads the newest block, if it is kept: it has to be the head's.
-fn check_last_block(snapshot: &mut dyn Snapshot, envelope: &Envelope, head: &Head) -> Result<()> {
-    if head.oldest_block > head.serial {
-        return Ok(());
-    }
-    let serial = head.serial.get();
-    let (mut chain, _) = Chain::after(head, Serial::new(serial - 1), 1)?;
-    let mut reader = envelope.reader();
-    snapshot.blocks(serial, serial, 1, &mut |stored| {
-        let block = reader.open_block(stored, None)?;
-        chain.follow(Serial::new(serial), &block)
-    })?;
-    chain.require_whole()
-}
-
-/// Reads the directory: that no leaf is missing or an older one, and that they have as many data blocks
-/// as the head.
-fn read_directory(
-    snapshot: &mut dyn Snapshot,
-    envelope: &Envelope,
-    stored: &Stored,
-) -> Result<Directory> {
-    let (mut leaves, mut total, mut reader) =
-        (Vec::new(), Sum::default(), envelope.reader_of(stored));
-    snapshot.leaves(&mut |number, bytes| {
-        let (content, tag) = reader.open(Kind::Directory, number, bytes)?;
-        envelope.toggle(&mut total, Kind::Directory, number, tag);
-        leaves.push(Leaf::read(number, tag, content)?);
-        Ok(())
-    })?;
-    let count = leaves.len() as u64;
-    if count != stored.directory.leaves {
-        return Err(Error::corrupt(
-            "leaves of the directory are missing or too many; restore from a backup",
-        )
-        .with("leaves", count)
-        .with("expected", stored.directory.leaves));
-    }
-    if total != stored.inventory.leaves {
-        return Err(not_of_one_moment("directory"));
-    }
-    let directory = Directory::of(leaves)?;
-    let chunks = directory.entries().count() as u64;
-    match chunks == stored.series.data_blocks {
-        true => Ok(directory),
-        false => Err(Error::corrupt(
-            "the directory has other data blocks than the head; restore from a backup",
-        )
-        .with("data_blocks", chunks)
-        .with("expected", stored.series.data_blocks)),
-    }
-}
-
-/// Gives `take` the rows of the data block that the directory names.
-pub(crate) fn read_data_block<T>(
-    snapshot: &mut dyn Snapshot,
-    reader: &mut Reader<'_>,
-    entry: &Entry,
-    take: impl FnOnce(&[u8]) -> Result<T>,
-) -> Result<T> {
-    let (mut take, mut taken, number) = (Some(take), None, entry.number);
-    snapshot.chunk(number, &mut |stored| {
-        let (rows, tag) = reader.open_placed(Kind::Chunk, number, stored)?;
-        if tag != entry.tag || !rows.is(entry.table(), entry.key()) {
-            return Err(older(Kind::Chunk, number));
-        }
-        taken = take.take().map(|take| take(rows.body)).transpose()?;
-        Ok(())
-    })?;
-    taken.ok_or_else(|| missing(Kind::Chunk, number))
-}
-
-/// The entries of the journal as they are stored, and their numbers.
-fn read_journal(snapshot: &mut dyn Snapshot) -> Result<Vec<(u64, Vec<u8>)>> {
-    let mut entries = Vec::new();
-    snapshot.journal(&mut |number, stored| {
-        entries.push((number, stored.to_vec()));
-        Ok(())
-    })?;
-    Ok(entries)
-}
-
-/// The memtable, from the journal, and the tags of its entries.
-fn replay(
-    envelope: &Envelope,
-    stored: &Stored,
-    entries: &[(u64, Vec<u8>)],
-) -> Result<(Memtable, Run<Tag>)> {
-    let (mut replay, mut reader) = (Replay::new(stored.series), envelope.reader_of(stored));
-    let (mut tags, mut total) = (Run::new(stored.series.first), Sum::default());
-    for (number, stored) in entries {
-        let (content, tag) = reader.open(Kind::Journal, *number, stored)?;
-        envelope.toggle(&mut total, Kind::Journal, *number, tag);
-        tags.push(tag);
-        let entry = journal::read(content)
-            .map_err(|error| error.with("record", "journal").with("number", number))?;
-        replay.take(*number, entry)?;
-    }
-    let memtable = replay.finish()?;
-    match total == stored.inventory.journal {
-        true => Ok((memtable, tags)),
-        false => Err(not_of_one_moment("journal")),
-    }
-}
-
-/// The data blocks that the next commit finds. The file is looked at when the rows of one are asked for.
-struct StoredDataBlocks<'o> {
-    open: &'o Open,
-    directory: &'o Directory,
-    reader: Reader<'o>,
-    snapshot: Option<Box<dyn Snapshot + 'o>>,
-}
-
-impl DataBlocks for StoredDataBlocks<'_> {
-    fn keys(
-        &mut self,
-        table: u8,
-        from: &[u8],
-        to: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Vec<u8>>> {
-        let found = self.directory.range(&SeriesRange { table, from, to });
-        Ok(found.take(limit).map(|entry| entry.key().to_vec()).collect())
-    }
-
-    fn rows(&mut self, table: u8, key: &[u8]) -> Result<SortedRun> {
-        let entry = self.directory.get(table, key).ok_or_else(|| {
-            Error::new(ErrorKind::Unexpected, "a data block is asked for that there is none of")
-        })?;
-        let snapshot = match self.snapshot.take() {
-            Some(snapshot) => snapshot,
-            None => self.open.engine.writer_snapshot()?,
-        };
-        let snapshot = &mut **self.snapshot.insert(snapshot);
-        let read = |content: &[u8]| data_block::read(table, key, content);
-        read_data_block(snapshot, &mut self.reader, entry, read)
-    }
 }

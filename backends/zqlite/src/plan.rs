@@ -8,8 +8,9 @@ use ghostwire_store_core::block::RowChange;
 use ghostwire_store_core::error::Result;
 use ghostwire_store_core::schema::{RowKey, Table};
 
+use crate::before_leak::take_out;
 use crate::engine::{Batch, Engine, Snapshot, Write};
-use crate::envelope::{Envelope, Kind, Placed, Sealer, Tag, frame_of, version_of};
+use crate::envelope::{Envelope, Kind, Placed, Sealer, Tag, frame_of};
 use crate::head::Stored;
 use crate::series::SeriesPlan;
 use crate::series::directory::{Changes, Directory, LeafChange, following};
@@ -118,7 +119,8 @@ impl<'c> Planner<'_, 'c> {
             return Ok(());
         }
         // Before this commit: what it brings itself is not stored yet.
-        if let Some(version) = self.current.stored.resealing.counts.single() {
+        let Stored { resealing, before_leak, .. } = self.current.stored;
+        if let Some(version) = resealing.counts.single().filter(|_| before_leak.is_over()) {
             self.after.resealing.counts.take(version);
             return Ok(());
         }
@@ -126,9 +128,9 @@ impl<'c> Planner<'_, 'c> {
             Some(before) => before,
             None => self.engine.writer_snapshot()?,
         };
-        let counts = &mut self.after.resealing.counts;
+        let (envelope, after) = (self.envelope, &mut self.after);
         self.before.insert(before).record(kind, number, &mut |stored| {
-            version_of(stored).into_iter().for_each(|version| counts.take(version));
+            take_out(envelope, after, kind, number, stored);
             Ok(())
         })
     }

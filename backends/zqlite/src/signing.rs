@@ -125,7 +125,6 @@ pub(crate) fn check(
     })?;
     compare(manifest, stored)?;
     require_descent(manifest, snapshot, &mut reader, stored)?;
-    former_signers(snapshot, envelope)?;
     snapshot.frames(Kind::Signature, FORMER_SIGNERS, 1, &mut |number, _| {
         Err(unexpected(Kind::Signature, number))
     })?;
@@ -220,7 +219,7 @@ pub(crate) fn attest(
     Ok(Attestation { state: *state, signer, text: signed.to_string() })
 }
 
-/// The keys that signed before those of the keyring.
+/// The keys that signed before those of the keyring. Nobody needs them but to follow from one to the next.
 pub(crate) fn former_signers(
     snapshot: &mut dyn Snapshot,
     envelope: &Envelope,
@@ -233,6 +232,13 @@ pub(crate) fn former_signers(
     Successions::parse(content).map_err(|error| refused(&error))
 }
 
+/// Nothing but following depends on them, so a store is opened all the same; verifying it says so.
+pub(crate) fn warn_of_unreadable_signers(snapshot: &mut dyn Snapshot, envelope: &Envelope) {
+    if let Err(error) = former_signers(snapshot, envelope) {
+        tracing::warn!(%error, "the keys that signed before cannot be read; the next rotation leaves them out");
+    }
+}
+
 /// Writes the former signers anew, under the version that seals now, and with those before a rotation that
 /// is under way.
 pub(crate) fn write_former_signers(
@@ -241,7 +247,14 @@ pub(crate) fn write_former_signers(
     envelope: &Envelope,
     batch: &mut Batch<'_>,
 ) -> Result<()> {
-    let mut former = former_signers(snapshot, envelope)?;
+    let mut former = former_signers(snapshot, envelope).unwrap_or_else(|error| {
+        tracing::warn!(
+            %error,
+            "the keys that signed before cannot be read and are left out: who knows one of those cannot \
+             follow from it to the ones that sign now"
+        );
+        Successions::default()
+    });
     if let Some(succession) = envelope.succession()? {
         former.note(succession);
     }

@@ -1,6 +1,7 @@
 //! What only shows with an engine that fails.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod rotation;
 mod verify;
 
 use std::path::Path;
@@ -20,11 +21,12 @@ use crate::engine::{Batch, Engine, Snapshot};
 use crate::head::Stored;
 use crate::verify::Opened;
 
-/// Stores what it is given, or does not, and claims not to know.
+/// Stores what it is given, or does not, and fails: it claims not to know, or something else.
 #[derive(Debug)]
 struct Forgetful {
     engine: Box<dyn Engine>,
     stores: bool,
+    claims: ErrorKind,
 }
 
 impl Engine for Forgetful {
@@ -36,7 +38,7 @@ impl Engine for Forgetful {
         if self.stores {
             self.engine.write(batch)?;
         }
-        Err(Error::new(ErrorKind::OutcomeUnknown, "the disk failed"))
+        Err(Error::new(self.claims.clone(), "the disk failed"))
     }
 
     fn probe(&self, head: &[u8]) -> Result<()> {
@@ -78,22 +80,20 @@ impl Engine for Forgetful {
 
 impl ZqliteBackend {
     fn make_forgetful(&self, stores: bool) {
-        let mut open = self.0.open.write().unwrap();
-        let Open { engine, envelope, slots, unread, tags, versions, head, successor, lost, file } =
-            open.take().unwrap();
-        let engine = Box::new(Forgetful { engine, stores });
-        *open = Some(Open {
-            engine,
-            envelope,
-            slots,
-            unread,
-            tags,
-            versions,
-            head,
-            successor,
-            lost,
-            file,
+        self.replace_engine(|engine| {
+            Box::new(Forgetful { engine, stores, claims: ErrorKind::OutcomeUnknown })
         });
+    }
+
+    fn make_failing(&self, claims: ErrorKind) {
+        self.replace_engine(|engine| Box::new(Forgetful { engine, stores: false, claims }));
+    }
+
+    fn replace_engine(&self, by: impl FnOnce(Box<dyn Engine>) -> Box<dyn Engine>) {
+        let mut open = self.0.open.write().unwrap();
+        let opened = open.take().unwrap();
+        let engine = by(opened.engine);
+        *open = Some(Open { engine, ..opened });
     }
 }
 

@@ -14,7 +14,7 @@ use ghostwire_store_core::backend::Backend;
 use ghostwire_store_core::error::{Error, ErrorKind};
 use ghostwire_store_core::schema::Table;
 use ghostwire_store_crypto::SystemRandom;
-use ghostwire_store_crypto::keyring::{Expected, Identity, Keyring, Unlock};
+use ghostwire_store_crypto::keyring::{Expected, Identity, Keyring, Rotation, Unlock};
 use ghostwire_store_zqlite::{PinChoice, PinOptions, ZqliteBackend, ZqliteOptions};
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -148,11 +148,12 @@ fn with_pin(path: &Path, keyring: Keyring) -> ZqliteOptions {
 }
 
 impl Subject {
-    async fn make() -> Self {
+    /// With `rotated`, one whose key leaked: records are under two versions, and another signed before.
+    async fn make(rotated: bool) -> Self {
         let (_directory, path) = directory();
         let root = Identity::draw(&SystemRandom).unwrap();
         let first = Keyring::first(SIDE, root.recipient().clone(), None, 0, &SystemRandom).unwrap();
-        let keyring = first.seal(&SystemRandom).unwrap();
+        let mut keyring = first.seal(&SystemRandom).unwrap();
         let open = |bytes: &[u8]| {
             Keyring::open(bytes, Unlock::Identity(&root), &Expected::default()).unwrap()
         };
@@ -175,6 +176,15 @@ impl Subject {
             if expected.is_none() {
                 expected = Some(read(&backend).await.unwrap());
                 backend.close().await.unwrap();
+                if rotated {
+                    let before = open(&keyring);
+                    let next = before.rotate(Rotation::Leaked, 0, &SystemRandom).unwrap();
+                    let rotating = open(&next.seal(&SystemRandom).unwrap());
+                    let backend = ZqliteBackend::open(with_pin(&path, rotating.clone())).await;
+                    backend.unwrap().close().await.unwrap();
+                    let finished = rotating.finish_rotation().unwrap();
+                    keyring = finished.seal(&SystemRandom).unwrap();
+                }
                 continue;
             }
             let expected = read(&backend).await.unwrap();
@@ -220,8 +230,10 @@ fn whatever_is_altered_is_refused_or_does_no_harm() {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.unwrap();
-    let subject = runtime.block_on(Subject::make());
-    assert!(runtime.block_on(subject.try_out(&subject.files)).unwrap(), "nothing was altered");
+    let subjects = [false, true].map(|rotated| runtime.block_on(Subject::make(rotated)));
+    for subject in &subjects {
+        assert!(runtime.block_on(subject.try_out(&subject.files)).unwrap(), "nothing was altered");
+    }
     let mut seed = [0; 32];
     seed[..4].copy_from_slice(&from_environment("GHOSTWIRE_FLIPS_SEED", 1).to_be_bytes());
     let config = Config {
@@ -243,28 +255,30 @@ fn whatever_is_altered_is_refused_or_does_no_harm() {
         Target::Pin,
     ]);
     let (tried, refused) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
-    let outcome = runner.run(&(target, Alteration::any()), |(target, alteration)| {
-        let mut files = subject.files.clone();
-        let bytes = match target {
-            Target::File => &mut files.file,
-            Target::Log | Target::LogWithChecksums => &mut files.log,
-            Target::Index => &mut files.index,
-            Target::Keyring => &mut files.keyring,
-            Target::Pin => &mut files.pin,
-        };
-        alteration.apply(bytes);
-        if target == Target::LogWithChecksums {
-            remake_checksums(bytes);
-        }
-        tried.set(tried.get() + 1);
-        match runtime.block_on(subject.try_out(&files)) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(TestCaseError::fail("something else was read")),
-            Err(error) => {
-                refused.set(refused.get() + 1);
-                let expected = matches!(
-                    error.kind(),
-                    ErrorKind::Corrupt
+    let outcome =
+        runner.run(&(0..2_usize, target, Alteration::any()), |(which, target, alteration)| {
+            let subject = &subjects[which];
+            let mut files = subject.files.clone();
+            let bytes = match target {
+                Target::File => &mut files.file,
+                Target::Log | Target::LogWithChecksums => &mut files.log,
+                Target::Index => &mut files.index,
+                Target::Keyring => &mut files.keyring,
+                Target::Pin => &mut files.pin,
+            };
+            alteration.apply(bytes);
+            if target == Target::LogWithChecksums {
+                remake_checksums(bytes);
+            }
+            tried.set(tried.get() + 1);
+            match runtime.block_on(subject.try_out(&files)) {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(TestCaseError::fail("something else was read")),
+                Err(error) => {
+                    refused.set(refused.get() + 1);
+                    let expected = matches!(
+                        error.kind(),
+                        ErrorKind::Corrupt
                         | ErrorKind::Crypto
                         // No SQLite file any more; or one that this SQLite must not write, or read.
                         | ErrorKind::InvalidArgument
@@ -272,12 +286,12 @@ fn whatever_is_altered_is_refused_or_does_no_harm() {
                         | ErrorKind::Unsupported
                         // A pin of nothing is none.
                         | ErrorKind::Restricted
-                );
-                prop_assert!(expected, "{:?}", error);
-                Ok(())
+                    );
+                    prop_assert!(expected, "{:?}", error);
+                    Ok(())
+                }
             }
-        }
-    });
+        });
     outcome.unwrap();
     // Free pages, zeros behind what is written, and what the log's index repeats do no harm.
     assert!(refused.get() * 3 > tried.get(), "{} of {} refused", refused.get(), tried.get());

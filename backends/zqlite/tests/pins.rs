@@ -3,127 +3,16 @@
 
 mod common;
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
+use common::pinned::*;
 use common::*;
-use futures_util::StreamExt as _;
 use ghostwire_store_core::backend::{Backend, Commit};
 use ghostwire_store_core::block::Serial;
-use ghostwire_store_core::domain::{
-    Actor, AuditQuery, CommitId, Limit, NewUser, PageRequest, SystemClock,
-};
-use ghostwire_store_core::entropy::SystemEntropy;
-use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_core::options::StoreOptions;
+use ghostwire_store_core::error::{ErrorKind, Result};
 use ghostwire_store_core::schema::{Schema, Table};
-use ghostwire_store_core::store::{Store, begin_timeline};
 use ghostwire_store_crypto::Secret;
-use ghostwire_store_zqlite::{PinChoice, PinOptions, PinReport, ZqliteBackend, ZqliteOptions};
-
-/// A store and its pin, in one directory.
-struct Site {
-    _directory: tempfile::TempDir,
-    store: PathBuf,
-    pin: PathBuf,
-    base: fn(&Path) -> ZqliteOptions,
-}
-
-/// The files of a store as they were.
-#[derive(Clone)]
-struct Files(Vec<(&'static str, Option<Vec<u8>>)>);
-
-const FILES: [&str; 3] = ["", "-wal", "-shm"];
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
-fn key() -> Secret {
-    Secret::take(&mut [7; 32])
-}
-
-impl Site {
-    /// Of a plain store.
-    fn new() -> Self {
-        Self::of(options)
-    }
-
-    fn of(base: fn(&Path) -> ZqliteOptions) -> Self {
-        let (directory, store) = directory();
-        let pin = directory.path().join("pin");
-        Self { _directory: directory, store, pin, base }
-    }
-
-    /// Of a plain and of a sealed store.
-    fn both() -> [Self; 2] {
-        BOTH.map(Self::of)
-    }
-
-    fn is_sealed(&self) -> bool {
-        self.base as *const () == sealed as *const ()
-    }
-
-    fn pin(&self) -> PinOptions {
-        PinOptions::file(&self.pin).same_device(true).key(key())
-    }
-
-    fn options(&self) -> ZqliteOptions {
-        self.options_with(self.pin())
-    }
-
-    fn options_with(&self, pin: PinOptions) -> ZqliteOptions {
-        (self.base)(&self.store).pin(PinChoice::Commit(pin))
-    }
-
-    async fn open(&self) -> ZqliteBackend {
-        ZqliteBackend::open(self.options()).await.unwrap()
-    }
-
-    async fn compared(&self) -> PinReport {
-        ZqliteBackend::compare_with_pin(self.options()).await.unwrap()
-    }
-
-    async fn refusal(&self) -> Error {
-        ZqliteBackend::open(self.options()).await.unwrap_err()
-    }
-
-    fn copy(&self) -> Files {
-        let read = |suffix| (suffix, fs::read(beside(&self.store, suffix)).ok());
-        Files(FILES.into_iter().map(read).collect())
-    }
-
-    fn put_back(&self, copy: &Files) {
-        for (suffix, content) in &copy.0 {
-            let path = beside(&self.store, suffix);
-            match content {
-                Some(content) => fs::write(path, content).unwrap(),
-                None => drop(fs::remove_file(path)),
-            }
-        }
-    }
-}
-
-/// A commit that moves no serial.
-async fn record(backend: &dyn Backend, number: u32) {
-    let head = backend.head().await.unwrap();
-    let entry = Some(CommitId::from_bytes([u8::try_from(1 + number % 250).unwrap(); 16]));
-    let rows = vec![put(Table::Metrics, number, [1, 2, 3])];
-    backend.commit(&Commit { entry, rows, ..Commit::on(&head) }).await.unwrap();
-}
-
-/// Commits and confirms, as the writer does.
-async fn work(backend: &dyn Backend, number: u32) {
-    match number % 3 {
-        0 => record(backend, number).await,
-        _ => drop(commit_block(backend, vec![put(Table::Users, number, [4; 30])]).await),
-    }
-    backend.confirm().await.unwrap();
-}
+use ghostwire_store_zqlite::{PinChoice, PinOptions, ZqliteBackend, ZqliteOptions};
 
 #[tokio::test]
 async fn a_store_gets_its_pin_and_is_where_it_is() {
@@ -414,7 +303,7 @@ async fn a_missing_pin_is_refused_until_that_is_accepted() {
 async fn pins_that_are_no_good_are_refused() {
     let site = Site::new();
     // On the store's device: before the store has one, and after.
-    let same_device = || site.options_with(PinOptions::file(&site.pin).key(key()));
+    let same_device = || site.options_with(PinOptions::file(&site.pin).key(pin_key()));
     let error = ZqliteBackend::open(same_device()).await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::InvalidArgument);
     assert!(error.to_string().contains("device"), "{error}");
@@ -432,7 +321,8 @@ async fn pins_that_are_no_good_are_refused() {
     let third = Site::new();
     let strange = ZqliteOptions::new(&third.store, another).create(true);
     let error = ZqliteBackend::open(strange.pin(PinChoice::Commit(site.pin()))).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error}");
+    assert_eq!(*error.kind(), ErrorKind::InvalidArgument, "{error}");
+    assert!(error.to_string().contains("another store's"), "{error}");
     // With another key, and with none.
     let wrong = PinOptions::file(&site.pin).same_device(true).key(Secret::take(&mut [8; 32]));
     let error = ZqliteBackend::open(site.options_with(wrong)).await.unwrap_err();
@@ -518,193 +408,4 @@ async fn an_empty_store_with_a_pin_becomes_a_copy() {
     record(&backend, 3).await;
     backend.close().await.unwrap();
     ZqliteBackend::open(empty()).await.unwrap().close().await.unwrap();
-}
-
-/// A program that keeps its line in a file, and ends instead while there is a file `broken`.
-const KEEPER: &str = r#"
-    while read -r word rest; do
-        if [ -e "$1.broken" ]; then exit 1; fi
-        held=none code=none commit=none
-        if [ -s "$1" ]; then read -r held < "$1"; code=${held##* }; set -- "$1" $held; commit=$7; fi
-        case $word in
-        read) if [ "$held" = none ]; then echo none; else echo "mark $held"; fi ;;
-        advance)
-            from=${rest%% *} line=${rest#* }
-            if [ "$from" = "$code" ]; then echo "$line" > "$1"; set -- "$1" $line; echo "ok $7"
-            else echo "refused $commit"; fi ;;
-        esac
-    done
-"#;
-
-impl Site {
-    fn kept_by_a_program(&self) -> ZqliteOptions {
-        let arguments = ["-c", KEEPER, "pin", self.pin.to_str().unwrap()].map(str::to_owned);
-        self.options_with(PinOptions::command("/bin/sh", arguments.into()).key(key()))
-    }
-}
-
-async fn opened(options: ZqliteOptions) -> Arc<dyn Store> {
-    let backend = ZqliteBackend::open(options).await.unwrap();
-    ghostwire_store_core::open(Arc::new(backend), StoreOptions::default()).await.unwrap()
-}
-
-async fn create(store: &dyn Store, name: &str) -> Result<()> {
-    store.users().create(NewUser::local(name.parse().unwrap())).await.map(drop)
-}
-
-fn names(store: &dyn Store) -> BTreeSet<String> {
-    store.view().users().iter().map(|user| user.name.to_string()).collect()
-}
-
-#[tokio::test]
-async fn while_the_pin_cannot_be_moved_nothing_is_answered_or_accepted() {
-    let site = Site::new();
-    let broken = beside(&site.pin, ".broken");
-    let store = opened(site.kept_by_a_program()).await;
-    create(&*store, "before").await.unwrap();
-    fs::write(&broken, "").unwrap();
-    let error = create(&*store, "during").await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::OutcomeUnknown);
-    assert!(error.to_string().contains("the pin"), "{error}");
-    for _ in 0..2 {
-        let error = create(&*store, "refused").await.unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error}");
-        assert!(error.to_string().contains("pin"), "{error}");
-    }
-    // Nor is it shown.
-    assert_eq!(names(&*store), BTreeSet::from(["before".to_owned()]));
-    fs::remove_file(&broken).unwrap();
-    create(&*store, "after").await.unwrap();
-    let expected = ["after", "before", "during"].map(str::to_owned);
-    assert_eq!(names(&*store), BTreeSet::from(expected));
-    store.close().await.unwrap();
-}
-
-/// With commits that overlap: whoever got an error of unknown outcome finds out, and nothing is half there.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pin_that_fails_among_many_callers_loses_and_invents_nothing() {
-    let site = Site::new();
-    let broken = beside(&site.pin, ".broken");
-    let store = opened(site.kept_by_a_program()).await;
-    let mut expected = BTreeSet::new();
-    for round in 0..6 {
-        let callers: Vec<_> = (0..64)
-            .map(|caller| {
-                let (store, broken) = (store.clone(), broken.clone());
-                tokio::spawn(async move {
-                    let name = format!("u{round}-{caller}");
-                    let outcome = create(&*store, &name).await;
-                    // In the middle of it all.
-                    if caller == 7 * round {
-                        fs::write(&broken, "").unwrap();
-                    }
-                    (name, outcome)
-                })
-            })
-            .collect();
-        let (mut maybe, mut refused) = (BTreeSet::new(), BTreeSet::new());
-        for caller in callers {
-            let (name, outcome) = caller.await.unwrap();
-            match outcome.map_err(|error| error.kind().clone()) {
-                Ok(()) => drop(expected.insert(name)),
-                Err(ErrorKind::OutcomeUnknown) => drop(maybe.insert(name)),
-                Err(_) => drop(refused.insert(name)),
-            }
-        }
-        let _ = fs::remove_file(&broken);
-        let last = format!("last-{round}");
-        create(&*store, &last).await.unwrap();
-        expected.insert(last);
-        let found = names(&*store);
-        assert!(found.is_superset(&expected), "round {round}");
-        assert!(found.is_disjoint(&refused), "round {round}");
-        let more: BTreeSet<_> = found.difference(&expected).cloned().collect();
-        assert!(more.is_subset(&maybe), "round {round}");
-        expected = found;
-    }
-    store.checkpoint().await.unwrap();
-    store.verify().await.unwrap();
-    store.close().await.unwrap();
-    let store = opened(site.kept_by_a_program()).await;
-    assert_eq!(names(&*store), expected);
-    store.close().await.unwrap();
-}
-
-#[tokio::test]
-async fn a_store_that_a_clone_has_overtaken_ends() {
-    let site = Site::new();
-    let store = opened(site.options()).await;
-    create(&*store, "before").await.unwrap();
-    // As if a clone had moved it.
-    let pin = fs::read(&site.pin).unwrap();
-    create(&*store, "between").await.unwrap();
-    fs::write(&site.pin, pin).unwrap();
-    let error = create(&*store, "after").await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::OutcomeUnknown, "{error}");
-    assert!(error.to_string().contains("a copy of this store runs"), "{error}");
-    let error = store.close().await.unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::Fenced { .. }), "{error}");
-    let error = create(&*store, "later").await.unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::Fenced { .. }), "{error}");
-    let id = store.view().users().iter().next().unwrap().id;
-    let error = store.users().get(id).await.unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::Fenced { .. }), "{error}");
-}
-
-#[tokio::test]
-async fn a_rollback_that_is_accepted_begins_a_new_epoch() {
-    for site in Site::both() {
-        begins_a_new_epoch(site).await;
-    }
-}
-
-async fn begins_a_new_epoch(site: Site) {
-    let store = opened(site.options()).await;
-    create(&*store, "kept").await.unwrap();
-    store.close().await.unwrap();
-    let older = site.copy();
-    let store = opened(site.options()).await;
-    create(&*store, "lost").await.unwrap();
-    let newer = store.view().log_position();
-    store.close().await.unwrap();
-    let overridden = fs::read(&site.pin).unwrap();
-    site.put_back(&older);
-    let serial = site.compared().await.store.serial;
-    let accepting = |serial| site.options_with(site.pin().accept_rollback(serial));
-    let error = ZqliteBackend::open(accepting(serial.next())).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Restricted, "{error}");
-    // It is opened for that one commit.
-    let backend = ZqliteBackend::open(accepting(serial)).await.unwrap();
-    let before = backend.head().await.unwrap();
-    let error = backend.commit(&Commit::on(&before)).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Restricted, "{error}");
-    assert_eq!(fs::read(&site.pin).unwrap(), overridden);
-    let (clock, entropy) = (SystemClock, SystemEntropy);
-    let begin = begin_timeline(&backend, before.epoch.next(), Actor::system(), &clock, &entropy);
-    let head = begin.await.unwrap();
-    let begun = site.copy();
-    assert_eq!((head.epoch, head.serial), (before.epoch.next(), serial));
-    assert_ne!(head.lineage, before.lineage);
-    backend.close().await.unwrap();
-    assert_eq!(site.compared().await.verdict, "equal");
-    // Killed before the new mark: it is not asked again.
-    site.put_back(&begun);
-    fs::write(&site.pin, &overridden).unwrap();
-    assert_eq!(site.compared().await.verdict, "accepted");
-    let store = opened(site.options()).await;
-    assert_eq!(names(&*store), BTreeSet::from(["kept".to_owned()]));
-    let lines = AuditQuery { action: Some("pin.accept".parse().unwrap()), ..AuditQuery::default() };
-    let page = store.audit().query(&lines, &PageRequest::first(Limit::MAX)).await.unwrap();
-    assert_eq!(page.items[0].subject.as_str(), serial.to_string());
-    // Whoever followed the other history is told.
-    create(&*store, "other").await.unwrap();
-    assert_eq!(store.view().serial(), newer.serial);
-    let followed = store.watch_from(newer).next().await;
-    assert!(followed.unwrap().is_err());
-    store.close().await.unwrap();
-    // Neither the copy from before nor the pin from before is taken any more.
-    let pin = fs::read(&site.pin).unwrap();
-    site.put_back(&older);
-    assert_eq!(*site.refusal().await.kind(), ErrorKind::Corrupt);
-    assert_eq!(fs::read(&site.pin).unwrap(), pin);
 }

@@ -3,18 +3,19 @@
 //! state that is put back is refused.
 //!
 //! `GHOSTWIRE_PIN_KILLS` says how many; there are a few in any case.
-#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
+
+mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use common::killed::{run_and_kill, tell};
 use ghostwire_store_core::backend::{Backend, Commit};
 use ghostwire_store_core::domain::{NewUser, StoreId};
 use ghostwire_store_core::error::{ErrorKind, Result};
@@ -142,12 +143,6 @@ impl Layer for Stopping {
     }
 }
 
-fn tell(what: &str) {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "child: {what}").unwrap();
-    out.flush().unwrap();
-}
-
 async fn open_store(backend: Arc<dyn Backend>) -> Arc<dyn Store> {
     // Everything is flushed and purged soon, so that commits which only flush are among those that land.
     let writer = WriterOptions {
@@ -191,32 +186,16 @@ fn child() {
 /// Runs a child until it stops or has answered enough, and kills it. Gives the names that it answered, and
 /// the last position that it showed.
 fn kill(directory: &Path, plan: Plan) -> (Vec<String>, u64) {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child", "--nocapture", "--test-threads=1"])
-        .env(DIRECTORY, directory)
-        .env(PLAN, plan.to_text())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
     let (mut names, mut position) = (Vec::new(), 0);
     let enough = plan.round as usize * 7 % 40;
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut killed = false;
-    // After the kill what is left in the pipe is read: it was answered.
-    while let Some(Ok(line)) = lines.next() {
-        let Some((_, what)) = line.split_once("child: ") else { continue };
+    let text = plan.to_text();
+    run_and_kill(&[(DIRECTORY, directory.as_os_str()), (PLAN, text.as_ref())], |what| {
         if let Some((shown, name)) = what.split_once(' ') {
             position = position.max(shown.parse().unwrap());
             names.push(name.to_owned());
         }
-        let is_done = what == "stopped" || (plan.stop.is_none() && names.len() > enough);
-        if is_done && !killed {
-            child.kill().unwrap();
-            killed = true;
-        }
-    }
-    assert!(killed, "the child ended by itself in {plan:?}");
-    child.wait().unwrap();
+        what == "stopped" || (plan.stop.is_none() && names.len() > enough)
+    });
     (names, position)
 }
 

@@ -2,17 +2,16 @@
 //! the next one goes on.
 //!
 //! `GHOSTWIRE_RESEAL_KILLS` says how many; there are some in any case.
-#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use common::killed::{run_and_kill, tell};
 use common::*;
 use ghostwire_store_core::backend::{Backend, Budget};
 use ghostwire_store_core::domain::StoreId;
@@ -30,12 +29,6 @@ fn options_in(directory: &Path) -> ZqliteOptions {
     let file = fs::read(directory.join("keyring")).unwrap();
     let keyring = Keyring::open(&file, Unlock::Identity(&root), &Expected::default()).unwrap();
     options(&directory.join("store.db")).sealed(keyring).compact_series_early()
-}
-
-fn tell(what: &str) {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "child: {what}").unwrap();
-    out.flush().unwrap();
 }
 
 /// Not a test: the child, which seals anew in small slices, writes between them, and ends when it is killed.
@@ -64,26 +57,12 @@ fn child() {
 
 /// Runs a child until it has told so many lines, and kills it. Gives the rows that it answered.
 fn kill(directory: &Path, lines: usize) -> Vec<u32> {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child", "--nocapture", "--test-threads=1"])
-        .env(DIRECTORY, directory)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let (mut rows, mut told, mut killed) = (Vec::new(), 0, false);
-    let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
-    // After the kill what is left in the pipe is read: it was answered.
-    while let Some(Ok(line)) = output.next() {
-        let Some((_, what)) = line.split_once("child: ") else { continue };
+    let (mut rows, mut told) = (Vec::new(), 0);
+    run_and_kill(&[(DIRECTORY, directory.as_os_str())], |what| {
         rows.extend(what.strip_prefix("row ").map(|row| row.parse::<u32>().unwrap()));
         told += 1;
-        if told > lines && !killed {
-            child.kill().unwrap();
-            killed = true;
-        }
-    }
-    assert!(killed, "the child ended by itself");
-    child.wait().unwrap();
+        told > lines
+    });
     rows
 }
 

@@ -116,7 +116,7 @@ impl BrokenBackend {
             }
             Fault::RemembersTheHeadOfTheLastClose => head = *locked(&self.known),
             Fault::CountsBlocksOnly => head.position = Position::new(head.serial.get()),
-            Fault::CountsEveryCommit => {
+            Fault::CountsEveryCommit | Fault::CountsItsUpkeep => {
                 let more = self.persistent.miscounted.load(Ordering::Relaxed);
                 head.position = Position::new(head.position.get() + more);
             }
@@ -164,7 +164,7 @@ impl BrokenBackend {
                     altered.expected = head.position;
                 }
             }
-            Fault::CountsEveryCommit => {
+            Fault::CountsEveryCommit | Fault::CountsItsUpkeep => {
                 let more = self.persistent.miscounted.load(Ordering::Relaxed);
                 altered.expected = Position::new(commit.expected.get().saturating_sub(more));
             }
@@ -491,6 +491,27 @@ impl Backend for BrokenBackend {
     }
 
     async fn maintain(&self, budget: Budget) -> Result<bool> {
+        match self.fault {
+            Fault::LosesARowInItsUpkeep => {
+                let all = KeyRange::all(Table::Users);
+                let first = self.inner.scan(Scan { range: all, reverse: false, limit: 1 }).await?;
+                let rows = first.rows.into_iter().map(|row| RowChange {
+                    table: Table::Users,
+                    kind: ChangeKind::Deleted,
+                    key: row.key,
+                    body: None,
+                });
+                let rows = rows.collect();
+                self.inner
+                    .commit(&Commit { rows, ..Commit::on(&self.inner.head().await?) })
+                    .await?;
+            }
+            Fault::CountsItsUpkeep => {
+                self.persistent.miscounted.fetch_add(1, Ordering::Relaxed);
+            }
+            Fault::KeepsUpForEver => return Ok(true),
+            _ => {}
+        }
         self.inner.maintain(budget).await
     }
 

@@ -146,6 +146,11 @@ faults! {
     "backend-probe" => {
         ProbesInWordsOnly = "answers Ok to a probe, whatever the epoch",
     }
+    "backend-maintain" => {
+        LosesARowInItsUpkeep = "deletes a row in its upkeep",
+        CountsItsUpkeep = "stands at another position after its upkeep",
+        KeepsUpForEver = "never has done with its upkeep",
+    }
     "backend-purge" => {
         BringsBackPurgedBlocks = "has all purged blocks again when it is opened again",
         ForgetsAPurge = "keeps blocks that may be dropped",

@@ -96,6 +96,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         backend::identity::CASES,
         backend::migrate::CASES,
         backend::position::CASES,
+        backend::maintain::CASES,
         backend::probe::CASES,
         backend::prune::CASES,
         backend::rows::CASES,

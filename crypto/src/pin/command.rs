@@ -232,6 +232,21 @@ impl Pin for CommandPin {
         self.key = key;
     }
 
+    fn replace(&mut self, to: &Mark) -> Result<()> {
+        let held = match self.ask(Request::Read)? {
+            Answer::Mark(line) => Some(line),
+            _ => None,
+        };
+        let line = self.key.line(to);
+        match self.ask(Request::Advance { from: held.as_deref(), to: &line })? {
+            Answer::Ok(commit) if commit == to.commit => Ok(()),
+            _ => {
+                self.running = None;
+                Err(unavailable("its command does not take another mark"))
+            }
+        }
+    }
+
     fn advance(&mut self, from: Option<&Mark>, to: &Mark) -> Result<()> {
         let expected = from.map(|mark| mark.commit);
         if self.fenced {

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::keyring::{io, sync_directory_of};
 use crate::pin::Pin;
 use crate::pin::mark::{Mark, PinKey};
-use crate::pin::slots::{SLOT, Slots, Step, advance, newest};
+use crate::pin::slots::{SLOT, Slots, Step, advance, filled, newest};
 
 /// A pin in a file, locked as long as it is used. It belongs on another device than the store: what
 /// brings back an older state of a disk brings back both.
@@ -172,6 +172,13 @@ impl Pin for FilePin {
         self.key = key;
     }
 
+    fn replace(&mut self, to: &Mark) -> Result<()> {
+        self.slots()?;
+        // Once the first is durable it is the one that counts, and the other is only in the way.
+        self.write(0, Box::new(filled(&self.key, to)))?;
+        self.write(1, Box::new([0; SLOT]))
+    }
+
     fn advance(&mut self, from: Option<&Mark>, to: &Mark) -> Result<()> {
         let commit = |mark: Option<&Mark>| mark.map(|mark| mark.commit);
         if self.fenced {
@@ -241,6 +248,6 @@ mod tests {
         looker.try_lock_shared().unwrap();
         assert_eq!(FilePin::look(&path, &key).unwrap(), Some(mark(1)));
         let other = PinKey::of_plain_store(&Secret::take(&mut [5; 32]), &[8; 16]).unwrap();
-        assert!(matches!(FilePin::look(&path, &other), Err(Error::Corrupt { .. })));
+        assert!(matches!(FilePin::look(&path, &other), Err(Error::OtherPinKey { .. })));
     }
 }

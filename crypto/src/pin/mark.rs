@@ -128,7 +128,8 @@ impl PinKey {
     /// The mark of a line.
     ///
     /// # Errors
-    /// `Corrupt` if it is misshapen or its code is not right; `Newer` for another form.
+    /// `Corrupt` if it is misshapen; `OtherPinKey` if its code is by another key, or made up; `Newer` for
+    /// another form.
     pub fn parse(&self, line: &str) -> Result<Mark> {
         let misshapen = || Error::corrupt("pin", "it is no line of a pin");
         if line.len() > LONGEST_LINE {
@@ -148,12 +149,7 @@ impl PinKey {
         };
         let code: [u8; 32] = from_hex(code).ok_or_else(misshapen)?;
         let mut keys = [Some(&self.key), self.before.as_ref()].into_iter().flatten();
-        if !keys.any(|key| equal(&self::code(key, unsigned), &code)) {
-            return Err(Error::corrupt(
-                "pin",
-                "its code is not right: it was altered, or is another store's",
-            ));
-        }
+        let is_own = keys.any(|key| equal(&self::code(key, unsigned), &code));
         let mut fields = fields.split(' ');
         let mut field = || fields.next();
         let mut read = || {
@@ -168,7 +164,11 @@ impl PinKey {
             })
         };
         let mark = read().ok_or_else(misshapen)?;
-        if field().is_some() { Err(misshapen()) } else { Ok(mark) }
+        match (field(), is_own) {
+            (Some(_), _) => Err(misshapen()),
+            (None, true) => Ok(mark),
+            (None, false) => Err(Error::OtherPinKey { mark: Box::new(mark) }),
+        }
     }
 }
 

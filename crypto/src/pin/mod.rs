@@ -25,7 +25,7 @@ pub trait Pin: Send {
     ///
     /// # Errors
     /// `PinUnavailable` or `Io` if it cannot be asked; `Corrupt` if what it holds is no mark;
-    /// `Foreign` if it is that of another store.
+    /// `OtherPinKey` if it is one by another key.
     fn read(&mut self) -> Result<Option<Mark>>;
 
     /// Moves the mark, if it still is `from`, to one that follows it; durable when this returns.
@@ -34,6 +34,13 @@ pub trait Pin: Send {
     /// `Fenced` if it is another one: the store then must answer nothing any more. Otherwise as
     /// [`Pin::read`]; the mark then is one of both.
     fn advance(&mut self, from: Option<&Mark>, to: &Mark) -> Result<()>;
+
+    /// Gives up whatever mark it holds, also one by another key, for this one; durable when this returns. For
+    /// whom somebody told to.
+    ///
+    /// # Errors
+    /// As [`Pin::read`]; it then holds one of both.
+    fn replace(&mut self, to: &Mark) -> Result<()>;
 
     /// Reads and writes marks by this key from now on. The mark stays as it is.
     fn rekey(&mut self, key: PinKey);

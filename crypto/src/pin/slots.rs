@@ -27,7 +27,8 @@ pub enum Step {
 /// not count.
 ///
 /// # Errors
-/// `Corrupt` if there is something in them, and nothing that is a mark.
+/// `Corrupt` if there is something in them, and nothing that is a mark; `OtherPinKey` if there is one by
+/// another key, and none by this.
 pub fn newest(key: &PinKey, slots: &Slots) -> Result<Option<(usize, Mark)>> {
     let [first, second] = slots.each_ref().map(|slot| read(key, slot));
     match (first, second) {
@@ -37,6 +38,11 @@ pub fn newest(key: &PinKey, slots: &Slots) -> Result<Option<(usize, Mark)>> {
         (Ok(Some(first)), _) => Ok(Some((0, first))),
         (_, Ok(Some(second))) => Ok(Some((1, second))),
         (Ok(None), Ok(None)) => Ok(None),
+        (Err(Error::OtherPinKey { mark: first }), Err(Error::OtherPinKey { mark: second })) => {
+            let mark = if first.follows(&second) { first } else { second };
+            Err(Error::OtherPinKey { mark })
+        }
+        (Err(error @ Error::OtherPinKey { .. }), _) => Err(error),
         // The first mark ever was torn: nobody was told of the commit that it is of.
         (Err(error), Ok(None)) | (Ok(None) | Err(_), Err(error)) => Err(error),
     }
@@ -66,11 +72,11 @@ pub fn advance(key: &PinKey, slots: &Slots, from: Option<&Mark>, to: &Mark) -> R
     }
     // Never over the newest: whatever happens while it is written, that stays.
     let slot = newest.map_or(0, |(place, _)| 1 - place);
-    Ok(Step::Write { slot, bytes: write(key, to) })
+    Ok(Step::Write { slot, bytes: filled(key, to) })
 }
 
 /// The line of a mark and its end, then zeros.
-fn write(key: &PinKey, mark: &Mark) -> [u8; SLOT] {
+pub(crate) fn filled(key: &PinKey, mark: &Mark) -> [u8; SLOT] {
     let mut bytes = [0; SLOT];
     let line = key.line(mark).into_bytes();
     bytes.iter_mut().zip(line.into_iter().chain([b'\n'])).for_each(|(to, from)| *to = from);

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::hash::MacKey;
+use crate::hash::{MacKey, sha256};
 use crate::keyring::Authority;
 use crate::sealing::{Kind, Tag};
 use crate::secret::equal;
@@ -27,7 +27,14 @@ impl Inventory {
     /// replaced goes out with its old tag, and comes in with its new one.
     pub fn toggle(&self, sum: &mut Sum, kind: Kind, number: u64, tag: Tag) {
         let code = self.0.code(&[&[kind as u8], &number.to_be_bytes(), &tag.0]);
-        sum.0.iter_mut().zip(code).for_each(|(sum, code)| *sum ^= code);
+        sum.toggle(&code);
+    }
+
+    /// A code of a whole record, as it is stored. A tag binds its record only for who does not know the data
+    /// key; this binds it for everybody who does not know the inventory's.
+    #[must_use]
+    pub fn code_of_record(&self, kind: Kind, number: u64, stored: &[u8]) -> [u8; 32] {
+        self.0.code(&[&[kind as u8], &number.to_be_bytes(), &sha256(&[stored])])
     }
 }
 
@@ -47,6 +54,11 @@ impl Sum {
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
+    }
+
+    /// Puts a code into it, or takes it out again.
+    pub fn toggle(&mut self, code: &[u8; 32]) {
+        self.0.iter_mut().zip(code).for_each(|(sum, code)| *sum ^= code);
     }
 
     /// The bytes.

@@ -114,7 +114,17 @@ impl LiveKeys {
     ) -> Result<Keyring> {
         self.backend.require_room_for_version()?;
         let rotating = keys.change(change).await?;
-        self.finish(keys, rotating).await
+        let drawn = rotating.active().map(|key| key.version()).ok();
+        self.finish(keys, rotating).await.map_err(|error| match drawn {
+            Some(version) => error.with("drawn_version", version).with(
+                "help",
+                format!(
+                    "version {version} is in the keyring already, and the next opening or change completes the \
+                     rotation: do not begin another; `rotate --from` its predecessor may be repeated"
+                ),
+            ),
+            None => error,
+        })
     }
 
     /// What [`KeyManager::rotate`] does. One that was broken off is completed instead, if it was for the
@@ -128,6 +138,39 @@ impl LiveKeys {
         }
         let (now, reason) = (now(), reason(rotation));
         self.rotate_by(&keys, move |keyring| keyring.rotate(reason, now, &SystemRandom)).await
+    }
+
+    /// What [`KeyManager::rotate_from`] does.
+    pub(crate) async fn rotate_data_key_from(
+        &self,
+        from: u32,
+        rotation: Rotation,
+    ) -> Result<Keyring> {
+        let (keys, alone) = self.to_change().await?;
+        let completed = self.complete(&keys).await?;
+        let keyring = keys.open().await?;
+        let active = keyring.active().map_err(|error| keys.error(error))?.version();
+        if active == from {
+            drop(alone);
+            return self.rotate_data_key(rotation).await;
+        }
+        let is_left = active > from;
+        let because_of_leak = completed.is_some_and(|completed| completed.because_of_leak);
+        match (is_left, rotation) {
+            (true, Rotation::Routine) => Ok(keyring),
+            (true, Rotation::Leaked) if because_of_leak => Ok(keyring),
+            _ => Err(Error::new(
+                ErrorKind::Restricted,
+                "another version of the data key seals than the one to rotate from",
+            )
+            .with("version", active)
+            .with("from", from)
+            .with(
+                "help",
+                "nothing was drawn. `gwstore keys list` says since when each version is there and who signs; \
+                 if that was no rotation because of this leak, rotate from the version that seals now",
+            )),
+        }
     }
 
     pub(crate) async fn remove(&self, fingerprint: &str) -> Result<Keyring> {
@@ -189,6 +232,10 @@ impl KeyManager for LiveKeys {
 
     async fn rotate(&self, rotation: Rotation) -> Result<KeyringInfo> {
         self.rotate_data_key(rotation).await.map(|keyring| info(&keyring))
+    }
+
+    async fn rotate_from(&self, from: u32, rotation: Rotation) -> Result<KeyringInfo> {
+        self.rotate_data_key_from(from, rotation).await.map(|keyring| info(&keyring))
     }
 
     async fn add_recipient(&self, recipient: &str, label: &str) -> Result<KeyringInfo> {

@@ -54,14 +54,22 @@ impl AttestationFile {
         }
     }
 
-    fn replace(&self, text: &str) -> io::Result<()> {
-        // What a kill left of the one before.
-        let part = with_suffix(&self.path, ".part");
-        match fs::remove_file(&part) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+    fn part(&self) -> PathBuf {
+        with_suffix(&self.path, ".part")
+    }
+
+    /// Removes what a kill left of one that was being written. Nobody else writes any: the store is locked.
+    pub(super) fn remove_part(&self) -> Result<()> {
+        match fs::remove_file(self.part()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(failed("what is left of an attestation cannot be removed", &self.part(), error))
+            }
+            _ => Ok(()),
         }
-        let directory = directory_of(&self.path);
+    }
+
+    fn replace(&self, text: &str) -> io::Result<()> {
+        let (part, directory) = (self.part(), directory_of(&self.path));
         let mut file = create_private(&part, directory)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
@@ -73,6 +81,7 @@ impl AttestationFile {
 impl AttestationSink for AttestationFile {
     fn publish(&self, attestation: &Attestation) -> Result<()> {
         self.require_replaceable()?;
+        self.remove_part()?;
         self.replace(&attestation.text)
             .map_err(|error| failed("the attestation cannot be written", &self.path, error))
     }

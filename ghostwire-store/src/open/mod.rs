@@ -303,6 +303,9 @@ impl<'c> Opener<'c> {
         let Some(path) = &options.attestation_file else { return Ok(None) };
         let key = self.config.store_key("attestation_file");
         let file = attestations::AttestationFile::new(path, &options.path, &key)?;
+        if !self.read_only {
+            file.remove_part()?;
+        }
         Ok(Some(AttestationOptions::new(Arc::new(file))))
     }
 
@@ -376,7 +379,7 @@ impl<'c> Opener<'c> {
         store: StoreId,
         key: Option<&Key>,
     ) -> Result<Beneath> {
-        use ghostwire_store_zqlite::{EngineChoice, ZqliteBackend, ZqliteOptions};
+        use ghostwire_store_zqlite::{EngineChoice, ZqliteOptions};
 
         use crate::keys::LiveKeys;
         let engine = match options.engine {
@@ -391,11 +394,11 @@ impl<'c> Opener<'c> {
         if let Some(schema) = self.schema {
             wanted = wanted.schema(schema);
         }
-        let unlocked = self.unlock(options, store).await?;
+        let mut unlocked = self.unlock(options, store).await?;
         if let Some(unlocked) = &unlocked {
             wanted = wanted.sealed(unlocked.keyring.clone());
         }
-        let opened = ZqliteBackend::open(wanted).await;
+        let opened = self.open_zqlite(wanted, &mut unlocked).await;
         let opened = opened.map_err(|error| match options.engine {
             config::ZqliteEngine::Native => {
                 error.with("source", self.config.origin_of(&self.config.store_key("engine")))

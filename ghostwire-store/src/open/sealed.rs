@@ -84,6 +84,54 @@ impl Opener<'_> {
         Ok(Some(Unlocked { keyring: keys.open().await?, made }))
     }
 
+    /// The keyring, if it was changed since this one was read: whoever had the store open before may have
+    /// done that.
+    pub(super) async fn newer(&self, unlocked: &Unlocked) -> Result<Option<Keyring>> {
+        let Some(keys) = self.keys() else { return Ok(None) };
+        if keys.header()?.generation <= unlocked.keyring.generation() {
+            return Ok(None);
+        }
+        keys.open().await.map(Some)
+    }
+
+    /// Opens a store whose file may have to be waited for. Its keyring was read before; if that was changed
+    /// meanwhile it is read again, with the file in hand.
+    pub(super) async fn open_zqlite(
+        &self,
+        wanted: ZqliteOptions,
+        unlocked: &mut Option<Unlocked>,
+    ) -> Result<ZqliteBackend> {
+        /// Somebody may change it again between two attempts, but hardly again and again.
+        const ATTEMPTS: usize = 8;
+        let mut opened = ZqliteBackend::open(wanted.clone()).await;
+        for _ in 0..ATTEMPTS {
+            let Some(unlocked) = unlocked else { break };
+            let newer = match (self.newer(unlocked).await, &opened) {
+                (Ok(Some(newer)), _) => newer,
+                (Err(error), Ok(backend)) => {
+                    let _ = backend.close().await;
+                    return Err(error);
+                }
+                _ => break,
+            };
+            unlocked.keyring = newer.clone();
+            match opened {
+                Ok(backend) if self.read_only => return Ok(backend),
+                Ok(backend) => {
+                    return match backend.take_up(newer).await {
+                        Ok(()) => Ok(backend),
+                        Err(error) => {
+                            let _ = backend.close().await;
+                            Err(error)
+                        }
+                    };
+                }
+                Err(_) => opened = ZqliteBackend::open(wanted.clone().sealed(newer)).await,
+            }
+        }
+        opened
+    }
+
     /// After the backend was opened, or was not.
     pub(super) fn settle<T>(
         &self,
@@ -128,6 +176,16 @@ impl Opener<'_> {
     /// `Restricted` if records are sealed under too many versions; otherwise those of opening.
     pub async fn rotate_data_key(&self, rotation: Rotation) -> Result<Keyring> {
         self.with_keys(async |keys| keys.rotate_data_key(rotation).await).await
+    }
+
+    /// As [`Opener::rotate_data_key`], if this version of the data key seals; it may be repeated when it is
+    /// not known how it ended.
+    ///
+    /// # Errors
+    /// `Restricted` if another version seals that is not known to follow from such a rotation; otherwise as
+    /// [`Opener::rotate_data_key`].
+    pub async fn rotate_data_key_from(&self, from: u32, rotation: Rotation) -> Result<Keyring> {
+        self.with_keys(async |keys| keys.rotate_data_key_from(from, rotation).await).await
     }
 
     /// Lets a recipient, by his fingerprint, no longer open the keyring of a store that nobody has open, and

@@ -236,8 +236,11 @@ async fn rotate(config: &Config, args: &RotateArgs, shell: &mut Shell<'_>) -> Ou
     }
     let opener = opener(config, &args.unlock);
     let rotation = if args.leaked { Rotation::Leaked } else { Rotation::Routine };
-    let changed =
-        opener.rotate_data_key(rotation).await.map_err(|error| error.during("keys.rotate"))?;
+    let changed = match args.from {
+        Some(from) => opener.rotate_data_key_from(from, rotation).await,
+        None => opener.rotate_data_key(rotation).await,
+    };
+    let changed = changed.map_err(|error| error.during("keys.rotate"))?;
     if args.wait {
         reseal(&opener, shell).await?;
         return changed_to(

@@ -27,7 +27,9 @@ async fn compare(config: &Config) -> Result<PinReport> {
 
 /// Opening makes the pin.
 async fn init(config: &Config, accept_missing: bool, shell: &mut Shell<'_>) -> Outcome {
-    let had_one = compare(config).await?.pin.is_some();
+    let before = compare(config).await?;
+    // One by other keys, which cannot be read, is replaced as if it were lost.
+    let had_one = before.pin.is_some() && before.refusal.is_none();
     let opener = Opener::new(config).create(false);
     let opener = if accept_missing { opener.accept_missing_pin() } else { opener };
     let backend = opener.open_backend().await.map_err(|error| advised(config, error))?;

@@ -13,7 +13,7 @@ const HELP: &str = "help";
 /// The pin cannot be asked or moved, or what it holds is no mark of this store.
 pub(super) fn unusable(error: CryptoError) -> Error {
     let kind = match &error {
-        CryptoError::Corrupt { .. } => ErrorKind::Corrupt,
+        CryptoError::Corrupt { .. } | CryptoError::OtherPinKey { .. } => ErrorKind::Corrupt,
         CryptoError::Newer { .. } => ErrorKind::Unsupported,
         CryptoError::Locked { .. } => ErrorKind::Busy,
         CryptoError::Invalid { .. } => ErrorKind::InvalidArgument,
@@ -89,8 +89,10 @@ pub(super) fn refusal(
         )
         .with(
             HELP,
-            "put store, keyring and pin of one time back; if the keyring was rotated away from a leaked \
-             key, the newest copy of it follows from the pin",
+            format!(
+                "put store, keyring and pin of one time back (after a leak the newest keyring follows from \
+                 the pin); or go on with what is here: `gwstore pin accept --serial {serial}`"
+            ),
         ),
     };
     let error = error.with("pin", place).with("serial", serial).with("commit", stored.commits);

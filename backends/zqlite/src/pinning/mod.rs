@@ -54,14 +54,21 @@ struct Held {
     mark: Mark,
     /// Where it may stand by now: moving it there failed.
     attempted: Option<Mark>,
+    /// The mark is given up, and by a key that is not known: whatever is held is replaced.
+    replaces: bool,
 }
 
 impl Held {
     fn new(pin: Box<dyn Pin>, mark: Mark) -> Self {
-        Self { pin, mark, attempted: None }
+        Self { pin, mark, attempted: None, replaces: false }
     }
 
     fn advance(&mut self, to: Mark) -> Result<(), CryptoError> {
+        if self.replaces && self.mark != to {
+            self.pin.replace(&to)?;
+            (self.mark, self.replaces) = (to, false);
+            return Ok(());
+        }
         if let Some(attempted) = self.attempted {
             match self.pin.read()? {
                 Some(found) if found == attempted => self.mark = attempted,

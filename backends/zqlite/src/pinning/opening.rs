@@ -4,6 +4,7 @@ use std::path::Path;
 
 use ghostwire_store_core::block::{BlockHash, Serial};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_crypto::Error as CryptoError;
 use ghostwire_store_crypto::keyring::Keyring;
 use ghostwire_store_crypto::pin::{Anchor, Mark, Pin, PinKey, Signers, Standing, Verdict, decide};
 use ghostwire_store_crypto::signature::{PublicKeys, SignerId};
@@ -19,8 +20,28 @@ pub(crate) struct Admitted {
     options: PinOptions,
     key: PinKey,
     pin: Option<Box<dyn Pin>>,
-    mark: Option<Mark>,
+    found: Found,
     verdict: Verdict,
+}
+
+/// What the pin holds.
+#[derive(Debug, Clone, Copy)]
+struct Found {
+    mark: Option<Mark>,
+    /// Whether the mark is by a key of the keyring. If not, nothing vouches for it.
+    is_by_own_key: bool,
+}
+
+impl Found {
+    fn of(read: Result<Option<Mark>, CryptoError>) -> Result<Self> {
+        match read {
+            Ok(mark) => Ok(Self { mark, is_by_own_key: true }),
+            Err(CryptoError::OtherPinKey { mark }) => {
+                Ok(Self { mark: Some(*mark), is_by_own_key: false })
+            }
+            Err(error) => Err(unusable(error)),
+        }
+    }
 }
 
 /// How a store and its pin stand to each other.
@@ -54,9 +75,9 @@ pub(crate) fn report(
     stored: &Stored,
 ) -> Result<PinReport> {
     let key = options.pin_key(stored.head.side, keyring)?;
-    let mark = options.look(&key).map_err(unusable)?;
-    let verdict = judge(&key, open, stored, mark.as_ref())?;
-    let refusal = refusal(verdict, stored, mark.as_ref(), &options.place());
+    let found = Found::of(options.look(&key))?;
+    let verdict = judge(&key, open, stored, &found)?;
+    let refusal = refusal(verdict, stored, found.mark.as_ref(), &options.place());
     Ok(PinReport {
         verdict: verdict.name(),
         refusal,
@@ -65,7 +86,7 @@ pub(crate) fn report(
             commit: stored.commits,
             serial: stored.head.serial,
         },
-        pin: mark.map(|Mark { epoch, commit, serial, .. }| PinnedPlace {
+        pin: found.mark.map(|Mark { epoch, commit, serial, .. }| PinnedPlace {
             epoch,
             commit,
             serial: Serial::new(serial),
@@ -89,36 +110,39 @@ pub(crate) fn admit(
     };
     let key = options.pin_key(stored.head.side, keyring)?;
     if read_only {
-        let mark = options.look(&key).map_err(unusable)?;
-        let verdict = judge(&key, open, stored, mark.as_ref())?;
-        return match refusal(verdict, stored, mark.as_ref(), &options.place()) {
+        let found = Found::of(options.look(&key))?;
+        let verdict = judge(&key, open, stored, &found)?;
+        return match refusal(verdict, stored, found.mark.as_ref(), &options.place()) {
             Some(refusal) => Err(refusal),
             None => Ok(None),
         };
     }
     options.require_other_device(path)?;
     let mut pin = options.open(&key).map_err(unusable)?;
-    let mark = match &mut pin {
-        Some(pin) => pin.read().map_err(unusable)?,
-        None => None,
-    };
-    let verdict = judge(&key, open, stored, mark.as_ref())?;
+    let found = Found::of(pin.as_mut().map_or(Ok(None), |pin| pin.read()))?;
+    let verdict = judge(&key, open, stored, &found)?;
     let is_accepted = match (options.accepts, verdict) {
         (Accepts::MissingPin, Verdict::Missing) => true,
+        // It cannot be read, which is as if it were lost.
+        (Accepts::MissingPin, Verdict::OtherSigner) => !found.is_by_own_key,
         (
             Accepts::Rollback(serial),
-            Verdict::RolledBack { .. } | Verdict::Superseded { .. } | Verdict::Forked,
+            Verdict::RolledBack { .. }
+            | Verdict::Superseded { .. }
+            | Verdict::Forked
+            | Verdict::OtherSigner,
         ) => match serial == stored.head.serial {
             true => true,
             false => return Err(other_serial(stored, serial)),
         },
         _ => false,
     };
-    if !is_accepted && let Some(refusal) = refusal(verdict, stored, mark.as_ref(), &options.place())
+    if !is_accepted
+        && let Some(refusal) = refusal(verdict, stored, found.mark.as_ref(), &options.place())
     {
         return Err(refusal);
     }
-    Ok(Some(Admitted { options: options.clone(), key, pin, mark, verdict }))
+    Ok(Some(Admitted { options: options.clone(), key, pin, found, verdict }))
 }
 
 impl Admitted {
@@ -129,7 +153,10 @@ impl Admitted {
 
     fn overridden(&self) -> Option<Mark> {
         match self.verdict {
-            Verdict::RolledBack { .. } | Verdict::Superseded { .. } | Verdict::Forked => self.mark,
+            Verdict::RolledBack { .. } | Verdict::Superseded { .. } | Verdict::Forked => {
+                self.found.mark
+            }
+            Verdict::OtherSigner if self.options.accepts != Accepts::MissingPin => self.found.mark,
             _ => None,
         }
     }
@@ -137,20 +164,27 @@ impl Admitted {
     /// Has the pin stand where the store does, which is durable by now; the store serves after that.
     pub(crate) fn begin(self, open: &Open, stored: &mut Stored) -> Result<Pinning> {
         let overridden = self.overridden();
-        let Self { options, key, pin, mark, .. } = self;
+        let Self { options, key, pin, found, .. } = self;
         let mut pin = match pin {
             Some(pin) => pin,
             None => options.create(&key).map_err(unusable)?,
         };
         let here = mark_of(&key, signers(open, stored).current, &open.stored_head(), stored);
-        let mark = match mark {
-            Some(mark) => mark,
-            None => {
+        let mark = match (found.mark, overridden) {
+            (Some(mark), _) if found.is_by_own_key => mark,
+            (Some(_), Some(mark)) => mark,
+            (Some(_), None) => {
+                pin.replace(&here).map_err(unusable)?;
+                here
+            }
+            (None, _) => {
                 pin.advance(None, &here).map_err(unusable)?;
                 here
             }
         };
-        let pinning = Pinning::new(key, Held::new(pin, mark), here, overridden);
+        let replaces = overridden.is_some() && !found.is_by_own_key;
+        let held = Held { replaces, ..Held::new(pin, mark) };
+        let pinning = Pinning::new(key, held, here, overridden);
         if overridden.is_none() {
             // First the pin, then the head that demands one: no crash leaves a store without the pin that it
             // demands.
@@ -178,8 +212,8 @@ fn signers(open: &Open, stored: &Stored) -> Signers {
     }
 }
 
-fn judge(key: &PinKey, open: &Open, stored: &Stored, mark: Option<&Mark>) -> Result<Verdict> {
-    let signers = signers(open, stored);
+fn judge(key: &PinKey, open: &Open, stored: &Stored, found: &Found) -> Result<Verdict> {
+    let (signers, mark) = (signers(open, stored), found.mark.as_ref());
     let here = mark_of(key, signers.current, &open.stored_head(), stored);
     let standing = Standing {
         signers,
@@ -190,6 +224,9 @@ fn judge(key: &PinKey, open: &Open, stored: &Stored, mark: Option<&Mark>) -> Res
         pinned: stored.pinned.is_some(),
         overridden: stored.pinned.and_then(|pinned| pinned.overridden),
     };
+    if let Some(mark) = mark.filter(|_| !found.is_by_own_key) {
+        return judge_unread(&standing, mark);
+    }
     // The head that the rotation gives up is older than a mark by the keys that follow.
     if open.is_giving_up() && mark.is_some_and(|mark| mark.signer == signers.current) {
         return Ok(Verdict::Forked);
@@ -199,6 +236,20 @@ fn judge(key: &PinKey, open: &Open, stored: &Stored, mark: Option<&Mark>) -> Res
         _ => Anchor::Missing,
     };
     Ok(decide(&standing, true, mark, anchor))
+}
+
+/// Of a mark by a key that is not the store's. One by its own keys would say so: that one was altered.
+fn judge_unread(store: &Standing, mark: &Mark) -> Result<Verdict> {
+    let is_own = store.signers.current == mark.signer || store.signers.before == Some(mark.signer);
+    match (mark.store == store.store, is_own) {
+        (false, _) => Ok(Verdict::OtherStore),
+        // Somebody gave it up, and was interrupted before it was replaced.
+        (true, false) if store.epoch > mark.epoch && store.overridden == Some(mark.head) => {
+            Ok(Verdict::Accepted)
+        }
+        (true, false) => Ok(Verdict::OtherSigner),
+        (true, true) => Err(unusable(CryptoError::OtherPinKey { mark: Box::new(*mark) })),
+    }
 }
 
 /// What became of the block with this serial: its hash is in the head if it is the last one, else in the

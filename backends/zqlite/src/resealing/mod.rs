@@ -12,7 +12,7 @@ mod slice;
 use bytes::{Buf, BufMut};
 use ghostwire_store_core::error::{Error, ErrorKind};
 
-pub(crate) use count::count_versions;
+pub(crate) use count::recounted;
 pub(crate) use slice::{Slice, plan_slice};
 
 /// How many versions may have records at one time.
@@ -152,6 +152,11 @@ impl Resealing {
     /// Whether every record is sealed under `version`.
     pub(crate) fn is_complete(&self, version: u32) -> bool {
         self.counts.iter().all(|(found, _)| found == version)
+    }
+
+    /// Whether everything was passed, and some records are counted under another version all the same.
+    pub(crate) fn is_stuck(&self, version: u32) -> bool {
+        self.version == version && self.cursor.stage == Stage::Done && !self.is_complete(version)
     }
 
     /// Towards this version: from the beginning, if it was another one.

@@ -8,7 +8,8 @@ use ghostwire_store_core::backend::Budget;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::schema::{RowKey, Table};
 
-use super::{Counts, Cursor, Stage};
+use super::{Cursor, Stage};
+use crate::before_leak::{BeforeLeak, take_out};
 use crate::engine::{Batch, Engine, Snapshot, Write};
 use crate::envelope::{Envelope, Kind, Part, Sealer, Tag, frame_of, missing, older, version_of};
 use crate::head::Stored;
@@ -108,10 +109,7 @@ impl Slicer<'_> {
                 Stage::Directory => self.directory(snapshot)?,
                 Stage::Blocks => self.blocks(snapshot)?,
                 Stage::Journal => self.journal(snapshot)?,
-                Stage::Done => {
-                    self.end();
-                    return Ok(());
-                }
+                Stage::Done => return self.end(),
             };
             if !is_through {
                 return Ok(());
@@ -122,16 +120,18 @@ impl Slicer<'_> {
     }
 
     /// Nothing older comes behind the cursor: what is new has a higher number, or the newest version.
-    fn end(&mut self) {
-        let resealing = &mut self.after.resealing;
-        if resealing.is_complete(self.version) {
-            resealing.cursor = Cursor::default();
-        } else {
-            tracing::warn!(
-                version = self.version,
-                "some records are counted under older versions of the data key and were not found"
-            );
+    fn end(&mut self) -> Result<()> {
+        if self.after.resealing.is_complete(self.version) {
+            self.after.resealing.cursor = Cursor::default();
+            if !self.after.before_leak.is_over() {
+                return Err(Error::corrupt(
+                    "records under a data key that leaked went without being replaced; restore the store \
+                     from a backup",
+                ));
+            }
+            self.after.before_leak = BeforeLeak::default();
         }
+        Ok(())
     }
 
     /// Whether the slice is full. Each gets somewhere, whatever it may cost.
@@ -148,9 +148,10 @@ impl Slicer<'_> {
         version_of(stored) == Some(self.version)
     }
 
-    fn recount(counts: &mut Counts, stored: &[u8], version: u32) {
-        version_of(stored).into_iter().for_each(|before| counts.take(before));
-        counts.add(version);
+    /// One that is stored is sealed anew.
+    fn recount(&mut self, kind: Kind, number: u64, stored: &[u8]) {
+        take_out(self.envelope, &mut self.after, kind, number, stored);
+        self.after.resealing.counts.add(self.version);
     }
 
     /// The bytes that were made since.
@@ -184,7 +185,7 @@ impl Slicer<'_> {
             for tag in [before, tag] {
                 self.envelope.toggle(&mut self.after.inventory.rows, Kind::Row, number, tag);
             }
-            Self::recount(&mut self.after.resealing.counts, stored, self.version);
+            self.recount(Kind::Row, number, stored);
             self.moves.push(Move { table, key, slot: Some(Slot { number, tag }) });
             Ok(Continue(()))
         })?;
@@ -218,7 +219,7 @@ impl Slicer<'_> {
                     let tag = self.sealer.seal_placed(Kind::Chunk, number, &rows, into)?;
                     let body = self.made(start);
                     self.batch.writes.push(Write::PutChunk { number, body });
-                    Self::recount(&mut self.after.resealing.counts, stored, self.version);
+                    self.recount(Kind::Chunk, number, stored);
                     changes.insert((entry.table(), entry.key().to_vec()), Some((number, tag)));
                     is_touched = true;
                     Ok(())
@@ -267,9 +268,8 @@ impl Slicer<'_> {
                 let leaves = &mut self.after.inventory.leaves;
                 self.envelope.toggle(leaves, Kind::Directory, number, tag);
             }
-            let (counts, version) = (&mut self.after.resealing.counts, self.version);
             snapshot.record(Kind::Directory, number, &mut |stored| {
-                Self::recount(counts, stored, version);
+                self.recount(Kind::Directory, number, stored);
                 Ok(())
             })?;
         }
@@ -305,9 +305,8 @@ impl Slicer<'_> {
                 for tags in [before, framed.tags] {
                     toggle_block(self.envelope, &mut self.after.inventory.blocks, serial, tags);
                 }
-                for part in [stored.changes, stored.audit] {
-                    Self::recount(&mut self.after.resealing.counts, part, self.version);
-                }
+                self.recount(Kind::Block, serial, stored.changes);
+                self.recount(Kind::Audit, serial, stored.audit);
                 self.tags.blocks.push((serial, framed.tags));
                 Ok(())
             })?;
@@ -344,7 +343,7 @@ impl Slicer<'_> {
                     let journal = &mut self.after.inventory.journal;
                     self.envelope.toggle(journal, Kind::Journal, number, tag);
                 }
-                Self::recount(&mut self.after.resealing.counts, stored, self.version);
+                self.recount(Kind::Journal, number, stored);
                 self.tags.journal.push((number, tag));
                 Ok(())
             })?;

@@ -1,6 +1,9 @@
 //! What the tests of this crate share.
 #![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used, clippy::indexing_slicing)]
 
+pub mod killed;
+pub mod pinned;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex};

@@ -11,6 +11,7 @@ pub(super) mod epoch;
 mod fixtures;
 pub(super) mod head;
 pub(super) mod identity;
+pub(super) mod maintain;
 pub(super) mod migrate;
 pub(super) mod position;
 pub(super) mod probe;

@@ -21,6 +21,7 @@ use super::errors::unreadable;
 use super::link::Link;
 use super::rewrite::Rewriter;
 use super::snapshot::{blob, number, read_head};
+use crate::before_leak::BeforeLeak;
 use crate::envelope::Envelope;
 use crate::head::{DirectoryHead, Stored, Sums, array};
 use crate::resealing::Resealing;
@@ -150,6 +151,7 @@ impl OldHead {
             pinned: None,
             signature: None,
             resealing: Resealing::default(),
+            before_leak: BeforeLeak::default(),
         };
         Ok(Self { stored, sums })
     }

@@ -10,6 +10,7 @@ use rusqlite::{Connection, params};
 use super::errors::failed;
 use super::link::Link;
 use super::{HEAD, create_tables, sql};
+use crate::before_leak::BeforeLeak;
 use crate::envelope::{Envelope, Kind, Part, Placed, Sealer, frame_of};
 use crate::head::{DirectoryHead, Stored, Sums};
 use crate::resealing::Resealing;
@@ -51,6 +52,7 @@ impl<'c> Rewriter<'c> {
                 inventory,
                 signature: None,
                 resealing,
+                before_leak: BeforeLeak::default(),
                 ..stored.moved_to(stored.head)
             },
             data_blocks: Changes::new(),
