@@ -23,6 +23,7 @@ mod entity;
 pub mod entropy;
 pub mod error;
 mod handle;
+pub mod health;
 mod imported;
 pub mod keys;
 pub mod layer;

@@ -7,6 +7,7 @@ use crate::attest::AttestationOptions;
 use crate::block::MAX_BLOCK;
 use crate::domain::{Actor, Clock, SystemClock};
 use crate::entropy::{Entropy, SystemEntropy};
+use crate::health::LoadProgress;
 use crate::keys::KeyManager;
 use crate::layer::Deadlines;
 use crate::secrets::HashKeys;
@@ -94,6 +95,23 @@ impl Default for ClockOptions {
     }
 }
 
+/// How a store is probed for [`Store::check_health`](crate::Store::check_health).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HealthOptions {
+    /// A probe counts for so long: a scrape every second is not to be a synchronisation of the disk every
+    /// second.
+    pub probe_interval: Duration,
+    /// Whoever asks waits no longer. A probe that takes longer goes on, and until it ends the store counts
+    /// as not writable.
+    pub probe_deadline: Duration,
+}
+
+impl Default for HealthOptions {
+    fn default() -> Self {
+        Self { probe_interval: Duration::from_secs(5), probe_deadline: Duration::from_secs(2) }
+    }
+}
+
 /// What a store is opened with besides its backend. The store takes nothing from its environment by
 /// itself: clock and random numbers are handed in.
 #[derive(Clone)]
@@ -125,6 +143,10 @@ pub struct StoreOptions {
     pub deadlines: Deadlines,
     /// Who takes what the store attests of its state by itself; nobody by default.
     pub attestations: Option<AttestationOptions>,
+    /// How the store is probed for health checks.
+    pub health: HealthOptions,
+    /// Counts what is read while the store is opened.
+    pub progress: Arc<LoadProgress>,
 }
 
 impl Default for StoreOptions {
@@ -143,6 +165,8 @@ impl Default for StoreOptions {
             max_view_age: Duration::from_secs(2),
             deadlines: Deadlines::default(),
             attestations: None,
+            health: HealthOptions::default(),
+            progress: Arc::default(),
         }
     }
 }

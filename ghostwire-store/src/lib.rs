@@ -51,10 +51,16 @@
 
 pub mod config;
 mod hash_key;
+#[cfg(feature = "http")]
+pub mod http;
+#[cfg(feature = "serve")]
+pub mod jobs;
 #[cfg(feature = "zqlite")]
 pub mod keys;
 mod open;
 mod retention;
+#[cfg(feature = "serve")]
+pub mod shutdown;
 
 #[doc(inline)]
 pub use ghostwire_store_core::secrets::{HashKey, HashKeys};
@@ -122,12 +128,18 @@ pub mod key_management {
     pub use ghostwire_store_core::keys::*;
 }
 
+/// Whether a store can do its work: what [`Store::health`] and [`Store::check_health`] give.
+pub mod health {
+    #[doc(inline)]
+    pub use ghostwire_store_core::health::*;
+}
+
 /// What a store says about itself.
 pub mod info {
     #[doc(inline)]
     pub use ghostwire_store_core::backend::{
-        Attestation, AttestedState, BackendCounters, BackendInfo, Compacted, LogIndex, LogInfo,
-        Resealed,
+        Attestation, AttestedState, BackendCounters, BackendInfo, Compacted, Filesystem, LogIndex,
+        LogInfo, Resealed,
     };
     #[doc(inline)]
     pub use ghostwire_store_core::digest::{Digest, Digests};

@@ -85,8 +85,11 @@ pub(crate) enum Command {
     /// Say what the store is and holds.
     Status(StatusArgs),
     /// Check the configuration, the files, the disk and everything stored.
-    #[command(aliases = ["health", "verify", "check"])]
+    #[command(aliases = ["verify", "check"])]
     Doctor,
+    /// Hold the store open and look after it: jobs on a schedule, health, an end in order.
+    #[command(long_about = SERVE)]
+    Serve,
     /// Print this program's version.
     #[command(hide = true)]
     Version,
@@ -158,6 +161,18 @@ pub(crate) enum Command {
     /// Run the same day of a control plane on libsql and on zqlite, and compare them.
     Demo(crate::demo::Args),
 }
+
+const SERVE: &str = "\
+Hold the store open and look after it: jobs on a schedule, health, an end in order.
+
+It runs in the foreground, and logs on standard error. Ephemeral nodes are reaped, what expired is swept \
+away, series are pruned and rows brought up to the last block as `jobs` of the configuration says. With \
+`http.listen` it answers /livez, /readyz, /metrics and /status.
+
+SIGTERM and SIGINT end it: what was accepted is completed and the store closed, within \
+`serve.drain_seconds`; a second one ends it at once, and nothing that was acknowledged is lost. SIGHUP reads \
+the configuration again: `jobs`, `series`, `serve` and `switches` hold at once, other keys once it is started \
+anew, which is said. systemd is told of all that (Type=notify-reload); deploy/systemd has a unit.";
 
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {

@@ -100,6 +100,15 @@ impl Failure {
         Self::As(Ending::Usage, error)
     }
 
+    /// What is wrong, for a log.
+    pub(crate) fn in_one_line(&self) -> String {
+        match self {
+            Self::Error(error) | Self::As(_, error) => one_line(error),
+            Self::Output(error) => error.to_string(),
+            Self::Told(_) => "what is wrong was said".to_owned(),
+        }
+    }
+
     /// How the program ends.
     pub(crate) fn ending(&self) -> Ending {
         match self {

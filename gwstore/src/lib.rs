@@ -19,6 +19,7 @@ mod output_file;
 mod permissions;
 mod progress;
 mod restore;
+mod serve;
 mod session;
 
 use std::ffi::OsString;
@@ -203,6 +204,7 @@ fn start_logging(cli: &Cli) {
         // It makes commits fail on purpose.
         (_, 0) if matches!(cli.command, cli::Command::Conformance(_)) => LevelFilter::OFF,
         (true, _) => LevelFilter::ERROR,
+        (false, 0) if matches!(cli.command, cli::Command::Serve) => LevelFilter::INFO,
         (false, 0) => LevelFilter::WARN,
         (false, 1) => LevelFilter::INFO,
         (false, 2) => LevelFilter::DEBUG,

@@ -1,5 +1,6 @@
 //! The handle on an open store: what the repositories and [`Store`](crate::Store) are built on.
 
+mod health;
 mod queue;
 mod shown;
 mod verify;
@@ -16,6 +17,7 @@ use crate::command::{Command, Submission};
 use crate::domain::{Actor, InstanceId, Timestamp};
 use crate::entropy::{Entropy, draw};
 use crate::error::{Error, ErrorKind, Result};
+use crate::health::Prober;
 use crate::imported::ImportedHashes;
 use crate::options::StoreOptions;
 use crate::secrets::HashKeys;
@@ -37,6 +39,7 @@ pub(crate) struct Core {
     pub(crate) options: StoreOptions,
     pub(crate) is_shared: bool,
     pub(crate) guard: ClockGuard,
+    pub(crate) prober: Prober,
 }
 
 impl Core {

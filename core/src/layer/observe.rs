@@ -11,7 +11,8 @@ use tracing::Instrument;
 use tracing::field::Empty;
 
 use crate::backend::{
-    Attestation, AttestedState, Backend, BackendInfo, Budget, Commit, Head, Scan, ScanPage,
+    Attestation, AttestedState, Backend, BackendInfo, Budget, Commit, ConnectionObserver, Head,
+    Scan, ScanPage,
 };
 use crate::block::{EncodedBlock, Serial};
 use crate::error::Result;
@@ -236,6 +237,10 @@ impl Backend for Observe {
 
     async fn attest(&self, state: &AttestedState) -> Result<Attestation> {
         self.observe("attest", self.span("attest"), self.inner.attest(state)).await
+    }
+
+    fn observe_connections(&self, observer: Arc<dyn ConnectionObserver>) {
+        self.inner.observe_connections(observer);
     }
 
     fn announce_close(&self) {

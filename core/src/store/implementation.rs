@@ -15,6 +15,7 @@ use crate::digest::Digests;
 use crate::domain::{Actor, InstanceId};
 use crate::error::{Error, Result};
 use crate::handle::StoreHandle;
+use crate::health::Health;
 use crate::keys::StoreKeys;
 use crate::repository::*;
 use crate::schema::Table;
@@ -174,6 +175,15 @@ impl Store for StoreHandle {
         let begun = Instant::now();
         let probed = self.send(0, Request::Probe).await;
         probed.map_err(|error| error.during("store.probe")).map(|()| begun.elapsed())
+    }
+
+    fn health(&self) -> Health {
+        self.assess_health()
+    }
+
+    async fn check_health(&self) -> Health {
+        self.probe_for_health().await;
+        self.assess_health()
     }
 
     fn info(&self) -> StoreInfo {

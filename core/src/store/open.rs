@@ -14,6 +14,7 @@ use crate::clock::{ClockGuard, Reading};
 use crate::digest::DigestCache;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handle::{Core, Queue, StoreHandle};
+use crate::health::{Prober, Vital};
 use crate::imported::ImportedHashes;
 use crate::layer::Deadline;
 use crate::loader;
@@ -48,7 +49,8 @@ pub async fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<Ar
         loader::migrate(backend.as_ref(), options.read_only).await?;
         let (entropy, retain) = (&options.entropy, options.writer.retain_block_bytes);
         let writes_in = (!options.read_only).then_some(head.epoch);
-        let loaded = loader::load(&backend, entropy.as_ref(), retain, writes_in).await?;
+        let loaded =
+            loader::load(&backend, entropy.as_ref(), retain, writes_in, &options.progress).await?;
         if let Some(keys) = &options.hash_key {
             let is_needed = warn_of_other_keys(&loaded.state, keys);
             let found = (loaded.found.head, is_needed);
@@ -178,6 +180,7 @@ async fn start(
         submitted: AtomicU64::new(serial.get()),
         digests: DigestCache::new(),
         holds: Holds::default(),
+        vital: Vital::new(head.checkpoint, dirty == 0),
         counters,
     });
     // A commit blocks its thread while the disk works. So the writer has a thread of its own, and
@@ -200,6 +203,7 @@ async fn start(
     })
     .await?;
     let actor = Arc::new(options.actor.clone());
+    let prober = Prober::new(options.health);
     let by_itself = attester.clone();
     let core = Arc::new(Core {
         backend,
@@ -211,6 +215,7 @@ async fn start(
         options,
         is_shared: info.shared,
         guard,
+        prober,
     });
     let handle = StoreHandle { core, actor, instance: None };
     // If there is no thread for it, the writer ends with the handle.

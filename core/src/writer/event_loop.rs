@@ -154,15 +154,16 @@ impl Writer {
         }
         let max_len = if self.alone > 0 { 1 } else { self.options.max_group };
         let full_block = self.options.full_block();
+        let shared = self.shared.clone();
         let batch = self.open_batch();
         if !batch.has_room_for(load, max_len, full_block) {
             return Some(request);
         }
-        match request {
+        shared.vital.at_work(|| match request {
             Request::Submit(submission, answer) => batch.submit(submission, answer),
             Request::Append(series, answer) => batch.append(series, answer),
             _ => {}
-        }
+        });
         self.alone = self.alone.saturating_sub(1);
         None
     }

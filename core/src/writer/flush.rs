@@ -13,6 +13,7 @@ impl Writer {
         let flushed = self.try_flush(size).await;
         if let Err(error) = &flushed {
             tracing::warn!(%error, "flushing failed; the rows stay in their blocks");
+            self.shared.vital.note("flush", error);
         }
         flushed.is_ok()
     }
@@ -43,6 +44,7 @@ impl Writer {
         let mut audit = published.audit.clone();
         if let Some(advance) = slice.advance {
             self.checkpointer.set_checkpoint(advance.to);
+            self.shared.vital.checkpointed(advance.to);
             self.shared.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
             audit.remove_first(advance.audit);
         }

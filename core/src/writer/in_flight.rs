@@ -210,7 +210,8 @@ impl Writer {
         self.keep_up_between_commits().await;
         let Some(batch) = self.batch.take() else { return };
         self.last_sizes = batch.sizes();
-        let (callers, sealed) = batch.seal(self.entropy.as_ref(), &self.sequences);
+        let seal = || batch.seal(self.entropy.as_ref(), &self.sequences);
+        let (callers, sealed) = self.shared.vital.at_work(seal);
         let sealed = match sealed {
             Ok(sealed) => self.look_for_consumers(&sealed).await.map(|()| sealed),
             refused => refused,
@@ -430,6 +431,7 @@ impl Writer {
         }
         if let Some(checkpoint) = stored.commit.checkpoint {
             self.checkpointer.set_checkpoint(checkpoint);
+            self.shared.vital.checkpointed(checkpoint);
             self.shared.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
         }
         if let Some(before) = stored.commit.purge_before {

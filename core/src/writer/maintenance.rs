@@ -58,7 +58,8 @@ impl Writer {
         if matches!(error.kind(), ErrorKind::Fenced { .. }) {
             return Err(self.fence(error));
         }
-        self.poisoned = true;
+        self.shared.vital.note("probe", &error);
+        self.poison(true);
         self.shared.counters.recoveries.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(%error, "a probe failed; reopening the backend to compare");
         match self.reopen().await {

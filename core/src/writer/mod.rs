@@ -53,6 +53,7 @@ use crate::digest::DigestCache;
 use crate::domain::{LineageId, SideId, StoreId, WriterId};
 use crate::entropy::Entropy;
 use crate::error::{Error, ErrorKind};
+use crate::health::Vital;
 use crate::log::consumers::Consumers;
 use crate::log::hold::Holds;
 use crate::options::{Materialize, StoreOptions, WriterOptions};
@@ -121,6 +122,8 @@ pub(crate) struct Shared {
     pub(crate) digests: DigestCache,
     /// While somebody reads blocks that are to stay.
     pub(crate) holds: Holds,
+    /// How the writer does.
+    pub(crate) vital: Vital,
     pub(crate) counters: WriterCounters,
 }
 
@@ -223,6 +226,12 @@ impl Writer {
     /// Why nothing can be written at all.
     fn refusal(&self) -> Option<Error> {
         if self.read_only { Some(read_only()) } else { self.fenced.clone() }
+    }
+
+    /// Whether nothing is accepted until the backend was reopened and compared.
+    fn poison(&mut self, poisoned: bool) {
+        self.poisoned = poisoned;
+        self.shared.vital.poison(poisoned);
     }
 
     /// The last published state.

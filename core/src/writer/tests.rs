@@ -74,6 +74,8 @@ impl Backend for Permitting {
             signer: None,
             resealed: None,
             bytes: None,
+            filesystem: None,
+            pool: None,
             log: None,
             counters: BackendCounters::default(),
         }
@@ -154,6 +156,7 @@ impl Bench {
             submitted: AtomicU64::new(0),
             digests: DigestCache::new(),
             holds: Holds::default(),
+            vital: Vital::new(Serial::ZERO, true),
             counters: WriterCounters::default(),
         });
         let backlog = FlushBacklog::default();

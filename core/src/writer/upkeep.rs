@@ -87,11 +87,12 @@ impl Writer {
                 let backoff = self.upkeep.backoff.map_or(first, |backoff| backoff * 2);
                 self.upkeep.backoff = Some(backoff.min(longest));
                 tracing::warn!(%error, "the backend's upkeep failed; it is tried again later");
+                self.shared.vital.note("maintain", &error);
                 if *error.kind() == ErrorKind::OutcomeUnknown
                     && let Err(error) = backend.reopen().await
                 {
                     tracing::error!(%error, "the backend cannot be reopened");
-                    self.poisoned = true;
+                    self.poison(true);
                 }
             }
         }

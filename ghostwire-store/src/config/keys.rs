@@ -7,7 +7,7 @@ use super::names::{
 use super::types::{
     BackendChoice, Config, LibsqlOptions, NamedStore, PostgresOptions, ZqliteOptions,
 };
-use super::value::{Kind, Value};
+use super::value::{Kind, Value, address};
 
 /// A known key.
 pub(super) struct Key {
@@ -155,6 +155,8 @@ const fn integer(lowest: u64, highest: u64) -> Kind {
 }
 
 const BACKEND: Kind = Kind::Choice(BackendKind::NAMES);
+/// In seconds; a week at most.
+const INTERVAL: Kind = integer(0, 604_800);
 const DAYS: Kind = integer(1, 36_500);
 const FOR_EVER: &str = "kept for ever";
 
@@ -483,6 +485,71 @@ pub(super) static KEYS: &[Key] = &[
         |c, v| v.integer().map(|n| c.series.audit_retention_days = Some(n)),
     )
     .unless_set(FOR_EVER),
+    Key::field(
+        "http.listen",
+        Kind::Address,
+        "Where `gwstore serve` answers HTTP: `/livez`, `/readyz`, `/metrics`, `/status`. Without a port, \
+         port 9655. Whoever reaches it reads the status, paths included.",
+        |c| c.http.listen.map(Value::text),
+        |c, v| address(v.as_text()?).map(|address| c.http.listen = Some(address)),
+    )
+    .unless_set("no HTTP"),
+    Key::field(
+        "http.optional",
+        Kind::Boolean,
+        "Serves the store also if that address cannot be had.",
+        |c| Some(Value::Boolean(c.http.optional)),
+        |c, v| v.boolean().map(|optional| c.http.optional = optional),
+    ),
+    Key::field(
+        "http.max_connections",
+        integer(1, 10_000),
+        "How many connections over HTTP there may be at once; further ones wait.",
+        |c| Some(Value::Integer(c.http.max_connections)),
+        |c, v| v.integer().map(|n| c.http.max_connections = n),
+    ),
+    Key::field(
+        "serve.drain_seconds",
+        integer(1, 3600),
+        "How long `gwstore serve` waits for the store to be closed when it is asked to end, in seconds.",
+        |c| Some(Value::Integer(c.serve.drain_seconds)),
+        |c, v| v.integer().map(|n| c.serve.drain_seconds = n),
+    ),
+    Key::field(
+        "jobs.reap_seconds",
+        INTERVAL,
+        "How often `gwstore serve` looks for ephemeral nodes that are to be removed, in seconds; 0 is never.",
+        |c| Some(Value::Integer(c.jobs.reap_seconds)),
+        |c, v| v.integer().map(|n| c.jobs.reap_seconds = n),
+    ),
+    Key::field(
+        "jobs.sweep_seconds",
+        INTERVAL,
+        "How often it removes sessions, sign-ins and keys that expired, in seconds; 0 is never.",
+        |c| Some(Value::Integer(c.jobs.sweep_seconds)),
+        |c, v| v.integer().map(|n| c.jobs.sweep_seconds = n),
+    ),
+    Key::field(
+        "jobs.keep_expired_days",
+        integer(0, 36_500),
+        "How many days it keeps keys that expired or were revoked.",
+        |c| Some(Value::Integer(c.jobs.keep_expired_days)),
+        |c, v| v.integer().map(|n| c.jobs.keep_expired_days = n),
+    ),
+    Key::field(
+        "jobs.retention_seconds",
+        INTERVAL,
+        "How often it prunes the series as `series` says, in seconds; 0 is never.",
+        |c| Some(Value::Integer(c.jobs.retention_seconds)),
+        |c, v| v.integer().map(|n| c.jobs.retention_seconds = n),
+    ),
+    Key::field(
+        "jobs.checkpoint_seconds",
+        INTERVAL,
+        "How often it brings every block into rows, in seconds; 0 is never.",
+        |c| Some(Value::Integer(c.jobs.checkpoint_seconds)),
+        |c, v| v.integer().map(|n| c.jobs.checkpoint_seconds = n),
+    ),
     Key::switch(
         "switches.*.state",
         Kind::Choice(SwitchState::NAMES),

@@ -47,8 +47,8 @@ pub use self::origin::{Explained, Origin, Origins};
 pub use self::source::{FlagFile, MAX_FILE_BYTES};
 pub use self::types::{
     BackendChoice, ClockOptions, Config, DEFAULT_ENVIRONMENT, DEFAULT_POSTGRES_URL_VARIABLE,
-    DEFAULT_STORE, LibsqlOptions, Migration, NamedStore, PostgresOptions, Roles, RootOptions,
-    SeriesOptions, Switch, WriterOptions, ZqliteOptions,
+    DEFAULT_STORE, HttpOptions, JobOptions, LibsqlOptions, Migration, NamedStore, PostgresOptions,
+    Roles, RootOptions, SeriesOptions, ServeOptions, Switch, WriterOptions, ZqliteOptions,
 };
 #[doc(inline)]
 pub use ghostwire_store_core::options::Materialize;

@@ -1,6 +1,7 @@
 //! The effective configuration, typed. Its `Default`s are the built-in defaults.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use ghostwire_store_core::options::Materialize;
@@ -55,6 +56,12 @@ pub struct Config {
     pub clock: ClockOptions,
     /// How long series are kept.
     pub series: SeriesOptions,
+    /// What is told over HTTP of a store that is served.
+    pub http: HttpOptions,
+    /// How a store is served.
+    pub serve: ServeOptions,
+    /// What is done on a schedule while a store is served.
+    pub jobs: JobOptions,
     /// The declared switches; see [`Config::switch`].
     pub switches: BTreeMap<String, Switch>,
     /// Where each value came from. Leave it at its default when building a `Config` in code.
@@ -75,6 +82,9 @@ impl Default for Config {
             writer: WriterOptions::default(),
             clock: ClockOptions::default(),
             series: SeriesOptions::default(),
+            http: HttpOptions::default(),
+            serve: ServeOptions::default(),
+            jobs: JobOptions::default(),
             switches: BTreeMap::new(),
             origins: Origins::default(),
         }
@@ -393,6 +403,68 @@ pub struct SeriesOptions {
     pub metrics_retention_days: Option<u64>,
     /// Days that audit entries are kept.
     pub audit_retention_days: Option<u64>,
+}
+
+/// What is told over HTTP of a store that is served: health, metrics, status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpOptions {
+    /// The address; `None` is no HTTP.
+    pub listen: Option<SocketAddr>,
+    /// Whether the store is served also if the address cannot be had.
+    pub optional: bool,
+    /// How many connections there may be at once.
+    pub max_connections: u64,
+}
+
+impl HttpOptions {
+    /// The port of an address without one. Prometheus itself has 9090.
+    pub const DEFAULT_PORT: u16 = 9655;
+}
+
+impl Default for HttpOptions {
+    fn default() -> Self {
+        Self { listen: None, optional: false, max_connections: 64 }
+    }
+}
+
+/// How a store is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServeOptions {
+    /// How long a process that is asked to end waits for the store to be closed.
+    pub drain_seconds: u64,
+}
+
+impl Default for ServeOptions {
+    fn default() -> Self {
+        Self { drain_seconds: 30 }
+    }
+}
+
+/// How often what is done; 0 is never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JobOptions {
+    /// Seconds between two searches for ephemeral nodes to be reaped.
+    pub reap_seconds: u64,
+    /// Seconds between two searches for what expired.
+    pub sweep_seconds: u64,
+    /// Days that keys are kept after they expired or were revoked.
+    pub keep_expired_days: u64,
+    /// Seconds between two prunings of the series.
+    pub retention_seconds: u64,
+    /// Seconds between two checkpoints.
+    pub checkpoint_seconds: u64,
+}
+
+impl Default for JobOptions {
+    fn default() -> Self {
+        Self {
+            reap_seconds: 60,
+            sweep_seconds: 600,
+            keep_expired_days: 30,
+            retention_seconds: 3600,
+            checkpoint_seconds: 300,
+        }
+    }
 }
 
 /// A switch in the vocabulary of flagd, with boolean variants.

@@ -17,6 +17,7 @@ use ghostwire_store_core::backend::{Backend, Compacted};
 use ghostwire_store_core::domain::{Clock, StoreId, SystemClock};
 use ghostwire_store_core::entropy::{Entropy, SystemEntropy};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::health::LoadProgress;
 use ghostwire_store_core::keys::KeyManager;
 use ghostwire_store_core::options::{ClockOptions, Materialize, StoreOptions, WriterOptions};
 use ghostwire_store_core::schema::Schema;
@@ -52,6 +53,7 @@ pub struct Opener<'c> {
     schema: Option<Schema>,
     clock: Arc<dyn Clock>,
     accept_clock: bool,
+    progress: Arc<LoadProgress>,
     #[cfg(feature = "zqlite")]
     accepts_missing_pin: bool,
     entropy: Arc<dyn Entropy>,
@@ -120,6 +122,7 @@ impl<'c> Opener<'c> {
             schema: None,
             clock: Arc::new(SystemClock),
             accept_clock: false,
+            progress: Arc::default(),
             #[cfg(feature = "zqlite")]
             accepts_missing_pin: false,
             entropy: Arc::new(SystemEntropy),
@@ -172,6 +175,13 @@ impl<'c> Opener<'c> {
     #[must_use]
     pub fn accept_clock(mut self, accept: bool) -> Self {
         self.accept_clock = accept;
+        self
+    }
+
+    /// Counts in `progress` what is read while the store is opened, for somebody who waits for it.
+    #[must_use]
+    pub fn progress(mut self, progress: Arc<LoadProgress>) -> Self {
+        self.progress = progress;
         self
     }
 
@@ -291,6 +301,7 @@ impl<'c> Opener<'c> {
             read_only: self.read_only,
             max_view_age: Duration::from_millis(self.config.writer.max_view_age_ms),
             attestations: self.attestations()?,
+            progress: self.progress.clone(),
             ..StoreOptions::default()
         };
         store::open(backend, options).await

@@ -108,6 +108,7 @@ pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
     let config = load_config(&cli.global)?;
     match &cli.command {
         Command::Init => init::run(&config, shell).await,
+        Command::Serve => crate::serve::run(&cli.global, &config, shell).await,
         Command::Status(args) => status::run(&config, args, shell).await,
         Command::Doctor
         | Command::Version

@@ -28,6 +28,8 @@ mod pins;
 mod rotations;
 mod round_trips;
 mod seal_killed;
+#[cfg(unix)]
+mod serve;
 mod snippets;
 mod support;
 mod trust;
