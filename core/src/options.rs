@@ -10,6 +10,7 @@ use crate::entropy::{Entropy, SystemEntropy};
 use crate::keys::KeyManager;
 use crate::layer::Deadlines;
 use crate::secrets::HashKeys;
+use crate::store::Companion;
 
 /// When row changes reach the backend's tables. Both give the same state; blocks are durable at
 /// once either way.
@@ -125,6 +126,8 @@ pub struct StoreOptions {
     pub deadlines: Deadlines,
     /// Who takes what the store attests of its state by itself; nobody by default.
     pub attestations: Option<AttestationOptions>,
+    /// What ends with the store.
+    pub companions: Vec<Arc<dyn Companion>>,
 }
 
 impl Default for StoreOptions {
@@ -143,6 +146,7 @@ impl Default for StoreOptions {
             max_view_age: Duration::from_secs(2),
             deadlines: Deadlines::default(),
             attestations: None,
+            companions: Vec::new(),
         }
     }
 }
@@ -159,6 +163,7 @@ impl std::fmt::Debug for StoreOptions {
             .field("max_view_age", &self.max_view_age)
             .field("deadlines", &self.deadlines)
             .field("attestations", &self.attestations)
+            .field("companions", &self.companions)
             .finish_non_exhaustive()
     }
 }
