@@ -11,6 +11,7 @@ use crate::health::LoadProgress;
 use crate::keys::KeyManager;
 use crate::layer::Deadlines;
 use crate::secrets::HashKeys;
+use crate::store::Companion;
 
 /// When row changes reach the backend's tables. Both give the same state; blocks are durable at
 /// once either way.
@@ -147,6 +148,8 @@ pub struct StoreOptions {
     pub health: HealthOptions,
     /// Counts what is read while the store is opened.
     pub progress: Arc<LoadProgress>,
+    /// What ends with the store.
+    pub companions: Vec<Arc<dyn Companion>>,
 }
 
 impl Default for StoreOptions {
@@ -167,6 +170,7 @@ impl Default for StoreOptions {
             attestations: None,
             health: HealthOptions::default(),
             progress: Arc::default(),
+            companions: Vec::new(),
         }
     }
 }
@@ -183,6 +187,7 @@ impl std::fmt::Debug for StoreOptions {
             .field("max_view_age", &self.max_view_age)
             .field("deadlines", &self.deadlines)
             .field("attestations", &self.attestations)
+            .field("companions", &self.companions)
             .finish_non_exhaustive()
     }
 }

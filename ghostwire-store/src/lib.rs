@@ -13,6 +13,7 @@
 //! | follow what happens | [`Store::watch_from`], [`changes`] |
 //! | bring data in, take it out | [`Store::restore`], [`portable`] |
 //! | manage the keys of a sealed store | [`keys`] |
+//! | talk to a store that another process has open | [`admin`] |
 //! | look after it | [`apply_retention`], [`Store::verify`], [`info`] |
 //!
 //! A backend of one's own, a layer over one, or a tool that looks below the store depends on
@@ -49,6 +50,12 @@
 //! # fn main() {}
 //! ```
 
+/// The admin socket of an open store: what serves it, and what talks to it.
+#[cfg(feature = "admin")]
+pub mod admin {
+    #[doc(inline)]
+    pub use ghostwire_store_admin::*;
+}
 pub mod config;
 mod hash_key;
 #[cfg(feature = "http")]

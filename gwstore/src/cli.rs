@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use ghostwire_store::domain::ConsumerName;
 
+use crate::commands::live::{LogCommand, WatchArgs};
 use crate::nouns::{Listed, Noun};
 
 /// Sets up, inspects, checks and moves stores of a mesh VPN's control plane.
@@ -85,8 +86,17 @@ pub(crate) enum Command {
     /// Say what the store is and holds.
     Status(StatusArgs),
     /// Check the configuration, the files, the disk and everything stored.
-    #[command(aliases = ["verify", "check"])]
+    #[command(alias = "check")]
     Doctor,
+    /// Read everything stored and check it.
+    Verify,
+    /// Bring every block into rows, so that the next opening reads less.
+    Checkpoint,
+    /// Print what each commit of an open store changes, as it comes.
+    Watch(WatchArgs),
+    /// Have the program that has the store open log more or less.
+    #[command(subcommand)]
+    Log(LogCommand),
     /// Hold the store open and look after it: jobs on a schedule, health, an end in order.
     #[command(long_about = SERVE)]
     Serve,
@@ -411,6 +421,8 @@ impl NewRootArgs {
 pub(crate) enum ConfigCommand {
     /// Print each effective value and where it came from.
     Show,
+    /// Have the program that has the store open read its configuration again.
+    Reload,
 }
 
 #[derive(Debug, Subcommand)]

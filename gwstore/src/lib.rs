@@ -13,6 +13,7 @@ mod demo;
 mod failure;
 mod headscale;
 mod keyring;
+mod live;
 mod nouns;
 mod output;
 mod output_file;
@@ -21,6 +22,7 @@ mod progress;
 mod restore;
 mod serve;
 mod session;
+mod writing;
 
 use std::ffi::OsString;
 use std::io::{self, BufWriter, IsTerminal, Write};

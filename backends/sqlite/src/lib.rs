@@ -54,7 +54,7 @@ use lock::{Lock, is_absent};
 use making::Making;
 pub use names::{
     COPY_FILE, ENGINE_FILES, EXPORT_PREFIX, KEY_FILE, KEYRING_FILE, KEYRING_FILES, LOCK_FILE,
-    RESERVE_FILE, ROOT_FILE, SCRATCH_PREFIX, files_of, is_beside, is_unfinished,
+    RESERVE_FILE, ROOT_FILE, SCRATCH_PREFIX, SOCKET_FILE, files_of, is_beside, is_unfinished,
     possible_stores_of, resolved,
 };
 use opened::OpenedFiles;

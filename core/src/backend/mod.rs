@@ -183,7 +183,7 @@ impl Default for Budget {
 }
 
 /// How far a sealed store's records are sealed under the newest version of its data key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Resealed {
     /// The version that seals.
     pub version: u32,
@@ -341,7 +341,7 @@ pub struct Filesystem {
 
 /// SQLite's write-ahead log: commits go into it, and later from there into the file. It can be begun
 /// anew only while nobody reads an older state of the file.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct LogInfo {
     /// Bytes on disk.
     pub bytes: u64,
@@ -361,7 +361,7 @@ pub struct LogInfo {
 
 /// The index that SQLite keeps beside a log, as it was before the store was opened. It alone tells that
 /// a log was cut between two commits.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogIndex {
     /// There was none.
@@ -383,7 +383,7 @@ pub struct Compacted {
 }
 
 /// What a backend did since it was opened.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct BackendCounters {
     /// Commits that were stored, those without a block included.
     pub commits: u64,

@@ -238,6 +238,12 @@ macro_rules! entities {
             $($kind(domain::$id),)+
         }
 
+        impl std::fmt::Display for EntityId {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                match self { $(Self::$kind(id) => std::fmt::Display::fmt(id, f)),+ }
+            }
+        }
+
         impl EntityId {
             /// The row's table.
             #[must_use]
@@ -381,7 +387,8 @@ macro_rules! entities {
         }
 
         /// What a command answers.
-        #[derive(Debug, Clone, PartialEq, Eq)]
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
         #[allow(missing_docs)]
         pub enum Reply {
             Done,

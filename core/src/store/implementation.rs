@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
-use super::{Store, StoreInfo, watch};
+use super::{Store, StoreInfo, WeakStore, watch};
 use crate::backend::{Attestation, KeyRange};
 use crate::block::Serial;
 use crate::changes::{ChangeStream, LogPosition};
@@ -131,6 +131,10 @@ impl Store for StoreHandle {
 
     fn as_instance(&self, instance: InstanceId) -> Arc<dyn Store> {
         Arc::new(Self { instance: Some(instance), ..self.clone() })
+    }
+
+    fn downgrade(&self) -> WeakStore {
+        WeakStore::of(self)
     }
 
     async fn digests(&self) -> Result<Digests> {

@@ -1,5 +1,6 @@
 //! The store: what Ghostwire holds.
 
+mod companion;
 mod implementation;
 mod open;
 mod timeline;
@@ -25,6 +26,7 @@ use crate::state::Reply;
 use crate::view::View;
 use crate::writer::Committed;
 
+pub use companion::{Companion, WeakStore};
 pub use open::open;
 pub use timeline::begin_timeline;
 
@@ -181,6 +183,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// - Once the instance is over, [`connect`](PresenceRepository::connect),
     ///   [`open`](PresenceRepository::open) and [`heartbeat`](PresenceRepository::heartbeat) give `NotFound`.
     fn as_instance(&self, instance: InstanceId) -> Arc<dyn Store>;
+
+    /// A handle that does not keep the store open, for what serves it to others and has to end with it.
+    fn downgrade(&self) -> WeakStore;
 
     /// The digests of everything stored. Equal digests mean equal content, on any backend.
     ///

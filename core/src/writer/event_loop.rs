@@ -18,6 +18,7 @@ impl Writer {
     pub(super) async fn run(&mut self, queue: &mut mpsc::Receiver<Request>) -> Result<()> {
         let mut idle_timeout = self.options.idle_before_flush;
         while self.step(queue, &mut idle_timeout).await {}
+        self.end_companions();
         self.backend.announce_close();
         match self.closing {
             true => self.flush_all().await.map(drop),

@@ -59,6 +59,7 @@ use crate::log::hold::Holds;
 use crate::options::{Materialize, StoreOptions, WriterOptions};
 use crate::position::Epoch;
 use crate::state::State;
+use crate::store::Companion;
 use crate::view::Published;
 
 use batch::Batch;
@@ -169,6 +170,7 @@ pub(crate) struct Writer {
     /// How often in a row another process committed first.
     conflicts: usize,
     upkeep: Upkeep,
+    companions: Vec<Arc<dyn Companion>>,
     /// Nothing goes into the queue any more.
     closing: bool,
     /// Nothing comes from the queue any more.
@@ -212,6 +214,7 @@ impl Writer {
             commit_thread,
             conflicts: 0,
             upkeep: Upkeep::default(),
+            companions: options.companions.clone(),
             closing: false,
             drained: false,
         }

@@ -2,7 +2,8 @@
 //! the defaults are those of [`Config`].
 
 use super::names::{
-    self, BackendKind, MigrationStage, PinMode, Role, SwitchState, ZqliteEngine, materialize_named,
+    self, BackendKind, MigrationStage, PinMode, Role, SocketMode, SwitchState, ZqliteEngine,
+    materialize_named,
 };
 use super::types::{
     BackendChoice, Config, LibsqlOptions, NamedStore, PostgresOptions, ZqliteOptions,
@@ -549,6 +550,45 @@ pub(super) static KEYS: &[Key] = &[
         "How often it brings every block into rows, in seconds; 0 is never.",
         |c| Some(Value::Integer(c.jobs.checkpoint_seconds)),
         |c, v| v.integer().map(|n| c.jobs.checkpoint_seconds = n),
+    ),
+    Key::field(
+        "admin.socket",
+        Kind::Boolean,
+        "Whether a store that is opened to be written serves an admin socket, by which `gwstore` works beside it.",
+        |c| Some(Value::Boolean(c.admin.socket)),
+        |c, v| v.boolean().map(|socket| c.admin.socket = socket),
+    ),
+    Key::field(
+        "admin.path",
+        Kind::Path,
+        "Where the socket is. Each store that is open at the same time needs one of its own.",
+        |c| c.admin.path.clone().map(Value::Path),
+        |c, v| v.into_path().map(|path| c.admin.path = Some(path)),
+    )
+    .unless_set("the store file's path and `.sock`")
+    .derived(|c| c.admin_socket_path().map(Value::Path)),
+    Key::field(
+        "admin.group",
+        Kind::Name,
+        "The group, by name or number, whose members may use the socket beside the store's user and root.",
+        |c| c.admin.group.clone().map(Value::Text),
+        |c, v| v.into_text().map(|group| c.admin.group = Some(group)),
+    )
+    .unless_set("none"),
+    Key::field(
+        "admin.mode",
+        Kind::Choice(SocketMode::NAMES),
+        "The socket's mode.",
+        |c| c.admin.mode.map(Value::text),
+        |c, v| SocketMode::from_name(v.as_text()?).map(|mode| c.admin.mode = Some(mode)),
+    )
+    .unless_set("`0660` with a group, else `0600`"),
+    Key::field(
+        "admin.max_clients",
+        integer(1, 1_000),
+        "How many clients the socket serves at a time; the next one is refused.",
+        |c| Some(Value::Integer(c.admin.max_clients)),
+        |c, v| v.integer().map(|n| c.admin.max_clients = n),
     ),
     Key::switch(
         "switches.*.state",

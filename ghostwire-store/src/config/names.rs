@@ -82,6 +82,16 @@ named_enum! {
 }
 
 named_enum! {
+    /// Who may read and write the admin socket, beside root.
+    SocketMode {
+        /// Its owner.
+        Owner = "0600",
+        /// Its owner and its group.
+        Group = "0660",
+    }
+}
+
+named_enum! {
     /// When the pin of a zqlite store is moved.
     PinMode {
         /// It has none.

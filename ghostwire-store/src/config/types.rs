@@ -5,9 +5,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use ghostwire_store_core::options::Materialize;
-use ghostwire_store_sqlite::{KEY_FILE, KEYRING_FILE, ROOT_FILE, with_suffix};
+use ghostwire_store_sqlite::{
+    KEY_FILE, KEYRING_FILE, ROOT_FILE, SOCKET_FILE, resolved, with_suffix,
+};
 
-use super::names::{BackendKind, MigrationStage, PinMode, Role, SwitchState, ZqliteEngine};
+use super::names::{
+    BackendKind, MigrationStage, PinMode, Role, SocketMode, SwitchState, ZqliteEngine,
+};
 use super::origin::Origins;
 
 /// The environment that holds when nobody chooses one.
@@ -62,6 +66,8 @@ pub struct Config {
     pub serve: ServeOptions,
     /// What is done on a schedule while a store is served.
     pub jobs: JobOptions,
+    /// The socket by which an open store is managed.
+    pub admin: AdminOptions,
     /// The declared switches; see [`Config::switch`].
     pub switches: BTreeMap<String, Switch>,
     /// Where each value came from. Leave it at its default when building a `Config` in code.
@@ -85,6 +91,7 @@ impl Default for Config {
             http: HttpOptions::default(),
             serve: ServeOptions::default(),
             jobs: JobOptions::default(),
+            admin: AdminOptions::default(),
             switches: BTreeMap::new(),
             origins: Origins::default(),
         }
@@ -115,6 +122,15 @@ impl Config {
     #[must_use]
     pub fn is_sealed(&self) -> bool {
         matches!(&self.backend, BackendChoice::Zqlite(options) if options.sealed)
+    }
+
+    /// Where the admin socket of the store that is opened is: the configured place, else the store file's
+    /// path with `.sock` appended. If the store's path is a symbolic link, it lies beside what that leads
+    /// to. `None` for a store without a file whose socket has no configured place.
+    #[must_use]
+    pub fn admin_socket_path(&self) -> Option<PathBuf> {
+        let configured = self.admin.path.clone();
+        configured.or_else(|| Some(with_suffix(&resolved(self.backend.path()?), SOCKET_FILE)))
     }
 
     /// The store that serves this part of the data.
@@ -464,6 +480,27 @@ impl Default for JobOptions {
             retention_seconds: 3600,
             checkpoint_seconds: 300,
         }
+    }
+}
+
+/// The socket by which a store is looked at and managed while it is open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminOptions {
+    /// Whether a store that is opened to be written serves one.
+    pub socket: bool,
+    /// Where; see [`Config::admin_socket_path`].
+    pub path: Option<PathBuf>,
+    /// The group whose members may use it beside its owner and root: a name or a number.
+    pub group: Option<String>,
+    /// Its mode; that of the group if there is one.
+    pub mode: Option<SocketMode>,
+    /// How many clients it serves at a time.
+    pub max_clients: u64,
+}
+
+impl Default for AdminOptions {
+    fn default() -> Self {
+        Self { socket: true, path: None, group: None, mode: None, max_clients: 16 }
     }
 }
 

@@ -1,5 +1,7 @@
 //! From a configuration to a store.
 
+#[cfg(all(feature = "admin", unix))]
+mod admin;
 #[cfg(feature = "zqlite")]
 mod attestations;
 mod key;
@@ -59,6 +61,8 @@ pub struct Opener<'c> {
     entropy: Arc<dyn Entropy>,
     #[cfg(feature = "zqlite")]
     key_source: Option<Arc<dyn crate::keys::crypto::root::KeySource>>,
+    #[cfg(all(feature = "admin", unix))]
+    admin: admin::Serving,
 }
 
 /// A backend that was opened, and the hash keys if they come with it.
@@ -128,6 +132,8 @@ impl<'c> Opener<'c> {
             entropy: Arc::new(SystemEntropy),
             #[cfg(feature = "zqlite")]
             key_source: None,
+            #[cfg(all(feature = "admin", unix))]
+            admin: admin::Serving::default(),
         }
     }
 
@@ -290,6 +296,8 @@ impl<'c> Opener<'c> {
             Some(keys) => Some(keys),
             None => self.key_after(key, backend.as_ref()).await?,
         };
+        #[cfg(all(feature = "admin", unix))]
+        let socket = self.admin_socket();
         let options = StoreOptions {
             clock: self.clock.clone(),
             clock_bounds: self.clock_bounds(),
@@ -302,8 +310,15 @@ impl<'c> Opener<'c> {
             max_view_age: Duration::from_millis(self.config.writer.max_view_age_ms),
             attestations: self.attestations()?,
             progress: self.progress.clone(),
+            #[cfg(all(feature = "admin", unix))]
+            companions: admin::companions(socket.as_ref()),
             ..StoreOptions::default()
         };
+        #[cfg(all(feature = "admin", unix))]
+        if let Some(socket) = socket {
+            let store = store::open(backend.clone(), options).await?;
+            return self.serve_admin(&socket, store, backend).await;
+        }
         store::open(backend, options).await
     }
 

@@ -19,6 +19,7 @@ mod init;
 #[cfg(feature = "zqlite")]
 mod keys;
 mod list;
+pub(crate) mod live;
 mod manual;
 mod migrate;
 #[cfg(feature = "zqlite")]
@@ -132,6 +133,11 @@ pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
         Command::Keys(command) => keys::run(&config, command, shell).await,
         Command::Compact => compact::run(&config, shell).await,
         Command::Config(ConfigCommand::Show) => config::show(&config, shell),
+        Command::Config(ConfigCommand::Reload) => live::reload(&config, shell).await,
+        Command::Checkpoint => live::checkpoint(&config, shell).await,
+        Command::Verify => live::verify(&config, shell).await,
+        Command::Watch(args) => live::watch(&config, args, shell).await,
+        Command::Log(command) => live::log(&config, command, shell).await,
         #[cfg(feature = "conformance")]
         Command::Conformance(args) => {
             conformance::run(&config, args, cli.global.verbose > 0, shell).await

@@ -20,11 +20,9 @@ mod values;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use ghostwire_store::admin::protocol::Issue;
 use ghostwire_store::command::{Command, EntityRecord, Precondition};
-use ghostwire_store::domain::{
-    Clock, Cursor, Limit, NewApiKey, NewPreAuthKey, NewSession, Patch, SystemClock, Timestamp,
-    Update,
-};
+use ghostwire_store::domain::{Clock, Cursor, Limit, Patch, SystemClock, Timestamp, Update};
 use ghostwire_store::entropy::{Entropy, SystemEntropy};
 use ghostwire_store::{Error, ErrorKind, Result};
 use ghostwire_store_core::schema::Table;
@@ -43,6 +41,7 @@ pub(crate) use self::target::{
     Chosen, Target, find, id_of, label_of, name_of, revision_of, without_secret,
 };
 pub(crate) use self::user::UserSelection;
+pub(crate) use self::values::Moment;
 use crate::failure::{Failure, Outcome};
 
 /// What is stored, each with its verbs.
@@ -406,15 +405,7 @@ pub(crate) trait Plans: std::fmt::Debug {
 
 /// An edit that makes a secret.
 pub(crate) trait Issues: std::fmt::Debug {
-    fn issue(&self, scene: &Scene<'_>) -> Outcome<Issued>;
-}
-
-/// What is to be made.
-#[derive(Debug, Clone)]
-pub(crate) enum Issued {
-    PreauthKey(NewPreAuthKey),
-    ApiKey(NewApiKey),
-    Session(NewSession),
+    fn issue(&self, scene: &Scene<'_>) -> Outcome<Issue>;
 }
 
 /// How to go about an edit.

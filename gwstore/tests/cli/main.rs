@@ -20,6 +20,7 @@ mod imports;
 mod intentions;
 mod keys;
 mod listings;
+mod live;
 mod looking;
 mod names;
 mod outputs;
