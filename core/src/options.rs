@@ -9,6 +9,7 @@ use crate::domain::{Actor, Clock, SystemClock};
 use crate::entropy::{Entropy, SystemEntropy};
 use crate::keys::KeyManager;
 use crate::layer::Deadlines;
+use crate::observe::Recorder;
 use crate::secrets::HashKeys;
 
 /// When row changes reach the backend's tables. Both give the same state; blocks are durable at
@@ -125,6 +126,8 @@ pub struct StoreOptions {
     pub deadlines: Deadlines,
     /// Who takes what the store attests of its state by itself; nobody by default.
     pub attestations: Option<AttestationOptions>,
+    /// Who takes figures of what the store does; nobody by default.
+    pub recorder: Option<Arc<dyn Recorder>>,
 }
 
 impl Default for StoreOptions {
@@ -143,6 +146,7 @@ impl Default for StoreOptions {
             max_view_age: Duration::from_secs(2),
             deadlines: Deadlines::default(),
             attestations: None,
+            recorder: None,
         }
     }
 }

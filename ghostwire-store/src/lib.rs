@@ -14,6 +14,7 @@
 //! | bring data in, take it out | [`Store::restore`], [`portable`] |
 //! | manage the keys of a sealed store | [`keys`] |
 //! | look after it | [`apply_retention`], [`Store::verify`], [`info`] |
+//! | measure it | [`observe`]; with the feature `telemetry`, the module of that name |
 //!
 //! A backend of one's own, a layer over one, or a tool that looks below the store depends on
 //! `ghostwire-store-core`.
@@ -55,6 +56,8 @@ mod hash_key;
 pub mod keys;
 mod open;
 mod retention;
+#[cfg(feature = "telemetry")]
+pub mod telemetry;
 
 #[doc(inline)]
 pub use ghostwire_store_core::secrets::{HashKey, HashKeys};
@@ -120,6 +123,12 @@ pub mod command {
 pub mod key_management {
     #[doc(inline)]
     pub use ghostwire_store_core::keys::*;
+}
+
+/// Taking figures of what a store does: what [`Opener::recorder`] wants.
+pub mod observe {
+    #[doc(inline)]
+    pub use ghostwire_store_core::observe::*;
 }
 
 /// What a store says about itself.

@@ -42,13 +42,15 @@ use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
 pub(crate) use self::assemble::NO_POSTGRES;
 pub use self::document::known_keys_markdown;
-pub use self::names::{BackendKind, MigrationStage, PinMode, Role, SwitchState, ZqliteEngine};
+pub use self::names::{
+    BackendKind, LogFormat, LogLevelName, MigrationStage, PinMode, Role, SwitchState, ZqliteEngine,
+};
 pub use self::origin::{Explained, Origin, Origins};
 pub use self::source::{FlagFile, MAX_FILE_BYTES};
 pub use self::types::{
     BackendChoice, ClockOptions, Config, DEFAULT_ENVIRONMENT, DEFAULT_POSTGRES_URL_VARIABLE,
-    DEFAULT_STORE, LibsqlOptions, Migration, NamedStore, PostgresOptions, Roles, RootOptions,
-    SeriesOptions, Switch, WriterOptions, ZqliteOptions,
+    DEFAULT_STORE, LibsqlOptions, LogOptions, Migration, NamedStore, PostgresOptions, Roles,
+    RootOptions, SeriesOptions, Switch, TelemetryOptions, WriterOptions, ZqliteOptions,
 };
 #[doc(inline)]
 pub use ghostwire_store_core::options::Materialize;

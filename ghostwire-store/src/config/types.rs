@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use ghostwire_store_core::options::Materialize;
 use ghostwire_store_sqlite::{KEY_FILE, KEYRING_FILE, ROOT_FILE, with_suffix};
 
-use super::names::{BackendKind, MigrationStage, PinMode, Role, SwitchState, ZqliteEngine};
+use super::names::{
+    BackendKind, LogFormat, LogLevelName, MigrationStage, PinMode, Role, SwitchState, ZqliteEngine,
+};
 use super::origin::Origins;
 
 /// The environment that holds when nobody chooses one.
@@ -55,6 +57,10 @@ pub struct Config {
     pub clock: ClockOptions,
     /// How long series are kept.
     pub series: SeriesOptions,
+    /// How a program that serves the store logs.
+    pub log: LogOptions,
+    /// Where metrics and traces are sent.
+    pub telemetry: TelemetryOptions,
     /// The declared switches; see [`Config::switch`].
     pub switches: BTreeMap<String, Switch>,
     /// Where each value came from. Leave it at its default when building a `Config` in code.
@@ -75,6 +81,8 @@ impl Default for Config {
             writer: WriterOptions::default(),
             clock: ClockOptions::default(),
             series: SeriesOptions::default(),
+            log: LogOptions::default(),
+            telemetry: TelemetryOptions::default(),
             switches: BTreeMap::new(),
             origins: Origins::default(),
         }
@@ -393,6 +401,47 @@ pub struct SeriesOptions {
     pub metrics_retention_days: Option<u64>,
     /// Days that audit entries are kept.
     pub audit_retention_days: Option<u64>,
+}
+
+/// How a program that serves the store logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogOptions {
+    /// How a line is written.
+    pub format: LogFormat,
+    /// The least level of a line.
+    pub level: LogLevelName,
+    /// From how many milliseconds on a write is logged with its phases; 0 logs none.
+    pub slow_ms: u64,
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: LogLevelName::Info, slow_ms: 1000 }
+    }
+}
+
+/// Where metrics and traces are sent. What is `None` is as OpenTelemetry's variables say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TelemetryOptions {
+    /// Whether anything is counted at all.
+    pub enabled: bool,
+    /// Where the collector takes OTLP over HTTP.
+    pub otlp_endpoint: Option<String>,
+    /// How many traces of a hundred are followed.
+    pub sample_percent: Option<u64>,
+    /// How many seconds pass between two exports of metrics.
+    pub export_interval_seconds: Option<u64>,
+}
+
+impl Default for TelemetryOptions {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            otlp_endpoint: None,
+            sample_percent: None,
+            export_interval_seconds: None,
+        }
+    }
 }
 
 /// A switch in the vocabulary of flagd, with boolean variants.

@@ -66,12 +66,17 @@ impl fmt::Display for Value {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Kind {
     Boolean,
-    Integer { lowest: u64, highest: u64 },
+    Integer {
+        lowest: u64,
+        highest: u64,
+    },
     Choice(&'static [&'static str]),
     Path,
     VariableName,
     Name,
     StoreName,
+    /// Where something is sent to over HTTP.
+    Endpoint,
 }
 
 impl fmt::Display for Kind {
@@ -85,6 +90,7 @@ impl fmt::Display for Kind {
             Self::Choice([only]) => write!(f, "\"{only}\""),
             Self::Choice(names) => write!(f, "one of \"{}\"", names.join("\", \"")),
             Self::Path => f.write_str("a path"),
+            Self::Endpoint => f.write_str("an address like http://HOST:PORT"),
             Self::VariableName => f.write_str("the name of an environment variable"),
             Self::Name => {
                 write!(f, "a name of 1 to {LONGEST_NAME} letters, digits, \"-\" and \"_\"")
@@ -134,7 +140,11 @@ impl Kind {
             (Self::Integer { .. }, Node::Text(text)) if from_text => Value::Integer(integer(text)?),
             (Self::Path, Node::Text(text)) => Value::Path(PathBuf::from(text)),
             (
-                Self::Choice(_) | Self::VariableName | Self::Name | Self::StoreName,
+                Self::Choice(_)
+                | Self::VariableName
+                | Self::Name
+                | Self::StoreName
+                | Self::Endpoint,
                 Node::Text(text),
             ) => Value::Text(text.clone()),
             _ => return Err(Refusal::Type),
@@ -188,6 +198,13 @@ impl Kind {
                     Err(Refusal::Malformed)
                 }
             }
+            (Self::Endpoint, Value::Text(address)) => {
+                if is_endpoint(address) {
+                    Ok(())
+                } else {
+                    Err(Refusal::Malformed)
+                }
+            }
             (Self::StoreName, Value::Text(name)) => {
                 if is_store_name(name) {
                     Ok(())
@@ -228,6 +245,15 @@ fn has_scheme(text: &str) -> bool {
     text.split_once("://").is_some_and(|(scheme, _)| {
         scheme.starts_with(|first: char| first.is_ascii_alphabetic())
             && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'))
+    })
+}
+
+/// Without a user or a password.
+fn is_endpoint(address: &str) -> bool {
+    let rest = address.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
+    rest.is_some_and(|rest| {
+        !rest.is_empty()
+            && !rest.contains(|c: char| c == '@' || c.is_whitespace() || c.is_control())
     })
 }
 
@@ -346,6 +372,18 @@ mod tests {
         for kind in [Kind::Path, choice, RANGE, Kind::VariableName, Kind::Name] {
             assert_eq!(kind.read(&url, false), Err(Refusal::Secret));
         }
+    }
+
+    #[test]
+    fn endpoints() {
+        for good in ["http://localhost:4318", "http://[::1]:4318/", "http://collector/otlp"] {
+            assert_eq!(Kind::Endpoint.read(&text(good), false), Ok(Value::text(good)));
+        }
+        for bad in ["", "localhost:4318", "https://collector", "http://", "http://a b", "ftp://a"] {
+            assert_eq!(Kind::Endpoint.read(&text(bad), false), Err(Refusal::Malformed), "{bad}");
+        }
+        let password = text("http://me:hunter2@collector");
+        assert_eq!(Kind::Endpoint.read(&password, false), Err(Refusal::Secret));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use ghostwire_store_core::domain::{Clock, StoreId, SystemClock};
 use ghostwire_store_core::entropy::{Entropy, SystemEntropy};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::keys::KeyManager;
+use ghostwire_store_core::observe::Recorder;
 use ghostwire_store_core::options::{ClockOptions, Materialize, StoreOptions, WriterOptions};
 use ghostwire_store_core::schema::Schema;
 use ghostwire_store_core::secrets::HashKeys;
@@ -55,6 +56,7 @@ pub struct Opener<'c> {
     #[cfg(feature = "zqlite")]
     accepts_missing_pin: bool,
     entropy: Arc<dyn Entropy>,
+    recorder: Option<Arc<dyn Recorder>>,
     #[cfg(feature = "zqlite")]
     key_source: Option<Arc<dyn crate::keys::crypto::root::KeySource>>,
 }
@@ -123,6 +125,7 @@ impl<'c> Opener<'c> {
             #[cfg(feature = "zqlite")]
             accepts_missing_pin: false,
             entropy: Arc::new(SystemEntropy),
+            recorder: None,
             #[cfg(feature = "zqlite")]
             key_source: None,
         }
@@ -179,6 +182,16 @@ impl<'c> Opener<'c> {
     #[must_use]
     pub fn entropy(mut self, entropy: Arc<dyn Entropy>) -> Self {
         self.entropy = entropy;
+        self
+    }
+
+    /// Who takes figures of what the store does; nobody by default. [`Telemetry::recorder`] gives one that
+    /// exports them.
+    ///
+    /// [`Telemetry::recorder`]: https://docs.rs/ghostwire-store-telemetry
+    #[must_use]
+    pub fn recorder(mut self, recorder: Arc<dyn Recorder>) -> Self {
+        self.recorder = Some(recorder);
         self
     }
 
@@ -291,6 +304,7 @@ impl<'c> Opener<'c> {
             read_only: self.read_only,
             max_view_age: Duration::from_millis(self.config.writer.max_view_age_ms),
             attestations: self.attestations()?,
+            recorder: self.recorder.clone(),
             ..StoreOptions::default()
         };
         store::open(backend, options).await
