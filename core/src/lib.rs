@@ -30,6 +30,7 @@ pub mod layer;
 mod loader;
 mod log;
 pub mod netmap;
+pub mod observe;
 pub mod options;
 pub mod portable;
 pub mod position;

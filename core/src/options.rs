@@ -10,6 +10,7 @@ use crate::entropy::{Entropy, SystemEntropy};
 use crate::health::LoadProgress;
 use crate::keys::KeyManager;
 use crate::layer::Deadlines;
+use crate::observe::Recorder;
 use crate::secrets::HashKeys;
 use crate::store::Companion;
 
@@ -150,6 +151,8 @@ pub struct StoreOptions {
     pub progress: Arc<LoadProgress>,
     /// What ends with the store.
     pub companions: Vec<Arc<dyn Companion>>,
+    /// Who takes figures of what the store does; nobody by default.
+    pub recorder: Option<Arc<dyn Recorder>>,
 }
 
 impl Default for StoreOptions {
@@ -171,6 +174,7 @@ impl Default for StoreOptions {
             health: HealthOptions::default(),
             progress: Arc::default(),
             companions: Vec::new(),
+            recorder: None,
         }
     }
 }

@@ -15,6 +15,7 @@
 //! | manage the keys of a sealed store | [`keys`] |
 //! | talk to a store that another process has open | [`admin`] |
 //! | look after it | [`apply_retention`], [`Store::verify`], [`info`] |
+//! | measure it | [`observe`]; with the feature `telemetry`, the module of that name |
 //!
 //! A backend of one's own, a layer over one, or a tool that looks below the store depends on
 //! `ghostwire-store-core`.
@@ -68,6 +69,8 @@ mod open;
 mod retention;
 #[cfg(feature = "serve")]
 pub mod shutdown;
+#[cfg(feature = "telemetry")]
+pub mod telemetry;
 
 #[doc(inline)]
 pub use ghostwire_store_core::secrets::{HashKey, HashKeys};
@@ -139,6 +142,12 @@ pub mod key_management {
 pub mod health {
     #[doc(inline)]
     pub use ghostwire_store_core::health::*;
+}
+
+/// Taking figures of what a store does: what [`Opener::recorder`] wants.
+pub mod observe {
+    #[doc(inline)]
+    pub use ghostwire_store_core::observe::*;
 }
 
 /// What a store says about itself.

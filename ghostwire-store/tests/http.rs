@@ -1,6 +1,6 @@
 //! What clients over HTTP get, and what they may not take.
 #![cfg(feature = "http")]
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

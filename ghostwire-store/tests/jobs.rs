@@ -9,7 +9,7 @@ use ghostwire_store::config::{BackendChoice, Config, JobOptions};
 use ghostwire_store::domain::*;
 use ghostwire_store::jobs::{Job, JobRecord, Jobs, Plan};
 use ghostwire_store::{ErrorKind, Opener, Store};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -155,10 +155,12 @@ async fn they_are_done_by_themselves_and_a_new_plan_holds_at_once() {
     world.user("alice").await;
     let (told, mut runs) = mpsc::unbounded_channel();
     // By the system's clock.
-    let jobs = Jobs::new(world.store.clone(), Plan::of(&world.config)).observer(move |run| {
+    let plan = watch::Sender::new(Plan::of(&world.config));
+    let jobs = Jobs::new(world.store.clone(), Plan::default()).following(&plan);
+    let jobs = jobs.observer(move |run| {
         let _ = told.send((run.job, run.outcome.is_ok()));
     });
-    let (plan, records) = (jobs.plan(), jobs.records());
+    let records = jobs.records();
     let running = tokio::spawn(jobs.run());
     world.config.jobs.checkpoint_seconds = 1;
     plan.send_replace(Plan::of(&world.config));

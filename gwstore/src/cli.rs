@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use ghostwire_store::domain::ConsumerName;
 
+use crate::commands::health::{HealthArgs, MetricsArgs};
 use crate::commands::live::{LogCommand, WatchArgs};
 use crate::nouns::{Listed, Noun};
 
@@ -18,7 +19,7 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct GlobalOptions {
     /// The flag file [default: ./feature-flags.toml if there is one].
@@ -100,6 +101,12 @@ pub(crate) enum Command {
     /// Hold the store open and look after it: jobs on a schedule, health, an end in order.
     #[command(long_about = SERVE)]
     Serve,
+    /// Say in a line whether a served store is ready, or live: 0 if so, 3 if not, 4 if nobody serves it.
+    Health(HealthArgs),
+    /// Print what a served store measures, in the text format of Prometheus.
+    Metrics(MetricsArgs),
+    /// Watch what a served store does: throughput, latencies, queue, backlog, errors, jobs.
+    Top(TopArgs),
     /// Print this program's version.
     #[command(hide = true)]
     Version,
@@ -183,6 +190,17 @@ SIGTERM and SIGINT end it: what was accepted is completed and the store closed, 
 `serve.drain_seconds`; a second one ends it at once, and nothing that was acknowledged is lost. SIGHUP reads \
 the configuration again: `jobs`, `series`, `serve` and `switches` hold at once, other keys once it is started \
 anew, which is said. systemd is told of all that (Type=notify-reload); deploy/systemd has a unit.";
+
+#[derive(Debug, Args)]
+pub(crate) struct TopArgs {
+    /// Print the figures of one interval, and end.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Seconds between two looks, 1 to 60.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2,
+        value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub(crate) interval: u64,
+}
 
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {

@@ -100,12 +100,14 @@ impl Failure {
         Self::As(Ending::Usage, error)
     }
 
-    /// What is wrong, for a log.
-    pub(crate) fn in_one_line(&self) -> String {
+    /// What is wrong, without how this program would end.
+    pub(crate) fn into_error(self) -> Error {
         match self {
-            Self::Error(error) | Self::As(_, error) => one_line(error),
-            Self::Output(error) => error.to_string(),
-            Self::Told(_) => "what is wrong was said".to_owned(),
+            Self::Error(error) | Self::As(_, error) => error,
+            Self::Output(error) => {
+                Error::new(ErrorKind::Unavailable, "the output cannot be written").because(error)
+            }
+            Self::Told(_) => Error::new(ErrorKind::Unexpected, "what is wrong was said already"),
         }
     }
 

@@ -22,6 +22,7 @@ mod progress;
 mod restore;
 mod serve;
 mod session;
+mod top;
 mod writing;
 
 use std::ffi::OsString;
@@ -192,6 +193,10 @@ fn wants_colours() -> bool {
 }
 
 fn start_logging(cli: &Cli) {
+    // As its configuration says, once that is read.
+    if matches!(cli.command, cli::Command::Serve) {
+        return;
+    }
     use tracing::level_filters::LevelFilter;
     use tracing_subscriber::field::MakeExt;
     use tracing_subscriber::filter::filter_fn;
@@ -206,7 +211,6 @@ fn start_logging(cli: &Cli) {
         // It makes commits fail on purpose.
         (_, 0) if matches!(cli.command, cli::Command::Conformance(_)) => LevelFilter::OFF,
         (true, _) => LevelFilter::ERROR,
-        (false, 0) if matches!(cli.command, cli::Command::Serve) => LevelFilter::INFO,
         (false, 0) => LevelFilter::WARN,
         (false, 1) => LevelFilter::INFO,
         (false, 2) => LevelFilter::DEBUG,

@@ -58,7 +58,7 @@ pub(crate) async fn require(config: &Config, shell: &mut Shell<'_>) -> Result<Cl
                 Some(socket) => error.with("socket", socket.display()),
                 None => error,
             };
-            Err(error.with("help", "start the program that uses the store, or `gwstore serve`"))
+            Err(error.with("help", "start the program that uses the store, or `gwstore serve`; `gwstore doctor` looks at one that nobody has open"))
         }
     }
 }

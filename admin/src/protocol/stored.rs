@@ -2,7 +2,8 @@
 
 use data_encoding::HEXLOWER;
 use ghostwire_store_core::backend::{
-    Attestation, AttestedState, BackendCounters, BackendInfo, Head, LogInfo, Resealed,
+    Attestation, AttestedState, BackendCounters, BackendInfo, Filesystem, Head, LogInfo, PoolInfo,
+    Resealed,
 };
 use ghostwire_store_core::block::{BlockHash, Serial};
 use ghostwire_store_core::digest::Digest;
@@ -112,6 +113,10 @@ pub struct WireInfo {
     signer: Option<String>,
     resealed: Option<Resealed>,
     bytes: Option<u64>,
+    #[serde(default)]
+    filesystem: Option<Filesystem>,
+    #[serde(default)]
+    pool: Option<PoolInfo>,
     log: Option<LogInfo>,
     counters: BackendCounters,
 }
@@ -129,6 +134,8 @@ impl From<BackendInfo> for WireInfo {
             signer: info.signer,
             resealed: info.resealed,
             bytes: info.bytes,
+            filesystem: info.filesystem,
+            pool: info.pool,
             log: info.log,
             counters: info.counters,
         }
@@ -148,6 +155,8 @@ impl From<WireInfo> for BackendInfo {
             signer: wire.signer,
             resealed: wire.resealed,
             bytes: wire.bytes,
+            filesystem: wire.filesystem,
+            pool: wire.pool,
             log: wire.log,
             counters: wire.counters,
         }

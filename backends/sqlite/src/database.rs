@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::observe::synced;
 
 use crate::connection::{Connection, Role, check_structure, checkpoint, connect, use_log};
 use crate::errors::is_interrupted;
@@ -302,6 +304,14 @@ impl<C: Connection> Database<C> {
     }
 }
 
+/// Tells how long it takes: SQLite appends the pages to its log and synchronises that, and nothing else.
+fn commit<C: Connection>(connection: &mut C) -> Result<()> {
+    let began = Instant::now();
+    let committed = connection.run_prepared("COMMIT");
+    synced(began.elapsed());
+    committed
+}
+
 /// Runs `work` in a transaction. `explain` tells a full disk from one that fails.
 fn transaction<C: Connection, T>(
     connection: &mut C,
@@ -313,7 +323,7 @@ fn transaction<C: Connection, T>(
     }
     let (error, is_refused) = match work(connection) {
         Err(error) => (explain(error), true),
-        Ok(done) => match connection.run_prepared("COMMIT") {
+        Ok(done) => match commit(connection) {
             Ok(()) => return Outcome::Stored(done),
             Err(error) => {
                 let error = explain(error);

@@ -302,7 +302,7 @@ pub struct BackendInfo {
 }
 
 /// The connections of a backend, as they are now.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PoolInfo {
     /// Those that nobody uses.
     pub idle: u64,
@@ -331,7 +331,7 @@ pub trait ConnectionObserver: Send + Sync + std::fmt::Debug {
 }
 
 /// Room on a file system.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Filesystem {
     /// Bytes that this process may still write.
     pub free: u64,

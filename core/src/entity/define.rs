@@ -329,6 +329,11 @@ macro_rules! entities {
                 })
             }
 
+            /// How many entities there are of each kind.
+            pub(crate) fn entity_counts(&self) -> impl Iterator<Item = (EntityKind, usize)> {
+                [$((EntityKind::$kind, self.$module().len())),+].into_iter()
+            }
+
             /// Puts an entity in. Whether it replaced another.
             pub(crate) fn put(&mut self, image: EntityRecord) -> bool {
                 match image {
@@ -372,6 +377,14 @@ macro_rules! entities {
                     Self::Clock(command) => command.name(),
                     Self::Restore(_) => Restore::NAME,
                     Self::Transaction(_) => Transaction::NAME,
+                }
+            }
+
+            /// The table of what it is about, if that is one.
+            pub(crate) fn collection(&self) -> Option<&'static str> {
+                match self {
+                    $(Self::$kind(_) => Some($rows),)+
+                    Self::Clock(_) | Self::Restore(_) | Self::Transaction(_) => None,
                 }
             }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tokio::time::timeout;
+use tracing::Span;
 
 use super::rules::ProbeFact;
 use super::told;
@@ -61,7 +62,7 @@ impl Prober {
                 return;
             }
             let begun = *self.shown().pending_since.get_or_insert_with(Instant::now);
-            match queue.send(0, Request::Probe).await {
+            match queue.send(0, Span::none(), Request::Probe).await {
                 Ok(Some(answer)) => *accepted = Some(Accepted { begun, answer }),
                 // The store is being closed, and says so itself.
                 Ok(None) => self.shown().pending_since = None,

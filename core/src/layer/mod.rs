@@ -21,7 +21,7 @@ use crate::schema::Schema;
 pub use chaos::Chaos;
 pub use deadline::{Deadline, Deadlines};
 pub use faults::{CommitHold, FaultKind, Faults};
-pub use observe::{DURATION_BOUNDS, Durations, Observations, Observe, OperationStats};
+pub use observe::Observe;
 
 /// A backend on top of another one, which answers what it does not answer itself: whatever is a
 /// layer is a [`Backend`]. Its methods are called as those of `dyn Backend`: on a layer's own type they

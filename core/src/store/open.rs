@@ -16,15 +16,16 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::handle::{Core, Queue, StoreHandle};
 use crate::health::{Prober, Vital};
 use crate::imported::ImportedHashes;
-use crate::layer::Deadline;
+use crate::layer::{Deadline, Observe};
 use crate::loader;
 use crate::log::hold::Holds;
+use crate::observe::Readings;
 use crate::options::StoreOptions;
 use crate::secrets::HashKeys;
 use crate::state::{CredentialHashes, State};
 use crate::threads::{self, Waits};
 use crate::view::Published;
-use crate::writer::{Closing, CommitThread, Progress, Shared, Writer, WriterCounters};
+use crate::writer::{Closing, CommitThread, Observed, Progress, Shared, Writer, WriterCounters};
 
 /// Opens a store on a backend: migrates what is stored, loads it, and starts the writer. If that
 /// does not work, the backend is closed.
@@ -40,6 +41,10 @@ pub async fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<Ar
     let backend: Arc<dyn Backend> = match backend.info().shared {
         true => Arc::new(Deadline::new(backend, options.deadlines)),
         false => backend,
+    };
+    let backend: Arc<dyn Backend> = match &options.recorder {
+        Some(recorder) => Arc::new(Observe::new(backend, recorder.clone())),
+        None => backend,
     };
     let opened = async {
         check_options(&options)?;
@@ -182,13 +187,14 @@ async fn start(
         holds: Holds::default(),
         vital: Vital::new(head.checkpoint, dirty == 0),
         counters,
+        observed: Observed::default(),
     });
     // A commit blocks its thread while the disk works. So the writer has a thread of its own, and
     // one for the commits that are in flight while it decides the next batch.
     let waits = if info.shared { Waits::Everything } else { Waits::Timers };
     let commits = CommitThread::start(waits).await?;
     let writer = Writer::new(backend.clone(), shared.clone(), &options, loaded.found, commits);
-    let (queue, receiver) = Queue::new(&options.writer);
+    let (queue, receiver) = Queue::new(&options.writer, options.recorder.clone());
     let attester = Arc::new(Attester::new(
         backend.clone(),
         shared.clone(),
@@ -217,6 +223,9 @@ async fn start(
         guard,
         prober,
     });
+    if let Some(recorder) = &core.options.recorder {
+        recorder.opened(Readings::of(&core));
+    }
     let handle = StoreHandle { core, actor, instance: None };
     // If there is no thread for it, the writer ends with the handle.
     by_itself.start().await?;

@@ -1,6 +1,5 @@
 //! How a commit ended, and catching up with what other processes committed.
 
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::in_flight::{store, uninterrupted};
@@ -17,13 +16,16 @@ use crate::log::chain::{Chain, read_chain};
 use crate::log::consumers::Consumers;
 use crate::log::feed;
 use crate::log::replay::replay;
+use crate::observe::{Event, spans};
 use crate::options::Materialize;
 
 impl Writer {
     /// Stores a commit while no other is in flight.
     pub(super) async fn store(&mut self, commit: &Commit) -> Result<()> {
-        let outcome = store(self.backend.as_ref(), commit).await;
-        self.resolve_outcome(commit, outcome).await
+        let span = spans::lone_commit(self.system, commit);
+        let stored = store(self.backend.as_ref(), commit, &span).await;
+        self.tell_commit(&stored, commit, (0, 0));
+        self.resolve_outcome(commit, stored.outcome).await
     }
 
     /// Makes the outcome of a commit certain. After any error but `Conflict` and `Fenced` the writer is
@@ -46,7 +48,7 @@ impl Writer {
         tracing::warn!(%error, "a commit failed; reopening the backend to compare");
         self.shared.vital.note("commit", &error);
         self.poison(true);
-        self.shared.counters.recoveries.fetch_add(1, Ordering::Relaxed);
+        self.recovers();
         let head = match self.backend.reopen().await {
             Ok(head) => head,
             Err(reopening) => {
@@ -62,9 +64,11 @@ impl Writer {
             self.poison(false);
             return Err(error);
         }
+        self.record(&Event::UnknownOutcome);
         // It is not there, but may still arrive. Sending the identical commit again settles that:
         // either this one is stored, or it is in conflict with the first.
-        match store(self.backend.as_ref(), commit).await {
+        let span = spans::lone_commit(self.system, commit);
+        match store(self.backend.as_ref(), commit, &span).await.outcome {
             Ok(()) => {
                 self.poison(false);
                 Ok(())

@@ -158,6 +158,7 @@ impl Bench {
             holds: Holds::default(),
             vital: Vital::new(Serial::ZERO, true),
             counters: WriterCounters::default(),
+            observed: Observed::default(),
         });
         let backlog = FlushBacklog::default();
         let head = Head::genesis(StoreId::from_bytes([1; 16]), Schema::current());

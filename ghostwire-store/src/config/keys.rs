@@ -2,8 +2,8 @@
 //! the defaults are those of [`Config`].
 
 use super::names::{
-    self, BackendKind, MigrationStage, PinMode, Role, SocketMode, SwitchState, ZqliteEngine,
-    materialize_named,
+    self, BackendKind, LogFormat, LogLevelName, MigrationStage, PinMode, Role, SocketMode,
+    SwitchState, ZqliteEngine, materialize_named,
 };
 use super::types::{
     BackendChoice, Config, LibsqlOptions, NamedStore, PostgresOptions, ZqliteOptions,
@@ -590,6 +590,58 @@ pub(super) static KEYS: &[Key] = &[
         |c| Some(Value::Integer(c.admin.max_clients)),
         |c, v| v.integer().map(|n| c.admin.max_clients = n),
     ),
+    Key::field(
+        "log.format",
+        Kind::Choice(LogFormat::NAMES),
+        "How a program that serves the store writes the lines of its log, which go to standard error.",
+        |c| Some(Value::text(c.log.format)),
+        |c, v| LogFormat::from_name(v.as_text()?).map(|format| c.log.format = format),
+    ),
+    Key::field(
+        "log.level",
+        Kind::Choice(LogLevelName::NAMES),
+        "The least level of a line; `RUST_LOG` can name more. It can be changed while the program runs.",
+        |c| Some(Value::text(c.log.level)),
+        |c, v| LogLevelName::from_name(v.as_text()?).map(|level| c.log.level = level),
+    ),
+    Key::field(
+        "log.slow_ms",
+        integer(0, 3_600_000),
+        "From how many milliseconds on a write is logged with its phases; 0 logs none.",
+        |c| Some(Value::Integer(c.log.slow_ms)),
+        |c, v| v.integer().map(|n| c.log.slow_ms = n),
+    ),
+    Key::field(
+        "telemetry.enabled",
+        Kind::Boolean,
+        "Whether metrics are counted and traces followed.",
+        |c| Some(Value::Boolean(c.telemetry.enabled)),
+        |c, v| v.boolean().map(|on| c.telemetry.enabled = on),
+    ),
+    Key::field(
+        "telemetry.otlp_endpoint",
+        Kind::Endpoint,
+        "Where a collector takes OTLP over HTTP. Metrics can be read as text without one.",
+        |c| c.telemetry.otlp_endpoint.as_ref().map(Value::text),
+        |c, v| v.into_text().map(|address| c.telemetry.otlp_endpoint = Some(address)),
+    )
+    .unless_set("`OTEL_EXPORTER_OTLP_ENDPOINT`, else nothing is sent"),
+    Key::field(
+        "telemetry.sample_percent",
+        integer(0, 100),
+        "How many traces of a hundred are followed; metrics count everything.",
+        |c| c.telemetry.sample_percent.map(Value::Integer),
+        |c, v| v.integer().map(|n| c.telemetry.sample_percent = Some(n)),
+    )
+    .unless_set("`OTEL_TRACES_SAMPLER`, else 1"),
+    Key::field(
+        "telemetry.export_interval_seconds",
+        integer(1, 86_400),
+        "How many seconds pass between two exports of metrics to the collector.",
+        |c| c.telemetry.export_interval_seconds.map(Value::Integer),
+        |c, v| v.integer().map(|n| c.telemetry.export_interval_seconds = Some(n)),
+    )
+    .unless_set("`OTEL_METRIC_EXPORT_INTERVAL`, else 60"),
     Key::switch(
         "switches.*.state",
         Kind::Choice(SwitchState::NAMES),

@@ -136,6 +136,34 @@ named_enum! {
 }
 
 named_enum! {
+    /// How a line of the log is written.
+    LogFormat {
+        /// For people.
+        Text = "text",
+        /// An object a line.
+        Json = "json",
+    }
+}
+
+named_enum! {
+    /// The least level of a line of the log.
+    LogLevelName {
+        /// Nothing is logged.
+        Off = "off",
+        /// What failed.
+        Error = "error",
+        /// What should be looked at.
+        Warn = "warn",
+        /// Every change of state.
+        Info = "info",
+        /// What the store does in detail.
+        Debug = "debug",
+        /// Everything.
+        Trace = "trace",
+    }
+}
+
+named_enum! {
     /// Whether a switch takes part, in flagd's spelling.
     SwitchState {
         /// The default variant decides.

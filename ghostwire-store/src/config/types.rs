@@ -10,7 +10,8 @@ use ghostwire_store_sqlite::{
 };
 
 use super::names::{
-    BackendKind, MigrationStage, PinMode, Role, SocketMode, SwitchState, ZqliteEngine,
+    BackendKind, LogFormat, LogLevelName, MigrationStage, PinMode, Role, SocketMode, SwitchState,
+    ZqliteEngine,
 };
 use super::origin::Origins;
 
@@ -68,6 +69,10 @@ pub struct Config {
     pub jobs: JobOptions,
     /// The socket by which an open store is managed.
     pub admin: AdminOptions,
+    /// How a program that serves the store logs.
+    pub log: LogOptions,
+    /// Where metrics and traces are sent.
+    pub telemetry: TelemetryOptions,
     /// The declared switches; see [`Config::switch`].
     pub switches: BTreeMap<String, Switch>,
     /// Where each value came from. Leave it at its default when building a `Config` in code.
@@ -92,6 +97,8 @@ impl Default for Config {
             serve: ServeOptions::default(),
             jobs: JobOptions::default(),
             admin: AdminOptions::default(),
+            log: LogOptions::default(),
+            telemetry: TelemetryOptions::default(),
             switches: BTreeMap::new(),
             origins: Origins::default(),
         }
@@ -479,6 +486,47 @@ impl Default for JobOptions {
             keep_expired_days: 30,
             retention_seconds: 3600,
             checkpoint_seconds: 300,
+        }
+    }
+}
+
+/// How a program that serves the store logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogOptions {
+    /// How a line is written.
+    pub format: LogFormat,
+    /// The least level of a line.
+    pub level: LogLevelName,
+    /// From how many milliseconds on a write is logged with its phases; 0 logs none.
+    pub slow_ms: u64,
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: LogLevelName::Info, slow_ms: 1000 }
+    }
+}
+
+/// Where metrics and traces are sent. What is `None` is as OpenTelemetry's variables say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TelemetryOptions {
+    /// Whether anything is counted at all.
+    pub enabled: bool,
+    /// Where the collector takes OTLP over HTTP.
+    pub otlp_endpoint: Option<String>,
+    /// How many traces of a hundred are followed.
+    pub sample_percent: Option<u64>,
+    /// How many seconds pass between two exports of metrics.
+    pub export_interval_seconds: Option<u64>,
+}
+
+impl Default for TelemetryOptions {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            otlp_endpoint: None,
+            sample_percent: None,
+            export_interval_seconds: None,
         }
     }
 }

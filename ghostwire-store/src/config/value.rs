@@ -79,6 +79,8 @@ pub(super) enum Kind {
     StoreName,
     /// Where to listen.
     Address,
+    /// Where something is sent to over HTTP.
+    Endpoint,
 }
 
 impl fmt::Display for Kind {
@@ -93,6 +95,7 @@ impl fmt::Display for Kind {
             Self::Choice(names) => write!(f, "one of \"{}\"", names.join("\", \"")),
             Self::Path => f.write_str("a path"),
             Self::Address => f.write_str("an IP address, with a port or without"),
+            Self::Endpoint => f.write_str("an address like http://HOST:PORT"),
             Self::VariableName => f.write_str("the name of an environment variable"),
             Self::Name => {
                 write!(f, "a name of 1 to {LONGEST_NAME} letters, digits, \"-\" and \"_\"")
@@ -142,7 +145,12 @@ impl Kind {
             (Self::Integer { .. }, Node::Text(text)) if from_text => Value::Integer(integer(text)?),
             (Self::Path, Node::Text(text)) => Value::Path(PathBuf::from(text)),
             (
-                Self::Choice(_) | Self::VariableName | Self::Name | Self::StoreName | Self::Address,
+                Self::Choice(_)
+                | Self::VariableName
+                | Self::Name
+                | Self::StoreName
+                | Self::Address
+                | Self::Endpoint,
                 Node::Text(text),
             ) => Value::Text(text.clone()),
             _ => return Err(Refusal::Type),
@@ -191,6 +199,13 @@ impl Kind {
             }
             (Self::Name, Value::Text(name)) => {
                 if is_name(name) {
+                    Ok(())
+                } else {
+                    Err(Refusal::Malformed)
+                }
+            }
+            (Self::Endpoint, Value::Text(address)) => {
+                if is_endpoint(address) {
                     Ok(())
                 } else {
                     Err(Refusal::Malformed)
@@ -247,6 +262,15 @@ fn has_scheme(text: &str) -> bool {
     text.split_once("://").is_some_and(|(scheme, _)| {
         scheme.starts_with(|first: char| first.is_ascii_alphabetic())
             && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'))
+    })
+}
+
+/// Without a user or a password.
+fn is_endpoint(address: &str) -> bool {
+    let rest = address.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
+    rest.is_some_and(|rest| {
+        !rest.is_empty()
+            && !rest.contains(|c: char| c == '@' || c.is_whitespace() || c.is_control())
     })
 }
 
@@ -381,6 +405,18 @@ mod tests {
         for bad in ["", "localhost:80", ":80", "127.0.0.1:", "127.0.0.1:70000", "80", "::1:80:"] {
             assert_eq!(Kind::Address.read(&text(bad), true), Err(Refusal::Malformed), "{bad}");
         }
+    }
+
+    #[test]
+    fn endpoints() {
+        for good in ["http://localhost:4318", "http://[::1]:4318/", "http://collector/otlp"] {
+            assert_eq!(Kind::Endpoint.read(&text(good), false), Ok(Value::text(good)));
+        }
+        for bad in ["", "localhost:4318", "https://collector", "http://", "http://a b", "ftp://a"] {
+            assert_eq!(Kind::Endpoint.read(&text(bad), false), Err(Refusal::Malformed), "{bad}");
+        }
+        let password = text("http://me:hunter2@collector");
+        assert_eq!(Kind::Endpoint.read(&password, false), Err(Refusal::Secret));
     }
 
     #[test]

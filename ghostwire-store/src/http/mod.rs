@@ -58,7 +58,7 @@ pub trait Source: Send + Sync + 'static {
 /// A request that was answered. None of it is what the client sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answered {
-    /// `GET`, `HEAD`, or `other`.
+    /// `GET`, `HEAD`, or `_OTHER`.
     pub method: &'static str,
     /// Which path of the table above, as `/readyz/{check}`, or `other`.
     pub route: &'static str,

@@ -105,7 +105,7 @@ fn method_of(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",
-        _ => "other",
+        _ => "_OTHER",
     }
 }
 

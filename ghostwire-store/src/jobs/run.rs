@@ -78,10 +78,11 @@ impl Jobs {
         self.records.clone()
     }
 
-    /// Changes the plan while they are done.
+    /// Follows this plan instead, which may change while they are done.
     #[must_use]
-    pub fn plan(&self) -> watch::Sender<Plan> {
-        self.plan.clone()
+    pub fn following(mut self, plan: &watch::Sender<Plan>) -> Self {
+        self.plan = plan.clone();
+        self
     }
 
     /// Does each job when it is due, for ever, one at a time. Dropping the future ends that: what a job had

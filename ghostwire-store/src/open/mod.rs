@@ -21,6 +21,7 @@ use ghostwire_store_core::entropy::{Entropy, SystemEntropy};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::health::LoadProgress;
 use ghostwire_store_core::keys::KeyManager;
+use ghostwire_store_core::observe::Recorder;
 use ghostwire_store_core::options::{ClockOptions, Materialize, StoreOptions, WriterOptions};
 use ghostwire_store_core::schema::Schema;
 use ghostwire_store_core::secrets::HashKeys;
@@ -59,6 +60,7 @@ pub struct Opener<'c> {
     #[cfg(feature = "zqlite")]
     accepts_missing_pin: bool,
     entropy: Arc<dyn Entropy>,
+    recorder: Option<Arc<dyn Recorder>>,
     #[cfg(feature = "zqlite")]
     key_source: Option<Arc<dyn crate::keys::crypto::root::KeySource>>,
     #[cfg(all(feature = "admin", unix))]
@@ -130,6 +132,7 @@ impl<'c> Opener<'c> {
             #[cfg(feature = "zqlite")]
             accepts_missing_pin: false,
             entropy: Arc::new(SystemEntropy),
+            recorder: None,
             #[cfg(feature = "zqlite")]
             key_source: None,
             #[cfg(all(feature = "admin", unix))]
@@ -195,6 +198,16 @@ impl<'c> Opener<'c> {
     #[must_use]
     pub fn entropy(mut self, entropy: Arc<dyn Entropy>) -> Self {
         self.entropy = entropy;
+        self
+    }
+
+    /// Who takes figures of what the store does; nobody by default. [`Telemetry::recorder`] gives one that
+    /// exports them.
+    ///
+    /// [`Telemetry::recorder`]: https://docs.rs/ghostwire-store-telemetry
+    #[must_use]
+    pub fn recorder(mut self, recorder: Arc<dyn Recorder>) -> Self {
+        self.recorder = Some(recorder);
         self
     }
 
@@ -312,6 +325,7 @@ impl<'c> Opener<'c> {
             progress: self.progress.clone(),
             #[cfg(all(feature = "admin", unix))]
             companions: admin::companions(socket.as_ref()),
+            recorder: self.recorder.clone(),
             ..StoreOptions::default()
         };
         #[cfg(all(feature = "admin", unix))]

@@ -14,6 +14,7 @@ mod doctor;
 mod documents;
 mod edit;
 mod export;
+pub(crate) mod health;
 mod import;
 mod init;
 #[cfg(feature = "zqlite")]
@@ -110,6 +111,12 @@ pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
     match &cli.command {
         Command::Init => init::run(&config, shell).await,
         Command::Serve => crate::serve::run(&cli.global, &config, shell).await,
+        Command::Health(args) => health::health(&config, args, shell).await,
+        Command::Metrics(args) => health::metrics(&config, args, shell).await,
+        Command::Top(args) => {
+            let client = health::served(&config, shell).await?;
+            crate::top::run(&client, args, shell).await
+        }
         Command::Status(args) => status::run(&config, args, shell).await,
         Command::Doctor
         | Command::Version

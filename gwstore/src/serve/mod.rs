@@ -8,10 +8,12 @@ mod served;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ghostwire_store::config::Config;
-use ghostwire_store::http::{Limits, Server};
+use ghostwire_store::config::{Config, LogFormat, LogLevelName};
+use ghostwire_store::health::Health;
+use ghostwire_store::http::{Limits, Server, Source};
 use ghostwire_store::jobs::{Jobs, Plan};
 use ghostwire_store::shutdown::{Signal, Signals, drain_unless_asked_again};
+use ghostwire_store::telemetry;
 use ghostwire_store::{Error, ErrorKind, Opener, Result, Store};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -19,19 +21,50 @@ use tokio::task::JoinHandle;
 use crate::cli::GlobalOptions;
 use crate::failure::{Failure, Outcome};
 use crate::output::Shell;
-use crate::session::{advised, load_config, refuse_to_forget};
+use crate::session::{advised, refuse_to_forget};
 use served::Served;
+
+/// How long the collector is waited for at the end.
+const LAST_EXPORT: Duration = Duration::from_secs(2);
 
 /// Serves the configured store until a signal ends that.
 pub(crate) async fn run(global: &GlobalOptions, config: &Config, shell: &mut Shell<'_>) -> Outcome {
     refuse_to_forget(config)?;
     // Before anything is opened: from here on a signal ends this in order.
     let mut signals = Signals::listen()?;
-    let served = Served::new(config);
+    let served = begin(global, config)?;
     let http = Http::start(config, &served).await?;
+    let monitor = tokio::spawn(monitor::watch(served.clone()));
+    let ended = serve(&served, &mut signals, monitor, shell).await;
+    http.stop().await;
+    if let Err(Failure::Error(error)) = &ended {
+        notify::status(&format!("failed: {}", error.message()));
+    }
+    served.flush(LAST_EXPORT).await;
+    ended
+}
+
+/// Sets up the log, metrics and traces.
+fn begin(global: &GlobalOptions, config: &Config) -> Result<Arc<Served>> {
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+    let enabled = config.telemetry.enabled;
+    let telemetry = enabled.then(|| telemetry::start(config, "gwstore", VERSION)).transpose()?;
+    let mut logged = config.clone();
+    match global.verbose {
+        0 => {}
+        1 => logged.log.level = LogLevelName::Debug,
+        _ => logged.log.level = LogLevelName::Trace,
+    }
+    if global.quiet {
+        logged.log.level = LogLevelName::Error;
+    }
+    if global.format() != crate::cli::Format::Table {
+        logged.log.format = LogFormat::Json;
+    }
+    let log_level = telemetry::log(&logged, telemetry.as_ref())?;
     tracing::info!(
-        event = "started",
-        version = env!("CARGO_PKG_VERSION"),
+        name: "started",
+        version = VERSION,
         pid = std::process::id(),
         store = config.store,
         backend = config.backend.kind().name(),
@@ -39,20 +72,13 @@ pub(crate) async fn run(global: &GlobalOptions, config: &Config, shell: &mut She
         flag_file = config.flag_file.as_deref().map(|path| path.display().to_string()),
         "serving a store"
     );
-    let monitor = tokio::spawn(monitor::watch(served.clone()));
-    let ended = serve(global, &served, &mut signals, monitor, shell).await;
-    http.stop().await;
-    if let Err(Failure::Error(error)) = &ended {
-        notify::status(&format!("failed: {}", error.message()));
-    }
-    ended
+    Ok(Served::new(global, config, telemetry, log_level))
 }
 
 async fn serve(
-    global: &GlobalOptions,
     served: &Arc<Served>,
     signals: &mut Signals,
-    mut monitor: JoinHandle<ghostwire_store::health::Health>,
+    mut monitor: JoinHandle<Health>,
     shell: &mut Shell<'_>,
 ) -> Outcome {
     let Some(store) = open(served, signals).await? else {
@@ -60,21 +86,24 @@ async fn serve(
         shell.note("asked to end before the store was open; nothing was changed");
         return Ok(());
     };
-    let jobs = Jobs::new(store.clone(), Plan::of(&served.config()));
-    let plan = jobs.plan();
+    let observer = served.clone();
+    let jobs = Jobs::new(store.clone(), Plan::of(&served.config()))
+        .following(&served.plan())
+        .observer(move |run| observer.job_ended(run));
     served.opened(&store, jobs.records());
     let jobs = tokio::spawn(jobs.run());
     notify::ready(&served.summary());
-    tracing::info!(event = "ready", serial = %store.view().serial(), "the store is open");
+    tracing::info!(name: "opened", serial = %store.view().serial(), "the store is open");
     let ended_by_itself = loop {
         tokio::select! {
             biased;
             signal = signals.next() => match signal {
-                Signal::End(name) => {
-                    tracing::info!(event = "draining", signal = name, "asked to end");
+                Signal::End(signal) => {
+                    tracing::info!(name: "draining", signal, "asked to end");
                     break false;
                 }
-                Signal::Reload => take_up(global, served, &plan),
+                // It tells what came of it by itself.
+                Signal::Reload => drop(served.take_up()),
             },
             // Whether it panicked or not: nobody looks after the store any more.
             _ = &mut monitor => break true,
@@ -87,9 +116,9 @@ async fn serve(
     let drained = drain_unless_asked_again(signals, store.as_ref(), deadline).await;
     monitor.abort();
     match drained {
-        Ok(()) if ended_by_itself => Err(ended_unasked(served).into()),
+        _ if ended_by_itself => Err(ended_unasked(served).into()),
         Ok(()) => {
-            tracing::info!(event = "stopped", serial = %store.view().serial(), "the store is closed");
+            tracing::info!(name: "stopped", serial = %store.view().serial(), "the store is closed");
             Ok(())
         }
         Err(error) => Err(error.into()),
@@ -97,9 +126,14 @@ async fn serve(
 }
 
 /// Opens the store; `None` if a signal comes first.
-async fn open(served: &Served, signals: &mut Signals) -> Result<Option<Arc<dyn Store>>> {
+async fn open(served: &Arc<Served>, signals: &mut Signals) -> Result<Option<Arc<dyn Store>>> {
     let config = served.config();
-    let opener = Opener::new(&config).create(false).progress(served.progress());
+    let mut opener = Opener::new(&config).create(false).progress(served.progress());
+    if let Some(recorder) = served.recorder() {
+        opener = opener.recorder(recorder);
+    }
+    #[cfg(unix)]
+    let opener = opener.admin_hooks(served.clone());
     let opened = async { opener.open().await.map_err(|error| advised(&config, error)) };
     let mut opened = std::pin::pin!(opened);
     loop {
@@ -113,7 +147,7 @@ async fn open(served: &Served, signals: &mut Signals) -> Result<Option<Arc<dyn S
             signal = signals.next() => match signal {
                 Signal::End(_) => return Ok(None),
                 Signal::Reload => tracing::warn!(
-                    event = "reload refused",
+                    name: "reload_refused",
                     "the configuration is not read again while the store is opened: ask once it is"
                 ),
             },
@@ -122,41 +156,12 @@ async fn open(served: &Served, signals: &mut Signals) -> Result<Option<Arc<dyn S
 }
 
 fn ended_unasked(served: &Served) -> Error {
-    use ghostwire_store::http::Source;
-    let health = served.health();
+    let health = Source::health(served);
     let reason = health.reason.unwrap_or_else(|| "for an unknown reason".to_owned());
     Error::new(ErrorKind::Unavailable, "the store ended by itself")
         .with("help", health.next_step.unwrap_or("start this program again"))
         .because(reason)
         .during("serve")
-}
-
-/// Reads the configuration again, and takes up what may change while the store is open.
-fn take_up(global: &GlobalOptions, served: &Served, jobs: &watch::Sender<Plan>) {
-    notify::reloading();
-    let read = load_config(global).map_err(|failure| failure.in_one_line());
-    match served.reload(read) {
-        Ok(changes) => {
-            jobs.send_replace(Plan::of(&served.config()));
-            for change in &changes.refused {
-                tracing::warn!(
-                    event = "reload refused",
-                    key = change.key,
-                    before = change.before,
-                    after = change.after,
-                    "this key holds only once the process is started anew"
-                );
-            }
-            let applied: Vec<_> = changes.applied.iter().map(|change| &change.key).collect();
-            tracing::info!(event = "reloaded", ?applied, "the configuration was read again");
-        }
-        Err(error) => tracing::error!(
-            event = "reload refused",
-            error,
-            "the configuration cannot be read; what held before holds on"
-        ),
-    }
-    notify::ready(&served.summary());
 }
 
 /// The answers over HTTP, if there are to be some.
@@ -172,12 +177,12 @@ impl Http {
         {
             Ok(server) => server,
             Err(error) if config.http.optional => {
-                tracing::warn!(event = "no http", %error, "the store is served without HTTP");
+                tracing::warn!(name: "no_http", %error, "the store is served without HTTP");
                 return Ok(Self { running: None });
             }
             Err(error) => return Err(error),
         };
-        tracing::info!(event = "http", address = %server.address(), "answering over HTTP");
+        tracing::info!(name: "http", address = %server.address(), "answering over HTTP");
         let (stop, mut stopped) = watch::channel(false);
         let stopped = async move {
             // An error means that the process ends without saying so.

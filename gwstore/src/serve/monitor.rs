@@ -41,7 +41,7 @@ pub(super) async fn watch(served: Arc<Served>) -> Health {
     let mut told = Told::default();
     loop {
         ticks.tick().await;
-        let health = served.health();
+        let health = Source::health(&*served);
         tell_change(&health, &mut told);
         match health.state {
             Condition::Loading => notify::opening(&summary(&health), LONGER),
@@ -68,9 +68,9 @@ fn tell_change(health: &Health, told: &mut Told) {
     let reason = health.reason.as_deref().unwrap_or_default();
     let next_step = health.next_step.unwrap_or_default();
     if health.ready || health.state == Condition::Loading {
-        tracing::info!(event = "state", state, reason, "the store is {state}");
+        tracing::info!(name: "state", state, reason, "the store is {state}");
     } else {
-        tracing::warn!(event = "state", state, reason, next_step, "the store is {state}");
+        tracing::warn!(name: "state", state, reason, next_step, "the store is {state}");
     }
     // The first one comes with `READY=1`, or while it is opened.
     if told.state.is_some_and(|state| state != Condition::Loading) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ghostwire_store::config::Config;
+use ghostwire_store::config::{Config, LogOptions};
 use serde::Serialize;
 
 /// Keys that hold at once.
@@ -61,6 +61,7 @@ pub(crate) fn merged(before: &Config, after: &Config) -> Config {
         jobs: after.jobs,
         series: after.series.clone(),
         serve: after.serve,
+        log: LogOptions { level: after.log.level, ..before.log },
         switches: after.switches.clone(),
         ..before.clone()
     }

@@ -1,26 +1,45 @@
-//! A store that is served, as it looks from outside: opened, open, ended.
+//! A store that is served, as it looks from outside: opened, open, ended. Everybody who asks is answered from
+//! here, over HTTP and the admin socket.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use ghostwire_store::admin::{AdminEvent, Hooks};
 use ghostwire_store::config::Config;
 use ghostwire_store::domain::{Clock, SystemClock, Timestamp};
-use ghostwire_store::health::{Health, LoadProgress};
-use ghostwire_store::http::Source;
-use ghostwire_store::jobs::Records;
-use ghostwire_store::{Error, Store};
+use ghostwire_store::health::{Health, LoadProgress, Outcome};
+use ghostwire_store::http::{Answered, Source};
+use ghostwire_store::jobs::{JobRun, Plan, Records};
+use ghostwire_store::observe::{Event, Recorder};
+use ghostwire_store::telemetry::{self, LogLevel, Telemetry};
+use ghostwire_store::{Error, Result, Store};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
-use super::reload;
+use super::{notify, reload};
+use crate::cli::GlobalOptions;
+use crate::session::load_config;
 
-/// What everybody who asks is told from.
-#[derive(Debug)]
+/// A store that is served, and what is told of it.
 pub(crate) struct Served {
+    /// From which the configuration is read again.
+    global: GlobalOptions,
+    telemetry: Option<Telemetry>,
+    recorder: Option<Arc<dyn Recorder>>,
+    log_level: LogLevel,
     progress: Arc<LoadProgress>,
+    plan: watch::Sender<Plan>,
     begun: Instant,
     started_at: Timestamp,
     inner: Mutex<Inner>,
+}
+
+impl fmt::Debug for Served {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Served").field("inner", &self.inner).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -47,14 +66,33 @@ struct Reloaded {
 }
 
 impl Served {
-    pub(crate) fn new(config: &Config) -> Arc<Self> {
+    pub(crate) fn new(
+        global: &GlobalOptions,
+        config: &Config,
+        telemetry: Option<Telemetry>,
+        log_level: LogLevel,
+    ) -> Arc<Self> {
         let inner = Inner { phase: Phase::Opening, config: config.clone(), reloaded: None };
-        Arc::new(Self {
+        let recorder = telemetry.as_ref().map(|telemetry| telemetry.recorder(&config.store));
+        let served = Arc::new(Self {
+            global: global.clone(),
+            telemetry,
+            recorder,
+            log_level,
             progress: Arc::default(),
+            plan: watch::Sender::new(Plan::of(config)),
             begun: Instant::now(),
             started_at: SystemClock.now(),
             inner: Mutex::new(inner),
-        })
+        });
+        if let Some(telemetry) = &served.telemetry {
+            let (name, weak) = (config.store.clone(), Arc::downgrade(&served));
+            telemetry.set_health(Arc::new(move || {
+                let health = weak.upgrade().map(|served| Source::health(&*served));
+                health.map(|health| measured(&name, &health)).into_iter().collect()
+            }));
+        }
+        served
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -65,6 +103,14 @@ impl Served {
     /// Counts what is read while the store is opened.
     pub(crate) fn progress(&self) -> Arc<LoadProgress> {
         self.progress.clone()
+    }
+
+    pub(crate) fn recorder(&self) -> Option<Arc<dyn Recorder>> {
+        self.recorder.clone()
+    }
+
+    pub(crate) fn plan(&self) -> watch::Sender<Plan> {
+        self.plan.clone()
     }
 
     pub(crate) fn opened(&self, store: &Arc<dyn Store>, records: Records) {
@@ -80,27 +126,100 @@ impl Served {
         self.lock().config.clone()
     }
 
-    /// Takes up what may change, and remembers what came of it.
-    pub(crate) fn reload(&self, read: Result<Config, String>) -> Result<reload::Plan, String> {
-        let mut inner = self.lock();
-        let at = SystemClock.now();
-        match read {
-            Ok(after) => {
-                let plan = reload::plan(&inner.config, &after);
-                inner.config = reload::merged(&inner.config, &after);
-                inner.reloaded = Some(Reloaded { at, plan: Some(plan.clone()), error: None });
-                Ok(plan)
-            }
-            Err(error) => {
-                inner.reloaded = Some(Reloaded { at, plan: None, error: Some(error.clone()) });
-                Err(error)
-            }
+    /// Sends what waits to the collector, within this time.
+    pub(crate) async fn flush(&self, patience: Duration) {
+        let Some(telemetry) = self.telemetry.clone() else { return };
+        let sent = tokio::task::spawn_blocking(move || telemetry.shutdown(patience));
+        if let Ok(Ok(Err(error))) = tokio::time::timeout(patience, sent).await {
+            tracing::warn!(%error, "the last metrics and traces are lost");
         }
+    }
+
+    fn record(&self, event: &Event<'_>) {
+        if let Some(recorder) = &self.recorder {
+            recorder.record(event);
+        }
+    }
+
+    /// A job ended.
+    pub(crate) fn job_ended(&self, run: &JobRun) {
+        let error = run.outcome.as_ref().err().map(|error| error.kind().name());
+        let items = run.outcome.as_ref().ok().copied().flatten().unwrap_or(0);
+        self.record(&Event::Job { job: run.job.name(), took: run.took, items, error });
+    }
+
+    /// Reads the configuration again, takes up what may change while the store is open, and tells what
+    /// came of it.
+    ///
+    /// # Errors
+    /// Those of reading it; then nothing changes.
+    pub(crate) fn take_up(&self) -> Result<reload::Plan> {
+        notify::reloading();
+        let read = load_config(&self.global).map_err(crate::failure::Failure::into_error);
+        let taken = match &read {
+            Ok(after) => Ok(self.merge(after)),
+            Err(error) => Err(error.clone()),
+        };
+        match &taken {
+            Ok(changes) => tell_changes(changes),
+            Err(error) => tracing::error!(
+                name: "reload_refused",
+                %error,
+                "the configuration cannot be read; what held before holds on"
+            ),
+        }
+        let error = taken.as_ref().err();
+        self.record(&Event::Reload { error: error.map(|error| error.kind().name()) });
+        self.lock().reloaded = Some(Reloaded {
+            at: SystemClock.now(),
+            plan: taken.as_ref().ok().cloned(),
+            error: error.map(ToString::to_string),
+        });
+        notify::ready(&self.summary());
+        taken
+    }
+
+    fn merge(&self, after: &Config) -> reload::Plan {
+        let mut inner = self.lock();
+        let plan = reload::plan(&inner.config, after);
+        inner.config = reload::merged(&inner.config, after);
+        self.plan.send_replace(Plan::of(&inner.config));
+        if plan.applied.iter().any(|change| change.key == "log.level")
+            && let Err(error) = self.log_level.set(inner.config.log.level.name())
+        {
+            tracing::warn!(%error, "the level of the log stays as it is");
+        }
+        plan
     }
 
     /// How far it is, in a line for people.
     pub(crate) fn summary(&self) -> String {
-        summary(&self.health())
+        summary(&Source::health(self))
+    }
+}
+
+fn tell_changes(changes: &reload::Plan) {
+    for change in &changes.refused {
+        tracing::warn!(
+            name: "reload_refused",
+            key = change.key,
+            before = change.before,
+            after = change.after,
+            "this key holds only once the process is started anew"
+        );
+    }
+    let applied: Vec<_> = changes.applied.iter().map(|change| change.key.as_str()).collect();
+    tracing::info!(name: "reloaded", applied = applied.join(","), "the configuration was read again");
+}
+
+/// What metrics have of it.
+fn measured(store: &str, health: &Health) -> telemetry::Health {
+    let passes = |outcome| outcome != Outcome::Failed;
+    let checks = health.checks.iter().map(|check| (check.name.name(), passes(check.outcome)));
+    telemetry::Health {
+        store: store.to_owned(),
+        state: health.state.name(),
+        checks: checks.collect(),
     }
 }
 
@@ -117,7 +236,8 @@ pub(crate) fn summary(health: &Health) -> String {
 #[async_trait]
 impl Source for Served {
     fn health(&self) -> Health {
-        match self.lock().phase.clone() {
+        let phase = self.lock().phase.clone();
+        match phase {
             Phase::Opening => Health::loading(&self.progress),
             Phase::Open(store, _) => store.health(),
             Phase::NotOpened(error) => Health::not_opened(&error),
@@ -128,16 +248,16 @@ impl Source for Served {
         let phase = self.lock().phase.clone();
         match phase {
             Phase::Open(store, _) => store.check_health().await,
-            _ => self.health(),
+            _ => Source::health(self),
         }
     }
 
     async fn metrics(&self) -> Option<String> {
-        None
+        self.telemetry.as_ref().map(Telemetry::text)
     }
 
     fn status(&self) -> Value {
-        let health = self.health();
+        let health = Source::health(self);
         let inner = self.lock();
         let (info, jobs) = match &inner.phase {
             Phase::Open(store, records) => (Some(store.info()), Some(records.snapshot())),
@@ -160,5 +280,55 @@ impl Source for Served {
                 "last_reload": inner.reloaded,
             },
         })
+    }
+
+    fn answered(&self, answered: &Answered) {
+        let Answered { method, route, status, took } = *answered;
+        self.record(&Event::HttpRequest { method, route, status, took });
+    }
+}
+
+#[async_trait]
+impl Hooks for Served {
+    async fn health(&self) -> Result<Value> {
+        let health = serde_json::to_value(self.check_health().await);
+        health.map_err(|error| {
+            Error::new(ghostwire_store::ErrorKind::Unexpected, "health is no JSON").because(error)
+        })
+    }
+
+    async fn metrics(&self) -> Result<String> {
+        match &self.telemetry {
+            Some(telemetry) => Ok(telemetry.text()),
+            None => Err(Error::new(
+                ghostwire_store::ErrorKind::Unsupported,
+                "nothing is counted: `telemetry.enabled` is off",
+            )),
+        }
+    }
+
+    async fn reload(&self) -> Result<Value> {
+        let plan = self.take_up()?;
+        Ok(json!({ "applied": plan.applied, "refused": plan.refused }))
+    }
+
+    fn observe(&self, event: AdminEvent) {
+        match event {
+            AdminEvent::Request { method, took, error } => {
+                self.record(&Event::AdminRequest { method, took, error });
+            }
+            AdminEvent::Connection { opened } => self.record(&Event::AdminConnection { opened }),
+            AdminEvent::Rejected { reason } => self.record(&Event::AdminRejected { reason }),
+            _ => {}
+        }
+    }
+
+    async fn set_log_level(&self, level: &str, period: Option<Duration>) -> Result<()> {
+        match period {
+            Some(period) => self.log_level.set_for(level, period),
+            None => self.log_level.set(level),
+        }?;
+        tracing::info!(name: "log_level", level, ?period, "the level of the log was changed");
+        Ok(())
     }
 }

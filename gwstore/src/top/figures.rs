@@ -86,12 +86,7 @@ const LATENCIES: [(&str, &str); 4] = [
 
 impl Figures {
     /// `now` is seconds since the epoch at the second moment.
-    pub(super) fn between(
-        before: &Samples,
-        after: &Samples,
-        elapsed: Duration,
-        now: f64,
-    ) -> Self {
+    pub(super) fn between(before: &Samples, after: &Samples, elapsed: Duration, now: f64) -> Self {
         let span = Span { before, after, seconds: elapsed.as_secs_f64() };
         let label = |name: &str, label: &str| after.values_of(name, label).into_iter().next();
         let build = "ghostwire_store_build_info";
@@ -251,7 +246,10 @@ impl Span<'_> {
             })
             .collect();
         commands.sort_by(|one, other| {
-            other.per_second.total_cmp(&one.per_second).then_with(|| one.command.cmp(&other.command))
+            other
+                .per_second
+                .total_cmp(&one.per_second)
+                .then_with(|| one.command.cmp(&other.command))
         });
         commands.truncate(MOST_COMMANDS);
         commands

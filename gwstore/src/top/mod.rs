@@ -31,17 +31,15 @@ const FASTEST: u64 = 1;
 const SLOWEST: u64 = 60;
 
 /// Shows it until a key ends that; with `--once` prints it.
-pub(crate) async fn run(
-    numbers: &impl Numbers,
-    args: &TopArgs,
-    shell: &mut Shell<'_>,
-) -> Outcome {
+pub(crate) async fn run(numbers: &impl Numbers, args: &TopArgs, shell: &mut Shell<'_>) -> Outcome {
     if args.once || shell.json {
         return once(numbers, args.interval, shell).await;
     }
     if !shell.is_terminal {
         let error = Error::invalid("standard output is no terminal");
-        return Err(Failure::usage(error.with("help", "--once prints the figures, --json for programs")));
+        return Err(Failure::usage(
+            error.with("help", "--once prints the figures, --json for programs"),
+        ));
     }
     watch(numbers, args.interval).await
 }

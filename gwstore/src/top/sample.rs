@@ -34,10 +34,7 @@ fn text(times: u32) -> String {
     for (labels, ended) in [
         ("ghostwire_store_command=\"node.register\"", [10, 30, 40, 40]),
         ("ghostwire_store_command=\"presence.heartbeat\"", [100, 150, 160, 160]),
-        (
-            "ghostwire_store_command=\"node.register\",error_type=\"conflict\"",
-            [10, 10, 10, 10],
-        ),
+        ("ghostwire_store_command=\"node.register\",error_type=\"conflict\"", [10, 10, 10, 10]),
     ] {
         text += &histogram(command, labels, counts(ended), 1.0);
     }
@@ -60,7 +57,8 @@ fn text(times: u32) -> String {
         );
     }
     for (state, count) in [("online", 70), ("offline", 25), ("expired", 5)] {
-        text += &format!("ghostwire_store_node_count{{ghostwire_store_state=\"{state}\"}} {count}\n");
+        text +=
+            &format!("ghostwire_store_node_count{{ghostwire_store_state=\"{state}\"}} {count}\n");
     }
     for (job, at) in [("reap", 1_800_000_000_u64), ("checkpoint", 1_799_999_900)] {
         text += &format!(

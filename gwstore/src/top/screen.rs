@@ -33,7 +33,10 @@ fn entry(name: impl Into<String>, value: impl Into<String>) -> Entry {
 pub(super) fn sections(figures: &Figures) -> Vec<Section> {
     vec![
         Section { title: "Throughput", lines: throughput(figures) },
-        Section { title: "Latency: p50, p90, p99", lines: figures.latency.iter().map(latency).collect() },
+        Section {
+            title: "Latency: p50, p90, p99",
+            lines: figures.latency.iter().map(latency).collect(),
+        },
         Section { title: "Saturation", lines: saturation(figures) },
         Section { title: "Watch, views, network", lines: network(figures) },
         Section { title: "Writes by kind: /s, refused/s, p99", lines: commands(figures) },
@@ -68,7 +71,8 @@ fn throughput(figures: &Figures) -> Vec<Entry> {
 }
 
 fn latency(latency: &Latency) -> Entry {
-    let values = [latency.p50, latency.p90, latency.p99].map(|value| format!("{:>8}", duration(value)));
+    let values =
+        [latency.p50, latency.p90, latency.p99].map(|value| format!("{:>8}", duration(value)));
     entry(latency.of, values.join(" "))
 }
 
@@ -146,10 +150,13 @@ fn or_none(lines: Vec<Entry>) -> Vec<Entry> {
 const UNKNOWN: &str = "-";
 
 fn rate(value: Option<f64>) -> String {
-    value.map_or_else(|| UNKNOWN.to_owned(), |value| match value {
-        value if value >= 100.0 || value == 0.0 => format!("{value:.0}"),
-        value => format!("{value:.1}"),
-    })
+    value.map_or_else(
+        || UNKNOWN.to_owned(),
+        |value| match value {
+            value if value >= 100.0 || value == 0.0 => format!("{value:.0}"),
+            value => format!("{value:.1}"),
+        },
+    )
 }
 
 fn whole(value: Option<f64>) -> String {
@@ -157,19 +164,25 @@ fn whole(value: Option<f64>) -> String {
 }
 
 fn duration(seconds: Option<f64>) -> String {
-    seconds.map_or_else(|| UNKNOWN.to_owned(), |seconds| match seconds {
-        seconds if seconds < 0.001 => format!("{:.0} us", seconds * 1e6),
-        seconds if seconds < 1.0 => format!("{:.1} ms", seconds * 1e3),
-        seconds => format!("{seconds:.1} s"),
-    })
+    seconds.map_or_else(
+        || UNKNOWN.to_owned(),
+        |seconds| match seconds {
+            seconds if seconds < 0.001 => format!("{:.0} us", seconds * 1e6),
+            seconds if seconds < 1.0 => format!("{:.1} ms", seconds * 1e3),
+            seconds => format!("{seconds:.1} s"),
+        },
+    )
 }
 
 fn age(seconds: Option<f64>) -> String {
-    seconds.map_or_else(|| UNKNOWN.to_owned(), |seconds| match seconds {
-        seconds if seconds < 120.0 => format!("{seconds:.0} s"),
-        seconds if seconds < 7200.0 => format!("{:.0} min", seconds / 60.0),
-        seconds => format!("{:.0} h", seconds / 3600.0),
-    })
+    seconds.map_or_else(
+        || UNKNOWN.to_owned(),
+        |seconds| match seconds {
+            seconds if seconds < 120.0 => format!("{seconds:.0} s"),
+            seconds if seconds < 7200.0 => format!("{:.0} min", seconds / 60.0),
+            seconds => format!("{:.0} h", seconds / 3600.0),
+        },
+    )
 }
 
 fn size(value: Option<f64>) -> String {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::support::{Place, command_in, places, stores};
+use crate::support::{Place, command_in, places, portable, stores, user};
 
 /// Nothing here takes so long; whoever waits for longer fails.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -276,6 +276,82 @@ fn jobs_are_done_and_told() {
     }
     assert!(jobs.as_array().unwrap().iter().all(|job| job["failures"] == 0), "{jobs}");
     server.end();
+}
+
+#[test]
+fn how_it_is_and_what_it_measures_need_no_port() {
+    for (backend, place) in stores() {
+        for command in ["health", "health --live", "metrics", "top --once"] {
+            place.on(backend, command).ended(4).warns(&["gwstore serve"]);
+        }
+        let server = Server::ready(&place, backend, "--set jobs.reap_seconds=1");
+        assert_eq!(place.on(backend, "-q health").ok().out, "ready\n");
+        assert_eq!(place.on(backend, "-q health --live").ok().out, "live: ready\n");
+        let health = place.on(backend, "-q health --json").ok().json();
+        assert_eq!((&health["state"], &health["ready"]), (&"ready".into(), &true.into()));
+        let state =
+            "ghostwire_store_state{db_namespace=\"main\",ghostwire_store_state=\"ready\"} 1";
+        let check = "ghostwire_store_healthcheck_status{";
+        place.on(backend, "metrics").ok().says(&[state, check, "ghostwire_store_serial"]);
+        place.on(backend, "metrics --file store.prom").ok();
+        let file = String::from_utf8(place.read("store.prom")).unwrap();
+        assert!(file.contains(state), "{file}");
+        place.on(backend, "user create alice").ok();
+        let shown = place.on(backend, "top --once --interval 1").ok();
+        shown.says(&["ready", "Throughput", "Latency", "checkpoint"]);
+        let figures = place.on(backend, "top --once --interval 1 --json").ok().json();
+        assert_eq!((&figures["state"], &figures["backend"]), (&"ready".into(), &backend.into()));
+        assert_eq!(figures["queue_limit"], 4096.0);
+        place.on(backend, "top").ended(2).warns(&["--once"]);
+        // A job of its own may be the first to be counted.
+        while !place.on(backend, "metrics").ok().out.contains("ghostwire_store_job_runs_total{") {}
+        server.end();
+    }
+}
+
+#[test]
+fn the_socket_reloads_and_changes_the_level_of_the_log() {
+    let (backend, place) = stores().next().unwrap();
+    place.write("feature-flags.toml", format!("[development]\nbackend = \"{backend}\"\n"));
+    let server = Server::ready(&place, backend, "");
+    let flags =
+        format!("[development]\nbackend = \"{backend}\"\n[development.log]\nlevel = \"warn\"\n");
+    place.write("feature-flags.toml", flags);
+    let reloaded = place.on(backend, "-q config reload --json").ok().json();
+    assert_eq!(reloaded["applied"][0]["key"], "log.level", "{reloaded}");
+    place.on(backend, "log level debug").ok();
+    place.write("feature-flags.toml", "nonsense");
+    place.on(backend, "-q config reload").refused(&["nonsense"]);
+    server.end();
+}
+
+/// It does not ask to end in order, and need not.
+#[test]
+fn an_import_that_is_ended_in_the_middle_is_completed_by_the_next_one() {
+    for (backend, place) in places() {
+        let users: Vec<_> = (0..20_000).map(|n| user(n, &format!("user-{n}"))).collect();
+        let lines: Vec<_> = users.iter().map(String::as_str).collect();
+        place.write("network.jsonl", portable(&lines));
+        let path = format!("{backend}.db");
+        let import = ["import", "portable", "network.jsonl", "--create"];
+        let mut all = vec!["--backend", backend, "--path", path.as_str()];
+        all.extend(import);
+        let mut child = command_in(&place.file(""), &all).spawn().unwrap();
+        let log = place.file(&format!("{backend}.db-wal"));
+        while child.try_wait().unwrap().is_none()
+            && !fs::metadata(&log).is_ok_and(|metadata| metadata.len() > 256 * 1024)
+        {
+            std::thread::yield_now();
+        }
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+        // It may have been faster.
+        let _ = kill_process(pid, Signal::TERM);
+        child.wait().unwrap();
+        place.on(backend, &import.join(" ")).ok();
+        place.on(backend, "doctor").ok();
+        let status = place.on(backend, "status --json").ok().json();
+        assert_eq!(status["counts"]["user"], 20_000, "{status}");
+    }
 }
 
 /// A file system that is full, and has room again.
