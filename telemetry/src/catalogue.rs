@@ -244,6 +244,8 @@ metrics! {
     POINTS: Counter, "ghostwire.store.series.point.count", "{point}", [NAMESPACE], Development, "Rows of series that commits brought.";
     SERIES_REPLACED: Histogram(DURATIONS), "ghostwire.store.series.prune.duration", "s", [NAMESPACE, ERROR], Development, "Commits that remove rows of series by ranges.";
 
+    COMPACTION: Histogram(DURATIONS), "ghostwire.store.series.compaction.duration", "s", [NAMESPACE], Development, "Merging rows of series within a commit; zqlite only.";
+
     JOB_RUNS: Counter, "ghostwire.store.job.runs", "{run}", [JOB, ERROR], Development, "Runs of the jobs in the background: reap, sweep, retention, checkpoint.";
     JOB_DURATION: Histogram(DURATIONS), "ghostwire.store.job.duration", "s", [JOB], Development, "How long they took.";
     JOB_LAST: Gauge, "ghostwire.store.job.last_success.timestamp", "s", [JOB], Development, "When each last ended well; missing until then.";

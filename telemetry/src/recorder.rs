@@ -84,7 +84,10 @@ impl StoreRecorder {
     }
 
     fn commit(&self, event: &Event<'_>) {
-        let Event::Commit { commands, bytes, points, took, synced, error } = *event else { return };
+        let Event::Commit { commands, bytes, points, took, synced, compacted, error } = *event
+        else {
+            return;
+        };
         match error {
             None => self.commits.record(took.as_secs_f64()),
             Some(error) => {
@@ -94,6 +97,10 @@ impl StoreRecorder {
         }
         if let Some(synced) = synced {
             self.syncs.record(synced.as_secs_f64());
+        }
+        if let Some(compacted) = compacted {
+            let of = std::slice::from_ref(&self.namespace);
+            self.instruments.compactions.record(compacted.as_secs_f64(), of);
         }
         self.groups.record(commands as f64);
         if bytes > 0 {

@@ -96,8 +96,9 @@ async fn a_trace_leads_from_the_caller_to_the_commit_and_shows_no_secret() {
     let chaos = Chaos::new(Arc::new(MemoryBackend::new(StoreId::from_bytes([1; 16]))));
     let faults = chaos.faults();
     let recorder = Some(telemetry.recorder("main"));
-    let store =
-        open(Arc::new(chaos.clone()), StoreOptions { recorder, ..common::options() }).await.unwrap();
+    let store = open(Arc::new(chaos.clone()), StoreOptions { recorder, ..common::options() })
+        .await
+        .unwrap();
     write_together(&store, faults).await;
     let planted = common::use_everything(&store).await;
     let far = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";

@@ -47,6 +47,8 @@ pub enum Event<'a> {
         took: Duration,
         /// Of that, what it took to make it durable, where the backend says so.
         synced: Option<Duration>,
+        /// What it took to merge rows of series along with it, where the backend says so.
+        compacted: Option<Duration>,
         /// How it failed.
         error: Option<&'static str>,
     },

@@ -8,7 +8,7 @@ mod event;
 mod readings;
 mod reads;
 pub(crate) mod spans;
-mod sync;
+mod told;
 mod views;
 mod watchers;
 
@@ -19,11 +19,11 @@ use std::time::{Duration, Instant};
 pub use counts::{KeyStates, NodeStates, RouteStates, StateCounts};
 pub use event::{Event, Phases};
 pub use readings::{QueueReading, Reading, Readings, ViewReading, WatchReading};
-pub use sync::synced;
+pub use told::{compacted, synced};
 
 pub(crate) use counts::CountsCache;
 pub(crate) use reads::Reads;
-pub(crate) use sync::{Syncs, with_syncs};
+pub(crate) use told::{Told, listening};
 pub(crate) use views::KeptViews;
 pub(crate) use watchers::{Watcher, Watchers};
 

@@ -47,6 +47,9 @@ impl Writer {
         tracing::warn!(%error, "a commit failed; reopening the backend to compare");
         self.poisoned = true;
         self.recovers();
+        if *error.kind() == ErrorKind::OutcomeUnknown {
+            self.record(&Event::UnknownOutcome);
+        }
         let head = match self.backend.reopen().await {
             Ok(head) => head,
             Err(reopening) => {
@@ -62,7 +65,6 @@ impl Writer {
             self.poisoned = false;
             return Err(error);
         }
-        self.record(&Event::UnknownOutcome);
         // It is not there, but may still arrive. Sending the identical commit again settles that:
         // either this one is stored, or it is in conflict with the first.
         let span = spans::lone_commit(self.system, commit);
@@ -171,7 +173,13 @@ impl Writer {
         if head.position > self.state().position() {
             self.catch_up().await?;
         }
-        self.poisoned = false;
+        if std::mem::take(&mut self.poisoned) {
+            tracing::info!(
+                name: "store_recovered",
+                serial = %self.state().serial(),
+                "the backend was reopened and has what was acknowledged; writes are accepted again"
+            );
+        }
         self.watch_epoch(&head);
         Ok(())
     }
