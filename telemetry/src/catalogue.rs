@@ -127,6 +127,10 @@ pub mod attribute {
     pub const ERROR: &str = "error.type";
     /// The backend by its name in the configuration.
     pub const BACKEND: &str = "ghostwire.store.backend";
+    /// A pool of connections, by the conventions.
+    pub const POOL: &str = "db.client.connection.pool.name";
+    /// Whether a connection is idle or used, by the conventions.
+    pub const CONNECTION_STATE: &str = "db.client.connection.state";
     /// A kind of write.
     pub const COMMAND: &str = "ghostwire.store.command";
     /// A kind of entity.
@@ -192,6 +196,16 @@ use Kind::{Counter, Gauge, Histogram};
 metrics! {
     CALLS: Histogram(CONVENTIONAL), "db.client.operation.duration", "s", [NAMESPACE, SYSTEM, BACKEND, OPERATION, COLLECTION, ERROR], Stable, "Calls of the backend, whoever makes them.";
 
+    CONNECTIONS: Gauge, "db.client.connection.count", "{connection}", [NAMESPACE, POOL, CONNECTION_STATE], Development, "Connections that read the store's file, idle and used. Only for backends that keep a file, like all of these.";
+    CONNECTIONS_MAX: Gauge, "db.client.connection.max", "{connection}", [NAMESPACE, POOL], Development, "How many there may be.";
+    CONNECTIONS_IDLE_MAX: Gauge, "db.client.connection.idle.max", "{connection}", [NAMESPACE, POOL], Development, "How many are kept at most while nobody uses them.";
+    CONNECTIONS_IDLE_MIN: Gauge, "db.client.connection.idle.min", "{connection}", [NAMESPACE, POOL], Development, "How many are kept, however long nobody uses them.";
+    CONNECTIONS_PENDING: Gauge, "db.client.connection.pending_requests", "{request}", [NAMESPACE, POOL], Development, "Reads that wait for one.";
+    CONNECTION_TIMEOUTS: Counter, "db.client.connection.timeouts", "{timeout}", [NAMESPACE, POOL], Development, "Reads that waited in vain, and were told busy.";
+    CONNECTION_CREATE: Histogram(CONVENTIONAL), "db.client.connection.create_time", "s", [NAMESPACE, POOL], Development, "How long making one took.";
+    CONNECTION_WAIT: Histogram(CONVENTIONAL), "db.client.connection.wait_time", "s", [NAMESPACE, POOL], Development, "How long reads waited for room.";
+    CONNECTION_USE: Histogram(CONVENTIONAL), "db.client.connection.use_time", "s", [NAMESPACE, POOL], Development, "How long reads had one.";
+
     COMMAND_DURATION: Histogram(DURATIONS), "ghostwire.store.command.duration", "s", [NAMESPACE, COMMAND, ERROR], Development, "Writes, from call to answer.";
     COMMANDS_SLOW: Counter, "ghostwire.store.command.slow", "{command}", [NAMESPACE, COMMAND], Development, "Writes that took longer than log.slow_ms, each of which is in the log with its phases.";
     READS: Counter, "ghostwire.store.reads", "{read}", [NAMESPACE], Development, "Reads by the repositories. Those on a view are not counted, and none is timed.";
@@ -243,6 +257,8 @@ metrics! {
 
     POINTS: Counter, "ghostwire.store.series.point.count", "{point}", [NAMESPACE], Development, "Rows of series that commits brought.";
     SERIES_REPLACED: Histogram(DURATIONS), "ghostwire.store.series.prune.duration", "s", [NAMESPACE, ERROR], Development, "Commits that remove rows of series by ranges.";
+
+    COMPACTION: Histogram(DURATIONS), "ghostwire.store.series.compaction.duration", "s", [NAMESPACE], Development, "Merging rows of series within a commit; zqlite only.";
 
     JOB_RUNS: Counter, "ghostwire.store.job.runs", "{run}", [JOB, ERROR], Development, "Runs of the jobs in the background: reap, sweep, retention, checkpoint.";
     JOB_DURATION: Histogram(DURATIONS), "ghostwire.store.job.duration", "s", [JOB], Development, "How long they took.";

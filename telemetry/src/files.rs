@@ -1,5 +1,5 @@
-//! A store's files, looked at from outside: their sizes, and what the file system has left. Only by name:
-//! to open and close a file would release the locks that this process has on it.
+//! The sizes of a store's files, looked at from outside. Only by name: to open and close a file would release
+//! the locks that this process has on it.
 
 use std::path::{Path, PathBuf};
 
@@ -24,17 +24,4 @@ pub(crate) fn sizes(backend: &BackendInfo) -> Vec<(&'static str, u64)> {
         std::fs::metadata(beside).ok().map(|found| (file, found.len()))
     };
     BESIDE.into_iter().filter_map(size).collect()
-}
-
-/// What the file system of a store has left for its user, and how large it is.
-#[cfg(unix)]
-pub(crate) fn filesystem(backend: &BackendInfo) -> Option<(u64, u64)> {
-    let path = path(backend).filter(|path| path.is_file())?;
-    let found = rustix::fs::statvfs(path.parent()?).ok()?;
-    Some((found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize))
-}
-
-#[cfg(not(unix))]
-pub(crate) fn filesystem(_: &BackendInfo) -> Option<(u64, u64)> {
-    None
 }

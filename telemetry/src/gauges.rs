@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use ghostwire_store_core::backend::PoolInfo;
 use ghostwire_store_core::domain::Timestamp;
 use ghostwire_store_core::observe::{KeyStates, NodeStates, Reading, Readings};
 use ghostwire_store_core::schema::Schema;
@@ -179,6 +180,12 @@ impl Sink<'_> {
         self.to.observe(value, &[self.store.clone(), KeyValue::new(key, name)]);
     }
 
+    fn pool(&self, reading: &Reading, read: fn(&PoolInfo) -> u64) {
+        if let Some(pool) = &reading.info.backend.pool {
+            self.of(key::POOL, POOL, read(pool) as f64);
+        }
+    }
+
     fn nodes(&self, nodes: NodeStates) {
         let NodeStates { online, offline, expired } = nodes;
         for (state, count) in [("online", online), ("offline", offline), ("expired", expired)] {
@@ -203,8 +210,25 @@ fn seconds(at: Timestamp) -> f64 {
 
 type Gauge = (&'static Metric, fn(&StoreSource, &Reading, &Sink<'_>));
 
+/// The only pool of a store: the connections that read its file.
+pub(crate) const POOL: &str = "readers";
+
 /// What is read of each store.
 const GAUGES: &[Gauge] = &[
+    (&m::CONNECTIONS, |_, r, s| {
+        if let Some(pool) = r.info.backend.pool {
+            for (state, count) in [("idle", pool.idle), ("used", pool.used)] {
+                let state = KeyValue::new(key::CONNECTION_STATE, state);
+                let pool = KeyValue::new(key::POOL, POOL);
+                s.to.observe(count as f64, &[s.store.clone(), pool, state]);
+            }
+        }
+    }),
+    (&m::CONNECTIONS_MAX, |_, r, s| s.pool(r, |pool| pool.max)),
+    (&m::CONNECTIONS_IDLE_MAX, |_, r, s| s.pool(r, |pool| pool.idle_max)),
+    (&m::CONNECTIONS_IDLE_MIN, |_, r, s| s.pool(r, |pool| pool.idle_min)),
+    (&m::CONNECTIONS_PENDING, |_, r, s| s.pool(r, |pool| pool.pending)),
+    (&m::CONNECTION_TIMEOUTS, |_, r, s| s.pool(r, |pool| pool.timeouts)),
     (&m::READS, |_, r, s| s.one(r.reads as f64)),
     (&m::QUEUE_SIZE, |_, r, s| s.one(r.queue.size as f64)),
     (&m::QUEUE_LIMIT, |_, r, s| s.one(r.queue.limit as f64)),
@@ -226,13 +250,13 @@ const GAUGES: &[Gauge] = &[
         }
     }),
     (&m::FILESYSTEM_FREE, |_, r, s| {
-        if let Some((free, _)) = files::filesystem(&r.info.backend) {
-            s.one(free as f64);
+        if let Some(disk) = r.info.backend.filesystem {
+            s.one(disk.free as f64);
         }
     }),
     (&m::FILESYSTEM_LIMIT, |_, r, s| {
-        if let Some((_, limit)) = files::filesystem(&r.info.backend) {
-            s.one(limit as f64);
+        if let Some(disk) = r.info.backend.filesystem {
+            s.one(disk.total as f64);
         }
     }),
     (&m::ENTITIES, |_, r, s| {

@@ -24,12 +24,16 @@ pub(crate) struct Instruments {
     pub(crate) watch_ended: Counter<u64>,
     pub(crate) points: Counter<u64>,
     pub(crate) series_replaced: Histogram<f64>,
+    pub(crate) compactions: Histogram<f64>,
     pub(crate) job_runs: Counter<u64>,
     pub(crate) job_times: Histogram<f64>,
     pub(crate) job_items: Counter<u64>,
     pub(crate) admin_requests: Histogram<f64>,
     pub(crate) admin_rejections: Counter<u64>,
     pub(crate) http_requests: Histogram<f64>,
+    pub(crate) connection_create: Histogram<f64>,
+    pub(crate) connection_wait: Histogram<f64>,
+    pub(crate) connection_use: Histogram<f64>,
 }
 
 impl Instruments {
@@ -54,12 +58,16 @@ impl Instruments {
             watch_ended: counter(&m::WATCH_ENDED),
             points: counter(&m::POINTS),
             series_replaced: histogram(&m::SERIES_REPLACED),
+            compactions: histogram(&m::COMPACTION),
             job_runs: counter(&m::JOB_RUNS),
             job_times: histogram(&m::JOB_DURATION),
             job_items: counter(&m::JOB_ITEMS),
             admin_requests: histogram(&m::ADMIN_DURATION),
             admin_rejections: counter(&m::ADMIN_REJECTIONS),
             http_requests: histogram(&m::HTTP_DURATION),
+            connection_create: histogram(&m::CONNECTION_CREATE),
+            connection_wait: histogram(&m::CONNECTION_WAIT),
+            connection_use: histogram(&m::CONNECTION_USE),
         }
     }
 }

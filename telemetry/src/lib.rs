@@ -88,9 +88,6 @@ impl Telemetry {
             .scope_info_enabled(false)
             .build()
             .map_err(|error| broken("the Prometheus exporter cannot be made", &error))?;
-        registry
-            .register(Box::new(classic::Process))
-            .map_err(|error| broken("the collector of the process cannot be registered", &error))?;
         let resource = resource(&options);
         let own = Arc::new(self_metrics::SelfMetrics::default());
         let mut meters =
@@ -131,7 +128,8 @@ impl Telemetry {
     #[must_use]
     pub fn text(&self) -> String {
         self.0.sources.refresh();
-        text::of(self.0.registry.gather())
+        let measured = self.0.registry.gather();
+        text::of(measured.into_iter().chain(classic::families()).collect())
     }
 
     /// From where the health of the stores comes: it is asked for whenever somebody reads the metrics, so it

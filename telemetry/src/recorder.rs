@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use ghostwire_store_core::observe::{Event, Phases, Readings, Recorder, system_name};
+use ghostwire_store_core::observe::{
+    ConnectionStep, Event, Phases, Readings, Recorder, system_name,
+};
 use opentelemetry::metrics::{BoundHistogram, Counter};
 use opentelemetry::{KeyValue, StringValue};
 
 use crate::catalogue::attribute as key;
-use crate::gauges::{Sources, StoreSource};
+use crate::gauges::{self, Sources, StoreSource};
 use crate::instruments::Instruments;
 
 /// Takes what one store tells. What comes with every write has its attributes looked up once.
@@ -84,7 +86,10 @@ impl StoreRecorder {
     }
 
     fn commit(&self, event: &Event<'_>) {
-        let Event::Commit { commands, bytes, points, took, synced, error } = *event else { return };
+        let Event::Commit { commands, bytes, points, took, synced, compacted, error } = *event
+        else {
+            return;
+        };
         match error {
             None => self.commits.record(took.as_secs_f64()),
             Some(error) => {
@@ -94,6 +99,10 @@ impl StoreRecorder {
         }
         if let Some(synced) = synced {
             self.syncs.record(synced.as_secs_f64());
+        }
+        if let Some(compacted) = compacted {
+            let of = std::slice::from_ref(&self.namespace);
+            self.instruments.compactions.record(compacted.as_secs_f64(), of);
         }
         self.groups.record(commands as f64);
         if bytes > 0 {
@@ -194,6 +203,14 @@ impl Recorder for StoreRecorder {
             Event::AdminConnection { opened } => self.sources.admin_connection(opened),
             Event::AdminRejected { reason } => {
                 instruments.admin_rejections.add(1, &[label(key::REASON, reason)]);
+            }
+            Event::Connection { step, took } => {
+                let times = match step {
+                    ConnectionStep::Created => &instruments.connection_create,
+                    ConnectionStep::Waited => &instruments.connection_wait,
+                    ConnectionStep::Used => &instruments.connection_use,
+                };
+                times.record(took.as_secs_f64(), &self.with(&[label(key::POOL, gauges::POOL)]));
             }
             Event::HttpRequest { method, route, status, took } => {
                 let labels = [

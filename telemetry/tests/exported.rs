@@ -48,6 +48,17 @@ fn tell_the_rest(recorder: &dyn Recorder) {
     recorder.record(&Event::HttpRequest { method: "GET", route: "/metrics", status: 200, took });
     recorder.record(&Event::QueueFull);
     recorder.record(&Event::UnknownOutcome);
+    let (synced, compacted) = (None, Some(took));
+    let (commands, bytes, points) = (1, 300, 0);
+    recorder.record(&Event::Commit {
+        commands,
+        bytes,
+        points,
+        took,
+        synced,
+        compacted,
+        error: None,
+    });
     let phases = Phases::default();
     recorder.record(&Event::Slow {
         command: "user.create",

@@ -47,6 +47,8 @@ pub enum Event<'a> {
         took: Duration,
         /// Of that, what it took to make it durable, where the backend says so.
         synced: Option<Duration>,
+        /// What it took to merge rows of series along with it, where the backend says so.
+        compacted: Option<Duration>,
         /// How it failed.
         error: Option<&'static str>,
     },
@@ -130,6 +132,13 @@ pub enum Event<'a> {
         /// Why, in a word.
         reason: &'static str,
     },
+    /// A connection to what a backend stores in was made, waited for or given back.
+    Connection {
+        /// Which of the three.
+        step: ConnectionStep,
+        /// How long that took; of one that is given back, how long somebody had it.
+        took: Duration,
+    },
     /// A request over HTTP was answered.
     HttpRequest {
         /// `GET`, or another known method, or `_OTHER`.
@@ -141,6 +150,17 @@ pub enum Event<'a> {
         /// From request to answer.
         took: Duration,
     },
+}
+
+/// What happened to a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionStep {
+    /// A new one was made.
+    Created,
+    /// There was room for somebody who wanted one.
+    Waited,
+    /// Somebody gave one back.
+    Used,
 }
 
 /// How the time of a write was spent. All writes of a batch share everything after the queue.

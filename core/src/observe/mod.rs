@@ -3,12 +3,13 @@
 //!
 //! Without one nothing is counted, and no clock is read for it.
 
+mod connections;
 mod counts;
 mod event;
 mod readings;
 mod reads;
 pub(crate) mod spans;
-mod sync;
+mod told;
 mod views;
 mod watchers;
 
@@ -17,13 +18,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use counts::{KeyStates, NodeStates, RouteStates, StateCounts};
-pub use event::{Event, Phases};
+pub use event::{ConnectionStep, Event, Phases};
 pub use readings::{QueueReading, Reading, Readings, ViewReading, WatchReading};
-pub use sync::synced;
+pub use told::{compacted, synced};
 
+pub(crate) use connections::ConnectionEvents;
 pub(crate) use counts::CountsCache;
 pub(crate) use reads::Reads;
-pub(crate) use sync::{Syncs, with_syncs};
+pub(crate) use told::{Told, listening};
 pub(crate) use views::KeptViews;
 pub(crate) use watchers::{Watcher, Watchers};
 

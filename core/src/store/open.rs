@@ -19,8 +19,9 @@ use crate::imported::ImportedHashes;
 use crate::layer::{Deadline, Observe};
 use crate::loader;
 use crate::log::hold::Holds;
-use crate::observe::Readings;
+use crate::observe::{ConnectionEvents, Readings};
 use crate::options::StoreOptions;
+use crate::schema::Schema;
 use crate::secrets::HashKeys;
 use crate::state::{CredentialHashes, State};
 use crate::threads::{self, Waits};
@@ -43,7 +44,10 @@ pub async fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<Ar
         false => backend,
     };
     let backend: Arc<dyn Backend> = match &options.recorder {
-        Some(recorder) => Arc::new(Observe::new(backend, recorder.clone())),
+        Some(recorder) => {
+            backend.observe_connections(Arc::new(ConnectionEvents(recorder.clone())));
+            Arc::new(Observe::new(backend, recorder.clone()))
+        }
         None => backend,
     };
     let opened = async {
@@ -226,6 +230,19 @@ async fn start(
     if let Some(recorder) = &core.options.recorder {
         recorder.opened(Readings::of(&core));
     }
+    let opened = opened_at.elapsed();
+    tracing::info!(
+        name: "store_opened",
+        backend = info.name,
+        engine = %info.engine,
+        location = info.location.as_deref(),
+        schema = Schema::current().version().version,
+        %serial,
+        nodes = core.shared.published.load().state.nodes().len(),
+        read_only = core.options.read_only,
+        took_ms = u64::try_from(opened.as_millis()).unwrap_or(u64::MAX),
+        "the store is open"
+    );
     let handle = StoreHandle { core, actor, instance: None };
     // If there is no thread for it, the writer ends with the handle.
     by_itself.start().await?;

@@ -23,7 +23,7 @@ use crate::checkpoint::{Advance, FlushSlice, UnflushedAudit};
 use crate::domain::{AuditEntry, WriterId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::consumers::{Consumers, Entered};
-use crate::observe::{Event, Phases, Syncs, spans, with_syncs};
+use crate::observe::{Event, Phases, Told, listening, spans};
 use crate::options::Materialize;
 use crate::state::State;
 use crate::view::Published;
@@ -110,13 +110,13 @@ pub(super) fn next_step(
 pub(super) struct Stored {
     pub(super) outcome: Result<()>,
     pub(super) took: Duration,
-    /// Of that, making it durable, where the backend says so.
-    pub(super) synced: Syncs,
+    /// What the backend told meanwhile.
+    told: Told,
 }
 
 impl From<Result<()>> for Stored {
     fn from(outcome: Result<()>) -> Self {
-        Self { outcome, took: Duration::ZERO, synced: None }
+        Self { outcome, took: Duration::ZERO, told: Told::default() }
     }
 }
 
@@ -124,9 +124,9 @@ impl From<Result<()>> for Stored {
 pub(super) async fn store(backend: &dyn Backend, commit: &Commit, span: &Span) -> Stored {
     let began = Instant::now();
     let storing = uninterrupted(async { backend.commit(commit).await });
-    let (outcome, synced) = with_syncs(storing.instrument(span.clone())).await;
+    let (outcome, told) = listening(storing.instrument(span.clone())).await;
     spans::ended(span, &outcome);
-    Stored { outcome, took: began.elapsed(), synced }
+    Stored { outcome, took: began.elapsed(), told }
 }
 
 /// What a call that writes comes to. If it panics, the outcome is unknown.
@@ -210,7 +210,8 @@ impl Writer {
             bytes: commit.block.as_ref().map_or(0, |block| block.bytes.len()),
             points,
             took: stored.took,
-            synced: stored.synced,
+            synced: stored.told.synced,
+            compacted: stored.told.compacted,
             error: stored.outcome.as_ref().err().map(|error| error.kind().name()),
         });
     }
@@ -236,7 +237,7 @@ struct Timing {
     sealed_at: Instant,
     encoded_at: Instant,
     took: Duration,
-    synced: Syncs,
+    synced: Option<Duration>,
 }
 
 impl Writer {
@@ -371,7 +372,7 @@ impl Writer {
             Storing::Ended(stored) => std::mem::replace(stored, Ok(()).into()),
             Storing::Running(_) => Ok(()).into(),
         };
-        (in_flight.timing.took, in_flight.timing.synced) = (stored.took, stored.synced);
+        (in_flight.timing.took, in_flight.timing.synced) = (stored.took, stored.told.synced);
         self.tell_commit(&stored, &in_flight.commit, (in_flight.len(), in_flight.points));
         let error = match self.resolve_outcome(&in_flight.commit, stored.outcome).await {
             Ok(()) => {

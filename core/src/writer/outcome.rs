@@ -49,6 +49,9 @@ impl Writer {
         self.shared.vital.note("commit", &error);
         self.poison(true);
         self.recovers();
+        if *error.kind() == ErrorKind::OutcomeUnknown {
+            self.record(&Event::UnknownOutcome);
+        }
         let head = match self.backend.reopen().await {
             Ok(head) => head,
             Err(reopening) => {
@@ -64,7 +67,6 @@ impl Writer {
             self.poison(false);
             return Err(error);
         }
-        self.record(&Event::UnknownOutcome);
         // It is not there, but may still arrive. Sending the identical commit again settles that:
         // either this one is stored, or it is in conflict with the first.
         let span = spans::lone_commit(self.system, commit);
@@ -175,7 +177,14 @@ impl Writer {
         if head.position > self.state().position() {
             self.catch_up().await?;
         }
-        self.poison(false);
+        if self.poisoned {
+            self.poison(false);
+            tracing::info!(
+                name: "store_recovered",
+                serial = %self.state().serial(),
+                "the backend was reopened and has what was acknowledged; writes are accepted again"
+            );
+        }
         self.watch_epoch(&head);
         Ok(())
     }

@@ -99,6 +99,12 @@ impl Writer {
                 ))
             }
         };
+        tracing::info!(
+            name: "store_closed",
+            serial = %self.state().serial(),
+            error = end.outcome().err().map(tracing::field::display),
+            "the store is closed"
+        );
         self.shared.progress.send_modify(|progress| progress.end = Some(end));
     }
 
