@@ -53,10 +53,20 @@ impl Vital {
 
     /// Says that the writer is at work while `work` runs. Only the writer calls it.
     pub(crate) fn at_work<T>(&self, work: impl FnOnce() -> T) -> T {
-        self.beat();
+        self.begin_work();
         let done = work();
-        self.beat();
+        self.end_work();
         done
+    }
+
+    /// The writer is at work until [`end_work`](Vital::end_work). If it panics meanwhile it ends, which is told
+    /// otherwise.
+    pub(crate) fn begin_work(&self) {
+        self.beat();
+    }
+
+    pub(crate) fn end_work(&self) {
+        self.beat();
     }
 
     fn beat(&self) {

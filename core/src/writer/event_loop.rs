@@ -158,18 +158,21 @@ impl Writer {
         }
         let max_len = if self.alone > 0 { 1 } else { self.options.max_group };
         let full_block = self.options.full_block();
-        let shared = self.shared.clone();
         let mut request = request;
         self.note_taken(&mut request);
+        self.shared.vital.begin_work();
         let batch = self.open_batch();
-        if !batch.has_room_for(load, max_len, full_block) {
-            return Some(request);
-        }
-        shared.vital.at_work(|| match request {
+        let has_room = batch.has_room_for(load, max_len, full_block);
+        match request {
+            request if !has_room => {
+                self.shared.vital.end_work();
+                return Some(request);
+            }
             Request::Submit(submission, answer) => batch.submit(submission, answer),
             Request::Append(series, answer) => batch.append(series, answer),
             _ => {}
-        });
+        }
+        self.shared.vital.end_work();
         self.alone = self.alone.saturating_sub(1);
         None
     }
