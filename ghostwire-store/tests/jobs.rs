@@ -133,7 +133,7 @@ async fn under_a_clock_that_jumped_nothing_is_removed() {
     }
     let query = MetricQuery {
         node: None,
-        metric: "rx_bytes".parse().unwrap(),
+        metric: Some("rx_bytes".parse().unwrap()),
         from: Timestamp::EPOCH,
         to: Timestamp::MAX,
     };

@@ -149,7 +149,7 @@ impl Bench {
             published: arc_swap::ArcSwap::from_pointee(Published::new(
                 State::default(),
                 UnflushedAudit::default(),
-                std::time::Instant::now(),
+                Instant::now(),
             )),
             progress: tokio::sync::watch::Sender::new(Progress { serial: Serial::ZERO, end: None }),
             closing: Closing::default(),
@@ -187,7 +187,8 @@ impl Bench {
                 seed: [0; 10],
                 command: UserCommand::Create { id, user }.into(),
             };
-            let (answer, answered) = Answer::new(None);
+            let origin = Origin::new(tracing::Span::none(), None);
+            let (answer, answered) = Answer::new(None, origin);
             let request = Request::Submit(Box::new(submission), answer);
             self.sender.try_send(request).ok().unwrap();
             answered

@@ -115,7 +115,7 @@ mod tests {
     fn each_job_is_done_in_its_interval() {
         let mut schedule = Schedule::new(&plan(), Duration::ZERO);
         let done = done_until(&mut schedule, 0, 700);
-        let of = |job| done.iter().filter(|(_, done)| *done == job).map(|(at, _)| *at);
+        let of = |job| done.iter().filter(move |(_, done)| *done == job).map(|(at, _)| *at);
         assert_eq!(of(Job::Reap).take(3).collect::<Vec<_>>(), [6, 66, 126]);
         assert_eq!(of(Job::Sweep).collect::<Vec<_>>(), [60, 660]);
         assert_eq!(of(Job::Checkpoint).collect::<Vec<_>>(), [30, 330, 630]);

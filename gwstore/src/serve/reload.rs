@@ -25,12 +25,6 @@ pub(crate) struct Change {
     pub(crate) after: Option<String>,
 }
 
-impl Plan {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.applied.is_empty() && self.refused.is_empty()
-    }
-}
-
 /// Compares two configurations.
 pub(crate) fn plan(before: &Config, after: &Config) -> Plan {
     let values = |config: &Config| -> BTreeMap<String, String> {
@@ -112,6 +106,6 @@ mod tests {
 
     #[test]
     fn the_same_is_no_change() {
-        assert!(plan(&config(&[]), &config(&[])).is_empty());
+        assert_eq!(plan(&config(&[]), &config(&[])), Plan::default());
     }
 }
