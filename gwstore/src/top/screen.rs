@@ -235,13 +235,16 @@ fn draw_sections(frame: &mut Frame<'_>, area: Rect, sections: &[Section]) {
     let areas = Layout::horizontal(vec![Constraint::Fill(1); columns]).split(area);
     for (column, area) in areas.iter().enumerate() {
         let own: Vec<_> = sections.iter().skip(column).step_by(columns).collect();
-        let heights = own.iter().map(|section| {
-            // Its lines and its border.
-            Constraint::Length(u16::try_from(section.lines.len() + 2).unwrap_or(u16::MAX))
-        });
-        let places = Layout::vertical(heights).split(*area);
-        for (section, place) in own.iter().zip(places.iter()) {
-            frame.render_widget(paragraph(section), *place);
+        let mut rest = *area;
+        for section in own {
+            // Its lines and its border. What does not fit is left out.
+            let wanted = u16::try_from(section.lines.len() + 2).unwrap_or(u16::MAX);
+            let place = Rect { height: wanted.min(rest.height), ..rest };
+            if place.height > 2 {
+                frame.render_widget(paragraph(section), place);
+            }
+            rest.y += place.height;
+            rest.height -= place.height;
         }
     }
 }

@@ -176,7 +176,7 @@ fn a_second_one_is_refused_and_disturbs_nobody() {
     for (backend, place) in stores() {
         let first = Server::ready(&place, backend, HTTP);
         let second = place.on(backend, "serve");
-        second.ended(75).omits("panicked").warns(&["in use"]);
+        second.ended(75).omits("panicked").warns(&["has this store open"]);
         assert_eq!(first.get("/readyz").0, 200);
         first.end();
     }
@@ -321,7 +321,7 @@ fn the_socket_reloads_and_changes_the_level_of_the_log() {
     assert_eq!(reloaded["applied"][0]["key"], "log.level", "{reloaded}");
     place.on(backend, "log level debug").ok();
     place.write("feature-flags.toml", "nonsense");
-    place.on(backend, "-q config reload").refused(&["nonsense"]);
+    place.on(backend, "-q config reload").refused(&["not valid TOML"]);
     server.end();
 }
 
