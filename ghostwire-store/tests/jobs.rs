@@ -61,7 +61,7 @@ async fn what_expired_is_swept_and_keys_are_kept_for_a_while() {
     store.sessions().begin(session).await.unwrap();
     let payload = SignInPayload::new("{}").unwrap();
     let sign_in = NewSignIn { purpose: "oidc".parse().unwrap(), payload, expires_at };
-    store.sign_ins().begin("state", sign_in).await.unwrap();
+    store.sign_ins().begin("state-of-it", sign_in).await.unwrap();
     let key = NewApiKey { expires_at: Some(expires_at), ..NewApiKey::default() };
     store.api_keys().create(key).await.unwrap();
     let lasting = NewApiKey::default();

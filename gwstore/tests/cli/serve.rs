@@ -392,5 +392,4 @@ fn a_full_disk_is_told_and_the_process_lives() {
         place.on(backend, "doctor").ok();
         fs::remove_file(place.file("filler")).unwrap();
     }
-    println!("passed");
 }
