@@ -57,6 +57,8 @@ impl Backend for MapBackend {
             signer: None,
             resealed: None,
             bytes: None,
+            filesystem: None,
+            pool: None,
             log: None,
             counters: Default::default(),
         }

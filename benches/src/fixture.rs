@@ -13,6 +13,7 @@ use ghostwire_store::domain::{
     Registration, Revision, Route, RouteId, RouteMetric, SessionNumber, Timestamp, Update as Field,
     UserId,
 };
+use ghostwire_store::observe::Recorder;
 use ghostwire_store::{Opener, Result, Store};
 use ghostwire_store_bench_workload::data::{self, key_bytes};
 use ghostwire_store_core::block::{BlockBuilder, BlockHash, ChangeKind, Serial};
@@ -68,8 +69,21 @@ impl Target {
 
 /// Opens a store as a program would, with its default options.
 pub async fn open(target: Target, path: &Path) -> Result<Arc<dyn Store>> {
+    open_with(target, path, None).await
+}
+
+/// The same, with a recorder.
+pub async fn open_with(
+    target: Target,
+    path: &Path,
+    recorder: Option<Arc<dyn Recorder>>,
+) -> Result<Arc<dyn Store>> {
     let config = Config { backend: target.backend(path), ..Config::default() };
-    Opener::new(&config).open().await
+    let opener = Opener::new(&config);
+    match recorder {
+        Some(recorder) => opener.recorder(recorder).open().await,
+        None => opener.open().await,
+    }
 }
 
 /// What machine `number` presents for a user who signed in.

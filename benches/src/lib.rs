@@ -17,6 +17,6 @@ mod group;
 mod subjects;
 pub mod suite;
 
-pub use fixture::{StateFixture, Target, heartbeat, open, prefix, registration, route};
+pub use fixture::{StateFixture, Target, heartbeat, open, open_with, prefix, registration, route};
 pub use group::apply;
 pub use subjects::candidates;

@@ -59,5 +59,5 @@ impl fmt::Debug for Stack {
 }
 
 fn observed(backend: Arc<dyn Backend>) -> Arc<dyn Backend> {
-    Arc::new(Observe::new(backend))
+    Arc::new(Observe::new(backend, Arc::new(())))
 }

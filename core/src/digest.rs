@@ -26,6 +26,12 @@ const BUCKETS: usize = 256;
 pub struct Digest([u8; 32]);
 
 impl Digest {
+    /// The digest with these bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// The 32 bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 32] {

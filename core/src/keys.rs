@@ -13,7 +13,8 @@ use crate::handle::StoreHandle;
 use crate::writer::Request;
 
 /// Why the data key is replaced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Rotation {
     /// As planned. What is sealed is sealed anew meanwhile, and the older version opens it until then.
     Routine,
@@ -23,7 +24,7 @@ pub enum Rotation {
 }
 
 /// What is known of a keyring; no secret is in it.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct KeyringInfo {
     /// How often it was changed; the first is 1.
     pub generation: u64,
@@ -36,7 +37,7 @@ pub struct KeyringInfo {
 }
 
 /// A version of the data key.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DataKeyInfo {
     /// Its number; numbers are never used again.
     pub version: u32,
@@ -45,7 +46,7 @@ pub struct DataKeyInfo {
 }
 
 /// Somebody who can open the keyring.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct RecipientInfo {
     /// By which he is named.
     pub fingerprint: String,

@@ -17,6 +17,7 @@ use crate::command::EntityRecord;
 use crate::domain::WriterId;
 use crate::entropy::Entropy;
 use crate::error::{Error, ErrorKind, Result};
+use crate::health::LoadProgress;
 use crate::log::chain::{Chain, read_chain, read_chain_to};
 use crate::log::consumers::Consumers;
 use crate::log::hold::StoredHold;
@@ -50,10 +51,11 @@ pub(crate) async fn load(
     entropy: &dyn Entropy,
     retain_block_bytes: u64,
     writes_in: Option<Epoch>,
+    progress: &LoadProgress,
 ) -> Result<Loaded> {
     const ATTEMPTS: usize = 3;
     for _ in 0..ATTEMPTS {
-        match try_load(backend, retain_block_bytes).await {
+        match try_load(backend, retain_block_bytes, progress).await {
             Err(error) if matches!(error.kind(), ErrorKind::Compacted { .. }) => {
                 tracing::info!(%error, "blocks were purged while the store was loaded; again");
             }
@@ -67,7 +69,7 @@ pub(crate) async fn load(
         ));
     };
     let hold = StoredHold::register(backend.as_ref(), entropy, epoch).await?;
-    let loaded = try_load(backend, retain_block_bytes).await;
+    let loaded = try_load(backend, retain_block_bytes, progress).await;
     let released = hold.release(backend.as_ref(), entropy).await;
     let mut loaded = loaded?;
     let head = released?;
@@ -80,7 +82,11 @@ pub(crate) async fn load(
     Ok(loaded)
 }
 
-async fn try_load(backend: &Arc<dyn Backend>, retain_block_bytes: u64) -> Result<Loaded> {
+async fn try_load(
+    backend: &Arc<dyn Backend>,
+    retain_block_bytes: u64,
+    progress: &LoadProgress,
+) -> Result<Loaded> {
     let mut head = backend.head().await?;
     let retained = read_retained(backend.as_ref(), &head, retain_block_bytes).await?;
     let mut unflushed = read_unflushed(backend.as_ref(), &head).await?;
@@ -88,7 +94,8 @@ async fn try_load(backend: &Arc<dyn Backend>, retain_block_bytes: u64) -> Result
     let mut loading = Loading::default();
     let mut newest = head.position;
     for table in Table::STATE {
-        newest = newest.max(load_table(backend, table, &mut loading, &mut images).await?);
+        let read = load_table(backend, table, &mut loading, &mut images, progress).await?;
+        newest = newest.max(read);
     }
     loading.add_images(images)?;
     let mut retained = retained;
@@ -152,6 +159,7 @@ async fn load_table(
     table: Table,
     loading: &mut Loading,
     images: &mut Images,
+    progress: &LoadProgress,
 ) -> Result<Position> {
     let mut from = RowKey::new();
     let mut next = read_ahead(backend, table, from);
@@ -161,6 +169,7 @@ async fn load_table(
         })??;
         let Some(last) = rows.last().map(|row| row.key.clone()) else { return Ok(position) };
         let complete = rows.len() < ROWS_PER_READ;
+        progress.add(rows.len());
         from = last.successor();
         // The next page is read while this one is decoded.
         next = read_ahead(backend, table, from);

@@ -7,9 +7,12 @@ use crate::attest::AttestationOptions;
 use crate::block::MAX_BLOCK;
 use crate::domain::{Actor, Clock, SystemClock};
 use crate::entropy::{Entropy, SystemEntropy};
+use crate::health::LoadProgress;
 use crate::keys::KeyManager;
 use crate::layer::Deadlines;
+use crate::observe::Recorder;
 use crate::secrets::HashKeys;
+use crate::store::Companion;
 
 /// When row changes reach the backend's tables. Both give the same state; blocks are durable at
 /// once either way.
@@ -94,6 +97,23 @@ impl Default for ClockOptions {
     }
 }
 
+/// How a store is probed for [`Store::check_health`](crate::Store::check_health).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HealthOptions {
+    /// A probe counts for so long: a scrape every second is not to be a synchronisation of the disk every
+    /// second.
+    pub probe_interval: Duration,
+    /// Whoever asks waits no longer. A probe that takes longer goes on, and until it ends the store counts
+    /// as not writable.
+    pub probe_deadline: Duration,
+}
+
+impl Default for HealthOptions {
+    fn default() -> Self {
+        Self { probe_interval: Duration::from_secs(5), probe_deadline: Duration::from_secs(2) }
+    }
+}
+
 /// What a store is opened with besides its backend. The store takes nothing from its environment by
 /// itself: clock and random numbers are handed in.
 #[derive(Clone)]
@@ -125,6 +145,14 @@ pub struct StoreOptions {
     pub deadlines: Deadlines,
     /// Who takes what the store attests of its state by itself; nobody by default.
     pub attestations: Option<AttestationOptions>,
+    /// How the store is probed for health checks.
+    pub health: HealthOptions,
+    /// Counts what is read while the store is opened.
+    pub progress: Arc<LoadProgress>,
+    /// What ends with the store.
+    pub companions: Vec<Arc<dyn Companion>>,
+    /// Who takes figures of what the store does; nobody by default.
+    pub recorder: Option<Arc<dyn Recorder>>,
 }
 
 impl Default for StoreOptions {
@@ -143,6 +171,10 @@ impl Default for StoreOptions {
             max_view_age: Duration::from_secs(2),
             deadlines: Deadlines::default(),
             attestations: None,
+            health: HealthOptions::default(),
+            progress: Arc::default(),
+            companions: Vec::new(),
+            recorder: None,
         }
     }
 }
@@ -159,6 +191,7 @@ impl std::fmt::Debug for StoreOptions {
             .field("max_view_age", &self.max_view_age)
             .field("deadlines", &self.deadlines)
             .field("attestations", &self.attestations)
+            .field("companions", &self.companions)
             .finish_non_exhaustive()
     }
 }

@@ -31,7 +31,7 @@ pub async fn may_block<T: Send + 'static>(
 
 /// What a thread's runtime can wait for.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Waits {
+pub enum Waits {
     /// Timers and other threads: the cheapest to wake up.
     Timers,
     /// Sockets, too.
@@ -46,7 +46,7 @@ pub(crate) const STACK: usize = 2 * 1024 * 1024;
 ///
 /// # Errors
 /// `Unavailable` if the system gives no thread, or no descriptor for its runtime.
-pub(crate) async fn start(
+pub async fn start(
     name: &'static str,
     waits: Waits,
     work: impl FnOnce(&Runtime) + Send + 'static,

@@ -235,3 +235,54 @@ async fn a_store_that_cannot_be_opened_leaves_its_backend_closed() {
     assert!(open(backend.clone(), options).await.is_err());
     assert_eq!(backend.closed(), 1);
 }
+
+/// Closing that backend blocks its thread until it is let go.
+#[derive(Debug)]
+struct Gated {
+    memory: MemoryBackend,
+    gate: std::sync::Mutex<Option<std::sync::mpsc::Receiver<()>>>,
+    closed: tokio::sync::Semaphore,
+}
+
+#[async_trait]
+impl Layer for Gated {
+    fn inner(&self) -> &dyn Backend {
+        &self.memory
+    }
+
+    async fn close(&self) -> Result<()> {
+        let gate = self.gate.lock().unwrap().take();
+        if let Some(gate) = gate {
+            let _ = gate.recv();
+        }
+        self.closed.add_permits(1);
+        self.memory.close().await
+    }
+}
+
+#[test]
+fn a_store_that_is_dropped_in_a_runtime_does_not_block_it() {
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (let_go, gate) = std::sync::mpsc::channel();
+            let backend = Arc::new(Gated {
+                memory: MemoryBackend::new(StoreId::from_bytes([7; 16])),
+                gate: std::sync::Mutex::new(Some(gate)),
+                closed: tokio::sync::Semaphore::new(0),
+            });
+            let store = open(backend.clone(), StoreOptions::default()).await.unwrap();
+            store.users().create(user("alice")).await.unwrap();
+            drop(store);
+            // The only thread of the runtime goes on, though the backend is not closed yet.
+            tokio::spawn(async {}).await.unwrap();
+            assert_eq!(backend.closed.available_permits(), 0);
+            let_go.send(()).unwrap();
+            backend.closed.acquire().await.unwrap().forget();
+        });
+        done.send(()).unwrap();
+    });
+    let ended = ended.recv_timeout(Duration::from_secs(60));
+    assert!(ended.is_ok(), "dropping the store waits for the backend to be closed");
+}

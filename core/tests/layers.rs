@@ -1,7 +1,7 @@
 //! What the layers do to a backend.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ use ghostwire_store_core::block::{BlockBuilder, BlockHash, EncodedBlock, Serial}
 use ghostwire_store_core::digest::state_digest;
 use ghostwire_store_core::domain::*;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_core::layer::{Chaos, DURATION_BOUNDS, FaultKind, Observe, OperationStats};
+use ghostwire_store_core::layer::{Chaos, FaultKind, Observe};
+use ghostwire_store_core::observe::{Event, Recorder};
 use ghostwire_store_core::position::{Epoch, Position};
 use ghostwire_store_core::schema::{Schema, Table};
 use ghostwire_store_core::state::State;
@@ -211,59 +212,62 @@ async fn call(backend: &dyn Backend, operation: &str) -> Result<()> {
     }
 }
 
+/// A call as a recorder is told of it.
+type Called = (&'static str, Option<&'static str>, Duration, Option<&'static str>);
+
+/// Remembers calls.
+#[derive(Debug, Default)]
+struct Calls(Mutex<Vec<Called>>);
+
+impl Calls {
+    fn take(&self) -> Vec<Called> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+}
+
+impl Recorder for Calls {
+    fn record(&self, event: &Event<'_>) {
+        if let Event::Call { backend, operation, collection, took, error } = *event {
+            assert_eq!(backend, "memory");
+            self.0.lock().unwrap().push((operation, collection, took, error));
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
-async fn calls_are_counted_and_timed() {
-    let scripted = Scripted::new(&[]);
-    let observe = Observe::new(scripted.clone());
-    assert!(observe.snapshot().operations.is_empty());
+async fn every_call_is_told_once_with_its_time() {
+    let (scripted, calls) = (Scripted::new(&[]), Arc::new(Calls::default()));
+    let observe = Observe::new(scripted.clone(), calls.clone());
     let operations = [
         "attest", "blocks", "close", "commit", "confirm", "head", "maintain", "migrate", "probe",
         "reopen", "scan", "verify",
     ];
+    let took = Duration::from_millis(3);
+    *scripted.took.lock().unwrap() = took;
     for operation in operations {
         call(&observe.clone(), operation).await.unwrap();
+        let table = (operation == "scan").then_some("users");
+        assert_eq!(calls.take(), [(operation, table, took, None)]);
     }
-    let seen = observe.snapshot().operations;
-    assert_eq!(seen.keys().copied().collect::<Vec<_>>(), operations);
-    let mut once = OperationStats { calls: 1, ..OperationStats::default() };
-    once.durations.counts[0] = 1;
-    assert!(seen.values().all(|stats| *stats == once), "{seen:?}");
     assert_eq!(scripted.calls().len(), operations.len());
-    // Each bound belongs to what is no longer than it.
-    for bound in DURATION_BOUNDS {
-        for slower in [0, 1] {
-            let took = Duration::from_secs_f64(bound) + Duration::from_millis(slower);
-            *scripted.took.lock().unwrap() = took;
-            observe.scan(users()).await.unwrap();
-        }
-    }
-    let scans = &observe.snapshot().operations["scan"];
-    assert_eq!(scans.durations.counts, [2, 2, 2, 2, 2, 2, 2, 2, 2, 1]);
-    assert_eq!(scans.calls, 19);
-    let wanted = DURATION_BOUNDS.iter().sum::<f64>() * 2.0 + 0.009;
-    assert!((scans.durations.sum - wanted).abs() < 1e-6, "{}", scans.durations.sum);
 }
 
 #[tokio::test(start_paused = true)]
-async fn failures_are_counted_by_their_kind() {
+async fn failures_are_told_by_their_kind() {
     let compacted = ErrorKind::Compacted { oldest: 3 };
-    let failures = [ErrorKind::Busy, ErrorKind::Busy, compacted, ErrorKind::Conflict];
-    let scripted = Scripted::new(&failures);
-    let observe = Observe::new(scripted.clone());
+    let failures = [ErrorKind::Busy, compacted, ErrorKind::Conflict];
+    let (scripted, calls) = (Scripted::new(&failures), Arc::new(Calls::default()));
+    let observe = Observe::new(scripted.clone(), calls.clone());
     for failure in failures {
         let error = observe.blocks(Serial::ZERO, 1).await.unwrap_err();
         assert_eq!(*error.kind(), failure);
         assert_eq!(error.message(), "as told");
     }
-    observe.blocks(Serial::ZERO, 1).await.unwrap();
     // A call that was given up counts, too.
     *scripted.took.lock().unwrap() = Duration::from_secs(3);
     let patience = Duration::from_secs(2);
     tokio::time::timeout(patience, observe.blocks(Serial::ZERO, 1)).await.unwrap_err();
-    let stats = &observe.snapshot().operations["blocks"];
-    assert_eq!(stats.calls, 6);
-    let wanted = [("busy", 2), ("cancelled", 1), ("compacted", 1), ("conflict", 1)];
-    assert_eq!(stats.failures, BTreeMap::from(wanted));
-    assert_eq!((stats.durations.counts[0], stats.durations.counts[7]), (5, 1));
-    assert!((stats.durations.sum - 2.0).abs() < 1e-6);
+    let told: Vec<_> = calls.take().iter().map(|call| (call.0, call.3)).collect();
+    let wanted = ["busy", "compacted", "conflict", "cancelled"];
+    assert_eq!(told, wanted.map(|error| ("blocks", Some(error))));
 }

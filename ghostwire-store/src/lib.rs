@@ -13,7 +13,9 @@
 //! | follow what happens | [`Store::watch_from`], [`changes`] |
 //! | bring data in, take it out | [`Store::restore`], [`portable`] |
 //! | manage the keys of a sealed store | [`keys`] |
+//! | talk to a store that another process has open | [`admin`] |
 //! | look after it | [`apply_retention`], [`Store::verify`], [`info`] |
+//! | measure it | [`observe`]; with the feature `telemetry`, the module of that name |
 //!
 //! A backend of one's own, a layer over one, or a tool that looks below the store depends on
 //! `ghostwire-store-core`.
@@ -49,12 +51,26 @@
 //! # fn main() {}
 //! ```
 
+/// The admin socket of an open store: what serves it, and what talks to it.
+#[cfg(feature = "admin")]
+pub mod admin {
+    #[doc(inline)]
+    pub use ghostwire_store_admin::*;
+}
 pub mod config;
 mod hash_key;
+#[cfg(feature = "http")]
+pub mod http;
+#[cfg(feature = "serve")]
+pub mod jobs;
 #[cfg(feature = "zqlite")]
 pub mod keys;
 mod open;
 mod retention;
+#[cfg(feature = "serve")]
+pub mod shutdown;
+#[cfg(feature = "telemetry")]
+pub mod telemetry;
 
 #[doc(inline)]
 pub use ghostwire_store_core::secrets::{HashKey, HashKeys};
@@ -122,12 +138,24 @@ pub mod key_management {
     pub use ghostwire_store_core::keys::*;
 }
 
+/// Whether a store can do its work: what [`Store::health`] and [`Store::check_health`] give.
+pub mod health {
+    #[doc(inline)]
+    pub use ghostwire_store_core::health::*;
+}
+
+/// Taking figures of what a store does: what [`Opener::recorder`] wants.
+pub mod observe {
+    #[doc(inline)]
+    pub use ghostwire_store_core::observe::*;
+}
+
 /// What a store says about itself.
 pub mod info {
     #[doc(inline)]
     pub use ghostwire_store_core::backend::{
-        Attestation, AttestedState, BackendCounters, BackendInfo, Compacted, LogIndex, LogInfo,
-        Resealed,
+        Attestation, AttestedState, BackendCounters, BackendInfo, Compacted, Filesystem, LogIndex,
+        LogInfo, Resealed,
     };
     #[doc(inline)]
     pub use ghostwire_store_core::digest::{Digest, Digests};

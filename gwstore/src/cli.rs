@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use ghostwire_store::domain::{ConsumerName, Issuer};
 
+use crate::commands::health::{HealthArgs, MetricsArgs};
+use crate::commands::live::{LogCommand, WatchArgs};
 use crate::nouns::{Listed, Noun};
 
 /// Sets up, inspects, checks and moves stores of a mesh VPN's control plane.
@@ -17,7 +19,7 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct GlobalOptions {
     /// The flag file [default: ./feature-flags.toml if there is one].
@@ -85,8 +87,26 @@ pub(crate) enum Command {
     /// Say what the store is and holds.
     Status(StatusArgs),
     /// Check the configuration, the files, the disk and everything stored.
-    #[command(aliases = ["health", "verify", "check"])]
+    #[command(alias = "check")]
     Doctor,
+    /// Read everything stored and check it.
+    Verify,
+    /// Bring every block into rows, so that the next opening reads less.
+    Checkpoint,
+    /// Print what each commit of an open store changes, as it comes.
+    Watch(WatchArgs),
+    /// Have the program that has the store open log more or less.
+    #[command(subcommand)]
+    Log(LogCommand),
+    /// Hold the store open and look after it: jobs on a schedule, health, an end in order.
+    #[command(long_about = SERVE)]
+    Serve,
+    /// Say in a line whether a served store is ready, or live: 0 if so, 3 if not, 4 if nobody serves it.
+    Health(HealthArgs),
+    /// Print what a served store measures, in the text format of Prometheus.
+    Metrics(MetricsArgs),
+    /// Watch what a served store does: throughput, latencies, queue, backlog, errors, jobs.
+    Top(TopArgs),
     /// Print this program's version.
     #[command(hide = true)]
     Version,
@@ -157,6 +177,29 @@ pub(crate) enum Command {
     },
     /// Run the same day of a control plane on libsql and on zqlite, and compare them.
     Demo(crate::demo::Args),
+}
+
+const SERVE: &str = "\
+Hold the store open and look after it: jobs on a schedule, health, an end in order.
+
+It runs in the foreground, and logs on standard error. Ephemeral nodes are reaped, what expired is swept \
+away, series are pruned and rows brought up to the last block as `jobs` of the configuration says. With \
+`http.listen` it answers /livez, /readyz, /metrics and /status.
+
+SIGTERM and SIGINT end it: what was accepted is completed and the store closed, within \
+`serve.drain_seconds`; a second one ends it at once, and nothing that was acknowledged is lost. SIGHUP reads \
+the configuration again: `jobs`, `series`, `serve` and `switches` hold at once, other keys once it is started \
+anew, which is said. systemd is told of all that (Type=notify-reload); deploy/systemd has a unit.";
+
+#[derive(Debug, Args)]
+pub(crate) struct TopArgs {
+    /// Print the figures of one interval, and end.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Seconds between two looks, 1 to 60.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2,
+        value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub(crate) interval: u64,
 }
 
 #[derive(Debug, Args)]
@@ -400,6 +443,8 @@ impl NewRootArgs {
 pub(crate) enum ConfigCommand {
     /// Print each effective value and where it came from.
     Show,
+    /// Have the program that has the store open read its configuration again.
+    Reload,
 }
 
 #[derive(Debug, Subcommand)]

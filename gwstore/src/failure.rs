@@ -100,6 +100,17 @@ impl Failure {
         Self::As(Ending::Usage, error)
     }
 
+    /// What is wrong, without how this program would end.
+    pub(crate) fn into_error(self) -> Error {
+        match self {
+            Self::Error(error) | Self::As(_, error) => error,
+            Self::Output(error) => {
+                Error::new(ErrorKind::Unavailable, "the output cannot be written").because(error)
+            }
+            Self::Told(_) => Error::new(ErrorKind::Unexpected, "what is wrong was said already"),
+        }
+    }
+
     /// How the program ends.
     pub(crate) fn ending(&self) -> Ending {
         match self {

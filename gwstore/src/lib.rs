@@ -13,13 +13,17 @@ mod demo;
 mod failure;
 mod headscale;
 mod keyring;
+mod live;
 mod nouns;
 mod output;
 mod output_file;
 mod permissions;
 mod progress;
 mod restore;
+mod serve;
 mod session;
+mod top;
+mod writing;
 
 use std::ffi::OsString;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -189,6 +193,10 @@ fn wants_colours() -> bool {
 }
 
 fn start_logging(cli: &Cli) {
+    // As its configuration says, once that is read.
+    if matches!(cli.command, cli::Command::Serve) {
+        return;
+    }
     use tracing::level_filters::LevelFilter;
     use tracing_subscriber::field::MakeExt;
     use tracing_subscriber::filter::filter_fn;

@@ -4,17 +4,20 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ghostwire_store::admin::{Client, RemoteBackend};
 use ghostwire_store::config::{self, BackendKind, Config, LoadRequest};
 use ghostwire_store::domain::{AuditQuery, Limit, PageRequest};
 use ghostwire_store::{Error, ErrorKind, Opener, Result, Store, hash_key_is_absent};
 use ghostwire_store_core::backend::{Backend, Compacted, Head, KeyRange, Scan};
-use ghostwire_store_core::options::StoreOptions;
+use ghostwire_store_core::options::{StoreOptions, WriterOptions};
 use ghostwire_store_core::schema::{RowKey, Schema, Table};
 use ghostwire_store_core::store;
 
 use crate::cli::GlobalOptions;
 use crate::failure::{Failure, Outcome, with_help};
 use crate::keyring;
+use crate::live::{self, Found};
+use crate::output::Shell;
 
 /// Read if no other is named.
 const DEFAULT_FLAG_FILE: &str = "feature-flags.toml";
@@ -144,15 +147,32 @@ pub(crate) struct Reading {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) head: Head,
     pub(crate) store: Arc<dyn Store>,
+    /// Who has the store open, if the rows come from him.
+    live: Option<Client>,
 }
 
 impl Reading {
-    /// Opens the store so that nothing changes, no file and no row.
-    pub(crate) async fn open(config: &Config) -> Result<Self> {
+    /// Opens the store so that nothing changes, no file and no row. If another process has it open, asks
+    /// that one for the rows.
+    pub(crate) async fn open(config: &Config, shell: &mut Shell<'_>) -> Result<Self> {
+        match live::find(config, shell).await? {
+            Found::Served(client) => Self::of_client(client).await,
+            Found::Denied(error) => live::denied(Self::of_files(config).await, error),
+            Found::Nobody => live::explained(Self::of_files(config).await, config),
+        }
+    }
+
+    pub(crate) async fn of_client(client: Client) -> Result<Self> {
+        let backend = Arc::new(RemoteBackend::new(client.clone()).await?);
+        Self::on(backend, Some(client)).await
+    }
+
+    /// As [`Reading::open`], without asking anybody.
+    pub(crate) async fn of_files(config: &Config) -> Result<Self> {
         // Nothing would be found, and that would look like a finding.
         refuse_to_forget(config)?;
         let backend = open_to_read(config).await?;
-        let opened = Self::of_backend(backend.clone()).await;
+        let opened = Self::on(backend.clone(), None).await;
         if opened.is_err() {
             // Its files must not stay locked. The first error is the one to tell.
             let _ = backend.close().await;
@@ -160,8 +180,8 @@ impl Reading {
         opened
     }
 
-    /// Puts a store on a backend that was opened to be read.
-    pub(crate) async fn of_backend(backend: Arc<dyn Backend>) -> Result<Self> {
+    /// Puts a store on a backend that was opened to be read, or that this client asks for rows.
+    pub(crate) async fn on(backend: Arc<dyn Backend>, live: Option<Client>) -> Result<Self> {
         let head = backend.head().await?;
         if !Schema::current().steps_from(head.schema)?.is_empty() {
             let supported = Schema::current().version().version;
@@ -174,9 +194,24 @@ impl Reading {
             .with("supported", supported)
             .with("help", "run `gwstore migrate`; it keeps a backup"));
         }
-        let options = StoreOptions { read_only: true, ..StoreOptions::default() };
+        // Blocks that are kept for others are of no interest here.
+        let writer = WriterOptions { retain_block_bytes: 0, ..WriterOptions::default() };
+        let options = StoreOptions { read_only: true, writer, ..StoreOptions::default() };
         let store = store::open(backend.clone(), options).await?;
-        Ok(Self { backend, head, store })
+        Ok(Self { backend, head, store, live })
+    }
+
+    /// Whether another process has the store open.
+    pub(crate) fn is_live(&self) -> bool {
+        self.live.is_some()
+    }
+
+    /// Reads everything stored and checks it, where that is.
+    pub(crate) async fn verify(&self) -> Result<()> {
+        match &self.live {
+            Some(_) => self.backend.verify().await,
+            None => self.store.verify().await,
+        }
     }
 
     /// Releases the files.
@@ -198,13 +233,21 @@ pub(crate) async fn open_to_read(config: &Config) -> Result<Arc<dyn Backend>> {
 
 /// Opens an existing store to write to it. Whatever needs its hash key asks for that itself.
 pub(crate) async fn open_to_write(config: &Config) -> Result<Arc<dyn Store>> {
-    let opener = Opener::new(config).create(false).allow_missing_key(true);
+    let opener = opener(config).create(false).allow_missing_key(true);
     opener.open().await.map_err(|error| advised(config, error))
+}
+
+/// Opens stores for one piece of work, which is over before anybody could ask how it goes.
+pub(crate) fn opener(config: &Config) -> Opener<'_> {
+    let opener = Opener::new(config);
+    #[cfg(unix)]
+    let opener = opener.admin_socket_served(false);
+    opener
 }
 
 /// As [`open_to_write`], though the clock is far ahead of the last commit.
 pub(crate) async fn open_accepting_clock(config: &Config) -> Result<Arc<dyn Store>> {
-    let opener = Opener::new(config).create(false).allow_missing_key(true);
+    let opener = opener(config).create(false).allow_missing_key(true);
     opener.accept_clock(true).open().await.map_err(|error| advised(config, error))
 }
 

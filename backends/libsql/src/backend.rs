@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use ghostwire_store_core::backend::{
-    Backend, BackendCounters, BackendInfo, Commit, Compacted, Head, Row, Scan, ScanPage,
+    Backend, BackendCounters, BackendInfo, Commit, Compacted, ConnectionObserver, Head, Row, Scan,
+    ScanPage,
 };
 use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
@@ -260,6 +261,8 @@ impl Backend for LibsqlBackend {
             signer: None,
             resealed: None,
             bytes: file.as_ref().map(|file| file.total_bytes()),
+            filesystem: file.as_ref().and_then(|file| file.filesystem()),
+            pool: file.as_ref().map(|file| file.connections().info()),
             log: file.as_ref().map(|file| file.log().info()),
             counters: *lock(&shared.counters),
         }
@@ -378,6 +381,12 @@ impl Backend for LibsqlBackend {
         let (_, rows, blocks) = verified.map_err(|error| error.during("libsql.verify"))?;
         tracing::debug!(db.system.name = NAME, rows, blocks, "verified");
         Ok(())
+    }
+
+    fn observe_connections(&self, observer: Arc<dyn ConnectionObserver>) {
+        if let Some(file) = lock(&self.shared.file).as_ref() {
+            file.connections().observe(observer);
+        }
     }
 
     fn announce_close(&self) {

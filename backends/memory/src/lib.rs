@@ -115,6 +115,8 @@ impl Backend for MemoryBackend {
             signer: None,
             resealed: None,
             bytes: None,
+            filesystem: None,
+            pool: None,
             log: None,
             counters: *locked(&self.counters),
         }

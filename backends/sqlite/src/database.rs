@@ -2,21 +2,21 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::observe::synced;
 
 use crate::connection::{Connection, Role, check_structure, checkpoint, connect, use_log};
 use crate::errors::is_interrupted;
+use crate::pool::{Lease, Pool};
 use crate::wal::{Checkpoint, Checkpointer, Mode};
 use crate::{Access, Inside, StoreFile, file_to_read, has_log, with_suffix};
-
-/// So many connections for reading are kept open between reads.
-const IDLE_READERS: usize = 4;
 
 /// The connections of an open store. They are dropped in this order, and before the file's lock is.
 #[derive(Debug)]
 pub struct Database<C> {
-    readers: Mutex<Vec<C>>,
+    readers: Pool<C>,
     /// `None` if the file is only read.
     writer: Option<Mutex<Writer<C>>>,
     /// A reader that is closed after the writer: whichever connection is closed last moves the log into
@@ -86,7 +86,7 @@ impl<C: Connection> Database<C> {
             writer = Some(Mutex::new(Writer { connection, is_lost: false }));
         }
         Ok(Self {
-            readers: Mutex::default(),
+            readers: Pool::new(file.connections().clone()),
             writer,
             last: last.map(Mutex::new),
             _index: index,
@@ -103,12 +103,11 @@ impl<C: Connection> Database<C> {
     /// A connection for reading.
     ///
     /// # Errors
-    /// Those of SQLite; `Corrupt` if the path no longer names the file.
+    /// Those of SQLite; `Corrupt` if the path no longer names the file; `Busy` if all of them stay in use.
     pub fn reader(&self) -> Result<Reader<'_, C>> {
-        let inside = self.file.log().enter();
-        let idle = lock(&self.readers).pop();
-        let connection = idle.map_or_else(|| self.connect_reader(), Ok)?;
-        Ok(Reader { pool: &self.readers, connection: Some(connection), _inside: inside })
+        // First, so that nobody waits inside of the gate.
+        let lease = self.readers.acquire(|| self.connect_reader())?;
+        Ok(Reader { lease, _inside: self.file.log().enter() })
     }
 
     /// Runs `read` on a connection for reading, as [`StoreFile::undisturbed`] has it.
@@ -126,9 +125,8 @@ impl<C: Connection> Database<C> {
 
     /// A connection for reading that owes nothing to a cache.
     pub fn fresh_reader(&self) -> Result<Reader<'_, C>> {
-        let inside = self.file.log().enter();
-        let connection = Some(self.connect_reader()?);
-        Ok(Reader { pool: &self.readers, connection, _inside: inside })
+        let lease = self.readers.acquire_new(|| self.connect_reader())?;
+        Ok(Reader { lease, _inside: self.file.log().enter() })
     }
 
     /// Runs `read` on what is stored at one moment, and owes nothing to a cache.
@@ -203,6 +201,8 @@ impl<C: Connection> Database<C> {
         self.file.log().require_trusted()?;
         let done = self.file.commit(frees, || self.write_once(&mut writer, &mut work))?;
         self.file.log().after_commit(&mut self.mover(&mut writer.connection));
+        drop(writer);
+        self.readers.prune();
         Ok(done)
     }
 
@@ -304,6 +304,14 @@ impl<C: Connection> Database<C> {
     }
 }
 
+/// Tells how long it takes: SQLite appends the pages to its log and synchronises that, and nothing else.
+fn commit<C: Connection>(connection: &mut C) -> Result<()> {
+    let began = Instant::now();
+    let committed = connection.run_prepared("COMMIT");
+    synced(began.elapsed());
+    committed
+}
+
 /// Runs `work` in a transaction. `explain` tells a full disk from one that fails.
 fn transaction<C: Connection, T>(
     connection: &mut C,
@@ -315,7 +323,7 @@ fn transaction<C: Connection, T>(
     }
     let (error, is_refused) = match work(connection) {
         Err(error) => (explain(error), true),
-        Ok(done) => match connection.run_prepared("COMMIT") {
+        Ok(done) => match commit(connection) {
             Ok(()) => return Outcome::Stored(done),
             Err(error) => {
                 let error = explain(error);
@@ -352,18 +360,14 @@ impl<C: Connection> Checkpointer for Mover<'_, C> {
 /// holds readers out.
 #[derive(Debug)]
 pub struct Reader<'d, C: Connection> {
-    pool: &'d Mutex<Vec<C>>,
-    /// Always there until this is dropped.
-    connection: Option<C>,
+    lease: Lease<'d, C>,
     _inside: Inside<'d>,
 }
 
 impl<C: Connection> Reader<'_, C> {
     /// The connection.
     pub fn connection(&mut self) -> Result<&mut C> {
-        self.connection
-            .as_mut()
-            .ok_or_else(|| Error::new(ErrorKind::Unexpected, "a reader is used after its end"))
+        self.lease.connection()
     }
 
     /// Runs `read` on what is stored at one moment.
@@ -376,13 +380,9 @@ impl<C: Connection> Reader<'_, C> {
 
 impl<C: Connection> Drop for Reader<'_, C> {
     fn drop(&mut self) {
-        let Some(mut connection) = self.connection.take() else { return };
-        if connection.is_idle() || connection.run_prepared("ROLLBACK").is_ok() {
-            let mut pool = lock(self.pool);
-            if pool.len() < IDLE_READERS {
-                pool.push(connection);
-            }
-        }
+        self.lease.retain_if(|connection| {
+            connection.is_idle() || connection.run_prepared("ROLLBACK").is_ok()
+        });
     }
 }
 

@@ -25,10 +25,12 @@ mod making;
 mod names;
 mod opened;
 mod options;
+mod pool;
 mod private;
 mod read;
 mod replacement;
 mod reserve;
+mod room;
 #[cfg(target_os = "linux")]
 mod volume;
 mod wal;
@@ -36,8 +38,9 @@ mod wal;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use ghostwire_store_core::backend::Filesystem;
 use ghostwire_store_core::domain::SideId;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
@@ -51,13 +54,15 @@ use lock::{Lock, is_absent};
 use making::Making;
 pub use names::{
     COPY_FILE, ENGINE_FILES, EXPORT_PREFIX, KEY_FILE, KEYRING_FILE, KEYRING_FILES, LOCK_FILE,
-    RESERVE_FILE, ROOT_FILE, SCRATCH_PREFIX, files_of, is_beside, is_unfinished,
+    RESERVE_FILE, ROOT_FILE, SCRATCH_PREFIX, SOCKET_FILE, files_of, is_beside, is_unfinished,
     possible_stores_of, resolved,
 };
 use opened::OpenedFiles;
 pub use options::FileOptions;
+pub use pool::{PoolLimits, PoolMeter};
 pub use private::{create_private, create_private_directory, directory_of};
 use reserve::Reserve;
+use room::{filesystem, free_bytes, is_full};
 pub(crate) use wal::Inside;
 pub use wal::{Interrupt, LogKeeper, LogLimits};
 
@@ -108,6 +113,7 @@ pub struct StoreFile {
     access: Access,
     files: OpenedFiles,
     log: LogKeeper,
+    connections: Arc<PoolMeter>,
     /// `None` if the file is only read.
     reserve: Option<Reserve>,
     lock: Lock,
@@ -184,7 +190,8 @@ impl StoreFile {
             replacement::remove_leftover(&path);
         }
         let making = Mutex::new(making);
-        Ok(Self { making, path, kind, is_new, access, files, log, reserve, lock })
+        let connections = Arc::default();
+        Ok(Self { making, path, kind, is_new, access, files, log, connections, reserve, lock })
     }
 
     /// Tells what [`StoreFile::open`] would refuse for an existing store that is to be written, but
@@ -353,6 +360,12 @@ impl StoreFile {
         &self.log
     }
 
+    /// The connections that read it.
+    #[must_use]
+    pub fn connections(&self) -> &Arc<PoolMeter> {
+        &self.connections
+    }
+
     /// Stores a commit with `store`. If the disk is full and the commit frees something, gives up
     /// the room that is kept for this and tries once more.
     ///
@@ -411,6 +424,12 @@ impl StoreFile {
             .filter_map(|file| fs::metadata(file).ok())
             .map(|metadata| metadata.len())
             .sum()
+    }
+
+    /// The room on the file system that it is on, where that is known.
+    #[must_use]
+    pub fn filesystem(&self) -> Option<Filesystem> {
+        filesystem(&self.path).ok().flatten()
     }
 
     /// Where a copy of the file as of schema `version` goes: `<path>.v<version>.bak`, or if that
@@ -480,41 +499,6 @@ fn sync_directory(path: &Path) -> Result<()> {
     #[cfg(not(unix))]
     let _ = path;
     Ok(())
-}
-
-/// Bytes that this process may still write beside this file, where that is known.
-#[cfg(unix)]
-fn free_bytes(path: &Path) -> Result<Option<u64>> {
-    let directory = directory_of(path);
-    let disk = rustix::fs::statvfs(directory)
-        .map_err(|error| failed("the disk cannot be looked up", directory, error.into()))?;
-    Ok(Some(disk.f_bavail.saturating_mul(disk.f_frsize)))
-}
-
-#[cfg(not(unix))]
-fn free_bytes(_: &Path) -> Result<Option<u64>> {
-    Ok(None)
-}
-
-/// Whether this process cannot write a few pages more beside this file.
-#[cfg(target_os = "linux")]
-fn is_full(path: &Path) -> bool {
-    use rustix::fs::{Mode, OFlags, open};
-    use std::io::Write;
-    let write = || {
-        let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
-        let mut probe = fs::File::from(open(directory_of(path), flags, Mode::RUSR | Mode::WUSR)?);
-        private::give(&probe, path, path);
-        probe.write_all(&[1; 64 * 1024])?;
-        probe.sync_data()
-    };
-    let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
-    write().is_err_and(|error: io::Error| full.contains(&error.kind()))
-}
-
-#[cfg(not(target_os = "linux"))]
-fn is_full(path: &Path) -> bool {
-    free_bytes(path).is_ok_and(|free| free.is_some_and(|free| free < 64 * 1024))
 }
 
 /// An error of the file system, as the kind that says what to do.

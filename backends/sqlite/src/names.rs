@@ -25,6 +25,10 @@ pub const KEYRING_FILES: [&str; 3] = [".lock", ".new", ".unused"];
 /// The root secret of a store that was made in development.
 pub const ROOT_FILE: &str = ".root";
 
+/// The admin socket of a store that is open, and what it is called until it is ready.
+pub const SOCKET_FILE: &str = ".sock";
+const UNREADY_SOCKET: &str = ".sock.new";
+
 /// Room that is kept for a full disk.
 pub const RESERVE_FILE: &str = ".reserve";
 
@@ -48,6 +52,7 @@ fn is_kept(suffix: &str) -> bool {
     };
     ENGINE_FILES.contains(&suffix)
         || [LOCK_FILE, KEY_FILE, KEYRING_FILE, ROOT_FILE, RESERVE_FILE, COPY_FILE].contains(&suffix)
+        || [SOCKET_FILE, UNREADY_SOCKET].contains(&suffix)
         || suffix.strip_prefix(KEYRING_FILE).is_some_and(|rest| KEYRING_FILES.contains(&rest))
         || (1..suffix.len()).any(|at| is_of_copy(at).unwrap_or(false))
         || [KEY_FILE, ROOT_FILE]
@@ -136,6 +141,8 @@ mod tests {
             ".root",
             ".root.0123456789abcdef.part",
             ".reserve",
+            ".sock",
+            ".sock.new",
             ".compact.part",
             ".v1.bak",
             ".v12.bak.3",

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use std::time::Instant;
 
 use ghostwire_store_core::backend::{
-    Attestation, AttestedState, BackendCounters, BackendInfo, Commit, Head, Resealed, Scan,
-    ScanPage,
+    Attestation, AttestedState, BackendCounters, BackendInfo, Commit, ConnectionObserver, Head,
+    Resealed, Scan, ScanPage,
 };
 use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
@@ -327,6 +327,12 @@ impl Inner {
         outcome
     }
 
+    pub(crate) fn observe_connections(&self, observer: Arc<dyn ConnectionObserver>) {
+        if let Some(status) = locked(&self.status).as_ref() {
+            status.file.connections().observe(observer);
+        }
+    }
+
     pub(crate) fn announce_close(&self) {
         if let Some(status) = locked(&self.status).as_ref() {
             status.file.announce_release();
@@ -348,6 +354,8 @@ impl Inner {
             signer: envelope.signer().map(|signer| signer.public().id().to_string()),
             resealed: status.as_ref().and_then(|it| resealed(&envelope, &it.stored)),
             bytes: file.map(|file| file.total_bytes()),
+            filesystem: file.and_then(|file| file.filesystem()),
+            pool: file.map(|file| file.connections().info()),
             log: file.map(|file| file.log().info()),
             counters: *locked(&self.counters),
         }

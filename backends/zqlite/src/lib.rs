@@ -93,8 +93,8 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use ghostwire_store_core::backend::{
-    Attestation, AttestedState, Backend, BackendInfo, Budget, Commit, Compacted, Head, Scan,
-    ScanPage,
+    Attestation, AttestedState, Backend, BackendInfo, Budget, Commit, Compacted,
+    ConnectionObserver, Head, Scan, ScanPage,
 };
 use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::error::{Error, Result};
@@ -349,6 +349,10 @@ impl Backend for ZqliteBackend {
 
     async fn verify(&self) -> Result<()> {
         self.in_background(Inner::verify).await.map_err(|error| error.during("zqlite.verify"))
+    }
+
+    fn observe_connections(&self, observer: Arc<dyn ConnectionObserver>) {
+        self.0.observe_connections(observer);
     }
 
     fn announce_close(&self) {

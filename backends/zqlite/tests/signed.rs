@@ -31,7 +31,7 @@ fn own_keyring() -> Keyring {
 
 async fn store_on(wanted: ZqliteOptions, options: StoreOptions) -> Arc<dyn Store> {
     let backend = ZqliteBackend::open(wanted).await.unwrap();
-    open_store(Arc::new(Observe::new(Arc::new(backend))), options).await.unwrap()
+    open_store(Arc::new(Observe::new(Arc::new(backend), Arc::new(()))), options).await.unwrap()
 }
 
 async fn create(store: &dyn Store, name: &str) {

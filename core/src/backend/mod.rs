@@ -4,6 +4,7 @@ mod attestation;
 mod commit;
 mod head;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -146,6 +147,12 @@ pub trait Backend: Send + Sync + std::fmt::Debug + 'static {
         Err(attestation::unsigned())
     }
 
+    /// Has this told how long the backend's connections take, from now on; only the first one is. Does
+    /// nothing by default, for backends that have none.
+    fn observe_connections(&self, observer: Arc<dyn ConnectionObserver>) {
+        let _ = observer;
+    }
+
     /// Says that [`Backend::close`] follows as soon as what was accepted is stored. A backend that
     /// locks its files lets another opener wait for that, instead of refusing it at once. Must not
     /// block; does nothing by default.
@@ -176,7 +183,7 @@ impl Default for Budget {
 }
 
 /// How far a sealed store's records are sealed under the newest version of its data key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Resealed {
     /// The version that seals.
     pub version: u32,
@@ -284,15 +291,57 @@ pub struct BackendInfo {
     pub resealed: Option<Resealed>,
     /// Bytes on disk, where that is known.
     pub bytes: Option<u64>,
+    /// The file system that it stores on, where that is known.
+    pub filesystem: Option<Filesystem>,
+    /// Its connections, if it has some.
+    pub pool: Option<PoolInfo>,
     /// Its write-ahead log, if it has one.
     pub log: Option<LogInfo>,
     /// Counted since it was opened.
     pub counters: BackendCounters,
 }
 
+/// The connections of a backend, as they are now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct PoolInfo {
+    /// Those that nobody uses.
+    pub idle: u64,
+    /// Those that somebody uses.
+    pub used: u64,
+    /// How many there may be.
+    pub max: u64,
+    /// How many are kept, however long nobody uses them.
+    pub idle_min: u64,
+    /// How many are kept at most while nobody uses them.
+    pub idle_max: u64,
+    /// Who waits for one.
+    pub pending: u64,
+    /// How often one was waited for in vain since the backend was opened.
+    pub timeouts: u64,
+}
+
+/// Who is told how long it takes to get and to use a connection. It must not block.
+pub trait ConnectionObserver: Send + Sync + std::fmt::Debug {
+    /// A new one was made.
+    fn created(&self, took: Duration);
+    /// Somebody got one, new or not; the time until there was room for it.
+    fn waited(&self, took: Duration);
+    /// Somebody gave one back.
+    fn used(&self, took: Duration);
+}
+
+/// Room on a file system.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Filesystem {
+    /// Bytes that this process may still write.
+    pub free: u64,
+    /// Bytes in all.
+    pub total: u64,
+}
+
 /// SQLite's write-ahead log: commits go into it, and later from there into the file. It can be begun
 /// anew only while nobody reads an older state of the file.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct LogInfo {
     /// Bytes on disk.
     pub bytes: u64,
@@ -312,7 +361,7 @@ pub struct LogInfo {
 
 /// The index that SQLite keeps beside a log, as it was before the store was opened. It alone tells that
 /// a log was cut between two commits.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogIndex {
     /// There was none.
@@ -334,7 +383,7 @@ pub struct Compacted {
 }
 
 /// What a backend did since it was opened.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct BackendCounters {
     /// Commits that were stored, those without a block included.
     pub commits: u64,

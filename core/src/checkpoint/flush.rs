@@ -67,6 +67,11 @@ impl Checkpointer {
         self.backlog.add(serial, changes, audit);
     }
 
+    /// The oldest block that is stored, and how many bytes those have that are kept.
+    pub(crate) fn kept(&self) -> (Serial, u64) {
+        (self.oldest, self.retained.bytes())
+    }
+
     pub(crate) fn checkpoint(&self) -> Serial {
         self.checkpoint
     }

@@ -82,6 +82,17 @@ into_command! {
     Transaction => Transaction,
 }
 
+impl Command {
+    /// How many commands it is made of, if it is made of some.
+    pub(crate) fn steps(&self) -> Option<usize> {
+        match self {
+            Self::Transaction(transaction) => Some(transaction.commands.len()),
+            Self::Restore(restore) => Some(restore.images.len()),
+            _ => None,
+        }
+    }
+}
+
 /// A command with who sent it, and when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Submission {

@@ -238,6 +238,12 @@ macro_rules! entities {
             $($kind(domain::$id),)+
         }
 
+        impl std::fmt::Display for EntityId {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                match self { $(Self::$kind(id) => std::fmt::Display::fmt(id, f)),+ }
+            }
+        }
+
         impl EntityId {
             /// The row's table.
             #[must_use]
@@ -323,6 +329,11 @@ macro_rules! entities {
                 })
             }
 
+            /// How many entities there are of each kind.
+            pub(crate) fn entity_counts(&self) -> impl Iterator<Item = (EntityKind, usize)> {
+                [$((EntityKind::$kind, self.$module().len())),+].into_iter()
+            }
+
             /// Puts an entity in. Whether it replaced another.
             pub(crate) fn put(&mut self, image: EntityRecord) -> bool {
                 match image {
@@ -369,6 +380,14 @@ macro_rules! entities {
                 }
             }
 
+            /// The table of what it is about, if that is one.
+            pub(crate) fn collection(&self) -> Option<&'static str> {
+                match self {
+                    $(Self::$kind(_) => Some($rows),)+
+                    Self::Clock(_) | Self::Restore(_) | Self::Transaction(_) => None,
+                }
+            }
+
             /// What it would change, or why it is refused.
             pub(crate) fn decide(&self, state: &State, context: &Context<'_>) -> Result<Decision> {
                 match self {
@@ -381,7 +400,8 @@ macro_rules! entities {
         }
 
         /// What a command answers.
-        #[derive(Debug, Clone, PartialEq, Eq)]
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
         #[allow(missing_docs)]
         pub enum Reply {
             Done,

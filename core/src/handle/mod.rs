@@ -1,12 +1,14 @@
 //! The handle on an open store: what the repositories and [`Store`](crate::Store) are built on.
 
+mod health;
 mod queue;
 mod shown;
 mod verify;
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use crate::attest::Attester;
 use crate::backend::{Backend, Head, KeyRange};
@@ -16,7 +18,9 @@ use crate::command::{Command, Submission};
 use crate::domain::{Actor, InstanceId, Timestamp};
 use crate::entropy::{Entropy, draw};
 use crate::error::{Error, ErrorKind, Result};
+use crate::health::Prober;
 use crate::imported::ImportedHashes;
+use crate::observe::{CommandCall, Event, spans};
 use crate::options::StoreOptions;
 use crate::secrets::HashKeys;
 use crate::state::Reply;
@@ -37,6 +41,7 @@ pub(crate) struct Core {
     pub(crate) options: StoreOptions,
     pub(crate) is_shared: bool,
     pub(crate) guard: ClockGuard,
+    pub(crate) prober: Prober,
 }
 
 impl Core {
@@ -82,14 +87,29 @@ pub(crate) struct StoreHandle {
 /// Writes are bounded by the queue, which gives `Busy` when it is full. Dropping a future takes nothing
 /// back: a request that was accepted is served.
 impl StoreHandle {
+    pub(crate) fn of(core: Arc<Core>) -> Self {
+        let actor = Arc::new(core.options.actor.clone());
+        Self { core, actor, instance: None }
+    }
+
     /// Sends a request that owns `weight` bytes, and waits for its answer.
     pub(crate) async fn send<T>(
         &self,
         weight: usize,
         make: impl FnOnce(Answer<T>) -> Request,
     ) -> Result<T> {
+        self.send_in(&Span::none(), weight, make).await
+    }
+
+    /// The same for a write, whose span the commit is linked to.
+    async fn send_in<T>(
+        &self,
+        span: &Span,
+        weight: usize,
+        make: impl FnOnce(Answer<T>) -> Request,
+    ) -> Result<T> {
         self.core.require_open()?;
-        let sent = self.core.queue.send(weight, make).await?;
+        let sent = self.core.queue.send(weight, span.clone(), make).await?;
         let answered = sent.ok_or_else(|| self.core.refusal())?;
         answered.await.map_err(|_| {
             Error::new(ErrorKind::OutcomeUnknown, "the writer stopped; reopen the store")
@@ -107,13 +127,33 @@ impl StoreHandle {
 
     pub(crate) async fn commit(&self, command: Command) -> Result<Committed> {
         let operation = command.name();
-        let span = tracing::debug_span!("store.write", db.operation.name = operation);
+        let span = spans::write(&command);
         let committed = async {
             let submission = Box::new(self.submission(command)?);
             let weight = submission.command.weight();
-            self.send(weight, |answer| Request::Submit(submission, answer)).await
+            self.send_in(&span, weight, |answer| Request::Submit(submission, answer)).await
         };
-        committed.instrument(span).await.map_err(|error| error.during(operation))
+        let committed = self.observed(operation, &span, committed).await;
+        committed.map_err(|error| error.during(operation))
+    }
+
+    /// Does a write in its span, and tells how long it took.
+    async fn observed<T>(
+        &self,
+        operation: &'static str,
+        span: &Span,
+        write: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let call = CommandCall::begin(self.core.options.recorder.as_ref(), operation);
+        let outcome = match span.is_disabled() {
+            true => write.await,
+            false => write.instrument(span.clone()).await,
+        };
+        spans::ended(span, &outcome);
+        if let Some(call) = call {
+            call.end(&outcome);
+        }
+        outcome
     }
 
     pub(crate) async fn run(&self, command: impl Into<Command> + Send) -> Result<Reply> {
@@ -131,9 +171,11 @@ impl StoreHandle {
         operation: &'static str,
         batch: SeriesRows,
     ) -> Result<()> {
-        self.send(weight(&batch.rows), |answer| Request::Append(batch, answer))
-            .await
-            .map_err(|error| error.during(operation))
+        let span = spans::write_series(operation);
+        let weight = weight(&batch.rows);
+        let sent = self.send_in(&span, weight, |answer| Request::Append(batch, answer));
+        let appended = self.observed(operation, &span, sent).await;
+        appended.map_err(|error| error.during(operation))
     }
 
     pub(crate) async fn prune_series(
@@ -156,9 +198,17 @@ impl StoreHandle {
         ranges: Vec<KeyRange>,
         rows: Vec<RowChange>,
     ) -> Result<()> {
-        self.send(weight(&rows), |answer| Request::Replace(ranges, rows, answer))
-            .await
-            .map_err(|error| error.during(operation))
+        let span = spans::write_series(operation);
+        let (began, removed) = (Instant::now(), ranges.len());
+        let sent =
+            self.send_in(&span, weight(&rows), |answer| Request::Replace(ranges, rows, answer));
+        let replaced = self.observed(operation, &span, sent).await;
+        if let Some(recorder) = &self.core.options.recorder {
+            let error = replaced.as_ref().err().map(|error| error.kind().name());
+            let took = began.elapsed();
+            recorder.record(&Event::SeriesReplaced { took, ranges: removed, error });
+        }
+        replaced.map_err(|error| error.during(operation))
     }
 
     pub(crate) fn new_id<I>(
@@ -256,6 +306,9 @@ impl StoreHandle {
     /// The last durable state, unless the store was closed.
     pub(crate) fn open_view(&self, operation: &'static str) -> Result<View> {
         self.core.require_open().map_err(|error| error.during(operation))?;
+        if self.core.options.recorder.is_some() {
+            self.core.shared.observed.reads.count();
+        }
         Ok(self.current_view())
     }
 

@@ -5,11 +5,13 @@ use std::time::Instant;
 
 use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tracing::Span;
 
 use crate::command::LIGHT;
 use crate::error::{Error, ErrorKind, Result};
+use crate::observe::{Event, QueueReading, Recorder};
 use crate::options::WriterOptions;
-use crate::writer::{Answer, Request};
+use crate::writer::{Answer, Origin, Request};
 
 /// Bounded in requests, and in the bytes that they own until they are answered. Light requests are
 /// bounded by their number alone: they are many, and to count their bytes would take time.
@@ -19,26 +21,43 @@ pub(crate) struct Queue {
     /// In units of [`UNIT`].
     bytes: Arc<Semaphore>,
     options: WriterOptions,
+    recorder: Option<Arc<dyn Recorder>>,
 }
 
 /// A semaphore gives at most 2^32 permits at once, fewer than there may be bytes.
 const UNIT: u64 = 1024;
 
 impl Queue {
-    pub(crate) fn new(options: &WriterOptions) -> (Self, mpsc::Receiver<Request>) {
+    pub(crate) fn new(
+        options: &WriterOptions,
+        recorder: Option<Arc<dyn Recorder>>,
+    ) -> (Self, mpsc::Receiver<Request>) {
         let (requests, receiver) = mpsc::channel(options.queue_capacity);
         let bytes = Arc::new(Semaphore::new(units(options.queue_bytes) as usize));
-        (Self { requests, bytes, options: options.clone() }, receiver)
+        (Self { requests, bytes, options: options.clone(), recorder }, receiver)
     }
 
-    /// Enqueues a request that owns `weight` bytes. Gives where its answer will arrive; `None` if the
-    /// store takes no more.
+    /// What waits, and what may.
+    pub(crate) fn reading(&self) -> QueueReading {
+        let limit = u64::from(units(self.options.queue_bytes)) * UNIT;
+        let free = self.bytes.available_permits() as u64 * UNIT;
+        QueueReading {
+            size: (self.requests.max_capacity() - self.requests.capacity()) as u64,
+            limit: self.requests.max_capacity() as u64,
+            bytes: limit.saturating_sub(free),
+            bytes_limit: limit,
+        }
+    }
+
+    /// Enqueues a request that owns `weight` bytes, in a span. Gives where its answer will arrive; `None`
+    /// if the store takes no more.
     ///
     /// # Errors
     /// `Busy` if there is no room within the queue's timeout; then it was not accepted.
     pub(crate) async fn send<T>(
         &self,
         weight: usize,
+        span: Span,
         make: impl FnOnce(Answer<T>) -> Request,
     ) -> Result<Option<oneshot::Receiver<Result<T>>>> {
         let mut timeout = self.options.queue_timeout;
@@ -48,7 +67,8 @@ impl Queue {
             room = Some(self.room_for(weight).await?);
             timeout = timeout.saturating_sub(began.elapsed());
         }
-        let (answer, answered) = Answer::new(room);
+        let queued_at = self.recorder.is_some().then(Instant::now);
+        let (answer, answered) = Answer::new(room, Origin::new(span, queued_at));
         match self.requests.send_timeout(make(answer), timeout).await {
             Ok(()) => Ok(Some(answered)),
             Err(SendTimeoutError::Closed(_)) => Ok(None),
@@ -60,7 +80,8 @@ impl Queue {
 
     /// Enqueues a light request if there is room right now. Its answer is dropped.
     pub(crate) fn try_send<T>(&self, make: impl FnOnce(Answer<T>) -> Request) {
-        let (answer, _) = Answer::new(None);
+        let queued_at = self.recorder.is_some().then(Instant::now);
+        let (answer, _) = Answer::new(None, Origin::new(Span::none(), queued_at));
         let _ = self.requests.try_send(make(answer));
     }
 
@@ -79,6 +100,9 @@ impl Queue {
     }
 
     fn busy(&self, message: &'static str) -> Error {
+        if let Some(recorder) = &self.recorder {
+            recorder.record(&Event::QueueFull);
+        }
         Error::new(ErrorKind::Busy, message)
             .with("waited", format_args!("{:?}", self.options.queue_timeout))
     }

@@ -5,10 +5,13 @@ mod deadline;
 mod faults;
 mod observe;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 use crate::backend::{
-    Attestation, AttestedState, Backend, BackendInfo, Budget, Commit, Head, Scan, ScanPage,
+    Attestation, AttestedState, Backend, BackendInfo, Budget, Commit, ConnectionObserver, Head,
+    Scan, ScanPage,
 };
 use crate::block::{EncodedBlock, Serial};
 use crate::error::Result;
@@ -18,7 +21,7 @@ use crate::schema::Schema;
 pub use chaos::Chaos;
 pub use deadline::{Deadline, Deadlines};
 pub use faults::{CommitHold, FaultKind, Faults};
-pub use observe::{DURATION_BOUNDS, Durations, Observations, Observe, OperationStats};
+pub use observe::Observe;
 
 /// A backend on top of another one, which answers what it does not answer itself: whatever is a
 /// layer is a [`Backend`]. Its methods are called as those of `dyn Backend`: on a layer's own type they
@@ -113,6 +116,10 @@ pub trait Layer: Send + Sync + std::fmt::Debug + 'static {
         self.inner().attest(state).await
     }
 
+    fn observe_connections(&self, observer: Arc<dyn ConnectionObserver>) {
+        self.inner().observe_connections(observer);
+    }
+
     fn announce_close(&self) {
         self.inner().announce_close();
     }
@@ -174,6 +181,10 @@ impl<L: Layer> Backend for L {
 
     async fn attest(&self, state: &AttestedState) -> Result<Attestation> {
         Layer::attest(self, state).await
+    }
+
+    fn observe_connections(&self, observer: Arc<dyn ConnectionObserver>) {
+        Layer::observe_connections(self, observer);
     }
 
     fn announce_close(&self) {

@@ -30,6 +30,11 @@ impl Retained {
         }
     }
 
+    /// How many bytes those within the limit have.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// The first block within the limit.
     pub(crate) fn oldest(&self) -> Serial {
         self.oldest

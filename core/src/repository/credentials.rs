@@ -2,6 +2,7 @@
 //! hashes go into commands.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use data_encoding::HEXLOWER;
@@ -16,6 +17,7 @@ use crate::domain::{
 use crate::entropy::draw;
 use crate::error::{EntityKind, Error, ErrorKind, Result};
 use crate::handle::StoreHandle;
+use crate::observe::Event;
 use crate::secrets::{HashKey, Verdict, blake3_of};
 use crate::view::View;
 
@@ -413,6 +415,21 @@ impl StoreHandle {
         Ok(Minted { prefix: prefix.parse()?, hash, text })
     }
 
+    /// Tells how the check of a credential went.
+    async fn verification<T>(
+        &self,
+        purpose: &Purpose,
+        check: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let Some(recorder) = &self.core.options.recorder else { return check.await };
+        let began = Instant::now();
+        let outcome = check.await;
+        let error = outcome.as_ref().err().map(|error| error.kind().name());
+        let took = began.elapsed();
+        recorder.record(&Event::Verification { kind: purpose.name, took, error });
+        outcome
+    }
+
     /// What was found, if `secret` is its secret, and the hash to replace an imported one or one of a
     /// former key with. Found is nothing that no secret could make valid. `again` finds it in a later view.
     async fn check<C: Credential>(
@@ -476,7 +493,8 @@ impl ApiKeyRepository for StoreHandle {
             let again = |view: &View| live(view.api_keys().by_prefix(&prefix)?, view);
             self.check(live(key, &view), secret, again).await
         };
-        let (key, rehashed) = checked.await.map_err(|error: Error| error.during(OPERATION))?;
+        let checked = self.verification(&API_KEY, checked).await;
+        let (key, rehashed) = checked.map_err(|error| error.during(OPERATION))?;
         if let Some(to) = rehashed {
             let command = ApiKeyCommand::Rehash { id: key.id, from: key.hash.clone(), to };
             self.run_in_background(command);
@@ -556,7 +574,8 @@ impl PreAuthKeyRepository for StoreHandle {
                 }
             }
         };
-        let (key, rehashed) = checked.await.map_err(|error: Error| error.during(OPERATION))?;
+        let checked = self.verification(&PREAUTH_KEY, checked).await;
+        let (key, rehashed) = checked.map_err(|error| error.during(OPERATION))?;
         if let Some(to) = rehashed {
             let command = PreAuthKeyCommand::Rehash { id: key.id, from: key.hash.clone(), to };
             self.run_in_background(command);
@@ -615,7 +634,8 @@ impl SessionRepository for StoreHandle {
             };
             self.check(find(&view), secret, find).await.map(|(session, _)| session)
         };
-        checked.await.map_err(|error: Error| error.during(OPERATION))
+        let checked = self.verification(&SESSION, checked).await;
+        checked.map_err(|error| error.during(OPERATION))
     }
 
     async fn touch(&self, id: SessionId, expires_at: Option<Timestamp>) -> Result<Arc<Session>> {

@@ -44,6 +44,15 @@ impl Addresses {
         self.len() == 0
     }
 
+    /// How many IPv4 addresses and how many IPv6 addresses are taken, and how many of each the settings
+    /// give out. Reserved prefixes that overlap count once each, so there may be a few more.
+    pub(crate) fn usage(&self, network: &NetworkSettings) -> [(u64, f64); 2] {
+        let limit = |prefix: Option<Prefix>| {
+            prefix.map_or(0.0, |prefix| given_out_size(prefix, &network.reserved))
+        };
+        [(self.v4.len() as u64, limit(network.ipv4)), (self.v6.len() as u64, limit(network.ipv6))]
+    }
+
     fn holders(&self, family: Family) -> &Holders {
         match family {
             Family::V4 => &self.v4,
@@ -250,6 +259,17 @@ fn given_out(prefix: Prefix) -> (Family, u128, u128) {
         }
     }
     (family, first, last)
+}
+
+/// How many addresses of a prefix can be given out.
+fn given_out_size(prefix: Prefix, reserved: &[Prefix]) -> f64 {
+    let (_, first, last) = given_out(prefix);
+    let taken = |reserved: &Prefix| {
+        let (from, to) = (to_number(reserved.first()).1, to_number(reserved.last()).1);
+        to.min(last).saturating_sub(from.max(first)).saturating_add(1)
+    };
+    let reserved = reserved.iter().filter(|reserved| prefix.covers(reserved)).map(taken);
+    reserved.fold(last - first + 1, u128::saturating_sub) as f64
 }
 
 /// The prefix that the address is to be in; `None` if its family is not configured.

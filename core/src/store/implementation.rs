@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
-use super::{Store, StoreInfo, watch};
+use super::{Store, StoreInfo, WeakStore, watch};
 use crate::backend::{Attestation, KeyRange};
 use crate::block::Serial;
 use crate::changes::{ChangeStream, LogPosition};
@@ -15,6 +15,7 @@ use crate::digest::Digests;
 use crate::domain::{Actor, InstanceId};
 use crate::error::{Error, Result};
 use crate::handle::StoreHandle;
+use crate::health::Health;
 use crate::keys::StoreKeys;
 use crate::repository::*;
 use crate::schema::Table;
@@ -103,13 +104,11 @@ impl Store for StoreHandle {
     }
 
     fn watch(&self, after: Serial) -> ChangeStream {
-        let progress = self.core.shared.progress.subscribe();
-        watch::stream(self.core.backend.clone(), progress, after, None)
+        watch::stream(&self.core, after, None)
     }
 
     fn watch_from(&self, LogPosition { serial, hash }: LogPosition) -> ChangeStream {
-        let progress = self.core.shared.progress.subscribe();
-        watch::stream(self.core.backend.clone(), progress, serial, Some(hash))
+        watch::stream(&self.core, serial, Some(hash))
     }
 
     async fn transact(&self, transaction: Transaction) -> Result<Committed<Vec<Reply>>> {
@@ -130,6 +129,10 @@ impl Store for StoreHandle {
 
     fn as_instance(&self, instance: InstanceId) -> Arc<dyn Store> {
         Arc::new(Self { instance: Some(instance), ..self.clone() })
+    }
+
+    fn downgrade(&self) -> WeakStore {
+        WeakStore::of(self)
     }
 
     async fn digests(&self) -> Result<Digests> {
@@ -176,8 +179,33 @@ impl Store for StoreHandle {
         probed.map_err(|error| error.during("store.probe")).map(|()| begun.elapsed())
     }
 
+    fn health(&self) -> Health {
+        self.assess_health()
+    }
+
+    async fn check_health(&self) -> Health {
+        self.probe_for_health().await;
+        self.assess_health()
+    }
+
     fn info(&self) -> StoreInfo {
-        let (counters, view) = (&self.core.shared.counters, self.current_view());
+        self.info_of(&self.current_view())
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.core.begin_closing();
+        let mut progress = self.core.shared.progress.subscribe();
+        // Fails only if the sender is gone, which `self` has.
+        let ended = progress.wait_for(|progress| progress.end.is_some()).await;
+        let end = ended.ok().and_then(|progress| progress.end.clone());
+        end.map_or(Ok(()), |end| end.outcome()).map_err(|error| error.during("store.close"))
+    }
+}
+
+impl StoreHandle {
+    /// What the store is and does, as of a view.
+    pub(crate) fn info_of(&self, view: &View) -> StoreInfo {
+        let counters = &self.core.shared.counters;
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         StoreInfo {
             backend: self.core.backend.info(),
@@ -195,14 +223,5 @@ impl Store for StoreHandle {
             recoveries: read(&counters.recoveries),
             imported_hash_checks: self.core.imported_hashes.checked(),
         }
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.core.begin_closing();
-        let mut progress = self.core.shared.progress.subscribe();
-        // Fails only if the sender is gone, which `self` has.
-        let ended = progress.wait_for(|progress| progress.end.is_some()).await;
-        let end = ended.ok().and_then(|progress| progress.end.clone());
-        end.map_or(Ok(()), |end| end.outcome()).map_err(|error| error.during("store.close"))
     }
 }

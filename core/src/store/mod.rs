@@ -1,5 +1,6 @@
 //! The store: what Ghostwire holds.
 
+mod companion;
 mod implementation;
 mod open;
 mod timeline;
@@ -17,6 +18,7 @@ use crate::command::{Restore, Restored, Transaction};
 use crate::digest::Digests;
 use crate::domain::{Actor, InstanceId, LineageId, SideId, StoreId};
 use crate::error::Result;
+use crate::health::Health;
 use crate::keys::StoreKeys;
 use crate::position::{Epoch, Position};
 use crate::repository::*;
@@ -24,6 +26,7 @@ use crate::state::Reply;
 use crate::view::View;
 use crate::writer::Committed;
 
+pub use companion::{Companion, WeakStore};
 pub use open::open;
 pub use timeline::begin_timeline;
 
@@ -181,6 +184,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     ///   [`open`](PresenceRepository::open) and [`heartbeat`](PresenceRepository::heartbeat) give `NotFound`.
     fn as_instance(&self, instance: InstanceId) -> Arc<dyn Store>;
 
+    /// A handle that does not keep the store open, for what serves it to others and has to end with it.
+    fn downgrade(&self) -> WeakStore;
+
     /// The digests of everything stored. Equal digests mean equal content, on any backend.
     ///
     /// # Behavior
@@ -244,6 +250,35 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// Those of any write, but for the clock's.
     async fn probe(&self) -> Result<Duration>;
+
+    /// Whether the store can do its work, from what is in memory: for dashboards, and for whoever asks often.
+    /// Of the disk it knows what the last commit and the last probe came to.
+    ///
+    /// # Behavior
+    /// - Constant time; asks the file system for its free space and touches nothing that is stored.
+    /// - After `close` it says so.
+    fn health(&self) -> Health;
+
+    /// Whether the store can do its work, after a [`probe`](Store::probe): for readiness checks.
+    ///
+    /// ```
+    /// # ghostwire_store_memory::example(async |store| {
+    /// use ghostwire_store_core::health::{CheckName, Condition};
+    ///
+    /// let health = store.check_health().await;
+    /// assert_eq!(health.state, Condition::Ready);
+    /// assert!(health.check(CheckName::Writable).is_some_and(|check| !check.has_failed()));
+    /// store.close().await?;
+    /// assert_eq!(store.check_health().await.state, Condition::Stopped);
+    /// # Ok(()) }).unwrap();
+    /// ```
+    ///
+    /// # Behavior
+    /// - However many ask, there is one probe at a time, and one in 5 seconds at most
+    ///   ([`HealthOptions`](crate::options::HealthOptions)).
+    /// - It takes 2 seconds at most. A probe that takes longer goes on, and the store counts as not writable
+    ///   until it ends.
+    async fn check_health(&self) -> Health;
 
     /// What the store is and does, as numbers for people and dashboards. Takes no lock that a write
     /// holds for long, and reads nothing that is stored.

@@ -14,16 +14,19 @@ use crate::clock::{ClockGuard, Reading};
 use crate::digest::DigestCache;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handle::{Core, Queue, StoreHandle};
+use crate::health::{Prober, Vital};
 use crate::imported::ImportedHashes;
-use crate::layer::Deadline;
+use crate::layer::{Deadline, Observe};
 use crate::loader;
 use crate::log::hold::Holds;
+use crate::observe::{ConnectionEvents, Readings};
 use crate::options::StoreOptions;
+use crate::schema::Schema;
 use crate::secrets::HashKeys;
 use crate::state::{CredentialHashes, State};
 use crate::threads::{self, Waits};
 use crate::view::Published;
-use crate::writer::{Closing, CommitThread, Progress, Shared, Writer, WriterCounters};
+use crate::writer::{Closing, CommitThread, Observed, Progress, Shared, Writer, WriterCounters};
 
 /// Opens a store on a backend: migrates what is stored, loads it, and starts the writer. If that
 /// does not work, the backend is closed.
@@ -40,6 +43,13 @@ pub async fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<Ar
         true => Arc::new(Deadline::new(backend, options.deadlines)),
         false => backend,
     };
+    let backend: Arc<dyn Backend> = match &options.recorder {
+        Some(recorder) => {
+            backend.observe_connections(Arc::new(ConnectionEvents(recorder.clone())));
+            Arc::new(Observe::new(backend, recorder.clone()))
+        }
+        None => backend,
+    };
     let opened = async {
         check_options(&options)?;
         let head = backend.head().await?;
@@ -48,7 +58,8 @@ pub async fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<Ar
         loader::migrate(backend.as_ref(), options.read_only).await?;
         let (entropy, retain) = (&options.entropy, options.writer.retain_block_bytes);
         let writes_in = (!options.read_only).then_some(head.epoch);
-        let loaded = loader::load(&backend, entropy.as_ref(), retain, writes_in).await?;
+        let loaded =
+            loader::load(&backend, entropy.as_ref(), retain, writes_in, &options.progress).await?;
         if let Some(keys) = &options.hash_key {
             let is_needed = warn_of_other_keys(&loaded.state, keys);
             let found = (loaded.found.head, is_needed);
@@ -178,14 +189,16 @@ async fn start(
         submitted: AtomicU64::new(serial.get()),
         digests: DigestCache::new(),
         holds: Holds::default(),
+        vital: Vital::new(head.checkpoint, dirty == 0),
         counters,
+        observed: Observed::default(),
     });
     // A commit blocks its thread while the disk works. So the writer has a thread of its own, and
     // one for the commits that are in flight while it decides the next batch.
     let waits = if info.shared { Waits::Everything } else { Waits::Timers };
     let commits = CommitThread::start(waits).await?;
     let writer = Writer::new(backend.clone(), shared.clone(), &options, loaded.found, commits);
-    let (queue, receiver) = Queue::new(&options.writer);
+    let (queue, receiver) = Queue::new(&options.writer, options.recorder.clone());
     let attester = Arc::new(Attester::new(
         backend.clone(),
         shared.clone(),
@@ -200,6 +213,7 @@ async fn start(
     })
     .await?;
     let actor = Arc::new(options.actor.clone());
+    let prober = Prober::new(options.health);
     let by_itself = attester.clone();
     let core = Arc::new(Core {
         backend,
@@ -211,7 +225,24 @@ async fn start(
         options,
         is_shared: info.shared,
         guard,
+        prober,
     });
+    if let Some(recorder) = &core.options.recorder {
+        recorder.opened(Readings::of(&core));
+    }
+    let opened = opened_at.elapsed();
+    tracing::info!(
+        name: "store_opened",
+        backend = info.name,
+        engine = %info.engine,
+        location = info.location.as_deref(),
+        schema = Schema::current().version().version,
+        %serial,
+        nodes = core.shared.published.load().state.nodes().len(),
+        read_only = core.options.read_only,
+        took_ms = u64::try_from(opened.as_millis()).unwrap_or(u64::MAX),
+        "the store is open"
+    );
     let handle = StoreHandle { core, actor, instance: None };
     // If there is no thread for it, the writer ends with the handle.
     by_itself.start().await?;

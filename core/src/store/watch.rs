@@ -10,24 +10,34 @@ use crate::block::{BlockHash, EncodedBlock, Serial};
 use crate::chain::Chain;
 use crate::changes::{self, ChangeStream};
 use crate::error::{Error, ErrorKind, Result};
+use crate::handle::Core;
+use crate::observe::{Watcher, Watchers};
 use crate::writer::{End, Progress};
 
 /// Commits after `after`, one by one; `hash` is that of the commit there, if it is known.
-pub(super) fn stream(
-    backend: Arc<dyn Backend>,
-    progress: Receiver<Progress>,
-    after: Serial,
-    hash: Option<BlockHash>,
-) -> ChangeStream {
+pub(super) fn stream(core: &Core, after: Serial, hash: Option<BlockHash>) -> ChangeStream {
+    let (backend, progress) = (core.backend.clone(), core.shared.progress.subscribe());
+    let watchers = core.shared.observed.watchers.clone();
+    let watcher = Watchers::join(watchers, after, core.options.recorder.clone());
     let chain = Chain::from(after, hash);
     let read = VecDeque::new();
-    let following = Following { backend, progress, after, hash, started: false, chain, read };
+    let following =
+        Following { backend, progress, after, hash, started: false, chain, read, watcher };
     Box::pin(futures_util::stream::unfold(Some(following), |following| async move {
         let mut following = following?;
         match following.next().await {
-            Ok(Some(commit)) => Some((Ok(commit), Some(following))),
-            Ok(None) => None,
-            Err(error) => Some((Err(error.during("store.watch")), None)),
+            Ok(Some(commit)) => {
+                following.watcher.told(commit.serial);
+                Some((Ok(commit), Some(following)))
+            }
+            Ok(None) => {
+                following.watcher.ends("closed");
+                None
+            }
+            Err(error) => {
+                following.watcher.ends(error.kind().name());
+                Some((Err(error.during("store.watch")), None))
+            }
         }
     }))
 }
@@ -43,6 +53,8 @@ struct Following {
     /// The blocks that were read.
     chain: Chain,
     read: VecDeque<EncodedBlock>,
+    /// Told how far this has come.
+    watcher: Watcher,
 }
 
 impl Following {

@@ -1,6 +1,9 @@
 //! Batches: commands that share one commit.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use tracing::Span;
 
 use super::{Answer, Committed, Request, SeriesRows};
 use crate::block::{BlockBuilder, ChangeKind, ClosedBlock, RowChange, Serial, Sizes};
@@ -215,6 +218,29 @@ impl Callers {
     pub(super) fn commands(&self) -> (usize, usize) {
         let refused = self.outcomes.iter().filter(|outcome| outcome.is_err()).count();
         (self.outcomes.len(), refused)
+    }
+
+    /// The spans of those who wait.
+    pub(super) fn spans(&self) -> impl Iterator<Item = &Span> {
+        let submissions = self.submissions.iter().map(|(_, answer)| &answer.origin.span);
+        submissions.chain(self.series.iter().map(|(_, answer)| &answer.origin.span))
+    }
+
+    /// The writes that took longer than a limit until now, with when they were queued and taken, and their
+    /// spans.
+    pub(super) fn slow(
+        &self,
+        limit: Duration,
+        now: Instant,
+    ) -> impl Iterator<Item = (&'static str, Instant, Instant, &Span)> {
+        let commands = self.submissions.iter();
+        let commands = commands.map(|(what, answer)| (what.command.name(), &answer.origin));
+        let series = self.series.iter().map(|(_, answer)| ("series.append", &answer.origin));
+        commands.chain(series).filter_map(move |(name, origin)| {
+            let (queued_at, taken_at) = origin.times()?;
+            let is_slow = now.saturating_duration_since(queued_at) >= limit;
+            is_slow.then_some((name, queued_at, taken_at, &origin.span))
+        })
     }
 
     /// Tells each caller the outcome of its command.

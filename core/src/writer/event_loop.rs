@@ -1,6 +1,6 @@
 //! The loop: takes requests from the queue, and begins and ends commits.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
@@ -8,6 +8,7 @@ use super::batch::{Batch, Load};
 use super::in_flight::Step;
 use super::{Request, Writer};
 use crate::error::{Error, Result};
+use crate::observe::Event;
 
 /// So many requests are taken at a time: between them the writer looks whether a commit has ended.
 pub(super) const DRAIN_LIMIT: usize = 16;
@@ -18,6 +19,7 @@ impl Writer {
     pub(super) async fn run(&mut self, queue: &mut mpsc::Receiver<Request>) -> Result<()> {
         let mut idle_timeout = self.options.idle_before_flush;
         while self.step(queue, &mut idle_timeout).await {}
+        self.end_companions();
         self.backend.announce_close();
         match self.closing {
             true => self.flush_all().await.map(drop),
@@ -55,6 +57,8 @@ impl Writer {
 
     /// Serves some of what waits. Tells whether the next request is blocked by those before it.
     async fn drain(&mut self, queue: &mut mpsc::Receiver<Request>) -> bool {
+        // Once for all of them.
+        self.drained_at = self.recorder.is_some().then(Instant::now);
         for _ in 0..DRAIN_LIMIT {
             let next = self.waiting.pop_front().or_else(|| queue.try_recv().ok());
             let Some(request) = next else { break };
@@ -154,17 +158,36 @@ impl Writer {
         }
         let max_len = if self.alone > 0 { 1 } else { self.options.max_group };
         let full_block = self.options.full_block();
+        let mut request = request;
+        self.note_taken(&mut request);
+        self.shared.vital.begin_work();
         let batch = self.open_batch();
-        if !batch.has_room_for(load, max_len, full_block) {
-            return Some(request);
-        }
+        let has_room = batch.has_room_for(load, max_len, full_block);
         match request {
+            request if !has_room => {
+                self.shared.vital.end_work();
+                return Some(request);
+            }
             Request::Submit(submission, answer) => batch.submit(submission, answer),
             Request::Append(series, answer) => batch.append(series, answer),
             _ => {}
         }
+        self.shared.vital.end_work();
         self.alone = self.alone.saturating_sub(1);
         None
+    }
+
+    /// Tells how long a write has waited.
+    fn note_taken(&self, request: &mut Request) {
+        let (Some(recorder), Some(now)) = (&self.recorder, self.drained_at) else { return };
+        let origin = match request {
+            Request::Submit(_, answer) => &mut answer.origin,
+            Request::Append(_, answer) => &mut answer.origin,
+            _ => return,
+        };
+        if let Some(waited) = origin.take(now) {
+            recorder.record(&Event::Waited(waited));
+        }
     }
 
     /// Refuses every write that waits, for the reason that one was refused: each would only try the

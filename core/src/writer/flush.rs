@@ -1,6 +1,6 @@
 //! Commits that only flush: while the writer is idle, on demand, and at the end.
 
-use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use super::Writer;
 use crate::backend::Commit;
@@ -13,6 +13,7 @@ impl Writer {
         let flushed = self.try_flush(size).await;
         if let Err(error) = &flushed {
             tracing::warn!(%error, "flushing failed; the rows stay in their blocks");
+            self.shared.vital.note("flush", error);
         }
         flushed.is_ok()
     }
@@ -22,6 +23,9 @@ impl Writer {
             self.reopen().await?;
         }
         let slice = self.checkpointer.backlog.take(size);
+        if !slice.rows.is_empty() && self.recorder.is_some() {
+            self.flushing_since.get_or_insert_with(Instant::now);
+        }
         let checkpoint = slice.advance.map(|advance| advance.to);
         let purge_before =
             self.purge_before(Some(checkpoint.unwrap_or(self.checkpointer.checkpoint())));
@@ -46,7 +50,7 @@ impl Writer {
         let mut audit = published.audit.clone();
         if let Some(advance) = slice.advance {
             self.checkpointer.set_checkpoint(advance.to);
-            self.shared.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
+            self.checkpointed(false);
             audit.remove_first(advance.audit);
         }
         self.publish_state(published.state.clone(), audit);

@@ -8,11 +8,11 @@ use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::batch::{Batch, Callers, SealedBatch};
 use super::outcome::unconfirmed;
@@ -23,6 +23,7 @@ use crate::checkpoint::{Advance, FlushSlice, UnflushedAudit};
 use crate::domain::{AuditEntry, WriterId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::consumers::{Consumers, Entered};
+use crate::observe::{Event, Phases, Told, listening, spans};
 use crate::options::Materialize;
 use crate::state::State;
 use crate::view::Published;
@@ -43,6 +44,12 @@ pub(super) struct InFlight {
     /// What it changes of the consumers.
     entered: Entered,
     storing: Storing,
+    /// Of the batch, and of its commit.
+    _batch_span: Span,
+    span: Span,
+    timing: Timing,
+    /// Rows of series that it brings.
+    points: usize,
 }
 
 /// A commit that is stored, and not published yet.
@@ -57,8 +64,8 @@ struct Unflushed {
 
 enum Storing {
     /// On the commit thread.
-    Running(oneshot::Receiver<Result<()>>),
-    Ended(Result<()>),
+    Running(oneshot::Receiver<Stored>),
+    Ended(Stored),
 }
 
 /// What to do with the open batch and the commit in flight.
@@ -99,9 +106,27 @@ pub(super) fn next_step(
     }
 }
 
-/// Has the backend store a commit. If it panics, the outcome is unknown.
-pub(super) async fn store(backend: &dyn Backend, commit: &Commit) -> Result<()> {
-    uninterrupted(async { backend.commit(commit).await }).await
+/// How storing a commit went.
+pub(super) struct Stored {
+    pub(super) outcome: Result<()>,
+    pub(super) took: Duration,
+    /// What the backend told meanwhile.
+    told: Told,
+}
+
+impl From<Result<()>> for Stored {
+    fn from(outcome: Result<()>) -> Self {
+        Self { outcome, took: Duration::ZERO, told: Told::default() }
+    }
+}
+
+/// Has the backend store a commit, in its span. If it panics, the outcome is unknown.
+pub(super) async fn store(backend: &dyn Backend, commit: &Commit, span: &Span) -> Stored {
+    let began = Instant::now();
+    let storing = uninterrupted(async { backend.commit(commit).await });
+    let (outcome, told) = listening(storing.instrument(span.clone())).await;
+    spans::ended(span, &outcome);
+    Stored { outcome, took: began.elapsed(), told }
 }
 
 /// What a call that writes comes to. If it panics, the outcome is unknown.
@@ -128,7 +153,7 @@ impl InFlight {
             let outcome = match outcome.try_recv() {
                 Ok(outcome) => outcome,
                 Err(oneshot::error::TryRecvError::Empty) => return false,
-                Err(oneshot::error::TryRecvError::Closed) => Err(panicked()),
+                Err(oneshot::error::TryRecvError::Closed) => Err(panicked()).into(),
             };
             self.storing = Storing::Ended(outcome);
         }
@@ -138,34 +163,81 @@ impl InFlight {
     /// Waits for the end. Cancel safe.
     pub(super) async fn ended(&mut self) {
         if let Storing::Running(outcome) = &mut self.storing {
-            let outcome = outcome.await.unwrap_or_else(|_| Err(panicked()));
+            let outcome = outcome.await.unwrap_or_else(|_| Err(panicked()).into());
             self.storing = Storing::Ended(outcome);
         }
     }
 
     /// Begins to store it on the commit thread.
     fn begin(&mut self, backend: Arc<dyn Backend>, thread: &CommitThread) {
-        let (commit, span) = (self.commit.clone(), self.span());
+        let (commit, span) = (self.commit.clone(), self.span.clone());
         let (sender, receiver) = oneshot::channel();
         thread.run(move |runtime| {
-            let storing = async { store(backend.as_ref(), &commit).await };
-            let outcome = runtime.block_on(storing.instrument(span));
+            let stored = runtime.block_on(store(backend.as_ref(), &commit, &span));
             // Released first: the receiver may be about to close the backend.
-            drop((backend, commit));
-            let _ = sender.send(outcome);
+            drop((backend, commit, span));
+            let _ = sender.send(stored);
         });
         self.storing = Storing::Running(receiver);
     }
 
     /// Stores it on this thread.
     async fn complete(&mut self, backend: &dyn Backend) {
-        let outcome = store(backend, &self.commit).instrument(self.span()).await;
-        self.storing = Storing::Ended(outcome);
+        self.storing = Storing::Ended(store(backend, &self.commit, &self.span).await);
     }
 
-    fn span(&self) -> tracing::Span {
-        tracing::debug_span!("writer.commit", commands = self.callers.len())
+    /// How its writes spent their time until now.
+    fn phases(&self, queued_at: Instant, taken_at: Instant, now: Instant) -> Phases {
+        let Timing { sealed_at, encoded_at, took, synced } = self.timing;
+        let between = |from: Instant, to: Instant| to.saturating_duration_since(from);
+        Phases {
+            queue: between(queued_at, taken_at),
+            decide: between(taken_at, sealed_at),
+            encode: between(sealed_at, encoded_at),
+            commit: took,
+            synced,
+            publish: between(encoded_at + took, now),
+        }
     }
+}
+
+impl Writer {
+    /// Tells how a commit ended, and how many points of series it brought.
+    pub(super) fn tell_commit(&self, stored: &Stored, commit: &Commit, counts: (usize, usize)) {
+        let (commands, points) = counts;
+        self.record(&Event::Commit {
+            commands,
+            bytes: commit.block.as_ref().map_or(0, |block| block.bytes.len()),
+            points,
+            took: stored.took,
+            synced: stored.told.synced,
+            compacted: stored.told.compacted,
+            error: stored.outcome.as_ref().err().map(|error| error.kind().name()),
+        });
+    }
+
+    /// Tells which writes took too long.
+    fn tell_slow(&self, in_flight: &InFlight) {
+        let Some(recorder) = &self.recorder else { return };
+        let Some(limit) = recorder.slow_after() else { return };
+        let now = Instant::now();
+        let (batch, backlog) = (in_flight.len(), self.checkpointer.backlog.len() as u64);
+        for (command, queued_at, taken_at, span) in in_flight.callers.slow(limit, now) {
+            let phases = in_flight.phases(queued_at, taken_at, now);
+            let took = now.saturating_duration_since(queued_at);
+            let slow = Event::Slow { command, took, phases: &phases, batch, backlog };
+            span.in_scope(|| recorder.record(&slow));
+        }
+    }
+}
+
+/// When a batch came how far.
+#[derive(Clone, Copy)]
+struct Timing {
+    sealed_at: Instant,
+    encoded_at: Instant,
+    took: Duration,
+    synced: Option<Duration>,
 }
 
 impl Writer {
@@ -210,14 +282,16 @@ impl Writer {
         self.keep_up_between_commits().await;
         let Some(batch) = self.batch.take() else { return };
         self.last_sizes = batch.sizes();
-        let (callers, sealed) = batch.seal(self.entropy.as_ref(), &self.sequences);
+        let sealed_at = Instant::now();
+        let seal = || batch.seal(self.entropy.as_ref(), &self.sequences);
+        let (callers, sealed) = self.shared.vital.at_work(seal);
         let sealed = match sealed {
             Ok(sealed) => self.look_for_consumers(&sealed).await.map(|()| sealed),
             refused => refused,
         };
         match sealed {
             Ok(sealed) if !sealed.is_empty() => {
-                let mut in_flight = self.prepare(callers, sealed);
+                let mut in_flight = self.prepare(callers, sealed, sealed_at);
                 if overlaps {
                     in_flight.begin(self.backend.clone(), &self.commit_thread);
                 }
@@ -294,11 +368,13 @@ impl Writer {
     /// was decided on top of it is taken back.
     async fn await_commit(&mut self, mut in_flight: InFlight) -> Option<Durable> {
         in_flight.ended().await;
-        let outcome = match &mut in_flight.storing {
-            Storing::Ended(outcome) => std::mem::replace(outcome, Ok(())),
-            Storing::Running(_) => Ok(()),
+        let stored = match &mut in_flight.storing {
+            Storing::Ended(stored) => std::mem::replace(stored, Ok(()).into()),
+            Storing::Running(_) => Ok(()).into(),
         };
-        let error = match self.resolve_outcome(&in_flight.commit, outcome).await {
+        (in_flight.timing.took, in_flight.timing.synced) = (stored.took, stored.told.synced);
+        self.tell_commit(&stored, &in_flight.commit, (in_flight.len(), in_flight.points));
+        let error = match self.resolve_outcome(&in_flight.commit, stored.outcome).await {
             Ok(()) => {
                 self.conflicts = 0;
                 self.sequences.extend(in_flight.sequences.iter().copied());
@@ -372,7 +448,7 @@ impl Writer {
         }
     }
 
-    fn prepare(&mut self, callers: Callers, sealed: SealedBatch) -> InFlight {
+    fn prepare(&mut self, callers: Callers, sealed: SealedBatch, sealed_at: Instant) -> InFlight {
         let SealedBatch { state, expected, before, entry, block, series, sequences } = sealed;
         let (mut unflushed, mut encoded) = (Unflushed::default(), None);
         if let Some(ClosedBlock { block, changes, audit_rows, audit }) = block {
@@ -405,7 +481,12 @@ impl Writer {
         commit.block = encoded;
         commit.rows = rows;
         let entered = self.consumers.enter(&mut commit, &series, before);
+        let points = series.len();
         commit.rows.extend(series);
+        let batch_span = spans::batch(callers.spans(), callers.len());
+        let span = spans::commit(&batch_span, self.system, &commit, callers.spans());
+        let encoded_at = Instant::now();
+        let timing = Timing { sealed_at, encoded_at, took: Duration::ZERO, synced: None };
         InFlight {
             callers,
             state,
@@ -416,12 +497,16 @@ impl Writer {
             flushed,
             advance,
             entered,
-            storing: Storing::Ended(Ok(())),
+            storing: Storing::Ended(Ok(()).into()),
+            _batch_span: batch_span,
+            span,
+            timing,
+            points,
         }
     }
 
     /// Makes a durable batch visible, remembers what is still to be flushed, and answers the callers.
-    fn publish(&mut self, Durable(stored): Durable, overlaps: bool) {
+    fn publish(&mut self, Durable(mut stored): Durable, overlaps: bool) {
         self.count(&stored.callers);
         let mut audit = self.shared.published.load().audit.clone();
         if let Some(advance) = stored.advance {
@@ -430,20 +515,22 @@ impl Writer {
         }
         if let Some(checkpoint) = stored.commit.checkpoint {
             self.checkpointer.set_checkpoint(checkpoint);
-            self.shared.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
+            self.checkpointed(true);
         }
         if let Some(before) = stored.commit.purge_before {
             self.checkpointer.set_oldest(before);
         }
         if let Some(block) = stored.block {
             self.shared.counters.groups.fetch_add(1, Ordering::Relaxed);
-            let Unflushed { changes, audit_rows, audit: entries } = stored.unflushed;
+            let Unflushed { changes, audit_rows, audit: entries } =
+                std::mem::take(&mut stored.unflushed);
             audit.extend(entries.into_iter().map(Arc::new));
             let retain = self.options.retain_block_bytes;
             self.checkpointer.add_block(block, changes, audit_rows, retain);
         }
         let serial = stored.state.serial();
-        let replaced = self.publish_state(stored.state, audit);
+        let replaced = self.publish_state(std::mem::take(&mut stored.state), audit);
+        self.tell_slow(&stored);
         stored.callers.answer(serial);
         if overlaps {
             // Freeing the old state costs a good part of what making the new one does.
@@ -465,11 +552,18 @@ impl Writer {
     ) -> Arc<Published> {
         let serial = state.serial();
         let dirty = self.checkpointer.backlog.len() as u64;
-        self.shared.counters.dirty_rows.store(dirty, Ordering::Relaxed);
+        let counters = &self.shared.counters;
+        counters.dirty_rows.store(dirty, Ordering::Relaxed);
+        let (oldest, bytes) = self.checkpointer.kept();
+        counters.oldest_block.store(oldest.get(), Ordering::Relaxed);
+        counters.block_bytes.store(bytes, Ordering::Relaxed);
         let replaced = self.shared.published.load();
         let published = Arc::new(Published::new(state, audit, fresh_at).after(&replaced));
         drop(replaced);
         let replaced = self.shared.published.swap(published);
+        if self.recorder.is_some() {
+            self.shared.observed.views.replaced(&replaced);
+        }
         self.shared.progress.send_modify(|progress| progress.serial = serial);
         replaced
     }

@@ -1,7 +1,5 @@
 //! Requests that are no commands. They are served while no batch is open and nothing is in flight.
 
-use std::sync::atomic::Ordering;
-
 use super::in_flight::uninterrupted;
 use super::outcome::unconfirmed;
 use super::{ATTEMPTS, ConsumerChange, Request, Writer, outrun, read_only};
@@ -58,8 +56,9 @@ impl Writer {
         if matches!(error.kind(), ErrorKind::Fenced { .. }) {
             return Err(self.fence(error));
         }
-        self.poisoned = true;
-        self.shared.counters.recoveries.fetch_add(1, Ordering::Relaxed);
+        self.shared.vital.note("probe", &error);
+        self.poison(true);
+        self.recovers();
         tracing::warn!(%error, "a probe failed; reopening the backend to compare");
         match self.reopen().await {
             Ok(()) => Err(error),

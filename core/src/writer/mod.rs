@@ -44,7 +44,8 @@ mod upkeep;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use crate::backend::{Backend, BackendInfo, Commit, Head};
 use crate::block::{Serial, Sizes};
@@ -53,18 +54,21 @@ use crate::digest::DigestCache;
 use crate::domain::{LineageId, SideId, StoreId, WriterId};
 use crate::entropy::Entropy;
 use crate::error::{Error, ErrorKind};
+use crate::health::Vital;
 use crate::log::consumers::Consumers;
 use crate::log::hold::Holds;
+use crate::observe::{CountsCache, Event, KeptViews, Reads, Recorder, Watchers, system_name};
 use crate::options::{Materialize, StoreOptions, WriterOptions};
 use crate::position::Epoch;
 use crate::state::State;
+use crate::store::Companion;
 use crate::view::Published;
 
 use batch::Batch;
 pub(crate) use commit_thread::CommitThread;
 use in_flight::InFlight;
 pub use request::Committed;
-pub(crate) use request::{Answer, ConsumerChange, Request, SeriesRows, weight};
+pub(crate) use request::{Answer, ConsumerChange, Origin, Request, SeriesRows, weight};
 pub(crate) use shutdown::{Closing, End};
 use upkeep::Upkeep;
 
@@ -98,6 +102,17 @@ pub(crate) struct WriterCounters {
     pub(crate) checkpoints: AtomicU64,
     pub(crate) recoveries: AtomicU64,
     pub(crate) dirty_rows: AtomicU64,
+    pub(crate) oldest_block: AtomicU64,
+    pub(crate) block_bytes: AtomicU64,
+}
+
+/// What is looked at from outside, and no rule depends on.
+#[derive(Debug, Default)]
+pub(crate) struct Observed {
+    pub(crate) reads: Reads,
+    pub(crate) watchers: Arc<Watchers>,
+    pub(crate) views: KeptViews,
+    pub(crate) counts: CountsCache,
 }
 
 /// What watchers wait for, and those who close the store.
@@ -121,7 +136,10 @@ pub(crate) struct Shared {
     pub(crate) digests: DigestCache,
     /// While somebody reads blocks that are to stay.
     pub(crate) holds: Holds,
+    /// How the writer does.
+    pub(crate) vital: Vital,
     pub(crate) counters: WriterCounters,
+    pub(crate) observed: Observed,
 }
 
 /// The task that owns the working state.
@@ -166,6 +184,14 @@ pub(crate) struct Writer {
     /// How often in a row another process committed first.
     conflicts: usize,
     upkeep: Upkeep,
+    companions: Vec<Arc<dyn Companion>>,
+    recorder: Option<Arc<dyn Recorder>>,
+    /// What `BackendInfo` calls the backend.
+    system: &'static str,
+    /// When requests were last taken from the queue, if anybody wants to know.
+    drained_at: Option<Instant>,
+    /// When the rows that are being flushed began to be.
+    flushing_since: Option<Instant>,
     /// Nothing goes into the queue any more.
     closing: bool,
     /// Nothing comes from the queue any more.
@@ -180,7 +206,8 @@ impl Writer {
         found: Found,
         commit_thread: CommitThread,
     ) -> Self {
-        let BackendInfo { shared: is_shared, pinned: is_pinned, .. } = backend.info();
+        let info = backend.info();
+        let BackendInfo { name: system, shared: is_shared, pinned: is_pinned, .. } = info;
         Self {
             backend,
             shared,
@@ -209,6 +236,11 @@ impl Writer {
             commit_thread,
             conflicts: 0,
             upkeep: Upkeep::default(),
+            companions: options.companions.clone(),
+            recorder: options.recorder.clone(),
+            system: system_name(system),
+            drained_at: None,
+            flushing_since: None,
             closing: false,
             drained: false,
         }
@@ -223,6 +255,33 @@ impl Writer {
     /// Why nothing can be written at all.
     fn refusal(&self) -> Option<Error> {
         if self.read_only { Some(read_only()) } else { self.fenced.clone() }
+    }
+
+    /// Whether nothing is accepted until the backend was reopened and compared.
+    fn poison(&mut self, poisoned: bool) {
+        self.poisoned = poisoned;
+        self.shared.vital.poison(poisoned);
+    }
+
+    /// Tells whoever wants to know.
+    fn record(&self, event: &Event<'_>) {
+        if let Some(recorder) = &self.recorder {
+            recorder.record(event);
+        }
+    }
+
+    /// What is stored is compared with what was acknowledged.
+    fn recovers(&self) {
+        self.shared.counters.recoveries.fetch_add(1, Ordering::Relaxed);
+        self.record(&Event::Recovery);
+    }
+
+    /// The rows are those of a later serial. `with_commit` says that it came with a commit and its rows.
+    fn checkpointed(&mut self, with_commit: bool) {
+        self.shared.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
+        self.shared.vital.checkpointed(self.checkpointer.checkpoint());
+        let began = self.flushing_since.take().filter(|_| !with_commit);
+        self.record(&Event::Checkpoint { took: began.map(|began| began.elapsed()) });
     }
 
     /// The last published state.

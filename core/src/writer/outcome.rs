@@ -1,6 +1,5 @@
 //! How a commit ended, and catching up with what other processes committed.
 
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::in_flight::{store, uninterrupted};
@@ -11,18 +10,22 @@ use crate::changes::LogPosition;
 use crate::checkpoint::{FlushBacklog, UnflushedAudit};
 use crate::domain::CommitId;
 use crate::error::{Error, ErrorKind, Result};
+use crate::health::LoadProgress;
 use crate::loader;
 use crate::log::chain::{Chain, read_chain};
 use crate::log::consumers::Consumers;
 use crate::log::feed;
 use crate::log::replay::replay;
+use crate::observe::{Event, spans};
 use crate::options::Materialize;
 
 impl Writer {
     /// Stores a commit while no other is in flight.
     pub(super) async fn store(&mut self, commit: &Commit) -> Result<()> {
-        let outcome = store(self.backend.as_ref(), commit).await;
-        self.resolve_outcome(commit, outcome).await
+        let span = spans::lone_commit(self.system, commit);
+        let stored = store(self.backend.as_ref(), commit, &span).await;
+        self.tell_commit(&stored, commit, (0, 0));
+        self.resolve_outcome(commit, stored.outcome).await
     }
 
     /// Makes the outcome of a commit certain. After any error but `Conflict` and `Fenced` the writer is
@@ -43,8 +46,12 @@ impl Writer {
             _ => {}
         }
         tracing::warn!(%error, "a commit failed; reopening the backend to compare");
-        self.poisoned = true;
-        self.shared.counters.recoveries.fetch_add(1, Ordering::Relaxed);
+        self.shared.vital.note("commit", &error);
+        self.poison(true);
+        self.recovers();
+        if *error.kind() == ErrorKind::OutcomeUnknown {
+            self.record(&Event::UnknownOutcome);
+        }
         let head = match self.backend.reopen().await {
             Ok(head) => head,
             Err(reopening) => {
@@ -57,14 +64,15 @@ impl Writer {
             return self.resolve_by_id(commit, &head, error).await;
         }
         if *error.kind() != ErrorKind::OutcomeUnknown {
-            self.poisoned = false;
+            self.poison(false);
             return Err(error);
         }
         // It is not there, but may still arrive. Sending the identical commit again settles that:
         // either this one is stored, or it is in conflict with the first.
-        match store(self.backend.as_ref(), commit).await {
+        let span = spans::lone_commit(self.system, commit);
+        match store(self.backend.as_ref(), commit, &span).await.outcome {
             Ok(()) => {
-                self.poisoned = false;
+                self.poison(false);
                 Ok(())
             }
             Err(second) => match second.kind() {
@@ -119,7 +127,7 @@ impl Writer {
             let row = feed::row_at(self.backend.as_ref(), next).await.map_err(unknown)?;
             row.map(|row| row.commit)
         };
-        self.poisoned = false;
+        self.poison(false);
         match (commit.id(), found) {
             (Some(id), Some(found)) if id == found => Ok(()),
             // Others went on, and nobody follows the log, so that it does not tell.
@@ -146,7 +154,8 @@ impl Writer {
             self.shared.closing.begin();
         } else {
             tracing::error!(%error, "the pin cannot be moved; nothing is written until it can");
-            self.poisoned = true;
+            self.shared.vital.note("confirm", &error);
+            self.poison(true);
         }
         Err(error)
     }
@@ -154,7 +163,8 @@ impl Writer {
     /// Nothing is written any more: somebody else has taken over. Nothing of the commit was stored.
     pub(super) fn fence(&mut self, error: Error) -> Error {
         tracing::error!(%error, "this store may not write any more");
-        self.poisoned = false;
+        self.poison(false);
+        self.shared.vital.fence(&error);
         self.fenced = Some(error.clone());
         error
     }
@@ -167,7 +177,14 @@ impl Writer {
         if head.position > self.state().position() {
             self.catch_up().await?;
         }
-        self.poisoned = false;
+        if self.poisoned {
+            self.poison(false);
+            tracing::info!(
+                name: "store_recovered",
+                serial = %self.state().serial(),
+                "the backend was reopened and has what was acknowledged; writes are accepted again"
+            );
+        }
         self.watch_epoch(&head);
         Ok(())
     }
@@ -251,6 +268,7 @@ impl Writer {
         .require_whole()?;
         state.set_position(head.position);
         self.checkpointer.set_checkpoint(head.checkpoint);
+        self.shared.vital.checkpointed(head.checkpoint);
         self.checkpointer.set_oldest(head.oldest_block);
         if self.materialize == Materialize::Commit {
             // The next commit flushes the whole backlog, so nothing in it may be older than what
@@ -274,7 +292,9 @@ impl Writer {
         let retain = self.options.retain_block_bytes;
         let writes_in = self.refusal().is_none().then_some(self.epoch);
         let entropy = self.entropy.as_ref();
-        let loaded = loader::load(&self.backend, entropy, retain, writes_in).await?;
+        let loaded =
+            loader::load(&self.backend, entropy, retain, writes_in, &LoadProgress::default())
+                .await?;
         self.check_head(&loaded.found.head)?;
         let Found { checkpointer, sequences, consumers, .. } = loaded.found;
         (self.checkpointer, self.sequences, self.consumers) = (checkpointer, sequences, consumers);

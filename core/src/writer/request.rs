@@ -1,7 +1,10 @@
 //! What callers ask of the writer.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tracing::Span;
 
 use crate::backend::KeyRange;
 use crate::block::{RowChange, Serial};
@@ -16,12 +19,46 @@ use crate::state::Reply;
 pub(crate) struct Answer<T> {
     caller: oneshot::Sender<Result<T>>,
     _room: Option<OwnedSemaphorePermit>,
+    pub(super) origin: Origin,
+}
+
+/// Where a request came from, for those who follow it.
+pub(crate) struct Origin {
+    /// The span of the call; none if nobody follows it.
+    pub(super) span: Span,
+    /// When it was queued, if anybody wants to know.
+    queued_at: Option<Instant>,
+    /// When the writer took it.
+    taken_at: Option<Instant>,
+}
+
+impl Origin {
+    pub(crate) fn new(span: Span, queued_at: Option<Instant>) -> Self {
+        Self { span, queued_at, taken_at: None }
+    }
+
+    /// The writer takes it. Gives how long it waited, the first time.
+    pub(super) fn take(&mut self, now: Instant) -> Option<Duration> {
+        if self.taken_at.is_some() {
+            return None;
+        }
+        self.taken_at = Some(now);
+        self.queued_at.map(|queued_at| now.saturating_duration_since(queued_at))
+    }
+
+    /// When it was queued and when it was taken.
+    pub(super) fn times(&self) -> Option<(Instant, Instant)> {
+        Some((self.queued_at?, self.taken_at?))
+    }
 }
 
 impl<T> Answer<T> {
-    pub(crate) fn new(room: Option<OwnedSemaphorePermit>) -> (Self, oneshot::Receiver<Result<T>>) {
+    pub(crate) fn new(
+        room: Option<OwnedSemaphorePermit>,
+        origin: Origin,
+    ) -> (Self, oneshot::Receiver<Result<T>>) {
         let (caller, answered) = oneshot::channel();
-        (Self { caller, _room: room }, answered)
+        (Self { caller, _room: room, origin }, answered)
     }
 
     /// Does nothing if the caller no longer waits.

@@ -68,6 +68,7 @@ impl Writer {
         self.shared.closing.begin();
         if served.is_err() {
             tracing::error!("the writer panicked; the store ends");
+            self.end_companions();
             self.give_up(&mut queue).await;
         }
         if self.stopped.is_none() {
@@ -98,7 +99,18 @@ impl Writer {
                 ))
             }
         };
+        tracing::info!(
+            name: "store_closed",
+            serial = %self.state().serial(),
+            error = end.outcome().err().map(tracing::field::display),
+            "the store is closed"
+        );
         self.shared.progress.send_modify(|progress| progress.end = Some(end));
+    }
+
+    /// While the files are still this store's.
+    pub(super) fn end_companions(&self) {
+        self.companions.iter().for_each(|companion| companion.end());
     }
 
     /// After a panic: refuses what waits, none of which was stored, and lets the commit in flight end.

@@ -74,6 +74,8 @@ impl Backend for Permitting {
             signer: None,
             resealed: None,
             bytes: None,
+            filesystem: None,
+            pool: None,
             log: None,
             counters: BackendCounters::default(),
         }
@@ -147,14 +149,16 @@ impl Bench {
             published: arc_swap::ArcSwap::from_pointee(Published::new(
                 State::default(),
                 UnflushedAudit::default(),
-                std::time::Instant::now(),
+                Instant::now(),
             )),
             progress: tokio::sync::watch::Sender::new(Progress { serial: Serial::ZERO, end: None }),
             closing: Closing::default(),
             submitted: AtomicU64::new(0),
             digests: DigestCache::new(),
             holds: Holds::default(),
+            vital: Vital::new(Serial::ZERO, true),
             counters: WriterCounters::default(),
+            observed: Observed::default(),
         });
         let backlog = FlushBacklog::default();
         let head = Head::genesis(StoreId::from_bytes([1; 16]), Schema::current());
@@ -183,7 +187,8 @@ impl Bench {
                 seed: [0; 10],
                 command: UserCommand::Create { id, user }.into(),
             };
-            let (answer, answered) = Answer::new(None);
+            let origin = Origin::new(tracing::Span::none(), None);
+            let (answer, answered) = Answer::new(None, origin);
             let request = Request::Submit(Box::new(submission), answer);
             self.sender.try_send(request).ok().unwrap();
             answered

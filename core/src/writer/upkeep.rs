@@ -87,12 +87,13 @@ impl Writer {
                 let backoff = self.upkeep.backoff.map_or(first, |backoff| backoff * 2);
                 self.upkeep.backoff = Some(backoff.min(longest));
                 tracing::warn!(%error, "the backend's upkeep failed; it is tried again later");
+                self.shared.vital.note("maintain", &error);
                 // One that does not know where it stands says so until it is reopened.
                 if matches!(error.kind(), ErrorKind::OutcomeUnknown | ErrorKind::Unavailable)
                     && let Err(error) = backend.reopen().await
                 {
                     tracing::error!(%error, "the backend cannot be reopened");
-                    self.poisoned = true;
+                    self.poison(true);
                 }
             }
         }

@@ -2,12 +2,13 @@
 //! the defaults are those of [`Config`].
 
 use super::names::{
-    self, BackendKind, MigrationStage, PinMode, Role, SwitchState, ZqliteEngine, materialize_named,
+    self, BackendKind, LogFormat, LogLevelName, MigrationStage, PinMode, Role, SocketMode,
+    SwitchState, ZqliteEngine, materialize_named,
 };
 use super::types::{
     BackendChoice, Config, LibsqlOptions, NamedStore, PostgresOptions, ZqliteOptions,
 };
-use super::value::{Kind, Value};
+use super::value::{Kind, Value, address};
 
 /// A known key.
 pub(super) struct Key {
@@ -155,6 +156,8 @@ const fn integer(lowest: u64, highest: u64) -> Kind {
 }
 
 const BACKEND: Kind = Kind::Choice(BackendKind::NAMES);
+/// In seconds; a week at most.
+const INTERVAL: Kind = integer(0, 604_800);
 const DAYS: Kind = integer(1, 36_500);
 const FOR_EVER: &str = "kept for ever";
 
@@ -483,6 +486,162 @@ pub(super) static KEYS: &[Key] = &[
         |c, v| v.integer().map(|n| c.series.audit_retention_days = Some(n)),
     )
     .unless_set(FOR_EVER),
+    Key::field(
+        "http.listen",
+        Kind::Address,
+        "Where `gwstore serve` answers HTTP: `/livez`, `/readyz`, `/metrics`, `/status`. Without a port, \
+         port 9655. Whoever reaches it reads the status, paths included.",
+        |c| c.http.listen.map(Value::text),
+        |c, v| address(v.as_text()?).map(|address| c.http.listen = Some(address)),
+    )
+    .unless_set("no HTTP"),
+    Key::field(
+        "http.optional",
+        Kind::Boolean,
+        "Serves the store also if that address cannot be had.",
+        |c| Some(Value::Boolean(c.http.optional)),
+        |c, v| v.boolean().map(|optional| c.http.optional = optional),
+    ),
+    Key::field(
+        "http.max_connections",
+        integer(1, 10_000),
+        "How many connections over HTTP there may be at once; further ones wait.",
+        |c| Some(Value::Integer(c.http.max_connections)),
+        |c, v| v.integer().map(|n| c.http.max_connections = n),
+    ),
+    Key::field(
+        "serve.drain_seconds",
+        integer(1, 3600),
+        "How long `gwstore serve` waits for the store to be closed when it is asked to end, in seconds.",
+        |c| Some(Value::Integer(c.serve.drain_seconds)),
+        |c, v| v.integer().map(|n| c.serve.drain_seconds = n),
+    ),
+    Key::field(
+        "jobs.reap_seconds",
+        INTERVAL,
+        "How often `gwstore serve` looks for ephemeral nodes that are to be removed, in seconds; 0 is never.",
+        |c| Some(Value::Integer(c.jobs.reap_seconds)),
+        |c, v| v.integer().map(|n| c.jobs.reap_seconds = n),
+    ),
+    Key::field(
+        "jobs.sweep_seconds",
+        INTERVAL,
+        "How often it removes sessions, sign-ins and keys that expired, in seconds; 0 is never.",
+        |c| Some(Value::Integer(c.jobs.sweep_seconds)),
+        |c, v| v.integer().map(|n| c.jobs.sweep_seconds = n),
+    ),
+    Key::field(
+        "jobs.keep_expired_days",
+        integer(0, 36_500),
+        "How many days it keeps keys that expired or were revoked.",
+        |c| Some(Value::Integer(c.jobs.keep_expired_days)),
+        |c, v| v.integer().map(|n| c.jobs.keep_expired_days = n),
+    ),
+    Key::field(
+        "jobs.retention_seconds",
+        INTERVAL,
+        "How often it prunes the series as `series` says, in seconds; 0 is never.",
+        |c| Some(Value::Integer(c.jobs.retention_seconds)),
+        |c, v| v.integer().map(|n| c.jobs.retention_seconds = n),
+    ),
+    Key::field(
+        "jobs.checkpoint_seconds",
+        INTERVAL,
+        "How often it brings every block into rows, in seconds; 0 is never.",
+        |c| Some(Value::Integer(c.jobs.checkpoint_seconds)),
+        |c, v| v.integer().map(|n| c.jobs.checkpoint_seconds = n),
+    ),
+    Key::field(
+        "admin.socket",
+        Kind::Boolean,
+        "Whether a store that is opened to be written serves an admin socket, by which `gwstore` works beside it.",
+        |c| Some(Value::Boolean(c.admin.socket)),
+        |c, v| v.boolean().map(|socket| c.admin.socket = socket),
+    ),
+    Key::field(
+        "admin.path",
+        Kind::Path,
+        "Where the socket is. Each store that is open at the same time needs one of its own.",
+        |c| c.admin.path.clone().map(Value::Path),
+        |c, v| v.into_path().map(|path| c.admin.path = Some(path)),
+    )
+    .unless_set("the store file's path and `.sock`")
+    .derived(|c| c.admin_socket_path().map(Value::Path)),
+    Key::field(
+        "admin.group",
+        Kind::Name,
+        "The group, by name or number, whose members may use the socket beside the store's user and root.",
+        |c| c.admin.group.clone().map(Value::Text),
+        |c, v| v.into_text().map(|group| c.admin.group = Some(group)),
+    )
+    .unless_set("none"),
+    Key::field(
+        "admin.mode",
+        Kind::Choice(SocketMode::NAMES),
+        "The socket's mode.",
+        |c| c.admin.mode.map(Value::text),
+        |c, v| SocketMode::from_name(v.as_text()?).map(|mode| c.admin.mode = Some(mode)),
+    )
+    .unless_set("`0660` with a group, else `0600`"),
+    Key::field(
+        "admin.max_clients",
+        integer(1, 1_000),
+        "How many clients the socket serves at a time; the next one is refused.",
+        |c| Some(Value::Integer(c.admin.max_clients)),
+        |c, v| v.integer().map(|n| c.admin.max_clients = n),
+    ),
+    Key::field(
+        "log.format",
+        Kind::Choice(LogFormat::NAMES),
+        "How a program that serves the store writes the lines of its log, which go to standard error.",
+        |c| Some(Value::text(c.log.format)),
+        |c, v| LogFormat::from_name(v.as_text()?).map(|format| c.log.format = format),
+    ),
+    Key::field(
+        "log.level",
+        Kind::Choice(LogLevelName::NAMES),
+        "The least level of a line; `RUST_LOG` can name more. It can be changed while the program runs.",
+        |c| Some(Value::text(c.log.level)),
+        |c, v| LogLevelName::from_name(v.as_text()?).map(|level| c.log.level = level),
+    ),
+    Key::field(
+        "log.slow_ms",
+        integer(0, 3_600_000),
+        "From how many milliseconds on a write is logged with its phases; 0 logs none.",
+        |c| Some(Value::Integer(c.log.slow_ms)),
+        |c, v| v.integer().map(|n| c.log.slow_ms = n),
+    ),
+    Key::field(
+        "telemetry.enabled",
+        Kind::Boolean,
+        "Whether metrics are counted and traces followed.",
+        |c| Some(Value::Boolean(c.telemetry.enabled)),
+        |c, v| v.boolean().map(|on| c.telemetry.enabled = on),
+    ),
+    Key::field(
+        "telemetry.otlp_endpoint",
+        Kind::Endpoint,
+        "Where a collector takes OTLP over HTTP. Metrics can be read as text without one.",
+        |c| c.telemetry.otlp_endpoint.as_ref().map(Value::text),
+        |c, v| v.into_text().map(|address| c.telemetry.otlp_endpoint = Some(address)),
+    )
+    .unless_set("`OTEL_EXPORTER_OTLP_ENDPOINT`, else nothing is sent"),
+    Key::field(
+        "telemetry.sample_percent",
+        integer(0, 100),
+        "How many traces of a hundred are followed; metrics count everything.",
+        |c| c.telemetry.sample_percent.map(Value::Integer),
+        |c, v| v.integer().map(|n| c.telemetry.sample_percent = Some(n)),
+    )
+    .unless_set("`OTEL_TRACES_SAMPLER`, else 1"),
+    Key::field(
+        "telemetry.export_interval_seconds",
+        integer(1, 86_400),
+        "How many seconds pass between two exports of metrics to the collector.",
+        |c| c.telemetry.export_interval_seconds.map(Value::Integer),
+        |c, v| v.integer().map(|n| c.telemetry.export_interval_seconds = Some(n)),
+    )
+    .unless_set("`OTEL_METRIC_EXPORT_INTERVAL`, else 60"),
     Key::switch(
         "switches.*.state",
         Kind::Choice(SwitchState::NAMES),

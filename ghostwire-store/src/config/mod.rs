@@ -42,13 +42,17 @@ use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
 pub(crate) use self::assemble::NO_POSTGRES;
 pub use self::document::known_keys_markdown;
-pub use self::names::{BackendKind, MigrationStage, PinMode, Role, SwitchState, ZqliteEngine};
+pub use self::names::{
+    BackendKind, LogFormat, LogLevelName, MigrationStage, PinMode, Role, SocketMode, SwitchState,
+    ZqliteEngine,
+};
 pub use self::origin::{Explained, Origin, Origins};
 pub use self::source::{FlagFile, MAX_FILE_BYTES};
 pub use self::types::{
-    BackendChoice, ClockOptions, Config, DEFAULT_ENVIRONMENT, DEFAULT_POSTGRES_URL_VARIABLE,
-    DEFAULT_STORE, LibsqlOptions, Migration, NamedStore, PostgresOptions, Roles, RootOptions,
-    SeriesOptions, Switch, WriterOptions, ZqliteOptions,
+    AdminOptions, BackendChoice, ClockOptions, Config, DEFAULT_ENVIRONMENT,
+    DEFAULT_POSTGRES_URL_VARIABLE, DEFAULT_STORE, HttpOptions, JobOptions, LibsqlOptions,
+    LogOptions, Migration, NamedStore, PostgresOptions, Roles, RootOptions, SeriesOptions,
+    ServeOptions, Switch, TelemetryOptions, WriterOptions, ZqliteOptions,
 };
 #[doc(inline)]
 pub use ghostwire_store_core::options::Materialize;

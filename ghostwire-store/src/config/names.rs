@@ -82,6 +82,16 @@ named_enum! {
 }
 
 named_enum! {
+    /// Who may read and write the admin socket, beside root.
+    SocketMode {
+        /// Its owner.
+        Owner = "0600",
+        /// Its owner and its group.
+        Group = "0660",
+    }
+}
+
+named_enum! {
     /// When the pin of a zqlite store is moved.
     PinMode {
         /// It has none.
@@ -122,6 +132,34 @@ named_enum! {
     MigrationStage {
         /// No move is under way.
         None = "none",
+    }
+}
+
+named_enum! {
+    /// How a line of the log is written.
+    LogFormat {
+        /// For people.
+        Text = "text",
+        /// An object a line.
+        Json = "json",
+    }
+}
+
+named_enum! {
+    /// The least level of a line of the log.
+    LogLevelName {
+        /// Nothing is logged.
+        Off = "off",
+        /// What failed.
+        Error = "error",
+        /// What should be looked at.
+        Warn = "warn",
+        /// Every change of state.
+        Info = "info",
+        /// What the store does in detail.
+        Debug = "debug",
+        /// Everything.
+        Trace = "trace",
     }
 }
 

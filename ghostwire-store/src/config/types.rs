@@ -1,12 +1,18 @@
 //! The effective configuration, typed. Its `Default`s are the built-in defaults.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use ghostwire_store_core::options::Materialize;
-use ghostwire_store_sqlite::{KEY_FILE, KEYRING_FILE, ROOT_FILE, with_suffix};
+use ghostwire_store_sqlite::{
+    KEY_FILE, KEYRING_FILE, ROOT_FILE, SOCKET_FILE, resolved, with_suffix,
+};
 
-use super::names::{BackendKind, MigrationStage, PinMode, Role, SwitchState, ZqliteEngine};
+use super::names::{
+    BackendKind, LogFormat, LogLevelName, MigrationStage, PinMode, Role, SocketMode, SwitchState,
+    ZqliteEngine,
+};
 use super::origin::Origins;
 
 /// The environment that holds when nobody chooses one.
@@ -55,6 +61,18 @@ pub struct Config {
     pub clock: ClockOptions,
     /// How long series are kept.
     pub series: SeriesOptions,
+    /// What is told over HTTP of a store that is served.
+    pub http: HttpOptions,
+    /// How a store is served.
+    pub serve: ServeOptions,
+    /// What is done on a schedule while a store is served.
+    pub jobs: JobOptions,
+    /// The socket by which an open store is managed.
+    pub admin: AdminOptions,
+    /// How a program that serves the store logs.
+    pub log: LogOptions,
+    /// Where metrics and traces are sent.
+    pub telemetry: TelemetryOptions,
     /// The declared switches; see [`Config::switch`].
     pub switches: BTreeMap<String, Switch>,
     /// Where each value came from. Leave it at its default when building a `Config` in code.
@@ -75,6 +93,12 @@ impl Default for Config {
             writer: WriterOptions::default(),
             clock: ClockOptions::default(),
             series: SeriesOptions::default(),
+            http: HttpOptions::default(),
+            serve: ServeOptions::default(),
+            jobs: JobOptions::default(),
+            admin: AdminOptions::default(),
+            log: LogOptions::default(),
+            telemetry: TelemetryOptions::default(),
             switches: BTreeMap::new(),
             origins: Origins::default(),
         }
@@ -105,6 +129,15 @@ impl Config {
     #[must_use]
     pub fn is_sealed(&self) -> bool {
         matches!(&self.backend, BackendChoice::Zqlite(options) if options.sealed)
+    }
+
+    /// Where the admin socket of the store that is opened is: the configured place, else the store file's
+    /// path with `.sock` appended. If the store's path is a symbolic link, it lies beside what that leads
+    /// to. `None` for a store without a file whose socket has no configured place.
+    #[must_use]
+    pub fn admin_socket_path(&self) -> Option<PathBuf> {
+        let configured = self.admin.path.clone();
+        configured.or_else(|| Some(with_suffix(&resolved(self.backend.path()?), SOCKET_FILE)))
     }
 
     /// The store that serves this part of the data.
@@ -393,6 +426,130 @@ pub struct SeriesOptions {
     pub metrics_retention_days: Option<u64>,
     /// Days that audit entries are kept.
     pub audit_retention_days: Option<u64>,
+}
+
+/// What is told over HTTP of a store that is served: health, metrics, status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpOptions {
+    /// The address; `None` is no HTTP.
+    pub listen: Option<SocketAddr>,
+    /// Whether the store is served also if the address cannot be had.
+    pub optional: bool,
+    /// How many connections there may be at once.
+    pub max_connections: u64,
+}
+
+impl HttpOptions {
+    /// The port of an address without one. Prometheus itself has 9090.
+    pub const DEFAULT_PORT: u16 = 9655;
+}
+
+impl Default for HttpOptions {
+    fn default() -> Self {
+        Self { listen: None, optional: false, max_connections: 64 }
+    }
+}
+
+/// How a store is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServeOptions {
+    /// How long a process that is asked to end waits for the store to be closed.
+    pub drain_seconds: u64,
+}
+
+impl Default for ServeOptions {
+    fn default() -> Self {
+        Self { drain_seconds: 30 }
+    }
+}
+
+/// How often what is done; 0 is never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JobOptions {
+    /// Seconds between two searches for ephemeral nodes to be reaped.
+    pub reap_seconds: u64,
+    /// Seconds between two searches for what expired.
+    pub sweep_seconds: u64,
+    /// Days that keys are kept after they expired or were revoked.
+    pub keep_expired_days: u64,
+    /// Seconds between two prunings of the series.
+    pub retention_seconds: u64,
+    /// Seconds between two checkpoints.
+    pub checkpoint_seconds: u64,
+}
+
+impl Default for JobOptions {
+    fn default() -> Self {
+        Self {
+            reap_seconds: 60,
+            sweep_seconds: 600,
+            keep_expired_days: 30,
+            retention_seconds: 3600,
+            checkpoint_seconds: 300,
+        }
+    }
+}
+
+/// How a program that serves the store logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogOptions {
+    /// How a line is written.
+    pub format: LogFormat,
+    /// The least level of a line.
+    pub level: LogLevelName,
+    /// From how many milliseconds on a write is logged with its phases; 0 logs none.
+    pub slow_ms: u64,
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: LogLevelName::Info, slow_ms: 1000 }
+    }
+}
+
+/// Where metrics and traces are sent. What is `None` is as OpenTelemetry's variables say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TelemetryOptions {
+    /// Whether anything is counted at all.
+    pub enabled: bool,
+    /// Where the collector takes OTLP over HTTP.
+    pub otlp_endpoint: Option<String>,
+    /// How many traces of a hundred are followed.
+    pub sample_percent: Option<u64>,
+    /// How many seconds pass between two exports of metrics.
+    pub export_interval_seconds: Option<u64>,
+}
+
+impl Default for TelemetryOptions {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            otlp_endpoint: None,
+            sample_percent: None,
+            export_interval_seconds: None,
+        }
+    }
+}
+
+/// The socket by which a store is looked at and managed while it is open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminOptions {
+    /// Whether a store that is opened to be written serves one.
+    pub socket: bool,
+    /// Where; see [`Config::admin_socket_path`].
+    pub path: Option<PathBuf>,
+    /// The group whose members may use it beside its owner and root: a name or a number.
+    pub group: Option<String>,
+    /// Its mode; that of the group if there is one.
+    pub mode: Option<SocketMode>,
+    /// How many clients it serves at a time.
+    pub max_clients: u64,
+}
+
+impl Default for AdminOptions {
+    fn default() -> Self {
+        Self { socket: true, path: None, group: None, mode: None, max_clients: 16 }
+    }
 }
 
 /// A switch in the vocabulary of flagd, with boolean variants.

@@ -1,6 +1,7 @@
 //! Single values: what kinds a key can take, and the check that a value is of its kind.
 
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use ghostwire_store_core::error::{Error, ErrorKind};
@@ -9,6 +10,7 @@ use super::hint;
 use super::keys::Key;
 use super::origin::Origin;
 use super::source::Node;
+use super::types::HttpOptions;
 
 /// The longest name of an environment, a switch or a variant.
 pub(super) const LONGEST_NAME: usize = 64;
@@ -66,12 +68,19 @@ impl fmt::Display for Value {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Kind {
     Boolean,
-    Integer { lowest: u64, highest: u64 },
+    Integer {
+        lowest: u64,
+        highest: u64,
+    },
     Choice(&'static [&'static str]),
     Path,
     VariableName,
     Name,
     StoreName,
+    /// Where to listen.
+    Address,
+    /// Where something is sent to over HTTP.
+    Endpoint,
 }
 
 impl fmt::Display for Kind {
@@ -85,6 +94,8 @@ impl fmt::Display for Kind {
             Self::Choice([only]) => write!(f, "\"{only}\""),
             Self::Choice(names) => write!(f, "one of \"{}\"", names.join("\", \"")),
             Self::Path => f.write_str("a path"),
+            Self::Address => f.write_str("an IP address, with a port or without"),
+            Self::Endpoint => f.write_str("an address like http://HOST:PORT"),
             Self::VariableName => f.write_str("the name of an environment variable"),
             Self::Name => {
                 write!(f, "a name of 1 to {LONGEST_NAME} letters, digits, \"-\" and \"_\"")
@@ -134,7 +145,12 @@ impl Kind {
             (Self::Integer { .. }, Node::Text(text)) if from_text => Value::Integer(integer(text)?),
             (Self::Path, Node::Text(text)) => Value::Path(PathBuf::from(text)),
             (
-                Self::Choice(_) | Self::VariableName | Self::Name | Self::StoreName,
+                Self::Choice(_)
+                | Self::VariableName
+                | Self::Name
+                | Self::StoreName
+                | Self::Address
+                | Self::Endpoint,
                 Node::Text(text),
             ) => Value::Text(text.clone()),
             _ => return Err(Refusal::Type),
@@ -188,6 +204,13 @@ impl Kind {
                     Err(Refusal::Malformed)
                 }
             }
+            (Self::Endpoint, Value::Text(address)) => {
+                if is_endpoint(address) {
+                    Ok(())
+                } else {
+                    Err(Refusal::Malformed)
+                }
+            }
             (Self::StoreName, Value::Text(name)) => {
                 if is_store_name(name) {
                     Ok(())
@@ -195,9 +218,20 @@ impl Kind {
                     Err(Refusal::Malformed)
                 }
             }
+            (Self::Address, Value::Text(text)) => match address(text) {
+                Some(_) => Ok(()),
+                None => Err(Refusal::Malformed),
+            },
             _ => Err(Refusal::Type),
         }
     }
+}
+
+/// The address that a text names.
+pub(super) fn address(text: &str) -> Option<SocketAddr> {
+    let without_port =
+        || text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, HttpOptions::DEFAULT_PORT));
+    text.parse().ok().or_else(without_port)
 }
 
 fn integer(text: &str) -> Result<u64, Refusal> {
@@ -228,6 +262,15 @@ fn has_scheme(text: &str) -> bool {
     text.split_once("://").is_some_and(|(scheme, _)| {
         scheme.starts_with(|first: char| first.is_ascii_alphabetic())
             && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'))
+    })
+}
+
+/// Without a user or a password.
+fn is_endpoint(address: &str) -> bool {
+    let rest = address.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
+    rest.is_some_and(|rest| {
+        !rest.is_empty()
+            && !rest.contains(|c: char| c == '@' || c.is_whitespace() || c.is_control())
     })
 }
 
@@ -346,6 +389,34 @@ mod tests {
         for kind in [Kind::Path, choice, RANGE, Kind::VariableName, Kind::Name] {
             assert_eq!(kind.read(&url, false), Err(Refusal::Secret));
         }
+    }
+
+    #[test]
+    fn addresses() {
+        for (good, is) in [
+            ("127.0.0.1:80", "127.0.0.1:80"),
+            ("[::1]:80", "[::1]:80"),
+            ("0.0.0.0", "0.0.0.0:9655"),
+            ("::1", "[::1]:9655"),
+        ] {
+            assert_eq!(Kind::Address.read(&text(good), true), Ok(Value::text(good)));
+            assert_eq!(address(good), is.parse().ok(), "{good}");
+        }
+        for bad in ["", "localhost:80", ":80", "127.0.0.1:", "127.0.0.1:70000", "80", "::1:80:"] {
+            assert_eq!(Kind::Address.read(&text(bad), true), Err(Refusal::Malformed), "{bad}");
+        }
+    }
+
+    #[test]
+    fn endpoints() {
+        for good in ["http://localhost:4318", "http://[::1]:4318/", "http://collector/otlp"] {
+            assert_eq!(Kind::Endpoint.read(&text(good), false), Ok(Value::text(good)));
+        }
+        for bad in ["", "localhost:4318", "https://collector", "http://", "http://a b", "ftp://a"] {
+            assert_eq!(Kind::Endpoint.read(&text(bad), false), Err(Refusal::Malformed), "{bad}");
+        }
+        let password = text("http://me:hunter2@collector");
+        assert_eq!(Kind::Endpoint.read(&password, false), Err(Refusal::Secret));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! From a configuration to a store.
 
+#[cfg(all(feature = "admin", unix))]
+mod admin;
 #[cfg(feature = "zqlite")]
 mod attestations;
 mod key;
@@ -17,7 +19,9 @@ use ghostwire_store_core::backend::{Backend, Compacted};
 use ghostwire_store_core::domain::{Clock, StoreId, SystemClock};
 use ghostwire_store_core::entropy::{Entropy, SystemEntropy};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::health::LoadProgress;
 use ghostwire_store_core::keys::KeyManager;
+use ghostwire_store_core::observe::Recorder;
 use ghostwire_store_core::options::{ClockOptions, Materialize, StoreOptions, WriterOptions};
 use ghostwire_store_core::schema::Schema;
 use ghostwire_store_core::secrets::HashKeys;
@@ -52,11 +56,15 @@ pub struct Opener<'c> {
     schema: Option<Schema>,
     clock: Arc<dyn Clock>,
     accept_clock: bool,
+    progress: Arc<LoadProgress>,
     #[cfg(feature = "zqlite")]
     accepts_missing_pin: bool,
     entropy: Arc<dyn Entropy>,
+    recorder: Option<Arc<dyn Recorder>>,
     #[cfg(feature = "zqlite")]
     key_source: Option<Arc<dyn crate::keys::crypto::root::KeySource>>,
+    #[cfg(all(feature = "admin", unix))]
+    admin: admin::Serving,
 }
 
 /// A backend that was opened, and the hash keys if they come with it.
@@ -120,11 +128,15 @@ impl<'c> Opener<'c> {
             schema: None,
             clock: Arc::new(SystemClock),
             accept_clock: false,
+            progress: Arc::default(),
             #[cfg(feature = "zqlite")]
             accepts_missing_pin: false,
             entropy: Arc::new(SystemEntropy),
+            recorder: None,
             #[cfg(feature = "zqlite")]
             key_source: None,
+            #[cfg(all(feature = "admin", unix))]
+            admin: admin::Serving::default(),
         }
     }
 
@@ -175,10 +187,27 @@ impl<'c> Opener<'c> {
         self
     }
 
+    /// Counts in `progress` what is read while the store is opened, for somebody who waits for it.
+    #[must_use]
+    pub fn progress(mut self, progress: Arc<LoadProgress>) -> Self {
+        self.progress = progress;
+        self
+    }
+
     /// Another source of random numbers, for tests and simulations.
     #[must_use]
     pub fn entropy(mut self, entropy: Arc<dyn Entropy>) -> Self {
         self.entropy = entropy;
+        self
+    }
+
+    /// Who takes figures of what the store does; nobody by default. [`Telemetry::recorder`] gives one that
+    /// exports them.
+    ///
+    /// [`Telemetry::recorder`]: https://docs.rs/ghostwire-store-telemetry
+    #[must_use]
+    pub fn recorder(mut self, recorder: Arc<dyn Recorder>) -> Self {
+        self.recorder = Some(recorder);
         self
     }
 
@@ -280,6 +309,8 @@ impl<'c> Opener<'c> {
             Some(keys) => Some(keys),
             None => self.key_after(key, backend.as_ref()).await?,
         };
+        #[cfg(all(feature = "admin", unix))]
+        let socket = self.admin_socket();
         let options = StoreOptions {
             clock: self.clock.clone(),
             clock_bounds: self.clock_bounds(),
@@ -291,8 +322,17 @@ impl<'c> Opener<'c> {
             read_only: self.read_only,
             max_view_age: Duration::from_millis(self.config.writer.max_view_age_ms),
             attestations: self.attestations()?,
+            progress: self.progress.clone(),
+            #[cfg(all(feature = "admin", unix))]
+            companions: admin::companions(socket.as_ref()),
+            recorder: self.recorder.clone(),
             ..StoreOptions::default()
         };
+        #[cfg(all(feature = "admin", unix))]
+        if let Some(socket) = socket {
+            let store = store::open(backend.clone(), options).await?;
+            return self.serve_admin(&socket, store, backend).await;
+        }
         store::open(backend, options).await
     }
 

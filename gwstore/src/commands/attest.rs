@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::cli::AttestArgs;
 use crate::failure::{Failure, Outcome};
+use crate::live::{self, Found};
 use crate::output::{Shell, shown};
 use crate::output_file::Target;
 use crate::session::Reading;
@@ -19,7 +20,7 @@ pub(super) async fn run(config: &Config, args: &AttestArgs, shell: &mut Shell<'_
             );
             return Err(Failure::usage(error.during("attest")));
         }
-        let attestation = attested(config).await?;
+        let attestation = attested(config, shell).await?;
         if shell.json {
             return shell
                 .object(&json!({ "text": attestation.text, "attested": object(&attestation) }));
@@ -28,7 +29,7 @@ pub(super) async fn run(config: &Config, args: &AttestArgs, shell: &mut Shell<'_
     }
     let target = Target::check(&args.file, args.force, Some(config));
     let target = target.map_err(|error| error.during("attest"))?;
-    let attestation = attested(config).await?;
+    let attestation = attested(config, shell).await?;
     target.fill(attestation.text.as_bytes()).map_err(|error| error.during("attest"))?;
     if shell.json {
         return shell.object(&json!({ "path": args.file, "attested": object(&attestation) }));
@@ -44,8 +45,11 @@ pub(super) async fn run(config: &Config, args: &AttestArgs, shell: &mut Shell<'_
     )
 }
 
-async fn attested(config: &Config) -> Outcome<Attestation> {
-    let reading = Reading::open(config).await?;
+async fn attested(config: &Config, shell: &mut Shell<'_>) -> Outcome<Attestation> {
+    if let Found::Served(client) = live::find(config, shell).await? {
+        return Ok(client.attest().await?);
+    }
+    let reading = Reading::open(config, shell).await?;
     let attestation = reading.store.attest().await;
     reading.close().await?;
     Ok(attestation?)

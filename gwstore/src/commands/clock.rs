@@ -62,7 +62,7 @@ pub(super) fn doubt(clock: Timestamp, last_commit: Option<Timestamp>) -> Option<
 pub(super) async fn run(config: &Config, command: &ClockCommand, shell: &mut Shell<'_>) -> Outcome {
     match command {
         ClockCommand::Show => {
-            let report = report(config).await?;
+            let report = report(config, shell).await?;
             let need = Need::of(&report, config);
             if shell.json {
                 let mut object = as_json(&report);
@@ -124,8 +124,8 @@ impl Standing {
     }
 }
 
-async fn report(config: &Config) -> Outcome<ClockReport> {
-    let reading = Reading::open(config).await?;
+async fn report(config: &Config, shell: &mut Shell<'_>) -> Outcome<ClockReport> {
+    let reading = Reading::open(config, shell).await?;
     let report = reading.store.clock().report().await;
     reading.close().await?;
     Ok(report?)
@@ -203,7 +203,7 @@ async fn accept(config: &Config, args: &ConfirmArgs, shell: &mut Shell<'_>) -> O
 }
 
 async fn repair(config: &Config, args: &ConfirmArgs, shell: &mut Shell<'_>) -> Outcome {
-    let report = report(config).await?;
+    let report = report(config, shell).await?;
     let is_needed = report.is_ahead();
     if is_needed && !shell.json {
         print(&report, shell)?;

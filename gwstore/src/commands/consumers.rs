@@ -8,7 +8,8 @@ use serde_json::json;
 use crate::cli::ConsumersCommand;
 use crate::failure::Outcome;
 use crate::output::{Shell, Table, bytes};
-use crate::session::{Reading, open_to_write};
+use crate::session::Reading;
+use crate::writing::Writing;
 
 pub(super) async fn run(
     config: &Config,
@@ -22,7 +23,7 @@ pub(super) async fn run(
 }
 
 async fn show(config: &Config, shell: &mut Shell<'_>) -> Outcome {
-    let reading = Reading::open(config).await?;
+    let reading = Reading::open(config, shell).await?;
     let (consumers, position) =
         (reading.store.consumers().list().await, reading.store.view().position());
     reading.close().await?;
@@ -63,8 +64,8 @@ async fn show(config: &Config, shell: &mut Shell<'_>) -> Outcome {
 }
 
 async fn remove(config: &Config, name: &ConsumerName, shell: &mut Shell<'_>) -> Outcome {
-    let store = open_to_write(config).await?;
-    let removed = store.consumers().remove(name).await;
+    let store = Writing::open(config, shell).await?;
+    let removed = store.remove_consumer(name).await;
     let closed = store.close().await;
     removed?;
     closed?;

@@ -12,7 +12,7 @@ pub(super) async fn get_policy(
     args: &GetPolicy,
     shell: &mut Shell<'_>,
 ) -> Outcome {
-    let document = read(config, |scene| nouns::policy(args, scene)).await?;
+    let document = read(config, shell, |scene| nouns::policy(args, scene)).await?;
     // Byte for byte: it may be put in force again.
     Ok(shell.out.write_all(document.as_str().as_bytes())?)
 }
@@ -22,12 +22,16 @@ pub(super) async fn get_setting(
     args: &GetSetting,
     shell: &mut Shell<'_>,
 ) -> Outcome {
-    let value = read(config, |scene| nouns::setting(args, scene)).await?;
+    let value = read(config, shell, |scene| nouns::setting(args, scene)).await?;
     shell.object(&value)
 }
 
-async fn read<T>(config: &Config, get: impl Fn(&Scene<'_>) -> Outcome<T>) -> Outcome<T> {
-    let reading = Reading::open(config).await?;
+async fn read<T>(
+    config: &Config,
+    shell: &mut Shell<'_>,
+    get: impl Fn(&Scene<'_>) -> Outcome<T>,
+) -> Outcome<T> {
+    let reading = Reading::open(config, shell).await?;
     let got = {
         let view = reading.store.view();
         get(&Scene::of(&view))

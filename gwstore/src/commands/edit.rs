@@ -3,23 +3,24 @@
 mod save;
 mod trial;
 
+use ghostwire_store::admin::protocol::Issue;
 use ghostwire_store::command::{Command, EntityRecord, MAX_STEPS, Transaction};
 use ghostwire_store::config::Config;
 use ghostwire_store::domain::{ApiKeyId, KeyPrefix, PreAuthKeyId, Secret, SecretHash, SessionId};
 use ghostwire_store::portable::Item;
-use ghostwire_store::{Error, ErrorKind, Result, Store, command};
+use ghostwire_store::{Error, ErrorKind, Result, command};
 use ghostwire_store_core::state::CredentialHashes;
 
 use self::trial::Trial;
 use super::list::object;
-use crate::actor::actor;
 use crate::confirm;
 use crate::credentials::{KeyFit, StoreKey, configured_key};
 use crate::failure::{Failure, Outcome};
-use crate::nouns::{How, Issued, Issues, Manner, Plan, Plans, Scene, name_of};
+use crate::nouns::{How, Issues, Manner, Plan, Plans, Scene, name_of};
 use crate::output::{Shell, called, shown};
 use crate::output_file::Target;
-use crate::session::{Reading, open_to_write, refuse_to_forget};
+use crate::session::{Reading, refuse_to_forget};
+use crate::writing::Writing;
 
 /// A commit takes so many commands, each with its precondition.
 const MOST_COMMANDS: usize = MAX_STEPS / 2;
@@ -37,7 +38,7 @@ pub(super) async fn run(
     }
     let asked = match deleting {
         Some(deleting) if !deleting.yes => {
-            let trial = rehearsed(config, how, |scene| plans.plan(scene)).await?;
+            let trial = rehearsed(config, how, shell, |scene| plans.plan(scene)).await?;
             if trial.is_empty() {
                 return trial.tell(false, shell);
             }
@@ -54,9 +55,9 @@ pub(super) async fn run(
         // Nobody has to wait for the answer: the store is not open.
         confirm::ask("Shall this be done?", shell)?;
     }
-    let store = open_to_write(config).await?;
+    let store = Writing::open(config, shell).await?;
     let plan = asked.map(|trial| trial.plan);
-    let made = make(store.as_ref(), config, plans, how, plan, save, shell).await;
+    let made = make(&store, config, plans, how, plan, save, shell).await;
     let closed = store.close().await;
     made?;
     Ok(closed?)
@@ -68,7 +69,7 @@ async fn rehearse(
     shell: &mut Shell<'_>,
     plan: impl Fn(&Scene<'_>) -> Outcome<Plan>,
 ) -> Outcome {
-    let trial = rehearsed(config, how, plan).await?;
+    let trial = rehearsed(config, how, shell, plan).await?;
     shell.note("this is a dry run: nothing is written");
     trial.tell(true, shell)
 }
@@ -77,9 +78,10 @@ async fn rehearse(
 async fn rehearsed(
     config: &Config,
     how: &How,
+    shell: &mut Shell<'_>,
     plan: impl Fn(&Scene<'_>) -> Outcome<Plan>,
 ) -> Outcome<Trial> {
-    let reading = Reading::open(config).await?;
+    let reading = Reading::open(config, shell).await?;
     let tried = {
         let view = reading.store.view();
         let scene = Scene::of(&view);
@@ -92,7 +94,7 @@ async fn rehearsed(
 /// What an edit needs of a store, wherever that is: a view, and a transaction. `agreed` is what somebody
 /// has said yes to.
 async fn make(
-    store: &dyn Store,
+    store: &Writing,
     config: &Config,
     plans: &dyn Plans,
     how: &How,
@@ -123,8 +125,7 @@ async fn make(
 }
 
 /// All in one commit, as far as one takes it.
-async fn commit(store: &dyn Store, plan: &Plan) -> Result<()> {
-    let store = store.acting_as(actor().into());
+async fn commit(store: &Writing, plan: &Plan) -> Result<()> {
     let mut requires = plan.requires.chunks(MOST_COMMANDS);
     for commands in plan.commands.chunks(MOST_COMMANDS) {
         let mut transaction = Transaction::new();
@@ -155,8 +156,8 @@ pub(super) async fn issue(
             .await;
     }
     refuse_to_forget(config)?;
-    let store = open_to_write(config).await?;
-    let issued = make_secret(store.as_ref(), issues).await;
+    let store = Writing::open(config, shell).await?;
+    let issued = make_secret(&store, issues).await;
     let view = store.view();
     let closed = store.close().await;
     let (record, secret) = issued?;
@@ -182,42 +183,27 @@ pub(super) async fn issue(
     shell.line(secret.expose())
 }
 
-async fn make_secret(store: &dyn Store, issues: &dyn Issues) -> Outcome<(EntityRecord, Secret)> {
-    let store = store.acting_as(actor().into());
-    let issued = {
-        let view = store.view();
-        issues.issue(&Scene::of(&view))?
-    };
-    Ok(match issued {
-        Issued::PreauthKey(key) => {
-            let (key, secret) = store.preauth_keys().create(key).await?;
-            (key.into(), secret)
-        }
-        Issued::ApiKey(key) => {
-            let (key, secret) = store.api_keys().create(key).await?;
-            (key.into(), secret)
-        }
-        Issued::Session(session) => {
-            let (session, secret) = store.sessions().begin(session).await?;
-            (session.into(), secret)
-        }
-    })
+async fn make_secret(store: &Writing, issues: &dyn Issues) -> Outcome<(EntityRecord, Secret)> {
+    let view = store.view();
+    let issue = issues.issue(&Scene::of(&view))?;
+    drop(view);
+    Ok(store.issue(issue).await?)
 }
 
 /// What making a secret comes to, with a public part and a hash that are nobody's.
-fn stand_in(issued: Issued) -> Result<Command> {
+fn stand_in(issue: Issue) -> Result<Command> {
     let (prefix, hash): (KeyPrefix, _) = ("dry-run".parse()?, SecretHash::hmac([0; 4], [0; 32]));
     let id = [0xff; 16];
-    Ok(match issued {
-        Issued::PreauthKey(key) => {
+    Ok(match issue {
+        Issue::PreauthKey(key) => {
             let id = PreAuthKeyId::from_bytes(id);
             command::PreAuthKeyCommand::Create { id, prefix, hash, key }.into()
         }
-        Issued::ApiKey(key) => {
+        Issue::ApiKey(key) => {
             let id = ApiKeyId::from_bytes(id);
             command::ApiKeyCommand::Create { id, prefix, hash, key }.into()
         }
-        Issued::Session(session) => {
+        Issue::Session(session) => {
             command::SessionCommand::Begin { id: SessionId::from_bytes(id), hash, session }.into()
         }
     })

@@ -38,7 +38,7 @@ pub(super) async fn run(config: &Config, args: &ExportArgs, shell: &mut Shell<'_
             let message = "standard output is closed; nothing was exported";
             return Err(Error::invalid(message).during("export").into());
         }
-        let reading = Reading::open(config).await?;
+        let reading = Reading::open(config, shell).await?;
         let progress = shell.progress("exporting", None);
         let key = signing_key(config, shell).await;
         let out = BufWriter::with_capacity(BUFFER, &mut *shell.out);
@@ -49,7 +49,7 @@ pub(super) async fn run(config: &Config, args: &ExportArgs, shell: &mut Shell<'_
     }
     let target = Target::check(&args.file, args.force, Some(config));
     let target = target.map_err(|error| error.during("export"))?;
-    let reading = Reading::open(config).await?;
+    let reading = Reading::open(config, shell).await?;
     let key = signing_key(config, shell).await;
     let progress = shell.progress("exporting", None);
     let written = write_file(&reading, target, key, progress).await;

@@ -13,7 +13,7 @@ use crate::failure::{Outcome, with_help};
 use crate::keyring;
 use crate::output::{Shell, shown};
 use crate::permissions::{owner, this_user, writable_by_others};
-use crate::session::{open_to_read, store_exists};
+use crate::session::{open_to_read, opener, store_exists};
 
 /// What was made.
 pub(super) struct Made {
@@ -130,7 +130,7 @@ pub(super) async fn create(config: &Config) -> Result<Made> {
     let (keyring, root) = (files.first().cloned(), files.get(1).filter(|root| !root.exists()));
     let root = root.cloned();
     let key_is_new = key.as_deref().map(hash_key_is_absent).transpose()?.unwrap_or(false);
-    let store = Opener::new(config).create(true).open().await?;
+    let store = opener(config).create(true).open().await?;
     Ok(Made { store, path: path.to_owned(), key, key_is_new, keyring, root })
 }
 

@@ -24,7 +24,7 @@ pub(super) async fn run(config: &Config, listing: &Listing<'_>, shell: &mut Shel
         Source::Audit(_) => Table::Audit,
     };
     let columns = Columns::chosen(table, listing.page, shell)?;
-    let reading = Reading::open(config).await?;
+    let reading = Reading::open(config, shell).await?;
     let listed = list(reading.store.as_ref(), listing, &columns, shell).await;
     reading.close().await?;
     listed
@@ -119,7 +119,7 @@ pub(super) async fn show(
     args: &ShowArgs,
     shell: &mut Shell<'_>,
 ) -> Outcome {
-    let reading = Reading::open(config).await?;
+    let reading = Reading::open(config, shell).await?;
     let found = {
         let view = reading.store.view();
         let scene = Scene::of(&view);

@@ -14,11 +14,13 @@ mod doctor;
 mod documents;
 mod edit;
 mod export;
+pub(crate) mod health;
 mod import;
 mod init;
 #[cfg(feature = "zqlite")]
 mod keys;
 mod list;
+pub(crate) mod live;
 mod manual;
 mod migrate;
 #[cfg(feature = "zqlite")]
@@ -108,6 +110,13 @@ pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
     let config = load_config(&cli.global)?;
     match &cli.command {
         Command::Init => init::run(&config, shell).await,
+        Command::Serve => crate::serve::run(&cli.global, &config, shell).await,
+        Command::Health(args) => health::health(&config, args, shell).await,
+        Command::Metrics(args) => health::metrics(&config, args, shell).await,
+        Command::Top(args) => {
+            let client = health::served(&config, shell).await?;
+            crate::top::run(&client, args, shell).await
+        }
         Command::Status(args) => status::run(&config, args, shell).await,
         Command::Doctor
         | Command::Version
@@ -131,6 +140,11 @@ pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
         Command::Keys(command) => keys::run(&config, command, shell).await,
         Command::Compact => compact::run(&config, shell).await,
         Command::Config(ConfigCommand::Show) => config::show(&config, shell),
+        Command::Config(ConfigCommand::Reload) => live::reload(&config, shell).await,
+        Command::Checkpoint => live::checkpoint(&config, shell).await,
+        Command::Verify => live::verify(&config, shell).await,
+        Command::Watch(args) => live::watch(&config, args, shell).await,
+        Command::Log(command) => live::log(&config, command, shell).await,
         #[cfg(feature = "conformance")]
         Command::Conformance(args) => {
             conformance::run(&config, args, cli.global.verbose > 0, shell).await

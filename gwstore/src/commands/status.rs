@@ -23,7 +23,7 @@ const QUICK_COUNT: u64 = 100_000;
 
 /// What the store is and holds.
 pub(super) async fn run(config: &Config, args: &StatusArgs, shell: &mut Shell<'_>) -> Outcome {
-    let reading = Reading::open(config).await?;
+    let reading = Reading::open(config, shell).await?;
     let most = if args.exact { u64::MAX } else { QUICK_COUNT };
     let counted = count(&reading, most).await;
     let (info, head) = (reading.store.info(), reading.head);

@@ -38,7 +38,7 @@ pub(super) async fn beside_store(
 ) -> Outcome {
     let (attestation, known) = read(args)?;
     let verified = verified(&attestation, known)?;
-    let reading = Reading::open(config).await?;
+    let reading = Reading::open(config, shell).await?;
     let compared = compare(&reading, verified.attested).await;
     reading.close().await?;
     let compared = compared?;

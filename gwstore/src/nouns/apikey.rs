@@ -1,6 +1,7 @@
 //! `gwstore apikey`.
 
 use clap::{Args, Subcommand};
+use ghostwire_store::admin::protocol::Issue;
 use ghostwire_store::command::{ApiKeyCommand, EntityRecord};
 use ghostwire_store::domain::{
     KeyPrefix, NewApiKey, Permission, PermissionSet, Text, Timestamp, expired,
@@ -11,8 +12,8 @@ use super::target::public_part;
 use super::user::find_user;
 use super::values::{Ends, given};
 use super::{
-    Act, Admits, Chosen, Delete, Edit, Issued, Issues, ListArgs, Named, Plan, Plans, Scene,
-    Selection, ShowArgs, agrees, nonempty,
+    Act, Admits, Chosen, Delete, Edit, Issues, ListArgs, Named, Plan, Plans, Scene, Selection,
+    ShowArgs, agrees, nonempty,
 };
 use crate::failure::Outcome;
 
@@ -155,9 +156,9 @@ pub(crate) struct Create {
 }
 
 impl Issues for Create {
-    fn issue(&self, scene: &Scene<'_>) -> Outcome<Issued> {
+    fn issue(&self, scene: &Scene<'_>) -> Outcome<Issue> {
         let user = self.user.as_deref().map(|user| find_user(user, scene)).transpose()?;
-        Ok(Issued::ApiKey(NewApiKey {
+        Ok(Issue::ApiKey(NewApiKey {
             user,
             description: self.description.clone(),
             permissions: PermissionSet::new(self.permissions.iter().cloned())?,

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 use ghostwire_store::Result;
+use ghostwire_store::admin::protocol::Issue;
 use ghostwire_store::command::{Command, EntityRecord, Precondition};
-use ghostwire_store::domain::{Fingerprint, NewApiKey, NewPreAuthKey, NewSession};
+use ghostwire_store::domain::Fingerprint;
 
 use super::{Act, Scene, revision_of};
 use crate::failure::Outcome;
@@ -81,15 +82,7 @@ pub(crate) trait Plans: std::fmt::Debug {
 
 /// An edit that makes a secret.
 pub(crate) trait Issues: std::fmt::Debug {
-    fn issue(&self, scene: &Scene<'_>) -> Outcome<Issued>;
-}
-
-/// What is to be made.
-#[derive(Debug, Clone)]
-pub(crate) enum Issued {
-    PreauthKey(NewPreAuthKey),
-    ApiKey(NewApiKey),
-    Session(NewSession),
+    fn issue(&self, scene: &Scene<'_>) -> Outcome<Issue>;
 }
 
 /// How to go about an edit.

@@ -30,7 +30,7 @@ pub(crate) use self::apikey::KeySelection;
 pub(crate) use self::audit::{AuditSelection, MetricSelection};
 pub(crate) use self::dns::DnsSelection;
 use self::edit::{Delete, Edit};
-pub(crate) use self::edit::{Expected, How, Issued, Issues, Manner, Plan, Plans};
+pub(crate) use self::edit::{Expected, How, Issues, Manner, Plan, Plans};
 pub(crate) use self::node::{ListedNodes, PresenceSelection};
 pub(crate) use self::policy::{Check, Get as GetPolicy, get as policy, unknown_keys};
 pub(crate) use self::preauthkey::PreauthKeySelection;
@@ -41,6 +41,7 @@ pub(crate) use self::target::{
     Chosen, Target, find, id_of, label_of, name_of, revision_of, without_secret,
 };
 pub(crate) use self::user::UserSelection;
+pub(crate) use self::values::Moment;
 use crate::failure::{Failure, Outcome};
 
 /// What is stored, each with its verbs.

@@ -1,6 +1,7 @@
 //! `gwstore preauthkey`.
 
 use clap::{Args, Subcommand};
+use ghostwire_store::admin::protocol::Issue;
 use ghostwire_store::command::{EntityRecord, PreAuthKeyCommand};
 use ghostwire_store::domain::{NewPreAuthKey, Tag, TagSet};
 use ghostwire_store_core::schema::Table;
@@ -9,8 +10,8 @@ use super::apikey::{Asked, KeySelection};
 use super::user::find_user;
 use super::values::Ends;
 use super::{
-    Act, Admits, Chosen, Delete, Edit, Issued, Issues, ListArgs, Named, Plan, Plans, Scene,
-    Selection, ShowArgs, agrees, nonempty,
+    Act, Admits, Chosen, Delete, Edit, Issues, ListArgs, Named, Plan, Plans, Scene, Selection,
+    ShowArgs, agrees, nonempty,
 };
 use crate::failure::Outcome;
 
@@ -122,9 +123,9 @@ pub(crate) struct Create {
 }
 
 impl Issues for Create {
-    fn issue(&self, scene: &Scene<'_>) -> Outcome<Issued> {
+    fn issue(&self, scene: &Scene<'_>) -> Outcome<Issue> {
         let user = self.user.as_deref().map(|user| find_user(user, scene)).transpose()?;
-        Ok(Issued::PreauthKey(NewPreAuthKey {
+        Ok(Issue::PreauthKey(NewPreAuthKey {
             user,
             tags: TagSet::new(self.tags.iter().cloned())?,
             reusable: self.reusable,

@@ -1,6 +1,7 @@
 //! `gwstore session`.
 
 use clap::{Args, Subcommand};
+use ghostwire_store::admin::protocol::Issue;
 use ghostwire_store::command::{EntityRecord, SessionCommand};
 use ghostwire_store::domain::{NewSession, SessionOwner, Text, expired};
 use ghostwire_store_core::schema::Table;
@@ -9,8 +10,8 @@ use super::node::find_node;
 use super::user::find_user;
 use super::values::{Moment, given};
 use super::{
-    Act, Admits, Chosen, Delete, Edit, Issued, Issues, ListArgs, Plan, Plans, Scene, Selection,
-    ShowArgs, Target, agrees, nonempty, usage,
+    Act, Admits, Chosen, Delete, Edit, Issues, ListArgs, Plan, Plans, Scene, Selection, ShowArgs,
+    Target, agrees, nonempty, usage,
 };
 use crate::failure::Outcome;
 
@@ -102,7 +103,7 @@ pub(crate) struct Create {
 }
 
 impl Issues for Create {
-    fn issue(&self, scene: &Scene<'_>) -> Outcome<Issued> {
+    fn issue(&self, scene: &Scene<'_>) -> Outcome<Issue> {
         let user = self.user.as_deref().map(|user| find_user(user, scene)).transpose()?;
         let node = self.node.as_deref().map(|node| find_node(node, scene)).transpose()?;
         let (owner, node) = match (user, node) {
@@ -111,7 +112,7 @@ impl Issues for Create {
             (None, None) => return Err(usage("say whose: --user or --node")),
         };
         let (client, expires_at) = (self.client.clone(), self.expiration.ahead(scene.now)?);
-        Ok(Issued::Session(NewSession { owner, node, client, expires_at }))
+        Ok(Issue::Session(NewSession { owner, node, client, expires_at }))
     }
 }
 

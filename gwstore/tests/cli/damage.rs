@@ -155,12 +155,14 @@ fn a_store_that_another_process_holds() {
     place.init("zqlite");
     let config = place.config("zqlite");
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let store = runtime.block_on(Opener::new(&config).open()).unwrap();
+    let opener = Opener::new(&config).admin_socket_served(false);
+    let store = runtime.block_on(opener.open()).unwrap();
     let held = place.on("zqlite", "status --json").refused(&[]);
     assert_eq!(held.code, 75, "a timer can try again");
     let held = held.error();
     assert_eq!(held["kind"], "busy");
     assert_eq!(held["context"]["pid"], std::process::id().to_string());
+    assert!(held["help"][0].as_str().unwrap().contains("serves no admin socket"), "{held}");
     // That a store is in use is no fault of it, but nobody knows whether it is in order.
     for json in ["", " --json"] {
         place.on("zqlite", &format!("doctor{json}")).ended(75).says(&["another process"]);

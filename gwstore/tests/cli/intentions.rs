@@ -32,7 +32,6 @@ const INTENTIONS: &[&str] = &[
     "users rename --name alice --new-name anna",
     "users destroy -n dave2 --force",
     "policy get --version 1",
-    "health",
     "verify",
     "backup copy.jsonl",
     "nodes register printer --user alice --machine-key MKEY --key NKEY",

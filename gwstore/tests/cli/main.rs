@@ -20,6 +20,7 @@ mod imports;
 mod intentions;
 mod keys;
 mod listings;
+mod live;
 mod looking;
 mod names;
 mod outputs;
@@ -28,6 +29,8 @@ mod pins;
 mod rotations;
 mod round_trips;
 mod seal_killed;
+#[cfg(unix)]
+mod serve;
 mod snippets;
 mod support;
 mod trust;

@@ -28,8 +28,11 @@ pub mod fuzzing;
 #[cfg(test)]
 mod tests;
 
+use std::time::Instant;
+
 use ghostwire_store_core::backend::Commit;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::observe::compacted;
 
 use compaction::{DataBlocks, Edits};
 use journal::Entry;
@@ -106,7 +109,9 @@ pub(crate) fn plan(
         if memtable.credit >= limits.slice && pruned.is_empty() {
             let most =
                 if memtable.lags(limits.immutable) { usize::MAX } else { limits.data_blocks };
+            let began = Instant::now();
             edits = compact_slice(&immutable, &mut memtable, most, data_blocks)?;
+            compacted(began.elapsed());
         }
     }
     if memtable.drop_if_compacted() {

@@ -1,9 +1,12 @@
 //! Checks of what is stored.
 
+use std::sync::Arc;
+
+use ghostwire_store::admin::{Client, RemoteBackend};
 use ghostwire_store::config::Config;
 use ghostwire_store::domain::{Clock, SystemClock, Timestamp};
-use ghostwire_store::{Error, ErrorKind};
-use ghostwire_store_core::backend::{Head, LogIndex, LogInfo};
+use ghostwire_store::{Error, ErrorKind, Result};
+use ghostwire_store_core::backend::{Backend, Head, LogIndex, LogInfo};
 use ghostwire_store_core::schema::Schema;
 use ghostwire_store_core::state::{CredentialHashes, State};
 
@@ -11,14 +14,15 @@ use super::super::clock::{Standing, TOLERANCE, YEAR_2024};
 use super::{Checkup, Finding};
 use crate::credentials::{KeyFit, StoreKey, configured_key};
 use crate::failure::Outcome;
+use crate::live::{self, Found};
 use crate::output::bytes;
 use crate::session::{Reading, open_to_read};
 
 /// Everything behind the first thing that cannot be opened is left out.
 pub(super) async fn check(config: &Config, checkup: &mut Checkup<'_, '_>) -> Outcome {
     const CHECK: &str = "store";
-    let backend = match open_to_read(config).await {
-        Ok(backend) => backend,
+    let (backend, client) = match open(config, checkup).await {
+        Ok(opened) => opened,
         Err(error) => return checkup.add(Finding::error(CHECK, &error, advice_on(&error))),
     };
     let head = match backend.head().await {
@@ -32,7 +36,7 @@ pub(super) async fn check(config: &Config, checkup: &mut Checkup<'_, '_>) -> Out
     let is_current = check_schema(&head, checkup)?;
     check_clock(config, &head, checkup)?;
     if is_current {
-        match Reading::of_backend(backend.clone()).await {
+        match Reading::on(backend.clone(), client).await {
             Ok(reading) => check_content(config, &reading, checkup).await?,
             Err(error) => checkup.add(Finding::error(CHECK, &error, advice_on(&error)))?,
         }
@@ -50,6 +54,22 @@ pub(super) async fn check(config: &Config, checkup: &mut Checkup<'_, '_>) -> Out
     // It was only read.
     let _ = backend.close().await;
     Ok(())
+}
+
+/// What lies beneath the store, and whoever has it open.
+async fn open(
+    config: &Config,
+    checkup: &mut Checkup<'_, '_>,
+) -> Result<(Arc<dyn Backend>, Option<Client>)> {
+    let backend = match live::find(config, checkup.shell).await? {
+        Found::Served(client) => {
+            let backend = RemoteBackend::new(client.clone()).await?;
+            return Ok((Arc::new(backend), Some(client)));
+        }
+        Found::Denied(error) => live::denied(open_to_read(config).await, error),
+        Found::Nobody => live::explained(open_to_read(config).await, config),
+    };
+    Ok((backend?, None))
 }
 
 /// What helps, where the error does not say it.
@@ -152,9 +172,9 @@ async fn check_content(
     const CHECK: &str = "integrity";
     let info = reading.store.info();
     checkup.add(Finding::ok("store", format!("opens, serial {}", info.serial)))?;
-    // The full check flushes first, and nothing may change here.
-    let verified = if info.dirty_rows == 0 {
-        reading.store.verify().await.map(|()| "file, rows and blocks are whole, and agree")
+    // Of rows that are not flushed the engine alone is asked, unless whoever has them in memory is.
+    let verified = if info.dirty_rows == 0 || reading.is_live() {
+        reading.verify().await.map(|()| "file, rows and blocks are whole, and agree")
     } else {
         reading.backend.verify().await.map(
             |()| "file, rows and blocks are whole; some rows wait to be flushed, as after a crash",

@@ -49,9 +49,12 @@ impl Present {
         let help = "`gwstore init` makes the configured store, and so does --create";
         let explained = |error: ghostwire_store::Error| match error.kind() {
             ghostwire_store::ErrorKind::NotFound => with_help(error, help),
+            ghostwire_store::ErrorKind::Busy => {
+                with_help(error, "an import works on files that nobody else has open")
+            }
             _ => error,
         };
-        let reading = Reading::open(config).await.map_err(explained)?;
+        let reading = Reading::of_files(config).await.map_err(explained)?;
         let openable = clock::require_openable(clock::Standing::of_head(&reading.head), config);
         if let Err(error) = openable {
             // The error of the clock is the one to tell.

@@ -86,9 +86,10 @@ pub(in super::super) async fn run(
     }
     if !is_new && !tried.changes() {
         // Writing again what is there already takes room.
-        let digests = super::super::digest::of(config).await?;
+        let digests = super::super::digest::of(config, shell).await?;
         report(&tried, &force, Some(&digests), shell)?;
-        tell_of_repeated(count_series(config).await, &tried.summary, shell);
+        let counted = count_series(config, shell).await;
+        tell_of_repeated(counted, &tried.summary, shell);
         return Ok(());
     }
     let file = source.again();
@@ -106,7 +107,8 @@ pub(in super::super) async fn run(
     let digests = closed(store.as_ref(), written).await.map_err(named)?;
     report(&tried, &force, Some(&digests), shell)?;
     // The store is free again. Whoever has it now does not undo what was done and said.
-    tell_of_repeated(count_series(config).await, &tried.summary, shell);
+    let counted = count_series(config, shell).await;
+    tell_of_repeated(counted, &tried.summary, shell);
     Ok(())
 }
 
@@ -267,8 +269,11 @@ async fn write(
 }
 
 /// Counts the series that are stored now.
-async fn count_series(config: &Config) -> Result<[(EntityKind, SeriesCount); 2]> {
-    let reading = Reading::open(config).await?;
+async fn count_series(
+    config: &Config,
+    shell: &mut Shell<'_>,
+) -> Result<[(EntityKind, SeriesCount); 2]> {
+    let reading = Reading::open(config, shell).await?;
     let counted = async {
         Ok([
             (EntityKind::Metric, count_metrics(reading.backend.as_ref(), u64::MAX).await?),

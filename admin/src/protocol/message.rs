@@ -1,0 +1,478 @@
+//! What is said in frames of JSON.
+
+use ghostwire_store_core::Store;
+use ghostwire_store_core::block::{ChangeKind, Serial};
+use ghostwire_store_core::command::{EntityRecord, Transaction};
+use ghostwire_store_core::domain::{
+    ActorName, ConsumerName, NewApiKey, NewPreAuthKey, NewSession, Secret, Timestamp,
+};
+use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::keys::Rotation;
+use ghostwire_store_core::position::Position;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// What a client speaks, and what it is called.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Versions of the protocol, lowest and highest.
+    pub versions: [u16; 2],
+    /// Its name and version, for logs.
+    pub program: String,
+}
+
+/// What is spoken from here on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The version of the protocol.
+    pub version: u16,
+    /// The serving program's name and version.
+    pub program: String,
+    /// Its process.
+    pub pid: u32,
+}
+
+/// Something that is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// What.
+    pub method: Method,
+    /// The trace that it belongs to, as W3C Trace Context has it.
+    pub traceparent: Option<String>,
+}
+
+/// What can be asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "method", content = "params", rename_all = "snake_case")]
+pub enum Method {
+    /// What the backend says of itself: [`WireInfo`](super::WireInfo).
+    Info,
+    /// Where the store stands: [`WireHead`](super::WireHead).
+    Head,
+    /// Rows as they are stored, as data, and [`Scanned`].
+    Scan(ScanRequest),
+    /// Blocks as they are stored, as data.
+    Blocks {
+        /// The last one that is not wanted.
+        after: Serial,
+        /// How many at most.
+        limit: u32,
+    },
+    /// What the store and its socket do.
+    Status,
+    /// How the program says that it fares.
+    Health,
+    /// What the program measures, as Prometheus' text.
+    Metrics,
+    /// The digests of everything stored.
+    Digests,
+    /// Reads everything stored and checks it.
+    Verify,
+    /// The digest of the state, signed.
+    Attest,
+    /// Brings every block into rows.
+    Checkpoint,
+    /// Proves that a write would be stored.
+    Probe,
+    /// Commits as they come, an item each, without end.
+    Watch {
+        /// The last one that is known; without it those from now on.
+        after: Option<Serial>,
+    },
+    /// Several commands in one commit: an item for each reply.
+    Transact {
+        /// Whom the audit trail names.
+        actor: ActorName,
+        /// What is to be done.
+        transaction: Transaction,
+    },
+    /// Makes something with a secret: [`Issued`].
+    Issue {
+        /// Whom the audit trail names.
+        actor: ActorName,
+        /// What.
+        issue: Issue,
+    },
+    /// Keeps nothing for a consumer any longer.
+    RemoveConsumer {
+        /// Which.
+        name: ConsumerName,
+    },
+    /// Looks at the keys of a sealed store, or changes them.
+    Keys(KeysRequest),
+    /// Reads the configuration again.
+    Reload,
+    /// Logs more or less.
+    LogLevel {
+        /// As the program's configuration has it, such as `debug`.
+        level: String,
+        /// For how long; without it until the next change.
+        seconds: Option<u64>,
+    },
+    /// Reserved.
+    Backup,
+    /// Reserved.
+    Migrate,
+}
+
+impl Method {
+    /// Every method, by the name that requests have.
+    pub const NAMES: &'static [&'static str] = &[
+        "info",
+        "head",
+        "scan",
+        "blocks",
+        "status",
+        "health",
+        "metrics",
+        "digests",
+        "verify",
+        "attest",
+        "checkpoint",
+        "probe",
+        "watch",
+        "transact",
+        "issue",
+        "remove_consumer",
+        "keys",
+        "reload",
+        "log_level",
+        "backup",
+        "migrate",
+    ];
+
+    /// Its name, as requests have it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Head => "head",
+            Self::Scan(_) => "scan",
+            Self::Blocks { .. } => "blocks",
+            Self::Status => "status",
+            Self::Health => "health",
+            Self::Metrics => "metrics",
+            Self::Digests => "digests",
+            Self::Verify => "verify",
+            Self::Attest => "attest",
+            Self::Checkpoint => "checkpoint",
+            Self::Probe => "probe",
+            Self::Watch { .. } => "watch",
+            Self::Transact { .. } => "transact",
+            Self::Issue { .. } => "issue",
+            Self::RemoveConsumer { .. } => "remove_consumer",
+            Self::Keys(_) => "keys",
+            Self::Reload => "reload",
+            Self::LogLevel { .. } => "log_level",
+            Self::Backup => "backup",
+            Self::Migrate => "migrate",
+        }
+    }
+}
+
+/// Which rows are asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScanRequest {
+    /// The table's number.
+    pub table: u8,
+    /// First key, inclusive.
+    #[serde(with = "hex")]
+    pub from: Vec<u8>,
+    /// Last key, exclusive.
+    #[serde(default, with = "optional_hex")]
+    pub to: Option<Vec<u8>>,
+    /// Largest key first.
+    pub reverse: bool,
+    /// How many at most.
+    pub limit: u32,
+}
+
+/// When rows were read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scanned {
+    /// The head's position when the last of them were read.
+    pub position: Position,
+    /// The head's serial then.
+    pub serial: Serial,
+}
+
+/// What is made with a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Issue {
+    /// What admits nodes.
+    PreauthKey(NewPreAuthKey),
+    /// What lets programs in.
+    ApiKey(NewApiKey),
+    /// A sign-in that lasts.
+    Session(NewSession),
+}
+
+impl Issue {
+    /// Makes it in a store that is at hand.
+    ///
+    /// # Errors
+    /// Those of the repository.
+    pub async fn carry_out(self, store: &dyn Store) -> Result<(EntityRecord, Secret)> {
+        Ok(match self {
+            Self::PreauthKey(key) => {
+                let (key, secret) = store.preauth_keys().create(key).await?;
+                (key.into(), secret)
+            }
+            Self::ApiKey(key) => {
+                let (key, secret) = store.api_keys().create(key).await?;
+                (key.into(), secret)
+            }
+            Self::Session(session) => {
+                let (session, secret) = store.sessions().begin(session).await?;
+                (session.into(), secret)
+            }
+        })
+    }
+}
+
+/// What was made, and its secret, which is shown once.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Issued {
+    /// What is stored.
+    pub record: EntityRecord,
+    /// The secret.
+    pub secret: String,
+}
+
+/// Looks at keys, or changes them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeysRequest {
+    /// What is known of the keyring.
+    List,
+    /// A new version of the data key.
+    Rotate(Rotation),
+    /// Somebody else may open the keyring.
+    AddRecipient {
+        /// His line `age1pq1…`.
+        recipient: String,
+        /// What he is for.
+        label: String,
+    },
+    /// Somebody may no longer.
+    RemoveRecipient {
+        /// By which the list names him.
+        fingerprint: String,
+    },
+    /// Destroys a version that no record is sealed under.
+    Destroy {
+        /// Which.
+        version: u32,
+    },
+}
+
+/// How far an answer is that takes long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Working {
+    /// How long it has been worked on.
+    pub elapsed_ms: u64,
+    /// Pages of rows that the backend has read meanwhile, for whomever.
+    pub pages: u64,
+}
+
+/// What one commit changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watched {
+    /// The commit.
+    pub serial: Serial,
+    /// Its block's hash.
+    pub hash: String,
+    /// The effective time of its commands.
+    pub at: Timestamp,
+    /// The entities that changed, in order.
+    pub changes: Vec<WatchedChange>,
+}
+
+/// What happened to one entity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchedChange {
+    /// The kind of entity.
+    pub entity: String,
+    /// Its id.
+    pub id: String,
+    /// What happened to it.
+    pub change: ChangeKind,
+}
+
+impl Request {
+    /// Reads what a client asks for.
+    ///
+    /// # Errors
+    /// `Unsupported` for a method that there is not; `InvalidArgument` for anything else that is no request.
+    pub fn parse(payload: &[u8]) -> Result<Self> {
+        let mut value: Value = serde_json::from_slice(payload).map_err(unreadable)?;
+        let traceparent = match value.get_mut("traceparent").map(Value::take) {
+            Some(Value::String(text)) if text.len() <= 128 => Some(text),
+            _ => None,
+        };
+        let method = value.get("method").and_then(Value::as_str).unwrap_or_default();
+        if !Method::NAMES.contains(&method) {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "the program that has the store open does not know this request",
+            )
+            .with("method", method)
+            .with("program", PROGRAM)
+            .with("help", "use a gwstore of the same release as that program"));
+        }
+        let method = serde_json::from_value(value).map_err(unreadable)?;
+        Ok(Self { method, traceparent })
+    }
+
+    /// As it goes over the socket.
+    ///
+    /// # Errors
+    /// `Unexpected` if it has no JSON form.
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        let encoded = || {
+            let mut value = serde_json::to_value(&self.method)?;
+            if let (Some(traceparent), Value::Object(fields)) = (&self.traceparent, &mut value) {
+                fields.insert("traceparent".to_owned(), traceparent.as_str().into());
+            }
+            serde_json::to_vec(&value)
+        };
+        encoded().map_err(|error| {
+            Error::new(ErrorKind::Unexpected, "a request has no JSON form").because(error)
+        })
+    }
+}
+
+/// This program, as it is called in messages.
+pub const PROGRAM: &str = concat!("ghostwire-store ", env!("CARGO_PKG_VERSION"));
+
+/// What a program said cannot be read.
+pub(crate) fn unreadable(error: serde_json::Error) -> Error {
+    // It may repeat a value of what was read, and that may be a secret: only where it is.
+    let place = format!("line {}, column {}", error.line(), error.column());
+    let error = Error::invalid("a message on the admin socket cannot be read").with("at", place);
+    error.with("help", "use a gwstore of the same release as the program that has the store open")
+}
+
+/// The version that both ends speak.
+///
+/// # Errors
+/// `Unsupported` if there is none.
+pub fn common_version(ours: [u16; 2], theirs: [u16; 2]) -> Result<u16> {
+    let ([our_lowest, our_highest], [their_lowest, their_highest]) = (ours, theirs);
+    let highest = our_highest.min(their_highest);
+    if highest >= our_lowest.max(their_lowest) {
+        return Ok(highest);
+    }
+    let range = |[lowest, highest]: [u16; 2]| format!("{lowest} to {highest}");
+    Err(Error::new(
+        ErrorKind::Unsupported,
+        "the two ends of the admin socket have no version of its protocol in common",
+    )
+    .with("spoken", range(ours))
+    .with("asked_for", range(theirs))
+    .with("help", "use a gwstore of the same release as the program that has the store open"))
+}
+
+mod hex {
+    use data_encoding::HEXLOWER;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&HEXLOWER.encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(from)?;
+        HEXLOWER.decode(text.as_bytes()).map_err(serde::de::Error::custom)
+    }
+}
+
+mod optional_hex {
+    use data_encoding::HEXLOWER;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        bytes: &Option<Vec<u8>>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        match bytes {
+            Some(bytes) => super::hex::serialize(bytes, to),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Vec<u8>>, D::Error> {
+        let Some(text) = Option::<String>::deserialize(from)? else { return Ok(None) };
+        HEXLOWER.decode(text.as_bytes()).map(Some).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn request(method: Method) -> Request {
+        Request { method, traceparent: Some("00-abc-def-01".to_owned()) }
+    }
+
+    #[test]
+    fn requests_come_as_they_went() {
+        let scan = ScanRequest {
+            table: 2,
+            from: vec![1, 255],
+            to: Some(Vec::new()),
+            reverse: true,
+            limit: 10,
+        };
+        let issue = Issue::PreauthKey(NewPreAuthKey::default());
+        for method in [
+            Method::Info,
+            Method::Scan(scan),
+            Method::Blocks { after: Serial::new(7), limit: 64 },
+            Method::Watch { after: None },
+            Method::Transact { actor: ActorName::system(), transaction: Transaction::new() },
+            Method::Issue { actor: ActorName::system(), issue },
+            Method::Keys(KeysRequest::Rotate(Rotation::Leaked)),
+            Method::LogLevel { level: "debug".to_owned(), seconds: Some(60) },
+            Method::Backup,
+        ] {
+            assert!(Method::NAMES.contains(&method.name()));
+            let request = request(method);
+            let encoded = request.encode().unwrap();
+            let value: Value = serde_json::from_slice(&encoded).unwrap();
+            assert_eq!(value.get("method").unwrap(), request.method.name());
+            assert_eq!(Request::parse(&encoded).unwrap(), request);
+        }
+    }
+
+    #[test]
+    fn an_unknown_method_is_told_from_a_damaged_request() {
+        let kind = |text: &str| Request::parse(text.as_bytes()).unwrap_err().kind().clone();
+        assert_eq!(kind(r#"{"method":"teleport","params":{}}"#), ErrorKind::Unsupported);
+        assert_eq!(kind(r#"{"method":3}"#), ErrorKind::Unsupported);
+        for damaged in ["", "{", "[1]x", r#"{"method":"watch","params":{"after":"soon"}}"#] {
+            assert_eq!(kind(damaged), ErrorKind::InvalidArgument, "{damaged}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_repeated() {
+        let error =
+            Request::parse(br#"{"method":"log_level","params":{"level":"x","seconds":"s3cret"}}"#);
+        assert!(!error.unwrap_err().to_string().contains("s3cret"));
+    }
+
+    #[test]
+    fn the_highest_common_version_is_spoken() {
+        assert_eq!(common_version([1, 3], [2, 9]).unwrap(), 3);
+        assert_eq!(common_version([1, 1], [1, 1]).unwrap(), 1);
+        let error = common_version([1, 1], [2, 3]).unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains("2 to 3"), "{error}");
+        assert!(common_version([1, 5], [3, 2]).is_err());
+    }
+}

@@ -1,0 +1,353 @@
+//! The admin socket from both of its ends: what a client gets, and what one that misbehaves does not.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
+
+mod world;
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use ghostwire_store_admin::protocol::{HEADER, Issue, Kind, MAGIC, Method, Request};
+use ghostwire_store_admin::{Client, Hooks, RemoteBackend};
+use ghostwire_store_core::backend::Backend;
+use ghostwire_store_core::block::Serial;
+use ghostwire_store_core::command::{Transaction, UserCommand};
+use ghostwire_store_core::domain::{ActorName, NewPreAuthKey, NewUser, UserId};
+use ghostwire_store_core::options::StoreOptions;
+use ghostwire_store_core::state::Reply;
+use ghostwire_store_core::{Error, ErrorKind, Result, store};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use world::World;
+
+fn cli() -> ActorName {
+    "cli:anna".parse().unwrap()
+}
+
+fn creation(name: &str) -> Transaction {
+    let id = UserId::from_bytes(*format!("{name:=<16}").as_bytes().first_chunk().unwrap());
+    let user = NewUser::local(name.parse().unwrap());
+    Transaction::new().then(UserCommand::Create { id, user }).unwrap()
+}
+
+#[tokio::test]
+async fn a_store_is_read_through_the_socket_as_from_its_files() {
+    let world = World::new().await;
+    for number in 0..3_000 {
+        world.create(&format!("user-{number}")).await;
+    }
+    let client = world.client().await;
+    let backend = std::sync::Arc::new(RemoteBackend::new(client.clone()).await.unwrap());
+    assert_eq!(backend.head().await.unwrap(), world.backend.head().await.unwrap());
+    assert_eq!(backend.info().name, "memory");
+    let options = StoreOptions { read_only: true, ..StoreOptions::default() };
+    let copy = store::open(backend, options).await.unwrap();
+    let (there, here) = (world.store().view(), copy.view());
+    assert_eq!(there.images().collect::<Vec<_>>(), here.images().collect::<Vec<_>>());
+    assert_eq!(there.log_position(), here.log_position());
+    let digests = world.store().digests().await.unwrap();
+    assert_eq!(copy.digests().await.unwrap(), digests);
+    assert_eq!(client.digests().await.unwrap(), digests);
+    let refused = copy.users().create(NewUser::local("eve".parse().unwrap())).await.unwrap_err();
+    assert_eq!(*refused.kind(), ErrorKind::ReadOnly);
+}
+
+#[tokio::test]
+async fn edits_are_the_stores_own_and_the_trail_says_who_made_them() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let (serial, replies) = client.transact(cli(), creation("anna")).await.unwrap();
+    assert_eq!(serial, world.store().view().serial());
+    assert!(matches!(&replies[..], [Reply::User(user)] if user.name.as_str() == "anna"));
+    let again = client.transact(cli(), creation("anna")).await.unwrap_err();
+    let direct = world.store().transact(creation("anna")).await.unwrap_err();
+    assert_eq!(again.to_string(), direct.to_string(), "errors say the same at both ends");
+    assert_eq!(again.kind(), direct.kind());
+    let trail = world.trail().await;
+    let entry = &trail[0];
+    assert_eq!(entry.actor.as_str(), "cli:anna");
+    let user = rustix::process::geteuid().as_raw();
+    let said = entry.user_agent.as_ref().unwrap().as_str();
+    assert_eq!(said, format!("admin socket, user {user}"), "what the system says is said, too");
+}
+
+#[tokio::test]
+async fn secrets_are_made_where_the_hash_key_is() {
+    let world = World::new().await;
+    let issue = Issue::PreauthKey(NewPreAuthKey::default());
+    let (record, secret) = world.client().await.issue(cli(), issue).await.unwrap();
+    assert!(secret.expose().len() > 20);
+    assert!(world.store().view().images().any(|image| image == record));
+}
+
+#[tokio::test]
+async fn commits_are_watched_as_they_come_and_until_the_store_ends() {
+    let world = World::new().await;
+    world.create("before").await;
+    let client = world.client().await;
+    let mut all = client.watch(Some(Serial::ZERO)).await.unwrap();
+    assert_eq!(all.next().await.unwrap().unwrap().serial, Serial::new(1));
+    world.create("after").await;
+    let commit = all.next().await.unwrap().unwrap();
+    assert_eq!(commit.serial, Serial::new(2));
+    assert_eq!(commit.changes[0].entity, "user");
+    let id = world.store().view().users().iter().last().unwrap().id;
+    assert!(commit.changes.iter().any(|change| change.id == id.to_string()));
+    // The connection that was asked is free for other requests.
+    client.status().await.unwrap();
+    let beyond = client.watch(Some(Serial::new(99))).await.unwrap().next().await.unwrap();
+    assert_eq!(*beyond.unwrap_err().kind(), ErrorKind::Conflict);
+    world.store().close().await.unwrap();
+    assert!(all.next().await.is_none_or(|ended| ended.is_err()));
+}
+
+#[tokio::test]
+async fn what_the_store_does_is_done_through_the_socket() {
+    let world = World::new().await;
+    world.create("anna").await;
+    let client = world.client().await;
+    assert_eq!(client.checkpoint().await.unwrap(), Serial::new(1));
+    client.verify(|_| ()).await.unwrap();
+    client.probe().await.unwrap();
+    let status = client.status().await.unwrap();
+    assert_eq!(status["store"]["serial"], 1);
+    assert_eq!(status["pid"], std::process::id());
+    assert_eq!(status["socket"]["clients"], 1);
+    assert_eq!(*client.attest().await.unwrap_err().kind(), ErrorKind::Unsupported);
+    let absent = client.remove_consumer("backup".parse().unwrap()).await.unwrap_err();
+    let here = world.store().consumers().remove(&"backup".parse().unwrap()).await;
+    assert_eq!(absent.kind(), here.unwrap_err().kind());
+}
+
+#[derive(Debug)]
+struct Program;
+
+#[async_trait::async_trait]
+impl Hooks for Program {
+    async fn metrics(&self) -> Result<String> {
+        Ok("up 1\n".to_owned())
+    }
+
+    async fn set_log_level(&self, level: &str, period: Option<Duration>) -> Result<()> {
+        match (level, period) {
+            ("debug", Some(_)) => Ok(()),
+            _ => Err(Error::invalid("no such level").with("level", level)),
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_program_around_the_store_answers_what_it_knows() {
+    let world = World::with_hooks(std::sync::Arc::new(Program)).await;
+    let client = world.client().await;
+    assert_eq!(client.metrics().await.unwrap(), "up 1\n");
+    client.set_log_level("debug", Some(Duration::from_secs(60))).await.unwrap();
+    let refused = client.set_log_level("loud", None).await.unwrap_err();
+    assert_eq!(refused.to_string(), "no such level [level=loud]");
+    for unknown in [client.health().await.unwrap_err(), client.reload().await.unwrap_err()] {
+        assert_eq!(*unknown.kind(), ErrorKind::Unsupported);
+    }
+}
+
+/// Says hello, and sends a request as it is.
+async fn raw(world: &World, payload: &[u8]) -> UnixStream {
+    let mut stream = UnixStream::connect(&world.socket).await.unwrap();
+    stream.write_all(&MAGIC).await.unwrap();
+    stream.write_all(&frame(Kind::Hello, br#"{"versions":[1,1],"program":"test"}"#)).await.unwrap();
+    assert_eq!(next(&mut stream).await.unwrap().0, Kind::Welcome as u8);
+    stream.write_all(&frame(Kind::Request, payload)).await.unwrap();
+    stream
+}
+
+fn frame(kind: Kind, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[..], &[kind as u8], payload].concat()
+}
+
+async fn next(stream: &mut UnixStream) -> Option<(u8, Vec<u8>)> {
+    let mut header = [0; HEADER];
+    stream.read_exact(&mut header).await.ok()?;
+    let [a, b, c, d, kind] = header;
+    let mut payload = vec![0; u32::from_be_bytes([a, b, c, d]) as usize];
+    stream.read_exact(&mut payload).await.ok()?;
+    Some((kind, payload))
+}
+
+/// Why the server gives this client up.
+async fn given_up(stream: &mut UnixStream) -> String {
+    let (kind, payload) = next(stream).await.unwrap();
+    assert_eq!(kind, Kind::Failed as u8);
+    assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "and closes the connection");
+    String::from_utf8(payload).unwrap()
+}
+
+#[tokio::test]
+async fn what_is_not_the_protocol_is_refused_and_harms_nobody() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let hello = |versions: &str| {
+        let payload = format!(r#"{{"versions":{versions},"program":"test"}}"#);
+        [&MAGIC[..], &frame(Kind::Hello, payload.as_bytes())].concat()
+    };
+    let oversized = [&MAGIC[..], &[255, 255, 255, 255, Kind::Hello as u8]].concat();
+    for (bytes, word) in [
+        (b"GET / HTTP/1.1\r\n\r\n".to_vec(), "does not speak"),
+        (oversized, "too long"),
+        (hello("[7,9]"), "no version"),
+        (hello("\"soon\""), "cannot be read"),
+        ([&MAGIC[..], &frame(Kind::Request, b"{}")].concat(), "says first"),
+        ([hello("[1,1]"), frame(Kind::Done, b"null")].concat(), "requests only"),
+        ([&MAGIC[..], &[0, 0, 0, 1, 200]].concat(), "no known kind"),
+    ] {
+        let mut stream = UnixStream::connect(&world.socket).await.unwrap();
+        stream.write_all(&bytes).await.unwrap();
+        let mut said = next(&mut stream).await.unwrap();
+        if said.0 == Kind::Welcome as u8 {
+            said = next(&mut stream).await.unwrap();
+        }
+        let text = String::from_utf8(said.1).unwrap();
+        assert!(text.contains(word), "{word:?} is not in {text}");
+        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+    }
+    // A request that cannot be read is refused, and the next one served.
+    let mut stream = raw(&world, br#"{"method":"teleport"}"#).await;
+    let (kind, payload) = next(&mut stream).await.unwrap();
+    assert_eq!(kind, Kind::Failed as u8);
+    assert!(String::from_utf8(payload).unwrap().contains("unsupported"));
+    stream.write_all(&frame(Kind::Request, br#"{"method":"head"}"#)).await.unwrap();
+    assert_eq!(next(&mut stream).await.unwrap().0, Kind::Done as u8);
+    // Truncated: it ends in the middle of a request.
+    stream.write_all(&frame(Kind::Request, b"{}")[..6]).await.unwrap();
+    stream.shutdown().await.unwrap();
+    assert!(given_up(&mut stream).await.contains("within a message"));
+    for method in [Method::Backup, Method::Migrate] {
+        let request = Request { method, traceparent: None }.encode().unwrap();
+        let (kind, payload) = next(&mut raw(&world, &request).await).await.unwrap();
+        assert_eq!(kind, Kind::Failed as u8);
+        assert!(String::from_utf8(payload).unwrap().contains("this release cannot"));
+    }
+    client.status().await.unwrap();
+}
+
+#[tokio::test]
+async fn too_many_clients_are_told_so_and_make_room_when_they_go() {
+    let world = World::with(|options| options.max_clients = 2).await;
+    let (first, _second) = (world.client().await, world.client().await);
+    for _ in 0..200 {
+        let refused = Client::connect(&world.socket).await.unwrap_err();
+        assert_eq!(*refused.kind(), ErrorKind::Busy, "{refused}");
+        assert!(refused.to_string().contains("max_clients"), "{refused}");
+    }
+    drop(first);
+    world.until_clients(1).await;
+    let client = world.client().await;
+    assert!(client.status().await.unwrap()["socket"]["refused"].as_u64().unwrap() >= 200);
+}
+
+#[tokio::test]
+async fn a_client_that_says_nothing_is_given_up() {
+    let world = World::with(|options| options.idle = Duration::from_millis(50)).await;
+    let mut stream = raw(&world, br#"{"method":"head"}"#).await;
+    assert_eq!(next(&mut stream).await.unwrap().0, Kind::Done as u8);
+    assert!(given_up(&mut stream).await.contains("neither reads nor writes"));
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_holds_nothing() {
+    let world = World::with(|options| options.patience = Duration::from_millis(200)).await;
+    for number in 0..5_000 {
+        world.create(&format!("user-{number}")).await;
+    }
+    let table = ghostwire_store_core::schema::Table::Users.number();
+    let scan = format!(
+        r#"{{"method":"scan","params":{{"table":{table},"from":"","reverse":false,"limit":100000}}}}"#
+    );
+    let mut stalled = raw(&world, scan.as_bytes()).await;
+    // The store goes on meanwhile.
+    world.create("meanwhile").await;
+    let client = world.client().await;
+    client.checkpoint().await.unwrap();
+    client.verify(|_| ()).await.unwrap();
+    world.until_clients(1).await;
+    // What was written until then is there, and no end of it.
+    let mut last = 0;
+    while let Some((kind, _)) = next(&mut stalled).await {
+        last = kind;
+    }
+    assert_eq!(last, Kind::Data as u8);
+}
+
+#[tokio::test]
+async fn closing_waits_for_no_client() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let mut watching = client.watch(None).await.unwrap();
+    let _silent = UnixStream::connect(&world.socket).await.unwrap();
+    let _asking = raw(&world, br#"{"method":"watch","params":{"after":0}}"#).await;
+    world.store().close().await.unwrap();
+    assert!(!world.socket.exists(), "it is gone before the files are free");
+    while let Some(Ok(_)) = watching.next().await {}
+    let error = client.status().await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error}");
+    let absent = Client::connect(&world.socket).await.unwrap_err();
+    assert_eq!(*absent.kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn a_write_whose_answer_does_not_come_may_have_been_stored() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("dying.sock");
+    let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+    // It dies between request and answer.
+    let dying = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.read_exact(&mut [0; MAGIC.len()]).await.unwrap();
+        next(&mut stream).await.unwrap();
+        let welcome = br#"{"version":1,"program":"test","pid":1}"#;
+        stream.write_all(&frame(Kind::Welcome, welcome)).await.unwrap();
+        next(&mut stream).await.unwrap();
+    });
+    let client = Client::connect(&socket).await.unwrap();
+    let error = client.transact(cli(), creation("anna")).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+    dying.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_that_is_dropped_is_not_kept_open_by_its_clients() {
+    let mut world = World::new().await;
+    let client = world.client().await;
+    let mut watching = client.watch(None).await.unwrap();
+    world.drop_store();
+    while let Some(Ok(_)) = watching.next().await {}
+    client.status().await.unwrap_err();
+    assert!(!world.socket.exists());
+}
+
+#[tokio::test]
+async fn a_request_that_is_given_up_leaves_the_connection_in_order() {
+    let world = World::new().await;
+    for number in 0..2_000 {
+        world.create(&format!("user-{number}")).await;
+    }
+    let client = world.client().await;
+    let backend = RemoteBackend::new(client.clone()).await.unwrap();
+    let all = || ghostwire_store_core::backend::Scan {
+        range: ghostwire_store_core::backend::KeyRange::all(
+            ghostwire_store_core::schema::Table::Users,
+        ),
+        reverse: false,
+        limit: 10_000,
+    };
+    for _ in 0..20 {
+        let asked = backend.scan(all());
+        tokio::select! {
+            biased;
+            () = tokio::task::yield_now() => {}
+            _ = asked => {}
+        }
+    }
+    assert_eq!(backend.scan(all()).await.unwrap().rows.len(), 2_000);
+    assert!(client.transact(cli(), creation("anna")).await.is_ok());
+}

@@ -1,0 +1,184 @@
+//! What telemetry costs: registrations and reads with everything on (metrics, log, one trace of a hundred, a
+//! collector, a scrape a second) beside the same with nothing, in alternating runs of one process.
+//!
+//! `cargo bench -p ghostwire-store-benches --bench telemetry`, with `-- --quick` to see that it works.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
+
+use std::hint::black_box;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use ghostwire_store::Store;
+use ghostwire_store::command::Restore;
+use ghostwire_store::domain::NewUser;
+use ghostwire_store_benches::{StateFixture, Target, open_with, registration};
+use ghostwire_store_telemetry::logs::{self, LogOptions};
+use ghostwire_store_telemetry::{Options, Telemetry};
+use tokio::runtime::Builder;
+
+const CALLERS: u64 = 256;
+
+/// How much of what is measured.
+struct Plan {
+    pairs: usize,
+    registrations: u64,
+    nodes: u64,
+    reads: u64,
+}
+
+const FULL: Plan = Plan { pairs: 15, registrations: 20_000, nodes: 10_000, reads: 1_000_000 };
+const QUICK: Plan = Plan { pairs: 2, registrations: 512, nodes: 100, reads: 1_000 };
+
+/// Takes whatever it is sent, and answers that all is well.
+fn collector() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut connection in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut buffer = vec![0; 1 << 20];
+                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                let _ = connection.set_read_timeout(Some(Duration::from_millis(50)));
+                while connection.read(&mut buffer).is_ok_and(|count| count > 0) {}
+                let _ = connection.write_all(answer);
+            });
+        }
+    });
+    endpoint
+}
+
+/// Does `work` with everything on, or with nothing.
+fn measured<T>(endpoint: Option<&str>, work: impl FnOnce(Option<&Telemetry>) -> T) -> T {
+    let Some(endpoint) = endpoint else {
+        // Nothing remembers the subscriber of the run before.
+        tracing::callsite::rebuild_interest_cache();
+        return work(None);
+    };
+    let options = Options {
+        endpoint: Some(endpoint.to_owned()),
+        interval: Duration::from_secs(1),
+        ..Options::default()
+    };
+    let telemetry = Telemetry::start(options).unwrap();
+    let log = LogOptions::default();
+    let (dispatch, _) = logs::dispatch(&log, Some(&telemetry), std::io::stderr).unwrap();
+    let ended = Arc::new(AtomicBool::new(false));
+    let (scraped, until) = (telemetry.clone(), ended.clone());
+    let scraper = std::thread::spawn(move || {
+        while !until.load(Ordering::Relaxed) {
+            black_box(scraped.text());
+            std::thread::park_timeout(Duration::from_secs(1));
+        }
+    });
+    let done = tracing::dispatcher::with_default(&dispatch, || work(Some(&telemetry)));
+    ended.store(true, Ordering::Relaxed);
+    scraper.thread().unpark();
+    scraper.join().unwrap();
+    let _ = telemetry.shutdown(Duration::from_millis(100));
+    done
+}
+
+async fn open(target: Target, path: &Path, telemetry: Option<&Telemetry>) -> Arc<dyn Store> {
+    let recorder = telemetry.map(|telemetry| telemetry.recorder("main"));
+    open_with(target, path, recorder).await.unwrap()
+}
+
+/// Registrations a second, of an empty store.
+fn register(target: Target, plan: &Plan, telemetry: Option<&Telemetry>) -> f64 {
+    let directory = tempfile::tempdir().unwrap();
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = open(target, &directory.path().join("store"), telemetry).await;
+        let alice = NewUser::local("alice".parse().unwrap());
+        let user = store.users().create(alice).await.unwrap().id;
+        let next = Arc::new(AtomicU64::new(0));
+        let count = plan.registrations;
+        let began = Instant::now();
+        let tasks = tokio::task::LocalSet::new();
+        for _ in 0..CALLERS {
+            let (store, next) = (store.clone(), next.clone());
+            tasks.spawn_local(async move {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= count {
+                        break;
+                    }
+                    store.nodes().register(registration(user, number).unwrap()).await.unwrap();
+                }
+            });
+        }
+        tasks.await;
+        let took = began.elapsed();
+        store.close().await.unwrap();
+        count as f64 / took.as_secs_f64()
+    })
+}
+
+/// Nanoseconds of a read by id.
+fn read(plan: &Plan, telemetry: Option<&Telemetry>) -> f64 {
+    let fixture = StateFixture::with_nodes(plan.nodes).unwrap();
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = open(Target::Memory, Path::new(""), telemetry).await;
+        let restore = Restore { images: fixture.images(), skip_invalid: false };
+        store.restore(restore).await.unwrap();
+        let ids: Vec<_> = fixture.nodes.iter().map(|node| node.id).collect();
+        let began = Instant::now();
+        for id in ids.iter().cycle().step_by(7).take(plan.reads as usize) {
+            black_box(store.nodes().get(*id).await.unwrap());
+        }
+        let took = began.elapsed();
+        store.close().await.unwrap();
+        took.as_nanos() as f64 / plan.reads as f64
+    })
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
+/// Medians without and with telemetry, of runs that take turns, and the median of what the second is of the
+/// first.
+fn compare(pairs: usize, endpoint: &str, run: impl Fn(Option<&Telemetry>) -> f64) -> [f64; 3] {
+    let (mut off, mut on, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for pair in 0..pairs {
+        let without = || measured(None, &run);
+        let with = || measured(Some(endpoint), &run);
+        let (a, b) = if pair % 2 == 0 {
+            let a = without();
+            (a, with())
+        } else {
+            let b = with();
+            (without(), b)
+        };
+        off.push(a);
+        on.push(b);
+        ratios.push(b / a);
+    }
+    [median(off), median(on), median(ratios)]
+}
+
+fn main() {
+    let plan = if std::env::args().any(|argument| argument == "--quick") { QUICK } else { FULL };
+    let endpoint = collector();
+    println!("| operation | nothing | everything | ratio |");
+    println!("|---|---|---|---|");
+    let targets = [
+        ("register, memory", Target::Memory),
+        ("register, zqlite", Target::Zqlite),
+        ("register, libsql", Target::LibsqlCommit),
+    ];
+    for (name, target) in targets {
+        let [off, on, ratio] =
+            compare(plan.pairs, &endpoint, |telemetry| register(target, &plan, telemetry));
+        println!("| {name}, {CALLERS} callers | {off:.0}/s | {on:.0}/s | {ratio:.3} |");
+    }
+    let [off, on, ratio] = compare(plan.pairs, &endpoint, |telemetry| read(&plan, telemetry));
+    println!("| node by id | {off:.1} ns | {on:.1} ns | {ratio:.3} |");
+}

@@ -1,0 +1,201 @@
+//! `gwstore serve`: a process that holds a store, and looks after it.
+
+mod monitor;
+mod notify;
+mod reload;
+mod served;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ghostwire_store::config::{Config, LogFormat, LogLevelName};
+use ghostwire_store::health::Health;
+use ghostwire_store::http::{Limits, Server, Source};
+use ghostwire_store::jobs::{Jobs, Plan};
+use ghostwire_store::shutdown::{Signal, Signals, drain_unless_asked_again};
+use ghostwire_store::telemetry;
+use ghostwire_store::{Error, ErrorKind, Opener, Result, Store};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::cli::GlobalOptions;
+use crate::failure::{Failure, Outcome};
+use crate::output::Shell;
+use crate::session::{advised, refuse_to_forget};
+use served::Served;
+
+/// How long the collector is waited for at the end.
+const LAST_EXPORT: Duration = Duration::from_secs(2);
+
+/// Serves the configured store until a signal ends that.
+pub(crate) async fn run(global: &GlobalOptions, config: &Config, shell: &mut Shell<'_>) -> Outcome {
+    refuse_to_forget(config)?;
+    // Before anything is opened: from here on a signal ends this in order.
+    let mut signals = Signals::listen()?;
+    let served = begin(global, config)?;
+    let http = Http::start(config, &served).await?;
+    let monitor = tokio::spawn(monitor::watch(served.clone()));
+    let ended = serve(&served, &mut signals, monitor, shell).await;
+    http.stop().await;
+    if let Err(Failure::Error(error)) = &ended {
+        notify::status(&format!("failed: {}", error.message()));
+    }
+    served.flush(LAST_EXPORT).await;
+    ended
+}
+
+/// Sets up the log, metrics and traces.
+fn begin(global: &GlobalOptions, config: &Config) -> Result<Arc<Served>> {
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+    let enabled = config.telemetry.enabled;
+    let telemetry = enabled.then(|| telemetry::start(config, "gwstore", VERSION)).transpose()?;
+    let mut logged = config.clone();
+    match global.verbose {
+        0 => {}
+        1 => logged.log.level = LogLevelName::Debug,
+        _ => logged.log.level = LogLevelName::Trace,
+    }
+    if global.quiet {
+        logged.log.level = LogLevelName::Error;
+    }
+    if global.format() != crate::cli::Format::Table {
+        logged.log.format = LogFormat::Json;
+    }
+    let log_level = telemetry::log(&logged, telemetry.as_ref())?;
+    tracing::info!(
+        name: "started",
+        version = VERSION,
+        pid = std::process::id(),
+        store = config.store,
+        backend = config.backend.kind().name(),
+        environment = config.environment,
+        flag_file = config.flag_file.as_deref().map(|path| path.display().to_string()),
+        "serving a store"
+    );
+    Ok(Served::new(global, config, telemetry, log_level))
+}
+
+async fn serve(
+    served: &Arc<Served>,
+    signals: &mut Signals,
+    mut monitor: JoinHandle<Health>,
+    shell: &mut Shell<'_>,
+) -> Outcome {
+    let Some(store) = open(served, signals).await? else {
+        monitor.abort();
+        shell.note("asked to end before the store was open; nothing was changed");
+        return Ok(());
+    };
+    let observer = served.clone();
+    let jobs = Jobs::new(store.clone(), Plan::of(&served.config()))
+        .following(&served.plan())
+        .observer(move |run| observer.job_ended(run));
+    served.opened(&store, jobs.records());
+    let jobs = tokio::spawn(jobs.run());
+    notify::ready(&served.summary());
+    tracing::info!(name: "opened", serial = %store.view().serial(), "the store is open");
+    let ended_by_itself = loop {
+        tokio::select! {
+            biased;
+            signal = signals.next() => match signal {
+                Signal::End(signal) => {
+                    tracing::info!(name: "draining", signal, "asked to end");
+                    break false;
+                }
+                // It tells what came of it by itself.
+                Signal::Reload => drop(served.take_up()),
+            },
+            // Whether it panicked or not: nobody looks after the store any more.
+            _ = &mut monitor => break true,
+        }
+    };
+    // What a job has begun to write is completed with everything else that was accepted.
+    jobs.abort();
+    let deadline = Duration::from_secs(served.config().serve.drain_seconds);
+    notify::stopping("closing the store", deadline + Duration::from_secs(5));
+    let drained = drain_unless_asked_again(signals, store.as_ref(), deadline).await;
+    monitor.abort();
+    match drained {
+        _ if ended_by_itself => Err(ended_unasked(served).into()),
+        Ok(()) => {
+            tracing::info!(name: "stopped", serial = %store.view().serial(), "the store is closed");
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Opens the store; `None` if a signal comes first.
+async fn open(served: &Arc<Served>, signals: &mut Signals) -> Result<Option<Arc<dyn Store>>> {
+    let config = served.config();
+    let mut opener = Opener::new(&config).create(false).progress(served.progress());
+    if let Some(recorder) = served.recorder() {
+        opener = opener.recorder(recorder);
+    }
+    #[cfg(unix)]
+    let opener = opener.admin_hooks(served.clone());
+    let opened = async { opener.open().await.map_err(|error| advised(&config, error)) };
+    let mut opened = std::pin::pin!(opened);
+    loop {
+        tokio::select! {
+            opened = &mut opened => {
+                if let Err(error) = &opened {
+                    served.not_opened(error);
+                }
+                return opened.map(Some);
+            }
+            signal = signals.next() => match signal {
+                Signal::End(_) => return Ok(None),
+                Signal::Reload => tracing::warn!(
+                    name: "reload_refused",
+                    "the configuration is not read again while the store is opened: ask once it is"
+                ),
+            },
+        }
+    }
+}
+
+fn ended_unasked(served: &Served) -> Error {
+    let health = Source::health(served);
+    let reason = health.reason.unwrap_or_else(|| "for an unknown reason".to_owned());
+    Error::new(ErrorKind::Unavailable, "the store ended by itself")
+        .with("help", health.next_step.unwrap_or("start this program again"))
+        .because(reason)
+        .during("serve")
+}
+
+/// The answers over HTTP, if there are to be some.
+struct Http {
+    running: Option<(watch::Sender<bool>, JoinHandle<()>)>,
+}
+
+impl Http {
+    async fn start(config: &Config, served: &Arc<Served>) -> Result<Self> {
+        let Some(address) = config.http.listen else { return Ok(Self { running: None }) };
+        let connections = usize::try_from(config.http.max_connections).unwrap_or(usize::MAX);
+        let server = match Server::bind(address, Limits { connections, ..Limits::default() }).await
+        {
+            Ok(server) => server,
+            Err(error) if config.http.optional => {
+                tracing::warn!(name: "no_http", %error, "the store is served without HTTP");
+                return Ok(Self { running: None });
+            }
+            Err(error) => return Err(error),
+        };
+        tracing::info!(name: "http", address = %server.address(), "answering over HTTP");
+        let (stop, mut stopped) = watch::channel(false);
+        let stopped = async move {
+            // An error means that the process ends without saying so.
+            let _ = stopped.wait_for(|stopped| *stopped).await;
+        };
+        let serving = tokio::spawn(server.serve(served.clone(), stopped));
+        Ok(Self { running: Some((stop, serving)) })
+    }
+
+    async fn stop(self) {
+        let Some((stop, serving)) = self.running else { return };
+        stop.send_replace(true);
+        // A second for those who are being answered, at most.
+        let _ = serving.await;
+    }
+}

@@ -1,0 +1,138 @@
+//! The log: lines on standard error, as text or JSON. Its level can be changed while the program runs.
+
+mod format;
+mod level;
+
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use tracing::Dispatch;
+use tracing::dispatcher::WeakDispatch;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{Layer, Registry, fmt, reload};
+
+pub use format::Format;
+pub use level::LogLevel;
+
+use crate::{Telemetry, traces};
+
+/// How the log is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogOptions {
+    /// Text or JSON.
+    pub format: Format,
+    /// `error`, `warn`, `info`, `debug`, `trace` or `off`, or several for parts of the program, as in
+    /// `info,ghostwire_store_core::writer=debug`.
+    pub level: String,
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        Self { format: Format::Text, level: "info".to_owned() }
+    }
+}
+
+/// Begins to log to standard error, and to hand spans to the collector if `telemetry` has one. Once for a
+/// process.
+///
+/// # Errors
+/// `InvalidArgument` for a level that is none; `Restricted` if the program logs already.
+pub fn init(options: &LogOptions, telemetry: Option<&Telemetry>) -> Result<LogLevel> {
+    let (dispatch, level) = dispatch(options, telemetry, io::stderr)?;
+    tracing::dispatcher::set_global_default(dispatch).map_err(|_| {
+        Error::new(ErrorKind::Restricted, "this process logs already; set it up once")
+    })?;
+    Ok(level)
+}
+
+/// What [`init`] sets up, for a part of a program, with lines going to `writer`.
+///
+/// # Errors
+/// `InvalidArgument` for a level that is none.
+pub fn dispatch<W>(
+    options: &LogOptions,
+    telemetry: Option<&Telemetry>,
+    writer: W,
+) -> Result<(Dispatch, LogLevel)>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let (filter, handle) = reload::Layer::new(level::parse(&options.level)?);
+    let this = Arc::new(OnceLock::<WeakDispatch>::new());
+    let lines = fmt::layer()
+        .event_format(format::Lines { format: options.format, dispatch: this.clone() })
+        .with_writer(Counted(writer))
+        .with_ansi(false)
+        .with_filter(filter);
+    let spans = telemetry.and_then(traces::layer);
+    let dispatch = Dispatch::new(Registry::default().with(lines).with(spans));
+    let _ = this.set(dispatch.downgrade());
+    Ok((dispatch, LogLevel::new(handle, options.level.clone())))
+}
+
+/// Levels by name, and how many lines each had.
+static LINES: [(&str, AtomicU64); 5] = [
+    ("error", AtomicU64::new(0)),
+    ("warn", AtomicU64::new(0)),
+    ("info", AtomicU64::new(0)),
+    ("debug", AtomicU64::new(0)),
+    ("trace", AtomicU64::new(0)),
+];
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// How many lines there were of each level.
+pub(crate) fn counts() -> impl Iterator<Item = (&'static str, u64)> {
+    LINES.iter().map(|(level, count)| (*level, count.load(Ordering::Relaxed)))
+}
+
+/// How many lines could not be written.
+pub(crate) fn dropped() -> u64 {
+    DROPPED.load(Ordering::Relaxed)
+}
+
+/// A line is written.
+fn count(level: tracing::Level) {
+    let name = level_name(level);
+    if let Some((_, count)) = LINES.iter().find(|(known, _)| *known == name) {
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn level_name(level: tracing::Level) -> &'static str {
+    match level {
+        tracing::Level::ERROR => "error",
+        tracing::Level::WARN => "warn",
+        tracing::Level::INFO => "info",
+        tracing::Level::DEBUG => "debug",
+        tracing::Level::TRACE => "trace",
+    }
+}
+
+/// Counts what cannot be written, instead of failing: whoever does the work cannot help it.
+struct Counted<W>(W);
+
+impl<'w, W: MakeWriter<'w>> MakeWriter<'w> for Counted<W> {
+    type Writer = CountedWriter<W::Writer>;
+
+    fn make_writer(&'w self) -> Self::Writer {
+        CountedWriter(self.0.make_writer())
+    }
+}
+
+struct CountedWriter<W>(W);
+
+impl<W: Write> Write for CountedWriter<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.0.write_all(line).is_err() {
+            DROPPED.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
