@@ -31,8 +31,12 @@ impl Recorder for Remembers {
             Event::Recovery => "recovery".to_owned(),
             Event::UnknownOutcome => "unknown outcome".to_owned(),
             Event::Slow { command, took, phases, .. } => {
-                let parts = [phases.queue, phases.decide, phases.encode, phases.commit, phases.publish];
-                assert!(parts.iter().sum::<Duration>() <= took + Duration::from_millis(1), "{phases:?}");
+                let parts =
+                    [phases.queue, phases.decide, phases.encode, phases.commit, phases.publish];
+                assert!(
+                    parts.iter().sum::<Duration>() <= took + Duration::from_millis(1),
+                    "{phases:?}"
+                );
                 format!("slow {command}")
             }
             _ => return,
@@ -58,8 +62,7 @@ impl Remembers {
 async fn observed(recorder: &Arc<Remembers>, writer: WriterOptions) -> (Arc<dyn Store>, Chaos) {
     let chaos = Chaos::new(Arc::new(MemoryBackend::new(StoreId::from_bytes([1; 16]))));
     let recorder: Arc<dyn Recorder> = recorder.clone();
-    let options =
-        StoreOptions { recorder: Some(recorder), writer, ..StoreOptions::default() };
+    let options = StoreOptions { recorder: Some(recorder), writer, ..StoreOptions::default() };
     (open(Arc::new(chaos.clone()), options).await.unwrap(), chaos)
 }
 
@@ -145,7 +148,8 @@ async fn a_store_is_read_off_until_it_is_gone() {
     for (number, expires_at) in [(1, None), (2, Some(now.saturating_add(hour)))] {
         let keys = (MachineKey::from_bytes([number; 32]), NodeKey::from_bytes([number + 9; 32]));
         let admission = Admission::User { user: alice.id, method: RegisterMethod::Cli };
-        let new = Registration::new(keys.0.unwrap(), keys.1.unwrap(), "host".parse().unwrap(), admission);
+        let new =
+            Registration::new(keys.0.unwrap(), keys.1.unwrap(), "host".parse().unwrap(), admission);
         let node = store.nodes().register(Registration { expires_at, ..new }).await.unwrap();
         if number == 1 {
             store.presence().open(node.id, Update::Keep).await.unwrap();
