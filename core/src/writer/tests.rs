@@ -155,6 +155,7 @@ impl Bench {
             digests: DigestCache::new(),
             holds: Holds::default(),
             counters: WriterCounters::default(),
+            observed: Observed::default(),
         });
         let backlog = FlushBacklog::default();
         let head = Head::genesis(StoreId::from_bytes([1; 16]), Schema::current());
@@ -183,7 +184,7 @@ impl Bench {
                 seed: [0; 10],
                 command: UserCommand::Create { id, user }.into(),
             };
-            let (answer, answered) = Answer::new(None);
+            let (answer, answered) = Answer::new(None, Origin::new(tracing::Span::none(), None));
             let request = Request::Submit(Box::new(submission), answer);
             self.sender.try_send(request).ok().unwrap();
             answered
