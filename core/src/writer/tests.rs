@@ -147,7 +147,7 @@ impl Bench {
             published: arc_swap::ArcSwap::from_pointee(Published::new(
                 State::default(),
                 UnflushedAudit::default(),
-                std::time::Instant::now(),
+                Instant::now(),
             )),
             progress: tokio::sync::watch::Sender::new(Progress { serial: Serial::ZERO, end: None }),
             closing: Closing::default(),
