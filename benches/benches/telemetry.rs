@@ -66,7 +66,7 @@ fn measured<T>(endpoint: Option<&str>, work: impl FnOnce(Option<&Telemetry>) -> 
     };
     let telemetry = Telemetry::start(options).unwrap();
     let log = LogOptions::default();
-    let (dispatch, _) = logs::dispatch(&log, Some(&telemetry), std::io::stderr).unwrap();
+    let (dispatch, _) = logs::dispatch(&log, Some(&telemetry), std::io::sink).unwrap();
     let ended = Arc::new(AtomicBool::new(false));
     let (scraped, until) = (telemetry.clone(), ended.clone());
     let scraper = std::thread::spawn(move || {
@@ -88,8 +88,36 @@ async fn open(target: Target, path: &Path, telemetry: Option<&Telemetry>) -> Arc
     open_with(target, path, recorder).await.unwrap()
 }
 
-/// Registrations a second, of an empty store.
-fn register(target: Target, plan: &Plan, telemetry: Option<&Telemetry>) -> f64 {
+/// What one operation took.
+#[derive(Clone, Copy)]
+struct Cost {
+    /// By the clock, in nanoseconds.
+    time: f64,
+    /// Of processors, those of every thread together.
+    processor: f64,
+}
+
+/// Measures from its making on.
+struct Stopwatch(Instant, Duration);
+
+impl Stopwatch {
+    fn start() -> Self {
+        Self(Instant::now(), processor_time())
+    }
+
+    fn of(&self, operations: u64) -> Cost {
+        let each = |took: Duration| took.as_nanos() as f64 / operations as f64;
+        Cost { time: each(self.0.elapsed()), processor: each(processor_time() - self.1) }
+    }
+}
+
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap())
+}
+
+/// A registration, in an empty store.
+fn register(target: Target, plan: &Plan, telemetry: Option<&Telemetry>) -> Cost {
     let directory = tempfile::tempdir().unwrap();
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -98,7 +126,7 @@ fn register(target: Target, plan: &Plan, telemetry: Option<&Telemetry>) -> f64 {
         let user = store.users().create(alice).await.unwrap().id;
         let next = Arc::new(AtomicU64::new(0));
         let count = plan.registrations;
-        let began = Instant::now();
+        let watch = Stopwatch::start();
         let tasks = tokio::task::LocalSet::new();
         for _ in 0..CALLERS {
             let (store, next) = (store.clone(), next.clone());
@@ -113,14 +141,14 @@ fn register(target: Target, plan: &Plan, telemetry: Option<&Telemetry>) -> f64 {
             });
         }
         tasks.await;
-        let took = began.elapsed();
+        let cost = watch.of(count);
         store.close().await.unwrap();
-        count as f64 / took.as_secs_f64()
+        cost
     })
 }
 
-/// Nanoseconds of a read by id.
-fn read(plan: &Plan, telemetry: Option<&Telemetry>) -> f64 {
+/// A read by id.
+fn read(plan: &Plan, telemetry: Option<&Telemetry>) -> Cost {
     let fixture = StateFixture::with_nodes(plan.nodes).unwrap();
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -128,13 +156,13 @@ fn read(plan: &Plan, telemetry: Option<&Telemetry>) -> f64 {
         let restore = Restore { images: fixture.images(), skip_invalid: false };
         store.restore(restore).await.unwrap();
         let ids: Vec<_> = fixture.nodes.iter().map(|node| node.id).collect();
-        let began = Instant::now();
+        let watch = Stopwatch::start();
         for id in ids.iter().cycle().step_by(7).take(plan.reads as usize) {
             black_box(store.nodes().get(*id).await.unwrap());
         }
-        let took = began.elapsed();
+        let cost = watch.of(plan.reads);
         store.close().await.unwrap();
-        took.as_nanos() as f64 / plan.reads as f64
+        cost
     })
 }
 
@@ -143,42 +171,45 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
-/// Medians without and with telemetry, of runs that take turns, and the median of what the second is of the
-/// first.
-fn compare(pairs: usize, endpoint: &str, run: impl Fn(Option<&Telemetry>) -> f64) -> [f64; 3] {
-    let (mut off, mut on, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+/// Runs that take turns, without and with telemetry.
+fn compare(pairs: usize, endpoint: &str, run: impl Fn(Option<&Telemetry>) -> Cost) -> String {
+    let mut costs = Vec::new();
     for pair in 0..pairs {
         let without = || measured(None, &run);
         let with = || measured(Some(endpoint), &run);
-        let (a, b) = if pair % 2 == 0 {
+        costs.push(if pair % 2 == 0 {
             let a = without();
             (a, with())
         } else {
             let b = with();
             (without(), b)
-        };
-        off.push(a);
-        on.push(b);
-        ratios.push(b / a);
+        });
     }
-    [median(off), median(on), median(ratios)]
+    let row = |of: fn(Cost) -> f64| {
+        let off = median(costs.iter().map(|(off, _)| of(*off)).collect());
+        let on = median(costs.iter().map(|(_, on)| of(*on)).collect());
+        let ratio = median(costs.iter().map(|(off, on)| of(*on) / of(*off)).collect());
+        format!("{off:.0} ns | {on:.0} ns | {:+.1} %", (ratio - 1.0) * 100.0)
+    };
+    format!("{} | {}", row(|cost| cost.time), row(|cost| cost.processor))
 }
 
 fn main() {
     let plan = if std::env::args().any(|argument| argument == "--quick") { QUICK } else { FULL };
     let endpoint = collector();
-    println!("| operation | nothing | everything | ratio |");
-    println!("|---|---|---|---|");
+    println!(
+        "| operation | time, nothing | everything | more | processors, nothing | everything | more |"
+    );
+    println!("|---|---|---|---|---|---|---|");
     let targets = [
         ("register, memory", Target::Memory),
         ("register, zqlite", Target::Zqlite),
         ("register, libsql", Target::LibsqlCommit),
     ];
     for (name, target) in targets {
-        let [off, on, ratio] =
-            compare(plan.pairs, &endpoint, |telemetry| register(target, &plan, telemetry));
-        println!("| {name}, {CALLERS} callers | {off:.0}/s | {on:.0}/s | {ratio:.3} |");
+        let run = |telemetry: Option<&Telemetry>| register(target, &plan, telemetry);
+        println!("| {name}, {CALLERS} callers | {} |", compare(plan.pairs, &endpoint, run));
     }
-    let [off, on, ratio] = compare(plan.pairs, &endpoint, |telemetry| read(&plan, telemetry));
-    println!("| node by id | {off:.1} ns | {on:.1} ns | {ratio:.3} |");
+    let run = |telemetry: Option<&Telemetry>| read(&plan, telemetry);
+    println!("| node by id | {} |", compare(plan.pairs, &endpoint, run));
 }

@@ -213,7 +213,7 @@ metrics! {
     QUEUE_SIZE: Gauge, "ghostwire.store.queue.size", "{command}", [NAMESPACE], Development, "Writes that wait for the writer.";
     QUEUE_LIMIT: Gauge, "ghostwire.store.queue.limit", "{command}", [NAMESPACE], Development, "How many writes may wait.";
     QUEUE_BYTES: Gauge, "ghostwire.store.queue.bytes", "By", [NAMESPACE], Development, "Memory that large writes own until they are answered.";
-    QUEUE_BYTES_LIMIT: Gauge, "ghostwire.store.queue.bytes.limit", "By", [NAMESPACE], Development, "How much of that there may be.";
+    QUEUE_BYTES_LIMIT: Gauge, "ghostwire.store.queue.limit.bytes", "By", [NAMESPACE], Development, "How much of that there may be.";
     QUEUE_WAIT: Histogram(DURATIONS), "ghostwire.store.queue.wait.duration", "s", [NAMESPACE], Development, "How long writes waited until the writer took them.";
     QUEUE_REJECTIONS: Counter, "ghostwire.store.queue.rejections", "{command}", [NAMESPACE], Development, "Writes that were refused because the queue stayed full.";
 
@@ -294,6 +294,7 @@ metrics! {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing)]
 mod tests {
     use super::*;
 

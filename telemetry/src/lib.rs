@@ -45,6 +45,7 @@ use ghostwire_store_core::observe::Recorder;
 use opentelemetry::InstrumentationScope;
 use opentelemetry::metrics::MeterProvider;
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 
@@ -161,7 +162,7 @@ impl Telemetry {
         let Some(tracer) = &self.0.tracer else { return Ok(()) };
         let half = patience / 2;
         let spans = tracer.shutdown_with_timeout(half);
-        let points = self.0.meters.force_flush();
+        let points = self.flush(half);
         spans.and(points).map_err(|error| {
             Error::new(
                 ErrorKind::Unavailable,
@@ -169,6 +170,18 @@ impl Telemetry {
             )
             .because(error)
         })
+    }
+}
+
+impl Telemetry {
+    /// Sends the metrics once more. A collector that hangs keeps the thread that sends, not this one.
+    fn flush(&self, patience: Duration) -> OTelSdkResult {
+        let (sent, outcome) = std::sync::mpsc::channel();
+        let meters = self.0.meters.clone();
+        let flush = move || drop(sent.send(meters.force_flush()));
+        let thread = std::thread::Builder::new().name("telemetry-flush".to_owned()).spawn(flush);
+        thread.map_err(|error| OTelSdkError::InternalFailure(error.to_string()))?;
+        outcome.recv_timeout(patience).unwrap_or(Err(OTelSdkError::Timeout(patience)))
     }
 }
 

@@ -21,8 +21,9 @@ const FOREIGN: [&str; 5] = [
 ];
 const LABELS: [&str; 3] = ["job", "instance", "le"];
 /// Words of the query language that are no functions.
-const WORDS: [&str; 9] =
-    ["and", "or", "unless", "by", "on", "without", "offset", "ignoring", "bool"];
+const WORDS: [&str; 12] = [
+    "and", "or", "unless", "by", "on", "without", "offset", "ignoring", "bool", "sum", "min", "max",
+];
 
 /// Every name of a series.
 fn exported() -> BTreeSet<String> {

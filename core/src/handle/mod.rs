@@ -144,7 +144,8 @@ impl StoreHandle {
         span: &Span,
         write: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        let call = CommandCall::begin(self.core.options.recorder.as_ref(), operation);
+        let recorder = self.core.options.recorder.as_deref();
+        let call = recorder.map(|recorder| CommandCall::begin(recorder, operation));
         let outcome = match span.is_disabled() {
             true => write.await,
             false => write.instrument(span.clone()).await,

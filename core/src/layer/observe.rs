@@ -18,7 +18,7 @@ use crate::position::Epoch;
 use crate::schema::{Schema, Table};
 
 /// Tells a [`Recorder`] of every call of a backend and how long it took, and describes it to `tracing`. It
-/// changes no answer. [`open`](crate::store::open) puts it on a backend whose store has a recorder; nothing
+/// changes no answer. [`open`](fn@crate::store::open) puts it on a backend whose store has a recorder; nothing
 /// else tells of calls, so none is counted twice.
 ///
 /// Each call is a span `backend.call` on level DEBUG, and each failed one an event in it. A commit's is

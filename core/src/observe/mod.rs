@@ -14,7 +14,6 @@ mod views;
 mod watchers;
 
 use std::fmt::Debug;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use counts::{KeyStates, NodeStates, RouteStates, StateCounts};
@@ -91,21 +90,16 @@ pub fn system_name(backend: &'static str) -> &'static str {
 pub const CANCELLED: &str = "cancelled";
 
 /// A command under way. It is told of when it is dropped, so also if its caller gives up.
-pub(crate) struct CommandCall {
-    recorder: Arc<dyn Recorder>,
+pub(crate) struct CommandCall<'r> {
+    recorder: &'r dyn Recorder,
     command: &'static str,
     began: Instant,
     failure: Option<&'static str>,
 }
 
-impl CommandCall {
-    /// `None` if nobody wants to know.
-    pub(crate) fn begin(
-        recorder: Option<&Arc<dyn Recorder>>,
-        command: &'static str,
-    ) -> Option<Self> {
-        let recorder = recorder?.clone();
-        Some(Self { recorder, command, began: Instant::now(), failure: Some(CANCELLED) })
+impl<'r> CommandCall<'r> {
+    pub(crate) fn begin(recorder: &'r dyn Recorder, command: &'static str) -> Self {
+        Self { recorder, command, began: Instant::now(), failure: Some(CANCELLED) }
     }
 
     /// Its answer has come.
@@ -114,9 +108,9 @@ impl CommandCall {
     }
 }
 
-impl Drop for CommandCall {
+impl Drop for CommandCall<'_> {
     fn drop(&mut self) {
-        let took = self.began.elapsed();
-        self.recorder.record(&Event::Command { command: self.command, took, error: self.failure });
+        let (command, took, error) = (self.command, self.began.elapsed(), self.failure);
+        self.recorder.record(&Event::Command { command, took, error });
     }
 }

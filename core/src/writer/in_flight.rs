@@ -8,13 +8,14 @@ use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
-use tracing::{Instrument, Span};
+use tracing::Span;
 
 use super::batch::{Batch, Callers, SealedBatch};
+use super::observing::{Stored, Timing, store};
 use super::outcome::unconfirmed;
 use super::{ATTEMPTS, CommitThread, Request, Writer, outrun, weight};
 use crate::backend::{Backend, Commit};
@@ -23,14 +24,14 @@ use crate::checkpoint::{Advance, FlushSlice, UnflushedAudit};
 use crate::domain::{AuditEntry, WriterId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::consumers::{Consumers, Entered};
-use crate::observe::{Event, Phases, Told, listening, spans};
+use crate::observe::spans;
 use crate::options::Materialize;
 use crate::state::State;
 use crate::view::Published;
 
 /// A batch whose commit is being stored.
 pub(super) struct InFlight {
-    callers: Callers,
+    pub(super) callers: Callers,
     /// The state once it is stored.
     state: State,
     sequences: Vec<(WriterId, u64)>,
@@ -47,7 +48,7 @@ pub(super) struct InFlight {
     /// Of the batch, and of its commit.
     _batch_span: Span,
     span: Span,
-    timing: Timing,
+    pub(super) timing: Timing,
     /// Rows of series that it brings.
     points: usize,
 }
@@ -106,29 +107,6 @@ pub(super) fn next_step(
     }
 }
 
-/// How storing a commit went.
-pub(super) struct Stored {
-    pub(super) outcome: Result<()>,
-    pub(super) took: Duration,
-    /// What the backend told meanwhile.
-    told: Told,
-}
-
-impl From<Result<()>> for Stored {
-    fn from(outcome: Result<()>) -> Self {
-        Self { outcome, took: Duration::ZERO, told: Told::default() }
-    }
-}
-
-/// Has the backend store a commit, in its span. If it panics, the outcome is unknown.
-pub(super) async fn store(backend: &dyn Backend, commit: &Commit, span: &Span) -> Stored {
-    let began = Instant::now();
-    let storing = uninterrupted(async { backend.commit(commit).await });
-    let (outcome, told) = listening(storing.instrument(span.clone())).await;
-    spans::ended(span, &outcome);
-    Stored { outcome, took: began.elapsed(), told }
-}
-
 /// What a call that writes comes to. If it panics, the outcome is unknown.
 pub(super) async fn uninterrupted(call: impl Future<Output = Result<()>>) -> Result<()> {
     guarded(call).await
@@ -185,59 +163,6 @@ impl InFlight {
     async fn complete(&mut self, backend: &dyn Backend) {
         self.storing = Storing::Ended(store(backend, &self.commit, &self.span).await);
     }
-
-    /// How its writes spent their time until now.
-    fn phases(&self, queued_at: Instant, taken_at: Instant, now: Instant) -> Phases {
-        let Timing { sealed_at, encoded_at, took, synced } = self.timing;
-        let between = |from: Instant, to: Instant| to.saturating_duration_since(from);
-        Phases {
-            queue: between(queued_at, taken_at),
-            decide: between(taken_at, sealed_at),
-            encode: between(sealed_at, encoded_at),
-            commit: took,
-            synced,
-            publish: between(encoded_at + took, now),
-        }
-    }
-}
-
-impl Writer {
-    /// Tells how a commit ended, and how many points of series it brought.
-    pub(super) fn tell_commit(&self, stored: &Stored, commit: &Commit, counts: (usize, usize)) {
-        let (commands, points) = counts;
-        self.record(&Event::Commit {
-            commands,
-            bytes: commit.block.as_ref().map_or(0, |block| block.bytes.len()),
-            points,
-            took: stored.took,
-            synced: stored.told.synced,
-            compacted: stored.told.compacted,
-            error: stored.outcome.as_ref().err().map(|error| error.kind().name()),
-        });
-    }
-
-    /// Tells which writes took too long.
-    fn tell_slow(&self, in_flight: &InFlight) {
-        let Some(recorder) = &self.recorder else { return };
-        let Some(limit) = recorder.slow_after() else { return };
-        let now = Instant::now();
-        let (batch, backlog) = (in_flight.len(), self.checkpointer.backlog.len() as u64);
-        for (command, queued_at, taken_at, span) in in_flight.callers.slow(limit, now) {
-            let phases = in_flight.phases(queued_at, taken_at, now);
-            let took = now.saturating_duration_since(queued_at);
-            let slow = Event::Slow { command, took, phases: &phases, batch, backlog };
-            span.in_scope(|| recorder.record(&slow));
-        }
-    }
-}
-
-/// When a batch came how far.
-#[derive(Clone, Copy)]
-struct Timing {
-    sealed_at: Instant,
-    encoded_at: Instant,
-    took: Duration,
-    synced: Option<Duration>,
 }
 
 impl Writer {
@@ -372,7 +297,7 @@ impl Writer {
             Storing::Ended(stored) => std::mem::replace(stored, Ok(()).into()),
             Storing::Running(_) => Ok(()).into(),
         };
-        (in_flight.timing.took, in_flight.timing.synced) = (stored.took, stored.told.synced);
+        in_flight.timing.stored(&stored);
         self.tell_commit(&stored, &in_flight.commit, (in_flight.len(), in_flight.points));
         let error = match self.resolve_outcome(&in_flight.commit, stored.outcome).await {
             Ok(()) => {
@@ -485,8 +410,7 @@ impl Writer {
         commit.rows.extend(series);
         let batch_span = spans::batch(callers.spans(), callers.len());
         let span = spans::commit(&batch_span, self.system, &commit, callers.spans());
-        let encoded_at = Instant::now();
-        let timing = Timing { sealed_at, encoded_at, took: Duration::ZERO, synced: None };
+        let timing = Timing::encoded(sealed_at);
         InFlight {
             callers,
             state,

@@ -29,7 +29,7 @@
 //!   accepts nothing until it has reopened the backend and compared.
 //! - [`event_loop`]: the queue, and what is done when. [`flush`]: commits that only flush.
 //!   [`maintenance`]: requests that are no commands. [`upkeep`]: what the backend does by itself.
-//!   [`shutdown`]: how it ends.
+//!   [`observing`]: what is told of all that. [`shutdown`]: how it ends.
 
 mod batch;
 mod commit_thread;
@@ -37,6 +37,7 @@ mod event_loop;
 mod flush;
 mod in_flight;
 mod maintenance;
+mod observing;
 mod outcome;
 mod request;
 mod shutdown;

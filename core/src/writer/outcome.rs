@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use super::in_flight::{store, uninterrupted};
+use super::in_flight::uninterrupted;
+use super::observing::store;
 use super::{Found, Identity, Writer};
 use crate::backend::{Commit, Head};
 use crate::block::{ChangeKind, RowChange, Serial};

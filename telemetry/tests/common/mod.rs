@@ -1,5 +1,5 @@
 //! A network in use, with secrets in every place that has one, and what its metrics say.
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, dead_code)]
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, dead_code, unreachable_pub)]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -114,7 +114,7 @@ pub async fn use_everything(store: &Arc<dyn Store>) -> Planted {
         to: Timestamp::MAX,
     };
     store.metrics().aggregate(&query).await.unwrap();
-    store.metrics().prune(wall).await.unwrap();
+    store.metrics().prune(wall.saturating_add(hour)).await.unwrap();
 
     let id = UserId::time_ordered(wall, [9; 10]);
     let user = NewUser::local("planteddave".parse().unwrap());
