@@ -75,7 +75,10 @@ async fn edits_are_the_stores_own_and_the_trail_says_who_made_them() {
 #[tokio::test]
 async fn secrets_are_made_where_the_hash_key_is() {
     let world = World::new().await;
-    let issue = Issue::PreauthKey(NewPreAuthKey::default());
+    world.create("anna").await;
+    let user = world.store().view().users().iter().next().unwrap().id;
+    let key = NewPreAuthKey { user: Some(user), ..NewPreAuthKey::default() };
+    let issue = Issue::PreauthKey(key);
     let (record, secret) = world.client().await.issue(cli(), issue).await.unwrap();
     assert!(secret.expose().len() > 20);
     assert!(world.store().view().images().any(|image| image == record));
@@ -208,7 +211,8 @@ async fn what_is_not_the_protocol_is_refused_and_harms_nobody() {
         }
         let text = String::from_utf8(said.1).unwrap();
         assert!(text.contains(word), "{word:?} is not in {text}");
-        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+        // Reset, if what it sent beyond was not read.
+        assert!(stream.read(&mut [0]).await.map_or(true, |bytes| bytes == 0));
     }
     // A request that cannot be read is refused, and the next one served.
     let mut stream = raw(&world, br#"{"method":"teleport"}"#).await;
@@ -240,8 +244,7 @@ async fn too_many_clients_are_told_so_and_make_room_when_they_go() {
         assert!(refused.to_string().contains("max_clients"), "{refused}");
     }
     drop(first);
-    world.until_clients(1).await;
-    let client = world.client().await;
+    let client = world.until_clients(1).await;
     assert!(client.status().await.unwrap()["socket"]["refused"].as_u64().unwrap() >= 200);
 }
 
@@ -256,9 +259,7 @@ async fn a_client_that_says_nothing_is_given_up() {
 #[tokio::test]
 async fn a_client_that_does_not_read_holds_nothing() {
     let world = World::with(|options| options.patience = Duration::from_millis(200)).await;
-    for number in 0..5_000 {
-        world.create(&format!("user-{number}")).await;
-    }
+    world.fill(5_000).await;
     let table = ghostwire_store_core::schema::Table::Users.number();
     let scan = format!(
         r#"{{"method":"scan","params":{{"table":{table},"from":"","reverse":false,"limit":100000}}}}"#
@@ -328,9 +329,7 @@ async fn a_store_that_is_dropped_is_not_kept_open_by_its_clients() {
 #[tokio::test]
 async fn a_request_that_is_given_up_leaves_the_connection_in_order() {
     let world = World::new().await;
-    for number in 0..2_000 {
-        world.create(&format!("user-{number}")).await;
-    }
+    world.fill(2_000).await;
     let client = world.client().await;
     let backend = RemoteBackend::new(client.clone()).await.unwrap();
     let all = || ghostwire_store_core::backend::Scan {

@@ -283,7 +283,7 @@ pub(crate) struct ConfirmArgs {
     pub(crate) yes: bool,
 }
 
-/// Nobody may have the store open, but for `list`, `add-recipient`, `export-recipient` and `export-signer`.
+/// Nobody may have the store open for `reseal` and `verify`; the others work beside.
 #[cfg(feature = "zqlite")]
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeysCommand {

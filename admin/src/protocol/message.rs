@@ -248,6 +248,13 @@ pub enum KeysRequest {
     List,
     /// A new version of the data key.
     Rotate(Rotation),
+    /// The same, if this version is the one that seals.
+    RotateFrom {
+        /// Which seals so far.
+        from: u32,
+        /// Of which kind.
+        rotation: Rotation,
+    },
     /// Somebody else may open the keyring.
     AddRecipient {
         /// His line `age1pq1…`.

@@ -242,6 +242,7 @@ async fn keys(served: &Served, request: KeysRequest) -> Result<Value> {
     let keyring = match request {
         KeysRequest::List => keys.list().await,
         KeysRequest::Rotate(rotation) => keys.rotate(rotation).await,
+        KeysRequest::RotateFrom { from, rotation } => keys.rotate_from(from, rotation).await,
         KeysRequest::AddRecipient { recipient, label } => {
             keys.add_recipient(&recipient, &label).await
         }

@@ -67,19 +67,27 @@ impl World {
         self.store().users().create(NewUser::local(name.parse().unwrap())).await.unwrap();
     }
 
-    /// The newest first.
+    /// So many users, whose rows are in their table.
+    pub(crate) async fn fill(&self, count: u32) {
+        for number in 0..count {
+            self.create(&format!("user-{number}")).await;
+        }
+        self.store().checkpoint().await.unwrap();
+    }
+
+    /// The oldest first.
     pub(crate) async fn trail(&self) -> Vec<Arc<AuditEntry>> {
         let request = PageRequest::first(Limit::MAX);
         self.store().audit().query(&AuditQuery::default(), &request).await.unwrap().items
     }
 
-    /// Waits until so many clients are left, of which one asks.
-    pub(crate) async fn until_clients(&self, count: u64) {
+    /// Waits until so many clients are left, beside the one that asked.
+    pub(crate) async fn until_clients(&self, count: u64) -> Client {
         loop {
             if let Ok(client) = Client::connect(&self.socket).await {
                 let status = client.status().await.unwrap();
                 if status["socket"]["clients"].as_u64().unwrap() <= count + 1 {
-                    return;
+                    return client;
                 }
             }
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;

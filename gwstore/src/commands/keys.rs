@@ -1,4 +1,7 @@
-//! `gwstore keys`: the keyring of a sealed store. Nobody may have the store open, but for what says so.
+//! `gwstore keys`: the keyring of a sealed store. What another process has open
+//! is changed by that one, or is refused.
+
+mod live;
 
 use std::fmt::Display;
 use std::fs;
@@ -7,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use data_encoding::HEXLOWER;
+use ghostwire_store::admin::protocol::KeysRequest;
 use ghostwire_store::config::Config;
 use ghostwire_store::domain::{StoreId, Timestamp};
 use ghostwire_store::info::Resealed;
@@ -234,15 +238,27 @@ async fn rotate(config: &Config, args: &RotateArgs, shell: &mut Shell<'_>) -> Ou
             "A new hash key hashes from now on; what the older ones hashed is hashed anew when it is used.",
         );
     }
-    let opener = opener(config, &args.unlock);
     let rotation = if args.leaked { Rotation::Leaked } else { Rotation::Routine };
-    let changed = match args.from {
-        Some(from) => opener.rotate_data_key_from(from, rotation).await,
-        None => opener.rotate_data_key(rotation).await,
+    let request = match args.from {
+        Some(from) => KeysRequest::RotateFrom { from, rotation },
+        None => KeysRequest::Rotate(rotation),
     };
-    let changed = changed.map_err(|error| error.during("keys.rotate"))?;
+    let changed = match live::change(config, &keys, (request, args.wait), shell).await? {
+        Some(changed) => changed,
+        None => {
+            let opener = opener(config, &args.unlock);
+            let changed = match args.from {
+                Some(from) => opener.rotate_data_key_from(from, rotation).await,
+                None => opener.rotate_data_key(rotation).await,
+            };
+            let changed = changed.map_err(|error| error.during("keys.rotate"))?;
+            if args.wait {
+                reseal(&opener, shell).await?;
+            }
+            changed
+        }
+    };
     if args.wait {
-        reseal(&opener, shell).await?;
         return changed_to(
             &keys,
             &changed,
@@ -314,8 +330,14 @@ async fn destroy(config: &Config, args: &DestroyArgs, shell: &mut Shell<'_>) -> 
     }
     // Before it is gone: afterwards none of them can be opened.
     let copies = opener.copies_sealed_under(version).await?;
-    let changed =
-        opener.destroy_data_key(version).await.map_err(|error| error.during("keys.destroy"))?;
+    let request = (KeysRequest::Destroy { version }, false);
+    let changed = match live::change(config, &keys, request, shell).await? {
+        Some(changed) => changed,
+        None => {
+            let changed = opener.destroy_data_key(version).await;
+            changed.map_err(|error| error.during("keys.destroy"))?
+        }
+    };
     if shell.json {
         let mut object = object(&keys, &changed);
         if let Value::Object(fields) = &mut object {
@@ -340,12 +362,20 @@ async fn remove_recipient(
     shell: &mut Shell<'_>,
 ) -> Outcome {
     let keys = keys(config, &args.unlock)?;
-    let opener = opener(config, &args.unlock);
-    let changed = opener.remove_recipient(&args.fingerprint).await;
-    let changed = changed.map_err(|error| error.during("keys.remove-recipient"))?;
-    if args.wait {
-        reseal(&opener, shell).await?;
-    }
+    let fingerprint = args.fingerprint.clone();
+    let request = (KeysRequest::RemoveRecipient { fingerprint }, args.wait);
+    let changed = match live::change(config, &keys, request, shell).await? {
+        Some(changed) => changed,
+        None => {
+            let opener = opener(config, &args.unlock);
+            let changed = opener.remove_recipient(&args.fingerprint).await;
+            let changed = changed.map_err(|error| error.during("keys.remove-recipient"))?;
+            if args.wait {
+                reseal(&opener, shell).await?;
+            }
+            changed
+        }
+    };
     let said = format!(
         "{} does not open the keyring any more, and new keys seal and sign from now on. Who leaves keeps \
          what he\ncould read: everything up to now, and each older copy of keyring and store.",

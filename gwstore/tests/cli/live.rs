@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use ghostwire_store::config::Config;
-use ghostwire_store::domain::{AuditQuery, NewUser, PageRequest};
+use ghostwire_store::domain::NewUser;
 use ghostwire_store::{Opener, Store};
 use tokio::runtime::Runtime;
 
@@ -104,13 +104,8 @@ fn what_depends_on_the_moment_works_beside_the_process_too() {
         }
         let quiet = place.on(backend, "digest --quiet").ok();
         assert_eq!(quiet.err, "", "the quiet are told nothing");
-        let watched = place.on(backend, "watch --after 0 --count 2 --json");
-        // Of a store that was filled at once the first commits may be purged.
-        if watched.code == 0 {
-            assert_eq!(watched.items()[1]["serial"], 2);
-        } else {
-            watched.refused(&["compacted"]);
-        }
+        let watched = place.on(backend, "watch --after 0 --count 1 --json").ok().items();
+        assert_eq!((watched.len(), &watched[0]["serial"]), (1, &1.into()));
         held.close();
         place.on(backend, "checkpoint").ok().says(&["everything up to serial"]).omits(SAID);
         place.on(backend, "watch").ended(1).warns(&["nobody who serves", "gwstore serve"]);
@@ -142,12 +137,11 @@ fn edits_go_through_the_process_that_has_the_store_open() {
                 .any(|key| Some(key.id.to_string()) == made["id"].as_str().map(str::to_owned))
         );
         assert!(view.serial().get() > before);
-        let trail = held.store.audit();
-        let page = PageRequest::default();
-        let page = held.runtime.block_on(trail.query(&AuditQuery::default(), &page)).unwrap();
-        let newest = &page.items[0];
-        assert!(newest.actor.as_str().starts_with("cli:"), "{newest:?}");
-        assert!(newest.user_agent.as_ref().unwrap().as_str().starts_with("admin socket, user "));
+        let trail = place.on(backend, "audit list --all --json").ok().items();
+        let newest = trail.last().unwrap();
+        assert_eq!(newest["action"], "dns_record.delete", "{newest}");
+        assert!(newest["actor"].as_str().unwrap().starts_with("cli:"), "{newest}");
+        assert!(newest["user_agent"].as_str().unwrap().starts_with("admin socket, user "));
         // What it brings is there for others at once, and stays.
         let created = NewUser::local("yves".parse().unwrap());
         held.runtime.block_on(held.store.users().create(created)).unwrap();
@@ -232,6 +226,7 @@ fn the_socket_is_where_the_configuration_says() {
 /// Holds a store until it is killed. Started by other tests, as a process of its own.
 #[test]
 #[ignore = "a process that other tests start"]
+#[allow(clippy::print_stdout)]
 fn holder() {
     let path = std::env::var("HELD_STORE").unwrap();
     let overrides =

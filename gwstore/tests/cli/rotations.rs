@@ -87,3 +87,24 @@ fn who_leaves_opens_the_keyring_no_more_and_keeps_what_he_had() {
     place.write("more.jsonl", portable(&[&user(1, "ann")]));
     place.on("zqlite", "import portable more.jsonl").ended(1).warns(&["older"]);
 }
+
+#[test]
+fn the_keys_of_an_open_store_are_changed_by_whoever_has_it_open() {
+    let place = Place::new();
+    place.filled("zqlite");
+    let before = place.digest("zqlite");
+    let config = place.config("zqlite");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let store = runtime.block_on(ghostwire_store::Opener::new(&config).open()).unwrap();
+    keys(&place, "rotate --wait").ok().says(&["has sealed everything"]).warns(&["asking it by"]);
+    assert_eq!(versions(&place), [1, 2]);
+    let now = resealed(&place);
+    assert_eq!((&now["version"], &now["records"]), (&2.into(), &now["of"]));
+    keys(&place, "destroy 2 --yes").ended(5).warns(&["the one that seals"]);
+    keys(&place, "destroy 1 --yes").ok();
+    assert_eq!(versions(&place), [2]);
+    keys(&place, "remove-recipient nobody").ended(4);
+    runtime.block_on(store.close()).unwrap();
+    assert_eq!(place.digest("zqlite"), before);
+    place.on("zqlite", "doctor").says(&["rows and blocks are whole"]);
+}
