@@ -36,7 +36,7 @@ fn decoded<T: Wire + PartialEq + std::fmt::Debug>(payload: &[u8]) {
     let mut decoder = Decoder::<T>::default();
     let parts = payload.chunks(7).try_fold(Vec::new(), |mut all, part| {
         all.append(&mut decoder.push(part)?);
-        ghostwire_store_core::Result::Ok(all)
+        Ok::<_, ghostwire_store_core::Error>(all)
     });
     if let (Ok(whole), Ok(parts)) = (whole, parts) {
         assert_eq!(whole, parts);

@@ -73,7 +73,12 @@ impl Wire for EncodedBlock {
         const HEADER: usize = 8 + 16 + 8 + 32 + 32 + 4;
         let Some(mut header) = from.get(..HEADER) else { return Ok(None) };
         let (mut id, mut previous, mut hash) = ([0; 16], [0; 32], [0; 32]);
-        let serial = Serial::new(header.get_u64());
+        let number = header.get_u64();
+        let serial = Serial::new(number);
+        if serial.get() != number {
+            let error = Error::invalid("a block on the admin socket has no serial");
+            return Err(error.with("serial", number));
+        }
         header.copy_to_slice(&mut id);
         let time = Timestamp::from_micros(header.get_i64())?;
         header.copy_to_slice(&mut previous);
