@@ -17,7 +17,7 @@ pub struct Site {
     _directory: tempfile::TempDir,
     pub store: PathBuf,
     pub pin: PathBuf,
-    base: fn(&Path) -> ZqliteOptions,
+    pub base: fn(&Path) -> ZqliteOptions,
 }
 
 /// The files of a store as they were.
