@@ -8,7 +8,6 @@ use std::fs;
 use std::sync::Arc;
 
 use common::pinned::*;
-use common::*;
 use futures_util::StreamExt as _;
 use ghostwire_store_core::backend::{Backend, Commit};
 use ghostwire_store_core::domain::{Actor, AuditQuery, Limit, NewUser, PageRequest, SystemClock};
