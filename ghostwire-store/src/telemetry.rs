@@ -40,6 +40,9 @@ const FEATURES: &[(&str, bool)] = &[
     ("zqlite", cfg!(feature = "zqlite")),
     ("libsql", cfg!(feature = "libsql")),
     ("memory", cfg!(feature = "memory")),
+    ("admin", cfg!(feature = "admin")),
+    ("http", cfg!(feature = "http")),
+    ("serve", cfg!(feature = "serve")),
     ("telemetry", true),
 ];
 

@@ -90,9 +90,13 @@ fn subject_behind<'t>(identifier: &'t str, issuer: &Issuer) -> Option<&'t str> {
         identifier.match_indices('/').filter_map(|(at, _)| identifier.split_at_checked(at));
     let is_it = |text: &str| Issuer::new(text).is_ok_and(|found| found == issuer.canonical());
     let subjects = slashes.filter(|(before, _)| is_it(before));
-    let subjects = subjects.filter_map(|(_, behind)| behind.strip_prefix('/'));
+    let mut subjects = subjects.filter_map(|(_, behind)| behind.strip_prefix('/'));
     // The issuer may end with slashes, of which the last one joins the two.
+<<<<<<< HEAD
     subjects.filter(|subject| !subject.is_empty()).next_back()
+=======
+    subjects.rfind(|subject| !subject.is_empty())
+>>>>>>> A
 }
 
 /// At the last slash, if there is something on both sides of it.
