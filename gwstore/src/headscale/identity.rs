@@ -92,11 +92,7 @@ fn subject_behind<'t>(identifier: &'t str, issuer: &Issuer) -> Option<&'t str> {
     let subjects = slashes.filter(|(before, _)| is_it(before));
     let mut subjects = subjects.filter_map(|(_, behind)| behind.strip_prefix('/'));
     // The issuer may end with slashes, of which the last one joins the two.
-<<<<<<< HEAD
-    subjects.filter(|subject| !subject.is_empty()).next_back()
-=======
     subjects.rfind(|subject| !subject.is_empty())
->>>>>>> A
 }
 
 /// At the last slash, if there is something on both sides of it.
