@@ -118,6 +118,10 @@ impl Consumers {
         // Not what the commit itself removes of series, which the entry tells of.
         entered.removed = self.remove_taken(commit);
         if !kept.is_empty() {
+            if entered.removed >= self.last {
+                // The feed was empty, however many commits there were before.
+                entered.removed = commit.expected;
+            }
             entered.last = commit.expected.next();
             let row = FeedRow {
                 position: entered.last,
@@ -330,5 +334,26 @@ mod tests {
             commits += 1;
         }
         assert_eq!((commits, consumers.removed), (3, Position::new(1000)));
+    }
+
+    #[test]
+    fn in_an_empty_feed_there_is_nothing_to_remove_whatever_came_before() {
+        let million = Position::new(1_000_000);
+        let mirror = Consumer { position: million, max_bytes: 1 << 20, ..consumer("mirror", false) };
+        let mut consumers = Consumers { registered: vec![mirror], ..Consumers::default() };
+        let mut commit = Commit {
+            expected: million,
+            entry: Some(crate::domain::CommitId::from_bytes([1; 16])),
+            ..Commit::default()
+        };
+        let entered = consumers.enter(&mut commit, &[], Serial::ZERO);
+        consumers.stored(entered);
+        assert_eq!((commit.rows.len(), commit.prune.len()), (1, 0));
+        assert_eq!(consumers.removable(), None);
+        // Taken, it goes, and with it the feed is empty again.
+        consumers.registered[0].position = million.next();
+        assert_eq!(consumers.removable(), Some(million.next()));
+        consumers.set_removed(million.next());
+        assert_eq!(consumers.removable(), None);
     }
 }

@@ -59,19 +59,25 @@ impl Writer {
 
     /// Whether there are dirty rows, or blocks or entries of the feed that nobody needs.
     pub(super) fn has_to_flush(&self) -> bool {
-        let checkpoint = Some(self.checkpointer.checkpoint());
-        self.checkpointer.backlog.len() > 0
-            || self.purge_before(checkpoint).is_some()
-            || self.consumers.removable().is_some()
+        self.has_rows_or_blocks_to_flush() || self.consumers.removable().is_some()
     }
 
-    /// Flushes every dirty row, and removes every block and entry that nobody needs. Gives the serial up to which the tables are complete.
+    fn has_rows_or_blocks_to_flush(&self) -> bool {
+        let checkpoint = Some(self.checkpointer.checkpoint());
+        self.checkpointer.backlog.len() > 0 || self.purge_before(checkpoint).is_some()
+    }
+
+    /// Flushes every dirty row, and removes every block that nobody needs. Of the entries of the feed it
+    /// removes as many as one commit may: the others can wait, and nobody is to wait for them. Gives the
+    /// serial up to which the tables are complete.
     pub(super) async fn flush_all(&mut self) -> Result<Serial> {
         if self.poisoned {
             self.reopen().await?;
         }
-        while self.has_to_flush() && self.refusal().is_none() {
+        let mut is_first = self.has_to_flush();
+        while (is_first || self.has_rows_or_blocks_to_flush()) && self.refusal().is_none() {
             self.try_flush(4096).await?;
+            is_first = false;
         }
         Ok(self.state().serial())
     }
