@@ -59,7 +59,11 @@ struct Running {
 }
 
 async fn running() -> Running {
-    let server = Server::bind("127.0.0.1:0".parse().unwrap(), TIGHT).await.unwrap();
+    running_within(TIGHT).await
+}
+
+async fn running_within(limits: Limits) -> Running {
+    let server = Server::bind("127.0.0.1:0".parse().unwrap(), limits).await.unwrap();
     let (address, source) = (server.address(), Arc::new(Loading::default()));
     let (stop, stopped) = oneshot::channel::<()>();
     let stopped = async move {
@@ -129,6 +133,27 @@ async fn who_asks_for_too_much_is_refused_and_the_next_one_is_served() {
     }
     assert!(source.answered.lock().unwrap().iter().all(|(_, _, status)| *status >= 400));
     assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200 "));
+    let _ = stop.send(());
+    serving.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_oldest_that_says_nothing_makes_room() {
+    let long = Duration::from_secs(600);
+    let limits = Limits { head_timeout: long, timeout: long, ..TIGHT };
+    let Running { address, stop, serving, .. } = running_within(limits).await;
+    let (mut oldest, mut second) = (connect(address), connect(address));
+    assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200 "));
+    let answers = tokio::task::spawn_blocking(move || {
+        second.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        [&mut oldest, &mut second].map(|stream| {
+            let mut answer = String::new();
+            let _ = stream.read_to_string(&mut answer);
+            answer
+        })
+    });
+    let [oldest, second] = answers.await.unwrap();
+    assert!(oldest.is_empty() && second.starts_with("HTTP/1.1 200 "), "{oldest}{second}");
     let _ = stop.send(());
     serving.await.unwrap();
 }

@@ -89,7 +89,12 @@ pub fn main() -> ExitCode {
 fn run(cli: &Cli, shell: &mut Shell<'_>) -> failure::Outcome {
     let runtime = runtime()
         .map_err(|error| failure::file_error("the runtime cannot be started", None, error))?;
-    runtime.block_on(commands::run(cli, shell))
+    let ended = runtime.block_on(commands::run(cli, shell));
+    if ended.is_err() && matches!(cli.command, cli::Command::Serve) {
+        // Asked to end twice it waits for nothing.
+        runtime.shutdown_background();
+    }
+    ended
 }
 
 /// What is said here is not left to variables of the environment.

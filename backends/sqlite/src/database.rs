@@ -105,9 +105,21 @@ impl<C: Connection> Database<C> {
     /// # Errors
     /// Those of SQLite; `Corrupt` if the path no longer names the file; `Busy` if all of them stay in use.
     pub fn reader(&self) -> Result<Reader<'_, C>> {
-        // First, so that nobody waits inside of the gate.
-        let lease = self.readers.acquire(|| self.connect_reader())?;
-        Ok(Reader { lease, _inside: self.file.log().enter() })
+        self.lease(false).map(Leased::enter)
+    }
+
+    /// A connection for reading that has not begun to, so that locks may be taken between the two: nobody is
+    /// waited for any more but at the gate. A fresh one owes nothing to a cache.
+    ///
+    /// # Errors
+    /// As [`Database::reader`].
+    pub fn lease(&self, is_fresh: bool) -> Result<Leased<'_, C>> {
+        let connect = || self.connect_reader();
+        let lease = match is_fresh {
+            true => self.readers.acquire_new(connect)?,
+            false => self.readers.acquire(connect)?,
+        };
+        Ok(Leased { lease, file: &self.file })
     }
 
     /// Runs `read` on a connection for reading, as [`StoreFile::undisturbed`] has it.
@@ -125,8 +137,7 @@ impl<C: Connection> Database<C> {
 
     /// A connection for reading that owes nothing to a cache.
     pub fn fresh_reader(&self) -> Result<Reader<'_, C>> {
-        let lease = self.readers.acquire_new(|| self.connect_reader())?;
-        Ok(Reader { lease, _inside: self.file.log().enter() })
+        self.lease(true).map(Leased::enter)
     }
 
     /// Runs `read` on what is stored at one moment, and owes nothing to a cache.
@@ -353,6 +364,21 @@ struct Mover<'w, C> {
 impl<C: Connection> Checkpointer for Mover<'_, C> {
     fn checkpoint(&mut self, mode: Mode) -> Result<Checkpoint> {
         checkpoint(self.writer, mode).map_err(|error| self.file.explain_full(error))
+    }
+}
+
+/// A connection for reading that has not begun to.
+#[derive(Debug)]
+pub struct Leased<'d, C> {
+    lease: Lease<'d, C>,
+    file: &'d StoreFile,
+}
+
+impl<'d, C: Connection> Leased<'d, C> {
+    /// Waits only while readers are held out.
+    #[must_use]
+    pub fn enter(self) -> Reader<'d, C> {
+        Reader { lease: self.lease, _inside: self.file.log().enter() }
     }
 }
 

@@ -48,7 +48,7 @@ use backup::Backup;
 pub use check::require_file_name;
 pub use compact::{Compact, compact};
 pub use connection::{Connection, Role, check_structure, connect};
-pub use database::{Database, Reader, WriterGuard};
+pub use database::{Database, Leased, Reader, WriterGuard};
 pub use errors::sqlite_error;
 use lock::{Lock, is_absent};
 use making::Making;

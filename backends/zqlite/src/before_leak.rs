@@ -33,8 +33,8 @@ impl BeforeLeak {
     }
 }
 
-/// The codes of such records. One that is replaced stays here: a slot, or a number, never gets a record under
-/// an older version again.
+/// The codes of such records. One that is replaced stays here until none is left: a slot, or a number, never
+/// gets a record under an older version again.
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
     below: u32,
@@ -49,6 +49,15 @@ impl Contents {
 
     pub(crate) fn code(&self, kind: Kind, number: u64) -> Option<&[u8; 32]> {
         self.codes.get(&(kind, number))
+    }
+
+    /// Once no such record is left.
+    pub(crate) fn emptied(&self) -> Self {
+        Self { below: self.below, ..Self::default() }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.codes.is_empty()
     }
 
     /// Takes down the codes of all records under versions below this one, each after it was checked. Reads

@@ -17,6 +17,7 @@ use ghostwire_store_core::position::Epoch;
 use ghostwire_store_core::schema::Schema;
 use ghostwire_store_sqlite::{FileKind, StoreFile};
 
+use crate::before_leak::Contents;
 use crate::engine::embedded::{self, First};
 use crate::envelope::Envelope;
 use crate::head::{Pinned, Stored};
@@ -147,7 +148,29 @@ impl Inner {
 
     pub(crate) fn commit(&self, commit: &Commit) -> Result<()> {
         self.require_writable()?;
-        self.with_open(|open| self.commit_to(open, commit))
+        self.with_open(|open| self.commit_to(open, commit))?;
+        self.forget_before_leak();
+        Ok(())
+    }
+
+    /// Lets go of what is known of records from before a leak once the last of them was sealed anew. Only while
+    /// nobody reads: who began before that still meets some.
+    fn forget_before_leak(&self) {
+        let emptied = |open: &Open| {
+            let is_over = self.status().is_ok_and(|it| it.stored.before_leak.is_over());
+            let needless = open.envelope.contents().filter(|it| is_over && !it.is_empty());
+            needless.map(Contents::emptied)
+        };
+        if !self.with_file(|open| Ok(emptied(open).is_some())).unwrap_or_default() {
+            return;
+        }
+        let Ok(mut alone) = self.open.try_write() else { return };
+        // Looked at anew: it may have been reopened meanwhile.
+        if let Some(open) = alone.as_mut()
+            && let Some(contents) = emptied(open)
+        {
+            open.envelope = open.envelope.knowing(contents);
+        }
     }
 
     fn require_writable(&self) -> Result<()> {

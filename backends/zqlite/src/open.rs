@@ -117,7 +117,7 @@ impl Open {
     pub(crate) fn write_signed(&self, stored: Stored) -> Result<Stored> {
         let (mut sealer, mut after) = (self.envelope.sealer(None)?, stored.moved_to(stored.head));
         let mut batch = Batch::new(self.stored_head(), Vec::new());
-        let mut snapshot = self.engine.snapshot()?;
+        let mut snapshot = self.engine.writer_snapshot()?;
         signing::write_former_signers(&mut *snapshot, &mut sealer, &self.envelope, &mut batch)?;
         drop(snapshot);
         signing::sign(&mut sealer, &mut batch, &mut after)?;
@@ -131,7 +131,7 @@ impl Open {
         if !self.envelope.is_sealed() {
             return Ok(true);
         }
-        let mut snapshot = self.engine.snapshot()?;
+        let mut snapshot = self.engine.writer_snapshot()?;
         let signed = signing::check(&mut *snapshot, &self.envelope, stored)?;
         let mut is_newest = true;
         snapshot.frames(Kind::Signature, 0, usize::MAX >> 1, &mut |_, frame| {
@@ -194,9 +194,11 @@ impl Open {
     }
 
     pub(crate) fn scan_state(&self, scan: &Scan) -> Result<ScanPage> {
+        // First, so that no writer waits for who waits for a connection.
+        let reserved = self.engine.reserve(false)?;
         let (mut snapshot, found) = {
             let slots = self.slots()?;
-            (self.engine.snapshot()?, slots.scan(scan))
+            (reserved.begin()?, slots.scan(scan))
         };
         let mut bodies: Vec<Option<Bytes>> = {
             let mut unread = locked(&self.unread);
@@ -338,14 +340,13 @@ impl Open {
         is_fresh: bool,
     ) -> Result<Vec<EncodedBlock>> {
         let first = after.next().get();
+        // First, so that no writer waits for who waits for a connection.
+        let reserved = self.engine.reserve(is_fresh)?;
         let (mut snapshot, tags) = {
             // Blocks that are sealed anew change their tags: both have to be of one moment. While a commit is
             // on its way to the disk, which may take long, the chain alone tells what belongs to the head.
             let slots = self.slots.try_read();
-            let snapshot = match is_fresh {
-                true => self.engine.fresh_snapshot()?,
-                false => self.engine.snapshot()?,
-            };
+            let snapshot = reserved.begin()?;
             // After a commit of unknown outcome they are not to be trusted.
             let tags = match slots.is_some() && self.require_known().is_ok() {
                 true => self.tags().blocks.part(first, limit),

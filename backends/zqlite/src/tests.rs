@@ -17,7 +17,7 @@ use ghostwire_store_crypto::SystemRandom;
 use ghostwire_store_crypto::keyring::{Identity, Keyring};
 
 use super::*;
-use crate::engine::{Batch, Engine, Snapshot};
+use crate::engine::{Batch, Engine, Reserved, Snapshot};
 use crate::head::Stored;
 use crate::verify::Opened;
 
@@ -49,12 +49,8 @@ impl Engine for Forgetful {
         self.engine.settle()
     }
 
-    fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>> {
-        self.engine.snapshot()
-    }
-
-    fn fresh_snapshot(&self) -> Result<Box<dyn Snapshot + '_>> {
-        self.engine.fresh_snapshot()
+    fn reserve(&self, is_fresh: bool) -> Result<Box<dyn Reserved<'_> + '_>> {
+        self.engine.reserve(is_fresh)
     }
 
     fn check_structure(&self) -> Result<()> {
@@ -122,6 +118,36 @@ async fn after_an_unknown_outcome_only_reopening_helps() {
         assert_eq!(backend.scan(scan).await.unwrap().rows.len(), 1);
         backend.verify().await.unwrap();
     }
+}
+
+/// A commit, beside somebody who waits for a connection while others have all of them.
+fn commit_beside_who_waits(backend: &ZqliteBackend, wait: impl FnOnce() + Send) {
+    let connections = || backend.0.info().pool.unwrap();
+    std::thread::scope(|scope| {
+        let open = backend.0.open.read().unwrap();
+        let engine = &open.as_ref().unwrap().engine;
+        let all: Vec<_> = (0..connections().max).map(|_| engine.snapshot().unwrap()).collect();
+        let waiting = scope.spawn(wait);
+        while connections().pending == 0 {
+            std::thread::yield_now();
+        }
+        let before = connections().timeouts;
+        backend
+            .0
+            .commit(&Commit { rows: vec![put(Table::Users, 2, b"b")], ..Commit::default() })
+            .unwrap();
+        assert_eq!((connections().pending, connections().timeouts), (1, before));
+        drop(all);
+        waiting.join().unwrap();
+    });
+}
+
+#[tokio::test]
+async fn no_commit_waits_for_who_waits_for_a_connection() {
+    let directory = tempfile::tempdir().unwrap();
+    let backend = ZqliteBackend::open(sealed(&directory.path().join("store.db"))).await.unwrap();
+    commit_beside_who_waits(&backend, || drop(backend.0.scan(&all(Table::Users)).unwrap()));
+    commit_beside_who_waits(&backend, || backend.0.verify().unwrap());
 }
 
 fn put(table: Table, number: u8, body: &[u8]) -> RowChange {

@@ -150,9 +150,10 @@ impl Budget {
 /// Reads the next page of rows. One that is not full is the last, so that this ends though each commit
 /// brings more.
 fn check_rows(open: &Open, walk: &mut Walk) -> Result<ControlFlow<()>> {
+    let reserved = open.engine.reserve(true)?;
     // Nothing is written while they are held.
     let slots = open.slots()?;
-    let mut snapshot = open.engine.fresh_snapshot()?;
+    let mut snapshot = reserved.begin()?;
     require_own_head(open, &*snapshot)?;
     let stored = open.head_of(&*snapshot)?;
     let (mut reader, mut budget) = (open.envelope.reader_of(&stored), Budget::default());
@@ -190,9 +191,10 @@ struct ReadBlock {
 fn check_chunks(open: &Open, walk: &mut Walk) -> Result<ControlFlow<()>> {
     let (mut page, mut flow) = (Vec::new(), Continue(()));
     {
+        let reserved = open.engine.reserve(true)?;
         let nothing_is_written = open.slots()?;
         let version = open.versions.current();
-        let mut snapshot = open.engine.fresh_snapshot()?;
+        let mut snapshot = reserved.begin()?;
         require_own_head(open, &*snapshot)?;
         let stored = open.head_of(&*snapshot)?;
         let (mut reader, mut budget) = (open.envelope.reader_of(&stored), Budget::default());

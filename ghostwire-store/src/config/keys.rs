@@ -505,7 +505,7 @@ pub(super) static KEYS: &[Key] = &[
     Key::field(
         "http.max_connections",
         integer(1, 10_000),
-        "How many connections over HTTP there may be at once; further ones wait.",
+        "How many connections over HTTP there may be at once; a further one takes the place of the oldest that has sent no request.",
         |c| Some(Value::Integer(c.http.max_connections)),
         |c, v| v.integer().map(|n| c.http.max_connections = n),
     ),

@@ -22,17 +22,18 @@ mod routes;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::health::Health;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 /// What is told over HTTP.
 #[async_trait]
@@ -71,7 +72,8 @@ pub struct Answered {
 /// What clients may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at once; further ones wait in the system's queue.
+    /// Connections at once. For a further one the oldest that has not sent its request is closed; while all
+    /// are being answered it waits in the system's queue.
     pub connections: usize,
     /// Bytes of the head of a request; at least 8 KiB.
     pub head_bytes: usize,
@@ -127,28 +129,17 @@ impl Server {
     pub async fn serve(self, source: Arc<dyn Source>, stop: impl Future<Output = ()> + Send) {
         let Self { listener, limits, .. } = self;
         let router = routes::router(source);
-        let room = Arc::new(Semaphore::new(limits.connections));
-        let mut connections = JoinSet::new();
+        let mut connections = Connections::default();
         let mut stop = std::pin::pin!(stop);
         loop {
-            let accepted = async {
-                // It is never closed.
-                let permit = room.clone().acquire_owned().await.ok();
-                (permit, listener.accept().await)
-            };
+            let has_room = connections.have_room(limits.connections);
             tokio::select! {
                 biased;
                 () = &mut stop => break,
                 // Those that ended are forgotten.
-                Some(_) = connections.join_next() => {}
-                (permit, accepted) = accepted => match accepted {
-                    Ok((stream, _)) => {
-                        let answered = serve_connection(stream, router.clone(), limits);
-                        connections.spawn(async move {
-                            answered.await;
-                            drop(permit);
-                        });
-                    }
+                Some(_) = connections.tasks.join_next() => {}
+                accepted = listener.accept(), if has_room => match accepted {
+                    Ok((stream, _)) => connections.take(stream, &router, limits),
                     Err(error) => {
                         tracing::debug!(%error, "a connection cannot be accepted");
                         pause_after(&error).await;
@@ -157,8 +148,49 @@ impl Server {
             }
         }
         drop(listener);
-        let rest = async { while connections.join_next().await.is_some() {} };
+        let mut tasks = connections.tasks;
+        let rest = async { while tasks.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(Duration::from_secs(1), rest).await;
+    }
+}
+
+/// The connections that there are.
+#[derive(Default)]
+struct Connections {
+    tasks: JoinSet<()>,
+    /// In the order in which they came.
+    open: Vec<Connection>,
+}
+
+struct Connection {
+    task: AbortHandle,
+    /// Whether its request is there. It has only one.
+    has_asked: Arc<AtomicBool>,
+}
+
+impl Connections {
+    /// Whether one more can be taken, perhaps for one that has not asked yet.
+    fn have_room(&mut self, limit: usize) -> bool {
+        self.open.retain(|connection| !connection.task.is_finished());
+        self.open.len() < limit || self.oldest_that_says_nothing().is_some()
+    }
+
+    fn oldest_that_says_nothing(&self) -> Option<usize> {
+        self.open.iter().position(|connection| !connection.has_asked.load(Ordering::Relaxed))
+    }
+
+    /// Serves one more. Where there are as many as there may be it takes the place of the oldest that has
+    /// not asked yet, so that nobody keeps probes out by saying nothing.
+    fn take(&mut self, stream: TcpStream, router: &axum::Router, limits: Limits) {
+        if self.open.len() >= limits.connections {
+            // It may have asked by now; then this one is not served.
+            let Some(oldest) = self.oldest_that_says_nothing() else { return };
+            self.open.remove(oldest).task.abort();
+        }
+        let has_asked = Arc::new(AtomicBool::new(false));
+        let task =
+            self.tasks.spawn(serve_connection(stream, router.clone(), has_asked.clone(), limits));
+        self.open.push(Connection { task, has_asked });
     }
 }
 
@@ -175,14 +207,24 @@ async fn pause_after(error: &io::Error) {
     }
 }
 
-async fn serve_connection(stream: TcpStream, router: axum::Router, limits: Limits) {
+async fn serve_connection(
+    stream: TcpStream,
+    router: axum::Router,
+    has_asked: Arc<AtomicBool>,
+    limits: Limits,
+) {
+    let router = TowerToHyperService::new(router);
+    let answer = service_fn(move |request| {
+        has_asked.store(true, Ordering::Relaxed);
+        router.call(request)
+    });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(limits.head_timeout)
         .keep_alive(false)
         .max_headers(limits.headers)
         .max_buf_size(limits.head_bytes.max(8 * 1024));
-    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let connection = http.serve_connection(TokioIo::new(stream), answer);
     match tokio::time::timeout(limits.timeout, connection).await {
         Ok(Ok(())) => {}
         // What clients do wrong is theirs to look at.

@@ -20,7 +20,6 @@ use tokio::task::JoinHandle;
 
 use crate::cli::GlobalOptions;
 use crate::failure::{Failure, Outcome};
-use crate::output::Shell;
 use crate::session::{advised, refuse_to_forget};
 use served::Served;
 
@@ -28,14 +27,14 @@ use served::Served;
 const LAST_EXPORT: Duration = Duration::from_secs(2);
 
 /// Serves the configured store until a signal ends that.
-pub(crate) async fn run(global: &GlobalOptions, config: &Config, shell: &mut Shell<'_>) -> Outcome {
+pub(crate) async fn run(global: &GlobalOptions, config: &Config) -> Outcome {
     refuse_to_forget(config)?;
     // Before anything is opened: from here on a signal ends this in order.
     let mut signals = Signals::listen()?;
     let served = begin(global, config)?;
     let http = Http::start(config, &served).await?;
     let monitor = tokio::spawn(monitor::watch(served.clone()));
-    let ended = serve(&served, &mut signals, monitor, shell).await;
+    let ended = serve(&served, &mut signals, monitor).await;
     http.stop().await;
     if let Err(Failure::Error(error)) = &ended {
         notify::status(&format!("failed: {}", error.message()));
@@ -79,18 +78,35 @@ async fn serve(
     served: &Arc<Served>,
     signals: &mut Signals,
     mut monitor: JoinHandle<Health>,
-    shell: &mut Shell<'_>,
 ) -> Outcome {
-    let Some(store) = open(served, signals).await? else {
-        monitor.abort();
-        shell.note("asked to end before the store was open; nothing was changed");
-        return Ok(());
-    };
+    let (store, asked_to_end) = open(served, signals).await?;
+    let ended_by_itself = !asked_to_end && attend(served, signals, &mut monitor, &store).await;
+    let deadline = Duration::from_secs(served.config().serve.drain_seconds);
+    notify::stopping("closing the store", deadline + Duration::from_secs(5));
+    let drained = drain_unless_asked_again(signals, store.as_ref(), deadline).await;
+    monitor.abort();
+    match drained {
+        _ if ended_by_itself => Err(ended_unasked(served).into()),
+        Ok(()) => {
+            tracing::info!(name: "stopped", serial = %store.view().serial(), "the store is closed");
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Does what there is to do while the store is open. Tells whether it ended unasked.
+async fn attend(
+    served: &Arc<Served>,
+    signals: &mut Signals,
+    monitor: &mut JoinHandle<Health>,
+    store: &Arc<dyn Store>,
+) -> bool {
     let observer = served.clone();
     let jobs = Jobs::new(store.clone(), Plan::of(&served.config()))
         .following(&served.plan())
         .observer(move |run| observer.job_ended(run));
-    served.opened(&store, jobs.records());
+    served.opened(store, jobs.records());
     let jobs = tokio::spawn(jobs.run());
     notify::ready(&served.summary());
     tracing::info!(name: "opened", serial = %store.view().serial(), "the store is open");
@@ -106,27 +122,20 @@ async fn serve(
                 Signal::Reload => drop(served.take_up()),
             },
             // Whether it panicked or not: nobody looks after the store any more.
-            _ = &mut monitor => break true,
+            _ = &mut *monitor => break true,
         }
     };
     // What a job has begun to write is completed with everything else that was accepted.
     jobs.abort();
-    let deadline = Duration::from_secs(served.config().serve.drain_seconds);
-    notify::stopping("closing the store", deadline + Duration::from_secs(5));
-    let drained = drain_unless_asked_again(signals, store.as_ref(), deadline).await;
-    monitor.abort();
-    match drained {
-        _ if ended_by_itself => Err(ended_unasked(served).into()),
-        Ok(()) => {
-            tracing::info!(name: "stopped", serial = %store.view().serial(), "the store is closed");
-            Ok(())
-        }
-        Err(error) => Err(error.into()),
-    }
+    ended_by_itself
 }
 
-/// Opens the store; `None` if a signal comes first.
-async fn open(served: &Arc<Served>, signals: &mut Signals) -> Result<Option<Arc<dyn Store>>> {
+/// Opens the store, and tells whether this process was asked to end meanwhile. Opening goes on then: it may
+/// have begun to write, and cannot be broken off in the middle of that.
+///
+/// # Errors
+/// Those of [`Opener::open`]; `Unavailable` if asked to end once more.
+async fn open(served: &Arc<Served>, signals: &mut Signals) -> Result<(Arc<dyn Store>, bool)> {
     let config = served.config();
     let mut opener = Opener::new(&config).create(false).progress(served.progress());
     if let Some(recorder) = served.recorder() {
@@ -136,16 +145,22 @@ async fn open(served: &Arc<Served>, signals: &mut Signals) -> Result<Option<Arc<
     let opener = opener.admin_hooks(served.clone());
     let opened = async { opener.open().await.map_err(|error| advised(&config, error)) };
     let mut opened = std::pin::pin!(opened);
+    let mut asked_to_end = false;
     loop {
         tokio::select! {
             opened = &mut opened => {
                 if let Err(error) = &opened {
                     served.not_opened(error);
                 }
-                return opened.map(Some);
+                return opened.map(|store| (store, asked_to_end));
             }
             signal = signals.next() => match signal {
-                Signal::End(_) => return Ok(None),
+                Signal::End(signal) if asked_to_end => return Err(not_waited_for(signal)),
+                Signal::End(signal) => {
+                    asked_to_end = true;
+                    tracing::info!(name: "draining", signal, "asked to end: the store is closed once it is open");
+                    notify::stopping("closing the store once it is open", monitor::LONGER);
+                }
                 Signal::Reload => tracing::warn!(
                     name: "reload_refused",
                     "the configuration is not read again while the store is opened: ask once it is"
@@ -153,6 +168,16 @@ async fn open(served: &Arc<Served>, signals: &mut Signals) -> Result<Option<Arc<
             },
         }
     }
+}
+
+fn not_waited_for(signal: &str) -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        "asked to end once more while the store was being opened; what was acknowledged is durable, and the \
+         next opening completes what this one has begun",
+    )
+    .with("signal", signal)
+    .during("serve")
 }
 
 fn ended_unasked(served: &Served) -> Error {

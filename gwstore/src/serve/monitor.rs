@@ -12,8 +12,28 @@ use super::notify;
 use super::served::{Served, summary};
 
 const INTERVAL: Duration = Duration::from_secs(1);
-/// While the store is opened, the service manager is asked for so much more time.
-const LONGER: Duration = Duration::from_secs(30);
+/// While opening the store gets somewhere, the service manager is asked for so much more time.
+pub(super) const LONGER: Duration = Duration::from_secs(30);
+/// What comes before rows are read, such as a copy of the file, tells nothing of how far it is; so long it
+/// is waited for.
+const STILL: Duration = Duration::from_secs(600);
+
+/// How far opening the store is.
+#[derive(Debug)]
+struct Opening {
+    rows: u64,
+    moved_at: Instant,
+}
+
+impl Opening {
+    /// Whether it has got somewhere of late.
+    fn moves(&mut self, rows: u64, now: Instant) -> bool {
+        if rows != self.rows {
+            *self = Self { rows, moved_at: now };
+        }
+        now.duration_since(self.moved_at) < STILL
+    }
+}
 
 /// What was told last.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -39,12 +59,16 @@ pub(super) async fn watch(served: Arc<Served>) -> Health {
     let watchdog = notify::watchdog_interval();
     let mut alive_at: Option<Instant> = None;
     let mut told = Told::default();
+    let mut opening = Opening { rows: 0, moved_at: Instant::now() };
     loop {
         ticks.tick().await;
         let health = Source::health(&*served);
         tell_change(&health, &mut told);
         match health.state {
-            Condition::Loading => notify::opening(&summary(&health), LONGER),
+            Condition::Loading => {
+                let moves = opening.moves(health.loaded_rows.unwrap_or(0), Instant::now());
+                notify::opening(&summary(&health), moves.then_some(LONGER));
+            }
             Condition::Stopped => return health,
             _ => {}
         }
@@ -77,4 +101,21 @@ fn tell_change(health: &Health, told: &mut Told) {
         notify::status(&summary(health));
     }
     *told = now;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_opening_that_stands_still_gets_no_more_time() {
+        let begun = Instant::now();
+        let mut opening = Opening { rows: 0, moved_at: begun };
+        let almost = STILL - INTERVAL;
+        assert!(opening.moves(0, begun + almost));
+        assert!(!opening.moves(0, begun + STILL));
+        assert!(opening.moves(1, begun + STILL));
+        assert!(opening.moves(1, begun + STILL + almost));
+        assert!(!opening.moves(1, begun + STILL + STILL));
+    }
 }

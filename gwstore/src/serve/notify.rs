@@ -18,15 +18,17 @@ fn micros(duration: Duration) -> u32 {
     u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)
 }
 
-/// Opening takes its time: the manager is to wait for so much longer.
-pub(super) fn opening(status: &str, longer: Duration) {
+/// The store is being opened; the manager is to wait for so much longer, if that is given.
+pub(super) fn opening(status: &str, longer: Option<Duration>) {
     #[cfg(unix)]
     {
         use sd_notify::NotifyState::{ExtendTimeoutUsec, Status};
-        told::notify(&[Status(status), ExtendTimeoutUsec(micros(longer))]);
+        let longer = longer.map(|longer| ExtendTimeoutUsec(micros(longer)));
+        let states: Vec<_> = std::iter::once(Status(status)).chain(longer).collect();
+        told::notify(&states);
     }
     #[cfg(not(unix))]
-    let _ = (status, micros(longer));
+    let _ = (status, longer.map(micros));
 }
 
 /// The store is open, or the configuration was read again.

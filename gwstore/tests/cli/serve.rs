@@ -238,6 +238,8 @@ fn a_signal_while_it_starts_ends_it_too() {
         server.signal(Signal::TERM);
         let (code, log) = server.ended();
         assert_eq!(code, 0, "{log}");
+        // Opening was not broken off in the middle.
+        assert!(log.contains("the store is closed"), "{log}");
         place.on(backend, "doctor").ok();
     }
 }

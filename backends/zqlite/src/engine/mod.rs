@@ -36,11 +36,22 @@ pub(crate) trait Engine: Debug + Send + Sync {
     /// Until then a loss of power may take back what is read.
     fn settle(&self) -> Result<()>;
 
+    /// A place among those who read, which may have to be waited for: to be taken before a lock that a writer
+    /// needs, and by nobody who has one. A fresh one owes nothing to a cache.
+    ///
+    /// # Errors
+    /// `Busy` if all places stay taken.
+    fn reserve(&self, is_fresh: bool) -> Result<Box<dyn Reserved<'_> + '_>>;
+
     /// What is stored now, and stays as it is while the snapshot lives.
-    fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>>;
+    fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>> {
+        self.reserve(false)?.begin()
+    }
 
     /// A snapshot that owes nothing to a cache.
-    fn fresh_snapshot(&self) -> Result<Box<dyn Snapshot + '_>>;
+    fn fresh_snapshot(&self) -> Result<Box<dyn Snapshot + '_>> {
+        self.reserve(true)?.begin()
+    }
 
     /// Lets the engine check its own structures. Nobody waits for that: it is broken off, and then passes,
     /// if too much is written meanwhile.
@@ -58,6 +69,12 @@ pub(crate) trait Engine: Debug + Send + Sync {
 
     /// Writes what is left to write and releases the file.
     fn close(self: Box<Self>) -> Result<()>;
+}
+
+/// A place among those who read.
+pub(crate) trait Reserved<'e> {
+    /// What is stored now, and stays as it is while the snapshot lives.
+    fn begin(self: Box<Self>) -> Result<Box<dyn Snapshot + 'e>>;
 }
 
 /// What takes a blob that is read.

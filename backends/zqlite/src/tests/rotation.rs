@@ -113,6 +113,34 @@ async fn keys_whose_commit_is_surely_not_stored_leave_everything_as_it_was() {
 }
 
 #[tokio::test]
+async fn what_is_known_of_records_from_before_a_leak_goes_with_the_last_of_them() {
+    let site = Site::new();
+    let backend = site.filled().await;
+    let rotating = site.rotated(Rotation::Leaked);
+    backend.take_up(rotating.clone()).await.unwrap();
+    backend.take_up(site.finished(&rotating)).await.unwrap();
+    let knows = || {
+        let open = backend.0.open.read().unwrap();
+        !open.as_ref().unwrap().envelope.contents().unwrap().is_empty()
+    };
+    commit(&backend, 30).await;
+    assert!(knows());
+    reseal(&backend).await;
+    let commit = |number| {
+        let rows = vec![put(Table::Users, number, b"d")];
+        backend.0.commit(&Commit { rows, ..Commit::default() }).unwrap();
+    };
+    // Who reads may have begun before.
+    let reads = backend.0.open.read().unwrap();
+    commit(31);
+    drop(reads);
+    assert!(knows());
+    commit(32);
+    assert!(!knows());
+    backend.0.verify().unwrap();
+}
+
+#[tokio::test]
 async fn what_stands_beside_the_head_is_sealed_anew_with_the_last_record() {
     let site = Site::new();
     let backend = site.filled().await;

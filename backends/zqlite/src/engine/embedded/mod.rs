@@ -11,10 +11,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ghostwire_store_core::error::{Error, Result};
-use ghostwire_store_sqlite::{Connection, Database, StoreFile};
+use ghostwire_store_sqlite::{Connection, Database, Leased, StoreFile};
 use rusqlite::params;
 
-use super::{Batch, Engine, Snapshot};
+use super::{Batch, Engine, Reserved, Snapshot};
 use crate::signing::SIGNATURE;
 use errors::unreadable;
 use link::Link;
@@ -139,12 +139,8 @@ impl Engine for Embedded {
         self.0.settle()
     }
 
-    fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>> {
-        Ok(Box::new(EmbeddedSnapshot::of_reader(self.0.reader()?)?))
-    }
-
-    fn fresh_snapshot(&self) -> Result<Box<dyn Snapshot + '_>> {
-        Ok(Box::new(EmbeddedSnapshot::of_reader(self.0.fresh_reader()?)?))
+    fn reserve(&self, is_fresh: bool) -> Result<Box<dyn Reserved<'_> + '_>> {
+        Ok(Box::new(self.0.lease(is_fresh)?))
     }
 
     fn check_structure(&self) -> Result<()> {
@@ -165,6 +161,12 @@ impl Engine for Embedded {
 
     fn close(self: Box<Self>) -> Result<()> {
         self.0.close()
+    }
+}
+
+impl<'e> Reserved<'e> for Leased<'e, Link> {
+    fn begin(self: Box<Self>) -> Result<Box<dyn Snapshot + 'e>> {
+        Ok(Box::new(EmbeddedSnapshot::of_reader(self.enter())?))
     }
 }
 
