@@ -101,7 +101,8 @@ pub(crate) enum Command {
     /// Hold the store open and look after it: jobs on a schedule, health, an end in order.
     #[command(long_about = SERVE)]
     Serve,
-    /// Say in a line whether a served store is ready, or live: 0 if so, 3 if not, 4 if nobody serves it.
+    /// Say in a line whether a served store is ready, or live: 0 if so, 3 if not, 4 if nobody serves it, 75 if its
+    /// socket has all the clients that it may have.
     Health(HealthArgs),
     /// Print what a served store measures, in the text format of Prometheus.
     Metrics(MetricsArgs),

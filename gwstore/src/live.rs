@@ -157,7 +157,7 @@ pub(crate) async fn require_unserved(config: &Config) -> Result<()> {
     if another_store(&client, config).await?.is_some() {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::Busy, "another process has the store open")
+    Err(Error::new(ErrorKind::Busy, "another process has this store open")
         .with("pid", client.welcome().pid)
         .with("socket", socket.display())
         .with("help", "one process at a time can serve a store: end the other one first"))

@@ -170,9 +170,9 @@ mod tests {
         with(&[("OTEL_TRACES_SAMPLER", "traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "2")])
             .unwrap_err();
         with(&[("OTEL_METRIC_EXPORT_INTERVAL", "soon")]).unwrap_err();
-        let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318");
-        with(&[endpoint, ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")]).unwrap_err();
-        with(&[endpoint, ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")]).unwrap();
+        const ENDPOINT: (&str, &str) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318");
+        with(const { &[ENDPOINT, ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")] }).unwrap_err();
+        with(const { &[ENDPOINT, ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")] }).unwrap();
         with(&[("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")]).unwrap();
         for endpoint in ["https://collector", "localhost:4318", "http://", "http://me:secret@host"]
         {

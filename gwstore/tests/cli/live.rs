@@ -311,6 +311,7 @@ fn another_user_is_told_what_would_let_him_in() {
     let held = Held::of(&config);
     stranger("status").ok().warns(&[SAID]);
     stranger("user create ann").ok();
+    stranger("doctor").ended(6).says(&["skip  files", "ok    integrity", " 0 failed"]);
     held.close();
 }
 

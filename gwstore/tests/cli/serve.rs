@@ -401,7 +401,7 @@ fn a_second_server_is_busy_before_anything_else_is_wrong() {
     let first = Server::ready(&place, "libsql", "--set http.listen=127.0.0.1:0");
     let listen = format!("--set http.listen={}", first.address());
     let second = place.on("libsql", &format!("{listen} serve")).ended(75);
-    second.warns(&["another process has the store open", "pid"]).omits("serving a store");
+    second.warns(&["another process has this store open", "pid"]).omits("serving a store");
     first.end();
 }
 
