@@ -47,7 +47,7 @@ pub(crate) struct GlobalOptions {
     /// Tables, JSON (of listings and edits an array), or JSON with an object a line.
     #[arg(short, long, global = true, value_name = "FORMAT")]
     output: Option<Format>,
-    /// Print results and errors only.
+    /// Print errors and what was asked to be shown only: no notes, and not what was done or would be.
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
     /// Say what is going on, on standard error; twice for more.
@@ -101,7 +101,8 @@ pub(crate) enum Command {
     /// Hold the store open and look after it: jobs on a schedule, health, an end in order.
     #[command(long_about = SERVE)]
     Serve,
-    /// Say in a line whether a served store is ready, or live: 0 if so, 3 if not, 4 if nobody serves it.
+    /// Say in a line whether a served store is ready, or live: 0 if so, 3 if not, 4 if nobody serves it, 75 if its
+    /// socket has all the clients that it may have.
     Health(HealthArgs),
     /// Print what a served store measures, in the text format of Prometheus.
     Metrics(MetricsArgs),
@@ -166,6 +167,7 @@ pub(crate) enum Command {
     )]
     Bench(BenchArgs),
     /// Print what completes this program's commands in a shell.
+    #[command(alias = "completion")]
     Completions {
         /// Which shell: bash, elvish, fish, powershell, zsh.
         shell: clap_complete::Shell,
@@ -188,8 +190,8 @@ away, series are pruned and rows brought up to the last block as `jobs` of the c
 
 SIGTERM and SIGINT end it: what was accepted is completed and the store closed, within \
 `serve.drain_seconds`; a second one ends it at once, and nothing that was acknowledged is lost. SIGHUP reads \
-the configuration again: `jobs`, `series`, `serve` and `switches` hold at once, other keys once it is started \
-anew, which is said. systemd is told of all that (Type=notify-reload); deploy/systemd has a unit.";
+the configuration again: `jobs`, `series`, `serve`, `switches` and `log.level` hold at once, other keys once \
+it is started anew, which is said. systemd is told of all that (Type=notify-reload); deploy/systemd has a unit.";
 
 #[derive(Debug, Args)]
 pub(crate) struct TopArgs {

@@ -12,6 +12,7 @@ mod credentials;
 mod demo;
 mod failure;
 mod headscale;
+mod intentions;
 mod keyring;
 mod live;
 mod nouns;
@@ -165,13 +166,21 @@ fn explain_usage(
     let shown = arguments
         .iter()
         .map(|argument| printable(&nouns::without_secret(&argument.to_string_lossy())));
+    let shown: Vec<String> = shown.collect();
+    let advice = intentions::advice(&shown);
     let error = Cli::try_parse_from(shown).err().filter(clap::Error::use_stderr).unwrap_or(error);
     let text = error.render().to_string();
     let said = if wants_json(arguments) {
         let message = text.trim().trim_start_matches("error: ");
-        json_line(notes, &serde_json::json!({ "kind": "usage", "message": message }))
+        let mut object = serde_json::json!({ "kind": "usage", "message": message });
+        if let (Some(fields), Some(advice)) = (object.as_object_mut(), advice) {
+            fields.insert("help".to_owned(), serde_json::json!([advice]));
+        }
+        json_line(notes, &object)
     } else {
-        text.lines().try_for_each(|line| writeln!(notes, "{}", printable(line)))
+        let advice = advice.map(|advice| format!("help: {advice}"));
+        let mut lines = text.lines().chain(advice.as_deref());
+        lines.try_for_each(|line| writeln!(notes, "{}", printable(line)))
     };
     // There is nowhere left to say that it could not be said.
     let _ = said;

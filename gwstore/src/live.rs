@@ -1,15 +1,16 @@
 //! A store that another process has open, by its admin socket.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ghostwire_store::admin::Client;
 use ghostwire_store::config::Config;
 use ghostwire_store::{Error, ErrorKind, Result};
 
-use crate::failure::with_help;
-use crate::output::{Shell, shown};
-use crate::permissions::{owner, this_user};
+use crate::failure::{Ending, Failure, Outcome, with_help};
+use crate::output::{Shell, printable, shown};
+use crate::permissions::{identity, owner, this_user};
 
 /// Who is at the configured store's admin socket.
 pub(crate) enum Found {
@@ -21,46 +22,145 @@ pub(crate) enum Found {
 }
 
 /// Looks for whoever has the configured store open, and says it if it is found. A socket is there only while
-/// somebody has the store open, so the files need not be tried first.
+/// somebody has the store open, so the files need not be tried first. Whoever serves another store at the
+/// configured place is told of, and left alone.
 ///
 /// # Errors
 /// Those of [`Client::connect`], but for a denial.
 pub(crate) async fn find(config: &Config, shell: &mut Shell<'_>) -> Result<Found> {
-    let Some(socket) = config.admin_socket_path() else { return Ok(Found::Nobody) };
-    match Client::connect(&socket).await {
+    match look(config, shell).await? {
+        Looked::Found(found) => Ok(found),
+        Looked::Another(served) => {
+            static SAID: AtomicBool = AtomicBool::new(false);
+            if !SAID.swap(true, Ordering::Relaxed) {
+                shell.note(format_args!(
+                    "process {} at the admin socket serves another store, {}; using the files of this one",
+                    served.pid, served.what
+                ));
+            }
+            Ok(Found::Nobody)
+        }
+    }
+}
+
+/// What is at the configured place.
+enum Looked {
+    Found(Found),
+    Another(Another),
+}
+
+/// Who serves another store there.
+struct Another {
+    pid: u32,
+    what: String,
+    socket: PathBuf,
+}
+
+async fn look(config: &Config, shell: &mut Shell<'_>) -> Result<Looked> {
+    let Some(socket) = config.admin_socket_path() else { return Ok(Looked::Found(Found::Nobody)) };
+    let found = match Client::connect(&socket).await {
         Ok(client) => {
             require_trusted(&client, config)?;
+            if let Some(what) = another_store(&client, config).await? {
+                let pid = client.welcome().pid;
+                return Ok(Looked::Another(Another { pid, what, socket }));
+            }
             say(&client, shell);
-            Ok(Found::Served(client))
+            Found::Served(client)
         }
         Err(error) => match error.kind() {
-            ErrorKind::NotFound => Ok(Found::Nobody),
-            ErrorKind::PermissionDenied => Ok(Found::Denied(error)),
+            ErrorKind::NotFound => Found::Nobody,
+            ErrorKind::PermissionDenied => Found::Denied(error),
             // Such as a path that is too long, where no socket can be.
-            ErrorKind::InvalidArgument if !socket.exists() => Ok(Found::Nobody),
-            _ => Err(error),
+            ErrorKind::InvalidArgument if !socket.exists() => Found::Nobody,
+            _ => return Err(error),
         },
+    };
+    Ok(Looked::Found(found))
+}
+
+/// What is served instead, if it is not the configured store. A socket beside a store's file is that store's;
+/// one at a place of its own has to say what it serves.
+async fn another_store(client: &Client, config: &Config) -> Result<Option<String>> {
+    if config.admin.path.is_none() {
+        return Ok(None);
     }
+    let info = client.info().await?;
+    let there = info.location.as_deref().map(Path::new);
+    let is_same = info.name == config.backend.kind().name()
+        && match (config.backend.path(), there) {
+            (Some(here), Some(there)) => is_same_file(here, there),
+            (None, None) => true,
+            _ => false,
+        };
+    let location = info.location.as_deref().unwrap_or("without a file");
+    Ok((!is_same).then(|| printable(&format!("{} {location}", info.name))))
+}
+
+/// Where both can be looked at, one file may have several names; else the names have to be the same.
+fn is_same_file(here: &Path, there: &Path) -> bool {
+    let identities = (fs::metadata(here).ok(), fs::metadata(there).ok());
+    if let (Some(here), Some(there)) = identities
+        && let (Some(here), Some(there)) = (identity(&here), identity(&there))
+    {
+        return here == there;
+    }
+    let absolute = |path: &Path| std::path::absolute(path).ok();
+    absolute(here).is_some_and(|here| Some(here) == absolute(there))
 }
 
 /// Whoever has the store open, for what only that process can do.
 ///
 /// # Errors
-/// `Unavailable` if nobody has it open and serves it; as [`find`].
-pub(crate) async fn require(config: &Config, shell: &mut Shell<'_>) -> Result<Client> {
-    match find(config, shell).await? {
-        Found::Served(client) => Ok(client),
-        Found::Denied(error) => Err(error),
-        Found::Nobody => {
+/// `Unavailable` if nobody has it open and serves it, which ends the program as what is missing does;
+/// `Conflict` if another store is served there; as [`find`].
+pub(crate) async fn require(config: &Config, shell: &mut Shell<'_>) -> Outcome<Client> {
+    match look(config, shell).await? {
+        Looked::Found(Found::Served(client)) => Ok(client),
+        Looked::Found(Found::Denied(error)) => Err(error.into()),
+        Looked::Another(another) => {
+            let message = "the process at the admin socket serves another store";
+            let configured = config.backend.path().map(shown).unwrap_or_default();
+            Err(Error::new(ErrorKind::Conflict, message)
+                .with("socket", another.socket.display())
+                .with("pid", another.pid)
+                .with("served", another.what)
+                .with("configured", configured)
+                .with(
+                    "help",
+                    "name that store, or the socket of this one with --set admin.path=SOCKET",
+                )
+                .into())
+        }
+        Looked::Found(Found::Nobody) => {
             let message = "nobody who serves an admin socket has the store open";
             let error = Error::new(ErrorKind::Unavailable, message);
             let error = match config.admin_socket_path() {
                 Some(socket) => error.with("socket", socket.display()),
                 None => error,
             };
-            Err(error.with("help", "start the program that uses the store, or `gwstore serve`; `gwstore doctor` looks at one that nobody has open"))
+            let help = "start the program that uses the store, or `gwstore serve`; `gwstore doctor` looks at \
+                        one that nobody has open";
+            Err(Failure::As(Ending::Missing, error.with("help", help)))
         }
     }
+}
+
+/// Refuses to serve a store that is served, before anything else is begun. Whatever else is in the way, opening
+/// it tells.
+///
+/// # Errors
+/// `Busy`.
+pub(crate) async fn require_unserved(config: &Config) -> Result<()> {
+    let Some(socket) = config.admin_socket_path() else { return Ok(()) };
+    let Ok(client) = Client::connect(&socket).await else { return Ok(()) };
+    if another_store(&client, config).await?.is_some() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Busy, "another process has this store open")
+        .with("pid", client.welcome().pid)
+        .with("socket", socket.display())
+        .with("help", "one process at a time can serve a store: end the other one first"))
 }
 
 /// Once, however often the store is asked.

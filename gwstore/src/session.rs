@@ -257,7 +257,11 @@ pub(crate) async fn compact(config: &Config) -> Result<Compacted> {
 }
 
 pub(crate) fn advised(config: &Config, error: Error) -> Error {
+    let is_of_socket = error.context().iter().any(|(key, _)| *key == "socket");
     match error.kind() {
+        ErrorKind::NotFound if is_of_socket => {
+            with_help(error, "make the directory that admin.path names, or name another")
+        }
         // No new one is made beside the key of one that was lost.
         ErrorKind::NotFound => match lost_key(config) {
             Some((what, file)) => error.with(

@@ -1,7 +1,7 @@
 //! Sending to a collector: OTLP over HTTP, in Protobuf.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -73,7 +73,7 @@ pub(crate) fn metrics(
         .with_endpoint(format!("{endpoint}/v1/metrics"))
         .build()
         .map_err(|error| broken("the exporter of metrics cannot be made", &error))?;
-    let exporter = CountedPoints { exporter, own };
+    let exporter = CountedPoints { exporter, own, told: Told::default() };
     Ok(meters
         .with_reader(PeriodicReader::builder(exporter).with_interval(options.interval).build()))
 }
@@ -91,7 +91,7 @@ pub(crate) fn traces(
         .build()
         .map_err(|error| broken("the exporter of spans cannot be made", &error))?;
     own.capacity.store(QUEUE as u64, Ordering::Relaxed);
-    let exporter = CountedSpans { exporter, own: own.clone() };
+    let exporter = CountedSpans { exporter, own: own.clone(), told: Told::default() };
     // It holds more than is admitted, so that it drops none by itself.
     let config = BatchConfigBuilder::default().with_max_queue_size(2 * QUEUE).build();
     let batches = BatchSpanProcessor::builder(exporter).with_batch_config(config).build();
@@ -155,10 +155,41 @@ fn reason(outcome: &OTelSdkResult) -> Option<&'static str> {
     }
 }
 
+/// Whether the collector did not take what was sent last, as the log has it.
+#[derive(Debug, Default)]
+struct Told(AtomicBool);
+
+impl Told {
+    /// Whether that is news.
+    fn turns(&self, fails: bool) -> bool {
+        self.0.swap(fails, Ordering::Relaxed) != fails
+    }
+
+    /// One line for each change.
+    fn tell(&self, signal: &'static str, outcome: &OTelSdkResult) {
+        if !self.turns(outcome.is_err()) {
+            return;
+        }
+        match outcome {
+            Ok(()) => {
+                tracing::info!(name: "export_resumed", signal, "the collector takes {signal} again")
+            }
+            Err(error) => tracing::warn!(
+                name: "export_failing",
+                signal,
+                %error,
+                error.type = reason(outcome),
+                "the collector does not take {signal}; this is said once, until it does"
+            ),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct CountedSpans {
     exporter: SpanExporter,
     own: Arc<SelfMetrics>,
+    told: Told,
 }
 
 impl opentelemetry_sdk::trace::SpanExporter for CountedSpans {
@@ -166,6 +197,7 @@ impl opentelemetry_sdk::trace::SpanExporter for CountedSpans {
         let count = batch.len() as u64;
         let outcome = self.exporter.export(batch).await;
         self.own.spans_sent(count, reason(&outcome));
+        self.told.tell("traces", &outcome);
         outcome
     }
 
@@ -181,6 +213,7 @@ impl opentelemetry_sdk::trace::SpanExporter for CountedSpans {
 struct CountedPoints {
     exporter: MetricExporter,
     own: Arc<SelfMetrics>,
+    told: Told,
 }
 
 impl PushMetricExporter for CountedPoints {
@@ -188,6 +221,7 @@ impl PushMetricExporter for CountedPoints {
         let count = points(metrics);
         let outcome = self.exporter.export(metrics).await;
         self.own.points_sent(count, reason(&outcome));
+        self.told.tell("metrics", &outcome);
         outcome
     }
 
@@ -220,4 +254,19 @@ fn points(metrics: &ResourceMetrics) -> u64 {
     };
     let scopes = metrics.scope_metrics().flat_map(|scope| scope.metrics());
     scopes.map(|metric| of(metric.data()) as u64).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_change_is_news() {
+        let told = Told::default();
+        let outcomes = [false, true, true, false, false, true];
+        assert_eq!(
+            outcomes.map(|fails| told.turns(fails)),
+            [false, true, false, true, false, true]
+        );
+    }
 }

@@ -64,6 +64,16 @@ impl Options {
         if self.endpoint.is_none() {
             self.endpoint = variable("OTEL_EXPORTER_OTLP_ENDPOINT");
         }
+        if let Some(protocol) = variable("OTEL_EXPORTER_OTLP_PROTOCOL")
+            && self.endpoint.is_some()
+            && protocol != "http/protobuf"
+        {
+            return Err(Error::invalid(
+                "OTEL_EXPORTER_OTLP_PROTOCOL must be http/protobuf, which a collector takes at port 4318, \
+                 or be left out",
+            )
+            .with("value", protocol));
+        }
         if let Some(sampler) = variable("OTEL_TRACES_SAMPLER") {
             self.sampled = share(&sampler, variable("OTEL_TRACES_SAMPLER_ARG").as_deref())?;
         }
@@ -90,10 +100,16 @@ impl Options {
         let endpoint = endpoint.trim_end_matches('/');
         let address = endpoint.strip_prefix("http://").filter(|rest| !rest.is_empty());
         if address.is_none() || address.is_some_and(|rest| rest.contains('@')) {
-            return Err(Error::invalid(
+            let error = Error::invalid(
                 "the endpoint of the collector must be http://HOST:PORT; for one that wants TLS or a \
                  password, send to a collector on this machine that forwards",
-            ));
+            );
+            let error = error.with("keys", "telemetry.otlp_endpoint, OTEL_EXPORTER_OTLP_ENDPOINT");
+            // What stands before an @ may be a password.
+            return Err(match endpoint.contains('@') {
+                true => error,
+                false => error.with("value", endpoint),
+            });
         }
         Ok(Some(endpoint.to_owned()))
     }
@@ -154,6 +170,10 @@ mod tests {
         with(&[("OTEL_TRACES_SAMPLER", "traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "2")])
             .unwrap_err();
         with(&[("OTEL_METRIC_EXPORT_INTERVAL", "soon")]).unwrap_err();
+        const ENDPOINT: (&str, &str) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318");
+        with(const { &[ENDPOINT, ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")] }).unwrap_err();
+        with(const { &[ENDPOINT, ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")] }).unwrap();
+        with(&[("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")]).unwrap();
         for endpoint in ["https://collector", "localhost:4318", "http://", "http://me:secret@host"]
         {
             let options = Options { endpoint: Some(endpoint.to_owned()), ..Options::default() };

@@ -366,10 +366,11 @@ impl Inner {
         let envelope = self.envelope();
         let status = locked(&self.status).clone();
         let file = status.as_ref().map(|status| &status.file);
+        let path = file.map_or(self.options.file.path.as_path(), |file| file.path());
         BackendInfo {
             name: "zqlite",
             engine: self.engine_name.clone(),
-            location: Some(self.options.file.path.display().to_string()),
+            location: Some(path.display().to_string()),
             durable: true,
             shared: false,
             sealed: envelope.is_sealed(),

@@ -561,7 +561,7 @@ pub(super) static KEYS: &[Key] = &[
     Key::field(
         "admin.path",
         Kind::Path,
-        "Where the socket is. Each store that is open at the same time needs one of its own.",
+        "Where the socket is; its directory has to be there. Each store that is open at the same time needs one of its own, and `gwstore` uses it for the store that is served there and no other.",
         |c| c.admin.path.clone().map(Value::Path),
         |c, v| v.into_path().map(|path| c.admin.path = Some(path)),
     )
@@ -570,7 +570,7 @@ pub(super) static KEYS: &[Key] = &[
     Key::field(
         "admin.group",
         Kind::Name,
-        "The group, by name or number, whose members may use the socket beside the store's user and root.",
+        "The group, by name or number, whose members may use the socket beside the store's user and root. They have to get to it, and to see the store's file: its directory lets them through with mode 0710 and their group.",
         |c| c.admin.group.clone().map(Value::Text),
         |c, v| v.into_text().map(|group| c.admin.group = Some(group)),
     )

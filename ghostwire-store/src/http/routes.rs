@@ -61,7 +61,10 @@ async fn ready_check(State(source): State<Shared>, Path(name): Path<String>) -> 
 async fn metrics(State(source): State<Shared>) -> Response<Body> {
     match source.metrics().await {
         Some(text) => respond(200, METRICS, text),
-        None => plain((404, "this program was built without metrics\n".to_owned())),
+        None => plain((
+            404,
+            "no metrics: telemetry.enabled is off, or the program has none\n".to_owned(),
+        )),
     }
 }
 

@@ -81,6 +81,10 @@ impl Keys<'_> {
                 write_identity(path, &identity, self.like())?;
                 Ok(RootSecret::Identity(identity))
             }
+            (Err(error @ CryptoError::Root { fault: RootFault::Missing, .. }), _) => {
+                let help = "`gwstore keys identity new FILE` makes one for a new store";
+                Err(error::of(&self.path(), error).with("help", help))
+            }
             (read, _) => read.map_err(|error| error::of(&self.path(), error)),
         }
     }

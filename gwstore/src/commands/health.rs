@@ -4,9 +4,9 @@ use std::io::Write;
 use std::path::Path;
 
 use clap::Args;
+use ghostwire_store::Result;
 use ghostwire_store::admin::Client;
 use ghostwire_store::config::Config;
-use ghostwire_store::{Error, ErrorKind, Result};
 use serde_json::Value;
 
 use crate::failure::{Ending, Failure, Outcome, file_error};
@@ -34,7 +34,7 @@ pub(crate) struct MetricsArgs {
 
 /// A line about the store, and an exit code.
 pub(super) async fn health(config: &Config, args: &HealthArgs, shell: &mut Shell<'_>) -> Outcome {
-    let client = served(config, shell).await?;
+    let client = live::require(config, shell).await?;
     let health = client.health().await?;
     let is_so = |name: &str| health.get(name).and_then(Value::as_bool).unwrap_or(false);
     let asks_live = args.live && !args.ready;
@@ -68,7 +68,7 @@ fn line(health: &Value, live: bool) -> String {
 
 /// The metrics, as text.
 pub(super) async fn metrics(config: &Config, args: &MetricsArgs, shell: &mut Shell<'_>) -> Outcome {
-    let text = served(config, shell).await?.metrics().await?;
+    let text = live::require(config, shell).await?.metrics().await?;
     match &args.file {
         None => Ok(shell.out.write_all(text.as_bytes())?),
         Some(path) => {
@@ -95,14 +95,6 @@ fn replace(path: &Path, text: &str) -> Result<()> {
         file.as_file().set_permissions(mode).map_err(failed)?;
     }
     file.persist(path).map(drop).map_err(|error| failed(error.error))
-}
-
-/// Whoever has the store open. That nobody has is an answer of its own.
-pub(super) async fn served(config: &Config, shell: &mut Shell<'_>) -> Outcome<Client> {
-    live::require(config, shell).await.map_err(|error: Error| match error.kind() {
-        ErrorKind::Unavailable => Failure::As(Ending::Missing, error),
-        _ => error.into(),
-    })
 }
 
 impl Numbers for Client {

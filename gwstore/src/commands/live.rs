@@ -10,7 +10,7 @@ use ghostwire_store::changes::Serial;
 use ghostwire_store::config::Config;
 use ghostwire_store::domain::{Clock, SystemClock};
 use ghostwire_store::{Error, ErrorKind, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::failure::{Ending, Failure, Outcome};
 use crate::live::{self, Found};
@@ -36,7 +36,8 @@ pub(crate) enum LogCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct LevelArgs {
-    /// error, warn, info, debug or trace, or what else that program's configuration takes.
+    /// error, warn, info, debug, trace or off; also for a part of the program, as in
+    /// info,ghostwire_store_core::writer=debug.
     level: String,
     /// Only so long, such as 10m; then as before.
     #[arg(long = "for", value_name = "TIME")]
@@ -142,14 +143,43 @@ pub(super) async fn reload(config: &Config, shell: &mut Shell<'_>) -> Outcome {
     if shell.json {
         return shell.object(&changed);
     }
-    shell.say(format_args!("Reloaded: {}", printable(&changed.to_string())))
+    for line in reloaded(&changed) {
+        shell.line(printable(&line))?;
+    }
+    Ok(())
+}
+
+/// What a program says of a reload, for people. One may say something of its own.
+fn reloaded(changed: &Value) -> Vec<String> {
+    let changes = |name: &str| changed.get(name).and_then(Value::as_array);
+    let (Some(applied), Some(deferred)) = (changes("applied"), changes("refused")) else {
+        return vec![format!("Reloaded: {changed}")];
+    };
+    let text = |change: &Value, name: &str| {
+        change.get(name).and_then(Value::as_str).unwrap_or("none").to_owned()
+    };
+    let told = |change: &Value, when: &str| {
+        let [key, before, after] = ["key", "before", "after"].map(|name| text(change, name));
+        format!("{key}: {before} -> {after}, {when}")
+    };
+    if applied.is_empty() && deferred.is_empty() {
+        return vec!["Nothing in the configuration has changed.".to_owned()];
+    }
+    let now = applied.iter().map(|change| told(change, "holds from now on"));
+    let later =
+        deferred.iter().map(|change| told(change, "holds once that program is started anew"));
+    now.chain(later).collect()
 }
 
 /// Has it log more or less.
 pub(super) async fn log(config: &Config, command: &LogCommand, shell: &mut Shell<'_>) -> Outcome {
     let LogCommand::Level(LevelArgs { level, period }) = command;
     let period = period.map(from_now).transpose()?;
-    live::require(config, shell).await?.set_log_level(level, period).await?;
+    let client = live::require(config, shell).await?;
+    client.set_log_level(level, period).await.map_err(|error| match error.kind() {
+        ErrorKind::InvalidArgument => Failure::usage(error),
+        _ => error.into(),
+    })?;
     if shell.json {
         let seconds = period.map(|period| period.as_secs());
         return shell.object(&json!({ "level": level, "seconds": seconds }));
@@ -169,5 +199,23 @@ fn from_now(moment: Moment) -> Result<Duration> {
     match period.as_secs() {
         0 => Err(Error::invalid("the level would be back at once; name a longer time")),
         _ => Ok(period),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reload_is_told_line_by_line() {
+        let changed = json!({
+            "applied": [{"key": "jobs.reap_seconds", "before": "60", "after": "30"}],
+            "refused": [{"key": "http.listen", "before": null, "after": "127.0.0.1:9655"}],
+        });
+        let now = "jobs.reap_seconds: 60 -> 30, holds from now on";
+        let later = "http.listen: none -> 127.0.0.1:9655, holds once that program is started anew";
+        assert_eq!(reloaded(&changed), [now, later]);
+        assert_eq!(reloaded(&json!({"applied": [], "refused": []})).len(), 1);
+        assert_eq!(reloaded(&json!({"own": 1})), ["Reloaded: {\"own\":1}"]);
     }
 }

@@ -114,7 +114,7 @@ pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
         Command::Health(args) => health::health(&config, args, shell).await,
         Command::Metrics(args) => health::metrics(&config, args, shell).await,
         Command::Top(args) => {
-            let client = health::served(&config, shell).await?;
+            let client = crate::live::require(&config, shell).await?;
             crate::top::run(&client, args, shell).await
         }
         Command::Status(args) => status::run(&config, args, shell).await,

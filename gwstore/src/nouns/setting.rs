@@ -1,8 +1,10 @@
 //! `gwstore setting`.
 
+use std::net::IpAddr;
+
 use clap::{Args, Subcommand};
 use ghostwire_store::command::{Precondition, SettingCommand};
-use ghostwire_store::domain::{DerpMap, SettingDocument, SettingKind};
+use ghostwire_store::domain::{DerpMap, NetworkSettings, Prefix, SettingDocument, SettingKind};
 use ghostwire_store::{Error, ErrorKind};
 use ghostwire_store_core::schema::Table;
 use serde_json::{Map, Value};
@@ -60,6 +62,10 @@ pub(crate) fn get(args: &Get, scene: &Scene<'_>) -> Outcome<Value> {
     })
 }
 
+const DERP_MAP: &str = "a DERP map is JSON: an object with `regions` as `gwstore setting get derp-map` prints \
+                        it, or Tailscale's with `Regions`; a YAML file of Headscale's has to be written as \
+                        one of these";
+
 fn in_force(kind: SettingKind, scene: &Scene<'_>) -> Outcome<Map<String, Value>> {
     let settings = scene.state.settings();
     let document = match kind {
@@ -112,7 +118,11 @@ impl Plans for Set {
     fn plan(&self, scene: &Scene<'_>) -> Outcome<Plan> {
         let wrong = |error: serde_json::Error| {
             let message = "this is no settings document of that kind";
-            Failure::from(Error::invalid(message).with("kind", self.kind).because(error))
+            let error = Error::invalid(message).with("kind", self.kind).because(error);
+            Failure::from(match self.kind {
+                SettingKind::DerpMap => error.with("help", DERP_MAP),
+                _ => error,
+            })
         };
         let read = |fields: Value| {
             let document = Map::from_iter([(self.kind.name().to_owned(), fields)]);
@@ -148,9 +158,27 @@ impl Plans for Set {
             }
         };
         let document = document.map_err(wrong)?;
+        if let SettingDocument::Network(network) = &document {
+            notes.extend(left_outside(network, scene));
+        }
         let plan = Plan { notes, ..on(self.kind, scene) };
         Ok(plan.then(SettingCommand::Put { document, expected: None }))
     }
+}
+
+/// Nodes keep the addresses that they have.
+fn left_outside(network: &NetworkSettings, scene: &Scene<'_>) -> Option<String> {
+    let is_outside = |address: Option<IpAddr>, prefix: Option<Prefix>| {
+        address.is_some_and(|address| prefix.is_none_or(|prefix| !prefix.contains(address)))
+    };
+    let outside = scene.state.nodes().iter().filter(|node| {
+        is_outside(node.ipv4.map(Into::into), network.ipv4)
+            || is_outside(node.ipv6.map(Into::into), network.ipv6)
+    });
+    let count = outside.count();
+    (count > 0).then(|| {
+        format!("nodes outside of the network's prefixes: {count}; nodes keep the addresses that they have")
+    })
 }
 
 fn on(kind: SettingKind, scene: &Scene<'_>) -> Plan {

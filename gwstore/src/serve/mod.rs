@@ -20,6 +20,8 @@ use tokio::task::JoinHandle;
 
 use crate::cli::GlobalOptions;
 use crate::failure::{Failure, Outcome};
+use crate::live;
+use crate::output::Shell;
 use crate::session::{advised, refuse_to_forget};
 use served::Served;
 
@@ -31,6 +33,9 @@ pub(crate) async fn run(global: &GlobalOptions, config: &Config) -> Outcome {
     refuse_to_forget(config)?;
     // Before anything is opened: from here on a signal ends this in order.
     let mut signals = Signals::listen()?;
+    live::require_unserved(config).await?;
+    // How it ended is told to whoever reads the log.
+    shell.json |= config.log.format == LogFormat::Json;
     let served = begin(global, config)?;
     let http = Http::start(config, &served).await?;
     let monitor = tokio::spawn(monitor::watch(served.clone()));
@@ -88,7 +93,7 @@ async fn serve(
     match drained {
         _ if ended_by_itself => Err(ended_unasked(served).into()),
         Ok(()) => {
-            tracing::info!(name: "stopped", serial = %store.view().serial(), "the store is closed");
+            tracing::info!(name: "stopped", serial = store.view().serial().get(), "the store is closed");
             Ok(())
         }
         Err(error) => Err(error.into()),
@@ -109,7 +114,7 @@ async fn attend(
     served.opened(store, jobs.records());
     let jobs = tokio::spawn(jobs.run());
     notify::ready(&served.summary());
-    tracing::info!(name: "opened", serial = %store.view().serial(), "the store is open");
+    tracing::info!(name: "opened", serial = store.view().serial().get(), "the store is open");
     let ended_by_itself = loop {
         tokio::select! {
             biased;

@@ -165,6 +165,7 @@ impl Served {
             Err(error) => tracing::error!(
                 name: "reload_refused",
                 %error,
+                error.type = error.kind().name(),
                 "the configuration cannot be read; what held before holds on"
             ),
         }
@@ -201,7 +202,7 @@ impl Served {
 fn tell_changes(changes: &reload::Plan) {
     for change in &changes.refused {
         tracing::warn!(
-            name: "reload_refused",
+            name: "reload_deferred",
             key = change.key,
             before = change.before,
             after = change.after,

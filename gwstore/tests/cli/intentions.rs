@@ -138,3 +138,50 @@ fn intentions_are_understood() {
         assert_eq!(ran.code, 0, "{intention}: {ran:#?}");
     }
 }
+
+#[test]
+fn who_types_something_else_is_told_what_is_meant() {
+    let place = Place::new();
+    for (typed, help) in [
+        ("show node laptop", "gwstore node show"),
+        ("preauthkey create alice", "--user NAME"),
+        ("setting set magic-dns true", "dns magic_dns=true"),
+        ("export", "gwstore export FILE"),
+        ("log-level debug", "gwstore log level"),
+        ("reload", "gwstore config reload"),
+        ("shutdown", "SIGTERM"),
+        ("audit", "gwstore audit list"),
+        ("configtest", "gwstore doctor"),
+    ] {
+        place.run(typed).ended(2).warns(&["help: ", help]);
+    }
+    let error = place.run("reload --json").ended(2).error();
+    assert!(error["help"][0].as_str().unwrap().contains("config reload"), "{error}");
+    place.run("completion bash").ok();
+}
+
+#[test]
+fn nodes_that_a_new_prefix_leaves_outside_are_counted() {
+    let place = Place::new();
+    place.init("libsql");
+    place.on("libsql", "user create alice").ok();
+    let keys =
+        format!("--machine-key mkey:{} --node-key nodekey:{}", "01".repeat(32), "02".repeat(32));
+    place.on("libsql", &format!("node create laptop --user alice {keys}")).ok();
+    let outside = "outside of the network's prefixes: 1";
+    place.on("libsql", "setting set network ipv4=10.9.0.0/16").ok().warns(&[outside]);
+    place.on("libsql", "setting set network ipv4=100.64.0.0/10").ok().omits(outside);
+}
+
+#[test]
+fn a_derp_map_in_another_form_is_told_the_right_one() {
+    let place = Place::new();
+    place.init("libsql");
+    for (name, text) in
+        [("map.yaml", "regions:\n  900:\n    regionid: 900\n"), ("map", "{\"Regoins\":{}}")]
+    {
+        place.write(name, text);
+        let ran = place.on("libsql", &format!("setting set derp-map --file {name}"));
+        ran.refused(&["`regions`", "`Regions`", "YAML"]);
+    }
+}

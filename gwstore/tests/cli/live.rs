@@ -108,7 +108,7 @@ fn what_depends_on_the_moment_works_beside_the_process_too() {
         assert_eq!((watched.len(), &watched[0]["serial"]), (1, &1.into()));
         held.close();
         place.on(backend, "checkpoint").ok().says(&["everything up to serial"]).omits(SAID);
-        place.on(backend, "watch").ended(1).warns(&["nobody who serves", "gwstore serve"]);
+        place.on(backend, "watch").ended(4).warns(&["nobody who serves", "gwstore serve"]);
     }
 }
 
@@ -314,5 +314,71 @@ fn another_user_is_told_what_would_let_him_in() {
     let held = Held::of(&config);
     stranger("status").ok().warns(&[SAID]);
     stranger("user create ann").ok();
+    stranger("doctor").ended(6).says(&["skip  files", "ok    integrity", " 0 failed"]);
     held.close();
+}
+
+/// Copies a store that nobody has open, with what lies beside it.
+fn copied(place: &Place, from: &str, to: &str) {
+    for entry in std::fs::read_dir(place.file("")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if let Some(rest) = name.strip_prefix(from) {
+            std::fs::copy(place.file(&name), place.file(&format!("{to}{rest}"))).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_socket_at_a_place_of_its_own_speaks_for_the_store_that_it_serves() {
+    for backend in BACKENDS {
+        let place = Place::new();
+        place.init(backend);
+        place.on(backend, "user create alice").ok();
+        let live = format!("{backend}.db");
+        copied(&place, &live, "copy.db");
+        std::os::unix::fs::symlink(place.file(&live), place.file("link.db")).unwrap();
+        place.write("bad.db", b"no store at all, but more than nothing".repeat(300));
+        let mut config = place.config(backend);
+        config.admin.path = Some(place.file("admin.sock"));
+        let held = Held::of(&config);
+        let on = |path: &str, command: &str| {
+            let options = format!("--backend {backend} --path {path} --set admin.path=admin.sock");
+            place.run(&format!("{options} {command}"))
+        };
+        let other = "serves another store";
+        on(&live, "user show alice").ok().warns(&[SAID]).omits(other);
+        on("copy.db", "verify").ok().warns(&[other, &live]).omits(SAID);
+        on("copy.db", "user delete alice --yes").ok().warns(&[other]);
+        on("copy.db", "user show alice").ended(4);
+        on(&live, "user show alice").ok();
+        on("link.db", "user show alice").ok().warns(&[SAID]);
+        let bad = on("bad.db", "verify").warns(&[other]);
+        assert!(bad.code != 0 && !bad.out.contains("whole"), "{bad:#?}");
+        for command in ["watch", "config reload", "log level debug", "health", "metrics"] {
+            on("copy.db", command).ended(5).warns(&[other, "copy.db", &live, "--set admin.path"]);
+        }
+        held.close();
+    }
+}
+
+#[test]
+fn of_two_stores_that_name_one_socket_each_is_edited_in_its_own_files() {
+    let place = Place::new();
+    place.write(
+        "feature-flags.toml",
+        "[development]\nstore = \"live\"\nadmin.path = \"admin.sock\"\n\
+         [development.stores.live]\nbackend = \"libsql\"\npath = \"libsql.db\"\n\
+         [development.stores.next]\nbackend = \"zqlite\"\npath = \"next.db\"\n",
+    );
+    place.run("init").ok();
+    place.run("--store next init").ok();
+    let mut config = place.config("libsql");
+    config.admin.path = Some(place.file("admin.sock"));
+    let held = Held::of(&config);
+    place.run("user create ann").ok().warns(&[SAID]);
+    place.run("--store next user create bea").ok().omits(SAID);
+    place.run("user show bea").ended(4);
+    held.close();
+    place.run("--store next user show bea").ok();
+    place.run("--store next user show ann").ended(4);
 }

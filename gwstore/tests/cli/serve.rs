@@ -395,3 +395,44 @@ fn a_full_disk_is_told_and_the_process_lives() {
         fs::remove_file(place.file("filler")).unwrap();
     }
 }
+
+#[test]
+fn a_second_server_is_busy_before_anything_else_is_wrong() {
+    let place = Place::new();
+    place.init("libsql");
+    let first = Server::ready(&place, "libsql", "--set http.listen=127.0.0.1:0");
+    let listen = format!("--set http.listen={}", first.address());
+    let second = place.on("libsql", &format!("{listen} serve")).ended(75);
+    second.warns(&["another process has this store open", "pid"]).omits("serving a store");
+    first.end();
+}
+
+#[test]
+fn a_socket_without_its_directory_is_told_so() {
+    let place = Place::new();
+    place.init("libsql");
+    let ran = place.on("libsql", "--set admin.path=nowhere/admin.sock serve");
+    assert_ne!(ran.code, 0, "{ran:#?}");
+    ran.warns(&["nowhere", "admin.path"]).omits("gwstore init");
+}
+
+#[test]
+fn with_a_log_in_json_how_it_ended_is_json_too() {
+    let place = Place::new();
+    let ran = place.on("libsql", "--set log.format=json serve").ended(4);
+    for line in ran.err.lines() {
+        serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    }
+}
+
+#[test]
+fn metrics_that_are_off_are_said_to_be_off() {
+    let place = Place::new();
+    place.init("libsql");
+    let options = "--set http.listen=127.0.0.1:0 --set telemetry.enabled=false";
+    let server = Server::ready(&place, "libsql", options);
+    let (status, text) = server.get("/metrics");
+    assert_eq!(status, 404);
+    assert!(text.contains("telemetry.enabled"), "{text}");
+    server.end();
+}

@@ -19,7 +19,7 @@ pub(super) fn parse(level: &str) -> Result<Targets> {
     let parsed = level.parse().ok().filter(|_| level.split(',').all(|part| is_one(part.trim())));
     parsed.ok_or_else(|| {
         Error::invalid(
-            "the level of the log is none; use error, warn, info, debug, trace or off, as in \
+            "this is no level of the log; use error, warn, info, debug, trace or off, as in \
              `info,ghostwire_store_core::writer=debug`",
         )
         .with("level", level)

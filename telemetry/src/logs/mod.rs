@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use tracing::Dispatch;
 use tracing::dispatcher::WeakDispatch;
+use tracing::{Dispatch, Metadata};
+use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
@@ -66,11 +67,17 @@ where
         .event_format(format::Lines { format: options.format, dispatch: this.clone() })
         .with_writer(Counted(writer))
         .with_ansi(false)
-        .with_filter(filter);
+        .with_filter(filter.and(filter_fn(|of| !is_told_otherwise(of))));
     let spans = telemetry.and_then(traces::layer);
     let dispatch = Dispatch::new(Registry::default().with(lines).with(spans));
     let _ = this.set(dispatch.downgrade());
     Ok((dispatch, LogLevel::new(handle, options.level.clone())))
+}
+
+/// OpenTelemetry's library says in its own words, and at each attempt, that a collector does not answer. This
+/// crate says it once, when it begins and when it ends. Whoever debugs sees all the rest.
+fn is_told_otherwise(metadata: &Metadata<'_>) -> bool {
+    metadata.target().starts_with("opentelemetry") && *metadata.level() <= tracing::Level::INFO
 }
 
 /// Levels by name, and how many lines each had.

@@ -11,6 +11,7 @@ mod pin;
 mod stored;
 
 use std::fmt::Display;
+use std::{fs, io};
 
 use ghostwire_store::config::{BackendKind, Config};
 use ghostwire_store::{COMPILED_BACKENDS, Error, ErrorKind};
@@ -18,7 +19,9 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::failure::{Ending, Failure, Outcome, one_line};
+use crate::live::{self, Found};
 use crate::output::{Shell, printable};
+use crate::permissions::{owner, this_user};
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -129,6 +132,23 @@ impl Checkup<'_, '_> {
     }
 }
 
+/// Whom the admin socket answers though the store's files are another user's, to whom they say nothing.
+async fn guest(config: &Config, shell: &mut Shell<'_>) -> Option<String> {
+    let path = config.backend.path()?;
+    let own = this_user().filter(|user| *user != 0)?;
+    let is_closed = match fs::metadata(path) {
+        Ok(metadata) => owner(&metadata).is_some_and(|owner| owner != own),
+        Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
+    };
+    let Ok(Found::Served(client)) = live::find(config, shell).await else { return None };
+    let pid = client.welcome().pid;
+    is_closed.then(|| {
+        format!(
+            "only the store's user can judge them; this is user {own}, whom process {pid} answers"
+        )
+    })
+}
+
 /// Runs every check. A configuration that cannot be loaded is a finding, the last one then.
 pub(super) async fn run(config: Outcome<Config>, shell: &mut Shell<'_>) -> Outcome {
     let mut checkup = Checkup { shell, findings: Vec::new() };
@@ -166,12 +186,17 @@ pub(super) async fn run(config: Outcome<Config>, shell: &mut Shell<'_>) -> Outco
         let found = format!("{kind} keeps nothing beyond the process");
         checkup.add(Finding::warn("backend", found, advice))?;
     }
-    if let Some(path) = config.backend.path() {
-        files::check(&config, path, &mut checkup)?;
+    if let Some(found) = guest(&config, checkup.shell).await {
+        let advice = "run the doctor as the store's user for directory, files and keys";
+        checkup.add(Finding::unchecked("files", found, advice))?;
+    } else {
+        if let Some(path) = config.backend.path() {
+            files::check(&config, path, &mut checkup)?;
+        }
+        keyring::check(&config, &mut checkup).await?;
+        #[cfg(feature = "zqlite")]
+        pin::check(&config, &mut checkup).await?;
     }
-    keyring::check(&config, &mut checkup).await?;
-    #[cfg(feature = "zqlite")]
-    pin::check(&config, &mut checkup).await?;
     stored::check(&config, &mut checkup).await?;
     checkup.end()
 }
