@@ -31,7 +31,10 @@ pub(crate) async fn find(config: &Config, shell: &mut Shell<'_>) -> Result<Found
         Ok(client) => {
             require_trusted(&client, config)?;
             say(&client, shell);
-            Ok(Found::Served(client))
+            Ok(Found::Served(match std::env::var("TRACEPARENT") {
+                Ok(trace) => client.in_trace(&trace),
+                Err(_) => client,
+            }))
         }
         Err(error) => match error.kind() {
             ErrorKind::NotFound => Ok(Found::Nobody),
