@@ -154,6 +154,29 @@ async fn the_program_around_the_store_answers_what_it_knows() {
     }
 }
 
+#[derive(Debug, Default)]
+struct Follows(std::sync::Mutex<Vec<(&'static str, String)>>);
+
+#[async_trait::async_trait]
+impl Hooks for Follows {
+    fn span(&self, method: &'static str, traceparent: &str) -> tracing::Span {
+        self.0.lock().unwrap().push((method, traceparent.to_owned()));
+        tracing::Span::none()
+    }
+}
+
+#[tokio::test]
+async fn the_program_around_the_store_makes_the_span_of_a_request_in_its_clients_trace() {
+    let program = std::sync::Arc::new(Follows::default());
+    let world = World::with_hooks(program.clone()).await;
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let client = world.client().await;
+    client.status().await.unwrap();
+    client.in_trace(trace).status().await.unwrap();
+    let asked = program.0.lock().unwrap().clone();
+    assert_eq!(asked, [("status", String::new()), ("status", trace.to_owned())]);
+}
+
 /// Says hello, and sends a request as it is.
 async fn raw(world: &World, payload: &[u8]) -> UnixStream {
     let mut stream = UnixStream::connect(&world.socket).await.unwrap();

@@ -140,6 +140,22 @@ async fn a_disk_that_refuses_is_told_until_it_no_longer_does() {
 }
 
 #[tokio::test]
+async fn commits_tell_of_a_disk_that_refuses_though_nobody_asks_for_a_probe() {
+    let backend = Faulty::new();
+    let store = opened(&backend, PATIENT).await;
+    backend.set(Faults { commit: Some(ErrorKind::Exhausted), ..Faults::default() });
+    write(store.as_ref(), "alice").await.unwrap_err();
+    assert_eq!(failed(&store.health()), [CheckName::Writable]);
+    backend.set(Faults { probe: Some(ErrorKind::Exhausted), ..Faults::default() });
+    write(store.as_ref(), "alice").await.unwrap();
+    assert_eq!(store.health().state, Condition::Ready);
+    assert_eq!(failed(&store.check_health().await), [CheckName::Writable]);
+    write(store.as_ref(), "bob").await.unwrap();
+    assert_eq!(store.health().state, Condition::Ready);
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_disk_that_hangs_is_waited_for_no_longer_than_the_deadline_and_asked_once() {
     let backend = Faulty::new();
     let store = opened(&backend, AT_ONCE).await;

@@ -1,6 +1,7 @@
 //! What a store tells a recorder, and what can be read off it.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -135,7 +136,43 @@ async fn slow_writes_and_full_queues_are_told() {
         refused += u32::from(other.await.unwrap().is_err());
     }
     assert_eq!(refused, 2);
+    // Told once they are answered.
+    store.close().await.unwrap();
     assert!(recorder.take().contains(&"slow user.create".to_owned()));
+}
+
+/// Is told of a slow write only once its caller has seen the answer.
+#[derive(Debug)]
+struct AfterAnswer {
+    answered: Mutex<Receiver<()>>,
+    in_time: Mutex<Vec<bool>>,
+}
+
+impl Recorder for AfterAnswer {
+    fn record(&self, event: &Event<'_>) {
+        if let Event::Slow { .. } = event {
+            let answered = self.answered.lock().unwrap().recv_timeout(Duration::from_secs(10));
+            self.in_time.lock().unwrap().push(answered.is_ok());
+        }
+    }
+
+    fn slow_after(&self) -> Option<Duration> {
+        Some(Duration::ZERO)
+    }
+}
+
+#[tokio::test]
+async fn nobody_waits_for_what_is_told_of_slow_writes() {
+    let (seen, answered) = channel();
+    let recorder = AfterAnswer { answered: Mutex::new(answered), in_time: Mutex::default() };
+    let recorder = Arc::new(recorder);
+    let backend = MemoryBackend::new(StoreId::from_bytes([1; 16]));
+    let options = StoreOptions { recorder: Some(recorder.clone()), ..StoreOptions::default() };
+    let store = open(Arc::new(backend), options).await.unwrap();
+    store.users().create(user("alice")).await.unwrap();
+    seen.send(()).unwrap();
+    store.close().await.unwrap();
+    assert_eq!(*recorder.in_time.lock().unwrap(), [true]);
 }
 
 #[tokio::test]

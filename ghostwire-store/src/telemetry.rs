@@ -27,7 +27,7 @@ use ghostwire_store_core::error::Result;
 #[doc(inline)]
 pub use ghostwire_store_telemetry::catalogue;
 #[doc(inline)]
-pub use ghostwire_store_telemetry::logs::{Format, LogLevel, LogOptions};
+pub use ghostwire_store_telemetry::logs::{Format, LogLevel, LogOptions, flush as flush_log};
 #[doc(inline)]
 pub use ghostwire_store_telemetry::traces;
 #[doc(inline)]

@@ -66,7 +66,10 @@ async fn look(config: &Config, shell: &mut Shell<'_>) -> Result<Looked> {
                 return Ok(Looked::Another(Another { pid, what, socket }));
             }
             say(&client, shell);
-            Found::Served(client)
+            Found::Served(match std::env::var("TRACEPARENT") {
+                Ok(trace) => client.in_trace(&trace),
+                Err(_) => client,
+            })
         }
         Err(error) => match error.kind() {
             ErrorKind::NotFound => Found::Nobody,

@@ -207,7 +207,7 @@ metrics! {
     CONNECTION_USE: Histogram(CONVENTIONAL), "db.client.connection.use_time", "s", [NAMESPACE, POOL], Development, "How long reads had one.";
 
     COMMAND_DURATION: Histogram(DURATIONS), "ghostwire.store.command.duration", "s", [NAMESPACE, COMMAND, ERROR], Development, "Writes, from call to answer.";
-    COMMANDS_SLOW: Counter, "ghostwire.store.command.slow", "{command}", [NAMESPACE, COMMAND], Development, "Writes that took longer than log.slow_ms, each of which is in the log with its phases.";
+    COMMANDS_SLOW: Counter, "ghostwire.store.command.slow", "{command}", [NAMESPACE, COMMAND], Development, "Writes that took longer than log.slow_ms. The log has the phases of one of them each second.";
     READS: Counter, "ghostwire.store.reads", "{read}", [NAMESPACE], Development, "Reads by the repositories. Those on a view are not counted, and none is timed.";
 
     QUEUE_SIZE: Gauge, "ghostwire.store.queue.size", "{command}", [NAMESPACE], Development, "Writes that wait for the writer.";
@@ -226,7 +226,7 @@ metrics! {
 
     BACKLOG: Gauge, "ghostwire.store.flush.backlog", "{row}", [NAMESPACE], Development, "Rows that blocks changed and the tables do not have yet.";
     CHECKPOINT_DURATION: Histogram(DURATIONS), "ghostwire.store.checkpoint.duration", "s", [NAMESPACE], Development, "Checkpoints in the background, from their first slice to their last.";
-    CHECKPOINT_LAST: Gauge, "ghostwire.store.checkpoint.last_success.timestamp", "s", [NAMESPACE], Development, "When the tables last became complete up to some serial; missing until then.";
+    CHECKPOINT_LAST: Gauge, "ghostwire.store.checkpoint.last_success.timestamp", "s", [NAMESPACE], Development, "When the tables last became complete up to some serial; until then, when the store was opened.";
 
     SERIAL: Gauge, "ghostwire.store.serial", "{block}", [NAMESPACE], Development, "The last durable block.";
     POSITION: Gauge, "ghostwire.store.position", "{commit}", [NAMESPACE], Development, "Commits that changed content, those of series included.";
@@ -262,7 +262,8 @@ metrics! {
 
     JOB_RUNS: Counter, "ghostwire.store.job.runs", "{run}", [JOB, ERROR], Development, "Runs of the jobs in the background: reap, sweep, retention, checkpoint.";
     JOB_DURATION: Histogram(DURATIONS), "ghostwire.store.job.duration", "s", [JOB], Development, "How long they took.";
-    JOB_LAST: Gauge, "ghostwire.store.job.last_success.timestamp", "s", [JOB], Development, "When each last ended well; missing until then.";
+    JOB_LAST: Gauge, "ghostwire.store.job.last_success.timestamp", "s", [JOB], Development, "When each last ended well; until then, when it was first planned. Missing for a job that is never done.";
+    JOB_INTERVAL: Gauge, "ghostwire.store.job.interval", "s", [JOB], Development, "How often each is done. Missing for a job that is never done.";
     JOB_ITEMS: Counter, "ghostwire.store.job.items", "{item}", [JOB], Development, "What they dealt with: nodes, credentials, rows.";
 
     STATE_NOW: Gauge, "ghostwire.store.state", "{store}", [NAMESPACE, STATE], Development, "1 for the state that the store is in, 0 for the others.";

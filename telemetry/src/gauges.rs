@@ -39,11 +39,19 @@ pub const STATES: [&str; 7] =
 pub(crate) struct Sources {
     stores: Mutex<Vec<Arc<StoreSource>>>,
     health: Mutex<Option<Arc<HealthSource>>>,
-    /// When each job last ended well, in seconds since the epoch.
-    jobs: Mutex<BTreeMap<&'static str, f64>>,
+    jobs: Mutex<BTreeMap<&'static str, JobSource>>,
     reload: Mutex<Reload>,
     admin_connections: AtomicI64,
     build: Build,
+}
+
+/// One job in the background.
+#[derive(Debug, Clone, Copy)]
+struct JobSource {
+    /// How often it is done, if that was said.
+    every: Option<Duration>,
+    /// When it last ended well, or else was planned, in seconds since the epoch.
+    succeeded_at: f64,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -90,6 +98,7 @@ impl StoreSource {
 
     pub(crate) fn opened(&self, readings: Readings) {
         *lock(&self.read) = Read { readings: Some(readings), last: None };
+        lock(&self.checkpoint_at).get_or_insert_with(now);
     }
 
     pub(crate) fn checkpointed(&self) {
@@ -106,6 +115,12 @@ impl StoreSource {
         let reading = read.readings.as_ref()?.read().map(Arc::new);
         read.last = Some((Instant::now(), reading.clone()));
         reading
+    }
+}
+
+impl JobSource {
+    fn begin() -> Self {
+        Self { every: None, succeeded_at: now() }
     }
 }
 
@@ -140,7 +155,20 @@ impl Sources {
     }
 
     pub(crate) fn job_succeeded(&self, job: &'static str) {
-        lock(&self.jobs).insert(job, now());
+        lock(&self.jobs).entry(job).or_insert_with(JobSource::begin).succeeded_at = now();
+    }
+
+    /// How often each job is done from now on; `None` is never.
+    pub(crate) fn plan_jobs(&self, plan: &[(&'static str, Option<Duration>)]) {
+        let mut jobs = lock(&self.jobs);
+        for (job, every) in plan {
+            match every {
+                Some(every) => {
+                    jobs.entry(*job).or_insert_with(JobSource::begin).every = Some(*every)
+                }
+                None => drop(jobs.remove(job)),
+            }
+        }
     }
 
     pub(crate) fn reloaded(&self, accepted: bool) {
@@ -345,8 +373,16 @@ pub(crate) fn register(meter: &Meter, sources: &Arc<Sources>) {
 fn register_process_wide(meter: &Meter, sources: &Arc<Sources>) {
     let of = sources.clone();
     observe(meter, &m::JOB_LAST, move |to| {
-        for (job, at) in &*lock(&of.jobs) {
-            to.observe(*at, &[KeyValue::new(key::JOB, *job)]);
+        for (name, job) in &*lock(&of.jobs) {
+            to.observe(job.succeeded_at, &[KeyValue::new(key::JOB, *name)]);
+        }
+    });
+    let of = sources.clone();
+    observe(meter, &m::JOB_INTERVAL, move |to| {
+        for (name, job) in &*lock(&of.jobs) {
+            if let Some(every) = job.every {
+                to.observe(every.as_secs_f64(), &[KeyValue::new(key::JOB, *name)]);
+            }
         }
     });
     let of = sources.clone();

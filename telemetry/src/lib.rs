@@ -139,6 +139,12 @@ impl Telemetry {
         self.0.sources.set_health(source);
     }
 
+    /// How often each job in the background is done from now on; `None` is never. The age of the last success
+    /// counts from when a job was first planned.
+    pub fn plan_jobs(&self, plan: &[(&'static str, Option<Duration>)]) {
+        self.0.sources.plan_jobs(plan);
+    }
+
     /// What sends spans, if anything does.
     pub(crate) fn tracer(&self) -> Option<&SdkTracerProvider> {
         self.0.tracer.as_ref()

@@ -1,6 +1,7 @@
 //! What the system says about this process. Linux tells it in `/proc`; elsewhere most of it is missing.
 
-use std::time::Instant;
+use std::sync::OnceLock;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::Meter;
@@ -24,6 +25,14 @@ pub(crate) struct Process {
     pub(crate) started: Option<f64>,
 }
 
+/// When telemetry began, in seconds since the epoch: the best guess of when the process did, where the system
+/// does not say.
+static BEGAN: OnceLock<f64> = OnceLock::new();
+
+fn wall_clock() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
 impl Process {
     pub(crate) fn now() -> Self {
         let read =
@@ -33,7 +42,7 @@ impl Process {
             // Less the one by which they are counted.
             descriptors: descriptors.map(|found| (found.count() as u64).saturating_sub(1)),
             max_descriptors: limit(&read("self/limits")),
-            ..Self::of_stat(&read("self/stat"), &read("stat"))
+            ..Self::of_stat(&read("self/stat"), &read("stat")).or_began()
         }
     }
 
@@ -57,6 +66,12 @@ impl Process {
             resident: field(24).map(|pages| pages * page_size()),
             ..Self::default()
         }
+    }
+
+    /// `/proc/stat`, which says when the system booted, is hidden by `ProcSubset=pid`.
+    fn or_began(mut self) -> Self {
+        self.started = self.started.or_else(|| BEGAN.get().copied());
+        self
     }
 }
 
@@ -108,12 +123,11 @@ pub(crate) fn register(meter: &Meter) {
             to.observe(count as f64, &[]);
         }
     });
-    let registered = Instant::now();
-    observe(meter, &m::UPTIME, move |to| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        let running = Process::now().started.zip(now.ok());
-        let seconds = running.map(|(started, now)| (now.as_secs_f64() - started).max(0.0));
-        to.observe(seconds.unwrap_or_else(|| registered.elapsed().as_secs_f64()), &[]);
+    BEGAN.get_or_init(wall_clock);
+    observe(meter, &m::UPTIME, |to| {
+        if let Some(started) = Process::now().started {
+            to.observe((wall_clock() - started).max(0.0), &[]);
+        }
     });
 }
 
@@ -136,6 +150,15 @@ mod tests {
         let limits = "Limit  Soft Limit  Hard Limit  Units\nMax open files            1024        4096      files\n";
         assert_eq!(limit(limits), Some(1024));
         assert_eq!(limit("Max open files unlimited unlimited files"), None);
+    }
+
+    #[test]
+    fn where_the_system_hides_when_it_booted_telemetry_says_when_it_began() {
+        let own = "7 (a) S 1 7 7 0 -1 4 1 0 0 0 250 50 0 0 20 0 9 0 3000 8192 5 0";
+        assert_eq!(Process::of_stat(own, "").started, None);
+        let told = BEGAN.get_or_init(wall_clock);
+        assert_eq!(Process::of_stat(own, "").or_began().started, Some(*told));
+        assert!(Process::of_stat(own, "btime 1000\n").or_began().started < Some(*told));
     }
 
     #[cfg(target_os = "linux")]

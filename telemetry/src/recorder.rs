@@ -1,8 +1,8 @@
 //! From what a store tells to instruments.
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use ghostwire_store_core::observe::{
@@ -14,6 +14,7 @@ use opentelemetry::{KeyValue, StringValue};
 use crate::catalogue::attribute as key;
 use crate::gauges::{self, Sources, StoreSource};
 use crate::instruments::Instruments;
+use crate::lock;
 
 /// Takes what one store tells. What comes with every write has its attributes looked up once.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ pub(crate) struct StoreRecorder {
     source: Arc<StoreSource>,
     namespace: KeyValue,
     slow_after: Option<Duration>,
+    slow_lines: Mutex<Sparse>,
     waits: BoundHistogram<f64>,
     commits: BoundHistogram<f64>,
     syncs: BoundHistogram<f64>,
@@ -30,6 +32,26 @@ pub(crate) struct StoreRecorder {
     sizes: BoundHistogram<f64>,
     /// Of commands that were not refused, by their names.
     commands: ArcSwap<HashMap<&'static str, BoundHistogram<f64>>>,
+}
+
+/// At most one line a second.
+#[derive(Debug, Default)]
+struct Sparse {
+    last: Option<Instant>,
+    left_out: u64,
+}
+
+impl Sparse {
+    /// How many had no line since the last one that had; `None` if this one has none either.
+    fn admit(&mut self, now: Instant) -> Option<u64> {
+        let every = Duration::from_secs(1);
+        if self.last.is_some_and(|last| now.saturating_duration_since(last) < every) {
+            self.left_out += 1;
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.left_out))
+    }
 }
 
 impl StoreRecorder {
@@ -42,6 +64,8 @@ impl StoreRecorder {
         let name = StringValue::from(Arc::<str>::from(store));
         let namespace = KeyValue::new(key::NAMESPACE, name.clone());
         let of = std::slice::from_ref(&namespace);
+        // Its first one has to be seen as an increase.
+        instruments.unknown.add(0, of);
         Self {
             waits: instruments.waits.bind(of),
             commits: instruments.commits.bind(of),
@@ -54,6 +78,7 @@ impl StoreRecorder {
             instruments,
             sources,
             slow_after,
+            slow_lines: Mutex::default(),
         }
     }
 
@@ -116,6 +141,8 @@ impl StoreRecorder {
     fn slow(&self, event: &Event<'_>) {
         let Event::Slow { command, took, phases, batch, backlog } = *event else { return };
         self.count(&self.instruments.slow, &[KeyValue::new(key::COMMAND, command)]);
+        // After a disk that hung there are thousands.
+        let Some(left_out) = lock(&self.slow_lines).admit(Instant::now()) else { return };
         let Phases { queue, decide, encode, commit, synced, publish } = *phases;
         let millis = |duration: Duration| duration.as_secs_f64() * 1e3;
         tracing::warn!(
@@ -132,6 +159,7 @@ impl StoreRecorder {
             publish_ms = millis(publish),
             batch,
             backlog,
+            left_out = (left_out > 0).then_some(left_out),
             "a write took long"
         );
     }
@@ -231,5 +259,21 @@ impl Recorder for StoreRecorder {
 
     fn slow_after(&self) -> Option<Duration> {
         self.slow_after
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_has_one_line_and_the_next_one_tells_how_many_had_none() {
+        let begun = Instant::now();
+        let mut lines = Sparse::default();
+        let told = [0, 1, 999, 1000, 1001, 9000].map(|millis| {
+            let now = begun + Duration::from_millis(millis);
+            lines.admit(now)
+        });
+        assert_eq!(told, [Some(0), None, None, Some(2), None, Some(1)]);
     }
 }

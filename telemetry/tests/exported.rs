@@ -105,6 +105,7 @@ async fn run() -> Run {
     let new = ghostwire_store_core::domain::NewUser::local("erin".parse().unwrap());
     store.users().create(new).await.unwrap_err();
     tell_the_rest(recorder.as_ref());
+    telemetry.plan_jobs(&[("sweep", Some(Duration::from_secs(600)))]);
     telemetry.set_health(Arc::new(|| {
         let checks = vec![("loaded", true), ("disk_space", false)];
         vec![Health { store: "main".to_owned(), state: "degraded", checks }]
@@ -285,4 +286,29 @@ fn the_documentation_lists_what_is_exported_and_nothing_else() {
             assert!(bounds.windows(2).all(|pair| pair[0] < pair[1]), "{}", metric.name);
         }
     }
+}
+
+/// What has not happened yet can be alerted on.
+#[tokio::test]
+async fn what_never_happened_is_told() {
+    let telemetry = Telemetry::start(Options::default()).unwrap();
+    let recorder = Some(telemetry.recorder("main"));
+    let backend = Arc::new(MemoryBackend::new(StoreId::from_bytes([1; 16])));
+    let store = open(backend, StoreOptions { recorder, ..common::options() }).await.unwrap();
+    let hour = Some(Duration::from_secs(3600));
+    telemetry.plan_jobs(&[("sweep", hour), ("reap", None)]);
+    let text = telemetry.text();
+    let unknown = text.lines().find(|line| line.starts_with("ghostwire_store_commit_unknown"));
+    assert!(unknown.is_some_and(|line| line.ends_with(" 0")), "{unknown:?}");
+    let starts = |text: &str, start: &str| text.lines().any(|line| line.starts_with(start));
+    let last = "ghostwire_store_job_last_success_timestamp_seconds";
+    let interval = "ghostwire_store_job_interval_seconds";
+    assert!(starts(&text, "ghostwire_store_checkpoint_last_success_timestamp_seconds{"));
+    assert!(starts(&text, &format!("{last}{{ghostwire_store_job=\"sweep\"")), "{text}");
+    assert!(starts(&text, &format!("{interval}{{ghostwire_store_job=\"sweep\"")));
+    assert!(!text.contains("ghostwire_store_job=\"reap\""));
+    telemetry.plan_jobs(&[("sweep", None)]);
+    let text = telemetry.text();
+    assert!(!starts(&text, last) && !starts(&text, interval), "{text}");
+    store.close().await.unwrap();
 }

@@ -99,8 +99,8 @@ impl Connection {
         match Request::parse(&frame.payload) {
             Ok(request) => {
                 let method = request.method.name();
-                let traceparent = request.traceparent.clone().unwrap_or_default();
-                let span = tracing::info_span!("admin.request", method, traceparent);
+                let traceparent = request.traceparent.as_deref().unwrap_or_default();
+                let span = self.served.hooks.span(method, traceparent);
                 self.answer(request).instrument(span).await
             }
             Err(error) => self.write_failure(&error).await.map(|()| true),

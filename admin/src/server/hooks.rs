@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use serde_json::Value;
+use tracing::Span;
 
 /// Answers of the program around a store. Each is `Unsupported` where the program has none.
 ///
@@ -39,6 +40,13 @@ pub trait Hooks: Debug + Send + Sync + 'static {
     /// Learns what the socket does, for metrics. Must not block.
     fn observe(&self, event: AdminEvent) {
         let _ = event;
+    }
+
+    /// Makes the span of a request. `traceparent` is what came with it and may be any text, empty if nothing
+    /// came; whoever follows traces makes the span below that.
+    fn span(&self, method: &'static str, traceparent: &str) -> Span {
+        let _ = traceparent;
+        tracing::info_span!("admin.request", method)
     }
 
     /// Logs as `level` says from now on, and for `period` only if there is one.

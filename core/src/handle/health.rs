@@ -11,7 +11,7 @@ impl StoreHandle {
     /// Has the store probed, unless that would be refused anyhow.
     pub(crate) async fn probe_for_health(&self) {
         if !self.core.options.read_only && !self.core.shared.closing.has_begun() {
-            self.core.prober.refresh(&self.core.queue).await;
+            self.core.prober.refresh(&self.core.queue, &self.core.shared.vital).await;
         }
     }
 
@@ -27,7 +27,7 @@ impl StoreHandle {
             poisoned: vital.poisoned(),
             fenced: vital.fenced(),
             is_read_only: core.options.read_only,
-            probe: core.prober.judge(),
+            probe: core.prober.judge(vital),
             view_age: core.is_shared.then(|| (view.age(), max_age)),
             free_bytes,
             deciding_for: vital.at_work_for(Instant::now()),

@@ -27,7 +27,7 @@ use crate::position::{Epoch, Position};
 pub use loading::LoadProgress;
 pub(crate) use probe::Prober;
 pub(crate) use rules::{Ended, Facts, assess};
-pub(crate) use vital::Vital;
+pub(crate) use vital::{Commits, Vital};
 
 /// What a store can do right now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -83,7 +83,8 @@ impl Condition {
 pub enum CheckName {
     /// It is opened.
     Loaded,
-    /// The last probe was stored; see [`Store::probe`](crate::Store::probe).
+    /// The last probe or commit was stored; see [`Store::probe`](crate::Store::probe). What is older than three
+    /// intervals of probes and a deadline says nothing any more.
     Writable,
     /// The file system has room for more than the next commits: 16 MiB.
     DiskSpace,
@@ -136,7 +137,7 @@ pub enum Outcome {
     Failed,
     /// There is nothing to check: a store that was opened to be read need not be writable.
     NotApplicable,
-    /// It was not looked at yet.
+    /// It was not looked at yet, or not of late.
     Unknown,
 }
 

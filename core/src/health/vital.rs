@@ -16,6 +16,21 @@ pub(crate) struct Failing {
     pub(crate) error: Error,
 }
 
+/// A commit that was not stored.
+#[derive(Debug, Clone)]
+pub(crate) struct Refused {
+    pub(crate) at: Instant,
+    pub(crate) error: Error,
+}
+
+/// How the store's own commits went.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Commits {
+    pub(crate) stored: u64,
+    /// Why the last one was not stored, if it was not.
+    pub(crate) refused: Option<Refused>,
+}
+
 /// What is known of the writer without asking it.
 #[derive(Debug)]
 pub(crate) struct Vital {
@@ -27,6 +42,11 @@ pub(crate) struct Vital {
     is_poisoned: AtomicBool,
     fenced: Mutex<Option<Error>>,
     failing: Mutex<Option<Failing>>,
+    /// How many commits were stored.
+    commits: AtomicU64,
+    /// Why the last one was not, if it was not.
+    refused: Mutex<Option<Refused>>,
+    is_refused: AtomicBool,
     checkpoint: AtomicU64,
     checkpoint_at: Mutex<Option<Instant>>,
 }
@@ -46,6 +66,9 @@ impl Vital {
             is_poisoned: AtomicBool::new(false),
             fenced: Mutex::default(),
             failing: Mutex::default(),
+            commits: AtomicU64::new(0),
+            refused: Mutex::default(),
+            is_refused: AtomicBool::new(false),
             checkpoint: AtomicU64::new(checkpoint.get()),
             checkpoint_at: Mutex::new(is_flushed.then_some(now)),
         }
@@ -114,6 +137,25 @@ impl Vital {
 
     pub(crate) fn failing(&self) -> Option<Failing> {
         lock(&self.failing).clone()
+    }
+
+    /// A commit was stored. Only the writer calls it, often.
+    pub(crate) fn commit_stored(&self) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        if self.is_refused.swap(false, Ordering::Relaxed) {
+            *lock(&self.refused) = None;
+        }
+    }
+
+    /// A commit was not stored, and that is certain. Only the writer calls it.
+    pub(crate) fn commit_refused(&self, error: &Error) {
+        *lock(&self.refused) = Some(Refused { at: Instant::now(), error: error.clone() });
+        self.is_refused.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn commits(&self) -> Commits {
+        let stored = self.commits.load(Ordering::Relaxed);
+        Commits { stored, refused: lock(&self.refused).clone() }
     }
 
     /// The tables are complete up to here.

@@ -148,10 +148,11 @@ impl InFlight {
 
     /// Begins to store it on the commit thread.
     fn begin(&mut self, backend: Arc<dyn Backend>, thread: &CommitThread) {
-        let (commit, span) = (self.commit.clone(), self.span.clone());
+        let (commit, span, timed) =
+            (self.commit.clone(), self.span.clone(), self.timing.is_wanted());
         let (sender, receiver) = oneshot::channel();
         thread.run(move |runtime| {
-            let stored = runtime.block_on(store(backend.as_ref(), &commit, &span));
+            let stored = runtime.block_on(store(backend.as_ref(), &commit, &span, timed));
             // Released first: the receiver may be about to close the backend.
             drop((backend, commit, span));
             let _ = sender.send(stored);
@@ -161,7 +162,8 @@ impl InFlight {
 
     /// Stores it on this thread.
     async fn complete(&mut self, backend: &dyn Backend) {
-        self.storing = Storing::Ended(store(backend, &self.commit, &self.span).await);
+        let timed = self.timing.is_wanted();
+        self.storing = Storing::Ended(store(backend, &self.commit, &self.span, timed).await);
     }
 }
 
@@ -207,7 +209,7 @@ impl Writer {
         self.keep_up_between_commits().await;
         let Some(batch) = self.batch.take() else { return };
         self.last_sizes = batch.sizes();
-        let sealed_at = Instant::now();
+        let sealed_at = self.moment();
         let seal = || batch.seal(self.entropy.as_ref(), &self.sequences);
         let (callers, sealed) = self.shared.vital.at_work(seal);
         let sealed = match sealed {
@@ -299,7 +301,7 @@ impl Writer {
         };
         in_flight.timing.stored(&stored);
         self.tell_commit(&stored, &in_flight.commit, (in_flight.len(), in_flight.points));
-        let error = match self.resolve_outcome(&in_flight.commit, stored.outcome).await {
+        let error = match self.settle(&in_flight.commit, stored.outcome).await {
             Ok(()) => {
                 self.conflicts = 0;
                 self.sequences.extend(in_flight.sequences.iter().copied());
@@ -373,7 +375,12 @@ impl Writer {
         }
     }
 
-    fn prepare(&mut self, callers: Callers, sealed: SealedBatch, sealed_at: Instant) -> InFlight {
+    fn prepare(
+        &mut self,
+        callers: Callers,
+        sealed: SealedBatch,
+        sealed_at: Option<Instant>,
+    ) -> InFlight {
         let SealedBatch { state, expected, before, entry, block, series, sequences } = sealed;
         let (mut unflushed, mut encoded) = (Unflushed::default(), None);
         if let Some(ClosedBlock { block, changes, audit_rows, audit }) = block {
@@ -454,8 +461,10 @@ impl Writer {
         }
         let serial = stored.state.serial();
         let replaced = self.publish_state(std::mem::take(&mut stored.state), audit);
-        self.tell_slow(&stored);
+        let slow = self.slow(&stored);
         stored.callers.answer(serial);
+        // Nobody waits for what is told of it.
+        self.tell_slow(slow);
         if overlaps {
             // Freeing the old state costs a good part of what making the new one does.
             self.commit_thread.run(move |_| drop((replaced, stored.commit)));

@@ -24,28 +24,53 @@ impl From<Result<()>> for Stored {
     }
 }
 
-/// Has the backend store a commit, in its span. If it panics, the outcome is unknown.
-pub(super) async fn store(backend: &dyn Backend, commit: &Commit, span: &Span) -> Stored {
-    let began = Instant::now();
+/// Has the backend store a commit, in its span. If it panics, the outcome is unknown. Nobody reads the clock
+/// if it is not `timed`.
+pub(super) async fn store(
+    backend: &dyn Backend,
+    commit: &Commit,
+    span: &Span,
+    timed: bool,
+) -> Stored {
+    let began = timed.then(Instant::now);
     let storing = uninterrupted(async { backend.commit(commit).await });
     let (outcome, told) = listening(storing.instrument(span.clone())).await;
     spans::ended(span, &outcome);
-    Stored { outcome, took: began.elapsed(), told }
+    Stored { outcome, took: began.map(|began| began.elapsed()).unwrap_or_default(), told }
 }
 
-/// When a batch came how far.
+/// A write that took too long.
+pub(super) struct SlowWrite {
+    command: &'static str,
+    took: Duration,
+    phases: Phases,
+    batch: usize,
+    span: Span,
+}
+
+/// When a batch came how far, if anybody wants to know.
 #[derive(Clone, Copy)]
 pub(super) struct Timing {
-    sealed_at: Instant,
-    encoded_at: Instant,
+    encoded: Option<Encoded>,
     took: Duration,
     synced: Option<Duration>,
 }
 
+#[derive(Clone, Copy)]
+struct Encoded {
+    sealed_at: Instant,
+    encoded_at: Instant,
+}
+
 impl Timing {
     /// A batch that took no more writes at a moment, and whose block is encoded now.
-    pub(super) fn encoded(sealed_at: Instant) -> Self {
-        Self { sealed_at, encoded_at: Instant::now(), took: Duration::ZERO, synced: None }
+    pub(super) fn encoded(sealed_at: Option<Instant>) -> Self {
+        let encoded = sealed_at.map(|sealed_at| Encoded { sealed_at, encoded_at: Instant::now() });
+        Self { encoded, took: Duration::ZERO, synced: None }
+    }
+
+    pub(super) fn is_wanted(self) -> bool {
+        self.encoded.is_some()
     }
 
     /// Its commit ended.
@@ -55,7 +80,9 @@ impl Timing {
 
     /// How its writes spent their time until now.
     fn phases(self, queued_at: Instant, taken_at: Instant, now: Instant) -> Phases {
-        let Self { sealed_at, encoded_at, took, synced } = self;
+        let Self { encoded, took, synced } = self;
+        let unknown = Encoded { sealed_at: taken_at, encoded_at: taken_at };
+        let Encoded { sealed_at, encoded_at } = encoded.unwrap_or(unknown);
         let between = |from: Instant, to: Instant| to.saturating_duration_since(from);
         Phases {
             queue: between(queued_at, taken_at),
@@ -69,6 +96,11 @@ impl Timing {
 }
 
 impl Writer {
+    /// The moment, if anybody is told of it.
+    pub(super) fn moment(&self) -> Option<Instant> {
+        self.recorder.is_some().then(Instant::now)
+    }
+
     /// Tells how a commit ended, and how many points of series it brought.
     pub(super) fn tell_commit(&self, stored: &Stored, commit: &Commit, counts: (usize, usize)) {
         let (commands, points) = counts;
@@ -83,17 +115,30 @@ impl Writer {
         });
     }
 
-    /// Tells which writes took too long.
-    pub(super) fn tell_slow(&self, in_flight: &InFlight) {
-        let Some(recorder) = &self.recorder else { return };
-        let Some(limit) = recorder.slow_after() else { return };
+    /// Which writes took too long.
+    pub(super) fn slow(&self, in_flight: &InFlight) -> Vec<SlowWrite> {
+        let Some(limit) = self.recorder.as_ref().and_then(|recorder| recorder.slow_after()) else {
+            return Vec::new();
+        };
         let now = Instant::now();
-        let (batch, backlog) = (in_flight.len(), self.checkpointer.backlog.len() as u64);
-        for (command, queued_at, taken_at, span) in in_flight.callers.slow(limit, now) {
-            let phases = in_flight.timing.phases(queued_at, taken_at, now);
-            let took = now.saturating_duration_since(queued_at);
-            let slow = Event::Slow { command, took, phases: &phases, batch, backlog };
-            span.in_scope(|| recorder.record(&slow));
+        let slow =
+            in_flight.callers.slow(limit, now).map(|(command, queued_at, taken_at, span)| {
+                SlowWrite {
+                    command,
+                    took: now.saturating_duration_since(queued_at),
+                    phases: in_flight.timing.phases(queued_at, taken_at, now),
+                    batch: in_flight.len(),
+                    span: span.clone(),
+                }
+            });
+        slow.collect()
+    }
+
+    pub(super) fn tell_slow(&self, slow: Vec<SlowWrite>) {
+        let backlog = self.checkpointer.backlog.len() as u64;
+        for SlowWrite { command, took, phases, batch, span } in slow {
+            let event = Event::Slow { command, took, phases: &phases, batch, backlog };
+            span.in_scope(|| self.record(&event));
         }
     }
 }

@@ -24,19 +24,29 @@ impl Writer {
     /// Stores a commit while no other is in flight.
     pub(super) async fn store(&mut self, commit: &Commit) -> Result<()> {
         let span = spans::lone_commit(self.system, commit);
-        let stored = store(self.backend.as_ref(), commit, &span).await;
+        let stored = store(self.backend.as_ref(), commit, &span, self.recorder.is_some()).await;
         self.tell_commit(&stored, commit, (0, 0));
-        self.resolve_outcome(commit, stored.outcome).await
+        self.settle(commit, stored.outcome).await
+    }
+
+    /// Makes the outcome of a commit certain, and remembers it for those who ask how the store does.
+    pub(super) async fn settle(&mut self, commit: &Commit, outcome: Result<()>) -> Result<()> {
+        let settled = self.resolve_outcome(commit, outcome).await;
+        match &settled {
+            Ok(()) => self.shared.vital.commit_stored(),
+            Err(error) => match error.kind() {
+                // The first two say nothing of the disk, and the last one poisons.
+                ErrorKind::Conflict | ErrorKind::Fenced { .. } | ErrorKind::OutcomeUnknown => {}
+                _ => self.shared.vital.commit_refused(error),
+            },
+        }
+        settled
     }
 
     /// Makes the outcome of a commit certain. After any error but `Conflict` and `Fenced` the writer is
     /// poisoned, reopens the backend and compares. `Ok` and those two are then certain; so is any other
     /// error unless it is `OutcomeUnknown`, or the backend could not be reopened.
-    pub(super) async fn resolve_outcome(
-        &mut self,
-        commit: &Commit,
-        outcome: Result<()>,
-    ) -> Result<()> {
+    async fn resolve_outcome(&mut self, commit: &Commit, outcome: Result<()>) -> Result<()> {
         let error = match outcome {
             Ok(()) => return Ok(()),
             Err(error) => error,
@@ -71,7 +81,7 @@ impl Writer {
         // It is not there, but may still arrive. Sending the identical commit again settles that:
         // either this one is stored, or it is in conflict with the first.
         let span = spans::lone_commit(self.system, commit);
-        match store(self.backend.as_ref(), commit, &span).await.outcome {
+        match store(self.backend.as_ref(), commit, &span, self.recorder.is_some()).await.outcome {
             Ok(()) => {
                 self.poison(false);
                 Ok(())

@@ -110,7 +110,7 @@ pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
     let config = load_config(&cli.global)?;
     match &cli.command {
         Command::Init => init::run(&config, shell).await,
-        Command::Serve => crate::serve::run(&cli.global, &config).await,
+        Command::Serve => crate::serve::run(&cli.global, &config, shell).await,
         Command::Health(args) => health::health(&config, args, shell).await,
         Command::Metrics(args) => health::metrics(&config, args, shell).await,
         Command::Top(args) => {

@@ -28,8 +28,18 @@ use served::Served;
 /// How long the collector is waited for at the end.
 const LAST_EXPORT: Duration = Duration::from_secs(2);
 
+/// How long whoever reads the log is waited for at the end.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
 /// Serves the configured store until a signal ends that.
-pub(crate) async fn run(global: &GlobalOptions, config: &Config) -> Outcome {
+pub(crate) async fn run(global: &GlobalOptions, config: &Config, shell: &mut Shell<'_>) -> Outcome {
+    let ended = run_logged(global, config, shell).await;
+    // What is said of the end comes behind what led to it.
+    telemetry::flush_log(LAST_LINES);
+    ended
+}
+
+async fn run_logged(global: &GlobalOptions, config: &Config, shell: &mut Shell<'_>) -> Outcome {
     refuse_to_forget(config)?;
     // Before anything is opened: from here on a signal ends this in order.
     let mut signals = Signals::listen()?;

@@ -62,7 +62,8 @@ pub(super) async fn watch(served: Arc<Served>) -> Health {
     let mut opening = Opening { rows: 0, moved_at: Instant::now() };
     loop {
         ticks.tick().await;
-        let health = Source::health(&*served);
+        // A probe at its own intervals: nobody else need ask. It is not waited for longer than its deadline.
+        let health = served.check_health().await;
         tell_change(&health, &mut told);
         match health.state {
             Condition::Loading => {

@@ -11,12 +11,13 @@ use ghostwire_store::config::Config;
 use ghostwire_store::domain::{Clock, SystemClock, Timestamp};
 use ghostwire_store::health::{Health, LoadProgress, Outcome};
 use ghostwire_store::http::{Answered, Source};
-use ghostwire_store::jobs::{JobRun, Plan, Records};
+use ghostwire_store::jobs::{Job, JobRun, Plan, Records};
 use ghostwire_store::observe::{Event, Recorder};
-use ghostwire_store::telemetry::{self, LogLevel, Telemetry};
+use ghostwire_store::telemetry::{self, LogLevel, Telemetry, traces};
 use ghostwire_store::{Error, Result, Store};
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tracing::Span;
 
 use super::{notify, reload};
 use crate::cli::GlobalOptions;
@@ -86,6 +87,7 @@ impl Served {
             inner: Mutex::new(inner),
         });
         if let Some(telemetry) = &served.telemetry {
+            plan_jobs(telemetry, &Plan::of(config));
             let (name, weak) = (config.store.clone(), Arc::downgrade(&served));
             telemetry.set_health(Arc::new(move || {
                 let health = weak.upgrade().map(|served| Source::health(&*served));
@@ -184,7 +186,11 @@ impl Served {
         let mut inner = self.lock();
         let plan = reload::plan(&inner.config, after);
         inner.config = reload::merged(&inner.config, after);
-        self.plan.send_replace(Plan::of(&inner.config));
+        let jobs = Plan::of(&inner.config);
+        if let Some(telemetry) = &self.telemetry {
+            plan_jobs(telemetry, &jobs);
+        }
+        self.plan.send_replace(jobs);
         if plan.applied.iter().any(|change| change.key == "log.level")
             && let Err(error) = self.log_level.set(inner.config.log.level.name())
         {
@@ -197,6 +203,10 @@ impl Served {
     pub(crate) fn summary(&self) -> String {
         summary(&Source::health(self))
     }
+}
+
+fn plan_jobs(telemetry: &Telemetry, plan: &Plan) {
+    telemetry.plan_jobs(&Job::ALL.map(|job| (job.name(), plan.every(job))));
 }
 
 fn tell_changes(changes: &reload::Plan) {
@@ -215,8 +225,9 @@ fn tell_changes(changes: &reload::Plan) {
 
 /// What metrics have of it.
 fn measured(store: &str, health: &Health) -> telemetry::Health {
-    let passes = |outcome| outcome != Outcome::Failed;
-    let checks = health.checks.iter().map(|check| (check.name.name(), passes(check.outcome)));
+    // What nobody has looked at is left out, and neither passes nor fails.
+    let known = health.checks.iter().filter(|check| check.outcome != Outcome::Unknown);
+    let checks = known.map(|check| (check.name.name(), check.outcome != Outcome::Failed));
     telemetry::Health {
         store: store.to_owned(),
         state: health.state.name(),
@@ -322,6 +333,10 @@ impl Hooks for Served {
             AdminEvent::Rejected { reason } => self.record(&Event::AdminRejected { reason }),
             _ => {}
         }
+    }
+
+    fn span(&self, method: &'static str, traceparent: &str) -> Span {
+        traces::below(traceparent, || tracing::info_span!("admin.request", method))
     }
 
     async fn set_log_level(&self, level: &str, period: Option<Duration>) -> Result<()> {

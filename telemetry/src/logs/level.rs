@@ -1,13 +1,16 @@
 //! The level of the log while the program runs.
 
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::{Registry, reload};
 
 use crate::lock;
+
+/// For how long a level may be set for a while.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Reads a level, or several for parts of the program.
 pub(super) fn parse(level: &str) -> Result<Targets> {
@@ -34,20 +37,25 @@ pub struct LogLevel(Arc<Inner>);
 struct Inner {
     handle: reload::Handle<Targets, Registry>,
     state: Mutex<State>,
+    /// Something of the state has changed.
+    changed: Condvar,
 }
 
 #[derive(Debug)]
 struct State {
     current: String,
-    /// What comes back after a while, and when this one began: a later change takes its place.
+    /// What comes back after a while, and when.
     lasting: String,
-    changes: u64,
+    until: Option<Instant>,
+    /// A thread waits for that.
+    is_waited_for: bool,
 }
 
 impl LogLevel {
     pub(super) fn new(handle: reload::Handle<Targets, Registry>, level: String) -> Self {
-        let state = State { current: level.clone(), lasting: level, changes: 0 };
-        Self(Arc::new(Inner { handle, state: Mutex::new(state) }))
+        let (current, lasting) = (level.clone(), level);
+        let state = State { current, lasting, until: None, is_waited_for: false };
+        Self(Arc::new(Inner { handle, state: Mutex::new(state), changed: Condvar::new() }))
     }
 
     /// The level at present.
@@ -64,45 +72,59 @@ impl LogLevel {
         let mut state = lock(&self.0.state);
         self.apply(&mut state, level)?;
         level.clone_into(&mut state.lasting);
+        state.until = None;
+        self.0.changed.notify_all();
         Ok(())
     }
 
-    /// Changes it for a while. Then the level comes back that was set last by [`set`](LogLevel::set), unless
+    /// Changes it for a while, of a day at most. Then the level comes back that was set last by [`set`](LogLevel::set), unless
     /// it was changed meanwhile.
     ///
     /// # Errors
-    /// `InvalidArgument` for a level that is none; `Unavailable` if the system gives no thread to wait, and
-    /// then nothing changes.
+    /// `InvalidArgument` for a level that is none and for a longer time; `Unavailable` if the system gives no
+    /// thread to wait, and then nothing changes.
     pub fn set_for(&self, level: &str, time: Duration) -> Result<()> {
+        if time > LONGEST {
+            return Err(Error::invalid("a level of the log may be set for a day at most")
+                .with("seconds", time.as_secs()));
+        }
         parse(level)?;
-        let (started, waits) = std::sync::mpsc::channel::<u64>();
-        let this = Arc::downgrade(&self.0);
-        let wait = move || {
-            let Ok(change) = waits.recv() else { return };
-            std::thread::sleep(time);
-            if let Some(inner) = this.upgrade() {
-                Self(inner).come_back(change);
-            }
-        };
-        let thread = std::thread::Builder::new().name("log-level".to_owned()).spawn(wait);
-        thread.map_err(|error| {
-            Error::new(ErrorKind::Unavailable, "no thread can be started").because(error)
-        })?;
         let mut state = lock(&self.0.state);
-        self.apply(&mut state, level)?;
-        let _ = started.send(state.changes);
-        Ok(())
+        if !state.is_waited_for {
+            let this = self.clone();
+            let wait = move || this.wait();
+            let thread = std::thread::Builder::new().name("log-level".to_owned()).spawn(wait);
+            thread.map_err(|error| {
+                Error::new(ErrorKind::Unavailable, "no thread can be started").because(error)
+            })?;
+            state.is_waited_for = true;
+        }
+        let applied = self.apply(&mut state, level);
+        if applied.is_ok() {
+            state.until = Some(Instant::now() + time);
+        }
+        self.0.changed.notify_all();
+        applied
     }
 
-    /// The time of a change is over.
-    fn come_back(&self, change: u64) {
+    /// Waits until the time of a change is over, or nothing is left to wait for.
+    fn wait(&self) {
         let mut state = lock(&self.0.state);
-        if state.changes == change {
-            let lasting = state.lasting.clone();
-            if let Err(error) = self.apply(&mut state, &lasting) {
-                tracing::error!(%error, "the level of the log does not come back");
+        while let Some(until) = state.until {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                state.until = None;
+                let lasting = state.lasting.clone();
+                if let Err(error) = self.apply(&mut state, &lasting) {
+                    tracing::error!(%error, "the level of the log does not come back");
+                }
+            } else {
+                let waited = self.0.changed.wait_timeout(state, left);
+                state = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
         }
+        state.is_waited_for = false;
+        self.0.changed.notify_all();
     }
 
     fn apply(&self, state: &mut State, level: &str) -> Result<()> {
@@ -110,7 +132,6 @@ impl LogLevel {
         self.0.handle.reload(targets).map_err(|error| {
             Error::new(ErrorKind::Unavailable, "nothing is logged any more").because(error)
         })?;
-        state.changes += 1;
         level.clone_into(&mut state.current);
         Ok(())
     }
@@ -131,21 +152,41 @@ mod tests {
         }
     }
 
+    fn info() -> (reload::Layer<Targets, Registry>, LogLevel) {
+        let (layer, handle) = reload::Layer::new(parse("info").unwrap());
+        (layer, LogLevel::new(handle, "info".to_owned()))
+    }
+
+    /// Waits until nobody waits for a time any more.
+    fn settle(level: &LogLevel) {
+        let state = level.0.state.lock().unwrap();
+        drop(level.0.changed.wait_while(state, |state| state.is_waited_for).unwrap());
+    }
+
     #[test]
-    fn a_level_for_a_while_comes_back_unless_it_was_changed() {
-        let (_layer, handle) = reload::Layer::new(parse("info").unwrap());
-        let level = LogLevel::new(handle, "info".to_owned());
+    fn a_level_for_a_while_comes_back() {
+        let (_layer, level) = info();
         level.set("warn").unwrap();
-        // Given back by hand: what waits is not waited for here.
         level.set_for("debug", Duration::from_secs(3600)).unwrap();
         assert_eq!(level.current(), "debug");
-        let change = lock(&level.0.state).changes;
-        level.come_back(change);
+        // A later time takes the place of the one before.
+        level.set_for("trace", Duration::ZERO).unwrap();
+        settle(&level);
         assert_eq!(level.current(), "warn");
-        level.set_for("debug", Duration::from_secs(3600)).unwrap();
-        let change = lock(&level.0.state).changes;
+    }
+
+    #[test]
+    fn one_thread_waits_and_only_while_there_is_something_to_wait_for() {
+        let (_layer, level) = info();
+        for _ in 0..1000 {
+            level.set_for("debug", LONGEST).unwrap();
+        }
+        assert_eq!(Arc::strong_count(&level.0), 2);
         level.set("trace").unwrap();
-        level.come_back(change);
+        settle(&level);
+        assert_eq!(level.current(), "trace");
+        level.set_for("debug", LONGEST + Duration::from_nanos(1)).unwrap_err();
+        level.set_for("debug", Duration::from_secs(u64::MAX)).unwrap_err();
         assert_eq!(level.current(), "trace");
     }
 }

@@ -2,10 +2,12 @@
 
 mod format;
 mod level;
+mod queue;
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use tracing::dispatcher::WeakDispatch;
@@ -17,6 +19,8 @@ use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 pub use format::Format;
 pub use level::LogLevel;
+
+use queue::Queue;
 
 use crate::{Telemetry, traces};
 
@@ -36,17 +40,35 @@ impl Default for LogOptions {
     }
 }
 
+/// The lines of this process that are still to be written.
+static QUEUE: OnceLock<Queue> = OnceLock::new();
+
 /// Begins to log to standard error, and to hand spans to the collector if `telemetry` has one. Once for a
 /// process.
 ///
+/// A thread writes the lines, so nobody waits for whoever reads them. A mebibyte of them may wait; what comes
+/// on top is dropped and counted. [`flush`] waits for what is still to be written.
+///
 /// # Errors
-/// `InvalidArgument` for a level that is none; `Restricted` if the program logs already.
+/// `InvalidArgument` for a level that is none; `Restricted` if the program logs already; `Unavailable` if
+/// the system gives no thread.
 pub fn init(options: &LogOptions, telemetry: Option<&Telemetry>) -> Result<LogLevel> {
-    let (dispatch, level) = dispatch(options, telemetry, io::stderr)?;
+    let queue = Queue::start(io::stderr()).map_err(|error| {
+        Error::new(ErrorKind::Unavailable, "no thread can be started to write the log")
+            .because(error)
+    })?;
+    let (dispatch, level) = dispatch(options, telemetry, queue.clone())?;
     tracing::dispatcher::set_global_default(dispatch).map_err(|_| {
         Error::new(ErrorKind::Restricted, "this process logs already; set it up once")
     })?;
+    let _ = QUEUE.set(queue);
     Ok(level)
+}
+
+/// Waits until the lines that [`init`] has written are all there, but no longer than this; before a process
+/// ends. Tells whether they are.
+pub fn flush(patience: Duration) -> bool {
+    QUEUE.get().is_none_or(|queue| queue.flush(patience))
 }
 
 /// What [`init`] sets up, for a part of a program, with lines going to `writer`.
@@ -100,6 +122,11 @@ pub(crate) fn dropped() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
 
+/// A line cannot be written.
+fn drop_line() {
+    DROPPED.fetch_add(1, Ordering::Relaxed);
+}
+
 /// A line is written.
 fn count(level: tracing::Level) {
     let name = level_name(level);
@@ -134,7 +161,7 @@ struct CountedWriter<W>(W);
 impl<W: Write> Write for CountedWriter<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.0.write_all(line).is_err() {
-            DROPPED.fetch_add(1, Ordering::Relaxed);
+            drop_line();
         }
         Ok(line.len())
     }
