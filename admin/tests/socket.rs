@@ -103,7 +103,7 @@ async fn commits_are_watched_as_they_come_and_until_the_store_ends() {
     let beyond = client.watch(Some(Serial::new(99))).await.unwrap().next().await.unwrap();
     assert_eq!(*beyond.unwrap_err().kind(), ErrorKind::Conflict);
     world.store().close().await.unwrap();
-    assert!(all.next().await.is_none_or(|ended| ended.is_err()));
+    assert!(all.next().await.is_none(), "a watch ends as the store does, without an error");
 }
 
 #[tokio::test]
@@ -337,6 +337,98 @@ async fn a_write_whose_answer_does_not_come_may_have_been_stored() {
     let error = client.transact(cli(), creation("anna")).await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::OutcomeUnknown, "{error}");
     dying.await.unwrap();
+}
+
+/// Says that it was not stored only if it was not. Closing meets the write wherever it is.
+#[tokio::test]
+async fn a_write_under_way_when_the_store_closes_is_never_denied() {
+    for round in 0..200_u32 {
+        let world = World::new().await;
+        let client = world.client().await;
+        let names = ["anna", "ben", "cleo", "dora", "emil"];
+        let transaction = names.iter().fold(Transaction::new(), |all, name| {
+            let id = UserId::from_bytes(*format!("{name:=<16}").as_bytes().first_chunk().unwrap());
+            let user = NewUser::local(name.parse().unwrap());
+            all.then(UserCommand::Create { id, user }).unwrap()
+        });
+        let closing = async {
+            for _ in 0..round % 8 {
+                tokio::task::yield_now().await;
+            }
+            // As soon as it is accepted, or stored.
+            while round % 2 == 1 && world.store().view().serial() == Serial::ZERO {
+                tokio::task::yield_now().await;
+            }
+            world.store().close().await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(client.transact(cli(), transaction), closing);
+        let is_stored = world.store().view().serial() == Serial::new(1);
+        match answer {
+            Ok((_, replies)) => assert!(is_stored && replies.len() == names.len()),
+            Err(error) if *error.kind() == ErrorKind::OutcomeUnknown => {}
+            Err(error) => {
+                assert!(!is_stored, "round {round}: it is stored, and was denied: {error}")
+            }
+        }
+    }
+}
+
+/// Answers like a server whose answers cannot be read, or not at all.
+async fn answering(listener: &tokio::net::UnixListener, answer: Option<(Kind, &[u8])>) {
+    let (mut stream, _) = listener.accept().await.unwrap();
+    stream.read_exact(&mut [0; MAGIC.len()]).await.unwrap();
+    next(&mut stream).await.unwrap();
+    let welcome = br#"{"version":1,"program":"test","pid":1}"#;
+    stream.write_all(&frame(Kind::Welcome, welcome)).await.unwrap();
+    if let Some((kind, payload)) = answer {
+        next(&mut stream).await.unwrap();
+        stream.write_all(&frame(kind, payload)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_write_whose_answer_cannot_be_read_may_have_been_stored() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("odd.sock");
+    let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+    for answer in
+        [(Kind::Item, &b"{}"[..]), (Kind::Done, b"\"x\""), (Kind::Data, b""), (Kind::Failed, b"")]
+    {
+        let connecting = async { Client::connect(&socket).await.unwrap() };
+        let writing = async {
+            let client = connecting.await;
+            client.transact(cli(), creation("anna")).await.unwrap_err()
+        };
+        let (error, ()) = tokio::join!(writing, answering(&listener, Some(answer)));
+        assert_eq!(*error.kind(), ErrorKind::OutcomeUnknown, "{answer:?}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_ended_is_made_anew_and_what_was_not_sent_is_not_in_doubt() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("short.sock");
+    let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+    let (client, ()) = tokio::join!(Client::connect(&socket), answering(&listener, None));
+    let client = client.unwrap();
+    // The first connection is closed by now; the next one answers.
+    let done = (Kind::Done, &b"7"[..]);
+    let (written, ()) =
+        tokio::join!(client.transact(cli(), creation("anna")), answering(&listener, Some(done)));
+    assert_eq!(written.unwrap().0, Serial::new(7));
+    drop(listener);
+    let error = client.transact(cli(), creation("ben")).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(error.to_string().contains("was not sent"), "{error}");
+}
+
+#[tokio::test]
+async fn a_client_that_was_idle_for_long_goes_on() {
+    let world = World::with(|options| options.idle = Duration::from_millis(50)).await;
+    let client = world.client().await;
+    // It is given up: the next one that asks finds it gone.
+    drop(world.until_clients(0).await);
+    client.transact(cli(), creation("anna")).await.unwrap();
 }
 
 #[tokio::test]

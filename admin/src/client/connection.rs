@@ -29,8 +29,8 @@ const PACE: Pace = Pace { idle: Duration::from_secs(30), frame: Duration::from_s
 /// Frames of an answer that wait for whoever asked.
 const WAITING: usize = 4;
 
-/// What broke is told by this name.
-const BROKEN: &str = "admin.connection";
+/// A request that was sent and not answered is told by this name.
+const UNANSWERED: &str = "admin.answer";
 
 /// A part of an answer.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ pub(super) struct Answer {
 
 impl Answer {
     pub(super) async fn next(&mut self) -> Result<Piece> {
-        self.pieces.recv().await.unwrap_or_else(|| Err(broken()))
+        self.pieces.recv().await.unwrap_or_else(|| Err(broken().during(UNANSWERED)))
     }
 }
 
@@ -68,11 +68,11 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) async fn open(socket: &Path) -> Result<Self> {
-        let mut stream = connect(socket).await?;
-        let welcome = greet(&mut stream).await.map_err(|error| told(error, socket))?;
+        let (stream, welcome) = greeted(socket).await?;
         let user = user_of(&stream);
         let (calls, waiting) = mpsc::channel(1);
-        tokio::spawn(serve(stream, waiting));
+        let line = Line { socket: socket.into(), user, stream: Some(stream) };
+        tokio::spawn(serve(line, waiting));
         Ok(Self { calls, welcome: Arc::new(welcome), user })
     }
 
@@ -97,13 +97,60 @@ impl Connection {
     }
 }
 
-/// Serves calls one after the other until the last handle is gone, or the connection.
-async fn serve(mut stream: Stream, mut calls: mpsc::Receiver<Call>) {
+/// What is spoken over. It may end between two requests, such as when nobody asked for long.
+struct Line {
+    socket: Arc<Path>,
+    user: Option<u32>,
+    stream: Option<Stream>,
+}
+
+impl Line {
+    /// Sends a request, over a new connection if need be.
+    ///
+    /// # Errors
+    /// The request was not sent, or not to its end: whoever did not read all of it does nothing of it.
+    async fn send(&mut self, request: &Frame) -> Result<Stream> {
+        if let Some(mut stream) = self.stream.take()
+            && write_frame(&mut stream, request, PACE.frame).await.is_ok()
+        {
+            return Ok(stream);
+        }
+        let again = async {
+            let (mut stream, _) = greeted(&self.socket).await?;
+            if user_of(&stream) != self.user {
+                return Err(another_user(&self.socket));
+            }
+            write_frame(&mut stream, request, PACE.frame).await?;
+            Ok(stream)
+        };
+        again.await.map_err(|error| {
+            let unsent = Error::new(
+                ErrorKind::Unavailable,
+                "the connection to the program that has the store open ended, and there is no other; the \
+                 request was not sent",
+            );
+            unsent.with("socket", self.socket.display()).because(error)
+        })
+    }
+}
+
+/// Another user's process has the socket now. Nothing is told to it that was meant for the first.
+fn another_user(socket: &Path) -> Error {
+    Error::new(ErrorKind::PermissionDenied, "another user serves the admin socket now")
+        .with("socket", socket.display())
+}
+
+/// Serves calls one after the other until the last handle is gone.
+async fn serve(mut line: Line, mut calls: mpsc::Receiver<Call>) {
     while let Some(call) = calls.recv().await {
-        if let Err(error) = serve_one(&mut stream, &call).await {
+        let served = match line.send(&call.request).await {
+            Ok(stream) => pass_on(stream, &call).await.map_err(|error| error.during(UNANSWERED)),
+            Err(error) => Err(error),
+        };
+        match served {
+            Ok(stream) => line.stream = Some(stream),
             // Nobody may be left to be told.
-            let _ = call.pieces.send(Err(error.during(BROKEN))).await;
-            return;
+            Err(error) => drop(call.pieces.send(Err(error)).await),
         }
     }
 }
@@ -113,12 +160,11 @@ async fn serve(mut stream: Stream, mut calls: mpsc::Receiver<Call>) {
 ///
 /// # Errors
 /// That of a connection that broke.
-async fn serve_one(stream: &mut Stream, call: &Call) -> Result<()> {
+async fn pass_on(mut stream: Stream, call: &Call) -> Result<Stream> {
     const MOST_UNWANTED: usize = 1_000;
-    write_frame(stream, &call.request, PACE.frame).await?;
     let mut unwanted = 0;
     loop {
-        let Some(Frame { kind, payload }) = read_frame(stream, PACE).await? else {
+        let Some(Frame { kind, payload }) = read_frame(&mut stream, PACE).await? else {
             return Err(broken());
         };
         let (piece, is_last) = match kind {
@@ -136,7 +182,7 @@ async fn serve_one(stream: &mut Stream, call: &Call) -> Result<()> {
             unwanted += 1;
         }
         if is_last {
-            return Ok(());
+            return Ok(stream);
         }
         if unwanted > MOST_UNWANTED {
             return Err(broken());
@@ -210,6 +256,12 @@ fn denied(socket: &Path, error: io::Error) -> Error {
     denied.because(error)
 }
 
+async fn greeted(socket: &Path) -> Result<(Stream, Welcome)> {
+    let mut stream = connect(socket).await?;
+    let welcome = greet(&mut stream).await.map_err(|error| told(error, socket))?;
+    Ok((stream, welcome))
+}
+
 async fn greet(stream: &mut Stream) -> Result<Welcome> {
     // A refusal may be there already, and the other end closed: what was written does not count.
     let hello = Hello { versions: VERSIONS, program: PROGRAM.to_owned() };
@@ -247,10 +299,9 @@ fn broken() -> Error {
         ErrorKind::Unavailable,
         "the connection to the program that has the store open ended; it ended, or was told to",
     )
-    .during(BROKEN)
 }
 
-/// Whether this is how a connection that broke is told, and no answer.
-pub(super) fn is_broken(error: &Error) -> bool {
-    error.operation() == Some(BROKEN)
+/// Whether a request was sent, and this is no answer to it.
+pub(super) fn is_unanswered(error: &Error) -> bool {
+    error.operation() == Some(UNANSWERED)
 }

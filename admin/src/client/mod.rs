@@ -29,7 +29,8 @@ use connection::{Answer, Connection, Piece};
 /// Commits as they come, without end.
 pub type Watch = BoxStream<'static, Result<Watched>>;
 
-/// A connection to the admin socket of an open store. Clones share it, and take turns.
+/// A connection to the admin socket of an open store. Clones share it, and take turns. If it ended, such as
+/// because nothing was asked for long, the next request is sent over a new one.
 #[derive(Debug, Clone)]
 pub struct Client {
     connection: Connection,
@@ -63,7 +64,7 @@ impl Client {
         &self.socket
     }
 
-    /// What serves it.
+    /// What served it when it was connected to.
     #[must_use]
     pub fn welcome(&self) -> &Welcome {
         self.connection.welcome()
@@ -196,7 +197,8 @@ impl Client {
     ///
     /// # Errors
     /// Those of [`Store::transact`](ghostwire_store_core::Store::transact); `OutcomeUnknown` if the
-    /// connection breaks before the answer; `InvalidArgument` if it is too long for one message.
+    /// connection breaks after it was sent and before the answer, if the answer cannot be read, or if the store
+    /// ends meanwhile; `Unavailable` if it was not sent; `InvalidArgument` if it is too long for one message.
     pub async fn transact(
         &self,
         actor: ActorName,
@@ -205,13 +207,11 @@ impl Client {
         let mut answer = self.ask(Method::Transact { actor, transaction }).await?;
         let mut replies = Vec::new();
         loop {
-            match answer.next().await.map_err(in_doubt)? {
+            match answer.next().await.map_err(unless_answered)? {
                 Piece::Working(_) => {}
-                Piece::Item(item) => {
-                    replies.push(serde_json::from_slice(&item).map_err(unreadable)?);
-                }
-                Piece::Done(serial) => return Ok((read(&serial)?, replies)),
-                Piece::Data(_) => return Err(unexpected()),
+                Piece::Item(item) => replies.push(read(&item).map_err(in_doubt)?),
+                Piece::Done(serial) => return Ok((read(&serial).map_err(in_doubt)?, replies)),
+                Piece::Data(_) => return Err(in_doubt(unexpected())),
             }
         }
     }
@@ -245,18 +245,19 @@ impl Client {
     /// Has that program read its configuration again. Gives what changed, as an object.
     ///
     /// # Errors
-    /// `Unsupported` if it does not; its own, and nothing changed then.
+    /// `Unsupported` if it does not; its own, and nothing changed then; as [`transact`](Self::transact).
     pub async fn reload(&self) -> Result<Value> {
-        self.call(Method::Reload).await
+        self.write(Method::Reload).await
     }
 
     /// Has that program log as `level` says, for this long or until the next change.
     ///
     /// # Errors
-    /// `Unsupported` if it does not; `InvalidArgument` for a level that it does not know.
+    /// `Unsupported` if it does not; `InvalidArgument` for a level that it does not know; as
+    /// [`transact`](Self::transact).
     pub async fn set_log_level(&self, level: &str, period: Option<Duration>) -> Result<()> {
         let seconds = period.map(|period| period.as_secs());
-        self.call(Method::LogLevel { level: level.to_owned(), seconds }).await
+        self.write(Method::LogLevel { level: level.to_owned(), seconds }).await
     }
 
     async fn ask(&self, method: Method) -> Result<Answer> {
@@ -278,7 +279,14 @@ impl Client {
 
     /// A request that changes something.
     async fn write<T: DeserializeOwned>(&self, method: Method) -> Result<T> {
-        self.call(method).await.map_err(in_doubt)
+        let mut answer = self.ask(method).await?;
+        loop {
+            match answer.next().await.map_err(unless_answered)? {
+                Piece::Working(_) => {}
+                Piece::Done(value) => return read(&value).map_err(in_doubt),
+                Piece::Data(_) | Piece::Item(_) => return Err(in_doubt(unexpected())),
+            }
+        }
     }
 }
 
@@ -290,14 +298,17 @@ fn unexpected() -> Error {
     Error::new(ErrorKind::Unexpected, "the other end of the admin socket answers something else")
 }
 
-/// What a broken connection means for a write that was sent: it may have been stored.
+/// A refusal is an answer, and so is that nothing was sent.
+fn unless_answered(error: Error) -> Error {
+    if connection::is_unanswered(&error) { in_doubt(error) } else { error }
+}
+
+/// What it means for a write that was sent that its answer did not come, or cannot be read: it may have been
+/// stored.
 fn in_doubt(error: Error) -> Error {
-    if !connection::is_broken(&error) {
-        return error;
-    }
     Error::new(
         ErrorKind::OutcomeUnknown,
-        "the connection broke before the answer; the write may have been stored, or not",
+        "there was no answer that can be read; the write may have been stored, or not",
     )
     .with("help", "look whether it was before it is tried again")
     .because(error)

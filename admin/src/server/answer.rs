@@ -30,6 +30,43 @@ const BLOCKS_PER_READ: usize = 16;
 /// A frame of data is about this long.
 const DATA: usize = 64 * 1024;
 
+/// What ends an answer.
+pub(super) struct Answered {
+    /// What comes before the end: the replies of a commit. They are all there before the first is sent, so that
+    /// a commit that is stored does not wait for its client.
+    items: Vec<Frame>,
+    end: Value,
+    /// Whether something was stored that cannot be told again.
+    is_stored: bool,
+}
+
+impl Answered {
+    pub(super) fn into_frames(mut self) -> Result<Vec<Frame>> {
+        let end = Frame::json(Kind::Done, &self.end);
+        self.items.push(end.map_err(|error| untold(self.is_stored, error))?);
+        Ok(self.items)
+    }
+}
+
+impl From<Value> for Answered {
+    fn from(end: Value) -> Self {
+        Self { items: Vec::new(), end, is_stored: false }
+    }
+}
+
+/// The answer to a write that is stored cannot be sent. That is no refusal.
+fn untold(is_stored: bool, error: Error) -> Error {
+    if !is_stored {
+        return error;
+    }
+    Error::new(
+        ErrorKind::OutcomeUnknown,
+        "the write was stored, but its answer cannot be sent over the admin socket",
+    )
+    .with("help", "look it up; do not write it again")
+    .because(error)
+}
+
 /// Where parts of an answer go, and who asked.
 pub(super) struct Answering {
     frames: mpsc::Sender<Frame>,
@@ -73,41 +110,49 @@ impl Answering {
     }
 }
 
-/// Answers a request: parts of it through `to`, and its end as the value.
-pub(super) async fn answer(served: Served, method: Method, to: Answering) -> Result<Value> {
+/// Answers a request: parts of it through `to`, and its end as what it gives.
+pub(super) async fn answer(served: Served, method: Method, to: Answering) -> Result<Answered> {
+    match method {
+        Method::Transact { actor, transaction } => transact(&served, actor, transaction, &to).await,
+        Method::Issue { actor, issue } => self::issue(&served, to.actor(actor), issue).await,
+        other => look_or_manage(&served, other, &to).await.map(Answered::from),
+    }
+}
+
+async fn look_or_manage(served: &Served, method: Method, to: &Answering) -> Result<Value> {
     match method {
         Method::Info => value(&WireInfo::from(served.backend.info())),
         Method::Head => value(&WireHead::from(&served.backend.head().await?)),
-        Method::Scan(request) => scan(&served, request, &to).await,
-        Method::Blocks { after, limit } => blocks(&served, after, limit, &to).await,
-        Method::Status => status(&served, &to),
+        Method::Scan(request) => scan(served, request, to).await,
+        Method::Blocks { after, limit } => blocks(served, after, limit, to).await,
+        Method::Status => status(served, to),
         Method::Health => served.hooks.health().await,
         Method::Metrics => served.hooks.metrics().await.map(Value::String),
-        Method::Digests => value(&WireDigests::from(store(&served)?.digests().await?)),
-        Method::Verify => store(&served)?.verify().await.map(|()| Value::Null),
-        Method::Attest => value(&WireAttestation::from(store(&served)?.attest().await?)),
-        Method::Checkpoint => value(&store(&served)?.checkpoint().await?),
+        Method::Digests => value(&WireDigests::from(store(served)?.digests().await?)),
+        Method::Verify => store(served)?.verify().await.map(|()| Value::Null),
+        Method::Attest => value(&WireAttestation::from(store(served)?.attest().await?)),
+        Method::Checkpoint => value(&store(served)?.checkpoint().await?),
         Method::Probe => {
-            let took = store(&served)?.probe().await?;
+            let took = store(served)?.probe().await?;
             value(&u64::try_from(took.as_micros()).unwrap_or(u64::MAX))
         }
-        Method::Watch { after } => watch(&served, after, &to).await,
-        Method::Transact { actor, transaction } => transact(&served, actor, transaction, &to).await,
-        Method::Issue { actor, issue } => self::issue(&served, to.actor(actor), issue).await,
+        Method::Watch { after } => watch(served, after, to).await,
         Method::RemoveConsumer { name } => {
-            store(&served)?.consumers().remove(&name).await.map(|_| Value::Null)
+            store(served)?.consumers().remove(&name).await.map(|_| Value::Null)
         }
-        Method::Keys(request) => keys(&served, request).await,
+        Method::Keys(request) => keys(served, request).await,
         Method::Reload => served.hooks.reload().await,
         Method::LogLevel { level, seconds } => {
             let period = seconds.map(Duration::from_secs);
             served.hooks.set_log_level(&level, period).await.map(|()| Value::Null)
         }
-        Method::Backup | Method::Migrate => Err(Error::new(
-            ErrorKind::Unsupported,
-            "this release cannot do that while the store is open",
-        )
-        .with("method", method.name())),
+        Method::Backup | Method::Migrate | Method::Transact { .. } | Method::Issue { .. } => {
+            Err(Error::new(
+                ErrorKind::Unsupported,
+                "this release cannot do that while the store is open",
+            )
+            .with("method", method.name()))
+        }
     }
 }
 
@@ -220,21 +265,25 @@ async fn transact(
     actor: ActorName,
     transaction: Transaction,
     to: &Answering,
-) -> Result<Value> {
+) -> Result<Answered> {
     let committed = {
         let store = store(served)?.acting_as(to.actor(actor));
         store.transact(transaction).await?
     };
-    for reply in &committed.value {
-        to.item(reply).await?;
-    }
-    value(&committed.serial)
+    let answered = || {
+        let items = committed.value.iter().map(|reply| Frame::json(Kind::Item, reply));
+        let items = items.collect::<Result<_>>()?;
+        Ok(Answered { items, end: value(&committed.serial)?, is_stored: true })
+    };
+    answered().map_err(|error| untold(true, error))
 }
 
-async fn issue(served: &Served, actor: Actor, issue: Issue) -> Result<Value> {
+async fn issue(served: &Served, actor: Actor, issue: Issue) -> Result<Answered> {
     let store = store(served)?.acting_as(actor);
     let (record, secret) = issue.carry_out(store.as_ref()).await?;
-    value(&Issued { record, secret: secret.expose().to_owned() })
+    let end = value(&Issued { record, secret: secret.expose().to_owned() });
+    let end = end.map_err(|error| untold(true, error))?;
+    Ok(Answered { items: Vec::new(), end, is_stored: true })
 }
 
 async fn keys(served: &Served, request: KeysRequest) -> Result<Value> {

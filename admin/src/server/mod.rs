@@ -1,6 +1,7 @@
 //! Serving an open store.
 
 mod answer;
+mod call;
 mod connection;
 mod hooks;
 mod peer;
