@@ -205,6 +205,7 @@ fn every_metric_of_ours_that_matters_is_on_the_dashboard() {
         "ghostwire_store_checkpoint_duration_seconds",
         "ghostwire_store_config_reload_last_success_timestamp_seconds",
         "ghostwire_store_job_duration_seconds",
+        "ghostwire_store_job_interval_seconds",
         "ghostwire_store_admin_request_duration_seconds",
         "ghostwire_store_admin_rejections_total",
     ];
