@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use ghostwire_store_core::backend::Row;
 use ghostwire_store_core::block::EncodedBlock;
 
-use crate::protocol::{Decoder, HEADER, Request, Wire, WireError, header};
+use crate::protocol::{Decoder, HEADER, MAX_REQUEST, Request, Wire, WireError, header};
 
 /// Reads a stream of frames, as either end would.
 pub fn frames(mut bytes: &[u8]) {
@@ -20,6 +20,7 @@ pub fn frames(mut bytes: &[u8]) {
 pub fn message(payload: &[u8]) {
     if let Ok(request) = Request::parse(payload)
         && let Ok(encoded) = request.encode()
+        && encoded.len() <= MAX_REQUEST
     {
         assert_eq!(Request::parse(&encoded).ok(), Some(request));
     }

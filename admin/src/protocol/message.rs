@@ -9,8 +9,9 @@ use ghostwire_store_core::domain::{
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::keys::Rotation;
 use ghostwire_store_core::position::Position;
+use serde::de::value::MapDeserializer;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// What a client speaks, and what it is called.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -313,12 +314,11 @@ impl Request {
     /// # Errors
     /// `Unsupported` for a method that there is not; `InvalidArgument` for anything else that is no request.
     pub fn parse(payload: &[u8]) -> Result<Self> {
-        let mut value: Value = serde_json::from_slice(payload).map_err(unreadable)?;
-        let traceparent = match value.get_mut("traceparent").map(Value::take) {
-            Some(Value::String(text)) if text.len() <= 128 => Some(text),
-            _ => None,
-        };
-        let method = value.get("method").and_then(Value::as_str).unwrap_or_default();
+        let outline: Outline<'_> = serde_json::from_slice(payload).map_err(unreadable)?;
+        let text = |raw: Option<&RawValue>| serde_json::from_str::<String>(raw?.get()).ok();
+        let traceparent = text(outline.traceparent).filter(|text| text.len() <= 128);
+        let method = text(outline.method).filter(|text| text.len() <= 64).unwrap_or_default();
+        let method = method.as_str();
         if !Method::NAMES.contains(&method) {
             return Err(Error::new(
                 ErrorKind::Unsupported,
@@ -328,7 +328,13 @@ impl Request {
             .with("program", PROGRAM)
             .with("help", "use a gwstore of the same release as that program"));
         }
-        let method = serde_json::from_value(value).map_err(unreadable)?;
+        if method != "transact" && payload.len() > MAX_REQUEST {
+            return Err(Error::invalid("a request is too long for its method")
+                .with("method", method)
+                .with("bytes", payload.len())
+                .with("at_most", MAX_REQUEST));
+        }
+        let method = outline.into_method().map_err(unreadable)?;
         Ok(Self { method, traceparent })
     }
 
@@ -339,7 +345,9 @@ impl Request {
     pub fn encode(&self) -> Result<Vec<u8>> {
         let encoded = || {
             let mut value = serde_json::to_value(&self.method)?;
-            if let (Some(traceparent), Value::Object(fields)) = (&self.traceparent, &mut value) {
+            if let (Some(traceparent), serde_json::Value::Object(fields)) =
+                (&self.traceparent, &mut value)
+            {
                 fields.insert("traceparent".to_owned(), traceparent.as_str().into());
             }
             serde_json::to_vec(&value)
@@ -347,6 +355,29 @@ impl Request {
         encoded().map_err(|error| {
             Error::new(ErrorKind::Unexpected, "a request has no JSON form").because(error)
         })
+    }
+}
+
+/// The longest request in bytes, but for one that transacts.
+pub const MAX_REQUEST: usize = 64 * 1024;
+
+/// A request whose parts are not read yet: what they hold costs nothing before it is known what it is for.
+#[derive(Deserialize)]
+struct Outline<'p> {
+    #[serde(borrow, default)]
+    method: Option<&'p RawValue>,
+    #[serde(borrow, default)]
+    params: Option<&'p RawValue>,
+    #[serde(borrow, default)]
+    traceparent: Option<&'p RawValue>,
+}
+
+impl<'p> Outline<'p> {
+    /// The method comes first, wherever it stood: then parameters are read as what they are.
+    fn into_method(self) -> serde_json::Result<Method> {
+        let fields = [("method", self.method), ("params", self.params)];
+        let fields = fields.into_iter().filter_map(|(name, raw)| Some((name, raw?)));
+        Method::deserialize(MapDeserializer::<'p, _, serde_json::Error>::new(fields))
     }
 }
 
@@ -450,7 +481,7 @@ mod tests {
             assert!(Method::NAMES.contains(&method.name()));
             let request = request(method);
             let encoded = request.encode().unwrap();
-            let value: Value = serde_json::from_slice(&encoded).unwrap();
+            let value: serde_json::Value = serde_json::from_slice(&encoded).unwrap();
             assert_eq!(value.get("method").unwrap(), request.method.name());
             assert_eq!(Request::parse(&encoded).unwrap(), request);
         }
@@ -464,6 +495,31 @@ mod tests {
         for damaged in ["", "{", "[1]x", r#"{"method":"watch","params":{"after":"soon"}}"#] {
             assert_eq!(kind(damaged), ErrorKind::InvalidArgument, "{damaged}");
         }
+    }
+
+    #[test]
+    fn fields_come_in_any_order_and_only_a_transaction_may_be_long() {
+        let request = Request::parse(br#"{"params":{"after":3},"later":[1],"method":"watch"}"#);
+        assert_eq!(request.unwrap().method, Method::Watch { after: Some(Serial::new(3)) });
+        assert_eq!(
+            Request::parse(br#"{"method":"info","params":null}"#).unwrap().method,
+            Method::Info
+        );
+        let padded = |method: &str| {
+            let padding = " ".repeat(MAX_REQUEST);
+            format!(r#"{{"method":"{method}","params":{{"after":0}}{padding}}}"#)
+        };
+        let error = Request::parse(padded("watch").as_bytes()).unwrap_err();
+        assert!(error.to_string().contains("too long"), "{error}");
+        let transaction = request_of_length(MAX_REQUEST);
+        assert!(Request::parse(&transaction).is_ok());
+    }
+
+    fn request_of_length(least: usize) -> Vec<u8> {
+        let (actor, transaction) = (ActorName::system(), Transaction::new());
+        let mut encoded = request(Method::Transact { actor, transaction }).encode().unwrap();
+        encoded.resize(encoded.len().max(least + 1), b' ');
+        encoded
     }
 
     #[test]

@@ -23,12 +23,34 @@ use crate::protocol::{
     Wire, WireAttestation, WireDigests, WireHead, WireInfo,
 };
 
-/// Rows that are read at a time, whatever is asked for: so many are held for a client that is slow.
+/// Rows that are read at a time at most, whatever is asked for.
 const ROWS_PER_READ: usize = 1024;
-/// Blocks that are read at a time.
+/// Blocks that are read at a time at most.
 const BLOCKS_PER_READ: usize = 16;
 /// A frame of data is about this long.
 const DATA: usize = 64 * 1024;
+
+/// How many are read at a time: fewer if they are long, since so many are held for a client that is slow. A
+/// backend counts rows and blocks, not bytes, so the next page goes by the longest of the one before.
+struct PageSize {
+    count: usize,
+    most: usize,
+}
+
+impl PageSize {
+    /// A page has about so many bytes.
+    const BYTES: usize = 1 << 20;
+
+    fn of(first: usize, most: usize) -> Self {
+        Self { count: first, most }
+    }
+
+    /// A page was read: its longest has so many bytes.
+    fn seen(&mut self, longest: usize) {
+        let fitting = Self::BYTES / longest.max(1);
+        self.count = fitting.min(self.count * 2).clamp(1, self.most);
+    }
+}
 
 /// What ends an answer.
 pub(super) struct Answered {
@@ -172,13 +194,16 @@ async fn scan(served: &Served, request: ScanRequest, to: &Answering) -> Result<V
     let mut range = range_of(&request)?;
     let mut left = usize::try_from(request.limit).unwrap_or(usize::MAX);
     let mut gathered = BytesMut::new();
+    let mut size = PageSize::of(64, ROWS_PER_READ);
     loop {
-        let limit = left.min(ROWS_PER_READ);
+        let limit = left.min(size.count);
         let scan = Scan { range: range.clone(), reverse: request.reverse, limit };
         let page = served.backend.scan(scan).await?;
         left -= page.rows.len().min(left);
+        size.seen(page.rows.iter().map(|row| row.body.len()).max().unwrap_or_default());
         for row in &page.rows {
             row.put(&mut gathered);
+            to.data(&mut gathered, false).await?;
         }
         let is_last = left == 0 || page.rows.len() < limit;
         to.data(&mut gathered, is_last).await?;
@@ -205,9 +230,11 @@ fn range_of(request: &ScanRequest) -> Result<KeyRange> {
 async fn blocks(served: &Served, after: Serial, limit: u32, to: &Answering) -> Result<Value> {
     let (mut after, mut left) = (after, usize::try_from(limit).unwrap_or(usize::MAX));
     let mut gathered = BytesMut::new();
+    let mut size = PageSize::of(1, BLOCKS_PER_READ);
     loop {
-        let wanted = left.min(BLOCKS_PER_READ);
+        let wanted = left.min(size.count);
         let page = served.backend.blocks(after, wanted).await?;
+        size.seen(page.iter().map(|block| block.bytes.len()).max().unwrap_or_default());
         left -= page.len().min(left);
         let is_last = left == 0 || page.len() < wanted;
         for block in &page {
@@ -299,4 +326,20 @@ async fn keys(served: &Served, request: KeysRequest) -> Result<Value> {
         KeysRequest::Destroy { version } => keys.destroy(version).await,
     }?;
     Ok(json!({ "keyring": keyring, "resealed": keys.progress() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_of_long_rows_have_few_of_them() {
+        let mut size = PageSize::of(64, 1024);
+        for (longest, count) in
+            [(100, 128), (100, 256), (100, 512), (100, 1024), (0, 1024), (4 << 20, 1), (100, 2)]
+        {
+            size.seen(longest);
+            assert_eq!(size.count, count);
+        }
+    }
 }

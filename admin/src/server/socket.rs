@@ -3,11 +3,12 @@
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use nix::unistd::{Gid, Group};
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketType};
 
 use crate::address::{Address, kind_of};
 
@@ -164,15 +165,27 @@ fn require_free(path: &Path) -> Result<()> {
         }
         Ok(_) => {}
     }
-    match UnixStream::connect(Address::of(path)?.path()) {
+    match connect_at_once(Address::of(path)?.path()) {
         // Nobody listens.
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(failed("the admin socket cannot be looked up", path, error)),
-        Ok(_) => Err(Error::new(ErrorKind::Busy, "another process serves the admin socket")
-            .with("socket", path.display())
-            .with("help", "give each store that is open a socket of its own, by admin.path")),
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+            Err(failed("the admin socket cannot be looked up", path, error))
+        }
+        // Somebody listens, or has a full queue of those that he has not taken in.
+        Ok(()) | Err(_) => {
+            Err(Error::new(ErrorKind::Busy, "another process serves the admin socket")
+                .with("socket", path.display())
+                .with("help", "give each store that is open a socket of its own, by admin.path"))
+        }
     }
+}
+
+/// Without waiting for whoever listens.
+fn connect_at_once(path: &Path) -> io::Result<()> {
+    let stream = net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+    rustix::io::ioctl_fionbio(&stream, true)?;
+    Ok(net::connect(&stream, &SocketAddrUnix::new(path)?)?)
 }
 
 fn remove_socket(path: &Path) -> Result<()> {
@@ -210,6 +223,8 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::os::unix::net::UnixStream;
+
     use super::*;
 
     fn place() -> (tempfile::TempDir, SocketOptions) {
@@ -255,6 +270,18 @@ mod tests {
         fs::write(&options.path, "mine").unwrap();
         assert_eq!(*Bound::bind(&options).unwrap_err().kind(), ErrorKind::InvalidArgument);
         assert_eq!(fs::read(&options.path).unwrap(), b"mine");
+    }
+
+    #[test]
+    fn one_that_takes_nobody_in_is_not_waited_for() {
+        let (_directory, options) = place();
+        let stalled = net::socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+        net::bind(&stalled, &SocketAddrUnix::new(&options.path).unwrap()).unwrap();
+        net::listen(&stalled, 1).unwrap();
+        // Each stays in its queue, which is full at the end.
+        for _ in 0..4 {
+            assert_eq!(*Bound::bind(&options).unwrap_err().kind(), ErrorKind::Busy);
+        }
     }
 
     #[test]

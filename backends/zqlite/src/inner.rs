@@ -4,7 +4,9 @@ mod keys;
 
 use std::borrow::Cow;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
+};
 use std::time::Instant;
 
 use ghostwire_store_core::backend::{
@@ -55,6 +57,22 @@ impl Opened for Inner {
     /// Unless what is in memory may not be what is stored.
     fn with_open<T>(&self, work: impl FnOnce(&Open) -> Result<T>) -> Result<T> {
         self.with_file(|open| open.require_known().and_then(|()| work(open)))
+    }
+}
+
+/// A store that is read as long as somebody waits for it.
+struct Wanted<'i> {
+    inner: &'i Inner,
+    /// Gone with whoever asked.
+    wanted: &'i Weak<()>,
+}
+
+impl Opened for Wanted<'_> {
+    fn with_open<T>(&self, work: impl FnOnce(&Open) -> Result<T>) -> Result<T> {
+        if self.wanted.strong_count() == 0 {
+            return Err(Error::new(ErrorKind::Unavailable, "nobody waits for this any more"));
+        }
+        self.inner.with_open(work)
     }
 }
 
@@ -230,9 +248,10 @@ impl Inner {
         self.with_file(|open| open.blocks(after, limit, false))
     }
 
-    pub(crate) fn verify(&self) -> Result<()> {
+    /// Ends with the next page once nobody wants it any more.
+    pub(crate) fn verify(&self, wanted: &Weak<()>) -> Result<()> {
         let _alone = locked(&self.verifying);
-        verify(self).map(drop)
+        verify(&Wanted { inner: self, wanted }).map(drop)
     }
 
     pub(crate) fn attest(&self, state: &AttestedState) -> Result<Attestation> {

@@ -348,7 +348,12 @@ impl Backend for ZqliteBackend {
     }
 
     async fn verify(&self) -> Result<()> {
-        self.in_background(Inner::verify).await.map_err(|error| error.during("zqlite.verify"))
+        // Dropped with this future, should nobody wait for it any more.
+        let asked = Arc::new(());
+        let wanted = Arc::downgrade(&asked);
+        let verified = self.in_background(move |inner| inner.verify(&wanted)).await;
+        drop(asked);
+        verified.map_err(|error| error.during("zqlite.verify"))
     }
 
     fn observe_connections(&self, observer: Arc<dyn ConnectionObserver>) {
