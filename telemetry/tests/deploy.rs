@@ -1,6 +1,6 @@
 //! The dashboard and the alerts ask for what is exported, and each alert has a page, a case in which it fires and
 //! one in which it does not. `promtool` runs the cases.
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 use std::collections::BTreeSet;
 

@@ -147,7 +147,8 @@ async fn no_commit_waits_for_who_waits_for_a_connection() {
     let directory = tempfile::tempdir().unwrap();
     let backend = ZqliteBackend::open(sealed(&directory.path().join("store.db"))).await.unwrap();
     commit_beside_who_waits(&backend, || drop(backend.0.scan(&all(Table::Users)).unwrap()));
-    commit_beside_who_waits(&backend, || backend.0.verify().unwrap());
+    let wanted = Arc::new(());
+    commit_beside_who_waits(&backend, || backend.0.verify(&Arc::downgrade(&wanted)).unwrap());
 }
 
 fn put(table: Table, number: u8, body: &[u8]) -> RowChange {

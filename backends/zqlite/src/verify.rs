@@ -38,7 +38,10 @@ pub(crate) trait Opened {
 pub(crate) fn verify(store: &impl Opened) -> Result<Stored> {
     store.with_open(|open| open.engine.check_structure())?;
     let mut numbers = Vec::new();
-    every_number(store, |number| Ok(numbers.push(number)))?;
+    every_number(store, |number| {
+        numbers.push(number);
+        Ok(())
+    })?;
     let mut rows = Walk::of(numbers);
     while store.with_open(|open| check_rows(open, &mut rows))?.is_continue() {}
     let absent = rows.absent();

@@ -278,7 +278,7 @@ fn is_over(consumer: &Consumer, total: u64) -> bool {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
     use crate::domain::Timestamp;
@@ -339,7 +339,8 @@ mod tests {
     #[test]
     fn in_an_empty_feed_there_is_nothing_to_remove_whatever_came_before() {
         let million = Position::new(1_000_000);
-        let mirror = Consumer { position: million, max_bytes: 1 << 20, ..consumer("mirror", false) };
+        let mirror =
+            Consumer { position: million, max_bytes: 1 << 20, ..consumer("mirror", false) };
         let mut consumers = Consumers { registered: vec![mirror], ..Consumers::default() };
         let mut commit = Commit {
             expected: million,

@@ -57,11 +57,10 @@ fn line(health: &Value, live: bool) -> String {
         (false, _, false) => "not ready",
     };
     let mut line = word.to_owned();
-    for part in [text("state").filter(|state| *state != word), text("reason"), text("next_step")] {
-        if let Some(part) = part {
-            line.push_str(if line == word { ": " } else { "; " });
-            line.push_str(part);
-        }
+    let state = text("state").filter(|state| *state != word);
+    for part in [state, text("reason"), text("next_step")].into_iter().flatten() {
+        line.push_str(if line == word { ": " } else { "; " });
+        line.push_str(part);
     }
     line
 }

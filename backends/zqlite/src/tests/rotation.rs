@@ -137,7 +137,7 @@ async fn what_is_known_of_records_from_before_a_leak_goes_with_the_last_of_them(
     assert!(knows());
     commit(32);
     assert!(!knows());
-    backend.0.verify().unwrap();
+    backend.verify().await.unwrap();
 }
 
 #[tokio::test]
