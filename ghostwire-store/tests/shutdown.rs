@@ -1,5 +1,5 @@
 //! Ending in order: by signals, within a deadline. One test only, since signals are the whole process's.
-#![cfg(all(feature = "serve", unix))]
+#![cfg(all(feature = "serve", feature = "memory", unix))]
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 use std::sync::Arc;
