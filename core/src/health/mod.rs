@@ -2,7 +2,7 @@
 //!
 //! [`Store::health`](crate::Store::health) tells it from memory, and
 //! [`Store::check_health`](crate::Store::check_health) after a probe of the disk. What follows from what is
-//! a pure function ([`rules`]); what is to be known comes from the writer ([`vital`]).
+//! a pure function (`rules`); what is to be known comes from the writer (`vital`).
 //!
 //! Two questions, which are not the same:
 //! - **Ready** ([`Health::is_ready`]): may requests be sent here? Every check has to pass.
