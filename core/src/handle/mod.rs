@@ -193,14 +193,15 @@ impl StoreHandle {
         // A commit for each part, so that writers get their turn.
         const RANGES_PER_COMMIT: usize = 1000;
         for part in ranges.chunks(RANGES_PER_COMMIT) {
-            // Nobody else tells how many there were.
-            let removed = match &self.core.options.recorder {
-                Some(_) => count_rows(self.backend(), part).await?,
-                None => 0,
+            let recorder = self.core.options.recorder.as_ref();
+            // Nobody else tells how many there were. What cannot be counted is removed all the same.
+            let counted = match recorder {
+                Some(_) => count_rows(self.backend(), part).await.ok(),
+                None => None,
             };
             self.replace_series(operation, part.to_vec(), Vec::new()).await?;
-            if let Some(recorder) = &self.core.options.recorder {
-                recorder.record(&Event::SeriesRemoved { points: removed });
+            if let (Some(recorder), Some(points)) = (recorder, counted) {
+                recorder.record(&Event::SeriesRemoved { points });
             }
         }
         Ok(())
