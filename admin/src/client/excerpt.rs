@@ -92,7 +92,7 @@ impl Backend for Excerpt {
     }
 
     async fn head(&self) -> Result<Head> {
-        Ok(self.head.clone())
+        Ok(self.head)
     }
 
     async fn migrate(&self, _: Schema) -> Result<()> {
