@@ -135,8 +135,9 @@ fn labels_are_few_and_nothing_secret_is_traced_over_the_conformance_run() {
             values.entry(label).or_default().insert(value);
         }
     }
-    assert_eq!(values["db_namespace"], BTreeSet::from(["main"]));
-    assert!(values["ghostwire_store_command"].len() > 40, "the suite was not watched");
+    assert_eq!(values.get("db_namespace"), Some(&BTreeSet::from(["main"])));
+    let commands = values.get("ghostwire_store_command").map_or(0, BTreeSet::len);
+    assert!(commands > 40, "the suite was not watched: {commands} commands");
     for (label, values) in &values {
         assert!(values.len() <= MOST_VALUES, "{label} has {} values: {values:?}", values.len());
     }

@@ -22,8 +22,8 @@ use tokio::sync::mpsc;
 
 use super::{Counters, Served};
 use crate::protocol::{
-    ClockRequest, Frame, Issue, Issued, KeysRequest, Kind, Method, ScanRequest, Scanned,
-    SelectRequest, Selected, SelectedRow, Watched, WatchedChange, Wire, WireAttestation,
+    ClockRequest, Frame, Issue, Issued, KeysRequest, Kind, MAX_PAYLOAD, Method, ScanRequest,
+    Scanned, SelectRequest, Selected, SelectedRow, Watched, WatchedChange, Wire, WireAttestation,
     WireDigests, WireHead, WireInfo,
 };
 
@@ -31,8 +31,10 @@ use crate::protocol::{
 const BLOCKS_PER_READ: usize = 1;
 /// Entities that are selected at a time at most, whatever is asked for.
 const SELECTED: usize = 10_000;
-/// Changes of a commit that a watcher is told in one item, which has a megabyte then.
+/// Changes of a commit that a watcher is told in one item, which has a megabyte then: a short name, an id, what
+/// happened, and their names in JSON, 200 bytes at most.
 const CHANGES_PER_ITEM: usize = 10_000;
+const _: () = assert!((CHANGES_PER_ITEM + 1) * 200 < MAX_PAYLOAD);
 /// A frame of data is about this long.
 const DATA: usize = 64 * 1024;
 
@@ -433,17 +435,4 @@ fn told_of(request: &KeysRequest) -> Option<(&'static str, String)> {
             ("keyring.destroy", format!("version {version} of the data key"))
         }
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The longest change: a short name, an id, what happened, and their names in JSON.
-    const LONGEST: usize = 200;
-
-    #[test]
-    fn whatever_a_commit_changes_fits_in_items() {
-        assert!((CHANGES_PER_ITEM + 1) * LONGEST < crate::protocol::MAX_PAYLOAD);
-    }
 }

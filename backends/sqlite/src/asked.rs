@@ -87,15 +87,25 @@ mod tests {
     fn a_statement_is_interrupted_when_nobody_waits_for_it() {
         let interrupted = Arc::new(AtomicUsize::new(0));
         let counted = interrupted.clone();
-        let interrupt: Interrupt = Arc::new(move || drop(counted.fetch_add(1, Ordering::Relaxed)));
+        let interrupt: Interrupt = Arc::new(move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+        });
         let asked = Asked::default();
         let wanted = asked.wanted();
         wanted.interrupting(interrupt.clone(), || Ok(())).unwrap();
-        wanted.interrupting(interrupt.clone(), || Ok(drop(asked))).unwrap();
+        let give_up = move || {
+            drop(asked);
+            Ok(())
+        };
+        wanted.interrupting(interrupt.clone(), give_up).unwrap();
         assert_eq!(interrupted.load(Ordering::Relaxed), 1);
         // And no other is begun.
-        let refused = wanted.interrupting(interrupt, || -> Result<()> { panic!("it was run") });
-        assert!(refused.unwrap_err().to_string().contains("nobody waits"));
+        let mut ran = false;
+        let refused = wanted.interrupting(interrupt, || {
+            ran = true;
+            Ok(())
+        });
+        assert!(refused.unwrap_err().to_string().contains("nobody waits") && !ran);
         wanted.require().unwrap_err();
     }
 }
