@@ -451,7 +451,8 @@ impl StoreFile {
     #[must_use]
     pub fn info(&self) -> FileInfo {
         let free = self.free.load(Ordering::Relaxed);
-        FileInfo { free: (free != UNCOUNTED).then_some(free), displaced: self.files.displaced() }
+        let (displaced, displaced_part) = self.files.displaced().unzip();
+        FileInfo { free: (free != UNCOUNTED).then_some(free), displaced, displaced_part }
     }
 
     /// So many bytes of it hold nothing.

@@ -9,18 +9,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use ghostwire_store_core::backend::Displaced;
+use ghostwire_store_core::backend::{Displaced, FilePart};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
 use crate::{failed, with_suffix};
-
-/// One of the files that a store consists of while it is open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
-    Store,
-    Log,
-    Lock,
-}
 
 /// Tells a file from every other one that exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,14 +80,14 @@ fn change(opened: Identity, found: Option<Named>) -> Option<Change> {
 /// A file that was opened.
 #[derive(Debug)]
 struct Opened {
-    part: Part,
+    part: FilePart,
     path: PathBuf,
     identity: Identity,
 }
 
 impl Opened {
     /// The file that `path` names. `None` if it names none.
-    fn find(part: Part, path: PathBuf) -> Result<Option<Self>> {
+    fn find(part: FilePart, path: PathBuf) -> Result<Option<Self>> {
         let found = look(&path)?;
         Ok(found.map(|Named { identity, .. }| Self { part, path, identity }))
     }
@@ -140,20 +132,20 @@ pub(crate) struct OpenedFiles {
     log: Mutex<Option<Opened>>,
     /// The first change that was found. Who moves a file back may have let others write to it, so
     /// it is not forgotten.
-    changed: OnceLock<(Part, PathBuf, Change)>,
+    changed: OnceLock<(FilePart, PathBuf, Change)>,
 }
 
 impl OpenedFiles {
     /// Of a store whose lock, if there is one, is held.
     pub(crate) fn of(path: &Path, is_locked: bool) -> Result<Self> {
-        let gone = |path: &Path| lost(Part::Store, path, Change::Gone);
-        let store = Opened::find(Part::Store, path.to_owned())?.ok_or_else(|| gone(path))?;
+        let gone = |path: &Path| lost(FilePart::Store, path, Change::Gone);
+        let store = Opened::find(FilePart::Store, path.to_owned())?.ok_or_else(|| gone(path))?;
         let lock = match is_locked {
             true => {
                 let lock = with_suffix(path, ".lock");
                 require_one_name(&lock)?;
-                let gone = lost(Part::Lock, &lock, Change::Gone);
-                Some(Opened::find(Part::Lock, lock)?.ok_or(gone)?)
+                let gone = lost(FilePart::Lock, &lock, Change::Gone);
+                Some(Opened::find(FilePart::Lock, lock)?.ok_or(gone)?)
             }
             false => None,
         };
@@ -163,8 +155,8 @@ impl OpenedFiles {
     /// Takes the log that is there for the one that the engine has open.
     pub(crate) fn watch_log(&self, must_exist: bool) -> Result<()> {
         let path = with_suffix(&self.store.path, "-wal");
-        let gone = lost(Part::Log, &path, Change::Gone);
-        let found = Opened::find(Part::Log, path)?;
+        let gone = lost(FilePart::Log, &path, Change::Gone);
+        let found = Opened::find(FilePart::Log, path)?;
         if must_exist && found.is_none() {
             return Err(gone);
         }
@@ -172,14 +164,14 @@ impl OpenedFiles {
         self.require()
     }
 
-    /// Whether such a change was found, and whether everything is where it was by now. Looks for no new one.
-    pub(crate) fn displaced(&self) -> Option<Displaced> {
-        self.changed.get()?;
+    /// Whether such a change was found, at what, and whether everything is where it was by now. Looks for no new one.
+    pub(crate) fn displaced(&self) -> Option<(Displaced, FilePart)> {
+        let (part, ..) = self.changed.get()?;
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         let mut opened =
             [Some(&self.store), log.as_ref(), self.lock.as_ref()].into_iter().flatten();
         let is_back = opened.all(|opened| matches!(opened.change(), Ok(None)));
-        Some(if is_back { Displaced::Back } else { Displaced::Away })
+        Some((if is_back { Displaced::Back } else { Displaced::Away }, *part))
     }
 
     /// Refuses once a path named something else than what was opened.
@@ -203,15 +195,15 @@ impl OpenedFiles {
     }
 }
 
-fn lost(part: Part, path: &Path, change: Change) -> Error {
+fn lost(part: FilePart, path: &Path, change: Change) -> Error {
     let (what, advice) = match part {
-        Part::Store => (
+        FilePart::Store => (
             "file",
             "stop this process, put the file back or restore a backup without a `-wal` file \
              beside it, and open it again",
         ),
-        Part::Log => ("log", "close the store, which moves what the log held into the file"),
-        Part::Lock => (
+        FilePart::Log => ("log", "close the store, which moves what the log held into the file"),
+        FilePart::Lock => (
             "lock",
             "another process may have the store open, too: stop this one, look for the other, and \
              open it again",
@@ -264,7 +256,7 @@ mod tests {
 
     #[test]
     fn every_refusal_says_which_file_and_what_to_do() {
-        for part in [Part::Store, Part::Log, Part::Lock] {
+        for part in [FilePart::Store, FilePart::Log, FilePart::Lock] {
             for change in [Change::Gone, Change::Replaced, Change::Named(2)] {
                 let text = lost(part, Path::new("/data/store.db"), change).to_string();
                 assert!(text.contains("path=/data/store.db"), "{text}");

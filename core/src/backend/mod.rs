@@ -339,6 +339,21 @@ pub struct FileInfo {
     pub free: Option<u64>,
     /// Whether something else was found at its path, or at that of what belongs to it.
     pub displaced: Option<Displaced>,
+    /// At which of these that was found first.
+    #[serde(default)]
+    pub displaced_part: Option<FilePart>,
+}
+
+/// One of the files that a store consists of while it is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FilePart {
+    /// What is read at the next opening.
+    Store,
+    /// What was acknowledged and is not in the file yet. Removed, only whoever has it open can still read it.
+    Log,
+    /// What keeps others away.
+    Lock,
 }
 
 /// A file that is open was moved, removed or replaced. Others may have written to it or to what took its place, so

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::StoreHandle;
+use crate::backend::FilePart;
 use crate::domain::Timestamp;
 use crate::health::{Ended, Facts, Health, LastError, Probed, Standing, assess};
 use crate::writer::End;
@@ -31,7 +32,10 @@ impl StoreHandle {
             view_age: core.is_shared.then(|| (view.age(), max_age)),
             free_bytes,
             deciding_for: vital.at_work_for(Instant::now()),
-            displaced: info.file.and_then(|file| file.displaced),
+            displaced: info.file.and_then(|file| {
+                // A server of an earlier release does not say which.
+                Some((file.displaced?, file.displaced_part.unwrap_or(FilePart::Store)))
+            }),
         };
         let moment = Moment { wall: self.wall_clock(), now: Instant::now() };
         let (checkpoint, checkpoint_at) = vital.checkpoint();

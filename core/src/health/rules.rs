@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::backend::Displaced;
+use crate::backend::{Displaced, FilePart};
 
 use super::{Check, CheckName, Condition, Health, Outcome};
 
@@ -52,8 +52,8 @@ pub(crate) struct Facts {
     pub(crate) free_bytes: Option<u64>,
     /// For how long the writer has been deciding one and the same command.
     pub(crate) deciding_for: Option<Duration>,
-    /// What became of its file, if something did.
-    pub(crate) displaced: Option<Displaced>,
+    /// What became of one of its files, if something did, and of which.
+    pub(crate) displaced: Option<(Displaced, FilePart)>,
 }
 
 /// What a condition is told with.
@@ -82,9 +82,15 @@ pub(crate) fn assess(facts: &Facts) -> Health {
 /// Whether a restart would not help.
 fn is_live(facts: &Facts) -> bool {
     let is_stuck = facts.deciding_for.is_some_and(|time| time >= STUCK_AFTER);
-    // While its file is away it would not be opened again, or another one would.
-    let is_back = facts.displaced == Some(Displaced::Back);
-    facts.ended != Some(Ended::Failed) && !is_stuck && !is_back
+    let is_better_opened_anew = match facts.displaced {
+        // While its file is away it would not be opened again, or another one would.
+        Some((Displaced::Away, FilePart::Store)) => false,
+        // Whoever restarts it may kill it, and what only the log has would be lost.
+        Some((Displaced::Away, FilePart::Log)) => false,
+        Some((Displaced::Away, FilePart::Lock) | (Displaced::Back, _)) => true,
+        None => false,
+    };
+    facts.ended != Some(Ended::Failed) && !is_stuck && !is_better_opened_anew
 }
 
 /// The gravest that holds.
@@ -124,12 +130,20 @@ const MAKE_ROOM: &str =
 const LOOK_AT_DISK: &str = "look at the disk and at the last error; it is tried again by itself";
 
 /// A store whose file was moved is written again only once it is opened anew.
-fn put_right(displaced: Displaced) -> &'static str {
+fn put_right(displaced: (Displaced, FilePart)) -> &'static str {
     match displaced {
-        Displaced::Away => {
+        (Displaced::Away, FilePart::Store) => {
             "put the store's files back in their place, then open the store anew: until then nothing is written"
         }
-        Displaced::Back => {
+        (Displaced::Away, FilePart::Log) => {
+            "end this process in order (SIGTERM, never kill -9: it moves what the log held into the file) and start \
+             it again: until then nothing is written"
+        }
+        (Displaced::Away, FilePart::Lock) => {
+            "look whether another process has the store open, end this one in order (SIGTERM, never kill -9) and \
+             start it again: until then nothing is written"
+        }
+        (Displaced::Back, _) => {
             "the files are back; open the store anew: others may have had them, so nothing is written before"
         }
     }
@@ -306,11 +320,19 @@ mod tests {
             ),
             (poisoned, (S::Poisoned, false, true, vec![C::NotPoisoned])),
             (
-                Facts { displaced: Some(Displaced::Away), ..refused.clone() },
+                Facts { displaced: Some((Displaced::Away, FilePart::Store)), ..refused.clone() },
                 (S::Degraded, false, true, vec![C::Writable]),
             ),
             (
-                Facts { displaced: Some(Displaced::Back), ..refused.clone() },
+                Facts { displaced: Some((Displaced::Away, FilePart::Log)), ..refused.clone() },
+                (S::Degraded, false, true, vec![C::Writable]),
+            ),
+            (
+                Facts { displaced: Some((Displaced::Away, FilePart::Lock)), ..refused.clone() },
+                (S::Degraded, false, false, vec![C::Writable]),
+            ),
+            (
+                Facts { displaced: Some((Displaced::Back, FilePart::Log)), ..refused.clone() },
                 (S::Degraded, false, false, vec![C::Writable]),
             ),
             (refused, (S::Degraded, false, true, vec![C::Writable])),
@@ -354,8 +376,10 @@ mod tests {
     #[test]
     fn a_store_whose_file_was_moved_does_not_promise_to_reopen_by_itself() {
         for (displaced, words) in [
-            (Displaced::Away, "put the store's files back"),
-            (Displaced::Back, "open the store anew"),
+            ((Displaced::Away, FilePart::Store), "put the store's files back"),
+            ((Displaced::Away, FilePart::Log), "in order (SIGTERM, never kill -9"),
+            ((Displaced::Away, FilePart::Lock), "in order (SIGTERM, never kill -9"),
+            ((Displaced::Back, FilePart::Log), "open the store anew"),
         ] {
             let facts = Facts {
                 poisoned: Some(why()),

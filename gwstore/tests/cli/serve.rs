@@ -416,6 +416,28 @@ fn a_full_disk_is_told_and_the_process_lives() {
 }
 
 #[test]
+fn a_log_or_a_lock_that_is_gone_asks_for_an_end_in_order_and_nothing_is_lost() {
+    for (suffix, live) in [("-wal", 200), (".lock", 503)] {
+        for (backend, place) in stores() {
+            let server = Server::ready(&place, backend, HTTP);
+            place.on(backend, "user create ann").ok();
+            fs::remove_file(place.file(&format!("{backend}.db{suffix}"))).unwrap();
+            place.on(backend, "user create bea").refused(&["removed or moved away"]);
+            let status = server.status();
+            let next_step = status["health"]["next_step"].as_str().unwrap();
+            assert!(next_step.contains("SIGTERM, never kill -9"), "{suffix}: {next_step}");
+            assert_eq!(server.get("/livez").0, live, "{suffix}");
+            server.signal(Signal::TERM);
+            server.ended();
+            let server = Server::ready(&place, backend, HTTP);
+            place.on(backend, "user show ann").ok();
+            place.on(backend, "user create bea").ok();
+            server.end();
+        }
+    }
+}
+
+#[test]
 fn a_file_that_was_moved_and_is_back_asks_for_a_restart() {
     for (backend, place) in stores() {
         let server = Server::ready(&place, backend, "--set http.listen=127.0.0.1:0");

@@ -1,6 +1,6 @@
 //! Files that are moved, removed, replaced or linked.
 
-use ghostwire_store_core::backend::Displaced;
+use ghostwire_store_core::backend::{Displaced, FilePart};
 
 use super::*;
 
@@ -28,7 +28,8 @@ fn whatever_happens_to_a_file_is_found_and_stays_found() {
         ("replaced", replace),
         ("another name", |path| fs::hard_link(path, with_suffix(path, ".old")).unwrap()),
     ];
-    for suffix in ["", "-wal", ".lock"] {
+    let parts = [("", FilePart::Store), ("-wal", FilePart::Log), (".lock", FilePart::Lock)];
+    for (suffix, kind) in parts {
         for (word, act) in acts {
             let (_directory, path) = in_new_directory();
             let file = open_store(&path);
@@ -37,6 +38,7 @@ fn whatever_happens_to_a_file_is_found_and_stays_found() {
             assert_eq!(file.info().displaced, None);
             let error = file.confirm_commit().unwrap_err();
             assert_eq!(file.info().displaced, Some(Displaced::Away), "{suffix} {word}");
+            assert_eq!(file.info().displaced_part, Some(kind), "{suffix} {word}");
             assert_eq!(*error.kind(), ErrorKind::OutcomeUnknown, "{suffix} {word}");
             let error = file.require_in_place().unwrap_err();
             assert_eq!(*error.kind(), ErrorKind::Corrupt, "{suffix} {word}");
