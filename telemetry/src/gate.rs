@@ -13,7 +13,7 @@ use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Layer, Registry, reload};
 
-use crate::traces::Sampled;
+use crate::traces::{Followed, Sampled};
 
 thread_local! {
     /// Whether the span that is being made begins a trace that is followed: decided here, so that the filter of
@@ -62,8 +62,10 @@ where
         let Some(traces) = self.traces.filter(|_| Sampled::is_wanted(metadata)) else {
             return self.is_logged(metadata);
         };
-        if context.lookup_current().is_some() {
-            return true;
+        if let Some(current) = context.lookup_current() {
+            // Below a span that is logged only, nothing is followed.
+            let is_followed = current.extensions().get::<Followed>().is_some();
+            return is_followed || self.is_logged(metadata);
         }
         // Most spans of a busy store end here.
         let begins = metadata.is_span() && traces.begins();

@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 
 use opentelemetry::Context as TraceContext;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
+use tracing::span::{Attributes, Id};
 use tracing::{Level, Metadata, Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::Layer;
@@ -35,7 +36,24 @@ where
         .with_error_events_to_exceptions(false)
         .with_error_fields_to_exceptions(false)
         .with_error_records_to_exceptions(false);
-    Some(layer.with_filter(sampled))
+    Some(layer.and_then(MarkFollowed).with_filter(sampled))
+}
+
+/// Stands in the extensions of a span that is followed.
+pub(crate) struct Followed;
+
+/// Marks the spans that the traces' filter lets through.
+struct MarkFollowed;
+
+impl<S> Layer<S> for MarkFollowed
+where
+    S: Subscriber + for<'s> LookupSpan<'s>,
+{
+    fn on_new_span(&self, _: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        if let Some(span) = context.span(id) {
+            span.extensions_mut().insert(Followed);
+        }
+    }
 }
 
 /// Follows a share of traces, and of each all or nothing. It is decided before a span is made, so what is not

@@ -203,6 +203,26 @@ mod tests {
     }
 
     #[test]
+    fn below_a_span_that_is_logged_only_nothing_is_made_for_traces() {
+        let is_made_below = |sampled| {
+            let endpoint = Some("http://127.0.0.1:1".to_owned());
+            let options = Options { endpoint, sampled, ..Options::default() };
+            let telemetry = Telemetry::start(options).unwrap();
+            let (dispatch, _level) =
+                dispatch(&LogOptions::default(), Some(&telemetry), io::sink).unwrap();
+            tracing::dispatcher::with_default(&dispatch, || {
+                let above = tracing::info_span!(target: "ghostwire_store_core", "a request");
+                assert!(!above.is_disabled(), "it is logged");
+                above.in_scope(|| {
+                    !tracing::debug_span!(target: "ghostwire_store_core", "a write").is_disabled()
+                })
+            })
+        };
+        assert!(!is_made_below(0.0));
+        assert!(is_made_below(1.0));
+    }
+
+    #[test]
     fn a_changed_level_is_obeyed() {
         let (dispatch, level) = dispatch(&LogOptions::default(), None, io::sink).unwrap();
         tracing::dispatcher::with_default(&dispatch, || {
