@@ -24,7 +24,9 @@ use crate::select::Selection;
 #[derive(Debug, Clone)]
 pub struct Excerpt {
     remote: RemoteBackend,
+    /// Where it stood when this was begun.
     head: Head,
+    with_log: bool,
     rows: BTreeMap<(Table, RowKey), Bytes>,
     meant: BTreeSet<(Table, RowKey)>,
 }
@@ -43,7 +45,7 @@ impl Excerpt {
             head.checkpoint = head.serial;
             head.oldest_block = head.serial.next();
         }
-        Ok(Self { remote, head, rows: BTreeMap::new(), meant: BTreeSet::new() })
+        Ok(Self { remote, head, with_log, rows: BTreeMap::new(), meant: BTreeSet::new() })
     }
 
     /// Takes entities of a table after a [position](crate::select::position), `limit` at most; the server may have
@@ -92,7 +94,11 @@ impl Backend for Excerpt {
     }
 
     async fn head(&self) -> Result<Head> {
-        Ok(self.head)
+        match self.with_log {
+            // Blocks that came into rows meanwhile are not there any more.
+            true => self.remote.head().await,
+            false => Ok(self.head),
+        }
     }
 
     async fn migrate(&self, _: Schema) -> Result<()> {

@@ -20,7 +20,7 @@ pub enum Condition {
     UserName(UserName),
     /// A user with this address.
     Email(Email),
-    /// A user who signs in through this provider.
+    /// A user who signs in through this provider, in its canonical form.
     Provider(Issuer),
     /// A user in this group.
     Group(GroupName),
@@ -61,6 +61,14 @@ pub enum Condition {
 }
 
 impl Condition {
+    /// The same, of which what is compared is in the form that entities are compared in.
+    pub(super) fn in_one_form(&self) -> Self {
+        match self {
+            Self::Provider(issuer) => Self::Provider(issuer.canonical()),
+            other => other.clone(),
+        }
+    }
+
     /// Whether it is true of an entity at a moment.
     #[must_use]
     pub fn holds(&self, record: &EntityRecord, state: &State, now: Timestamp) -> bool {
@@ -79,7 +87,9 @@ impl Condition {
             (Self::UserName(name), E::User(user)) => user.name == *name,
             (Self::Email(email), E::User(user)) => user.email.as_ref() == Some(email),
             (Self::Provider(wanted), E::User(user)) => match &user.identity {
-                Identity::Oidc { provider, .. } => provider.canonical() == wanted.canonical(),
+                Identity::Oidc { provider, .. } => {
+                    provider == wanted || provider.canonical() == *wanted
+                }
                 _ => false,
             },
             (Self::Group(group), E::User(user)) => user.groups.contains(group),

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 
 use ghostwire_store_core::command::EntityRecord;
 use ghostwire_store_core::domain::{Prefix, Timestamp};
+use ghostwire_store_core::error::{Error, Result};
 use ghostwire_store_core::schema::Table;
 use ghostwire_store_core::state::State;
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,28 @@ pub enum Selection {
     Where(Vec<Condition>, Timestamp),
     /// The one that is called so; several if it cannot be told which.
     Called(String),
+}
+
+/// Conditions of one selection: each is looked at for each entity.
+pub const MOST_CONDITIONS: usize = 32;
+/// After so many entities it is looked whether somebody still waits.
+const LOOKS: usize = 1024;
+
+impl Selection {
+    /// Refuses one that takes too long.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for more than [`MOST_CONDITIONS`].
+    pub fn check(&self) -> Result<()> {
+        match self {
+            Self::Where(conditions, _) if conditions.len() > MOST_CONDITIONS => {
+                Err(Error::invalid("a selection has too many conditions")
+                    .with("conditions", conditions.len())
+                    .with("at_most", MOST_CONDITIONS))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Where an entity is in its listing: routes by prefix, policies with the newest first, all others in the order
@@ -49,20 +72,28 @@ fn by_prefix(prefix: Prefix, id: &[u8]) -> Vec<u8> {
     position
 }
 
-/// The first `limit` that are meant, after a position; and whether there are more.
+/// The first `limit` that are meant, after a position; and whether there are more. Ends early, with less, once it is not
+/// wanted any more.
 pub(crate) fn select(
     state: &State,
     table: Table,
     selection: &Selection,
     (after, limit): (Option<&[u8]>, usize),
+    is_wanted: &dyn Fn() -> bool,
 ) -> (Vec<EntityRecord>, bool) {
+    let mut seen = 0_usize;
+    let all = state.images_of(table).take_while(move |_| {
+        seen = seen.wrapping_add(1);
+        !seen.is_multiple_of(LOOKS) || is_wanted()
+    });
     let meant: Box<dyn Iterator<Item = EntityRecord> + '_> = match selection {
-        Selection::Where(conditions, now) => Box::new(
-            state
-                .images_of(table)
-                .filter(|record| conditions.iter().all(|it| it.holds(record, state, *now))),
-        ),
-        Selection::Called(text) => Box::new(candidates(state.images_of(table), text).into_iter()),
+        Selection::Where(conditions, now) => {
+            let conditions: Vec<_> = conditions.iter().map(Condition::in_one_form).collect();
+            Box::new(
+                all.filter(move |record| conditions.iter().all(|it| it.holds(record, state, *now))),
+            )
+        }
+        Selection::Called(text) => Box::new(candidates(all, text).into_iter()),
     };
     // One more than is wanted is kept, and never all of a table.
     let mut first = BTreeMap::new();
@@ -80,4 +111,40 @@ pub(crate) fn select(
     }
     let more = first.len() > limit;
     (first.into_values().take(limit).collect(), more)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::Arc;
+
+    use ghostwire_store_core::command::Restore;
+    use ghostwire_store_core::domain::{NewUser, StoreId, UserId};
+    use ghostwire_store_core::options::StoreOptions;
+    use ghostwire_store_core::schema::Schema;
+    use ghostwire_store_core::store;
+    use ghostwire_store_memory::MemoryBackend;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_ends_early() {
+        let backend = MemoryBackend::at_schema(StoreId::from_bytes([1; 16]), Schema::current());
+        let store = store::open(Arc::new(backend), StoreOptions::default()).await.unwrap();
+        let users = (0..3_000_u32).map(|number| {
+            let mut id = [7; 16];
+            id[..4].copy_from_slice(&number.to_be_bytes());
+            let user = NewUser::local(format!("user-{number}").parse().unwrap());
+            EntityRecord::from(Arc::new(user.created(UserId::from_bytes(id), Timestamp::EPOCH)))
+        });
+        let restore = Restore { images: users.collect(), skip_invalid: false };
+        store.restore(restore).await.unwrap();
+        let view = store.view();
+        let all = Selection::Where(Vec::new(), Timestamp::EPOCH);
+        let chosen = |is_wanted: bool| {
+            let page = (None, usize::MAX);
+            select(&view, Table::Users, &all, page, &|| is_wanted).0.len()
+        };
+        assert_eq!((chosen(true), chosen(false)), (3_000, LOOKS - 1));
+    }
 }

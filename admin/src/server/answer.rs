@@ -1,6 +1,7 @@
 //! What each request comes to.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -10,17 +11,15 @@ use ghostwire_store_core::backend::{KeyRange, Row, Scan};
 use ghostwire_store_core::block::Serial;
 use ghostwire_store_core::changes::{CommitChanges, EntityChange};
 use ghostwire_store_core::command::Transaction;
-use ghostwire_store_core::domain::{Actor, ActorName, AuditEntry, AuditId, ResourceKind};
-use ghostwire_store_core::entropy::{Entropy, SystemEntropy};
+use ghostwire_store_core::domain::{Actor, ActorName};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_core::keys::Rotation;
 use ghostwire_store_core::schema::{RowKey, Table};
 use ghostwire_store_core::threads::may_block;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::{Counters, Served};
+use super::{Counters, Served, beside};
 use crate::protocol::{
     ClockRequest, Frame, Issue, Issued, KeysRequest, Kind, MAX_PAYLOAD, Method, ScanRequest,
     Scanned, SelectRequest, Selected, SelectedRow, Watched, WatchedChange, Wire, WireAttestation,
@@ -31,8 +30,8 @@ use crate::protocol::{
 const BLOCKS_PER_READ: usize = 1;
 /// Entities that are selected at a time at most, whatever is asked for.
 const SELECTED: usize = 10_000;
-/// Changes of a commit that a watcher is told in one item, which has a megabyte then: a short name, an id, what
-/// happened, and their names in JSON, 200 bytes at most.
+/// Changes of a commit that a watcher is told in one item, if all of them are too long for one: a short name, an id,
+/// what happened, and their names in JSON, 200 bytes at most.
 const CHANGES_PER_ITEM: usize = 10_000;
 const _: () = assert!((CHANGES_PER_ITEM + 1) * 200 < MAX_PAYLOAD);
 /// A frame of data is about this long.
@@ -90,7 +89,7 @@ fn untold(is_stored: bool, error: Error) -> Error {
 pub(super) struct Answering {
     frames: mpsc::Sender<Frame>,
     user: Option<u32>,
-    counters: Arc<Counters>,
+    pub(super) counters: Arc<Counters>,
     /// Whom the request names, where it is no part of what is asked.
     name: Option<ActorName>,
 }
@@ -166,11 +165,14 @@ async fn look_or_manage(served: &Served, method: Method, to: &Answering) -> Resu
         }
         Method::Watch { after } => watch(served, after, to).await,
         Method::RemoveConsumer { name } => {
-            store(served)?.consumers().remove(&name).await?;
-            note(served, to, "consumer.remove", name.as_str()).await;
-            Ok(Value::Null)
+            let change = beside::Change::of(store(served)?, to.asker());
+            beside::carried_out(to, async move { change.remove_consumer(&name).await }).await
         }
-        Method::Keys(request) => keys(served, request, to).await,
+        Method::Keys(KeysRequest::List) => beside::list_keys(store(served)?.as_ref()).await,
+        Method::Keys(request) => {
+            let change = beside::Change::of(store(served)?, to.asker());
+            beside::carried_out(to, async move { change.change_keys(request).await }).await
+        }
         Method::Clock(ClockRequest::Accept) => {
             let store = store(served)?.acting_as(to.asker());
             store.clock().accept().await.map(|()| Value::Null)
@@ -199,7 +201,7 @@ fn store(served: &Served) -> Result<Arc<dyn Store>> {
     served.store.upgrade().ok_or_else(|| Error::new(ErrorKind::Unavailable, "the store is closed"))
 }
 
-fn value(of: &impl Serialize) -> Result<Value> {
+pub(super) fn value(of: &impl Serialize) -> Result<Value> {
     serde_json::to_value(of).map_err(|error| {
         Error::new(ErrorKind::Unexpected, "an answer has no JSON form").because(error)
     })
@@ -243,21 +245,28 @@ fn range_of(request: &ScanRequest) -> Result<KeyRange> {
 }
 
 /// Entities that are meant, and what is shown beside them. They are chosen at one moment, away from this thread, and
-/// kept until they are sent: only so many, and not the state that they are of.
+/// kept until they are sent: only so many, and not the state that they are of. Whoever goes ends it.
 async fn select(served: &Served, request: SelectRequest, to: &Answering) -> Result<Value> {
     let table = Table::from_number(request.table)
         .ok()
         .filter(|table| table.is_state())
         .ok_or_else(|| Error::invalid("this table cannot be selected from"))?;
+    request.selection.check()?;
+    // What nobody waits for any more counts until its thread has noticed.
+    let turn = to.counters.selecting.clone().acquire_owned().await;
     let view = store(served)?.view();
-    let (chosen, beside, more) = may_block(move || {
+    let (_waits, is_wanted) = Wanted::new();
+    let chosen = may_block(move || {
+        let _turn = turn;
         let limit = usize::try_from(request.limit).unwrap_or(usize::MAX).min(SELECTED);
         let page = (request.after.as_deref(), limit);
-        let (chosen, more) = crate::select::select(&view, table, &request.selection, page);
+        let is_wanted = || is_wanted.load(Ordering::Relaxed);
+        let (chosen, more) =
+            crate::select::select(&view, table, &request.selection, page, &is_wanted);
         let beside = crate::select::related(&chosen, &view);
         Ok((chosen, beside, more))
-    })
-    .await?;
+    });
+    let (chosen, beside, more) = chosen.await?;
     let mut gathered = BytesMut::new();
     for (is_meant, record) in chosen
         .into_iter()
@@ -270,6 +279,22 @@ async fn select(served: &Served, request: SelectRequest, to: &Answering) -> Resu
     }
     to.data(&mut gathered, true).await?;
     value(&Selected { more })
+}
+
+/// Whether somebody waits for what a thread does: until this is dropped.
+struct Wanted(Arc<AtomicBool>);
+
+impl Wanted {
+    fn new() -> (Self, Arc<AtomicBool>) {
+        let is_wanted = Arc::new(AtomicBool::new(true));
+        (Self(is_wanted.clone()), is_wanted)
+    }
+}
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
 }
 
 async fn blocks(served: &Served, after: Serial, limit: u32, to: &Answering) -> Result<Value> {
@@ -312,10 +337,12 @@ async fn watch(served: &Served, after: Option<Serial>, to: &Answering) -> Result
     };
     while let Some(commit) = commits.next().await {
         let commit = commit?;
+        let whole = Frame::json(Kind::Item, &watched(&commit, &commit.changes, false));
+        if let Ok(whole) = whole {
+            to.send(whole).await?;
+            continue;
+        }
         let mut parts = commit.changes.chunks(CHANGES_PER_ITEM).peekable();
-        // One that changed no entity is told, too.
-        to.item(&watched(&commit, parts.next().unwrap_or_default(), parts.peek().is_some()))
-            .await?;
         while let Some(part) = parts.next() {
             to.item(&watched(&commit, part, parts.peek().is_some())).await?;
         }
@@ -371,68 +398,4 @@ async fn verify(served: &Served, to: &Answering) -> Result<()> {
             .with("help", "wait until that has ended, or end it")
     })?;
     store(served)?.verify().await
-}
-
-/// Leaves a line in the audit trail of what was changed outside of the state. It is done, whether the line can be
-/// written or not.
-async fn note(served: &Served, to: &Answering, action: &str, subject: &str) {
-    let written = async {
-        let store = store(served)?;
-        let at = store.clock().now()?;
-        let mut random = [0; 10];
-        SystemEntropy.fill(&mut random)?;
-        let (kind, _) = action.split_once('.').unwrap_or((action, ""));
-        let id = AuditId::time_ordered(at, random);
-        let line = AuditEntry::new(
-            (at, id),
-            to.asker(),
-            action.parse()?,
-            kind.parse::<ResourceKind>()?,
-            subject.parse()?,
-        );
-        store.audit().append(vec![line]).await
-    };
-    if let Err(error) = written.await {
-        tracing::warn!(%error, action, "a change that was made is missing in the audit trail");
-    }
-}
-
-async fn keys(served: &Served, request: KeysRequest, to: &Answering) -> Result<Value> {
-    let keys = store(served)?.keys()?;
-    let changed = told_of(&request);
-    let keyring = match request {
-        KeysRequest::List => keys.list().await,
-        KeysRequest::Rotate(rotation) => keys.rotate(rotation).await,
-        KeysRequest::RotateFrom { from, rotation } => keys.rotate_from(from, rotation).await,
-        KeysRequest::AddRecipient { recipient, label } => {
-            keys.add_recipient(&recipient, &label).await
-        }
-        KeysRequest::RemoveRecipient { fingerprint } => keys.remove_recipient(&fingerprint).await,
-        KeysRequest::Destroy { version } => keys.destroy(version).await,
-    }?;
-    if let Some((action, subject)) = changed {
-        note(served, to, action, &subject).await;
-    }
-    Ok(json!({ "keyring": keyring, "resealed": keys.progress() }))
-}
-
-/// What the audit trail says of a change of keys: what was done, and to what.
-fn told_of(request: &KeysRequest) -> Option<(&'static str, String)> {
-    let rotated = |rotation: Rotation| match rotation {
-        Rotation::Leaked => "after a leak".to_owned(),
-        Rotation::Routine => "as planned".to_owned(),
-    };
-    Some(match request {
-        KeysRequest::List => return None,
-        KeysRequest::Rotate(rotation) | KeysRequest::RotateFrom { rotation, .. } => {
-            ("keyring.rotate", rotated(*rotation))
-        }
-        KeysRequest::AddRecipient { label, .. } => ("keyring.add_recipient", label.clone()),
-        KeysRequest::RemoveRecipient { fingerprint } => {
-            ("keyring.remove_recipient", fingerprint.clone())
-        }
-        KeysRequest::Destroy { version } => {
-            ("keyring.destroy", format!("version {version} of the data key"))
-        }
-    })
 }

@@ -1,6 +1,7 @@
 //! Serving an open store.
 
 mod answer;
+mod beside;
 mod call;
 mod connection;
 mod hooks;
@@ -18,7 +19,7 @@ use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::store::{Companion, WeakStore};
 use ghostwire_store_core::threads::{self, Waits};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 pub use hooks::{AdminEvent, Hooks, NoHooks};
@@ -126,12 +127,21 @@ struct Counters {
     refused: AtomicU64,
     /// Held by whoever has everything verified.
     verifying: tokio::sync::Mutex<()>,
+    /// Held by whoever changes something beside the state, until its line is in the audit trail.
+    changing: Arc<tokio::sync::Mutex<()>>,
+    /// Turns of those who select: each may look at everything.
+    selecting: Arc<Semaphore>,
 }
+
+/// Selections that are made at once.
+const SELECTIONS: usize = 2;
 
 impl Counters {
     fn new() -> Self {
-        let (clients, requests, refused, verifying) = Default::default();
-        Self { since: SystemClock.now(), clients, requests, refused, verifying }
+        let (clients, requests, refused, verifying, changing) = Default::default();
+        let selecting = Arc::new(Semaphore::new(SELECTIONS));
+        let since = SystemClock.now();
+        Self { since, clients, requests, refused, verifying, changing, selecting }
     }
 
     fn json(&self) -> serde_json::Value {
@@ -196,6 +206,8 @@ async fn accept(
     // They part by themselves, but for those that do not read.
     let parting = async { while clients.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(Duration::from_millis(200), parting).await;
+    // What was begun goes on until its line is written, if the store still takes it.
+    let _ = counters.changing.lock().await;
 }
 
 /// Waits until the store ends.

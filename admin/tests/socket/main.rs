@@ -2,6 +2,7 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
+mod changes;
 mod world;
 
 use std::time::Duration;
@@ -186,7 +187,8 @@ async fn what_the_store_does_is_done_through_the_socket() {
 
 #[tokio::test]
 async fn a_commit_of_any_size_is_watched_whole() {
-    const MANY: u32 = 25_000;
+    // More than one message holds, and what one of the first release could send is sent as it did.
+    const MANY: u32 = 250_000;
     let world = World::new().await;
     let client = world.client().await;
     let mut watching = client.watch(Some(Serial::ZERO)).await.unwrap();
@@ -317,6 +319,28 @@ async fn what_is_changed_beside_the_state_stands_in_the_trail() {
     assert!(lines[1].0 == "cli:anna" && lines[1].1.starts_with("clock."), "{lines:?}");
     let said = trail[0].user_agent.as_ref().unwrap().as_str();
     assert!(said.starts_with("admin socket, user "), "{said}");
+}
+
+#[tokio::test]
+async fn a_selection_that_takes_too_long_is_refused_and_one_of_later_is_known_as_that() {
+    let world = World::new().await;
+    let mut excerpt = Excerpt::new(world.client().await, false).await.unwrap();
+    let conditions = |count| vec![Condition::Online(true); count];
+    let of = |count| Selection::Where(conditions(count), Timestamp::EPOCH);
+    excerpt.take(Table::Nodes, &of(32), (None, 1)).await.unwrap();
+    let refused = excerpt.take(Table::Nodes, &of(33), (None, 1)).await.unwrap_err();
+    assert_eq!(*refused.kind(), ErrorKind::InvalidArgument, "{refused}");
+    assert!(refused.to_string().contains("at_most=32"), "{refused}");
+}
+
+#[tokio::test]
+async fn with_the_log_an_excerpt_is_as_new_as_what_it_reads() {
+    let world = World::new().await;
+    let with_log = Excerpt::new(world.client().await, true).await.unwrap();
+    let without = Excerpt::new(world.client().await, false).await.unwrap();
+    world.fill(3).await;
+    assert_eq!(with_log.head().await.unwrap(), world.backend.head().await.unwrap());
+    assert_eq!(without.head().await.unwrap().serial, Serial::ZERO);
 }
 
 #[derive(Debug)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ghostwire_store_admin::{AdminSocket, Client, Hooks, NoHooks, Served, SocketOptions};
 use ghostwire_store_core::backend::Backend;
 use ghostwire_store_core::domain::{AuditEntry, AuditQuery, Limit, NewUser, PageRequest, StoreId};
+use ghostwire_store_core::keys::KeyManager;
 use ghostwire_store_core::options::StoreOptions;
 use ghostwire_store_core::schema::Schema;
 use ghostwire_store_core::secrets::HashKey;
@@ -33,7 +34,7 @@ impl World {
     }
 
     pub(crate) async fn on(backend: Arc<dyn Backend>) -> Self {
-        Self::open_on(backend, Arc::new(NoHooks), |_| ()).await
+        Self::open_on(backend, None, Arc::new(NoHooks), |_| ()).await
     }
 
     pub(crate) fn memory() -> Arc<dyn Backend> {
@@ -41,11 +42,12 @@ impl World {
     }
 
     async fn open(hooks: Arc<dyn Hooks>, adjust: impl FnOnce(&mut SocketOptions)) -> Self {
-        Self::open_on(Self::memory(), hooks, adjust).await
+        Self::open_on(Self::memory(), None, hooks, adjust).await
     }
 
-    async fn open_on(
+    pub(crate) async fn open_on(
         backend: Arc<dyn Backend>,
+        keys: Option<Arc<dyn KeyManager>>,
         hooks: Arc<dyn Hooks>,
         adjust: impl FnOnce(&mut SocketOptions),
     ) -> Self {
@@ -57,6 +59,7 @@ impl World {
         let store_options = StoreOptions {
             companions: vec![admin.clone()],
             hash_key: Some(Arc::new(HashKey::new([7; 32]).into())),
+            keys,
             ..StoreOptions::default()
         };
         let store = store::open(backend.clone(), store_options).await.unwrap();
