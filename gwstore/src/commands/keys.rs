@@ -14,7 +14,7 @@ use ghostwire_store::admin::protocol::KeysRequest;
 use ghostwire_store::config::Config;
 use ghostwire_store::domain::{StoreId, Timestamp};
 use ghostwire_store::info::Resealed;
-use ghostwire_store::key_management::Rotation;
+use ghostwire_store::key_management::{KeyringInfo, Rotation};
 use ghostwire_store::keys::crypto::SystemRandom;
 use ghostwire_store::keys::crypto::keyring::{Fingerprint, Identity, Keyring, Recipient};
 use ghostwire_store::keys::crypto::root::{KeySource, Place};
@@ -519,21 +519,51 @@ async fn change_root(config: &Config, args: &ChangeRootArgs, shell: &mut Shell<'
     changed_to(&keys, &changed, shell, &said)
 }
 
+/// Refuses a keyring that is another or older one than that of the process that has the store open.
+fn require_used(keyring: &Keyring, signs: Option<String>, used: &KeyringInfo) -> Result<()> {
+    let refuse = |message: &'static str, here: String, there: String| {
+        let error = Error::new(ErrorKind::Crypto, message);
+        let error = error.with("keyring", here).with("process", there);
+        Err(with_help(error, "put the store's own keyring in this place, in its newest copy"))
+    };
+    let here = signer(keyring)?.id().to_string();
+    if let Some(there) = signs.filter(|there| *there != here) {
+        let message = "the process that has the store open uses other keys than this keyring has";
+        return refuse(message, here, there);
+    }
+    let newest = keyring.data_keys().iter().map(|key| key.version()).max();
+    let used_newest = used.data_keys.iter().map(|key| key.version).max();
+    if keyring.generation() < used.generation || newest < used_newest {
+        let told = |generation: u64, newest: Option<u32>| {
+            format!("generation {generation}, data key {}", newest.unwrap_or_default())
+        };
+        let here = told(keyring.generation(), newest);
+        let there = told(used.generation, used_newest);
+        return refuse(
+            "the keyring is older than that of the process that has the store open",
+            here,
+            there,
+        );
+    }
+    Ok(())
+}
+
 /// Whether the keyring opens and is its store's.
 async fn verify(config: &Config, unlock: &UnlockArgs, shell: &mut Shell<'_>) -> Outcome {
     let keys = keys(config, unlock)?;
     let found = |error: Error| Failure::As(Ending::Found, error.during("keys.verify"));
-    let keyring = keys.open().await.map_err(found)?;
+    let mut keyring = keys.open().await.map_err(found)?;
     let has_store = store_exists(config);
-    if let Some(there) = live::signer(config, shell).await? {
-        let here = signer(&keyring)?.id().to_string();
-        if here != there {
-            let message =
-                "the process that has the store open uses other keys than this keyring has";
-            let error = Error::new(ErrorKind::Crypto, message);
-            let error = error.with("keyring", here).with("process", there);
-            return Err(found(with_help(error, "put the store's own keyring in this place")));
+    if let Some((signs, listed)) = live::used(config, shell).await? {
+        let listed = listed.map_err(|error| match error.kind() {
+            ErrorKind::Crypto => found(error),
+            _ => error.into(),
+        })?;
+        if keyring.generation() < listed.generation {
+            // It may have been changed since it was opened.
+            keyring = keys.open().await.map_err(found)?;
         }
+        require_used(&keyring, signs, &listed).map_err(found)?;
     } else if has_store {
         let mut opener = Opener::new(config).create(false).read_only(true);
         if let Some(source) = source(unlock) {

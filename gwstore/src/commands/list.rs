@@ -85,6 +85,8 @@ fn extent(page: &PageArgs, shell: &Shell<'_>) -> (bool, PageRequest) {
 fn wanted<'a>(listing: &Listing<'a>, page: &'a PageRequest, is_whole: bool) -> Option<Wanted<'a>> {
     match listing.source {
         Source::State(_, selection) if is_whole && !selection.is_given() => None,
+        // Beside each comes every presence of it: no less than a plain reading takes.
+        Source::State(Table::Instances, _) => None,
         Source::State(table, selection) => {
             let fingerprint = pages::fingerprint_of(table, selection);
             Some(Wanted::Selected { table, selection, page, is_whole, fingerprint })

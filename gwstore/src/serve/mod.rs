@@ -99,12 +99,15 @@ async fn serve(
     served.ending();
     let options = served.config().serve;
     let deadline = Duration::from_secs(options.drain_seconds);
-    let delay = match ended_by_itself {
+    // Before it was open nobody was sent here.
+    let delay = match ended_by_itself || asked_to_end {
         true => Duration::ZERO,
         false => Duration::from_millis(options.drain_delay_ms),
     };
     notify::stopping("closing the store", delay + deadline + Duration::from_secs(5));
-    go_on_for(delay, signals).await;
+    if !delay.is_zero() {
+        go_on_for(delay, signals, &mut monitor).await;
+    }
     let drained = drain_unless_asked_again(signals, store.as_ref(), deadline).await;
     monitor.abort();
     match drained {
@@ -117,13 +120,15 @@ async fn serve(
     }
 }
 
-/// Serves a little longer, so that whoever sends requests here sees in time that it ends. Asked to end once more, it
-/// does so at once.
-async fn go_on_for(delay: Duration, signals: &mut Signals) {
-    if !delay.is_zero() {
-        tracing::info!(name: "drain_delay", ?delay, "serving a little longer, and not ready any more");
-        // Either is a reason to go on with the end.
-        let _ = tokio::time::timeout(delay, signals.end()).await;
+/// Serves a little longer, so that whoever sends requests here sees in time that it ends. Asked to end once more, or if
+/// the store ends by itself, it does so at once.
+async fn go_on_for(delay: Duration, signals: &mut Signals, monitor: &mut JoinHandle<Health>) {
+    tracing::info!(name: "drain_delay", ?delay, "serving a little longer, and not ready any more");
+    // Each is a reason to go on with the end.
+    tokio::select! {
+        () = tokio::time::sleep(delay) => {}
+        _ = signals.end() => {}
+        _ = monitor => {}
     }
 }
 

@@ -232,7 +232,13 @@ fn the_clock_is_put_right_and_keys_are_looked_at_beside_the_process() {
         assert!(trail[0]["actor"].as_str().unwrap().starts_with("cli:"));
         if backend == "zqlite" {
             place.on(backend, "keys verify").ok().says(&["opens the store"]).warns(&[SAID]);
+            let older = place.read("zqlite.db.keyring");
             place.on(backend, "keys rotate").ok();
+            let newest = place.read("zqlite.db.keyring");
+            place.write("zqlite.db.keyring", &older);
+            place.on(backend, "keys verify").ended(3).warns(&["older"]);
+            place.write("zqlite.db.keyring", &newest);
+            place.on(backend, "keys verify").ok();
             place.on(backend, "keys reseal").ok().says(&["records are sealed"]);
             let lines = place.on(backend, "audit list --entity keyring --json").ok().items();
             assert_eq!(lines[0]["action"], "keyring.rotate");

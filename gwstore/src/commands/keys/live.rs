@@ -5,9 +5,10 @@ use std::time::Duration;
 use ghostwire_store::admin::Client;
 use ghostwire_store::admin::protocol::KeysRequest;
 use ghostwire_store::config::Config;
+use ghostwire_store::key_management::KeyringInfo;
 use ghostwire_store::keys::Keys;
 use ghostwire_store::keys::crypto::keyring::Keyring;
-use ghostwire_store::{Result, info::Resealed};
+use ghostwire_store::{Error, ErrorKind, Result, info::Resealed};
 
 use crate::actor::actor;
 use crate::failure::Outcome;
@@ -37,10 +38,21 @@ pub(super) async fn reseal(config: &Config, shell: &mut Shell<'_>) -> Outcome<Op
     Ok(client.info().await?.resealed)
 }
 
-/// By which keys whoever has the store open signs, if somebody has it open.
-pub(super) async fn signer(config: &Config, shell: &mut Shell<'_>) -> Outcome<Option<String>> {
+/// What whoever has the store open says of its keys, if somebody has it open: who signs, and the keyring.
+pub(super) async fn used(
+    config: &Config,
+    shell: &mut Shell<'_>,
+) -> Outcome<Option<(Option<String>, Result<KeyringInfo>)>> {
     let Found::Served(client) = live::find(config, shell).await? else { return Ok(None) };
-    Ok(client.info().await?.signer)
+    let signer = client.info().await?.signer;
+    let listed = client.keys(KeysRequest::List).await.and_then(|mut listed| {
+        let keyring = listed.get_mut("keyring").map(serde_json::Value::take).unwrap_or_default();
+        serde_json::from_value(keyring).map_err(|error| {
+            Error::new(ErrorKind::Unexpected, "what a process says of its keyring cannot be read")
+                .because(error)
+        })
+    });
+    Ok(Some((signer, listed)))
 }
 
 /// An open store seals anew by itself.
