@@ -236,7 +236,7 @@ fn the_clock_is_put_right_and_keys_are_looked_at_beside_the_process() {
             place.on(backend, "keys rotate").ok();
             let newest = place.read("zqlite.db.keyring");
             place.write("zqlite.db.keyring", &older);
-            place.on(backend, "keys verify").ended(3).warns(&["older"]);
+            place.on(backend, "keys verify").ended(3).warns(&["newest copy"]);
             place.write("zqlite.db.keyring", &newest);
             place.on(backend, "keys verify").ok();
             place.on(backend, "keys reseal").ok().says(&["records are sealed"]);
