@@ -119,7 +119,7 @@ pub(crate) enum Command {
     Seal,
     /// Make a sealed store that nobody has open plain.
     #[cfg(feature = "zqlite")]
-    Unseal,
+    Unseal(UnsealArgs),
     /// Look after the keyring of a sealed store.
     #[cfg(feature = "zqlite")]
     #[command(subcommand)]
@@ -282,6 +282,14 @@ pub(crate) struct ConfirmArgs {
     pub(crate) dry_run: bool,
     /// Do it without asking.
     #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) yes: bool,
+}
+
+#[cfg(feature = "zqlite")]
+#[derive(Debug, Args)]
+pub(crate) struct UnsealArgs {
+    /// Do it without asking.
+    #[arg(long)]
     pub(crate) yes: bool,
 }
 

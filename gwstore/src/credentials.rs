@@ -75,9 +75,13 @@ impl KeyFit {
     pub(crate) fn advice(&self) -> &'static str {
         match &self.key {
             StoreKey::Missing => "put the key's file back, or name its place as secret_key_file",
-            StoreKey::ToBeMade => "move that key too, and name its file as secret_key_file",
+            StoreKey::ToBeMade => {
+                "move that key too, and name its file as secret_key_file; that of a sealed store stays in its \
+                 keyring: restore a copy of file and keyring instead, or issue these credentials anew"
+            }
             StoreKey::Known { .. } => {
-                "name that key's file as secret_key_file, or issue these credentials anew"
+                "name that key's file as secret_key_file, or issue these credentials anew; the key of a sealed \
+                 store stays in its keyring: restore a copy of file and keyring instead"
             }
         }
     }

@@ -51,6 +51,7 @@ impl Reading {
             Err(Failure::Error(error)) if *error.kind() == ErrorKind::Unsupported => {
                 Ok(Self::of_client(client).await?)
             }
+            Err(Failure::Error(error)) => Err(live::told_by_health(&client, error).await.into()),
             Err(failure) => Err(failure),
         }
     }

@@ -33,7 +33,7 @@ use std::panic;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use tokio::runtime::Runtime;
 
 use crate::cli::{Cli, Format};
@@ -169,7 +169,9 @@ fn explain_usage(
         .map(|argument| printable(&nouns::without_secret(&argument.to_string_lossy())));
     let shown: Vec<String> = shown.collect();
     let advice = intentions::advice(&shown);
-    let error = Cli::try_parse_from(shown).err().filter(clap::Error::use_stderr).unwrap_or(error);
+    let again = Cli::try_parse_from(shown).err().filter(clap::Error::use_stderr);
+    let mut error = again.unwrap_or(error);
+    intentions::without_misleading_tips(&mut error, &Cli::command());
     let text = error.render().to_string();
     let said = if wants_json(arguments) {
         let message = text.trim().trim_start_matches("error: ");

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ghostwire_store::admin::Client;
 use ghostwire_store::config::Config;
 use ghostwire_store::{Error, ErrorKind, Result};
+use serde_json::Value;
 
 use crate::failure::{Ending, Failure, Outcome, with_help};
 use crate::output::{Shell, printable, shown};
@@ -110,6 +111,30 @@ fn is_same_file(here: &Path, there: &Path) -> bool {
     }
     let absolute = |path: &Path| std::path::absolute(path).ok();
     absolute(here).is_some_and(|here| Some(here) == absolute(there))
+}
+
+/// Why a store that is served is not read or written, as whoever serves it says it: once a backend does not know what
+/// is stored, its own error is for programs.
+pub(crate) async fn told_by_health(client: &Client, error: Error) -> Error {
+    if !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Corrupt) {
+        return error;
+    }
+    // A program that serves a store need not judge it.
+    let Ok(health) = client.health().await else { return error };
+    let text = |name: &str| health.get(name).and_then(Value::as_str);
+    let (Some("poisoned"), Some(reason), Some(next_step)) =
+        (text("state"), text("reason"), text("next_step"))
+    else {
+        return error;
+    };
+    let pid = client.welcome().pid;
+    // It names the path.
+    let last = health.pointer("/last_error/message").and_then(Value::as_str);
+    let because = last.map_or_else(|| error.to_string(), str::to_owned);
+    Error::new(error.kind().clone(), reason.to_owned())
+        .with("pid", pid)
+        .with("help", format_args!("{next_step}; what opens it anew is a restart of process {pid}"))
+        .because(because)
 }
 
 /// Whoever has the store open, for what only that process can do.

@@ -178,6 +178,13 @@ impl Reading {
     }
 
     pub(crate) async fn of_client(client: Client) -> Result<Self> {
+        match Self::of_rows(client.clone()).await {
+            Err(error) => Err(live::told_by_health(&client, error).await),
+            reading => reading,
+        }
+    }
+
+    async fn of_rows(client: Client) -> Result<Self> {
         let backend = Arc::new(RemoteBackend::new(client.clone()).await?);
         Self::on(backend, Some(client)).await
     }

@@ -53,7 +53,10 @@ impl Writing {
             Self::Files(store) => {
                 store.acting_as(actor().into()).transact(transaction).await.map(drop)
             }
-            Self::Live(client, _) => client.transact(actor(), transaction).await.map(drop),
+            Self::Live(client, _) => match client.transact(actor(), transaction).await {
+                Ok(_) => Ok(()),
+                Err(error) => Err(live::told_by_health(client, error).await),
+            },
         }
     }
 

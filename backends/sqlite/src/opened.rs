@@ -211,11 +211,13 @@ fn lost(part: FilePart, path: &Path, change: Change) -> Error {
     };
     let error = match change {
         Change::Gone => Error::corrupt(format!(
-            "the store's {what} was removed or moved away while it was open; {advice}"
-        )),
+            "the store's {what} was removed or moved away while it was open"
+        ))
+        .with("help", advice),
         Change::Replaced => Error::corrupt(format!(
-            "the store's {what} was replaced by another one while it was open; {advice}"
-        )),
+            "the store's {what} was replaced by another one while it was open"
+        ))
+        .with("help", advice),
         Change::Named(names) => Error::corrupt(format!(
             "the store's {what} got another name (a hard link) while it was open, by which others \
              may open it; remove that name, and open the store again"

@@ -20,6 +20,15 @@ pub(super) fn nearest<N: AsRef<str>>(
     nearest_with_distance(unknown, known).map(|(_, name)| name)
 }
 
+/// The known name that `unknown` is likely to be a misspelling of.
+pub(super) fn misspelt<N: AsRef<str>>(
+    unknown: &str,
+    known: impl IntoIterator<Item = N>,
+) -> Option<String> {
+    let (distance, name) = nearest_with_distance(unknown, known)?;
+    (distance.saturating_mul(2) <= name.len()).then_some(name)
+}
+
 fn nearest_with_distance<N: AsRef<str>>(
     unknown: &str,
     known: impl IntoIterator<Item = N>,

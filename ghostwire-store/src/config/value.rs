@@ -327,7 +327,10 @@ pub(super) fn refused(
         .with("source", origin);
     match (refusal, key.kind, found) {
         (Refusal::NotAChoice, Kind::Choice(names @ [_, _, ..]), Node::Text(text)) => {
-            error.with("nearest", hint::nearest(text, names).unwrap_or_default())
+            match hint::misspelt(text, names) {
+                Some(nearest) => error.with("nearest", nearest),
+                None => error,
+            }
         }
         _ => error,
     }

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::actor::actor;
 use crate::cli::{ClockCommand, ConfirmArgs};
-use crate::confirm;
+use crate::confirm::{self, Advice};
 use crate::failure::Outcome;
 use crate::live::{self, Found};
 use crate::output::Shell;
@@ -268,7 +268,7 @@ fn confirmed(
     if args.dry_run || args.yes {
         return Ok(args.yes);
     }
-    confirm::ask(question, shell).map(|()| true)
+    confirm::ask(question, Advice::Rehearse, shell).map(|()| true)
 }
 
 fn print(report: &ClockReport, shell: &mut Shell<'_>) -> Outcome {

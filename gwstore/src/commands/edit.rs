@@ -13,7 +13,7 @@ use ghostwire_store_core::state::CredentialHashes;
 
 use self::trial::Trial;
 use super::list::object;
-use crate::confirm;
+use crate::confirm::{self, Advice};
 use crate::credentials::{KeyFit, StoreKey, configured_key};
 use crate::failure::{Failure, Outcome};
 use crate::nouns::{How, Issues, Manner, Plan, Plans, Scene, name_of};
@@ -42,7 +42,7 @@ pub(super) async fn run(
             if trial.is_empty() {
                 return trial.tell(false, shell);
             }
-            confirm::require_somebody(shell)?;
+            confirm::require_somebody(&trial.question(), Advice::Rehearse, shell)?;
             Some(trial)
         }
         _ => None,
@@ -53,7 +53,7 @@ pub(super) async fn run(
     if let Some(trial) = &asked {
         trial.tell(true, shell)?;
         // Nobody has to wait for the answer: the store is not open.
-        confirm::ask("Shall this be done?", shell)?;
+        confirm::ask(&trial.question(), Advice::Rehearse, shell)?;
     }
     let store = Writing::open(config, shell).await?;
     let plan = asked.map(|trial| trial.plan);
@@ -118,7 +118,11 @@ async fn make(
     if let Some(target) = save {
         let path = target.path().to_owned();
         let count = save::write(&trial, target, config, shell).await?;
-        shell.note(format_args!("saved {count} entities in {}", shown(&path)));
+        let path = shown(&path);
+        shell.note(format_args!(
+            "saved {count} entities in {path}; `gwstore import portable {path}` brings them back, once nobody has the \
+             store open"
+        ));
     }
     commit(store, &trial.plan).await?;
     trial.tell(false, shell)

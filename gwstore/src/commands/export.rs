@@ -55,7 +55,7 @@ pub(super) async fn run(config: &Config, args: &ExportArgs, shell: &mut Shell<'_
     let written = write_file(&reading, target, key, progress).await;
     reading.close().await?;
     let summary = written.map_err(|error| error.during("export"))?;
-    report(&args.file, &summary, shell)
+    report(config, &args.file, &summary, shell)
 }
 
 /// The key by which an import will know who wrote the file. An export without it is whole, too.
@@ -71,7 +71,7 @@ pub(super) async fn signing_key(config: &Config, shell: &mut Shell<'_>) -> Optio
     None
 }
 
-fn report(path: &Path, summary: &Summary, shell: &mut Shell<'_>) -> Outcome {
+fn report(config: &Config, path: &Path, summary: &Summary, shell: &mut Shell<'_>) -> Outcome {
     if shell.json {
         return shell.object(&json!({
             "path": path,
@@ -85,10 +85,16 @@ fn report(path: &Path, summary: &Summary, shell: &mut Shell<'_>) -> Outcome {
         shell.say(counted(*count, entity.name()))?;
     }
     shell.say(format_args!("Wrote {} items to {}", summary.total(), shown(path)))?;
-    shell.say(
-        "It holds names, addresses, policies and hashes of keys: treat it as confidential. The \
-         hash key\nis not in it; move that too.",
-    )
+    let key = match config.is_sealed() && config.secret_key_file.is_none() {
+        false => "The hash key\nis not in it; move that too.",
+        true => {
+            "The hash key\nis in the keyring, which only opens with this store: this is no backup of credentials. \
+             Copy the\nstore's file and its keyring for that."
+        }
+    };
+    shell.say(format_args!(
+        "It holds names, addresses, policies and hashes of keys: treat it as confidential. {key}"
+    ))
 }
 
 pub(super) fn hex(bytes: [u8; 32]) -> String {

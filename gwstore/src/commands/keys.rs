@@ -28,7 +28,7 @@ use crate::cli::{
     AddRecipientArgs, ChangeRootArgs, DestroyArgs, ExportRecipientArgs, IdentityCommand,
     KeysCommand, RemoveRecipientArgs, RotateArgs, UnlockArgs,
 };
-use crate::confirm;
+use crate::confirm::{self, Advice};
 use crate::failure::{Ending, Failure, Outcome, input_error, with_help};
 use crate::output::{Shell, Table, shown};
 use crate::progress::Progress;
@@ -329,7 +329,8 @@ async fn destroy(config: &Config, args: &DestroyArgs, shell: &mut Shell<'_>) -> 
             .with("version", version)
             .into());
         }
-        confirm::ask(&format!("Destroy version {version} of the data key?"), shell)?;
+        let question = format!("Destroy version {version} of the data key?");
+        confirm::ask(&question, Advice::Confirm, shell)?;
     }
     // Before it is gone: afterwards none of them can be opened.
     let copies = opener.copies_sealed_under(version).await?;

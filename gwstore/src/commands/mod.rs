@@ -138,7 +138,7 @@ pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
         #[cfg(feature = "zqlite")]
         Command::Seal => seal::seal(&config, shell).await,
         #[cfg(feature = "zqlite")]
-        Command::Unseal => seal::unseal(&config, shell).await,
+        Command::Unseal(args) => seal::unseal(&config, args, shell).await,
         #[cfg(feature = "zqlite")]
         Command::Keys(command) => keys::run(&config, command, shell).await,
         Command::Compact => compact::run(&config, shell).await,
@@ -185,7 +185,7 @@ fn needs_files(command: &Command) -> Option<&'static str> {
             "the file is written anew and put in place of the one that the process writes to"
         }
         #[cfg(feature = "zqlite")]
-        Command::Seal | Command::Unseal => {
+        Command::Seal | Command::Unseal(_) => {
             "the file is written anew and put in place of the one that the process writes to"
         }
         #[cfg(feature = "zqlite")]

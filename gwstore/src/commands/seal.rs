@@ -7,6 +7,8 @@ use ghostwire_store::config::Config;
 use ghostwire_store::keys::Keys;
 use serde_json::json;
 
+use crate::cli::UnsealArgs;
+use crate::confirm::{self, Advice};
 use crate::failure::Outcome;
 use crate::output::{Shell, shown};
 
@@ -35,7 +37,12 @@ pub(super) async fn seal(config: &Config, shell: &mut Shell<'_>) -> Outcome {
     shell.say("Blocks that the disk keeps of the old file, and backups elsewhere, are plain, too.")
 }
 
-pub(super) async fn unseal(config: &Config, shell: &mut Shell<'_>) -> Outcome {
+pub(super) async fn unseal(config: &Config, args: &UnsealArgs, shell: &mut Shell<'_>) -> Outcome {
+    if !args.yes {
+        let path = config.backend.path().map(shown).unwrap_or_default();
+        let question = format!("Shall {path} be plain, for whoever has the file?");
+        confirm::ask(&question, Advice::Confirm, shell)?;
+    }
     Opener::new(config).unseal().await.map_err(|error| error.during("unseal"))?;
     let path = config.backend.path().unwrap_or(Path::new(""));
     if shell.json {

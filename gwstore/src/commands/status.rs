@@ -13,13 +13,15 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::StatusArgs;
 use crate::credentials::{KeyFit, StoreKey, configured_key};
-use crate::failure::Outcome;
+use crate::failure::{Outcome, one_line};
 use crate::keyring;
 use crate::output::{Shell, bytes};
 use crate::session::{Reading, SeriesCount, count_audit, count_metrics};
 
 /// Series are counted up to here unless all of it is asked for.
 const QUICK_COUNT: u64 = 100_000;
+/// What is plain beside a store whose keyring is away.
+const NOT_KNOWN: &str = "not known without the keyring";
 
 /// What the store is and holds.
 pub(super) async fn run(config: &Config, args: &StatusArgs, shell: &mut Shell<'_>) -> Outcome {
@@ -31,22 +33,38 @@ pub(super) async fn run(config: &Config, args: &StatusArgs, shell: &mut Shell<'_
     reading.close().await?;
     let counts = counted?;
     let key = configured_key(config).await;
-    let keyring = keyring::header(config)?;
-    let plaintext = keyring::plaintext_beside(config).await?;
+    // A store that is served outlives its keyring's file; all else is told all the same.
+    let keyring = keyring::header(config);
+    if let Err(error) = &keyring {
+        shell.caution(format_args!(
+            "the keyring cannot be read, without which the store is not opened again: {}; put it back from its backup",
+            one_line(error)
+        ));
+    }
+    let plaintext = match keyring {
+        Ok(_) => Some(keyring::plaintext_beside(config).await?),
+        Err(_) => None,
+    };
     if shell.json {
         let credentials = credentials_object(hashes, &key);
-        let keyring = keyring.as_ref().map(keyring::Summary::object);
-        print_json(
-            config,
-            &info,
-            &head,
-            &counts,
-            &[credentials, keyring.into(), json!(plaintext)],
-            shell,
-        )
+        let keyring = match &keyring {
+            Ok(keyring) => keyring.as_ref().map(keyring::Summary::object),
+            Err(error) => Some(json!({ "error": one_line(error) })),
+        };
+        let plaintext = match plaintext {
+            Some(files) => json!(files),
+            None => json!({ "error": NOT_KNOWN }),
+        };
+        print_json(config, &info, &head, &counts, &[credentials, keyring.into(), plaintext], shell)
     } else {
-        let keyring = keyring.map(|keyring| keyring.to_string());
-        let plaintext = plaintext.as_deref().map(describe_plaintext);
+        let keyring = match keyring {
+            Ok(keyring) => keyring.map(|keyring| keyring.to_string()),
+            Err(error) => Some(error.message().to_owned()),
+        };
+        let plaintext = match plaintext {
+            Some(files) => files.as_deref().map(describe_plaintext),
+            None => Some(NOT_KNOWN.to_owned()),
+        };
         let of_keys = [Some(credentials(hashes, &key)), keyring, plaintext];
         print(config, &info, &head, &counts, of_keys, shell)
     }

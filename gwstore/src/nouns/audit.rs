@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use ghostwire_store::domain::{
     ActorName, AuditQuery, AuditResult, MetricName, MetricQuery, ResourceKind, Text, Timestamp,
 };
+use ghostwire_store::{Error, Result};
 use ghostwire_store_core::schema::Table;
 
 use super::values::{Moment, given, word};
@@ -34,8 +35,8 @@ impl ListArgs<AuditSelection> {
 /// The lines of the audit trail that are meant by options.
 #[derive(Debug, Args)]
 pub(crate) struct AuditSelection {
-    /// By this actor.
-    #[arg(long)]
+    /// By this actor, named whole: cli:alice.
+    #[arg(long, value_parser = actor)]
     actor: Option<ActorName>,
     /// About this one: an id, or what names a user or a node.
     #[arg(long, value_parser = given::<Text<255>>)]
@@ -58,6 +59,17 @@ pub(crate) struct AuditSelection {
     /// The newest first.
     #[arg(long, alias = "reverse")]
     newest_first: bool,
+}
+
+/// Nobody is called `cli` alone, and a pattern would find nothing.
+fn actor(text: &str) -> Result<ActorName, String> {
+    if text == "cli" || text.contains('*') {
+        return Err(
+            "an actor is named whole, as in cli:alice; without --actor the list shows who there is"
+                .to_owned(),
+        );
+    }
+    text.parse().map_err(|error: Error| error.to_string())
 }
 
 impl AuditSelection {

@@ -8,8 +8,9 @@ use ghostwire_store::admin::protocol::Issue;
 use ghostwire_store::command::{Command, EntityRecord, Precondition};
 use ghostwire_store::domain::Fingerprint;
 
-use super::{Act, Scene, revision_of};
+use super::{Act, Scene, name_of, revision_of};
 use crate::failure::Outcome;
+use crate::output::called;
 
 /// What an edit comes to.
 #[derive(Debug, Default, PartialEq)]
@@ -21,6 +22,8 @@ pub(crate) struct Plan {
     pub(crate) revisions: Vec<u64>,
     /// What of the input is not taken as it is.
     pub(crate) notes: Vec<String>,
+    /// What those are called.
+    pub(crate) about: Vec<String>,
     /// The set of records that it replaces.
     pub(crate) set: Option<Fingerprint>,
 }
@@ -37,7 +40,14 @@ impl Plan {
     }
 
     pub(super) fn and(mut self, record: &EntityRecord, scene: &Scene<'_>) -> Self {
-        self.revisions.extend(revision_of(record));
+        if let Some(revision) = revision_of(record) {
+            self.revisions.push(revision);
+            self.about.push(format!(
+                "{} {}",
+                called(record.entity()),
+                name_of(record, scene.state)
+            ));
+        }
         self.requires.extend(match record {
             EntityRecord::User(user) => Some(Precondition::UserRevision(user.id, user.revision)),
             EntityRecord::Node(node) => Some(Precondition::NodeRevision(node.id, node.revision)),
@@ -134,7 +144,8 @@ pub(crate) struct Deleting {
     /// Do it without asking.
     #[arg(short, long, alias = "force", conflicts_with = "dry_run")]
     pub(crate) yes: bool,
-    /// First write what goes to this new file; `gwstore import portable` of it brings it back.
+    /// First write what goes to this new file; `gwstore import portable FILE` brings it back, once nobody has the
+    /// store open.
     #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
     pub(crate) save: Option<PathBuf>,
 }

@@ -118,8 +118,16 @@ fn check(text: &str) -> Result<()> {
     let json = hujson::to_json(text)
         .ok_or_else(|| invalid().with("found", "a comment or a string without an end"))?;
     serde_json::from_str::<Map<String, Value>>(&json).map(|_| ()).map_err(|error| {
-        // Its message may repeat what is in the document.
-        invalid().with("line", error.line()).with("column", error.column())
+        let invalid = invalid().with("line", error.line()).with("column", error.column());
+        match error.is_data() {
+            // Its message may repeat what is in the document.
+            true => invalid.with("found", "something else than an object"),
+            false => {
+                let reason = error.to_string();
+                let reason = reason.split_once(" at line ").map_or("", |(reason, _)| reason);
+                invalid.with("found", reason)
+            }
+        }
     })
 }
 
@@ -182,6 +190,18 @@ pub(crate) struct Set {
     /// Whatever the document is: the store does not read it.
     #[arg(long)]
     unchecked: bool,
+    /// An empty document is meant: it denies everything.
+    #[arg(short, long)]
+    yes: bool,
+}
+
+/// What a pipe gives whose first command failed is empty, too.
+fn require_something(document: &DocumentText) -> Result<()> {
+    if !document.as_str().trim().is_empty() {
+        return Ok(());
+    }
+    let error = Error::new(ErrorKind::Restricted, "the document is empty, which denies everything");
+    Err(error.with("help", "say --yes if that is meant"))
 }
 
 impl Plans for Set {
@@ -194,6 +214,9 @@ impl Plans for Set {
         if scene.state.policies().current().is_some_and(|policy| policy.document == document) {
             return Ok(Plan { revisions: vec![current(scene)], ..Plan::default() });
         }
+        if !self.yes {
+            require_something(&document)?;
+        }
         Ok(on_current(scene).then(PolicyCommand::Swap { expected, document }))
     }
 }
@@ -205,7 +228,8 @@ fn current(scene: &Scene<'_>) -> u64 {
 fn on_current(scene: &Scene<'_>) -> Plan {
     let version = scene.state.policies().current().map(|policy| policy.version);
     let requires = vec![Precondition::PolicyVersion(version)];
-    Plan { requires, revisions: vec![current(scene)], ..Plan::default() }
+    let about = vec!["the policy".to_owned()];
+    Plan { requires, revisions: vec![current(scene)], about, ..Plan::default() }
 }
 
 #[derive(Debug, Args)]
@@ -222,7 +246,10 @@ impl Plans for Rollback {
         let expected = policies.current().map(|policy| policy.version).ok_or_else(none)?;
         let before = || PolicyVersion::new(expected.get() - 1).map_err(|_| none());
         let to = self.to.map_or_else(before, Ok)?;
-        Ok(on_current(scene).then(PolicyCommand::Rollback { expected, to }))
+        let mut plan = on_current(scene).then(PolicyCommand::Rollback { expected, to });
+        let next = expected.get().saturating_add(1);
+        plan.notes.push(format!("version {to} is in force again, as version {next}"));
+        Ok(plan)
     }
 }
 
@@ -276,5 +303,8 @@ mod tests {
         }
         let error = check("{\n  \"secret-word\" 1\n}").unwrap_err().to_string();
         assert!(error.contains("line=2") && !error.contains("secret-word"), "{error}");
+        assert!(error.contains("found=expected `:`"), "{error}");
+        let error = check("[\"secret-word\"]").unwrap_err().to_string();
+        assert!(error.contains("something else") && !error.contains("secret-word"), "{error}");
     }
 }

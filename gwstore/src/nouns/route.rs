@@ -169,13 +169,41 @@ pub(crate) struct Approval<const APPROVED: bool> {
 impl<const APPROVED: bool> Plans for Approval<APPROVED> {
     fn plan(&self, scene: &Scene<'_>) -> Outcome<Plan> {
         let routes = self.chosen.find(Table::Routes, scene)?;
-        Ok(Plan::each(&routes, scene, |record| match record {
+        let mut plan = Plan::each(&routes, scene, |record| match record {
             EntityRecord::Route(route) => {
                 Some(RouteCommand::SetApproved { id: route.id, approved: APPROVED })
             }
             _ => None,
-        }))
+        });
+        plan.notes = unpaired(&routes, APPROVED, scene);
+        Ok(plan)
     }
+}
+
+/// The other exit routes of the nodes whose one is approved or not: traffic of one family only is rarely meant.
+fn unpaired(routes: &[EntityRecord], approved: bool, scene: &Scene<'_>) -> Vec<String> {
+    let is_meant =
+        |id| routes.iter().any(|it| matches!(it, EntityRecord::Route(it) if it.id == id));
+    let exits = routes.iter().filter_map(|record| match record {
+        EntityRecord::Route(route) if route.prefix.is_exit() => Some(route),
+        _ => None,
+    });
+    let others = exits.flat_map(|exit| {
+        let of_node = scene.state.routes().of_node(exit.node);
+        of_node.filter(|it| it.prefix.is_exit() && it.approved != approved)
+    });
+    let told = others.filter(|other| !is_meant(other.id)).map(|other| {
+        let node = scene.state.nodes().get(other.node);
+        let node = node.map_or_else(|| other.node.to_string(), |node| node.label.to_string());
+        unpaired_note(other.prefix, &node, approved)
+    });
+    told.collect()
+}
+
+/// What is said of the exit route that is left of two.
+pub(super) fn unpaired_note(left: Prefix, node: &str, approved: bool) -> String {
+    let standing = if approved { "unapproved" } else { "approved" };
+    format!("{left} of {node} stays {standing}: an exit node has both")
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

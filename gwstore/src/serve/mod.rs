@@ -22,7 +22,7 @@ use crate::cli::GlobalOptions;
 use crate::failure::{Failure, Outcome};
 use crate::live;
 use crate::output::Shell;
-use crate::session::{advised, refuse_to_forget};
+use crate::session::{advised, open_to_read, refuse_to_forget};
 use served::Served;
 
 /// How long the collector is waited for at the end.
@@ -47,7 +47,14 @@ async fn run_logged(global: &GlobalOptions, config: &Config, shell: &mut Shell<'
     // How it ended is told to whoever reads the log.
     shell.json |= config.log.format == LogFormat::Json;
     let served = begin(global, config)?;
-    let http = Http::start(config, &served).await?;
+    let http = match Http::start(config, &served).await {
+        Ok(http) => http,
+        // What is wrong with the store is the graver of the two.
+        Err(error) => {
+            open_to_read(config).await?.close().await?;
+            return Err(error.into());
+        }
+    };
     let monitor = tokio::spawn(monitor::watch(served.clone()));
     let ended = serve(&served, &mut signals, monitor).await;
     http.stop().await;

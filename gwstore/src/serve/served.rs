@@ -78,8 +78,11 @@ impl Served {
     ) -> Arc<Self> {
         let inner = Inner { phase: Phase::Opening, config: config.clone(), reloaded: None };
         let recorder = telemetry.as_ref().map(|telemetry| telemetry.recorder(&config.store));
+        // Gone or not, it is the file that is read again: without it defaults would hold.
+        let mut global = global.clone();
+        global.config.clone_from(&config.flag_file);
         let served = Arc::new(Self {
-            global: global.clone(),
+            global,
             telemetry,
             recorder,
             log_level,

@@ -253,7 +253,7 @@ fn a_log_that_was_cut_is_told_of_until_somebody_writes() {
         }
         // There is nothing to compare it with.
         fs::remove_file(whole.file(&format!("{backend}.db-shm"))).unwrap();
-        whole.on(backend, "doctor").ok().says(&["without an index"]);
+        whole.on(backend, "doctor").ok().says(&["its index (-shm) is not there"]);
     }
 }
 

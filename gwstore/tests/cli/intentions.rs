@@ -152,9 +152,21 @@ fn who_types_something_else_is_told_what_is_meant() {
         ("shutdown", "SIGTERM"),
         ("audit", "gwstore audit list"),
         ("configtest", "gwstore doctor"),
+        ("nodes untag laptop", "--remove"),
+        ("import copy.jsonl", "gwstore import portable FILE"),
+        ("nodes list laptop", "gwstore node show"),
+        ("nodes list -o wide", "--columns"),
+        ("node delete --stale 90d", "--not-seen-since"),
+        ("audit --since 24h", "gwstore audit list"),
+        ("log level", "gwstore config show"),
+        ("health live", "health --live"),
     ] {
         place.run(typed).ended(2).warns(&["help: ", help]);
     }
+    for actor in ["cli", "cli:*"] {
+        place.run(&format!("audit list --actor {actor}")).ended(2).warns(&["cli:alice"]);
+    }
+    place.run("--backend foo status").refused(&["libsql"]).omits("nearest");
     let error = place.run("reload --json").ended(2).error();
     assert!(error["help"][0].as_str().unwrap().contains("config reload"), "{error}");
     place.run("completion bash").ok();

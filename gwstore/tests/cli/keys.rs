@@ -402,7 +402,10 @@ fn a_plain_store_is_sealed_and_made_plain_again() {
     assert!(!shows(&place));
     place.on("zqlite", "seal").ended(5).warns(&["sealed already"]);
     place.on("zqlite", "doctor").says(&["opens, generation"]);
-    place.on("zqlite", "unseal").ok();
+    let asked = ["confirmation", "zqlite.db be plain", "say --yes"];
+    place.unchanged("zqlite", &asked, || place.on("zqlite", "unseal").ended(5));
+    assert!(!shows(&place));
+    place.on("zqlite", "unseal --yes").ok();
     assert!(shows(&place) && place.file("zqlite.db.key").exists());
     assert_eq!(place.on("zqlite", &format!("{plain} digest --json")).ok().json(), digest);
     place.on("zqlite", &format!("{plain} status")).ok().says(&["credentials"]);

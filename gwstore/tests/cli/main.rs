@@ -4,6 +4,7 @@
 mod advice;
 mod after_import;
 mod attestations;
+mod away;
 mod bad_inputs;
 mod bench;
 mod clock;

@@ -101,7 +101,7 @@ fn a_conversion_that_is_killed_leaves_one_form_or_the_other() {
     assert!(!is_sealed);
     let (mut killed, mut sealed) = (0, false);
     for round in 0..kills {
-        let command = if sealed { "unseal" } else { "seal" };
+        let command = if sealed { "unseal --yes" } else { "seal" };
         let sign = SIGNS[round / 2 % SIGNS.len()];
         killed += usize::from(kill(&place, command, sign));
         let (found, is_sealed) = look(&place);

@@ -59,7 +59,7 @@ impl<'p> Server<'p> {
 
     /// What the service manager is told next that has this in it.
     #[track_caller]
-    fn hear(&self, words: &str) -> String {
+    pub(crate) fn hear(&self, words: &str) -> String {
         let mut heard = Vec::new();
         let mut buffer = [0; 4096];
         loop {
@@ -81,6 +81,10 @@ impl<'p> Server<'p> {
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
         kill_process(pid, signal).unwrap();
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Waits until it ends, and gives the exit code.
@@ -110,11 +114,11 @@ impl<'p> Server<'p> {
         ask(&self.address(), request)
     }
 
-    fn get(&self, path: &str) -> (u16, String) {
+    pub(crate) fn get(&self, path: &str) -> (u16, String) {
         self.ask(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"))
     }
 
-    fn status(&self) -> Value {
+    pub(crate) fn status(&self) -> Value {
         let (status, text) = self.get("/status");
         assert_eq!(status, 200);
         serde_json::from_str(&text).unwrap()
@@ -140,7 +144,7 @@ fn ask(address: &str, request: &str) -> (u16, String) {
     (status.unwrap_or_else(|| panic!("{answer:?}")), body.to_owned())
 }
 
-const HTTP: &str = "--set http.listen=127.0.0.1:0";
+pub(crate) const HTTP: &str = "--set http.listen=127.0.0.1:0";
 
 #[test]
 fn who_is_asked_to_end_serves_for_a_while_and_says_that_it_is_not_ready() {
@@ -416,52 +420,6 @@ fn a_full_disk_is_told_and_the_process_lives() {
 }
 
 #[test]
-fn a_log_or_a_lock_that_is_gone_asks_for_an_end_in_order_and_nothing_is_lost() {
-    for (suffix, live) in [("-wal", 200), (".lock", 503)] {
-        for (backend, place) in stores() {
-            let server = Server::ready(&place, backend, HTTP);
-            place.on(backend, "user create ann").ok();
-            fs::remove_file(place.file(&format!("{backend}.db{suffix}"))).unwrap();
-            assert_ne!(place.on(backend, "user create bea").code, 0, "{suffix}");
-            let status = server.status();
-            let next_step = status["health"]["next_step"].as_str().unwrap();
-            assert!(next_step.contains("SIGTERM, never kill -9"), "{suffix}: {next_step}");
-            assert_eq!(server.get("/livez").0, live, "{suffix}");
-            server.signal(Signal::TERM);
-            server.ended();
-            let server = Server::ready(&place, backend, HTTP);
-            place.on(backend, "user show ann").ok();
-            place.on(backend, "user create cay").ok();
-            server.end();
-        }
-    }
-}
-
-#[test]
-fn a_file_that_was_moved_and_is_back_asks_for_a_restart() {
-    for (backend, place) in stores() {
-        let server = Server::ready(&place, backend, "--set http.listen=127.0.0.1:0");
-        let (file, away) = (place.file(&format!("{backend}.db")), place.file("away.db"));
-        fs::rename(&file, &away).unwrap();
-        place.on(backend, "user create ann").refused(&["moved away"]);
-        let next_step = || server.status()["health"]["next_step"].as_str().unwrap().to_owned();
-        assert_eq!(server.get("/readyz").0, 503);
-        assert!(next_step().contains("put the store's files back"), "{}", next_step());
-        assert_eq!(server.get("/livez").0, 200, "a restart would find no store");
-        fs::rename(&away, &file).unwrap();
-        assert_eq!(server.get("/livez").0, 503, "a restart opens it");
-        assert!(next_step().contains("open the store anew"), "{}", next_step());
-        assert_eq!(server.get("/readyz").0, 503, "somebody may have had the file meanwhile");
-        server.signal(Signal::TERM);
-        server.ended();
-        let server = Server::ready(&place, backend, "--set http.listen=127.0.0.1:0");
-        assert_eq!((server.get("/livez").0, server.get("/readyz").0), (200, 200));
-        place.on(backend, "user create bea").ok();
-        server.end();
-    }
-}
-
-#[test]
 fn a_second_server_is_busy_before_anything_else_is_wrong() {
     let place = Place::new();
     place.init("libsql");
@@ -470,6 +428,20 @@ fn a_second_server_is_busy_before_anything_else_is_wrong() {
     let second = place.on("libsql", &format!("{listen} serve")).ended(75);
     second.warns(&["another process has this store open", "pid"]).omits("serving a store");
     first.end();
+}
+
+#[test]
+fn the_store_is_looked_at_before_a_port_that_is_taken() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = format!("--set http.listen={}", taken.local_addr().unwrap());
+    let place = Place::new();
+    place.on("libsql", &format!("{listen} serve")).ended(4).warns(&["gwstore init"]);
+    place.init("libsql");
+    place.on("libsql", &format!("{listen} serve")).ended(1).warns(&["address"]);
+    // Whoever serves no socket is found, too.
+    let server = Server::ready(&place, "libsql", "--set admin.socket=false");
+    place.on("libsql", &format!("--set admin.socket=false {listen} serve")).ended(75);
+    server.end();
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::failure::{Outcome, one_line};
 use crate::permissions::writable_by_others;
 use crate::session::store_exists;
 
-pub(super) fn check(config: &Config, path: &Path, checkup: &mut Checkup<'_, '_>) -> Outcome {
+pub(super) async fn check(config: &Config, path: &Path, checkup: &mut Checkup<'_, '_>) -> Outcome {
     // Through a symbolic link: beside what it leads to lies all the rest.
     let resolved = fs::canonicalize(path);
     let path = resolved.as_deref().unwrap_or(path);
@@ -25,7 +25,7 @@ pub(super) fn check(config: &Config, path: &Path, checkup: &mut Checkup<'_, '_>)
     }
     owners::check_influence(config, checkup)?;
     check_key(config, checkup)?;
-    leftovers::check(config, path, checkup)?;
+    leftovers::check(config, path, checkup).await?;
     disk::check_log_size(path, checkup)?;
     if is_usable {
         disk::check_space(directory, path, checkup)?;

@@ -11,13 +11,14 @@ use ghostwire_store_sqlite::{
 
 use super::{Checkup, Finding};
 use crate::failure::Outcome;
+use crate::live::{self, Found};
 use crate::session::{lost_key, store_exists};
 
 const CHECK: &str = "leftovers";
 
 /// The lock's file stays when a store is closed; without a store it says that one was lost, as a log
 /// does. What is unfinished has no use either way.
-pub(super) fn check(config: &Config, path: &Path, checkup: &mut Checkup<'_, '_>) -> Outcome {
+pub(super) async fn check(config: &Config, path: &Path, checkup: &mut Checkup<'_, '_>) -> Outcome {
     let found = orphans(config, path).and_then(|orphans| Ok((orphans, unfinished(config, path)?)));
     let (orphans, unfinished) = match found {
         Ok(found) => found,
@@ -31,7 +32,16 @@ pub(super) fn check(config: &Config, path: &Path, checkup: &mut Checkup<'_, '_>)
         let names: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
         names.join(", ")
     };
-    if !orphans.is_empty() {
+    let served = live::find(config, checkup.shell).await;
+    if let (false, Ok(Found::Served(client))) = (orphans.is_empty(), served) {
+        let pid = client.welcome().pid;
+        let found = format!("the store's file is away while process {pid} serves it");
+        let advice = format!(
+            "put the file back where it was, then restart that process; remove nothing: {} is in use",
+            names(&orphans)
+        );
+        checkup.add(Finding::fail(CHECK, found, advice))?;
+    } else if !orphans.is_empty() {
         let advice = "was the store lost, or moved without them? Restore it: a log holds commits, and no \
                       new store is made beside them. To begin anew remove them, the lock last; a key \
                       may stay if it is named as secret_key_file";

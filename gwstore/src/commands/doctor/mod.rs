@@ -191,7 +191,7 @@ pub(super) async fn run(config: Outcome<Config>, shell: &mut Shell<'_>) -> Outco
         checkup.add(Finding::unchecked("files", found, advice))?;
     } else {
         if let Some(path) = config.backend.path() {
-            files::check(&config, path, &mut checkup)?;
+            files::check(&config, path, &mut checkup).await?;
         }
         keyring::check(&config, &mut checkup).await?;
         #[cfg(feature = "zqlite")]

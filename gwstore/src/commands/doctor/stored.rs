@@ -103,7 +103,8 @@ fn check_log(log: Option<LogInfo>, checkup: &mut Checkup<'_, '_>) -> Outcome {
                 Finding::ok(CHECK, format!("{size}, and no commit is known to be missing"))
             }
             LogIndex::Absent => {
-                let found = format!("{size}, without an index, which alone tells of one that was cut");
+                let found =
+                    format!("{size}; whether its end was cut off cannot be told: its index (-shm) is not there");
                 Finding::ok(CHECK, found)
             }
             LogIndex::Unread => {

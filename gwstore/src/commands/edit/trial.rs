@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use ghostwire_store::command::EntityRecord;
+use ghostwire_store::command::{Command, EntityRecord, UserCommand};
 use ghostwire_store::domain::{Actor, DnsRecordId, Fingerprint, Timestamp};
 use ghostwire_store::portable::Item;
 use ghostwire_store::{Error, ErrorKind, Result};
@@ -11,7 +11,7 @@ use ghostwire_store_core::state::{Context, EntityId, State, StateChange};
 use serde_json::{Map, Value, json};
 
 use super::object;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Outcome, with_help};
 use crate::nouns::{Expected, How, Plan, Scene, id_of, name_of};
 use crate::output::{Shell, called, plain, printable};
 
@@ -45,7 +45,8 @@ impl Trial {
         let mut touched: Vec<(Table, RowKey)> = Vec::new();
         for command in &plan.commands {
             let decided = after.decide(command, &context);
-            let mut decision = decided.map_err(|error| error.during(command.name()))?;
+            let mut decision =
+                decided.map_err(|error| advised(command, error).during(command.name()))?;
             touched.extend(decision.changes.iter().map(|change| match change {
                 StateChange::Put(record) => (record.table(), record.key()),
                 StateChange::Delete(id) => (id.table(), id.key()),
@@ -58,6 +59,27 @@ impl Trial {
 
     pub(super) fn is_empty(&self) -> bool {
         self.changes.is_empty()
+    }
+
+    /// Whether it shall be done, to whom and to how many.
+    pub(super) fn question(&self) -> String {
+        let told: Vec<_> = self.told().collect();
+        let name = |change: &&Change| {
+            let record = change.record()?;
+            let state = if change.before.is_some() { &self.before } else { &self.after };
+            Some(format!("{} {}", called(record.entity()), name_of(record, state)))
+        };
+        let first = told.first().and_then(name).unwrap_or_default();
+        printable(&match told.len() {
+            0 | 1 => format!("Shall this be done to {first}?"),
+            count => format!("Shall this be done to these {count}, the first of them {first}?"),
+        })
+    }
+
+    /// That a node's presence goes with it goes without saying.
+    fn told(&self) -> impl Iterator<Item = &Change> {
+        let changes = self.changes.iter();
+        changes.filter(|change| !matches!(change.record(), Some(EntityRecord::Presence(_))))
     }
 
     /// Says what was done, or would be.
@@ -75,10 +97,7 @@ impl Trial {
             }
             return items.end(shell);
         }
-        // That a node's presence goes with it goes without saying.
-        let is_told =
-            |change: &&Change| !matches!(change.record(), Some(EntityRecord::Presence(_)));
-        let told: Vec<_> = self.changes.iter().filter(is_told).collect();
+        let told: Vec<_> = self.told().collect();
         for change in told.iter().take(MOST_TOLD) {
             shell.say(printable(&self.line(change, is_dry_run)?))?;
         }
@@ -189,6 +208,16 @@ fn changes(touched: Vec<(Table, RowKey)>, before: &State, after: &State) -> Resu
     Ok(changes)
 }
 
+/// What of a refusal this program has an option for.
+fn advised(command: &Command, error: Error) -> Error {
+    match (command, error.kind()) {
+        (Command::User(UserCommand::Delete { cascade: false, .. }), ErrorKind::Restricted) => {
+            with_help(error, "--cascade deletes them, too; --dry-run shows what that is")
+        }
+        _ => error,
+    }
+}
+
 fn record(id: EntityId, state: &State) -> Option<EntityRecord> {
     match id {
         EntityId::User(id) => state.users().get(id).cloned().map(Into::into),
@@ -211,7 +240,10 @@ fn check_expected(plan: &Plan, how: &How) -> Outcome {
     let Some(expected) = how.expect_revision else { return Ok(()) };
     let changed = |found: &dyn std::fmt::Display| -> Outcome {
         let message = "was changed by somebody else; look at it again";
-        let error = Error::new(ErrorKind::Conflict, message);
+        let mut error = Error::new(ErrorKind::Conflict, message);
+        if let [about] = plan.about.as_slice() {
+            error = error.with("target", about);
+        }
         Err(error.with("expected_revision", expected).with("revision", found).into())
     };
     if let Some(found) = plan.set {

@@ -271,8 +271,8 @@ pub(crate) struct Expire {
     /// When: now, in 7d, at a date. (`node edit --expiration never` takes an expiry back.)
     #[arg(
         short = 'e',
-        long,
-        visible_alias = "expiry",
+        long = "expiry",
+        visible_alias = "at",
         alias = "expiration",
         value_name = "TIME",
         default_value = "now"
@@ -405,10 +405,16 @@ impl Plans for ApproveRoutes {
         }
         let record = find(Table::Nodes, target, scene)?;
         let EntityRecord::Node(node) = &record else { return Err(super::unlike(&record)) };
+        let exits = Prefix::exits().into_iter().partition(|exit| prefixes.contains(exit));
+        let (_, left): (Vec<_>, Vec<_>) = exits;
         let with_id = |prefix| Ok((RouteId::time_ordered(scene.now, random()?), prefix));
         let prefixes = prefixes.into_iter().map(with_id).collect::<Outcome<_>>()?;
         let command = RouteCommand::Approve { node: node.id, prefixes, expected: None };
-        Ok(Plan::on(&record, scene).then(command))
+        let mut plan = Plan::on(&record, scene).then(command);
+        if let [left] = left.as_slice() {
+            plan.notes.push(super::route::unpaired_note(*left, node.label.as_str(), true));
+        }
+        Ok(plan)
     }
 }
 

@@ -13,17 +13,26 @@ fn policies_records_and_settings() {
         place.write("two", "{}");
         place.write("bad", "{\"acls\" []}");
         on("policy get").ended(4);
-        on("policy set one --expect-revision 1").ended(5);
+        on("policy set one --expect-revision 1").ended(5).warns(&["target: the policy"]);
         on("policy set one --expect-revision 0").ok().says(&["created policy version 1"]);
         assert_eq!(on("policy get").ok().out.as_bytes(), place.read("one"));
         on("policy set one").ok().warns(&["nothing to do"]);
-        on("policy set -f bad").refused(&["no HuJSON", "line: 1"]);
+        on("policy set -f bad").refused(&["no HuJSON", "line: 1", "expected `:`"]);
         on("policy set --file two").ok();
-        on("policy rollback").ok().says(&["version 3"]);
+        let back = "version 1 is in force again, as version 3";
+        on("policy rollback").ok().says(&["version 3"]).warns(&[back]);
         assert_eq!(on("policy show").ok().out.as_bytes(), place.read("one"));
         assert_eq!(on("policy get 2").ok().out, "{}");
         on("policy list --columns version,in-force").ok().says(&["3        yes", "2        no"]);
         on("policy rollback 9").ended(4);
+        // As of a pipe whose first command failed.
+        place.write("empty", " \n");
+        for empty in ["policy set empty", "policy set empty --unchecked"] {
+            on(empty).ended(5).warns(&["denies everything", "--yes"]);
+        }
+        assert_eq!(on("policy show").ok().out.as_bytes(), place.read("one"));
+        on("policy set empty --yes").ok();
+        on("policy rollback 3").ok();
         on("policy prune --keep 1 --yes").ok();
         assert_eq!(on("policies history --json").ok().items().len(), 1);
 

@@ -72,7 +72,11 @@ fn dry_runs_and_refusals_change_nothing() {
                 place.on(backend, deletion).ok().warns(&["nothing to do"]);
                 continue;
             }
-            let refused = place.on(backend, deletion).ended(5).warns(&["confirmation", "--yes"]);
+            let refused = place.on(backend, deletion).ended(5).warns(&[
+                "confirmation",
+                "question: Shall this be done to ",
+                "--yes",
+            ]);
             assert!(refused.out.is_empty(), "{refused:#?}");
             place.on(backend, &format!("{deletion} --yes --save dns.json")).ended(5);
             assert_eq!(place.digest(backend), before, "{deletion}");
@@ -156,4 +160,69 @@ fn under_cron_the_trail_names_the_users_number() {
     }
     Ran::of(command.output().unwrap()).ok();
     place.on("libsql", "list audit").ok().says(&["cli:uid-"]);
+}
+
+#[test]
+fn what_is_refused_is_named() {
+    for (backend, place) in stores() {
+        network(&place, backend);
+        let on = |arguments: &str| place.on(backend, arguments);
+        on("node delete --user alice").ended(5).warns(&["these 2, the first of them node"]);
+        on("node delete laptop").ended(5).warns(&["done to node laptop?"]);
+        on("user delete alice --yes").ended(5).warns(&["help: --cascade"]);
+        on("user rename alice anna --expect-revision 9").ended(5).warns(&["target: user alice"]);
+        on("node expire laptop --expiry never").ended(2).warns(&["--expiry"]).omits("--at");
+    }
+}
+
+#[test]
+fn one_exit_route_of_two_is_told() {
+    for (backend, place) in stores() {
+        network(&place, backend);
+        let on = |arguments: &str| place.on(backend, arguments);
+        let node = on("node show server --json").ok().json()["id"].clone();
+        let route = |number: u8, prefix: &str| {
+            let route = serde_json::json!({ "route": {
+                "id": format!("0190a5c8-7e1f-7000-8000-0000000000{number:02x}"),
+                "node": node,
+                "prefix": prefix,
+                "advertised": true,
+                "approved": true,
+                "primary": false,
+                "created_at": "2024-02-29T12:00:00.000000Z",
+                "updated_at": "2024-02-29T12:00:00.000000Z",
+                "revision": 1,
+            }});
+            route.to_string()
+        };
+        place.write("exits", portable(&[&route(1, "0.0.0.0/0"), &route(2, "::/0")]));
+        on("import portable exits").ok();
+        on("route unapprove ::/0").ok().warns(&["0.0.0.0/0 of server stays approved"]);
+        on("route unapprove 0.0.0.0/0").ok().omits("stays");
+        on("route approve 0.0.0.0/0").ok().warns(&["::/0 of server stays unapproved"]);
+        on("route approve --node server").ok().omits("stays");
+        let one = on("node approve-routes server 0.0.0.0/0").ok();
+        one.warns(&["::/0 of server stays unapproved"]);
+        on("node approve-routes server 0.0.0.0/0 ::/0").ok().omits("stays");
+    }
+}
+
+#[test]
+fn who_saves_is_told_how_it_comes_back() {
+    for (backend, place) in stores() {
+        network(&place, backend);
+        let saved = place.on(backend, "node delete laptop --save gone.jsonl --yes").ok();
+        saved
+            .warns(&["`gwstore import portable ", "gone.jsonl` brings them back, once nobody has"]);
+        place.on(backend, "import portable gone.jsonl").ok();
+        place.on(backend, "node show laptop").ok();
+    }
+}
+
+#[test]
+fn an_export_says_where_the_hash_key_is() {
+    for (backend, place) in stores() {
+        let said = if backend == "zqlite" { "no backup of credentials" } else { "move that too" };
+        place.on(backend, "export all.jsonl").ok().says(&[said]);
+    }
 }
