@@ -99,6 +99,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         backend::maintain::CASES,
         backend::probe::CASES,
         backend::prune::CASES,
+        backend::record::CASES,
         backend::rows::CASES,
         backend::scan::CASES,
         backend::serial::CASES,

@@ -15,7 +15,7 @@ use crate::position::{Epoch, Position};
 use crate::schema::{RowKey, Schema, Table};
 
 pub use attestation::{Attestation, AttestedState};
-pub use commit::{Commit, HeadChange, KeyChange};
+pub use commit::{Commit, HeadChange, KeyChange, RecordChange};
 pub use head::Head;
 
 /// What stores rows and blocks.

@@ -53,7 +53,7 @@ pub async fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<Ar
     let opened = async {
         check_options(&options)?;
         let head = backend.head().await?;
-        head.require_filled()?;
+        head.require_served(options.read_only)?;
         let guard = watch_clock(&head, &options)?;
         loader::migrate(backend.as_ref(), options.read_only).await?;
         let (entropy, retain) = (&options.entropy, options.writer.retain_block_bytes);

@@ -210,7 +210,7 @@ impl Writer {
     /// The backend must be the one that was opened, and not have less than what callers were told is
     /// durable.
     fn check_head(&self, head: &Head) -> Result<()> {
-        head.require_filled()?;
+        head.require_served(self.read_only)?;
         if Identity::of(head) != self.identity {
             return Err(Error::corrupt(
                 "the backend holds another store, or another history of it, than the one that was \
