@@ -81,6 +81,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         following::feed::CASES,
         following::away::CASES,
         following::outcomes::CASES,
+        following::migrating::CASES,
         shared::processes::CASES,
         shared::purged::CASES,
         shared::loading::CASES,

@@ -114,6 +114,12 @@ impl Head {
         .with("epoch", self.epoch)
     }
 
+    /// # Errors
+    /// `Conflict` if it says something else of its part in the network.
+    pub(crate) fn require_record(&self, expected: &Record) -> Result<()> {
+        require_record(&self.record(), expected)
+    }
+
     /// Whether it can be opened as a store by itself.
     ///
     /// # Errors

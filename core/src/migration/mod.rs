@@ -14,14 +14,23 @@
 //! - The record of the active side is the stage. No process has to remember anything but whether it has
 //!   been in sync with both sides since it looked at them.
 
+mod apply;
+mod copy;
+mod mover;
+mod plan;
 mod record;
 mod refusal;
 mod settle;
+mod side;
 mod step;
 
+pub use copy::CopyOptions;
+pub use mover::{MoveOptions, Mover, Next, Standing, follow};
+pub use plan::check_start;
 pub use record::{Membership, Part, Record, Role};
 pub use refusal::Refusal;
 pub use settle::{Outcome, Verdict, settle};
+pub use side::Side;
 pub use step::{Event, Grounds, Pair, Place, Seen, Service, Step, Which, Write, step};
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use super::in_flight::uninterrupted;
 use super::outcome::unconfirmed;
-use super::{ATTEMPTS, ConsumerChange, Request, Writer, outrun, read_only};
-use crate::backend::{Commit, KeyRange};
+use super::{ATTEMPTS, ConsumerChange, Following, Request, Writer, outrun, read_only};
+use crate::backend::{Commit, Head, HeadChange, KeyRange, RecordChange};
 use crate::block::{ChangeKind, RowChange, Serial};
 use crate::domain::{CommitId, ConsumerName};
 use crate::entropy::draw;
@@ -33,6 +33,9 @@ impl Writer {
             Request::Checkpoint(answer) => answer.send(self.checkpoint().await),
             Request::Consumers(change, answer) => {
                 answer.send(self.change_consumers(change).await);
+            }
+            Request::Record(change, following, answer) => {
+                answer.send(self.change_record(&change, &following).await);
             }
             Request::Submit(..) | Request::Append(..) => {}
         }
@@ -116,6 +119,38 @@ impl Writer {
                 self.consumers = planned.consumers;
                 return Ok(planned.consumer);
             }
+        }
+        Err(outrun())
+    }
+
+    /// Replaces the record, while nothing else is being stored. Gives the head after it. That somebody
+    /// follows from then on, or no longer does, does not count here: both sides are at one position.
+    async fn change_record(
+        &mut self,
+        change: &RecordChange,
+        following: &Following,
+    ) -> Result<Head> {
+        for _ in 0..ATTEMPTS {
+            if self.read_only {
+                return Err(read_only());
+            }
+            self.refresh().await?;
+            let head = self.backend.head().await?;
+            let (rows, mut consumers) = self.consumers.following(&head, following)?;
+            let mut commit = Commit { rows, ..self.next_commit() };
+            commit.head = HeadChange { record: Some(*change), ..HeadChange::default() };
+            consumers.set_removed(consumers.remove_taken(&mut commit));
+            if self.stored(&commit).await? {
+                self.consumers = consumers;
+                // What follows is written by whoever copies to it, and never from here again.
+                self.moving = (!change.after.role.is_active()).then(moving);
+                if self.moving.is_none() {
+                    self.epoch = change.after.epoch;
+                }
+                return self.backend.head().await;
+            }
+            // Either another process committed first, or the record is another one, which stays so.
+            self.backend.head().await?.require_record(&change.before)?;
         }
         Err(outrun())
     }
@@ -218,4 +253,11 @@ impl Writer {
         }
         if self.is_shared { self.catch_up().await } else { Ok(()) }
     }
+}
+
+fn moving() -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        "the network is moving to another database; write to the store that is opened there",
+    )
 }

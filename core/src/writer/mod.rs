@@ -69,7 +69,7 @@ use batch::Batch;
 pub(crate) use commit_thread::CommitThread;
 use in_flight::InFlight;
 pub use request::Committed;
-pub(crate) use request::{Answer, ConsumerChange, Origin, Request, SeriesRows, weight};
+pub(crate) use request::{Answer, ConsumerChange, Following, Origin, Request, SeriesRows, weight};
 pub(crate) use shutdown::{Closing, End};
 use upkeep::Upkeep;
 
@@ -164,6 +164,8 @@ pub(crate) struct Writer {
     epoch: Epoch,
     /// Why nothing may be written any more: somebody else has taken over.
     fenced: Option<Error>,
+    /// Why nothing is written for now: the network is moving to another database.
+    moving: Option<Error>,
     /// Why the store ends, though nobody closed it.
     stopped: Option<Error>,
     /// Set by a commit of unknown outcome, or one that was not confirmed: nothing is accepted until the
@@ -226,6 +228,7 @@ impl Writer {
             identity: Identity::of(&found.head),
             epoch: found.head.epoch,
             fenced: None,
+            moving: None,
             stopped: None,
             poisoned: false,
             waiting: VecDeque::new(),
@@ -255,7 +258,10 @@ impl Writer {
 
     /// Why nothing can be written at all.
     fn refusal(&self) -> Option<Error> {
-        if self.read_only { Some(read_only()) } else { self.fenced.clone() }
+        if self.read_only {
+            return Some(read_only());
+        }
+        self.fenced.clone().or_else(|| self.moving.clone())
     }
 
     /// Whether nothing is accepted until the backend was reopened and compared.

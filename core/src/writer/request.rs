@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tracing::Span;
 
-use crate::backend::KeyRange;
+use crate::backend::{Head, KeyRange, RecordChange};
 use crate::block::{RowChange, Serial};
 use crate::command::Submission;
 use crate::domain::{ConsumerName, WriterId};
@@ -92,6 +92,17 @@ pub(crate) enum Request {
     Checkpoint(Answer<Serial>),
     /// Change who follows the log.
     Consumers(ConsumerChange, Answer<Option<Consumer>>),
+    /// Say something else of the database's part in its network.
+    Record(RecordChange, Following, Answer<Head>),
+}
+
+/// What comes with another record: whether a consumer follows from then on.
+#[derive(Debug, Clone)]
+pub(crate) enum Following {
+    Unchanged,
+    /// From this commit on, and blocks that are kept now stay, too; with so many bytes kept at most.
+    Begins(ConsumerName, u64),
+    Ends(ConsumerName),
 }
 
 /// A change of who follows the log.
@@ -109,6 +120,7 @@ impl Request {
             Self::Submit(_, answer) => answer.send(Err(error.clone())),
             Self::Checkpoint(answer) => answer.send(Err(error.clone())),
             Self::Consumers(_, answer) => answer.send(Err(error.clone())),
+            Self::Record(_, _, answer) => answer.send(Err(error.clone())),
             Self::Append(_, answer)
             | Self::Replace(_, _, answer)
             | Self::Refresh(answer)
