@@ -1,0 +1,123 @@
+//! The ways to a server.
+
+pub(crate) mod container;
+pub(crate) mod installed;
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use crate::client::Access;
+use crate::{Error, Result};
+
+use container::Container;
+use installed::Installed;
+
+/// Where a server comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// It was there: `GHOSTWIRE_TEST_POSTGRES_URL` names it.
+    Given,
+    /// A container of the image that `deploy/images/build postgres` makes.
+    Container,
+    /// `initdb` and `postgres` of the installed package.
+    Installed,
+}
+
+impl Way {
+    /// In the order in which they are tried.
+    pub const ALL: [Self; 3] = [Self::Given, Self::Container, Self::Installed];
+}
+
+/// The variable that names a server.
+pub(crate) const URL: &str = "GHOSTWIRE_TEST_POSTGRES_URL";
+
+/// The user of servers that are started here, a superuser, and its password.
+pub(crate) const USER: &str = "ghostwire_test";
+pub(crate) const PASSWORD: &str = "a password for tests";
+
+/// What was started, and can be stopped.
+#[derive(Debug)]
+pub(crate) enum Running {
+    Given,
+    Container(Container),
+    Installed(Installed),
+}
+
+/// The server that `url` names.
+pub(crate) fn given(url: &str) -> Result<Access> {
+    use tokio_postgres::config::Host;
+
+    // What is wrong with it is not shown: that may be the password.
+    let form =
+        || Error::new(format!("{URL} is not of the form postgres://USER:PASSWORD@HOST:PORT"));
+    let config: tokio_postgres::Config = url.parse().map_err(|_| form())?;
+    let host = match config.get_hosts() {
+        [Host::Tcp(host)] => host.clone(),
+        _ => return Err(form()),
+    };
+    let user = config.get_user().ok_or_else(form)?;
+    let password = config.get_password().unwrap_or_default();
+    Ok(Access {
+        host,
+        port: config.get_ports().first().copied().unwrap_or(5432),
+        user: user.to_owned(),
+        password: String::from_utf8(password.to_vec()).map_err(|_| form())?,
+    })
+}
+
+/// A port of the loopback interface that nobody uses now.
+pub(crate) fn free_port() -> Result<u16> {
+    TcpListener::bind(("127.0.0.1", 0))
+        .and_then(|listener| listener.local_addr())
+        .map(|address| address.port())
+        .map_err(|error| Error::of("no free port on 127.0.0.1", error))
+}
+
+/// Nobody fills up the machine's.
+pub(crate) fn no_disk() -> Error {
+    Error::new("the server has no disk of its own; ask for one by Options::disk_mib")
+}
+
+/// Asks again and again until `done` says something, and gives up after a time in which even a busy
+/// machine gets there.
+pub(crate) async fn until<T>(
+    what: &str,
+    mut done: impl AsyncFnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    const LIMIT: Duration = Duration::from_secs(60);
+    const PAUSE: Duration = Duration::from_millis(20);
+    let began = Instant::now();
+    loop {
+        if let Some(value) = done().await? {
+            return Ok(value);
+        }
+        if began.elapsed() > LIMIT {
+            return Err(Error::new(format!("{what}: not after {} s", LIMIT.as_secs())));
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_taken_apart_and_never_shown() {
+        let access = given("postgres://me:secret@[::1]:6543/ignored").unwrap();
+        assert_eq!(format!("{access:?}"), "me@::1:6543");
+        assert_eq!(access.password, "secret");
+        assert_eq!(given("postgres://me:p%40ss@db").unwrap().password, "p@ss");
+        for wrong in [
+            "",
+            "secret",
+            "postgres://me:secret@a,b",
+            "postgres:///x?host=/secret",
+            "http://secret",
+        ] {
+            let error = given(wrong).unwrap_err().to_string();
+            assert!(error.starts_with(URL) && !error.contains("secret"), "{wrong}: {error}");
+        }
+    }
+}
