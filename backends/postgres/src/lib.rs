@@ -40,6 +40,3 @@ pub use settings::{Durability, Password, PoolOptions, PostgresOptions, Tls};
 
 /// The name in configuration, logs and `BackendInfo`.
 const NAME: &str = "postgres";
-
-#[cfg(test)]
-mod tests;

@@ -226,6 +226,13 @@ impl PostgresOptions {
         self
     }
 
+    /// The identity of a store that is made.
+    #[must_use]
+    pub fn store(mut self, store: StoreId) -> Self {
+        self.store = store;
+        self
+    }
+
     /// Whether to make a new store if there is none; not by default. Otherwise that is `NotFound`.
     #[must_use]
     pub fn create(mut self, create: bool) -> Self {

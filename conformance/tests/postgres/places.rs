@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 
 use async_trait::async_trait;
+use ghostwire_postgres_server::{Database, Server};
 use ghostwire_store_conformance::{Factory, Opening, Place};
 use ghostwire_store_core::backend::Backend;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
@@ -49,6 +50,10 @@ fn failed(error: sqlx::Error) -> Error {
     Error::new(ErrorKind::Unavailable, "the test's own statement fails").because(error)
 }
 
+fn no_server(error: ghostwire_postgres_server::Error) -> Error {
+    Error::new(ErrorKind::Unavailable, "there is no server to test on").because(error)
+}
+
 /// Makes a schema for each store. A crash is a copy of its tables.
 #[derive(Debug, Default)]
 pub struct Schemas {
@@ -60,6 +65,8 @@ pub struct Schemas {
 struct Home {
     access: Access,
     removed: Sender<String>,
+    /// Of the process that made them; it goes with the last store.
+    _own: Option<(Server, Database)>,
 }
 
 impl Schemas {
@@ -69,14 +76,17 @@ impl Schemas {
 
     async fn home(&self) -> Result<Arc<Home>> {
         let start = || async {
+            let server = Server::start().await.map_err(no_server)?;
+            let database = server.database().await.map_err(no_server)?;
             let access = Access {
-                host: "127.0.0.1".to_owned(),
-                port: 54399,
-                user: "postgres".to_owned(),
-                password: "secretpw".to_owned(),
-                database: "t1".to_owned(),
+                host: server.host().to_owned(),
+                port: server.port(),
+                user: server.user().to_owned(),
+                password: server.password().to_owned(),
+                database: database.name().to_owned(),
             };
-            Ok(Arc::new(Home { removed: remover(access.clone()), access }))
+            let removed = remover(access.clone());
+            Ok(Arc::new(Home { access, removed, _own: Some((server, database)) }))
         };
         self.server.get_or_try_init(start).await.cloned()
     }
@@ -114,7 +124,7 @@ impl Factory for Schemas {
         let Location { access, schema } = serde_json::from_str(location)
             .map_err(|_| Error::invalid("this is no location of a schema"))?;
         let (removed, _) = channel();
-        let home = Arc::new(Home { access, removed });
+        let home = Arc::new(Home { access, removed, _own: None });
         Ok(Box::new(Schema { home, schema, is_own: false }))
     }
 }

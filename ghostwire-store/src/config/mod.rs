@@ -43,17 +43,16 @@ use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
 pub use self::document::known_keys_markdown;
 pub use self::names::{
-    BackendKind, LogFormat, LogLevelName, MigrationStage, PinMode, PostgresDurability, PostgresTls, Role,
-    SocketMode, SwitchState, ZqliteEngine,
+    BackendKind, LogFormat, LogLevelName, MigrationStage, PinMode, PostgresDurability, PostgresTls,
+    Role, SocketMode, SwitchState, ZqliteEngine,
 };
 pub use self::origin::{Explained, Origin, Origins};
 pub use self::postgres::PostgresOptions;
 pub use self::source::{FlagFile, MAX_FILE_BYTES};
 pub use self::types::{
-    AdminOptions, BackendChoice, ClockOptions, Config, DEFAULT_ENVIRONMENT,
-    DEFAULT_STORE, HttpOptions, JobOptions, LibsqlOptions,
-    LogOptions, Migration, NamedStore, Roles, RootOptions, SeriesOptions,
-    ServeOptions, Switch, TelemetryOptions, WriterOptions, ZqliteOptions,
+    AdminOptions, BackendChoice, ClockOptions, Config, DEFAULT_ENVIRONMENT, DEFAULT_STORE,
+    HttpOptions, JobOptions, LibsqlOptions, LogOptions, Migration, NamedStore, Roles, RootOptions,
+    SeriesOptions, ServeOptions, Switch, TelemetryOptions, WriterOptions, ZqliteOptions,
 };
 #[doc(inline)]
 pub use ghostwire_store_core::options::Materialize;

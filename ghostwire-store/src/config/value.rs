@@ -98,7 +98,9 @@ impl fmt::Display for Kind {
             Self::Path => f.write_str("a path"),
             Self::Address => f.write_str("an IP address, with a port or without"),
             Self::Endpoint => f.write_str("an address like http://HOST:PORT"),
-            Self::Host => f.write_str("a host's name or address, or the directory of a Unix socket"),
+            Self::Host => {
+                f.write_str("a host's name or address, or the directory of a Unix socket")
+            }
             Self::VariableName => f.write_str("the name of an environment variable"),
             Self::Name => {
                 write!(f, "a name of 1 to {LONGEST_NAME} letters, digits, \"-\" and \"_\"")

@@ -502,11 +502,7 @@ impl<'c> Opener<'c> {
     }
 
     #[cfg(not(feature = "postgres"))]
-    async fn postgres(
-        &self,
-        _: &config::PostgresOptions,
-        _: StoreId,
-    ) -> Result<Arc<dyn Backend>> {
+    async fn postgres(&self, _: &config::PostgresOptions, _: StoreId) -> Result<Arc<dyn Backend>> {
         Err(self.not_compiled_in(BackendKind::Postgres))
     }
 

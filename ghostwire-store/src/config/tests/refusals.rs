@@ -193,7 +193,10 @@ fn secrets_are_refused_and_never_shown() {
         for table in ["[development]", "[defaults]"] {
             let error = from_toml(&format!("{table}\n{line}")).unwrap_err().to_string();
             assert!(!error.contains("hunter2"), "{error}");
-            assert!(line.starts_with("vault") || error.contains("postgres.password_file"), "{error}");
+            assert!(
+                line.starts_with("vault") || error.contains("postgres.password_file"),
+                "{error}"
+            );
         }
     }
     invalid(from_toml("password = 'hunter2'"), &["secrets do not belong", "nearest="]);

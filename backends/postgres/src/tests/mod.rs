@@ -1,1 +1,0 @@
-//! On a real server.
