@@ -134,14 +134,15 @@ impl Shape {
         error.with("table", self.table.name()).with("key", format_args!("{key:?}"))
     }
 
-    /// `UNNEST` of arrays of these types, as `r` with these columns.
+    /// `UNNEST` of arrays of these types, as `r` with these columns. With a schema before its name it would take one
+    /// array only; the connection looks for functions in `pg_catalog` alone.
     fn unnest(types: &[Storage], first: usize, names: &[String]) -> String {
         let marks: Vec<String> = types
             .iter()
             .enumerate()
             .map(|(index, storage)| format!("${}::{}", first + index, Array::sql(*storage)))
             .collect();
-        format!("pg_catalog.unnest({}) AS r ({})", marks.join(", "), names.join(", "))
+        format!("unnest({}) AS r ({})", marks.join(", "), names.join(", "))
     }
 
     /// Writes rows, of which no two have the same key.

@@ -50,13 +50,22 @@ fn failed(error: sqlx::Error) -> Error {
     Error::new(ErrorKind::Unavailable, "the test's own statement fails").because(error)
 }
 
+fn start_server() -> Result<(Server, Database)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        let server = Server::start().await.map_err(no_server)?;
+        let database = server.database().await.map_err(no_server)?;
+        Ok((server, database))
+    })
+}
+
 fn no_server(error: ghostwire_postgres_server::Error) -> Error {
     Error::new(ErrorKind::Unavailable, "there is no server to test on").because(error)
 }
 
 /// Makes a schema for each store. A crash is a copy of its tables.
 #[derive(Debug, Default)]
-pub struct Schemas {
+pub(crate) struct Schemas {
     server: OnceCell<Arc<Home>>,
 }
 
@@ -70,14 +79,15 @@ struct Home {
 }
 
 impl Schemas {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     async fn home(&self) -> Result<Arc<Home>> {
         let start = || async {
-            let server = Server::start().await.map_err(no_server)?;
-            let database = server.database().await.map_err(no_server)?;
+            let (server, database) = tokio::task::spawn_blocking(start_server)
+                .await
+                .map_err(|_| Error::new(ErrorKind::Unexpected, "the server's start panicked"))??;
             let access = Access {
                 host: server.host().to_owned(),
                 port: server.port(),
