@@ -56,11 +56,11 @@ async fn a_commit_whose_answer_is_lost_is_found() {
     let pair = Pair::open(server, database.name()).await;
     let mut head = pair.head;
     for (number, next) in [(2, commit as fn(&Head, u8) -> Commit), (3, entry), (4, commit)] {
-        pair.proxy.cut(Direction::FromServer).unwrap();
+        pair.proxy.cut(Direction::ToClient).unwrap();
         let sent = pair.send(next(&head, number));
         pair.until(head.position.get() + 1).await;
         pair.proxy.reset().unwrap();
-        pair.proxy.mend(Direction::FromServer).unwrap();
+        pair.proxy.mend(Direction::ToClient).unwrap();
         sent.await.unwrap().unwrap();
         head = pair.near.head().await.unwrap();
         assert_eq!(head.commit.as_bytes(), &[number; 16]);
@@ -73,12 +73,12 @@ async fn a_commit_whose_answer_is_lost_is_found() {
 async fn a_commit_that_never_arrived_is_sent_again() {
     let (server, database) = shared_server().await;
     let pair = Pair::open(server, database.name()).await;
-    let before = pair.proxy.counts().received(Direction::FromClient);
-    pair.proxy.cut(Direction::FromClient).unwrap();
+    let before = pair.proxy.counts().received(Direction::ToServer);
+    pair.proxy.cut(Direction::ToServer).unwrap();
     let sent = pair.send(commit(&pair.head, 2));
-    pair.proxy.until(|counts| counts.received(Direction::FromClient) > before).await.unwrap();
+    pair.proxy.until(|counts| counts.received(Direction::ToServer) > before).await.unwrap();
     pair.proxy.reset().unwrap();
-    pair.proxy.mend(Direction::FromClient).unwrap();
+    pair.proxy.mend(Direction::ToServer).unwrap();
     sent.await.unwrap().unwrap();
     assert_eq!(pair.near.head().await.unwrap().position.get(), 2);
 }
@@ -89,15 +89,15 @@ async fn of_a_lost_commit_that_another_overtook_it_is_said_so() {
     let pair = Pair::open(server, database.name()).await;
     let mut head = pair.head;
     for next in [commit as fn(&Head, u8) -> Commit, entry] {
-        let before = pair.proxy.counts().received(Direction::FromClient);
-        pair.proxy.cut(Direction::FromClient).unwrap();
+        let before = pair.proxy.counts().received(Direction::ToServer);
+        pair.proxy.cut(Direction::ToServer).unwrap();
         let sent = pair.send(next(&head, 9));
-        pair.proxy.until(|counts| counts.received(Direction::FromClient) > before).await.unwrap();
+        pair.proxy.until(|counts| counts.received(Direction::ToServer) > before).await.unwrap();
         for number in 2..5 {
             store_next(&pair.near, number).await.unwrap();
         }
         pair.proxy.reset().unwrap();
-        pair.proxy.mend(Direction::FromClient).unwrap();
+        pair.proxy.mend(Direction::ToServer).unwrap();
         let error = sent.await.unwrap().unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::Conflict, "{error}");
         head = pair.near.head().await.unwrap();
@@ -111,14 +111,14 @@ async fn a_stored_commit_is_found_though_others_went_on() {
     let pair = Pair::open(server, database.name()).await;
     let mut head = pair.head;
     for (number, next) in [(20, commit as fn(&Head, u8) -> Commit), (30, entry)] {
-        pair.proxy.cut(Direction::FromServer).unwrap();
+        pair.proxy.cut(Direction::ToClient).unwrap();
         let sent = pair.send(next(&head, number));
         pair.until(head.position.get() + 1).await;
         for more in 1..4 {
             store_next(&pair.near, number + more).await.unwrap();
         }
         pair.proxy.reset().unwrap();
-        pair.proxy.mend(Direction::FromServer).unwrap();
+        pair.proxy.mend(Direction::ToClient).unwrap();
         sent.await.unwrap().unwrap();
         head = pair.near.head().await.unwrap();
     }
@@ -167,11 +167,11 @@ async fn a_commit_without_an_answer_ends_by_its_deadline() {
         .deadlines(Deadlines { connect: short, read: short, commit: short });
     let far = open(far).await;
     let head = store_next(&far, 1).await.unwrap();
-    proxy.cut(Direction::FromServer).unwrap();
+    proxy.cut(Direction::ToClient).unwrap();
     let error = far.commit(&commit(&head, 2)).await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::OutcomeUnknown, "{error}");
     assert_eq!(*far.head().await.unwrap_err().kind(), ErrorKind::Unavailable);
-    proxy.mend(Direction::FromServer).unwrap();
+    proxy.mend(Direction::ToClient).unwrap();
     // The connections of before are gone, and new ones work.
     let found = far.reopen().await.unwrap();
     assert_eq!(found, near.head().await.unwrap());
@@ -182,12 +182,12 @@ async fn a_commit_without_an_answer_ends_by_its_deadline() {
 async fn a_commit_that_is_given_up_is_whole_or_absent_and_its_connection_is_not_used_again() {
     let (server, database) = shared_server().await;
     let pair = Pair::open(server, database.name()).await;
-    pair.proxy.cut(Direction::FromServer).unwrap();
+    pair.proxy.cut(Direction::ToClient).unwrap();
     let sent = pair.send(commit(&pair.head, 2));
     pair.until(2).await;
     sent.abort();
     assert!(sent.await.unwrap_err().is_cancelled());
-    pair.proxy.mend(Direction::FromServer).unwrap();
+    pair.proxy.mend(Direction::ToClient).unwrap();
     let head = store_next(&pair.far, 3).await.unwrap();
     assert_eq!(head.position.get(), 3);
 }

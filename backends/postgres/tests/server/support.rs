@@ -7,7 +7,7 @@ use ghostwire_store_core::domain::{
     BlockId, CommitId, NewUser, StoreId, Timestamp, User, UserId, UserName,
 };
 use ghostwire_store_core::error::{Error, Result};
-use ghostwire_store_core::schema::{Record, RowKey};
+use ghostwire_store_core::schema::{Record, RowKey, Table};
 use ghostwire_store_postgres::{Password, PostgresBackend, PostgresOptions};
 
 pub(crate) const STORE: StoreId = StoreId::from_bytes([0x5a; 16]);
@@ -59,7 +59,10 @@ pub(crate) fn block(head: &Head, number: u8) -> EncodedBlock {
 
 /// A commit of a block and one row.
 pub(crate) fn commit(head: &Head, number: u8) -> Commit {
-    let rows = vec![RowChange::put(ChangeKind::Created, &user(number))];
+    let user = user(number);
+    let body = Some(user.encode());
+    let (table, kind) = (Table::Users, ChangeKind::Created);
+    let rows = vec![RowChange { table, kind, key: user.key(), body }];
     Commit { block: Some(block(head, number)), rows, ..Commit::on(head) }
 }
 
