@@ -1,7 +1,8 @@
 //! What telemetry costs: registrations and reads with everything on (metrics, log, one trace of a hundred, a
 //! collector, a scrape a second) beside the same with nothing, in alternating runs of one process.
 //!
-//! `cargo bench -p ghostwire-store-benches --bench telemetry`, with `-- --quick` to see that it works.
+//! `cargo bench -p ghostwire-store-benches --bench telemetry`, with `-- --quick` to see that it works, and with
+//! `-- --without traces` (`log`, `export`, `scrapes`) to see what a part of it costs.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
@@ -29,10 +30,19 @@ struct Plan {
     registrations: u64,
     nodes: u64,
     reads: u64,
+    without: Vec<String>,
 }
 
-const FULL: Plan = Plan { pairs: 15, registrations: 20_000, nodes: 10_000, reads: 1_000_000 };
-const QUICK: Plan = Plan { pairs: 2, registrations: 512, nodes: 100, reads: 1_000 };
+impl Plan {
+    fn has(&self, part: &str) -> bool {
+        !self.without.iter().any(|left_out| left_out == part)
+    }
+}
+
+const FULL: Plan =
+    Plan { pairs: 15, registrations: 60_000, nodes: 10_000, reads: 1_000_000, without: Vec::new() };
+const QUICK: Plan =
+    Plan { pairs: 2, registrations: 512, nodes: 100, reads: 1_000, without: Vec::new() };
 
 /// Takes whatever it is sent, and answers that all is well.
 fn collector() -> String {
@@ -53,14 +63,19 @@ fn collector() -> String {
 }
 
 /// Does `work` with everything on, or with nothing.
-fn measured<T>(endpoint: Option<&str>, work: impl FnOnce(Option<&Telemetry>) -> T) -> T {
+fn measured<T>(
+    plan: &Plan,
+    endpoint: Option<&str>,
+    work: impl FnOnce(Option<&Telemetry>) -> T,
+) -> T {
     let Some(endpoint) = endpoint else {
         // Nothing remembers the subscriber of the run before.
         tracing::callsite::rebuild_interest_cache();
         return work(None);
     };
     let options = Options {
-        endpoint: Some(endpoint.to_owned()),
+        endpoint: plan.has("export").then(|| endpoint.to_owned()),
+        sampled: if plan.has("traces") { Options::default().sampled } else { 0.0 },
         interval: Duration::from_secs(1),
         ..Options::default()
     };
@@ -69,13 +84,17 @@ fn measured<T>(endpoint: Option<&str>, work: impl FnOnce(Option<&Telemetry>) -> 
     let (dispatch, _) = logs::dispatch(&log, Some(&telemetry), std::io::sink).unwrap();
     let ended = Arc::new(AtomicBool::new(false));
     let (scraped, until) = (telemetry.clone(), ended.clone());
+    let scrapes = plan.has("scrapes");
     let scraper = std::thread::spawn(move || {
-        while !until.load(Ordering::Relaxed) {
+        while scrapes && !until.load(Ordering::Relaxed) {
             black_box(scraped.text());
             std::thread::park_timeout(Duration::from_secs(1));
         }
     });
-    let done = tracing::dispatcher::with_default(&dispatch, || work(Some(&telemetry)));
+    let done = match plan.has("log") {
+        true => tracing::dispatcher::with_default(&dispatch, || work(Some(&telemetry))),
+        false => work(Some(&telemetry)),
+    };
     ended.store(true, Ordering::Relaxed);
     scraper.thread().unpark();
     scraper.join().unwrap();
@@ -172,11 +191,11 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// Runs that take turns, without and with telemetry.
-fn compare(pairs: usize, endpoint: &str, run: impl Fn(Option<&Telemetry>) -> Cost) -> String {
+fn compare(plan: &Plan, endpoint: &str, run: impl Fn(Option<&Telemetry>) -> Cost) -> String {
     let mut costs = Vec::new();
-    for pair in 0..pairs {
-        let without = || measured(None, &run);
-        let with = || measured(Some(endpoint), &run);
+    for pair in 0..plan.pairs {
+        let without = || measured(plan, None, &run);
+        let with = || measured(plan, Some(endpoint), &run);
         costs.push(if pair % 2 == 0 {
             let a = without();
             (a, with())
@@ -195,7 +214,11 @@ fn compare(pairs: usize, endpoint: &str, run: impl Fn(Option<&Telemetry>) -> Cos
 }
 
 fn main() {
-    let plan = if std::env::args().any(|argument| argument == "--quick") { QUICK } else { FULL };
+    let arguments: Vec<String> = std::env::args().collect();
+    let mut plan =
+        if arguments.iter().any(|argument| argument == "--quick") { QUICK } else { FULL };
+    let named = arguments.iter().skip_while(|argument| *argument != "--without").skip(1);
+    plan.without = named.cloned().collect();
     let endpoint = collector();
     println!(
         "| operation | time, nothing | everything | more | processors, nothing | everything | more |"
@@ -208,8 +231,8 @@ fn main() {
     ];
     for (name, target) in targets {
         let run = |telemetry: Option<&Telemetry>| register(target, &plan, telemetry);
-        println!("| {name}, {CALLERS} callers | {} |", compare(plan.pairs, &endpoint, run));
+        println!("| {name}, {CALLERS} callers | {} |", compare(&plan, &endpoint, run));
     }
     let run = |telemetry: Option<&Telemetry>| read(&plan, telemetry);
-    println!("| node by id | {} |", compare(plan.pairs, &endpoint, run));
+    println!("| node by id | {} |", compare(&plan, &endpoint, run));
 }

@@ -27,6 +27,7 @@ pub mod catalogue;
 mod classic;
 mod export;
 mod files;
+mod gate;
 mod gauges;
 mod instruments;
 pub mod logs;

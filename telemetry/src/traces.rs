@@ -11,7 +11,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, Filter};
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::{Telemetry, export};
+use crate::{Telemetry, export, gate};
 
 /// Hands spans to the collector; `None` if there is none. For programs that put their own subscriber
 /// together; [`logs::init`](crate::logs::init) has it in.
@@ -20,6 +20,7 @@ pub fn layer<S>(telemetry: &Telemetry) -> Option<impl Layer<S> + Send + Sync + '
 where
     S: Subscriber + for<'s> LookupSpan<'s> + Send + Sync + 'static,
 {
+    let sampled = Sampled::of(telemetry)?;
     let tracer = export::tracer(telemetry.tracer()?);
     let layer = tracing_opentelemetry::layer()
         .with_tracer(tracer)
@@ -34,20 +35,31 @@ where
         .with_error_events_to_exceptions(false)
         .with_error_fields_to_exceptions(false)
         .with_error_records_to_exceptions(false);
-    Some(layer.with_filter(Sampled { share: telemetry.sampled() }))
+    Some(layer.with_filter(sampled))
 }
 
 /// Follows a share of traces, and of each all or nothing. It is decided before a span is made, so what is not
 /// followed costs next to nothing.
-struct Sampled {
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sampled {
     share: f64,
 }
 
 impl Sampled {
-    fn follows(&self, is_within: bool) -> bool {
-        if is_within {
-            return true;
-        }
+    pub(crate) fn of(telemetry: &Telemetry) -> Option<Self> {
+        telemetry.tracer().map(|_| Self { share: telemetry.sampled() })
+    }
+
+    /// Whether anybody could want to see it: what the store does in detail, and what else in large.
+    pub(crate) fn is_wanted(metadata: &Metadata<'_>) -> bool {
+        let ours =
+            metadata.target().starts_with("ghostwire") || metadata.target().starts_with("gwstore");
+        *metadata.level() <= if ours { Level::DEBUG } else { Level::INFO }
+    }
+
+    /// Whether a span that has none above it here is followed: as its caller in another process says, otherwise by
+    /// the share.
+    pub(crate) fn begins(self) -> bool {
         let caller = TraceContext::map_current(|context| {
             let span = context.span();
             let context = span.span_context();
@@ -57,30 +69,27 @@ impl Sampled {
     }
 }
 
-/// Whether anybody could want to see it: what the store does in detail, and what else in large.
-fn is_wanted(metadata: &Metadata<'_>) -> bool {
-    let ours =
-        metadata.target().starts_with("ghostwire") || metadata.target().starts_with("gwstore");
-    *metadata.level() <= if ours { Level::DEBUG } else { Level::INFO }
-}
-
 impl<S> Filter<S> for Sampled
 where
     S: Subscriber + for<'s> LookupSpan<'s>,
 {
     fn enabled(&self, metadata: &Metadata<'_>, context: &Context<'_, S>) -> bool {
-        if !is_wanted(metadata) {
+        if !Sampled::is_wanted(metadata) {
             return false;
         }
         let is_within = context.lookup_current().is_some();
-        if metadata.is_span() { self.follows(is_within) } else { is_within }
+        if !metadata.is_span() || is_within {
+            return is_within;
+        }
+        // Where no gate stands in front, nothing is decided yet.
+        gate::begins().unwrap_or_else(|| self.begins())
     }
 
     fn callsite_enabled(
         &self,
         metadata: &'static Metadata<'static>,
     ) -> tracing::subscriber::Interest {
-        match is_wanted(metadata) {
+        match Sampled::is_wanted(metadata) {
             true => tracing::subscriber::Interest::sometimes(),
             false => tracing::subscriber::Interest::never(),
         }
@@ -174,9 +183,9 @@ mod tests {
     #[test]
     fn a_callers_trace_decides_and_a_share_otherwise() {
         let (all, none) = (Sampled { share: 1.0 }, Sampled { share: 0.0 });
-        assert!(all.follows(false) && !none.follows(false) && none.follows(true));
+        assert!(all.begins() && !none.begins());
         let followed = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        assert!(below(followed, || none.follows(false)));
-        assert!(!below(&followed.replace("-01", "-00"), || all.follows(false)));
+        assert!(below(followed, || none.begins()));
+        assert!(!below(&followed.replace("-01", "-00"), || all.begins()));
     }
 }

@@ -22,6 +22,8 @@ pub use level::LogLevel;
 
 use queue::Queue;
 
+use crate::gate::Gate;
+use crate::traces::Sampled;
 use crate::{Telemetry, traces};
 
 /// How the log is written.
@@ -91,7 +93,8 @@ where
         .with_ansi(false)
         .with_filter(filter.and(filter_fn(|of| !is_told_otherwise(of))));
     let spans = telemetry.and_then(traces::layer);
-    let dispatch = Dispatch::new(Registry::default().with(lines).with(spans));
+    let gate = Gate::new(handle.clone(), telemetry.and_then(Sampled::of));
+    let dispatch = Dispatch::new(Registry::default().with(lines).with(spans).with(gate));
     let _ = this.set(dispatch.downgrade());
     Ok((dispatch, LogLevel::new(handle, options.level.clone())))
 }
@@ -168,5 +171,48 @@ impl<W: Write> Write for CountedWriter<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.0.flush()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::Options;
+
+    fn is_made(level: &str, sampled: Option<f64>) -> bool {
+        // A port that refuses: what is sent does not matter here.
+        let endpoint = Some("http://127.0.0.1:1".to_owned());
+        let start = |sampled| {
+            Telemetry::start(Options { endpoint: endpoint.clone(), sampled, ..Options::default() })
+        };
+        let telemetry = sampled.map(|sampled| start(sampled).unwrap());
+        let log = LogOptions { level: level.to_owned(), ..LogOptions::default() };
+        let (dispatch, _level) = dispatch(&log, telemetry.as_ref(), io::sink).unwrap();
+        tracing::dispatcher::with_default(&dispatch, || {
+            !tracing::debug_span!(target: "ghostwire_store_core", "a write").is_disabled()
+        })
+    }
+
+    #[test]
+    fn a_span_is_only_made_for_somebody() {
+        assert!(!is_made("info", None), "neither logged nor traced");
+        assert!(!is_made("info", Some(0.0)), "not followed");
+        assert!(is_made("info", Some(1.0)), "followed");
+        assert!(is_made("debug", Some(0.0)) && is_made("debug", None), "logged");
+    }
+
+    #[test]
+    fn a_changed_level_is_obeyed() {
+        let (dispatch, level) = dispatch(&LogOptions::default(), None, io::sink).unwrap();
+        tracing::dispatcher::with_default(&dispatch, || {
+            let is_made =
+                || !tracing::debug_span!(target: "ghostwire_store_core", "a write").is_disabled();
+            assert!(!is_made());
+            level.set("debug").unwrap();
+            assert!(is_made());
+            level.set("info").unwrap();
+            assert!(!is_made());
+        });
     }
 }
