@@ -2,7 +2,9 @@
 
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
@@ -11,6 +13,9 @@ use crate::way::container::Container;
 use crate::way::installed::{self, Installed};
 use crate::way::{self, Running, Way, until};
 use crate::{Authority, Database, Error, Options, Result};
+
+/// How long a server that starts may take for one answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A running PostgreSQL.
 #[derive(Debug)]
@@ -56,10 +61,7 @@ impl Server {
                 Err(error) => refused.push(error.to_string()),
             }
         }
-        Err(Error::new(format!(
-            "no PostgreSQL to test on: {}. To mend it, run: apt-get install postgresql",
-            refused.join("; ")
-        )))
+        Err(Error::new(format!("no PostgreSQL to test on: {}", refused.join("; "))))
     }
 
     /// Starts one in this way, or says why it cannot.
@@ -104,7 +106,9 @@ impl Server {
             if ended {
                 return Err(Error::of("the server ended", self.log().await?));
             }
-            match self.access.run("postgres", "SELECT 1").await {
+            let asked = self.access.run("postgres", "SELECT 1");
+            let late = Err(Error::new("it does not answer"));
+            match tokio::time::timeout(PATIENCE, asked).await.unwrap_or(late) {
                 Ok(_) => Ok(Some(())),
                 // Nobody else starts it.
                 Err(error) if matches!(self.running, Running::Given) => Err(error),
@@ -328,11 +332,7 @@ impl Server {
 }
 
 /// Not the same in two test programs, wherever they run.
-pub(crate) fn unique() -> String {
-    use std::hash::{BuildHasher as _, RandomState};
-    use std::sync::OnceLock;
-
+pub(crate) fn unique() -> &'static str {
     static UNIQUE: OnceLock<String> = OnceLock::new();
-    let random = || RandomState::new().hash_one(std::process::id());
-    UNIQUE.get_or_init(|| format!("{:016x}", random())).clone()
+    UNIQUE.get_or_init(|| format!("{:016x}", way::random()))
 }

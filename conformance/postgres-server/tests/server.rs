@@ -1,5 +1,6 @@
 //! Servers in each way that is there.
 
+#![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::indexing_slicing, clippy::print_stdout)]
 
@@ -131,6 +132,22 @@ async fn a_full_disk_refuses_rows_and_goes_on_when_there_is_room() {
 }
 
 #[tokio::test]
+async fn memory_is_limited_in_a_container() {
+    match Options::new().way(Way::Container).memory_mib(256).start().await {
+        Ok(server) => {
+            let limit = one(
+                &server,
+                "postgres",
+                "SELECT coalesce(pg_read_file('/sys/fs/cgroup/memory.max', 0, 99, true), \
+                 pg_read_file('/sys/fs/cgroup/memory/memory.limit_in_bytes', 0, 99, true))",
+            );
+            assert_eq!(limit.await.trim(), (256 << 20).to_string());
+        }
+        Err(error) => println!("not tested: {error}"),
+    }
+}
+
+#[tokio::test]
 async fn only_a_disk_of_its_own_is_filled() {
     for server in servers(Options::new().own()).await {
         assert!(server.fill_disk().await.unwrap_err().to_string().contains("Options::disk_mib"));
@@ -203,10 +220,11 @@ async fn programs_have_one_server_for_all_their_tests() {
 }
 
 #[tokio::test]
-async fn a_missing_way_names_the_command_that_mends_it() {
-    let error = Options::new().own().way(Way::Given).start().await.unwrap_err().to_string();
-    assert!(error.contains("GHOSTWIRE_TEST_POSTGRES_URL"), "{error}");
-    assert!(error.ends_with("run: apt-get install postgresql"), "{error}");
+async fn a_way_that_cannot_do_it_says_why() {
+    let given = Options::new().own().way(Way::Given).start().await.unwrap_err().to_string();
+    assert!(given.contains("GHOSTWIRE_TEST_POSTGRES_URL"), "{given}");
+    let small = Options::new().memory_mib(256).way(Way::Installed).start().await.unwrap_err();
+    assert!(small.to_string().contains("only a container"), "{small}");
 }
 
 /// What a test program leaves when it is aborted.

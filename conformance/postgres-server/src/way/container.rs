@@ -53,6 +53,7 @@ impl Container {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("ghostwire-postgres-{}-{number}", unique());
         let port = free_port()?;
+        let memory = options.memory_mib.map(|size| i64::from(size) << 20);
         let settings = options
             .settings
             .iter()
@@ -61,10 +62,15 @@ impl Container {
             .with_container_name(&name)
             .with_env_var("POSTGRES_USER", USER)
             .with_env_var("POSTGRES_PASSWORD", PASSWORD)
+            // Only of what initdb makes; the server syncs as it always does.
+            .with_env_var("POSTGRES_INITDB_ARGS", "--no-sync")
             .with_cmd(settings)
             .with_mapped_port(port, 5432.tcp())
-            // Nobody else on the network is to reach it.
             .with_host_config_modifier(move |host| {
+                host.memory = memory;
+                // No swap beside it.
+                host.memory_swap = memory;
+                // Nobody else on the network is to reach it.
                 let here = PortBinding {
                     host_ip: Some("127.0.0.1".to_owned()),
                     host_port: Some(port.to_string()),

@@ -1,5 +1,6 @@
 //! `initdb` and `postgres` of the installed package.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, chown};
@@ -52,6 +53,9 @@ impl Installed {
         options: &Options,
         certificate: Option<&Certificate>,
     ) -> Result<(Self, Access)> {
+        if options.memory_mib.is_some() {
+            return Err(Error::new("only a container limits the memory of a server"));
+        }
         let user = unprivileged()?;
         let directory = tempfile::Builder::new()
             .prefix("ghostwire-postgres-")
@@ -60,7 +64,6 @@ impl Installed {
             .map_err(|error| Error::of("cannot make a directory for a server", error))?;
         let mounted = if options.disk_mib.is_some() { "mounted" } else { "" };
         let guard = Guard::start(REMOVE, [directory.as_os_str(), mounted.as_ref()])?;
-        let port = free_port()?;
         let mut server = Self {
             programs: programs.to_owned(),
             user,
@@ -72,6 +75,7 @@ impl Installed {
         };
         server.lay_out(options, certificate)?;
         server.initialise()?;
+        let port = free_port()?;
         server.arguments = server.settings(port, options, certificate.is_some());
         server.start_again()?;
         let access = Access {
@@ -325,18 +329,26 @@ impl Drop for Installed {
 
 /// Where the programs are: on the path, or where Debian has them, the latest.
 pub(crate) fn programs() -> Result<PathBuf> {
-    let complete = |at: &PathBuf| at.join("initdb").is_file() && at.join("postgres").is_file();
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let debian = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    let latest = debian
+    find_programs(&path, Path::new("/usr/lib/postgresql"))
+}
+
+fn find_programs(path: &OsStr, debian: &Path) -> Result<PathBuf> {
+    let complete = |at: &PathBuf| at.join("initdb").is_file() && at.join("postgres").is_file();
+    let versions = fs::read_dir(debian).into_iter().flatten().flatten();
+    let latest = versions
         .filter_map(|entry| {
             let version: u32 = entry.file_name().to_str()?.parse().ok()?;
             Some((version, entry.path().join("bin")))
         })
         .filter(|(_, at)| complete(at))
         .max();
-    std::env::split_paths(&path).find(complete).or(latest.map(|(_, at)| at)).ok_or_else(|| {
-        Error::new("initdb and postgres are neither on the path nor in /usr/lib/postgresql")
+    std::env::split_paths(path).find(complete).or(latest.map(|(_, at)| at)).ok_or_else(|| {
+        let debian = debian.display();
+        Error::new(format!(
+            "initdb and postgres are neither on the path nor in {debian}; \
+             to have them, run: apt-get install postgresql"
+        ))
     })
 }
 
@@ -375,5 +387,35 @@ fn signal(process: Pid, which: Signal) -> Result<()> {
     match kill(process, which) {
         Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
         Err(error) => Err(Error::of(format!("{which} to process {process}"), error)),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_found_on_the_path_then_the_latest_of_debian() {
+        let directory = tempfile::tempdir().unwrap();
+        let debian = directory.path().join("debian");
+        let path = directory.path().join("path");
+        let put = |at: &Path, name: &str| {
+            fs::create_dir_all(at).unwrap();
+            fs::write(at.join(name), "").unwrap();
+        };
+        let find = || find_programs(path.as_os_str(), &debian);
+
+        let error = find().unwrap_err().to_string();
+        assert!(error.ends_with("run: apt-get install postgresql"), "{error}");
+        for version in ["9", "15", "15-old"] {
+            put(&debian.join(version).join("bin"), "initdb");
+            put(&debian.join(version).join("bin"), "postgres");
+        }
+        put(&debian.join("16/bin"), "initdb");
+        put(&path, "initdb");
+        assert_eq!(find().unwrap(), debian.join("15/bin"), "the latest of those that are complete");
+        put(&path, "postgres");
+        assert_eq!(find().unwrap(), path);
     }
 }

@@ -65,12 +65,28 @@ pub(crate) fn given(url: &str) -> Result<Access> {
     })
 }
 
-/// A port of the loopback interface that nobody uses now.
+/// A listener of the loopback interface. Its port is none that the system gives to clients: one of
+/// those would be taken while a server restarts, or connect to itself.
+pub(crate) fn listen() -> Result<TcpListener> {
+    const PORTS: std::ops::Range<u16> = 20_000..30_000;
+    let first = PORTS.start + (random() % 10_000) as u16;
+    (first..PORTS.end)
+        .chain(PORTS.start..first)
+        .find_map(|port| TcpListener::bind(("127.0.0.1", port)).ok())
+        .ok_or_else(|| Error::new(format!("no port of {PORTS:?} is free on 127.0.0.1")))
+}
+
+/// A port as [`listen`] finds it, which nobody uses now.
 pub(crate) fn free_port() -> Result<u16> {
-    TcpListener::bind(("127.0.0.1", 0))
-        .and_then(|listener| listener.local_addr())
-        .map(|address| address.port())
-        .map_err(|error| Error::of("no free port on 127.0.0.1", error))
+    let address = listen()?.local_addr();
+    address.map(|address| address.port()).map_err(|error| Error::of("127.0.0.1", error))
+}
+
+/// Not the same in two test programs.
+pub(crate) fn random() -> u64 {
+    use std::hash::{BuildHasher as _, RandomState};
+
+    RandomState::new().hash_one(std::process::id())
 }
 
 /// Nobody fills up the machine's.
