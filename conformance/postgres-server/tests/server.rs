@@ -196,8 +196,9 @@ fn assert_refused(output: &Output, why: &str) {
 
 #[tokio::test]
 async fn programs_have_one_server_for_all_their_tests() {
-    let (first, second) = tokio::join!(Server::shared(), Server::shared());
-    assert!(std::ptr::eq(first.unwrap(), second.unwrap()));
+    let elsewhere = tokio::spawn(Server::shared());
+    let (first, second) = tokio::join!(Server::shared(), elsewhere);
+    assert!(std::ptr::eq(first.unwrap(), second.unwrap().unwrap()));
 }
 
 #[tokio::test]

@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use async_trait::async_trait;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User, geteuid};
 
-use super::{PASSWORD, USER, free_port, no_disk, until};
+use super::{PASSWORD, Patience, Running, USER, Way, free_port, no_disk};
 use crate::client::Access;
 use crate::guard::Guard;
 use crate::{Certificate, Error, Options, Result};
@@ -77,7 +78,7 @@ impl Installed {
         server.initialise()?;
         let port = free_port()?;
         server.arguments = server.settings(port, options, certificate.is_some());
-        server.start_again()?;
+        server.launch()?;
         let access = Access {
             host: "127.0.0.1".to_owned(),
             port,
@@ -178,13 +179,8 @@ impl Installed {
             .collect()
     }
 
-    /// Where its Unix socket is.
-    pub(crate) fn socket_directory(&self) -> &Path {
-        &self.directory
-    }
-
     /// Starts the server, which must not be running.
-    pub(crate) fn start_again(&self) -> Result<()> {
+    fn launch(&self) -> Result<()> {
         let mut postmaster = self.postmaster();
         if postmaster.is_some() {
             return Err(Error::new("the server is running already"));
@@ -207,23 +203,8 @@ impl Installed {
         Ok(())
     }
 
-    fn postmaster(&self) -> MutexGuard<'_, Option<Child>> {
-        self.postmaster.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn log_file(&self) -> PathBuf {
-        self.directory.join("log")
-    }
-
-    /// What the server has said so far.
-    pub(crate) fn log(&self) -> Result<String> {
-        let log = fs::read(self.log_file());
-        let log = log.map_err(|error| Error::of(self.log_file().display(), error))?;
-        Ok(String::from_utf8_lossy(&log).into_owned())
-    }
-
     /// Whether the server has ended by itself. It is then no longer running.
-    pub(crate) fn has_ended(&self) -> Result<bool> {
+    fn reap(&self) -> Result<bool> {
         let mut postmaster = self.postmaster();
         let Some(child) = postmaster.as_mut() else { return Ok(true) };
         let status = child.try_wait().map_err(|error| Error::of("the server's process", error))?;
@@ -233,32 +214,12 @@ impl Installed {
         Ok(status.is_some())
     }
 
-    /// Ends connections, writes a checkpoint and ends.
-    pub(crate) async fn stop(&self) -> Result<()> {
-        let id = self.postmaster().as_ref().map(Child::id);
-        let id = id.ok_or_else(|| Error::new("the server is not running"))?;
-        signal(process(id)?, Signal::SIGINT)?;
-        until("stopping the server", async || Ok(self.has_ended()?.then_some(()))).await
+    fn postmaster(&self) -> MutexGuard<'_, Option<Child>> {
+        self.postmaster.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends all its processes at once, as when the machine loses them.
-    pub(crate) async fn kill(&self) -> Result<()> {
-        self.signal_all(Signal::SIGKILL)?;
-        until("killing the server", async || {
-            let ended = self.has_ended()?;
-            Ok((ended && self.processes()?.is_empty()).then_some(()))
-        })
-        .await
-    }
-
-    /// Stops all its processes where they are.
-    pub(crate) fn pause(&self) -> Result<()> {
-        self.signal_all(Signal::SIGSTOP)
-    }
-
-    /// Lets them go on.
-    pub(crate) fn resume(&self) -> Result<()> {
-        self.signal_all(Signal::SIGCONT)
+    fn log_file(&self) -> PathBuf {
+        self.directory.join("log")
     }
 
     /// First to the one that makes the others.
@@ -289,9 +250,65 @@ impl Installed {
         }
         Ok(found)
     }
+}
 
-    /// Leaves no room on its disk.
-    pub(crate) fn fill_disk(&self) -> Result<()> {
+#[async_trait]
+impl Running for Installed {
+    fn way(&self) -> Way {
+        Way::Installed
+    }
+
+    fn origin(&self) -> String {
+        format!("started by {}", self.programs.join("postgres").display())
+    }
+
+    fn socket_directory(&self) -> Option<&Path> {
+        Some(&self.directory)
+    }
+
+    async fn has_ended(&self) -> Result<bool> {
+        self.reap()
+    }
+
+    async fn log(&self) -> Result<String> {
+        let log = fs::read(self.log_file());
+        let log = log.map_err(|error| Error::of(self.log_file().display(), error))?;
+        Ok(String::from_utf8_lossy(&log).into_owned())
+    }
+
+    async fn stop(&self) -> Result<()> {
+        let id = self.postmaster().as_ref().map(Child::id);
+        let id = id.ok_or_else(|| Error::new("the server is not running"))?;
+        signal(process(id)?, Signal::SIGINT)?;
+        let patience = Patience::until("the server stops");
+        while !self.reap()? {
+            patience.pause().await?;
+        }
+        Ok(())
+    }
+
+    async fn kill(&self) -> Result<()> {
+        self.signal_all(Signal::SIGKILL)?;
+        let patience = Patience::until("the server's processes are gone");
+        while !self.reap()? || !self.processes()?.is_empty() {
+            patience.pause().await?;
+        }
+        Ok(())
+    }
+
+    async fn start_again(&self) -> Result<()> {
+        self.launch()
+    }
+
+    async fn pause(&self) -> Result<()> {
+        self.signal_all(Signal::SIGSTOP)
+    }
+
+    async fn resume(&self) -> Result<()> {
+        self.signal_all(Signal::SIGCONT)
+    }
+
+    async fn fill_disk(&self) -> Result<()> {
         if !self.small_disk {
             return Err(no_disk());
         }
@@ -310,8 +327,7 @@ impl Installed {
         filled().map_err(|error| Error::of(path.display(), error))
     }
 
-    /// Gives the room back.
-    pub(crate) fn free_disk(&self) -> Result<()> {
+    async fn free_disk(&self) -> Result<()> {
         let path = self.disk().join("filler");
         fs::remove_file(&path).map_err(|error| Error::of(path.display(), error))
     }

@@ -3,14 +3,15 @@
 pub(crate) mod container;
 pub(crate) mod installed;
 
+use std::fmt;
 use std::net::TcpListener;
+use std::path::Path;
 use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
 
 use crate::client::Access;
 use crate::{Error, Result};
-
-use container::Container;
-use installed::Installed;
 
 /// Where a server comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,12 +36,79 @@ pub(crate) const URL: &str = "GHOSTWIRE_TEST_POSTGRES_URL";
 pub(crate) const USER: &str = "ghostwire_test";
 pub(crate) const PASSWORD: &str = "a password for tests";
 
-/// What was started, and can be stopped.
+/// A server, as what becomes of it. By itself nothing may.
+#[async_trait]
+pub(crate) trait Running: fmt::Debug + Send + Sync {
+    fn way(&self) -> Way;
+
+    /// How it came to be, for people.
+    fn origin(&self) -> String;
+
+    fn socket_directory(&self) -> Option<&Path> {
+        None
+    }
+
+    /// Whether it has ended by itself.
+    async fn has_ended(&self) -> Result<bool>;
+
+    async fn log(&self) -> Result<String>;
+
+    async fn stop(&self) -> Result<()> {
+        Err(not_ours())
+    }
+
+    async fn kill(&self) -> Result<()> {
+        Err(not_ours())
+    }
+
+    async fn start_again(&self) -> Result<()> {
+        Err(not_ours())
+    }
+
+    async fn pause(&self) -> Result<()> {
+        Err(not_ours())
+    }
+
+    async fn resume(&self) -> Result<()> {
+        Err(not_ours())
+    }
+
+    async fn fill_disk(&self) -> Result<()> {
+        Err(not_ours())
+    }
+
+    async fn free_disk(&self) -> Result<()> {
+        Err(not_ours())
+    }
+}
+
+fn not_ours() -> Error {
+    Error::new(format!(
+        "tests do nothing to a server that {URL} names; ask for one by Options::own"
+    ))
+}
+
+/// A server that was there.
 #[derive(Debug)]
-pub(crate) enum Running {
-    Given,
-    Container(Container),
-    Installed(Installed),
+pub(crate) struct Given;
+
+#[async_trait]
+impl Running for Given {
+    fn way(&self) -> Way {
+        Way::Given
+    }
+
+    fn origin(&self) -> String {
+        format!("named by {URL}")
+    }
+
+    async fn has_ended(&self) -> Result<bool> {
+        Ok(false)
+    }
+
+    async fn log(&self) -> Result<String> {
+        Ok(String::new())
+    }
 }
 
 /// The server that `url` names.
@@ -94,23 +162,25 @@ pub(crate) fn no_disk() -> Error {
     Error::new("the server has no disk of its own; ask for one by Options::disk_mib")
 }
 
-/// Asks again and again until `done` says something, and gives up after a time in which even a busy
-/// machine gets there.
-pub(crate) async fn until<T>(
-    what: &str,
-    mut done: impl AsyncFnMut() -> Result<Option<T>>,
-) -> Result<T> {
-    const LIMIT: Duration = Duration::from_secs(60);
-    const PAUSE: Duration = Duration::from_millis(20);
-    let began = Instant::now();
-    loop {
-        if let Some(value) = done().await? {
-            return Ok(value);
+/// Waits for something to be so, and gives up after a time in which even a busy machine gets there.
+pub(crate) struct Patience {
+    what: &'static str,
+    began: Instant,
+}
+
+impl Patience {
+    pub(crate) fn until(what: &'static str) -> Self {
+        Self { what, began: Instant::now() }
+    }
+
+    /// A moment until it is worth looking again.
+    pub(crate) async fn pause(&self) -> Result<()> {
+        const LIMIT: Duration = Duration::from_secs(60);
+        if self.began.elapsed() > LIMIT {
+            return Err(Error::new(format!("{}: not after {} s", self.what, LIMIT.as_secs())));
         }
-        if began.elapsed() > LIMIT {
-            return Err(Error::new(format!("{what}: not after {} s", LIMIT.as_secs())));
-        }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Ok(())
     }
 }
 
